@@ -4,6 +4,7 @@ package deps
 
 import (
 	_ "github.com/apache/arrow/go/v15/arrow"
+	_ "github.com/apache/arrow/go/v15/arrow/ipc"
 	_ "github.com/apache/arrow/go/v15/parquet/file"
 	_ "github.com/klauspost/compress/zstd"
 	_ "github.com/nats-io/nats-server/v2/server"
@@ -20,6 +21,5 @@ import (
 	_ "golang.org/x/sync/errgroup"
 	_ "golang.org/x/term"
 	_ "gopkg.in/yaml.v3"
-	_ "gorgonia.org/cu"
 	_ "pgregory.net/rapid"
 )
