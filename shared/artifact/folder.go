@@ -1,0 +1,86 @@
+package artifact
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// Folder is the Space of a one-shot stage: outputs are plain files with their
+// names in one directory, inputs are files that the user named.
+type Folder struct {
+	dir string
+
+	mu     sync.Mutex
+	known  map[string]string // digest -> path
+	search []string          // directories of the inputs, for files they mention by name
+}
+
+// OpenFolder returns a Folder that writes into dir, creating it when missing.
+func OpenFolder(dir string) (*Folder, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("output directory: %w", err)
+	}
+	if err := sweep(dir); err != nil {
+		return nil, fmt.Errorf("output directory: %w", err)
+	}
+	return &Folder{dir: dir, known: map[string]string{}, search: []string{dir}}, nil
+}
+
+// Dir is the output directory.
+func (f *Folder) Dir() string { return f.dir }
+
+// Add makes the file at path an input and returns a reference to it.
+func (f *Folder) Add(kind, mediaType, path string) (Ref, error) {
+	digest, size, err := DigestFile(path)
+	if err != nil {
+		return Ref{}, fmt.Errorf("input %s: %w", path, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.known[digest] = path
+	f.search = append(f.search, filepath.Dir(path))
+	return Ref{Digest: digest, Kind: kind, MediaType: mediaType, Size: size, Name: filepath.Base(path)}, nil
+}
+
+// Create implements Space.
+func (f *Folder) Create(kind, mediaType, name string) (*Writer, error) {
+	return newWriter(f.dir, Ref{Kind: kind, MediaType: mediaType, Name: name}, f.place)
+}
+
+func (f *Folder) place(temporary string, ref Ref) error {
+	final := filepath.Join(f.dir, ref.Name)
+	if err := os.Rename(temporary, final); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.known[ref.Digest] = final
+	f.mu.Unlock()
+	return syncDir(f.dir)
+}
+
+// Path implements Space: an input or output by digest, otherwise a file of
+// that name beside one of the inputs whose digest matches.
+func (f *Folder) Path(ref Ref) (string, error) {
+	f.mu.Lock()
+	path, search := f.known[ref.Digest], append([]string(nil), f.search...)
+	f.mu.Unlock()
+	if path != "" {
+		return path, nil
+	}
+	for _, dir := range search {
+		candidate := filepath.Join(dir, filepath.Base(ref.Name))
+		if _, err := os.Stat(candidate); err != nil {
+			continue
+		}
+		if err := verify(candidate, ref); err != nil {
+			return "", err
+		}
+		f.mu.Lock()
+		f.known[ref.Digest] = candidate
+		f.mu.Unlock()
+		return candidate, nil
+	}
+	return "", fmt.Errorf("%s: no file of that name in %v (put it beside the input that mentions it)", ref, search)
+}

@@ -1,0 +1,75 @@
+// Package artifact keeps immutable bytes on disk and names them by the digest
+// of their content. It writes to a temporary name, syncs, renames and only then
+// hands out a reference; it checks the digest when bytes are read back. It does
+// not know what the bytes mean, and it never changes or deletes an artifact.
+package artifact
+
+import (
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/zeebo/blake3"
+)
+
+// Ref names an artifact. Digest alone identifies the bytes; the other fields
+// say what they are and travel with every event that mentions them.
+type Ref struct {
+	Digest    string `msgpack:"digest" json:"digest"`         // blake3-256, lowercase hex
+	Kind      string `msgpack:"kind" json:"kind"`             // e.g. "checkpoint"
+	MediaType string `msgpack:"media_type" json:"media_type"` // e.g. "application/json"
+	Size      int64  `msgpack:"size" json:"size"`             // bytes
+	Name      string `msgpack:"name" json:"name"`             // file name for people; no path separators
+}
+
+// IsZero reports whether r names nothing.
+func (r Ref) IsZero() bool { return r.Digest == "" }
+
+// String is what log lines and error messages show.
+func (r Ref) String() string {
+	return fmt.Sprintf("%s %s (%s)", r.Kind, r.Name, Short(r.Digest))
+}
+
+// Short abbreviates a digest for people: its first twelve hex digits.
+func Short(digest string) string {
+	if len(digest) > 12 {
+		return digest[:12]
+	}
+	return digest
+}
+
+// ValidDigest reports whether s is 64 lowercase hex digits, and so safe to use
+// as a file name.
+func ValidDigest(s string) bool {
+	if len(s) != 64 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// DigestBytes is the digest of b.
+func DigestBytes(b []byte) string {
+	sum := blake3.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// DigestFile reads the file at path once and returns its digest and size.
+func DigestFile(path string) (digest string, size int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", 0, err
+	}
+	defer f.Close()
+	h := blake3.New()
+	size, err = io.CopyBuffer(h, f, make([]byte, 1<<20))
+	if err != nil {
+		return "", 0, fmt.Errorf("reading %s: %w", path, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), size, nil
+}

@@ -1,0 +1,112 @@
+package artifact
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// Space is where a job finds its inputs and puts its outputs: the shared
+// content-addressed Store, or a plain Folder for one-shot use.
+type Space interface {
+	// Create starts a new artifact. name is for people: the same name may be
+	// used for different bytes in a Store, and replaces the file in a Folder.
+	Create(kind, mediaType, name string) (*Writer, error)
+	// Path returns the file that holds ref's bytes, after checking its digest.
+	Path(ref Ref) (string, error)
+}
+
+// Store is the content-addressed store under one data directory:
+//
+//	objects/ab/abcd…   the artifacts, read-only, named by digest
+//	tmp/               artifacts being written
+type Store struct {
+	dir string
+
+	mu       sync.Mutex
+	verified map[string]bool // digests whose file was checked by this process
+}
+
+// Open opens the store under dir, creating it when missing, and removes what
+// writers that died have left in tmp.
+func Open(dir string) (*Store, error) {
+	s := &Store{dir: dir, verified: map[string]bool{}}
+	for _, d := range []string{s.objects(), s.temporary()} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, fmt.Errorf("data directory %s cannot be used: %w (choose another with --data or BITNET1_DATA)", dir, err)
+		}
+	}
+	probe, err := os.CreateTemp(s.temporary(), "probe-")
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s is not writable: %w (choose another with --data or BITNET1_DATA)", dir, err)
+	}
+	probe.Close()
+	os.Remove(probe.Name())
+	if err := sweep(s.temporary()); err != nil {
+		return nil, fmt.Errorf("sweeping %s: %w", s.temporary(), err)
+	}
+	return s, nil
+}
+
+// Dir is the data directory.
+func (s *Store) Dir() string { return s.dir }
+
+func (s *Store) objects() string   { return filepath.Join(s.dir, "objects") }
+func (s *Store) temporary() string { return filepath.Join(s.dir, "tmp") }
+
+func (s *Store) object(digest string) string {
+	return filepath.Join(s.objects(), digest[:2], digest)
+}
+
+// Create implements Space.
+func (s *Store) Create(kind, mediaType, name string) (*Writer, error) {
+	return newWriter(s.temporary(), Ref{Kind: kind, MediaType: mediaType, Name: name}, s.place)
+}
+
+func (s *Store) place(temporary string, ref Ref) error {
+	final := s.object(ref.Digest)
+	if err := os.MkdirAll(filepath.Dir(final), 0o755); err != nil {
+		return err
+	}
+	// The same bytes may be there already. Renaming over them is harmless and
+	// also repairs a copy that was damaged since.
+	if err := os.Rename(temporary, final); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(final))
+}
+
+// Path implements Space. The digest is checked the first time a process asks
+// for an artifact.
+func (s *Store) Path(ref Ref) (string, error) {
+	if !ValidDigest(ref.Digest) {
+		return "", fmt.Errorf("%s: %q is not a digest", ref, ref.Digest)
+	}
+	path := s.object(ref.Digest)
+	s.mu.Lock()
+	seen := s.verified[ref.Digest]
+	s.mu.Unlock()
+	if seen {
+		return path, nil
+	}
+	if err := verify(path, ref); err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	s.verified[ref.Digest] = true
+	s.mu.Unlock()
+	return path, nil
+}
+
+func verify(path string, ref Ref) error {
+	digest, size, err := DigestFile(path)
+	if err != nil {
+		return fmt.Errorf("%s is not in the store: %w (rerun the stage that made it with --force)", ref, err)
+	}
+	if digest != ref.Digest {
+		return fmt.Errorf("%s at %s: digest differs, the %d bytes found have %s (file damaged or truncated?): rerun the stage that made it with --force",
+			ref, path, size, Short(digest))
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+package artifact
+
+import (
+	"bufio"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/zeebo/blake3"
+	"golang.org/x/sys/unix"
+)
+
+// Writer receives the bytes of one artifact. Nothing is visible to readers
+// until Commit returns; Abort (or a crash) leaves only a temporary file that
+// the next Open of the store sweeps.
+type Writer struct {
+	ref    Ref
+	file   *os.File
+	buffer *bufio.Writer
+	hash   *blake3.Hasher
+	size   int64
+	place  func(temporary string, ref Ref) error
+	done   bool
+}
+
+const temporaryPrefix = "artifact-"
+
+func newWriter(dir string, ref Ref, place func(string, Ref) error) (*Writer, error) {
+	if ref.Name == "" || strings.ContainsAny(ref.Name, "/\\\x00") || ref.Name[0] == '.' {
+		return nil, fmt.Errorf("artifact name %q: use a plain file name without path separators", ref.Name)
+	}
+	f, err := os.CreateTemp(dir, temporaryPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("creating %s %s: %w", ref.Kind, ref.Name, err)
+	}
+	// The lock tells a sweep in another process that the writer is alive; the
+	// kernel drops it when the process dies, however it dies.
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		os.Remove(f.Name())
+		return nil, fmt.Errorf("locking %s: %w", f.Name(), err)
+	}
+	w := &Writer{ref: ref, file: f, hash: blake3.New(), place: place}
+	w.buffer = bufio.NewWriterSize(f, 1<<18)
+	return w, nil
+}
+
+// Write implements io.Writer.
+func (w *Writer) Write(p []byte) (int, error) {
+	if w.done {
+		return 0, errors.New("write to a committed or aborted artifact")
+	}
+	n, err := w.buffer.Write(p)
+	w.hash.Write(p[:n])
+	w.size += int64(n)
+	if err != nil {
+		return n, fmt.Errorf("writing %s %s: %w", w.ref.Kind, w.ref.Name, err)
+	}
+	return n, nil
+}
+
+// Commit makes the bytes durable and visible and returns their reference.
+// When it fails nothing was made visible.
+func (w *Writer) Commit() (Ref, error) {
+	if w.done {
+		return Ref{}, errors.New("artifact is committed or aborted already")
+	}
+	if err := w.flush(); err != nil {
+		w.Abort()
+		return Ref{}, fmt.Errorf("writing %s %s: %w", w.ref.Kind, w.ref.Name, err)
+	}
+	w.ref.Digest = hex.EncodeToString(w.hash.Sum(nil))
+	w.ref.Size = w.size
+	if err := w.place(w.file.Name(), w.ref); err != nil {
+		w.Abort()
+		return Ref{}, fmt.Errorf("storing %s: %w", w.ref, err)
+	}
+	w.done = true
+	return w.ref, w.file.Close()
+}
+
+func (w *Writer) flush() error {
+	if err := w.buffer.Flush(); err != nil {
+		return err
+	}
+	if err := w.file.Chmod(0o444); err != nil {
+		return err
+	}
+	return w.file.Sync()
+}
+
+// Abort discards what was written. After Commit it does nothing, so it can be
+// deferred.
+func (w *Writer) Abort() error {
+	if w.done {
+		return nil
+	}
+	w.done = true
+	return errors.Join(os.Remove(w.file.Name()), w.file.Close())
+}
+
+// sweep removes temporary files whose writers are gone.
+func sweep(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), temporaryPrefix) {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		f, err := os.Open(path)
+		if err != nil {
+			continue // renamed or removed since the listing
+		}
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			os.Remove(path)
+		}
+		f.Close()
+	}
+	return nil
+}
+
+// syncDir makes renames inside dir durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// WriteFile atomically replaces the file at path with b: temporary name, sync,
+// rename, sync of the directory. It is for small mutable records beside the
+// artifacts (job records, manifests of a run), not for artifacts.
+func WriteFile(path string, b []byte) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, ".write-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return err
+	}
+	return syncDir(dir)
+}

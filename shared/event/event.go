@@ -1,0 +1,180 @@
+// Package event defines the facts that stages tell each other, their msgpack
+// form and their subjects. It knows nothing of how they travel (package bus) or
+// where the artifacts they mention are kept (package artifact).
+//
+// Every event is announced on the subject bitnet1.<run>.<noun>.<verb>. Its kind
+// is "<noun>.<verb>". An event is immutable; its ID is a digest of its content,
+// so announcing the same fact twice can be recognised.
+package event
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/vmihailenco/msgpack/v5"
+
+	"bitnet1/shared/artifact"
+)
+
+// Version is the version of the envelope and of all bodies declared in this
+// package. A reader refuses events of a newer version; fields are only ever
+// added within one.
+const Version = 1
+
+// MaxSize bounds an encoded event, in bytes. Events carry references, never
+// tensors or text.
+const MaxSize = 1 << 20
+
+// Body is the typed content of an event.
+type Body interface {
+	// Kind is "<noun>.<verb>".
+	Kind() string
+	// Inputs lists what a job that answers this event depends on: digests of
+	// artifacts and any other value that may change its output. Two events with
+	// equal Inputs are the same work.
+	Inputs() []string
+}
+
+// Part places an event in a set that is complete when all its parts are there:
+// Index runs from 0 to Count-1. Stages that gather wait for Count of them.
+type Part struct {
+	Index int `msgpack:"index" json:"index"`
+	Count int `msgpack:"count" json:"count"`
+}
+
+// Envelope is an event as it travels and as it is kept.
+type Envelope struct {
+	Version int                `msgpack:"version" json:"version"`
+	Kind    string             `msgpack:"kind" json:"kind"`
+	Run     string             `msgpack:"run" json:"run"`
+	ID      string             `msgpack:"id" json:"id"`       // digest of kind, run and body
+	Stage   string             `msgpack:"stage" json:"stage"` // who announced it
+	Job     string             `msgpack:"job" json:"job"`     // key of the job that found it out, if any
+	Part    Part               `msgpack:"part" json:"part"`   // inherited by the outputs of a job
+	Time    int64              `msgpack:"time" json:"time"`   // Unix milliseconds; never hashed
+	Body    msgpack.RawMessage `msgpack:"body" json:"-"`      // msgpack map
+}
+
+// New wraps body as an event of the given run.
+func New(run, stage, job string, part Part, body Body) (Envelope, error) {
+	raw, err := Marshal(body)
+	if err != nil {
+		return Envelope{}, fmt.Errorf("encoding %s: %w", body.Kind(), err)
+	}
+	return Wrap(run, stage, job, part, body.Kind(), raw)
+}
+
+// Wrap is New for a body that is encoded already.
+func Wrap(run, stage, job string, part Part, kind string, raw []byte) (Envelope, error) {
+	e := Envelope{
+		Version: Version, Kind: kind, Run: run, Stage: stage, Job: job, Part: part,
+		Time: time.Now().UnixMilli(), Body: raw,
+	}
+	e.ID = artifact.DigestBytes(bytes.Join([][]byte{[]byte(kind), []byte(run), raw}, []byte{0}))
+	if err := e.check(); err != nil {
+		return Envelope{}, err
+	}
+	return e, nil
+}
+
+// Subject is where e is announced.
+func (e Envelope) Subject() string { return Subject(e.Run, e.Kind) }
+
+// Subject is where events of this kind and run are announced. run may be "*".
+func Subject(run, kind string) string { return "bitnet1." + run + "." + kind }
+
+// Encode returns the msgpack form of e.
+func (e Envelope) Encode() ([]byte, error) {
+	b, err := Marshal(e)
+	if err == nil && len(b) > MaxSize {
+		err = fmt.Errorf("event %s is %d bytes, more than %d: put the content into an artifact", e.Kind, len(b), MaxSize)
+	}
+	return b, err
+}
+
+// Decode parses an encoded event without trusting any length in it.
+func Decode(b []byte) (Envelope, error) {
+	var e Envelope
+	if err := Unmarshal(b, &e); err != nil {
+		return Envelope{}, fmt.Errorf("event: %w", err)
+	}
+	if err := e.check(); err != nil {
+		return Envelope{}, err
+	}
+	return e, nil
+}
+
+// Into decodes the body of e, which must be of B's kind.
+func Into[B Body](e Envelope) (B, error) {
+	var b B
+	if want := b.Kind(); e.Kind != want {
+		return b, fmt.Errorf("event %s is a %s, not a %s", artifact.Short(e.ID), e.Kind, want)
+	}
+	if err := Unmarshal(e.Body, &b); err != nil {
+		return b, fmt.Errorf("body of %s %s: %w", e.Kind, artifact.Short(e.ID), err)
+	}
+	return b, nil
+}
+
+// Marshal encodes v as msgpack with struct fields in order and map keys sorted,
+// so that equal values give equal bytes.
+func Marshal(v any) ([]byte, error) {
+	var buffer bytes.Buffer
+	enc := msgpack.NewEncoder(&buffer)
+	enc.SetSortMapKeys(true)
+	enc.UseCompactInts(true)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return buffer.Bytes(), nil
+}
+
+// Unmarshal decodes msgpack from an untrusted source into a typed value.
+func Unmarshal(b []byte, into any) error {
+	if err := checkBounds(b); err != nil {
+		return err
+	}
+	return msgpack.Unmarshal(b, into)
+}
+
+var (
+	tokenPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
+	kindPattern  = regexp.MustCompile(`^[a-z][a-z0-9_]{0,40}\.[a-z][a-z0-9_]{0,40}$`)
+)
+
+// ValidRun reports whether id can be part of a subject and of a file name.
+func ValidRun(id string) bool { return tokenPattern.MatchString(id) }
+
+// ValidKind reports whether kind has the form "<noun>.<verb>".
+func ValidKind(kind string) bool { return kindPattern.MatchString(kind) }
+
+func (e Envelope) check() error {
+	switch {
+	case e.Version < 1 || e.Version > Version:
+		return fmt.Errorf("event version %d is not supported (this program knows 1 to %d): update it", e.Version, Version)
+	case !ValidKind(e.Kind):
+		return fmt.Errorf("event kind %q: want noun.verb in lower case", e.Kind)
+	case !ValidRun(e.Run):
+		return fmt.Errorf("run %q: use letters, digits, - and _ (at most 100)", e.Run)
+	case !artifact.ValidDigest(e.ID):
+		return fmt.Errorf("event id %q is not a digest", e.ID)
+	case e.Part.Count < 0 || e.Part.Index < 0 || e.Part.Index > e.Part.Count:
+		return fmt.Errorf("event part %d of %d makes no sense", e.Part.Index, e.Part.Count)
+	case len(e.Body) == 0:
+		return errors.New("event has no body")
+	}
+	return nil
+}
+
+// SplitSubject is the inverse of Subject.
+func SplitSubject(subject string) (run, kind string, ok bool) {
+	parts := strings.Split(subject, ".")
+	if len(parts) != 4 || parts[0] != "bitnet1" {
+		return "", "", false
+	}
+	return parts[1], parts[2] + "." + parts[3], true
+}

@@ -1,0 +1,58 @@
+package param
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// Flags returns a command-line flag for every parameter of params.
+func Flags(params any) []cli.Flag {
+	var flags []cli.Flag
+	for _, f := range Fields(params) {
+		flags = append(flags, &cli.StringFlag{
+			Name: f.Flag(), Usage: fmt.Sprintf("%s (%s)", f.Usage, f.Type),
+			DefaultText: Text(f.Default), Category: "Parameters (also keys of the stage's section in a pipeline file)",
+		})
+	}
+	return flags
+}
+
+// Apply overlays the flags that were given onto params, a pointer to a struct.
+func Apply(c *cli.Context, params any) error {
+	for _, f := range Fields(params) {
+		if !c.IsSet(f.Flag()) {
+			continue
+		}
+		if err := Set(params, f.Key, c.String(f.Flag())); err != nil {
+			return fmt.Errorf("--%s: %w", f.Flag(), err)
+		}
+	}
+	return nil
+}
+
+// Text is a parameter's value as a flag takes it.
+func Text(value any) string {
+	switch v := value.(type) {
+	case string:
+		return v
+	case []string:
+		if len(v) == 0 {
+			return "none"
+		}
+		return strings.Join(v, ",")
+	case []int:
+		if len(v) == 0 {
+			return "none"
+		}
+		return strings.Trim(strings.ReplaceAll(fmt.Sprint(v), " ", ","), "[]")
+	default:
+		b, err := json.Marshal(v)
+		if err != nil {
+			return fmt.Sprint(v)
+		}
+		return string(b)
+	}
+}

@@ -1,0 +1,192 @@
+// Package param turns a struct of parameters into everything people meet it
+// as: keys of a pipeline file, command-line flags, a row in the reference, and
+// the canonical bytes that a job's key is made of. The struct is the only place
+// where a parameter is named, typed, explained and given its default.
+//
+// A field looks like
+//
+//	Steps int `json:"steps" usage:"optimizer steps"`
+//
+// and is the key steps in a file and the flag --steps (underscores become
+// dashes). Field types are bool, int, int64, uint64, float64, string, []int and
+// []string.
+package param
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+)
+
+// Field describes one parameter of a struct.
+type Field struct {
+	Key     string `json:"key"`
+	Type    string `json:"type"`    // "integer", "number", "text", "true or false", "list of integers", "list of texts"
+	Default any    `json:"default"` // value in the struct that was described
+	Usage   string `json:"usage"`
+	index   int
+}
+
+// Flag is the command-line form of the key.
+func (f Field) Flag() string { return strings.ReplaceAll(f.Key, "_", "-") }
+
+// Fields describes the parameters of params, which is a struct or a pointer to
+// one, with its current values as defaults.
+func Fields(params any) []Field {
+	v := reflect.Indirect(reflect.ValueOf(params))
+	if !v.IsValid() || v.Kind() != reflect.Struct {
+		return nil
+	}
+	var fields []Field
+	for i := range v.NumField() {
+		t := v.Type().Field(i)
+		key, _, _ := strings.Cut(t.Tag.Get("json"), ",")
+		if key == "" || key == "-" {
+			continue
+		}
+		fields = append(fields, Field{
+			Key: key, Type: typeName(t.Type), Default: v.Field(i).Interface(), Usage: t.Tag.Get("usage"), index: i,
+		})
+	}
+	return fields
+}
+
+func typeName(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Int64, reflect.Uint64:
+		return "integer"
+	case reflect.Float64:
+		return "number"
+	case reflect.Slice:
+		if t.Elem().Kind() == reflect.String {
+			return "list of texts"
+		}
+		return "list of integers"
+	default:
+		return "text"
+	}
+}
+
+// Decode overlays the JSON object section onto params, a pointer to a struct.
+// Unknown keys and wrong types are errors that name the key, what it takes and
+// the nearest key there is. An empty section changes nothing.
+func Decode(section []byte, params any) error {
+	if len(bytes.TrimSpace(section)) == 0 || string(section) == "null" {
+		return nil
+	}
+	var values map[string]json.RawMessage
+	if err := json.Unmarshal(section, &values); err != nil {
+		return fmt.Errorf("parameters must be a mapping of keys to values: %w", err)
+	}
+	fields := Fields(params)
+	var problems []error
+	for _, key := range sortedKeys(values) {
+		f, ok := find(fields, key)
+		if !ok {
+			problems = append(problems, UnknownKey(key, keys(fields)))
+			continue
+		}
+		target := reflect.ValueOf(params).Elem().Field(f.index).Addr().Interface()
+		if err := json.Unmarshal(values[key], target); err != nil {
+			problems = append(problems, fmt.Errorf("%s: %s is not %s", key, values[key], article(f.Type)))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// Set parses text as the value of one parameter, as a flag gives it. Lists are
+// separated by commas; "none" is the empty list.
+func Set(params any, key, text string) error {
+	f, ok := find(Fields(params), key)
+	if !ok {
+		return UnknownKey(key, keys(Fields(params)))
+	}
+	section, err := json.Marshal(map[string]json.RawMessage{key: textToJSON(f.Type, text)})
+	if err != nil {
+		return fmt.Errorf("%s: %q is not %s", key, text, article(f.Type))
+	}
+	return Decode(section, params)
+}
+
+// textToJSON writes a flag's text as the JSON value it stands for; text that
+// cannot stand for one fails in Decode.
+func textToJSON(typ, text string) json.RawMessage {
+	quote := func(s string) string { b, _ := json.Marshal(s); return string(b) }
+	switch typ {
+	case "text":
+		return json.RawMessage(quote(text))
+	case "list of texts", "list of integers":
+		if text == "" || text == "none" {
+			return json.RawMessage("[]")
+		}
+		items := strings.Split(text, ",")
+		for i, item := range items {
+			item = strings.TrimSpace(item)
+			if typ == "list of texts" {
+				item = quote(item)
+			} else if _, err := strconv.Atoi(item); err != nil {
+				return json.RawMessage(quote(text))
+			}
+			items[i] = item
+		}
+		return json.RawMessage("[" + strings.Join(items, ",") + "]")
+	default:
+		if !json.Valid([]byte(text)) {
+			return json.RawMessage(quote(text))
+		}
+		return json.RawMessage(text)
+	}
+}
+
+// Canonical returns the bytes that stand for params in a digest: a JSON object
+// of every parameter, in the order of the struct.
+func Canonical(params any) ([]byte, error) {
+	var out bytes.Buffer
+	out.WriteByte('{')
+	for i, f := range Fields(params) {
+		value, err := json.Marshal(f.Default)
+		if err != nil {
+			return nil, fmt.Errorf("parameter %s: %w", f.Key, err)
+		}
+		if i > 0 {
+			out.WriteByte(',')
+		}
+		fmt.Fprintf(&out, "%q:%s", f.Key, value)
+	}
+	out.WriteByte('}')
+	return out.Bytes(), nil
+}
+
+func find(fields []Field, key string) (Field, bool) {
+	for _, f := range fields {
+		if f.Key == key {
+			return f, true
+		}
+	}
+	return Field{}, false
+}
+
+func keys(fields []Field) []string {
+	all := make([]string, len(fields))
+	for i, f := range fields {
+		all[i] = f.Key
+	}
+	return all
+}
+
+func article(typ string) string {
+	switch typ {
+	case "integer":
+		return "an integer"
+	case "true or false", "text":
+		return typ
+	default:
+		return "a " + typ
+	}
+}
