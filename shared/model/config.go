@@ -1,0 +1,145 @@
+// Package model is the v75/v76 language model with ±1 weights, written once over kernels.Device: its configuration,
+// its parameters, the forward pass, training steps and the state that resumes them exactly.
+//
+// It reads no files and knows no datasets: parameters and tokens come in as Go slices.
+package model
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"sort"
+	"strings"
+)
+
+// The ways a query reads values.
+const (
+	RWSP    = "rwsp"    // v76: the RWSPK best keys, weighted by rank
+	Pointer = "pointer" // v75: exactly one key, chosen with Gumbel noise in training
+	Softmax = "softmax" // the control
+)
+
+// StreamFloat is the value of StreamBits that leaves the residual stream unquantized.
+const StreamFloat = 16
+
+// Config describes one model. Its JSON keys are those of the PyTorch reference's Config.
+type Config struct {
+	Vocab        int     `json:"vocab"`         // tokens, padding included
+	D            int     `json:"d"`             // width of the residual stream
+	Layers       int     `json:"layers"`        // blocks of attention and feed-forward
+	Heads        int     `json:"heads"`         // attention heads; D must be a multiple
+	FF           int     `json:"ff"`            // feed-forward width
+	Seq          int     `json:"seq"`           // longest sequence in tokens
+	Attention    string  `json:"attention"`     // RWSP, Pointer or Softmax
+	RWSPK        int     `json:"rwsp_k"`        // survivors per query, for RWSP
+	KShiftLayers []int   `json:"kshift_layers"` // layers whose keys read an earlier token as well
+	KShiftOffset int     `json:"kshift_offset"` // how many tokens earlier
+	KShiftSelf   bool    `json:"kshift_self"`   // false: keys of those layers read the earlier token alone
+	Alibi        bool    `json:"alibi"`         // scores fall linearly with distance
+	Eps          float64 `json:"eps"`           // added to the mean square in RMSNorm
+	StreamBits   int     `json:"stream_bits"`   // 1 (sign), 2..8 (levels) or StreamFloat: how linears read the stream
+}
+
+// MarshalJSON writes an empty list of K-shift layers as [], which the reference expects.
+func (c Config) MarshalJSON() ([]byte, error) {
+	type plain Config
+	if c.KShiftLayers == nil {
+		c.KShiftLayers = []int{}
+	}
+	return json.Marshal(plain(c))
+}
+
+// Limits keep the sizes that follow from a configuration far from overflow; a file may claim anything.
+const (
+	maxVocab     = 1 << 20
+	maxWidth     = 1 << 16
+	maxLayers    = 1 << 10
+	maxSeq       = 1 << 20
+	maxSurvivors = 16
+)
+
+// Validate reports the first thing that makes c impossible to build.
+func (c Config) Validate() error {
+	for _, f := range []struct {
+		key       string
+		value     int
+		low, high int
+	}{
+		{"vocab", c.Vocab, 2, maxVocab},
+		{"d", c.D, 1, maxWidth},
+		{"layers", c.Layers, 1, maxLayers},
+		{"heads", c.Heads, 1, maxWidth},
+		{"ff", c.FF, 1, maxWidth},
+		{"seq", c.Seq, 1, maxSeq},
+		{"kshift_offset", c.KShiftOffset, 0, maxSeq},
+	} {
+		if f.value < f.low || f.value > f.high {
+			return fmt.Errorf("model configuration: %s is %d, want %d to %d", f.key, f.value, f.low, f.high)
+		}
+	}
+	switch {
+	case c.D%c.Heads != 0:
+		return fmt.Errorf("model configuration: d = %d is no multiple of heads = %d", c.D, c.Heads)
+	case c.Attention != RWSP && c.Attention != Pointer && c.Attention != Softmax:
+		return fmt.Errorf("model configuration: attention is %q, want %s, %s or %s", c.Attention, RWSP, Pointer, Softmax)
+	case c.Attention == RWSP && (c.RWSPK < 1 || c.RWSPK > maxSurvivors):
+		return fmt.Errorf("model configuration: rwsp_k is %d, want 1 to %d", c.RWSPK, maxSurvivors)
+	case !(c.Eps > 0) || math.IsInf(c.Eps, 0):
+		return fmt.Errorf("model configuration: eps is %v, want a small positive number such as 1e-5", c.Eps)
+	case c.StreamBits != StreamFloat && (c.StreamBits < 1 || c.StreamBits > 8):
+		return fmt.Errorf("model configuration: stream_bits is %d, want 1 to 8, or %d for unquantized", c.StreamBits, StreamFloat)
+	}
+	for _, l := range c.KShiftLayers {
+		if l < 0 || l >= c.Layers {
+			return fmt.Errorf("model configuration: kshift_layers names layer %d of %d", l, c.Layers)
+		}
+	}
+	return nil
+}
+
+// HeadDim is the width of one head.
+func (c Config) HeadDim() int { return c.D / c.Heads }
+
+// Survivors is the number of pointers each query keeps in sequences of seq tokens.
+func (c Config) Survivors(seq int) int {
+	if c.Attention == RWSP {
+		return min(c.RWSPK, seq)
+	}
+	return 1
+}
+
+func (c Config) shiftsKeys(layer int) bool { return slices.Contains(c.KShiftLayers, layer) }
+
+// V75 is c with v75's attention: one pointer per query and no K-shift.
+func (c Config) V75() Config {
+	c.Attention, c.KShiftLayers = Pointer, []int{}
+	return c
+}
+
+// V76 is c with v76's attention: RWSP-G with four survivors and K-shift at layer 0.
+func (c Config) V76() Config {
+	c.Attention, c.RWSPK, c.KShiftLayers, c.KShiftOffset, c.KShiftSelf = RWSP, 4, []int{0}, 1, true
+	return c
+}
+
+var presets = map[string]Config{
+	"300M": {Vocab: 50304, D: 1024, Layers: 21, Heads: 16, FF: 4096, Seq: 2048},
+	"75M":  {Vocab: 50304, D: 512, Layers: 16, Heads: 8, FF: 2048, Seq: 2048},
+	"nano": {Vocab: 257, D: 128, Layers: 4, Heads: 4, FF: 512, Seq: 128},
+}
+
+// Preset returns a strict v76 of a named size: 300M, 75M (GPT-2 tokens) or nano (bytes and an end of text).
+func Preset(name string) (Config, error) {
+	c, ok := presets[name]
+	if !ok {
+		names := make([]string, 0, len(presets))
+		for n := range presets {
+			names = append(names, n)
+		}
+		sort.Strings(names)
+		return Config{}, fmt.Errorf("model preset %q does not exist; there are %s", name, strings.Join(names, ", "))
+	}
+	c.Alibi, c.Eps, c.StreamBits = true, 1e-5, 1
+	return c.V76(), nil
+}
