@@ -1,0 +1,75 @@
+// Package tokenizer turns text into token ids and back.
+//
+// It has two vocabularies: GPT-2's byte pair encoding (r50k, shipped inside the program, so no network is needed) and
+// plain bytes. Both are lossless for every byte string, valid UTF-8 or not. The package does not know about files,
+// documents or padding of embedding tables; special tokens written out in a text are ordinary text here.
+package tokenizer
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Tokenizer converts between bytes and token ids. Implementations are safe for concurrent use.
+type Tokenizer interface {
+	// Name identifies the vocabulary in files: "gpt2" or "bytes".
+	Name() string
+	// Vocab is the number of token ids, end of text included. Models may pad their tables beyond it.
+	Vocab() int
+	// EndOfText is the id that ends a document. Encode never returns it.
+	EndOfText() uint32
+	// Encode appends the tokens of text to dst. Decode(Encode(text)) is text for all byte strings.
+	Encode(dst []uint32, text []byte) []uint32
+	// Decode appends the bytes of tokens to dst. End of text decodes to "<|endoftext|>", an id outside the
+	// vocabulary to U+FFFD.
+	Decode(dst []byte, tokens []uint32) []byte
+}
+
+const (
+	endOfTextBytes = "<|endoftext|>"
+	unknownBytes   = "\uFFFD"
+)
+
+// Names are the tokenizers that New knows.
+func Names() []string { return []string{"gpt2", "bytes"} }
+
+// New returns the tokenizer of that name. Building gpt2's tables takes some tens of milliseconds.
+func New(name string) (Tokenizer, error) {
+	switch name {
+	case "gpt2":
+		return newGPT2()
+	case "bytes":
+		return byteTokenizer{}, nil
+	}
+	return nil, fmt.Errorf("tokenizer %q is unknown: choose one of %s", name, strings.Join(Names(), ", "))
+}
+
+// byteTokenizer has one token per byte value and an end of text.
+type byteTokenizer struct{}
+
+func (byteTokenizer) Name() string      { return "bytes" }
+func (byteTokenizer) Vocab() int        { return 257 }
+func (byteTokenizer) EndOfText() uint32 { return 256 }
+
+func (byteTokenizer) Encode(dst []uint32, text []byte) []uint32 {
+	n := len(dst)
+	dst = append(dst, make([]uint32, len(text))...)
+	for i, b := range text {
+		dst[n+i] = uint32(b)
+	}
+	return dst
+}
+
+func (byteTokenizer) Decode(dst []byte, tokens []uint32) []byte {
+	for _, t := range tokens {
+		switch {
+		case t < 256:
+			dst = append(dst, byte(t))
+		case t == 256:
+			dst = append(dst, endOfTextBytes...)
+		default:
+			dst = append(dst, unknownBytes...)
+		}
+	}
+	return dst
+}
