@@ -1,0 +1,187 @@
+// Package kernels declares the compute that the model is written over: a Device owns memory and runs a few coarse
+// operations on it. kernels/cpu and kernels/cuda implement it. The package computes nothing itself and knows nothing of
+// parameters' names, training schedules or files.
+//
+// # Order and errors
+//
+// Operations are enqueued and run in the order of the calls; a device may run them later. Download and Sync wait. The
+// first failure sticks, and Sync and the downloads report it, so a step needs no check after every operation. Buffers
+// are allocated up front and no operation allocates memory of its own once it has run with the same sizes, so that a
+// step can be captured once and replayed. What changes from step to step (Scalars, tokens) lives in device memory.
+//
+// # Numbers
+//
+// Rows are tokens, batch first: row b*Seq + t. Matrices are row-major. Planes hold ±1 as bits (1 is +1); a value with n
+// bits is (2.5 / 2^n) * Σ_b 2^b s_b over its planes s_b, or s_0 itself when n = 1. Products of planes are exact integers:
+// with K columns and padding bits zero on both sides, x·w = K - 2 pop(x) - 2 pop(w) + 4 pop(x & w). They must be equal on
+// every device, and so must every sign that follows from them: u = alpha*y - theta is one float32 multiplication and one
+// float32 subtraction, never fused. Gradients are float32; a device that rounds them to n-bit planes does so inside
+// LinearBackward, the only operation that multiplies matrices of them.
+//
+// Every operation is deterministic: equal inputs give equal bits, whatever the number of threads.
+package kernels
+
+// Floats is device memory for float32 values.
+type Floats interface {
+	Len() int
+	Slice(from, to int) Floats // shares memory
+}
+
+// Ints is device memory for int32 values.
+type Ints interface {
+	Len() int
+	Slice(from, to int) Ints // shares memory
+}
+
+// Planes is device memory for a matrix of Bits-bit values packed as bit planes.
+type Planes interface {
+	Rows() int
+	Cols() int
+	Bits() int
+	Slice(from, to int) Planes // rows from..to-1; shares memory
+}
+
+// Activation is what a linear reads: planes, or float values where the stream is not quantized. Exactly one is set.
+type Activation struct {
+	Planes Planes // rows × In
+	Floats Floats // rows*In values
+}
+
+// Linear is one binary linear, u = Alpha * (x · sign(Weight)ᵀ) - Theta, or several that read the same input, stacked by
+// output channel.
+type Linear struct {
+	In, Out      int
+	Weight       Floats // latent, Out × In
+	Signs        Planes // sign(Weight), kept by Binarize
+	Mixed        Floats // bonsai's effective weight, kept by Binarize; nil once every weight is ±1
+	Alpha, Theta Floats // Out each
+}
+
+// LinearGradient receives the gradients of a Linear's parameters.
+type LinearGradient struct{ Weight, Alpha, Theta Floats }
+
+// KShift makes output channels From..To-1 of a linear read an earlier token: their product becomes
+// y[t-Offset], plus y[t] when Self; y before the start of a sequence is 0. The zero value shifts nothing.
+type KShift struct {
+	From, To int
+	Offset   int
+	Self     bool
+	Seq      int // tokens per sequence
+}
+
+// AttentionKind says how a query reads values.
+type AttentionKind int
+
+const (
+	Softmax AttentionKind = iota // softmax over all keys
+	Pointer                      // the best key of score + noise; backward as softmax((score + noise) / Tau)
+	RWSP                         // the best Survivors keys, weighted by Gamma^rank; backward as softmax over them
+)
+
+// Attention describes one attention read. Scores are q·k/sqrt(HeadDim) - slope*distance in float64, with slope
+// 2^(-8(h+1)/Heads) (0 without Alibi), over the keys at or before the query. Equal scores: the most recent key first.
+type Attention struct {
+	Kind                      AttentionKind
+	Batch, Seq                int
+	Heads, HeadDim, Survivors int
+	Alibi                     bool
+	Gumbel                    bool   // Pointer: add noise drawn from Philox(Seed; query and key, Layer and Micro, Step)
+	Noise                     Floats // Pointer: add this noise instead, Batch × Heads × Seq × Seq; may be nil
+	Layer                     int    // distinguishes the noise of layers
+}
+
+// Scalars are the values that change from step to step. Operations read them when they run.
+type Scalars struct {
+	Seed, Step   uint64  // counters of the Gumbel noise
+	Micro        uint32  // micro-batch within the step, a counter of the Gumbel noise
+	Gamma        float64 // weight of rank r is proportional to Gamma^r
+	Tau          float64 // temperature of Pointer's backward
+	Mix          float64 // bonsai: 0 latent, 1 sign
+	GradScale    float64 // factor on the gradient of every token's loss: 1 / number of targets in the step
+	LearningRate float64
+	Correction1  float64 // 1 - Beta1^n at the n-th update, from 1
+	Correction2  float64 // 1 - Beta2^n
+}
+
+// Adam describes one AdamW update of equally long buffers.
+type Adam struct {
+	Param, Grad, M, V Floats
+	Master            Floats // if set, it is updated, and Param becomes Master rounded to float16
+	Beta1, Beta2, Eps float64
+	Decay             float64 // decoupled weight decay
+	SquaredNorm       Floats  // 1 value: Σ gradient² over all parameters; nil: no clipping
+	MaxNorm           float64 // gradients are scaled by min(1, MaxNorm / (sqrt(SquaredNorm) + 1e-6))
+}
+
+// Device owns memory and computes on it. A Device serves one goroutine at a time.
+type Device interface {
+	Name() string
+
+	// NewFloats, NewInts and NewPlanes return zeroed memory, or an error that names the size that was asked for.
+	NewFloats(n int) (Floats, error)
+	NewInts(n int) (Ints, error)
+	NewPlanes(rows, cols, bits int) (Planes, error)
+
+	// Upload and UploadInts copy len(src) values to the start of dst. src may be reused at once.
+	Upload(dst Floats, src []float32)
+	UploadInts(dst Ints, src []int32)
+	// SetScalars replaces the scalars for the operations enqueued, or replayed, from here on.
+	SetScalars(s Scalars)
+
+	// Download and DownloadInts wait, then copy len(dst) values from the start of src.
+	Download(dst []float32, src Floats) error
+	DownloadInts(dst []int32, src Ints) error
+	// DownloadPlanes copies rows × bits × ceil(cols/64) words, least significant bit first, padding bits zero.
+	DownloadPlanes(dst []uint64, src Planes) error
+	// Sync waits for everything enqueued and reports the first failure since the device was made.
+	Sync() error
+
+	// Capture records what enqueue enqueues, without running it, and returns what runs it. It records no copies between
+	// host and device. A device without graphs returns enqueue itself.
+	Capture(enqueue func()) (replay func(), err error)
+	// Close frees all memory of the device.
+	Close() error
+
+	// Zero clears x.
+	Zero(x Floats)
+	// AddSum adds the sum of x to dst[0].
+	AddSum(dst, x Floats)
+	// AddSumSquares adds the sum of squares of x to dst[0].
+	AddSumSquares(dst, x Floats)
+
+	// Binarize refreshes l.Signs, and l.Mixed = (1-Mix) * W / mean|W_row| + Mix * sign(W) if there is one.
+	Binarize(l Linear)
+
+	// Embed writes row tokens[i] of codebook's effective weight to x, len(tokens) × In.
+	Embed(x Floats, tokens Ints, codebook Linear)
+	// EmbedBackward adds dx's rows to the rows of dWeight that tokens name.
+	EmbedBackward(dWeight, dx Floats, tokens Ints, width int)
+
+	// Normalize writes Q(gain * x / rms(x)) of x's rows to out; Q is what out can hold: signs, levels or floats.
+	Normalize(out Activation, x, gain Floats, eps float64)
+	// NormalizeBackward adds to dx and dGain, for the gradient dOut of Normalize's output. bits is out's, 16 for floats.
+	NormalizeBackward(dx, dGain, dOut, x, gain Floats, eps float64, bits int)
+
+	// LinearSigns writes sign(u), sign(0) = +1, to out, and |u| <= 1 to pass unless that is nil.
+	LinearSigns(out, pass Planes, x Activation, l Linear, shift KShift)
+	// LinearAdd writes residual + u to out, or u where residual is nil. out may be residual.
+	LinearAdd(out, residual Floats, x Activation, l Linear)
+	// LinearBackward takes the gradient dy of a linear's output (of its sign, if pass is given: it then counts where pass
+	// is set). It overwrites dx, rows × In, with the gradient of x and adds to the gradients of the parameters; the latent
+	// receives the gradient of the effective weight. dy stays as it is.
+	LinearBackward(dx Floats, dl LinearGradient, dy Floats, pass Planes, x Activation, l Linear, shift KShift)
+
+	// Attend reads values: qkv is rows × 3*Heads*HeadDim signs of all queries, keys and values. out gets the signs of what
+	// is read, rows × Heads*HeadDim; pointers the keys' positions, Batch × Heads × Seq × Survivors, best first, -1 where
+	// a query has fewer keys. Softmax's one pointer is the first key of the highest score.
+	Attend(out Planes, pointers Ints, qkv Planes, a Attention)
+	// AttendBackward overwrites dqkv, rows × 3*Heads*HeadDim, given the gradient of what is read.
+	AttendBackward(dqkv, dOut Floats, qkv Planes, pointers Ints, a Attention)
+
+	// CrossEntropy writes each row's loss in nats, 0 where its target is -1. With backward, logits, rows × vocab, become
+	// the gradient of GradScale * Σ losses.
+	CrossEntropy(losses, logits Floats, targets Ints, vocab int, backward bool)
+
+	// AdamW applies one update.
+	AdamW(a Adam)
+}
