@@ -1,0 +1,91 @@
+package safetensors
+
+import (
+	"encoding/binary"
+	"io"
+	"math"
+)
+
+// chunk is how many bytes are converted at a time.
+const chunk = 1 << 18
+
+// Float32 returns the named tensor, which must be F64, F32, F16 or BF16, as float32. F64 is rounded to nearest.
+func (f *File) Float32(name string) ([]float32, error) {
+	return convert(f, name, "a float type", func(dtype DType) func([]byte) float32 {
+		switch dtype {
+		case F64:
+			return func(b []byte) float32 { return float32(math.Float64frombits(binary.LittleEndian.Uint64(b))) }
+		case F32:
+			return func(b []byte) float32 { return math.Float32frombits(binary.LittleEndian.Uint32(b)) }
+		case F16:
+			return func(b []byte) float32 { return FromFloat16(binary.LittleEndian.Uint16(b)) }
+		case BF16:
+			return func(b []byte) float32 { return math.Float32frombits(uint32(binary.LittleEndian.Uint16(b)) << 16) }
+		}
+		return nil
+	})
+}
+
+// Float64 returns the named tensor, which must be F64, F32, F16 or BF16, as float64; nothing is rounded.
+func (f *File) Float64(name string) ([]float64, error) {
+	return convert(f, name, "a float type", func(dtype DType) func([]byte) float64 {
+		switch dtype {
+		case F64:
+			return func(b []byte) float64 { return math.Float64frombits(binary.LittleEndian.Uint64(b)) }
+		case F32:
+			return func(b []byte) float64 { return float64(math.Float32frombits(binary.LittleEndian.Uint32(b))) }
+		case F16:
+			return func(b []byte) float64 { return float64(FromFloat16(binary.LittleEndian.Uint16(b))) }
+		case BF16:
+			return func(b []byte) float64 {
+				return float64(math.Float32frombits(uint32(binary.LittleEndian.Uint16(b)) << 16))
+			}
+		}
+		return nil
+	})
+}
+
+// Int64 returns the named tensor, which must be I64, I32, I16, I8 or U8, as int64.
+func (f *File) Int64(name string) ([]int64, error) {
+	return convert(f, name, "an integer type", func(dtype DType) func([]byte) int64 {
+		switch dtype {
+		case I64:
+			return func(b []byte) int64 { return int64(binary.LittleEndian.Uint64(b)) }
+		case I32:
+			return func(b []byte) int64 { return int64(int32(binary.LittleEndian.Uint32(b))) }
+		case I16:
+			return func(b []byte) int64 { return int64(int16(binary.LittleEndian.Uint16(b))) }
+		case I8:
+			return func(b []byte) int64 { return int64(int8(b[0])) }
+		case U8:
+			return func(b []byte) int64 { return int64(b[0]) }
+		}
+		return nil
+	})
+}
+
+// convert reads a tensor in chunks; decoder says how one element of a type is read, nil where it cannot be.
+func convert[N any](f *File, name, want string, decoder func(DType) func([]byte) N) ([]N, error) {
+	t, err := f.Tensor(name)
+	if err != nil {
+		return nil, err
+	}
+	decode := decoder(t.DType)
+	if decode == nil {
+		return nil, f.errorf("tensor %q is %s, want %s", name, t.DType, want)
+	}
+	width := int(widths[t.DType])
+	source, buffer := f.section(t), make([]byte, min(chunk, int(t.end-t.begin)))
+	out := make([]N, t.Len())
+	for rest := out; len(rest) > 0; {
+		n := min(len(rest), len(buffer)/width)
+		if _, err := io.ReadFull(source, buffer[:n*width]); err != nil {
+			return nil, f.errorf("tensor %q: %w (did the file shrink?)", name, err)
+		}
+		for i := range rest[:n] {
+			rest[i] = decode(buffer[i*width : (i+1)*width])
+		}
+		rest = rest[n:]
+	}
+	return out, nil
+}

@@ -1,0 +1,161 @@
+// Package safetensors reads and writes the safetensors container: an 8-byte little-endian header length, a JSON header
+// that gives every tensor's dtype, shape and byte range, then the bytes, row-major and little-endian.
+//
+// It knows nothing of models: names and metadata mean whatever the caller says. It does not map files into memory, and
+// it converts between number types only where a method says so.
+package safetensors
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+)
+
+// maxHeader is the format's own limit on the JSON header, in bytes.
+const maxHeader = 100_000_000
+
+// DType is a tensor's element type as the format spells it.
+type DType string
+
+// The element types that this package converts from or writes; others can be read as bytes.
+const (
+	F64  DType = "F64"
+	F32  DType = "F32"
+	F16  DType = "F16"
+	BF16 DType = "BF16"
+	I64  DType = "I64"
+	I32  DType = "I32"
+	I16  DType = "I16"
+	I8   DType = "I8"
+	U8   DType = "U8"
+)
+
+// widths maps each known element type to its size in bytes.
+var widths = map[DType]int64{
+	F64: 8, I64: 8, "U64": 8, "C64": 8,
+	F32: 4, I32: 4, "U32": 4,
+	F16: 2, BF16: 2, I16: 2, "U16": 2,
+	I8: 1, U8: 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+}
+
+// Info describes one tensor of a file.
+type Info struct {
+	Name  string
+	DType DType
+	Shape []int // empty for a scalar
+
+	begin, end int64 // in bytes from the start of the data
+}
+
+// Len is the number of elements.
+func (i Info) Len() int { return int((i.end - i.begin) / widths[i.DType]) }
+
+// File is an open safetensors file. Its methods may be called from several goroutines.
+type File struct {
+	name     string
+	source   io.ReaderAt
+	close    func() error
+	data     int64 // where the tensors' bytes begin
+	metadata map[string]string
+	tensors  map[string]Info
+	order    []string // names as their bytes lie in the file
+}
+
+// Open reads and checks the header of the file at path. The byte ranges it declares must tile the rest of the file
+// exactly, so a truncated or extended file is refused here, before memory for any tensor is taken.
+func Open(path string) (*File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("safetensors: %w", err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("safetensors: %w", err)
+	}
+	file, err := New(path, f, info.Size())
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	file.close = f.Close
+	return file, nil
+}
+
+// New is Open for size bytes of source; name stands for them in errors.
+func New(name string, source io.ReaderAt, size int64) (*File, error) {
+	f := &File{name: name, source: source, close: func() error { return nil }}
+	var prefix [8]byte
+	if size < int64(len(prefix)) {
+		return nil, f.errorf("is %d bytes long, too short to be a safetensors file", size)
+	}
+	if _, err := source.ReadAt(prefix[:], 0); err != nil {
+		return nil, f.errorf("reading the header's length: %w", err)
+	}
+	n := binary.LittleEndian.Uint64(prefix[:])
+	if n > maxHeader || int64(n) > size-int64(len(prefix)) {
+		return nil, f.errorf("claims a header of %d bytes in a file of %d (truncated, or not safetensors)", n, size)
+	}
+	header := make([]byte, n)
+	if _, err := source.ReadAt(header, int64(len(prefix))); err != nil && n > 0 {
+		return nil, f.errorf("reading the header: %w", err)
+	}
+	f.data = int64(len(prefix)) + int64(n)
+	var err error
+	if f.metadata, f.tensors, err = parseHeader(header); err != nil {
+		return nil, f.errorf("header: %w", err)
+	}
+	if f.order, err = tile(f.tensors, size-f.data); err != nil {
+		return nil, f.errorf("%w", err)
+	}
+	return f, nil
+}
+
+// Close releases the file that Open opened.
+func (f *File) Close() error { return f.close() }
+
+// Metadata returns the free-form strings of the header.
+func (f *File) Metadata() map[string]string { return maps.Clone(f.metadata) }
+
+// Names lists the tensors in the order their bytes have in the file.
+func (f *File) Names() []string { return slices.Clone(f.order) }
+
+// Has reports whether the file holds a tensor with this name.
+func (f *File) Has(name string) bool {
+	_, ok := f.tensors[name]
+	return ok
+}
+
+// Tensor describes the named tensor.
+func (f *File) Tensor(name string) (Info, error) {
+	t, ok := f.tensors[name]
+	if !ok {
+		return Info{}, f.errorf("has no tensor %q (it holds %d others)", name, len(f.tensors))
+	}
+	t.Shape = slices.Clone(t.Shape)
+	return t, nil
+}
+
+// Bytes returns the named tensor as it is stored.
+func (f *File) Bytes(name string) ([]byte, error) {
+	t, err := f.Tensor(name)
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, t.end-t.begin)
+	if _, err := io.ReadFull(f.section(t), b); err != nil {
+		return nil, f.errorf("tensor %q: %w", name, err)
+	}
+	return b, nil
+}
+
+func (f *File) section(t Info) io.Reader {
+	return io.NewSectionReader(f.source, f.data+t.begin, t.end-t.begin)
+}
+
+func (f *File) errorf(format string, a ...any) error {
+	return fmt.Errorf("safetensors file %s: "+format, append([]any{f.name}, a...)...)
+}

@@ -1,0 +1,250 @@
+package safetensors
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// file builds a file from a header as it stands and n bytes of data.
+func file(header string, n int) []byte {
+	b := binary.LittleEndian.AppendUint64(nil, uint64(len(header)))
+	return append(append(b, header...), make([]byte, n)...)
+}
+
+func open(b []byte) (*File, error) { return New("test", bytes.NewReader(b), int64(len(b))) }
+
+func TestRoundTrip(t *testing.T) {
+	metadata := map[string]string{"format": "test", "text": "naïve <\"quoted\">\n"}
+	tensors := []Tensor{
+		{"z", []int{2, 3}, []float32{1, -2, 0.5, float32(math.Inf(1)), math.SmallestNonzeroFloat32, -0}},
+		{"counters", []int{3}, []int8{-128, 0, 127}},
+		{"a", []int{2}, []float64{math.Pi, -1e300}},
+		{"rng", []int{1}, []int64{math.MinInt64}},
+		{"bytes", []int{4}, []uint8("abcd")},
+		{"scalar", nil, []int32{-7}},
+		{"empty", []int{0, 5}, []float32{}},
+		{"long", []int{100_003}, slices.Repeat([]float32{1.5, 2.5, -3}, 33335)[:100_003]},
+	}
+	var b, again bytes.Buffer
+	if err := Write(&b, metadata, tensors); err != nil {
+		t.Fatal(err)
+	}
+	slices.Reverse(tensors)
+	if err := Write(&again, metadata, tensors); err != nil || !bytes.Equal(b.Bytes(), again.Bytes()) {
+		t.Errorf("the order of the tensors changed the bytes (%v)", err)
+	}
+	if n := binary.LittleEndian.Uint64(b.Bytes()); n%8 != 0 {
+		t.Errorf("data begin at %d, not aligned", 8+n)
+	}
+	path := filepath.Join(t.TempDir(), "x.safetensors")
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if !reflect.DeepEqual(f.Metadata(), metadata) || len(f.Names()) != len(tensors) {
+		t.Errorf("metadata %v, names %v", f.Metadata(), f.Names())
+	}
+	for _, want := range tensors {
+		info, err := f.Tensor(want.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(info.Shape, want.Shape) || info.begin%widths[info.DType] != 0 {
+			t.Errorf("%s: shape %v at %d", want.Name, info.Shape, info.begin)
+		}
+		var got any
+		switch info.DType {
+		case F64:
+			got, err = f.Float64(want.Name)
+		case F32:
+			got, err = f.Float32(want.Name)
+		case U8:
+			got, err = f.Bytes(want.Name)
+		default:
+			got, err = f.Int64(want.Name)
+		}
+		if err != nil || fmt.Sprint(got) != fmt.Sprint(want.Data) {
+			t.Errorf("%s came back different (%v)", want.Name, err)
+		}
+	}
+}
+
+func TestConversions(t *testing.T) {
+	header := `{"d":{"dtype":"F64","shape":[1],"data_offsets":[0,8]},"h":{"dtype":"F16","shape":[2],"data_offsets":[8,12]},` +
+		`"b":{"dtype":"BF16","shape":[2],"data_offsets":[12,16]},"s":{"dtype":"I16","shape":[],"data_offsets":[16,18]}}`
+	data := file(header, 18)
+	at := data[8+len(header):]
+	binary.LittleEndian.PutUint64(at, math.Float64bits(0.1))
+	copy(at[8:], []byte{0x00, 0x3c, 0x01, 0x00, 0x80, 0x3f, 0x00, 0xc0, 0xfe, 0xff})
+	f, err := open(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string][]float32{"d": {0.1}, "h": {1, 1.0 / (1 << 24)}, "b": {1, -2}} {
+		if got, err := f.Float32(name); err != nil || !slices.Equal(got, want) {
+			t.Errorf("Float32(%s) = %v, %v; want %v", name, got, err, want)
+		}
+	}
+	if got, err := f.Int64("s"); err != nil || got[0] != -2 {
+		t.Errorf("Int64(s) = %v, %v", got, err)
+	}
+	for name, err := range map[string]error{
+		"absent": second(f.Float32("absent")), "s": second(f.Float32("s")), "h": second(f.Int64("h")),
+	} {
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", name)) {
+			t.Errorf("reading %s as the wrong type: error %v does not name it", name, err)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestFloat16(t *testing.T) {
+	for h := range 1 << 16 {
+		v := FromFloat16(uint16(h))
+		if back := ToFloat16(v); back != uint16(h) && !(v != v && back == uint16(h)|0x200) {
+			t.Fatalf("%#04x is %v, which becomes %#04x", h, v, back)
+		}
+	}
+	// Between any two neighbours, the midpoint goes to the even one and its own neighbours to the nearer one.
+	for h := range 0x7bff {
+		low, high := FromFloat16(uint16(h)), FromFloat16(uint16(h+1))
+		middle, even := (low+high)/2, uint16(h+h&1)
+		below, above := math.Nextafter32(middle, 0), math.Nextafter32(middle, 1e9)
+		if ToFloat16(middle) != even || ToFloat16(below) != uint16(h) || ToFloat16(above) != uint16(h+1) {
+			t.Fatalf("rounding near %v is wrong", middle)
+		}
+	}
+	if ToFloat16(65520) != 0x7c00 || ToFloat16(-1e30) != 0xfc00 || ToFloat16(65519) != 0x7bff || ToFloat16(1e-20) != 0 {
+		t.Error("overflow or underflow is wrong")
+	}
+	if RoundFloat16(0.1) != 0.0999755859375 {
+		t.Errorf("0.1 rounds to %v", RoundFloat16(0.1))
+	}
+}
+
+var hostile = map[string][]byte{
+	"empty":             {},
+	"short":             {1, 2, 3},
+	"no header":         file("", 0),
+	"huge header":       binary.LittleEndian.AppendUint64(nil, 1<<63),
+	"long header":       append(binary.LittleEndian.AppendUint64(nil, 99_000_000), '{', '}'),
+	"list":              file(`[]`, 0),
+	"unclosed":          file(`{`, 0),
+	"trailing":          file(`{} x`, 0),
+	"space first":       file(` {}`, 0),
+	"not UTF-8":         file("{\"\xff\":1}", 0),
+	"twice":             file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2),
+	"metadata twice":    file(`{"__metadata__":{"a":"1","a":"2"}}`, 0),
+	"metadata number":   file(`{"__metadata__":{"a":1}}`, 0),
+	"gap":               file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2),
+	"overlap":           file(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2),
+	"truncated":         file(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}`, 1),
+	"extended":          file(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}`, 3),
+	"petabyte":          file(`{"a":{"dtype":"F32","shape":[1099511627776,1024],"data_offsets":[0,4503599627370496]}}`, 8),
+	"overflow":          file(`{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}`, 0),
+	"overflow and zero": file(`{"a":{"dtype":"F32","shape":[9223372036854775807,0],"data_offsets":[0,0]}}`, 0),
+	"negative":          file(`{"a":{"dtype":"F32","shape":[-1,-2],"data_offsets":[0,8]}}`, 8),
+	"backwards":         file(`{"a":{"dtype":"U8","shape":[0],"data_offsets":[1,0]}}`, 1),
+	"wrong size":        file(`{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}`, 8),
+	"unknown type":      file(`{"a":{"dtype":"F31","shape":[2],"data_offsets":[0,8]}}`, 8),
+	"no shape":          file(`{"a":{"dtype":"U8","data_offsets":[0,1]}}`, 1),
+	"no offsets":        file(`{"a":{"dtype":"U8","shape":[1]}}`, 1),
+	"three offsets":     file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1,1]}}`, 1),
+	"deep":              file(`{"a":{"shape":`+strings.Repeat("[", 1<<16), 0),
+}
+
+func TestRefusesHostileFiles(t *testing.T) {
+	for name, b := range hostile {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := open(b)
+		runtime.ReadMemStats(&after)
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+		} else if !strings.Contains(err.Error(), "test") {
+			t.Errorf("%s: error %q does not name the file", name, err)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20+64*uint64(len(b)) {
+			t.Errorf("%s: refusing %d bytes allocated %d", name, len(b), n)
+		}
+	}
+}
+
+func TestWriteRefuses(t *testing.T) {
+	for name, list := range map[string][]Tensor{
+		"twice":    {{"a", []int{1}, []int8{1}}, {"a", []int{1}, []int8{1}}},
+		"shape":    {{"a", []int{2}, []int8{1}}},
+		"negative": {{"a", []int{-1, -1}, []int8{1}}},
+		"type":     {{"a", []int{1}, []string{"x"}}},
+		"reserved": {{"__metadata__", []int{1}, []int8{1}}},
+	} {
+		if Write(&bytes.Buffer{}, nil, list) == nil {
+			t.Errorf("%s: written", name)
+		}
+	}
+}
+
+// TestGolden reads a file written by the Python reference.
+func TestGolden(t *testing.T) {
+	dir := os.Getenv("BITNET1_GOLDEN")
+	if dir == "" {
+		t.Skip("set BITNET1_GOLDEN to the folder of golden vectors to read one")
+	}
+	f, err := Open(filepath.Join(dir, "v76.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	loss, err := f.Float64("loss")
+	if err != nil || len(loss) != 1 || !(loss[0] > 1 && loss[0] < 20) {
+		t.Errorf("loss %v, %v", loss, err)
+	}
+	if p, err := f.Int64("pointers.1"); err != nil || slices.Max(p) >= 20 {
+		t.Errorf("pointers %v, %v", p, err)
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	for _, b := range hostile {
+		f.Add(b)
+	}
+	var good bytes.Buffer
+	if err := Write(&good, map[string]string{"k": "v"}, []Tensor{{"a", []int{2}, []float32{1, 2}}, {"b", nil, []int64{3}}}); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good.Bytes())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		file, err := open(b)
+		if err != nil {
+			return
+		}
+		total := 0
+		for _, name := range file.Names() {
+			raw, err := file.Bytes(name)
+			if err != nil {
+				t.Fatalf("%s passed the checks but cannot be read: %v", name, err)
+			}
+			total += len(raw)
+			file.Float32(name)
+			file.Float64(name)
+			file.Int64(name)
+		}
+		if total+int(file.data) != len(b) {
+			t.Fatalf("read %d of %d bytes", total, len(b)-int(file.data))
+		}
+	})
+}
