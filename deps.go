@@ -11,6 +11,7 @@ import (
 	_ "github.com/nats-io/nats.go/jetstream"
 	_ "github.com/pkoukk/tiktoken-go"
 	_ "github.com/pkoukk/tiktoken-go-loader"
+	_ "github.com/prometheus/client_golang/prometheus/promhttp"
 	_ "github.com/urfave/cli/v2"
 	_ "github.com/vbauerster/mpb/v8"
 	_ "github.com/vmihailenco/msgpack/v5"

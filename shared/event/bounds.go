@@ -16,9 +16,6 @@ var errTruncated = errors.New("msgpack: truncated")
 // bytes follow the value. The decoder allocates what a length claims, so five
 // bytes can otherwise kill the process.
 func checkBounds(b []byte) error {
-	if len(b) > MaxSize {
-		return fmt.Errorf("msgpack: %d bytes, more than %d", len(b), MaxSize)
-	}
 	rest, err := skip(b, 0)
 	if err != nil {
 		return err

@@ -98,6 +98,9 @@ func (e Envelope) Encode() ([]byte, error) {
 
 // Decode parses an encoded event without trusting any length in it.
 func Decode(b []byte) (Envelope, error) {
+	if len(b) > MaxSize {
+		return Envelope{}, fmt.Errorf("event: %d bytes, more than %d", len(b), MaxSize)
+	}
 	var e Envelope
 	if err := Unmarshal(b, &e); err != nil {
 		return Envelope{}, fmt.Errorf("event: %w", err)

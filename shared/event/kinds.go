@@ -176,6 +176,7 @@ type JobFinished struct {
 	Key      string `msgpack:"key" json:"key" usage:"key of the job; empty while a gathering stage waits for more parts"`
 	Outcome  string `msgpack:"outcome" json:"outcome" usage:"done, waiting or failed"`
 	Cause    string `msgpack:"cause" json:"cause" usage:"why it failed"`
+	At       int64  `msgpack:"at" json:"at" usage:"when it failed, Unix milliseconds, so that every failure is a fact of its own; 0 otherwise"`
 }
 
 // Outcomes of a job.

@@ -1,0 +1,118 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"bitnet1/shared/event"
+)
+
+// Queue hands out the events that a stage has to answer, one at a time: a
+// message that waits in a client's prefetch buffer runs into its AckWait and is
+// worked on twice.
+type Queue struct{ consumer jetstream.Consumer }
+
+// Delivery is one event handed to a worker. It must be ended by Done, Later or
+// GiveUp; until then Alive must be called more often than every AckWait.
+type Delivery struct {
+	msg     jetstream.Msg
+	Subject string
+	Data    []byte
+}
+
+// Next waits for an event. It returns nil when none came within a short while
+// or the connection is interrupted, and an error when the consumer is gone.
+func (q *Queue) Next(ctx context.Context) (*Delivery, error) {
+	wait, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	msg, err := q.consumer.Next(jetstream.FetchContext(wait))
+	switch {
+	case err == nil:
+		return &Delivery{msg: msg, Subject: msg.Subject(), Data: msg.Data()}, nil
+	case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, jetstream.ErrConsumerDeleted):
+		return nil, err
+	default:
+		return nil, nil
+	}
+}
+
+// Alive tells the server that the work goes on.
+func (d *Delivery) Alive() error { return d.msg.InProgress() }
+
+// Done acknowledges and waits for the server's word that it has noted it.
+func (d *Delivery) Done(ctx context.Context) error { return d.msg.DoubleAck(ctx) }
+
+// Later hands the event back, to be delivered again after the delay.
+func (d *Delivery) Later(delay time.Duration) error { return d.msg.NakWithDelay(delay) }
+
+// GiveUp takes the event out of the queue for good. Bury it first.
+func (d *Delivery) GiveUp(cause string) error { return d.msg.TermWithReason(cause) }
+
+// Headers of a dead letter. Its payload is the event as it was delivered.
+const (
+	HeaderStage = "Bitnet1-Stage"
+	HeaderCause = "Bitnet1-Cause"
+)
+
+// Bury keeps data, which arrived on subject and which stage could not answer,
+// in the dead-letter stream together with the cause.
+func (b *Bus) Bury(ctx context.Context, stage, subject string, data []byte, cause string) error {
+	run, kind, ok := event.SplitSubject(subject)
+	if !ok {
+		run, kind = "unknown", "unknown.unknown"
+	}
+	msg := nats.NewMsg("bitnet1." + run + ".dead." + stage + "." + kind)
+	msg.Data = data
+	msg.Header.Set(HeaderStage, stage)
+	msg.Header.Set(HeaderCause, cause)
+	if _, err := b.js.PublishMsg(ctx, msg); err != nil {
+		return fmt.Errorf("keeping a dead letter of stage %s: %w", stage, err)
+	}
+	return nil
+}
+
+// Progress is what a stage says while it works. It is sent and forgotten: not
+// kept, not acknowledged.
+type Progress struct {
+	Stage  string             `json:"stage"`
+	Job    string             `json:"job"`
+	State  string             `json:"state"` // "working", "idle" or "warning"
+	Text   string             `json:"text,omitempty"`
+	Done   int64              `json:"done"`
+	Total  int64              `json:"total"`
+	Unit   string             `json:"unit"`
+	Values map[string]float64 `json:"values,omitempty"` // e.g. step, loss, tokens_per_second, learning_rate
+}
+
+// progressSubject has five tokens, so the event stream (four) never keeps it.
+func progressSubject(run, stage string) string {
+	return "bitnet1." + run + ".progress." + stage + ".report"
+}
+
+// Report sends p on bitnet1.<run>.progress.<stage>.report, without waiting.
+func (b *Bus) Report(run string, p Progress) {
+	if data, err := json.Marshal(p); err == nil {
+		_ = b.conn.Publish(progressSubject(run, p.Stage), data) // lost progress is no loss
+	}
+}
+
+// Watch calls each for the progress of every stage of a run until ctx ends.
+func (b *Bus) Watch(ctx context.Context, run string, each func(Progress)) error {
+	sub, err := b.conn.Subscribe(progressSubject(run, "*"), func(m *nats.Msg) {
+		var p Progress
+		if json.Unmarshal(m.Data, &p) == nil {
+			each(p)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("watching run %s: %w", run, err)
+	}
+	context.AfterFunc(ctx, func() { _ = sub.Unsubscribe() })
+	return nil
+}

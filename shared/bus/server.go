@@ -1,0 +1,120 @@
+package bus
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// Server is a nats-server inside this process: JetStream on disk, listening on
+// 127.0.0.1 only, open to whoever has the random password it was started with.
+type Server struct {
+	nats     *server.Server
+	password string
+}
+
+const user = "bitnet1"
+
+// StartServer starts a server that keeps its streams under dir. Port 0 picks a
+// free port.
+func StartServer(dir string, port int) (*Server, error) {
+	if err := portFree(port); err != nil {
+		return nil, err
+	}
+	secret := make([]byte, 24)
+	if _, err := rand.Read(secret); err != nil {
+		return nil, err
+	}
+	s := &Server{password: base64.RawURLEncoding.EncodeToString(secret)}
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	var err error
+	s.nats, err = server.NewServer(&server.Options{
+		ServerName: "bitnet1", Host: "127.0.0.1", Port: port,
+		JetStream: true, StoreDir: dir,
+		// The default syncs every two minutes: a power cut would lose events
+		// whose announcement was acknowledged.
+		SyncAlways: true,
+		Username:   user, Password: s.password,
+		NoSigs: true, NoLog: true, MaxPayload: 2 << 20,
+		DisableJetStreamBanner: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("event server: %w", err)
+	}
+	s.nats.Start()
+	if !s.nats.ReadyForConnections(20 * time.Second) {
+		s.Stop()
+		return nil, fmt.Errorf("event server did not start: is another one using %s?", filepath.Clean(dir))
+	}
+	if !s.nats.JetStreamEnabled() {
+		s.Stop()
+		return nil, fmt.Errorf("event server could not open its streams in %s: is the disk full or the folder read-only?", filepath.Clean(dir))
+	}
+	return s, nil
+}
+
+// portFree turns the server's late and vague failure into an early, clear one.
+func portFree(port int) error {
+	if port == 0 {
+		return nil
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return fmt.Errorf("port %d is in use: choose another with --nats-port, or 0 for any free one (%w)", port, err)
+	}
+	return l.Close()
+}
+
+// Address says how to connect to s.
+func (s *Server) Address() Address {
+	return Address{URL: s.nats.ClientURL(), User: user, Password: s.password}
+}
+
+// Stop shuts the server down and waits until its files are closed.
+func (s *Server) Stop() {
+	s.nats.Shutdown()
+	s.nats.WaitForShutdown()
+}
+
+// Address is where a NATS server is and what it wants to see. It is read from
+// the environment, never from arguments, which other users could list.
+type Address struct {
+	URL      string // NATS_URL, e.g. nats://127.0.0.1:4222
+	User     string // NATS_USER
+	Password string // NATS_PASSWORD
+	Token    string // NATS_TOKEN
+	Creds    string // NATS_CREDS: path of a credentials file
+}
+
+// AddressFrom reads an Address with the given getenv.
+func AddressFrom(getenv func(string) string) Address {
+	return Address{
+		URL: getenv("NATS_URL"), User: getenv("NATS_USER"), Password: getenv("NATS_PASSWORD"),
+		Token: getenv("NATS_TOKEN"), Creds: getenv("NATS_CREDS"),
+	}
+}
+
+// Environ is the inverse of AddressFrom, for child processes.
+func (a Address) Environ() []string {
+	var env []string
+	for _, kv := range [][2]string{
+		{"NATS_URL", a.URL}, {"NATS_USER", a.User}, {"NATS_PASSWORD", a.Password},
+		{"NATS_TOKEN", a.Token}, {"NATS_CREDS", a.Creds},
+	} {
+		if kv[1] != "" {
+			env = append(env, kv[0]+"="+kv[1])
+		}
+	}
+	return env
+}
+
+var errNoAddress = errors.New("no event server: set NATS_URL (and NATS_USER with NATS_PASSWORD, NATS_TOKEN or NATS_CREDS where the server wants them), or let the launcher start one")

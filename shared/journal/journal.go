@@ -1,0 +1,156 @@
+// Package journal keeps the events of every run as files, beside the artifacts
+// they mention, so that the bus is never their only copy: runs can be listed,
+// rerun and resumed with no bus at all. It does not deliver events.
+//
+//	runs/<run>/events/<kind>/<id>.msgpack   the events
+//	runs/<run>/<stage>/<name>               links to a stage's artifacts, for people
+//	runs/<run>/logs/                        logs
+package journal
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/event"
+)
+
+// Journal is the history of all runs under one data directory.
+type Journal struct{ dir string }
+
+// Open returns the journal under the data directory dir.
+func Open(dir string) Journal { return Journal{dir: dir} }
+
+// RunDir is the folder of a run.
+func (j Journal) RunDir(run string) string { return filepath.Join(j.dir, "runs", run) }
+
+// LogDir is the folder of a run's logs.
+func (j Journal) LogDir(run string) string { return filepath.Join(j.RunDir(run), "logs") }
+
+func (j Journal) kindDir(run, kind string) string {
+	return filepath.Join(j.RunDir(run), "events", kind)
+}
+
+// Write keeps e. It reports whether e is new: an event whose id is there
+// already is left as it is.
+func (j Journal) Write(e event.Envelope) (isNew bool, err error) {
+	path := filepath.Join(j.kindDir(e.Run, e.Kind), e.ID+".msgpack")
+	if old, err := os.ReadFile(path); err == nil {
+		if _, err := event.Decode(old); err == nil {
+			return false, nil
+		}
+	}
+	b, err := e.Encode()
+	if err != nil {
+		return false, err
+	}
+	if err := artifact.WriteFile(path, b); err != nil {
+		return false, fmt.Errorf("journal of run %s: %w", e.Run, err)
+	}
+	return true, nil
+}
+
+// Read returns the events of a run and kind in the order of their parts, and of
+// their time where they have none. A run without such events gives none.
+func (j Journal) Read(run, kind string) ([]event.Envelope, error) {
+	if !event.ValidRun(run) {
+		return nil, fmt.Errorf("run %q: not a run's id", run)
+	}
+	entries, err := os.ReadDir(j.kindDir(run, kind))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("journal of run %s: %w", run, err)
+	}
+	var events []event.Envelope
+	for _, entry := range entries {
+		if !strings.HasSuffix(entry.Name(), ".msgpack") {
+			continue
+		}
+		path := filepath.Join(j.kindDir(run, kind), entry.Name())
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("journal of run %s: %w", run, err)
+		}
+		e, err := event.Decode(b)
+		if err != nil {
+			return nil, fmt.Errorf("journal of run %s: %s: %w (remove the file: the stage that made it will announce it again)", run, entry.Name(), err)
+		}
+		events = append(events, e)
+	}
+	slices.SortStableFunc(events, func(a, b event.Envelope) int {
+		return cmp.Or(cmp.Compare(a.Part.Index, b.Part.Index), cmp.Compare(a.Time, b.Time), cmp.Compare(a.ID, b.ID))
+	})
+	return events, nil
+}
+
+// Bodies is Read with the bodies decoded.
+func Bodies[B event.Body](j Journal, run string) ([]B, error) {
+	var zero B
+	events, err := j.Read(run, zero.Kind())
+	if err != nil {
+		return nil, err
+	}
+	bodies := make([]B, len(events))
+	for i, e := range events {
+		if bodies[i], err = event.Into[B](e); err != nil {
+			return nil, err
+		}
+	}
+	return bodies, nil
+}
+
+// Runs lists the runs, the most recently started last.
+func (j Journal) Runs() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(j.dir, "runs"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	type dated struct {
+		run  string
+		time int64
+	}
+	var runs []dated
+	for _, entry := range entries {
+		started, err := j.Read(entry.Name(), event.RunStarted{}.Kind())
+		if err != nil || len(started) == 0 {
+			continue
+		}
+		runs = append(runs, dated{entry.Name(), started[0].Time})
+	}
+	slices.SortFunc(runs, func(a, b dated) int { return cmp.Compare(a.time, b.time) })
+	names := make([]string, len(runs))
+	for i, r := range runs {
+		names[i] = r.run
+	}
+	return names, nil
+}
+
+// Link makes runs/<run>/<stage>/<name> a relative link to the artifact ref.
+func (j Journal) Link(run, stage string, ref artifact.Ref) error {
+	dir := filepath.Join(j.RunDir(run), stage)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	target := filepath.Join("..", "..", "..", "objects", ref.Digest[:2], ref.Digest)
+	link := filepath.Join(dir, ref.Name)
+	if old, err := os.Readlink(link); err == nil && old == target {
+		return nil
+	}
+	temporary := link + ".new"
+	_ = os.Remove(temporary)
+	if err := os.Symlink(target, temporary); err != nil {
+		return err
+	}
+	return os.Rename(temporary, link)
+}

@@ -1,0 +1,260 @@
+package stage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/bus"
+	"bitnet1/shared/event"
+	"bitnet1/shared/journal"
+	"bitnet1/shared/param"
+)
+
+// Exit statuses of every program of the project.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// EnvLauncher is set for stages that a launcher started: they end when their
+// standard input does, so that they never outlive it.
+const EnvLauncher = "BITNET1_LAUNCHER"
+
+var errStopped = errors.New("stopped by a signal")
+
+// usageError is the user's mistake on the command line.
+type usageError struct{ error }
+
+func (u usageError) Unwrap() error { return u.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+func runApp[P any, E event.Body](s Spec[P, E], args []string) int {
+	app := &cli.App{
+		Name: s.Name, Usage: s.About, HideVersion: true,
+		Description: fmt.Sprintf("Answers %s events.\n\nExample:\n   %s", s.kind(), s.Example),
+		Commands:    []*cli.Command{serveCommand(s), runCommand(s), describeCommand(s)},
+		// Errors are printed once, below, and no library code may exit.
+		ExitErrHandler: func(*cli.Context, error) {},
+		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usageError{err} },
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return usagef("unknown command %q: use serve, run or describe", c.Args().First())
+			}
+			return usagef("say how to run: %s serve, or %s run (--help has an example)", s.Name, s.Name)
+		},
+		DisableSliceFlagSeparator: true,
+	}
+	for _, c := range app.Commands {
+		c.OnUsageError = app.OnUsageError
+	}
+	return ExitStatus(s.Name, app.Run(spreadIn(args)), os.Stderr)
+}
+
+// ExitStatus prints err, if any, and returns the exit status it stands for.
+func ExitStatus(program string, err error, stderr io.Writer) int {
+	if err == nil {
+		return exitDone
+	}
+	fmt.Fprintf(stderr, "%s: %v\n", program, err)
+	if errors.As(err, new(usageError)) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// UsageError marks err as the user's mistake on the command line.
+func UsageError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usageError{err}
+}
+
+// spreadIn lets --in take several files, as a shell's pattern gives them:
+// "--in a b --out d" becomes "--in a --in b --out d".
+func spreadIn(args []string) []string {
+	var out []string
+	inFiles := false
+	for _, a := range args {
+		switch {
+		case strings.HasPrefix(a, "-"):
+			inFiles = a == "--in" || a == "-in"
+			if !inFiles {
+				out = append(out, a)
+			}
+		case inFiles:
+			out = append(out, "--in", a)
+		default:
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func commonFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "data", Value: "./data", EnvVars: []string{"BITNET1_DATA"}, Usage: "data `DIR`ectory: artifacts, runs, events"},
+		&cli.StringFlag{Name: "run", Usage: "id of the `RUN`"},
+		&cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), EnvVars: []string{"BITNET1_THREADS"}, Usage: "worker threads of compute kernels"},
+		&cli.StringFlag{Name: "device", Value: "cpu", EnvVars: []string{"BITNET1_DEVICE"}, Usage: "compute device: cpu"},
+		&cli.DurationFlag{Name: "deadline", Usage: "longest time for one job (0: none)"},
+		&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: []string{"BITNET1_LOG_LEVEL"}, Usage: "debug, info, warn or error"},
+		&cli.BoolFlag{Name: "json", EnvVars: []string{"BITNET1_JSON"}, Usage: "log and print JSON lines"},
+	}
+}
+
+func serveCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
+	return &cli.Command{
+		Name: "serve", Usage: "react to " + s.kind() + " events",
+		Description: "Connects to NATS_URL (with NATS_USER and NATS_PASSWORD, NATS_TOKEN or NATS_CREDS) and answers events until stopped.\n\nExample:\n   NATS_URL=nats://127.0.0.1:4222 " + s.Name + " serve",
+		Flags: append(append(commonFlags(),
+			&cli.IntFlag{Name: "workers", Value: 1, Usage: "jobs at a time"},
+			&cli.StringFlag{Name: "from", Value: "all", Usage: "which events to start with when the stage is new: all, or now"},
+			&cli.StringFlag{Name: "metrics", Usage: "serve Prometheus metrics on `ADDRESS`, e.g. 127.0.0.1:9100"},
+		), param.Flags(s.Defaults)...),
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			ctx, stop := signalContext(c.Context)
+			defer stop()
+			return serveMain(ctx, s, c)
+		},
+	}
+}
+
+func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Context) error {
+	log, err := logger(c)
+	if err != nil {
+		return err
+	}
+	run := "*"
+	if c.IsSet("run") {
+		run = c.String("run")
+	}
+	if run != "*" && !event.ValidRun(run) {
+		return usagef("--run %s: not a run's id", run)
+	}
+	if from := c.String("from"); from != "all" && from != "now" {
+		return usagef("--from %s: use all or now", from)
+	}
+	if _, err := resolve(s, nil, overlayOf[P](c)); err != nil {
+		return usageError{err}
+	}
+	store, err := artifact.Open(c.String("data"))
+	if err != nil {
+		return err
+	}
+	b, err := bus.Connect(ctx, bus.AddressFrom(os.Getenv), s.Name)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	queue, err := b.Listen(ctx, bus.Listener{
+		Stage: s.Name, Run: run, Kind: s.kind(), Workers: c.Int("workers"), FromNow: c.String("from") == "now",
+	})
+	if err != nil {
+		return err
+	}
+	m := newMetrics(s.Name)
+	if address := c.String("metrics"); address != "" {
+		if err := m.listen(ctx, address); err != nil {
+			return err
+		}
+	}
+	j := journal.Open(store.Dir())
+	svc := &service[P, E]{
+		performer: &performer[P, E]{
+			spec: s, space: store, journal: j, records: recordsDir(store), announcer: NewAnnouncer(j, b),
+			host: hostOf(c), log: log, deadline: c.Duration("deadline"),
+			report: reporter(b, s.Name),
+		},
+		bus: b, queue: queue, metrics: m, overlay: overlayOf[P](c), sections: map[string]json.RawMessage{},
+	}
+	log.Info("serving", "stage", s.Name, "kind", s.kind(), "run", run, "workers", c.Int("workers"))
+	return svc.serve(ctx, c.Int("workers"))
+}
+
+// reporter sends progress at most every 100 ms for each job; the last report,
+// with Done equal to Total, is always sent.
+func reporter(b *bus.Bus, stage string) func(run, key string, p Progress) {
+	limit := newRateLimit(100 * time.Millisecond)
+	return func(run, key string, p Progress) {
+		if p.Done < p.Total && !limit.allow(key) {
+			return
+		}
+		b.Report(run, bus.Progress{
+			Stage: stage, Job: key, State: "working", Done: p.Done, Total: p.Total, Unit: p.Unit, Values: p.Values,
+		})
+	}
+}
+
+func overlayOf[P any](c *cli.Context) func(*P) error {
+	return func(p *P) error {
+		if err := param.Apply(c, p); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+}
+
+func recordsDir(store *artifact.Store) string { return store.Dir() + "/jobs" }
+
+func hostOf(c *cli.Context) Host {
+	return Host{Threads: max(c.Int("threads"), 1), Device: c.String("device")}
+}
+
+func noArguments(c *cli.Context) error {
+	if c.NArg() > 0 {
+		return usagef("unexpected argument %q: every input is given by a flag (--help lists them)", c.Args().First())
+	}
+	return nil
+}
+
+func logger(c *cli.Context) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
+		return nil, usagef("--log-level %s: use debug, info, warn or error", c.String("log-level"))
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	if c.Bool("json") || os.Getenv(EnvLauncher) != "" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, opts)), nil
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, opts)), nil
+}
+
+// signalContext ends on SIGINT, SIGTERM and, for a stage that a launcher
+// started, when the launcher is gone. A second signal ends the process at once.
+func signalContext(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		cancel(errStopped)
+		<-signals
+		os.Exit(exitFailed)
+	}()
+	if os.Getenv(EnvLauncher) != "" {
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			cancel(errStopped)
+		}()
+	}
+	return ctx, func() { signal.Stop(signals); cancel(nil) }
+}

@@ -1,0 +1,54 @@
+package stage
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"bitnet1/shared/event"
+	"bitnet1/shared/param"
+)
+
+// Description is what `<stage> describe` prints: enough for a launcher to check
+// a pipeline file and for a reference page.
+type Description struct {
+	Name       string        `json:"name"`
+	About      string        `json:"about"`
+	Kind       string        `json:"kind"`  // of the events it answers
+	Emits      []string      `json:"emits"` // kinds of the events it announces
+	Parameters []param.Field `json:"parameters"`
+}
+
+func describeCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
+	return &cli.Command{
+		Name: "describe", Usage: "print what the stage takes and gives, as JSON",
+		Description: "With --check it reads parameters (a JSON object) from standard input instead and says what is wrong with them.\n\nExample:\n   " + s.Name + " describe",
+		Flags:       []cli.Flag{&cli.BoolFlag{Name: "check", Usage: "check parameters read from standard input"}},
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			if c.Bool("check") {
+				section, err := io.ReadAll(io.LimitReader(os.Stdin, 1<<20))
+				if err != nil {
+					return err
+				}
+				_, err = resolve(s, section, nil)
+				return err
+			}
+			d := Description{Name: s.Name, About: s.About, Kind: s.kind(), Emits: []string{}, Parameters: param.Fields(s.Defaults)}
+			for _, body := range s.Emits {
+				d.Emits = append(d.Emits, body.Kind())
+			}
+			b, err := json.MarshalIndent(d, "", "  ")
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(c.App.Writer, string(b))
+			return nil
+		},
+	}
+}

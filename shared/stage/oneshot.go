@@ -1,0 +1,342 @@
+package stage
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/bus"
+	"bitnet1/shared/event"
+	"bitnet1/shared/journal"
+	"bitnet1/shared/param"
+	"bitnet1/shared/pipeline"
+)
+
+func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
+	return &cli.Command{
+		Name: "run", Usage: "one shot: from files to a folder, or over an old run",
+		Description: "Either\n   " + s.Name + " run --in FILE … --out DIR\nor, over the " + s.kind() + " events of a run that is in the data directory,\n   " + s.Name + " run --run RUN\nNeither needs an event server; with NATS_URL set the second form announces what it made.\n\nExample:\n   " + s.Example,
+		Flags: append(append(commonFlags(),
+			&cli.StringSliceFlag{Name: "in", Usage: "input `FILE`s"},
+			&cli.StringFlag{Name: "out", Usage: "output `DIR`ectory"},
+			&cli.StringFlag{Name: "dataset", Usage: "`MANIFEST` of the dataset, for stages that need one beside --in"},
+			&cli.StringFlag{Name: "checkpoint", Value: "last", Usage: "which checkpoints of the run: last, best, all or a step"},
+			&cli.BoolFlag{Name: "force", Usage: "do it again although the outputs are recorded"},
+		), param.Flags(s.Defaults)...),
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			ctx, stop := signalContext(c.Context)
+			defer stop()
+			switch {
+			case len(c.StringSlice("in")) > 0 && c.IsSet("run"):
+				return usagef("--in and --run exclude each other")
+			case len(c.StringSlice("in")) > 0:
+				return runFiles(ctx, s, c)
+			case c.IsSet("run"):
+				return runOver(ctx, s, c)
+			default:
+				return usagef("say what to work on: --in FILE … --out DIR, or --run RUN")
+			}
+		},
+	}
+}
+
+// runFiles works on files that the user named and writes into a folder.
+func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Context) error {
+	if !c.IsSet("out") {
+		return usagef("--in needs --out DIR")
+	}
+	params, err := resolve(s, nil, overlayOf[P](c))
+	if err != nil {
+		return usageError{err}
+	}
+	log, err := logger(c)
+	if err != nil {
+		return err
+	}
+	folder, err := artifact.OpenFolder(c.String("out"))
+	if err != nil {
+		return err
+	}
+	files := &Files{In: c.StringSlice("in"), Dataset: c.String("dataset"), folder: folder}
+	in, err := s.Files(files)
+	if err != nil {
+		return err
+	}
+	records := filepath.Join(folder.Dir(), ".jobs")
+	p := &performer[P, E]{
+		spec: s, space: folder, folder: folder, records: records,
+		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: logReporter(log),
+	}
+	for _, group := range groups(s, in) {
+		// A folder has no history: what is there may have been changed or
+		// removed, so finished jobs are done again and unfinished ones resumed.
+		res, err := p.perform(ctx, task[P, E]{run: "local", params: params, in: group, force: true})
+		if err != nil {
+			return err
+		}
+		printResult(c, res, folder.Dir())
+	}
+	return os.RemoveAll(records)
+}
+
+// groups splits events into the inputs of jobs.
+func groups[P any, E event.Body](s Spec[P, E], in []E) [][]E {
+	if s.Gather != nil {
+		return [][]E{in}
+	}
+	var each [][]E
+	for _, e := range in {
+		each = append(each, []E{e})
+	}
+	return each
+}
+
+// runOver answers the events of an old run again, or for the first time.
+func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Context) error {
+	log, err := logger(c)
+	if err != nil {
+		return err
+	}
+	store, err := artifact.Open(c.String("data"))
+	if err != nil {
+		return err
+	}
+	j := journal.Open(store.Dir())
+	run := c.String("run")
+	events, err := selectEvents(j, run, s.kind(), c.String("checkpoint"))
+	if err != nil {
+		return err
+	}
+	b, err := optionalBus(ctx, s.Name)
+	if err != nil {
+		return err
+	}
+	if b != nil {
+		defer b.Close()
+	}
+	def, err := pipeline.OfRun(j, store, run)
+	if err != nil {
+		return err
+	}
+	var section []byte
+	if def != nil {
+		section = def.Stages[s.Name]
+	}
+	params, err := resolve(s, section, overlayOf[P](c))
+	if err != nil {
+		return err
+	}
+	p := &performer[P, E]{
+		spec: s, space: store, journal: j, records: recordsDir(store), announcer: NewAnnouncer(j, b),
+		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: logReporter(log),
+	}
+	return performAll(ctx, p, c, task[P, E]{run: run, params: params, force: c.Bool("force")}, events)
+}
+
+func performAll[P any, E event.Body](ctx context.Context, p *performer[P, E], c *cli.Context, t task[P, E], events []event.Envelope) error {
+	if p.spec.Gather != nil {
+		in, ready, err := gathered[E](events, events[0].Part.Count)
+		if err != nil {
+			return err
+		}
+		if !ready {
+			return fmt.Errorf("run %s: some %s events are missing: let the pipeline finish first", t.run, p.spec.kind())
+		}
+		t.in = in
+		return performOne(ctx, p, c, t)
+	}
+	for _, e := range events {
+		body, err := event.Into[E](e)
+		if err != nil {
+			return err
+		}
+		t.part, t.in = e.Part, []E{body}
+		if err := performOne(ctx, p, c, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func performOne[P any, E event.Body](ctx context.Context, p *performer[P, E], c *cli.Context, t task[P, E]) error {
+	res, err := p.perform(ctx, t)
+	if err != nil {
+		return err
+	}
+	printResult(c, res, filepath.Join(p.journal.RunDir(t.run), p.spec.Name))
+	return nil
+}
+
+// selectEvents reads the events of a run that a rerun is about.
+func selectEvents(j journal.Journal, run, kind, checkpoint string) ([]event.Envelope, error) {
+	events, err := j.Read(run, kind)
+	if err != nil {
+		return nil, err
+	}
+	if len(events) == 0 {
+		return nil, noEvents(j, run, kind)
+	}
+	if kind != (event.CheckpointSaved{}).Kind() {
+		return events, nil
+	}
+	return selectCheckpoints(events, run, checkpoint)
+}
+
+func noEvents(j journal.Journal, run, kind string) error {
+	runs, err := j.Runs()
+	if err != nil {
+		return err
+	}
+	if slices.Contains(runs, run) {
+		return fmt.Errorf("run %s has no %s event yet", run, kind)
+	}
+	if near, ok := param.Nearest(run, runs); ok {
+		return fmt.Errorf("there is no run %s in this data directory: did you mean %s?", run, near)
+	}
+	return fmt.Errorf("there is no run %s in this data directory; the runs are: %s", run, cmp.Or(strings.Join(runs, ", "), "none"))
+}
+
+func selectCheckpoints(events []event.Envelope, run, which string) ([]event.Envelope, error) {
+	steps := make([]event.CheckpointSaved, len(events))
+	byStep := map[int]int{}
+	var err error
+	for i, e := range events {
+		if steps[i], err = event.Into[event.CheckpointSaved](e); err != nil {
+			return nil, err
+		}
+		byStep[steps[i].Step] = i
+	}
+	order := make([]int, 0, len(byStep))
+	for step := range byStep {
+		order = append(order, step)
+	}
+	slices.Sort(order)
+	switch which {
+	case "all":
+		var all []event.Envelope
+		for _, step := range order {
+			all = append(all, events[byStep[step]])
+		}
+		return all, nil
+	case "last":
+		return []event.Envelope{events[byStep[order[len(order)-1]]]}, nil
+	case "best":
+		best := slices.MinFunc(order, func(a, b int) int {
+			return cmp.Compare(steps[byStep[a]].ValidationBits, steps[byStep[b]].ValidationBits)
+		})
+		return []event.Envelope{events[byStep[best]]}, nil
+	}
+	step, err := strconv.Atoi(which)
+	if err != nil {
+		return nil, usagef("--checkpoint %s: use last, best, all or a step", which)
+	}
+	if i, ok := byStep[step]; ok {
+		return []event.Envelope{events[i]}, nil
+	}
+	return nil, fmt.Errorf("run %s has no checkpoint at step %d; its steps are %v", run, step, order)
+}
+
+// optionalBus connects when NATS_URL is set.
+func optionalBus(ctx context.Context, name string) (*bus.Bus, error) {
+	a := bus.AddressFrom(os.Getenv)
+	if a.URL == "" {
+		return nil, nil
+	}
+	return bus.Connect(ctx, a, name)
+}
+
+// printResult says which artifacts a job made and where they are.
+func printResult(c *cli.Context, res result, dir string) {
+	for _, out := range res.outputs {
+		if c.Bool("json") {
+			line, err := json.Marshal(map[string]any{"kind": out.Kind, "job": res.key, "recorded": res.cached, "body": plain(out.Body)})
+			if err == nil {
+				fmt.Fprintln(c.App.Writer, string(line))
+			}
+			continue
+		}
+		var names []string
+		for _, ref := range mentioned(out.Body) {
+			path := filepath.Join(dir, ref.Name)
+			if _, err := os.Stat(path); err == nil {
+				names = append(names, path)
+			}
+		}
+		slices.Sort(names)
+		note := ""
+		if res.cached {
+			note = " (made before; --force makes it again)"
+		}
+		fmt.Fprintf(c.App.Writer, "%s%s\n", out.Kind, note)
+		for _, n := range names {
+			fmt.Fprintln(c.App.Writer, "  "+n)
+		}
+	}
+}
+
+// logReporter writes progress to the log, at most every two seconds a job.
+func logReporter(log *slog.Logger) func(run, key string, p Progress) {
+	limit := newRateLimit(2 * time.Second)
+	return func(_, key string, p Progress) {
+		if !limit.allow(key) {
+			return
+		}
+		args := []any{"done", p.Done, "total", p.Total, "unit", p.Unit}
+		names := make([]string, 0, len(p.Values))
+		for name := range p.Values {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		for _, name := range names {
+			args = append(args, name, p.Values[name])
+		}
+		log.Info("progress", args...)
+	}
+}
+
+// rateLimit lets one thing per key through in each interval.
+type rateLimit struct {
+	mu       sync.Mutex
+	interval time.Duration
+	last     map[string]time.Time
+}
+
+func newRateLimit(interval time.Duration) *rateLimit {
+	return &rateLimit{interval: interval, last: map[string]time.Time{}}
+}
+
+func (r *rateLimit) allow(key string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	if now.Sub(r.last[key]) < r.interval {
+		return false
+	}
+	r.last[key] = now
+	return true
+}
+
+// plain decodes a body for printing.
+func plain(body []byte) any {
+	var v map[string]any
+	if err := event.Unmarshal(body, &v); err != nil {
+		return errors.New("undecodable").Error()
+	}
+	return v
+}

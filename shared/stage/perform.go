@@ -1,0 +1,186 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/event"
+	"bitnet1/shared/journal"
+)
+
+// maxAttempts is how often a job is begun without getting anywhere before it is
+// given up; crashes count as well as errors.
+const maxAttempts = 4
+
+// backOff is the pause before the attempt after the given one.
+func backOff(attempt int) time.Duration {
+	return min(time.Duration(1<<attempt)*500*time.Millisecond, 30*time.Second)
+}
+
+// performer does jobs of one stage, wherever they come from.
+type performer[P any, E event.Body] struct {
+	spec      Spec[P, E]
+	space     artifact.Space
+	journal   journal.Journal // for links and logs; unused when folder is set
+	folder    *artifact.Folder
+	records   string // where job records are kept
+	announcer *Announcer
+	host      Host
+	log       *slog.Logger
+	deadline  time.Duration // 0: none
+	report    func(run, key string, p Progress)
+}
+
+// task is a job before its key is known.
+type task[P any, E event.Body] struct {
+	run    string
+	part   event.Part
+	params P
+	in     []E
+	force  bool // do it again although its outputs are recorded
+}
+
+// result says what came of a task.
+type result struct {
+	key     string
+	outputs []output
+	cached  bool
+}
+
+// perform does the job or finds that it is done, and announces its outputs.
+// The error is errBusy when another process is at it.
+func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, error) {
+	var inputs []string
+	for _, in := range t.in {
+		inputs = append(inputs, in.Inputs()...)
+	}
+	key, canonical, err := jobKey(p.spec.Name, p.spec.Version, t.params, inputs)
+	if err != nil {
+		return result{}, Refuse(err)
+	}
+	r, err := openRecord(p.records, p.spec.Name, key, canonical, inputs)
+	if err != nil {
+		return result{key: key}, err
+	}
+	defer r.close()
+	if t.force && r.complete {
+		if err := r.reset(); err != nil {
+			return result{key: key}, err
+		}
+	}
+	for _, out := range r.Outputs { // of a finished job, or of its earlier attempts
+		if err := p.announce(ctx, t, r, out); err != nil {
+			return result{key: key}, err
+		}
+	}
+	cached := r.complete
+	if !cached {
+		if err := p.attempt(ctx, t, r); err != nil {
+			return result{key: key}, err
+		}
+	}
+	return result{key: key, outputs: r.Outputs, cached: cached}, nil
+}
+
+// attempt runs the author's function once and commits the record.
+func (p *performer[P, E]) attempt(ctx context.Context, t task[P, E], r *record) error {
+	n := r.attempts() + 1
+	if n > maxAttempts {
+		return Refusef("job %s was begun %d times and got nowhere: the process died each time (out of memory?)", artifact.Short(r.Key), n-1)
+	}
+	if err := r.setAttempts(n); err != nil {
+		return err
+	}
+	work := ctx
+	if p.deadline > 0 {
+		var cancel context.CancelFunc
+		work, cancel = context.WithTimeoutCause(ctx, p.deadline, fmt.Errorf("the job took longer than --deadline %s", p.deadline))
+		defer cancel()
+	}
+	job := p.newJob(t, r)
+	err := p.call(work, job, t.in)
+	if err == nil {
+		return r.commit()
+	}
+	if ctx.Err() != nil { // interrupted, not failed
+		_ = r.setAttempts(n - 1)
+		return context.Cause(ctx)
+	}
+	if work.Err() != nil {
+		err = errors.Join(err, context.Cause(work))
+	}
+	return err
+}
+
+// call runs the author's function and turns a panic into an error, so that one
+// bad input cannot take the other jobs of the process down.
+func (p *performer[P, E]) call(ctx context.Context, job *Job[P], in []E) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			p.log.Error("panic", "value", v, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic in stage %s: %v (a defect: the log has the stack)", p.spec.Name, v)
+		}
+	}()
+	if p.spec.Gather != nil {
+		return p.spec.Gather(ctx, job, in)
+	}
+	return p.spec.Work(ctx, job, in[0])
+}
+
+func (p *performer[P, E]) newJob(t task[P, E], r *record) *Job[P] {
+	return &Job[P]{
+		Key: r.Key, Run: t.run, Params: t.params, Host: p.host,
+		Log:   p.log.With("run", t.run, "job", artifact.Short(r.Key)),
+		space: p.space, record: r,
+		emit: func(ctx context.Context, r *record, body event.Body) error {
+			raw, err := event.Marshal(body)
+			if err != nil {
+				return err
+			}
+			isNew, err := r.add(body.Kind(), raw)
+			if err != nil || !isNew {
+				return err
+			}
+			return p.announce(ctx, t, r, output{Kind: body.Kind(), Body: raw})
+		},
+		progress: func(pr Progress) { p.report(t.run, r.Key, pr) },
+		logPath:  func(name string) (string, error) { return p.logPath(t.run, name) },
+	}
+}
+
+func (p *performer[P, E]) logPath(run, name string) (string, error) {
+	dir := p.journal.LogDir(run)
+	if p.folder != nil {
+		dir = p.folder.Dir()
+	}
+	return filepath.Join(dir, name), os.MkdirAll(dir, 0o755)
+}
+
+// announce makes an output public: a link for people to every artifact that the
+// job made, then the event. In a folder the artifacts have their names already.
+func (p *performer[P, E]) announce(ctx context.Context, t task[P, E], r *record, out output) error {
+	if p.folder != nil {
+		return nil
+	}
+	for _, ref := range mentioned(out.Body) {
+		if slices.Contains(r.Inputs, ref.Digest) {
+			continue // passed on; its maker has linked it
+		}
+		if err := p.journal.Link(t.run, p.spec.Name, ref); err != nil {
+			return fmt.Errorf("linking %s: %w", ref, err)
+		}
+	}
+	e, err := event.Wrap(t.run, p.spec.Name, r.Key, t.part, out.Kind, out.Body)
+	if err != nil {
+		return err
+	}
+	return p.announcer.Announce(ctx, e)
+}

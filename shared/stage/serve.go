@@ -1,0 +1,267 @@
+package stage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/bus"
+	"bitnet1/shared/event"
+	"bitnet1/shared/param"
+	"bitnet1/shared/pipeline"
+)
+
+// service answers events from a queue until its context ends.
+type service[P any, E event.Body] struct {
+	*performer[P, E]
+	bus     *bus.Bus
+	queue   *bus.Queue
+	metrics *metrics
+	overlay func(*P) error // parameters given on the command line
+
+	mu       sync.Mutex
+	sections map[string]json.RawMessage // this stage's section in each run's definition
+	parts    map[string]map[string]event.Envelope
+}
+
+// serve runs the given number of workers.
+func (s *service[P, E]) serve(ctx context.Context, workers int) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			if err := s.work(ctx); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, errStopped) {
+		return err
+	}
+	return nil
+}
+
+func (s *service[P, E]) work(ctx context.Context) error {
+	for ctx.Err() == nil {
+		d, err := s.queue.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("consumer of stage %s: %w", s.spec.Name, err)
+		}
+		if d == nil {
+			continue
+		}
+		s.metrics.deliveries.Inc()
+		if err := s.answer(ctx, d); err != nil {
+			s.log.Error("could not finish a delivery: the event will come again", "subject", d.Subject, "error", err)
+		}
+	}
+	return nil
+}
+
+// answer works on one delivery, giving signs of life meanwhile, and ends it.
+func (s *service[P, E]) answer(ctx context.Context, d *bus.Delivery) error {
+	alive, stop := context.WithCancel(ctx)
+	var heart sync.WaitGroup
+	heart.Go(func() { s.heartbeat(alive, d) })
+	defer heart.Wait()
+	defer stop()
+
+	started := time.Now()
+	e, err := event.Decode(d.Data)
+	if err == nil && e.Subject() != d.Subject {
+		err = fmt.Errorf("event says it belongs on %s but came on %s", e.Subject(), d.Subject)
+	}
+	if err != nil {
+		s.metrics.jobs.WithLabelValues(event.Failed).Inc()
+		return s.bury(ctx, d, err)
+	}
+	key, outcome, err := s.handle(ctx, e)
+	s.metrics.seconds.Observe(time.Since(started).Seconds())
+	switch {
+	case ctx.Err() != nil:
+		return d.Later(0)
+	case errors.Is(err, errBusy):
+		return d.Later(time.Second)
+	case err != nil && !refused(err) && s.triesLeft(key):
+		s.metrics.jobs.WithLabelValues("retried").Inc()
+		s.log.Warn("job failed and will be tried again", "run", e.Run, "event", e.Kind, "error", err)
+		return d.Later(backOff(s.attemptsOf(key)))
+	case err != nil:
+		return s.fail(ctx, d, e, key, err)
+	}
+	s.metrics.jobs.WithLabelValues(outcome).Inc()
+	if err := s.finish(ctx, e, event.JobFinished{Key: key, Outcome: outcome}); err != nil {
+		return err
+	}
+	return d.Done(ctx)
+}
+
+func (s *service[P, E]) heartbeat(ctx context.Context, d *bus.Delivery) {
+	tick := time.NewTicker(bus.AckWait / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			_ = d.Alive() // a lost sign of life costs a redelivery, which the job's lock makes harmless
+		}
+	}
+}
+
+// handle decodes the event and performs its job.
+func (s *service[P, E]) handle(ctx context.Context, e event.Envelope) (key, outcome string, err error) {
+	params, err := s.params(e.Run)
+	if err != nil {
+		return "", "", Refuse(err)
+	}
+	in, ready, err := s.inputs(e)
+	if err != nil {
+		return "", "", Refuse(err)
+	}
+	if !ready {
+		return "", event.Waiting, nil
+	}
+	part := e.Part
+	if s.spec.Gather != nil {
+		part = event.Part{}
+	}
+	res, err := s.perform(ctx, task[P, E]{run: e.Run, part: part, params: params, in: in})
+	if err == nil {
+		s.log.Info("job done", "run", e.Run, "event", e.Kind, "job", artifact.Short(res.key), "outputs", len(res.outputs), "recorded", res.cached)
+	}
+	return res.key, event.Done, err
+}
+
+// inputs returns the bodies a job for e works on, and whether they are all
+// there. A gathering stage reads the other parts from the run's journal, where
+// every event is written before it is announced.
+func (s *service[P, E]) inputs(e event.Envelope) ([]E, bool, error) {
+	if s.spec.Gather == nil {
+		body, err := event.Into[E](e)
+		return []E{body}, true, err
+	}
+	parts, err := s.journal.Read(e.Run, e.Kind)
+	if err != nil {
+		return nil, false, err
+	}
+	return gathered[E](parts, e.Part.Count)
+}
+
+// gathered returns the bodies of parts 0 to count-1, if they are all there. Of
+// several events for one part the last one counts.
+func gathered[E event.Body](parts []event.Envelope, count int) ([]E, bool, error) {
+	bodies := make([]E, count)
+	there := make([]bool, count)
+	for _, p := range parts {
+		if p.Part.Count != count || p.Part.Index >= count {
+			continue // of an earlier try with other sources
+		}
+		body, err := event.Into[E](p)
+		if err != nil {
+			return nil, false, err
+		}
+		bodies[p.Part.Index], there[p.Part.Index] = body, true
+	}
+	for _, ok := range there {
+		if !ok {
+			return nil, false, nil
+		}
+	}
+	return bodies, count > 0, nil
+}
+
+// params are the stage's defaults, overlaid by its section in the run's
+// definition, overlaid by the command line.
+func (s *service[P, E]) params(run string) (P, error) {
+	s.mu.Lock()
+	section, known := s.sections[run]
+	s.mu.Unlock()
+	if !known {
+		def, err := pipeline.OfRun(s.journal, s.space, run)
+		if err != nil {
+			return s.spec.Defaults, err
+		}
+		if def != nil {
+			section = def.Stages[s.spec.Name]
+		}
+		s.mu.Lock()
+		s.sections[run] = section
+		s.mu.Unlock()
+	}
+	return resolve(s.spec, section, s.overlay)
+}
+
+// resolve makes a stage's parameters of its defaults, a section and flags.
+func resolve[P any, E event.Body](spec Spec[P, E], section []byte, overlay func(*P) error) (P, error) {
+	params := spec.Defaults
+	if err := param.Decode(section, &params); err != nil {
+		return params, fmt.Errorf("stage %s: %w", spec.Name, err)
+	}
+	if overlay != nil {
+		if err := overlay(&params); err != nil {
+			return params, err
+		}
+	}
+	if spec.Check != nil {
+		if err := spec.Check(params); err != nil {
+			return params, fmt.Errorf("stage %s: %w", spec.Name, err)
+		}
+	}
+	return params, nil
+}
+
+func (s *service[P, E]) attemptsOf(key string) int {
+	return attemptsAt(s.records, key)
+}
+
+func (s *service[P, E]) triesLeft(key string) bool {
+	return key != "" && s.attemptsOf(key) < maxAttempts
+}
+
+// fail gives an event up: it is kept as a dead letter with the cause, the run
+// is told, and only then is it taken out of the queue.
+func (s *service[P, E]) fail(ctx context.Context, d *bus.Delivery, e event.Envelope, key string, cause error) error {
+	s.metrics.jobs.WithLabelValues(event.Failed).Inc()
+	s.log.Error("job failed", "run", e.Run, "event", e.Kind, "error", cause)
+	if key != "" {
+		clearAttempts(s.records, key) // the next start of the run may try again
+	}
+	if err := s.bus.Bury(ctx, s.spec.Name, d.Subject, d.Data, cause.Error()); err != nil {
+		return err
+	}
+	// Causes can be long (a list of parameters, a stack); events are small.
+	text := cause.Error()
+	if len(text) > 4000 {
+		text = text[:4000] + " …"
+	}
+	failure := event.JobFinished{Key: key, Outcome: event.Failed, Cause: text, At: time.Now().UnixMilli()}
+	if err := s.finish(ctx, e, failure); err != nil {
+		return err
+	}
+	return d.GiveUp("dead letter kept")
+}
+
+// bury gives up a message that is no event.
+func (s *service[P, E]) bury(ctx context.Context, d *bus.Delivery, cause error) error {
+	s.log.Error("not an event", "subject", d.Subject, "error", cause)
+	if err := s.bus.Bury(ctx, s.spec.Name, d.Subject, d.Data, cause.Error()); err != nil {
+		return err
+	}
+	return d.GiveUp("dead letter kept")
+}
+
+func (s *service[P, E]) finish(ctx context.Context, in event.Envelope, f event.JobFinished) error {
+	f.Listener, f.Input = s.spec.Name, in.ID
+	e, err := event.New(in.Run, s.spec.Name, f.Key, event.Part{}, f)
+	if err != nil {
+		return err
+	}
+	return s.announcer.Announce(ctx, e)
+}

@@ -1,0 +1,157 @@
+// Package stage is the door through which a stage enters the pipeline. The
+// author writes one function from a job to its outputs; Main gives it the
+// connection, a durable consumer, heartbeats, retries, dead letters, the
+// artifact store, logs, metrics, progress and a clean shutdown, and makes of it
+// a program with two forms:
+//
+//	<stage> serve                          react to events
+//	<stage> run --in FILE … --out DIR      one shot, no bus
+//
+// The package does not know any particular stage: the six of this project and a
+// user's own go through the same door.
+package stage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/event"
+)
+
+// Spec describes a stage whose parameters are the struct P (see package param
+// for its tags) and which answers events of type E. Exactly one of Work and
+// Gather is set.
+type Spec[P any, E event.Body] struct {
+	Name    string // one word; part of subjects, flags and folders
+	About   string // what it does, one sentence
+	Example string // a command line, for --help
+
+	// Version is part of every job's key. Change it when the same inputs give
+	// other outputs than before, so that recorded jobs are done again.
+	Version string
+
+	Defaults P
+	Check    func(P) error // validates parameters beyond their types; may be nil
+
+	// Work answers one event. What it returns says what happens next: nil
+	// commits the job, Refuse(err) gives the event up at once, any other error
+	// is tried again. It must return soon after ctx ends.
+	Work func(ctx context.Context, job *Job[P], in E) error
+
+	// Gather answers all parts of a set at once, ordered by part, when every
+	// one of them is there.
+	Gather func(ctx context.Context, job *Job[P], in []E) error
+
+	// Files makes events out of the files that `run --in` names.
+	Files func(in *Files) ([]E, error)
+
+	// Emits lists zero values of the events the stage announces.
+	Emits []event.Body
+}
+
+func (s Spec[P, E]) kind() string {
+	var zero E
+	return zero.Kind()
+}
+
+// Main runs the stage as a program and returns its exit status: 0 done,
+// 1 failed, 2 wrong usage.
+func Main[P any, E event.Body](s Spec[P, E], args []string) int {
+	return runApp(s, args)
+}
+
+// refusal marks an error that trying again cannot mend.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
+
+// Refuse marks err as the input's fault: the job is not tried again.
+func Refuse(err error) error {
+	if err == nil {
+		return nil
+	}
+	return refusal{err}
+}
+
+// Refusef is Refuse of a formatted error.
+func Refusef(format string, args ...any) error { return Refuse(fmt.Errorf(format, args...)) }
+
+func refused(err error) bool { return errors.As(err, new(refusal)) }
+
+// Progress is what a job says while it works. Values hold measurements such as
+// step, loss, tokens_per_second or learning_rate.
+type Progress struct {
+	Done, Total int64
+	Unit        string // what is counted: "documents", "steps", "tokens" …
+	Values      map[string]float64
+}
+
+// Host is how a stage uses the machine it runs on. It never changes what a job
+// computes, so it is no part of the job's key.
+type Host struct {
+	Threads int    // worker threads of compute kernels
+	Device  string // "cpu"
+}
+
+// Job is one stage's work for one event.
+type Job[P any] struct {
+	Key    string // digest of stage, version, parameters and inputs
+	Run    string
+	Params P
+	Host   Host
+	Log    *slog.Logger
+
+	space    artifact.Space
+	record   *record
+	emit     func(context.Context, *record, event.Body) error
+	progress func(Progress)
+	logPath  func(name string) (string, error)
+}
+
+// Path returns the file that holds an input's bytes, its digest checked.
+func (j *Job[P]) Path(ref artifact.Ref) (string, error) {
+	path, err := j.space.Path(ref)
+	return path, Refuse(err)
+}
+
+// Create starts an output artifact. name is the file name people will see.
+func (j *Job[P]) Create(kind, mediaType, name string) (*artifact.Writer, error) {
+	return j.space.Create(kind, mediaType, name)
+}
+
+// Emit records body as an output of the job and announces it. Emitting what the
+// job has emitted before, in this attempt or an earlier one, does nothing.
+func (j *Job[P]) Emit(ctx context.Context, body event.Body) error {
+	return j.emit(ctx, j.record, body)
+}
+
+// Progress reports how far the job is. It may be called often.
+func (j *Job[P]) Progress(p Progress) { j.progress(p) }
+
+// Scratch is a directory that survives an interruption of the job and is
+// removed when the job is committed.
+func (j *Job[P]) Scratch() (string, error) { return j.record.scratch() }
+
+// LogPath is where a log of the run with this file name is kept.
+func (j *Job[P]) LogPath(name string) (string, error) { return j.logPath(name) }
+
+// Emitted returns what the job announced in earlier attempts, oldest first, for
+// work that continues where it was interrupted.
+func Emitted[B event.Body, P any](j *Job[P]) ([]B, error) {
+	var found []B
+	var zero B
+	for _, out := range j.record.Outputs {
+		if out.Kind != zero.Kind() {
+			continue
+		}
+		var body B
+		if err := event.Unmarshal(out.Body, &body); err != nil {
+			return nil, fmt.Errorf("record of job %s: %w", artifact.Short(j.Key), err)
+		}
+		found = append(found, body)
+	}
+	return found, nil
+}
