@@ -89,3 +89,37 @@ func convert[N any](f *File, name, want string, decoder func(DType) func([]byte)
 	}
 	return out, nil
 }
+
+// Read returns the named tensor as it would be given to Write: its dtype must be one that Write knows.
+func (f *File) Read(name string) (Tensor, error) {
+	t, err := f.Tensor(name)
+	if err != nil {
+		return Tensor{}, err
+	}
+	out := Tensor{Name: name, Shape: t.Shape}
+	switch t.DType {
+	case F64:
+		out.Data, err = f.Float64(name)
+	case F32:
+		out.Data, err = f.Float32(name)
+	case I64:
+		out.Data, err = f.Int64(name)
+	case I32:
+		out.Data, err = convert(f, name, "", func(DType) func([]byte) int32 {
+			return func(b []byte) int32 { return int32(binary.LittleEndian.Uint32(b)) }
+		})
+	case I16:
+		out.Data, err = convert(f, name, "", func(DType) func([]byte) int16 {
+			return func(b []byte) int16 { return int16(binary.LittleEndian.Uint16(b)) }
+		})
+	case I8:
+		out.Data, err = convert(f, name, "", func(DType) func([]byte) int8 {
+			return func(b []byte) int8 { return int8(b[0]) }
+		})
+	case U8:
+		out.Data, err = f.Bytes(name)
+	default:
+		err = f.errorf("tensor %q is %s, which Read has no Go type for", name, t.DType)
+	}
+	return out, err
+}

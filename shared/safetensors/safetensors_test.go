@@ -79,6 +79,9 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil || fmt.Sprint(got) != fmt.Sprint(want.Data) {
 			t.Errorf("%s came back different (%v)", want.Name, err)
 		}
+		if read, err := f.Read(want.Name); err != nil || !reflect.DeepEqual(read.Data, want.Data) {
+			t.Errorf("Read gave another %s (%v)", want.Name, err)
+		}
 	}
 }
 

@@ -1,0 +1,248 @@
+// Package checkpoint writes and reads the two files that a training run leaves at a step: the model, a safetensors file
+// that PyTorch's load_state_dict takes as it is, and beside it the state that resumes training exactly.
+//
+// It does not choose where files live, compute digests or announce anything, and it does not know what the tensors of a
+// state mean.
+package checkpoint
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+
+	"bitnet1/shared/model"
+	"bitnet1/shared/safetensors"
+)
+
+// Format is the value of the metadata key "format" in a model file.
+const Format = "bitnet1.checkpoint.v1"
+
+// Model is what a model file holds: everything that evaluation needs.
+type Model struct {
+	Config     model.Config
+	Parameters []model.Parameter // as Config.Parameters lists them, with data; weights are latents, their signs count
+	Provenance
+}
+
+// Provenance says where a model comes from and how it is meant to be run.
+type Provenance struct {
+	Step      int64           // optimizer steps taken
+	Tokens    int64           // training tokens seen
+	Tokenizer string          // the tokenizer whose tokens it knows, e.g. gpt2
+	Dataset   string          // digest of the manifest it was trained on; empty for an untrained model
+	Recipe    json.RawMessage // training parameters as JSON; empty for an untrained model
+	Gamma     float64         // RWSP: rank r weighs gamma^r, at this step
+	Mix       float64         // bonsai: share of sign(W) in the weights at this step; 1 when every weight is ±1
+}
+
+// Metadata is p as the strings that files carry.
+func (p Provenance) Metadata() map[string]string {
+	return map[string]string{
+		"step":      strconv.FormatInt(p.Step, 10),
+		"tokens":    strconv.FormatInt(p.Tokens, 10),
+		"tokenizer": p.Tokenizer,
+		"dataset":   p.Dataset,
+		"recipe":    string(p.Recipe),
+		"gamma":     strconv.FormatFloat(p.Gamma, 'g', -1, 64),
+		"mix":       strconv.FormatFloat(p.Mix, 'g', -1, 64),
+	}
+}
+
+// ParseProvenance is the inverse of Metadata; other keys are left to the caller.
+func ParseProvenance(metadata map[string]string) (Provenance, error) {
+	p := Provenance{Tokenizer: metadata["tokenizer"], Dataset: metadata["dataset"]}
+	var err error
+	if p.Step, err = count(metadata, "step"); err != nil {
+		return p, err
+	}
+	if p.Tokens, err = count(metadata, "tokens"); err != nil {
+		return p, err
+	}
+	if p.Gamma, err = share(metadata, "gamma"); err != nil {
+		return p, err
+	}
+	if p.Mix, err = share(metadata, "mix"); err != nil {
+		return p, err
+	}
+	if recipe := metadata["recipe"]; recipe != "" {
+		if !json.Valid([]byte(recipe)) {
+			return p, fmt.Errorf("metadata recipe is %.40q, want JSON", recipe)
+		}
+		p.Recipe = json.RawMessage(recipe)
+	}
+	return p, nil
+}
+
+func count(metadata map[string]string, key string) (int64, error) {
+	n, err := strconv.ParseInt(metadata[key], 10, 64)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("metadata %s is %q, want a count", key, metadata[key])
+	}
+	return n, nil
+}
+
+func share(metadata map[string]string, key string) (float64, error) {
+	x, err := strconv.ParseFloat(metadata[key], 64)
+	if err != nil || !(x >= 0 && x <= 1) {
+		return 0, fmt.Errorf("metadata %s is %q, want a number from 0 to 1", key, metadata[key])
+	}
+	return x, nil
+}
+
+// ParseConfig reads a configuration as the PyTorch reference's asdict writes it. Every key must be there and none may be
+// unknown: a model with a feature that this code does not know would be run wrongly.
+func ParseConfig(text []byte) (model.Config, error) {
+	var c model.Config
+	var given, known map[string]json.RawMessage
+	if err := json.Unmarshal(text, &given); err != nil {
+		return c, fmt.Errorf("model configuration: %w", err)
+	}
+	all, err := json.Marshal(c)
+	if err == nil {
+		err = json.Unmarshal(all, &known)
+	}
+	if err != nil {
+		return c, err
+	}
+	for key := range known {
+		if _, ok := given[key]; !ok {
+			return c, fmt.Errorf("model configuration: key %q is missing", key)
+		}
+	}
+	for key := range given {
+		if _, ok := known[key]; !ok {
+			return c, fmt.Errorf("model configuration: key %q is unknown", key)
+		}
+	}
+	if err := json.Unmarshal(text, &c); err != nil {
+		return c, fmt.Errorf("model configuration: %w", err)
+	}
+	return c, c.Validate()
+}
+
+// Write writes m as a model file: float32 tensors under the reference's names, and the ALiBi slopes, which PyTorch
+// expects as buffers.
+func Write(w io.Writer, m Model) error {
+	tensors, err := stateDict(m)
+	if err != nil {
+		return fmt.Errorf("writing checkpoint: %w", err)
+	}
+	config, err := json.Marshal(m.Config)
+	if err != nil {
+		return fmt.Errorf("writing checkpoint: %w", err)
+	}
+	metadata := m.Metadata()
+	metadata["format"], metadata["config"] = Format, string(config)
+	if _, err := ParseProvenance(metadata); err != nil {
+		return fmt.Errorf("writing checkpoint: %w", err)
+	}
+	return safetensors.Write(w, metadata, tensors)
+}
+
+// Check reports the first difference between m's parameters and those its configuration asks for.
+func (m Model) Check() error {
+	if err := m.Config.Validate(); err != nil {
+		return err
+	}
+	want := m.Config.Parameters()
+	if len(m.Parameters) != len(want) {
+		return fmt.Errorf("%d parameters where the configuration has %d", len(m.Parameters), len(want))
+	}
+	for i, p := range m.Parameters {
+		switch {
+		case p.Name != want[i].Name:
+			return fmt.Errorf("parameter %q where %q is due", p.Name, want[i].Name)
+		case !slices.Equal(p.Shape, want[i].Shape):
+			return fmt.Errorf("parameter %q has shape %v, want %v", p.Name, p.Shape, want[i].Shape)
+		case len(p.Data) != p.Size():
+			return fmt.Errorf("parameter %q of shape %v has %d elements", p.Name, p.Shape, len(p.Data))
+		}
+	}
+	return nil
+}
+
+// stateDict lists m as PyTorch's state_dict does.
+func stateDict(m Model) ([]safetensors.Tensor, error) {
+	if err := m.Check(); err != nil {
+		return nil, err
+	}
+	var tensors []safetensors.Tensor
+	for _, p := range m.Parameters {
+		tensors = append(tensors, safetensors.Tensor{Name: p.Name, Shape: p.Shape, Data: p.Data})
+	}
+	slopes := make([]float32, m.Config.Heads)
+	for h := range slopes {
+		slopes[h] = float32(math.Exp2(-8 * float64(h+1) / float64(m.Config.Heads)))
+	}
+	for l := range m.Config.Layers {
+		tensors = append(tensors, safetensors.Tensor{Name: slopesName(l), Shape: []int{len(slopes)}, Data: slopes})
+	}
+	return tensors, nil
+}
+
+func slopesName(layer int) string { return fmt.Sprintf("blocks.%d.attn.slopes", layer) }
+
+// Read reads the model file at path. Tensors may have any float type. Every tensor is checked against the
+// configuration before memory for any is taken.
+func Read(path string) (Model, error) {
+	f, err := safetensors.Open(path)
+	if err != nil {
+		return Model{}, fmt.Errorf("reading checkpoint: %w", err)
+	}
+	defer f.Close()
+	m, err := read(f)
+	if err != nil {
+		return Model{}, fmt.Errorf("reading checkpoint %s: %w", path, err)
+	}
+	return m, nil
+}
+
+func read(f *safetensors.File) (m Model, err error) {
+	metadata := f.Metadata()
+	if got := metadata["format"]; got != Format {
+		return m, fmt.Errorf("metadata format is %q, want %q (is this a model file of bitnet1?)", got, Format)
+	}
+	if m.Config, err = ParseConfig([]byte(metadata["config"])); err != nil {
+		return m, err
+	}
+	if m.Provenance, err = ParseProvenance(metadata); err != nil {
+		return m, err
+	}
+	m.Parameters = m.Config.Parameters()
+	if err := match(f, m); err != nil {
+		return m, err
+	}
+	for i, p := range m.Parameters {
+		if m.Parameters[i].Data, err = f.Float32(p.Name); err != nil {
+			return m, err
+		}
+	}
+	return m, nil
+}
+
+// match checks that f holds m's parameters in their shapes, possibly the slopes, and nothing else.
+func match(f *safetensors.File, m Model) error {
+	known := map[string]bool{}
+	for _, p := range m.Parameters {
+		known[p.Name] = true
+		t, err := f.Tensor(p.Name)
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(t.Shape, p.Shape) {
+			return fmt.Errorf("tensor %q has shape %v, the configuration asks for %v", p.Name, t.Shape, p.Shape)
+		}
+	}
+	for l := range m.Config.Layers {
+		known[slopesName(l)] = true
+	}
+	for _, name := range f.Names() {
+		if !known[name] {
+			return fmt.Errorf("tensor %q is none of this configuration's", name)
+		}
+	}
+	return nil
+}
