@@ -1,0 +1,152 @@
+package cpu
+
+import (
+	"math"
+
+	"bitnet1/kernels"
+)
+
+// AttendBackward computes the gradients of queries, keys and values, one task per sequence and head.
+func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, pointers kernels.Ints, a kernels.Attention) {
+	d.run("AttendBackward", func() {
+		in, grad, dst, ptr := qkv.(*planes), values(dOut), values(dqkv), pointers.(ints)
+		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
+			h := d.head(a, in, task, s)
+			g := h.gradients(s)
+			for t := range a.Seq {
+				copy(g.do, grad[(h.row0+t)*a.Heads*a.HeadDim+h.col:])
+				p := ptr[(task*a.Seq+t)*a.Survivors:][:a.Survivors]
+				if a.Kind == kernels.RWSP {
+					g.ranked(h, t, p)
+				} else {
+					g.dense(h, t, p)
+				}
+			}
+			g.store(h, dst)
+		})
+	})
+}
+
+// gradients are one head's queries, keys and values as floats (Seq × HeadDim), and their gradients.
+type gradients struct {
+	width      int
+	q, k, v    []float32
+	dq, dk, dv []float32
+	do         []float32 // gradient of what the present query reads
+	ds         []float64 // of its scores
+}
+
+func (h *head) gradients(s *scratch) *gradients {
+	n := h.Seq * h.HeadDim
+	all := s.floats(0, 6*n)
+	clear(all[3*n:])
+	g := &gradients{
+		width: h.HeadDim,
+		q:     all[:n], k: all[n : 2*n], v: all[2*n : 3*n], dq: all[3*n : 4*n], dk: all[4*n : 5*n], dv: all[5*n : 6*n],
+		do: s.floats(1, h.HeadDim), ds: s.doubles(2, max(h.Seq, maxSurvivors)),
+	}
+	for t := range h.Seq {
+		row := h.qkv.row(h.row0 + t)
+		for i, dst := range [][]float32{g.q, g.k, g.v} {
+			at := i*h.Heads*h.HeadDim + h.col
+			for j := range h.HeadDim {
+				dst[t*h.HeadDim+j] = float32(row[(at+j)>>6]>>((at+j)&63)&1)*2 - 1
+			}
+		}
+	}
+	return g
+}
+
+// store writes the gradients to the head's columns.
+func (g *gradients) store(h *head, dst []float32) {
+	width := h.Heads * h.HeadDim
+	for t := range h.Seq {
+		row := dst[(h.row0+t)*3*width:][:3*width]
+		for i, src := range [][]float32{g.dq, g.dk, g.dv} {
+			copy(row[i*width+h.col:][:h.HeadDim], src[t*h.HeadDim:])
+		}
+	}
+}
+
+func (g *gradients) row(m []float32, t int) []float32 { return m[t*g.width:][:g.width] }
+
+// ranked: values get the rank weights, scores the gradient of softmax over the survivors.
+func (g *gradients) ranked(h *head, t int, pointers []int32) {
+	alive := 0
+	for alive < len(pointers) && pointers[alive] >= 0 {
+		alive++
+	}
+	w := h.rankWeights(pointers)
+	var scores [maxSurvivors]float64
+	p := scores[:alive]
+	for r, u := range pointers[:alive] {
+		p[r] = h.score(t, int(u))
+	}
+	softmax(p, 1)
+	ds := g.ds[:alive]
+	for r, u := range pointers[:alive] {
+		ds[r] = float64(dot(g.do, g.row(g.v, int(u))))
+		axpy(g.row(g.dv, int(u)), float32(w[r]), g.do)
+	}
+	scoreGradient(ds, p, 1)
+	for r, u := range pointers[:alive] {
+		g.addScore(h, t, int(u), ds[r])
+	}
+}
+
+// dense: softmax, whose values get the probabilities, or a pointer, whose one value gets all.
+func (g *gradients) dense(h *head, t int, pointers []int32) {
+	p, tau := h.allScores(t), 1.0
+	if h.Kind == kernels.Pointer {
+		tau = h.tau
+	}
+	softmax(p, tau)
+	ds := g.ds[:t+1]
+	for u := range ds {
+		ds[u] = float64(dot(g.do, g.row(g.v, u)))
+		if h.Kind == kernels.Softmax {
+			axpy(g.row(g.dv, u), float32(p[u]), g.do)
+		}
+	}
+	if h.Kind == kernels.Pointer {
+		axpy(g.row(g.dv, int(pointers[0])), 1, g.do)
+	}
+	scoreGradient(ds, p, tau)
+	for u, v := range ds {
+		g.addScore(h, t, u, v)
+	}
+}
+
+// scoreGradient turns ds, the gradient of softmax(scores/tau), into that of the scores.
+func scoreGradient(ds, p []float64, tau float64) {
+	var mean float64
+	for i, v := range ds {
+		mean += v * p[i]
+	}
+	for i, v := range ds {
+		ds[i] = p[i] * (v - mean) / tau
+	}
+}
+
+// addScore passes the gradient of one score on to its query and key.
+func (g *gradients) addScore(h *head, t, u int, ds float64) {
+	s := float32(ds / math.Sqrt(float64(h.HeadDim)))
+	axpy(g.row(g.dq, t), s, g.row(g.k, u))
+	axpy(g.row(g.dk, u), s, g.row(g.q, t))
+}
+
+func dot(x, y []float32) (sum float32) {
+	y = y[:len(x)]
+	for i, v := range x {
+		sum += float32(v * y[i])
+	}
+	return sum
+}
+
+// axpy adds a*x to y.
+func axpy(y []float32, a float32, x []float32) {
+	x = x[:len(y)]
+	for i := range y {
+		y[i] += float32(a * x[i])
+	}
+}

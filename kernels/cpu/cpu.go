@@ -1,0 +1,202 @@
+// Package cpu implements kernels.Device on the processor's cores: bit planes in 64-bit words, float32 arrays, and
+// goroutines over a fixed division of the work, so that results do not depend on their number. Where AVX2 is present the
+// inner loops are assembly; the Go loops beside them give the same bits. It never runs anything later: operations are
+// done when they return.
+package cpu
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"bitnet1/kernels"
+)
+
+// Options of a Device. The zero value works.
+type Options struct {
+	Workers int // goroutines that compute; default: GOMAXPROCS
+}
+
+// Device computes on the processor.
+type Device struct {
+	scratch []*scratch // one per worker
+	shared  scratch    // for what all workers of one operation read
+	scalars kernels.Scalars
+	err     error
+}
+
+// New returns a device.
+func New(o Options) *Device {
+	if o.Workers < 1 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	d := &Device{scratch: make([]*scratch, o.Workers)}
+	for i := range d.scratch {
+		d.scratch[i] = new(scratch)
+	}
+	return d
+}
+
+var _ kernels.Device = (*Device)(nil)
+
+// Name says what computes.
+func (d *Device) Name() string { return fmt.Sprintf("cpu, %d workers", len(d.scratch)) }
+
+type (
+	floats []float32
+	ints   []int32
+)
+
+func (f floats) Len() int                          { return len(f) }
+func (f floats) Slice(from, to int) kernels.Floats { return f[from:to] }
+func (n ints) Len() int                            { return len(n) }
+func (n ints) Slice(from, to int) kernels.Ints     { return n[from:to] }
+
+// values returns the array behind x, or nil.
+func values(x kernels.Floats) []float32 {
+	if x == nil {
+		return nil
+	}
+	return x.(floats)
+}
+
+// maxElements bounds one buffer, so that a wrong size is an error and not the end of the process.
+const maxElements = 1 << 38
+
+func checkSize(what string, n int) error {
+	if n < 0 || n > maxElements {
+		return fmt.Errorf("cpu: cannot allocate %d %s: choose a smaller model, batch or sequence", n, what)
+	}
+	return nil
+}
+
+// NewFloats allocates n zeros.
+func (d *Device) NewFloats(n int) (kernels.Floats, error) {
+	if err := checkSize("floats", n); err != nil {
+		return nil, err
+	}
+	return make(floats, n), nil
+}
+
+// NewInts allocates n zeros.
+func (d *Device) NewInts(n int) (kernels.Ints, error) {
+	if err := checkSize("ints", n); err != nil {
+		return nil, err
+	}
+	return make(ints, n), nil
+}
+
+// Upload copies src to dst.
+func (d *Device) Upload(dst kernels.Floats, src []float32) {
+	d.run("Upload", func() { copy(values(dst)[:len(src)], src) })
+}
+
+// UploadInts copies src to dst.
+func (d *Device) UploadInts(dst kernels.Ints, src []int32) {
+	d.run("UploadInts", func() { copy(dst.(ints)[:len(src)], src) })
+}
+
+// SetScalars replaces the scalars.
+func (d *Device) SetScalars(s kernels.Scalars) { d.scalars = s }
+
+// Download copies src to dst.
+func (d *Device) Download(dst []float32, src kernels.Floats) error {
+	d.run("Download", func() { copy(dst, values(src)[:len(dst)]) })
+	return d.err
+}
+
+// DownloadInts copies src to dst.
+func (d *Device) DownloadInts(dst []int32, src kernels.Ints) error {
+	d.run("DownloadInts", func() { copy(dst, src.(ints)[:len(dst)]) })
+	return d.err
+}
+
+// Sync reports the first failure.
+func (d *Device) Sync() error { return d.err }
+
+// Capture returns enqueue: there is nothing to record.
+func (d *Device) Capture(enqueue func()) (func(), error) { return enqueue, nil }
+
+// Close drops the scratch memory; buffers go with their last reference.
+func (d *Device) Close() error {
+	for _, s := range d.scratch {
+		*s = scratch{}
+	}
+	d.shared = scratch{}
+	return nil
+}
+
+// run does one operation. A panic in it (sizes that do not fit, a token outside the vocabulary) becomes the device's error.
+func (d *Device) run(operation string, f func()) {
+	if d.err != nil {
+		return
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			d.err = fmt.Errorf("cpu %s: %v", operation, r)
+		}
+	}()
+	f()
+}
+
+// parallel calls f for the tasks 0..n-1, each on some worker with that worker's scratch. What a task computes must not
+// depend on which other tasks have run.
+func (d *Device) parallel(n int, f func(task int, s *scratch)) {
+	workers := min(n, len(d.scratch))
+	if workers <= 1 {
+		for i := range n {
+			f(i, d.scratch[0])
+		}
+		return
+	}
+	var next atomic.Int64
+	var failure atomic.Value
+	var wait sync.WaitGroup
+	work := func(s *scratch) {
+		defer func() {
+			if r := recover(); r != nil {
+				failure.Store(fmt.Errorf("%v", r))
+			}
+		}()
+		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+			f(i, s)
+		}
+	}
+	for w := 1; w < workers; w++ {
+		wait.Go(func() { work(d.scratch[w]) })
+	}
+	work(d.scratch[0])
+	wait.Wait()
+	if err := failure.Load(); err != nil {
+		panic(err)
+	}
+}
+
+// blocks calls f for consecutive ranges of at most size that cover 0..n-1.
+func (d *Device) blocks(n, size int, f func(from, to int, s *scratch)) {
+	d.parallel((n+size-1)/size, func(task int, s *scratch) { f(task*size, min(n, task*size+size), s) })
+}
+
+// scratch is memory that operations reuse. A slot holds one array at a time; slots in use together differ.
+type scratch struct {
+	float32s [8][]float32
+	float64s [4][]float64
+	uint64s  [4][]uint64
+}
+
+// floats returns n values of undefined content.
+func (s *scratch) floats(slot, n int) []float32 { return grow(&s.float32s[slot], n) }
+
+// doubles returns n values of undefined content.
+func (s *scratch) doubles(slot, n int) []float64 { return grow(&s.float64s[slot], n) }
+
+// words returns n values of undefined content.
+func (s *scratch) words(slot, n int) []uint64 { return grow(&s.uint64s[slot], n) }
+
+func grow[T any](a *[]T, n int) []T {
+	if cap(*a) < n {
+		*a = make([]T, n)
+	}
+	return (*a)[:n]
+}

@@ -1,0 +1,30 @@
+package cpu
+
+import "bitnet1/kernels"
+
+// Embed looks tokens up in the codebook.
+func (d *Device) Embed(x kernels.Floats, tokens kernels.Ints, codebook kernels.Linear) {
+	d.run("Embed", func() {
+		ids, dst, table := tokens.(ints), values(x), effective(codebook)
+		d.blocks(len(ids), 64, func(from, to int, _ *scratch) {
+			for i := from; i < to; i++ {
+				table.segment(dst[i*codebook.In:][:codebook.In], int(ids[i]), 0)
+			}
+		})
+	})
+}
+
+// EmbedBackward adds gradients of rows to those of their tokens, in the order of the rows.
+func (d *Device) EmbedBackward(dWeight, dx kernels.Floats, tokens kernels.Ints, width int) {
+	d.run("EmbedBackward", func() {
+		ids, dst, grad := tokens.(ints), values(dWeight), values(dx)
+		d.blocks(width, 64, func(from, to int, _ *scratch) {
+			for i, id := range ids {
+				row := dst[int(id)*width:][from:to]
+				for j, v := range grad[i*width+from : i*width+to] {
+					row[j] += v
+				}
+			}
+		})
+	})
+}

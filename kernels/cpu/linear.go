@@ -1,0 +1,328 @@
+package cpu
+
+import (
+	"math"
+	"math/bits"
+
+	"bitnet1/kernels"
+)
+
+// Binarize refreshes the signs, and bonsai's effective weights, of a linear.
+func (d *Device) Binarize(l kernels.Linear) {
+	d.run("Binarize", func() {
+		weight, mixed, signs := values(l.Weight), values(l.Mixed), l.Signs.(*planes)
+		mix := d.scalars.Mix
+		d.blocks(l.Out, 16, func(from, to int, _ *scratch) {
+			for r := from; r < to; r++ {
+				row := weight[r*l.In:][:l.In]
+				packSigns(signs.row(r), row)
+				signs.count(r)
+				if mixed != nil {
+					blend(mixed[r*l.In:][:l.In], row, mix)
+				}
+			}
+		})
+	})
+}
+
+// blend writes (1-mix) * w / mean|w| + mix * sign(w).
+func blend(dst, w []float32, mix float64) {
+	var sum float64
+	for _, v := range w {
+		sum += math.Abs(float64(v))
+	}
+	factor := (1 - mix) / max(sum/float64(len(w)), 1e-12)
+	for i, v := range w {
+		s := mix
+		if v < 0 {
+			s = -mix
+		}
+		dst[i] = float32(float64(v)*factor + s)
+	}
+}
+
+// effective is the weight that products see.
+func effective(l kernels.Linear) matrix {
+	if l.Mixed != nil {
+		return dense{data: values(l.Mixed), cols: l.In}
+	}
+	return l.Signs.(*planes)
+}
+
+// rowsOf is the number of rows of x.
+func rowsOf(x kernels.Activation, in int) int {
+	if x.Floats != nil {
+		return x.Floats.Len() / in
+	}
+	return x.Planes.Rows()
+}
+
+// floatMatrix is x as a matrix of floats; planes of several bits are expanded once.
+func (d *Device) floatMatrix(x kernels.Activation, in int) matrix {
+	if x.Floats != nil {
+		return dense{data: values(x.Floats), cols: in}
+	}
+	p := x.Planes.(*planes)
+	if p.bits == 1 {
+		return p
+	}
+	data := d.shared.floats(0, p.rows*in)
+	d.blocks(p.rows, 32, func(from, to int, _ *scratch) {
+		for r := from; r < to; r++ {
+			p.segment(data[r*in:][:in], r, 0)
+		}
+	})
+	return dense{data: data, cols: in}
+}
+
+// rowsPerBlock is how many rows of a product are computed together, so that a weight is read once for all of them.
+const rowsPerBlock = 8
+
+// forward computes u = alpha * y - theta and hands it to emit, a row at a time. emit runs on several goroutines.
+func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.KShift, emit func(row int, u []float32)) {
+	rows := rowsOf(x, l.In)
+	alpha, theta := values(l.Alpha)[:l.Out], values(l.Theta)[:l.Out]
+	products := d.binaryProducts(x, l)
+	if x.Floats != nil || l.Mixed != nil {
+		products = d.floatProducts(x, l, rows)
+	}
+	d.blocks(rows, rowsPerBlock, func(from, to int, s *scratch) {
+		block := s.floats(3, (to-from)*l.Out)
+		products(block, from, to, 0, l.Out)
+		if shift.To > shift.From {
+			shiftProducts(block, l.Out, from, to, shift, products, s)
+		}
+		for r := from; r < to; r++ {
+			u := block[(r-from)*l.Out:][:l.Out]
+			for o, y := range u {
+				u[o] = float32(alpha[o]*y) - theta[o]
+			}
+			emit(r, u)
+		}
+	})
+}
+
+// products writes x·wᵀ of rows r0..r1-1 and channels o0..o1-1 to dst, row-major.
+type products func(dst []float32, r0, r1, o0, o1 int)
+
+// shiftProducts applies K-shift to a block of products of rows r0..r1-1.
+func shiftProducts(block []float32, out, r0, r1 int, shift kernels.KShift, y products, s *scratch) {
+	width := shift.To - shift.From
+	earlier := s.floats(4, width)
+	for r := r0; r < r1; r++ {
+		row := block[(r-r0)*out:][shift.From:shift.To]
+		if !shift.Self {
+			clear(row)
+		}
+		if r%shift.Seq < shift.Offset {
+			continue
+		}
+		y(earlier, r-shift.Offset, r-shift.Offset+1, shift.From, shift.To)
+		for i, v := range earlier {
+			row[i] += v
+		}
+	}
+}
+
+// floatProducts multiplies in float32, for unquantized streams and mixed weights.
+func (d *Device) floatProducts(x kernels.Activation, l kernels.Linear, rows int) products {
+	all := d.shared.floats(1, rows*l.Out)
+	d.product(all, operand{m: d.floatMatrix(x, l.In)}, operand{m: effective(l)}, rows, l.Out, l.In)
+	return func(dst []float32, r0, r1, o0, o1 int) {
+		for r := r0; r < r1; r++ {
+			copy(dst[(r-r0)*(o1-o0):][:o1-o0], all[r*l.Out+o0:])
+		}
+	}
+}
+
+// binaryProducts counts bits: exact integers, times the worth of one unit.
+func (d *Device) binaryProducts(x kernels.Activation, l kernels.Linear) products {
+	if x.Floats != nil || l.Mixed != nil {
+		return nil
+	}
+	p, w := x.Planes.(*planes), l.Signs.(*planes)
+	return func(dst []float32, r0, r1, o0, o1 int) { binaryProduct(dst, p, w, r0, r1, o0, o1) }
+}
+
+// channelsPerBlock channels of a weight stay in the first cache while a block of rows passes over them.
+const channelsPerBlock = 128
+
+func binaryProduct(dst []float32, x, w *planes, r0, r1, o0, o1 int) {
+	unit, width := scale(x.bits), o1-o0
+	for o := o0; o < o1; o += channelsPerBlock {
+		end := min(o+channelsPerBlock, o1)
+		for r := r0; r < r1; r++ {
+			part := dst[(r-r0)*width+o-o0:][:end-o]
+			levels(part, x, w, r, o)
+			if x.bits > 1 {
+				for i := range part {
+					part[i] *= unit
+				}
+			}
+		}
+	}
+}
+
+// levels writes Σ_b 2^b (x_b · w) of row r and channels o.. to dst. All partial sums are integers below 2^24: exact.
+func levels(dst []float32, x, w *planes, r, o int) {
+	row, stride := x.row(r), x.stride
+	pops := x.pops[r*x.bits:][:x.bits]
+	var fixed int32 // Σ_b 2^b (K - 2 pop(x_b))
+	for b, n := range pops {
+		fixed += (int32(x.cols) - 2*n) << b
+	}
+	ones := int32(1)<<x.bits - 1 // Σ_b 2^b
+	for i := range dst {
+		channel := w.words[(o+i)*stride:][:stride]
+		var sum int32
+		for b := range pops {
+			sum += andCount(row[b*stride:][:stride], channel) << b
+		}
+		dst[i] = float32(fixed - 2*ones*w.pops[o+i] + 4*sum)
+	}
+}
+
+// andCount is pop(x & w).
+func andCount(x, w []uint64) int32 {
+	n := 0
+	w = w[:len(x)]
+	for len(x) >= 4 {
+		n += bits.OnesCount64(x[0]&w[0]) + bits.OnesCount64(x[1]&w[1]) +
+			bits.OnesCount64(x[2]&w[2]) + bits.OnesCount64(x[3]&w[3])
+		x, w = x[4:], w[4:]
+	}
+	for i, v := range x {
+		n += bits.OnesCount64(v & w[i])
+	}
+	return int32(n)
+}
+
+// LinearSigns writes the signs of a linear's output, and where its gradient passes.
+func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
+	d.run("LinearSigns", func() {
+		signs := out.(*planes)
+		d.forward(x, l, shift, func(row int, u []float32) {
+			packSigns(signs.row(row), u)
+			signs.count(row)
+			if pass != nil {
+				packPass(pass.(*planes).row(row), u)
+			}
+		})
+	})
+}
+
+// LinearAdd adds a linear's output to the residual stream.
+func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l kernels.Linear) {
+	d.run("LinearAdd", func() {
+		dst, base := values(out), values(residual)
+		d.forward(x, l, kernels.KShift{}, func(row int, u []float32) {
+			to := dst[row*l.Out:][:l.Out]
+			if base == nil {
+				copy(to, u)
+				return
+			}
+			from := base[row*l.Out:][:l.Out]
+			for i, v := range u {
+				to[i] = from[i] + v
+			}
+		})
+	})
+}
+
+// LinearBackward turns the gradient of a linear's output into those of its input and its parameters.
+func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, pass kernels.Planes,
+	x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
+	d.run("LinearBackward", func() {
+		rows := rowsOf(x, l.In)
+		du := values(dy)[:rows*l.Out]
+		if pass != nil {
+			du = d.maskGradient(du, pass.(*planes), l.Out)
+		}
+		d.subtractColumnSums(values(dl.Theta), du, rows, l.Out)
+		if shift.To > shift.From {
+			du = d.unshiftGradient(du, rows, l.Out, shift)
+		}
+		scaled := dense{data: du, cols: l.Out, scale: values(l.Alpha)}
+		d.product(values(dx), operand{m: scaled}, operand{m: effective(l), byK: true}, rows, l.In, l.Out)
+		d.weightGradient(dl, du, rows, x, l)
+	})
+}
+
+// maskGradient copies du where pass is set, and zeros elsewhere.
+func (d *Device) maskGradient(du []float32, pass *planes, out int) []float32 {
+	masked := d.shared.floats(2, len(du))
+	d.blocks(pass.rows, 16, func(from, to int, _ *scratch) {
+		for r := from; r < to; r++ {
+			words := pass.row(r)
+			src, dst := du[r*out:][:out], masked[r*out:][:out]
+			for o, v := range src {
+				if words[o>>6]>>(o&63)&1 == 0 {
+					v = 0
+				}
+				dst[o] = v
+			}
+		}
+	})
+	return masked
+}
+
+// subtractColumnSums subtracts the sum over rows of m from dst.
+func (d *Device) subtractColumnSums(dst, m []float32, rows, cols int) {
+	d.blocks(cols, 64, func(from, to int, s *scratch) {
+		sums := s.doubles(0, to-from)
+		clear(sums)
+		for r := range rows {
+			for i, v := range m[r*cols+from : r*cols+to] {
+				sums[i] += float64(v)
+			}
+		}
+		for i, v := range sums {
+			dst[from+i] -= float32(v)
+		}
+	})
+}
+
+// unshiftGradient turns the gradient of shifted products into that of the plain ones: g[t] = du[t] (if Self) + du[t+Offset].
+func (d *Device) unshiftGradient(du []float32, rows, out int, shift kernels.KShift) []float32 {
+	g := d.shared.floats(3, len(du))
+	d.blocks(rows, 16, func(from, to int, _ *scratch) {
+		for r := from; r < to; r++ {
+			row := g[r*out:][:out]
+			copy(row, du[r*out:])
+			part := row[shift.From:shift.To]
+			if !shift.Self {
+				clear(part)
+			}
+			if r%shift.Seq+shift.Offset < shift.Seq {
+				for i, v := range du[(r+shift.Offset)*out+shift.From:][:len(part)] {
+					part[i] += v
+				}
+			}
+		}
+	})
+	return g
+}
+
+// weightGradient adds to the gradients of latent and alpha. With g = duᵀ·x, the latent's is alpha * g and alpha's is
+// Σ w * g: both need g alone, so no product of the forward pass is kept.
+func (d *Device) weightGradient(dl kernels.LinearGradient, du []float32, rows int, x kernels.Activation, l kernels.Linear) {
+	dWeight, dAlpha, alpha := values(dl.Weight), values(dl.Alpha), values(l.Alpha)
+	input, w := d.floatMatrix(x, l.In), effective(l)
+	grad := dense{data: du, cols: l.Out}
+	d.blocks(l.Out, d.rowsPerTask(l.Out), func(from, to int, s *scratch) {
+		g := s.floats(3, (to-from)*l.In)
+		clear(g)
+		multiply(g, l.In, operand{m: grad, byK: true}, operand{m: input, byK: true}, from, to-from, l.In, rows, s)
+		line := s.floats(4, l.In)
+		for o := from; o < to; o++ {
+			w.segment(line, o, 0)
+			var sum float64
+			dst := dWeight[o*l.In:][:l.In]
+			for i, v := range g[(o-from)*l.In:][:l.In] {
+				sum += float64(v) * float64(line[i])
+				dst[i] += float32(alpha[o] * v)
+			}
+			dAlpha[o] += float32(sum)
+		}
+	})
+}

@@ -1,0 +1,164 @@
+package cpu
+
+import (
+	"fmt"
+	"math/bits"
+
+	"bitnet1/kernels"
+)
+
+// planes keeps the planes of a row together: plane b of row r starts at word (r*bits + b) * stride.
+type planes struct {
+	rows, cols, bits int
+	stride           int // words per plane of a row
+	words            []uint64
+	pops             []int32 // set bits per plane of a row, for the identity of binary products
+}
+
+// NewPlanes allocates planes whose bits are all zero, that is -1.
+func (d *Device) NewPlanes(rows, cols, bits int) (kernels.Planes, error) {
+	if rows < 0 || cols < 1 || bits < 1 || bits > 8 {
+		return nil, fmt.Errorf("cpu: cannot make %d × %d values of %d bits: want 1 to 8 bits", rows, cols, bits)
+	}
+	stride := (cols + 63) / 64
+	if err := checkSize("words of bit planes", rows*bits*stride); err != nil {
+		return nil, err
+	}
+	return &planes{rows, cols, bits, stride, make([]uint64, rows*bits*stride), make([]int32, rows*bits)}, nil
+}
+
+func (p *planes) Rows() int { return p.rows }
+func (p *planes) Cols() int { return p.cols }
+func (p *planes) Bits() int { return p.bits }
+
+func (p *planes) Slice(from, to int) kernels.Planes {
+	n := p.bits * p.stride
+	return &planes{to - from, p.cols, p.bits, p.stride, p.words[from*n : to*n], p.pops[from*p.bits : to*p.bits]}
+}
+
+// DownloadPlanes copies the words of src, whose layout is the canonical one.
+func (d *Device) DownloadPlanes(dst []uint64, src kernels.Planes) error {
+	d.run("DownloadPlanes", func() { copy(dst, src.(*planes).words[:len(dst)]) })
+	return d.err
+}
+
+// row returns all planes of row r.
+func (p *planes) row(r int) []uint64 {
+	n := p.bits * p.stride
+	return p.words[r*n : r*n+n]
+}
+
+// count refreshes the set bits of row r.
+func (p *planes) count(r int) {
+	row := p.row(r)
+	for b := range p.bits {
+		n := 0
+		for _, w := range row[b*p.stride : (b+1)*p.stride] {
+			n += bits.OnesCount64(w)
+		}
+		p.pops[r*p.bits+b] = int32(n)
+	}
+}
+
+// packSigns writes the signs of x, sign(0) = +1, to the words of one plane.
+func packSigns(words []uint64, x []float32) {
+	for i := range words {
+		var w uint64
+		for j, v := range x[i*64 : min(len(x), i*64+64)] {
+			if v >= 0 {
+				w |= 1 << j
+			}
+		}
+		words[i] = w
+	}
+}
+
+// packPass writes where |x| <= 1 to the words of one plane.
+func packPass(words []uint64, x []float32) {
+	for i := range words {
+		var w uint64
+		for j, v := range x[i*64 : min(len(x), i*64+64)] {
+			if v >= -1 && v <= 1 {
+				w |= 1 << j
+			}
+		}
+		words[i] = w
+	}
+}
+
+// scale is what one unit of the integer behind n-bit values is worth.
+func scale(bits int) float32 {
+	if bits == 1 {
+		return 1
+	}
+	return 2.5 / float32(int(1)<<bits)
+}
+
+// signs8[b] is the ±1 of a byte's bits, least significant first.
+var signs8 = func() (t [256][8]float32) {
+	for b := range t {
+		for i := range t[b] {
+			t[b][i] = float32(b>>i&1)*2 - 1
+		}
+	}
+	return t
+}()
+
+// segment writes the values of row from column col, a multiple of 8, to dst.
+func (p *planes) segment(dst []float32, row, col int) {
+	if p.bits == 1 {
+		expandSigns(dst, p.row(row), col)
+		return
+	}
+	words := p.row(row)
+	unit := scale(p.bits)
+	for j := range dst {
+		c := col + j
+		level := -(1<<p.bits - 1)
+		for b := range p.bits {
+			level += int(words[b*p.stride+c>>6]>>(c&63)&1) << (b + 1)
+		}
+		dst[j] = unit * float32(level)
+	}
+}
+
+// expandSigns writes ±1 for the bits of words from bit at, a multiple of 8.
+func expandSigns(dst []float32, words []uint64, at int) {
+	for len(dst) >= 8 {
+		*(*[8]float32)(dst) = signs8[byte(words[at>>6]>>(at&63))]
+		dst, at = dst[8:], at+8
+	}
+	if len(dst) > 0 {
+		copy(dst, signs8[byte(words[at>>6]>>(at&63))][:])
+	}
+}
+
+// bitsAt returns n <= 64 bits of words from bit at.
+func bitsAt(words []uint64, at, n int) uint64 {
+	w := words[at>>6] >> (at & 63)
+	if have := 64 - at&63; have < n {
+		w |= words[at>>6+1] << have
+	}
+	if n < 64 {
+		w &= 1<<n - 1
+	}
+	return w
+}
+
+// dense is a row-major matrix of floats; with columns scaled if scale is set.
+type dense struct {
+	data  []float32
+	cols  int
+	scale []float32
+}
+
+func (m dense) segment(dst []float32, row, col int) {
+	src := m.data[row*m.cols+col:][:len(dst)]
+	if m.scale == nil {
+		copy(dst, src)
+		return
+	}
+	for i, s := range m.scale[col:][:len(dst)] {
+		dst[i] = src[i] * s
+	}
+}

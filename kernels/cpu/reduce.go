@@ -1,0 +1,40 @@
+package cpu
+
+import "bitnet1/kernels"
+
+// reduceBlock values are summed in order; the sums of blocks are then added in order.
+const reduceBlock = 4096
+
+// Zero clears x.
+func (d *Device) Zero(x kernels.Floats) {
+	d.run("Zero", func() {
+		all := values(x)
+		d.blocks(len(all), 1<<16, func(from, to int, _ *scratch) { clear(all[from:to]) })
+	})
+}
+
+// AddSum adds the sum of x to dst[0].
+func (d *Device) AddSum(dst, x kernels.Floats) {
+	d.run("AddSum", func() { d.reduce(values(dst), values(x), func(v float64) float64 { return v }) })
+}
+
+// AddSumSquares adds the sum of squares of x to dst[0].
+func (d *Device) AddSumSquares(dst, x kernels.Floats) {
+	d.run("AddSumSquares", func() { d.reduce(values(dst), values(x), func(v float64) float64 { return v * v }) })
+}
+
+func (d *Device) reduce(dst, x []float32, f func(float64) float64) {
+	partial := make([]float64, (len(x)+reduceBlock-1)/reduceBlock)
+	d.blocks(len(x), reduceBlock, func(from, to int, _ *scratch) {
+		var sum float64
+		for _, v := range x[from:to] {
+			sum += f(float64(v))
+		}
+		partial[from/reduceBlock] = sum
+	})
+	var sum float64
+	for _, v := range partial {
+		sum += v
+	}
+	dst[0] += float32(sum)
+}

@@ -1,0 +1,235 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+
+	"bitnet1/kernels"
+)
+
+var errInference = errors.New("the model was built with Options.Inference: it has no gradients or optimizer state")
+
+// strict is l as this pass multiplies with it: the blend only while there is one.
+func (m *Model) strict(l kernels.Linear) kernels.Linear {
+	if !m.mixed {
+		l.Mixed = nil
+	}
+	return l
+}
+
+// enqueueForward runs tokens through all layers, up to what the head reads.
+func (m *Model) enqueueForward() {
+	b, eps := &m.buffers, m.config.Eps
+	m.dev.Embed(m.layers[0].in, b.tokens, m.strict(m.codebook))
+	for i := range m.layers {
+		l := &m.layers[i]
+		next := b.out
+		if i+1 < len(m.layers) {
+			next = m.layers[i+1].in
+		}
+		read := kernels.Activation{Planes: l.read}
+		hidden := kernels.Activation{Planes: l.hidden}
+		m.dev.Normalize(l.readAttn, l.in, l.gainAttn, eps)
+		m.dev.LinearSigns(l.signs, l.pass, l.readAttn, m.strict(l.qkv), l.shift)
+		m.dev.Attend(l.read, l.pointers, l.signs, m.attention(l))
+		m.dev.LinearAdd(l.mid, l.in, read, m.strict(l.o))
+		m.dev.Normalize(l.readFF, l.mid, l.gainFFN, eps)
+		m.dev.LinearSigns(l.hidden, l.hiddenPass, l.readFF, m.strict(l.up), kernels.KShift{})
+		m.dev.LinearAdd(next, l.mid, hidden, m.strict(l.down))
+	}
+	m.dev.Normalize(b.readOut, b.out, m.gainOut, eps)
+}
+
+// attention is l's attention with this pass's noise.
+func (m *Model) attention(l *layer) kernels.Attention {
+	a := l.attention
+	a.Gumbel = m.settings.Gumbel
+	if m.settings.Noise != nil {
+		a.Noise = l.noise
+	}
+	return a
+}
+
+// headParts calls f for the parts of the rows whose logits exist at a time.
+func (m *Model) headParts(f func(from, to int)) {
+	for from := 0; from < m.rows(); from += m.buffers.headRows {
+		f(from, min(from+m.buffers.headRows, m.rows()))
+	}
+}
+
+// enqueueLogits computes the logits of rows from..to-1.
+func (m *Model) enqueueLogits(from, to int) (logits kernels.Floats, read kernels.Activation) {
+	logits = m.buffers.logits.Slice(0, (to-from)*m.config.Vocab)
+	read = m.buffers.readOut
+	if read.Planes != nil {
+		read.Planes = read.Planes.Slice(from, to)
+	} else {
+		read.Floats = read.Floats.Slice(from*m.config.D, to*m.config.D)
+	}
+	m.dev.LinearAdd(logits, nil, read, m.strict(m.codebook))
+	return logits, read
+}
+
+func (m *Model) enqueueLosses() {
+	b := &m.buffers
+	m.headParts(func(from, to int) {
+		logits, _ := m.enqueueLogits(from, to)
+		m.dev.CrossEntropy(b.losses.Slice(from, to), logits, b.targets.Slice(from, to), m.config.Vocab, false)
+	})
+}
+
+// prepare takes the settings of a pass over.
+func (m *Model) prepare(s Settings) error {
+	if s.Tau == 0 {
+		s.Tau = 1
+	}
+	m.settings = s
+	m.mixed = m.options.Bonsai && s.Mix < 1
+	m.scalars = kernels.Scalars{Seed: s.Seed, Step: s.Step, Gamma: s.Gamma, Tau: s.Tau, Mix: s.Mix}
+	m.dev.SetScalars(m.scalars)
+	if m.mixed && m.blended != s.Mix {
+		m.binarize()
+		m.blended = s.Mix
+	}
+	return m.uploadNoise(s.Noise)
+}
+
+func (m *Model) uploadNoise(noise [][]float32) error {
+	if noise == nil {
+		return nil
+	}
+	size := m.rows() * m.config.Heads * m.options.Seq
+	if len(noise) != len(m.layers) {
+		return fmt.Errorf("noise is given for %d layers of %d", len(noise), len(m.layers))
+	}
+	for i := range m.layers {
+		if len(noise[i]) != size {
+			return fmt.Errorf("noise of layer %d has %d values, want %d", i, len(noise[i]), size)
+		}
+		if m.layers[i].noise == nil {
+			x, err := m.dev.NewFloats(size)
+			if err != nil {
+				return err
+			}
+			m.layers[i].noise = x
+		}
+		m.dev.Upload(m.layers[i].noise, noise[i])
+	}
+	return nil
+}
+
+// uploadTokens checks tokens, and targets if there are any, and fills a batch of whole sequences up.
+func (m *Model) uploadTokens(tokens, targets []int32) error {
+	n := m.rows()
+	if len(tokens) == 0 || len(tokens) > n || len(tokens)%m.options.Seq != 0 {
+		return fmt.Errorf("%d tokens do not make 1 to %d sequences of %d", len(tokens), m.options.Batch, m.options.Seq)
+	}
+	if targets != nil && len(targets) != len(tokens) {
+		return fmt.Errorf("%d targets for %d tokens", len(targets), len(tokens))
+	}
+	ids, wanted := make([]int32, n), make([]int32, n)
+	copy(ids, tokens)
+	for i := copy(wanted, targets); i < n; i++ {
+		wanted[i] = -1
+	}
+	for i, id := range ids {
+		if id < 0 || int(id) >= m.config.Vocab {
+			return fmt.Errorf("token %d at %d is outside the vocabulary of %d: were the shards made with another tokenizer?", id, i, m.config.Vocab)
+		}
+		if t := wanted[i]; t < -1 || int(t) >= m.config.Vocab {
+			return fmt.Errorf("target %d at %d is outside the vocabulary of %d", t, i, m.config.Vocab)
+		}
+	}
+	m.dev.UploadInts(m.buffers.tokens, ids)
+	m.dev.UploadInts(m.buffers.targets, wanted)
+	return nil
+}
+
+// program returns what runs enqueue: captured once for each key, where the device can.
+func (m *Model) program(key any, enqueue func()) (func(), error) {
+	if run, ok := m.programs[key]; ok {
+		return run, nil
+	}
+	run, err := m.dev.Capture(enqueue)
+	if err != nil {
+		return nil, err
+	}
+	m.programs[key] = run
+	return run, nil
+}
+
+// pass names a captured program: what is enqueued depends on this much of the settings.
+type pass struct {
+	kind          string
+	mixed, gumbel bool
+	noise         bool
+}
+
+func (m *Model) pass(kind string) pass {
+	return pass{kind, m.mixed, m.settings.Gumbel, m.settings.Noise != nil}
+}
+
+// Losses returns the loss of every token in nats: tokens are 1 to Batch whole sequences, targets as many, -1 where there
+// is nothing to predict (loss 0).
+func (m *Model) Losses(tokens, targets []int32, s Settings) ([]float32, error) {
+	if targets == nil {
+		targets = []int32{}
+	}
+	if err := m.begin(tokens, targets, s); err != nil {
+		return nil, err
+	}
+	run, err := m.program(m.pass("losses"), func() {
+		m.enqueueForward()
+		m.enqueueLosses()
+	})
+	if err != nil {
+		return nil, err
+	}
+	run()
+	losses := make([]float32, len(tokens))
+	return losses, m.dev.Download(losses, m.buffers.losses)
+}
+
+// Logits returns the logits of rows from..to-1 of tokens, (to-from) × Vocab. A row is a position in tokens.
+func (m *Model) Logits(tokens []int32, from, to int, s Settings) ([]float32, error) {
+	if from < 0 || to < from || to > len(tokens) {
+		return nil, fmt.Errorf("logits of rows %d to %d of %d tokens", from, to, len(tokens))
+	}
+	if err := m.begin(tokens, nil, s); err != nil {
+		return nil, err
+	}
+	run, err := m.program(m.pass("forward"), m.enqueueForward)
+	if err != nil {
+		return nil, err
+	}
+	run()
+	vocab := m.config.Vocab
+	all := make([]float32, (to-from)*vocab)
+	for r := from; r < to; r += m.buffers.headRows {
+		end := min(r+m.buffers.headRows, to)
+		logits, _ := m.enqueueLogits(r, end)
+		if err := m.dev.Download(all[(r-from)*vocab:(end-from)*vocab], logits); err != nil {
+			return nil, err
+		}
+	}
+	return all, m.dev.Sync()
+}
+
+// Pointers returns where the last pass's queries of a layer pointed: Batch × Heads × Seq × Config.Survivors(Seq)
+// positions, best first, -1 where a query has fewer keys.
+func (m *Model) Pointers(layer int) ([]int32, error) {
+	if layer < 0 || layer >= len(m.layers) {
+		return nil, fmt.Errorf("pointers of layer %d: the model has %d", layer, len(m.layers))
+	}
+	p := m.layers[layer].pointers
+	list := make([]int32, p.Len())
+	return list, m.dev.DownloadInts(list, p)
+}
+
+// begin checks and uploads what a forward pass needs.
+func (m *Model) begin(tokens, targets []int32, s Settings) error {
+	if err := m.prepare(s); err != nil {
+		return err
+	}
+	return m.uploadTokens(tokens, targets)
+}

@@ -1,0 +1,165 @@
+package model
+
+import (
+	"fmt"
+
+	"bitnet1/kernels"
+)
+
+// layer is one block: its parameters, their gradients, and what its forward pass leaves for its backward pass.
+type layer struct {
+	qkv, o, up, down     kernels.Linear
+	dQKV, dO, dUp, dDown kernels.LinearGradient
+	gainAttn, gainFFN    kernels.Floats
+	dGainAttn, dGainFFN  kernels.Floats
+	shift                kernels.KShift
+	attention            kernels.Attention
+
+	in, mid          kernels.Floats     // the residual stream before attention, and before the feed-forward
+	readAttn, readFF kernels.Activation // what q, k and v, and what up, read of it
+	signs, pass      kernels.Planes     // of q, k and v
+	read             kernels.Planes     // what attention read
+	hidden           kernels.Planes     // signs of up
+	hiddenPass       kernels.Planes
+	pointers         kernels.Ints
+	noise            kernels.Floats // given noise, once there is any
+}
+
+// bindLayers points every linear at its part of the store.
+func (m *Model) bindLayers(a *allocator) {
+	c := m.config
+	m.codebook, m.dCodebook = m.bind(a, "codebook", c.D, c.Vocab)
+	m.gainOut, m.dGainOut = m.gain("norm_out")
+	m.layers = make([]layer, c.Layers)
+	for i := range m.layers {
+		l, name := &m.layers[i], fmt.Sprintf("blocks.%d.", i)
+		l.qkv, l.dQKV = m.bind(a, name+"attn.q", c.D, 3*c.D)
+		l.o, l.dO = m.bind(a, name+"attn.o", c.D, c.D)
+		l.up, l.dUp = m.bind(a, name+"up", c.D, c.FF)
+		l.down, l.dDown = m.bind(a, name+"down", c.FF, c.D)
+		l.gainAttn, l.dGainAttn = m.gain(name + "norm_attn")
+		l.gainFFN, l.dGainFFN = m.gain(name + "norm_ffn")
+		if c.shiftsKeys(i) {
+			l.shift = kernels.KShift{From: c.D, To: 2 * c.D, Offset: c.KShiftOffset, Self: c.KShiftSelf, Seq: m.options.Seq}
+		}
+		l.attention = kernels.Attention{
+			Kind:  map[string]kernels.AttentionKind{RWSP: kernels.RWSP, Pointer: kernels.Pointer, Softmax: kernels.Softmax}[c.Attention],
+			Batch: m.options.Batch, Seq: m.options.Seq, Heads: c.Heads, HeadDim: c.HeadDim(),
+			Survivors: c.Survivors(m.options.Seq), Alibi: c.Alibi, Layer: i,
+		}
+	}
+}
+
+// bind makes the linear of out channels that begins with the named one.
+func (m *Model) bind(a *allocator, name string, in, out int) (kernels.Linear, kernels.LinearGradient) {
+	part := func(x kernels.Floats, suffix string, n int) kernels.Floats {
+		if a.err != nil {
+			return nil
+		}
+		return m.store.slice(x, name+suffix, n)
+	}
+	s := &m.store
+	l := kernels.Linear{
+		In: in, Out: out,
+		Weight: part(s.param, ".weight", in*out), Alpha: part(s.param, ".alpha", out), Theta: part(s.param, ".theta", out),
+		Signs: a.planes(out, in, 1),
+	}
+	if m.options.Bonsai {
+		l.Mixed = a.floats(in * out)
+	}
+	if s.grad == nil {
+		return l, kernels.LinearGradient{}
+	}
+	return l, kernels.LinearGradient{
+		Weight: part(s.grad, ".weight", in*out), Alpha: part(s.grad, ".alpha", out), Theta: part(s.grad, ".theta", out),
+	}
+}
+
+func (m *Model) gain(name string) (gain, gradient kernels.Floats) {
+	if m.store.param == nil {
+		return nil, nil
+	}
+	gain = m.store.slice(m.store.param, name, m.config.D)
+	if m.store.grad != nil {
+		gradient = m.store.slice(m.store.grad, name, m.config.D)
+	}
+	return gain, gradient
+}
+
+// linears lists every linear of the model.
+func (m *Model) linears() []kernels.Linear {
+	list := []kernels.Linear{m.codebook}
+	for i := range m.layers {
+		l := &m.layers[i]
+		list = append(list, l.qkv, l.o, l.up, l.down)
+	}
+	return list
+}
+
+// binarize refreshes every sign and, in bonsai, every effective weight.
+func (m *Model) binarize() {
+	for _, l := range m.linears() {
+		m.dev.Binarize(l)
+	}
+}
+
+// buffers are the arrays that no layer owns.
+type buffers struct {
+	tokens, targets kernels.Ints
+	out             kernels.Floats     // the residual stream after the last layer
+	readOut         kernels.Activation // what the head reads of it
+	headRows        int                // rows of logits that exist at a time
+	logits, losses  kernels.Floats
+	totalLoss       kernels.Floats // summed over the micro-batches of a step
+	squaredNorm     kernels.Floats
+
+	dx      kernels.Floats // gradient of the residual stream
+	dStream kernels.Floats // of what a linear read, rows × D
+	dQKV    kernels.Floats
+	dHidden kernels.Floats
+}
+
+// headElements bounds the logits that exist at a time: 64 MiB.
+const headElements = 1 << 24
+
+func (m *Model) newBuffers(a *allocator) buffers {
+	c, n := m.config, m.rows()
+	b := buffers{
+		tokens: a.ints(n), targets: a.ints(n), losses: a.floats(n), totalLoss: a.floats(1),
+		readOut:  a.stream(n, c.D, c.StreamBits),
+		headRows: min(n, max(1, headElements/c.Vocab)),
+	}
+	b.logits = a.floats(b.headRows * c.Vocab)
+	for i := range m.layers {
+		l := &m.layers[i]
+		if m.options.Inference && i > 0 {
+			first := m.layers[0]
+			l.in, l.mid, l.readAttn, l.readFF = first.in, first.mid, first.readAttn, first.readFF
+			l.signs, l.read, l.hidden = first.signs, first.read, first.hidden
+		} else {
+			m.layerBuffers(a, l)
+		}
+		l.pointers = a.ints(n * c.Heads * l.attention.Survivors)
+	}
+	if m.options.Inference {
+		b.out = m.layers[0].in
+		return b
+	}
+	b.out, b.squaredNorm = a.floats(n*c.D), a.floats(1)
+	b.dx, b.dStream = a.floats(n*c.D), a.floats(n*c.D)
+	b.dQKV, b.dHidden = a.floats(n*3*c.D), a.floats(n*c.FF)
+	return b
+}
+
+// layerBuffers allocates what a layer's passes need. Without a backward pass the residual stream is one array.
+func (m *Model) layerBuffers(a *allocator, l *layer) {
+	c, n := m.config, m.rows()
+	l.in = a.floats(n * c.D)
+	l.mid = l.in
+	l.readAttn, l.readFF = a.stream(n, c.D, c.StreamBits), a.stream(n, c.D, c.StreamBits)
+	l.signs, l.read, l.hidden = a.planes(n, 3*c.D, 1), a.planes(n, c.D, 1), a.planes(n, c.FF, 1)
+	if !m.options.Inference {
+		l.mid = a.floats(n * c.D)
+		l.pass, l.hiddenPass = a.planes(n, 3*c.D, 1), a.planes(n, c.FF, 1)
+	}
+}

@@ -1,0 +1,139 @@
+package model
+
+import (
+	"fmt"
+
+	"bitnet1/kernels"
+)
+
+// Options says how much of a model is built, and for what.
+type Options struct {
+	Batch     int  // sequences that are computed together; default 1
+	Seq       int  // tokens per sequence, at most Config.Seq; default Config.Seq
+	ScaleBits int  // 16 keeps alpha and theta at float16 values, so that packing loses nothing; 32 does not; default 16
+	Inference bool // no gradients or optimizer: layers share memory for activations, and Backward and Step fail
+	Bonsai    bool // weights blend from latent to sign with Settings.Mix; costs a second copy of every weight
+}
+
+func (o *Options) ensureDefaults(c Config) error {
+	if o.Batch == 0 {
+		o.Batch = 1
+	}
+	if o.Seq == 0 {
+		o.Seq = c.Seq
+	}
+	if o.ScaleBits == 0 {
+		o.ScaleBits = 16
+	}
+	switch {
+	case o.Batch < 1 || o.Batch > 1<<20:
+		return fmt.Errorf("model options: batch is %d, want at least 1", o.Batch)
+	case o.Seq < 1 || o.Seq > c.Seq:
+		return fmt.Errorf("model options: seq is %d, want 1 to the configuration's %d", o.Seq, c.Seq)
+	case o.ScaleBits != 16 && o.ScaleBits != 32:
+		return fmt.Errorf("model options: scale bits are %d, want 16 or 32", o.ScaleBits)
+	}
+	return nil
+}
+
+// Settings are what one pass depends on beside parameters and tokens.
+type Settings struct {
+	Gamma  float64     // RWSP: the weight of rank r is proportional to Gamma^r
+	Tau    float64     // Pointer: temperature of the backward softmax; 0 means 1
+	Mix    float64     // with Options.Bonsai: 0 latent weights … 1 signs; otherwise every weight is a sign
+	Gumbel bool        // Pointer: draw noise from Seed and Step, as training does
+	Noise  [][]float32 // Pointer: noise of each layer, Batch × Heads × Seq × Seq, in place of drawn noise
+	Seed   uint64      // of the drawn noise
+	Step   uint64      // of the drawn noise
+}
+
+// Model is a language model on a device. It serves one goroutine at a time.
+type Model struct {
+	config  Config
+	options Options
+	dev     kernels.Device
+	store   store
+	buffers buffers
+	layers  []layer
+
+	codebook  kernels.Linear
+	dCodebook kernels.LinearGradient
+	gainOut   kernels.Floats
+	dGainOut  kernels.Floats
+
+	settings Settings
+	mixed    bool // weights are a blend in this pass
+	blended  float64
+	scalars  kernels.Scalars
+	updates  int
+	programs map[any]func()
+}
+
+// New allocates a model on dev. Its parameters are zero until Init or Load.
+func New(c Config, dev kernels.Device, o Options) (*Model, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if err := o.ensureDefaults(c); err != nil {
+		return nil, err
+	}
+	m := &Model{config: c, options: o, dev: dev, blended: -1, programs: map[any]func(){}}
+	a := &allocator{dev: dev}
+	m.store = newStore(a, c, o)
+	m.bindLayers(a)
+	m.buffers = m.newBuffers(a)
+	if a.err != nil {
+		return nil, fmt.Errorf("build a model of d = %d, %d layers, batch %d × %d: %w", c.D, c.Layers, o.Batch, o.Seq, a.err)
+	}
+	return m, nil
+}
+
+// Config is the configuration the model was built with.
+func (m *Model) Config() Config { return m.config }
+
+// Options are the options the model was built with, defaults filled in.
+func (m *Model) Options() Options { return m.options }
+
+// rows is the number of tokens computed together.
+func (m *Model) rows() int { return m.options.Batch * m.options.Seq }
+
+// allocator keeps the first error, so that building reads as a list.
+type allocator struct {
+	dev kernels.Device
+	err error
+}
+
+func (a *allocator) floats(n int) kernels.Floats {
+	if a.err != nil {
+		return nil
+	}
+	x, err := a.dev.NewFloats(n)
+	a.err = err
+	return x
+}
+
+func (a *allocator) ints(n int) kernels.Ints {
+	if a.err != nil {
+		return nil
+	}
+	x, err := a.dev.NewInts(n)
+	a.err = err
+	return x
+}
+
+func (a *allocator) planes(rows, cols, bits int) kernels.Planes {
+	if a.err != nil {
+		return nil
+	}
+	x, err := a.dev.NewPlanes(rows, cols, bits)
+	a.err = err
+	return x
+}
+
+// stream allocates what a linear reads of the residual stream.
+func (a *allocator) stream(rows, width, bits int) kernels.Activation {
+	if bits == StreamFloat {
+		return kernels.Activation{Floats: a.floats(rows * width)}
+	}
+	return kernels.Activation{Planes: a.planes(rows, width, bits)}
+}

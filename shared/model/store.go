@@ -1,0 +1,222 @@
+package model
+
+import (
+	"fmt"
+	"strings"
+
+	"bitnet1/kernels"
+	"bitnet1/kernels/float16"
+)
+
+// store holds all parameters in one array, and gradients and optimizer state in arrays of the same order, so that
+// clearing, clipping and updating are one operation each. The order is weights, gains, scales (alpha and theta); what is
+// read together (q, k and v) lies together.
+type store struct {
+	list   []Parameter // as Config.Parameters
+	at     []int       // where each begins
+	index  map[string]int
+	size   int
+	gains  int // where gains begin
+	scales int // where scales begin
+
+	param, grad, m, v kernels.Floats
+	master            kernels.Floats // of the scales; nil if they are not rounded
+	halves            bool           // scales are rounded to float16
+}
+
+func newStore(a *allocator, c Config, o Options) store {
+	s := store{list: c.Parameters(), index: map[string]int{}, halves: o.ScaleBits == 16}
+	s.at = make([]int, len(s.list))
+	place := func(belongs func(name string) bool) {
+		for i, p := range s.list {
+			if belongs(p.Name) {
+				s.at[i] = s.size
+				s.size += p.Size()
+			}
+		}
+	}
+	place(func(n string) bool { return strings.HasSuffix(n, ".weight") })
+	s.gains = s.size
+	place(func(n string) bool { return strings.Contains(n, "norm_") })
+	s.scales = s.size
+	// q, k and v are one linear: their alphas are neighbours, and so are their thetas.
+	place(func(n string) bool { return strings.HasSuffix(n, ".alpha") })
+	place(func(n string) bool { return strings.HasSuffix(n, ".theta") })
+	for i, p := range s.list {
+		s.index[p.Name] = i
+	}
+	s.param = a.floats(s.size)
+	if o.Inference {
+		return s
+	}
+	s.grad, s.m, s.v = a.floats(s.size), a.floats(s.size), a.floats(s.size)
+	if s.halves {
+		s.master = a.floats(s.size - s.scales)
+	}
+	return s
+}
+
+// slice is the part of x that belongs to n values from the named parameter on.
+func (s *store) slice(x kernels.Floats, name string, n int) kernels.Floats {
+	if x == nil {
+		return nil
+	}
+	at := s.at[s.index[name]]
+	return x.Slice(at, at+n)
+}
+
+// isScale says whether parameter i is an alpha or a theta.
+func (s *store) isScale(i int) bool { return s.at[i] >= s.scales }
+
+// split cuts an array in the store's order into named parameters.
+func (s *store) split(all []float32) []Parameter {
+	list := make([]Parameter, len(s.list))
+	for i, p := range s.list {
+		p.Data = all[s.at[i]:][:p.Size():p.Size()]
+		list[i] = p
+	}
+	return list
+}
+
+// join is the inverse of split. It wants every parameter, exactly once and of the right shape, in any order.
+func (s *store) join(list []Parameter) ([]float32, error) {
+	all := make([]float32, s.size)
+	seen := make([]bool, len(s.list))
+	for _, p := range list {
+		i, ok := s.index[p.Name]
+		if !ok {
+			return nil, fmt.Errorf("parameter %s is not one of this model", p.Name)
+		}
+		want := s.list[i]
+		switch {
+		case seen[i]:
+			return nil, fmt.Errorf("parameter %s is given twice", p.Name)
+		case fmt.Sprint(p.Shape) != fmt.Sprint(want.Shape) || len(p.Data) != want.Size():
+			return nil, fmt.Errorf("parameter %s has shape %v and %d values, want shape %v", p.Name, p.Shape, len(p.Data), want.Shape)
+		}
+		seen[i] = true
+		copy(all[s.at[i]:], p.Data)
+	}
+	for i, ok := range seen {
+		if !ok {
+			return nil, fmt.Errorf("parameter %s is missing", s.list[i].Name)
+		}
+	}
+	return all, nil
+}
+
+// Load sets every parameter. Scales are rounded to float16 unless Options.ScaleBits is 32.
+func (m *Model) Load(list []Parameter) error {
+	all, err := m.store.join(list)
+	if err != nil {
+		return fmt.Errorf("load parameters: %w", err)
+	}
+	return m.setParameters(all)
+}
+
+func (m *Model) setParameters(all []float32) error {
+	s := &m.store
+	if s.halves {
+		scales := all[s.scales:]
+		if s.master != nil {
+			m.dev.Upload(s.master, scales)
+		}
+		for i, x := range scales {
+			scales[i] = float16.Round(x)
+		}
+	}
+	m.dev.Upload(s.param, all)
+	m.binarize()
+	return m.dev.Sync()
+}
+
+// Parameters returns copies of all parameters, in the order of Config.Parameters.
+func (m *Model) Parameters() ([]Parameter, error) { return m.download(m.store.param) }
+
+// Gradients returns copies of the gradients that the last Backward or Step left, before clipping.
+func (m *Model) Gradients() ([]Parameter, error) {
+	if m.options.Inference {
+		return nil, errInference
+	}
+	return m.download(m.store.grad)
+}
+
+func (m *Model) download(x kernels.Floats) ([]Parameter, error) {
+	all := make([]float32, m.store.size)
+	if err := m.dev.Download(all, x); err != nil {
+		return nil, err
+	}
+	return m.store.split(all), nil
+}
+
+// State is what training needs beside the parameters to go on as if it had never stopped.
+type State struct {
+	Updates  int         // updates done
+	ExpAvg   []Parameter // AdamW's mean of gradients, one entry per parameter
+	ExpAvgSq []Parameter // and of their squares
+	Masters  []Parameter // alpha and theta before rounding to float16; empty if they are not rounded
+}
+
+// State returns a copy of the optimizer's state.
+func (m *Model) State() (State, error) {
+	if m.options.Inference {
+		return State{}, errInference
+	}
+	state := State{Updates: m.updates}
+	var err error
+	if state.ExpAvg, err = m.download(m.store.m); err != nil {
+		return State{}, err
+	}
+	if state.ExpAvgSq, err = m.download(m.store.v); err != nil {
+		return State{}, err
+	}
+	if m.store.master == nil {
+		return state, nil
+	}
+	all := make([]float32, m.store.size)
+	if err := m.dev.Download(all[m.store.scales:], m.store.master); err != nil {
+		return State{}, err
+	}
+	for i, p := range m.store.split(all) {
+		if m.store.isScale(i) {
+			state.Masters = append(state.Masters, p)
+		}
+	}
+	return state, nil
+}
+
+// SetState restores the optimizer's state. Call it after Load.
+func (m *Model) SetState(state State) error {
+	if m.options.Inference {
+		return errInference
+	}
+	mean, err := m.store.join(state.ExpAvg)
+	if err != nil {
+		return fmt.Errorf("restore exp_avg: %w", err)
+	}
+	square, err := m.store.join(state.ExpAvgSq)
+	if err != nil {
+		return fmt.Errorf("restore exp_avg_sq: %w", err)
+	}
+	if m.store.master != nil {
+		live, err := m.Parameters()
+		if err != nil {
+			return err
+		}
+		merged := make([]Parameter, 0, len(live))
+		for i, p := range live {
+			if !m.store.isScale(i) {
+				merged = append(merged, p)
+			}
+		}
+		masters, err := m.store.join(append(merged, state.Masters...))
+		if err != nil {
+			return fmt.Errorf("restore masters: %w", err)
+		}
+		m.dev.Upload(m.store.master, masters[m.store.scales:])
+	}
+	m.dev.Upload(m.store.m, mean)
+	m.dev.Upload(m.store.v, square)
+	m.updates = state.Updates
+	return m.dev.Sync()
+}

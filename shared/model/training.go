@@ -1,0 +1,173 @@
+package model
+
+import (
+	"fmt"
+	"math"
+
+	"bitnet1/kernels"
+)
+
+// Update says how a step changes the parameters.
+type Update struct {
+	Settings
+	LearningRate float64
+	Beta1        float64 // default 0.9
+	Beta2        float64 // default 0.95
+	Eps          float64 // default 1e-8
+	Decay        float64 // decoupled weight decay of the weights; gains and scales do not decay
+	MaxNorm      float64 // gradients are scaled down to this norm; 0 does not clip
+}
+
+func (u *Update) ensureDefaults() {
+	for _, f := range []struct {
+		value   *float64
+		instead float64
+	}{{&u.Beta1, 0.9}, {&u.Beta2, 0.95}, {&u.Eps, 1e-8}} {
+		if *f.value == 0 {
+			*f.value = f.instead
+		}
+	}
+}
+
+// Step does one update: gradients of the mean loss over all targets, clipping, AdamW. tokens are any number of whole
+// batches, which are computed one after the other; targets are as many, -1 where there is nothing to predict. It may return
+// before the device is done; Result waits.
+func (m *Model) Step(tokens, targets []int32, u Update) error {
+	u.ensureDefaults()
+	if err := m.Backward(tokens, targets, u.Settings); err != nil {
+		return err
+	}
+	m.updates++
+	m.scalars.LearningRate = u.LearningRate
+	m.scalars.Correction1 = 1 - math.Pow(u.Beta1, float64(m.updates))
+	m.scalars.Correction2 = 1 - math.Pow(u.Beta2, float64(m.updates))
+	m.dev.SetScalars(m.scalars)
+	type key struct{ beta1, beta2, eps, decay, norm float64 }
+	run, err := m.program(key{u.Beta1, u.Beta2, u.Eps, u.Decay, u.MaxNorm}, func() { m.enqueueUpdate(u) })
+	if err != nil {
+		return err
+	}
+	run()
+	return nil
+}
+
+// Backward leaves the gradients of the mean loss over all targets, for Gradients, and changes no parameter.
+func (m *Model) Backward(tokens, targets []int32, s Settings) error {
+	n := m.rows()
+	switch {
+	case m.options.Inference:
+		return errInference
+	case len(tokens) == 0 || len(tokens)%n != 0:
+		return fmt.Errorf("training step: %d tokens are no whole batches of %d × %d", len(tokens), m.options.Batch, m.options.Seq)
+	case len(tokens) != len(targets):
+		return fmt.Errorf("training step: %d targets for %d tokens", len(targets), len(tokens))
+	}
+	wanted := 0
+	for _, t := range targets {
+		if t >= 0 {
+			wanted++
+		}
+	}
+	if wanted == 0 {
+		return fmt.Errorf("training step: none of the %d targets is to be predicted", len(targets))
+	}
+	if err := m.prepare(s); err != nil {
+		return err
+	}
+	run, err := m.program(m.pass("training"), m.enqueueTraining)
+	if err != nil {
+		return err
+	}
+	m.scalars.GradScale = 1 / float64(wanted)
+	m.dev.Zero(m.store.grad)
+	m.dev.Zero(m.buffers.totalLoss)
+	for from := 0; from < len(tokens); from += n {
+		if err := m.uploadTokens(tokens[from:from+n], targets[from:from+n]); err != nil {
+			return err
+		}
+		m.scalars.Micro = uint32(from / n)
+		m.dev.SetScalars(m.scalars)
+		run()
+	}
+	return nil
+}
+
+// Result describes the last step.
+type Result struct {
+	Loss float64 // mean over all targets, in nats, before the update
+	Norm float64 // of the gradients, before clipping; 0 after a Backward alone
+}
+
+// Result waits for the last Step or Backward and returns its loss and gradient norm.
+func (m *Model) Result() (Result, error) {
+	if m.options.Inference {
+		return Result{}, errInference
+	}
+	var loss, squares [1]float32
+	if err := m.dev.Download(loss[:], m.buffers.totalLoss); err != nil {
+		return Result{}, err
+	}
+	if err := m.dev.Download(squares[:], m.buffers.squaredNorm); err != nil {
+		return Result{}, err
+	}
+	return Result{Loss: float64(loss[0]) * m.scalars.GradScale, Norm: math.Sqrt(float64(squares[0]))}, nil
+}
+
+// enqueueTraining runs one micro-batch forward and backward, and adds to all gradients.
+func (m *Model) enqueueTraining() {
+	m.enqueueForward()
+	m.enqueueHeadBackward()
+	for i := len(m.layers) - 1; i >= 0; i-- {
+		m.enqueueLayerBackward(&m.layers[i])
+	}
+	m.dev.EmbedBackward(m.dCodebook.Weight, m.buffers.dx, m.buffers.tokens, m.config.D)
+}
+
+func (m *Model) enqueueHeadBackward() {
+	b, c := &m.buffers, m.config
+	m.headParts(func(from, to int) {
+		logits, read := m.enqueueLogits(from, to)
+		m.dev.CrossEntropy(b.losses.Slice(from, to), logits, b.targets.Slice(from, to), c.Vocab, true)
+		m.dev.LinearBackward(b.dStream.Slice(from*c.D, to*c.D), m.dCodebook, logits, nil, read, m.strict(m.codebook), kernels.KShift{})
+	})
+	m.dev.AddSum(b.totalLoss, b.losses)
+	m.dev.Zero(b.dx)
+	m.dev.NormalizeBackward(b.dx, m.dGainOut, b.dStream, b.out, m.gainOut, c.Eps, c.StreamBits)
+}
+
+// enqueueLayerBackward turns the gradient of what leaves a layer, in dx, into that of what entered it.
+func (m *Model) enqueueLayerBackward(l *layer) {
+	b, c, none := &m.buffers, m.config, kernels.KShift{}
+	read, hidden := kernels.Activation{Planes: l.read}, kernels.Activation{Planes: l.hidden}
+	m.dev.LinearBackward(b.dHidden, l.dDown, b.dx, nil, hidden, m.strict(l.down), none)
+	m.dev.LinearBackward(b.dStream, l.dUp, b.dHidden, l.hiddenPass, l.readFF, m.strict(l.up), none)
+	m.dev.NormalizeBackward(b.dx, l.dGainFFN, b.dStream, l.mid, l.gainFFN, c.Eps, c.StreamBits)
+	m.dev.LinearBackward(b.dStream, l.dO, b.dx, nil, read, m.strict(l.o), none)
+	m.dev.AttendBackward(b.dQKV, b.dStream, l.signs, l.pointers, m.attention(l))
+	m.dev.LinearBackward(b.dStream, l.dQKV, b.dQKV, l.pass, l.readAttn, m.strict(l.qkv), l.shift)
+	m.dev.NormalizeBackward(b.dx, l.dGainAttn, b.dStream, l.in, l.gainAttn, c.Eps, c.StreamBits)
+}
+
+// enqueueUpdate clips and applies AdamW to weights, gains and scales, and refreshes the signs.
+func (m *Model) enqueueUpdate(u Update) {
+	s, norm := &m.store, m.buffers.squaredNorm
+	m.dev.Zero(norm)
+	m.dev.AddSumSquares(norm, s.grad)
+	part := func(from, to int) kernels.Adam {
+		a := kernels.Adam{
+			Param: s.param.Slice(from, to), Grad: s.grad.Slice(from, to), M: s.m.Slice(from, to), V: s.v.Slice(from, to),
+			Beta1: u.Beta1, Beta2: u.Beta2, Eps: u.Eps,
+		}
+		if u.MaxNorm > 0 {
+			a.SquaredNorm, a.MaxNorm = norm, u.MaxNorm
+		}
+		return a
+	}
+	weights, gains, scales := part(0, s.gains), part(s.gains, s.scales), part(s.scales, s.size)
+	weights.Decay = u.Decay
+	scales.Master = s.master
+	m.dev.AdamW(weights)
+	m.dev.AdamW(gains)
+	m.dev.AdamW(scales)
+	m.binarize()
+}
