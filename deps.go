@@ -21,6 +21,6 @@ import (
 	_ "golang.org/x/sync/errgroup"
 	_ "golang.org/x/sys/unix"
 	_ "golang.org/x/term"
-	_ "gopkg.in/yaml.v3"
+	_ "go.yaml.in/yaml/v3"
 	_ "pgregory.net/rapid"
 )

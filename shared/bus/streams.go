@@ -103,3 +103,13 @@ func (b *Bus) Listen(ctx context.Context, l Listener) (*Queue, error) {
 	}
 	return &Queue{consumer: consumer}, nil
 }
+
+// Forget removes the durable consumer of l, so that the next Listen starts from
+// the first event. Removing one that is not there is fine.
+func (b *Bus) Forget(ctx context.Context, l Listener) error {
+	err := b.js.DeleteConsumer(ctx, EventStream, l.durable())
+	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return fmt.Errorf("consumer %s: %w", l.durable(), err)
+	}
+	return nil
+}

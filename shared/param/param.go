@@ -94,7 +94,7 @@ func Decode(section []byte, params any) error {
 		}
 		target := reflect.ValueOf(params).Elem().Field(f.index).Addr().Interface()
 		if err := json.Unmarshal(values[key], target); err != nil {
-			problems = append(problems, fmt.Errorf("%s: %s is not %s", key, values[key], article(f.Type)))
+			problems = append(problems, WrongType(key, values[key], f.Type))
 		}
 	}
 	return errors.Join(problems...)
@@ -107,16 +107,35 @@ func Set(params any, key, text string) error {
 	if !ok {
 		return UnknownKey(key, keys(Fields(params)))
 	}
-	section, err := json.Marshal(map[string]json.RawMessage{key: textToJSON(f.Type, text)})
+	section, err := json.Marshal(map[string]json.RawMessage{key: Value(f.Type, text)})
 	if err != nil {
-		return fmt.Errorf("%s: %q is not %s", key, text, article(f.Type))
+		return err
 	}
 	return Decode(section, params)
 }
 
-// textToJSON writes a flag's text as the JSON value it stands for; text that
-// cannot stand for one fails in Decode.
-func textToJSON(typ, text string) json.RawMessage {
+// Conforms reports whether the JSON value is of the type that a Field names.
+func Conforms(typ string, value []byte) bool {
+	targets := map[string]any{
+		"true or false": new(bool), "number": new(float64), "text": new(string),
+		"list of integers": new([]int), "list of texts": new([]string),
+	}
+	if typ == "integer" {
+		return json.Unmarshal(value, new(int64)) == nil || json.Unmarshal(value, new(uint64)) == nil
+	}
+	target, known := targets[typ]
+	return known && json.Unmarshal(value, target) == nil
+}
+
+// WrongType is the error for a value that does not conform.
+func WrongType(key string, value []byte, typ string) error {
+	return fmt.Errorf("%s: %s is not %s", key, value, article(typ))
+}
+
+// Value writes a flag's text as the JSON value it stands for, given the type
+// that a Field names. Text that cannot stand for one becomes a JSON string,
+// which does not conform.
+func Value(typ, text string) json.RawMessage {
 	quote := func(s string) string { b, _ := json.Marshal(s); return string(b) }
 	switch typ {
 	case "text":
@@ -151,6 +170,9 @@ func Canonical(params any) ([]byte, error) {
 	out.WriteByte('{')
 	for i, f := range Fields(params) {
 		value, err := json.Marshal(f.Default)
+		if string(value) == "null" { // a nil list is an empty one
+			value = []byte("[]")
+		}
 		if err != nil {
 			return nil, fmt.Errorf("parameter %s: %w", f.Key, err)
 		}

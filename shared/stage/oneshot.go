@@ -206,6 +206,11 @@ func noEvents(j journal.Journal, run, kind string) error {
 	if slices.Contains(runs, run) {
 		return fmt.Errorf("run %s has no %s event yet", run, kind)
 	}
+	return NoSuchRun(run, runs)
+}
+
+// NoSuchRun is the error for a run that is not among those there are.
+func NoSuchRun(run string, runs []string) error {
 	if near, ok := param.Nearest(run, runs); ok {
 		return fmt.Errorf("there is no run %s in this data directory: did you mean %s?", run, near)
 	}

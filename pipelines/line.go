@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"bitnet1/shared/bus"
+)
+
+// line is what is shown of one stage, on any kind of screen.
+type line struct {
+	Stage    string  `json:"stage"`
+	State    string  `json:"state"` // waiting, working, idle, done or failed
+	Done     int64   `json:"done"`
+	Total    int64   `json:"total"`
+	Unit     string  `json:"unit"`
+	Fraction float64 `json:"fraction"`
+	Rate     string  `json:"rate,omitempty"`
+	Left     string  `json:"left,omitempty"`
+	Extra    string  `json:"extra,omitempty"`
+}
+
+// lineOf describes a stage at the given time. A stage with one long job (train)
+// is shown by that job's own units, one with many jobs by how many are answered.
+func lineOf(s *stageState, now time.Time) line {
+	answered, total := s.counts()
+	l := line{Stage: s.Name, State: "waiting", Done: int64(answered), Total: int64(total), Unit: "events"}
+	var working float64 // jobs' worth of unfinished work that is done
+	var job *bus.Progress
+	for _, p := range s.Jobs {
+		working += fractionOf(p)
+		job = &p
+	}
+	if total > 0 {
+		l.Fraction = (float64(answered) + working) / float64(total)
+	}
+	switch {
+	case len(s.Failures) > 0:
+		l.State = "failed"
+	case job != nil:
+		l.State = "working"
+	case total > 0 && answered == total:
+		l.State = "idle"
+	case total > 0:
+		l.State = "queued"
+	}
+	if job != nil {
+		if total == 1 {
+			l.Done, l.Total, l.Unit, l.Fraction = job.Done, job.Total, job.Unit, fractionOf(*job)
+		}
+		l.Rate, l.Extra = rateOf(*job), extraOf(*job)
+	}
+	if elapsed := now.Sub(s.Started); job != nil && l.Fraction > 0.02 && l.Fraction < 1 && elapsed > time.Second {
+		left := time.Duration(float64(elapsed) * (1 - l.Fraction) / l.Fraction)
+		if per := job.Values["seconds_left"]; per > 0 && total == 1 {
+			left = time.Duration(per * float64(time.Second))
+		}
+		l.Left = left.Round(time.Second).String() + " left"
+	}
+	return l
+}
+
+func fractionOf(p bus.Progress) float64 {
+	if p.Total <= 0 {
+		return 0
+	}
+	return min(float64(p.Done)/float64(p.Total), 1)
+}
+
+// rateOf formats the first rate among a job's measurements.
+func rateOf(p bus.Progress) string {
+	for _, name := range []string{"tokens_per_second", "bytes_per_second", "documents_per_second"} {
+		if v := p.Values[name]; v > 0 {
+			unit := strings.TrimSuffix(name, "_per_second")
+			return siNumber(v) + " " + unit + "/s"
+		}
+	}
+	return ""
+}
+
+// extraOf formats what a trainer says beside its progress.
+func extraOf(p bus.Progress) string {
+	var parts []string
+	if v, ok := p.Values["loss"]; ok {
+		parts = append(parts, fmt.Sprintf("loss %.3f bits/token", v))
+	}
+	if v, ok := p.Values["val_bpc"]; ok && v > 0 {
+		parts = append(parts, fmt.Sprintf("validation %.3f", v))
+	}
+	if v, ok := p.Values["learning_rate"]; ok {
+		parts = append(parts, fmt.Sprintf("lr %.2g", v))
+	}
+	return strings.Join(parts, "  ")
+}
+
+// siNumber shortens a number: 12.3 k, 4.56 M.
+func siNumber(v float64) string {
+	for _, s := range []struct {
+		scale float64
+		name  string
+	}{{1e9, " G"}, {1e6, " M"}, {1e3, " k"}} {
+		if v >= s.scale {
+			return fmt.Sprintf("%.3g%s", v/s.scale, s.name)
+		}
+	}
+	return fmt.Sprintf("%.3g", v)
+}

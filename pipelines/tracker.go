@@ -1,0 +1,189 @@
+package main
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"bitnet1/shared/bus"
+	"bitnet1/shared/event"
+	"bitnet1/shared/journal"
+)
+
+// tracker knows how far a run is from its events alone. A run is finished when
+// every event in it is answered by every stage that listens for its kind: a
+// stage announces its outputs before it says that it has answered, so nothing
+// can follow then. This holds for any stages, also ones we do not know.
+type tracker struct {
+	listeners map[string][]string // kind -> stages
+	since     int64               // failures before this time (Unix ms) are of earlier starts
+
+	mu       sync.Mutex
+	events   int
+	seen     map[string]bool // ids
+	sources  int
+	expected int // sources that were announced in run.started; -1 before
+	stages   map[string]*stageState
+	changed  func()
+}
+
+// stageState is what the screen shows of a stage.
+type stageState struct {
+	Name     string
+	Answers  map[string]string // event id -> outcome; "" while it is not answered
+	Failures []event.JobFinished
+	Jobs     map[string]bus.Progress // what working jobs last said, by job key
+	Started  time.Time               // of the first progress since this launch
+	Restarts int
+}
+
+// counts returns how many events the stage has answered and how many there are.
+func (s *stageState) counts() (answered, total int) {
+	for _, outcome := range s.Answers {
+		if outcome != "" {
+			answered++
+		}
+	}
+	return answered, len(s.Answers)
+}
+
+func newTracker(stages []plannedStage, since time.Time) *tracker {
+	t := &tracker{
+		listeners: map[string][]string{}, since: since.UnixMilli(), expected: -1,
+		seen: map[string]bool{}, stages: map[string]*stageState{}, changed: func() {},
+	}
+	for _, s := range stages {
+		t.listeners[s.Kind] = append(t.listeners[s.Kind], s.Name)
+		t.stages[s.Name] = &stageState{Name: s.Name, Answers: map[string]string{}, Jobs: map[string]bus.Progress{}}
+	}
+	return t
+}
+
+// observe takes the next event of the run; it reports whether it is new.
+func (t *tracker) observe(e event.Envelope) bool {
+	t.mu.Lock()
+	defer t.changed()
+	defer t.mu.Unlock()
+	if t.seen[e.ID] {
+		return false
+	}
+	t.seen[e.ID] = true
+	t.events++
+	for _, name := range t.listeners[e.Kind] {
+		answers := t.stages[name].Answers
+		answers[e.ID] = answers[e.ID]
+	}
+	switch e.Kind {
+	case event.RunStarted{}.Kind():
+		if started, err := event.Into[event.RunStarted](e); err == nil {
+			t.expected = started.Sources
+		}
+	case event.SourceAdded{}.Kind():
+		t.sources++
+	case event.JobFinished{}.Kind():
+		if f, err := event.Into[event.JobFinished](e); err == nil {
+			t.answered(f)
+		}
+	}
+	return true
+}
+
+func (t *tracker) answered(f event.JobFinished) {
+	s := t.stages[f.Listener]
+	if s == nil {
+		return // a stage that listens along without being part of the pipeline
+	}
+	delete(s.Jobs, f.Key)
+	switch {
+	case f.Outcome == event.Failed && f.At < t.since:
+		return // of an earlier start: it is tried again
+	case f.Outcome == event.Failed:
+		s.Failures = append(s.Failures, f)
+	case f.Outcome == event.Waiting && s.Answers[f.Input] == event.Done:
+		return
+	}
+	s.Answers[f.Input] = f.Outcome
+}
+
+// progress takes what a stage says while it works.
+func (t *tracker) progress(p bus.Progress) {
+	t.mu.Lock()
+	defer t.changed()
+	defer t.mu.Unlock()
+	if s := t.stages[p.Stage]; s != nil {
+		if s.Started.IsZero() {
+			s.Started = time.Now()
+		}
+		s.Jobs[p.Job] = p
+	}
+}
+
+func (t *tracker) restarted(name string) {
+	t.mu.Lock()
+	defer t.changed()
+	defer t.mu.Unlock()
+	t.stages[name].Restarts++
+	clear(t.stages[name].Jobs)
+}
+
+// quiet reports whether nothing is left to happen.
+func (t *tracker) quiet() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.expected < 0 || t.sources < t.expected {
+		return false
+	}
+	for _, s := range t.stages {
+		if answered, total := s.counts(); answered < total {
+			return false
+		}
+	}
+	return true
+}
+
+// failures returns what went wrong since this launch, and the stages that wait
+// for parts that will not come.
+func (t *tracker) failures() (failed []event.JobFinished, stuck []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.stages {
+		failed = append(failed, s.Failures...)
+		waiting, done := 0, 0
+		for _, outcome := range s.Answers {
+			switch outcome {
+			case event.Waiting:
+				waiting++
+			case event.Done:
+				done++
+			}
+		}
+		if waiting > 0 && done == 0 {
+			stuck = append(stuck, s.Name)
+		}
+	}
+	slices.SortFunc(failed, func(a, b event.JobFinished) int { return cmp.Compare(a.At, b.At) })
+	slices.Sort(stuck)
+	return failed, stuck
+}
+
+// snapshot calls each for every stage in the given order, under the lock.
+func (t *tracker) snapshot(order []plannedStage, each func(plannedStage, *stageState)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range order {
+		each(s, t.stages[s.Name])
+	}
+}
+
+func (t *tracker) eventCount() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.events
+}
+
+// finished reports whether the journal says that the run has ended well.
+func finished(j journal.Journal, run string) (bool, error) {
+	ended, err := j.Read(run, event.RunFinished{}.Kind())
+	return len(ended) > 0, err
+}
