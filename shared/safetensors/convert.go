@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"io"
 	"math"
+
+	"bitnet1/kernels/float16"
 )
 
 // chunk is how many bytes are converted at a time.
@@ -18,7 +20,7 @@ func (f *File) Float32(name string) ([]float32, error) {
 		case F32:
 			return func(b []byte) float32 { return math.Float32frombits(binary.LittleEndian.Uint32(b)) }
 		case F16:
-			return func(b []byte) float32 { return FromFloat16(binary.LittleEndian.Uint16(b)) }
+			return func(b []byte) float32 { return float16.ToFloat32(binary.LittleEndian.Uint16(b)) }
 		case BF16:
 			return func(b []byte) float32 { return math.Float32frombits(uint32(binary.LittleEndian.Uint16(b)) << 16) }
 		}
@@ -35,7 +37,7 @@ func (f *File) Float64(name string) ([]float64, error) {
 		case F32:
 			return func(b []byte) float64 { return float64(math.Float32frombits(binary.LittleEndian.Uint32(b))) }
 		case F16:
-			return func(b []byte) float64 { return float64(FromFloat16(binary.LittleEndian.Uint16(b))) }
+			return func(b []byte) float64 { return float64(float16.ToFloat32(binary.LittleEndian.Uint16(b))) }
 		case BF16:
 			return func(b []byte) float64 {
 				return float64(math.Float32frombits(uint32(binary.LittleEndian.Uint16(b)) << 16))

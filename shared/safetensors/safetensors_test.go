@@ -115,30 +115,6 @@ func TestConversions(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-func TestFloat16(t *testing.T) {
-	for h := range 1 << 16 {
-		v := FromFloat16(uint16(h))
-		if back := ToFloat16(v); back != uint16(h) && !(v != v && back == uint16(h)|0x200) {
-			t.Fatalf("%#04x is %v, which becomes %#04x", h, v, back)
-		}
-	}
-	// Between any two neighbours, the midpoint goes to the even one and its own neighbours to the nearer one.
-	for h := range 0x7bff {
-		low, high := FromFloat16(uint16(h)), FromFloat16(uint16(h+1))
-		middle, even := (low+high)/2, uint16(h+h&1)
-		below, above := math.Nextafter32(middle, 0), math.Nextafter32(middle, 1e9)
-		if ToFloat16(middle) != even || ToFloat16(below) != uint16(h) || ToFloat16(above) != uint16(h+1) {
-			t.Fatalf("rounding near %v is wrong", middle)
-		}
-	}
-	if ToFloat16(65520) != 0x7c00 || ToFloat16(-1e30) != 0xfc00 || ToFloat16(65519) != 0x7bff || ToFloat16(1e-20) != 0 {
-		t.Error("overflow or underflow is wrong")
-	}
-	if RoundFloat16(0.1) != 0.0999755859375 {
-		t.Errorf("0.1 rounds to %v", RoundFloat16(0.1))
-	}
-}
-
 var hostile = map[string][]byte{
 	"empty":             {},
 	"short":             {1, 2, 3},
