@@ -1,0 +1,136 @@
+package dataset
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+)
+
+// ManifestFormat is the version of the manifest format.
+const ManifestFormat = "bitnet1.dataset.v1"
+
+// Manifest describes a sealed dataset completely: two datasets with equal manifests are equal. It holds no time, host or
+// path.
+type Manifest struct {
+	Format          string        `json:"format"`
+	Tokenizer       TokenizerInfo `json:"tokenizer"`
+	SequenceLength  int           `json:"sequence_length"` // targets of a full sequence
+	Seed            uint64        `json:"seed"`
+	ValidationShare float64       `json:"validation_share"`
+	Sources         []Source      `json:"sources"` // by name; ranges refer to them by index
+	Splits          Splits        `json:"splits"`
+}
+
+// Source is a file that documents came from.
+type Source struct {
+	Name      string `json:"name"`
+	Documents int64  `json:"documents"`
+	Tokens    int64  `json:"tokens"` // of the documents' text, without their ends of text
+	Bytes     int64  `json:"bytes"`  // of the documents' text
+}
+
+// Splits are the two disjoint parts of a dataset.
+type Splits struct {
+	Train      SplitInfo `json:"train"`
+	Validation SplitInfo `json:"validation"`
+}
+
+// SplitInfo describes a split. Bits per byte is the loss in bits summed over all Tokens, divided by Bytes.
+type SplitInfo struct {
+	Documents int64   `json:"documents"`
+	Sequences int64   `json:"sequences"`
+	Tokens    int64   `json:"tokens"` // targets: every token of every document and an end of text for each
+	Bytes     int64   `json:"bytes"`  // of the documents' text
+	Shards    []Shard `json:"shards"`
+}
+
+// Shard names a file of sequences.
+type Shard struct {
+	Name      string `json:"name"`
+	Digest    string `json:"digest"`
+	Size      int64  `json:"size"` // of the file in bytes
+	Sequences int64  `json:"sequences"`
+}
+
+// Encode writes the manifest in its only form: one line of JSON, keys in the order of the struct.
+func (m *Manifest) Encode() ([]byte, error) {
+	if err := m.Validate(); err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(m); err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// ParseManifest reads and validates a manifest. Unknown keys are an error: a newer format has a new version.
+func ParseManifest(data []byte) (*Manifest, error) {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	m := new(Manifest)
+	if err := d.Decode(m); err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("manifest: something follows the JSON object")
+	}
+	return m, m.Validate()
+}
+
+// Validate tells whether the manifest is well formed and its sums agree.
+func (m *Manifest) Validate() error {
+	if m.Format != ManifestFormat {
+		return fmt.Errorf("manifest: format %q instead of %q", m.Format, ManifestFormat)
+	}
+	if err := m.Tokenizer.validate(); err != nil {
+		return fmt.Errorf("manifest: %w", err)
+	}
+	if m.SequenceLength < 1 || m.SequenceLength > math.MaxInt32-1 {
+		return fmt.Errorf("manifest: a sequence length of %d", m.SequenceLength)
+	}
+	if !(m.ValidationShare > 0 && m.ValidationShare < 1) {
+		return fmt.Errorf("manifest: a validation share of %v", m.ValidationShare)
+	}
+	var documents, tokens, size int64
+	for _, s := range m.Sources {
+		if s.Documents < 0 || s.Tokens < 0 || s.Bytes < 0 {
+			return fmt.Errorf("manifest: source %s has a negative count", s.Name)
+		}
+		documents, tokens, size = documents+s.Documents, tokens+s.Tokens, size+s.Bytes
+	}
+	train, validation := m.Splits.Train, m.Splits.Validation
+	if got := train.Documents + validation.Documents; got != documents {
+		return fmt.Errorf("manifest: %d documents in splits but %d in sources", got, documents)
+	}
+	if got := train.Tokens + validation.Tokens; got != tokens+documents {
+		return fmt.Errorf("manifest: %d targets in splits but %d tokens and %d ends of text in sources", got, tokens, documents)
+	}
+	if got := train.Bytes + validation.Bytes; got != size {
+		return fmt.Errorf("manifest: %d bytes in splits but %d in sources", got, size)
+	}
+	return errors.Join(train.validate("train", m.SequenceLength), validation.validate("validation", m.SequenceLength))
+}
+
+func (s SplitInfo) validate(name string, length int) error {
+	if s.Documents < 0 || s.Sequences < 0 || s.Tokens < 0 || s.Bytes < 0 {
+		return fmt.Errorf("manifest: split %s has a negative count", name)
+	}
+	var sequences int64
+	for _, shard := range s.Shards {
+		if shard.Name == "" || shard.Digest == "" || shard.Size < 1 || shard.Sequences < 1 {
+			return fmt.Errorf("manifest: split %s: shard %q of %d bytes and %d sequences with digest %q is not valid", name, shard.Name, shard.Size, shard.Sequences, shard.Digest)
+		}
+		sequences += shard.Sequences
+	}
+	t := int64(length)
+	if sequences != s.Sequences || s.Sequences != s.Tokens/t+min(s.Tokens%t, 1) {
+		return fmt.Errorf("manifest: split %s: %d sequences in shards and %d in the split for %d targets of %d a sequence", name, sequences, s.Sequences, s.Tokens, length)
+	}
+	return nil
+}

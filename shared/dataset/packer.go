@@ -1,0 +1,141 @@
+package dataset
+
+import (
+	"fmt"
+
+	"github.com/apache/arrow/go/v15/arrow"
+)
+
+// packer cuts a split's stream of tokens into sequences and those into shards: see ShardFormat.
+type packer struct {
+	sealer *sealer
+	split  string
+	schema *arrow.Schema
+	info   SplitInfo
+
+	window []uint32 // the sequence being filled
+	ranges []Range  // of the window
+	tokens []uint32 // of the document being added
+
+	output Output // of the shard being written, nil between two
+	shard  *shardWriter
+}
+
+func newPacker(s *sealer, split string) (*packer, error) {
+	names := make([]string, len(s.sources))
+	for i, source := range s.sources {
+		names[i] = source.Name
+	}
+	schema, err := shardSchema(s.tokenizer, s.options.SequenceLength, split, names)
+	if err != nil {
+		return nil, err
+	}
+	p := &packer{sealer: s, split: split, schema: schema, info: SplitInfo{Shards: []Shard{}}}
+	p.window = append(p.window, s.tokenizer.EndOfText)
+	return p, nil
+}
+
+// add appends a document and its end of text to the stream.
+func (p *packer) add(e entry) error {
+	b := p.sealer.batches[e.batch]
+	d, tokens, err := b.Document(int(e.document))
+	if err != nil {
+		return err
+	}
+	p.tokens = append(tokens.AppendTo(p.tokens[:0]), p.sealer.tokenizer.EndOfText)
+	for _, id := range p.tokens {
+		if int64(id) >= int64(p.sealer.tokenizer.Vocab) {
+			return fmt.Errorf("token batch %s: document %s has token %d, outside the vocabulary: %w: tokenize its source again", b.path, d.ID, id, errCorrupt)
+		}
+	}
+	p.info.Documents++
+	p.info.Bytes += d.Bytes
+	width := p.sealer.options.SequenceLength + 1
+	for offset := 0; offset < len(p.tokens); {
+		n := min(width-len(p.window), len(p.tokens)-offset)
+		p.ranges = append(p.ranges, Range{Start: len(p.window), Length: n, Document: d.ID, Source: int(e.source), Row: e.row, Offset: int64(offset)})
+		p.window = append(p.window, p.tokens[offset:offset+n]...)
+		offset += n
+		if len(p.window) == width {
+			if err := p.emit(width - 1); err != nil {
+				return err
+			}
+			p.carry()
+		}
+	}
+	return nil
+}
+
+// carry begins the next window with the last token of this one.
+func (p *packer) carry() {
+	last := p.ranges[len(p.ranges)-1]
+	p.window = append(p.window[:0], p.window[len(p.window)-1])
+	p.ranges = append(p.ranges[:0], Range{Length: 1, Document: last.Document, Source: last.Source, Row: last.Row, Offset: last.Offset + int64(last.Length) - 1})
+}
+
+// emit writes the window as a sequence.
+func (p *packer) emit(valid int) error {
+	o := p.sealer.options
+	if p.shard == nil {
+		if err := p.begin(); err != nil {
+			return err
+		}
+	}
+	if err := p.shard.append(p.window, valid, p.ranges); err != nil {
+		return err
+	}
+	p.info.Sequences++
+	p.info.Tokens += int64(valid)
+	if p.shard.sequences == int64(o.SequencesPerShard) {
+		return p.commit()
+	}
+	return nil
+}
+
+func (p *packer) begin() (err error) {
+	name := fmt.Sprintf("%s-%05d.arrow", p.split, len(p.info.Shards))
+	if p.output, err = p.sealer.create(name); err != nil {
+		return fmt.Errorf("creating shard %s: %w", name, err)
+	}
+	p.shard, err = newShardWriter(p.output, p.schema, p.sealer.tokenizer, p.sealer.options.SequenceLength)
+	return err
+}
+
+func (p *packer) commit() error {
+	shard := Shard{Name: fmt.Sprintf("%s-%05d.arrow", p.split, len(p.info.Shards)), Sequences: p.shard.sequences}
+	if err := p.shard.close(); err != nil {
+		return fmt.Errorf("writing shard %s: %w", shard.Name, err)
+	}
+	output := p.output
+	p.output, p.shard = nil, nil
+	var err error
+	if shard.Digest, shard.Size, err = output.Commit(); err != nil {
+		return fmt.Errorf("committing shard %s: %w", shard.Name, err)
+	}
+	p.info.Shards = append(p.info.Shards, shard)
+	return nil
+}
+
+// finish writes the last, short sequence, padded with ends of text.
+func (p *packer) finish() error {
+	if valid := len(p.window) - 1; valid > 0 {
+		for len(p.window) <= p.sealer.options.SequenceLength {
+			p.window = append(p.window, p.sealer.tokenizer.EndOfText)
+		}
+		if err := p.emit(valid); err != nil {
+			return err
+		}
+	}
+	if p.shard != nil {
+		return p.commit()
+	}
+	return nil
+}
+
+// abort discards a shard that was not committed.
+func (p *packer) abort() error {
+	if p.output == nil {
+		return nil
+	}
+	return p.output.Abort()
+}

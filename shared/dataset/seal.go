@@ -1,0 +1,270 @@
+package dataset
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"slices"
+
+	"github.com/zeebo/xxh3"
+)
+
+// SealOptions are the choices in sealing a dataset.
+type SealOptions struct {
+	// SequenceLength is the number of targets of a sequence, T. Default: 2048.
+	SequenceLength int
+	// SequencesPerShard bounds a shard's size. Default: as many as make 64 MiB of tokens.
+	SequencesPerShard int
+	// Seed decides the order of the documents and which of them validate.
+	Seed uint64
+	// ValidationShare is about the share of documents in the validation split, between 0 and 1. Default: 0.01. Both
+	// splits get a document if there are two.
+	ValidationShare float64
+}
+
+// EnsureDefaults replaces zeros by defaults for the given tokenizer.
+func (o *SealOptions) EnsureDefaults(t TokenizerInfo) {
+	if o.SequenceLength == 0 {
+		o.SequenceLength = 2048
+	}
+	if o.SequencesPerShard == 0 {
+		size := 2
+		if t.wide() {
+			size = 4
+		}
+		o.SequencesPerShard = max(1, (64<<20)/(size*(max(o.SequenceLength, 0)+1)))
+	}
+	if o.ValidationShare == 0 {
+		o.ValidationShare = 0.01
+	}
+}
+
+// Validate reports options that make no dataset.
+func (o SealOptions) Validate() error {
+	if o.SequenceLength < 1 || o.SequenceLength > math.MaxInt32-1 {
+		return fmt.Errorf("a sequence length of %d: it must be positive and fit 31 bits", o.SequenceLength)
+	}
+	if o.SequencesPerShard < 1 {
+		return fmt.Errorf("%d sequences per shard: it must be positive", o.SequencesPerShard)
+	}
+	if !(o.ValidationShare > 0 && o.ValidationShare < 1) {
+		return fmt.Errorf("a validation share of %v: it must lie between 0 and 1", o.ValidationShare)
+	}
+	return nil
+}
+
+// Output is a file being written to wherever the shards are kept.
+type Output interface {
+	io.Writer
+	// Commit makes the file permanent and returns its digest and size in bytes.
+	Commit() (digest string, size int64, err error)
+	// Abort discards the file. It is called at most once and not after Commit.
+	Abort() error
+}
+
+// Seal makes a dataset of the documents in token batches, given by their paths: it shuffles all documents, splits them
+// into train and validation, and writes each split as shards of fixed-length sequences, one at a time, to outputs that
+// create makes. What comes out depends on the documents and options alone, not on how documents lie in batches.
+//
+// Memory grows by 24 bytes a document; tokens stay in the batches.
+func Seal(ctx context.Context, o SealOptions, batches []string, create func(name string) (Output, error)) (*Manifest, error) {
+	s := &sealer{create: create}
+	defer s.close()
+	if err := s.openBatches(batches); err != nil {
+		return nil, err
+	}
+	o.EnsureDefaults(s.tokenizer)
+	if err := o.Validate(); err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
+	}
+	s.options = o
+	if err := s.index(ctx); err != nil {
+		return nil, err
+	}
+	train, validation := s.divide()
+	m := &Manifest{
+		Format: ManifestFormat, Tokenizer: s.tokenizer, SequenceLength: o.SequenceLength,
+		Seed: o.Seed, ValidationShare: o.ValidationShare, Sources: s.sources,
+	}
+	var err error
+	if m.Splits.Train, err = s.writeSplit(ctx, "train", train); err != nil {
+		return nil, err
+	}
+	if m.Splits.Validation, err = s.writeSplit(ctx, "validation", validation); err != nil {
+		return nil, err
+	}
+	return m, m.Validate()
+}
+
+// sealer is the state of one Seal.
+type sealer struct {
+	options   SealOptions
+	create    func(string) (Output, error)
+	paths     []string
+	batches   []*Batch
+	tokenizer TokenizerInfo
+	sources   []Source // by name
+	entries   []entry  // by source and row
+}
+
+// entry is a document waiting to be written.
+type entry struct {
+	batch, document uint32
+	source          uint32
+	validation      bool
+	row             int64
+}
+
+func (s *sealer) close() {
+	for _, b := range s.batches {
+		b.Close()
+	}
+}
+
+func (s *sealer) openBatches(paths []string) error {
+	if len(paths) == 0 {
+		return errors.New("seal: no token batches given")
+	}
+	s.paths = paths
+	for _, path := range paths {
+		b, err := OpenBatch(path)
+		if err != nil {
+			return fmt.Errorf("seal: %w", err)
+		}
+		s.batches = append(s.batches, b)
+		if b.tokenizer != s.batches[0].tokenizer {
+			return fmt.Errorf("seal: %s has %s tokens but %s has %s: tokenize both alike", path, b.tokenizer.Name, paths[0], s.batches[0].tokenizer.Name)
+		}
+	}
+	s.tokenizer = s.batches[0].tokenizer
+	return nil
+}
+
+// index reads what all batches say of their documents, and sorts the documents by source and row.
+func (s *sealer) index(ctx context.Context) error {
+	sources := map[string]*Source{}
+	number := map[string]uint32{} // in order of appearance, until all names are known
+	for bi, b := range s.batches {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		for i := range b.Len() {
+			d, tokens, err := b.Document(i)
+			if err != nil {
+				return fmt.Errorf("seal: %w", err)
+			}
+			if d.Bytes < 0 {
+				return fmt.Errorf("seal: token batch %s: document %d claims %d bytes: %w", b.path, i, d.Bytes, errCorrupt)
+			}
+			source := sources[d.Source]
+			if source == nil {
+				source = &Source{Name: d.Source}
+				sources[d.Source] = source
+				number[d.Source] = uint32(len(number))
+			}
+			source.Documents++
+			source.Tokens += int64(tokens.Len())
+			source.Bytes += d.Bytes
+			s.entries = append(s.entries, entry{
+				batch: uint32(bi), document: uint32(i), source: number[d.Source], row: d.Row,
+				validation: s.validates(xxh3.HashStringSeed(d.ID, s.options.Seed)),
+			})
+		}
+	}
+	if len(s.entries) == 0 {
+		return errors.New("seal: the token batches hold no documents")
+	}
+	rank := make([]uint32, len(number))
+	for i, name := range slices.Sorted(maps.Keys(sources)) {
+		s.sources = append(s.sources, *sources[name])
+		rank[number[name]] = uint32(i)
+	}
+	for i := range s.entries {
+		s.entries[i].source = rank[s.entries[i].source]
+	}
+	slices.SortFunc(s.entries, func(a, b entry) int {
+		return cmp.Or(cmp.Compare(a.source, b.source), cmp.Compare(a.row, b.row))
+	})
+	return s.refuseRepeats()
+}
+
+func (s *sealer) validates(hash uint64) bool {
+	return hash < uint64(math.Ldexp(s.options.ValidationShare, 64))
+}
+
+// refuseRepeats finds a row of a source that came twice: a batch listed twice, or different files of the same name.
+func (s *sealer) refuseRepeats() error {
+	for i := 1; i < len(s.entries); i++ {
+		a, b := s.entries[i-1], s.entries[i]
+		if a.source == b.source && a.row == b.row {
+			return fmt.Errorf("seal: row %d of source %s is in %s and in %s: is a batch listed twice, or do two files have the same name?",
+				a.row, s.sources[a.source].Name, s.paths[a.batch], s.paths[b.batch])
+		}
+	}
+	return nil
+}
+
+// divide returns the documents of each split, in their order by source and row. If chance leaves a split without any,
+// the document whose turn would come first goes there.
+func (s *sealer) divide() (train, validation []entry) {
+	inTrain := func(e entry) bool { return !e.validation }
+	n := len(s.entries)
+	first := permutation(n, mix(s.options.Seed^domainDivide)).At(0)
+	switch {
+	case n == 1:
+		s.entries[0].validation = false
+	case slices.IndexFunc(s.entries, inTrain) < 0:
+		s.entries[first].validation = false
+	case !slices.ContainsFunc(s.entries, func(e entry) bool { return e.validation }):
+		s.entries[first].validation = true
+	}
+	// A stable partition in place would save memory only for an instant: sort by split.
+	slices.SortStableFunc(s.entries, func(a, b entry) int {
+		switch {
+		case a.validation == b.validation:
+			return 0
+		case b.validation:
+			return -1
+		}
+		return 1
+	})
+	split := slices.IndexFunc(s.entries, func(e entry) bool { return e.validation })
+	if split < 0 {
+		split = n
+	}
+	return s.entries[:split], s.entries[split:]
+}
+
+// The permutations of sealing are told apart from each other and from Order's by these.
+const (
+	domainDivide  = 0x646976696465
+	domainShuffle = 0x73687566666c65
+)
+
+// writeSplit writes the documents of a split in shuffled order.
+func (s *sealer) writeSplit(ctx context.Context, name string, entries []entry) (SplitInfo, error) {
+	p, err := newPacker(s, name)
+	if err != nil {
+		return SplitInfo{}, fmt.Errorf("seal: %w", err)
+	}
+	order := permutation(len(entries), mix(s.options.Seed^domainShuffle))
+	for i := range entries {
+		if err = ctx.Err(); err != nil {
+			break
+		}
+		if err = p.add(entries[order.At(i)]); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = p.finish()
+	}
+	if err != nil {
+		return SplitInfo{}, errors.Join(fmt.Errorf("seal: split %s: %w", name, err), p.abort())
+	}
+	return p.info, nil
+}

@@ -1,0 +1,138 @@
+package dataset
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/array"
+	"github.com/apache/arrow/go/v15/arrow/memory"
+)
+
+// ShardFormat is the version of the shard format: an uncompressed Arrow IPC file with one row a sequence of T targets,
+//
+//	tokens: fixed_size_list<uint16>[T+1]    (uint32 if the vocabulary is larger)
+//	valid:  int32
+//	ranges: list<struct<start: int32, length: int32, document: utf8, source: int32, row: int64, offset: int64>>
+//
+// A split is one stream of tokens: an end of text, then every document followed by one. Sequence i holds tokens i*T to
+// i*T+T of it, so that the last token of a sequence is the first of the next and every token but the opening end of text
+// is a target exactly once: target k, tokens[k+1], is predicted from tokens[0..k]. Only the last sequence of a split can
+// be short: its first valid targets count, the rest is padding with ends of text.
+//
+// Ranges say which document each token is from: tokens start to start+length of the sequence are tokens offset to
+// offset+length of that document, the end of text being its last. Neither padding nor the opening end of text is in a
+// range. Source is an index into the names in the metadata.
+const ShardFormat = "bitnet1.shard.v1"
+
+// Range is a run of tokens of a sequence that come from one document.
+type Range struct {
+	Start, Length int    // in the sequence
+	Document      string // id
+	Source        int    // index into the manifest's sources
+	Row           int64  // in the source
+	Offset        int64  // of the first token in the document
+}
+
+// recordBytes is about how many bytes of tokens a record batch of a shard has; it bounds the writer's memory.
+const recordBytes = 4 << 20
+
+// shardColumns is the schema as arrowFile describes it.
+func shardColumns(t TokenizerInfo, length int) string {
+	return fmt.Sprintf("tokens: fixed_size_list[%d]<item: %s>, valid: int32, ranges: list<item: struct<start: int32, length: int32, document: utf8, source: int32, row: int64, offset: int64>>", length+1, t.arrow())
+}
+
+func shardSchema(t TokenizerInfo, length int, split string, sources []string) (*arrow.Schema, error) {
+	names, err := json.Marshal(sources)
+	if err != nil {
+		return nil, err
+	}
+	keys, values := t.metadata(ShardFormat)
+	metadata := arrow.NewMetadata(append(keys, keySequenceLength, keySplit, keySources), append(values, strconv.Itoa(length), split, string(names)))
+	var id arrow.DataType = arrow.PrimitiveTypes.Uint16
+	if t.wide() {
+		id = arrow.PrimitiveTypes.Uint32
+	}
+	return arrow.NewSchema([]arrow.Field{
+		{Name: "tokens", Type: arrow.FixedSizeListOf(int32(length+1), id)},
+		{Name: "valid", Type: arrow.PrimitiveTypes.Int32},
+		{Name: "ranges", Type: arrow.ListOfNonNullable(arrow.StructOf(
+			arrow.Field{Name: "start", Type: arrow.PrimitiveTypes.Int32},
+			arrow.Field{Name: "length", Type: arrow.PrimitiveTypes.Int32},
+			arrow.Field{Name: "document", Type: arrow.BinaryTypes.String},
+			arrow.Field{Name: "source", Type: arrow.PrimitiveTypes.Int32},
+			arrow.Field{Name: "row", Type: arrow.PrimitiveTypes.Int64},
+			arrow.Field{Name: "offset", Type: arrow.PrimitiveTypes.Int64},
+		))},
+	}, &metadata), nil
+}
+
+// shardWriter writes the sequences of one shard.
+type shardWriter struct {
+	file      *arrowWriter
+	record    *array.RecordBuilder
+	perRecord int // sequences in a record batch
+	pending   int
+	sequences int64
+	narrow    []uint16
+}
+
+func newShardWriter(w io.Writer, schema *arrow.Schema, t TokenizerInfo, length int) (*shardWriter, error) {
+	file, err := newArrowWriter(w, schema)
+	if err != nil {
+		return nil, err
+	}
+	size := 2 * (length + 1)
+	if t.wide() {
+		size *= 2
+	}
+	return &shardWriter{file: file, record: array.NewRecordBuilder(memory.NewGoAllocator(), schema), perRecord: max(1, recordBytes/size)}, nil
+}
+
+// append adds a sequence of T+1 tokens.
+func (s *shardWriter) append(tokens []uint32, valid int, ranges []Range) error {
+	list := s.record.Field(0).(*array.FixedSizeListBuilder)
+	list.Append(true)
+	switch ids := list.ValueBuilder().(type) {
+	case *array.Uint16Builder:
+		s.narrow = narrow(s.narrow[:0], tokens)
+		ids.AppendValues(s.narrow, nil)
+	case *array.Uint32Builder:
+		ids.AppendValues(tokens, nil)
+	}
+	s.record.Field(1).(*array.Int32Builder).Append(int32(valid))
+	lists := s.record.Field(2).(*array.ListBuilder)
+	lists.Append(true)
+	item := lists.ValueBuilder().(*array.StructBuilder)
+	for _, r := range ranges {
+		item.Append(true)
+		item.FieldBuilder(0).(*array.Int32Builder).Append(int32(r.Start))
+		item.FieldBuilder(1).(*array.Int32Builder).Append(int32(r.Length))
+		item.FieldBuilder(2).(*array.StringBuilder).Append(r.Document)
+		item.FieldBuilder(3).(*array.Int32Builder).Append(int32(r.Source))
+		item.FieldBuilder(4).(*array.Int64Builder).Append(r.Row)
+		item.FieldBuilder(5).(*array.Int64Builder).Append(r.Offset)
+	}
+	s.sequences++
+	if s.pending++; s.pending >= s.perRecord {
+		return s.flush()
+	}
+	return nil
+}
+
+func (s *shardWriter) flush() error {
+	if s.pending == 0 {
+		return nil
+	}
+	s.pending = 0
+	return s.file.write(s.record)
+}
+
+func (s *shardWriter) close() error {
+	err := s.flush()
+	s.record.Release()
+	return errors.Join(err, s.file.close())
+}
