@@ -1,0 +1,62 @@
+package checkpoint
+
+import (
+	"fmt"
+	"strings"
+
+	"bitnet1/shared/model"
+	"bitnet1/shared/safetensors"
+)
+
+// What the optimizer keeps is named as in PyTorch's optimizers, with the parameter's name behind.
+const (
+	meanPrefix   = "exp_avg."
+	squarePrefix = "exp_avg_sq."
+	masterPrefix = "master."
+	updatesName  = "updates"
+)
+
+// OptimizerTensors lists the optimizer's state as tensors of a State. They share memory with s.
+func OptimizerTensors(s model.State) []safetensors.Tensor {
+	list := []safetensors.Tensor{{Name: updatesName, Data: []int64{int64(s.Updates)}}}
+	for _, group := range []struct {
+		prefix     string
+		parameters []model.Parameter
+	}{{meanPrefix, s.ExpAvg}, {squarePrefix, s.ExpAvgSq}, {masterPrefix, s.Masters}} {
+		for _, p := range group.parameters {
+			list = append(list, safetensors.Tensor{Name: group.prefix + p.Name, Shape: p.Shape, Data: p.Data})
+		}
+	}
+	return list
+}
+
+// Optimizer picks the optimizer's state out of s.Tensors; other tensors are left alone. Whether it is complete is for
+// the model to say that it is restored into.
+func (s State) Optimizer() (model.State, error) {
+	out := model.State{Updates: -1}
+	for _, t := range s.Tensors {
+		if t.Name == updatesName {
+			if n, ok := t.Data.([]int64); ok && len(n) == 1 && n[0] >= 0 {
+				out.Updates = int(n[0])
+			}
+			continue
+		}
+		for prefix, list := range map[string]*[]model.Parameter{
+			meanPrefix: &out.ExpAvg, squarePrefix: &out.ExpAvgSq, masterPrefix: &out.Masters,
+		} {
+			name, ok := strings.CutPrefix(t.Name, prefix)
+			if !ok {
+				continue
+			}
+			data, ok := t.Data.([]float32)
+			if !ok {
+				return out, fmt.Errorf("training state: tensor %q holds %T, want float32", t.Name, t.Data)
+			}
+			*list = append(*list, model.Parameter{Name: name, Shape: t.Shape, Data: data})
+		}
+	}
+	if out.Updates < 0 {
+		return out, fmt.Errorf("training state: tensor %q, the number of updates, is missing or no count", updatesName)
+	}
+	return out, nil
+}
