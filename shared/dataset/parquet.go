@@ -200,7 +200,7 @@ func (p *parquetReader) lost(l *leaf, err error) error {
 	if err == io.EOF {
 		return fmt.Errorf("row group %d: column %s ends %d rows early: the file is corrupt: fetch it again", p.group-1, l.path, p.groupRows)
 	}
-	return fmt.Errorf("row group %d, column %s: %w", p.group-1, l.path, err)
+	return fmt.Errorf("row group %d, column %s: %w: the file is corrupt: fetch it again", p.group-1, l.path, err)
 }
 
 // openGroup goes on to the next row group, or returns io.EOF.
@@ -292,7 +292,7 @@ func (l *leaf) row(dst [][]byte) ([][]byte, error) {
 		var value []byte
 		if l.column.MaxDefinitionLevel() == 0 || l.def[l.level] == l.column.MaxDefinitionLevel() {
 			if l.value == l.valuesRead {
-				return dst, fmt.Errorf("fewer values than levels: the file is corrupt")
+				return dst, fmt.Errorf("fewer values than levels")
 			}
 			value = l.values[l.value]
 			if value == nil {
