@@ -194,24 +194,55 @@ func (h *head) rankWeights(pointers []int32) (w [maxSurvivors]float64) {
 	return w
 }
 
+// readRanked writes the weighted sum of the survivors' values: of the 2^survivors sums that there are, each channel picks
+// one with its bits.
 func (h *head) readRanked(dst []float32, pointers []int32) {
-	w := h.rankWeights(pointers)
-	row := func(r int) []uint64 { return h.qkv.row(h.row0 + int(pointers[r])) }
+	alive := 0
+	for alive < len(pointers) && pointers[alive] >= 0 {
+		alive++
+	}
+	w := h.rankWeights(pointers[:alive])
 	at := 2*h.Heads*h.HeadDim + h.col
-	for i := range dst {
-		var sum float64
-		for r, u := range pointers {
-			if u < 0 {
-				break
+	var sums [1 << fewSurvivors]float32
+	if alive <= fewSurvivors {
+		for pattern := range 1 << alive {
+			sums[pattern] = signedSum(w[:alive], pattern)
+		}
+	}
+	for from := 0; from < len(dst); from += 64 {
+		part := dst[from:min(from+64, len(dst))]
+		var words [maxSurvivors]uint64
+		for r, u := range pointers[:alive] {
+			words[r] = bitsAt(h.qkv.row(h.row0+int(u)), at+from, len(part))
+		}
+		for i := range part {
+			pattern := 0
+			for r, word := range words[:alive] {
+				pattern |= int(word>>i&1) << r
 			}
-			if row(r)[(at+i)>>6]>>((at+i)&63)&1 == 1 {
-				sum += w[r]
+			if alive <= fewSurvivors {
+				part[i] = sums[pattern]
 			} else {
-				sum -= w[r]
+				part[i] = signedSum(w[:alive], pattern)
 			}
 		}
-		dst[i] = float32(sum)
 	}
+}
+
+// fewSurvivors is up to how many survivors all sums are tabulated.
+const fewSurvivors = 4
+
+// signedSum adds w[r] where bit r of pattern is set and subtracts it elsewhere, in the order of ranks.
+func signedSum(w []float64, pattern int) float32 {
+	var sum float64
+	for r, v := range w {
+		if pattern>>r&1 == 1 {
+			sum += v
+		} else {
+			sum -= v
+		}
+	}
+	return float32(sum)
 }
 
 // readAll is softmax attention.

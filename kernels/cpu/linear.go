@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"math"
-	"math/bits"
 
 	"bitnet1/kernels"
 )
@@ -144,59 +143,6 @@ func (d *Device) binaryProducts(x kernels.Activation, l kernels.Linear) products
 	return func(dst []float32, r0, r1, o0, o1 int) { binaryProduct(dst, p, w, r0, r1, o0, o1) }
 }
 
-// channelsPerBlock channels of a weight stay in the first cache while a block of rows passes over them.
-const channelsPerBlock = 128
-
-func binaryProduct(dst []float32, x, w *planes, r0, r1, o0, o1 int) {
-	unit, width := scale(x.bits), o1-o0
-	for o := o0; o < o1; o += channelsPerBlock {
-		end := min(o+channelsPerBlock, o1)
-		for r := r0; r < r1; r++ {
-			part := dst[(r-r0)*width+o-o0:][:end-o]
-			levels(part, x, w, r, o)
-			if x.bits > 1 {
-				for i := range part {
-					part[i] *= unit
-				}
-			}
-		}
-	}
-}
-
-// levels writes Σ_b 2^b (x_b · w) of row r and channels o.. to dst. All partial sums are integers below 2^24: exact.
-func levels(dst []float32, x, w *planes, r, o int) {
-	row, stride := x.row(r), x.stride
-	pops := x.pops[r*x.bits:][:x.bits]
-	var fixed int32 // Σ_b 2^b (K - 2 pop(x_b))
-	for b, n := range pops {
-		fixed += (int32(x.cols) - 2*n) << b
-	}
-	ones := int32(1)<<x.bits - 1 // Σ_b 2^b
-	for i := range dst {
-		channel := w.words[(o+i)*stride:][:stride]
-		var sum int32
-		for b := range pops {
-			sum += andCount(row[b*stride:][:stride], channel) << b
-		}
-		dst[i] = float32(fixed - 2*ones*w.pops[o+i] + 4*sum)
-	}
-}
-
-// andCount is pop(x & w).
-func andCount(x, w []uint64) int32 {
-	n := 0
-	w = w[:len(x)]
-	for len(x) >= 4 {
-		n += bits.OnesCount64(x[0]&w[0]) + bits.OnesCount64(x[1]&w[1]) +
-			bits.OnesCount64(x[2]&w[2]) + bits.OnesCount64(x[3]&w[3])
-		x, w = x[4:], w[4:]
-	}
-	for i, v := range x {
-		n += bits.OnesCount64(v & w[i])
-	}
-	return int32(n)
-}
-
 // LinearSigns writes the signs of a linear's output, and where its gradient passes.
 func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
 	d.run("LinearSigns", func() {
@@ -256,10 +202,8 @@ func (d *Device) maskGradient(du []float32, pass *planes, out int) []float32 {
 			words := pass.row(r)
 			src, dst := du[r*out:][:out], masked[r*out:][:out]
 			for o, v := range src {
-				if words[o>>6]>>(o&63)&1 == 0 {
-					v = 0
-				}
-				dst[o] = v
+				keep := -uint32(words[o>>6] >> (o & 63) & 1)
+				dst[o] = math.Float32frombits(math.Float32bits(v) & keep)
 			}
 		}
 	})

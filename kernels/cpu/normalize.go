@@ -51,9 +51,7 @@ func (p *planes) quantize(r int, a []float64) {
 	for i, v := range a {
 		var index int
 		if p.bits == 1 {
-			if v >= 0 {
-				index = 1
-			}
+			index = int(^math.Float64bits(v+0) >> 63) // no branch: signs are unpredictable
 		} else {
 			index = int(min(max(math.RoundToEven(v/step-0.5)+half, 0), 2*half-1))
 		}

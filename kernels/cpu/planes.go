@@ -2,10 +2,14 @@ package cpu
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 
 	"bitnet1/kernels"
 )
+
+// wordsPerStep words are what a wide register holds; rows are padded to whole ones.
+const wordsPerStep = 4
 
 // planes keeps the planes of a row together: plane b of row r starts at word (r*bits + b) * stride.
 type planes struct {
@@ -20,7 +24,7 @@ func (d *Device) NewPlanes(rows, cols, bits int) (kernels.Planes, error) {
 	if rows < 0 || cols < 1 || bits < 1 || bits > 8 {
 		return nil, fmt.Errorf("cpu: cannot make %d × %d values of %d bits: want 1 to 8 bits", rows, cols, bits)
 	}
-	stride := (cols + 63) / 64
+	stride := (cols + 64*wordsPerStep - 1) / (64 * wordsPerStep) * wordsPerStep
 	if err := checkSize("words of bit planes", rows*bits*stride); err != nil {
 		return nil, err
 	}
@@ -36,9 +40,15 @@ func (p *planes) Slice(from, to int) kernels.Planes {
 	return &planes{to - from, p.cols, p.bits, p.stride, p.words[from*n : to*n], p.pops[from*p.bits : to*p.bits]}
 }
 
-// DownloadPlanes copies the words of src, whose layout is the canonical one.
+// DownloadPlanes copies the words of src without the padding beyond whole words.
 func (d *Device) DownloadPlanes(dst []uint64, src kernels.Planes) error {
-	d.run("DownloadPlanes", func() { copy(dst, src.(*planes).words[:len(dst)]) })
+	d.run("DownloadPlanes", func() {
+		p := src.(*planes)
+		n := (p.cols + 63) / 64
+		for i := range p.rows * p.bits {
+			copy(dst[i*n:][:n], p.words[i*p.stride:])
+		}
+	})
 	return d.err
 }
 
@@ -60,27 +70,25 @@ func (p *planes) count(r int) {
 	}
 }
 
-// packSigns writes the signs of x, sign(0) = +1, to the words of one plane.
+// packSigns writes the signs of x, sign(0) = +1, to the words of one plane. It has no branches: signs are unpredictable.
 func packSigns(words []uint64, x []float32) {
 	for i := range words {
 		var w uint64
-		for j, v := range x[i*64 : min(len(x), i*64+64)] {
-			if v >= 0 {
-				w |= 1 << j
-			}
+		part := x[min(len(x), i*64):min(len(x), i*64+64)]
+		for j, v := range part {
+			w |= uint64(math.Float32bits(v+0)>>31) << j // -0 + 0 is +0
 		}
-		words[i] = w
+		words[i] = ^w & (1<<len(part) - 1)
 	}
 }
 
 // packPass writes where |x| <= 1 to the words of one plane.
 func packPass(words []uint64, x []float32) {
+	const one = 0x3f800000
 	for i := range words {
 		var w uint64
-		for j, v := range x[i*64 : min(len(x), i*64+64)] {
-			if v >= -1 && v <= 1 {
-				w |= 1 << j
-			}
+		for j, v := range x[min(len(x), i*64):min(len(x), i*64+64)] {
+			w |= uint64((math.Float32bits(v)&0x7fffffff-one-1)>>31) << j
 		}
 		words[i] = w
 	}
