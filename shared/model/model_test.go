@@ -1,0 +1,436 @@
+package model
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"bitnet1/kernels/cpu"
+	"bitnet1/kernels/float16"
+)
+
+// small is a model whose widths are no multiples of a word.
+func small() Config {
+	c := Config{Vocab: 31, D: 36, Layers: 2, Heads: 3, FF: 70, Seq: 12, Alibi: true, Eps: 1e-5, StreamBits: 1}
+	return c.V76()
+}
+
+func build(t *testing.T, c Config, workers int, o Options) *Model {
+	t.Helper()
+	m, err := New(c, cpu.New(cpu.Options{Workers: workers}), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Init(5); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// sequences draws tokens and targets, some of which are not to be predicted.
+func sequences(c Config, n int, seed uint64) (tokens, targets []int32) {
+	r := rand.New(rand.NewPCG(seed, 0))
+	for range n * c.Seq {
+		tokens = append(tokens, int32(r.IntN(c.Vocab)))
+		targets = append(targets, int32(r.IntN(c.Vocab+1)-1))
+	}
+	return tokens, targets
+}
+
+// train does steps from..to-1 of a fixed schedule.
+func train(t *testing.T, m *Model, from, to int) {
+	t.Helper()
+	for step := from; step < to; step++ {
+		tokens, targets := sequences(m.Config(), 2*m.Options().Batch, uint64(step))
+		err := m.Step(tokens, targets, Update{
+			Settings: Settings{Gamma: 0.6, Gumbel: true, Seed: 9, Step: uint64(step)}, LearningRate: 3e-3, Decay: 0.1, MaxNorm: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func parametersOf(t *testing.T, m *Model) []Parameter {
+	t.Helper()
+	list, err := m.Parameters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func sameParameters(t *testing.T, what string, a, b []Parameter) {
+	t.Helper()
+	for i := range a {
+		if a[i].Name != b[i].Name || !slices.Equal(a[i].Data, b[i].Data) {
+			t.Errorf("%s: %s differs", what, a[i].Name)
+		}
+	}
+}
+
+func variants() map[string]Config {
+	strict := small()
+	levels, alone, soft := small(), small(), small()
+	levels.StreamBits = 4
+	alone.StreamBits, alone.KShiftSelf = StreamFloat, false
+	soft.Attention = Softmax
+	return map[string]Config{"strict": strict, "stream 4": levels, "stream float": alone, "pointer": small().V75(), "softmax": soft}
+}
+
+// Training ends with the same bits on any number of workers.
+func TestWorkersDoNotMatter(t *testing.T) {
+	for name, c := range variants() {
+		one := build(t, c, 1, Options{Batch: 2})
+		train(t, one, 0, 3)
+		for _, workers := range []int{2, 5} {
+			many := build(t, c, workers, Options{Batch: 2})
+			train(t, many, 0, 3)
+			sameParameters(t, fmt.Sprintf("%s, %d workers", name, workers), parametersOf(t, one), parametersOf(t, many))
+		}
+	}
+}
+
+// A run that was saved, loaded into another model and continued ends with the bits of one that was not.
+func TestResumeIsEqual(t *testing.T) {
+	for name, c := range variants() {
+		for _, bits := range []int{16, 32} {
+			o := Options{Batch: 2, ScaleBits: bits}
+			whole := build(t, c, 2, o)
+			train(t, whole, 0, 6)
+
+			first := build(t, c, 2, o)
+			train(t, first, 0, 3)
+			state, err := first.State()
+			if err != nil {
+				t.Fatal(err)
+			}
+			second := build(t, c, 2, o)
+			train(t, second, 40, 41) // whatever was in it must not matter
+			if err := second.Load(parametersOf(t, first)); err != nil {
+				t.Fatal(err)
+			}
+			if err := second.SetState(state); err != nil {
+				t.Fatal(err)
+			}
+			train(t, second, 3, 6)
+			sameParameters(t, fmt.Sprintf("%s, %d bits", name, bits), parametersOf(t, whole), parametersOf(t, second))
+		}
+	}
+}
+
+// Scales are float16 values throughout, but small updates are not lost.
+func TestScalesAreHalves(t *testing.T) {
+	m := build(t, small(), 2, Options{Batch: 1})
+	train(t, m, 0, 3)
+	for _, p := range parametersOf(t, m) {
+		if !strings.HasSuffix(p.Name, ".alpha") && !strings.HasSuffix(p.Name, ".theta") {
+			continue
+		}
+		for _, v := range p.Data {
+			if float16.Round(v) != v {
+				t.Fatalf("%s holds %v, which is no float16 value", p.Name, v)
+			}
+		}
+	}
+	state, err := m.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	finer := false
+	for _, p := range state.Masters {
+		for _, v := range p.Data {
+			finer = finer || float16.Round(v) != v
+		}
+	}
+	if !finer {
+		t.Error("the masters hold nothing finer than float16")
+	}
+}
+
+// A model for inference, another batch size and a partly filled batch all give the losses that training sees.
+func TestInferenceEqualsTraining(t *testing.T) {
+	for name, c := range variants() {
+		m := build(t, c, 2, Options{Batch: 3})
+		train(t, m, 0, 2)
+		tokens, targets := sequences(c, 3, 77)
+		s := Settings{Gamma: 0.6}
+		want, err := m.Losses(tokens, targets, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := build(t, c, 1, Options{Batch: 2, Inference: true})
+		if err := other.Load(parametersOf(t, m)); err != nil {
+			t.Fatal(err)
+		}
+		var got []float32
+		for _, cut := range [][2]int{{0, 2}, {2, 3}} {
+			from, to := cut[0]*c.Seq, cut[1]*c.Seq
+			part, err := other.Losses(tokens[from:to], targets[from:to], s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, part...)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: losses differ", name)
+		}
+		if err := m.Backward(tokens, targets, s); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := m.Result(); err != nil || math.Abs(r.Loss-mean(want, targets)) > 1e-6 {
+			t.Errorf("%s: Backward saw loss %v (%v), want %v", name, r.Loss, err, mean(want, targets))
+		}
+		if err := other.Backward(tokens, targets, s); err == nil {
+			t.Errorf("%s: Backward worked without gradients", name)
+		}
+	}
+}
+
+// mean over the targets that are to be predicted.
+func mean(losses []float32, targets []int32) float64 {
+	var sum, n float64
+	for i, v := range losses {
+		sum += float64(v)
+		if targets[i] >= 0 {
+			n++
+		}
+	}
+	return sum / n
+}
+
+// No token may depend on a later one.
+func TestCausal(t *testing.T) {
+	for name, c := range variants() {
+		m := build(t, c, 2, Options{})
+		tokens, _ := sequences(c, 1, 3)
+		before, err := m.Logits(tokens, 0, c.Seq, Settings{Gamma: 0.5})
+		if err != nil {
+			t.Fatal(err)
+		}
+		const changed = 7
+		tokens[changed] = (tokens[changed] + 1) % int32(c.Vocab)
+		after, err := m.Logits(tokens, 0, c.Seq, Settings{Gamma: 0.5})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(before[:changed*c.Vocab], after[:changed*c.Vocab]) {
+			t.Errorf("%s: a later token changed earlier logits", name)
+		}
+		if slices.Equal(before[changed*c.Vocab:], after[changed*c.Vocab:]) {
+			t.Errorf("%s: a token changed nothing", name)
+		}
+	}
+}
+
+// Gradients of one batch are those of its parts, added up.
+func TestMicroBatches(t *testing.T) {
+	c := small()
+	whole, parts := build(t, c, 2, Options{Batch: 4}), build(t, c, 2, Options{Batch: 1})
+	tokens, targets := sequences(c, 4, 8)
+	for _, m := range []*Model{whole, parts} {
+		if err := m.Backward(tokens, targets, Settings{Gamma: 0.5}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, _ := whole.Gradients()
+	b, err := parts.Gradients()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range a {
+		want := make([]float64, len(a[i].Data))
+		for j, v := range a[i].Data {
+			want[j] = float64(v)
+		}
+		if d := distance(b[i].Data, want); d > 1e-5 {
+			t.Errorf("%s differs by %.2g of its norm", a[i].Name, d)
+		}
+	}
+}
+
+// Where the loss is smooth, gradients are its derivatives: what follows the last sign, on an unquantized stream.
+func TestFiniteDifferences(t *testing.T) {
+	c := small()
+	c.StreamBits = StreamFloat
+	m := build(t, c, 2, Options{Batch: 2, ScaleBits: 32})
+	tokens, targets := sequences(c, 2, 4)
+	if err := m.Backward(tokens, targets, Settings{Gamma: 0.5}); err != nil {
+		t.Fatal(err)
+	}
+	gradients, err := m.Gradients()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := parametersOf(t, m)
+	loss := func() float64 {
+		if err := m.Load(list); err != nil {
+			t.Fatal(err)
+		}
+		losses, err := m.Losses(tokens, targets, Settings{Gamma: 0.5})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return mean(losses, targets)
+	}
+	for i, p := range list {
+		if !slices.Contains([]string{"norm_out", "codebook.alpha", "codebook.theta", "blocks.1.down.alpha", "blocks.1.down.theta"}, p.Name) {
+			continue
+		}
+		// Along the gradient the slope is its norm.
+		var norm float64
+		for _, g := range gradients[i].Data {
+			norm += float64(g) * float64(g)
+		}
+		norm = math.Sqrt(norm)
+		kept := slices.Clone(p.Data)
+		const h = 3e-3
+		move := func(by float64) float64 {
+			for j, g := range gradients[i].Data {
+				p.Data[j] = kept[j] + float32(by*float64(g)/norm)
+			}
+			return loss()
+		}
+		slope := (move(h) - move(-h)) / (2 * h)
+		copy(p.Data, kept)
+		if math.Abs(slope-norm) > 5e-3*norm {
+			t.Errorf("%s: the gradient's norm is %.6g, the slope along it %.6g", p.Name, norm, slope)
+		}
+	}
+}
+
+// Once the blend has reached the signs, bonsai is the strict model.
+func TestBonsaiEndsStrict(t *testing.T) {
+	c := small()
+	strict, bonsai := build(t, c, 2, Options{Batch: 1}), build(t, c, 2, Options{Batch: 1, Bonsai: true})
+	tokens, targets := sequences(c, 1, 6)
+	want, err := strict.Losses(tokens, targets, Settings{Gamma: 0.5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mix := range []float64{0, 0.5, 1} {
+		got, err := bonsai.Losses(tokens, targets, Settings{Gamma: 0.5, Mix: mix})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slices.Equal(got, want) != (mix == 1) {
+			t.Errorf("mix %v: equal to the strict model is %v", mix, mix != 1)
+		}
+	}
+}
+
+// Gumbel noise is a function of seed and step, and evaluation has none.
+func TestGumbelNoise(t *testing.T) {
+	c := small().V75()
+	m := build(t, c, 2, Options{})
+	tokens, targets := sequences(c, 1, 2)
+	losses := func(s Settings) []float32 {
+		l, err := m.Losses(tokens, targets, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	drawn := losses(Settings{Gumbel: true, Seed: 1, Step: 4})
+	if !slices.Equal(drawn, losses(Settings{Gumbel: true, Seed: 1, Step: 4})) {
+		t.Error("the same seed and step drew other noise")
+	}
+	for _, s := range []Settings{{Gumbel: true, Seed: 2, Step: 4}, {Gumbel: true, Seed: 1, Step: 5}, {}} {
+		if slices.Equal(drawn, losses(s)) {
+			t.Errorf("%+v gave the losses of another seed or step", s)
+		}
+	}
+}
+
+func TestRefusesWrongInput(t *testing.T) {
+	c := small()
+	m := build(t, c, 1, Options{Batch: 2})
+	tokens, targets := sequences(c, 2, 1)
+	spoilt := slices.Clone(tokens)
+	spoilt[3] = int32(c.Vocab)
+	for name, call := range map[string]func() error{
+		"short":    func() error { _, err := m.Losses(tokens[:c.Seq-1], targets[:c.Seq-1], Settings{}); return err },
+		"token":    func() error { _, err := m.Losses(spoilt, targets, Settings{}); return err },
+		"target":   func() error { return m.Backward(tokens, spoilt, Settings{}) },
+		"partial":  func() error { return m.Backward(tokens[:c.Seq], targets[:c.Seq], Settings{}) },
+		"nothing":  func() error { return m.Backward(tokens, slices.Repeat([]int32{-1}, len(tokens)), Settings{}) },
+		"noise":    func() error { _, err := m.Logits(tokens, 0, 1, Settings{Noise: [][]float32{{1}}}); return err },
+		"layer":    func() error { _, err := m.Pointers(2); return err },
+		"missing":  func() error { return m.Load(parametersOf(t, m)[1:]) },
+		"repeated": func() error { return m.Load(append(parametersOf(t, m), parametersOf(t, m)[0])) },
+		"state":    func() error { return m.SetState(State{}) },
+	} {
+		if call() == nil {
+			t.Errorf("%s: wrong input was accepted", name)
+		}
+	}
+	if _, err := m.Losses(tokens, targets, Settings{Gamma: 0.5}); err != nil {
+		t.Errorf("after refusals the model must still work: %v", err)
+	}
+}
+
+// The initial distribution is the reference's.
+func TestInitialValues(t *testing.T) {
+	c, _ := Preset("nano")
+	m := build(t, c, 1, Options{Inference: true, ScaleBits: 32, Seq: 1})
+	for _, p := range parametersOf(t, m) {
+		var sum, squares float64
+		for _, v := range p.Data {
+			sum, squares = sum+float64(v), squares+float64(v)*float64(v)
+		}
+		n := float64(len(p.Data))
+		switch {
+		case strings.HasSuffix(p.Name, ".weight"):
+			want := 1 / float64(p.Shape[1])
+			if math.Abs(sum/n) > 5*math.Sqrt(want/n) || math.Abs(squares/n-want) > 8*want/math.Sqrt(n) {
+				t.Errorf("%s: mean %v, mean square %v, want 0 and %v", p.Name, sum/n, squares/n, want)
+			}
+		case p.Name == "blocks.0.attn.o.alpha" && p.Data[0] != float32(1/math.Sqrt(2*float64(c.Layers))/math.Sqrt(float64(c.D))),
+			p.Name == "codebook.alpha" && p.Data[0] != float32(1/math.Sqrt(float64(c.D))):
+			t.Errorf("%s is %v", p.Name, p.Data[0])
+		}
+	}
+}
+
+func TestSchedules(t *testing.T) {
+	for _, c := range []struct{ got, want float64 }{
+		{WarmupCosine(0, 10, 100, 1, 0.1), 0.1},
+		{WarmupCosine(9, 10, 100, 1, 0.1), 1},
+		{WarmupCosine(10, 10, 100, 1, 0.1), 1},
+		{WarmupCosine(99, 10, 100, 1, 0.1), 0.1},
+		{WarmupCosine(500, 10, 100, 1, 0.1), 0.1},
+		{Geometric(0, 101, 0.9, 0.1), 0.9},
+		{Geometric(50, 101, 0.9, 0.1), 0.3},
+		{Geometric(100, 101, 0.9, 0.1), 0.1},
+		{MixAt(0, 100, 0.6), 0},
+		{MixAt(30, 100, 0.6), 0.5},
+		{MixAt(60, 100, 0.6), 1},
+		{MixAt(0, 100, 0), 1},
+	} {
+		if math.Abs(c.got-c.want) > 1e-12 {
+			t.Errorf("got %v, want %v", c.got, c.want)
+		}
+	}
+}
+
+// One training step of the nano preset on all cores.
+func BenchmarkNanoStep(b *testing.B) {
+	c, _ := Preset("nano")
+	const batch = 8
+	m, err := New(c, cpu.New(cpu.Options{}), Options{Batch: batch})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := m.Init(1); err != nil {
+		b.Fatal(err)
+	}
+	tokens, targets := sequences(c, batch, 1)
+	for b.Loop() {
+		if err := m.Step(tokens, targets, Update{Settings: Settings{Gamma: 0.5}, LearningRate: 1e-3, MaxNorm: 1}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(len(tokens))*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+}
