@@ -138,18 +138,26 @@ func (j Journal) Runs() ([]string, error) {
 
 // Link makes runs/<run>/<stage>/<name> a relative link to the artifact ref.
 func (j Journal) Link(run, stage string, ref artifact.Ref) error {
-	dir := filepath.Join(j.RunDir(run), stage)
+	return Symlink(filepath.Join(j.dir, "objects", ref.Digest[:2], ref.Digest), filepath.Join(j.RunDir(run), stage, ref.Name))
+}
+
+// Symlink makes link point to target, relative to its own folder, replacing
+// what is there.
+func Symlink(target, link string) error {
+	dir := filepath.Dir(link)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	target := filepath.Join("..", "..", "..", "objects", ref.Digest[:2], ref.Digest)
-	link := filepath.Join(dir, ref.Name)
-	if old, err := os.Readlink(link); err == nil && old == target {
+	relative, err := filepath.Rel(dir, target)
+	if err != nil {
+		return err
+	}
+	if old, err := os.Readlink(link); err == nil && old == relative {
 		return nil
 	}
 	temporary := link + ".new"
 	_ = os.Remove(temporary)
-	if err := os.Symlink(target, temporary); err != nil {
+	if err := os.Symlink(relative, temporary); err != nil {
 		return err
 	}
 	return os.Rename(temporary, link)

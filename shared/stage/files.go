@@ -7,6 +7,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	"bitnet1/shared/artifact"
+	"bitnet1/shared/event"
 )
 
 // Files is what a user named on the command line of a one-shot run.
@@ -53,4 +54,32 @@ func mentioned(body []byte) []artifact.Ref {
 		}
 	}
 	return refs
+}
+
+// Checkpoints makes an event of every checkpoint that the command line names,
+// with the dataset of --dataset. It is the Files of stages that answer
+// checkpoints and need their dataset.
+func Checkpoints(in *Files) ([]event.CheckpointSaved, error) {
+	manifest, err := in.AddDataset()
+	if err != nil {
+		return nil, err
+	}
+	all, err := BareCheckpoints(in)
+	for i := range all {
+		all[i].Manifest = manifest
+	}
+	return all, err
+}
+
+// BareCheckpoints is Checkpoints for stages that need no dataset.
+func BareCheckpoints(in *Files) ([]event.CheckpointSaved, error) {
+	var all []event.CheckpointSaved
+	for _, file := range in.In {
+		ref, err := in.Add("checkpoint", "application/vnd.safetensors", file)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, event.CheckpointSaved{Model: ref})
+	}
+	return all, nil
 }

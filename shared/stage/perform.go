@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -152,16 +151,18 @@ func (p *performer[P, E]) newJob(t task[P, E], r *record) *Job[P] {
 			return p.announce(ctx, t, r, output{Kind: body.Kind(), Body: raw})
 		},
 		progress: func(pr Progress) { p.report(t.run, r.Key, pr) },
-		logPath:  func(name string) (string, error) { return p.logPath(t.run, name) },
+		show:     func(path, name string) error { return p.show(t.run, path, name) },
 	}
 }
 
-func (p *performer[P, E]) logPath(run, name string) (string, error) {
-	dir := p.journal.LogDir(run)
+// show links name, in the folder where people look for the run's outputs of the
+// stage, to the file at path.
+func (p *performer[P, E]) show(run, path, name string) error {
+	dir := filepath.Join(p.journal.RunDir(run), p.spec.Name)
 	if p.folder != nil {
 		dir = p.folder.Dir()
 	}
-	return filepath.Join(dir, name), os.MkdirAll(dir, 0o755)
+	return journal.Symlink(path, filepath.Join(dir, name))
 }
 
 // announce makes an output public: a link for people to every artifact that the

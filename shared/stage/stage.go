@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 
 	"bitnet1/shared/artifact"
 	"bitnet1/shared/event"
@@ -108,7 +109,7 @@ type Job[P any] struct {
 	record   *record
 	emit     func(context.Context, *record, event.Body) error
 	progress func(Progress)
-	logPath  func(name string) (string, error)
+	show     func(path, name string) error
 }
 
 // Path returns the file that holds an input's bytes, its digest checked.
@@ -135,8 +136,17 @@ func (j *Job[P]) Progress(p Progress) { j.progress(p) }
 // removed when the job is committed.
 func (j *Job[P]) Scratch() (string, error) { return j.record.scratch() }
 
-// LogPath is where a log of the run with this file name is kept.
-func (j *Job[P]) LogPath(name string) (string, error) { return j.logPath(name) }
+// LiveFile is the path of a file in Scratch that people see, under its name,
+// beside the job's artifacts while the job is at work: a log, say. At the end
+// the job makes an artifact of that name, which takes its place.
+func (j *Job[P]) LiveFile(name string) (string, error) {
+	dir, err := j.Scratch()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, name)
+	return path, j.show(path, name)
+}
 
 // Emitted returns what the job announced in earlier attempts, oldest first, for
 // work that continues where it was interrupted.

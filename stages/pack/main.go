@@ -1,0 +1,65 @@
+// Command pack is the stage that packs a checkpoint into a .bit2 file: one bit
+// a weight, float16 scales and thresholds. It reads back what it wrote before
+// it says so.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/bit2"
+	"bitnet1/shared/checkpoint"
+	"bitnet1/shared/event"
+	"bitnet1/shared/stage"
+)
+
+// Params are the stage's parameters: there are none.
+type Params struct{}
+
+func main() {
+	os.Exit(stage.Main(stage.Spec[Params, event.CheckpointSaved]{
+		Name:    "pack",
+		About:   "pack a checkpoint into a .bit2 file: one bit a weight",
+		Example: "pack run --in model/step-000600.safetensors --out packed",
+		Version: "1",
+		Work:    pack,
+		Files:   stage.BareCheckpoints,
+		Emits:   []event.Body{event.PackWritten{}},
+	}, os.Args))
+}
+
+func pack(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved) error {
+	path, err := job.Path(in.Model)
+	if err != nil {
+		return err
+	}
+	saved, err := checkpoint.Read(path)
+	if err != nil {
+		return stage.Refuse(err)
+	}
+	ref, err := write(job, saved)
+	if err != nil {
+		return err
+	}
+	if path, err = job.Path(ref); err != nil {
+		return err
+	}
+	if _, err := bit2.Read(path); err != nil {
+		return fmt.Errorf("reading back %s: %w", ref, err)
+	}
+	return job.Emit(ctx, event.PackWritten{Step: int(saved.Step), Model: in.Model, Pack: ref})
+}
+
+func write(job *stage.Job[Params], saved checkpoint.Model) (artifact.Ref, error) {
+	w, err := job.Create("bit2", "application/x-bit2", fmt.Sprintf("step-%06d.bit2", saved.Step))
+	if err != nil {
+		return artifact.Ref{}, err
+	}
+	defer w.Abort()
+	if err := bit2.Write(w, saved); err != nil {
+		return artifact.Ref{}, stage.Refuse(err)
+	}
+	return w.Commit()
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"bitnet1/shared/dataset"
+)
+
+// batches gives the sequences of every step. They are a function of the
+// dataset, the seed and the step alone: sequence number n of the run is number
+// n mod N of the split of N sequences, in the order of epoch n / N.
+type batches struct {
+	split *dataset.Split
+	seed  uint64
+	seq   int // targets of a sequence
+	per   int // sequences in a step
+
+	epoch  int
+	order  dataset.Permutation
+	buffer []int32
+}
+
+func newBatches(split *dataset.Split, seed uint64, seq, per int) *batches {
+	return &batches{split: split, seed: seed, seq: seq, per: per, order: dataset.Order(split.Len(), seed, 0)}
+}
+
+// step appends the tokens and targets of a step to the given slices. Targets
+// are -1 where there is nothing to predict.
+func (b *batches) step(step int, tokens, targets []int32) (_, _ []int32, err error) {
+	first := step * b.per
+	for n := first; n < first+b.per; n++ {
+		if epoch := n / b.split.Len(); epoch != b.epoch {
+			b.epoch, b.order = epoch, dataset.Order(b.split.Len(), b.seed, epoch)
+		}
+		if tokens, targets, err = b.sequence(b.order.At(n%b.split.Len()), tokens, targets); err != nil {
+			return nil, nil, err
+		}
+	}
+	return tokens, targets, nil
+}
+
+// sequence appends sequence i of the split.
+func (b *batches) sequence(i int, tokens, targets []int32) (_, _ []int32, err error) {
+	var valid int
+	if b.buffer, valid, err = b.split.Sequence(i, b.buffer); err != nil {
+		return nil, nil, err
+	}
+	tokens = append(tokens, b.buffer[:b.seq]...)
+	from := len(targets)
+	targets = append(targets, b.buffer[1:b.seq+1]...)
+	for j := from + valid; j < len(targets); j++ {
+		targets[j] = -1
+	}
+	return tokens, targets, nil
+}

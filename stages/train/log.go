@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/stage"
+)
+
+// logName is the training log: JSON lines with nothing in them that depends on
+// when or where the run was made.
+const logName = "train.jsonl"
+
+// stepLine says how a step went. BPC is bits per token, as in the seed's logs.
+type stepLine struct {
+	Event        string  `json:"event"` // "step"
+	Step         int     `json:"step"`
+	Tokens       int64   `json:"tokens"`
+	TrainBPC     float64 `json:"train_bpc"`
+	LearningRate float64 `json:"lr"`
+	Gamma        float64 `json:"gamma"`
+	GradientNorm float64 `json:"grad_norm"` // before clipping
+}
+
+// checkpointLine says what a checkpoint is worth.
+type checkpointLine struct {
+	Event    string   `json:"event"` // "checkpoint"
+	Step     int      `json:"step"`
+	Tokens   int64    `json:"tokens"`
+	TrainBPC float64  `json:"train_bpc"` // mean since the checkpoint before
+	ValBPC   *float64 `json:"val_bpc"`   // on the trainer's validation sample; null without one
+	Best     bool     `json:"best"`
+	Model    string   `json:"model"` // digest
+}
+
+// trainingLog writes the log. Its length at a checkpoint is part of the state,
+// so that lines written after it are cut off when training resumes there.
+type trainingLog struct {
+	file   *os.File
+	buffer *bufio.Writer
+}
+
+func openLog(job *stage.Job[Params], offset int64) (*trainingLog, error) {
+	path, err := job.LiveFile(logName)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("training log: %w", err)
+	}
+	if info, err := f.Stat(); err != nil || info.Size() < offset {
+		f.Close()
+		return nil, stage.Refusef("training log %s is shorter than at the last checkpoint: train again with --force", path)
+	}
+	if err := f.Truncate(offset); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("training log: %w", err)
+	}
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("training log: %w", err)
+	}
+	return &trainingLog{file: f, buffer: bufio.NewWriter(f)}, nil
+}
+
+// write appends a line; people who watch the file see it at once.
+func (l *trainingLog) write(line any) error {
+	b, err := json.Marshal(line)
+	if err != nil {
+		return fmt.Errorf("training log: %w", err)
+	}
+	if _, err := l.buffer.Write(append(b, '\n')); err != nil {
+		return fmt.Errorf("training log: %w", err)
+	}
+	return l.buffer.Flush()
+}
+
+// sync makes the log durable and returns its length.
+func (l *trainingLog) sync() (int64, error) {
+	if err := l.file.Sync(); err != nil {
+		return 0, fmt.Errorf("training log: %w", err)
+	}
+	return l.file.Seek(0, io.SeekCurrent)
+}
+
+// artifact makes an artifact of the log as it is.
+func (l *trainingLog) artifact(job *stage.Job[Params]) (artifact.Ref, error) {
+	w, err := job.Create("log", "application/jsonl", logName)
+	if err != nil {
+		return artifact.Ref{}, err
+	}
+	defer w.Abort()
+	if _, err := l.file.Seek(0, io.SeekStart); err != nil {
+		return artifact.Ref{}, err
+	}
+	if _, err := io.Copy(w, l.file); err != nil {
+		return artifact.Ref{}, fmt.Errorf("training log: %w", err)
+	}
+	return w.Commit()
+}
+
+func (l *trainingLog) close() { l.file.Close() }

@@ -1,0 +1,61 @@
+// Command train is the stage that trains a 1-bit language model on a dataset
+// and saves checkpoints. Whenever it is stopped, and however, it continues from
+// its last checkpoint and ends with the bytes it would have ended with.
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/dataset"
+	"bitnet1/shared/event"
+	"bitnet1/shared/stage"
+)
+
+func main() {
+	os.Exit(stage.Main(stage.Spec[Params, event.DatasetSealed]{
+		Name:     "train",
+		About:    "train a 1-bit language model on a dataset and save checkpoints",
+		Example:  "train run --in dataset/manifest.json --out model --preset nano --steps 100",
+		Version:  "1",
+		Defaults: defaults(),
+		Check:    Params.check,
+		Work:     train,
+		Files:    manifests,
+		Emits:    []event.Body{event.CheckpointSaved{}, event.TrainingFinished{}},
+	}, os.Args))
+}
+
+// manifests makes an event of the manifest that the command line names.
+func manifests(in *stage.Files) ([]event.DatasetSealed, error) {
+	if len(in.In) != 1 {
+		return nil, stage.UsageError(errors.New("give one manifest: --in dataset/manifest.json"))
+	}
+	ref, err := in.Add("manifest", "application/json", in.In[0])
+	return []event.DatasetSealed{{Manifest: ref}}, err
+}
+
+func train(ctx context.Context, job *stage.Job[Params], in event.DatasetSealed) error {
+	path, err := job.Path(in.Manifest)
+	if err != nil {
+		return err
+	}
+	data, manifest, err := dataset.Load(path, func(s dataset.Shard) (string, error) {
+		return job.Path(artifact.Ref{Digest: s.Digest, Kind: "shard", Name: s.Name, Size: s.Size})
+	})
+	if err != nil {
+		return stage.Refuse(err)
+	}
+	defer data.Close()
+	t, err := newTrainer(job, in.Manifest, data, manifest)
+	if err != nil {
+		return stage.Refuse(err)
+	}
+	defer t.close()
+	if err := t.resume(); err != nil {
+		return err
+	}
+	return t.run(ctx)
+}

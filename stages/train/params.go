@@ -1,0 +1,136 @@
+package main
+
+import (
+	"fmt"
+
+	"bitnet1/shared/dataset"
+	"bitnet1/shared/model"
+)
+
+// Params are the stage's parameters: the model, its optimizer and what is saved
+// when. The sequence length is the dataset's.
+type Params struct {
+	Preset       string `json:"preset" usage:"size of the model: nano, 75M or 300M"`
+	D            int    `json:"d" usage:"model width; 0: the preset's"`
+	Layers       int    `json:"layers" usage:"layers; 0: the preset's"`
+	Heads        int    `json:"heads" usage:"attention heads; 0: the preset's"`
+	FF           int    `json:"ff" usage:"feed-forward width; 0: the preset's"`
+	Vocab        int    `json:"vocab" usage:"vocabulary; 0: the tokenizer's, rounded up to a multiple of 128 when over 4096"`
+	Attention    string `json:"attention" usage:"rwsp (v76), pointer (v75) or softmax (control)"`
+	RWSPK        int    `json:"rwsp_k" usage:"survivors of RWSP attention"`
+	KShiftLayers []int  `json:"kshift_layers" usage:"layers whose keys also read the position before"`
+	KShiftOffset int    `json:"kshift_offset" usage:"how far before"`
+	KShiftSelf   bool   `json:"kshift_self" usage:"whether those keys read their own position too"`
+	Alibi        bool   `json:"alibi" usage:"whether scores fall with distance"`
+	StreamBits   int    `json:"stream_bits" usage:"bits that products read of the residual stream: 1 (strict), 2 to 8, or 16 (unquantized)"`
+
+	Seed         uint64  `json:"seed" usage:"initial parameters, data order and noise"`
+	Steps        int     `json:"steps" usage:"optimizer steps"`
+	BatchTokens  int     `json:"batch_tokens" usage:"tokens in a step"`
+	MicroTokens  int     `json:"micro_tokens" usage:"tokens computed at once; a step accumulates as many as it needs"`
+	LearningRate float64 `json:"learning_rate" usage:"peak learning rate"`
+	FinalShare   float64 `json:"final_share" usage:"learning rate at the end, as a share of the peak (cosine)"`
+	Warmup       int     `json:"warmup" usage:"steps of linear warm-up"`
+	Beta1        float64 `json:"beta1" usage:"AdamW's decay of the mean gradient"`
+	Beta2        float64 `json:"beta2" usage:"AdamW's decay of the mean square gradient"`
+	Decay        float64 `json:"weight_decay" usage:"decoupled weight decay of the weights"`
+	Clip         float64 `json:"clip" usage:"largest norm of the gradient; 0: any"`
+	GammaStart   float64 `json:"gamma_start" usage:"RWSP: ratio of the weights of successive ranks at the start"`
+	GammaEnd     float64 `json:"gamma_end" usage:"and at the end (geometric anneal)"`
+	Tau          float64 `json:"tau" usage:"pointer attention: temperature of the backward softmax"`
+
+	CheckpointEvery     int `json:"checkpoint_every" usage:"steps between checkpoints"`
+	ValidationSequences int `json:"validation_sequences" usage:"validation sequences in the trainer's own sample"`
+	LogEvery            int `json:"log_every" usage:"steps between lines of the training log"`
+}
+
+func defaults() Params {
+	return Params{
+		Preset: "nano", Attention: model.RWSP, RWSPK: 4, KShiftLayers: []int{0}, KShiftOffset: 1, KShiftSelf: true,
+		Alibi: true, StreamBits: 1,
+		Seed: 42, Steps: 600, BatchTokens: 4096, MicroTokens: 4096, LearningRate: 3e-3, FinalShare: 0.1, Warmup: 50,
+		Beta1: 0.9, Beta2: 0.95, Clip: 1, GammaStart: 0.9, GammaEnd: 0.1, Tau: 1,
+		CheckpointEvery: 200, ValidationSequences: 32, LogEvery: 10,
+	}
+}
+
+func (p Params) check() error {
+	for _, c := range []struct {
+		wrong bool
+		text  string
+	}{
+		{p.Steps < 1, fmt.Sprintf("steps is %d: it must be positive", p.Steps)},
+		{p.BatchTokens < 1, fmt.Sprintf("batch_tokens is %d: it must be positive", p.BatchTokens)},
+		{p.MicroTokens < 1, fmt.Sprintf("micro_tokens is %d: it must be positive", p.MicroTokens)},
+		{!(p.LearningRate > 0), fmt.Sprintf("learning_rate is %g: it must be positive", p.LearningRate)},
+		{!(p.FinalShare >= 0 && p.FinalShare <= 1), fmt.Sprintf("final_share is %g: it must lie between 0 and 1", p.FinalShare)},
+		{p.Warmup < 0, fmt.Sprintf("warmup is %d: it must not be negative", p.Warmup)},
+		{!(p.Beta1 >= 0 && p.Beta1 < 1 && p.Beta2 >= 0 && p.Beta2 < 1), "beta1 and beta2 must lie between 0 and 1"},
+		{!(p.Decay >= 0), "weight_decay must not be negative"},
+		{!(p.Clip >= 0), "clip must not be negative"},
+		{!(p.GammaStart > 0 && p.GammaStart <= 1 && p.GammaEnd > 0 && p.GammaEnd <= 1), "gamma_start and gamma_end must lie between 0 (excluded) and 1"},
+		{!(p.Tau > 0), "tau must be positive"},
+		{p.CheckpointEvery < 1, fmt.Sprintf("checkpoint_every is %d: it must be positive", p.CheckpointEvery)},
+		{p.ValidationSequences < 0, "validation_sequences must not be negative"},
+		{p.LogEvery < 1, fmt.Sprintf("log_every is %d: it must be positive", p.LogEvery)},
+	} {
+		if c.wrong {
+			return fmt.Errorf("%s", c.text)
+		}
+	}
+	// The dataset's part of the configuration does not matter here.
+	_, err := p.config(dataset.TokenizerInfo{Vocab: 257}, 128)
+	return err
+}
+
+// config is the configuration of the model, for a dataset's tokenizer and
+// sequence length.
+func (p Params) config(t dataset.TokenizerInfo, seq int) (model.Config, error) {
+	c, err := model.Preset(p.Preset)
+	if err != nil {
+		return c, err
+	}
+	for _, f := range []struct {
+		given  int
+		target *int
+	}{{p.D, &c.D}, {p.Layers, &c.Layers}, {p.Heads, &c.Heads}, {p.FF, &c.FF}} {
+		if f.given != 0 {
+			*f.target = f.given
+		}
+	}
+	c.Vocab, c.Seq = p.Vocab, seq
+	if c.Vocab == 0 {
+		c.Vocab = paddedVocab(t.Vocab)
+	}
+	if c.Vocab < t.Vocab {
+		return c, fmt.Errorf("vocab is %d, but the tokenizer %s has %d ids", c.Vocab, t.Name, t.Vocab)
+	}
+	c.Attention, c.RWSPK, c.Alibi, c.StreamBits = p.Attention, p.RWSPK, p.Alibi, p.StreamBits
+	c.KShiftLayers, c.KShiftOffset, c.KShiftSelf = p.KShiftLayers, p.KShiftOffset, p.KShiftSelf
+	return c, c.Validate()
+}
+
+// paddedVocab rounds a large vocabulary up to a size that divides well: GPT-2's
+// 50257 ids become 50304.
+func paddedVocab(ids int) int {
+	if ids <= 4096 {
+		return ids
+	}
+	return (ids + 127) / 128 * 128
+}
+
+// update is what step (from 0) does to the parameters.
+func (p Params) update(step int) model.Update {
+	return model.Update{
+		Settings: model.Settings{
+			Gamma: p.gamma(step), Tau: p.Tau, Mix: 1,
+			Gumbel: p.Attention == model.Pointer, Seed: p.Seed, Step: uint64(step),
+		},
+		LearningRate: model.WarmupCosine(step, p.Warmup, p.Steps, p.LearningRate, p.LearningRate*p.FinalShare),
+		Beta1:        p.Beta1, Beta2: p.Beta2, Decay: p.Decay, MaxNorm: p.Clip,
+	}
+}
+
+func (p Params) gamma(step int) float64 {
+	return model.Geometric(step, p.Steps, p.GammaStart, p.GammaEnd)
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"time"
+
+	"bitnet1/kernels/cpu"
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/dataset"
+	"bitnet1/shared/event"
+	"bitnet1/shared/model"
+	"bitnet1/shared/param"
+	"bitnet1/shared/stage"
+)
+
+// trainer is one training run at work.
+type trainer struct {
+	job       *stage.Job[Params]
+	manifest  artifact.Ref
+	tokenizer dataset.TokenizerInfo
+	data      *dataset.Dataset
+	model     *model.Model
+	batches   *batches
+	sample    *batches // over the validation split
+	recipe    json.RawMessage
+	log       *trainingLog
+
+	step        int // steps done
+	bestBits    float64
+	bestStep    int
+	checkpoints int
+	bitsSum     float64 // training loss summed since the last checkpoint
+	bitsSteps   int
+	lastBits    float64 // validation loss at the last checkpoint
+	started     time.Time
+	startStep   int
+}
+
+func newTrainer(job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset, m *dataset.Manifest) (*trainer, error) {
+	p := job.Params
+	c, err := p.config(m.Tokenizer, m.SequenceLength)
+	if err != nil {
+		return nil, err
+	}
+	if data.Train.Len() == 0 {
+		return nil, fmt.Errorf("dataset %s has no training sequences: shard it with more documents", artifact.Short(ref.Digest))
+	}
+	recipe, err := param.Canonical(p)
+	if err != nil {
+		return nil, err
+	}
+	micro := max(p.MicroTokens/c.Seq, 1)
+	per := max((p.BatchTokens/c.Seq+micro-1)/micro, 1) * micro // whole micro-batches
+	mdl, err := model.New(c, cpu.New(cpu.Options{Workers: job.Host.Threads}), model.Options{Batch: micro, Seq: c.Seq})
+	if err != nil {
+		return nil, err
+	}
+	return &trainer{
+		job: job, manifest: ref, tokenizer: m.Tokenizer, data: data, model: mdl, recipe: recipe,
+		batches: newBatches(data.Train, p.Seed, c.Seq, per), sample: newBatches(data.Validation, p.Seed, c.Seq, micro),
+		bestBits: math.Inf(1),
+	}, nil
+}
+
+func (t *trainer) close() {
+	if t.log != nil {
+		t.log.close()
+	}
+}
+
+// run trains from the present step to the last.
+func (t *trainer) run(ctx context.Context) error {
+	t.started, t.startStep = time.Now(), t.step
+	for t.step < t.job.Params.Steps {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := t.once(); err != nil {
+			return err
+		}
+		if t.step%t.job.Params.CheckpointEvery == 0 || t.step == t.job.Params.Steps {
+			if err := t.save(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return t.finish(ctx)
+}
+
+// once takes one optimizer step.
+func (t *trainer) once() error {
+	tokens, targets, err := t.batches.step(t.step, nil, nil)
+	if err != nil {
+		return stage.Refuse(err)
+	}
+	u := t.job.Params.update(t.step)
+	if err := t.model.Step(tokens, targets, u); err != nil {
+		return err
+	}
+	result, err := t.model.Result()
+	if err != nil {
+		return err
+	}
+	t.step++
+	bits := result.Loss / math.Ln2
+	if math.IsNaN(bits) || math.IsInf(bits, 0) || math.IsNaN(result.Norm) || math.IsInf(result.Norm, 0) {
+		return stage.Refusef("step %d: the loss is %g and the gradient's norm %g: lower learning_rate (now %g); the last checkpoint is kept",
+			t.step, bits, result.Norm, t.job.Params.LearningRate)
+	}
+	t.bitsSum += bits
+	t.bitsSteps++
+	t.progress(bits, u.LearningRate)
+	if t.step%t.job.Params.LogEvery == 0 || t.step == t.job.Params.Steps {
+		return t.log.write(stepLine{
+			Event: "step", Step: t.step, Tokens: t.tokens(), TrainBPC: bits,
+			LearningRate: u.LearningRate, Gamma: u.Gamma, GradientNorm: result.Norm,
+		})
+	}
+	return nil
+}
+
+// tokens is how many training tokens were seen.
+func (t *trainer) tokens() int64 { return int64(t.step) * int64(t.batches.per) * int64(t.batches.seq) }
+
+func (t *trainer) progress(bits, rate float64) {
+	perStep := time.Since(t.started).Seconds() / float64(t.step-t.startStep)
+	values := map[string]float64{
+		"step": float64(t.step), "loss": bits, "learning_rate": rate,
+		"tokens_per_second": float64(t.batches.per*t.batches.seq) / perStep,
+		"seconds_left":      perStep * float64(t.job.Params.Steps-t.step),
+	}
+	if t.checkpoints > 0 {
+		values["val_bpc"] = t.lastBits
+	}
+	t.job.Progress(stage.Progress{Done: int64(t.step), Total: int64(t.job.Params.Steps), Unit: "steps", Values: values})
+}
+
+// validate returns the loss on the validation sample in bits per token, or NaN
+// when there is no validation split.
+func (t *trainer) validate() (float64, error) {
+	n := min(t.job.Params.ValidationSequences, t.data.Validation.Len())
+	settings := model.Settings{Gamma: t.job.Params.gamma(t.step - 1), Tau: t.job.Params.Tau, Mix: 1}
+	var sum float64
+	var count int
+	for from := 0; from < n; from += t.sample.per {
+		var tokens, targets []int32
+		var err error
+		for i := from; i < min(from+t.sample.per, n); i++ {
+			if tokens, targets, err = t.sample.sequence(i, tokens, targets); err != nil {
+				return 0, stage.Refuse(err)
+			}
+		}
+		losses, err := t.model.Losses(tokens, targets, settings)
+		if err != nil {
+			return 0, err
+		}
+		for i, loss := range losses {
+			if targets[i] >= 0 {
+				sum += float64(loss)
+				count++
+			}
+		}
+	}
+	return sum / float64(count) / math.Ln2, nil
+}
+
+// finish says that training has ended and makes an artifact of the log.
+func (t *trainer) finish(ctx context.Context) error {
+	log, err := t.log.artifact(t.job)
+	if err != nil {
+		return err
+	}
+	return t.job.Emit(ctx, event.TrainingFinished{
+		Steps: t.step, Tokens: t.tokens(), Checkpoints: t.checkpoints, BestStep: t.bestStep, Log: log,
+	})
+}
