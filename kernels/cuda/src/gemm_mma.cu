@@ -1,0 +1,54 @@
+// Binary matrix product in its simplest form on the matrix units of compute capability 8.0 and later: a warp computes
+// 16 x 32 of C and reads its operands straight from global memory. It is the version to read first, the one that other
+// cards than Hopper run, and the one that the fast kernel is compared with.
+#include <stdint.h>
+
+constexpr int kTiles = 4;  // of 8 columns per warp
+
+struct Product {
+  int m, n, planes, negative_top, words;  // words: 32-bit words of a row
+  int product, row_weight, column_weight, bias;
+  long plane_words;  // from one plane of A to the next
+  const int *row_popcounts, *column_popcounts;
+};
+
+// d (16 x 8) += popcount(a & b) over 256 bits. Lane l holds rows l / 4 and l / 4 + 8, columns 2 (l % 4) and the next.
+DEVICE void mma_and_popc(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+DEVICE uint32_t word_or_zero(const uint32_t* matrix, int row, int rows, int word, int words) {
+  return row < rows && word < words ? matrix[(long)row * words + word] : 0;
+}
+
+extern "C" __global__ __launch_bounds__(128) void gemm_mma_int32(const uint32_t* a, const uint32_t* b,
+                                                                 const __grid_constant__ Product p, int* out, long stride) {
+  int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  int row = blockIdx.y * 64 + threadIdx.x / 32 * 16 + g, column = blockIdx.x * 8 * kTiles;
+  int d[kTiles][4] = {};
+  for (int plane = p.planes - 1; plane >= 0; plane--) {
+    const uint32_t* bits = a + plane * p.plane_words;
+    for (int w = t; w < p.words; w += 8) {
+      uint32_t x[4] = {word_or_zero(bits, row, p.m, w, p.words), word_or_zero(bits, row + 8, p.m, w, p.words),
+                       word_or_zero(bits, row, p.m, w + 4, p.words), word_or_zero(bits, row + 8, p.m, w + 4, p.words)};
+      for (int j = 0; j < kTiles; j++) {
+        int c = column + 8 * j + g;
+        uint32_t y[2] = {word_or_zero(b, c, p.n, w, p.words), word_or_zero(b, c, p.n, w + 4, p.words)};
+        mma_and_popc(d[j], x, y);
+      }
+    }
+    int scale = (plane == p.planes - 1 && p.negative_top ? -1 : 1) * (plane > 0 ? 2 : 1);
+    for (int j = 0; j < kTiles; j++)
+      for (int i = 0; i < 4; i++) d[j][i] *= scale;
+  }
+  for (int j = 0; j < kTiles; j++) {
+    for (int i = 0; i < 4; i++) {
+      int r = row + i / 2 * 8, c = column + 8 * j + 2 * t + i % 2;
+      if (r < p.m && c < p.n)
+        out[r * stride + c] = p.product * d[j][i] + p.row_weight * p.row_popcounts[r] + p.column_weight * p.column_popcounts[c] + p.bias;
+    }
+  }
+}

@@ -1,0 +1,441 @@
+// Binary matrix product C = A Bᵀ on Hopper's warpgroup matrix units.
+//
+// A is [m, k] in one or more bit planes, B is [n, k] in one; both are packed rows, 128 bytes (1,024 bits) of a row at a time.
+// The matrix unit counts c = popcount(A & B); several planes are joined by Horner's rule, C = Σ_p 2^p c_p, doubling the
+// accumulators between planes. Every dot product the model needs is then an integer linear form of C and the rows' weighted
+// popcounts P (Go's `product` says which):
+//
+//     s = product * C + row_weight * P_m + column_weight * P_n + bias
+//
+// Shape of the work: a block owns a 128 x 256 tile and consists of one producer warpgroup, whose first thread feeds a ring of
+// shared-memory stages through the copy engine, and two consumer warpgroups with 64 x 256 of accumulators each. Two blocks of
+// a cluster work on two tiles that differ in their rows, so each loads half of B and multicasts it to both: filling shared
+// memory from L2 is what limits such a kernel. Blocks are persistent and walk over the tiles.
+//
+// Columns of a tile are permuted on the way in. The matrix unit hands each thread columns 8j + 2t + {0, 1}; the tensor map of B
+// (Go: columnMap) lays the rows of B out in shared memory such that these are kRun neighbouring columns of C. Epilogues then
+// store 8 or 16 bytes a thread, or 64 packed bits, with no exchange between lanes and no staging in shared memory.
+#include "hopper.cuh"
+
+constexpr int kTileRows = 128, kTileColumns = 256, kStageBytesOfRow = 128, kStages = 4;
+constexpr int kBytesA = kTileRows * kStageBytesOfRow, kBytesB = kTileColumns * kStageBytesOfRow;
+constexpr int kStageBytes = kBytesA + kBytesB;
+constexpr int kThreads = 384;
+
+struct Product {
+  int m, n;
+  int planes;         // of A, the first in memory the least significant
+  int negative_top;   // 1: the top plane weighs -2^(planes-1) (two's complement)
+  int blocks;         // of 1,024 bits along k
+  int product, row_weight, column_weight, bias;
+  const int* row_popcounts;     // [m]
+  const int* column_popcounts;  // [n]
+};
+
+// ---- Which tile is whose, and where a pipeline stands ----
+
+struct Tiles {
+  int columns, total, next, stride;  // in units of one cluster's work
+  __device__ __forceinline__ Tiles(const Product& p) {
+    int size = cluster_size();
+    columns = ceil_div(p.n, kTileColumns);
+    total = columns * ceil_div(p.m, kTileRows * size);
+    next = blockIdx.x / size;
+    stride = gridDim.x / size;
+  }
+  __device__ __forceinline__ bool take(int& row, int& column) {
+    if (next >= total) return false;
+    row = (next / columns * cluster_size() + cluster_rank()) * kTileRows;
+    column = next % columns * kTileColumns;
+    next += stride;
+    return true;
+  }
+};
+
+struct Stage {
+  int index = 0, parity = 0;
+  __device__ __forceinline__ void advance() {
+    if (++index == kStages) index = 0, parity ^= 1;
+  }
+};
+
+struct Ring {
+  uint32_t data, full, empty;
+  __device__ __forceinline__ uint32_t a(const Stage& s) const { return data + s.index * kStageBytes; }
+  __device__ __forceinline__ uint32_t b(const Stage& s) const { return a(s) + kBytesA; }
+  __device__ __forceinline__ uint32_t full_at(const Stage& s) const { return full + 8 * s.index; }
+  __device__ __forceinline__ uint32_t empty_at(int index) const { return empty + 8 * index; }
+};
+
+// ---- Producer ----
+
+// Half of B's tile: box (128 bytes, 2, 4, ...) of the permuted map.
+template <int kRun> DEVICE void load_half_b(const TensorMap* map, uint32_t target, uint32_t barrier, int k, int column, int half) {
+  int run = kRun == 64 ? 16 * half : 0;
+  int group = kRun == 64 ? column / 256 : (column + 128 * half) / (4 * kRun);
+  target += half * (kBytesB / 2);
+  if (cluster_size() == 1)
+    copy_5d(target, map, barrier, k, 0, 0, run, group);
+  else
+    copy_5d_multicast(target, map, barrier, k, 0, 0, run, group, 3);
+}
+
+template <int kRun> DEVICE void produce(const TensorMap* map_a, const TensorMap* map_b, const Product& p, const Ring& ring) {
+  Stage stage;
+  Tiles tiles(p);
+  int row, column;
+  while (tiles.take(row, column)) {
+    for (int plane = p.planes - 1; plane >= 0; plane--) {
+      for (int block = 0; block < p.blocks; block++) {
+        barrier_wait(ring.empty_at(stage.index), stage.parity ^ 1);
+        uint32_t full = ring.full_at(stage);
+        barrier_arrive_expect(full, kStageBytes);
+        copy_3d(ring.a(stage), map_a, full, block * kStageBytesOfRow, row, plane);
+        if (cluster_size() == 1) {
+          load_half_b<kRun>(map_b, ring.b(stage), full, block * kStageBytesOfRow, column, 0);
+          load_half_b<kRun>(map_b, ring.b(stage), full, block * kStageBytesOfRow, column, 1);
+        } else {
+          load_half_b<kRun>(map_b, ring.b(stage), full, block * kStageBytesOfRow, column, cluster_rank());
+        }
+        stage.advance();
+      }
+    }
+  }
+}
+
+// ---- Consumers ----
+
+// One thread per warpgroup gives a stage back, to every block whose copies land in it.
+DEVICE void release(const Ring& ring, int index) {
+  if (threadIdx.x % 128 == 0) {
+    barrier_arrive_at(ring.empty_at(index), 0);
+    if (cluster_size() == 2) barrier_arrive_at(ring.empty_at(index), 1);
+  }
+}
+
+// C over all planes, from the top one down; on return all products have arrived in the registers.
+DEVICE void multiply(int (&acc)[128], const Product& p, const Ring& ring, Stage& stage, int row_half) {
+  int scale = p.negative_top ? -2 : 2;
+  for (int plane = 0; plane < p.planes; plane++) {
+    if (plane > 0) {
+#pragma unroll
+      for (int i = 0; i < 128; i++) acc[i] *= scale;
+      scale = 2;
+    }
+    accumulators_settle(acc);
+    int previous = -1;
+    int block = 0;
+    do {  // not a for: ptxas pipelines the products only when it sees that at least one block runs
+      barrier_wait(ring.full_at(stage), stage.parity);
+      uint64_t a = swizzled_tile(ring.a(stage) + row_half * (kBytesA / 2));
+      uint64_t b = swizzled_tile(ring.b(stage));
+      wgmma_fence();
+      wgmma_and_popc(acc, a, b, plane + block > 0);
+      wgmma_and_popc(acc, a + 2, b + 2, 1);
+      wgmma_and_popc(acc, a + 4, b + 4, 1);
+      wgmma_and_popc(acc, a + 6, b + 6, 1);
+      wgmma_commit();
+      wgmma_wait<1>();
+      if (previous >= 0) release(ring, previous);
+      previous = stage.index;
+      stage.advance();
+    } while (++block < p.blocks);
+    wgmma_wait<0>();
+    accumulators_settle(acc);
+    release(ring, previous);
+  }
+}
+
+// The warpgroups take turns at the matrix unit, so that one's epilogue runs under the other's products. A turn lasts a whole
+// tile, which is possible only while the ring holds all of the tile's stages.
+struct Turns {
+  bool taken;
+  int group;
+  __device__ __forceinline__ Turns(const Product& p, int group) : taken(p.planes * p.blocks <= kStages), group(group) {
+    if (taken && group == 1) named_arrive(1, 256);
+  }
+  __device__ __forceinline__ void begin() const {
+    if (taken) named_sync(1 + group, 256);
+  }
+  __device__ __forceinline__ void end(bool last) const {
+    if (taken && !(last && group == 1)) named_arrive(2 - group, 256);
+  }
+};
+
+template <class Epilogue> DEVICE void consume(const Product& p, const Ring& ring, const Epilogue& epilogue) {
+  int group = warp_uniform(threadIdx.x / 128) - 1;
+  int lane = threadIdx.x % 32;
+  int row_in_tile = group * 64 + threadIdx.x % 128 / 32 * 16 + lane / 4;
+  Stage stage;
+  Tiles tiles(p);
+  Turns turns(p, group);
+  int row, column;
+  int acc[128];
+  while (tiles.take(row, column)) {
+    turns.begin();
+    multiply(acc, p, ring, stage, group);
+    turns.end(tiles.next >= tiles.total);
+    epilogue.store(acc, p, row + row_in_tile, column, lane % 4);
+  }
+}
+
+template <class Epilogue>
+DEVICE void gemm(const TensorMap* map_a, const TensorMap* map_b, const Product& p, const Epilogue& epilogue) {
+  extern __shared__ char memory[];
+  __shared__ alignas(8) uint64_t barriers[2 * kStages];
+  Ring ring;
+  ring.data = (shared_address(memory) + 1023) & ~1023u;  // the swizzle's atom
+  ring.full = shared_address(barriers);
+  ring.empty = ring.full + 8 * kStages;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kStages; i++) {
+      barrier_init(ring.full + 8 * i, 1);
+      barrier_init(ring.empty + 8 * i, 2 * cluster_size());
+    }
+    barrier_init_fence();
+  }
+  cluster_sync();
+  if (warp_uniform(threadIdx.x / 128) == 0) {
+    give_registers<40>();
+    if (threadIdx.x == 0) produce<Epilogue::kRun>(map_a, map_b, p, ring);
+  } else {
+    take_registers<232>();
+    consume(p, ring, epilogue);
+  }
+  cluster_sync();  // a block must not leave while its neighbour still signals or fills its shared memory
+}
+
+// ---- Epilogues: store(acc, p, row, column, t) gets rows row and row + 8, and this thread's quarter t of every group ----
+
+// kRun neighbouring columns of C that start at column group * 4 * kRun + t * kRun: pairs of accumulators, 4 apart.
+template <int kRun> DEVICE int accumulator(int group, int half, int i) { return 4 * (group * (kRun / 2) + i / 2) + 2 * half + i % 2; }
+
+template <int kCount> DEVICE void load_ints(int (&to)[kCount], const int* from, int valid) {
+#pragma unroll
+  for (int i = 0; i < kCount; i += 4) {
+    if (i + 4 <= valid) {
+      Int4 v = *(const Int4*)(from + i);
+      to[i] = v.x, to[i + 1] = v.y, to[i + 2] = v.z, to[i + 3] = v.w;
+    } else {
+#pragma unroll
+      for (int j = i; j < i + 4; j++) to[j] = j < valid ? from[j] : 0;
+    }
+  }
+}
+template <int kCount> DEVICE void load_floats(float (&to)[kCount], const float* from, int valid) {
+  int bits[kCount];
+  load_ints(bits, (const int*)from, valid);
+#pragma unroll
+  for (int i = 0; i < kCount; i++) to[i] = as_float(bits[i]);
+}
+DEVICE void store_four(int* to, int a, int b, int c, int d, int valid) {
+  if (valid >= 4) {
+    *(Int4*)to = Int4{a, b, c, d};
+    return;
+  }
+  if (valid > 0) to[0] = a;
+  if (valid > 1) to[1] = b;
+  if (valid > 2) to[2] = c;
+}
+
+// s as int32. `stride` in elements, a multiple of 4.
+struct StoreInt32 {
+  static constexpr int kRun = 4;
+  int* out;
+  long stride;
+
+  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t) const {
+    int terms[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++) terms[h] = row + 8 * h < p.m ? p.bias + p.row_weight * p.row_popcounts[row + 8 * h] : 0;
+#pragma unroll
+    for (int g = 0; g < 16; g++) {
+      int first = column + 16 * g + 4 * t, valid = p.n - first;
+      int popcounts[4];
+      load_ints(popcounts, p.column_popcounts + first, valid);
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        int s[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+          s[i] = p.product * acc[accumulator<4>(g, h, i)] + p.column_weight * popcounts[i] + terms[h];
+        if (row + 8 * h < p.m) store_four(out + (row + 8 * h) * stride + first, s[0], s[1], s[2], s[3], valid);
+      }
+    }
+  }
+};
+
+// u = row_scale_m * alpha_n * s - theta_n, plus the residual when there is one. Pointers that are null count as 1, 1, 0, 0.
+struct Affine {
+  const float *row_scale, *alpha, *theta;
+  float scale;
+};
+
+struct StoreFloat32 {
+  static constexpr int kRun = 4;
+  Affine affine;
+  const float* residual;  // may be `out`
+  float* out;
+  long stride;
+
+  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t) const {
+    int terms[2];
+    float scales[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      bool inside = row + 8 * h < p.m;
+      terms[h] = inside ? p.bias + p.row_weight * p.row_popcounts[row + 8 * h] : 0;
+      scales[h] = inside && affine.row_scale ? affine.row_scale[row + 8 * h] * affine.scale : affine.scale;
+    }
+#pragma unroll
+    for (int g = 0; g < 16; g++) {
+      int first = column + 16 * g + 4 * t, valid = p.n - first;
+      int popcounts[4];
+      float alpha[4], theta[4];
+      load_ints(popcounts, p.column_popcounts + first, valid);
+      if (affine.alpha) load_floats(alpha, affine.alpha + first, valid);
+      if (affine.theta) load_floats(theta, affine.theta + first, valid);
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        if (row + 8 * h >= p.m) continue;
+        long at = (row + 8 * h) * stride + first;
+        float add[4] = {0, 0, 0, 0};
+        if (residual) load_floats(add, residual + at, valid);
+        int u[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          int s = p.product * acc[accumulator<4>(g, h, i)] + p.column_weight * popcounts[i] + terms[h];
+          float gain = affine.alpha ? scales[h] * alpha[i] : scales[h];
+          u[i] = as_int(gain * (float)s - (affine.theta ? theta[i] : 0.0f) + add[i]);
+        }
+        store_four((int*)out + at, u[0], u[1], u[2], u[3], valid);
+      }
+    }
+  }
+};
+
+// The same in bfloat16, 16 bytes a thread; the columns' tables must be readable, and the rows writable, up to a multiple of 8.
+struct StoreBFloat16 {
+  static constexpr int kRun = 8;
+  Affine affine;
+  const uint16_t* residual;
+  uint16_t* out;
+  long stride;  // in elements, a multiple of 8
+
+  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t) const {
+    int terms[2];
+    float scales[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      bool inside = row + 8 * h < p.m;
+      terms[h] = inside ? p.bias + p.row_weight * p.row_popcounts[row + 8 * h] : 0;
+      scales[h] = inside && affine.row_scale ? affine.row_scale[row + 8 * h] * affine.scale : affine.scale;
+    }
+#pragma unroll
+    for (int g = 0; g < 8; g++) {
+      int first = column + 32 * g + 8 * t, valid = p.n - first;
+      if (valid <= 0) break;
+      int popcounts[8];
+      float alpha[8], theta[8];
+      load_ints(popcounts, p.column_popcounts + first, valid);
+      if (affine.alpha) load_floats(alpha, affine.alpha + first, valid);
+      if (affine.theta) load_floats(theta, affine.theta + first, valid);
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        if (row + 8 * h >= p.m) continue;
+        long at = (row + 8 * h) * stride + first;
+        Int4 add = {0, 0, 0, 0};
+        if (residual) add = *(const Int4*)(residual + at);
+        int old[4] = {add.x, add.y, add.z, add.w}, packed[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          float u[2];
+#pragma unroll
+          for (int e = 0; e < 2; e++) {
+            int s = p.product * acc[accumulator<8>(g, h, 2 * i + e)] + p.column_weight * popcounts[2 * i + e] + terms[h];
+            float gain = affine.alpha ? scales[h] * alpha[2 * i + e] : scales[h];
+            u[e] = gain * (float)s - (affine.theta ? theta[2 * i + e] : 0.0f) + (e ? high_bf16(old[i]) : low_bf16(old[i]));
+            if (2 * i + e >= valid) u[e] = 0;  // padding stays zero
+          }
+          packed[i] = (int)pack_bf16(u[0], u[1]);
+        }
+        *(Int4*)(out + at) = Int4{packed[0], packed[1], packed[2], packed[3]};
+      }
+    }
+  }
+};
+
+// Packed bits: sign (u >= 0) and, unless clip is null, |u| <= 1, decided in integers against per-column thresholds (Go:
+// Threshold). Five instructions an output, since this epilogue and not the matrix unit bounds the kernel at k = 1,024.
+// The thresholds count in quarters of s: the quarter is what lets one centre serve both tests exactly.
+struct StoreBits {
+  static constexpr int kRun = 64;
+  static constexpr int kBase = 0x4b200000;  // the float 10,485,760: adding an integer to its bits adds it to its value
+  const Float4* thresholds;   // [n up to 256 multiple] centre and radius, in the order of the accumulators
+  const uint64_t* negative;   // [n / 64] bit 1: alpha is negative, so the sign is inverted
+  uint64_t *sign, *clip;      // [m, stride]
+  int* sign_popcounts;        // [m], added to; null when not wanted
+  long stride;                // in words of 64 bits
+
+  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t) const {
+    int quarter = 4 * p.product;
+    const Float4* pairs = thresholds + column / 2 + t;
+    int terms[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++) terms[h] = kBase + (row + 8 * h < p.m ? 4 * p.row_weight * p.row_popcounts[row + 8 * h] : 0);
+    uint32_t below[2][2], outside[2][2];  // [row half][word], bits in reverse
+#pragma unroll
+    for (int w = 0; w < 2; w++) {
+      below[0][w] = below[1][w] = outside[0][w] = outside[1][w] = 0;
+#pragma unroll
+      for (int b = 15; b >= 0; b--) {
+        Float4 threshold = pairs[4 * (16 * w + b)];
+        float centre[2] = {threshold.x, threshold.z}, radius[2] = {threshold.y, threshold.w};
+#pragma unroll
+        for (int e = 1; e >= 0; e--) {
+#pragma unroll
+          for (int h = 0; h < 2; h++) {
+            float distance = as_float(quarter * acc[4 * (16 * w + b) + 2 * h + e] + terms[h]) - centre[e];
+            float inside = radius[e] - __builtin_fabsf(distance);
+            below[h][w] = __builtin_elementwise_fshl(below[h][w], (uint32_t)as_int(distance), 1u);
+            outside[h][w] = __builtin_elementwise_fshl(outside[h][w], (uint32_t)as_int(inside), 1u);
+          }
+        }
+      }
+      // Keeps the compiler from moving the tests into the conditional stores, with all thresholds alive until there.
+      asm volatile("" : "+r"(below[0][w]), "+r"(below[1][w]), "+r"(outside[0][w]), "+r"(outside[1][w]));
+    }
+    int first = column + 64 * t;
+    if (first >= p.n) first = -1;
+    uint64_t valid = first < 0 ? 0 : p.n - first >= 64 ? ~0ull : (1ull << (p.n - first)) - 1;
+    uint64_t flip = first < 0 ? 0 : negative[first / 64];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      uint64_t word = (~((uint64_t)below[h][1] << 32 | below[h][0]) ^ flip) & valid;
+      long at = (row + 8 * h) * stride + first / 64;
+      if (first >= 0 && row + 8 * h < p.m) {
+        sign[at] = word;
+        if (clip) clip[at] = ~((uint64_t)outside[h][1] << 32 | outside[h][0]) & valid;
+      }
+      if (sign_popcounts) {
+        int count = __builtin_popcountll(word);
+        count += shuffle_xor(count, 1);
+        count += shuffle_xor(count, 2);
+        if (t == 0 && row + 8 * h < p.m) add_to(sign_popcounts + row + 8 * h, count);
+      }
+    }
+  }
+};
+
+#define GEMM_KERNEL(name, Epilogue)                                                                                        \
+  extern "C" __global__ __launch_bounds__(kThreads, 1) void name(const __grid_constant__ TensorMap map_a,                  \
+                                                                 const __grid_constant__ TensorMap map_b,                  \
+                                                                 const __grid_constant__ Product product,                  \
+                                                                 const __grid_constant__ Epilogue epilogue) {              \
+    gemm(&map_a, &map_b, product, epilogue);                                                                               \
+  }
+
+GEMM_KERNEL(gemm_wgmma_int32, StoreInt32)
+GEMM_KERNEL(gemm_wgmma_float32, StoreFloat32)
+GEMM_KERNEL(gemm_wgmma_bfloat16, StoreBFloat16)
+GEMM_KERNEL(gemm_wgmma_bits, StoreBits)

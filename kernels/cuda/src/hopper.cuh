@@ -1,0 +1,111 @@
+// Hopper's asynchronous machinery, one thin function per instruction: transaction barriers, bulk tensor copies, warpgroup
+// matrix multiply, clusters. PTX ISA, "mbarrier", "cp.async.bulk.tensor", "wgmma".
+#pragma once
+
+// The 128-byte tensor map that the driver encodes; opaque here.
+struct alignas(64) TensorMap { char opaque[128]; };
+
+DEVICE uint32_t shared_address(const void* pointer) {
+  uint32_t address;
+  asm("{ .reg .u64 q; cvta.to.shared.u64 q, %1; cvt.u32.u64 %0, q; }" : "=r"(address) : "l"(pointer));
+  return address;
+}
+
+// ---- Clusters ----
+
+DEVICE int cluster_rank() { int r; asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r)); return r; }
+DEVICE int cluster_size() { int n; asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(n)); return n; }
+DEVICE void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.aligned;\n\tbarrier.cluster.wait.aligned;" ::: "memory");
+}
+
+// ---- Transaction barriers (64 bits of shared memory each) ----
+
+DEVICE void barrier_init(uint32_t barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+// Makes initialised barriers visible to the copy engine and to the other blocks of the cluster.
+DEVICE void barrier_init_fence() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+
+// Arrives and announces how many bytes the copy engine is going to deliver in this phase.
+DEVICE void barrier_arrive_expect(uint32_t barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+// Arrives at the barrier that lies at the same address in the block `rank` of this cluster.
+DEVICE void barrier_arrive_at(uint32_t barrier, int rank) {
+  asm volatile(
+      "{ .reg .b32 remote; mapa.shared::cluster.u32 remote, %0, %1;\n\t"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote]; }" ::"r"(barrier), "r"(rank) : "memory");
+}
+DEVICE void barrier_wait(uint32_t barrier, int parity) {
+  asm volatile(
+      "{ .reg .pred done;\n"
+      "again:\n\t"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n\t"
+      "@!done bra again; }" ::"r"(barrier), "r"(parity) : "memory");
+}
+
+// ---- Bulk tensor copies, global to shared memory ----
+
+DEVICE void copy_3d(uint32_t target, const TensorMap* map, uint32_t barrier, int c0, int c1, int c2) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];"
+      ::"r"(target), "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2) : "memory");
+}
+DEVICE void copy_5d(uint32_t target, const TensorMap* map, uint32_t barrier, int c0, int c1, int c2, int c3, int c4) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      " [%0], [%1, {%3, %4, %5, %6, %7}], [%2];"
+      ::"r"(target), "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4) : "memory");
+}
+// The same copy delivered to every block of the cluster whose bit is set in `blocks`, each completing its own barrier.
+DEVICE void copy_5d_multicast(uint32_t target, const TensorMap* map, uint32_t barrier, int c0, int c1, int c2, int c3, int c4,
+                              uint16_t blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
+      " [%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;"
+      ::"r"(target), "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "h"(blocks) : "memory");
+}
+
+// ---- Registers and named barriers ----
+
+template <int kCount> DEVICE void give_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCount)); }
+template <int kCount> DEVICE void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount)); }
+DEVICE void named_sync(int id, int threads) { asm volatile("barrier.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+DEVICE void named_arrive(int id, int threads) { asm volatile("barrier.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+
+// ---- Warpgroup matrix multiply ----
+
+// Describes a tile of 128-byte rows that the copy engine wrote with its 128-byte swizzle: 8 rows are one 1,024-byte atom.
+DEVICE uint64_t swizzled_tile(uint32_t address) {
+  return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+}
+DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int kPending> DEVICE void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory"); }
+
+#define REGISTERS_8(d, i) \
+  "+r"(d[i]), "+r"(d[i + 1]), "+r"(d[i + 2]), "+r"(d[i + 3]), "+r"(d[i + 4]), "+r"(d[i + 5]), "+r"(d[i + 6]), "+r"(d[i + 7])
+#define REGISTERS_32(d, i) REGISTERS_8(d, i), REGISTERS_8(d, i + 8), REGISTERS_8(d, i + 16), REGISTERS_8(d, i + 24)
+#define REGISTERS_128(d) REGISTERS_32(d, 0), REGISTERS_32(d, 32), REGISTERS_32(d, 64), REGISTERS_32(d, 96)
+
+// Tells the compiler that the accumulators change here, so that nothing that reads them moves above a wait.
+DEVICE void accumulators_settle(int (&d)[128]) { asm volatile("" : REGISTERS_128(d)::"memory"); }
+
+// d (64 x 256, int32) = popcount(A & B) (+ d when accumulate), over 256 bits of K; a and b describe 64 and 256 rows.
+// Thread t of the warpgroup holds row 16 (t / 32) + t % 32 / 4 + 8 (i / 2 % 2), column 8 (i / 4) + 2 (t % 4) + i % 2 in d[i].
+DEVICE void wgmma_and_popc(int (&d)[128], uint64_t a, uint64_t b, int accumulate) {
+  asm volatile(
+      "{ .reg .pred accumulate; setp.ne.b32 accumulate, %130, 0;\n\t"
+      "wgmma.mma_async.sync.aligned.m64n256k256.s32.b1.b1.and.popc "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
+      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, "
+      "%43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, "
+      "%85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, %104, "
+      "%105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, "
+      "%122, %123, %124, %125, %126, %127}, "
+      "%128, %129, accumulate; }"
+      : REGISTERS_128(d)
+      : "l"(a), "l"(b), "r"(accumulate));
+}
