@@ -3,6 +3,7 @@ package dataset
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +16,8 @@ import (
 	"github.com/apache/arrow/go/v15/parquet/file"
 	"github.com/apache/arrow/go/v15/parquet/schema"
 	"github.com/klauspost/compress/zstd"
+
+	"bitnet1/shared/corpus"
 )
 
 // readAll reads the documents of a file, with their texts copied.
@@ -450,4 +453,47 @@ func FuzzJSONL(f *testing.F) {
 			t.Fatalf("%d documents, %+v", len(docs), count)
 		}
 	})
+}
+
+// BenchmarkDocuments reads the sample corpus (parquet, zstd) and the same texts as JSON Lines, bytes of text a second.
+func BenchmarkDocuments(b *testing.B) {
+	dir := b.TempDir()
+	report, err := corpus.Sample(dir)
+	if err != nil {
+		b.Skipf("no sample corpus on this machine: %v", err)
+	}
+	var lines []byte
+	var paths []string
+	for _, book := range report.Books {
+		path := filepath.Join(dir, book.File)
+		docs, _, err := readAll(path, DocumentOptions{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, d := range docs {
+			line, _ := json.Marshal(map[string]string{"id": d.ID, "text": string(d.Text)})
+			lines = append(append(lines, line...), '\n')
+		}
+		paths = append(paths, path)
+	}
+	for name, paths := range map[string][]string{"parquet": paths, "jsonl": {writeFile(b, "x.jsonl", lines)}} {
+		b.Run(name, func(b *testing.B) {
+			_, size, _ := report.Totals()
+			b.SetBytes(size)
+			for b.Loop() {
+				for _, path := range paths {
+					d, err := OpenDocuments(path, DocumentOptions{})
+					if err != nil {
+						b.Fatal(err)
+					}
+					for _, err := range d.All() {
+						if err != nil {
+							b.Fatal(err)
+						}
+					}
+					d.Close()
+				}
+			}
+		})
+	}
 }

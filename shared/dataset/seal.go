@@ -148,6 +148,11 @@ func (s *sealer) openBatches(paths []string) error {
 func (s *sealer) index(ctx context.Context) error {
 	sources := map[string]*Source{}
 	number := map[string]uint32{} // in order of appearance, until all names are known
+	documents := 0
+	for _, b := range s.batches {
+		documents += b.Len()
+	}
+	s.entries = make([]entry, 0, documents)
 	for bi, b := range s.batches {
 		if err := ctx.Err(); err != nil {
 			return err
