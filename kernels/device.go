@@ -15,8 +15,25 @@
 // bits is (2.5 / 2^n) * Σ_b 2^b s_b over its planes s_b, or s_0 itself when n = 1. Products of planes are exact integers:
 // with K columns and padding bits zero on both sides, x·w = K - 2 pop(x) - 2 pop(w) + 4 pop(x & w). They must be equal on
 // every device, and so must every sign that follows from them: u = alpha*y - theta is one float32 multiplication and one
-// float32 subtraction, never fused. Gradients are float32; a device that rounds them to n-bit planes does so inside
-// LinearBackward, the only operation that multiplies matrices of them.
+// float32 subtraction, never fused.
+//
+// # Gradients
+//
+// Gradients are float32 between operations. Where a linear's are multiplied, GradBits says with what: 16 keeps floats;
+// 2..8 rounds them, at random but without bias, to integers of so many bits, and the products become exact integers that
+// must be equal on every device, given equal floats. With n = 2^(GradBits-1) - 1, the gradient g of the plain product
+// y (masked by pass, then K-shift undone) is rounded twice:
+//
+//	for dx:      v = alpha_c * g     a scale for each row,      max_c |v| / n     dx = scale_t * Σ_c q * sign(W_c)
+//	for weights: v = g               a scale for each channel,  max_t |v| / n     dWeight_c += alpha_c * scale_c * Σ_t q * x_t
+//
+//	q = clamp(floor(v * inverse + r), -n, n)     inverse = n / max, float32; 0 where max < 1e-30
+//
+// every operation being one float32 rounding, none fused. r is a multiple of 2^-16 in [0, 1): word c%4 of
+// philox.Block(philox.Key(Seed ^ RoundingSeed), {row*ceil(Out/4) + c/4, ID | Micro<<16, Step low, Step high}) has it for
+// dx in its low and for weights in its high half. A product whose other side is floats (an unquantized stream, bonsai's
+// mixed weights) stays a float product. dAlpha_c = scale_c * Σ_k sign(W_ck) * Σ_t q x_tk; dTheta_c = -Σ_t of the masked
+// gradient, in floats.
 //
 // Every operation is deterministic: equal inputs give equal bits, whatever the number of threads.
 package kernels
@@ -51,6 +68,7 @@ type Activation struct {
 // output channel.
 type Linear struct {
 	In, Out      int
+	ID           uint16 // distinguishes the linears of a model: a counter of the random rounding of gradients
 	Weight       Floats // latent, Out × In
 	Signs        Planes // sign(Weight), kept by Binarize
 	Mixed        Floats // bonsai's effective weight, kept by Binarize; nil once every weight is ±1
@@ -68,6 +86,12 @@ type KShift struct {
 	Self     bool
 	Seq      int // tokens per sequence
 }
+
+// GradFloat is the value of GradBits that leaves gradients unrounded.
+const GradFloat = 16
+
+// RoundingSeed separates the random numbers of rounding from others of the same seed.
+const RoundingSeed = 0x524f_554e_4449_4e47
 
 // AttentionKind says how a query reads values.
 type AttentionKind int
@@ -92,8 +116,8 @@ type Attention struct {
 
 // Scalars are the values that change from step to step. Operations read them when they run.
 type Scalars struct {
-	Seed, Step   uint64  // counters of the Gumbel noise
-	Micro        uint32  // micro-batch within the step, a counter of the Gumbel noise
+	Seed, Step   uint64  // counters of the Gumbel noise and of the rounding of gradients
+	Micro        uint32  // micro-batch within the step, below 2^16, a counter of the noise and of rounding
 	Gamma        float64 // weight of rank r is proportional to Gamma^r
 	Tau          float64 // temperature of Pointer's backward
 	Mix          float64 // bonsai: 0 latent, 1 sign
@@ -168,8 +192,8 @@ type Device interface {
 	LinearAdd(out, residual Floats, x Activation, l Linear)
 	// LinearBackward takes the gradient dy of a linear's output (of its sign, if pass is given: it then counts where pass
 	// is set). It overwrites dx, rows × In, with the gradient of x and adds to the gradients of the parameters; the latent
-	// receives the gradient of the effective weight. dy stays as it is.
-	LinearBackward(dx Floats, dl LinearGradient, dy Floats, pass Planes, x Activation, l Linear, shift KShift)
+	// receives the gradient of the effective weight. dy stays as it is. gradBits is 2..8 or GradFloat.
+	LinearBackward(dx Floats, dl LinearGradient, dy Floats, pass Planes, x Activation, l Linear, shift KShift, gradBits int)
 
 	// Attend reads values: qkv is rows × 3*Heads*HeadDim signs of all queries, keys and values. out gets the signs of what
 	// is read, rows × Heads*HeadDim; pointers the keys' positions, Batch × Heads × Seq × Survivors, best first, -1 where
@@ -178,9 +202,12 @@ type Device interface {
 	// AttendBackward overwrites dqkv, rows × 3*Heads*HeadDim, given the gradient of what is read.
 	AttendBackward(dqkv, dOut Floats, qkv Planes, pointers Ints, a Attention)
 
-	// CrossEntropy writes each row's loss in nats, 0 where its target is -1. With backward, logits, rows × vocab, become
-	// the gradient of GradScale * Σ losses.
-	CrossEntropy(losses, logits Floats, targets Ints, vocab int, backward bool)
+	// CrossEntropy writes each row's loss in nats, -log softmax(u)[target] of the logits u = head(x); 0 where the target is
+	// -1. No more logits exist at a time than the device finds good.
+	CrossEntropy(losses Floats, x Activation, head Linear, targets Ints)
+	// CrossEntropyBackward does the same and, as LinearBackward for the gradient of GradScale * Σ losses, overwrites dx
+	// and adds to the gradients of head's parameters.
+	CrossEntropyBackward(losses, dx Floats, dl LinearGradient, x Activation, head Linear, targets Ints, gradBits int)
 
 	// AdamW applies one update.
 	AdamW(a Adam)

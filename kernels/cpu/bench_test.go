@@ -41,7 +41,7 @@ func BenchmarkLinearBackward(b *testing.B) {
 	dl := kernels.LinearGradient{Weight: make(floats, out*in), Alpha: make(floats, out), Theta: make(floats, out)}
 	dx, dy := make(floats, rows*in), ones(rows*out)
 	for b.Loop() {
-		d.LinearBackward(dx, dl, dy, nil, kernels.Activation{Planes: x}, l, kernels.KShift{})
+		d.LinearBackward(dx, dl, dy, nil, kernels.Activation{Planes: x}, l, kernels.KShift{}, kernels.GradFloat)
 	}
 	b.ReportMetric(4*rows*in*out*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFlop/s")
 }

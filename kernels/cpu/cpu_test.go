@@ -92,7 +92,7 @@ func TestLinearBackward(t *testing.T) {
 		pass, set := randomPlanes(t, d, r, rows, out, 1)
 		dx := make(floats, rows*in)
 		dl := kernels.LinearGradient{Weight: make(floats, out*in), Alpha: make(floats, out), Theta: make(floats, out)}
-		d.LinearBackward(dx, dl, dy, pass, kernels.Activation{Floats: x}, l, shift)
+		d.LinearBackward(dx, dl, dy, pass, kernels.Activation{Floats: x}, l, shift, kernels.GradFloat)
 		if err := d.Sync(); err != nil {
 			t.Fatal(err)
 		}
@@ -282,15 +282,26 @@ func TestNormalizeBackward(t *testing.T) {
 func TestCrossEntropyIgnoresTargets(t *testing.T) {
 	d := New(Options{})
 	d.SetScalars(kernels.Scalars{GradScale: 0.5})
-	logits := floats{1, 2, 3, 1, 2, 3}
-	losses := make(floats, 2)
-	d.CrossEntropy(losses, logits, ints{-1, 2}, 3, true)
+	head := kernels.Linear{In: 1, Out: 3, Weight: ones(3), Alpha: floats{1, 2, 3}, Theta: make(floats, 3)}
+	head.Signs, _ = d.NewPlanes(3, 1, 1)
+	d.Binarize(head)
+	dl := kernels.LinearGradient{Weight: make(floats, 3), Alpha: make(floats, 3), Theta: make(floats, 3)}
+	losses, alone, dx := make(floats, 2), make(floats, 2), ones(2)
+	x := kernels.Activation{Floats: ones(2)} // logits 1, 2, 3
+	d.CrossEntropy(alone, x, head, ints{-1, 2})
+	d.CrossEntropyBackward(losses, dx, dl, x, head, ints{-1, 2}, kernels.GradFloat)
+	if err := d.Sync(); err != nil {
+		t.Fatal(err)
+	}
 	p := math.Exp(3) / (math.Exp(1) + math.Exp(2) + math.Exp(3))
 	if losses[0] != 0 || math.Abs(float64(losses[1])+math.Log(p)) > 1e-6 {
 		t.Errorf("losses %v, want 0 and %v", losses, -math.Log(p))
 	}
-	if logits[0] != 0 || logits[1] != 0 || math.Abs(float64(logits[5])-(p-1)/2) > 1e-6 {
-		t.Errorf("gradients %v", logits)
+	if alone[0] != losses[0] || alone[1] != losses[1] {
+		t.Errorf("losses are %v without gradients and %v with them", alone, losses)
+	}
+	if dx[0] != 0 || math.Abs(float64(dl.Theta.(floats)[2])+(p-1)/2) > 1e-6 {
+		t.Errorf("gradients: dx %v, theta %v", dx, dl.Theta)
 	}
 }
 

@@ -56,6 +56,14 @@ func rowsOf(x kernels.Activation, in int) int {
 	return x.Planes.Rows()
 }
 
+// rowsFrom is rows from..to-1 of x.
+func rowsFrom(x kernels.Activation, in, from, to int) kernels.Activation {
+	if x.Floats != nil {
+		return kernels.Activation{Floats: x.Floats.Slice(from*in, to*in)}
+	}
+	return kernels.Activation{Planes: x.Planes.Slice(from, to)}
+}
+
 // floatMatrix is x as a matrix of floats; planes of several bits are expanded once.
 func (d *Device) floatMatrix(x kernels.Activation, in int) matrix {
 	if x.Floats != nil {
@@ -177,7 +185,7 @@ func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l
 
 // LinearBackward turns the gradient of a linear's output into those of its input and its parameters.
 func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, pass kernels.Planes,
-	x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
+	x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
 	d.run("LinearBackward", func() {
 		rows := rowsOf(x, l.In)
 		du := values(dy)[:rows*l.Out]

@@ -50,34 +50,6 @@ func (m *Model) attention(l *layer) kernels.Attention {
 	return a
 }
 
-// headParts calls f for the parts of the rows whose logits exist at a time.
-func (m *Model) headParts(f func(from, to int)) {
-	for from := 0; from < m.rows(); from += m.buffers.headRows {
-		f(from, min(from+m.buffers.headRows, m.rows()))
-	}
-}
-
-// enqueueLogits computes the logits of rows from..to-1.
-func (m *Model) enqueueLogits(from, to int) (logits kernels.Floats, read kernels.Activation) {
-	logits = m.buffers.logits.Slice(0, (to-from)*m.config.Vocab)
-	read = m.buffers.readOut
-	if read.Planes != nil {
-		read.Planes = read.Planes.Slice(from, to)
-	} else {
-		read.Floats = read.Floats.Slice(from*m.config.D, to*m.config.D)
-	}
-	m.dev.LinearAdd(logits, nil, read, m.strict(m.codebook))
-	return logits, read
-}
-
-func (m *Model) enqueueLosses() {
-	b := &m.buffers
-	m.headParts(func(from, to int) {
-		logits, _ := m.enqueueLogits(from, to)
-		m.dev.CrossEntropy(b.losses.Slice(from, to), logits, b.targets.Slice(from, to), m.config.Vocab, false)
-	})
-}
-
 // prepare takes the settings of a pass over.
 func (m *Model) prepare(s Settings) error {
 	if s.Tau == 0 {
@@ -180,7 +152,7 @@ func (m *Model) Losses(tokens, targets []int32, s Settings) ([]float32, error) {
 	}
 	run, err := m.program(m.pass("losses"), func() {
 		m.enqueueForward()
-		m.enqueueLosses()
+		m.dev.CrossEntropy(m.buffers.losses, m.buffers.readOut, m.strict(m.codebook), m.buffers.targets)
 	})
 	if err != nil {
 		return nil, err
@@ -203,16 +175,41 @@ func (m *Model) Logits(tokens []int32, from, to int, s Settings) ([]float32, err
 		return nil, err
 	}
 	run()
+	return m.downloadLogits(from, to)
+}
+
+// headElements bounds the logits that are on the device at a time: 64 MiB.
+const headElements = 1 << 24
+
+// downloadLogits multiplies what the last forward pass left for the head, a part of rows from..to-1 at a time.
+func (m *Model) downloadLogits(from, to int) ([]float32, error) {
 	vocab := m.config.Vocab
+	part := min(m.rows(), max(1, headElements/vocab))
+	if m.logits == nil {
+		x, err := m.dev.NewFloats(part * vocab)
+		if err != nil {
+			return nil, err
+		}
+		m.logits = x
+	}
 	all := make([]float32, (to-from)*vocab)
-	for r := from; r < to; r += m.buffers.headRows {
-		end := min(r+m.buffers.headRows, to)
-		logits, _ := m.enqueueLogits(r, end)
+	for r := from; r < to; r += part {
+		end := min(r+part, to)
+		logits := m.logits.Slice(0, (end-r)*vocab)
+		m.dev.LinearAdd(logits, nil, rowsOf(m.buffers.readOut, m.config.D, r, end), m.strict(m.codebook))
 		if err := m.dev.Download(all[(r-from)*vocab:(end-from)*vocab], logits); err != nil {
 			return nil, err
 		}
 	}
 	return all, m.dev.Sync()
+}
+
+// rowsOf is rows from..to-1 of x.
+func rowsOf(x kernels.Activation, width, from, to int) kernels.Activation {
+	if x.Floats != nil {
+		return kernels.Activation{Floats: x.Floats.Slice(from*width, to*width)}
+	}
+	return kernels.Activation{Planes: x.Planes.Slice(from, to)}
 }
 
 // Pointers returns where the last pass's queries of a layer pointed: Batch × Heads × Seq × Config.Survivors(Seq)

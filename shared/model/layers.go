@@ -60,10 +60,11 @@ func (m *Model) bind(a *allocator, name string, in, out int) (kernels.Linear, ke
 	}
 	s := &m.store
 	l := kernels.Linear{
-		In: in, Out: out,
+		In: in, Out: out, ID: m.bound,
 		Weight: part(s.param, ".weight", in*out), Alpha: part(s.param, ".alpha", out), Theta: part(s.param, ".theta", out),
 		Signs: a.planes(out, in, 1),
 	}
+	m.bound++
 	if m.options.Bonsai {
 		l.Mixed = a.floats(in * out)
 	}
@@ -108,8 +109,7 @@ type buffers struct {
 	tokens, targets kernels.Ints
 	out             kernels.Floats     // the residual stream after the last layer
 	readOut         kernels.Activation // what the head reads of it
-	headRows        int                // rows of logits that exist at a time
-	logits, losses  kernels.Floats
+	losses          kernels.Floats
 	totalLoss       kernels.Floats // summed over the micro-batches of a step
 	squaredNorm     kernels.Floats
 
@@ -119,17 +119,12 @@ type buffers struct {
 	dHidden kernels.Floats
 }
 
-// headElements bounds the logits that exist at a time: 64 MiB.
-const headElements = 1 << 24
-
 func (m *Model) newBuffers(a *allocator) buffers {
 	c, n := m.config, m.rows()
 	b := buffers{
 		tokens: a.ints(n), targets: a.ints(n), losses: a.floats(n), totalLoss: a.floats(1),
-		readOut:  a.stream(n, c.D, c.StreamBits),
-		headRows: min(n, max(1, headElements/c.Vocab)),
+		readOut: a.stream(n, c.D, c.StreamBits),
 	}
-	b.logits = a.floats(b.headRows * c.Vocab)
 	for i := range m.layers {
 		l := &m.layers[i]
 		if m.options.Inference && i > 0 {

@@ -12,6 +12,7 @@ type Options struct {
 	Seq       int  // tokens per sequence, at most Config.Seq; default Config.Seq
 	ScaleBits int  // 16 keeps alpha and theta at float16 values, so that packing loses nothing; 32 does not; default 16
 	Inference bool // no gradients or optimizer: layers share memory for activations, and Backward and Step fail
+	GradBits  int  // 2..8: gradients are rounded to integers where they are multiplied; 16 keeps floats; default 16
 	Bonsai    bool // weights blend from latent to sign with Settings.Mix; costs a second copy of every weight
 }
 
@@ -25,6 +26,9 @@ func (o *Options) ensureDefaults(c Config) error {
 	if o.ScaleBits == 0 {
 		o.ScaleBits = 16
 	}
+	if o.GradBits == 0 {
+		o.GradBits = kernels.GradFloat
+	}
 	switch {
 	case o.Batch < 1 || o.Batch > 1<<20:
 		return fmt.Errorf("model options: batch is %d, want at least 1", o.Batch)
@@ -32,6 +36,8 @@ func (o *Options) ensureDefaults(c Config) error {
 		return fmt.Errorf("model options: seq is %d, want 1 to the configuration's %d", o.Seq, c.Seq)
 	case o.ScaleBits != 16 && o.ScaleBits != 32:
 		return fmt.Errorf("model options: scale bits are %d, want 16 or 32", o.ScaleBits)
+	case o.GradBits != kernels.GradFloat && (o.GradBits < 2 || o.GradBits > 8):
+		return fmt.Errorf("model options: grad bits are %d, want 2 to 8, or %d for floats", o.GradBits, kernels.GradFloat)
 	}
 	return nil
 }
@@ -64,6 +70,8 @@ type Model struct {
 	settings Settings
 	mixed    bool // weights are a blend in this pass
 	blended  float64
+	bound    uint16         // linears that have been given an ID
+	logits   kernels.Floats // a part of them, once there were any
 	scalars  kernels.Scalars
 	updates  int
 	programs map[any]func()

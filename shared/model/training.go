@@ -125,11 +125,7 @@ func (m *Model) enqueueTraining() {
 
 func (m *Model) enqueueHeadBackward() {
 	b, c := &m.buffers, m.config
-	m.headParts(func(from, to int) {
-		logits, read := m.enqueueLogits(from, to)
-		m.dev.CrossEntropy(b.losses.Slice(from, to), logits, b.targets.Slice(from, to), c.Vocab, true)
-		m.dev.LinearBackward(b.dStream.Slice(from*c.D, to*c.D), m.dCodebook, logits, nil, read, m.strict(m.codebook), kernels.KShift{})
-	})
+	m.dev.CrossEntropyBackward(b.losses, b.dStream, m.dCodebook, b.readOut, m.strict(m.codebook), b.targets, m.options.GradBits)
 	m.dev.AddSum(b.totalLoss, b.losses)
 	m.dev.Zero(b.dx)
 	m.dev.NormalizeBackward(b.dx, m.dGainOut, b.dStream, b.out, m.gainOut, c.Eps, c.StreamBits)
@@ -137,14 +133,14 @@ func (m *Model) enqueueHeadBackward() {
 
 // enqueueLayerBackward turns the gradient of what leaves a layer, in dx, into that of what entered it.
 func (m *Model) enqueueLayerBackward(l *layer) {
-	b, c, none := &m.buffers, m.config, kernels.KShift{}
+	b, c, none, bits := &m.buffers, m.config, kernels.KShift{}, m.options.GradBits
 	read, hidden := kernels.Activation{Planes: l.read}, kernels.Activation{Planes: l.hidden}
-	m.dev.LinearBackward(b.dHidden, l.dDown, b.dx, nil, hidden, m.strict(l.down), none)
-	m.dev.LinearBackward(b.dStream, l.dUp, b.dHidden, l.hiddenPass, l.readFF, m.strict(l.up), none)
+	m.dev.LinearBackward(b.dHidden, l.dDown, b.dx, nil, hidden, m.strict(l.down), none, bits)
+	m.dev.LinearBackward(b.dStream, l.dUp, b.dHidden, l.hiddenPass, l.readFF, m.strict(l.up), none, bits)
 	m.dev.NormalizeBackward(b.dx, l.dGainFFN, b.dStream, l.mid, l.gainFFN, c.Eps, c.StreamBits)
-	m.dev.LinearBackward(b.dStream, l.dO, b.dx, nil, read, m.strict(l.o), none)
+	m.dev.LinearBackward(b.dStream, l.dO, b.dx, nil, read, m.strict(l.o), none, bits)
 	m.dev.AttendBackward(b.dQKV, b.dStream, l.signs, l.pointers, m.attention(l))
-	m.dev.LinearBackward(b.dStream, l.dQKV, b.dQKV, l.pass, l.readAttn, m.strict(l.qkv), l.shift)
+	m.dev.LinearBackward(b.dStream, l.dQKV, b.dQKV, l.pass, l.readAttn, m.strict(l.qkv), l.shift, bits)
 	m.dev.NormalizeBackward(b.dx, l.dGainAttn, b.dStream, l.in, l.gainAttn, c.Eps, c.StreamBits)
 }
 

@@ -40,7 +40,7 @@ extern "C" __global__ __launch_bounds__(128) void gemm_mma_int32(const uint32_t*
         mma_and_popc(d[j], x, y);
       }
     }
-    int scale = (plane == p.planes - 1 && p.negative_top ? -1 : 1) * (plane > 0 ? 2 : 1);
+    int scale = plane == 0 ? 1 : p.negative_top && plane == p.planes - 1 ? -2 : 2;
     for (int j = 0; j < kTiles; j++)
       for (int i = 0; i < 4; i++) d[j][i] *= scale;
   }
