@@ -18,9 +18,9 @@ import (
 	_ "github.com/zeebo/blake3"
 	_ "github.com/zeebo/xxh3"
 	_ "go.uber.org/goleak"
+	_ "go.yaml.in/yaml/v3"
 	_ "golang.org/x/sync/errgroup"
 	_ "golang.org/x/sys/unix"
 	_ "golang.org/x/term"
-	_ "go.yaml.in/yaml/v3"
 	_ "pgregory.net/rapid"
 )
