@@ -167,41 +167,68 @@ func (m *Model) Logits(tokens []int32, from, to int, s Settings) ([]float32, err
 	if from < 0 || to < from || to > len(tokens) {
 		return nil, fmt.Errorf("logits of rows %d to %d of %d tokens", from, to, len(tokens))
 	}
-	if err := m.begin(tokens, nil, s); err != nil {
+	if err := m.forward(tokens, s); err != nil {
 		return nil, err
 	}
-	run, err := m.program(m.pass("forward"), m.enqueueForward)
-	if err != nil {
-		return nil, err
-	}
-	run()
-	return m.downloadLogits(from, to)
+	all := make([]float32, 0, (to-from)*m.config.Vocab)
+	err := m.eachLogits(from, to, func(_ int, logits []float32) { all = append(all, logits...) })
+	return all, err
 }
 
-// headElements bounds the logits that are on the device at a time: 64 MiB.
+// Greedy returns the most probable next token of every position; of equal ones the first.
+func (m *Model) Greedy(tokens []int32, s Settings) ([]int32, error) {
+	if err := m.forward(tokens, s); err != nil {
+		return nil, err
+	}
+	best := make([]int32, len(tokens))
+	return best, m.eachLogits(0, len(tokens), func(row int, logits []float32) {
+		for i, x := range logits {
+			if x > logits[best[row]] {
+				best[row] = int32(i)
+			}
+		}
+	})
+}
+
+// forward runs tokens up to what the head reads.
+func (m *Model) forward(tokens []int32, s Settings) error {
+	if err := m.begin(tokens, nil, s); err != nil {
+		return err
+	}
+	run, err := m.program(m.pass("forward"), m.enqueueForward)
+	if err == nil {
+		run()
+	}
+	return err
+}
+
+// headElements bounds the logits that exist at a time: 64 MiB.
 const headElements = 1 << 24
 
-// downloadLogits multiplies what the last forward pass left for the head, a part of rows from..to-1 at a time.
-func (m *Model) downloadLogits(from, to int) ([]float32, error) {
+// eachLogits calls f for rows from..to-1 of what the last forward pass left for the head. logits are f's for the call.
+func (m *Model) eachLogits(from, to int, f func(row int, logits []float32)) error {
 	vocab := m.config.Vocab
 	part := min(m.rows(), max(1, headElements/vocab))
 	if m.logits == nil {
 		x, err := m.dev.NewFloats(part * vocab)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		m.logits = x
 	}
-	all := make([]float32, (to-from)*vocab)
+	host := make([]float32, min(part, to-from)*vocab)
 	for r := from; r < to; r += part {
 		end := min(r+part, to)
 		logits := m.logits.Slice(0, (end-r)*vocab)
 		m.dev.LinearAdd(logits, nil, rowsOf(m.buffers.readOut, m.config.D, r, end), m.strict(m.codebook))
-		if err := m.dev.Download(all[(r-from)*vocab:(end-from)*vocab], logits); err != nil {
-			return nil, err
+		if err := m.dev.Download(host[:(end-r)*vocab], logits); err != nil {
+			return err
+		}
+		for i := r; i < end; i++ {
+			f(i, host[(i-r)*vocab:][:vocab])
 		}
 	}
-	return all, m.dev.Sync()
+	return m.dev.Sync()
 }
 
 // rowsOf is rows from..to-1 of x.

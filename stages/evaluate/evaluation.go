@@ -5,39 +5,33 @@ import (
 	"math"
 	"time"
 
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/model"
+	"bitnet1/shared/measure"
 	"bitnet1/shared/stage"
-	"bitnet1/shared/tokenizer"
 )
 
-// evaluation runs a model over a split.
+// evaluation runs a model over the validation split.
 type evaluation struct {
-	job      *stage.Job[Params]
-	model    *model.Model
-	settings model.Settings
-	split    *dataset.Split
-	seq      int
-	text     tokenizer.Tokenizer
+	*measure.Subject
+	job *stage.Job[Params]
 
 	nats   float64
 	tokens int64
 	counts []int64 // of predicted tokens, by id
 }
 
-// run evaluates batch sequences at a time and fills in the measurements of r.
-func (e *evaluation) run(ctx context.Context, batch int, r *report) error {
-	n := e.split.Len()
+// run evaluates a batch at a time and fills in the measurements of r.
+func (e *evaluation) run(ctx context.Context, r *report) error {
+	n := e.Data.Validation.Len()
 	if limit := e.job.Params.Sequences; limit > 0 {
 		n = min(n, limit)
 	}
-	e.counts = make([]int64, e.model.Config().Vocab)
+	e.counts = make([]int64, e.Model.Config().Vocab)
 	started := time.Now()
-	for from := 0; from < n; from += batch {
+	for from := 0; from < n; from += e.Batch {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		to := min(from+batch, n)
+		to := min(from+e.Batch, n)
 		if err := e.batch(from, to); err != nil {
 			return err
 		}
@@ -56,30 +50,20 @@ func (e *evaluation) run(ctx context.Context, batch int, r *report) error {
 
 // batch adds the losses of sequences from..to-1.
 func (e *evaluation) batch(from, to int) error {
-	var tokens, targets, buffer []int32
-	for i := from; i < to; i++ {
-		var valid int
-		var err error
-		if buffer, valid, err = e.split.Sequence(i, buffer); err != nil {
-			return stage.Refuse(err)
-		}
-		tokens = append(tokens, buffer[:e.seq]...)
-		for k := range e.seq {
-			target := int32(-1)
-			if k < valid {
-				target = buffer[k+1]
-				e.counts[target]++
-				e.tokens++
-			}
-			targets = append(targets, target)
-		}
-	}
-	losses, err := e.model.Losses(tokens, targets, e.settings)
+	tokens, targets, err := e.Sequences(from, to)
 	if err != nil {
 		return err
 	}
-	for _, loss := range losses { // 0 where nothing was to be predicted
-		e.nats += float64(loss)
+	losses, err := e.Model.Losses(tokens, targets, e.Settings)
+	if err != nil {
+		return err
+	}
+	for i, target := range targets {
+		if target >= 0 {
+			e.counts[target]++
+			e.tokens++
+			e.nats += float64(losses[i])
+		}
 	}
 	return nil
 }
@@ -89,8 +73,8 @@ func (e *evaluation) batch(from, to int) error {
 func (e *evaluation) bytes() int64 {
 	var total int64
 	for token, n := range e.counts {
-		if n > 0 && uint32(token) != e.text.EndOfText() {
-			total += n * int64(len(e.text.Decode(nil, []uint32{uint32(token)})))
+		if n > 0 && uint32(token) != e.Tokenizer.EndOfText() {
+			total += n * int64(len(e.Tokenizer.Decode(nil, []uint32{uint32(token)})))
 		}
 	}
 	return total

@@ -4,18 +4,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 
-	"bitnet1/kernels/cpu"
-	"bitnet1/shared/artifact"
-	"bitnet1/shared/checkpoint"
-	"bitnet1/shared/dataset"
 	"bitnet1/shared/event"
+	"bitnet1/shared/measure"
 	"bitnet1/shared/stage"
-	"bitnet1/shared/tokenizer"
 )
 
 // Params are the stage's parameters.
@@ -59,73 +53,17 @@ type report struct {
 }
 
 func evaluate(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved) error {
-	path, err := job.Path(in.Model)
+	subject, err := measure.Open(job, in, job.Params.MicroTokens)
 	if err != nil {
 		return err
 	}
-	saved, err := checkpoint.Read(path)
-	if err != nil {
-		return stage.Refuse(err)
-	}
-	if path, err = job.Path(in.Manifest); err != nil {
+	defer subject.Close()
+	r := report{Checkpoint: in.Model.Digest, Dataset: in.Manifest.Digest, Step: subject.Saved.Step, Split: "validation"}
+	e := evaluation{job: job, Subject: subject}
+	if err := e.run(ctx, &r); err != nil {
 		return err
 	}
-	data, manifest, err := dataset.Load(path, func(s dataset.Shard) (string, error) {
-		return job.Path(artifact.Ref{Digest: s.Digest, Kind: "shard", Name: s.Name, Size: s.Size})
-	})
-	if err != nil {
-		return stage.Refuse(err)
-	}
-	defer data.Close()
-	if err := fits(saved, manifest, data); err != nil {
-		return stage.Refuse(err)
-	}
-	text, err := tokenizer.New(manifest.Tokenizer.Name)
-	if err != nil {
-		return stage.Refuse(err)
-	}
-	batch := max(job.Params.MicroTokens/manifest.SequenceLength, 1)
-	m, settings, err := saved.Inference(cpu.New(cpu.Options{Workers: job.Host.Threads}), batch, manifest.SequenceLength)
-	if err != nil {
-		return err
-	}
-	r := report{Checkpoint: in.Model.Digest, Dataset: in.Manifest.Digest, Step: saved.Step, Split: "validation"}
-	e := evaluation{job: job, model: m, settings: settings, split: data.Validation, seq: manifest.SequenceLength, text: text}
-	if err := e.run(ctx, batch, &r); err != nil {
-		return err
-	}
-	return write(ctx, job, in, r)
-}
-
-// fits makes sure that the checkpoint can be evaluated on the dataset.
-func fits(m checkpoint.Model, d *dataset.Manifest, data *dataset.Dataset) error {
-	switch {
-	case m.Tokenizer != "" && m.Tokenizer != d.Tokenizer.Name:
-		return fmt.Errorf("the checkpoint knows the tokens of %s, the dataset has those of %s: tokenize the dataset with --tokenizer %s", m.Tokenizer, d.Tokenizer.Name, m.Tokenizer)
-	case d.Tokenizer.Vocab > m.Config.Vocab:
-		return fmt.Errorf("the dataset has %d token ids, the checkpoint knows %d", d.Tokenizer.Vocab, m.Config.Vocab)
-	case d.SequenceLength > m.Config.Seq:
-		return fmt.Errorf("the dataset's sequences have %d tokens, the checkpoint's at most %d: shard with --sequence-length %d", d.SequenceLength, m.Config.Seq, m.Config.Seq)
-	case data.Validation.Len() == 0:
-		return errors.New("the dataset has no validation split: shard it with at least two documents")
-	}
-	return nil
-}
-
-func write(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved, r report) error {
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	w, err := job.Create("evaluation", "application/json", fmt.Sprintf("step-%06d_evaluation.json", r.Step))
-	if err != nil {
-		return err
-	}
-	defer w.Abort()
-	if _, err := w.Write(append(b, '\n')); err != nil {
-		return err
-	}
-	ref, err := w.Commit()
+	ref, err := job.WriteJSON("evaluation", subject.Name("evaluation"), r)
 	if err != nil {
 		return err
 	}

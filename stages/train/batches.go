@@ -13,9 +13,8 @@ type batches struct {
 	seq   int // targets of a sequence
 	per   int // sequences in a step
 
-	epoch  int
-	order  dataset.Permutation
-	buffer []int32
+	epoch int
+	order dataset.Permutation
 }
 
 func newBatches(split *dataset.Split, seed uint64, seq, per int) *batches {
@@ -30,24 +29,9 @@ func (b *batches) step(step int, tokens, targets []int32) (_, _ []int32, err err
 		if epoch := n / b.split.Len(); epoch != b.epoch {
 			b.epoch, b.order = epoch, dataset.Order(b.split.Len(), b.seed, epoch)
 		}
-		if tokens, targets, err = b.sequence(b.order.At(n%b.split.Len()), tokens, targets); err != nil {
+		if tokens, targets, err = b.split.AppendTargets(b.order.At(n%b.split.Len()), tokens, targets); err != nil {
 			return nil, nil, err
 		}
-	}
-	return tokens, targets, nil
-}
-
-// sequence appends sequence i of the split.
-func (b *batches) sequence(i int, tokens, targets []int32) (_, _ []int32, err error) {
-	var valid int
-	if b.buffer, valid, err = b.split.Sequence(i, b.buffer); err != nil {
-		return nil, nil, err
-	}
-	tokens = append(tokens, b.buffer[:b.seq]...)
-	from := len(targets)
-	targets = append(targets, b.buffer[1:b.seq+1]...)
-	for j := from + valid; j < len(targets); j++ {
-		targets[j] = -1
 	}
 	return tokens, targets, nil
 }

@@ -24,7 +24,7 @@ type trainer struct {
 	data      *dataset.Dataset
 	model     *model.Model
 	batches   *batches
-	sample    *batches // over the validation split
+	micro     int // sequences computed at once
 	recipe    json.RawMessage
 	log       *trainingLog
 
@@ -60,7 +60,7 @@ func newTrainer(job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset,
 	}
 	return &trainer{
 		job: job, manifest: ref, tokenizer: m.Tokenizer, data: data, model: mdl, recipe: recipe,
-		batches: newBatches(data.Train, p.Seed, c.Seq, per), sample: newBatches(data.Validation, p.Seed, c.Seq, micro),
+		batches: newBatches(data.Train, p.Seed, c.Seq, per), micro: micro,
 		bestBits: math.Inf(1),
 	}, nil
 }
@@ -145,11 +145,11 @@ func (t *trainer) validate() (float64, error) {
 	settings := model.Settings{Gamma: t.job.Params.gamma(t.step - 1), Tau: t.job.Params.Tau, Mix: 1}
 	var sum float64
 	var count int
-	for from := 0; from < n; from += t.sample.per {
+	for from := 0; from < n; from += t.micro {
 		var tokens, targets []int32
 		var err error
-		for i := from; i < min(from+t.sample.per, n); i++ {
-			if tokens, targets, err = t.sample.sequence(i, tokens, targets); err != nil {
+		for i := from; i < min(from+t.micro, n); i++ {
+			if tokens, targets, err = t.data.Validation.AppendTargets(i, tokens, targets); err != nil {
 				return 0, stage.Refuse(err)
 			}
 		}

@@ -1,0 +1,102 @@
+// Package measure opens what an evaluation or a probe looks at: a checkpoint, ready to run, beside the dataset that it is
+// measured on. It measures nothing itself.
+package measure
+
+import (
+	"errors"
+	"fmt"
+
+	"bitnet1/kernels/cpu"
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/checkpoint"
+	"bitnet1/shared/dataset"
+	"bitnet1/shared/event"
+	"bitnet1/shared/model"
+	"bitnet1/shared/stage"
+	"bitnet1/shared/tokenizer"
+)
+
+// Subject is a checkpoint on a device and its dataset. Close it.
+type Subject struct {
+	Saved     checkpoint.Model
+	Manifest  *dataset.Manifest
+	Data      *dataset.Dataset
+	Tokenizer tokenizer.Tokenizer
+	Model     *model.Model   // for inference, Batch sequences of Seq tokens at a time
+	Settings  model.Settings // the checkpoint's
+	Batch     int
+	Seq       int
+}
+
+// Open opens the checkpoint and the dataset of an event, to compute about microTokens tokens at once. Its errors are
+// refusals where trying again would not help.
+func Open[P any](job *stage.Job[P], in event.CheckpointSaved, microTokens int) (*Subject, error) {
+	path, err := job.Path(in.Model)
+	if err != nil {
+		return nil, err
+	}
+	s := new(Subject)
+	if s.Saved, err = checkpoint.Read(path); err != nil {
+		return nil, stage.Refuse(err)
+	}
+	if path, err = job.Path(in.Manifest); err != nil {
+		return nil, err
+	}
+	s.Data, s.Manifest, err = dataset.Load(path, func(d dataset.Shard) (string, error) {
+		return job.Path(artifact.Ref{Digest: d.Digest, Kind: "shard", Name: d.Name, Size: d.Size})
+	})
+	if err != nil {
+		return nil, stage.Refuse(err)
+	}
+	if err = s.load(job.Host, microTokens); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Subject) load(host stage.Host, microTokens int) (err error) {
+	if err := s.fits(); err != nil {
+		return stage.Refuse(err)
+	}
+	if s.Tokenizer, err = tokenizer.New(s.Manifest.Tokenizer.Name); err != nil {
+		return stage.Refuse(err)
+	}
+	s.Seq = s.Manifest.SequenceLength
+	s.Batch = max(microTokens/s.Seq, 1)
+	s.Model, s.Settings, err = s.Saved.Inference(cpu.New(cpu.Options{Workers: host.Threads}), s.Batch, s.Seq)
+	return err
+}
+
+// fits makes sure that the checkpoint can be measured on the dataset.
+func (s *Subject) fits() error {
+	m, d := s.Saved, s.Manifest
+	switch {
+	case m.Tokenizer != "" && m.Tokenizer != d.Tokenizer.Name:
+		return fmt.Errorf("the checkpoint knows the tokens of %s, the dataset has those of %s: tokenize the dataset with --tokenizer %s", m.Tokenizer, d.Tokenizer.Name, m.Tokenizer)
+	case d.Tokenizer.Vocab > m.Config.Vocab:
+		return fmt.Errorf("the dataset has %d token ids, the checkpoint knows %d", d.Tokenizer.Vocab, m.Config.Vocab)
+	case d.SequenceLength > m.Config.Seq:
+		return fmt.Errorf("the dataset's sequences have %d tokens, the checkpoint's at most %d: shard with --sequence-length %d", d.SequenceLength, m.Config.Seq, m.Config.Seq)
+	case s.Data.Validation.Len() == 0:
+		return errors.New("the dataset has no validation split: shard it with at least two documents")
+	}
+	return nil
+}
+
+// Sequences returns the tokens and targets of validation sequences from..to-1, with -1 where nothing is to be predicted.
+func (s *Subject) Sequences(from, to int) (tokens, targets []int32, err error) {
+	for i := from; i < to; i++ {
+		if tokens, targets, err = s.Data.Validation.AppendTargets(i, tokens, targets); err != nil {
+			return nil, nil, stage.Refuse(err)
+		}
+	}
+	return tokens, targets, nil
+}
+
+// Name is the file name of a report on the checkpoint: step-000600_<what>.json.
+func (s *Subject) Name(what string) string {
+	return fmt.Sprintf("step-%06d_%s.json", s.Saved.Step, what)
+}
+
+// Close ends the mappings of the dataset.
+func (s *Subject) Close() error { return s.Data.Close() }

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"math"
+
+	"bitnet1/shared/measure"
+	"bitnet1/shared/stage"
+)
+
+// specialist is the IPMR from which on a head counts as one.
+const specialist = 0.05
+
+// healthReport is the content of *_pointer_health.json.
+type healthReport struct {
+	about
+	Sequences   int     `json:"sequences"`
+	Positions   int64   `json:"positions"`   // whose token is followed by another
+	Repeated    int64   `json:"repeated"`    // of them, whose token occurred before in the sequence: IPMR and M4 are shares of these
+	RandomIPMR  float64 `json:"random_ipmr"` // of a head whose keys are chosen at random
+	GlobalIPMR  float64 `json:"global_ipmr"` // a position counts when any head matches
+	Specialists int     `json:"specialists"` // heads with an IPMR of 5 % or more
+	Top         head    `json:"top"`         // the head with the highest IPMR
+	Heads       []head  `json:"heads"`
+	ValBPC      float64 `json:"val_bpc"` // bits per token on these sequences
+
+	EarlyPosition   int     `json:"early_position"`    // tokens read before the early loss
+	LatePosition    int     `json:"late_position"`     // and before the late one
+	InContextScore  float64 `json:"in_context_score"`  // late minus early loss, nats (Olsson et al. 2022: token 500 minus token 50)
+	InContextTokens int64   `json:"in_context_tokens"` // losses that the late mean is of
+}
+
+// head is what is known of one (layer, head).
+type head struct {
+	Layer int     `json:"layer"`
+	Head  int     `json:"head"`
+	IPMR  float64 `json:"ipmr"` // share of repeated positions whose first survivor follows an earlier occurrence of their token
+	M4    float64 `json:"m4"`   // the same with any of the first four survivors
+	HDR   float64 `json:"hdr"`  // exp(entropy of the distances pointed) / number of distances possible
+}
+
+// maxSurvivors is how many pointers M4 looks at.
+const maxSurvivors = 4
+
+// pointerHealth runs the model over validation text and looks at every pointer.
+func pointerHealth(ctx context.Context, job *stage.Job[Params], s *measure.Subject) (healthReport, error) {
+	n := s.Data.Validation.Len()
+	if limit := job.Params.Sequences; limit > 0 {
+		n = min(n, limit)
+	}
+	h := newTally(s)
+	for from := 0; from < n; from += s.Batch {
+		if ctx.Err() != nil {
+			return healthReport{}, ctx.Err()
+		}
+		to := min(from+s.Batch, n)
+		tokens, targets, err := s.Sequences(from, to)
+		if err != nil {
+			return healthReport{}, err
+		}
+		losses, err := s.Model.Losses(tokens, targets, s.Settings)
+		if err != nil {
+			return healthReport{}, err
+		}
+		if err := h.add(tokens, targets, losses); err != nil {
+			return healthReport{}, err
+		}
+		job.Progress(stage.Progress{Done: int64(to), Total: int64(n + job.Params.Repeats), Unit: "sequences"})
+	}
+	r := h.report()
+	r.Sequences = n
+	return r, nil
+}
+
+// tally counts matches over sequences.
+type tally struct {
+	*measure.Subject
+	layers, heads, survivors int
+
+	positions, repeated int64
+	chance              float64 // summed over repeated positions: share of their keys that match
+	anyHead             int64
+	first, four         []int64   // matches, by layer*heads + head
+	distances           [][]int64 // histograms, by the same
+	matched             []bool    // whether any head matches, by position of the batch
+
+	nats      float64
+	predicted int64
+	early     window
+	late      window
+}
+
+// window is the mean loss at one position.
+type window struct {
+	position int
+	nats     float64
+	count    int64
+}
+
+func (w *window) add(position int, nats float64) {
+	if position == w.position {
+		w.nats += nats
+		w.count++
+	}
+}
+
+func (w *window) mean() float64 { return w.nats / float64(max(w.count, 1)) }
+
+func newTally(s *measure.Subject) *tally {
+	c := s.Model.Config()
+	t := &tally{Subject: s, layers: c.Layers, heads: c.Heads, survivors: c.Survivors(s.Seq)}
+	t.first, t.four = make([]int64, c.Layers*c.Heads), make([]int64, c.Layers*c.Heads)
+	t.distances = make([][]int64, c.Layers*c.Heads)
+	for i := range t.distances {
+		t.distances[i] = make([]int64, s.Seq)
+	}
+	// Olsson et al. compare tokens 500 and 50; shorter sequences are compared at the same shares of 512.
+	t.early.position, t.late.position = min(50, s.Seq*50/512), min(500, s.Seq*500/512)
+	return t
+}
+
+// add counts a batch that the model has just computed.
+func (t *tally) add(tokens, targets []int32, losses []float32) error {
+	t.matched = append(t.matched[:0], make([]bool, len(tokens))...)
+	seen := make([]occurrences, len(tokens)/t.Seq)
+	for b := range seen {
+		from := b * t.Seq
+		seen[b] = occurrencesOf(tokens[from : from+t.Seq])
+		t.context(targets[from:from+t.Seq], losses[from:from+t.Seq], seen[b])
+	}
+	for layer := range t.layers {
+		pointers, err := t.Model.Pointers(layer)
+		if err != nil {
+			return err
+		}
+		for b := range seen {
+			for h := range t.heads {
+				at := (b*t.heads + h) * t.Seq * t.survivors
+				t.head(layer*t.heads+h, b*t.Seq, targets[b*t.Seq:][:t.Seq], pointers[at:][:t.Seq*t.survivors], seen[b])
+			}
+		}
+	}
+	for _, m := range t.matched {
+		if m {
+			t.anyHead++
+		}
+	}
+	return nil
+}
+
+// context counts what concerns no head.
+func (t *tally) context(targets []int32, losses []float32, seen occurrences) {
+	for k, target := range targets {
+		if target < 0 {
+			continue
+		}
+		t.positions++
+		t.nats += float64(losses[k])
+		t.early.add(k, float64(losses[k]))
+		t.late.add(k, float64(losses[k]))
+		if n := seen.before[k]; n > 0 {
+			t.repeated++
+			t.chance += float64(n) / float64(k+1) // each earlier occurrence has one key after it, of k+1 keys
+		}
+	}
+}
+
+// head counts the pointers of one head in one sequence, whose first position of the batch is at.
+func (t *tally) head(i, at int, targets, pointers []int32, seen occurrences) {
+	for k, target := range targets {
+		if target < 0 {
+			continue
+		}
+		chosen := pointers[k*t.survivors:][:t.survivors]
+		t.distances[i][k-int(chosen[0])]++
+		if seen.before[k] == 0 {
+			continue
+		}
+		if seen.matches(k, chosen[0]) {
+			t.first[i]++
+			t.matched[at+k] = true
+		}
+		for _, u := range chosen[:min(maxSurvivors, len(chosen))] {
+			if seen.matches(k, u) {
+				t.four[i]++
+				break
+			}
+		}
+	}
+}
+
+func (t *tally) report() healthReport {
+	repeated := float64(max(t.repeated, 1))
+	r := healthReport{
+		Positions: t.positions, Repeated: t.repeated, RandomIPMR: t.chance / repeated, GlobalIPMR: float64(t.anyHead) / repeated,
+		ValBPC:        t.nats / float64(max(t.positions, 1)) / math.Ln2,
+		EarlyPosition: t.early.position, LatePosition: t.late.position,
+		InContextScore: t.late.mean() - t.early.mean(), InContextTokens: t.late.count,
+	}
+	for i := range t.first {
+		h := head{
+			Layer: i / t.heads, Head: i % t.heads, HDR: diversity(t.distances[i]),
+			IPMR: float64(t.first[i]) / repeated, M4: float64(t.four[i]) / repeated,
+		}
+		if h.IPMR >= specialist {
+			r.Specialists++
+		}
+		if i == 0 || h.IPMR > r.Top.IPMR {
+			r.Top = h
+		}
+		r.Heads = append(r.Heads, h)
+	}
+	return r
+}
+
+// diversity is exp(entropy) of a histogram over the number of its bins.
+func diversity(histogram []int64) float64 {
+	var total float64
+	for _, n := range histogram {
+		total += float64(n)
+	}
+	var entropy float64
+	for _, n := range histogram {
+		if n > 0 {
+			p := float64(n) / total
+			entropy -= p * math.Log(p)
+		}
+	}
+	return math.Exp(entropy) / float64(len(histogram))
+}
+
+// occurrences says, for each position of a sequence, how often its token occurred before.
+type occurrences struct {
+	tokens []int32
+	before []int32
+}
+
+func occurrencesOf(tokens []int32) occurrences {
+	o := occurrences{tokens: tokens, before: make([]int32, len(tokens))}
+	counts := map[int32]int32{}
+	for k, token := range tokens {
+		o.before[k] = counts[token]
+		counts[token]++
+	}
+	return o
+}
+
+// matches reports whether key u of query k follows an earlier occurrence of k's token.
+func (o occurrences) matches(k int, u int32) bool {
+	return u >= 1 && o.tokens[u-1] == o.tokens[k]
+}

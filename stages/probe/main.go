@@ -1,0 +1,77 @@
+// Command probe is the stage that looks inside a checkpoint: where its heads
+// point on validation text, and whether it copies what it has read before.
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"bitnet1/shared/event"
+	"bitnet1/shared/measure"
+	"bitnet1/shared/stage"
+)
+
+// Params are the stage's parameters.
+type Params struct {
+	Sequences   int    `json:"sequences" usage:"validation sequences to look at, from the first; 0: all"`
+	Repeats     int    `json:"repeats" usage:"sequences of random tokens, each written twice, for the induction probe"`
+	Seed        uint64 `json:"seed" usage:"of the random tokens"`
+	MicroTokens int    `json:"micro_tokens" usage:"tokens computed at once"`
+}
+
+func main() {
+	os.Exit(stage.Main(stage.Spec[Params, event.CheckpointSaved]{
+		Name:     "probe",
+		About:    "probe a checkpoint's pointers on validation text and its induction on repeated random tokens",
+		Example:  "probe run --in model/step-000600.safetensors --dataset dataset/manifest.json --out probe",
+		Version:  "1",
+		Defaults: Params{Sequences: 128, Repeats: 32, Seed: 42, MicroTokens: 4096},
+		Check: func(p Params) error {
+			if p.Sequences < 0 || p.Repeats < 1 || p.MicroTokens < 1 {
+				return errors.New("sequences must not be negative, repeats and micro_tokens must be positive")
+			}
+			return nil
+		},
+		Work:  probe,
+		Files: stage.Checkpoints,
+		Emits: []event.Body{event.ProbeWritten{}},
+	}, os.Args))
+}
+
+func probe(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved) error {
+	subject, err := measure.Open(job, in, job.Params.MicroTokens)
+	if err != nil {
+		return err
+	}
+	defer subject.Close()
+	about := about{Checkpoint: in.Model.Digest, Dataset: in.Manifest.Digest, Step: subject.Saved.Step}
+	health, err := pointerHealth(ctx, job, subject)
+	if err != nil {
+		return err
+	}
+	induction, err := probeInduction(ctx, job, subject)
+	if err != nil {
+		return err
+	}
+	health.about, induction.about = about, about
+	written := event.ProbeWritten{
+		Step: int(about.Step), Model: in.Model,
+		TopLayer: health.Top.Layer, TopHead: health.Top.Head, TopIPMR: health.Top.IPMR, GlobalIPMR: health.GlobalIPMR,
+		CopyAccuracy: induction.CopyAccuracy,
+	}
+	if written.Health, err = job.WriteJSON("probe", subject.Name("pointer_health"), health); err != nil {
+		return err
+	}
+	if written.Induction, err = job.WriteJSON("probe", subject.Name("induction"), induction); err != nil {
+		return err
+	}
+	return job.Emit(ctx, written)
+}
+
+// about says what a report is of.
+type about struct {
+	Checkpoint string `json:"checkpoint"` // digest
+	Dataset    string `json:"dataset"`    // digest of the manifest
+	Step       int64  `json:"step"`
+}
