@@ -27,10 +27,10 @@ func lineOf(s *stageState, now time.Time) line {
 	answered, total := s.counts()
 	l := line{Stage: s.Name, State: "waiting", Done: int64(answered), Total: int64(total), Unit: "events"}
 	var working float64 // jobs' worth of unfinished work that is done
-	var job *bus.Progress
-	for _, p := range s.Jobs {
-		working += fractionOf(p)
-		job = &p
+	var job *workingJob
+	for _, j := range s.Jobs {
+		working += fractionOf(j.Progress)
+		job = &j
 	}
 	if total > 0 {
 		l.Fraction = (float64(answered) + working) / float64(total)
@@ -45,20 +45,27 @@ func lineOf(s *stageState, now time.Time) line {
 	case total > 0:
 		l.State = "queued"
 	}
-	if job != nil {
-		if total == 1 {
-			l.Done, l.Total, l.Unit, l.Fraction = job.Done, job.Total, job.Unit, fractionOf(*job)
-		}
-		l.Rate, l.Extra = rateOf(*job), extraOf(*job)
+	if job == nil {
+		return l
 	}
-	if elapsed := now.Sub(s.Started); job != nil && l.Fraction > 0.02 && l.Fraction < 1 && elapsed > time.Second {
-		left := time.Duration(float64(elapsed) * (1 - l.Fraction) / l.Fraction)
-		if per := job.Values["seconds_left"]; per > 0 && total == 1 {
-			left = time.Duration(per * float64(time.Second))
-		}
-		l.Left = left.Round(time.Second).String() + " left"
+	if total == 1 {
+		l.Done, l.Total, l.Unit, l.Fraction = job.Done, job.Total, job.Unit, fractionOf(job.Progress)
 	}
+	l.Rate, l.Extra, l.Left = rateOf(job.Progress), extraOf(job.Progress), leftOf(*job, now)
 	return l
+}
+
+// leftOf is how long a job will go on if it goes on as it did; "" while that is a mere guess.
+func leftOf(job workingJob, now time.Time) string {
+	elapsed, done := now.Sub(job.Started), fractionOf(job.Progress)
+	left := job.Values["seconds_left"]
+	if left <= 0 && elapsed > time.Second && done-job.Before > 0.02 {
+		left = elapsed.Seconds() * (1 - done) / (done - job.Before)
+	}
+	if left < 1 {
+		return ""
+	}
+	return time.Duration(left*float64(time.Second)).Round(time.Second).String() + " left"
 }
 
 func fractionOf(p bus.Progress) float64 {

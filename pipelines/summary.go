@@ -63,8 +63,17 @@ func rows(j journal.Journal, run string) ([]row, error) {
 		return nil, err
 	}
 	var all []row
-	for _, step := range slices.Sorted(maps.Keys(byStep)) {
-		all = append(all, *byStep[step])
+	best := -1
+	for i, step := range slices.Sorted(maps.Keys(byStep)) {
+		r := *byStep[step]
+		if r.Best { // so far, when it was saved
+			best = i
+		}
+		r.Best = false
+		all = append(all, r)
+	}
+	if best >= 0 {
+		all[best].Best = true
 	}
 	return all, nil
 }
@@ -108,7 +117,7 @@ func writeTable(out io.Writer, all []row) {
 		fmt.Fprintf(w, "%d\t%.3f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", r.Step, r.TrainBits,
 			number(r.evaluated, "%.3f", r.BitsPerToken), number(r.evaluated, "%.3f", r.BitsPerByte), number(r.evaluated, "%.3f", r.UnigramEntropy),
 			r.BestHead, number(r.probed, "%.1f %%", 100*r.IPMR), number(r.probed, "%.1f %%", 100*r.CopyAccuracy),
-			packSize(r.PackBytes), mark(r.Best, "best so far"))
+			packSize(r.PackBytes), mark(r.Best, "best"))
 	}
 	w.Flush()
 }

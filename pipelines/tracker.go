@@ -33,9 +33,15 @@ type stageState struct {
 	Name     string
 	Answers  map[string]string // event id -> outcome; "" while it is not answered
 	Failures []event.JobFinished
-	Jobs     map[string]bus.Progress // what working jobs last said, by job key
-	Started  time.Time               // of the first progress since this launch
+	Jobs     map[string]workingJob // by job key
 	Restarts int
+}
+
+// workingJob is a job that is being done.
+type workingJob struct {
+	bus.Progress           // what it last said
+	Started      time.Time // when it was first heard of
+	Before       float64   // its fraction at that time: a resumed job has some
 }
 
 // counts returns how many events the stage has answered and how many there are.
@@ -55,7 +61,7 @@ func newTracker(stages []plannedStage, since time.Time) *tracker {
 	}
 	for _, s := range stages {
 		t.listeners[s.Kind] = append(t.listeners[s.Kind], s.Name)
-		t.stages[s.Name] = &stageState{Name: s.Name, Answers: map[string]string{}, Jobs: map[string]bus.Progress{}}
+		t.stages[s.Name] = &stageState{Name: s.Name, Answers: map[string]string{}, Jobs: map[string]workingJob{}}
 	}
 	return t
 }
@@ -112,10 +118,12 @@ func (t *tracker) progress(p bus.Progress) {
 	defer t.changed()
 	defer t.mu.Unlock()
 	if s := t.stages[p.Stage]; s != nil {
-		if s.Started.IsZero() {
-			s.Started = time.Now()
+		job, known := s.Jobs[p.Job]
+		if !known {
+			job.Started, job.Before = time.Now(), fractionOf(p)
 		}
-		s.Jobs[p.Job] = p
+		job.Progress = p
+		s.Jobs[p.Job] = job
 	}
 }
 
