@@ -96,6 +96,7 @@ const RoundingSeed = 0x524f_554e_4449_4e47
 // AttentionKind says how a query reads values.
 type AttentionKind int
 
+// The kinds of attention.
 const (
 	Softmax AttentionKind = iota // softmax over all keys
 	Pointer                      // the best key of score + noise; backward as softmax((score + noise) / Tau)

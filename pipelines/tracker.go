@@ -77,8 +77,9 @@ func (t *tracker) observe(e event.Envelope) bool {
 	t.seen[e.ID] = true
 	t.events++
 	for _, name := range t.listeners[e.Kind] {
-		answers := t.stages[name].Answers
-		answers[e.ID] = answers[e.ID]
+		if answers := t.stages[name].Answers; answers[e.ID] == "" { // the answer may have come first
+			answers[e.ID] = ""
+		}
 	}
 	switch e.Kind {
 	case event.RunStarted{}.Kind():

@@ -80,7 +80,7 @@ func layout(tensors []Tensor) ([]placed, error) {
 // place describes one tensor with begin 0.
 func place(t Tensor) (placed, error) {
 	p := placed{Info: Info{Name: t.Name, Shape: t.Shape}}
-	n := 0
+	var n int
 	switch data := t.Data.(type) {
 	case []float64:
 		p.DType, n, p.write = F64, len(data), writer(data)

@@ -84,10 +84,9 @@ type tally struct {
 	distances           [][]int64 // histograms, by the same
 	matched             []bool    // whether any head matches, by position of the batch
 
-	nats      float64
-	predicted int64
-	early     window
-	late      window
+	nats  float64
+	early window
+	late  window
 }
 
 // window is the mean loss at one position.
