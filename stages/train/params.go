@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 
+	"bitnet1/kernels"
 	"bitnet1/shared/dataset"
 	"bitnet1/shared/model"
 )
@@ -23,6 +24,7 @@ type Params struct {
 	KShiftSelf   bool   `json:"kshift_self" usage:"whether those keys read their own position too"`
 	Alibi        bool   `json:"alibi" usage:"whether scores fall with distance"`
 	StreamBits   int    `json:"stream_bits" usage:"bits that products read of the residual stream: 1 (strict), 2 to 8, or 16 (unquantized)"`
+	GradBits     int    `json:"grad_bits" usage:"bits that gradients are rounded to where they are multiplied: 2 to 8, or 16 (floats)"`
 
 	Seed         uint64  `json:"seed" usage:"initial parameters, data order and noise"`
 	Steps        int     `json:"steps" usage:"optimizer steps"`
@@ -47,7 +49,7 @@ type Params struct {
 func defaults() Params {
 	return Params{
 		Preset: "nano", Attention: model.RWSP, RWSPK: 4, KShiftLayers: []int{0}, KShiftOffset: 1, KShiftSelf: true,
-		Alibi: true, StreamBits: 1,
+		Alibi: true, StreamBits: 1, GradBits: kernels.GradFloat,
 		Seed: 42, Steps: 600, BatchTokens: 4096, MicroTokens: 4096, LearningRate: 3e-3, FinalShare: 0.1, Warmup: 50,
 		Beta1: 0.9, Beta2: 0.95, Clip: 1, GammaStart: 0.9, GammaEnd: 0.1, Tau: 1,
 		CheckpointEvery: 200, ValidationSequences: 32, LogEvery: 10,
@@ -72,6 +74,8 @@ func (p Params) check() error {
 		{!(p.Tau > 0), "tau must be positive"},
 		{p.CheckpointEvery < 1, fmt.Sprintf("checkpoint_every is %d: it must be positive", p.CheckpointEvery)},
 		{p.ValidationSequences < 0, "validation_sequences must not be negative"},
+		{p.GradBits != kernels.GradFloat && (p.GradBits < 2 || p.GradBits > 8),
+			fmt.Sprintf("grad_bits is %d: it must be 2 to 8, or %d for floats", p.GradBits, kernels.GradFloat)},
 		{p.LogEvery < 1, fmt.Sprintf("log_every is %d: it must be positive", p.LogEvery)},
 	} {
 		if c.wrong {

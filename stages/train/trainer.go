@@ -54,7 +54,8 @@ func newTrainer(job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset,
 	}
 	micro := max(p.MicroTokens/c.Seq, 1)
 	per := max((p.BatchTokens/c.Seq+micro-1)/micro, 1) * micro // whole micro-batches
-	mdl, err := model.New(c, cpu.New(cpu.Options{Workers: job.Host.Threads}), model.Options{Batch: micro, Seq: c.Seq})
+	mdl, err := model.New(c, cpu.New(cpu.Options{Workers: job.Host.Threads}),
+		model.Options{Batch: micro, Seq: c.Seq, GradBits: p.GradBits})
 	if err != nil {
 		return nil, err
 	}
