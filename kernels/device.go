@@ -31,9 +31,10 @@
 //
 // every operation being one float32 rounding, none fused. r is a multiple of 2^-16 in [0, 1): word c%4 of
 // philox.Block(philox.Key(Seed ^ RoundingSeed), {row*ceil(Out/4) + c/4, ID | Micro<<16, Step low, Step high}) has it for
-// dx in its low and for weights in its high half. A product whose other side is floats (an unquantized stream, bonsai's
-// mixed weights) stays a float product. dAlpha_c = scale_c * Σ_k sign(W_ck) * Σ_t q x_tk; dTheta_c = -Σ_t of the masked
-// gradient, in floats.
+// dx in its low and for weights in its high half; row counts from 0 in each call. The sums over q are int32, with x_t as the
+// integer Σ_b 2^b s_b behind its planes: exact up to 65,536 rows a call. A product whose other side is floats (an unquantized
+// stream, bonsai's mixed weights) stays a float product. dAlpha_c = scale_c * Σ_k w_ck * Σ_t q x_tk with the effective weight
+// w; dTheta_c = -Σ_t of the masked gradient before K-shift is undone, in floats.
 //
 // Every operation is deterministic: equal inputs give equal bits, whatever the number of threads.
 package kernels

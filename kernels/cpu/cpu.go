@@ -24,14 +24,19 @@ type Device struct {
 	shared  scratch    // for what all workers of one operation read
 	scalars kernels.Scalars
 	err     error
+
+	logitsAtOnce int // bounds the logits that exist at a time
 }
+
+// logitsAtOnce is 64 MiB of logits.
+const logitsAtOnce = 1 << 24
 
 // New returns a device.
 func New(o Options) *Device {
 	if o.Workers < 1 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
-	d := &Device{scratch: make([]*scratch, o.Workers)}
+	d := &Device{scratch: make([]*scratch, o.Workers), logitsAtOnce: logitsAtOnce}
 	for i := range d.scratch {
 		d.scratch[i] = new(scratch)
 	}
@@ -180,19 +185,35 @@ func (d *Device) blocks(n, size int, f func(from, to int, s *scratch)) {
 
 // scratch is memory that operations reuse. A slot holds one array at a time; slots in use together differ.
 type scratch struct {
-	float32s [8][]float32
-	float64s [4][]float64
-	uint64s  [4][]uint64
+	float32s  [16][]float32
+	float64s  [4][]float64
+	uint64s   [4][]uint64
+	integers  [2][]int32
+	unsigned  [1][]uint32
+	integers8 [2][]int8
+	byteSlots [8 + 1][]byte
 }
 
-// floats returns n values of undefined content.
-func (s *scratch) floats(slot, n int) []float32 { return grow(&s.float32s[slot], n) }
+// What the float32 slots of the scratch that all workers share are for.
+const (
+	sharedMatrix = iota
+	sharedProducts
+	sharedMasked
+	sharedPlain // gradients of plain products
+	sharedLogits
+	sharedLargest
+	sharedInverses
+	sharedUnits // and the next
+)
 
-// doubles returns n values of undefined content.
+// floats returns n values of undefined content; so do the others.
+func (s *scratch) floats(slot, n int) []float32  { return grow(&s.float32s[slot], n) }
 func (s *scratch) doubles(slot, n int) []float64 { return grow(&s.float64s[slot], n) }
-
-// words returns n values of undefined content.
-func (s *scratch) words(slot, n int) []uint64 { return grow(&s.uint64s[slot], n) }
+func (s *scratch) words(slot, n int) []uint64    { return grow(&s.uint64s[slot], n) }
+func (s *scratch) int32s(slot, n int) []int32    { return grow(&s.integers[slot], n) }
+func (s *scratch) uint32s(slot, n int) []uint32  { return grow(&s.unsigned[slot], n) }
+func (s *scratch) int8s(slot, n int) []int8      { return grow(&s.integers8[slot], n) }
+func (s *scratch) bytes(slot, n int) []byte      { return grow(&s.byteSlots[slot], n) }
 
 func grow[T any](a *[]T, n int) []T {
 	if cap(*a) < n {

@@ -73,7 +73,7 @@ func (d *Device) floatMatrix(x kernels.Activation, in int) matrix {
 	if p.bits == 1 {
 		return p
 	}
-	data := d.shared.floats(0, p.rows*in)
+	data := d.shared.floats(sharedMatrix, p.rows*in)
 	d.blocks(p.rows, 32, func(from, to int, _ *scratch) {
 		for r := from; r < to; r++ {
 			p.segment(data[r*in:][:in], r, 0)
@@ -133,7 +133,7 @@ func shiftProducts(block []float32, out, r0, r1 int, shift kernels.KShift, y pro
 
 // floatProducts multiplies in float32, for unquantized streams and mixed weights.
 func (d *Device) floatProducts(x kernels.Activation, l kernels.Linear, rows int) products {
-	all := d.shared.floats(1, rows*l.Out)
+	all := d.shared.floats(sharedProducts, rows*l.Out)
 	d.product(all, operand{m: d.floatMatrix(x, l.In)}, operand{m: effective(l)}, rows, l.Out, l.In)
 	return func(dst []float32, r0, r1, o0, o1 int) {
 		for r := r0; r < r1; r++ {
@@ -180,101 +180,5 @@ func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l
 				to[i] = from[i] + v
 			}
 		})
-	})
-}
-
-// LinearBackward turns the gradient of a linear's output into those of its input and its parameters.
-func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, pass kernels.Planes,
-	x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
-	d.run("LinearBackward", func() {
-		rows := rowsOf(x, l.In)
-		du := values(dy)[:rows*l.Out]
-		if pass != nil {
-			du = d.maskGradient(du, pass.(*planes), l.Out)
-		}
-		d.subtractColumnSums(values(dl.Theta), du, rows, l.Out)
-		if shift.To > shift.From {
-			du = d.unshiftGradient(du, rows, l.Out, shift)
-		}
-		scaled := dense{data: du, cols: l.Out, scale: values(l.Alpha)}
-		d.product(values(dx), operand{m: scaled}, operand{m: effective(l), byK: true}, rows, l.In, l.Out)
-		d.weightGradient(dl, du, rows, x, l)
-	})
-}
-
-// maskGradient copies du where pass is set, and zeros elsewhere.
-func (d *Device) maskGradient(du []float32, pass *planes, out int) []float32 {
-	masked := d.shared.floats(2, len(du))
-	d.blocks(pass.rows, 16, func(from, to int, _ *scratch) {
-		for r := from; r < to; r++ {
-			words := pass.row(r)
-			src, dst := du[r*out:][:out], masked[r*out:][:out]
-			for o, v := range src {
-				keep := -uint32(words[o>>6] >> (o & 63) & 1)
-				dst[o] = math.Float32frombits(math.Float32bits(v) & keep)
-			}
-		}
-	})
-	return masked
-}
-
-// subtractColumnSums subtracts the sum over rows of m from dst.
-func (d *Device) subtractColumnSums(dst, m []float32, rows, cols int) {
-	d.blocks(cols, 64, func(from, to int, s *scratch) {
-		sums := s.doubles(0, to-from)
-		clear(sums)
-		for r := range rows {
-			for i, v := range m[r*cols+from : r*cols+to] {
-				sums[i] += float64(v)
-			}
-		}
-		for i, v := range sums {
-			dst[from+i] -= float32(v)
-		}
-	})
-}
-
-// unshiftGradient turns the gradient of shifted products into that of the plain ones: g[t] = du[t] (if Self) + du[t+Offset].
-func (d *Device) unshiftGradient(du []float32, rows, out int, shift kernels.KShift) []float32 {
-	g := d.shared.floats(3, len(du))
-	d.blocks(rows, 16, func(from, to int, _ *scratch) {
-		for r := from; r < to; r++ {
-			row := g[r*out:][:out]
-			copy(row, du[r*out:])
-			part := row[shift.From:shift.To]
-			if !shift.Self {
-				clear(part)
-			}
-			if r%shift.Seq+shift.Offset < shift.Seq {
-				for i, v := range du[(r+shift.Offset)*out+shift.From:][:len(part)] {
-					part[i] += v
-				}
-			}
-		}
-	})
-	return g
-}
-
-// weightGradient adds to the gradients of latent and alpha. With g = duᵀ·x, the latent's is alpha * g and alpha's is
-// Σ w * g: both need g alone, so no product of the forward pass is kept.
-func (d *Device) weightGradient(dl kernels.LinearGradient, du []float32, rows int, x kernels.Activation, l kernels.Linear) {
-	dWeight, dAlpha, alpha := values(dl.Weight), values(dl.Alpha), values(l.Alpha)
-	input, w := d.floatMatrix(x, l.In), effective(l)
-	grad := dense{data: du, cols: l.Out}
-	d.blocks(l.Out, d.rowsPerTask(l.Out), func(from, to int, s *scratch) {
-		g := s.floats(3, (to-from)*l.In)
-		clear(g)
-		multiply(g, l.In, operand{m: grad, byK: true}, operand{m: input, byK: true}, from, to-from, l.In, rows, s)
-		line := s.floats(4, l.In)
-		for o := from; o < to; o++ {
-			w.segment(line, o, 0)
-			var sum float64
-			dst := dWeight[o*l.In:][:l.In]
-			for i, v := range g[(o-from)*l.In:][:l.In] {
-				sum += float64(v) * float64(line[i])
-				dst[i] += float32(alpha[o] * v)
-			}
-			dAlpha[o] += float32(sum)
-		}
 	})
 }

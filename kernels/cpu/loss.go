@@ -6,76 +6,144 @@ import (
 	"bitnet1/kernels"
 )
 
-// headElements bounds the logits that exist at a time: 64 MiB.
-const headElements = 1 << 24
-
 // CrossEntropy computes losses in nats, a part of the rows at a time.
 func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, head kernels.Linear, targets kernels.Ints) {
-	d.headParts(x, head, func(from, to int, part kernels.Activation, logits floats) {
-		d.losses(values(losses)[from:to], logits, targets.(ints)[from:to], head.Out, false)
+	d.run("CrossEntropy", func() {
+		h := d.newHead(losses, x, head, targets)
+		h.rowParts(func(from, to int, logits floats) { h.losses(from, to, logits) })
 	})
 }
 
 // CrossEntropyBackward computes losses and the gradients that follow from them.
 func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.LinearGradient, x kernels.Activation,
 	head kernels.Linear, targets kernels.Ints, gradBits int) {
-	d.headParts(x, head, func(from, to int, part kernels.Activation, logits floats) {
-		d.losses(values(losses)[from:to], logits, targets.(ints)[from:to], head.Out, true)
-		d.LinearBackward(dx.Slice(from*head.In, to*head.In), dl, logits, nil, part, head, kernels.KShift{}, gradBits)
-	})
-}
-
-// headParts calls f with the logits of some rows at a time.
-func (d *Device) headParts(x kernels.Activation, head kernels.Linear, f func(from, to int, part kernels.Activation, logits floats)) {
-	d.run("CrossEntropy", func() {
-		rows := rowsOf(x, head.In)
-		size := min(rows, max(1, headElements/head.Out))
-		all := floats(d.shared.floats(4, size*head.Out))
-		for from := 0; from < rows && d.err == nil; from += size {
-			to := min(from+size, rows)
-			part, logits := rowsFrom(x, head.In, from, to), all[:(to-from)*head.Out]
-			d.LinearAdd(logits, nil, part, head)
-			f(from, to, part, logits)
+	d.run("CrossEntropyBackward", func() {
+		h := d.newHead(losses, x, head, targets)
+		// A channel's integers have one scale for all rows. If not all logits fit, they are computed once more, all rows of
+		// some channels.
+		byChannel := gradBits != kernels.GradFloat && x.Planes != nil
+		whole := h.rows*head.Out <= d.logitsAtOnce
+		h.rowParts(func(from, to int, logits floats) {
+			h.losses(from, to, logits)
+			h.gradients(from, to, logits, 0, head.Out)
+			d.subtractColumnSums(values(dl.Theta), logits, to-from, head.Out)
+			g := gradient{data: logits, stride: head.Out, row: from, rows: to - from, to: head.Out}
+			d.inputGradient(values(dx)[from*head.In:to*head.In], g, head, gradBits)
+			if whole || !byChannel {
+				d.weightGradient(dl, g, rowsFrom(x, head.In, from, to), head, gradBits)
+			}
+		})
+		if byChannel && !whole {
+			h.channelParts(func(from, to int, logits floats) {
+				h.gradients(0, h.rows, logits, from, to)
+				g := gradient{data: logits, stride: to - from, rows: h.rows, from: from, to: to}
+				d.weightGradient(dl, g, x, head, gradBits)
+			})
 		}
 	})
 }
 
-// losses fills loss and, with backward, turns logits into their gradient.
-func (d *Device) losses(loss, logits []float32, targets ints, vocab int, backward bool) {
-	factor := d.scalars.GradScale
-	d.blocks(len(targets), 4, func(from, to int, s *scratch) {
-		for r := from; r < to; r++ {
-			row := logits[r*vocab:][:vocab]
-			if targets[r] < 0 {
-				loss[r] = 0
-				if backward {
-					clear(row)
-				}
+// headPass is the last linear at work: logits, losses, and the gradients of logits.
+type headPass struct {
+	*Device
+	rows    int
+	loss    []float32
+	x       kernels.Activation
+	linear  kernels.Linear
+	targets ints
+	top     []float64 // largest logit of each row
+	sum     []float64 // Σ exp(logit - top)
+}
+
+func (d *Device) newHead(losses kernels.Floats, x kernels.Activation, head kernels.Linear, targets kernels.Ints) *headPass {
+	rows := rowsOf(x, head.In)
+	return &headPass{
+		Device: d, rows: rows, loss: values(losses)[:rows], x: x, linear: head, targets: targets.(ints)[:rows],
+		top: d.shared.doubles(0, rows), sum: d.shared.doubles(1, rows),
+	}
+}
+
+// rowParts calls f with all logits of some rows at a time.
+func (h *headPass) rowParts(f func(from, to int, logits floats)) {
+	size := min(h.rows, max(1, h.logitsAtOnce/h.linear.Out))
+	all := floats(h.shared.floats(sharedLogits, size*h.linear.Out))
+	for from := 0; from < h.rows && h.err == nil; from += size {
+		to := min(from+size, h.rows)
+		logits := all[:(to-from)*h.linear.Out]
+		h.LinearAdd(logits, nil, rowsFrom(h.x, h.linear.In, from, to), h.linear)
+		f(from, to, logits)
+	}
+}
+
+// channelParts calls f with the logits of some channels, a multiple of 4, at a time.
+func (h *headPass) channelParts(f func(from, to int, logits floats)) {
+	size := max(4, h.logitsAtOnce/h.rows&^3)
+	all := floats(h.shared.floats(sharedLogits, size*h.rows))
+	for from := 0; from < h.linear.Out && h.err == nil; from += size {
+		to := min(from+size, h.linear.Out)
+		logits := all[:(to-from)*h.rows]
+		h.LinearAdd(logits, nil, h.x, channelsFrom(h.linear, from, to))
+		f(from, to, logits)
+	}
+}
+
+// channelsFrom is channels from..to-1 of l, for a forward pass.
+func channelsFrom(l kernels.Linear, from, to int) kernels.Linear {
+	part := kernels.Linear{
+		In: l.In, Out: to - from, ID: l.ID,
+		Signs: l.Signs.Slice(from, to), Alpha: l.Alpha.Slice(from, to), Theta: l.Theta.Slice(from, to),
+	}
+	if l.Mixed != nil {
+		part.Mixed = l.Mixed.Slice(from*l.In, to*l.In)
+	}
+	return part
+}
+
+// losses computes log Σ exp(logits) - logits[target] of rows from..to-1.
+func (h *headPass) losses(from, to int, logits []float32) {
+	out := h.linear.Out
+	h.blocks(to-from, 4, func(r0, r1 int, _ *scratch) {
+		for r := r0; r < r1; r++ {
+			row, t := logits[r*out:][:out], h.targets[from+r]
+			h.loss[from+r] = 0
+			if t < 0 {
 				continue
 			}
-			loss[r] = float32(rowLoss(row, int(targets[r]), factor, backward, s))
+			top, sum := row[0], 0.0
+			for _, v := range row {
+				top = max(top, v)
+			}
+			for _, v := range row {
+				sum += math.Exp(float64(v) - float64(top))
+			}
+			h.top[from+r], h.sum[from+r] = float64(top), sum
+			h.loss[from+r] = float32(math.Log(sum) + float64(top) - float64(row[t]))
 		}
 	})
 }
 
-// rowLoss is log Σ exp(logits) - logits[target]; with backward, logits become factor * (softmax - onehot).
-func rowLoss(logits []float32, target int, factor float64, backward bool, s *scratch) float64 {
-	top := logits[0]
-	for _, v := range logits {
-		top = max(top, v)
-	}
-	e := s.doubles(0, len(logits))
-	var sum float64
-	for i, v := range logits {
-		e[i] = math.Exp(float64(v) - float64(top))
-		sum += e[i]
-	}
-	loss := math.Log(sum) + float64(top) - float64(logits[target])
-	if backward {
-		for i, v := range e {
-			logits[i] = float32(v / sum * factor)
+// gradients turns logits of rows from..to-1 and channels c0..c1-1 into GradScale * (softmax - onehot).
+func (h *headPass) gradients(from, to int, logits []float32, c0, c1 int) {
+	out, factor := c1-c0, h.scalars.GradScale
+	h.blocks(to-from, 4, func(r0, r1 int, _ *scratch) {
+		for r := r0; r < r1; r++ {
+			row, t := logits[r*out:][:out], int(h.targets[from+r])
+			if t < 0 {
+				clear(row)
+				continue
+			}
+			top, scale := h.top[from+r], factor/h.sum[from+r]
+			inside := t >= c0 && t < c1
+			var wanted float32
+			if inside {
+				wanted = float32((math.Exp(float64(row[t-c0])-top)/h.sum[from+r] - 1) * factor)
+			}
+			for i, v := range row {
+				row[i] = float32(math.Exp(float64(v)-top) * scale)
+			}
+			if inside {
+				row[t-c0] = wanted
+			}
 		}
-		logits[target] = float32((e[target]/sum - 1) * factor)
-	}
-	return loss
+	})
 }

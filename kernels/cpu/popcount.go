@@ -11,14 +11,14 @@ func binaryProduct(dst []float32, x, w *planes, r0, r1, o0, o1 int) {
 	for o := o0; o < o1; o += channelsPerBlock {
 		end := min(o+channelsPerBlock, o1)
 		for r := r0; r < r1; r++ {
-			levels(dst[(r-r0)*width+o-o0:][:end-o], x, w, r, o, unit)
+			countedLevels(dst[(r-r0)*width+o-o0:][:end-o], x, w, r, o, unit)
 		}
 	}
 }
 
-// levels writes unit * Σ_b 2^b (x_b · w) of row r and channels o.. to dst, at most channelsPerBlock of them. The sums are
+// countedLevels writes unit * Σ_b 2^b (x_b · w) of row r and channels o.. to dst, at most channelsPerBlock of them. The sums are
 // integers below 2^24 and unit is 5 over a power of two, so the float32 results are exact.
-func levels(dst []float32, x, w *planes, r, o int, unit float32) {
+func countedLevels(dst []float32, x, w *planes, r, o int, unit float32) {
 	var counts, sums [channelsPerBlock]int32
 	var fixed int32 // Σ_b 2^b (K - 2 pop(x_b))
 	row, channels := x.row(r), w.words[o*w.stride:(o+len(dst))*w.stride]

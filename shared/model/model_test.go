@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"bitnet1/kernels"
 	"bitnet1/kernels/cpu"
 	"bitnet1/kernels/float16"
 )
@@ -83,12 +84,15 @@ func variants() map[string]Config {
 // Training ends with the same bits on any number of workers.
 func TestWorkersDoNotMatter(t *testing.T) {
 	for name, c := range variants() {
-		one := build(t, c, 1, Options{Batch: 2})
-		train(t, one, 0, 3)
-		for _, workers := range []int{2, 5} {
-			many := build(t, c, workers, Options{Batch: 2})
-			train(t, many, 0, 3)
-			sameParameters(t, fmt.Sprintf("%s, %d workers", name, workers), parametersOf(t, one), parametersOf(t, many))
+		for _, bits := range []int{4, kernels.GradFloat} {
+			o := Options{Batch: 2, GradBits: bits}
+			one := build(t, c, 1, o)
+			train(t, one, 0, 3)
+			for _, workers := range []int{2, 5} {
+				many := build(t, c, workers, o)
+				train(t, many, 0, 3)
+				sameParameters(t, fmt.Sprintf("%s, gradients of %d bits, %d workers", name, bits, workers), parametersOf(t, one), parametersOf(t, many))
+			}
 		}
 	}
 }
@@ -96,8 +100,7 @@ func TestWorkersDoNotMatter(t *testing.T) {
 // A run that was saved, loaded into another model and continued ends with the bits of one that was not.
 func TestResumeIsEqual(t *testing.T) {
 	for name, c := range variants() {
-		for _, bits := range []int{16, 32} {
-			o := Options{Batch: 2, ScaleBits: bits}
+		for _, o := range []Options{{Batch: 2}, {Batch: 2, ScaleBits: 32, GradBits: 4}} {
 			whole := build(t, c, 2, o)
 			train(t, whole, 0, 6)
 
@@ -116,7 +119,7 @@ func TestResumeIsEqual(t *testing.T) {
 				t.Fatal(err)
 			}
 			train(t, second, 3, 6)
-			sameParameters(t, fmt.Sprintf("%s, %d bits", name, bits), parametersOf(t, whole), parametersOf(t, second))
+			sameParameters(t, fmt.Sprintf("%s, %+v", name, o), parametersOf(t, whole), parametersOf(t, second))
 		}
 	}
 }

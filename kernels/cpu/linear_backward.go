@@ -1,0 +1,152 @@
+package cpu
+
+import (
+	"math"
+
+	"bitnet1/kernels"
+)
+
+// LinearBackward turns the gradient of a linear's output into those of its input and its parameters.
+func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, pass kernels.Planes,
+	x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
+	d.run("LinearBackward", func() {
+		rows := rowsOf(x, l.In)
+		du := values(dy)[:rows*l.Out]
+		if pass != nil {
+			du = d.maskGradient(du, pass.(*planes), l.Out)
+		}
+		d.subtractColumnSums(values(dl.Theta), du, rows, l.Out)
+		if shift.To > shift.From {
+			du = d.unshiftGradient(du, rows, l.Out, shift)
+		}
+		g := gradient{data: du, stride: l.Out, rows: rows, to: l.Out}
+		d.inputGradient(values(dx), g, l, gradBits)
+		d.weightGradient(dl, g, x, l, gradBits)
+	})
+}
+
+// maskGradient copies du where pass is set, and zeros elsewhere.
+func (d *Device) maskGradient(du []float32, pass *planes, out int) []float32 {
+	masked := d.shared.floats(sharedMasked, len(du))
+	d.blocks(pass.rows, 16, func(from, to int, _ *scratch) {
+		for r := from; r < to; r++ {
+			words := pass.row(r)
+			src, dst := du[r*out:][:out], masked[r*out:][:out]
+			for o, v := range src {
+				keep := -uint32(words[o>>6] >> (o & 63) & 1)
+				dst[o] = math.Float32frombits(math.Float32bits(v) & keep)
+			}
+		}
+	})
+	return masked
+}
+
+// subtractColumnSums subtracts the sum over rows of m from dst.
+func (d *Device) subtractColumnSums(dst, m []float32, rows, cols int) {
+	d.blocks(cols, 64, func(from, to int, s *scratch) {
+		sums := s.doubles(0, to-from)
+		clear(sums)
+		for r := range rows {
+			for i, v := range m[r*cols+from : r*cols+to] {
+				sums[i] += float64(v)
+			}
+		}
+		for i, v := range sums {
+			dst[from+i] -= float32(v)
+		}
+	})
+}
+
+// unshiftGradient turns the gradient of shifted products into that of the plain ones: g[t] = du[t] (if Self) + du[t+Offset].
+func (d *Device) unshiftGradient(du []float32, rows, out int, shift kernels.KShift) []float32 {
+	g := d.shared.floats(sharedPlain, len(du))
+	d.blocks(rows, 16, func(from, to int, _ *scratch) {
+		for r := from; r < to; r++ {
+			row := g[r*out:][:out]
+			copy(row, du[r*out:])
+			part := row[shift.From:shift.To]
+			if !shift.Self {
+				clear(part)
+			}
+			if r%shift.Seq+shift.Offset < shift.Seq {
+				for i, v := range du[(r+shift.Offset)*out+shift.From:][:len(part)] {
+					part[i] += v
+				}
+			}
+		}
+	})
+	return g
+}
+
+// inputGradient overwrites dx with the gradient of the input, given that of the plain product in all channels.
+func (d *Device) inputGradient(dx []float32, g gradient, l kernels.Linear, gradBits int) {
+	if gradBits == kernels.GradFloat || l.Mixed != nil {
+		scaled := dense{data: g.data, cols: g.stride, scale: values(l.Alpha)}
+		d.product(dx, operand{m: scaled}, operand{m: effective(l), byK: true}, g.rows, l.In, l.Out)
+		return
+	}
+	q := d.roundRows(d.rounding(l, gradBits), g, values(l.Alpha))
+	signs := []signPanels{d.alongRows(0, l.Signs.(*planes), 0)}
+	d.blocks(g.rows, d.rowsPerTask(g.rows), func(from, to int, s *scratch) {
+		d.lookupProducts(q.values, signs, from, to, s, func(r int, sums []int32, offset int32) {
+			dst, unit := dx[r*l.In:][:l.In], q.units[r]
+			for i, n := range sums {
+				dst[i] = unit * float32(2*n-offset)
+			}
+		})
+	})
+}
+
+// weightGradient adds to the gradients of latent and alpha in the channels of g. With p = gᵀ·x, the latent's is alpha * p
+// and alpha's is Σ w * p: both need p alone, so no product of the forward pass is kept.
+func (d *Device) weightGradient(dl kernels.LinearGradient, g gradient, x kernels.Activation, l kernels.Linear, gradBits int) {
+	if gradBits == kernels.GradFloat || x.Floats != nil {
+		d.floatWeightGradient(dl, g, x, l)
+		return
+	}
+	input, w := x.Planes.(*planes), effective(l)
+	q := d.roundChannels(d.rounding(l, gradBits), g)
+	signs := make([]signPanels, input.bits)
+	for b := range signs {
+		signs[b] = d.alongRows(b, input, b)
+	}
+	dWeight, dAlpha, alpha := values(dl.Weight), values(dl.Alpha), values(l.Alpha)
+	out := g.to - g.from
+	d.blocks(out, d.rowsPerTask(out), func(from, to int, s *scratch) {
+		line := s.floats(4, l.In)
+		d.lookupProducts(q.values, signs, from, to, s, func(r int, sums []int32, offset int32) {
+			o, unit := g.from+r, q.units[r]*scale(input.bits)
+			w.segment(line, o, 0)
+			var sum float64
+			dst, factor := dWeight[o*l.In:][:l.In], alpha[g.from+r]*unit
+			for i, n := range sums {
+				p := float32(2*n - offset)
+				sum += float64(p) * float64(line[i])
+				dst[i] += float32(factor * p)
+			}
+			dAlpha[o] += unit * float32(sum)
+		})
+	})
+}
+
+func (d *Device) floatWeightGradient(dl kernels.LinearGradient, g gradient, x kernels.Activation, l kernels.Linear) {
+	dWeight, dAlpha, alpha := values(dl.Weight), values(dl.Alpha), values(l.Alpha)
+	input, w := d.floatMatrix(x, l.In), effective(l)
+	grad := dense{data: g.data, cols: g.stride}
+	d.blocks(l.Out, d.rowsPerTask(l.Out), func(from, to int, s *scratch) {
+		p := s.floats(3, (to-from)*l.In)
+		clear(p)
+		multiply(p, l.In, operand{m: grad, byK: true}, operand{m: input, byK: true}, from, to-from, l.In, g.rows, s)
+		line := s.floats(4, l.In)
+		for o := from; o < to; o++ {
+			w.segment(line, o, 0)
+			var sum float64
+			dst := dWeight[o*l.In:][:l.In]
+			for i, v := range p[(o-from)*l.In:][:l.In] {
+				sum += float64(v) * float64(line[i])
+				dst[i] += float32(alpha[o] * v)
+			}
+			dAlpha[o] += float32(sum)
+		}
+	})
+}

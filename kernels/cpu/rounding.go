@@ -1,0 +1,170 @@
+package cpu
+
+import (
+	"math"
+
+	"bitnet1/kernels"
+	"bitnet1/kernels/philox"
+)
+
+// rounding rounds one linear's gradients to integers, as the package kernels defines it.
+type rounding struct {
+	limit   float32 // largest integer
+	key     [2]uint32
+	groups  int // blocks of random words per row, one for 4 channels
+	counter [4]uint32
+}
+
+func (d *Device) rounding(l kernels.Linear, gradBits int) rounding {
+	s := d.scalars
+	return rounding{
+		limit:   float32(int(1)<<(gradBits-1) - 1),
+		key:     philox.Key(s.Seed ^ kernels.RoundingSeed),
+		groups:  (l.Out + 3) / 4,
+		counter: [4]uint32{0, uint32(l.ID) | s.Micro<<16, uint32(s.Step), uint32(s.Step >> 32)},
+	}
+}
+
+// scale returns what one unit is worth, and its inverse, given the largest absolute value.
+func (r rounding) scale(most float32) (unit, inverse float32) {
+	unit = most / r.limit
+	if most >= 1e-30 {
+		inverse = r.limit / most
+	}
+	return unit, inverse
+}
+
+// words writes the random words of channels from.. of a row.
+func (r rounding) words(d *Device, dst []uint32, row, from int) {
+	c := r.counter
+	c[0] = uint32(row*r.groups + from/4)
+	randomWordsGo(dst, r.key, c)
+}
+
+// randomWordsGo writes the words of consecutive blocks to dst, whose length is a multiple of 4.
+func randomWordsGo(dst []uint32, key [2]uint32, counter [4]uint32) {
+	for ; len(dst) > 0; dst = dst[4:] {
+		*(*[4]uint32)(dst) = philox.Block(key, counter)
+		counter[0]++
+	}
+}
+
+// gradient is a part of a linear's: rows r0.. and channels from..to-1, rows stride apart.
+type gradient struct {
+	data     []float32
+	stride   int
+	row      int // number of the first row in the operation
+	rows     int
+	from, to int // channels; from is a multiple of 4
+}
+
+// roundedGradient is a gradient as integers.
+type roundedGradient struct {
+	values small
+	units  []float32 // what one integer is worth, for every row of values
+}
+
+// rowsPerRounding rows are rounded together: their integers by channel make whole groups of signs.
+const rowsPerRounding = 32
+
+func padded(n int) int { return (n + 31) &^ 31 }
+
+// roundRows rounds alpha * g with one scale for each row.
+func (d *Device) roundRows(r rounding, g gradient, alpha []float32) roundedGradient {
+	out, stride := g.to-g.from, padded(g.to-g.from)
+	q := d.rounded(0, g.rows, stride, r)
+	d.blocks(g.rows, rowsPerRounding, func(from, to int, s *scratch) {
+		words := s.uint32s(0, stride)
+		for t := from; t < to; t++ {
+			row := g.data[t*g.stride:][:out]
+			var inverse float32
+			q.units[t], inverse = r.scale(largestProduct(row, alpha))
+			r.words(d, words, g.row+t, g.from)
+			dst := q.values.values[t*stride:][:stride]
+			roundRowGo(dst[:out], row, alpha, inverse, words, r.limit)
+			clear(dst[out:])
+		}
+	})
+	return q
+}
+
+// roundChannels rounds g with one scale for each channel; the integers of a channel become a row.
+func (d *Device) roundChannels(r rounding, g gradient) roundedGradient {
+	out, stride := g.to-g.from, padded(g.rows)
+	q := d.rounded(1, out, stride, r)
+	inverse := d.shared.floats(sharedInverses, out)
+	for c, most := range d.largestOfColumns(g) {
+		q.units[c], inverse[c] = r.scale(most)
+	}
+	d.blocks(stride, rowsPerRounding, func(from, to int, s *scratch) {
+		words, block := s.uint32s(0, padded(out)), s.int8s(1, rowsPerRounding*out)
+		for t := from; t < to; t++ {
+			dst := block[(t-from)*out:][:out]
+			if t >= g.rows {
+				clear(dst)
+				continue
+			}
+			r.words(d, words, g.row+t, g.from)
+			roundColumnsGo(dst, g.data[t*g.stride:], inverse, words, r.limit)
+		}
+		for c := range out {
+			dst := q.values.values[c*stride+from:][:to-from]
+			for i := range dst {
+				dst[i] = block[i*out+c]
+			}
+		}
+	})
+	return q
+}
+
+func (d *Device) rounded(slot, rows, stride int, r rounding) roundedGradient {
+	return roundedGradient{
+		values: small{values: d.shared.int8s(slot, rows*stride), stride: stride, bound: int(r.limit)},
+		units:  d.shared.floats(sharedUnits+slot, rows),
+	}
+}
+
+// largestOfColumns returns the largest absolute value of every column.
+func (d *Device) largestOfColumns(g gradient) []float32 {
+	out := g.to - g.from
+	most := d.shared.floats(sharedLargest, out)
+	d.blocks(out, 256, func(from, to int, _ *scratch) {
+		part := most[from:to]
+		clear(part)
+		for t := range g.rows {
+			for i, v := range g.data[t*g.stride+from:][:len(part)] {
+				part[i] = max(part[i], magnitude(v))
+			}
+		}
+	})
+	return most
+}
+
+func magnitude(v float32) float32 { return math.Float32frombits(math.Float32bits(v) &^ (1 << 31)) }
+
+// largestProduct is the largest |alpha * g|.
+func largestProduct(g, alpha []float32) (most float32) {
+	for i, v := range g {
+		most = max(most, magnitude(alpha[i]*v))
+	}
+	return most
+}
+
+// roundRowGo writes floor(alpha*g*inverse + r), clamped, with r from the low halves of words.
+func roundRowGo(dst []int8, g, alpha []float32, inverse float32, words []uint32, limit float32) {
+	for i, v := range g {
+		dst[i] = roundDown(float32(float32(alpha[i]*v)*inverse), words[i]&0xffff, limit)
+	}
+}
+
+// roundColumnsGo writes floor(g*inverse + r), clamped, with r from the high halves of words.
+func roundColumnsGo(dst []int8, g, inverse []float32, words []uint32, limit float32) {
+	for i := range dst {
+		dst[i] = roundDown(float32(g[i]*inverse[i]), words[i]>>16, limit)
+	}
+}
+
+func roundDown(v float32, random uint32, limit float32) int8 {
+	x := math.Floor(float64(v + float32(random)*(1./(1<<16)))) // the product is exact
+	return int8(min(max(x, float64(-limit)), float64(limit)))
+}
