@@ -17,7 +17,7 @@ func (d *Device) AdamW(a kernels.Adam) {
 		}
 		u := d.update(a)
 		d.blocks(len(param), 1<<14, func(from, to int, _ *scratch) {
-			u.apply(target[from:to], grad[from:to], m[from:to], v[from:to])
+			d.adam(target[from:to], grad[from:to], m[from:to], v[from:to], &u)
 			if a.Master != nil {
 				for i, x := range target[from:to] {
 					param[from+i] = float16.Round(x)
@@ -27,7 +27,7 @@ func (d *Device) AdamW(a kernels.Adam) {
 	})
 }
 
-// update holds one update's factors in the precision they are used in.
+// update holds one update's factors in the precision they are used in. Assembly reads them in this order.
 type update struct {
 	clip, beta1, beta2, rest1, rest2, keep, rate, root, eps float32
 }
@@ -49,7 +49,8 @@ func (d *Device) update(a kernels.Adam) update {
 	}
 }
 
-func (u update) apply(param, grad, m, v []float32) {
+// adamGo updates parameters and moments.
+func adamGo(param, grad, m, v []float32, u *update) {
 	for i, g := range grad {
 		g *= u.clip
 		m[i] = float32(u.beta1*m[i]) + float32(u.rest1*g)

@@ -24,7 +24,7 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.P
 		})
 		d.blocks(in.rows, 32, func(from, to int, _ *scratch) {
 			for r := from; r < to; r++ {
-				packSigns(dst.row(r), read[r*width:][:width])
+				d.packSigns(dst.row(r), read[r*width:][:width])
 				dst.count(r)
 			}
 		})

@@ -15,11 +15,13 @@ import (
 
 // Options of a Device. The zero value works.
 type Options struct {
-	Workers int // goroutines that compute; default: GOMAXPROCS
+	Workers int  // goroutines that compute; default: GOMAXPROCS
+	PlainGo bool // no assembly: the same results, slowly
 }
 
 // Device computes on the processor.
 type Device struct {
+	instructions
 	scratch []*scratch // one per worker
 	shared  scratch    // for what all workers of one operation read
 	scalars kernels.Scalars
@@ -36,7 +38,11 @@ func New(o Options) *Device {
 	if o.Workers < 1 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
-	d := &Device{scratch: make([]*scratch, o.Workers), logitsAtOnce: logitsAtOnce}
+	sets := instructionSets()
+	if o.PlainGo {
+		sets = sets[:1]
+	}
+	d := &Device{instructions: sets[len(sets)-1], scratch: make([]*scratch, o.Workers), logitsAtOnce: logitsAtOnce}
 	for i := range d.scratch {
 		d.scratch[i] = new(scratch)
 	}
@@ -46,7 +52,7 @@ func New(o Options) *Device {
 var _ kernels.Device = (*Device)(nil)
 
 // Name says what computes.
-func (d *Device) Name() string { return fmt.Sprintf("cpu, %d workers", len(d.scratch)) }
+func (d *Device) Name() string { return fmt.Sprintf("cpu, %d workers, %s", len(d.scratch), d.name) }
 
 type (
 	floats []float32

@@ -47,11 +47,12 @@ func (o operand) pack(dst []float32, width, i0, ni, k0, nk int, line []float32) 
 
 // multiply adds Σ_k a(i,k) b(j,k) to c[(i-i0)*ldc + j] for i in i0..i0+ni-1 and j < n. Every element is summed over k in
 // ascending order, one rounding per product and per sum, so no division of the work changes it.
-func multiply(c []float32, ldc int, a, b operand, i0, ni, n, k int, s *scratch) {
+func (d *Device) multiply(c []float32, ldc int, a, b operand, i0, ni, n, k int, s *scratch) {
 	padded := (ni + tileRows - 1) / tileRows * tileRows
 	packedA := s.floats(0, padded*blockK)
 	packedB := s.floats(1, blockN*blockK)
 	line := s.floats(2, max(blockK, blockN, padded))
+	edge := s.floats(5, tileRows*tileCols)
 	for k0 := 0; k0 < k; k0 += blockK {
 		nk := min(blockK, k-k0)
 		a.pack(packedA, tileRows, i0, ni, k0, nk, line)
@@ -61,24 +62,24 @@ func multiply(c []float32, ldc int, a, b operand, i0, ni, n, k int, s *scratch) 
 			for j := 0; j < nj; j += tileCols {
 				panel := packedB[j*nk:][:tileCols*nk]
 				for i := 0; i < ni; i += tileRows {
-					addTile(c[i*ldc+j0+j:], ldc, packedA[i*nk:][:tileRows*nk], panel, nk, min(tileRows, ni-i), min(tileCols, nj-j))
+					d.addTile(c[i*ldc+j0+j:], ldc, packedA[i*nk:][:tileRows*nk], panel, nk, min(tileRows, ni-i), min(tileCols, nj-j), edge)
 				}
 			}
 		}
 	}
 }
 
-// addTile adds one tile of products to rows × cols of c.
-func addTile(c []float32, ldc int, a, b []float32, k, rows, cols int) {
+// addTile adds one tile of products to rows × cols of c, by way of edge where that is not a whole tile.
+func (d *Device) addTile(c []float32, ldc int, a, b []float32, k, rows, cols int, edge []float32) {
 	if rows == tileRows && cols == tileCols {
-		tile(c, ldc, a, b, k)
+		d.tile(c, ldc, a, b, k)
 		return
 	}
-	var edge [tileRows * tileCols]float32
+	clear(edge)
 	for i := range rows {
 		copy(edge[i*tileCols:][:cols], c[i*ldc:])
 	}
-	tile(edge[:], tileCols, a, b, k)
+	d.tile(edge, tileCols, a, b, k)
 	for i := range rows {
 		copy(c[i*ldc:][:cols], edge[i*tileCols:])
 	}
@@ -114,6 +115,6 @@ func (d *Device) product(c []float32, a, b operand, rows, n, k int) {
 	d.blocks(rows, d.rowsPerTask(rows), func(from, to int, s *scratch) {
 		part := c[from*n : to*n]
 		clear(part)
-		multiply(part, n, a, b, from, to-from, n, k, s)
+		d.multiply(part, n, a, b, from, to-from, n, k, s)
 	})
 }

@@ -14,7 +14,7 @@ func (d *Device) Binarize(l kernels.Linear) {
 		d.blocks(l.Out, 16, func(from, to int, _ *scratch) {
 			for r := from; r < to; r++ {
 				row := weight[r*l.In:][:l.In]
-				packSigns(signs.row(r), row)
+				d.packSigns(signs.row(r), row)
 				signs.count(r)
 				if mixed != nil {
 					blend(mixed[r*l.In:][:l.In], row, mix)
@@ -82,84 +82,87 @@ func (d *Device) floatMatrix(x kernels.Activation, in int) matrix {
 	return dense{data: data, cols: in}
 }
 
-// rowsPerBlock is how many rows of a product are computed together, so that a weight is read once for all of them.
-const rowsPerBlock = 8
-
 // forward computes u = alpha * y - theta and hands it to emit, a row at a time. emit runs on several goroutines.
 func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.KShift, emit func(row int, u []float32)) {
 	rows := rowsOf(x, l.In)
 	alpha, theta := values(l.Alpha)[:l.Out], values(l.Theta)[:l.Out]
-	products := d.binaryProducts(x, l)
-	if x.Floats != nil || l.Mixed != nil {
-		products = d.floatProducts(x, l, rows)
+	finish := func(row int, u []float32) {
+		d.affine(u, alpha, theta)
+		emit(row, u)
 	}
-	d.blocks(rows, rowsPerBlock, func(from, to int, s *scratch) {
-		block := s.floats(3, (to-from)*l.Out)
-		products(block, from, to, 0, l.Out)
-		if shift.To > shift.From {
-			shiftProducts(block, l.Out, from, to, shift, products, s)
-		}
+	shifts := shift.To > shift.From
+	switch {
+	case x.Floats == nil && l.Mixed == nil && !shifts:
+		d.integerProducts(x.Planes.(*planes), l.Signs.(*planes), finish)
+		return
+	case x.Floats == nil && l.Mixed == nil:
+		// An earlier token's product may be another block's, so all are kept.
+		all := d.shared.floats(sharedProducts, rows*l.Out)
+		d.integerProducts(x.Planes.(*planes), l.Signs.(*planes), func(row int, y []float32) { copy(all[row*l.Out:], y) })
+	default:
+		all := d.shared.floats(sharedProducts, rows*l.Out)
+		d.product(all, operand{m: d.floatMatrix(x, l.In)}, operand{m: effective(l)}, rows, l.Out, l.In)
+	}
+	all := d.shared.floats(sharedProducts, rows*l.Out)
+	d.blocks(rows, 16, func(from, to int, s *scratch) {
+		u := s.floats(3, l.Out)
 		for r := from; r < to; r++ {
-			u := block[(r-from)*l.Out:][:l.Out]
-			for o, y := range u {
-				u[o] = float32(alpha[o]*y) - theta[o]
+			copy(u, all[r*l.Out:])
+			if shifts {
+				addShifted(u, all, r, l.Out, shift)
 			}
-			emit(r, u)
+			finish(r, u)
 		}
 	})
 }
 
-// products writes x·wᵀ of rows r0..r1-1 and channels o0..o1-1 to dst, row-major.
-type products func(dst []float32, r0, r1, o0, o1 int)
-
-// shiftProducts applies K-shift to a block of products of rows r0..r1-1.
-func shiftProducts(block []float32, out, r0, r1 int, shift kernels.KShift, y products, s *scratch) {
-	width := shift.To - shift.From
-	earlier := s.floats(4, width)
-	for r := r0; r < r1; r++ {
-		row := block[(r-r0)*out:][shift.From:shift.To]
-		if !shift.Self {
-			clear(row)
-		}
-		if r%shift.Seq < shift.Offset {
-			continue
-		}
-		y(earlier, r-shift.Offset, r-shift.Offset+1, shift.From, shift.To)
-		for i, v := range earlier {
-			row[i] += v
-		}
+// addShifted turns row r of the plain products into that of the shifted ones.
+func addShifted(u, products []float32, r, out int, shift kernels.KShift) {
+	keys := u[shift.From:shift.To]
+	if !shift.Self {
+		clear(keys)
+	}
+	if r%shift.Seq < shift.Offset {
+		return
+	}
+	for i, v := range products[(r-shift.Offset)*out+shift.From:][:len(keys)] {
+		keys[i] += v
 	}
 }
 
-// floatProducts multiplies in float32, for unquantized streams and mixed weights.
-func (d *Device) floatProducts(x kernels.Activation, l kernels.Linear, rows int) products {
-	all := d.shared.floats(sharedProducts, rows*l.Out)
-	d.product(all, operand{m: d.floatMatrix(x, l.In)}, operand{m: effective(l)}, rows, l.Out, l.In)
-	return func(dst []float32, r0, r1, o0, o1 int) {
-		for r := r0; r < r1; r++ {
-			copy(dst[(r-r0)*(o1-o0):][:o1-o0], all[r*l.Out+o0:])
+// integerProducts computes x·wᵀ and hands it to emit, a row at a time: exact integers times the worth of one unit.
+func (d *Device) integerProducts(x, w *planes, emit func(row int, y []float32)) {
+	unit := scale(x.bits)
+	// The sums are integers below 2^24 and unit is 5 over a power of two, so the floats are exact.
+	scaled := func(s *scratch) func(row int, sums []int32, offset int32) {
+		y := s.floats(3, w.rows)
+		return func(row int, sums []int32, offset int32) {
+			d.scaleIntegers(y, sums, offset, unit)
+			emit(row, y)
 		}
 	}
+	if x.rows < fewRows {
+		d.countChannels(x, w, scaled(d.scratch[0]))
+		return
+	}
+	signs := []signPanels{d.alongColumns(0, w)}
+	d.blocks(x.rows, d.rowsPerTask(x.rows), func(from, to int, s *scratch) {
+		d.lookupProducts(levels{x}, signs, from, to, s, scaled(s))
+	})
 }
 
-// binaryProducts counts bits: exact integers, times the worth of one unit.
-func (d *Device) binaryProducts(x kernels.Activation, l kernels.Linear) products {
-	if x.Floats != nil || l.Mixed != nil {
-		return nil
-	}
-	p, w := x.Planes.(*planes), l.Signs.(*planes)
-	return func(dst []float32, r0, r1, o0, o1 int) { binaryProduct(dst, p, w, r0, r1, o0, o1) }
-}
+// fewRows are not worth arranging the signs of a weight for lookup.
+const fewRows = 8
 
 // LinearSigns writes the signs of a linear's output, and where its gradient passes.
 func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
 	d.run("LinearSigns", func() {
 		signs := out.(*planes)
 		d.forward(x, l, shift, func(row int, u []float32) {
-			packSigns(signs.row(row), u)
+			d.packSigns(signs.row(row), u)
 			signs.count(row)
 			if pass != nil {
-				packPass(pass.(*planes).row(row), u)
+				d.packPass(pass.(*planes).row(row), u)
 			}
 		})
 	})
@@ -175,10 +178,7 @@ func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l
 				copy(to, u)
 				return
 			}
-			from := base[row*l.Out:][:l.Out]
-			for i, v := range u {
-				to[i] = from[i] + v
-			}
+			d.add(to, base[row*l.Out:][:l.Out], u)
 		})
 	})
 }

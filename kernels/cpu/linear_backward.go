@@ -1,60 +1,57 @@
 package cpu
 
-import (
-	"math"
-
-	"bitnet1/kernels"
-)
+import "bitnet1/kernels"
 
 // LinearBackward turns the gradient of a linear's output into those of its input and its parameters.
 func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, pass kernels.Planes,
 	x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
 	d.run("LinearBackward", func() {
 		rows := rowsOf(x, l.In)
-		du := values(dy)[:rows*l.Out]
-		if pass != nil {
-			du = d.maskGradient(du, pass.(*planes), l.Out)
-		}
-		d.subtractColumnSums(values(dl.Theta), du, rows, l.Out)
-		if shift.To > shift.From {
-			du = d.unshiftGradient(du, rows, l.Out, shift)
-		}
+		du := d.plainGradient(values(dl.Theta), values(dy), pass, rows, l.Out, shift)
 		g := gradient{data: du, stride: l.Out, rows: rows, to: l.Out}
 		d.inputGradient(values(dx), g, l, gradBits)
 		d.weightGradient(dl, g, x, l, gradBits)
 	})
 }
 
-// maskGradient copies du where pass is set, and zeros elsewhere.
-func (d *Device) maskGradient(du []float32, pass *planes, out int) []float32 {
-	masked := d.shared.floats(sharedMasked, len(du))
-	d.blocks(pass.rows, 16, func(from, to int, _ *scratch) {
-		for r := from; r < to; r++ {
-			words := pass.row(r)
-			src, dst := du[r*out:][:out], masked[r*out:][:out]
-			for o, v := range src {
-				keep := -uint32(words[o>>6] >> (o & 63) & 1)
-				dst[o] = math.Float32frombits(math.Float32bits(v) & keep)
+// plainGradient turns the gradient of a linear's output into that of its plain products, and subtracts its sums over rows
+// from dTheta on the way.
+func (d *Device) plainGradient(dTheta, dy []float32, pass kernels.Planes, rows, out int, shift kernels.KShift) []float32 {
+	du := dy[:rows*out]
+	if pass != nil {
+		masked := d.shared.floats(sharedMasked, len(du))
+		d.blocks(rows, 16, func(from, to int, _ *scratch) {
+			for r := from; r < to; r++ {
+				d.mask(masked[r*out:][:out], du[r*out:][:out], pass.(*planes).row(r))
 			}
-		}
-	})
-	return masked
+		})
+		du = masked
+	}
+	d.subtractColumnSums(dTheta, du, rows, out)
+	if shift.To > shift.From {
+		du = d.unshiftGradient(du, rows, out, shift)
+	}
+	return du
 }
 
 // subtractColumnSums subtracts the sum over rows of m from dst.
 func (d *Device) subtractColumnSums(dst, m []float32, rows, cols int) {
-	d.blocks(cols, 64, func(from, to int, s *scratch) {
-		sums := s.doubles(0, to-from)
+	parts := (rows + rowsPerSum - 1) / rowsPerSum
+	all := d.shared.doubles(2, parts*cols)
+	d.blocks(rows, rowsPerSum, func(from, to int, _ *scratch) {
+		sums := all[from/rowsPerSum*cols:][:cols]
 		clear(sums)
-		for r := range rows {
-			for i, v := range m[r*cols+from : r*cols+to] {
-				sums[i] += float64(v)
-			}
-		}
-		for i, v := range sums {
-			dst[from+i] -= float32(v)
+		for r := from; r < to; r++ {
+			d.addColumns(sums, m[r*cols:])
 		}
 	})
+	for c := range cols {
+		var sum float64
+		for p := range parts {
+			sum += all[p*cols+c]
+		}
+		dst[c] -= float32(sum)
+	}
 }
 
 // unshiftGradient turns the gradient of shifted products into that of the plain ones: g[t] = du[t] (if Self) + du[t+Offset].
@@ -89,10 +86,7 @@ func (d *Device) inputGradient(dx []float32, g gradient, l kernels.Linear, gradB
 	signs := []signPanels{d.alongRows(0, l.Signs.(*planes), 0)}
 	d.blocks(g.rows, d.rowsPerTask(g.rows), func(from, to int, s *scratch) {
 		d.lookupProducts(q.values, signs, from, to, s, func(r int, sums []int32, offset int32) {
-			dst, unit := dx[r*l.In:][:l.In], q.units[r]
-			for i, n := range sums {
-				dst[i] = unit * float32(2*n-offset)
-			}
+			d.scaleIntegers(dx[r*l.In:][:l.In], sums, offset, q.units[r])
 		})
 	})
 }
@@ -116,9 +110,15 @@ func (d *Device) weightGradient(dl kernels.LinearGradient, g gradient, x kernels
 		line := s.floats(4, l.In)
 		d.lookupProducts(q.values, signs, from, to, s, func(r int, sums []int32, offset int32) {
 			o, unit := g.from+r, q.units[r]*scale(input.bits)
+			if l.Mixed == nil {
+				row := l.Signs.(*planes).row(o)
+				sum := d.addScaled(dWeight[o*l.In:][:l.In], sums, row, offset, alpha[o]*unit)
+				dAlpha[o] += unit * float32(sum)
+				return
+			}
 			w.segment(line, o, 0)
 			var sum float64
-			dst, factor := dWeight[o*l.In:][:l.In], alpha[g.from+r]*unit
+			dst, factor := dWeight[o*l.In:][:l.In], alpha[o]*unit
 			for i, n := range sums {
 				p := float32(2*n - offset)
 				sum += float64(p) * float64(line[i])
@@ -136,7 +136,7 @@ func (d *Device) floatWeightGradient(dl kernels.LinearGradient, g gradient, x ke
 	d.blocks(l.Out, d.rowsPerTask(l.Out), func(from, to int, s *scratch) {
 		p := s.floats(3, (to-from)*l.In)
 		clear(p)
-		multiply(p, l.In, operand{m: grad, byK: true}, operand{m: input, byK: true}, from, to-from, l.In, g.rows, s)
+		d.multiply(p, l.In, operand{m: grad, byK: true}, operand{m: input, byK: true}, from, to-from, l.In, g.rows, s)
 		line := s.floats(4, l.In)
 		for o := from; o < to; o++ {
 			w.segment(line, o, 0)

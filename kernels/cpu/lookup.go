@@ -1,5 +1,10 @@
 package cpu
 
+import (
+	"encoding/binary"
+	"unsafe"
+)
+
 // Products of small integers with signs are computed by looking up: four integers q0..q3 of a row make a table of the 16
 // sums that four signs can choose, and a nibble of packed signs picks one. A shuffle instruction looks up 16 columns or
 // more at once, so it does the work of 64 multiplications. Activations times weights, gradients times weights and
@@ -40,7 +45,7 @@ func (s signPanels) panel(p, from, to int) []byte {
 	return s.bytes[at+from*panelCols : at+to*panelCols]
 }
 
-// alongColumns arranges plane b of w for products over w's columns: column o of the panels is row o of w.
+// alongColumns arranges w for products over w's columns: column o of the panels is row o of w.
 func (d *Device) alongColumns(slot int, w *planes) signPanels {
 	s := newSignPanels(w.cols, w.rows, func(n int) []byte { return d.shared.bytes(slot, n) })
 	d.parallel(s.panels(), func(p int, _ *scratch) {
@@ -49,50 +54,71 @@ func (d *Device) alongColumns(slot int, w *planes) signPanels {
 		if n < panelCols {
 			clear(dst)
 		}
-		for c := range n {
-			row := w.row(p*panelCols + c)
+		src := wordBytes(w.words[p*panelCols*w.stride:][:n*w.stride])
+		c := 0
+		for ; c+8 <= n; c += 8 {
+			d.transposeBytes(dst[c:], panelCols, src[c*8*w.stride:], 8*w.stride, s.groups)
+		}
+		for ; c < n; c++ {
 			for g := range s.groups {
-				dst[g*panelCols+c] = byte(row[g>>3] >> (g & 7 * 8))
+				dst[g*panelCols+c] = src[c*8*w.stride+g]
 			}
 		}
 	})
 	return s
+}
+
+// wordBytes is x as bytes, the least significant of a word first: the package is for little-endian machines.
+func wordBytes(x []uint64) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 8*len(x))
+}
+
+// transposeBytesGo turns 8 rows of n bytes into n rows of 8.
+func transposeBytesGo(dst []byte, dstStride int, src []byte, srcStride, n int) {
+	for i := range 8 {
+		for c, b := range src[i*srcStride:][:n] {
+			dst[c*dstStride+i] = b
+		}
+	}
 }
 
 // alongRows arranges plane b of w for products over w's rows: column k of the panels is column k of w.
 func (d *Device) alongRows(slot int, w *planes, b int) signPanels {
 	s := newSignPanels(w.rows, w.cols, func(n int) []byte { return d.shared.bytes(slot, n) })
+	stride := w.bits * w.stride
 	d.parallel(s.panels(), func(p int, _ *scratch) {
-		dst := s.panel(p, 0, s.groups)
-		var words [8]uint64
-		for g := range s.groups {
-			for i := range words {
-				words[i] = 0
-				if r := g*8 + i; r < w.rows {
-					words[i] = w.row(r)[b*w.stride+p]
-				}
+		dst, whole := s.panel(p, 0, s.groups), w.rows/8
+		if whole > 0 {
+			d.transposeBits(dst, w.words[b*w.stride+p:], stride, whole)
+		}
+		if whole < s.groups {
+			var words [8]uint64 // the last rows, and none
+			for i := range w.rows - 8*whole {
+				words[i] = w.words[(8*whole+i)*stride+b*w.stride+p]
 			}
-			transposeBits((*[panelCols]byte)(dst[g*panelCols:]), &words)
+			transposeBitsGo(dst[whole*panelCols:], words[:], 1, 1)
+			clear(dst[min(whole+1, s.groups)*panelCols:])
 		}
 	})
 	return s
 }
 
-// transposeBits writes to dst[c] bit c of each of the eight words.
-func transposeBits(dst *[panelCols]byte, words *[8]uint64) {
-	for i := range 8 {
-		var x uint64 // byte i of the words, an 8 × 8 matrix of bits
-		for j, w := range words {
-			x |= w >> (8 * i) & 0xff << (8 * j)
-		}
-		t := (x ^ x>>7) & 0x00aa00aa00aa00aa
-		x ^= t ^ t<<7
-		t = (x ^ x>>14) & 0x0000cccc0000cccc
-		x ^= t ^ t<<14
-		t = (x ^ x>>28) & 0x00000000f0f0f0f0
-		x ^= t ^ t<<28
-		for c := range 8 {
-			dst[8*i+c] = byte(x >> (8 * c))
+// transposeBitsGo writes to dst[64*g+c] bit c of the eight words of group g; words are stride apart.
+func transposeBitsGo(dst []byte, src []uint64, stride, groups int) {
+	for g := range groups {
+		to := dst[g*panelCols:][:panelCols]
+		for i := range 8 {
+			var x uint64 // byte i of the words, an 8 × 8 matrix of bits
+			for j := range 8 {
+				x |= src[(8*g+j)*stride] >> (8 * i) & 0xff << (8 * j)
+			}
+			t := (x ^ x>>7) & 0x00aa00aa00aa00aa
+			x ^= t ^ t<<7
+			t = (x ^ x>>14) & 0x0000cccc0000cccc
+			x ^= t ^ t<<14
+			t = (x ^ x>>28) & 0x00000000f0f0f0f0
+			x ^= t ^ t<<28
+			binary.LittleEndian.PutUint64(to[8*i:], x)
 		}
 	}
 }
@@ -218,11 +244,11 @@ func (d *Device) lookupProducts(q integers, s []signPanels, r0, r1 int, k *scrat
 					if r+i < r1 {
 						q.fill(line[:depth], r+i, 8*g, digit)
 					}
-					offsets[i] += makeTablesGo(tables[i*4*depth:][:4*depth], line[:depth]) << (4 * digit)
+					offsets[i] += d.makeTables(tables[i*4*depth:][:4*depth], line[:depth]) << (4 * digit)
 				}
 				for b := range s {
 					for p := range s[b].panels() {
-						lookupGo(part[b*lookupRows*width+p*panelCols:], width, tables, s[b].panel(p, g, end), groupsPerFlush(bound))
+						d.lookup(part[b*lookupRows*width+p*panelCols:], width, tables, s[b].panel(p, g, end), groupsPerFlush(bound))
 					}
 				}
 			}

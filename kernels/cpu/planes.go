@@ -70,8 +70,8 @@ func (p *planes) count(r int) {
 	}
 }
 
-// packSigns writes the signs of x, sign(0) = +1, to the words of one plane. It has no branches: signs are unpredictable.
-func packSigns(words []uint64, x []float32) {
+// packSignsGo writes the signs of x, sign(0) = +1, to the words of one plane. It has no branches: signs are unpredictable.
+func packSignsGo(words []uint64, x []float32) {
 	for i := range words {
 		var w uint64
 		part := x[min(len(x), i*64):min(len(x), i*64+64)]
@@ -82,8 +82,8 @@ func packSigns(words []uint64, x []float32) {
 	}
 }
 
-// packPass writes where |x| <= 1 to the words of one plane.
-func packPass(words []uint64, x []float32) {
+// packPassGo writes where |x| <= 1 to the words of one plane.
+func packPassGo(words []uint64, x []float32) {
 	const one = 0x3f800000
 	for i := range words {
 		var w uint64

@@ -2,37 +2,35 @@ package cpu
 
 import "math/bits"
 
-// channelsPerBlock channels of a weight stay in the first cache while a block of rows passes over them.
+// channelsPerBlock channels of a weight stay in the first cache while rows pass over them.
 const channelsPerBlock = 128
 
-// binaryProduct writes x·wᵀ of rows r0..r1-1 and channels o0..o1-1 to dst.
-func binaryProduct(dst []float32, x, w *planes, r0, r1, o0, o1 int) {
-	unit, width := scale(x.bits), o1-o0
-	for o := o0; o < o1; o += channelsPerBlock {
-		end := min(o+channelsPerBlock, o1)
-		for r := r0; r < r1; r++ {
-			countedLevels(dst[(r-r0)*width+o-o0:][:end-o], x, w, r, o, unit)
+// countChannels computes x·wᵀ by counting bits and hands it to emit, a row at a time, as lookupProducts does. The workers
+// divide the channels, so that even one row keeps them busy.
+func (d *Device) countChannels(x, w *planes, emit func(row int, sums []int32, offset int32)) {
+	all := d.shared.int32s(0, x.rows*w.rows)
+	d.blocks(w.rows, channelsPerBlock, func(from, to int, s *scratch) {
+		counts := s.int32s(0, to-from)
+		channels := w.words[from*w.stride : to*w.stride]
+		for r := range x.rows {
+			row, sums := x.row(r), all[r*w.rows:][from:to]
+			for i, n := range w.pops[from:to] {
+				sums[i] = -n * (1<<x.bits - 1)
+			}
+			for b := range x.bits {
+				d.andCounts(counts, row[b*x.stride:][:x.stride], channels)
+				for i, n := range counts {
+					sums[i] += n << (b + 1)
+				}
+			}
 		}
-	}
-}
-
-// countedLevels writes unit * Σ_b 2^b (x_b · w) of row r and channels o.. to dst, at most channelsPerBlock of them. The sums are
-// integers below 2^24 and unit is 5 over a power of two, so the float32 results are exact.
-func countedLevels(dst []float32, x, w *planes, r, o int, unit float32) {
-	var counts, sums [channelsPerBlock]int32
-	var fixed int32 // Σ_b 2^b (K - 2 pop(x_b))
-	row, channels := x.row(r), w.words[o*w.stride:(o+len(dst))*w.stride]
-	for b := range x.bits {
-		fixed += (int32(x.cols) - 2*x.pops[r*x.bits+b]) << b
-		andCounts(counts[:len(dst)], row[b*x.stride:][:x.stride], channels)
-		for i, n := range counts[:len(dst)] {
-			sums[i] += n << (b + 2)
+	})
+	for r := range x.rows {
+		var offset int32 // Σ_b 2^b (2 pop(x_b) - K)
+		for b, n := range x.pops[r*x.bits : (r+1)*x.bits] {
+			offset += (2*n - int32(x.cols)) << b
 		}
-	}
-	twice := int32(2<<x.bits - 2) // 2 Σ_b 2^b
-	pops := w.pops[o:][:len(dst)]
-	for i := range dst {
-		dst[i] = unit * float32(fixed-twice*pops[i]+sums[i])
+		emit(r, all[r*w.rows:][:w.rows], offset)
 	}
 }
 

@@ -15,23 +15,24 @@ func (d *Device) Zero(x kernels.Floats) {
 
 // AddSum adds the sum of x to dst[0].
 func (d *Device) AddSum(dst, x kernels.Floats) {
-	d.run("AddSum", func() { d.reduce(values(dst), values(x), func(v float64) float64 { return v }) })
+	d.run("AddSum", func() {
+		d.reduce(values(dst), values(x), func(x []float32) (sum float64) {
+			for _, v := range x {
+				sum += float64(v)
+			}
+			return sum
+		})
+	})
 }
 
 // AddSumSquares adds the sum of squares of x to dst[0].
 func (d *Device) AddSumSquares(dst, x kernels.Floats) {
-	d.run("AddSumSquares", func() { d.reduce(values(dst), values(x), func(v float64) float64 { return v * v }) })
+	d.run("AddSumSquares", func() { d.reduce(values(dst), values(x), d.sumSquares) })
 }
 
-func (d *Device) reduce(dst, x []float32, f func(float64) float64) {
-	partial := make([]float64, (len(x)+reduceBlock-1)/reduceBlock)
-	d.blocks(len(x), reduceBlock, func(from, to int, _ *scratch) {
-		var sum float64
-		for _, v := range x[from:to] {
-			sum += f(float64(v))
-		}
-		partial[from/reduceBlock] = sum
-	})
+func (d *Device) reduce(dst, x []float32, f func(x []float32) float64) {
+	partial := d.shared.doubles(0, (len(x)+reduceBlock-1)/reduceBlock)
+	d.blocks(len(x), reduceBlock, func(from, to int, _ *scratch) { partial[from/reduceBlock] = f(x[from:to]) })
 	var sum float64
 	for _, v := range partial {
 		sum += v

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"math"
+	"unsafe"
 
 	"bitnet1/kernels"
 	"bitnet1/kernels/philox"
@@ -38,7 +39,7 @@ func (r rounding) scale(most float32) (unit, inverse float32) {
 func (r rounding) words(d *Device, dst []uint32, row, from int) {
 	c := r.counter
 	c[0] = uint32(row*r.groups + from/4)
-	randomWordsGo(dst, r.key, c)
+	d.randomWords(dst, r.key, c)
 }
 
 // randomWordsGo writes the words of consecutive blocks to dst, whose length is a multiple of 4.
@@ -67,6 +68,11 @@ type roundedGradient struct {
 // rowsPerRounding rows are rounded together: their integers by channel make whole groups of signs.
 const rowsPerRounding = 32
 
+// asBytes is x as bytes: they are moved, not computed with.
+func asBytes(x []int8) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), len(x))
+}
+
 func padded(n int) int { return (n + 31) &^ 31 }
 
 // roundRows rounds alpha * g with one scale for each row.
@@ -78,10 +84,10 @@ func (d *Device) roundRows(r rounding, g gradient, alpha []float32) roundedGradi
 		for t := from; t < to; t++ {
 			row := g.data[t*g.stride:][:out]
 			var inverse float32
-			q.units[t], inverse = r.scale(largestProduct(row, alpha))
+			q.units[t], inverse = r.scale(d.largestProduct(row, alpha))
 			r.words(d, words, g.row+t, g.from)
 			dst := q.values.values[t*stride:][:stride]
-			roundRowGo(dst[:out], row, alpha, inverse, words, r.limit)
+			d.roundRow(dst[:out], row, alpha, inverse, words, r.limit)
 			clear(dst[out:])
 		}
 	})
@@ -105,13 +111,10 @@ func (d *Device) roundChannels(r rounding, g gradient) roundedGradient {
 				continue
 			}
 			r.words(d, words, g.row+t, g.from)
-			roundColumnsGo(dst, g.data[t*g.stride:], inverse, words, r.limit)
+			d.roundColumns(dst, g.data[t*g.stride:], inverse, words, r.limit)
 		}
-		for c := range out {
-			dst := q.values.values[c*stride+from:][:to-from]
-			for i := range dst {
-				dst[i] = block[i*out+c]
-			}
+		for i := 0; i < rowsPerRounding; i += 8 {
+			d.transposeBytes(asBytes(q.values.values[from+i:]), stride, asBytes(block[i*out:]), out, out)
 		}
 	})
 	return q
@@ -124,30 +127,25 @@ func (d *Device) rounded(slot, rows, stride int, r rounding) roundedGradient {
 	}
 }
 
+// rowsPerSum rows are summed up, or searched, together; then their results are.
+const rowsPerSum = 64
+
 // largestOfColumns returns the largest absolute value of every column.
 func (d *Device) largestOfColumns(g gradient) []float32 {
 	out := g.to - g.from
-	most := d.shared.floats(sharedLargest, out)
-	d.blocks(out, 256, func(from, to int, _ *scratch) {
-		part := most[from:to]
-		clear(part)
-		for t := range g.rows {
-			for i, v := range g.data[t*g.stride+from:][:len(part)] {
-				part[i] = max(part[i], magnitude(v))
-			}
+	parts := (g.rows + rowsPerSum - 1) / rowsPerSum
+	all := d.shared.floats(sharedLargest, parts*out)
+	d.blocks(g.rows, rowsPerSum, func(from, to int, _ *scratch) {
+		most := all[from/rowsPerSum*out:][:out]
+		clear(most)
+		for t := from; t < to; t++ {
+			d.largest(most, g.data[t*g.stride:][:out])
 		}
 	})
-	return most
-}
-
-func magnitude(v float32) float32 { return math.Float32frombits(math.Float32bits(v) &^ (1 << 31)) }
-
-// largestProduct is the largest |alpha * g|.
-func largestProduct(g, alpha []float32) (most float32) {
-	for i, v := range g {
-		most = max(most, magnitude(alpha[i]*v))
+	for p := 1; p < parts; p++ {
+		d.largest(all[:out], all[p*out:][:out])
 	}
-	return most
+	return all[:out]
 }
 
 // roundRowGo writes floor(alpha*g*inverse + r), clamped, with r from the low halves of words.

@@ -1,0 +1,49 @@
+package cpu
+
+// instructions are the inner loops in one instruction set. Every set computes the same bits; the Go functions, whose names
+// end so, say which.
+type instructions struct {
+	name string
+
+	// Products.
+	andCounts  func(dst []int32, x, w []uint64)
+	tile       func(c []float32, ldc int, a, b []float32, k int)
+	makeTables func(dst []byte, q []int8) int32
+	lookup     func(sums []int32, stride int, tables, panel []byte, flush int)
+
+	// Arrangement of bits and bytes.
+	packSigns      func(words []uint64, x []float32)
+	packPass       func(words []uint64, x []float32)
+	transposeBits  func(dst []byte, src []uint64, stride, groups int)
+	transposeBytes func(dst []byte, dstStride int, src []byte, srcStride, n int)
+
+	// Between floats and integers.
+	scaleIntegers func(dst []float32, sums []int32, offset int32, unit float32)
+	addScaled     func(dst []float32, sums []int32, signs []uint64, offset int32, factor float32) float64
+	randomWords   func(dst []uint32, key [2]uint32, counter [4]uint32)
+	roundRow      func(dst []int8, g, alpha []float32, inverse float32, words []uint32, limit float32)
+	roundColumns  func(dst []int8, g, inverse []float32, words []uint32, limit float32)
+
+	// Floats.
+	affine         func(u, alpha, theta []float32)
+	add            func(dst, a, b []float32)
+	mask           func(dst, src []float32, words []uint64)
+	largest        func(most, x []float32)
+	largestProduct func(a, b []float32) float32
+	addColumns     func(sums []float64, x []float32)
+	sumSquares     func(x []float32) float64
+	adam           func(param, grad, m, v []float32, u *update)
+}
+
+// plainGo runs everywhere.
+func plainGo() instructions {
+	return instructions{
+		name:      "Go",
+		andCounts: andCountsGo, tile: tileGo, makeTables: makeTablesGo, lookup: lookupGo,
+		packSigns: packSignsGo, packPass: packPassGo, transposeBits: transposeBitsGo, transposeBytes: transposeBytesGo,
+		scaleIntegers: scaleIntegersGo, addScaled: addScaledGo,
+		randomWords: randomWordsGo, roundRow: roundRowGo, roundColumns: roundColumnsGo,
+		affine: affineGo, add: addGo, mask: maskGo, largest: largestGo, largestProduct: largestProductGo,
+		addColumns: addColumnsGo, sumSquares: sumSquaresGo, adam: adamGo,
+	}
+}

@@ -1,0 +1,180 @@
+package cpu
+
+import "golang.org/x/sys/cpu"
+
+// instructionSets lists what this processor can run, the best last.
+func instructionSets() []instructions {
+	sets := []instructions{plainGo()}
+	if cpu.X86.HasAVX2 {
+		sets = append(sets, avx2())
+	}
+	return sets
+}
+
+// avx2 is the assembly for whole registers, and Go for what is left over.
+func avx2() instructions {
+	return instructions{
+		name: "AVX2",
+		andCounts: func(dst []int32, x, w []uint64) {
+			n := len(dst) &^ 3
+			if n > 0 {
+				_ = w[n*len(x)-1]
+				andCountsAVX2(&dst[0], &x[0], &w[0], len(x)/wordsPerStep, n/4)
+			}
+			andCountsGo(dst[n:], x, w[n*len(x):])
+		},
+		tile: func(c []float32, ldc int, a, b []float32, k int) {
+			if k > 0 {
+				_, _, _ = c[(tileRows-1)*ldc+tileCols-1], a[k*tileRows-1], b[k*tileCols-1]
+				tileAVX2(&c[0], ldc, &a[0], &b[0], k)
+			}
+		},
+		makeTables: func(dst []byte, q []int8) int32 {
+			_ = dst[4*len(q)-1]
+			return makeTablesAVX2(&dst[0], &q[0], len(q))
+		},
+		lookup: func(sums []int32, stride int, tables, panel []byte, flush int) {
+			groups := len(panel) / panelCols
+			_, _ = sums[(lookupRows-1)*stride+panelCols-1], tables[lookupRows*32*groups-1]
+			lookupAVX2(&sums[0], stride, &tables[0], &panel[0], groups, flush)
+		},
+		packSigns: func(words []uint64, x []float32) {
+			n := len(x) / 64
+			if n > 0 {
+				_ = words[n-1]
+				packSignsAVX2(&words[0], &x[0], n)
+			}
+			packSignsGo(words[n:], x[64*n:])
+		},
+		packPass: func(words []uint64, x []float32) {
+			n := len(x) / 64
+			if n > 0 {
+				_ = words[n-1]
+				packPassAVX2(&words[0], &x[0], n)
+			}
+			packPassGo(words[n:], x[64*n:])
+		},
+		transposeBits: func(dst []byte, src []uint64, stride, groups int) {
+			if groups > 0 {
+				_, _ = dst[64*groups-1], src[(8*groups-1)*stride]
+				transposeBitsAVX2(&dst[0], &src[0], 8*stride, groups)
+			}
+		},
+		transposeBytes: func(dst []byte, dstStride int, src []byte, srcStride, n int) {
+			whole := n &^ 15
+			if whole > 0 {
+				_, _ = dst[(whole-1)*dstStride+7], src[7*srcStride+whole-1]
+				transposeBytesAVX2(&dst[0], dstStride, &src[0], srcStride, whole)
+			}
+			if whole < n {
+				transposeBytesGo(dst[whole*dstStride:], dstStride, src[whole:], srcStride, n-whole)
+			}
+		},
+		scaleIntegers: func(dst []float32, sums []int32, offset int32, unit float32) {
+			n := len(dst) &^ 7
+			if n > 0 {
+				_ = sums[n-1]
+				scaleIntegersAVX2(&dst[0], &sums[0], n, offset, unit)
+			}
+			scaleIntegersGo(dst[n:], sums[n:], offset, unit)
+		},
+		addScaled: func(dst []float32, sums []int32, signs []uint64, offset int32, factor float32) (sum float64) {
+			n := len(dst) &^ 63
+			if n > 0 {
+				_, _ = sums[n-1], signs[n/64-1]
+				sum = addScaledAVX2(&dst[0], &sums[0], &signs[0], n, offset, factor)
+			}
+			return sum + addScaledGo(dst[n:], sums[n:], signs[n/64:], offset, factor)
+		},
+		randomWords: func(dst []uint32, key [2]uint32, counter [4]uint32) {
+			n := len(dst) &^ 31
+			if n > 0 {
+				randomWordsAVX2(&dst[0], n/32, &key, &counter)
+				counter[0] += uint32(n / 4)
+			}
+			randomWordsGo(dst[n:], key, counter)
+		},
+		roundRow: func(dst []int8, g, alpha []float32, inverse float32, words []uint32, limit float32) {
+			n := len(dst) &^ 31
+			if n > 0 {
+				_, _, _ = g[n-1], alpha[n-1], words[n-1]
+				roundRowAVX2(&dst[0], &g[0], &alpha[0], &words[0], n, inverse, limit)
+			}
+			roundRowGo(dst[n:], g[n:], alpha[n:], inverse, words[n:], limit)
+		},
+		roundColumns: func(dst []int8, g, inverse []float32, words []uint32, limit float32) {
+			n := len(dst) &^ 31
+			if n > 0 {
+				_, _, _ = g[n-1], inverse[n-1], words[n-1]
+				roundColumnsAVX2(&dst[0], &g[0], &inverse[0], &words[0], n, limit)
+			}
+			roundColumnsGo(dst[n:], g[n:], inverse[n:], words[n:], limit)
+		},
+		affine: func(u, alpha, theta []float32) {
+			n := len(u) &^ 7
+			if n > 0 {
+				_, _ = alpha[n-1], theta[n-1]
+				affineAVX2(&u[0], &alpha[0], &theta[0], n)
+			}
+			affineGo(u[n:], alpha[n:], theta[n:])
+		},
+		add: func(dst, a, b []float32) {
+			n := len(dst) &^ 7
+			if n > 0 {
+				_, _ = a[n-1], b[n-1]
+				addAVX2(&dst[0], &a[0], &b[0], n)
+			}
+			addGo(dst[n:], a[n:], b[n:])
+		},
+		mask: func(dst, src []float32, words []uint64) {
+			n := len(dst) &^ 63
+			if n > 0 {
+				_, _ = src[n-1], words[n/64-1]
+				maskAVX2(&dst[0], &src[0], &words[0], n)
+			}
+			maskGo(dst[n:], src[n:], words[n/64:])
+		},
+		largest: func(most, x []float32) {
+			n := len(most) &^ 7
+			if n > 0 {
+				_ = x[n-1]
+				largestAVX2(&most[0], &x[0], n)
+			}
+			largestGo(most[n:], x[n:])
+		},
+		largestProduct: func(a, b []float32) (most float32) {
+			n := len(a) &^ 7
+			if n > 0 {
+				_ = b[n-1]
+				most = largestProductAVX2(&a[0], &b[0], n)
+			}
+			return max(most, largestProductGo(a[n:], b[n:]))
+		},
+		addColumns: func(sums []float64, x []float32) {
+			n := len(sums) &^ 7
+			if n > 0 {
+				_ = x[n-1]
+				addColumnsAVX2(&sums[0], &x[0], n)
+			}
+			addColumnsGo(sums[n:], x[n:])
+		},
+		sumSquares: func(x []float32) (sum float64) {
+			n := len(x) &^ 7
+			if n > 0 {
+				sum = sumSquaresAVX2(&x[0], n)
+			}
+			for _, v := range x[n:] {
+				sum += float64(v) * float64(v)
+			}
+			return sum
+		},
+		adam: func(param, grad, m, v []float32, u *update) {
+			n := len(param) &^ 7
+			if n > 0 {
+				_, _, _ = grad[n-1], m[n-1], v[n-1]
+				adamAVX2(&param[0], &grad[0], &m[0], &v[0], n, &u.clip)
+			}
+			adamGo(param[n:], grad[n:], m[n:], v[n:], u)
+		},
+	}
+}

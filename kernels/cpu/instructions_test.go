@@ -1,0 +1,272 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+)
+
+// Every instruction set gives the bits that the Go loops give, for whole registers, for less, and for what is left over.
+func TestInstructionSetsAgree(t *testing.T) {
+	sets := instructionSets()
+	if len(sets) == 1 {
+		t.Skip("this processor runs only the Go loops")
+	}
+	for _, set := range sets[1:] {
+		for name, check := range comparisons() {
+			t.Run(set.name+"/"+name, func(t *testing.T) {
+				r := random(6)
+				for _, n := range []int{1, 2, 7, 8, 9, 31, 32, 33, 63, 64, 65, 127, 128, 200, 257, 1024} {
+					for range 4 {
+						seed := r.Uint64()
+						want := check(&sets[0], rand.New(rand.NewPCG(seed, 0)), n)
+						got := check(&set, rand.New(rand.NewPCG(seed, 0)), n)
+						if !reflect.DeepEqual(got, want) {
+							t.Fatalf("n = %d: %s", n, firstDifference(got, want))
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+func firstDifference(got, want any) string {
+	a, b := reflect.ValueOf(got), reflect.ValueOf(want)
+	for i := range min(a.Len(), b.Len()) {
+		if x, y := a.Index(i).Interface(), b.Index(i).Interface(); !reflect.DeepEqual(x, y) {
+			return fmt.Sprintf("value %d of %d is %v, want %v", i, a.Len(), x, y)
+		}
+	}
+	return fmt.Sprintf("%d values, want %d", a.Len(), b.Len())
+}
+
+// comparisons run a loop of an instruction set on random input of about n values and return all that it wrote, as bits
+// where that is floats.
+func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
+	return map[string]func(s *instructions, r *rand.Rand, n int) any{
+		"andCounts": func(s *instructions, r *rand.Rand, n int) any {
+			length := wordsPerStep * (1 + n%20)
+			dst := make([]int32, n)
+			s.andCounts(dst, randomWords(r, length), randomWords(r, n*length))
+			return dst
+		},
+		"tile": func(s *instructions, r *rand.Rand, n int) any {
+			c := normals(r, 4*20)
+			s.tile(c, 20, normals(r, n*tileRows), normals(r, n*tileCols), n)
+			return floatBits(c)
+		},
+		"makeTables": func(s *instructions, r *rand.Rand, n int) any {
+			q := smallIntegers(r, padded(n), 31)
+			dst := make([]byte, 4*len(q))
+			return append(dst[:len(dst):len(dst)], byte(s.makeTables(dst, q)))
+		},
+		"lookup": func(s *instructions, r *rand.Rand, n int) any {
+			bound := []int{1, 7, 15, 31}[r.IntN(4)]
+			groups := min((n+3)/4*4, blockDepth/8)
+			tables, line := make([]byte, lookupRows*32*groups), make([]byte, 32*groups)
+			for i := range lookupRows {
+				s.makeTables(line, smallIntegers(r, 8*groups, bound))
+				copy(tables[i*len(line):], line)
+			}
+			sums := make([]int32, lookupRows*70)
+			for i := range sums {
+				sums[i] = int32(r.Uint32()) >> 4
+			}
+			s.lookup(sums, 70, tables, randomBytes(r, groups*panelCols), groupsPerFlush(bound))
+			return sums
+		},
+		"packSigns": func(s *instructions, r *rand.Rand, n int) any {
+			words := make([]uint64, (n+63)/64+1)
+			s.packSigns(words, oddities(r, n))
+			return words
+		},
+		"packPass": func(s *instructions, r *rand.Rand, n int) any {
+			words := make([]uint64, (n+63)/64+1)
+			s.packPass(words, oddities(r, n))
+			return words
+		},
+		"transposeBits": func(s *instructions, r *rand.Rand, n int) any {
+			stride := 1 + r.IntN(5)
+			dst := make([]byte, n*panelCols)
+			s.transposeBits(dst, randomWords(r, 8*n*stride), stride, n)
+			return dst
+		},
+		"transposeBytes": func(s *instructions, r *rand.Rand, n int) any {
+			to, from := 8+r.IntN(9), n+r.IntN(9)
+			dst := make([]byte, n*to)
+			s.transposeBytes(dst, to, randomBytes(r, 8*from), from, n)
+			return dst
+		},
+		"scaleIntegers": func(s *instructions, r *rand.Rand, n int) any {
+			dst := make([]float32, n)
+			s.scaleIntegers(dst, randomInts(r, n), int32(r.Uint32())>>4, float32(r.NormFloat64()))
+			return floatBits(dst)
+		},
+		"addScaled": func(s *instructions, r *rand.Rand, n int) any {
+			dst := normals(r, n)
+			sum := s.addScaled(dst, randomInts(r, n), randomWords(r, (n+63)/64), int32(r.Uint32())>>4, float32(r.NormFloat64()))
+			return append(floatBits(dst), math.Float64bits(sum))
+		},
+		"randomWords": func(s *instructions, r *rand.Rand, n int) any {
+			dst := make([]uint32, n&^3+4)
+			s.randomWords(dst, [2]uint32{r.Uint32(), r.Uint32()}, [4]uint32{r.Uint32() | 0xfffffff0, r.Uint32(), r.Uint32(), r.Uint32()})
+			return dst
+		},
+		"roundRow": func(s *instructions, r *rand.Rand, n int) any {
+			dst := make([]int8, n)
+			s.roundRow(dst, oddities(r, n), normals(r, n), float32(r.NormFloat64()), randomUint32s(r, n), 7)
+			return dst
+		},
+		"roundColumns": func(s *instructions, r *rand.Rand, n int) any {
+			dst := make([]int8, n)
+			s.roundColumns(dst, oddities(r, n), normals(r, n), randomUint32s(r, n), 127)
+			return dst
+		},
+		"affine": func(s *instructions, r *rand.Rand, n int) any {
+			u := normals(r, n)
+			s.affine(u, normals(r, n), normals(r, n))
+			return floatBits(u)
+		},
+		"add": func(s *instructions, r *rand.Rand, n int) any {
+			dst := make([]float32, n)
+			s.add(dst, oddities(r, n), normals(r, n))
+			return floatBits(dst)
+		},
+		"mask": func(s *instructions, r *rand.Rand, n int) any {
+			dst := normals(r, n)
+			s.mask(dst, oddities(r, n), randomWords(r, (n+63)/64))
+			return floatBits(dst)
+		},
+		"largest": func(s *instructions, r *rand.Rand, n int) any {
+			most := normals(r, n)
+			for i := range most {
+				most[i] = magnitude(most[i])
+			}
+			s.largest(most, oddities(r, n))
+			return floatBits(most)
+		},
+		"largestProduct": func(s *instructions, r *rand.Rand, n int) any {
+			return floatBits([]float32{s.largestProduct(normals(r, n), oddities(r, n))})
+		},
+		"addColumns": func(s *instructions, r *rand.Rand, n int) any {
+			sums := make([]float64, n)
+			for i := range sums {
+				sums[i] = r.NormFloat64()
+			}
+			s.addColumns(sums, oddities(r, n))
+			return doubleBits(sums)
+		},
+		"sumSquares": func(s *instructions, r *rand.Rand, n int) any {
+			return doubleBits([]float64{s.sumSquares(oddities(r, n))})
+		},
+		"adam": func(s *instructions, r *rand.Rand, n int) any {
+			param, m, v := normals(r, n), normals(r, n), normals(r, n)
+			for i := range v {
+				v[i] *= v[i]
+			}
+			u := update{clip: 0.7, beta1: 0.9, beta2: 0.95, rest1: 0.1, rest2: 0.05, keep: 0.999, rate: 0.01, root: 1.3, eps: 1e-8}
+			s.adam(param, oddities(r, n), m, v, &u)
+			return floatBits(slices.Concat(param, m, v))
+		},
+	}
+}
+
+// floatBits tells -0 from 0.
+func floatBits[F ~[]float32](x F) []uint64 {
+	bits := make([]uint64, len(x))
+	for i, v := range x {
+		bits[i] = uint64(math.Float32bits(v))
+	}
+	return bits
+}
+
+func doubleBits(x []float64) []uint64 {
+	bits := make([]uint64, len(x))
+	for i, v := range x {
+		bits[i] = math.Float64bits(v)
+	}
+	return bits
+}
+
+// oddities are normal values among which are zeros of both signs, ones, subnormal, small and large ones.
+func oddities(r *rand.Rand, n int) floats {
+	x := normals(r, n)
+	for i := range x {
+		switch r.IntN(8) {
+		case 0:
+			x[i] = []float32{0, float32(math.Copysign(0, -1)), 1, -1, math.Nextafter32(1, 2), 1e-42, -1e-42, 3e18, -3e18}[r.IntN(9)]
+		case 1:
+			x[i] *= 1e-6
+		}
+	}
+	return x
+}
+
+func smallIntegers(r *rand.Rand, n, bound int) []int8 {
+	q := make([]int8, n)
+	for i := range q {
+		q[i] = int8(r.IntN(2*bound+1) - bound)
+		if r.IntN(8) == 0 {
+			q[i] = int8(bound)
+		}
+	}
+	return q
+}
+
+func randomWords(r *rand.Rand, n int) []uint64 {
+	words := make([]uint64, n)
+	for i := range words {
+		words[i] = r.Uint64() | r.Uint64()
+	}
+	return words
+}
+
+func randomUint32s(r *rand.Rand, n int) []uint32 {
+	words := make([]uint32, n)
+	for i := range words {
+		words[i] = r.Uint32()
+	}
+	return words
+}
+
+func randomInts(r *rand.Rand, n int) []int32 {
+	x := make([]int32, n)
+	for i := range x {
+		x[i] = int32(r.Uint32()) >> (4 + r.IntN(20))
+	}
+	return x
+}
+
+func randomBytes(r *rand.Rand, n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+// All sums of a lookup are as large as they can be: nothing may overflow.
+func TestLookupHoldsTheLargestSums(t *testing.T) {
+	for _, set := range instructionSets() {
+		for _, bound := range []int{7, 15, 31} {
+			q := slices.Repeat([]int8{int8(-bound)}, blockDepth)
+			tables := make([]byte, 0, lookupRows*4*blockDepth)
+			line := make([]byte, 4*blockDepth)
+			for range lookupRows {
+				set.makeTables(line, q)
+				tables = append(tables, line...)
+			}
+			sums := make([]int32, lookupRows*panelCols)
+			set.lookup(sums, panelCols, tables, make([]byte, blockDepth/8*panelCols), groupsPerFlush(bound))
+			for _, n := range sums {
+				if n != int32(bound*blockDepth) {
+					t.Fatalf("%s: integers of %d sum up to %d, want %d", set.name, bound, n, bound*blockDepth)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+func arrange() {
+	transposeBytes()
+	transposeBits()
+}
+
+// transposeBytes: 8 rows of 16 bytes are 16 columns of 8, by three rounds of interleaving.
+func transposeBytes() {
+	TEXT("transposeBytesAVX2", NOSPLIT, "func(dst *byte, dstStride int, src *byte, srcStride int, n int)")
+	Doc("transposeBytesAVX2 is transposeBytesGo for n columns, a multiple of 16.")
+	Pragma("noescape")
+	dst, dstStride, src, srcStride, n := pointer("dst"), pointer("dstStride"), pointer("src"), pointer("srcStride"), pointer("n")
+	Label("columns")
+	from := GP64()
+	MOVQ(src, from)
+	var x [8]VecVirtual
+	for i := range x {
+		x[i] = XMM()
+		VMOVDQU(Mem{Base: from}, x[i])
+		if i < 7 {
+			ADDQ(srcStride, from)
+		}
+	}
+	// Each round interleaves what the one before left of rows i and i + 1.
+	interleave := func(low, high func(ops ...Op)) {
+		var y [8]VecVirtual
+		for i := 0; i < 4; i++ {
+			y[i], y[i+4] = XMM(), XMM()
+			low(x[2*i+1], x[2*i], y[i])
+			high(x[2*i+1], x[2*i], y[i+4])
+		}
+		x = y
+	}
+	interleave(VPUNPCKLBW, VPUNPCKHBW) // x[i]: columns 0..7 of rows 2i and 2i + 1; x[i+4]: columns 8..15
+	interleave(VPUNPCKLWD, VPUNPCKHWD) // x[0], x[1]: columns 0..3 of rows 0..3 and 4..7; x[2], x[3]: 8..11; x[4..7]: 4..7, 12..15
+	interleave(VPUNPCKLDQ, VPUNPCKHDQ)
+	to := GP64()
+	for i, v := range [8]int{0, 4, 2, 6, 1, 5, 3, 7} { // columns 2i and 2i + 1
+		if i == 0 {
+			MOVQ(dst, to)
+		}
+		VMOVQ(x[v], Mem{Base: to})
+		ADDQ(dstStride, to)
+		VMOVHPS(x[v], Mem{Base: to})
+		ADDQ(dstStride, to)
+	}
+	MOVQ(to, dst)
+	ADDQ(Imm(16), src)
+	SUBQ(Imm(16), n)
+	JNZ(LabelRef("columns"))
+	end()
+}
+
+// transposeBits: the bytes of eight words are brought together, then every 64 bits, an 8 × 8 matrix, are transposed.
+func transposeBits() {
+	pairs := bytes32("pairs", func(i int) byte { return byte(i%16/2 + i%2*8) })
+	order := words8("halves", func(i int) uint32 { return uint32(i/2 + i%2*4) })
+	masks := [3]Mem{}
+	for i, m := range []uint64{0x00aa00aa00aa00aa, 0x0000cccc0000cccc, 0x00000000f0f0f0f0} {
+		masks[i] = GLOBL([]string{"swap7", "swap14", "swap28"}[i], RODATA|NOPTR)
+		for j := range 4 {
+			DATA(8*j, U64(m))
+		}
+	}
+	TEXT("transposeBitsAVX2", NOSPLIT, "func(dst *byte, src *uint64, stride, groups int)")
+	Doc("transposeBitsAVX2 is transposeBitsGo; stride is in bytes.")
+	Pragma("noescape")
+	dst, src, stride, groups := pointer("dst"), pointer("src"), pointer("stride"), pointer("groups")
+	pairing, lanes := constant(pairs), constant(order)
+	mask := [3]VecVirtual{constant(masks[0]), constant(masks[1]), constant(masks[2])}
+	Label("group")
+	var words [4]VecVirtual // two rows each
+	for i := range words {
+		words[i] = XMM()
+		VMOVQ(Mem{Base: src}, words[i])
+		ADDQ(stride, src)
+		VPINSRQ(Imm(1), Mem{Base: src}, words[i], words[i])
+		ADDQ(stride, src)
+	}
+	a, b, low, high := YMM(), YMM(), YMM(), YMM()
+	VINSERTI128(Imm(1), words[2], words[0].AsY(), a) // rows 0, 1 | 4, 5
+	VINSERTI128(Imm(1), words[3], words[1].AsY(), b) // rows 2, 3 | 6, 7
+	VPSHUFB(pairing, a, a)
+	VPSHUFB(pairing, b, b)
+	VPUNPCKLWD(b, a, low)
+	VPUNPCKHWD(b, a, high)
+	for i, x := range []VecVirtual{low, high} {
+		VPERMD(x, lanes, x)
+		for j, shift := range []uint64{7, 14, 28} {
+			t := YMM()
+			VPSRLQ(Imm(shift), x, t)
+			VPXOR(x, t, t)
+			VPAND(mask[j], t, t)
+			VPXOR(t, x, x)
+			VPSLLQ(Imm(shift), t, t)
+			VPXOR(t, x, x)
+		}
+		VMOVDQU(x, Mem{Base: dst, Disp: 32 * i})
+	}
+	ADDQ(Imm(64), dst)
+	DECQ(groups)
+	JNZ(LabelRef("group"))
+	end()
+}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+const (
+	panelCols  = 64
+	lookupRows = 4
+)
+
+// bytes32 is a constant of 32 bytes.
+func bytes32(name string, f func(i int) byte) Mem {
+	m := GLOBL(name, RODATA|NOPTR)
+	for i := range 32 {
+		DATA(i, U8(f(i)))
+	}
+	return m
+}
+
+func same(b byte) func(int) byte { return func(int) byte { return b } }
+
+// lookupAVX2: 8 sums of bytes (4 rows × 64 columns) stay in registers; every flush groups they are added to 16-bit sums of
+// even and of odd columns on the stack.
+func lookupAVX2() {
+	nibbles := bytes32("nibbles", same(0x0f))
+	evens := bytes32("evens", func(i int) byte { return byte(0xff * (1 - i%2)) })
+
+	TEXT("lookupAVX2", NOSPLIT, "func(sums *int32, stride int, tables, panel *byte, groups, flush int)")
+	Doc("lookupAVX2 is lookupGo.")
+	Pragma("noescape")
+	wide := AllocLocal(lookupRows * 2 * 64)
+	table, panel := Load(Param("tables"), GP64()), Load(Param("panel"), GP64())
+	left, flush := Load(Param("groups"), GP64()), Load(Param("flush"), GP64())
+	size, size3 := GP64(), GP64()
+	MOVQ(left, size)
+	SHLQ(Imm(5), size)
+	LEAQ(Mem{Base: size, Index: size, Scale: 2}, size3)
+	row := func(r, at int) Mem {
+		switch r {
+		case 0:
+			return Mem{Base: table, Disp: at}
+		case 3:
+			return Mem{Base: table, Index: size3, Scale: 1, Disp: at}
+		}
+		return Mem{Base: table, Index: size, Scale: uint8(r), Disp: at}
+	}
+	mask, even := YMM(), YMM()
+	VMOVDQU(nibbles, mask)
+	VMOVDQU(evens, even)
+	var sum [lookupRows][2]VecVirtual
+	for r := range sum {
+		sum[r] = [2]VecVirtual{YMM(), YMM()}
+	}
+	t := YMM()
+	VPXOR(t, t, t)
+	for i := range lookupRows * 4 {
+		VMOVDQU(t, wide.Offset(32*i))
+	}
+
+	Label("flushes")
+	for r := range sum {
+		for _, s := range sum[r] {
+			VPXOR(s, s, s)
+		}
+	}
+	count := GP64()
+	MOVQ(flush, count)
+	Label("groups")
+	low, high := [2]VecVirtual{YMM(), YMM()}, [2]VecVirtual{YMM(), YMM()}
+	for i := range 2 {
+		VMOVDQU(Mem{Base: panel, Disp: 32 * i}, low[i])
+		VPSRLW(Imm(4), low[i], high[i])
+		VPAND(mask, low[i], low[i])
+		VPAND(mask, high[i], high[i])
+	}
+	for r := range sum {
+		for half, index := range [][2]VecVirtual{low, high} {
+			entries := YMM()
+			VBROADCASTI128(row(r, 16*half), entries)
+			for i := range 2 {
+				entry := YMM()
+				VPSHUFB(index[i], entries, entry)
+				VPADDB(entry, sum[r][i], sum[r][i])
+			}
+		}
+	}
+	ADDQ(Imm(panelCols), panel)
+	ADDQ(Imm(32), table)
+	DECQ(count)
+	JNZ(LabelRef("groups"))
+	for r := range sum {
+		for i, s := range sum[r] {
+			at := wide.Offset(64 * (2*r + i))
+			e := YMM()
+			VPAND(even, s, e)
+			VPSRLW(Imm(8), s, s)
+			VPADDW(at, e, e)
+			VPADDW(at.Offset(32), s, s)
+			VMOVDQU(e, at)
+			VMOVDQU(s, at.Offset(32))
+		}
+	}
+	SUBQ(flush, left)
+	JNZ(LabelRef("flushes"))
+
+	// Back to the order of columns, as 32 bits.
+	sums, stride := Load(Param("sums"), GP64()), Load(Param("stride"), GP64())
+	SHLQ(Imm(2), stride)
+	for r := range lookupRows {
+		for i := range 2 {
+			at := wide.Offset(64 * (2*r + i))
+			e, o, mixed := YMM(), YMM(), [2]VecVirtual{YMM(), YMM()}
+			VMOVDQU(at, e)
+			VMOVDQU(at.Offset(32), o)
+			VPUNPCKLWD(o, e, mixed[0]) // columns 0..7 and 16..23
+			VPUNPCKHWD(o, e, mixed[1]) // columns 8..15 and 24..31
+			for j := range 4 {
+				half := XMM()
+				VEXTRACTI128(Imm(uint64(j/2)), mixed[j%2], half)
+				y, to := YMM(), Mem{Base: sums, Disp: 4 * (32*i + 8*j)}
+				VPMOVZXWD(half, y)
+				VPADDD(to, y, y)
+				VMOVDQU(y, to)
+			}
+		}
+		ADDQ(stride, sums)
+	}
+	VZEROUPPER()
+	RET()
+}
+
+// makeTablesAVX2: a register holds the tables of eight integers, a lane for each four.
+func makeTablesAVX2() {
+	var spread, choose [4]Mem // byte i of each half everywhere; 255 where bit i of the entry's number is set
+	for i := range 4 {
+		spread[i] = bytes32("spread"+string(rune('0'+i)), func(n int) byte { return byte(i + n/16*4) })
+		choose[i] = bytes32("choose"+string(rune('0'+i)), func(n int) byte { return byte(0xff * (n >> i & 1)) })
+	}
+	first := bytes32("first", func(n int) byte { return byte(n / 16 * 4) })
+	ones := bytes32("ones", same(1))
+	TEXT("makeTablesAVX2", NOSPLIT, "func(dst *byte, q *int8, n int) (sum int32)")
+	Doc("makeTablesAVX2 is makeTablesGo for n integers, a multiple of 32.")
+	Pragma("noescape")
+	dst, q, n := Load(Param("dst"), GP64()), Load(Param("q"), GP64()), Load(Param("n"), GP64())
+	zero, total, one := YMM(), YMM(), YMM()
+	VPXOR(zero, zero, zero)
+	VPXOR(total, total, total)
+	VMOVDQU(ones, one)
+	pattern, start := [4]VecVirtual{}, YMM()
+	for i := range 4 {
+		pattern[i] = YMM()
+		VMOVDQU(spread[i], pattern[i])
+	}
+	VMOVDQU(first, start)
+
+	Label("block")
+	values, negative := YMM(), YMM()
+	VMOVDQU(Mem{Base: q}, values)
+	VPSUBB(values, zero, negative)
+	VPMAXSB(zero, negative, negative)
+	absolute := YMM()
+	VPABSB(values, absolute)
+	VPSADBW(zero, absolute, absolute)
+	VPADDQ(absolute, total, total)
+	// The low byte of each 32 bits: what no bits choose.
+	VPMADDUBSW(one, negative, negative)
+	pairs := YMM()
+	VPSRLD(Imm(16), negative, pairs)
+	VPADDD(pairs, negative, negative)
+	for j := range 4 {
+		eight, sums := YMM(), YMM()
+		VPERMQ(Imm(uint64(0x55*j)), values, eight)
+		VPERMQ(Imm(uint64(0x55*j)), negative, sums)
+		VPSHUFB(start, sums, sums)
+		for i := range 4 {
+			v := YMM()
+			VPSHUFB(pattern[i], eight, v)
+			VPAND(choose[i], v, v)
+			VPADDB(v, sums, sums)
+		}
+		VMOVDQU(sums, Mem{Base: dst, Disp: 32 * j})
+	}
+	ADDQ(Imm(32), q)
+	ADDQ(Imm(128), dst)
+	SUBQ(Imm(32), n)
+	JNZ(LabelRef("block"))
+	upper := XMM()
+	VEXTRACTI128(Imm(1), total, upper)
+	VPADDQ(upper, total.AsX(), upper)
+	other := XMM()
+	VPSRLDQ(Imm(8), upper, other)
+	VPADDQ(other, upper, upper)
+	result := GP32()
+	VMOVD(upper, result)
+	Store(result, ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}

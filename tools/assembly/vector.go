@@ -1,0 +1,316 @@
+package main
+
+import (
+	"math"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// floats8 is a constant of 8 equal 32-bit values.
+func words8(name string, w func(i int) uint32) Mem {
+	m := GLOBL(name, RODATA|NOPTR)
+	for i := range 8 {
+		DATA(4*i, U32(w(i)))
+	}
+	return m
+}
+
+func all(w uint32) func(int) uint32 { return func(int) uint32 { return w } }
+
+// begin declares a function that equals the one whose name ends in Go.
+func begin(name, signature string) {
+	TEXT(name+"AVX2", NOSPLIT, signature)
+	Doc(name + "AVX2 is " + name + "Go for whole registers.")
+	Pragma("noescape")
+}
+
+func pointer(name string) GPVirtual { return Load(Param(name), GP64()).(GPVirtual) }
+
+func end() {
+	VZEROUPPER()
+	RET()
+}
+
+// broadcast loads a 32-bit parameter to all lanes.
+func broadcast(name string) VecVirtual {
+	v := YMM()
+	m, err := Param(name).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	VBROADCASTSS(m.Addr, v)
+	return v
+}
+
+func constant(m Mem) VecVirtual {
+	v := YMM()
+	VMOVDQU(m, v)
+	return v
+}
+
+// loop8 runs body for steps of `values` values; body gets the index register for addresses of 4-byte values.
+func loop(n GPVirtual, values int, body func(i GPVirtual)) {
+	i := GP64()
+	XORQ(i, i)
+	Label("loop")
+	body(i)
+	ADDQ(Imm(uint64(values)), i)
+	CMPQ(i, n)
+	JLT(LabelRef("loop"))
+}
+
+func at4(base, i GPVirtual, disp int) Mem { return Mem{Base: base, Index: i, Scale: 4, Disp: disp} }
+
+func vectors() {
+	sign := words8("sign", all(1<<31))
+	magnitude := words8("magnitude", all(1<<31-1))
+	oneUlp := words8("above1", all(math.Float32bits(1)+1))
+	bitOf := words8("bits", func(i int) uint32 { return 1 << i })
+
+	begin("scaleIntegers", "func(dst *float32, sums *int32, n int, offset int32, unit float32)")
+	dst, sums, n := pointer("dst"), pointer("sums"), pointer("n")
+	offset, unit := broadcast("offset"), broadcast("unit")
+	loop(n, 8, func(i GPVirtual) {
+		v := YMM()
+		VMOVDQU(at4(sums, i, 0), v)
+		VPADDD(v, v, v)
+		VPSUBD(offset, v, v)
+		VCVTDQ2PS(v, v)
+		VMULPS(unit, v, v)
+		VMOVUPS(v, at4(dst, i, 0))
+	})
+	end()
+
+	begin("affine", "func(u, alpha, theta *float32, n int)")
+	u, alpha, theta, n := pointer("u"), pointer("alpha"), pointer("theta"), pointer("n")
+	loop(n, 8, func(i GPVirtual) {
+		v := YMM()
+		VMOVUPS(at4(u, i, 0), v)
+		VMULPS(at4(alpha, i, 0), v, v)
+		VSUBPS(at4(theta, i, 0), v, v)
+		VMOVUPS(v, at4(u, i, 0))
+	})
+	end()
+
+	begin("add", "func(dst, a, b *float32, n int)")
+	dst, a, b, n := pointer("dst"), pointer("a"), pointer("b"), pointer("n")
+	loop(n, 8, func(i GPVirtual) {
+		v := YMM()
+		VMOVUPS(at4(a, i, 0), v)
+		VADDPS(at4(b, i, 0), v, v)
+		VMOVUPS(v, at4(dst, i, 0))
+	})
+	end()
+
+	begin("packSigns", "func(words *uint64, x *float32, n int)")
+	words, x, n := pointer("words"), pointer("x"), pointer("n")
+	zero := YMM()
+	VXORPS(zero, zero, zero)
+	packs(words, x, n, func(v VecVirtual) { VADDPS(zero, v, v) }, true)
+	end()
+
+	begin("packPass", "func(words *uint64, x *float32, n int)")
+	words, x, n = pointer("words"), pointer("x"), pointer("n")
+	mask, above := constant(magnitude), constant(oneUlp)
+	packs(words, x, n, func(v VecVirtual) {
+		VPAND(mask, v, v)
+		VPSUBD(above, v, v)
+	}, false)
+	end()
+
+	begin("mask", "func(dst, src *float32, words *uint64, n int)")
+	dst, src, words, n := pointer("dst"), pointer("src"), pointer("words"), pointer("n")
+	lanes := constant(bitOf)
+	SHRQ(Imm(3), n)
+	loop(n, 1, func(i GPVirtual) {
+		m := bitsToLanes(words, i, lanes)
+		VPAND(Mem{Base: src}, m, m)
+		VMOVDQU(m, Mem{Base: dst})
+		ADDQ(Imm(32), src)
+		ADDQ(Imm(32), dst)
+	})
+	end()
+
+	begin("largest", "func(most, x *float32, n int)")
+	most, x, n := pointer("most"), pointer("x"), pointer("n")
+	mask = constant(magnitude)
+	loop(n, 8, func(i GPVirtual) {
+		v := YMM()
+		VANDPS(at4(x, i, 0), mask, v)
+		VMAXPS(at4(most, i, 0), v, v)
+		VMOVUPS(v, at4(most, i, 0))
+	})
+	end()
+
+	begin("largestProduct", "func(a, b *float32, n int) float32")
+	a, b, n = pointer("a"), pointer("b"), pointer("n")
+	mask = constant(magnitude)
+	top := YMM()
+	VXORPS(top, top, top)
+	loop(n, 8, func(i GPVirtual) {
+		v := YMM()
+		VMOVUPS(at4(a, i, 0), v)
+		VMULPS(at4(b, i, 0), v, v)
+		VANDPS(mask, v, v)
+		VMAXPS(top, v, top)
+	})
+	half, other := XMM(), XMM()
+	VEXTRACTF128(Imm(1), top, half)
+	VMAXPS(top.AsX(), half, half)
+	VPSHUFD(Imm(0x0e), half, other)
+	VMAXPS(other, half, half)
+	VPSHUFD(Imm(0x01), half, other)
+	VMAXPS(other, half, half)
+	Store(half, ReturnIndex(0))
+	end()
+
+	begin("addScaled", "func(dst *float32, sums *int32, signs *uint64, n int, offset int32, factor float32) float64")
+	dst, sums, words, n = pointer("dst"), pointer("sums"), pointer("signs"), pointer("n")
+	offset, factor := broadcast("offset"), broadcast("factor")
+	lanes, flip := constant(bitOf), constant(sign)
+	low, high := YMM(), YMM()
+	VXORPD(low, low, low)
+	VXORPD(high, high, high)
+	SHRQ(Imm(3), n)
+	loop(n, 1, func(i GPVirtual) {
+		p, scaled := YMM(), YMM()
+		VMOVDQU(Mem{Base: sums}, p)
+		VPADDD(p, p, p)
+		VPSUBD(offset, p, p)
+		VCVTDQ2PS(p, p)
+		VMULPS(factor, p, scaled)
+		VADDPS(Mem{Base: dst}, scaled, scaled)
+		VMOVUPS(scaled, Mem{Base: dst})
+		m := bitsToLanes(words, i, lanes)
+		VPANDN(flip, m, m)
+		VXORPS(m, p, p)
+		addDoubles(p, low, high)
+		ADDQ(Imm(32), sums)
+		ADDQ(Imm(32), dst)
+	})
+	storeSum(low, high)
+	end()
+
+	begin("addColumns", "func(sums *float64, x *float32, n int)")
+	sums, x, n = pointer("sums"), pointer("x"), pointer("n")
+	loop(n, 4, func(i GPVirtual) {
+		v := YMM()
+		VCVTPS2PD(at4(x, i, 0), v)
+		VADDPD(Mem{Base: sums, Index: i, Scale: 8}, v, v)
+		VMOVUPD(v, Mem{Base: sums, Index: i, Scale: 8})
+	})
+	end()
+
+	begin("sumSquares", "func(x *float32, n int) float64")
+	x, n = pointer("x"), pointer("n")
+	low, high = YMM(), YMM()
+	VXORPD(low, low, low)
+	VXORPD(high, high, high)
+	loop(n, 8, func(i GPVirtual) {
+		v, w := YMM(), YMM()
+		VCVTPS2PD(at4(x, i, 0), v)
+		VCVTPS2PD(at4(x, i, 16), w)
+		VMULPD(v, v, v)
+		VMULPD(w, w, w)
+		VADDPD(v, low, low)
+		VADDPD(w, high, high)
+	})
+	storeSum(low, high)
+	end()
+
+	adam()
+}
+
+// packs packs the sign bits of what prepare makes of 64 values at a time, inverted if so.
+func packs(words, x, n GPVirtual, prepare func(v VecVirtual), inverted bool) {
+	Label("word")
+	word := GP64()
+	XORQ(word, word)
+	for i := range 8 {
+		v, byte := YMM(), GP64()
+		VMOVUPS(Mem{Base: x, Disp: 32 * i}, v)
+		prepare(v)
+		VMOVMSKPS(v, byte.As32())
+		if i > 0 {
+			SHLQ(Imm(uint64(8*i)), byte)
+		}
+		ORQ(byte, word)
+	}
+	if inverted {
+		NOTQ(word)
+	}
+	MOVQ(word, Mem{Base: words})
+	ADDQ(Imm(8), words)
+	ADDQ(U32(256), x)
+	DECQ(n)
+	JNZ(LabelRef("word"))
+}
+
+// bitsToLanes sets the lanes whose bit is set in byte i of words.
+func bitsToLanes(words, i GPVirtual, lanes VecVirtual) VecVirtual {
+	v := YMM()
+	VPBROADCASTB(Mem{Base: words, Index: i, Scale: 1}, v)
+	VPAND(lanes, v, v)
+	VPCMPEQD(lanes, v, v)
+	return v
+}
+
+// addDoubles adds the lower four lanes of p to low, the others to high.
+func addDoubles(p, low, high VecVirtual) {
+	half, d := XMM(), YMM()
+	VEXTRACTF128(Imm(1), p, half)
+	VCVTPS2PD(p.AsX(), d)
+	VADDPD(d, low, low)
+	e := YMM()
+	VCVTPS2PD(half, e)
+	VADDPD(e, high, high)
+}
+
+// storeSum returns the sum of eight lanes: i to i+4, then i to i+2, then the two.
+func storeSum(low, high VecVirtual) {
+	VADDPD(high, low, low)
+	half := XMM()
+	VEXTRACTF128(Imm(1), low, half)
+	VADDPD(half, low.AsX(), half)
+	other := XMM()
+	VPERMILPD(Imm(1), half, other)
+	VADDSD(other, half, half)
+	Store(half, ReturnIndex(0))
+}
+
+// adam: the factors come as eight float32 in the order of the type update.
+func adam() {
+	begin("adam", "func(param, grad, m, v *float32, n int, u *float32)")
+	param, grad, m, v, n := pointer("param"), pointer("grad"), pointer("m"), pointer("v"), pointer("n")
+	u := pointer("u")
+	var f [9]VecVirtual
+	for i := range f {
+		f[i] = YMM()
+		VBROADCASTSS(Mem{Base: u, Disp: 4 * i}, f[i])
+	}
+	clip, beta1, beta2, rest1, rest2, keep, rate, root, eps := f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8]
+	loop(n, 8, func(i GPVirtual) {
+		g, mean, square, t := YMM(), YMM(), YMM(), YMM()
+		VMULPS(at4(grad, i, 0), clip, g)
+		VMULPS(at4(m, i, 0), beta1, mean)
+		VMULPS(rest1, g, t)
+		VADDPS(t, mean, mean)
+		VMOVUPS(mean, at4(m, i, 0))
+		VMULPS(g, g, g)
+		VMULPS(rest2, g, g)
+		VMULPS(at4(v, i, 0), beta2, square)
+		VADDPS(g, square, square)
+		VMOVUPS(square, at4(v, i, 0))
+		VSQRTPS(square, square)
+		VMULPS(root, square, square)
+		VADDPS(eps, square, square)
+		VMULPS(rate, mean, mean)
+		VDIVPS(square, mean, mean)
+		VMULPS(at4(param, i, 0), keep, t)
+		VSUBPS(mean, t, t)
+		VMOVUPS(t, at4(param, i, 0))
+	})
+	end()
+}
