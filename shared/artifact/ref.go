@@ -16,11 +16,11 @@ import (
 // Ref names an artifact. Digest alone identifies the bytes; the other fields
 // say what they are and travel with every event that mentions them.
 type Ref struct {
-	Digest    string `msgpack:"digest" json:"digest"`         // blake3-256, lowercase hex
-	Kind      string `msgpack:"kind" json:"kind"`             // e.g. "checkpoint"
-	MediaType string `msgpack:"media_type" json:"media_type"` // e.g. "application/json"
-	Size      int64  `msgpack:"size" json:"size"`             // bytes
-	Name      string `msgpack:"name" json:"name"`             // file name for people; no path separators
+	Digest    string `msgpack:"digest" json:"digest" usage:"blake3-256 of the bytes, lowercase hex"`
+	Kind      string `msgpack:"kind" json:"kind" usage:"what they are, e.g. checkpoint"`
+	MediaType string `msgpack:"media_type" json:"media_type" usage:"e.g. application/json"`
+	Size      int64  `msgpack:"size" json:"size" usage:"bytes"`
+	Name      string `msgpack:"name" json:"name" usage:"file name for people; a plain one, without path separators"`
 }
 
 // IsZero reports whether r names nothing.

@@ -4,11 +4,13 @@
 //
 // Every event is announced on the subject bitnet1.<run>.<noun>.<verb>. Its kind
 // is "<noun>.<verb>". An event is immutable; its ID is a digest of its content,
-// so announcing the same fact twice can be recognised.
+// so that the same fact announced twice is recognised, and a damaged one too.
 package event
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"regexp"
@@ -26,8 +28,9 @@ import (
 const Version = 1
 
 // MaxSize bounds an encoded event, in bytes. Events carry references, never
-// tensors or text.
-const MaxSize = 1 << 20
+// tensors or text. Half of what a NATS server takes by default leaves room for
+// headers and for dead letters.
+const MaxSize = 512 << 10
 
 // Body is the typed content of an event.
 type Body interface {
@@ -41,22 +44,23 @@ type Body interface {
 
 // Part places an event in a set that is complete when all its parts are there:
 // Index runs from 0 to Count-1. Stages that gather wait for Count of them.
+// An event with a Count of 0 is a set of its own.
 type Part struct {
-	Index int `msgpack:"index" json:"index"`
-	Count int `msgpack:"count" json:"count"`
+	Index int `msgpack:"index" json:"index" usage:"place in the set, from 0"`
+	Count int `msgpack:"count" json:"count" usage:"events in the set; 0: the event is a set of its own"`
 }
 
 // Envelope is an event as it travels and as it is kept.
 type Envelope struct {
-	Version int                `msgpack:"version" json:"version"`
-	Kind    string             `msgpack:"kind" json:"kind"`
-	Run     string             `msgpack:"run" json:"run"`
-	ID      string             `msgpack:"id" json:"id"`       // digest of kind, run and body
-	Stage   string             `msgpack:"stage" json:"stage"` // who announced it
-	Job     string             `msgpack:"job" json:"job"`     // key of the job that found it out, if any
-	Part    Part               `msgpack:"part" json:"part"`   // inherited by the outputs of a job
-	Time    int64              `msgpack:"time" json:"time"`   // Unix milliseconds; never hashed
-	Body    msgpack.RawMessage `msgpack:"body" json:"-"`      // msgpack map
+	Version int                `msgpack:"version" json:"version" usage:"of the envelope and the body: 1"`
+	Kind    string             `msgpack:"kind" json:"kind" usage:"noun.verb, lower case"`
+	Run     string             `msgpack:"run" json:"run" usage:"id of the run: letters, digits, - and _, at most 100"`
+	ID      string             `msgpack:"id" json:"id" usage:"digest of kind, run and body (see below)"`
+	Stage   string             `msgpack:"stage" json:"stage" usage:"who announced it"`
+	Job     string             `msgpack:"job" json:"job" usage:"key of the job that found it out, if any"`
+	Part    Part               `msgpack:"part" json:"part" usage:"place in a set; the outputs of a job inherit their input's"`
+	Time    int64              `msgpack:"time" json:"time" usage:"Unix milliseconds; never part of a digest"`
+	Body    msgpack.RawMessage `msgpack:"body" json:"-" usage:"the kind's own fields"`
 }
 
 // New wraps body as an event of the given run.
@@ -74,11 +78,18 @@ func Wrap(run, stage, job string, part Part, kind string, raw []byte) (Envelope,
 		Version: Version, Kind: kind, Run: run, Stage: stage, Job: job, Part: part,
 		Time: time.Now().UnixMilli(), Body: raw,
 	}
-	e.ID = artifact.DigestBytes(bytes.Join([][]byte{[]byte(kind), []byte(run), raw}, []byte{0}))
+	e.ID = e.digest()
 	if err := e.check(); err != nil {
 		return Envelope{}, err
 	}
 	return e, nil
+}
+
+// digest is the ID that e must have. Events are small, so they use the digest
+// that every language's standard library has; artifacts use a faster one.
+func (e Envelope) digest() string {
+	sum := sha256.Sum256(bytes.Join([][]byte{[]byte(e.Kind), []byte(e.Run), e.Body}, []byte{0}))
+	return hex.EncodeToString(sum[:])
 }
 
 // Subject is where e is announced.
@@ -163,14 +174,19 @@ func (e Envelope) check() error {
 		return fmt.Errorf("event kind %q: want noun.verb in lower case", e.Kind)
 	case !ValidRun(e.Run):
 		return fmt.Errorf("run %q: use letters, digits, - and _ (at most 100)", e.Run)
-	case !artifact.ValidDigest(e.ID):
-		return fmt.Errorf("event id %q is not a digest", e.ID)
-	case e.Part.Count < 0 || e.Part.Index < 0 || e.Part.Index > e.Part.Count:
-		return fmt.Errorf("event part %d of %d makes no sense", e.Part.Index, e.Part.Count)
-	case len(e.Body) == 0:
-		return errors.New("event has no body")
+	case e.Part.Count < 0 || e.Part.Index < 0 || e.Part.Index >= max(e.Part.Count, 1):
+		return fmt.Errorf("event part %d of %d makes no sense: index runs from 0 to count-1", e.Part.Index, e.Part.Count)
+	case !isMap(e.Body):
+		return errors.New("event body is not a map")
+	case e.ID != e.digest():
+		return fmt.Errorf("event id %.12s… is not the digest of its kind, run and body, %.12s… (damaged?)", e.ID, e.digest())
 	}
 	return nil
+}
+
+// isMap reports whether msgpack b starts a map.
+func isMap(b []byte) bool {
+	return len(b) > 0 && (b[0]&0xf0 == 0x80 || b[0] == 0xde || b[0] == 0xdf)
 }
 
 // SplitSubject is the inverse of Subject.
