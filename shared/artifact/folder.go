@@ -13,19 +13,20 @@ type Folder struct {
 	dir string
 
 	mu     sync.Mutex
-	known  map[string]string // digest -> path
+	known  map[string]string // digest -> path, of inputs and outputs
+	taken  map[string]string // path -> digest, of inputs and outputs
 	search []string          // directories of the inputs, for files they mention by name
 }
 
 // OpenFolder returns a Folder that writes into dir, creating it when missing.
 func OpenFolder(dir string) (*Folder, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("output directory: %w", err)
+		return nil, fmt.Errorf("output directory: %w", advise(err))
 	}
 	if err := sweep(dir); err != nil {
 		return nil, fmt.Errorf("output directory: %w", err)
 	}
-	return &Folder{dir: dir, known: map[string]string{}, search: []string{dir}}, nil
+	return &Folder{dir: dir, known: map[string]string{}, taken: map[string]string{}, search: []string{dir}}, nil
 }
 
 // Dir is the output directory.
@@ -39,7 +40,7 @@ func (f *Folder) Add(kind, mediaType, path string) (Ref, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.known[digest] = path
+	f.remember(path, digest)
 	f.search = append(f.search, filepath.Dir(path))
 	return Ref{Digest: digest, Kind: kind, MediaType: mediaType, Size: size, Name: filepath.Base(path)}, nil
 }
@@ -49,14 +50,29 @@ func (f *Folder) Create(kind, mediaType, name string) (*Writer, error) {
 	return newWriter(f.dir, Ref{Kind: kind, MediaType: mediaType, Name: name}, f.place)
 }
 
+// remember must be called under the lock.
+func (f *Folder) remember(path, digest string) {
+	f.known[digest] = path
+	if absolute, err := filepath.Abs(path); err == nil {
+		f.taken[absolute] = digest
+	}
+}
+
 func (f *Folder) place(temporary string, ref Ref) error {
 	final := filepath.Join(f.dir, ref.Name)
-	if err := os.Rename(temporary, final); err != nil {
+	absolute, err := filepath.Abs(final)
+	if err != nil {
 		return err
 	}
 	f.mu.Lock()
-	f.known[ref.Digest] = final
-	f.mu.Unlock()
+	defer f.mu.Unlock()
+	if digest, ok := f.taken[absolute]; ok && digest != ref.Digest {
+		return fmt.Errorf("%s is an input, or the output of another one: give inputs of one name separately, and another --out", final)
+	}
+	if err := os.Rename(temporary, final); err != nil {
+		return err
+	}
+	f.remember(final, ref.Digest)
 	return syncDir(f.dir)
 }
 
@@ -69,18 +85,30 @@ func (f *Folder) Path(ref Ref) (string, error) {
 	if path != "" {
 		return path, nil
 	}
+	if !ValidName(ref.Name) {
+		return "", fmt.Errorf("%s: not a file name", ref)
+	}
+	problem := fmt.Errorf("%s: no file of that name in %v (put it beside the input that mentions it)", ref, search)
 	for _, dir := range search {
-		candidate := filepath.Join(dir, filepath.Base(ref.Name))
+		candidate := filepath.Join(dir, ref.Name)
 		if _, err := os.Stat(candidate); err != nil {
 			continue
 		}
 		if err := verify(candidate, ref); err != nil {
-			return "", err
+			problem = err // another folder may have the right one
+			continue
 		}
 		f.mu.Lock()
-		f.known[ref.Digest] = candidate
+		f.remember(candidate, ref.Digest)
 		f.mu.Unlock()
 		return candidate, nil
 	}
-	return "", fmt.Errorf("%s: no file of that name in %v (put it beside the input that mentions it)", ref, search)
+	return "", problem
+}
+
+// Has implements Space.
+func (f *Folder) Has(ref Ref) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.known[ref.Digest] != ""
 }

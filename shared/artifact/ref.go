@@ -9,6 +9,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/zeebo/blake3"
 )
@@ -51,6 +54,16 @@ func ValidDigest(s string) bool {
 		}
 	}
 	return true
+}
+
+// maxName is what every file system takes, in bytes.
+const maxName = 200
+
+// ValidName reports whether s is a plain file name that is safe to create in
+// any folder and to show: no separators, no hidden file, nothing unprintable.
+func ValidName(s string) bool {
+	return s != "" && len(s) <= maxName && s[0] != '.' && utf8.ValidString(s) &&
+		strings.IndexFunc(s, func(r rune) bool { return r == '/' || r == '\\' || !unicode.IsPrint(r) }) < 0
 }
 
 // DigestBytes is the digest of b.

@@ -1,7 +1,9 @@
 package artifact
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -15,6 +17,9 @@ type Space interface {
 	Create(kind, mediaType, name string) (*Writer, error)
 	// Path returns the file that holds ref's bytes, after checking its digest.
 	Path(ref Ref) (string, error)
+	// Has reports, without reading the bytes, whether a file that can be ref's
+	// is there.
+	Has(ref Ref) bool
 }
 
 // Store is the content-addressed store under one data directory:
@@ -34,15 +39,14 @@ func Open(dir string) (*Store, error) {
 	s := &Store{dir: dir, verified: map[string]bool{}}
 	for _, d := range []string{s.objects(), s.temporary()} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
-			return nil, fmt.Errorf("data directory %s cannot be used: %w (choose another with --data or BITNET1_DATA)", dir, err)
+			return nil, fmt.Errorf("data directory %s cannot be used: choose another with --data or BITNET1_DATA (%w)", dir, err)
 		}
 	}
-	probe, err := os.CreateTemp(s.temporary(), "probe-")
+	probe, err := createLocked(s.temporary())
 	if err != nil {
-		return nil, fmt.Errorf("data directory %s is not writable: %w (choose another with --data or BITNET1_DATA)", dir, err)
+		return nil, fmt.Errorf("data directory %s is not writable: choose another with --data or BITNET1_DATA (%w)", dir, err)
 	}
-	probe.Close()
-	os.Remove(probe.Name())
+	_ = probe.Close() // and swept with the rest
 	if err := sweep(s.temporary()); err != nil {
 		return nil, fmt.Errorf("sweeping %s: %w", s.temporary(), err)
 	}
@@ -99,14 +103,25 @@ func (s *Store) Path(ref Ref) (string, error) {
 	return path, nil
 }
 
+// Has implements Space.
+func (s *Store) Has(ref Ref) bool {
+	if !ValidDigest(ref.Digest) {
+		return false
+	}
+	info, err := os.Stat(s.object(ref.Digest))
+	return err == nil && info.Mode().IsRegular() && info.Size() == ref.Size
+}
+
 func verify(path string, ref Ref) error {
 	digest, size, err := DigestFile(path)
-	if err != nil {
-		return fmt.Errorf("%s is not in the store: %w (rerun the stage that made it with --force)", ref, err)
-	}
-	if digest != ref.Digest {
-		return fmt.Errorf("%s at %s: digest differs, the %d bytes found have %s (file damaged or truncated?): rerun the stage that made it with --force",
-			ref, path, size, Short(digest))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s is not in the store: rerun the stage that made it with --force (%w)", ref, err)
+	case err != nil:
+		return fmt.Errorf("%s: %w", ref, err)
+	case digest != ref.Digest:
+		return fmt.Errorf("%s at %s: digest differs, the %d bytes found (of %d) have %s (file damaged or truncated?): rerun the stage that made it with --force",
+			ref, path, size, ref.Size, Short(digest))
 	}
 	return nil
 }

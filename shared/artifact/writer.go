@@ -26,26 +26,53 @@ type Writer struct {
 	done   bool
 }
 
-const temporaryPrefix = "artifact-"
+// temporaryPrefix is hidden and our own: a Folder may be full of a user's files,
+// and what bears it is swept.
+const temporaryPrefix = ".bitnet1-unfinished-"
 
 func newWriter(dir string, ref Ref, place func(string, Ref) error) (*Writer, error) {
-	if ref.Name == "" || strings.ContainsAny(ref.Name, "/\\\x00") || ref.Name[0] == '.' {
-		return nil, fmt.Errorf("artifact name %q: use a plain file name without path separators", ref.Name)
+	if !ValidName(ref.Name) {
+		return nil, fmt.Errorf("artifact name %q: use a plain file name of at most %d bytes", ref.Name, maxName)
 	}
-	f, err := os.CreateTemp(dir, temporaryPrefix)
+	f, err := createLocked(dir)
 	if err != nil {
-		return nil, fmt.Errorf("creating %s %s: %w", ref.Kind, ref.Name, err)
-	}
-	// The lock tells a sweep in another process that the writer is alive; the
-	// kernel drops it when the process dies, however it dies.
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		os.Remove(f.Name())
-		return nil, fmt.Errorf("locking %s: %w", f.Name(), err)
+		return nil, fmt.Errorf("creating %s %s: %w", ref.Kind, ref.Name, advise(err))
 	}
 	w := &Writer{ref: ref, file: f, hash: blake3.New(), place: place}
 	w.buffer = bufio.NewWriterSize(f, 1<<18)
 	return w, nil
+}
+
+// createLocked creates a temporary file and locks it. The lock tells a sweep in
+// another process that the writer is alive; the kernel drops it when the
+// process dies, however it dies.
+func createLocked(dir string) (*os.File, error) {
+	for {
+		f, err := os.CreateTemp(dir, temporaryPrefix)
+		if err != nil {
+			return nil, err
+		}
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil && isAt(f, f.Name()) {
+			return f, nil
+		}
+		// A sweep came between the creation and the lock.
+		_ = os.Remove(f.Name())
+		_ = f.Close()
+		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("locking %s: %w", f.Name(), err)
+		}
+	}
+}
+
+// isAt reports whether path names the open file f.
+func isAt(f *os.File, path string) bool {
+	open, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Stat(path)
+	return err == nil && os.SameFile(open, named)
 }
 
 // Write implements io.Writer.
@@ -57,29 +84,30 @@ func (w *Writer) Write(p []byte) (int, error) {
 	w.hash.Write(p[:n])
 	w.size += int64(n)
 	if err != nil {
-		return n, fmt.Errorf("writing %s %s: %w", w.ref.Kind, w.ref.Name, err)
+		return n, fmt.Errorf("writing %s %s: %w", w.ref.Kind, w.ref.Name, advise(err))
 	}
 	return n, nil
 }
 
-// Commit makes the bytes durable and visible and returns their reference.
-// When it fails nothing was made visible.
+// Commit makes the bytes durable and visible and returns their reference. When
+// it fails, the artifact is there whole or not at all.
 func (w *Writer) Commit() (Ref, error) {
 	if w.done {
 		return Ref{}, errors.New("artifact is committed or aborted already")
 	}
 	if err := w.flush(); err != nil {
 		w.Abort()
-		return Ref{}, fmt.Errorf("writing %s %s: %w", w.ref.Kind, w.ref.Name, err)
+		return Ref{}, fmt.Errorf("writing %s %s: %w", w.ref.Kind, w.ref.Name, advise(err))
 	}
 	w.ref.Digest = hex.EncodeToString(w.hash.Sum(nil))
 	w.ref.Size = w.size
 	if err := w.place(w.file.Name(), w.ref); err != nil {
 		w.Abort()
-		return Ref{}, fmt.Errorf("storing %s: %w", w.ref, err)
+		return Ref{}, fmt.Errorf("storing %s: %w", w.ref, advise(err))
 	}
 	w.done = true
-	return w.ref, w.file.Close()
+	_ = w.file.Close() // it is synced: nothing is left to fail
+	return w.ref, nil
 }
 
 func (w *Writer) flush() error {
@@ -109,7 +137,7 @@ func sweep(dir string) error {
 		return err
 	}
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), temporaryPrefix) {
+		if !strings.HasPrefix(e.Name(), temporaryPrefix) || !e.Type().IsRegular() {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())
@@ -117,10 +145,10 @@ func sweep(dir string) error {
 		if err != nil {
 			continue // renamed or removed since the listing
 		}
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			os.Remove(path)
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && isAt(f, path) {
+			_ = os.Remove(path)
 		}
-		f.Close()
+		_ = f.Close()
 	}
 	return nil
 }
@@ -135,10 +163,26 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
+// advise adds to an error of the file system what its user can do about it.
+func advise(err error) error {
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return fmt.Errorf("%w (the disk is full: make room and give the same command again)", err)
+	case errors.Is(err, unix.EROFS), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w (choose a folder you may write to with --data, BITNET1_DATA or --out)", err)
+	default:
+		return err
+	}
+}
+
 // WriteFile atomically replaces the file at path with b: temporary name, sync,
 // rename, sync of the directory. It is for small mutable records beside the
 // artifacts (job records, manifests of a run), not for artifacts.
 func WriteFile(path string, b []byte) error {
+	return advise(writeFile(path, b))
+}
+
+func writeFile(path string, b []byte) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -159,7 +203,7 @@ func WriteFile(path string, b []byte) error {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		os.Remove(f.Name())
+		_ = os.Remove(f.Name())
 		return err
 	}
 	return syncDir(dir)
