@@ -9,6 +9,7 @@ package journal
 
 import (
 	"cmp"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,20 +38,23 @@ func (j Journal) kindDir(run, kind string) string {
 	return filepath.Join(j.RunDir(run), "events", kind)
 }
 
+const suffix = ".msgpack"
+
+func (j Journal) path(run, kind, id string) string {
+	return filepath.Join(j.kindDir(run, kind), id+suffix)
+}
+
 // Write keeps e. It reports whether e is new: an event whose id is there
-// already is left as it is.
+// already is left as it is, unless its file is damaged.
 func (j Journal) Write(e event.Envelope) (isNew bool, err error) {
-	path := filepath.Join(j.kindDir(e.Run, e.Kind), e.ID+".msgpack")
-	if old, err := os.ReadFile(path); err == nil {
-		if _, err := event.Decode(old); err == nil {
-			return false, nil
-		}
+	if _, err := j.readFile(e.Run, e.Kind, e.ID); err == nil {
+		return false, nil
 	}
 	b, err := e.Encode()
 	if err != nil {
 		return false, err
 	}
-	if err := artifact.WriteFile(path, b); err != nil {
+	if err := artifact.WriteFile(j.path(e.Run, e.Kind, e.ID), b); err != nil {
 		return false, fmt.Errorf("journal of run %s: %w", e.Run, err)
 	}
 	return true, nil
@@ -59,8 +63,8 @@ func (j Journal) Write(e event.Envelope) (isNew bool, err error) {
 // Read returns the events of a run and kind in the order of their parts, and of
 // their time where they have none. A run without such events gives none.
 func (j Journal) Read(run, kind string) ([]event.Envelope, error) {
-	if !event.ValidRun(run) {
-		return nil, fmt.Errorf("run %q: not a run's id", run)
+	if !event.ValidRun(run) || !event.ValidKind(kind) {
+		return nil, fmt.Errorf("events %q of run %q: not a run's id or not a kind of event", kind, run)
 	}
 	entries, err := os.ReadDir(j.kindDir(run, kind))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -71,17 +75,13 @@ func (j Journal) Read(run, kind string) ([]event.Envelope, error) {
 	}
 	var events []event.Envelope
 	for _, entry := range entries {
-		if !strings.HasSuffix(entry.Name(), ".msgpack") {
+		id, ok := strings.CutSuffix(entry.Name(), suffix)
+		if !ok {
 			continue
 		}
-		path := filepath.Join(j.kindDir(run, kind), entry.Name())
-		b, err := os.ReadFile(path)
+		e, err := j.readFile(run, kind, id)
 		if err != nil {
-			return nil, fmt.Errorf("journal of run %s: %w", run, err)
-		}
-		e, err := event.Decode(b)
-		if err != nil {
-			return nil, fmt.Errorf("journal of run %s: %s: %w (remove the file: the stage that made it will announce it again)", run, entry.Name(), err)
+			return nil, fmt.Errorf("journal of run %s: %s %s: %w (remove the file: the stage that made it will announce it again)", run, kind, entry.Name(), err)
 		}
 		events = append(events, e)
 	}
@@ -89,6 +89,18 @@ func (j Journal) Read(run, kind string) ([]event.Envelope, error) {
 		return cmp.Or(cmp.Compare(a.Part.Index, b.Part.Index), cmp.Compare(a.Time, b.Time), cmp.Compare(a.ID, b.ID))
 	})
 	return events, nil
+}
+
+func (j Journal) readFile(run, kind, id string) (event.Envelope, error) {
+	b, err := os.ReadFile(j.path(run, kind, id))
+	if err != nil {
+		return event.Envelope{}, err
+	}
+	e, err := event.Decode(b)
+	if err == nil && (e.Run != run || e.Kind != kind || e.ID != id) {
+		err = fmt.Errorf("it is the event %s %s of run %s", e.Kind, artifact.Short(e.ID), e.Run)
+	}
+	return e, err
 }
 
 // Bodies is Read with the bodies decoded.
@@ -138,11 +150,14 @@ func (j Journal) Runs() ([]string, error) {
 
 // Link makes runs/<run>/<stage>/<name> a relative link to the artifact ref.
 func (j Journal) Link(run, stage string, ref artifact.Ref) error {
+	if !artifact.ValidDigest(ref.Digest) || !artifact.ValidName(ref.Name) {
+		return fmt.Errorf("%q with digest %q cannot be a file", ref.Name, ref.Digest)
+	}
 	return Symlink(filepath.Join(j.dir, "objects", ref.Digest[:2], ref.Digest), filepath.Join(j.RunDir(run), stage, ref.Name))
 }
 
 // Symlink makes link point to target, relative to its own folder, replacing
-// what is there.
+// what is there. Several processes may make the same link at once.
 func Symlink(target, link string) error {
 	dir := filepath.Dir(link)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -155,10 +170,12 @@ func Symlink(target, link string) error {
 	if old, err := os.Readlink(link); err == nil && old == relative {
 		return nil
 	}
-	temporary := link + ".new"
-	_ = os.Remove(temporary)
+	temporary := filepath.Join(dir, ".link-"+rand.Text())
 	if err := os.Symlink(relative, temporary); err != nil {
 		return err
 	}
-	return os.Rename(temporary, link)
+	if err := os.Rename(temporary, link); err != nil {
+		return errors.Join(err, os.Remove(temporary))
+	}
+	return nil
 }

@@ -1,0 +1,223 @@
+package journal
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/event"
+)
+
+func newEvent(t *testing.T, run string, part event.Part, at int64, body event.Body) event.Envelope {
+	t.Helper()
+	e, err := event.New(run, "stage", "job", part, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Time = at
+	return e
+}
+
+func keep(t *testing.T, j Journal, e event.Envelope) string {
+	t.Helper()
+	if _, err := j.Write(e); err != nil {
+		t.Fatal(err)
+	}
+	return j.path(e.Run, e.Kind, e.ID)
+}
+
+func TestEventsComeBackInTheOrderOfTheirParts(t *testing.T) {
+	j := Open(t.TempDir())
+	for _, index := range []int{3, 0, 2, 1} {
+		keep(t, j, newEvent(t, "r", event.Part{Index: index, Count: 4}, int64(100-index), event.PackWritten{Step: index}))
+	}
+	packs, err := Bodies[event.PackWritten](j, "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range packs {
+		if p.Step != i {
+			t.Fatalf("order %+v", packs)
+		}
+	}
+	// Without parts, in the order of their time.
+	for _, at := range []int64{30, 10, 20} {
+		keep(t, j, newEvent(t, "r2", event.Part{}, at, event.PackWritten{Step: int(at)}))
+	}
+	packs, err = Bodies[event.PackWritten](j, "r2")
+	if err != nil || len(packs) != 3 || packs[0].Step != 10 || packs[2].Step != 30 {
+		t.Errorf("%+v, %v", packs, err)
+	}
+}
+
+func TestAnEventIsKeptOnce(t *testing.T) {
+	j := Open(t.TempDir())
+	e := newEvent(t, "r", event.Part{}, 1, event.PackWritten{Step: 1})
+	if isNew, err := j.Write(e); err != nil || !isNew {
+		t.Errorf("first: %v, %v", isNew, err)
+	}
+	e.Time = 2
+	if isNew, err := j.Write(e); err != nil || isNew {
+		t.Errorf("again: %v, %v", isNew, err)
+	}
+	if events, err := j.Read("r", e.Kind); err != nil || len(events) != 1 || events[0].Time != 1 {
+		t.Errorf("%+v, %v", events, err)
+	}
+}
+
+func TestWhatIsNotThereIsNoError(t *testing.T) {
+	j := Open(filepath.Join(t.TempDir(), "absent"))
+	if events, err := j.Read("r", "pack.written"); err != nil || len(events) != 0 {
+		t.Errorf("%v, %v", events, err)
+	}
+	if runs, err := j.Runs(); err != nil || len(runs) != 0 {
+		t.Errorf("%v, %v", runs, err)
+	}
+}
+
+func TestNamesThatLeaveTheJournalAreRefused(t *testing.T) {
+	j := Open(t.TempDir())
+	for _, c := range [][2]string{{"..", "pack.written"}, {"a/b", "pack.written"}, {"", "pack.written"}, {"r", "../../x"}, {"r", ""}} {
+		if _, err := j.Read(c[0], c[1]); err == nil {
+			t.Errorf("run %q, kind %q was read", c[0], c[1])
+		}
+	}
+	good := artifact.Ref{Digest: strings.Repeat("0", 64), Kind: "k", Name: "fine"}
+	for _, name := range []string{"../up", "a/b", "", ".", "..", ".x"} {
+		ref := good
+		ref.Name = name
+		if err := j.Link("r", "stage", ref); err == nil {
+			t.Errorf("link %q was made", name)
+		}
+	}
+	short := good
+	short.Digest = ""
+	if err := j.Link("r", "stage", short); err == nil {
+		t.Error("a link to no digest was made")
+	}
+}
+
+func TestDamagedEventsAreNamedAndMendedByWritingThemAgain(t *testing.T) {
+	for name, damage := range map[string]func(t *testing.T, j Journal, path string){
+		"flipped bit": func(t *testing.T, _ Journal, path string) {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b[len(b)-2] ^= 1
+			overwrite(t, path, b)
+		},
+		"empty":   func(t *testing.T, _ Journal, path string) { overwrite(t, path, nil) },
+		"garbage": func(t *testing.T, _ Journal, path string) { overwrite(t, path, []byte{0xdd, 0xff, 0xff, 0xff, 0xff}) },
+		"of another run": func(t *testing.T, j Journal, path string) {
+			other, err := os.ReadFile(keep(t, j, newEvent(t, "other", event.Part{}, 1, event.PackWritten{Step: 1})))
+			if err != nil {
+				t.Fatal(err)
+			}
+			overwrite(t, path, other)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := Open(t.TempDir())
+			e := newEvent(t, "r", event.Part{}, 1, event.PackWritten{Step: 1})
+			path := keep(t, j, e)
+			damage(t, j, path)
+			_, err := j.Read("r", e.Kind)
+			if err == nil || !strings.Contains(err.Error(), filepath.Base(path)) || !strings.Contains(err.Error(), "remove the file") {
+				t.Errorf("error %v", err)
+			}
+			if isNew, err := j.Write(e); err != nil || !isNew {
+				t.Errorf("writing again: %v, %v", isNew, err)
+			}
+			if _, err := j.Read("r", e.Kind); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func overwrite(t *testing.T, path string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOtherFilesInTheJournalAreLeftAlone(t *testing.T) {
+	j := Open(t.TempDir())
+	path := keep(t, j, newEvent(t, "r", event.Part{}, 1, event.PackWritten{}))
+	overwrite(t, filepath.Join(filepath.Dir(path), ".write-1234"), []byte("of a writer that was killed"))
+	if events, err := j.Read("r", "pack.written"); err != nil || len(events) != 1 {
+		t.Errorf("%v, %v", events, err)
+	}
+}
+
+func TestRunsAreListedByTheirStart(t *testing.T) {
+	dir := t.TempDir()
+	j := Open(dir)
+	for run, at := range map[string]int64{"second": 20, "third": 30, "first": 10} {
+		keep(t, j, newEvent(t, run, event.Part{}, at, event.RunStarted{Pipeline: run}))
+	}
+	keep(t, j, newEvent(t, "never-started", event.Part{}, 5, event.PackWritten{}))
+	overwrite(t, filepath.Join(dir, "runs", "a file"), nil)
+	runs, err := j.Runs()
+	if err != nil || !slices.Equal(runs, []string{"first", "second", "third"}) {
+		t.Errorf("%v, %v", runs, err)
+	}
+}
+
+func TestLinksLeadToArtifactsAndSurviveMovingTheDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	store, err := artifact.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := Open(dir)
+	for _, text := range []string{"one", "two", "two"} {
+		w, err := store.Create("text", "text/plain", "latest.txt")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		ref, err := w.Commit()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := j.Link("r", "stage", ref); err != nil {
+			t.Fatal(err)
+		}
+	}
+	moved := filepath.Join(filepath.Dir(dir), "moved")
+	if err := os.Rename(dir, moved); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(moved, "runs", "r", "stage", "latest.txt")); err != nil || string(b) != "two" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+func TestManyProcessesMayMakeTheSameLink(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(dir, "link")
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for range 200 {
+				if err := Symlink(filepath.Join(dir, string(rune('a'+i))), link); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
