@@ -149,7 +149,7 @@ func (l *launcher) drive(parent context.Context, address bus.Address) error {
 // jobs' records, what failed or was interrupted is tried again at once.
 func (l *launcher) listenFirst(ctx context.Context) error {
 	for _, s := range l.stages {
-		listener := bus.Listener{Stage: s.Name, Run: l.run, Kind: s.Kind, Workers: s.workers}
+		listener := bus.Listener{Stage: s.Name, Run: l.run, Kind: s.Kind}
 		if err := l.bus.Forget(ctx, listener); err != nil {
 			return err
 		}

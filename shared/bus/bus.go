@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -43,7 +44,13 @@ func Connect(ctx context.Context, a Address, name string) (*Bus, error) {
 		opts = append(opts, nats.Token(a.Token))
 	}
 	if a.Creds != "" {
+		if _, err := os.Stat(a.Creds); err != nil {
+			return nil, fmt.Errorf("NATS_CREDS: %w", err)
+		}
 		opts = append(opts, nats.UserCredentials(a.Creds))
+	}
+	if _, err := url.Parse(a.URL); err != nil {
+		return nil, errors.New("NATS_URL is no URL: want nats://HOST:PORT") // err would show a password in it
 	}
 	conn, err := nats.Connect(a.URL, opts...)
 	if err != nil {
@@ -79,7 +86,7 @@ func hostOf(address string) string {
 	return "at NATS_URL"
 }
 
-// Close drains and closes the connection.
+// Close sends what is still to be sent and closes the connection.
 func (b *Bus) Close() {
 	b.conn.Close()
 }
@@ -99,7 +106,7 @@ func (b *Bus) Publish(ctx context.Context, e event.Envelope) error {
 		if err == nil || ctx.Err() != nil || attempt == 4 {
 			break
 		}
-		time.Sleep(time.Duration(attempt+1) * 200 * time.Millisecond)
+		pause(ctx, time.Duration(attempt+1)*200*time.Millisecond)
 	}
 	if err != nil {
 		return fmt.Errorf("announcing %s of run %s: %w", e.Kind, e.Run, err)
@@ -120,6 +127,7 @@ func (b *Bus) History(ctx context.Context, run, kind string, after uint64) (even
 	consumer, err := b.js.OrderedConsumer(ctx, EventStream, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{event.Subject(run, kind)},
 		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
+		InactiveThreshold: time.Minute,
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("history of run %s: %w", run, err)
@@ -168,10 +176,7 @@ func (b *Bus) Follow(ctx context.Context, run string, each func(Kept)) error {
 	if err != nil {
 		return fmt.Errorf("following run %s: %w", run, err)
 	}
-	go func() {
-		<-ctx.Done()
-		handle.Stop()
-	}()
+	context.AfterFunc(ctx, handle.Stop)
 	return nil
 }
 

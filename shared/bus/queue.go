@@ -2,10 +2,11 @@ package bus
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,7 +17,12 @@ import (
 // Queue hands out the events that a stage has to answer, one at a time: a
 // message that waits in a client's prefetch buffer runs into its AckWait and is
 // worked on twice.
-type Queue struct{ consumer jetstream.Consumer }
+type Queue struct {
+	AckWait time.Duration // as the server has it
+
+	consumer jetstream.Consumer
+	conn     *nats.Conn
+}
 
 // Delivery is one event handed to a worker. It must be ended by Done, Later or
 // GiveUp; until then Alive must be called more often than every AckWait.
@@ -27,7 +33,8 @@ type Delivery struct {
 }
 
 // Next waits for an event. It returns nil when none came within a short while
-// or the connection is interrupted, and an error when the consumer is gone.
+// or the connection is interrupted, and an error when the consumer is gone or
+// the connection is closed for good.
 func (q *Queue) Next(ctx context.Context) (*Delivery, error) {
 	wait, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -35,10 +42,36 @@ func (q *Queue) Next(ctx context.Context) (*Delivery, error) {
 	switch {
 	case err == nil:
 		return &Delivery{msg: msg, Subject: msg.Subject(), Data: msg.Data()}, nil
+	case q.conn.IsClosed():
+		return nil, closedError(q.conn)
 	case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, jetstream.ErrConsumerDeleted):
 		return nil, err
-	default:
-		return nil, nil
+	case errors.Is(err, nats.ErrNoResponders):
+		// Either the consumer is gone or the server is starting.
+		if _, err := q.consumer.Info(wait); errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return nil, err
+		}
+	}
+	if !errors.Is(err, context.DeadlineExceeded) {
+		pause(ctx, 100*time.Millisecond) // it came back at once: do not spin
+	}
+	return nil, nil
+}
+
+func closedError(conn *nats.Conn) error {
+	if err := conn.LastError(); err != nil {
+		return fmt.Errorf("the event server ended the connection: %w", err)
+	}
+	return nats.ErrConnectionClosed
+}
+
+// pause waits until d has passed or ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
 	}
 }
 
@@ -70,24 +103,30 @@ func (b *Bus) Bury(ctx context.Context, stage, subject string, data []byte, caus
 	msg := nats.NewMsg("bitnet1." + run + ".dead." + stage + "." + kind)
 	msg.Data = data
 	msg.Header.Set(HeaderStage, stage)
-	msg.Header.Set(HeaderCause, cause)
+	msg.Header.Set(HeaderCause, headerText(cause))
 	if _, err := b.js.PublishMsg(ctx, msg); err != nil {
 		return fmt.Errorf("keeping a dead letter of stage %s: %w", stage, err)
 	}
 	return nil
 }
 
+// headerText makes one line of at most maxCause bytes of text.
+func headerText(text string) string {
+	if len(text) > maxCause {
+		text = text[:maxCause] + " …"
+	}
+	return strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, "?"), unicode.IsControl), "; ")
+}
+
 // Progress is what a stage says while it works. It is sent and forgotten: not
 // kept, not acknowledged.
 type Progress struct {
-	Stage  string             `json:"stage"`
-	Job    string             `json:"job"`
-	State  string             `json:"state"` // "working", "idle" or "warning"
-	Text   string             `json:"text,omitempty"`
-	Done   int64              `json:"done"`
-	Total  int64              `json:"total"`
-	Unit   string             `json:"unit"`
-	Values map[string]float64 `json:"values,omitempty"` // e.g. step, loss, tokens_per_second, learning_rate
+	Stage  string             `msgpack:"stage"`
+	Job    string             `msgpack:"job"`
+	Done   int64              `msgpack:"done"`
+	Total  int64              `msgpack:"total"`
+	Unit   string             `msgpack:"unit"`
+	Values map[string]float64 `msgpack:"values"` // e.g. step, loss, tokens_per_second, learning_rate
 }
 
 // progressSubject has five tokens, so the event stream (four) never keeps it.
@@ -97,7 +136,7 @@ func progressSubject(run, stage string) string {
 
 // Report sends p on bitnet1.<run>.progress.<stage>.report, without waiting.
 func (b *Bus) Report(run string, p Progress) {
-	if data, err := json.Marshal(p); err == nil {
+	if data, err := event.Marshal(p); err == nil {
 		_ = b.conn.Publish(progressSubject(run, p.Stage), data) // lost progress is no loss
 	}
 }
@@ -106,7 +145,7 @@ func (b *Bus) Report(run string, p Progress) {
 func (b *Bus) Watch(ctx context.Context, run string, each func(Progress)) error {
 	sub, err := b.conn.Subscribe(progressSubject(run, "*"), func(m *nats.Msg) {
 		var p Progress
-		if json.Unmarshal(m.Data, &p) == nil {
+		if event.Unmarshal(m.Data, &p) == nil {
 			each(p)
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -25,14 +26,21 @@ const user = "bitnet1"
 // StartServer starts a server that keeps its streams under dir. Port 0 picks a
 // free port.
 func StartServer(dir string, port int) (*Server, error) {
-	if err := portFree(port); err != nil {
-		return nil, err
-	}
 	secret := make([]byte, 24)
 	if _, err := rand.Read(secret); err != nil {
 		return nil, err
 	}
-	s := &Server{password: base64.RawURLEncoding.EncodeToString(secret)}
+	return start(dir, port, base64.RawURLEncoding.EncodeToString(secret))
+}
+
+func start(dir string, port int, password string) (*Server, error) {
+	if err := portFree(port); err != nil {
+		return nil, err
+	}
+	if err := writable(dir); err != nil {
+		return nil, fmt.Errorf("event server cannot keep its streams in %s: choose another data directory with --data (%w)", filepath.Clean(dir), err)
+	}
+	s := &Server{password: password}
 	if port == 0 {
 		port = server.RANDOM_PORT
 	}
@@ -44,7 +52,7 @@ func StartServer(dir string, port int) (*Server, error) {
 		// whose announcement was acknowledged.
 		SyncAlways: true,
 		Username:   user, Password: s.password,
-		NoSigs: true, NoLog: true, MaxPayload: 2 << 20,
+		NoSigs: true, NoLog: true,
 		DisableJetStreamBanner: true,
 	})
 	if err != nil {
@@ -53,13 +61,26 @@ func StartServer(dir string, port int) (*Server, error) {
 	s.nats.Start()
 	if !s.nats.ReadyForConnections(20 * time.Second) {
 		s.Stop()
-		return nil, fmt.Errorf("event server did not start: is another one using %s?", filepath.Clean(dir))
+		return nil, fmt.Errorf("event server did not start on port %d within 20 seconds, with its streams in %s", max(port, 0), filepath.Clean(dir))
 	}
 	if !s.nats.JetStreamEnabled() {
 		s.Stop()
-		return nil, fmt.Errorf("event server could not open its streams in %s: is the disk full or the folder read-only?", filepath.Clean(dir))
+		return nil, fmt.Errorf("event server could not open its streams in %s: is the disk full?", filepath.Clean(dir))
 	}
 	return s, nil
+}
+
+// writable turns another vague and late failure of the server into an early,
+// clear one.
+func writable(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	probe, err := os.CreateTemp(dir, ".probe-")
+	if err != nil {
+		return err
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
 // portFree turns the server's late and vague failure into an early, clear one.

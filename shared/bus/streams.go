@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,21 +22,36 @@ const (
 	DeadStream = "BITNET1_DEAD"
 )
 
-// AckWait is how long the server waits for a sign of life from a worker before
-// it hands the job to another. Workers give one three times as often.
-const AckWait = 10 * time.Second
+// Limits of the streams and of the stages' consumers.
+const (
+	// AckWait is how long the server waits for a sign of life from a worker
+	// before it hands the job to another. Workers give one three times as often.
+	AckWait = 10 * time.Second
+
+	dedupeWindow   = 2 * time.Minute
+	deadLetterLife = 90 * 24 * time.Hour
+	consumerLife   = 30 * 24 * time.Hour // of a consumer that nobody asks
+	maxHeaders     = 16 << 10            // bytes of headers beside an event
+	maxCause       = 4 << 10             // bytes of the cause in a dead letter
+
+	// maxUnanswered bounds the events that are being worked on or that wait for
+	// another try, over all processes of a stage. It is far above the number of
+	// workers: a job that waits for its next try must not hold up the others.
+	// That no worker has more than one event is the doing of Queue.Next.
+	maxUnanswered = 1000
+)
 
 func streams() []jetstream.StreamConfig {
 	return []jetstream.StreamConfig{
 		{
 			Name: EventStream, Description: "every event of every run",
 			Subjects: []string{"bitnet1.*.*.*"}, Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage,
-			MaxMsgSize: event.MaxSize, Duplicates: 2 * time.Minute, Discard: jetstream.DiscardNew,
+			MaxMsgSize: event.MaxSize + maxHeaders, Duplicates: dedupeWindow, Discard: jetstream.DiscardNew,
 		},
 		{
 			Name: DeadStream, Description: "events that a stage could not answer",
 			Subjects: []string{"bitnet1.*.dead.*.*.*"}, Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage,
-			MaxMsgSize: event.MaxSize + 64<<10, MaxAge: 90 * 24 * time.Hour, Duplicates: 2 * time.Minute,
+			MaxMsgSize: event.MaxSize + 2*maxHeaders, MaxAge: deadLetterLife, Duplicates: dedupeWindow,
 		},
 	}
 }
@@ -63,8 +79,8 @@ type Listener struct {
 	Stage   string
 	Run     string // "*" for every run
 	Kind    string
-	Workers int  // jobs at a time, over all processes of the stage
-	FromNow bool // skip the events that are there already (only with Run "*")
+	FromNow bool          // skip the events that are there already (only with Run "*")
+	AckWait time.Duration // 0: AckWait
 }
 
 // durable is the consumer's name: stages that listen to one run have a consumer
@@ -76,32 +92,40 @@ func (l Listener) durable() string {
 	return l.Stage + "--" + l.Run
 }
 
-// Listen returns the durable consumer of l, created when missing.
-func (b *Bus) Listen(ctx context.Context, l Listener) (*Queue, error) {
+func (l Listener) config() jetstream.ConsumerConfig {
 	config := jetstream.ConsumerConfig{
 		Durable: l.durable(), Description: "stage " + l.Stage,
 		FilterSubject: event.Subject(l.Run, l.Kind),
-		AckPolicy:     jetstream.AckExplicitPolicy, AckWait: AckWait,
+		AckPolicy:     jetstream.AckExplicitPolicy, AckWait: cmp.Or(l.AckWait, AckWait),
 		// Attempts are counted by the stage runner, which knows an interrupted
 		// job from a failed one; here they are unlimited.
-		MaxDeliver: -1, MaxAckPending: max(l.Workers, 1),
-		InactiveThreshold: 30 * 24 * time.Hour,
+		MaxDeliver: -1, MaxAckPending: maxUnanswered, InactiveThreshold: consumerLife,
 	}
 	if l.FromNow && l.Run == "*" {
 		config.DeliverPolicy = jetstream.DeliverNewPolicy
 	}
-	consumer, err := b.js.Consumer(ctx, EventStream, config.Durable)
+	return config
+}
+
+// Listen returns the durable consumer of l, created when missing. One that is
+// there keeps its place in the stream and gets the limits declared here.
+func (b *Bus) Listen(ctx context.Context, l Listener) (*Queue, error) {
+	want := l.config()
+	consumer, err := b.js.Consumer(ctx, EventStream, want.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		consumer, err = b.js.CreateOrUpdateConsumer(ctx, EventStream, config)
-	} else if err == nil && consumer.CachedInfo().Config.MaxAckPending < config.MaxAckPending {
-		update := consumer.CachedInfo().Config
-		update.MaxAckPending = config.MaxAckPending
-		consumer, err = b.js.UpdateConsumer(ctx, EventStream, update)
+		consumer, err = b.js.CreateOrUpdateConsumer(ctx, EventStream, want)
+	} else if err == nil {
+		have := consumer.CachedInfo().Config
+		if have.FilterSubject != want.FilterSubject || have.AckWait != want.AckWait ||
+			have.MaxAckPending != want.MaxAckPending || have.MaxDeliver != want.MaxDeliver {
+			want.DeliverPolicy, want.OptStartSeq = have.DeliverPolicy, have.OptStartSeq // these cannot be changed
+			consumer, err = b.js.UpdateConsumer(ctx, EventStream, want)
+		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("consumer %s: %w", config.Durable, err)
+		return nil, fmt.Errorf("consumer %s: %w", want.Durable, err)
 	}
-	return &Queue{consumer: consumer}, nil
+	return &Queue{consumer: consumer, conn: b.conn, AckWait: want.AckWait}, nil
 }
 
 // Forget removes the durable consumer of l, so that the next Listen starts from

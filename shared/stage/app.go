@@ -123,7 +123,8 @@ func serveCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 		Name: "serve", Usage: "react to " + s.kind() + " events",
 		Description: "Connects to NATS_URL (with NATS_USER and NATS_PASSWORD, NATS_TOKEN or NATS_CREDS) and answers events until stopped.\n\nExample:\n   NATS_URL=nats://127.0.0.1:4222 " + s.Name + " serve",
 		Flags: append(append(commonFlags(),
-			&cli.IntFlag{Name: "workers", Value: 1, Usage: "jobs at a time"},
+			&cli.IntFlag{Name: "workers", Value: 1, Usage: "jobs at a time in this process"},
+			&cli.DurationFlag{Name: "ack-wait", Value: bus.AckWait, Usage: "time without a sign of life after which the server gives a job to another worker"},
 			&cli.StringFlag{Name: "from", Value: "all", Usage: "which events to start with when the stage is new: all, or now"},
 			&cli.StringFlag{Name: "metrics", Usage: "serve Prometheus metrics on `ADDRESS`, e.g. 127.0.0.1:9100"},
 		), param.Flags(s.Defaults)...),
@@ -166,7 +167,7 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 	}
 	defer b.Close()
 	queue, err := b.Listen(ctx, bus.Listener{
-		Stage: s.Name, Run: run, Kind: s.kind(), Workers: c.Int("workers"), FromNow: c.String("from") == "now",
+		Stage: s.Name, Run: run, Kind: s.kind(), FromNow: c.String("from") == "now", AckWait: c.Duration("ack-wait"),
 	})
 	if err != nil {
 		return err
@@ -199,7 +200,7 @@ func reporter(b *bus.Bus, stage string) func(run, key string, p Progress) {
 			return
 		}
 		b.Report(run, bus.Progress{
-			Stage: stage, Job: key, State: "working", Done: p.Done, Total: p.Total, Unit: p.Unit, Values: p.Values,
+			Stage: stage, Job: key, Done: p.Done, Total: p.Total, Unit: p.Unit, Values: p.Values,
 		})
 	}
 }

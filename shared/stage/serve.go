@@ -103,7 +103,7 @@ func (s *service[P, E]) answer(ctx context.Context, d *bus.Delivery) error {
 }
 
 func (s *service[P, E]) heartbeat(ctx context.Context, d *bus.Delivery) {
-	tick := time.NewTicker(bus.AckWait / 3)
+	tick := time.NewTicker(s.queue.AckWait / 3)
 	defer tick.Stop()
 	for {
 		select {
