@@ -51,6 +51,9 @@ func launch(c *cli.Context) error {
 		return err
 	}
 	l := &launcher{plan: p, store: store, journal: journal.Open(store.Dir())}
+	if err := l.definition.CheckRun(l.journal, l.store, l.run); err != nil {
+		return err
+	}
 	l.screen = newScreen(c, l)
 	l.screen.header()
 	done, err := finished(l.journal, l.run)

@@ -8,6 +8,9 @@ import (
 // UnknownKey is the error for a key that is not among valid. It names the
 // nearest valid key, or all of them when none is near.
 func UnknownKey(key string, valid []string) error {
+	if len(key) > maxWord {
+		return fmt.Errorf("unknown key %q… of %d bytes: the keys here are %v", key[:maxWord], len(key), valid)
+	}
 	if near, ok := Nearest(key, valid); ok {
 		return fmt.Errorf("unknown key %q: did you mean %q?", key, near)
 	}
@@ -17,9 +20,15 @@ func UnknownKey(key string, valid []string) error {
 	return fmt.Errorf("unknown key %q: the keys here are %v", key, valid)
 }
 
+// maxWord bounds the words that are compared: longer ones are no typing error.
+const maxWord = 100
+
 // Nearest returns the candidate with the smallest edit distance to word, when
 // that is at most a third of the word's length plus one.
 func Nearest(word string, candidates []string) (string, bool) {
+	if len(word) > maxWord {
+		return "", false
+	}
 	best, distance := "", len(word)/3+2
 	for _, c := range candidates {
 		if d := editDistance(word, c); d < distance {

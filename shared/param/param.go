@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -92,10 +93,15 @@ func Decode(section []byte, params any) error {
 			problems = append(problems, UnknownKey(key, keys(fields)))
 			continue
 		}
-		target := reflect.ValueOf(params).Elem().Field(f.index).Addr().Interface()
-		if err := json.Unmarshal(values[key], target); err != nil {
+		// A value of its own: decoding into a list would write into the one that
+		// the defaults hold.
+		field := reflect.ValueOf(params).Elem().Field(f.index)
+		value := reflect.New(field.Type())
+		if hasNull(values[key]) || json.Unmarshal(values[key], value.Interface()) != nil {
 			problems = append(problems, WrongType(key, values[key], f.Type))
+			continue
 		}
+		field.Set(value.Elem())
 	}
 	return errors.Join(problems...)
 }
@@ -116,6 +122,9 @@ func Set(params any, key, text string) error {
 
 // Conforms reports whether the JSON value is of the type that a Field names.
 func Conforms(typ string, value []byte) bool {
+	if hasNull(value) {
+		return false
+	}
 	targets := map[string]any{
 		"true or false": new(bool), "number": new(float64), "text": new(string),
 		"list of integers": new([]int), "list of texts": new([]string),
@@ -127,8 +136,21 @@ func Conforms(typ string, value []byte) bool {
 	return known && json.Unmarshal(value, target) == nil
 }
 
+// hasNull reports whether a JSON value is null or a list with null in it, which
+// package json takes for any type and leaves at zero.
+func hasNull(value []byte) bool {
+	var items []json.RawMessage
+	if json.Unmarshal(value, &items) != nil {
+		return false
+	}
+	return items == nil || slices.ContainsFunc(items, func(item json.RawMessage) bool { return string(item) == "null" })
+}
+
 // WrongType is the error for a value that does not conform.
 func WrongType(key string, value []byte, typ string) error {
+	if len(value) > 100 {
+		value = append(value[:100:100], " …"...)
+	}
 	return fmt.Errorf("%s: %s is not %s", key, value, article(typ))
 }
 
@@ -170,11 +192,11 @@ func Canonical(params any) ([]byte, error) {
 	out.WriteByte('{')
 	for i, f := range Fields(params) {
 		value, err := json.Marshal(f.Default)
-		if string(value) == "null" { // a nil list is an empty one
-			value = []byte("[]")
-		}
 		if err != nil {
 			return nil, fmt.Errorf("parameter %s: %w", f.Key, err)
+		}
+		if string(value) == "null" { // a nil list is an empty one
+			value = []byte("[]")
 		}
 		if i > 0 {
 			out.WriteByte(',')

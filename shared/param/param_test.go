@@ -75,3 +75,108 @@ func TestCanonicalSeesEveryValue(t *testing.T) {
 		t.Fatalf("%s / %s / %s", a, b, c)
 	}
 }
+
+// The defaults of a stage are shared by all runs that it serves.
+func TestDecodeLeavesTheListsOfTheDefaultsAlone(t *testing.T) {
+	defaults := sample{Layers: []int{0, 1}, Names: []string{"a"}}
+	for _, section := range []string{`{"kshift_layers": [7]}`, `{"names": ["z"]}`, `{"kshift_layers": [8, 9]}`} {
+		p := defaults
+		if err := Decode([]byte(section), &p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := defaults
+	if err := Set(&p, "kshift_layers", "5"); err != nil {
+		t.Fatal(err)
+	}
+	if defaults.Layers[0] != 0 || defaults.Layers[1] != 1 || defaults.Names[0] != "a" {
+		t.Errorf("the defaults are now %+v", defaults)
+	}
+}
+
+func TestHostileSectionsChangeNothingAndAreNamedBriefly(t *testing.T) {
+	long := strings.Repeat("x", 1<<20)
+	for section, want := range map[string]string{
+		`{"steps": null}`:                `steps: null is not an integer`,
+		`{"alibi": null}`:                `alibi: null is not true or false`,
+		`{"kind": null}`:                 `kind: null is not text`,
+		`{"kshift_layers": null}`:        `null is not a list of integers`,
+		`{"kshift_layers": [0, null]}`:   `is not a list of integers`,
+		`{"names": [null]}`:              `is not a list of texts`,
+		`{"kshift_layers": [[1]]}`:       `is not a list of integers`,
+		`{"kshift_layers": [1.5]}`:       `is not a list of integers`,
+		`{"steps": 9223372036854775808}`: `is not an integer`,
+		`{"learning_rate": 1e400}`:       `is not a number`,
+		`{"learning_rate": "NaN"}`:       `is not a number`,
+		`{"steps": {}}`:                  `steps: {} is not an integer`,
+		`{"steps": "` + long + `"}`:      `steps: "xxx`,
+		`{"` + long + `": 1}`:            `unknown key "xxx`,
+		`{"steps": 1`:                    `must be a mapping`,
+		`"steps"`:                        `must be a mapping`,
+		`{"-": 1, "Hidden": 2}`:          `unknown key "Hidden"`,
+		`{"kind": 3, "seed": -1}`:        "kind: 3 is not text\nseed: -1 is not an integer",
+	} {
+		p := sample{Steps: 10, Kind: "k", Layers: []int{4}}
+		err := Decode([]byte(section), &p)
+		if len(section) > 60 {
+			section = section[:60] + "…"
+		}
+		if err == nil || !strings.Contains(err.Error(), want) || len(err.Error()) > 1000 {
+			t.Errorf("%s: error %.1000v, want %q in it", section, err, want)
+		}
+		if p.Steps != 10 || p.Kind != "k" || len(p.Layers) != 1 || p.Layers[0] != 4 {
+			t.Errorf("%s: now %+v", section, p)
+		}
+	}
+}
+
+func TestConformsAgreesWithDecode(t *testing.T) {
+	values := []string{"null", "true", "1", "-1", "1.5", "18446744073709551615", "1e3", `"x"`, "[]", "[1]", `["x"]`, "[null]", "[1, null]", "{}"}
+	for _, f := range Fields(sample{}) {
+		for _, value := range values {
+			var p sample
+			decoded := Decode([]byte(`{"`+f.Key+`": `+value+`}`), &p) == nil
+			conforms := Conforms(f.Type, []byte(value))
+			// The one type "integer" stands for signed and unsigned fields.
+			if decoded && !conforms || conforms && !decoded && f.Type != "integer" {
+				t.Errorf("%s (%s) = %s: decoded %v, conforms %v", f.Key, f.Type, value, decoded, conforms)
+			}
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	keys := []string{"steps", "learning_rate", "seed"}
+	for word, want := range map[string]string{
+		"step": "steps", "stpes": "steps", "learning-rate": "learning_rate", "sed": "seed", "x": "", "": "",
+		strings.Repeat("steps", 1000): "", "STEPS": "",
+	} {
+		if got, ok := Nearest(word, keys); got != want || ok != (want != "") {
+			t.Errorf("nearest to %.20q is %q, want %q", word, got, want)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, section := range []string{`{}`, `null`, `{"steps": 3, "kshift_layers": [1], "names": ["a"], "seed": 1}`, `{"learning_rate": 1e-3, "alibi": true, "kind": "é"}`, `[`, ``} {
+		f.Add(section)
+	}
+	f.Fuzz(func(t *testing.T, section string) {
+		var p sample
+		if Decode([]byte(section), &p) != nil {
+			return
+		}
+		canonical, err := Canonical(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var q sample
+		if err := Decode(canonical, &q); err != nil {
+			t.Fatalf("%s: %v", canonical, err)
+		}
+		again, err := Canonical(q)
+		if err != nil || string(again) != string(canonical) {
+			t.Fatalf("%s came back as %s (%v)", canonical, again, err)
+		}
+	})
+}

@@ -4,6 +4,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -66,4 +67,25 @@ func OfRun(j journal.Journal, space artifact.Space, run string) (*Definition, er
 		return nil, fmt.Errorf("definition of run %s: %w", run, err)
 	}
 	return &d, nil
+}
+
+// CheckRun makes sure that run, if it was begun before, was begun with d: a run
+// is one execution of one definition.
+func (d Definition) CheckRun(j journal.Journal, space artifact.Space, run string) error {
+	begun, err := OfRun(j, space, run)
+	if err != nil || begun == nil {
+		return err
+	}
+	want, err := d.Encode()
+	if err != nil {
+		return err
+	}
+	have, err := begun.Encode()
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(want, have) {
+		return fmt.Errorf("run %s was begun with other parameters, sources or seed: choose another --run, or leave it out", run)
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -60,10 +61,22 @@ func Load(path string) (*File, error) {
 	if f.Name == "" {
 		f.Name = strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 	}
-	if len(f.order) == 0 {
+	if len(f.order) == 0 && len(f.problems) == 0 {
 		f.problems = append(f.problems, fmt.Errorf("%s: no stages: list at least one under the key stages", path))
 	}
+	f.problems = append(f.problems, checkStageNames(path, "commands", f.Commands, f.order), checkStageNames(path, "workers", f.Workers, f.order))
 	return f, errors.Join(f.problems...)
+}
+
+// checkStageNames makes sure that a mapping of stages speaks of the file's own.
+func checkStageNames[V any](path, key string, mapping map[string]V, stages []string) error {
+	var problems []error
+	for _, stage := range slices.Sorted(maps.Keys(mapping)) {
+		if !slices.Contains(stages, stage) {
+			problems = append(problems, fmt.Errorf("%s: %s: %w", path, key, param.UnknownKey(stage, stages)))
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // AddPreset overlays the preset's sections under the file's own: where both
@@ -160,57 +173,98 @@ func keysOf(fields []param.Field) []string {
 	return keys
 }
 
+// maxFile bounds a pipeline file, in bytes.
+const maxFile = 1 << 20
+
 func (f *File) read(path string, valid []string) error {
-	b, err := os.ReadFile(path)
+	root, err := parse(path)
 	if err != nil {
-		return fmt.Errorf("pipeline file: %w", err)
+		return err
+	}
+	f.eachKey(path, root, func(key, value *yaml.Node) {
+		if !slices.Contains(valid, key.Value) {
+			f.problem(path, key, param.UnknownKey(key.Value, valid))
+			return
+		}
+		f.readKey(path, key, value)
+	})
+	return nil
+}
+
+// parse reads a YAML file whose content is one mapping.
+func parse(path string) (*yaml.Node, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("pipeline file: %w", err)
+	}
+	defer file.Close()
+	b, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("pipeline file: %w", err)
+	}
+	if len(b) > maxFile {
+		return nil, fmt.Errorf("%s is larger than %d bytes: is it a pipeline file?", path, maxFile)
 	}
 	var document yaml.Node
 	if err := yaml.Unmarshal(b, &document); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if len(document.Content) == 0 {
-		return fmt.Errorf("%s is empty: it needs at least the key stages", path)
+		return nil, fmt.Errorf("%s is empty: it needs at least the key stages", path)
 	}
 	root := document.Content[0]
 	if root.Kind != yaml.MappingNode {
-		return fmt.Errorf("%s:%d: a pipeline file is a mapping of keys to values", path, root.Line)
+		return nil, fmt.Errorf("%s:%d: a pipeline file is a mapping of keys to values", path, root.Line)
 	}
-	for key, value := range pairs(root) {
-		if !slices.Contains(valid, key.Value) {
-			f.problem(path, key, param.UnknownKey(key.Value, valid))
-			continue
+	return root, nil
+}
+
+// eachKey calls do for every key of a mapping. Of a key that is there twice only
+// the first counts; the others are problems, as are aliases.
+func (f *File) eachKey(path string, mapping *yaml.Node, do func(key, value *yaml.Node)) {
+	lines := map[string]int{}
+	for i := 0; i+1 < len(mapping.Content); i += 2 {
+		key, value := mapping.Content[i], mapping.Content[i+1]
+		first, twice := lines[key.Value]
+		switch {
+		case twice:
+			f.problem(path, key, fmt.Errorf("key %q is given twice, first on line %d", key.Value, first))
+		case key.Kind != yaml.ScalarNode || key.Tag == "!!merge" || value.Kind == yaml.AliasNode:
+			f.problem(path, key, errors.New("keys are words, and aliases are not taken here: write the value out"))
+		default:
+			lines[key.Value] = key.Line
+			do(key, value)
 		}
-		f.readKey(path, key, value)
 	}
-	return nil
 }
 
 func (f *File) readKey(path string, key, value *yaml.Node) {
 	var err error
 	switch key.Value {
 	case "name":
-		err = value.Decode(&f.Name)
-		if err == nil && !validName(f.Name) {
-			err = fmt.Errorf("name %q: use letters, digits, - and _", f.Name)
+		if value.Tag != "!!str" || !validName(value.Value) {
+			err = fmt.Errorf("name %q: use letters, digits, - and _ (at most %d; in quotes if it is a number)", value.Value, maxName)
 		}
+		f.Name = value.Value
 	case "about":
-		err = value.Decode(&f.About)
+		if value.Decode(&f.About) != nil {
+			err = errors.New("about: give one sentence of text")
+		}
 	case "seed":
 		if value.Tag != "!!int" || value.Decode(&f.Seed) != nil {
 			err = fmt.Errorf("seed: %q is not an integer from 0 to 2^64-1", value.Value)
 		}
 	case "sources":
-		if value.Decode(&f.Sources) != nil {
+		if value.Decode(&f.Sources) != nil || len(f.Sources) == 0 {
 			err = fmt.Errorf("sources: give a list of files or patterns, e.g. [sample] or [\"data/*.parquet\"]")
 		}
 	case "commands":
-		if value.Decode(&f.Commands) != nil {
+		if value.Decode(&f.Commands) != nil || slices.ContainsFunc(slices.Collect(maps.Values(f.Commands)), isNone) {
 			err = fmt.Errorf("commands: give each stage a list of words, e.g. {mystage: [./mystage]}")
 		}
 	case "workers":
-		if value.Decode(&f.Workers) != nil {
-			err = fmt.Errorf("workers: give each stage a number of processes, e.g. {tokenize: 2}")
+		if value.Decode(&f.Workers) != nil || slices.ContainsFunc(slices.Collect(maps.Values(f.Workers)), isNoCount) {
+			err = fmt.Errorf("workers: give each stage a number of processes from 1 to %d, e.g. {tokenize: 2}", maxWorkers)
 		}
 	case "stages":
 		err = f.readStages(path, value)
@@ -224,46 +278,45 @@ func (f *File) readStages(path string, node *yaml.Node) error {
 	if node.Kind != yaml.MappingNode {
 		return fmt.Errorf("stages: give a mapping of stages to their parameters, e.g. {train: {steps: 100}}")
 	}
-	for key, value := range pairs(node) {
+	f.eachKey(path, node, func(key, value *yaml.Node) {
 		if !validName(key.Value) {
-			f.problem(path, key, fmt.Errorf("stage %q: use letters, digits, - and _", key.Value))
-			continue
-		}
-		settings := section{}
-		if value.Kind == yaml.MappingNode {
-			for k, v := range pairs(value) {
-				raw, err := toJSON(v)
-				if err != nil {
-					f.problem(path, v, fmt.Errorf("stage %s: %s: %w", key.Value, k.Value, err))
-					continue
-				}
-				settings[k.Value] = setting{value: raw, where: fmt.Sprintf("%s:%d", path, k.Line)}
-			}
-		} else if value.Tag != "!!null" {
-			f.problem(path, value, fmt.Errorf("stage %s: give a mapping of parameters, or nothing", key.Value))
+			f.problem(path, key, fmt.Errorf("stage %q: use letters, digits, - and _ (at most %d)", key.Value, maxName))
+			return
 		}
 		f.order = append(f.order, key.Value)
-		f.sections[key.Value] = settings
-	}
+		f.sections[key.Value] = f.readSection(path, key.Value, value)
+	})
 	return nil
+}
+
+func (f *File) readSection(path, stage string, node *yaml.Node) section {
+	settings := section{}
+	if node.Tag == "!!null" {
+		return settings
+	}
+	if node.Kind != yaml.MappingNode {
+		f.problem(path, node, fmt.Errorf("stage %s: give a mapping of parameters, or nothing", stage))
+		return settings
+	}
+	f.eachKey(path, node, func(key, value *yaml.Node) {
+		raw, err := toJSON(value)
+		if err != nil {
+			f.problem(path, value, fmt.Errorf("stage %s: %s: %w", stage, key.Value, err))
+			return
+		}
+		settings[key.Value] = setting{value: raw, where: fmt.Sprintf("%s:%d", path, key.Line)}
+	})
+	return settings
 }
 
 func (f *File) problem(path string, at *yaml.Node, err error) {
 	f.problems = append(f.problems, fmt.Errorf("%s:%d: %w", path, at.Line, err))
 }
 
-// pairs iterates over the keys and values of a mapping.
-func pairs(m *yaml.Node) func(yield func(key, value *yaml.Node) bool) {
-	return func(yield func(key, value *yaml.Node) bool) {
-		for i := 0; i+1 < len(m.Content); i += 2 {
-			if !yield(m.Content[i], m.Content[i+1]) {
-				return
-			}
-		}
-	}
-}
-
 func toJSON(node *yaml.Node) (json.RawMessage, error) {
+	if node.Tag == "!!timestamp" { // parameters are not dates
+		return json.Marshal(node.Value)
+	}
 	var v any
 	if err := node.Decode(&v); err != nil {
 		return nil, err
@@ -271,11 +324,20 @@ func toJSON(node *yaml.Node) (json.RawMessage, error) {
 	return json.Marshal(v)
 }
 
+const (
+	maxName    = 40  // bytes of a name, which becomes part of a run's id
+	maxWorkers = 256 // processes of one stage
+)
+
 func validName(s string) bool {
-	return s != "" && strings.IndexFunc(s, func(r rune) bool {
+	return s != "" && len(s) <= maxName && strings.IndexFunc(s, func(r rune) bool {
 		return !(r == '-' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z')
 	}) < 0
 }
+
+func isNone(words []string) bool { return len(words) == 0 || words[0] == "" }
+
+func isNoCount(n int) bool { return n < 1 || n > maxWorkers }
 
 // Presets lists the presets beside a pipeline file.
 func Presets(pipelineFile string) []string {
