@@ -244,11 +244,7 @@ func TestMicroBatches(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range a {
-		want := make([]float64, len(a[i].Data))
-		for j, v := range a[i].Data {
-			want[j] = float64(v)
-		}
-		if d := distance(b[i].Data, want); d > 1e-5 {
+		if d := distance(b[i].Data, widen(a[i].Data)); d > 1e-5 {
 			t.Errorf("%s differs by %.2g of its norm", a[i].Name, d)
 		}
 	}
