@@ -35,28 +35,37 @@ func OptimizerTensors(s model.State) []safetensors.Tensor {
 func (s State) Optimizer() (model.State, error) {
 	out := model.State{Updates: -1}
 	for _, t := range s.Tensors {
-		if t.Name == updatesName {
-			if n, ok := t.Data.([]int64); ok && len(n) == 1 && n[0] >= 0 {
-				out.Updates = int(n[0])
-			}
-			continue
-		}
-		for prefix, list := range map[string]*[]model.Parameter{
-			meanPrefix: &out.ExpAvg, squarePrefix: &out.ExpAvgSq, masterPrefix: &out.Masters,
-		} {
-			name, ok := strings.CutPrefix(t.Name, prefix)
-			if !ok {
-				continue
-			}
-			data, ok := t.Data.([]float32)
-			if !ok {
-				return out, fmt.Errorf("training state: tensor %q holds %T, want float32", t.Name, t.Data)
-			}
-			*list = append(*list, model.Parameter{Name: name, Shape: t.Shape, Data: data})
+		if n, ok := t.Data.([]int64); ok && t.Name == updatesName && len(n) == 1 && n[0] >= 0 {
+			out.Updates = int(n[0])
 		}
 	}
 	if out.Updates < 0 {
 		return out, fmt.Errorf("training state: tensor %q, the number of updates, is missing or no count", updatesName)
 	}
+	var err error
+	for prefix, list := range map[string]*[]model.Parameter{
+		meanPrefix: &out.ExpAvg, squarePrefix: &out.ExpAvgSq, masterPrefix: &out.Masters,
+	} {
+		if *list, err = s.Parameters(prefix); err != nil {
+			return out, err
+		}
+	}
 	return out, nil
+}
+
+// Parameters picks the tensors out of s.Tensors that are named prefix and a parameter's name.
+func (s State) Parameters(prefix string) ([]model.Parameter, error) {
+	var list []model.Parameter
+	for _, t := range s.Tensors {
+		name, ok := strings.CutPrefix(t.Name, prefix)
+		if !ok {
+			continue
+		}
+		data, ok := t.Data.([]float32)
+		if !ok {
+			return nil, fmt.Errorf("training state: tensor %q holds %T, want float32", t.Name, t.Data)
+		}
+		list = append(list, model.Parameter{Name: name, Shape: t.Shape, Data: data})
+	}
+	return list, nil
 }

@@ -3,6 +3,7 @@ package param
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -18,6 +19,27 @@ func Flags(params any) []cli.Flag {
 		})
 	}
 	return flags
+}
+
+// Spread lets parameters that are true or false be given as flags without a
+// value: --alibi becomes --alibi=true and --no-alibi becomes --alibi=false.
+// --alibi false and --alibi=false stay what they are.
+func Spread(args []string, params any) []string {
+	short := map[string]string{}
+	for _, f := range Fields(params) {
+		if _, ok := f.Default.(bool); ok {
+			short["--"+f.Flag()] = "--" + f.Flag() + "=true"
+			short["--no-"+f.Flag()] = "--" + f.Flag() + "=false"
+		}
+	}
+	out := slices.Clone(args)
+	for i, a := range args {
+		valued := i+1 < len(args) && (args[i+1] == "true" || args[i+1] == "false")
+		if long, ok := short[a]; ok && !valued {
+			out[i] = long
+		}
+	}
+	return out
 }
 
 // Apply overlays the flags that were given onto params, a pointer to a struct.

@@ -9,7 +9,8 @@
 //
 // and is the key steps in a file and the flag --steps (underscores become
 // dashes). Field types are bool, int, int64, uint64, float64, string, []int and
-// []string.
+// []string. With the tag digest:"-" a field is no part of the canonical bytes:
+// it says how far or how a job goes on, and changes nothing that the job makes.
 package param
 
 import (
@@ -30,6 +31,7 @@ type Field struct {
 	Default any    `json:"default"` // value in the struct that was described
 	Usage   string `json:"usage"`
 	index   int
+	passing bool // no part of what is made
 }
 
 // Flag is the command-line form of the key.
@@ -51,6 +53,7 @@ func Fields(params any) []Field {
 		}
 		fields = append(fields, Field{
 			Key: key, Type: typeName(t.Type), Default: v.Field(i).Interface(), Usage: t.Tag.Get("usage"), index: i,
+			passing: t.Tag.Get("digest") == "-",
 		})
 	}
 	return fields
@@ -186,11 +189,14 @@ func Value(typ, text string) json.RawMessage {
 }
 
 // Canonical returns the bytes that stand for params in a digest: a JSON object
-// of every parameter, in the order of the struct.
+// of every parameter that is part of it, in the order of the struct.
 func Canonical(params any) ([]byte, error) {
 	var out bytes.Buffer
 	out.WriteByte('{')
-	for i, f := range Fields(params) {
+	for _, f := range Fields(params) {
+		if f.passing {
+			continue
+		}
 		value, err := json.Marshal(f.Default)
 		if err != nil {
 			return nil, fmt.Errorf("parameter %s: %w", f.Key, err)
@@ -198,7 +204,7 @@ func Canonical(params any) ([]byte, error) {
 		if string(value) == "null" { // a nil list is an empty one
 			value = []byte("[]")
 		}
-		if i > 0 {
+		if out.Len() > 1 {
 			out.WriteByte(',')
 		}
 		fmt.Fprintf(&out, "%q:%s", f.Key, value)

@@ -13,6 +13,7 @@ type sample struct {
 	Names  []string `json:"names"`
 	Seed   uint64   `json:"seed"`
 	Kind   string   `json:"kind"`
+	Until  int      `json:"until" digest:"-"`
 	Hidden int      `json:"-"`
 }
 
@@ -73,6 +74,24 @@ func TestCanonicalSeesEveryValue(t *testing.T) {
 	c, _ := Canonical(sample{Steps: 2})
 	if string(a) != string(b) || string(a) == string(c) {
 		t.Fatalf("%s / %s / %s", a, b, c)
+	}
+	if d, _ := Canonical(sample{Steps: 1, Until: 9}); string(d) != string(a) {
+		t.Errorf("%s: what is no part of the digest is in it", d)
+	}
+}
+
+func TestSpreadGivesSwitchesTheirValues(t *testing.T) {
+	for given, want := range map[string]string{
+		"--alibi":            "--alibi=true",
+		"--no-alibi":         "--alibi=false",
+		"--alibi false":      "--alibi false",
+		"--alibi=false":      "--alibi=false",
+		"--alibi --steps 3":  "--alibi=true --steps 3",
+		"--no-steps --steps": "--no-steps --steps",
+	} {
+		if got := strings.Join(Spread(strings.Fields(given), sample{}), " "); got != want {
+			t.Errorf("%s became %s, want %s", given, got, want)
+		}
 	}
 }
 

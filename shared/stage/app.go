@@ -62,7 +62,7 @@ func runApp[P any, E event.Body](s Spec[P, E], args []string) int {
 	for _, c := range app.Commands {
 		c.OnUsageError = app.OnUsageError
 	}
-	return ExitStatus(s.Name, app.Run(spreadIn(args)), os.Stderr)
+	return ExitStatus(s.Name, app.Run(param.Spread(spreadIn(args), s.Defaults)), os.Stderr)
 }
 
 // ExitStatus prints err, if any, and returns the exit status it stands for.

@@ -81,7 +81,7 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 	records := filepath.Join(folder.Dir(), ".jobs")
 	p := &performer[P, E]{
 		spec: s, space: folder, folder: folder, records: records,
-		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: logReporter(log),
+		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: logReporter(log), asked: true,
 	}
 	for _, group := range groups(s, in) {
 		// A folder has no history: what is there may have been changed or
@@ -144,7 +144,7 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 	}
 	p := &performer[P, E]{
 		spec: s, space: store, journal: j, records: recordsDir(store), announcer: NewAnnouncer(j, b),
-		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: logReporter(log),
+		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: logReporter(log), asked: true,
 	}
 	return performAll(ctx, p, c, task[P, E]{run: run, params: params, force: c.Bool("force")}, events)
 }

@@ -35,6 +35,7 @@ type performer[P any, E event.Body] struct {
 	host      Host
 	log       *slog.Logger
 	deadline  time.Duration // 0: none
+	asked     bool          // by a person, who decides how often to try
 	report    func(run, key string, p Progress)
 }
 
@@ -92,7 +93,7 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 // attempt runs the author's function once and commits the record.
 func (p *performer[P, E]) attempt(ctx context.Context, t task[P, E], r *record) error {
 	n := r.attempts() + 1
-	if n > maxAttempts {
+	if n > maxAttempts && !p.asked {
 		return Refusef("job %s was begun %d times and got nowhere: the process died each time (out of memory?)", artifact.Short(r.Key), n-1)
 	}
 	if err := r.setAttempts(n); err != nil {

@@ -136,6 +136,10 @@ func (j *Job[P]) Progress(p Progress) { j.progress(p) }
 // removed when the job is committed.
 func (j *Job[P]) Scratch() (string, error) { return j.record.scratch() }
 
+// Advanced says that the job has put what it needs to go on from here into
+// Scratch: however often it is interrupted from now on, it gets somewhere.
+func (j *Job[P]) Advanced() error { return j.record.setAttempts(1) }
+
 // LiveFile is the path of a file in Scratch that people see, under its name,
 // beside the job's artifacts while the job is at work: a log, say. At the end
 // the job makes an artifact of that name, which takes its place.

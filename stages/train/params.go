@@ -26,6 +26,9 @@ type Params struct {
 	StreamBits   int    `json:"stream_bits" usage:"bits that products read of the residual stream: 1 (strict), 2 to 8, or 16 (unquantized)"`
 	GradBits     int    `json:"grad_bits" usage:"bits that gradients are rounded to where they are multiplied: 2 to 8, or 16 (floats)"`
 
+	AnnealBinarize        bool    `json:"anneal_binarize" usage:"bonsai: begin with the latent weights and blend their signs in"`
+	BinarizeAnnealEndFrac float64 `json:"binarize_anneal_end_frac" usage:"bonsai: share of the steps after which every weight is a sign"`
+
 	Seed         uint64  `json:"seed" usage:"initial parameters, data order and noise"`
 	Steps        int     `json:"steps" usage:"optimizer steps"`
 	BatchTokens  int     `json:"batch_tokens" usage:"tokens in a step"`
@@ -44,12 +47,13 @@ type Params struct {
 	CheckpointEvery     int `json:"checkpoint_every" usage:"steps between checkpoints"`
 	ValidationSequences int `json:"validation_sequences" usage:"validation sequences in the trainer's own sample"`
 	LogEvery            int `json:"log_every" usage:"steps between lines of the training log"`
+	StopAt              int `json:"stop_at" digest:"-" usage:"stop after this step, to go on another time; 0: at the end"`
 }
 
 func defaults() Params {
 	return Params{
 		Preset: "nano", Attention: model.RWSP, RWSPK: 4, KShiftLayers: []int{0}, KShiftOffset: 1, KShiftSelf: true,
-		Alibi: true, StreamBits: 1, GradBits: kernels.GradFloat,
+		Alibi: true, StreamBits: 1, GradBits: kernels.GradFloat, BinarizeAnnealEndFrac: 0.6,
 		Seed: 42, Steps: 600, BatchTokens: 4096, MicroTokens: 4096, LearningRate: 3e-3, FinalShare: 0.1, Warmup: 50,
 		Beta1: 0.9, Beta2: 0.95, Clip: 1, GammaStart: 0.9, GammaEnd: 0.1, Tau: 1,
 		CheckpointEvery: 200, ValidationSequences: 32, LogEvery: 10,
@@ -76,6 +80,8 @@ func (p Params) check() error {
 		{p.ValidationSequences < 0, "validation_sequences must not be negative"},
 		{p.GradBits != kernels.GradFloat && (p.GradBits < 2 || p.GradBits > 8),
 			fmt.Sprintf("grad_bits is %d: it must be 2 to 8, or %d for floats", p.GradBits, kernels.GradFloat)},
+		{!(p.BinarizeAnnealEndFrac > 0 && p.BinarizeAnnealEndFrac <= 1), fmt.Sprintf("binarize_anneal_end_frac is %g: it must lie between 0 (excluded) and 1", p.BinarizeAnnealEndFrac)},
+		{p.StopAt < 0, "stop_at must not be negative"},
 		{p.LogEvery < 1, fmt.Sprintf("log_every is %d: it must be positive", p.LogEvery)},
 	} {
 		if c.wrong {
@@ -127,7 +133,7 @@ func paddedVocab(ids int) int {
 func (p Params) update(step int) model.Update {
 	return model.Update{
 		Settings: model.Settings{
-			Gamma: p.gamma(step), Tau: p.Tau, Mix: 1,
+			Gamma: p.gamma(step), Tau: p.Tau, Mix: p.mix(step),
 			Gumbel: p.Attention == model.Pointer, Seed: p.Seed, Step: uint64(step),
 		},
 		LearningRate: model.WarmupCosine(step, p.Warmup, p.Steps, p.LearningRate, p.LearningRate*p.FinalShare),
@@ -137,4 +143,12 @@ func (p Params) update(step int) model.Update {
 
 func (p Params) gamma(step int) float64 {
 	return model.Geometric(step, p.Steps, p.GammaStart, p.GammaEnd)
+}
+
+// mix is the share of the signs in the weights at a step.
+func (p Params) mix(step int) float64 {
+	if !p.AnnealBinarize {
+		return 1
+	}
+	return model.MixAt(step, p.Steps, p.BinarizeAnnealEndFrac)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -54,8 +55,9 @@ func newTrainer(job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset,
 	}
 	micro := max(p.MicroTokens/c.Seq, 1)
 	per := max((p.BatchTokens/c.Seq+micro-1)/micro, 1) * micro // whole micro-batches
-	mdl, err := model.New(c, cpu.New(cpu.Options{Workers: job.Host.Threads}),
-		model.Options{Batch: micro, Seq: c.Seq, GradBits: p.GradBits})
+	mdl, err := model.New(c, cpu.New(cpu.Options{Workers: job.Host.Threads}), model.Options{
+		Batch: micro, Seq: c.Seq, GradBits: p.GradBits, Bonsai: p.AnnealBinarize,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -76,8 +78,8 @@ func (t *trainer) close() {
 func (t *trainer) run(ctx context.Context) error {
 	t.started, t.startStep = time.Now(), t.step
 	for t.step < t.job.Params.Steps {
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if stop := t.stop(ctx); stop != nil {
+			return errors.Join(stop, t.pause())
 		}
 		if err := t.once(); err != nil {
 			return err
@@ -123,8 +125,22 @@ func (t *trainer) once() error {
 	return nil
 }
 
+// stop says why to stop before the next step; nil to go on.
+func (t *trainer) stop(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if at := t.job.Params.StopAt; at > 0 && t.step >= at {
+		return stage.Refusef("stopped after step %d, as stop_at asks: without stop_at, or with a later one, the same command goes on from here", t.step)
+	}
+	return nil
+}
+
+// position is how many sequences of the data order were consumed.
+func (t *trainer) position() int64 { return int64(t.step) * int64(t.batches.per) }
+
 // tokens is how many training tokens were seen.
-func (t *trainer) tokens() int64 { return int64(t.step) * int64(t.batches.per) * int64(t.batches.seq) }
+func (t *trainer) tokens() int64 { return t.position() * int64(t.batches.seq) }
 
 func (t *trainer) progress(bits, rate float64) {
 	perStep := time.Since(t.started).Seconds() / float64(t.step-t.startStep)
@@ -143,7 +159,7 @@ func (t *trainer) progress(bits, rate float64) {
 // when there is no validation split.
 func (t *trainer) validate() (float64, error) {
 	n := min(t.job.Params.ValidationSequences, t.data.Validation.Len())
-	settings := model.Settings{Gamma: t.job.Params.gamma(t.step - 1), Tau: t.job.Params.Tau, Mix: 1}
+	settings := model.Settings{Gamma: t.job.Params.gamma(t.step - 1), Tau: t.job.Params.Tau, Mix: t.job.Params.mix(t.step - 1)}
 	var sum float64
 	var count int
 	for from := 0; from < n; from += t.micro {

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"bitnet1/shared/checkpoint"
+	"bitnet1/shared/event"
+	"bitnet1/shared/model"
+	"bitnet1/shared/safetensors"
+	"bitnet1/shared/stage"
+)
+
+// A run is resumed from whichever is later: the last checkpoint that was
+// announced, or the pause file, which a run that is asked to stop leaves in its
+// scratch directory. A run that is killed has lost the steps since; it takes
+// them again, and they give the same bytes.
+const pauseName = "pause.safetensors"
+
+// What a pause file holds beyond a checkpoint and its state.
+const (
+	parameterPrefix = "parameter."
+	keyBitsSum      = "bits_sum" // training loss summed since the last checkpoint
+	keyBitsSteps    = "bits_steps"
+)
+
+// resume continues where an earlier attempt came to, or starts from the
+// beginning.
+func (t *trainer) resume() error {
+	saved, err := stage.Emitted[event.CheckpointSaved](t.job)
+	if err != nil {
+		return err
+	}
+	for _, s := range saved {
+		t.note(s)
+		t.step = s.Step
+	}
+	offset, paused, err := t.resumePause()
+	switch {
+	case err != nil:
+		return fmt.Errorf("resuming: %w", err)
+	case paused:
+	case len(saved) == 0:
+		err = t.model.Init(t.job.Params.Seed)
+	default:
+		offset, err = t.resumeCheckpoint(saved[len(saved)-1])
+	}
+	if err != nil {
+		return err
+	}
+	if t.step > 0 {
+		t.job.Log.Info("resuming", "step", t.step)
+	}
+	t.log, err = openLog(t.job, offset)
+	return err
+}
+
+// resumeCheckpoint loads the parameters and the optimizer's state of a
+// checkpoint; it returns the length that the log had then.
+func (t *trainer) resumeCheckpoint(saved event.CheckpointSaved) (logOffset int64, err error) {
+	path, err := t.job.Path(saved.Model)
+	if err != nil {
+		return 0, err
+	}
+	m, err := checkpoint.Read(path)
+	if err != nil {
+		return 0, err
+	}
+	if path, err = t.job.Path(saved.State); err != nil {
+		return 0, err
+	}
+	state, err := checkpoint.ReadState(path, saved.Model.Digest)
+	if err != nil {
+		return 0, err
+	}
+	return state.LogOffset, t.restore(m.Parameters, state)
+}
+
+func (t *trainer) restore(parameters []model.Parameter, file checkpoint.State) error {
+	state, err := file.Optimizer()
+	if err != nil {
+		return err
+	}
+	if err := t.model.Load(parameters); err != nil {
+		return err
+	}
+	return t.model.SetState(state)
+}
+
+// pause keeps what is needed to go on from the present step. It announces
+// nothing: what a run makes does not depend on where it was stopped.
+func (t *trainer) pause() error {
+	path, err := t.pausePath()
+	if err != nil {
+		return err
+	}
+	parameters, err := t.model.Parameters()
+	if err != nil {
+		return err
+	}
+	optimizer, err := t.model.State()
+	if err != nil {
+		return err
+	}
+	offset, err := t.log.sync()
+	if err != nil {
+		return err
+	}
+	state := checkpoint.State{
+		Checkpoint: t.job.Key, Step: int64(t.step), Position: t.position(), LogOffset: offset,
+		Extra: map[string]string{
+			keyBitsSum:   strconv.FormatFloat(t.bitsSum, 'x', -1, 64),
+			keyBitsSteps: strconv.Itoa(t.bitsSteps),
+		},
+		Tensors: checkpoint.OptimizerTensors(optimizer),
+	}
+	for _, p := range parameters {
+		state.Tensors = append(state.Tensors, safetensors.Tensor{Name: parameterPrefix + p.Name, Shape: p.Shape, Data: p.Data})
+	}
+	if err := writePause(path, state); err != nil {
+		return fmt.Errorf("keeping step %d to go on from: %w", t.step, err)
+	}
+	t.job.Log.Info("paused", "step", t.step)
+	return t.job.Advanced()
+}
+
+// writePause replaces the pause file, or leaves the old one as it was.
+func writePause(path string, state checkpoint.State) (err error) {
+	f, err := os.Create(path + ".new")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := checkpoint.WriteState(f, state); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// resumePause loads the pause file if there is one from after the last
+// checkpoint. A damaged one only costs the steps since that.
+func (t *trainer) resumePause() (logOffset int64, ok bool, err error) {
+	path, err := t.pausePath()
+	if err != nil {
+		return 0, false, err
+	}
+	state, err := checkpoint.ReadState(path, t.job.Key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, false, nil
+	}
+	if err != nil {
+		t.job.Log.Warn("going on from the last checkpoint instead of the last step", "error", err)
+		return 0, false, nil
+	}
+	if state.Step <= int64(t.step) {
+		return 0, false, nil
+	}
+	if t.bitsSum, err = strconv.ParseFloat(state.Extra[keyBitsSum], 64); err != nil {
+		return 0, false, fmt.Errorf("%s: %w", path, err)
+	}
+	if t.bitsSteps, err = strconv.Atoi(state.Extra[keyBitsSteps]); err != nil {
+		return 0, false, fmt.Errorf("%s: %w", path, err)
+	}
+	parameters, err := state.Parameters(parameterPrefix)
+	if err != nil {
+		return 0, false, fmt.Errorf("%s: %w", path, err)
+	}
+	t.step = int(state.Step)
+	return state.LogOffset, true, t.restore(parameters, state)
+}
+
+// dropPause removes a pause file that a checkpoint has overtaken.
+func (t *trainer) dropPause() error {
+	path, err := t.pausePath()
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (t *trainer) pausePath() (string, error) {
+	dir, err := t.job.Scratch()
+	return filepath.Join(dir, pauseName), err
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// asProgram makes the test binary be the program itself, so that tests can run and kill it.
+const asProgram = "BITNET1_TRAIN_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// program is the command `train run` with the given flags.
+func program(t *testing.T, flags ...string) (*exec.Cmd, *bytes.Buffer) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, append([]string{"run"}, flags...)...)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	return cmd, &said
+}
+
+// train runs the program to its end.
+func trainWith(t *testing.T, flags ...string) {
+	t.Helper()
+	cmd, said := program(t, flags...)
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("train %v: %v\n%s", flags, err, said)
+	}
+}
+
+// small are the flags of a model that takes milliseconds a step.
+func small(manifest, out string, more ...string) []string {
+	return append(strings.Fields("--in "+manifest+" --out "+out+
+		" --d 24 --layers 2 --heads 2 --ff 40 --batch-tokens 64 --micro-tokens 32 --steps 60 --warmup 5"+
+		" --checkpoint-every 16 --log-every 1 --validation-sequences 3"), more...)
+}
+
+// However often and however a run is stopped, it ends with the files of one that was not.
+func TestResumedRunEndsWithTheSameBytes(t *testing.T) {
+	recipes := map[string][]string{
+		"v76":    nil,
+		"v75":    {"--attention", "pointer", "--kshift-layers", "none", "--stream-bits", "4"},
+		"bonsai": {"--anneal-binarize"},
+	}
+	manifest := writeDataset(t, 16, proverbs()...)
+	for name, recipe := range recipes {
+		t.Run(name, func(t *testing.T) {
+			whole, stopped := t.TempDir(), t.TempDir()
+			trainWith(t, small(manifest, whole, recipe...)...)
+			random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+			flags := small(manifest, stopped, recipe...)
+			var how []string
+			for step := 1 + random.IntN(6); step < 60; step += 1 + random.IntN(12) {
+				how = append(how, stopAt(t, step, random.IntN(3), stopped, flags))
+			}
+			trainWith(t, flags...)
+			sameFiles(t, whole, stopped, how)
+		})
+	}
+}
+
+// stopAt runs the program and stops it when it has taken a step: by its own limit, by a request or by force.
+func stopAt(t *testing.T, step, way int, dir string, flags []string) string {
+	t.Helper()
+	if way == 0 {
+		cmd, said := program(t, append(flags, "--stop-at", fmt.Sprint(step))...)
+		if err := cmd.Run(); err == nil || !strings.Contains(said.String(), "as stop_at asks") {
+			t.Fatalf("a run that was to stop at step %d ended with %v:\n%s", step, err, said)
+		}
+		return fmt.Sprintf("stop_at %d", step)
+	}
+	signal := map[int]syscall.Signal{1: syscall.SIGTERM, 2: syscall.SIGKILL}[way]
+	cmd, said := program(t, flags...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	log, want := filepath.Join(dir, logName), []byte(fmt.Sprintf(`"step":%d,`, step))
+	for {
+		b, _ := os.ReadFile(log)
+		if bytes.Contains(b, want) {
+			break
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("the program ended before step %d: %v\n%s", step, err, said)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	_ = cmd.Process.Signal(signal)
+	<-ended
+	return fmt.Sprintf("%v after step %d", signal, step)
+}
+
+// sameFiles compares two folders, byte for byte.
+func sameFiles(t *testing.T, a, b string, how []string) {
+	t.Helper()
+	entries, err := os.ReadDir(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	others, err := os.ReadDir(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(entries) != len(others) || len(entries) < 9 {
+		t.Errorf("%d files and %d files (%v)", len(entries), len(others), how)
+	}
+	for _, e := range entries {
+		x, err := os.ReadFile(filepath.Join(a, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		y, err := os.ReadFile(filepath.Join(b, e.Name()))
+		if err != nil || !bytes.Equal(x, y) {
+			t.Errorf("%s differs (%v) after %v", e.Name(), err, how)
+		}
+	}
+}
+
+// A run that is asked to stop loses no step; a damaged pause file only costs the steps since the last checkpoint.
+func TestPauseKeepsEveryStep(t *testing.T) {
+	manifest := writeDataset(t, 16, proverbs()...)
+	whole, dir := t.TempDir(), t.TempDir()
+	trainWith(t, small(manifest, whole)...)
+	flags := small(manifest, dir)
+	stopAt(t, 25, 0, dir, flags)
+	for _, c := range []struct {
+		damage     bool
+		stop, from string
+	}{{false, "29", "step=25"}, {true, "30", "step=16"}} {
+		if c.damage {
+			pause, err := filepath.Glob(filepath.Join(dir, ".jobs", "*", "*", "scratch", pauseName))
+			if err != nil || len(pause) != 1 || os.Truncate(pause[0], 1000) != nil {
+				t.Fatalf("pause files: %v, %v", pause, err)
+			}
+		}
+		cmd, said := program(t, append(flags, "--stop-at", c.stop)...)
+		if err := cmd.Run(); err == nil || !strings.Contains(said.String(), c.from+"\n") {
+			t.Errorf("resuming was to be from %s (%v):\n%s", c.from, err, said)
+		}
+	}
+	trainWith(t, flags...)
+	sameFiles(t, whole, dir, []string{"pauses"})
+}
