@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"strings"
 	"unicode/utf8"
+
+	"bitnet1/shared/parquet"
 )
 
 // Document is one text of a source.
@@ -25,55 +27,77 @@ type Document struct {
 	Text   []byte // not always valid UTF-8; valid until the next document is read
 }
 
-// Count says what became of the rows read so far: Rows = Documents + Nulls.
+// Count says what became of the rows read so far: Rows = Documents + Nulls + Filtered.
 type Count struct {
-	Rows        int64
-	Documents   int64
-	Bytes       int64 // of the documents' text
-	Nulls       int64 // rows without a text, skipped
-	InvalidUTF8 int64 // documents whose text is not valid UTF-8, kept byte for byte
+	Rows        int64 `json:"rows"`
+	Documents   int64 `json:"documents"`
+	Bytes       int64 `json:"bytes"`        // of the documents' text
+	Nulls       int64 `json:"nulls"`        // rows without a text, left out
+	Filtered    int64 `json:"filtered"`     // rows that do not meet a filter, left out
+	InvalidUTF8 int64 `json:"invalid_utf8"` // documents whose text is not valid UTF-8, kept byte for byte
+}
+
+// Add returns the sum of two counts.
+func (c Count) Add(d Count) Count {
+	return Count{
+		Rows: c.Rows + d.Rows, Documents: c.Documents + d.Documents, Bytes: c.Bytes + d.Bytes,
+		Nulls: c.Nulls + d.Nulls, Filtered: c.Filtered + d.Filtered, InvalidUTF8: c.InvalidUTF8 + d.InvalidUTF8,
+	}
 }
 
 // DocumentOptions are the choices in reading documents. The zero value is a good default.
 type DocumentOptions struct {
 	// Source names the file in documents and manifests. Default: the base name of the path.
 	Source string
+	// Fields says which columns make a document.
+	Fields Fields
+	// Template says how conversations become text.
+	Template Template
+	// Filters are the conditions of which a row must meet all.
+	Filters []Filter
 	// MaxDocument is the longest text accepted, in bytes; for JSONL, the longest line. Default: 64 MiB.
 	MaxDocument int
+	// From is the row to begin with, as Document.Row counts; what is before it is passed over.
+	From int64
+}
+
+// Validate reports options that contradict themselves.
+func (o DocumentOptions) Validate() error {
+	return errors.Join(o.Fields.validate(), o.Template.validate())
 }
 
 // Documents reads the documents of one file.
 type Documents struct {
-	path, source string
-	rows         rowReader
-	count        Count
-	file         *os.File
+	path    string
+	options DocumentOptions
+	rows    rowReader
+	count   Count
+	next    int64
+	text    []byte
+	file    *os.File
 }
 
 // rowReader reads the rows of one format.
 type rowReader interface {
 	// next returns the next row or io.EOF. What it returns is valid until the next call.
 	next() (row, error)
+	// skip passes over rows up to number n; fewer if there are not so many.
+	skip(n int64) error
 	// total is the number of rows the file claims, or -1.
 	total() int64
 }
 
-// row is a row of any format. A nil text is a null.
+// row is a row of any format. One without a text and without turns is a null.
 type row struct {
 	number int64
 	id     []byte
 	text   []byte
+	turns  []turn
+	cells  []cell // one a filter
 }
 
 // OpenDocuments opens a file of documents. What it is shows in its first bytes: parquet, or JSON Lines, which may be
-// compressed with gzip or zstd. Columns are found by name, others are ignored:
-//
-//	text                             FineWeb-Edu and most others
-//	conversations, messages          lists of turns: {from, value} or {role, content}
-//	input and output                 a prompt and its answer
-//	id                               optional: a string or an integer
-//
-// The first of these that a file has gives the text; see turns for how a conversation becomes one.
+// compressed with gzip or zstd. See Fields for which columns are read.
 func OpenDocuments(path string, o DocumentOptions) (*Documents, error) {
 	if o.Source == "" {
 		o.Source = filepath.Base(path)
@@ -81,25 +105,30 @@ func OpenDocuments(path string, o DocumentOptions) (*Documents, error) {
 	if o.MaxDocument <= 0 {
 		o.MaxDocument = 64 << 20
 	}
+	o.Source = strings.ToValidUTF8(o.Source, "\uFFFD")
+	o.Template.ensureDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, fmt.Errorf("documents of %s: %w", path, err)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("documents: %w", err)
 	}
-	d := &Documents{path: path, source: strings.ToValidUTF8(o.Source, "\uFFFD"), file: f}
-	if d.rows, err = openRows(f, o.MaxDocument); err != nil {
+	d := &Documents{path: path, options: o, file: f}
+	if d.rows, err = openRows(f, o); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("documents of %s: %w", path, err)
 	}
 	return d, nil
 }
 
-func openRows(f *os.File, limit int) (rowReader, error) {
+func openRows(f *os.File, o DocumentOptions) (rowReader, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("it is not a regular file")
+		return nil, errors.New("it is not a regular file")
 	}
 	if info.Size() == 0 {
 		return nil, errors.New("the file is empty: fetch it again")
@@ -109,17 +138,20 @@ func openRows(f *os.File, limit int) (rowReader, error) {
 	if err != nil && err != io.EOF {
 		return nil, err
 	}
-	if bytes.Equal(start[:n], []byte("PAR1")) {
-		return openParquet(f, info.Size(), limit)
+	if bytes.Equal(start[:n], []byte(parquet.Magic)) {
+		return openParquet(f, info.Size(), o)
 	}
-	return openJSONL(f, start[:n], limit)
+	return openJSONL(f, start[:n], o)
 }
 
 // Rows is the number of rows the file claims to have, or -1 where that is not known in advance.
 func (d *Documents) Rows() int64 { return d.rows.total() }
 
-// Count is what was read so far.
+// Count is what was read so far, from DocumentOptions.From on.
 func (d *Documents) Count() Count { return d.count }
+
+// Next is the number of the row after the last one read: where to go on with another reader.
+func (d *Documents) Next() int64 { return d.next }
 
 // Close closes the file.
 func (d *Documents) Close() error { return d.file.Close() }
@@ -127,8 +159,14 @@ func (d *Documents) Close() error { return d.file.Close() }
 // All reads the file's documents in order. An error ends the sequence. It can be walked once.
 func (d *Documents) All() iter.Seq2[Document, error] {
 	return func(yield func(Document, error) bool) {
+		if d.options.From > 0 {
+			if err := guard(func() error { return d.rows.skip(d.options.From) }); err != nil {
+				yield(Document{}, fmt.Errorf("documents of %s: %w", d.path, err))
+				return
+			}
+		}
 		for {
-			r, err := d.rows.next()
+			document, ok, err := d.read()
 			if err == io.EOF {
 				return
 			}
@@ -136,56 +174,69 @@ func (d *Documents) All() iter.Seq2[Document, error] {
 				yield(Document{}, fmt.Errorf("documents of %s: %w", d.path, err))
 				return
 			}
-			d.count.Rows++
-			if r.text == nil {
-				d.count.Nulls++
-				continue
-			}
-			d.count.Documents++
-			d.count.Bytes += int64(len(r.text))
-			if !utf8.Valid(r.text) {
-				d.count.InvalidUTF8++
-			}
-			if !yield(Document{ID: d.id(r), Source: d.source, Row: r.number, Text: r.text}, nil) {
+			if ok && !yield(document, nil) {
 				return
 			}
 		}
 	}
 }
 
+// read reads the next row. It reports false for one that makes no document.
+func (d *Documents) read() (document Document, ok bool, err error) {
+	var r row
+	err = guard(func() error {
+		r, err = d.rows.next()
+		return err
+	})
+	if err != nil {
+		return document, false, err
+	}
+	d.count.Rows++
+	d.next = r.number + 1
+	if r.text == nil && len(r.turns) == 0 {
+		d.count.Nulls++
+		return document, false, nil
+	}
+	for i, f := range d.options.Filters {
+		meets, err := f.meets(r.cells[i])
+		if err != nil {
+			return document, false, fmt.Errorf("row %d: %w", r.number, err)
+		}
+		if !meets {
+			d.count.Filtered++
+			return document, false, nil
+		}
+	}
+	text := r.text
+	if text == nil {
+		d.text = d.options.Template.write(d.text[:0], r.turns)
+		text = d.text
+	}
+	if len(text) > d.options.MaxDocument {
+		return document, false, fmt.Errorf("row %d: a text of %d bytes, more than the limit of %d", r.number, len(text), d.options.MaxDocument)
+	}
+	d.count.Documents++
+	d.count.Bytes += int64(len(text))
+	if !utf8.Valid(text) {
+		d.count.InvalidUTF8++
+	}
+	return Document{ID: d.id(r), Source: d.options.Source, Row: r.number, Text: text}, true, nil
+}
+
 func (d *Documents) id(r row) string {
 	if len(r.id) == 0 {
-		return fmt.Sprintf("%s#%d", d.source, r.number)
+		return fmt.Sprintf("%s#%d", d.options.Source, r.number)
 	}
 	return strings.ToValidUTF8(string(r.id), "\uFFFD")
 }
 
-// turn is one turn of a conversation.
-type turn struct{ role, text []byte }
-
-// roles maps the names of one convention to those of the other.
-var roles = map[string]string{"human": "user", "gpt": "assistant"}
-
-// turns writes a conversation as plain text: "role: text" for every turn, with an empty line between two. A prompt with
-// its answer is a conversation of user and assistant.
-func turns(dst []byte, list []turn) []byte {
-	for i, t := range list {
-		if i > 0 {
-			dst = append(dst, "\n\n"...)
+// guard turns a panic of a decoder into an error: what files hold is nobody's promise, and a decoder's defect must not
+// end the process that met it.
+func guard(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("a defect of the reader, or a corrupt file: %v", r)
 		}
-		if name, ok := roles[string(t.role)]; ok {
-			dst = append(dst, name...)
-		} else {
-			dst = append(dst, t.role...)
-		}
-		dst = append(dst, ": "...)
-		dst = append(dst, t.text...)
-	}
-	return dst
-}
-
-// missingText is the error for a file none of whose columns holds text.
-func missingText(found []string) error {
-	return fmt.Errorf("no column of text among %s: rename the one that holds the text to \"text\" (also understood: conversations, messages, input with output)",
-		strings.Join(found, ", "))
+	}()
+	return f()
 }

@@ -3,32 +3,34 @@ package dataset
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
-	"slices"
 	"strconv"
-	"unicode/utf16"
-	"unicode/utf8"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 )
 
+// maxTurns is how many turns a conversation may have: each takes memory beside its text.
+const maxTurns = 1 << 18
+
 // jsonlReader reads one JSON object a line. Empty lines are passed over.
 type jsonlReader struct {
-	in     *bufio.Reader
-	limit  int
-	line   []byte
-	number int64 // of the next line
-	found  bool  // any object yet
-	text   []byte
+	in      *bufio.Reader
+	limit   int
+	fields  Fields
+	filters []Filter
+	line    []byte
+	number  int64 // of the next line
+	found   bool  // any object yet
+	row     row
+	text    []byte // of row
 }
 
-func openJSONL(f *os.File, start []byte, limit int) (*jsonlReader, error) {
+func openJSONL(f *os.File, start []byte, o DocumentOptions) (*jsonlReader, error) {
 	var in io.Reader = f
 	switch {
 	case bytes.HasPrefix(start, []byte{0x1f, 0x8b}):
@@ -44,10 +46,27 @@ func openJSONL(f *os.File, start []byte, limit int) (*jsonlReader, error) {
 		}
 		in = z
 	}
-	return &jsonlReader{in: bufio.NewReaderSize(in, 1<<16), limit: limit}, nil
+	return &jsonlReader{
+		in: bufio.NewReaderSize(in, 1<<16), limit: o.MaxDocument, fields: o.Fields, filters: o.Filters,
+		row: row{cells: make([]cell, len(o.Filters))},
+	}, nil
 }
 
 func (j *jsonlReader) total() int64 { return -1 }
+
+// skip passes over lines without looking into them.
+func (j *jsonlReader) skip(n int64) error {
+	for j.number < n {
+		if _, err := j.readLine(); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("line %d: %w", j.number+1, err)
+		}
+		j.number++
+		j.found = true
+	}
+	return nil
+}
 
 func (j *jsonlReader) next() (row, error) {
 	for {
@@ -69,12 +88,10 @@ func (j *jsonlReader) next() (row, error) {
 			continue
 		}
 		j.found = true
-		r, err := j.parse(line)
-		if err != nil {
+		if err := j.parse(line); err != nil {
 			return row{}, fmt.Errorf("line %d: %w", j.number, err)
 		}
-		r.number = j.number - 1
-		return r, nil
+		return j.row, nil
 	}
 }
 
@@ -99,133 +116,138 @@ func (j *jsonlReader) readLine() ([]byte, error) {
 	}
 }
 
-func (j *jsonlReader) parse(line []byte) (row, error) {
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(line, &fields); err != nil {
-		return row{}, fmt.Errorf("not a JSON object: %w (documents are read from parquet and JSON Lines, plain, gzip or zstd)", err)
+// parse makes the row of a line.
+func (j *jsonlReader) parse(line []byte) error {
+	object, err := parseObject(line)
+	if err != nil {
+		return fmt.Errorf("not a JSON object: %w (documents are read from parquet and JSON Lines, plain, gzip or zstd)", err)
 	}
-	if fields == nil {
-		return row{}, errors.New("null instead of a JSON object")
+	var names []string
+	for m := range members(object) {
+		if names = append(names, string(m.key)); len(names) == 100 {
+			break // they are for an error message
+		}
 	}
-	var r row
-	var err error
-	if id := fields["id"]; len(id) > 0 && id[0] == '"' {
-		r.id = unquote(nil, id)
-	} else if _, err := strconv.ParseInt(string(id), 10, 64); err == nil {
-		r.id = id
+	has := func(name string) bool { return member(object, name) != nil }
+	lists := func(name, role, says string) bool { return isTurns(member(object, name), role, says) }
+	s, err := j.fields.choose(names, has, lists)
+	if err != nil {
+		return err
 	}
-	if text, ok := fields["text"]; ok {
-		r.text, err = j.plain("text", text)
-	} else if list, ok := fields["conversations"]; ok {
-		r.text, err = j.conversation("conversations", list, "from", "value")
-	} else if list, ok := fields["messages"]; ok {
-		r.text, err = j.conversation("messages", list, "role", "content")
-	} else if fields["input"] != nil && fields["output"] != nil {
-		r.text, err = j.answer(fields["input"], fields["output"])
-	} else {
-		err = missingText(slices.Sorted(maps.Keys(fields)))
+	j.row.number, j.row.id, j.row.text, j.row.turns = j.number-1, jsonID(member(object, cmp.Or(j.fields.ID, "id"))), nil, j.row.turns[:0]
+	for i, f := range j.filters {
+		if j.row.cells[i], err = jsonCell(member(object, f.Column)); err != nil {
+			return fmt.Errorf("filter %v: %w", f, err)
+		}
 	}
-	return r, err
+	j.text = j.text[:0]
+	switch {
+	case s.text != "":
+		j.row.text, err = j.string(s.text, member(object, s.text))
+	case s.turns != "":
+		err = j.readTurns(s, member(object, s.turns))
+	default:
+		err = j.readAnswer(s, object)
+	}
+	return err
 }
 
-func isNull(v json.RawMessage) bool { return string(v) == "null" }
+// isTurns tells whether v may be a list of structures with two keys: it looks at the first alone, since those that follow
+// must be like it. Null and an empty list are lists as well; an absent one is not.
+func isTurns(v []byte, role, says string) bool {
+	if v == nil || v[0] != '[' && !isNull(v) {
+		return false
+	}
+	if isNull(v) {
+		return true
+	}
+	for first := range elements(v) {
+		return first[0] == '{' && member(first, role) != nil && member(first, says) != nil
+	}
+	return true
+}
 
-// plain returns the text of a string, nil for null.
-func (j *jsonlReader) plain(name string, v json.RawMessage) ([]byte, error) {
+// jsonID is an id: a string or an integer; nil for anything else.
+func jsonID(v []byte) []byte {
+	if len(v) > 0 && v[0] == '"' {
+		return unquote(nil, v)
+	}
+	if _, err := strconv.ParseInt(string(v), 10, 64); err == nil {
+		return v
+	}
+	return nil
+}
+
+// jsonCell is a value to filter by; a missing one is null, true and false are 1 and 0.
+func jsonCell(v []byte) (cell, error) {
+	switch {
+	case isNull(v):
+		return cell{}, nil
+	case v[0] == '"':
+		return cell{text: unquote(nil, v)}, nil
+	case v[0] == 't':
+		return cell{number: 1, isNumber: true}, nil
+	case v[0] == 'f':
+		return cell{isNumber: true}, nil
+	}
+	n, err := strconv.ParseFloat(string(v), 64)
+	if err != nil {
+		return cell{}, fmt.Errorf("%.20s is neither a number nor a text", v)
+	}
+	return cell{number: n, isNumber: true}, nil
+}
+
+// string returns the text of a string, nil for null. It lies in j.text, after those taken before from the same line.
+func (j *jsonlReader) string(name string, v []byte) ([]byte, error) {
 	if isNull(v) {
 		return nil, nil
 	}
 	if v[0] != '"' {
 		return nil, fmt.Errorf("field %s is %.20s and not a string", name, v)
 	}
-	if j.text == nil {
-		j.text = []byte{}
+	if cap(j.text)-len(j.text) < len(v) {
+		j.text = make([]byte, 0, max(len(v), 2*cap(j.text), 4096)) // texts taken before keep the old array
 	}
-	j.text = unquote(j.text[:0], v)
-	return j.text, nil
+	start := len(j.text)
+	j.text = unquote(j.text, v)
+	return j.text[start:len(j.text):len(j.text)], nil
 }
 
-func (j *jsonlReader) answer(input, output json.RawMessage) ([]byte, error) {
-	if isNull(input) || isNull(output) {
-		return nil, nil
+// readAnswer takes a prompt and its response; either may be null.
+func (j *jsonlReader) readAnswer(s shape, object []byte) error {
+	prompt, err := j.string(s.prompt, member(object, s.prompt))
+	if err != nil {
+		return err
 	}
-	if input[0] != '"' || output[0] != '"' {
-		return nil, fmt.Errorf("fields input and output are %.20s and %.20s and not strings", input, output)
+	response, err := j.string(s.response, member(object, s.response))
+	if err != nil || prompt == nil || response == nil {
+		return err
 	}
-	j.text = turns(j.text[:0], []turn{{[]byte("user"), unquote(nil, input)}, {[]byte("assistant"), unquote(nil, output)}})
-	return j.text, nil
+	j.row.turns = append(j.row.turns, turn{[]byte("user"), prompt}, turn{[]byte("assistant"), response})
+	return nil
 }
 
-// conversation returns the text of a list of turns; nil for null and for a list without any text.
-func (j *jsonlReader) conversation(name string, v json.RawMessage, role, text string) ([]byte, error) {
-	var items []map[string]json.RawMessage
-	if err := json.Unmarshal(v, &items); err != nil {
-		return nil, fmt.Errorf("field %s is not a list of {%s, %s}: %w", name, role, text, err)
+// readTurns takes a list of turns; those without a text are passed over.
+func (j *jsonlReader) readTurns(s shape, list []byte) error {
+	if isNull(list) {
+		return nil
 	}
-	var list []turn
-	for i, item := range items {
-		r, t := item[role], item[text]
-		if t == nil || r == nil {
-			return nil, fmt.Errorf("field %s: turn %d has %v instead of %s and %s", name, i, slices.Sorted(maps.Keys(item)), role, text)
+	i := 0
+	for item := range elements(list) {
+		if item[0] != '{' || member(item, s.role) == nil || member(item, s.says) == nil {
+			return fmt.Errorf("field %s: turn %d is %.40s and has not %s and %s", s.turns, i, item, s.role, s.says)
 		}
-		if isNull(t) {
-			continue
+		role, err1 := j.string(s.role, member(item, s.role))
+		says, err2 := j.string(s.says, member(item, s.says))
+		if err := cmp.Or(err1, err2); err != nil {
+			return fmt.Errorf("field %s: turn %d: %w", s.turns, i, err)
 		}
-		if r[0] != '"' || t[0] != '"' {
-			return nil, fmt.Errorf("field %s: %s and %s of turn %d are not strings", name, role, text, i)
+		if says != nil {
+			j.row.turns = append(j.row.turns, turn{role, says})
 		}
-		list = append(list, turn{unquote(nil, r), unquote(nil, t)})
-	}
-	if len(list) == 0 {
-		return nil, nil
-	}
-	j.text = turns(j.text[:0], list)
-	return j.text, nil
-}
-
-// unquote appends the value of a JSON string that encoding/json found well formed. Unlike encoding/json it keeps bytes
-// that are not valid UTF-8 as they are.
-func unquote(dst []byte, s json.RawMessage) []byte {
-	if dst == nil {
-		dst = []byte{}
-	}
-	s = s[1 : len(s)-1]
-	for {
-		i := bytes.IndexByte(s, '\\')
-		if i < 0 {
-			return append(dst, s...)
-		}
-		dst = append(dst, s[:i]...)
-		c := s[i+1]
-		s = s[i+2:]
-		switch c {
-		case 'b':
-			dst = append(dst, '\b')
-		case 'f':
-			dst = append(dst, '\f')
-		case 'n':
-			dst = append(dst, '\n')
-		case 'r':
-			dst = append(dst, '\r')
-		case 't':
-			dst = append(dst, '\t')
-		case 'u':
-			r := hex4(s)
-			s = s[4:]
-			if utf16.IsSurrogate(r) && len(s) >= 6 && s[0] == '\\' && s[1] == 'u' {
-				if pair := utf16.DecodeRune(r, hex4(s[2:])); pair != utf8.RuneError {
-					r, s = pair, s[6:]
-				}
-			}
-			dst = utf8.AppendRune(dst, r) // a lone surrogate becomes U+FFFD
-		default:
-			dst = append(dst, c)
+		if i++; i > maxTurns {
+			return fmt.Errorf("field %s has more than %d turns, the limit", s.turns, maxTurns)
 		}
 	}
-}
-
-// hex4 is the number that four hexadecimal digits spell.
-func hex4(s []byte) rune {
-	n, _ := strconv.ParseUint(string(s[:4]), 16, 32)
-	return rune(n)
+	return nil
 }

@@ -1,346 +1,335 @@
 package dataset
 
 import (
+	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/apache/arrow/go/v15/arrow/memory"
-	"github.com/apache/arrow/go/v15/parquet"
-	"github.com/apache/arrow/go/v15/parquet/file"
-	"github.com/apache/arrow/go/v15/parquet/schema"
+	"bitnet1/shared/parquet"
 )
 
-// levelsPerRead is how many values are decoded at once.
-const levelsPerRead = 128
-
-// parquetReader reads rows with the low-level parquet reader, whose panics on damaged files can be recovered, and
-// compares what it got with the file's metadata: damaged data may otherwise look like an early end.
+// parquetReader reads rows of a parquet file: the columns of a shape, of the id and of the filters, side by side.
 type parquetReader struct {
-	file    *file.Reader
-	size    int64 // of the file
-	limit   int   // longest text
-	id      *leaf // nil: none
-	text    []*leaf
-	compose func(p *parquetReader, columns [][][]byte) []byte // makes a row's text of the values in p.text
+	file   *parquet.File
+	limit  int // longest text
+	shape  shape
+	leaves []*leaf // all that are read, each once
+	id     *leaf   // nil: none
+	text   [2]*leaf
+	cells  []*leaf // one a filter
 
-	group, groups int
-	groupRows     int64 // rows left in the current group
-	number        int64
-	columns       [][][]byte
-	buffer        []byte
+	group  int   // the next one
+	left   int64 // rows left in the current one
+	number int64
+	row    row
 }
 
-func openParquet(f *os.File, size int64, limit int) (*parquetReader, error) {
-	p := &parquetReader{size: size, limit: limit}
-	err := guard(func() error {
-		properties := parquet.NewReaderProperties(memory.NewGoAllocator())
-		properties.BufferedStreamEnabled = true
-		reader, err := file.NewParquetReader(readerAt{f}, file.WithReadProps(properties))
-		if err != nil {
-			return fmt.Errorf("%w: the file may be truncated: fetch it again", err)
+func openParquet(in io.ReaderAt, size int64, o DocumentOptions) (*parquetReader, error) {
+	p := &parquetReader{limit: o.MaxDocument}
+	err := guard(func() (err error) {
+		if p.file, err = parquet.Open(in, size, parquet.Options{MaxValue: o.MaxDocument}); err != nil {
+			return fmt.Errorf("%w: fetch it again", err)
 		}
-		p.file, p.groups = reader, reader.NumRowGroups()
-		var rows int64
-		for i := range p.groups {
-			n := reader.RowGroup(i).NumRows()
-			if n < 0 {
-				return fmt.Errorf("row group %d claims %d rows: the file is corrupt", i, n)
-			}
-			rows += n
-		}
-		if rows != reader.NumRows() {
-			return fmt.Errorf("%d rows in row groups but %d in the footer: the file is corrupt", rows, reader.NumRows())
-		}
-		return p.chooseColumns(reader.MetaData().Schema)
+		return p.chooseColumns(o)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
+	return p, err
 }
 
-// readerAt hides the file's Close from the parquet reader.
-type readerAt struct{ f *os.File }
-
-func (r readerAt) ReadAt(p []byte, off int64) (int, error)      { return r.f.ReadAt(p, off) }
-func (r readerAt) Seek(offset int64, whence int) (int64, error) { return r.f.Seek(offset, whence) }
-
-// guard turns a panic of the parquet reader into an error.
-func guard(f func() error) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("the file is corrupt or of an unsupported kind: %v", r)
-		}
-	}()
-	return f()
-}
-
-func (p *parquetReader) chooseColumns(s *schema.Schema) error {
+func (p *parquetReader) chooseColumns(o DocumentOptions) error {
 	var names []string
-	byPath := map[string]*leaf{}
-	for i := range s.NumColumns() {
-		c := s.Column(i)
-		names = append(names, c.Path())
-		byPath[c.Path()] = &leaf{index: i, path: c.Path(), column: c}
+	for _, c := range p.file.Columns() {
+		names = append(names, c.Path)
 	}
-	p.id = byPath["id"]
-	if p.id != nil && (p.id.column.MaxRepetitionLevel() > 0 || !p.id.isKey()) {
-		p.id = nil
+	plain := func(name string) bool { return slices.Contains(names, name) }
+	lists := func(name, role, says string) bool { return p.find(name, role) >= 0 && p.find(name, says) >= 0 }
+	s, err := o.Fields.choose(names, plain, lists)
+	if err != nil {
+		return err
 	}
-	turnLists := func(list, role, text string) []*leaf {
-		var found []*leaf
-		for _, field := range []string{role, text} {
-			for _, name := range names {
-				if strings.HasPrefix(name, list+".") && strings.HasSuffix(name, "."+field) && byPath[name].column.MaxRepetitionLevel() == 1 {
-					found = append(found, byPath[name])
-					break
-				}
-			}
-		}
-		return found
-	}
-	conversations, messages := turnLists("conversations", "from", "value"), turnLists("messages", "role", "content")
+	p.shape = s
 	switch {
-	case byPath["text"] != nil:
-		p.text, p.compose = []*leaf{byPath["text"]}, (*parquetReader).plain
-	case len(conversations) == 2:
-		p.text, p.compose = conversations, (*parquetReader).conversation
-	case len(messages) == 2:
-		p.text, p.compose = messages, (*parquetReader).conversation
-	case byPath["input"] != nil && byPath["output"] != nil:
-		p.text, p.compose = []*leaf{byPath["input"], byPath["output"]}, (*parquetReader).answer
+	case s.text != "":
+		p.text[0] = p.leaf(slices.Index(names, s.text))
+	case s.turns != "":
+		p.text = [2]*leaf{p.leaf(p.find(s.turns, s.role)), p.leaf(p.find(s.turns, s.says))}
 	default:
-		return missingText(names)
+		p.text = [2]*leaf{p.leaf(slices.Index(names, s.prompt)), p.leaf(slices.Index(names, s.response))}
 	}
 	for _, l := range p.text {
-		if l.column.PhysicalType() != parquet.Types.ByteArray {
-			return fmt.Errorf("column %s is %v and not a string: the columns are %s", l.path, l.column.PhysicalType(), strings.Join(names, ", "))
+		if l != nil && l.column.Type != parquet.ByteArray {
+			return fmt.Errorf("column %s is %v and not a string: the columns are %s", l.column.Path, l.column.Type, strings.Join(names, ", "))
 		}
-		if l.column.MaxRepetitionLevel() > 1 || strings.IndexByte(l.path, '.') < 0 && l.column.MaxRepetitionLevel() > 0 {
-			return fmt.Errorf("column %s is a list where a plain string is expected: the columns are %s", l.path, strings.Join(names, ", "))
+		if l != nil && s.turns == "" && l.column.MaxRep > 0 {
+			return fmt.Errorf("column %s is a list where a plain string is expected: the columns are %s", l.column.Path, strings.Join(names, ", "))
 		}
 	}
-	p.columns = make([][][]byte, len(p.text))
+	if err := p.chooseID(o.Fields.ID, names); err != nil {
+		return err
+	}
+	for _, f := range o.Filters {
+		i := slices.Index(names, f.Column)
+		if i < 0 {
+			return fmt.Errorf("filter %v: %w", f, missing(f.Column, names))
+		}
+		l := p.leaf(i)
+		if l.column.MaxRep > 0 {
+			return fmt.Errorf("filter %v: column %s is a list", f, f.Column)
+		}
+		p.cells = append(p.cells, l)
+	}
+	p.row.cells = make([]cell, len(p.cells))
 	return nil
 }
 
-// The compose functions make a row's text of its columns' values. A list has one value an element.
-
-func (p *parquetReader) plain(columns [][][]byte) []byte { return columns[0][0] }
-
-func (p *parquetReader) answer(columns [][][]byte) []byte {
-	input, output := columns[0][0], columns[1][0]
-	if input == nil || output == nil {
+func (p *parquetReader) chooseID(name string, names []string) error {
+	i := slices.Index(names, name)
+	if name == "" {
+		i = slices.Index(names, "id")
+	} else if i < 0 {
+		return fmt.Errorf("id: %w", missing(name, names))
+	}
+	if i < 0 {
 		return nil
 	}
-	p.buffer = turns(p.buffer[:0], []turn{{[]byte("user"), input}, {[]byte("assistant"), output}})
-	return p.buffer
+	c := p.file.Columns()[i]
+	if c.MaxRep == 0 && (c.Type == parquet.ByteArray || c.Type == parquet.Int32 || c.Type == parquet.Int64) {
+		p.id = p.leaf(i)
+	} else if name != "" {
+		return fmt.Errorf("id: column %s is %v: a plain string or integer is needed", name, c.Type)
+	}
+	return nil
 }
 
-func (p *parquetReader) conversation(columns [][][]byte) []byte {
-	list := make([]turn, 0, len(columns[0]))
-	for i := range columns[0] {
-		if columns[1][i] != nil {
-			list = append(list, turn{columns[0][i], columns[1][i]})
+// find is the index of a field of the structures in a list, or -1.
+func (p *parquetReader) find(list, field string) int {
+	return slices.IndexFunc(p.file.Columns(), func(c parquet.Column) bool {
+		return c.MaxRep == 1 && strings.HasPrefix(c.Path, list+".") && strings.HasSuffix(c.Path, "."+field)
+	})
+}
+
+// leaf returns the reader of a column.
+func (p *parquetReader) leaf(index int) *leaf {
+	for _, l := range p.leaves {
+		if l.index == index {
+			return l
 		}
 	}
-	if len(list) == 0 {
-		return nil
-	}
-	p.buffer = turns(p.buffer[:0], list)
-	return p.buffer
+	l := &leaf{index: index, column: p.file.Columns()[index], limit: p.limit}
+	p.leaves = append(p.leaves, l)
+	return l
 }
 
-func (p *parquetReader) total() int64 { return p.file.NumRows() }
+func (p *parquetReader) total() int64 { return p.file.Rows() }
+
+// skip passes over whole row groups without touching their pages, then row by row.
+func (p *parquetReader) skip(n int64) error {
+	for p.left == 0 && p.group < p.file.Groups() && p.number+p.file.GroupRows(p.group) <= n {
+		p.number += p.file.GroupRows(p.group)
+		p.group++
+	}
+	for p.number < n {
+		if _, err := p.next(); err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
+}
 
 func (p *parquetReader) next() (row, error) {
-	r := row{number: p.number}
-	err := guard(func() error {
-		for p.groupRows == 0 {
-			if err := p.openGroup(); err != nil {
-				return err
-			}
+	for p.left == 0 {
+		if err := p.openGroup(); err != nil {
+			return row{}, err
 		}
-		for i, l := range p.text {
-			var err error
-			if p.columns[i], err = l.row(p.columns[i][:0]); err != nil {
-				return p.lost(l, err)
-			}
-			if len(p.columns[i]) != len(p.columns[0]) {
-				return fmt.Errorf("row %d: %s has %d elements but %s %d: the file is corrupt", p.number, p.text[0].path, len(p.columns[0]), l.path, len(p.columns[i]))
-			}
-		}
-		if p.id != nil {
-			var one [1][]byte
-			id, err := p.id.row(one[:0])
-			if err != nil {
-				return p.lost(p.id, err)
-			}
-			r.id = id[0]
-		}
-		r.text = p.compose(p, p.columns)
-		if len(r.text) > p.limit {
-			return fmt.Errorf("row %d: a text of %d bytes, more than the limit of %d", p.number, len(r.text), p.limit)
-		}
-		return nil
-	})
-	if err == nil {
-		p.groupRows--
-		p.number++
 	}
-	return r, err
+	for _, l := range p.leaves {
+		if err := l.next(); err != nil {
+			if err == io.EOF {
+				err = fmt.Errorf("row group %d: column %s ends %d rows early: the file is corrupt: fetch it again", p.group-1, l.column.Path, p.left)
+			}
+			return row{}, err
+		}
+	}
+	p.row.number, p.row.id, p.row.text, p.row.turns = p.number, nil, nil, p.row.turns[:0]
+	if p.id != nil {
+		p.row.id = p.id.name()
+	}
+	for i, l := range p.cells {
+		p.row.cells[i] = l.cell()
+	}
+	if err := p.compose(); err != nil {
+		return row{}, fmt.Errorf("row group %d: row %d: %w", p.group-1, p.number, err)
+	}
+	p.left--
+	p.number++
+	return p.row, nil
 }
 
-// lost explains a column that ends too early.
-func (p *parquetReader) lost(l *leaf, err error) error {
-	if err == io.EOF {
-		return fmt.Errorf("row group %d: column %s ends %d rows early: the file is corrupt: fetch it again", p.group-1, l.path, p.groupRows)
+// compose makes the row's text or turns.
+func (p *parquetReader) compose() error {
+	first := p.text[0].values
+	switch s := p.shape; {
+	case s.text != "":
+		p.row.text = first[0]
+	case s.turns != "":
+		second := p.text[1].values
+		if len(first) != len(second) {
+			return fmt.Errorf("%d roles for %d texts: the file is corrupt", len(first), len(second))
+		}
+		for i := range first {
+			if second[i] != nil {
+				p.row.turns = append(p.row.turns, turn{first[i], second[i]})
+			}
+		}
+	default:
+		prompt, response := first[0], p.text[1].values[0]
+		if prompt != nil && response != nil {
+			p.row.turns = append(p.row.turns, turn{[]byte("user"), prompt}, turn{[]byte("assistant"), response})
+		}
 	}
-	return fmt.Errorf("row group %d, column %s: %w: the file is corrupt: fetch it again", p.group-1, l.path, err)
+	return nil
 }
 
 // openGroup goes on to the next row group, or returns io.EOF.
 func (p *parquetReader) openGroup() error {
-	leaves := p.text
-	if p.id != nil {
-		leaves = append(slices.Clone(leaves), p.id)
-	}
-	if p.group > 0 {
-		for _, l := range leaves {
-			if !l.done() {
-				return fmt.Errorf("row group %d: column %s has more values than rows: the file is corrupt", p.group-1, l.path)
+	for _, l := range p.leaves {
+		if l.chunk != nil {
+			if err := l.done(); err != nil {
+				return fmt.Errorf("row group %d: column %s: %w", p.group-1, l.column.Path, err)
 			}
 		}
 	}
-	if p.group == p.groups {
+	if p.group == p.file.Groups() {
 		return io.EOF
 	}
-	group := p.file.RowGroup(p.group)
-	for _, l := range leaves {
-		chunk, err := group.MetaData().ColumnChunk(l.index)
+	for _, l := range p.leaves {
+		chunk, err := p.file.Read(p.group, l.index)
 		if err != nil {
-			return fmt.Errorf("row group %d, column %s: %w", p.group, l.path, err)
+			return err
 		}
-		start, size := chunk.DataPageOffset(), chunk.TotalCompressedSize()
-		if chunk.HasDictionaryPage() && chunk.DictionaryPageOffset() > 0 {
-			start = min(start, chunk.DictionaryPageOffset())
-		}
-		if start < 4 || size < 0 || start > p.size-8 || size > p.size-8-start {
-			return fmt.Errorf("row group %d: column %s lies at %d+%d, outside a file of %d bytes: the file is corrupt", p.group, l.path, start, size, p.size)
-		}
-		if l.column.MaxRepetitionLevel() == 0 && chunk.NumValues() != group.NumRows() {
-			return fmt.Errorf("row group %d: column %s has %d values for %d rows: the file is corrupt", p.group, l.path, chunk.NumValues(), group.NumRows())
-		}
-		reader, err := group.Column(l.index)
-		if err != nil {
-			return fmt.Errorf("row group %d, column %s: %w", p.group, l.path, err)
-		}
-		l.open(reader)
+		l.open(chunk)
 	}
-	p.groupRows = group.NumRows()
+	p.left = p.file.GroupRows(p.group)
 	p.group++
 	return nil
 }
 
-// leaf is a column of values, read row by row.
+// leaf reads a column row by row.
 type leaf struct {
 	index  int
-	path   string
-	column *schema.Column
-	reader file.ColumnChunkReader
+	column parquet.Column
+	limit  int // bytes of a row
+	chunk  *parquet.Chunk
+	batch  parquet.Batch
+	level  int // levels of the batch that are used
+	value  int // and values
 
-	values     [levelsPerRead]parquet.ByteArray
-	def, rep   [levelsPerRead]int16
-	levels     int // decoded, of which
-	level      int // are used
-	value      int // values used
-	valuesRead int
+	// The current row. A plain column has one value, a list one an element; an absent or empty list is one null.
+	values [][]byte // of byte arrays; nil for a null
+	number cell     // of other types
 }
 
-// isKey tells whether the column can serve as a document's id.
-func (l *leaf) isKey() bool {
-	switch l.column.PhysicalType() {
-	case parquet.Types.ByteArray, parquet.Types.Int32, parquet.Types.Int64:
-		return true
+func (l *leaf) open(c *parquet.Chunk) {
+	l.close()
+	l.chunk, l.level, l.value = c, 0, 0
+	l.batch.Levels = 0
+}
+
+func (l *leaf) close() {
+	if l.chunk != nil {
+		l.chunk.Close()
+		l.chunk = nil
 	}
-	return false
 }
 
-func (l *leaf) open(r file.ColumnChunkReader) {
-	l.reader, l.levels, l.level, l.value, l.valuesRead = r, 0, 0, 0, 0
-}
-
-// row appends the values of the next row to dst, nil for a null: one value, or those of a list, where an absent or
-// empty list is one null. It returns io.EOF at the end of the row group.
-func (l *leaf) row(dst [][]byte) ([][]byte, error) {
+// next reads the next row. It returns io.EOF at the end of the row group.
+func (l *leaf) next() error {
+	l.values = l.values[:0]
+	size := 0
 	for first := true; ; first = false {
-		if l.level == l.levels {
-			if err := l.fill(); err != nil {
+		if l.level == l.batch.Levels {
+			l.level, l.value = 0, 0
+			if err := l.chunk.Read(&l.batch); err != nil {
 				if err == io.EOF && !first {
-					return dst, nil
+					return nil
 				}
-				return dst, err
+				return err
 			}
 		}
-		if !first && (l.column.MaxRepetitionLevel() == 0 || l.rep[l.level] == 0) {
-			return dst, nil
+		starts := l.batch.Rep == nil || l.batch.Rep[l.level] == 0
+		if first && !starts {
+			return errors.New("a row begins in the middle of a list: the file is corrupt")
 		}
-		var value []byte
-		if l.column.MaxDefinitionLevel() == 0 || l.def[l.level] == l.column.MaxDefinitionLevel() {
-			if l.value == l.valuesRead {
-				return dst, fmt.Errorf("fewer values than levels")
-			}
-			value = l.values[l.value]
-			if value == nil {
-				value = []byte{}
-			}
-			l.value++
+		if !first && starts {
+			return nil
 		}
-		dst = append(dst, value)
-		l.level++
-		if l.column.MaxRepetitionLevel() == 0 {
-			return dst, nil
+		l.take()
+		if l.column.MaxRep == 0 {
+			return nil
+		}
+		if size += len(l.values[len(l.values)-1]) + 24; size > 2*l.limit {
+			return fmt.Errorf("a list of more than %d bytes, the limit", 2*l.limit)
 		}
 	}
 }
 
-// done tells whether the row group holds no further value.
-func (l *leaf) done() bool { return l.level == l.levels && l.fill() == io.EOF }
+// take uses a level, and the value that belongs to it if there is one.
+func (l *leaf) take() {
+	there := l.batch.Def == nil || int(l.batch.Def[l.level]) == l.column.MaxDef
+	l.level++
+	l.number = cell{}
+	if !there {
+		l.values = append(l.values, nil)
+		return
+	}
+	i, v := l.value, &l.batch.Values
+	l.value++
+	switch {
+	case l.column.Type == parquet.ByteArray:
+		value := v.Bytes[i]
+		if value == nil {
+			value = []byte{}
+		}
+		l.values = append(l.values, value)
+		return
+	case len(v.Ints) > 0:
+		l.number = cell{number: float64(v.Ints[i]), isNumber: true}
+	default:
+		l.number = cell{number: v.Floats[i], isNumber: true}
+	}
+	l.values = append(l.values, nil)
+}
 
-// fill decodes the next values. Values decoded before stay valid: pages are never reused.
-func (l *leaf) fill() error {
-	var levels int64
-	var values int
-	var err error
-	switch r := l.reader.(type) {
-	case *file.ByteArrayColumnChunkReader:
-		levels, values, err = r.ReadBatch(levelsPerRead, l.values[:], l.def[:], l.rep[:])
-	case *file.Int64ColumnChunkReader:
-		var v [levelsPerRead]int64
-		levels, values, err = r.ReadBatch(levelsPerRead, v[:], l.def[:], l.rep[:])
-		for i := range values {
-			l.values[i] = strconv.AppendInt(nil, v[i], 10)
-		}
-	case *file.Int32ColumnChunkReader:
-		var v [levelsPerRead]int32
-		levels, values, err = r.ReadBatch(levelsPerRead, v[:], l.def[:], l.rep[:])
-		for i := range values {
-			l.values[i] = strconv.AppendInt(nil, int64(v[i]), 10)
-		}
+// name is the current row's value as a document's id.
+func (l *leaf) name() []byte {
+	if l.number.isNumber {
+		return strconv.AppendInt(nil, l.batch.Values.Ints[l.value-1], 10)
 	}
-	if err == nil {
-		err = l.reader.Err()
+	return l.values[0]
+}
+
+func (l *leaf) cell() cell {
+	if l.number.isNumber {
+		return l.number
 	}
-	if err != nil {
+	return cell{text: l.values[0]}
+}
+
+// done makes sure that the row group holds no further value.
+func (l *leaf) done() error {
+	if l.level < l.batch.Levels {
+		return errors.New("more values than rows: the file is corrupt")
+	}
+	if err := l.chunk.Read(&l.batch); err != io.EOF {
+		if err == nil {
+			err = errors.New("more values than rows: the file is corrupt")
+		}
 		return err
 	}
-	if levels == 0 {
-		return io.EOF
-	}
-	l.levels, l.level, l.value, l.valuesRead = int(levels), 0, 0, values
 	return nil
 }

@@ -1,0 +1,103 @@
+package dataset
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Fields names the columns of a file, or keys of its JSON objects, that make a document. Empty names are found by
+// themselves: the first of these that a file has gives the text,
+//
+//	text                             FineWeb-Edu and most others
+//	conversations, messages          lists of turns: {from, value} or {role, content}
+//	input and output                 a prompt and its response
+//
+// and id, where there is one, the document's name. Naming any of Text, Turns or Prompt and Response turns the search off.
+type Fields struct {
+	ID       string // a string or an integer
+	Text     string
+	Turns    string // a list of structures {from, value} or {role, content}
+	Prompt   string
+	Response string
+}
+
+// shape is how a file's rows make documents: by a text, by a list of turns, or by a prompt and its response.
+type shape struct {
+	text             string
+	turns            string
+	role, says       string // within a turn
+	prompt, response string
+}
+
+// turnKeys are the conventions for a turn.
+var turnKeys = [][2]string{{"from", "value"}, {"role", "content"}}
+
+// validate tells whether the names given make sense together.
+func (f Fields) validate() error {
+	given := 0
+	for _, name := range []string{f.Text, f.Turns, f.Prompt} {
+		if name != "" {
+			given++
+		}
+	}
+	if given > 1 || (f.Prompt == "") != (f.Response == "") {
+		return fmt.Errorf("columns text %q, turns %q, prompt %q, response %q: name a text, or turns, or a prompt and its response", f.Text, f.Turns, f.Prompt, f.Response)
+	}
+	return nil
+}
+
+// choose finds the shape of rows with the given names. has tells whether there is a name, and turns whether it is a list
+// of structures with those two keys.
+func (f Fields) choose(names []string, has func(string) bool, turns func(name, role, says string) bool) (shape, error) {
+	list := func(name string) (shape, bool) {
+		for _, k := range turnKeys {
+			if turns(name, k[0], k[1]) {
+				return shape{turns: name, role: k[0], says: k[1]}, true
+			}
+		}
+		return shape{}, false
+	}
+	switch {
+	case f.Text != "":
+		if has(f.Text) {
+			return shape{text: f.Text}, nil
+		}
+		return shape{}, missing(f.Text, names)
+	case f.Turns != "":
+		if s, ok := list(f.Turns); ok {
+			return s, nil
+		}
+		return shape{}, fmt.Errorf("no list of {from, value} or {role, content} named %q among %s", f.Turns, strings.Join(names, ", "))
+	case f.Prompt != "":
+		for _, name := range []string{f.Prompt, f.Response} {
+			if !has(name) {
+				return shape{}, missing(name, names)
+			}
+		}
+		return shape{prompt: f.Prompt, response: f.Response}, nil
+	case has("text"):
+		return shape{text: "text"}, nil
+	}
+	for _, name := range []string{"conversations", "messages"} {
+		if s, ok := list(name); ok {
+			return s, nil
+		}
+	}
+	if has("input") && has("output") {
+		return shape{prompt: "input", response: "output"}, nil
+	}
+	for _, name := range []string{"conversations", "messages"} {
+		if has(name) {
+			return shape{}, fmt.Errorf("%s is not a list of {from, value} or {role, content}", name)
+		}
+	}
+	return shape{}, fmt.Errorf("no column of text among %s: say which holds it (understood by themselves: text, conversations, messages, input with output)",
+		strings.Join(names, ", "))
+}
+
+func missing(name string, names []string) error {
+	names = slices.Clone(names)
+	slices.Sort(names)
+	return fmt.Errorf("no column %q among %s", name, strings.Join(names, ", "))
+}

@@ -1,0 +1,152 @@
+// Package parquet reads columns of parquet files that nobody vouches for. Whatever a file contains, reading it gives its
+// values or an error: no panic, no endless loop, no memory beyond Options, and never fewer rows than the file's metadata
+// claims without an error that says in which row group. Page checksums are verified where a file has them.
+//
+// It reads plain, dictionary, delta and byte stream split encodings in data pages of both versions, uncompressed or
+// compressed with snappy, gzip, brotli, zstd, LZ4_RAW or LZ4. It does not write, does not assemble nested records, and
+// refuses by name what it does not know: encryption, LZO, INT96, the deprecated bit-packed levels, columns in other files.
+//
+// The format: https://parquet.apache.org/docs/file-format/. Numbers in the code are those of its parquet.thrift.
+package parquet
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+)
+
+// Options bound what reading a file may cost. The zero value is a good default.
+type Options struct {
+	// MaxPage is the largest page, in bytes, compressed or not. Default: 128 MiB.
+	MaxPage int
+	// MaxHeld is how much the open chunks of a file may hold, in bytes: pages as they lie in the file, their contents, and
+	// dictionaries. Default: 192 MiB.
+	MaxHeld int64
+	// MaxValue is the longest value of a byte array column, in bytes. Default: 64 MiB.
+	MaxValue int
+}
+
+// The limits of a footer. Real files stay far below: they bound memory to some tens of megabytes.
+const (
+	maxFooter  = 64 << 20 // bytes
+	maxColumns = 1 << 14  // elements of the schema
+	maxChunks  = 1 << 20  // columns times row groups
+	maxNesting = 64       // of the schema
+)
+
+// File is an open parquet file. It is safe for concurrent use if its reader is.
+type File struct {
+	in      io.ReaderAt
+	size    int64
+	options Options
+	rows    int64
+	columns []Column
+	groups  []group
+	held    atomic.Int64 // by chunks, at most options.MaxHeld
+	zstd    sync.Pool    // of *zstd.Decoder
+}
+
+// group is a row group.
+type group struct {
+	rows   int64
+	chunks []chunkInfo // one a column
+}
+
+// Column is a leaf of the schema.
+type Column struct {
+	Path   string // names from the root, joined by dots
+	Type   Type
+	MaxDef int // definition level of a value that is there: optional and repeated fields on its path
+	MaxRep int // repeated fields on its path
+
+	width int // of a fixed-length byte array
+}
+
+// Type is a column's physical type.
+type Type int8
+
+// The physical types of the format.
+const (
+	Boolean Type = iota
+	Int32
+	Int64
+	Int96
+	Float
+	Double
+	ByteArray
+	FixedLenByteArray
+)
+
+var typeNames = [...]string{"BOOLEAN", "INT32", "INT64", "INT96", "FLOAT", "DOUBLE", "BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"}
+
+func (t Type) String() string {
+	if t < 0 || int(t) >= len(typeNames) {
+		return fmt.Sprintf("type %d", int8(t))
+	}
+	return typeNames[t]
+}
+
+// Magic is how a parquet file begins and ends.
+const Magic = "PAR1"
+
+// Open reads the footer of a file of the given size.
+func Open(in io.ReaderAt, size int64, o Options) (*File, error) {
+	if o.MaxPage <= 0 {
+		o.MaxPage = 128 << 20
+	}
+	if o.MaxHeld <= 0 {
+		o.MaxHeld = 192 << 20
+	}
+	if o.MaxValue <= 0 {
+		o.MaxValue = 64 << 20
+	}
+	if size < 12 {
+		return nil, fmt.Errorf("parquet: %d bytes are too few for a file: it may be truncated", size)
+	}
+	tail := make([]byte, 8)
+	if _, err := in.ReadAt(tail, size-8); err != nil {
+		return nil, fmt.Errorf("parquet: %w", noEOF(err))
+	}
+	switch string(tail[4:]) {
+	case Magic:
+	case "PARE":
+		return nil, errors.New("parquet: the footer is encrypted: encrypted files are not supported")
+	default:
+		return nil, errors.New("parquet: the file does not end like a parquet file: it may be truncated")
+	}
+	length := int64(binary.LittleEndian.Uint32(tail))
+	if length > size-12 || length > maxFooter {
+		return nil, fmt.Errorf("parquet: a footer of %d bytes in a file of %d (the limit is %d): it may be truncated", length, size, maxFooter)
+	}
+	footer := make([]byte, length)
+	if _, err := in.ReadAt(footer, size-8-length); err != nil {
+		return nil, fmt.Errorf("parquet: %w", noEOF(err))
+	}
+	f := &File{in: in, size: size - 8 - length, options: o}
+	if err := f.readFooter(footer); err != nil {
+		return nil, fmt.Errorf("parquet: footer: %w", err)
+	}
+	return f, nil
+}
+
+// Rows is the number of rows of the file.
+func (f *File) Rows() int64 { return f.rows }
+
+// Groups is the number of row groups.
+func (f *File) Groups() int { return len(f.groups) }
+
+// GroupRows is the number of rows of row group i in [0, Groups).
+func (f *File) GroupRows(i int) int64 { return f.groups[i].rows }
+
+// Columns lists the leaves of the schema.
+func (f *File) Columns() []Column { return f.columns }
+
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
