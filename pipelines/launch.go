@@ -64,9 +64,11 @@ func launch(c *cli.Context) error {
 		l.screen.note("this run has finished before; nothing is left to do")
 		return l.summary(c)
 	}
+	started := time.Now()
 	if err := l.withBus(ctx, c.Int("nats-port")); err != nil {
 		return err
 	}
+	l.screen.note("finished in " + time.Since(started).Round(100*time.Millisecond).String())
 	return l.summary(c)
 }
 
@@ -249,7 +251,7 @@ func (l *launcher) wait(ctx context.Context, changed <-chan struct{}, gaveUp <-c
 
 func failure(failed []event.JobFinished, stuck []string) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d jobs failed:", len(failed))
+	fmt.Fprintf(&b, "%s failed:", plural(len(failed), "job"))
 	for _, f := range failed {
 		fmt.Fprintf(&b, "\n  %s: %s", f.Listener, f.Cause)
 	}
@@ -258,6 +260,13 @@ func failure(failed []event.JobFinished, stuck []string) error {
 	}
 	b.WriteString("\nWhat was made is kept. Mend the cause and give the same command again: it continues from here.")
 	return errors.New(b.String())
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 func absolute(path string) string {

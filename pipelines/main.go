@@ -49,7 +49,7 @@ func runCommand() *cli.Command {
 		Description: "Example:\n   pipeline run --preset nano --set train.steps=100 pipelines/v76.yml",
 		Flags: []cli.Flag{
 			dataFlag(), jsonFlag(),
-			&cli.StringFlag{Name: "preset", Usage: "size of the model and its training: a file in the folder presets beside FILE (default: nano without a GPU)"},
+			&cli.StringFlag{Name: "preset", Usage: "size of the model and its training: nano, 75M, 300M, or a file in the folder presets beside FILE (default: nano without a GPU)"},
 			&cli.StringSliceFlag{Name: "source", Usage: "`FILE`s or patterns to train on, or sample; replaces the file's sources"},
 			&cli.StringSliceFlag{Name: "set", Usage: "override a parameter: `STAGE.KEY=VALUE`"},
 			&cli.Uint64Flag{Name: "seed", Usage: "seed of the run; replaces the file's"},

@@ -46,11 +46,8 @@ func prepare(ctx context.Context, c *cli.Context) (*plan, error) {
 		return nil, err
 	}
 	p := &plan{}
-	preset, err := choosePreset(c, p)
-	if err != nil {
-		return nil, err
-	}
-	if err := file.AddPreset(pipeline.PresetPath(c.Args().First(), preset)); err != nil {
+	preset := p.choosePreset(c)
+	if err := addPreset(file, c.Args().First(), preset); err != nil {
 		return nil, err
 	}
 	fields := map[string][]param.Field{}
@@ -92,16 +89,12 @@ func prepare(ctx context.Context, c *cli.Context) (*plan, error) {
 
 // choosePreset picks the preset that was asked for or one that this machine
 // can train.
-func choosePreset(c *cli.Context, p *plan) (string, error) {
-	preset, valid := c.String("preset"), pipeline.Presets(c.Args().First())
-	if preset == "" {
-		preset = "nano"
-		p.notes = append(p.notes, "no GPU is used by this build: preset nano (--preset chooses another)")
+func (p *plan) choosePreset(c *cli.Context) string {
+	if preset := c.String("preset"); preset != "" {
+		return preset
 	}
-	if !slices.Contains(valid, preset) {
-		return "", stage.UsageError(fmt.Errorf("--preset: %w", param.UnknownKey(preset, valid)))
-	}
-	return preset, nil
+	p.notes = append(p.notes, "no GPU is used by this build: preset nano (--preset chooses another)")
+	return "nano"
 }
 
 // describe asks a stage's program what it takes and gives.

@@ -48,7 +48,7 @@ func withPrograms(run func() int) (int, error) {
 		return 1, err
 	}
 	defer os.RemoveAll(dir)
-	for _, args := range [][]string{{"-o", dir + "/", "../stages/..."}, {"-o", filepath.Join(dir, "pipeline"), "."}} {
+	for _, args := range [][]string{{"-o", dir + "/", "../stages/...", "../docs/examples/..."}, {"-o", filepath.Join(dir, "pipeline"), "."}} {
 		build := exec.Command("go", append([]string{"build"}, args...)...)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {

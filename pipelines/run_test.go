@@ -237,3 +237,30 @@ func TestOneShot(t *testing.T) {
 		t.Error("one-shot training and the pipeline's end with different checkpoints")
 	}
 }
+
+// A stage of a user's own takes part like the project's, and works on old runs as well.
+func TestOwnStage(t *testing.T) {
+	w := newWorld(t)
+	args := tiny()
+	args[len(args)-1] = "docs/examples/v76-generate.yml"
+	all := messages(w.must("pipeline", args...))
+	written := 0
+	for _, m := range all {
+		if m.Event.Kind == "text.written" {
+			written++
+		}
+	}
+	if written != 4 {
+		t.Errorf("%d texts are announced, want one for each checkpoint", written)
+	}
+	made, _ := filepath.Glob(filepath.Join(w.data, "runs", "*", "generate", "step-*_text.json"))
+	if len(made) != 4 {
+		t.Errorf("texts: %v", made)
+	}
+
+	old := newWorld(t)
+	run := messages(old.must("pipeline", tiny()...))[0].Run
+	if out := old.must("generate", "run", "--run", run, "--prompt", "60"); !strings.Contains(out, "step-000080_text.json") {
+		t.Errorf("over an old run: %s", out)
+	}
+}

@@ -48,8 +48,8 @@ func headerText(l *launcher) string {
 	for i, s := range l.stages {
 		names[i] = s.Name
 	}
-	text := fmt.Sprintf("run %s\n  pipeline %s, preset %s, seed %d, %d source files (%.1f MB)\n  stages   %s\n  data     %s\n",
-		l.run, l.definition.Name, l.definition.Preset, l.definition.Seed, len(l.definition.Sources), float64(size)/1e6,
+	text := fmt.Sprintf("run %s\n  pipeline %s, preset %s, seed %d, %s (%s)\n  stages   %s\n  data     %s\n",
+		l.run, l.definition.Name, l.definition.Preset, l.definition.Seed, plural(len(l.definition.Sources), "source file"), byteSize(size),
 		strings.Join(names, ", "), l.journal.RunDir(l.run))
 	for _, n := range l.notes {
 		text += "  note     " + n + "\n"

@@ -93,6 +93,15 @@ func (s *Subject) Sequences(from, to int) (tokens, targets []int32, err error) {
 	return tokens, targets, nil
 }
 
+// Text is what tokens stand for.
+func (s *Subject) Text(tokens []int32) string {
+	ids := make([]uint32, len(tokens))
+	for i, t := range tokens {
+		ids[i] = uint32(t)
+	}
+	return string(s.Tokenizer.Decode(nil, ids))
+}
+
 // Name is the file name of a report on the checkpoint: step-000600_<what>.json.
 func (s *Subject) Name(what string) string {
 	return fmt.Sprintf("step-%06d_%s.json", s.Saved.Step, what)

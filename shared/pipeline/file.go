@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -55,7 +54,11 @@ var fileKeys = []string{"name", "about", "seed", "sources", "stages", "commands"
 // their lines.
 func Load(path string) (*File, error) {
 	f := &File{sections: map[string]section{}, Commands: map[string][]string{}, Workers: map[string]int{}}
-	if err := f.read(path, fileKeys); err != nil {
+	content, err := ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.read(path, content, fileKeys); err != nil {
 		return nil, err
 	}
 	if f.Name == "" {
@@ -81,9 +84,10 @@ func checkStageNames[V any](path, key string, mapping map[string]V, stages []str
 
 // AddPreset overlays the preset's sections under the file's own: where both
 // give a parameter, the pipeline file wins.
-func (f *File) AddPreset(path string) error {
+// path is what messages call the content.
+func (f *File) AddPreset(path string, content []byte) error {
 	p := &File{sections: map[string]section{}}
-	if err := p.read(path, []string{"about", "stages"}); err != nil {
+	if err := p.read(path, content, []string{"about", "stages"}); err != nil {
 		return err
 	}
 	if err := errors.Join(p.problems...); err != nil {
@@ -176,8 +180,8 @@ func keysOf(fields []param.Field) []string {
 // maxFile bounds a pipeline file, in bytes.
 const maxFile = 1 << 20
 
-func (f *File) read(path string, valid []string) error {
-	root, err := parse(path)
+func (f *File) read(path string, content []byte, valid []string) error {
+	root, err := parse(path, content)
 	if err != nil {
 		return err
 	}
@@ -191,8 +195,8 @@ func (f *File) read(path string, valid []string) error {
 	return nil
 }
 
-// parse reads a YAML file whose content is one mapping.
-func parse(path string) (*yaml.Node, error) {
+// ReadFile returns the content of a pipeline file or preset, unless it is too large to be one.
+func ReadFile(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("pipeline file: %w", err)
@@ -205,8 +209,13 @@ func parse(path string) (*yaml.Node, error) {
 	if len(b) > maxFile {
 		return nil, fmt.Errorf("%s is larger than %d bytes: is it a pipeline file?", path, maxFile)
 	}
+	return b, nil
+}
+
+// parse reads YAML whose content is one mapping.
+func parse(path string, content []byte) (*yaml.Node, error) {
 	var document yaml.Node
-	if err := yaml.Unmarshal(b, &document); err != nil {
+	if err := yaml.Unmarshal(content, &document); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if len(document.Content) == 0 {
@@ -338,19 +347,3 @@ func validName(s string) bool {
 func isNone(words []string) bool { return len(words) == 0 || words[0] == "" }
 
 func isNoCount(n int) bool { return n < 1 || n > maxWorkers }
-
-// Presets lists the presets beside a pipeline file.
-func Presets(pipelineFile string) []string {
-	files, _ := filepath.Glob(PresetPath(pipelineFile, "*"))
-	var names []string
-	for _, f := range files {
-		names = append(names, strings.TrimSuffix(filepath.Base(f), ".yml"))
-	}
-	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(a, b) })
-	return names
-}
-
-// PresetPath is where the preset of a pipeline file is.
-func PresetPath(pipelineFile, preset string) string {
-	return filepath.Join(filepath.Dir(pipelineFile), "presets", preset+".yml")
-}

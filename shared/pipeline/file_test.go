@@ -37,18 +37,6 @@ func file(t *testing.T, text string) string {
 	return path
 }
 
-func preset(t *testing.T, pipelineFile, name, text string) string {
-	t.Helper()
-	path := PresetPath(pipelineFile, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 const good = `name: mine
 about: a test
 seed: 18446744073709551615
@@ -183,12 +171,8 @@ func TestAPresetFillsWhatTheFileLeavesOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.AddPreset(preset(t, path, "small", "stages:\n  train: {steps: 1, alibi: true}\n  probe: {x: 1}\n")); err != nil {
+	if err := f.AddPreset("small.yml", []byte("stages:\n  train: {steps: 1, alibi: true}\n  probe: {x: 1}\n")); err != nil {
 		t.Fatal(err)
-	}
-	preset(t, path, "big", "stages: {train: }")
-	if got := Presets(path); !slices.Equal(got, []string{"big", "small"}) {
-		t.Errorf("presets %v", got)
 	}
 	if err := f.Set("train.label=a=b", fields()); err != nil {
 		t.Error(err)
@@ -199,19 +183,16 @@ func TestAPresetFillsWhatTheFileLeavesOpen(t *testing.T) {
 	}
 }
 
-func TestPresetsThatAreMissingOrWrong(t *testing.T) {
+func TestPresetsThatAreWrong(t *testing.T) {
 	path := file(t, "stages:\n  train: {steps: 7}\n")
 	f, err := Load(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.AddPreset(PresetPath(path, "absent")); err == nil || !strings.Contains(err.Error(), "absent.yml") {
-		t.Errorf("missing: %v", err)
-	}
 	for text, want := range map[string]string{
 		"seed: 3\nstages: {}\n": `unknown key "seed"`, "stages: {train: [1]}\n": "give a mapping", "": "is empty", "stages: {train: {a: 1, a: 2}}\n": "given twice",
 	} {
-		if err := f.AddPreset(preset(t, path, "wrong", text)); err == nil || !strings.Contains(err.Error(), want) {
+		if err := f.AddPreset("wrong.yml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want %q in it", text, err, want)
 		}
 	}

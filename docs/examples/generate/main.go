@@ -1,0 +1,55 @@
+// Command generate is a stage of one's own: it has every checkpoint that is saved continue a validation text.
+package main
+
+import (
+	"context"
+	"os"
+
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/event"
+	"bitnet1/shared/measure"
+	"bitnet1/shared/stage"
+)
+
+type params struct {
+	Prompt int `json:"prompt" usage:"tokens of the text that the model is given; it writes the rest of the sequence"`
+}
+
+type textWritten struct {
+	Step int          `msgpack:"step"`
+	Text artifact.Ref `msgpack:"text"`
+}
+
+func (textWritten) Kind() string       { return "text.written" }
+func (e textWritten) Inputs() []string { return []string{e.Text.Digest} }
+
+func main() {
+	os.Exit(stage.Main(stage.Spec[params, event.CheckpointSaved]{
+		Name: "generate", About: "have a checkpoint continue a validation text", Version: "1",
+		Example:  "generate run --run v76-nano-8af12706 --checkpoint all",
+		Defaults: params{Prompt: 32}, Work: generate, Files: stage.Checkpoints, Emits: []event.Body{textWritten{}},
+	}, os.Args))
+}
+
+func generate(ctx context.Context, job *stage.Job[params], in event.CheckpointSaved) error {
+	s, err := measure.Open(job, in, 1)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	tokens, _, err := s.Sequences(0, 1)
+	for k := job.Params.Prompt; err == nil && k < s.Seq && ctx.Err() == nil; k++ {
+		var best []int32 // the most probable token after each position
+		if best, err = s.Model.Greedy(tokens, s.Settings); err == nil {
+			tokens[k] = best[k-1]
+		}
+	}
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	text, err := job.WriteJSON("text", s.Name("text"), s.Text(tokens))
+	if err != nil {
+		return err
+	}
+	return job.Emit(ctx, textWritten{Step: int(s.Saved.Step), Text: text})
+}
