@@ -94,9 +94,12 @@ func spreadIn(args []string) []string {
 		switch {
 		case strings.HasPrefix(a, "-"):
 			inFiles = a == "--in" || a == "-in"
-			if !inFiles {
-				out = append(out, a)
+			if file, ok := strings.CutPrefix(a, "--in="); ok {
+				inFiles, a = true, "--in="+file
+			} else if inFiles {
+				continue
 			}
+			out = append(out, a)
 		case inFiles:
 			out = append(out, "--in", a)
 		default:
@@ -124,6 +127,8 @@ func serveCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 		Description: "Connects to NATS_URL (with NATS_USER and NATS_PASSWORD, NATS_TOKEN or NATS_CREDS) and answers events until stopped.\n\nExample:\n   NATS_URL=nats://127.0.0.1:4222 " + s.Name + " serve",
 		Flags: append(append(commonFlags(),
 			&cli.IntFlag{Name: "workers", Value: 1, Usage: "jobs at a time in this process"},
+			&cli.IntFlag{Name: "attempts", Value: 4, Usage: "how often a job is begun without getting anywhere before it is given up; crashes count"},
+			&cli.DurationFlag{Name: "retry-pause", Value: time.Second, Usage: "pause before a failed job is tried again; doubled every time, up to 30 s"},
 			&cli.DurationFlag{Name: "ack-wait", Value: bus.AckWait, Usage: "time without a sign of life after which the server gives a job to another worker"},
 			&cli.StringFlag{Name: "from", Value: "all", Usage: "which events to start with when the stage is new: all, or now"},
 			&cli.StringFlag{Name: "metrics", Usage: "serve Prometheus metrics on `ADDRESS`, e.g. 127.0.0.1:9100"},
@@ -151,8 +156,8 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 	if run != "*" && !event.ValidRun(run) {
 		return usagef("--run %s: not a run's id", run)
 	}
-	if from := c.String("from"); from != "all" && from != "now" {
-		return usagef("--from %s: use all or now", from)
+	if err := checkServeFlags(c); err != nil {
+		return err
 	}
 	if _, err := resolve(s, nil, overlayOf[P](c)); err != nil {
 		return usageError{err}
@@ -183,12 +188,30 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 		performer: &performer[P, E]{
 			spec: s, space: store, journal: j, records: recordsDir(store), announcer: NewAnnouncer(j, b),
 			host: hostOf(c), log: log, deadline: c.Duration("deadline"),
-			report: reporter(b, s.Name),
+			report: reporter(b, s.Name), attempts: c.Int("attempts"),
 		},
-		bus: b, queue: queue, metrics: m, overlay: overlayOf[P](c), sections: map[string]json.RawMessage{},
+		bus: b, queue: queue, metrics: m, overlay: overlayOf[P](c), retryPause: c.Duration("retry-pause"),
+		sections: map[string]json.RawMessage{}, failures: map[string]int{},
 	}
 	log.Info("serving", "stage", s.Name, "kind", s.kind(), "run", run, "workers", c.Int("workers"))
 	return svc.serve(ctx, c.Int("workers"))
+}
+
+func checkServeFlags(c *cli.Context) error {
+	if from := c.String("from"); from != "all" && from != "now" {
+		return usagef("--from %s: use all or now", from)
+	}
+	for _, name := range []string{"workers", "attempts"} {
+		if n := c.Int(name); n < 1 {
+			return usagef("--%s %d: use 1 or more", name, n)
+		}
+	}
+	for _, name := range []string{"ack-wait", "retry-pause"} {
+		if d := c.Duration(name); d < time.Millisecond {
+			return usagef("--%s %s: use 1ms or more", name, d)
+		}
+	}
+	return nil
 }
 
 // reporter sends progress at most every 100 ms for each job; the last report,
@@ -245,11 +268,19 @@ func signalContext(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	done := make(chan struct{})
 	go func() {
-		<-signals
-		cancel(errStopped)
-		<-signals
-		os.Exit(exitFailed)
+		for {
+			select {
+			case <-done:
+				return
+			case <-signals:
+			}
+			if ctx.Err() != nil {
+				os.Exit(exitFailed)
+			}
+			cancel(errStopped)
+		}
 	}()
 	if os.Getenv(EnvLauncher) != "" {
 		go func() {
@@ -257,5 +288,5 @@ func signalContext(parent context.Context) (context.Context, func()) {
 			cancel(errStopped)
 		}()
 	}
-	return ctx, func() { signal.Stop(signals); cancel(nil) }
+	return ctx, func() { signal.Stop(signals); close(done); cancel(nil) }
 }

@@ -22,6 +22,9 @@ type Description struct {
 	Parameters []param.Field `json:"parameters"`
 }
 
+// maxSection bounds a stage's parameters, in bytes.
+const maxSection = 1 << 20
+
 func describeCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 	return &cli.Command{
 		Name: "describe", Usage: "print what the stage takes and gives, as JSON",
@@ -32,9 +35,12 @@ func describeCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 				return err
 			}
 			if c.Bool("check") {
-				section, err := io.ReadAll(io.LimitReader(os.Stdin, 1<<20))
+				section, err := io.ReadAll(io.LimitReader(os.Stdin, maxSection+1))
 				if err != nil {
 					return err
+				}
+				if len(section) > maxSection {
+					return fmt.Errorf("stage %s: parameters of more than %d bytes", s.Name, maxSection)
 				}
 				_, err = resolve(s, section, nil)
 				return err

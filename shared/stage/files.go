@@ -1,8 +1,9 @@
 package stage
 
 import (
-	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/vmihailenco/msgpack/v5"
 
@@ -35,22 +36,15 @@ func (f *Files) AddDataset() (artifact.Ref, error) {
 // digest, a kind and a name. Bodies of kinds that this program does not know
 // are searched as well.
 func mentioned(body []byte) []artifact.Ref {
-	dec := msgpack.NewDecoder(bytes.NewReader(body))
-	v, err := dec.DecodeMap()
-	if err != nil {
+	var fields map[string]msgpack.RawMessage
+	if event.Unmarshal(body, &fields) != nil {
 		return nil
 	}
 	var refs []artifact.Ref
-	for _, value := range v {
-		m, ok := value.(map[string]any)
-		if !ok {
-			continue
-		}
-		digest, _ := m["digest"].(string)
-		kind, _ := m["kind"].(string)
-		name, _ := m["name"].(string)
-		if artifact.ValidDigest(digest) && kind != "" && name != "" {
-			refs = append(refs, artifact.Ref{Digest: digest, Kind: kind, Name: name})
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		var ref artifact.Ref
+		if event.Unmarshal(fields[name], &ref) == nil && artifact.ValidDigest(ref.Digest) && ref.Kind != "" && ref.Name != "" {
+			refs = append(refs, ref)
 		}
 	}
 	return refs

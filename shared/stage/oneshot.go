@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,6 +61,9 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 	if !c.IsSet("out") {
 		return usagef("--in needs --out DIR")
 	}
+	if s.Files == nil {
+		return usagef("stage %s cannot work on files alone: use --run RUN", s.Name)
+	}
 	params, err := resolve(s, nil, overlayOf[P](c))
 	if err != nil {
 		return usageError{err}
@@ -81,7 +84,7 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 	records := filepath.Join(folder.Dir(), ".jobs")
 	p := &performer[P, E]{
 		spec: s, space: folder, folder: folder, records: records,
-		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: logReporter(log), asked: true,
+		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: logReporter(log),
 	}
 	for _, group := range groups(s, in) {
 		// A folder has no history: what is there may have been changed or
@@ -144,19 +147,19 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 	}
 	p := &performer[P, E]{
 		spec: s, space: store, journal: j, records: recordsDir(store), announcer: NewAnnouncer(j, b),
-		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: logReporter(log), asked: true,
+		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: logReporter(log),
 	}
 	return performAll(ctx, p, c, task[P, E]{run: run, params: params, force: c.Bool("force")}, events)
 }
 
 func performAll[P any, E event.Body](ctx context.Context, p *performer[P, E], c *cli.Context, t task[P, E], events []event.Envelope) error {
-	if p.spec.Gather != nil {
-		in, ready, err := gathered[E](events, events[0].Part.Count)
+	if count := latest(events).Part.Count; p.spec.Gather != nil && count > 0 {
+		in, ready, err := gathered[E](events, count)
 		if err != nil {
 			return err
 		}
 		if !ready {
-			return fmt.Errorf("run %s: some %s events are missing: let the pipeline finish first", t.run, p.spec.kind())
+			return fmt.Errorf("run %s: some of the %d %s events are missing: let the pipeline finish first", t.run, count, p.spec.kind())
 		}
 		t.in = in
 		return performOne(ctx, p, c, t)
@@ -172,6 +175,11 @@ func performAll[P any, E event.Body](ctx context.Context, p *performer[P, E], c 
 		}
 	}
 	return nil
+}
+
+// latest is the event that was announced last, of one or more.
+func latest(events []event.Envelope) event.Envelope {
+	return slices.MaxFunc(events, func(a, b event.Envelope) int { return cmp.Compare(a.Time, b.Time) })
 }
 
 func performOne[P any, E event.Body](ctx context.Context, p *performer[P, E], c *cli.Context, t task[P, E]) error {
@@ -337,11 +345,30 @@ func (r *rateLimit) allow(key string) bool {
 	return true
 }
 
-// plain decodes a body for printing.
+// plain decodes a body for printing as JSON.
 func plain(body []byte) any {
 	var v map[string]any
 	if err := event.Unmarshal(body, &v); err != nil {
-		return errors.New("undecodable").Error()
+		return "undecodable"
+	}
+	return jsonable(v)
+}
+
+// jsonable replaces numbers that JSON does not have by their names.
+func jsonable(v any) any {
+	switch v := v.(type) {
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return fmt.Sprint(v)
+		}
+	case map[string]any:
+		for key, item := range v {
+			v[key] = jsonable(item)
+		}
+	case []any:
+		for i, item := range v {
+			v[i] = jsonable(item)
+		}
 	}
 	return v
 }

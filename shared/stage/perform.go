@@ -15,15 +15,6 @@ import (
 	"bitnet1/shared/journal"
 )
 
-// maxAttempts is how often a job is begun without getting anywhere before it is
-// given up; crashes count as well as errors.
-const maxAttempts = 4
-
-// backOff is the pause before the attempt after the given one.
-func backOff(attempt int) time.Duration {
-	return min(time.Duration(1<<attempt)*500*time.Millisecond, 30*time.Second)
-}
-
 // performer does jobs of one stage, wherever they come from.
 type performer[P any, E event.Body] struct {
 	spec      Spec[P, E]
@@ -35,7 +26,7 @@ type performer[P any, E event.Body] struct {
 	host      Host
 	log       *slog.Logger
 	deadline  time.Duration // 0: none
-	asked     bool          // by a person, who decides how often to try
+	attempts  int           // how often a job is begun without getting anywhere; 0: as often as the user asks
 	report    func(run, key string, p Progress)
 }
 
@@ -71,7 +62,7 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 		return result{key: key}, err
 	}
 	defer r.close()
-	if t.force && r.complete {
+	if p.mustReset(t, r) {
 		if err := r.reset(); err != nil {
 			return result{key: key}, err
 		}
@@ -90,10 +81,31 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 	return result{key: key, outputs: r.Outputs, cached: cached}, nil
 }
 
+// mustReset reports whether what is recorded of a job cannot be its answer:
+// because the user wants it done again, or because an artifact that it made is
+// no longer in the store.
+func (p *performer[P, E]) mustReset(t task[P, E], r *record) bool {
+	if t.force && r.complete {
+		return true
+	}
+	if p.folder != nil {
+		return false // only an unfinished job is recorded, and a folder knows files by their names
+	}
+	for _, out := range r.Outputs {
+		for _, ref := range mentioned(out.Body) {
+			if !slices.Contains(r.Inputs, ref.Digest) && !p.space.Has(ref) {
+				p.log.Warn("an output is gone from the store and is made again", "run", t.run, "output", ref.String())
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // attempt runs the author's function once and commits the record.
 func (p *performer[P, E]) attempt(ctx context.Context, t task[P, E], r *record) error {
 	n := r.attempts() + 1
-	if n > maxAttempts && !p.asked {
+	if p.attempts > 0 && n > p.attempts {
 		return Refusef("job %s was begun %d times and got nowhere: the process died each time (out of memory?)", artifact.Short(r.Key), n-1)
 	}
 	if err := r.setAttempts(n); err != nil {

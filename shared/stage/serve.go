@@ -1,10 +1,13 @@
 package stage
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,9 +26,11 @@ type service[P any, E event.Body] struct {
 	metrics *metrics
 	overlay func(*P) error // parameters given on the command line
 
+	retryPause time.Duration // before the second attempt
+
 	mu       sync.Mutex
 	sections map[string]json.RawMessage // this stage's section in each run's definition
-	parts    map[string]map[string]event.Envelope
+	failures map[string]int             // by job key, or by event where it has none yet
 }
 
 // serve runs the given number of workers.
@@ -88,13 +93,16 @@ func (s *service[P, E]) answer(ctx context.Context, d *bus.Delivery) error {
 		return d.Later(0)
 	case errors.Is(err, errBusy):
 		return d.Later(time.Second)
-	case err != nil && !refused(err) && s.triesLeft(key):
+	case err != nil:
+		tries := s.countFailure(e, key)
+		if refused(err) || tries >= s.attempts {
+			return s.fail(ctx, d, e, key, err)
+		}
 		s.metrics.jobs.WithLabelValues("retried").Inc()
 		s.log.Warn("job failed and will be tried again", "run", e.Run, "event", e.Kind, "error", err)
-		return d.Later(backOff(s.attemptsOf(key)))
-	case err != nil:
-		return s.fail(ctx, d, e, key, err)
+		return d.Later(s.backOff(tries))
 	}
+	s.forgetFailures(e, key)
 	s.metrics.jobs.WithLabelValues(outcome).Inc()
 	if err := s.finish(ctx, e, event.JobFinished{Key: key, Outcome: outcome}); err != nil {
 		return err
@@ -115,8 +123,13 @@ func (s *service[P, E]) heartbeat(ctx context.Context, d *bus.Delivery) {
 	}
 }
 
-// handle decodes the event and performs its job.
+// handle performs the event's job.
 func (s *service[P, E]) handle(ctx context.Context, e event.Envelope) (key, outcome string, err error) {
+	// Who announced it may know nothing of the journal: a stage in another
+	// language needs only the bus.
+	if _, err := s.journal.Write(e); err != nil {
+		return "", "", err
+	}
 	params, err := s.params(e.Run)
 	if err != nil {
 		return "", "", Refuse(err)
@@ -140,10 +153,9 @@ func (s *service[P, E]) handle(ctx context.Context, e event.Envelope) (key, outc
 }
 
 // inputs returns the bodies a job for e works on, and whether they are all
-// there. A gathering stage reads the other parts from the run's journal, where
-// every event is written before it is announced.
+// there. A gathering stage reads the other parts from the run's journal.
 func (s *service[P, E]) inputs(e event.Envelope) ([]E, bool, error) {
-	if s.spec.Gather == nil {
+	if s.spec.Gather == nil || e.Part.Count == 0 {
 		body, err := event.Into[E](e)
 		return []E{body}, true, err
 	}
@@ -157,11 +169,14 @@ func (s *service[P, E]) inputs(e event.Envelope) ([]E, bool, error) {
 // gathered returns the bodies of parts 0 to count-1, if they are all there. Of
 // several events for one part the last one counts.
 func gathered[E event.Body](parts []event.Envelope, count int) ([]E, bool, error) {
+	if count > len(parts) { // count is what an event claims: allocate nothing for it
+		return nil, false, nil
+	}
 	bodies := make([]E, count)
 	there := make([]bool, count)
 	for _, p := range parts {
-		if p.Part.Count != count || p.Part.Index >= count {
-			continue // of an earlier try with other sources
+		if p.Part.Count != count {
+			continue // of another set
 		}
 		body, err := event.Into[E](p)
 		if err != nil {
@@ -169,12 +184,7 @@ func gathered[E event.Body](parts []event.Envelope, count int) ([]E, bool, error
 		}
 		bodies[p.Part.Index], there[p.Part.Index] = body, true
 	}
-	for _, ok := range there {
-		if !ok {
-			return nil, false, nil
-		}
-	}
-	return bodies, count > 0, nil
+	return bodies, !slices.Contains(there, false), nil
 }
 
 // params are the stage's defaults, overlaid by its section in the run's
@@ -217,12 +227,29 @@ func resolve[P any, E event.Body](spec Spec[P, E], section []byte, overlay func(
 	return params, nil
 }
 
-func (s *service[P, E]) attemptsOf(key string) int {
-	return attemptsAt(s.records, key)
+// countFailure notes that a job failed and returns how often it did. The count
+// on disk survives the process; the one in memory counts when the disk is full.
+func (s *service[P, E]) countFailure(e event.Envelope, key string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := cmp.Or(key, e.ID)
+	s.failures[id]++
+	if key == "" {
+		return s.failures[id]
+	}
+	return max(s.failures[id], attemptsAt(s.records, key))
 }
 
-func (s *service[P, E]) triesLeft(key string) bool {
-	return key != "" && s.attemptsOf(key) < maxAttempts
+func (s *service[P, E]) forgetFailures(e event.Envelope, key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.failures, e.ID)
+	delete(s.failures, key)
+}
+
+// backOff is the pause after the given number of failures.
+func (s *service[P, E]) backOff(failures int) time.Duration {
+	return min(s.retryPause<<min(failures-1, 10), max(s.retryPause, 30*time.Second))
 }
 
 // fail gives an event up: it is kept as a dead letter with the cause, the run
@@ -230,22 +257,29 @@ func (s *service[P, E]) triesLeft(key string) bool {
 func (s *service[P, E]) fail(ctx context.Context, d *bus.Delivery, e event.Envelope, key string, cause error) error {
 	s.metrics.jobs.WithLabelValues(event.Failed).Inc()
 	s.log.Error("job failed", "run", e.Run, "event", e.Kind, "error", cause)
+	s.forgetFailures(e, key) // the next start of the run may try again
 	if key != "" {
-		clearAttempts(s.records, key) // the next start of the run may try again
+		clearAttempts(s.records, key)
 	}
 	if err := s.bus.Bury(ctx, s.spec.Name, d.Subject, d.Data, cause.Error()); err != nil {
 		return err
 	}
-	// Causes can be long (a list of parameters, a stack); events are small.
-	text := cause.Error()
-	if len(text) > 4000 {
-		text = text[:4000] + " …"
-	}
-	failure := event.JobFinished{Key: key, Outcome: event.Failed, Cause: text, At: time.Now().UnixMilli()}
+	failure := event.JobFinished{Key: key, Outcome: event.Failed, Cause: brief(cause), At: time.Now().UnixMilli()}
 	if err := s.finish(ctx, e, failure); err != nil {
 		return err
 	}
 	return d.GiveUp("dead letter kept")
+}
+
+// brief is the text of an error, short enough for an event: causes can be a
+// list of parameters or a stack.
+func brief(err error) string {
+	const most = 4000
+	text := err.Error()
+	if len(text) > most {
+		text = text[:most] + " …"
+	}
+	return strings.ToValidUTF8(text, "?")
 }
 
 // bury gives up a message that is no event.
@@ -263,5 +297,11 @@ func (s *service[P, E]) finish(ctx context.Context, in event.Envelope, f event.J
 	if err != nil {
 		return err
 	}
-	return s.announcer.Announce(ctx, e)
+	err = s.announcer.Announce(ctx, e)
+	if err != nil && f.Outcome == event.Failed {
+		// A full disk, say, which the journal is on, must not hide the failure
+		// that it caused.
+		return s.bus.Publish(ctx, e)
+	}
+	return err
 }

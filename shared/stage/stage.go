@@ -12,10 +12,12 @@
 package stage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 
 	"bitnet1/shared/artifact"
@@ -46,7 +48,8 @@ type Spec[P any, E event.Body] struct {
 	// one of them is there.
 	Gather func(ctx context.Context, job *Job[P], in []E) error
 
-	// Files makes events out of the files that `run --in` names.
+	// Files makes events out of the files that `run --in` names; nil where the
+	// stage cannot work on files alone.
 	Files func(in *Files) ([]E, error)
 
 	// Emits lists zero values of the events the stage announces.
@@ -58,9 +61,25 @@ func (s Spec[P, E]) kind() string {
 	return zero.Kind()
 }
 
+// validate finds what is wrong with a Spec itself.
+func (s Spec[P, E]) validate() error {
+	switch {
+	case !event.ValidRun(s.Name): // names and runs are made of the same characters
+		return fmt.Errorf("stage name %q: use letters, digits, - and _", s.Name)
+	case !event.ValidKind(s.kind()):
+		return fmt.Errorf("stage %s answers %q: want an event's kind, noun.verb", s.Name, s.kind())
+	case (s.Work == nil) == (s.Gather == nil):
+		return fmt.Errorf("stage %s: set exactly one of Work and Gather", s.Name)
+	}
+	return nil
+}
+
 // Main runs the stage as a program and returns its exit status: 0 done,
 // 1 failed, 2 wrong usage.
 func Main[P any, E event.Body](s Spec[P, E], args []string) int {
+	if err := s.validate(); err != nil {
+		return ExitStatus(cmp.Or(s.Name, "stage"), err, os.Stderr)
+	}
 	return runApp(s, args)
 }
 
