@@ -56,7 +56,7 @@ func Connect(ctx context.Context, a Address, name string) (*Bus, error) {
 	if err != nil {
 		return nil, connectError(a.URL, err)
 	}
-	js, err := jetstream.New(conn, jetstream.WithDefaultTimeout(10*time.Second))
+	js, err := jetstream.New(conn, jetstream.WithDefaultTimeout(5*time.Second))
 	if err != nil {
 		conn.Close()
 		return nil, err
@@ -91,9 +91,6 @@ func (b *Bus) Close() {
 	b.conn.Close()
 }
 
-// Connected reports whether the connection is up at the moment.
-func (b *Bus) Connected() bool { return b.conn.IsConnected() }
-
 // Publish announces e and returns when the server has it on disk. The server
 // drops a second announcement of the same id within its dedupe window.
 func (b *Bus) Publish(ctx context.Context, e event.Envelope) error {
@@ -101,17 +98,26 @@ func (b *Bus) Publish(ctx context.Context, e event.Envelope) error {
 	if err != nil {
 		return err
 	}
-	for attempt := 0; ; attempt++ {
-		_, err = b.js.Publish(ctx, e.Subject(), data, jetstream.WithMsgID(e.ID))
-		if err == nil || ctx.Err() != nil || attempt == 4 {
-			break
-		}
-		pause(ctx, time.Duration(attempt+1)*200*time.Millisecond)
-	}
+	err = again(ctx, func() error {
+		_, err := b.js.Publish(ctx, e.Subject(), data, jetstream.WithMsgID(e.ID))
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("announcing %s of run %s: %w", e.Kind, e.Run, err)
 	}
 	return nil
+}
+
+// again calls ask until it succeeds, several times: a request that a restart of
+// the server has swallowed is answered when it is made once more.
+func again(ctx context.Context, ask func() error) error {
+	for attempt := 1; ; attempt++ {
+		err := ask()
+		if err == nil || ctx.Err() != nil || attempt == 5 {
+			return err
+		}
+		pause(ctx, time.Duration(attempt)*200*time.Millisecond)
+	}
 }
 
 // Kept is an event as the stream keeps it, with its place there.
@@ -124,20 +130,29 @@ type Kept struct {
 // noun or verb) with a stream sequence above after, oldest first. Events that
 // cannot be decoded are left out; their count is returned.
 func (b *Bus) History(ctx context.Context, run, kind string, after uint64) (events []Kept, bad int, err error) {
-	consumer, err := b.js.OrderedConsumer(ctx, EventStream, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{event.Subject(run, kind)},
-		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
-		InactiveThreshold: time.Minute,
+	err = again(ctx, func() error {
+		events, bad, err = b.history(ctx, event.Subject(run, kind), after)
+		return err
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("history of run %s: %w", run, err)
 	}
-	info := consumer.CachedInfo()
-	left := info.NumPending
-	for left > 0 {
+	return events, bad, nil
+}
+
+func (b *Bus) history(ctx context.Context, subject string, after uint64) (events []Kept, bad int, err error) {
+	consumer, err := b.js.OrderedConsumer(ctx, EventStream, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{subject},
+		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
+		InactiveThreshold: time.Minute,
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	for left := consumer.CachedInfo().NumPending; left > 0; {
 		batch, err := consumer.Fetch(int(min(left, 256)), jetstream.FetchMaxWait(5*time.Second))
 		if err != nil {
-			return nil, 0, fmt.Errorf("history of run %s: %w", run, err)
+			return nil, 0, err
 		}
 		got := uint64(0)
 		for m := range batch.Messages() {
@@ -149,10 +164,10 @@ func (b *Bus) History(ctx context.Context, run, kind string, after uint64) (even
 			}
 		}
 		if err := batch.Error(); err != nil {
-			return nil, 0, fmt.Errorf("history of run %s: %w", run, err)
+			return nil, 0, err
 		}
 		if got == 0 {
-			return nil, 0, fmt.Errorf("history of run %s: %d events were not delivered", run, left)
+			return nil, 0, fmt.Errorf("%d events were not delivered", left)
 		}
 		left -= min(got, left)
 	}

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
@@ -104,7 +105,12 @@ func (b *Bus) Bury(ctx context.Context, stage, subject string, data []byte, caus
 	msg.Data = data
 	msg.Header.Set(HeaderStage, stage)
 	msg.Header.Set(HeaderCause, headerText(cause))
-	if _, err := b.js.PublishMsg(ctx, msg); err != nil {
+	once := jetstream.WithMsgID(rand.Text())
+	err := again(ctx, func() error {
+		_, err := b.js.PublishMsg(ctx, msg, once)
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("keeping a dead letter of stage %s: %w", stage, err)
 	}
 	return nil

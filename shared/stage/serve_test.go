@@ -372,8 +372,10 @@ func TestAStalledWorkerThatWakesUpFinishesItsJobOnce(t *testing.T) {
 func TestWorkersShareTheWork(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*world) []*program{
-		"in one process":   func(w *world) []*program { return []*program{w.serve("shout", "--mode", "wait", "--workers", "2")} },
-		"in two processes": func(w *world) []*program { return []*program{w.serve("shout", "--mode", "wait"), w.serve("shout", "--mode", "wait")} },
+		"in one process": func(w *world) []*program { return []*program{w.serve("shout", "--mode", "wait", "--workers", "2")} },
+		"in two processes": func(w *world) []*program {
+			return []*program{w.serve("shout", "--mode", "wait"), w.serve("shout", "--mode", "wait")}
+		},
 	} {
 		w := newWorld(t)
 		programs := start(w)

@@ -33,6 +33,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(asStage) {
 	case "shout":
 		os.Exit(leakless(Main(shout(), os.Args)))
+	case "climb":
+		os.Exit(leakless(Main(climb(), os.Args)))
 	case "collect":
 		os.Exit(leakless(Main(collect(), os.Args)))
 	}
@@ -132,6 +134,48 @@ func collect() Spec[testParams, event.TokensWritten] {
 		},
 		Emits: []event.Body{event.DatasetSealed{}},
 	}
+}
+
+// climb is a stage that answers a source in three steps, each with an output. It
+// behaves as told in the middle of the second one, and continues where it was.
+func climb() Spec[testParams, event.SourceAdded] {
+	s := shout()
+	s.Name, s.Example = "climb", "climb run --in a.txt --out steps"
+	s.Work = func(ctx context.Context, job *Job[testParams], in event.SourceAdded) error {
+		before, err := Emitted[event.TokensWritten](job)
+		if err != nil {
+			return err
+		}
+		live, err := job.LiveFile("climb.log")
+		if err != nil {
+			return err
+		}
+		for step := len(before) + 1; step <= 3; step++ {
+			trace(live, fmt.Sprint("step ", step))
+			if step == 2 {
+				if err := behave(ctx, job, in.Name); err != nil {
+					return err
+				}
+			}
+			ref, err := writeText(job, fmt.Sprintf("%s.step%d", in.Name, step), strings.Repeat("x", step))
+			if err != nil {
+				return err
+			}
+			if err := job.Emit(ctx, event.TokensWritten{Source: in.Name, Batch: ref, Documents: int64(step)}); err != nil {
+				return err
+			}
+		}
+		b, err := os.ReadFile(live)
+		if err != nil {
+			return err
+		}
+		ref, err := writeText(job, "climb.log", string(b))
+		if err != nil {
+			return err
+		}
+		return job.Emit(ctx, event.DatasetSealed{Manifest: ref})
+	}
+	return s
 }
 
 // behave does what the parameters say for the given source.
