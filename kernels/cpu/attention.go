@@ -12,66 +12,87 @@ import (
 func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.Planes, a kernels.Attention) {
 	d.run("Attend", func() {
 		in, dst, ptr := qkv.(*planes), out.(*planes), pointers.(ints)
-		// Heads share words of out, so each writes floats first and rows are packed afterwards.
-		width := a.Heads * a.HeadDim
-		read := d.shared.floats(0, in.rows*width)
+		// Heads share words of out, so each writes words of its own, which are joined afterwards.
+		perHead := (a.HeadDim + 63) / 64
+		read := d.shared.words(0, in.rows*a.Heads*perHead)
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
 			h := d.head(a, in, task, s)
 			for t := range a.Seq {
-				to := read[(h.row0+t)*width+h.col:][:a.HeadDim]
+				to := read[((h.row0+t)*a.Heads+task%a.Heads)*perHead:][:perHead]
 				h.read(to, ptr[(task*a.Seq+t)*a.Survivors:][:a.Survivors], t)
 			}
 		})
 		d.blocks(in.rows, 32, func(from, to int, _ *scratch) {
 			for r := from; r < to; r++ {
-				d.packSigns(dst.row(r), read[r*width:][:width])
+				row := dst.row(r)
+				clear(row)
+				for i, w := range read[r*a.Heads*perHead:][:a.Heads*perHead] {
+					orBits(row, i/perHead*a.HeadDim+i%perHead*64, w)
+				}
 				dst.count(r)
 			}
 		})
 	})
 }
 
-// head is one head of one sequence: its packed queries and keys, and what the arithmetic of scores needs.
+// orBits sets the bits of w at bit at of words.
+func orBits(words []uint64, at int, w uint64) {
+	words[at>>6] |= w << (at & 63)
+	if high := w >> 1 >> (63 - at&63); high != 0 {
+		words[at>>6+1] |= high
+	}
+}
+
+// head is one head of one sequence: its packed queries, keys and values, and what the arithmetic of scores needs.
 type head struct {
 	kernels.Attention
-	index      int // b*Heads + h
-	row0, col  int // where the sequence starts, where the head starts in a row
-	qkv        *planes
-	words      int      // per query or key
-	q, k       []uint64 // Seq × words
-	products   []float64
-	slope      float64
-	scores     []float64
-	key        [2]uint32
-	step       uint32
-	stream     uint32
-	noise      []float32
-	gamma, tau float64
+	*instructions
+	index     int      // b*Heads + h
+	row0, col int      // where the sequence starts, where the head starts in a row
+	words     int      // per query, key or value
+	q, k, v   []uint64 // Seq × words
+	products  []float64
+	slope     float64
+	scores    []float64
+	key       [2]uint32
+	step      uint32
+	stream    uint32
+	noise     []float32
+	tau       float64
+	weights   [maxSurvivors + 1][maxSurvivors]float64 // of ranks, by the number of live survivors
+	choices   [fewSurvivors + 1]uint32                // bit p: the sign of the sum that pattern p of the survivors' signs has
+	sums      []float32                               // one read
 }
 
 func (d *Device) head(a kernels.Attention, qkv *planes, task int, s *scratch) *head {
 	b, i := task/a.Heads, task%a.Heads
-	h := &head{
-		Attention: a, index: task, row0: b * a.Seq, col: i * a.HeadDim, qkv: qkv,
+	h := &s.head
+	*h = head{
+		Attention: a, instructions: &d.instructions, index: task, row0: b * a.Seq, col: i * a.HeadDim,
 		words: (a.HeadDim + 63) / 64,
 		key:   philox.Key(d.scalars.Seed), step: uint32(d.scalars.Step), stream: uint32(a.Layer) | d.scalars.Micro<<16,
-		gamma: d.scalars.Gamma, tau: d.scalars.Tau,
-		noise: values(a.Noise),
+		tau: d.scalars.Tau, noise: values(a.Noise),
 	}
 	if a.Alibi {
 		h.slope = math.Pow(2, -8*float64(i+1)/float64(a.Heads))
 	}
-	h.q, h.k = s.words(0, a.Seq*h.words), s.words(1, a.Seq*h.words)
+	h.q, h.k, h.v = s.words(0, a.Seq*h.words), s.words(1, a.Seq*h.words), s.words(2, a.Seq*h.words)
 	for t := range a.Seq {
 		row := qkv.row(h.row0 + t)
-		h.copyBits(h.q[t*h.words:], row, h.col)
-		h.copyBits(h.k[t*h.words:], row, h.col+a.Heads*a.HeadDim)
+		for j, dst := range [][]uint64{h.q, h.k, h.v} {
+			h.copyBits(dst[t*h.words:], row, j*a.Heads*a.HeadDim+h.col)
+		}
 	}
 	h.products = s.doubles(0, a.HeadDim+1) // by the number of bits that differ
 	for n := range h.products {
 		h.products[n] = float64(a.HeadDim-2*n) / math.Sqrt(float64(a.HeadDim))
 	}
-	h.scores = s.doubles(1, a.Seq)
+	h.scores, h.sums = s.doubles(1, a.Seq), s.floats(2, a.HeadDim)
+	if a.Kind == kernels.RWSP {
+		for alive := 1; alive <= min(a.Survivors, maxSurvivors); alive++ {
+			h.rankWeights(alive, d.scalars.Gamma)
+		}
+	}
 	return h
 }
 
@@ -82,14 +103,22 @@ func (h *head) copyBits(dst, row []uint64, at int) {
 	}
 }
 
-// score of query t and key u, without noise.
-func (h *head) score(t, u int) float64 {
-	var n int
+// distance is the number of bits in which query t and key u differ.
+func (h *head) distance(t, u int) int {
+	if h.words == 1 {
+		return bits.OnesCount64(h.q[t] ^ h.k[u])
+	}
+	n := 0
 	k := h.k[u*h.words:][:h.words]
 	for i, w := range h.q[t*h.words:][:h.words] {
 		n += bits.OnesCount64(w ^ k[i])
 	}
-	return h.products[n] - float64(h.slope*float64(t-u))
+	return n
+}
+
+// score of query t and key u, without noise.
+func (h *head) score(t, u int) float64 {
+	return h.products[h.distance(t, u)] - float64(h.slope*float64(t-u))
 }
 
 // allScores fills scores[0..t], with noise where there is any, and returns them.
@@ -119,8 +148,8 @@ func (h *head) allScores(t int) []float64 {
 	return s
 }
 
-// read writes what query t reads, up to a positive factor, and where it points.
-func (h *head) read(dst []float32, pointers []int32, t int) {
+// read writes the signs of what query t reads, and where it points.
+func (h *head) read(dst []uint64, pointers []int32, t int) {
 	switch h.Kind {
 	case kernels.Softmax:
 		h.readAll(dst, pointers, t)
@@ -132,22 +161,10 @@ func (h *head) read(dst []float32, pointers []int32, t int) {
 			}
 		}
 		pointers[0] = int32(best)
-		h.values(dst, best)
+		copy(dst, h.v[best*h.words:])
 	case kernels.RWSP:
 		h.survivors(pointers, t)
 		h.readRanked(dst, pointers)
-	}
-}
-
-// values writes the value of key u as ±1.
-func (h *head) values(dst []float32, u int) {
-	row, at := h.qkv.row(h.row0+u), 2*h.Heads*h.HeadDim+h.col
-	if at%8 == 0 {
-		expandSigns(dst, row, at)
-		return
-	}
-	for i := range dst {
-		dst[i] = float32(row[(at+i)>>6]>>((at+i)&63)&1)*2 - 1
 	}
 }
 
@@ -155,11 +172,15 @@ func (h *head) values(dst []float32, u int) {
 func (h *head) survivors(pointers []int32, t int) {
 	var best [maxSurvivors]float64
 	found, most := 0, len(pointers)
-	for u := t; u >= 0; u-- {
-		if found == most && h.products[0]-float64(h.slope*float64(t-u)) <= best[most-1] {
-			break // no key this far back can score better
+	// Scores only fall with distance and with the bits that differ. So once there are enough survivors, few keys need more
+	// than a count: those with fewer than worse bits that differ, up to the first that distance does not exclude.
+	worse, first := h.HeadDim+1, 0
+	for u := t; u >= first; u-- {
+		n := h.distance(t, u)
+		if n >= worse {
+			continue
 		}
-		s := h.score(t, u)
+		s := h.products[n] - float64(h.slope*float64(t-u))
 		if found == most && s <= best[most-1] {
 			continue
 		}
@@ -169,6 +190,15 @@ func (h *head) survivors(pointers []int32, t int) {
 			best[i], pointers[i] = best[i-1], pointers[i-1]
 		}
 		best[i], pointers[i] = s, int32(u)
+		if found == most {
+			away := float64(h.slope * float64(t-u))
+			for worse > 0 && h.products[worse-1]-away <= best[most-1] {
+				worse--
+			}
+			if h.slope > 0 {
+				first = max(0, t-1-int((h.products[0]-best[most-1])/h.slope))
+			}
+		}
 	}
 	for i := found; i < most; i++ {
 		pointers[i] = -1
@@ -178,59 +208,84 @@ func (h *head) survivors(pointers []int32, t int) {
 // maxSurvivors bounds Attention.Survivors.
 const maxSurvivors = 16
 
-// rankWeights are gamma^r over the live survivors, normalised to 1. The reference's order of operations is kept: with
-// some gammas two ranks balance the others exactly, and the sign of what is read hangs on it.
-func (h *head) rankWeights(pointers []int32) (w [maxSurvivors]float64) {
+// fewSurvivors is up to how many survivors the signs of all sums are tabulated.
+const fewSurvivors = 4
+
+// rankWeights prepares gamma^r over so many live survivors, normalised to 1. The reference's order of operations is kept:
+// with some gammas two ranks balance the others exactly, and the sign of what is read hangs on it.
+func (h *head) rankWeights(alive int, gamma float64) {
+	w := h.weights[alive][:alive]
 	var sum float64
-	for r, u := range pointers {
-		if u >= 0 {
-			w[r] = math.Pow(h.gamma, float64(r))
-			sum += w[r]
-		}
+	for r := range w {
+		w[r] = math.Pow(gamma, float64(r))
+		sum += w[r]
 	}
-	for r := range pointers {
+	for r := range w {
 		w[r] /= sum
 	}
-	return w
-}
-
-// readRanked writes the weighted sum of the survivors' values: of the 2^survivors sums that there are, each channel picks
-// one with its bits.
-func (h *head) readRanked(dst []float32, pointers []int32) {
-	alive := 0
-	for alive < len(pointers) && pointers[alive] >= 0 {
-		alive++
-	}
-	w := h.rankWeights(pointers[:alive])
-	at := 2*h.Heads*h.HeadDim + h.col
-	var sums [1 << fewSurvivors]float32
 	if alive <= fewSurvivors {
 		for pattern := range 1 << alive {
-			sums[pattern] = signedSum(w[:alive], pattern)
-		}
-	}
-	for from := 0; from < len(dst); from += 64 {
-		part := dst[from:min(from+64, len(dst))]
-		var words [maxSurvivors]uint64
-		for r, u := range pointers[:alive] {
-			words[r] = bitsAt(h.qkv.row(h.row0+int(u)), at+from, len(part))
-		}
-		for i := range part {
-			pattern := 0
-			for r, word := range words[:alive] {
-				pattern |= int(word>>i&1) << r
-			}
-			if alive <= fewSurvivors {
-				part[i] = sums[pattern]
-			} else {
-				part[i] = signedSum(w[:alive], pattern)
+			if signedSum(w, pattern) >= 0 {
+				h.choices[alive] |= 1 << pattern
 			}
 		}
 	}
 }
 
-// fewSurvivors is up to how many survivors all sums are tabulated.
-const fewSurvivors = 4
+// alive is the number of live survivors.
+func alive(pointers []int32) int {
+	n := 0
+	for n < len(pointers) && pointers[n] >= 0 {
+		n++
+	}
+	return n
+}
+
+// readRanked writes the signs of the weighted sum of the survivors' values.
+func (h *head) readRanked(dst []uint64, pointers []int32) {
+	live := alive(pointers)
+	for i := range dst {
+		var words [maxSurvivors]uint64
+		for r, u := range pointers[:live] {
+			words[r] = h.v[int(u)*h.words+i]
+		}
+		mask := uint64(math.MaxUint64)
+		if rest := h.HeadDim - 64*i; rest < 64 {
+			mask = 1<<rest - 1
+		}
+		if live <= fewSurvivors {
+			dst[i] = choose(h.choices[live], words[:live]) & mask
+			continue
+		}
+		dst[i] = 0
+		for c := range min(64, h.HeadDim-64*i) {
+			pattern := 0
+			for r, word := range words[:live] {
+				pattern |= int(word>>c&1) << r
+			}
+			if signedSum(h.weights[live][:live], pattern) >= 0 {
+				dst[i] |= 1 << c
+			}
+		}
+	}
+}
+
+// choose looks 64 patterns up at once: bit c of the result is that bit of table which the bits c of words, the first one
+// least significant, name.
+func choose(table uint32, words []uint64) uint64 {
+	var values [1 << fewSurvivors]uint64
+	n := 1 << len(words)
+	for p := range n {
+		values[p] = -uint64(table >> p & 1)
+	}
+	for _, w := range words {
+		n /= 2
+		for p := range n {
+			values[p] = values[2*p]&^w | values[2*p+1]&w
+		}
+	}
+	return values[0]
+}
 
 // signedSum adds w[r] where bit r of pattern is set and subtracts it elsewhere, in the order of ranks.
 func signedSum(w []float64, pattern int) float32 {
@@ -246,7 +301,7 @@ func signedSum(w []float64, pattern int) float32 {
 }
 
 // readAll is softmax attention.
-func (h *head) readAll(dst []float32, pointers []int32, t int) {
+func (h *head) readAll(dst []uint64, pointers []int32, t int) {
 	scores := h.allScores(t)
 	best := 0
 	for u, s := range scores {
@@ -256,21 +311,21 @@ func (h *head) readAll(dst []float32, pointers []int32, t int) {
 	}
 	pointers[0] = int32(best)
 	softmax(scores, 1)
-	at := 2*h.Heads*h.HeadDim + h.col
 	var sums [64]float64
-	for from := 0; from < len(dst); from += 64 {
-		part := sums[:min(64, len(dst)-from)]
+	for i := range dst {
+		part := sums[:min(64, h.HeadDim-64*i)]
 		clear(part)
 		for u, p := range scores {
-			w := bitsAt(h.qkv.row(h.row0+u), at+from, len(part))
-			for i := range part {
-				part[i] += math.Copysign(p, float64(int(w>>i&1)*2-1))
+			w := h.v[u*h.words+i]
+			for c := range part {
+				part[c] += math.Copysign(p, float64(int(w>>c&1)*2-1))
 			}
 		}
-		for i, v := range part {
-			dst[from+i] = float32(v)
+		for c, v := range part {
+			h.sums[64*i+c] = float32(v)
 		}
 	}
+	h.packSigns(dst, h.sums)
 }
 
 // softmax turns scores into probabilities of scores / tau.

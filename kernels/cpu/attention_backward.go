@@ -46,12 +46,8 @@ func (h *head) gradients(s *scratch) *gradients {
 		do: s.floats(1, h.HeadDim), ds: s.doubles(2, max(h.Seq, maxSurvivors)),
 	}
 	for t := range h.Seq {
-		row := h.qkv.row(h.row0 + t)
-		for i, dst := range [][]float32{g.q, g.k, g.v} {
-			at := i*h.Heads*h.HeadDim + h.col
-			for j := range h.HeadDim {
-				dst[t*h.HeadDim+j] = float32(row[(at+j)>>6]>>((at+j)&63)&1)*2 - 1
-			}
+		for i, src := range [][]uint64{h.q, h.k, h.v} {
+			expandSigns(all[i*n+t*h.HeadDim:][:h.HeadDim], src[t*h.words:], 0)
 		}
 	}
 	return g
@@ -72,24 +68,16 @@ func (g *gradients) row(m []float32, t int) []float32 { return m[t*g.width:][:g.
 
 // ranked: values get the rank weights, scores the gradient of softmax over the survivors.
 func (g *gradients) ranked(h *head, t int, pointers []int32) {
-	alive := 0
-	for alive < len(pointers) && pointers[alive] >= 0 {
-		alive++
-	}
-	w := h.rankWeights(pointers)
+	live := alive(pointers)
 	var scores [maxSurvivors]float64
-	p := scores[:alive]
-	for r, u := range pointers[:alive] {
+	p, ds := scores[:live], g.ds[:live]
+	for r, u := range pointers[:live] {
 		p[r] = h.score(t, int(u))
+		ds[r] = float64(h.readGradient(g.row(g.dv, int(u)), g.do, g.row(g.v, int(u)), float32(h.weights[live][r])))
 	}
 	softmax(p, 1)
-	ds := g.ds[:alive]
-	for r, u := range pointers[:alive] {
-		ds[r] = float64(dot(g.do, g.row(g.v, int(u))))
-		axpy(g.row(g.dv, int(u)), float32(w[r]), g.do)
-	}
-	scoreGradient(ds, p, 1)
-	for r, u := range pointers[:alive] {
+	softmaxGradient(ds, p, 1)
+	for r, u := range pointers[:live] {
 		g.addScore(h, t, int(u), ds[r])
 	}
 }
@@ -103,22 +91,23 @@ func (g *gradients) dense(h *head, t int, pointers []int32) {
 	softmax(p, tau)
 	ds := g.ds[:t+1]
 	for u := range ds {
-		ds[u] = float64(dot(g.do, g.row(g.v, u)))
-		if h.Kind == kernels.Softmax {
-			axpy(g.row(g.dv, u), float32(p[u]), g.do)
+		w := float32(p[u])
+		if h.Kind == kernels.Pointer {
+			w = 0
+			if u == int(pointers[0]) {
+				w = 1
+			}
 		}
+		ds[u] = float64(h.readGradient(g.row(g.dv, u), g.do, g.row(g.v, u), w))
 	}
-	if h.Kind == kernels.Pointer {
-		axpy(g.row(g.dv, int(pointers[0])), 1, g.do)
-	}
-	scoreGradient(ds, p, tau)
+	softmaxGradient(ds, p, tau)
 	for u, v := range ds {
 		g.addScore(h, t, u, v)
 	}
 }
 
-// scoreGradient turns ds, the gradient of softmax(scores/tau), into that of the scores.
-func scoreGradient(ds, p []float64, tau float64) {
+// softmaxGradient turns ds, the gradient of softmax(scores/tau), into that of the scores.
+func softmaxGradient(ds, p []float64, tau float64) {
 	var mean float64
 	for i, v := range ds {
 		mean += v * p[i]
@@ -131,22 +120,5 @@ func scoreGradient(ds, p []float64, tau float64) {
 // addScore passes the gradient of one score on to its query and key.
 func (g *gradients) addScore(h *head, t, u int, ds float64) {
 	s := float32(ds / math.Sqrt(float64(h.HeadDim)))
-	axpy(g.row(g.dq, t), s, g.row(g.k, u))
-	axpy(g.row(g.dk, u), s, g.row(g.q, t))
-}
-
-func dot(x, y []float32) (sum float32) {
-	y = y[:len(x)]
-	for i, v := range x {
-		sum += float32(v * y[i])
-	}
-	return sum
-}
-
-// axpy adds a*x to y.
-func axpy(y []float32, a float32, x []float32) {
-	x = x[:len(y)]
-	for i := range y {
-		y[i] += float32(a * x[i])
-	}
+	h.scoreGradient(g.row(g.dq, t), g.row(g.dk, u), g.row(g.q, t), g.row(g.k, u), s)
 }

@@ -198,6 +198,7 @@ type scratch struct {
 	unsigned  [1][]uint32
 	integers8 [2][]int8
 	byteSlots [8 + 1][]byte
+	head      head
 }
 
 // What the float32 slots of the scratch that all workers share are for.
@@ -209,6 +210,8 @@ const (
 	sharedLogits
 	sharedLargest
 	sharedInverses
+	sharedGainSigns
+	sharedTops
 	sharedUnits // and the next
 )
 

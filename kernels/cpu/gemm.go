@@ -45,9 +45,9 @@ func (o operand) pack(dst []float32, width, i0, ni, k0, nk int, line []float32) 
 	}
 }
 
-// multiply adds Σ_k a(i,k) b(j,k) to c[(i-i0)*ldc + j] for i in i0..i0+ni-1 and j < n. Every element is summed over k in
+// addProduct adds Σ_k a(i,k) b(j,k) to c[(i-i0)*ldc + j] for i in i0..i0+ni-1 and j < n. Every element is summed over k in
 // ascending order, one rounding per product and per sum, so no division of the work changes it.
-func (d *Device) multiply(c []float32, ldc int, a, b operand, i0, ni, n, k int, s *scratch) {
+func (d *Device) addProduct(c []float32, ldc int, a, b operand, i0, ni, n, k int, s *scratch) {
 	padded := (ni + tileRows - 1) / tileRows * tileRows
 	packedA := s.floats(0, padded*blockK)
 	packedB := s.floats(1, blockN*blockK)
@@ -115,6 +115,6 @@ func (d *Device) product(c []float32, a, b operand, rows, n, k int) {
 	d.blocks(rows, d.rowsPerTask(rows), func(from, to int, s *scratch) {
 		part := c[from*n : to*n]
 		clear(part)
-		d.multiply(part, n, a, b, from, to-from, n, k, s)
+		d.addProduct(part, n, a, b, from, to-from, n, k, s)
 	})
 }

@@ -32,6 +32,14 @@ type instructions struct {
 	largestProduct func(a, b []float32) float32
 	addColumns     func(sums []float64, x []float32)
 	sumSquares     func(x []float32) float64
+	multiply       func(dst, a, b []float32)
+	scale          func(x []float32, factor float32)
+	maximum        func(x []float32) float32
+	exponentials   func(x []float32, top float32) float64
+	passNormalized func(dst, da, x, gain []float32, r, limit float64) float64
+	addNormalized  func(dx []float32, dGain []float64, da, x, gain []float32, r, c float64)
+	readGradient   func(dv, do, v []float32, w float32) float32
+	scoreGradient  func(dq, dk, q, k []float32, s float32)
 	adam           func(param, grad, m, v []float32, u *update)
 }
 
@@ -45,5 +53,8 @@ func plainGo() instructions {
 		randomWords: randomWordsGo, roundRow: roundRowGo, roundColumns: roundColumnsGo,
 		affine: affineGo, add: addGo, mask: maskGo, largest: largestGo, largestProduct: largestProductGo,
 		addColumns: addColumnsGo, sumSquares: sumSquaresGo, adam: adamGo,
+		multiply: multiplyGo, scale: scaleGo, maximum: maximumGo, exponentials: exponentialsGo,
+		passNormalized: passNormalizedGo, addNormalized: addNormalizedGo,
+		readGradient: readGradientGo, scoreGradient: scoreGradientGo,
 	}
 }

@@ -163,10 +163,7 @@ func avx2() instructions {
 			if n > 0 {
 				sum = sumSquaresAVX2(&x[0], n)
 			}
-			for _, v := range x[n:] {
-				sum += float64(v) * float64(v)
-			}
-			return sum
+			return sum + sumSquaresGo(x[n:])
 		},
 		adam: func(param, grad, m, v []float32, u *update) {
 			n := len(param) &^ 7
@@ -175,6 +172,71 @@ func avx2() instructions {
 				adamAVX2(&param[0], &grad[0], &m[0], &v[0], n, &u.clip)
 			}
 			adamGo(param[n:], grad[n:], m[n:], v[n:], u)
+		},
+		multiply: func(dst, a, b []float32) {
+			n := len(dst) &^ 7
+			if n > 0 {
+				_, _ = a[n-1], b[n-1]
+				multiplyAVX2(&dst[0], &a[0], &b[0], n)
+			}
+			multiplyGo(dst[n:], a[n:], b[n:])
+		},
+		scale: func(x []float32, factor float32) {
+			n := len(x) &^ 7
+			if n > 0 {
+				scaleAVX2(&x[0], n, factor)
+			}
+			scaleGo(x[n:], factor)
+		},
+		maximum: func(x []float32) float32 {
+			n := len(x) &^ 7
+			if n == 0 {
+				return maximumGo(x)
+			}
+			most := maximumAVX2(&x[0], n)
+			for _, v := range x[n:] {
+				most = max(most, v)
+			}
+			return most
+		},
+		exponentials: func(x []float32, top float32) (sum float64) {
+			n := len(x) &^ 7
+			if n > 0 {
+				sum = exponentialsAVX2(&x[0], n, top)
+			}
+			return sum + exponentialsGo(x[n:], top)
+		},
+		passNormalized: func(dst, da, x, gain []float32, r, limit float64) (dot float64) {
+			n := len(dst) &^ 7
+			if n > 0 {
+				_, _, _ = da[n-1], x[n-1], gain[n-1]
+				dot = passNormalizedAVX2(&dst[0], &da[0], &x[0], &gain[0], n, r, limit)
+			}
+			return dot + passNormalizedGo(dst[n:], da[n:], x[n:], gain[n:], r, limit)
+		},
+		addNormalized: func(dx []float32, dGain []float64, da, x, gain []float32, r, c float64) {
+			n := len(dx) &^ 7
+			if n > 0 {
+				_, _, _, _ = dGain[n-1], da[n-1], x[n-1], gain[n-1]
+				addNormalizedAVX2(&dx[0], &dGain[0], &da[0], &x[0], &gain[0], n, r, c)
+			}
+			addNormalizedGo(dx[n:], dGain[n:], da[n:], x[n:], gain[n:], r, c)
+		},
+		readGradient: func(dv, do, v []float32, w float32) (dot float32) {
+			n := len(dv) &^ 7
+			if n > 0 {
+				_, _ = do[n-1], v[n-1]
+				dot = readGradientAVX2(&dv[0], &do[0], &v[0], n, w)
+			}
+			return dot + readGradientGo(dv[n:], do[n:], v[n:], w)
+		},
+		scoreGradient: func(dq, dk, q, k []float32, s float32) {
+			n := len(dq) &^ 7
+			if n > 0 {
+				_, _, _ = dk[n-1], q[n-1], k[n-1]
+				scoreGradientAVX2(&dq[0], &dk[0], &q[0], &k[0], n, s)
+			}
+			scoreGradientGo(dq[n:], dk[n:], q[n:], k[n:], s)
 		},
 	}
 }

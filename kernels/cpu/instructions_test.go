@@ -15,6 +15,12 @@ func TestInstructionSetsAgree(t *testing.T) {
 	if len(sets) == 1 {
 		t.Skip("this processor runs only the Go loops")
 	}
+	fields := reflect.TypeFor[instructions]()
+	for i := range fields.NumField() {
+		if f := fields.Field(i); f.Type.Kind() == reflect.Func && comparisons()[f.Name] == nil {
+			t.Errorf("nothing compares %s", f.Name)
+		}
+	}
 	for _, set := range sets[1:] {
 		for name, check := range comparisons() {
 			t.Run(set.name+"/"+name, func(t *testing.T) {
@@ -163,6 +169,51 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 		"sumSquares": func(s *instructions, r *rand.Rand, n int) any {
 			return doubleBits([]float64{s.sumSquares(oddities(r, n))})
 		},
+		"multiply": func(s *instructions, r *rand.Rand, n int) any {
+			dst := make([]float32, n)
+			s.multiply(dst, oddities(r, n), normals(r, n))
+			return floatBits(dst)
+		},
+		"scale": func(s *instructions, r *rand.Rand, n int) any {
+			x := oddities(r, n)
+			s.scale(x, float32(r.NormFloat64()))
+			return floatBits(x)
+		},
+		"maximum": func(s *instructions, r *rand.Rand, n int) any {
+			return floatBits([]float32{s.maximum(normals(r, n))})
+		},
+		"exponentials": func(s *instructions, r *rand.Rand, n int) any {
+			x, top := normals(r, n), float32(0)
+			for i := range x {
+				x[i] *= float32(r.IntN(60))
+				top = max(top, x[i])
+			}
+			sum := s.exponentials(x, top)
+			return append(floatBits(x), math.Float64bits(sum))
+		},
+		"passNormalized": func(s *instructions, r *rand.Rand, n int) any {
+			dst := normals(r, n)
+			dot := s.passNormalized(dst, oddities(r, n), oddities(r, n), normals(r, n), r.Float64(), 1)
+			return append(floatBits(dst), math.Float64bits(dot))
+		},
+		"addNormalized": func(s *instructions, r *rand.Rand, n int) any {
+			dx, dGain := normals(r, n), []float64(nil)
+			for range n {
+				dGain = append(dGain, r.NormFloat64())
+			}
+			s.addNormalized(dx, dGain, oddities(r, n), oddities(r, n), normals(r, n), r.Float64(), r.NormFloat64())
+			return append(floatBits(dx), doubleBits(dGain)...)
+		},
+		"readGradient": func(s *instructions, r *rand.Rand, n int) any {
+			dv := normals(r, n)
+			dot := s.readGradient(dv, oddities(r, n), normals(r, n), float32(r.NormFloat64()))
+			return floatBits(append(dv, dot))
+		},
+		"scoreGradient": func(s *instructions, r *rand.Rand, n int) any {
+			dq, dk := normals(r, n), normals(r, n)
+			s.scoreGradient(dq, dk, oddities(r, n), normals(r, n), float32(r.NormFloat64()))
+			return floatBits(append(dq, dk...))
+		},
 		"adam": func(s *instructions, r *rand.Rand, n int) any {
 			param, m, v := normals(r, n), normals(r, n), normals(r, n)
 			for i := range v {
@@ -267,6 +318,21 @@ func TestLookupHoldsTheLargestSums(t *testing.T) {
 					t.Fatalf("%s: integers of %d sum up to %d, want %d", set.name, bound, n, bound*blockDepth)
 				}
 			}
+		}
+	}
+}
+
+// The exponential of the loss is near the true one.
+func TestExponentials(t *testing.T) {
+	x := make([]float32, 4000)
+	for i := range x {
+		x[i] = float32(-i) / 50
+	}
+	got := slices.Clone(x)
+	exponentialsGo(got, 0)
+	for i, v := range x {
+		if want := math.Exp(float64(v)); math.Abs(float64(got[i])-want) > 3e-7*want {
+			t.Fatalf("exp(%v) is %v, want %v", v, got[i], want)
 		}
 	}
 }

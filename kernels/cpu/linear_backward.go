@@ -27,31 +27,11 @@ func (d *Device) plainGradient(dTheta, dy []float32, pass kernels.Planes, rows, 
 		})
 		du = masked
 	}
-	d.subtractColumnSums(dTheta, du, rows, out)
+	d.sumRows(dTheta, rows, out, -1, func(r int, sums []float64, _ *scratch) { d.addColumns(sums, du[r*out:]) })
 	if shift.To > shift.From {
 		du = d.unshiftGradient(du, rows, out, shift)
 	}
 	return du
-}
-
-// subtractColumnSums subtracts the sum over rows of m from dst.
-func (d *Device) subtractColumnSums(dst, m []float32, rows, cols int) {
-	parts := (rows + rowsPerSum - 1) / rowsPerSum
-	all := d.shared.doubles(2, parts*cols)
-	d.blocks(rows, rowsPerSum, func(from, to int, _ *scratch) {
-		sums := all[from/rowsPerSum*cols:][:cols]
-		clear(sums)
-		for r := from; r < to; r++ {
-			d.addColumns(sums, m[r*cols:])
-		}
-	})
-	for c := range cols {
-		var sum float64
-		for p := range parts {
-			sum += all[p*cols+c]
-		}
-		dst[c] -= float32(sum)
-	}
 }
 
 // unshiftGradient turns the gradient of shifted products into that of the plain ones: g[t] = du[t] (if Self) + du[t+Offset].
@@ -66,9 +46,7 @@ func (d *Device) unshiftGradient(du []float32, rows, out int, shift kernels.KShi
 				clear(part)
 			}
 			if r%shift.Seq+shift.Offset < shift.Seq {
-				for i, v := range du[(r+shift.Offset)*out+shift.From:][:len(part)] {
-					part[i] += v
-				}
+				d.add(part, part, du[(r+shift.Offset)*out+shift.From:][:len(part)])
 			}
 		}
 	})
@@ -136,7 +114,7 @@ func (d *Device) floatWeightGradient(dl kernels.LinearGradient, g gradient, x ke
 	d.blocks(l.Out, d.rowsPerTask(l.Out), func(from, to int, s *scratch) {
 		p := s.floats(3, (to-from)*l.In)
 		clear(p)
-		d.multiply(p, l.In, operand{m: grad, byK: true}, operand{m: input, byK: true}, from, to-from, l.In, g.rows, s)
+		d.addProduct(p, l.In, operand{m: grad, byK: true}, operand{m: input, byK: true}, from, to-from, l.In, g.rows, s)
 		line := s.floats(4, l.In)
 		for o := from; o < to; o++ {
 			w.segment(line, o, 0)

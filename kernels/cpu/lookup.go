@@ -145,19 +145,17 @@ func (x levels) fill(dst []int8, row, from, digit int) {
 	first, last := digit*4, min(digit*4+4, x.bits)
 	words := x.row(row)
 	top := uint64(1<<(last-first) - 1)
-	for len(dst) > 0 {
+	to := asBytes(dst)
+	for i := 0; i < len(to); i += 8 {
+		at := from + i
 		sum := spread1 * (128 - top) // level + 128 in every byte
 		for b := first; b < last; b++ {
-			sum += spread8[byte(words[b*x.stride+from>>6]>>(from&63))] << (b - first + 1)
+			sum += spread8[byte(words[b*x.stride+at>>6]>>(at&63))] << (b - first + 1)
 		}
-		sum ^= spread1 * 128
-		for i := range dst[:8] {
-			dst[i] = int8(sum >> (8 * i))
-		}
-		if rest := x.cols - from; rest < 8 {
-			clear(dst[max(rest, 0):8])
-		}
-		dst, from = dst[8:], from+8
+		binary.LittleEndian.PutUint64(to[i:], sum^spread1*128)
+	}
+	if beyond := from + len(dst) - x.cols; beyond > 0 {
+		clear(dst[max(0, len(dst)-beyond):])
 	}
 }
 

@@ -108,3 +108,43 @@ func sumSquaresAVX2(x *float32, n int) float64
 //
 //go:noescape
 func adamAVX2(param *float32, grad *float32, m *float32, v *float32, n int, u *float32)
+
+// multiplyAVX2 is multiplyGo for whole registers.
+//
+//go:noescape
+func multiplyAVX2(dst *float32, a *float32, b *float32, n int)
+
+// passNormalizedAVX2 is passNormalizedGo for whole registers.
+//
+//go:noescape
+func passNormalizedAVX2(dst *float32, da *float32, x *float32, gain *float32, n int, r float64, limit float64) float64
+
+// addNormalizedAVX2 is addNormalizedGo for whole registers.
+//
+//go:noescape
+func addNormalizedAVX2(dx *float32, dGain *float64, da *float32, x *float32, gain *float32, n int, r float64, c float64)
+
+// readGradientAVX2 is readGradientGo for whole registers.
+//
+//go:noescape
+func readGradientAVX2(dv *float32, do *float32, v *float32, n int, w float32) float32
+
+// scoreGradientAVX2 is scoreGradientGo for whole registers.
+//
+//go:noescape
+func scoreGradientAVX2(dq *float32, dk *float32, q *float32, k *float32, n int, s float32)
+
+// maximumAVX2 is maximumGo for whole registers.
+//
+//go:noescape
+func maximumAVX2(x *float32, n int) float32
+
+// exponentialsAVX2 is exponentialsGo for whole registers.
+//
+//go:noescape
+func exponentialsAVX2(x *float32, n int, top float32) float64
+
+// scaleAVX2 is scaleGo for whole registers.
+//
+//go:noescape
+func scaleAVX2(x *float32, n int, factor float32)

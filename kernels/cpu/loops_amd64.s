@@ -2131,3 +2131,392 @@ loop:
 	JLT     loop
 	VZEROUPPER
 	RET
+
+DATA magnitude64<>+0(SB)/8, $0x7fffffffffffffff
+DATA magnitude64<>+8(SB)/8, $0x7fffffffffffffff
+DATA magnitude64<>+16(SB)/8, $0x7fffffffffffffff
+DATA magnitude64<>+24(SB)/8, $0x7fffffffffffffff
+GLOBL magnitude64<>(SB), RODATA|NOPTR, $32
+
+// func multiplyAVX2(dst *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·multiplyAVX2(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
+
+loop:
+	VMOVUPS (CX)(SI*4), Y0
+	VMULPS  (DX)(SI*4), Y0, Y0
+	VMOVUPS Y0, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, BX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func passNormalizedAVX2(dst *float32, da *float32, x *float32, gain *float32, n int, r float64, limit float64) float64
+// Requires: AVX, SSE2
+TEXT ·passNormalizedAVX2(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         da+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         gain+24(FP), BX
+	MOVQ         n+32(FP), SI
+	VBROADCASTSD r+40(FP), Y0
+	VBROADCASTSD limit+48(FP), Y1
+	VMOVDQU      magnitude64<>+0(SB), Y2
+	VXORPD       Y3, Y3, Y3
+	VXORPD       Y4, Y4, Y4
+	XORQ         DI, DI
+
+loop:
+	VCVTPS2PD    (DX)(DI*4), Y5
+	VCVTPS2PD    (BX)(DI*4), Y6
+	VMULPD       Y5, Y6, Y7
+	VMULPD       Y0, Y7, Y7
+	VANDPD       Y2, Y7, Y7
+	VCMPPD       $0x02, Y1, Y7, Y7
+	VCVTPS2PD    (CX)(DI*4), Y8
+	VANDPD       Y7, Y8, Y8
+	VMULPD       Y6, Y8, Y6
+	VMULPD       Y5, Y6, Y6
+	VADDPD       Y6, Y3, Y3
+	VCVTPS2PD    16(DX)(DI*4), Y5
+	VCVTPS2PD    16(BX)(DI*4), Y6
+	VMULPD       Y5, Y6, Y7
+	VMULPD       Y0, Y7, Y7
+	VANDPD       Y2, Y7, Y7
+	VCMPPD       $0x02, Y1, Y7, Y7
+	VCVTPS2PD    16(CX)(DI*4), Y9
+	VANDPD       Y7, Y9, Y9
+	VMULPD       Y6, Y9, Y6
+	VMULPD       Y5, Y6, Y6
+	VADDPD       Y6, Y4, Y4
+	VCVTPD2PSY   Y8, X5
+	VMOVUPS      X5, (AX)(DI*4)
+	VCVTPD2PSY   Y9, X5
+	VMOVUPS      X5, 16(AX)(DI*4)
+	ADDQ         $0x08, DI
+	CMPQ         DI, SI
+	JLT          loop
+	VADDPD       Y4, Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X0
+	VADDPD       X0, X3, X0
+	VPERMILPD    $0x01, X0, X1
+	VADDSD       X1, X0, X0
+	MOVSD        X0, ret+56(FP)
+	VZEROUPPER
+	RET
+
+// func addNormalizedAVX2(dx *float32, dGain *float64, da *float32, x *float32, gain *float32, n int, r float64, c float64)
+// Requires: AVX
+TEXT ·addNormalizedAVX2(SB), NOSPLIT, $0-64
+	MOVQ         dx+0(FP), AX
+	MOVQ         dGain+8(FP), CX
+	MOVQ         da+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         gain+32(FP), SI
+	MOVQ         n+40(FP), DI
+	VBROADCASTSD r+48(FP), Y0
+	VBROADCASTSD c+56(FP), Y1
+	XORQ         R8, R8
+
+loop:
+	VCVTPS2PD  (DX)(R8*4), Y2
+	VCVTPS2PD  (BX)(R8*4), Y3
+	VCVTPS2PD  (SI)(R8*4), Y5
+	VMULPD     Y2, Y5, Y5
+	VMULPD     Y3, Y1, Y4
+	VSUBPD     Y4, Y5, Y5
+	VMULPD     Y0, Y5, Y5
+	VCVTPD2PSY Y5, X4
+	VADDPS     (AX)(R8*4), X4, X4
+	VMOVUPS    X4, (AX)(R8*4)
+	VMULPD     Y0, Y3, Y3
+	VMULPD     Y2, Y3, Y3
+	VADDPD     (CX)(R8*8), Y3, Y3
+	VMOVUPD    Y3, (CX)(R8*8)
+	ADDQ       $0x04, R8
+	CMPQ       R8, DI
+	JLT        loop
+	VZEROUPPER
+	RET
+
+// func readGradientAVX2(dv *float32, do *float32, v *float32, n int, w float32) float32
+// Requires: AVX, SSE
+TEXT ·readGradientAVX2(SB), NOSPLIT, $0-44
+	MOVQ         dv+0(FP), AX
+	MOVQ         do+8(FP), CX
+	MOVQ         v+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS w+32(FP), Y0
+	VXORPS       Y1, Y1, Y1
+	XORQ         SI, SI
+
+loop:
+	VMOVUPS      (CX)(SI*4), Y2
+	VMULPS       (DX)(SI*4), Y2, Y3
+	VADDPS       Y3, Y1, Y1
+	VMULPS       Y0, Y2, Y2
+	VADDPS       (AX)(SI*4), Y2, Y2
+	VMOVUPS      Y2, (AX)(SI*4)
+	ADDQ         $0x08, SI
+	CMPQ         SI, BX
+	JLT          loop
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VPSHUFD      $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VPSHUFD      $0x01, X0, X1
+	VADDSS       X1, X0, X0
+	MOVSS        X0, ret+40(FP)
+	VZEROUPPER
+	RET
+
+// func scoreGradientAVX2(dq *float32, dk *float32, q *float32, k *float32, n int, s float32)
+// Requires: AVX
+TEXT ·scoreGradientAVX2(SB), NOSPLIT, $0-44
+	MOVQ         dq+0(FP), AX
+	MOVQ         dk+8(FP), CX
+	MOVQ         q+16(FP), DX
+	MOVQ         k+24(FP), BX
+	MOVQ         n+32(FP), SI
+	VBROADCASTSS s+40(FP), Y0
+	XORQ         DI, DI
+
+loop:
+	VMULPS  (BX)(DI*4), Y0, Y1
+	VADDPS  (AX)(DI*4), Y1, Y1
+	VMOVUPS Y1, (AX)(DI*4)
+	VMULPS  (DX)(DI*4), Y0, Y1
+	VADDPS  (CX)(DI*4), Y1, Y1
+	VMOVUPS Y1, (CX)(DI*4)
+	ADDQ    $0x08, DI
+	CMPQ    DI, SI
+	JLT     loop
+	VZEROUPPER
+	RET
+
+DATA log2e<>+0(SB)/4, $0x3fb8aa3b
+DATA log2e<>+4(SB)/4, $0x3fb8aa3b
+DATA log2e<>+8(SB)/4, $0x3fb8aa3b
+DATA log2e<>+12(SB)/4, $0x3fb8aa3b
+DATA log2e<>+16(SB)/4, $0x3fb8aa3b
+DATA log2e<>+20(SB)/4, $0x3fb8aa3b
+DATA log2e<>+24(SB)/4, $0x3fb8aa3b
+DATA log2e<>+28(SB)/4, $0x3fb8aa3b
+GLOBL log2e<>(SB), RODATA|NOPTR, $32
+
+DATA ln2High<>+0(SB)/4, $0x3f318000
+DATA ln2High<>+4(SB)/4, $0x3f318000
+DATA ln2High<>+8(SB)/4, $0x3f318000
+DATA ln2High<>+12(SB)/4, $0x3f318000
+DATA ln2High<>+16(SB)/4, $0x3f318000
+DATA ln2High<>+20(SB)/4, $0x3f318000
+DATA ln2High<>+24(SB)/4, $0x3f318000
+DATA ln2High<>+28(SB)/4, $0x3f318000
+GLOBL ln2High<>(SB), RODATA|NOPTR, $32
+
+DATA ln2Low<>+0(SB)/4, $0xb95e8083
+DATA ln2Low<>+4(SB)/4, $0xb95e8083
+DATA ln2Low<>+8(SB)/4, $0xb95e8083
+DATA ln2Low<>+12(SB)/4, $0xb95e8083
+DATA ln2Low<>+16(SB)/4, $0xb95e8083
+DATA ln2Low<>+20(SB)/4, $0xb95e8083
+DATA ln2Low<>+24(SB)/4, $0xb95e8083
+DATA ln2Low<>+28(SB)/4, $0xb95e8083
+GLOBL ln2Low<>(SB), RODATA|NOPTR, $32
+
+DATA lowest<>+0(SB)/4, $0xc2ae0000
+DATA lowest<>+4(SB)/4, $0xc2ae0000
+DATA lowest<>+8(SB)/4, $0xc2ae0000
+DATA lowest<>+12(SB)/4, $0xc2ae0000
+DATA lowest<>+16(SB)/4, $0xc2ae0000
+DATA lowest<>+20(SB)/4, $0xc2ae0000
+DATA lowest<>+24(SB)/4, $0xc2ae0000
+DATA lowest<>+28(SB)/4, $0xc2ae0000
+GLOBL lowest<>(SB), RODATA|NOPTR, $32
+
+DATA one<>+0(SB)/4, $0x3f800000
+DATA one<>+4(SB)/4, $0x3f800000
+DATA one<>+8(SB)/4, $0x3f800000
+DATA one<>+12(SB)/4, $0x3f800000
+DATA one<>+16(SB)/4, $0x3f800000
+DATA one<>+20(SB)/4, $0x3f800000
+DATA one<>+24(SB)/4, $0x3f800000
+DATA one<>+28(SB)/4, $0x3f800000
+GLOBL one<>(SB), RODATA|NOPTR, $32
+
+DATA bias<>+0(SB)/4, $0x0000007f
+DATA bias<>+4(SB)/4, $0x0000007f
+DATA bias<>+8(SB)/4, $0x0000007f
+DATA bias<>+12(SB)/4, $0x0000007f
+DATA bias<>+16(SB)/4, $0x0000007f
+DATA bias<>+20(SB)/4, $0x0000007f
+DATA bias<>+24(SB)/4, $0x0000007f
+DATA bias<>+28(SB)/4, $0x0000007f
+GLOBL bias<>(SB), RODATA|NOPTR, $32
+
+DATA exp0<>+0(SB)/4, $0x39506967
+DATA exp0<>+4(SB)/4, $0x39506967
+DATA exp0<>+8(SB)/4, $0x39506967
+DATA exp0<>+12(SB)/4, $0x39506967
+DATA exp0<>+16(SB)/4, $0x39506967
+DATA exp0<>+20(SB)/4, $0x39506967
+DATA exp0<>+24(SB)/4, $0x39506967
+DATA exp0<>+28(SB)/4, $0x39506967
+GLOBL exp0<>(SB), RODATA|NOPTR, $32
+
+DATA exp1<>+0(SB)/4, $0x3ab743ce
+DATA exp1<>+4(SB)/4, $0x3ab743ce
+DATA exp1<>+8(SB)/4, $0x3ab743ce
+DATA exp1<>+12(SB)/4, $0x3ab743ce
+DATA exp1<>+16(SB)/4, $0x3ab743ce
+DATA exp1<>+20(SB)/4, $0x3ab743ce
+DATA exp1<>+24(SB)/4, $0x3ab743ce
+DATA exp1<>+28(SB)/4, $0x3ab743ce
+GLOBL exp1<>(SB), RODATA|NOPTR, $32
+
+DATA exp2<>+0(SB)/4, $0x3c088908
+DATA exp2<>+4(SB)/4, $0x3c088908
+DATA exp2<>+8(SB)/4, $0x3c088908
+DATA exp2<>+12(SB)/4, $0x3c088908
+DATA exp2<>+16(SB)/4, $0x3c088908
+DATA exp2<>+20(SB)/4, $0x3c088908
+DATA exp2<>+24(SB)/4, $0x3c088908
+DATA exp2<>+28(SB)/4, $0x3c088908
+GLOBL exp2<>(SB), RODATA|NOPTR, $32
+
+DATA exp3<>+0(SB)/4, $0x3d2aa9c1
+DATA exp3<>+4(SB)/4, $0x3d2aa9c1
+DATA exp3<>+8(SB)/4, $0x3d2aa9c1
+DATA exp3<>+12(SB)/4, $0x3d2aa9c1
+DATA exp3<>+16(SB)/4, $0x3d2aa9c1
+DATA exp3<>+20(SB)/4, $0x3d2aa9c1
+DATA exp3<>+24(SB)/4, $0x3d2aa9c1
+DATA exp3<>+28(SB)/4, $0x3d2aa9c1
+GLOBL exp3<>(SB), RODATA|NOPTR, $32
+
+DATA exp4<>+0(SB)/4, $0x3e2aaaaa
+DATA exp4<>+4(SB)/4, $0x3e2aaaaa
+DATA exp4<>+8(SB)/4, $0x3e2aaaaa
+DATA exp4<>+12(SB)/4, $0x3e2aaaaa
+DATA exp4<>+16(SB)/4, $0x3e2aaaaa
+DATA exp4<>+20(SB)/4, $0x3e2aaaaa
+DATA exp4<>+24(SB)/4, $0x3e2aaaaa
+DATA exp4<>+28(SB)/4, $0x3e2aaaaa
+GLOBL exp4<>(SB), RODATA|NOPTR, $32
+
+DATA exp5<>+0(SB)/4, $0x3f000000
+DATA exp5<>+4(SB)/4, $0x3f000000
+DATA exp5<>+8(SB)/4, $0x3f000000
+DATA exp5<>+12(SB)/4, $0x3f000000
+DATA exp5<>+16(SB)/4, $0x3f000000
+DATA exp5<>+20(SB)/4, $0x3f000000
+DATA exp5<>+24(SB)/4, $0x3f000000
+DATA exp5<>+28(SB)/4, $0x3f000000
+GLOBL exp5<>(SB), RODATA|NOPTR, $32
+
+// func maximumAVX2(x *float32, n int) float32
+// Requires: AVX, SSE
+TEXT ·maximumAVX2(SB), NOSPLIT, $0-20
+	MOVQ    x+0(FP), AX
+	MOVQ    n+8(FP), CX
+	VMOVUPS (AX), Y0
+	XORQ    DX, DX
+
+loop:
+	VMAXPS       (AX)(DX*4), Y0, Y0
+	ADDQ         $0x08, DX
+	CMPQ         DX, CX
+	JLT          loop
+	VEXTRACTF128 $0x01, Y0, X1
+	VMAXPS       X0, X1, X1
+	VPSHUFD      $0x0e, X1, X0
+	VMAXPS       X0, X1, X1
+	VPSHUFD      $0x01, X1, X0
+	VMAXPS       X0, X1, X1
+	MOVSS        X1, ret+16(FP)
+	VZEROUPPER
+	RET
+
+// func exponentialsAVX2(x *float32, n int, top float32) float64
+// Requires: AVX, AVX2, SSE2
+TEXT ·exponentialsAVX2(SB), NOSPLIT, $0-32
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VBROADCASTSS top+16(FP), Y0
+	VXORPD       Y1, Y1, Y1
+	VXORPD       Y2, Y2, Y2
+	VMOVDQU      log2e<>+0(SB), Y3
+	VMOVDQU      one<>+0(SB), Y4
+	VMOVDQU      ln2High<>+0(SB), Y5
+	VMOVDQU      ln2Low<>+0(SB), Y6
+	XORQ         DX, DX
+
+loop:
+	VMOVUPS      (AX)(DX*4), Y7
+	VSUBPS       Y0, Y7, Y7
+	VMAXPS       lowest<>+0(SB), Y7, Y7
+	VMULPS       Y3, Y7, Y8
+	VROUNDPS     $0x00, Y8, Y8
+	VMULPS       Y5, Y8, Y9
+	VSUBPS       Y9, Y7, Y7
+	VMULPS       Y6, Y8, Y9
+	VSUBPS       Y9, Y7, Y7
+	VMOVUPS      exp0<>+0(SB), Y10
+	VMULPS       Y7, Y10, Y10
+	VADDPS       exp1<>+0(SB), Y10, Y10
+	VMULPS       Y7, Y10, Y10
+	VADDPS       exp2<>+0(SB), Y10, Y10
+	VMULPS       Y7, Y10, Y10
+	VADDPS       exp3<>+0(SB), Y10, Y10
+	VMULPS       Y7, Y10, Y10
+	VADDPS       exp4<>+0(SB), Y10, Y10
+	VMULPS       Y7, Y10, Y10
+	VADDPS       exp5<>+0(SB), Y10, Y10
+	VMULPS       Y7, Y7, Y9
+	VMULPS       Y9, Y10, Y10
+	VADDPS       Y7, Y10, Y10
+	VADDPS       Y4, Y10, Y10
+	VCVTPS2DQ    Y8, Y8
+	VPADDD       bias<>+0(SB), Y8, Y8
+	VPSLLD       $0x17, Y8, Y8
+	VMULPS       Y8, Y10, Y10
+	VMOVUPS      Y10, (AX)(DX*4)
+	VEXTRACTF128 $0x01, Y10, X7
+	VCVTPS2PD    X10, Y8
+	VADDPD       Y8, Y1, Y1
+	VCVTPS2PD    X7, Y7
+	VADDPD       Y7, Y2, Y2
+	ADDQ         $0x08, DX
+	CMPQ         DX, CX
+	JLT          loop
+	VADDPD       Y2, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPD       X0, X1, X0
+	VPERMILPD    $0x01, X0, X1
+	VADDSD       X1, X0, X0
+	MOVSD        X0, ret+24(FP)
+	VZEROUPPER
+	RET
+
+// func scaleAVX2(x *float32, n int, factor float32)
+// Requires: AVX
+TEXT ·scaleAVX2(SB), NOSPLIT, $0-20
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VBROADCASTSS factor+16(FP), Y0
+	XORQ         DX, DX
+
+loop:
+	VMULPS  (AX)(DX*4), Y0, Y1
+	VMOVUPS Y1, (AX)(DX*4)
+	ADDQ    $0x08, DX
+	CMPQ    DX, CX
+	JLT     loop
+	VZEROUPPER
+	RET

@@ -26,7 +26,9 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 		h.rowParts(func(from, to int, logits floats) {
 			h.losses(from, to, logits)
 			h.gradients(from, to, logits, 0, head.Out)
-			d.subtractColumnSums(values(dl.Theta), logits, to-from, head.Out)
+			d.sumRows(values(dl.Theta), to-from, head.Out, -1, func(r int, sums []float64, _ *scratch) {
+				d.addColumns(sums, logits[r*head.Out:])
+			})
 			g := gradient{data: logits, stride: head.Out, row: from, rows: to - from, to: head.Out}
 			d.inputGradient(values(dx)[from*head.In:to*head.In], g, head, gradBits)
 			if whole || !byChannel {
@@ -35,6 +37,7 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 		})
 		if byChannel && !whole {
 			h.channelParts(func(from, to int, logits floats) {
+				h.exponents(logits, to-from)
 				h.gradients(0, h.rows, logits, from, to)
 				g := gradient{data: logits, stride: to - from, rows: h.rows, from: from, to: to}
 				d.weightGradient(dl, g, x, head, gradBits)
@@ -51,7 +54,7 @@ type headPass struct {
 	x       kernels.Activation
 	linear  kernels.Linear
 	targets ints
-	top     []float64 // largest logit of each row
+	top     []float32 // largest logit of each row
 	sum     []float64 // Σ exp(logit - top)
 }
 
@@ -59,7 +62,7 @@ func (d *Device) newHead(losses kernels.Floats, x kernels.Activation, head kerne
 	rows := rowsOf(x, head.In)
 	return &headPass{
 		Device: d, rows: rows, loss: values(losses)[:rows], x: x, linear: head, targets: targets.(ints)[:rows],
-		top: d.shared.doubles(0, rows), sum: d.shared.doubles(1, rows),
+		top: d.shared.floats(sharedTops, rows), sum: d.shared.doubles(1, rows),
 	}
 }
 
@@ -99,7 +102,7 @@ func channelsFrom(l kernels.Linear, from, to int) kernels.Linear {
 	return part
 }
 
-// losses computes log Σ exp(logits) - logits[target] of rows from..to-1.
+// losses computes log Σ exp(logits) - logits[target] of rows from..to-1 and leaves exp(logits - top) in place of logits.
 func (h *headPass) losses(from, to int, logits []float32) {
 	out := h.linear.Out
 	h.blocks(to-from, 4, func(r0, r1 int, _ *scratch) {
@@ -109,41 +112,41 @@ func (h *headPass) losses(from, to int, logits []float32) {
 			if t < 0 {
 				continue
 			}
-			top, sum := row[0], 0.0
-			for _, v := range row {
-				top = max(top, v)
-			}
-			for _, v := range row {
-				sum += math.Exp(float64(v) - float64(top))
-			}
-			h.top[from+r], h.sum[from+r] = float64(top), sum
-			h.loss[from+r] = float32(math.Log(sum) + float64(top) - float64(row[t]))
+			top, wanted := h.maximum(row), row[t]
+			sum := h.exponentials(row, top)
+			h.top[from+r], h.sum[from+r] = top, sum
+			h.loss[from+r] = float32(math.Log(sum) + float64(top) - float64(wanted))
 		}
 	})
 }
 
-// gradients turns logits of rows from..to-1 and channels c0..c1-1 into GradScale * (softmax - onehot).
-func (h *headPass) gradients(from, to int, logits []float32, c0, c1 int) {
-	out, factor := c1-c0, h.scalars.GradScale
-	h.blocks(to-from, 4, func(r0, r1 int, _ *scratch) {
+// exponents turns logits of all rows into what losses left of them.
+func (h *headPass) exponents(logits []float32, out int) {
+	h.blocks(h.rows, 16, func(r0, r1 int, _ *scratch) {
 		for r := r0; r < r1; r++ {
-			row, t := logits[r*out:][:out], int(h.targets[from+r])
+			h.exponentials(logits[r*out:][:out], h.top[r])
+		}
+	})
+}
+
+// gradients turns exp(logits - top) of rows from..to-1 and channels c0..c1-1 into GradScale * (softmax - onehot).
+func (h *headPass) gradients(from, to int, e []float32, c0, c1 int) {
+	out, factor := c1-c0, h.scalars.GradScale
+	h.blocks(to-from, 16, func(r0, r1 int, _ *scratch) {
+		for r := r0; r < r1; r++ {
+			row, t := e[r*out:][:out], int(h.targets[from+r])
 			if t < 0 {
 				clear(row)
 				continue
 			}
-			top, scale := h.top[from+r], factor/h.sum[from+r]
-			inside := t >= c0 && t < c1
-			var wanted float32
-			if inside {
-				wanted = float32((math.Exp(float64(row[t-c0])-top)/h.sum[from+r] - 1) * factor)
+			sum := h.sum[from+r]
+			if t < c0 || t >= c1 {
+				h.scale(row, float32(factor/sum))
+				continue
 			}
-			for i, v := range row {
-				row[i] = float32(math.Exp(float64(v)-top) * scale)
-			}
-			if inside {
-				row[t-c0] = wanted
-			}
+			wanted := float32((float64(row[t-c0])/sum - 1) * factor)
+			h.scale(row, float32(factor/sum))
+			row[t-c0] = wanted
 		}
 	})
 }

@@ -7,25 +7,26 @@ import (
 )
 
 // reciprocalRMS is 1 / sqrt(mean(x²) + eps).
-func reciprocalRMS(x []float32, eps float64) float64 {
-	var sum float64
-	for _, v := range x {
-		sum += float64(v) * float64(v)
-	}
-	return 1 / math.Sqrt(sum/float64(len(x))+eps)
+func (d *Device) reciprocalRMS(x []float32, eps float64) float64 {
+	return 1 / math.Sqrt(d.sumSquares(x)/float64(len(x))+eps)
 }
 
-// Normalize is RMSNorm followed by the reading of the residual stream. It works in float64, so that what decides a sign
-// or a level is the float32 input alone.
+// Normalize is RMSNorm followed by the reading of the residual stream. It works in float64, so that what decides a level is
+// the float32 input alone; a sign needs no more than the signs of gain and x.
 func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps float64) {
 	d.run("Normalize", func() {
 		in, g := values(x), values(gain)
 		width := len(g)
-		d.blocks(len(in)/width, 16, func(from, to int, s *scratch) {
+		rows := len(in) / width
+		if out.Floats == nil && out.Planes.Bits() == 1 {
+			d.normalizedSigns(out.Planes.(*planes), in, g, rows)
+			return
+		}
+		d.blocks(rows, 16, func(from, to int, s *scratch) {
 			a := s.doubles(0, width)
 			for r := from; r < to; r++ {
 				row := in[r*width:][:width]
-				rms := reciprocalRMS(row, eps)
+				rms := d.reciprocalRMS(row, eps)
 				for i, v := range row {
 					a[i] = float64(g[i]) * float64(v) * rms
 				}
@@ -38,6 +39,30 @@ func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps f
 				out.Planes.(*planes).quantize(r, a)
 			}
 		})
+	})
+}
+
+// normalizedSigns writes the signs of gain * x, of which a tiny float32 product would lose some.
+func (d *Device) normalizedSigns(out *planes, x, gain []float32, rows int) {
+	width := len(gain)
+	signs := d.shared.floats(sharedGainSigns, width)
+	for i, g := range gain {
+		switch {
+		case g > 0:
+			signs[i] = 1
+		case g < 0:
+			signs[i] = -1
+		default:
+			signs[i] = 0
+		}
+	}
+	d.blocks(rows, 32, func(from, to int, s *scratch) {
+		line := s.floats(0, width)
+		for r := from; r < to; r++ {
+			d.multiply(line, x[r*width:][:width], signs)
+			d.packSigns(out.row(r), line)
+			out.count(r)
+		}
 	})
 }
 
@@ -65,29 +90,13 @@ func (p *planes) quantize(r int, a []float64) {
 // NormalizeBackward is the gradient of Normalize: with a = gain * x * r, dx = r * (da*gain - x * r²/d * Σ da*gain*x).
 func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps float64, bits int) {
 	d.run("NormalizeBackward", func() {
-		in, g, grad := values(x), values(gain), values(dOut)
+		in, g, grad, to := values(x), values(gain), values(dOut), values(dx)
 		width, limit := len(g), passLimit(bits)
-		rows := len(in) / width
-		rms := d.shared.doubles(0, rows)
-		d.blocks(rows, 16, func(from, to int, s *scratch) {
-			for r := from; r < to; r++ {
-				rms[r] = normalizeRow(values(dx)[r*width:][:width], grad[r*width:][:width], in[r*width:][:width], g, eps, limit, s)
-			}
-		})
-		d.blocks(width, 64, func(from, to int, s *scratch) {
-			sums := s.doubles(0, to-from)
-			clear(sums)
-			for r := range rows {
-				da := grad[r*width+from : r*width+to]
-				for i, v := range in[r*width+from : r*width+to] {
-					if n := float64(v) * rms[r]; math.Abs(float64(g[from+i])*float64(v)*rms[r]) <= limit {
-						sums[i] += float64(da[i]) * n
-					}
-				}
-			}
-			for i, v := range sums {
-				values(dGain)[from+i] += float32(v)
-			}
+		d.sumRows(values(dGain), len(in)/width, width, 1, func(r int, dGain []float64, s *scratch) {
+			row, da := in[r*width:][:width], s.floats(0, width)
+			rms := d.reciprocalRMS(row, eps)
+			dot := d.passNormalized(da, grad[r*width:][:width], row, g, rms, limit)
+			d.addNormalized(to[r*width:][:width], dGain, da, row, g, rms, dot*rms*rms/float64(width))
 		})
 	})
 }
@@ -101,23 +110,4 @@ func passLimit(bits int) float64 {
 		return 2.5
 	}
 	return math.Inf(1)
-}
-
-// normalizeRow adds the gradient of one row to dx and returns its reciprocal RMS.
-func normalizeRow(dx, da, x, gain []float32, eps, limit float64, s *scratch) float64 {
-	r := reciprocalRMS(x, eps)
-	scaled := s.doubles(0, len(x)) // da * gain where the gradient passes
-	var dot float64
-	for i, v := range x {
-		scaled[i] = 0
-		if math.Abs(float64(gain[i])*float64(v)*r) <= limit {
-			scaled[i] = float64(da[i]) * float64(gain[i])
-		}
-		dot += scaled[i] * float64(v)
-	}
-	dot *= r * r / float64(len(x))
-	for i, v := range x {
-		dx[i] += float32(r * (scaled[i] - float64(v)*dot))
-	}
-	return r
 }

@@ -39,3 +39,26 @@ func (d *Device) reduce(dst, x []float32, f func(x []float32) float64) {
 	}
 	dst[0] += float32(sum)
 }
+
+// rowsPerSum rows are summed up, or searched, together; then their results are.
+const rowsPerSum = 64
+
+// sumRows adds factor times the sum over rows of what f adds to its sums, cols of them, to dst.
+func (d *Device) sumRows(dst []float32, rows, cols int, factor float64, f func(row int, sums []float64, s *scratch)) {
+	parts := (rows + rowsPerSum - 1) / rowsPerSum
+	all := d.shared.doubles(2, parts*cols)
+	d.blocks(rows, rowsPerSum, func(from, to int, s *scratch) {
+		sums := all[from/rowsPerSum*cols:][:cols]
+		clear(sums)
+		for r := from; r < to; r++ {
+			f(r, sums, s)
+		}
+	})
+	for c := range cols {
+		var sum float64
+		for p := range parts {
+			sum += all[p*cols+c]
+		}
+		dst[c] += float32(factor * sum)
+	}
+}

@@ -73,6 +73,10 @@ func asBytes(x []int8) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), len(x))
 }
 
+// oddStride is padded(n), off the powers of two that would crowd a column into a few lines of the cache.
+func oddStride(n int) int { return padded(n) | 32 }
+
+// padded rounds up to whole groups of signs.
 func padded(n int) int { return (n + 31) &^ 31 }
 
 // roundRows rounds alpha * g with one scale for each row.
@@ -96,13 +100,13 @@ func (d *Device) roundRows(r rounding, g gradient, alpha []float32) roundedGradi
 
 // roundChannels rounds g with one scale for each channel; the integers of a channel become a row.
 func (d *Device) roundChannels(r rounding, g gradient) roundedGradient {
-	out, stride := g.to-g.from, padded(g.rows)
+	out, stride := g.to-g.from, oddStride(g.rows)
 	q := d.rounded(1, out, stride, r)
 	inverse := d.shared.floats(sharedInverses, out)
 	for c, most := range d.largestOfColumns(g) {
 		q.units[c], inverse[c] = r.scale(most)
 	}
-	d.blocks(stride, rowsPerRounding, func(from, to int, s *scratch) {
+	d.blocks(padded(g.rows), rowsPerRounding, func(from, to int, s *scratch) {
 		words, block := s.uint32s(0, padded(out)), s.int8s(1, rowsPerRounding*out)
 		for t := from; t < to; t++ {
 			dst := block[(t-from)*out:][:out]
@@ -126,9 +130,6 @@ func (d *Device) rounded(slot, rows, stride int, r rounding) roundedGradient {
 		units:  d.shared.floats(sharedUnits+slot, rows),
 	}
 }
-
-// rowsPerSum rows are summed up, or searched, together; then their results are.
-const rowsPerSum = 64
 
 // largestOfColumns returns the largest absolute value of every column.
 func (d *Device) largestOfColumns(g gradient) []float32 {

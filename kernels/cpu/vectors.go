@@ -68,24 +68,108 @@ func addColumnsGo(sums []float64, x []float32) {
 	}
 }
 
-// lanes are the partial sums of a reduction: value i goes to lane i%8, except those beyond the last whole eight, which are
-// added in the end.
-type lanes [8]float64
+// multiplyGo writes a * b.
+func multiplyGo(dst, a, b []float32) {
+	a, b = a[:len(dst)], b[:len(dst)]
+	for i := range dst {
+		dst[i] = a[i] * b[i]
+	}
+}
 
-func (l *lanes) sum() float64 {
+// scaleGo multiplies x by factor.
+func scaleGo(x []float32, factor float32) {
+	for i := range x {
+		x[i] *= factor
+	}
+}
+
+// maximumGo is the largest value of x, which is not empty.
+func maximumGo(x []float32) float32 {
+	most := x[0]
+	for _, v := range x[1:] {
+		most = max(most, v)
+	}
+	return most
+}
+
+// lane8 are the partial sums of a reduction: value i goes to lane i%8, up to the last whole eight. What is beyond them is
+// summed up in the same way, one lane each, and added in the end.
+type lane8[F float32 | float64] [8]F
+
+func (l *lane8[F]) sum() F {
 	return ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]))
+}
+
+// inLanes sums term over 0..n-1.
+func inLanes[F float32 | float64](n int, term func(i int) F) F {
+	var whole, rest lane8[F]
+	for i := range n &^ 7 {
+		whole[i&7] += term(i)
+	}
+	for i := n &^ 7; i < n; i++ {
+		rest[i&7] += term(i)
+	}
+	return whole.sum() + rest.sum()
 }
 
 // sumSquaresGo is Σ x².
 func sumSquaresGo(x []float32) float64 {
-	var l lanes
-	whole := len(x) &^ 7
-	for i, v := range x[:whole] {
-		l[i&7] += float64(v) * float64(v)
+	return inLanes(len(x), func(i int) float64 { return float64(x[i]) * float64(x[i]) })
+}
+
+// exponentialsGo turns x into exp(x - top), for x <= top, and returns their sum. The exponential is Cephes' expf (Moshier):
+// 2^k times a polynomial, about 1e-7 from the truth; below exp(-87) it is exp(-87).
+func exponentialsGo(x []float32, top float32) float64 {
+	return inLanes(len(x), func(i int) float64 {
+		v := max(x[i]-top, -87)
+		k := float32(math.RoundToEven(float64(float32(v * 1.44269504))))
+		v -= float32(k * 0.693359375)
+		v -= float32(k * -2.12194440e-4)
+		y := float32(1.9875691500e-4)
+		for _, c := range [...]float32{1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1} {
+			y = float32(y*v) + c
+		}
+		y = float32(y*float32(v*v)) + v + 1
+		y *= math.Float32frombits(uint32(int32(k)+127) << 23)
+		x[i] = y
+		return float64(y)
+	})
+}
+
+// passNormalizedGo copies the gradient da of a = gain * x * r where |a| <= limit, writes zeros elsewhere, and returns
+// Σ da * gain * x of what passed.
+func passNormalizedGo(dst, da, x, gain []float32, r, limit float64) float64 {
+	return inLanes(len(dst), func(i int) float64 {
+		v, g := float64(x[i]), float64(gain[i])
+		dst[i] = 0
+		if math.Abs(float64(g*v)*r) <= limit {
+			dst[i] = da[i]
+		}
+		return float64(float64(float64(dst[i])*g) * v)
+	})
+}
+
+// addNormalizedGo adds r * (da*gain - x*c) to dx and da * x * r to dGain.
+func addNormalizedGo(dx []float32, dGain []float64, da, x, gain []float32, r, c float64) {
+	for i := range dx {
+		d, v := float64(da[i]), float64(x[i])
+		dx[i] += float32(r * (float64(d*float64(gain[i])) - float64(v*c)))
+		dGain[i] += float64(d * float64(v*r))
 	}
-	sum := l.sum()
-	for _, v := range x[whole:] {
-		sum += float64(v) * float64(v)
+}
+
+// readGradientGo adds w*do to dv and returns do·v.
+func readGradientGo(dv, do, v []float32, w float32) float32 {
+	for i := range dv {
+		dv[i] += float32(w * do[i])
 	}
-	return sum
+	return inLanes(len(dv), func(i int) float32 { return float32(do[i] * v[i]) })
+}
+
+// scoreGradientGo adds s*k to dq and s*q to dk.
+func scoreGradientGo(dq, dk, q, k []float32, s float32) {
+	for i := range dq {
+		dq[i] += float32(s * k[i])
+		dk[i] += float32(s * q[i])
+	}
 }

@@ -16,5 +16,6 @@ func main() {
 	rounding()
 	products()
 	vectors()
+	network()
 	Generate()
 }

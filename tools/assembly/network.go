@@ -1,0 +1,234 @@
+package main
+
+import (
+	"math"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// network writes the loops of normalization, attention and the loss.
+func network() {
+	normalization()
+	attention()
+	loss()
+}
+
+// broadcast64 loads a float64 parameter to all lanes.
+func broadcast64(name string) VecVirtual {
+	v := YMM()
+	m, err := Param(name).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	VBROADCASTSD(m.Addr, v)
+	return v
+}
+
+func words4(name string, w uint64) Mem {
+	m := GLOBL(name, RODATA|NOPTR)
+	for i := range 4 {
+		DATA(8*i, U64(w))
+	}
+	return m
+}
+
+// doubles converts four values.
+func doubles(base, i GPVirtual) VecVirtual {
+	v := YMM()
+	VCVTPS2PD(at4(base, i, 0), v)
+	return v
+}
+
+func normalization() {
+	magnitude := words4("magnitude64", 1<<63-1)
+
+	begin("multiply", "func(dst, a, b *float32, n int)")
+	dst, a, b, n := pointer("dst"), pointer("a"), pointer("b"), pointer("n")
+	loop(n, 8, func(i GPVirtual) {
+		v := YMM()
+		VMOVUPS(at4(a, i, 0), v)
+		VMULPS(at4(b, i, 0), v, v)
+		VMOVUPS(v, at4(dst, i, 0))
+	})
+	end()
+
+	begin("passNormalized", "func(dst, da, x, gain *float32, n int, r, limit float64) float64")
+	dst, da, x, gain, n := pointer("dst"), pointer("da"), pointer("x"), pointer("gain"), pointer("n")
+	r, limit, mask := broadcast64("r"), broadcast64("limit"), constant(magnitude)
+	sums := [2]VecVirtual{YMM(), YMM()}
+	VXORPD(sums[0], sums[0], sums[0])
+	VXORPD(sums[1], sums[1], sums[1])
+	loop(n, 8, func(i GPVirtual) {
+		var passed [2]VecVirtual
+		for half := range 2 {
+			v, g, p := YMM(), YMM(), YMM()
+			VCVTPS2PD(at4(x, i, 16*half), v)
+			VCVTPS2PD(at4(gain, i, 16*half), g)
+			VMULPD(v, g, p)
+			VMULPD(r, p, p)
+			VANDPD(mask, p, p)
+			VCMPPD(Imm(2), limit, p, p) // p <= limit
+			d := YMM()
+			VCVTPS2PD(at4(da, i, 16*half), d)
+			VANDPD(p, d, d)
+			passed[half] = d
+			VMULPD(g, d, g)
+			VMULPD(v, g, g)
+			VADDPD(g, sums[half], sums[half])
+		}
+		for half, d := range passed {
+			f := XMM()
+			VCVTPD2PSY(d, f) // exact: it was a float32
+			VMOVUPS(f, at4(dst, i, 16*half))
+		}
+	})
+	storeSum(sums[0], sums[1])
+	end()
+
+	begin("addNormalized", "func(dx *float32, dGain *float64, da, x, gain *float32, n int, r, c float64)")
+	dx, dGain := pointer("dx"), pointer("dGain")
+	da, x, gain, n = pointer("da"), pointer("x"), pointer("gain"), pointer("n")
+	r = broadcast64("r")
+	c := broadcast64("c")
+	loop(n, 4, func(i GPVirtual) {
+		d, v, t, g := doubles(da, i), doubles(x, i), YMM(), doubles(gain, i)
+		VMULPD(d, g, g)
+		VMULPD(v, c, t)
+		VSUBPD(t, g, g)
+		VMULPD(r, g, g)
+		f := XMM()
+		VCVTPD2PSY(g, f)
+		VADDPS(at4(dx, i, 0), f, f)
+		VMOVUPS(f, at4(dx, i, 0))
+		VMULPD(r, v, v)
+		VMULPD(d, v, v)
+		at := Mem{Base: dGain, Index: i, Scale: 8}
+		VADDPD(at, v, v)
+		VMOVUPD(v, at)
+	})
+	end()
+}
+
+// storeSum32 returns the sum of eight lanes in the order of storeSum.
+func storeSum32(sum VecVirtual) {
+	half, other := XMM(), XMM()
+	VEXTRACTF128(Imm(1), sum, half)
+	VADDPS(half, sum.AsX(), half)
+	VPSHUFD(Imm(0x0e), half, other)
+	VADDPS(other, half, half)
+	VPSHUFD(Imm(0x01), half, other)
+	VADDSS(other, half, half)
+	Store(half, ReturnIndex(0))
+}
+
+func attention() {
+	begin("readGradient", "func(dv, do, v *float32, n int, w float32) float32")
+	dv, do, v, n := pointer("dv"), pointer("do"), pointer("v"), pointer("n")
+	w, sum := broadcast("w"), YMM()
+	VXORPS(sum, sum, sum)
+	loop(n, 8, func(i GPVirtual) {
+		d, p := YMM(), YMM()
+		VMOVUPS(at4(do, i, 0), d)
+		VMULPS(at4(v, i, 0), d, p)
+		VADDPS(p, sum, sum)
+		VMULPS(w, d, d)
+		VADDPS(at4(dv, i, 0), d, d)
+		VMOVUPS(d, at4(dv, i, 0))
+	})
+	storeSum32(sum)
+	end()
+
+	begin("scoreGradient", "func(dq, dk, q, k *float32, n int, s float32)")
+	dq, dk, q, k, n := pointer("dq"), pointer("dk"), pointer("q"), pointer("k"), pointer("n")
+	s := broadcast("s")
+	loop(n, 8, func(i GPVirtual) {
+		for _, p := range [2][2]GPVirtual{{dq, k}, {dk, q}} {
+			t := YMM()
+			VMULPS(at4(p[1], i, 0), s, t)
+			VADDPS(at4(p[0], i, 0), t, t)
+			VMOVUPS(t, at4(p[0], i, 0))
+		}
+	})
+	end()
+}
+
+// The constants of expGo.
+var exponential = struct {
+	log2e, ln2High, ln2Low, lowest float32
+	terms                          []float32
+}{1.44269504, 0.693359375, -2.12194440e-4, -87,
+	[]float32{1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1}}
+
+func loss() {
+	float := func(name string, f float32) Mem { return words8(name, all(math.Float32bits(f))) }
+	log2e, high, low, lowest := float("log2e", exponential.log2e), float("ln2High", exponential.ln2High), float("ln2Low", exponential.ln2Low), float("lowest", exponential.lowest)
+	one, bias := float("one", 1), words8("bias", all(127))
+	var terms []Mem
+	for i, t := range exponential.terms {
+		terms = append(terms, float("exp"+string(rune('0'+i)), t))
+	}
+
+	begin("maximum", "func(x *float32, n int) float32")
+	x, n := pointer("x"), pointer("n")
+	top := YMM()
+	VMOVUPS(Mem{Base: x}, top)
+	loop(n, 8, func(i GPVirtual) { VMAXPS(at4(x, i, 0), top, top) })
+	half, other := XMM(), XMM()
+	VEXTRACTF128(Imm(1), top, half)
+	VMAXPS(top.AsX(), half, half)
+	VPSHUFD(Imm(0x0e), half, other)
+	VMAXPS(other, half, half)
+	VPSHUFD(Imm(0x01), half, other)
+	VMAXPS(other, half, half)
+	Store(half, ReturnIndex(0))
+	end()
+
+	begin("exponentials", "func(x *float32, n int, top float32) float64")
+	x, n = pointer("x"), pointer("n")
+	most := broadcast("top")
+	sums := [2]VecVirtual{YMM(), YMM()}
+	VXORPD(sums[0], sums[0], sums[0])
+	VXORPD(sums[1], sums[1], sums[1])
+	scale, ones, h, l := constant(log2e), constant(one), constant(high), constant(low)
+	loop(n, 8, func(i GPVirtual) {
+		v, k, t, y := YMM(), YMM(), YMM(), YMM()
+		VMOVUPS(at4(x, i, 0), v)
+		VSUBPS(most, v, v)
+		VMAXPS(lowest, v, v)
+		VMULPS(scale, v, k)
+		VROUNDPS(Imm(0), k, k)
+		VMULPS(h, k, t)
+		VSUBPS(t, v, v)
+		VMULPS(l, k, t)
+		VSUBPS(t, v, v)
+		VMOVUPS(terms[0], y)
+		for _, c := range terms[1:] {
+			VMULPS(v, y, y)
+			VADDPS(c, y, y)
+		}
+		VMULPS(v, v, t)
+		VMULPS(t, y, y)
+		VADDPS(v, y, y)
+		VADDPS(ones, y, y)
+		VCVTPS2DQ(k, k)
+		VPADDD(bias, k, k)
+		VPSLLD(Imm(23), k, k)
+		VMULPS(k, y, y)
+		VMOVUPS(y, at4(x, i, 0))
+		addDoubles(y, sums[0], sums[1])
+	})
+	storeSum(sums[0], sums[1])
+	end()
+
+	begin("scale", "func(x *float32, n int, factor float32)")
+	x, n = pointer("x"), pointer("n")
+	factor := broadcast("factor")
+	loop(n, 8, func(i GPVirtual) {
+		v := YMM()
+		VMULPS(at4(x, i, 0), factor, v)
+		VMOVUPS(v, at4(x, i, 0))
+	})
+	end()
+}
