@@ -18,6 +18,9 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.P
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
 			h := d.head(a, in, task, s)
 			for t := range a.Seq {
+				if t%4 == 0 && a.Kind == kernels.RWSP {
+					h.prepare(t)
+				}
 				to := read[((h.row0+t)*a.Heads+task%a.Heads)*perHead:][:perHead]
 				h.read(to, ptr[(task*a.Seq+t)*a.Survivors:][:a.Survivors], t)
 			}
@@ -47,21 +50,24 @@ func orBits(words []uint64, at int, w uint64) {
 type head struct {
 	kernels.Attention
 	*instructions
-	index     int      // b*Heads + h
-	row0, col int      // where the sequence starts, where the head starts in a row
-	words     int      // per query, key or value
-	q, k, v   []uint64 // Seq × words
-	products  []float64
-	slope     float64
-	scores    []float64
-	key       [2]uint32
-	step      uint32
-	stream    uint32
-	noise     []float32
-	tau       float64
-	weights   [maxSurvivors + 1][maxSurvivors]float64 // of ranks, by the number of live survivors
-	choices   [fewSurvivors + 1]uint32                // bit p: the sign of the sum that pattern p of the survivors' signs has
-	sums      []float32                               // one read
+	index      int      // b*Heads + h
+	row0, col  int      // where the sequence starts, where the head starts in a row
+	words      int      // per query, key or value
+	q, k, v    []uint64 // Seq × words
+	products   []float64
+	slope      float64
+	scores     []float64
+	key        [2]uint32
+	step       uint32
+	stream     uint32
+	noise      []float32
+	tau        float64
+	weights    [maxSurvivors + 1][maxSurvivors]float64 // of ranks, by the number of live survivors
+	choices    [fewSurvivors + 1]uint32                // bit p: the sign of the sum that pattern p of the survivors' signs has
+	sums       []float32                               // one read
+	score4     [3][4]float64                           // the constants of the scores of four queries
+	best, away [4][4]float64                           // of four queries, from their most recent keys
+	seen       int                                     // how many keys of the last of the four have been looked at
 }
 
 func (d *Device) head(a kernels.Attention, qkv *planes, task int, s *scratch) *head {
@@ -88,6 +94,9 @@ func (d *Device) head(a kernels.Attention, qkv *planes, task int, s *scratch) *h
 		h.products[n] = float64(a.HeadDim-2*n) / math.Sqrt(float64(a.HeadDim))
 	}
 	h.scores, h.sums = s.doubles(1, a.Seq), s.floats(2, a.HeadDim)
+	for j := range 4 {
+		h.score4[0][j], h.score4[1][j], h.score4[2][j] = float64(a.HeadDim), math.Sqrt(float64(a.HeadDim)), h.slope
+	}
 	if a.Kind == kernels.RWSP {
 		for alive := 1; alive <= min(a.Survivors, maxSurvivors); alive++ {
 			h.rankWeights(alive, d.scalars.Gamma)
@@ -168,14 +177,51 @@ func (h *head) read(dst []uint64, pointers []int32, t int) {
 	}
 }
 
+// nearKeys of every query are looked at four queries at a time, whatever their scores. Farther ones rarely matter.
+const nearKeys = 256
+
+// prepare looks at the nearest keys of queries t..t+3.
+func (h *head) prepare(t int) {
+	h.seen = 0
+	if h.words > 1 || h.Survivors > len(h.best) || t+4 > h.Seq {
+		return
+	}
+	for r := range h.best {
+		for j := range h.best[r] {
+			h.best[r][j], h.away[r][j] = math.Inf(-1), -1
+		}
+	}
+	h.seen = min(t+4, nearKeys)
+	h.nearest(&h.best, &h.away, h.q[t:t+4], h.k[:t+4], h.seen, &h.score4)
+}
+
 // survivors finds the best keys of query t, best first; of equal ones the most recent comes first.
 func (h *head) survivors(pointers []int32, t int) {
 	var best [maxSurvivors]float64
-	found, most := 0, len(pointers)
+	found, most, next := 0, len(pointers), t
+	if h.seen > 0 {
+		lane := t % 4
+		for ; found < most && h.away[found][lane] >= 0; found++ {
+			best[found], pointers[found] = h.best[found][lane], int32(t-int(h.away[found][lane]))
+		}
+		next = t - lane + 3 - h.seen
+	}
 	// Scores only fall with distance and with the bits that differ. So once there are enough survivors, few keys need more
 	// than a count: those with fewer than worse bits that differ, up to the first that distance does not exclude.
 	worse, first := h.HeadDim+1, 0
-	for u := t; u >= first; u-- {
+	exclude := func(u int) {
+		away := float64(h.slope * float64(t-u))
+		for worse > 0 && h.products[worse-1]-away <= best[most-1] {
+			worse--
+		}
+		if h.slope > 0 {
+			first = max(0, t-1-int((h.products[0]-best[most-1])/h.slope))
+		}
+	}
+	if found == most && next >= 0 {
+		exclude(next)
+	}
+	for u := next; u >= first; u-- {
 		n := h.distance(t, u)
 		if n >= worse {
 			continue
@@ -191,13 +237,7 @@ func (h *head) survivors(pointers []int32, t int) {
 		}
 		best[i], pointers[i] = s, int32(u)
 		if found == most {
-			away := float64(h.slope * float64(t-u))
-			for worse > 0 && h.products[worse-1]-away <= best[most-1] {
-				worse--
-			}
-			if h.slope > 0 {
-				first = max(0, t-1-int((h.products[0]-best[most-1])/h.slope))
-			}
+			exclude(u)
 		}
 	}
 	for i := found; i < most; i++ {

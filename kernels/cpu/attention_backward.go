@@ -14,7 +14,7 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 			h := d.head(a, in, task, s)
 			g := h.gradients(s)
 			for t := range a.Seq {
-				copy(g.do, grad[(h.row0+t)*a.Heads*a.HeadDim+h.col:])
+				g.do = grad[(h.row0+t)*a.Heads*a.HeadDim+h.col:][:a.HeadDim]
 				p := ptr[(task*a.Seq+t)*a.Survivors:][:a.Survivors]
 				if a.Kind == kernels.RWSP {
 					g.ranked(h, t, p)
@@ -43,7 +43,7 @@ func (h *head) gradients(s *scratch) *gradients {
 	g := &gradients{
 		width: h.HeadDim,
 		q:     all[:n], k: all[n : 2*n], v: all[2*n : 3*n], dq: all[3*n : 4*n], dk: all[4*n : 5*n], dv: all[5*n : 6*n],
-		do: s.floats(1, h.HeadDim), ds: s.doubles(2, max(h.Seq, maxSurvivors)),
+		ds: s.doubles(2, max(h.Seq, maxSurvivors)),
 	}
 	for t := range h.Seq {
 		for i, src := range [][]uint64{h.q, h.k, h.v} {
@@ -69,6 +69,10 @@ func (g *gradients) row(m []float32, t int) []float32 { return m[t*g.width:][:g.
 // ranked: values get the rank weights, scores the gradient of softmax over the survivors.
 func (g *gradients) ranked(h *head, t int, pointers []int32) {
 	live := alive(pointers)
+	if live == 4 {
+		g.four(h, t, (*[4]int32)(pointers))
+		return
+	}
 	var scores [maxSurvivors]float64
 	p, ds := scores[:live], g.ds[:live]
 	for r, u := range pointers[:live] {
@@ -80,6 +84,25 @@ func (g *gradients) ranked(h *head, t int, pointers []int32) {
 	for r, u := range pointers[:live] {
 		g.addScore(h, t, int(u), ds[r])
 	}
+}
+
+// four is ranked for exactly four survivors.
+func (g *gradients) four(h *head, t int, pointers *[4]int32) {
+	var scores, ds [4]float64
+	var dots, weights, s [4]float32
+	for r, u := range pointers {
+		scores[r], weights[r] = h.score(t, int(u)), float32(h.weights[4][r])
+	}
+	h.rankedRead(&dots, g.dv, g.do, g.v, pointers, &weights)
+	for r, v := range dots {
+		ds[r] = float64(v)
+	}
+	softmax(scores[:], 1)
+	softmaxGradient(ds[:], scores[:], 1)
+	for r, v := range ds {
+		s[r] = g.scaled(h, v)
+	}
+	h.rankedScores(g.row(g.dq, t), g.dk, g.row(g.q, t), g.k, pointers, &s)
 }
 
 // dense: softmax, whose values get the probabilities, or a pointer, whose one value gets all.
@@ -119,6 +142,10 @@ func softmaxGradient(ds, p []float64, tau float64) {
 
 // addScore passes the gradient of one score on to its query and key.
 func (g *gradients) addScore(h *head, t, u int, ds float64) {
-	s := float32(ds / math.Sqrt(float64(h.HeadDim)))
-	h.scoreGradient(g.row(g.dq, t), g.row(g.dk, u), g.row(g.q, t), g.row(g.k, u), s)
+	h.scoreGradient(g.row(g.dq, t), g.row(g.dk, u), g.row(g.q, t), g.row(g.k, u), g.scaled(h, ds))
+}
+
+// scaled is the gradient of q·k, given that of the score.
+func (g *gradients) scaled(h *head, ds float64) float32 {
+	return float32(ds / math.Sqrt(float64(h.HeadDim)))
 }

@@ -191,6 +191,9 @@ func TestSurvivorsMatchSorting(t *testing.T) {
 		{Kind: kernels.RWSP, Batch: 2, Seq: 50, Heads: 3, HeadDim: 10, Survivors: 4},
 		{Kind: kernels.RWSP, Batch: 1, Seq: 90, Heads: 4, HeadDim: 64, Survivors: 4, Alibi: true},
 		{Kind: kernels.RWSP, Batch: 1, Seq: 40, Heads: 2, HeadDim: 70, Survivors: 7, Alibi: true},
+		{Kind: kernels.RWSP, Batch: 1, Seq: 3, Heads: 2, HeadDim: 32, Survivors: 3},
+		{Kind: kernels.RWSP, Batch: 1, Seq: 300, Heads: 2, HeadDim: 16, Survivors: 4},
+		{Kind: kernels.RWSP, Batch: 1, Seq: 300, Heads: 4, HeadDim: 32, Survivors: 2, Alibi: true},
 	} {
 		width := a.Heads * a.HeadDim
 		qkv, levels := randomPlanes(t, d, r, a.Batch*a.Seq, 3*width, 1)
@@ -221,7 +224,7 @@ func sortedKeys(a kernels.Attention, levels []int, b, h, t int) []int32 {
 		}
 		s := float64(sum) / math.Sqrt(float64(a.HeadDim))
 		if a.Alibi {
-			s -= math.Exp2(-8*float64(h+1)/float64(a.Heads)) * float64(t-int(u))
+			s -= math.Pow(2, -8*float64(h+1)/float64(a.Heads)) * float64(t-int(u))
 		}
 		return s
 	}

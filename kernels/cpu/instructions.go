@@ -40,6 +40,9 @@ type instructions struct {
 	addNormalized  func(dx []float32, dGain []float64, da, x, gain []float32, r, c float64)
 	readGradient   func(dv, do, v []float32, w float32) float32
 	scoreGradient  func(dq, dk, q, k []float32, s float32)
+	nearest        func(best, away *[4][4]float64, q, k []uint64, n int, score *[3][4]float64)
+	rankedRead     func(dots *[4]float32, dv, do, v []float32, at *[4]int32, w *[4]float32)
+	rankedScores   func(dq, dk, q, k []float32, at *[4]int32, s *[4]float32)
 	adam           func(param, grad, m, v []float32, u *update)
 }
 
@@ -56,5 +59,6 @@ func plainGo() instructions {
 		multiply: multiplyGo, scale: scaleGo, maximum: maximumGo, exponentials: exponentialsGo,
 		passNormalized: passNormalizedGo, addNormalized: addNormalizedGo,
 		readGradient: readGradientGo, scoreGradient: scoreGradientGo,
+		nearest: nearestGo, rankedRead: rankedReadGo, rankedScores: rankedScoresGo,
 	}
 }

@@ -7,6 +7,9 @@ func instructionSets() []instructions {
 	sets := []instructions{plainGo()}
 	if cpu.X86.HasAVX2 {
 		sets = append(sets, avx2())
+		if cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL {
+			sets = append(sets, avx512())
+		}
 	}
 	return sets
 }
@@ -238,5 +241,44 @@ func avx2() instructions {
 			}
 			scoreGradientGo(dq[n:], dk[n:], q[n:], k[n:], s)
 		},
+		nearest: func(best, away *[4][4]float64, q, k []uint64, n int, score *[3][4]float64) {
+			_ = k[len(k)-n]
+			nearestAVX2(best, away, &q[:4][0], &k[len(k)-1], n, score)
+		},
+		rankedRead: func(dots *[4]float32, dv, do, v []float32, at *[4]int32, w *[4]float32) {
+			n := len(do)
+			if n == 0 || n%8 != 0 {
+				rankedReadGo(dots, dv, do, v, at, w)
+				return
+			}
+			for _, u := range at {
+				_, _ = dv[(int(u)+1)*n-1], v[(int(u)+1)*n-1]
+			}
+			rankedReadAVX2(dots, &dv[0], &do[0], &v[0], n, at, w)
+		},
+		rankedScores: func(dq, dk, q, k []float32, at *[4]int32, s *[4]float32) {
+			n := len(dq)
+			if n == 0 || n%8 != 0 {
+				rankedScoresGo(dq, dk, q, k, at, s)
+				return
+			}
+			for _, u := range at {
+				_, _ = dk[(int(u)+1)*n-1], k[(int(u)+1)*n-1]
+			}
+			_ = q[n-1]
+			rankedScoresAVX2(&dq[0], &dk[0], &q[0], &k[0], n, at, s)
+		},
 	}
+}
+
+// avx512 is AVX2 with lookups of 64 columns in one register.
+func avx512() instructions {
+	set := avx2()
+	set.name = "AVX-512"
+	set.lookup = func(sums []int32, stride int, tables, panel []byte, flush int) {
+		groups := len(panel) / panelCols
+		_, _ = sums[(lookupRows-1)*stride+panelCols-1], tables[lookupRows*32*groups-1]
+		lookupAVX512(&sums[0], stride, &tables[0], &panel[0], groups, flush)
+	}
+	return set
 }

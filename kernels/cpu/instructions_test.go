@@ -214,6 +214,41 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			s.scoreGradient(dq, dk, oddities(r, n), normals(r, n), float32(r.NormFloat64()))
 			return floatBits(append(dq, dk...))
 		},
+		"nearest": func(s *instructions, r *rand.Rand, n int) any {
+			best, away := [4][4]float64{}, [4][4]float64{}
+			for i := range best {
+				for j := range best[i] {
+					best[i][j], away[i][j] = math.Inf(-1), -1
+				}
+			}
+			var score [3][4]float64
+			for j := range 4 {
+				score[0][j], score[1][j], score[2][j] = 64, 8, []float64{0, 0.25, 0.1}[r.IntN(3)]
+			}
+			q, k := make([]uint64, 4), make([]uint64, n+r.IntN(3))
+			for i := range q {
+				q[i] = r.Uint64()
+			}
+			for i := range k {
+				k[i] = r.Uint64()
+			}
+			s.nearest(&best, &away, q, k, n, &score)
+			all := []float64{}
+			for i := range best {
+				all = slices.Concat(all, best[i][:], away[i][:])
+			}
+			return doubleBits(all)
+		},
+		"rankedRead": func(s *instructions, r *rand.Rand, n int) any {
+			dv, v, at, dots := normals(r, 9*n), normals(r, 9*n), [4]int32{8, 0, 3, 5}, [4]float32{}
+			s.rankedRead(&dots, dv, normals(r, n), v, &at, (*[4]float32)(normals(r, 4)))
+			return floatBits(append(dv, dots[:]...))
+		},
+		"rankedScores": func(s *instructions, r *rand.Rand, n int) any {
+			dq, dk, at := normals(r, n), normals(r, 9*n), [4]int32{8, 0, 3, 5}
+			s.rankedScores(dq, dk, normals(r, n), normals(r, 9*n), &at, (*[4]float32)(normals(r, 4)))
+			return floatBits(append(dq, dk...))
+		},
 		"adam": func(s *instructions, r *rand.Rand, n int) any {
 			param, m, v := normals(r, n), normals(r, n), normals(r, n)
 			for i := range v {

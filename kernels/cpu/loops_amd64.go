@@ -14,6 +14,11 @@ func makeTablesAVX2(dst *byte, q *int8, n int) (sum int32)
 //go:noescape
 func lookupAVX2(sums *int32, stride int, tables *byte, panel *byte, groups int, flush int)
 
+// lookupAVX512 is lookupGo.
+//
+//go:noescape
+func lookupAVX512(sums *int32, stride int, tables *byte, panel *byte, groups int, flush int)
+
 // transposeBytesAVX2 is transposeBytesGo for n columns, a multiple of 16.
 //
 //go:noescape
@@ -133,6 +138,21 @@ func readGradientAVX2(dv *float32, do *float32, v *float32, n int, w float32) fl
 //
 //go:noescape
 func scoreGradientAVX2(dq *float32, dk *float32, q *float32, k *float32, n int, s float32)
+
+// nearestAVX2 is nearestGo: q points to the first query, k to the last key.
+//
+//go:noescape
+func nearestAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, score *[3][4]float64)
+
+// rankedReadAVX2 is rankedReadGo for whole registers.
+//
+//go:noescape
+func rankedReadAVX2(dots *[4]float32, dv *float32, do *float32, v *float32, n int, at *[4]int32, w *[4]float32)
+
+// rankedScoresAVX2 is rankedScoresGo for whole registers.
+//
+//go:noescape
+func rankedScoresAVX2(dq *float32, dk *float32, q *float32, k *float32, n int, at *[4]int32, s *[4]float32)
 
 // maximumAVX2 is maximumGo for whole registers.
 //

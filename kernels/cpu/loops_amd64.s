@@ -828,6 +828,231 @@ groups:
 	VZEROUPPER
 	RET
 
+// func lookupAVX512(sums *int32, stride int, tables *byte, panel *byte, groups int, flush int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F
+TEXT ·lookupAVX512(SB), NOSPLIT, $0-48
+	MOVQ            tables+16(FP), AX
+	MOVQ            panel+24(FP), CX
+	MOVQ            groups+32(FP), DX
+	MOVQ            flush+40(FP), BX
+	MOVQ            DX, SI
+	SHLQ            $0x05, SI
+	LEAQ            (SI)(SI*2), DI
+	VBROADCASTI32X4 nibbles<>+0(SB), Z0
+	VBROADCASTI32X4 evens<>+0(SB), Z1
+	VPXORD          Z3, Z3, Z3
+	VPXORD          Z4, Z4, Z4
+	VPXORD          Z6, Z6, Z6
+	VPXORD          Z7, Z7, Z7
+	VPXORD          Z9, Z9, Z9
+	VPXORD          Z10, Z10, Z10
+	VPXORD          Z12, Z12, Z12
+	VPXORD          Z13, Z13, Z13
+
+flushes:
+	VPXORD Z2, Z2, Z2
+	VPXORD Z5, Z5, Z5
+	VPXORD Z8, Z8, Z8
+	VPXORD Z11, Z11, Z11
+	MOVQ   BX, R8
+
+groups:
+	VMOVDQU8        (CX), Z14
+	VPSRLW          $0x04, Z14, Z15
+	VPANDD          Z0, Z14, Z14
+	VPANDD          Z0, Z15, Z15
+	VBROADCASTI32X4 (AX), Z16
+	VPSHUFB         Z14, Z16, Z16
+	VPADDB          Z16, Z2, Z2
+	VBROADCASTI32X4 16(AX), Z16
+	VPSHUFB         Z15, Z16, Z16
+	VPADDB          Z16, Z2, Z2
+	VBROADCASTI32X4 (AX)(SI*1), Z16
+	VPSHUFB         Z14, Z16, Z16
+	VPADDB          Z16, Z5, Z5
+	VBROADCASTI32X4 16(AX)(SI*1), Z16
+	VPSHUFB         Z15, Z16, Z16
+	VPADDB          Z16, Z5, Z5
+	VBROADCASTI32X4 (AX)(SI*2), Z16
+	VPSHUFB         Z14, Z16, Z16
+	VPADDB          Z16, Z8, Z8
+	VBROADCASTI32X4 16(AX)(SI*2), Z16
+	VPSHUFB         Z15, Z16, Z16
+	VPADDB          Z16, Z8, Z8
+	VBROADCASTI32X4 (AX)(DI*1), Z16
+	VPSHUFB         Z14, Z16, Z16
+	VPADDB          Z16, Z11, Z11
+	VBROADCASTI32X4 16(AX)(DI*1), Z14
+	VPSHUFB         Z15, Z14, Z14
+	VPADDB          Z14, Z11, Z11
+	ADDQ            $0x40, CX
+	ADDQ            $0x20, AX
+	DECQ            R8
+	JNZ             groups
+	VPANDD          Z1, Z2, Z14
+	VPSRLW          $0x08, Z2, Z2
+	VPADDW          Z14, Z3, Z3
+	VPADDW          Z2, Z4, Z4
+	VPANDD          Z1, Z5, Z14
+	VPSRLW          $0x08, Z5, Z5
+	VPADDW          Z14, Z6, Z6
+	VPADDW          Z5, Z7, Z7
+	VPANDD          Z1, Z8, Z14
+	VPSRLW          $0x08, Z8, Z8
+	VPADDW          Z14, Z9, Z9
+	VPADDW          Z8, Z10, Z10
+	VPANDD          Z1, Z11, Z14
+	VPSRLW          $0x08, Z11, Z11
+	VPADDW          Z14, Z12, Z12
+	VPADDW          Z11, Z13, Z13
+	SUBQ            BX, DX
+	JNZ             flushes
+	MOVQ            sums+0(FP), AX
+	MOVQ            stride+8(FP), CX
+	SHLQ            $0x02, CX
+	VPUNPCKLWD      Z4, Z3, Z0
+	VPUNPCKHWD      Z4, Z3, Z1
+	VEXTRACTI32X4   $0x00, Z0, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          (AX), Y2, Y2
+	VMOVDQU         Y2, (AX)
+	VEXTRACTI32X4   $0x00, Z1, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          32(AX), Y2, Y2
+	VMOVDQU         Y2, 32(AX)
+	VEXTRACTI32X4   $0x01, Z0, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          64(AX), Y2, Y2
+	VMOVDQU         Y2, 64(AX)
+	VEXTRACTI32X4   $0x01, Z1, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          96(AX), Y2, Y2
+	VMOVDQU         Y2, 96(AX)
+	VEXTRACTI32X4   $0x02, Z0, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          128(AX), Y2, Y2
+	VMOVDQU         Y2, 128(AX)
+	VEXTRACTI32X4   $0x02, Z1, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          160(AX), Y2, Y2
+	VMOVDQU         Y2, 160(AX)
+	VEXTRACTI32X4   $0x03, Z0, X0
+	VPMOVZXWD       X0, Y0
+	VPADDD          192(AX), Y0, Y0
+	VMOVDQU         Y0, 192(AX)
+	VEXTRACTI32X4   $0x03, Z1, X0
+	VPMOVZXWD       X0, Y0
+	VPADDD          224(AX), Y0, Y0
+	VMOVDQU         Y0, 224(AX)
+	ADDQ            CX, AX
+	VPUNPCKLWD      Z7, Z6, Z0
+	VPUNPCKHWD      Z7, Z6, Z1
+	VEXTRACTI32X4   $0x00, Z0, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          (AX), Y2, Y2
+	VMOVDQU         Y2, (AX)
+	VEXTRACTI32X4   $0x00, Z1, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          32(AX), Y2, Y2
+	VMOVDQU         Y2, 32(AX)
+	VEXTRACTI32X4   $0x01, Z0, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          64(AX), Y2, Y2
+	VMOVDQU         Y2, 64(AX)
+	VEXTRACTI32X4   $0x01, Z1, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          96(AX), Y2, Y2
+	VMOVDQU         Y2, 96(AX)
+	VEXTRACTI32X4   $0x02, Z0, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          128(AX), Y2, Y2
+	VMOVDQU         Y2, 128(AX)
+	VEXTRACTI32X4   $0x02, Z1, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          160(AX), Y2, Y2
+	VMOVDQU         Y2, 160(AX)
+	VEXTRACTI32X4   $0x03, Z0, X0
+	VPMOVZXWD       X0, Y0
+	VPADDD          192(AX), Y0, Y0
+	VMOVDQU         Y0, 192(AX)
+	VEXTRACTI32X4   $0x03, Z1, X0
+	VPMOVZXWD       X0, Y0
+	VPADDD          224(AX), Y0, Y0
+	VMOVDQU         Y0, 224(AX)
+	ADDQ            CX, AX
+	VPUNPCKLWD      Z10, Z9, Z0
+	VPUNPCKHWD      Z10, Z9, Z1
+	VEXTRACTI32X4   $0x00, Z0, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          (AX), Y2, Y2
+	VMOVDQU         Y2, (AX)
+	VEXTRACTI32X4   $0x00, Z1, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          32(AX), Y2, Y2
+	VMOVDQU         Y2, 32(AX)
+	VEXTRACTI32X4   $0x01, Z0, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          64(AX), Y2, Y2
+	VMOVDQU         Y2, 64(AX)
+	VEXTRACTI32X4   $0x01, Z1, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          96(AX), Y2, Y2
+	VMOVDQU         Y2, 96(AX)
+	VEXTRACTI32X4   $0x02, Z0, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          128(AX), Y2, Y2
+	VMOVDQU         Y2, 128(AX)
+	VEXTRACTI32X4   $0x02, Z1, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          160(AX), Y2, Y2
+	VMOVDQU         Y2, 160(AX)
+	VEXTRACTI32X4   $0x03, Z0, X0
+	VPMOVZXWD       X0, Y0
+	VPADDD          192(AX), Y0, Y0
+	VMOVDQU         Y0, 192(AX)
+	VEXTRACTI32X4   $0x03, Z1, X0
+	VPMOVZXWD       X0, Y0
+	VPADDD          224(AX), Y0, Y0
+	VMOVDQU         Y0, 224(AX)
+	ADDQ            CX, AX
+	VPUNPCKLWD      Z13, Z12, Z0
+	VPUNPCKHWD      Z13, Z12, Z1
+	VEXTRACTI32X4   $0x00, Z0, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          (AX), Y2, Y2
+	VMOVDQU         Y2, (AX)
+	VEXTRACTI32X4   $0x00, Z1, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          32(AX), Y2, Y2
+	VMOVDQU         Y2, 32(AX)
+	VEXTRACTI32X4   $0x01, Z0, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          64(AX), Y2, Y2
+	VMOVDQU         Y2, 64(AX)
+	VEXTRACTI32X4   $0x01, Z1, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          96(AX), Y2, Y2
+	VMOVDQU         Y2, 96(AX)
+	VEXTRACTI32X4   $0x02, Z0, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          128(AX), Y2, Y2
+	VMOVDQU         Y2, 128(AX)
+	VEXTRACTI32X4   $0x02, Z1, X2
+	VPMOVZXWD       X2, Y2
+	VPADDD          160(AX), Y2, Y2
+	VMOVDQU         Y2, 160(AX)
+	VEXTRACTI32X4   $0x03, Z0, X0
+	VPMOVZXWD       X0, Y0
+	VPADDD          192(AX), Y0, Y0
+	VMOVDQU         Y0, 192(AX)
+	VEXTRACTI32X4   $0x03, Z1, X0
+	VPMOVZXWD       X0, Y0
+	VPADDD          224(AX), Y0, Y0
+	VMOVDQU         Y0, 224(AX)
+	ADDQ            CX, AX
+	VZEROUPPER
+	RET
+
 // func transposeBytesAVX2(dst *byte, dstStride int, src *byte, srcStride int, n int)
 // Requires: AVX
 TEXT ·transposeBytesAVX2(SB), NOSPLIT, $0-40
@@ -2297,6 +2522,252 @@ loop:
 	ADDQ    $0x08, DI
 	CMPQ    DI, SI
 	JLT     loop
+	VZEROUPPER
+	RET
+
+DATA zeros<>+0(SB)/8, $0x0000000000000000
+DATA zeros<>+8(SB)/8, $0x0000000000000000
+DATA zeros<>+16(SB)/8, $0x0000000000000000
+DATA zeros<>+24(SB)/8, $0x0000000000000000
+GLOBL zeros<>(SB), RODATA|NOPTR, $32
+
+DATA integer<>+0(SB)/8, $0x4330000000000000
+DATA integer<>+8(SB)/8, $0x4330000000000000
+DATA integer<>+16(SB)/8, $0x4330000000000000
+DATA integer<>+24(SB)/8, $0x4330000000000000
+GLOBL integer<>(SB), RODATA|NOPTR, $32
+
+DATA none<>+0(SB)/8, $0xfff0000000000000
+DATA none<>+8(SB)/8, $0xfff0000000000000
+DATA none<>+16(SB)/8, $0xfff0000000000000
+DATA none<>+24(SB)/8, $0xfff0000000000000
+GLOBL none<>(SB), RODATA|NOPTR, $32
+
+DATA one64<>+0(SB)/8, $0x3ff0000000000000
+DATA one64<>+8(SB)/8, $0x3ff0000000000000
+DATA one64<>+16(SB)/8, $0x3ff0000000000000
+DATA one64<>+24(SB)/8, $0x3ff0000000000000
+GLOBL one64<>(SB), RODATA|NOPTR, $32
+
+DATA start<>+0(SB)/8, $0xc008000000000000
+DATA start<>+8(SB)/8, $0xc000000000000000
+DATA start<>+16(SB)/8, $0xbff0000000000000
+DATA start<>+24(SB)/8, $0x0000000000000000
+GLOBL start<>(SB), RODATA|NOPTR, $32
+
+// func nearestAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, score *[3][4]float64)
+// Requires: AVX, AVX2
+TEXT ·nearestAVX2(SB), NOSPLIT, $0-48
+	MOVQ    best+0(FP), AX
+	MOVQ    away+8(FP), CX
+	MOVQ    q+16(FP), DX
+	MOVQ    k+24(FP), BX
+	MOVQ    n+32(FP), SI
+	MOVQ    score+40(FP), DI
+	VMOVDQU nibbleCounts<>+0(SB), Y1
+	VMOVDQU nibbles<>+0(SB), Y2
+	VMOVDQU start<>+0(SB), Y3
+	VMOVDQU (DX), Y0
+	VMOVUPD (AX), Y4
+	VMOVUPD (CX), Y5
+	VMOVUPD 32(AX), Y6
+	VMOVUPD 32(CX), Y7
+	VMOVUPD 64(AX), Y8
+	VMOVUPD 64(CX), Y9
+	VMOVUPD 96(AX), Y10
+	VMOVUPD 96(CX), Y11
+
+key:
+	VPBROADCASTQ (BX), Y12
+	VPXOR        Y0, Y12, Y12
+	VPSRLW       $0x04, Y12, Y13
+	VPAND        Y2, Y12, Y12
+	VPAND        Y2, Y13, Y13
+	VPSHUFB      Y12, Y1, Y12
+	VPSHUFB      Y13, Y1, Y13
+	VPADDB       Y13, Y12, Y12
+	VPSADBW      zeros<>+0(SB), Y12, Y12
+	VPOR         integer<>+0(SB), Y12, Y12
+	VSUBPD       integer<>+0(SB), Y12, Y12
+	VADDPD       Y12, Y12, Y12
+	VMOVUPD      (DI), Y13
+	VSUBPD       Y12, Y13, Y12
+	VDIVPD       32(DI), Y12, Y12
+	VMULPD       64(DI), Y3, Y13
+	VSUBPD       Y13, Y12, Y12
+	VMOVUPD      none<>+0(SB), Y13
+	VBLENDVPD    Y3, Y13, Y12, Y12
+	VCMPPD       $0x01, Y12, Y10, Y13
+	VCMPPD       $0x01, Y12, Y8, Y14
+	VMINPD       Y8, Y12, Y15
+	VMAXPD       Y10, Y15, Y10
+	VBLENDVPD    Y14, Y9, Y3, Y15
+	VBLENDVPD    Y13, Y15, Y11, Y11
+	VCMPPD       $0x01, Y12, Y6, Y13
+	VMINPD       Y6, Y12, Y15
+	VMAXPD       Y8, Y15, Y8
+	VBLENDVPD    Y13, Y7, Y3, Y15
+	VBLENDVPD    Y14, Y15, Y9, Y9
+	VCMPPD       $0x01, Y12, Y4, Y14
+	VMINPD       Y4, Y12, Y15
+	VMAXPD       Y6, Y15, Y6
+	VBLENDVPD    Y14, Y5, Y3, Y15
+	VBLENDVPD    Y13, Y15, Y7, Y7
+	VMAXPD       Y4, Y12, Y4
+	VBLENDVPD    Y14, Y3, Y5, Y5
+	VADDPD       one64<>+0(SB), Y3, Y3
+	SUBQ         $0x08, BX
+	DECQ         SI
+	JNZ          key
+	VMOVUPD      Y4, (AX)
+	VMOVUPD      Y5, (CX)
+	VMOVUPD      Y6, 32(AX)
+	VMOVUPD      Y7, 32(CX)
+	VMOVUPD      Y8, 64(AX)
+	VMOVUPD      Y9, 64(CX)
+	VMOVUPD      Y10, 96(AX)
+	VMOVUPD      Y11, 96(CX)
+	VZEROUPPER
+	RET
+
+// func rankedReadAVX2(dots *[4]float32, dv *float32, do *float32, v *float32, n int, at *[4]int32, w *[4]float32)
+// Requires: AVX
+TEXT ·rankedReadAVX2(SB), NOSPLIT, $0-56
+	MOVQ         dots+0(FP), AX
+	MOVQ         dv+8(FP), CX
+	MOVQ         do+16(FP), DX
+	MOVQ         v+24(FP), BX
+	MOVQ         n+32(FP), SI
+	MOVQ         at+40(FP), DI
+	MOVQ         w+48(FP), R8
+	MOVLQSX      (DI), R9
+	IMULQ        SI, R9
+	MOVLQSX      4(DI), R10
+	IMULQ        SI, R10
+	MOVLQSX      8(DI), R11
+	IMULQ        SI, R11
+	MOVLQSX      12(DI), DI
+	IMULQ        SI, DI
+	VBROADCASTSS (R8), Y0
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS 4(R8), Y2
+	VXORPS       Y3, Y3, Y3
+	VBROADCASTSS 8(R8), Y4
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS 12(R8), Y6
+	VXORPS       Y7, Y7, Y7
+
+loop:
+	VMOVUPS      (DX), Y8
+	VMULPS       (BX)(R9*4), Y8, Y9
+	VADDPS       Y9, Y1, Y1
+	VMULPS       Y0, Y8, Y9
+	VADDPS       (CX)(R9*4), Y9, Y9
+	VMOVUPS      Y9, (CX)(R9*4)
+	VMULPS       (BX)(R10*4), Y8, Y9
+	VADDPS       Y9, Y3, Y3
+	VMULPS       Y2, Y8, Y9
+	VADDPS       (CX)(R10*4), Y9, Y9
+	VMOVUPS      Y9, (CX)(R10*4)
+	VMULPS       (BX)(R11*4), Y8, Y9
+	VADDPS       Y9, Y5, Y5
+	VMULPS       Y4, Y8, Y9
+	VADDPS       (CX)(R11*4), Y9, Y9
+	VMOVUPS      Y9, (CX)(R11*4)
+	VMULPS       (BX)(DI*4), Y8, Y9
+	VADDPS       Y9, Y7, Y7
+	VMULPS       Y6, Y8, Y8
+	VADDPS       (CX)(DI*4), Y8, Y8
+	VMOVUPS      Y8, (CX)(DI*4)
+	ADDQ         $0x20, DX
+	ADDQ         $0x20, BX
+	ADDQ         $0x20, CX
+	SUBQ         $0x08, SI
+	JNZ          loop
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VPSHUFD      $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VPSHUFD      $0x01, X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, (AX)
+	VEXTRACTF128 $0x01, Y3, X0
+	VADDPS       X0, X3, X0
+	VPSHUFD      $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VPSHUFD      $0x01, X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 4(AX)
+	VEXTRACTF128 $0x01, Y5, X0
+	VADDPS       X0, X5, X0
+	VPSHUFD      $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VPSHUFD      $0x01, X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 8(AX)
+	VEXTRACTF128 $0x01, Y7, X0
+	VADDPS       X0, X7, X0
+	VPSHUFD      $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VPSHUFD      $0x01, X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 12(AX)
+	VZEROUPPER
+	RET
+
+// func rankedScoresAVX2(dq *float32, dk *float32, q *float32, k *float32, n int, at *[4]int32, s *[4]float32)
+// Requires: AVX
+TEXT ·rankedScoresAVX2(SB), NOSPLIT, $0-56
+	MOVQ         dq+0(FP), AX
+	MOVQ         dk+8(FP), CX
+	MOVQ         q+16(FP), DX
+	MOVQ         k+24(FP), BX
+	MOVQ         n+32(FP), SI
+	MOVQ         at+40(FP), DI
+	MOVQ         s+48(FP), R8
+	MOVLQSX      (DI), R9
+	IMULQ        SI, R9
+	MOVLQSX      4(DI), R10
+	IMULQ        SI, R10
+	MOVLQSX      8(DI), R11
+	IMULQ        SI, R11
+	MOVLQSX      12(DI), DI
+	IMULQ        SI, DI
+	VBROADCASTSS (R8), Y0
+	VBROADCASTSS 4(R8), Y1
+	VBROADCASTSS 8(R8), Y2
+	VBROADCASTSS 12(R8), Y3
+
+loop:
+	VMOVUPS (DX), Y4
+	VMOVUPS (AX), Y5
+	VMULPS  (BX)(R9*4), Y0, Y6
+	VADDPS  Y6, Y5, Y5
+	VMULPS  Y4, Y0, Y6
+	VADDPS  (CX)(R9*4), Y6, Y6
+	VMOVUPS Y6, (CX)(R9*4)
+	VMULPS  (BX)(R10*4), Y1, Y6
+	VADDPS  Y6, Y5, Y5
+	VMULPS  Y4, Y1, Y6
+	VADDPS  (CX)(R10*4), Y6, Y6
+	VMOVUPS Y6, (CX)(R10*4)
+	VMULPS  (BX)(R11*4), Y2, Y6
+	VADDPS  Y6, Y5, Y5
+	VMULPS  Y4, Y2, Y6
+	VADDPS  (CX)(R11*4), Y6, Y6
+	VMOVUPS Y6, (CX)(R11*4)
+	VMULPS  (BX)(DI*4), Y3, Y6
+	VADDPS  Y6, Y5, Y5
+	VMULPS  Y4, Y3, Y4
+	VADDPS  (CX)(DI*4), Y4, Y4
+	VMOVUPS Y4, (CX)(DI*4)
+	VMOVUPS Y5, (AX)
+	ADDQ    $0x20, DX
+	ADDQ    $0x20, AX
+	ADDQ    $0x20, BX
+	ADDQ    $0x20, CX
+	SUBQ    $0x08, SI
+	JNZ     loop
 	VZEROUPPER
 	RET
 

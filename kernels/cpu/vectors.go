@@ -1,6 +1,9 @@
 package cpu
 
-import "math"
+import (
+	"math"
+	"math/bits"
+)
 
 // scaleIntegersGo writes unit * (2*sums - offset), rounded to float32 before the product.
 func scaleIntegersGo(dst []float32, sums []int32, offset int32, unit float32) {
@@ -171,5 +174,44 @@ func scoreGradientGo(dq, dk, q, k []float32, s float32) {
 	for i := range dq {
 		dq[i] += float32(s * k[i])
 		dk[i] += float32(s * q[i])
+	}
+}
+
+// rankedReadGo is readGradientGo for the rows at of dv and v, as long as do.
+func rankedReadGo(dots *[4]float32, dv, do, v []float32, at *[4]int32, w *[4]float32) {
+	for r, u := range at {
+		from := int(u) * len(do)
+		dots[r] = readGradientGo(dv[from:from+len(do)], do, v[from:], w[r])
+	}
+}
+
+// rankedScoresGo is scoreGradientGo for the rows at of dk and k, as long as dq.
+func rankedScoresGo(dq, dk, q, k []float32, at *[4]int32, s *[4]float32) {
+	for r, u := range at {
+		from := int(u) * len(dq)
+		scoreGradientGo(dq, dk[from:], q, k[from:], s[r])
+	}
+}
+
+// nearestGo offers the last n of the keys k to the four queries q, the last of which is at the last key's position. best and
+// away hold each query's four best scores and how far away their keys are, the best first. Of equal scores the nearest comes
+// first. The score of a key that differs in so many bits is (score[0] - 2*bits) / score[1] - score[2]*distance, lane by lane.
+func nearestGo(best, away *[4][4]float64, q, k []uint64, n int, score *[3][4]float64) {
+	for i := range n {
+		key := k[len(k)-1-i]
+		for j := range 4 {
+			distance := float64(j - 3 + i)
+			if distance < 0 {
+				continue
+			}
+			differ := float64(bits.OnesCount64(q[j] ^ key))
+			s := (score[0][j]-2*differ)/score[1][j] - float64(score[2][j]*distance)
+			for r := len(best) - 1; r >= 0 && s > best[r][j]; r-- {
+				if r+1 < len(best) {
+					best[r+1][j], away[r+1][j] = best[r][j], away[r][j]
+				}
+				best[r][j], away[r][j] = s, distance
+			}
+		}
 	}
 }

@@ -22,6 +22,19 @@ func bytes32(name string, f func(i int) byte) Mem {
 
 func same(b byte) func(int) byte { return func(int) byte { return b } }
 
+// tableRows addresses the tables of four rows of size bytes.
+func tableRows(table Register, size, size3 GPVirtual) func(r, at int) Mem {
+	return func(r, at int) Mem {
+		switch r {
+		case 0:
+			return Mem{Base: table, Disp: at}
+		case 3:
+			return Mem{Base: table, Index: size3, Scale: 1, Disp: at}
+		}
+		return Mem{Base: table, Index: size, Scale: uint8(r), Disp: at}
+	}
+}
+
 // lookupAVX2: 8 sums of bytes (4 rows × 64 columns) stay in registers; every flush groups they are added to 16-bit sums of
 // even and of odd columns on the stack.
 func lookupAVX2() {
@@ -38,15 +51,7 @@ func lookupAVX2() {
 	MOVQ(left, size)
 	SHLQ(Imm(5), size)
 	LEAQ(Mem{Base: size, Index: size, Scale: 2}, size3)
-	row := func(r, at int) Mem {
-		switch r {
-		case 0:
-			return Mem{Base: table, Disp: at}
-		case 3:
-			return Mem{Base: table, Index: size3, Scale: 1, Disp: at}
-		}
-		return Mem{Base: table, Index: size, Scale: uint8(r), Disp: at}
-	}
+	row := tableRows(table, size.(GPVirtual), size3.(GPVirtual))
 	mask, even := YMM(), YMM()
 	VMOVDQU(nibbles, mask)
 	VMOVDQU(evens, even)
@@ -130,6 +135,83 @@ func lookupAVX2() {
 	}
 	VZEROUPPER()
 	RET()
+}
+
+// lookupAVX512: one register has all columns, so that there is room for the 16-bit sums as well.
+func lookupAVX512() {
+	nibbles, evens := NewDataAddr(Symbol{Name: "nibbles", Static: true}, 0), NewDataAddr(Symbol{Name: "evens", Static: true}, 0)
+	TEXT("lookupAVX512", NOSPLIT, "func(sums *int32, stride int, tables, panel *byte, groups, flush int)")
+	Doc("lookupAVX512 is lookupGo.")
+	Pragma("noescape")
+	table, panel := pointer("tables"), pointer("panel")
+	left, flush := pointer("groups"), pointer("flush")
+	size, size3 := GP64(), GP64()
+	MOVQ(left, size)
+	SHLQ(Imm(5), size)
+	LEAQ(Mem{Base: size, Index: size, Scale: 2}, size3)
+	row := tableRows(table, size.(GPVirtual), size3.(GPVirtual))
+	mask, even := ZMM(), ZMM()
+	VBROADCASTI32X4(nibbles, mask)
+	VBROADCASTI32X4(evens, even)
+	var sum [lookupRows]VecVirtual
+	var wide [lookupRows][2]VecVirtual
+	for r := range sum {
+		sum[r] = ZMM()
+		wide[r] = [2]VecVirtual{ZMM(), ZMM()}
+		VPXORD(wide[r][0], wide[r][0], wide[r][0])
+		VPXORD(wide[r][1], wide[r][1], wide[r][1])
+	}
+	Label("flushes")
+	for r := range sum {
+		VPXORD(sum[r], sum[r], sum[r])
+	}
+	count := GP64()
+	MOVQ(flush, count)
+	Label("groups")
+	low, high := ZMM(), ZMM()
+	VMOVDQU8(Mem{Base: panel}, low)
+	VPSRLW(Imm(4), low, high)
+	VPANDD(mask, low, low)
+	VPANDD(mask, high, high)
+	for r := range sum {
+		for half, index := range []VecVirtual{low, high} {
+			entries := ZMM()
+			VBROADCASTI32X4(row(r, 16*half), entries)
+			VPSHUFB(index, entries, entries)
+			VPADDB(entries, sum[r], sum[r])
+		}
+	}
+	ADDQ(Imm(panelCols), panel)
+	ADDQ(Imm(32), table)
+	DECQ(count)
+	JNZ(LabelRef("groups"))
+	for r, s := range sum {
+		e := ZMM()
+		VPANDD(even, s, e)
+		VPSRLW(Imm(8), s, s)
+		VPADDW(e, wide[r][0], wide[r][0])
+		VPADDW(s, wide[r][1], wide[r][1])
+	}
+	SUBQ(flush, left)
+	JNZ(LabelRef("flushes"))
+
+	// Back to the order of columns, as 32 bits.
+	sums, stride := pointer("sums"), pointer("stride")
+	SHLQ(Imm(2), stride)
+	for r := range sum {
+		mixed := [2]VecVirtual{ZMM(), ZMM()}
+		VPUNPCKLWD(wide[r][1], wide[r][0], mixed[0]) // columns 0..7 of every 16
+		VPUNPCKHWD(wide[r][1], wide[r][0], mixed[1])
+		for j := range 8 {
+			part, y, to := XMM(), YMM(), Mem{Base: sums, Disp: 32 * j}
+			VEXTRACTI32X4(Imm(uint64(j/2)), mixed[j%2], part)
+			VPMOVZXWD(part, y)
+			VPADDD(to, y, y)
+			VMOVDQU(y, to)
+		}
+		ADDQ(stride, sums)
+	}
+	end()
 }
 
 // makeTablesAVX2: a register holds the tables of eight integers, a lane for each four.

@@ -12,6 +12,7 @@ func main() {
 	ConstraintExpr("amd64")
 	makeTablesAVX2()
 	lookupAVX2()
+	lookupAVX512()
 	arrange()
 	rounding()
 	products()

@@ -12,6 +12,8 @@ import (
 func network() {
 	normalization()
 	attention()
+	nearest()
+	ranked()
 	loss()
 }
 
@@ -151,6 +153,159 @@ func attention() {
 			VMOVUPS(t, at4(p[0], i, 0))
 		}
 	})
+	end()
+}
+
+// nearest keeps, for four queries at once, the four best scores and their distances.
+func nearest() {
+	table := NewDataAddr(Symbol{Name: "nibbleCounts", Static: true}, 0)
+	nibbles := NewDataAddr(Symbol{Name: "nibbles", Static: true}, 0)
+	zeros := words4("zeros", 0)
+	integer := words4("integer", math.Float64bits(1<<52)) // or'ed with a small integer: 2^52 + that
+	none := words4("none", math.Float64bits(math.Inf(-1)))
+	one := words4("one64", math.Float64bits(1))
+	start := GLOBL("start", RODATA|NOPTR)
+	for i := range 4 {
+		DATA(8*i, U64(math.Float64bits(float64(i-3))))
+	}
+	TEXT("nearestAVX2", NOSPLIT, "func(best, away *[4][4]float64, q, k *uint64, n int, score *[3][4]float64)")
+	Doc("nearestAVX2 is nearestGo: q points to the first query, k to the last key.")
+	Pragma("noescape")
+	best, away, q, k, n, score := pointer("best"), pointer("away"), pointer("q"), pointer("k"), pointer("n"), pointer("score")
+	query, counts, mask, distance := YMM(), constant(table), constant(nibbles), constant(start)
+	VMOVDQU(Mem{Base: q}, query)
+	var b, d [4]VecVirtual
+	for r := range b {
+		b[r], d[r] = YMM(), YMM()
+		VMOVUPD(Mem{Base: best, Disp: 32 * r}, b[r])
+		VMOVUPD(Mem{Base: away, Disp: 32 * r}, d[r])
+	}
+	Label("key")
+	s, t := YMM(), YMM()
+	VPBROADCASTQ(Mem{Base: k}, s)
+	VPXOR(query, s, s)
+	VPSRLW(Imm(4), s, t)
+	VPAND(mask, s, s)
+	VPAND(mask, t, t)
+	VPSHUFB(s, counts, s)
+	VPSHUFB(t, counts, t)
+	VPADDB(t, s, s)
+	VPSADBW(zeros, s, s)
+	VPOR(integer, s, s)
+	VSUBPD(integer, s, s)
+	VADDPD(s, s, s)
+	VMOVUPD(Mem{Base: score}, t)
+	VSUBPD(s, t, s)
+	VDIVPD(Mem{Base: score, Disp: 32}, s, s)
+	VMULPD(Mem{Base: score, Disp: 64}, distance, t)
+	VSUBPD(t, s, s)
+	VMOVUPD(none, t)
+	VBLENDVPD(distance, t, s, s) // keys after the query
+	// Whatever is worse than the new score moves down by one.
+	below := func(r int) VecVirtual {
+		m := YMM()
+		VCMPPD(Imm(1), s, b[r], m) // b[r] < s
+		return m
+	}
+	m := below(3)
+	for r := 3; r > 0; r-- {
+		above := below(r - 1)
+		v := YMM()
+		VMINPD(b[r-1], s, v)
+		VMAXPD(b[r], v, b[r])
+		VBLENDVPD(above, d[r-1], distance, v)
+		VBLENDVPD(m, v, d[r], d[r])
+		m = above
+	}
+	VMAXPD(b[0], s, b[0])
+	VBLENDVPD(m, distance, d[0], d[0])
+	VADDPD(one, distance, distance)
+	SUBQ(Imm(8), k)
+	DECQ(n)
+	JNZ(LabelRef("key"))
+	for r := range b {
+		VMOVUPD(b[r], Mem{Base: best, Disp: 32 * r})
+		VMOVUPD(d[r], Mem{Base: away, Disp: 32 * r})
+	}
+	end()
+}
+
+// ranked writes the two loops of the gradient of four survivors; their rows begin at their number times n values.
+func ranked() {
+	rows := func(at, n GPVirtual) (offset [4]GPVirtual) {
+		for r := range offset {
+			offset[r] = GP64()
+			MOVLQSX(Mem{Base: at, Disp: 4 * r}, offset[r])
+			IMULQ(n, offset[r])
+		}
+		return offset
+	}
+	begin("rankedRead", "func(dots *[4]float32, dv, do, v *float32, n int, at *[4]int32, w *[4]float32)")
+	dots, dv, do, v, n, at, w := pointer("dots"), pointer("dv"), pointer("do"), pointer("v"), pointer("n"), pointer("at"), pointer("w")
+	offset := rows(at, n)
+	var weight, sum [4]VecVirtual
+	for r := range weight {
+		weight[r], sum[r] = YMM(), YMM()
+		VBROADCASTSS(Mem{Base: w, Disp: 4 * r}, weight[r])
+		VXORPS(sum[r], sum[r], sum[r])
+	}
+	left := GP64()
+	MOVQ(n, left)
+	Label("loop")
+	d := YMM()
+	VMOVUPS(Mem{Base: do}, d)
+	for r := range weight {
+		p, t := YMM(), YMM()
+		VMULPS(at4(v, offset[r], 0), d, p)
+		VADDPS(p, sum[r], sum[r])
+		VMULPS(weight[r], d, t)
+		VADDPS(at4(dv, offset[r], 0), t, t)
+		VMOVUPS(t, at4(dv, offset[r], 0))
+	}
+	ADDQ(Imm(32), do)
+	ADDQ(Imm(32), v)
+	ADDQ(Imm(32), dv)
+	SUBQ(Imm(8), left)
+	JNZ(LabelRef("loop"))
+	for r := range sum {
+		half, other := XMM(), XMM()
+		VEXTRACTF128(Imm(1), sum[r], half)
+		VADDPS(half, sum[r].AsX(), half)
+		VPSHUFD(Imm(0x0e), half, other)
+		VADDPS(other, half, half)
+		VPSHUFD(Imm(0x01), half, other)
+		VADDSS(other, half, half)
+		VMOVSS(half, Mem{Base: dots, Disp: 4 * r})
+	}
+	end()
+
+	begin("rankedScores", "func(dq, dk, q, k *float32, n int, at *[4]int32, s *[4]float32)")
+	dq, dk, q, k := pointer("dq"), pointer("dk"), pointer("q"), pointer("k")
+	n, at = pointer("n"), pointer("at")
+	s := pointer("s")
+	offset = rows(at, n)
+	for r := range weight {
+		weight[r] = YMM()
+		VBROADCASTSS(Mem{Base: s, Disp: 4 * r}, weight[r])
+	}
+	Label("loop")
+	query, total := YMM(), YMM()
+	VMOVUPS(Mem{Base: q}, query)
+	VMOVUPS(Mem{Base: dq}, total)
+	for r := range weight {
+		p, t := YMM(), YMM()
+		VMULPS(at4(k, offset[r], 0), weight[r], p)
+		VADDPS(p, total, total)
+		VMULPS(query, weight[r], t)
+		VADDPS(at4(dk, offset[r], 0), t, t)
+		VMOVUPS(t, at4(dk, offset[r], 0))
+	}
+	VMOVUPS(total, Mem{Base: dq})
+	for _, p := range []GPVirtual{q, dq, k, dk} {
+		ADDQ(Imm(32), p)
+	}
+	SUBQ(Imm(8), n)
+	JNZ(LabelRef("loop"))
 	end()
 }
 
