@@ -34,6 +34,13 @@ type gradients struct {
 	dq, dk, dv []float32
 	do         []float32 // gradient of what the present query reads
 	ds         []float64 // of its scores
+	ranks      ranks
+}
+
+// ranks are what four survivors have.
+type ranks struct {
+	p, ds            [4]float64
+	weights, dots, s [4]float32
 }
 
 func (h *head) gradients(s *scratch) *gradients {
@@ -88,21 +95,20 @@ func (g *gradients) ranked(h *head, t int, pointers []int32) {
 
 // four is ranked for exactly four survivors.
 func (g *gradients) four(h *head, t int, pointers *[4]int32) {
-	var scores, ds [4]float64
-	var dots, weights, s [4]float32
+	x := &g.ranks
 	for r, u := range pointers {
-		scores[r], weights[r] = h.score(t, int(u)), float32(h.weights[4][r])
+		x.p[r], x.weights[r] = h.score(t, int(u)), float32(h.weights[4][r])
 	}
-	h.rankedRead(&dots, g.dv, g.do, g.v, pointers, &weights)
-	for r, v := range dots {
-		ds[r] = float64(v)
+	h.rankedRead(&x.dots, g.dv, g.do, g.v, pointers, &x.weights)
+	for r, v := range x.dots {
+		x.ds[r] = float64(v)
 	}
-	softmax(scores[:], 1)
-	softmaxGradient(ds[:], scores[:], 1)
-	for r, v := range ds {
-		s[r] = g.scaled(h, v)
+	softmax(x.p[:], 1)
+	softmaxGradient(x.ds[:], x.p[:], 1)
+	for r, v := range x.ds {
+		x.s[r] = g.scaled(h, v)
 	}
-	h.rankedScores(g.row(g.dq, t), g.dk, g.row(g.q, t), g.k, pointers, &s)
+	h.rankedScores(g.row(g.dq, t), g.dk, g.row(g.q, t), g.k, pointers, &x.s)
 }
 
 // dense: softmax, whose values get the probabilities, or a pointer, whose one value gets all.

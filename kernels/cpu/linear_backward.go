@@ -9,8 +9,7 @@ func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy
 		rows := rowsOf(x, l.In)
 		du := d.plainGradient(values(dl.Theta), values(dy), pass, rows, l.Out, shift)
 		g := gradient{data: du, stride: l.Out, rows: rows, to: l.Out}
-		d.inputGradient(values(dx), g, l, gradBits)
-		d.weightGradient(dl, g, x, l, gradBits)
+		d.productGradients(values(dx), &dl, g, x, l, gradBits)
 	})
 }
 
@@ -53,31 +52,48 @@ func (d *Device) unshiftGradient(du []float32, rows, out int, shift kernels.KShi
 	return g
 }
 
-// inputGradient overwrites dx with the gradient of the input, given that of the plain product in all channels.
-func (d *Device) inputGradient(dx []float32, g gradient, l kernels.Linear, gradBits int) {
-	if gradBits == kernels.GradFloat || l.Mixed != nil {
+// productGradients takes g, the gradient of plain products. It overwrites dx with the gradient of the input and adds to
+// those of latent and alpha in the channels of g; what is nil is not wanted. With p = gᵀ·x, the latent's is alpha * p and
+// alpha's is Σ w * p: both need p alone, so no product of the forward pass is kept.
+func (d *Device) productGradients(dx []float32, dl *kernels.LinearGradient, g gradient, x kernels.Activation, l kernels.Linear, gradBits int) {
+	rounded := gradBits != kernels.GradFloat
+	byRow, byChannel := dx != nil && rounded && l.Mixed == nil, dl != nil && rounded && x.Planes != nil
+	var rows, channels roundedGradient
+	switch alpha, r := values(l.Alpha), d.rounding(l, gradBits); {
+	case byRow && byChannel:
+		rows, channels = d.roundBoth(r, g, alpha)
+	case byRow:
+		rows = d.roundRows(r, g, alpha)
+	case byChannel:
+		channels = d.roundChannels(r, g)
+	}
+	switch {
+	case byRow:
+		d.inputGradient(dx, rows, g.rows, l)
+	case dx != nil:
 		scaled := dense{data: g.data, cols: g.stride, scale: values(l.Alpha)}
 		d.product(dx, operand{m: scaled}, operand{m: effective(l), byK: true}, g.rows, l.In, l.Out)
-		return
 	}
-	q := d.roundRows(d.rounding(l, gradBits), g, values(l.Alpha))
+	switch {
+	case byChannel:
+		d.weightGradient(*dl, channels, g, x.Planes.(*planes), l)
+	case dl != nil:
+		d.floatWeightGradient(*dl, g, x, l)
+	}
+}
+
+// inputGradient overwrites dx with the products of rounded gradients and the signs of weights.
+func (d *Device) inputGradient(dx []float32, q roundedGradient, rows int, l kernels.Linear) {
 	signs := []signPanels{d.alongRows(0, l.Signs.(*planes), 0)}
-	d.blocks(g.rows, d.rowsPerTask(g.rows), func(from, to int, s *scratch) {
+	d.blocks(rows, d.rowsPerTask(rows), func(from, to int, s *scratch) {
 		d.lookupProducts(q.values, signs, from, to, s, func(r int, sums []int32, offset int32) {
 			d.scaleIntegers(dx[r*l.In:][:l.In], sums, offset, q.units[r])
 		})
 	})
 }
 
-// weightGradient adds to the gradients of latent and alpha in the channels of g. With p = gᵀ·x, the latent's is alpha * p
-// and alpha's is Σ w * p: both need p alone, so no product of the forward pass is kept.
-func (d *Device) weightGradient(dl kernels.LinearGradient, g gradient, x kernels.Activation, l kernels.Linear, gradBits int) {
-	if gradBits == kernels.GradFloat || x.Floats != nil {
-		d.floatWeightGradient(dl, g, x, l)
-		return
-	}
-	input, w := x.Planes.(*planes), effective(l)
-	q := d.roundChannels(d.rounding(l, gradBits), g)
+// weightGradient adds the products of rounded gradients and inputs to the gradients of latent and alpha.
+func (d *Device) weightGradient(dl kernels.LinearGradient, q roundedGradient, g gradient, input *planes, l kernels.Linear) {
 	signs := make([]signPanels, input.bits)
 	for b := range signs {
 		signs[b] = d.alongRows(b, input, b)
@@ -85,21 +101,19 @@ func (d *Device) weightGradient(dl kernels.LinearGradient, g gradient, x kernels
 	dWeight, dAlpha, alpha := values(dl.Weight), values(dl.Alpha), values(l.Alpha)
 	out := g.to - g.from
 	d.blocks(out, d.rowsPerTask(out), func(from, to int, s *scratch) {
-		line := s.floats(4, l.In)
 		d.lookupProducts(q.values, signs, from, to, s, func(r int, sums []int32, offset int32) {
 			o, unit := g.from+r, q.units[r]*scale(input.bits)
+			dst, factor := dWeight[o*l.In:][:l.In], alpha[o]*unit
 			if l.Mixed == nil {
-				row := l.Signs.(*planes).row(o)
-				sum := d.addScaled(dWeight[o*l.In:][:l.In], sums, row, offset, alpha[o]*unit)
+				sum := d.addScaled(dst, sums, l.Signs.(*planes).row(o), offset, factor)
 				dAlpha[o] += unit * float32(sum)
 				return
 			}
-			w.segment(line, o, 0)
 			var sum float64
-			dst, factor := dWeight[o*l.In:][:l.In], alpha[o]*unit
+			mixed := values(l.Mixed)[o*l.In:][:l.In]
 			for i, n := range sums {
 				p := float32(2*n - offset)
-				sum += float64(p) * float64(line[i])
+				sum += float64(p) * float64(mixed[i])
 				dst[i] += float32(factor * p)
 			}
 			dAlpha[o] += unit * float32(sum)

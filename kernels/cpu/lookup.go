@@ -129,6 +129,8 @@ type integers interface {
 	bounds() []int
 	// fill writes a digit of a row's values from.. to dst; 0 beyond the last value.
 	fill(dst []int8, row, from, digit int)
+	// tables makes the tables of the values that fill would write to line, and returns the sum of their absolute values.
+	tables(d *Device, dst []byte, line []int8, row, from, digit int) int32
 }
 
 // levels are the integers behind planes, Σ_b 2^b s_b: four planes make a digit.
@@ -159,6 +161,34 @@ func (x levels) fill(dst []int8, row, from, digit int) {
 	}
 }
 
+func (x levels) tables(d *Device, dst []byte, line []int8, row, from, digit int) int32 {
+	whole := 0 // values whose tables are known beforehand
+	if x.bits == 1 {
+		whole = max(0, min(x.cols-from, len(line))&^31)
+		words := x.row(row)
+		for i := 0; i < whole; i += 8 {
+			*(*[32]byte)(dst[4*i:]) = signTables[byte(words[(from+i)>>6]>>((from+i)&63))]
+		}
+		if whole == len(line) {
+			return int32(whole)
+		}
+	}
+	x.fill(line[whole:], row, from+whole, digit)
+	return int32(whole) + d.makeTables(dst[4*whole:], line[whole:])
+}
+
+// signTables[b] are the tables of the eight signs of a byte.
+var signTables = func() (t [256][32]byte) {
+	var q [8]int8
+	for b := range t {
+		for i := range q {
+			q[i] = int8(b>>i&1)*2 - 1
+		}
+		makeTablesGo(t[b][:], q[:])
+	}
+	return t
+}()
+
 const spread1 = 0x0101010101010101
 
 // spread8[b] has bit i of b in byte i.
@@ -177,6 +207,8 @@ type small struct {
 	stride int // a multiple of 32
 	bound  int
 }
+
+func (q small) row(r int) []int8 { return q.values[r*q.stride:][:q.stride] }
 
 func (q small) bounds() []int {
 	if q.bound > 31 {
@@ -199,6 +231,14 @@ func (q small) fill(dst []int8, row, from, digit int) {
 			dst[i] = int8((int(v) - int(low)) / 16)
 		}
 	}
+}
+
+func (q small) tables(d *Device, dst []byte, line []int8, row, from, digit int) int32 {
+	if q.bound <= 31 {
+		return d.makeTables(dst, q.row(row)[from:][:len(line)])
+	}
+	q.fill(line, row, from, digit)
+	return d.makeTables(dst, line)
 }
 
 // groupsPerFlush is how many groups of 8 integers, two entries each, may be added up in a byte.
@@ -238,11 +278,12 @@ func (d *Device) lookupProducts(q integers, s []signPanels, r0, r1 int, k *scrat
 				end := min(g+blockDepth/8, s[0].groups)
 				depth := 8 * (end - g)
 				for i := range lookupRows {
-					clear(line[:depth])
-					if r+i < r1 {
-						q.fill(line[:depth], r+i, 8*g, digit)
+					to := tables[i*4*depth:][:4*depth]
+					if r+i >= r1 {
+						clear(to)
+						continue
 					}
-					offsets[i] += d.makeTables(tables[i*4*depth:][:4*depth], line[:depth]) << (4 * digit)
+					offsets[i] += q.tables(d, to, line[:depth], r+i, 8*g, digit) << (4 * digit)
 				}
 				for b := range s {
 					for p := range s[b].panels() {

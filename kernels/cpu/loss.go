@@ -30,17 +30,18 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 				d.addColumns(sums, logits[r*head.Out:])
 			})
 			g := gradient{data: logits, stride: head.Out, row: from, rows: to - from, to: head.Out}
-			d.inputGradient(values(dx)[from*head.In:to*head.In], g, head, gradBits)
-			if whole || !byChannel {
-				d.weightGradient(dl, g, rowsFrom(x, head.In, from, to), head, gradBits)
+			weights := &dl
+			if byChannel && !whole {
+				weights = nil
 			}
+			d.productGradients(values(dx)[from*head.In:to*head.In], weights, g, rowsFrom(x, head.In, from, to), head, gradBits)
 		})
 		if byChannel && !whole {
 			h.channelParts(func(from, to int, logits floats) {
 				h.exponents(logits, to-from)
 				h.gradients(0, h.rows, logits, from, to)
 				g := gradient{data: logits, stride: to - from, rows: h.rows, from: from, to: to}
-				d.weightGradient(dl, g, x, head, gradBits)
+				d.productGradients(nil, &dl, g, x, head, gradBits)
 			})
 		}
 	})

@@ -81,47 +81,62 @@ func padded(n int) int { return (n + 31) &^ 31 }
 
 // roundRows rounds alpha * g with one scale for each row.
 func (d *Device) roundRows(r rounding, g gradient, alpha []float32) roundedGradient {
-	out, stride := g.to-g.from, padded(g.to-g.from)
-	q := d.rounded(0, g.rows, stride, r)
-	d.blocks(g.rows, rowsPerRounding, func(from, to int, s *scratch) {
-		words := s.uint32s(0, stride)
-		for t := from; t < to; t++ {
-			row := g.data[t*g.stride:][:out]
-			var inverse float32
-			q.units[t], inverse = r.scale(d.largestProduct(row, alpha))
-			r.words(d, words, g.row+t, g.from)
-			dst := q.values.values[t*stride:][:stride]
-			d.roundRow(dst[:out], row, alpha, inverse, words, r.limit)
-			clear(dst[out:])
-		}
-	})
+	q := d.rounded(0, g.rows, padded(g.to-g.from), r)
+	d.roundBlocks(r, g, alpha, &q, nil)
 	return q
 }
 
 // roundChannels rounds g with one scale for each channel; the integers of a channel become a row.
 func (d *Device) roundChannels(r rounding, g gradient) roundedGradient {
-	out, stride := g.to-g.from, oddStride(g.rows)
-	q := d.rounded(1, out, stride, r)
-	inverse := d.shared.floats(sharedInverses, out)
-	for c, most := range d.largestOfColumns(g) {
-		q.units[c], inverse[c] = r.scale(most)
+	q := d.rounded(1, g.to-g.from, oddStride(g.rows), r)
+	d.roundBlocks(r, g, nil, nil, &q)
+	return q
+}
+
+// roundBoth does both, for which the same random words serve.
+func (d *Device) roundBoth(r rounding, g gradient, alpha []float32) (byRow, byChannel roundedGradient) {
+	byRow = d.rounded(0, g.rows, padded(g.to-g.from), r)
+	byChannel = d.rounded(1, g.to-g.from, oddStride(g.rows), r)
+	d.roundBlocks(r, g, alpha, &byRow, &byChannel)
+	return byRow, byChannel
+}
+
+// roundBlocks rounds by row, by channel or both.
+func (d *Device) roundBlocks(r rounding, g gradient, alpha []float32, byRow, byChannel *roundedGradient) {
+	out := g.to - g.from
+	var inverse []float32 // of the channels' scales
+	if byChannel != nil {
+		inverse = d.shared.floats(sharedInverses, out)
+		for c, most := range d.largestOfColumns(g) {
+			byChannel.units[c], inverse[c] = r.scale(most)
+		}
 	}
 	d.blocks(padded(g.rows), rowsPerRounding, func(from, to int, s *scratch) {
 		words, block := s.uint32s(0, padded(out)), s.int8s(1, rowsPerRounding*out)
-		for t := from; t < to; t++ {
-			dst := block[(t-from)*out:][:out]
-			if t >= g.rows {
-				clear(dst)
-				continue
-			}
+		for t := from; t < min(to, g.rows); t++ {
+			row := g.data[t*g.stride:][:out]
 			r.words(d, words, g.row+t, g.from)
-			d.roundColumns(dst, g.data[t*g.stride:], inverse, words, r.limit)
+			if byRow != nil {
+				var inverse float32
+				byRow.units[t], inverse = r.scale(d.largestProduct(row, alpha))
+				dst := byRow.values.row(t)
+				d.roundRow(dst[:out], row, alpha, inverse, words, r.limit)
+				clear(dst[out:])
+			}
+			if byChannel != nil {
+				d.roundColumns(block[(t-from)*out:][:out], row, inverse, words, r.limit)
+			}
+		}
+		if byChannel == nil {
+			return
+		}
+		if to > g.rows {
+			clear(block[(g.rows-from)*out:])
 		}
 		for i := 0; i < rowsPerRounding; i += 8 {
-			d.transposeBytes(asBytes(q.values.values[from+i:]), stride, asBytes(block[i*out:]), out, out)
+			d.transposeBytes(asBytes(byChannel.values.values[from+i:]), byChannel.values.stride, asBytes(block[i*out:]), out, out)
 		}
 	})
-	return q
 }
 
 func (d *Device) rounded(slot, rows, stride int, r rounding) roundedGradient {
