@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"runtime"
 
+	"bitnet1/kernels"
 	"bitnet1/kernels/cuda/cushim"
 	"bitnet1/kernels/cuda/driver"
 
@@ -20,19 +21,30 @@ var ErrNoDevice = errors.New("no CUDA device")
 //go:embed ptx/*.ptx
 var ptx embed.FS
 
-// Device is one GPU with its kernels loaded and one stream on which all operations are queued in order.
-//
-// A Device belongs to the goroutine that opened it, which stays locked to its thread until Close: the driver's current context
-// is a property of threads. Operations return when they are queued; Synchronize waits for them, and so do reads.
+// Options of a Device. The zero value works.
+type Options struct {
+	Plain bool // use only what every supported device has, as if it were none with kernels of its own; slow
+}
+
+// Device is one GPU with its kernels loaded and one stream on which all operations are queued in order. It serves one
+// goroutine at a time.
 type Device struct {
 	index           int
 	name            string
-	major           int // compute capability
+	hopper          bool // has warpgroup matrix units, and is meant to use them
 	multiprocessors int
 	context         cu.CUContext
 	stream          cu.Stream
+	side            cu.Stream // for memory that is readied while the other stream records a graph
 	kernels         map[string]cu.Function
+	memory          memory
+	graphs          []*driver.Graph
+	recording       bool
+	profile         *profile
+	err             error
 }
+
+var _ kernels.Device = (*Device)(nil)
 
 // Count is the number of devices of this machine.
 func Count() (int, error) {
@@ -46,9 +58,9 @@ func Count() (int, error) {
 	return n, nil
 }
 
-// Open readies device index (0 <= index < Count) for the calling goroutine. Compiling the kernels takes the driver a
-// fraction of a second the first time; it keeps the result on disk.
-func Open(index int) (d *Device, err error) {
+// Open readies device index (0 <= index < Count). Compiling the kernels takes the driver seconds the first time; it keeps the
+// result on disk.
+func Open(index int, o Options) (*Device, error) {
 	n, err := Count()
 	if err != nil {
 		return nil, err
@@ -57,45 +69,54 @@ func Open(index int) (d *Device, err error) {
 		return nil, fmt.Errorf("CUDA device %d: this machine has devices 0 to %d", index, n-1)
 	}
 	runtime.LockOSThread()
-	d = &Device{index: index, kernels: map[string]cu.Function{}}
-	defer func() {
-		if err != nil {
-			runtime.UnlockOSThread()
-			err = fmt.Errorf("CUDA device %d: %w", index, err)
-		}
-	}()
-	device, err := cu.GetDevice(index)
-	if err != nil {
-		return nil, err
+	defer runtime.UnlockOSThread()
+	d := &Device{index: index, kernels: map[string]cu.Function{}}
+	if err := d.open(o); err != nil {
+		return nil, fmt.Errorf("CUDA device %d: %w", index, err)
 	}
-	if err := d.describe(device); err != nil {
-		return nil, err
-	}
-	if d.context, err = device.RetainPrimaryCtx(); err != nil {
-		return nil, fmt.Errorf("primary context: %w", err)
-	}
-	if err := cu.SetCurrentContext(d.context); err != nil {
-		return nil, fmt.Errorf("current context: %w", err)
-	}
-	if d.stream, err = cu.MakeStream(cu.NonBlocking); err != nil {
-		return nil, fmt.Errorf("stream: %w", err)
-	}
-	return d, d.loadKernels()
+	return d, nil
 }
 
-func (d *Device) describe(device cu.Device) (err error) {
+func (d *Device) open(o Options) error {
+	device, err := cu.GetDevice(d.index)
+	if err != nil {
+		return err
+	}
+	if err := d.describe(device, o); err != nil {
+		return err
+	}
+	if d.context, err = device.RetainPrimaryCtx(); err != nil {
+		return fmt.Errorf("primary context: %w", err)
+	}
+	if err := cu.SetCurrentContext(d.context); err != nil {
+		return fmt.Errorf("current context: %w", err)
+	}
+	for _, s := range []*cu.Stream{&d.stream, &d.side} {
+		if *s, err = cu.MakeStream(cu.NonBlocking); err != nil {
+			return fmt.Errorf("stream: %w", err)
+		}
+	}
+	if err := d.loadKernels(); err != nil {
+		return err
+	}
+	return d.memory.open(d)
+}
+
+func (d *Device) describe(device cu.Device, o Options) (err error) {
 	if d.name, err = device.Name(); err != nil {
 		return fmt.Errorf("name: %w", err)
 	}
-	if d.major, err = device.Attribute(cu.ComputeCapabilityMajor); err != nil {
+	major, err := device.Attribute(cu.ComputeCapabilityMajor)
+	if err != nil {
 		return fmt.Errorf("compute capability: %w", err)
 	}
 	if d.multiprocessors, err = device.Attribute(cu.MultiprocessorCount); err != nil {
 		return fmt.Errorf("multiprocessor count: %w", err)
 	}
-	if d.major < 8 {
-		return fmt.Errorf("%s has compute capability %d: 8.0 (Ampere) or later is needed for binary matrix units", d.name, d.major)
+	if major < 8 {
+		return fmt.Errorf("%s has compute capability %d: 8.0 (Ampere) or later is needed for binary matrix units", d.name, major)
 	}
+	d.hopper = major == 9 && !o.Plain // sm_90a code runs on compute capability 9.0 alone
 	return nil
 }
 
@@ -106,15 +127,28 @@ var modules = []struct {
 	shared  int
 	kernels []string
 }{
-	{"pack", false, 0, []string{"pack_signs", "count_rows", "channel_thresholds"}},
-	{"gemm_mma", false, 0, []string{"gemm_mma_int32"}},
-	{"gemm_wgmma", true, wgmmaShared, []string{"gemm_wgmma_int32", "gemm_wgmma_float32", "gemm_wgmma_bfloat16", "gemm_wgmma_bits"}},
+	{"pack", false, 0, []string{"pack_signs", "channel_thresholds", "transpose_bits"}},
+	{"gemm_mma", false, 0, []string{"gemm_mma_add", "gemm_mma_float32"}},
+	{"gemm_wgmma", true, wgmmaShared, []string{"gemm_wgmma_add", "gemm_wgmma_float32", "gemm_wgmma_int16", "gemm_wgmma_bits"}},
+	{"sgemm", false, 0, []string{"sgemm"}},
+	{"rows", false, 0, []string{"embed", "normalize", "normalize_floats", "normalize_backward_1", "normalize_backward_4",
+		"normalize_backward_16", "normalize_backward_64", "emit_signs", "emit_add", "expand", "scale_rows", "blend"}},
+	{"sums", false, 0, []string{"sum_blocks", "add_total", "add_columns", "set_scalars", "adamw", "chain_tokens", "embed_backward"}},
+	{"gradient", false, 0, []string{"grad_max_dense", "grad_max_head_int16", "grad_max_head_float32", "grad_round4_dense",
+		"grad_round4_head_int16", "grad_round4_head_float32", "grad_round8_dense", "grad_round8_head_int16",
+		"grad_round8_head_float32", "grad_copy_dense", "grad_copy_head_int16", "grad_copy_head_float32", "grad_scales",
+		"finish_weights_int32", "finish_weights_float32"}},
+	{"loss", false, 0, []string{"losses_int16", "losses_float32"}},
+	{"attention", false, 0, []string{"survivors_1_4", "survivors_2_4", "survivors_4_4", "survivors_8_4", "survivors_8_16",
+		"attend_pointer", "attend_softmax"}},
+	{"attention_backward", false, 0, []string{"survivor_scores_2_4", "survivor_scores_8_4", "survivor_scores_8_16", "survivor_lists",
+		"survivor_gather_2", "survivor_gather_8", "dense_queries", "dense_keys"}},
 }
 
 func (d *Device) loadKernels() error {
 	for _, m := range modules {
-		if m.hopper && d.major != 9 {
-			continue // sm_90a code runs on compute capability 9.0 alone
+		if m.hopper && !d.hopper {
+			continue
 		}
 		text, err := ptx.ReadFile("ptx/" + m.file + ".ptx")
 		if err != nil {
@@ -143,33 +177,167 @@ func (d *Device) loadKernels() error {
 // Name is what the driver calls the device.
 func (d *Device) Name() string { return d.name }
 
-// Synchronize waits until everything queued on the device has run, and reports a failure of any of it.
-func (d *Device) Synchronize() error {
-	if err := d.stream.Synchronize(); err != nil {
-		return fmt.Errorf("CUDA device %d: queued work: %w", d.index, err)
+// current makes the device's context that of the thread, which the goroutine keeps until the returned function is called: the
+// driver's current context is a property of threads.
+func (d *Device) current() (release func(), err error) {
+	runtime.LockOSThread()
+	if err := cu.SetCurrentContext(d.context); err != nil {
+		runtime.UnlockOSThread()
+		return nil, fmt.Errorf("CUDA device %d: current context: %w", d.index, err)
+	}
+	return runtime.UnlockOSThread, nil
+}
+
+// run does one operation unless an earlier one failed. An error, or a panic (sizes that do not fit), becomes the device's.
+func (d *Device) run(operation string, f func() error) {
+	if d.err != nil {
+		return
+	}
+	release, err := d.current()
+	if err != nil {
+		d.err = err
+		return
+	}
+	defer release()
+	defer func() {
+		if r := recover(); r != nil {
+			d.err = fmt.Errorf("CUDA device %d: %s: %v", d.index, operation, r)
+		}
+	}()
+	if err := f(); err != nil {
+		d.err = fmt.Errorf("CUDA device %d: %s: %w", d.index, operation, err)
+	}
+}
+
+// Sync waits for everything enqueued and reports the first failure since the device was made.
+func (d *Device) Sync() error {
+	d.run("Sync", d.wait)
+	return d.err
+}
+
+// wait waits for the stream and reads what kernels report.
+func (d *Device) wait() error {
+	if d.recording {
+		return errors.New("a graph is being recorded: nothing can be waited for")
+	}
+	row, err := d.memory.failure(d)
+	if err != nil {
+		return fmt.Errorf("queued work: %w", err)
+	}
+	if row != 0 {
+		return fmt.Errorf("Embed: the token of row %d is outside the vocabulary", row-1)
 	}
 	return nil
 }
 
-// Close waits for queued work, releases the device and unlocks the goroutine from its thread. Buffers must have been freed before.
+// Capture records what enqueue enqueues as a graph.
+func (d *Device) Capture(enqueue func()) (replay func(), err error) {
+	if d.profile != nil {
+		return enqueue, nil // events between kernels are not part of a graph
+	}
+	var graph *driver.Graph
+	d.run("Capture", func() error {
+		if err := driver.BeginCapture(d.stream); err != nil {
+			return fmt.Errorf("begin: %w", err)
+		}
+		d.recording = true
+		enqueue()
+		d.recording = false
+		g, err := driver.EndCapture(d.stream)
+		if err == nil {
+			d.graphs = append(d.graphs, g)
+			graph = g
+		}
+		return err
+	})
+	if d.err != nil {
+		return nil, d.err
+	}
+	return func() { d.run("replay", func() error { return graph.Launch(d.stream) }) }, nil
+}
+
+// Close waits for queued work and frees all memory of the device.
 func (d *Device) Close() error {
-	defer runtime.UnlockOSThread()
-	return d.Synchronize()
+	release, err := d.current()
+	if err != nil {
+		return err
+	}
+	defer release()
+	err = d.stream.Synchronize()
+	for _, g := range d.graphs {
+		if e := g.Close(); err == nil {
+			err = e
+		}
+	}
+	d.graphs = nil
+	if e := d.memory.close(); err == nil {
+		err = e
+	}
+	for _, s := range []*cu.Stream{&d.stream, &d.side} {
+		if e := s.Destroy(); err == nil {
+			err = e
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("CUDA device %d: close: %w", d.index, err)
+	}
+	return nil
 }
 
 func (d *Device) launch(kernel string, g driver.Geometry, arguments ...[]byte) error {
 	f, ok := d.kernels[kernel]
 	if !ok {
-		return fmt.Errorf("kernel %s: %s (compute capability %d) cannot run it", kernel, d.name, d.major)
+		return fmt.Errorf("kernel %s is not loaded on %s", kernel, d.name)
+	}
+	if d.profile != nil {
+		if err := d.profile.begin(d.stream, kernel); err != nil {
+			return err
+		}
 	}
 	if err := driver.Launch(f, g, d.stream, arguments...); err != nil {
-		return fmt.Errorf("kernel %s, grid %v, on CUDA device %d: %w", kernel, g.Grid, d.index, err)
+		return fmt.Errorf("kernel %s, grid %v: %w", kernel, g.Grid, err)
+	}
+	if d.profile != nil {
+		return d.profile.end(d.stream)
+	}
+	return nil
+}
+
+// clear sets memory to zero, in order with the operations.
+func (d *Device) clear(p cu.DevicePtr, bytes int) error {
+	if bytes == 0 {
+		return nil
+	}
+	if d.profile != nil {
+		if err := d.profile.begin(d.stream, "clear"); err != nil {
+			return err
+		}
+	}
+	if err := cu.MemsetD8Async(p, 0, int64(bytes), d.stream); err != nil {
+		return fmt.Errorf("clearing of %d bytes: %w", bytes, err)
+	}
+	if d.profile != nil {
+		return d.profile.end(d.stream)
 	}
 	return nil
 }
 
 // arg is the value of a kernel argument.
-func arg[T int32 | int64 | uint32 | float32 | cu.DevicePtr](v T) []byte { return driver.Bytes(&v) }
+func arg[T int32 | int64 | uint32 | float32 | float64 | cu.DevicePtr](v T) []byte {
+	return driver.Bytes(&v)
+}
+
+// grid is a launch of blocks of the given number of threads.
+func grid(threads int, blocks ...int) driver.Geometry {
+	g := driver.Geometry{Block: [3]int{threads}}
+	copy(g.Grid[:], blocks)
+	return g
+}
+
+// elementwise is a launch of 256 threads a block whose threads take n elements in strides.
+func (d *Device) elementwise(n int) driver.Geometry {
+	return grid(256, max(1, min(ceilDiv(n, 256), 16*d.multiprocessors)))
+}
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }
 func roundUp(a, b int) int { return ceilDiv(a, b) * b }

@@ -6,78 +6,255 @@ import (
 	"fmt"
 	"unsafe"
 
+	"bitnet1/kernels"
+
 	"gorgonia.org/cu"
 )
 
-// Buffer is a piece of device memory. Free it with Device.Free.
-type Buffer struct {
-	pointer cu.DevicePtr
-	size    int // bytes
-}
-
-// Alloc returns size bytes of device memory, all zero.
-func (d *Device) Alloc(size int) (Buffer, error) {
-	p, err := cu.MemAlloc(int64(max(size, 16)))
-	if err != nil {
-		return Buffer{}, fmt.Errorf("allocation of %d bytes on CUDA device %d: %w", size, d.index, err)
+type (
+	floats struct {
+		at cu.DevicePtr
+		n  int
 	}
-	b := Buffer{p, size}
-	return b, d.fill(b, 0)
+	ints struct {
+		at cu.DevicePtr
+		n  int
+	}
+)
+
+func (f floats) Len() int { return f.n }
+func (n ints) Len() int   { return n.n }
+
+func (f floats) Slice(from, to int) kernels.Floats {
+	checkSlice(from, to, f.n)
+	return floats{f.at + cu.DevicePtr(4*from), to - from}
 }
 
-// fill sets every byte of b.
-func (d *Device) fill(b Buffer, value byte) error {
-	if err := cu.MemsetD8Async(b.pointer, value, int64(b.size), d.stream); err != nil {
-		return fmt.Errorf("fill of %d bytes on CUDA device %d: %w", b.size, d.index, err)
+func (n ints) Slice(from, to int) kernels.Ints {
+	checkSlice(from, to, n.n)
+	return ints{n.at + cu.DevicePtr(4*from), to - from}
+}
+
+// checkSlice panics as Go's own slices do.
+func checkSlice(from, to, n int) {
+	if from < 0 || to < from || to > n {
+		panic(fmt.Sprintf("slice from %d to %d of %d", from, to, n))
+	}
+}
+
+// float32s is where at least n values of x lie; it is 0 for nil. It panics when there are fewer: run turns that into an error.
+func float32s(x kernels.Floats, n int) cu.DevicePtr {
+	if x == nil {
+		return 0
+	}
+	f := x.(floats)
+	if f.n < n {
+		panic(fmt.Sprintf("%d floats where %d are needed", f.n, n))
+	}
+	return f.at
+}
+
+func int32s(x kernels.Ints, n int) cu.DevicePtr {
+	i := x.(ints)
+	if i.n < n {
+		panic(fmt.Sprintf("%d ints where %d are needed", i.n, n))
+	}
+	return i.at
+}
+
+// memory is what a device has allocated.
+type memory struct {
+	all     []cu.DevicePtr
+	bytes   int
+	scratch map[string]buffer
+	tables  map[string]cu.DevicePtr
+	scalars cu.DevicePtr
+	status  cu.DevicePtr // 1 int32: what a kernel found wrong
+}
+
+type buffer struct {
+	at   cu.DevicePtr
+	size int
+}
+
+func (m *memory) open(d *Device) (err error) {
+	m.scratch, m.tables = map[string]buffer{}, map[string]cu.DevicePtr{}
+	if m.scalars, err = d.alloc(int(unsafe.Sizeof(deviceScalars{}))); err != nil {
+		return err
+	}
+	m.status, err = d.alloc(4)
+	return err
+}
+
+func (m *memory) close() (err error) {
+	for _, p := range m.all {
+		if e := cu.MemFree(p); e != nil && err == nil {
+			err = e
+		}
+	}
+	*m = memory{}
+	return err
+}
+
+// failure waits for the stream and returns what kernels left in status.
+func (m *memory) failure(d *Device) (int32, error) {
+	var status int32
+	if err := cu.MemcpyDtoHAsync(unsafe.Pointer(&status), m.status, 4, d.stream); err != nil {
+		return 0, err
+	}
+	return status, d.stream.Synchronize()
+}
+
+// alloc returns zeroed memory. It goes through the side stream, so that it works while a graph is being recorded.
+func (d *Device) alloc(bytes int) (cu.DevicePtr, error) {
+	p, err := cu.MemAlloc(int64(max(bytes, 16)))
+	if err != nil {
+		free, total, _ := cu.MemInfo()
+		return 0, fmt.Errorf("allocation of %s: %w: %s of %s are free, %s are this device's: use a smaller batch, sequence or model",
+			size(bytes), err, size(int(free)), size(int(total)), size(d.memory.bytes))
+	}
+	d.memory.all = append(d.memory.all, p)
+	d.memory.bytes += bytes
+	if err := cu.MemsetD8Async(p, 0, int64(max(bytes, 16)), d.side); err != nil {
+		return 0, fmt.Errorf("clearing of %s: %w", size(bytes), err)
+	}
+	if err := d.side.Synchronize(); err != nil {
+		return 0, fmt.Errorf("clearing of %s: %w", size(bytes), err)
+	}
+	return p, nil
+}
+
+// Allocated is how many bytes of device memory are held.
+func (d *Device) Allocated() int { return d.memory.bytes }
+
+func size(bytes int) string { return fmt.Sprintf("%.2f GiB", float64(bytes)/(1<<30)) }
+
+// scratch returns working memory of undefined content. Each name is one piece that grows; what a recorded graph uses is never
+// given back.
+func (d *Device) scratch(name string, bytes int) (cu.DevicePtr, error) {
+	b := d.memory.scratch[name]
+	if b.size >= bytes && b.at != 0 {
+		return b.at, nil
+	}
+	p, err := d.alloc(bytes)
+	if err != nil {
+		return 0, fmt.Errorf("working memory for %s: %w", name, err)
+	}
+	d.memory.scratch[name] = buffer{p, bytes}
+	return p, nil
+}
+
+// table returns constants in device memory, computed once for each key.
+func (d *Device) table(key string, values func() []float64) (cu.DevicePtr, error) {
+	if p, ok := d.memory.tables[key]; ok {
+		return p, nil
+	}
+	v := values()
+	p, err := d.alloc(8 * len(v))
+	if err != nil {
+		return 0, err
+	}
+	if err := cu.MemcpyHtoDAsync(p, unsafe.Pointer(unsafe.SliceData(v)), int64(8*len(v)), d.side); err != nil {
+		return 0, fmt.Errorf("table %s: %w", key, err)
+	}
+	d.memory.tables[key] = p
+	return p, d.side.Synchronize()
+}
+
+// maxElements bounds one buffer, so that sizes stay far from overflow.
+const maxElements = 1 << 38
+
+func checkSize(what string, n int) error {
+	if n < 0 || n > maxElements {
+		return fmt.Errorf("cannot allocate %d %s: choose a smaller model, batch or sequence", n, what)
 	}
 	return nil
 }
 
-// Free gives buffers back once queued work is done. Freeing the zero Buffer does nothing.
-func (d *Device) Free(buffers ...Buffer) error {
-	err := d.Synchronize()
-	for _, b := range buffers {
-		if b.pointer == 0 {
-			continue
-		}
-		if e := cu.MemFree(b.pointer); e != nil && err == nil {
-			err = fmt.Errorf("free of %d bytes on CUDA device %d: %w", b.size, d.index, e)
-		}
+// allocate is alloc for the interface's constructors.
+func (d *Device) allocate(what string, n, bytes int) (p cu.DevicePtr, err error) {
+	if err := checkSize(what, n); err != nil {
+		return 0, fmt.Errorf("CUDA device %d: %w", d.index, err)
 	}
-	return err
+	release, err := d.current()
+	if err != nil {
+		return 0, err
+	}
+	defer release()
+	if p, err = d.alloc(bytes); err != nil {
+		return 0, fmt.Errorf("CUDA device %d: %d %s: %w", d.index, n, what, err)
+	}
+	return p, nil
 }
 
-// Number is an element that can be copied between host and device.
-type Number interface {
-	~int32 | ~uint32 | ~uint64 | ~int64 | ~float32 | ~uint16 | ~byte
+// NewFloats allocates n zeros.
+func (d *Device) NewFloats(n int) (kernels.Floats, error) {
+	p, err := d.allocate("floats", n, 4*n)
+	if err != nil {
+		return nil, err
+	}
+	return floats{p, n}, nil
 }
 
-// Write copies from to the beginning of b and waits for the copy.
-func Write[T Number](d *Device, b Buffer, from []T) error {
-	size := len(from) * int(unsafe.Sizeof(*new(T)))
-	if size > b.size {
-		return fmt.Errorf("write of %d bytes to a buffer of %d on CUDA device %d", size, b.size, d.index)
+// NewInts allocates n zeros.
+func (d *Device) NewInts(n int) (kernels.Ints, error) {
+	p, err := d.allocate("ints", n, 4*n)
+	if err != nil {
+		return nil, err
 	}
-	if size == 0 {
+	return ints{p, n}, nil
+}
+
+// Upload copies src to dst. The driver takes a copy of src before it returns.
+func (d *Device) Upload(dst kernels.Floats, src []float32) {
+	d.run("Upload", func() error {
+		return d.send(float32s(dst, len(src)), unsafe.Pointer(unsafe.SliceData(src)), 4*len(src))
+	})
+}
+
+// UploadInts copies src to dst.
+func (d *Device) UploadInts(dst kernels.Ints, src []int32) {
+	d.run("UploadInts", func() error {
+		return d.send(int32s(dst, len(src)), unsafe.Pointer(unsafe.SliceData(src)), 4*len(src))
+	})
+}
+
+func (d *Device) send(to cu.DevicePtr, from unsafe.Pointer, bytes int) error {
+	if bytes == 0 {
 		return nil
 	}
-	if err := cu.MemcpyHtoDAsync(b.pointer, unsafe.Pointer(unsafe.SliceData(from)), int64(size), d.stream); err != nil {
-		return fmt.Errorf("write of %d bytes to CUDA device %d: %w", size, d.index, err)
+	if d.recording {
+		return fmt.Errorf("copy of %d bytes while a graph is being recorded", bytes)
 	}
-	return d.Synchronize()
+	return cu.MemcpyHtoDAsync(to, from, int64(bytes), d.stream)
 }
 
-// Read copies the beginning of b to into, after all queued work.
-func Read[T Number](d *Device, into []T, b Buffer) error {
-	size := len(into) * int(unsafe.Sizeof(*new(T)))
-	if size > b.size {
-		return fmt.Errorf("read of %d bytes from a buffer of %d on CUDA device %d", size, b.size, d.index)
+// receive waits, then copies.
+func (d *Device) receive(to unsafe.Pointer, from cu.DevicePtr, bytes int) error {
+	if err := d.wait(); err != nil {
+		return err
 	}
-	if size == 0 {
+	if bytes == 0 {
 		return nil
 	}
-	if err := cu.MemcpyDtoHAsync(unsafe.Pointer(unsafe.SliceData(into)), b.pointer, int64(size), d.stream); err != nil {
-		return fmt.Errorf("read of %d bytes from CUDA device %d: %w", size, d.index, err)
+	if err := cu.MemcpyDtoHAsync(to, from, int64(bytes), d.stream); err != nil {
+		return err
 	}
-	return d.Synchronize()
+	return d.stream.Synchronize()
+}
+
+// Download copies src to dst.
+func (d *Device) Download(dst []float32, src kernels.Floats) error {
+	d.run("Download", func() error {
+		return d.receive(unsafe.Pointer(unsafe.SliceData(dst)), float32s(src, len(dst)), 4*len(dst))
+	})
+	return d.err
+}
+
+// DownloadInts copies src to dst.
+func (d *Device) DownloadInts(dst []int32, src kernels.Ints) error {
+	d.run("DownloadInts", func() error {
+		return d.receive(unsafe.Pointer(unsafe.SliceData(dst)), int32s(src, len(dst)), 4*len(dst))
+	})
+	return d.err
 }

@@ -24,8 +24,7 @@ DEVICE uint32_t word_or_zero(const uint32_t* matrix, int row, int rows, int word
   return row < rows && word < words ? matrix[(long)row * words + word] : 0;
 }
 
-extern "C" __global__ __launch_bounds__(128) void gemm_mma_int32(const uint32_t* a, const uint32_t* b,
-                                                                 const __grid_constant__ Product p, int* out, long stride) {
+template <class Store> DEVICE void gemm(const uint32_t* a, const uint32_t* b, const Product& p, const Store& store) {
   int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   int row = blockIdx.y * 64 + threadIdx.x / 32 * 16 + g, column = blockIdx.x * 8 * kTiles;
   int d[kTiles][4] = {};
@@ -48,7 +47,19 @@ extern "C" __global__ __launch_bounds__(128) void gemm_mma_int32(const uint32_t*
     for (int i = 0; i < 4; i++) {
       int r = row + i / 2 * 8, c = column + 8 * j + 2 * t + i % 2;
       if (r < p.m && c < p.n)
-        out[r * stride + c] = p.product * d[j][i] + p.row_weight * p.row_popcounts[r] + p.column_weight * p.column_popcounts[c] + p.bias;
+        store(r, c, p.product * d[j][i] + p.row_weight * p.row_popcounts[r] + p.column_weight * p.column_popcounts[c] + p.bias);
     }
   }
+}
+
+extern "C" __global__ __launch_bounds__(128) void gemm_mma_add(const uint32_t* a, const uint32_t* b,
+                                                               const __grid_constant__ Product p, int* out, long stride,
+                                                               int factor) {
+  gemm(a, b, p, [&](int r, int c, int s) { out[r * stride + c] += factor * s; });
+}
+
+extern "C" __global__ __launch_bounds__(128) void gemm_mma_float32(const uint32_t* a, const uint32_t* b,
+                                                                   const __grid_constant__ Product p, const float* row_scale,
+                                                                   float scale, float* out, long stride) {
+  gemm(a, b, p, [&](int r, int c, int s) { out[r * stride + c] = (row_scale ? row_scale[r] * scale : scale) * (float)s; });
 }

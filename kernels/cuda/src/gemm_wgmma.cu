@@ -27,6 +27,7 @@ struct Product {
   int planes;         // of A, the first in memory the least significant
   int negative_top;   // 1: the top plane weighs -2^(planes-1) (two's complement)
   int blocks;         // of 1,024 bits along k
+  int splits;         // of the blocks, each a piece of work of its own; more than 1 only where the epilogue adds
   int product, row_weight, column_weight, bias;
   const int* row_popcounts;     // [m]
   const int* column_popcounts;  // [n]
@@ -35,18 +36,26 @@ struct Product {
 // ---- Which tile is whose, and where a pipeline stands ----
 
 struct Tiles {
-  int columns, total, next, stride;  // in units of one cluster's work
+  int columns, per_split, total, next, stride;  // in units of one cluster's work
+  int blocks, blocks_per_split;
+  int row, column, first_block, last_block;  // of the piece at hand
   __device__ __forceinline__ Tiles(const Product& p) {
     int size = cluster_size();
     columns = ceil_div(p.n, kTileColumns);
-    total = columns * ceil_div(p.m, kTileRows * size);
+    per_split = columns * ceil_div(p.m, kTileRows * size);
+    total = per_split * p.splits;
     next = blockIdx.x / size;
     stride = gridDim.x / size;
+    blocks = p.blocks;
+    blocks_per_split = ceil_div(p.blocks, p.splits);
   }
-  __device__ __forceinline__ bool take(int& row, int& column) {
+  __device__ __forceinline__ bool take() {
     if (next >= total) return false;
-    row = (next / columns * cluster_size() + cluster_rank()) * kTileRows;
-    column = next % columns * kTileColumns;
+    int tile = next % per_split;
+    row = (tile / columns * cluster_size() + cluster_rank()) * kTileRows;
+    column = tile % columns * kTileColumns;
+    first_block = next / per_split * blocks_per_split;
+    last_block = min(blocks, first_block + blocks_per_split);
     next += stride;
     return true;
   }
@@ -83,19 +92,18 @@ template <int kRun> DEVICE void load_half_b(const TensorMap* map, uint32_t targe
 template <int kRun> DEVICE void produce(const TensorMap* map_a, const TensorMap* map_b, const Product& p, const Ring& ring) {
   Stage stage;
   Tiles tiles(p);
-  int row, column;
-  while (tiles.take(row, column)) {
+  while (tiles.take()) {
     for (int plane = p.planes - 1; plane >= 0; plane--) {
-      for (int block = 0; block < p.blocks; block++) {
+      for (int block = tiles.first_block; block < tiles.last_block; block++) {
         barrier_wait(ring.empty_at(stage.index), stage.parity ^ 1);
         uint32_t full = ring.full_at(stage);
         barrier_arrive_expect(full, kStageBytes);
-        copy_3d(ring.a(stage), map_a, full, block * kStageBytesOfRow, row, plane);
+        copy_3d(ring.a(stage), map_a, full, block * kStageBytesOfRow, tiles.row, plane);
         if (cluster_size() == 1) {
-          load_half_b<kRun>(map_b, ring.b(stage), full, block * kStageBytesOfRow, column, 0);
-          load_half_b<kRun>(map_b, ring.b(stage), full, block * kStageBytesOfRow, column, 1);
+          load_half_b<kRun>(map_b, ring.b(stage), full, block * kStageBytesOfRow, tiles.column, 0);
+          load_half_b<kRun>(map_b, ring.b(stage), full, block * kStageBytesOfRow, tiles.column, 1);
         } else {
-          load_half_b<kRun>(map_b, ring.b(stage), full, block * kStageBytesOfRow, column, cluster_rank());
+          load_half_b<kRun>(map_b, ring.b(stage), full, block * kStageBytesOfRow, tiles.column, cluster_rank());
         }
         stage.advance();
       }
@@ -114,7 +122,7 @@ DEVICE void release(const Ring& ring, int index) {
 }
 
 // C over all planes, from the top one down; on return all products have arrived in the registers.
-DEVICE void multiply(int (&acc)[128], const Product& p, const Ring& ring, Stage& stage, int row_half) {
+DEVICE void multiply(int (&acc)[128], const Product& p, int blocks, const Ring& ring, Stage& stage, int row_half) {
   int scale = p.negative_top ? -2 : 2;
   for (int plane = 0; plane < p.planes; plane++) {
     if (plane > 0) {
@@ -139,7 +147,7 @@ DEVICE void multiply(int (&acc)[128], const Product& p, const Ring& ring, Stage&
       if (previous >= 0) release(ring, previous);
       previous = stage.index;
       stage.advance();
-    } while (++block < p.blocks);
+    } while (++block < blocks);
     wgmma_wait<0>();
     accumulators_settle(acc);
     release(ring, previous);
@@ -151,7 +159,7 @@ DEVICE void multiply(int (&acc)[128], const Product& p, const Ring& ring, Stage&
 struct Turns {
   bool taken;
   int group;
-  __device__ __forceinline__ Turns(const Product& p, int group) : taken(p.planes * p.blocks <= kStages), group(group) {
+  __device__ __forceinline__ Turns(const Product& p, const Tiles& tiles, int group) : taken(p.planes * tiles.blocks_per_split <= kStages), group(group) {
     if (taken && group == 1) named_arrive(1, 256);
   }
   __device__ __forceinline__ void begin() const {
@@ -168,14 +176,13 @@ template <class Epilogue> DEVICE void consume(const Product& p, const Ring& ring
   int row_in_tile = group * 64 + threadIdx.x % 128 / 32 * 16 + lane / 4;
   Stage stage;
   Tiles tiles(p);
-  Turns turns(p, group);
-  int row, column;
+  Turns turns(p, tiles, group);
   int acc[128];
-  while (tiles.take(row, column)) {
+  while (tiles.take()) {
     turns.begin();
-    multiply(acc, p, ring, stage, group);
+    multiply(acc, p, tiles.last_block - tiles.first_block, ring, stage, group);
     turns.end(tiles.next >= tiles.total);
-    epilogue.store(acc, p, row + row_in_tile, column, lane % 4);
+    epilogue.store(acc, p, tiles.row + row_in_tile, tiles.column, lane % 4, tiles.first_block == 0);
   }
 }
 
@@ -205,7 +212,8 @@ DEVICE void gemm(const TensorMap* map_a, const TensorMap* map_b, const Product& 
   cluster_sync();  // a block must not leave while its neighbour still signals or fills its shared memory
 }
 
-// ---- Epilogues: store(acc, p, row, column, t) gets rows row and row + 8, and this thread's quarter t of every group ----
+// ---- Epilogues: store(acc, p, row, column, t, first) gets rows row and row + 8, and this thread's quarter t of every group;
+// `first` of the splits is the one that adds the terms of popcounts ----
 
 // kRun neighbouring columns of C that start at column group * 4 * kRun + t * kRun: pairs of accumulators, 4 apart.
 template <int kRun> DEVICE int accumulator(int group, int half, int i) { return 4 * (group * (kRun / 2) + i / 2) + 2 * half + i % 2; }
@@ -238,34 +246,8 @@ DEVICE void store_four(int* to, int a, int b, int c, int d, int valid) {
   if (valid > 2) to[2] = c;
 }
 
-// s as int32. `stride` in elements, a multiple of 4.
-struct StoreInt32 {
-  static constexpr int kRun = 4;
-  int* out;
-  long stride;
-
-  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t) const {
-    int terms[2];
-#pragma unroll
-    for (int h = 0; h < 2; h++) terms[h] = row + 8 * h < p.m ? p.bias + p.row_weight * p.row_popcounts[row + 8 * h] : 0;
-#pragma unroll
-    for (int g = 0; g < 16; g++) {
-      int first = column + 16 * g + 4 * t, valid = p.n - first;
-      int popcounts[4];
-      load_ints(popcounts, p.column_popcounts + first, valid);
-#pragma unroll
-      for (int h = 0; h < 2; h++) {
-        int s[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-          s[i] = p.product * acc[accumulator<4>(g, h, i)] + p.column_weight * popcounts[i] + terms[h];
-        if (row + 8 * h < p.m) store_four(out + (row + 8 * h) * stride + first, s[0], s[1], s[2], s[3], valid);
-      }
-    }
-  }
-};
-
-// u = row_scale_m * alpha_n * s - theta_n, plus the residual when there is one. Pointers that are null count as 1, 1, 0, 0.
+// u = alpha_n * (row_scale_m * scale * s) - theta_n, each operation rounded, plus the residual when there is one. Pointers that are
+// null count as 1, 1, 0, 0.
 struct Affine {
   const float *row_scale, *alpha, *theta;
   float scale;
@@ -278,7 +260,7 @@ struct StoreFloat32 {
   float* out;
   long stride;
 
-  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t) const {
+  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, bool first_split) const {
     int terms[2];
     float scales[2];
 #pragma unroll
@@ -305,8 +287,10 @@ struct StoreFloat32 {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
           int s = p.product * acc[accumulator<4>(g, h, i)] + p.column_weight * popcounts[i] + terms[h];
-          float gain = affine.alpha ? scales[h] * alpha[i] : scales[h];
-          u[i] = as_int(gain * (float)s - (affine.theta ? theta[i] : 0.0f) + add[i]);
+          float y = scales[h] * (float)s;
+          if (affine.alpha) y = alpha[i] * y;
+          if (affine.theta) y = y - theta[i];
+          u[i] = as_int(residual ? add[i] + y : y);
         }
         store_four((int*)out + at, u[0], u[1], u[2], u[3], valid);
       }
@@ -314,59 +298,72 @@ struct StoreFloat32 {
   }
 };
 
-// The same in bfloat16, 16 bytes a thread; the columns' tables must be readable, and the rows writable, up to a multiple of 8.
-struct StoreBFloat16 {
+// s as int16, where it fits; 16 bytes a thread. The columns' popcounts must be readable, and the rows writable, up to a multiple
+// of 8.
+struct StoreInt16 {
   static constexpr int kRun = 8;
-  Affine affine;
-  const uint16_t* residual;
   uint16_t* out;
   long stride;  // in elements, a multiple of 8
 
-  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t) const {
+  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, bool first_split) const {
     int terms[2];
-    float scales[2];
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      bool inside = row + 8 * h < p.m;
-      terms[h] = inside ? p.bias + p.row_weight * p.row_popcounts[row + 8 * h] : 0;
-      scales[h] = inside && affine.row_scale ? affine.row_scale[row + 8 * h] * affine.scale : affine.scale;
-    }
+    for (int h = 0; h < 2; h++) terms[h] = row + 8 * h < p.m ? p.bias + p.row_weight * p.row_popcounts[row + 8 * h] : 0;
 #pragma unroll
     for (int g = 0; g < 8; g++) {
       int first = column + 32 * g + 8 * t, valid = p.n - first;
       if (valid <= 0) break;
       int popcounts[8];
-      float alpha[8], theta[8];
       load_ints(popcounts, p.column_popcounts + first, valid);
-      if (affine.alpha) load_floats(alpha, affine.alpha + first, valid);
-      if (affine.theta) load_floats(theta, affine.theta + first, valid);
 #pragma unroll
       for (int h = 0; h < 2; h++) {
         if (row + 8 * h >= p.m) continue;
-        long at = (row + 8 * h) * stride + first;
-        Int4 add = {0, 0, 0, 0};
-        if (residual) add = *(const Int4*)(residual + at);
-        int old[4] = {add.x, add.y, add.z, add.w}, packed[4];
+        int packed[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-          float u[2];
+          int s[2];
 #pragma unroll
-          for (int e = 0; e < 2; e++) {
-            int s = p.product * acc[accumulator<8>(g, h, 2 * i + e)] + p.column_weight * popcounts[2 * i + e] + terms[h];
-            float gain = affine.alpha ? scales[h] * alpha[2 * i + e] : scales[h];
-            u[e] = gain * (float)s - (affine.theta ? theta[2 * i + e] : 0.0f) + (e ? high_bf16(old[i]) : low_bf16(old[i]));
-            if (2 * i + e >= valid) u[e] = 0;  // padding stays zero
-          }
-          packed[i] = (int)pack_bf16(u[0], u[1]);
+          for (int e = 0; e < 2; e++)
+            s[e] = p.product * acc[accumulator<8>(g, h, 2 * i + e)] + p.column_weight * popcounts[2 * i + e] + terms[h];
+          packed[i] = (s[0] & 0xffff) | s[1] << 16;
         }
-        *(Int4*)(out + at) = Int4{packed[0], packed[1], packed[2], packed[3]};
+        *(Int4*)(out + (row + 8 * h) * stride + first) = Int4{packed[0], packed[1], packed[2], packed[3]};
+      }
+    }
+  }
+};
+
+// Adds factor * s to int32 in memory; sums of integers do not depend on the order. For products that are split along k.
+struct AddInt32 {
+  static constexpr int kRun = 4;
+  int* out;
+  long stride;
+  int factor;
+
+  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, bool first_split) const {
+    int terms[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+      terms[h] = first_split && row + 8 * h < p.m ? p.bias + p.row_weight * p.row_popcounts[row + 8 * h] : 0;
+#pragma unroll
+    for (int g = 0; g < 16; g++) {
+      int first = column + 16 * g + 4 * t, valid = p.n - first;
+      int popcounts[4] = {0, 0, 0, 0};
+      if (first_split && p.column_weight) load_ints(popcounts, p.column_popcounts + first, valid);
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          int s = p.product * acc[accumulator<4>(g, h, i)] + p.column_weight * popcounts[i] + terms[h];
+          if (row + 8 * h < p.m && i < valid) add_to(out + (row + 8 * h) * stride + first + i, factor * s);
+        }
       }
     }
   }
 };
 
 // Packed bits: sign (u >= 0) and, unless clip is null, |u| <= 1, decided in integers against per-column thresholds (Go:
-// Threshold). Five instructions an output, since this epilogue and not the matrix unit bounds the kernel at k = 1,024.
+// Thresholds). Five instructions an output, since this epilogue and not the matrix unit bounds the kernel at k = 1,024.
 // The thresholds count in quarters of s: the quarter is what lets one centre serve both tests exactly.
 struct StoreBits {
   static constexpr int kRun = 64;
@@ -377,7 +374,7 @@ struct StoreBits {
   int* sign_popcounts;        // [m], added to; null when not wanted
   long stride;                // in words of 64 bits
 
-  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t) const {
+  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, bool first_split) const {
     int quarter = 4 * p.product;
     const Float4* pairs = thresholds + column / 2 + t;
     int terms[2];
@@ -435,7 +432,7 @@ struct StoreBits {
     gemm(&map_a, &map_b, product, epilogue);                                                                               \
   }
 
-GEMM_KERNEL(gemm_wgmma_int32, StoreInt32)
 GEMM_KERNEL(gemm_wgmma_float32, StoreFloat32)
-GEMM_KERNEL(gemm_wgmma_bfloat16, StoreBFloat16)
+GEMM_KERNEL(gemm_wgmma_int16, StoreInt16)
+GEMM_KERNEL(gemm_wgmma_add, AddInt32)
 GEMM_KERNEL(gemm_wgmma_bits, StoreBits)

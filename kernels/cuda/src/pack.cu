@@ -1,4 +1,4 @@
-// Packing floats into bit planes, popcounts of packed rows, and the integer thresholds that decide a channel's output bits.
+// Packing the signs of floats, transposing bit planes, and the integer thresholds that decide a channel's output bits.
 
 // One warp per row: bit c of a row is x[c] >= 0. `words` 32-bit words a row, a multiple of 4; padding bits are zero.
 extern "C" __global__ __launch_bounds__(256) void pack_signs(const float* x, long x_stride, int rows, int columns, uint32_t* out,
@@ -15,63 +15,89 @@ extern "C" __global__ __launch_bounds__(256) void pack_signs(const float* x, lon
   if (lane == 0) popcounts[row] = count;
 }
 
-// Weighted popcounts of packed rows: the sum over planes p of weight_p * popcount, weight 2^p or, for the top plane of a
-// two's-complement matrix, -2^p.
-extern "C" __global__ __launch_bounds__(256) void count_rows(const uint32_t* bits, int rows, int words, int planes,
-                                                             long plane_words, int negative_top, int* popcounts) {
-  int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
-  if (row >= rows) return;
-  int sum = 0;
-  for (int plane = 0; plane < planes; plane++) {
-    int count = 0;
-    for (int w = lane; w < words; w += 32) count += popcount(bits[plane * plane_words + (long)row * words + w]);
-    sum += (negative_top && plane == planes - 1 ? -1 : 1) * (count << plane);
+// The output of a channel whose sum is s, exactly as every device computes it.
+struct Channel {
+  float unit, alpha, theta;
+  __device__ __forceinline__ float output(int s) const { return alpha * (unit * (float)s) - theta; }
+};
+
+// The least s in [low, high] with test(s), high + 1 when there is none; test must be false up to some s and true from there.
+template <class Test> DEVICE int first_where(int low, int high, const Test& test) {
+  high++;
+  while (low < high) {
+    int middle = low + (high - low) / 2;
+    if (test(middle)) high = middle;
+    else low = middle + 1;
   }
-  for (int mask = 16; mask > 0; mask /= 2) sum += shuffle_xor(sum, mask);
-  if (lane == 0) popcounts[row] = sum;
+  return low;
 }
 
-DEVICE double clamp(double x, double low, double high) { return x < low ? low : x > high ? high : x; }
-
-// For every output channel, the bits' test in quarters of s (Go: Threshold has the derivation), shifted so that the epilogue
+// For every output channel, the bits' test in quarters of s (Go: Thresholds has the derivation), shifted so that the epilogue
 // needs no column term: centre = base + 4 (centre - column_weight * popcount - bias). Written in the order in which the
 // accumulators of a 256-column tile hold the channels: channel 64 t + 2 b + e at 8 b + 2 t + e.
-extern "C" __global__ __launch_bounds__(256) void channel_thresholds(const float* alpha, const float* theta, float scale, int n,
+extern "C" __global__ __launch_bounds__(256) void channel_thresholds(const float* alpha, const float* theta, float unit, int n,
                                                                      int largest, const int* popcounts, int column_weight,
                                                                      int bias, float* centre_radius, uint32_t* negative) {
   int channel = blockIdx.x * 256 + threadIdx.x;  // the grid covers n rounded up to 256
-  double centre = 0, radius = -1;
+  int centre = 0, radius = -1;
   bool flip = false;
   if (channel < n) {
-    double a = (double)(alpha[channel] * scale), b = theta[channel], limit = largest + 1.0;
-    flip = a < 0;
-    double middle, low, high;
-    if (a == 0) {
-      middle = b <= 0 ? -limit : limit;
-      low = b >= -1 && b <= 1 ? -limit : limit;
-      high = -low;
+    Channel c{unit, alpha[channel], theta[channel]};
+    flip = c.alpha < 0;
+    // Rounding is monotonic, so each test changes once as s grows: middle is the first s with the other sign, low..high pass.
+    int middle, low, high;
+    if (flip) {
+      middle = first_where(-largest, largest, [&](int s) { return c.output(s) < 0; });
+      low = first_where(-largest, largest, [&](int s) { return c.output(s) <= 1; });
+      high = first_where(-largest, largest, [&](int s) { return c.output(s) < -1; }) - 1;
     } else {
-      middle = flip ? __nvvm_floor_d(b / a) + 1 : __nvvm_ceil_d(b / a);
-      low = __nvvm_ceil_d((flip ? b + 1 : b - 1) / a);
-      high = __nvvm_floor_d((flip ? b - 1 : b + 1) / a);
+      middle = first_where(-largest, largest, [&](int s) { return c.output(s) >= 0; });
+      low = first_where(-largest, largest, [&](int s) { return c.output(s) >= -1; });
+      high = first_where(-largest, largest, [&](int s) { return c.output(s) > 1; }) - 1;
     }
-    if (middle > largest) {  // no s reaches it
-      centre = 4 * limit, radius = centre - 4 * low;
-    } else if (middle < -largest) {  // every s does
-      centre = -4 * limit, radius = 4 * high - centre;
-    } else {
-      double both = clamp(low, -4 * limit, 4 * limit) + clamp(high, -4 * limit, 4 * limit);
-      centre = clamp(2 * both, 4 * middle - 3, 4 * middle);
-      double below = centre - 4 * low, above = 4 * high - centre;
-      radius = below > above ? below : above;
-    }
-    radius = low > high ? -1 : clamp(radius, -1, 8 * limit);
-    centre -= 4.0 * ((double)column_weight * popcounts[channel] + bias);
+    centre = min(max(2 * (low + high), 4 * middle - 3), 4 * middle);
+    radius = low > high ? -1 : max(centre - 4 * low, 4 * high - centre);
+    centre -= 4 * (column_weight * popcounts[channel] + bias);
   }
   int tile = channel / 256, t = channel % 256 / 64, b = channel % 64 / 2, e = channel % 2;
   long at = tile * 256 + 8 * b + 2 * t + e;
-  centre_radius[2 * at] = (float)(centre + 10485760.0);
+  centre_radius[2 * at] = (float)centre + 10485760.0f;
   centre_radius[2 * at + 1] = (float)radius;
   uint32_t word = ballot(flip);
   if (threadIdx.x % 32 == 0) negative[channel / 32] = word;
+}
+
+// out (columns x rows bits) = transpose of bits (rows x columns bits), plane by plane. A warp turns 32 rows of four words, which
+// are 32 neighbouring rows or, when interleaved, rows j, j + 4, ... of a group of 128: the order of columns that grad_round packs.
+// Grid: x ceil(words / 4) of the input, y words of the output's rows / 8, z planes. Padding of out is written as zero.
+extern "C" __global__ __launch_bounds__(256) void transpose_bits(const uint32_t* bits, int rows, int columns, int words,
+                                                                 long plane_words, uint32_t* out, int out_words,
+                                                                 long out_plane_words, int interleaved) {
+  __shared__ uint32_t tile[8][132];  // 132: no bank conflicts below
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  int target = blockIdx.y * 8 + warp;  // word of the output's rows
+  int row = interleaved ? target / 4 * 128 + 4 * lane + target % 4 : 32 * target + lane;
+  bits += blockIdx.z * plane_words;
+  out += blockIdx.z * out_plane_words;
+  Int4 four = {0, 0, 0, 0};
+  int first = blockIdx.x * 4;  // rows are whole multiples of four words
+  if (row < rows && target < out_words) four = *(const Int4*)(bits + (long)row * words + first);
+  uint32_t x[4] = {(uint32_t)four.x, (uint32_t)four.y, (uint32_t)four.z, (uint32_t)four.w};
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    uint32_t mask = 0x0000ffff;
+#pragma unroll
+    for (int j = 16; j > 0; j /= 2) {  // exchanges the off-diagonal squares of side j (Hacker's Delight, 7-3)
+      uint32_t other = (uint32_t)shuffle_xor((int)x[i], j);
+      x[i] = lane & j ? (x[i] & ~mask) | ((other & ~mask) >> j) : (x[i] & mask) | ((other & mask) << j);
+      mask ^= mask << (j / 2);
+    }
+    tile[warp][32 * i + lane] = x[i];
+  }
+  block_sync();
+  // 128 columns x 8 words: neighbouring threads write neighbouring words of a column.
+  for (int i = threadIdx.x; i < 1024; i += 256) {
+    int column = blockIdx.x * 128 + i / 8, word = blockIdx.y * 8 + i % 8;
+    if (column < columns && word < out_words) out[(long)column * out_words + word] = tile[i % 8][i / 8];
+  }
 }

@@ -16,6 +16,8 @@
 
 DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
 DEVICE int min(int a, int b) { return a < b ? a : b; }
+DEVICE int max(int a, int b) { return a > b ? a : b; }
+DEVICE float max(float a, float b) { return __nvvm_fmax_f(a, b); }
 DEVICE float as_float(int bits) { return __builtin_bit_cast(float, bits); }
 DEVICE int as_int(float x) { return __builtin_bit_cast(int, x); }
 DEVICE int popcount(uint32_t x) { return __builtin_popcount(x); }
@@ -39,6 +41,111 @@ DEVICE uint32_t pack_bf16(float low, float high) {
 DEVICE float low_bf16(uint32_t packed) { return as_float((int)(packed << 16)); }
 DEVICE float high_bf16(uint32_t packed) { return as_float((int)(packed & 0xffff0000u)); }
 
+// Warp-wide sums and maxima. Sums of floats are taken in one fixed order.
+DEVICE int warp_sum(int value) { return __nvvm_redux_sync_add(value, 0xffffffff); }
+DEVICE uint32_t warp_max(uint32_t value) { return __nvvm_redux_sync_umax(value, 0xffffffff); }
+DEVICE float warp_sum(float value) {
+#pragma unroll
+  for (int mask = 16; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
+  return value;
+}
+DEVICE float warp_max(float value) {
+#pragma unroll
+  for (int mask = 16; mask > 0; mask /= 2) value = max(value, shuffle_xor(value, mask));
+  return value;
+}
+DEVICE double shuffle_xor(double value, int lane_mask) {
+  long bits = __builtin_bit_cast(long, value);
+  uint32_t low = (uint32_t)shuffle_xor((int)bits, lane_mask), high = (uint32_t)shuffle_xor((int)(bits >> 32), lane_mask);
+  return __builtin_bit_cast(double, (long)((uint64_t)high << 32 | low));
+}
+DEVICE double warp_sum(double value) {
+#pragma unroll
+  for (int mask = 16; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
+  return value;
+}
+DEVICE int shuffle(int value, int lane) { return __nvvm_shfl_sync_idx_i32(0xffffffff, value, lane, 0x1f); }
+DEVICE float shuffle(float value, int lane) { return as_float(shuffle(as_int(value), lane)); }
+DEVICE double shuffle(double value, int lane) {
+  long bits = __builtin_bit_cast(long, value);
+  uint32_t low = (uint32_t)shuffle((int)bits, lane), high = (uint32_t)shuffle((int)(bits >> 32), lane);
+  return __builtin_bit_cast(double, (long)((uint64_t)high << 32 | low));
+}
+
+// Barriers of a block; the second also says whether the predicate holds anywhere.
+DEVICE void block_sync() { asm volatile("bar.sync 0;" ::: "memory"); }
+DEVICE bool block_any(bool predicate) {
+  int result;
+  asm volatile("{ .reg .pred p, q; setp.ne.s32 p, %1, 0; bar.red.or.pred q, 0, p; selp.s32 %0, 1, 0, q; }"
+               : "=r"(result) : "r"((int)predicate) : "memory");
+  return result;
+}
+DEVICE void warp_sync() { asm volatile("bar.warp.sync 0xffffffff;" ::: "memory"); }
+
+// The larger of what is there and value; of non-negative floats by their bits. Order does not change the result.
+DEVICE void max_to(uint32_t* target, uint32_t value) {
+  asm volatile("red.global.max.u32 [%0], %1;" ::"l"(target), "r"(value) : "memory");
+}
+
+// ---- Elementary functions in float64, for there is no libdevice. Relative errors are a few 2^-53. ----
+
+DEVICE double multiply_add(double a, double b, double c) { return __nvvm_fma_rn_d(a, b, c); }
+DEVICE double round_even(double x) {
+  double y;
+  asm("cvt.rni.f64.f64 %0, %1;" : "=d"(y) : "d"(x));
+  return y;
+}
+
+DEVICE double exponential(double x) {  // x <= 700; below -700 it is 0
+  if (x < -700.0) return 0;
+  double n = round_even(x * 1.4426950408889634);
+  double r = multiply_add(-n, 1.90821492927058770002e-10, multiply_add(-n, 6.93147180369123816490e-01, x));
+  double p = 1.0 / 6227020800.0;
+  p = multiply_add(p, r, 1.0 / 479001600.0);
+  p = multiply_add(p, r, 1.0 / 39916800.0);
+  p = multiply_add(p, r, 1.0 / 3628800.0);
+  p = multiply_add(p, r, 1.0 / 362880.0);
+  p = multiply_add(p, r, 1.0 / 40320.0);
+  p = multiply_add(p, r, 1.0 / 5040.0);
+  p = multiply_add(p, r, 1.0 / 720.0);
+  p = multiply_add(p, r, 1.0 / 120.0);
+  p = multiply_add(p, r, 1.0 / 24.0);
+  p = multiply_add(p, r, 1.0 / 6.0);
+  p = multiply_add(p, r, 0.5);
+  p = multiply_add(p, r, 1.0);
+  p = multiply_add(p, r, 1.0);
+  return __builtin_bit_cast(double, __builtin_bit_cast(long, p) + ((long)n << 52));
+}
+
+DEVICE double logarithm(double x) {  // x positive and normal
+  long bits = __builtin_bit_cast(long, x);
+  long above = bits - 0x3fe6a09e667f3bcdl;  // sqrt(1/2), so that the rest lies in [sqrt(1/2), sqrt(2))
+  long exponent = above >> 52;
+  double m = __builtin_bit_cast(double, bits - (exponent << 52));
+  double f = (m - 1) / (m + 1), s = f * f;
+  double p = 1.0 / 21;
+  p = multiply_add(p, s, 1.0 / 19);
+  p = multiply_add(p, s, 1.0 / 17);
+  p = multiply_add(p, s, 1.0 / 15);
+  p = multiply_add(p, s, 1.0 / 13);
+  p = multiply_add(p, s, 1.0 / 11);
+  p = multiply_add(p, s, 1.0 / 9);
+  p = multiply_add(p, s, 1.0 / 7);
+  p = multiply_add(p, s, 1.0 / 5);
+  p = multiply_add(p, s, 1.0 / 3);
+  double low = multiply_add(2 * f * s, p, (double)exponent * 1.90821492927058770002e-10);
+  return multiply_add((double)exponent, 6.93147180369123816490e-01, 2 * f + low);
+}
+
 struct alignas(16) Int4 { int x, y, z, w; };
 struct alignas(16) Float4 { float x, y, z, w; };
 struct alignas(8) Int2 { int x, y; };
+// What changes from step to step; Go's deviceScalars has the same fields. Kernels read it when they run.
+constexpr int kMaxSurvivors = 16;
+struct Scalars {
+  uint32_t seed[2], step[2];
+  uint32_t micro;
+  uint32_t signs[5];  // [alive]: bit p tells whether the rank-weighted sum of the pattern p of values is not negative
+  double tau, mix, grad_scale, learning_rate, correction1, correction2;
+  double weights[kMaxSurvivors + 1][kMaxSurvivors];  // [alive][rank], of sum 1
+};

@@ -1,0 +1,170 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"fmt"
+	"math"
+
+	"bitnet1/kernels"
+	"bitnet1/kernels/cuda/driver"
+
+	"gorgonia.org/cu"
+)
+
+// maxHeadDim bounds Attention.HeadDim: kernels hold a head in registers.
+const maxHeadDim = 256
+
+// attention is attention.cuh's Attention.
+type attention struct {
+	batch, seq, heads, dim, survivors     int32
+	words, outWords, gumbel               int32
+	layer                                 uint32
+	qkv, noise, products, slopes, scalars cu.DevicePtr
+}
+
+func (d *Device) attention(qkv *planes, a kernels.Attention) (v attention, err error) {
+	width := a.Heads * a.HeadDim
+	switch {
+	case a.HeadDim > maxHeadDim:
+		return v, fmt.Errorf("heads of %d channels: at most %d are supported on CUDA devices", a.HeadDim, maxHeadDim)
+	case a.Survivors < 1 || a.Survivors > maxSurvivors || a.Kind != kernels.RWSP && a.Survivors != 1:
+		return v, fmt.Errorf("%d survivors: want 1 to %d, or 1 without ranks", a.Survivors, maxSurvivors)
+	case qkv.rows != a.Batch*a.Seq || qkv.cols != 3*width || qkv.bits != 1:
+		return v, fmt.Errorf("%d × %d tokens of %d heads × %d read %v", a.Batch, a.Seq, a.Heads, a.HeadDim, qkv)
+	}
+	v = attention{batch: int32(a.Batch), seq: int32(a.Seq), heads: int32(a.Heads), dim: int32(a.HeadDim), survivors: int32(a.Survivors),
+		words: int32(qkv.words()), layer: uint32(a.Layer), qkv: qkv.data, scalars: d.memory.scalars}
+	if a.Kind == kernels.Pointer && a.Noise != nil {
+		v.noise = float32s(a.Noise, a.Batch*a.Heads*a.Seq*a.Seq)
+	} else if a.Gumbel {
+		v.gumbel = 1
+	}
+	v.products, err = d.table(fmt.Sprintf("scores of %d channels", a.HeadDim), func() []float64 {
+		list := make([]float64, a.HeadDim+1)
+		for n := range list {
+			list[n] = float64(a.HeadDim-2*n) / math.Sqrt(float64(a.HeadDim))
+		}
+		return list
+	})
+	if err != nil {
+		return v, err
+	}
+	v.slopes, err = d.table(fmt.Sprintf("slopes of %d heads, %v", a.Heads, a.Alibi), func() []float64 {
+		list := make([]float64, a.Heads)
+		for h := range list {
+			if a.Alibi {
+				list[h] = math.Pow(2, -8*float64(h+1)/float64(a.Heads))
+			}
+		}
+		return list
+	})
+	return v, err
+}
+
+// Attend reads values.
+func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.Planes, a kernels.Attention) {
+	d.run("Attend", func() error {
+		v, err := d.attention(qkv.(*planes), a)
+		if err != nil {
+			return err
+		}
+		to, list := out.(*planes), int32s(pointers, a.Batch*a.Heads*a.Seq*a.Survivors)
+		if to.rows != a.Batch*a.Seq || to.cols != a.Heads*a.HeadDim || to.bits != 1 {
+			return fmt.Errorf("%d heads × %d into %v", a.Heads, a.HeadDim, to)
+		}
+		v.outWords = int32(to.words())
+		if err := d.clear(to.popcounts, 4*to.rows); err != nil {
+			return err
+		}
+		if a.HeadDim%32 != 0 { // heads share words, and set their bits
+			if err := d.clear(to.data, to.rows*to.rowBytes()); err != nil {
+				return err
+			}
+		}
+		kernel, g := "attend_pointer", grid(256, ceilDiv(a.Seq, 8), a.Batch*a.Heads)
+		switch a.Kind {
+		case kernels.Softmax:
+			kernel = "attend_softmax"
+		case kernels.RWSP:
+			kernel, g = survivorsKernel(a), grid(128, ceilDiv(a.Seq, 128), a.Batch*a.Heads)
+		}
+		return d.launch(kernel, g, driver.Bytes(&v), arg(to.data), arg(to.popcounts), arg(list))
+	})
+}
+
+func survivorsKernel(a kernels.Attention) string {
+	if a.Survivors > 4 {
+		return "survivors_8_16"
+	}
+	words := 1
+	for 32*words < a.HeadDim {
+		words *= 2
+	}
+	return fmt.Sprintf("survivors_%d_4", words)
+}
+
+// AttendBackward computes the gradients of queries, keys and values.
+func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, pointers kernels.Ints, a kernels.Attention) {
+	d.run("AttendBackward", func() error {
+		v, err := d.attention(qkv.(*planes), a)
+		if err != nil {
+			return err
+		}
+		rows, width, heads := a.Batch*a.Seq, a.Heads*a.HeadDim, a.Batch*a.Heads
+		to, grad, list := float32s(dqkv, 3*rows*width), float32s(dOut, rows*width), int32s(pointers, heads*a.Seq*a.Survivors)
+		g := grid(256, ceilDiv(a.Seq, 8), heads)
+		if a.Kind == kernels.RWSP {
+			return d.survivorsBackward(to, grad, list, v, g, a)
+		}
+		stats, err := d.scratch("query statistics", 24*heads*a.Seq)
+		if err != nil {
+			return err
+		}
+		pointer := int32(0)
+		if a.Kind == kernels.Pointer {
+			pointer = 1
+		}
+		if err := d.launch("dense_queries", g, driver.Bytes(&v), arg(grad), arg(pointer), arg(stats), arg(to)); err != nil {
+			return err
+		}
+		return d.launch("dense_keys", g, driver.Bytes(&v), arg(grad), arg(pointer), arg(list), arg(stats), arg(to))
+	})
+}
+
+func (d *Device) survivorsBackward(dqkv, dOut, pointers cu.DevicePtr, v attention, g driver.Geometry, a kernels.Attention) error {
+	heads := a.Batch * a.Heads
+	slopes, err := d.scratch("score gradients", 4*heads*a.Seq*a.Survivors)
+	if err != nil {
+		return err
+	}
+	entries, err := d.scratch("queries by key", 4*heads*a.Seq*a.Survivors)
+	if err != nil {
+		return err
+	}
+	offsets, err := d.scratch("offsets of keys", 4*heads*(a.Seq+1))
+	if err != nil {
+		return err
+	}
+	scores, gather := "survivor_scores_8_4", "survivor_gather_8"
+	if a.HeadDim <= 64 {
+		scores, gather = "survivor_scores_2_4", "survivor_gather_2"
+	}
+	if a.Survivors > 4 {
+		scores = "survivor_scores_8_16"
+	}
+	if err := d.launch(scores, g, driver.Bytes(&v), arg(dOut), arg(pointers), arg(slopes), arg(dqkv)); err != nil {
+		return err
+	}
+	lists := grid(32, heads)
+	var counts cu.DevicePtr
+	if const48 := 48 << 10; 4*a.Seq <= const48 {
+		lists.Shared = 4 * a.Seq
+	} else if counts, err = d.scratch("counts of keys", 4*heads*a.Seq); err != nil {
+		return err
+	}
+	if err := d.launch("survivor_lists", lists, arg(pointers), arg(int32(a.Seq)), arg(int32(a.Survivors)), arg(offsets), arg(entries), arg(counts)); err != nil {
+		return err
+	}
+	return d.launch(gather, g, driver.Bytes(&v), arg(dOut), arg(slopes), arg(offsets), arg(entries), arg(dqkv))
+}

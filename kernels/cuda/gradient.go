@@ -1,0 +1,331 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"fmt"
+
+	"bitnet1/kernels"
+	"bitnet1/kernels/cuda/driver"
+
+	"gorgonia.org/cu"
+)
+
+// gradient is the gradient of a linear's plain product, rows × width: where kernels find it, all of it or a part of the rows at a time.
+type gradient struct {
+	kind        string // of gradient.cuh's sources, as kernels' names end
+	rows, width int
+	part        int // rows of a part, a multiple of 256 unless it is all
+	// source readies rows from..to-1 and returns what describes them to a kernel.
+	source func(from, to int) ([]byte, error)
+}
+
+func (g *gradient) parts(f func(from, to int, source []byte) error) error {
+	for from := 0; from < g.rows; from += g.part {
+		to := min(from+g.part, g.rows)
+		source, err := g.source(from, to)
+		if err != nil {
+			return err
+		}
+		if err := f(from, to, source); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LinearBackward turns the gradient of a linear's output into those of its input and its parameters.
+func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, pass kernels.Planes,
+	x kernels.Activation, l kernels.Linear, s kernels.KShift, gradBits int) {
+	d.run("LinearBackward", func() error {
+		rows := rowsOf(x, l.In)
+		source := struct {
+			dy, pass         cu.DevicePtr
+			passWords, width int32
+			shift
+		}{float32s(dy, rows*l.Out), 0, 0, int32(l.Out), shiftOf(s)}
+		if pass != nil {
+			p := pass.(*planes)
+			if p.rows < rows || p.cols != l.Out || p.bits != 1 {
+				return fmt.Errorf("%d × %d outputs pass through %v", rows, l.Out, p)
+			}
+			source.pass, source.passWords = p.data, int32(p.words())
+		}
+		g := gradient{"dense", rows, l.Out, rows, func(int, int) ([]byte, error) { return driver.Bytes(&source), nil }}
+		return d.backward(dx, dl, g, x, l, gradBits)
+	})
+}
+
+// backward is LinearBackward for any gradient.
+func (d *Device) backward(dx kernels.Floats, dl kernels.LinearGradient, g gradient, x kernels.Activation, l kernels.Linear, gradBits int) error {
+	if gradBits != kernels.GradFloat && (gradBits < 2 || gradBits > 8) {
+		return fmt.Errorf("gradients of %d bits: want 2 to 8, or %d for floats", gradBits, kernels.GradFloat)
+	}
+	b := backward{Device: d, gradient: g, l: l, x: x, bits: gradBits, to: float32s(dx, g.rows*l.In),
+		alpha: float32s(l.Alpha, l.Out), dWeight: float32s(dl.Weight, l.In*l.Out), dAlpha: float32s(dl.Alpha, l.Out)}
+	b.rowsRounded = gradBits != kernels.GradFloat && l.Mixed == nil
+	b.columnsRounded = gradBits != kernels.GradFloat && x.Floats == nil
+	if err := b.maxima(float32s(dl.Theta, l.Out)); err != nil {
+		return err
+	}
+	if b.rowsRounded || b.columnsRounded {
+		if err := b.round(); err != nil {
+			return err
+		}
+	}
+	if !b.rowsRounded || !b.columnsRounded {
+		if err := b.floatProducts(); err != nil {
+			return err
+		}
+	}
+	if b.rowsRounded {
+		if err := b.inputProduct(); err != nil {
+			return err
+		}
+	}
+	if b.columnsRounded {
+		return b.weightProduct()
+	}
+	return nil
+}
+
+// backward is one linear's backward pass at work.
+type backward struct {
+	*Device
+	gradient
+	l                           kernels.Linear
+	x                           kernels.Activation
+	bits                        int
+	to                          cu.DevicePtr // dx
+	alpha, dWeight, dAlpha      cu.DevicePtr
+	rowsRounded, columnsRounded bool
+	rowScale, columnScale       cu.DevicePtr // max / levels, once the maxima are known
+	rowInverse, columnInverse   cu.DevicePtr
+	rowPlanes, columnPlanes     *planes // rounded gradients: rows × channels, and channels × rows
+}
+
+func (b *backward) levels() float32 { return float32(int(1)<<(b.bits-1) - 1) }
+
+// blocks is the grid of kernels that take 256 rows × 128 channels a block.
+func (b *backward) blocks(rows int) driver.Geometry {
+	return grid(256, ceilDiv(b.width, 128), ceilDiv(rows, 256))
+}
+
+// maxima finds the scales of rows and channels, and subtracts the gradient's sums from dTheta.
+func (b *backward) maxima(dTheta cu.DevicePtr) (err error) {
+	blocks := ceilDiv(b.rows, 256)
+	theta, err := b.scratch("sums of gradients", 4*blocks*b.width)
+	if err != nil {
+		return err
+	}
+	for _, v := range []struct {
+		wanted         bool
+		name           string
+		n              int
+		scale, inverse *cu.DevicePtr
+	}{{b.rowsRounded, "rows", b.rows, &b.rowScale, &b.rowInverse}, {b.columnsRounded, "channels", b.width, &b.columnScale, &b.columnInverse}} {
+		if !v.wanted {
+			continue
+		}
+		if *v.scale, err = b.scratch("scales of "+v.name, 4*v.n); err != nil {
+			return err
+		}
+		if *v.inverse, err = b.scratch("inverse scales of "+v.name, 4*v.n); err != nil {
+			return err
+		}
+		if err := b.clear(*v.scale, 4*v.n); err != nil {
+			return err
+		}
+	}
+	err = b.parts(func(from, to int, source []byte) error {
+		rowMax := b.rowScale
+		if rowMax != 0 {
+			rowMax += cu.DevicePtr(4 * from)
+		}
+		return b.launch("grad_max_"+b.kind, b.blocks(to-from), source, arg(int32(to-from)), arg(int32(b.width)), arg(b.alpha),
+			arg(rowMax), arg(b.columnScale), arg(theta+cu.DevicePtr(4*from/256*b.width)))
+	})
+	if err != nil {
+		return err
+	}
+	if b.rowsRounded {
+		if err := b.launch("grad_scales", grid(256, ceilDiv(b.rows, 256)), arg(b.rowScale), arg(int32(b.rows)), arg(b.levels()), arg(b.rowInverse)); err != nil {
+			return err
+		}
+	}
+	if b.columnsRounded {
+		if err := b.launch("grad_scales", grid(256, ceilDiv(b.width, 256)), arg(b.columnScale), arg(int32(b.width)), arg(b.levels()), arg(b.columnInverse)); err != nil {
+			return err
+		}
+	}
+	return b.addColumns(dTheta, theta, blocks, b.width, -1)
+}
+
+// addColumns adds sign times the sums over rows of partial to dst.
+func (d *Device) addColumns(dst, partial cu.DevicePtr, rows, columns int, sign float64) error {
+	return d.launch("add_columns", grid(256, ceilDiv(columns, 256)), arg(partial), arg(int32(rows)), arg(int32(columns)), arg(sign), arg(dst))
+}
+
+// rounding is gradient.cu's Rounding.
+type rounding struct {
+	rows, width, bits, row0          int32
+	alpha, rowInverse, columnInverse cu.DevicePtr
+	rowPlanes, rowPopcounts          cu.DevicePtr
+	rowPlaneWords                    int64
+	rowWords                         int32
+	columnWords, columnWordsLeft     int32
+	columnPlanes, columnPopcounts    cu.DevicePtr
+	columnPlaneWords                 int64
+	id                               uint32
+	scalars                          cu.DevicePtr
+}
+
+// round packs the rounded gradients as planes.
+func (b *backward) round() (err error) {
+	if b.rowsRounded {
+		if b.rowPlanes, err = b.gradientPlanes("gradients by row", b.rows, b.width); err != nil {
+			return err
+		}
+	}
+	if b.columnsRounded {
+		if b.columnPlanes, err = b.gradientPlanes("gradients by channel", b.width, b.rows); err != nil {
+			return err
+		}
+	}
+	kernel := "grad_round4_" + b.kind
+	if b.bits > 4 {
+		kernel = "grad_round8_" + b.kind
+	}
+	return b.parts(func(from, to int, source []byte) error {
+		r := rounding{rows: int32(to - from), width: int32(b.width), bits: int32(b.bits), row0: int32(from),
+			alpha: b.alpha, columnInverse: b.columnInverse, id: uint32(b.l.ID), scalars: b.memory.scalars}
+		if p := b.rowPlanes; p != nil {
+			r.rowInverse = b.rowInverse + cu.DevicePtr(4*from)
+			r.rowPlanes, r.rowPopcounts = p.data+cu.DevicePtr(from*p.rowBytes()), p.popcounts+cu.DevicePtr(4*from)
+			r.rowPlaneWords, r.rowWords = int64(p.planeBytes/4), int32(p.words())
+		}
+		if p := b.columnPlanes; p != nil {
+			r.columnPlanes, r.columnPopcounts = p.data+cu.DevicePtr(from/8), p.popcounts
+			r.columnPlaneWords, r.columnWords, r.columnWordsLeft = int64(p.planeBytes/4), int32(p.words()), int32(p.words()-from/32)
+		}
+		return b.launch(kernel, b.blocks(to-from), source, driver.Bytes(&r))
+	})
+}
+
+// gradientPlanes are two's-complement planes with popcounts of zero.
+func (b *backward) gradientPlanes(name string, rows, cols int) (*planes, error) {
+	p, err := b.scratchPlanes(name, rows, cols, b.bits, true)
+	if err != nil {
+		return nil, err
+	}
+	return p, b.clear(p.popcounts, 4*rows)
+}
+
+// inputProduct computes dx = scale_t * Σ_c q * sign(W_c).
+func (b *backward) inputProduct() error {
+	signs := b.l.Signs.(*planes)
+	w, err := b.scratchPlanes("transposed weights", b.l.In, b.width, 1, false)
+	if err != nil {
+		return err
+	}
+	if err := b.transpose(w, signs, true); err != nil {
+		return err
+	}
+	if !b.hopper || aligned(b.l.In, b.to) {
+		return b.multiplyFloats(b.to, b.l.In, b.rowPlanes, w, b.rowScale, 1)
+	}
+	stride := roundUp(b.l.In, 4)
+	y, err := b.scratch("outputs", 4*b.rows*stride)
+	if err != nil {
+		return err
+	}
+	if err := b.multiplyFloats(y, stride, b.rowPlanes, w, b.rowScale, 1); err != nil {
+		return err
+	}
+	n := b.rows * b.l.In
+	return b.launch("emit_add", b.elementwise(n), arg(b.to), arg(cu.DevicePtr(0)), arg(y), arg(int64(stride)), arg(cu.DevicePtr(0)),
+		arg(cu.DevicePtr(0)), arg(int64(n)), arg(int32(b.l.In)))
+}
+
+// weightProduct adds alpha_c * scale_c * Σ_t q * x_t to the weights' gradient, and what follows for alpha.
+func (b *backward) weightProduct() error {
+	x := b.x.Planes.(*planes)
+	if largest := largestSum(b.columnPlanes) * (1<<x.bits - 1); largest >= 1<<31 {
+		return fmt.Errorf("sums of %d rows of %d-bit gradients and %d-bit inputs overflow 32 bits: use a smaller micro-batch", b.rows, b.bits, x.bits)
+	}
+	xt, err := b.scratchPlanes("transposed inputs", b.l.In, b.rows, x.bits, false)
+	if err != nil {
+		return err
+	}
+	if err := b.transpose(xt, x, false); err != nil {
+		return err
+	}
+	sums, err := b.scratch("weight sums", 4*b.width*b.l.In)
+	if err != nil {
+		return err
+	}
+	if err := b.clear(sums, 4*b.width*b.l.In); err != nil {
+		return err
+	}
+	for p := range x.bits {
+		if err := b.multiplyAdd(sums, b.l.In, b.columnPlanes, xt.plane(p), 1<<p); err != nil {
+			return err
+		}
+	}
+	return b.finish("finish_weights_int32", sums, b.columnScale, unit(x.bits))
+}
+
+// finish turns the sums behind weights' gradients into gradients.
+func (b *backward) finish(kernel string, sums, scales cu.DevicePtr, unit float32) error {
+	signs := b.l.Signs.(*planes)
+	return b.launch(kernel, grid(256, b.width), arg(sums), arg(int32(b.l.In)), arg(b.alpha), arg(scales), arg(unit), arg(signs.data),
+		arg(int32(signs.words())), arg(float32s(b.l.Mixed, b.l.In*b.l.Out)), arg(b.dWeight), arg(b.dAlpha))
+}
+
+// floatProducts computes in float32 what is not rounded.
+func (b *backward) floatProducts() error {
+	in, width := int64(b.l.In), int64(b.width)
+	var weights, inputs, sums cu.DevicePtr
+	var err error
+	if !b.rowsRounded {
+		if weights, err = b.effective(b.l, b.l.Alpha); err != nil {
+			return err
+		}
+	}
+	if !b.columnsRounded {
+		if inputs, err = b.activation(b.x, b.l.In); err != nil {
+			return err
+		}
+		if sums, err = b.scratch("weight sums", 4*b.width*b.l.In); err != nil {
+			return err
+		}
+		if err := b.clear(sums, 4*b.width*b.l.In); err != nil {
+			return err
+		}
+	}
+	g, err := b.scratch("float gradients", 4*min(b.part, b.rows)*b.width)
+	if err != nil {
+		return err
+	}
+	err = b.parts(func(from, to int, source []byte) error {
+		n := to - from
+		if err := b.launch("grad_copy_"+b.kind, b.blocks(n), source, arg(int32(n)), arg(int32(b.width)), arg(g)); err != nil {
+			return err
+		}
+		if !b.rowsRounded {
+			dx := b.to + cu.DevicePtr(4*from*b.l.In)
+			if err := b.multiplyDense(dx, b.l.In, operand{g, width, 1}, operand{weights, 1, in}, n, b.l.In, b.width, false); err != nil {
+				return err
+			}
+		}
+		if !b.columnsRounded {
+			x := inputs + cu.DevicePtr(4*from*b.l.In)
+			return b.multiplyDense(sums, b.l.In, operand{g, 1, width}, operand{x, 1, in}, b.width, b.l.In, n, true)
+		}
+		return nil
+	})
+	if err != nil || b.columnsRounded {
+		return err
+	}
+	return b.finish("finish_weights_float32", sums, 0, 1)
+}

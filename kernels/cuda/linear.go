@@ -1,0 +1,161 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"fmt"
+
+	"bitnet1/kernels"
+	"bitnet1/kernels/cuda/driver"
+
+	"gorgonia.org/cu"
+)
+
+// unit is what one unit of the integer behind n-bit values is worth.
+func unit(bits int) float32 {
+	if bits == 1 {
+		return 1
+	}
+	return 2.5 / float32(int(1)<<bits)
+}
+
+// rowsOf is the number of rows of x.
+func rowsOf(x kernels.Activation, in int) int {
+	if x.Floats != nil {
+		return x.Floats.Len() / in
+	}
+	return x.Planes.Rows()
+}
+
+// integers returns the planes of x if the product with l is one of integers.
+func integers(x kernels.Activation, l kernels.Linear) (a, w *planes, ok bool) {
+	if x.Floats != nil || l.Mixed != nil {
+		return nil, nil, false
+	}
+	return x.Planes.(*planes), l.Signs.(*planes), true
+}
+
+// shift is rows.cu's and gradient.cuh's Shift.
+type shift struct{ from, to, offset, self, seq int32 }
+
+func shiftOf(s kernels.KShift) shift {
+	if s.To <= s.From {
+		return shift{seq: 1}
+	}
+	v := shift{int32(s.From), int32(s.To), int32(s.Offset), 0, int32(s.Seq)}
+	if s.Self {
+		v.self = 1
+	}
+	return v
+}
+
+// LinearSigns writes the signs of a linear's output, and where its gradient passes.
+func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l kernels.Linear, s kernels.KShift) {
+	d.run("LinearSigns", func() error {
+		rows, sign := rowsOf(x, l.In), out.(*planes)
+		alpha, theta := float32s(l.Alpha, l.Out), float32s(l.Theta, l.Out)
+		var inside *planes
+		if pass != nil {
+			inside = pass.(*planes)
+		}
+		for _, p := range []*planes{sign, inside} {
+			if p != nil && (p.rows != rows || p.cols != l.Out || p.bits != 1) {
+				return fmt.Errorf("signs of %d × %d outputs into %v", rows, l.Out, p)
+			}
+		}
+		a, w, ok := integers(x, l)
+		if ok && d.hopper && s.To <= s.From && largestSum(a) <= largestThreshold {
+			t, err := d.thresholds(alpha, theta, unit(a.bits), a, w)
+			if err != nil {
+				return err
+			}
+			return d.multiplyBits(sign, inside, a, w, t)
+		}
+		y, stride, err := d.outputs(x, l, rows)
+		if err != nil {
+			return err
+		}
+		shifts, passBits := shiftOf(s), cu.DevicePtr(0)
+		if inside != nil {
+			passBits = inside.data
+		}
+		return d.launch("emit_signs", warpPerRow(rows), arg(y), arg(int64(stride)), arg(alpha), arg(theta), arg(int32(rows)), arg(int32(l.Out)),
+			driver.Bytes(&shifts), arg(sign.data), arg(passBits), arg(int32(sign.words())), arg(sign.popcounts))
+	})
+}
+
+// LinearAdd adds a linear's output to the residual stream.
+func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l kernels.Linear) {
+	d.run("LinearAdd", func() error {
+		rows := rowsOf(x, l.In)
+		to, base := float32s(out, rows*l.Out), float32s(residual, rows*l.Out)
+		alpha, theta := float32s(l.Alpha, l.Out), float32s(l.Theta, l.Out)
+		if a, w, ok := integers(x, l); ok && d.hopper && aligned(l.Out, to, base, alpha, theta) {
+			return d.multiplyAffine(to, base, l.Out, a, w, affine{alpha: alpha, theta: theta, scale: unit(a.bits)})
+		}
+		y, stride, err := d.outputs(x, l, rows)
+		if err != nil {
+			return err
+		}
+		n := rows * l.Out
+		return d.launch("emit_add", d.elementwise(n), arg(to), arg(base), arg(y), arg(int64(stride)), arg(alpha), arg(theta),
+			arg(int64(n)), arg(int32(l.Out)))
+	})
+}
+
+// outputs returns the products y, before scale and threshold, as floats in working memory.
+func (d *Device) outputs(x kernels.Activation, l kernels.Linear, rows int) (y cu.DevicePtr, stride int, err error) {
+	stride = roundUp(l.Out, 4)
+	if y, err = d.scratch("outputs", 4*rows*stride); err != nil {
+		return 0, 0, err
+	}
+	if a, w, ok := integers(x, l); ok {
+		return y, stride, d.multiplyFloats(y, stride, a, w, 0, unit(a.bits))
+	}
+	values, err := d.activation(x, l.In)
+	if err != nil {
+		return 0, 0, err
+	}
+	w, err := d.effective(l, nil)
+	if err != nil {
+		return 0, 0, err
+	}
+	in := int64(l.In)
+	return y, stride, d.multiplyDense(y, stride, operand{values, in, 1}, operand{w, in, 1}, rows, l.Out, l.In, false)
+}
+
+// activation returns x as floats, rows × in.
+func (d *Device) activation(x kernels.Activation, in int) (cu.DevicePtr, error) {
+	if x.Floats != nil {
+		return float32s(x.Floats, 0), nil
+	}
+	p := x.Planes.(*planes)
+	return d.expand("activation", p, unit(p.bits), 0)
+}
+
+// effective returns the weight that products see as floats, out × in, with rows scaled by factor if there is one.
+func (d *Device) effective(l kernels.Linear, factor kernels.Floats) (cu.DevicePtr, error) {
+	scale := float32s(factor, l.Out)
+	if l.Mixed == nil {
+		return d.expand("weights", l.Signs.(*planes), 1, scale)
+	}
+	mixed := float32s(l.Mixed, l.In*l.Out)
+	if scale == 0 {
+		return mixed, nil
+	}
+	to, err := d.scratch("weights", 4*l.In*l.Out)
+	if err != nil {
+		return 0, err
+	}
+	return to, d.launch("scale_rows", grid(256, l.Out), arg(mixed), arg(int32(l.In)), arg(scale), arg(to))
+}
+
+// expand writes the values of p, times rows' factors unless that is 0, to working memory.
+func (d *Device) expand(name string, p *planes, unit float32, factor cu.DevicePtr) (cu.DevicePtr, error) {
+	to, err := d.scratch(name, 4*p.rows*p.cols)
+	if err != nil {
+		return 0, err
+	}
+	return to, d.launch("expand", grid(256, p.rows), arg(p.data), arg(int32(p.rows)), arg(int32(p.cols)), arg(int32(p.bits)),
+		arg(int32(p.words())), arg(int64(p.planeBytes/4)), arg(unit), arg(factor), arg(to))
+}

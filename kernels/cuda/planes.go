@@ -1,0 +1,141 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"fmt"
+	"unsafe"
+
+	"bitnet1/kernels"
+	"bitnet1/kernels/cuda/driver"
+
+	"gorgonia.org/cu"
+)
+
+// planes is a matrix of small integers as packed bit planes: bit c%32 of 32-bit word c/32 of a row is column c, plane p has weight
+// 2^p. Bits are ±1 (1 is +1), so an entry is Σ 2^p s_p; or, when signed, they are {0,1} and an entry is the two's-complement number
+// they spell.
+//
+// Rows are padded to 128 bits and their number to 256, with zeros, as the matrix units and the copy engine want it.
+type planes struct {
+	rows, cols, bits int
+	signed           bool
+	planeBytes       int
+	data             cu.DevicePtr
+	popcounts        cu.DevicePtr // an int32 for each row: Σ_p weight_p * popcount, the top weight negative when signed
+}
+
+func (p *planes) Rows() int { return p.rows }
+func (p *planes) Cols() int { return p.cols }
+func (p *planes) Bits() int { return p.bits }
+
+func (p *planes) Slice(from, to int) kernels.Planes {
+	checkSlice(from, to, p.rows)
+	s := *p
+	s.rows = to - from
+	s.data += cu.DevicePtr(from * p.rowBytes())
+	s.popcounts += cu.DevicePtr(4 * from)
+	return &s
+}
+
+// plane is plane b alone. Its popcounts are not those of p.
+func (p *planes) plane(b int) *planes {
+	s := *p
+	s.bits = 1
+	s.data += cu.DevicePtr(b * p.planeBytes)
+	return &s
+}
+
+func (p *planes) rowBytes() int { return roundUp(p.cols, 128) / 8 }
+func (p *planes) words() int    { return p.rowBytes() / 4 }
+
+func planeBytes(rows, cols int) int { return roundUp(cols, 128) / 8 * roundUp(rows, 256) }
+
+func (p *planes) String() string {
+	kind := "±1"
+	if p.signed {
+		kind = "two's-complement"
+	}
+	return fmt.Sprintf("%d × %d in %d %s planes", p.rows, p.cols, p.bits, kind)
+}
+
+// NewPlanes allocates planes whose bits are all zero, that is -1.
+func (d *Device) NewPlanes(rows, cols, bits int) (kernels.Planes, error) {
+	if rows < 0 || cols < 1 || bits < 1 || bits > 8 {
+		return nil, fmt.Errorf("CUDA device %d: cannot make %d × %d values of %d bits: want 1 to 8 bits", d.index, rows, cols, bits)
+	}
+	p := &planes{rows: rows, cols: cols, bits: bits, planeBytes: planeBytes(rows, cols)}
+	var err error
+	if p.data, err = d.allocate("bytes of bit planes", bits*p.planeBytes, bits*p.planeBytes); err != nil {
+		return nil, err
+	}
+	p.popcounts, err = d.allocate("popcounts", rows, 4*roundUp(rows, 256))
+	return p, err
+}
+
+// scratchPlanes are planes of undefined content. Whoever fills them writes whole rows, padding included.
+func (d *Device) scratchPlanes(name string, rows, cols, bits int, signed bool) (*planes, error) {
+	p := &planes{rows: rows, cols: cols, bits: bits, signed: signed, planeBytes: planeBytes(rows, cols)}
+	var err error
+	if p.data, err = d.scratch(name, bits*p.planeBytes); err != nil {
+		return nil, err
+	}
+	p.popcounts, err = d.scratch(name+" popcounts", 4*roundUp(rows, 256))
+	return p, err
+}
+
+// DownloadPlanes copies the words of src, row by row, without padding beyond whole words.
+func (d *Device) DownloadPlanes(dst []uint64, src kernels.Planes) error {
+	d.run("DownloadPlanes", func() error {
+		p := src.(*planes)
+		n := ceilDiv(p.cols, 64)
+		if len(dst) < p.rows*p.bits*n {
+			return fmt.Errorf("%d words for %v", len(dst), p)
+		}
+		stride := p.rowBytes() / 8
+		padded := make([]uint64, p.rows*stride)
+		for b := range p.bits {
+			from := p.data + cu.DevicePtr(b*p.planeBytes)
+			if err := d.receive(unsafe.Pointer(unsafe.SliceData(padded)), from, 8*len(padded)); err != nil {
+				return err
+			}
+			for r := range p.rows {
+				copy(dst[(r*p.bits+b)*n:][:n], padded[r*stride:])
+			}
+		}
+		return nil
+	})
+	return d.err
+}
+
+// transpose writes p's planes with rows and columns exchanged. With interleaved, out's columns are in the order in which the
+// rounding of gradients packs channels: bit l of word j of a group of 128 is row 4l + j. out gets no popcounts.
+func (d *Device) transpose(out, p *planes, interleaved bool) error {
+	flag := int32(0)
+	if interleaved {
+		flag = 1
+	}
+	return d.launch("transpose_bits", grid(256, ceilDiv(p.words(), 4), ceilDiv(out.words(), 8), p.bits),
+		arg(p.data), arg(int32(p.rows)), arg(int32(p.cols)), arg(int32(p.words())), arg(int64(p.planeBytes/4)),
+		arg(out.data), arg(int32(out.words())), arg(int64(out.planeBytes/4)), arg(flag))
+}
+
+// Binarize refreshes the signs, and bonsai's effective weights, of a linear.
+func (d *Device) Binarize(l kernels.Linear) {
+	d.run("Binarize", func() error {
+		weight, signs := float32s(l.Weight, l.In*l.Out), l.Signs.(*planes)
+		if signs.rows != l.Out || signs.cols != l.In || signs.bits != 1 {
+			return fmt.Errorf("signs of %d × %d weights into %v", l.Out, l.In, signs)
+		}
+		if err := d.launch("pack_signs", warpPerRow(l.Out), arg(weight), arg(int64(l.In)), arg(int32(l.Out)), arg(int32(l.In)),
+			arg(signs.data), arg(int32(signs.words())), arg(signs.popcounts)); err != nil {
+			return err
+		}
+		if l.Mixed == nil {
+			return nil
+		}
+		return d.launch("blend", grid(256, l.Out), arg(weight), arg(int32(l.In)), arg(d.memory.scalars), arg(float32s(l.Mixed, l.In*l.Out)))
+	})
+}
+
+func warpPerRow(rows int) driver.Geometry { return grid(256, ceilDiv(rows, 8)) }

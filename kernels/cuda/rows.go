@@ -1,0 +1,131 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"fmt"
+	"math"
+
+	"bitnet1/kernels"
+
+	"gorgonia.org/cu"
+)
+
+// Embed looks tokens up in the codebook.
+func (d *Device) Embed(x kernels.Floats, tokens kernels.Ints, codebook kernels.Linear) {
+	d.run("Embed", func() error {
+		rows, signs := tokens.Len(), codebook.Signs.(*planes)
+		return d.launch("embed", grid(256, rows), arg(float32s(x, rows*codebook.In)), arg(int32s(tokens, rows)), arg(signs.data),
+			arg(int32(signs.words())), arg(float32s(codebook.Mixed, codebook.In*codebook.Out)), arg(int32(codebook.In)),
+			arg(int32(codebook.Out)), arg(d.memory.status))
+	})
+}
+
+// EmbedBackward adds gradients of rows to those of their tokens, in the order of the rows.
+func (d *Device) EmbedBackward(dWeight, dx kernels.Floats, tokens kernels.Ints, width int) {
+	d.run("EmbedBackward", func() error {
+		rows := tokens.Len()
+		next, err := d.scratch("next row of a token", 4*rows)
+		if err != nil {
+			return err
+		}
+		later, err := d.scratch("later rows of a token", 4*rows)
+		if err != nil {
+			return err
+		}
+		if err := d.clear(later, 4*rows); err != nil {
+			return err
+		}
+		ids := int32s(tokens, rows)
+		if err := d.launch("chain_tokens", grid(256, ceilDiv(rows, 256)), arg(ids), arg(int32(rows)), arg(next), arg(later)); err != nil {
+			return err
+		}
+		return d.launch("embed_backward", grid(256, rows), arg(float32s(dWeight, 0)), arg(float32s(dx, rows*width)), arg(ids), arg(next),
+			arg(later), arg(int32(rows)), arg(int32(width)))
+	})
+}
+
+// Normalize is RMSNorm followed by the reading of the residual stream.
+func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps float64) {
+	d.run("Normalize", func() error {
+		width := gain.Len()
+		rows := x.Len() / width
+		from, g := float32s(x, rows*width), float32s(gain, width)
+		if out.Floats != nil {
+			return d.launch("normalize_floats", warpPerRow(rows), arg(from), arg(g), arg(int32(rows)), arg(int32(width)), arg(eps),
+				arg(float32s(out.Floats, rows*width)))
+		}
+		p := out.Planes.(*planes)
+		if p.rows != rows || p.cols != width {
+			return fmt.Errorf("%d × %d values into %v", rows, width, p)
+		}
+		return d.launch("normalize", warpPerRow(rows), arg(from), arg(g), arg(int32(rows)), arg(int32(width)), arg(eps), arg(int32(p.bits)),
+			arg(p.data), arg(int32(p.words())), arg(int64(p.planeBytes/4)), arg(p.popcounts))
+	})
+}
+
+// passLimit is the largest |a| whose gradient passes the reading of the stream with so many bits.
+func passLimit(bits int) float64 {
+	switch {
+	case bits == 1:
+		return 1
+	case bits <= 8:
+		return 2.5
+	}
+	return math.Inf(1)
+}
+
+// NormalizeBackward is the gradient of Normalize.
+func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps float64, bits int) {
+	d.run("NormalizeBackward", func() error {
+		width := gain.Len()
+		rows := x.Len() / width
+		per := 1 // columns of a thread
+		for _, n := range []int{4, 16, 64} {
+			if 256*per < width {
+				per = n
+			}
+		}
+		if 256*per < width {
+			return fmt.Errorf("rows of %d values: at most %d are supported on CUDA devices", width, 256*per)
+		}
+		blocks := min(rows, 8*d.multiprocessors)
+		partial, err := d.scratch("gradients of gains", 4*blocks*width)
+		if err != nil {
+			return err
+		}
+		if err := d.launch(fmt.Sprintf("normalize_backward_%d", per), grid(256, blocks), arg(float32s(dx, rows*width)), arg(partial),
+			arg(float32s(dOut, rows*width)), arg(float32s(x, rows*width)), arg(float32s(gain, width)), arg(int32(rows)), arg(int32(width)),
+			arg(eps), arg(passLimit(bits))); err != nil {
+			return err
+		}
+		return d.addColumns(float32s(dGain, width), partial, blocks, width, 1)
+	})
+}
+
+// Zero clears x.
+func (d *Device) Zero(x kernels.Floats) {
+	d.run("Zero", func() error { return d.clear(float32s(x, 0), 4*x.Len()) })
+}
+
+// AddSum adds the sum of x to dst[0].
+func (d *Device) AddSum(dst, x kernels.Floats) {
+	d.run("AddSum", func() error { return d.sum(float32s(dst, 1), x, 0) })
+}
+
+// AddSumSquares adds the sum of squares of x to dst[0].
+func (d *Device) AddSumSquares(dst, x kernels.Floats) {
+	d.run("AddSumSquares", func() error { return d.sum(float32s(dst, 1), x, 1) })
+}
+
+func (d *Device) sum(dst cu.DevicePtr, x kernels.Floats, square int32) error {
+	const blocks = 1024
+	partial, err := d.scratch("partial sums", 8*blocks)
+	if err != nil {
+		return err
+	}
+	if err := d.launch("sum_blocks", grid(256, blocks), arg(float32s(x, 0)), arg(int64(x.Len())), arg(square), arg(partial)); err != nil {
+		return err
+	}
+	return d.launch("add_total", grid(1024, 1), arg(partial), arg(int32(blocks)), arg(dst))
+}

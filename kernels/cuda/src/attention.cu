@@ -1,0 +1,188 @@
+// Attention, forward: which keys a query reads, and the signs of what it reads. No scores are written.
+#include "attention.cuh"
+
+constexpr int kTile = 128;
+
+// The sign bits of Σ_r w_r v_r from the survivors' value bits; signs has a bit for each pattern of alive <= 4 values.
+DEVICE uint32_t read_few(const uint32_t (&v)[4], uint32_t signs) {
+  uint32_t level[8];
+#pragma unroll
+  for (int i = 0; i < 8; i++) level[i] = (v[0] & (0u - (signs >> (2 * i + 1) & 1))) | (~v[0] & (0u - (signs >> (2 * i) & 1)));
+#pragma unroll
+  for (int r = 1; r < 4; r++)
+#pragma unroll
+    for (int i = 0; i < 8 >> r; i++) level[i] = (v[r] & level[2 * i + 1]) | (~v[r] & level[2 * i]);
+  return level[0];
+}
+
+// The same for any number of survivors, a channel at a time.
+DEVICE uint32_t read_many(const Head& h, const int* pointers, int alive, int w) {
+  const double* weights = h.a.scalars->weights[alive];
+  uint32_t out = 0;
+  for (int i = 0; i < min(32, h.a.dim - 32 * w); i++) {
+    double sum = 0;
+    for (int r = 0; r < alive; r++) sum += h.word(2, pointers[r], w) >> i & 1 ? weights[r] : -weights[r];
+    out |= (uint32_t)((float)sum >= 0) << i;
+  }
+  return out;
+}
+
+// A thread per query; a block's 128 queries pass over tiles of 128 keys, from the most recent backwards. Grid: x tiles of queries,
+// y heads of all sequences. A float32 estimate with a margin decides whether a key is worth an exact score; a query is done once no
+// key further back can score better.
+template <int kWords, int kMax>
+DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* pointers) {
+  __shared__ uint32_t keys[kTile][kWords];
+  __shared__ double products[32 * kWords + 1];
+  Head h(a, blockIdx.y);
+  int t = blockIdx.x * kTile + threadIdx.x, most = a.survivors;
+  for (int i = threadIdx.x; i <= a.dim; i += kTile) products[i] = a.products[i];
+  bool done = t >= a.seq;
+  uint32_t q[kWords] = {};
+  if (!done) h.load(0, t, q);
+  double best[kMax], last = -1e300;  // last: the score to beat, once there are enough
+  int at[kMax];
+#pragma unroll
+  for (int r = 0; r < kMax; r++) best[r] = -1e300, at[r] = -1;
+  float slope = (float)h.slope, highest = (float)a.products[0], step = (highest - (float)a.products[a.dim]) / (float)a.dim;
+  float margin = 1e-3f + 1e-6f * slope * (float)a.seq, bar = -3e38f;
+  for (int from = blockIdx.x * kTile; from >= 0; from -= kTile) {
+    block_sync();
+    if (from + (int)threadIdx.x < a.seq) {
+      uint32_t key[kWords];
+      h.load(1, from + threadIdx.x, key);
+#pragma unroll
+      for (int w = 0; w < kWords; w++) keys[threadIdx.x][w] = key[w];
+    }
+    block_sync();
+    for (int end = kTile - 1; end >= 0; end -= 32) {
+      done |= t >= from + end && highest - slope * (float)(t - from - end) < bar;
+      if (ballot(!done) == 0) break;
+#pragma unroll 4
+      for (int k = end; k > end - 32; k--) {
+        int differ = 0;
+#pragma unroll
+        for (int w = 0; w < kWords; w++) differ += popcount(q[w] ^ keys[k][w]);
+        int distance = t - from - k;
+        float estimate = highest - step * (float)differ - slope * (float)distance;
+        if (estimate < bar || distance < 0 || done) continue;
+        double s = h.score(products, differ, distance);
+        if (s <= last) continue;
+        // Goes behind those of at least its score, which are more recent; those behind it move back.
+        double carry = s;
+        int key = from + k;
+        bool moving = false;
+#pragma unroll
+        for (int r = 0; r < kMax; r++) {
+          if (r < most) {
+            moving |= carry > best[r];
+            double b = best[r];
+            int p = at[r];
+            if (moving) best[r] = carry, at[r] = key, carry = b, key = p;
+            last = best[r];
+          }
+        }
+        bar = last < -1e299 ? -3e38f : (float)last - margin;
+      }
+    }
+    if (!block_any(!done)) break;
+  }
+  if (t >= a.seq) return;
+  int alive = 0;
+#pragma unroll
+  for (int r = 0; r < kMax; r++) {
+    if (r < most) pointers[h.query(t) * most + r] = at[r];
+    alive += at[r] >= 0;
+  }
+#pragma unroll
+  for (int w = 0; w < kWords; w++) {
+    if (32 * w >= a.dim) break;
+    uint32_t bits;
+    if (kMax == 4) {
+      uint32_t v[4] = {};
+#pragma unroll
+      for (int r = 0; r < 4; r++)
+        if (r < alive) v[r] = h.word(2, at[r], w);
+      bits = read_few(v, a.scalars->signs[alive]);
+      if (a.dim - 32 * w < 32) bits &= (1u << (a.dim - 32 * w)) - 1;
+    } else {
+      bits = read_many(h, pointers + h.query(t) * most, alive, w);
+    }
+    h.write(out, popcounts, t, w, bits);
+  }
+}
+
+#define SURVIVORS(kWords, kMax)                                                                                                    \
+  extern "C" __global__ __launch_bounds__(128) void survivors_##kWords##_##kMax(const __grid_constant__ Attention a, uint32_t* out, \
+                                                                                int* popcounts, int* pointers) {                  \
+    survivors<kWords, kMax>(a, out, popcounts, pointers);                                                                         \
+  }
+SURVIVORS(1, 4)
+SURVIVORS(2, 4)
+SURVIVORS(4, 4)
+SURVIVORS(8, 4)
+SURVIVORS(8, 16)
+
+// ---- One key, or all keys, of a query: a warp per query, keys among its lanes. Grid: x queries / 8, y heads ----
+
+// The best key of score + noise; the most recent of equal ones.
+extern "C" __global__ __launch_bounds__(256) void attend_pointer(const __grid_constant__ Attention a, uint32_t* out, int* popcounts,
+                                                                 int* pointers) {
+  Head h(a, blockIdx.y);
+  int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (t >= a.seq) return;
+  uint32_t q[kMaxWords];
+  h.load(0, t, q);
+  double best = -1e300;
+  int at = -1;
+  for (int u = lane; u <= t; u += 32) {
+    double s = h.score(q, t, u) + h.noise(t, u);
+    if (s >= best) best = s, at = u;
+  }
+  for (int mask = 16; mask > 0; mask /= 2) {
+    double s = shuffle_xor(best, mask);
+    int u = shuffle_xor(at, mask);
+    if (s > best || (s == best && u > at)) best = s, at = u;
+  }
+  if (lane == 0) pointers[h.query(t)] = at;
+  if (32 * lane < a.dim) h.write(out, popcounts, t, lane, h.word(2, at, lane));
+}
+
+// Softmax over all keys; its pointer is the first key of the highest score.
+extern "C" __global__ __launch_bounds__(256) void attend_softmax(const __grid_constant__ Attention a, uint32_t* out, int* popcounts,
+                                                                 int* pointers) {
+  Head h(a, blockIdx.y);
+  int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (t >= a.seq) return;
+  uint32_t q[kMaxWords];
+  h.load(0, t, q);
+  double best = -1e300;
+  int at = 0x7fffffff;
+  for (int u = lane; u <= t; u += 32) {
+    double s = h.score(q, t, u);
+    if (s > best) best = s, at = u;
+  }
+  for (int mask = 16; mask > 0; mask /= 2) {
+    double s = shuffle_xor(best, mask);
+    int u = shuffle_xor(at, mask);
+    if (s > best || (s == best && u < at)) best = s, at = u;
+  }
+  if (lane == 0) pointers[h.query(t)] = at;
+  double sum[kMaxWords] = {};  // of channel 32 w + lane
+  for (int from = 0; from <= t; from += 32) {
+    int u = from + lane;
+    double e = u <= t ? exponential(h.score(q, t, u) - best) : 0;
+    for (int j = 0; j < min(32, t - from + 1); j++) {
+      double p = shuffle(e, j);
+#pragma unroll
+      for (int w = 0; w < kMaxWords; w++)
+        if (32 * w < a.dim) sum[w] += h.word(2, from + j, w) >> lane & 1 ? p : -p;
+    }
+  }
+#pragma unroll
+  for (int w = 0; w < kMaxWords; w++) {
+    if (32 * w >= a.dim) break;
+    uint32_t bits = ballot(32 * w + lane < a.dim && sum[w] >= 0);
+    if (lane == 0) h.write(out, popcounts, t, w, bits);
+  }
+}

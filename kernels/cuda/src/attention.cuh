@@ -1,0 +1,85 @@
+// What all attention kernels share: where heads lie in packed rows, and scores.
+#pragma once
+#include "philox.cuh"
+
+struct Attention {
+  int batch, seq, heads, dim, survivors;
+  int words, out_words;     // 32-bit words of a row of qkv, and of what is read
+  int gumbel;               // 1: scores get Gumbel noise
+  uint32_t layer;
+  const uint32_t* qkv;      // rows x 3 * heads * dim bits
+  const float* noise;       // batch x heads x seq x seq, or null
+  const double* products;   // q·k / sqrt(dim) by the number of bits that differ
+  const double* slopes;     // by head
+  const Scalars* scalars;
+};
+
+constexpr int kMaxWords = 8;  // of a head: up to 256 channels
+
+// n <= 32 bits of a row from bit `at` on.
+DEVICE uint32_t bits_at(const uint32_t* row, int at, int n) {
+  uint32_t w = row[at / 32] >> (at % 32);
+  if (at % 32 + n > 32) w |= row[at / 32 + 1] << (32 - at % 32);
+  return n < 32 ? w & ((1u << n) - 1) : w;
+}
+
+// One head of one sequence.
+struct Head {
+  const Attention& a;
+  int index;  // sequence * heads + head
+  int head;
+  long row0;  // of the sequence
+  double slope;
+
+  __device__ __forceinline__ Head(const Attention& a, int index) : a(a), index(index) {
+    head = index % a.heads;
+    row0 = (long)(index / a.heads) * a.seq;
+    slope = a.slopes[head];
+  }
+  // Word w of the head's bits in part 0 (query), 1 (key) or 2 (value) of token t; zero beyond the head.
+  __device__ __forceinline__ uint32_t word(int part, int t, int w) const {
+    int n = a.dim - 32 * w;
+    if (n <= 0) return 0;
+    return bits_at(a.qkv + (row0 + t) * a.words, (part * a.heads + head) * a.dim + 32 * w, min(32, n));
+  }
+  template <int kWords> __device__ __forceinline__ void load(int part, int t, uint32_t (&to)[kWords]) const {
+#pragma unroll
+    for (int w = 0; w < kWords; w++) to[w] = word(part, t, w);
+  }
+  // Exactly as every device computes it: one rounding of the product, one of the difference.
+  __device__ __forceinline__ double score(const double* products, int differ, int distance) const {
+    return products[differ] - slope * (double)distance;
+  }
+  template <int kWords> __device__ __forceinline__ double score(const uint32_t (&q)[kWords], int t, int u) const {
+    int differ = 0;
+#pragma unroll
+    for (int w = 0; w < kWords; w++) differ += popcount(q[w] ^ word(1, u, w));
+    return score(a.products, differ, t - u);
+  }
+  // What is added to the score of query t and key u before a pointer is chosen.
+  __device__ __forceinline__ double noise(int t, int u) const {
+    long at = ((long)index * a.seq + t) * a.seq + u;
+    if (a.noise) return a.noise[at];
+    if (!a.gumbel) return 0;
+    const Scalars& s = *a.scalars;
+    Words4 block = philox(s.seed[0], s.seed[1], (uint32_t)(at / 4), (uint32_t)(at / 4 >> 32), a.layer | s.micro << 16, s.step[0]);
+    int i = (int)(at % 4);
+    return gumbel(i < 2 ? (i == 0 ? block.w[0] : block.w[1]) : (i == 2 ? block.w[2] : block.w[3]));
+  }
+  __device__ __forceinline__ long query(int t) const { return (long)index * a.seq + t; }
+
+  // Writes word w of what query t reads. Heads that are no whole words share them: their memory must be zero before.
+  __device__ __forceinline__ void write(uint32_t* out, int* popcounts, int t, int w, uint32_t bits) const {
+    long row = row0 + t;
+    int at = head * a.dim + 32 * w;
+    uint32_t* to = out + row * a.out_words + at / 32;
+    if (a.dim % 32 == 0) {
+      *to = bits;
+    } else {
+      asm volatile("red.global.or.b32 [%0], %1;" ::"l"(to), "r"(bits << (at % 32)) : "memory");
+      if (at % 32 && bits >> (32 - at % 32))
+        asm volatile("red.global.or.b32 [%0], %1;" ::"l"(to + 1), "r"(bits >> (32 - at % 32)) : "memory");
+    }
+    add_to(popcounts + row, popcount(bits));
+  }
+};

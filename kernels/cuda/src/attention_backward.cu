@@ -1,0 +1,267 @@
+// Attention, backward. dqkv is rows x 3 * heads * dim floats; dout is rows x heads * dim.
+//
+// With survivors a query touches few keys: one kernel computes the gradients of scores and queries; then every key's list of the
+// queries that chose it is made, in order, and a last kernel walks along the lists. Nothing is added to by two writers.
+#include "attention.cuh"
+
+DEVICE float signed_by(uint32_t word, int bit, float x) { return word >> bit & 1 ? x : -x; }
+DEVICE float* gradient_row(float* dqkv, const Head& h, int part, int t) {
+  return dqkv + ((h.row0 + t) * 3 + part) * h.a.heads * h.a.dim + h.head * h.a.dim;
+}
+DEVICE const float* read_row(const float* dout, const Head& h, int t) {
+  return dout + ((h.row0 + t) * h.a.heads + h.head) * h.a.dim;
+}
+
+// A warp per query: ds [query][survivor], the gradient of q·k before its scale is taken into account, and dq.
+template <int kWords, int kMax>
+DEVICE void survivor_scores(const Attention& a, const float* dout, const int* pointers, float* ds, float* dqkv) {
+  Head h(a, blockIdx.y);
+  int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (t >= a.seq) return;
+  int most = a.survivors, alive = min(t + 1, most);
+  pointers += h.query(t) * most;
+  const float* grad = read_row(dout, h, t);
+  float g[kWords];
+#pragma unroll
+  for (int w = 0; w < kWords; w++) g[w] = 32 * w + lane < a.dim ? grad[32 * w + lane] : 0.0f;
+  double mine = 0;  // lane r: Σ_c do_c v_c of survivor r
+#pragma unroll
+  for (int r = 0; r < kMax; r++) {
+    int u = r < alive ? pointers[r] : 0;
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < kWords; w++) sum += signed_by(h.word(2, u, w), lane, g[w]);
+    sum = warp_sum(sum);
+    if (lane == r) mine = sum;
+  }
+  uint32_t q[kWords];
+  h.load(0, t, q);
+  double s = lane < alive ? h.score(q, t, pointers[lane]) : -1e300;
+  double e = lane < alive ? exponential(s - shuffle(s, 0)) : 0;  // the first scores best
+  double p = e / warp_sum(e);
+  double mean = warp_sum(p * mine);
+  float slope = lane < alive ? (float)(p * (mine - mean) / __builtin_sqrt((double)a.dim)) : 0.0f;
+  if (lane < most) ds[h.query(t) * most + lane] = slope;
+  float dq[kWords] = {};
+#pragma unroll
+  for (int r = 0; r < kMax; r++) {
+    int u = r < alive ? pointers[r] : 0;
+    float x = shuffle(slope, r);  // 0 beyond the living
+#pragma unroll
+    for (int w = 0; w < kWords; w++) dq[w] += signed_by(h.word(1, u, w), lane, x);
+  }
+  float* to = gradient_row(dqkv, h, 0, t);
+#pragma unroll
+  for (int w = 0; w < kWords; w++)
+    if (32 * w + lane < a.dim) to[32 * w + lane] = dq[w];
+}
+
+DEVICE uint32_t lanes_with(int value) { return __nvvm_match_any_sync_i32(0xffffffff, value); }
+
+// A block of one warp per head: entries [seq * survivors] lists the positions in pointers, ordered by key and then by position;
+// key u's begin at offsets[u] of seq + 1. counts is seq ints of working memory, shared if it fits.
+extern "C" __global__ __launch_bounds__(32) void survivor_lists(const int* pointers, int seq, int survivors, int* offsets, int* entries,
+                                                                int* global_counts) {
+  extern __shared__ int shared_counts[];
+  int* counts = global_counts ? global_counts + (long)blockIdx.x * seq : shared_counts;
+  int lane = threadIdx.x, n = seq * survivors;
+  pointers += (long)blockIdx.x * n;
+  entries += (long)blockIdx.x * n;
+  offsets += (long)blockIdx.x * (seq + 1);
+  for (int u = lane; u < seq; u += 32) counts[u] = 0;
+  warp_sync();
+#pragma unroll 4
+  for (int e = lane; e < n; e += 32) {
+    int u = pointers[e];
+    if (u >= 0) __nvvm_atom_add_gen_i(counts + u, 1);
+  }
+  warp_sync();
+  int before = 0;
+  for (int from = 0; from < seq; from += 32) {
+    int u = from + lane, count = u < seq ? counts[u] : 0, sum = count;
+    for (int step = 1; step < 32; step *= 2) {
+      int other = shuffle(sum, lane - step & 31);
+      if (lane >= step) sum += other;
+    }
+    if (u < seq) counts[u] = offsets[u] = before + sum - count;
+    before += shuffle(sum, 31);
+  }
+  if (lane == 0) offsets[seq] = before;
+  warp_sync();
+  constexpr int kAhead = 8;
+  for (int from = 0; from < n; from += 32 * kAhead) {
+    int keys[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) keys[i] = from + 32 * i + lane < n ? pointers[from + 32 * i + lane] : -1;
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) {
+      int u = keys[i];
+      uint32_t same = lanes_with(u);
+      int rank = popcount(same & ((1u << lane) - 1));
+      int at = u >= 0 ? counts[u] : 0;
+      warp_sync();
+      if (u >= 0) {
+        entries[at + rank] = from + 32 * i + lane;
+        if (rank == 0) counts[u] = at + popcount(same);
+      }
+      warp_sync();
+    }
+  }
+}
+
+// A warp per key: dk = Σ ds q and dv = Σ w_r do over the queries that chose it, in their order.
+template <int kWords>
+DEVICE void survivor_gather(const Attention& a, const float* dout, const float* ds, const int* offsets, const int* entries,
+                            float* dqkv) {
+  Head h(a, blockIdx.y);
+  int u = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, most = a.survivors;
+  if (u >= a.seq) return;
+  offsets += (long)blockIdx.y * (a.seq + 1);
+  entries += (long)blockIdx.y * a.seq * most;
+  ds += (long)blockIdx.y * a.seq * most;
+  int end = offsets[u + 1];
+  float dk[kWords] = {}, dv[kWords] = {};
+  for (int from = offsets[u]; from < end; from += 32) {
+    int count = min(32, end - from), entry = lane < count ? entries[from + lane] : 0;
+    int t = entry / most;
+    float slope = lane < count ? ds[entry] : 0.0f;
+    float weight = lane < count ? (float)a.scalars->weights[min(t + 1, most)][entry % most] : 0.0f;
+    for (int j0 = 0; j0 < count; j0 += 4) {  // beyond count: query 0 with factors 0
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        int query = shuffle(t, j0 + j);
+        float x = shuffle(slope, j0 + j), y = shuffle(weight, j0 + j);
+        const float* grad = read_row(dout, h, query);
+#pragma unroll
+        for (int w = 0; w < kWords; w++) {
+          if (32 * w + lane < a.dim) {
+            dk[w] += signed_by(h.word(0, query, w), lane, x);
+            dv[w] += y * grad[32 * w + lane];
+          }
+        }
+      }
+    }
+  }
+  float *to_k = gradient_row(dqkv, h, 1, u), *to_v = gradient_row(dqkv, h, 2, u);
+#pragma unroll
+  for (int w = 0; w < kWords; w++)
+    if (32 * w + lane < a.dim) to_k[32 * w + lane] = dk[w], to_v[32 * w + lane] = dv[w];
+}
+
+#define SURVIVOR_KERNELS(kWords, kMax)                                                                                          \
+  extern "C" __global__ __launch_bounds__(256) void survivor_scores_##kWords##_##kMax(                                          \
+      const __grid_constant__ Attention a, const float* dout, const int* pointers, float* ds, float* dqkv) {                    \
+    survivor_scores<kWords, kMax>(a, dout, pointers, ds, dqkv);                                                                 \
+  }
+SURVIVOR_KERNELS(2, 4)
+SURVIVOR_KERNELS(8, 4)
+SURVIVOR_KERNELS(8, 16)
+#define GATHER_KERNEL(kWords)                                                                                                   \
+  extern "C" __global__ __launch_bounds__(256) void survivor_gather_##kWords(const __grid_constant__ Attention a,               \
+                                                                             const float* dout, const float* ds,                \
+                                                                             const int* offsets, const int* entries,            \
+                                                                             float* dqkv) {                                     \
+    survivor_gather<kWords>(a, dout, ds, offsets, entries, dqkv);                                                               \
+  }
+GATHER_KERNEL(2)
+GATHER_KERNEL(8)
+
+// ---- All keys: softmax, and the pointer's straight-through gradient as softmax((score + noise) / tau) ----
+
+struct RowStats { double top, sum, mean; };  // of a query
+
+DEVICE double dense_score(const Head& h, const uint32_t (&q)[kMaxWords], int t, int u, int pointer) {
+  double s = h.score(q, t, u);
+  return pointer ? s + h.noise(t, u) : s;
+}
+// Σ_c do_c v_c for query t and key u.
+DEVICE double dense_product(const Head& h, const float* grad, int u) {
+  float sum = 0;
+  for (int c = 0; c < h.a.dim; c++) sum += signed_by(h.word(2, u, c / 32), c % 32, grad[c]);
+  return sum;
+}
+
+// A warp per query: its statistics and dq.
+extern "C" __global__ __launch_bounds__(256) void dense_queries(const __grid_constant__ Attention a, const float* dout, int pointer,
+                                                                RowStats* stats, float* dqkv) {
+  Head h(a, blockIdx.y);
+  int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (t >= a.seq) return;
+  double tau = pointer ? a.scalars->tau : 1.0;
+  const float* grad = read_row(dout, h, t);
+  uint32_t q[kMaxWords];
+  h.load(0, t, q);
+  double top = -1e300, sum = 0, mean = 0;
+  for (int u = lane; u <= t; u += 32) {
+    double s = dense_score(h, q, t, u, pointer);
+    if (s > top) top = s;
+  }
+  for (int mask = 16; mask > 0; mask /= 2) {
+    double s = shuffle_xor(top, mask);
+    if (s > top) top = s;
+  }
+  for (int u = lane; u <= t; u += 32) {
+    double e = exponential((dense_score(h, q, t, u, pointer) - top) / tau);
+    sum += e;
+    mean += e * dense_product(h, grad, u);
+  }
+  sum = warp_sum(sum);
+  mean = warp_sum(mean) / sum;
+  if (lane == 0) stats[h.query(t)] = RowStats{top, sum, mean};
+  float dq[kMaxWords] = {};
+  for (int from = 0; from <= t; from += 32) {
+    int u = from + lane;
+    double ds = 0;
+    if (u <= t) {
+      double p = exponential((dense_score(h, q, t, u, pointer) - top) / tau) / sum;
+      ds = p * (dense_product(h, grad, u) - mean) / tau;
+    }
+    float slope = (float)(ds / __builtin_sqrt((double)a.dim));
+    for (int j = 0; j < min(32, t - from + 1); j++) {
+      float x = shuffle(slope, j);
+#pragma unroll
+      for (int w = 0; w < kMaxWords; w++) dq[w] += signed_by(h.word(1, from + j, w), lane, x);
+    }
+  }
+  float* to = gradient_row(dqkv, h, 0, t);
+#pragma unroll
+  for (int w = 0; w < kMaxWords; w++)
+    if (32 * w + lane < a.dim) to[32 * w + lane] = dq[w];
+}
+
+// A warp per key: dk and dv, queries in their order.
+extern "C" __global__ __launch_bounds__(256) void dense_keys(const __grid_constant__ Attention a, const float* dout, int pointer,
+                                                             const int* pointers, const RowStats* stats, float* dqkv) {
+  Head h(a, blockIdx.y);
+  int u = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (u >= a.seq) return;
+  double tau = pointer ? a.scalars->tau : 1.0;
+  float dk[kMaxWords] = {}, dv[kMaxWords] = {};
+  for (int from = u; from < a.seq; from += 32) {
+    int t = from + lane, count = min(32, a.seq - from);
+    float slope = 0, weight = 0;
+    if (lane < count) {
+      uint32_t q[kMaxWords];
+      h.load(0, t, q);
+      RowStats s = stats[h.query(t)];
+      double p = exponential((dense_score(h, q, t, u, pointer) - s.top) / tau) / s.sum;
+      slope = (float)(p * (dense_product(h, read_row(dout, h, t), u) - s.mean) / tau / __builtin_sqrt((double)a.dim));
+      weight = pointer ? (pointers[h.query(t)] == u ? 1.0f : 0.0f) : (float)p;
+    }
+    for (int j = 0; j < count; j++) {
+      float x = shuffle(slope, j), y = shuffle(weight, j);
+      const float* grad = read_row(dout, h, from + j);
+#pragma unroll
+      for (int w = 0; w < kMaxWords; w++) {
+        if (32 * w + lane < a.dim) {
+          dk[w] += signed_by(h.word(0, from + j, w), lane, x);
+          dv[w] += y * grad[32 * w + lane];
+        }
+      }
+    }
+  }
+  float *to_k = gradient_row(dqkv, h, 1, u), *to_v = gradient_row(dqkv, h, 2, u);
+#pragma unroll
+  for (int w = 0; w < kMaxWords; w++)
+    if (32 * w + lane < a.dim) to_k[32 * w + lane] = dk[w], to_v[32 * w + lane] = dv[w];
+}

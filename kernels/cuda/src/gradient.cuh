@@ -1,0 +1,98 @@
+// Where the gradient g of a linear's plain product comes from: either it lies in memory, to be masked and its K-shift undone, or it
+// follows from the logits of the head. A source gives four neighbouring channels of a row at a time, zeros beyond the last.
+#pragma once
+
+struct Shift { int from, to, offset, self, seq; };
+
+struct DenseGradient {
+  const float* dy;
+  const uint32_t* pass;  // may be null
+  int pass_words, width;
+  Shift shift;
+
+  __device__ __forceinline__ void prepare(int) {}
+
+  __device__ __forceinline__ void masked(long row, int c0, float (&g)[4]) const {
+    const float* from = dy + row * width + c0;
+    if (width % 4 == 0 && ((long)dy & 15) == 0 && c0 < width) {
+      Float4 v = *(const Float4*)from;
+      g[0] = v.x, g[1] = v.y, g[2] = v.z, g[3] = v.w;
+    } else {
+#pragma unroll
+      for (int j = 0; j < 4; j++) g[j] = c0 + j < width ? from[j] : 0.0f;
+    }
+    if (pass && c0 < width) {
+      uint32_t keep = pass[row * pass_words + c0 / 32] >> (c0 % 32);
+#pragma unroll
+      for (int j = 0; j < 4; j++) g[j] = keep >> j & 1 ? g[j] : 0.0f;
+    }
+  }
+
+  // g, and in plain the gradient of the output itself, before the shift is undone.
+  __device__ __forceinline__ void load(long row, int c0, float (&g)[4], float (&plain)[4]) const {
+    masked(row, c0, plain);
+    float later[4] = {0, 0, 0, 0};
+    if (shift.to > shift.from && c0 < shift.to && c0 + 4 > shift.from && row % shift.seq + shift.offset < shift.seq)
+      masked(row + shift.offset, c0, later);
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      bool inside = c0 + j >= shift.from && c0 + j < shift.to;
+      g[j] = inside ? (shift.self ? plain[j] : 0.0f) + later[j] : plain[j];
+    }
+  }
+};
+
+constexpr float kLog2E = 1.4426950408889634f;
+DEVICE float exp2_fast(float x) { return __nvvm_ex2_approx_ftz_f(x); }
+
+// Logits u = alpha * (unit * s) - theta from what the head's product left, integers or floats.
+template <class T> struct Logits {
+  const T* data;
+  long stride;
+  int width;
+  float unit;
+  const float *alpha, *theta;
+
+  __device__ __forceinline__ float at(long row, int c) const {
+    return alpha[c] * (unit * (float)data[row * stride + c]) - theta[c];
+  }
+};
+
+// The gradient of GradScale * Σ losses: (softmax - onehot) * GradScale. row_stats are, for each row, the greatest logit and
+// GradScale / Σ exp(u - greatest), or 0 where there is no target.
+template <class T> struct HeadGradient {
+  Logits<T> logits;
+  const float* row_stats;
+  const int* targets;
+  const Scalars* scalars;
+  float alpha[4], theta[4], scale;
+
+  __device__ __forceinline__ void prepare(int c0) {
+    scale = (float)scalars->grad_scale;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      alpha[j] = c0 + j < logits.width ? logits.alpha[c0 + j] : 0;
+      theta[j] = c0 + j < logits.width ? logits.theta[c0 + j] : 0;
+    }
+  }
+  __device__ __forceinline__ void load(long row, int c0, float (&g)[4], float (&plain)[4]) const {
+    float top = row_stats[2 * row], factor = row_stats[2 * row + 1];
+    int target = targets[row];
+    const T* from = logits.data + row * logits.stride + c0;
+    T y[4];
+    if (sizeof(T) == 2 && c0 < logits.width) {  // the stride is a multiple of 8
+      Int2 v = *(const Int2*)from;
+      y[0] = (T)(short)v.x, y[1] = (T)(short)(v.x >> 16), y[2] = (T)(short)v.y, y[3] = (T)(short)(v.y >> 16);
+    } else {
+#pragma unroll
+      for (int j = 0; j < 4; j++) y[j] = c0 + j < logits.width ? from[j] : (T)0;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      float u = alpha[j] * (logits.unit * (float)y[j]) - theta[j];
+      float e = exp2_fast((u - top) * kLog2E) * factor;
+      if (c0 + j == target) e -= scale;
+      g[j] = plain[j] = c0 + j < logits.width ? e : 0.0f;
+    }
+  }
+};

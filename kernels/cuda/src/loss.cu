@@ -1,0 +1,66 @@
+// Softmax cross-entropy over logits that exist only as the integers, or floats, of the head's product.
+#include "gradient.cuh"
+
+constexpr int kRows = 4;  // of a block, so that alpha and theta are read once for all of them
+
+// losses[row] = log Σ exp(u) - u[target] in nats, 0 without a target, and what HeadGradient needs of a row.
+template <class T>
+DEVICE void losses(const Logits<T>& logits, int rows, const int* targets, const Scalars* scalars, float* losses, float* row_stats) {
+  __shared__ float tops[kRows][8], sums[kRows][8];
+  int first = blockIdx.x * kRows, count = min(kRows, rows - first);
+  float top[kRows], sum[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; r++) top[r] = -3e38f, sum[r] = 0;
+  for (int c0 = 4 * threadIdx.x; c0 < logits.width; c0 += 1024) {
+    int valid = min(4, logits.width - c0);
+    float alpha[4], theta[4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      alpha[j] = j < valid ? logits.alpha[c0 + j] : 0.0f;
+      theta[j] = j < valid ? logits.theta[c0 + j] : 3e38f;  // a logit that counts for nothing
+    }
+#pragma unroll
+    for (int r = 0; r < kRows; r++) {
+      if (r >= count) break;
+      const T* from = logits.data + (first + r) * logits.stride + c0;
+      float u[4];
+#pragma unroll
+      for (int j = 0; j < 4; j++) u[j] = alpha[j] * (logits.unit * (j < valid ? (float)from[j] : 0.0f)) - theta[j];
+      float most = max(max(u[0], u[1]), max(u[2], u[3]));
+      if (most > top[r]) {
+        sum[r] *= exp2_fast((top[r] - most) * kLog2E);
+        top[r] = most;
+      }
+#pragma unroll
+      for (int j = 0; j < 4; j++) sum[r] += exp2_fast((u[j] - top[r]) * kLog2E);
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; r++) {
+    float most = warp_max(top[r]);
+    float total = warp_sum(sum[r] * exp2_fast((top[r] - most) * kLog2E));
+    if (threadIdx.x % 32 == 0) tops[r][threadIdx.x / 32] = most, sums[r][threadIdx.x / 32] = total;
+  }
+  block_sync();
+  if ((int)threadIdx.x >= count) return;
+  int row = first + threadIdx.x, target = targets[row];
+  float most = tops[threadIdx.x][0];
+  for (int i = 1; i < 8; i++) most = max(most, tops[threadIdx.x][i]);
+  double total = 0;
+  for (int i = 0; i < 8; i++) total += (double)(sums[threadIdx.x][i] * exp2_fast((tops[threadIdx.x][i] - most) * kLog2E));
+  losses[row] = target < 0 ? 0.0f : (float)(logarithm(total) + ((double)most - (double)logits.at(row, target)));
+  if (!row_stats) return;
+  row_stats[2 * row] = most;
+  row_stats[2 * row + 1] = target < 0 ? 0.0f : (float)(scalars->grad_scale / total);
+}
+
+extern "C" __global__ __launch_bounds__(256) void losses_int16(const __grid_constant__ Logits<short> logits, int rows,
+                                                               const int* targets, const Scalars* scalars, float* to,
+                                                               float* row_stats) {
+  losses(logits, rows, targets, scalars, to, row_stats);
+}
+extern "C" __global__ __launch_bounds__(256) void losses_float32(const __grid_constant__ Logits<float> logits, int rows,
+                                                                 const int* targets, const Scalars* scalars, float* to,
+                                                                 float* row_stats) {
+  losses(logits, rows, targets, scalars, to, row_stats);
+}

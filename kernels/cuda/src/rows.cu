@@ -1,0 +1,230 @@
+// What happens row by row around the linears: looking tokens up, normalising and quantizing the residual stream, the outputs of
+// linears that were multiplied in floats or whose keys are shifted, and expanding bits into floats.
+
+// Bit c of a row of packed words.
+DEVICE uint32_t bit_at(const uint32_t* row, int c) { return row[c / 32] >> (c % 32) & 1; }
+DEVICE float sign_at(const uint32_t* row, int c) { return bit_at(row, c) ? 1.0f : -1.0f; }
+
+// A block per row of x: the effective weight of the row's token. `failure` gets 1 + row where a token is outside the vocabulary.
+extern "C" __global__ __launch_bounds__(256) void embed(float* x, const int* tokens, const uint32_t* signs, int words,
+                                                        const float* mixed, int width, int vocab, int* failure) {
+  long row = blockIdx.x;
+  int token = tokens[row];
+  if (token < 0 || token >= vocab) {
+    if (threadIdx.x == 0) *failure = (int)row + 1;
+    return;
+  }
+  for (int c = threadIdx.x; c < width; c += 256)
+    x[row * width + c] = mixed ? mixed[(long)token * width + c] : sign_at(signs + (long)token * words, c);
+}
+
+// ---- RMSNorm and the reading of the residual stream ----
+
+// 1 / sqrt(mean(x²) + eps) in float64, by a warp.
+DEVICE double reciprocal_rms(const float* x, int width, double eps) {
+  double sum = 0;
+  for (int c = threadIdx.x % 32; c < width; c += 32) sum += (double)x[c] * (double)x[c];
+  return 1.0 / __builtin_sqrt(warp_sum(sum) / (double)width + eps);
+}
+
+// The level of v on the 2^bits mid-rise levels of [-2.5, 2.5]: round(v / step - 1/2), ties to even, from the lowest level 0.
+// Dividing is slow, so it is done only where the product with 1 / step could round to another side.
+DEVICE int level(double v, double step, double inverse, double half) {
+  double q = v * inverse - 0.5, rounded = round_even(q), off = q - rounded;
+  if (__builtin_fabs(__builtin_fabs(off) - 0.5) < 1e-9) rounded = round_even(v / step - 0.5);
+  double index = rounded + half;
+  return index <= 0 ? 0 : index >= 2 * half - 1 ? (int)(2 * half - 1) : (int)index;
+}
+
+// A warp per row: planes of Q(gain * x / rms(x)), and the rows' weighted popcounts. Float64, so that what decides a bit is the
+// float32 input alone.
+template <int kBits> DEVICE void normalize_row(const float* x, const float* gain, int width, double eps, int bits, uint32_t* out,
+                                               int words, long plane_words, int* popcount_out) {
+  int lane = threadIdx.x % 32, count = 0;
+  double rms = reciprocal_rms(x, width, eps);
+  double half = (double)(1 << (bits - 1)), step = 2.5 / half, inverse = half / 2.5;
+  uint32_t mine[kBits] = {};
+  for (int w = 0; 32 * w < width; w++) {
+    int c = 32 * w + lane;
+    bool inside = c < width;
+    double a = inside ? (double)gain[c] * (double)x[c] * rms : -1.0;
+    int index = kBits == 1 ? a >= 0 : level(a, step, inverse, half);
+#pragma unroll
+    for (int p = 0; p < kBits; p++) {
+      uint32_t word = ballot(inside && (index >> p & 1));
+      count += popcount(word) << p;
+      if (lane == w % 32) mine[p] = word;
+    }
+    if (w % 32 == 31 || 32 * (w + 1) >= width) {
+      int at = w / 32 * 32 + lane;
+#pragma unroll
+      for (int p = 0; p < kBits; p++)
+        if (at <= w && p < bits) out[p * plane_words + at] = mine[p];
+    }
+  }
+  if (lane == 0) *popcount_out = count;
+}
+
+extern "C" __global__ __launch_bounds__(256) void normalize(const float* x, const float* gain, int rows, int width, double eps,
+                                                            int bits, uint32_t* out, int words, long plane_words,
+                                                            int* popcounts) {
+  int row = blockIdx.x * 8 + threadIdx.x / 32;
+  if (row >= rows) return;
+  x += (long)row * width;
+  out += (long)row * words;
+  if (bits == 1) normalize_row<1>(x, gain, width, eps, bits, out, words, plane_words, popcounts + row);
+  else if (bits <= 4) normalize_row<4>(x, gain, width, eps, bits, out, words, plane_words, popcounts + row);
+  else normalize_row<8>(x, gain, width, eps, bits, out, words, plane_words, popcounts + row);
+}
+
+extern "C" __global__ __launch_bounds__(256) void normalize_floats(const float* x, const float* gain, int rows, int width, double eps,
+                                                                   float* out) {
+  int row = blockIdx.x * 8 + threadIdx.x / 32;
+  if (row >= rows) return;
+  x += (long)row * width;
+  double rms = reciprocal_rms(x, width, eps);
+  for (int c = threadIdx.x % 32; c < width; c += 32) out[(long)row * width + c] = (float)((double)gain[c] * (double)x[c] * rms);
+}
+
+// The sum over a block of 256 threads, in every thread; `room` alternates between two pieces of shared memory.
+DEVICE double block_sum(double value, double* room) {
+  value = warp_sum(value);
+  if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = value;
+  block_sync();
+  double sum = 0;
+#pragma unroll
+  for (int i = 0; i < 8; i++) sum += room[i];
+  return sum;
+}
+
+// With a = gain * x * r and da the gradient where |a| <= limit: dx += r * (da*gain - x * r²/d * Σ da*gain*x), and the block's part of
+// dGain = Σ da*x*r over its rows goes to partial [gridDim.x][width]. A block takes rows blockIdx.x, + gridDim.x, ...
+template <int kPer> DEVICE void normalize_backward_rows(float* dx, float* partial, const float* dout, const float* x,
+                                                        const float* gain, int rows, int width, double eps, double limit) {
+  __shared__ double room[2][2][8];
+  float dgain[kPer] = {};
+  int turn = 0;
+  for (int row = blockIdx.x; row < rows; row += gridDim.x, turn ^= 1) {
+    long at = (long)row * width;
+    float value[kPer];
+    double sum = 0, dot = 0;
+#pragma unroll
+    for (int i = 0; i < kPer; i++) {
+      int c = threadIdx.x + 256 * i;
+      value[i] = c < width ? x[at + c] : 0.0f;
+      sum += (double)value[i] * (double)value[i];
+    }
+    double r = 1.0 / __builtin_sqrt(block_sum(sum, room[turn][0]) / (double)width + eps);
+    double scaled[kPer];
+#pragma unroll
+    for (int i = 0; i < kPer; i++) {
+      int c = threadIdx.x + 256 * i;
+      scaled[i] = 0;
+      if (c < width && __builtin_fabs((double)gain[c] * (double)value[i] * r) <= limit) {
+        double da = dout[at + c];
+        scaled[i] = da * (double)gain[c];
+        dgain[i] += (float)(da * ((double)value[i] * r));
+      }
+      dot += scaled[i] * (double)value[i];
+    }
+    dot = block_sum(dot, room[turn][1]) * (r * r / (double)width);
+#pragma unroll
+    for (int i = 0; i < kPer; i++) {
+      int c = threadIdx.x + 256 * i;
+      if (c < width) dx[at + c] += (float)(r * (scaled[i] - (double)value[i] * dot));
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kPer; i++) {
+    int c = threadIdx.x + 256 * i;
+    if (c < width) partial[(long)blockIdx.x * width + c] = dgain[i];
+  }
+}
+
+#define NORMALIZE_BACKWARD(kPer)                                                                                                 \
+  extern "C" __global__ __launch_bounds__(256) void normalize_backward_##kPer(float* dx, float* partial, const float* dout,      \
+                                                                              const float* x, const float* gain, int rows,       \
+                                                                              int width, double eps, double limit) {             \
+    normalize_backward_rows<kPer>(dx, partial, dout, x, gain, rows, width, eps, limit);                                          \
+  }
+NORMALIZE_BACKWARD(1)
+NORMALIZE_BACKWARD(4)
+NORMALIZE_BACKWARD(16)
+NORMALIZE_BACKWARD(64)
+
+// ---- Outputs of linears from products y in floats: u = alpha * y - theta ----
+
+// Keys From..To-1 read an earlier token: y[t-offset], plus y[t] when self; y before a sequence is 0.
+struct Shift { int from, to, offset, self, seq; };
+
+DEVICE float shifted(const float* y, long stride, long row, int c, const Shift& s) {
+  float own = y[row * stride + c];
+  if (c < s.from || c >= s.to) return own;
+  float sum = s.self ? own : 0.0f;
+  if (row % s.seq >= s.offset) sum += y[(row - s.offset) * stride + c];
+  return sum;
+}
+
+// A warp per row: bits u >= 0 to sign, with popcounts, and |u| <= 1 to pass unless that is null.
+extern "C" __global__ __launch_bounds__(256) void emit_signs(const float* y, long stride, const float* alpha,
+                                                             const float* theta, int rows, int width, const __grid_constant__ Shift shift, uint32_t* sign,
+                                                             uint32_t* pass, int words, int* popcounts) {
+  int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, count = 0;
+  if (row >= rows) return;
+  for (int w = 0; 32 * w < width; w++) {
+    int c = 32 * w + lane;
+    float u = c < width ? alpha[c] * shifted(y, stride, row, c, shift) - theta[c] : -2.0f;
+    uint32_t positive = ballot(u >= 0.0f), inside = ballot(__builtin_fabsf(u) <= 1.0f);
+    count += popcount(positive);
+    if (lane == 0) {
+      sign[(long)row * words + w] = positive;
+      if (pass) pass[(long)row * words + w] = inside;
+    }
+  }
+  if (lane == 0) popcounts[row] = count;
+}
+
+// out = residual + u, or u where residual is null; u is y itself where alpha is null. out may be residual.
+extern "C" __global__ __launch_bounds__(256) void emit_add(float* out, const float* residual, const float* y, long stride,
+                                                           const float* alpha, const float* theta, long count, int width) {
+  for (long i = blockIdx.x * 256l + threadIdx.x; i < count; i += gridDim.x * 256l) {
+    int c = (int)(i % width);
+    float u = y[i / width * stride + c];
+    if (alpha) u = alpha[c] * u - theta[c];
+    out[i] = residual ? residual[i] + u : u;
+  }
+}
+
+// ---- Bits as floats, for products with floats ----
+
+// out[r][c] = factor_r * Σ_p 2^p s_p, times unit; factor may be null.
+extern "C" __global__ __launch_bounds__(256) void expand(const uint32_t* bits, int rows, int columns, int planes, int words,
+                                                         long plane_words, float unit, const float* factor, float* out) {
+  long row = blockIdx.x;
+  float f = factor ? factor[row] * unit : unit;
+  for (int c = threadIdx.x; c < columns; c += 256) {
+    int sum = 1 - (1 << planes);
+    for (int p = 0; p < planes; p++) sum += (int)bit_at(bits + p * plane_words + row * words, c) << (p + 1);
+    out[row * columns + c] = f * (float)sum;
+  }
+}
+
+// out[r][c] = factor_r * x[r][c].
+extern "C" __global__ __launch_bounds__(256) void scale_rows(const float* x, int columns, const float* factor, float* out) {
+  long row = blockIdx.x;
+  for (int c = threadIdx.x; c < columns; c += 256) out[row * columns + c] = factor[row] * x[row * columns + c];
+}
+
+// A block per row: mixed = (1-mix) * w / mean|w| + mix * sign(w).
+extern "C" __global__ __launch_bounds__(256) void blend(const float* weight, int width, const Scalars* scalars, float* mixed) {
+  __shared__ double room[8];
+  long at = (long)blockIdx.x * width;
+  double sum = 0;
+  for (int c = threadIdx.x; c < width; c += 256) sum += __builtin_fabs((double)weight[at + c]);
+  double mean = block_sum(sum, room) / (double)width, mix = scalars->mix;
+  double factor = (1 - mix) / (mean < 1e-12 ? 1e-12 : mean);
+  for (int c = threadIdx.x; c < width; c += 256) {
+    float w = weight[at + c];
+    mixed[at + c] = (float)((double)w * factor + (w < 0 ? -mix : mix));
+  }
+}

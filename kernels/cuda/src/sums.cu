@@ -1,0 +1,122 @@
+// Sums, clearing, the optimizer, and gradients of looked-up rows: everything that is elementwise over parameters or reduces.
+// Sums are taken in an order that depends on sizes alone.
+
+DEVICE double block_sum(double value) {
+  __shared__ double room[32];
+  value = warp_sum(value);
+  if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = value;
+  block_sync();
+  double sum = 0;
+  for (int i = 0; i < (int)blockDim.x / 32; i++) sum += room[i];
+  return sum;
+}
+
+// partial[block] = Σ x, or Σ x² when square, over the block's elements.
+extern "C" __global__ __launch_bounds__(256) void sum_blocks(const float* x, long n, int square, double* partial) {
+  double sum = 0;
+  for (long i = blockIdx.x * 256l + threadIdx.x; i < n; i += gridDim.x * 256l) sum += square ? (double)x[i] * (double)x[i] : (double)x[i];
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+// dst[0] += Σ partial. One block.
+extern "C" __global__ __launch_bounds__(1024) void add_total(const double* partial, int n, float* dst) {
+  double sum = 0;
+  for (int i = threadIdx.x; i < n; i += 1024) sum += partial[i];
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) dst[0] += (float)sum;
+}
+
+// dst[c] += sign * Σ_r partial[r][c], a thread per column.
+extern "C" __global__ __launch_bounds__(256) void add_columns(const float* partial, int rows, int columns, double sign, float* dst) {
+  int c = blockIdx.x * 256 + threadIdx.x;
+  if (c >= columns) return;
+  double sum = 0;
+  for (int r = 0; r < rows; r++) sum += (double)partial[(long)r * columns + c];
+  dst[c] += (float)(sign * sum);
+}
+
+extern "C" __global__ void set_scalars(Scalars* to, const __grid_constant__ Scalars from) {
+  for (int i = threadIdx.x; i < (int)sizeof(Scalars) / 4; i += blockDim.x) ((uint32_t*)to)[i] = ((const uint32_t*)&from)[i];
+}
+
+// ---- AdamW (Loshchilov and Hutter 2019) ----
+
+struct Adam {
+  float *param, *m, *v, *master;  // master may be null: else it is updated and param becomes it rounded to float16
+  const float *grad, *squared_norm;
+  long n;
+  float beta1, beta2, rest1, rest2, eps;
+  double decay, max_norm;
+};
+
+// Every operation is rounded to float32 by itself, as on every device.
+extern "C" __global__ __launch_bounds__(256) void adamw(const __grid_constant__ Adam a, const Scalars* scalars) {
+  double clip = 1;
+  if (a.squared_norm) {
+    clip = a.max_norm / (__builtin_sqrt((double)*a.squared_norm) + 1e-6);
+    if (!(clip < 1)) clip = clip >= 1 ? 1 : clip;
+  }
+  float factor = (float)clip;
+  float keep = (float)(1 - scalars->learning_rate * a.decay), rate = (float)(scalars->learning_rate / scalars->correction1);
+  float root = (float)(1 / __builtin_sqrt(scalars->correction2));
+  float* target = a.master ? a.master : a.param;
+  for (long i = blockIdx.x * 256l + threadIdx.x; i < a.n; i += gridDim.x * 256l) {
+    float g = a.grad[i] * factor;
+    float m = a.beta1 * a.m[i] + a.rest1 * g, v = a.beta2 * a.v[i] + a.rest2 * (g * g);
+    a.m[i] = m;
+    a.v[i] = v;
+    float denominator = __builtin_sqrtf(v) * root + a.eps;
+    float updated = target[i] * keep - (rate * m) / denominator;
+    target[i] = updated;
+    if (a.master) a.param[i] = (float)(_Float16)updated;
+  }
+}
+
+// ---- Gradients of looked-up rows ----
+
+// next[i] is the next row with row i's token, or n; later[j] = 1 where an earlier row has row j's token. A thread per row looks
+// through the rows after it.
+extern "C" __global__ __launch_bounds__(256) void chain_tokens(const int* tokens, int n, int* next, int* later) {
+  __shared__ int tile[1024];
+  int i = blockIdx.x * 256 + threadIdx.x;
+  int token = i < n ? tokens[i] : -1, found = i < n ? n : 0;
+  for (int from = blockIdx.x * 256; from < n; from += 1024) {
+    block_sync();
+    for (int k = threadIdx.x; k < 1024; k += 256) tile[k] = from + k < n ? tokens[from + k] : -2;
+    block_sync();
+    if (found == n && i < n) {
+      int begin = i + 1 > from ? i + 1 - from : 0;
+      for (int k = begin; k < 1024; k++) {
+        if (tile[k] == token) {
+          found = from + k;
+          break;
+        }
+      }
+    }
+    if (!block_any(found == n && i < n)) break;
+  }
+  if (i >= n) return;
+  next[i] = found;
+  if (found < n) later[found] = 1;
+}
+
+// A block per row that is its token's first: adds the gradients of all rows with this token, in their order.
+extern "C" __global__ __launch_bounds__(256) void embed_backward(float* dweight, const float* dx, const int* tokens, const int* next,
+                                                                 const int* later, int n, int width) {
+  if (later[blockIdx.x]) return;
+  float* row = dweight + (long)tokens[blockIdx.x] * width;
+  for (int c = threadIdx.x; c < width; c += 1024) {  // several columns at a time: following the chain is what takes long
+    float sum[4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) sum[j] = c + 256 * j < width ? row[c + 256 * j] : 0;
+    for (int i = blockIdx.x; i < n; i = next[i]) {
+#pragma unroll
+      for (int j = 0; j < 4; j++)
+        if (c + 256 * j < width) sum[j] += dx[(long)i * width + c + 256 * j];
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+      if (c + 256 * j < width) row[c + 256 * j] = sum[j];
+  }
+}

@@ -1,0 +1,249 @@
+package devicetest
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"bitnet1/kernels"
+	"bitnet1/kernels/philox"
+)
+
+// reading is one attention read and the integers behind its input.
+type reading struct {
+	kernels.Attention
+	scalars kernels.Scalars
+	qkv     []int // rows × 3 * heads * dim
+	noise   []float32
+}
+
+func (b *bench) readings() []kernels.Attention {
+	return []kernels.Attention{
+		{Kind: kernels.RWSP, Batch: 2, Seq: 150, Heads: 3, HeadDim: 10, Survivors: 4},
+		{Kind: kernels.RWSP, Batch: 1, Seq: 300, Heads: 4, HeadDim: 64, Survivors: 4, Alibi: true},
+		{Kind: kernels.RWSP, Batch: 2, Seq: 257, Heads: 2, HeadDim: 64, Survivors: 4},
+		{Kind: kernels.RWSP, Batch: 1, Seq: 140, Heads: 2, HeadDim: 70, Survivors: 7, Alibi: true},
+		{Kind: kernels.RWSP, Batch: 1, Seq: 90, Heads: 3, HeadDim: 33, Survivors: 1, Alibi: true},
+		{Kind: kernels.RWSP, Batch: 1, Seq: 130, Heads: 2, HeadDim: 128, Survivors: 2},
+		{Kind: kernels.RWSP, Batch: 2, Seq: 3, Heads: 1, HeadDim: 32, Survivors: 3, Alibi: true},
+		{Kind: kernels.RWSP, Batch: b.size(3), Seq: b.size(200), Heads: b.size(4), HeadDim: b.size(90), Survivors: 1 + b.r.IntN(16), Alibi: b.r.IntN(2) == 0},
+		{Kind: kernels.Pointer, Batch: 2, Seq: 100, Heads: 2, HeadDim: 64, Survivors: 1, Alibi: true, Gumbel: true, Layer: 3},
+		{Kind: kernels.Pointer, Batch: 1, Seq: 77, Heads: 3, HeadDim: 20, Survivors: 1},
+		{Kind: kernels.Softmax, Batch: 1, Seq: 90, Heads: 2, HeadDim: 64, Survivors: 1, Alibi: true},
+		{Kind: kernels.Softmax, Batch: 2, Seq: 41, Heads: 2, HeadDim: 37, Survivors: 1},
+	}
+}
+
+func (b *bench) reading(a kernels.Attention) (reading, kernels.Planes) {
+	a.Survivors = min(a.Survivors, a.Seq)
+	v := reading{Attention: a, scalars: kernels.Scalars{Seed: b.r.Uint64(), Step: uint64(b.r.Uint32()), Micro: 9, Gamma: 0.1 + 0.8*b.r.Float64(), Tau: 0.7}}
+	planes := b.signs(a.Batch*a.Seq, 3*a.Heads*a.HeadDim)
+	v.qkv = b.integers(planes)
+	if a.Kind == kernels.Pointer && !a.Gumbel {
+		v.noise = b.normals(a.Batch * a.Heads * a.Seq * a.Seq)
+		v.Noise = b.floats(v.noise)
+	}
+	b.d.SetScalars(v.scalars)
+	return v, planes
+}
+
+// part is the query (0), key (1) or value (2) of token t for head n of all sequences' heads.
+func (v reading) part(part, n, t int) []int {
+	row := (n/v.Heads)*v.Seq + t
+	return v.qkv[(row*3+part)*v.Heads*v.HeadDim+n%v.Heads*v.HeadDim:][:v.HeadDim]
+}
+
+func (v reading) score(n, t, u int) float64 {
+	sum := 0
+	k := v.part(1, n, u)
+	for i, q := range v.part(0, n, t) {
+		sum += q * k[i]
+	}
+	slope := 0.0
+	if v.Alibi {
+		slope = math.Pow(2, -8*float64(n%v.Heads+1)/float64(v.Heads))
+	}
+	s := float64(sum)/math.Sqrt(float64(v.HeadDim)) - float64(slope*float64(t-u))
+	at := (n*v.Seq+t)*v.Seq + u
+	switch {
+	case v.noise != nil:
+		s += float64(v.noise[at])
+	case v.Gumbel && v.Kind == kernels.Pointer:
+		block := philox.Block(philox.Key(v.scalars.Seed), [4]uint32{uint32(at / 4), uint32(at / 4 >> 32), uint32(v.Layer) | v.scalars.Micro<<16, uint32(v.scalars.Step)})
+		s += philox.Gumbel(block[at%4])
+	}
+	return s
+}
+
+// best lists the keys of query t by score, the most recent of equal ones first (softmax: the first), cut to the survivors.
+func (v reading) best(n, t int) []int {
+	keys := make([]int, t+1)
+	scores := make([]float64, t+1)
+	for u := range keys {
+		keys[u], scores[u] = u, v.score(n, t, u)
+	}
+	if v.Kind != kernels.Softmax {
+		slices.Reverse(keys)
+	}
+	slices.SortStableFunc(keys, func(x, y int) int {
+		switch {
+		case scores[x] > scores[y]:
+			return -1
+		case scores[x] < scores[y]:
+			return 1
+		}
+		return 0
+	})
+	return keys[:min(len(keys), v.Survivors)]
+}
+
+// weights are those with which query t reads the given keys.
+func (v reading) weights(n, t int, keys []int) []float64 {
+	w := make([]float64, len(keys))
+	var sum float64
+	for r, u := range keys {
+		w[r] = math.Pow(v.scalars.Gamma, float64(r))
+		if v.Kind == kernels.Softmax {
+			w[r] = math.Exp(v.score(n, t, u))
+		}
+		sum += w[r]
+	}
+	for r := range w {
+		w[r] /= sum
+	}
+	return w
+}
+
+// reads lists the keys that query t reads.
+func (v reading) reads(n, t int) []int {
+	if v.Kind != kernels.Softmax {
+		return v.best(n, t)
+	}
+	keys := make([]int, t+1)
+	for u := range keys {
+		keys[u] = u
+	}
+	return keys
+}
+
+func testAttend(b *bench) {
+	for _, a := range b.readings() {
+		v, qkv := b.reading(a)
+		rows, width, heads := v.Batch*v.Seq, v.Heads*v.HeadDim, v.Batch*v.Heads
+		out := b.signs(rows, width)
+		list := make([]int32, heads*v.Seq*v.Survivors)
+		for i := range list {
+			list[i] = -77
+		}
+		pointers := b.ints(list)
+		b.d.Attend(out, pointers, qkv, v.Attention)
+		b.must(b.d.DownloadInts(list, pointers))
+		want, read := make([]int32, len(list)), b.integers(out)
+		wrong := 0
+		for n := range heads {
+			for t := range v.Seq {
+				keys := v.best(n, t)
+				for r := range v.Survivors {
+					want[(n*v.Seq+t)*v.Survivors+r] = -1
+					if r < len(keys) {
+						want[(n*v.Seq+t)*v.Survivors+r] = int32(keys[r])
+					}
+				}
+				keys = v.reads(n, t)
+				w := v.weights(n, t, keys)
+				for c := range v.HeadDim {
+					var sum float64
+					for r, u := range keys {
+						sum += w[r] * float64(v.part(2, n, u)[c])
+					}
+					got := read[((n/v.Heads)*v.Seq+t)*width+n%v.Heads*v.HeadDim+c]
+					if math.Abs(sum) > 1e-9 && (sum > 0) != (got > 0) {
+						wrong++
+					}
+				}
+			}
+		}
+		same(b.t, fmt.Sprintf("%+v: pointers", a), list, want, v.Survivors)
+		if wrong > 0 {
+			b.t.Errorf("%+v: %d of %d signs differ", a, wrong, len(read))
+		}
+		// The counts of bits that go with out must be right for products with it.
+		l := b.newLinear(width, 9, 1)
+		y := b.poisoned(rows * 9)
+		b.d.LinearAdd(y, nil, kernels.Activation{Planes: out}, l.Linear)
+		values := make([]float64, len(read))
+		for i, s := range read {
+			values[i] = float64(s)
+		}
+		sums, size := make([]float64, rows*9), make([]float64, rows*9)
+		for i := range sums {
+			sum, _ := l.product(values, i/9, i%9)
+			alpha, theta := float64(l.alpha[i%9]), float64(l.theta[i%9])
+			sums[i], size[i] = alpha*sum-theta, math.Abs(alpha*sum)+math.Abs(theta)
+		}
+		near(b.t, fmt.Sprintf("%+v: product of what was read", a), b.download(y), sums, size, 1e-6, 9)
+	}
+}
+
+func testAttendBackward(b *bench) {
+	for _, a := range b.readings() {
+		v, qkv := b.reading(a)
+		rows, width, heads := v.Batch*v.Seq, v.Heads*v.HeadDim, v.Batch*v.Heads
+		pointers := b.ints(make([]int32, heads*v.Seq*v.Survivors))
+		b.d.Attend(b.signs(rows, width), pointers, qkv, v.Attention)
+		dOut := b.normals(rows * width)
+		dqkv := b.poisoned(rows * 3 * width)
+		b.d.AttendBackward(dqkv, b.floats(dOut), qkv, pointers, v.Attention)
+		want := make([]float64, rows*3*width)
+		for n := range heads {
+			row := func(part, t int) []float64 {
+				return want[(((n/v.Heads)*v.Seq+t)*3+part)*width+n%v.Heads*v.HeadDim:][:v.HeadDim]
+			}
+			for t := range v.Seq {
+				do := wide(dOut[((n/v.Heads)*v.Seq+t)*width+n%v.Heads*v.HeadDim:][:v.HeadDim])
+				v.addGradients(row, do, n, t)
+			}
+		}
+		norms(b.t, fmt.Sprintf("%+v", a), b.download(dqkv), want, 2e-6)
+	}
+}
+
+// addGradients adds what the gradient do of query t's read gives to queries, keys and values.
+func (v reading) addGradients(row func(part, t int) []float64, do []float64, n, t int) {
+	keys, tau := v.reads(n, t), 1.0
+	for r, w := range v.weights(n, t, keys) {
+		for c, x := range do {
+			row(2, keys[r])[c] += w * x
+		}
+	}
+	if v.Kind == kernels.Pointer { // backward as softmax over all keys
+		tau, keys = v.scalars.Tau, nil
+		for u := range t + 1 {
+			keys = append(keys, u)
+		}
+	}
+	p, ds := make([]float64, len(keys)), make([]float64, len(keys))
+	var sum, mean float64
+	top := math.Inf(-1)
+	for _, u := range keys {
+		top = max(top, v.score(n, t, u))
+	}
+	for r, u := range keys {
+		p[r] = math.Exp((v.score(n, t, u) - top) / tau)
+		sum += p[r]
+		for c, x := range do {
+			ds[r] += x * float64(v.part(2, n, u)[c])
+		}
+	}
+	for r := range p {
+		p[r] /= sum
+		mean += p[r] * ds[r]
+	}
+	for r, u := range keys {
+		g := p[r] * (ds[r] - mean) / tau / math.Sqrt(float64(v.HeadDim))
+		for c := range do {
+			row(0, t)[c] += g * float64(v.part(1, n, u)[c])
+			row(1, u)[c] += g * float64(v.part(0, n, t)[c])
+		}
+	}
+}

@@ -1,0 +1,328 @@
+// Package devicetest is the test that every kernels.Device must pass. It runs each operation on random odd shapes, over memory
+// that was poisoned before, and compares with plain Go written to be read: integers, signs and pointers bit for bit, floats to
+// tolerances relative to sums of the same numbers in float64.
+//
+// It measures no speed and knows no model.
+package devicetest
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"bitnet1/kernels"
+)
+
+// Run tests the device that open returns. open is called again where a test needs a device of its own, and registers what closes it.
+func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
+	d := open(t)
+	for _, test := range []struct {
+		name string
+		run  func(b *bench)
+	}{
+		{"Memory", testMemory}, {"Sums", testSums}, {"Binarize", testBinarize}, {"Embed", testEmbed},
+		{"Normalize", testNormalize}, {"NormalizeBackward", testNormalizeBackward},
+		{"LinearSigns", testLinearSigns}, {"LinearAdd", testLinearAdd}, {"LinearBackward", testLinearBackward},
+		{"Attend", testAttend}, {"AttendBackward", testAttendBackward},
+		{"CrossEntropy", testCrossEntropy}, {"AdamW", testAdamW}, {"Capture", testCapture}, {"Determinism", testDeterminism},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			seed := rand.Uint64()
+			t.Logf("seed %d", seed)
+			test.run(&bench{t: t, d: d, r: rand.New(rand.NewPCG(seed, 0))})
+			if err := d.Sync(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	t.Run("Failure", func(t *testing.T) { testFailure(&bench{t: t, d: open(t), r: rand.New(rand.NewPCG(1, 2))}) })
+}
+
+// bench is where a test puts a device's operations to work.
+type bench struct {
+	t *testing.T
+	d kernels.Device
+	r *rand.Rand
+}
+
+func (b *bench) must(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// size is a random size up to most, often at an edge of the words and tiles that kernels work in.
+func (b *bench) size(most int) int {
+	n := 1 + b.r.IntN(most)
+	if b.r.IntN(2) == 0 {
+		edges := []int{1, 4, 32, 64, 128, 256}
+		n = edges[b.r.IntN(len(edges))]*(1+b.r.IntN(3)) + b.r.IntN(3) - 1
+	}
+	return min(max(n, 1), most)
+}
+
+func (b *bench) normals(n int) []float32 {
+	x := make([]float32, n)
+	for i := range x {
+		x[i] = float32(b.r.NormFloat64())
+	}
+	return x
+}
+
+func (b *bench) scaled(n int, factor float64) []float32 {
+	x := b.normals(n)
+	for i := range x {
+		x[i] *= float32(factor)
+	}
+	return x
+}
+
+// floats uploads values.
+func (b *bench) floats(values []float32) kernels.Floats {
+	b.t.Helper()
+	x, err := b.d.NewFloats(len(values))
+	b.must(err)
+	b.d.Upload(x, values)
+	return x
+}
+
+// poisoned is memory for n floats that are NaN.
+func (b *bench) poisoned(n int) kernels.Floats {
+	x := make([]float32, n)
+	for i := range x {
+		x[i] = float32(math.NaN())
+	}
+	return b.floats(x)
+}
+
+func (b *bench) download(x kernels.Floats) []float32 {
+	b.t.Helper()
+	values := make([]float32, x.Len())
+	b.must(b.d.Download(values, x))
+	return values
+}
+
+func (b *bench) ints(values []int32) kernels.Ints {
+	b.t.Helper()
+	x, err := b.d.NewInts(len(values))
+	b.must(err)
+	b.d.UploadInts(x, values)
+	return x
+}
+
+// signs is a matrix of random ±1; also what outputs are poisoned with.
+func (b *bench) signs(rows, cols int) kernels.Planes {
+	b.t.Helper()
+	p, err := b.d.NewPlanes(rows, cols, 1)
+	b.must(err)
+	b.d.Binarize(kernels.Linear{In: cols, Out: rows, Weight: b.floats(b.normals(rows * cols)), Signs: p})
+	return p
+}
+
+// activation is a matrix of random values of so many bits, 16 for floats.
+func (b *bench) activation(rows, cols, bits int) kernels.Activation {
+	b.t.Helper()
+	x := b.floats(b.normals(rows * cols))
+	if bits == 16 {
+		return kernels.Activation{Floats: x}
+	}
+	p, err := b.d.NewPlanes(rows, cols, bits)
+	b.must(err)
+	gain := make([]float32, cols)
+	for i := range gain {
+		gain[i] = 1 + float32(b.r.IntN(3))
+	}
+	a := kernels.Activation{Planes: p}
+	b.d.Normalize(a, x, b.floats(gain), 1e-5)
+	return a
+}
+
+// integers downloads p and returns Σ_b 2^b s_b of every entry.
+func (b *bench) integers(p kernels.Planes) []int {
+	b.t.Helper()
+	rows, cols, bits := p.Rows(), p.Cols(), p.Bits()
+	perPlane := (cols + 63) / 64
+	words := make([]uint64, rows*bits*perPlane)
+	b.must(b.d.DownloadPlanes(words, p))
+	list := make([]int, rows*cols)
+	for r := range rows {
+		for k := range bits {
+			row := words[(r*bits+k)*perPlane:][:perPlane]
+			for c := range cols {
+				list[r*cols+c] += (int(row[c/64]>>(c%64)&1)*2 - 1) << k
+			}
+			if last := cols % 64; last != 0 && row[perPlane-1]>>last != 0 {
+				b.t.Fatalf("%d × %d planes: padding of row %d is not zero", rows, cols, r)
+			}
+		}
+	}
+	return list
+}
+
+// unit is what one unit of the integer behind n-bit values is worth.
+func unit(bits int) float32 {
+	if bits == 1 {
+		return 1
+	}
+	return 2.5 / float32(int(1)<<bits)
+}
+
+// values returns a's values.
+func (b *bench) values(a kernels.Activation) []float64 {
+	if a.Floats != nil {
+		return wide(b.download(a.Floats))
+	}
+	list := b.integers(a.Planes)
+	x := make([]float64, len(list))
+	for i, v := range list {
+		x[i] = float64(unit(a.Planes.Bits())) * float64(v)
+	}
+	return x
+}
+
+func wide(x []float32) []float64 {
+	y := make([]float64, len(x))
+	for i, v := range x {
+		y[i] = float64(v)
+	}
+	return y
+}
+
+// same compares exactly.
+func same[T comparable](t testing.TB, what string, got, want []T, cols int) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: %d values, want %d", what, len(got), len(want))
+	}
+	wrong := 0
+	for i, v := range got {
+		if v != want[i] {
+			if wrong++; wrong <= 3 {
+				t.Errorf("%s: row %d, column %d is %v, want %v", what, i/cols, i%cols, v, want[i])
+			}
+		}
+	}
+	if wrong > 3 {
+		t.Errorf("%s: %d of %d values differ", what, wrong, len(want))
+	}
+}
+
+// near compares got with want where size is the sum of the magnitudes that want is a sum of: the error allowed is tolerance * size.
+func near(t testing.TB, what string, got []float32, want, size []float64, tolerance float64, cols int) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: %d values, want %d", what, len(got), len(want))
+	}
+	wrong, worst := 0, 0.0
+	for i, v := range got {
+		e := math.Abs(float64(v) - want[i])
+		if !(e <= tolerance*size[i]+1e-30) {
+			if wrong++; wrong <= 3 {
+				t.Errorf("%s: row %d, column %d is %v, want %v: error %.2g of the terms' size", what, i/cols, i%cols, v, want[i], e/size[i])
+			}
+			worst = max(worst, e/size[i])
+		}
+	}
+	if wrong > 3 {
+		t.Errorf("%s: %d of %d values differ, by up to %.2g of their terms' size", what, wrong, len(want), worst)
+	}
+}
+
+// norms compares ‖got - want‖ with tolerance * ‖want‖.
+func norms(t testing.TB, what string, got []float32, want []float64, tolerance float64) {
+	t.Helper()
+	var difference, norm float64
+	for i, w := range want {
+		e := float64(got[i]) - w
+		difference += e * e
+		norm += w * w
+	}
+	if !(math.Sqrt(difference) <= tolerance*math.Sqrt(norm)+1e-30) {
+		t.Errorf("%s: off by %.2g of the norm %.3g, allowed %.2g", what, math.Sqrt(difference/norm), math.Sqrt(norm), tolerance)
+	}
+}
+
+// linear is a Linear with what the oracles need of it.
+type linear struct {
+	kernels.Linear
+	sign         []int     // Out × In
+	effective    []float64 // Out × In
+	alpha, theta []float32
+}
+
+// newLinear makes a linear with scales as training has them. mix < 1 blends its weights.
+func (b *bench) newLinear(in, out int, mix float64) linear {
+	b.t.Helper()
+	l := linear{alpha: b.scaled(out, 1/math.Sqrt(float64(in))), theta: b.normals(out)}
+	weight := b.normals(out * in)
+	l.Linear = kernels.Linear{In: in, Out: out, ID: uint16(b.r.IntN(1 << 16)), Weight: b.floats(weight), Alpha: b.floats(l.alpha), Theta: b.floats(l.theta)}
+	var err error
+	l.Signs, err = b.d.NewPlanes(out, in, 1)
+	b.must(err)
+	if mix < 1 {
+		l.Mixed = b.poisoned(out * in)
+	}
+	b.d.SetScalars(kernels.Scalars{Mix: mix})
+	b.d.Binarize(l.Linear)
+	l.sign, l.effective = make([]int, out*in), make([]float64, out*in)
+	for i, w := range weight {
+		l.sign[i] = 1
+		if w < 0 {
+			l.sign[i] = -1
+		}
+		l.effective[i] = float64(l.sign[i])
+	}
+	if l.Mixed != nil {
+		l.effective = wide(b.download(l.Mixed))
+	}
+	return l
+}
+
+// unpleasant gives some channels scales that are zero, negative, tiny, huge, or put thresholds on sums that occur.
+func (b *bench) unpleasant(l *linear) {
+	for i := range l.alpha {
+		switch b.r.IntN(12) {
+		case 0:
+			l.alpha[i], l.theta[i] = 1.0/64, float32(b.r.IntN(65)-32)/32
+		case 1:
+			l.alpha[i] = 0
+		case 2:
+			l.alpha[i] *= 1e-5
+		case 3:
+			l.alpha[i] *= 1e5
+		case 4:
+			l.theta[i] *= 1e3
+		case 5:
+			l.theta[i] = 0
+		case 6:
+			l.alpha[i], l.theta[i] = -1.0/32, 1
+		}
+	}
+	b.d.Upload(l.Alpha, l.alpha)
+	b.d.Upload(l.Theta, l.theta)
+}
+
+func (l linear) String() string {
+	kind := ""
+	if l.Mixed != nil {
+		kind = ", mixed"
+	}
+	return fmt.Sprintf("%d to %d channels%s", l.In, l.Out, kind)
+}
+
+// sources lists the rows whose product reaches channel o of row n.
+func sources(n, o int, s kernels.KShift) []int {
+	if o < s.From || o >= s.To {
+		return []int{n}
+	}
+	var list []int
+	if s.Self {
+		list = append(list, n)
+	}
+	if n%s.Seq >= s.Offset {
+		list = append(list, n-s.Offset)
+	}
+	return list
+}

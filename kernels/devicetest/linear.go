@@ -1,0 +1,366 @@
+package devicetest
+
+import (
+	"fmt"
+	"math"
+
+	"bitnet1/kernels"
+	"bitnet1/kernels/float16"
+	"bitnet1/kernels/philox"
+)
+
+func roundToFloat16(x float32) float32 { return float16.Round(x) }
+
+// product is Σ_k x_rk w_ok with w the effective weight: exact where both are integers.
+func (l linear) product(x []float64, r, o int) (sum, size float64) {
+	for k, v := range x[r*l.In:][:l.In] {
+		term := v * l.effective[o*l.In+k]
+		sum += term
+		size += math.Abs(term)
+	}
+	return sum, size
+}
+
+// output is u of row r and channel o with float32 operations, and a bound on what another order of sums may change.
+func (l linear) output(x []float64, r, o int, s kernels.KShift) (u float32, slack float64) {
+	var y float32
+	var size float64
+	for _, from := range sources(r, o, s) {
+		sum, terms := l.product(x, from, o)
+		y += float32(sum)
+		size += terms
+	}
+	u = float32(l.alpha[o]*y) - l.theta[o]
+	return u, 1e-5*math.Abs(float64(l.alpha[o]))*size + 1e-6*math.Abs(float64(l.theta[o]))
+}
+
+// shapes of a linear's input and output, and the bits of its input.
+type shape struct{ rows, in, out, bits int }
+
+func (b *bench) shapes() []shape {
+	list := []shape{{1, 1, 1, 1}, {128, 256, 256, 1}, {129, 1025, 257, 4}, {300, 128, 520, 4}, {64, 70, 100, 8}, {70, 1100, 64, 2}}
+	for range 5 {
+		list = append(list, shape{b.size(400), b.size(700), b.size(600), 1 + b.r.IntN(8)})
+	}
+	return append(list, shape{50, 100, 70, 16})
+}
+
+func (b *bench) shift(rows, out int) (s kernels.KShift, seq int) {
+	seq = rows
+	for _, n := range []int{7, 5, 3, 2} {
+		if rows%n == 0 {
+			seq = rows / n
+		}
+	}
+	from := b.r.IntN(out)
+	return kernels.KShift{From: from, To: from + 1 + b.r.IntN(out-from), Offset: b.r.IntN(3), Self: b.r.IntN(2) == 0, Seq: seq}, seq
+}
+
+func testLinearSigns(b *bench) {
+	for i, c := range b.shapes() {
+		for _, mix := range []float64{1, 0.5} {
+			if mix < 1 && c.rows*c.in*c.out > 1<<22 {
+				continue
+			}
+			l, shift := b.newLinear(c.in, c.out, mix), kernels.KShift{}
+			if i%2 == 1 {
+				shift, _ = b.shift(c.rows, c.out)
+			}
+			b.unpleasant(&l)
+			x := b.activation(c.rows, c.in, c.bits)
+			out, pass := b.signs(c.rows, c.out), b.signs(c.rows, c.out)
+			b.d.LinearSigns(out, pass, x, l.Linear, shift)
+			alone := b.signs(c.rows, c.out)
+			b.d.LinearSigns(alone, nil, x, l.Linear, shift)
+			b.checkSigns(fmt.Sprintf("%d rows of %d bits, %v, shift %+v", c.rows, c.bits, l, shift), l, b.values(x), shift,
+				c.bits < 16 && mix == 1, b.integers(out), b.integers(pass), b.integers(alone))
+		}
+	}
+}
+
+// checkSigns compares every bit if the products are exact, and those that rounding cannot change otherwise.
+func (b *bench) checkSigns(what string, l linear, x []float64, shift kernels.KShift, exact bool, sign, pass, alone []int) {
+	b.t.Helper()
+	wrong := 0
+	for i := range sign {
+		u, slack := l.output(x, i/l.Out, i%l.Out, shift)
+		if exact {
+			slack = 0
+		}
+		wantSign, wantPass := -1, -1
+		if u >= 0 {
+			wantSign = 1
+		}
+		if math.Abs(float64(u)) <= 1 {
+			wantPass = 1
+		}
+		signOff := sign[i] != wantSign && math.Abs(float64(u)) >= slack
+		passOff := pass[i] != wantPass && math.Abs(math.Abs(float64(u))-1) >= slack
+		if signOff || passOff || alone[i] != sign[i] {
+			if wrong++; wrong <= 3 {
+				b.t.Errorf("%s: row %d, channel %d: u = %v, alpha %v, theta %v: sign %d (alone %d), pass %d", what, i/l.Out, i%l.Out, u,
+					l.alpha[i%l.Out], l.theta[i%l.Out], sign[i], alone[i], pass[i])
+			}
+		}
+	}
+	if wrong > 3 {
+		b.t.Errorf("%s: %d of %d outputs are wrong", what, wrong, len(sign))
+	}
+}
+
+func testLinearAdd(b *bench) {
+	for i, c := range b.shapes() {
+		mix := 1.0
+		if i%3 == 2 && c.rows*c.in*c.out < 1<<22 {
+			mix = 0.3
+		}
+		l, x := b.newLinear(c.in, c.out, mix), b.activation(c.rows, c.in, c.bits)
+		b.unpleasant(&l)
+		residual := b.normals(c.rows * c.out)
+		plain, added := b.poisoned(c.rows*c.out), b.poisoned(c.rows*c.out)
+		inPlace := b.floats(residual)
+		b.d.LinearAdd(plain, nil, x, l.Linear)
+		b.d.LinearAdd(added, inPlace, x, l.Linear)
+		b.d.LinearAdd(inPlace, inPlace, x, l.Linear)
+		want, sum, size := make([]float64, len(residual)), make([]float64, len(residual)), make([]float64, len(residual))
+		values := b.values(x)
+		for i := range want {
+			y, terms := l.product(values, i/c.out, i%c.out)
+			alpha, theta := float64(l.alpha[i%c.out]), float64(l.theta[i%c.out])
+			if c.bits < 16 && mix == 1 {
+				terms = math.Abs(y) // the product is exact
+			}
+			want[i] = alpha*y - theta
+			sum[i] = float64(residual[i]) + want[i]
+			size[i] = math.Abs(alpha)*terms + math.Abs(theta) + math.Abs(float64(residual[i]))
+		}
+		what := fmt.Sprintf("%d rows of %d bits, %v", c.rows, c.bits, l)
+		near(b.t, what, b.download(plain), want, size, 1e-6, c.out)
+		near(b.t, what+", residual", b.download(added), sum, size, 1e-6, c.out)
+		near(b.t, what+", in place", b.download(inPlace), sum, size, 1e-6, c.out)
+	}
+}
+
+// rounded is what the contract makes of a gradient: integers for dx and for the weights, and their scales.
+type rounded struct {
+	q, w                  []float64 // rows × out
+	rowScale, columnScale []float32
+}
+
+// round follows the contract of package kernels word by word. g is rows × out.
+func round(g, alpha []float32, rows, out, bits int, id uint16, s kernels.Scalars) rounded {
+	n := float32(int(1)<<(bits-1) - 1)
+	v := rounded{make([]float64, rows*out), make([]float64, rows*out), make([]float32, rows), make([]float32, out)}
+	rowMax, columnMax := make([]float32, rows), make([]float32, out)
+	for i, x := range g {
+		t, c := i/out, i%out
+		rowMax[t] = max(rowMax[t], float32(math.Abs(float64(float32(alpha[c]*x)))))
+		columnMax[c] = max(columnMax[c], float32(math.Abs(float64(x))))
+	}
+	inverse := func(most float32) float32 {
+		if most < 1e-30 {
+			return 0
+		}
+		return n / most
+	}
+	key := philox.Key(s.Seed ^ kernels.RoundingSeed)
+	for i, x := range g {
+		t, c := i/out, i%out
+		block := philox.Block(key, [4]uint32{uint32(t*((out+3)/4) + c/4), uint32(id) | s.Micro<<16, uint32(s.Step), uint32(s.Step >> 32)})
+		word := block[c%4]
+		v.q[i] = roundOne(float32(alpha[c]*x), inverse(rowMax[t]), word&0xffff, n)
+		v.w[i] = roundOne(x, inverse(columnMax[c]), word>>16, n)
+	}
+	for t, most := range rowMax {
+		v.rowScale[t] = most / n
+	}
+	for c, most := range columnMax {
+		v.columnScale[c] = most / n
+	}
+	return v
+}
+
+func roundOne(v, inverse float32, half uint32, n float32) float64 {
+	r := float32(half) / (1 << 16)
+	q := math.Floor(float64(float32(float32(v*inverse) + r)))
+	return min(max(q, float64(-n)), float64(n))
+}
+
+// gradients are what LinearBackward computes, with the magnitudes that each is a sum of.
+type gradients struct {
+	dx, weight, alpha, theta                 []float64
+	dxSize, weightSize, alphaSize, thetaSize []float64
+}
+
+// backward is the oracle of LinearBackward. g is the gradient of the plain product in float32, u that of the output.
+func (l linear) backward(g, u []float32, x []float64, floatInput bool, rows, bits int, s kernels.Scalars) gradients {
+	v := gradients{
+		make([]float64, rows*l.In), make([]float64, l.Out*l.In), make([]float64, l.Out), make([]float64, l.Out),
+		make([]float64, rows*l.In), make([]float64, l.Out*l.In), make([]float64, l.Out), make([]float64, l.Out),
+	}
+	// What dx and the weights are sums of: factor_row * factor_channel * (element).
+	forX, forW := wide(g), wide(g)
+	rowScale, columnScale := make([]float32, rows), make([]float32, l.Out)
+	for i := range forX {
+		forX[i] *= float64(l.alpha[i%l.Out])
+	}
+	for i := range rowScale {
+		rowScale[i] = 1
+	}
+	for i := range columnScale {
+		columnScale[i] = 1
+	}
+	if bits != kernels.GradFloat {
+		r := round(g, l.alpha, rows, l.Out, bits, l.ID, s)
+		if l.Mixed == nil {
+			forX, rowScale = r.q, r.rowScale
+		}
+		if !floatInput {
+			forW, columnScale = r.w, r.columnScale
+		}
+	}
+	sums := make([]float64, l.Out*l.In)
+	for t := range rows {
+		for c := range l.Out {
+			i := t*l.Out + c
+			v.theta[c] -= float64(u[i])
+			v.thetaSize[c] += math.Abs(float64(u[i]))
+			for k := range l.In {
+				term := float64(rowScale[t]) * forX[i] * l.effective[c*l.In+k]
+				v.dx[t*l.In+k] += term
+				v.dxSize[t*l.In+k] += math.Abs(term)
+				term = float64(columnScale[c]) * forW[i] * x[t*l.In+k]
+				sums[c*l.In+k] += term
+				v.weightSize[c*l.In+k] += math.Abs(term)
+			}
+		}
+	}
+	for c := range l.Out {
+		for k := range l.In {
+			i := c*l.In + k
+			v.weight[i] = float64(l.alpha[c]) * sums[i]
+			v.alpha[c] += l.effective[i] * sums[i]
+			v.alphaSize[c] += math.Abs(l.effective[i]) * v.weightSize[i]
+			v.weightSize[i] *= math.Abs(float64(l.alpha[c]))
+		}
+	}
+	return v
+}
+
+func testLinearBackward(b *bench) {
+	for i, c := range []struct {
+		rows, in, out, bits, grad int
+		mix                       float64
+	}{
+		{60, 37, 29, 1, 16, 1}, {60, 128, 256, 1, 4, 1}, {300, 65, 130, 4, 4, 1}, {259, 130, 257, 2, 3, 1}, {513, 70, 65, 8, 8, 1},
+		{33, 300, 70, 3, 2, 1}, {140, 64, 64, 16, 4, 1}, {75, 50, 60, 4, 4, 0.5}, {90, 41, 53, 16, 16, 1}, {77, 33, 129, 1, 16, 0.2},
+		{1, 1, 1, 1, 5, 1}, {b.size(300), b.size(200), b.size(200), 1 + b.r.IntN(8), 2 + b.r.IntN(7), 1},
+		{b.size(300), b.size(200), b.size(200), 1, 4, 1},
+	} {
+		l, x := b.newLinear(c.in, c.out, c.mix), b.activation(c.rows, c.in, c.bits)
+		shift := kernels.KShift{}
+		if i%3 == 1 {
+			shift, _ = b.shift(c.rows, c.out)
+		}
+		dy := b.scaled(c.rows*c.out, 1e-3)
+		for j := range dy {
+			if b.r.IntN(10) == 0 {
+				dy[j] *= 50
+			}
+			if j/c.out == 2 || j%c.out == 1 {
+				dy[j] = 0 // a row and a channel without any gradient
+			}
+		}
+		u := append([]float32(nil), dy...)
+		var pass kernels.Planes
+		if i%2 == 0 {
+			pass = b.signs(c.rows, c.out)
+			for j, s := range b.integers(pass) {
+				if s < 0 {
+					u[j] = 0
+				}
+			}
+		}
+		s := kernels.Scalars{Seed: b.r.Uint64(), Step: b.r.Uint64(), Micro: uint32(b.r.IntN(1 << 16)), Mix: c.mix}
+		b.d.SetScalars(s)
+		base := gradients{weight: wide(b.scaled(c.out*c.in, 1e-3)), alpha: wide(b.scaled(c.out, 1e-3)), theta: wide(b.scaled(c.out, 1e-3))}
+		dx := b.poisoned(c.rows * c.in)
+		dl := kernels.LinearGradient{Weight: b.floats(narrow(base.weight)), Alpha: b.floats(narrow(base.alpha)), Theta: b.floats(narrow(base.theta))}
+		b.d.LinearBackward(dx, dl, b.floats(dy), pass, x, l.Linear, shift, c.grad)
+
+		want := l.backward(unshift(u, c.rows, c.out, shift), u, b.values(x), c.bits == 16, c.rows, c.grad, s)
+		what := fmt.Sprintf("%d rows of %d bits, %v, shift %+v, pass %v, gradients of %d bits", c.rows, c.bits, l, shift, pass != nil, c.grad)
+		tolerance := 2e-6
+		near(b.t, what+": dx", b.download(dx), want.dx, want.dxSize, tolerance, c.in)
+		near(b.t, what+": weights", b.download(dl.Weight), plus(want.weight, base.weight), plusSize(want.weightSize, base.weight), tolerance, c.in)
+		near(b.t, what+": alpha", b.download(dl.Alpha), plus(want.alpha, base.alpha), plusSize(want.alphaSize, base.alpha), tolerance, c.out)
+		near(b.t, what+": theta", b.download(dl.Theta), plus(want.theta, base.theta), plusSize(want.thetaSize, base.theta), tolerance, c.out)
+	}
+}
+
+// unshift is the gradient of plain products from that of shifted ones: g[t] = u[t] (if Self) + u[t+Offset].
+func unshift(u []float32, rows, out int, s kernels.KShift) []float32 {
+	if s.To <= s.From {
+		return u
+	}
+	g := append([]float32(nil), u...)
+	for t := range rows {
+		for c := s.From; c < s.To; c++ {
+			sum := float32(0)
+			if s.Self {
+				sum = u[t*out+c]
+			}
+			if t%s.Seq+s.Offset < s.Seq {
+				sum += u[(t+s.Offset)*out+c]
+			}
+			g[t*out+c] = sum
+		}
+	}
+	return g
+}
+
+func narrow(x []float64) []float32 {
+	y := make([]float32, len(x))
+	for i, v := range x {
+		y[i] = float32(v)
+	}
+	return y
+}
+
+func plus(x, y []float64) []float64 {
+	sum := make([]float64, len(x))
+	for i := range x {
+		sum[i] = x[i] + y[i]
+	}
+	return sum
+}
+
+func plusSize(size, y []float64) []float64 {
+	sum := make([]float64, len(size))
+	for i := range size {
+		sum[i] = size[i] + math.Abs(y[i])
+	}
+	return sum
+}
+
+// Equal inputs give equal bits.
+func testDeterminism(b *bench) {
+	const rows, in, out = 700, 130, 260
+	for _, bits := range []int{4, kernels.GradFloat} {
+		l, x, dy := b.newLinear(in, out, 1), b.activation(rows, in, 4), b.floats(b.normals(rows*out))
+		b.d.SetScalars(kernels.Scalars{Seed: 5})
+		var first [4][]float32
+		for range 3 {
+			dx := b.poisoned(rows * in)
+			dl := kernels.LinearGradient{Weight: b.floats(make([]float32, in*out)), Alpha: b.floats(make([]float32, out)), Theta: b.floats(make([]float32, out))}
+			b.d.LinearBackward(dx, dl, dy, nil, x, l.Linear, kernels.KShift{}, bits)
+			for i, v := range []kernels.Floats{dx, dl.Weight, dl.Alpha, dl.Theta} {
+				got := b.download(v)
+				if first[i] == nil {
+					first[i] = got
+				}
+				same(b.t, fmt.Sprintf("gradient %d of the same inputs, %d bits", i, bits), got, first[i], len(got))
+			}
+		}
+	}
+}

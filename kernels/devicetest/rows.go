@@ -1,0 +1,215 @@
+package devicetest
+
+import (
+	"fmt"
+	"math"
+
+	"bitnet1/kernels"
+)
+
+func testBinarize(b *bench) {
+	for range 6 {
+		in, out := b.size(400), b.size(300)
+		weight := b.normals(in * out)
+		for i := range weight {
+			if b.r.IntN(20) == 0 {
+				weight[i] = float32(math.Copysign(0, float64(weight[i]))) // sign(±0) is +1
+			}
+		}
+		l := kernels.Linear{In: in, Out: out, Weight: b.floats(weight), Signs: b.signs(out, in), Mixed: b.poisoned(in * out)}
+		const mix = 0.3
+		b.d.SetScalars(kernels.Scalars{Mix: mix})
+		b.d.Binarize(l)
+		want, blend, size := make([]int, in*out), make([]float64, in*out), make([]float64, in*out)
+		for r := range out {
+			var sum float64
+			for _, w := range weight[r*in:][:in] {
+				sum += math.Abs(float64(w))
+			}
+			mean := max(sum/float64(in), 1e-12)
+			for i := r * in; i < (r+1)*in; i++ {
+				want[i] = 1
+				if weight[i] < 0 {
+					want[i] = -1
+				}
+				blend[i] = (1-mix)*float64(weight[i])/mean + mix*float64(want[i])
+				size[i] = math.Abs(blend[i]) + 1
+			}
+		}
+		same(b.t, "signs", b.integers(l.Signs), want, in)
+		near(b.t, "blended weights", b.download(l.Mixed), blend, size, 1e-6, in)
+	}
+}
+
+func testEmbed(b *bench) {
+	for _, mix := range []float64{1, 0.4} {
+		rows, vocab := 1+b.r.IntN(3000), b.size(90)
+		l := b.newLinear(b.size(1500), vocab, mix)
+		tokens := make([]int32, rows)
+		for i := range tokens {
+			if tokens[i] = int32(b.r.IntN(vocab)); b.r.IntN(4) == 0 {
+				tokens[i] = 0 // a common one
+			}
+		}
+		x := b.poisoned(rows * l.In)
+		b.d.Embed(x, b.ints(tokens), l.Linear)
+		want := make([]float32, rows*l.In)
+		for i, token := range tokens {
+			for c := range l.In {
+				want[i*l.In+c] = float32(l.effective[int(token)*l.In+c])
+			}
+		}
+		same(b.t, "embedding", b.download(x), want, l.In)
+
+		dx, base := b.normals(rows*l.In), b.normals(vocab*l.In)
+		grad := b.floats(base)
+		b.d.EmbedBackward(grad, b.floats(dx), b.ints(tokens), l.In)
+		sum, size := wide(base), make([]float64, len(base))
+		for i, v := range sum {
+			size[i] = math.Abs(v)
+		}
+		for i, token := range tokens {
+			for c := range l.In {
+				sum[int(token)*l.In+c] += float64(dx[i*l.In+c])
+				size[int(token)*l.In+c] += math.Abs(float64(dx[i*l.In+c]))
+			}
+		}
+		near(b.t, "gradient of the embedding", b.download(grad), sum, size, 1e-5, l.In)
+	}
+}
+
+// normalized is gain * x / rms(x) of one row.
+func normalized(x, gain []float32, eps float64) []float64 {
+	var sum float64
+	for _, v := range x {
+		sum += float64(v) * float64(v)
+	}
+	r := 1 / math.Sqrt(sum/float64(len(x))+eps)
+	a := make([]float64, len(x))
+	for i, v := range x {
+		a[i] = float64(gain[i]) * float64(v) * r
+	}
+	return a
+}
+
+const eps = 1e-5
+
+func testNormalize(b *bench) {
+	for _, bits := range []int{1, 2, 3, 4, 5, 8, 16} {
+		rows, width := b.size(200), b.size(1200)
+		x, gain := b.normals(rows*width), b.normals(width)
+		for i := range x {
+			if b.r.IntN(50) == 0 {
+				x[i] = float32(math.Copysign(0, float64(x[i])))
+			}
+		}
+		what := fmt.Sprintf("%d × %d in %d bits", rows, width, bits)
+		out := kernels.Activation{}
+		if bits == 16 {
+			out.Floats = b.poisoned(rows * width)
+		} else {
+			out = b.activation(rows, width, bits) // other values, to be overwritten
+		}
+		b.d.Normalize(out, b.floats(x), b.floats(gain), eps)
+		want, size, levels := make([]float64, rows*width), make([]float64, rows*width), make([]int, rows*width)
+		for r := range rows {
+			for i, a := range normalized(x[r*width:][:width], gain, eps) {
+				at := r*width + i
+				want[at], size[at] = a, math.Abs(a)
+				if bits == 16 {
+					continue
+				}
+				half := math.Ldexp(1, bits-1)
+				index := min(max(math.RoundToEven(a/(2.5/half)-0.5)+half, 0), 2*half-1)
+				if bits == 1 {
+					index = 0
+					if a >= 0 {
+						index = 1
+					}
+				}
+				levels[at] = 2*int(index) - (1<<bits - 1)
+			}
+		}
+		if bits == 16 {
+			near(b.t, what, b.download(out.Floats), want, size, 1e-6, width)
+		} else {
+			same(b.t, what, b.integers(out.Planes), levels, width)
+		}
+	}
+}
+
+func testNormalizeBackward(b *bench) {
+	for _, bits := range []int{1, 4, 16} {
+		for _, width := range []int{b.size(256), b.size(1100), 2300} {
+			rows := b.size(150)
+			limit := map[int]float64{1: 1, 4: 2.5, 16: math.Inf(1)}[bits]
+			x, gain, dOut := b.normals(rows*width), b.normals(width), b.normals(rows*width)
+			base, baseGain := b.normals(rows*width), b.normals(width)
+			dx, dGain := b.floats(base), b.floats(baseGain)
+			b.d.NormalizeBackward(dx, dGain, b.floats(dOut), b.floats(x), b.floats(gain), eps, bits)
+			wantX, wantGain := wide(base), wide(baseGain)
+			for r := range rows {
+				row := x[r*width:][:width]
+				var sum, dot float64
+				for _, v := range row {
+					sum += float64(v) * float64(v)
+				}
+				rms := 1 / math.Sqrt(sum/float64(width)+eps)
+				scaled := make([]float64, width)
+				for i, a := range normalized(row, gain, eps) {
+					if math.Abs(a) <= limit {
+						scaled[i] = float64(dOut[r*width+i]) * float64(gain[i])
+						wantGain[i] += float64(dOut[r*width+i]) * float64(row[i]) * rms
+					}
+					dot += scaled[i] * float64(row[i])
+				}
+				for i, v := range row {
+					wantX[r*width+i] += rms * (scaled[i] - float64(v)*rms*rms/float64(width)*dot)
+				}
+			}
+			what := fmt.Sprintf("%d × %d, %d bits", rows, width, bits)
+			norms(b.t, what+": dx", b.download(dx), wantX, 1e-6)
+			norms(b.t, what+": dgain", b.download(dGain), wantGain, 1e-6)
+		}
+	}
+}
+
+func testAdamW(b *bench) {
+	const n = 3001
+	for variant := range 4 {
+		param, grad, m, v := b.normals(n), b.normals(n), b.scaled(n, 0.1), b.normals(n)
+		for i := range v {
+			v[i] *= v[i]
+		}
+		a := kernels.Adam{Param: b.floats(param), Grad: b.floats(grad), M: b.floats(m), V: b.floats(v), Beta1: 0.9, Beta2: 0.95, Eps: 1e-8, Decay: 0.1}
+		clip := 1.0
+		if variant&1 == 1 {
+			a.SquaredNorm, a.MaxNorm = b.floats([]float32{900}), 3
+			clip = 3 / (30 + 1e-6)
+		}
+		if variant&2 == 2 {
+			a.Master = b.floats(param)
+		}
+		s := kernels.Scalars{LearningRate: 0.02, Correction1: 1 - math.Pow(0.9, 7), Correction2: 1 - math.Pow(0.95, 7)}
+		b.d.SetScalars(s)
+		b.d.AdamW(a)
+		want, size := make([]float64, n), make([]float64, n)
+		for i := range want {
+			g := float64(grad[i]) * clip
+			mean, square := 0.9*float64(m[i])+0.1*g, 0.95*float64(v[i])+0.05*g*g
+			denominator := math.Sqrt(square)/math.Sqrt(s.Correction2) + a.Eps
+			want[i] = float64(param[i])*(1-s.LearningRate*a.Decay) - s.LearningRate/s.Correction1*mean/denominator
+			size[i] = math.Abs(float64(param[i])) + s.LearningRate/s.Correction1*(0.9*math.Abs(float64(m[i]))+0.1*math.Abs(g))/denominator
+		}
+		updated := a.Param
+		if a.Master != nil {
+			updated = a.Master
+			rounded := b.download(a.Master)
+			for i, x := range rounded {
+				rounded[i] = roundToFloat16(x)
+			}
+			same(b.t, "parameters rounded to float16", b.download(a.Param), rounded, n)
+		}
+		near(b.t, "parameters", b.download(updated), want, size, 1e-6, n)
+	}
+}
