@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 
-	"bitnet1/kernels/cpu"
+	"bitnet1/kernels"
 	"bitnet1/shared/artifact"
 	"bitnet1/shared/checkpoint"
+	"bitnet1/shared/compute"
 	"bitnet1/shared/dataset"
 	"bitnet1/shared/event"
 	"bitnet1/shared/model"
@@ -26,6 +27,8 @@ type Subject struct {
 	Settings  model.Settings // the checkpoint's
 	Batch     int
 	Seq       int
+
+	device kernels.Device
 }
 
 // Open opens the checkpoint and the dataset of an event, to compute about microTokens tokens at once. Its errors are
@@ -63,7 +66,10 @@ func (s *Subject) load(host stage.Host, microTokens int) (err error) {
 	}
 	s.Seq = s.Manifest.SequenceLength
 	s.Batch = max(microTokens/s.Seq, 1)
-	s.Model, s.Settings, err = s.Saved.Inference(cpu.New(cpu.Options{Workers: host.Threads}), s.Batch, s.Seq)
+	if s.device, err = compute.Open(host.Device, host.Threads); err != nil {
+		return err
+	}
+	s.Model, s.Settings, err = s.Saved.Inference(s.device, s.Batch, s.Seq)
 	return err
 }
 
@@ -107,5 +113,11 @@ func (s *Subject) Name(what string) string {
 	return fmt.Sprintf("step-%06d_%s.json", s.Saved.Step, what)
 }
 
-// Close ends the mappings of the dataset.
-func (s *Subject) Close() error { return s.Data.Close() }
+// Close frees the device's memory and ends the mappings of the dataset.
+func (s *Subject) Close() error {
+	err := s.Data.Close()
+	if s.device != nil {
+		err = errors.Join(err, s.device.Close())
+	}
+	return err
+}

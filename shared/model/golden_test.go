@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"bitnet1/kernels"
 	"bitnet1/kernels/cpu"
 )
 
@@ -144,6 +145,12 @@ func norm(x []float64) float64 {
 }
 
 func TestGolden(t *testing.T) {
+	checkGolden(t, cpu.New(cpu.Options{}))
+}
+
+// checkGolden runs all golden cases on a device.
+func checkGolden(t *testing.T, dev kernels.Device) {
+	t.Helper()
 	folder := os.Getenv(goldenFolder)
 	if folder == "" {
 		folder = filepath.Join("testdata", "golden")
@@ -158,7 +165,7 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			m, err := New(g.config, cpu.New(cpu.Options{}), Options{
+			m, err := New(g.config, dev, Options{
 				Batch: len(g.ints["tokens"]) / g.config.Seq, ScaleBits: 32, Bonsai: g.run.Mix < 1})
 			if err != nil {
 				t.Fatal(err)

@@ -114,7 +114,7 @@ func commonFlags() []cli.Flag {
 		&cli.StringFlag{Name: "data", Value: "./data", EnvVars: []string{"BITNET1_DATA"}, Usage: "data `DIR`ectory: artifacts, runs, events"},
 		&cli.StringFlag{Name: "run", Usage: "id of the `RUN`"},
 		&cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), EnvVars: []string{"BITNET1_THREADS"}, Usage: "worker threads of compute kernels"},
-		&cli.StringFlag{Name: "device", Value: "cpu", EnvVars: []string{"BITNET1_DEVICE"}, Usage: "compute device: cpu"},
+		&cli.StringFlag{Name: "device", Value: "auto", EnvVars: []string{"BITNET1_DEVICE"}, Usage: "compute device: cpu, cuda, cuda:1 …, or auto: a GPU if this build and this machine have one"},
 		&cli.DurationFlag{Name: "deadline", Usage: "longest time for one job (0: none)"},
 		&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: []string{"BITNET1_LOG_LEVEL"}, Usage: "debug, info, warn or error"},
 		&cli.BoolFlag{Name: "json", EnvVars: []string{"BITNET1_JSON"}, Usage: "log and print JSON lines"},

@@ -113,7 +113,7 @@ type Progress struct {
 // computes, so it is no part of the job's key.
 type Host struct {
 	Threads int    // worker threads of compute kernels
-	Device  string // "cpu"
+	Device  string // its name for compute.Open
 }
 
 // Job is one stage's work for one event.

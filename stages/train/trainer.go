@@ -8,8 +8,9 @@ import (
 	"math"
 	"time"
 
-	"bitnet1/kernels/cpu"
+	"bitnet1/kernels"
 	"bitnet1/shared/artifact"
+	"bitnet1/shared/compute"
 	"bitnet1/shared/dataset"
 	"bitnet1/shared/event"
 	"bitnet1/shared/model"
@@ -23,6 +24,7 @@ type trainer struct {
 	manifest  artifact.Ref
 	tokenizer dataset.TokenizerInfo
 	data      *dataset.Dataset
+	device    kernels.Device
 	model     *model.Model
 	batches   *batches
 	micro     int // sequences computed at once
@@ -55,14 +57,19 @@ func newTrainer(job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset,
 	}
 	micro := max(p.MicroTokens/c.Seq, 1)
 	per := max((p.BatchTokens/c.Seq+micro-1)/micro, 1) * micro // whole micro-batches
-	mdl, err := model.New(c, cpu.New(cpu.Options{Workers: job.Host.Threads}), model.Options{
-		Batch: micro, Seq: c.Seq, GradBits: p.GradBits, Bonsai: p.AnnealBinarize,
-	})
+	device, err := compute.Open(job.Host.Device, job.Host.Threads)
 	if err != nil {
 		return nil, err
 	}
+	mdl, err := model.New(c, device, model.Options{
+		Batch: micro, Seq: c.Seq, GradBits: p.GradBits, Bonsai: p.AnnealBinarize,
+	})
+	if err != nil {
+		return nil, errors.Join(err, device.Close())
+	}
+	job.Log.Info("training", "device", device.Name())
 	return &trainer{
-		job: job, manifest: ref, tokenizer: m.Tokenizer, data: data, model: mdl, recipe: recipe,
+		job: job, manifest: ref, tokenizer: m.Tokenizer, data: data, device: device, model: mdl, recipe: recipe,
 		batches: newBatches(data.Train, p.Seed, c.Seq, per), micro: micro,
 		bestBits: math.Inf(1),
 	}, nil
@@ -71,6 +78,9 @@ func newTrainer(job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset,
 func (t *trainer) close() {
 	if t.log != nil {
 		t.log.close()
+	}
+	if err := t.device.Close(); err != nil {
+		t.job.Log.Warn("closing the device", "error", err)
 	}
 }
 

@@ -37,7 +37,8 @@ DEVICE void survivor_scores(const Attention& a, const float* dout, const int* po
   uint32_t q[kWords];
   h.load(0, t, q);
   double s = lane < alive ? h.score(q, t, pointers[lane]) : -1e300;
-  double e = lane < alive ? exponential(s - shuffle(s, 0)) : 0;  // the first scores best
+  double top = shuffle(s, 0);  // the first scores best
+  double e = lane < alive ? exponential(s - top) : 0;
   double p = e / warp_sum(e);
   double mean = warp_sum(p * mine);
   float slope = lane < alive ? (float)(p * (mine - mean) / __builtin_sqrt((double)a.dim)) : 0.0f;
