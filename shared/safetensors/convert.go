@@ -2,6 +2,7 @@ package safetensors
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io"
 	"math"
 
@@ -13,19 +14,30 @@ const chunk = 1 << 18
 
 // Float32 returns the named tensor, which must be F64, F32, F16 or BF16, as float32. F64 is rounded to nearest.
 func (f *File) Float32(name string) ([]float32, error) {
-	return convert(f, name, "a float type", func(dtype DType) func([]byte) float32 {
-		switch dtype {
-		case F64:
-			return func(b []byte) float32 { return float32(math.Float64frombits(binary.LittleEndian.Uint64(b))) }
-		case F32:
-			return func(b []byte) float32 { return math.Float32frombits(binary.LittleEndian.Uint32(b)) }
-		case F16:
-			return func(b []byte) float32 { return float16.ToFloat32(binary.LittleEndian.Uint16(b)) }
-		case BF16:
-			return func(b []byte) float32 { return math.Float32frombits(uint32(binary.LittleEndian.Uint16(b)) << 16) }
-		}
-		return nil
-	})
+	return convert(f, name, "a float type", float32Decoder)
+}
+
+// Float32s reads n elements of a float type, little-endian, as float32. F64 is rounded to nearest.
+func Float32s(source io.Reader, dtype DType, n int) ([]float32, error) {
+	decode := float32Decoder(dtype)
+	if decode == nil {
+		return nil, fmt.Errorf("is %s, want a float type", dtype)
+	}
+	return elements(source, dtype, n, decode)
+}
+
+func float32Decoder(dtype DType) func([]byte) float32 {
+	switch dtype {
+	case F64:
+		return func(b []byte) float32 { return float32(math.Float64frombits(binary.LittleEndian.Uint64(b))) }
+	case F32:
+		return func(b []byte) float32 { return math.Float32frombits(binary.LittleEndian.Uint32(b)) }
+	case F16:
+		return func(b []byte) float32 { return float16.ToFloat32(binary.LittleEndian.Uint16(b)) }
+	case BF16:
+		return func(b []byte) float32 { return math.Float32frombits(uint32(binary.LittleEndian.Uint16(b)) << 16) }
+	}
+	return nil
 }
 
 // Float64 returns the named tensor, which must be F64, F32, F16 or BF16, as float64; nothing is rounded.
@@ -66,7 +78,7 @@ func (f *File) Int64(name string) ([]int64, error) {
 	})
 }
 
-// convert reads a tensor in chunks; decoder says how one element of a type is read, nil where it cannot be.
+// convert reads a tensor; decoder says how one element of a type is read, nil where it cannot be.
 func convert[N any](f *File, name, want string, decoder func(DType) func([]byte) N) ([]N, error) {
 	t, err := f.Tensor(name)
 	if err != nil {
@@ -76,13 +88,22 @@ func convert[N any](f *File, name, want string, decoder func(DType) func([]byte)
 	if decode == nil {
 		return nil, f.errorf("tensor %q is %s, want %s", name, t.DType, want)
 	}
-	width := int(widths[t.DType])
-	source, buffer := f.section(t), make([]byte, min(chunk, int(t.end-t.begin)))
-	out := make([]N, t.Len())
+	out, err := elements(f.section(t), t.DType, t.Len(), decode)
+	if err != nil {
+		return nil, f.errorf("tensor %q: %w", name, err)
+	}
+	return out, nil
+}
+
+// elements reads n elements in chunks.
+func elements[N any](source io.Reader, dtype DType, n int, decode func([]byte) N) ([]N, error) {
+	width := int(widths[dtype])
+	buffer := make([]byte, min(chunk, n*width))
+	out := make([]N, n)
 	for rest := out; len(rest) > 0; {
 		n := min(len(rest), len(buffer)/width)
 		if _, err := io.ReadFull(source, buffer[:n*width]); err != nil {
-			return nil, f.errorf("tensor %q: %w (did the file shrink?)", name, err)
+			return nil, fmt.Errorf("%w (did the file shrink?)", err)
 		}
 		for i := range rest[:n] {
 			rest[i] = decode(buffer[i*width : (i+1)*width])

@@ -41,6 +41,9 @@ var widths = map[DType]int64{
 	I8: 1, U8: 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
 }
 
+// Size is the size of an element in bytes; 0 for an unknown type.
+func (d DType) Size() int64 { return widths[d] }
+
 // Info describes one tensor of a file.
 type Info struct {
 	Name  string

@@ -39,6 +39,10 @@ func pack(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved)
 	if err != nil {
 		return stage.Refuse(err)
 	}
+	if saved.Mix < 1 { // it has no packed form yet, which is as it should be in the middle of bonsai's annealing
+		job.Log.Warn("nothing is packed: the weights are not ±1 yet", "step", saved.Step, "mix", saved.Mix)
+		return nil
+	}
 	ref, err := write(job, saved)
 	if err != nil {
 		return err

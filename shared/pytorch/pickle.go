@@ -1,0 +1,355 @@
+package pytorch
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"unicode/utf8"
+)
+
+// What a pickle describes becomes nil, bool, int64, float64, string, tuple, *list, *dict or one of the following. Nothing
+// is imported and nothing is called: a name of Python code stays a name, and calling it gives a tensor where the name is
+// one of the few that PyTorch writes for tensors, and otherwise an opaque value.
+type (
+	tuple []any
+
+	list struct{ items []any }
+
+	// dict keeps what has a text as its key, in the order of first assignment; other entries are passed over.
+	dict struct {
+		keys   []string
+		values map[string]any
+	}
+
+	// name is a class or function that the pickle mentions.
+	name struct{ module, name string }
+
+	// opaque is what calling an unknown name would have made.
+	opaque struct{ of name }
+
+	// storage is a tensor's bytes, kept beside the pickle under key.
+	storage struct {
+		class name
+		key   string
+	}
+
+	mark struct{}
+)
+
+func (d *dict) set(key, value any) {
+	k, ok := key.(string)
+	if !ok {
+		return
+	}
+	if d.values == nil {
+		d.values = map[string]any{}
+	}
+	if _, there := d.values[k]; !there {
+		d.keys = append(d.keys, k)
+	}
+	d.values[k] = value
+}
+
+// machine runs the opcodes of one pickle. Everything it allocates is proportional to the bytes it has read.
+type machine struct {
+	in    []byte
+	at    int
+	stack []any
+	memo  map[uint32]any
+}
+
+var errTruncated = errors.New("ends in the middle")
+
+// unpickle returns what the pickle describes.
+func unpickle(in []byte) (value any, err error) {
+	m := &machine{in: in, memo: map[uint32]any{}}
+	for {
+		start := m.at
+		op, err := m.take(1)
+		if err == nil && op[0] == '.' {
+			if len(m.stack) == 0 {
+				return nil, errors.New("pickle describes nothing")
+			}
+			return m.stack[len(m.stack)-1], nil
+		}
+		if err == nil {
+			err = m.step(op[0])
+		}
+		if err != nil {
+			return nil, fmt.Errorf("pickle at byte %d: %w", start, err)
+		}
+	}
+}
+
+// step does one opcode. The opcodes are those of protocols 2 to 5 that pickling plain data and tensors needs.
+func (m *machine) step(op byte) error {
+	switch op {
+	case 0x80: // PROTO
+		_, err := m.take(1)
+		return err
+	case 0x95: // FRAME
+		_, err := m.take(8)
+		return err
+	case '(':
+		return m.push(mark{}, nil)
+	case '0': // POP
+		_, err := m.pop()
+		return err
+	case 'N':
+		return m.push(nil, nil)
+	case 0x88:
+		return m.push(true, nil)
+	case 0x89:
+		return m.push(false, nil)
+	case 'K', 'M', 'J', 'G', 0x8a: // BININT1, BININT2, BININT, BINFLOAT, LONG1
+		return m.push(m.number(op))
+	case 'X', 0x8c, 0x8d, 'U', 'T', 'C', 'B', 0x8e: // texts and bytes
+		return m.push(m.text(op))
+	case '}', ']', ')', 't', 0x85, 0x86, 0x87, 'a', 'e', 's', 'u', 'b':
+		return m.container(op)
+	case 'q', 'r', 0x94, 'h', 'j':
+		return m.remember(op)
+	case 'c', 0x93, 'Q', 'R', 0x81:
+		return m.name(op)
+	}
+	return fmt.Errorf("opcode %#02x is none that PyTorch writes", op)
+}
+
+func (m *machine) number(op byte) (any, error) {
+	size := map[byte]int{'K': 1, 'M': 2, 'J': 4, 'G': 8, 0x8a: 1}[op]
+	b, err := m.take(size)
+	if err != nil {
+		return nil, err
+	}
+	switch op {
+	case 'K':
+		return int64(b[0]), nil
+	case 'M':
+		return int64(binary.LittleEndian.Uint16(b)), nil
+	case 'J':
+		return int64(int32(binary.LittleEndian.Uint32(b))), nil
+	case 'G':
+		return math.Float64frombits(binary.BigEndian.Uint64(b)), nil
+	}
+	if b, err = m.take(int(b[0])); err != nil {
+		return nil, err
+	}
+	if len(b) > 8 {
+		return opaque{name{"builtins", "int"}}, nil
+	}
+	var wide [8]byte
+	if len(b) > 0 && b[len(b)-1] >= 0x80 {
+		wide = [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	}
+	copy(wide[:], b)
+	return int64(binary.LittleEndian.Uint64(wide[:])), nil
+}
+
+// text reads a text, or bytes, behind their length.
+func (m *machine) text(op byte) (any, error) {
+	width := map[byte]int{'X': 4, 0x8c: 1, 0x8d: 8, 'U': 1, 'T': 4, 'C': 1, 'B': 4, 0x8e: 8}[op]
+	b, err := m.take(width)
+	if err != nil {
+		return nil, err
+	}
+	var wide [8]byte
+	copy(wide[:], b)
+	n := binary.LittleEndian.Uint64(wide[:])
+	if n > uint64(len(m.in)-m.at) {
+		return nil, errTruncated
+	}
+	b, err = m.take(int(n))
+	if op == 'C' || op == 'B' || op == 0x8e {
+		return opaque{name{"builtins", "bytes"}}, err
+	}
+	if err == nil && !utf8.Valid(b) {
+		return nil, errors.New("a text is not UTF-8")
+	}
+	return string(b), err
+}
+
+func (m *machine) container(op byte) error {
+	switch op {
+	case '}':
+		return m.push(&dict{}, nil)
+	case ']':
+		return m.push(&list{}, nil)
+	case ')':
+		return m.push(tuple{}, nil)
+	case 't':
+		return m.push(m.popToMark())
+	case 0x85, 0x86, 0x87:
+		return m.push(m.popN(int(op-0x85) + 1))
+	case 'b': // BUILD: the state of an object; tensors and plain data have none that matters
+		_, err := m.pop()
+		return err
+	}
+	var items tuple
+	var err error
+	switch op {
+	case 'a':
+		items, err = m.popN(1)
+	case 's':
+		items, err = m.popN(2)
+	default:
+		items, err = m.popToMark()
+	}
+	if err != nil {
+		return err
+	}
+	return m.fill(items)
+}
+
+// fill adds items to the container on top of the stack.
+func (m *machine) fill(items tuple) error {
+	if len(m.stack) == 0 {
+		return errors.New("nothing to add to")
+	}
+	switch c := m.stack[len(m.stack)-1].(type) {
+	case *list:
+		c.items = append(c.items, items...)
+	case *dict:
+		if len(items)%2 != 0 {
+			return errors.New("a key without a value")
+		}
+		for i := 0; i < len(items); i += 2 {
+			c.set(items[i], items[i+1])
+		}
+	case opaque:
+	default:
+		return fmt.Errorf("cannot add to a %T", c)
+	}
+	return nil
+}
+
+// remember keeps the top of the stack under a number, or brings it back.
+func (m *machine) remember(op byte) error {
+	if len(m.stack) == 0 && op != 'h' && op != 'j' {
+		return errors.New("nothing to remember")
+	}
+	if op == 0x94 {
+		m.memo[uint32(len(m.memo))] = m.stack[len(m.stack)-1]
+		return nil
+	}
+	width := 1
+	if op == 'r' || op == 'j' {
+		width = 4
+	}
+	b, err := m.take(width)
+	if err != nil {
+		return err
+	}
+	var wide [4]byte
+	copy(wide[:], b)
+	at := binary.LittleEndian.Uint32(wide[:])
+	if op == 'q' || op == 'r' {
+		m.memo[at] = m.stack[len(m.stack)-1]
+		return nil
+	}
+	value, ok := m.memo[at]
+	if !ok {
+		return fmt.Errorf("nothing is remembered as %d", at)
+	}
+	return m.push(value, nil)
+}
+
+// name reads the name of Python code, or does what PyTorch's names for tensors stand for.
+func (m *machine) name(op byte) error {
+	switch op {
+	case 'c':
+		module, err := m.line()
+		if err != nil {
+			return err
+		}
+		own, err := m.line()
+		return m.push(name{module, own}, err)
+	case 0x93:
+		parts, err := m.popN(2)
+		if err != nil {
+			return err
+		}
+		module, ok := parts[0].(string)
+		own, ok2 := parts[1].(string)
+		if !ok || !ok2 {
+			return errors.New("a name that is no text")
+		}
+		return m.push(name{module, own}, nil)
+	case 'Q':
+		id, err := m.pop()
+		if err != nil {
+			return err
+		}
+		return m.push(persistent(id))
+	}
+	call, err := m.popN(2)
+	if err != nil {
+		return err
+	}
+	args, ok := call[1].(tuple)
+	if !ok {
+		return errors.New("a call without arguments")
+	}
+	return m.push(rebuild(call[0], args))
+}
+
+// line reads up to the end of a line.
+func (m *machine) line() (string, error) {
+	for i := m.at; i < len(m.in); i++ {
+		if m.in[i] == '\n' {
+			s := string(m.in[m.at:i])
+			m.at = i + 1
+			return s, nil
+		}
+	}
+	return "", errTruncated
+}
+
+func (m *machine) take(n int) ([]byte, error) {
+	if n > len(m.in)-m.at {
+		return nil, errTruncated
+	}
+	b := m.in[m.at : m.at+n]
+	m.at += n
+	return b, nil
+}
+
+func (m *machine) push(value any, err error) error {
+	if err == nil {
+		m.stack = append(m.stack, value)
+	}
+	return err
+}
+
+func (m *machine) pop() (any, error) {
+	v, err := m.popN(1)
+	if err != nil {
+		return nil, err
+	}
+	return v[0], nil
+}
+
+func (m *machine) popN(n int) (tuple, error) {
+	if n > len(m.stack) {
+		return nil, errors.New("takes more than there is")
+	}
+	top := append(tuple(nil), m.stack[len(m.stack)-n:]...)
+	for _, v := range top {
+		if _, ok := v.(mark); ok {
+			return nil, errors.New("takes a mark for a value")
+		}
+	}
+	m.stack = m.stack[:len(m.stack)-n]
+	return top, nil
+}
+
+func (m *machine) popToMark() (tuple, error) {
+	for i := len(m.stack) - 1; i >= 0; i-- {
+		if _, ok := m.stack[i].(mark); ok {
+			items := append(tuple{}, m.stack[i+1:]...)
+			m.stack = m.stack[:i]
+			return items, nil
+		}
+	}
+	return nil, errors.New("there is no mark")
+}
