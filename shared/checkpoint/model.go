@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"slices"
 	"strconv"
 
 	"bitnet1/shared/model"
+	"bitnet1/shared/pytorch"
 	"bitnet1/shared/safetensors"
 )
 
@@ -185,30 +187,53 @@ func stateDict(m Model) ([]safetensors.Tensor, error) {
 
 func slopesName(layer int) string { return fmt.Sprintf("blocks.%d.attn.slopes", layer) }
 
-// Read reads the model file at path. Tensors may have any float type. Every tensor is checked against the
-// configuration before memory for any is taken.
+// tensors is a file of tensors of some format.
+type tensors interface {
+	Names() []string
+	Shape(name string) ([]int, error)
+	Float32(name string) ([]float32, error)
+	Close() error
+}
+
+// Read reads the model file at path: one of Write's, or parameters that PyTorch saved, with safetensors or torch.save,
+// beside a description of the model (see DescriptionPath). Tensors may have any float type. Every tensor is checked
+// against the configuration before memory for any is taken.
 func Read(path string) (Model, error) {
-	f, err := safetensors.Open(path)
+	f, err := open(path)
 	if err != nil {
 		return Model{}, fmt.Errorf("reading checkpoint: %w", err)
 	}
 	defer f.Close()
-	m, err := read(f)
+	m, err := read(path, f)
 	if err != nil {
 		return Model{}, fmt.Errorf("reading checkpoint %s: %w", path, err)
 	}
 	return m, nil
 }
 
-func read(f *safetensors.File) (m Model, err error) {
-	metadata := f.Metadata()
-	if got := metadata["format"]; got != Format {
-		return m, fmt.Errorf("metadata format is %q, want %q (is this a model file of bitnet1?)", got, Format)
+// open looks at the first bytes: a file may have any name.
+func open(path string) (tensors, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
 	}
-	if m.Config, err = ParseConfig([]byte(metadata["config"])); err != nil {
-		return m, err
+	defer f.Close()
+	var head [8]byte
+	if n, _ := io.ReadFull(f, head[:]); pytorch.Is(head[:n]) {
+		return pytorch.Open(path)
 	}
-	if m.Provenance, err = ParseProvenance(metadata); err != nil {
+	return safetensors.Open(path)
+}
+
+func read(path string, f tensors) (m Model, err error) {
+	if own, ok := f.(*safetensors.File); ok && own.Metadata()["format"] == Format {
+		if m.Config, err = ParseConfig([]byte(own.Metadata()["config"])); err != nil {
+			return m, err
+		}
+		if m.Provenance, err = ParseProvenance(own.Metadata()); err != nil {
+			return m, err
+		}
+	} else if m.Config, m.Provenance, err = describe(path, f); err != nil {
 		return m, err
 	}
 	m.Parameters = m.Config.Parameters()
@@ -224,16 +249,16 @@ func read(f *safetensors.File) (m Model, err error) {
 }
 
 // match checks that f holds m's parameters in their shapes, possibly the slopes, and nothing else.
-func match(f *safetensors.File, m Model) error {
+func match(f tensors, m Model) error {
 	known := map[string]bool{}
 	for _, p := range m.Parameters {
 		known[p.Name] = true
-		t, err := f.Tensor(p.Name)
+		shape, err := f.Shape(p.Name)
 		if err != nil {
 			return err
 		}
-		if !slices.Equal(t.Shape, p.Shape) {
-			return fmt.Errorf("tensor %q has shape %v, the configuration asks for %v", p.Name, t.Shape, p.Shape)
+		if !slices.Equal(shape, p.Shape) {
+			return fmt.Errorf("tensor %q has shape %v, the configuration asks for %v", p.Name, shape, p.Shape)
 		}
 	}
 	for l := range m.Config.Layers {

@@ -20,9 +20,9 @@ import (
 )
 
 // Limits on what describes the tensors, in bytes. A few hundred tensors take some tens of kilobytes of either; what is made
-// of it in memory may be fifty times as large.
+// of it in memory may be a hundred times as large.
 const (
-	maxPickle    = 2 << 20
+	maxPickle    = 1 << 20
 	maxDirectory = 4 << 20
 )
 

@@ -142,6 +142,12 @@ func (f *File) Tensor(name string) (Info, error) {
 	return t, nil
 }
 
+// Shape returns the shape of the named tensor.
+func (f *File) Shape(name string) ([]int, error) {
+	t, err := f.Tensor(name)
+	return t.Shape, err
+}
+
 // Bytes returns the named tensor as it is stored.
 func (f *File) Bytes(name string) ([]byte, error) {
 	t, err := f.Tensor(name)
