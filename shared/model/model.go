@@ -8,12 +8,13 @@ import (
 
 // Options says how much of a model is built, and for what.
 type Options struct {
-	Batch     int  // sequences that are computed together; default 1
-	Seq       int  // tokens per sequence, at most Config.Seq; default Config.Seq
-	ScaleBits int  // 16 keeps alpha and theta at float16 values, so that packing loses nothing; 32 does not; default 16
-	Inference bool // no gradients or optimizer: layers share memory for activations, and Backward and Step fail
-	GradBits  int  // 2..8: gradients are rounded to integers where they are multiplied; 16 keeps floats; default 16
-	Bonsai    bool // weights blend from latent to sign with Settings.Mix; costs a second copy of every weight
+	Batch     int      // sequences that are computed together; default 1
+	Seq       int      // tokens per sequence, at most Config.Seq; default Config.Seq
+	ScaleBits int      // 16 keeps alpha and theta at float16 values, so that packing loses nothing; 32 does not; default 16
+	Inference bool     // no gradients or optimizer: layers share memory for activations, and Backward and Step fail
+	GradBits  int      // 2..8: gradients are rounded to integers where they are multiplied; 16 keeps floats; default 16
+	Freeze    []string // patterns of parameters that updates leave as they are: see Config.Frozen
+	Bonsai    bool     // weights blend from latent to sign with Settings.Mix; costs a second copy of every weight
 }
 
 func (o *Options) ensureDefaults(c Config) error {
@@ -87,7 +88,12 @@ func New(c Config, dev kernels.Device, o Options) (*Model, error) {
 	}
 	m := &Model{config: c, options: o, dev: dev, blended: -1, programs: map[any]func(){}}
 	a := &allocator{dev: dev}
+	frozen, err := c.Frozen(o.Freeze)
+	if err != nil {
+		return nil, err
+	}
 	m.store = newStore(a, c, o)
+	m.store.frozen = frozen
 	m.bindLayers(a)
 	m.buffers = m.newBuffers(a)
 	if a.err != nil {

@@ -15,6 +15,7 @@ type store struct {
 	list   []Parameter // as Config.Parameters
 	at     []int       // where each begins
 	index  map[string]int
+	frozen []bool // updates leave it as it is
 	size   int
 	gains  int // where gains begin
 	scales int // where scales begin

@@ -144,26 +144,32 @@ func (m *Model) enqueueLayerBackward(l *layer) {
 	m.dev.NormalizeBackward(b.dx, l.dGainAttn, b.dStream, l.in, l.gainAttn, c.Eps, c.StreamBits)
 }
 
-// enqueueUpdate clips and applies AdamW to weights, gains and scales, and refreshes the signs.
+// enqueueUpdate clips and applies AdamW to weights, gains and scales, and refreshes the signs. What is frozen counts
+// neither in the norm nor in the update.
 func (m *Model) enqueueUpdate(u Update) {
 	s, norm := &m.store, m.buffers.squaredNorm
 	m.dev.Zero(norm)
-	m.dev.AddSumSquares(norm, s.grad)
-	part := func(from, to int) kernels.Adam {
-		a := kernels.Adam{
-			Param: s.param.Slice(from, to), Grad: s.grad.Slice(from, to), M: s.m.Slice(from, to), V: s.v.Slice(from, to),
-			Beta1: u.Beta1, Beta2: u.Beta2, Eps: u.Eps,
-		}
-		if u.MaxNorm > 0 {
-			a.SquaredNorm, a.MaxNorm = norm, u.MaxNorm
-		}
-		return a
+	for _, t := range s.trained(0, s.size) {
+		m.dev.AddSumSquares(norm, s.grad.Slice(t.from, t.to))
 	}
-	weights, gains, scales := part(0, s.gains), part(s.gains, s.scales), part(s.scales, s.size)
-	weights.Decay = u.Decay
-	scales.Master = s.master
-	m.dev.AdamW(weights)
-	m.dev.AdamW(gains)
-	m.dev.AdamW(scales)
+	update := func(from, to int, decay float64, master kernels.Floats) {
+		for _, t := range s.trained(from, to) {
+			a := kernels.Adam{
+				Param: s.param.Slice(t.from, t.to), Grad: s.grad.Slice(t.from, t.to),
+				M: s.m.Slice(t.from, t.to), V: s.v.Slice(t.from, t.to),
+				Beta1: u.Beta1, Beta2: u.Beta2, Eps: u.Eps, Decay: decay,
+			}
+			if master != nil {
+				a.Master = master.Slice(t.from-from, t.to-from)
+			}
+			if u.MaxNorm > 0 {
+				a.SquaredNorm, a.MaxNorm = norm, u.MaxNorm
+			}
+			m.dev.AdamW(a)
+		}
+	}
+	update(0, s.gains, u.Decay, nil)
+	update(s.gains, s.scales, 0, nil)
+	update(s.scales, s.size, 0, s.master)
 	m.binarize()
 }

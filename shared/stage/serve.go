@@ -224,6 +224,11 @@ func resolve[P any, E event.Body](spec Spec[P, E], section []byte, overlay func(
 			return params, fmt.Errorf("stage %s: %w", spec.Name, err)
 		}
 	}
+	if spec.Complete != nil {
+		if err := spec.Complete(&params); err != nil {
+			return params, fmt.Errorf("stage %s: %w", spec.Name, err)
+		}
+	}
 	return params, nil
 }
 

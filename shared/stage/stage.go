@@ -39,6 +39,10 @@ type Spec[P any, E event.Body] struct {
 	Defaults P
 	Check    func(P) error // validates parameters beyond their types; may be nil
 
+	// Complete fills in parameters that follow from others and from files that those name: a digest that belongs in
+	// the job's key, say. It may be nil.
+	Complete func(*P) error
+
 	// Work answers one event. What it returns says what happens next: nil
 	// commits the job, Refuse(err) gives the event up at once, any other error
 	// is tried again. It must return soon after ctx ends.

@@ -22,6 +22,7 @@ func main() {
 		Version:  "1",
 		Defaults: defaults(),
 		Check:    Params.check,
+		Complete: (*Params).complete,
 		Work:     train,
 		Files:    manifests,
 		Emits:    []event.Body{event.CheckpointSaved{}, event.TrainingFinished{}},

@@ -26,6 +26,10 @@ type Params struct {
 	StreamBits   int    `json:"stream_bits" usage:"bits that products read of the residual stream: 1 (strict), 2 to 8, or 16 (unquantized)"`
 	GradBits     int    `json:"grad_bits" usage:"bits that gradients are rounded to where they are multiplied: 2 to 8, or 16 (floats)"`
 
+	Init       string   `json:"init" digest:"-" usage:"checkpoint to start from, safetensors or .pt: its parameters, and the model that it is"`
+	InitDigest string   `json:"init_digest" usage:"digest of that file; found when it is not given, refused when it differs"`
+	Freeze     []string `json:"freeze" usage:"patterns of parameters that stay as they are: codebook.*, blocks.*.attn.*; !blocks.-1.* excepts the last layer"`
+
 	AnnealBinarize        bool    `json:"anneal_binarize" usage:"bonsai: begin with the latent weights and blend their signs in"`
 	BinarizeAnnealEndFrac float64 `json:"binarize_anneal_end_frac" usage:"bonsai: share of the steps after which every weight is a sign"`
 
@@ -81,6 +85,7 @@ func (p Params) check() error {
 		{p.GradBits != kernels.GradFloat && (p.GradBits < 2 || p.GradBits > 8),
 			fmt.Sprintf("grad_bits is %d: it must be 2 to 8, or %d for floats", p.GradBits, kernels.GradFloat)},
 		{!(p.BinarizeAnnealEndFrac > 0 && p.BinarizeAnnealEndFrac <= 1), fmt.Sprintf("binarize_anneal_end_frac is %g: it must lie between 0 (excluded) and 1", p.BinarizeAnnealEndFrac)},
+		{p.Init == "" && p.InitDigest != "", "init_digest is given without init, the checkpoint's file"},
 		{p.StopAt < 0, "stop_at must not be negative"},
 		{p.LogEvery < 1, fmt.Sprintf("log_every is %d: it must be positive", p.LogEvery)},
 	} {

@@ -45,7 +45,7 @@ func (t *trainer) resume() error {
 		return fmt.Errorf("resuming: %w", err)
 	case paused:
 	case len(saved) == 0:
-		err = t.model.Init(t.job.Params.Seed)
+		err = t.begin()
 	default:
 		offset, err = t.resumeCheckpoint(saved[len(saved)-1])
 	}
@@ -55,8 +55,17 @@ func (t *trainer) resume() error {
 	if t.step > 0 {
 		t.job.Log.Info("resuming", "step", t.step)
 	}
+	t.initial = nil // its parameters are in the model now
 	t.log, err = openLog(t.job, offset)
 	return err
+}
+
+// begin sets the parameters that training starts from.
+func (t *trainer) begin() error {
+	if err := t.model.Init(t.job.Params.Seed); err != nil || t.initial == nil {
+		return err
+	}
+	return t.model.Load(t.initial.Parameters)
 }
 
 // resumeCheckpoint loads the parameters and the optimizer's state of a

@@ -121,7 +121,7 @@ func sameFiles(t *testing.T, a, b string, how []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(entries) != len(others) || len(entries) < 9 {
+	if len(entries) != len(others) || len(entries) < 5 {
 		t.Errorf("%d files and %d files (%v)", len(entries), len(others), how)
 	}
 	for _, e := range entries {

@@ -10,6 +10,7 @@ import (
 
 	"bitnet1/kernels"
 	"bitnet1/shared/artifact"
+	"bitnet1/shared/checkpoint"
 	"bitnet1/shared/compute"
 	"bitnet1/shared/dataset"
 	"bitnet1/shared/event"
@@ -21,6 +22,7 @@ import (
 // trainer is one training run at work.
 type trainer struct {
 	job       *stage.Job[Params]
+	initial   *checkpoint.Model // nil: random parameters
 	manifest  artifact.Ref
 	tokenizer dataset.TokenizerInfo
 	data      *dataset.Dataset
@@ -43,10 +45,20 @@ type trainer struct {
 }
 
 func newTrainer(job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset, m *dataset.Manifest) (*trainer, error) {
+	initial, err := job.Params.initial(m.Tokenizer)
+	if err != nil {
+		return nil, err
+	}
+	if initial != nil {
+		job.Params = job.Params.adopt(initial.Config)
+	}
 	p := job.Params
 	c, err := p.config(m.Tokenizer, m.SequenceLength)
 	if err != nil {
 		return nil, err
+	}
+	if initial != nil {
+		c.Eps = initial.Config.Eps
 	}
 	if data.Train.Len() == 0 {
 		return nil, fmt.Errorf("dataset %s has no training sequences: shard it with more documents", artifact.Short(ref.Digest))
@@ -62,14 +74,14 @@ func newTrainer(job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset,
 		return nil, err
 	}
 	mdl, err := model.New(c, device, model.Options{
-		Batch: micro, Seq: c.Seq, GradBits: p.GradBits, Bonsai: p.AnnealBinarize,
+		Batch: micro, Seq: c.Seq, GradBits: p.GradBits, Bonsai: p.AnnealBinarize, Freeze: p.Freeze,
 	})
 	if err != nil {
 		return nil, errors.Join(err, device.Close())
 	}
 	job.Log.Info("training", "device", device.Name())
 	return &trainer{
-		job: job, manifest: ref, tokenizer: m.Tokenizer, data: data, device: device, model: mdl, recipe: recipe,
+		job: job, initial: initial, manifest: ref, tokenizer: m.Tokenizer, data: data, device: device, model: mdl, recipe: recipe,
 		batches: newBatches(data.Train, p.Seed, c.Seq, per), micro: micro,
 		bestBits: math.Inf(1),
 	}, nil

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/checkpoint"
+	"bitnet1/shared/dataset"
+	"bitnet1/shared/model"
+)
+
+// complete finds the digest of the checkpoint to start from: what is trained
+// depends on its bytes, not on its path.
+func (p *Params) complete() error {
+	if p.Init == "" {
+		return nil
+	}
+	digest, _, err := artifact.DigestFile(p.Init)
+	if err != nil {
+		return fmt.Errorf("init: %w", err)
+	}
+	if p.InitDigest != "" && p.InitDigest != digest {
+		return fmt.Errorf("init: %s has digest %s, init_digest says %s: it is another checkpoint", p.Init, artifact.Short(digest), artifact.Short(p.InitDigest))
+	}
+	p.InitDigest = digest
+	return nil
+}
+
+// initial reads the checkpoint to start from; nil without one.
+func (p Params) initial(t dataset.TokenizerInfo) (*checkpoint.Model, error) {
+	if p.Init == "" {
+		return nil, nil
+	}
+	m, err := checkpoint.Read(p.Init)
+	if err != nil {
+		return nil, fmt.Errorf("init: %w", err)
+	}
+	if m.Tokenizer != "" && m.Tokenizer != t.Name {
+		return nil, fmt.Errorf("init: the checkpoint knows the tokens of %s, the dataset has those of %s: tokenize the dataset with --tokenizer %s", m.Tokenizer, t.Name, m.Tokenizer)
+	}
+	return &m, nil
+}
+
+// adopt makes p describe the model that is trained, which is the checkpoint's.
+func (p Params) adopt(c model.Config) Params {
+	p.D, p.Layers, p.Heads, p.FF, p.Vocab = c.D, c.Layers, c.Heads, c.FF, c.Vocab
+	p.Attention, p.RWSPK, p.Alibi, p.StreamBits = c.Attention, c.RWSPK, c.Alibi, c.StreamBits
+	p.KShiftLayers, p.KShiftOffset, p.KShiftSelf = c.KShiftLayers, c.KShiftOffset, c.KShiftSelf
+	return p
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"bitnet1/shared/checkpoint"
+)
+
+func readCheckpoint(t *testing.T, path string) checkpoint.Model {
+	t.Helper()
+	m, err := checkpoint.Read(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// Finetuning starts from a checkpoint, is the model that it is, keeps what is frozen bit for bit, and resumes exactly.
+func TestFinetuning(t *testing.T) {
+	first, second := t.TempDir(), t.TempDir()
+	trainWith(t, small(writeDataset(t, 16, proverbs()...), first, "--stream-bits", "4", "--no-alibi", "--kshift-offset", "2")...)
+	base := filepath.Join(first, "step-000060.safetensors")
+	other := writeDataset(t, 24, slices.Repeat([]string{strings.Repeat("other words. ", 30)}, 6)...)
+	flags := strings.Fields("--in " + other + " --init " + base +
+		" --freeze codebook.*,blocks.0.* --steps 40 --warmup 0 --batch-tokens 48 --micro-tokens 48 --checkpoint-every 20 --log-every 1")
+	trainWith(t, append(flags, "--out", second)...)
+
+	from, to := readCheckpoint(t, base), readCheckpoint(t, filepath.Join(second, "step-000040.safetensors"))
+	want := from.Config
+	want.Seq = 24
+	if got := to.Config; got.StreamBits != 4 || got.Alibi || got.KShiftOffset != 2 || got.D != want.D || got.Seq != want.Seq {
+		t.Errorf("the finetuned model is %+v, want %+v", got, want)
+	}
+	for i, p := range to.Parameters {
+		frozen := strings.HasPrefix(p.Name, "codebook.") || strings.HasPrefix(p.Name, "blocks.0.")
+		if slices.Equal(p.Data, from.Parameters[i].Data) != frozen {
+			t.Errorf("%s is frozen: %v, and it is not so", p.Name, frozen)
+		}
+	}
+	if !strings.Contains(string(to.Recipe), `"stream_bits":4`) {
+		t.Errorf("the recipe describes another model: %s", to.Recipe)
+	}
+	stopped := t.TempDir()
+	stopAt(t, 13, 0, stopped, append(flags, "--out", stopped))
+	trainWith(t, append(flags, "--out", stopped)...)
+	sameFiles(t, second, stopped, []string{"a pause after step 13"})
+}
+
+// A mistake about what to start from is told before anything is trained.
+func TestRefusesWrongStart(t *testing.T) {
+	base, manifest := t.TempDir(), writeDataset(t, 16, proverbs()...)
+	trainWith(t, small(manifest, base, "--steps", "1", "--warmup", "0")...)
+	checkpointFile := filepath.Join(base, "step-000001.safetensors")
+	for flags, want := range map[string]string{
+		"--init " + filepath.Join(base, "absent.pt"):       "no such file",
+		"--init " + filepath.Join(base, logName):           "safetensors",
+		"--init " + checkpointFile + " --init-digest 00":   "another checkpoint",
+		"--init-digest 00":                                 "without init",
+		"--init " + checkpointFile + " --freeze codbook.*": "matches no parameter",
+		"--init " + checkpointFile + " --freeze *":         "nothing to train",
+	} {
+		cmd, said := program(t, append(small(manifest, t.TempDir()), strings.Fields(flags)...)...)
+		if err := cmd.Run(); err == nil || !strings.Contains(said.String(), want) {
+			t.Errorf("%s: %v, want %q in\n%s", flags, err, want, said)
+		}
+	}
+}
