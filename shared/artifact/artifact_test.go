@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // writerFor, when set, makes of the test binary a program that starts an
@@ -38,7 +39,9 @@ func writeForever(dir string) int {
 	}
 	_, _ = w.Write(make([]byte, 1<<20))
 	fmt.Println("writing")
-	select {}
+	time.Sleep(time.Hour) // until it is killed
+	w.Abort()             // and so alive until then: a collected writer would lose its lock
+	return 0
 }
 
 // put stores b and fails the test when it cannot.
