@@ -1,99 +1,182 @@
 package tokenizer
 
-import (
-	"unicode"
-	"unicode/utf8"
-)
+import "unicode/utf8"
 
-// class is what GPT-2's pattern distinguishes in a character.
-type class uint8
+// The functions here return the end of the piece of text that begins at i < len(text), where pieces are the matches of a
+// vocabulary's pattern. Each is the pattern written out by hand: the alternatives in order, each matching as much as it
+// can. What \s, \p{L} and so on mean is in classes.
 
-const (
-	other class = iota
-	letter
-	number
-	space
-)
-
-var asciiClass = func() (t [utf8.RuneSelf]class) {
-	for i := range t {
-		t[i] = classOf(rune(i))
-	}
-	return t
-}()
-
-func classOf(r rune) class {
-	switch {
-	case unicode.IsLetter(r):
-		return letter
-	case unicode.In(r, unicode.N):
-		return number
-	case unicode.IsSpace(r):
-		return space
-	}
-	return other
-}
-
-// next returns the class and length of the character at text[i]. A byte that is not valid UTF-8 is a character of
-// its own, of class other.
-func next(text []byte, i int) (class, int) {
-	if b := text[i]; b < utf8.RuneSelf {
-		return asciiClass[b], 1
-	}
-	r, n := utf8.DecodeRune(text[i:])
-	if r == utf8.RuneError && n == 1 {
-		return other, 1
-	}
-	return classOf(r), n
-}
-
-// piece returns the end of the piece of text that starts at i, where pieces are the matches of GPT-2's pattern
+// splitGPT2 is r50k's pattern:
 //
 //	's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-//
-// written out by hand: the alternatives in order, each matching as much as it can.
-func piece(text []byte, i int) int {
-	if n := contraction(text[i:]); n > 0 {
-		return i + n
+func (c *classes) splitGPT2(text []byte, i int) int {
+	if text[i] == '\'' {
+		if n := contraction(text[i:], false); n > 0 {
+			return i + n
+		}
 	}
-	start := i
-	c, n := next(text, i)
+	k, n := c.next(text, i)
+	if k&space == 0 {
+		return c.run(text, i+n, k&(letter|number|other))
+	}
 	if text[i] == ' ' && i+1 < len(text) {
-		if after, m := next(text, i+1); after != space {
-			i, c, n = i+1, after, m
+		if k, n := c.next(text, i+1); k&space == 0 {
+			return c.run(text, i+1+n, k&(letter|number|other))
 		}
 	}
-	i += n
-	last := start // where the last character of the run begins
-	for i < len(text) {
-		d, n := next(text, i)
-		if d != c {
-			break
+	return c.gap(text, i, c.run(text, i+n, space))
+}
+
+// splitCL100K is cl100k's pattern:
+//
+//	(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+func (c *classes) splitCL100K(text []byte, i int) int {
+	if text[i] == '\'' {
+		if n := contraction(text[i:], true); n > 0 {
+			return i + n
 		}
-		last = i
-		i += n
 	}
-	// Whitespace before a word leaves its last character to that word, unless it is the only one.
-	if c == space && i < len(text) && last > start {
-		return last
+	k, n := c.next(text, i)
+	if k&letter != 0 {
+		return c.run(text, i+n, letter)
+	}
+	if k&(number|newline) == 0 && i+n < len(text) {
+		if k, m := c.next(text, i+n); k&letter != 0 {
+			return c.run(text, i+n+m, letter)
+		}
+	}
+	return c.noWord(text, i, k, n, false)
+}
+
+// splitO200K is o200k's pattern:
+//
+//	[^\r\n\p{L}\p{N}]?U*W+C?|[^\r\n\p{L}\p{N}]?U+W*C?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+
+//
+// with U for [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}], W for [\p{Ll}\p{Lm}\p{Lo}\p{M}], and C for (?i:'s|'t|'re|'ve|'m|'ll|'d).
+func (c *classes) splitO200K(text []byte, i int) int {
+	k, n := c.next(text, i)
+	end := 0
+	if k&(letter|number|newline) == 0 { // it can stand in front of a word
+		if end = c.mixed(text, i+n); end == 0 && k&(upper|lower) != 0 {
+			end = c.mixed(text, i)
+		}
+		if upperEnd := c.run(text, i+n, upper); end == 0 && upperEnd > i+n {
+			end = upperEnd
+		}
+	} else if k&letter != 0 {
+		if end = c.mixed(text, i); end == 0 {
+			end = c.run(text, i, upper)
+		}
+	}
+	if end == 0 {
+		return c.noWord(text, i, k, n, true)
+	}
+	if end < len(text) && text[end] == '\'' {
+		end += contraction(text[end:], true)
+	}
+	return end
+}
+
+// mixed is the end of a match of U*W+ at i, or 0. Where the characters of U are not followed by one that is only in W, the
+// last of them that is in W as well must serve as such.
+func (c *classes) mixed(text []byte, i int) int {
+	end := c.run(text, i, upper)
+	if end < len(text) {
+		if k, n := c.next(text, end); k&lower != 0 {
+			return c.run(text, end+n, lower)
+		}
+	}
+	for end > i {
+		r, n := utf8.DecodeLastRune(text[i:end])
+		if r < utf8.RuneSelf && c.ascii[r]&lower != 0 || r >= utf8.RuneSelf && c.classOf(r)&lower != 0 {
+			return end
+		}
+		end -= n
+	}
+	return 0
+}
+
+func (c *classes) classOf(r rune) class {
+	if r < 1<<16 {
+		return c.plane[r]
+	}
+	return classOf(r)
+}
+
+// noWord is what cl100k's and o200k's patterns have in common after the alternatives for words: the character at i is of
+// class k and n bytes long. A slash can follow other characters, as line ends do, in o200k.
+func (c *classes) noWord(text []byte, i int, k class, n int, slash bool) int {
+	switch {
+	case k&number != 0:
+		end := i + n
+		for range 2 {
+			if end < len(text) {
+				if k, n := c.next(text, end); k&number != 0 {
+					end += n
+				}
+			}
+		}
+		return end
+	case k&other != 0:
+		return lineEnds(text, c.run(text, i+n, other), slash)
+	case text[i] == ' ' && i+1 < len(text):
+		if k, n := c.next(text, i+1); k&other != 0 {
+			return lineEnds(text, c.run(text, i+1+n, other), slash)
+		}
+	}
+	end := c.run(text, i+n, space)
+	for last := end; last > i; last-- {
+		if text[last-1] == '\n' || text[last-1] == '\r' {
+			return last
+		}
+	}
+	return c.gap(text, i, end)
+}
+
+// lineEnds passes over line ends, and slashes if those count.
+func lineEnds(text []byte, i int, slash bool) int {
+	for i < len(text) && (text[i] == '\n' || text[i] == '\r' || slash && text[i] == '/') {
+		i++
 	}
 	return i
 }
 
-// contraction returns the length of the English contraction that text starts with, or 0.
-func contraction(text []byte) int {
-	if len(text) < 2 || text[0] != '\'' {
-		return 0
+// gap ends a run of white space from i to end: it leaves its last character to what follows, unless it is the only one.
+func (c *classes) gap(text []byte, i, end int) int {
+	if end == len(text) {
+		return end
 	}
-	switch text[1] {
-	case 's', 't', 'm', 'd':
-		return 2
+	_, n := utf8.DecodeLastRune(text[i:end])
+	if end-n > i {
+		return end - n
+	}
+	return end
+}
+
+// contraction returns the length of the English contraction that text, beginning with an apostrophe, starts with, or 0.
+func contraction(text []byte, fold bool) int {
+	var a, b byte
+	if len(text) > 1 {
+		a = text[1]
 	}
 	if len(text) > 2 {
-		switch string(text[1:3]) {
-		case "re", "ve", "ll":
-			return 3
-		}
+		b = text[2]
+	}
+	if fold {
+		a, b = lowerCase(a), lowerCase(b)
+	}
+	switch {
+	case a == 's' || a == 't' || a == 'm' || a == 'd':
+		return 2
+	case a == 'r' && b == 'e', a == 'v' && b == 'e', a == 'l' && b == 'l':
+		return 3
 	}
 	return 0
+}
+
+func lowerCase(b byte) byte {
+	if 'A' <= b && b <= 'Z' {
+		b += 'a' - 'A'
+	}
+	return b
 }

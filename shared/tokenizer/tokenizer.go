@@ -1,8 +1,9 @@
 // Package tokenizer turns text into token ids and back.
 //
-// It has two vocabularies: GPT-2's byte pair encoding (r50k, shipped inside the program, so no network is needed) and
-// plain bytes. Both are lossless for every byte string, valid UTF-8 or not. The package does not know about files,
-// documents or padding of embedding tables; special tokens written out in a text are ordinary text here.
+// It has three vocabularies of byte pair encoding, shipped inside the program, so that no network is needed: gpt2 (r50k),
+// cl100k (GPT-4) and o200k (GPT-4o), and plain bytes. All are lossless for every byte string, valid UTF-8 or not. The
+// package does not know about files, documents or padding of embedding tables; special tokens written out in a text are
+// ordinary text here.
 package tokenizer
 
 import (
@@ -12,7 +13,7 @@ import (
 
 // Tokenizer converts between bytes and token ids. Implementations are safe for concurrent use.
 type Tokenizer interface {
-	// Name identifies the vocabulary in files: "gpt2" or "bytes".
+	// Name identifies the vocabulary in files: one of Names.
 	Name() string
 	// Vocab is the number of token ids, end of text included. Models may pad their tables beyond it.
 	Vocab() int
@@ -31,13 +32,18 @@ const (
 )
 
 // Names are the tokenizers that New knows.
-func Names() []string { return []string{"gpt2", "bytes"} }
+func Names() []string { return []string{"gpt2", "cl100k", "o200k", "bytes"} }
 
-// New returns the tokenizer of that name. Building gpt2's tables takes some tens of milliseconds.
+// New returns the tokenizer of that name. Building the tables of gpt2 takes some tens of milliseconds, of the larger
+// vocabularies some hundreds.
 func New(name string) (Tokenizer, error) {
 	switch name {
 	case "gpt2":
-		return newGPT2()
+		return newBPE(name, "r50k_base.tiktoken", 50256, 50256, (*classes).splitGPT2)
+	case "cl100k":
+		return newBPE(name, "cl100k_base.tiktoken", 100256, 100257, (*classes).splitCL100K)
+	case "o200k":
+		return newBPE(name, "o200k_base.tiktoken", 199998, 199999, (*classes).splitO200K)
 	case "bytes":
 		return byteTokenizer{}, nil
 	}

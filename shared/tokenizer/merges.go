@@ -1,0 +1,145 @@
+package tokenizer
+
+// merges encodes a piece in time proportional to its length, whatever is in it.
+//
+// Byte pair encoding is defined by merging: of all adjacent pairs whose concatenation is a token, merge the one with the
+// lowest rank, the leftmost of several, until there is none. Done that way a piece of n bytes costs n log n at least. But
+// merging never looks across a token that stays, so that the result is the only row of tokens in which every two
+// neighbours, encoded by themselves, come out as those two. That can be checked for two tokens alone: see follows. So the
+// longest token that may follow the last is taken, and where none may, the last is taken back and made shorter. A place
+// that led nowhere is remembered, so that no place is left twice.
+//
+// The idea is from van Antwerpen and Neubeck, "So many tokens, so little time" (2024).
+type merges struct {
+	tokens []merged // by id
+	pairs  *pairTable
+	tree   *prefixTree
+}
+
+// merged is what encoding wants to know of a token.
+type merged struct {
+	left, right uint32 // the two tokens that it is merged from; a single byte is its own
+	shorter     uint32 // the longest token that it begins with, itself excepted, or none
+	length      uint32 // in bytes
+}
+
+// none is no token.
+const none = ^uint32(0)
+
+func newMerges(v *vocabulary, pieces *pieceTable) *merges {
+	n := v.size()
+	m := &merges{tokens: make([]merged, n), pairs: newPairTable(n)}
+	for id := range m.tokens {
+		token := v.token(uint32(id))
+		m.tokens[id] = merged{left: uint32(id), right: uint32(id), shorter: none, length: uint32(len(token))}
+	}
+	var made []uint32
+	for id := range uint32(n) {
+		if token := v.token(id); len(token) == 1 || m.split(id, token, pieces) {
+			made = append(made, id)
+		}
+	}
+	m.tree = newPrefixTree(v, made)
+	for id := range m.tokens {
+		if token := v.token(uint32(id)); len(token) > 1 {
+			m.tokens[id].shorter = m.tree.longest(token[:len(token)-1])
+		}
+	}
+	return m
+}
+
+// split finds the two tokens that a token is merged from. It reports false for a token that merging never makes: it comes
+// out only where it is a whole piece.
+func (m *merges) split(id uint32, token []byte, pieces *pieceTable) bool {
+	for i := 1; i < len(token); i++ {
+		left, ok := pieces.find(token[:i])
+		if !ok || left >= id {
+			continue
+		}
+		right, ok := pieces.find(token[i:])
+		if ok && right < id && m.made(left) && m.made(right) && m.follows(left, right) {
+			m.tokens[id].left, m.tokens[id].right = left, right
+			m.pairs.set(left, right, id)
+			return true
+		}
+	}
+	return false
+}
+
+// made tells whether merging makes the token.
+func (m *merges) made(id uint32) bool { return m.tokens[id].length == 1 || m.tokens[id].left != id }
+
+// follows tells whether left and right, next to each other, stay as they are: whether encoding their bytes gives these two.
+//
+// It undoes merges next to the border between them, the latest first, and looks whether at any moment the two tokens at
+// the border would have merged before that merge was made. Of merges with one rank the leftmost is made first, hence a
+// merge right of the border gives way to an equal one across it.
+func (m *merges) follows(left, right uint32) bool {
+	limit := none // a merge across the border of a lower rank than this would have been made
+	for {
+		if m.pairs.get(left, right) < limit {
+			return false
+		}
+		leftEnd, rightStart := m.tokens[left].right, m.tokens[right].left
+		switch {
+		case leftEnd != left && (left > right || rightStart == right):
+			limit, left = left, leftEnd
+		case rightStart != right:
+			limit, right = right+1, rightStart
+		default:
+			return true
+		}
+	}
+}
+
+// path is the scratch memory of encode.
+type path struct {
+	dead []uint64 // a bit for every place of the piece that leads nowhere
+
+	// known remembers answers of follows: a place has room for one, left<<32 | right<<1 | answer, and the latest has it.
+	// Zero says that token 0 does not follow itself, which is as false as any answer that has to be found out.
+	known [1 << knownBits]uint64
+}
+
+const knownBits = 14
+
+// follows is merges.follows with a memory.
+func (p *path) follows(m *merges, left, right uint32) bool {
+	question := uint64(left)<<32 | uint64(right)<<1
+	place := &p.known[question*0x9e3779b97f4a7c15>>(64-knownBits)]
+	if *place&^1 == question {
+		return *place&1 != 0
+	}
+	*place = question
+	if m.follows(left, right) {
+		*place |= 1
+		return true
+	}
+	return false
+}
+
+// encode appends the tokens of a piece that is no token itself.
+func (m *merges) encode(dst []uint32, piece []byte, p *path) []uint32 {
+	p.dead = append(p.dead[:0], make([]uint64, len(piece)/64+1)...)
+	start := len(dst)
+	at, candidate := 0, m.tree.longest(piece)
+	for at < len(piece) {
+		end := at + int(m.tokens[candidate].length)
+		if p.dead[end/64]>>(end%64)&1 == 0 && (len(dst) == start || p.follows(m, dst[len(dst)-1], candidate)) {
+			dst = append(dst, candidate)
+			if at = end; at < len(piece) {
+				candidate = m.tree.longest(piece[at:])
+			}
+			continue
+		}
+		if candidate = m.tokens[candidate].shorter; candidate != none {
+			continue
+		}
+		// Nothing may follow the last token: it was too long.
+		p.dead[at/64] |= 1 << (at % 64)
+		candidate = dst[len(dst)-1]
+		dst = dst[:len(dst)-1]
+		at -= int(m.tokens[candidate].length)
+	}
+	return dst
+}

@@ -1,0 +1,69 @@
+package tokenizer
+
+import (
+	"bytes"
+	"slices"
+)
+
+// prefixTree finds the longest token that a text begins with. Its nodes are the beginnings of tokens, numbered from the
+// root on, shorter before longer, so that the children of a node are next to each other: those of node i begin at
+// nodes[i].children and end where those of node i+1 begin. Every byte is a token, and node 1+b is the one for byte b.
+type prefixTree struct {
+	nodes  []treeNode
+	labels []byte // the last byte of each node
+}
+
+type treeNode struct {
+	children uint32
+	token    uint32 // that ends here, or none
+}
+
+// newPrefixTree makes the tree of the given tokens, all single bytes among them.
+func newPrefixTree(v *vocabulary, ids []uint32) *prefixTree {
+	ids = slices.Clone(ids)
+	slices.SortFunc(ids, func(a, b uint32) int { return bytes.Compare(v.token(a), v.token(b)) })
+	t := &prefixTree{nodes: []treeNode{{token: none}}, labels: []byte{0}}
+	front, depth := [][]uint32{ids}, 0 // for each node of a depth, the tokens that begin with it
+	for node := 0; len(front) > 0; depth++ {
+		var next [][]uint32
+		for _, rest := range front {
+			t.nodes[node].children = uint32(len(t.nodes))
+			if len(v.token(rest[0])) == depth { // sorted, it is the first
+				t.nodes[node].token = rest[0]
+				rest = rest[1:]
+			}
+			for len(rest) > 0 {
+				b, n := v.token(rest[0])[depth], 1
+				for n < len(rest) && v.token(rest[n])[depth] == b {
+					n++
+				}
+				t.nodes, t.labels = append(t.nodes, treeNode{token: none}), append(t.labels, b)
+				next = append(next, rest[:n])
+				rest = rest[n:]
+			}
+			node++
+		}
+		front = next
+	}
+	t.nodes = append(t.nodes, treeNode{children: uint32(len(t.nodes))}) // where the last node's children end
+	t.nodes, t.labels = slices.Clip(t.nodes), slices.Clip(t.labels)
+	return t
+}
+
+// longest is the longest token that text, which is not empty, begins with.
+func (t *prefixTree) longest(text []byte) uint32 {
+	node := 1 + uint32(text[0])
+	found := t.nodes[node].token
+	for _, b := range text[1:] {
+		first := t.nodes[node].children
+		i := bytes.IndexByte(t.labels[first:t.nodes[node+1].children], b)
+		if i < 0 {
+			break
+		}
+		node = first + uint32(i)
+		if id := t.nodes[node].token; id != none {
+			found = id
+		}
+	}
+	return found
+}
