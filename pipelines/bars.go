@@ -59,18 +59,15 @@ func (s *barScreen) turn() {
 }
 
 func (s *barScreen) set() {
-	i := 0
-	s.l.tracker.snapshot(s.l.stages, func(_ plannedStage, state *stageState) {
+	for i, l := range s.l.tracker.lines(s.l.stages, time.Now()) {
 		// A full bar would count as completed and stop being drawn, and more
 		// may come: checkpoints arrive while others are answered.
-		s.all[i].SetCurrent(min(int64(lineOf(state, time.Now()).Fraction*barSteps), barSteps-1))
-		i++
-	})
+		s.all[i].SetCurrent(min(int64(l.Fraction*barSteps), barSteps-1))
+	}
 }
 
-func (s *barScreen) line(st plannedStage) (l line) {
-	s.l.tracker.snapshot([]plannedStage{st}, func(_ plannedStage, state *stageState) { l = lineOf(state, time.Now()) })
-	return l
+func (s *barScreen) line(st plannedStage) line {
+	return s.l.tracker.lines([]plannedStage{st}, time.Now())[0]
 }
 
 func (s *barScreen) before(st plannedStage) string {

@@ -11,7 +11,7 @@ import (
 // line is what is shown of one stage, on any kind of screen.
 type line struct {
 	Stage    string  `json:"stage"`
-	State    string  `json:"state"` // waiting, working, idle, done or failed
+	State    string  `json:"state"` // waiting, queued, working, done (with what there was so far) or failed
 	Done     int64   `json:"done"`
 	Total    int64   `json:"total"`
 	Unit     string  `json:"unit"`
@@ -41,9 +41,12 @@ func lineOf(s *stageState, now time.Time) line {
 	case job != nil:
 		l.State = "working"
 	case total > 0 && answered == total:
-		l.State = "idle"
+		l.State = "done"
 	case total > 0:
 		l.State = "queued"
+	}
+	if total == 1 && job == nil && s.Last.Total > 0 {
+		job = &s.Last
 	}
 	if job == nil {
 		return l
@@ -62,7 +65,7 @@ func leftOf(job workingJob, now time.Time) string {
 	if left <= 0 && elapsed > time.Second && done-job.Before > 0.02 {
 		left = elapsed.Seconds() * (1 - done) / (done - job.Before)
 	}
-	if left < 1 {
+	if left < 1 || done >= 1 {
 		return ""
 	}
 	return time.Duration(left*float64(time.Second)).Round(time.Second).String() + " left"

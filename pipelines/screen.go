@@ -136,12 +136,11 @@ func (s *plainScreen) progress(p bus.Progress) {
 	if !due {
 		return
 	}
-	s.l.tracker.snapshot(s.l.stages, func(st plannedStage, state *stageState) {
-		if st.Name == p.Stage {
-			l := lineOf(state, time.Now())
-			s.print("%-9s %s\n", st.Name, strings.Join(nonEmpty(l.State, count(l), l.Rate, l.Left, l.Extra), "  "))
+	for _, l := range s.l.tracker.lines(s.l.stages, time.Now()) {
+		if l.Stage == p.Stage {
+			s.print("%-9s %s\n", l.Stage, strings.Join(nonEmpty(l.State, count(l), l.Rate, l.Left, l.Extra), "  "))
 		}
-	})
+	}
 }
 
 func count(l line) string {

@@ -34,6 +34,7 @@ type stageState struct {
 	Answers  map[string]string // event id -> outcome; "" while it is not answered
 	Failures []event.JobFinished
 	Jobs     map[string]workingJob // by job key
+	Last     workingJob            // the last that has ended
 	Restarts int
 }
 
@@ -101,7 +102,10 @@ func (t *tracker) answered(f event.JobFinished) {
 	if s == nil {
 		return // a stage that listens along without being part of the pipeline
 	}
-	delete(s.Jobs, f.Key)
+	if job, ok := s.Jobs[f.Key]; ok {
+		s.Last = job
+		delete(s.Jobs, f.Key)
+	}
 	switch {
 	case f.Outcome == event.Failed && f.At < t.since:
 		return // of an earlier start: it is tried again
@@ -176,13 +180,15 @@ func (t *tracker) failures() (failed []event.JobFinished, stuck []string) {
 	return failed, stuck
 }
 
-// snapshot calls each for every stage in the given order, under the lock.
-func (t *tracker) snapshot(order []plannedStage, each func(plannedStage, *stageState)) {
+// lines describes the stages in the given order.
+func (t *tracker) lines(order []plannedStage, now time.Time) []line {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, s := range order {
-		each(s, t.stages[s.Name])
+	all := make([]line, len(order))
+	for i, s := range order {
+		all[i] = lineOf(t.stages[s.Name], now)
 	}
+	return all
 }
 
 func (t *tracker) eventCount() int {
