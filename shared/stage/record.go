@@ -106,7 +106,7 @@ func (r *record) loadPartial() error {
 			return fmt.Errorf("record of job %s: %w", artifact.Short(r.Key), err)
 		}
 		var out output
-		if err := event.Unmarshal(b, &out); err != nil {
+		if event.Unmarshal(b, &out) != nil {
 			return nil // what follows a damaged output is done again
 		}
 		r.Outputs = append(r.Outputs, out)

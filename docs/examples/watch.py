@@ -1,0 +1,50 @@
+"""A whole stage in Python: it hears of every evaluation and says whether the model knows more than how often tokens occur.
+
+It needs nats-py and msgpack, and nothing of this project. In a pipeline file:
+
+    stages:   {watch: {}}
+    commands: {watch: [python3, docs/examples/watch.py]}
+"""
+import asyncio, hashlib, json, os, sys, threading, time
+import msgpack, nats
+
+NAME, HEARS, SAYS = "watch", "evaluation.written", "verdict.written"
+
+
+async def announce(js, run, kind, body, part):
+    digest = hashlib.sha256(b"\0".join([kind.encode(), run.encode(), msgpack.packb(body)])).hexdigest()
+    envelope = {"version": 1, "kind": kind, "run": run, "id": digest, "stage": NAME, "job": "", "part": part,
+                "time": time.time_ns() // 1_000_000, "body": body}
+    await js.publish(f"bitnet1.{run}.{kind}", msgpack.packb(envelope), headers={"Nats-Msg-Id": digest})
+
+
+async def answer(js, message):
+    heard = msgpack.unpackb(message.data)
+    run, body = heard["run"], heard["body"]
+    learnt = body["bits_per_token"] < body["unigram_entropy"]
+    await announce(js, run, SAYS, {"step": body["step"], "learnt": learnt}, heard["part"])
+    finished = {"listener": NAME, "input": heard["id"], "key": "", "outcome": "done", "cause": "", "at": 0}
+    await announce(js, run, "job.finished", finished, {"index": 0, "count": 0})
+    await message.ack_sync()  # last: what is not acknowledged comes again
+
+
+async def serve(run):
+    env = os.environ.get
+    client = await nats.connect(env("NATS_URL"), user=env("NATS_USER"), password=env("NATS_PASSWORD"), token=env("NATS_TOKEN"))
+    js = client.jetstream()
+    durable = NAME if run == "*" else f"{NAME}--{run}"
+    queue = await js.pull_subscribe(f"bitnet1.{run}.{HEARS}", durable=durable, stream="BITNET1_EVENTS")
+    while True:
+        try:
+            for message in await queue.fetch(1, timeout=5):
+                await answer(js, message)
+        except nats.errors.TimeoutError:
+            pass
+
+
+if sys.argv[1] == "describe":  # for the launcher; with --check it would look at parameters, of which there are none
+    print(json.dumps({"name": NAME, "about": __doc__.splitlines()[0], "kind": HEARS, "emits": [SAYS], "parameters": []}))
+else:  # serve [--run RUN]
+    if os.environ.get("BITNET1_LAUNCHER"):  # standard input ends with the launcher
+        threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+    asyncio.run(serve(sys.argv[3] if len(sys.argv) > 3 else "*"))

@@ -1,0 +1,127 @@
+package examples
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"bitnet1/shared/bus"
+	"bitnet1/shared/event"
+	"bitnet1/shared/stage"
+)
+
+// verdict is what watch.py announces, as a stage in Go would declare it.
+type verdict struct {
+	Step   int  `msgpack:"step"`
+	Learnt bool `msgpack:"learnt"`
+}
+
+func (verdict) Kind() string     { return "verdict.written" }
+func (verdict) Inputs() []string { return nil }
+
+// python returns an interpreter that has the script's two modules: the one that
+// BITNET1_PYTHON names, or python3.
+func python(t *testing.T) string {
+	t.Helper()
+	name := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
+	if out, err := exec.Command(name, "-c", "import nats, msgpack").CombinedOutput(); err != nil {
+		t.Skipf("%s has no nats-py or no msgpack (python3 -m venv V; V/bin/pip install nats-py msgpack; BITNET1_PYTHON=V/bin/python): %v %s", name, err, out)
+	}
+	return name
+}
+
+// TestAStageInAnotherLanguage lets the script hear an event from a real server
+// and checks what it announces with the code that any stage of ours uses.
+func TestAStageInAnotherLanguage(t *testing.T) {
+	interpreter := python(t)
+	server, err := bus.StartServer(t.TempDir(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Stop()
+	b, err := bus.Connect(t.Context(), server.Address(), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+
+	out, err := exec.Command(interpreter, "watch.py", "describe").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d stage.Description
+	if err := json.Unmarshal(out, &d); err != nil || d.Name != "watch" || d.Kind != "evaluation.written" || len(d.Emits) != 1 {
+		t.Fatalf("describe: %+v, %v", d, err)
+	}
+	// As the launcher does: the consumer first, then the stage.
+	if _, err := b.Listen(t.Context(), bus.Listener{Stage: d.Name, Run: "r", Kind: d.Kind}); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(interpreter, "watch.py", "serve", "--run", "r")
+	cmd.Env = append(append(os.Environ(), server.Address().Environ()...), stage.EnvLauncher+"=1")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+
+	for i, bits := range []float64{3.25, 12} {
+		e, err := event.New("r", "evaluate", "", event.Part{Index: i, Count: 2}, event.EvaluationWritten{Step: 10 * i, BitsPerToken: bits, UnigramEntropy: 9.5})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Publish(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	verdicts, answered := heard[verdict](t, b, 2), heard[event.JobFinished](t, b, 2)
+	for i, want := range []verdict{{0, true}, {10, false}} {
+		if verdicts[i] != want {
+			t.Errorf("%+v, want %+v", verdicts[i], want)
+		}
+		if answered[i].Listener != "watch" || answered[i].Outcome != event.Done || len(answered[i].Input) != 64 {
+			t.Errorf("answer %+v", answered[i])
+		}
+	}
+	// It ends with its launcher.
+	if err := stdin.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v: %s", err, stderr.String())
+	}
+}
+
+// heard waits for n events of B's kind.
+func heard[B event.Body](t *testing.T, b *bus.Bus, n int) []B {
+	t.Helper()
+	var zero B
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		events, bad, err := b.History(t.Context(), "r", zero.Kind(), 0)
+		if err != nil || bad > 0 {
+			t.Fatalf("%d events are not valid, %v", bad, err)
+		}
+		if len(events) < n {
+			continue
+		}
+		var bodies []B
+		for _, e := range events {
+			body, err := event.Into[B](e.Envelope)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bodies = append(bodies, body)
+		}
+		return bodies
+	}
+	t.Fatalf("%s never came", zero.Kind())
+	return nil
+}
