@@ -167,6 +167,11 @@ func (l *launcher) listenFirst(ctx context.Context) error {
 
 func (l *launcher) follow(ctx context.Context) error {
 	err := l.bus.Follow(ctx, l.run, func(k bus.Kept) {
+		// A stage in another language knows only the bus, which must not be the
+		// only copy of what it says.
+		if _, err := l.journal.Write(k.Envelope); err != nil {
+			l.screen.warn("launcher", err.Error())
+		}
 		if l.tracker.observe(k.Envelope) {
 			l.screen.event(k.Envelope)
 		}

@@ -182,10 +182,18 @@ func (s *jsonScreen) warn(st, text string) {
 }
 func (s *jsonScreen) close() {}
 func (s *jsonScreen) event(e event.Envelope) {
-	var body map[string]any
-	_ = event.Unmarshal(e.Body, &body)
+	body, err := event.Plain(e.Body)
+	if err != nil {
+		s.warn(e.Stage, err.Error())
+	}
 	s.print(map[string]any{"type": "event", "event": e, "body": body})
 }
 func (s *jsonScreen) progress(p bus.Progress) {
-	s.print(map[string]any{"type": "progress", "progress": p})
+	raw, err := event.Marshal(p)
+	if err != nil {
+		return
+	}
+	if plain, err := event.Plain(raw); err == nil {
+		s.print(map[string]any{"type": "progress", "progress": plain})
+	}
 }

@@ -2,6 +2,8 @@ package event
 
 import (
 	"bytes"
+	"encoding/json"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -244,6 +246,24 @@ func TestEqualValuesGiveEqualBytes(t *testing.T) {
 		if err != nil || !bytes.Equal(first, again) {
 			t.Fatalf("% x and % x (%v)", first, again, err)
 		}
+	}
+}
+
+func TestNumbersThatJSONDoesNotHaveAreShown(t *testing.T) {
+	raw, err := Marshal(map[string]any{"loss": math.NaN(), "list": []any{math.Inf(1), map[string]any{"x": math.Inf(-1)}}, "fine": 2.5, "text": "NaN"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := Plain(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(v)
+	if want := `{"fine":2.5,"list":["+Inf",{"x":"-Inf"}],"loss":"NaN","text":"NaN"}`; err != nil || string(b) != want {
+		t.Errorf("%s, want %s (%v)", b, want, err)
+	}
+	if _, err := Plain([]byte{0xdf, 0xff, 0xff, 0xff, 0xff}); err == nil {
+		t.Error("a length was trusted")
 	}
 }
 

@@ -160,19 +160,6 @@ func TestJSONOutputIsOneObjectALine(t *testing.T) {
 	}
 }
 
-func TestNumbersThatJSONDoesNotHaveAreShown(t *testing.T) {
-	zero := 0.0
-	raw, err := event.Marshal(event.EvaluationWritten{BitsPerToken: zero / zero, BitsPerByte: 1 / zero, UnigramEntropy: 2.5})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := json.Marshal(plain(raw))
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantText(t, "JSON", string(b), `"bits_per_token":"NaN"`, `"bits_per_byte":"+Inf"`, `"unigram_entropy":2.5`)
-}
-
 func TestRerunsSayWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	w := rerunnable(t)

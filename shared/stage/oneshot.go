@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -93,7 +92,9 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 		if err != nil {
 			return err
 		}
-		printResult(c, res, folder.Dir())
+		if err := printResult(c, res, folder.Dir()); err != nil {
+			return err
+		}
 	}
 	return os.RemoveAll(records)
 }
@@ -187,8 +188,7 @@ func performOne[P any, E event.Body](ctx context.Context, p *performer[P, E], c 
 	if err != nil {
 		return err
 	}
-	printResult(c, res, filepath.Join(p.journal.RunDir(t.run), p.spec.Name))
-	return nil
+	return printResult(c, res, filepath.Join(p.journal.RunDir(t.run), p.spec.Name))
 }
 
 // selectEvents reads the events of a run that a rerun is about.
@@ -275,13 +275,18 @@ func optionalBus(ctx context.Context, name string) (*bus.Bus, error) {
 }
 
 // printResult says which artifacts a job made and where they are.
-func printResult(c *cli.Context, res result, dir string) {
+func printResult(c *cli.Context, res result, dir string) error {
 	for _, out := range res.outputs {
 		if c.Bool("json") {
-			line, err := json.Marshal(map[string]any{"kind": out.Kind, "job": res.key, "recorded": res.cached, "body": plain(out.Body)})
-			if err == nil {
-				fmt.Fprintln(c.App.Writer, string(line))
+			body, err := event.Plain(out.Body)
+			if err != nil {
+				return err
 			}
+			line, err := json.Marshal(map[string]any{"kind": out.Kind, "job": res.key, "recorded": res.cached, "body": body})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(c.App.Writer, string(line))
 			continue
 		}
 		var names []string
@@ -301,6 +306,7 @@ func printResult(c *cli.Context, res result, dir string) {
 			fmt.Fprintln(c.App.Writer, "  "+n)
 		}
 	}
+	return nil
 }
 
 // logReporter writes progress to the log, at most every two seconds a job.
@@ -343,32 +349,4 @@ func (r *rateLimit) allow(key string) bool {
 	}
 	r.last[key] = now
 	return true
-}
-
-// plain decodes a body for printing as JSON.
-func plain(body []byte) any {
-	var v map[string]any
-	if err := event.Unmarshal(body, &v); err != nil {
-		return "undecodable"
-	}
-	return jsonable(v)
-}
-
-// jsonable replaces numbers that JSON does not have by their names.
-func jsonable(v any) any {
-	switch v := v.(type) {
-	case float64:
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return fmt.Sprint(v)
-		}
-	case map[string]any:
-		for key, item := range v {
-			v[key] = jsonable(item)
-		}
-	case []any:
-		for i, item := range v {
-			v[i] = jsonable(item)
-		}
-	}
-	return v
 }
