@@ -17,8 +17,9 @@ import (
 type Description struct {
 	Name       string        `json:"name"`
 	About      string        `json:"about"`
-	Kind       string        `json:"kind"`  // of the events it answers
-	Emits      []string      `json:"emits"` // kinds of the events it announces
+	Example    string        `json:"example"` // a command line
+	Kind       string        `json:"kind"`    // of the events it answers
+	Emits      []string      `json:"emits"`   // kinds of the events it announces
 	Parameters []param.Field `json:"parameters"`
 }
 
@@ -45,7 +46,10 @@ func describeCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 				_, err = resolve(s, section, nil)
 				return err
 			}
-			d := Description{Name: s.Name, About: s.About, Kind: s.kind(), Emits: []string{}, Parameters: param.Fields(s.Defaults)}
+			d := Description{
+				Name: s.Name, About: s.About, Kind: s.kind(), Example: s.Example,
+				Emits: []string{}, Parameters: append([]param.Field{}, param.Fields(s.Defaults)...),
+			}
 			for _, body := range s.Emits {
 				d.Emits = append(d.Emits, body.Kind())
 			}
