@@ -13,6 +13,9 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
 			h := d.head(a, in, task, s)
 			g := h.gradients(s)
+			if a.Kind == kernels.RWSP {
+				g.exponentiate(h, ptr[task*a.Seq*a.Survivors:][:a.Seq*a.Survivors], s)
+			}
 			for t := range a.Seq {
 				g.do = grad[(h.row0+t)*a.Heads*a.HeadDim+h.col:][:a.HeadDim]
 				p := ptr[(task*a.Seq+t)*a.Survivors:][:a.Survivors]
@@ -34,6 +37,7 @@ type gradients struct {
 	dq, dk, dv []float32
 	do         []float32 // gradient of what the present query reads
 	ds         []float64 // of its scores
+	exps       []float32 // exp(score - best score) of survivors, Seq × Survivors
 	ranks      ranks
 }
 
@@ -73,6 +77,39 @@ func (g *gradients) store(h *head, dst []float32) {
 
 func (g *gradients) row(m []float32, t int) []float32 { return m[t*g.width:][:g.width] }
 
+// exponentiate prepares softmax over the survivors of all queries.
+func (g *gradients) exponentiate(h *head, pointers []int32, s *scratch) {
+	g.exps = s.floats(1, len(pointers))
+	for t := range h.Seq {
+		var best float64
+		for r, u := range pointers[t*h.Survivors:][:h.Survivors] {
+			at := t*h.Survivors + r
+			if u < 0 {
+				g.exps[at] = 0
+				continue
+			}
+			score := h.score(t, int(u))
+			if r == 0 {
+				best = score
+			}
+			g.exps[at] = float32(score - best)
+		}
+	}
+	h.exponentials(g.exps, 0)
+}
+
+// softmax writes the probabilities of query t's live survivors to p.
+func (g *gradients) softmax(h *head, t int, p []float64) {
+	var sum float64
+	for r := range p {
+		p[r] = float64(g.exps[t*h.Survivors+r])
+		sum += p[r]
+	}
+	for r := range p {
+		p[r] /= sum
+	}
+}
+
 // ranked: values get the rank weights, scores the gradient of softmax over the survivors.
 func (g *gradients) ranked(h *head, t int, pointers []int32) {
 	live := alive(pointers)
@@ -80,13 +117,12 @@ func (g *gradients) ranked(h *head, t int, pointers []int32) {
 		g.four(h, t, (*[4]int32)(pointers))
 		return
 	}
-	var scores [maxSurvivors]float64
-	p, ds := scores[:live], g.ds[:live]
+	var probabilities [maxSurvivors]float64
+	p, ds := probabilities[:live], g.ds[:live]
 	for r, u := range pointers[:live] {
-		p[r] = h.score(t, int(u))
 		ds[r] = float64(h.readGradient(g.row(g.dv, int(u)), g.do, g.row(g.v, int(u)), float32(h.weights[live][r])))
 	}
-	softmax(p, 1)
+	g.softmax(h, t, p)
 	softmaxGradient(ds, p, 1)
 	for r, u := range pointers[:live] {
 		g.addScore(h, t, int(u), ds[r])
@@ -96,14 +132,14 @@ func (g *gradients) ranked(h *head, t int, pointers []int32) {
 // four is ranked for exactly four survivors.
 func (g *gradients) four(h *head, t int, pointers *[4]int32) {
 	x := &g.ranks
-	for r, u := range pointers {
-		x.p[r], x.weights[r] = h.score(t, int(u)), float32(h.weights[4][r])
+	for r := range pointers {
+		x.weights[r] = float32(h.weights[4][r])
 	}
 	h.rankedRead(&x.dots, g.dv, g.do, g.v, pointers, &x.weights)
 	for r, v := range x.dots {
 		x.ds[r] = float64(v)
 	}
-	softmax(x.p[:], 1)
+	g.softmax(h, t, x.p[:])
 	softmaxGradient(x.ds[:], x.p[:], 1)
 	for r, v := range x.ds {
 		x.s[r] = g.scaled(h, v)

@@ -205,7 +205,6 @@ type scratch struct {
 const (
 	sharedMatrix = iota
 	sharedProducts
-	sharedMasked
 	sharedPlain // gradients of plain products
 	sharedLogits
 	sharedLargest

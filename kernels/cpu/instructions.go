@@ -19,6 +19,8 @@ type instructions struct {
 
 	// Between floats and integers.
 	scaleIntegers func(dst []float32, sums []int32, offset int32, unit float32)
+	affineSums    func(dst []float32, sums []int32, alpha, theta []float32, offset int32, unit float32)
+	signsOfSums   func(signs, pass []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32)
 	addScaled     func(dst []float32, sums []int32, signs []uint64, offset int32, factor float32) float64
 	randomWords   func(dst []uint32, key [2]uint32, counter [4]uint32)
 	roundRow      func(dst []int8, g, alpha []float32, inverse float32, words []uint32, limit float32)
@@ -52,7 +54,7 @@ func plainGo() instructions {
 		name:      "Go",
 		andCounts: andCountsGo, tile: tileGo, makeTables: makeTablesGo, lookup: lookupGo,
 		packSigns: packSignsGo, packPass: packPassGo, transposeBits: transposeBitsGo, transposeBytes: transposeBytesGo,
-		scaleIntegers: scaleIntegersGo, addScaled: addScaledGo,
+		scaleIntegers: scaleIntegersGo, affineSums: affineSumsGo, signsOfSums: signsOfSumsGo, addScaled: addScaledGo,
 		randomWords: randomWordsGo, roundRow: roundRowGo, roundColumns: roundColumnsGo,
 		affine: affineGo, add: addGo, mask: maskGo, largest: largestGo, largestProduct: largestProductGo,
 		addColumns: addColumnsGo, sumSquares: sumSquaresGo, adam: adamGo,

@@ -81,6 +81,22 @@ func avx2() instructions {
 			}
 			scaleIntegersGo(dst[n:], sums[n:], offset, unit)
 		},
+		affineSums: func(dst []float32, sums []int32, alpha, theta []float32, offset int32, unit float32) {
+			n := len(dst) &^ 7
+			if n > 0 {
+				_, _, _ = sums[n-1], alpha[n-1], theta[n-1]
+				affineSumsAVX2(&dst[0], &sums[0], &alpha[0], &theta[0], n, offset, unit)
+			}
+			affineSumsGo(dst[n:], sums[n:], alpha[n:], theta[n:], offset, unit)
+		},
+		signsOfSums: func(signs, pass []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32) {
+			n := len(sums) &^ 63
+			if n > 0 {
+				_, _, _, _ = signs[n/64-1], pass[n/64-1], alpha[n-1], theta[n-1]
+				signsOfSumsAVX2(&signs[0], &pass[0], &sums[0], &alpha[0], &theta[0], n, offset, unit)
+			}
+			signsOfSumsGo(signs[n/64:], pass[n/64:], sums[n:], alpha[n:], theta[n:], offset, unit)
+		},
 		addScaled: func(dst []float32, sums []int32, signs []uint64, offset int32, factor float32) (sum float64) {
 			n := len(dst) &^ 63
 			if n > 0 {
@@ -271,7 +287,7 @@ func avx2() instructions {
 	}
 }
 
-// avx512 is AVX2 with lookups of 64 columns in one register.
+// avx512 is AVX2 with wider loops where that is faster.
 func avx512() instructions {
 	set := avx2()
 	set.name = "AVX-512"
@@ -279,6 +295,19 @@ func avx512() instructions {
 		groups := len(panel) / panelCols
 		_, _ = sums[(lookupRows-1)*stride+panelCols-1], tables[lookupRows*32*groups-1]
 		lookupAVX512(&sums[0], stride, &tables[0], &panel[0], groups, flush)
+	}
+	set.makeTables = func(dst []byte, q []int8) int32 {
+		_ = dst[4*len(q)-1]
+		return makeTablesAVX512(&dst[0], &q[0], len(q))
+	}
+	inner := set.randomWords
+	set.randomWords = func(dst []uint32, key [2]uint32, counter [4]uint32) {
+		n := len(dst) &^ 63
+		if n > 0 {
+			randomWordsAVX512(&dst[0], n/64, &key, &counter)
+			counter[0] += uint32(n / 4)
+		}
+		inner(dst[n:], key, counter)
 	}
 	return set
 }

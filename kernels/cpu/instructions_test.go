@@ -112,6 +112,23 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			s.scaleIntegers(dst, randomInts(r, n), int32(r.Uint32())>>4, float32(r.NormFloat64()))
 			return floatBits(dst)
 		},
+		"affineSums": func(s *instructions, r *rand.Rand, n int) any {
+			dst := make([]float32, n)
+			s.affineSums(dst, randomInts(r, n), normals(r, n), normals(r, n), int32(r.Uint32())>>12, 2.5/16)
+			return floatBits(dst)
+		},
+		"signsOfSums": func(s *instructions, r *rand.Rand, n int) any {
+			sums, alpha, theta := make([]int32, n), normals(r, n), normals(r, n)
+			for i := range sums {
+				sums[i] = int32(r.IntN(9))
+				if r.IntN(3) == 0 {
+					theta[i] = alpha[i] * float32(2*sums[i]-8)
+				}
+			}
+			signs, pass := make([]uint64, (n+63)/64), make([]uint64, (n+63)/64)
+			s.signsOfSums(signs, pass, sums, alpha, theta, 8, 1)
+			return append(signs, pass...)
+		},
 		"addScaled": func(s *instructions, r *rand.Rand, n int) any {
 			dst := normals(r, n)
 			sum := s.addScaled(dst, randomInts(r, n), randomWords(r, (n+63)/64), int32(r.Uint32())>>4, float32(r.NormFloat64()))

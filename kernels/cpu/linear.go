@@ -86,38 +86,41 @@ func (d *Device) floatMatrix(x kernels.Activation, in int) matrix {
 func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.KShift, emit func(row int, u []float32)) {
 	rows := rowsOf(x, l.In)
 	alpha, theta := values(l.Alpha)[:l.Out], values(l.Theta)[:l.Out]
-	finish := func(row int, u []float32) {
-		d.affine(u, alpha, theta)
-		emit(row, u)
-	}
 	shifts := shift.To > shift.From
-	switch {
-	case x.Floats == nil && l.Mixed == nil && !shifts:
-		d.integerProducts(x.Planes.(*planes), l.Signs.(*planes), finish)
+	if integer(x, l) && !shifts {
+		d.integerProducts(x, l, func(row int, sums []int32, offset int32, unit float32, s *scratch) {
+			u := s.floats(3, l.Out)
+			d.affineSums(u, sums, alpha, theta, offset, unit)
+			emit(row, u)
+		})
 		return
-	case x.Floats == nil && l.Mixed == nil:
-		// An earlier token's product may be another block's, so all are kept.
-		all := d.shared.floats(sharedProducts, rows*l.Out)
-		d.integerProducts(x.Planes.(*planes), l.Signs.(*planes), func(row int, y []float32) { copy(all[row*l.Out:], y) })
-	default:
-		all := d.shared.floats(sharedProducts, rows*l.Out)
+	}
+	all := d.shared.floats(sharedProducts, rows*l.Out) // an earlier token's product may be another block's
+	if integer(x, l) {
+		d.integerProducts(x, l, func(row int, sums []int32, offset int32, unit float32, _ *scratch) {
+			d.scaleIntegers(all[row*l.Out:][:l.Out], sums, offset, unit)
+		})
+	} else {
 		d.product(all, operand{m: d.floatMatrix(x, l.In)}, operand{m: effective(l)}, rows, l.Out, l.In)
 	}
-	all := d.shared.floats(sharedProducts, rows*l.Out)
 	d.blocks(rows, 16, func(from, to int, s *scratch) {
 		u := s.floats(3, l.Out)
 		for r := from; r < to; r++ {
 			copy(u, all[r*l.Out:])
 			if shifts {
-				addShifted(u, all, r, l.Out, shift)
+				d.addShifted(u, all, r, l.Out, shift)
 			}
-			finish(r, u)
+			d.affine(u, alpha, theta)
+			emit(r, u)
 		}
 	})
 }
 
+// integer says whether x·wᵀ is a product of integers and signs.
+func integer(x kernels.Activation, l kernels.Linear) bool { return x.Floats == nil && l.Mixed == nil }
+
 // addShifted turns row r of the plain products into that of the shifted ones.
-func addShifted(u, products []float32, r, out int, shift kernels.KShift) {
+func (d *Device) addShifted(u, products []float32, r, out int, shift kernels.KShift) {
 	keys := u[shift.From:shift.To]
 	if !shift.Self {
 		clear(keys)
@@ -125,29 +128,25 @@ func addShifted(u, products []float32, r, out int, shift kernels.KShift) {
 	if r%shift.Seq < shift.Offset {
 		return
 	}
-	for i, v := range products[(r-shift.Offset)*out+shift.From:][:len(keys)] {
-		keys[i] += v
-	}
+	d.add(keys, keys, products[(r-shift.Offset)*out+shift.From:][:len(keys)])
 }
 
-// integerProducts computes x·wᵀ and hands it to emit, a row at a time: exact integers times the worth of one unit.
-func (d *Device) integerProducts(x, w *planes, emit func(row int, y []float32)) {
+// integerProducts computes x·wᵀ and hands it to emit, a row at a time: y = unit * (2*sums - offset). The integers are below
+// 2^24 and unit is 5 over a power of two, so y is exact in float32.
+func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear,
+	emit func(row int, sums []int32, offset int32, unit float32, s *scratch)) {
+	x, w := activation.Planes.(*planes), l.Signs.(*planes)
 	unit := scale(x.bits)
-	// The sums are integers below 2^24 and unit is 5 over a power of two, so the floats are exact.
-	scaled := func(s *scratch) func(row int, sums []int32, offset int32) {
-		y := s.floats(3, w.rows)
-		return func(row int, sums []int32, offset int32) {
-			d.scaleIntegers(y, sums, offset, unit)
-			emit(row, y)
-		}
+	to := func(s *scratch) func(row int, sums []int32, offset int32) {
+		return func(row int, sums []int32, offset int32) { emit(row, sums, offset, unit, s) }
 	}
 	if x.rows < fewRows {
-		d.countChannels(x, w, scaled(d.scratch[0]))
+		d.countChannels(x, w, to(d.scratch[0]))
 		return
 	}
 	signs := []signPanels{d.alongColumns(0, w)}
-	d.blocks(x.rows, d.rowsPerTask(x.rows), func(from, to int, s *scratch) {
-		d.lookupProducts(levels{x}, signs, from, to, s, scaled(s))
+	d.blocks(x.rows, d.rowsPerTask(x.rows), func(from, end int, s *scratch) {
+		d.lookupProducts(levels{x}, signs, from, end, s, to(s))
 	})
 }
 
@@ -158,6 +157,20 @@ const fewRows = 8
 func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
 	d.run("LinearSigns", func() {
 		signs := out.(*planes)
+		passRow := func(row int, s *scratch) []uint64 {
+			if pass == nil {
+				return s.words(3, signs.stride)
+			}
+			return pass.(*planes).row(row)
+		}
+		if integer(x, l) && shift.To <= shift.From {
+			alpha, theta := values(l.Alpha), values(l.Theta)
+			d.integerProducts(x, l, func(row int, sums []int32, offset int32, unit float32, s *scratch) {
+				d.signsOfSums(signs.row(row), passRow(row, s), sums, alpha, theta, offset, unit)
+				signs.count(row)
+			})
+			return
+		}
 		d.forward(x, l, shift, func(row int, u []float32) {
 			d.packSigns(signs.row(row), u)
 			signs.count(row)

@@ -7,55 +7,19 @@ func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy
 	x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
 	d.run("LinearBackward", func() {
 		rows := rowsOf(x, l.In)
-		du := d.plainGradient(values(dl.Theta), values(dy), pass, rows, l.Out, shift)
-		g := gradient{data: du, stride: l.Out, rows: rows, to: l.Out}
+		g := &gradient{output: values(dy), stride: l.Out, shift: shift, rows: rows, to: l.Out}
+		if pass != nil {
+			g.pass = pass.(*planes)
+		}
+		d.summarize(values(dl.Theta), g)
 		d.productGradients(values(dx), &dl, g, x, l, gradBits)
 	})
-}
-
-// plainGradient turns the gradient of a linear's output into that of its plain products, and subtracts its sums over rows
-// from dTheta on the way.
-func (d *Device) plainGradient(dTheta, dy []float32, pass kernels.Planes, rows, out int, shift kernels.KShift) []float32 {
-	du := dy[:rows*out]
-	if pass != nil {
-		masked := d.shared.floats(sharedMasked, len(du))
-		d.blocks(rows, 16, func(from, to int, _ *scratch) {
-			for r := from; r < to; r++ {
-				d.mask(masked[r*out:][:out], du[r*out:][:out], pass.(*planes).row(r))
-			}
-		})
-		du = masked
-	}
-	d.sumRows(dTheta, rows, out, -1, func(r int, sums []float64, _ *scratch) { d.addColumns(sums, du[r*out:]) })
-	if shift.To > shift.From {
-		du = d.unshiftGradient(du, rows, out, shift)
-	}
-	return du
-}
-
-// unshiftGradient turns the gradient of shifted products into that of the plain ones: g[t] = du[t] (if Self) + du[t+Offset].
-func (d *Device) unshiftGradient(du []float32, rows, out int, shift kernels.KShift) []float32 {
-	g := d.shared.floats(sharedPlain, len(du))
-	d.blocks(rows, 16, func(from, to int, _ *scratch) {
-		for r := from; r < to; r++ {
-			row := g[r*out:][:out]
-			copy(row, du[r*out:])
-			part := row[shift.From:shift.To]
-			if !shift.Self {
-				clear(part)
-			}
-			if r%shift.Seq+shift.Offset < shift.Seq {
-				d.add(part, part, du[(r+shift.Offset)*out+shift.From:][:len(part)])
-			}
-		}
-	})
-	return g
 }
 
 // productGradients takes g, the gradient of plain products. It overwrites dx with the gradient of the input and adds to
 // those of latent and alpha in the channels of g; what is nil is not wanted. With p = gᵀ·x, the latent's is alpha * p and
 // alpha's is Σ w * p: both need p alone, so no product of the forward pass is kept.
-func (d *Device) productGradients(dx []float32, dl *kernels.LinearGradient, g gradient, x kernels.Activation, l kernels.Linear, gradBits int) {
+func (d *Device) productGradients(dx []float32, dl *kernels.LinearGradient, g *gradient, x kernels.Activation, l kernels.Linear, gradBits int) {
 	rounded := gradBits != kernels.GradFloat
 	byRow, byChannel := dx != nil && rounded && l.Mixed == nil, dl != nil && rounded && x.Planes != nil
 	var rows, channels roundedGradient
@@ -71,7 +35,7 @@ func (d *Device) productGradients(dx []float32, dl *kernels.LinearGradient, g gr
 	case byRow:
 		d.inputGradient(dx, rows, g.rows, l)
 	case dx != nil:
-		scaled := dense{data: g.data, cols: g.stride, scale: values(l.Alpha)}
+		scaled := dense{data: d.matrix(g), cols: l.Out, scale: values(l.Alpha)}
 		d.product(dx, operand{m: scaled}, operand{m: effective(l), byK: true}, g.rows, l.In, l.Out)
 	}
 	switch {
@@ -93,7 +57,7 @@ func (d *Device) inputGradient(dx []float32, q roundedGradient, rows int, l kern
 }
 
 // weightGradient adds the products of rounded gradients and inputs to the gradients of latent and alpha.
-func (d *Device) weightGradient(dl kernels.LinearGradient, q roundedGradient, g gradient, input *planes, l kernels.Linear) {
+func (d *Device) weightGradient(dl kernels.LinearGradient, q roundedGradient, g *gradient, input *planes, l kernels.Linear) {
 	signs := make([]signPanels, input.bits)
 	for b := range signs {
 		signs[b] = d.alongRows(b, input, b)
@@ -121,10 +85,10 @@ func (d *Device) weightGradient(dl kernels.LinearGradient, q roundedGradient, g 
 	})
 }
 
-func (d *Device) floatWeightGradient(dl kernels.LinearGradient, g gradient, x kernels.Activation, l kernels.Linear) {
+func (d *Device) floatWeightGradient(dl kernels.LinearGradient, g *gradient, x kernels.Activation, l kernels.Linear) {
 	dWeight, dAlpha, alpha := values(dl.Weight), values(dl.Alpha), values(l.Alpha)
 	input, w := d.floatMatrix(x, l.In), effective(l)
-	grad := dense{data: g.data, cols: g.stride}
+	grad := dense{data: d.matrix(g), cols: l.Out}
 	d.blocks(l.Out, d.rowsPerTask(l.Out), func(from, to int, s *scratch) {
 		p := s.floats(3, (to-from)*l.In)
 		clear(p)

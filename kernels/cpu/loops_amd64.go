@@ -9,6 +9,11 @@ package cpu
 //go:noescape
 func makeTablesAVX2(dst *byte, q *int8, n int) (sum int32)
 
+// makeTablesAVX512 is makeTablesGo for n integers, a multiple of 32.
+//
+//go:noescape
+func makeTablesAVX512(dst *byte, q *int8, n int) (sum int32)
+
 // lookupAVX2 is lookupGo.
 //
 //go:noescape
@@ -34,6 +39,11 @@ func transposeBitsAVX2(dst *byte, src *uint64, stride int, groups int)
 //go:noescape
 func randomWordsAVX2(dst *uint32, steps int, key *[2]uint32, counter *[4]uint32)
 
+// randomWordsAVX512 is randomWordsGo for 64 words a step.
+//
+//go:noescape
+func randomWordsAVX512(dst *uint32, steps int, key *[2]uint32, counter *[4]uint32)
+
 // roundRowAVX2 is roundRowGo for whole registers.
 //
 //go:noescape
@@ -58,6 +68,16 @@ func tileAVX2(c *float32, ldc int, a *float32, b *float32, k int)
 //
 //go:noescape
 func scaleIntegersAVX2(dst *float32, sums *int32, n int, offset int32, unit float32)
+
+// affineSumsAVX2 is affineSumsGo for whole registers.
+//
+//go:noescape
+func affineSumsAVX2(dst *float32, sums *int32, alpha *float32, theta *float32, n int, offset int32, unit float32)
+
+// signsOfSumsAVX2 is signsOfSumsGo for whole registers.
+//
+//go:noescape
+func signsOfSumsAVX2(signs *uint64, pass *uint64, sums *int32, alpha *float32, theta *float32, n int, offset int32, unit float32)
 
 // affineAVX2 is affineGo for whole registers.
 //

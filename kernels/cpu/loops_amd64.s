@@ -4,277 +4,277 @@
 
 #include "textflag.h"
 
-DATA spread0<>+0(SB)/1, $0x00
-DATA spread0<>+1(SB)/1, $0x00
-DATA spread0<>+2(SB)/1, $0x00
-DATA spread0<>+3(SB)/1, $0x00
-DATA spread0<>+4(SB)/1, $0x00
-DATA spread0<>+5(SB)/1, $0x00
-DATA spread0<>+6(SB)/1, $0x00
-DATA spread0<>+7(SB)/1, $0x00
-DATA spread0<>+8(SB)/1, $0x00
-DATA spread0<>+9(SB)/1, $0x00
-DATA spread0<>+10(SB)/1, $0x00
-DATA spread0<>+11(SB)/1, $0x00
-DATA spread0<>+12(SB)/1, $0x00
-DATA spread0<>+13(SB)/1, $0x00
-DATA spread0<>+14(SB)/1, $0x00
-DATA spread0<>+15(SB)/1, $0x00
-DATA spread0<>+16(SB)/1, $0x04
-DATA spread0<>+17(SB)/1, $0x04
-DATA spread0<>+18(SB)/1, $0x04
-DATA spread0<>+19(SB)/1, $0x04
-DATA spread0<>+20(SB)/1, $0x04
-DATA spread0<>+21(SB)/1, $0x04
-DATA spread0<>+22(SB)/1, $0x04
-DATA spread0<>+23(SB)/1, $0x04
-DATA spread0<>+24(SB)/1, $0x04
-DATA spread0<>+25(SB)/1, $0x04
-DATA spread0<>+26(SB)/1, $0x04
-DATA spread0<>+27(SB)/1, $0x04
-DATA spread0<>+28(SB)/1, $0x04
-DATA spread0<>+29(SB)/1, $0x04
-DATA spread0<>+30(SB)/1, $0x04
-DATA spread0<>+31(SB)/1, $0x04
-GLOBL spread0<>(SB), RODATA|NOPTR, $32
+DATA wide0<>+0(SB)/1, $0x80
+DATA wide0<>+1(SB)/1, $0x00
+DATA wide0<>+2(SB)/1, $0x80
+DATA wide0<>+3(SB)/1, $0x00
+DATA wide0<>+4(SB)/1, $0x80
+DATA wide0<>+5(SB)/1, $0x00
+DATA wide0<>+6(SB)/1, $0x80
+DATA wide0<>+7(SB)/1, $0x00
+DATA wide0<>+8(SB)/1, $0x80
+DATA wide0<>+9(SB)/1, $0x00
+DATA wide0<>+10(SB)/1, $0x80
+DATA wide0<>+11(SB)/1, $0x00
+DATA wide0<>+12(SB)/1, $0x80
+DATA wide0<>+13(SB)/1, $0x00
+DATA wide0<>+14(SB)/1, $0x80
+DATA wide0<>+15(SB)/1, $0x00
+DATA wide0<>+16(SB)/1, $0x80
+DATA wide0<>+17(SB)/1, $0x00
+DATA wide0<>+18(SB)/1, $0x80
+DATA wide0<>+19(SB)/1, $0x00
+DATA wide0<>+20(SB)/1, $0x80
+DATA wide0<>+21(SB)/1, $0x00
+DATA wide0<>+22(SB)/1, $0x80
+DATA wide0<>+23(SB)/1, $0x00
+DATA wide0<>+24(SB)/1, $0x80
+DATA wide0<>+25(SB)/1, $0x00
+DATA wide0<>+26(SB)/1, $0x80
+DATA wide0<>+27(SB)/1, $0x00
+DATA wide0<>+28(SB)/1, $0x80
+DATA wide0<>+29(SB)/1, $0x00
+DATA wide0<>+30(SB)/1, $0x80
+DATA wide0<>+31(SB)/1, $0x00
+GLOBL wide0<>(SB), RODATA|NOPTR, $32
 
-DATA choose0<>+0(SB)/1, $0x00
-DATA choose0<>+1(SB)/1, $0xff
-DATA choose0<>+2(SB)/1, $0x00
-DATA choose0<>+3(SB)/1, $0xff
-DATA choose0<>+4(SB)/1, $0x00
-DATA choose0<>+5(SB)/1, $0xff
-DATA choose0<>+6(SB)/1, $0x00
-DATA choose0<>+7(SB)/1, $0xff
-DATA choose0<>+8(SB)/1, $0x00
-DATA choose0<>+9(SB)/1, $0xff
-DATA choose0<>+10(SB)/1, $0x00
-DATA choose0<>+11(SB)/1, $0xff
-DATA choose0<>+12(SB)/1, $0x00
-DATA choose0<>+13(SB)/1, $0xff
-DATA choose0<>+14(SB)/1, $0x00
-DATA choose0<>+15(SB)/1, $0xff
-DATA choose0<>+16(SB)/1, $0x00
-DATA choose0<>+17(SB)/1, $0xff
-DATA choose0<>+18(SB)/1, $0x00
-DATA choose0<>+19(SB)/1, $0xff
-DATA choose0<>+20(SB)/1, $0x00
-DATA choose0<>+21(SB)/1, $0xff
-DATA choose0<>+22(SB)/1, $0x00
-DATA choose0<>+23(SB)/1, $0xff
-DATA choose0<>+24(SB)/1, $0x00
-DATA choose0<>+25(SB)/1, $0xff
-DATA choose0<>+26(SB)/1, $0x00
-DATA choose0<>+27(SB)/1, $0xff
-DATA choose0<>+28(SB)/1, $0x00
-DATA choose0<>+29(SB)/1, $0xff
-DATA choose0<>+30(SB)/1, $0x00
-DATA choose0<>+31(SB)/1, $0xff
-GLOBL choose0<>(SB), RODATA|NOPTR, $32
+DATA narrow0<>+0(SB)/1, $0x80
+DATA narrow0<>+1(SB)/1, $0x00
+DATA narrow0<>+2(SB)/1, $0x80
+DATA narrow0<>+3(SB)/1, $0x00
+DATA narrow0<>+4(SB)/1, $0x80
+DATA narrow0<>+5(SB)/1, $0x00
+DATA narrow0<>+6(SB)/1, $0x80
+DATA narrow0<>+7(SB)/1, $0x00
+DATA narrow0<>+8(SB)/1, $0x80
+DATA narrow0<>+9(SB)/1, $0x00
+DATA narrow0<>+10(SB)/1, $0x80
+DATA narrow0<>+11(SB)/1, $0x00
+DATA narrow0<>+12(SB)/1, $0x80
+DATA narrow0<>+13(SB)/1, $0x00
+DATA narrow0<>+14(SB)/1, $0x80
+DATA narrow0<>+15(SB)/1, $0x00
+DATA narrow0<>+16(SB)/1, $0x84
+DATA narrow0<>+17(SB)/1, $0x04
+DATA narrow0<>+18(SB)/1, $0x84
+DATA narrow0<>+19(SB)/1, $0x04
+DATA narrow0<>+20(SB)/1, $0x84
+DATA narrow0<>+21(SB)/1, $0x04
+DATA narrow0<>+22(SB)/1, $0x84
+DATA narrow0<>+23(SB)/1, $0x04
+DATA narrow0<>+24(SB)/1, $0x84
+DATA narrow0<>+25(SB)/1, $0x04
+DATA narrow0<>+26(SB)/1, $0x84
+DATA narrow0<>+27(SB)/1, $0x04
+DATA narrow0<>+28(SB)/1, $0x84
+DATA narrow0<>+29(SB)/1, $0x04
+DATA narrow0<>+30(SB)/1, $0x84
+DATA narrow0<>+31(SB)/1, $0x04
+GLOBL narrow0<>(SB), RODATA|NOPTR, $32
 
-DATA spread1<>+0(SB)/1, $0x01
-DATA spread1<>+1(SB)/1, $0x01
-DATA spread1<>+2(SB)/1, $0x01
-DATA spread1<>+3(SB)/1, $0x01
-DATA spread1<>+4(SB)/1, $0x01
-DATA spread1<>+5(SB)/1, $0x01
-DATA spread1<>+6(SB)/1, $0x01
-DATA spread1<>+7(SB)/1, $0x01
-DATA spread1<>+8(SB)/1, $0x01
-DATA spread1<>+9(SB)/1, $0x01
-DATA spread1<>+10(SB)/1, $0x01
-DATA spread1<>+11(SB)/1, $0x01
-DATA spread1<>+12(SB)/1, $0x01
-DATA spread1<>+13(SB)/1, $0x01
-DATA spread1<>+14(SB)/1, $0x01
-DATA spread1<>+15(SB)/1, $0x01
-DATA spread1<>+16(SB)/1, $0x05
-DATA spread1<>+17(SB)/1, $0x05
-DATA spread1<>+18(SB)/1, $0x05
-DATA spread1<>+19(SB)/1, $0x05
-DATA spread1<>+20(SB)/1, $0x05
-DATA spread1<>+21(SB)/1, $0x05
-DATA spread1<>+22(SB)/1, $0x05
-DATA spread1<>+23(SB)/1, $0x05
-DATA spread1<>+24(SB)/1, $0x05
-DATA spread1<>+25(SB)/1, $0x05
-DATA spread1<>+26(SB)/1, $0x05
-DATA spread1<>+27(SB)/1, $0x05
-DATA spread1<>+28(SB)/1, $0x05
-DATA spread1<>+29(SB)/1, $0x05
-DATA spread1<>+30(SB)/1, $0x05
-DATA spread1<>+31(SB)/1, $0x05
-GLOBL spread1<>(SB), RODATA|NOPTR, $32
+DATA wide1<>+0(SB)/1, $0x80
+DATA wide1<>+1(SB)/1, $0x80
+DATA wide1<>+2(SB)/1, $0x01
+DATA wide1<>+3(SB)/1, $0x01
+DATA wide1<>+4(SB)/1, $0x80
+DATA wide1<>+5(SB)/1, $0x80
+DATA wide1<>+6(SB)/1, $0x01
+DATA wide1<>+7(SB)/1, $0x01
+DATA wide1<>+8(SB)/1, $0x80
+DATA wide1<>+9(SB)/1, $0x80
+DATA wide1<>+10(SB)/1, $0x01
+DATA wide1<>+11(SB)/1, $0x01
+DATA wide1<>+12(SB)/1, $0x80
+DATA wide1<>+13(SB)/1, $0x80
+DATA wide1<>+14(SB)/1, $0x01
+DATA wide1<>+15(SB)/1, $0x01
+DATA wide1<>+16(SB)/1, $0x80
+DATA wide1<>+17(SB)/1, $0x80
+DATA wide1<>+18(SB)/1, $0x01
+DATA wide1<>+19(SB)/1, $0x01
+DATA wide1<>+20(SB)/1, $0x80
+DATA wide1<>+21(SB)/1, $0x80
+DATA wide1<>+22(SB)/1, $0x01
+DATA wide1<>+23(SB)/1, $0x01
+DATA wide1<>+24(SB)/1, $0x80
+DATA wide1<>+25(SB)/1, $0x80
+DATA wide1<>+26(SB)/1, $0x01
+DATA wide1<>+27(SB)/1, $0x01
+DATA wide1<>+28(SB)/1, $0x80
+DATA wide1<>+29(SB)/1, $0x80
+DATA wide1<>+30(SB)/1, $0x01
+DATA wide1<>+31(SB)/1, $0x01
+GLOBL wide1<>(SB), RODATA|NOPTR, $32
 
-DATA choose1<>+0(SB)/1, $0x00
-DATA choose1<>+1(SB)/1, $0x00
-DATA choose1<>+2(SB)/1, $0xff
-DATA choose1<>+3(SB)/1, $0xff
-DATA choose1<>+4(SB)/1, $0x00
-DATA choose1<>+5(SB)/1, $0x00
-DATA choose1<>+6(SB)/1, $0xff
-DATA choose1<>+7(SB)/1, $0xff
-DATA choose1<>+8(SB)/1, $0x00
-DATA choose1<>+9(SB)/1, $0x00
-DATA choose1<>+10(SB)/1, $0xff
-DATA choose1<>+11(SB)/1, $0xff
-DATA choose1<>+12(SB)/1, $0x00
-DATA choose1<>+13(SB)/1, $0x00
-DATA choose1<>+14(SB)/1, $0xff
-DATA choose1<>+15(SB)/1, $0xff
-DATA choose1<>+16(SB)/1, $0x00
-DATA choose1<>+17(SB)/1, $0x00
-DATA choose1<>+18(SB)/1, $0xff
-DATA choose1<>+19(SB)/1, $0xff
-DATA choose1<>+20(SB)/1, $0x00
-DATA choose1<>+21(SB)/1, $0x00
-DATA choose1<>+22(SB)/1, $0xff
-DATA choose1<>+23(SB)/1, $0xff
-DATA choose1<>+24(SB)/1, $0x00
-DATA choose1<>+25(SB)/1, $0x00
-DATA choose1<>+26(SB)/1, $0xff
-DATA choose1<>+27(SB)/1, $0xff
-DATA choose1<>+28(SB)/1, $0x00
-DATA choose1<>+29(SB)/1, $0x00
-DATA choose1<>+30(SB)/1, $0xff
-DATA choose1<>+31(SB)/1, $0xff
-GLOBL choose1<>(SB), RODATA|NOPTR, $32
+DATA narrow1<>+0(SB)/1, $0x80
+DATA narrow1<>+1(SB)/1, $0x80
+DATA narrow1<>+2(SB)/1, $0x01
+DATA narrow1<>+3(SB)/1, $0x01
+DATA narrow1<>+4(SB)/1, $0x80
+DATA narrow1<>+5(SB)/1, $0x80
+DATA narrow1<>+6(SB)/1, $0x01
+DATA narrow1<>+7(SB)/1, $0x01
+DATA narrow1<>+8(SB)/1, $0x80
+DATA narrow1<>+9(SB)/1, $0x80
+DATA narrow1<>+10(SB)/1, $0x01
+DATA narrow1<>+11(SB)/1, $0x01
+DATA narrow1<>+12(SB)/1, $0x80
+DATA narrow1<>+13(SB)/1, $0x80
+DATA narrow1<>+14(SB)/1, $0x01
+DATA narrow1<>+15(SB)/1, $0x01
+DATA narrow1<>+16(SB)/1, $0x84
+DATA narrow1<>+17(SB)/1, $0x84
+DATA narrow1<>+18(SB)/1, $0x05
+DATA narrow1<>+19(SB)/1, $0x05
+DATA narrow1<>+20(SB)/1, $0x84
+DATA narrow1<>+21(SB)/1, $0x84
+DATA narrow1<>+22(SB)/1, $0x05
+DATA narrow1<>+23(SB)/1, $0x05
+DATA narrow1<>+24(SB)/1, $0x84
+DATA narrow1<>+25(SB)/1, $0x84
+DATA narrow1<>+26(SB)/1, $0x05
+DATA narrow1<>+27(SB)/1, $0x05
+DATA narrow1<>+28(SB)/1, $0x84
+DATA narrow1<>+29(SB)/1, $0x84
+DATA narrow1<>+30(SB)/1, $0x05
+DATA narrow1<>+31(SB)/1, $0x05
+GLOBL narrow1<>(SB), RODATA|NOPTR, $32
 
-DATA spread2<>+0(SB)/1, $0x02
-DATA spread2<>+1(SB)/1, $0x02
-DATA spread2<>+2(SB)/1, $0x02
-DATA spread2<>+3(SB)/1, $0x02
-DATA spread2<>+4(SB)/1, $0x02
-DATA spread2<>+5(SB)/1, $0x02
-DATA spread2<>+6(SB)/1, $0x02
-DATA spread2<>+7(SB)/1, $0x02
-DATA spread2<>+8(SB)/1, $0x02
-DATA spread2<>+9(SB)/1, $0x02
-DATA spread2<>+10(SB)/1, $0x02
-DATA spread2<>+11(SB)/1, $0x02
-DATA spread2<>+12(SB)/1, $0x02
-DATA spread2<>+13(SB)/1, $0x02
-DATA spread2<>+14(SB)/1, $0x02
-DATA spread2<>+15(SB)/1, $0x02
-DATA spread2<>+16(SB)/1, $0x06
-DATA spread2<>+17(SB)/1, $0x06
-DATA spread2<>+18(SB)/1, $0x06
-DATA spread2<>+19(SB)/1, $0x06
-DATA spread2<>+20(SB)/1, $0x06
-DATA spread2<>+21(SB)/1, $0x06
-DATA spread2<>+22(SB)/1, $0x06
-DATA spread2<>+23(SB)/1, $0x06
-DATA spread2<>+24(SB)/1, $0x06
-DATA spread2<>+25(SB)/1, $0x06
-DATA spread2<>+26(SB)/1, $0x06
-DATA spread2<>+27(SB)/1, $0x06
-DATA spread2<>+28(SB)/1, $0x06
-DATA spread2<>+29(SB)/1, $0x06
-DATA spread2<>+30(SB)/1, $0x06
-DATA spread2<>+31(SB)/1, $0x06
-GLOBL spread2<>(SB), RODATA|NOPTR, $32
+DATA wide2<>+0(SB)/1, $0x80
+DATA wide2<>+1(SB)/1, $0x80
+DATA wide2<>+2(SB)/1, $0x80
+DATA wide2<>+3(SB)/1, $0x80
+DATA wide2<>+4(SB)/1, $0x02
+DATA wide2<>+5(SB)/1, $0x02
+DATA wide2<>+6(SB)/1, $0x02
+DATA wide2<>+7(SB)/1, $0x02
+DATA wide2<>+8(SB)/1, $0x80
+DATA wide2<>+9(SB)/1, $0x80
+DATA wide2<>+10(SB)/1, $0x80
+DATA wide2<>+11(SB)/1, $0x80
+DATA wide2<>+12(SB)/1, $0x02
+DATA wide2<>+13(SB)/1, $0x02
+DATA wide2<>+14(SB)/1, $0x02
+DATA wide2<>+15(SB)/1, $0x02
+DATA wide2<>+16(SB)/1, $0x80
+DATA wide2<>+17(SB)/1, $0x80
+DATA wide2<>+18(SB)/1, $0x80
+DATA wide2<>+19(SB)/1, $0x80
+DATA wide2<>+20(SB)/1, $0x02
+DATA wide2<>+21(SB)/1, $0x02
+DATA wide2<>+22(SB)/1, $0x02
+DATA wide2<>+23(SB)/1, $0x02
+DATA wide2<>+24(SB)/1, $0x80
+DATA wide2<>+25(SB)/1, $0x80
+DATA wide2<>+26(SB)/1, $0x80
+DATA wide2<>+27(SB)/1, $0x80
+DATA wide2<>+28(SB)/1, $0x02
+DATA wide2<>+29(SB)/1, $0x02
+DATA wide2<>+30(SB)/1, $0x02
+DATA wide2<>+31(SB)/1, $0x02
+GLOBL wide2<>(SB), RODATA|NOPTR, $32
 
-DATA choose2<>+0(SB)/1, $0x00
-DATA choose2<>+1(SB)/1, $0x00
-DATA choose2<>+2(SB)/1, $0x00
-DATA choose2<>+3(SB)/1, $0x00
-DATA choose2<>+4(SB)/1, $0xff
-DATA choose2<>+5(SB)/1, $0xff
-DATA choose2<>+6(SB)/1, $0xff
-DATA choose2<>+7(SB)/1, $0xff
-DATA choose2<>+8(SB)/1, $0x00
-DATA choose2<>+9(SB)/1, $0x00
-DATA choose2<>+10(SB)/1, $0x00
-DATA choose2<>+11(SB)/1, $0x00
-DATA choose2<>+12(SB)/1, $0xff
-DATA choose2<>+13(SB)/1, $0xff
-DATA choose2<>+14(SB)/1, $0xff
-DATA choose2<>+15(SB)/1, $0xff
-DATA choose2<>+16(SB)/1, $0x00
-DATA choose2<>+17(SB)/1, $0x00
-DATA choose2<>+18(SB)/1, $0x00
-DATA choose2<>+19(SB)/1, $0x00
-DATA choose2<>+20(SB)/1, $0xff
-DATA choose2<>+21(SB)/1, $0xff
-DATA choose2<>+22(SB)/1, $0xff
-DATA choose2<>+23(SB)/1, $0xff
-DATA choose2<>+24(SB)/1, $0x00
-DATA choose2<>+25(SB)/1, $0x00
-DATA choose2<>+26(SB)/1, $0x00
-DATA choose2<>+27(SB)/1, $0x00
-DATA choose2<>+28(SB)/1, $0xff
-DATA choose2<>+29(SB)/1, $0xff
-DATA choose2<>+30(SB)/1, $0xff
-DATA choose2<>+31(SB)/1, $0xff
-GLOBL choose2<>(SB), RODATA|NOPTR, $32
+DATA narrow2<>+0(SB)/1, $0x80
+DATA narrow2<>+1(SB)/1, $0x80
+DATA narrow2<>+2(SB)/1, $0x80
+DATA narrow2<>+3(SB)/1, $0x80
+DATA narrow2<>+4(SB)/1, $0x02
+DATA narrow2<>+5(SB)/1, $0x02
+DATA narrow2<>+6(SB)/1, $0x02
+DATA narrow2<>+7(SB)/1, $0x02
+DATA narrow2<>+8(SB)/1, $0x80
+DATA narrow2<>+9(SB)/1, $0x80
+DATA narrow2<>+10(SB)/1, $0x80
+DATA narrow2<>+11(SB)/1, $0x80
+DATA narrow2<>+12(SB)/1, $0x02
+DATA narrow2<>+13(SB)/1, $0x02
+DATA narrow2<>+14(SB)/1, $0x02
+DATA narrow2<>+15(SB)/1, $0x02
+DATA narrow2<>+16(SB)/1, $0x84
+DATA narrow2<>+17(SB)/1, $0x84
+DATA narrow2<>+18(SB)/1, $0x84
+DATA narrow2<>+19(SB)/1, $0x84
+DATA narrow2<>+20(SB)/1, $0x06
+DATA narrow2<>+21(SB)/1, $0x06
+DATA narrow2<>+22(SB)/1, $0x06
+DATA narrow2<>+23(SB)/1, $0x06
+DATA narrow2<>+24(SB)/1, $0x84
+DATA narrow2<>+25(SB)/1, $0x84
+DATA narrow2<>+26(SB)/1, $0x84
+DATA narrow2<>+27(SB)/1, $0x84
+DATA narrow2<>+28(SB)/1, $0x06
+DATA narrow2<>+29(SB)/1, $0x06
+DATA narrow2<>+30(SB)/1, $0x06
+DATA narrow2<>+31(SB)/1, $0x06
+GLOBL narrow2<>(SB), RODATA|NOPTR, $32
 
-DATA spread3<>+0(SB)/1, $0x03
-DATA spread3<>+1(SB)/1, $0x03
-DATA spread3<>+2(SB)/1, $0x03
-DATA spread3<>+3(SB)/1, $0x03
-DATA spread3<>+4(SB)/1, $0x03
-DATA spread3<>+5(SB)/1, $0x03
-DATA spread3<>+6(SB)/1, $0x03
-DATA spread3<>+7(SB)/1, $0x03
-DATA spread3<>+8(SB)/1, $0x03
-DATA spread3<>+9(SB)/1, $0x03
-DATA spread3<>+10(SB)/1, $0x03
-DATA spread3<>+11(SB)/1, $0x03
-DATA spread3<>+12(SB)/1, $0x03
-DATA spread3<>+13(SB)/1, $0x03
-DATA spread3<>+14(SB)/1, $0x03
-DATA spread3<>+15(SB)/1, $0x03
-DATA spread3<>+16(SB)/1, $0x07
-DATA spread3<>+17(SB)/1, $0x07
-DATA spread3<>+18(SB)/1, $0x07
-DATA spread3<>+19(SB)/1, $0x07
-DATA spread3<>+20(SB)/1, $0x07
-DATA spread3<>+21(SB)/1, $0x07
-DATA spread3<>+22(SB)/1, $0x07
-DATA spread3<>+23(SB)/1, $0x07
-DATA spread3<>+24(SB)/1, $0x07
-DATA spread3<>+25(SB)/1, $0x07
-DATA spread3<>+26(SB)/1, $0x07
-DATA spread3<>+27(SB)/1, $0x07
-DATA spread3<>+28(SB)/1, $0x07
-DATA spread3<>+29(SB)/1, $0x07
-DATA spread3<>+30(SB)/1, $0x07
-DATA spread3<>+31(SB)/1, $0x07
-GLOBL spread3<>(SB), RODATA|NOPTR, $32
+DATA wide3<>+0(SB)/1, $0x80
+DATA wide3<>+1(SB)/1, $0x80
+DATA wide3<>+2(SB)/1, $0x80
+DATA wide3<>+3(SB)/1, $0x80
+DATA wide3<>+4(SB)/1, $0x80
+DATA wide3<>+5(SB)/1, $0x80
+DATA wide3<>+6(SB)/1, $0x80
+DATA wide3<>+7(SB)/1, $0x80
+DATA wide3<>+8(SB)/1, $0x03
+DATA wide3<>+9(SB)/1, $0x03
+DATA wide3<>+10(SB)/1, $0x03
+DATA wide3<>+11(SB)/1, $0x03
+DATA wide3<>+12(SB)/1, $0x03
+DATA wide3<>+13(SB)/1, $0x03
+DATA wide3<>+14(SB)/1, $0x03
+DATA wide3<>+15(SB)/1, $0x03
+DATA wide3<>+16(SB)/1, $0x80
+DATA wide3<>+17(SB)/1, $0x80
+DATA wide3<>+18(SB)/1, $0x80
+DATA wide3<>+19(SB)/1, $0x80
+DATA wide3<>+20(SB)/1, $0x80
+DATA wide3<>+21(SB)/1, $0x80
+DATA wide3<>+22(SB)/1, $0x80
+DATA wide3<>+23(SB)/1, $0x80
+DATA wide3<>+24(SB)/1, $0x03
+DATA wide3<>+25(SB)/1, $0x03
+DATA wide3<>+26(SB)/1, $0x03
+DATA wide3<>+27(SB)/1, $0x03
+DATA wide3<>+28(SB)/1, $0x03
+DATA wide3<>+29(SB)/1, $0x03
+DATA wide3<>+30(SB)/1, $0x03
+DATA wide3<>+31(SB)/1, $0x03
+GLOBL wide3<>(SB), RODATA|NOPTR, $32
 
-DATA choose3<>+0(SB)/1, $0x00
-DATA choose3<>+1(SB)/1, $0x00
-DATA choose3<>+2(SB)/1, $0x00
-DATA choose3<>+3(SB)/1, $0x00
-DATA choose3<>+4(SB)/1, $0x00
-DATA choose3<>+5(SB)/1, $0x00
-DATA choose3<>+6(SB)/1, $0x00
-DATA choose3<>+7(SB)/1, $0x00
-DATA choose3<>+8(SB)/1, $0xff
-DATA choose3<>+9(SB)/1, $0xff
-DATA choose3<>+10(SB)/1, $0xff
-DATA choose3<>+11(SB)/1, $0xff
-DATA choose3<>+12(SB)/1, $0xff
-DATA choose3<>+13(SB)/1, $0xff
-DATA choose3<>+14(SB)/1, $0xff
-DATA choose3<>+15(SB)/1, $0xff
-DATA choose3<>+16(SB)/1, $0x00
-DATA choose3<>+17(SB)/1, $0x00
-DATA choose3<>+18(SB)/1, $0x00
-DATA choose3<>+19(SB)/1, $0x00
-DATA choose3<>+20(SB)/1, $0x00
-DATA choose3<>+21(SB)/1, $0x00
-DATA choose3<>+22(SB)/1, $0x00
-DATA choose3<>+23(SB)/1, $0x00
-DATA choose3<>+24(SB)/1, $0xff
-DATA choose3<>+25(SB)/1, $0xff
-DATA choose3<>+26(SB)/1, $0xff
-DATA choose3<>+27(SB)/1, $0xff
-DATA choose3<>+28(SB)/1, $0xff
-DATA choose3<>+29(SB)/1, $0xff
-DATA choose3<>+30(SB)/1, $0xff
-DATA choose3<>+31(SB)/1, $0xff
-GLOBL choose3<>(SB), RODATA|NOPTR, $32
+DATA narrow3<>+0(SB)/1, $0x80
+DATA narrow3<>+1(SB)/1, $0x80
+DATA narrow3<>+2(SB)/1, $0x80
+DATA narrow3<>+3(SB)/1, $0x80
+DATA narrow3<>+4(SB)/1, $0x80
+DATA narrow3<>+5(SB)/1, $0x80
+DATA narrow3<>+6(SB)/1, $0x80
+DATA narrow3<>+7(SB)/1, $0x80
+DATA narrow3<>+8(SB)/1, $0x03
+DATA narrow3<>+9(SB)/1, $0x03
+DATA narrow3<>+10(SB)/1, $0x03
+DATA narrow3<>+11(SB)/1, $0x03
+DATA narrow3<>+12(SB)/1, $0x03
+DATA narrow3<>+13(SB)/1, $0x03
+DATA narrow3<>+14(SB)/1, $0x03
+DATA narrow3<>+15(SB)/1, $0x03
+DATA narrow3<>+16(SB)/1, $0x84
+DATA narrow3<>+17(SB)/1, $0x84
+DATA narrow3<>+18(SB)/1, $0x84
+DATA narrow3<>+19(SB)/1, $0x84
+DATA narrow3<>+20(SB)/1, $0x84
+DATA narrow3<>+21(SB)/1, $0x84
+DATA narrow3<>+22(SB)/1, $0x84
+DATA narrow3<>+23(SB)/1, $0x84
+DATA narrow3<>+24(SB)/1, $0x07
+DATA narrow3<>+25(SB)/1, $0x07
+DATA narrow3<>+26(SB)/1, $0x07
+DATA narrow3<>+27(SB)/1, $0x07
+DATA narrow3<>+28(SB)/1, $0x07
+DATA narrow3<>+29(SB)/1, $0x07
+DATA narrow3<>+30(SB)/1, $0x07
+DATA narrow3<>+31(SB)/1, $0x07
+GLOBL narrow3<>(SB), RODATA|NOPTR, $32
 
 DATA first<>+0(SB)/1, $0x00
 DATA first<>+1(SB)/1, $0x00
@@ -353,11 +353,11 @@ TEXT ·makeTablesAVX2(SB), NOSPLIT, $0-28
 	VPXOR   Y0, Y0, Y0
 	VPXOR   Y1, Y1, Y1
 	VMOVDQU ones<>+0(SB), Y2
-	VMOVDQU spread0<>+0(SB), Y4
-	VMOVDQU spread1<>+0(SB), Y5
-	VMOVDQU spread2<>+0(SB), Y6
-	VMOVDQU spread3<>+0(SB), Y7
 	VMOVDQU first<>+0(SB), Y3
+	VMOVDQU narrow0<>+0(SB), Y4
+	VMOVDQU narrow1<>+0(SB), Y5
+	VMOVDQU narrow2<>+0(SB), Y6
+	VMOVDQU narrow3<>+0(SB), Y7
 
 block:
 	VMOVDQU      (CX), Y8
@@ -373,68 +373,52 @@ block:
 	VPERMQ       $0x00, Y9, Y11
 	VPSHUFB      Y3, Y11, Y11
 	VPSHUFB      Y4, Y10, Y12
-	VPAND        choose0<>+0(SB), Y12, Y12
 	VPADDB       Y12, Y11, Y11
 	VPSHUFB      Y5, Y10, Y12
-	VPAND        choose1<>+0(SB), Y12, Y12
 	VPADDB       Y12, Y11, Y11
 	VPSHUFB      Y6, Y10, Y12
-	VPAND        choose2<>+0(SB), Y12, Y12
 	VPADDB       Y12, Y11, Y11
 	VPSHUFB      Y7, Y10, Y10
-	VPAND        choose3<>+0(SB), Y10, Y10
 	VPADDB       Y10, Y11, Y11
 	VMOVDQU      Y11, (AX)
 	VPERMQ       $0x55, Y8, Y10
 	VPERMQ       $0x55, Y9, Y11
 	VPSHUFB      Y3, Y11, Y11
 	VPSHUFB      Y4, Y10, Y12
-	VPAND        choose0<>+0(SB), Y12, Y12
 	VPADDB       Y12, Y11, Y11
 	VPSHUFB      Y5, Y10, Y12
-	VPAND        choose1<>+0(SB), Y12, Y12
 	VPADDB       Y12, Y11, Y11
 	VPSHUFB      Y6, Y10, Y12
-	VPAND        choose2<>+0(SB), Y12, Y12
 	VPADDB       Y12, Y11, Y11
 	VPSHUFB      Y7, Y10, Y10
-	VPAND        choose3<>+0(SB), Y10, Y10
 	VPADDB       Y10, Y11, Y11
 	VMOVDQU      Y11, 32(AX)
 	VPERMQ       $0xaa, Y8, Y10
 	VPERMQ       $0xaa, Y9, Y11
 	VPSHUFB      Y3, Y11, Y11
 	VPSHUFB      Y4, Y10, Y12
-	VPAND        choose0<>+0(SB), Y12, Y12
 	VPADDB       Y12, Y11, Y11
 	VPSHUFB      Y5, Y10, Y12
-	VPAND        choose1<>+0(SB), Y12, Y12
 	VPADDB       Y12, Y11, Y11
 	VPSHUFB      Y6, Y10, Y12
-	VPAND        choose2<>+0(SB), Y12, Y12
 	VPADDB       Y12, Y11, Y11
 	VPSHUFB      Y7, Y10, Y10
-	VPAND        choose3<>+0(SB), Y10, Y10
 	VPADDB       Y10, Y11, Y11
 	VMOVDQU      Y11, 64(AX)
 	VPERMQ       $0xff, Y8, Y8
 	VPERMQ       $0xff, Y9, Y9
 	VPSHUFB      Y3, Y9, Y9
 	VPSHUFB      Y4, Y8, Y10
-	VPAND        choose0<>+0(SB), Y10, Y10
 	VPADDB       Y10, Y9, Y9
 	VPSHUFB      Y5, Y8, Y10
-	VPAND        choose1<>+0(SB), Y10, Y10
 	VPADDB       Y10, Y9, Y9
 	VPSHUFB      Y6, Y8, Y10
-	VPAND        choose2<>+0(SB), Y10, Y10
 	VPADDB       Y10, Y9, Y9
 	VPSHUFB      Y7, Y8, Y8
-	VPAND        choose3<>+0(SB), Y8, Y8
 	VPADDB       Y8, Y9, Y9
 	VMOVDQU      Y9, 96(AX)
 	ADDQ         $0x20, CX
-	ADDQ         $0x80, AX
+	ADDQ         $0x00000080, AX
 	SUBQ         $0x20, DX
 	JNZ          block
 	VEXTRACTI128 $0x01, Y1, X0
@@ -445,6 +429,106 @@ block:
 	MOVL         AX, sum+24(FP)
 	VZEROUPPER
 	RET
+
+// func makeTablesAVX512(dst *byte, q *int8, n int) (sum int32)
+// Requires: AVX, AVX2, AVX512BW, AVX512F
+TEXT ·makeTablesAVX512(SB), NOSPLIT, $0-28
+	MOVQ            dst+0(FP), AX
+	MOVQ            q+8(FP), CX
+	MOVQ            n+16(FP), DX
+	VPXOR           Y0, Y0, Y0
+	VPXOR           Y1, Y1, Y1
+	VMOVDQU         ones<>+0(SB), Y2
+	VBROADCASTI32X4 wide0<>+0(SB), Z3
+	VBROADCASTI32X4 wide1<>+0(SB), Z4
+	VBROADCASTI32X4 wide2<>+0(SB), Z5
+	VBROADCASTI32X4 wide3<>+0(SB), Z6
+	VPXORD          Z7, Z7, Z7
+	VMOVDQU32       fours0<>+0(SB), Z8
+	VMOVDQU32       fours1<>+0(SB), Z9
+
+block:
+	VMOVDQU      (CX), Y10
+	VPSUBB       Y10, Y0, Y11
+	VPMAXSB      Y0, Y11, Y11
+	VPABSB       Y10, Y12
+	VPSADBW      Y0, Y12, Y12
+	VPADDQ       Y12, Y1, Y1
+	VPMADDUBSW   Y2, Y11, Y11
+	VPSRLD       $0x10, Y11, Y12
+	VPADDD       Y12, Y11, Y11
+	VPERMD       Z10, Z8, Z12
+	VPERMD       Z11, Z8, Z13
+	VPSHUFB      Z7, Z13, Z13
+	VPSHUFB      Z3, Z12, Z14
+	VPADDB       Z14, Z13, Z13
+	VPSHUFB      Z4, Z12, Z14
+	VPADDB       Z14, Z13, Z13
+	VPSHUFB      Z5, Z12, Z14
+	VPADDB       Z14, Z13, Z13
+	VPSHUFB      Z6, Z12, Z12
+	VPADDB       Z12, Z13, Z13
+	VMOVDQU32    Z13, (AX)
+	VPERMD       Z10, Z9, Z12
+	VPERMD       Z11, Z9, Z13
+	VPSHUFB      Z7, Z13, Z13
+	VPSHUFB      Z3, Z12, Z14
+	VPADDB       Z14, Z13, Z13
+	VPSHUFB      Z4, Z12, Z14
+	VPADDB       Z14, Z13, Z13
+	VPSHUFB      Z5, Z12, Z14
+	VPADDB       Z14, Z13, Z13
+	VPSHUFB      Z6, Z12, Z12
+	VPADDB       Z12, Z13, Z13
+	VMOVDQU32    Z13, 64(AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x00000080, AX
+	SUBQ         $0x20, DX
+	JNZ          block
+	VEXTRACTI128 $0x01, Y1, X0
+	VPADDQ       X0, X1, X0
+	VPSRLDQ      $0x08, X0, X1
+	VPADDQ       X1, X0, X0
+	VMOVD        X0, AX
+	MOVL         AX, sum+24(FP)
+	VZEROUPPER
+	RET
+
+DATA fours0<>+0(SB)/4, $0x00000000
+DATA fours0<>+4(SB)/4, $0x00000000
+DATA fours0<>+8(SB)/4, $0x00000000
+DATA fours0<>+12(SB)/4, $0x00000000
+DATA fours0<>+16(SB)/4, $0x00000001
+DATA fours0<>+20(SB)/4, $0x00000001
+DATA fours0<>+24(SB)/4, $0x00000001
+DATA fours0<>+28(SB)/4, $0x00000001
+DATA fours0<>+32(SB)/4, $0x00000002
+DATA fours0<>+36(SB)/4, $0x00000002
+DATA fours0<>+40(SB)/4, $0x00000002
+DATA fours0<>+44(SB)/4, $0x00000002
+DATA fours0<>+48(SB)/4, $0x00000003
+DATA fours0<>+52(SB)/4, $0x00000003
+DATA fours0<>+56(SB)/4, $0x00000003
+DATA fours0<>+60(SB)/4, $0x00000003
+GLOBL fours0<>(SB), RODATA|NOPTR, $64
+
+DATA fours1<>+0(SB)/4, $0x00000004
+DATA fours1<>+4(SB)/4, $0x00000004
+DATA fours1<>+8(SB)/4, $0x00000004
+DATA fours1<>+12(SB)/4, $0x00000004
+DATA fours1<>+16(SB)/4, $0x00000005
+DATA fours1<>+20(SB)/4, $0x00000005
+DATA fours1<>+24(SB)/4, $0x00000005
+DATA fours1<>+28(SB)/4, $0x00000005
+DATA fours1<>+32(SB)/4, $0x00000006
+DATA fours1<>+36(SB)/4, $0x00000006
+DATA fours1<>+40(SB)/4, $0x00000006
+DATA fours1<>+44(SB)/4, $0x00000006
+DATA fours1<>+48(SB)/4, $0x00000007
+DATA fours1<>+52(SB)/4, $0x00000007
+DATA fours1<>+56(SB)/4, $0x00000007
+DATA fours1<>+60(SB)/4, $0x00000007
+GLOBL fours1<>(SB), RODATA|NOPTR, $64
 
 DATA nibbles<>+0(SB)/1, $0x0f
 DATA nibbles<>+1(SB)/1, $0x0f
@@ -1572,6 +1656,252 @@ step:
 	VZEROUPPER
 	RET
 
+DATA blocks8<>+0(SB)/8, $0x0000000000000000
+DATA blocks8<>+8(SB)/8, $0x0000000000000001
+DATA blocks8<>+16(SB)/8, $0x0000000000000002
+DATA blocks8<>+24(SB)/8, $0x0000000000000003
+DATA blocks8<>+32(SB)/8, $0x0000000000000004
+DATA blocks8<>+40(SB)/8, $0x0000000000000005
+DATA blocks8<>+48(SB)/8, $0x0000000000000006
+DATA blocks8<>+56(SB)/8, $0x0000000000000007
+GLOBL blocks8<>(SB), RODATA|NOPTR, $64
+
+// func randomWordsAVX512(dst *uint32, steps int, key *[2]uint32, counter *[4]uint32)
+// Requires: AVX, AVX512F
+TEXT ·randomWordsAVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         steps+8(FP), CX
+	MOVQ         key+16(FP), DX
+	MOVQ         counter+24(FP), BX
+	VPBROADCASTD round0<>+0(SB), Z0
+	VPBROADCASTD round1<>+0(SB), Z1
+	VPBROADCASTD weyl0<>+0(SB), Z2
+	VPBROADCASTD weyl1<>+0(SB), Z3
+	VPBROADCASTD eight<>+0(SB), Z4
+	VPBROADCASTD (BX), Z5
+	VPADDD       blocks8<>+0(SB), Z5, Z5
+
+step:
+	VPBROADCASTD  (DX), Z6
+	VPBROADCASTD  4(DX), Z7
+	VMOVDQA32     Z5, Z8
+	VPADDD        Z4, Z5, Z5
+	VPBROADCASTD  4(BX), Z9
+	VPBROADCASTD  8(BX), Z10
+	VPBROADCASTD  12(BX), Z11
+	VMOVDQA32     Z5, Z12
+	VPADDD        Z4, Z5, Z5
+	VPBROADCASTD  4(BX), Z13
+	VPBROADCASTD  8(BX), Z14
+	VPBROADCASTD  12(BX), Z15
+	VPMULUDQ      Z0, Z8, Z16
+	VPMULUDQ      Z1, Z10, Z17
+	VPSRLQ        $0x20, Z17, Z8
+	VPTERNLOGD    $0x96, Z6, Z9, Z8
+	VPSRLQ        $0x20, Z16, Z10
+	VPTERNLOGD    $0x96, Z7, Z11, Z10
+	VPMULUDQ      Z0, Z12, Z9
+	VPMULUDQ      Z1, Z14, Z11
+	VPSRLQ        $0x20, Z11, Z12
+	VPTERNLOGD    $0x96, Z6, Z13, Z12
+	VPSRLQ        $0x20, Z9, Z14
+	VPTERNLOGD    $0x96, Z7, Z15, Z14
+	VPADDD        Z2, Z6, Z6
+	VPADDD        Z3, Z7, Z7
+	VPMULUDQ      Z0, Z8, Z13
+	VPMULUDQ      Z1, Z10, Z15
+	VPSRLQ        $0x20, Z15, Z8
+	VPTERNLOGD    $0x96, Z6, Z17, Z8
+	VPSRLQ        $0x20, Z13, Z10
+	VPTERNLOGD    $0x96, Z7, Z16, Z10
+	VPMULUDQ      Z0, Z12, Z16
+	VPMULUDQ      Z1, Z14, Z17
+	VPSRLQ        $0x20, Z17, Z12
+	VPTERNLOGD    $0x96, Z6, Z11, Z12
+	VPSRLQ        $0x20, Z16, Z14
+	VPTERNLOGD    $0x96, Z7, Z9, Z14
+	VPADDD        Z2, Z6, Z6
+	VPADDD        Z3, Z7, Z7
+	VPMULUDQ      Z0, Z8, Z9
+	VPMULUDQ      Z1, Z10, Z11
+	VPSRLQ        $0x20, Z11, Z8
+	VPTERNLOGD    $0x96, Z6, Z15, Z8
+	VPSRLQ        $0x20, Z9, Z10
+	VPTERNLOGD    $0x96, Z7, Z13, Z10
+	VPMULUDQ      Z0, Z12, Z13
+	VPMULUDQ      Z1, Z14, Z15
+	VPSRLQ        $0x20, Z15, Z12
+	VPTERNLOGD    $0x96, Z6, Z17, Z12
+	VPSRLQ        $0x20, Z13, Z14
+	VPTERNLOGD    $0x96, Z7, Z16, Z14
+	VPADDD        Z2, Z6, Z6
+	VPADDD        Z3, Z7, Z7
+	VPMULUDQ      Z0, Z8, Z16
+	VPMULUDQ      Z1, Z10, Z17
+	VPSRLQ        $0x20, Z17, Z8
+	VPTERNLOGD    $0x96, Z6, Z11, Z8
+	VPSRLQ        $0x20, Z16, Z10
+	VPTERNLOGD    $0x96, Z7, Z9, Z10
+	VPMULUDQ      Z0, Z12, Z9
+	VPMULUDQ      Z1, Z14, Z11
+	VPSRLQ        $0x20, Z11, Z12
+	VPTERNLOGD    $0x96, Z6, Z15, Z12
+	VPSRLQ        $0x20, Z9, Z14
+	VPTERNLOGD    $0x96, Z7, Z13, Z14
+	VPADDD        Z2, Z6, Z6
+	VPADDD        Z3, Z7, Z7
+	VPMULUDQ      Z0, Z8, Z13
+	VPMULUDQ      Z1, Z10, Z15
+	VPSRLQ        $0x20, Z15, Z8
+	VPTERNLOGD    $0x96, Z6, Z17, Z8
+	VPSRLQ        $0x20, Z13, Z10
+	VPTERNLOGD    $0x96, Z7, Z16, Z10
+	VPMULUDQ      Z0, Z12, Z16
+	VPMULUDQ      Z1, Z14, Z17
+	VPSRLQ        $0x20, Z17, Z12
+	VPTERNLOGD    $0x96, Z6, Z11, Z12
+	VPSRLQ        $0x20, Z16, Z14
+	VPTERNLOGD    $0x96, Z7, Z9, Z14
+	VPADDD        Z2, Z6, Z6
+	VPADDD        Z3, Z7, Z7
+	VPMULUDQ      Z0, Z8, Z9
+	VPMULUDQ      Z1, Z10, Z11
+	VPSRLQ        $0x20, Z11, Z8
+	VPTERNLOGD    $0x96, Z6, Z15, Z8
+	VPSRLQ        $0x20, Z9, Z10
+	VPTERNLOGD    $0x96, Z7, Z13, Z10
+	VPMULUDQ      Z0, Z12, Z13
+	VPMULUDQ      Z1, Z14, Z15
+	VPSRLQ        $0x20, Z15, Z12
+	VPTERNLOGD    $0x96, Z6, Z17, Z12
+	VPSRLQ        $0x20, Z13, Z14
+	VPTERNLOGD    $0x96, Z7, Z16, Z14
+	VPADDD        Z2, Z6, Z6
+	VPADDD        Z3, Z7, Z7
+	VPMULUDQ      Z0, Z8, Z16
+	VPMULUDQ      Z1, Z10, Z17
+	VPSRLQ        $0x20, Z17, Z8
+	VPTERNLOGD    $0x96, Z6, Z11, Z8
+	VPSRLQ        $0x20, Z16, Z10
+	VPTERNLOGD    $0x96, Z7, Z9, Z10
+	VPMULUDQ      Z0, Z12, Z9
+	VPMULUDQ      Z1, Z14, Z11
+	VPSRLQ        $0x20, Z11, Z12
+	VPTERNLOGD    $0x96, Z6, Z15, Z12
+	VPSRLQ        $0x20, Z9, Z14
+	VPTERNLOGD    $0x96, Z7, Z13, Z14
+	VPADDD        Z2, Z6, Z6
+	VPADDD        Z3, Z7, Z7
+	VPMULUDQ      Z0, Z8, Z13
+	VPMULUDQ      Z1, Z10, Z15
+	VPSRLQ        $0x20, Z15, Z8
+	VPTERNLOGD    $0x96, Z6, Z17, Z8
+	VPSRLQ        $0x20, Z13, Z10
+	VPTERNLOGD    $0x96, Z7, Z16, Z10
+	VPMULUDQ      Z0, Z12, Z16
+	VPMULUDQ      Z1, Z14, Z17
+	VPSRLQ        $0x20, Z17, Z12
+	VPTERNLOGD    $0x96, Z6, Z11, Z12
+	VPSRLQ        $0x20, Z16, Z14
+	VPTERNLOGD    $0x96, Z7, Z9, Z14
+	VPADDD        Z2, Z6, Z6
+	VPADDD        Z3, Z7, Z7
+	VPMULUDQ      Z0, Z8, Z9
+	VPMULUDQ      Z1, Z10, Z11
+	VPSRLQ        $0x20, Z11, Z8
+	VPTERNLOGD    $0x96, Z6, Z15, Z8
+	VPSRLQ        $0x20, Z9, Z10
+	VPTERNLOGD    $0x96, Z7, Z13, Z10
+	VPMULUDQ      Z0, Z12, Z13
+	VPMULUDQ      Z1, Z14, Z15
+	VPSRLQ        $0x20, Z15, Z12
+	VPTERNLOGD    $0x96, Z6, Z17, Z12
+	VPSRLQ        $0x20, Z13, Z14
+	VPTERNLOGD    $0x96, Z7, Z16, Z14
+	VPADDD        Z2, Z6, Z6
+	VPADDD        Z3, Z7, Z7
+	VPMULUDQ      Z0, Z8, Z16
+	VPMULUDQ      Z1, Z10, Z17
+	VPSRLQ        $0x20, Z17, Z8
+	VPTERNLOGD    $0x96, Z6, Z11, Z8
+	VPSRLQ        $0x20, Z16, Z10
+	VPTERNLOGD    $0x96, Z7, Z9, Z10
+	VPMULUDQ      Z0, Z12, Z9
+	VPMULUDQ      Z1, Z14, Z11
+	VPSRLQ        $0x20, Z11, Z12
+	VPTERNLOGD    $0x96, Z6, Z15, Z12
+	VPSRLQ        $0x20, Z9, Z14
+	VPTERNLOGD    $0x96, Z7, Z13, Z14
+	VPADDD        Z2, Z6, Z6
+	VPADDD        Z3, Z7, Z7
+	VPSLLQ        $0x20, Z17, Z17
+	VPSLLQ        $0x20, Z8, Z8
+	VPSRLQ        $0x20, Z8, Z8
+	VPORD         Z17, Z8, Z8
+	VPSLLQ        $0x20, Z16, Z16
+	VPSLLQ        $0x20, Z10, Z10
+	VPSRLQ        $0x20, Z10, Z10
+	VPORD         Z16, Z10, Z10
+	VPUNPCKLQDQ   Z10, Z8, Z6
+	VPUNPCKHQDQ   Z10, Z8, Z7
+	VEXTRACTI32X4 $0x00, Z6, X8
+	VMOVDQU       X8, (AX)
+	VEXTRACTI32X4 $0x00, Z7, X8
+	VMOVDQU       X8, 16(AX)
+	VEXTRACTI32X4 $0x01, Z6, X8
+	VMOVDQU       X8, 32(AX)
+	VEXTRACTI32X4 $0x01, Z7, X8
+	VMOVDQU       X8, 48(AX)
+	VEXTRACTI32X4 $0x02, Z6, X8
+	VMOVDQU       X8, 64(AX)
+	VEXTRACTI32X4 $0x02, Z7, X8
+	VMOVDQU       X8, 80(AX)
+	VEXTRACTI32X4 $0x03, Z6, X6
+	VMOVDQU       X6, 96(AX)
+	VEXTRACTI32X4 $0x03, Z7, X6
+	VMOVDQU       X6, 112(AX)
+	VPSLLQ        $0x20, Z11, Z11
+	VPSLLQ        $0x20, Z12, Z12
+	VPSRLQ        $0x20, Z12, Z12
+	VPORD         Z11, Z12, Z12
+	VPSLLQ        $0x20, Z9, Z9
+	VPSLLQ        $0x20, Z14, Z14
+	VPSRLQ        $0x20, Z14, Z14
+	VPORD         Z9, Z14, Z14
+	VPUNPCKLQDQ   Z14, Z12, Z6
+	VPUNPCKHQDQ   Z14, Z12, Z7
+	VEXTRACTI32X4 $0x00, Z6, X8
+	VMOVDQU       X8, 128(AX)
+	VEXTRACTI32X4 $0x00, Z7, X8
+	VMOVDQU       X8, 144(AX)
+	VEXTRACTI32X4 $0x01, Z6, X8
+	VMOVDQU       X8, 160(AX)
+	VEXTRACTI32X4 $0x01, Z7, X8
+	VMOVDQU       X8, 176(AX)
+	VEXTRACTI32X4 $0x02, Z6, X8
+	VMOVDQU       X8, 192(AX)
+	VEXTRACTI32X4 $0x02, Z7, X8
+	VMOVDQU       X8, 208(AX)
+	VEXTRACTI32X4 $0x03, Z6, X6
+	VMOVDQU       X6, 224(AX)
+	VEXTRACTI32X4 $0x03, Z7, X6
+	VMOVDQU       X6, 240(AX)
+	ADDQ          $0x00000100, AX
+	DECQ          CX
+	JNZ           step
+	VZEROUPPER
+	RET
+
+DATA eight<>+0(SB)/4, $0x00000008
+DATA eight<>+4(SB)/4, $0x00000008
+DATA eight<>+8(SB)/4, $0x00000008
+DATA eight<>+12(SB)/4, $0x00000008
+DATA eight<>+16(SB)/4, $0x00000008
+DATA eight<>+20(SB)/4, $0x00000008
+DATA eight<>+24(SB)/4, $0x00000008
+DATA eight<>+28(SB)/4, $0x00000008
+GLOBL eight<>(SB), RODATA|NOPTR, $32
+
 DATA interleave<>+0(SB)/4, $0x00000000
 DATA interleave<>+4(SB)/4, $0x00000004
 DATA interleave<>+8(SB)/4, $0x00000001
@@ -1979,6 +2309,189 @@ loop:
 	VMOVUPS   Y2, (AX)(BX*4)
 	ADDQ      $0x08, BX
 	CMPQ      BX, DX
+	JLT       loop
+	VZEROUPPER
+	RET
+
+// func affineSumsAVX2(dst *float32, sums *int32, alpha *float32, theta *float32, n int, offset int32, unit float32)
+// Requires: AVX, AVX2
+TEXT ·affineSumsAVX2(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         sums+8(FP), CX
+	MOVQ         n+32(FP), DX
+	MOVQ         alpha+16(FP), BX
+	MOVQ         theta+24(FP), SI
+	VBROADCASTSS offset+40(FP), Y0
+	VBROADCASTSS unit+44(FP), Y1
+	XORQ         DI, DI
+
+loop:
+	VMOVDQU   (CX)(DI*4), Y2
+	VPADDD    Y2, Y2, Y2
+	VPSUBD    Y0, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y1, Y2, Y2
+	VMULPS    (BX)(DI*4), Y2, Y2
+	VSUBPS    (SI)(DI*4), Y2, Y2
+	VMOVUPS   Y2, (AX)(DI*4)
+	ADDQ      $0x08, DI
+	CMPQ      DI, DX
+	JLT       loop
+	VZEROUPPER
+	RET
+
+// func signsOfSumsAVX2(signs *uint64, pass *uint64, sums *int32, alpha *float32, theta *float32, n int, offset int32, unit float32)
+// Requires: AVX, AVX2
+TEXT ·signsOfSumsAVX2(SB), NOSPLIT, $0-56
+	MOVQ         signs+0(FP), AX
+	MOVQ         pass+8(FP), CX
+	MOVQ         sums+16(FP), DX
+	MOVQ         alpha+24(FP), BX
+	MOVQ         theta+32(FP), SI
+	MOVQ         n+40(FP), DI
+	VBROADCASTSS offset+48(FP), Y0
+	VBROADCASTSS unit+52(FP), Y1
+	VMOVDQU      magnitude<>+0(SB), Y2
+	VMOVDQU      above1<>+0(SB), Y3
+	VXORPS       Y4, Y4, Y4
+	XORQ         R8, R8
+
+loop:
+	XORQ      R9, R9
+	XORQ      R10, R10
+	VMOVDQU   (DX)(R8*4), Y5
+	VPADDD    Y5, Y5, Y5
+	VPSUBD    Y0, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    (BX)(R8*4), Y5, Y5
+	VSUBPS    (SI)(R8*4), Y5, Y5
+	VADDPS    Y4, Y5, Y6
+	VPAND     Y2, Y5, Y5
+	VPSUBD    Y3, Y5, Y5
+	VMOVMSKPS Y6, R11
+	ORQ       R11, R9
+	VMOVMSKPS Y5, R11
+	ORQ       R11, R10
+	VMOVDQU   32(DX)(R8*4), Y5
+	VPADDD    Y5, Y5, Y5
+	VPSUBD    Y0, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    32(BX)(R8*4), Y5, Y5
+	VSUBPS    32(SI)(R8*4), Y5, Y5
+	VADDPS    Y4, Y5, Y6
+	VPAND     Y2, Y5, Y5
+	VPSUBD    Y3, Y5, Y5
+	VMOVMSKPS Y6, R11
+	SHLQ      $0x08, R11
+	ORQ       R11, R9
+	VMOVMSKPS Y5, R11
+	SHLQ      $0x08, R11
+	ORQ       R11, R10
+	VMOVDQU   64(DX)(R8*4), Y5
+	VPADDD    Y5, Y5, Y5
+	VPSUBD    Y0, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    64(BX)(R8*4), Y5, Y5
+	VSUBPS    64(SI)(R8*4), Y5, Y5
+	VADDPS    Y4, Y5, Y6
+	VPAND     Y2, Y5, Y5
+	VPSUBD    Y3, Y5, Y5
+	VMOVMSKPS Y6, R11
+	SHLQ      $0x10, R11
+	ORQ       R11, R9
+	VMOVMSKPS Y5, R11
+	SHLQ      $0x10, R11
+	ORQ       R11, R10
+	VMOVDQU   96(DX)(R8*4), Y5
+	VPADDD    Y5, Y5, Y5
+	VPSUBD    Y0, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    96(BX)(R8*4), Y5, Y5
+	VSUBPS    96(SI)(R8*4), Y5, Y5
+	VADDPS    Y4, Y5, Y6
+	VPAND     Y2, Y5, Y5
+	VPSUBD    Y3, Y5, Y5
+	VMOVMSKPS Y6, R11
+	SHLQ      $0x18, R11
+	ORQ       R11, R9
+	VMOVMSKPS Y5, R11
+	SHLQ      $0x18, R11
+	ORQ       R11, R10
+	VMOVDQU   128(DX)(R8*4), Y5
+	VPADDD    Y5, Y5, Y5
+	VPSUBD    Y0, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    128(BX)(R8*4), Y5, Y5
+	VSUBPS    128(SI)(R8*4), Y5, Y5
+	VADDPS    Y4, Y5, Y6
+	VPAND     Y2, Y5, Y5
+	VPSUBD    Y3, Y5, Y5
+	VMOVMSKPS Y6, R11
+	SHLQ      $0x20, R11
+	ORQ       R11, R9
+	VMOVMSKPS Y5, R11
+	SHLQ      $0x20, R11
+	ORQ       R11, R10
+	VMOVDQU   160(DX)(R8*4), Y5
+	VPADDD    Y5, Y5, Y5
+	VPSUBD    Y0, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    160(BX)(R8*4), Y5, Y5
+	VSUBPS    160(SI)(R8*4), Y5, Y5
+	VADDPS    Y4, Y5, Y6
+	VPAND     Y2, Y5, Y5
+	VPSUBD    Y3, Y5, Y5
+	VMOVMSKPS Y6, R11
+	SHLQ      $0x28, R11
+	ORQ       R11, R9
+	VMOVMSKPS Y5, R11
+	SHLQ      $0x28, R11
+	ORQ       R11, R10
+	VMOVDQU   192(DX)(R8*4), Y5
+	VPADDD    Y5, Y5, Y5
+	VPSUBD    Y0, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    192(BX)(R8*4), Y5, Y5
+	VSUBPS    192(SI)(R8*4), Y5, Y5
+	VADDPS    Y4, Y5, Y6
+	VPAND     Y2, Y5, Y5
+	VPSUBD    Y3, Y5, Y5
+	VMOVMSKPS Y6, R11
+	SHLQ      $0x30, R11
+	ORQ       R11, R9
+	VMOVMSKPS Y5, R11
+	SHLQ      $0x30, R11
+	ORQ       R11, R10
+	VMOVDQU   224(DX)(R8*4), Y5
+	VPADDD    Y5, Y5, Y5
+	VPSUBD    Y0, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    224(BX)(R8*4), Y5, Y5
+	VSUBPS    224(SI)(R8*4), Y5, Y5
+	VADDPS    Y4, Y5, Y6
+	VPAND     Y2, Y5, Y5
+	VPSUBD    Y3, Y5, Y5
+	VMOVMSKPS Y6, R11
+	SHLQ      $0x38, R11
+	ORQ       R11, R9
+	VMOVMSKPS Y5, R11
+	SHLQ      $0x38, R11
+	ORQ       R11, R10
+	NOTQ      R9
+	MOVQ      R9, (AX)
+	MOVQ      R10, (CX)
+	ADDQ      $0x08, AX
+	ADDQ      $0x08, CX
+	ADDQ      $0x40, R8
+	CMPQ      R8, DI
 	JLT       loop
 	VZEROUPPER
 	RET

@@ -26,10 +26,8 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 		h.rowParts(func(from, to int, logits floats) {
 			h.losses(from, to, logits)
 			h.gradients(from, to, logits, 0, head.Out)
-			d.sumRows(values(dl.Theta), to-from, head.Out, -1, func(r int, sums []float64, _ *scratch) {
-				d.addColumns(sums, logits[r*head.Out:])
-			})
-			g := gradient{data: logits, stride: head.Out, row: from, rows: to - from, to: head.Out}
+			g := &gradient{output: logits, stride: head.Out, row: from, rows: to - from, to: head.Out}
+			d.summarize(values(dl.Theta), g)
 			weights := &dl
 			if byChannel && !whole {
 				weights = nil
@@ -40,7 +38,8 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 			h.channelParts(func(from, to int, logits floats) {
 				h.exponents(logits, to-from)
 				h.gradients(0, h.rows, logits, from, to)
-				g := gradient{data: logits, stride: to - from, rows: h.rows, from: from, to: to}
+				g := &gradient{output: logits, stride: to - from, rows: h.rows, from: from, to: to}
+				d.summarize(nil, g)
 				d.productGradients(nil, &dl, g, x, head, gradBits)
 			})
 		}

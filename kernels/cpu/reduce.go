@@ -43,7 +43,8 @@ func (d *Device) reduce(dst, x []float32, f func(x []float32) float64) {
 // rowsPerSum rows are summed up, or searched, together; then their results are.
 const rowsPerSum = 64
 
-// sumRows adds factor times the sum over rows of what f adds to its sums, cols of them, to dst.
+// sumRows adds factor times the sum over rows of what f adds to its sums, cols of them, to dst, if there
+// is one.
 func (d *Device) sumRows(dst []float32, rows, cols int, factor float64, f func(row int, sums []float64, s *scratch)) {
 	parts := (rows + rowsPerSum - 1) / rowsPerSum
 	all := d.shared.doubles(2, parts*cols)
@@ -54,6 +55,9 @@ func (d *Device) sumRows(dst []float32, rows, cols int, factor float64, f func(r
 			f(r, sums, s)
 		}
 	})
+	if dst == nil {
+		return
+	}
 	for c := range cols {
 		var sum float64
 		for p := range parts {

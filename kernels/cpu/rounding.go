@@ -50,15 +50,6 @@ func randomWordsGo(dst []uint32, key [2]uint32, counter [4]uint32) {
 	}
 }
 
-// gradient is a part of a linear's: rows r0.. and channels from..to-1, rows stride apart.
-type gradient struct {
-	data     []float32
-	stride   int
-	row      int // number of the first row in the operation
-	rows     int
-	from, to int // channels; from is a multiple of 4
-}
-
 // roundedGradient is a gradient as integers.
 type roundedGradient struct {
 	values small
@@ -80,21 +71,21 @@ func oddStride(n int) int { return padded(n) | 32 }
 func padded(n int) int { return (n + 31) &^ 31 }
 
 // roundRows rounds alpha * g with one scale for each row.
-func (d *Device) roundRows(r rounding, g gradient, alpha []float32) roundedGradient {
+func (d *Device) roundRows(r rounding, g *gradient, alpha []float32) roundedGradient {
 	q := d.rounded(0, g.rows, padded(g.to-g.from), r)
 	d.roundBlocks(r, g, alpha, &q, nil)
 	return q
 }
 
 // roundChannels rounds g with one scale for each channel; the integers of a channel become a row.
-func (d *Device) roundChannels(r rounding, g gradient) roundedGradient {
+func (d *Device) roundChannels(r rounding, g *gradient) roundedGradient {
 	q := d.rounded(1, g.to-g.from, oddStride(g.rows), r)
 	d.roundBlocks(r, g, nil, nil, &q)
 	return q
 }
 
 // roundBoth does both, for which the same random words serve.
-func (d *Device) roundBoth(r rounding, g gradient, alpha []float32) (byRow, byChannel roundedGradient) {
+func (d *Device) roundBoth(r rounding, g *gradient, alpha []float32) (byRow, byChannel roundedGradient) {
 	byRow = d.rounded(0, g.rows, padded(g.to-g.from), r)
 	byChannel = d.rounded(1, g.to-g.from, oddStride(g.rows), r)
 	d.roundBlocks(r, g, alpha, &byRow, &byChannel)
@@ -102,19 +93,19 @@ func (d *Device) roundBoth(r rounding, g gradient, alpha []float32) (byRow, byCh
 }
 
 // roundBlocks rounds by row, by channel or both.
-func (d *Device) roundBlocks(r rounding, g gradient, alpha []float32, byRow, byChannel *roundedGradient) {
+func (d *Device) roundBlocks(r rounding, g *gradient, alpha []float32, byRow, byChannel *roundedGradient) {
 	out := g.to - g.from
 	var inverse []float32 // of the channels' scales
 	if byChannel != nil {
 		inverse = d.shared.floats(sharedInverses, out)
-		for c, most := range d.largestOfColumns(g) {
+		for c, most := range g.largest {
 			byChannel.units[c], inverse[c] = r.scale(most)
 		}
 	}
 	d.blocks(padded(g.rows), rowsPerRounding, func(from, to int, s *scratch) {
 		words, block := s.uint32s(0, padded(out)), s.int8s(1, rowsPerRounding*out)
 		for t := from; t < min(to, g.rows); t++ {
-			row := g.data[t*g.stride:][:out]
+			row := g.plain(d, s, t)
 			r.words(d, words, g.row+t, g.from)
 			if byRow != nil {
 				var inverse float32
@@ -144,24 +135,6 @@ func (d *Device) rounded(slot, rows, stride int, r rounding) roundedGradient {
 		values: small{values: d.shared.int8s(slot, rows*stride), stride: stride, bound: int(r.limit)},
 		units:  d.shared.floats(sharedUnits+slot, rows),
 	}
-}
-
-// largestOfColumns returns the largest absolute value of every column.
-func (d *Device) largestOfColumns(g gradient) []float32 {
-	out := g.to - g.from
-	parts := (g.rows + rowsPerSum - 1) / rowsPerSum
-	all := d.shared.floats(sharedLargest, parts*out)
-	d.blocks(g.rows, rowsPerSum, func(from, to int, _ *scratch) {
-		most := all[from/rowsPerSum*out:][:out]
-		clear(most)
-		for t := from; t < to; t++ {
-			d.largest(most, g.data[t*g.stride:][:out])
-		}
-	})
-	for p := 1; p < parts; p++ {
-		d.largest(all[:out], all[p*out:][:out])
-	}
-	return all[:out]
 }
 
 // roundRowGo writes floor(alpha*g*inverse + r), clamped, with r from the low halves of words.

@@ -12,6 +12,23 @@ func scaleIntegersGo(dst []float32, sums []int32, offset int32, unit float32) {
 	}
 }
 
+// affineSumsGo writes alpha*y - theta, y being what scaleIntegersGo writes; never fused.
+func affineSumsGo(dst []float32, sums []int32, alpha, theta []float32, offset int32, unit float32) {
+	scaleIntegersGo(dst, sums, offset, unit)
+	affineGo(dst, alpha, theta)
+}
+
+// signsOfSumsGo packs the signs of what affineSumsGo writes, and where it is at most 1 in size.
+func signsOfSumsGo(signs, pass []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32) {
+	var u [64]float32
+	for i := 0; i < len(sums); i += 64 {
+		part := u[:min(64, len(sums)-i)]
+		affineSumsGo(part, sums[i:], alpha[i:], theta[i:], offset, unit)
+		packSignsGo(signs[i/64:i/64+1], part)
+		packPassGo(pass[i/64:i/64+1], part)
+	}
+}
+
 // addScaledGo adds factor * p to dst, p being 2*sums - offset, and returns Σ ±p with the given signs. That sum is of
 // integers and exact, so its order is free.
 func addScaledGo(dst []float32, sums []int32, signs []uint64, offset int32, factor float32) (sum float64) {

@@ -214,70 +214,119 @@ func lookupAVX512() {
 	end()
 }
 
-// makeTablesAVX2: a register holds the tables of eight integers, a lane for each four.
-func makeTablesAVX2() {
-	var spread, choose [4]Mem // byte i of each half everywhere; 255 where bit i of the entry's number is set
-	for i := range 4 {
-		spread[i] = bytes32("spread"+string(rune('0'+i)), func(n int) byte { return byte(i + n/16*4) })
-		choose[i] = bytes32("choose"+string(rune('0'+i)), func(n int) byte { return byte(0xff * (n >> i & 1)) })
+// tableSums adds up the tables of four integers a lane: none is what no bits choose, spread[i] brings integer i to the
+// entries whose number has bit i, and zeros to the others.
+func tableSums(none, values VecVirtual, spread [4]Op, register func() VecVirtual) VecVirtual {
+	for i := range spread {
+		v := register()
+		VPSHUFB(spread[i], values, v)
+		VPADDB(v, none, none)
 	}
-	first := bytes32("first", func(n int) byte { return byte(n / 16 * 4) })
-	ones := bytes32("ones", same(1))
-	TEXT("makeTablesAVX2", NOSPLIT, "func(dst *byte, q *int8, n int) (sum int32)")
-	Doc("makeTablesAVX2 is makeTablesGo for n integers, a multiple of 32.")
-	Pragma("noescape")
-	dst, q, n := Load(Param("dst"), GP64()), Load(Param("q"), GP64()), Load(Param("n"), GP64())
-	zero, total, one := YMM(), YMM(), YMM()
-	VPXOR(zero, zero, zero)
-	VPXOR(total, total, total)
-	VMOVDQU(ones, one)
-	pattern, start := [4]VecVirtual{}, YMM()
-	for i := range 4 {
-		pattern[i] = YMM()
-		VMOVDQU(spread[i], pattern[i])
-	}
-	VMOVDQU(first, start)
+	return none
+}
 
-	Label("block")
-	values, negative := YMM(), YMM()
-	VMOVDQU(Mem{Base: q}, values)
+// negatives leaves in the low byte of every 32 bits the sum of the absolute values of its negative integers, and adds all
+// absolute values to total.
+func negatives(values, zero, one, total VecVirtual) VecVirtual {
+	negative, absolute, pairs := YMM(), YMM(), YMM()
 	VPSUBB(values, zero, negative)
 	VPMAXSB(zero, negative, negative)
-	absolute := YMM()
 	VPABSB(values, absolute)
 	VPSADBW(zero, absolute, absolute)
 	VPADDQ(absolute, total, total)
-	// The low byte of each 32 bits: what no bits choose.
 	VPMADDUBSW(one, negative, negative)
-	pairs := YMM()
 	VPSRLD(Imm(16), negative, pairs)
 	VPADDD(pairs, negative, negative)
-	for j := range 4 {
-		eight, sums := YMM(), YMM()
-		VPERMQ(Imm(uint64(0x55*j)), values, eight)
-		VPERMQ(Imm(uint64(0x55*j)), negative, sums)
-		VPSHUFB(start, sums, sums)
-		for i := range 4 {
-			v := YMM()
-			VPSHUFB(pattern[i], eight, v)
-			VPAND(choose[i], v, v)
-			VPADDB(v, sums, sums)
+	return negative
+}
+
+// makeTables writes both sets' loops: a lane of 16 bytes holds the table of four integers.
+func makeTables() {
+	lane := func(f func(n int) byte) func(int) byte { return func(n int) byte { return f(n % 16) } }
+	var wide, narrow [4]Mem // which integer goes where; narrow: the second lane has the next four of 8 bytes
+	for i := range wide {
+		entry := func(n int) byte {
+			if n>>i&1 == 0 {
+				return 0x80
+			}
+			return byte(i)
 		}
-		VMOVDQU(sums, Mem{Base: dst, Disp: 32 * j})
+		wide[i] = bytes32("wide"+string(rune('0'+i)), lane(entry))
+		narrow[i] = bytes32("narrow"+string(rune('0'+i)), func(n int) byte { return entry(n%16) + byte(n/16*4) })
 	}
-	ADDQ(Imm(32), q)
-	ADDQ(Imm(128), dst)
-	SUBQ(Imm(32), n)
-	JNZ(LabelRef("block"))
-	upper := XMM()
-	VEXTRACTI128(Imm(1), total, upper)
-	VPADDQ(upper, total.AsX(), upper)
-	other := XMM()
-	VPSRLDQ(Imm(8), upper, other)
-	VPADDQ(other, upper, upper)
-	result := GP32()
-	VMOVD(upper, result)
-	Store(result, ReturnIndex(0))
-	VZEROUPPER()
-	RET()
+	first := bytes32("first", func(n int) byte { return byte(n / 16 * 4) })
+	ones := bytes32("ones", same(1))
+
+	start := func(name string) (dst, q, n GPVirtual, zero, one, total VecVirtual) {
+		TEXT("makeTables"+name, NOSPLIT, "func(dst *byte, q *int8, n int) (sum int32)")
+		Doc("makeTables" + name + " is makeTablesGo for n integers, a multiple of 32.")
+		Pragma("noescape")
+		dst, q, n, zero, total = pointer("dst"), pointer("q"), pointer("n"), YMM(), YMM()
+		VPXOR(zero, zero, zero)
+		VPXOR(total, total, total)
+		return dst, q, n, zero, constant(ones), total
+	}
+	finish := func(dst, q, n GPVirtual, total VecVirtual) {
+		ADDQ(Imm(32), q)
+		ADDQ(U32(128), dst)
+		SUBQ(Imm(32), n)
+		JNZ(LabelRef("block"))
+		upper, other, result := XMM(), XMM(), GP32()
+		VEXTRACTI128(Imm(1), total, upper)
+		VPADDQ(upper, total.AsX(), upper)
+		VPSRLDQ(Imm(8), upper, other)
+		VPADDQ(other, upper, upper)
+		VMOVD(upper, result)
+		Store(result, ReturnIndex(0))
+		end()
+	}
+
+	dst, q, n, zero, one, total := start("AVX2")
+	lowest := constant(first)
+	var spread [4]Op
+	for i := range spread {
+		spread[i] = constant(narrow[i])
+	}
+	Label("block")
+	values := YMM()
+	VMOVDQU(Mem{Base: q}, values)
+	negative := negatives(values, zero, one, total)
+	for j := range 4 {
+		eight, none := YMM(), YMM()
+		VPERMQ(Imm(uint64(0x55*j)), values, eight)
+		VPERMQ(Imm(uint64(0x55*j)), negative, none)
+		VPSHUFB(lowest, none, none)
+		VMOVDQU(tableSums(none, eight, spread, func() VecVirtual { return YMM() }), Mem{Base: dst, Disp: 32 * j})
+	}
+	finish(dst, q, n, total)
+
+	dst, q, n, zero, one, total = start("AVX512")
+	for i := range spread {
+		v := ZMM()
+		VBROADCASTI32X4(wide[i], v)
+		spread[i] = v
+	}
+	byteZero := ZMM()
+	VPXORD(byteZero, byteZero, byteZero)
+	var order [2]VecVirtual
+	for j := range order {
+		m := GLOBL("fours"+string(rune('0'+j)), RODATA|NOPTR)
+		for i := range 16 {
+			DATA(4*i, U32(4*j+i/4))
+		}
+		order[j] = ZMM()
+		VMOVDQU32(m, order[j])
+	}
+	Label("block")
+	values = YMM()
+	VMOVDQU(Mem{Base: q}, values)
+	negative = negatives(values, zero, one, total)
+	for j := range order {
+		four, none := ZMM(), ZMM()
+		VPERMD(values.AsZ(), order[j], four)
+		VPERMD(negative.AsZ(), order[j], none)
+		VPSHUFB(byteZero, none, none)
+		VMOVDQU32(tableSums(none, four, spread, func() VecVirtual { return ZMM() }), Mem{Base: dst, Disp: 64 * j})
+	}
+	finish(dst, q, n, total)
 }

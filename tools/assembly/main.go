@@ -10,7 +10,7 @@ import . "github.com/mmcloughlin/avo/build"
 
 func main() {
 	ConstraintExpr("amd64")
-	makeTablesAVX2()
+	makeTables()
 	lookupAVX2()
 	lookupAVX512()
 	arrange()

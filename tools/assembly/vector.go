@@ -83,8 +83,18 @@ func vectors() {
 	})
 	end()
 
+	begin("affineSums", "func(dst *float32, sums *int32, alpha, theta *float32, n int, offset int32, unit float32)")
+	dst, sums, n = pointer("dst"), pointer("sums"), pointer("n")
+	alpha, theta := pointer("alpha"), pointer("theta")
+	offset, unit = broadcast("offset"), broadcast("unit")
+	loop(n, 8, func(i GPVirtual) { VMOVUPS(affineOf(sums, alpha, theta, i, 0, offset, unit), at4(dst, i, 0)) })
+	end()
+
+	signsOfSums(magnitude, oneUlp)
+
 	begin("affine", "func(u, alpha, theta *float32, n int)")
-	u, alpha, theta, n := pointer("u"), pointer("alpha"), pointer("theta"), pointer("n")
+	u := pointer("u")
+	alpha, theta, n = pointer("alpha"), pointer("theta"), pointer("n")
 	loop(n, 8, func(i GPVirtual) {
 		v := YMM()
 		VMOVUPS(at4(u, i, 0), v)
@@ -168,7 +178,8 @@ func vectors() {
 
 	begin("addScaled", "func(dst *float32, sums *int32, signs *uint64, n int, offset int32, factor float32) float64")
 	dst, sums, words, n = pointer("dst"), pointer("sums"), pointer("signs"), pointer("n")
-	offset, factor := broadcast("offset"), broadcast("factor")
+	offset = broadcast("offset")
+	factor := broadcast("factor")
 	lanes, flip := constant(bitOf), constant(sign)
 	low, high := YMM(), YMM()
 	VXORPD(low, low, low)
@@ -221,6 +232,55 @@ func vectors() {
 	end()
 
 	adam()
+}
+
+// affineOf is alpha * unit * (2*sums - offset) - theta of eight channels.
+func affineOf(sums, alpha, theta, i GPVirtual, disp int, offset, unit VecVirtual) VecVirtual {
+	v := YMM()
+	VMOVDQU(at4(sums, i, disp), v)
+	VPADDD(v, v, v)
+	VPSUBD(offset, v, v)
+	VCVTDQ2PS(v, v)
+	VMULPS(unit, v, v)
+	VMULPS(at4(alpha, i, disp), v, v)
+	VSUBPS(at4(theta, i, disp), v, v)
+	return v
+}
+
+// signsOfSums packs signs, and where gradients pass, without writing the values.
+func signsOfSums(magnitude, above1 Mem) {
+	begin("signsOfSums", "func(signs, pass *uint64, sums *int32, alpha, theta *float32, n int, offset int32, unit float32)")
+	signs, pass, sums := pointer("signs"), pointer("pass"), pointer("sums")
+	alpha, theta, n := pointer("alpha"), pointer("theta"), pointer("n")
+	offset, unit, mask, above, zero := broadcast("offset"), broadcast("unit"), constant(magnitude), constant(above1), YMM()
+	VXORPS(zero, zero, zero)
+	loop(n, 64, func(i GPVirtual) {
+		sign, passed := GP64(), GP64()
+		XORQ(sign, sign)
+		XORQ(passed, passed)
+		for j := range 8 {
+			u, s, p, bits := affineOf(sums, alpha, theta, i, 32*j, offset, unit), YMM(), YMM(), GP64()
+			VADDPS(zero, u, s)
+			VPAND(mask, u, p)
+			VPSUBD(above, p, p)
+			for _, part := range []struct {
+				from VecVirtual
+				to   GPVirtual
+			}{{s, sign}, {p, passed}} {
+				VMOVMSKPS(part.from, bits.As32())
+				if j > 0 {
+					SHLQ(Imm(uint64(8*j)), bits)
+				}
+				ORQ(bits, part.to)
+			}
+		}
+		NOTQ(sign)
+		MOVQ(sign, Mem{Base: signs})
+		MOVQ(passed, Mem{Base: pass})
+		ADDQ(Imm(8), signs)
+		ADDQ(Imm(8), pass)
+	})
+	end()
 }
 
 // packs packs the sign bits of what prepare makes of 64 values at a time, inverted if so.

@@ -1,0 +1,86 @@
+package cpu
+
+import "bitnet1/kernels"
+
+// gradient is that of a linear's output, of which it gives that of the plain products, a row at a time: masked by pass, with
+// K-shift undone. It may be a part: rows row.. of an operation and channels from..to-1.
+type gradient struct {
+	output   []float32 // rows × stride
+	stride   int
+	pass     *planes // nil: all passes
+	shift    kernels.KShift
+	row      int // number of the first row in the operation
+	rows     int
+	from, to int // channels; from is a multiple of 4
+
+	largest []float32 // absolute value of every channel of the plain products' gradient, once summarize has run
+}
+
+// masked is row t of the output's gradient, in dst if need be.
+func (g *gradient) masked(d *Device, dst []float32, t int) []float32 {
+	src := g.output[t*g.stride:][:g.to-g.from]
+	if g.pass == nil {
+		return src
+	}
+	d.mask(dst, src, g.pass.row(t))
+	return dst
+}
+
+// plain is row t of the plain products' gradient, in scratch if need be: g[t] = du[t] (if Self) + du[t+Offset].
+func (g *gradient) plain(d *Device, s *scratch, t int) []float32 {
+	out, k := g.to-g.from, g.shift
+	line := s.floats(0, out)
+	row := g.masked(d, line, t)
+	if k.To <= k.From {
+		return row
+	}
+	copy(line, row)
+	keys := line[k.From:k.To]
+	if !k.Self {
+		clear(keys)
+	}
+	if t%k.Seq+k.Offset < k.Seq {
+		later := g.masked(d, s.floats(1, out), t+k.Offset)
+		d.add(keys, keys, later[k.From:k.To])
+	}
+	return line
+}
+
+// summarize subtracts the sums of the output's gradient over rows from dTheta, unless that is nil, and finds the largest values.
+func (d *Device) summarize(dTheta []float32, g *gradient) {
+	out := g.to - g.from
+	parts := (g.rows + rowsPerSum - 1) / rowsPerSum
+	all := d.shared.floats(sharedLargest, parts*out)
+	shifts := g.shift.To > g.shift.From
+	d.sumRows(dTheta, g.rows, out, -1, func(t int, sums []float64, s *scratch) {
+		most := all[t/rowsPerSum*out:][:out]
+		if t%rowsPerSum == 0 {
+			clear(most)
+		}
+		row := g.masked(d, s.floats(0, out), t)
+		d.addColumns(sums, row)
+		if shifts {
+			row = g.plain(d, s, t)
+		}
+		d.instructions.largest(most, row)
+	})
+	for p := 1; p < parts; p++ {
+		d.instructions.largest(all[:out], all[p*out:][:out])
+	}
+	g.largest = all[:out]
+}
+
+// matrix is the plain products' gradient as a whole, for products of floats.
+func (d *Device) matrix(g *gradient) []float32 {
+	if g.pass == nil && g.shift.To <= g.shift.From && g.stride == g.to-g.from {
+		return g.output
+	}
+	out := g.to - g.from
+	all := d.shared.floats(sharedPlain, g.rows*out)
+	d.blocks(g.rows, 16, func(from, to int, s *scratch) {
+		for t := from; t < to; t++ {
+			copy(all[t*out:], g.plain(d, s, t))
+		}
+	})
+	return all
+}
