@@ -3,10 +3,12 @@ package cpu
 // instructions are the inner loops in one instruction set. Every set computes the same bits; the Go functions, whose names
 // end so, say which.
 type instructions struct {
-	name string
+	name     string
+	shuffles bool // looking up is faster than counting bits
 
 	// Products.
 	andCounts  func(dst []int32, x, w []uint64)
+	addCounts  func(sums, counts, pops []int32, shift, weight int32)
 	tile       func(c []float32, ldc int, a, b []float32, k int)
 	makeTables func(dst []byte, q []int8) int32
 	lookup     func(sums []int32, stride int, tables, panel []byte, flush int)
@@ -52,7 +54,7 @@ type instructions struct {
 func plainGo() instructions {
 	return instructions{
 		name:      "Go",
-		andCounts: andCountsGo, tile: tileGo, makeTables: makeTablesGo, lookup: lookupGo,
+		andCounts: andCountsGo, addCounts: addCountsGo, tile: tileGo, makeTables: makeTablesGo, lookup: lookupGo,
 		packSigns: packSignsGo, packPass: packPassGo, transposeBits: transposeBitsGo, transposeBytes: transposeBytesGo,
 		scaleIntegers: scaleIntegersGo, affineSums: affineSumsGo, signsOfSums: signsOfSumsGo, addScaled: addScaledGo,
 		randomWords: randomWordsGo, roundRow: roundRowGo, roundColumns: roundColumnsGo,

@@ -7,9 +7,6 @@ func instructionSets() []instructions {
 	sets := []instructions{plainGo()}
 	if cpu.X86.HasAVX2 {
 		sets = append(sets, avx2())
-		if cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL {
-			sets = append(sets, avx512())
-		}
 	}
 	return sets
 }
@@ -17,7 +14,7 @@ func instructionSets() []instructions {
 // avx2 is the assembly for whole registers, and Go for what is left over.
 func avx2() instructions {
 	return instructions{
-		name: "AVX2",
+		name: "AVX2", shuffles: true,
 		andCounts: func(dst []int32, x, w []uint64) {
 			n := len(dst) &^ 3
 			if n > 0 {
@@ -80,6 +77,14 @@ func avx2() instructions {
 				scaleIntegersAVX2(&dst[0], &sums[0], n, offset, unit)
 			}
 			scaleIntegersGo(dst[n:], sums[n:], offset, unit)
+		},
+		addCounts: func(sums, counts, pops []int32, shift, weight int32) {
+			n := len(sums) &^ 7
+			if n > 0 {
+				_, _ = counts[n-1], pops[n-1]
+				addCountsAVX2(&sums[0], &counts[0], &pops[0], n, shift, weight)
+			}
+			addCountsGo(sums[n:], counts[n:], pops[n:], shift, weight)
 		},
 		affineSums: func(dst []float32, sums []int32, alpha, theta []float32, offset int32, unit float32) {
 			n := len(dst) &^ 7
@@ -285,29 +290,4 @@ func avx2() instructions {
 			rankedScoresAVX2(&dq[0], &dk[0], &q[0], &k[0], n, at, s)
 		},
 	}
-}
-
-// avx512 is AVX2 with wider loops where that is faster.
-func avx512() instructions {
-	set := avx2()
-	set.name = "AVX-512"
-	set.lookup = func(sums []int32, stride int, tables, panel []byte, flush int) {
-		groups := len(panel) / panelCols
-		_, _ = sums[(lookupRows-1)*stride+panelCols-1], tables[lookupRows*32*groups-1]
-		lookupAVX512(&sums[0], stride, &tables[0], &panel[0], groups, flush)
-	}
-	set.makeTables = func(dst []byte, q []int8) int32 {
-		_ = dst[4*len(q)-1]
-		return makeTablesAVX512(&dst[0], &q[0], len(q))
-	}
-	inner := set.randomWords
-	set.randomWords = func(dst []uint32, key [2]uint32, counter [4]uint32) {
-		n := len(dst) &^ 63
-		if n > 0 {
-			randomWordsAVX512(&dst[0], n/64, &key, &counter)
-			counter[0] += uint32(n / 4)
-		}
-		inner(dst[n:], key, counter)
-	}
-	return set
 }

@@ -112,6 +112,11 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			s.scaleIntegers(dst, randomInts(r, n), int32(r.Uint32())>>4, float32(r.NormFloat64()))
 			return floatBits(dst)
 		},
+		"addCounts": func(s *instructions, r *rand.Rand, n int) any {
+			sums := randomInts(r, n)
+			s.addCounts(sums, randomInts(r, n), randomInts(r, n), int32(r.IntN(8)), int32(r.IntN(256)))
+			return sums
+		},
 		"affineSums": func(s *instructions, r *rand.Rand, n int) any {
 			dst := make([]float32, n)
 			s.affineSums(dst, randomInts(r, n), normals(r, n), normals(r, n), int32(r.Uint32())>>12, 2.5/16)

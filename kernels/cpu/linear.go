@@ -137,17 +137,31 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 	emit func(row int, sums []int32, offset int32, unit float32, s *scratch)) {
 	x, w := activation.Planes.(*planes), l.Signs.(*planes)
 	unit := scale(x.bits)
-	to := func(s *scratch) func(row int, sums []int32, offset int32) {
-		return func(row int, sums []int32, offset int32) { emit(row, sums, offset, unit, s) }
+	switch {
+	case x.rows < fewRows: // the workers divide the channels
+		all := d.shared.int32s(0, x.rows*l.Out)
+		d.blocks(l.Out, 4*channelsPerBlock, func(from, to int, s *scratch) {
+			d.countProducts(all, l.Out, x, w, 0, x.rows, from, to, s)
+		})
+		for r := range x.rows {
+			emit(r, all[r*l.Out:][:l.Out], x.countedOffset(r), unit, d.scratch[0])
+		}
+	case !d.shuffles:
+		d.blocks(x.rows, 16, func(from, to int, s *scratch) {
+			sums := s.int32s(0, (to-from)*l.Out)
+			d.countProducts(sums, l.Out, x, w, from, to, 0, l.Out, s)
+			for r := from; r < to; r++ {
+				emit(r, sums[(r-from)*l.Out:][:l.Out], x.countedOffset(r), unit, s)
+			}
+		})
+	default:
+		signs := []signPanels{d.alongColumns(0, w)}
+		d.blocks(x.rows, d.rowsPerTask(x.rows), func(from, to int, s *scratch) {
+			d.lookupProducts(levels{x}, signs, from, to, s, func(row int, sums []int32, offset int32) {
+				emit(row, sums, offset, unit, s)
+			})
+		})
 	}
-	if x.rows < fewRows {
-		d.countChannels(x, w, to(d.scratch[0]))
-		return
-	}
-	signs := []signPanels{d.alongColumns(0, w)}
-	d.blocks(x.rows, d.rowsPerTask(x.rows), func(from, end int, s *scratch) {
-		d.lookupProducts(levels{x}, signs, from, end, s, to(s))
-	})
 }
 
 // fewRows are not worth arranging the signs of a weight for lookup.

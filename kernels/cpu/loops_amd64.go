@@ -9,20 +9,10 @@ package cpu
 //go:noescape
 func makeTablesAVX2(dst *byte, q *int8, n int) (sum int32)
 
-// makeTablesAVX512 is makeTablesGo for n integers, a multiple of 32.
-//
-//go:noescape
-func makeTablesAVX512(dst *byte, q *int8, n int) (sum int32)
-
 // lookupAVX2 is lookupGo.
 //
 //go:noescape
 func lookupAVX2(sums *int32, stride int, tables *byte, panel *byte, groups int, flush int)
-
-// lookupAVX512 is lookupGo.
-//
-//go:noescape
-func lookupAVX512(sums *int32, stride int, tables *byte, panel *byte, groups int, flush int)
 
 // transposeBytesAVX2 is transposeBytesGo for n columns, a multiple of 16.
 //
@@ -38,11 +28,6 @@ func transposeBitsAVX2(dst *byte, src *uint64, stride int, groups int)
 //
 //go:noescape
 func randomWordsAVX2(dst *uint32, steps int, key *[2]uint32, counter *[4]uint32)
-
-// randomWordsAVX512 is randomWordsGo for 64 words a step.
-//
-//go:noescape
-func randomWordsAVX512(dst *uint32, steps int, key *[2]uint32, counter *[4]uint32)
 
 // roundRowAVX2 is roundRowGo for whole registers.
 //
@@ -68,6 +53,11 @@ func tileAVX2(c *float32, ldc int, a *float32, b *float32, k int)
 //
 //go:noescape
 func scaleIntegersAVX2(dst *float32, sums *int32, n int, offset int32, unit float32)
+
+// addCountsAVX2 is addCountsGo for whole registers.
+//
+//go:noescape
+func addCountsAVX2(sums *int32, counts *int32, pops *int32, n int, shift int32, weight int32)
 
 // affineSumsAVX2 is affineSumsGo for whole registers.
 //

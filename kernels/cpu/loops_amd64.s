@@ -4,277 +4,141 @@
 
 #include "textflag.h"
 
-DATA wide0<>+0(SB)/1, $0x80
-DATA wide0<>+1(SB)/1, $0x00
-DATA wide0<>+2(SB)/1, $0x80
-DATA wide0<>+3(SB)/1, $0x00
-DATA wide0<>+4(SB)/1, $0x80
-DATA wide0<>+5(SB)/1, $0x00
-DATA wide0<>+6(SB)/1, $0x80
-DATA wide0<>+7(SB)/1, $0x00
-DATA wide0<>+8(SB)/1, $0x80
-DATA wide0<>+9(SB)/1, $0x00
-DATA wide0<>+10(SB)/1, $0x80
-DATA wide0<>+11(SB)/1, $0x00
-DATA wide0<>+12(SB)/1, $0x80
-DATA wide0<>+13(SB)/1, $0x00
-DATA wide0<>+14(SB)/1, $0x80
-DATA wide0<>+15(SB)/1, $0x00
-DATA wide0<>+16(SB)/1, $0x80
-DATA wide0<>+17(SB)/1, $0x00
-DATA wide0<>+18(SB)/1, $0x80
-DATA wide0<>+19(SB)/1, $0x00
-DATA wide0<>+20(SB)/1, $0x80
-DATA wide0<>+21(SB)/1, $0x00
-DATA wide0<>+22(SB)/1, $0x80
-DATA wide0<>+23(SB)/1, $0x00
-DATA wide0<>+24(SB)/1, $0x80
-DATA wide0<>+25(SB)/1, $0x00
-DATA wide0<>+26(SB)/1, $0x80
-DATA wide0<>+27(SB)/1, $0x00
-DATA wide0<>+28(SB)/1, $0x80
-DATA wide0<>+29(SB)/1, $0x00
-DATA wide0<>+30(SB)/1, $0x80
-DATA wide0<>+31(SB)/1, $0x00
-GLOBL wide0<>(SB), RODATA|NOPTR, $32
+DATA place0<>+0(SB)/1, $0x80
+DATA place0<>+1(SB)/1, $0x00
+DATA place0<>+2(SB)/1, $0x80
+DATA place0<>+3(SB)/1, $0x00
+DATA place0<>+4(SB)/1, $0x80
+DATA place0<>+5(SB)/1, $0x00
+DATA place0<>+6(SB)/1, $0x80
+DATA place0<>+7(SB)/1, $0x00
+DATA place0<>+8(SB)/1, $0x80
+DATA place0<>+9(SB)/1, $0x00
+DATA place0<>+10(SB)/1, $0x80
+DATA place0<>+11(SB)/1, $0x00
+DATA place0<>+12(SB)/1, $0x80
+DATA place0<>+13(SB)/1, $0x00
+DATA place0<>+14(SB)/1, $0x80
+DATA place0<>+15(SB)/1, $0x00
+DATA place0<>+16(SB)/1, $0x80
+DATA place0<>+17(SB)/1, $0x04
+DATA place0<>+18(SB)/1, $0x80
+DATA place0<>+19(SB)/1, $0x04
+DATA place0<>+20(SB)/1, $0x80
+DATA place0<>+21(SB)/1, $0x04
+DATA place0<>+22(SB)/1, $0x80
+DATA place0<>+23(SB)/1, $0x04
+DATA place0<>+24(SB)/1, $0x80
+DATA place0<>+25(SB)/1, $0x04
+DATA place0<>+26(SB)/1, $0x80
+DATA place0<>+27(SB)/1, $0x04
+DATA place0<>+28(SB)/1, $0x80
+DATA place0<>+29(SB)/1, $0x04
+DATA place0<>+30(SB)/1, $0x80
+DATA place0<>+31(SB)/1, $0x04
+GLOBL place0<>(SB), RODATA|NOPTR, $32
 
-DATA narrow0<>+0(SB)/1, $0x80
-DATA narrow0<>+1(SB)/1, $0x00
-DATA narrow0<>+2(SB)/1, $0x80
-DATA narrow0<>+3(SB)/1, $0x00
-DATA narrow0<>+4(SB)/1, $0x80
-DATA narrow0<>+5(SB)/1, $0x00
-DATA narrow0<>+6(SB)/1, $0x80
-DATA narrow0<>+7(SB)/1, $0x00
-DATA narrow0<>+8(SB)/1, $0x80
-DATA narrow0<>+9(SB)/1, $0x00
-DATA narrow0<>+10(SB)/1, $0x80
-DATA narrow0<>+11(SB)/1, $0x00
-DATA narrow0<>+12(SB)/1, $0x80
-DATA narrow0<>+13(SB)/1, $0x00
-DATA narrow0<>+14(SB)/1, $0x80
-DATA narrow0<>+15(SB)/1, $0x00
-DATA narrow0<>+16(SB)/1, $0x84
-DATA narrow0<>+17(SB)/1, $0x04
-DATA narrow0<>+18(SB)/1, $0x84
-DATA narrow0<>+19(SB)/1, $0x04
-DATA narrow0<>+20(SB)/1, $0x84
-DATA narrow0<>+21(SB)/1, $0x04
-DATA narrow0<>+22(SB)/1, $0x84
-DATA narrow0<>+23(SB)/1, $0x04
-DATA narrow0<>+24(SB)/1, $0x84
-DATA narrow0<>+25(SB)/1, $0x04
-DATA narrow0<>+26(SB)/1, $0x84
-DATA narrow0<>+27(SB)/1, $0x04
-DATA narrow0<>+28(SB)/1, $0x84
-DATA narrow0<>+29(SB)/1, $0x04
-DATA narrow0<>+30(SB)/1, $0x84
-DATA narrow0<>+31(SB)/1, $0x04
-GLOBL narrow0<>(SB), RODATA|NOPTR, $32
+DATA place1<>+0(SB)/1, $0x80
+DATA place1<>+1(SB)/1, $0x80
+DATA place1<>+2(SB)/1, $0x01
+DATA place1<>+3(SB)/1, $0x01
+DATA place1<>+4(SB)/1, $0x80
+DATA place1<>+5(SB)/1, $0x80
+DATA place1<>+6(SB)/1, $0x01
+DATA place1<>+7(SB)/1, $0x01
+DATA place1<>+8(SB)/1, $0x80
+DATA place1<>+9(SB)/1, $0x80
+DATA place1<>+10(SB)/1, $0x01
+DATA place1<>+11(SB)/1, $0x01
+DATA place1<>+12(SB)/1, $0x80
+DATA place1<>+13(SB)/1, $0x80
+DATA place1<>+14(SB)/1, $0x01
+DATA place1<>+15(SB)/1, $0x01
+DATA place1<>+16(SB)/1, $0x80
+DATA place1<>+17(SB)/1, $0x80
+DATA place1<>+18(SB)/1, $0x05
+DATA place1<>+19(SB)/1, $0x05
+DATA place1<>+20(SB)/1, $0x80
+DATA place1<>+21(SB)/1, $0x80
+DATA place1<>+22(SB)/1, $0x05
+DATA place1<>+23(SB)/1, $0x05
+DATA place1<>+24(SB)/1, $0x80
+DATA place1<>+25(SB)/1, $0x80
+DATA place1<>+26(SB)/1, $0x05
+DATA place1<>+27(SB)/1, $0x05
+DATA place1<>+28(SB)/1, $0x80
+DATA place1<>+29(SB)/1, $0x80
+DATA place1<>+30(SB)/1, $0x05
+DATA place1<>+31(SB)/1, $0x05
+GLOBL place1<>(SB), RODATA|NOPTR, $32
 
-DATA wide1<>+0(SB)/1, $0x80
-DATA wide1<>+1(SB)/1, $0x80
-DATA wide1<>+2(SB)/1, $0x01
-DATA wide1<>+3(SB)/1, $0x01
-DATA wide1<>+4(SB)/1, $0x80
-DATA wide1<>+5(SB)/1, $0x80
-DATA wide1<>+6(SB)/1, $0x01
-DATA wide1<>+7(SB)/1, $0x01
-DATA wide1<>+8(SB)/1, $0x80
-DATA wide1<>+9(SB)/1, $0x80
-DATA wide1<>+10(SB)/1, $0x01
-DATA wide1<>+11(SB)/1, $0x01
-DATA wide1<>+12(SB)/1, $0x80
-DATA wide1<>+13(SB)/1, $0x80
-DATA wide1<>+14(SB)/1, $0x01
-DATA wide1<>+15(SB)/1, $0x01
-DATA wide1<>+16(SB)/1, $0x80
-DATA wide1<>+17(SB)/1, $0x80
-DATA wide1<>+18(SB)/1, $0x01
-DATA wide1<>+19(SB)/1, $0x01
-DATA wide1<>+20(SB)/1, $0x80
-DATA wide1<>+21(SB)/1, $0x80
-DATA wide1<>+22(SB)/1, $0x01
-DATA wide1<>+23(SB)/1, $0x01
-DATA wide1<>+24(SB)/1, $0x80
-DATA wide1<>+25(SB)/1, $0x80
-DATA wide1<>+26(SB)/1, $0x01
-DATA wide1<>+27(SB)/1, $0x01
-DATA wide1<>+28(SB)/1, $0x80
-DATA wide1<>+29(SB)/1, $0x80
-DATA wide1<>+30(SB)/1, $0x01
-DATA wide1<>+31(SB)/1, $0x01
-GLOBL wide1<>(SB), RODATA|NOPTR, $32
+DATA place2<>+0(SB)/1, $0x80
+DATA place2<>+1(SB)/1, $0x80
+DATA place2<>+2(SB)/1, $0x80
+DATA place2<>+3(SB)/1, $0x80
+DATA place2<>+4(SB)/1, $0x02
+DATA place2<>+5(SB)/1, $0x02
+DATA place2<>+6(SB)/1, $0x02
+DATA place2<>+7(SB)/1, $0x02
+DATA place2<>+8(SB)/1, $0x80
+DATA place2<>+9(SB)/1, $0x80
+DATA place2<>+10(SB)/1, $0x80
+DATA place2<>+11(SB)/1, $0x80
+DATA place2<>+12(SB)/1, $0x02
+DATA place2<>+13(SB)/1, $0x02
+DATA place2<>+14(SB)/1, $0x02
+DATA place2<>+15(SB)/1, $0x02
+DATA place2<>+16(SB)/1, $0x80
+DATA place2<>+17(SB)/1, $0x80
+DATA place2<>+18(SB)/1, $0x80
+DATA place2<>+19(SB)/1, $0x80
+DATA place2<>+20(SB)/1, $0x06
+DATA place2<>+21(SB)/1, $0x06
+DATA place2<>+22(SB)/1, $0x06
+DATA place2<>+23(SB)/1, $0x06
+DATA place2<>+24(SB)/1, $0x80
+DATA place2<>+25(SB)/1, $0x80
+DATA place2<>+26(SB)/1, $0x80
+DATA place2<>+27(SB)/1, $0x80
+DATA place2<>+28(SB)/1, $0x06
+DATA place2<>+29(SB)/1, $0x06
+DATA place2<>+30(SB)/1, $0x06
+DATA place2<>+31(SB)/1, $0x06
+GLOBL place2<>(SB), RODATA|NOPTR, $32
 
-DATA narrow1<>+0(SB)/1, $0x80
-DATA narrow1<>+1(SB)/1, $0x80
-DATA narrow1<>+2(SB)/1, $0x01
-DATA narrow1<>+3(SB)/1, $0x01
-DATA narrow1<>+4(SB)/1, $0x80
-DATA narrow1<>+5(SB)/1, $0x80
-DATA narrow1<>+6(SB)/1, $0x01
-DATA narrow1<>+7(SB)/1, $0x01
-DATA narrow1<>+8(SB)/1, $0x80
-DATA narrow1<>+9(SB)/1, $0x80
-DATA narrow1<>+10(SB)/1, $0x01
-DATA narrow1<>+11(SB)/1, $0x01
-DATA narrow1<>+12(SB)/1, $0x80
-DATA narrow1<>+13(SB)/1, $0x80
-DATA narrow1<>+14(SB)/1, $0x01
-DATA narrow1<>+15(SB)/1, $0x01
-DATA narrow1<>+16(SB)/1, $0x84
-DATA narrow1<>+17(SB)/1, $0x84
-DATA narrow1<>+18(SB)/1, $0x05
-DATA narrow1<>+19(SB)/1, $0x05
-DATA narrow1<>+20(SB)/1, $0x84
-DATA narrow1<>+21(SB)/1, $0x84
-DATA narrow1<>+22(SB)/1, $0x05
-DATA narrow1<>+23(SB)/1, $0x05
-DATA narrow1<>+24(SB)/1, $0x84
-DATA narrow1<>+25(SB)/1, $0x84
-DATA narrow1<>+26(SB)/1, $0x05
-DATA narrow1<>+27(SB)/1, $0x05
-DATA narrow1<>+28(SB)/1, $0x84
-DATA narrow1<>+29(SB)/1, $0x84
-DATA narrow1<>+30(SB)/1, $0x05
-DATA narrow1<>+31(SB)/1, $0x05
-GLOBL narrow1<>(SB), RODATA|NOPTR, $32
-
-DATA wide2<>+0(SB)/1, $0x80
-DATA wide2<>+1(SB)/1, $0x80
-DATA wide2<>+2(SB)/1, $0x80
-DATA wide2<>+3(SB)/1, $0x80
-DATA wide2<>+4(SB)/1, $0x02
-DATA wide2<>+5(SB)/1, $0x02
-DATA wide2<>+6(SB)/1, $0x02
-DATA wide2<>+7(SB)/1, $0x02
-DATA wide2<>+8(SB)/1, $0x80
-DATA wide2<>+9(SB)/1, $0x80
-DATA wide2<>+10(SB)/1, $0x80
-DATA wide2<>+11(SB)/1, $0x80
-DATA wide2<>+12(SB)/1, $0x02
-DATA wide2<>+13(SB)/1, $0x02
-DATA wide2<>+14(SB)/1, $0x02
-DATA wide2<>+15(SB)/1, $0x02
-DATA wide2<>+16(SB)/1, $0x80
-DATA wide2<>+17(SB)/1, $0x80
-DATA wide2<>+18(SB)/1, $0x80
-DATA wide2<>+19(SB)/1, $0x80
-DATA wide2<>+20(SB)/1, $0x02
-DATA wide2<>+21(SB)/1, $0x02
-DATA wide2<>+22(SB)/1, $0x02
-DATA wide2<>+23(SB)/1, $0x02
-DATA wide2<>+24(SB)/1, $0x80
-DATA wide2<>+25(SB)/1, $0x80
-DATA wide2<>+26(SB)/1, $0x80
-DATA wide2<>+27(SB)/1, $0x80
-DATA wide2<>+28(SB)/1, $0x02
-DATA wide2<>+29(SB)/1, $0x02
-DATA wide2<>+30(SB)/1, $0x02
-DATA wide2<>+31(SB)/1, $0x02
-GLOBL wide2<>(SB), RODATA|NOPTR, $32
-
-DATA narrow2<>+0(SB)/1, $0x80
-DATA narrow2<>+1(SB)/1, $0x80
-DATA narrow2<>+2(SB)/1, $0x80
-DATA narrow2<>+3(SB)/1, $0x80
-DATA narrow2<>+4(SB)/1, $0x02
-DATA narrow2<>+5(SB)/1, $0x02
-DATA narrow2<>+6(SB)/1, $0x02
-DATA narrow2<>+7(SB)/1, $0x02
-DATA narrow2<>+8(SB)/1, $0x80
-DATA narrow2<>+9(SB)/1, $0x80
-DATA narrow2<>+10(SB)/1, $0x80
-DATA narrow2<>+11(SB)/1, $0x80
-DATA narrow2<>+12(SB)/1, $0x02
-DATA narrow2<>+13(SB)/1, $0x02
-DATA narrow2<>+14(SB)/1, $0x02
-DATA narrow2<>+15(SB)/1, $0x02
-DATA narrow2<>+16(SB)/1, $0x84
-DATA narrow2<>+17(SB)/1, $0x84
-DATA narrow2<>+18(SB)/1, $0x84
-DATA narrow2<>+19(SB)/1, $0x84
-DATA narrow2<>+20(SB)/1, $0x06
-DATA narrow2<>+21(SB)/1, $0x06
-DATA narrow2<>+22(SB)/1, $0x06
-DATA narrow2<>+23(SB)/1, $0x06
-DATA narrow2<>+24(SB)/1, $0x84
-DATA narrow2<>+25(SB)/1, $0x84
-DATA narrow2<>+26(SB)/1, $0x84
-DATA narrow2<>+27(SB)/1, $0x84
-DATA narrow2<>+28(SB)/1, $0x06
-DATA narrow2<>+29(SB)/1, $0x06
-DATA narrow2<>+30(SB)/1, $0x06
-DATA narrow2<>+31(SB)/1, $0x06
-GLOBL narrow2<>(SB), RODATA|NOPTR, $32
-
-DATA wide3<>+0(SB)/1, $0x80
-DATA wide3<>+1(SB)/1, $0x80
-DATA wide3<>+2(SB)/1, $0x80
-DATA wide3<>+3(SB)/1, $0x80
-DATA wide3<>+4(SB)/1, $0x80
-DATA wide3<>+5(SB)/1, $0x80
-DATA wide3<>+6(SB)/1, $0x80
-DATA wide3<>+7(SB)/1, $0x80
-DATA wide3<>+8(SB)/1, $0x03
-DATA wide3<>+9(SB)/1, $0x03
-DATA wide3<>+10(SB)/1, $0x03
-DATA wide3<>+11(SB)/1, $0x03
-DATA wide3<>+12(SB)/1, $0x03
-DATA wide3<>+13(SB)/1, $0x03
-DATA wide3<>+14(SB)/1, $0x03
-DATA wide3<>+15(SB)/1, $0x03
-DATA wide3<>+16(SB)/1, $0x80
-DATA wide3<>+17(SB)/1, $0x80
-DATA wide3<>+18(SB)/1, $0x80
-DATA wide3<>+19(SB)/1, $0x80
-DATA wide3<>+20(SB)/1, $0x80
-DATA wide3<>+21(SB)/1, $0x80
-DATA wide3<>+22(SB)/1, $0x80
-DATA wide3<>+23(SB)/1, $0x80
-DATA wide3<>+24(SB)/1, $0x03
-DATA wide3<>+25(SB)/1, $0x03
-DATA wide3<>+26(SB)/1, $0x03
-DATA wide3<>+27(SB)/1, $0x03
-DATA wide3<>+28(SB)/1, $0x03
-DATA wide3<>+29(SB)/1, $0x03
-DATA wide3<>+30(SB)/1, $0x03
-DATA wide3<>+31(SB)/1, $0x03
-GLOBL wide3<>(SB), RODATA|NOPTR, $32
-
-DATA narrow3<>+0(SB)/1, $0x80
-DATA narrow3<>+1(SB)/1, $0x80
-DATA narrow3<>+2(SB)/1, $0x80
-DATA narrow3<>+3(SB)/1, $0x80
-DATA narrow3<>+4(SB)/1, $0x80
-DATA narrow3<>+5(SB)/1, $0x80
-DATA narrow3<>+6(SB)/1, $0x80
-DATA narrow3<>+7(SB)/1, $0x80
-DATA narrow3<>+8(SB)/1, $0x03
-DATA narrow3<>+9(SB)/1, $0x03
-DATA narrow3<>+10(SB)/1, $0x03
-DATA narrow3<>+11(SB)/1, $0x03
-DATA narrow3<>+12(SB)/1, $0x03
-DATA narrow3<>+13(SB)/1, $0x03
-DATA narrow3<>+14(SB)/1, $0x03
-DATA narrow3<>+15(SB)/1, $0x03
-DATA narrow3<>+16(SB)/1, $0x84
-DATA narrow3<>+17(SB)/1, $0x84
-DATA narrow3<>+18(SB)/1, $0x84
-DATA narrow3<>+19(SB)/1, $0x84
-DATA narrow3<>+20(SB)/1, $0x84
-DATA narrow3<>+21(SB)/1, $0x84
-DATA narrow3<>+22(SB)/1, $0x84
-DATA narrow3<>+23(SB)/1, $0x84
-DATA narrow3<>+24(SB)/1, $0x07
-DATA narrow3<>+25(SB)/1, $0x07
-DATA narrow3<>+26(SB)/1, $0x07
-DATA narrow3<>+27(SB)/1, $0x07
-DATA narrow3<>+28(SB)/1, $0x07
-DATA narrow3<>+29(SB)/1, $0x07
-DATA narrow3<>+30(SB)/1, $0x07
-DATA narrow3<>+31(SB)/1, $0x07
-GLOBL narrow3<>(SB), RODATA|NOPTR, $32
+DATA place3<>+0(SB)/1, $0x80
+DATA place3<>+1(SB)/1, $0x80
+DATA place3<>+2(SB)/1, $0x80
+DATA place3<>+3(SB)/1, $0x80
+DATA place3<>+4(SB)/1, $0x80
+DATA place3<>+5(SB)/1, $0x80
+DATA place3<>+6(SB)/1, $0x80
+DATA place3<>+7(SB)/1, $0x80
+DATA place3<>+8(SB)/1, $0x03
+DATA place3<>+9(SB)/1, $0x03
+DATA place3<>+10(SB)/1, $0x03
+DATA place3<>+11(SB)/1, $0x03
+DATA place3<>+12(SB)/1, $0x03
+DATA place3<>+13(SB)/1, $0x03
+DATA place3<>+14(SB)/1, $0x03
+DATA place3<>+15(SB)/1, $0x03
+DATA place3<>+16(SB)/1, $0x80
+DATA place3<>+17(SB)/1, $0x80
+DATA place3<>+18(SB)/1, $0x80
+DATA place3<>+19(SB)/1, $0x80
+DATA place3<>+20(SB)/1, $0x80
+DATA place3<>+21(SB)/1, $0x80
+DATA place3<>+22(SB)/1, $0x80
+DATA place3<>+23(SB)/1, $0x80
+DATA place3<>+24(SB)/1, $0x07
+DATA place3<>+25(SB)/1, $0x07
+DATA place3<>+26(SB)/1, $0x07
+DATA place3<>+27(SB)/1, $0x07
+DATA place3<>+28(SB)/1, $0x07
+DATA place3<>+29(SB)/1, $0x07
+DATA place3<>+30(SB)/1, $0x07
+DATA place3<>+31(SB)/1, $0x07
+GLOBL place3<>(SB), RODATA|NOPTR, $32
 
 DATA first<>+0(SB)/1, $0x00
 DATA first<>+1(SB)/1, $0x00
@@ -350,22 +214,22 @@ TEXT ·makeTablesAVX2(SB), NOSPLIT, $0-28
 	MOVQ    dst+0(FP), AX
 	MOVQ    q+8(FP), CX
 	MOVQ    n+16(FP), DX
-	VPXOR   Y0, Y0, Y0
-	VPXOR   Y1, Y1, Y1
 	VMOVDQU ones<>+0(SB), Y2
 	VMOVDQU first<>+0(SB), Y3
-	VMOVDQU narrow0<>+0(SB), Y4
-	VMOVDQU narrow1<>+0(SB), Y5
-	VMOVDQU narrow2<>+0(SB), Y6
-	VMOVDQU narrow3<>+0(SB), Y7
+	VPXOR   Y0, Y0, Y0
+	VPXOR   Y1, Y1, Y1
+	VMOVDQU place0<>+0(SB), Y4
+	VMOVDQU place1<>+0(SB), Y5
+	VMOVDQU place2<>+0(SB), Y6
+	VMOVDQU place3<>+0(SB), Y7
 
 block:
 	VMOVDQU      (CX), Y8
+	VPABSB       Y8, Y9
+	VPSADBW      Y0, Y9, Y9
+	VPADDQ       Y9, Y1, Y1
 	VPSUBB       Y8, Y0, Y9
 	VPMAXSB      Y0, Y9, Y9
-	VPABSB       Y8, Y10
-	VPSADBW      Y0, Y10, Y10
-	VPADDQ       Y10, Y1, Y1
 	VPMADDUBSW   Y2, Y9, Y9
 	VPSRLD       $0x10, Y9, Y10
 	VPADDD       Y10, Y9, Y9
@@ -429,106 +293,6 @@ block:
 	MOVL         AX, sum+24(FP)
 	VZEROUPPER
 	RET
-
-// func makeTablesAVX512(dst *byte, q *int8, n int) (sum int32)
-// Requires: AVX, AVX2, AVX512BW, AVX512F
-TEXT ·makeTablesAVX512(SB), NOSPLIT, $0-28
-	MOVQ            dst+0(FP), AX
-	MOVQ            q+8(FP), CX
-	MOVQ            n+16(FP), DX
-	VPXOR           Y0, Y0, Y0
-	VPXOR           Y1, Y1, Y1
-	VMOVDQU         ones<>+0(SB), Y2
-	VBROADCASTI32X4 wide0<>+0(SB), Z3
-	VBROADCASTI32X4 wide1<>+0(SB), Z4
-	VBROADCASTI32X4 wide2<>+0(SB), Z5
-	VBROADCASTI32X4 wide3<>+0(SB), Z6
-	VPXORD          Z7, Z7, Z7
-	VMOVDQU32       fours0<>+0(SB), Z8
-	VMOVDQU32       fours1<>+0(SB), Z9
-
-block:
-	VMOVDQU      (CX), Y10
-	VPSUBB       Y10, Y0, Y11
-	VPMAXSB      Y0, Y11, Y11
-	VPABSB       Y10, Y12
-	VPSADBW      Y0, Y12, Y12
-	VPADDQ       Y12, Y1, Y1
-	VPMADDUBSW   Y2, Y11, Y11
-	VPSRLD       $0x10, Y11, Y12
-	VPADDD       Y12, Y11, Y11
-	VPERMD       Z10, Z8, Z12
-	VPERMD       Z11, Z8, Z13
-	VPSHUFB      Z7, Z13, Z13
-	VPSHUFB      Z3, Z12, Z14
-	VPADDB       Z14, Z13, Z13
-	VPSHUFB      Z4, Z12, Z14
-	VPADDB       Z14, Z13, Z13
-	VPSHUFB      Z5, Z12, Z14
-	VPADDB       Z14, Z13, Z13
-	VPSHUFB      Z6, Z12, Z12
-	VPADDB       Z12, Z13, Z13
-	VMOVDQU32    Z13, (AX)
-	VPERMD       Z10, Z9, Z12
-	VPERMD       Z11, Z9, Z13
-	VPSHUFB      Z7, Z13, Z13
-	VPSHUFB      Z3, Z12, Z14
-	VPADDB       Z14, Z13, Z13
-	VPSHUFB      Z4, Z12, Z14
-	VPADDB       Z14, Z13, Z13
-	VPSHUFB      Z5, Z12, Z14
-	VPADDB       Z14, Z13, Z13
-	VPSHUFB      Z6, Z12, Z12
-	VPADDB       Z12, Z13, Z13
-	VMOVDQU32    Z13, 64(AX)
-	ADDQ         $0x20, CX
-	ADDQ         $0x00000080, AX
-	SUBQ         $0x20, DX
-	JNZ          block
-	VEXTRACTI128 $0x01, Y1, X0
-	VPADDQ       X0, X1, X0
-	VPSRLDQ      $0x08, X0, X1
-	VPADDQ       X1, X0, X0
-	VMOVD        X0, AX
-	MOVL         AX, sum+24(FP)
-	VZEROUPPER
-	RET
-
-DATA fours0<>+0(SB)/4, $0x00000000
-DATA fours0<>+4(SB)/4, $0x00000000
-DATA fours0<>+8(SB)/4, $0x00000000
-DATA fours0<>+12(SB)/4, $0x00000000
-DATA fours0<>+16(SB)/4, $0x00000001
-DATA fours0<>+20(SB)/4, $0x00000001
-DATA fours0<>+24(SB)/4, $0x00000001
-DATA fours0<>+28(SB)/4, $0x00000001
-DATA fours0<>+32(SB)/4, $0x00000002
-DATA fours0<>+36(SB)/4, $0x00000002
-DATA fours0<>+40(SB)/4, $0x00000002
-DATA fours0<>+44(SB)/4, $0x00000002
-DATA fours0<>+48(SB)/4, $0x00000003
-DATA fours0<>+52(SB)/4, $0x00000003
-DATA fours0<>+56(SB)/4, $0x00000003
-DATA fours0<>+60(SB)/4, $0x00000003
-GLOBL fours0<>(SB), RODATA|NOPTR, $64
-
-DATA fours1<>+0(SB)/4, $0x00000004
-DATA fours1<>+4(SB)/4, $0x00000004
-DATA fours1<>+8(SB)/4, $0x00000004
-DATA fours1<>+12(SB)/4, $0x00000004
-DATA fours1<>+16(SB)/4, $0x00000005
-DATA fours1<>+20(SB)/4, $0x00000005
-DATA fours1<>+24(SB)/4, $0x00000005
-DATA fours1<>+28(SB)/4, $0x00000005
-DATA fours1<>+32(SB)/4, $0x00000006
-DATA fours1<>+36(SB)/4, $0x00000006
-DATA fours1<>+40(SB)/4, $0x00000006
-DATA fours1<>+44(SB)/4, $0x00000006
-DATA fours1<>+48(SB)/4, $0x00000007
-DATA fours1<>+52(SB)/4, $0x00000007
-DATA fours1<>+56(SB)/4, $0x00000007
-DATA fours1<>+60(SB)/4, $0x00000007
-GLOBL fours1<>(SB), RODATA|NOPTR, $64
 
 DATA nibbles<>+0(SB)/1, $0x0f
 DATA nibbles<>+1(SB)/1, $0x0f
@@ -600,33 +364,35 @@ GLOBL evens<>(SB), RODATA|NOPTR, $32
 
 // func lookupAVX2(sums *int32, stride int, tables *byte, panel *byte, groups int, flush int)
 // Requires: AVX, AVX2
-TEXT ·lookupAVX2(SB), NOSPLIT, $512-48
-	MOVQ    tables+16(FP), AX
-	MOVQ    panel+24(FP), CX
-	MOVQ    groups+32(FP), DX
-	MOVQ    flush+40(FP), BX
-	MOVQ    DX, SI
-	SHLQ    $0x05, SI
-	LEAQ    (SI)(SI*2), DI
+TEXT ·lookupAVX2(SB), NOSPLIT, $544-48
+	LEAQ    31(SP), AX
+	ANDQ    $-32, AX
+	MOVQ    tables+16(FP), CX
+	MOVQ    panel+24(FP), DX
+	MOVQ    groups+32(FP), BX
+	MOVQ    flush+40(FP), SI
+	MOVQ    BX, DI
+	SHLQ    $0x05, DI
+	LEAQ    (DI)(DI*2), R8
 	VMOVDQU nibbles<>+0(SB), Y0
 	VMOVDQU evens<>+0(SB), Y1
 	VPXOR   Y2, Y2, Y2
-	VMOVDQU Y2, (SP)
-	VMOVDQU Y2, 32(SP)
-	VMOVDQU Y2, 64(SP)
-	VMOVDQU Y2, 96(SP)
-	VMOVDQU Y2, 128(SP)
-	VMOVDQU Y2, 160(SP)
-	VMOVDQU Y2, 192(SP)
-	VMOVDQU Y2, 224(SP)
-	VMOVDQU Y2, 256(SP)
-	VMOVDQU Y2, 288(SP)
-	VMOVDQU Y2, 320(SP)
-	VMOVDQU Y2, 352(SP)
-	VMOVDQU Y2, 384(SP)
-	VMOVDQU Y2, 416(SP)
-	VMOVDQU Y2, 448(SP)
-	VMOVDQU Y2, 480(SP)
+	VMOVDQU Y2, (AX)
+	VMOVDQU Y2, 32(AX)
+	VMOVDQU Y2, 64(AX)
+	VMOVDQU Y2, 96(AX)
+	VMOVDQU Y2, 128(AX)
+	VMOVDQU Y2, 160(AX)
+	VMOVDQU Y2, 192(AX)
+	VMOVDQU Y2, 224(AX)
+	VMOVDQU Y2, 256(AX)
+	VMOVDQU Y2, 288(AX)
+	VMOVDQU Y2, 320(AX)
+	VMOVDQU Y2, 352(AX)
+	VMOVDQU Y2, 384(AX)
+	VMOVDQU Y2, 416(AX)
+	VMOVDQU Y2, 448(AX)
+	VMOVDQU Y2, 480(AX)
 
 flushes:
 	VPXOR Y2, Y2, Y2
@@ -637,503 +403,278 @@ flushes:
 	VPXOR Y7, Y7, Y7
 	VPXOR Y8, Y8, Y8
 	VPXOR Y9, Y9, Y9
-	MOVQ  BX, R8
+	MOVQ  SI, R9
 
 groups:
-	VMOVDQU        (CX), Y10
+	VMOVDQU        (DX), Y10
 	VPSRLW         $0x04, Y10, Y12
 	VPAND          Y0, Y10, Y10
 	VPAND          Y0, Y12, Y12
-	VMOVDQU        32(CX), Y11
+	VMOVDQU        32(DX), Y11
 	VPSRLW         $0x04, Y11, Y13
 	VPAND          Y0, Y11, Y11
 	VPAND          Y0, Y13, Y13
-	VBROADCASTI128 (AX), Y14
+	VBROADCASTI128 (CX), Y14
 	VPSHUFB        Y10, Y14, Y15
 	VPADDB         Y15, Y2, Y2
 	VPSHUFB        Y11, Y14, Y14
 	VPADDB         Y14, Y3, Y3
-	VBROADCASTI128 16(AX), Y14
+	VBROADCASTI128 16(CX), Y14
 	VPSHUFB        Y12, Y14, Y15
 	VPADDB         Y15, Y2, Y2
 	VPSHUFB        Y13, Y14, Y14
 	VPADDB         Y14, Y3, Y3
-	VBROADCASTI128 (AX)(SI*1), Y14
+	VBROADCASTI128 (CX)(DI*1), Y14
 	VPSHUFB        Y10, Y14, Y15
 	VPADDB         Y15, Y4, Y4
 	VPSHUFB        Y11, Y14, Y14
 	VPADDB         Y14, Y5, Y5
-	VBROADCASTI128 16(AX)(SI*1), Y14
+	VBROADCASTI128 16(CX)(DI*1), Y14
 	VPSHUFB        Y12, Y14, Y15
 	VPADDB         Y15, Y4, Y4
 	VPSHUFB        Y13, Y14, Y14
 	VPADDB         Y14, Y5, Y5
-	VBROADCASTI128 (AX)(SI*2), Y14
+	VBROADCASTI128 (CX)(DI*2), Y14
 	VPSHUFB        Y10, Y14, Y15
 	VPADDB         Y15, Y6, Y6
 	VPSHUFB        Y11, Y14, Y14
 	VPADDB         Y14, Y7, Y7
-	VBROADCASTI128 16(AX)(SI*2), Y14
+	VBROADCASTI128 16(CX)(DI*2), Y14
 	VPSHUFB        Y12, Y14, Y15
 	VPADDB         Y15, Y6, Y6
 	VPSHUFB        Y13, Y14, Y14
 	VPADDB         Y14, Y7, Y7
-	VBROADCASTI128 (AX)(DI*1), Y14
+	VBROADCASTI128 (CX)(R8*1), Y14
 	VPSHUFB        Y10, Y14, Y10
 	VPADDB         Y10, Y8, Y8
 	VPSHUFB        Y11, Y14, Y10
 	VPADDB         Y10, Y9, Y9
-	VBROADCASTI128 16(AX)(DI*1), Y10
+	VBROADCASTI128 16(CX)(R8*1), Y10
 	VPSHUFB        Y12, Y10, Y11
 	VPADDB         Y11, Y8, Y8
 	VPSHUFB        Y13, Y10, Y10
 	VPADDB         Y10, Y9, Y9
-	ADDQ           $0x40, CX
-	ADDQ           $0x20, AX
-	DECQ           R8
+	ADDQ           $0x40, DX
+	ADDQ           $0x20, CX
+	DECQ           R9
 	JNZ            groups
 	VPAND          Y1, Y2, Y10
 	VPSRLW         $0x08, Y2, Y2
-	VPADDW         (SP), Y10, Y10
-	VPADDW         32(SP), Y2, Y2
-	VMOVDQU        Y10, (SP)
-	VMOVDQU        Y2, 32(SP)
+	VPADDW         (AX), Y10, Y10
+	VPADDW         32(AX), Y2, Y2
+	VMOVDQU        Y10, (AX)
+	VMOVDQU        Y2, 32(AX)
 	VPAND          Y1, Y3, Y2
 	VPSRLW         $0x08, Y3, Y3
-	VPADDW         64(SP), Y2, Y2
-	VPADDW         96(SP), Y3, Y3
-	VMOVDQU        Y2, 64(SP)
-	VMOVDQU        Y3, 96(SP)
+	VPADDW         64(AX), Y2, Y2
+	VPADDW         96(AX), Y3, Y3
+	VMOVDQU        Y2, 64(AX)
+	VMOVDQU        Y3, 96(AX)
 	VPAND          Y1, Y4, Y2
 	VPSRLW         $0x08, Y4, Y4
-	VPADDW         128(SP), Y2, Y2
-	VPADDW         160(SP), Y4, Y4
-	VMOVDQU        Y2, 128(SP)
-	VMOVDQU        Y4, 160(SP)
+	VPADDW         128(AX), Y2, Y2
+	VPADDW         160(AX), Y4, Y4
+	VMOVDQU        Y2, 128(AX)
+	VMOVDQU        Y4, 160(AX)
 	VPAND          Y1, Y5, Y2
 	VPSRLW         $0x08, Y5, Y5
-	VPADDW         192(SP), Y2, Y2
-	VPADDW         224(SP), Y5, Y5
-	VMOVDQU        Y2, 192(SP)
-	VMOVDQU        Y5, 224(SP)
+	VPADDW         192(AX), Y2, Y2
+	VPADDW         224(AX), Y5, Y5
+	VMOVDQU        Y2, 192(AX)
+	VMOVDQU        Y5, 224(AX)
 	VPAND          Y1, Y6, Y2
 	VPSRLW         $0x08, Y6, Y6
-	VPADDW         256(SP), Y2, Y2
-	VPADDW         288(SP), Y6, Y6
-	VMOVDQU        Y2, 256(SP)
-	VMOVDQU        Y6, 288(SP)
+	VPADDW         256(AX), Y2, Y2
+	VPADDW         288(AX), Y6, Y6
+	VMOVDQU        Y2, 256(AX)
+	VMOVDQU        Y6, 288(AX)
 	VPAND          Y1, Y7, Y2
 	VPSRLW         $0x08, Y7, Y7
-	VPADDW         320(SP), Y2, Y2
-	VPADDW         352(SP), Y7, Y7
-	VMOVDQU        Y2, 320(SP)
-	VMOVDQU        Y7, 352(SP)
+	VPADDW         320(AX), Y2, Y2
+	VPADDW         352(AX), Y7, Y7
+	VMOVDQU        Y2, 320(AX)
+	VMOVDQU        Y7, 352(AX)
 	VPAND          Y1, Y8, Y2
 	VPSRLW         $0x08, Y8, Y8
-	VPADDW         384(SP), Y2, Y2
-	VPADDW         416(SP), Y8, Y8
-	VMOVDQU        Y2, 384(SP)
-	VMOVDQU        Y8, 416(SP)
+	VPADDW         384(AX), Y2, Y2
+	VPADDW         416(AX), Y8, Y8
+	VMOVDQU        Y2, 384(AX)
+	VMOVDQU        Y8, 416(AX)
 	VPAND          Y1, Y9, Y2
 	VPSRLW         $0x08, Y9, Y9
-	VPADDW         448(SP), Y2, Y2
-	VPADDW         480(SP), Y9, Y9
-	VMOVDQU        Y2, 448(SP)
-	VMOVDQU        Y9, 480(SP)
-	SUBQ           BX, DX
+	VPADDW         448(AX), Y2, Y2
+	VPADDW         480(AX), Y9, Y9
+	VMOVDQU        Y2, 448(AX)
+	VMOVDQU        Y9, 480(AX)
+	SUBQ           SI, BX
 	JNZ            flushes
-	MOVQ           sums+0(FP), AX
-	MOVQ           stride+8(FP), CX
-	SHLQ           $0x02, CX
-	VMOVDQU        (SP), Y0
-	VMOVDQU        32(SP), Y1
+	MOVQ           sums+0(FP), CX
+	MOVQ           stride+8(FP), DX
+	SHLQ           $0x02, DX
+	VMOVDQU        (AX), Y0
+	VMOVDQU        32(AX), Y1
 	VPUNPCKLWD     Y1, Y0, Y2
 	VPUNPCKHWD     Y1, Y0, Y0
 	VEXTRACTI128   $0x00, Y2, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         (AX), Y1, Y1
-	VMOVDQU        Y1, (AX)
+	VPADDD         (CX), Y1, Y1
+	VMOVDQU        Y1, (CX)
 	VEXTRACTI128   $0x00, Y0, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         32(AX), Y1, Y1
-	VMOVDQU        Y1, 32(AX)
+	VPADDD         32(CX), Y1, Y1
+	VMOVDQU        Y1, 32(CX)
 	VEXTRACTI128   $0x01, Y2, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         64(AX), Y1, Y1
-	VMOVDQU        Y1, 64(AX)
+	VPADDD         64(CX), Y1, Y1
+	VMOVDQU        Y1, 64(CX)
 	VEXTRACTI128   $0x01, Y0, X0
 	VPMOVZXWD      X0, Y0
-	VPADDD         96(AX), Y0, Y0
-	VMOVDQU        Y0, 96(AX)
-	VMOVDQU        64(SP), Y0
-	VMOVDQU        96(SP), Y1
+	VPADDD         96(CX), Y0, Y0
+	VMOVDQU        Y0, 96(CX)
+	VMOVDQU        64(AX), Y0
+	VMOVDQU        96(AX), Y1
 	VPUNPCKLWD     Y1, Y0, Y2
 	VPUNPCKHWD     Y1, Y0, Y0
 	VEXTRACTI128   $0x00, Y2, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         128(AX), Y1, Y1
-	VMOVDQU        Y1, 128(AX)
+	VPADDD         128(CX), Y1, Y1
+	VMOVDQU        Y1, 128(CX)
 	VEXTRACTI128   $0x00, Y0, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         160(AX), Y1, Y1
-	VMOVDQU        Y1, 160(AX)
+	VPADDD         160(CX), Y1, Y1
+	VMOVDQU        Y1, 160(CX)
 	VEXTRACTI128   $0x01, Y2, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         192(AX), Y1, Y1
-	VMOVDQU        Y1, 192(AX)
+	VPADDD         192(CX), Y1, Y1
+	VMOVDQU        Y1, 192(CX)
 	VEXTRACTI128   $0x01, Y0, X0
 	VPMOVZXWD      X0, Y0
-	VPADDD         224(AX), Y0, Y0
-	VMOVDQU        Y0, 224(AX)
-	ADDQ           CX, AX
-	VMOVDQU        128(SP), Y0
-	VMOVDQU        160(SP), Y1
+	VPADDD         224(CX), Y0, Y0
+	VMOVDQU        Y0, 224(CX)
+	ADDQ           DX, CX
+	VMOVDQU        128(AX), Y0
+	VMOVDQU        160(AX), Y1
 	VPUNPCKLWD     Y1, Y0, Y2
 	VPUNPCKHWD     Y1, Y0, Y0
 	VEXTRACTI128   $0x00, Y2, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         (AX), Y1, Y1
-	VMOVDQU        Y1, (AX)
+	VPADDD         (CX), Y1, Y1
+	VMOVDQU        Y1, (CX)
 	VEXTRACTI128   $0x00, Y0, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         32(AX), Y1, Y1
-	VMOVDQU        Y1, 32(AX)
+	VPADDD         32(CX), Y1, Y1
+	VMOVDQU        Y1, 32(CX)
 	VEXTRACTI128   $0x01, Y2, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         64(AX), Y1, Y1
-	VMOVDQU        Y1, 64(AX)
+	VPADDD         64(CX), Y1, Y1
+	VMOVDQU        Y1, 64(CX)
 	VEXTRACTI128   $0x01, Y0, X0
 	VPMOVZXWD      X0, Y0
-	VPADDD         96(AX), Y0, Y0
-	VMOVDQU        Y0, 96(AX)
-	VMOVDQU        192(SP), Y0
-	VMOVDQU        224(SP), Y1
+	VPADDD         96(CX), Y0, Y0
+	VMOVDQU        Y0, 96(CX)
+	VMOVDQU        192(AX), Y0
+	VMOVDQU        224(AX), Y1
 	VPUNPCKLWD     Y1, Y0, Y2
 	VPUNPCKHWD     Y1, Y0, Y0
 	VEXTRACTI128   $0x00, Y2, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         128(AX), Y1, Y1
-	VMOVDQU        Y1, 128(AX)
+	VPADDD         128(CX), Y1, Y1
+	VMOVDQU        Y1, 128(CX)
 	VEXTRACTI128   $0x00, Y0, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         160(AX), Y1, Y1
-	VMOVDQU        Y1, 160(AX)
+	VPADDD         160(CX), Y1, Y1
+	VMOVDQU        Y1, 160(CX)
 	VEXTRACTI128   $0x01, Y2, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         192(AX), Y1, Y1
-	VMOVDQU        Y1, 192(AX)
+	VPADDD         192(CX), Y1, Y1
+	VMOVDQU        Y1, 192(CX)
 	VEXTRACTI128   $0x01, Y0, X0
 	VPMOVZXWD      X0, Y0
-	VPADDD         224(AX), Y0, Y0
-	VMOVDQU        Y0, 224(AX)
-	ADDQ           CX, AX
-	VMOVDQU        256(SP), Y0
-	VMOVDQU        288(SP), Y1
+	VPADDD         224(CX), Y0, Y0
+	VMOVDQU        Y0, 224(CX)
+	ADDQ           DX, CX
+	VMOVDQU        256(AX), Y0
+	VMOVDQU        288(AX), Y1
 	VPUNPCKLWD     Y1, Y0, Y2
 	VPUNPCKHWD     Y1, Y0, Y0
 	VEXTRACTI128   $0x00, Y2, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         (AX), Y1, Y1
-	VMOVDQU        Y1, (AX)
+	VPADDD         (CX), Y1, Y1
+	VMOVDQU        Y1, (CX)
 	VEXTRACTI128   $0x00, Y0, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         32(AX), Y1, Y1
-	VMOVDQU        Y1, 32(AX)
+	VPADDD         32(CX), Y1, Y1
+	VMOVDQU        Y1, 32(CX)
 	VEXTRACTI128   $0x01, Y2, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         64(AX), Y1, Y1
-	VMOVDQU        Y1, 64(AX)
+	VPADDD         64(CX), Y1, Y1
+	VMOVDQU        Y1, 64(CX)
 	VEXTRACTI128   $0x01, Y0, X0
 	VPMOVZXWD      X0, Y0
-	VPADDD         96(AX), Y0, Y0
-	VMOVDQU        Y0, 96(AX)
-	VMOVDQU        320(SP), Y0
-	VMOVDQU        352(SP), Y1
+	VPADDD         96(CX), Y0, Y0
+	VMOVDQU        Y0, 96(CX)
+	VMOVDQU        320(AX), Y0
+	VMOVDQU        352(AX), Y1
 	VPUNPCKLWD     Y1, Y0, Y2
 	VPUNPCKHWD     Y1, Y0, Y0
 	VEXTRACTI128   $0x00, Y2, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         128(AX), Y1, Y1
-	VMOVDQU        Y1, 128(AX)
+	VPADDD         128(CX), Y1, Y1
+	VMOVDQU        Y1, 128(CX)
 	VEXTRACTI128   $0x00, Y0, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         160(AX), Y1, Y1
-	VMOVDQU        Y1, 160(AX)
+	VPADDD         160(CX), Y1, Y1
+	VMOVDQU        Y1, 160(CX)
 	VEXTRACTI128   $0x01, Y2, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         192(AX), Y1, Y1
-	VMOVDQU        Y1, 192(AX)
+	VPADDD         192(CX), Y1, Y1
+	VMOVDQU        Y1, 192(CX)
 	VEXTRACTI128   $0x01, Y0, X0
 	VPMOVZXWD      X0, Y0
-	VPADDD         224(AX), Y0, Y0
-	VMOVDQU        Y0, 224(AX)
-	ADDQ           CX, AX
-	VMOVDQU        384(SP), Y0
-	VMOVDQU        416(SP), Y1
+	VPADDD         224(CX), Y0, Y0
+	VMOVDQU        Y0, 224(CX)
+	ADDQ           DX, CX
+	VMOVDQU        384(AX), Y0
+	VMOVDQU        416(AX), Y1
 	VPUNPCKLWD     Y1, Y0, Y2
 	VPUNPCKHWD     Y1, Y0, Y0
 	VEXTRACTI128   $0x00, Y2, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         (AX), Y1, Y1
-	VMOVDQU        Y1, (AX)
+	VPADDD         (CX), Y1, Y1
+	VMOVDQU        Y1, (CX)
 	VEXTRACTI128   $0x00, Y0, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         32(AX), Y1, Y1
-	VMOVDQU        Y1, 32(AX)
+	VPADDD         32(CX), Y1, Y1
+	VMOVDQU        Y1, 32(CX)
 	VEXTRACTI128   $0x01, Y2, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         64(AX), Y1, Y1
-	VMOVDQU        Y1, 64(AX)
+	VPADDD         64(CX), Y1, Y1
+	VMOVDQU        Y1, 64(CX)
 	VEXTRACTI128   $0x01, Y0, X0
 	VPMOVZXWD      X0, Y0
-	VPADDD         96(AX), Y0, Y0
-	VMOVDQU        Y0, 96(AX)
-	VMOVDQU        448(SP), Y0
-	VMOVDQU        480(SP), Y1
+	VPADDD         96(CX), Y0, Y0
+	VMOVDQU        Y0, 96(CX)
+	VMOVDQU        448(AX), Y0
+	VMOVDQU        480(AX), Y1
 	VPUNPCKLWD     Y1, Y0, Y2
 	VPUNPCKHWD     Y1, Y0, Y0
 	VEXTRACTI128   $0x00, Y2, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         128(AX), Y1, Y1
-	VMOVDQU        Y1, 128(AX)
+	VPADDD         128(CX), Y1, Y1
+	VMOVDQU        Y1, 128(CX)
 	VEXTRACTI128   $0x00, Y0, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         160(AX), Y1, Y1
-	VMOVDQU        Y1, 160(AX)
+	VPADDD         160(CX), Y1, Y1
+	VMOVDQU        Y1, 160(CX)
 	VEXTRACTI128   $0x01, Y2, X1
 	VPMOVZXWD      X1, Y1
-	VPADDD         192(AX), Y1, Y1
-	VMOVDQU        Y1, 192(AX)
+	VPADDD         192(CX), Y1, Y1
+	VMOVDQU        Y1, 192(CX)
 	VEXTRACTI128   $0x01, Y0, X0
 	VPMOVZXWD      X0, Y0
-	VPADDD         224(AX), Y0, Y0
-	VMOVDQU        Y0, 224(AX)
-	ADDQ           CX, AX
-	VZEROUPPER
-	RET
-
-// func lookupAVX512(sums *int32, stride int, tables *byte, panel *byte, groups int, flush int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F
-TEXT ·lookupAVX512(SB), NOSPLIT, $0-48
-	MOVQ            tables+16(FP), AX
-	MOVQ            panel+24(FP), CX
-	MOVQ            groups+32(FP), DX
-	MOVQ            flush+40(FP), BX
-	MOVQ            DX, SI
-	SHLQ            $0x05, SI
-	LEAQ            (SI)(SI*2), DI
-	VBROADCASTI32X4 nibbles<>+0(SB), Z0
-	VBROADCASTI32X4 evens<>+0(SB), Z1
-	VPXORD          Z3, Z3, Z3
-	VPXORD          Z4, Z4, Z4
-	VPXORD          Z6, Z6, Z6
-	VPXORD          Z7, Z7, Z7
-	VPXORD          Z9, Z9, Z9
-	VPXORD          Z10, Z10, Z10
-	VPXORD          Z12, Z12, Z12
-	VPXORD          Z13, Z13, Z13
-
-flushes:
-	VPXORD Z2, Z2, Z2
-	VPXORD Z5, Z5, Z5
-	VPXORD Z8, Z8, Z8
-	VPXORD Z11, Z11, Z11
-	MOVQ   BX, R8
-
-groups:
-	VMOVDQU8        (CX), Z14
-	VPSRLW          $0x04, Z14, Z15
-	VPANDD          Z0, Z14, Z14
-	VPANDD          Z0, Z15, Z15
-	VBROADCASTI32X4 (AX), Z16
-	VPSHUFB         Z14, Z16, Z16
-	VPADDB          Z16, Z2, Z2
-	VBROADCASTI32X4 16(AX), Z16
-	VPSHUFB         Z15, Z16, Z16
-	VPADDB          Z16, Z2, Z2
-	VBROADCASTI32X4 (AX)(SI*1), Z16
-	VPSHUFB         Z14, Z16, Z16
-	VPADDB          Z16, Z5, Z5
-	VBROADCASTI32X4 16(AX)(SI*1), Z16
-	VPSHUFB         Z15, Z16, Z16
-	VPADDB          Z16, Z5, Z5
-	VBROADCASTI32X4 (AX)(SI*2), Z16
-	VPSHUFB         Z14, Z16, Z16
-	VPADDB          Z16, Z8, Z8
-	VBROADCASTI32X4 16(AX)(SI*2), Z16
-	VPSHUFB         Z15, Z16, Z16
-	VPADDB          Z16, Z8, Z8
-	VBROADCASTI32X4 (AX)(DI*1), Z16
-	VPSHUFB         Z14, Z16, Z16
-	VPADDB          Z16, Z11, Z11
-	VBROADCASTI32X4 16(AX)(DI*1), Z14
-	VPSHUFB         Z15, Z14, Z14
-	VPADDB          Z14, Z11, Z11
-	ADDQ            $0x40, CX
-	ADDQ            $0x20, AX
-	DECQ            R8
-	JNZ             groups
-	VPANDD          Z1, Z2, Z14
-	VPSRLW          $0x08, Z2, Z2
-	VPADDW          Z14, Z3, Z3
-	VPADDW          Z2, Z4, Z4
-	VPANDD          Z1, Z5, Z14
-	VPSRLW          $0x08, Z5, Z5
-	VPADDW          Z14, Z6, Z6
-	VPADDW          Z5, Z7, Z7
-	VPANDD          Z1, Z8, Z14
-	VPSRLW          $0x08, Z8, Z8
-	VPADDW          Z14, Z9, Z9
-	VPADDW          Z8, Z10, Z10
-	VPANDD          Z1, Z11, Z14
-	VPSRLW          $0x08, Z11, Z11
-	VPADDW          Z14, Z12, Z12
-	VPADDW          Z11, Z13, Z13
-	SUBQ            BX, DX
-	JNZ             flushes
-	MOVQ            sums+0(FP), AX
-	MOVQ            stride+8(FP), CX
-	SHLQ            $0x02, CX
-	VPUNPCKLWD      Z4, Z3, Z0
-	VPUNPCKHWD      Z4, Z3, Z1
-	VEXTRACTI32X4   $0x00, Z0, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          (AX), Y2, Y2
-	VMOVDQU         Y2, (AX)
-	VEXTRACTI32X4   $0x00, Z1, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          32(AX), Y2, Y2
-	VMOVDQU         Y2, 32(AX)
-	VEXTRACTI32X4   $0x01, Z0, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          64(AX), Y2, Y2
-	VMOVDQU         Y2, 64(AX)
-	VEXTRACTI32X4   $0x01, Z1, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          96(AX), Y2, Y2
-	VMOVDQU         Y2, 96(AX)
-	VEXTRACTI32X4   $0x02, Z0, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          128(AX), Y2, Y2
-	VMOVDQU         Y2, 128(AX)
-	VEXTRACTI32X4   $0x02, Z1, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          160(AX), Y2, Y2
-	VMOVDQU         Y2, 160(AX)
-	VEXTRACTI32X4   $0x03, Z0, X0
-	VPMOVZXWD       X0, Y0
-	VPADDD          192(AX), Y0, Y0
-	VMOVDQU         Y0, 192(AX)
-	VEXTRACTI32X4   $0x03, Z1, X0
-	VPMOVZXWD       X0, Y0
-	VPADDD          224(AX), Y0, Y0
-	VMOVDQU         Y0, 224(AX)
-	ADDQ            CX, AX
-	VPUNPCKLWD      Z7, Z6, Z0
-	VPUNPCKHWD      Z7, Z6, Z1
-	VEXTRACTI32X4   $0x00, Z0, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          (AX), Y2, Y2
-	VMOVDQU         Y2, (AX)
-	VEXTRACTI32X4   $0x00, Z1, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          32(AX), Y2, Y2
-	VMOVDQU         Y2, 32(AX)
-	VEXTRACTI32X4   $0x01, Z0, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          64(AX), Y2, Y2
-	VMOVDQU         Y2, 64(AX)
-	VEXTRACTI32X4   $0x01, Z1, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          96(AX), Y2, Y2
-	VMOVDQU         Y2, 96(AX)
-	VEXTRACTI32X4   $0x02, Z0, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          128(AX), Y2, Y2
-	VMOVDQU         Y2, 128(AX)
-	VEXTRACTI32X4   $0x02, Z1, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          160(AX), Y2, Y2
-	VMOVDQU         Y2, 160(AX)
-	VEXTRACTI32X4   $0x03, Z0, X0
-	VPMOVZXWD       X0, Y0
-	VPADDD          192(AX), Y0, Y0
-	VMOVDQU         Y0, 192(AX)
-	VEXTRACTI32X4   $0x03, Z1, X0
-	VPMOVZXWD       X0, Y0
-	VPADDD          224(AX), Y0, Y0
-	VMOVDQU         Y0, 224(AX)
-	ADDQ            CX, AX
-	VPUNPCKLWD      Z10, Z9, Z0
-	VPUNPCKHWD      Z10, Z9, Z1
-	VEXTRACTI32X4   $0x00, Z0, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          (AX), Y2, Y2
-	VMOVDQU         Y2, (AX)
-	VEXTRACTI32X4   $0x00, Z1, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          32(AX), Y2, Y2
-	VMOVDQU         Y2, 32(AX)
-	VEXTRACTI32X4   $0x01, Z0, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          64(AX), Y2, Y2
-	VMOVDQU         Y2, 64(AX)
-	VEXTRACTI32X4   $0x01, Z1, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          96(AX), Y2, Y2
-	VMOVDQU         Y2, 96(AX)
-	VEXTRACTI32X4   $0x02, Z0, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          128(AX), Y2, Y2
-	VMOVDQU         Y2, 128(AX)
-	VEXTRACTI32X4   $0x02, Z1, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          160(AX), Y2, Y2
-	VMOVDQU         Y2, 160(AX)
-	VEXTRACTI32X4   $0x03, Z0, X0
-	VPMOVZXWD       X0, Y0
-	VPADDD          192(AX), Y0, Y0
-	VMOVDQU         Y0, 192(AX)
-	VEXTRACTI32X4   $0x03, Z1, X0
-	VPMOVZXWD       X0, Y0
-	VPADDD          224(AX), Y0, Y0
-	VMOVDQU         Y0, 224(AX)
-	ADDQ            CX, AX
-	VPUNPCKLWD      Z13, Z12, Z0
-	VPUNPCKHWD      Z13, Z12, Z1
-	VEXTRACTI32X4   $0x00, Z0, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          (AX), Y2, Y2
-	VMOVDQU         Y2, (AX)
-	VEXTRACTI32X4   $0x00, Z1, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          32(AX), Y2, Y2
-	VMOVDQU         Y2, 32(AX)
-	VEXTRACTI32X4   $0x01, Z0, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          64(AX), Y2, Y2
-	VMOVDQU         Y2, 64(AX)
-	VEXTRACTI32X4   $0x01, Z1, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          96(AX), Y2, Y2
-	VMOVDQU         Y2, 96(AX)
-	VEXTRACTI32X4   $0x02, Z0, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          128(AX), Y2, Y2
-	VMOVDQU         Y2, 128(AX)
-	VEXTRACTI32X4   $0x02, Z1, X2
-	VPMOVZXWD       X2, Y2
-	VPADDD          160(AX), Y2, Y2
-	VMOVDQU         Y2, 160(AX)
-	VEXTRACTI32X4   $0x03, Z0, X0
-	VPMOVZXWD       X0, Y0
-	VPADDD          192(AX), Y0, Y0
-	VMOVDQU         Y0, 192(AX)
-	VEXTRACTI32X4   $0x03, Z1, X0
-	VPMOVZXWD       X0, Y0
-	VPADDD          224(AX), Y0, Y0
-	VMOVDQU         Y0, 224(AX)
-	ADDQ            CX, AX
+	VPADDD         224(CX), Y0, Y0
+	VMOVDQU        Y0, 224(CX)
+	ADDQ           DX, CX
 	VZEROUPPER
 	RET
 
@@ -1656,252 +1197,6 @@ step:
 	VZEROUPPER
 	RET
 
-DATA blocks8<>+0(SB)/8, $0x0000000000000000
-DATA blocks8<>+8(SB)/8, $0x0000000000000001
-DATA blocks8<>+16(SB)/8, $0x0000000000000002
-DATA blocks8<>+24(SB)/8, $0x0000000000000003
-DATA blocks8<>+32(SB)/8, $0x0000000000000004
-DATA blocks8<>+40(SB)/8, $0x0000000000000005
-DATA blocks8<>+48(SB)/8, $0x0000000000000006
-DATA blocks8<>+56(SB)/8, $0x0000000000000007
-GLOBL blocks8<>(SB), RODATA|NOPTR, $64
-
-// func randomWordsAVX512(dst *uint32, steps int, key *[2]uint32, counter *[4]uint32)
-// Requires: AVX, AVX512F
-TEXT ·randomWordsAVX512(SB), NOSPLIT, $0-32
-	MOVQ         dst+0(FP), AX
-	MOVQ         steps+8(FP), CX
-	MOVQ         key+16(FP), DX
-	MOVQ         counter+24(FP), BX
-	VPBROADCASTD round0<>+0(SB), Z0
-	VPBROADCASTD round1<>+0(SB), Z1
-	VPBROADCASTD weyl0<>+0(SB), Z2
-	VPBROADCASTD weyl1<>+0(SB), Z3
-	VPBROADCASTD eight<>+0(SB), Z4
-	VPBROADCASTD (BX), Z5
-	VPADDD       blocks8<>+0(SB), Z5, Z5
-
-step:
-	VPBROADCASTD  (DX), Z6
-	VPBROADCASTD  4(DX), Z7
-	VMOVDQA32     Z5, Z8
-	VPADDD        Z4, Z5, Z5
-	VPBROADCASTD  4(BX), Z9
-	VPBROADCASTD  8(BX), Z10
-	VPBROADCASTD  12(BX), Z11
-	VMOVDQA32     Z5, Z12
-	VPADDD        Z4, Z5, Z5
-	VPBROADCASTD  4(BX), Z13
-	VPBROADCASTD  8(BX), Z14
-	VPBROADCASTD  12(BX), Z15
-	VPMULUDQ      Z0, Z8, Z16
-	VPMULUDQ      Z1, Z10, Z17
-	VPSRLQ        $0x20, Z17, Z8
-	VPTERNLOGD    $0x96, Z6, Z9, Z8
-	VPSRLQ        $0x20, Z16, Z10
-	VPTERNLOGD    $0x96, Z7, Z11, Z10
-	VPMULUDQ      Z0, Z12, Z9
-	VPMULUDQ      Z1, Z14, Z11
-	VPSRLQ        $0x20, Z11, Z12
-	VPTERNLOGD    $0x96, Z6, Z13, Z12
-	VPSRLQ        $0x20, Z9, Z14
-	VPTERNLOGD    $0x96, Z7, Z15, Z14
-	VPADDD        Z2, Z6, Z6
-	VPADDD        Z3, Z7, Z7
-	VPMULUDQ      Z0, Z8, Z13
-	VPMULUDQ      Z1, Z10, Z15
-	VPSRLQ        $0x20, Z15, Z8
-	VPTERNLOGD    $0x96, Z6, Z17, Z8
-	VPSRLQ        $0x20, Z13, Z10
-	VPTERNLOGD    $0x96, Z7, Z16, Z10
-	VPMULUDQ      Z0, Z12, Z16
-	VPMULUDQ      Z1, Z14, Z17
-	VPSRLQ        $0x20, Z17, Z12
-	VPTERNLOGD    $0x96, Z6, Z11, Z12
-	VPSRLQ        $0x20, Z16, Z14
-	VPTERNLOGD    $0x96, Z7, Z9, Z14
-	VPADDD        Z2, Z6, Z6
-	VPADDD        Z3, Z7, Z7
-	VPMULUDQ      Z0, Z8, Z9
-	VPMULUDQ      Z1, Z10, Z11
-	VPSRLQ        $0x20, Z11, Z8
-	VPTERNLOGD    $0x96, Z6, Z15, Z8
-	VPSRLQ        $0x20, Z9, Z10
-	VPTERNLOGD    $0x96, Z7, Z13, Z10
-	VPMULUDQ      Z0, Z12, Z13
-	VPMULUDQ      Z1, Z14, Z15
-	VPSRLQ        $0x20, Z15, Z12
-	VPTERNLOGD    $0x96, Z6, Z17, Z12
-	VPSRLQ        $0x20, Z13, Z14
-	VPTERNLOGD    $0x96, Z7, Z16, Z14
-	VPADDD        Z2, Z6, Z6
-	VPADDD        Z3, Z7, Z7
-	VPMULUDQ      Z0, Z8, Z16
-	VPMULUDQ      Z1, Z10, Z17
-	VPSRLQ        $0x20, Z17, Z8
-	VPTERNLOGD    $0x96, Z6, Z11, Z8
-	VPSRLQ        $0x20, Z16, Z10
-	VPTERNLOGD    $0x96, Z7, Z9, Z10
-	VPMULUDQ      Z0, Z12, Z9
-	VPMULUDQ      Z1, Z14, Z11
-	VPSRLQ        $0x20, Z11, Z12
-	VPTERNLOGD    $0x96, Z6, Z15, Z12
-	VPSRLQ        $0x20, Z9, Z14
-	VPTERNLOGD    $0x96, Z7, Z13, Z14
-	VPADDD        Z2, Z6, Z6
-	VPADDD        Z3, Z7, Z7
-	VPMULUDQ      Z0, Z8, Z13
-	VPMULUDQ      Z1, Z10, Z15
-	VPSRLQ        $0x20, Z15, Z8
-	VPTERNLOGD    $0x96, Z6, Z17, Z8
-	VPSRLQ        $0x20, Z13, Z10
-	VPTERNLOGD    $0x96, Z7, Z16, Z10
-	VPMULUDQ      Z0, Z12, Z16
-	VPMULUDQ      Z1, Z14, Z17
-	VPSRLQ        $0x20, Z17, Z12
-	VPTERNLOGD    $0x96, Z6, Z11, Z12
-	VPSRLQ        $0x20, Z16, Z14
-	VPTERNLOGD    $0x96, Z7, Z9, Z14
-	VPADDD        Z2, Z6, Z6
-	VPADDD        Z3, Z7, Z7
-	VPMULUDQ      Z0, Z8, Z9
-	VPMULUDQ      Z1, Z10, Z11
-	VPSRLQ        $0x20, Z11, Z8
-	VPTERNLOGD    $0x96, Z6, Z15, Z8
-	VPSRLQ        $0x20, Z9, Z10
-	VPTERNLOGD    $0x96, Z7, Z13, Z10
-	VPMULUDQ      Z0, Z12, Z13
-	VPMULUDQ      Z1, Z14, Z15
-	VPSRLQ        $0x20, Z15, Z12
-	VPTERNLOGD    $0x96, Z6, Z17, Z12
-	VPSRLQ        $0x20, Z13, Z14
-	VPTERNLOGD    $0x96, Z7, Z16, Z14
-	VPADDD        Z2, Z6, Z6
-	VPADDD        Z3, Z7, Z7
-	VPMULUDQ      Z0, Z8, Z16
-	VPMULUDQ      Z1, Z10, Z17
-	VPSRLQ        $0x20, Z17, Z8
-	VPTERNLOGD    $0x96, Z6, Z11, Z8
-	VPSRLQ        $0x20, Z16, Z10
-	VPTERNLOGD    $0x96, Z7, Z9, Z10
-	VPMULUDQ      Z0, Z12, Z9
-	VPMULUDQ      Z1, Z14, Z11
-	VPSRLQ        $0x20, Z11, Z12
-	VPTERNLOGD    $0x96, Z6, Z15, Z12
-	VPSRLQ        $0x20, Z9, Z14
-	VPTERNLOGD    $0x96, Z7, Z13, Z14
-	VPADDD        Z2, Z6, Z6
-	VPADDD        Z3, Z7, Z7
-	VPMULUDQ      Z0, Z8, Z13
-	VPMULUDQ      Z1, Z10, Z15
-	VPSRLQ        $0x20, Z15, Z8
-	VPTERNLOGD    $0x96, Z6, Z17, Z8
-	VPSRLQ        $0x20, Z13, Z10
-	VPTERNLOGD    $0x96, Z7, Z16, Z10
-	VPMULUDQ      Z0, Z12, Z16
-	VPMULUDQ      Z1, Z14, Z17
-	VPSRLQ        $0x20, Z17, Z12
-	VPTERNLOGD    $0x96, Z6, Z11, Z12
-	VPSRLQ        $0x20, Z16, Z14
-	VPTERNLOGD    $0x96, Z7, Z9, Z14
-	VPADDD        Z2, Z6, Z6
-	VPADDD        Z3, Z7, Z7
-	VPMULUDQ      Z0, Z8, Z9
-	VPMULUDQ      Z1, Z10, Z11
-	VPSRLQ        $0x20, Z11, Z8
-	VPTERNLOGD    $0x96, Z6, Z15, Z8
-	VPSRLQ        $0x20, Z9, Z10
-	VPTERNLOGD    $0x96, Z7, Z13, Z10
-	VPMULUDQ      Z0, Z12, Z13
-	VPMULUDQ      Z1, Z14, Z15
-	VPSRLQ        $0x20, Z15, Z12
-	VPTERNLOGD    $0x96, Z6, Z17, Z12
-	VPSRLQ        $0x20, Z13, Z14
-	VPTERNLOGD    $0x96, Z7, Z16, Z14
-	VPADDD        Z2, Z6, Z6
-	VPADDD        Z3, Z7, Z7
-	VPMULUDQ      Z0, Z8, Z16
-	VPMULUDQ      Z1, Z10, Z17
-	VPSRLQ        $0x20, Z17, Z8
-	VPTERNLOGD    $0x96, Z6, Z11, Z8
-	VPSRLQ        $0x20, Z16, Z10
-	VPTERNLOGD    $0x96, Z7, Z9, Z10
-	VPMULUDQ      Z0, Z12, Z9
-	VPMULUDQ      Z1, Z14, Z11
-	VPSRLQ        $0x20, Z11, Z12
-	VPTERNLOGD    $0x96, Z6, Z15, Z12
-	VPSRLQ        $0x20, Z9, Z14
-	VPTERNLOGD    $0x96, Z7, Z13, Z14
-	VPADDD        Z2, Z6, Z6
-	VPADDD        Z3, Z7, Z7
-	VPSLLQ        $0x20, Z17, Z17
-	VPSLLQ        $0x20, Z8, Z8
-	VPSRLQ        $0x20, Z8, Z8
-	VPORD         Z17, Z8, Z8
-	VPSLLQ        $0x20, Z16, Z16
-	VPSLLQ        $0x20, Z10, Z10
-	VPSRLQ        $0x20, Z10, Z10
-	VPORD         Z16, Z10, Z10
-	VPUNPCKLQDQ   Z10, Z8, Z6
-	VPUNPCKHQDQ   Z10, Z8, Z7
-	VEXTRACTI32X4 $0x00, Z6, X8
-	VMOVDQU       X8, (AX)
-	VEXTRACTI32X4 $0x00, Z7, X8
-	VMOVDQU       X8, 16(AX)
-	VEXTRACTI32X4 $0x01, Z6, X8
-	VMOVDQU       X8, 32(AX)
-	VEXTRACTI32X4 $0x01, Z7, X8
-	VMOVDQU       X8, 48(AX)
-	VEXTRACTI32X4 $0x02, Z6, X8
-	VMOVDQU       X8, 64(AX)
-	VEXTRACTI32X4 $0x02, Z7, X8
-	VMOVDQU       X8, 80(AX)
-	VEXTRACTI32X4 $0x03, Z6, X6
-	VMOVDQU       X6, 96(AX)
-	VEXTRACTI32X4 $0x03, Z7, X6
-	VMOVDQU       X6, 112(AX)
-	VPSLLQ        $0x20, Z11, Z11
-	VPSLLQ        $0x20, Z12, Z12
-	VPSRLQ        $0x20, Z12, Z12
-	VPORD         Z11, Z12, Z12
-	VPSLLQ        $0x20, Z9, Z9
-	VPSLLQ        $0x20, Z14, Z14
-	VPSRLQ        $0x20, Z14, Z14
-	VPORD         Z9, Z14, Z14
-	VPUNPCKLQDQ   Z14, Z12, Z6
-	VPUNPCKHQDQ   Z14, Z12, Z7
-	VEXTRACTI32X4 $0x00, Z6, X8
-	VMOVDQU       X8, 128(AX)
-	VEXTRACTI32X4 $0x00, Z7, X8
-	VMOVDQU       X8, 144(AX)
-	VEXTRACTI32X4 $0x01, Z6, X8
-	VMOVDQU       X8, 160(AX)
-	VEXTRACTI32X4 $0x01, Z7, X8
-	VMOVDQU       X8, 176(AX)
-	VEXTRACTI32X4 $0x02, Z6, X8
-	VMOVDQU       X8, 192(AX)
-	VEXTRACTI32X4 $0x02, Z7, X8
-	VMOVDQU       X8, 208(AX)
-	VEXTRACTI32X4 $0x03, Z6, X6
-	VMOVDQU       X6, 224(AX)
-	VEXTRACTI32X4 $0x03, Z7, X6
-	VMOVDQU       X6, 240(AX)
-	ADDQ          $0x00000100, AX
-	DECQ          CX
-	JNZ           step
-	VZEROUPPER
-	RET
-
-DATA eight<>+0(SB)/4, $0x00000008
-DATA eight<>+4(SB)/4, $0x00000008
-DATA eight<>+8(SB)/4, $0x00000008
-DATA eight<>+12(SB)/4, $0x00000008
-DATA eight<>+16(SB)/4, $0x00000008
-DATA eight<>+20(SB)/4, $0x00000008
-DATA eight<>+24(SB)/4, $0x00000008
-DATA eight<>+28(SB)/4, $0x00000008
-GLOBL eight<>(SB), RODATA|NOPTR, $32
-
 DATA interleave<>+0(SB)/4, $0x00000000
 DATA interleave<>+4(SB)/4, $0x00000004
 DATA interleave<>+8(SB)/4, $0x00000001
@@ -2310,6 +1605,31 @@ loop:
 	ADDQ      $0x08, BX
 	CMPQ      BX, DX
 	JLT       loop
+	VZEROUPPER
+	RET
+
+// func addCountsAVX2(sums *int32, counts *int32, pops *int32, n int, shift int32, weight int32)
+// Requires: AVX, AVX2
+TEXT ·addCountsAVX2(SB), NOSPLIT, $0-40
+	MOVQ         sums+0(FP), AX
+	MOVQ         n+24(FP), CX
+	MOVQ         counts+8(FP), DX
+	MOVQ         pops+16(FP), BX
+	VBROADCASTSS weight+36(FP), Y0
+	MOVL         shift+32(FP), SI
+	VMOVD        SI, X1
+	XORQ         SI, SI
+
+loop:
+	VMOVDQU (DX)(SI*4), Y2
+	VPSLLD  X1, Y2, Y2
+	VPMULLD (BX)(SI*4), Y0, Y3
+	VPSUBD  Y3, Y2, Y2
+	VPADDD  (AX)(SI*4), Y2, Y2
+	VMOVDQU Y2, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, CX
+	JLT     loop
 	VZEROUPPER
 	RET
 

@@ -5,32 +5,37 @@ import "math/bits"
 // channelsPerBlock channels of a weight stay in the first cache while rows pass over them.
 const channelsPerBlock = 128
 
-// countChannels computes x·wᵀ by counting bits and hands it to emit, a row at a time, as lookupProducts does. The workers
-// divide the channels, so that even one row keeps them busy.
-func (d *Device) countChannels(x, w *planes, emit func(row int, sums []int32, offset int32)) {
-	all := d.shared.int32s(0, x.rows*w.rows)
-	d.blocks(w.rows, channelsPerBlock, func(from, to int, s *scratch) {
-		counts := s.int32s(0, to-from)
-		channels := w.words[from*w.stride : to*w.stride]
-		for r := range x.rows {
-			row, sums := x.row(r), all[r*w.rows:][from:to]
-			for i, n := range w.pops[from:to] {
-				sums[i] = -n * (1<<x.bits - 1)
-			}
+// countProducts writes to sums, rows × channels, what lookupProducts computes, by counting bits.
+func (d *Device) countProducts(sums []int32, stride int, x, w *planes, r0, r1, o0, o1 int, s *scratch) {
+	for o := o0; o < o1; o += channelsPerBlock {
+		end := min(o+channelsPerBlock, o1)
+		counts := s.int32s(1, end-o)
+		channels, pops := w.words[o*w.stride:end*w.stride], w.pops[o:end]
+		for r := r0; r < r1; r++ {
+			row, to := x.row(r), sums[(r-r0)*stride+o:][:end-o]
+			clear(to)
+			weight := int32(1)<<x.bits - 1 // of the channel's own bits
 			for b := range x.bits {
 				d.andCounts(counts, row[b*x.stride:][:x.stride], channels)
-				for i, n := range counts {
-					sums[i] += n << (b + 1)
-				}
+				d.addCounts(to, counts, pops, int32(b+1), weight)
+				weight = 0
 			}
 		}
-	})
-	for r := range x.rows {
-		var offset int32 // Σ_b 2^b (2 pop(x_b) - K)
-		for b, n := range x.pops[r*x.bits : (r+1)*x.bits] {
-			offset += (2*n - int32(x.cols)) << b
-		}
-		emit(r, all[r*w.rows:][:w.rows], offset)
+	}
+}
+
+// countedOffset is Σ_b 2^b (2 pop(x_b) - K) of row r.
+func (p *planes) countedOffset(r int) (offset int32) {
+	for b, n := range p.pops[r*p.bits : (r+1)*p.bits] {
+		offset += (2*n - int32(p.cols)) << b
+	}
+	return offset
+}
+
+// addCountsGo adds counts * 2^shift - weight * pops to sums.
+func addCountsGo(sums, counts, pops []int32, shift, weight int32) {
+	for i, n := range counts[:len(sums)] {
+		sums[i] += n<<shift - weight*pops[i]
 	}
 }
 

@@ -97,6 +97,24 @@ func TestWorkersDoNotMatter(t *testing.T) {
 	}
 }
 
+// Training ends with the same bits without assembly.
+func TestAssemblyDoesNotMatter(t *testing.T) {
+	for name, c := range variants() {
+		o := Options{Batch: 2, GradBits: 5}
+		fast := build(t, c, 2, o)
+		plain, err := New(c, cpu.New(cpu.Options{PlainGo: true}), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := plain.Init(5); err != nil {
+			t.Fatal(err)
+		}
+		train(t, fast, 0, 3)
+		train(t, plain, 0, 3)
+		sameParameters(t, name, parametersOf(t, fast), parametersOf(t, plain))
+	}
+}
+
 // A run that was saved, loaded into another model and continued ends with the bits of one that was not.
 func TestResumeIsEqual(t *testing.T) {
 	for name, c := range variants() {

@@ -11,8 +11,7 @@ import . "github.com/mmcloughlin/avo/build"
 func main() {
 	ConstraintExpr("amd64")
 	makeTables()
-	lookupAVX2()
-	lookupAVX512()
+	lookup()
 	arrange()
 	rounding()
 	products()

@@ -10,7 +10,6 @@ import (
 
 func rounding() {
 	randomWords()
-	randomWordsAVX512()
 	order := words8("interleave", func(i int) uint32 { return uint32(i/2 + i%2*4) })
 	low16 := words8("low16", all(0xffff))
 	fraction := words8("fraction", all(math.Float32bits(1./(1<<16))))
@@ -139,80 +138,6 @@ func randomWords() {
 		}
 	}
 	ADDQ(U32(128), dst)
-	DECQ(steps)
-	JNZ(LabelRef("step"))
-	end()
-}
-
-// randomWordsAVX512 holds eight blocks in a register and joins three terms in one instruction.
-func randomWordsAVX512() {
-	lanes := GLOBL("blocks8", RODATA|NOPTR)
-	for i := range 8 {
-		DATA(8*i, U64(uint64(i)))
-	}
-	named := func(name string) Mem { return NewDataAddr(Symbol{Name: name, Static: true}, 0) }
-	TEXT("randomWordsAVX512", NOSPLIT, "func(dst *uint32, steps int, key *[2]uint32, counter *[4]uint32)")
-	Doc("randomWordsAVX512 is randomWordsGo for 64 words a step.")
-	Pragma("noescape")
-	dst, steps, key, counter := pointer("dst"), pointer("steps"), pointer("key"), pointer("counter")
-	constant := func(m Mem) VecVirtual {
-		v := ZMM()
-		VPBROADCASTD(m, v)
-		return v
-	}
-	m0, m1, w0, w1 := constant(named("round0")), constant(named("round1")), constant(named("weyl0")), constant(named("weyl1"))
-	eight := constant(words8("eight", all(8)))
-	next := ZMM()
-	VPBROADCASTD(Mem{Base: counter}, next)
-	VPADDD(lanes, next, next)
-	Label("step")
-	k0, k1 := constant(Mem{Base: key}), constant(Mem{Base: key, Disp: 4})
-	var x [2][4]VecVirtual
-	for s := range x {
-		x[s][0] = ZMM()
-		VMOVDQA32(next, x[s][0])
-		VPADDD(eight, next, next)
-		for i := 1; i < 4; i++ {
-			x[s][i] = constant(Mem{Base: counter, Disp: 4 * i})
-		}
-	}
-	const xor3 = 0x96
-	for range 10 {
-		for s := range x {
-			p0, p1 := ZMM(), ZMM()
-			VPMULUDQ(m0, x[s][0], p0)
-			VPMULUDQ(m1, x[s][2], p1)
-			VPSRLQ(Imm(32), p1, x[s][0])
-			VPTERNLOGD(Imm(xor3), k0, x[s][1], x[s][0])
-			VPSRLQ(Imm(32), p0, x[s][2])
-			VPTERNLOGD(Imm(xor3), k1, x[s][3], x[s][2])
-			x[s][1], x[s][3] = p1, p0
-		}
-		VPADDD(w0, k0, k0)
-		VPADDD(w1, k1, k1)
-	}
-	for s := range x {
-		for i := 0; i < 4; i += 2 {
-			// The lower halves of two words side by side.
-			VPSLLQ(Imm(32), x[s][i+1], x[s][i+1])
-			VPSLLQ(Imm(32), x[s][i], x[s][i])
-			VPSRLQ(Imm(32), x[s][i], x[s][i])
-			VPORD(x[s][i+1], x[s][i], x[s][i])
-		}
-		even, odd := ZMM(), ZMM() // blocks 0, 2, 4 and 6; 1, 3, 5 and 7
-		VPUNPCKLQDQ(x[s][2], x[s][0], even)
-		VPUNPCKHQDQ(x[s][2], x[s][0], odd)
-		for b := range 8 {
-			from := even
-			if b%2 == 1 {
-				from = odd
-			}
-			block := XMM()
-			VEXTRACTI32X4(Imm(uint64(b/2)), from, block)
-			VMOVDQU(block, Mem{Base: dst, Disp: 128*s + 16*b})
-		}
-	}
-	ADDQ(U32(256), dst)
 	DECQ(steps)
 	JNZ(LabelRef("step"))
 	end()

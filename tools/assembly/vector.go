@@ -83,6 +83,23 @@ func vectors() {
 	})
 	end()
 
+	begin("addCounts", "func(sums, counts, pops *int32, n int, shift, weight int32)")
+	sums, n = pointer("sums"), pointer("n")
+	counts, pops := pointer("counts"), pointer("pops")
+	weight, shift, by := broadcast("weight"), XMM(), GP32()
+	Load(Param("shift"), by)
+	VMOVD(by, shift)
+	loop(n, 8, func(i GPVirtual) {
+		v, w := YMM(), YMM()
+		VMOVDQU(at4(counts, i, 0), v)
+		VPSLLD(shift, v, v)
+		VPMULLD(at4(pops, i, 0), weight, w)
+		VPSUBD(w, v, v)
+		VPADDD(at4(sums, i, 0), v, v)
+		VMOVDQU(v, at4(sums, i, 0))
+	})
+	end()
+
 	begin("affineSums", "func(dst *float32, sums *int32, alpha, theta *float32, n int, offset int32, unit float32)")
 	dst, sums, n = pointer("dst"), pointer("sums"), pointer("n")
 	alpha, theta := pointer("alpha"), pointer("theta")
