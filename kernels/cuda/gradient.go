@@ -51,7 +51,11 @@ func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy
 			}
 			source.pass, source.passWords = p.data, int32(p.words())
 		}
-		g := gradient{"dense", rows, l.Out, rows, func(int, int) ([]byte, error) { return driver.Bytes(&source), nil }}
+		kind := "dense"
+		if s.To > s.From {
+			kind = "shifted"
+		}
+		g := gradient{kind, rows, l.Out, rows, func(int, int) ([]byte, error) { return driver.Bytes(&source), nil }}
 		return d.backward(dx, dl, g, x, l, gradBits)
 	})
 }
@@ -101,7 +105,8 @@ type backward struct {
 	rowsRounded, columnsRounded bool
 	rowScale, columnScale       cu.DevicePtr // max / levels, once the maxima are known
 	rowInverse, columnInverse   cu.DevicePtr
-	rowPlanes, columnPlanes     *planes // rounded gradients: rows × channels, and channels × rows
+	rowPlanes, columns          *planes // rounded gradients: rows × channels, and channels × rows
+	asBytes                     bool    // columns are bytes
 }
 
 func (b *backward) levels() float32 { return float32(int(1)<<(b.bits-1) - 1) }
@@ -163,7 +168,7 @@ func (b *backward) maxima(dTheta cu.DevicePtr) (err error) {
 
 // addColumns adds sign times the sums over rows of partial to dst.
 func (d *Device) addColumns(dst, partial cu.DevicePtr, rows, columns int, sign float64) error {
-	return d.launch("add_columns", grid(256, ceilDiv(columns, 256)), arg(partial), arg(int32(rows)), arg(int32(columns)), arg(sign), arg(dst))
+	return d.launch("add_columns", grid(256, ceilDiv(columns, 32)), arg(partial), arg(int32(rows)), arg(int32(columns)), arg(sign), arg(dst))
 }
 
 // rounding is gradient.cu's Rounding.
@@ -173,29 +178,40 @@ type rounding struct {
 	rowPlanes, rowPopcounts          cu.DevicePtr
 	rowPlaneWords                    int64
 	rowWords                         int32
-	columnWords, columnWordsLeft     int32
-	columnPlanes, columnPopcounts    cu.DevicePtr
+	columnStride, columnLeft         int32
+	columns, columnPopcounts         cu.DevicePtr
 	columnPlaneWords                 int64
 	id                               uint32
 	scalars                          cu.DevicePtr
 }
 
-// round packs the rounded gradients as planes.
+// round packs the rounded gradients as planes or, for weights whose inputs have several planes too, as bytes.
 func (b *backward) round() (err error) {
+	kind := "planes"
 	if b.rowsRounded {
-		if b.rowPlanes, err = b.gradientPlanes("gradients by row", b.rows, b.width); err != nil {
+		if b.rowPlanes, err = b.gradientPlanes("gradients by row", b.rows, roundUp(b.width, 256)); err != nil {
 			return err
 		}
 	}
 	if b.columnsRounded {
-		if b.columnPlanes, err = b.gradientPlanes("gradients by channel", b.width, b.rows); err != nil {
+		if b.asBytes = b.hopper && b.x.Planes.Bits() > 1; b.asBytes {
+			kind = "bytes"
+			b.columns, err = b.scratchBytes("gradients by channel as bytes", b.width, b.rows)
+		} else {
+			b.columns, err = b.scratchPlanes("gradients by channel", b.width, b.rows, b.bits, true)
+		}
+		if err != nil {
+			return err
+		}
+		if err := b.clear(b.columns.popcounts, 4*b.width); err != nil {
 			return err
 		}
 	}
-	kernel := "grad_round4_" + b.kind
+	width := 4
 	if b.bits > 4 {
-		kernel = "grad_round8_" + b.kind
+		width = 8
 	}
+	kernel := fmt.Sprintf("grad_round_%s_%d_%s", kind, width, b.kind)
 	return b.parts(func(from, to int, source []byte) error {
 		r := rounding{rows: int32(to - from), width: int32(b.width), bits: int32(b.bits), row0: int32(from),
 			alpha: b.alpha, columnInverse: b.columnInverse, id: uint32(b.l.ID), scalars: b.memory.scalars}
@@ -204,11 +220,14 @@ func (b *backward) round() (err error) {
 			r.rowPlanes, r.rowPopcounts = p.data+cu.DevicePtr(from*p.rowBytes()), p.popcounts+cu.DevicePtr(4*from)
 			r.rowPlaneWords, r.rowWords = int64(p.planeBytes/4), int32(p.words())
 		}
-		if p := b.columnPlanes; p != nil {
-			r.columnPlanes, r.columnPopcounts = p.data+cu.DevicePtr(from/8), p.popcounts
-			r.columnPlaneWords, r.columnWords, r.columnWordsLeft = int64(p.planeBytes/4), int32(p.words()), int32(p.words()-from/32)
+		if p := b.columns; p != nil && b.asBytes {
+			r.columns, r.columnPopcounts = p.data+cu.DevicePtr(from), p.popcounts
+			r.columnStride, r.columnLeft = int32(p.rowBytes()), int32(p.rowBytes()-from)
+		} else if p != nil {
+			r.columns, r.columnPopcounts = p.data+cu.DevicePtr(from/8), p.popcounts
+			r.columnPlaneWords, r.columnStride, r.columnLeft = int64(p.planeBytes/4), int32(p.words()), int32(p.words()-from/32)
 		}
-		return b.launch(kernel, b.blocks(to-from), source, driver.Bytes(&r))
+		return b.launch(kernel, grid(256, ceilDiv(b.width, 256), ceilDiv(to-from, 256)), source, driver.Bytes(&r))
 	})
 }
 
@@ -224,11 +243,11 @@ func (b *backward) gradientPlanes(name string, rows, cols int) (*planes, error) 
 // inputProduct computes dx = scale_t * Σ_c q * sign(W_c).
 func (b *backward) inputProduct() error {
 	signs := b.l.Signs.(*planes)
-	w, err := b.scratchPlanes("transposed weights", b.l.In, b.width, 1, false)
+	w, err := b.scratchPlanes("transposed weights", b.l.In, b.rowPlanes.cols, 1, false)
 	if err != nil {
 		return err
 	}
-	if err := b.transpose(w, signs, true); err != nil {
+	if err := b.transpose(w, signs, gradientColumns); err != nil {
 		return err
 	}
 	if !b.hopper || aligned(b.l.In, b.to) {
@@ -250,14 +269,18 @@ func (b *backward) inputProduct() error {
 // weightProduct adds alpha_c * scale_c * Σ_t q * x_t to the weights' gradient, and what follows for alpha.
 func (b *backward) weightProduct() error {
 	x := b.x.Planes.(*planes)
-	if largest := largestSum(b.columnPlanes) * (1<<x.bits - 1); largest >= 1<<31 {
+	if largest := (1<<(b.bits-1) - 1) * (1<<x.bits - 1) * b.rows; largest >= 1<<31 {
 		return fmt.Errorf("sums of %d rows of %d-bit gradients and %d-bit inputs overflow 32 bits: use a smaller micro-batch", b.rows, b.bits, x.bits)
 	}
 	xt, err := b.scratchPlanes("transposed inputs", b.l.In, b.rows, x.bits, false)
 	if err != nil {
 		return err
 	}
-	if err := b.transpose(xt, x, false); err != nil {
+	order := gradientRows
+	if b.asBytes {
+		order = neighbours
+	}
+	if err := b.transpose(xt, x, order); err != nil {
 		return err
 	}
 	sums, err := b.scratch("weight sums", 4*b.width*b.l.In)
@@ -267,9 +290,19 @@ func (b *backward) weightProduct() error {
 	if err := b.clear(sums, 4*b.width*b.l.In); err != nil {
 		return err
 	}
-	for p := range x.bits {
-		if err := b.multiplyAdd(sums, b.l.In, b.columnPlanes, xt.plane(p), 1<<p); err != nil {
+	if b.asBytes {
+		inputs, err := b.spread(xt)
+		if err != nil {
 			return err
+		}
+		if err := b.multiplyBytes(sums, b.l.In, b.columns, inputs); err != nil {
+			return err
+		}
+	} else {
+		for p := range x.bits {
+			if err := b.multiplyAdd(sums, b.l.In, b.columns, xt.plane(p), 1<<p); err != nil {
+				return err
+			}
 		}
 	}
 	return b.finish("finish_weights_int32", sums, b.columnScale, unit(x.bits))

@@ -108,16 +108,34 @@ func (d *Device) DownloadPlanes(dst []uint64, src kernels.Planes) error {
 	return d.err
 }
 
-// transpose writes p's planes with rows and columns exchanged. With interleaved, out's columns are in the order in which the
-// rounding of gradients packs channels: bit l of word j of a group of 128 is row 4l + j. out gets no popcounts.
-func (d *Device) transpose(out, p *planes, interleaved bool) error {
-	flag := int32(0)
-	if interleaved {
-		flag = 1
-	}
+// The orders of out's columns that transpose knows: pack.cu's Order.
+const (
+	neighbours int32 = iota
+	gradientRows
+	gradientColumns
+)
+
+// transpose writes p's planes with rows and columns exchanged. out gets no popcounts.
+func (d *Device) transpose(out, p *planes, order int32) error {
 	return d.launch("transpose_bits", grid(256, ceilDiv(p.words(), 4), ceilDiv(out.words(), 8), p.bits),
 		arg(p.data), arg(int32(p.rows)), arg(int32(p.cols)), arg(int32(p.words())), arg(int64(p.planeBytes/4)),
-		arg(out.data), arg(int32(out.words())), arg(int64(out.planeBytes/4)), arg(flag))
+		arg(out.data), arg(int32(out.words())), arg(int64(out.planeBytes/4)), arg(order))
+}
+
+// scratchBytes is a matrix of signed bytes, in rows of a multiple of 16 bytes, for multiplyBytes; described as planes are, 8 bits to an
+// entry, its popcounts being sums of rows.
+func (d *Device) scratchBytes(name string, rows, cols int) (*planes, error) {
+	return d.scratchPlanes(name, rows, 8*roundUp(cols, 16), 1, true)
+}
+
+// spread turns the entries of ±1 planes into bytes (value - 1) / 2.
+func (d *Device) spread(p *planes) (*planes, error) {
+	out, err := d.scratchBytes("inputs as bytes", p.rows, p.cols)
+	if err != nil {
+		return nil, err
+	}
+	return out, d.launch("spread_bytes", grid(256, ceilDiv(p.words(), 256), p.rows), arg(p.data), arg(int32(p.words())), arg(int64(p.planeBytes/4)),
+		arg(int32(p.bits)), arg(out.data), arg(int32(out.rowBytes())))
 }
 
 // Binarize refreshes the signs, and bonsai's effective weights, of a linear.

@@ -65,12 +65,25 @@ func (d *Device) multiplyAdd(out cu.DevicePtr, stride int, a, b *planes, factor 
 	if !d.hopper {
 		return d.multiplyPlain("gemm_mma_add", a, b, arg(out), arg(int64(stride)), arg(int32(factor)))
 	}
-	epilogue := struct {
-		out    cu.DevicePtr
-		stride int64
-		factor int32
-	}{out, int64(stride), int32(factor)}
-	return d.multiplyHopper("gemm_wgmma_add", 4, d.splits(a, b), a, b, driver.Bytes(&epilogue))
+	p, err := productOf(a, b)
+	if err != nil {
+		return err
+	}
+	epilogue := addInt32{out, int64(stride), int32(factor)}
+	return d.multiplyHopper("gemm_wgmma_add", 4, d.splits(a, b), p, a, b, driver.Bytes(&epilogue))
+}
+
+// multiplyBytes adds Σ_k a_ik (2 b_jk + 1) of two matrices of bytes to out[i*stride+j], int32. It needs Hopper.
+func (d *Device) multiplyBytes(out cu.DevicePtr, stride int, a, b *planes) error {
+	epilogue := addInt32{out, int64(stride), 1}
+	return d.multiplyHopper("gemm_wgmma_bytes_add", 4, d.splits(a, b), product{product: 2, rowWeight: 1}, a, b, driver.Bytes(&epilogue))
+}
+
+// addInt32 is gemm_wgmma.cu's AddInt32.
+type addInt32 struct {
+	out    cu.DevicePtr
+	stride int64
+	factor int32
 }
 
 // affine turns integer dot products into u = Alpha_j * (RowScale_i * Scale * s) - Theta_j, one rounding each. A zero pointer leaves
@@ -83,12 +96,16 @@ type affine struct {
 // multiplyAffine computes residual + u, or u where residual is 0, in float32. It needs Hopper, pointers to multiples of 16 bytes and a
 // stride that is a multiple of 4: see aligned.
 func (d *Device) multiplyAffine(out, residual cu.DevicePtr, stride int, a, b *planes, f affine) error {
+	p, err := productOf(a, b)
+	if err != nil {
+		return err
+	}
 	epilogue := struct {
 		affine
 		residual, out cu.DevicePtr
 		stride        int64
 	}{f, residual, out, int64(stride)}
-	return d.multiplyHopper("gemm_wgmma_float32", 4, 1, a, b, driver.Bytes(&epilogue))
+	return d.multiplyHopper("gemm_wgmma_float32", 4, 1, p, a, b, driver.Bytes(&epilogue))
 }
 
 // aligned says whether float32 rows of the given stride can be read and written 16 bytes at a time.
@@ -111,16 +128,24 @@ func (d *Device) multiplyFloats(out cu.DevicePtr, stride int, a, b *planes, rowS
 
 // multiplyInt16 writes s, which must fit, to out; stride is a multiple of 8. It needs Hopper.
 func (d *Device) multiplyInt16(out cu.DevicePtr, stride int, a, b *planes) error {
+	p, err := productOf(a, b)
+	if err != nil {
+		return err
+	}
 	epilogue := struct {
 		out    cu.DevicePtr
 		stride int64
 	}{out, int64(stride)}
-	return d.multiplyHopper("gemm_wgmma_int16", 8, 1, a, b, driver.Bytes(&epilogue))
+	return d.multiplyHopper("gemm_wgmma_int16", 8, 1, p, a, b, driver.Bytes(&epilogue))
 }
 
 // multiplyBits writes the output bits of every channel to sign, with popcounts, and, unless pass is nil, whether |u| <= 1 to pass. It
 // needs Hopper.
 func (d *Device) multiplyBits(sign, pass, a, b *planes, t thresholds) error {
+	p, err := productOf(a, b)
+	if err != nil {
+		return err
+	}
 	if err := d.clear(sign.popcounts, 4*sign.rows); err != nil {
 		return err
 	}
@@ -132,7 +157,7 @@ func (d *Device) multiplyBits(sign, pass, a, b *planes, t thresholds) error {
 	if pass != nil {
 		epilogue.pass = pass.data
 	}
-	return d.multiplyHopper("gemm_wgmma_bits", 64, 1, a, b, driver.Bytes(&epilogue))
+	return d.multiplyHopper("gemm_wgmma_bits", 64, 1, p, a, b, driver.Bytes(&epilogue))
 }
 
 func (d *Device) multiplyPlain(kernel string, a, b *planes, rest ...[]byte) error {
@@ -151,11 +176,7 @@ func (d *Device) multiplyPlain(kernel string, a, b *planes, rest ...[]byte) erro
 }
 
 // multiplyHopper launches one of the kernels of gemm_wgmma.cu; run is the kRun of its epilogue.
-func (d *Device) multiplyHopper(kernel string, run, splits int, a, b *planes, epilogue []byte) error {
-	p, err := productOf(a, b)
-	if err != nil {
-		return err
-	}
+func (d *Device) multiplyHopper(kernel string, run, splits int, p product, a, b *planes, epilogue []byte) error {
 	mapA, err := rowMap(a)
 	if err != nil {
 		return err

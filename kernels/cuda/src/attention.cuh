@@ -11,8 +11,10 @@ struct Attention {
   const float* noise;       // batch x heads x seq x seq, or null
   const double* products;   // q·k / sqrt(dim) by the number of bits that differ
   const double* slopes;     // by head
+  float scale;              // 1 / sqrt(dim)
   const Scalars* scalars;
 };
+static_assert(sizeof(Attention) == 88, "Go's attention has the same layout");
 
 constexpr int kMaxWords = 8;  // of a head: up to 256 channels
 
@@ -29,18 +31,21 @@ struct Head {
   int index;  // sequence * heads + head
   int head;
   long row0;  // of the sequence
+  const uint32_t* start;
   double slope;
 
   __device__ __forceinline__ Head(const Attention& a, int index) : a(a), index(index) {
     head = index % a.heads;
     row0 = (long)(index / a.heads) * a.seq;
+    start = a.qkv + row0 * a.words;
     slope = a.slopes[head];
   }
   // Word w of the head's bits in part 0 (query), 1 (key) or 2 (value) of token t; zero beyond the head.
   __device__ __forceinline__ uint32_t word(int part, int t, int w) const {
-    int n = a.dim - 32 * w;
+    int n = a.dim - 32 * w, at = (part * a.heads + head) * a.dim + 32 * w;
     if (n <= 0) return 0;
-    return bits_at(a.qkv + (row0 + t) * a.words, (part * a.heads + head) * a.dim + 32 * w, min(32, n));
+    if (a.dim % 32 == 0) return start[t * a.words + at / 32];
+    return bits_at(start + t * a.words, at, min(32, n));
   }
   template <int kWords> __device__ __forceinline__ void load(int part, int t, uint32_t (&to)[kWords]) const {
 #pragma unroll

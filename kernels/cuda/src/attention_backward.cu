@@ -4,7 +4,9 @@
 // queries that chose it is made, in order, and a last kernel walks along the lists. Nothing is added to by two writers.
 #include "attention.cuh"
 
-DEVICE float signed_by(uint32_t word, int bit, float x) { return word >> bit & 1 ? x : -x; }
+constexpr float kLog2E = 1.4426950408889634f;
+DEVICE float exp2_fast(float x) { return __nvvm_ex2_approx_ftz_f(x); }
+DEVICE float signed_by(uint32_t word, int bit, float x) { return as_float(as_int(x) ^ (int)(~(word >> bit) << 31)); }
 DEVICE float* gradient_row(float* dqkv, const Head& h, int part, int t) {
   return dqkv + ((h.row0 + t) * 3 + part) * h.a.heads * h.a.dim + h.head * h.a.dim;
 }
@@ -12,44 +14,67 @@ DEVICE const float* read_row(const float* dout, const Head& h, int t) {
   return dout + ((h.row0 + t) * h.a.heads + h.head) * h.a.dim;
 }
 
-// A warp per query: ds [query][survivor], the gradient of q·k before its scale is taken into account, and dq.
+// Four sums over a warp at once: every lane returns the sum of v[lane / 8].
+DEVICE float four_sums(const float (&v)[4], int lane) {
+  float x0 = (lane & 16 ? v[2] : v[0]) + shuffle_xor(lane & 16 ? v[0] : v[2], 16);
+  float x1 = (lane & 16 ? v[3] : v[1]) + shuffle_xor(lane & 16 ? v[1] : v[3], 16);
+  float x = (lane & 8 ? x1 : x0) + shuffle_xor(lane & 8 ? x0 : x1, 8);
+  x += shuffle_xor(x, 4);
+  x += shuffle_xor(x, 2);
+  return x + shuffle_xor(x, 1);
+}
+
+// A warp per query: ds [query][survivor], the gradient of q·k, and dq. With up to 4 survivors eight lanes are each one's, with more
+// one lane.
 template <int kWords, int kMax>
 DEVICE void survivor_scores(const Attention& a, const float* dout, const int* pointers, float* ds, float* dqkv) {
   Head h(a, blockIdx.y);
   int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (t >= a.seq) return;
-  int most = a.survivors, alive = min(t + 1, most);
-  pointers += h.query(t) * most;
+  constexpr int kLanes = kMax == 4 ? 8 : 1;
+  int most = a.survivors, alive = min(t + 1, most), mine = lane / kLanes;
+  bool live = mine < alive;
+  int u = live ? pointers[h.query(t) * most + mine] : 0;
   const float* grad = read_row(dout, h, t);
   float g[kWords];
 #pragma unroll
   for (int w = 0; w < kWords; w++) g[w] = 32 * w + lane < a.dim ? grad[32 * w + lane] : 0.0f;
-  double mine = 0;  // lane r: Σ_c do_c v_c of survivor r
-#pragma unroll
-  for (int r = 0; r < kMax; r++) {
-    int u = r < alive ? pointers[r] : 0;
-    float sum = 0;
-#pragma unroll
-    for (int w = 0; w < kWords; w++) sum += signed_by(h.word(2, u, w), lane, g[w]);
-    sum = warp_sum(sum);
-    if (lane == r) mine = sum;
-  }
-  uint32_t q[kWords];
+  uint32_t q[kWords], k[kWords], v[kWords];
   h.load(0, t, q);
-  double s = lane < alive ? h.score(q, t, pointers[lane]) : -1e300;
-  double top = shuffle(s, 0);  // the first scores best
-  double e = lane < alive ? exponential(s - top) : 0;
-  double p = e / warp_sum(e);
-  double mean = warp_sum(p * mine);
-  float slope = lane < alive ? (float)(p * (mine - mean) / __builtin_sqrt((double)a.dim)) : 0.0f;
-  if (lane < most) ds[h.query(t) * most + lane] = slope;
+  h.load(1, u, k);
+  h.load(2, u, v);
+  float product = 0;  // Σ_c do_c v_c of this lane's survivor
+  if constexpr (kMax == 4) {
+    float sums[4] = {};
+#pragma unroll
+    for (int r = 0; r < 4; r++)
+#pragma unroll
+      for (int w = 0; w < kWords; w++) sums[r] += signed_by((uint32_t)shuffle((int)v[w], r * kLanes), lane, g[w]);
+    product = four_sums(sums, lane);
+  } else {
+    for (int r = 0; r < most; r++) {
+      float sum = 0;
+#pragma unroll
+      for (int w = 0; w < kWords; w++) sum += signed_by((uint32_t)shuffle((int)v[w], r), lane, g[w]);
+      sum = warp_sum(sum);
+      if (lane == r) product = sum;
+    }
+  }
+  int differ = 0;
+#pragma unroll
+  for (int w = 0; w < kWords; w++) differ += popcount(q[w] ^ k[w]);
+  double s = h.score(a.products, differ, t - u), top = shuffle(s, 0);  // the first scores best
+  float e = live ? exp2_fast((float)(s - top) * kLog2E) : 0.0f, sum = e, mean = e * product;
+#pragma unroll
+  for (int mask = kLanes; mask < 32; mask *= 2) sum += shuffle_xor(sum, mask), mean += shuffle_xor(mean, mask);
+  float slope = e / sum * (product - mean / sum) * a.scale;
+  if (lane % kLanes == 0 && mine < most) ds[h.query(t) * most + mine] = slope;
   float dq[kWords] = {};
 #pragma unroll
   for (int r = 0; r < kMax; r++) {
-    int u = r < alive ? pointers[r] : 0;
-    float x = shuffle(slope, r);  // 0 beyond the living
+    float x = shuffle(slope, r * kLanes);  // 0 beyond the living
 #pragma unroll
-    for (int w = 0; w < kWords; w++) dq[w] += signed_by(h.word(1, u, w), lane, x);
+    for (int w = 0; w < kWords; w++) dq[w] += signed_by((uint32_t)shuffle((int)k[w], r * kLanes), lane, x);
   }
   float* to = gradient_row(dqkv, h, 0, t);
 #pragma unroll
@@ -120,25 +145,25 @@ DEVICE void survivor_gather(const Attention& a, const float* dout, const float* 
   offsets += (long)blockIdx.y * (a.seq + 1);
   entries += (long)blockIdx.y * a.seq * most;
   ds += (long)blockIdx.y * a.seq * most;
-  int end = offsets[u + 1];
+  int end = offsets[u + 1], stride = a.heads * a.dim;
+  const float* grads = read_row(dout, h, 0);
   float dk[kWords] = {}, dv[kWords] = {};
   for (int from = offsets[u]; from < end; from += 32) {
     int count = min(32, end - from), entry = lane < count ? entries[from + lane] : 0;
-    int t = entry / most;
+    int t = entry / most, at = t * stride;
     float slope = lane < count ? ds[entry] : 0.0f;
-    float weight = lane < count ? (float)a.scalars->weights[min(t + 1, most)][entry % most] : 0.0f;
+    float weight = lane < count ? (float)a.scalars->weights[min(t + 1, most)][entry - t * most] : 0.0f;
+    uint32_t q[kWords];
+    h.load(0, t, q);
     for (int j0 = 0; j0 < count; j0 += 4) {  // beyond count: query 0 with factors 0
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        int query = shuffle(t, j0 + j);
         float x = shuffle(slope, j0 + j), y = shuffle(weight, j0 + j);
-        const float* grad = read_row(dout, h, query);
+        const float* grad = grads + shuffle(at, j0 + j) + lane;
 #pragma unroll
         for (int w = 0; w < kWords; w++) {
-          if (32 * w + lane < a.dim) {
-            dk[w] += signed_by(h.word(0, query, w), lane, x);
-            dv[w] += y * grad[32 * w + lane];
-          }
+          dk[w] += signed_by((uint32_t)shuffle((int)q[w], j0 + j), lane, x);
+          if (32 * w + lane < a.dim) dv[w] += y * grad[32 * w];
         }
       }
     }

@@ -7,6 +7,9 @@
 //
 //     s = product * C + row_weight * P_m + column_weight * P_n + bias
 //
+// Matrices of signed bytes, whose rows are cut into 128 bytes of k alike, go through the same pipeline to the unit for bytes: where both
+// sides have several planes it is faster than all pairs of planes.
+//
 // Shape of the work: a block owns a 128 x 256 tile and consists of one producer warpgroup, whose first thread feeds a ring of
 // shared-memory stages through the copy engine, and two consumer warpgroups with 64 x 256 of accumulators each. Two blocks of
 // a cluster work on two tiles that differ in their rows, so each loads half of B and multicasts it to both: filling shared
@@ -113,6 +116,14 @@ template <int kRun> DEVICE void produce(const TensorMap* map_a, const TensorMap*
 
 // ---- Consumers ----
 
+// What the matrix unit multiplies: 32 bytes of a row, a quarter of a stage, at a time.
+struct Binary {
+  static DEVICE_MEMBER void multiply(int (&acc)[128], uint64_t a, uint64_t b, int accumulate) { wgmma_and_popc(acc, a, b, accumulate); }
+};
+struct Bytes {
+  static DEVICE_MEMBER void multiply(int (&acc)[128], uint64_t a, uint64_t b, int accumulate) { wgmma_int8(acc, a, b, accumulate); }
+};
+
 // One thread per warpgroup gives a stage back, to every block whose copies land in it.
 DEVICE void release(const Ring& ring, int index) {
   if (threadIdx.x % 128 == 0) {
@@ -122,6 +133,7 @@ DEVICE void release(const Ring& ring, int index) {
 }
 
 // C over all planes, from the top one down; on return all products have arrived in the registers.
+template <class Unit>
 DEVICE void multiply(int (&acc)[128], const Product& p, int blocks, const Ring& ring, Stage& stage, int row_half) {
   int scale = p.negative_top ? -2 : 2;
   for (int plane = 0; plane < p.planes; plane++) {
@@ -138,10 +150,10 @@ DEVICE void multiply(int (&acc)[128], const Product& p, int blocks, const Ring& 
       uint64_t a = swizzled_tile(ring.a(stage) + row_half * (kBytesA / 2));
       uint64_t b = swizzled_tile(ring.b(stage));
       wgmma_fence();
-      wgmma_and_popc(acc, a, b, plane + block > 0);
-      wgmma_and_popc(acc, a + 2, b + 2, 1);
-      wgmma_and_popc(acc, a + 4, b + 4, 1);
-      wgmma_and_popc(acc, a + 6, b + 6, 1);
+      Unit::multiply(acc, a, b, plane + block > 0);
+      Unit::multiply(acc, a + 2, b + 2, 1);
+      Unit::multiply(acc, a + 4, b + 4, 1);
+      Unit::multiply(acc, a + 6, b + 6, 1);
       wgmma_commit();
       wgmma_wait<1>();
       if (previous >= 0) release(ring, previous);
@@ -155,11 +167,11 @@ DEVICE void multiply(int (&acc)[128], const Product& p, int blocks, const Ring& 
 }
 
 // The warpgroups take turns at the matrix unit, so that one's epilogue runs under the other's products. A turn lasts a whole
-// tile, which is possible only while the ring holds all of the tile's stages.
+// tile, which pays only while the ring holds the stages of two: those of the tile at work go back with the second turn.
 struct Turns {
   bool taken;
   int group;
-  __device__ __forceinline__ Turns(const Product& p, const Tiles& tiles, int group) : taken(p.planes * tiles.blocks_per_split <= kStages), group(group) {
+  __device__ __forceinline__ Turns(const Product& p, const Tiles& tiles, int group) : taken(2 * p.planes * tiles.blocks_per_split <= kStages), group(group) {
     if (taken && group == 1) named_arrive(1, 256);
   }
   __device__ __forceinline__ void begin() const {
@@ -170,7 +182,7 @@ struct Turns {
   }
 };
 
-template <class Epilogue> DEVICE void consume(const Product& p, const Ring& ring, const Epilogue& epilogue) {
+template <class Unit, class Epilogue> DEVICE void consume(const Product& p, const Ring& ring, const Epilogue& epilogue) {
   int group = warp_uniform(threadIdx.x / 128) - 1;
   int lane = threadIdx.x % 32;
   int row_in_tile = group * 64 + threadIdx.x % 128 / 32 * 16 + lane / 4;
@@ -180,13 +192,13 @@ template <class Epilogue> DEVICE void consume(const Product& p, const Ring& ring
   int acc[128];
   while (tiles.take()) {
     turns.begin();
-    multiply(acc, p, tiles.last_block - tiles.first_block, ring, stage, group);
+    multiply<Unit>(acc, p, tiles.last_block - tiles.first_block, ring, stage, group);
     turns.end(tiles.next >= tiles.total);
     epilogue.store(acc, p, tiles.row + row_in_tile, tiles.column, lane % 4, tiles.first_block == 0);
   }
 }
 
-template <class Epilogue>
+template <class Unit, class Epilogue>
 DEVICE void gemm(const TensorMap* map_a, const TensorMap* map_b, const Product& p, const Epilogue& epilogue) {
   extern __shared__ char memory[];
   __shared__ alignas(8) uint64_t barriers[2 * kStages];
@@ -207,7 +219,7 @@ DEVICE void gemm(const TensorMap* map_a, const TensorMap* map_b, const Product& 
     if (threadIdx.x == 0) produce<Epilogue::kRun>(map_a, map_b, p, ring);
   } else {
     take_registers<232>();
-    consume(p, ring, epilogue);
+    consume<Unit>(p, ring, epilogue);
   }
   cluster_sync();  // a block must not leave while its neighbour still signals or fills its shared memory
 }
@@ -269,30 +281,39 @@ struct StoreFloat32 {
       terms[h] = inside ? p.bias + p.row_weight * p.row_popcounts[row + 8 * h] : 0;
       scales[h] = inside && affine.row_scale ? affine.row_scale[row + 8 * h] * affine.scale : affine.scale;
     }
+    // All loads of a few groups go before their stores: the compiler must not reorder them, for out may be residual.
+    constexpr int kBatch = 2;
 #pragma unroll
-    for (int g = 0; g < 16; g++) {
-      int first = column + 16 * g + 4 * t, valid = p.n - first;
-      int popcounts[4];
-      float alpha[4], theta[4];
-      load_ints(popcounts, p.column_popcounts + first, valid);
-      if (affine.alpha) load_floats(alpha, affine.alpha + first, valid);
-      if (affine.theta) load_floats(theta, affine.theta + first, valid);
+    for (int g0 = 0; g0 < 16; g0 += kBatch) {
+      int popcounts[kBatch][4] = {};
+      float alpha[kBatch][4], theta[kBatch][4], add[kBatch][2][4] = {};
 #pragma unroll
-      for (int h = 0; h < 2; h++) {
-        if (row + 8 * h >= p.m) continue;
-        long at = (row + 8 * h) * stride + first;
-        float add[4] = {0, 0, 0, 0};
-        if (residual) load_floats(add, residual + at, valid);
-        int u[4];
+      for (int b = 0; b < kBatch; b++) {
+        int first = column + 16 * (g0 + b) + 4 * t, valid = p.n - first;
+        if (p.column_weight) load_ints(popcounts[b], p.column_popcounts + first, valid);
+        if (affine.alpha) load_floats(alpha[b], affine.alpha + first, valid);
+        if (affine.theta) load_floats(theta[b], affine.theta + first, valid);
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-          int s = p.product * acc[accumulator<4>(g, h, i)] + p.column_weight * popcounts[i] + terms[h];
-          float y = scales[h] * (float)s;
-          if (affine.alpha) y = alpha[i] * y;
-          if (affine.theta) y = y - theta[i];
-          u[i] = as_int(residual ? add[i] + y : y);
+        for (int h = 0; h < 2; h++)
+          if (residual && row + 8 * h < p.m) load_floats(add[b][h], residual + (row + 8 * h) * stride + first, valid);
+      }
+#pragma unroll
+      for (int b = 0; b < kBatch; b++) {
+        int first = column + 16 * (g0 + b) + 4 * t, valid = p.n - first;
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+          if (row + 8 * h >= p.m) continue;
+          int u[4];
+#pragma unroll
+          for (int i = 0; i < 4; i++) {
+            int s = p.product * acc[accumulator<4>(g0 + b, h, i)] + p.column_weight * popcounts[b][i] + terms[h];
+            float y = scales[h] * (float)s;
+            if (affine.alpha) y = alpha[b][i] * y;
+            if (affine.theta) y = y - theta[b][i];
+            u[i] = as_int(residual ? add[b][h][i] + y : y);
+          }
+          store_four((int*)out + (row + 8 * h) * stride + first, u[0], u[1], u[2], u[3], valid);
         }
-        store_four((int*)out + at, u[0], u[1], u[2], u[3], valid);
       }
     }
   }
@@ -424,15 +445,16 @@ struct StoreBits {
   }
 };
 
-#define GEMM_KERNEL(name, Epilogue)                                                                                        \
+#define GEMM_KERNEL(name, Unit, Epilogue)                                                                                        \
   extern "C" __global__ __launch_bounds__(kThreads, 1) void name(const __grid_constant__ TensorMap map_a,                  \
                                                                  const __grid_constant__ TensorMap map_b,                  \
                                                                  const __grid_constant__ Product product,                  \
                                                                  const __grid_constant__ Epilogue epilogue) {              \
-    gemm(&map_a, &map_b, product, epilogue);                                                                               \
+    gemm<Unit>(&map_a, &map_b, product, epilogue);                                                                               \
   }
 
-GEMM_KERNEL(gemm_wgmma_float32, StoreFloat32)
-GEMM_KERNEL(gemm_wgmma_int16, StoreInt16)
-GEMM_KERNEL(gemm_wgmma_add, AddInt32)
-GEMM_KERNEL(gemm_wgmma_bits, StoreBits)
+GEMM_KERNEL(gemm_wgmma_float32, Binary, StoreFloat32)
+GEMM_KERNEL(gemm_wgmma_int16, Binary, StoreInt16)
+GEMM_KERNEL(gemm_wgmma_add, Binary, AddInt32)
+GEMM_KERNEL(gemm_wgmma_bytes_add, Bytes, AddInt32)
+GEMM_KERNEL(gemm_wgmma_bits, Binary, StoreBits)

@@ -1,35 +1,48 @@
 // The backward pass of linears but for its products: the greatest gradients, which fix the scales; rounding to integers and packing
 // them as bit planes, along channels for dx and along tokens for the weights; and what becomes of the weights' products.
 //
-// A block of 256 threads handles 256 rows x 128 channels; a lane has four neighbouring channels.
+// A block of 256 threads handles 256 rows x 128 channels, or 256 where it rounds; a lane has four neighbouring channels, or twice four.
 #include "philox.cuh"
 #include "gradient.cuh"
 
 // row_max[t] = max_c |alpha_c g|, column_max[c] = max_t |g|, as the bits of non-negative floats over what is there, and
 // theta[block of rows][c] = Σ_t of the masked gradient. Null pointers are left out.
 template <class Source>
-DEVICE void grad_max(Source source, int rows, int width, const float* alpha, uint32_t* row_max, uint32_t* column_max, float* theta) {
+DEVICE void grad_max(const Source& source, int rows, int width, const float* alpha, uint32_t* row_max, uint32_t* column_max,
+                     float* theta) {
   __shared__ float tops[8][128], sums[8][128];
+  constexpr int kAhead = 4;  // rows whose loads are in flight together
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 128 + 4 * lane;
-  source.prepare(c0);
+  typename Source::Quad quad = source.quad(c0);
   float a[4], top[4] = {}, sum[4] = {};
 #pragma unroll
   for (int j = 0; j < 4; j++) a[j] = c0 + j < width ? alpha[c0 + j] : 0;
-#pragma unroll 2
-  for (int i = 0; i < 32; i++) {
-    int row = blockIdx.y * 256 + 8 * i + warp;
-    if (row >= rows) break;
-    float g[4], plain[4], most = 0;
-    source.load(row, c0, g, plain);
+  for (int i = 0; i < 32; i += kAhead) {
+    float g[kAhead][4], plain[kAhead][4];
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-      sum[j] += plain[j];
-      top[j] = max(top[j], __builtin_fabsf(g[j]));
-      most = max(most, __builtin_fabsf(a[j] * g[j]));
+    for (int k = 0; k < kAhead; k++) {
+      int row = blockIdx.y * 256 + 8 * (i + k) + warp;
+      if (row < rows) {
+        source.load(row, c0, quad, g[k], plain[k]);
+      } else {
+#pragma unroll
+        for (int j = 0; j < 4; j++) g[k][j] = plain[k][j] = 0;
+      }
     }
-    if (row_max) {
-      uint32_t bits = warp_max((uint32_t)as_int(most));
-      if (lane == 0) max_to(row_max + row, bits);
+#pragma unroll
+    for (int k = 0; k < kAhead; k++) {
+      int row = blockIdx.y * 256 + 8 * (i + k) + warp;
+      float most = 0;
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        sum[j] += plain[k][j];
+        top[j] = max(top[j], __builtin_fabsf(g[k][j]));
+        most = max(most, __builtin_fabsf(a[j] * g[k][j]));
+      }
+      if (row_max && row < rows) {
+        uint32_t bits = warp_max((uint32_t)as_int(most));
+        if (lane == 0) max_to(row_max + row, bits);
+      }
     }
   }
 #pragma unroll
@@ -56,15 +69,15 @@ extern "C" __global__ __launch_bounds__(256) void grad_scales(float* maxima, int
 struct Rounding {
   int rows, width, bits, row0;  // row0: what counts as the first row's number
   const float *alpha, *row_inverse, *column_inverse;
-  // For dx, rows x channels; null where not wanted. Channels are in the order in which ballots find them: bit l of word j of a group
-  // of four is channel 4 l + j.
+  // For dx, planes of rows x channels; null where not wanted. Bit l of word m of a group of 256 channels is the channel that
+  // pack.cu's kGradientColumns has there.
   uint32_t* row_planes;
   int* row_popcounts;  // added to: the sum of a row's integers is its weighted popcount
   long row_plane_words;
   int row_words;
-  // For the weights, channels x rows.
-  int column_words, column_words_left;  // of a channel; from these rows on
-  uint32_t* column_planes;
+  // For the weights, channels x rows, as planes whose bits are in the order of kGradientRows, or as bytes; from these rows on.
+  int column_stride, column_left;  // of a channel: in words of planes, or in bytes
+  void* columns;
   int* column_popcounts;
   long column_plane_words;
   uint32_t id;
@@ -80,88 +93,173 @@ DEVICE int rounded(float v, float inverse, uint32_t half, int levels) {
   return max(-levels, min(levels, q));
 }
 
-template <int kBits, class Source> DEVICE void grad_round(Source source, const Rounding& p) {
-  __shared__ uint32_t words[kBits][128][9];  // 9: fewer bank conflicts
-  __shared__ int sums[8][128];
-  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 128 + 4 * lane;
+// Turns Σ q_e 16^e (or 256^e) over signed q into the word that holds each q_e in two's complement.
+DEVICE uint32_t nibbles(int sum) { return ((uint32_t)sum + 0x88888888u) ^ 0x88888888u; }
+DEVICE uint32_t bytes(int sum) { return ((uint32_t)sum + 0x80808080u) ^ 0x80808080u; }
+
+// sum plus the four signed bytes of a word.
+DEVICE int sum_bytes(int word, int sum) {
+  asm("dp4a.s32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(word), "r"(0x01010101));
+  return sum;
+}
+
+// From four words of eight nibbles the four planes: bit 4 n + k of plane b is bit b of nibble n of word k.
+DEVICE void separate(uint32_t (&x)[4]) {
+  constexpr uint32_t k5 = 0x55555555, k3 = 0x33333333;
+  uint32_t a0 = (x[0] & k5) | (x[1] << 1 & ~k5), a1 = (x[0] >> 1 & k5) | (x[1] & ~k5);
+  uint32_t b0 = (x[2] & k5) | (x[3] << 1 & ~k5), b1 = (x[2] >> 1 & k5) | (x[3] & ~k5);
+  x[0] = (a0 & k3) | (b0 << 2 & ~k3), x[2] = (a0 >> 2 & k3) | (b0 & ~k3);
+  x[1] = (a1 & k3) | (b1 << 2 & ~k3), x[3] = (a1 >> 2 & k3) | (b1 & ~k3);
+}
+// The same with word k in lane k of every four lanes; lane b gets plane b.
+DEVICE uint32_t separate_lanes(uint32_t x, int lane) {
+  constexpr uint32_t k5 = 0x55555555, k3 = 0x33333333;
+  uint32_t y = (uint32_t)shuffle_xor((int)x, 1);
+  x = lane & 1 ? (y >> 1 & k5) | (x & ~k5) : (x & k5) | (y << 1 & ~k5);
+  y = (uint32_t)shuffle_xor((int)x, 2);
+  return lane & 2 ? (y >> 2 & k3) | (x & ~k3) : (x & k3) | (y << 2 & ~k3);
+}
+
+// A lane has two quads of channels, 128 apart, and passes over its warp's 32 rows. kNibbles: 1 for up to 4 bits, else 2. With kBytes the
+// weights' integers become bytes, else planes.
+template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const Source& source, const Rounding& p) {
+  __shared__ uint32_t words[4][256][9];  // 9: no bank conflicts, with channels in the order of lanes
+  __shared__ int sums[8][256];
+  constexpr int kRows = kBytes ? 4 : 8, kWords = kBytes ? 1 : kNibbles;  // of one word; words for a row's integer
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 256 + 4 * lane;
   int levels = (1 << (p.bits - 1)) - 1, quads = ceil_div(p.width, 4);
   uint32_t key0 = p.scalars->seed[0] ^ 0x44494e47u, key1 = p.scalars->seed[1] ^ 0x524f554eu;
   uint32_t step0 = p.scalars->step[0], step1 = p.scalars->step[1], stream = p.id | p.scalars->micro << 16;
-  source.prepare(c0);
-  float a[4], inverse[4];
+  typename Source::Quad quad[2] = {source.quad(c0), source.quad(c0 + 128)};
+  float a[8], inverse[8];
 #pragma unroll
-  for (int j = 0; j < 4; j++) {
-    a[j] = c0 + j < p.width ? p.alpha[c0 + j] : 0;
-    inverse[j] = p.column_planes && c0 + j < p.width ? p.column_inverse[c0 + j] : 0;
+  for (int e = 0; e < 8; e++) {
+    int c = c0 + e / 4 * 128 + e % 4;
+    a[e] = c < p.width ? p.alpha[c] : 0;
+    inverse[e] = p.columns && c < p.width ? p.column_inverse[c] : 0;
   }
-  uint32_t columns[kBits][4] = {};
-  int sum[4] = {};
-  for (int i = 0; i < 32; i++) {
-    int row = blockIdx.y * 256 + 32 * warp + i;
-    if (row >= p.rows) break;
-    float g[4], plain[4];
-    source.load(row, c0, g, plain);
-    Words4 random = philox(key0, key1, (uint32_t)(p.row0 + row) * (uint32_t)quads + (uint32_t)(c0 / 4), stream, step0, step1);
-    if (p.row_planes) {
-      float inverse_row = p.row_inverse[row];
-      uint32_t mine = 0;
-      int total = 0;
+  int column[kWords][8][4];
 #pragma unroll
-      for (int j = 0; j < 4; j++) {
-        int q = rounded(a[j] * g[j], inverse_row, random.w[j] & 0xffff, levels);
-        total += q;
+  for (int e = 0; e < 8; e++) sums[warp][32 * e + lane] = 0;
+  for (int half = 0; half < (kBytes ? 2 : 1); half++) {
 #pragma unroll
-        for (int b = 0; b < kBits; b++) {
-          uint32_t word = ballot(q >> b & 1);
-          if (lane == 4 * b + j) mine = word;
+    for (int part = 0; part < 4; part++) {
+#pragma unroll
+      for (int w = 0; w < kWords; w++)
+#pragma unroll
+        for (int e = 0; e < 8; e++) column[w][e][part] = 0;
+      for (int r = kRows - 1; r >= 0; r--) {
+        int row = blockIdx.y * 256 + 32 * warp + 16 * half + kRows * part + r;
+        int q[8] = {}, weight_q[8] = {};
+        if (row < p.rows) {
+          uint32_t counter = (uint32_t)(p.row0 + row) * (uint32_t)quads + (uint32_t)(c0 / 4);
+          float inverse_row = p.row_planes ? p.row_inverse[row] : 0;
+#pragma unroll
+          for (int k = 0; k < 2; k++) {
+            float g[4], plain[4];
+            source.load(row, c0 + 128 * k, quad[k], g, plain);
+            Words4 random = philox(key0, key1, counter + 32 * k, stream, step0, step1);
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+              q[4 * k + j] = rounded(a[4 * k + j] * g[j], inverse_row, random.w[j] & 0xffff, levels);
+              weight_q[4 * k + j] = rounded(g[j], inverse[4 * k + j], random.w[j] >> 16, levels);
+            }
+          }
+        }
+        if (p.row_planes && row < p.rows) {
+          int total = 0;
+#pragma unroll
+          for (int n = 0; n < kNibbles; n++) {
+            int x = 0;
+#pragma unroll
+            for (int e = 7; e >= 0; e--) x = x * 16 + (n == kNibbles - 1 ? q[e] >> 4 * n : q[e] & 15);
+            uint32_t plane = separate_lanes(n == kNibbles - 1 ? nibbles(x) : (uint32_t)x, lane);
+            int b = 4 * n + lane % 4;
+            if (b < p.bits) {
+              p.row_planes[b * p.row_plane_words + (long)row * p.row_words + blockIdx.x * 8 + lane / 4] = plane;
+              total += (b == p.bits - 1 ? -1 : 1) * (popcount(plane) << b);
+            }
+          }
+          total = warp_sum(total);
+          if (lane == 0) add_to(p.row_popcounts + row, total);
+        }
+#pragma unroll
+        for (int e = 0; e < 8; e++) {
+          if (kBytes) {
+            column[0][e][part] = column[0][e][part] * 256 + weight_q[e];
+          } else {
+#pragma unroll
+            for (int n = 0; n < kWords; n++)
+              column[n][e][part] = column[n][e][part] * 16 + (n == kWords - 1 ? weight_q[e] >> 4 * n : weight_q[e] & 15);
+          }
         }
       }
-      if (lane < 4 * p.bits) p.row_planes[lane / 4 * p.row_plane_words + (long)row * p.row_words + blockIdx.x * 4 + lane % 4] = mine;
-      total = warp_sum(total);
-      if (lane == 0) add_to(p.row_popcounts + row, total);
     }
-    if (p.column_planes) {
+    if (kBytes && p.columns) {
+      int at = blockIdx.y * 256 + 32 * warp + 16 * half;
 #pragma unroll
-      for (int j = 0; j < 4; j++) {
-        int q = rounded(g[j], inverse[j], random.w[j] >> 16, levels);
-        sum[j] += q;
+      for (int e = 0; e < 8; e++) {
+        int c = c0 + e / 4 * 128 + e % 4, four[4], total = 0;
 #pragma unroll
-        for (int b = 0; b < kBits; b++) columns[b][j] |= (uint32_t)(q >> b & 1) << i;
+        for (int k = 0; k < 4; k++) {
+          four[k] = (int)bytes(column[0][e][k]);
+          total = sum_bytes(four[k], total);
+        }
+        sums[warp][32 * e + lane] += total;
+        if (c < p.width && at < p.column_left)
+          *(Int4*)((char*)p.columns + (long)c * p.column_stride + at) = Int4{four[0], four[1], four[2], four[3]};
       }
     }
   }
-  if (!p.column_planes) return;
+  if (!p.columns) return;
+  // Channel c of the block lies at 32 e + lane.
+  auto place = [](int c) { return 32 * (c / 128 * 4 + c % 4) + c % 128 / 4; };
+  if (!kBytes) {
 #pragma unroll
-  for (int j = 0; j < 4; j++) {
-    sums[warp][4 * lane + j] = sum[j];
+    for (int n = 0; n < kWords; n++) {
+      if (n > 0) block_sync();
 #pragma unroll
-    for (int b = 0; b < kBits; b++) words[b][4 * lane + j][warp] = columns[b][j];
+      for (int e = 0; e < 8; e++) {
+        uint32_t x[4];
+#pragma unroll
+        for (int k = 0; k < 4; k++) x[k] = n == kWords - 1 ? nibbles(column[n][e][k]) : (uint32_t)column[n][e][k];
+        separate(x);
+        int total = 0;
+#pragma unroll
+        for (int b = 0; b < 4; b++) {
+          words[b][32 * e + lane][warp] = x[b];
+          if (4 * n + b < p.bits) total += (4 * n + b == p.bits - 1 ? -1 : 1) * (popcount(x[b]) << (4 * n + b));
+        }
+        sums[warp][32 * e + lane] += total;
+      }
+      block_sync();
+      for (int i = threadIdx.x; i < 2048; i += 256) {
+        int b = i / 512, c = i % 512 / 2, word = blockIdx.y * 8 + 4 * (i % 2);
+        const uint32_t* from = words[b][place(c)] + 4 * (i % 2);
+        if (4 * n + b < p.bits && blockIdx.x * 256 + c < p.width && word < p.column_left)
+          *(Int4*)((uint32_t*)p.columns + (4 * n + b) * p.column_plane_words + (long)(blockIdx.x * 256 + c) * p.column_stride + word) =
+              Int4{(int)from[0], (int)from[1], (int)from[2], (int)from[3]};
+      }
+    }
+  } else {
+    block_sync();
   }
-  block_sync();
-  for (int e = threadIdx.x; e < p.bits * 256; e += 256) {
-    int b = e / 256, column = e % 256 / 2, half = e % 2, word = blockIdx.y * 8 + 4 * half;
-    const uint32_t* from = words[b][column] + 4 * half;
-    if (blockIdx.x * 128 + column < p.width && word < p.column_words_left)
-      *(Int4*)(p.column_planes + b * p.column_plane_words + (long)(blockIdx.x * 128 + column) * p.column_words + word) =
-          Int4{(int)from[0], (int)from[1], (int)from[2], (int)from[3]};
-  }
-  int c = blockIdx.x * 128 + threadIdx.x;
-  if (threadIdx.x >= 128 || c >= p.width) return;
-  int total = 0;
+  int c = blockIdx.x * 256 + threadIdx.x, total = 0;
+  if (c >= p.width) return;
 #pragma unroll
-  for (int w = 0; w < 8; w++) total += sums[w][threadIdx.x];
+  for (int w = 0; w < 8; w++) total += sums[w][place(threadIdx.x)];
   add_to(p.column_popcounts + c, total);
 }
 
 // out = g in floats.
-template <class Source> DEVICE void grad_copy(Source source, int rows, int width, float* out) {
+template <class Source> DEVICE void grad_copy(const Source& source, int rows, int width, float* out) {
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 128 + 4 * lane;
-  source.prepare(c0);
+  typename Source::Quad quad = source.quad(c0);
   for (int i = 0; i < 32; i++) {
     int row = blockIdx.y * 256 + 8 * i + warp;
     if (row >= rows) break;
     float g[4], plain[4];
-    source.load(row, c0, g, plain);
+    source.load(row, c0, quad, g, plain);
 #pragma unroll
     for (int j = 0; j < 4; j++)
       if (c0 + j < width) out[(long)row * width + c0 + j] = g[j];
@@ -174,19 +272,28 @@ template <class Source> DEVICE void grad_copy(Source source, int rows, int width
                                                                     float* theta) {                                              \
     grad_max<Source>(source, rows, width, alpha, row_max, column_max, theta);                                                    \
   }                                                                                                                              \
-  extern "C" __global__ __launch_bounds__(256) void grad_round4_##name(const __grid_constant__ Source source,                    \
-                                                                       const __grid_constant__ Rounding rounding) {              \
-    grad_round<4, Source>(source, rounding);                                                                                     \
+  extern "C" __global__ __launch_bounds__(256, 2) void grad_round_planes_4_##name(const __grid_constant__ Source source,         \
+                                                                    const __grid_constant__ Rounding rounding) {                 \
+    grad_round<1, false, Source>(source, rounding);                                                                              \
   }                                                                                                                              \
-  extern "C" __global__ __launch_bounds__(256) void grad_round8_##name(const __grid_constant__ Source source,                    \
-                                                                       const __grid_constant__ Rounding rounding) {              \
-    grad_round<8, Source>(source, rounding);                                                                                     \
+  extern "C" __global__ __launch_bounds__(256, 2) void grad_round_bytes_4_##name(const __grid_constant__ Source source,          \
+                                                                    const __grid_constant__ Rounding rounding) {                 \
+    grad_round<1, true, Source>(source, rounding);                                                                               \
+  }                                                                                                                              \
+  extern "C" __global__ __launch_bounds__(256, 2) void grad_round_planes_8_##name(const __grid_constant__ Source source,         \
+                                                                    const __grid_constant__ Rounding rounding) {                 \
+    grad_round<2, false, Source>(source, rounding);                                                                              \
+  }                                                                                                                              \
+  extern "C" __global__ __launch_bounds__(256, 2) void grad_round_bytes_8_##name(const __grid_constant__ Source source,          \
+                                                                    const __grid_constant__ Rounding rounding) {                 \
+    grad_round<2, true, Source>(source, rounding);                                                                               \
   }                                                                                                                              \
   extern "C" __global__ __launch_bounds__(256) void grad_copy_##name(const __grid_constant__ Source source, int rows, int width, \
                                                                      float* out) {                                               \
     grad_copy<Source>(source, rows, width, out);                                                                                 \
   }
-GRADIENT_KERNELS(dense, DenseGradient)
+GRADIENT_KERNELS(dense, DenseGradient<false>)
+GRADIENT_KERNELS(shifted, DenseGradient<true>)
 GRADIENT_KERNELS(head_int16, HeadGradient<short>)
 GRADIENT_KERNELS(head_float32, HeadGradient<float>)
 

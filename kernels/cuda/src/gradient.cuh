@@ -4,15 +4,16 @@
 
 struct Shift { int from, to, offset, self, seq; };
 
-struct DenseGradient {
+template <bool kShifted> struct DenseGradient {
   const float* dy;
   const uint32_t* pass;  // may be null
   int pass_words, width;
   Shift shift;
 
-  __device__ __forceinline__ void prepare(int) {}
+  struct Quad {};  // what a lane keeps of its four channels
+  DEVICE_MEMBER Quad quad(int) const { return {}; }
 
-  __device__ __forceinline__ void masked(long row, int c0, float (&g)[4]) const {
+  DEVICE_MEMBER void masked(long row, int c0, float (&g)[4]) const {
     const float* from = dy + row * width + c0;
     if (width % 4 == 0 && ((long)dy & 15) == 0 && c0 < width) {
       Float4 v = *(const Float4*)from;
@@ -29,13 +30,17 @@ struct DenseGradient {
   }
 
   // g, and in plain the gradient of the output itself, before the shift is undone.
-  __device__ __forceinline__ void load(long row, int c0, float (&g)[4], float (&plain)[4]) const {
+  DEVICE_MEMBER void load(long row, int c0, const Quad&, float (&g)[4], float (&plain)[4]) const {
     masked(row, c0, plain);
     float later[4] = {0, 0, 0, 0};
-    if (shift.to > shift.from && c0 < shift.to && c0 + 4 > shift.from && row % shift.seq + shift.offset < shift.seq)
+    if (kShifted && c0 < shift.to && c0 + 4 > shift.from && row % shift.seq + shift.offset < shift.seq)
       masked(row + shift.offset, c0, later);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
+      if (!kShifted) {
+        g[j] = plain[j];
+        continue;
+      }
       bool inside = c0 + j >= shift.from && c0 + j < shift.to;
       g[j] = inside ? (shift.self ? plain[j] : 0.0f) + later[j] : plain[j];
     }
@@ -53,7 +58,7 @@ template <class T> struct Logits {
   float unit;
   const float *alpha, *theta;
 
-  __device__ __forceinline__ float at(long row, int c) const {
+  DEVICE_MEMBER float at(long row, int c) const {
     return alpha[c] * (unit * (float)data[row * stride + c]) - theta[c];
   }
 };
@@ -65,17 +70,18 @@ template <class T> struct HeadGradient {
   const float* row_stats;
   const int* targets;
   const Scalars* scalars;
-  float alpha[4], theta[4], scale;
 
-  __device__ __forceinline__ void prepare(int c0) {
-    scale = (float)scalars->grad_scale;
+  struct Quad { float alpha[4], theta[4]; };  // what a lane keeps of its four channels
+  DEVICE_MEMBER Quad quad(int c0) const {
+    Quad q;
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-      alpha[j] = c0 + j < logits.width ? logits.alpha[c0 + j] : 0;
-      theta[j] = c0 + j < logits.width ? logits.theta[c0 + j] : 0;
+      q.alpha[j] = c0 + j < logits.width ? logits.alpha[c0 + j] : 0;
+      q.theta[j] = c0 + j < logits.width ? logits.theta[c0 + j] : 0;
     }
+    return q;
   }
-  __device__ __forceinline__ void load(long row, int c0, float (&g)[4], float (&plain)[4]) const {
+  DEVICE_MEMBER void load(long row, int c0, const Quad& quad, float (&g)[4], float (&plain)[4]) const {
     float top = row_stats[2 * row], factor = row_stats[2 * row + 1];
     int target = targets[row];
     const T* from = logits.data + row * logits.stride + c0;
@@ -89,9 +95,9 @@ template <class T> struct HeadGradient {
     }
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-      float u = alpha[j] * (logits.unit * (float)y[j]) - theta[j];
+      float u = quad.alpha[j] * (logits.unit * (float)y[j]) - quad.theta[j];
       float e = exp2_fast((u - top) * kLog2E) * factor;
-      if (c0 + j == target) e -= scale;
+      if (c0 + j == target) e -= (float)scalars->grad_scale;
       g[j] = plain[j] = c0 + j < logits.width ? e : 0.0f;
     }
   }

@@ -67,16 +67,25 @@ extern "C" __global__ __launch_bounds__(256) void channel_thresholds(const float
   if (threadIdx.x % 32 == 0) negative[channel / 32] = word;
 }
 
-// out (columns x rows bits) = transpose of bits (rows x columns bits), plane by plane. A warp turns 32 rows of four words, which
-// are 32 neighbouring rows or, when interleaved, rows j, j + 4, ... of a group of 128: the order of columns that grad_round packs.
+// The row whose bits become bit `lane` of word `target` of out's rows: neighbours, or the orders in which gradients are packed
+// (gradient.cu), which products with them need on their other side. Over the sum's index any order serves.
+enum Order { kNeighbours, kGradientRows, kGradientColumns };
+DEVICE int source_row(int order, int target, int lane) {
+  if (order == kNeighbours) return 32 * target + lane;
+  int k = lane % 4, n = lane / 4;
+  if (order == kGradientRows) return 32 * target + 8 * k + n;
+  return target / 8 * 256 + n / 4 * 128 + target % 8 * 16 + 4 * k + n % 4;
+}
+
+// out (columns x rows bits) = transpose of bits (rows x columns bits), plane by plane. A warp turns 32 rows of four words.
 // Grid: x ceil(words / 4) of the input, y words of the output's rows / 8, z planes. Padding of out is written as zero.
 extern "C" __global__ __launch_bounds__(256) void transpose_bits(const uint32_t* bits, int rows, int columns, int words,
                                                                  long plane_words, uint32_t* out, int out_words,
-                                                                 long out_plane_words, int interleaved) {
+                                                                 long out_plane_words, int order) {
   __shared__ uint32_t tile[8][132];  // 132: no bank conflicts below
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   int target = blockIdx.y * 8 + warp;  // word of the output's rows
-  int row = interleaved ? target / 4 * 128 + 4 * lane + target % 4 : 32 * target + lane;
+  int row = source_row(order, target, lane);
   bits += blockIdx.z * plane_words;
   out += blockIdx.z * out_plane_words;
   Int4 four = {0, 0, 0, 0};
@@ -100,4 +109,26 @@ extern "C" __global__ __launch_bounds__(256) void transpose_bits(const uint32_t*
     int column = blockIdx.x * 128 + i / 8, word = blockIdx.y * 8 + i % 8;
     if (column < columns && word < out_words) out[(long)column * out_words + word] = tile[i % 8][i / 8];
   }
+}
+
+// out[r][k] = entry k of row r of the planes as a signed byte: the level from -2^(planes-1) on, which is (value - 1) / 2. A thread
+// turns 32 entries. Grid: x blocks of 256 words, y rows.
+extern "C" __global__ __launch_bounds__(256) void spread_bytes(const uint32_t* bits, int words, long plane_words, int planes, char* out,
+                                                               int row_bytes) {
+  int w = blockIdx.x * 256 + threadIdx.x;
+  if (32 * w >= row_bytes) return;
+  uint32_t four[8];
+#pragma unroll
+  for (int i = 0; i < 8; i++) four[i] = (uint32_t)(256 - (1 << (planes - 1)) & 255) * 0x01010101u;
+  for (int p = 0; p < planes; p++) {
+    uint32_t word = bits[p * plane_words + (long)blockIdx.y * words + w];
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      uint32_t spread = ((word >> 4 * i & 15) * 0x00204081u & 0x01010101u) << p;
+      four[i] = ((four[i] & 0x7f7f7f7fu) + spread) ^ (four[i] & 0x80808080u);  // bytewise sum
+    }
+  }
+  for (int i = 0; i < 2 && 32 * w + 16 * i < row_bytes; i++)
+    *(Int4*)(out + (long)blockIdx.y * row_bytes + 32 * w + 16 * i) =
+        Int4{(int)four[4 * i], (int)four[4 * i + 1], (int)four[4 * i + 2], (int)four[4 * i + 3]};
 }

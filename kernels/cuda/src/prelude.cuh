@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #define DEVICE static __device__ __forceinline__
+#define DEVICE_MEMBER __device__ __forceinline__
 
 DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
 DEVICE int min(int a, int b) { return a < b ? a : b; }

@@ -36,32 +36,69 @@ DEVICE int level(double v, double step, double inverse, double half) {
   return index <= 0 ? 0 : index >= 2 * half - 1 ? (int)(2 * half - 1) : (int)index;
 }
 
-// A warp per row: planes of Q(gain * x / rms(x)), and the rows' weighted popcounts. Float64, so that what decides a bit is the
-// float32 input alone.
+// Which of two bits, or which level, gain * x * rms becomes. Float32 decides where it is far enough from every border, float64 where it
+// is not, so that what decides is the float32 input alone.
+template <int kBits> struct Reader {
+  double rms, half, step, inverse;
+  float rms_float, scale, half_float;
+  DEVICE_MEMBER Reader(double rms, int bits) : rms(rms) {
+    half = (double)(1 << (bits - 1)), step = 2.5 / half, inverse = half / 2.5;
+    rms_float = (float)rms, scale = (float)inverse, half_float = (float)half;
+  }
+  DEVICE_MEMBER int read(float gain, float x) const {
+    if (kBits == 1) return gain == 0 || x == 0 || (as_int(gain) ^ as_int(x)) >= 0;
+    float q = gain * x * rms_float * scale - 0.5f, rounded = __builtin_rintf(q);
+    if (__builtin_fabsf(__builtin_fabsf(q - rounded) - 0.5f) < 1e-4f) return level((double)gain * (double)x * rms, step, inverse, half);
+    return (int)__nvvm_fmin_f(max(rounded + half_float, 0.0f), 2 * half_float - 1);
+  }
+};
+
+// A warp per row: planes of Q(gain * x / rms(x)), and the rows' weighted popcounts. Rows of up to 1,024 values stay in registers.
 template <int kBits> DEVICE void normalize_row(const float* x, const float* gain, int width, double eps, int bits, uint32_t* out,
                                                int words, long plane_words, int* popcount_out) {
+  constexpr int kHeld = 32;
   int lane = threadIdx.x % 32, count = 0;
-  double rms = reciprocal_rms(x, width, eps);
-  double half = (double)(1 << (bits - 1)), step = 2.5 / half, inverse = half / 2.5;
-  uint32_t mine[kBits] = {};
-  for (int w = 0; 32 * w < width; w++) {
-    int c = 32 * w + lane;
-    bool inside = c < width;
-    double a = inside ? (double)gain[c] * (double)x[c] * rms : -1.0;
-    int index = kBits == 1 ? a >= 0 : level(a, step, inverse, half);
+  float held[kHeld];
+  double sum = 0;
+  for (int from = 0; from < width; from += 32 * kHeld) {
+#pragma unroll
+    for (int i = 0; i < kHeld; i++) {
+      int c = from + 32 * i + lane;
+      held[i] = c < width ? x[c] : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < kHeld; i++) sum = multiply_add((double)held[i], (double)held[i], sum);
+  }
+  Reader<kBits> reader(1.0 / __builtin_sqrt(warp_sum(sum) / (double)width + eps), bits);
+  for (int from = 0; from < width; from += 32 * kHeld) {
+    if (width > 32 * kHeld) {
+#pragma unroll
+      for (int i = 0; i < kHeld; i++) {
+        int c = from + 32 * i + lane;
+        held[i] = c < width ? x[c] : 0.0f;
+      }
+    }
+    uint32_t mine[kBits] = {};
+#pragma unroll
+    for (int i = 0; i < kHeld; i++) {
+      if (from + 32 * i < width) {
+        int c = from + 32 * i + lane;
+        int index = c < width ? reader.read(gain[c], held[i]) : 0;
+#pragma unroll
+        for (int p = 0; p < kBits; p++) {
+          uint32_t word = ballot(index >> p & 1);
+          if (lane == i) mine[p] = word;
+        }
+      }
+    }
+    int at = from / 32 + lane;
 #pragma unroll
     for (int p = 0; p < kBits; p++) {
-      uint32_t word = ballot(inside && (index >> p & 1));
-      count += popcount(word) << p;
-      if (lane == w % 32) mine[p] = word;
-    }
-    if (w % 32 == 31 || 32 * (w + 1) >= width) {
-      int at = w / 32 * 32 + lane;
-#pragma unroll
-      for (int p = 0; p < kBits; p++)
-        if (at <= w && p < bits) out[p * plane_words + at] = mine[p];
+      count += popcount(mine[p]) << p;
+      if (at < words && p < bits) out[p * plane_words + at] = mine[p];
     }
   }
+  count = warp_sum(count);
   if (lane == 0) *popcount_out = count;
 }
 
@@ -106,14 +143,17 @@ template <int kPer> DEVICE void normalize_backward_rows(float* dx, float* partia
   int turn = 0;
   for (int row = blockIdx.x; row < rows; row += gridDim.x, turn ^= 1) {
     long at = (long)row * width;
-    float value[kPer];
+    float value[kPer], grad[kPer], before[kPer];  // everything is loaded at once: what the rows wait for is memory
     double sum = 0, dot = 0;
 #pragma unroll
     for (int i = 0; i < kPer; i++) {
       int c = threadIdx.x + 256 * i;
       value[i] = c < width ? x[at + c] : 0.0f;
-      sum += (double)value[i] * (double)value[i];
+      grad[i] = c < width ? dout[at + c] : 0.0f;
+      before[i] = c < width ? dx[at + c] : 0.0f;
     }
+#pragma unroll
+    for (int i = 0; i < kPer; i++) sum = multiply_add((double)value[i], (double)value[i], sum);
     double r = 1.0 / __builtin_sqrt(block_sum(sum, room[turn][0]) / (double)width + eps);
     double scaled[kPer];
 #pragma unroll
@@ -121,7 +161,7 @@ template <int kPer> DEVICE void normalize_backward_rows(float* dx, float* partia
       int c = threadIdx.x + 256 * i;
       scaled[i] = 0;
       if (c < width && __builtin_fabs((double)gain[c] * (double)value[i] * r) <= limit) {
-        double da = dout[at + c];
+        double da = grad[i];
         scaled[i] = da * (double)gain[c];
         dgain[i] += (float)(da * ((double)value[i] * r));
       }
@@ -131,7 +171,7 @@ template <int kPer> DEVICE void normalize_backward_rows(float* dx, float* partia
 #pragma unroll
     for (int i = 0; i < kPer; i++) {
       int c = threadIdx.x + 256 * i;
-      if (c < width) dx[at + c] += (float)(r * (scaled[i] - (double)value[i] * dot));
+      if (c < width) dx[at + c] = before[i] + (float)(r * (scaled[i] - (double)value[i] * dot));
     }
   }
 #pragma unroll

@@ -27,12 +27,17 @@ extern "C" __global__ __launch_bounds__(1024) void add_total(const double* parti
   if (threadIdx.x == 0) dst[0] += (float)sum;
 }
 
-// dst[c] += sign * Σ_r partial[r][c], a thread per column.
+// dst[c] += sign * Σ_r partial[r][c]: a block per 32 columns, whose warps take every eighth row.
 extern "C" __global__ __launch_bounds__(256) void add_columns(const float* partial, int rows, int columns, double sign, float* dst) {
-  int c = blockIdx.x * 256 + threadIdx.x;
-  if (c >= columns) return;
+  __shared__ double sums[8][32];
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c = blockIdx.x * 32 + lane;
   double sum = 0;
-  for (int r = 0; r < rows; r++) sum += (double)partial[(long)r * columns + c];
+#pragma unroll 8
+  for (int r = warp; r < rows; r += 8) sum += c < columns ? (double)partial[(long)r * columns + c] : 0.0;
+  sums[warp][lane] = sum;
+  block_sync();
+  if (warp > 0 || c >= columns) return;
+  for (int w = 1; w < 8; w++) sum += sums[w][lane];
   dst[c] += (float)(sign * sum);
 }
 
