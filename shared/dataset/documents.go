@@ -25,6 +25,7 @@ type Document struct {
 	Source string // name of the file it came from
 	Row    int64  // row of a parquet file, line of a JSONL file, from 0
 	Text   []byte // not always valid UTF-8; valid until the next document is read
+	Tokens int64  // how many tokens the file says it has, by FineWeb's column token_count; -1: it does not say
 }
 
 // Count says what became of the rows read so far: Rows = Documents + Nulls + Filtered.
@@ -55,7 +56,7 @@ type DocumentOptions struct {
 	Template Template
 	// Filters are the conditions of which a row must meet all.
 	Filters []Filter
-	// MaxDocument is the longest text accepted, in bytes; for JSONL, the longest line. Default: 64 MiB.
+	// MaxDocument is the longest text accepted, in bytes; for JSONL, the longest line. Default: 16 MiB.
 	MaxDocument int
 	// From is the row to begin with, as Document.Row counts; what is before it is passed over.
 	From int64
@@ -93,6 +94,7 @@ type row struct {
 	id     []byte
 	text   []byte
 	turns  []turn
+	tokens int64  // -1: not said
 	cells  []cell // one a filter
 }
 
@@ -103,7 +105,7 @@ func OpenDocuments(path string, o DocumentOptions) (*Documents, error) {
 		o.Source = filepath.Base(path)
 	}
 	if o.MaxDocument <= 0 {
-		o.MaxDocument = 64 << 20
+		o.MaxDocument = 16 << 20
 	}
 	o.Source = strings.ToValidUTF8(o.Source, "\uFFFD")
 	o.Template.ensureDefaults()
@@ -220,7 +222,7 @@ func (d *Documents) read() (document Document, ok bool, err error) {
 	if !utf8.Valid(text) {
 		d.count.InvalidUTF8++
 	}
-	return Document{ID: d.id(r), Source: d.options.Source, Row: r.number, Text: text}, true, nil
+	return Document{ID: d.id(r), Source: d.options.Source, Row: r.number, Text: text, Tokens: r.tokens}, true, nil
 }
 
 func (d *Documents) id(r row) string {

@@ -30,6 +30,9 @@ type shape struct {
 	prompt, response string
 }
 
+// countColumn is where FineWeb says how many tokens of GPT-2 a document has.
+const countColumn = "token_count"
+
 // turnKeys are the conventions for a turn.
 var turnKeys = [][2]string{{"from", "value"}, {"role", "content"}}
 

@@ -135,6 +135,10 @@ func (j *jsonlReader) parse(line []byte) error {
 		return err
 	}
 	j.row.number, j.row.id, j.row.text, j.row.turns = j.number-1, jsonID(member(object, cmp.Or(j.fields.ID, "id"))), nil, j.row.turns[:0]
+	j.row.tokens = -1
+	if n, err := strconv.ParseInt(string(member(object, countColumn)), 10, 64); err == nil {
+		j.row.tokens = n
+	}
 	for i, f := range j.filters {
 		if j.row.cells[i], err = jsonCell(member(object, f.Column)); err != nil {
 			return fmt.Errorf("filter %v: %w", f, err)

@@ -19,6 +19,7 @@ type parquetReader struct {
 	leaves []*leaf // all that are read, each once
 	id     *leaf   // nil: none
 	text   [2]*leaf
+	tokens *leaf   // nil: none
 	cells  []*leaf // one a filter
 
 	group  int   // the next one
@@ -68,6 +69,9 @@ func (p *parquetReader) chooseColumns(o DocumentOptions) error {
 	}
 	if err := p.chooseID(o.Fields.ID, names); err != nil {
 		return err
+	}
+	if i := slices.Index(names, countColumn); i >= 0 && p.file.Columns()[i].Type == parquet.Int64 && p.file.Columns()[i].MaxRep == 0 {
+		p.tokens = p.leaf(i)
 	}
 	for _, f := range o.Filters {
 		i := slices.Index(names, f.Column)
@@ -158,6 +162,10 @@ func (p *parquetReader) next() (row, error) {
 	p.row.number, p.row.id, p.row.text, p.row.turns = p.number, nil, nil, p.row.turns[:0]
 	if p.id != nil {
 		p.row.id = p.id.name()
+	}
+	p.row.tokens = -1
+	if p.tokens != nil && p.tokens.number.isNumber {
+		p.row.tokens = int64(p.tokens.number.number)
 	}
 	for i, l := range p.cells {
 		p.row.cells[i] = l.cell()

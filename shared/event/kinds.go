@@ -49,6 +49,11 @@ type TokensWritten struct {
 	Bytes       int64        `msgpack:"bytes" json:"bytes" usage:"bytes of text"`
 	Nulls       int64        `msgpack:"nulls" json:"nulls" usage:"rows without text, which are not in the batch"`
 	InvalidUTF8 int64        `msgpack:"invalid_utf8" json:"invalid_utf8" usage:"documents that are not valid UTF-8; kept byte for byte"`
+	Rows        int64        `msgpack:"rows" json:"rows" usage:"rows read: documents, nulls and filtered"`
+	Filtered    int64        `msgpack:"filtered" json:"filtered" usage:"rows that do not meet a filter, which are not in the batch"`
+	Refused     string       `msgpack:"refused" json:"refused" usage:"why the file was left out; empty if it was not"`
+	Counted     int64        `msgpack:"counted" json:"counted" usage:"documents whose file says how many GPT-2 tokens they have"`
+	Miscounted  int64        `msgpack:"miscounted" json:"miscounted" usage:"those of them for which it says another number than ours"`
 }
 
 // Kind implements Body.

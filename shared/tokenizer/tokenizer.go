@@ -8,6 +8,7 @@ package tokenizer
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -47,7 +48,15 @@ func New(name string) (Tokenizer, error) {
 	case "bytes":
 		return byteTokenizer{}, nil
 	}
-	return nil, fmt.Errorf("tokenizer %q is unknown: choose one of %s", name, strings.Join(Names(), ", "))
+	return nil, Check(name)
+}
+
+// Check reports a name that New does not know, without building anything.
+func Check(name string) error {
+	if slices.Contains(Names(), name) {
+		return nil
+	}
+	return fmt.Errorf("tokenizer %q is unknown: choose one of %s", name, strings.Join(Names(), ", "))
 }
 
 // byteTokenizer has one token per byte value and an end of text.

@@ -4,12 +4,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
-	"time"
 
 	"bitnet1/shared/artifact"
 	"bitnet1/shared/dataset"
@@ -20,24 +22,70 @@ import (
 
 // Params are the stage's parameters.
 type Params struct {
-	Tokenizer string `json:"tokenizer" usage:"gpt2 (r50k) or bytes (256 bytes and an end of text)"`
+	Tokenizer      string   `json:"tokenizer" usage:"gpt2 (r50k), cl100k, o200k, or bytes (256 bytes and an end of text)"`
+	TextColumn     string   `json:"text_column" usage:"column of the text; empty: found by itself"`
+	TurnsColumn    string   `json:"turns_column" usage:"column of a list of turns, {from, value} or {role, content}, instead of a text"`
+	PromptColumn   string   `json:"prompt_column" usage:"column of a prompt, instead of a text"`
+	ResponseColumn string   `json:"response_column" usage:"column of the response to it"`
+	IDColumn       string   `json:"id_column" usage:"column of the documents' ids; empty: id, if there is one"`
+	TurnTemplate   string   `json:"turn_template" usage:"how a turn becomes text: {role} and {text} stand for its parts"`
+	TurnSeparator  string   `json:"turn_separator" usage:"what stands between two turns"`
+	StripThinking  bool     `json:"strip_thinking" usage:"leave out what stands between <think> and </think>"`
+	Filters        []string `json:"filters" usage:"conditions that rows must meet, such as score >= 3 or language = en"`
+	OnBadFile      string   `json:"on_bad_file" usage:"what a file that cannot be read does: stop the run, or skip the file"`
 }
 
+// options are how documents are read.
+func (p Params) options() (dataset.DocumentOptions, error) {
+	o := dataset.DocumentOptions{
+		Fields:   dataset.Fields{ID: p.IDColumn, Text: p.TextColumn, Turns: p.TurnsColumn, Prompt: p.PromptColumn, Response: p.ResponseColumn},
+		Template: dataset.Template{Turn: p.TurnTemplate, Between: p.TurnSeparator, StripThinking: p.StripThinking},
+	}
+	for _, condition := range p.Filters {
+		f, err := dataset.ParseFilter(condition)
+		if err != nil {
+			return o, err
+		}
+		o.Filters = append(o.Filters, f)
+	}
+	return o, o.Validate()
+}
+
+const (
+	stop = "stop"
+	skip = "skip"
+)
+
 func main() {
-	os.Exit(stage.Main(stage.Spec[Params, event.SourceAdded]{
+	// Whatever a file holds, reading it stays below 512 MiB; the collector works harder before that.
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(400 << 20)
+	}
+	os.Exit(stage.Main(spec(), os.Args))
+}
+
+func spec() stage.Spec[Params, event.SourceAdded] {
+	return stage.Spec[Params, event.SourceAdded]{
 		Name:     "tokenize",
 		About:    "turn documents (parquet, JSON lines) into token batches",
 		Example:  "tokenize run --in books/*.parquet --out tokens --tokenizer gpt2",
-		Version:  "1",
-		Defaults: Params{Tokenizer: "gpt2"},
-		Check: func(p Params) error {
-			_, err := tokenizer.New(p.Tokenizer)
-			return err
-		},
-		Work:  tokenize,
-		Files: sources,
-		Emits: []event.Body{event.TokensWritten{}},
-	}, os.Args))
+		Version:  "2",
+		Defaults: Params{Tokenizer: "gpt2", TurnTemplate: "{role}: {text}", TurnSeparator: "\n\n", OnBadFile: stop},
+		Check:    check,
+		Work:     tokenize,
+		Files:    sources,
+		Emits:    []event.Body{event.TokensWritten{}},
+	}
+}
+
+func check(p Params) error {
+	if p.OnBadFile != stop && p.OnBadFile != skip {
+		return fmt.Errorf("on_bad_file %q: choose %s or %s", p.OnBadFile, stop, skip)
+	}
+	if _, err := p.options(); err != nil {
+		return err
+	}
+	return tokenizer.Check(p.Tokenizer)
 }
 
 // sources makes an event of every file that the command line names.
@@ -54,92 +102,83 @@ func sources(in *stage.Files) ([]event.SourceAdded, error) {
 }
 
 func tokenize(ctx context.Context, job *stage.Job[Params], in event.SourceAdded) error {
-	if err := unchanged(in); err != nil {
+	options, err := job.Params.options()
+	if err != nil {
 		return stage.Refuse(err)
 	}
+	options.Source = in.Name
 	t, err := tokenizer.New(job.Params.Tokenizer)
 	if err != nil {
 		return stage.Refuse(err)
 	}
-	documents, err := dataset.OpenDocuments(in.Path, dataset.DocumentOptions{Source: in.Name})
-	if err != nil {
-		return stage.Refuse(err)
-	}
-	defer documents.Close()
-	out, err := job.Create("tokens", "application/vnd.apache.arrow.file", batchName(in.Name))
+	path, err := locate(ctx, job, in)
 	if err != nil {
 		return err
 	}
-	defer out.Abort()
-	tokens, err := write(ctx, job, out, t, documents)
+	w, err := resume(job, dataset.TokenizerInfo{Name: t.Name(), Vocab: t.Vocab(), EndOfText: t.EndOfText()})
 	if err != nil {
 		return err
 	}
-	ref, err := out.Commit()
+	reason := ""
+	if err := w.read(ctx, job, t, path, options); err != nil {
+		if ctx.Err() != nil || !unreadable(err) {
+			return err
+		}
+		if job.Params.OnBadFile == stop {
+			return stage.Refuse(fmt.Errorf("%w (--on-bad-file skip leaves such files out)", err))
+		}
+		reason = err.Error()
+		job.Log.Warn("file left out", "source", in.Name, "reason", reason)
+		w.discard()
+	}
+	ref, err := w.finish(ctx, job, batchName(in.Name))
 	if err != nil {
 		return err
 	}
-	n := documents.Count()
-	warn(job, in.Name, n)
+	n := w.count
+	warn(job, in.Name, w.tally)
 	return job.Emit(ctx, event.TokensWritten{
-		Source: in.Name, Batch: ref, Documents: n.Documents, Tokens: tokens,
-		Bytes: n.Bytes, Nulls: n.Nulls, InvalidUTF8: n.InvalidUTF8,
+		Source: in.Name, Batch: ref, Documents: n.Documents, Tokens: w.tokens,
+		Bytes: n.Bytes, Nulls: n.Nulls, InvalidUTF8: n.InvalidUTF8, Rows: n.Rows, Filtered: n.Filtered,
+		Refused: reason, Counted: w.counted, Miscounted: w.miscounted,
 	})
 }
 
-// unchanged makes sure that the file is still the one that was announced.
-func unchanged(in event.SourceAdded) error {
+// locate returns the file of a source, and makes sure that it is the one that was announced.
+func locate(_ context.Context, _ *stage.Job[Params], in event.SourceAdded) (string, error) {
 	digest, _, err := artifact.DigestFile(in.Path)
 	if err != nil {
-		return fmt.Errorf("source %s: %w", in.Name, err)
+		return "", stage.Refuse(fmt.Errorf("source %s: %w", in.Name, err))
 	}
 	if digest != in.Digest {
-		return fmt.Errorf("source %s has changed since the run began (it is %s, not %s): start a new run with it", in.Name, artifact.Short(digest), artifact.Short(in.Digest))
+		return "", stage.Refusef("source %s has changed since the run began (it is %s, not %s): start a new run with it", in.Name, artifact.Short(digest), artifact.Short(in.Digest))
 	}
-	return nil
+	return in.Path, nil
 }
 
-// write tokenizes the documents into a batch and returns the number of tokens.
-func write(ctx context.Context, job *stage.Job[Params], out *artifact.Writer, t tokenizer.Tokenizer, documents *dataset.Documents) (int64, error) {
-	batch, err := dataset.NewBatchWriter(out, dataset.TokenizerInfo{Name: t.Name(), Vocab: t.Vocab(), EndOfText: t.EndOfText()})
-	if err != nil {
-		return 0, err
-	}
-	var total int64
-	var tokens []uint32
-	started := time.Now()
-	for d, err := range documents.All() {
-		if err != nil {
-			return 0, stage.Refuse(err)
-		}
-		if ctx.Err() != nil {
-			return 0, ctx.Err()
-		}
-		tokens = t.Encode(tokens[:0], d.Text)
-		total += int64(len(tokens))
-		row := dataset.BatchDocument{ID: d.ID, Source: d.Source, Row: d.Row, Bytes: int64(len(d.Text))}
-		if err := batch.Append(row, tokens); err != nil {
-			return 0, err
-		}
-		n := documents.Count()
-		job.Progress(stage.Progress{
-			Done: n.Rows, Total: max(documents.Rows(), n.Rows), Unit: "documents",
-			Values: map[string]float64{"bytes_per_second": float64(n.Bytes) / time.Since(started).Seconds()},
-		})
-	}
-	return total, batch.Close()
+// badFile is an error that the contents of a file caused.
+type badFile struct{ error }
+
+func (b badFile) Unwrap() error { return b.error }
+
+// unreadable tells whether err is the fault of a file's contents, and not of the disk or the network it came from.
+func unreadable(err error) bool {
+	return errors.As(err, new(badFile)) && !errors.As(err, new(*fs.PathError))
 }
 
 // warn tells of rows that were left out or look damaged.
-func warn(job *stage.Job[Params], source string, n dataset.Count) {
-	if n.Nulls > 0 {
-		job.Log.Warn(fmt.Sprintf("%s: %d of %d rows have no text and were left out", source, n.Nulls, n.Rows))
+func warn(job *stage.Job[Params], source string, n tally) {
+	if n.count.Nulls > 0 {
+		job.Log.Warn(fmt.Sprintf("%s: %d of %d rows have no text and were left out", source, n.count.Nulls, n.count.Rows))
 	}
-	if n.InvalidUTF8 > 0 {
-		job.Log.Warn(fmt.Sprintf("%s: %d of %d documents are not valid UTF-8; their bytes are kept as they are", source, n.InvalidUTF8, n.Documents))
+	if n.count.InvalidUTF8 > 0 {
+		job.Log.Warn(fmt.Sprintf("%s: %d of %d documents are not valid UTF-8; their bytes are kept as they are", source, n.count.InvalidUTF8, n.count.Documents))
 	}
-	if n.Documents == 0 {
+	if n.count.Documents == 0 {
 		job.Log.Warn(fmt.Sprintf("%s: no documents", source))
+	}
+	if n.miscounted > 0 {
+		job.Log.Warn(fmt.Sprintf("%s: of %d documents whose file says how many GPT-2 tokens they have, %d have another number of them", source, n.counted, n.miscounted))
 	}
 }
 

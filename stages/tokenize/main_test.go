@@ -1,0 +1,236 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"bitnet1/shared/dataset"
+	"bitnet1/shared/stage"
+)
+
+// asProgram makes the test's own binary be the stage's program.
+const asProgram = "BITNET1_TEST_TOKENIZE"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// program is the stage's program with arguments.
+func program(args ...string) *exec.Cmd {
+	c := exec.Command(os.Args[0], args...)
+	c.Env = append(os.Environ(), asProgram+"=1")
+	return c
+}
+
+// run runs the stage in this process and returns its exit status.
+func run(args ...string) int {
+	return stage.Main(spec(), append([]string{"tokenize", "run"}, args...))
+}
+
+func write(t testing.TB, path, text string) string {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// lines are documents as JSON Lines, of about size bytes.
+func lines(size int) string {
+	random := rand.New(rand.NewPCG(1, 2))
+	words := strings.Fields("the quick brown fox jumps over a lazy dog while seven wizards quietly mix liquid jade")
+	var b strings.Builder
+	for i := 0; b.Len() < size; i++ {
+		fmt.Fprintf(&b, `{"id":"d%d","score":%d,"text":"`, i, i%5)
+		for range random.IntN(400) {
+			fmt.Fprintf(&b, "%s%d ", words[random.IntN(len(words))], random.IntN(100))
+		}
+		b.WriteString("\"}\n")
+		if i%97 == 0 {
+			b.WriteString(`{"text":null}` + "\n")
+		}
+	}
+	return b.String()
+}
+
+// documents reads the texts of a token batch of bytes.
+func documents(t testing.TB, path string) (texts []string) {
+	t.Helper()
+	b, err := dataset.OpenBatch(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	for i := range b.Len() {
+		_, tokens, err := b.Document(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var text []byte
+		for _, id := range tokens.AppendTo(nil) {
+			text = append(text, byte(id))
+		}
+		texts = append(texts, string(text))
+	}
+	return texts
+}
+
+// TestKilledAnywhere kills the program after some of its work is durable, again and again, and lets others with more or
+// fewer threads go on: the batch is the same as without.
+func TestKilledAnywhere(t *testing.T) {
+	dir := t.TempDir()
+	source := write(t, filepath.Join(dir, "x.jsonl"), lines(12<<20))
+	whole, broken := filepath.Join(dir, "whole"), filepath.Join(dir, "broken")
+	if status := run("--in", source, "--out", whole, "--tokenizer", "bytes"); status != 0 {
+		t.Fatal(status)
+	}
+	for kill := range 4 {
+		c := program("run", "--in", source, "--out", broken, "--tokenizer", "bytes", "--threads", fmt.Sprint(1+kill%3))
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+			parts, _ := filepath.Glob(filepath.Join(broken, ".jobs", "*", "*", "scratch", "*.json"))
+			if len(parts) > kill {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("no part %d", kill)
+			}
+		}
+		c.Process.Kill()
+		if err := c.Wait(); err == nil {
+			t.Fatalf("the program ended before it was killed after part %d", kill)
+		}
+	}
+	c := program("run", "--in", source, "--out", broken, "--tokenizer", "bytes")
+	out, err := c.CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("going on where an earlier attempt stopped")) {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	a, err := os.ReadFile(filepath.Join(whole, "x.tokens.arrow"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(broken, "x.tokens.arrow"))
+	if err != nil || !bytes.Equal(a, b) {
+		t.Errorf("%d bytes without interruption, %d with (%v)", len(a), len(b), err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(broken, ".jobs", "*", "*", "scratch", "*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestThreadsDoNotMatter(t *testing.T) {
+	dir := t.TempDir()
+	source := write(t, filepath.Join(dir, "x.jsonl"), lines(3<<20))
+	var first []byte
+	for _, threads := range []string{"1", "2", "7"} {
+		out := filepath.Join(dir, threads)
+		if status := run("--in", source, "--out", out, "--threads", threads); status != 0 {
+			t.Fatal(status)
+		}
+		data, err := os.ReadFile(filepath.Join(out, "x.tokens.arrow"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == nil {
+			first = data
+		} else if !bytes.Equal(first, data) {
+			t.Errorf("%s threads make other bytes", threads)
+		}
+	}
+}
+
+func TestColumnsTemplatesAndFilters(t *testing.T) {
+	dir := t.TempDir()
+	source := write(t, filepath.Join(dir, "x.jsonl"), `{"q":"Why?","a":"<think>Hm.</think>\nSo.","score":4}
+{"q":"Who?","a":"I.","score":1}
+`)
+	for want, args := range map[string][]string{
+		"user: Why?\n\nassistant: <think>Hm.</think>\nSo.|user: Who?\n\nassistant: I.": nil,
+		"user: Why?\n\nassistant: So.":                                             {"--strip-thinking", "true", "--filters", "score >= 3"},
+		"[user]Why?\n[assistant]<think>Hm.</think>\nSo.|[user]Who?\n[assistant]I.": {"--turn-template", "[{role}]{text}", "--turn-separator", "\n"},
+	} {
+		out := filepath.Join(dir, fmt.Sprint(len(want)))
+		args = append(args, "--in", source, "--out", out, "--tokenizer", "bytes", "--prompt-column", "q", "--response-column", "a")
+		if status := run(args...); status != 0 {
+			t.Fatalf("%v: %d", args, status)
+		}
+		if got := strings.Join(documents(t, filepath.Join(out, "x.tokens.arrow")), "|"); got != want {
+			t.Errorf("%v: %q, want %q", args, got, want)
+		}
+	}
+	for _, bad := range [][]string{{"--filters", "score"}, {"--turn-template", "{role}"}, {"--prompt-column", "q"}, {"--on-bad-file", "ask"}, {"--tokenizer", "llama"}} {
+		if status := run(append(bad, "--in", source, "--out", dir)...); status != 2 {
+			t.Errorf("%v: exit status %d", bad, status)
+		}
+	}
+}
+
+// TestBadFiles: a file that breaks off is refused as a whole, and the others are done if the user wants so.
+func TestBadFiles(t *testing.T) {
+	dir := t.TempDir()
+	good := write(t, filepath.Join(dir, "good.jsonl"), `{"text":"a","token_count":1}`)
+	bad := write(t, filepath.Join(dir, "bad.jsonl"), `{"text":"b"}`+"\nnonsense\n")
+	out := filepath.Join(dir, "out")
+	if status := run("--in", bad, good, "--out", out, "--tokenizer", "bytes"); status != 1 {
+		t.Errorf("a bad file ends with status %d", status)
+	}
+	c := program("run", "--json", "--in", bad, good, "--out", out, "--tokenizer", "bytes", "--on-bad-file", "skip")
+	stdout, err := c.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refused []string
+	for line := range bytes.Lines(stdout) {
+		var e struct {
+			Body struct {
+				Refused         string
+				Documents, Rows int
+			}
+		}
+		if err := json.Unmarshal(line, &e); err != nil {
+			t.Fatal(err)
+		}
+		refused = append(refused, e.Body.Refused)
+		if e.Body.Refused != "" && (e.Body.Documents != 0 || e.Body.Rows != 0) {
+			t.Errorf("a refused file counts: %s", line)
+		}
+	}
+	if len(refused) != 2 || !strings.Contains(refused[0], "line 2") || refused[1] != "" {
+		t.Errorf("refused: %q", refused)
+	}
+	if got := documents(t, filepath.Join(out, "bad.tokens.arrow")); len(got) != 0 {
+		t.Errorf("the refused file left %q", got)
+	}
+	if got := documents(t, filepath.Join(out, "good.tokens.arrow")); len(got) != 1 {
+		t.Errorf("the good file left %q", got)
+	}
+}
+
+// TestFileTokenCounts compares what a file says of its tokens with ours.
+func TestFileTokenCounts(t *testing.T) {
+	dir := t.TempDir()
+	source := write(t, filepath.Join(dir, "x.jsonl"), `{"text":"Hello world","token_count":2}
+{"text":"Hello world","token_count":3}
+{"text":"Hello world"}
+`)
+	for tokenizer, want := range map[string]string{"gpt2": `"counted":2`, "bytes": `"counted":0`} {
+		out, err := program("run", "--json", "--in", source, "--out", filepath.Join(dir, tokenizer), "--tokenizer", tokenizer).Output()
+		if err != nil || !strings.Contains(string(out), want) || tokenizer == "gpt2" && !strings.Contains(string(out), `"miscounted":1`) {
+			t.Errorf("%s: %s, %v", tokenizer, out, err)
+		}
+	}
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/dataset"
+	"bitnet1/shared/stage"
+	"bitnet1/shared/tokenizer"
+)
+
+// partTokens is after about how many tokens a part is made durable. A worker that is killed loses the work on one part.
+const partTokens = 2 << 20
+
+// tally is what is known of the rows read so far.
+type tally struct {
+	count               dataset.Count
+	tokens              int64
+	counted, miscounted int64
+}
+
+// partRecord is what is kept beside a part, once the part is durable.
+type partRecord struct {
+	Next       int64         `json:"next"` // the row to go on with
+	Count      dataset.Count `json:"count"`
+	Tokens     int64         `json:"tokens"`
+	Counted    int64         `json:"counted"`
+	Miscounted int64         `json:"miscounted"`
+}
+
+// writer collects the tokens of a source. Parts of it are put into the job's scratch directory as they are there, each a
+// token batch for some rows; a later attempt, by whichever worker, goes on after the last. The batch that is made in the
+// end is written document by document, so that where parts end leaves no trace in it.
+type writer struct {
+	tally
+	dir       string
+	tokenizer dataset.TokenizerInfo
+	parts     int
+	next      int64
+
+	blocks  []*block // not in a part yet
+	pending int      // tokens in them
+}
+
+func (w *writer) path(part int, suffix string) string {
+	return filepath.Join(w.dir, fmt.Sprintf("part-%06d.%s", part, suffix))
+}
+
+// resume finds the parts that earlier attempts at the job left.
+func resume(job *stage.Job[Params], t dataset.TokenizerInfo) (*writer, error) {
+	dir, err := job.Scratch()
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{dir: dir, tokenizer: t}
+	for {
+		data, err := os.ReadFile(w.path(w.parts, "json"))
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		var r partRecord
+		if err := json.Unmarshal(data, &r); err != nil {
+			break // this part, and what follows it, is made again
+		}
+		w.parts++
+		w.next = r.Next
+		w.tally = tally{r.Count, r.Tokens, r.Counted, r.Miscounted}
+	}
+	if w.parts > 0 {
+		job.Log.Info("going on where an earlier attempt stopped", "row", w.next, "parts", w.parts)
+	}
+	return w, nil
+}
+
+// read encodes the documents of the file from the first row that is in no part.
+func (w *writer) read(ctx context.Context, job *stage.Job[Params], t tokenizer.Tokenizer, path string, o dataset.DocumentOptions) error {
+	o.From = w.next
+	documents, err := dataset.OpenDocuments(path, o)
+	if err != nil {
+		return badFile{err}
+	}
+	defer documents.Close()
+	started, before := time.Now(), w.tally
+	return encode(ctx, t, documents, job.Host.Threads, func(b *block) error {
+		w.add(b, before.count, t.Name() == "gpt2")
+		job.Progress(stage.Progress{
+			Done: w.count.Rows, Total: max(documents.Rows(), w.count.Rows), Unit: "documents",
+			Values: map[string]float64{"bytes_per_second": float64(b.count.Bytes) / time.Since(started).Seconds()},
+		})
+		if w.pending < partTokens {
+			return nil
+		}
+		return w.flush()
+	})
+}
+
+// add takes a block. Counts of the file's own are compared with ours if they are of the same tokenizer.
+func (w *writer) add(b *block, before dataset.Count, compare bool) {
+	w.blocks = append(w.blocks, b)
+	w.pending += len(b.tokens)
+	w.tokens += int64(len(b.tokens))
+	w.count = before.Add(b.count)
+	w.next = max(w.next, b.next)
+	start := 0
+	for _, d := range b.documents {
+		if compare && d.counted >= 0 {
+			w.counted++
+			if d.counted != int64(d.tokenEnd-start) {
+				w.miscounted++
+			}
+		}
+		start = d.tokenEnd
+	}
+}
+
+// flush makes a part of the blocks that are in none.
+func (w *writer) flush() error {
+	f, err := os.Create(w.path(w.parts, "arrow"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	batch, err := dataset.NewBatchWriter(f, w.tokenizer)
+	if err != nil {
+		return err
+	}
+	if err := w.appendBlocks(batch); err != nil {
+		return err
+	}
+	if err := errors.Join(batch.Close(), f.Sync()); err != nil {
+		return err
+	}
+	record, err := json.Marshal(partRecord{w.next, w.count, w.tokens, w.counted, w.miscounted})
+	if err != nil {
+		return err
+	}
+	if err := artifact.WriteFile(w.path(w.parts, "json"), record); err != nil {
+		return err
+	}
+	w.parts++
+	w.blocks, w.pending = nil, 0
+	return nil
+}
+
+func (w *writer) appendBlocks(batch *dataset.BatchWriter) error {
+	for _, b := range w.blocks {
+		start := 0
+		for _, d := range b.documents {
+			if err := batch.Append(d.BatchDocument, b.tokens[start:d.tokenEnd]); err != nil {
+				return err
+			}
+			start = d.tokenEnd
+		}
+	}
+	return nil
+}
+
+// discard forgets the documents: nothing of a file that is left out stays in.
+func (w *writer) discard() {
+	w.blocks, w.parts, w.tally = nil, 0, tally{}
+}
+
+// finish writes the batch.
+func (w *writer) finish(ctx context.Context, job *stage.Job[Params], name string) (artifact.Ref, error) {
+	out, err := job.Create("tokens", "application/vnd.apache.arrow.file", name)
+	if err != nil {
+		return artifact.Ref{}, err
+	}
+	defer out.Abort()
+	batch, err := dataset.NewBatchWriter(out, w.tokenizer)
+	if err != nil {
+		return artifact.Ref{}, err
+	}
+	for part := range w.parts {
+		if err := ctx.Err(); err != nil {
+			return artifact.Ref{}, err
+		}
+		if err := appendPart(batch, w.path(part, "arrow")); err != nil {
+			return artifact.Ref{}, err
+		}
+	}
+	if err := errors.Join(w.appendBlocks(batch), batch.Close()); err != nil {
+		return artifact.Ref{}, err
+	}
+	return out.Commit()
+}
+
+func appendPart(batch *dataset.BatchWriter, path string) error {
+	part, err := dataset.OpenBatch(path)
+	if err != nil {
+		return err
+	}
+	defer part.Close()
+	var ids []uint32
+	for i := range part.Len() {
+		d, tokens, err := part.Document(i)
+		if err != nil {
+			return err
+		}
+		ids = tokens.AppendTo(ids[:0])
+		if err := batch.Append(d, ids); err != nil {
+			return err
+		}
+	}
+	return nil
+}
