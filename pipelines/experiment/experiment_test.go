@@ -1,0 +1,242 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"image/png"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/checkpoint"
+	"bitnet1/shared/event"
+	"bitnet1/shared/journal"
+	"bitnet1/shared/model"
+)
+
+// The test binary stands for the programs that an experiment starts, under their names.
+func TestMain(m *testing.M) {
+	switch filepath.Base(os.Args[0]) {
+	case "pipeline":
+		os.Exit(fakePipeline(os.Args[1:]))
+	case "evaluate", "probe":
+		os.Exit(fakeMeasurement(os.Args[1:]))
+	}
+	os.Exit(m.Run())
+}
+
+// fakePipeline prints a summary that tells the flags it was given, and fails for a stream of 3 bits.
+func fakePipeline(args []string) int {
+	given := strings.Join(args, " ")
+	if strings.Contains(given, "stream_bits=3") {
+		fmt.Fprintln(os.Stderr, "pipeline: 3 bits are too odd")
+		return 1
+	}
+	bits := 4.0
+	if strings.Contains(given, "alibi=false") {
+		bits = 3.5
+	}
+	fmt.Println(`{"type":"event"}`)
+	fmt.Printf(`{"type":"summary","run":"r","checkpoints":[{"step":1},{"step":20,"bits_per_token":%v,"ipmr":0.25,"copy_accuracy":0.5,"best_head":"%d"}]}`+"\n", bits, len(args))
+	return 0
+}
+
+// fakeMeasurement gives every pair of a checkpoint and a dataset numbers of its own: the lengths of the files.
+func fakeMeasurement(args []string) int {
+	size := func(flag string) float64 {
+		info, err := os.Stat(args[slices.Index(args, flag)+1])
+		if err != nil {
+			return -1
+		}
+		return float64(info.Size() % 100)
+	}
+	out := args[slices.Index(args, "--out")+1]
+	b, _ := json.Marshal(map[string]any{"bits_per_token": size("--in"), "top": map[string]any{"ipmr": size("--dataset") / 100}})
+	for _, name := range []string{"step-000001_evaluation.json", "step-000001_pointer_health.json"} {
+		if os.MkdirAll(out, 0o755) != nil || os.WriteFile(filepath.Join(out, name), b, 0o644) != nil {
+			return 1
+		}
+	}
+	return 0
+}
+
+// standIns is a folder of programs that are this test.
+func standIns(t *testing.T) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, name := range []string{"pipeline", "evaluate", "probe"} {
+		if err := os.Symlink(self, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// run runs the program in this process.
+func run(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	app := &cli.App{
+		Writer: &out, Commands: []*cli.Command{gridCommand(), forgettingCommand()},
+		ExitErrHandler: func(*cli.Context, error) {}, DisableSliceFlagSeparator: true,
+	}
+	err := app.RunContext(t.Context(), append([]string{"experiment"}, args...))
+	return out.String(), err
+}
+
+func TestAxes(t *testing.T) {
+	a, err := parseAxis("train.kshift_layers=[0],[0,2], none")
+	if err != nil || a.key != "train.kshift_layers" || !slices.Equal(a.values, []string{"0", "0,2", "none"}) {
+		t.Errorf("got %+v, %v", a, err)
+	}
+	for _, text := range []string{"train.alibi", "alibi=true", "train.alibi=", "train.alibi=true,,false", "train.x=[0,1", "train.x=0]"} {
+		if a, err := parseAxis(text); err == nil {
+			t.Errorf("%s was taken as %+v", text, a)
+		}
+	}
+	got := cells([]axis{{"a.x", []string{"1", "2"}}, {"a.y", []string{"u", "v"}}})
+	if want := [][]string{{"1", "u"}, {"1", "v"}, {"2", "u"}, {"2", "v"}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("cells are %v, want %v", got, want)
+	}
+}
+
+// Every cell is run with its parameters; one that fails leaves a gap and is told at the end.
+func TestGrid(t *testing.T) {
+	data := t.TempDir()
+	said, err := run(t, "grid", "--name", "streams", "--programs", standIns(t), "--data", data,
+		"--grid", "train.stream_bits=1,3", "--grid", "train.alibi=true,false", "--set", "train.steps=5", "p.yml")
+	if err == nil || !strings.Contains(err.Error(), "stream_bits=3 alibi=true") {
+		t.Errorf("error %v does not name the cells that failed", err)
+	}
+	csv, err := os.ReadFile(filepath.Join(data, "experiments", "streams", "streams.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "stream_bits,alibi,step,bits/token,accuracy,copied,top IPMR,top head\n" +
+		"1,true,20,4,,0.5,0.25,11\n1,false,20,3.5,,0.5,0.25,11\n3,true,0,,,,,\n3,false,0,,,,,\n"
+	if string(csv) != want {
+		t.Errorf("CSV:\n%s\nwant\n%s", csv, want)
+	}
+	markdown, err := os.ReadFile(filepath.Join(data, "experiments", "streams", "streams.md"))
+	if err != nil || !strings.Contains(string(markdown), "| 1 | false | 20 | 3.500 |  | 50.0 % | 25.0 % | 11 |") || !strings.Contains(said, string(markdown)) {
+		t.Errorf("Markdown (%v):\n%s", err, markdown)
+	}
+	f, err := os.Open(filepath.Join(data, "experiments", "streams", "streams.png"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	picture, err := png.Decode(f)
+	if err != nil || picture.Bounds().Dx() < 400 {
+		t.Errorf("picture %v, %v", picture.Bounds(), err)
+	}
+}
+
+func TestGridRefusesMistakes(t *testing.T) {
+	for want, args := range map[string][]string{
+		"one pipeline file": {"--grid", "a.b=1"},
+		"stage.key=value":   {"--grid", "b=1", "p.yml"},
+		"the columns are":   {"--grid", "a.b=1", "--plot", "loss", "p.yml"},
+	} {
+		if _, err := run(t, append([]string{"grid", "--data", t.TempDir()}, args...)...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: error %v, want %q in it", args, err, want)
+		}
+	}
+}
+
+// Both checkpoints are measured on both datasets, which are found by what the run's artifacts say.
+func TestForgetting(t *testing.T) {
+	data := t.TempDir()
+	store, err := artifact.Open(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := journal.Open(store.Dir())
+	old := put(t, j, store, "base", "shard", "manifest", "manifest.json", []byte(strings.Repeat("x", 30)))
+	announce(t, j, "base", event.DatasetSealed{Manifest: old})
+	before := put(t, j, store, "base", "train", "checkpoint", "step-000009.safetensors", tiny(t, old.Digest, `{}`))
+	announce(t, j, "base", event.CheckpointSaved{Step: 9, Model: before, Manifest: old})
+
+	manifest := put(t, j, store, "ft", "shard", "manifest", "manifest.json", []byte(strings.Repeat("y", 40)))
+	after := put(t, j, store, "ft", "train", "checkpoint", "step-000002.safetensors", tiny(t, manifest.Digest, `{"init_digest":"`+before.Digest+`"}`))
+	announce(t, j, "ft", event.CheckpointSaved{Step: 2, Model: after, Manifest: manifest})
+
+	if _, err := run(t, "forgetting", "--data", data, "--programs", standIns(t), "--run", "ft"); err != nil {
+		t.Fatal(err)
+	}
+	csv, err := os.ReadFile(filepath.Join(j.RunDir("ft"), "forgetting", "forgetting.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, y := before.Size%100, after.Size%100
+	want := fmt.Sprintf("before finetuning,%d,%d,%d,0.3,0.3\nfinetuning,%d,%d,%d,0.4,0.4\n", x, y, y-x, x, y, y-x)
+	if !strings.HasSuffix(string(csv), want) {
+		t.Errorf("CSV:\n%s\nwant at its end\n%s", csv, want)
+	}
+	if _, err := run(t, "forgetting", "--data", data, "--run", "base"); err == nil || !strings.Contains(err.Error(), "random parameters") {
+		t.Errorf("a run that began from nothing: error %v", err)
+	}
+	if _, err := run(t, "forgetting", "--data", data, "--run", "fy"); err == nil || !strings.Contains(err.Error(), "no run fy") {
+		t.Errorf("a run that is not there: error %v", err)
+	}
+}
+
+// tiny is a checkpoint of the smallest model.
+func tiny(t *testing.T, dataset, recipe string) []byte {
+	t.Helper()
+	c := model.Config{Vocab: 2, D: 2, Layers: 1, Heads: 1, FF: 2, Seq: 2, Eps: 1e-5, StreamBits: 1}.V76()
+	m := checkpoint.Model{Config: c, Parameters: c.Parameters(), Provenance: checkpoint.Provenance{
+		Dataset: dataset, Recipe: json.RawMessage(recipe), Mix: 1,
+	}}
+	for i := range m.Parameters {
+		m.Parameters[i].Data = make([]float32, m.Parameters[i].Size())
+	}
+	var b bytes.Buffer
+	if err := checkpoint.Write(&b, m); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func put(t *testing.T, j journal.Journal, store *artifact.Store, run, by, kind, name string, content []byte) artifact.Ref {
+	t.Helper()
+	w, err := store.Create(kind, "", name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	ref, err := w.Commit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Link(run, by, ref); err != nil {
+		t.Fatal(err)
+	}
+	return ref
+}
+
+func announce(t *testing.T, j journal.Journal, run string, body event.Body) {
+	t.Helper()
+	for _, b := range []event.Body{event.RunStarted{Pipeline: run}, body} {
+		e, err := event.New(run, "test", "", event.Part{}, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := j.Write(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
