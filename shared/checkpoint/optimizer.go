@@ -10,10 +10,11 @@ import (
 
 // What the optimizer keeps is named as in PyTorch's optimizers, with the parameter's name behind.
 const (
-	meanPrefix   = "exp_avg."
-	squarePrefix = "exp_avg_sq."
-	masterPrefix = "master."
-	updatesName  = "updates"
+	meanPrefix    = "exp_avg."
+	squarePrefix  = "exp_avg_sq."
+	masterPrefix  = "master."
+	counterPrefix = "counter." // of weights that train by flipping
+	updatesName   = "updates"
 )
 
 // OptimizerTensors lists the optimizer's state as tensors of a State. They share memory with s.
@@ -27,6 +28,9 @@ func OptimizerTensors(s model.State) []safetensors.Tensor {
 			list = append(list, safetensors.Tensor{Name: group.prefix + p.Name, Shape: p.Shape, Data: p.Data})
 		}
 	}
+	for _, c := range s.Counters {
+		list = append(list, safetensors.Tensor{Name: counterPrefix + c.Name, Shape: c.Shape, Data: c.Data})
+	}
 	return list
 }
 
@@ -35,6 +39,9 @@ func OptimizerTensors(s model.State) []safetensors.Tensor {
 func (s State) Optimizer() (model.State, error) {
 	out := model.State{Updates: -1}
 	for _, t := range s.Tensors {
+		if data, ok := t.Data.([]int8); ok && strings.HasPrefix(t.Name, counterPrefix) {
+			out.Counters = append(out.Counters, model.Counter{Name: strings.TrimPrefix(t.Name, counterPrefix), Shape: t.Shape, Data: data})
+		}
 		if n, ok := t.Data.([]int64); ok && t.Name == updatesName && len(n) == 1 && n[0] >= 0 {
 			out.Updates = int(n[0])
 		}

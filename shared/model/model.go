@@ -14,7 +14,10 @@ type Options struct {
 	Inference bool     // no gradients or optimizer: layers share memory for activations, and Backward and Step fail
 	GradBits  int      // 2..8: gradients are rounded to integers where they are multiplied; 16 keeps floats; default 16
 	Freeze    []string // patterns of parameters that updates leave as they are: see Config.Frozen
-	Bonsai    bool     // weights blend from latent to sign with Settings.Mix; costs a second copy of every weight
+	// FlipThreshold above 0 trains without float latents: a weight flips when so many more gradients, and one, have asked for
+	// that than against it. At most 126, and not together with Bonsai.
+	FlipThreshold int
+	Bonsai        bool // weights blend from latent to sign with Settings.Mix; costs a second copy of every weight
 }
 
 func (o *Options) ensureDefaults(c Config) error {
@@ -39,6 +42,10 @@ func (o *Options) ensureDefaults(c Config) error {
 		return fmt.Errorf("model options: scale bits are %d, want 16 or 32", o.ScaleBits)
 	case o.GradBits != kernels.GradFloat && (o.GradBits < 2 || o.GradBits > 8):
 		return fmt.Errorf("model options: grad bits are %d, want 2 to 8, or %d for floats", o.GradBits, kernels.GradFloat)
+	case o.FlipThreshold < 0 || o.FlipThreshold > maxFlipThreshold:
+		return fmt.Errorf("model options: flip threshold is %d, want 1 to %d, or 0 for float latents", o.FlipThreshold, maxFlipThreshold)
+	case o.FlipThreshold > 0 && o.Bonsai:
+		return fmt.Errorf("model options: weights that flip have no latents for bonsai to blend")
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ type store struct {
 	at     []int       // where each begins
 	index  map[string]int
 	frozen []bool // updates leave it as it is
+	flips  *flips // in the place of the weights' optimizer; nil: AdamW
 	size   int
 	gains  int // where gains begin
 	scales int // where scales begin
@@ -49,6 +50,9 @@ func newStore(a *allocator, c Config, o Options) store {
 	s.param = a.floats(s.size)
 	if o.Inference {
 		return s
+	}
+	if o.FlipThreshold > 0 {
+		s.flips = newFlips(o.FlipThreshold, s.gains)
 	}
 	s.grad, s.m, s.v = a.floats(s.size), a.floats(s.size), a.floats(s.size)
 	if s.halves {
@@ -117,6 +121,9 @@ func (m *Model) Load(list []Parameter) error {
 
 func (m *Model) setParameters(all []float32) error {
 	s := &m.store
+	if s.flips != nil {
+		s.flips.start(all[:s.gains])
+	}
 	if s.halves {
 		scales := all[s.scales:]
 		if s.master != nil {
@@ -156,6 +163,7 @@ type State struct {
 	ExpAvg   []Parameter // AdamW's mean of gradients, one entry per parameter
 	ExpAvgSq []Parameter // and of their squares
 	Masters  []Parameter // alpha and theta before rounding to float16; empty if they are not rounded
+	Counters []Counter   // of the weights, where they train by flipping
 }
 
 // State returns a copy of the optimizer's state.
@@ -164,6 +172,9 @@ func (m *Model) State() (State, error) {
 		return State{}, errInference
 	}
 	state := State{Updates: m.updates}
+	if f := m.store.flips; f != nil {
+		state.Counters = f.list(&m.store)
+	}
 	var err error
 	if state.ExpAvg, err = m.download(m.store.m); err != nil {
 		return State{}, err
@@ -190,6 +201,11 @@ func (m *Model) State() (State, error) {
 func (m *Model) SetState(state State) error {
 	if m.options.Inference {
 		return errInference
+	}
+	if f := m.store.flips; f != nil {
+		if err := f.restore(&m.store, state.Counters); err != nil {
+			return fmt.Errorf("restore counters: %w", err)
+		}
 	}
 	mean, err := m.store.join(state.ExpAvg)
 	if err != nil {

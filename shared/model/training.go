@@ -47,6 +47,11 @@ func (m *Model) Step(tokens, targets []int32, u Update) error {
 	if err != nil {
 		return err
 	}
+	if m.store.flips != nil {
+		if err := m.flip(); err != nil {
+			return err
+		}
+	}
 	run()
 	return nil
 }
@@ -96,6 +101,8 @@ func (m *Model) Backward(tokens, targets []int32, s Settings) error {
 type Result struct {
 	Loss float64 // mean over all targets, in nats, before the update
 	Norm float64 // of the gradients, before clipping; 0 after a Backward alone
+
+	Flipped int // weights that changed their sign, where they train by flipping
 }
 
 // Result waits for the last Step or Backward and returns its loss and gradient norm.
@@ -110,7 +117,11 @@ func (m *Model) Result() (Result, error) {
 	if err := m.dev.Download(squares[:], m.buffers.squaredNorm); err != nil {
 		return Result{}, err
 	}
-	return Result{Loss: float64(loss[0]) * m.scalars.GradScale, Norm: math.Sqrt(float64(squares[0]))}, nil
+	r := Result{Loss: float64(loss[0]) * m.scalars.GradScale, Norm: math.Sqrt(float64(squares[0]))}
+	if f := m.store.flips; f != nil {
+		r.Flipped = f.flipped
+	}
+	return r, nil
 }
 
 // enqueueTraining runs one micro-batch forward and backward, and adds to all gradients.
@@ -168,7 +179,9 @@ func (m *Model) enqueueUpdate(u Update) {
 			m.dev.AdamW(a)
 		}
 	}
-	update(0, s.gains, u.Decay, nil)
+	if s.flips == nil {
+		update(0, s.gains, u.Decay, nil)
+	}
 	update(s.gains, s.scales, 0, nil)
 	update(s.scales, s.size, 0, s.master)
 	m.binarize()

@@ -23,7 +23,8 @@ type stepLine struct {
 	TrainBPC     float64 `json:"train_bpc"`
 	LearningRate float64 `json:"lr"`
 	Gamma        float64 `json:"gamma"`
-	GradientNorm float64 `json:"grad_norm"` // before clipping
+	GradientNorm float64 `json:"grad_norm"`         // before clipping
+	Flipped      int     `json:"flipped,omitempty"` // truebit: weights that changed their sign in this step
 }
 
 // checkpointLine says what a checkpoint is worth.

@@ -33,6 +33,9 @@ type Params struct {
 	AnnealBinarize        bool    `json:"anneal_binarize" usage:"bonsai: begin with the latent weights and blend their signs in"`
 	BinarizeAnnealEndFrac float64 `json:"binarize_anneal_end_frac" usage:"bonsai: share of the steps after which every weight is a sign"`
 
+	Truebit       bool `json:"truebit" usage:"train without float latents: a weight flips when its counter of gradient signs asks for it"`
+	FlipThreshold int  `json:"flip_threshold" usage:"truebit: by how much a counter must exceed what speaks for the weight, 1 to 126"`
+
 	Seed         uint64  `json:"seed" usage:"initial parameters, data order and noise"`
 	Steps        int     `json:"steps" usage:"optimizer steps"`
 	BatchTokens  int     `json:"batch_tokens" usage:"tokens in a step"`
@@ -57,7 +60,7 @@ type Params struct {
 func defaults() Params {
 	return Params{
 		Preset: "nano", Attention: model.RWSP, RWSPK: 4, KShiftLayers: []int{0}, KShiftOffset: 1, KShiftSelf: true,
-		Alibi: true, StreamBits: 1, GradBits: kernels.GradFloat, BinarizeAnnealEndFrac: 0.6,
+		Alibi: true, StreamBits: 1, GradBits: kernels.GradFloat, BinarizeAnnealEndFrac: 0.6, FlipThreshold: 32,
 		Seed: 42, Steps: 600, BatchTokens: 4096, MicroTokens: 4096, LearningRate: 3e-3, FinalShare: 0.1, Warmup: 50,
 		Beta1: 0.9, Beta2: 0.95, Clip: 1, GammaStart: 0.9, GammaEnd: 0.1, Tau: 1,
 		CheckpointEvery: 200, ValidationSequences: 32, LogEvery: 10,
@@ -86,6 +89,8 @@ func (p Params) check() error {
 			fmt.Sprintf("grad_bits is %d: it must be 2 to 8, or %d for floats", p.GradBits, kernels.GradFloat)},
 		{!(p.BinarizeAnnealEndFrac > 0 && p.BinarizeAnnealEndFrac <= 1), fmt.Sprintf("binarize_anneal_end_frac is %g: it must lie between 0 (excluded) and 1", p.BinarizeAnnealEndFrac)},
 		{p.Init == "" && p.InitDigest != "", "init_digest is given without init, the checkpoint's file"},
+		{p.FlipThreshold < 1 || p.FlipThreshold > 126, fmt.Sprintf("flip_threshold is %d: it must lie between 1 and 126", p.FlipThreshold)},
+		{p.Truebit && p.AnnealBinarize, "truebit and anneal_binarize exclude each other: without latents there is nothing to blend"},
 		{p.StopAt < 0, "stop_at must not be negative"},
 		{p.LogEvery < 1, fmt.Sprintf("log_every is %d: it must be positive", p.LogEvery)},
 	} {
@@ -156,4 +161,12 @@ func (p Params) mix(step int) float64 {
 		return 1
 	}
 	return model.MixAt(step, p.Steps, p.BinarizeAnnealEndFrac)
+}
+
+// flipThreshold is what the model's options call so: 0 with latents.
+func (p Params) flipThreshold() int {
+	if p.Truebit {
+		return p.FlipThreshold
+	}
+	return 0
 }

@@ -55,9 +55,10 @@ func small(manifest, out string, more ...string) []string {
 // However often and however a run is stopped, it ends with the files of one that was not.
 func TestResumedRunEndsWithTheSameBytes(t *testing.T) {
 	recipes := map[string][]string{
-		"v76":    nil,
-		"v75":    {"--attention", "pointer", "--kshift-layers", "none", "--stream-bits", "4"},
-		"bonsai": {"--anneal-binarize"},
+		"v76":     nil,
+		"v75":     {"--attention", "pointer", "--kshift-layers", "none", "--stream-bits", "4"},
+		"bonsai":  {"--anneal-binarize"},
+		"truebit": {"--truebit", "--flip-threshold", "4"},
 	}
 	manifest := writeDataset(t, 16, proverbs()...)
 	for name, recipe := range recipes {

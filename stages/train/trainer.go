@@ -74,7 +74,7 @@ func newTrainer(job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset,
 		return nil, err
 	}
 	mdl, err := model.New(c, device, model.Options{
-		Batch: micro, Seq: c.Seq, GradBits: p.GradBits, Bonsai: p.AnnealBinarize, Freeze: p.Freeze,
+		Batch: micro, Seq: c.Seq, GradBits: p.GradBits, Bonsai: p.AnnealBinarize, Freeze: p.Freeze, FlipThreshold: p.flipThreshold(),
 	})
 	if err != nil {
 		return nil, errors.Join(err, device.Close())
@@ -141,7 +141,7 @@ func (t *trainer) once() error {
 	if t.step%t.job.Params.LogEvery == 0 || t.step == t.job.Params.Steps {
 		return t.log.write(stepLine{
 			Event: "step", Step: t.step, Tokens: t.tokens(), TrainBPC: bits,
-			LearningRate: u.LearningRate, Gamma: u.Gamma, GradientNorm: result.Norm,
+			LearningRate: u.LearningRate, Gamma: u.Gamma, GradientNorm: result.Norm, Flipped: result.Flipped,
 		})
 	}
 	return nil

@@ -1,0 +1,112 @@
+package model
+
+import (
+	"fmt"
+)
+
+// Training without float latents ("truebit"): a weight is ±1 and has an integer counter. Every step subtracts the sign of
+// the weight's gradient from its counter; once the counter lies further than a threshold on the side that speaks against
+// the weight, the weight flips and the counter starts again from 0. There is no learning rate: the size of a gradient is
+// lost, and so is that of what had come together for a weight when it flips.
+//
+// It needs nothing of a device that other training does not: gradients come to the processor, and the weights go back
+// when any of them has flipped.
+type flips struct {
+	threshold int
+	counters  []int8    // saturating, one for each weight, in the store's order
+	weights   []float32 // ±1
+	gradient  []float32
+	flipped   int // weights in the last step
+}
+
+// maxFlipThreshold is what a counter of 8 bits can exceed.
+const maxFlipThreshold = 126
+
+func newFlips(threshold, weights int) *flips {
+	return &flips{
+		threshold: threshold,
+		counters:  make([]int8, weights), weights: make([]float32, weights), gradient: make([]float32, weights),
+	}
+}
+
+// start takes the signs of latents for weights.
+func (f *flips) start(latents []float32) {
+	for i, w := range latents {
+		latents[i] = 1
+		if w < 0 {
+			latents[i] = -1
+		}
+	}
+	copy(f.weights, latents)
+	clear(f.counters)
+}
+
+// count counts the gradients of weights from..to-1 and flips.
+func (f *flips) count(from, to int) {
+	for i := from; i < to; i++ {
+		c := int(f.counters[i])
+		switch g := f.gradient[i]; {
+		case g > 0:
+			c = max(c-1, -127)
+		case g < 0:
+			c = min(c+1, 127)
+		}
+		if c*int(f.weights[i]) < -f.threshold {
+			f.weights[i] = -f.weights[i]
+			c = 0
+			f.flipped++
+		}
+		f.counters[i] = int8(c)
+	}
+}
+
+// flip does what the last gradients ask of the weights. The signs on the device are refreshed by the update that follows.
+func (m *Model) flip() error {
+	f, s := m.store.flips, &m.store
+	if err := m.dev.Download(f.gradient, s.grad.Slice(0, s.gains)); err != nil {
+		return err
+	}
+	f.flipped = 0
+	for _, t := range s.trained(0, s.gains) {
+		f.count(t.from, t.to)
+	}
+	if f.flipped > 0 {
+		m.dev.Upload(s.param.Slice(0, s.gains), f.weights)
+	}
+	return nil
+}
+
+// Counter is what has come together against and for the weights of one parameter.
+type Counter struct {
+	Name  string
+	Shape []int
+	Data  []int8
+}
+
+// list names the counters' parts.
+func (f *flips) list(s *store) []Counter {
+	var list []Counter
+	for i, p := range s.list {
+		if at := s.at[i]; at < s.gains {
+			list = append(list, Counter{Name: p.Name, Shape: p.Shape, Data: append([]int8(nil), f.counters[at:at+p.Size()]...)})
+		}
+	}
+	return list
+}
+
+// restore is the inverse of list.
+func (f *flips) restore(s *store, list []Counter) error {
+	found := 0
+	for _, c := range list {
+		i, ok := s.index[c.Name]
+		if !ok || s.at[i] >= s.gains || len(c.Data) != s.list[i].Size() {
+			return fmt.Errorf("counter %s with %d values is none of this model's", c.Name, len(c.Data))
+		}
+		copy(f.counters[s.at[i]:], c.Data)
+		found += len(c.Data)
+	}
+	if found != s.gains {
+		return fmt.Errorf("%d counters for %d weights", found, s.gains)
+	}
+	return nil
+}
