@@ -135,7 +135,7 @@ func defaultOf(p param.Field) string {
 	if list, ok := p.Default.([]any); ok {
 		return "`" + strings.Trim(strings.ReplaceAll(fmt.Sprint(list), " ", ","), "[]") + "`"
 	}
-	return "`" + param.Text(p.Default) + "`"
+	return "`" + strings.ReplaceAll(param.Text(p.Default), "\n", "\\n") + "`"
 }
 
 func writePipeline(t *testing.T, page *bytes.Buffer, file string) {
