@@ -56,7 +56,7 @@ func openArrow(path string) (*arrowFile, error) {
 	}
 	a, err := parseArrow(data)
 	if err != nil {
-		unix.Munmap(data)
+		_ = unix.Munmap(data)
 		return nil, err
 	}
 	return a, nil
