@@ -316,6 +316,13 @@ func TestDataDirectoryThatIsAFile(t *testing.T) {
 
 func TestWriteFileReplacesAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a", "b", "record")
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// A killed writer left this.
+	if err := os.WriteFile(filepath.Join(filepath.Dir(path), ".write-record"), make([]byte, 5000), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	var wg sync.WaitGroup
 	for i := range 4 {
 		wg.Go(func() {

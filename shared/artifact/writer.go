@@ -187,18 +187,20 @@ func writeFile(path string, b []byte) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, ".write-")
+	// One temporary name for each path: what a killed writer has left goes when
+	// its work is done again.
+	f, err := openLocked(filepath.Join(dir, ".write-"+filepath.Base(path)))
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
+	defer f.Close()
+	err = f.Truncate(0)
 	if err == nil {
-		err = f.Chmod(0o644)
+		_, err = f.Write(b)
 	}
 	if err == nil {
 		err = f.Sync()
 	}
-	err = errors.Join(err, f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
@@ -207,4 +209,25 @@ func writeFile(path string, b []byte) error {
 		return err
 	}
 	return syncDir(dir)
+}
+
+// openLocked opens path, creating it when missing, and waits for its lock.
+func openLocked(path string) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+		if err != nil {
+			return nil, err
+		}
+		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+			err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		}
+		if err == nil && isAt(f, path) {
+			return f, nil
+		}
+		_ = f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("locking %s: %w", path, err)
+		}
+		// Whoever had the lock has renamed the file: it is not the one to write.
+	}
 }

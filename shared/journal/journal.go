@@ -9,7 +9,6 @@ package journal
 
 import (
 	"cmp"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -167,15 +166,26 @@ func Symlink(target, link string) error {
 	if err != nil {
 		return err
 	}
-	if old, err := os.Readlink(link); err == nil && old == relative {
-		return nil
+	// One temporary name for each link: what a killed process has left goes when
+	// its work is done again.
+	temporary := filepath.Join(dir, ".link-"+filepath.Base(link))
+	for {
+		if old, err := os.Readlink(link); err == nil && old == relative {
+			return nil
+		}
+		err := os.Symlink(relative, temporary)
+		if err == nil {
+			err = os.Rename(temporary, link)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return errors.Join(err, os.Remove(temporary))
+			}
+		} else if errors.Is(err, fs.ErrExist) {
+			_ = os.Remove(temporary) // of a killed process, or of one that makes the same link now
+		} else {
+			return err
+		}
+		if err == nil {
+			return nil
+		}
 	}
-	temporary := filepath.Join(dir, ".link-"+rand.Text())
-	if err := os.Symlink(relative, temporary); err != nil {
-		return err
-	}
-	if err := os.Rename(temporary, link); err != nil {
-		return errors.Join(err, os.Remove(temporary))
-	}
-	return nil
 }

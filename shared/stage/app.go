@@ -190,7 +190,7 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 			host: hostOf(c), log: log, deadline: c.Duration("deadline"),
 			report: reporter(b, s.Name), attempts: c.Int("attempts"),
 		},
-		bus: b, queue: queue, metrics: m, overlay: overlayOf[P](c), retryPause: c.Duration("retry-pause"),
+		bus: b, queue: queue, metrics: m, overlay: overlayOf[P](c), retryPause: c.Duration("retry-pause"), busy: newRateLimit(time.Minute),
 		sections: map[string]json.RawMessage{}, failures: map[string]int{},
 	}
 	log.Info("serving", "stage", s.Name, "kind", s.kind(), "run", run, "workers", c.Int("workers"))

@@ -89,7 +89,7 @@ func (r *record) load() error {
 		var old record
 		if event.Unmarshal(b, &old) == nil && old.Key == r.Key {
 			r.Outputs, r.complete = old.Outputs, true
-			return nil
+			return r.removeWork() // where the process was killed right after the commit
 		}
 		// A damaged record only costs doing the job again.
 	}

@@ -27,6 +27,7 @@ type service[P any, E event.Body] struct {
 	overlay func(*P) error // parameters given on the command line
 
 	retryPause time.Duration // before the second attempt
+	busy       *rateLimit    // of the log lines about jobs that others work on
 
 	mu       sync.Mutex
 	sections map[string]json.RawMessage // this stage's section in each run's definition
@@ -92,6 +93,9 @@ func (s *service[P, E]) answer(ctx context.Context, d *bus.Delivery) error {
 	case ctx.Err() != nil:
 		return d.Later(0)
 	case errors.Is(err, errBusy):
+		if s.busy.allow(key) {
+			s.log.Info("another process works on this job: the event will come again", "run", e.Run, "event", e.Kind, "job", artifact.Short(key))
+		}
 		return d.Later(time.Second)
 	case err != nil:
 		tries := s.countFailure(e, key)

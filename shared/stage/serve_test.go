@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -341,6 +342,7 @@ func TestAStalledWorkerIsFencedFromItsSuccessor(t *testing.T) {
 	if n := len(w.history("r", "job.finished")); n != 0 {
 		t.Errorf("%d answers while the job is being done", n)
 	}
+	wantText(t, "log", next.log(), "another process works on this job")
 	stalled.signal(syscall.SIGKILL)
 	stalled.status()
 	w.begun(2)
@@ -367,6 +369,59 @@ func TestAStalledWorkerThatWakesUpFinishesItsJobOnce(t *testing.T) {
 	if n := len(w.history("r", "tokens.written")); n != 1 {
 		t.Errorf("%d outputs", n)
 	}
+}
+
+// Whenever workers are killed, every event is answered once, and with the same
+// outputs: what is acknowledged was announced before.
+func TestKillsAtRandomMomentsLoseNothingAndDoubleNothing(t *testing.T) {
+	t.Parallel()
+	const seed = 76
+	rnd := rand.New(rand.NewPCG(seed, seed))
+	w := newWorld(t)
+	var names []string
+	for i := range 40 {
+		names = append(names, fmt.Sprintf("source-%02d", i))
+	}
+	w.sources("r", names...)
+	kills := 0
+	for ; kills < 12; kills++ {
+		p := w.serve("climb", "--workers", "2", "--attempts", "100")
+		time.Sleep(time.Duration(40+rnd.IntN(120)) * time.Millisecond)
+		p.signal(syscall.SIGKILL)
+		p.status()
+	}
+	p := w.serve("climb", "--workers", "2", "--attempts", "100")
+	answers := w.outcomes("r", "climb", len(names), event.Done)
+	p.stop()
+	inputs := map[string]bool{}
+	for _, a := range answers {
+		inputs[a.Input] = true
+	}
+	if len(inputs) != len(names) {
+		t.Errorf("%d of %d events are answered", len(inputs), len(names))
+	}
+	for _, kind := range []string{"tokens.written", "dataset.sealed"} {
+		want := len(names)
+		if kind == "tokens.written" {
+			want *= 3
+		}
+		kept, err := w.journal().Read("r", kind)
+		if announced := w.history("r", kind); err != nil || len(kept) != len(announced) || kind == "tokens.written" && len(kept) != want {
+			t.Errorf("%s: %d in the journal, %d announced, want %d (%v)", kind, len(kept), len(announced), want, err)
+		}
+	}
+	for _, name := range names {
+		if got := w.text("r", "climb", name+".step3"); got != "xxx" {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	if _, err := artifact.Open(w.data); err != nil { // sweeps, as the next program does
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(filepath.Join(w.data, "tmp")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	w.clean()
 }
 
 func TestWorkersShareTheWork(t *testing.T) {

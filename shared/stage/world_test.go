@@ -509,7 +509,7 @@ func (w *world) text(run, stage, name string) string {
 // clean makes sure that nothing half-written and no unfinished job is left.
 func (w *world) clean() {
 	w.t.Helper()
-	for _, pattern := range []string{"tmp/*", "tmp/.*", "jobs/*/*/partial", "jobs/*/*/scratch", "jobs/*/*/attempts", "jobs/*/*/.*", "runs/*/*/.*"} {
+	for _, pattern := range []string{"tmp/*", "tmp/.*", "jobs/*/*/partial", "jobs/*/*/scratch", "jobs/*/*/attempts", "jobs/*/*/.*", "runs/*/*/.*", "runs/*/events/*/.*"} {
 		found, err := filepath.Glob(filepath.Join(w.data, pattern))
 		if err != nil {
 			w.t.Fatal(err)
