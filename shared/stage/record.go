@@ -96,21 +96,28 @@ func (r *record) load() error {
 	return r.loadPartial()
 }
 
+// loadPartial takes the outputs up to the first one that is missing or damaged;
+// what follows is done again.
 func (r *record) loadPartial() error {
 	for i := 0; ; i++ {
-		b, err := os.ReadFile(r.partial(i))
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("record of job %s: %w", artifact.Short(r.Key), err)
-		}
-		var out output
-		if event.Unmarshal(b, &out) != nil {
-			return nil // what follows a damaged output is done again
+		out, ok, err := r.readPartial(i)
+		if err != nil || !ok {
+			return err
 		}
 		r.Outputs = append(r.Outputs, out)
 	}
+}
+
+func (r *record) readPartial(i int) (out output, ok bool, err error) {
+	b, err := os.ReadFile(r.partial(i))
+	if errors.Is(err, fs.ErrNotExist) {
+		return output{}, false, nil
+	}
+	if err != nil {
+		return output{}, false, fmt.Errorf("record of job %s: %w", artifact.Short(r.Key), err)
+	}
+	ok = event.Unmarshal(b, &out) == nil
+	return out, ok, nil
 }
 
 func (r *record) partial(i int) string {
