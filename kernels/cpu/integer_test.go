@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"bitnet1/kernels"
-	"bitnet1/kernels/philox"
 )
 
 // backwardCase is one LinearBackward of random shape.
@@ -103,28 +102,7 @@ func (c *backwardCase) plain() []float32 {
 	return g
 }
 
-// integers rounds as the contract of package kernels says, one value at a time. most[i] is the largest |v| that shares
-// value i's scale.
-func (c *backwardCase) integers(v, most []float32, half int) (q []int, unit []float32) {
-	n := float32(int(1)<<(c.gradBits-1) - 1)
-	q, unit = make([]int, len(v)), make([]float32, len(v))
-	for i, x := range v {
-		row, channel := i/c.out, i%c.out
-		var inverse float32
-		if most[i] >= 1e-30 {
-			inverse = n / most[i]
-		}
-		unit[i] = most[i] / n
-		s := c.scalars
-		word := philox.Block(philox.Key(s.Seed^kernels.RoundingSeed), [4]uint32{
-			uint32(row*((c.out+3)/4) + channel/4), uint32(c.linear.ID) | s.Micro<<16, uint32(s.Step), uint32(s.Step >> 32)})[channel%4]
-		r := float32(word>>(16*half)&0xffff) / 65536
-		scaled := float32(x * inverse)
-		q[i] = int(min(max(math.Floor(float64(scaled+r)), -float64(n)), float64(n)))
-	}
-	return q, unit
-}
-
+// largestBy gives every value the largest absolute value of its group.
 func largestBy(v []float32, group func(i int) int) []float32 {
 	most := map[int]float32{}
 	for i, x := range v {
@@ -135,63 +113,6 @@ func largestBy(v []float32, group func(i int) int) []float32 {
 		list[i] = most[group(i)]
 	}
 	return list
-}
-
-// Integer gradients are what the contract says, on any shape: the integers exactly, and so the floats that are one
-// rounding away from them.
-func TestIntegerGradientsMatchTheContract(t *testing.T) {
-	d, r := New(Options{Workers: 2}), random(11)
-	for range 150 {
-		c := randomBackward(t, d, r)
-		dx, dl := c.run(t, d)
-		g, alpha := c.plain(), values(c.linear.Alpha)
-		v := make([]float32, len(g))
-		for i := range g {
-			v[i] = g[i] * alpha[i%c.out]
-		}
-		forX, unitX := c.integers(v, largestBy(v, func(i int) int { return i / c.out }), 0)
-		forW, unitW := c.integers(g, largestBy(g, func(i int) int { return i % c.out }), 1)
-		weight := effective(c.linear)
-		line := make([]float32, c.in)
-		products := make([]int, c.rows*c.in) // Σ_c q sign(W)
-		for o := range c.out {
-			weight.segment(line, o, 0)
-			var alphaSum float64
-			for k, w := range line {
-				sum := 0
-				for n := range c.rows {
-					sum += forW[n*c.out+o] * c.levels[n*c.in+k]
-					if !c.mixed {
-						products[n*c.in+k] += forX[n*c.out+o] * int(w)
-					}
-				}
-				unit := unitW[o] * scale(c.streamBits)
-				want := float32(alpha[o]*unit) * float32(sum)
-				if got := values(dl.Weight)[o*c.in+k]; got != want {
-					t.Fatalf("%v: weight %d of channel %d is %v, want %v", c, k, o, got, want)
-				}
-				alphaSum += float64(unit) * float64(sum) * float64(w)
-			}
-			if got := float64(values(dl.Alpha)[o]); math.Abs(got-alphaSum) > 1e-5*(1+math.Abs(alphaSum)) {
-				t.Fatalf("%v: alpha %d is %v, want %v", c, o, got, alphaSum)
-			}
-			var theta float64
-			for n := range c.rows {
-				if !c.masked || c.set[n*c.out+o] > 0 {
-					theta -= float64(c.dy[n*c.out+o])
-				}
-			}
-			if got := float64(values(dl.Theta)[o]); math.Abs(got-theta) > 1e-4 {
-				t.Fatalf("%v: theta %d is %v, want %v", c, o, got, theta)
-			}
-		}
-		for i, got := range dx {
-			want := unitX[i/c.in*c.out] * float32(products[i])
-			if !c.mixed && got != want {
-				t.Fatalf("%v: dx %d is %v, want %v", c, i, got, want)
-			}
-		}
-	}
 }
 
 func TestIntegerGradientsOnAnyNumberOfWorkers(t *testing.T) {

@@ -29,16 +29,17 @@ func newFlips(threshold, weights int) *flips {
 	}
 }
 
-// start takes the signs of latents for weights.
-func (f *flips) start(latents []float32) {
+// start takes the signs of latents for the weights from at on, and returns them.
+func (f *flips) start(at int, latents []float32) []float32 {
+	weights := f.weights[at:][:len(latents)]
 	for i, w := range latents {
-		latents[i] = 1
+		weights[i] = 1
 		if w < 0 {
-			latents[i] = -1
+			weights[i] = -1
 		}
 	}
-	copy(f.weights, latents)
-	clear(f.counters)
+	clear(f.counters[at:][:len(latents)])
+	return weights
 }
 
 // count counts the gradients of weights from..to-1 and flips.

@@ -9,7 +9,7 @@ import (
 func TestFlipRule(t *testing.T) {
 	const threshold = 3
 	f := newFlips(threshold, 3)
-	f.start([]float32{0.3, -0.2, 1})
+	f.start(0, []float32{0.3, -0.2, 1})
 	if f.weights[0] != 1 || f.weights[1] != -1 {
 		t.Fatalf("weights begin as %v", f.weights)
 	}
@@ -32,7 +32,7 @@ func TestFlipsAgainstPlainRule(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	const threshold = 5
 	f := newFlips(threshold, 64)
-	f.start(make([]float32, 64))
+	f.start(0, make([]float32, 64))
 	type plain struct{ weight, votes int }
 	all := make([]plain, 64)
 	for i := range all {

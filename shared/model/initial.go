@@ -17,24 +17,33 @@ const initStep = math.MaxUint32
 // function of seed, the parameter's place in Config.Parameters and the element's index.
 func (m *Model) Init(seed uint64) error {
 	s := &m.store
-	all := make([]float32, s.size)
-	for i, p := range s.split(all) {
+	largest := 0
+	for _, p := range s.list {
+		largest = max(largest, p.Size())
+	}
+	buffer := make([]float32, largest)
+	for i, p := range s.list {
+		data := buffer[:p.Size()]
 		switch {
 		case strings.HasSuffix(p.Name, ".weight"):
-			fillNormal(p.Data, 1/math.Sqrt(float64(p.Shape[1])), seed, uint32(i))
+			fillNormal(data, 1/math.Sqrt(float64(p.Shape[1])), seed, uint32(i))
 		case strings.HasSuffix(p.Name, ".alpha"):
 			weight := s.list[s.index[strings.TrimSuffix(p.Name, "alpha")+"weight"]]
-			fill(p.Data, float32(m.outputScale(p.Name)/math.Sqrt(float64(weight.Shape[1]))))
+			fill(data, float32(m.outputScale(p.Name)/math.Sqrt(float64(weight.Shape[1]))))
 		case strings.Contains(p.Name, "norm_"):
-			fill(p.Data, 1)
+			fill(data, 1)
+		default:
+			clear(data)
 		}
+		m.setParameter(i, data)
 	}
 	if !m.options.Inference {
 		m.dev.Zero(s.m)
 		m.dev.Zero(s.v)
 	}
 	m.updates = 0
-	return m.setParameters(all)
+	m.binarize()
+	return m.dev.Sync()
 }
 
 // outputScale keeps what all layers together add to the residual stream near the size of one.

@@ -459,3 +459,26 @@ func BenchmarkNanoStep(b *testing.B) {
 		})
 	}
 }
+
+// Evaluating 8,192 tokens with the 300M preset on all cores: wanted under 40 s and 2 GiB on two.
+func BenchmarkEvaluate300M(b *testing.B) {
+	c, _ := Preset("300M")
+	m, err := New(c, cpu.New(cpu.Options{}), Options{Batch: 1, ScaleBits: 32, Inference: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := m.Init(1); err != nil {
+		b.Fatal(err)
+	}
+	const n = 4
+	tokens, targets := sequences(c, n, 1)
+	for b.Loop() {
+		for i := range n {
+			from, to := i*c.Seq, (i+1)*c.Seq
+			if _, err := m.Losses(tokens[from:to], targets[from:to], Settings{Gamma: 0.1}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportMetric(float64(len(tokens))*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+}

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"bitnet1/kernels"
@@ -83,59 +84,73 @@ func (s *store) split(all []float32) []Parameter {
 	return list
 }
 
-// join is the inverse of split. It wants every parameter, exactly once and of the right shape, in any order.
-func (s *store) join(list []Parameter) ([]float32, error) {
-	all := make([]float32, s.size)
-	seen := make([]bool, len(s.list))
+// inOrder returns list in the order of Config.Parameters. It wants every parameter that lies at from or later, exactly once
+// and of the right shape; the others have no data.
+func (s *store) inOrder(list []Parameter, from int) ([]Parameter, error) {
+	ordered := make([]Parameter, len(s.list))
 	for _, p := range list {
 		i, ok := s.index[p.Name]
-		if !ok {
+		if !ok || s.at[i] < from {
 			return nil, fmt.Errorf("parameter %s is not one of this model", p.Name)
 		}
 		want := s.list[i]
 		switch {
-		case seen[i]:
+		case ordered[i].Data != nil:
 			return nil, fmt.Errorf("parameter %s is given twice", p.Name)
 		case fmt.Sprint(p.Shape) != fmt.Sprint(want.Shape) || len(p.Data) != want.Size():
 			return nil, fmt.Errorf("parameter %s has shape %v and %d values, want shape %v", p.Name, p.Shape, len(p.Data), want.Shape)
 		}
-		seen[i] = true
-		copy(all[s.at[i]:], p.Data)
+		ordered[i] = p
 	}
-	for i, ok := range seen {
-		if !ok {
+	for i, p := range ordered {
+		if p.Data == nil && s.at[i] >= from {
 			return nil, fmt.Errorf("parameter %s is missing", s.list[i].Name)
 		}
 	}
-	return all, nil
+	return ordered, nil
+}
+
+// upload writes what inOrder returned to an array that begins at from in the store's order.
+func (m *Model) upload(dst kernels.Floats, list []Parameter, from int) {
+	for i, p := range list {
+		if p.Data != nil {
+			at := m.store.at[i] - from
+			m.dev.Upload(dst.Slice(at, at+len(p.Data)), p.Data)
+		}
+	}
 }
 
 // Load sets every parameter. Scales are rounded to float16 unless Options.ScaleBits is 32.
 func (m *Model) Load(list []Parameter) error {
-	all, err := m.store.join(list)
+	ordered, err := m.store.inOrder(list, 0)
 	if err != nil {
 		return fmt.Errorf("load parameters: %w", err)
 	}
-	return m.setParameters(all)
-}
-
-func (m *Model) setParameters(all []float32) error {
-	s := &m.store
-	if s.flips != nil {
-		s.flips.start(all[:s.gains])
+	for i, p := range ordered {
+		m.setParameter(i, p.Data)
 	}
-	if s.halves {
-		scales := all[s.scales:]
-		if s.master != nil {
-			m.dev.Upload(s.master, scales)
-		}
-		for i, x := range scales {
-			scales[i] = float16.Round(x)
-		}
-	}
-	m.dev.Upload(s.param, all)
 	m.binarize()
 	return m.dev.Sync()
+}
+
+// setParameter uploads parameter i, a scale as the float16 that it is kept at. One at a time, so that no second copy of a
+// large model is needed.
+func (m *Model) setParameter(i int, data []float32) {
+	s := &m.store
+	from, to := s.at[i], s.at[i]+len(data)
+	if s.flips != nil && from < s.gains {
+		data = s.flips.start(from, data)
+	}
+	if s.halves && s.isScale(i) {
+		if s.master != nil {
+			m.dev.Upload(s.master.Slice(from-s.scales, to-s.scales), data)
+		}
+		data = slices.Clone(data)
+		for j, x := range data {
+			data[j] = float16.Round(x)
+		}
+	}
+	m.dev.Upload(s.param.Slice(from, to), data)
 }
 
 // Parameters returns copies of all parameters, in the order of Config.Parameters.
@@ -207,33 +222,23 @@ func (m *Model) SetState(state State) error {
 			return fmt.Errorf("restore counters: %w", err)
 		}
 	}
-	mean, err := m.store.join(state.ExpAvg)
+	mean, err := m.store.inOrder(state.ExpAvg, 0)
 	if err != nil {
 		return fmt.Errorf("restore exp_avg: %w", err)
 	}
-	square, err := m.store.join(state.ExpAvgSq)
+	square, err := m.store.inOrder(state.ExpAvgSq, 0)
 	if err != nil {
 		return fmt.Errorf("restore exp_avg_sq: %w", err)
 	}
 	if m.store.master != nil {
-		live, err := m.Parameters()
-		if err != nil {
-			return err
-		}
-		merged := make([]Parameter, 0, len(live))
-		for i, p := range live {
-			if !m.store.isScale(i) {
-				merged = append(merged, p)
-			}
-		}
-		masters, err := m.store.join(append(merged, state.Masters...))
+		masters, err := m.store.inOrder(state.Masters, m.store.scales)
 		if err != nil {
 			return fmt.Errorf("restore masters: %w", err)
 		}
-		m.dev.Upload(m.store.master, masters[m.store.scales:])
+		m.upload(m.store.master, masters, m.store.scales)
 	}
-	m.dev.Upload(m.store.m, mean)
-	m.dev.Upload(m.store.v, square)
+	m.upload(m.store.m, mean, 0)
+	m.upload(m.store.v, square, 0)
 	m.updates = state.Updates
 	return m.dev.Sync()
 }
