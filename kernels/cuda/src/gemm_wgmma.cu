@@ -132,9 +132,27 @@ DEVICE void release(const Ring& ring, int index) {
   }
 }
 
+// Where no turns are taken the first warpgroup gets a head start of two stages. It stays ahead, so that its epilogues run under the
+// other's products, and the other's under its own.
+struct Head {
+  int left;
+  __device__ __forceinline__ Head(bool given, int group) : left(0) {
+    if (!given) return;
+    if (group == 0) left = 2;
+    else named_sync(3, 256);
+  }
+  __device__ __forceinline__ void count() {
+    if (left > 0 && --left == 0) named_arrive(3, 256);
+  }
+  __device__ __forceinline__ void end() {
+    if (left > 0) named_arrive(3, 256);
+    left = 0;
+  }
+};
+
 // C over all planes, from the top one down; on return all products have arrived in the registers.
 template <class Unit>
-DEVICE void multiply(int (&acc)[128], const Product& p, int blocks, const Ring& ring, Stage& stage, int row_half) {
+DEVICE void multiply(int (&acc)[128], const Product& p, int blocks, const Ring& ring, Stage& stage, int row_half, Head& start) {
   int scale = p.negative_top ? -2 : 2;
   for (int plane = 0; plane < p.planes; plane++) {
     if (plane > 0) {
@@ -155,6 +173,7 @@ DEVICE void multiply(int (&acc)[128], const Product& p, int blocks, const Ring& 
       Unit::multiply(acc, a + 4, b + 4, 1);
       Unit::multiply(acc, a + 6, b + 6, 1);
       wgmma_commit();
+      start.count();
       wgmma_wait<1>();
       if (previous >= 0) release(ring, previous);
       previous = stage.index;
@@ -189,10 +208,12 @@ template <class Unit, class Epilogue> DEVICE void consume(const Product& p, cons
   Stage stage;
   Tiles tiles(p);
   Turns turns(p, tiles, group);
+  Head start(!turns.taken, group);
   int acc[128];
   while (tiles.take()) {
     turns.begin();
-    multiply<Unit>(acc, p, tiles.last_block - tiles.first_block, ring, stage, group);
+    multiply<Unit>(acc, p, tiles.last_block - tiles.first_block, ring, stage, group, start);
+    start.end();
     turns.end(tiles.next >= tiles.total);
     epilogue.store(acc, p, tiles.row + row_in_tile, tiles.column, lane % 4, tiles.first_block == 0);
   }
@@ -248,6 +269,9 @@ template <int kCount> DEVICE void load_floats(float (&to)[kCount], const float* 
 #pragma unroll
   for (int i = 0; i < kCount; i++) to[i] = as_float(bits[i]);
 }
+// c as a float, for |c| < 2^22, without the slow conversion: the float 12,582,912 + c has c in its low bits.
+DEVICE float exact_float(int c) { return as_float(0x4b400000 + c) - 12582912.0f; }
+
 DEVICE void store_four(int* to, int a, int b, int c, int d, int valid) {
   if (valid >= 4) {
     *(Int4*)to = Int4{a, b, c, d};
@@ -272,6 +296,47 @@ struct StoreFloat32 {
   float* out;
   long stride;
 
+  __device__ __forceinline__ float value(int c, float scale, float alpha, float theta, float add) const {
+    float y = scale * exact_float(c);
+    if (affine.alpha) y = alpha * y;
+    if (affine.theta) y = y - theta;
+    return residual ? add + y : y;
+  }
+
+  // Columns first + 16 g ... + 3 of both rows. A batch's loads go before its stores: the compiler must not reorder them, for out may be
+  // residual.
+  template <bool kWhole, int kBatch>
+  DEVICE_MEMBER void store_groups(int (&acc)[128], const Product& p, int row, int first0, const int (&terms)[2], const float (&scales)[2]) const {
+#pragma unroll
+    for (int g0 = 0; g0 < 16; g0 += kBatch) {
+      int popcounts[kBatch][4] = {};
+      float alpha[kBatch][4] = {}, theta[kBatch][4] = {}, add[kBatch][2][4] = {};
+#pragma unroll
+      for (int b = 0; b < kBatch; b++) {
+        int first = first0 + 16 * (g0 + b), valid = kWhole ? 4 : p.n - first;
+        if (p.column_weight) load_ints(popcounts[b], p.column_popcounts + first, valid);
+        if (affine.alpha) load_floats(alpha[b], affine.alpha + first, valid);
+        if (affine.theta) load_floats(theta[b], affine.theta + first, valid);
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+          if (residual && (kWhole || row + 8 * h < p.m)) load_floats(add[b][h], residual + (row + 8 * h) * stride + first, valid);
+      }
+#pragma unroll
+      for (int b = 0; b < kBatch; b++) {
+        int first = first0 + 16 * (g0 + b), valid = kWhole ? 4 : p.n - first;
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+          int u[4];
+#pragma unroll
+          for (int i = 0; i < 4; i++)
+            u[i] = as_int(value(p.product * acc[accumulator<4>(g0 + b, h, i)] + p.column_weight * popcounts[b][i] + terms[h], scales[h],
+                                alpha[b][i], theta[b][i], add[b][h][i]));
+          if (kWhole || row + 8 * h < p.m) store_four((int*)out + (row + 8 * h) * stride + first, u[0], u[1], u[2], u[3], valid);
+        }
+      }
+    }
+  }
+
   __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, bool first_split) const {
     int terms[2];
     float scales[2];
@@ -281,41 +346,10 @@ struct StoreFloat32 {
       terms[h] = inside ? p.bias + p.row_weight * p.row_popcounts[row + 8 * h] : 0;
       scales[h] = inside && affine.row_scale ? affine.row_scale[row + 8 * h] * affine.scale : affine.scale;
     }
-    // All loads of a few groups go before their stores: the compiler must not reorder them, for out may be residual.
-    constexpr int kBatch = 2;
-#pragma unroll
-    for (int g0 = 0; g0 < 16; g0 += kBatch) {
-      int popcounts[kBatch][4] = {};
-      float alpha[kBatch][4], theta[kBatch][4], add[kBatch][2][4] = {};
-#pragma unroll
-      for (int b = 0; b < kBatch; b++) {
-        int first = column + 16 * (g0 + b) + 4 * t, valid = p.n - first;
-        if (p.column_weight) load_ints(popcounts[b], p.column_popcounts + first, valid);
-        if (affine.alpha) load_floats(alpha[b], affine.alpha + first, valid);
-        if (affine.theta) load_floats(theta[b], affine.theta + first, valid);
-#pragma unroll
-        for (int h = 0; h < 2; h++)
-          if (residual && row + 8 * h < p.m) load_floats(add[b][h], residual + (row + 8 * h) * stride + first, valid);
-      }
-#pragma unroll
-      for (int b = 0; b < kBatch; b++) {
-        int first = column + 16 * (g0 + b) + 4 * t, valid = p.n - first;
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-          if (row + 8 * h >= p.m) continue;
-          int u[4];
-#pragma unroll
-          for (int i = 0; i < 4; i++) {
-            int s = p.product * acc[accumulator<4>(g0 + b, h, i)] + p.column_weight * popcounts[b][i] + terms[h];
-            float y = scales[h] * (float)s;
-            if (affine.alpha) y = alpha[b][i] * y;
-            if (affine.theta) y = y - theta[b][i];
-            u[i] = as_int(residual ? add[b][h][i] + y : y);
-          }
-          store_four((int*)out + (row + 8 * h) * stride + first, u[0], u[1], u[2], u[3], valid);
-        }
-      }
-    }
+    if (warp_uniform(row / 128 * 128 + 128 <= p.m && column + kTileColumns <= p.n))
+      store_groups<true, 2>(acc, p, row, column + 4 * t, terms, scales);
+    else
+      store_groups<false, 1>(acc, p, row, column + 4 * t, terms, scales);
   }
 };
 
@@ -361,25 +395,34 @@ struct AddInt32 {
   long stride;
   int factor;
 
+  template <bool kWhole>
+  DEVICE_MEMBER void add_groups(int (&acc)[128], const Product& p, int row, int first0, const int (&terms)[2], bool first_split) const {
+#pragma unroll
+    for (int g = 0; g < 16; g++) {
+      int first = first0 + 16 * g, valid = kWhole ? 4 : p.n - first;
+      int popcounts[4] = {0, 0, 0, 0};
+      if (first_split && p.column_weight) load_ints(popcounts, p.column_popcounts + first, valid);
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        int* to = out + (row + 8 * h) * stride + first;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          int s = p.product * acc[accumulator<4>(g, h, i)] + p.column_weight * popcounts[i] + terms[h];
+          if (kWhole || (row + 8 * h < p.m && i < valid)) add_to(to + i, factor * s);
+        }
+      }
+    }
+  }
+
   __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, bool first_split) const {
     int terms[2];
 #pragma unroll
     for (int h = 0; h < 2; h++)
       terms[h] = first_split && row + 8 * h < p.m ? p.bias + p.row_weight * p.row_popcounts[row + 8 * h] : 0;
-#pragma unroll
-    for (int g = 0; g < 16; g++) {
-      int first = column + 16 * g + 4 * t, valid = p.n - first;
-      int popcounts[4] = {0, 0, 0, 0};
-      if (first_split && p.column_weight) load_ints(popcounts, p.column_popcounts + first, valid);
-#pragma unroll
-      for (int h = 0; h < 2; h++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-          int s = p.product * acc[accumulator<4>(g, h, i)] + p.column_weight * popcounts[i] + terms[h];
-          if (row + 8 * h < p.m && i < valid) add_to(out + (row + 8 * h) * stride + first + i, factor * s);
-        }
-      }
-    }
+    if (warp_uniform(row / 128 * 128 + 128 <= p.m && column + kTileColumns <= p.n))
+      add_groups<true>(acc, p, row, column + 4 * t, terms, first_split);
+    else
+      add_groups<false>(acc, p, row, column + 4 * t, terms, first_split);
   }
 };
 

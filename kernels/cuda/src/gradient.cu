@@ -18,28 +18,22 @@ DEVICE void grad_max(const Source& source, int rows, int width, const float* alp
 #pragma unroll
   for (int j = 0; j < 4; j++) a[j] = c0 + j < width ? alpha[c0 + j] : 0;
   for (int i = 0; i < 32; i += kAhead) {
-    float g[kAhead][4], plain[kAhead][4];
+    typename Source::Raw raw[kAhead];
+#pragma unroll
+    for (int k = 0; k < kAhead; k++) raw[k] = source.fetch(min(blockIdx.y * 256 + 8 * (i + k) + warp, rows - 1), c0);
 #pragma unroll
     for (int k = 0; k < kAhead; k++) {
       int row = blockIdx.y * 256 + 8 * (i + k) + warp;
-      if (row < rows) {
-        source.load(row, c0, quad, g[k], plain[k]);
-      } else {
-#pragma unroll
-        for (int j = 0; j < 4; j++) g[k][j] = plain[k][j] = 0;
-      }
-    }
-#pragma unroll
-    for (int k = 0; k < kAhead; k++) {
-      int row = blockIdx.y * 256 + 8 * (i + k) + warp;
-      float most = 0;
+      if (row >= rows) break;
+      float g[4], plain[4], most = 0;
+      source.finish(raw[k], row, c0, quad, g, plain);
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        sum[j] += plain[k][j];
-        top[j] = max(top[j], __builtin_fabsf(g[k][j]));
-        most = max(most, __builtin_fabsf(a[j] * g[k][j]));
+        sum[j] += plain[j];
+        top[j] = max(top[j], __builtin_fabsf(g[j]));
+        most = max(most, __builtin_fabsf(a[j] * g[j]));
       }
-      if (row_max && row < rows) {
+      if (row_max) {
         uint32_t bits = warp_max((uint32_t)as_int(most));
         if (lane == 0) max_to(row_max + row, bits);
       }
@@ -87,15 +81,18 @@ struct Rounding {
 // Sixteen random bits as a multiple of 2^-16 in [0, 1), exactly.
 DEVICE float fraction(uint32_t half) { return as_float((int)(0x3f800000u | half << 7)) - 1.0f; }
 
-DEVICE int rounded(float v, float inverse, uint32_t half, int levels) {
-  int q;
-  asm("cvt.rmi.s32.f32 %0, %1;" : "=r"(q) : "f"(v * inverse + fraction(half)));
-  return max(-levels, min(levels, q));
+// max(floor(v * inverse + r), -levels) as the bits of the float 12,582,912 + q, which are kRounded + q: adding downwards is what floors,
+// and takes no slow conversion. lowest is that float for -levels. The other bound needs no test: v * inverse passes levels by less than
+// 2^-16, and r is at most 1 - 2^-16.
+constexpr uint32_t kRounded = 0x4b400000u;
+DEVICE uint32_t rounded(float v, float inverse, uint32_t half, float lowest) {
+  return (uint32_t)as_int(max(__nvvm_add_rm_f(v * inverse + fraction(half), 12582912.0f), lowest));
 }
 
-// Turns Σ q_e 16^e (or 256^e) over signed q into the word that holds each q_e in two's complement.
-DEVICE uint32_t nibbles(int sum) { return ((uint32_t)sum + 0x88888888u) ^ 0x88888888u; }
-DEVICE uint32_t bytes(int sum) { return ((uint32_t)sum + 0x80808080u) ^ 0x80808080u; }
+// Turns Σ_e (kRounded + q_e) 16^e (or 256^e) into the word that holds each q_e in two's complement. Of high nibbles, whose bits are
+// kRounded/16 + q_e/16, likewise.
+DEVICE uint32_t nibbles(uint32_t sum, uint32_t each = kRounded) { return (sum + 0x88888888u - each * 0x11111111u) ^ 0x88888888u; }
+DEVICE uint32_t bytes(uint32_t sum) { return (sum + 0x80808080u - kRounded * 0x01010101u) ^ 0x80808080u; }
 
 // sum plus the four signed bytes of a word.
 DEVICE int sum_bytes(int word, int sum) {
@@ -127,7 +124,8 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
   __shared__ int sums[8][256];
   constexpr int kRows = kBytes ? 4 : 8, kWords = kBytes ? 1 : kNibbles;  // of one word; words for a row's integer
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 256 + 4 * lane;
-  int levels = (1 << (p.bits - 1)) - 1, quads = ceil_div(p.width, 4);
+  int quads = ceil_div(p.width, 4);
+  float lowest = 12582912.0f - (float)((1 << (p.bits - 1)) - 1);
   uint32_t key0 = p.scalars->seed[0] ^ 0x44494e47u, key1 = p.scalars->seed[1] ^ 0x524f554eu;
   uint32_t step0 = p.scalars->step[0], step1 = p.scalars->step[1], stream = p.id | p.scalars->micro << 16;
   typename Source::Quad quad[2] = {source.quad(c0), source.quad(c0 + 128)};
@@ -138,9 +136,14 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
     a[e] = c < p.width ? p.alpha[c] : 0;
     inverse[e] = p.columns && c < p.width ? p.column_inverse[c] : 0;
   }
-  int column[kWords][8][4];
+  uint32_t column[kWords][8][4];
 #pragma unroll
   for (int e = 0; e < 8; e++) sums[warp][32 * e + lane] = 0;
+  // Rows are passed over in the order kRows - 1 ... 0, 2 kRows - 1 ...; the next one's loads are on their way meanwhile.
+  int first = blockIdx.y * 256 + 32 * warp;
+  typename Source::Raw next[2];
+#pragma unroll
+  for (int k = 0; k < 2; k++) next[k] = source.fetch(min(first + kRows - 1, p.rows - 1), c0 + 128 * k);
   for (int half = 0; half < (kBytes ? 2 : 1); half++) {
 #pragma unroll
     for (int part = 0; part < 4; part++) {
@@ -149,20 +152,28 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
 #pragma unroll
         for (int e = 0; e < 8; e++) column[w][e][part] = 0;
       for (int r = kRows - 1; r >= 0; r--) {
-        int row = blockIdx.y * 256 + 32 * warp + 16 * half + kRows * part + r;
-        int q[8] = {}, weight_q[8] = {};
+        int row = first + 16 * half + kRows * part + r, following = r > 0 ? row - 1 : row + 2 * kRows - 1;
+        typename Source::Raw raw[2];
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+          raw[k] = next[k];
+          next[k] = source.fetch(min(following, p.rows - 1), c0 + 128 * k);
+        }
+        uint32_t q[8], weight_q[8];
+#pragma unroll
+        for (int e = 0; e < 8; e++) q[e] = weight_q[e] = kRounded;
         if (row < p.rows) {
           uint32_t counter = (uint32_t)(p.row0 + row) * (uint32_t)quads + (uint32_t)(c0 / 4);
           float inverse_row = p.row_planes ? p.row_inverse[row] : 0;
 #pragma unroll
           for (int k = 0; k < 2; k++) {
             float g[4], plain[4];
-            source.load(row, c0 + 128 * k, quad[k], g, plain);
+            source.finish(raw[k], row, c0 + 128 * k, quad[k], g, plain);
             Words4 random = philox(key0, key1, counter + 32 * k, stream, step0, step1);
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-              q[4 * k + j] = rounded(a[4 * k + j] * g[j], inverse_row, random.w[j] & 0xffff, levels);
-              weight_q[4 * k + j] = rounded(g[j], inverse[4 * k + j], random.w[j] >> 16, levels);
+              q[4 * k + j] = rounded(a[4 * k + j] * g[j], inverse_row, random.w[j] & 0xffff, lowest);
+              weight_q[4 * k + j] = rounded(g[j], inverse[4 * k + j], random.w[j] >> 16, lowest);
             }
           }
         }
@@ -170,10 +181,10 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
           int total = 0;
 #pragma unroll
           for (int n = 0; n < kNibbles; n++) {
-            int x = 0;
+            uint32_t x = 0;
 #pragma unroll
             for (int e = 7; e >= 0; e--) x = x * 16 + (n == kNibbles - 1 ? q[e] >> 4 * n : q[e] & 15);
-            uint32_t plane = separate_lanes(n == kNibbles - 1 ? nibbles(x) : (uint32_t)x, lane);
+            uint32_t plane = separate_lanes(n == kNibbles - 1 ? nibbles(x, kRounded >> 4 * n) : x, lane);
             int b = 4 * n + lane % 4;
             if (b < p.bits) {
               p.row_planes[b * p.row_plane_words + (long)row * p.row_words + blockIdx.x * 8 + lane / 4] = plane;
@@ -196,7 +207,7 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
       }
     }
     if (kBytes && p.columns) {
-      int at = blockIdx.y * 256 + 32 * warp + 16 * half;
+      int at = first + 16 * half;
 #pragma unroll
       for (int e = 0; e < 8; e++) {
         int c = c0 + e / 4 * 128 + e % 4, four[4], total = 0;
@@ -222,7 +233,7 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
       for (int e = 0; e < 8; e++) {
         uint32_t x[4];
 #pragma unroll
-        for (int k = 0; k < 4; k++) x[k] = n == kWords - 1 ? nibbles(column[n][e][k]) : (uint32_t)column[n][e][k];
+        for (int k = 0; k < 4; k++) x[k] = n == kWords - 1 ? nibbles(column[n][e][k], kRounded >> 4 * n) : column[n][e][k];
         separate(x);
         int total = 0;
 #pragma unroll
@@ -259,7 +270,7 @@ template <class Source> DEVICE void grad_copy(const Source& source, int rows, in
     int row = blockIdx.y * 256 + 8 * i + warp;
     if (row >= rows) break;
     float g[4], plain[4];
-    source.load(row, c0, quad, g, plain);
+    source.finish(source.fetch(row, c0), row, c0, quad, g, plain);
 #pragma unroll
     for (int j = 0; j < 4; j++)
       if (c0 + j < width) out[(long)row * width + c0 + j] = g[j];

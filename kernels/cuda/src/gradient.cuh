@@ -1,5 +1,7 @@
 // Where the gradient g of a linear's plain product comes from: either it lies in memory, to be masked and its K-shift undone, or it
-// follows from the logits of the head. A source gives four neighbouring channels of a row at a time, zeros beyond the last.
+// follows from the logits of the head. A source gives four neighbouring channels of a row at a time, zeros beyond the last: fetch loads
+// what finish turns into g, and into plain, the gradient of the output itself, before a shift is undone. The two are apart so that loads
+// of later rows can be on their way.
 #pragma once
 
 struct Shift { int from, to, offset, self, seq; };
@@ -13,28 +15,34 @@ template <bool kShifted> struct DenseGradient {
   struct Quad {};  // what a lane keeps of its four channels
   DEVICE_MEMBER Quad quad(int) const { return {}; }
 
-  DEVICE_MEMBER void masked(long row, int c0, float (&g)[4]) const {
+  struct Raw {  // what is loaded for four channels of a row
+    float g[4];
+    uint32_t keep;
+  };
+  DEVICE_MEMBER Raw fetch(long row, int c0) const {
+    Raw r;
     const float* from = dy + row * width + c0;
+    r.keep = pass && c0 < width ? pass[row * pass_words + c0 / 32] : ~0u;
     if (width % 4 == 0 && ((long)dy & 15) == 0 && c0 < width) {
       Float4 v = *(const Float4*)from;
-      g[0] = v.x, g[1] = v.y, g[2] = v.z, g[3] = v.w;
+      r.g[0] = v.x, r.g[1] = v.y, r.g[2] = v.z, r.g[3] = v.w;
     } else {
 #pragma unroll
-      for (int j = 0; j < 4; j++) g[j] = c0 + j < width ? from[j] : 0.0f;
+      for (int j = 0; j < 4; j++) r.g[j] = c0 + j < width ? from[j] : 0.0f;
     }
-    if (pass && c0 < width) {
-      uint32_t keep = pass[row * pass_words + c0 / 32] >> (c0 % 32);
+    return r;
+  }
+  DEVICE_MEMBER void masked(const Raw& r, int c0, float (&g)[4]) const {
+    uint32_t keep = r.keep >> (c0 % 32);
 #pragma unroll
-      for (int j = 0; j < 4; j++) g[j] = keep >> j & 1 ? g[j] : 0.0f;
-    }
+    for (int j = 0; j < 4; j++) g[j] = keep >> j & 1 ? r.g[j] : 0.0f;
   }
 
-  // g, and in plain the gradient of the output itself, before the shift is undone.
-  DEVICE_MEMBER void load(long row, int c0, const Quad&, float (&g)[4], float (&plain)[4]) const {
-    masked(row, c0, plain);
+  DEVICE_MEMBER void finish(const Raw& raw, long row, int c0, const Quad&, float (&g)[4], float (&plain)[4]) const {
+    masked(raw, c0, plain);
     float later[4] = {0, 0, 0, 0};
     if (kShifted && c0 < shift.to && c0 + 4 > shift.from && row % shift.seq + shift.offset < shift.seq)
-      masked(row + shift.offset, c0, later);
+      masked(fetch(row + shift.offset, c0), c0, later);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
       if (!kShifted) {
@@ -81,23 +89,31 @@ template <class T> struct HeadGradient {
     }
     return q;
   }
-  DEVICE_MEMBER void load(long row, int c0, const Quad& quad, float (&g)[4], float (&plain)[4]) const {
-    float top = row_stats[2 * row], factor = row_stats[2 * row + 1];
-    int target = targets[row];
-    const T* from = logits.data + row * logits.stride + c0;
+  struct Raw {
     T y[4];
+    float top, factor;
+    int target;
+  };
+  DEVICE_MEMBER Raw fetch(long row, int c0) const {
+    Raw r;
+    r.top = row_stats[2 * row], r.factor = row_stats[2 * row + 1];
+    r.target = targets[row];
+    const T* from = logits.data + row * logits.stride + c0;
     if (sizeof(T) == 2 && c0 < logits.width) {  // the stride is a multiple of 8
       Int2 v = *(const Int2*)from;
-      y[0] = (T)(short)v.x, y[1] = (T)(short)(v.x >> 16), y[2] = (T)(short)v.y, y[3] = (T)(short)(v.y >> 16);
+      r.y[0] = (T)(short)v.x, r.y[1] = (T)(short)(v.x >> 16), r.y[2] = (T)(short)v.y, r.y[3] = (T)(short)(v.y >> 16);
     } else {
 #pragma unroll
-      for (int j = 0; j < 4; j++) y[j] = c0 + j < logits.width ? from[j] : (T)0;
+      for (int j = 0; j < 4; j++) r.y[j] = c0 + j < logits.width ? from[j] : (T)0;
     }
+    return r;
+  }
+  DEVICE_MEMBER void finish(const Raw& r, long, int c0, const Quad& quad, float (&g)[4], float (&plain)[4]) const {
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-      float u = quad.alpha[j] * (logits.unit * (float)y[j]) - quad.theta[j];
-      float e = exp2_fast((u - top) * kLog2E) * factor;
-      if (c0 + j == target) e -= (float)scalars->grad_scale;
+      float u = quad.alpha[j] * (logits.unit * (float)r.y[j]) - quad.theta[j];
+      float e = exp2_fast((u - r.top) * kLog2E) * r.factor;
+      if (c0 + j == r.target) e -= (float)scalars->grad_scale;
       g[j] = plain[j] = c0 + j < logits.width ? e : 0.0f;
     }
   }

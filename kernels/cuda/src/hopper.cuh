@@ -31,17 +31,19 @@ DEVICE void barrier_init_fence() { asm volatile("fence.mbarrier_init.release.clu
 DEVICE void barrier_arrive_expect(uint32_t barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
-// Arrives at the barrier that lies at the same address in the block `rank` of this cluster.
+// Arrives at the barrier that lies at the same address in the block `rank` of this cluster. What a stage's readers read through the
+// matrix unit is complete when they arrive, so the block's own scope is enough of a fence: a wider one invalidates the L1 cache at
+// every stage.
 DEVICE void barrier_arrive_at(uint32_t barrier, int rank) {
   asm volatile(
       "{ .reg .b32 remote; mapa.shared::cluster.u32 remote, %0, %1;\n\t"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote]; }" ::"r"(barrier), "r"(rank) : "memory");
+      "mbarrier.arrive.shared::cluster.b64 _, [remote]; }" ::"r"(barrier), "r"(rank) : "memory");
 }
 DEVICE void barrier_wait(uint32_t barrier, int parity) {
   asm volatile(
       "{ .reg .pred done;\n"
       "again:\n\t"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n\t"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n\t"
       "@!done bra again; }" ::"r"(barrier), "r"(parity) : "memory");
 }
 
