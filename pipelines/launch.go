@@ -200,7 +200,7 @@ func (l *launcher) announceSources(ctx context.Context) error {
 		return err
 	}
 	for i, s := range l.definition.Sources {
-		added := event.SourceAdded{Name: s.Name, Path: l.paths[s.Name], Digest: s.Digest, Size: s.Size}
+		added := event.SourceAdded{Name: s.Name, Path: l.paths[s.Name], Digest: s.Digest, Size: s.Size, Version: l.versions[s.Name]}
 		if err := l.announce(ctx, announcer, event.Part{Index: i, Count: len(l.definition.Sources)}, added); err != nil {
 			return err
 		}

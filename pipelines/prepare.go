@@ -19,6 +19,7 @@ import (
 	"bitnet1/shared/corpus"
 	"bitnet1/shared/param"
 	"bitnet1/shared/pipeline"
+	"bitnet1/shared/source"
 	"bitnet1/shared/stage"
 )
 
@@ -27,7 +28,8 @@ type plan struct {
 	run        string
 	definition pipeline.Definition
 	stages     []plannedStage
-	paths      map[string]string // source name -> file
+	paths      map[string]string // source name -> file or URL
+	versions   map[string]string // of remote sources
 	notes      []string          // what was decided for the user, to be shown
 }
 
@@ -70,7 +72,7 @@ func prepare(ctx context.Context, c *cli.Context) (*plan, error) {
 	if c.IsSet("seed") {
 		file.Seed = c.Uint64("seed")
 	}
-	sources, err := p.findSources(c, file)
+	sources, err := p.findSources(ctx, c, file)
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +153,7 @@ func (p *plan) checkValues(ctx context.Context) error {
 }
 
 // findSources resolves the sources to files and digests them.
-func (p *plan) findSources(c *cli.Context, file *pipeline.File) ([]pipeline.Source, error) {
+func (p *plan) findSources(ctx context.Context, c *cli.Context, file *pipeline.File) ([]pipeline.Source, error) {
 	patterns := file.Sources
 	if c.IsSet("source") {
 		patterns = c.StringSlice("source")
@@ -159,8 +161,18 @@ func (p *plan) findSources(c *cli.Context, file *pipeline.File) ([]pipeline.Sour
 	if len(patterns) == 0 {
 		return nil, errors.New("no sources: give the key sources in the pipeline file, or --source FILE")
 	}
+	p.paths, p.versions = map[string]string{}, map[string]string{}
 	var files []string
+	var sources []pipeline.Source
 	for _, pattern := range patterns {
+		if source.Remote(pattern) {
+			found, err := p.findRemote(ctx, pattern)
+			if err != nil {
+				return nil, err
+			}
+			sources = append(sources, found...)
+			continue
+		}
 		if pattern == "sample" {
 			report, err := sample(c.String("data"))
 			if err != nil {
@@ -180,12 +192,33 @@ func (p *plan) findSources(c *cli.Context, file *pipeline.File) ([]pipeline.Sour
 	}
 	slices.Sort(files)
 	files = slices.Compact(files)
-	return p.digestSources(files)
+	local, err := p.digestSources(files)
+	return append(local, sources...), err
+}
+
+// findRemote lists the files that a URL, a pattern or the name of a dataset
+// stands for. They are fetched when they are tokenized.
+func (p *plan) findRemote(ctx context.Context, location string) (sources []pipeline.Source, err error) {
+	client := source.Client{Getenv: os.Getenv}
+	found, err := client.Find(ctx, location)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range found {
+		if p.paths[o.Name] != "" {
+			return nil, fmt.Errorf("source %s: %s is named twice", location, o.Name)
+		}
+		sources = append(sources, pipeline.Source{Name: o.Name, Digest: o.Digest(), Size: o.Size})
+		p.paths[o.Name], p.versions[o.Name] = o.URL, o.Version
+	}
+	return sources, nil
 }
 
 func (p *plan) digestSources(files []string) ([]pipeline.Source, error) {
+	if len(files) == 0 {
+		return nil, nil
+	}
 	names := sourceNames(files)
-	p.paths = map[string]string{}
 	sources := make([]pipeline.Source, len(files))
 	for i, path := range files {
 		info, err := os.Stat(path)

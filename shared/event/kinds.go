@@ -28,10 +28,11 @@ func (e RunStarted) Inputs() []string { return []string{e.Definition.Digest} }
 
 // SourceAdded says that a file of documents belongs to the run.
 type SourceAdded struct {
-	Name   string `msgpack:"name" json:"name" usage:"name of the source in provenance; never an absolute path"`
-	Path   string `msgpack:"path" json:"path" usage:"where the file is; not part of its identity"`
-	Digest string `msgpack:"digest" json:"digest" usage:"blake3-256 of the file"`
-	Size   int64  `msgpack:"size" json:"size" usage:"bytes"`
+	Name    string `msgpack:"name" json:"name" usage:"name of the source in provenance; never an absolute path"`
+	Path    string `msgpack:"path" json:"path" usage:"where the file is, a path or a URL; not part of its identity"`
+	Digest  string `msgpack:"digest" json:"digest" usage:"blake3-256 of the file; of a remote one, of its URL, version and size"`
+	Size    int64  `msgpack:"size" json:"size" usage:"bytes"`
+	Version string `msgpack:"version" json:"version" usage:"of a remote file: its server's word for these very bytes, such as an entity tag"`
 }
 
 // Kind implements Body.

@@ -13,9 +13,9 @@ import (
 	"runtime/debug"
 	"strings"
 
-	"bitnet1/shared/artifact"
 	"bitnet1/shared/dataset"
 	"bitnet1/shared/event"
+	"bitnet1/shared/source"
 	"bitnet1/shared/stage"
 	"bitnet1/shared/tokenizer"
 )
@@ -92,6 +92,16 @@ func check(p Params) error {
 func sources(in *stage.Files) ([]event.SourceAdded, error) {
 	var all []event.SourceAdded
 	for _, file := range in.In {
+		if source.Remote(file) {
+			found, err := client(nil).Find(context.Background(), file)
+			if err != nil {
+				return nil, err
+			}
+			for _, o := range found {
+				all = append(all, event.SourceAdded{Name: o.Name, Path: o.URL, Digest: o.Digest(), Size: o.Size, Version: o.Version})
+			}
+			continue
+		}
 		ref, err := in.Add("source", "", file)
 		if err != nil {
 			return nil, err
@@ -142,18 +152,6 @@ func tokenize(ctx context.Context, job *stage.Job[Params], in event.SourceAdded)
 		Bytes: n.Bytes, Nulls: n.Nulls, InvalidUTF8: n.InvalidUTF8, Rows: n.Rows, Filtered: n.Filtered,
 		Refused: reason, Counted: w.counted, Miscounted: w.miscounted,
 	})
-}
-
-// locate returns the file of a source, and makes sure that it is the one that was announced.
-func locate(_ context.Context, _ *stage.Job[Params], in event.SourceAdded) (string, error) {
-	digest, _, err := artifact.DigestFile(in.Path)
-	if err != nil {
-		return "", stage.Refuse(fmt.Errorf("source %s: %w", in.Name, err))
-	}
-	if digest != in.Digest {
-		return "", stage.Refusef("source %s has changed since the run began (it is %s, not %s): start a new run with it", in.Name, artifact.Short(digest), artifact.Short(in.Digest))
-	}
-	return in.Path, nil
 }
 
 // badFile is an error that the contents of a file caused.

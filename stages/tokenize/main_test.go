@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -217,6 +219,36 @@ func TestBadFiles(t *testing.T) {
 	}
 	if got := documents(t, filepath.Join(out, "good.tokens.arrow")); len(got) != 1 {
 		t.Errorf("the good file left %q", got)
+	}
+}
+
+// TestRemoteSource fetches a file from a server that breaks off at first.
+func TestRemoteSource(t *testing.T) {
+	text := lines(1 << 20)
+	broken := false
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"1"`)
+		if r.Method == http.MethodGet && !broken {
+			broken = true
+			w.Header().Set("Content-Length", fmt.Sprint(len(text)))
+			w.Write([]byte(text[:1000]))
+			return
+		}
+		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(text))
+	}))
+	defer server.Close()
+	dir := t.TempDir()
+	local := write(t, filepath.Join(dir, "x.jsonl"), text)
+	if run("--in", local, "--out", filepath.Join(dir, "local")) != 0 || run("--in", server.URL+"/x.jsonl", "--out", filepath.Join(dir, "remote")) != 0 {
+		t.Fatal("failed")
+	}
+	a, _ := os.ReadFile(filepath.Join(dir, "local", "x.tokens.arrow"))
+	b, err := os.ReadFile(filepath.Join(dir, "remote", "x.tokens.arrow"))
+	if err != nil || !bytes.Equal(a, b) || !broken {
+		t.Errorf("%d bytes of tokens, %d from the server (%v)", len(a), len(b), err)
+	}
+	if run("--in", server.URL+"/x.jsonl", "--out", dir, "--tokenizer", "llama") != 2 {
+		t.Error("a wrong tokenizer is no wrong usage")
 	}
 }
 

@@ -1,0 +1,122 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"gocloud.dev/blob"
+	_ "gocloud.dev/blob/s3blob" // s3 and, over the same protocol, gs
+	"gocloud.dev/gcerrors"
+)
+
+// bucket is S3, or a service that speaks its protocol. Google Cloud Storage does, for which one client library is enough.
+// What follows ? in a URL is for the client: endpoint, region, profile, anonymous=true and so on.
+type bucket struct{}
+
+// openBucket returns the bucket of a URL and the path in it.
+func openBucket(ctx context.Context, address string) (*blob.Bucket, string, *url.URL, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, "", nil, permanent{err}
+	}
+	own := *u
+	query := u.Query()
+	if u.Scheme == "gs" {
+		for key, value := range map[string]string{"endpoint": "https://storage.googleapis.com", "region": "auto"} {
+			if !query.Has(key) {
+				query.Set(key, value)
+			}
+		}
+	}
+	own.Scheme, own.Path, own.RawQuery = "s3", "", query.Encode()
+	b, err := blob.OpenBucket(ctx, own.String())
+	if err != nil {
+		return nil, "", nil, permanent{err}
+	}
+	return b, strings.TrimPrefix(u.Path, "/"), u, nil
+}
+
+func (bucket) find(ctx context.Context, address string) ([]Object, error) {
+	b, pattern, u, err := openBucket(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	var all []Object
+	for list := b.List(&blob.ListOptions{Prefix: fixed(pattern)}); ; {
+		item, err := list.Next(ctx)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, asPermanent(err)
+		}
+		own := *u
+		own.Path = "/" + item.Key
+		all = append(all, Object{Name: u.Host + "/" + item.Key, URL: own.String(), Size: item.Size, Version: fmt.Sprintf("%x", item.MD5)})
+	}
+	found, err := matching(all, pattern, func(o Object) string { return strings.TrimPrefix(o.Name, u.Host+"/") })
+	for i := range found {
+		if found[i].Version == "" { // uploaded in parts, so that its entity tag is no digest
+			attributes, err := b.Attributes(ctx, strings.TrimPrefix(found[i].Name, u.Host+"/"))
+			if err != nil {
+				return nil, asPermanent(err)
+			}
+			found[i].Version = attributes.ETag
+		}
+	}
+	return found, err
+}
+
+func (bucket) open(ctx context.Context, o Object, offset int64) (io.ReadCloser, error) {
+	b, key, _, err := openBucket(ctx, o.URL)
+	if err != nil {
+		return nil, err
+	}
+	r, err := b.NewRangeReader(ctx, key, offset, -1, &blob.ReaderOptions{BeforeRead: func(as func(any) bool) error {
+		var request *s3.GetObjectInput
+		if as(&request) && o.Version != "" {
+			tag := `"` + strings.Trim(o.Version, `"`) + `"`
+			request.IfMatch = &tag
+		}
+		return nil
+	}})
+	if err != nil && strings.Contains(err.Error(), "PreconditionFailed") {
+		err = permanent{errChanged}
+	}
+	if err != nil {
+		return nil, errors.Join(asPermanent(err), b.Close())
+	}
+	if r.Size() != o.Size {
+		return nil, errors.Join(permanent{errChanged}, r.Close(), b.Close())
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{r, closers{r, b}}, nil
+}
+
+// closers are closed in order.
+type closers []io.Closer
+
+func (c closers) Close() error {
+	var err error
+	for _, one := range c {
+		err = errors.Join(err, one.Close())
+	}
+	return err
+}
+
+// asPermanent marks errors that a retry cannot mend.
+func asPermanent(err error) error {
+	switch gcerrors.Code(err) {
+	case gcerrors.NotFound, gcerrors.PermissionDenied, gcerrors.InvalidArgument, gcerrors.Unimplemented, gcerrors.FailedPrecondition:
+		return permanent{err}
+	}
+	return err
+}

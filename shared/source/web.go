@@ -1,0 +1,241 @@
+package source
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// web is any HTTP server.
+type web struct{ *Client }
+
+// tooBusy is a server's wish to be asked later.
+type tooBusy struct {
+	error
+	after time.Duration
+}
+
+func (w web) do(ctx context.Context, method, address string, header http.Header) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, method, address, nil)
+	if err != nil {
+		return nil, permanent{err}
+	}
+	r.Header = header
+	// A server that compresses on the way would give another file than the one whose size and ranges are spoken of.
+	r.Header.Set("Accept-Encoding", "identity")
+	answer, err := cmp.Or(w.HTTP, http.DefaultClient).Do(r)
+	if err != nil {
+		return nil, err
+	}
+	switch code := answer.StatusCode; {
+	case code < 300:
+		return answer, nil
+	case code == http.StatusPreconditionFailed:
+		err = permanent{errChanged}
+	case code == http.StatusTooManyRequests || code >= 500 || code == http.StatusRequestTimeout:
+		seconds, _ := strconv.Atoi(answer.Header.Get("Retry-After"))
+		err = tooBusy{fmt.Errorf("the server answers %s", answer.Status), time.Duration(seconds) * time.Second}
+	default:
+		err = permanent{fmt.Errorf("the server answers %s", answer.Status)}
+	}
+	answer.Body.Close()
+	return nil, err
+}
+
+func (w web) find(ctx context.Context, address string) ([]Object, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, permanent{err}
+	}
+	o := Object{Name: strings.TrimPrefix(path.Clean(u.Path), "/"), URL: address}
+	answer, err := w.do(ctx, http.MethodHead, address, http.Header{})
+	if err != nil {
+		return nil, err
+	}
+	answer.Body.Close()
+	o.Size = answer.ContentLength
+	o.Version = versionOf(answer)
+	if o.Size < 0 {
+		return nil, permanent{errors.New("the server does not say how long the file is: download it and give its path")}
+	}
+	return []Object{o}, nil
+}
+
+// versionOf is a strong entity tag, or the next best.
+func versionOf(answer *http.Response) string {
+	if tag := answer.Header.Get("ETag"); tag != "" && !strings.HasPrefix(tag, "W/") {
+		return tag
+	}
+	return answer.Header.Get("Last-Modified")
+}
+
+func (w web) open(ctx context.Context, o Object, offset int64) (io.ReadCloser, error) {
+	return w.get(ctx, o, offset, http.Header{})
+}
+
+// get asks for the bytes from offset on. A server that knows no ranges sends all of them: those before are passed over.
+func (w web) get(ctx context.Context, o Object, offset int64, header http.Header) (io.ReadCloser, error) {
+	if offset > 0 {
+		header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	}
+	answer, err := w.do(ctx, http.MethodGet, o.URL, header)
+	if err != nil {
+		return nil, err
+	}
+	size, start := answer.ContentLength, int64(0)
+	if answer.StatusCode == http.StatusPartialContent {
+		if _, err := fmt.Sscanf(answer.Header.Get("Content-Range"), "bytes %d-", &start); err != nil || start != offset {
+			answer.Body.Close()
+			return nil, permanent{fmt.Errorf("the server sends the range %q where one from byte %d was asked for", answer.Header.Get("Content-Range"), offset)}
+		}
+		if _, total, ok := strings.Cut(answer.Header.Get("Content-Range"), "/"); ok && total != "*" {
+			size, err = strconv.ParseInt(total, 10, 64)
+		}
+	}
+	if v := versionOf(answer); err != nil || size >= 0 && size != o.Size || o.Version != "" && v != "" && v != o.Version {
+		answer.Body.Close()
+		return nil, permanent{errChanged}
+	}
+	if start < offset {
+		if _, err := io.CopyN(io.Discard, answer.Body, offset-start); err != nil {
+			answer.Body.Close()
+			return nil, err
+		}
+	}
+	return answer.Body, nil
+}
+
+// hub is Hugging Face's: it knows datasets by name, and lists their files.
+type hub struct{ web }
+
+func (h hub) getenv(name, otherwise string) string {
+	if h.Getenv == nil {
+		return otherwise
+	}
+	return cmp.Or(h.Getenv(name), otherwise)
+}
+
+func (h hub) endpoint() string {
+	return strings.TrimSuffix(h.getenv("HF_ENDPOINT", "https://huggingface.co"), "/")
+}
+
+// header carries the token. The HTTP client drops it when the hub redirects to another host.
+func (h hub) header() http.Header {
+	header := http.Header{}
+	if token := h.getenv("HF_TOKEN", ""); token != "" {
+		header.Set("Authorization", "Bearer "+token)
+	}
+	return header
+}
+
+// place is a hf URL in its parts.
+type place struct{ dataset, revision, path string }
+
+func parseHub(address string) (place, error) {
+	words := strings.SplitN(strings.TrimPrefix(address, "hf://"), "/", 4)
+	if len(words) < 3 || words[0] != "datasets" || words[1] == "" || words[2] == "" {
+		return place{}, permanent{errors.New("write hf://datasets/OWNER/NAME/path")}
+	}
+	name, revision, _ := strings.Cut(words[2], "@")
+	p := place{dataset: words[1] + "/" + name, revision: cmp.Or(revision, "main")}
+	if len(words) == 4 {
+		p.path = words[3]
+	}
+	return p, nil
+}
+
+func (p place) url(file string) string {
+	at := ""
+	if p.revision != "main" {
+		at = "@" + p.revision
+	}
+	return "hf://datasets/" + p.dataset + at + "/" + file
+}
+
+func (h hub) find(ctx context.Context, address string) ([]Object, error) {
+	p, err := parseHub(address)
+	if err != nil {
+		return nil, err
+	}
+	var all []Object
+	folder := fixed(p.path)
+	if folder == p.path && documents(p.path) {
+		folder = path.Dir(p.path)
+	}
+	next := h.endpoint() + "/api/datasets/" + p.dataset + "/tree/" + url.PathEscape(p.revision)
+	if folder = strings.Trim(folder, "/."); folder != "" {
+		next += "/" + escape(folder)
+	}
+	next += "?recursive=true"
+	for next != "" {
+		answer, err := h.do(ctx, http.MethodGet, next, h.header())
+		if err != nil {
+			return nil, err
+		}
+		var files []struct {
+			Type, Path, OID string
+			Size            int64
+			LFS             *struct{ OID string }
+		}
+		err = json.NewDecoder(io.LimitReader(answer.Body, 64<<20)).Decode(&files)
+		answer.Body.Close()
+		if err != nil {
+			return nil, fmt.Errorf("the hub's list of files: %w", err)
+		}
+		for _, f := range files {
+			if f.Type != "file" {
+				continue
+			}
+			o := Object{Name: p.dataset + "/" + f.Path, URL: p.url(f.Path), Size: f.Size, Version: f.OID}
+			if f.LFS != nil {
+				o.Version = f.LFS.OID
+			}
+			all = append(all, o)
+		}
+		next = nextPage(answer.Header.Get("Link"))
+	}
+	slices.SortFunc(all, func(a, b Object) int { return cmp.Compare(a.URL, b.URL) })
+	return matching(all, p.path, func(o Object) string { return strings.TrimPrefix(o.Name, p.dataset+"/") })
+}
+
+// nextPage is the address of the next page in a Link header, or empty.
+func nextPage(link string) string {
+	for part := range strings.SplitSeq(link, ",") {
+		address, kind, _ := strings.Cut(strings.TrimSpace(part), ";")
+		if strings.Contains(kind, `rel="next"`) {
+			return strings.Trim(address, "<>")
+		}
+	}
+	return ""
+}
+
+// open asks the hub for the file. The version is a digest in its list and an entity tag in its answers, so that it is the
+// size alone that is compared while fetching; verify compares the digest.
+func (h hub) open(ctx context.Context, o Object, offset int64) (io.ReadCloser, error) {
+	p, err := parseHub(o.URL)
+	if err != nil {
+		return nil, err
+	}
+	o.URL = h.endpoint() + "/datasets/" + p.dataset + "/resolve/" + url.PathEscape(p.revision) + "/" + escape(p.path)
+	o.Version = ""
+	return h.get(ctx, o, offset, h.header())
+}
+
+// escape makes a path part of a URL.
+func escape(name string) string {
+	elements := strings.Split(name, "/")
+	for i := range elements {
+		elements[i] = url.PathEscape(elements[i])
+	}
+	return strings.Join(elements, "/")
+}

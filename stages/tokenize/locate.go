@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/event"
+	"bitnet1/shared/source"
+	"bitnet1/shared/stage"
+)
+
+// client fetches remote files. log, if not nil, is told of retries.
+func client(log *slog.Logger) *source.Client {
+	c := &source.Client{HTTP: &http.Client{Transport: transport()}, Getenv: os.Getenv}
+	if log != nil {
+		c.Retrying = func(err error) { log.Warn("fetching again", "error", err) }
+	}
+	return c
+}
+
+// transport gives up on a server that does not begin to answer.
+func transport() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.ResponseHeaderTimeout = time.Minute
+	return t
+}
+
+// locate returns the file of a source, and makes sure that it is the one that was announced. A remote one is fetched into
+// the job's scratch directory, where a later attempt goes on with it.
+func locate(ctx context.Context, job *stage.Job[Params], in event.SourceAdded) (string, error) {
+	if source.Remote(in.Path) {
+		return fetch(ctx, job, in)
+	}
+	digest, _, err := artifact.DigestFile(in.Path)
+	if err != nil {
+		return "", stage.Refuse(fmt.Errorf("source %s: %w", in.Name, err))
+	}
+	if digest != in.Digest {
+		return "", stage.Refusef("source %s has changed since the run began (it is %s, not %s): start a new run with it", in.Name, artifact.Short(digest), artifact.Short(in.Digest))
+	}
+	return in.Path, nil
+}
+
+func fetch(ctx context.Context, job *stage.Job[Params], in event.SourceAdded) (string, error) {
+	o := source.Object{Name: in.Name, URL: in.Path, Size: in.Size, Version: in.Version}
+	if o.Digest() != in.Digest {
+		return "", stage.Refusef("source %s: its digest is not that of %s: start a new run", in.Name, in.Path)
+	}
+	dir, err := job.Scratch()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "fetched")
+	started := time.Now()
+	var before int64
+	if info, err := os.Stat(path); err == nil {
+		before = info.Size()
+	}
+	err = client(job.Log).Fetch(ctx, o, path, func(done int64) {
+		job.Progress(stage.Progress{
+			Done: done, Total: o.Size + 1, Unit: "bytes fetched", // more is to come
+			Values: map[string]float64{"bytes_per_second": float64(done-before) / time.Since(started).Seconds()},
+		})
+	})
+	if source.Permanent(err) {
+		err = stage.Refuse(err)
+	}
+	return path, err
+}
