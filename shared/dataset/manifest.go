@@ -20,7 +20,9 @@ type Manifest struct {
 	SequenceLength  int           `json:"sequence_length"` // targets of a full sequence
 	Seed            uint64        `json:"seed"`
 	ValidationShare float64       `json:"validation_share"`
-	Sources         []Source      `json:"sources"` // by name; ranges refer to them by index
+	Duplicates      *Duplicates   `json:"duplicates,omitempty"` // nil: not looked for
+	Mixture         []Share       `json:"mixture,omitempty"`    // empty: all documents
+	Sources         []Source      `json:"sources"`              // by name; ranges refer to them by index
 	Splits          Splits        `json:"splits"`
 }
 

@@ -24,6 +24,17 @@ type SealOptions struct {
 	// ValidationShare is about the share of documents in the validation split, between 0 and 1. Default: 0.01. Both
 	// splits get a document if there are two.
 	ValidationShare float64
+	// Duplicates says which documents that come more than once are left out: KeepDuplicates, ExactDuplicates or
+	// NearDuplicates. Default: KeepDuplicates.
+	Duplicates string
+	// Similarity is the share of phrases that near duplicates have in common. Default: 0.8.
+	Similarity float64
+	// Duplicate, if set, is told of every document left out, in order.
+	Duplicate func(Duplicate)
+	// Mixture gives sources shares of the tokens. Default: all documents, whatever their shares.
+	Mixture []Share
+	// Threads is how many processors may be used. What comes out does not depend on it. Default: 1.
+	Threads int
 }
 
 // EnsureDefaults replaces zeros by defaults for the given tokenizer.
@@ -41,6 +52,12 @@ func (o *SealOptions) EnsureDefaults(t TokenizerInfo) {
 	if o.ValidationShare == 0 {
 		o.ValidationShare = 0.01
 	}
+	if o.Duplicates == "" {
+		o.Duplicates = KeepDuplicates
+	}
+	if o.Similarity == 0 {
+		o.Similarity = 0.8
+	}
 }
 
 // Validate reports options that make no dataset.
@@ -53,6 +70,17 @@ func (o SealOptions) Validate() error {
 	}
 	if !(o.ValidationShare > 0 && o.ValidationShare < 1) {
 		return fmt.Errorf("a validation share of %v: it must lie between 0 and 1", o.ValidationShare)
+	}
+	if o.Duplicates != KeepDuplicates && o.Duplicates != ExactDuplicates && o.Duplicates != NearDuplicates {
+		return fmt.Errorf("duplicates %q: choose %s, %s or %s", o.Duplicates, KeepDuplicates, ExactDuplicates, NearDuplicates)
+	}
+	if !(o.Similarity > 0 && o.Similarity <= 1) {
+		return fmt.Errorf("a similarity of %v: it must lie between 0 and 1", o.Similarity)
+	}
+	for _, share := range o.Mixture {
+		if err := share.validate(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -70,7 +98,8 @@ type Output interface {
 // into train and validation, and writes each split as shards of fixed-length sequences, one at a time, to outputs that
 // create makes. What comes out depends on the documents and options alone, not on how documents lie in batches.
 //
-// Memory grows by 24 bytes a document; tokens stay in the batches.
+// Memory grows by 24 bytes a document, by 72 while exact duplicates are looked for and by about 150 for near ones; tokens
+// stay in the batches.
 func Seal(ctx context.Context, o SealOptions, batches []string, create func(name string) (Output, error)) (*Manifest, error) {
 	s := &sealer{create: create}
 	defer s.close()
@@ -85,10 +114,16 @@ func Seal(ctx context.Context, o SealOptions, batches []string, create func(name
 	if err := s.index(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.deduplicate(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.mixture(); err != nil {
+		return nil, err
+	}
 	train, validation := s.divide()
 	m := &Manifest{
 		Format: ManifestFormat, Tokenizer: s.tokenizer, SequenceLength: o.SequenceLength,
-		Seed: o.Seed, ValidationShare: o.ValidationShare, Sources: s.sources,
+		Seed: o.Seed, ValidationShare: o.ValidationShare, Duplicates: s.duplicates, Mixture: s.shares, Sources: s.sources,
 	}
 	var err error
 	if m.Splits.Train, err = s.writeSplit(ctx, "train", train); err != nil {
@@ -109,6 +144,9 @@ type sealer struct {
 	tokenizer TokenizerInfo
 	sources   []Source // by name
 	entries   []entry  // by source and row
+
+	duplicates *Duplicates // nil: not looked for
+	shares     []Share
 }
 
 // entry is a document waiting to be written.
@@ -248,6 +286,7 @@ func (s *sealer) divide() (train, validation []entry) {
 const (
 	domainDivide  = 0x646976696465
 	domainShuffle = 0x73687566666c65
+	domainMixture = 0x6d697874757265
 )
 
 // writeSplit writes the documents of a split in shuffled order.

@@ -83,6 +83,8 @@ type DatasetSealed struct {
 	Documents        int64        `msgpack:"documents" json:"documents" usage:"documents in both splits"`
 	TrainTokens      int64        `msgpack:"train_tokens" json:"train_tokens" usage:"tokens to predict in the training split"`
 	ValidationTokens int64        `msgpack:"validation_tokens" json:"validation_tokens" usage:"tokens to predict in the validation split"`
+	Report           artifact.Ref `msgpack:"report" json:"report" usage:"dataset.md: what became of every row, for people"`
+	Facts            artifact.Ref `msgpack:"facts" json:"facts" usage:"dataset.json: the same for programs"`
 }
 
 // Kind implements Body.

@@ -20,31 +20,50 @@ type Params struct {
 	SequencesPerShard int     `json:"sequences_per_shard" usage:"sequences in a shard; 0: about 64 MiB of tokens"`
 	ValidationShare   float64 `json:"validation_share" usage:"share of the documents in the validation split"`
 	Seed              uint64  `json:"seed" usage:"order of the documents and which of them validate"`
+
+	Duplicates string   `json:"duplicates" usage:"documents that come more than once: keep, leave out the exact ones, or the near ones as well"`
+	Similarity float64  `json:"similarity" usage:"share of their phrases that near duplicates have in common"`
+	Mixture    []string `json:"mixture" usage:"shares of the tokens by pattern of sources, such as glm/*=20,fineweb/*=80; empty: all documents"`
 }
 
-func (p Params) options() dataset.SealOptions {
-	return dataset.SealOptions{
+func (p Params) options() (dataset.SealOptions, error) {
+	o := dataset.SealOptions{
 		SequenceLength: p.SequenceLength, SequencesPerShard: p.SequencesPerShard,
-		ValidationShare: p.ValidationShare, Seed: p.Seed,
+		ValidationShare: p.ValidationShare, Seed: p.Seed, Duplicates: p.Duplicates, Similarity: p.Similarity,
 	}
+	for _, text := range p.Mixture {
+		share, err := dataset.ParseShare(text)
+		if err != nil {
+			return o, err
+		}
+		o.Mixture = append(o.Mixture, share)
+	}
+	return o, nil
 }
 
 func main() {
-	os.Exit(stage.Main(stage.Spec[Params, event.TokensWritten]{
+	os.Exit(stage.Main(spec(), os.Args))
+}
+
+func spec() stage.Spec[Params, event.TokensWritten] {
+	return stage.Spec[Params, event.TokensWritten]{
 		Name:     "shard",
 		About:    "shuffle token batches and seal them as a dataset of fixed-length shards",
 		Example:  "shard run --in tokens/*.tokens.arrow --out dataset --sequence-length 2048",
-		Version:  "1",
-		Defaults: Params{SequenceLength: 2048, ValidationShare: 0.01, Seed: 42},
+		Version:  "2",
+		Defaults: Params{SequenceLength: 2048, ValidationShare: 0.01, Seed: 42, Duplicates: dataset.KeepDuplicates, Similarity: 0.8},
 		Check:    check,
 		Gather:   seal,
 		Files:    batches,
 		Emits:    []event.Body{event.ShardSealed{}, event.DatasetSealed{}},
-	}, os.Args))
+	}
 }
 
 func check(p Params) error {
-	o := p.options()
+	o, err := p.options()
+	if err != nil {
+		return err
+	}
 	o.EnsureDefaults(dataset.TokenizerInfo{})
 	return o.Validate()
 }
@@ -82,11 +101,18 @@ func seal(ctx context.Context, job *stage.Job[Params], in []event.TokensWritten)
 			job.Progress(stage.Progress{Done: int64(len(sealed)), Total: int64(len(sealed) + 1), Unit: "shards"})
 		}}, nil
 	}
-	manifest, err := dataset.Seal(ctx, job.Params.options(), paths, create)
+	o, err := job.Params.options()
+	if err != nil {
+		return stage.Refuse(err)
+	}
+	facts := newReport(in)
+	o.Threads, o.Duplicate = job.Host.Threads, facts.addDuplicate
+	manifest, err := dataset.Seal(ctx, o, paths, create)
 	if err != nil {
 		return err
 	}
-	return announce(ctx, job, manifest, sealed)
+	facts.complete(manifest)
+	return announce(ctx, job, manifest, sealed, facts)
 }
 
 // output lets dataset.Seal write an artifact.
@@ -104,22 +130,38 @@ func (o *output) Commit() (digest string, size int64, err error) {
 	return ref.Digest, ref.Size, err
 }
 
-// announce stores the manifest and says that the shards and the dataset are
-// sealed.
-func announce(ctx context.Context, job *stage.Job[Params], m *dataset.Manifest, sealed map[string]artifact.Ref) error {
+// store makes an artifact of bytes.
+func store(job *stage.Job[Params], kind, mediaType, name string, b []byte) (artifact.Ref, error) {
+	w, err := job.Create(kind, mediaType, name)
+	if err != nil {
+		return artifact.Ref{}, err
+	}
+	defer w.Abort()
+	if _, err := w.Write(b); err != nil {
+		return artifact.Ref{}, err
+	}
+	return w.Commit()
+}
+
+// announce stores the manifest and the report, and says that the shards and the
+// dataset are sealed.
+func announce(ctx context.Context, job *stage.Job[Params], m *dataset.Manifest, sealed map[string]artifact.Ref, facts *report) error {
 	b, err := m.Encode()
 	if err != nil {
 		return err
 	}
-	w, err := job.Create("manifest", "application/json", "manifest.json")
+	ref, err := store(job, "manifest", "application/json", "manifest.json", b)
 	if err != nil {
 		return err
 	}
-	defer w.Abort()
-	if _, err := w.Write(b); err != nil {
+	if b, err = facts.json(); err != nil {
 		return err
 	}
-	ref, err := w.Commit()
+	factsRef, err := store(job, "facts", "application/json", "dataset.json", b)
+	if err != nil {
+		return err
+	}
+	reportRef, err := store(job, "report", "text/markdown", "dataset.md", facts.markdown())
 	if err != nil {
 		return err
 	}
@@ -139,5 +181,6 @@ func announce(ctx context.Context, job *stage.Job[Params], m *dataset.Manifest, 
 	return job.Emit(ctx, event.DatasetSealed{
 		Manifest: ref, Documents: m.Splits.Train.Documents + m.Splits.Validation.Documents,
 		TrainTokens: m.Splits.Train.Tokens, ValidationTokens: m.Splits.Validation.Tokens,
+		Report: reportRef, Facts: factsRef,
 	})
 }

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"bitnet1/shared/dataset"
+	"bitnet1/shared/event"
+	"bitnet1/shared/stage"
+	"bitnet1/shared/tokenizer"
+)
+
+// batch writes texts as a token batch of a source.
+func batch(t testing.TB, dir, source string, texts ...string) string {
+	t.Helper()
+	tok, err := tokenizer.New("gpt2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	w, err := dataset.NewBatchWriter(&b, dataset.TokenizerInfo{Name: tok.Name(), Vocab: tok.Vocab(), EndOfText: tok.EndOfText()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, text := range texts {
+		d := dataset.BatchDocument{ID: source + "#" + string(rune('a'+i)), Source: source, Row: int64(i), Bytes: int64(len(text))}
+		if err := w.Append(d, tok.Encode(nil, []byte(text))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, source+".tokens.arrow")
+	if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func run(args ...string) int { return stage.Main(spec(), append([]string{"shard", "run"}, args...)) }
+
+// TestDatasetWithReport seals two sources, one of which repeats the other, and reads the report.
+func TestDatasetWithReport(t *testing.T) {
+	dir := t.TempDir()
+	a := batch(t, dir, "a", "It rains in Spain.", "It does not rain here, it pours.", "A third document | with a bar.")
+	b := batch(t, dir, "b", "it  RAINS in spain.", "Something else altogether.")
+	out := filepath.Join(dir, "out")
+	if status := run("--in", a, b, "--out", out, "--sequence-length", "8", "--duplicates", "exact", "--validation-share", "0.3"); status != 0 {
+		t.Fatal(status)
+	}
+	var facts report
+	data, err := os.ReadFile(filepath.Join(out, "dataset.json"))
+	if err == nil {
+		err = json.Unmarshal(data, &facts)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if facts.Documents != 4 || facts.Duplicates.Exact != 1 || len(facts.Examples) != 1 || facts.Examples[0].OfDocument != "a#a" {
+		t.Errorf("%+v", facts)
+	}
+	text, err := os.ReadFile(filepath.Join(out, "dataset.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"4 documents of 2 files", "| exact duplicates | 1 |", "| b#a | a#a | 1.00 | it RAINS in spain. |"} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the report lacks %q:\n%s", want, text)
+		}
+	}
+	for _, bad := range [][]string{{"--duplicates", "some"}, {"--mixture", "a"}, {"--similarity", "2"}} {
+		if status := run(append(bad, "--in", a, "--out", out)...); status != 2 {
+			t.Errorf("%v: exit status %d", bad, status)
+		}
+	}
+}
+
+func TestReportOfRefusedFiles(t *testing.T) {
+	r := newReport([]event.TokensWritten{
+		{Source: "good", Rows: 10, Documents: 7, Nulls: 2, Filtered: 1, Counted: 5, Miscounted: 1},
+		{Source: "bad", Refused: "row group 3: the <file> is corrupt | truncated"},
+	})
+	text := string(r.markdown())
+	for _, want := range []string{"| bad | row group 3: the &lt;file> is corrupt \\| truncated |", "| rows read | 10 |", "of 5 documents", "for 1 it is another"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the report lacks %q:\n%s", want, text)
+		}
+	}
+}
