@@ -181,6 +181,15 @@ func (p *plan) findSources(ctx context.Context, c *cli.Context, file *pipeline.F
 			p.notes = append(p.notes, report...)
 			pattern = filepath.Join(sampleDir(c.String("data")), "*.parquet")
 		}
+		if strings.HasPrefix(pattern, "copy:") {
+			task, err := corpus.ParseCopyTask(pattern, file.Seed)
+			if err != nil {
+				return nil, err
+			}
+			if pattern, err = task.Write(filepath.Join(c.String("data"), "copy")); err != nil {
+				return nil, err
+			}
+		}
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			return nil, fmt.Errorf("source %s: %w", pattern, err)

@@ -17,7 +17,8 @@ const ManifestFormat = "bitnet1.dataset.v1"
 type Manifest struct {
 	Format          string        `json:"format"`
 	Tokenizer       TokenizerInfo `json:"tokenizer"`
-	SequenceLength  int           `json:"sequence_length"` // targets of a full sequence
+	SequenceLength  int           `json:"sequence_length"`   // targets of a full sequence
+	Counted         []int         `json:"counted,omitempty"` // from, to: the targets of a sequence that are to be predicted; all if absent
 	Seed            uint64        `json:"seed"`
 	ValidationShare float64       `json:"validation_share"`
 	Duplicates      *Duplicates   `json:"duplicates,omitempty"` // nil: not looked for
@@ -95,6 +96,9 @@ func (m *Manifest) Validate() error {
 	}
 	if m.SequenceLength < 1 || m.SequenceLength > math.MaxInt32-1 {
 		return fmt.Errorf("manifest: a sequence length of %d", m.SequenceLength)
+	}
+	if err := validateCounted(m.Counted, m.SequenceLength); err != nil {
+		return fmt.Errorf("manifest: %w", err)
 	}
 	if !(m.ValidationShare > 0 && m.ValidationShare < 1) {
 		return fmt.Errorf("manifest: a validation share of %v", m.ValidationShare)

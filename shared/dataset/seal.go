@@ -17,6 +17,9 @@ import (
 type SealOptions struct {
 	// SequenceLength is the number of targets of a sequence, T. Default: 2048.
 	SequenceLength int
+	// Counted, if given, is the range from, to of the targets of a sequence that are to be predicted: a synthetic task may
+	// have an answer at known places, behind what cannot be known. The sums of the manifest are of all targets.
+	Counted []int
 	// SequencesPerShard bounds a shard's size. Default: as many as make 64 MiB of tokens.
 	SequencesPerShard int
 	// Seed decides the order of the documents and which of them validate.
@@ -65,6 +68,9 @@ func (o SealOptions) Validate() error {
 	if o.SequenceLength < 1 || o.SequenceLength > math.MaxInt32-1 {
 		return fmt.Errorf("a sequence length of %d: it must be positive and fit 31 bits", o.SequenceLength)
 	}
+	if err := validateCounted(o.Counted, o.SequenceLength); err != nil {
+		return err
+	}
 	if o.SequencesPerShard < 1 {
 		return fmt.Errorf("%d sequences per shard: it must be positive", o.SequencesPerShard)
 	}
@@ -83,6 +89,14 @@ func (o SealOptions) Validate() error {
 		}
 	}
 	return nil
+}
+
+// validateCounted checks a range of targets.
+func validateCounted(counted []int, length int) error {
+	if len(counted) == 0 || len(counted) == 2 && 0 <= counted[0] && counted[0] < counted[1] && counted[1] <= length {
+		return nil
+	}
+	return fmt.Errorf("counted targets %v: give from and to, 0 <= from < to <= %d", counted, length)
 }
 
 // Output is a file being written to wherever the shards are kept.
@@ -122,7 +136,7 @@ func Seal(ctx context.Context, o SealOptions, batches []string, create func(name
 	}
 	train, validation := s.divide()
 	m := &Manifest{
-		Format: ManifestFormat, Tokenizer: s.tokenizer, SequenceLength: o.SequenceLength,
+		Format: ManifestFormat, Tokenizer: s.tokenizer, SequenceLength: o.SequenceLength, Counted: o.Counted,
 		Seed: o.Seed, ValidationShare: o.ValidationShare, Duplicates: s.duplicates, Mixture: s.shares, Sources: s.sources,
 	}
 	var err error

@@ -9,10 +9,16 @@ func (s *Split) AppendTargets(i int, tokens, targets []int32) (_, _ []int32, err
 	if err != nil {
 		return nil, nil, err
 	}
-	from := len(targets)
+	from, to := 0, valid
+	if c := s.manifest.Counted; len(c) == 2 {
+		from, to = c[0], min(c[1], valid)
+	}
+	first := len(targets)
 	targets = append(targets, all[1:]...)
-	for k := from + valid; k < len(targets); k++ {
-		targets[k] = -1
+	for k := range all[1:] {
+		if k < from || k >= to {
+			targets[first+k] = -1
+		}
 	}
 	return append(tokens[:at], all[:t]...), targets, nil
 }

@@ -3,7 +3,8 @@
 // It has three vocabularies of byte pair encoding, shipped inside the program, so that no network is needed: gpt2 (r50k),
 // cl100k (GPT-4) and o200k (GPT-4o), and plain bytes. All are lossless for every byte string, valid UTF-8 or not. The
 // package does not know about files, documents or padding of embedding tables; special tokens written out in a text are
-// ordinary text here.
+// ordinary text here. For synthetic tasks there are small vocabularies of symbols (symbols-64), which are lossless for texts
+// of their symbols only.
 package tokenizer
 
 import (
@@ -14,7 +15,7 @@ import (
 
 // Tokenizer converts between bytes and token ids. Implementations are safe for concurrent use.
 type Tokenizer interface {
-	// Name identifies the vocabulary in files: one of Names.
+	// Name identifies the vocabulary in files: one of Names, or symbols-N.
 	Name() string
 	// Vocab is the number of token ids, end of text included. Models may pad their tables beyond it.
 	Vocab() int
@@ -48,6 +49,9 @@ func New(name string) (Tokenizer, error) {
 	case "bytes":
 		return byteTokenizer{}, nil
 	}
+	if strings.HasPrefix(name, symbolsPrefix) {
+		return newSymbols(name)
+	}
 	return nil, Check(name)
 }
 
@@ -55,6 +59,10 @@ func New(name string) (Tokenizer, error) {
 func Check(name string) error {
 	if slices.Contains(Names(), name) {
 		return nil
+	}
+	if strings.HasPrefix(name, symbolsPrefix) {
+		_, err := newSymbols(name)
+		return err
 	}
 	return fmt.Errorf("tokenizer %q is unknown: choose one of %s", name, strings.Join(Names(), ", "))
 }

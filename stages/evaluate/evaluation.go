@@ -15,6 +15,7 @@ type evaluation struct {
 	job *stage.Job[Params]
 
 	nats   float64
+	right  int64 // predicted tokens that are the most probable one
 	tokens int64
 	counts []int64 // of predicted tokens, by id
 }
@@ -45,6 +46,10 @@ func (e *evaluation) run(ctx context.Context, r *report) error {
 	r.BitsPerByte = bits / float64(r.Bytes)
 	r.ValBPC = r.BitsPerToken
 	r.UnigramEntropy = e.entropy()
+	if e.job.Params.Greedy {
+		accuracy := float64(e.right) / float64(e.tokens)
+		r.Accuracy = &accuracy
+	}
 	return nil
 }
 
@@ -63,6 +68,18 @@ func (e *evaluation) batch(from, to int) error {
 			e.counts[target]++
 			e.tokens++
 			e.nats += float64(losses[i])
+		}
+	}
+	if !e.job.Params.Greedy {
+		return nil
+	}
+	best, err := e.Model.Greedy(tokens, e.Settings)
+	if err != nil {
+		return err
+	}
+	for i, target := range targets {
+		if target >= 0 && best[i] == target {
+			e.right++
 		}
 	}
 	return nil

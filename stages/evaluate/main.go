@@ -14,8 +14,9 @@ import (
 
 // Params are the stage's parameters.
 type Params struct {
-	Sequences   int `json:"sequences" usage:"validation sequences to evaluate on, from the first; 0: all"`
-	MicroTokens int `json:"micro_tokens" usage:"tokens computed at once"`
+	Sequences   int  `json:"sequences" usage:"validation sequences to evaluate on, from the first; 0: all"`
+	Greedy      bool `json:"greedy" usage:"also count how often the most probable token is the right one (a second pass)"`
+	MicroTokens int  `json:"micro_tokens" usage:"tokens computed at once"`
 }
 
 func main() {
@@ -39,17 +40,18 @@ func main() {
 
 // report is the content of *_evaluation.json.
 type report struct {
-	Checkpoint     string  `json:"checkpoint"` // digest
-	Dataset        string  `json:"dataset"`    // digest of the manifest
-	Step           int64   `json:"step"`
-	Split          string  `json:"split"`
-	Sequences      int     `json:"sequences"`
-	Tokens         int64   `json:"tokens"` // predicted
-	Bytes          int64   `json:"bytes"`  // of text that these tokens stand for
-	BitsPerToken   float64 `json:"bits_per_token"`
-	BitsPerByte    float64 `json:"bits_per_byte"`
-	ValBPC         float64 `json:"val_bpc"`         // bits per token under the seed's name
-	UnigramEntropy float64 `json:"unigram_entropy"` // of the predicted tokens' frequencies, bits per token
+	Checkpoint     string   `json:"checkpoint"` // digest
+	Dataset        string   `json:"dataset"`    // digest of the manifest
+	Step           int64    `json:"step"`
+	Split          string   `json:"split"`
+	Sequences      int      `json:"sequences"`
+	Tokens         int64    `json:"tokens"` // predicted
+	Bytes          int64    `json:"bytes"`  // of text that these tokens stand for
+	BitsPerToken   float64  `json:"bits_per_token"`
+	BitsPerByte    float64  `json:"bits_per_byte"`
+	ValBPC         float64  `json:"val_bpc"`            // bits per token under the seed's name
+	Accuracy       *float64 `json:"accuracy,omitempty"` // share of tokens that are the most probable one, if asked for
+	UnigramEntropy float64  `json:"unigram_entropy"`    // of the predicted tokens' frequencies, bits per token
 }
 
 func evaluate(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved) error {

@@ -17,6 +17,7 @@ import (
 // Params are the stage's parameters.
 type Params struct {
 	SequenceLength    int     `json:"sequence_length" usage:"tokens to predict in a sequence"`
+	CountedTargets    []int   `json:"counted_targets" usage:"from,to: the targets of a sequence that are to be predicted; none: all of them"`
 	SequencesPerShard int     `json:"sequences_per_shard" usage:"sequences in a shard; 0: about 64 MiB of tokens"`
 	ValidationShare   float64 `json:"validation_share" usage:"share of the documents in the validation split"`
 	Seed              uint64  `json:"seed" usage:"order of the documents and which of them validate"`
@@ -28,7 +29,7 @@ type Params struct {
 
 func (p Params) options() (dataset.SealOptions, error) {
 	o := dataset.SealOptions{
-		SequenceLength: p.SequenceLength, SequencesPerShard: p.SequencesPerShard,
+		SequenceLength: p.SequenceLength, Counted: p.CountedTargets, SequencesPerShard: p.SequencesPerShard,
 		ValidationShare: p.ValidationShare, Seed: p.Seed, Duplicates: p.Duplicates, Similarity: p.Similarity,
 	}
 	for _, text := range p.Mixture {
