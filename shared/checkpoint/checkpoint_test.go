@@ -75,7 +75,7 @@ func TestReadRefuses(t *testing.T) {
 		tensors  func([]safetensors.Tensor) []safetensors.Tensor
 		names    string
 	}{
-		"format": {metadata: func(m map[string]string) { m["format"] = "pt" }, names: "what model it is"},
+		"format": {metadata: func(m map[string]string) { m["format"] = "bitnet1.checkpoint.v2" }, names: "format"},
 		"config": {metadata: func(m map[string]string) { delete(m, "config") }, names: "configuration"},
 		"missing key": {metadata: func(m map[string]string) {
 			m["config"] = strings.Replace(m["config"], `"kshift_self":true,`, "", 1)

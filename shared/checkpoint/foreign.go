@@ -13,10 +13,12 @@ import (
 
 	"bitnet1/shared/model"
 	"bitnet1/shared/pytorch"
+	"bitnet1/shared/safetensors"
 )
 
 // description says of parameters that other programs saved what they themselves do not: the number of heads, say, or how
-// the model attends. It is a JSON file beside them or, in a .pt file, entries of these names beside the state dict.
+// the model attends. It is a JSON file beside them or, in the file itself, entries of these names: beside the state dict of
+// a .pt file, in the metadata of a safetensors file.
 type description struct {
 	Config    json.RawMessage `json:"config"`    // the reference's Config as a dict
 	Tokenizer string          `json:"tokenizer"` // empty: any
@@ -35,11 +37,11 @@ func DescriptionPath(path string) string {
 func describe(path string, f tensors) (model.Config, Provenance, error) {
 	beside := DescriptionPath(path)
 	text, err := os.ReadFile(beside)
-	if p, ok := f.(*pytorch.File); ok && errors.Is(err, fs.ErrNotExist) {
-		text, err = plainDescription(p)
+	if errors.Is(err, fs.ErrNotExist) {
+		text, err = ownDescription(f)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return model.Config{}, Provenance{}, fmt.Errorf(`it does not say what model it is: write {"config": {"vocab": …}, "gamma": …} to %s (docs/recipes/pytorch.md)`, beside)
+		return model.Config{}, Provenance{}, fmt.Errorf("it does not say what model it is: write this to %s, corrected where the model differs: %s", beside, suggest(f))
 	}
 	if err != nil {
 		return model.Config{}, Provenance{}, err
@@ -47,18 +49,53 @@ func describe(path string, f tensors) (model.Config, Provenance, error) {
 	return parseDescription(text)
 }
 
-// plainDescription picks the description's keys out of what lies beside the state dict.
-func plainDescription(f *pytorch.File) ([]byte, error) {
+// ownDescription picks the description's keys out of the file itself.
+func ownDescription(f tensors) ([]byte, error) {
 	found := map[string]any{}
 	for _, key := range []string{"config", "tokenizer", "gamma", "mix", "step", "tokens"} {
-		if v, ok := f.Plain(key); ok {
-			found[key] = v
+		switch f := f.(type) {
+		case *pytorch.File:
+			if v, ok := f.Plain(key); ok {
+				found[key] = v
+			}
+		case *safetensors.File: // everything is a text there
+			v, ok := f.Metadata()[key]
+			if ok && key != "tokenizer" && json.Valid([]byte(v)) {
+				found[key] = json.RawMessage(v)
+			} else if ok {
+				found[key] = v
+			}
 		}
 	}
 	if found["config"] == nil {
 		return nil, fs.ErrNotExist
 	}
 	return json.Marshal(found)
+}
+
+// suggest writes a description of the v76 that the tensors' shapes fit.
+func suggest(f tensors) string {
+	c := model.Config{Seq: 2048, Alibi: true, Eps: 1e-5, StreamBits: 1}.V76()
+	if shape, err := f.Shape("codebook.weight"); err == nil && len(shape) == 2 {
+		c.Vocab, c.D = shape[0], shape[1]
+	}
+	if shape, err := f.Shape("blocks.0.up.weight"); err == nil && len(shape) == 2 {
+		c.FF = shape[0]
+	}
+	c.Heads = max(1, c.D/64)
+	if shape, err := f.Shape(slopesName(0)); err == nil && len(shape) == 1 {
+		c.Heads = shape[0]
+	}
+	for _, name := range f.Names() {
+		if strings.HasSuffix(name, ".up.weight") {
+			c.Layers++
+		}
+	}
+	b, err := json.Marshal(map[string]any{"config": c, "gamma": 0.1})
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
 }
 
 func parseDescription(text []byte) (model.Config, Provenance, error) {

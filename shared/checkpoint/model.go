@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"bitnet1/shared/model"
 	"bitnet1/shared/pytorch"
@@ -226,11 +227,18 @@ func open(path string) (tensors, error) {
 }
 
 func read(path string, f tensors) (m Model, err error) {
-	if own, ok := f.(*safetensors.File); ok && own.Metadata()["format"] == Format {
-		if m.Config, err = ParseConfig([]byte(own.Metadata()["config"])); err != nil {
+	var metadata map[string]string
+	if own, ok := f.(*safetensors.File); ok {
+		metadata = own.Metadata()
+	}
+	if format := metadata["format"]; strings.HasPrefix(format, "bitnet1.") {
+		if format != Format {
+			return m, fmt.Errorf("metadata format is %q, want %q (a state file, or a model file of a later version?)", format, Format)
+		}
+		if m.Config, err = ParseConfig([]byte(metadata["config"])); err != nil {
 			return m, err
 		}
-		if m.Provenance, err = ParseProvenance(own.Metadata()); err != nil {
+		if m.Provenance, err = ParseProvenance(metadata); err != nil {
 			return m, err
 		}
 	} else if m.Config, m.Provenance, err = describe(path, f); err != nil {

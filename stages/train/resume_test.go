@@ -56,6 +56,7 @@ func small(manifest, out string, more ...string) []string {
 func TestResumedRunEndsWithTheSameBytes(t *testing.T) {
 	recipes := map[string][]string{
 		"v76":     nil,
+		"grad 4":  {"--grad-bits", "4"},
 		"v75":     {"--attention", "pointer", "--kshift-layers", "none", "--stream-bits", "4"},
 		"bonsai":  {"--anneal-binarize"},
 		"truebit": {"--truebit", "--flip-threshold", "4"},
