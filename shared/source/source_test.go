@@ -253,7 +253,9 @@ func TestHub(t *testing.T) {
 		fmt.Fprintf(w, `[{"type":"directory","path":"sample"},%s]`, strings.Join(items, ","))
 	})
 	c := quick()
-	c.Getenv = func(name string) string { return map[string]string{"HF_TOKEN": "secret", "HF_ENDPOINT": endpoint}[name] }
+	c.Getenv = func(name string) string {
+		return map[string]string{"HF_TOKEN": "secret", "HF_ENDPOINT": endpoint}[name]
+	}
 	for pattern, want := range map[string]int{"sample/10BT/*.parquet": 2, "sample/10BT": 2, "sample": 3, "sample/*/000.parquet": 2, "sample/10BT/001.parquet": 1, "": 4, "sample/nothing/*": 0} {
 		found, err := c.Find(context.Background(), "hf://datasets/me/web/"+pattern)
 		if len(found) != want || (err == nil) != (want > 0) {
