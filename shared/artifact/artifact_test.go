@@ -320,7 +320,7 @@ func TestWriteFileReplacesAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A killed writer left this.
-	if err := os.WriteFile(filepath.Join(filepath.Dir(path), ".write-record"), make([]byte, 5000), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(filepath.Dir(path), ".record.write"), make([]byte, 5000), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup

@@ -188,8 +188,8 @@ func writeFile(path string, b []byte) error {
 		return err
 	}
 	// One temporary name for each path: what a killed writer has left goes when
-	// its work is done again.
-	f, err := openLocked(filepath.Join(dir, ".write-"+filepath.Base(path)))
+	// its work is done again. It is hidden and has another ending.
+	f, err := openLocked(filepath.Join(dir, "."+filepath.Base(path)+".write"))
 	if err != nil {
 		return err
 	}

@@ -75,7 +75,7 @@ func (j Journal) Read(run, kind string) ([]event.Envelope, error) {
 	var events []event.Envelope
 	for _, entry := range entries {
 		id, ok := strings.CutSuffix(entry.Name(), suffix)
-		if !ok {
+		if !ok || !artifact.ValidDigest(id) {
 			continue
 		}
 		e, err := j.readFile(run, kind, id)

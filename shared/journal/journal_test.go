@@ -150,9 +150,45 @@ func overwrite(t *testing.T, path string, b []byte) {
 func TestOtherFilesInTheJournalAreLeftAlone(t *testing.T) {
 	j := Open(t.TempDir())
 	path := keep(t, j, newEvent(t, "r", event.Part{}, 1, event.PackWritten{}))
-	overwrite(t, filepath.Join(filepath.Dir(path), ".write-1234"), []byte("of a writer that was killed"))
+	for _, name := range []string{"notes.txt", ".hidden.msgpack", "copy of it.msgpack"} {
+		overwrite(t, filepath.Join(filepath.Dir(path), name), []byte("something else"))
+	}
 	if events, err := j.Read("r", "pack.written"); err != nil || len(events) != 1 {
 		t.Errorf("%v, %v", events, err)
+	}
+}
+
+// Gathering stages read while others write.
+func TestReadingWhileOthersWrite(t *testing.T) {
+	j := Open(t.TempDir())
+	var wg sync.WaitGroup
+	for writer := range 3 {
+		wg.Go(func() {
+			for i := range 50 {
+				e, err := event.New("r", "stage", "", event.Part{}, event.PackWritten{Step: 100*writer + i})
+				if err == nil {
+					_, err = j.Write(e)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	for reading := true; reading; {
+		select {
+		case <-done:
+			reading = false
+		default:
+		}
+		if _, err := j.Read("r", "pack.written"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if events, err := j.Read("r", "pack.written"); err != nil || len(events) != 150 {
+		t.Errorf("%d events, %v", len(events), err)
 	}
 }
 
