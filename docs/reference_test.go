@@ -76,7 +76,7 @@ A parameter is a key of the stage's section in a pipeline file and a flag with d
 func describeStages(t *testing.T) []stage.Description {
 	t.Helper()
 	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", dir+"/", "../stages/...")
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+"/", "../stages/...")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building the stages: %v\n%s", err, out)
