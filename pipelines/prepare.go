@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"bitnet1/shared/artifact"
+	"bitnet1/shared/compute"
 	"bitnet1/shared/corpus"
 	"bitnet1/shared/param"
 	"bitnet1/shared/pipeline"
@@ -95,8 +96,13 @@ func (p *plan) choosePreset(c *cli.Context) string {
 	if preset := c.String("preset"); preset != "" {
 		return preset
 	}
-	p.notes = append(p.notes, "no GPU is used by this build: preset nano (--preset chooses another)")
-	return "nano"
+	n, err := compute.GPUs()
+	if err != nil || n == 0 {
+		p.notes = append(p.notes, fmt.Sprintf("preset nano, %v; --preset chooses another", err))
+		return "nano"
+	}
+	p.notes = append(p.notes, fmt.Sprintf("preset 300M, on one of %s; --preset chooses another", plural(n, "GPU")))
+	return "300M"
 }
 
 // describe asks a stage's program what it takes and gives.

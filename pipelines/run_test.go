@@ -209,7 +209,7 @@ func TestOneShot(t *testing.T) {
 	w.must("shard", append(append([]string{"run", "--sequence-length", "64", "--validation-share", "0.05", "--in"}, batches...), "--out", at("dataset"))...)
 	w.must("train", "run", "--in", at("dataset", "manifest.json"), "--out", at("model"),
 		"--d", "32", "--layers", "2", "--heads", "2", "--ff", "64", "--steps", "80", "--warmup", "5", "--batch-tokens", "1024", "--micro-tokens", "512",
-		"--checkpoint-every", "20")
+		"--checkpoint-every", "20", "--grad-bits", "4")
 	last := at("model", "step-000080.safetensors")
 	for _, stage := range []string{"evaluate", "probe"} {
 		w.must(stage, "run", "--in", last, "--dataset", at("dataset", "manifest.json"), "--out", at(stage))

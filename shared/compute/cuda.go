@@ -20,3 +20,6 @@ func openCUDA(index int) (kernels.Device, error) {
 	}
 	return d, nil
 }
+
+// GPUs is how many GPUs there are, or why none can be used.
+func GPUs() (int, error) { return cuda.Count() }

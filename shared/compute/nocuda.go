@@ -8,6 +8,9 @@ import (
 	"bitnet1/kernels"
 )
 
-func openCUDA(int) (kernels.Device, error) {
-	return nil, fmt.Errorf("%w: this binary was built without CUDA: build it with `task build:cuda`, or use the cpu device", errNoGPU)
-}
+var errNotBuilt = fmt.Errorf("%w: this program was built without CUDA (task build:cuda builds it)", errNoGPU)
+
+func openCUDA(int) (kernels.Device, error) { return nil, errNotBuilt }
+
+// GPUs is how many GPUs there are, or why none can be used.
+func GPUs() (int, error) { return 0, errNotBuilt }
