@@ -383,3 +383,26 @@ func softmax(scores []float64, tau float64) {
 		scores[i] /= sum
 	}
 }
+
+// nearestGo offers the last n of the keys k to the four queries q, the last of which is at the last key's position. best and
+// away hold each query's four best scores and how far away their keys are, the best first. Of equal scores the nearest comes
+// first. The score of a key that differs in so many bits is (score[0] - 2*bits) / score[1] - score[2]*distance, lane by lane.
+func nearestGo(best, away *[4][4]float64, q, k []uint64, n int, score *[3][4]float64) {
+	for i := range n {
+		key := k[len(k)-1-i]
+		for j := range 4 {
+			distance := float64(j - 3 + i)
+			if distance < 0 {
+				continue
+			}
+			differ := float64(bits.OnesCount64(q[j] ^ key))
+			s := (score[0][j]-2*differ)/score[1][j] - float64(score[2][j]*distance)
+			for r := len(best) - 1; r >= 0 && s > best[r][j]; r-- {
+				if r+1 < len(best) {
+					best[r+1][j], away[r+1][j] = best[r][j], away[r][j]
+				}
+				best[r][j], away[r][j] = s, distance
+			}
+		}
+	}
+}

@@ -191,3 +191,35 @@ func (g *gradients) addScore(h *head, t, u int, ds float64) {
 func (g *gradients) scaled(h *head, ds float64) float32 {
 	return float32(ds / math.Sqrt(float64(h.HeadDim)))
 }
+
+// readGradientGo adds w*do to dv and returns do·v.
+func readGradientGo(dv, do, v []float32, w float32) float32 {
+	for i := range dv {
+		dv[i] += float32(w * do[i])
+	}
+	return inLanes(len(dv), func(i int) float32 { return float32(do[i] * v[i]) })
+}
+
+// scoreGradientGo adds s*k to dq and s*q to dk.
+func scoreGradientGo(dq, dk, q, k []float32, s float32) {
+	for i := range dq {
+		dq[i] += float32(s * k[i])
+		dk[i] += float32(s * q[i])
+	}
+}
+
+// rankedReadGo is readGradientGo for the rows at of dv and v, as long as do.
+func rankedReadGo(dots *[4]float32, dv, do, v []float32, at *[4]int32, w *[4]float32) {
+	for r, u := range at {
+		from := int(u) * len(do)
+		dots[r] = readGradientGo(dv[from:from+len(do)], do, v[from:], w[r])
+	}
+}
+
+// rankedScoresGo is scoreGradientGo for the rows at of dk and k, as long as dq.
+func rankedScoresGo(dq, dk, q, k []float32, at *[4]int32, s *[4]float32) {
+	for r, u := range at {
+		from := int(u) * len(dq)
+		scoreGradientGo(dq, dk[from:], q, k[from:], s[r])
+	}
+}

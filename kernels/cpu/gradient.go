@@ -1,6 +1,10 @@
 package cpu
 
-import "bitnet1/kernels"
+import (
+	"math"
+
+	"bitnet1/kernels"
+)
 
 // gradient is that of a linear's output, of which it gives that of the plain products, a row at a time: masked by pass, with
 // K-shift undone. It may be a part: rows row.. of an operation and channels from..to-1.
@@ -83,4 +87,12 @@ func (d *Device) matrix(g *gradient) []float32 {
 		}
 	})
 	return all
+}
+
+// maskGo copies src where a bit is set, and writes zeros elsewhere.
+func maskGo(dst, src []float32, words []uint64) {
+	for i, v := range src[:len(dst)] {
+		keep := -uint32(words[i>>6] >> (i & 63) & 1)
+		dst[i] = math.Float32frombits(math.Float32bits(v) & keep)
+	}
 }

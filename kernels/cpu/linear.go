@@ -209,3 +209,35 @@ func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l
 		})
 	})
 }
+
+// scaleIntegersGo writes unit * (2*sums - offset), rounded to float32 before the product.
+func scaleIntegersGo(dst []float32, sums []int32, offset int32, unit float32) {
+	for i, n := range sums[:len(dst)] {
+		dst[i] = unit * float32(2*n-offset)
+	}
+}
+
+// affineSumsGo writes alpha*y - theta, y being what scaleIntegersGo writes; never fused.
+func affineSumsGo(dst []float32, sums []int32, alpha, theta []float32, offset int32, unit float32) {
+	scaleIntegersGo(dst, sums, offset, unit)
+	affineGo(dst, alpha, theta)
+}
+
+// signsOfSumsGo packs the signs of what affineSumsGo writes, and where it is at most 1 in size.
+func signsOfSumsGo(signs, pass []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32) {
+	var u [64]float32
+	for i := 0; i < len(sums); i += 64 {
+		part := u[:min(64, len(sums)-i)]
+		affineSumsGo(part, sums[i:], alpha[i:], theta[i:], offset, unit)
+		packSignsGo(signs[i/64:i/64+1], part)
+		packPassGo(pass[i/64:i/64+1], part)
+	}
+}
+
+// affineGo turns u into alpha*u - theta; never fused.
+func affineGo(u, alpha, theta []float32) {
+	alpha, theta = alpha[:len(u)], theta[:len(u)]
+	for i, y := range u {
+		u[i] = float32(alpha[i]*y) - theta[i]
+	}
+}

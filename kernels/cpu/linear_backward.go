@@ -106,3 +106,14 @@ func (d *Device) floatWeightGradient(dl kernels.LinearGradient, g *gradient, x k
 		}
 	})
 }
+
+// addScaledGo adds factor * p to dst, p being 2*sums - offset, and returns Σ ±p with the given signs. That sum is of
+// integers and exact, so its order is free.
+func addScaledGo(dst []float32, sums []int32, signs []uint64, offset int32, factor float32) (sum float64) {
+	for i, n := range sums[:len(dst)] {
+		p := float32(2*n - offset)
+		dst[i] += float32(factor * p)
+		sum += float64(p) * float64(int(signs[i>>6]>>(i&63)&1)*2-1)
+	}
+	return sum
+}

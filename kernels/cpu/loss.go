@@ -150,3 +150,22 @@ func (h *headPass) gradients(from, to int, e []float32, c0, c1 int) {
 		}
 	})
 }
+
+// exponentialsGo turns x into exp(x - top), for x <= top, and returns their sum. The exponential is Cephes' expf (Moshier):
+// 2^k times a polynomial, about 1e-7 from the truth; below exp(-87) it is exp(-87).
+func exponentialsGo(x []float32, top float32) float64 {
+	return inLanes(len(x), func(i int) float64 {
+		v := max(x[i]-top, -87)
+		k := float32(math.RoundToEven(float64(float32(v * 1.44269504))))
+		v -= float32(k * 0.693359375)
+		v -= float32(k * -2.12194440e-4)
+		y := float32(1.9875691500e-4)
+		for _, c := range [...]float32{1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1} {
+			y = float32(y*v) + c
+		}
+		y = float32(y*float32(v*v)) + v + 1
+		y *= math.Float32frombits(uint32(int32(k)+127) << 23)
+		x[i] = y
+		return float64(y)
+	})
+}

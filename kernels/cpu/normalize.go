@@ -111,3 +111,25 @@ func passLimit(bits int) float64 {
 	}
 	return math.Inf(1)
 }
+
+// passNormalizedGo copies the gradient da of a = gain * x * r where |a| <= limit, writes zeros elsewhere, and returns
+// Σ da * gain * x of what passed.
+func passNormalizedGo(dst, da, x, gain []float32, r, limit float64) float64 {
+	return inLanes(len(dst), func(i int) float64 {
+		v, g := float64(x[i]), float64(gain[i])
+		dst[i] = 0
+		if math.Abs(float64(g*v)*r) <= limit {
+			dst[i] = da[i]
+		}
+		return float64(float64(float64(dst[i])*g) * v)
+	})
+}
+
+// addNormalizedGo adds r * (da*gain - x*c) to dx and da * x * r to dGain.
+func addNormalizedGo(dx []float32, dGain []float64, da, x, gain []float32, r, c float64) {
+	for i := range dx {
+		d, v := float64(da[i]), float64(x[i])
+		dx[i] += float32(r * (float64(d*float64(gain[i])) - float64(v*c)))
+		dGain[i] += float64(d * float64(v*r))
+	}
+}

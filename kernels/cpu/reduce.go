@@ -66,3 +66,35 @@ func (d *Device) sumRows(dst []float32, rows, cols int, factor float64, f func(r
 		dst[c] += float32(factor * sum)
 	}
 }
+
+// lane8 are the partial sums of a reduction: value i goes to lane i%8, up to the last whole eight. What is beyond them is
+// summed up in the same way, one lane each, and added in the end.
+type lane8[F float32 | float64] [8]F
+
+func (l *lane8[F]) sum() F {
+	return ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]))
+}
+
+// inLanes sums term over 0..n-1.
+func inLanes[F float32 | float64](n int, term func(i int) F) F {
+	var whole, rest lane8[F]
+	for i := range n &^ 7 {
+		whole[i&7] += term(i)
+	}
+	for i := n &^ 7; i < n; i++ {
+		rest[i&7] += term(i)
+	}
+	return whole.sum() + rest.sum()
+}
+
+// sumSquaresGo is Σ x².
+func sumSquaresGo(x []float32) float64 {
+	return inLanes(len(x), func(i int) float64 { return float64(x[i]) * float64(x[i]) })
+}
+
+// addColumnsGo adds x to sums.
+func addColumnsGo(sums []float64, x []float32) {
+	for i, v := range x[:len(sums)] {
+		sums[i] += float64(v)
+	}
+}

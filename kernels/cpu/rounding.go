@@ -155,3 +155,11 @@ func roundDown(v float32, random uint32, limit float32) int8 {
 	x := math.Floor(float64(v + float32(random)*(1./(1<<16)))) // the product is exact
 	return int8(min(max(x, float64(-limit)), float64(limit)))
 }
+
+// largestProductGo is the largest |a*b|.
+func largestProductGo(a, b []float32) (most float32) {
+	for i, v := range a {
+		most = max(most, magnitude(v*b[i]))
+	}
+	return most
+}

@@ -1,0 +1,121 @@
+package cpu
+
+import "encoding/binary"
+
+// integers is a matrix of small integers, each Σ_i 16^i digit_i.
+type integers interface {
+	// bounds are the largest absolute values of the digits; at most 31, so that the sums of four fit a byte.
+	bounds() []int
+	// fill writes a digit of a row's values from.. to dst; 0 beyond the last value.
+	fill(dst []int8, row, from, digit int)
+	// tables makes the tables of the values that fill would write to line, and returns the sum of their absolute values.
+	tables(d *Device, dst []byte, line []int8, row, from, digit int) int32
+}
+
+// levels are the integers behind planes, Σ_b 2^b s_b: four planes make a digit.
+type levels struct{ *planes }
+
+func (x levels) bounds() []int {
+	if x.bits > 4 {
+		return []int{15, 1<<(x.bits-4) - 1}
+	}
+	return []int{1<<x.bits - 1}
+}
+
+func (x levels) fill(dst []int8, row, from, digit int) {
+	first, last := digit*4, min(digit*4+4, x.bits)
+	words := x.row(row)
+	top := uint64(1<<(last-first) - 1)
+	to := asBytes(dst)
+	for i := 0; i < len(to); i += 8 {
+		at := from + i
+		sum := spread1 * (128 - top) // level + 128 in every byte
+		for b := first; b < last; b++ {
+			sum += spread8[byte(words[b*x.stride+at>>6]>>(at&63))] << (b - first + 1)
+		}
+		binary.LittleEndian.PutUint64(to[i:], sum^spread1*128)
+	}
+	if beyond := from + len(dst) - x.cols; beyond > 0 {
+		clear(dst[max(0, len(dst)-beyond):])
+	}
+}
+
+func (x levels) tables(d *Device, dst []byte, line []int8, row, from, digit int) int32 {
+	whole := 0 // values whose tables are known beforehand
+	if x.bits == 1 {
+		whole = max(0, min(x.cols-from, len(line))&^31)
+		words := x.row(row)
+		for i := 0; i < whole; i += 8 {
+			*(*[32]byte)(dst[4*i:]) = signTables[byte(words[(from+i)>>6]>>((from+i)&63))]
+		}
+		if whole == len(line) {
+			return int32(whole)
+		}
+	}
+	x.fill(line[whole:], row, from+whole, digit)
+	return int32(whole) + d.makeTables(dst[4*whole:], line[whole:])
+}
+
+// signTables[b] are the tables of the eight signs of a byte.
+var signTables = func() (t [256][32]byte) {
+	var q [8]int8
+	for b := range t {
+		for i := range q {
+			q[i] = int8(b>>i&1)*2 - 1
+		}
+		makeTablesGo(t[b][:], q[:])
+	}
+	return t
+}()
+
+const spread1 = 0x0101010101010101
+
+// spread8[b] has bit i of b in byte i.
+var spread8 = func() (t [256]uint64) {
+	for b := range t {
+		for i := range 8 {
+			t[b] |= uint64(b>>i&1) << (8 * i)
+		}
+	}
+	return t
+}()
+
+// small are integers kept as they are, |value| <= bound <= 127, rows of stride values that end in zeros.
+type small struct {
+	values []int8
+	stride int // a multiple of 32
+	bound  int
+}
+
+func (q small) row(r int) []int8 { return q.values[r*q.stride:][:q.stride] }
+
+func (q small) bounds() []int {
+	if q.bound > 31 {
+		return []int{8, (q.bound + 8) / 16}
+	}
+	return []int{q.bound}
+}
+
+func (q small) fill(dst []int8, row, from, digit int) {
+	src := q.values[row*q.stride+from:][:len(dst)]
+	if q.bound <= 31 {
+		copy(dst, src)
+		return
+	}
+	for i, v := range src {
+		low := (v+8)&15 - 8 // v + 8 may wrap, which the mask does not see
+		if digit == 0 {
+			dst[i] = low
+		} else {
+			dst[i] = int8((int(v) - int(low)) / 16)
+		}
+	}
+}
+
+func (q small) tables(d *Device, dst []byte, line []int8, row, from, digit int) int32 {
+	if q.bound <= 31 {
+		return d.makeTables(dst, q.row(row)[from:][:len(line)])
+	}
+	q.fill(line, row, from, digit)
+	return d.makeTables(dst, line)
+}

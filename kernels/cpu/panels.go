@@ -1,0 +1,106 @@
+package cpu
+
+import (
+	"encoding/binary"
+	"unsafe"
+)
+
+// signPanels are the signs of a matrix of depth × cols, for the product of integer rows of that depth: a byte holds one
+// column of 8 rows, 64 columns lie together, then come the next 8 rows.
+type signPanels struct {
+	cols   int
+	groups int // of 8 rows, padded to groupStep
+	bytes  []byte
+}
+
+func newSignPanels(depth, cols int, buffer func(n int) []byte) signPanels {
+	s := signPanels{cols: cols, groups: (depth + 8*groupStep - 1) / (8 * groupStep) * groupStep}
+	s.bytes = buffer(s.panels() * s.groups * panelCols)
+	return s
+}
+
+func (s signPanels) panels() int { return (s.cols + panelCols - 1) / panelCols }
+
+// panel is groups from..to-1 of panel p.
+func (s signPanels) panel(p, from, to int) []byte {
+	at := p * s.groups * panelCols
+	return s.bytes[at+from*panelCols : at+to*panelCols]
+}
+
+// alongColumns arranges w for products over w's columns: column o of the panels is row o of w.
+func (d *Device) alongColumns(slot int, w *planes) signPanels {
+	s := newSignPanels(w.cols, w.rows, func(n int) []byte { return d.shared.bytes(slot, n) })
+	d.parallel(s.panels(), func(p int, _ *scratch) {
+		dst := s.panel(p, 0, s.groups)
+		n := min(panelCols, w.rows-p*panelCols)
+		if n < panelCols {
+			clear(dst)
+		}
+		src := wordBytes(w.words[p*panelCols*w.stride:][:n*w.stride])
+		c := 0
+		for ; c+8 <= n; c += 8 {
+			d.transposeBytes(dst[c:], panelCols, src[c*8*w.stride:], 8*w.stride, s.groups)
+		}
+		for ; c < n; c++ {
+			for g := range s.groups {
+				dst[g*panelCols+c] = src[c*8*w.stride+g]
+			}
+		}
+	})
+	return s
+}
+
+// wordBytes is x as bytes, the least significant of a word first: the package is for little-endian machines.
+func wordBytes(x []uint64) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 8*len(x))
+}
+
+// transposeBytesGo turns 8 rows of n bytes into n rows of 8.
+func transposeBytesGo(dst []byte, dstStride int, src []byte, srcStride, n int) {
+	for i := range 8 {
+		for c, b := range src[i*srcStride:][:n] {
+			dst[c*dstStride+i] = b
+		}
+	}
+}
+
+// alongRows arranges plane b of w for products over w's rows: column k of the panels is column k of w.
+func (d *Device) alongRows(slot int, w *planes, b int) signPanels {
+	s := newSignPanels(w.rows, w.cols, func(n int) []byte { return d.shared.bytes(slot, n) })
+	stride := w.bits * w.stride
+	d.parallel(s.panels(), func(p int, _ *scratch) {
+		dst, whole := s.panel(p, 0, s.groups), w.rows/8
+		if whole > 0 {
+			d.transposeBits(dst, w.words[b*w.stride+p:], stride, whole)
+		}
+		if whole < s.groups {
+			var words [8]uint64 // the last rows, and none
+			for i := range w.rows - 8*whole {
+				words[i] = w.words[(8*whole+i)*stride+b*w.stride+p]
+			}
+			transposeBitsGo(dst[whole*panelCols:], words[:], 1, 1)
+			clear(dst[min(whole+1, s.groups)*panelCols:])
+		}
+	})
+	return s
+}
+
+// transposeBitsGo writes to dst[64*g+c] bit c of the eight words of group g; words are stride apart.
+func transposeBitsGo(dst []byte, src []uint64, stride, groups int) {
+	for g := range groups {
+		to := dst[g*panelCols:][:panelCols]
+		for i := range 8 {
+			var x uint64 // byte i of the words, an 8 × 8 matrix of bits
+			for j := range 8 {
+				x |= src[(8*g+j)*stride] >> (8 * i) & 0xff << (8 * j)
+			}
+			t := (x ^ x>>7) & 0x00aa00aa00aa00aa
+			x ^= t ^ t<<7
+			t = (x ^ x>>14) & 0x0000cccc0000cccc
+			x ^= t ^ t<<14
+			t = (x ^ x>>28) & 0x00000000f0f0f0f0
+			x ^= t ^ t<<28
+			binary.LittleEndian.PutUint64(to[8*i:], x)
+		}
+	}
+}
