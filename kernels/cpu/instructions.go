@@ -40,6 +40,7 @@ type instructions struct {
 	scale          func(x []float32, factor float32)
 	maximum        func(x []float32) float32
 	exponentials   func(x []float32, top float32) float64
+	quantize       func(dst []byte, x, gain []float32, r float64, bits int)
 	passNormalized func(dst, da, x, gain []float32, r, limit float64) float64
 	addNormalized  func(dx []float32, dGain []float64, da, x, gain []float32, r, c float64)
 	readGradient   func(dv, do, v []float32, w float32) float32
@@ -61,7 +62,7 @@ func plainGo() instructions {
 		affine: affineGo, add: addGo, mask: maskGo, largest: largestGo, largestProduct: largestProductGo,
 		addColumns: addColumnsGo, sumSquares: sumSquaresGo, adam: adamGo,
 		multiply: multiplyGo, scale: scaleGo, maximum: maximumGo, exponentials: exponentialsGo,
-		passNormalized: passNormalizedGo, addNormalized: addNormalizedGo,
+		quantize: quantizeGo, passNormalized: passNormalizedGo, addNormalized: addNormalizedGo,
 		readGradient: readGradientGo, scoreGradient: scoreGradientGo,
 		nearest: nearestGo, rankedRead: rankedReadGo, rankedScores: rankedScoresGo,
 	}

@@ -230,6 +230,15 @@ func avx2() instructions {
 			}
 			return sum + exponentialsGo(x[n:], top)
 		},
+		quantize: func(dst []byte, x, gain []float32, r float64, bits int) {
+			n := len(dst) &^ 7
+			if n > 0 {
+				_, _ = x[n-1], gain[n-1]
+				half, step := halfLevels(bits)
+				quantizeAVX2(&dst[0], &x[0], &gain[0], n, r, step, half, 2*half-1)
+			}
+			quantizeGo(dst[n:], x[n:], gain[n:], r, bits)
+		},
 		passNormalized: func(dst, da, x, gain []float32, r, limit float64) (dot float64) {
 			n := len(dst) &^ 7
 			if n > 0 {

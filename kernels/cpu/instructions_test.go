@@ -213,6 +213,19 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			sum := s.exponentials(x, top)
 			return append(floatBits(x), math.Float64bits(sum))
 		},
+		"quantize": func(s *instructions, r *rand.Rand, n int) any {
+			bits := 2 + r.IntN(7)
+			x, gain := oddities(r, n), normals(r, n)
+			half, step := halfLevels(bits)
+			for i := range x {
+				if gain[i] = 1; r.IntN(3) == 0 {
+					x[i] = float32(step * float64(r.IntN(2*int(half)+1)-int(half))) // between two levels
+				}
+			}
+			dst := make([]byte, n)
+			s.quantize(dst, x, gain, 1, bits)
+			return dst
+		},
 		"passNormalized": func(s *instructions, r *rand.Rand, n int) any {
 			dst := normals(r, n)
 			dot := s.passNormalized(dst, oddities(r, n), oddities(r, n), normals(r, n), r.Float64(), 1)

@@ -129,6 +129,11 @@ func adamAVX2(param *float32, grad *float32, m *float32, v *float32, n int, u *f
 //go:noescape
 func multiplyAVX2(dst *float32, a *float32, b *float32, n int)
 
+// quantizeAVX2 is quantizeGo for whole registers.
+//
+//go:noescape
+func quantizeAVX2(dst *byte, x *float32, gain *float32, n int, r float64, step float64, half float64, top float64)
+
 // passNormalizedAVX2 is passNormalizedGo for whole registers.
 //
 //go:noescape

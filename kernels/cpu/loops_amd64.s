@@ -2215,14 +2215,67 @@ loop:
 	VZEROUPPER
 	RET
 
+// func quantizeAVX2(dst *byte, x *float32, gain *float32, n int, r float64, step float64, half float64, top float64)
+// Requires: AVX
+TEXT ·quantizeAVX2(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         gain+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSD r+32(FP), Y0
+	VBROADCASTSD step+40(FP), Y1
+	VBROADCASTSD half+48(FP), Y2
+	VBROADCASTSD top+56(FP), Y3
+	VMOVDQU      middle<>+0(SB), Y4
+	VXORPD       Y5, Y5, Y5
+	XORQ         SI, SI
+
+loop:
+	VCVTPS2PD  (CX)(SI*4), Y6
+	VCVTPS2PD  (DX)(SI*4), Y7
+	VMULPD     Y6, Y7, Y6
+	VMULPD     Y0, Y6, Y6
+	VDIVPD     Y1, Y6, Y6
+	VSUBPD     Y4, Y6, Y6
+	VROUNDPD   $0x00, Y6, Y6
+	VADDPD     Y2, Y6, Y6
+	VMAXPD     Y5, Y6, Y6
+	VMINPD     Y3, Y6, Y6
+	VCVTPD2DQY Y6, X6
+	VCVTPS2PD  16(CX)(SI*4), Y7
+	VCVTPS2PD  16(DX)(SI*4), Y8
+	VMULPD     Y7, Y8, Y7
+	VMULPD     Y0, Y7, Y7
+	VDIVPD     Y1, Y7, Y7
+	VSUBPD     Y4, Y7, Y7
+	VROUNDPD   $0x00, Y7, Y7
+	VADDPD     Y2, Y7, Y7
+	VMAXPD     Y5, Y7, Y7
+	VMINPD     Y3, Y7, Y7
+	VCVTPD2DQY Y7, X7
+	VPACKSSDW  X7, X6, X6
+	VPACKUSWB  X6, X6, X6
+	VMOVQ      X6, (AX)(SI*1)
+	ADDQ       $0x08, SI
+	CMPQ       SI, BX
+	JLT        loop
+	VZEROUPPER
+	RET
+
+DATA middle<>+0(SB)/8, $0x3fe0000000000000
+DATA middle<>+8(SB)/8, $0x3fe0000000000000
+DATA middle<>+16(SB)/8, $0x3fe0000000000000
+DATA middle<>+24(SB)/8, $0x3fe0000000000000
+GLOBL middle<>(SB), RODATA|NOPTR, $32
+
 // func passNormalizedAVX2(dst *float32, da *float32, x *float32, gain *float32, n int, r float64, limit float64) float64
 // Requires: AVX, SSE2
 TEXT ·passNormalizedAVX2(SB), NOSPLIT, $0-64
 	MOVQ         dst+0(FP), AX
-	MOVQ         da+8(FP), CX
-	MOVQ         x+16(FP), DX
-	MOVQ         gain+24(FP), BX
-	MOVQ         n+32(FP), SI
+	MOVQ         x+16(FP), CX
+	MOVQ         gain+24(FP), DX
+	MOVQ         n+32(FP), BX
+	MOVQ         da+8(FP), SI
 	VBROADCASTSD r+40(FP), Y0
 	VBROADCASTSD limit+48(FP), Y1
 	VMOVDQU      magnitude64<>+0(SB), Y2
@@ -2231,24 +2284,24 @@ TEXT ·passNormalizedAVX2(SB), NOSPLIT, $0-64
 	XORQ         DI, DI
 
 loop:
-	VCVTPS2PD    (DX)(DI*4), Y5
-	VCVTPS2PD    (BX)(DI*4), Y6
+	VCVTPS2PD    (CX)(DI*4), Y5
+	VCVTPS2PD    (DX)(DI*4), Y6
 	VMULPD       Y5, Y6, Y7
 	VMULPD       Y0, Y7, Y7
 	VANDPD       Y2, Y7, Y7
 	VCMPPD       $0x02, Y1, Y7, Y7
-	VCVTPS2PD    (CX)(DI*4), Y8
+	VCVTPS2PD    (SI)(DI*4), Y8
 	VANDPD       Y7, Y8, Y8
 	VMULPD       Y6, Y8, Y6
 	VMULPD       Y5, Y6, Y6
 	VADDPD       Y6, Y3, Y3
-	VCVTPS2PD    16(DX)(DI*4), Y5
-	VCVTPS2PD    16(BX)(DI*4), Y6
+	VCVTPS2PD    16(CX)(DI*4), Y5
+	VCVTPS2PD    16(DX)(DI*4), Y6
 	VMULPD       Y5, Y6, Y7
 	VMULPD       Y0, Y7, Y7
 	VANDPD       Y2, Y7, Y7
 	VCMPPD       $0x02, Y1, Y7, Y7
-	VCVTPS2PD    16(CX)(DI*4), Y9
+	VCVTPS2PD    16(SI)(DI*4), Y9
 	VANDPD       Y7, Y9, Y9
 	VMULPD       Y6, Y9, Y6
 	VMULPD       Y5, Y6, Y6
@@ -2258,7 +2311,7 @@ loop:
 	VCVTPD2PSY   Y9, X5
 	VMOVUPS      X5, 16(AX)(DI*4)
 	ADDQ         $0x08, DI
-	CMPQ         DI, SI
+	CMPQ         DI, BX
 	JLT          loop
 	VADDPD       Y4, Y3, Y3
 	VEXTRACTF128 $0x01, Y3, X0

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"encoding/binary"
 	"math"
 
 	"bitnet1/kernels"
@@ -23,20 +24,19 @@ func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps f
 			return
 		}
 		d.blocks(rows, 16, func(from, to int, s *scratch) {
-			a := s.doubles(0, width)
+			index := s.bytes(0, width)
 			for r := from; r < to; r++ {
 				row := in[r*width:][:width]
 				rms := d.reciprocalRMS(row, eps)
-				for i, v := range row {
-					a[i] = float64(g[i]) * float64(v) * rms
-				}
-				if out.Floats != nil {
-					for i, v := range a {
-						values(out.Floats)[r*width+i] = float32(v)
-					}
+				if out.Floats == nil {
+					p := out.Planes.(*planes)
+					d.quantize(index, row, g, rms, p.bits)
+					p.setLevels(r, index)
 					continue
 				}
-				out.Planes.(*planes).quantize(r, a)
+				for i, v := range row {
+					values(out.Floats)[r*width+i] = float32(float64(g[i]) * float64(v) * rms)
+				}
 			}
 		})
 	})
@@ -66,22 +66,38 @@ func (d *Device) normalizedSigns(out *planes, x, gain []float32, rows int) {
 	})
 }
 
-// quantize writes a's levels to row r: sign for one bit, else 2^bits mid-rise levels on [-2.5, 2.5], whose index is
-// written in binary across the planes.
-func (p *planes) quantize(r int, a []float64) {
+// halfLevels is half the number of mid-rise levels on [-2.5, 2.5] that bits give, and the step from one to the next.
+func halfLevels(bits int) (half, step float64) {
+	half = float64(int(1) << (bits - 1))
+	return half, 2.5 / half
+}
+
+// quantizeGo writes the indices of the levels nearest to gain * x * r; between two, ties go to the even one.
+func quantizeGo(dst []byte, x, gain []float32, r float64, bits int) {
+	half, step := halfLevels(bits)
+	for i, v := range x[:len(dst)] {
+		a := float64(float64(gain[i])*float64(v)) * r
+		dst[i] = byte(min(max(math.RoundToEven(a/step-0.5)+half, 0), 2*half-1))
+	}
+}
+
+// setLevels writes the levels' indices, in binary across the planes, to row r.
+func (p *planes) setLevels(r int, index []byte) {
 	row := p.row(r)
 	clear(row)
-	half := float64(int(1) << (p.bits - 1))
-	step := 2.5 / half
-	for i, v := range a {
-		var index int
-		if p.bits == 1 {
-			index = int(^math.Float64bits(v+0) >> 63) // no branch: signs are unpredictable
+	var eight [8]byte
+	for i := 0; i < len(index); i += 8 {
+		part := index[i:min(i+8, len(index))]
+		if len(part) == 8 {
+			copy(eight[:], part)
 		} else {
-			index = int(min(max(math.RoundToEven(v/step-0.5)+half, 0), 2*half-1))
+			clear(eight[copy(eight[:], part):])
 		}
+		x := binary.LittleEndian.Uint64(eight[:])
 		for b := range p.bits {
-			row[b*p.stride+i>>6] |= uint64(index>>b&1) << (i & 63)
+			// The product brings the lowest bits of all bytes to the top one.
+			bits := x >> b & spread1 * 0x0102040810204080 >> 56
+			row[b*p.stride+i>>6] |= bits << (i & 63)
 		}
 	}
 	p.count(r)

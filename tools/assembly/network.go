@@ -56,9 +56,39 @@ func normalization() {
 	})
 	end()
 
+	begin("quantize", "func(dst *byte, x, gain *float32, n int, r, step, half, top float64)")
+	dst, x, gain, n := pointer("dst"), pointer("x"), pointer("gain"), pointer("n")
+	r, step, half, top := broadcast64("r"), broadcast64("step"), broadcast64("half"), broadcast64("top")
+	middle, zero := constant(words4("middle", math.Float64bits(0.5))), YMM()
+	VXORPD(zero, zero, zero)
+	loop(n, 8, func(i GPVirtual) {
+		var index [2]VecVirtual
+		for j := range index {
+			v, g := YMM(), YMM()
+			VCVTPS2PD(at4(x, i, 16*j), v)
+			VCVTPS2PD(at4(gain, i, 16*j), g)
+			VMULPD(v, g, v)
+			VMULPD(r, v, v)
+			VDIVPD(step, v, v)
+			VSUBPD(middle, v, v)
+			VROUNDPD(Imm(0), v, v)
+			VADDPD(half, v, v)
+			VMAXPD(zero, v, v)
+			VMINPD(top, v, v)
+			index[j] = XMM()
+			VCVTPD2DQY(v, index[j])
+		}
+		VPACKSSDW(index[1], index[0], index[0])
+		VPACKUSWB(index[0], index[0], index[0])
+		VMOVQ(index[0], Mem{Base: dst, Index: i, Scale: 1})
+	})
+	end()
+
 	begin("passNormalized", "func(dst, da, x, gain *float32, n int, r, limit float64) float64")
-	dst, da, x, gain, n := pointer("dst"), pointer("da"), pointer("x"), pointer("gain"), pointer("n")
-	r, limit, mask := broadcast64("r"), broadcast64("limit"), constant(magnitude)
+	dst, x, gain, n = pointer("dst"), pointer("x"), pointer("gain"), pointer("n")
+	da := pointer("da")
+	r = broadcast64("r")
+	limit, mask := broadcast64("limit"), constant(magnitude)
 	sums := [2]VecVirtual{YMM(), YMM()}
 	VXORPD(sums[0], sums[0], sums[0])
 	VXORPD(sums[1], sums[1], sums[1])
