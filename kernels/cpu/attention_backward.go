@@ -17,6 +17,7 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 				g.exponentiate(h, ptr[task*a.Seq*a.Survivors:][:a.Seq*a.Survivors], s)
 			}
 			for t := range a.Seq {
+				g.query(h, dst, t)
 				g.do = grad[(h.row0+t)*a.Heads*a.HeadDim+h.col:][:a.HeadDim]
 				p := ptr[(task*a.Seq+t)*a.Survivors:][:a.Survivors]
 				if a.Kind == kernels.RWSP {
@@ -34,8 +35,8 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 type gradients struct {
 	width      int
 	q, k, v    []float32
-	dq, dk, dv []float32
-	do         []float32 // gradient of what the present query reads
+	dk, dv     []float32
+	dq, do     []float32 // of the present query, and of what it reads
 	ds         []float64 // of its scores
 	exps       []float32 // exp(score - best score) of survivors, Seq × Survivors
 	ranks      ranks
@@ -49,11 +50,11 @@ type ranks struct {
 
 func (h *head) gradients(s *scratch) *gradients {
 	n := h.Seq * h.HeadDim
-	all := s.floats(0, 6*n)
+	all := s.floats(0, 5*n)
 	clear(all[3*n:])
 	g := &gradients{
 		width: h.HeadDim,
-		q:     all[:n], k: all[n : 2*n], v: all[2*n : 3*n], dq: all[3*n : 4*n], dk: all[4*n : 5*n], dv: all[5*n : 6*n],
+		q:     all[:n], k: all[n : 2*n], v: all[2*n : 3*n], dk: all[3*n : 4*n], dv: all[4*n : 5*n],
 		ds: s.doubles(2, max(h.Seq, maxSurvivors)),
 	}
 	for t := range h.Seq {
@@ -64,14 +65,19 @@ func (h *head) gradients(s *scratch) *gradients {
 	return g
 }
 
-// store writes the gradients to the head's columns.
+// query makes room for the gradient of query t, which no other query adds to, where it belongs.
+func (g *gradients) query(h *head, dst []float32, t int) {
+	g.dq = dst[(h.row0+t)*3*h.Heads*h.HeadDim+h.col:][:h.HeadDim]
+	clear(g.dq)
+}
+
+// store writes the gradients of keys and values to the head's columns.
 func (g *gradients) store(h *head, dst []float32) {
 	width := h.Heads * h.HeadDim
 	for t := range h.Seq {
 		row := dst[(h.row0+t)*3*width:][:3*width]
-		for i, src := range [][]float32{g.dq, g.dk, g.dv} {
-			copy(row[i*width+h.col:][:h.HeadDim], src[t*h.HeadDim:])
-		}
+		copy(row[width+h.col:][:h.HeadDim], g.row(g.dk, t))
+		copy(row[2*width+h.col:][:h.HeadDim], g.row(g.dv, t))
 	}
 }
 
@@ -144,7 +150,7 @@ func (g *gradients) four(h *head, t int, pointers *[4]int32) {
 	for r, v := range x.ds {
 		x.s[r] = g.scaled(h, v)
 	}
-	h.rankedScores(g.row(g.dq, t), g.dk, g.row(g.q, t), g.k, pointers, &x.s)
+	h.rankedScores(g.dq, g.dk, g.row(g.q, t), g.k, pointers, &x.s)
 }
 
 // dense: softmax, whose values get the probabilities, or a pointer, whose one value gets all.
@@ -184,7 +190,7 @@ func softmaxGradient(ds, p []float64, tau float64) {
 
 // addScore passes the gradient of one score on to its query and key.
 func (g *gradients) addScore(h *head, t, u int, ds float64) {
-	h.scoreGradient(g.row(g.dq, t), g.row(g.dk, u), g.row(g.q, t), g.row(g.k, u), g.scaled(h, ds))
+	h.scoreGradient(g.dq, g.row(g.dk, u), g.row(g.q, t), g.row(g.k, u), g.scaled(h, ds))
 }
 
 // scaled is the gradient of q·k, given that of the score.

@@ -49,7 +49,7 @@ func (d *Device) productGradients(dx []float32, dl *kernels.LinearGradient, g *g
 // inputGradient overwrites dx with the products of rounded gradients and the signs of weights.
 func (d *Device) inputGradient(dx []float32, q roundedGradient, rows int, l kernels.Linear) {
 	signs := []signPanels{d.alongRows(0, l.Signs.(*planes), 0)}
-	d.blocks(rows, d.rowsPerTask(rows), func(from, to int, s *scratch) {
+	d.blocks(rows, lookupTask, func(from, to int, s *scratch) {
 		d.lookupProducts(q.values, signs, from, to, s, func(r int, sums []int32, offset int32) {
 			d.scaleIntegers(dx[r*l.In:][:l.In], sums, offset, q.units[r])
 		})
@@ -64,7 +64,7 @@ func (d *Device) weightGradient(dl kernels.LinearGradient, q roundedGradient, g 
 	}
 	dWeight, dAlpha, alpha := values(dl.Weight), values(dl.Alpha), values(l.Alpha)
 	out := g.to - g.from
-	d.blocks(out, d.rowsPerTask(out), func(from, to int, s *scratch) {
+	d.blocks(out, lookupTask, func(from, to int, s *scratch) {
 		d.lookupProducts(q.values, signs, from, to, s, func(r int, sums []int32, offset int32) {
 			o, unit := g.from+r, q.units[r]*scale(input.bits)
 			dst, factor := dWeight[o*l.In:][:l.In], alpha[o]*unit

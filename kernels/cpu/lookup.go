@@ -16,6 +16,7 @@ const (
 	lookupRows = 4    // rows of integers that read them together
 	groupStep  = 4    // signs are padded to this many groups of 8 rows
 	blockDepth = 1024 // integers of a row whose tables stay in the first cache; 16-bit sums hold them
+	lookupTask = 64   // rows of one task
 )
 
 // groupsPerFlush is how many groups of 8 integers, two entries each, may be added up in a byte.
