@@ -40,7 +40,15 @@ func (d *Device) EmbedBackward(dWeight, dx kernels.Floats, tokens kernels.Ints, 
 		if err := d.launch("chain_tokens", grid(256, ceilDiv(rows, 256)), arg(ids), arg(int32(rows)), arg(next), arg(later)); err != nil {
 			return err
 		}
-		return d.launch("embed_backward", grid(256, rows), arg(float32s(dWeight, 0)), arg(float32s(dx, rows*width)), arg(ids), arg(next),
+		const jump = 8 // sums.cu's kJump
+		jumps, err := d.scratch("next rows of a token", 4*jump*rows)
+		if err != nil {
+			return err
+		}
+		if err := d.launch("chain_jumps", grid(256, ceilDiv(rows, 256)), arg(next), arg(int32(rows)), arg(jumps)); err != nil {
+			return err
+		}
+		return d.launch("embed_backward", grid(256, rows), arg(float32s(dWeight, 0)), arg(float32s(dx, rows*width)), arg(ids), arg(jumps),
 			arg(later), arg(int32(rows)), arg(int32(width)))
 	})
 }

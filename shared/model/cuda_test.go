@@ -163,11 +163,11 @@ func text(vocab, n int, seed uint64) (tokens, targets []int32) {
 
 // categories of kernels, by prefix.
 var categories = []struct{ name, prefixes string }{
-	{"binary products", "gemm_ transpose_bits channel_thresholds pack_signs"},
+	{"binary products", "gemm_ transpose_bits spread_bytes channel_thresholds pack_signs"},
 	{"rounding of gradients", "grad_ add_columns finish_weights"},
 	{"attention", "survivor attend_ dense_"},
 	{"loss", "losses_"},
-	{"float elementwise", "normalize embed chain_tokens emit_ expand scale_rows blend sgemm"},
+	{"float elementwise", "normalize embed chain_ emit_ expand scale_rows blend sgemm"},
 	{"optimizer", "adamw sum_blocks add_total"},
 	{"clearing and copies", "clear set_scalars"},
 }

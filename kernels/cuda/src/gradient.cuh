@@ -24,7 +24,7 @@ template <bool kShifted> struct DenseGradient {
     const float* from = dy + row * width + c0;
     r.keep = pass && c0 < width ? pass[row * pass_words + c0 / 32] : ~0u;
     if (width % 4 == 0 && ((long)dy & 15) == 0 && c0 < width) {
-      Float4 v = *(const Float4*)from;
+      Float4 v = load_four(from);
       r.g[0] = v.x, r.g[1] = v.y, r.g[2] = v.z, r.g[3] = v.w;
     } else {
 #pragma unroll
@@ -66,6 +66,17 @@ template <class T> struct Logits {
   float unit;
   const float *alpha, *theta;
 
+  // Four products from column c0, a multiple of 4; rows are padded to that.
+  DEVICE_MEMBER void load(long row, int c0, float (&y)[4]) const {
+    const T* from = data + row * stride + c0;
+    if constexpr (sizeof(T) == 2) {
+      Int2 v = load_two(from);
+      y[0] = (float)(short)v.x, y[1] = (float)(v.x >> 16), y[2] = (float)(short)v.y, y[3] = (float)(v.y >> 16);
+    } else {
+      Float4 v = load_four((const float*)from);
+      y[0] = v.x, y[1] = v.y, y[2] = v.z, y[3] = v.w;
+    }
+  }
   DEVICE_MEMBER float at(long row, int c) const {
     return alpha[c] * (unit * (float)data[row * stride + c]) - theta[c];
   }
@@ -90,28 +101,22 @@ template <class T> struct HeadGradient {
     return q;
   }
   struct Raw {
-    T y[4];
+    float y[4];
     float top, factor;
     int target;
   };
   DEVICE_MEMBER Raw fetch(long row, int c0) const {
     Raw r;
-    r.top = row_stats[2 * row], r.factor = row_stats[2 * row + 1];
+    Int2 stats = load_two(row_stats + 2 * row);
+    r.top = as_float(stats.x), r.factor = as_float(stats.y);
     r.target = targets[row];
-    const T* from = logits.data + row * logits.stride + c0;
-    if (sizeof(T) == 2 && c0 < logits.width) {  // the stride is a multiple of 8
-      Int2 v = *(const Int2*)from;
-      r.y[0] = (T)(short)v.x, r.y[1] = (T)(short)(v.x >> 16), r.y[2] = (T)(short)v.y, r.y[3] = (T)(short)(v.y >> 16);
-    } else {
-#pragma unroll
-      for (int j = 0; j < 4; j++) r.y[j] = c0 + j < logits.width ? from[j] : (T)0;
-    }
+    logits.load(row, min(c0, (logits.width - 1) / 4 * 4), r.y);
     return r;
   }
   DEVICE_MEMBER void finish(const Raw& r, long, int c0, const Quad& quad, float (&g)[4], float (&plain)[4]) const {
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-      float u = quad.alpha[j] * (logits.unit * (float)r.y[j]) - quad.theta[j];
+      float u = quad.alpha[j] * (logits.unit * r.y[j]) - quad.theta[j];
       float e = exp2_fast((u - r.top) * kLog2E) * r.factor;
       if (c0 + j == r.target) e -= (float)scalars->grad_scale;
       g[j] = plain[j] = c0 + j < logits.width ? e : 0.0f;

@@ -22,10 +22,10 @@ DEVICE void losses(const Logits<T>& logits, int rows, const int* targets, const 
 #pragma unroll
     for (int r = 0; r < kRows; r++) {
       if (r >= count) break;
-      const T* from = logits.data + (first + r) * logits.stride + c0;
-      float u[4];
+      float y[4], u[4];
+      logits.load(first + r, c0, y);
 #pragma unroll
-      for (int j = 0; j < 4; j++) u[j] = alpha[j] * (logits.unit * (j < valid ? (float)from[j] : 0.0f)) - theta[j];
+      for (int j = 0; j < 4; j++) u[j] = alpha[j] * (logits.unit * (j < valid ? y[j] : 0.0f)) - theta[j];
       float most = max(max(u[0], u[1]), max(u[2], u[3]));
       if (most > top[r]) {
         sum[r] *= exp2_fast((top[r] - most) * kLog2E);

@@ -5,13 +5,25 @@ extern "C" __global__ __launch_bounds__(256) void pack_signs(const float* x, lon
                                                              int words, int* popcounts) {
   int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
   if (row >= rows) return;
+  constexpr int kAhead = 8;  // words whose loads are in flight together
   int count = 0;
-  for (int w = 0; w < words; w++) {
-    int c = 32 * w + lane;
-    uint32_t word = ballot(c < columns && x[row * x_stride + c] >= 0.0f);
-    count += popcount(word);
-    if (lane == 0) out[(long)row * words + w] = word;
+  for (int w0 = 0; w0 < words; w0 += kAhead) {
+    float held[kAhead];
+    uint32_t mine = 0;
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) {
+      int c = 32 * (w0 + i) + lane;
+      held[i] = c < columns ? x[row * x_stride + c] : -1.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) {
+      uint32_t word = ballot(held[i] >= 0.0f);
+      if (lane == i) mine = word;
+    }
+    count += popcount(mine);
+    if (lane < kAhead && w0 + lane < words) out[(long)row * words + w0 + lane] = mine;
   }
+  count = warp_sum(count);
   if (lane == 0) popcounts[row] = count;
 }
 

@@ -141,6 +141,19 @@ DEVICE double logarithm(double x) {  // x positive and normal
 struct alignas(16) Int4 { int x, y, z, w; };
 struct alignas(16) Float4 { float x, y, z, w; };
 struct alignas(8) Int2 { int x, y; };
+
+// Vector loads of what the kernel does not write. The compiler takes loads of structs apart, and joins the pieces with those of other
+// branches: then one load waits for another.
+DEVICE Float4 load_four(const float* from) {
+  Float4 v;
+  asm("ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(from));
+  return v;
+}
+DEVICE Int2 load_two(const void* from) {
+  Int2 v;
+  asm("ld.global.nc.v2.s32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from));
+  return v;
+}
 // What changes from step to step; Go's deviceScalars has the same fields. Kernels read it when they run.
 constexpr int kMaxSurvivors = 16;
 struct Scalars {

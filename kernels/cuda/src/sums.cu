@@ -83,45 +83,70 @@ extern "C" __global__ __launch_bounds__(256) void adamw(const __grid_constant__ 
 // next[i] is the next row with row i's token, or n; later[j] = 1 where an earlier row has row j's token. A thread per row looks
 // through the rows after it.
 extern "C" __global__ __launch_bounds__(256) void chain_tokens(const int* tokens, int n, int* next, int* later) {
-  __shared__ int tile[1024];
+  constexpr int kTile = 1024;
+  __shared__ alignas(16) int tile[kTile];
   int i = blockIdx.x * 256 + threadIdx.x;
   int token = i < n ? tokens[i] : -1, found = i < n ? n : 0;
-  for (int from = blockIdx.x * 256; from < n; from += 1024) {
+  for (int from = blockIdx.x * 256; from < n; from += kTile) {
     block_sync();
-    for (int k = threadIdx.x; k < 1024; k += 256) tile[k] = from + k < n ? tokens[from + k] : -2;
+    for (int k = threadIdx.x; k < kTile; k += 256) tile[k] = from + k < n ? tokens[from + k] : -2;
     block_sync();
-    if (found == n && i < n) {
-      int begin = i + 1 > from ? i + 1 - from : 0;
-      for (int k = begin; k < 1024; k++) {
-        if (tile[k] == token) {
-          found = from + k;
-          break;
-        }
-      }
+    int begin = i + 1 - from;
+    for (int k = begin > 0 ? begin / 4 * 4 : 0; k < kTile && found == n; k += 4) {
+      Int4 four = *(const Int4*)(tile + k);
+      if (four.w == token && k + 3 >= begin) found = from + k + 3;
+      if (four.z == token && k + 2 >= begin) found = from + k + 2;
+      if (four.y == token && k + 1 >= begin) found = from + k + 1;
+      if (four.x == token && k >= begin) found = from + k;
     }
-    if (!block_any(found == n && i < n)) break;
+    if (!block_any(found == n)) break;
   }
   if (i >= n) return;
   next[i] = found;
   if (found < n) later[found] = 1;
 }
 
-// A block per row that is its token's first: adds the gradients of all rows with this token, in their order.
-extern "C" __global__ __launch_bounds__(256) void embed_backward(float* dweight, const float* dx, const int* tokens, const int* next,
+constexpr int kJump = 8;
+
+// jumps[i] are the next kJump rows with row i's token; n where there are fewer.
+extern "C" __global__ __launch_bounds__(256) void chain_jumps(const int* next, int n, int* jumps) {
+  int i = blockIdx.x * 256 + threadIdx.x;
+  if (i >= n) return;
+  int at = i;
+#pragma unroll
+  for (int k = 0; k < kJump; k++) {
+    at = at < n ? next[at] : n;
+    jumps[kJump * i + k] = at;
+  }
+}
+
+// A block per row that is its token's first: adds the gradients of all rows with this token, in their order. The chain is followed
+// kJump rows at a time, for every link costs a wait for memory.
+extern "C" __global__ __launch_bounds__(256) void embed_backward(float* dweight, const float* dx, const int* tokens, const int* jumps,
                                                                  const int* later, int n, int width) {
   if (later[blockIdx.x]) return;
   float* row = dweight + (long)tokens[blockIdx.x] * width;
-  for (int c = threadIdx.x; c < width; c += 1024) {  // several columns at a time: following the chain is what takes long
-    float sum[4];
+  for (int c = threadIdx.x; c < width; c += 512) {
+    bool second = c + 256 < width;
+    float sum0 = row[c] + dx[(long)blockIdx.x * width + c];
+    float sum1 = second ? row[c + 256] + dx[(long)blockIdx.x * width + c + 256] : 0.0f;
+    for (int i = blockIdx.x; i < n;) {
+      int rows[kJump];
+      float add0[kJump], add1[kJump];
 #pragma unroll
-    for (int j = 0; j < 4; j++) sum[j] = c + 256 * j < width ? row[c + 256 * j] : 0;
-    for (int i = blockIdx.x; i < n; i = next[i]) {
+      for (int k = 0; k < kJump; k++) rows[k] = jumps[kJump * i + k];
 #pragma unroll
-      for (int j = 0; j < 4; j++)
-        if (c + 256 * j < width) sum[j] += dx[(long)i * width + c + 256 * j];
+      for (int k = 0; k < kJump; k++) {
+        add0[k] = rows[k] < n ? dx[(long)rows[k] * width + c] : 0.0f;
+        add1[k] = rows[k] < n && second ? dx[(long)rows[k] * width + c + 256] : 0.0f;
+      }
+#pragma unroll
+      for (int k = 0; k < kJump; k++) {
+        if (rows[k] < n) sum0 += add0[k], sum1 += add1[k];
+      }
+      i = rows[kJump - 1];
     }
-#pragma unroll
-    for (int j = 0; j < 4; j++)
-      if (c + 256 * j < width) row[c + 256 * j] = sum[j];
+    row[c] = sum0;
+    if (second) row[c + 256] = sum1;
   }
 }
