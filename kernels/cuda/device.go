@@ -134,7 +134,7 @@ var modules = []struct {
 	{"rows", false, 0, []string{"embed", "normalize", "normalize_floats", "normalize_backward_1", "normalize_backward_4",
 		"normalize_backward_16", "normalize_backward_64", "emit_signs", "emit_add", "expand", "scale_rows", "blend"}},
 	{"sums", false, 0, []string{"sum_blocks", "add_total", "add_columns", "set_scalars", "adamw", "chain_tokens", "chain_jumps", "embed_backward"}},
-	{"gradient", false, 0, append(gradientKernels(), "grad_scales", "finish_weights_int32", "finish_weights_float32")},
+	{"gradient", false, roundShared, append(gradientKernels(), "grad_scales", "finish_weights_int32", "finish_weights_float32")},
 	{"loss", false, 0, []string{"losses_int16", "losses_float32"}},
 	{"attention", false, 0, []string{"survivors_1_4", "survivors_2_4", "survivors_4_4", "survivors_8_4", "survivors_8_16",
 		"attend_pointer", "attend_softmax"}},

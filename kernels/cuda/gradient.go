@@ -171,6 +171,9 @@ func (d *Device) addColumns(dst, partial cu.DevicePtr, rows, columns int, sign f
 	return d.launch("add_columns", grid(256, ceilDiv(columns, 32)), arg(partial), arg(int32(rows)), arg(int32(columns)), arg(sign), arg(dst))
 }
 
+// roundShared is the most dynamic shared memory that a block which rounds needs.
+const roundShared = 2 * 4 * 256 * 33
+
 // rounding is gradient.cu's Rounding.
 type rounding struct {
 	rows, width, bits, row0          int32
@@ -227,7 +230,14 @@ func (b *backward) round() (err error) {
 			r.columns, r.columnPopcounts = p.data+cu.DevicePtr(from/8), p.popcounts
 			r.columnPlaneWords, r.columnStride, r.columnLeft = int64(p.planeBytes/4), int32(p.words()), int32(p.words()-from/32)
 		}
-		return b.launch(kernel, grid(256, ceilDiv(b.width, 256), ceilDiv(to-from, 256)), source, driver.Bytes(&r))
+		g := grid(256, ceilDiv(b.width, 256), ceilDiv(to-from, 256))
+		g.Shared = 4 * 256 * 33 // words of channels: an eighth of the rows for planes of 4 bits, twice as many otherwise
+		if b.asBytes {
+			g.Shared = 4 * 256 * 65
+		} else if b.bits > 4 {
+			g.Shared *= 2
+		}
+		return b.launch(kernel, g, source, driver.Bytes(&r))
 	})
 }
 

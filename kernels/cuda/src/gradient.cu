@@ -118,13 +118,14 @@ DEVICE uint32_t separate_lanes(uint32_t x, int lane) {
 }
 
 // A lane has two quads of channels, 128 apart, and passes over its warp's 32 rows. kNibbles: 1 for up to 4 bits, else 2. With kBytes the
-// weights' integers become bytes, else planes.
+// weights' integers become bytes, else planes. They are collected in shared memory, a word for 4 bytes or 8 nibbles of a channel, so
+// that whole sectors are written; channels lie there in the order of lanes: 32 e + lane is channel e / 4 * 128 + 4 lane + e % 4.
 template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const Source& source, const Rounding& p) {
-  __shared__ uint32_t words[4][256][9];  // 9: no bank conflicts, with channels in the order of lanes
-  __shared__ int sums[8][256];
-  constexpr int kRows = kBytes ? 4 : 8, kWords = kBytes ? 1 : kNibbles;  // of one word; words for a row's integer
+  extern __shared__ uint32_t collected[];
+  constexpr int kRows = kBytes ? 4 : 8, kWords = kBytes ? 1 : kNibbles;  // of one word; words for a channel's integers
+  constexpr int kChannel = 256 / kRows + 1;                             // words of a channel: an odd number, against bank conflicts
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 256 + 4 * lane;
-  int quads = ceil_div(p.width, 4);
+  int quads = ceil_div(p.width, 4), first = blockIdx.y * 256 + 32 * warp;
   float lowest = 12582912.0f - (float)((1 << (p.bits - 1)) - 1);
   uint32_t key0 = p.scalars->seed[0] ^ 0x44494e47u, key1 = p.scalars->seed[1] ^ 0x524f554eu;
   uint32_t step0 = p.scalars->step[0], step1 = p.scalars->step[1], stream = p.id | p.scalars->micro << 16;
@@ -136,130 +137,112 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
     a[e] = c < p.width ? p.alpha[c] : 0;
     inverse[e] = p.columns && c < p.width ? p.column_inverse[c] : 0;
   }
-  uint32_t column[kWords][8][4];
-#pragma unroll
-  for (int e = 0; e < 8; e++) sums[warp][32 * e + lane] = 0;
   // Rows are passed over in the order kRows - 1 ... 0, 2 kRows - 1 ...; the next one's loads are on their way meanwhile.
-  int first = blockIdx.y * 256 + 32 * warp;
   typename Source::Raw next[2];
 #pragma unroll
   for (int k = 0; k < 2; k++) next[k] = source.fetch(min(first + kRows - 1, p.rows - 1), c0 + 128 * k);
-  for (int half = 0; half < (kBytes ? 2 : 1); half++) {
+  for (int group = 0; group < 32 / kRows; group++) {
+    uint32_t column[kWords][8] = {};
+    for (int r = kRows - 1; r >= 0; r--) {
+      int row = first + kRows * group + r, following = r > 0 ? row - 1 : row + 2 * kRows - 1;
+      typename Source::Raw raw[2];
 #pragma unroll
-    for (int part = 0; part < 4; part++) {
+      for (int k = 0; k < 2; k++) {
+        raw[k] = next[k];
+        next[k] = source.fetch(min(following, p.rows - 1), c0 + 128 * k);
+      }
+      uint32_t q[8], weight_q[8];
 #pragma unroll
-      for (int w = 0; w < kWords; w++)
-#pragma unroll
-        for (int e = 0; e < 8; e++) column[w][e][part] = 0;
-      for (int r = kRows - 1; r >= 0; r--) {
-        int row = first + 16 * half + kRows * part + r, following = r > 0 ? row - 1 : row + 2 * kRows - 1;
-        typename Source::Raw raw[2];
+      for (int e = 0; e < 8; e++) q[e] = weight_q[e] = kRounded;
+      if (row < p.rows) {
+        uint32_t counter = (uint32_t)(p.row0 + row) * (uint32_t)quads + (uint32_t)(c0 / 4);
+        float inverse_row = p.row_planes ? p.row_inverse[row] : 0;
 #pragma unroll
         for (int k = 0; k < 2; k++) {
-          raw[k] = next[k];
-          next[k] = source.fetch(min(following, p.rows - 1), c0 + 128 * k);
-        }
-        uint32_t q[8], weight_q[8];
+          float g[4], plain[4];
+          source.finish(raw[k], row, c0 + 128 * k, quad[k], g, plain);
+          Words4 random = philox(key0, key1, counter + 32 * k, stream, step0, step1);
 #pragma unroll
-        for (int e = 0; e < 8; e++) q[e] = weight_q[e] = kRounded;
-        if (row < p.rows) {
-          uint32_t counter = (uint32_t)(p.row0 + row) * (uint32_t)quads + (uint32_t)(c0 / 4);
-          float inverse_row = p.row_planes ? p.row_inverse[row] : 0;
-#pragma unroll
-          for (int k = 0; k < 2; k++) {
-            float g[4], plain[4];
-            source.finish(raw[k], row, c0 + 128 * k, quad[k], g, plain);
-            Words4 random = philox(key0, key1, counter + 32 * k, stream, step0, step1);
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-              q[4 * k + j] = rounded(a[4 * k + j] * g[j], inverse_row, random.w[j] & 0xffff, lowest);
-              weight_q[4 * k + j] = rounded(g[j], inverse[4 * k + j], random.w[j] >> 16, lowest);
-            }
-          }
-        }
-        if (p.row_planes && row < p.rows) {
-          int total = 0;
-#pragma unroll
-          for (int n = 0; n < kNibbles; n++) {
-            uint32_t x = 0;
-#pragma unroll
-            for (int e = 7; e >= 0; e--) x = x * 16 + (n == kNibbles - 1 ? q[e] >> 4 * n : q[e] & 15);
-            uint32_t plane = separate_lanes(n == kNibbles - 1 ? nibbles(x, kRounded >> 4 * n) : x, lane);
-            int b = 4 * n + lane % 4;
-            if (b < p.bits) {
-              p.row_planes[b * p.row_plane_words + (long)row * p.row_words + blockIdx.x * 8 + lane / 4] = plane;
-              total += (b == p.bits - 1 ? -1 : 1) * (popcount(plane) << b);
-            }
-          }
-          total = warp_sum(total);
-          if (lane == 0) add_to(p.row_popcounts + row, total);
-        }
-#pragma unroll
-        for (int e = 0; e < 8; e++) {
-          if (kBytes) {
-            column[0][e][part] = column[0][e][part] * 256 + weight_q[e];
-          } else {
-#pragma unroll
-            for (int n = 0; n < kWords; n++)
-              column[n][e][part] = column[n][e][part] * 16 + (n == kWords - 1 ? weight_q[e] >> 4 * n : weight_q[e] & 15);
+          for (int j = 0; j < 4; j++) {
+            q[4 * k + j] = rounded(a[4 * k + j] * g[j], inverse_row, random.w[j] & 0xffff, lowest);
+            weight_q[4 * k + j] = rounded(g[j], inverse[4 * k + j], random.w[j] >> 16, lowest);
           }
         }
       }
-    }
-    if (kBytes && p.columns) {
-      int at = first + 16 * half;
-#pragma unroll
-      for (int e = 0; e < 8; e++) {
-        int c = c0 + e / 4 * 128 + e % 4, four[4], total = 0;
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-          four[k] = (int)bytes(column[0][e][k]);
-          total = sum_bytes(four[k], total);
-        }
-        sums[warp][32 * e + lane] += total;
-        if (c < p.width && at < p.column_left)
-          *(Int4*)((char*)p.columns + (long)c * p.column_stride + at) = Int4{four[0], four[1], four[2], four[3]};
-      }
-    }
-  }
-  if (!p.columns) return;
-  // Channel c of the block lies at 32 e + lane.
-  auto place = [](int c) { return 32 * (c / 128 * 4 + c % 4) + c % 128 / 4; };
-  if (!kBytes) {
-#pragma unroll
-    for (int n = 0; n < kWords; n++) {
-      if (n > 0) block_sync();
-#pragma unroll
-      for (int e = 0; e < 8; e++) {
-        uint32_t x[4];
-#pragma unroll
-        for (int k = 0; k < 4; k++) x[k] = n == kWords - 1 ? nibbles(column[n][e][k], kRounded >> 4 * n) : column[n][e][k];
-        separate(x);
+      if (p.row_planes && row < p.rows) {
         int total = 0;
 #pragma unroll
-        for (int b = 0; b < 4; b++) {
-          words[b][32 * e + lane][warp] = x[b];
-          if (4 * n + b < p.bits) total += (4 * n + b == p.bits - 1 ? -1 : 1) * (popcount(x[b]) << (4 * n + b));
+        for (int n = 0; n < kNibbles; n++) {
+          uint32_t x = 0;
+#pragma unroll
+          for (int e = 7; e >= 0; e--) x = x * 16 + (n == kNibbles - 1 ? q[e] >> 4 * n : q[e] & 15);
+          uint32_t plane = separate_lanes(n == kNibbles - 1 ? nibbles(x, kRounded >> 4 * n) : x, lane);
+          int b = 4 * n + lane % 4;
+          if (b < p.bits) {
+            p.row_planes[b * p.row_plane_words + (long)row * p.row_words + blockIdx.x * 8 + lane / 4] = plane;
+            total += (b == p.bits - 1 ? -1 : 1) * (popcount(plane) << b);
+          }
         }
-        sums[warp][32 * e + lane] += total;
+        total = warp_sum(total);
+        if (lane == 0) add_to(p.row_popcounts + row, total);
       }
-      block_sync();
-      for (int i = threadIdx.x; i < 2048; i += 256) {
-        int b = i / 512, c = i % 512 / 2, word = blockIdx.y * 8 + 4 * (i % 2);
-        const uint32_t* from = words[b][place(c)] + 4 * (i % 2);
-        if (4 * n + b < p.bits && blockIdx.x * 256 + c < p.width && word < p.column_left)
-          *(Int4*)((uint32_t*)p.columns + (4 * n + b) * p.column_plane_words + (long)(blockIdx.x * 256 + c) * p.column_stride + word) =
-              Int4{(int)from[0], (int)from[1], (int)from[2], (int)from[3]};
+#pragma unroll
+      for (int e = 0; e < 8; e++) {
+        if (kBytes) {
+          column[0][e] = column[0][e] * 256 + weight_q[e];
+        } else {
+#pragma unroll
+          for (int n = 0; n < kWords; n++)
+            column[n][e] = column[n][e] * 16 + (n == kWords - 1 ? weight_q[e] >> 4 * n : weight_q[e] & 15);
+        }
       }
     }
-  } else {
-    block_sync();
-  }
-  int c = blockIdx.x * 256 + threadIdx.x, total = 0;
-  if (c >= p.width) return;
 #pragma unroll
-  for (int w = 0; w < 8; w++) total += sums[w][place(threadIdx.x)];
-  add_to(p.column_popcounts + c, total);
+    for (int n = 0; n < kWords; n++)
+#pragma unroll
+      for (int e = 0; e < 8; e++) {
+        uint32_t x = column[n][e];
+        collected[(256 * n + 32 * e + lane) * kChannel + 32 / kRows * warp + group] =
+            kBytes ? bytes(x) : n == kWords - 1 ? nibbles(x, kRounded >> 4 * n) : x;
+      }
+  }
+  if (!p.columns) return;
+  block_sync();
+  // A thread per channel.
+  int e = threadIdx.x / 32, mine = e / 4 * 128 + 4 * lane + e % 4, c = blockIdx.x * 256 + mine, total = 0;
+  if (kBytes) {
+    for (int i = 0; i < 64; i++) total = sum_bytes((int)collected[threadIdx.x * kChannel + i], total);
+    for (int i = threadIdx.x; i < 4096; i += 256) {  // 16 threads write a channel's 256 bytes
+      int place = i / 16, channel = blockIdx.x * 256 + place / 128 * 128 + 4 * (place % 32) + place / 32 % 4;
+      int at = blockIdx.y * 256 + 16 * (i % 16);
+      const uint32_t* from = collected + place * kChannel + 4 * (i % 16);
+      if (channel < p.width && at < p.column_left)
+        *(Int4*)((char*)p.columns + (long)channel * p.column_stride + at) = Int4{(int)from[0], (int)from[1], (int)from[2], (int)from[3]};
+    }
+  } else if (c < p.width) {
+#pragma unroll
+    for (int n = 0; n < kWords; n++)
+      for (int half = 0; half < 2; half++) {
+        uint32_t x[4][4];  // of four warps
+#pragma unroll
+        for (int w = 0; w < 4; w++) {
+#pragma unroll
+          for (int k = 0; k < 4; k++) x[w][k] = collected[(256 * n + threadIdx.x) * kChannel + 16 * half + 4 * w + k];
+          separate(x[w]);
+        }
+        int word = blockIdx.y * 8 + 4 * half;
+#pragma unroll
+        for (int b = 0; b < 4; b++) {
+          if (4 * n + b >= p.bits) break;
+          int count = popcount(x[0][b]) + popcount(x[1][b]) + popcount(x[2][b]) + popcount(x[3][b]);
+          total += (4 * n + b == p.bits - 1 ? -1 : 1) * (count << (4 * n + b));
+          if (word < p.column_left)
+            *(Int4*)((uint32_t*)p.columns + (4 * n + b) * p.column_plane_words + (long)c * p.column_stride + word) =
+                Int4{(int)x[0][b], (int)x[1][b], (int)x[2][b], (int)x[3][b]};
+        }
+      }
+  }
+  if (c < p.width) add_to(p.column_popcounts + c, total);
 }
 
 // out = g in floats.
