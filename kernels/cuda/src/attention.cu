@@ -28,12 +28,16 @@ DEVICE uint32_t read_many(const Head& h, const int* pointers, int alive, int w) 
 }
 
 // A thread per query; a block's 128 queries pass over tiles of 128 keys, from the most recent backwards. Grid: x tiles of queries,
-// y heads of all sequences. A float32 estimate with a margin decides whether a key is worth an exact score; a query is done once no
-// key further back can score better.
+// y heads of all sequences.
+//
+// A key that could be among the best has few enough bits that differ: at most (highest - bar - slope * distance) / step, where bar is
+// the score to beat. This bound is kept in fixed point, 2^-16 a bit, with a margin for its rounding; what passes gets an exact score in
+// float64. A query is done once not even equal bits would do.
 template <int kWords, int kMax>
 DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* pointers) {
   __shared__ uint32_t keys[kTile][kWords];
   __shared__ double products[32 * kWords + 1];
+  constexpr float kUnit = 65536.0f, kFar = 8192.0f;  // one bit, and more bits than there are
   Head h(a, blockIdx.y);
   int t = blockIdx.x * kTile + threadIdx.x, most = a.survivors;
   for (int i = threadIdx.x; i <= a.dim; i += kTile) products[i] = a.products[i];
@@ -44,8 +48,11 @@ DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* po
   int at[kMax];
 #pragma unroll
   for (int r = 0; r < kMax; r++) best[r] = -1e300, at[r] = -1;
-  float slope = (float)h.slope, highest = (float)a.products[0], step = (highest - (float)a.products[a.dim]) / (float)a.dim;
-  float margin = 1e-3f + 1e-6f * slope * (float)a.seq, bar = -3e38f;
+  float highest = (float)a.products[0], per_bit = (float)a.dim / (highest - (float)a.products[a.dim]);
+  float slope = (float)h.slope * per_bit;  // bits a step of distance costs
+  float margin = 0.02f + 1e-5f * slope, above = kFar;  // above: bits that the best score lies over the bar
+  int slope_fixed = (int)(slope * kUnit);
+  auto room = [&](int distance) { return (int)(kUnit * __nvvm_fmin_f(above - slope * (float)distance + margin, kFar)); };
   for (int from = blockIdx.x * kTile; from >= 0; from -= kTile) {
     block_sync();
     if (from + (int)threadIdx.x < a.seq) {
@@ -56,16 +63,20 @@ DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* po
     }
     block_sync();
     for (int end = kTile - 1; end >= 0; end -= 32) {
-      done |= t >= from + end && highest - slope * (float)(t - from - end) < bar;
+      int nearest = t - from - end, left = room(max(nearest, 0));
+      done |= nearest >= 0 && left < 0;
       if (ballot(!done) == 0) break;
-#pragma unroll 4
+      if (done) left = -1;
+      if (nearest < 0) left -= nearest * slope_fixed;  // comes down to room(0) at the query itself
+#pragma unroll 8
       for (int k = end; k > end - 32; k--) {
         int differ = 0;
 #pragma unroll
         for (int w = 0; w < kWords; w++) differ += popcount(q[w] ^ keys[k][w]);
+        bool hopeless = differ * (int)kUnit > left || k > t - from;
+        left -= slope_fixed;
+        if (hopeless) continue;
         int distance = t - from - k;
-        float estimate = highest - step * (float)differ - slope * (float)distance;
-        if (estimate < bar || distance < 0 || done) continue;
         double s = h.score(products, differ, distance);
         if (s <= last) continue;
         // Goes behind those of at least its score, which are more recent; those behind it move back.
@@ -82,7 +93,10 @@ DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* po
             last = best[r];
           }
         }
-        bar = last < -1e299 ? -3e38f : (float)last - margin;
+        if (last > -1e299) {
+          above = (highest - (float)last) * per_bit;
+          left = room(distance + 1);
+        }
       }
     }
     if (!block_any(!done)) break;

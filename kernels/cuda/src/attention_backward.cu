@@ -183,7 +183,8 @@ SURVIVOR_KERNELS(2, 4)
 SURVIVOR_KERNELS(8, 4)
 SURVIVOR_KERNELS(8, 16)
 #define GATHER_KERNEL(kWords)                                                                                                   \
-  extern "C" __global__ __launch_bounds__(256) void survivor_gather_##kWords(const __grid_constant__ Attention a,               \
+  extern "C" __global__ __launch_bounds__(256, kWords == 2 ? 6 : 2) void survivor_gather_##kWords(                              \
+                                                                             const __grid_constant__ Attention a,               \
                                                                              const float* dout, const float* ds,                \
                                                                              const int* offsets, const int* entries,            \
                                                                              float* dqkv) {                                     \

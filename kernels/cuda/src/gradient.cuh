@@ -90,9 +90,10 @@ template <class T> struct HeadGradient {
   const int* targets;
   const Scalars* scalars;
 
-  struct Quad { float alpha[4], theta[4]; };  // what a lane keeps of its four channels
+  struct Quad { float alpha[4], theta[4], scale; };  // what a lane keeps of its four channels
   DEVICE_MEMBER Quad quad(int c0) const {
     Quad q;
+    q.scale = (float)scalars->grad_scale;
 #pragma unroll
     for (int j = 0; j < 4; j++) {
       q.alpha[j] = c0 + j < logits.width ? logits.alpha[c0 + j] : 0;
@@ -118,7 +119,7 @@ template <class T> struct HeadGradient {
     for (int j = 0; j < 4; j++) {
       float u = quad.alpha[j] * (logits.unit * r.y[j]) - quad.theta[j];
       float e = exp2_fast((u - r.top) * kLog2E) * r.factor;
-      if (c0 + j == r.target) e -= (float)scalars->grad_scale;
+      if (c0 + j == r.target) e -= quad.scale;
       g[j] = plain[j] = c0 + j < logits.width ? e : 0.0f;
     }
   }

@@ -47,9 +47,11 @@ template <int kBits> struct Reader {
   }
   DEVICE_MEMBER int read(float gain, float x) const {
     if (kBits == 1) return gain == 0 || x == 0 || (as_int(gain) ^ as_int(x)) >= 0;
-    float q = gain * x * rms_float * scale - 0.5f, rounded = __builtin_rintf(q);
-    if (__builtin_fabsf(__builtin_fabsf(q - rounded) - 0.5f) < 1e-4f) return level((double)gain * (double)x * rms, step, inverse, half);
-    return (int)__nvvm_fmin_f(max(rounded + half_float, 0.0f), 2 * half_float - 1);
+    constexpr float kMagic = 12582912.0f;  // its unit is 1: adding it rounds, ties to even, and leaves the integer in the low bits
+    float q = __nvvm_fmin_f(max(gain * x * rms_float * scale - 0.5f, -half_float), half_float - 1), shifted = q + kMagic;
+    float off = q - (shifted - kMagic);
+    if (__builtin_fabsf(__builtin_fabsf(off) - 0.5f) < 1e-4f) return level((double)gain * (double)x * rms, step, inverse, half);
+    return as_int(shifted + half_float);
   }
 };
 
@@ -83,7 +85,7 @@ template <int kBits> DEVICE void normalize_row(const float* x, const float* gain
     for (int i = 0; i < kHeld; i++) {
       if (from + 32 * i < width) {
         int c = from + 32 * i + lane;
-        int index = c < width ? reader.read(gain[c], held[i]) : 0;
+        int index = c < width ? reader.read(gain[c], held[i]) : 0;  // in its low bits
 #pragma unroll
         for (int p = 0; p < kBits; p++) {
           uint32_t word = ballot(index >> p & 1);
