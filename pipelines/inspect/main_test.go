@@ -1,0 +1,135 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"hash"
+	"image/png"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/zeebo/blake3"
+
+	"bitnet1/shared/dataset"
+	"bitnet1/shared/tokenizer"
+)
+
+// output is a file of a dataset.
+type output struct {
+	*os.File
+	digest hash.Hash
+	size   int64
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.digest.Write(p)
+	o.size += int64(len(p))
+	return o.File.Write(p)
+}
+func (o *output) Commit() (string, int64, error) {
+	return hex.EncodeToString(o.digest.Sum(nil)), o.size, o.Close()
+}
+func (o *output) Abort() error { return o.Close() }
+
+// sealed makes a dataset of texts and returns its manifest's path.
+func sealed(t *testing.T, texts ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	tok, err := tokenizer.New("gpt2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	w, err := dataset.NewBatchWriter(&b, dataset.TokenizerInfo{Name: tok.Name(), Vocab: tok.Vocab(), EndOfText: tok.EndOfText()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, text := range texts {
+		if err := w.Append(dataset.BatchDocument{ID: text[:3], Source: "s", Row: int64(i), Bytes: int64(len(text))}, tok.Encode(nil, []byte(text))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	batch := filepath.Join(dir, "batch")
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(batch, b.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m, err := dataset.Seal(context.Background(), dataset.SealOptions{SequenceLength: 16}, []string{batch}, func(name string) (dataset.Output, error) {
+		f, err := os.Create(filepath.Join(dir, name))
+		return &output{File: f, digest: blake3.New()}, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "manifest.json")
+	if err := os.WriteFile(path, encoded, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestInspect(t *testing.T) {
+	manifest := sealed(t, "One text of some words.", "Two texts of other words, a longer one this time.", "Six")
+	plots := t.TempDir()
+	for want, args := range map[string][]string{
+		"2 documents":           {manifest},
+		"sequence 0 of":         {"-sequence", "0", manifest},
+		"(row":                  {"-sequence", "0", "-split", "validation", manifest},
+		"lengths.png":           {"-plots", plots, manifest},
+		"source      s: 3 docu": {manifest},
+	} {
+		var out bytes.Buffer
+		if err := run(args, &out); err != nil || !strings.Contains(out.String(), want) {
+			t.Errorf("%v: %v, lacks %q:\n%s", args, err, want, out.String())
+		}
+	}
+	for _, name := range []string{"lengths.png", "tokens.png"} {
+		f, err := os.Open(filepath.Join(plots, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := png.Decode(f); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		f.Close()
+	}
+	for _, bad := range [][]string{{}, {"nothing"}, {"-split", "test", manifest}, {"-sequence", "1000", manifest}} {
+		if err := run(bad, new(bytes.Buffer)); err == nil {
+			t.Errorf("%v works", bad)
+		}
+	}
+}
+
+// TestCounts: every document is counted once with its length, every target once.
+func TestCounts(t *testing.T) {
+	d, err := open(sealed(t, "One text of some words.", "Two texts of other words, a longer one this time.", "Six", strings.Repeat("Ten ", 40)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	documents, tokens := 0, 0
+	for _, s := range []*dataset.Split{d.Train, d.Validation} {
+		c, err := count(d.Manifest, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range c.lengths {
+			documents += n
+		}
+		for _, n := range c.tokens {
+			tokens += n
+		}
+	}
+	if want := int(d.Manifest.Splits.Train.Tokens + d.Manifest.Splits.Validation.Tokens); documents != 4 || tokens != want {
+		t.Errorf("%d documents and %d tokens, want 4 and %d", documents, tokens, want)
+	}
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"math/bits"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+
+	"bitnet1/shared/dataset"
+)
+
+// counts is what the histograms are made of.
+type counts struct {
+	lengths [40]int // documents of 2^i to 2^(i+1)-1 tokens, their end of text included
+	tokens  []int   // by id
+}
+
+// count reads all sequences of a split. A document's pieces follow each other, so that it ends where another begins.
+func count(m *dataset.Manifest, s *dataset.Split) (*counts, error) {
+	c := &counts{tokens: make([]int, m.Tokenizer.Vocab)}
+	type document struct {
+		source int
+		row    int64
+	}
+	var current document
+	var length int64
+	finish := func() {
+		if length > 0 {
+			c.lengths[min(bits.Len64(uint64(length))-1, len(c.lengths)-1)]++
+		}
+	}
+	var buffer []int32
+	for i := range s.Len() {
+		tokens, valid, err := s.Sequence(i, buffer)
+		if err != nil {
+			return nil, err
+		}
+		buffer = tokens
+		for _, id := range tokens[1 : valid+1] {
+			c.tokens[id]++
+		}
+		ranges, err := s.Ranges(i)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range ranges {
+			if d := (document{r.Source, r.Row}); d != current || length == 0 {
+				finish()
+				current, length = d, 0
+			}
+			length = r.Offset + int64(r.Length)
+		}
+	}
+	finish()
+	return c, nil
+}
+
+// plotAll writes the histograms of a split into a directory.
+func plotAll(out io.Writer, m *dataset.Manifest, s *dataset.Split, dir string) error {
+	c, err := count(m, s)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for name, draw := range map[string]func() (*plot.Plot, error){"lengths.png": c.plotLengths, "tokens.png": c.plotTokens} {
+		p, err := draw()
+		if err != nil {
+			return err
+		}
+		path := filepath.Join(dir, name)
+		if err := p.Save(16*vg.Centimeter, 10*vg.Centimeter, path); err != nil {
+			return err
+		}
+		fmt.Fprintln(out, path)
+	}
+	return nil
+}
+
+func (c *counts) plotLengths() (*plot.Plot, error) {
+	p := plot.New()
+	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = "Documents by length", "tokens, from", "documents"
+	first := max(slices.IndexFunc(c.lengths[:], func(n int) bool { return n > 0 }), 0)
+	last := len(c.lengths) - 1
+	for last > first && c.lengths[last] == 0 {
+		last--
+	}
+	var values plotter.Values
+	var names []string
+	for i := first; i <= last; i++ {
+		values, names = append(values, float64(c.lengths[i])), append(names, fmt.Sprint(1<<i))
+	}
+	bars, err := plotter.NewBarChart(values, vg.Points(14))
+	if err != nil {
+		return nil, err
+	}
+	p.Add(bars)
+	p.NominalX(names...)
+	return p, nil
+}
+
+// plotTokens draws how often the most frequent token comes, the next, and so on, both axes in powers of ten.
+func (c *counts) plotTokens() (*plot.Plot, error) {
+	p := plot.New()
+	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = "Tokens by frequency", "rank, log10", "occurrences, log10"
+	sorted := slices.Clone(c.tokens)
+	slices.SortFunc(sorted, func(a, b int) int { return b - a })
+	var points plotter.XYs
+	for i, n := range sorted {
+		if n == 0 {
+			break
+		}
+		points = append(points, plotter.XY{X: math.Log10(float64(i + 1)), Y: math.Log10(float64(n))})
+	}
+	line, err := plotter.NewLine(points)
+	if err != nil {
+		return nil, err
+	}
+	p.Add(line)
+	return p, nil
+}
