@@ -1,0 +1,92 @@
+package dataset
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestPythonReadsShards reads shards as they are with the libraries that people use.
+func TestPythonReadsShards(t *testing.T) {
+	python := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
+	for _, info := range []TokenizerInfo{small, large} {
+		m, dir := mustSeal(t, SealOptions{SequenceLength: 50, SequencesPerShard: 40}, []string{writeBatch(t, info, synthetic(100, info))})
+		d := mustOpen(t, m, dir)
+		for _, library := range []string{"pyarrow", "polars", "duckdb"} {
+			t.Run(library+"/"+info.Name, func(t *testing.T) {
+				if err := exec.Command(python, "-c", "import pyarrow, "+library).Run(); err != nil {
+					t.Skipf("%s has no pyarrow and %s (BITNET1_PYTHON names another interpreter)", python, library)
+				}
+				var got strings.Builder
+				for _, shard := range m.Splits.Train.Shards {
+					out, err := exec.Command(python, filepath.Join("testdata", "read.py"), library, filepath.Join(dir, shard.Name)).Output()
+					if err != nil {
+						t.Fatalf("%v\n%s", err, err.(*exec.ExitError).Stderr)
+					}
+					got.Write(out)
+				}
+				if want := describe(t, d.Train); got.String() != want {
+					t.Errorf("%.300s\nwant\n%.300s", got.String(), want)
+				}
+			})
+		}
+	}
+}
+
+// describe is what testdata/read.py says of a split.
+func describe(t *testing.T, s *Split) string {
+	t.Helper()
+	var b strings.Builder
+	for i := range s.Len() {
+		tokens, valid, err := s.Sequence(i, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ranges, err := s.Ranges(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := int64(0)
+		for _, id := range tokens {
+			sum += int64(id)
+		}
+		var parts []string
+		for _, r := range ranges {
+			parts = append(parts, fmt.Sprintf("%s:%d", r.Document, r.Length))
+		}
+		fmt.Fprintln(&b, valid, sum, len(tokens), strings.Join(parts, ","))
+	}
+	return b.String()
+}
+
+// TestSegments: tokens of one document have one number, and every range another.
+func TestSegments(t *testing.T) {
+	m, dir := mustSeal(t, SealOptions{SequenceLength: 30}, []string{writeBatch(t, small, synthetic(50, small))})
+	d := mustOpen(t, m, dir)
+	for i := range d.Train.Len() {
+		segments, err := d.Train.Segments(i, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ranges, err := d.Train.Ranges(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, valid, _ := d.Train.Sequence(i, nil)
+		for j, k := range segments {
+			switch {
+			case k < 0 && !(i == 0 && j == 0) && j <= valid:
+				t.Fatalf("sequence %d: token %d belongs to no document", i, j)
+			case k >= 0 && (j < ranges[k].Start || j >= ranges[k].Start+ranges[k].Length):
+				t.Fatalf("sequence %d: token %d is said to be in range %d", i, j, k)
+			}
+		}
+	}
+	if _, err := d.Train.Segments(d.Train.Len(), nil); err == nil {
+		t.Error("there are segments of a sequence that is not there")
+	}
+}
