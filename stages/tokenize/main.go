@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync"
 
 	"bitnet1/shared/dataset"
 	"bitnet1/shared/event"
@@ -56,12 +57,14 @@ const (
 	skip = "skip"
 )
 
-func main() {
+func main() { os.Exit(program(os.Args)) }
+
+func program(args []string) int {
 	// Whatever a file holds, reading it stays below 512 MiB; the collector works harder before that.
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(400 << 20)
 	}
-	os.Exit(stage.Main(spec(), os.Args))
+	return stage.Main(spec(), args)
 }
 
 func spec() stage.Spec[Params, event.SourceAdded] {
@@ -72,7 +75,7 @@ func spec() stage.Spec[Params, event.SourceAdded] {
 		Version:  "2",
 		Defaults: Params{Tokenizer: "gpt2", TurnTemplate: "{role}: {text}", OnBadFile: stop},
 		Check:    check,
-		Work:     tokenize,
+		Work:     (&tokenizers{made: map[string]tokenizer.Tokenizer{}}).tokenize,
 		Files:    sources,
 		Emits:    []event.Body{event.TokensWritten{}},
 	}
@@ -111,13 +114,32 @@ func sources(in *stage.Files) ([]event.SourceAdded, error) {
 	return all, nil
 }
 
-func tokenize(ctx context.Context, job *stage.Job[Params], in event.SourceAdded) error {
+// tokenizers keeps those that jobs have asked for: making one takes as long as a small file does.
+type tokenizers struct {
+	mu   sync.Mutex
+	made map[string]tokenizer.Tokenizer
+}
+
+func (all *tokenizers) get(name string) (tokenizer.Tokenizer, error) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if made := all.made[name]; made != nil {
+		return made, nil
+	}
+	made, err := tokenizer.New(name)
+	if err == nil {
+		all.made[name] = made
+	}
+	return made, err
+}
+
+func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in event.SourceAdded) error {
 	options, err := job.Params.options()
 	if err != nil {
 		return stage.Refuse(err)
 	}
 	options.Source = in.Name
-	t, err := tokenizer.New(job.Params.Tokenizer)
+	t, err := all.get(job.Params.Tokenizer)
 	if err != nil {
 		return stage.Refuse(err)
 	}
