@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -83,22 +82,4 @@ func proverbs() []string {
 		texts = append(texts, strings.Repeat(fmt.Sprintf("Proverb %d: a watched pot never boils, and %d hands make light work. ", i, i*i), 6))
 	}
 	return texts
-}
-
-// logLines reads a training log.
-func logLines(t *testing.T, dir string) []map[string]any {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(dir, logName))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var lines []map[string]any
-	for line := range strings.Lines(string(b)) {
-		var v map[string]any
-		if err := json.Unmarshal([]byte(line), &v); err != nil {
-			t.Fatalf("%s: %v", line, err)
-		}
-		lines = append(lines, v)
-	}
-	return lines
 }
