@@ -60,7 +60,7 @@ type Params struct {
 func defaults() Params {
 	return Params{
 		Preset: "nano", Attention: model.RWSP, RWSPK: 4, KShiftLayers: []int{0}, KShiftOffset: 1, KShiftSelf: true,
-		Alibi: true, StreamBits: 1, GradBits: kernels.GradFloat, BinarizeAnnealEndFrac: 0.6, FlipThreshold: 32,
+		Alibi: true, StreamBits: 1, GradBits: kernels.GradFloat, BinarizeAnnealEndFrac: 0.6, FlipThreshold: 8,
 		Seed: 42, Steps: 600, BatchTokens: 4096, MicroTokens: 4096, LearningRate: 3e-3, FinalShare: 0.1, Warmup: 50,
 		Beta1: 0.9, Beta2: 0.95, Clip: 1, GammaStart: 0.9, GammaEnd: 0.1, Tau: 1,
 		CheckpointEvery: 200, ValidationSequences: 32, LogEvery: 10,
