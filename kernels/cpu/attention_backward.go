@@ -33,13 +33,13 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 
 // gradients are one head's queries, keys and values as floats (Seq × HeadDim), and their gradients.
 type gradients struct {
-	width      int
-	q, k, v    []float32
-	dk, dv     []float32
-	dq, do     []float32 // of the present query, and of what it reads
-	ds         []float64 // of its scores
-	exps       []float32 // exp(score - best score) of survivors, Seq × Survivors
-	ranks      ranks
+	width   int
+	q, k, v []float32
+	dk, dv  []float32
+	dq, do  []float32 // of the present query, and of what it reads
+	ds      []float64 // of its scores
+	exps    []float32 // exp(score - best score) of survivors, Seq × Survivors
+	ranks   ranks
 }
 
 // ranks are what four survivors have.

@@ -92,68 +92,84 @@ func (d *Device) Capture(enqueue func()) (func(), error) { return enqueue, nil }
 
 // The operations of kernels.Device.
 
+// Zero times the operation of that name.
 func (d *Device) Zero(x kernels.Floats) {
 	d.measure("Zero", false, func() { d.Device.Zero(x) })
 }
 
+// AddSum times the operation of that name.
 func (d *Device) AddSum(dst, x kernels.Floats) {
 	d.measure("AddSum", false, func() { d.Device.AddSum(dst, x) })
 }
 
+// AddSumSquares times the operation of that name.
 func (d *Device) AddSumSquares(dst, x kernels.Floats) {
 	d.measure("AddSumSquares", false, func() { d.Device.AddSumSquares(dst, x) })
 }
 
+// Binarize times the operation of that name.
 func (d *Device) Binarize(l kernels.Linear) {
 	d.measure("Binarize", false, func() { d.Device.Binarize(l) })
 }
 
+// Embed times the operation of that name.
 func (d *Device) Embed(x kernels.Floats, tokens kernels.Ints, codebook kernels.Linear) {
 	d.measure("Embed", false, func() { d.Device.Embed(x, tokens, codebook) })
 }
 
+// EmbedBackward times the operation of that name.
 func (d *Device) EmbedBackward(dWeight, dx kernels.Floats, tokens kernels.Ints, width int) {
 	d.measure("EmbedBackward", false, func() { d.Device.EmbedBackward(dWeight, dx, tokens, width) })
 }
 
+// Normalize times the operation of that name.
 func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps float64) {
 	d.measure("Normalize", false, func() { d.Device.Normalize(out, x, gain, eps) })
 }
 
+// NormalizeBackward times the operation of that name.
 func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps float64, bits int) {
 	d.measure("NormalizeBackward", false, func() { d.Device.NormalizeBackward(dx, dGain, dOut, x, gain, eps, bits) })
 }
 
+// LinearSigns times the operation of that name.
 func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
 	d.measure("LinearSigns", true, func() { d.Device.LinearSigns(out, pass, x, l, shift) })
 }
 
+// LinearAdd times the operation of that name.
 func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l kernels.Linear) {
 	d.measure("LinearAdd", true, func() { d.Device.LinearAdd(out, residual, x, l) })
 }
 
+// LinearBackward times the operation of that name.
 func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, pass kernels.Planes,
 	x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
 	d.measure("LinearBackward", true, func() { d.Device.LinearBackward(dx, dl, dy, pass, x, l, shift, gradBits) })
 }
 
+// Attend times the operation of that name.
 func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.Planes, a kernels.Attention) {
 	d.measure("Attend", false, func() { d.Device.Attend(out, pointers, qkv, a) })
 }
 
+// AttendBackward times the operation of that name.
 func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, pointers kernels.Ints, a kernels.Attention) {
 	d.measure("AttendBackward", false, func() { d.Device.AttendBackward(dqkv, dOut, qkv, pointers, a) })
 }
 
+// CrossEntropy times the operation of that name.
 func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, head kernels.Linear, targets kernels.Ints) {
 	d.measure("CrossEntropy", true, func() { d.Device.CrossEntropy(losses, x, head, targets) })
 }
 
+// CrossEntropyBackward times the operation of that name.
 func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.LinearGradient, x kernels.Activation,
 	head kernels.Linear, targets kernels.Ints, gradBits int) {
 	d.measure("CrossEntropyBackward", true, func() { d.Device.CrossEntropyBackward(losses, dx, dl, x, head, targets, gradBits) })
 }
 
+// AdamW times the operation of that name.
 func (d *Device) AdamW(a kernels.Adam) {
 	d.measure("AdamW", false, func() { d.Device.AdamW(a) })
 }

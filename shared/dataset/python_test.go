@@ -23,9 +23,12 @@ func TestPythonReadsShards(t *testing.T) {
 				}
 				var got strings.Builder
 				for _, shard := range m.Splits.Train.Shards {
-					out, err := exec.Command(python, filepath.Join("testdata", "read.py"), library, filepath.Join(dir, shard.Name)).Output()
+					read := exec.Command(python, filepath.Join("testdata", "read.py"), library, filepath.Join(dir, shard.Name))
+					var stderr strings.Builder
+					read.Stderr = &stderr
+					out, err := read.Output()
 					if err != nil {
-						t.Fatalf("%v\n%s", err, err.(*exec.ExitError).Stderr)
+						t.Fatalf("%v\n%s", err, stderr.String())
 					}
 					got.Write(out)
 				}
