@@ -155,9 +155,6 @@ func (d *Device) survivorsBackward(dqkv, dOut, pointers cu.DevicePtr, v attentio
 	if a.Survivors > 4 {
 		scores = "survivor_scores_8_16"
 	}
-	if err := d.launch(scores, g, driver.Bytes(&v), arg(dOut), arg(pointers), arg(slopes), arg(dqkv)); err != nil {
-		return err
-	}
 	lists := grid(32, heads)
 	var counts cu.DevicePtr
 	if const48 := 48 << 10; 4*a.Seq <= const48 {
@@ -165,7 +162,16 @@ func (d *Device) survivorsBackward(dqkv, dOut, pointers cu.DevicePtr, v attentio
 	} else if counts, err = d.scratch("counts of keys", 4*heads*a.Seq); err != nil {
 		return err
 	}
-	if err := d.launch("survivor_lists", lists, arg(pointers), arg(int32(a.Seq)), arg(int32(a.Survivors)), arg(offsets), arg(entries), arg(counts)); err != nil {
+	err = d.beside(func() error {
+		return d.launch("survivor_lists", lists, arg(pointers), arg(int32(a.Seq)), arg(int32(a.Survivors)), arg(offsets), arg(entries), arg(counts))
+	})
+	if err != nil {
+		return err
+	}
+	if err := d.launch(scores, g, driver.Bytes(&v), arg(dOut), arg(pointers), arg(slopes), arg(dqkv)); err != nil {
+		return err
+	}
+	if err := d.join(); err != nil {
 		return err
 	}
 	return d.launch(gather, g, driver.Bytes(&v), arg(dOut), arg(slopes), arg(offsets), arg(entries), arg(dqkv))

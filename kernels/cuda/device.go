@@ -36,6 +36,7 @@ type Device struct {
 	context         cu.CUContext
 	stream          cu.Stream
 	side            cu.Stream // for memory that is readied while the other stream records a graph
+	aside           aside
 	kernels         map[string]cu.Function
 	memory          memory
 	graphs          []*driver.Graph
@@ -95,6 +96,9 @@ func (d *Device) open(o Options) error {
 		if *s, err = cu.MakeStream(cu.NonBlocking); err != nil {
 			return fmt.Errorf("stream: %w", err)
 		}
+	}
+	if err := d.aside.open(); err != nil {
+		return fmt.Errorf("second stream: %w", err)
 	}
 	if err := d.loadKernels(); err != nil {
 		return err
@@ -280,7 +284,7 @@ func (d *Device) Close() error {
 	if e := d.memory.close(); err == nil {
 		err = e
 	}
-	for _, s := range []*cu.Stream{&d.stream, &d.side} {
+	for _, s := range []*cu.Stream{&d.stream, &d.side, &d.aside.stream} {
 		if e := s.Destroy(); err == nil {
 			err = e
 		}

@@ -69,6 +69,10 @@ func (d *Device) backward(dx kernels.Floats, dl kernels.LinearGradient, g gradie
 		alpha: float32s(l.Alpha, l.Out), dWeight: float32s(dl.Weight, l.In*l.Out), dAlpha: float32s(dl.Alpha, l.Out)}
 	b.rowsRounded = gradBits != kernels.GradFloat && l.Mixed == nil
 	b.columnsRounded = gradBits != kernels.GradFloat && x.Floats == nil
+	b.asBytes = b.columnsRounded && d.hopper && x.Planes.Bits() > 1
+	if err := b.beside(b.operands); err != nil {
+		return err
+	}
 	if err := b.maxima(float32s(dl.Theta, l.Out)); err != nil {
 		return err
 	}
@@ -81,6 +85,9 @@ func (d *Device) backward(dx kernels.Floats, dl kernels.LinearGradient, g gradie
 		if err := b.floatProducts(); err != nil {
 			return err
 		}
+	}
+	if err := b.join(); err != nil {
+		return err
 	}
 	if b.rowsRounded {
 		if err := b.inputProduct(); err != nil {
@@ -97,19 +104,49 @@ func (d *Device) backward(dx kernels.Floats, dl kernels.LinearGradient, g gradie
 type backward struct {
 	*Device
 	gradient
-	l                           kernels.Linear
-	x                           kernels.Activation
-	bits                        int
-	to                          cu.DevicePtr // dx
-	alpha, dWeight, dAlpha      cu.DevicePtr
-	rowsRounded, columnsRounded bool
-	rowScale, columnScale       cu.DevicePtr // max / levels, once the maxima are known
-	rowInverse, columnInverse   cu.DevicePtr
-	rowPlanes, columns          *planes // rounded gradients: rows × channels, and channels × rows
-	asBytes                     bool    // columns are bytes
+	l                             kernels.Linear
+	x                             kernels.Activation
+	bits                          int
+	to                            cu.DevicePtr // dx
+	alpha, dWeight, dAlpha        cu.DevicePtr
+	rowsRounded, columnsRounded   bool
+	rowScale, columnScale         cu.DevicePtr // max / levels, once the maxima are known
+	rowInverse, columnInverse     cu.DevicePtr
+	allScales, allInverses        cu.DevicePtr // of rows, then channels
+	rowPopcounts, columnPopcounts cu.DevicePtr
+	rowPlanes, columns            *planes // rounded gradients: rows × channels, and channels × rows
+	asBytes                       bool    // columns are bytes
+	weights, inputs               *planes // the products' other sides: In × channels, and In × rows
 }
 
 func (b *backward) levels() float32 { return float32(int(1)<<(b.bits-1) - 1) }
+
+// operands readies the other sides of the products with rounded gradients, which do not depend on these.
+func (b *backward) operands() (err error) {
+	if b.rowsRounded {
+		if b.weights, err = b.scratchPlanes("transposed weights", b.l.In, roundUp(b.width, 256), 1, false); err != nil {
+			return err
+		}
+		if err := b.transpose(b.weights, b.l.Signs.(*planes), gradientColumns); err != nil {
+			return err
+		}
+	}
+	if !b.columnsRounded {
+		return nil
+	}
+	x, order := b.x.Planes.(*planes), gradientRows
+	if b.asBytes {
+		order = neighbours
+	}
+	if b.inputs, err = b.scratchPlanes("transposed inputs", b.l.In, b.rows, x.bits, false); err != nil {
+		return err
+	}
+	if err := b.transpose(b.inputs, x, order); err != nil || !b.asBytes {
+		return err
+	}
+	b.inputs, err = b.spread(b.inputs)
+	return err
+}
 
 // blocks is the grid of kernels that take 256 rows × 128 channels a block.
 func (b *backward) blocks(rows int) driver.Geometry {
@@ -123,24 +160,8 @@ func (b *backward) maxima(dTheta cu.DevicePtr) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, v := range []struct {
-		wanted         bool
-		name           string
-		n              int
-		scale, inverse *cu.DevicePtr
-	}{{b.rowsRounded, "rows", b.rows, &b.rowScale, &b.rowInverse}, {b.columnsRounded, "channels", b.width, &b.columnScale, &b.columnInverse}} {
-		if !v.wanted {
-			continue
-		}
-		if *v.scale, err = b.scratch("scales of "+v.name, 4*v.n); err != nil {
-			return err
-		}
-		if *v.inverse, err = b.scratch("inverse scales of "+v.name, 4*v.n); err != nil {
-			return err
-		}
-		if err := b.clear(*v.scale, 4*v.n); err != nil {
-			return err
-		}
+	if err := b.scales(); err != nil {
+		return err
 	}
 	err = b.parts(func(from, to int, source []byte) error {
 		rowMax := b.rowScale
@@ -153,17 +174,37 @@ func (b *backward) maxima(dTheta cu.DevicePtr) (err error) {
 	if err != nil {
 		return err
 	}
-	if b.rowsRounded {
-		if err := b.launch("grad_scales", grid(256, ceilDiv(b.rows, 256)), arg(b.rowScale), arg(int32(b.rows)), arg(b.levels()), arg(b.rowInverse)); err != nil {
-			return err
-		}
-	}
-	if b.columnsRounded {
-		if err := b.launch("grad_scales", grid(256, ceilDiv(b.width, 256)), arg(b.columnScale), arg(int32(b.width)), arg(b.levels()), arg(b.columnInverse)); err != nil {
+	if n := b.rows + b.width; b.allScales != 0 {
+		if err := b.launch("grad_scales", grid(256, ceilDiv(n, 256)), arg(b.allScales), arg(int32(n)), arg(b.levels()), arg(b.allInverses)); err != nil {
 			return err
 		}
 	}
 	return b.addColumns(dTheta, theta, blocks, b.width, -1)
+}
+
+// scales lays out what rounding needs of rows and of channels, rows first: maxima that become scales, then popcounts, all zero.
+func (b *backward) scales() error {
+	if !b.rowsRounded && !b.columnsRounded {
+		return nil
+	}
+	n := b.rows + b.width
+	at, err := b.scratch("scales of gradients", 2*4*n)
+	if err != nil {
+		return err
+	}
+	inverse, err := b.scratch("inverse scales of gradients", 4*n)
+	if err != nil {
+		return err
+	}
+	b.allScales, b.allInverses = at, inverse
+	channels := cu.DevicePtr(4 * b.rows)
+	if b.rowsRounded {
+		b.rowScale, b.rowInverse, b.rowPopcounts = at, inverse, at+cu.DevicePtr(4*n)
+	}
+	if b.columnsRounded {
+		b.columnScale, b.columnInverse, b.columnPopcounts = at+channels, inverse+channels, at+cu.DevicePtr(4*n)+channels
+	}
+	return b.clear(at, 2*4*n)
 }
 
 // addColumns adds sign times the sums over rows of partial to dst.
@@ -192,12 +233,13 @@ type rounding struct {
 func (b *backward) round() (err error) {
 	kind := "planes"
 	if b.rowsRounded {
-		if b.rowPlanes, err = b.gradientPlanes("gradients by row", b.rows, roundUp(b.width, 256)); err != nil {
+		if b.rowPlanes, err = b.scratchPlanes("gradients by row", b.rows, roundUp(b.width, 256), b.bits, true); err != nil {
 			return err
 		}
+		b.rowPlanes.popcounts = b.rowPopcounts
 	}
 	if b.columnsRounded {
-		if b.asBytes = b.hopper && b.x.Planes.Bits() > 1; b.asBytes {
+		if b.asBytes {
 			kind = "bytes"
 			b.columns, err = b.scratchBytes("gradients by channel as bytes", b.width, b.rows)
 		} else {
@@ -206,9 +248,7 @@ func (b *backward) round() (err error) {
 		if err != nil {
 			return err
 		}
-		if err := b.clear(b.columns.popcounts, 4*b.width); err != nil {
-			return err
-		}
+		b.columns.popcounts = b.columnPopcounts
 	}
 	width := 4
 	if b.bits > 4 {
@@ -241,25 +281,9 @@ func (b *backward) round() (err error) {
 	})
 }
 
-// gradientPlanes are two's-complement planes with popcounts of zero.
-func (b *backward) gradientPlanes(name string, rows, cols int) (*planes, error) {
-	p, err := b.scratchPlanes(name, rows, cols, b.bits, true)
-	if err != nil {
-		return nil, err
-	}
-	return p, b.clear(p.popcounts, 4*rows)
-}
-
 // inputProduct computes dx = scale_t * Σ_c q * sign(W_c).
 func (b *backward) inputProduct() error {
-	signs := b.l.Signs.(*planes)
-	w, err := b.scratchPlanes("transposed weights", b.l.In, b.rowPlanes.cols, 1, false)
-	if err != nil {
-		return err
-	}
-	if err := b.transpose(w, signs, gradientColumns); err != nil {
-		return err
-	}
+	w := b.weights
 	if !b.hopper || aligned(b.l.In, b.to) {
 		return b.multiplyFloats(b.to, b.l.In, b.rowPlanes, w, b.rowScale, 1)
 	}
@@ -282,17 +306,6 @@ func (b *backward) weightProduct() error {
 	if largest := (1<<(b.bits-1) - 1) * (1<<x.bits - 1) * b.rows; largest >= 1<<31 {
 		return fmt.Errorf("sums of %d rows of %d-bit gradients and %d-bit inputs overflow 32 bits: use a smaller micro-batch", b.rows, b.bits, x.bits)
 	}
-	xt, err := b.scratchPlanes("transposed inputs", b.l.In, b.rows, x.bits, false)
-	if err != nil {
-		return err
-	}
-	order := gradientRows
-	if b.asBytes {
-		order = neighbours
-	}
-	if err := b.transpose(xt, x, order); err != nil {
-		return err
-	}
 	sums, err := b.scratch("weight sums", 4*b.width*b.l.In)
 	if err != nil {
 		return err
@@ -301,16 +314,12 @@ func (b *backward) weightProduct() error {
 		return err
 	}
 	if b.asBytes {
-		inputs, err := b.spread(xt)
-		if err != nil {
-			return err
-		}
-		if err := b.multiplyBytes(sums, b.l.In, b.columns, inputs); err != nil {
+		if err := b.multiplyBytes(sums, b.l.In, b.columns, b.inputs); err != nil {
 			return err
 		}
 	} else {
 		for p := range x.bits {
-			if err := b.multiplyAdd(sums, b.l.In, b.columns, xt.plane(p), 1<<p); err != nil {
+			if err := b.multiplyAdd(sums, b.l.In, b.columns, b.inputs.plane(p), 1<<p); err != nil {
 				return err
 			}
 		}
