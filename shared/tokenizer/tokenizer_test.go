@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -23,13 +24,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// made are the tokenizers that tests have asked for: making one takes longer than most tests.
+var made = struct {
+	sync.Mutex
+	byName map[string]Tokenizer
+}{byName: map[string]Tokenizer{}}
+
 func open(t testing.TB, name string) Tokenizer {
 	t.Helper()
-	tok, err := New(name)
-	if err != nil {
-		t.Fatal(err)
+	made.Lock()
+	defer made.Unlock()
+	if made.byName[name] == nil {
+		tok, err := New(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made.byName[name] = tok
 	}
-	return tok
+	return made.byName[name]
 }
 
 // prose is a book that every Go installation has.
@@ -229,7 +241,7 @@ func (b *bpe) mergeSlowly(piece []byte) []uint32 {
 func TestMergesAsDefined(t *testing.T) {
 	for name := range references {
 		tok := open(t, name).(*bpe)
-		random := rand.New(rand.NewPCG(3, 4))
+		random, p := rand.New(rand.NewPCG(3, 4)), new(path)
 		for i := range 30000 {
 			var piece []byte
 			for n := 2 + random.IntN(24); len(piece) < n; {
@@ -244,7 +256,7 @@ func TestMergesAsDefined(t *testing.T) {
 					piece = append(piece, tok.tokens.token(uint32(random.IntN(3000)))...)
 				}
 			}
-			got, want := tok.merges.encode(nil, piece, new(path)), tok.mergeSlowly(piece)
+			got, want := tok.merges.encode(nil, piece, p), tok.mergeSlowly(piece)
 			if !slices.Equal(got, want) {
 				t.Fatalf("%s: %q: %v, want %v", name, piece, got, want)
 			}
@@ -256,7 +268,7 @@ func TestMergesAsDefined(t *testing.T) {
 func TestEveryToken(t *testing.T) {
 	for name := range references {
 		tok := open(t, name).(*bpe)
-		unmade := 0
+		unmade, p := 0, new(path)
 		for id := range uint32(tok.tokens.size()) {
 			token := tok.tokens.token(id)
 			if got, ok := tok.pieces.find(token); !ok || got != id || string(tok.Decode(nil, []uint32{id})) != string(token) {
@@ -264,7 +276,7 @@ func TestEveryToken(t *testing.T) {
 			}
 			if !tok.merges.made(id) {
 				unmade++
-			} else if got := tok.merges.encode(nil, token, new(path)); !slices.Equal(got, []uint32{id}) {
+			} else if got := tok.merges.encode(nil, token, p); !slices.Equal(got, []uint32{id}) {
 				t.Errorf("%s: %q merges to %v instead of %d", name, token, got, id)
 			}
 		}
@@ -345,7 +357,10 @@ func TestMemory(t *testing.T) {
 	}
 	text := hostile()["words that never recur"]
 	before := live()
-	tok := open(t, "o200k")
+	tok, err := New("o200k")
+	if err != nil {
+		t.Fatal(err)
+	}
 	ids := tok.Encode(nil, text)
 	used := live() - before - 4*uint64(cap(ids))
 	t.Logf("%d MB", used>>20)
@@ -499,7 +514,9 @@ func BenchmarkNew(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				open(b, name)
+				if _, err := New(name); err != nil {
+					b.Fatal(err)
+				}
 			}
 		})
 	}
