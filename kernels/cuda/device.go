@@ -211,11 +211,11 @@ func (d *Device) run(operation string, f func() error) {
 	}
 	defer release()
 	defer func() {
-		if r := recover(); r != nil {
+		if r := recover(); r != nil && d.err == nil {
 			d.err = fmt.Errorf("CUDA device %d: %s: %v", d.index, operation, r)
 		}
 	}()
-	if err := f(); err != nil {
+	if err := f(); err != nil && d.err == nil { // an operation within Capture may have failed first
 		d.err = fmt.Errorf("CUDA device %d: %s: %w", d.index, operation, err)
 	}
 }

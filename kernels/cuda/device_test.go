@@ -5,6 +5,7 @@ package cuda
 import (
 	"errors"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"bitnet1/kernels"
@@ -55,5 +56,33 @@ func TestOpenRefusesUnknownIndex(t *testing.T) {
 		if _, err := Open(index, Options{}); err == nil {
 			t.Errorf("device %d of %d opened", index, n)
 		}
+	}
+}
+
+// What does not fit is an error that says how much was asked for and how much there is, and leaves the device usable.
+func TestMemoryThatIsNotThere(t *testing.T) {
+	d := open(t, Options{})
+	_, err := d.NewFloats(1 << 37)
+	if err == nil || !strings.Contains(err.Error(), "512.00 GiB") || !strings.Contains(err.Error(), "free") {
+		t.Errorf("512 GiB of floats gave %v", err)
+	}
+	if _, err := d.NewFloats(1000); err != nil {
+		t.Errorf("a small buffer afterwards: %v", err)
+	}
+}
+
+// An operation that fails while a graph is recorded is what Capture reports.
+func TestFailureInCapture(t *testing.T) {
+	d := open(t, Options{})
+	x, err := d.NewFloats(10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, err := d.NewFloats(5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Capture(func() { d.Normalize(kernels.Activation{Floats: short}, x, x, 1e-5) }); err == nil || !strings.Contains(err.Error(), "Normalize") {
+		t.Errorf("a failure within Capture gave %v", err)
 	}
 }

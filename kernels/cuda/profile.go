@@ -19,17 +19,21 @@ type KernelTime struct {
 
 // profile measures every kernel with a pair of events. Events cannot be recorded in graphs, so nothing is captured meanwhile.
 type profile struct {
-	events  []cu.Event // begin and end of every call
+	events  []cu.Event // begin and end of every call; those beyond are free for later ones
+	used    int
 	kernels []string
 }
 
 func (p *profile) mark(stream cu.Stream) error {
-	e, err := cu.MakeEvent(cu.DefaultEvent)
-	if err != nil {
-		return fmt.Errorf("event: %w", err)
+	if p.used == len(p.events) {
+		e, err := cu.MakeEvent(cu.DefaultEvent)
+		if err != nil {
+			return fmt.Errorf("event: %w", err)
+		}
+		p.events = append(p.events, e)
 	}
-	p.events = append(p.events, e)
-	return e.Record(stream)
+	p.used++
+	return p.events[p.used-1].Record(stream)
 }
 
 func (p *profile) begin(stream cu.Stream, kernel string) error {
@@ -66,7 +70,7 @@ func (d *Device) Profile() ([]KernelTime, error) {
 		k.Calls++
 		k.Time += time.Duration(ms * float64(time.Millisecond))
 	}
-	d.profile = &profile{}
+	p.used, p.kernels = 0, nil
 	list := make([]KernelTime, 0, len(sums))
 	for _, k := range sums {
 		list = append(list, *k)
