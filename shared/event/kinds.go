@@ -1,6 +1,10 @@
 package event
 
-import "bitnet1/shared/artifact"
+import (
+	"fmt"
+
+	"bitnet1/shared/artifact"
+)
 
 // Kinds lists one zero value of every event that the project itself announces,
 // in the order in which a run meets them. The reference page is made from it.
@@ -60,8 +64,10 @@ type TokensWritten struct {
 // Kind implements Body.
 func (TokensWritten) Kind() string { return "tokens.written" }
 
-// Inputs implements Body.
-func (e TokensWritten) Inputs() []string { return []string{e.Batch.Digest} }
+// Inputs implements Body. What became of rows that are not in the batch is reported with the dataset.
+func (e TokensWritten) Inputs() []string {
+	return []string{e.Batch.Digest, fmt.Sprintf("%d nulls, %d filtered, %d of %d miscounted", e.Nulls, e.Filtered, e.Miscounted, e.Counted), e.Refused}
+}
 
 // ShardSealed says that one shard of a dataset is complete.
 type ShardSealed struct {

@@ -77,9 +77,34 @@ func batches(in *stage.Files) ([]event.TokensWritten, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, event.TokensWritten{Source: ref.Name, Batch: ref})
+		written, err := counted(file)
+		if err != nil {
+			return nil, err
+		}
+		written.Batch = ref
+		all = append(all, written)
 	}
 	return all, nil
+}
+
+// counted is the event of a token batch as far as the batch itself tells it: what was left out of it is not in it.
+func counted(path string) (event.TokensWritten, error) {
+	var e event.TokensWritten
+	b, err := dataset.OpenBatch(path)
+	if err != nil {
+		return e, err
+	}
+	defer b.Close()
+	for i := range b.Len() {
+		d, _, err := b.Document(i)
+		if err != nil {
+			return e, err
+		}
+		e.Source = d.Source
+		e.Bytes += d.Bytes
+	}
+	e.Documents, e.Rows, e.Tokens = int64(b.Len()), int64(b.Len()), b.Tokens()
+	return e, nil
 }
 
 func seal(ctx context.Context, job *stage.Job[Params], in []event.TokensWritten) error {

@@ -64,6 +64,9 @@ func TestDatasetWithReport(t *testing.T) {
 	if facts.Documents != 4 || facts.Duplicates.Exact != 1 || len(facts.Examples) != 1 || facts.Examples[0].OfDocument != "a#a" {
 		t.Errorf("%+v", facts)
 	}
+	if facts.Rows != 5 || len(facts.Sources) != 2 || facts.Sources[1].Name != "b" || facts.Sources[1].Documents != 2 || facts.Sources[1].Tokens == 0 {
+		t.Errorf("rows and sources: %+v", facts)
+	}
 	text, err := os.ReadFile(filepath.Join(out, "dataset.md"))
 	if err != nil {
 		t.Fatal(err)
