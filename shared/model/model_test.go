@@ -482,3 +482,25 @@ func BenchmarkEvaluate300M(b *testing.B) {
 	}
 	b.ReportMetric(float64(len(tokens))*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
 }
+
+// Greedy is the largest logit of every position, the first of equal ones.
+func TestGreedy(t *testing.T) {
+	c := small()
+	m := build(t, c, 2, Options{Batch: 2, Inference: true})
+	tokens, _ := sequences(c, 2, 3)
+	s := Settings{Gamma: 0.5}
+	best, err := m.Greedy(tokens, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	logits, err := m.Logits(tokens, 0, len(tokens), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for row, got := range best {
+		of := logits[row*c.Vocab:][:c.Vocab]
+		if want := slices.Index(of, slices.Max(of)); int(got) != want {
+			t.Errorf("row %d: token %d, want %d", row, got, want)
+		}
+	}
+}
