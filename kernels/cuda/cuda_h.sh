@@ -3,7 +3,7 @@
 # Usage: cuda_h.sh DIRECTORY   then   CGO_ENABLED=1 CGO_CFLAGS=-IDIRECTORY go build -tags cuda ./...
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-module=$(cd "$here" && go list -m -f '{{.Dir}}' gorgonia.org/cu)
+module=$(cd "$here" && go mod download -json gorgonia.org/cu | sed -n 's/^.*"Dir": "\(.*\)".*$/\1/p')
 mkdir -p "$1"
 {
   echo '#pragma once'
