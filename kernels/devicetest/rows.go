@@ -38,6 +38,12 @@ func testBinarize(b *bench) {
 		}
 		same(b.t, "signs", b.integers(l.Signs), want, in)
 		near(b.t, "blended weights", b.download(l.Mixed), blend, size, 1e-6, in)
+		cut := b.r.IntN(out + 1)
+		whole := b.signs(out, in)
+		for _, part := range [][2]int{{0, cut}, {cut, out}} {
+			b.d.Binarize(kernels.Linear{In: in, Out: part[1] - part[0], Weight: l.Weight.Slice(part[0]*in, part[1]*in), Signs: whole.Slice(part[0], part[1])})
+		}
+		same(b.t, "signs in two parts", b.integers(whole), want, in)
 	}
 }
 

@@ -71,10 +71,11 @@ func newForgetting(c *cli.Context) (*forgetting, error) {
 	if f.before, err = initialCheckpoint(j, store, run, f.after); err != nil {
 		return nil, err
 	}
-	before, err := checkpoint.Read(f.before)
+	before, err := checkpoint.Open(f.before)
 	if err != nil {
 		return nil, err
 	}
+	defer before.Close()
 	old := c.String("dataset")
 	if old == "" {
 		if old, err = findDataset(j, before.Dataset); err != nil {
@@ -99,10 +100,11 @@ func lastCheckpoint(j journal.Journal, run string) (event.CheckpointSaved, error
 
 // initialCheckpoint finds what the finetuned checkpoint began from: in the store, or where its run's definition says.
 func initialCheckpoint(j journal.Journal, store *artifact.Store, run, after string) (string, error) {
-	m, err := checkpoint.Read(after)
+	m, err := checkpoint.Open(after)
 	if err != nil {
 		return "", err
 	}
+	defer m.Close()
 	var recipe struct {
 		InitDigest string `json:"init_digest"`
 	}

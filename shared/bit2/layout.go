@@ -90,12 +90,12 @@ func directory(parameters []model.Parameter, kind func(i int) string) (list []en
 func padded(n int64) int64 { return (n + align - 1) &^ (align - 1) }
 
 // formatHeader is the JSON header: one line per tensor so that people can read it, padded with spaces.
-func formatHeader(m checkpoint.Model, list []entry) ([]byte, error) {
-	config, err := json.Marshal(m.Config)
+func formatHeader(c model.Config, p checkpoint.Provenance, list []entry) ([]byte, error) {
+	config, err := json.Marshal(c)
 	if err != nil {
 		return nil, err
 	}
-	metadata, err := json.Marshal(m.Metadata())
+	metadata, err := json.Marshal(p.Metadata())
 	if err != nil {
 		return nil, err
 	}
@@ -121,6 +121,6 @@ func formatHeader(m checkpoint.Model, list []entry) ([]byte, error) {
 // so a configuration alone can be sized: Size(checkpoint.Model{Config: c, Parameters: c.Parameters()}).
 func Size(m checkpoint.Model) (int64, error) {
 	list, data := directory(m.Parameters, func(i int) string { return kindOf(m.Parameters[i]) })
-	header, err := formatHeader(m, list)
+	header, err := formatHeader(m.Config, m.Provenance, list)
 	return prefixSize + int64(len(header)) + data + digestSize, err
 }

@@ -7,59 +7,115 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math"
 	"os"
 	"slices"
 
 	"bitnet1/kernels/float16"
 	"bitnet1/shared/checkpoint"
+	"bitnet1/shared/model"
 
 	"github.com/zeebo/blake3"
 )
 
-// Read reads the packed model at path. Its weights come back as -1 and +1, everything else as it was in the checkpoint.
-// A damaged, truncated or contradictory file is refused; memory for a tensor is taken only when its bytes are there.
-func Read(path string) (checkpoint.Model, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return checkpoint.Model{}, fmt.Errorf("reading packed model: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return checkpoint.Model{}, fmt.Errorf("reading packed model: %w", err)
-	}
-	m, err := read(f, info.Size())
-	if err != nil {
-		return checkpoint.Model{}, fmt.Errorf("reading packed model %s: %w", path, err)
-	}
-	return m, nil
+// File is an open packed model. Of its parameters only one at a time is in memory. Close it.
+type File struct {
+	Config model.Config
+	checkpoint.Provenance
+
+	name  string
+	list  []entry
+	data  io.ReaderAt
+	close func() error
 }
 
-func read(source io.ReaderAt, size int64) (m checkpoint.Model, err error) {
+// Open opens the packed model at path. A damaged, truncated or contradictory file is refused.
+func Open(path string) (*File, error) {
+	source, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading packed model: %w", err)
+	}
+	info, err := source.Stat()
+	if err != nil {
+		source.Close()
+		return nil, fmt.Errorf("reading packed model: %w", err)
+	}
+	f, err := New(path, source, info.Size())
+	if err != nil {
+		source.Close()
+		return nil, err
+	}
+	f.close = source.Close
+	return f, nil
+}
+
+// New is Open for size bytes of source; name stands for them in errors.
+func New(name string, source io.ReaderAt, size int64) (*File, error) {
+	f := &File{name: name, close: func() error { return nil }}
+	if err := f.open(source, size); err != nil {
+		return nil, f.error(err)
+	}
+	return f, nil
+}
+
+// Close releases the file that Open opened.
+func (f *File) Close() error { return f.close() }
+
+func (f *File) error(err error) error { return fmt.Errorf("reading packed model %s: %w", f.name, err) }
+
+func (f *File) open(source io.ReaderAt, size int64) error {
 	headerSize, err := checkPrefix(source, size)
 	if err != nil {
-		return m, err
+		return err
 	}
 	if err := checkDigest(source, size); err != nil {
-		return m, err
+		return err
 	}
 	text := make([]byte, headerSize)
 	if _, err := source.ReadAt(text, prefixSize); err != nil {
-		return m, err
+		return err
 	}
 	dataSize := size - prefixSize - headerSize - digestSize
-	m, list, err := parseHeader(text, dataSize)
-	if err != nil {
-		return m, fmt.Errorf("header: %w", err)
+	if err := f.parseHeader(text, dataSize); err != nil {
+		return fmt.Errorf("header: %w", err)
 	}
-	data := io.NewSectionReader(source, prefixSize+headerSize, dataSize)
-	for i, e := range list {
-		if m.Parameters[i].Data, err = readTensor(data, e); err != nil {
-			return m, fmt.Errorf("tensor %q: %w", e.Name, err)
+	f.data = io.NewSectionReader(source, prefixSize+headerSize, dataSize)
+	return nil
+}
+
+// Parameters reads the parameters in the order of Config.Parameters: weights as -1 and +1, everything else as it was in the
+// checkpoint. The data of one is overwritten by the next. An error ends the sequence.
+func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
+	return func(yield func(model.Parameter, error) bool) {
+		var stored []byte
+		var data []float32
+		for _, e := range f.list {
+			stored = grow(stored, int(padded(e.size())))
+			p := model.Parameter{Name: e.Name, Shape: e.Shape}
+			_, err := f.data.ReadAt(stored, e.Offset)
+			if err == nil || err == io.EOF { // at the end of the last one
+				data = grow(data, p.Size())
+				err = e.decode(data, stored)
+			}
+			if err != nil {
+				yield(p, f.error(fmt.Errorf("tensor %q: %w", e.Name, err)))
+				return
+			}
+			p.Data = data
+			if !yield(p, nil) {
+				return
+			}
 		}
 	}
-	return m, nil
+}
+
+// grow returns n values of undefined content, in the memory of a if that is large enough.
+func grow[T any](a []T, n int) []T {
+	if cap(a) < n {
+		return make([]T, n)
+	}
+	return a[:n]
 }
 
 // checkPrefix checks the fixed part and returns the header's length.
@@ -98,76 +154,68 @@ func checkDigest(source io.ReaderAt, size int64) error {
 	return nil
 }
 
-// parseHeader returns the model without data and its directory, which must be the one that the configuration implies.
-func parseHeader(text []byte, dataSize int64) (m checkpoint.Model, list []entry, err error) {
+// parseHeader finds out what model the file holds; its directory must be the one that the configuration implies.
+func (f *File) parseHeader(text []byte, dataSize int64) error {
 	var header struct {
 		Config   json.RawMessage   `json:"config"`
 		Metadata map[string]string `json:"metadata"`
 		Tensors  []entry           `json:"tensors"`
 	}
-	if err := json.Unmarshal(text, &header); err != nil {
-		return m, nil, err
+	err := json.Unmarshal(text, &header)
+	if err != nil {
+		return err
 	}
-	if m.Config, err = checkpoint.ParseConfig(header.Config); err != nil {
-		return m, nil, err
+	if f.Config, err = checkpoint.ParseConfig(header.Config); err != nil {
+		return err
 	}
-	if m.Provenance, err = checkpoint.ParseProvenance(header.Metadata); err != nil {
-		return m, nil, err
+	if f.Provenance, err = checkpoint.ParseProvenance(header.Metadata); err != nil {
+		return err
 	}
-	m.Parameters = m.Config.Parameters()
-	if len(header.Tensors) != len(m.Parameters) {
-		return m, nil, fmt.Errorf("%d tensors where the configuration has %d", len(header.Tensors), len(m.Parameters))
+	due := f.Config.Parameters()
+	if len(header.Tensors) != len(due) {
+		return fmt.Errorf("%d tensors where the configuration has %d", len(header.Tensors), len(due))
 	}
 	for i, e := range header.Tensors {
-		if !slices.Contains(kinds(m.Parameters[i]), e.Kind) {
-			return m, nil, fmt.Errorf("tensor %q is stored as %q, want one of %q", e.Name, e.Kind, kinds(m.Parameters[i]))
+		if !slices.Contains(kinds(due[i]), e.Kind) {
+			return fmt.Errorf("tensor %q is stored as %q, want one of %q", e.Name, e.Kind, kinds(due[i]))
 		}
 	}
-	list, size := directory(m.Parameters, func(i int) string { return header.Tensors[i].Kind })
+	list, size := directory(due, func(i int) string { return header.Tensors[i].Kind })
 	for i, e := range header.Tensors {
 		if e.Name != list[i].Name || !slices.Equal(e.Shape, list[i].Shape) || e.Offset != list[i].Offset {
-			return m, nil, fmt.Errorf("tensor %+v where the configuration implies %+v", e, list[i])
+			return fmt.Errorf("tensor %+v where the configuration implies %+v", e, list[i])
 		}
 	}
 	if size != dataSize {
-		return m, nil, fmt.Errorf("tensors take %d bytes, the file holds %d", size, dataSize)
+		return fmt.Errorf("tensors take %d bytes, the file holds %d", size, dataSize)
 	}
-	return m, list, nil
+	f.list = list
+	return nil
 }
 
-// readTensor reads one tensor and its padding, which must be zero.
-func readTensor(r io.Reader, e entry) ([]float32, error) {
-	b := make([]byte, padded(e.size()))
-	if _, err := io.ReadFull(r, b); err != nil {
-		return nil, err
-	}
+// decode turns a tensor's bytes into its elements. The padding must be zero.
+func (e entry) decode(out []float32, b []byte) error {
 	if len(bytes.Trim(b[e.size():], "\x00")) != 0 {
-		return nil, errors.New("padding is not zero")
+		return errors.New("padding is not zero")
 	}
-	b = b[:e.size()]
 	switch e.Kind {
 	case kindSign:
-		return signs(b, e.Shape[0], e.Shape[1])
+		return signs(out, b, e.Shape[1])
 	case kindFloat16:
-		out := make([]float32, e.Shape[0])
 		for i := range out {
 			out[i] = float16.ToFloat32(binary.LittleEndian.Uint16(b[2*i:]))
 		}
-		return out, nil
+	default:
+		for i := range out {
+			out[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+		}
 	}
-	out := make([]float32, e.Shape[0])
-	for i := range out {
-		out[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
-	}
-	return out, nil
+	return nil
 }
 
 // signs unpacks rows of n signs.
-func signs(b []byte, rows, n int) ([]float32, error) {
-	out := make([]float32, rows*n)
-	for rest := out; len(rest) > 0; {
-		row := rest[:n]
-		rest = rest[n:]
+func signs(out []float32, b []byte, n int) error {
+	for row := range slices.Chunk(out, n) {
 		for part := range slices.Chunk(row, wordBits) {
 			word := binary.LittleEndian.Uint64(b)
 			b = b[8:]
@@ -176,9 +224,9 @@ func signs(b []byte, rows, n int) ([]float32, error) {
 				word >>= 1
 			}
 			if word != 0 && len(part) < wordBits {
-				return nil, errors.New("a row's padding bits are not zero")
+				return errors.New("a row's padding bits are not zero")
 			}
 		}
 	}
-	return out, nil
+	return nil
 }

@@ -1,30 +1,37 @@
 package bit2
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
+	"iter"
 	"math"
 	"slices"
 
 	"bitnet1/kernels/float16"
 	"bitnet1/shared/checkpoint"
+	"bitnet1/shared/model"
 
 	"github.com/zeebo/blake3"
 )
 
-// Write packs m. Equal models give equal bytes. A model whose weights are still blended with their latents (mix below 1)
-// has no packed form and is refused.
-func Write(w io.Writer, m checkpoint.Model) error {
-	if err := m.Check(); err != nil {
+// Write packs the model of configuration c whose parameters, in the order of c.Parameters, it takes one at a time; in memory
+// it keeps what it packed. Equal models give equal bytes. A model whose weights are still blended with their latents (mix
+// below 1) has no packed form and is refused.
+func Write(w io.Writer, c model.Config, p checkpoint.Provenance, parameters iter.Seq2[model.Parameter, error]) error {
+	if err := c.Validate(); err != nil {
 		return fmt.Errorf("packing: %w", err)
 	}
-	if m.Mix != 1 {
+	if p.Mix != 1 {
 		return fmt.Errorf("packing the checkpoint of step %d: its weights are not ±1 yet (mix %v): take one from after the annealing",
-			m.Step, m.Mix)
+			p.Step, p.Mix)
 	}
-	list, _ := directory(m.Parameters, func(i int) string { return kindOf(m.Parameters[i]) })
-	header, err := formatHeader(m, list)
+	list, data, err := packAll(c.Parameters(), parameters)
+	if err != nil {
+		return fmt.Errorf("packing: %w", err)
+	}
+	header, err := formatHeader(c, p, list)
 	if err != nil {
 		return fmt.Errorf("packing: header: %w", err)
 	}
@@ -35,10 +42,8 @@ func Write(w io.Writer, m checkpoint.Model) error {
 	if _, err := out.Write(append(prefix, header...)); err != nil {
 		return fmt.Errorf("packing: %w", err)
 	}
-	for i, e := range list {
-		if err := writeTensor(out, e, m.Parameters[i].Data); err != nil {
-			return fmt.Errorf("packing %s: %w", e.Name, err)
-		}
+	if _, err := out.Write(data); err != nil {
+		return fmt.Errorf("packing: %w", err)
 	}
 	if _, err := w.Write(digest.Sum(nil)); err != nil {
 		return fmt.Errorf("packing: %w", err)
@@ -46,21 +51,32 @@ func Write(w io.Writer, m checkpoint.Model) error {
 	return nil
 }
 
-// writeTensor writes one tensor and its padding, a piece at a time.
-func writeTensor(w io.Writer, e entry, data []float32) error {
-	piece := 1 << 16 // elements
-	if e.Kind == kindSign {
-		piece = e.Shape[1] * max(1, piece/e.Shape[1]) // whole rows
-	}
-	var buffer []byte
-	for part := range slices.Chunk(data, piece) {
-		buffer = appendElements(buffer[:0], e, part)
-		if _, err := w.Write(buffer); err != nil {
-			return err
+// packAll packs parameters, which must be the due ones, and returns their directory and bytes.
+func packAll(due []model.Parameter, parameters iter.Seq2[model.Parameter, error]) ([]entry, []byte, error) {
+	kinds := make([]string, 0, len(due))
+	var data bytes.Buffer
+	for p, err := range parameters {
+		switch i := len(kinds); {
+		case err != nil:
+			return nil, nil, err
+		case i == len(due):
+			return nil, nil, fmt.Errorf("parameter %q is one more than the configuration has", p.Name)
+		default:
+			if err := p.Check(due[i]); err != nil {
+				return nil, nil, err
+			}
 		}
+		e := entry{Kind: kindOf(p), Shape: p.Shape}
+		kinds = append(kinds, e.Kind)
+		data.Grow(int(padded(e.size())))
+		data.Write(appendElements(data.AvailableBuffer(), e, p.Data))
+		data.Write(make([]byte, padded(e.size())-e.size()))
 	}
-	_, err := w.Write(make([]byte, padded(e.size())-e.size()))
-	return err
+	if len(kinds) < len(due) {
+		return nil, nil, fmt.Errorf("parameter %q is missing", due[len(kinds)].Name)
+	}
+	list, _ := directory(due, func(i int) string { return kinds[i] })
+	return list, data.Bytes(), nil
 }
 
 func appendElements(b []byte, e entry, data []float32) []byte {

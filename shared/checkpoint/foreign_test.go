@@ -26,7 +26,7 @@ func foreign(t *testing.T, m Model, metadata map[string]string) string {
 func TestDescriptionBesideAFile(t *testing.T) {
 	m := small()
 	path := foreign(t, m, map[string]string{"format": "pt"})
-	_, err := Read(path)
+	_, err := read(path)
 	if err == nil {
 		t.Fatal("a file without a description was read")
 	}
@@ -38,7 +38,7 @@ func TestDescriptionBesideAFile(t *testing.T) {
 	if err := os.WriteFile(DescriptionPath(path), []byte(proposal), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got, err := Read(path)
+	got, err := read(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestDescriptionInMetadata(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := Read(foreign(t, m, map[string]string{"format": "pt", "config": string(config), "gamma": "0.25", "tokenizer": "bytes", "step": "9"}))
+	got, err := read(foreign(t, m, map[string]string{"format": "pt", "config": string(config), "gamma": "0.25", "tokenizer": "bytes", "step": "9"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestRefusesWrongDescriptions(t *testing.T) {
 		if err := os.WriteFile(DescriptionPath(path), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Read(path); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := read(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.60s…: error %v, want %q in it", text, err, want)
 		}
 	}

@@ -10,20 +10,16 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
-	"slices"
 	"strconv"
-	"strings"
 
 	"bitnet1/shared/model"
-	"bitnet1/shared/pytorch"
 	"bitnet1/shared/safetensors"
 )
 
 // Format is the value of the metadata key "format" in a model file.
 const Format = "bitnet1.checkpoint.v1"
 
-// Model is what a model file holds: everything that evaluation needs.
+// Model is what a model file holds, in memory: everything that evaluation needs.
 type Model struct {
 	Config     model.Config
 	Parameters []model.Parameter // as Config.Parameters lists them, with data; weights are latents, their signs count
@@ -155,13 +151,8 @@ func (m Model) Check() error {
 		return fmt.Errorf("%d parameters where the configuration has %d", len(m.Parameters), len(want))
 	}
 	for i, p := range m.Parameters {
-		switch {
-		case p.Name != want[i].Name:
-			return fmt.Errorf("parameter %q where %q is due", p.Name, want[i].Name)
-		case !slices.Equal(p.Shape, want[i].Shape):
-			return fmt.Errorf("parameter %q has shape %v, want %v", p.Name, p.Shape, want[i].Shape)
-		case len(p.Data) != p.Size():
-			return fmt.Errorf("parameter %q of shape %v has %d elements", p.Name, p.Shape, len(p.Data))
+		if err := p.Check(want[i]); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -187,95 +178,3 @@ func stateDict(m Model) ([]safetensors.Tensor, error) {
 }
 
 func slopesName(layer int) string { return fmt.Sprintf("blocks.%d.attn.slopes", layer) }
-
-// tensors is a file of tensors of some format.
-type tensors interface {
-	Names() []string
-	Shape(name string) ([]int, error)
-	Float32(name string) ([]float32, error)
-	Close() error
-}
-
-// Read reads the model file at path: one of Write's, or parameters that PyTorch saved, with safetensors or torch.save,
-// beside a description of the model (see DescriptionPath). Tensors may have any float type. Every tensor is checked
-// against the configuration before memory for any is taken.
-func Read(path string) (Model, error) {
-	f, err := open(path)
-	if err != nil {
-		return Model{}, fmt.Errorf("reading checkpoint: %w", err)
-	}
-	defer f.Close()
-	m, err := read(path, f)
-	if err != nil {
-		return Model{}, fmt.Errorf("reading checkpoint %s: %w", path, err)
-	}
-	return m, nil
-}
-
-// open looks at the first bytes: a file may have any name.
-func open(path string) (tensors, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var head [8]byte
-	if n, _ := io.ReadFull(f, head[:]); pytorch.Is(head[:n]) {
-		return pytorch.Open(path)
-	}
-	return safetensors.Open(path)
-}
-
-func read(path string, f tensors) (m Model, err error) {
-	var metadata map[string]string
-	if own, ok := f.(*safetensors.File); ok {
-		metadata = own.Metadata()
-	}
-	if format := metadata["format"]; strings.HasPrefix(format, "bitnet1.") {
-		if format != Format {
-			return m, fmt.Errorf("metadata format is %q, want %q (a state file, or a model file of a later version?)", format, Format)
-		}
-		if m.Config, err = ParseConfig([]byte(metadata["config"])); err != nil {
-			return m, err
-		}
-		if m.Provenance, err = ParseProvenance(metadata); err != nil {
-			return m, err
-		}
-	} else if m.Config, m.Provenance, err = describe(path, f); err != nil {
-		return m, err
-	}
-	m.Parameters = m.Config.Parameters()
-	if err := match(f, m); err != nil {
-		return m, err
-	}
-	for i, p := range m.Parameters {
-		if m.Parameters[i].Data, err = f.Float32(p.Name); err != nil {
-			return m, err
-		}
-	}
-	return m, nil
-}
-
-// match checks that f holds m's parameters in their shapes, possibly the slopes, and nothing else.
-func match(f tensors, m Model) error {
-	known := map[string]bool{}
-	for _, p := range m.Parameters {
-		known[p.Name] = true
-		shape, err := f.Shape(p.Name)
-		if err != nil {
-			return err
-		}
-		if !slices.Equal(shape, p.Shape) {
-			return fmt.Errorf("tensor %q has shape %v, the configuration asks for %v", p.Name, shape, p.Shape)
-		}
-	}
-	for l := range m.Config.Layers {
-		known[slopesName(l)] = true
-	}
-	for _, name := range f.Names() {
-		if !known[name] {
-			return fmt.Errorf("tensor %q is none of this configuration's", name)
-		}
-	}
-	return nil
-}

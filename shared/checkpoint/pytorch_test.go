@@ -57,7 +57,7 @@ func TestPyTorchAgrees(t *testing.T) {
 	}
 	for _, name := range []string{"float64", "float32", "bfloat16", "float16"} {
 		for _, suffix := range []string{".pt", ".safetensors"} {
-			got, err := Read(filepath.Join(out, name+suffix))
+			got, err := read(filepath.Join(out, name+suffix))
 			if err != nil {
 				t.Error(err)
 				continue
@@ -68,12 +68,12 @@ func TestPyTorchAgrees(t *testing.T) {
 	if err := os.Remove(filepath.Join(out, "float32.json")); err != nil {
 		t.Fatal(err)
 	}
-	got, err := Read(filepath.Join(out, "float32.pt"))
+	got, err := read(filepath.Join(out, "float32.pt"))
 	if err != nil {
 		t.Fatal(err) // it describes itself
 	}
 	sameAs(t, "float32", m, got)
-	if _, err := Read(filepath.Join(out, "float32.safetensors")); err == nil || !strings.Contains(err.Error(), "float32.json") {
+	if _, err := read(filepath.Join(out, "float32.safetensors")); err == nil || !strings.Contains(err.Error(), "float32.json") {
 		t.Errorf("without a description: error %v", err)
 	}
 }
@@ -102,10 +102,11 @@ func sameAs(t *testing.T, through string, want, got Model) {
 
 func logitsOf(t *testing.T, path string, tokens []int32) []float32 {
 	t.Helper()
-	saved, err := Read(path)
+	saved, err := Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer saved.Close()
 	m, settings, err := saved.Inference(cpu.New(cpu.Options{}), 1, 0)
 	if err != nil {
 		t.Fatal(err)

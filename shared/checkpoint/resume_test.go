@@ -24,7 +24,7 @@ func TestResumeIsExact(t *testing.T) {
 		}
 	}
 	straight := newModel(t, c)
-	if err := straight.Load(small().Parameters); err != nil {
+	if err := straight.Load(model.Each(small().Parameters)); err != nil {
 		t.Fatal(err)
 	}
 	step(straight)
@@ -57,15 +57,16 @@ func restore(t *testing.T, to, from *model.Model) {
 		t.Fatal(err)
 	}
 	digest := strings.Repeat("00", 32)
-	model := save(t, func(b *bytes.Buffer) error { b.Write(bytesOf(t, from)); return nil })
+	saved := save(t, func(b *bytes.Buffer) error { b.Write(bytesOf(t, from)); return nil })
 	beside := save(t, func(b *bytes.Buffer) error {
 		return WriteState(b, State{Checkpoint: digest, Step: 2, Tensors: OptimizerTensors(state)})
 	})
-	m, err := Read(model)
+	f, err := Open(saved)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := to.Load(m.Parameters); err != nil {
+	defer f.Close()
+	if err := to.Load(f.Parameters()); err != nil {
 		t.Fatal(err)
 	}
 	s, err := ReadState(beside, digest)

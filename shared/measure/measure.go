@@ -19,7 +19,7 @@ import (
 
 // Subject is a checkpoint on a device and its dataset. Close it.
 type Subject struct {
-	Saved     checkpoint.Model
+	Saved     *checkpoint.File
 	Manifest  *dataset.Manifest
 	Data      *dataset.Dataset
 	Tokenizer tokenizer.Tokenizer
@@ -39,22 +39,30 @@ func Open[P any](job *stage.Job[P], in event.CheckpointSaved, microTokens int) (
 		return nil, err
 	}
 	s := new(Subject)
-	if s.Saved, err = checkpoint.Read(path); err != nil {
+	if s.Saved, err = checkpoint.Open(path); err != nil {
 		return nil, stage.Refuse(err)
 	}
-	if path, err = job.Path(in.Manifest); err != nil {
-		return nil, err
+	if err = s.openDataset(job.Path, in.Manifest); err == nil {
+		err = s.load(job.Host, microTokens)
 	}
-	s.Data, s.Manifest, err = dataset.Load(path, func(d dataset.Shard) (string, error) {
-		return job.Path(artifact.Ref{Digest: d.Digest, Kind: "shard", Name: d.Name, Size: d.Size})
-	})
 	if err != nil {
-		return nil, stage.Refuse(err)
-	}
-	if err = s.load(job.Host, microTokens); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+func (s *Subject) openDataset(find func(artifact.Ref) (string, error), manifest artifact.Ref) error {
+	path, err := find(manifest)
+	if err != nil {
+		return err
+	}
+	s.Data, s.Manifest, err = dataset.Load(path, func(d dataset.Shard) (string, error) {
+		return find(artifact.Ref{Digest: d.Digest, Kind: "shard", Name: d.Name, Size: d.Size})
+	})
+	if err != nil {
+		return stage.Refuse(err)
+	}
+	return nil
 }
 
 func (s *Subject) load(host stage.Host, microTokens int) (err error) {
@@ -113,9 +121,12 @@ func (s *Subject) Name(what string) string {
 	return fmt.Sprintf("step-%06d_%s.json", s.Saved.Step, what)
 }
 
-// Close frees the device's memory and ends the mappings of the dataset.
+// Close frees the device's memory, ends the mappings of the dataset and closes the checkpoint.
 func (s *Subject) Close() error {
-	err := s.Data.Close()
+	err := s.Saved.Close()
+	if s.Data != nil {
+		err = errors.Join(err, s.Data.Close())
+	}
 	if s.device != nil {
 		err = errors.Join(err, s.device.Close())
 	}

@@ -93,7 +93,7 @@ func TestTruebit(t *testing.T) {
 		t.Fatal(err)
 	}
 	resumed := build(t, small(), 1, o)
-	if err := resumed.Load(parametersOf(t, whole)); err != nil {
+	if err := resumed.Load(Each(parametersOf(t, whole))); err != nil {
 		t.Fatal(err)
 	}
 	if err := resumed.SetState(State{ExpAvg: state.ExpAvg, ExpAvgSq: state.ExpAvgSq, Masters: state.Masters}); err == nil {

@@ -170,7 +170,7 @@ func checkGolden(t *testing.T, dev kernels.Device) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := m.Load(g.parameters("param.")); err != nil {
+			if err := m.Load(Each(g.parameters("param."))); err != nil {
 				t.Fatal(err)
 			}
 			checkForward(t, m, g)

@@ -65,6 +65,9 @@ func (m *Model) bind(a *allocator, name string, in, out int) (kernels.Linear, ke
 		Signs: a.planes(out, in, 1),
 	}
 	m.bound++
+	if s.base > 0 && l.Signs != nil {
+		s.bindSigns(l.Signs, s.at[s.index[name+".weight"]], in)
+	}
 	if m.options.Bonsai {
 		l.Mixed = a.floats(in * out)
 	}
@@ -97,8 +100,11 @@ func (m *Model) linears() []kernels.Linear {
 	return list
 }
 
-// binarize refreshes every sign and, in bonsai, every effective weight.
+// binarize refreshes every sign and, in bonsai, every effective weight. Without latents signs are set as weights are given.
 func (m *Model) binarize() {
+	if m.store.base > 0 {
+		return
+	}
 	for _, l := range m.linears() {
 		m.dev.Binarize(l)
 	}

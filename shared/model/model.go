@@ -11,7 +11,7 @@ type Options struct {
 	Batch     int      // sequences that are computed together; default 1
 	Seq       int      // tokens per sequence, at most Config.Seq; default Config.Seq
 	ScaleBits int      // 16 keeps alpha and theta at float16 values, so that packing loses nothing; 32 does not; default 16
-	Inference bool     // no gradients or optimizer: layers share memory for activations, and Backward and Step fail
+	Inference bool     // no gradients, optimizer or, without Bonsai, latents: layers share memory for activations, and Backward and Step fail
 	GradBits  int      // 2..8: gradients are rounded to integers where they are multiplied; 16 keeps floats; default 16
 	Freeze    []string // patterns of parameters that updates leave as they are: see Config.Frozen
 	// FlipThreshold above 0 trains without float latents: a weight flips when so many more gradients, and one, have asked for

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -130,7 +131,7 @@ func TestResumeIsEqual(t *testing.T) {
 			}
 			second := build(t, c, 2, o)
 			train(t, second, 40, 41) // whatever was in it must not matter
-			if err := second.Load(parametersOf(t, first)); err != nil {
+			if err := second.Load(Each(parametersOf(t, first))); err != nil {
 				t.Fatal(err)
 			}
 			if err := second.SetState(state); err != nil {
@@ -183,7 +184,7 @@ func TestInferenceEqualsTraining(t *testing.T) {
 			t.Fatal(err)
 		}
 		other := build(t, c, 1, Options{Batch: 2, Inference: true})
-		if err := other.Load(parametersOf(t, m)); err != nil {
+		if err := other.Load(Each(parametersOf(t, m))); err != nil {
 			t.Fatal(err)
 		}
 		var got []float32
@@ -283,7 +284,7 @@ func TestFiniteDifferences(t *testing.T) {
 	}
 	list := parametersOf(t, m)
 	loss := func() float64 {
-		if err := m.Load(list); err != nil {
+		if err := m.Load(Each(list)); err != nil {
 			t.Fatal(err)
 		}
 		losses, err := m.Losses(tokens, targets, Settings{Gamma: 0.5})
@@ -375,8 +376,8 @@ func TestRefusesWrongInput(t *testing.T) {
 		"nothing":  func() error { return m.Backward(tokens, slices.Repeat([]int32{-1}, len(tokens)), Settings{}) },
 		"noise":    func() error { _, err := m.Logits(tokens, 0, 1, Settings{Noise: [][]float32{{1}}}); return err },
 		"layer":    func() error { _, err := m.Pointers(2); return err },
-		"missing":  func() error { return m.Load(parametersOf(t, m)[1:]) },
-		"repeated": func() error { return m.Load(append(parametersOf(t, m), parametersOf(t, m)[0])) },
+		"missing":  func() error { return m.Load(Each(parametersOf(t, m)[1:])) },
+		"repeated": func() error { return m.Load(Each(append(parametersOf(t, m), parametersOf(t, m)[0]))) },
 		"state":    func() error { return m.SetState(State{}) },
 	} {
 		if call() == nil {
@@ -388,10 +389,47 @@ func TestRefusesWrongInput(t *testing.T) {
 	}
 }
 
+// Weights that do not pass through staging at once, and come in another order, end as the same signs.
+func TestSignsComeInPieces(t *testing.T) {
+	c := small()
+	whole, pieces := build(t, c, 1, Options{}), build(t, c, 2, Options{Inference: true})
+	pieces.store.staging = pieces.store.staging.Slice(0, max(c.D, c.FF)+1)
+	list := parametersOf(t, whole)
+	slices.Reverse(list)
+	if err := pieces.Load(Each(list)); err != nil {
+		t.Fatal(err)
+	}
+	tokens, targets := sequences(c, 1, 5)
+	want, err := whole.Losses(tokens, targets, Settings{Gamma: 0.6})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := pieces.Losses(tokens, targets, Settings{Gamma: 0.6}); err != nil || !slices.Equal(got, want) {
+		t.Errorf("losses differ: %v", err)
+	}
+	if _, err := pieces.Parameters(); err == nil {
+		t.Error("a model that keeps signs alone gave its parameters")
+	}
+}
+
+// What goes wrong where parameters come from is what Load reports.
+func TestLoadReportsItsSource(t *testing.T) {
+	m := build(t, small(), 1, Options{})
+	broken := errors.New("the disk is gone")
+	err := m.Load(func(yield func(Parameter, error) bool) {
+		if yield(parametersOf(t, m)[0], nil) {
+			yield(Parameter{}, broken)
+		}
+	})
+	if !errors.Is(err, broken) {
+		t.Errorf("error %v, want %v", err, broken)
+	}
+}
+
 // The initial distribution is the reference's.
 func TestInitialValues(t *testing.T) {
 	c, _ := Preset("nano")
-	m := build(t, c, 1, Options{Inference: true, ScaleBits: 32, Seq: 1})
+	m := build(t, c, 1, Options{ScaleBits: 32, Seq: 1})
 	for _, p := range parametersOf(t, m) {
 		var sum, squares float64
 		for _, v := range p.Data {

@@ -1,6 +1,10 @@
 package model
 
-import "fmt"
+import (
+	"fmt"
+	"iter"
+	"slices"
+)
 
 // Parameter is one named tensor, row-major. Names are those of the PyTorch reference's named_parameters.
 type Parameter struct {
@@ -16,6 +20,30 @@ func (p Parameter) Size() int {
 		n *= s
 	}
 	return n
+}
+
+// Check reports how p, with its data, differs from due in name, shape or the number of elements.
+func (p Parameter) Check(due Parameter) error {
+	switch {
+	case p.Name != due.Name:
+		return fmt.Errorf("parameter %q where %q is due", p.Name, due.Name)
+	case !slices.Equal(p.Shape, due.Shape):
+		return fmt.Errorf("parameter %q has shape %v, want %v", p.Name, p.Shape, due.Shape)
+	case len(p.Data) != due.Size():
+		return fmt.Errorf("parameter %q of shape %v has %d elements", p.Name, p.Shape, len(p.Data))
+	}
+	return nil
+}
+
+// Each is list as a sequence, for what takes parameters one at a time.
+func Each(list []Parameter) iter.Seq2[Parameter, error] {
+	return func(yield func(Parameter, error) bool) {
+		for _, p := range list {
+			if !yield(p, nil) {
+				return
+			}
+		}
+	}
 }
 
 // Parameters lists every parameter of a model with configuration c, without data, in the order of the reference's

@@ -1,7 +1,9 @@
 package model
 
 import (
+	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -21,6 +23,10 @@ type store struct {
 	size   int
 	gains  int // where gains begin
 	scales int // where scales begin
+
+	base    int              // where param begins: at the gains, if of the weights only signs are kept
+	signs   []kernels.Planes // then: of each weight
+	staging kernels.Floats   // and what weights pass through on their way to them
 
 	param, grad, m, v kernels.Floats
 	master            kernels.Floats // of the scales; nil if they are not rounded
@@ -48,7 +54,10 @@ func newStore(a *allocator, c Config, o Options) store {
 	for i, p := range s.list {
 		s.index[p.Name] = i
 	}
-	s.param = a.floats(s.size)
+	if o.Inference && !o.Bonsai {
+		s.base, s.signs, s.staging = s.gains, make([]kernels.Planes, len(s.list)), a.floats(c.staging())
+	}
+	s.param = a.floats(s.size - s.base)
 	if o.Inference {
 		return s
 	}
@@ -62,13 +71,34 @@ func newStore(a *allocator, c Config, o Options) store {
 	return s
 }
 
-// slice is the part of x that belongs to n values from the named parameter on.
+// staging is the number of floats that weights pass through: 16 MiB of whole rows, or the largest weight.
+func (c Config) staging() int {
+	const most = 1 << 22
+	largest, row := 0, 0
+	for _, p := range c.Parameters() {
+		if len(p.Shape) == 2 {
+			largest, row = max(largest, p.Size()), max(row, p.Shape[1])
+		}
+	}
+	return min(largest, max(most, row))
+}
+
+// slice is the part of x that belongs to n values from the named parameter on; nil for a weight without latents.
 func (s *store) slice(x kernels.Floats, name string, n int) kernels.Floats {
-	if x == nil {
+	at := s.at[s.index[name]] - s.base
+	if x == nil || at < 0 {
 		return nil
 	}
-	at := s.at[s.index[name]]
 	return x.Slice(at, at+n)
+}
+
+// bindSigns shares out the signs of a linear of in columns among the weights that lie at from and after.
+func (s *store) bindSigns(signs kernels.Planes, from, in int) {
+	for i, p := range s.list {
+		if row := (s.at[i] - from) / in; s.at[i] >= from && row < signs.Rows() {
+			s.signs[i] = signs.Slice(row, row+p.Shape[0])
+		}
+	}
 }
 
 // isScale says whether parameter i is an alpha or a theta.
@@ -88,26 +118,36 @@ func (s *store) split(all []float32) []Parameter {
 // and of the right shape; the others have no data.
 func (s *store) inOrder(list []Parameter, from int) ([]Parameter, error) {
 	ordered := make([]Parameter, len(s.list))
-	for _, p := range list {
+	err := s.every(Each(list), from, func(i int, p Parameter) { ordered[i] = p })
+	return ordered, err
+}
+
+// every calls f with each of the parameters, which must be those that lie at from or later, in any order.
+func (s *store) every(parameters iter.Seq2[Parameter, error], from int, f func(i int, p Parameter)) error {
+	given := make([]bool, len(s.list))
+	for p, err := range parameters {
+		if err != nil {
+			return err
+		}
 		i, ok := s.index[p.Name]
 		if !ok || s.at[i] < from {
-			return nil, fmt.Errorf("parameter %s is not one of this model", p.Name)
+			return fmt.Errorf("parameter %s is not one of this model", p.Name)
 		}
-		want := s.list[i]
-		switch {
-		case ordered[i].Data != nil:
-			return nil, fmt.Errorf("parameter %s is given twice", p.Name)
-		case fmt.Sprint(p.Shape) != fmt.Sprint(want.Shape) || len(p.Data) != want.Size():
-			return nil, fmt.Errorf("parameter %s has shape %v and %d values, want shape %v", p.Name, p.Shape, len(p.Data), want.Shape)
+		if given[i] {
+			return fmt.Errorf("parameter %s is given twice", p.Name)
 		}
-		ordered[i] = p
+		if err := p.Check(s.list[i]); err != nil {
+			return err
+		}
+		given[i] = true
+		f(i, p)
 	}
-	for i, p := range ordered {
-		if p.Data == nil && s.at[i] >= from {
-			return nil, fmt.Errorf("parameter %s is missing", s.list[i].Name)
+	for i, p := range s.list {
+		if !given[i] && s.at[i] >= from {
+			return fmt.Errorf("parameter %s is missing", p.Name)
 		}
 	}
-	return ordered, nil
+	return nil
 }
 
 // upload writes what inOrder returned to an array that begins at from in the store's order.
@@ -120,23 +160,25 @@ func (m *Model) upload(dst kernels.Floats, list []Parameter, from int) {
 	}
 }
 
-// Load sets every parameter. Scales are rounded to float16 unless Options.ScaleBits is 32.
-func (m *Model) Load(list []Parameter) error {
-	ordered, err := m.store.inOrder(list, 0)
+// Load sets every parameter. They may come in any order, and none's data is needed once the next is asked for, so no
+// second copy of a large model has to exist; after an error some are set. Scales are rounded to float16 unless
+// Options.ScaleBits is 32.
+func (m *Model) Load(parameters iter.Seq2[Parameter, error]) error {
+	err := m.store.every(parameters, 0, func(i int, p Parameter) { m.setParameter(i, p.Data) })
 	if err != nil {
 		return fmt.Errorf("load parameters: %w", err)
-	}
-	for i, p := range ordered {
-		m.setParameter(i, p.Data)
 	}
 	m.binarize()
 	return m.dev.Sync()
 }
 
-// setParameter uploads parameter i, a scale as the float16 that it is kept at. One at a time, so that no second copy of a
-// large model is needed.
+// setParameter uploads parameter i, a scale as the float16 that it is kept at.
 func (m *Model) setParameter(i int, data []float32) {
 	s := &m.store
+	if s.at[i] < s.base {
+		m.setSigns(i, data)
+		return
+	}
 	from, to := s.at[i], s.at[i]+len(data)
 	if s.flips != nil && from < s.gains {
 		data = s.flips.start(from, data)
@@ -150,11 +192,32 @@ func (m *Model) setParameter(i int, data []float32) {
 			data[j] = float16.Round(x)
 		}
 	}
-	m.dev.Upload(s.param.Slice(from, to), data)
+	m.dev.Upload(s.param.Slice(from-s.base, to-s.base), data)
 }
 
-// Parameters returns copies of all parameters, in the order of Config.Parameters.
-func (m *Model) Parameters() ([]Parameter, error) { return m.download(m.store.param) }
+// setSigns packs weight i, as many rows at a time as staging holds.
+func (m *Model) setSigns(i int, data []float32) {
+	s := &m.store
+	in, out := s.list[i].Shape[1], s.list[i].Shape[0]
+	rows := s.staging.Len() / in
+	for from := 0; from < out; from += rows {
+		to := min(from+rows, out)
+		weight := s.staging.Slice(0, (to-from)*in)
+		m.dev.Upload(weight, data[from*in:to*in])
+		m.dev.Binarize(kernels.Linear{In: in, Out: to - from, Weight: weight, Signs: s.signs[i].Slice(from, to)})
+	}
+}
+
+var errSigns = errors.New("the model was built with Options.Inference: of its weights it keeps the signs")
+
+// Parameters returns copies of all parameters, in the order of Config.Parameters. A model for inference has them with
+// Options.Bonsai alone.
+func (m *Model) Parameters() ([]Parameter, error) {
+	if m.store.base > 0 {
+		return nil, errSigns
+	}
+	return m.download(m.store.param)
+}
 
 // Gradients returns copies of the gradients that the last Backward or Step left, before clipping.
 func (m *Model) Gradients() ([]Parameter, error) {

@@ -106,7 +106,10 @@ func (f *File) Plain(key string) (any, bool) {
 
 // Float32 returns the named tensor, which must be of a float type, as float32. float64 is rounded to nearest. Where a
 // tensor has a storage of its own the archive's checksum is verified.
-func (f *File) Float32(name string) ([]float32, error) {
+func (f *File) Float32(name string) ([]float32, error) { return f.Float32In(nil, name) }
+
+// Float32In is Float32 in the memory of buffer, if that is large enough.
+func (f *File) Float32In(buffer []float32, name string) ([]float32, error) {
 	if _, err := f.Shape(name); err != nil {
 		return nil, err
 	}
@@ -115,7 +118,7 @@ func (f *File) Float32(name string) ([]float32, error) {
 	if err != nil {
 		return nil, f.errorf("tensor %q: %w", name, err)
 	}
-	out, err := safetensors.Float32s(source, v.dtype, int(v.bytes/v.dtype.Size()))
+	out, err := safetensors.Float32s(buffer, source, v.dtype, int(v.bytes/v.dtype.Size()))
 	if err == nil {
 		// The checksum is compared at the end of the data.
 		_, err = io.CopyN(io.Discard, source, 1)

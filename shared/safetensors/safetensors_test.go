@@ -22,6 +22,27 @@ func file(header string, n int) []byte {
 
 func open(b []byte) (*File, error) { return New("test", bytes.NewReader(b), int64(len(b))) }
 
+// A buffer that is large enough is what a tensor is read into; a smaller one is left alone.
+func TestReadsIntoABuffer(t *testing.T) {
+	var b bytes.Buffer
+	if err := Write(&b, nil, []Tensor{{Name: "x", Shape: []int{3}, Data: []float32{1, 2, 3}}}); err != nil {
+		t.Fatal(err)
+	}
+	f, err := New("x", bytes.NewReader(b.Bytes()), int64(b.Len()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size, reused := range map[int]bool{2: false, 3: true, 5: true} {
+		buffer := make([]float32, size)
+		got, err := f.Float32In(buffer, "x")
+		if err != nil || !slices.Equal(got, []float32{1, 2, 3}) {
+			t.Errorf("%d: read %v, %v", size, got, err)
+		} else if (&got[0] == &buffer[0]) != reused {
+			t.Errorf("%d: the buffer is reused: %v", size, !reused)
+		}
+	}
+}
+
 func TestRoundTrip(t *testing.T) {
 	metadata := map[string]string{"format": "test", "text": "naïve <\"quoted\">\n"}
 	tensors := []Tensor{

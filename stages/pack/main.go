@@ -35,10 +35,11 @@ func pack(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved)
 	if err != nil {
 		return err
 	}
-	saved, err := checkpoint.Read(path)
+	saved, err := checkpoint.Open(path)
 	if err != nil {
 		return stage.Refuse(err)
 	}
+	defer saved.Close()
 	if saved.Mix < 1 { // it has no packed form yet, which is as it should be in the middle of bonsai's annealing
 		job.Log.Warn("nothing is packed: the weights are not ±1 yet", "step", saved.Step, "mix", saved.Mix)
 		return nil
@@ -50,20 +51,35 @@ func pack(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved)
 	if path, err = job.Path(ref); err != nil {
 		return err
 	}
-	if _, err := bit2.Read(path); err != nil {
+	if err := readBack(path); err != nil {
 		return fmt.Errorf("reading back %s: %w", ref, err)
 	}
 	return job.Emit(ctx, event.PackWritten{Step: int(saved.Step), Model: in.Model, Pack: ref})
 }
 
-func write(job *stage.Job[Params], saved checkpoint.Model) (artifact.Ref, error) {
+func write(job *stage.Job[Params], saved *checkpoint.File) (artifact.Ref, error) {
 	w, err := job.Create("bit2", "application/x-bit2", fmt.Sprintf("step-%06d.bit2", saved.Step))
 	if err != nil {
 		return artifact.Ref{}, err
 	}
 	defer w.Abort()
-	if err := bit2.Write(w, saved); err != nil {
+	if err := bit2.Write(w, saved.Config, saved.Provenance, saved.Parameters()); err != nil {
 		return artifact.Ref{}, stage.Refuse(err)
 	}
 	return w.Commit()
+}
+
+// readBack reads all of a packed model.
+func readBack(path string) error {
+	f, err := bit2.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for _, err := range f.Parameters() {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -26,19 +26,20 @@ func (p *Params) complete() error {
 	return nil
 }
 
-// initial reads the checkpoint to start from; nil without one.
-func (p Params) initial(t dataset.TokenizerInfo) (*checkpoint.Model, error) {
+// initial is the configuration of the checkpoint to start from; nil without one.
+func (p Params) initial(t dataset.TokenizerInfo) (*model.Config, error) {
 	if p.Init == "" {
 		return nil, nil
 	}
-	m, err := checkpoint.Read(p.Init)
+	m, err := checkpoint.Open(p.Init)
 	if err != nil {
 		return nil, fmt.Errorf("init: %w", err)
 	}
+	defer m.Close()
 	if m.Tokenizer != "" && m.Tokenizer != t.Name {
 		return nil, fmt.Errorf("init: the checkpoint knows the tokens of %s, the dataset has those of %s: tokenize the dataset with --tokenizer %s", m.Tokenizer, t.Name, m.Tokenizer)
 	}
-	return &m, nil
+	return &m.Config, nil
 }
 
 // adopt makes p describe the model that is trained, which is the checkpoint's.

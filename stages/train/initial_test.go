@@ -11,9 +11,18 @@ import (
 
 func readCheckpoint(t *testing.T, path string) checkpoint.Model {
 	t.Helper()
-	m, err := checkpoint.Read(path)
+	f, err := checkpoint.Open(path)
 	if err != nil {
 		t.Fatal(err)
+	}
+	defer f.Close()
+	m := checkpoint.Model{Config: f.Config, Provenance: f.Provenance}
+	for p, err := range f.Parameters() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Data = slices.Clone(p.Data)
+		m.Parameters = append(m.Parameters, p)
 	}
 	return m
 }

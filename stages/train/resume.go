@@ -55,17 +55,27 @@ func (t *trainer) resume() error {
 	if t.step > 0 {
 		t.job.Log.Info("resuming", "step", t.step)
 	}
-	t.initial = nil // its parameters are in the model now
 	t.log, err = openLog(t.job, offset)
 	return err
 }
 
 // begin sets the parameters that training starts from.
 func (t *trainer) begin() error {
-	if err := t.model.Init(t.job.Params.Seed); err != nil || t.initial == nil {
+	p := t.job.Params
+	if err := t.model.Init(p.Seed); err != nil || p.Init == "" {
 		return err
 	}
-	return t.model.Load(t.initial.Parameters)
+	return t.load(p.Init)
+}
+
+// load sets the parameters to those of a checkpoint.
+func (t *trainer) load(path string) error {
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return t.model.Load(f.Parameters())
 }
 
 // resumeCheckpoint loads the parameters and the optimizer's state of a
@@ -75,8 +85,7 @@ func (t *trainer) resumeCheckpoint(saved event.CheckpointSaved) (logOffset int64
 	if err != nil {
 		return 0, err
 	}
-	m, err := checkpoint.Read(path)
-	if err != nil {
+	if err := t.load(path); err != nil {
 		return 0, err
 	}
 	if path, err = t.job.Path(saved.State); err != nil {
@@ -86,15 +95,12 @@ func (t *trainer) resumeCheckpoint(saved event.CheckpointSaved) (logOffset int64
 	if err != nil {
 		return 0, err
 	}
-	return state.LogOffset, t.restore(m.Parameters, state)
+	return state.LogOffset, t.restore(state)
 }
 
-func (t *trainer) restore(parameters []model.Parameter, file checkpoint.State) error {
+func (t *trainer) restore(file checkpoint.State) error {
 	state, err := file.Optimizer()
 	if err != nil {
-		return err
-	}
-	if err := t.model.Load(parameters); err != nil {
 		return err
 	}
 	return t.model.SetState(state)
@@ -181,8 +187,11 @@ func (t *trainer) resumePause() (logOffset int64, ok bool, err error) {
 	if err != nil {
 		return 0, false, fmt.Errorf("%s: %w", path, err)
 	}
+	if err := t.model.Load(model.Each(parameters)); err != nil {
+		return 0, false, fmt.Errorf("%s: %w", path, err)
+	}
 	t.step = int(state.Step)
-	return state.LogOffset, true, t.restore(parameters, state)
+	return state.LogOffset, true, t.restore(state)
 }
 
 // dropPause removes a pause file that a checkpoint has overtaken.

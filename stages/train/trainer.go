@@ -10,7 +10,6 @@ import (
 
 	"bitnet1/kernels"
 	"bitnet1/shared/artifact"
-	"bitnet1/shared/checkpoint"
 	"bitnet1/shared/compute"
 	"bitnet1/shared/dataset"
 	"bitnet1/shared/event"
@@ -22,7 +21,6 @@ import (
 // trainer is one training run at work.
 type trainer struct {
 	job       *stage.Job[Params]
-	initial   *checkpoint.Model // nil: random parameters
 	manifest  artifact.Ref
 	tokenizer dataset.TokenizerInfo
 	data      *dataset.Dataset
@@ -50,7 +48,7 @@ func newTrainer(job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset,
 		return nil, err
 	}
 	if initial != nil {
-		job.Params = job.Params.adopt(initial.Config)
+		job.Params = job.Params.adopt(*initial)
 	}
 	p := job.Params
 	c, err := p.config(m.Tokenizer, m.SequenceLength)
@@ -58,7 +56,7 @@ func newTrainer(job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset,
 		return nil, err
 	}
 	if initial != nil {
-		c.Eps = initial.Config.Eps
+		c.Eps = initial.Eps
 	}
 	if data.Train.Len() == 0 {
 		return nil, fmt.Errorf("dataset %s has no training sequences: shard it with more documents", artifact.Short(ref.Digest))
@@ -81,7 +79,7 @@ func newTrainer(job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset,
 	}
 	job.Log.Info("training", "device", device.Name())
 	return &trainer{
-		job: job, initial: initial, manifest: ref, tokenizer: m.Tokenizer, data: data, device: device, model: mdl, recipe: recipe,
+		job: job, manifest: ref, tokenizer: m.Tokenizer, data: data, device: device, model: mdl, recipe: recipe,
 		batches: newBatches(data.Train, p.Seed, c.Seq, per), micro: micro,
 		bestBits: math.Inf(1),
 	}, nil
