@@ -323,6 +323,10 @@ func (p *program) signal(s os.Signal) {
 // stop asks the program to end and expects that it does so cleanly.
 func (p *program) stop() {
 	p.t.Helper()
+	// Before it serves a program may not listen for signals yet, and then one ends it at once.
+	for limit := time.Now().Add(20 * time.Second); !strings.Contains(p.log(), "serving") && time.Now().Before(limit); {
+		time.Sleep(5 * time.Millisecond)
+	}
 	p.signal(syscall.SIGTERM)
 	if status := p.status(); status != exitDone {
 		p.t.Errorf("%v ended with status %d:\n%s", p.Args[1:], status, p.log())
