@@ -26,7 +26,7 @@ func (e textWritten) Inputs() []string { return []string{e.Text.Digest} }
 func main() {
 	os.Exit(stage.Main(stage.Spec[params, event.CheckpointSaved]{
 		Name: "generate", About: "have a checkpoint continue a validation text", Version: "1",
-		Example:  "generate run --run v76-nano-8af12706 --checkpoint all",
+		Example:  "generate run --run v76-nano-8799682f --checkpoint all",
 		Defaults: params{Prompt: 32}, Work: generate, Files: stage.Checkpoints, Emits: []event.Body{textWritten{}},
 	}, os.Args))
 }
