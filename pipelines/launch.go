@@ -213,15 +213,7 @@ func (l *launcher) storeDefinition() (artifact.Ref, error) {
 	if err != nil {
 		return artifact.Ref{}, err
 	}
-	w, err := l.store.Create("definition", "application/json", "definition.json")
-	if err != nil {
-		return artifact.Ref{}, err
-	}
-	defer w.Abort()
-	if _, err := w.Write(b); err != nil {
-		return artifact.Ref{}, err
-	}
-	ref, err := w.Commit()
+	ref, err := artifact.Put(l.store, "definition", "application/json", "definition.json", b)
 	if err != nil {
 		return artifact.Ref{}, err
 	}

@@ -97,6 +97,15 @@ func (s *Subject) fits() error {
 	return nil
 }
 
+// Count is how many validation sequences there are, at most limit of them unless that is 0.
+func (s *Subject) Count(limit int) int {
+	n := s.Data.Validation.Len()
+	if limit > 0 {
+		n = min(n, limit)
+	}
+	return n
+}
+
 // Sequences returns the tokens and targets of validation sequences from..to-1, with -1 where nothing is to be predicted.
 func (s *Subject) Sequences(from, to int) (tokens, targets []int32, err error) {
 	for i := from; i < to; i++ {

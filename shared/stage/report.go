@@ -12,13 +12,5 @@ func (j *Job[P]) WriteJSON(kind, name string, v any) (artifact.Ref, error) {
 	if err != nil {
 		return artifact.Ref{}, err
 	}
-	w, err := j.Create(kind, "application/json", name)
-	if err != nil {
-		return artifact.Ref{}, err
-	}
-	defer w.Abort()
-	if _, err := w.Write(append(b, '\n')); err != nil {
-		return artifact.Ref{}, err
-	}
-	return w.Commit()
+	return artifact.Put(j, kind, "application/json", name, append(b, '\n'))
 }

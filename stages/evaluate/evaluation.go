@@ -22,10 +22,7 @@ type evaluation struct {
 
 // run evaluates a batch at a time and fills in the measurements of r.
 func (e *evaluation) run(ctx context.Context, r *report) error {
-	n := e.Data.Validation.Len()
-	if limit := e.job.Params.Sequences; limit > 0 {
-		n = min(n, limit)
-	}
+	n := e.Count(e.job.Params.Sequences)
 	e.counts = make([]int64, e.Model.Config().Vocab)
 	started := time.Now()
 	for from := 0; from < n; from += e.Batch {

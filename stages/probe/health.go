@@ -44,10 +44,7 @@ const maxSurvivors = 4
 
 // pointerHealth runs the model over validation text and looks at every pointer.
 func pointerHealth(ctx context.Context, job *stage.Job[Params], s *measure.Subject) (healthReport, error) {
-	n := s.Data.Validation.Len()
-	if limit := job.Params.Sequences; limit > 0 {
-		n = min(n, limit)
-	}
+	n := s.Count(job.Params.Sequences)
 	h := newTally(s)
 	for from := 0; from < n; from += s.Batch {
 		if ctx.Err() != nil {

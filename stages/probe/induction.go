@@ -48,10 +48,7 @@ func probeInduction(ctx context.Context, job *stage.Job[Params], s *measure.Subj
 		if err := i.batch(p.Seed, from, to); err != nil {
 			return inductionReport{}, err
 		}
-		health := s.Data.Validation.Len()
-		if p.Sequences > 0 {
-			health = min(health, p.Sequences)
-		}
+		health := s.Count(p.Sequences)
 		job.Progress(stage.Progress{Done: int64(health + to), Total: int64(health + p.Repeats), Unit: "sequences"})
 	}
 	r := i.report(c.Heads)

@@ -156,19 +156,6 @@ func (o *output) Commit() (digest string, size int64, err error) {
 	return ref.Digest, ref.Size, err
 }
 
-// store makes an artifact of bytes.
-func store(job *stage.Job[Params], kind, mediaType, name string, b []byte) (artifact.Ref, error) {
-	w, err := job.Create(kind, mediaType, name)
-	if err != nil {
-		return artifact.Ref{}, err
-	}
-	defer w.Abort()
-	if _, err := w.Write(b); err != nil {
-		return artifact.Ref{}, err
-	}
-	return w.Commit()
-}
-
 // announce stores the manifest and the report, and says that the shards and the
 // dataset are sealed.
 func announce(ctx context.Context, job *stage.Job[Params], m *dataset.Manifest, sealed map[string]artifact.Ref, facts *report) error {
@@ -176,18 +163,18 @@ func announce(ctx context.Context, job *stage.Job[Params], m *dataset.Manifest, 
 	if err != nil {
 		return err
 	}
-	ref, err := store(job, "manifest", "application/json", "manifest.json", b)
+	ref, err := artifact.Put(job, "manifest", "application/json", "manifest.json", b)
 	if err != nil {
 		return err
 	}
 	if b, err = facts.json(); err != nil {
 		return err
 	}
-	factsRef, err := store(job, "facts", "application/json", "dataset.json", b)
+	factsRef, err := artifact.Put(job, "facts", "application/json", "dataset.json", b)
 	if err != nil {
 		return err
 	}
-	reportRef, err := store(job, "report", "text/markdown", "dataset.md", facts.markdown())
+	reportRef, err := artifact.Put(job, "report", "text/markdown", "dataset.md", facts.markdown())
 	if err != nil {
 		return err
 	}
