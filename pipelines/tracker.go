@@ -35,7 +35,6 @@ type stageState struct {
 	Failures []event.JobFinished
 	Jobs     map[string]workingJob // by job key
 	Last     workingJob            // the last that has ended
-	Restarts int
 }
 
 // workingJob is a job that is being done.
@@ -136,7 +135,6 @@ func (t *tracker) restarted(name string) {
 	t.mu.Lock()
 	defer t.changed()
 	defer t.mu.Unlock()
-	t.stages[name].Restarts++
 	clear(t.stages[name].Jobs)
 }
 
