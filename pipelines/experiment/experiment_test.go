@@ -88,7 +88,7 @@ func run(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
 	app := &cli.App{
-		Writer: &out, Commands: []*cli.Command{gridCommand(), forgettingCommand()},
+		Writer: &out, Commands: []*cli.Command{gridCommand(), curvesCommand(), forgettingCommand()},
 		ExitErrHandler: func(*cli.Context, error) {}, DisableSliceFlagSeparator: true,
 	}
 	err := app.RunContext(t.Context(), append([]string{"experiment"}, args...))

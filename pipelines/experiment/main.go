@@ -25,12 +25,12 @@ func main() {
 	app := &cli.App{
 		Name: "experiment", Usage: "compare many runs", HideVersion: true,
 		Description:               "Example:\n   experiment grid --grid train.alibi=true,false --grid train.stream_bits=1,4 pipelines/v76.yml",
-		Commands:                  []*cli.Command{gridCommand(), forgettingCommand()},
+		Commands:                  []*cli.Command{gridCommand(), curvesCommand(), forgettingCommand()},
 		ExitErrHandler:            func(*cli.Context, error) {},
 		OnUsageError:              usage,
 		DisableSliceFlagSeparator: true,
 		Action: func(c *cli.Context) error {
-			return stage.UsageError(fmt.Errorf("unknown command %q: use grid or forgetting (--help explains them)", c.Args().First()))
+			return stage.UsageError(fmt.Errorf("unknown command %q: use grid, curves or forgetting (--help explains them)", c.Args().First()))
 		},
 	}
 	for _, c := range app.Commands {

@@ -1,0 +1,241 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/plotutil"
+	"gonum.org/v1/plot/vg"
+
+	"bitnet1/shared/event"
+	"bitnet1/shared/journal"
+	"bitnet1/shared/stage"
+)
+
+func curvesCommand() *cli.Command {
+	return &cli.Command{
+		Name: "curves", Usage: "draw the losses of runs beside each other and write their table",
+		Description: "Reads the training logs, evaluations and probes of runs and writes NAME.png, NAME.csv (every step) and NAME.md.\n" +
+			"Lines are training losses, dots are checkpoints on validation text.\n\n" +
+			"Example:\n   experiment curves --name streams --run strict=v76-75M-1a2b3c4d --run 'four bits=v76-75M-5e6f7a8b'",
+		Flags: append(commonFlags(),
+			&cli.StringSliceFlag{Name: "run", Required: true, Usage: "a `RUN`, or LABEL=RUN; give one flag for each"},
+			&cli.StringFlag{Name: "name", Value: "curves", Usage: "`NAME` of the comparison"},
+			&cli.StringFlag{Name: "out", Usage: "output `DIR`ectory (default: experiments/NAME in the data directory)"},
+		),
+		Action: func(c *cli.Context) error {
+			j, name, out := journal.Open(c.String("data")), c.String("name"), c.String("out")
+			if out == "" {
+				out = filepath.Join(c.String("data"), "experiments", name)
+			}
+			var all []curve
+			for _, text := range c.StringSlice("run") {
+				one, err := readCurve(j, text)
+				if err != nil {
+					return err
+				}
+				all = append(all, one)
+			}
+			if err := writeTable(c.App.Writer, out, name, lastCheckpoints(all)); err != nil {
+				return err
+			}
+			if err := writeSteps(filepath.Join(out, name+".csv"), all); err != nil {
+				return err
+			}
+			return plotCurves(filepath.Join(out, name+".png"), all)
+		},
+	}
+}
+
+// curve is how one run went.
+type curve struct {
+	label string
+	steps []logged // as the training log has them; checkpoints are lines of their own
+	last  struct {
+		saved     event.CheckpointSaved
+		evaluated event.EvaluationWritten
+		probed    event.ProbeWritten
+	}
+}
+
+// logged is a line of a training log; checkpoints have no learning rate.
+type logged struct {
+	Event    string   `json:"event"`
+	Step     int      `json:"step"`
+	Tokens   float64  `json:"tokens"`
+	Training float64  `json:"train_bpc"`
+	Held     *float64 `json:"val_bpc"`
+}
+
+// readCurve reads what is known of RUN, or of LABEL=RUN.
+func readCurve(j journal.Journal, text string) (c curve, err error) {
+	label, run, labelled := strings.Cut(text, "=")
+	if !labelled {
+		run = label
+	}
+	c.label = label
+	if c.last.saved, err = lastCheckpoint(j, run); err != nil {
+		return c, err
+	}
+	evaluations, err := journal.Bodies[event.EvaluationWritten](j, run)
+	if err != nil {
+		return c, err
+	}
+	for _, e := range evaluations {
+		if e.Model.Digest == c.last.saved.Model.Digest {
+			c.last.evaluated = e
+		}
+	}
+	probes, err := journal.Bodies[event.ProbeWritten](j, run)
+	if err != nil {
+		return c, err
+	}
+	for _, p := range probes {
+		if p.Model.Digest == c.last.saved.Model.Digest {
+			c.last.probed = p
+		}
+	}
+	c.steps, err = readLog(filepath.Join(j.RunDir(run), "train", "train.jsonl"))
+	return c, err
+}
+
+func readLog(path string) ([]logged, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the training log is written as training goes on; has the run trained yet?", err)
+	}
+	defer f.Close()
+	var all []logged
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		var l logged
+		if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
+			return nil, stage.Refusef("%s, line %d: %v", path, len(all)+1, err)
+		}
+		all = append(all, l)
+	}
+	return all, lines.Err()
+}
+
+// lastCheckpoints is the table: the last checkpoint of each run.
+func lastCheckpoints(all []curve) table {
+	t := table{columns: []column{
+		{name: "run"}, {name: "steps"}, {name: "million tokens"}, {name: "training bits"}, {name: bitsColumn}, {name: "bits/byte"},
+		{name: "top head"}, {name: ipmrColumn, percent: true}, {name: copiedColumn, percent: true},
+	}}
+	for _, c := range all {
+		row := []any{c.label, fmt.Sprint(c.last.saved.Step), float64(c.last.saved.Tokens) / 1e6, c.last.saved.TrainBits}
+		if e := c.last.evaluated; e.Report.Digest != "" {
+			row = append(row, e.BitsPerToken, e.BitsPerByte)
+		} else {
+			row = append(row, math.NaN(), math.NaN())
+		}
+		if p := c.last.probed; p.Health.Digest != "" {
+			row = append(row, fmt.Sprintf("L%d.H%d", p.TopLayer, p.TopHead), p.TopIPMR, p.CopyAccuracy)
+		} else {
+			row = append(row, "", math.NaN(), math.NaN())
+		}
+		t.rows = append(t.rows, row)
+	}
+	return t
+}
+
+// writeSteps writes every step of all runs; checkpoints have a validation loss.
+func writeSteps(path string, all []curve) error {
+	t := table{columns: []column{{name: "run"}, {name: "step"}, {name: "tokens"}, {name: "training bits"}, {name: "validation bits"}}}
+	for _, c := range all {
+		for _, l := range c.steps {
+			held := math.NaN()
+			if l.Held != nil {
+				held = *l.Held
+			}
+			t.rows = append(t.rows, []any{c.label, float64(l.Step), l.Tokens, l.Training, held})
+		}
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(t.writeCSV(f), f.Close())
+}
+
+// window is how many points of a curve are drawn: a point is the mean of the steps around it.
+const window = 200
+
+// points are a run's training losses, averaged, and the validation losses of its checkpoints, over millions of tokens.
+func (c curve) points() (training, held plotter.XYs) {
+	var steps []logged
+	for _, l := range c.steps {
+		switch {
+		case l.Event == "step":
+			steps = append(steps, l)
+		case l.Held != nil:
+			held = append(held, plotter.XY{X: l.Tokens / 1e6, Y: *l.Held})
+		}
+	}
+	size := max(1, len(steps)/window)
+	for ; len(steps) >= size; steps = steps[size:] {
+		var sum plotter.XY
+		for _, l := range steps[:size] {
+			sum.X += l.Tokens / 1e6 / float64(size)
+			sum.Y += l.Training / float64(size)
+		}
+		training = append(training, sum)
+	}
+	return training, held
+}
+
+// plotCurves draws all runs into one picture.
+func plotCurves(path string, all []curve) error {
+	p := plot.New()
+	p.X.Label.Text, p.Y.Label.Text = "million tokens", "bits per token"
+	p.Legend.Top = true
+	p.Add(plotter.NewGrid())
+	lowest, middle := math.Inf(1), 0.0
+	for i, c := range all {
+		training, held := c.points()
+		if len(training) == 0 {
+			return stage.Refusef("run %s has trained no step yet", c.label)
+		}
+		line, err := plotter.NewLine(training)
+		if err != nil {
+			return fmt.Errorf("plotting %s: %w", c.label, err)
+		}
+		line.Color = plotutil.Color(i)
+		dots, err := plotter.NewScatter(held)
+		if err != nil && len(held) > 0 {
+			return fmt.Errorf("plotting %s: %w", c.label, err)
+		}
+		p.Add(line)
+		if len(held) > 0 {
+			dots.Color, dots.Shape, dots.Radius = line.Color, plotutil.Shape(i), vg.Points(3)
+			p.Add(dots)
+		}
+		p.Legend.Add(c.label, line)
+		for _, at := range append(training, held...) {
+			lowest = min(lowest, at.Y)
+		}
+		middle = max(middle, training[len(training)/20].Y)
+	}
+	// The first steps fall from log2(vocabulary) and would press everything else flat.
+	p.X.Min, p.Y.Min, p.Y.Max = 0, lowest-0.1, middle
+	canvas, err := p.WriterTo(18*vg.Centimeter, 11*vg.Centimeter, "png")
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = canvas.WriteTo(f)
+	return errors.Join(err, f.Close())
+}
