@@ -19,7 +19,8 @@
 //
 // # Gradients
 //
-// Gradients are float32 between operations. Where a linear's are multiplied, GradBits says with what: 16 keeps floats;
+// Gradients are float32 between operations or, in memory of NewBFloats, bfloat16: then an operation computes what it would have
+// written to floats and rounds it, and the next one reads the rounded floats. Where a linear's are multiplied, GradBits says with what: 16 keeps floats;
 // 2..8 rounds them, at random but without bias, to integers of so many bits, and the products become exact integers that
 // must be equal on every device, given equal floats. With n = 2^(GradBits-1) - 1, the gradient g of the plain product
 // y (masked by pass, then K-shift undone) is rounded twice:
@@ -143,8 +144,12 @@ type Adam struct {
 type Device interface {
 	Name() string
 
-	// NewFloats, NewInts and NewPlanes return zeroed memory, or an error that names the size that was asked for.
+	// NewFloats, NewBFloats, NewInts and NewPlanes return zeroed memory, or an error that names the size that was asked for.
 	NewFloats(n int) (Floats, error)
+	// NewBFloats returns memory that keeps bfloat16: what is written is rounded to nearest, ties to even. It may be what
+	// LinearBackward and CrossEntropyBackward take as dx, LinearBackward as dy, NormalizeBackward and AttendBackward as dOut and
+	// AttendBackward as dqkv; it can be cleared, uploaded and downloaded. In any other place it is a failure.
+	NewBFloats(n int) (Floats, error)
 	NewInts(n int) (Ints, error)
 	NewPlanes(rows, cols, bits int) (Planes, error)
 

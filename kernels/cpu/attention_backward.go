@@ -9,7 +9,8 @@ import (
 // AttendBackward computes the gradients of queries, keys and values, one task per sequence and head.
 func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, pointers kernels.Ints, a kernels.Attention) {
 	d.run("AttendBackward", func() {
-		in, grad, dst, ptr := qkv.(*planes), values(dOut), values(dqkv), pointers.(ints)
+		in, grad, dst, ptr := qkv.(*planes), gradientValues(dOut), gradientValues(dqkv), pointers.(ints)
+		settle := d.settling(dqkv)
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
 			h := d.head(a, in, task, s)
 			g := h.gradients(s)
@@ -25,7 +26,10 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 				} else {
 					g.dense(h, t, p)
 				}
+				settle(g.dq)
 			}
+			settle(g.dk)
+			settle(g.dv)
 			g.store(h, dst)
 		})
 	})

@@ -90,6 +90,14 @@ func (d *Device) NewFloats(n int) (kernels.Floats, error) {
 	return make(floats, n), nil
 }
 
+// NewBFloats allocates n zeros.
+func (d *Device) NewBFloats(n int) (kernels.Floats, error) {
+	if err := checkSize("bfloats", n); err != nil {
+		return nil, err
+	}
+	return make(bfloats, n), nil
+}
+
 // NewInts allocates n zeros.
 func (d *Device) NewInts(n int) (kernels.Ints, error) {
 	if err := checkSize("ints", n); err != nil {
@@ -100,7 +108,11 @@ func (d *Device) NewInts(n int) (kernels.Ints, error) {
 
 // Upload copies src to dst.
 func (d *Device) Upload(dst kernels.Floats, src []float32) {
-	d.run("Upload", func() { copy(values(dst)[:len(src)], src) })
+	d.run("Upload", func() {
+		to := gradientValues(dst)[:len(src)]
+		copy(to, src)
+		d.settling(dst)(to)
+	})
 }
 
 // UploadInts copies src to dst.
@@ -113,7 +125,7 @@ func (d *Device) SetScalars(s kernels.Scalars) { d.scalars = s }
 
 // Download copies src to dst.
 func (d *Device) Download(dst []float32, src kernels.Floats) error {
-	d.run("Download", func() { copy(dst, values(src)[:len(dst)]) })
+	d.run("Download", func() { copy(dst, gradientValues(src)[:len(dst)]) })
 	return d.err
 }
 

@@ -30,6 +30,7 @@ type instructions struct {
 
 	// Floats.
 	affine         func(u, alpha, theta []float32)
+	roundBFloats   func(x []float32)
 	add            func(dst, a, b []float32)
 	mask           func(dst, src []float32, words []uint64)
 	largest        func(most, x []float32)
@@ -59,7 +60,7 @@ func plainGo() instructions {
 		packSigns: packSignsGo, packPass: packPassGo, transposeBits: transposeBitsGo, transposeBytes: transposeBytesGo,
 		scaleIntegers: scaleIntegersGo, affineSums: affineSumsGo, signsOfSums: signsOfSumsGo, addScaled: addScaledGo,
 		randomWords: randomWordsGo, roundRow: roundRowGo, roundColumns: roundColumnsGo,
-		affine: affineGo, add: addGo, mask: maskGo, largest: largestGo, largestProduct: largestProductGo,
+		affine: affineGo, roundBFloats: roundBFloatsGo, add: addGo, mask: maskGo, largest: largestGo, largestProduct: largestProductGo,
 		addColumns: addColumnsGo, sumSquares: sumSquaresGo, adam: adamGo,
 		multiply: multiplyGo, scale: scaleGo, maximum: maximumGo, exponentials: exponentialsGo,
 		quantize: quantizeGo, passNormalized: passNormalizedGo, addNormalized: addNormalizedGo,

@@ -142,6 +142,13 @@ func avx2() instructions {
 			}
 			affineGo(u[n:], alpha[n:], theta[n:])
 		},
+		roundBFloats: func(x []float32) {
+			n := len(x) &^ 7
+			if n > 0 {
+				roundBFloatsAVX2(&x[0], n)
+			}
+			roundBFloatsGo(x[n:])
+		},
 		add: func(dst, a, b []float32) {
 			n := len(dst) &^ 7
 			if n > 0 {

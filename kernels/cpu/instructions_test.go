@@ -159,6 +159,16 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			s.affine(u, normals(r, n), normals(r, n))
 			return floatBits(u)
 		},
+		"roundBFloats": func(s *instructions, r *rand.Rand, n int) any {
+			x := oddities(r, n)
+			for i := range x {
+				if r.IntN(4) == 0 {
+					x[i] = math.Float32frombits(r.Uint32())
+				}
+			}
+			s.roundBFloats(x)
+			return floatBits(x)
+		},
 		"add": func(s *instructions, r *rand.Rand, n int) any {
 			dst := make([]float32, n)
 			s.add(dst, oddities(r, n), normals(r, n))

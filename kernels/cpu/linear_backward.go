@@ -7,19 +7,19 @@ func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy
 	x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
 	d.run("LinearBackward", func() {
 		rows := rowsOf(x, l.In)
-		g := &gradient{output: values(dy), stride: l.Out, shift: shift, rows: rows, to: l.Out}
+		g := &gradient{output: gradientValues(dy), stride: l.Out, shift: shift, rows: rows, to: l.Out}
 		if pass != nil {
 			g.pass = pass.(*planes)
 		}
 		d.summarize(values(dl.Theta), g)
-		d.productGradients(values(dx), &dl, g, x, l, gradBits)
+		d.productGradients(dx, &dl, g, x, l, gradBits)
 	})
 }
 
 // productGradients takes g, the gradient of plain products. It overwrites dx with the gradient of the input and adds to
 // those of latent and alpha in the channels of g; what is nil is not wanted. With p = gᵀ·x, the latent's is alpha * p and
 // alpha's is Σ w * p: both need p alone, so no product of the forward pass is kept.
-func (d *Device) productGradients(dx []float32, dl *kernels.LinearGradient, g *gradient, x kernels.Activation, l kernels.Linear, gradBits int) {
+func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient, g *gradient, x kernels.Activation, l kernels.Linear, gradBits int) {
 	rounded := gradBits != kernels.GradFloat
 	byRow, byChannel := dx != nil && rounded && l.Mixed == nil, dl != nil && rounded && x.Planes != nil
 	var rows, channels roundedGradient
@@ -36,7 +36,9 @@ func (d *Device) productGradients(dx []float32, dl *kernels.LinearGradient, g *g
 		d.inputGradient(dx, rows, g.rows, l)
 	case dx != nil:
 		scaled := dense{data: d.matrix(g), cols: l.Out, scale: values(l.Alpha)}
-		d.product(dx, operand{m: scaled}, operand{m: effective(l), byK: true}, g.rows, l.In, l.Out)
+		all, settle := gradientValues(dx), d.settling(dx)
+		d.product(all, operand{m: scaled}, operand{m: effective(l), byK: true}, g.rows, l.In, l.Out)
+		d.blocks(g.rows, 16, func(from, to int, _ *scratch) { settle(all[from*l.In : to*l.In]) })
 	}
 	switch {
 	case byChannel:
@@ -47,11 +49,14 @@ func (d *Device) productGradients(dx []float32, dl *kernels.LinearGradient, g *g
 }
 
 // inputGradient overwrites dx with the products of rounded gradients and the signs of weights.
-func (d *Device) inputGradient(dx []float32, q roundedGradient, rows int, l kernels.Linear) {
+func (d *Device) inputGradient(dx kernels.Floats, q roundedGradient, rows int, l kernels.Linear) {
 	signs := []signPanels{d.alongRows(0, l.Signs.(*planes), 0)}
+	all, settle := gradientValues(dx), d.settling(dx)
 	d.blocks(rows, lookupTask, func(from, to int, s *scratch) {
 		d.lookupProducts(q.values, signs, from, to, s, func(r int, sums []int32, offset int32) {
-			d.scaleIntegers(dx[r*l.In:][:l.In], sums, offset, q.units[r])
+			row := all[r*l.In:][:l.In]
+			d.scaleIntegers(row, sums, offset, q.units[r])
+			settle(row)
 		})
 	})
 }

@@ -79,6 +79,11 @@ func affineAVX2(u *float32, alpha *float32, theta *float32, n int)
 //go:noescape
 func addAVX2(dst *float32, a *float32, b *float32, n int)
 
+// roundBFloatsAVX2 is roundBFloatsGo for whole registers.
+//
+//go:noescape
+func roundBFloatsAVX2(x *float32, n int)
+
 // packSignsAVX2 is packSignsGo for whole registers.
 //
 //go:noescape

@@ -1855,6 +1855,74 @@ loop:
 	VZEROUPPER
 	RET
 
+// func roundBFloatsAVX2(x *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·roundBFloatsAVX2(SB), NOSPLIT, $0-16
+	MOVQ    x+0(FP), AX
+	MOVQ    n+8(FP), CX
+	VMOVDQU belowHalf<>+0(SB), Y0
+	VMOVDQU lastBit<>+0(SB), Y1
+	VMOVDQU upper<>+0(SB), Y2
+	VMOVDQU quiet<>+0(SB), Y3
+	XORQ    DX, DX
+
+loop:
+	VMOVUPS   (AX)(DX*4), Y4
+	VPSRLD    $0x10, Y4, Y5
+	VPAND     Y1, Y5, Y5
+	VPADDD    Y0, Y5, Y5
+	VPADDD    Y4, Y5, Y5
+	VPOR      Y3, Y4, Y6
+	VCMPPS    $0x03, Y4, Y4, Y4
+	VBLENDVPS Y4, Y6, Y5, Y5
+	VPAND     Y2, Y5, Y5
+	VMOVUPS   Y5, (AX)(DX*4)
+	ADDQ      $0x08, DX
+	CMPQ      DX, CX
+	JLT       loop
+	VZEROUPPER
+	RET
+
+DATA belowHalf<>+0(SB)/4, $0x00007fff
+DATA belowHalf<>+4(SB)/4, $0x00007fff
+DATA belowHalf<>+8(SB)/4, $0x00007fff
+DATA belowHalf<>+12(SB)/4, $0x00007fff
+DATA belowHalf<>+16(SB)/4, $0x00007fff
+DATA belowHalf<>+20(SB)/4, $0x00007fff
+DATA belowHalf<>+24(SB)/4, $0x00007fff
+DATA belowHalf<>+28(SB)/4, $0x00007fff
+GLOBL belowHalf<>(SB), RODATA|NOPTR, $32
+
+DATA lastBit<>+0(SB)/4, $0x00000001
+DATA lastBit<>+4(SB)/4, $0x00000001
+DATA lastBit<>+8(SB)/4, $0x00000001
+DATA lastBit<>+12(SB)/4, $0x00000001
+DATA lastBit<>+16(SB)/4, $0x00000001
+DATA lastBit<>+20(SB)/4, $0x00000001
+DATA lastBit<>+24(SB)/4, $0x00000001
+DATA lastBit<>+28(SB)/4, $0x00000001
+GLOBL lastBit<>(SB), RODATA|NOPTR, $32
+
+DATA upper<>+0(SB)/4, $0xffff0000
+DATA upper<>+4(SB)/4, $0xffff0000
+DATA upper<>+8(SB)/4, $0xffff0000
+DATA upper<>+12(SB)/4, $0xffff0000
+DATA upper<>+16(SB)/4, $0xffff0000
+DATA upper<>+20(SB)/4, $0xffff0000
+DATA upper<>+24(SB)/4, $0xffff0000
+DATA upper<>+28(SB)/4, $0xffff0000
+GLOBL upper<>(SB), RODATA|NOPTR, $32
+
+DATA quiet<>+0(SB)/4, $0x00400000
+DATA quiet<>+4(SB)/4, $0x00400000
+DATA quiet<>+8(SB)/4, $0x00400000
+DATA quiet<>+12(SB)/4, $0x00400000
+DATA quiet<>+16(SB)/4, $0x00400000
+DATA quiet<>+20(SB)/4, $0x00400000
+DATA quiet<>+24(SB)/4, $0x00400000
+DATA quiet<>+28(SB)/4, $0x00400000
+GLOBL quiet<>(SB), RODATA|NOPTR, $32
+
 // func packSignsAVX2(words *uint64, x *float32, n int)
 // Requires: AVX
 TEXT ·packSignsAVX2(SB), NOSPLIT, $0-24

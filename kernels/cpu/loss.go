@@ -32,7 +32,7 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 			if byChannel && !whole {
 				weights = nil
 			}
-			d.productGradients(values(dx)[from*head.In:to*head.In], weights, g, rowsFrom(x, head.In, from, to), head, gradBits)
+			d.productGradients(dx.Slice(from*head.In, to*head.In), weights, g, rowsFrom(x, head.In, from, to), head, gradBits)
 		})
 		if byChannel && !whole {
 			h.channelParts(func(from, to int, logits floats) {

@@ -8,7 +8,7 @@ const reduceBlock = 4096
 // Zero clears x.
 func (d *Device) Zero(x kernels.Floats) {
 	d.run("Zero", func() {
-		all := values(x)
+		all := gradientValues(x)
 		d.blocks(len(all), 1<<16, func(from, to int, _ *scratch) { clear(all[from:to]) })
 	})
 }

@@ -21,7 +21,7 @@ func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 		name string
 		run  func(b *bench)
 	}{
-		{"Memory", testMemory}, {"Sums", testSums}, {"Binarize", testBinarize}, {"Embed", testEmbed},
+		{"Memory", testMemory}, {"BFloats", testBFloats}, {"BFloatGradients", testBFloatGradients}, {"Sums", testSums}, {"Binarize", testBinarize}, {"Embed", testEmbed},
 		{"Normalize", testNormalize}, {"NormalizeBackward", testNormalizeBackward},
 		{"LinearSigns", testLinearSigns}, {"LinearAdd", testLinearAdd}, {"LinearBackward", testLinearBackward},
 		{"Attend", testAttend}, {"AttendBackward", testAttendBackward},
@@ -37,6 +37,7 @@ func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 		})
 	}
 	t.Run("Failure", func(t *testing.T) { testFailure(&bench{t: t, d: open(t), r: rand.New(rand.NewPCG(1, 2))}) })
+	t.Run("MisplacedBFloats", func(t *testing.T) { testMisplacedBFloats(&bench{t: t, d: open(t), r: rand.New(rand.NewPCG(1, 2))}) })
 }
 
 // bench is where a test puts a device's operations to work.

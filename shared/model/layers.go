@@ -119,7 +119,9 @@ type buffers struct {
 	totalLoss       kernels.Floats // summed over the micro-batches of a step
 	squaredNorm     kernels.Floats
 
-	dx      kernels.Floats // gradient of the residual stream
+	dx kernels.Floats // gradient of the residual stream
+
+	// Gradients that one operation hands to the next, bfloat16 where they are rounded to integers anyway.
 	dStream kernels.Floats // of what a linear read, rows × D
 	dQKV    kernels.Floats
 	dHidden kernels.Floats
@@ -147,8 +149,12 @@ func (m *Model) newBuffers(a *allocator) buffers {
 		return b
 	}
 	b.out, b.squaredNorm = a.floats(n*c.D), a.floats(1)
-	b.dx, b.dStream = a.floats(n*c.D), a.floats(n*c.D)
-	b.dQKV, b.dHidden = a.floats(n*3*c.D), a.floats(n*c.FF)
+	b.dx = a.floats(n * c.D)
+	handed := a.bfloats
+	if m.options.GradBits == kernels.GradFloat {
+		handed = a.floats
+	}
+	b.dStream, b.dQKV, b.dHidden = handed(n*c.D), handed(n*3*c.D), handed(n*c.FF)
 	return b
 }
 

@@ -133,6 +133,15 @@ func (a *allocator) floats(n int) kernels.Floats {
 	return x
 }
 
+func (a *allocator) bfloats(n int) kernels.Floats {
+	if a.err != nil {
+		return nil
+	}
+	x, err := a.dev.NewBFloats(n)
+	a.err = err
+	return x
+}
+
 func (a *allocator) ints(n int) kernels.Ints {
 	if a.err != nil {
 		return nil
