@@ -114,7 +114,10 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 			return err
 		}
 		rows, width, heads := a.Batch*a.Seq, a.Heads*a.HeadDim, a.Batch*a.Heads
-		to, grad, list := float32s(dqkv, 3*rows*width), float32s(dOut, rows*width), int32s(pointers, heads*a.Seq*a.Survivors)
+		to, grad, list := gradientsOf(dqkv, 3*rows*width), gradientsOf(dOut, rows*width), int32s(pointers, heads*a.Seq*a.Survivors)
+		if to.kind != grad.kind {
+			return fmt.Errorf("gradients of what is read are %s, those of queries, keys and values %s: they must be of one kind", grad.kind, to.kind)
+		}
 		g := grid(256, ceilDiv(a.Seq, 8), heads)
 		if a.Kind == kernels.RWSP {
 			return d.survivorsBackward(to, grad, list, v, g, a)
@@ -127,14 +130,14 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 		if a.Kind == kernels.Pointer {
 			pointer = 1
 		}
-		if err := d.launch("dense_queries", g, driver.Bytes(&v), arg(grad), arg(pointer), arg(stats), arg(to)); err != nil {
+		if err := d.launch("dense_queries_"+to.kind, g, driver.Bytes(&v), arg(grad.at), arg(pointer), arg(stats), arg(to.at)); err != nil {
 			return err
 		}
-		return d.launch("dense_keys", g, driver.Bytes(&v), arg(grad), arg(pointer), arg(list), arg(stats), arg(to))
+		return d.launch("dense_keys_"+to.kind, g, driver.Bytes(&v), arg(grad.at), arg(pointer), arg(list), arg(stats), arg(to.at))
 	})
 }
 
-func (d *Device) survivorsBackward(dqkv, dOut, pointers cu.DevicePtr, v attention, g driver.Geometry, a kernels.Attention) error {
+func (d *Device) survivorsBackward(dqkv, dOut gradients, pointers cu.DevicePtr, v attention, g driver.Geometry, a kernels.Attention) error {
 	heads := a.Batch * a.Heads
 	slopes, err := d.scratch("score gradients", 4*heads*a.Seq*a.Survivors)
 	if err != nil {
@@ -168,11 +171,11 @@ func (d *Device) survivorsBackward(dqkv, dOut, pointers cu.DevicePtr, v attentio
 	if err != nil {
 		return err
 	}
-	if err := d.launch(scores, g, driver.Bytes(&v), arg(dOut), arg(pointers), arg(slopes), arg(dqkv)); err != nil {
+	if err := d.launch(scores+"_"+dqkv.kind, g, driver.Bytes(&v), arg(dOut.at), arg(pointers), arg(slopes), arg(dqkv.at)); err != nil {
 		return err
 	}
 	if err := d.join(); err != nil {
 		return err
 	}
-	return d.launch(gather, g, driver.Bytes(&v), arg(dOut), arg(slopes), arg(offsets), arg(entries), arg(dqkv))
+	return d.launch(gather+"_"+dqkv.kind, g, driver.Bytes(&v), arg(dOut.at), arg(slopes), arg(offsets), arg(entries), arg(dqkv.at))
 }

@@ -133,22 +133,31 @@ var modules = []struct {
 }{
 	{"pack", false, 0, []string{"pack_signs", "channel_thresholds", "transpose_bits", "spread_bytes"}},
 	{"gemm_mma", false, 0, []string{"gemm_mma_add", "gemm_mma_float32"}},
-	{"gemm_wgmma", true, wgmmaShared, []string{"gemm_wgmma_add", "gemm_wgmma_bytes_add", "gemm_wgmma_float32", "gemm_wgmma_int16", "gemm_wgmma_bits"}},
+	{"gemm_wgmma", true, wgmmaShared, []string{"gemm_wgmma_add", "gemm_wgmma_bytes_add", "gemm_wgmma_float32",
+		"gemm_wgmma_bfloat16", "gemm_wgmma_int16", "gemm_wgmma_bits"}},
 	{"sgemm", false, 0, []string{"sgemm"}},
-	{"rows", false, 0, []string{"embed", "normalize", "normalize_floats", "normalize_backward_1", "normalize_backward_4",
-		"normalize_backward_16", "normalize_backward_64", "emit_signs", "emit_add", "expand", "scale_rows", "blend"}},
+	{"rows", false, 0, append(ofGradients("normalize_backward_1", "normalize_backward_4", "normalize_backward_16", "normalize_backward_64"),
+		"embed", "normalize", "normalize_floats", "emit_signs", "emit_add", "emit_bfloats", "expand", "scale_rows", "blend")},
 	{"sums", false, 0, []string{"sum_blocks", "add_total", "add_columns", "set_scalars", "adamw", "chain_tokens", "chain_jumps", "embed_backward"}},
 	{"gradient", false, roundShared, append(gradientKernels(), "grad_scales", "finish_weights_int32", "finish_weights_float32")},
 	{"loss", false, 0, []string{"losses_int16", "losses_float32"}},
 	{"attention", false, 0, []string{"survivors_1_4", "survivors_2_4", "survivors_4_4", "survivors_8_4", "survivors_8_16",
 		"attend_pointer", "attend_softmax"}},
-	{"attention_backward", false, 0, []string{"survivor_scores_2_4", "survivor_scores_8_4", "survivor_scores_8_16", "survivor_lists",
-		"survivor_gather_2", "survivor_gather_8", "dense_queries", "dense_keys"}},
+	{"attention_backward", false, 0, append(ofGradients("survivor_scores_2_4", "survivor_scores_8_4", "survivor_scores_8_16",
+		"survivor_gather_2", "survivor_gather_8", "dense_queries", "dense_keys"), "survivor_lists")},
+}
+
+// ofGradients are kernels that there are for each way of keeping gradients.
+func ofGradients(kernels ...string) (list []string) {
+	for _, kernel := range kernels {
+		list = append(list, kernel+"_float32", kernel+"_bfloat16")
+	}
+	return list
 }
 
 // gradientKernels are those that gradient.cu has for every source of gradients.
 func gradientKernels() (list []string) {
-	for _, source := range []string{"dense", "shifted", "head_int16", "head_float32"} {
+	for _, source := range append(ofGradients("dense", "shifted"), "head_int16", "head_float32") {
 		for _, kernel := range []string{"max", "round_planes_4", "round_planes_8", "round_bytes_4", "round_bytes_8", "copy"} {
 			list = append(list, "grad_"+kernel+"_"+source)
 		}

@@ -39,11 +39,12 @@ func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy
 	x kernels.Activation, l kernels.Linear, s kernels.KShift, gradBits int) {
 	d.run("LinearBackward", func() error {
 		rows := rowsOf(x, l.In)
+		from := gradientsOf(dy, rows*l.Out)
 		source := struct {
 			dy, pass         cu.DevicePtr
 			passWords, width int32
 			shift
-		}{float32s(dy, rows*l.Out), 0, 0, int32(l.Out), shiftOf(s)}
+		}{from.at, 0, 0, int32(l.Out), shiftOf(s)}
 		if pass != nil {
 			p := pass.(*planes)
 			if p.rows < rows || p.cols != l.Out || p.bits != 1 {
@@ -51,9 +52,9 @@ func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy
 			}
 			source.pass, source.passWords = p.data, int32(p.words())
 		}
-		kind := "dense"
+		kind := "dense_" + from.kind
 		if s.To > s.From {
-			kind = "shifted"
+			kind = "shifted_" + from.kind
 		}
 		g := gradient{kind, rows, l.Out, rows, func(int, int) ([]byte, error) { return driver.Bytes(&source), nil }}
 		return d.backward(dx, dl, g, x, l, gradBits)
@@ -65,7 +66,7 @@ func (d *Device) backward(dx kernels.Floats, dl kernels.LinearGradient, g gradie
 	if gradBits != kernels.GradFloat && (gradBits < 2 || gradBits > 8) {
 		return fmt.Errorf("gradients of %d bits: want 2 to 8, or %d for floats", gradBits, kernels.GradFloat)
 	}
-	b := backward{Device: d, gradient: g, l: l, x: x, bits: gradBits, to: float32s(dx, g.rows*l.In),
+	b := backward{Device: d, gradient: g, l: l, x: x, bits: gradBits, to: gradientsOf(dx, g.rows*l.In),
 		alpha: float32s(l.Alpha, l.Out), dWeight: float32s(dl.Weight, l.In*l.Out), dAlpha: float32s(dl.Alpha, l.Out)}
 	b.rowsRounded = gradBits != kernels.GradFloat && l.Mixed == nil
 	b.columnsRounded = gradBits != kernels.GradFloat && x.Floats == nil
@@ -107,7 +108,7 @@ type backward struct {
 	l                             kernels.Linear
 	x                             kernels.Activation
 	bits                          int
-	to                            cu.DevicePtr // dx
+	to                            gradients // dx
 	alpha, dWeight, dAlpha        cu.DevicePtr
 	rowsRounded, columnsRounded   bool
 	rowScale, columnScale         cu.DevicePtr // max / levels, once the maxima are known
@@ -127,14 +128,14 @@ func (b *backward) operands() (err error) {
 		if b.weights, err = b.scratchPlanes("transposed weights", b.l.In, roundUp(b.width, 256), 1, false); err != nil {
 			return err
 		}
-		if err := b.transpose(b.weights, b.l.Signs.(*planes), gradientColumns); err != nil {
+		if err := b.transpose(b.weights, b.l.Signs.(*planes), gradientOrder); err != nil {
 			return err
 		}
 	}
 	if !b.columnsRounded {
 		return nil
 	}
-	x, order := b.x.Planes.(*planes), gradientRows
+	x, order := b.x.Planes.(*planes), gradientOrder
 	if b.asBytes {
 		order = neighbours
 	}
@@ -148,9 +149,9 @@ func (b *backward) operands() (err error) {
 	return err
 }
 
-// blocks is the grid of kernels that take 256 rows × 128 channels a block.
+// blocks is the grid of kernels that take 256 rows × 256 channels a block.
 func (b *backward) blocks(rows int) driver.Geometry {
-	return grid(256, ceilDiv(b.width, 128), ceilDiv(rows, 256))
+	return grid(256, ceilDiv(b.width, 256), ceilDiv(rows, 256))
 }
 
 // maxima finds the scales of rows and channels, and subtracts the gradient's sums from dTheta.
@@ -270,7 +271,7 @@ func (b *backward) round() (err error) {
 			r.columns, r.columnPopcounts = p.data+cu.DevicePtr(from/8), p.popcounts
 			r.columnPlaneWords, r.columnStride, r.columnLeft = int64(p.planeBytes/4), int32(p.words()), int32(p.words()-from/32)
 		}
-		g := grid(256, ceilDiv(b.width, 256), ceilDiv(to-from, 256))
+		g := b.blocks(to - from)
 		g.Shared = 4 * 256 * 33 // words of channels: an eighth of the rows for planes of 4 bits, twice as many otherwise
 		if b.asBytes {
 			g.Shared = 4 * 256 * 65
@@ -283,20 +284,41 @@ func (b *backward) round() (err error) {
 
 // inputProduct computes dx = scale_t * Σ_c q * sign(W_c).
 func (b *backward) inputProduct() error {
-	w := b.weights
-	if !b.hopper || aligned(b.l.In, b.to) {
-		return b.multiplyFloats(b.to, b.l.In, b.rowPlanes, w, b.rowScale, 1)
+	w, in := b.weights, b.l.In
+	if b.hopper && b.to.kind == "bfloat16" && in%8 == 0 && b.to.at%16 == 0 {
+		return b.multiplyBFloats(b.to.at, in, b.rowPlanes, w, b.rowScale)
 	}
-	stride := roundUp(b.l.In, 4)
-	y, err := b.scratch("outputs", 4*b.rows*stride)
+	y, stride, err := b.floatsOfInput(0, b.rows)
 	if err != nil {
 		return err
 	}
 	if err := b.multiplyFloats(y, stride, b.rowPlanes, w, b.rowScale, 1); err != nil {
 		return err
 	}
-	n := b.rows * b.l.In
-	return b.launch("emit_add", b.elementwise(n), arg(b.to), arg(cu.DevicePtr(0)), arg(y), arg(int64(stride)), arg(cu.DevicePtr(0)),
+	return b.emit(0, b.rows, y, stride)
+}
+
+// floatsOfInput is where a product may write n rows of dx from row `from` on, as floats: dx itself if it can. emit moves them there.
+func (b *backward) floatsOfInput(from, n int) (y cu.DevicePtr, stride int, err error) {
+	if b.to.kind == "float32" && (!b.hopper || aligned(b.l.In, b.to.at)) {
+		return b.to.at + cu.DevicePtr(4*from*b.l.In), b.l.In, nil
+	}
+	stride = roundUp(b.l.In, 4)
+	y, err = b.scratch("outputs", 4*n*stride)
+	return y, stride, err
+}
+
+// emit writes rows from..to-1, which a product left in y, to dx.
+func (b *backward) emit(from, to int, y cu.DevicePtr, stride int) error {
+	n := (to - from) * b.l.In
+	at := b.to.at + cu.DevicePtr(b.to.bytes(from*b.l.In))
+	if at == y {
+		return nil
+	}
+	if b.to.kind == "bfloat16" {
+		return b.launch("emit_bfloats", b.elementwise(n), arg(at), arg(y), arg(int64(stride)), arg(int64(n)), arg(int32(b.l.In)))
+	}
+	return b.launch("emit_add", b.elementwise(n), arg(at), arg(cu.DevicePtr(0)), arg(y), arg(int64(stride)), arg(cu.DevicePtr(0)),
 		arg(cu.DevicePtr(0)), arg(int64(n)), arg(int32(b.l.In)))
 }
 
@@ -365,8 +387,14 @@ func (b *backward) floatProducts() error {
 			return err
 		}
 		if !b.rowsRounded {
-			dx := b.to + cu.DevicePtr(4*from*b.l.In)
-			if err := b.multiplyDense(dx, b.l.In, operand{g, width, 1}, operand{weights, 1, in}, n, b.l.In, b.width, false); err != nil {
+			dx, stride, err := b.floatsOfInput(from, n)
+			if err != nil {
+				return err
+			}
+			if err := b.multiplyDense(dx, stride, operand{g, width, 1}, operand{weights, 1, in}, n, b.l.In, b.width, false); err != nil {
+				return err
+			}
+			if err := b.emit(from, to, dx, stride); err != nil {
 				return err
 			}
 		}

@@ -71,9 +71,9 @@ func (d *Device) newHead(losses kernels.Floats, x kernels.Activation, l kernels.
 	a, _, ok := integers(x, l)
 	h.integers = ok && d.hopper && largestSum(a) < 1<<15
 	bytes, limit := 4, floatLogitBytes
-	h.stride = roundUp(l.Out, 4)
+	h.stride = roundUp(l.Out, 8)
 	if h.integers {
-		bytes, h.stride = 2, roundUp(l.Out, 8)
+		bytes = 2
 		if !floatGradients {
 			limit = logitBytes
 		}

@@ -105,7 +105,7 @@ func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l
 
 // outputs returns the products y, before scale and threshold, as floats in working memory.
 func (d *Device) outputs(x kernels.Activation, l kernels.Linear, rows int) (y cu.DevicePtr, stride int, err error) {
-	stride = roundUp(l.Out, 4)
+	stride = roundUp(l.Out, 8)
 	if y, err = d.scratch("outputs", 4*rows*stride); err != nil {
 		return 0, 0, err
 	}

@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"fmt"
+	"math"
 	"unsafe"
 
 	"bitnet1/kernels"
@@ -16,18 +17,28 @@ type (
 		at cu.DevicePtr
 		n  int
 	}
+	bfloats struct {
+		at cu.DevicePtr
+		n  int
+	}
 	ints struct {
 		at cu.DevicePtr
 		n  int
 	}
 )
 
-func (f floats) Len() int { return f.n }
-func (n ints) Len() int   { return n.n }
+func (f floats) Len() int  { return f.n }
+func (b bfloats) Len() int { return b.n }
+func (n ints) Len() int    { return n.n }
 
 func (f floats) Slice(from, to int) kernels.Floats {
 	checkSlice(from, to, f.n)
 	return floats{f.at + cu.DevicePtr(4*from), to - from}
+}
+
+func (b bfloats) Slice(from, to int) kernels.Floats {
+	checkSlice(from, to, b.n)
+	return bfloats{b.at + cu.DevicePtr(2*from), to - from}
 }
 
 func (n ints) Slice(from, to int) kernels.Ints {
@@ -52,6 +63,31 @@ func float32s(x kernels.Floats, n int) cu.DevicePtr {
 		panic(fmt.Sprintf("%d floats where %d are needed", f.n, n))
 	}
 	return f.at
+}
+
+// gradients is where at least n values of x lie, which keeps them as float32 or as bfloat16.
+type gradients struct {
+	at   cu.DevicePtr
+	kind string // as kernels' names end: float32 or bfloat16
+}
+
+func gradientsOf(x kernels.Floats, n int) gradients {
+	b, ok := x.(bfloats)
+	if !ok {
+		return gradients{float32s(x, n), "float32"}
+	}
+	if b.n < n {
+		panic(fmt.Sprintf("%d bfloats where %d are needed", b.n, n))
+	}
+	return gradients{b.at, "bfloat16"}
+}
+
+// bytes is the size of n values.
+func (g gradients) bytes(n int) int {
+	if g.kind == "bfloat16" {
+		return 2 * n
+	}
+	return 4 * n
 }
 
 func int32s(x kernels.Ints, n int) cu.DevicePtr {
@@ -196,6 +232,15 @@ func (d *Device) NewFloats(n int) (kernels.Floats, error) {
 	return floats{p, n}, nil
 }
 
+// NewBFloats allocates n zeros.
+func (d *Device) NewBFloats(n int) (kernels.Floats, error) {
+	p, err := d.allocate("bfloats", n, 2*n)
+	if err != nil {
+		return nil, err
+	}
+	return bfloats{p, n}, nil
+}
+
 // NewInts allocates n zeros.
 func (d *Device) NewInts(n int) (kernels.Ints, error) {
 	p, err := d.allocate("ints", n, 4*n)
@@ -208,7 +253,12 @@ func (d *Device) NewInts(n int) (kernels.Ints, error) {
 // Upload copies src to dst. The driver takes a copy of src before it returns.
 func (d *Device) Upload(dst kernels.Floats, src []float32) {
 	d.run("Upload", func() error {
-		return d.send(float32s(dst, len(src)), unsafe.Pointer(unsafe.SliceData(src)), 4*len(src))
+		to := gradientsOf(dst, len(src))
+		if to.kind == "bfloat16" {
+			rounded := roundBFloats(src)
+			return d.send(to.at, unsafe.Pointer(unsafe.SliceData(rounded)), 2*len(rounded))
+		}
+		return d.send(to.at, unsafe.Pointer(unsafe.SliceData(src)), 4*len(src))
 	})
 }
 
@@ -246,7 +296,16 @@ func (d *Device) receive(to unsafe.Pointer, from cu.DevicePtr, bytes int) error 
 // Download copies src to dst.
 func (d *Device) Download(dst []float32, src kernels.Floats) error {
 	d.run("Download", func() error {
-		return d.receive(unsafe.Pointer(unsafe.SliceData(dst)), float32s(src, len(dst)), 4*len(dst))
+		from := gradientsOf(src, len(dst))
+		if from.kind == "bfloat16" {
+			rounded := make([]uint16, len(dst))
+			err := d.receive(unsafe.Pointer(unsafe.SliceData(rounded)), from.at, 2*len(dst))
+			for i, b := range rounded {
+				dst[i] = math.Float32frombits(uint32(b) << 16)
+			}
+			return err
+		}
+		return d.receive(unsafe.Pointer(unsafe.SliceData(dst)), from.at, 4*len(dst))
 	})
 	return d.err
 }
@@ -257,4 +316,19 @@ func (d *Device) DownloadInts(dst []int32, src kernels.Ints) error {
 		return d.receive(unsafe.Pointer(unsafe.SliceData(dst)), int32s(src, len(dst)), 4*len(dst))
 	})
 	return d.err
+}
+
+// roundBFloats rounds to nearest, ties to even. NaN stays NaN.
+func roundBFloats(x []float32) []uint16 {
+	rounded := make([]uint16, len(x))
+	for i, v := range x {
+		b := math.Float32bits(v)
+		if v != v {
+			b |= 1 << 22
+		} else {
+			b += 0x7fff + b>>16&1
+		}
+		rounded[i] = uint16(b >> 16)
+	}
+	return rounded
 }

@@ -111,8 +111,7 @@ func (d *Device) DownloadPlanes(dst []uint64, src kernels.Planes) error {
 // The orders of out's columns that transpose knows: pack.cu's Order.
 const (
 	neighbours int32 = iota
-	gradientRows
-	gradientColumns
+	gradientOrder
 )
 
 // transpose writes p's planes with rows and columns exchanged. out gets no popcounts.

@@ -126,6 +126,23 @@ func (d *Device) multiplyFloats(out cu.DevicePtr, stride int, a, b *planes, rowS
 	return d.multiplyAffine(out, 0, stride, a, b, affine{rowScale: rowScale, scale: scale})
 }
 
+// multiplyBFloats writes rowScale_i * s to out in bfloat16, rows `stride` apart, for rounded gradients a. It needs Hopper, rows and an
+// out that are multiples of 16 bytes.
+func (d *Device) multiplyBFloats(out cu.DevicePtr, stride int, a, b *planes, rowScale cu.DevicePtr) error {
+	p, err := productOf(a, b)
+	if err != nil {
+		return err
+	}
+	if p.columnWeight != 0 || p.bias != 0 {
+		return fmt.Errorf("product of %v and %v in bfloat16: it has terms of columns", a, b)
+	}
+	epilogue := struct {
+		rowScale, out cu.DevicePtr
+		stride        int64
+	}{rowScale, out, int64(stride)}
+	return d.multiplyHopper("gemm_wgmma_bfloat16", 8, 1, p, a, b, driver.Bytes(&epilogue))
+}
+
 // multiplyInt16 writes s, which must fit, to out; stride is a multiple of 8. It needs Hopper.
 func (d *Device) multiplyInt16(out cu.DevicePtr, stride int, a, b *planes) error {
 	p, err := productOf(a, b)

@@ -102,8 +102,10 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 		if err != nil {
 			return err
 		}
-		if err := d.launch(fmt.Sprintf("normalize_backward_%d", per), grid(256, blocks), arg(float32s(dx, rows*width)), arg(partial),
-			arg(float32s(dOut, rows*width)), arg(float32s(x, rows*width)), arg(float32s(gain, width)), arg(int32(rows)), arg(int32(width)),
+		from := gradientsOf(dOut, rows*width)
+		kernel := fmt.Sprintf("normalize_backward_%d_%s", per, from.kind)
+		if err := d.launch(kernel, grid(256, blocks), arg(float32s(dx, rows*width)), arg(partial), arg(from.at),
+			arg(float32s(x, rows*width)), arg(float32s(gain, width)), arg(int32(rows)), arg(int32(width)),
 			arg(eps), arg(passLimit(bits))); err != nil {
 			return err
 		}
@@ -113,7 +115,10 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 
 // Zero clears x.
 func (d *Device) Zero(x kernels.Floats) {
-	d.run("Zero", func() error { return d.clear(float32s(x, 0), 4*x.Len()) })
+	d.run("Zero", func() error {
+		to := gradientsOf(x, x.Len())
+		return d.clear(to.at, to.bytes(x.Len()))
+	})
 }
 
 // AddSum adds the sum of x to dst[0].

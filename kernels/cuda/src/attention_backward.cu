@@ -1,4 +1,4 @@
-// Attention, backward. dqkv is rows x 3 * heads * dim floats; dout is rows x heads * dim.
+// Attention, backward. dqkv is rows x 3 * heads * dim, dout is rows x heads * dim, both of T: float or BFloat.
 //
 // With survivors a query touches few keys: one kernel computes the gradients of scores and queries; then every key's list of the
 // queries that chose it is made, in order, and a last kernel walks along the lists. Nothing is added to by two writers.
@@ -7,10 +7,10 @@
 constexpr float kLog2E = 1.4426950408889634f;
 DEVICE float exp2_fast(float x) { return __nvvm_ex2_approx_ftz_f(x); }
 DEVICE float signed_by(uint32_t word, int bit, float x) { return as_float(as_int(x) ^ (int)(~(word >> bit) << 31)); }
-DEVICE float* gradient_row(float* dqkv, const Head& h, int part, int t) {
+template <class T> DEVICE T* gradient_row(T* dqkv, const Head& h, int part, int t) {
   return dqkv + ((h.row0 + t) * 3 + part) * h.a.heads * h.a.dim + h.head * h.a.dim;
 }
-DEVICE const float* read_row(const float* dout, const Head& h, int t) {
+template <class T> DEVICE const T* read_row(const T* dout, const Head& h, int t) {
   return dout + ((h.row0 + t) * h.a.heads + h.head) * h.a.dim;
 }
 
@@ -26,8 +26,8 @@ DEVICE float four_sums(const float (&v)[4], int lane) {
 
 // A warp per query: ds [query][survivor], the gradient of q·k, and dq. With up to 4 survivors eight lanes are each one's, with more
 // one lane.
-template <int kWords, int kMax>
-DEVICE void survivor_scores(const Attention& a, const float* dout, const int* pointers, float* ds, float* dqkv) {
+template <int kWords, int kMax, class T>
+DEVICE void survivor_scores(const Attention& a, const T* dout, const int* pointers, float* ds, T* dqkv) {
   Head h(a, blockIdx.y);
   int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (t >= a.seq) return;
@@ -35,10 +35,10 @@ DEVICE void survivor_scores(const Attention& a, const float* dout, const int* po
   int most = a.survivors, alive = min(t + 1, most), mine = lane / kLanes;
   bool live = mine < alive;
   int u = live ? pointers[h.query(t) * most + mine] : 0;
-  const float* grad = read_row(dout, h, t);
+  const T* grad = read_row(dout, h, t);
   float g[kWords];
 #pragma unroll
-  for (int w = 0; w < kWords; w++) g[w] = 32 * w + lane < a.dim ? grad[32 * w + lane] : 0.0f;
+  for (int w = 0; w < kWords; w++) g[w] = 32 * w + lane < a.dim ? read(grad + 32 * w + lane) : 0.0f;
   uint32_t q[kWords], k[kWords], v[kWords];
   h.load(0, t, q);
   h.load(1, u, k);
@@ -76,10 +76,10 @@ DEVICE void survivor_scores(const Attention& a, const float* dout, const int* po
 #pragma unroll
     for (int w = 0; w < kWords; w++) dq[w] += signed_by((uint32_t)shuffle((int)k[w], r * kLanes), lane, x);
   }
-  float* to = gradient_row(dqkv, h, 0, t);
+  T* to = gradient_row(dqkv, h, 0, t);
 #pragma unroll
   for (int w = 0; w < kWords; w++)
-    if (32 * w + lane < a.dim) to[32 * w + lane] = dq[w];
+    if (32 * w + lane < a.dim) write(to + 32 * w + lane, dq[w]);
 }
 
 DEVICE uint32_t lanes_with(int value) { return __nvvm_match_any_sync_i32(0xffffffff, value); }
@@ -136,9 +136,8 @@ extern "C" __global__ __launch_bounds__(32) void survivor_lists(const int* point
 }
 
 // A warp per key: dk = Σ ds q and dv = Σ w_r do over the queries that chose it, in their order.
-template <int kWords>
-DEVICE void survivor_gather(const Attention& a, const float* dout, const float* ds, const int* offsets, const int* entries,
-                            float* dqkv) {
+template <int kWords, class T>
+DEVICE void survivor_gather(const Attention& a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {
   Head h(a, blockIdx.y);
   int u = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, most = a.survivors;
   if (u >= a.seq) return;
@@ -146,7 +145,7 @@ DEVICE void survivor_gather(const Attention& a, const float* dout, const float* 
   entries += (long)blockIdx.y * a.seq * most;
   ds += (long)blockIdx.y * a.seq * most;
   int end = offsets[u + 1], stride = a.heads * a.dim;
-  const float* grads = read_row(dout, h, 0);
+  const T* grads = read_row(dout, h, 0);
   float dk[kWords] = {}, dv[kWords] = {};
   for (int from = offsets[u]; from < end; from += 32) {
     int count = min(32, end - from), entry = lane < count ? entries[from + lane] : 0;
@@ -159,39 +158,39 @@ DEVICE void survivor_gather(const Attention& a, const float* dout, const float* 
 #pragma unroll
       for (int j = 0; j < 4; j++) {
         float x = shuffle(slope, j0 + j), y = shuffle(weight, j0 + j);
-        const float* grad = grads + shuffle(at, j0 + j) + lane;
+        const T* grad = grads + shuffle(at, j0 + j) + lane;
 #pragma unroll
         for (int w = 0; w < kWords; w++) {
           dk[w] += signed_by((uint32_t)shuffle((int)q[w], j0 + j), lane, x);
-          if (32 * w + lane < a.dim) dv[w] += y * grad[32 * w];
+          if (32 * w + lane < a.dim) dv[w] += y * read(grad + 32 * w);
         }
       }
     }
   }
-  float *to_k = gradient_row(dqkv, h, 1, u), *to_v = gradient_row(dqkv, h, 2, u);
+  T *to_k = gradient_row(dqkv, h, 1, u), *to_v = gradient_row(dqkv, h, 2, u);
 #pragma unroll
   for (int w = 0; w < kWords; w++)
-    if (32 * w + lane < a.dim) to_k[32 * w + lane] = dk[w], to_v[32 * w + lane] = dv[w];
+    if (32 * w + lane < a.dim) write(to_k + 32 * w + lane, dk[w]), write(to_v + 32 * w + lane, dv[w]);
 }
 
-#define SURVIVOR_KERNELS(kWords, kMax)                                                                                          \
-  extern "C" __global__ __launch_bounds__(256) void survivor_scores_##kWords##_##kMax(                                          \
-      const __grid_constant__ Attention a, const float* dout, const int* pointers, float* ds, float* dqkv) {                    \
-    survivor_scores<kWords, kMax>(a, dout, pointers, ds, dqkv);                                                                 \
+#define SCORES_KERNEL(kWords, kMax, type, T)                                                                                     \
+  extern "C" __global__ __launch_bounds__(256) void survivor_scores_##kWords##_##kMax##_##type(                                  \
+      const __grid_constant__ Attention a, const T* dout, const int* pointers, float* ds, T* dqkv) {                             \
+    survivor_scores<kWords, kMax>(a, dout, pointers, ds, dqkv);                                                                  \
   }
-SURVIVOR_KERNELS(2, 4)
-SURVIVOR_KERNELS(8, 4)
-SURVIVOR_KERNELS(8, 16)
-#define GATHER_KERNEL(kWords)                                                                                                   \
-  extern "C" __global__ __launch_bounds__(256, kWords == 2 ? 6 : 2) void survivor_gather_##kWords(                              \
-                                                                             const __grid_constant__ Attention a,               \
-                                                                             const float* dout, const float* ds,                \
-                                                                             const int* offsets, const int* entries,            \
-                                                                             float* dqkv) {                                     \
-    survivor_gather<kWords>(a, dout, ds, offsets, entries, dqkv);                                                               \
+#define GATHER_KERNEL(kWords, type, T)                                                                                           \
+  extern "C" __global__ __launch_bounds__(256, kWords == 2 ? 6 : 2) void survivor_gather_##kWords##_##type(                      \
+      const __grid_constant__ Attention a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {    \
+    survivor_gather<kWords>(a, dout, ds, offsets, entries, dqkv);                                                                \
   }
-GATHER_KERNEL(2)
-GATHER_KERNEL(8)
+#define SURVIVOR_KERNELS(type, T)  \
+  SCORES_KERNEL(2, 4, type, T)     \
+  SCORES_KERNEL(8, 4, type, T)     \
+  SCORES_KERNEL(8, 16, type, T)    \
+  GATHER_KERNEL(2, type, T)        \
+  GATHER_KERNEL(8, type, T)
+SURVIVOR_KERNELS(float32, float)
+SURVIVOR_KERNELS(bfloat16, BFloat)
 
 // ---- All keys: softmax, and the pointer's straight-through gradient as softmax((score + noise) / tau) ----
 
@@ -202,20 +201,19 @@ DEVICE double dense_score(const Head& h, const uint32_t (&q)[kMaxWords], int t, 
   return pointer ? s + h.noise(t, u) : s;
 }
 // Σ_c do_c v_c for query t and key u.
-DEVICE double dense_product(const Head& h, const float* grad, int u) {
+template <class T> DEVICE double dense_product(const Head& h, const T* grad, int u) {
   float sum = 0;
-  for (int c = 0; c < h.a.dim; c++) sum += signed_by(h.word(2, u, c / 32), c % 32, grad[c]);
+  for (int c = 0; c < h.a.dim; c++) sum += signed_by(h.word(2, u, c / 32), c % 32, read(grad + c));
   return sum;
 }
 
 // A warp per query: its statistics and dq.
-extern "C" __global__ __launch_bounds__(256) void dense_queries(const __grid_constant__ Attention a, const float* dout, int pointer,
-                                                                RowStats* stats, float* dqkv) {
+template <class T> DEVICE void dense_queries(const Attention& a, const T* dout, int pointer, RowStats* stats, T* dqkv) {
   Head h(a, blockIdx.y);
   int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (t >= a.seq) return;
   double tau = pointer ? a.scalars->tau : 1.0;
-  const float* grad = read_row(dout, h, t);
+  const T* grad = read_row(dout, h, t);
   uint32_t q[kMaxWords];
   h.load(0, t, q);
   double top = -1e300, sum = 0, mean = 0;
@@ -250,15 +248,15 @@ extern "C" __global__ __launch_bounds__(256) void dense_queries(const __grid_con
       for (int w = 0; w < kMaxWords; w++) dq[w] += signed_by(h.word(1, from + j, w), lane, x);
     }
   }
-  float* to = gradient_row(dqkv, h, 0, t);
+  T* to = gradient_row(dqkv, h, 0, t);
 #pragma unroll
   for (int w = 0; w < kMaxWords; w++)
-    if (32 * w + lane < a.dim) to[32 * w + lane] = dq[w];
+    if (32 * w + lane < a.dim) write(to + 32 * w + lane, dq[w]);
 }
 
 // A warp per key: dk and dv, queries in their order.
-extern "C" __global__ __launch_bounds__(256) void dense_keys(const __grid_constant__ Attention a, const float* dout, int pointer,
-                                                             const int* pointers, const RowStats* stats, float* dqkv) {
+template <class T>
+DEVICE void dense_keys(const Attention& a, const T* dout, int pointer, const int* pointers, const RowStats* stats, T* dqkv) {
   Head h(a, blockIdx.y);
   int u = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (u >= a.seq) return;
@@ -277,18 +275,31 @@ extern "C" __global__ __launch_bounds__(256) void dense_keys(const __grid_consta
     }
     for (int j = 0; j < count; j++) {
       float x = shuffle(slope, j), y = shuffle(weight, j);
-      const float* grad = read_row(dout, h, from + j);
+      const T* grad = read_row(dout, h, from + j);
 #pragma unroll
       for (int w = 0; w < kMaxWords; w++) {
         if (32 * w + lane < a.dim) {
           dk[w] += signed_by(h.word(0, from + j, w), lane, x);
-          dv[w] += y * grad[32 * w + lane];
+          dv[w] += y * read(grad + 32 * w + lane);
         }
       }
     }
   }
-  float *to_k = gradient_row(dqkv, h, 1, u), *to_v = gradient_row(dqkv, h, 2, u);
+  T *to_k = gradient_row(dqkv, h, 1, u), *to_v = gradient_row(dqkv, h, 2, u);
 #pragma unroll
   for (int w = 0; w < kMaxWords; w++)
-    if (32 * w + lane < a.dim) to_k[32 * w + lane] = dk[w], to_v[32 * w + lane] = dv[w];
+    if (32 * w + lane < a.dim) write(to_k + 32 * w + lane, dk[w]), write(to_v + 32 * w + lane, dv[w]);
 }
+
+#define DENSE_KERNELS(type, T)                                                                                                   \
+  extern "C" __global__ __launch_bounds__(256) void dense_queries_##type(const __grid_constant__ Attention a, const T* dout,     \
+                                                                         int pointer, RowStats* stats, T* dqkv) {                \
+    dense_queries(a, dout, pointer, stats, dqkv);                                                                                \
+  }                                                                                                                              \
+  extern "C" __global__ __launch_bounds__(256) void dense_keys_##type(const __grid_constant__ Attention a, const T* dout,        \
+                                                                      int pointer, const int* pointers, const RowStats* stats,   \
+                                                                      T* dqkv) {                                                 \
+    dense_keys(a, dout, pointer, pointers, stats, dqkv);                                                                         \
+  }
+DENSE_KERNELS(float32, float)
+DENSE_KERNELS(bfloat16, BFloat)

@@ -353,6 +353,38 @@ struct StoreFloat32 {
   }
 };
 
+// row_scale_m * s in bfloat16, 16 bytes a thread; n and stride are multiples of 8. For products without terms of columns, |s| < 2^22.
+struct StoreBFloat16 {
+  static constexpr int kRun = 8;
+  static constexpr int kBase = 0x4b400000;  // see exact_float
+  const float* row_scale;
+  BFloat* out;
+  long stride;
+
+  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, bool first_split) const {
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      if (row + 8 * h >= p.m) continue;
+      int term = kBase + p.row_weight * p.row_popcounts[row + 8 * h];
+      float scale = row_scale[row + 8 * h];
+      BFloat* to = out + (row + 8 * h) * stride + column + 8 * t;
+#pragma unroll
+      for (int g = 0; g < 8; g++) {
+        int packed[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          float y[2];
+#pragma unroll
+          for (int e = 0; e < 2; e++)
+            y[e] = scale * (as_float(p.product * acc[accumulator<8>(g, h, 2 * i + e)] + term) - 12582912.0f);
+          packed[i] = (int)pack_bf16(y[0], y[1]);
+        }
+        if (column + 32 * g + 8 * t < p.n) *(Int4*)(to + 32 * g) = Int4{packed[0], packed[1], packed[2], packed[3]};
+      }
+    }
+  }
+};
+
 // s as int16, where it fits; 16 bytes a thread. The columns' popcounts must be readable, and the rows writable, up to a multiple
 // of 8.
 struct StoreInt16 {
@@ -497,6 +529,7 @@ struct StoreBits {
   }
 
 GEMM_KERNEL(gemm_wgmma_float32, Binary, StoreFloat32)
+GEMM_KERNEL(gemm_wgmma_bfloat16, Binary, StoreBFloat16)
 GEMM_KERNEL(gemm_wgmma_int16, Binary, StoreInt16)
 GEMM_KERNEL(gemm_wgmma_add, Binary, AddInt32)
 GEMM_KERNEL(gemm_wgmma_bytes_add, Bytes, AddInt32)

@@ -1,7 +1,7 @@
 // The backward pass of linears but for its products: the greatest gradients, which fix the scales; rounding to integers and packing
 // them as bit planes, along channels for dx and along tokens for the weights; and what becomes of the weights' products.
 //
-// A block of 256 threads handles 256 rows x 128 channels, or 256 where it rounds; a lane has four neighbouring channels, or twice four.
+// A block of 256 threads handles 256 rows x 256 channels, a lane eight neighbouring channels.
 #include "philox.cuh"
 #include "gradient.cuh"
 
@@ -10,13 +10,13 @@
 template <class Source>
 DEVICE void grad_max(const Source& source, int rows, int width, const float* alpha, uint32_t* row_max, uint32_t* column_max,
                      float* theta) {
-  __shared__ float tops[8][128], sums[8][128];
+  __shared__ float tops[8][256], sums[8][256];
   constexpr int kAhead = 4;  // rows whose loads are in flight together
-  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 128 + 4 * lane;
-  typename Source::Quad quad = source.quad(c0);
-  float a[4], top[4] = {}, sum[4] = {};
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 256 + 8 * lane;
+  typename Source::Channels channels = source.channels(c0);
+  float a[8], top[8] = {}, sum[8] = {};
 #pragma unroll
-  for (int j = 0; j < 4; j++) a[j] = c0 + j < width ? alpha[c0 + j] : 0;
+  for (int j = 0; j < 8; j++) a[j] = c0 + j < width ? alpha[c0 + j] : 0;
   for (int i = 0; i < 32; i += kAhead) {
     typename Source::Raw raw[kAhead];
 #pragma unroll
@@ -25,10 +25,10 @@ DEVICE void grad_max(const Source& source, int rows, int width, const float* alp
     for (int k = 0; k < kAhead; k++) {
       int row = blockIdx.y * 256 + 8 * (i + k) + warp;
       if (row >= rows) break;
-      float g[4], plain[4], most = 0;
-      source.finish(raw[k], row, c0, quad, g, plain);
+      float g[8], plain[8], most = 0;
+      source.finish(raw[k], row, c0, channels, g, plain);
 #pragma unroll
-      for (int j = 0; j < 4; j++) {
+      for (int j = 0; j < 8; j++) {
         sum[j] += plain[j];
         top[j] = max(top[j], __builtin_fabsf(g[j]));
         most = max(most, __builtin_fabsf(a[j] * g[j]));
@@ -40,10 +40,10 @@ DEVICE void grad_max(const Source& source, int rows, int width, const float* alp
     }
   }
 #pragma unroll
-  for (int j = 0; j < 4; j++) tops[warp][4 * lane + j] = top[j], sums[warp][4 * lane + j] = sum[j];
+  for (int j = 0; j < 8; j++) tops[warp][8 * lane + j] = top[j], sums[warp][8 * lane + j] = sum[j];
   block_sync();
-  int c = blockIdx.x * 128 + threadIdx.x;
-  if (threadIdx.x >= 128 || c >= width) return;
+  int c = blockIdx.x * 256 + threadIdx.x;
+  if (c >= width) return;
   float most = 0, total = 0;
 #pragma unroll
   for (int w = 0; w < 8; w++) most = max(most, tops[w][threadIdx.x]), total += sums[w][threadIdx.x];
@@ -63,13 +63,12 @@ extern "C" __global__ __launch_bounds__(256) void grad_scales(float* maxima, int
 struct Rounding {
   int rows, width, bits, row0;  // row0: what counts as the first row's number
   const float *alpha, *row_inverse, *column_inverse;
-  // For dx, planes of rows x channels; null where not wanted. Bit l of word m of a group of 256 channels is the channel that
-  // pack.cu's kGradientColumns has there.
+  // For dx, planes of rows x channels; null where not wanted. Bits are in the order of pack.cu's kGradient.
   uint32_t* row_planes;
   int* row_popcounts;  // added to: the sum of a row's integers is its weighted popcount
   long row_plane_words;
   int row_words;
-  // For the weights, channels x rows, as planes whose bits are in the order of kGradientRows, or as bytes; from these rows on.
+  // For the weights, channels x rows, as planes whose bits are in the same order, or as bytes; from these rows on.
   int column_stride, column_left;  // of a channel: in words of planes, or in bytes
   void* columns;
   int* column_popcounts;
@@ -117,55 +116,48 @@ DEVICE uint32_t separate_lanes(uint32_t x, int lane) {
   return lane & 2 ? (y >> 2 & k3) | (x & ~k3) : (x & k3) | (y << 2 & ~k3);
 }
 
-// A lane has two quads of channels, 128 apart, and passes over its warp's 32 rows. kNibbles: 1 for up to 4 bits, else 2. With kBytes the
+// A lane passes over its warp's 32 rows. kNibbles: 1 for up to 4 bits, else 2. With kBytes the
 // weights' integers become bytes, else planes. They are collected in shared memory, a word for 4 bytes or 8 nibbles of a channel, so
-// that whole sectors are written; channels lie there in the order of lanes: 32 e + lane is channel e / 4 * 128 + 4 lane + e % 4.
+// that whole sectors are written; channels lie there in the order of lanes: 32 e + lane is channel 8 lane + e.
 template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const Source& source, const Rounding& p) {
   extern __shared__ uint32_t collected[];
   constexpr int kRows = kBytes ? 4 : 8, kWords = kBytes ? 1 : kNibbles;  // of one word; words for a channel's integers
   constexpr int kChannel = 256 / kRows + 1;                             // words of a channel: an odd number, against bank conflicts
-  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 256 + 4 * lane;
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 256 + 8 * lane;
   int quads = ceil_div(p.width, 4), first = blockIdx.y * 256 + 32 * warp;
   float lowest = 12582912.0f - (float)((1 << (p.bits - 1)) - 1);
   uint32_t key0 = p.scalars->seed[0] ^ 0x44494e47u, key1 = p.scalars->seed[1] ^ 0x524f554eu;
   uint32_t step0 = p.scalars->step[0], step1 = p.scalars->step[1], stream = p.id | p.scalars->micro << 16;
-  typename Source::Quad quad[2] = {source.quad(c0), source.quad(c0 + 128)};
+  typename Source::Channels channels = source.channels(c0);
   float a[8], inverse[8];
 #pragma unroll
   for (int e = 0; e < 8; e++) {
-    int c = c0 + e / 4 * 128 + e % 4;
-    a[e] = c < p.width ? p.alpha[c] : 0;
-    inverse[e] = p.columns && c < p.width ? p.column_inverse[c] : 0;
+    a[e] = c0 + e < p.width ? p.alpha[c0 + e] : 0;
+    inverse[e] = p.columns && c0 + e < p.width ? p.column_inverse[c0 + e] : 0;
   }
   // Rows are passed over in the order kRows - 1 ... 0, 2 kRows - 1 ...; the next one's loads are on their way meanwhile.
-  typename Source::Raw next[2];
-#pragma unroll
-  for (int k = 0; k < 2; k++) next[k] = source.fetch(min(first + kRows - 1, p.rows - 1), c0 + 128 * k);
+  typename Source::Raw next = source.fetch(min(first + kRows - 1, p.rows - 1), c0);
   for (int group = 0; group < 32 / kRows; group++) {
     uint32_t column[kWords][8] = {};
     for (int r = kRows - 1; r >= 0; r--) {
       int row = first + kRows * group + r, following = r > 0 ? row - 1 : row + 2 * kRows - 1;
-      typename Source::Raw raw[2];
-#pragma unroll
-      for (int k = 0; k < 2; k++) {
-        raw[k] = next[k];
-        next[k] = source.fetch(min(following, p.rows - 1), c0 + 128 * k);
-      }
+      typename Source::Raw raw = next;
+      next = source.fetch(min(following, p.rows - 1), c0);
       uint32_t q[8], weight_q[8];
 #pragma unroll
       for (int e = 0; e < 8; e++) q[e] = weight_q[e] = kRounded;
       if (row < p.rows) {
         uint32_t counter = (uint32_t)(p.row0 + row) * (uint32_t)quads + (uint32_t)(c0 / 4);
         float inverse_row = p.row_planes ? p.row_inverse[row] : 0;
+        float g[8], plain[8];
+        source.finish(raw, row, c0, channels, g, plain);
 #pragma unroll
         for (int k = 0; k < 2; k++) {
-          float g[4], plain[4];
-          source.finish(raw[k], row, c0 + 128 * k, quad[k], g, plain);
-          Words4 random = philox(key0, key1, counter + 32 * k, stream, step0, step1);
+          Words4 random = philox(key0, key1, counter + k, stream, step0, step1);
 #pragma unroll
           for (int j = 0; j < 4; j++) {
-            q[4 * k + j] = rounded(a[4 * k + j] * g[j], inverse_row, random.w[j] & 0xffff, lowest);
-            weight_q[4 * k + j] = rounded(g[j], inverse[4 * k + j], random.w[j] >> 16, lowest);
+            q[4 * k + j] = rounded(a[4 * k + j] * g[4 * k + j], inverse_row, random.w[j] & 0xffff, lowest);
+            weight_q[4 * k + j] = rounded(g[4 * k + j], inverse[4 * k + j], random.w[j] >> 16, lowest);
           }
         }
       }
@@ -209,11 +201,11 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
   if (!p.columns) return;
   block_sync();
   // A thread per channel.
-  int e = threadIdx.x / 32, mine = e / 4 * 128 + 4 * lane + e % 4, c = blockIdx.x * 256 + mine, total = 0;
+  int c = c0 + warp, total = 0;
   if (kBytes) {
     for (int i = 0; i < 64; i++) total = sum_bytes((int)collected[threadIdx.x * kChannel + i], total);
     for (int i = threadIdx.x; i < 4096; i += 256) {  // 16 threads write a channel's 256 bytes
-      int place = i / 16, channel = blockIdx.x * 256 + place / 128 * 128 + 4 * (place % 32) + place / 32 % 4;
+      int place = i / 16, channel = blockIdx.x * 256 + place % 32 * 8 + place / 32;
       int at = blockIdx.y * 256 + 16 * (i % 16);
       const uint32_t* from = collected + place * kChannel + 4 * (i % 16);
       if (channel < p.width && at < p.column_left)
@@ -247,15 +239,15 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
 
 // out = g in floats.
 template <class Source> DEVICE void grad_copy(const Source& source, int rows, int width, float* out) {
-  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 128 + 4 * lane;
-  typename Source::Quad quad = source.quad(c0);
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 256 + 8 * lane;
+  typename Source::Channels channels = source.channels(c0);
   for (int i = 0; i < 32; i++) {
     int row = blockIdx.y * 256 + 8 * i + warp;
     if (row >= rows) break;
-    float g[4], plain[4];
-    source.finish(source.fetch(row, c0), row, c0, quad, g, plain);
+    float g[8], plain[8];
+    source.finish(source.fetch(row, c0), row, c0, channels, g, plain);
 #pragma unroll
-    for (int j = 0; j < 4; j++)
+    for (int j = 0; j < 8; j++)
       if (c0 + j < width) out[(long)row * width + c0 + j] = g[j];
   }
 }
@@ -286,8 +278,14 @@ template <class Source> DEVICE void grad_copy(const Source& source, int rows, in
                                                                      float* out) {                                               \
     grad_copy<Source>(source, rows, width, out);                                                                                 \
   }
-GRADIENT_KERNELS(dense, DenseGradient<false>)
-GRADIENT_KERNELS(shifted, DenseGradient<true>)
+using DenseFloats = DenseGradient<float, false>;
+using DenseBFloats = DenseGradient<BFloat, false>;
+using ShiftedFloats = DenseGradient<float, true>;
+using ShiftedBFloats = DenseGradient<BFloat, true>;
+GRADIENT_KERNELS(dense_float32, DenseFloats)
+GRADIENT_KERNELS(dense_bfloat16, DenseBFloats)
+GRADIENT_KERNELS(shifted_float32, ShiftedFloats)
+GRADIENT_KERNELS(shifted_bfloat16, ShiftedBFloats)
 GRADIENT_KERNELS(head_int16, HeadGradient<short>)
 GRADIENT_KERNELS(head_float32, HeadGradient<float>)
 

@@ -1,50 +1,68 @@
-// Where the gradient g of a linear's plain product comes from: either it lies in memory, to be masked and its K-shift undone, or it
-// follows from the logits of the head. A source gives four neighbouring channels of a row at a time, zeros beyond the last: fetch loads
-// what finish turns into g, and into plain, the gradient of the output itself, before a shift is undone. The two are apart so that loads
-// of later rows can be on their way.
+// Where the gradient g of a linear's plain product comes from: either it lies in memory, as float32 or bfloat16, to be masked and its
+// K-shift undone, or it follows from the logits of the head. A source gives eight neighbouring channels of a row at a time, zeros beyond
+// the last: fetch loads what finish turns into g, and into plain, the gradient of the output itself, before a shift is undone. The two
+// are apart so that loads of later rows can be on their way.
 #pragma once
 
 struct Shift { int from, to, offset, self, seq; };
 
-template <bool kShifted> struct DenseGradient {
-  const float* dy;
+// Eight values at `from`, which is aligned to 16 bytes, as they lie in memory.
+template <class T> struct Packed { uint32_t words[2 * sizeof(T)]; };
+template <class T> DEVICE Packed<T> load_eight(const T* from) {
+  Packed<T> p;
+#pragma unroll
+  for (int i = 0; i < (int)sizeof(T) / 2; i++) {
+    Int4 v = load_four_words((const char*)from + 16 * i);
+    p.words[4 * i] = v.x, p.words[4 * i + 1] = v.y, p.words[4 * i + 2] = v.z, p.words[4 * i + 3] = v.w;
+  }
+  return p;
+}
+DEVICE float value(const Packed<float>& p, int j) { return as_float((int)p.words[j]); }
+DEVICE float value(const Packed<BFloat>& p, int j) { return j % 2 ? high_bf16(p.words[j / 2]) : low_bf16(p.words[j / 2]); }
+DEVICE float value(const Packed<short>& p, int j) { return (float)(j % 2 ? (int)p.words[j / 2] >> 16 : (int)(short)p.words[j / 2]); }
+
+template <class T, bool kShifted> struct DenseGradient {
+  const T* dy;
   const uint32_t* pass;  // may be null
   int pass_words, width;
   Shift shift;
 
-  struct Quad {};  // what a lane keeps of its four channels
-  DEVICE_MEMBER Quad quad(int) const { return {}; }
+  struct Channels {};  // what a lane keeps of its eight channels
+  DEVICE_MEMBER Channels channels(int) const { return {}; }
 
-  struct Raw {  // what is loaded for four channels of a row
-    float g[4];
+  struct Raw {  // what is loaded for eight channels of a row
+    Packed<T> dy;
     uint32_t keep;
   };
   DEVICE_MEMBER Raw fetch(long row, int c0) const {
-    Raw r;
-    const float* from = dy + row * width + c0;
-    r.keep = pass && c0 < width ? pass[row * pass_words + c0 / 32] : ~0u;
-    if (width % 4 == 0 && ((long)dy & 15) == 0 && c0 < width) {
-      Float4 v = load_four(from);
-      r.g[0] = v.x, r.g[1] = v.y, r.g[2] = v.z, r.g[3] = v.w;
+    Raw r = {};
+    if (c0 >= width) return r;
+    const T* from = dy + row * width + c0;
+    r.keep = pass ? load_byte((const char*)(pass + row * pass_words) + c0 / 8) : 0xffu;
+    if (width % 8 == 0 && ((long)dy & 15) == 0) {
+      r.dy = load_eight(from);
     } else {
 #pragma unroll
-      for (int j = 0; j < 4; j++) r.g[j] = c0 + j < width ? from[j] : 0.0f;
+      for (int j = 0; j < 8; j++) {
+        if (c0 + j >= width) continue;
+        if constexpr (sizeof(T) == 4) r.dy.words[j] = (uint32_t)as_int(from[j]);
+        else r.dy.words[j / 2] |= (uint32_t)from[j].bits << 16 * (j % 2);
+      }
     }
     return r;
   }
-  DEVICE_MEMBER void masked(const Raw& r, int c0, float (&g)[4]) const {
-    uint32_t keep = r.keep >> (c0 % 32);
+  DEVICE_MEMBER void masked(const Raw& r, float (&g)[8]) const {
 #pragma unroll
-    for (int j = 0; j < 4; j++) g[j] = keep >> j & 1 ? r.g[j] : 0.0f;
+    for (int j = 0; j < 8; j++) g[j] = r.keep >> j & 1 ? value(r.dy, j) : 0.0f;
   }
 
-  DEVICE_MEMBER void finish(const Raw& raw, long row, int c0, const Quad&, float (&g)[4], float (&plain)[4]) const {
-    masked(raw, c0, plain);
-    float later[4] = {0, 0, 0, 0};
-    if (kShifted && c0 < shift.to && c0 + 4 > shift.from && row % shift.seq + shift.offset < shift.seq)
-      masked(fetch(row + shift.offset, c0), c0, later);
+  DEVICE_MEMBER void finish(const Raw& raw, long row, int c0, const Channels&, float (&g)[8], float (&plain)[8]) const {
+    masked(raw, plain);
+    float later[8] = {};
+    if (kShifted && c0 < shift.to && c0 + 8 > shift.from && row % shift.seq + shift.offset < shift.seq)
+      masked(fetch(row + shift.offset, c0), later);
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
+    for (int j = 0; j < 8; j++) {
       if (!kShifted) {
         g[j] = plain[j];
         continue;
@@ -66,7 +84,7 @@ template <class T> struct Logits {
   float unit;
   const float *alpha, *theta;
 
-  // Four products from column c0, a multiple of 4; rows are padded to that.
+  // Four products from column c0, a multiple of 4; rows are padded to eight.
   DEVICE_MEMBER void load(long row, int c0, float (&y)[4]) const {
     const T* from = data + row * stride + c0;
     if constexpr (sizeof(T) == 2) {
@@ -90,19 +108,19 @@ template <class T> struct HeadGradient {
   const int* targets;
   const Scalars* scalars;
 
-  struct Quad { float alpha[4], theta[4], scale; };  // what a lane keeps of its four channels
-  DEVICE_MEMBER Quad quad(int c0) const {
-    Quad q;
-    q.scale = (float)scalars->grad_scale;
+  struct Channels { float alpha[8], theta[8], scale; };  // what a lane keeps of its eight channels
+  DEVICE_MEMBER Channels channels(int c0) const {
+    Channels c;
+    c.scale = (float)scalars->grad_scale;
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-      q.alpha[j] = c0 + j < logits.width ? logits.alpha[c0 + j] : 0;
-      q.theta[j] = c0 + j < logits.width ? logits.theta[c0 + j] : 0;
+    for (int j = 0; j < 8; j++) {
+      c.alpha[j] = c0 + j < logits.width ? logits.alpha[c0 + j] : 0;
+      c.theta[j] = c0 + j < logits.width ? logits.theta[c0 + j] : 0;
     }
-    return q;
+    return c;
   }
   struct Raw {
-    float y[4];
+    Packed<T> y;
     float top, factor;
     int target;
   };
@@ -111,15 +129,15 @@ template <class T> struct HeadGradient {
     Int2 stats = load_two(row_stats + 2 * row);
     r.top = as_float(stats.x), r.factor = as_float(stats.y);
     r.target = targets[row];
-    logits.load(row, min(c0, (logits.width - 1) / 4 * 4), r.y);
+    r.y = load_eight(logits.data + row * logits.stride + min(c0, (logits.width - 1) / 8 * 8));
     return r;
   }
-  DEVICE_MEMBER void finish(const Raw& r, long, int c0, const Quad& quad, float (&g)[4], float (&plain)[4]) const {
+  DEVICE_MEMBER void finish(const Raw& r, long, int c0, const Channels& c, float (&g)[8], float (&plain)[8]) const {
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-      float u = quad.alpha[j] * (logits.unit * r.y[j]) - quad.theta[j];
+    for (int j = 0; j < 8; j++) {
+      float u = c.alpha[j] * (logits.unit * value(r.y, j)) - c.theta[j];
       float e = exp2_fast((u - r.top) * kLog2E) * r.factor;
-      if (c0 + j == r.target) e -= quad.scale;
+      if (c0 + j == r.target) e -= c.scale;
       g[j] = plain[j] = c0 + j < logits.width ? e : 0.0f;
     }
   }

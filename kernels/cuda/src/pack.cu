@@ -79,14 +79,11 @@ extern "C" __global__ __launch_bounds__(256) void channel_thresholds(const float
   if (threadIdx.x % 32 == 0) negative[channel / 32] = word;
 }
 
-// The row whose bits become bit `lane` of word `target` of out's rows: neighbours, or the orders in which gradients are packed
+// The row whose bits become bit `lane` of word `target` of out's rows: neighbours, or the order in which gradients are packed
 // (gradient.cu), which products with them need on their other side. Over the sum's index any order serves.
-enum Order { kNeighbours, kGradientRows, kGradientColumns };
+enum Order { kNeighbours, kGradient };
 DEVICE int source_row(int order, int target, int lane) {
-  if (order == kNeighbours) return 32 * target + lane;
-  int k = lane % 4, n = lane / 4;
-  if (order == kGradientRows) return 32 * target + 8 * k + n;
-  return target / 8 * 256 + n / 4 * 128 + target % 8 * 16 + 4 * k + n % 4;
+  return 32 * target + (order == kNeighbours ? lane : 8 * (lane % 4) + lane / 4);
 }
 
 // out (columns x rows bits) = transpose of bits (rows x columns bits), plane by plane. A warp turns 32 rows of four words.

@@ -33,6 +33,7 @@ DEVICE uint32_t ballot(bool predicate) { return __nvvm_vote_ballot_sync(0xffffff
 // Adds to memory without waiting for the old value.
 DEVICE void add_to(int* target, int value) { asm volatile("red.global.add.s32 [%0], %1;" ::"l"(target), "r"(value) : "memory"); }
 
+struct BFloat { uint16_t bits; };  // the upper half of a float
 // Two floats rounded to nearest even as bfloat16, the first in the low half.
 DEVICE uint32_t pack_bf16(float low, float high) {
   uint32_t packed;
@@ -41,6 +42,12 @@ DEVICE uint32_t pack_bf16(float low, float high) {
 }
 DEVICE float low_bf16(uint32_t packed) { return as_float((int)(packed << 16)); }
 DEVICE float high_bf16(uint32_t packed) { return as_float((int)(packed & 0xffff0000u)); }
+
+// Gradients in memory, float32 or bfloat16.
+DEVICE float read(const float* from) { return *from; }
+DEVICE float read(const BFloat* from) { return as_float(from->bits << 16); }
+DEVICE void write(float* to, float x) { *to = x; }
+DEVICE void write(BFloat* to, float x) { to->bits = (uint16_t)pack_bf16(x, 0); }
 
 // Warp-wide sums and maxima. Sums of floats are taken in one fixed order.
 DEVICE int warp_sum(int value) { return __nvvm_redux_sync_add(value, 0xffffffff); }
@@ -147,6 +154,16 @@ struct alignas(8) Int2 { int x, y; };
 DEVICE Float4 load_four(const float* from) {
   Float4 v;
   asm("ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(from));
+  return v;
+}
+DEVICE Int4 load_four_words(const void* from) {
+  Int4 v;
+  asm("ld.global.nc.v4.s32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(from));
+  return v;
+}
+DEVICE uint32_t load_byte(const void* from) {
+  uint32_t v;
+  asm("ld.global.nc.u8 %0, [%1];" : "=r"(v) : "l"(from));
   return v;
 }
 DEVICE Int2 load_two(const void* from) {

@@ -136,63 +136,103 @@ DEVICE double block_sum(double value, double* room) {
   return sum;
 }
 
+// Four values at once where every row is aligned to that.
+DEVICE void load_aligned(float (&to)[4], const float* from) {
+  Float4 v = load_four(from);
+  to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+}
+DEVICE void load_aligned(float (&to)[4], const BFloat* from) {
+  Int2 v = load_two(from);
+  to[0] = low_bf16(v.x), to[1] = high_bf16(v.x), to[2] = low_bf16(v.y), to[3] = high_bf16(v.y);
+}
+
 // With a = gain * x * r and da the gradient where |a| <= limit: dx += r * (da*gain - x * r²/d * Σ da*gain*x), and the block's part of
-// dGain = Σ da*x*r over its rows goes to partial [gridDim.x][width]. A block takes rows blockIdx.x, + gridDim.x, ...
-template <int kPer> DEVICE void normalize_backward_rows(float* dx, float* partial, const float* dout, const float* x,
-                                                        const float* gain, int rows, int width, double eps, double limit) {
+// dGain = Σ da*x*r over its rows goes to partial [gridDim.x][width]. A block takes rows blockIdx.x, + gridDim.x, ...; a thread fours
+// of columns, 1,024 apart, or one column.
+template <int kPer, class T>
+DEVICE void normalize_backward_rows(float* dx, float* partial, const T* dout, const float* x, const float* gain, int rows, int width,
+                                    double eps, double limit) {
+  constexpr int kFour = kPer < 4 ? 1 : 4;
   __shared__ double room[2][2][8];
   float dgain[kPer] = {};
   int turn = 0;
+  bool aligned = kFour == 4 && width % 4 == 0 && (((long)dx | (long)dout | (long)x | (long)gain) & 15) == 0;
+  auto column = [](int i) { return i / kFour * 1024 + kFour * (int)threadIdx.x + i % kFour; };
   for (int row = blockIdx.x; row < rows; row += gridDim.x, turn ^= 1) {
     long at = (long)row * width;
-    float value[kPer], grad[kPer], before[kPer];  // everything is loaded at once: what the rows wait for is memory
-    double sum = 0, dot = 0;
+    float value[kPer] = {}, grad[kPer] = {}, before[kPer] = {}, by[kPer] = {};
+    // Everything is loaded at once: what the rows wait for is memory.
+    if constexpr (kFour == 4) {
+      if (aligned) {
 #pragma unroll
-    for (int i = 0; i < kPer; i++) {
-      int c = threadIdx.x + 256 * i;
-      value[i] = c < width ? x[at + c] : 0.0f;
-      grad[i] = c < width ? dout[at + c] : 0.0f;
-      before[i] = c < width ? dx[at + c] : 0.0f;
+        for (int i = 0; i < kPer; i += 4) {
+          if (column(i) >= width) continue;
+          load_aligned((float(&)[4])value[i], x + at + column(i));
+          load_aligned((float(&)[4])grad[i], dout + at + column(i));
+          load_aligned((float(&)[4])by[i], gain + column(i));
+          load_aligned((float(&)[4])before[i], dx + at + column(i));
+        }
+      }
     }
+    if (!aligned) {
+#pragma unroll
+      for (int i = 0; i < kPer; i++) {
+        int c = column(i);
+        if (c >= width) continue;
+        value[i] = x[at + c], grad[i] = read(dout + at + c), by[i] = gain[c], before[i] = dx[at + c];
+      }
+    }
+    double sum = 0, dot = 0;
 #pragma unroll
     for (int i = 0; i < kPer; i++) sum = multiply_add((double)value[i], (double)value[i], sum);
     double r = 1.0 / __builtin_sqrt(block_sum(sum, room[turn][0]) / (double)width + eps);
     double scaled[kPer];
 #pragma unroll
     for (int i = 0; i < kPer; i++) {
-      int c = threadIdx.x + 256 * i;
       scaled[i] = 0;
-      if (c < width && __builtin_fabs((double)gain[c] * (double)value[i] * r) <= limit) {
+      if (__builtin_fabs((double)by[i] * (double)value[i] * r) <= limit) {
         double da = grad[i];
-        scaled[i] = da * (double)gain[c];
+        scaled[i] = da * (double)by[i];
         dgain[i] += (float)(da * ((double)value[i] * r));
       }
       dot += scaled[i] * (double)value[i];
     }
     dot = block_sum(dot, room[turn][1]) * (r * r / (double)width);
 #pragma unroll
-    for (int i = 0; i < kPer; i++) {
-      int c = threadIdx.x + 256 * i;
-      if (c < width) dx[at + c] = before[i] + (float)(r * (scaled[i] - (double)value[i] * dot));
+    for (int i = 0; i < kPer; i++) before[i] += (float)(r * (scaled[i] - (double)value[i] * dot));
+    if constexpr (kFour == 4) {
+      if (aligned) {
+#pragma unroll
+        for (int i = 0; i < kPer; i += 4)
+          if (column(i) < width) *(Float4*)(dx + at + column(i)) = Float4{before[i], before[i + 1], before[i + 2], before[i + 3]};
+      }
+    }
+    if (!aligned) {
+#pragma unroll
+      for (int i = 0; i < kPer; i++)
+        if (column(i) < width) dx[at + column(i)] = before[i];
     }
   }
 #pragma unroll
-  for (int i = 0; i < kPer; i++) {
-    int c = threadIdx.x + 256 * i;
-    if (c < width) partial[(long)blockIdx.x * width + c] = dgain[i];
-  }
+  for (int i = 0; i < kPer; i++)
+    if (column(i) < width) partial[(long)blockIdx.x * width + column(i)] = dgain[i];
 }
 
-#define NORMALIZE_BACKWARD(kPer)                                                                                                 \
-  extern "C" __global__ __launch_bounds__(256) void normalize_backward_##kPer(float* dx, float* partial, const float* dout,      \
-                                                                              const float* x, const float* gain, int rows,       \
-                                                                              int width, double eps, double limit) {             \
+#define NORMALIZE_BACKWARD(kPer, type, T)                                                                                        \
+  extern "C" __global__ __launch_bounds__(256) void normalize_backward_##kPer##_##type(float* dx, float* partial, const T* dout, \
+                                                                                       const float* x, const float* gain,        \
+                                                                                       int rows, int width, double eps,          \
+                                                                                       double limit) {                           \
     normalize_backward_rows<kPer>(dx, partial, dout, x, gain, rows, width, eps, limit);                                          \
   }
-NORMALIZE_BACKWARD(1)
-NORMALIZE_BACKWARD(4)
-NORMALIZE_BACKWARD(16)
-NORMALIZE_BACKWARD(64)
+NORMALIZE_BACKWARD(1, float32, float)
+NORMALIZE_BACKWARD(4, float32, float)
+NORMALIZE_BACKWARD(16, float32, float)
+NORMALIZE_BACKWARD(64, float32, float)
+NORMALIZE_BACKWARD(1, bfloat16, BFloat)
+NORMALIZE_BACKWARD(4, bfloat16, BFloat)
+NORMALIZE_BACKWARD(16, bfloat16, BFloat)
+NORMALIZE_BACKWARD(64, bfloat16, BFloat)
 
 // ---- Outputs of linears from products y in floats: u = alpha * y - theta ----
 
@@ -235,6 +275,11 @@ extern "C" __global__ __launch_bounds__(256) void emit_add(float* out, const flo
     if (alpha) u = alpha[c] * u - theta[c];
     out[i] = residual ? residual[i] + u : u;
   }
+}
+
+// out = y rounded to bfloat16.
+extern "C" __global__ __launch_bounds__(256) void emit_bfloats(BFloat* out, const float* y, long stride, long count, int width) {
+  for (long i = blockIdx.x * 256l + threadIdx.x; i < count; i += gridDim.x * 256l) write(out + i, y[i / width * stride + i % width]);
 }
 
 // ---- Bits as floats, for products with floats ----
