@@ -28,11 +28,12 @@
 //	for dx:      v = alpha_c * g     a scale for each row,      max_c |v| / n     dx = scale_t * Σ_c q * sign(W_c)
 //	for weights: v = g               a scale for each channel,  max_t |v| / n     dWeight_c += alpha_c * scale_c * Σ_t q * x_t
 //
-//	q = clamp(floor(v * inverse + r), -n, n)     inverse = n / max, float32; 0 where max < 1e-30
+//	q = floor(v * inverse + r)     inverse = n / max * (1 - 2^-22), so that |v * inverse| <= n; 0 where max < 1e-30
 //
-// every operation being one float32 rounding, none fused. r is a multiple of 2^-16 in [0, 1): word c%4 of
-// philox.Block(philox.Key(Seed ^ RoundingSeed), {row*ceil(Out/4) + c/4, ID | Micro<<16, Step low, Step high}) has it for
-// dx in its low and for weights in its high half; row counts from 0 in each call. The sums over q are int32, with x_t as the
+// every operation being one float32 rounding, none fused. r is a multiple of 2^-16 in [0, 1), the same for dx and for weights, which
+// are never multiplied with each other: the low (c even) or high half of word c%8/2 of
+// philox.Block(philox.Key(Seed ^ RoundingSeed), {row*ceil(Out/8) + c/8, ID | Micro<<16, Step low, Step high}); row counts from 0
+// in each call. The sums over q are int32, with x_t as the
 // integer Σ_b 2^b s_b behind its planes: exact up to 65,536 rows a call. A product whose other side is floats (an unquantized
 // stream, bonsai's mixed weights) stays a float product. dAlpha_c = scale_c * Σ_k w_ck * Σ_t q x_tk with the effective weight
 // w; dTheta_c = -Σ_t of the masked gradient before K-shift is undone, in floats.

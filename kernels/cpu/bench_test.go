@@ -54,8 +54,8 @@ func BenchmarkLoops(b *testing.B) {
 				func() { set.lookup(sums, panelCols, tables, panel, flush) })
 		}
 		run("makeTables", "Gvalue/s", blockDepth, func() { set.makeTables(tables, q) })
-		random, floats := make([]uint32, blockDepth), make([]float32, blockDepth)
-		run("randomWords", "Gvalue/s", blockDepth, func() { set.randomWords(random, [2]uint32{}, [4]uint32{}) })
+		blocks, random, floats := make([]uint32, blockDepth), make([]uint16, blockDepth), make([]float32, blockDepth)
+		run("randomWords", "Gvalue/s", blockDepth, func() { set.randomWords(blocks, [2]uint32{}, [4]uint32{}) })
 		run("roundRow", "Gvalue/s", blockDepth, func() { set.roundRow(q, floats, floats, 1, random, 7) })
 		run("adam", "Gvalue/s", blockDepth, func() { set.adam(floats, floats, floats, floats, &update{}) })
 		run("exponentials", "Gvalue/s", blockDepth, func() { set.exponentials(floats, 0) })

@@ -15,7 +15,7 @@ type gradient struct {
 	shift    kernels.KShift
 	row      int // number of the first row in the operation
 	rows     int
-	from, to int // channels; from is a multiple of 4
+	from, to int // channels; from is a multiple of 8
 
 	largest []float32 // absolute value of every channel of the plain products' gradient, once summarize has run
 }

@@ -25,8 +25,8 @@ type instructions struct {
 	signsOfSums   func(signs, pass []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32)
 	addScaled     func(dst []float32, sums []int32, signs []uint64, offset int32, factor float32) float64
 	randomWords   func(dst []uint32, key [2]uint32, counter [4]uint32)
-	roundRow      func(dst []int8, g, alpha []float32, inverse float32, words []uint32, limit float32)
-	roundColumns  func(dst []int8, g, inverse []float32, words []uint32, limit float32)
+	roundRow      func(dst []int8, g, alpha []float32, inverse float32, random []uint16, limit float32)
+	roundColumns  func(dst []int8, g, inverse []float32, random []uint16, limit float32)
 
 	// Floats.
 	affine         func(u, alpha, theta []float32)

@@ -118,21 +118,21 @@ func avx2() instructions {
 			}
 			randomWordsGo(dst[n:], key, counter)
 		},
-		roundRow: func(dst []int8, g, alpha []float32, inverse float32, words []uint32, limit float32) {
+		roundRow: func(dst []int8, g, alpha []float32, inverse float32, random []uint16, limit float32) {
 			n := len(dst) &^ 31
 			if n > 0 {
-				_, _, _ = g[n-1], alpha[n-1], words[n-1]
-				roundRowAVX2(&dst[0], &g[0], &alpha[0], &words[0], n, inverse, limit)
+				_, _, _ = g[n-1], alpha[n-1], random[n-1]
+				roundRowAVX2(&dst[0], &g[0], &alpha[0], &random[0], n, inverse, limit)
 			}
-			roundRowGo(dst[n:], g[n:], alpha[n:], inverse, words[n:], limit)
+			roundRowGo(dst[n:], g[n:], alpha[n:], inverse, random[n:], limit)
 		},
-		roundColumns: func(dst []int8, g, inverse []float32, words []uint32, limit float32) {
+		roundColumns: func(dst []int8, g, inverse []float32, random []uint16, limit float32) {
 			n := len(dst) &^ 31
 			if n > 0 {
-				_, _, _ = g[n-1], inverse[n-1], words[n-1]
-				roundColumnsAVX2(&dst[0], &g[0], &inverse[0], &words[0], n, limit)
+				_, _, _ = g[n-1], inverse[n-1], random[n-1]
+				roundColumnsAVX2(&dst[0], &g[0], &inverse[0], &random[0], n, limit)
 			}
-			roundColumnsGo(dst[n:], g[n:], inverse[n:], words[n:], limit)
+			roundColumnsGo(dst[n:], g[n:], inverse[n:], random[n:], limit)
 		},
 		affine: func(u, alpha, theta []float32) {
 			n := len(u) &^ 7

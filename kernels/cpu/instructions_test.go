@@ -146,12 +146,12 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 		},
 		"roundRow": func(s *instructions, r *rand.Rand, n int) any {
 			dst := make([]int8, n)
-			s.roundRow(dst, oddities(r, n), normals(r, n), float32(r.NormFloat64()), randomUint32s(r, n), 7)
+			s.roundRow(dst, oddities(r, n), normals(r, n), float32(r.NormFloat64()), randomHalves(r, n), 7)
 			return dst
 		},
 		"roundColumns": func(s *instructions, r *rand.Rand, n int) any {
 			dst := make([]int8, n)
-			s.roundColumns(dst, oddities(r, n), normals(r, n), randomUint32s(r, n), 127)
+			s.roundColumns(dst, oddities(r, n), normals(r, n), randomHalves(r, n), 127)
 			return dst
 		},
 		"affine": func(s *instructions, r *rand.Rand, n int) any {
@@ -356,12 +356,12 @@ func randomWords(r *rand.Rand, n int) []uint64 {
 	return words
 }
 
-func randomUint32s(r *rand.Rand, n int) []uint32 {
-	words := make([]uint32, n)
-	for i := range words {
-		words[i] = r.Uint32()
+func randomHalves(r *rand.Rand, n int) []uint16 {
+	x := make([]uint16, n)
+	for i := range x {
+		x[i] = uint16(r.Uint32())
 	}
-	return words
+	return x
 }
 
 func randomInts(r *rand.Rand, n int) []int32 {

@@ -32,12 +32,12 @@ func randomWordsAVX2(dst *uint32, steps int, key *[2]uint32, counter *[4]uint32)
 // roundRowAVX2 is roundRowGo for whole registers.
 //
 //go:noescape
-func roundRowAVX2(dst *int8, gradient *float32, alpha *float32, words *uint32, n int, inverse float32, limit float32)
+func roundRowAVX2(dst *int8, gradient *float32, alpha *float32, random *uint16, n int, inverse float32, limit float32)
 
 // roundColumnsAVX2 is roundColumnsGo for whole registers.
 //
 //go:noescape
-func roundColumnsAVX2(dst *int8, gradient *float32, inverse *float32, words *uint32, n int, limit float32)
+func roundColumnsAVX2(dst *int8, gradient *float32, inverse *float32, random *uint16, n int, limit float32)
 
 // andCountsAVX2 is andCountsGo for 4*quads rows of 4*steps words.
 //

@@ -1207,16 +1207,6 @@ DATA interleave<>+24(SB)/4, $0x00000003
 DATA interleave<>+28(SB)/4, $0x00000007
 GLOBL interleave<>(SB), RODATA|NOPTR, $32
 
-DATA low16<>+0(SB)/4, $0x0000ffff
-DATA low16<>+4(SB)/4, $0x0000ffff
-DATA low16<>+8(SB)/4, $0x0000ffff
-DATA low16<>+12(SB)/4, $0x0000ffff
-DATA low16<>+16(SB)/4, $0x0000ffff
-DATA low16<>+20(SB)/4, $0x0000ffff
-DATA low16<>+24(SB)/4, $0x0000ffff
-DATA low16<>+28(SB)/4, $0x0000ffff
-GLOBL low16<>(SB), RODATA|NOPTR, $32
-
 DATA fraction<>+0(SB)/4, $0x37800000
 DATA fraction<>+4(SB)/4, $0x37800000
 DATA fraction<>+8(SB)/4, $0x37800000
@@ -1227,86 +1217,85 @@ DATA fraction<>+24(SB)/4, $0x37800000
 DATA fraction<>+28(SB)/4, $0x37800000
 GLOBL fraction<>(SB), RODATA|NOPTR, $32
 
-// func roundRowAVX2(dst *int8, gradient *float32, alpha *float32, words *uint32, n int, inverse float32, limit float32)
+// func roundRowAVX2(dst *int8, gradient *float32, alpha *float32, random *uint16, n int, inverse float32, limit float32)
 // Requires: AVX, AVX2
 TEXT ·roundRowAVX2(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         gradient+8(FP), CX
 	MOVQ         alpha+16(FP), DX
-	MOVQ         words+24(FP), BX
+	MOVQ         random+24(FP), BX
 	MOVQ         n+32(FP), SI
 	VBROADCASTSS inverse+40(FP), Y0
 	VBROADCASTSS limit+44(FP), Y1
-	VMOVDQU      low16<>+0(SB), Y2
-	VMOVDQU      fraction<>+0(SB), Y3
-	VMOVDQU      interleave<>+0(SB), Y4
-	VXORPS       Y5, Y5, Y5
-	VSUBPS       Y1, Y5, Y5
+	VMOVDQU      fraction<>+0(SB), Y2
+	VMOVDQU      interleave<>+0(SB), Y3
+	VXORPS       Y4, Y4, Y4
+	VSUBPS       Y1, Y4, Y4
 	XORQ         DI, DI
 
 loop:
-	VMOVUPS   (CX)(DI*4), Y6
-	VMULPS    (DX)(DI*4), Y6, Y6
+	VMOVUPS   (CX)(DI*4), Y5
+	VMULPS    (DX)(DI*4), Y5, Y5
+	VMULPS    Y0, Y5, Y5
+	VPMOVZXWD (BX)(DI*2), Y6
+	VCVTDQ2PS Y6, Y6
+	VMULPS    Y2, Y6, Y6
+	VADDPS    Y6, Y5, Y5
+	VROUNDPS  $0x01, Y5, Y5
+	VMAXPS    Y4, Y5, Y5
+	VMINPS    Y1, Y5, Y5
+	VCVTPS2DQ Y5, Y5
+	VMOVUPS   32(CX)(DI*4), Y6
+	VMULPS    32(DX)(DI*4), Y6, Y6
 	VMULPS    Y0, Y6, Y6
-	VPAND     (BX)(DI*4), Y2, Y7
+	VPMOVZXWD 16(BX)(DI*2), Y7
 	VCVTDQ2PS Y7, Y7
-	VMULPS    Y3, Y7, Y7
+	VMULPS    Y2, Y7, Y7
 	VADDPS    Y7, Y6, Y6
 	VROUNDPS  $0x01, Y6, Y6
-	VMAXPS    Y5, Y6, Y6
+	VMAXPS    Y4, Y6, Y6
 	VMINPS    Y1, Y6, Y6
 	VCVTPS2DQ Y6, Y6
-	VMOVUPS   32(CX)(DI*4), Y7
-	VMULPS    32(DX)(DI*4), Y7, Y7
+	VMOVUPS   64(CX)(DI*4), Y7
+	VMULPS    64(DX)(DI*4), Y7, Y7
 	VMULPS    Y0, Y7, Y7
-	VPAND     32(BX)(DI*4), Y2, Y8
+	VPMOVZXWD 32(BX)(DI*2), Y8
 	VCVTDQ2PS Y8, Y8
-	VMULPS    Y3, Y8, Y8
+	VMULPS    Y2, Y8, Y8
 	VADDPS    Y8, Y7, Y7
 	VROUNDPS  $0x01, Y7, Y7
-	VMAXPS    Y5, Y7, Y7
+	VMAXPS    Y4, Y7, Y7
 	VMINPS    Y1, Y7, Y7
 	VCVTPS2DQ Y7, Y7
-	VMOVUPS   64(CX)(DI*4), Y8
-	VMULPS    64(DX)(DI*4), Y8, Y8
+	VMOVUPS   96(CX)(DI*4), Y8
+	VMULPS    96(DX)(DI*4), Y8, Y8
 	VMULPS    Y0, Y8, Y8
-	VPAND     64(BX)(DI*4), Y2, Y9
+	VPMOVZXWD 48(BX)(DI*2), Y9
 	VCVTDQ2PS Y9, Y9
-	VMULPS    Y3, Y9, Y9
+	VMULPS    Y2, Y9, Y9
 	VADDPS    Y9, Y8, Y8
 	VROUNDPS  $0x01, Y8, Y8
-	VMAXPS    Y5, Y8, Y8
+	VMAXPS    Y4, Y8, Y8
 	VMINPS    Y1, Y8, Y8
 	VCVTPS2DQ Y8, Y8
-	VMOVUPS   96(CX)(DI*4), Y9
-	VMULPS    96(DX)(DI*4), Y9, Y9
-	VMULPS    Y0, Y9, Y9
-	VPAND     96(BX)(DI*4), Y2, Y10
-	VCVTDQ2PS Y10, Y10
-	VMULPS    Y3, Y10, Y10
-	VADDPS    Y10, Y9, Y9
-	VROUNDPS  $0x01, Y9, Y9
-	VMAXPS    Y5, Y9, Y9
-	VMINPS    Y1, Y9, Y9
-	VCVTPS2DQ Y9, Y9
-	VPACKSSDW Y7, Y6, Y6
-	VPACKSSDW Y9, Y8, Y8
-	VPACKSSWB Y8, Y6, Y6
-	VPERMD    Y6, Y4, Y6
-	VMOVDQU   Y6, (AX)(DI*1)
+	VPACKSSDW Y6, Y5, Y5
+	VPACKSSDW Y8, Y7, Y7
+	VPACKSSWB Y7, Y5, Y5
+	VPERMD    Y5, Y3, Y5
+	VMOVDQU   Y5, (AX)(DI*1)
 	ADDQ      $0x20, DI
 	CMPQ      DI, SI
 	JLT       loop
 	VZEROUPPER
 	RET
 
-// func roundColumnsAVX2(dst *int8, gradient *float32, inverse *float32, words *uint32, n int, limit float32)
+// func roundColumnsAVX2(dst *int8, gradient *float32, inverse *float32, random *uint16, n int, limit float32)
 // Requires: AVX, AVX2
 TEXT ·roundColumnsAVX2(SB), NOSPLIT, $0-44
 	MOVQ         dst+0(FP), AX
 	MOVQ         gradient+8(FP), CX
 	MOVQ         inverse+16(FP), DX
-	MOVQ         words+24(FP), BX
+	MOVQ         random+24(FP), BX
 	MOVQ         n+32(FP), SI
 	VBROADCASTSS limit+40(FP), Y0
 	VMOVDQU      fraction<>+0(SB), Y1
@@ -1318,8 +1307,7 @@ TEXT ·roundColumnsAVX2(SB), NOSPLIT, $0-44
 loop:
 	VMOVUPS   (CX)(DI*4), Y4
 	VMULPS    (DX)(DI*4), Y4, Y4
-	VMOVDQU   (BX)(DI*4), Y5
-	VPSRLD    $0x10, Y5, Y5
+	VPMOVZXWD (BX)(DI*2), Y5
 	VCVTDQ2PS Y5, Y5
 	VMULPS    Y1, Y5, Y5
 	VADDPS    Y5, Y4, Y4
@@ -1329,8 +1317,7 @@ loop:
 	VCVTPS2DQ Y4, Y4
 	VMOVUPS   32(CX)(DI*4), Y5
 	VMULPS    32(DX)(DI*4), Y5, Y5
-	VMOVDQU   32(BX)(DI*4), Y6
-	VPSRLD    $0x10, Y6, Y6
+	VPMOVZXWD 16(BX)(DI*2), Y6
 	VCVTDQ2PS Y6, Y6
 	VMULPS    Y1, Y6, Y6
 	VADDPS    Y6, Y5, Y5
@@ -1340,8 +1327,7 @@ loop:
 	VCVTPS2DQ Y5, Y5
 	VMOVUPS   64(CX)(DI*4), Y6
 	VMULPS    64(DX)(DI*4), Y6, Y6
-	VMOVDQU   64(BX)(DI*4), Y7
-	VPSRLD    $0x10, Y7, Y7
+	VPMOVZXWD 32(BX)(DI*2), Y7
 	VCVTDQ2PS Y7, Y7
 	VMULPS    Y1, Y7, Y7
 	VADDPS    Y7, Y6, Y6
@@ -1351,8 +1337,7 @@ loop:
 	VCVTPS2DQ Y6, Y6
 	VMOVUPS   96(CX)(DI*4), Y7
 	VMULPS    96(DX)(DI*4), Y7, Y7
-	VMOVDQU   96(BX)(DI*4), Y8
-	VPSRLD    $0x10, Y8, Y8
+	VPMOVZXWD 48(BX)(DI*2), Y8
 	VCVTDQ2PS Y8, Y8
 	VMULPS    Y1, Y8, Y8
 	VADDPS    Y8, Y7, Y7

@@ -78,9 +78,9 @@ func (h *headPass) rowParts(f func(from, to int, logits floats)) {
 	}
 }
 
-// channelParts calls f with the logits of some channels, a multiple of 4, at a time.
+// channelParts calls f with the logits of some channels, a multiple of 8, at a time.
 func (h *headPass) channelParts(f func(from, to int, logits floats)) {
-	size := max(4, h.logitsAtOnce/h.rows&^3)
+	size := max(8, h.logitsAtOnce/h.rows&^7)
 	all := floats(h.shared.floats(sharedLogits, size*h.rows))
 	for from := 0; from < h.linear.Out && h.err == nil; from += size {
 		to := min(from+size, h.linear.Out)

@@ -12,7 +12,7 @@ import (
 type rounding struct {
 	limit   float32 // largest integer
 	key     [2]uint32
-	groups  int // blocks of random words per row, one for 4 channels
+	groups  int // blocks of random words per row, one for 8 channels
 	counter [4]uint32
 }
 
@@ -21,7 +21,7 @@ func (d *Device) rounding(l kernels.Linear, gradBits int) rounding {
 	return rounding{
 		limit:   float32(int(1)<<(gradBits-1) - 1),
 		key:     philox.Key(s.Seed ^ kernels.RoundingSeed),
-		groups:  (l.Out + 3) / 4,
+		groups:  (l.Out + 7) / 8,
 		counter: [4]uint32{0, uint32(l.ID) | s.Micro<<16, uint32(s.Step), uint32(s.Step >> 32)},
 	}
 }
@@ -30,16 +30,18 @@ func (d *Device) rounding(l kernels.Linear, gradBits int) rounding {
 func (r rounding) scale(most float32) (unit, inverse float32) {
 	unit = most / r.limit
 	if most >= 1e-30 {
-		inverse = r.limit / most
+		inverse = float32(r.limit/most) * (1 - 1./(1<<22))
 	}
 	return unit, inverse
 }
 
-// words writes the random words of channels from.. of a row.
-func (r rounding) words(d *Device, dst []uint32, row, from int) {
+// halves returns random half words for n channels from.. of a row.
+func (r rounding) halves(d *Device, s *scratch, row, from, n int) []uint16 {
+	words := s.uint32s(0, (n+63)&^63/2) // what fills whole registers
 	c := r.counter
-	c[0] = uint32(row*r.groups + from/4)
-	d.randomWords(dst, r.key, c)
+	c[0] = uint32(row*r.groups + from/8)
+	d.randomWords(words, r.key, c)
+	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(words))), n)
 }
 
 // randomWordsGo writes the words of consecutive blocks to dst, whose length is a multiple of 4.
@@ -103,19 +105,19 @@ func (d *Device) roundBlocks(r rounding, g *gradient, alpha []float32, byRow, by
 		}
 	}
 	d.blocks(padded(g.rows), rowsPerRounding, func(from, to int, s *scratch) {
-		words, block := s.uint32s(0, padded(out)), s.int8s(1, rowsPerRounding*out)
+		block := s.int8s(1, rowsPerRounding*out)
 		for t := from; t < min(to, g.rows); t++ {
 			row := g.plain(d, s, t)
-			r.words(d, words, g.row+t, g.from)
+			random := r.halves(d, s, g.row+t, g.from, out)
 			if byRow != nil {
 				var inverse float32
 				byRow.units[t], inverse = r.scale(d.largestProduct(row, alpha))
 				dst := byRow.values.row(t)
-				d.roundRow(dst[:out], row, alpha, inverse, words, r.limit)
+				d.roundRow(dst[:out], row, alpha, inverse, random, r.limit)
 				clear(dst[out:])
 			}
 			if byChannel != nil {
-				d.roundColumns(block[(t-from)*out:][:out], row, inverse, words, r.limit)
+				d.roundColumns(block[(t-from)*out:][:out], row, inverse, random, r.limit)
 			}
 		}
 		if byChannel == nil {
@@ -137,21 +139,22 @@ func (d *Device) rounded(slot, rows, stride int, r rounding) roundedGradient {
 	}
 }
 
-// roundRowGo writes floor(alpha*g*inverse + r), clamped, with r from the low halves of words.
-func roundRowGo(dst []int8, g, alpha []float32, inverse float32, words []uint32, limit float32) {
+// roundRowGo writes floor(alpha*g*inverse + r), r being random.
+func roundRowGo(dst []int8, g, alpha []float32, inverse float32, random []uint16, limit float32) {
 	for i, v := range g {
-		dst[i] = roundDown(float32(float32(alpha[i]*v)*inverse), words[i]&0xffff, limit)
+		dst[i] = roundDown(float32(float32(alpha[i]*v)*inverse), random[i], limit)
 	}
 }
 
-// roundColumnsGo writes floor(g*inverse + r), clamped, with r from the high halves of words.
-func roundColumnsGo(dst []int8, g, inverse []float32, words []uint32, limit float32) {
+// roundColumnsGo writes floor(g*inverse + r), r being random.
+func roundColumnsGo(dst []int8, g, inverse []float32, random []uint16, limit float32) {
 	for i := range dst {
-		dst[i] = roundDown(float32(g[i]*inverse[i]), words[i]>>16, limit)
+		dst[i] = roundDown(float32(g[i]*inverse[i]), random[i], limit)
 	}
 }
 
-func roundDown(v float32, random uint32, limit float32) int8 {
+// roundDown keeps within the limit, which only what is no number would pass.
+func roundDown(v float32, random uint16, limit float32) int8 {
 	x := math.Floor(float64(v + float32(random)*(1./(1<<16)))) // the product is exact
 	return int8(min(max(x, float64(-limit)), float64(limit)))
 }

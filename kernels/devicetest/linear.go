@@ -161,15 +161,15 @@ func round(g, alpha []float32, rows, out, bits int, id uint16, s kernels.Scalars
 		if most < 1e-30 {
 			return 0
 		}
-		return n / most
+		return float32(n/most) * (1 - 1./(1<<22))
 	}
 	key := philox.Key(s.Seed ^ kernels.RoundingSeed)
 	for i, x := range g {
 		t, c := i/out, i%out
-		block := philox.Block(key, [4]uint32{uint32(t*((out+3)/4) + c/4), uint32(id) | s.Micro<<16, uint32(s.Step), uint32(s.Step >> 32)})
-		word := block[c%4]
-		v.q[i] = roundOne(float32(alpha[c]*x), inverse(rowMax[t]), word&0xffff, n)
-		v.w[i] = roundOne(x, inverse(columnMax[c]), word>>16, n)
+		block := philox.Block(key, [4]uint32{uint32(t*((out+7)/8) + c/8), uint32(id) | s.Micro<<16, uint32(s.Step), uint32(s.Step >> 32)})
+		half := block[c%8/2] >> (16 * (c % 2)) & 0xffff
+		v.q[i] = roundOne(float32(alpha[c]*x), inverse(rowMax[t]), half)
+		v.w[i] = roundOne(x, inverse(columnMax[c]), half)
 	}
 	for t, most := range rowMax {
 		v.rowScale[t] = most / n
@@ -180,10 +180,9 @@ func round(g, alpha []float32, rows, out, bits int, id uint16, s kernels.Scalars
 	return v
 }
 
-func roundOne(v, inverse float32, half uint32, n float32) float64 {
+func roundOne(v, inverse float32, half uint32) float64 {
 	r := float32(half) / (1 << 16)
-	q := math.Floor(float64(float32(float32(v*inverse) + r)))
-	return min(max(q, float64(-n)), float64(n))
+	return math.Floor(float64(float32(float32(v*inverse) + r)))
 }
 
 // gradients are what LinearBackward computes, with the magnitudes that each is a sum of.

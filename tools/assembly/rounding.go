@@ -11,38 +11,39 @@ import (
 func rounding() {
 	randomWords()
 	order := words8("interleave", func(i int) uint32 { return uint32(i/2 + i%2*4) })
-	low16 := words8("low16", all(0xffff))
 	fraction := words8("fraction", all(math.Float32bits(1./(1<<16))))
 
-	begin("roundRow", "func(dst *int8, gradient, alpha *float32, words *uint32, n int, inverse, limit float32)")
-	dst, g, alpha, words, n := pointer("dst"), pointer("gradient"), pointer("alpha"), pointer("words"), pointer("n")
+	begin("roundRow", "func(dst *int8, gradient, alpha *float32, random *uint16, n int, inverse, limit float32)")
+	dst, g, alpha, random, n := pointer("dst"), pointer("gradient"), pointer("alpha"), pointer("random"), pointer("n")
 	inverse, limit := broadcast("inverse"), broadcast("limit")
-	mask, part := constant(low16), constant(fraction)
+	part := constant(fraction)
 	round32(dst, n, limit, constant(order), func(i GPVirtual, j int) (v, r VecVirtual) {
-		v, r = YMM(), YMM()
+		v = YMM()
 		VMOVUPS(at4(g, i, 32*j), v)
 		VMULPS(at4(alpha, i, 32*j), v, v)
 		VMULPS(inverse, v, v)
-		VPAND(at4(words, i, 32*j), mask, r)
-		VCVTDQ2PS(r, r)
-		VMULPS(part, r, r)
-		return v, r
+		return v, fractions(random, i, j, part)
 	})
 
-	begin("roundColumns", "func(dst *int8, gradient, inverse *float32, words *uint32, n int, limit float32)")
-	dst, g, inverses, words, n := pointer("dst"), pointer("gradient"), pointer("inverse"), pointer("words"), pointer("n")
+	begin("roundColumns", "func(dst *int8, gradient, inverse *float32, random *uint16, n int, limit float32)")
+	dst, g, inverses, random, n := pointer("dst"), pointer("gradient"), pointer("inverse"), pointer("random"), pointer("n")
 	limit = broadcast("limit")
 	part = constant(fraction)
 	round32(dst, n, limit, constant(order), func(i GPVirtual, j int) (v, r VecVirtual) {
-		v, r = YMM(), YMM()
+		v = YMM()
 		VMOVUPS(at4(g, i, 32*j), v)
 		VMULPS(at4(inverses, i, 32*j), v, v)
-		VMOVDQU(at4(words, i, 32*j), r)
-		VPSRLD(Imm(16), r, r)
-		VCVTDQ2PS(r, r)
-		VMULPS(part, r, r)
-		return v, r
+		return v, fractions(random, i, j, part)
 	})
+}
+
+// fractions are 8 random half words as multiples of part.
+func fractions(random, i GPVirtual, j int, part VecVirtual) VecVirtual {
+	r := YMM()
+	VPMOVZXWD(Mem{Base: random, Index: i, Scale: 2, Disp: 16 * j}, r)
+	VCVTDQ2PS(r, r)
+	VMULPS(part, r, r)
+	return r
 }
 
 // round32 rounds v + r down to integers within ±limit, 32 at a time.

@@ -51,12 +51,13 @@ DEVICE void grad_max(const Source& source, int rows, int width, const float* alp
   if (theta) theta[(long)blockIdx.y * width + c] = total;
 }
 
-// From maxima (float bits) the scales max / levels, over them, and the inverses levels / max.
+// From maxima (float bits) the scales max / levels, over them, and the inverses, a little less than levels / max.
+constexpr float kBelowOne = 1 - 0x1p-22f;
 extern "C" __global__ __launch_bounds__(256) void grad_scales(float* maxima, int n, float levels, float* inverse) {
   int i = blockIdx.x * 256 + threadIdx.x;
   if (i >= n) return;
   float most = maxima[i];
-  inverse[i] = most < 1e-30f ? 0.0f : levels / most;
+  inverse[i] = most < 1e-30f ? 0.0f : levels / most * kBelowOne;
   maxima[i] = most / levels;
 }
 
@@ -77,16 +78,13 @@ struct Rounding {
   const Scalars* scalars;
 };
 
-// Sixteen random bits as a multiple of 2^-16 in [0, 1), exactly.
-DEVICE float fraction(uint32_t half) { return as_float((int)(0x3f800000u | half << 7)) - 1.0f; }
+// Half a random word as a multiple of 2^-16 in [0, 1), exactly: it becomes the low half of a float from 128 on.
+DEVICE float fraction(uint32_t word, int half) { return as_float((int)__nvvm_prmt(word, 0x43000000, half ? 0x7632 : 0x7610)) - 128.0f; }
 
-// max(floor(v * inverse + r), -levels) as the bits of the float 12,582,912 + q, which are kRounded + q: adding downwards is what floors,
-// and takes no slow conversion. lowest is that float for -levels. The other bound needs no test: v * inverse passes levels by less than
-// 2^-16, and r is at most 1 - 2^-16.
+// floor(v * inverse + r) as the bits of the float 12,582,912 + q, which are kRounded + q: adding downwards is what floors, and takes no
+// slow conversion. No bound needs a test: inverse is so that |v * inverse| does not exceed the levels.
 constexpr uint32_t kRounded = 0x4b400000u;
-DEVICE uint32_t rounded(float v, float inverse, uint32_t half, float lowest) {
-  return (uint32_t)as_int(max(__nvvm_add_rm_f(v * inverse + fraction(half), 12582912.0f), lowest));
-}
+DEVICE uint32_t rounded(float v, float inverse, float r) { return (uint32_t)as_int(__nvvm_add_rm_f(v * inverse + r, 12582912.0f)); }
 
 // Turns Σ_e (kRounded + q_e) 16^e (or 256^e) into the word that holds each q_e in two's complement. Of high nibbles, whose bits are
 // kRounded/16 + q_e/16, likewise.
@@ -124,8 +122,7 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
   constexpr int kRows = kBytes ? 4 : 8, kWords = kBytes ? 1 : kNibbles;  // of one word; words for a channel's integers
   constexpr int kChannel = 256 / kRows + 1;                             // words of a channel: an odd number, against bank conflicts
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 256 + 8 * lane;
-  int quads = ceil_div(p.width, 4), first = blockIdx.y * 256 + 32 * warp;
-  float lowest = 12582912.0f - (float)((1 << (p.bits - 1)) - 1);
+  int groups = ceil_div(p.width, 8), first = blockIdx.y * 256 + 32 * warp;
   uint32_t key0 = p.scalars->seed[0] ^ 0x44494e47u, key1 = p.scalars->seed[1] ^ 0x524f554eu;
   uint32_t step0 = p.scalars->step[0], step1 = p.scalars->step[1], stream = p.id | p.scalars->micro << 16;
   typename Source::Channels channels = source.channels(c0);
@@ -136,30 +133,27 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
     inverse[e] = p.columns && c0 + e < p.width ? p.column_inverse[c0 + e] : 0;
   }
   // Rows are passed over in the order kRows - 1 ... 0, 2 kRows - 1 ...; the next one's loads are on their way meanwhile.
-  typename Source::Raw next = source.fetch(min(first + kRows - 1, p.rows - 1), c0);
+  auto fetch = [&](int row) {
+    typename Source::Raw raw = source.fetch(min(row, p.rows - 1), c0);
+    if (row >= p.rows) source.drop(raw);
+    return raw;
+  };
+  typename Source::Raw next = fetch(first + kRows - 1);
   for (int group = 0; group < 32 / kRows; group++) {
     uint32_t column[kWords][8] = {};
     for (int r = kRows - 1; r >= 0; r--) {
       int row = first + kRows * group + r, following = r > 0 ? row - 1 : row + 2 * kRows - 1;
       typename Source::Raw raw = next;
-      next = source.fetch(min(following, p.rows - 1), c0);
+      next = fetch(following);
+      float g[8], plain[8], inverse_row = p.row_planes ? p.row_inverse[min(row, p.rows - 1)] : 0;
       uint32_t q[8], weight_q[8];
+      source.finish(raw, row, c0, channels, g, plain);
+      Words4 random = philox(key0, key1, (uint32_t)(p.row0 + row) * (uint32_t)groups + (uint32_t)(c0 / 8), stream, step0, step1);
 #pragma unroll
-      for (int e = 0; e < 8; e++) q[e] = weight_q[e] = kRounded;
-      if (row < p.rows) {
-        uint32_t counter = (uint32_t)(p.row0 + row) * (uint32_t)quads + (uint32_t)(c0 / 4);
-        float inverse_row = p.row_planes ? p.row_inverse[row] : 0;
-        float g[8], plain[8];
-        source.finish(raw, row, c0, channels, g, plain);
-#pragma unroll
-        for (int k = 0; k < 2; k++) {
-          Words4 random = philox(key0, key1, counter + k, stream, step0, step1);
-#pragma unroll
-          for (int j = 0; j < 4; j++) {
-            q[4 * k + j] = rounded(a[4 * k + j] * g[4 * k + j], inverse_row, random.w[j] & 0xffff, lowest);
-            weight_q[4 * k + j] = rounded(g[4 * k + j], inverse[4 * k + j], random.w[j] >> 16, lowest);
-          }
-        }
+      for (int e = 0; e < 8; e++) {
+        float r = fraction(random.w[e / 2], e % 2);
+        q[e] = rounded(a[e] * g[e], inverse_row, r);
+        weight_q[e] = rounded(g[e], inverse[e], r);
       }
       if (p.row_planes && row < p.rows) {
         int total = 0;

@@ -19,7 +19,11 @@ template <class T> DEVICE Packed<T> load_eight(const T* from) {
 }
 DEVICE float value(const Packed<float>& p, int j) { return as_float((int)p.words[j]); }
 DEVICE float value(const Packed<BFloat>& p, int j) { return j % 2 ? high_bf16(p.words[j / 2]) : low_bf16(p.words[j / 2]); }
-DEVICE float value(const Packed<short>& p, int j) { return (float)(j % 2 ? (int)p.words[j / 2] >> 16 : (int)(short)p.words[j / 2]); }
+// Short integers without the slow conversion: from -32,768 on, they are the low half of a float from 8,388,608 on.
+DEVICE float short_float(uint32_t pair, int half) {
+  return as_float((int)__nvvm_prmt(pair ^ 0x80008000u, 0x4b000000, half ? 0x7632 : 0x7610)) - 8421376.0f;
+}
+DEVICE float value(const Packed<short>& p, int j) { return short_float(p.words[j / 2], j % 2); }
 
 template <class T, bool kShifted> struct DenseGradient {
   const T* dy;
@@ -32,13 +36,14 @@ template <class T, bool kShifted> struct DenseGradient {
 
   struct Raw {  // what is loaded for eight channels of a row
     Packed<T> dy;
-    uint32_t keep;
+    uint32_t keep;  // bit j: g[j] counts; kNoRow: it is none
   };
-  DEVICE_MEMBER Raw fetch(long row, int c0) const {
+  static constexpr uint32_t kNoRow = 0x100;
+  DEVICE_MEMBER Raw fetch(int row, int c0) const {
     Raw r = {};
     if (c0 >= width) return r;
-    const T* from = dy + row * width + c0;
-    r.keep = pass ? load_byte((const char*)(pass + row * pass_words) + c0 / 8) : 0xffu;
+    const T* from = dy + wide_product(row, width) + c0;
+    r.keep = pass ? load_byte((const char*)(pass + wide_product(row, pass_words)) + c0 / 8) : 0xffu;
     if (width % 8 == 0 && ((long)dy & 15) == 0) {
       r.dy = load_eight(from);
     } else {
@@ -51,15 +56,16 @@ template <class T, bool kShifted> struct DenseGradient {
     }
     return r;
   }
+  DEVICE_MEMBER void drop(Raw& r) const { r.keep = kNoRow; }  // the row counts for nothing
   DEVICE_MEMBER void masked(const Raw& r, float (&g)[8]) const {
 #pragma unroll
     for (int j = 0; j < 8; j++) g[j] = r.keep >> j & 1 ? value(r.dy, j) : 0.0f;
   }
 
-  DEVICE_MEMBER void finish(const Raw& raw, long row, int c0, const Channels&, float (&g)[8], float (&plain)[8]) const {
+  DEVICE_MEMBER void finish(const Raw& raw, int row, int c0, const Channels&, float (&g)[8], float (&plain)[8]) const {
     masked(raw, plain);
     float later[8] = {};
-    if (kShifted && c0 < shift.to && c0 + 8 > shift.from && row % shift.seq + shift.offset < shift.seq)
+    if (kShifted && raw.keep != kNoRow && c0 < shift.to && c0 + 8 > shift.from && row % shift.seq + shift.offset < shift.seq)
       masked(fetch(row + shift.offset, c0), later);
 #pragma unroll
     for (int j = 0; j < 8; j++) {
@@ -89,7 +95,7 @@ template <class T> struct Logits {
     const T* from = data + row * stride + c0;
     if constexpr (sizeof(T) == 2) {
       Int2 v = load_two(from);
-      y[0] = (float)(short)v.x, y[1] = (float)(v.x >> 16), y[2] = (float)(short)v.y, y[3] = (float)(v.y >> 16);
+      y[0] = short_float(v.x, 0), y[1] = short_float(v.x, 1), y[2] = short_float(v.y, 0), y[3] = short_float(v.y, 1);
     } else {
       Float4 v = load_four((const float*)from);
       y[0] = v.x, y[1] = v.y, y[2] = v.z, y[3] = v.w;
@@ -124,15 +130,16 @@ template <class T> struct HeadGradient {
     float top, factor;
     int target;
   };
-  DEVICE_MEMBER Raw fetch(long row, int c0) const {
+  DEVICE_MEMBER Raw fetch(int row, int c0) const {
     Raw r;
-    Int2 stats = load_two(row_stats + 2 * row);
+    Int2 stats = load_two(row_stats + 2l * row);
     r.top = as_float(stats.x), r.factor = as_float(stats.y);
     r.target = targets[row];
-    r.y = load_eight(logits.data + row * logits.stride + min(c0, (logits.width - 1) / 8 * 8));
+    r.y = load_eight(logits.data + wide_product(row, (int)logits.stride) + min(c0, (logits.width - 1) / 8 * 8));
     return r;
   }
-  DEVICE_MEMBER void finish(const Raw& r, long, int c0, const Channels& c, float (&g)[8], float (&plain)[8]) const {
+  DEVICE_MEMBER void drop(Raw& r) const { r.factor = 0, r.target = -1; }
+  DEVICE_MEMBER void finish(const Raw& r, int, int c0, const Channels& c, float (&g)[8], float (&plain)[8]) const {
 #pragma unroll
     for (int j = 0; j < 8; j++) {
       float u = c.alpha[j] * (logits.unit * value(r.y, j)) - c.theta[j];

@@ -21,6 +21,7 @@ DEVICE int max(int a, int b) { return a > b ? a : b; }
 DEVICE float max(float a, float b) { return __nvvm_fmax_f(a, b); }
 DEVICE float as_float(int bits) { return __builtin_bit_cast(float, bits); }
 DEVICE int as_int(float x) { return __builtin_bit_cast(int, x); }
+DEVICE long wide_product(int a, int b) { return (long)((uint64_t)(uint32_t)a * (uint32_t)b); }  // of what is not negative
 DEVICE int popcount(uint32_t x) { return __builtin_popcount(x); }
 
 // Lane-to-lane exchange within a full warp.
