@@ -118,7 +118,9 @@ func (b *bpe) Encode(dst []uint32, text []byte) []uint32 {
 	defer b.encoders.Put(e)
 	for i := 0; i < len(text); {
 		end := b.split(b.classes, text, i)
-		if end-i <= shortBytes {
+		if end-i == 2 { // so common in bad luck, and so near
+			dst = b.merges.tree.pair(dst, text[i], text[i+1])
+		} else if end-i <= shortBytes {
 			dst = b.encodeShort(dst, text, i, end, e)
 		} else if id, ok := b.pieces.long[string(text[i:end])]; ok {
 			dst = append(dst, id)

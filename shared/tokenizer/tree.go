@@ -11,6 +11,10 @@ import (
 type prefixTree struct {
 	nodes  []treeNode
 	labels []byte // the last byte of each node
+
+	// second is the node of the first two bytes of a text, or 0: nodes of single bytes have so many children that looking
+	// for one took half of a search.
+	second []uint32
 }
 
 type treeNode struct {
@@ -22,7 +26,7 @@ type treeNode struct {
 func newPrefixTree(v *vocabulary, ids []uint32) *prefixTree {
 	ids = slices.Clone(ids)
 	slices.SortFunc(ids, func(a, b uint32) int { return bytes.Compare(v.token(a), v.token(b)) })
-	t := &prefixTree{nodes: []treeNode{{token: none}}, labels: []byte{0}}
+	t := &prefixTree{nodes: []treeNode{{token: none}}, labels: []byte{0}, second: make([]uint32, 1<<16)}
 	front, depth := [][]uint32{ids}, 0 // for each node of a depth, the tokens that begin with it
 	for node := 0; len(front) > 0; depth++ {
 		var next [][]uint32
@@ -47,14 +51,28 @@ func newPrefixTree(v *vocabulary, ids []uint32) *prefixTree {
 	}
 	t.nodes = append(t.nodes, treeNode{children: uint32(len(t.nodes))}) // where the last node's children end
 	t.nodes, t.labels = slices.Clip(t.nodes), slices.Clip(t.labels)
+	for first := range 256 {
+		for node := t.nodes[1+first].children; node < t.nodes[2+first].children; node++ {
+			t.second[first<<8|int(t.labels[node])] = node
+		}
+	}
 	return t
 }
 
 // longest is the longest token that text, which is not empty, begins with.
 func (t *prefixTree) longest(text []byte) uint32 {
-	node := 1 + uint32(text[0])
-	found := t.nodes[node].token
-	for _, b := range text[1:] {
+	found := t.nodes[1+uint32(text[0])].token
+	if len(text) == 1 {
+		return found
+	}
+	node := t.second[int(text[0])<<8|int(text[1])]
+	if node == 0 {
+		return found
+	}
+	if id := t.nodes[node].token; id != none {
+		found = id
+	}
+	for _, b := range text[2:] {
 		first := t.nodes[node].children
 		i := bytes.IndexByte(t.labels[first:t.nodes[node+1].children], b)
 		if i < 0 {
@@ -66,4 +84,13 @@ func (t *prefixTree) longest(text []byte) uint32 {
 		}
 	}
 	return found
+}
+
+// pair appends the tokens of a text of two bytes: theirs, or each one's. No token of two bytes is missing in the tree, as
+// two single bytes always merge.
+func (t *prefixTree) pair(dst []uint32, a, b byte) []uint32 {
+	if id := t.nodes[t.second[int(a)<<8|int(b)]].token; id != none {
+		return append(dst, id)
+	}
+	return append(dst, t.nodes[1+int(a)].token, t.nodes[1+int(b)].token)
 }
