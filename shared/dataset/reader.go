@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sort"
 	"strconv"
 )
 
@@ -43,6 +42,7 @@ type Split struct {
 	manifest  *Manifest
 	sequences int
 	chunks    []shardChunk
+	chunkOf   []int32 // of every sequence, an index into chunks: finding one takes the same time wherever it is
 	files     []*arrowFile
 }
 
@@ -133,6 +133,10 @@ func (s *Split) readChunks(shard Shard, file *arrowFile) error {
 		}
 		c.shard, c.first = shard.Name, s.sequences
 		s.sequences += r.rows
+		s.chunkOf = slices.Grow(s.chunkOf, r.rows)
+		for range r.rows {
+			s.chunkOf = append(s.chunkOf, int32(len(s.chunks)))
+		}
 		s.chunks = append(s.chunks, c)
 	}
 	return nil
@@ -165,13 +169,24 @@ func (s *Split) locate(i int) (c *shardChunk, k int, err error) {
 	if i < 0 || i >= s.sequences {
 		return nil, 0, fmt.Errorf("dataset: no sequence %d among the %d of split %s", i, s.sequences, s.name)
 	}
-	n := sort.Search(len(s.chunks), func(n int) bool { return s.chunks[n].first > i }) - 1
-	c = &s.chunks[n]
+	c = &s.chunks[s.chunkOf[i]]
 	return c, i - c.first, nil
 }
 
-// Sequence returns the T+1 tokens of sequence i in [0, Len), written over dst if that is large enough, and how many of
-// the T targets count: target k is tokens[k+1] for k < valid. All tokens are less than the vocabulary.
+// Stored returns the T+1 tokens of sequence i in [0, Len) as they lie in the mapped shard: nothing is copied, nothing
+// checked, and they end with Close.
+func (s *Split) Stored(i int) (Tokens, error) {
+	c, k, err := s.locate(i)
+	if err != nil {
+		return Tokens{}, err
+	}
+	width := s.manifest.SequenceLength + 1
+	return c.tokens.Slice(k*width, (k+1)*width), nil
+}
+
+// Sequence returns the T+1 tokens of sequence i in [0, Len) as a model takes them, 32 bits each, written over dst if that
+// is large enough, and how many of the T targets count: target k is tokens[k+1] for k < valid. All tokens are less than
+// the vocabulary.
 func (s *Split) Sequence(i int, dst []int32) (tokens []int32, valid int, err error) {
 	c, k, err := s.locate(i)
 	if err != nil {
@@ -253,6 +268,6 @@ func (s *Split) close() error {
 	for _, f := range s.files {
 		err = errors.Join(err, f.close())
 	}
-	s.files, s.chunks, s.sequences = nil, nil, 0
+	s.files, s.chunks, s.chunkOf, s.sequences = nil, nil, nil, 0
 	return err
 }
