@@ -21,9 +21,12 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 				g.query(h, dst, t)
 				g.do = grad[(h.row0+t)*a.Heads*a.HeadDim+h.col:][:a.HeadDim]
 				p := ptr[(task*a.Seq+t)*a.Survivors:][:a.Survivors]
-				if a.Kind == kernels.RWSP {
+				switch {
+				case g.few:
+					g.four(h, t, p)
+				case a.Kind == kernels.RWSP:
 					g.ranked(h, t, p)
-				} else {
+				default:
 					g.dense(h, t, p)
 				}
 				settle(g.dq)
@@ -38,18 +41,21 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 // gradients are one head's queries, keys and values as floats (Seq × HeadDim), and their gradients.
 type gradients struct {
 	width   int
+	few     bool // survivors, at most four: their gradients are added up in float32, all others in float64
 	q, k, v []float32
 	dk, dv  []float32
 	dq, do  []float32 // of the present query, and of what it reads
 	ds      []float64 // of its scores
 	exps    []float32 // exp(score - best score) of survivors, Seq × Survivors
 	ranks   ranks
+	sums    struct{ dq, dk, dv []float64 } // in place of dq, dk and dv
 }
 
 // ranks are what four survivors have.
 type ranks struct {
 	p, ds            [4]float64
 	weights, dots, s [4]float32
+	at               [4]int32
 }
 
 func (h *head) gradients(s *scratch) *gradients {
@@ -58,8 +64,14 @@ func (h *head) gradients(s *scratch) *gradients {
 	clear(all[3*n:])
 	g := &gradients{
 		width: h.HeadDim,
+		few:   h.Kind == kernels.RWSP && h.Survivors <= 4,
 		q:     all[:n], k: all[n : 2*n], v: all[2*n : 3*n], dk: all[3*n : 4*n], dv: all[4*n : 5*n],
 		ds: s.doubles(2, max(h.Seq, maxSurvivors)),
+	}
+	if !g.few {
+		sums := s.doubles(3, 2*n+h.HeadDim)
+		clear(sums)
+		g.sums.dk, g.sums.dv, g.sums.dq = sums[:n], sums[n:2*n], sums[2*n:]
 	}
 	for t := range h.Seq {
 		for i, src := range [][]uint64{h.q, h.k, h.v} {
@@ -73,10 +85,15 @@ func (h *head) gradients(s *scratch) *gradients {
 func (g *gradients) query(h *head, dst []float32, t int) {
 	g.dq = dst[(h.row0+t)*3*h.Heads*h.HeadDim+h.col:][:h.HeadDim]
 	clear(g.dq)
+	clear(g.sums.dq)
 }
 
 // store writes the gradients of keys and values to the head's columns.
 func (g *gradients) store(h *head, dst []float32) {
+	if !g.few {
+		narrow(g.dk, g.sums.dk)
+		narrow(g.dv, g.sums.dv)
+	}
 	width := h.Heads * h.HeadDim
 	for t := range h.Seq {
 		row := dst[(h.row0+t)*3*width:][:3*width]
@@ -86,6 +103,15 @@ func (g *gradients) store(h *head, dst []float32) {
 }
 
 func (g *gradients) row(m []float32, t int) []float32 { return m[t*g.width:][:g.width] }
+
+func (g *gradients) sumsRow(m []float64, t int) []float64 { return m[t*g.width:][:g.width] }
+
+// narrow rounds len(dst) values.
+func narrow(dst []float32, src []float64) {
+	for i, v := range src[:len(dst)] {
+		dst[i] = float32(v)
+	}
+}
 
 // exponentiate prepares softmax over the survivors of all queries.
 func (g *gradients) exponentiate(h *head, pointers []int32, s *scratch) {
@@ -123,38 +149,40 @@ func (g *gradients) softmax(h *head, t int, p []float64) {
 // ranked: values get the rank weights, scores the gradient of softmax over the survivors.
 func (g *gradients) ranked(h *head, t int, pointers []int32) {
 	live := alive(pointers)
-	if live == 4 {
-		g.four(h, t, (*[4]int32)(pointers))
-		return
-	}
 	var probabilities [maxSurvivors]float64
 	p, ds := probabilities[:live], g.ds[:live]
 	for r, u := range pointers[:live] {
-		ds[r] = float64(h.readGradient(g.row(g.dv, int(u)), g.do, g.row(g.v, int(u)), float32(h.weights[live][r])))
+		ds[r] = h.readGradient(g.sumsRow(g.sums.dv, int(u)), g.do, g.row(g.v, int(u)), h.weights[live][r])
 	}
 	g.softmax(h, t, p)
 	softmaxGradient(ds, p, 1)
 	for r, u := range pointers[:live] {
 		g.addScore(h, t, int(u), ds[r])
 	}
+	narrow(g.dq, g.sums.dq)
 }
 
-// four is ranked for exactly four survivors.
-func (g *gradients) four(h *head, t int, pointers *[4]int32) {
-	x := &g.ranks
-	for r := range pointers {
-		x.weights[r] = float32(h.weights[4][r])
+// four is ranked for up to four survivors. Where there are fewer, the others are the query itself, with nothing to add.
+func (g *gradients) four(h *head, t int, pointers []int32) {
+	x, live := &g.ranks, alive(pointers)
+	x.at, x.weights = [4]int32{int32(t), int32(t), int32(t), int32(t)}, [4]float32{}
+	copy(x.at[:], pointers[:live])
+	narrow(x.weights[:live], h.weights[live][:live])
+	h.rankedRead(&x.dots, g.dv, g.do, g.v, &x.at, &x.weights)
+	p, ds := x.p[:live], x.ds[:live]
+	widen(ds, x.dots[:live])
+	g.softmax(h, t, p)
+	softmaxGradient(ds, p, 1)
+	x.s = [4]float32{}
+	// The gradients of scores add up to zero, and so must they as float32: where the survivors' keys are equal, nothing but
+	// the sum is left of them.
+	var sum float32
+	for r, v := range ds[:live-1] {
+		x.s[r] = float32(g.scaled(h, v))
+		sum += x.s[r]
 	}
-	h.rankedRead(&x.dots, g.dv, g.do, g.v, pointers, &x.weights)
-	for r, v := range x.dots {
-		x.ds[r] = float64(v)
-	}
-	g.softmax(h, t, x.p[:])
-	softmaxGradient(x.ds[:], x.p[:], 1)
-	for r, v := range x.ds {
-		x.s[r] = g.scaled(h, v)
-	}
-	h.rankedScores(g.dq, g.dk, g.row(g.q, t), g.k, pointers, &x.s)
+	x.s[live-1] = -sum
+	h.rankedScores(g.dq, g.dk, g.row(g.q, t), g.k, &x.at, &x.s)
 }
 
 // dense: softmax, whose values get the probabilities, or a pointer, whose one value gets all.
@@ -166,19 +194,20 @@ func (g *gradients) dense(h *head, t int, pointers []int32) {
 	softmax(p, tau)
 	ds := g.ds[:t+1]
 	for u := range ds {
-		w := float32(p[u])
+		w := p[u]
 		if h.Kind == kernels.Pointer {
 			w = 0
 			if u == int(pointers[0]) {
 				w = 1
 			}
 		}
-		ds[u] = float64(h.readGradient(g.row(g.dv, u), g.do, g.row(g.v, u), w))
+		ds[u] = h.readGradient(g.sumsRow(g.sums.dv, u), g.do, g.row(g.v, u), w)
 	}
 	softmaxGradient(ds, p, tau)
 	for u, v := range ds {
 		g.addScore(h, t, u, v)
 	}
+	narrow(g.dq, g.sums.dq)
 }
 
 // softmaxGradient turns ds, the gradient of softmax(scores/tau), into that of the scores.
@@ -194,42 +223,50 @@ func softmaxGradient(ds, p []float64, tau float64) {
 
 // addScore passes the gradient of one score on to its query and key.
 func (g *gradients) addScore(h *head, t, u int, ds float64) {
-	h.scoreGradient(g.dq, g.row(g.dk, u), g.row(g.q, t), g.row(g.k, u), g.scaled(h, ds))
+	h.scoreGradient(g.sums.dq, g.sumsRow(g.sums.dk, u), g.row(g.q, t), g.row(g.k, u), g.scaled(h, ds))
 }
 
 // scaled is the gradient of q·k, given that of the score.
-func (g *gradients) scaled(h *head, ds float64) float32 {
-	return float32(ds / math.Sqrt(float64(h.HeadDim)))
+func (g *gradients) scaled(h *head, ds float64) float64 {
+	return ds / math.Sqrt(float64(h.HeadDim))
 }
 
-// readGradientGo adds w*do to dv and returns do·v.
-func readGradientGo(dv, do, v []float32, w float32) float32 {
+// readGradientGo adds w*do to dv and returns do·v, v being ±1.
+func readGradientGo(dv []float64, do, v []float32, w float64) float64 {
 	for i := range dv {
-		dv[i] += float32(w * do[i])
+		dv[i] += float64(w * float64(do[i]))
 	}
-	return inLanes(len(dv), func(i int) float32 { return float32(do[i] * v[i]) })
+	return inLanes(len(dv), func(i int) float64 { return float64(do[i] * v[i]) })
 }
 
-// scoreGradientGo adds s*k to dq and s*q to dk.
-func scoreGradientGo(dq, dk, q, k []float32, s float32) {
+// scoreGradientGo adds s*k to dq and s*q to dk, q and k being ±1.
+func scoreGradientGo(dq, dk []float64, q, k []float32, s float64) {
 	for i := range dq {
-		dq[i] += float32(s * k[i])
-		dk[i] += float32(s * q[i])
+		dq[i] += s * float64(k[i])
+		dk[i] += s * float64(q[i])
 	}
 }
 
-// rankedReadGo is readGradientGo for the rows at of dv and v, as long as do.
+// rankedReadGo adds w[r]*do to the rows at of dv, as long as do, and returns the dots of do and those rows of v.
 func rankedReadGo(dots *[4]float32, dv, do, v []float32, at *[4]int32, w *[4]float32) {
 	for r, u := range at {
 		from := int(u) * len(do)
-		dots[r] = readGradientGo(dv[from:from+len(do)], do, v[from:], w[r])
+		to, row := dv[from:from+len(do)], v[from:]
+		for i, x := range do {
+			to[i] += float32(w[r] * x)
+		}
+		dots[r] = inLanes(len(do), func(i int) float32 { return float32(do[i] * row[i]) })
 	}
 }
 
-// rankedScoresGo is scoreGradientGo for the rows at of dk and k, as long as dq.
+// rankedScoresGo adds the sum of s[r] times the rows at of k, as long as dq, to dq, and s[r]*q to those of dk.
 func rankedScoresGo(dq, dk, q, k []float32, at *[4]int32, s *[4]float32) {
 	for r, u := range at {
 		from := int(u) * len(dq)
-		scoreGradientGo(dq, dk[from:], q, k[from:], s[r])
+		to, row := dk[from:from+len(dq)], k[from:]
+		for i := range dq {
+			dq[i] += float32(s[r] * row[i])
+			to[i] += float32(s[r] * q[i])
+		}
 	}
 }

@@ -14,21 +14,21 @@ type operand struct {
 // The tile that stays in registers, and the blocks that stay in the caches.
 const (
 	tileRows = 4
-	tileCols = 16
+	tileCols = 8
 	blockK   = 256
-	blockN   = 256
+	blockN   = 128
 )
 
 // pack writes values (i0..i0+ni-1, k0..k0+nk-1) in panels of width i's: panel p holds, for each k, its width values.
 // Missing i's are zero.
-func (o operand) pack(dst []float32, width, i0, ni, k0, nk int, line []float32) {
+func (o operand) pack(dst []float64, width, i0, ni, k0, nk int, line []float32) {
 	if o.byK {
 		panels := (ni + width - 1) / width
 		clear(line[ni : panels*width])
 		for k := range nk {
 			o.m.segment(line[:ni], k0+k, i0)
 			for p := range panels {
-				copy(dst[(p*nk+k)*width:][:width], line[p*width:])
+				widen(dst[(p*nk+k)*width:][:width], line[p*width:])
 			}
 		}
 		return
@@ -40,19 +40,27 @@ func (o operand) pack(dst []float32, width, i0, ni, k0, nk int, line []float32) 
 		o.m.segment(line[:nk], i0+i, k0)
 		panel := dst[i/width*width*nk+i%width:]
 		for k, v := range line[:nk] {
-			panel[k*width] = v
+			panel[k*width] = float64(v)
 		}
 	}
 }
 
+// widen converts len(dst) values.
+func widen(dst []float64, src []float32) {
+	for i, v := range src[:len(dst)] {
+		dst[i] = float64(v)
+	}
+}
+
 // addProduct adds Σ_k a(i,k) b(j,k) to c[(i-i0)*ldc + j] for i in i0..i0+ni-1 and j < n. Every element is summed over k in
-// ascending order, one rounding per product and per sum, so no division of the work changes it.
-func (d *Device) addProduct(c []float32, ldc int, a, b operand, i0, ni, n, k int, s *scratch) {
+// ascending order, in float64, where products of two float32 are exact; so no division of the work changes it, and sums
+// that ought to cancel do.
+func (d *Device) addProduct(c []float64, ldc int, a, b operand, i0, ni, n, k int, s *scratch) {
 	padded := (ni + tileRows - 1) / tileRows * tileRows
-	packedA := s.floats(0, padded*blockK)
-	packedB := s.floats(1, blockN*blockK)
+	packedA := s.doubles(0, padded*blockK)
+	packedB := s.doubles(1, blockN*blockK)
 	line := s.floats(2, max(blockK, blockN, padded))
-	edge := s.floats(5, tileRows*tileCols)
+	edge := s.doubles(2, tileRows*tileCols)
 	for k0 := 0; k0 < k; k0 += blockK {
 		nk := min(blockK, k-k0)
 		a.pack(packedA, tileRows, i0, ni, k0, nk, line)
@@ -70,7 +78,7 @@ func (d *Device) addProduct(c []float32, ldc int, a, b operand, i0, ni, n, k int
 }
 
 // addTile adds one tile of products to rows × cols of c, by way of edge where that is not a whole tile.
-func (d *Device) addTile(c []float32, ldc int, a, b []float32, k, rows, cols int, edge []float32) {
+func (d *Device) addTile(c []float64, ldc int, a, b []float64, k, rows, cols int, edge []float64) {
 	if rows == tileRows && cols == tileCols {
 		d.tile(c, ldc, a, b, k)
 		return
@@ -85,8 +93,9 @@ func (d *Device) addTile(c []float32, ldc int, a, b []float32, k, rows, cols int
 	}
 }
 
-// tileGo is the tile in plain Go: c[i][j] += Σ_k a[k][i] b[k][j].
-func tileGo(c []float32, ldc int, a, b []float32, k int) {
+// tileGo is the tile in plain Go: c[i][j] += Σ_k a[k][i] b[k][j]. As the factors are float32 values, a fused multiply-add gives
+// the same.
+func tileGo(c []float64, ldc int, a, b []float64, k int) {
 	for i := range tileRows {
 		row := c[i*ldc:][:tileCols]
 		for j := 0; j < tileCols; j += 4 {
@@ -94,10 +103,10 @@ func tileGo(c []float32, ldc int, a, b []float32, k int) {
 			for p := range k {
 				x := a[p*tileRows+i]
 				y := b[p*tileCols+j:][:4]
-				c0 += float32(x * y[0]) // the conversion forbids a fused multiply-add
-				c1 += float32(x * y[1])
-				c2 += float32(x * y[2])
-				c3 += float32(x * y[3])
+				c0 += x * y[0]
+				c1 += x * y[1]
+				c2 += x * y[2]
+				c3 += x * y[3]
 			}
 			row[j], row[j+1], row[j+2], row[j+3] = c0, c1, c2, c3
 		}
@@ -113,8 +122,11 @@ func (d *Device) rowsPerTask(rows int) int {
 // product overwrites c, rows × n, with a·bᵀ.
 func (d *Device) product(c []float32, a, b operand, rows, n, k int) {
 	d.blocks(rows, d.rowsPerTask(rows), func(from, to int, s *scratch) {
-		part := c[from*n : to*n]
-		clear(part)
-		d.addProduct(part, n, a, b, from, to-from, n, k, s)
+		sums := s.doubles(3, (to-from)*n)
+		clear(sums)
+		d.addProduct(sums, n, a, b, from, to-from, n, k, s)
+		for i, v := range sums {
+			c[from*n+i] = float32(v)
+		}
 	})
 }

@@ -9,7 +9,7 @@ type instructions struct {
 	// Products.
 	andCounts  func(dst []int32, x, w []uint64)
 	addCounts  func(sums, counts, pops []int32, shift, weight int32)
-	tile       func(c []float32, ldc int, a, b []float32, k int)
+	tile       func(c []float64, ldc int, a, b []float64, k int)
 	makeTables func(dst []byte, q []int8) int32
 	lookup     func(sums []int32, stride int, tables, panel []byte, flush int)
 
@@ -44,8 +44,8 @@ type instructions struct {
 	quantize       func(dst []byte, x, gain []float32, r float64, bits int)
 	passNormalized func(dst, da, x, gain []float32, r, limit float64) float64
 	addNormalized  func(dx []float32, dGain []float64, da, x, gain []float32, r, c float64)
-	readGradient   func(dv, do, v []float32, w float32) float32
-	scoreGradient  func(dq, dk, q, k []float32, s float32)
+	readGradient   func(dv []float64, do, v []float32, w float64) float64
+	scoreGradient  func(dq, dk []float64, q, k []float32, s float64)
 	nearest        func(best, away *[4][4]float64, q, k []uint64, n int, score *[3][4]float64)
 	rankedRead     func(dots *[4]float32, dv, do, v []float32, at *[4]int32, w *[4]float32)
 	rankedScores   func(dq, dk, q, k []float32, at *[4]int32, s *[4]float32)

@@ -5,7 +5,7 @@ import "golang.org/x/sys/cpu"
 // instructionSets lists what this processor can run, the best last.
 func instructionSets() []instructions {
 	sets := []instructions{plainGo()}
-	if cpu.X86.HasAVX2 {
+	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
 		sets = append(sets, avx2())
 	}
 	return sets
@@ -23,7 +23,7 @@ func avx2() instructions {
 			}
 			andCountsGo(dst[n:], x, w[n*len(x):])
 		},
-		tile: func(c []float32, ldc int, a, b []float32, k int) {
+		tile: func(c []float64, ldc int, a, b []float64, k int) {
 			if k > 0 {
 				_, _, _ = c[(tileRows-1)*ldc+tileCols-1], a[k*tileRows-1], b[k*tileCols-1]
 				tileAVX2(&c[0], ldc, &a[0], &b[0], k)
@@ -262,7 +262,7 @@ func avx2() instructions {
 			}
 			addNormalizedGo(dx[n:], dGain[n:], da[n:], x[n:], gain[n:], r, c)
 		},
-		readGradient: func(dv, do, v []float32, w float32) (dot float32) {
+		readGradient: func(dv []float64, do, v []float32, w float64) (dot float64) {
 			n := len(dv) &^ 7
 			if n > 0 {
 				_, _ = do[n-1], v[n-1]
@@ -270,7 +270,7 @@ func avx2() instructions {
 			}
 			return dot + readGradientGo(dv[n:], do[n:], v[n:], w)
 		},
-		scoreGradient: func(dq, dk, q, k []float32, s float32) {
+		scoreGradient: func(dq, dk []float64, q, k []float32, s float64) {
 			n := len(dq) &^ 7
 			if n > 0 {
 				_, _, _ = dk[n-1], q[n-1], k[n-1]

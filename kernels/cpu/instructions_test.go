@@ -61,9 +61,9 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			return dst
 		},
 		"tile": func(s *instructions, r *rand.Rand, n int) any {
-			c := normals(r, 4*20)
-			s.tile(c, 20, normals(r, n*tileRows), normals(r, n*tileCols), n)
-			return floatBits(c)
+			c, a, b := doubles(r, 4*20), doubles(r, n*tileRows), doubles(r, n*tileCols)
+			s.tile(c, 20, a, b, n)
+			return c
 		},
 		"makeTables": func(s *instructions, r *rand.Rand, n int) any {
 			q := smallIntegers(r, padded(n), 31)
@@ -250,14 +250,14 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			return append(floatBits(dx), doubleBits(dGain)...)
 		},
 		"readGradient": func(s *instructions, r *rand.Rand, n int) any {
-			dv := normals(r, n)
-			dot := s.readGradient(dv, oddities(r, n), normals(r, n), float32(r.NormFloat64()))
-			return floatBits(append(dv, dot))
+			dv := doubles(r, n)
+			dot := s.readGradient(dv, oddities(r, n), signs(r, n), r.NormFloat64())
+			return doubleBits(append(dv, dot))
 		},
 		"scoreGradient": func(s *instructions, r *rand.Rand, n int) any {
-			dq, dk := normals(r, n), normals(r, n)
-			s.scoreGradient(dq, dk, oddities(r, n), normals(r, n), float32(r.NormFloat64()))
-			return floatBits(append(dq, dk...))
+			dq, dk := doubles(r, n), doubles(r, n)
+			s.scoreGradient(dq, dk, signs(r, n), signs(r, n), r.NormFloat64())
+			return doubleBits(append(dq, dk...))
 		},
 		"nearest": func(s *instructions, r *rand.Rand, n int) any {
 			best, away := [4][4]float64{}, [4][4]float64{}
@@ -415,4 +415,18 @@ func TestExponentials(t *testing.T) {
 			t.Fatalf("exp(%v) is %v, want %v", v, got[i], want)
 		}
 	}
+}
+
+func doubles(r *rand.Rand, n int) []float64 {
+	x := make([]float64, n)
+	widen(x, normals(r, n))
+	return x
+}
+
+func signs(r *rand.Rand, n int) []float32 {
+	x := make([]float32, n)
+	for i := range x {
+		x[i] = float32(r.IntN(2)*2 - 1)
+	}
+	return x
 }

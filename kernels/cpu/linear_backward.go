@@ -95,7 +95,7 @@ func (d *Device) floatWeightGradient(dl kernels.LinearGradient, g *gradient, x k
 	input, w := d.floatMatrix(x, l.In), effective(l)
 	grad := dense{data: d.matrix(g), cols: l.Out}
 	d.blocks(l.Out, d.rowsPerTask(l.Out), func(from, to int, s *scratch) {
-		p := s.floats(3, (to-from)*l.In)
+		p := s.doubles(3, (to-from)*l.In)
 		clear(p)
 		d.addProduct(p, l.In, operand{m: grad, byK: true}, operand{m: input, byK: true}, from, to-from, l.In, g.rows, s)
 		line := s.floats(4, l.In)
@@ -104,8 +104,8 @@ func (d *Device) floatWeightGradient(dl kernels.LinearGradient, g *gradient, x k
 			var sum float64
 			dst := dWeight[o*l.In:][:l.In]
 			for i, v := range p[(o-from)*l.In:][:l.In] {
-				sum += float64(v) * float64(line[i])
-				dst[i] += float32(alpha[o] * v)
+				sum += v * float64(line[i])
+				dst[i] += float32(float64(alpha[o]) * v)
 			}
 			dAlpha[o] += float32(sum)
 		}

@@ -44,10 +44,10 @@ func roundColumnsAVX2(dst *int8, gradient *float32, inverse *float32, random *ui
 //go:noescape
 func andCountsAVX2(dst *int32, x *uint64, w *uint64, steps int, quads int)
 
-// tileAVX2 is tileGo with eight lanes.
+// tileAVX2 is tileGo with four lanes.
 //
 //go:noescape
-func tileAVX2(c *float32, ldc int, a *float32, b *float32, k int)
+func tileAVX2(c *float64, ldc int, a *float64, b *float64, k int)
 
 // scaleIntegersAVX2 is scaleIntegersGo for whole registers.
 //
@@ -152,12 +152,12 @@ func addNormalizedAVX2(dx *float32, dGain *float64, da *float32, x *float32, gai
 // readGradientAVX2 is readGradientGo for whole registers.
 //
 //go:noescape
-func readGradientAVX2(dv *float32, do *float32, v *float32, n int, w float32) float32
+func readGradientAVX2(dv *float64, do *float32, v *float32, n int, w float64) float64
 
 // scoreGradientAVX2 is scoreGradientGo for whole registers.
 //
 //go:noescape
-func scoreGradientAVX2(dq *float32, dk *float32, q *float32, k *float32, n int, s float32)
+func scoreGradientAVX2(dq *float64, dk *float64, q *float32, k *float32, n int, s float64)
 
 // nearestAVX2 is nearestGo: q points to the first query, k to the last key.
 //

@@ -1471,62 +1471,54 @@ step:
 	VZEROUPPER
 	RET
 
-// func tileAVX2(c *float32, ldc int, a *float32, b *float32, k int)
-// Requires: AVX
+// func tileAVX2(c *float64, ldc int, a *float64, b *float64, k int)
+// Requires: AVX, FMA3
 TEXT ·tileAVX2(SB), NOSPLIT, $0-40
 	MOVQ    c+0(FP), AX
 	MOVQ    ldc+8(FP), CX
 	MOVQ    a+16(FP), DX
 	MOVQ    b+24(FP), BX
 	MOVQ    k+32(FP), SI
-	SHLQ    $0x02, CX
+	SHLQ    $0x03, CX
 	LEAQ    (AX)(CX*1), DI
 	LEAQ    (DI)(CX*1), R8
 	LEAQ    (R8)(CX*1), CX
-	VMOVUPS (AX), Y0
-	VMOVUPS 32(AX), Y1
-	VMOVUPS (DI), Y2
-	VMOVUPS 32(DI), Y3
-	VMOVUPS (R8), Y4
-	VMOVUPS 32(R8), Y5
-	VMOVUPS (CX), Y6
-	VMOVUPS 32(CX), Y7
+	VMOVUPD (AX), Y0
+	VMOVUPD 32(AX), Y1
+	VMOVUPD (DI), Y2
+	VMOVUPD 32(DI), Y3
+	VMOVUPD (R8), Y4
+	VMOVUPD 32(R8), Y5
+	VMOVUPD (CX), Y6
+	VMOVUPD 32(CX), Y7
 
 k:
-	VMOVUPS      (BX), Y8
-	VMOVUPS      32(BX), Y9
-	VBROADCASTSS (DX), Y10
-	VMULPS       Y8, Y10, Y11
-	VADDPS       Y11, Y0, Y0
-	VMULPS       Y9, Y10, Y10
-	VADDPS       Y10, Y1, Y1
-	VBROADCASTSS 4(DX), Y10
-	VMULPS       Y8, Y10, Y11
-	VADDPS       Y11, Y2, Y2
-	VMULPS       Y9, Y10, Y10
-	VADDPS       Y10, Y3, Y3
-	VBROADCASTSS 8(DX), Y10
-	VMULPS       Y8, Y10, Y11
-	VADDPS       Y11, Y4, Y4
-	VMULPS       Y9, Y10, Y10
-	VADDPS       Y10, Y5, Y5
-	VBROADCASTSS 12(DX), Y10
-	VMULPS       Y8, Y10, Y8
-	VADDPS       Y8, Y6, Y6
-	VMULPS       Y9, Y10, Y8
-	VADDPS       Y8, Y7, Y7
+	VMOVUPD      (BX), Y8
+	VMOVUPD      32(BX), Y9
+	VBROADCASTSD (DX), Y10
+	VFMADD231PD  Y8, Y10, Y0
+	VFMADD231PD  Y9, Y10, Y1
+	VBROADCASTSD 8(DX), Y10
+	VFMADD231PD  Y8, Y10, Y2
+	VFMADD231PD  Y9, Y10, Y3
+	VBROADCASTSD 16(DX), Y10
+	VFMADD231PD  Y8, Y10, Y4
+	VFMADD231PD  Y9, Y10, Y5
+	VBROADCASTSD 24(DX), Y10
+	VFMADD231PD  Y8, Y10, Y6
+	VFMADD231PD  Y9, Y10, Y7
 	ADDQ         $0x40, BX
-	ADDQ         $0x10, DX
+	ADDQ         $0x20, DX
 	DECQ         SI
 	JNZ          k
-	VMOVUPS      Y0, (AX)
-	VMOVUPS      Y1, 32(AX)
-	VMOVUPS      Y2, (DI)
-	VMOVUPS      Y3, 32(DI)
-	VMOVUPS      Y4, (R8)
-	VMOVUPS      Y5, 32(R8)
-	VMOVUPS      Y6, (CX)
-	VMOVUPS      Y7, 32(CX)
+	VMOVUPD      Y0, (AX)
+	VMOVUPD      Y1, 32(AX)
+	VMOVUPD      Y2, (DI)
+	VMOVUPD      Y3, 32(DI)
+	VMOVUPD      Y4, (R8)
+	VMOVUPD      Y5, 32(R8)
+	VMOVUPD      Y6, (CX)
+	VMOVUPD      Y7, 32(CX)
 	VZEROUPPER
 	RET
 
@@ -2409,58 +2401,68 @@ loop:
 	VZEROUPPER
 	RET
 
-// func readGradientAVX2(dv *float32, do *float32, v *float32, n int, w float32) float32
-// Requires: AVX, SSE
-TEXT ·readGradientAVX2(SB), NOSPLIT, $0-44
+// func readGradientAVX2(dv *float64, do *float32, v *float32, n int, w float64) float64
+// Requires: AVX, SSE2
+TEXT ·readGradientAVX2(SB), NOSPLIT, $0-48
 	MOVQ         dv+0(FP), AX
 	MOVQ         do+8(FP), CX
 	MOVQ         v+16(FP), DX
 	MOVQ         n+24(FP), BX
-	VBROADCASTSS w+32(FP), Y0
-	VXORPS       Y1, Y1, Y1
+	VBROADCASTSD w+32(FP), Y0
+	VXORPD       Y1, Y1, Y1
+	VXORPD       Y2, Y2, Y2
 	XORQ         SI, SI
 
 loop:
-	VMOVUPS      (CX)(SI*4), Y2
-	VMULPS       (DX)(SI*4), Y2, Y3
-	VADDPS       Y3, Y1, Y1
-	VMULPS       Y0, Y2, Y2
-	VADDPS       (AX)(SI*4), Y2, Y2
-	VMOVUPS      Y2, (AX)(SI*4)
+	VCVTPS2PD    (CX)(SI*4), Y3
+	VCVTPS2PD    (DX)(SI*4), Y4
+	VMULPD       Y4, Y3, Y4
+	VADDPD       Y4, Y1, Y1
+	VMULPD       Y0, Y3, Y3
+	VADDPD       (AX)(SI*8), Y3, Y3
+	VMOVUPD      Y3, (AX)(SI*8)
+	VCVTPS2PD    16(CX)(SI*4), Y3
+	VCVTPS2PD    16(DX)(SI*4), Y4
+	VMULPD       Y4, Y3, Y4
+	VADDPD       Y4, Y2, Y2
+	VMULPD       Y0, Y3, Y3
+	VADDPD       32(AX)(SI*8), Y3, Y3
+	VMOVUPD      Y3, 32(AX)(SI*8)
 	ADDQ         $0x08, SI
 	CMPQ         SI, BX
 	JLT          loop
+	VADDPD       Y2, Y1, Y1
 	VEXTRACTF128 $0x01, Y1, X0
-	VADDPS       X0, X1, X0
-	VPSHUFD      $0x0e, X0, X1
-	VADDPS       X1, X0, X0
-	VPSHUFD      $0x01, X0, X1
-	VADDSS       X1, X0, X0
-	MOVSS        X0, ret+40(FP)
+	VADDPD       X0, X1, X0
+	VPERMILPD    $0x01, X0, X1
+	VADDSD       X1, X0, X0
+	MOVSD        X0, ret+40(FP)
 	VZEROUPPER
 	RET
 
-// func scoreGradientAVX2(dq *float32, dk *float32, q *float32, k *float32, n int, s float32)
+// func scoreGradientAVX2(dq *float64, dk *float64, q *float32, k *float32, n int, s float64)
 // Requires: AVX
-TEXT ·scoreGradientAVX2(SB), NOSPLIT, $0-44
+TEXT ·scoreGradientAVX2(SB), NOSPLIT, $0-48
 	MOVQ         dq+0(FP), AX
 	MOVQ         dk+8(FP), CX
 	MOVQ         q+16(FP), DX
 	MOVQ         k+24(FP), BX
 	MOVQ         n+32(FP), SI
-	VBROADCASTSS s+40(FP), Y0
+	VBROADCASTSD s+40(FP), Y0
 	XORQ         DI, DI
 
 loop:
-	VMULPS  (BX)(DI*4), Y0, Y1
-	VADDPS  (AX)(DI*4), Y1, Y1
-	VMOVUPS Y1, (AX)(DI*4)
-	VMULPS  (DX)(DI*4), Y0, Y1
-	VADDPS  (CX)(DI*4), Y1, Y1
-	VMOVUPS Y1, (CX)(DI*4)
-	ADDQ    $0x08, DI
-	CMPQ    DI, SI
-	JLT     loop
+	VCVTPS2PD (BX)(DI*4), Y1
+	VMULPD    Y0, Y1, Y1
+	VADDPD    (AX)(DI*8), Y1, Y1
+	VMOVUPD   Y1, (AX)(DI*8)
+	VCVTPS2PD (DX)(DI*4), Y1
+	VMULPD    Y0, Y1, Y1
+	VADDPD    (CX)(DI*8), Y1, Y1
+	VMOVUPD   Y1, (CX)(DI*8)
+	ADDQ      $0x04, DI
+	CMPQ      DI, SI
+	JLT       loop
 	VZEROUPPER
 	RET
 

@@ -143,44 +143,39 @@ func normalization() {
 	end()
 }
 
-// storeSum32 returns the sum of eight lanes in the order of storeSum.
-func storeSum32(sum VecVirtual) {
-	half, other := XMM(), XMM()
-	VEXTRACTF128(Imm(1), sum, half)
-	VADDPS(half, sum.AsX(), half)
-	VPSHUFD(Imm(0x0e), half, other)
-	VADDPS(other, half, half)
-	VPSHUFD(Imm(0x01), half, other)
-	VADDSS(other, half, half)
-	Store(half, ReturnIndex(0))
-}
-
 func attention() {
-	begin("readGradient", "func(dv, do, v *float32, n int, w float32) float32")
+	begin("readGradient", "func(dv *float64, do, v *float32, n int, w float64) float64")
 	dv, do, v, n := pointer("dv"), pointer("do"), pointer("v"), pointer("n")
-	w, sum := broadcast("w"), YMM()
-	VXORPS(sum, sum, sum)
+	w, sums := broadcast64("w"), [2]VecVirtual{YMM(), YMM()}
+	VXORPD(sums[0], sums[0], sums[0])
+	VXORPD(sums[1], sums[1], sums[1])
 	loop(n, 8, func(i GPVirtual) {
-		d, p := YMM(), YMM()
-		VMOVUPS(at4(do, i, 0), d)
-		VMULPS(at4(v, i, 0), d, p)
-		VADDPS(p, sum, sum)
-		VMULPS(w, d, d)
-		VADDPS(at4(dv, i, 0), d, d)
-		VMOVUPS(d, at4(dv, i, 0))
+		for half := range sums {
+			d, p := YMM(), YMM()
+			VCVTPS2PD(at4(do, i, 16*half), d)
+			VCVTPS2PD(at4(v, i, 16*half), p)
+			VMULPD(p, d, p)
+			VADDPD(p, sums[half], sums[half])
+			VMULPD(w, d, d)
+			to := Mem{Base: dv, Index: i, Scale: 8, Disp: 32 * half}
+			VADDPD(to, d, d)
+			VMOVUPD(d, to)
+		}
 	})
-	storeSum32(sum)
+	storeSum(sums[0], sums[1])
 	end()
 
-	begin("scoreGradient", "func(dq, dk, q, k *float32, n int, s float32)")
+	begin("scoreGradient", "func(dq, dk *float64, q, k *float32, n int, s float64)")
 	dq, dk, q, k, n := pointer("dq"), pointer("dk"), pointer("q"), pointer("k"), pointer("n")
-	s := broadcast("s")
-	loop(n, 8, func(i GPVirtual) {
+	s := broadcast64("s")
+	loop(n, 4, func(i GPVirtual) {
 		for _, p := range [2][2]GPVirtual{{dq, k}, {dk, q}} {
 			t := YMM()
-			VMULPS(at4(p[1], i, 0), s, t)
-			VADDPS(at4(p[0], i, 0), t, t)
-			VMOVUPS(t, at4(p[0], i, 0))
+			VCVTPS2PD(at4(p[1], i, 0), t)
+			VMULPD(s, t, t)
+			to := Mem{Base: p[0], Index: i, Scale: 8}
+			VADDPD(to, t, t)
+			VMOVUPD(t, to)
 		}
 	})
 	end()

@@ -74,14 +74,14 @@ func andCountsAVX2() {
 	end()
 }
 
-// tileAVX2 keeps 4 × 16 sums in registers.
+// tileAVX2 keeps 4 × 8 sums in registers.
 func tileAVX2() {
 	const rows = 4
-	TEXT("tileAVX2", NOSPLIT, "func(c *float32, ldc int, a, b *float32, k int)")
-	Doc("tileAVX2 is tileGo with eight lanes.")
+	TEXT("tileAVX2", NOSPLIT, "func(c *float64, ldc int, a, b *float64, k int)")
+	Doc("tileAVX2 is tileGo with four lanes.")
 	Pragma("noescape")
 	c, ldc, a, b, k := pointer("c"), pointer("ldc"), pointer("a"), pointer("b"), pointer("k")
-	SHLQ(Imm(2), ldc)
+	SHLQ(Imm(3), ldc)
 	row := [rows]GPVirtual{c, GP64(), GP64(), GP64()}
 	for r := 1; r < rows; r++ {
 		LEAQ(Mem{Base: row[r-1], Index: ldc, Scale: 1}, row[r])
@@ -90,30 +90,28 @@ func tileAVX2() {
 	for r := range sum {
 		for i := range sum[r] {
 			sum[r][i] = YMM()
-			VMOVUPS(Mem{Base: row[r], Disp: 32 * i}, sum[r][i])
+			VMOVUPD(Mem{Base: row[r], Disp: 32 * i}, sum[r][i])
 		}
 	}
 	Label("k")
 	columns := [2]VecVirtual{YMM(), YMM()}
 	for i := range columns {
-		VMOVUPS(Mem{Base: b, Disp: 32 * i}, columns[i])
+		VMOVUPD(Mem{Base: b, Disp: 32 * i}, columns[i])
 	}
 	for r := range sum {
 		v := YMM()
-		VBROADCASTSS(Mem{Base: a, Disp: 4 * r}, v)
+		VBROADCASTSD(Mem{Base: a, Disp: 8 * r}, v)
 		for i := range columns {
-			p := YMM()
-			VMULPS(columns[i], v, p)
-			VADDPS(p, sum[r][i], sum[r][i])
+			VFMADD231PD(columns[i], v, sum[r][i])
 		}
 	}
 	ADDQ(Imm(64), b)
-	ADDQ(Imm(16), a)
+	ADDQ(Imm(32), a)
 	DECQ(k)
 	JNZ(LabelRef("k"))
 	for r := range sum {
 		for i := range sum[r] {
-			VMOVUPS(sum[r][i], Mem{Base: row[r], Disp: 32 * i})
+			VMOVUPD(sum[r][i], Mem{Base: row[r], Disp: 32 * i})
 		}
 	}
 	end()
