@@ -49,9 +49,9 @@ func BenchmarkLoops(b *testing.B) {
 		run("andCounts", "Gop/s", 2*words*64*rows, func() { set.andCounts(counts, x, w) })
 		sums, panel := make([]int32, lookupRows*panelCols), make([]byte, blockDepth/8*panelCols)
 		tables, q := make([]byte, lookupRows*4*blockDepth), make([]int8, blockDepth)
-		for _, flush := range []int{4, 2, 1} {
+		for _, flush := range []int{16, 4, 2, 1} {
 			run(fmt.Sprintf("lookup/flush=%d", flush), "Gop/s", 2*lookupRows*panelCols*blockDepth,
-				func() { set.lookup(sums, panelCols, tables, panel, flush) })
+				func() { set.lookup(sums, panelCols, tables, panel, flush, true) })
 		}
 		run("makeTables", "Gvalue/s", blockDepth, func() { set.makeTables(tables, q) })
 		blocks, random, floats := make([]uint32, blockDepth), make([]uint16, blockDepth), make([]float32, blockDepth)

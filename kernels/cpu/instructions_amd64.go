@@ -7,6 +7,9 @@ func instructionSets() []instructions {
 	sets := []instructions{plainGo()}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
 		sets = append(sets, avx2())
+		if x := cpu.X86; x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VPOPCNTDQ {
+			sets = append(sets, avx512())
+		}
 	}
 	return sets
 }
@@ -30,13 +33,13 @@ func avx2() instructions {
 			}
 		},
 		makeTables: func(dst []byte, q []int8) int32 {
-			_ = dst[4*len(q)-1]
+			_ = dst[tableAt(len(q)-8)+tableSize-1]
 			return makeTablesAVX2(&dst[0], &q[0], len(q))
 		},
-		lookup: func(sums []int32, stride int, tables, panel []byte, flush int) {
+		lookup: func(sums []int32, stride int, tables, panel []byte, flush int, add bool) {
 			groups := len(panel) / panelCols
-			_, _ = sums[(lookupRows-1)*stride+panelCols-1], tables[lookupRows*32*groups-1]
-			lookupAVX2(&sums[0], stride, &tables[0], &panel[0], groups, flush)
+			_, _ = sums[(lookupRows-1)*stride+panelCols-1], tables[groups*lookupRows*tableSize-1]
+			lookupAVX2(&sums[0], stride, &tables[0], &panel[0], groups, flush, add)
 		},
 		packSigns: func(words []uint64, x []float32) {
 			n := len(x) / 64

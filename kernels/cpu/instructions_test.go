@@ -67,22 +67,21 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 		},
 		"makeTables": func(s *instructions, r *rand.Rand, n int) any {
 			q := smallIntegers(r, padded(n), 31)
-			dst := make([]byte, 4*len(q))
+			dst := make([]byte, tableAt(len(q)))
 			return append(dst[:len(dst):len(dst)], byte(s.makeTables(dst, q)))
 		},
 		"lookup": func(s *instructions, r *rand.Rand, n int) any {
 			bound := []int{1, 7, 15, 31}[r.IntN(4)]
 			groups := min((n+3)/4*4, blockDepth/8)
-			tables, line := make([]byte, lookupRows*32*groups), make([]byte, 32*groups)
+			tables := make([]byte, groups*lookupRows*tableSize)
 			for i := range lookupRows {
-				s.makeTables(line, smallIntegers(r, 8*groups, bound))
-				copy(tables[i*len(line):], line)
+				s.makeTables(tables[i*tableSize:], smallIntegers(r, 8*groups, bound))
 			}
 			sums := make([]int32, lookupRows*70)
 			for i := range sums {
 				sums[i] = int32(r.Uint32()) >> 4
 			}
-			s.lookup(sums, 70, tables, randomBytes(r, groups*panelCols), groupsPerFlush(bound))
+			s.lookup(sums, 70, tables, randomBytes(r, groups*panelCols), groupsPerFlush(bound, groups), r.IntN(2) == 0)
 			return sums
 		},
 		"packSigns": func(s *instructions, r *rand.Rand, n int) any {
@@ -383,16 +382,14 @@ func randomBytes(r *rand.Rand, n int) []byte {
 // All sums of a lookup are as large as they can be: nothing may overflow.
 func TestLookupHoldsTheLargestSums(t *testing.T) {
 	for _, set := range instructionSets() {
-		for _, bound := range []int{7, 15, 31} {
+		for _, bound := range []int{1, 3, 7, 15, 31} {
 			q := slices.Repeat([]int8{int8(-bound)}, blockDepth)
-			tables := make([]byte, 0, lookupRows*4*blockDepth)
-			line := make([]byte, 4*blockDepth)
-			for range lookupRows {
-				set.makeTables(line, q)
-				tables = append(tables, line...)
+			tables := make([]byte, tableAt(blockDepth))
+			for i := range lookupRows {
+				set.makeTables(tables[i*tableSize:], q)
 			}
 			sums := make([]int32, lookupRows*panelCols)
-			set.lookup(sums, panelCols, tables, make([]byte, blockDepth/8*panelCols), groupsPerFlush(bound))
+			set.lookup(sums, panelCols, tables, make([]byte, blockDepth/8*panelCols), groupsPerFlush(bound, blockDepth/8), true)
 			for _, n := range sums {
 				if n != int32(bound*blockDepth) {
 					t.Fatalf("%s: integers of %d sum up to %d, want %d", set.name, bound, n, bound*blockDepth)

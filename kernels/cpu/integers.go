@@ -8,7 +8,8 @@ type integers interface {
 	bounds() []int
 	// fill writes a digit of a row's values from.. to dst; 0 beyond the last value.
 	fill(dst []int8, row, from, digit int)
-	// tables makes the tables of the values that fill would write to line, and returns the sum of their absolute values.
+	// tables makes the tables of the values that fill would write to line, as makeTables does, and returns the sum of their
+	// absolute values.
 	tables(d *Device, dst []byte, line []int8, row, from, digit int) int32
 }
 
@@ -46,18 +47,18 @@ func (x levels) tables(d *Device, dst []byte, line []int8, row, from, digit int)
 		whole = max(0, min(x.cols-from, len(line))&^31)
 		words := x.row(row)
 		for i := 0; i < whole; i += 8 {
-			*(*[32]byte)(dst[4*i:]) = signTables[byte(words[(from+i)>>6]>>((from+i)&63))]
+			*(*[tableSize]byte)(dst[tableAt(i):]) = signTables[byte(words[(from+i)>>6]>>((from+i)&63))]
 		}
 		if whole == len(line) {
 			return int32(whole)
 		}
 	}
 	x.fill(line[whole:], row, from+whole, digit)
-	return int32(whole) + d.makeTables(dst[4*whole:], line[whole:])
+	return int32(whole) + d.makeTables(dst[tableAt(whole):], line[whole:])
 }
 
 // signTables[b] are the tables of the eight signs of a byte.
-var signTables = func() (t [256][32]byte) {
+var signTables = func() (t [256][tableSize]byte) {
 	var q [8]int8
 	for b := range t {
 		for i := range q {

@@ -1,5 +1,7 @@
 package cpu
 
+import "math"
+
 // Products of small integers with signs are computed by looking up: four integers q0..q3 of a row make a table of the 16
 // sums that four signs can choose, and a nibble of packed signs picks one. A shuffle instruction looks up 16 columns or
 // more at once, so it does the work of 64 multiplications. Activations times weights, gradients times weights and
@@ -14,20 +16,19 @@ package cpu
 const (
 	panelCols  = 64   // columns of signs that lie together
 	lookupRows = 4    // rows of integers that read them together
+	tableSize  = 32   // of 8 integers; the tables of lookupRows rows follow one another
 	groupStep  = 4    // signs are padded to this many groups of 8 rows
 	blockDepth = 1024 // integers of a row whose tables stay in the first cache; 16-bit sums hold them
 	lookupTask = 64   // rows of one task
 )
 
-// groupsPerFlush is how many groups of 8 integers, two entries each, may be added up in a byte.
-func groupsPerFlush(bound int) int {
-	switch {
-	case bound <= 7:
-		return 4
-	case bound <= 15:
-		return 2
+// groupsPerFlush is how many groups of 8 integers, two entries each, may be added up in a byte: a divisor of groups.
+func groupsPerFlush(bound, groups int) int {
+	n := 16
+	for 8*bound*n > math.MaxUint8 || groups%n != 0 {
+		n /= 2
 	}
-	return 1
+	return n
 }
 
 // lookupProducts computes Σ_b 2^b Σ_j q[r][j] s_b[j][c] for rows r0..r1-1 and all columns c, over the planes s_b, and hands
@@ -41,31 +42,28 @@ func (d *Device) lookupProducts(q integers, s []signPanels, r0, r1 int, k *scrat
 		tables = k.bytes(0, lookupRows*4*blockDepth)
 		line   = k.int8s(0, blockDepth)
 	)
+	// The sums of one digit and one plane are the total.
 	simple := len(bounds) == 1 && len(s) == 1
 	if !simple {
 		part = k.int32s(1, len(s)*lookupRows*width)
 	}
 	for r := r0; r < r1; r += lookupRows {
 		var offsets [lookupRows]int32
-		clear(total)
+		if !simple {
+			clear(total)
+		}
 		for digit, bound := range bounds {
-			if !simple {
-				clear(part)
-			}
 			for g := 0; g < s[0].groups; g += blockDepth / 8 {
 				end := min(g+blockDepth/8, s[0].groups)
 				depth := 8 * (end - g)
 				for i := range lookupRows {
-					to := tables[i*4*depth:][:4*depth]
-					if r+i >= r1 {
-						clear(to)
-						continue
+					if r+i < r1 { // what is made of older tables is not read
+						offsets[i] += q.tables(d, tables[i*tableSize:], line[:depth], r+i, 8*g, digit) << (4 * digit)
 					}
-					offsets[i] += q.tables(d, to, line[:depth], r+i, 8*g, digit) << (4 * digit)
 				}
 				for b := range s {
 					for p := range s[b].panels() {
-						d.lookup(part[b*lookupRows*width+p*panelCols:], width, tables, s[b].panel(p, g, end), groupsPerFlush(bound))
+						d.lookup(part[b*lookupRows*width+p*panelCols:], width, tables, s[b].panel(p, g, end), groupsPerFlush(bound, end-g), g > 0)
 					}
 				}
 			}
@@ -84,10 +82,11 @@ func (d *Device) lookupProducts(q integers, s []signPanels, r0, r1 int, k *scrat
 	}
 }
 
-// makeTablesGo writes the 16 entries of every four integers of q to dst and returns the sum of the absolute values.
+// makeTablesGo writes the 16 entries of every four integers of q to dst, where the tables of a row of lookupRows belong, and
+// returns the sum of the absolute values.
 func makeTablesGo(dst []byte, q []int8) (sum int32) {
 	for i := 0; i < len(q); i += 4 {
-		entries := dst[4*i:][:16]
+		entries := dst[tableAt(i):][:16]
 		var first int8 // of no bits: the absolute values of what is negative
 		for _, v := range q[i : i+4] {
 			first += max(-v, 0)
@@ -104,14 +103,20 @@ func makeTablesGo(dst []byte, q []int8) (sum int32) {
 	return sum
 }
 
-// lookupGo adds to 4 × 64 sums, rows stride apart, the entries that the panel's nibbles pick from the tables of 4 rows. At
-// most flush groups of entries add up to a byte.
-func lookupGo(sums []int32, stride int, tables, panel []byte, flush int) {
-	size := len(panel) / panelCols * 32
+// tableAt is where the table of integers i.. of a row begins.
+func tableAt(i int) int { return i/8*lookupRows*tableSize + i%8*4 }
+
+// lookupGo writes, or adds, to 4 × 64 sums, rows stride apart, the entries that the panel's nibbles pick from the tables of
+// 4 rows. Any flush groups of entries add up to a byte.
+func lookupGo(sums []int32, stride int, tables, panel []byte, flush int, add bool) {
 	for r := range lookupRows {
-		row, entries := sums[r*stride:][:panelCols], tables[r*size:][:size]
+		row := sums[r*stride:][:panelCols]
+		if !add {
+			clear(row)
+		}
 		for g := 0; g < len(panel)/panelCols; g++ {
-			low, high := entries[32*g:][:16], entries[32*g+16:][:16]
+			entries := tables[(g*lookupRows+r)*tableSize:][:tableSize]
+			low, high := entries[:16], entries[16:]
 			for c, b := range panel[g*panelCols:][:panelCols] {
 				row[c] += int32(low[b&15]) + int32(high[b>>4])
 			}

@@ -12,7 +12,7 @@ func makeTablesAVX2(dst *byte, q *int8, n int) (sum int32)
 // lookupAVX2 is lookupGo.
 //
 //go:noescape
-func lookupAVX2(sums *int32, stride int, tables *byte, panel *byte, groups int, flush int)
+func lookupAVX2(sums *int32, stride int, tables *byte, panel *byte, groups int, flush int, add bool)
 
 // transposeBytesAVX2 is transposeBytesGo for n columns, a multiple of 16.
 //
@@ -188,3 +188,8 @@ func exponentialsAVX2(x *float32, n int, top float32) float64
 //
 //go:noescape
 func scaleAVX2(x *float32, n int, factor float32)
+
+// randomWordsAVX512 is randomWordsGo for 128 words a step.
+//
+//go:noescape
+func randomWordsAVX512(dst *uint32, steps int, key *[2]uint32, counter *[4]uint32)

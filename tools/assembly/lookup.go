@@ -9,6 +9,7 @@ import (
 const (
 	panelCols  = 64
 	lookupRows = 4
+	tableSize  = 32 // of the eight integers of a row that a group reads; those of lookupRows rows follow one another
 )
 
 // bytes32 is a constant of 32 bytes.
@@ -28,7 +29,7 @@ func lookup() {
 	nibbles := bytes32("nibbles", same(0x0f))
 	evens := bytes32("evens", func(i int) byte { return byte(0xff * (1 - i%2)) })
 
-	TEXT("lookupAVX2", NOSPLIT, "func(sums *int32, stride int, tables, panel *byte, groups, flush int)")
+	TEXT("lookupAVX2", NOSPLIT, "func(sums *int32, stride int, tables, panel *byte, groups, flush int, add bool)")
 	Doc("lookupAVX2 is lookupGo.")
 	Pragma("noescape")
 	frame, base := AllocLocal(lookupRows*2*64+32), GP64()
@@ -37,19 +38,6 @@ func lookup() {
 	wide := Mem{Base: base}
 	table, panel := pointer("tables"), pointer("panel")
 	left, flush := pointer("groups"), pointer("flush")
-	size, size3 := GP64(), GP64()
-	MOVQ(left, size)
-	SHLQ(Imm(5), size)
-	LEAQ(Mem{Base: size, Index: size, Scale: 2}, size3)
-	row := func(r, at int) Mem {
-		switch r {
-		case 0:
-			return Mem{Base: table, Disp: at}
-		case 3:
-			return Mem{Base: table, Index: size3, Scale: 1, Disp: at}
-		}
-		return Mem{Base: table, Index: size, Scale: uint8(r), Disp: at}
-	}
 	mask, even := YMM(), YMM()
 	VMOVDQU(nibbles, mask)
 	VMOVDQU(evens, even)
@@ -82,7 +70,7 @@ func lookup() {
 	for r := range sum {
 		for half, index := range [][2]VecVirtual{low, high} {
 			entries := YMM()
-			VBROADCASTI128(row(r, 16*half), entries)
+			VBROADCASTI128(Mem{Base: table, Disp: tableSize*r + 16*half}, entries)
 			for i := range 2 {
 				entry := YMM()
 				VPSHUFB(index[i], entries, entry)
@@ -91,7 +79,7 @@ func lookup() {
 		}
 	}
 	ADDQ(Imm(panelCols), panel)
-	ADDQ(Imm(32), table)
+	ADDQ(U32(lookupRows*tableSize), table)
 	DECQ(count)
 	JNZ(LabelRef("groups"))
 	for r := range sum {
@@ -112,6 +100,12 @@ func lookup() {
 	// Back to the order of columns, as 32 bits.
 	sums, stride := pointer("sums"), pointer("stride")
 	SHLQ(Imm(2), stride)
+	before := GP32() // all bits, if the sums are to be added to what is there
+	MOVBLZX(flag("add"), before)
+	NEGL(before)
+	keep := YMM()
+	VMOVD(before, keep.AsX())
+	VPBROADCASTD(keep.AsX(), keep)
 	for r := range lookupRows {
 		for i := range 2 {
 			at := wide.Offset(64 * (2*r + i))
@@ -125,7 +119,9 @@ func lookup() {
 				VEXTRACTI128(Imm(uint64(j/2)), mixed[j%2], half)
 				y, to := YMM(), Mem{Base: sums, Disp: 4 * (32*i + 8*j)}
 				VPMOVZXWD(half, y)
-				VPADDD(to, y, y)
+				old := YMM()
+				VPAND(to, keep, old)
+				VPADDD(old, y, y)
 				VMOVDQU(y, to)
 			}
 		}
@@ -133,6 +129,15 @@ func lookup() {
 	}
 	VZEROUPPER()
 	RET()
+}
+
+// flag is where a parameter lies.
+func flag(name string) Mem {
+	m, err := Param(name).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	return m.Addr
 }
 
 // makeTables: a register holds the tables of eight integers, a lane for each four.
@@ -183,10 +188,10 @@ func makeTables() {
 			VPSHUFB(spread[i], eight, v)
 			VPADDB(v, entries, entries)
 		}
-		VMOVDQU(entries, Mem{Base: dst, Disp: 32 * j})
+		VMOVDQU(entries, Mem{Base: dst, Disp: lookupRows * tableSize * j})
 	}
 	ADDQ(Imm(32), q)
-	ADDQ(U32(128), dst)
+	ADDQ(U32(4*lookupRows*tableSize), dst)
 	SUBQ(Imm(32), n)
 	JNZ(LabelRef("block"))
 	upper, other, result := XMM(), XMM(), GP32()

@@ -17,5 +17,6 @@ func main() {
 	products()
 	vectors()
 	network()
+	wide()
 	Generate()
 }
