@@ -7,8 +7,6 @@ package cpu
 import (
 	"fmt"
 	"runtime"
-	"sync"
-	"sync/atomic"
 
 	"bitnet1/kernels"
 )
@@ -22,7 +20,8 @@ type Options struct {
 // Device computes on the processor.
 type Device struct {
 	instructions
-	scratch []*scratch // one per worker
+	helpers []*helper // workers beside the caller
+	own     scratch   // the caller's
 	shared  scratch    // for what all workers of one operation read
 	scalars kernels.Scalars
 	err     error
@@ -42,17 +41,19 @@ func New(o Options) *Device {
 	if o.PlainGo {
 		sets = sets[:1]
 	}
-	d := &Device{instructions: sets[len(sets)-1], scratch: make([]*scratch, o.Workers), logitsAtOnce: logitsAtOnce}
-	for i := range d.scratch {
-		d.scratch[i] = new(scratch)
+	d := &Device{instructions: sets[len(sets)-1], helpers: make([]*helper, o.Workers-1), logitsAtOnce: logitsAtOnce}
+	for i := range d.helpers {
+		d.helpers[i] = &helper{memory: new(scratch)}
 	}
 	return d
 }
 
 var _ kernels.Device = (*Device)(nil)
 
+func (d *Device) workers() int { return 1 + len(d.helpers) }
+
 // Name says what computes.
-func (d *Device) Name() string { return fmt.Sprintf("cpu, %d workers, %s", len(d.scratch), d.name) }
+func (d *Device) Name() string { return fmt.Sprintf("cpu, %d workers, %s", d.workers(), d.name) }
 
 type (
 	floats []float32
@@ -143,10 +144,10 @@ func (d *Device) Capture(enqueue func()) (func(), error) { return enqueue, nil }
 
 // Close drops the scratch memory; buffers go with their last reference.
 func (d *Device) Close() error {
-	for _, s := range d.scratch {
-		*s = scratch{}
+	for _, h := range d.helpers {
+		*h.memory = scratch{}
 	}
-	d.shared = scratch{}
+	d.own, d.shared = scratch{}, scratch{}
 	return nil
 }
 
@@ -161,44 +162,6 @@ func (d *Device) run(operation string, f func()) {
 		}
 	}()
 	f()
-}
-
-// parallel calls f for the tasks 0..n-1, each on some worker with that worker's scratch. What a task computes must not
-// depend on which other tasks have run.
-func (d *Device) parallel(n int, f func(task int, s *scratch)) {
-	workers := min(n, len(d.scratch))
-	if workers <= 1 {
-		for i := range n {
-			f(i, d.scratch[0])
-		}
-		return
-	}
-	var next atomic.Int64
-	var failure atomic.Value
-	var wait sync.WaitGroup
-	work := func(s *scratch) {
-		defer func() {
-			if r := recover(); r != nil {
-				failure.Store(fmt.Errorf("%v", r))
-			}
-		}()
-		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-			f(i, s)
-		}
-	}
-	for w := 1; w < workers; w++ {
-		wait.Go(func() { work(d.scratch[w]) })
-	}
-	work(d.scratch[0])
-	wait.Wait()
-	if err := failure.Load(); err != nil {
-		panic(err)
-	}
-}
-
-// blocks calls f for consecutive ranges of at most size that cover 0..n-1.
-func (d *Device) blocks(n, size int, f func(from, to int, s *scratch)) {
-	d.parallel((n+size-1)/size, func(task int, s *scratch) { f(task*size, min(n, task*size+size), s) })
 }
 
 // scratch is memory that operations reuse. A slot holds one array at a time; slots in use together differ.

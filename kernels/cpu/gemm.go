@@ -115,7 +115,7 @@ func tileGo(c []float64, ldc int, a, b []float64, k int) {
 
 // rowsPerTask divides rows among the workers, in whole tiles.
 func (d *Device) rowsPerTask(rows int) int {
-	per := (rows + 2*len(d.scratch) - 1) / (2 * len(d.scratch))
+	per := (rows + 2*d.workers() - 1) / (2 * d.workers())
 	return min(max((per+tileRows-1)/tileRows*tileRows, 16), 256)
 }
 

@@ -144,7 +144,7 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 			d.countProducts(all, l.Out, x, w, 0, x.rows, from, to, s)
 		})
 		for r := range x.rows {
-			emit(r, all[r*l.Out:][:l.Out], x.countedOffset(r), unit, d.scratch[0])
+			emit(r, all[r*l.Out:][:l.Out], x.countedOffset(r), unit, &d.own)
 		}
 	case !d.shuffles:
 		d.blocks(x.rows, 16, func(from, to int, s *scratch) {
