@@ -31,6 +31,7 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 				}
 				settle(g.dq)
 			}
+			g.round()
 			settle(g.dk)
 			settle(g.dv)
 			g.store(h, dst)
@@ -88,12 +89,16 @@ func (g *gradients) query(h *head, dst []float32, t int) {
 	clear(g.sums.dq)
 }
 
-// store writes the gradients of keys and values to the head's columns.
-func (g *gradients) store(h *head, dst []float32) {
+// round takes over what was added up in float64.
+func (g *gradients) round() {
 	if !g.few {
 		narrow(g.dk, g.sums.dk)
 		narrow(g.dv, g.sums.dv)
 	}
+}
+
+// store writes the gradients of keys and values to the head's columns.
+func (g *gradients) store(h *head, dst []float32) {
 	width := h.Heads * h.HeadDim
 	for t := range h.Seq {
 		row := dst[(h.row0+t)*3*width:][:3*width]
