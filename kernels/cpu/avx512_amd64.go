@@ -5,6 +5,12 @@ func avx512() instructions {
 	set := avx2()
 	narrow := set
 	set.name = "AVX-512"
+	set.counts = true
+	set.countSigns = func(dst []int32, stride int, x []uint64, xStride int, w []uint64, words int) {
+		n := len(w) / words
+		_, _ = dst[3*stride+n-1], x[3*xStride+words-1]
+		countSignsAVX512(&dst[0], stride, &x[0], xStride, &w[0], n, words)
+	}
 	set.randomWords = func(dst []uint32, key [2]uint32, counter [4]uint32) {
 		n := len(dst) &^ 127
 		if n > 0 {

@@ -22,7 +22,7 @@ type Device struct {
 	instructions
 	helpers []*helper // workers beside the caller
 	own     scratch   // the caller's
-	shared  scratch    // for what all workers of one operation read
+	shared  scratch   // for what all workers of one operation read
 	scalars kernels.Scalars
 	err     error
 

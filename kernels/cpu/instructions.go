@@ -5,9 +5,11 @@ package cpu
 type instructions struct {
 	name     string
 	shuffles bool // looking up is faster than counting bits
+	counts   bool // unless both sides are signs
 
 	// Products.
 	andCounts  func(dst []int32, x, w []uint64)
+	countSigns func(dst []int32, stride int, x []uint64, xStride int, w []uint64, words int)
 	addCounts  func(sums, counts, pops []int32, shift, weight int32)
 	tile       func(c []float64, ldc int, a, b []float64, k int)
 	makeTables func(dst []byte, q []int8) int32
@@ -56,7 +58,7 @@ type instructions struct {
 func plainGo() instructions {
 	return instructions{
 		name:      "Go",
-		andCounts: andCountsGo, addCounts: addCountsGo, tile: tileGo, makeTables: makeTablesGo, lookup: lookupGo,
+		andCounts: andCountsGo, countSigns: countSignsGo, addCounts: addCountsGo, tile: tileGo, makeTables: makeTablesGo, lookup: lookupGo,
 		packSigns: packSignsGo, packPass: packPassGo, transposeBits: transposeBitsGo, transposeBytes: transposeBytesGo,
 		scaleIntegers: scaleIntegersGo, affineSums: affineSumsGo, signsOfSums: signsOfSumsGo, addScaled: addScaledGo,
 		randomWords: randomWordsGo, roundRow: roundRowGo, roundColumns: roundColumnsGo,

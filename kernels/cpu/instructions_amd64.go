@@ -26,6 +26,7 @@ func avx2() instructions {
 			}
 			andCountsGo(dst[n:], x, w[n*len(x):])
 		},
+		countSigns: countSignsGo,
 		tile: func(c []float64, ldc int, a, b []float64, k int) {
 			if k > 0 {
 				_, _, _ = c[(tileRows-1)*ldc+tileCols-1], a[k*tileRows-1], b[k*tileCols-1]

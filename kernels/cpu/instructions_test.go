@@ -60,6 +60,13 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			s.andCounts(dst, randomWords(r, length), randomWords(r, n*length))
 			return dst
 		},
+		"countSigns": func(s *instructions, r *rand.Rand, n int) any {
+			words, width := 1+r.IntN(9), (n+channelsPerCount-1)/channelsPerCount*channelsPerCount
+			xStride := words + r.IntN(3)
+			dst := make([]int32, 3*(width+2)+width)
+			s.countSigns(dst, width+2, randomWords(r, 4*xStride), xStride, randomWords(r, words*width), words)
+			return dst
+		},
 		"tile": func(s *instructions, r *rand.Rand, n int) any {
 			c, a, b := doubles(r, 4*20), doubles(r, n*tileRows), doubles(r, n*tileCols)
 			s.tile(c, 20, a, b, n)

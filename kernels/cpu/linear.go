@@ -154,6 +154,13 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 				emit(r, sums[(r-from)*l.Out:][:l.Out], x.countedOffset(r), unit, s)
 			}
 		})
+	case x.bits == 1 && d.counts:
+		words := d.wordsOfChannels(w)
+		d.blocks(x.rows, d.rowsPerTask(x.rows), func(from, to int, s *scratch) {
+			d.signProducts(x, w, words, from, to, s, func(row int, sums []int32, offset int32) {
+				emit(row, sums, offset, unit, s)
+			})
+		})
 	default:
 		signs := []signPanels{d.alongColumns(0, w)}
 		d.blocks(x.rows, d.rowsPerTask(x.rows), func(from, to int, s *scratch) {

@@ -193,3 +193,8 @@ func scaleAVX2(x *float32, n int, factor float32)
 //
 //go:noescape
 func randomWordsAVX512(dst *uint32, steps int, key *[2]uint32, counter *[4]uint32)
+
+// countSignsAVX512 is countSignsGo for 16 channels at a time.
+//
+//go:noescape
+func countSignsAVX512(dst *int32, stride int, x *uint64, xStride int, w *uint64, channels int, words int)

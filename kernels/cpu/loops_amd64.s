@@ -3383,3 +3383,89 @@ step:
 	JNZ             step
 	VZEROUPPER
 	RET
+
+// func countSignsAVX512(dst *int32, stride int, x *uint64, xStride int, w *uint64, channels int, words int)
+// Requires: AVX, AVX512F, AVX512VPOPCNTDQ
+TEXT ·countSignsAVX512(SB), NOSPLIT, $0-56
+	MOVQ dst+0(FP), AX
+	MOVQ stride+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ xStride+24(FP), BX
+	MOVQ w+32(FP), SI
+	MOVQ channels+40(FP), DI
+	MOVQ words+48(FP), R8
+	SHLQ $0x02, CX
+	SHLQ $0x03, BX
+	LEAQ (DX)(BX*1), R9
+	LEAQ (AX)(CX*1), R11
+	LEAQ (R9)(BX*1), R10
+	LEAQ (R11)(CX*1), R12
+	LEAQ (R10)(BX*1), BX
+	LEAQ (R12)(CX*1), CX
+	MOVQ DI, R13
+	SHLQ $0x03, R13
+
+channels:
+	VPXORQ Z0, Z0, Z0
+	VPXORQ Z1, Z1, Z1
+	VPXORQ Z2, Z2, Z2
+	VPXORQ Z3, Z3, Z3
+	VPXORQ Z4, Z4, Z4
+	VPXORQ Z5, Z5, Z5
+	VPXORQ Z6, Z6, Z6
+	VPXORQ Z7, Z7, Z7
+	MOVQ   SI, R14
+	XORQ   R15, R15
+
+words:
+	VMOVDQU64    (R14), Z8
+	VMOVDQU64    64(R14), Z9
+	VPBROADCASTQ (DX)(R15*8), Z10
+	VPXORQ       Z8, Z10, Z11
+	VPOPCNTQ     Z11, Z11
+	VPSUBQ       Z11, Z0, Z0
+	VPXORQ       Z9, Z10, Z10
+	VPOPCNTQ     Z10, Z10
+	VPSUBQ       Z10, Z1, Z1
+	VPBROADCASTQ (R9)(R15*8), Z10
+	VPXORQ       Z8, Z10, Z11
+	VPOPCNTQ     Z11, Z11
+	VPSUBQ       Z11, Z2, Z2
+	VPXORQ       Z9, Z10, Z10
+	VPOPCNTQ     Z10, Z10
+	VPSUBQ       Z10, Z3, Z3
+	VPBROADCASTQ (R10)(R15*8), Z10
+	VPXORQ       Z8, Z10, Z11
+	VPOPCNTQ     Z11, Z11
+	VPSUBQ       Z11, Z4, Z4
+	VPXORQ       Z9, Z10, Z10
+	VPOPCNTQ     Z10, Z10
+	VPSUBQ       Z10, Z5, Z5
+	VPBROADCASTQ (BX)(R15*8), Z10
+	VPXORQ       Z8, Z10, Z8
+	VPOPCNTQ     Z8, Z8
+	VPSUBQ       Z8, Z6, Z6
+	VPXORQ       Z9, Z10, Z8
+	VPOPCNTQ     Z8, Z8
+	VPSUBQ       Z8, Z7, Z7
+	ADDQ         R13, R14
+	INCQ         R15
+	CMPQ         R15, R8
+	JLT          words
+	VPMOVQD      Z0, (AX)
+	VPMOVQD      Z1, 32(AX)
+	ADDQ         $0x40, AX
+	VPMOVQD      Z2, (R11)
+	VPMOVQD      Z3, 32(R11)
+	ADDQ         $0x40, R11
+	VPMOVQD      Z4, (R12)
+	VPMOVQD      Z5, 32(R12)
+	ADDQ         $0x40, R12
+	VPMOVQD      Z6, (CX)
+	VPMOVQD      Z7, 32(CX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x00000080, SI
+	SUBQ         $0x10, DI
+	JNZ          channels
+	VZEROUPPER
+	RET

@@ -44,13 +44,16 @@ func (p *planes) Slice(from, to int) kernels.Planes {
 func (d *Device) DownloadPlanes(dst []uint64, src kernels.Planes) error {
 	d.run("DownloadPlanes", func() {
 		p := src.(*planes)
-		n := (p.cols + 63) / 64
+		n := wordsOf(p.cols)
 		for i := range p.rows * p.bits {
 			copy(dst[i*n:][:n], p.words[i*p.stride:])
 		}
 	})
 	return d.err
 }
+
+// wordsOf is how many words so many bits take.
+func wordsOf(cols int) int { return (cols + 63) / 64 }
 
 // row returns all planes of row r.
 func (p *planes) row(r int) []uint64 {

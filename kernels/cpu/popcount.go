@@ -24,6 +24,58 @@ func (d *Device) countProducts(sums []int32, stride int, x, w *planes, r0, r1, o
 	}
 }
 
+// rowsPerCount rows are multiplied together, and channels are padded to whole channelsPerCount, where both sides are signs.
+const (
+	rowsPerCount     = 4
+	channelsPerCount = 16
+)
+
+// signProducts computes x·wᵀ of signs for rows r0..r1-1 and hands row after row to emit: the product is 2*sums[c] - offset.
+// words is w by wordsOfChannels.
+func (d *Device) signProducts(x, w *planes, words []uint64, r0, r1 int, s *scratch, emit func(row int, sums []int32, offset int32)) {
+	n := wordsOf(w.cols)
+	width := len(words) / n
+	sums := s.int32s(0, rowsPerCount*width)
+	for r := r0; r < r1; r += rowsPerCount {
+		first := min(r, x.rows-rowsPerCount) // the last rows are some of these once more
+		d.countSigns(sums, width, x.words[first*x.stride:], x.stride, words, n)
+		for i := r; i < min(r+rowsPerCount, r1); i++ {
+			emit(i, sums[(i-first)*width:][:w.rows], -int32(w.cols))
+		}
+	}
+}
+
+// wordsOfChannels arranges w: first comes the first word of every channel.
+func (d *Device) wordsOfChannels(w *planes) []uint64 {
+	n, width := wordsOf(w.cols), (w.rows+channelsPerCount-1)/channelsPerCount*channelsPerCount
+	words := d.shared.words(1, n*width)
+	d.blocks(width, 128, func(from, to int, _ *scratch) {
+		for k := range n {
+			for c := from; c < to; c++ {
+				words[k*width+c] = 0
+				if c < w.rows {
+					words[k*width+c] = w.words[c*w.stride+k]
+				}
+			}
+		}
+	})
+	return words
+}
+
+// countSignsGo writes, for 4 rows of x and all channels of w, minus the number of bits that differ.
+func countSignsGo(dst []int32, stride int, x []uint64, xStride int, w []uint64, words int) {
+	n := len(w) / words
+	for r := range rowsPerCount {
+		for c := range n {
+			differ := 0
+			for k, v := range x[r*xStride:][:words] {
+				differ += bits.OnesCount64(v ^ w[k*n+c])
+			}
+			dst[r*stride+c] = -int32(differ)
+		}
+	}
+}
+
 // countedOffset is Σ_b 2^b (2 pop(x_b) - K) of row r.
 func (p *planes) countedOffset(r int) (offset int32) {
 	for b, n := range p.pops[r*p.bits : (r+1)*p.bits] {

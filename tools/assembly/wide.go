@@ -9,6 +9,7 @@ import (
 // wide writes the loops that gain much from AVX-512. Looking up is not one of them: long registers shuffle at half the rate.
 func wide() {
 	wideRandomWords()
+	wideCountSigns()
 }
 
 // beginWide declares a function that equals the one whose name ends in Go.
@@ -105,5 +106,65 @@ func wideRandomWords() {
 	ADDQ(U32(4*128), dst)
 	DECQ(steps)
 	JNZ(LabelRef("step"))
+	end()
+}
+
+// wideCountSigns keeps the sums of 4 rows × 16 channels, as 64 bits, in registers.
+func wideCountSigns() {
+	const rows, registers = 4, 2
+	beginWide("countSigns", "func(dst *int32, stride int, x *uint64, xStride int, w *uint64, channels, words int)", "for 16 channels at a time.")
+	dst, stride, x, xStride := pointer("dst"), pointer("stride"), pointer("x"), pointer("xStride")
+	w, channels, words := pointer("w"), pointer("channels"), pointer("words")
+	SHLQ(Imm(2), stride)
+	SHLQ(Imm(3), xStride)
+	row := [rows]GPVirtual{x, GP64(), GP64(), GP64()}
+	to := [rows]GPVirtual{dst, GP64(), GP64(), GP64()}
+	for r := 1; r < rows; r++ {
+		LEAQ(Mem{Base: row[r-1], Index: xStride, Scale: 1}, row[r])
+		LEAQ(Mem{Base: to[r-1], Index: stride, Scale: 1}, to[r])
+	}
+	next, left := GP64(), GP64() // bytes to the next word of the channels; channels left
+	MOVQ(channels, next)
+	SHLQ(Imm(3), next)
+	MOVQ(channels, left)
+	Label("channels")
+	var sum [rows][registers]VecVirtual
+	for r := range sum {
+		for i := range sum[r] {
+			sum[r][i] = ZMM()
+			VPXORQ(sum[r][i], sum[r][i], sum[r][i])
+		}
+	}
+	at, k := GP64(), GP64()
+	MOVQ(w, at)
+	XORQ(k, k)
+	Label("words")
+	weights := [registers]VecVirtual{ZMM(), ZMM()}
+	for i := range weights {
+		VMOVDQU64(Mem{Base: at, Disp: 64 * i}, weights[i])
+	}
+	for r := range sum {
+		word := ZMM()
+		VPBROADCASTQ(Mem{Base: row[r], Index: k, Scale: 8}, word)
+		for i := range weights {
+			t := ZMM()
+			VPXORQ(weights[i], word, t)
+			VPOPCNTQ(t, t)
+			VPSUBQ(t, sum[r][i], sum[r][i])
+		}
+	}
+	ADDQ(next, at)
+	INCQ(k)
+	CMPQ(k, words)
+	JLT(LabelRef("words"))
+	for r := range sum {
+		for i, s := range sum[r] {
+			VPMOVQD(s, Mem{Base: to[r], Disp: 32 * i})
+		}
+		ADDQ(Imm(64), to[r])
+	}
+	ADDQ(U32(128), w)
+	SUBQ(Imm(16), left)
+	JNZ(LabelRef("channels"))
 	end()
 }
