@@ -54,24 +54,42 @@ func (g *gradient) plain(d *Device, s *scratch, t int) []float32 {
 func (d *Device) summarize(dTheta []float32, g *gradient) {
 	out := g.to - g.from
 	parts := (g.rows + rowsPerSum - 1) / rowsPerSum
-	all := d.shared.floats(sharedLargest, parts*out)
+	all, sums := d.shared.floats(sharedLargest, parts*out), d.shared.doubles(2, parts*out)
 	shifts := g.shift.To > g.shift.From
-	d.sumRows(dTheta, g.rows, out, -1, func(t int, sums []float64, s *scratch) {
-		most := all[t/rowsPerSum*out:][:out]
-		if t%rowsPerSum == 0 {
-			clear(most)
+	words, stride := d.passWords(g)
+	d.blocks(g.rows, rowsPerSum, func(from, to int, s *scratch) {
+		at := from / rowsPerSum * out
+		sum, most := sums[at:at+out], all[at:at+out]
+		clear(sum)
+		clear(most)
+		d.addRows(sum, most, g.output[from*g.stride:], g.stride, words[from*stride:], stride, to-from)
+		if !shifts {
+			return
 		}
-		row := g.masked(d, s.floats(0, out), t)
-		d.addColumns(sums, row)
-		if shifts {
-			row = g.plain(d, s, t)
+		clear(most)
+		for t := from; t < to; t++ {
+			d.instructions.largest(most, g.plain(d, s, t))
 		}
-		d.instructions.largest(most, row)
 	})
 	for p := 1; p < parts; p++ {
 		d.instructions.largest(all[:out], all[p*out:][:out])
 	}
 	g.largest = all[:out]
+	if dTheta != nil {
+		addParts(dTheta, sums, -1)
+	}
+}
+
+// passWords are the bits of where g passes, rows stride words apart.
+func (d *Device) passWords(g *gradient) (words []uint64, stride int) {
+	if g.pass != nil {
+		return g.pass.words, g.pass.stride
+	}
+	words = d.shared.words(2, wordsOf(g.to-g.from)) // one row for all
+	for i := range words {
+		words[i] = math.MaxUint64
+	}
+	return words, 0
 }
 
 // matrix is the plain products' gradient as a whole, for products of floats.

@@ -37,7 +37,7 @@ type instructions struct {
 	mask           func(dst, src []float32, words []uint64)
 	largest        func(most, x []float32)
 	largestProduct func(a, b []float32) float32
-	addColumns     func(sums []float64, x []float32)
+	addRows        func(sums []float64, most, src []float32, stride int, words []uint64, wordStride, rows int)
 	sumSquares     func(x []float32) float64
 	multiply       func(dst, a, b []float32)
 	scale          func(x []float32, factor float32)
@@ -63,7 +63,7 @@ func plainGo() instructions {
 		scaleIntegers: scaleIntegersGo, affineSums: affineSumsGo, signsOfSums: signsOfSumsGo, addScaled: addScaledGo,
 		randomWords: randomWordsGo, roundRow: roundRowGo, roundColumns: roundColumnsGo,
 		affine: affineGo, roundBFloats: roundBFloatsGo, add: addGo, mask: maskGo, largest: largestGo, largestProduct: largestProductGo,
-		addColumns: addColumnsGo, sumSquares: sumSquaresGo, adam: adamGo,
+		addRows: addRowsGo, sumSquares: sumSquaresGo, adam: adamGo,
 		multiply: multiplyGo, scale: scaleGo, maximum: maximumGo, exponentials: exponentialsGo,
 		quantize: quantizeGo, passNormalized: passNormalizedGo, addNormalized: addNormalizedGo,
 		readGradient: readGradientGo, scoreGradient: scoreGradientGo,

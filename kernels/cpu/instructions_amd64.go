@@ -185,13 +185,15 @@ func avx2() instructions {
 			}
 			return max(most, largestProductGo(a[n:], b[n:]))
 		},
-		addColumns: func(sums []float64, x []float32) {
-			n := len(sums) &^ 7
-			if n > 0 {
-				_ = x[n-1]
-				addColumnsAVX2(&sums[0], &x[0], n)
+		addRows: func(sums []float64, most, src []float32, stride int, words []uint64, wordStride, rows int) {
+			n := len(sums) &^ 63 // what is left over begins with a word
+			if n > 0 && rows > 0 {
+				_, _, _ = most[n-1], src[(rows-1)*stride+n-1], words[(rows-1)*wordStride+n/64-1]
+				addRowsAVX2(&sums[0], &most[0], &src[0], stride, &words[0], wordStride, rows, n)
 			}
-			addColumnsGo(sums[n:], x[n:])
+			if n < len(sums) {
+				addRowsGo(sums[n:], most[n:], src[n:], stride, words[n/64:], wordStride, rows)
+			}
 		},
 		sumSquares: func(x []float32) (sum float64) {
 			n := len(x) &^ 7

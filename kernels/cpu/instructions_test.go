@@ -196,13 +196,11 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 		"largestProduct": func(s *instructions, r *rand.Rand, n int) any {
 			return floatBits([]float32{s.largestProduct(normals(r, n), oddities(r, n))})
 		},
-		"addColumns": func(s *instructions, r *rand.Rand, n int) any {
-			sums := make([]float64, n)
-			for i := range sums {
-				sums[i] = r.NormFloat64()
-			}
-			s.addColumns(sums, oddities(r, n))
-			return doubleBits(sums)
+		"addRows": func(s *instructions, r *rand.Rand, n int) any {
+			sums, most, rows := doubles(r, n), make([]float32, n), r.IntN(5)
+			stride, wordStride := n+r.IntN(3), wordsOf(n)+r.IntN(2)
+			s.addRows(sums, most, oddities(r, (rows+1)*stride), stride, randomWords(r, (rows+1)*wordStride), wordStride, rows)
+			return append(doubleBits(sums), floatBits(most)...)
 		},
 		"sumSquares": func(s *instructions, r *rand.Rand, n int) any {
 			return doubleBits([]float64{s.sumSquares(oddities(r, n))})

@@ -114,10 +114,10 @@ func largestProductAVX2(a *float32, b *float32, n int) float32
 //go:noescape
 func addScaledAVX2(dst *float32, sums *int32, signs *uint64, n int, offset int32, factor float32) float64
 
-// addColumnsAVX2 is addColumnsGo for whole registers.
+// addRowsAVX2 is addRowsGo for whole registers.
 //
 //go:noescape
-func addColumnsAVX2(sums *float64, x *float32, n int)
+func addRowsAVX2(sums *float64, most *float32, src *float32, stride int, words *uint64, wordStride int, rows int, n int)
 
 // sumSquaresAVX2 is sumSquaresGo for whole registers.
 //

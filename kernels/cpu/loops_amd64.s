@@ -2177,21 +2177,104 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addColumnsAVX2(sums *float64, x *float32, n int)
-// Requires: AVX
-TEXT ·addColumnsAVX2(SB), NOSPLIT, $0-24
+// func addRowsAVX2(sums *float64, most *float32, src *float32, stride int, words *uint64, wordStride int, rows int, n int)
+// Requires: AVX, AVX2
+TEXT ·addRowsAVX2(SB), NOSPLIT, $0-64
 	MOVQ sums+0(FP), AX
-	MOVQ x+8(FP), CX
-	MOVQ n+16(FP), DX
-	XORQ BX, BX
+	MOVQ most+8(FP), CX
+	MOVQ src+16(FP), DX
+	MOVQ stride+24(FP), BX
+	MOVQ words+32(FP), SI
+	MOVQ wordStride+40(FP), DI
+	MOVQ rows+48(FP), R8
+	MOVQ n+56(FP), R9
+	SHLQ $0x02, BX
+	SHLQ $0x03, DI
 
-loop:
-	VCVTPS2PD (CX)(BX*4), Y0
-	VADDPD    (AX)(BX*8), Y0, Y0
-	VMOVUPD   Y0, (AX)(BX*8)
-	ADDQ      $0x04, BX
-	CMPQ      BX, DX
-	JLT       loop
+columns:
+	VMOVUPD (AX), Y0
+	VMOVUPD 32(AX), Y1
+	VMOVUPS (CX), Y2
+	VMOVUPD 64(AX), Y3
+	VMOVUPD 96(AX), Y4
+	VMOVUPS 32(CX), Y5
+	VMOVUPD 128(AX), Y6
+	VMOVUPD 160(AX), Y7
+	VMOVUPS 64(CX), Y8
+	VMOVUPD 192(AX), Y9
+	VMOVUPD 224(AX), Y10
+	VMOVUPS 96(CX), Y11
+	MOVQ    DX, R10
+	MOVQ    SI, R11
+	MOVQ    R8, R12
+
+rows:
+	VPBROADCASTB (R11), Y12
+	VPAND        bits<>+0(SB), Y12, Y12
+	VPCMPEQD     bits<>+0(SB), Y12, Y12
+	VPAND        (R10), Y12, Y12
+	VEXTRACTF128 $0x01, Y12, X13
+	VCVTPS2PD    X12, Y14
+	VADDPD       Y14, Y0, Y0
+	VCVTPS2PD    X13, Y14
+	VADDPD       Y14, Y1, Y1
+	VANDPS       magnitude<>+0(SB), Y12, Y12
+	VMAXPS       Y2, Y12, Y2
+	VPBROADCASTB 1(R11), Y12
+	VPAND        bits<>+0(SB), Y12, Y12
+	VPCMPEQD     bits<>+0(SB), Y12, Y12
+	VPAND        32(R10), Y12, Y12
+	VEXTRACTF128 $0x01, Y12, X13
+	VCVTPS2PD    X12, Y14
+	VADDPD       Y14, Y3, Y3
+	VCVTPS2PD    X13, Y14
+	VADDPD       Y14, Y4, Y4
+	VANDPS       magnitude<>+0(SB), Y12, Y12
+	VMAXPS       Y5, Y12, Y5
+	VPBROADCASTB 2(R11), Y12
+	VPAND        bits<>+0(SB), Y12, Y12
+	VPCMPEQD     bits<>+0(SB), Y12, Y12
+	VPAND        64(R10), Y12, Y12
+	VEXTRACTF128 $0x01, Y12, X13
+	VCVTPS2PD    X12, Y14
+	VADDPD       Y14, Y6, Y6
+	VCVTPS2PD    X13, Y14
+	VADDPD       Y14, Y7, Y7
+	VANDPS       magnitude<>+0(SB), Y12, Y12
+	VMAXPS       Y8, Y12, Y8
+	VPBROADCASTB 3(R11), Y12
+	VPAND        bits<>+0(SB), Y12, Y12
+	VPCMPEQD     bits<>+0(SB), Y12, Y12
+	VPAND        96(R10), Y12, Y12
+	VEXTRACTF128 $0x01, Y12, X13
+	VCVTPS2PD    X12, Y14
+	VADDPD       Y14, Y9, Y9
+	VCVTPS2PD    X13, Y14
+	VADDPD       Y14, Y10, Y10
+	VANDPS       magnitude<>+0(SB), Y12, Y12
+	VMAXPS       Y11, Y12, Y11
+	ADDQ         BX, R10
+	ADDQ         DI, R11
+	DECQ         R12
+	JNZ          rows
+	VMOVUPD      Y0, (AX)
+	VMOVUPD      Y1, 32(AX)
+	VMOVUPS      Y2, (CX)
+	VMOVUPD      Y3, 64(AX)
+	VMOVUPD      Y4, 96(AX)
+	VMOVUPS      Y5, 32(CX)
+	VMOVUPD      Y6, 128(AX)
+	VMOVUPD      Y7, 160(AX)
+	VMOVUPS      Y8, 64(CX)
+	VMOVUPD      Y9, 192(AX)
+	VMOVUPD      Y10, 224(AX)
+	VMOVUPS      Y11, 96(CX)
+	ADDQ         $0x00000100, AX
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x00000080, DX
+	ADDQ         $0x04, SI
+	SUBQ         $0x20, R9
+	JNZ          columns
 	VZEROUPPER
 	RET
 

@@ -55,15 +55,21 @@ func (d *Device) sumRows(dst []float32, rows, cols int, factor float64, f func(r
 			f(r, sums, s)
 		}
 	})
-	if dst == nil {
-		return
+	if dst != nil {
+		addParts(dst, all, factor)
 	}
-	for c := range cols {
-		var sum float64
-		for p := range parts {
-			sum += all[p*cols+c]
+}
+
+// addParts adds factor times the sum of the parts, one after the other in all, to dst. It overwrites the first part.
+func addParts(dst []float32, all []float64, factor float64) {
+	sums := all[:len(dst)]
+	for p := len(dst); p < len(all); p += len(dst) {
+		for c, v := range all[p : p+len(dst)] {
+			sums[c] += v
 		}
-		dst[c] += float32(factor * sum)
+	}
+	for c, v := range sums {
+		dst[c] += float32(factor * v)
 	}
 }
 
@@ -92,9 +98,17 @@ func sumSquaresGo(x []float32) float64 {
 	return inLanes(len(x), func(i int) float64 { return float64(x[i]) * float64(x[i]) })
 }
 
-// addColumnsGo adds x to sums.
-func addColumnsGo(sums []float64, x []float32) {
-	for i, v := range x[:len(sums)] {
-		sums[i] += float64(v)
+// addRowsGo adds rows of src, stride apart, to sums, and raises most to their largest absolute values. A value counts where the
+// row's bit in words is set, and is zero elsewhere.
+func addRowsGo(sums []float64, most, src []float32, stride int, words []uint64, wordStride, rows int) {
+	for r := range rows {
+		row := words[r*wordStride:]
+		for i, v := range src[r*stride:][:len(sums)] {
+			if row[i>>6]>>(i&63)&1 == 0 {
+				v = 0
+			}
+			sums[i] += float64(v)
+			most[i] = max(most[i], magnitude(v))
+		}
 	}
 }

@@ -241,15 +241,7 @@ func vectors() {
 	storeSum(low, high)
 	end()
 
-	begin("addColumns", "func(sums *float64, x *float32, n int)")
-	sums, x, n = pointer("sums"), pointer("x"), pointer("n")
-	loop(n, 4, func(i GPVirtual) {
-		v := YMM()
-		VCVTPS2PD(at4(x, i, 0), v)
-		VADDPD(Mem{Base: sums, Index: i, Scale: 8}, v, v)
-		VMOVUPD(v, Mem{Base: sums, Index: i, Scale: 8})
-	})
-	end()
+	addRows(magnitude, bitOf)
 
 	begin("sumSquares", "func(x *float32, n int) float64")
 	x, n = pointer("x"), pointer("n")
@@ -269,6 +261,62 @@ func vectors() {
 	end()
 
 	adam()
+}
+
+// addRows keeps the sums of 32 columns, and their largest values, in registers.
+func addRows(magnitude, bitOf Mem) {
+	begin("addRows", "func(sums *float64, most, src *float32, stride int, words *uint64, wordStride, rows, n int)")
+	sums, most, src, stride := pointer("sums"), pointer("most"), pointer("src"), pointer("stride")
+	words, wordStride, rows, n := pointer("words"), pointer("wordStride"), pointer("rows"), pointer("n")
+	SHLQ(Imm(2), stride)
+	SHLQ(Imm(3), wordStride)
+	Label("columns")
+	var sum [4][2]VecVirtual
+	var top [4]VecVirtual
+	for i := range sum {
+		for half := range sum[i] {
+			sum[i][half] = YMM()
+			VMOVUPD(Mem{Base: sums, Disp: 64*i + 32*half}, sum[i][half])
+		}
+		top[i] = YMM()
+		VMOVUPS(Mem{Base: most, Disp: 32 * i}, top[i])
+	}
+	row, bits, left := GP64(), GP64(), GP64()
+	MOVQ(src, row)
+	MOVQ(words, bits)
+	MOVQ(rows, left)
+	Label("rows")
+	for i := range sum {
+		v, upper, d := YMM(), XMM(), YMM()
+		VPBROADCASTB(Mem{Base: bits, Disp: i}, v)
+		VPAND(bitOf, v, v)
+		VPCMPEQD(bitOf, v, v)
+		VPAND(Mem{Base: row, Disp: 32 * i}, v, v)
+		VEXTRACTF128(Imm(1), v, upper)
+		VCVTPS2PD(v.AsX(), d)
+		VADDPD(d, sum[i][0], sum[i][0])
+		VCVTPS2PD(upper, d)
+		VADDPD(d, sum[i][1], sum[i][1])
+		VANDPS(magnitude, v, v)
+		VMAXPS(top[i], v, top[i])
+	}
+	ADDQ(stride, row)
+	ADDQ(wordStride, bits)
+	DECQ(left)
+	JNZ(LabelRef("rows"))
+	for i := range sum {
+		for half, v := range sum[i] {
+			VMOVUPD(v, Mem{Base: sums, Disp: 64*i + 32*half})
+		}
+		VMOVUPS(top[i], Mem{Base: most, Disp: 32 * i})
+	}
+	ADDQ(U32(256), sums)
+	ADDQ(U32(128), most)
+	ADDQ(U32(128), src)
+	ADDQ(Imm(4), words)
+	SUBQ(Imm(32), n)
+	JNZ(LabelRef("columns"))
+	end()
 }
 
 // affineOf is alpha * unit * (2*sums - offset) - theta of eight channels.
