@@ -41,6 +41,8 @@
 // Every operation is deterministic: equal inputs give equal bits, whatever the number of threads.
 package kernels
 
+import "errors"
+
 // Floats is device memory for float32 values.
 type Floats interface {
 	Len() int
@@ -78,7 +80,8 @@ type Linear struct {
 	Alpha, Theta Floats // Out each
 }
 
-// LinearGradient receives the gradients of a Linear's parameters.
+// LinearGradient receives the gradients of a Linear's parameters. Those that are nil are not wanted; without Weight and Alpha
+// no product is computed for them. Both of these are set, or neither.
 type LinearGradient struct{ Weight, Alpha, Theta Floats }
 
 // KShift makes output channels From..To-1 of a linear read an earlier token: their product becomes
@@ -141,6 +144,26 @@ type Adam struct {
 	MaxNorm           float64 // gradients are scaled by min(1, MaxNorm / (sqrt(SquaredNorm) + 1e-6))
 }
 
+// Reader copies memory to the host while its device goes on. It serves one goroutine, which need not be the device's.
+type Reader interface {
+	// Read waits for what was enqueued before the reader was made, and copies len(dst) values from the start of src, which no
+	// operation enqueued since then may write.
+	Read(dst []float32, src Floats) error
+}
+
+// ErrMemory is what errors of memory that does not fit a device wrap.
+var ErrMemory = errors.New("out of device memory")
+
+// Rehearser is a Device of limited memory that can tell how much of it the same calls would take.
+type Rehearser interface {
+	Device
+	// Room is how many bytes there are for buffers and working memory: those that are free, and those that this device holds.
+	Room() (int, error)
+	// Rehearse calls f with a device that allocates, computes and copies nothing, and returns the bytes of device memory
+	// that f's calls would have taken.
+	Rehearse(f func(Device) error) (bytes int, err error)
+}
+
 // Device owns memory and computes on it. A Device serves one goroutine at a time.
 type Device interface {
 	Name() string
@@ -165,6 +188,8 @@ type Device interface {
 	DownloadInts(dst []int32, src Ints) error
 	// DownloadPlanes copies rows × bits × ceil(cols/64) words, least significant bit first, padding bits zero.
 	DownloadPlanes(dst []uint64, src Planes) error
+	// NewReader returns what downloads beside operations that are enqueued later; the one before it ends.
+	NewReader() (Reader, error)
 	// Sync waits for everything enqueued and reports the first failure since the device was made.
 	Sync() error
 
@@ -176,6 +201,8 @@ type Device interface {
 
 	// Zero clears x.
 	Zero(x Floats)
+	// Copy copies src to the start of dst.
+	Copy(dst, src Floats)
 	// AddSum adds the sum of x to dst[0].
 	AddSum(dst, x Floats)
 	// AddSumSquares adds the sum of squares of x to dst[0].

@@ -136,6 +136,21 @@ func (d *Device) DownloadInts(dst []int32, src kernels.Ints) error {
 	return d.err
 }
 
+// reader reads at once: whatever was enqueued is done.
+type reader struct{}
+
+func (reader) Read(dst []float32, src kernels.Floats) error {
+	from, ok := src.(floats)
+	if !ok || len(from) < len(dst) {
+		return fmt.Errorf("cpu: reading %d floats of %T with %d values", len(dst), src, src.Len())
+	}
+	copy(dst, from)
+	return nil
+}
+
+// NewReader reports the first failure, or returns what reads.
+func (d *Device) NewReader() (kernels.Reader, error) { return reader{}, d.err }
+
 // Sync reports the first failure.
 func (d *Device) Sync() error { return d.err }
 

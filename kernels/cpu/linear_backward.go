@@ -12,8 +12,16 @@ func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy
 			g.pass = pass.(*planes)
 		}
 		d.summarize(values(dl.Theta), g)
-		d.productGradients(dx, &dl, g, x, l, gradBits)
+		d.productGradients(dx, ofProducts(&dl), g, x, l, gradBits)
 	})
+}
+
+// ofProducts is dl, or nil where none of the gradients that need products is wanted.
+func ofProducts(dl *kernels.LinearGradient) *kernels.LinearGradient {
+	if dl.Weight == nil {
+		return nil
+	}
+	return dl
 }
 
 // productGradients takes g, the gradient of plain products. It overwrites dx with the gradient of the input and adds to

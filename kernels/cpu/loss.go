@@ -21,18 +21,19 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 		h := d.newHead(losses, x, head, targets)
 		// A channel's integers have one scale for all rows. If not all logits fit, they are computed once more, all rows of
 		// some channels.
-		byChannel := gradBits != kernels.GradFloat && x.Planes != nil
+		weights := ofProducts(&dl)
+		byChannel := weights != nil && gradBits != kernels.GradFloat && x.Planes != nil
 		whole := h.rows*head.Out <= d.logitsAtOnce
 		h.rowParts(func(from, to int, logits floats) {
 			h.losses(from, to, logits)
 			h.gradients(from, to, logits, 0, head.Out)
 			g := &gradient{output: logits, stride: head.Out, row: from, rows: to - from, to: head.Out}
 			d.summarize(values(dl.Theta), g)
-			weights := &dl
+			now := weights
 			if byChannel && !whole {
-				weights = nil
+				now = nil
 			}
-			d.productGradients(dx.Slice(from*head.In, to*head.In), weights, g, rowsFrom(x, head.In, from, to), head, gradBits)
+			d.productGradients(dx.Slice(from*head.In, to*head.In), now, g, rowsFrom(x, head.In, from, to), head, gradBits)
 		})
 		if byChannel && !whole {
 			h.channelParts(func(from, to int, logits floats) {

@@ -5,6 +5,14 @@ import "bitnet1/kernels"
 // reduceBlock values are summed in order; the sums of blocks are then added in order.
 const reduceBlock = 4096
 
+// Copy copies src to dst.
+func (d *Device) Copy(dst, src kernels.Floats) {
+	d.run("Copy", func() {
+		to, from := values(dst)[:src.Len()], values(src)
+		d.blocks(len(from), 1<<16, func(a, b int, _ *scratch) { copy(to[a:b], from[a:b]) })
+	})
+}
+
 // Zero clears x.
 func (d *Device) Zero(x kernels.Floats) {
 	d.run("Zero", func() {

@@ -25,7 +25,7 @@ func (a *aside) open() (err error) {
 // beside enqueues what f enqueues behind everything so far, but not before what follows: join makes what comes after it wait. One
 // piece of work at a time. A profile wants kernels one by one and runs it in line.
 func (d *Device) beside(f func() error) error {
-	if d.profile != nil {
+	if d.profile != nil || d.rehearsing {
 		return f()
 	}
 	if err := d.aside.begin.Record(d.stream); err != nil {
@@ -45,7 +45,7 @@ func (d *Device) beside(f func() error) error {
 }
 
 func (d *Device) join() error {
-	if d.profile != nil {
+	if d.profile != nil || d.rehearsing {
 		return nil
 	}
 	return d.stream.Wait(d.aside.ended, 0)

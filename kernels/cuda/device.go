@@ -39,8 +39,11 @@ type Device struct {
 	aside           aside
 	kernels         map[string]cu.Function
 	memory          memory
+	uploads         uploads
+	reader          *reader // the one that NewReader returns
 	graphs          []*driver.Graph
 	recording       bool
+	rehearsing      bool // nothing is launched, copied or allocated
 	profile         *profile
 	err             error
 }
@@ -73,7 +76,7 @@ func Open(index int, o Options) (*Device, error) {
 	defer runtime.UnlockOSThread()
 	d := &Device{index: index, kernels: map[string]cu.Function{}}
 	if err := d.open(o); err != nil {
-		return nil, fmt.Errorf("CUDA device %d: %w", index, err)
+		return nil, fmt.Errorf("CUDA device %d: %w", index, advise(err))
 	}
 	return d, nil
 }
@@ -117,8 +120,12 @@ func (d *Device) describe(device cu.Device, o Options) (err error) {
 	if d.multiprocessors, err = device.Attribute(cu.MultiprocessorCount); err != nil {
 		return fmt.Errorf("multiprocessor count: %w", err)
 	}
-	if major < 8 {
-		return fmt.Errorf("%s has compute capability %d: 8.0 (Ampere) or later is needed for binary matrix units", d.name, major)
+	minor, err := device.Attribute(cu.ComputeCapabilityMinor)
+	if err != nil {
+		return fmt.Errorf("compute capability: %w", err)
+	}
+	if err := supports(d.name, major, minor, cu.Version()); err != nil {
+		return err
 	}
 	d.hopper = major == 9 && !o.Plain // sm_90a code runs on compute capability 9.0 alone
 	return nil
@@ -176,7 +183,7 @@ func (d *Device) loadKernels() error {
 		}
 		module, err := cu.LoadData(string(text) + "\x00")
 		if err != nil {
-			return fmt.Errorf("compile of embedded %s.ptx on %s: %w: update the NVIDIA driver (CUDA 12.0 or later)", m.file, d.name, err)
+			return fmt.Errorf("compile of embedded %s.ptx on %s: %w", m.file, d.name, err)
 		}
 		for _, name := range m.kernels {
 			f, err := module.Function(name)
@@ -199,11 +206,13 @@ func (d *Device) Name() string { return d.name }
 
 // current makes the device's context that of the thread, which the goroutine keeps until the returned function is called: the
 // driver's current context is a property of threads.
-func (d *Device) current() (release func(), err error) {
+func (d *Device) current() (release func(), err error) { return enter(d.context, d.index) }
+
+func enter(context cu.CUContext, index int) (release func(), err error) {
 	runtime.LockOSThread()
-	if err := cu.SetCurrentContext(d.context); err != nil {
+	if err := cu.SetCurrentContext(context); err != nil {
 		runtime.UnlockOSThread()
-		return nil, fmt.Errorf("CUDA device %d: current context: %w", d.index, err)
+		return nil, fmt.Errorf("CUDA device %d: current context: %w", index, advise(err))
 	}
 	return runtime.UnlockOSThread, nil
 }
@@ -225,7 +234,7 @@ func (d *Device) run(operation string, f func() error) {
 		}
 	}()
 	if err := f(); err != nil && d.err == nil { // an operation within Capture may have failed first
-		d.err = fmt.Errorf("CUDA device %d: %s: %w", d.index, operation, err)
+		d.err = fmt.Errorf("CUDA device %d: %s: %w", d.index, operation, advise(err))
 	}
 }
 
@@ -252,8 +261,11 @@ func (d *Device) wait() error {
 
 // Capture records what enqueue enqueues as a graph.
 func (d *Device) Capture(enqueue func()) (replay func(), err error) {
-	if d.profile != nil {
-		return enqueue, nil // events between kernels are not part of a graph
+	if d.profile != nil { // events between kernels are not part of a graph
+		return enqueue, nil
+	}
+	if d.rehearsing {
+		return enqueue, nil
 	}
 	var graph *driver.Graph
 	d.run("Capture", func() error {
@@ -264,7 +276,13 @@ func (d *Device) Capture(enqueue func()) (replay func(), err error) {
 		enqueue()
 		d.recording = false
 		g, err := driver.EndCapture(d.stream)
-		if err == nil {
+		switch {
+		case d.err != nil: // whatever the graph lacks, it lacks because of that
+			if err == nil {
+				err = g.Close()
+			}
+			return err
+		case err == nil:
 			d.graphs = append(d.graphs, g)
 			graph = g
 		}
@@ -276,30 +294,29 @@ func (d *Device) Capture(enqueue func()) (replay func(), err error) {
 	return func() { d.run("replay", func() error { return graph.Launch(d.stream) }) }, nil
 }
 
-// Close waits for queued work and frees all memory of the device.
+// Close waits for queued work and frees all memory of the device. A failure that an operation has reported is not reported again.
 func (d *Device) Close() error {
+	if d.rehearsing {
+		return nil
+	}
 	release, err := d.current()
 	if err != nil {
 		return err
 	}
 	defer release()
-	err = d.stream.Synchronize()
+	failed := []error{d.stream.Synchronize()}
 	for _, g := range d.graphs {
-		if e := g.Close(); err == nil {
-			err = e
-		}
+		failed = append(failed, g.Close())
 	}
 	d.graphs = nil
-	if e := d.memory.close(); err == nil {
-		err = e
-	}
+	failed = append(failed, d.memory.close(), d.uploads.close(), d.reader.close())
 	for _, s := range []*cu.Stream{&d.stream, &d.side, &d.aside.stream} {
-		if e := s.Destroy(); err == nil {
-			err = e
-		}
+		failed = append(failed, s.Destroy())
 	}
-	if err != nil {
-		return fmt.Errorf("CUDA device %d: close: %w", d.index, err)
+	for _, err := range failed {
+		if err != nil && d.err == nil {
+			return fmt.Errorf("CUDA device %d: close: %w", d.index, advise(err))
+		}
 	}
 	return nil
 }
@@ -309,18 +326,12 @@ func (d *Device) launch(kernel string, g driver.Geometry, arguments ...[]byte) e
 	if !ok {
 		return fmt.Errorf("kernel %s is not loaded on %s", kernel, d.name)
 	}
-	if d.profile != nil {
-		if err := d.profile.begin(d.stream, kernel); err != nil {
-			return err
+	return d.timed(kernel, func() error {
+		if err := driver.Launch(f, g, d.stream, arguments...); err != nil {
+			return fmt.Errorf("kernel %s, grid %v: %w", kernel, g.Grid, err)
 		}
-	}
-	if err := driver.Launch(f, g, d.stream, arguments...); err != nil {
-		return fmt.Errorf("kernel %s, grid %v: %w", kernel, g.Grid, err)
-	}
-	if d.profile != nil {
-		return d.profile.end(d.stream)
-	}
-	return nil
+		return nil
+	})
 }
 
 // clear sets memory to zero, in order with the operations.
@@ -328,18 +339,29 @@ func (d *Device) clear(p cu.DevicePtr, bytes int) error {
 	if bytes == 0 {
 		return nil
 	}
-	if d.profile != nil {
-		if err := d.profile.begin(d.stream, "clear"); err != nil {
-			return err
+	return d.timed("clear", func() error {
+		if err := cu.MemsetD8Async(p, 0, int64(bytes), d.stream); err != nil {
+			return fmt.Errorf("clearing of %d bytes: %w", bytes, err)
 		}
+		return nil
+	})
+}
+
+// timed queues work, which a profile measures under the given name and a rehearsal leaves out.
+func (d *Device) timed(name string, queue func() error) error {
+	if d.rehearsing {
+		return nil
 	}
-	if err := cu.MemsetD8Async(p, 0, int64(bytes), d.stream); err != nil {
-		return fmt.Errorf("clearing of %d bytes: %w", bytes, err)
+	if d.profile == nil {
+		return queue()
 	}
-	if d.profile != nil {
-		return d.profile.end(d.stream)
+	if err := d.profile.begin(d.stream, name); err != nil {
+		return err
 	}
-	return nil
+	if err := queue(); err != nil {
+		return err
+	}
+	return d.profile.end(d.stream)
 }
 
 // arg is the value of a kernel argument.

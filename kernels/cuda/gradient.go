@@ -69,7 +69,8 @@ func (d *Device) backward(dx kernels.Floats, dl kernels.LinearGradient, g gradie
 	b := backward{Device: d, gradient: g, l: l, x: x, bits: gradBits, to: gradientsOf(dx, g.rows*l.In),
 		alpha: float32s(l.Alpha, l.Out), dWeight: float32s(dl.Weight, l.In*l.Out), dAlpha: float32s(dl.Alpha, l.Out)}
 	b.rowsRounded = gradBits != kernels.GradFloat && l.Mixed == nil
-	b.columnsRounded = gradBits != kernels.GradFloat && x.Floats == nil
+	b.columnsRounded = dl.Weight != nil && gradBits != kernels.GradFloat && x.Floats == nil
+	b.columnsFloat = dl.Weight != nil && !b.columnsRounded
 	b.asBytes = b.columnsRounded && d.hopper && x.Planes.Bits() > 1
 	if err := b.beside(b.operands); err != nil {
 		return err
@@ -82,7 +83,7 @@ func (d *Device) backward(dx kernels.Floats, dl kernels.LinearGradient, g gradie
 			return err
 		}
 	}
-	if !b.rowsRounded || !b.columnsRounded {
+	if !b.rowsRounded || b.columnsFloat {
 		if err := b.floatProducts(); err != nil {
 			return err
 		}
@@ -111,6 +112,7 @@ type backward struct {
 	to                            gradients // dx
 	alpha, dWeight, dAlpha        cu.DevicePtr
 	rowsRounded, columnsRounded   bool
+	columnsFloat                  bool         // weights' gradients are wanted, but not rounded
 	rowScale, columnScale         cu.DevicePtr // max / levels, once the maxima are known
 	rowInverse, columnInverse     cu.DevicePtr
 	allScales, allInverses        cu.DevicePtr // of rows, then channels
@@ -179,6 +181,9 @@ func (b *backward) maxima(dTheta cu.DevicePtr) (err error) {
 		if err := b.launch("grad_scales", grid(256, ceilDiv(n, 256)), arg(b.allScales), arg(int32(n)), arg(b.levels()), arg(b.allInverses)); err != nil {
 			return err
 		}
+	}
+	if dTheta == 0 {
+		return nil
 	}
 	return b.addColumns(dTheta, theta, blocks, b.width, -1)
 }
@@ -366,7 +371,7 @@ func (b *backward) floatProducts() error {
 			return err
 		}
 	}
-	if !b.columnsRounded {
+	if b.columnsFloat {
 		if inputs, err = b.activation(b.x, b.l.In); err != nil {
 			return err
 		}
@@ -398,13 +403,13 @@ func (b *backward) floatProducts() error {
 				return err
 			}
 		}
-		if !b.columnsRounded {
+		if b.columnsFloat {
 			x := inputs + cu.DevicePtr(4*from*b.l.In)
 			return b.multiplyDense(sums, b.l.In, operand{g, 1, width}, operand{x, 1, in}, b.width, b.l.In, n, true)
 		}
 		return nil
 	})
-	if err != nil || b.columnsRounded {
+	if err != nil || !b.columnsFloat {
 		return err
 	}
 	return b.finish("finish_weights_float32", sums, 0, 1)

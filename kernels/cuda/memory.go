@@ -102,6 +102,7 @@ func int32s(x kernels.Ints, n int) cu.DevicePtr {
 type memory struct {
 	all     []cu.DevicePtr
 	bytes   int
+	granted int // of the device's pages for them
 	scratch map[string]buffer
 	tables  map[string]cu.DevicePtr
 	scalars cu.DevicePtr
@@ -135,6 +136,9 @@ func (m *memory) close() (err error) {
 // failure waits for the stream and returns what kernels left in status.
 func (m *memory) failure(d *Device) (int32, error) {
 	var status int32
+	if d.rehearsing {
+		return 0, nil
+	}
 	if err := cu.MemcpyDtoHAsync(unsafe.Pointer(&status), m.status, 4, d.stream); err != nil {
 		return 0, err
 	}
@@ -143,6 +147,9 @@ func (m *memory) failure(d *Device) (int32, error) {
 
 // alloc returns zeroed memory. It goes through the side stream, so that it works while a graph is being recorded.
 func (d *Device) alloc(bytes int) (cu.DevicePtr, error) {
+	if d.rehearsing {
+		return d.memory.imagine(bytes), nil
+	}
 	p, err := cu.MemAlloc(int64(max(bytes, 16)))
 	if err != nil {
 		free, total, _ := cu.MemInfo()
@@ -150,7 +157,7 @@ func (d *Device) alloc(bytes int) (cu.DevicePtr, error) {
 			size(bytes), err, size(int(free)), size(int(total)), size(d.memory.bytes))
 	}
 	d.memory.all = append(d.memory.all, p)
-	d.memory.bytes += bytes
+	d.memory.take(bytes)
 	if err := cu.MemsetD8Async(p, 0, int64(max(bytes, 16)), d.side); err != nil {
 		return 0, fmt.Errorf("clearing of %s: %w", size(bytes), err)
 	}
@@ -190,10 +197,13 @@ func (d *Device) table(key string, values func() []float64) (cu.DevicePtr, error
 	if err != nil {
 		return 0, err
 	}
+	d.memory.tables[key] = p
+	if d.rehearsing {
+		return p, nil
+	}
 	if err := cu.MemcpyHtoDAsync(p, unsafe.Pointer(unsafe.SliceData(v)), int64(8*len(v)), d.side); err != nil {
 		return 0, fmt.Errorf("table %s: %w", key, err)
 	}
-	d.memory.tables[key] = p
 	return p, d.side.Synchronize()
 }
 
@@ -218,7 +228,7 @@ func (d *Device) allocate(what string, n, bytes int) (p cu.DevicePtr, err error)
 	}
 	defer release()
 	if p, err = d.alloc(bytes); err != nil {
-		return 0, fmt.Errorf("CUDA device %d: %d %s: %w", d.index, n, what, err)
+		return 0, fmt.Errorf("CUDA device %d: %d %s: %w", d.index, n, what, advise(err))
 	}
 	return p, nil
 }
@@ -250,7 +260,7 @@ func (d *Device) NewInts(n int) (kernels.Ints, error) {
 	return ints{p, n}, nil
 }
 
-// Upload copies src to dst. The driver takes a copy of src before it returns.
+// Upload copies src to dst.
 func (d *Device) Upload(dst kernels.Floats, src []float32) {
 	d.run("Upload", func() error {
 		to := gradientsOf(dst, len(src))
@@ -269,22 +279,12 @@ func (d *Device) UploadInts(dst kernels.Ints, src []int32) {
 	})
 }
 
-func (d *Device) send(to cu.DevicePtr, from unsafe.Pointer, bytes int) error {
-	if bytes == 0 {
-		return nil
-	}
-	if d.recording {
-		return fmt.Errorf("copy of %d bytes while a graph is being recorded", bytes)
-	}
-	return cu.MemcpyHtoDAsync(to, from, int64(bytes), d.stream)
-}
-
 // receive waits, then copies.
 func (d *Device) receive(to unsafe.Pointer, from cu.DevicePtr, bytes int) error {
 	if err := d.wait(); err != nil {
 		return err
 	}
-	if bytes == 0 {
+	if bytes == 0 || d.rehearsing {
 		return nil
 	}
 	if err := cu.MemcpyDtoHAsync(to, from, int64(bytes), d.stream); err != nil {

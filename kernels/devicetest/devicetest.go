@@ -21,7 +21,7 @@ func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 		name string
 		run  func(b *bench)
 	}{
-		{"Memory", testMemory}, {"BFloats", testBFloats}, {"BFloatGradients", testBFloatGradients}, {"Sums", testSums}, {"Binarize", testBinarize}, {"Embed", testEmbed},
+		{"Memory", testMemory}, {"Reader", testReader}, {"BFloats", testBFloats}, {"BFloatGradients", testBFloatGradients}, {"Sums", testSums}, {"Binarize", testBinarize}, {"Embed", testEmbed},
 		{"Normalize", testNormalize}, {"NormalizeBackward", testNormalizeBackward},
 		{"LinearSigns", testLinearSigns}, {"LinearAdd", testLinearAdd}, {"LinearBackward", testLinearBackward},
 		{"Attend", testAttend}, {"AttendBackward", testAttendBackward},

@@ -289,12 +289,28 @@ func testLinearBackward(b *bench) {
 
 		want := l.backward(unshift(u, c.rows, c.out, shift), u, b.values(x), c.bits == 16, c.rows, c.grad, s)
 		what := fmt.Sprintf("%d rows of %d bits, %v, shift %+v, pass %v, gradients of %d bits", c.rows, c.bits, l, shift, pass != nil, c.grad)
+		b.unwanted(what, dx, dl.Theta, narrow(base.theta), func(dx kernels.Floats, dl kernels.LinearGradient) {
+			b.d.LinearBackward(dx, dl, b.floats(dy), pass, x, l.Linear, shift, c.grad)
+		})
 		tolerance := 2e-6
 		near(b.t, what+": dx", b.download(dx), want.dx, want.dxSize, tolerance, c.in)
 		near(b.t, what+": weights", b.download(dl.Weight), plus(want.weight, base.weight), plusSize(want.weightSize, base.weight), tolerance, c.in)
 		near(b.t, what+": alpha", b.download(dl.Alpha), plus(want.alpha, base.alpha), plusSize(want.alphaSize, base.alpha), tolerance, c.out)
 		near(b.t, what+": theta", b.download(dl.Theta), plus(want.theta, base.theta), plusSize(want.thetaSize, base.theta), tolerance, c.out)
 	}
+}
+
+// unwanted runs a backward pass without the gradients that need products, and without any: dx and dTheta, which began as base,
+// must be those of the whole pass.
+func (b *bench) unwanted(what string, dx, dTheta kernels.Floats, base []float32, backward func(dx kernels.Floats, dl kernels.LinearGradient)) {
+	b.t.Helper()
+	theta := b.floats(base)
+	for _, dl := range []kernels.LinearGradient{{Theta: theta}, {}} {
+		alone := b.poisoned(dx.Len())
+		backward(alone, dl)
+		same(b.t, what+": dx without the weights' gradients", b.download(alone), b.download(dx), 1)
+	}
+	same(b.t, what+": theta without the weights' gradients", b.download(theta), b.download(dTheta), 1)
 }
 
 // unshift is the gradient of plain products from that of shifted ones: g[t] = u[t] (if Self) + u[t+Offset].

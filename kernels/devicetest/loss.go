@@ -42,6 +42,9 @@ func testCrossEntropy(b *bench) {
 		what := fmt.Sprintf("%d rows of %d bits, %v, gradients of %d bits", c.rows, c.bits, l, c.grad)
 		near(b.t, what+": losses", b.download(losses), want, size, 5e-6, 1)
 		same(b.t, what+": losses without gradients", b.download(alone), b.download(losses), 1)
+		b.unwanted(what, dx, dl.Theta, make([]float32, c.vocab), func(dx kernels.Floats, dl kernels.LinearGradient) {
+			b.d.CrossEntropyBackward(b.poisoned(c.rows), dx, dl, x, l.Linear, b.ints(targets), c.grad)
+		})
 		// A gradient that differs in its last bit may round to the other integer: few do.
 		tolerance := 1e-5
 		if c.grad != kernels.GradFloat {

@@ -24,6 +24,9 @@ func testMemory(b *bench) {
 	got := make([]int32, 4)
 	b.must(b.d.DownloadInts(got, n))
 	same(b.t, "ints", got, []int32{1, 7, 8, 4}, 4)
+	b.d.Copy(x.Slice(500, 1000), part)
+	copy(values[500:], values[100:400])
+	same(b.t, "floats after Copy", b.download(x), values, 1000)
 	whole := b.activation(37, 130, 3)
 	all := b.integers(whole.Planes)
 	same(b.t, "rows of planes", b.integers(whole.Planes.Slice(5, 20)), all[5*130:20*130], 130)
@@ -32,6 +35,36 @@ func testMemory(b *bench) {
 	}
 	if _, err := b.d.NewPlanes(1, 1, 9); err == nil {
 		b.t.Error("planes of 9 bits were allocated")
+	}
+}
+
+// A reader on another goroutine sees what was enqueued before it was made, while what is not its own changes.
+func testReader(b *bench) {
+	const n = 3 << 20 // more than one piece, however a device divides it
+	first, second := b.normals(n), b.normals(n)
+	x, kept := b.floats(first), b.poisoned(n)
+	b.d.Copy(kept, x)
+	reader, err := b.d.NewReader()
+	b.must(err)
+	b.d.Upload(x, second)
+	got, part := make([]float32, n), make([]float32, 100)
+	read := make(chan error)
+	go func() {
+		err := reader.Read(got, kept)
+		if err == nil {
+			err = reader.Read(part, kept.Slice(77, n))
+		}
+		read <- err
+	}()
+	for range 20 {
+		b.d.Zero(x)
+	}
+	b.must(<-read)
+	same(b.t, "floats beside operations", got, first, n)
+	same(b.t, "a slice beside operations", part, first[77:177], 100)
+	same(b.t, "floats that operations changed", b.download(x.Slice(0, 10)), make([]float32, 10), 10)
+	if reader.Read(make([]float32, n+1), kept) == nil {
+		b.t.Error("more values were read than there are")
 	}
 }
 

@@ -97,6 +97,11 @@ func (d *Device) Zero(x kernels.Floats) {
 	d.measure("Zero", false, func() { d.Device.Zero(x) })
 }
 
+// Copy times the operation of that name.
+func (d *Device) Copy(dst, src kernels.Floats) {
+	d.measure("Copy", false, func() { d.Device.Copy(dst, src) })
+}
+
 // AddSum times the operation of that name.
 func (d *Device) AddSum(dst, x kernels.Floats) {
 	d.measure("AddSum", false, func() { d.Device.AddSum(dst, x) })

@@ -1,7 +1,8 @@
 //go:build cuda
 
 // Package driver holds the few CUDA driver calls that gorgonia.org/cu lacks, on its handles: launches with arguments of any size
-// and with clusters, tensor maps, more than 48 KB of shared memory, captured graphs. It keeps no state.
+// and with clusters, tensor maps, more than 48 KB of shared memory, captured graphs, page-locked
+// memory. It keeps no state.
 package driver
 
 /*
@@ -10,6 +11,7 @@ package driver
 #include <string.h>
 typedef int Result;
 typedef void *Handle;
+extern Result cuMemHostAlloc(void **, size_t, unsigned);
 extern Result cuFuncSetAttribute(Handle, int, int);
 extern Result cuGetErrorString(Result, const char **);
 extern Result cuGetErrorName(Result, const char **);
@@ -55,14 +57,29 @@ import (
 // handle reads the driver's pointer out of cu.Function, cu.Stream and the like, which are structs of one pointer.
 func handle[T cu.Function | cu.Stream](x T) C.Handle { return *(*C.Handle)(unsafe.Pointer(&x)) }
 
+// Result is a driver call's failure: CUresult.
+type Result int
+
+// Error is the driver's own name and text for r.
+func (r Result) Error() string {
+	var name, text *C.char
+	C.cuGetErrorName(C.Result(r), &name)
+	C.cuGetErrorString(C.Result(r), &text)
+	return fmt.Sprintf("%s (%d): %s", C.GoString(name), int(r), C.GoString(text))
+}
+
 func check(r C.Result) error {
 	if r == 0 {
 		return nil
 	}
-	var name, text *C.char
-	C.cuGetErrorName(r, &name)
-	C.cuGetErrorString(r, &text)
-	return fmt.Errorf("%s (%d): %s", C.GoString(name), int(r), C.GoString(text))
+	return Result(r)
+}
+
+// AllocHost allocates page-locked memory, for the current context and cu.MemFreeHost.
+func AllocHost(bytes int) (unsafe.Pointer, error) {
+	var p unsafe.Pointer
+	err := check(C.cuMemHostAlloc(&p, C.size_t(bytes), 0))
+	return p, err
 }
 
 // AllowShared raises the dynamic shared memory that a block of f may have to bytes.

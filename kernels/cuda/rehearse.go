@@ -1,0 +1,64 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"fmt"
+
+	"bitnet1/kernels"
+
+	"gorgonia.org/cu"
+)
+
+var _ kernels.Rehearser = (*Device)(nil)
+
+// Room is how many bytes are free or held by this device.
+func (d *Device) Room() (int, error) {
+	release, err := d.current()
+	if err != nil {
+		return 0, err
+	}
+	defer release()
+	free, _, err := cu.MemInfo()
+	if err != nil {
+		return 0, fmt.Errorf("CUDA device %d: free memory: %w", d.index, advise(err))
+	}
+	return int(free) + d.memory.granted, nil
+}
+
+// Rehearse calls f with a device of the same kernels that launches none: memory gets addresses, but is not there.
+func (d *Device) Rehearse(f func(kernels.Device) error) (bytes int, err error) {
+	r := &Device{
+		index: d.index, name: d.name, hopper: d.hopper, multiprocessors: d.multiprocessors,
+		context: d.context, kernels: d.kernels, rehearsing: true,
+	}
+	if err := r.memory.open(r); err != nil {
+		return 0, err
+	}
+	if err := f(r); err != nil {
+		return r.memory.granted, err
+	}
+	return r.memory.granted, r.err
+}
+
+// granted is what the driver takes for an allocation: large ones are whole pages of 2 MiB, small ones share such pages.
+func granted(bytes int) int {
+	if bytes < 1<<20 {
+		return roundUp(bytes, 512)
+	}
+	return roundUp(bytes, 2<<20)
+}
+
+// imagine returns an address for memory that is never used. Its first is none that the driver would give.
+func (m *memory) imagine(bytes int) cu.DevicePtr {
+	const first = 1 << 40
+	p := cu.DevicePtr(first + m.granted)
+	m.take(bytes)
+	return p
+}
+
+// take counts an allocation.
+func (m *memory) take(bytes int) {
+	m.bytes += bytes
+	m.granted += granted(bytes)
+}
