@@ -7,6 +7,7 @@ package checkpoint
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -19,10 +20,10 @@ import (
 // Format is the value of the metadata key "format" in a model file.
 const Format = "bitnet1.checkpoint.v1"
 
-// Model is what a model file holds, in memory: everything that evaluation needs.
+// Model is what a model file holds: everything that evaluation needs.
 type Model struct {
 	Config     model.Config
-	Parameters []model.Parameter // as Config.Parameters lists them, with data; weights are latents, their signs count
+	Parameters []model.Parameter // as Config.Parameters lists them, with data or a source; weights are latents, their signs count
 	Provenance
 }
 
@@ -165,7 +166,7 @@ func stateDict(m Model) ([]safetensors.Tensor, error) {
 	}
 	var tensors []safetensors.Tensor
 	for _, p := range m.Parameters {
-		tensors = append(tensors, safetensors.Tensor{Name: p.Name, Shape: p.Shape, Data: p.Data})
+		tensors = append(tensors, finite(p.Name, p))
 	}
 	slopes := make([]float32, m.Config.Heads)
 	for h := range slopes {
@@ -175,6 +176,26 @@ func stateDict(m Model) ([]safetensors.Tensor, error) {
 		tensors = append(tensors, safetensors.Tensor{Name: slopesName(l), Shape: []int{len(slopes)}, Data: slopes})
 	}
 	return tensors, nil
+}
+
+// ErrNotFinite is what Write and WriteState return, wrapped, where a value is NaN or an infinity: a file that no training or
+// evaluation can use.
+var ErrNotFinite = errors.New("not a finite number")
+
+// finite is p to be written under a name, unless a value of it is not finite.
+func finite(name string, p model.Parameter) safetensors.Tensor {
+	read := func(dst []float32, from int) error {
+		if err := p.Read(dst, from); err != nil {
+			return err
+		}
+		for i, v := range dst {
+			if v-v != 0 {
+				return fmt.Errorf("value %d is %v: %w", from+i, v, ErrNotFinite)
+			}
+		}
+		return nil
+	}
+	return safetensors.Tensor{Name: name, Shape: p.Shape, Data: safetensors.Float32Source{Len: p.Size(), Read: read}}
 }
 
 func slopesName(layer int) string { return fmt.Sprintf("blocks.%d.attn.slopes", layer) }

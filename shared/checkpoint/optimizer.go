@@ -17,7 +17,7 @@ const (
 	updatesName   = "updates"
 )
 
-// OptimizerTensors lists the optimizer's state as tensors of a State. They share memory with s.
+// OptimizerTensors lists the optimizer's state as tensors of a State. They read from s when they are written.
 func OptimizerTensors(s model.State) []safetensors.Tensor {
 	list := []safetensors.Tensor{{Name: updatesName, Data: []int64{int64(s.Updates)}}}
 	for _, group := range []struct {
@@ -25,7 +25,7 @@ func OptimizerTensors(s model.State) []safetensors.Tensor {
 		parameters []model.Parameter
 	}{{meanPrefix, s.ExpAvg}, {squarePrefix, s.ExpAvgSq}, {masterPrefix, s.Masters}} {
 		for _, p := range group.parameters {
-			list = append(list, safetensors.Tensor{Name: group.prefix + p.Name, Shape: p.Shape, Data: p.Data})
+			list = append(list, finite(group.prefix+p.Name, p))
 		}
 	}
 	for _, c := range s.Counters {

@@ -68,3 +68,18 @@ func (s *store) trained(from, to int) []span {
 	}
 	return spans
 }
+
+// lowest is the lowest layer through which gradients must flow to reach everything that trains; -1: to the embedding.
+func (m *Model) lowest() int {
+	if m.store.trains("codebook.weight", 1) {
+		return -1
+	}
+	for l := range m.layers {
+		for i, p := range m.store.list {
+			if strings.HasPrefix(p.Name, fmt.Sprintf("blocks.%d.", l)) && !m.store.frozen[i] {
+				return l
+			}
+		}
+	}
+	return len(m.layers)
+}

@@ -1,9 +1,12 @@
 package model
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"testing"
+
+	"bitnet1/kernels"
 )
 
 func TestFreezePatterns(t *testing.T) {
@@ -79,5 +82,64 @@ func TestFrozenGradientsDoNotCount(t *testing.T) {
 	}
 	if want := norm(all); r.Norm < 0.9999*want || r.Norm > 1.0001*want {
 		t.Errorf("the norm is %v, want %v", r.Norm, want)
+	}
+}
+
+// What trains gets the gradients that it would get if everything did, and nothing is computed for what does not.
+func TestFreezingChangesNoOtherGradient(t *testing.T) {
+	for _, patterns := range []string{
+		"codebook.*", "codebook.weight", "blocks.*.attn.*", "* !blocks.-1.*", "* !norm_out", "* !codebook.theta", "*.theta",
+		"* !blocks.0.norm_attn", "blocks.0.attn.q.*", "* !codebook.weight",
+	} {
+		for _, bits := range []int{kernels.GradFloat, 4} {
+			whole := build(t, small(), 2, Options{Batch: 2, GradBits: bits})
+			part := build(t, small(), 2, Options{Batch: 2, GradBits: bits, Freeze: strings.Fields(patterns)})
+			frozen, err := part.Config().Frozen(part.Options().Freeze)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tokens, targets := sequences(small(), 4, 3)
+			var lists [2][]Parameter
+			for i, m := range []*Model{whole, part} {
+				if err := m.Backward(tokens, targets, Settings{Gamma: 0.5}); err != nil {
+					t.Fatal(err)
+				}
+				if lists[i], err = m.Gradients(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i, p := range lists[1] {
+				if !frozen[i] && !slices.Equal(p.Data, lists[0][i].Data) {
+					t.Errorf("freeze %s, gradients of %d bits: that of %s differs", patterns, bits, p.Name)
+				}
+			}
+			if l := part.layers[0]; frozen[part.store.index["blocks.0.up.weight"]] && frozen[part.store.index["blocks.0.up.alpha"]] && l.dUp.Weight != nil {
+				t.Errorf("freeze %s: weights' gradients are computed where none trains", patterns)
+			}
+		}
+	}
+}
+
+// The first value that is not finite is named: a gradient before a parameter.
+func TestNotFinite(t *testing.T) {
+	m := build(t, small(), 2, Options{Batch: 2})
+	tokens, targets := sequences(small(), 2, 3)
+	look := func(want string) {
+		t.Helper()
+		if err := m.Backward(tokens, targets, Settings{Gamma: 0.5}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := m.NotFinite(); err != nil || !strings.HasPrefix(got, want) || want == "" && got != "" {
+			t.Errorf("%q is not finite (%v), want %q", got, err, want)
+		}
+	}
+	look("")
+	nan := []float32{float32(math.NaN())}
+	m.dev.Upload(m.store.slice(m.store.param, "blocks.1.down.weight", 20).Slice(17, 18), nan) // its sign is still a sign
+	look("parameter blocks.1.down.weight holds NaN, at 17")
+	m.dev.Upload(m.store.slice(m.store.param, "blocks.1.norm_ffn", 1), nan)
+	look("gradient of parameter ")
+	if err := m.Load(Each(parametersOf(t, m))); err == nil || !strings.Contains(err.Error(), "holds NaN") {
+		t.Errorf("loading NaN gave %v", err)
 	}
 }

@@ -74,9 +74,14 @@ func (m *Model) bind(a *allocator, name string, in, out int) (kernels.Linear, ke
 	if s.grad == nil {
 		return l, kernels.LinearGradient{}
 	}
-	return l, kernels.LinearGradient{
-		Weight: part(s.grad, ".weight", in*out), Alpha: part(s.grad, ".alpha", out), Theta: part(s.grad, ".theta", out),
+	dl := kernels.LinearGradient{}
+	if s.trains(name+".weight", in*out) || s.trains(name+".alpha", out) {
+		dl.Weight, dl.Alpha = part(s.grad, ".weight", in*out), part(s.grad, ".alpha", out)
 	}
+	if s.trains(name+".theta", out) {
+		dl.Theta = part(s.grad, ".theta", out)
+	}
+	return l, dl
 }
 
 func (m *Model) gain(name string) (gain, gradient kernels.Floats) {

@@ -17,6 +17,8 @@ type Options struct {
 	// FlipThreshold above 0 trains without float latents: a weight flips when so many more gradients, and one, have asked for
 	// that than against it. At most 126, and not together with Bonsai.
 	FlipThreshold int
+	Snapshots     bool // room on the device for Snapshot: a copy of parameters and optimizer state
+	Communicator  Communicator
 	Bonsai        bool // weights blend from latent to sign with Settings.Mix; costs a second copy of every weight
 }
 
@@ -47,7 +49,7 @@ func (o *Options) ensureDefaults(c Config) error {
 	case o.FlipThreshold > 0 && o.Bonsai:
 		return fmt.Errorf("model options: weights that flip have no latents for bonsai to blend")
 	}
-	return nil
+	return o.Communicator.validate()
 }
 
 // Settings are what one pass depends on beside parameters and tokens.

@@ -10,7 +10,14 @@ import (
 type Parameter struct {
 	Name  string
 	Shape []int
-	Data  []float32 // nil where only the layout is described
+	Data  []float32 // nil where only the layout is described, or where From has it
+	From  Source    // in place of Data: gives a part at a time, where no copy of all is to exist
+}
+
+// Source gives the values of a parameter.
+type Source interface {
+	// Read copies the len(dst) values from number `from` on.
+	Read(dst []float32, from int) error
 }
 
 // Size is the number of elements that Shape describes.
@@ -29,8 +36,29 @@ func (p Parameter) Check(due Parameter) error {
 		return fmt.Errorf("parameter %q where %q is due", p.Name, due.Name)
 	case !slices.Equal(p.Shape, due.Shape):
 		return fmt.Errorf("parameter %q has shape %v, want %v", p.Name, p.Shape, due.Shape)
-	case len(p.Data) != due.Size():
+	case p.From == nil && len(p.Data) != due.Size():
 		return fmt.Errorf("parameter %q of shape %v has %d elements", p.Name, p.Shape, len(p.Data))
+	}
+	return nil
+}
+
+// Read copies the len(dst) values from number `from` on.
+func (p Parameter) Read(dst []float32, from int) error {
+	if p.From != nil {
+		return p.From.Read(dst, from)
+	}
+	if n := copy(dst, p.Data[from:]); n < len(dst) {
+		return fmt.Errorf("parameter %s has %d values fewer than are read", p.Name, len(dst)-n)
+	}
+	return nil
+}
+
+// Finite reports where p's data holds NaN or an infinity.
+func (p Parameter) Finite() error {
+	for i, v := range p.Data {
+		if v-v != 0 {
+			return fmt.Errorf("parameter %s holds %v, at %d", p.Name, v, i)
+		}
 	}
 	return nil
 }

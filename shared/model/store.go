@@ -31,6 +31,7 @@ type store struct {
 	param, grad, m, v kernels.Floats
 	master            kernels.Floats // of the scales; nil if they are not rounded
 	halves            bool           // scales are rounded to float16
+	kept              kernels.Floats // room for a Snapshot: param, m, v and master
 }
 
 func newStore(a *allocator, c Config, o Options) store {
@@ -68,6 +69,13 @@ func newStore(a *allocator, c Config, o Options) store {
 	if s.halves {
 		s.master = a.floats(s.size - s.scales)
 	}
+	if o.Snapshots {
+		n := 3 * s.size
+		if s.halves {
+			n += s.size - s.scales
+		}
+		s.kept = a.floats(n)
+	}
 	return s
 }
 
@@ -92,6 +100,12 @@ func (s *store) slice(x kernels.Floats, name string, n int) kernels.Floats {
 	return x.Slice(at, at+n)
 }
 
+// trains says whether updates change any of the n values from the named parameter on.
+func (s *store) trains(name string, n int) bool {
+	at := s.at[s.index[name]]
+	return len(s.trained(at, at+n)) > 0
+}
+
 // bindSigns shares out the signs of a linear of in columns among the weights that lie at from and after.
 func (s *store) bindSigns(signs kernels.Planes, from, in int) {
 	for i, p := range s.list {
@@ -103,16 +117,6 @@ func (s *store) bindSigns(signs kernels.Planes, from, in int) {
 
 // isScale says whether parameter i is an alpha or a theta.
 func (s *store) isScale(i int) bool { return s.at[i] >= s.scales }
-
-// split cuts an array in the store's order into named parameters.
-func (s *store) split(all []float32) []Parameter {
-	list := make([]Parameter, len(s.list))
-	for i, p := range s.list {
-		p.Data = all[s.at[i]:][:p.Size():p.Size()]
-		list[i] = p
-	}
-	return list
-}
 
 // inOrder returns list in the order of Config.Parameters. It wants every parameter that lies at from or later, exactly once
 // and of the right shape; the others have no data.
@@ -137,6 +141,9 @@ func (s *store) every(parameters iter.Seq2[Parameter, error], from int, f func(i
 			return fmt.Errorf("parameter %s is given twice", p.Name)
 		}
 		if err := p.Check(s.list[i]); err != nil {
+			return err
+		}
+		if err := p.Finite(); err != nil {
 			return err
 		}
 		given[i] = true
@@ -219,7 +226,8 @@ func (m *Model) Parameters() ([]Parameter, error) {
 	return m.download(m.store.param)
 }
 
-// Gradients returns copies of the gradients that the last Backward or Step left, before clipping.
+// Gradients returns copies of the gradients that the last Backward or Step left, before clipping. Those of frozen parameters are
+// computed only as far as others need them.
 func (m *Model) Gradients() ([]Parameter, error) {
 	if m.options.Inference {
 		return nil, errInference
@@ -228,11 +236,29 @@ func (m *Model) Gradients() ([]Parameter, error) {
 }
 
 func (m *Model) download(x kernels.Floats) ([]Parameter, error) {
-	all := make([]float32, m.store.size)
-	if err := m.dev.Download(all, x); err != nil {
-		return nil, err
+	return m.store.cut(x, 0, m.copied)
+}
+
+// copied gives p a copy of its values.
+func (m *Model) copied(p *Parameter, values kernels.Floats) error {
+	p.Data = make([]float32, values.Len())
+	return m.dev.Download(p.Data, values)
+}
+
+// cut lists the parameters that lie at from and later, whose values x holds, as give gives these to them.
+func (s *store) cut(x kernels.Floats, from int, give func(p *Parameter, values kernels.Floats) error) ([]Parameter, error) {
+	var list []Parameter
+	for i, p := range s.list {
+		at := s.at[i] - from
+		if at < 0 {
+			continue
+		}
+		if err := give(&p, x.Slice(at, at+p.Size())); err != nil {
+			return nil, err
+		}
+		list = append(list, p)
 	}
-	return m.store.split(all), nil
+	return list, nil
 }
 
 // State is what training needs beside the parameters to go on as if it had never stopped.
@@ -249,30 +275,25 @@ func (m *Model) State() (State, error) {
 	if m.options.Inference {
 		return State{}, errInference
 	}
-	state := State{Updates: m.updates}
-	if f := m.store.flips; f != nil {
-		state.Counters = f.list(&m.store)
+	return m.state(m.store.m, m.store.v, m.store.master, m.copied)
+}
+
+func (m *Model) state(mean, square, master kernels.Floats, give func(p *Parameter, values kernels.Floats) error) (state State, err error) {
+	s := &m.store
+	state.Updates = m.updates
+	if s.flips != nil {
+		state.Counters = s.flips.list(s)
 	}
-	var err error
-	if state.ExpAvg, err = m.download(m.store.m); err != nil {
+	if state.ExpAvg, err = s.cut(mean, 0, give); err != nil {
 		return State{}, err
 	}
-	if state.ExpAvgSq, err = m.download(m.store.v); err != nil {
+	if state.ExpAvgSq, err = s.cut(square, 0, give); err != nil {
 		return State{}, err
 	}
-	if m.store.master == nil {
-		return state, nil
+	if master != nil {
+		state.Masters, err = s.cut(master, s.scales, give)
 	}
-	all := make([]float32, m.store.size)
-	if err := m.dev.Download(all[m.store.scales:], m.store.master); err != nil {
-		return State{}, err
-	}
-	for i, p := range m.store.split(all) {
-		if m.store.isScale(i) {
-			state.Masters = append(state.Masters, p)
-		}
-	}
-	return state, nil
+	return state, err
 }
 
 // SetState restores the optimizer's state. Call it after Load.

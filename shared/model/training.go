@@ -86,7 +86,8 @@ func (m *Model) Backward(tokens, targets []int32, s Settings) error {
 	m.scalars.GradScale = 1 / float64(wanted)
 	m.dev.Zero(m.store.grad)
 	m.dev.Zero(m.buffers.totalLoss)
-	for from := 0; from < len(tokens); from += n {
+	ranks := m.options.Communicator
+	for from := ranks.Rank * n; from < len(tokens); from += max(ranks.Ranks, 1) * n {
 		if err := m.uploadTokens(tokens[from:from+n], targets[from:from+n]); err != nil {
 			return err
 		}
@@ -94,7 +95,7 @@ func (m *Model) Backward(tokens, targets []int32, s Settings) error {
 		m.dev.SetScalars(m.scalars)
 		run()
 	}
-	return nil
+	return ranks.addUp(m.dev, m.store.grad, m.buffers.totalLoss)
 }
 
 // Result describes the last step.
@@ -124,14 +125,46 @@ func (m *Model) Result() (Result, error) {
 	return r, nil
 }
 
+// NotFinite names the first gradient of the last Step or, if all of these are finite, the first parameter now, in the order of
+// Config.Parameters, that holds NaN or an infinity; "" if none does.
+func (m *Model) NotFinite() (string, error) {
+	var found error
+	look := func(p *Parameter, values kernels.Floats) error {
+		if found != nil {
+			return nil
+		}
+		if err := m.copied(p, values); err != nil {
+			return err
+		}
+		found = p.Finite()
+		return nil
+	}
+	if m.options.Inference {
+		return "", errInference
+	}
+	if _, err := m.store.cut(m.store.grad, 0, look); err != nil {
+		return "", err
+	}
+	if found != nil {
+		return fmt.Sprintf("gradient of %v", found), nil
+	}
+	if _, err := m.store.cut(m.store.param, 0, look); err != nil || found == nil {
+		return "", err
+	}
+	return found.Error(), nil
+}
+
 // enqueueTraining runs one micro-batch forward and backward, and adds to all gradients.
 func (m *Model) enqueueTraining() {
 	m.enqueueForward()
 	m.enqueueHeadBackward()
-	for i := len(m.layers) - 1; i >= 0; i-- {
+	lowest := m.lowest()
+	for i := len(m.layers) - 1; i >= max(lowest, 0); i-- {
 		m.enqueueLayerBackward(&m.layers[i])
 	}
-	m.dev.EmbedBackward(m.dCodebook.Weight, m.buffers.dx, m.buffers.tokens, m.config.D)
+	if lowest < 0 {
+		m.dev.EmbedBackward(m.dCodebook.Weight, m.buffers.dx, m.buffers.tokens, m.config.D)
+	}
 }
 
 func (m *Model) enqueueHeadBackward() {

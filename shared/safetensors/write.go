@@ -13,11 +13,31 @@ import (
 )
 
 // Tensor is a tensor to write. The Go type of Data gives the dtype: []float64, []float32, []int64, []int32, []int16,
-// []int8 or []uint8 (F64, F32, I64, I32, I16, I8, U8).
+// []int8 or []uint8 (F64, F32, I64, I32, I16, I8, U8), or Float32Source.
 type Tensor struct {
 	Name  string
 	Shape []int // its product is the length of Data; empty for a scalar
 	Data  any
+}
+
+// Float32Source is data that is read a part at a time while it is written.
+type Float32Source struct {
+	Len  int
+	Read func(dst []float32, from int) error // copies the len(dst) values from number `from` on
+}
+
+func (f Float32Source) write(w io.Writer) error {
+	values := make([]float32, min(f.Len, chunk/4))
+	for from := 0; from < f.Len; from += len(values) {
+		values = values[:min(len(values), f.Len-from)]
+		if err := f.Read(values, from); err != nil {
+			return err
+		}
+		if err := writer(values)(w); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Write writes the tensors and metadata to w. The bytes depend on nothing but the contents: tensors lie by falling
@@ -86,6 +106,8 @@ func place(t Tensor) (placed, error) {
 		p.DType, n, p.write = F64, len(data), writer(data)
 	case []float32:
 		p.DType, n, p.write = F32, len(data), writer(data)
+	case Float32Source:
+		p.DType, n, p.write = F32, data.Len, data.write
 	case []int64:
 		p.DType, n, p.write = I64, len(data), writer(data)
 	case []int32:

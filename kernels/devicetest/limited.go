@@ -1,0 +1,65 @@
+package devicetest
+
+import (
+	"fmt"
+	"math"
+
+	"bitnet1/kernels"
+)
+
+// Limited is a device that has no more than Limit bytes for buffers, so that what a program does then can be tested where
+// memory is plenty. It counts four bytes for a float or an int and whole bytes of planes, not the device's working memory.
+type Limited struct {
+	kernels.Device
+	Limit int
+	held  int
+}
+
+var _ kernels.Rehearser = (*Limited)(nil)
+
+func (l *Limited) take(bytes int) error {
+	if bytes > l.Limit-l.held {
+		return fmt.Errorf("allocation of %d bytes with %d left: %w", bytes, l.Limit-l.held, kernels.ErrMemory)
+	}
+	l.held += bytes
+	return nil
+}
+
+// NewFloats fails where the limit is passed, and so do the others.
+func (l *Limited) NewFloats(n int) (kernels.Floats, error) {
+	if err := l.take(4 * n); err != nil {
+		return nil, err
+	}
+	return l.Device.NewFloats(n)
+}
+
+func (l *Limited) NewBFloats(n int) (kernels.Floats, error) {
+	if err := l.take(2 * n); err != nil {
+		return nil, err
+	}
+	return l.Device.NewBFloats(n)
+}
+
+func (l *Limited) NewInts(n int) (kernels.Ints, error) {
+	if err := l.take(4 * n); err != nil {
+		return nil, err
+	}
+	return l.Device.NewInts(n)
+}
+
+func (l *Limited) NewPlanes(rows, cols, bits int) (kernels.Planes, error) {
+	if err := l.take(rows * bits * ((cols + 7) / 8)); err != nil {
+		return nil, err
+	}
+	return l.Device.NewPlanes(rows, cols, bits)
+}
+
+// Room is the limit: nobody else has any of it.
+func (l *Limited) Room() (int, error) { return l.Limit, nil }
+
+// Rehearse counts what f takes of a device without a limit. It is no real one: the device inside does the work.
+func (l *Limited) Rehearse(f func(kernels.Device) error) (bytes int, err error) {
+	r := &Limited{Device: l.Device, Limit: math.MaxInt}
+	err = f(r)
+	return r.held, err
+}

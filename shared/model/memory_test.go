@@ -1,0 +1,49 @@
+package model
+
+import (
+	"errors"
+	"testing"
+
+	"bitnet1/kernels"
+	"bitnet1/kernels/cpu"
+	"bitnet1/kernels/devicetest"
+)
+
+// limited is a device, on the processor, on which a batch of n sequences just fits with the options o.
+func limited(t *testing.T, c Config, o Options, n int) *devicetest.Limited {
+	t.Helper()
+	dev := &devicetest.Limited{Device: cpu.New(cpu.Options{})}
+	o.Batch = n
+	need, err := Memory(c, dev, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev.Limit = need + need/16
+	return dev
+}
+
+// The batch that Fits names can be trained, and the next larger one cannot. The device is one of limited memory on the processor.
+func TestFits(t *testing.T) {
+	for _, o := range []Options{{Snapshots: true}, {GradBits: 4, Bonsai: true}} {
+		dev := limited(t, small(), o, 8)
+		batch, err := Fits(small(), dev, o, []int{64, 32, 16, 8, 4, 2, 1})
+		if err != nil || batch != 8 {
+			t.Fatalf("%+v: a batch of %d fits (%v), want 8", o, batch, err)
+		}
+		o.Batch = batch
+		m, err := New(small(), dev, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		train(t, m, 0, 2)
+		o.Batch = 16
+		if _, err := New(small(), limited(t, small(), Options{}, 8), o); !errors.Is(err, kernels.ErrMemory) {
+			t.Errorf("a batch of 16 gave %v", err)
+		}
+	}
+	dev := limited(t, small(), Options{}, 1)
+	dev.Limit /= 2
+	if batch, err := Fits(small(), dev, Options{}, []int{2, 1}); batch != 0 || err != nil {
+		t.Errorf("a batch of %d fits where none does (%v)", batch, err)
+	}
+}
