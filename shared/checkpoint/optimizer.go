@@ -24,12 +24,20 @@ func OptimizerTensors(s model.State) []safetensors.Tensor {
 		prefix     string
 		parameters []model.Parameter
 	}{{meanPrefix, s.ExpAvg}, {squarePrefix, s.ExpAvgSq}, {masterPrefix, s.Masters}} {
-		for _, p := range group.parameters {
-			list = append(list, finite(group.prefix+p.Name, p))
-		}
+		list = append(list, ParameterTensors(group.prefix, group.parameters)...)
 	}
 	for _, c := range s.Counters {
 		list = append(list, safetensors.Tensor{Name: counterPrefix + c.Name, Shape: c.Shape, Data: c.Data})
+	}
+	return list
+}
+
+// ParameterTensors lists parameters as tensors of a State, named prefix and a parameter's name: the inverse of State.Parameters.
+// They read the parameters when they are written.
+func ParameterTensors(prefix string, parameters []model.Parameter) []safetensors.Tensor {
+	var list []safetensors.Tensor
+	for _, p := range parameters {
+		list = append(list, finite(prefix+p.Name, p))
 	}
 	return list
 }

@@ -138,7 +138,7 @@ func TestNotFinite(t *testing.T) {
 	m.dev.Upload(m.store.slice(m.store.param, "blocks.1.down.weight", 20).Slice(17, 18), nan) // its sign is still a sign
 	look("parameter blocks.1.down.weight holds NaN, at 17")
 	m.dev.Upload(m.store.slice(m.store.param, "blocks.1.norm_ffn", 1), nan)
-	look("gradient of parameter ")
+	look("the gradient of ")
 	if err := m.Load(Each(parametersOf(t, m))); err == nil || !strings.Contains(err.Error(), "holds NaN") {
 		t.Errorf("loading NaN gave %v", err)
 	}

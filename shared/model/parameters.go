@@ -57,7 +57,7 @@ func (p Parameter) Read(dst []float32, from int) error {
 func (p Parameter) Finite() error {
 	for i, v := range p.Data {
 		if v-v != 0 {
-			return fmt.Errorf("parameter %s holds %v, at %d", p.Name, v, i)
+			return fmt.Errorf("%s holds %v, at %d", p.Name, v, i)
 		}
 	}
 	return nil

@@ -144,7 +144,7 @@ func (s *store) every(parameters iter.Seq2[Parameter, error], from int, f func(i
 			return err
 		}
 		if err := p.Finite(); err != nil {
-			return err
+			return fmt.Errorf("parameter %w", err)
 		}
 		given[i] = true
 		f(i, p)

@@ -146,12 +146,12 @@ func (m *Model) NotFinite() (string, error) {
 		return "", err
 	}
 	if found != nil {
-		return fmt.Sprintf("gradient of %v", found), nil
+		return fmt.Sprintf("the gradient of %v", found), nil
 	}
 	if _, err := m.store.cut(m.store.param, 0, look); err != nil || found == nil {
 		return "", err
 	}
-	return found.Error(), nil
+	return fmt.Sprintf("parameter %v", found), nil
 }
 
 // enqueueTraining runs one micro-batch forward and backward, and adds to all gradients.

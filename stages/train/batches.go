@@ -35,3 +35,44 @@ func (b *batches) step(step int, tokens, targets []int32) (_, _ []int32, err err
 	}
 	return tokens, targets, nil
 }
+
+// ahead reads the batch of the next step while the present one is computed.
+type ahead struct {
+	*batches
+	steps int        // of the run
+	next  chan batch // nil: none is being read
+}
+
+type batch struct {
+	step            int
+	tokens, targets []int32
+	err             error
+}
+
+// of returns the batch of a step.
+func (a *ahead) of(step int) (tokens, targets []int32, err error) {
+	b := a.wait()
+	if b.step != step || b.tokens == nil {
+		b = a.read(step)
+	}
+	if b.err == nil && step+1 < a.steps {
+		next := make(chan batch, 1)
+		a.next = next
+		go func() { next <- a.read(step + 1) }()
+	}
+	return b.tokens, b.targets, b.err
+}
+
+func (a *ahead) read(step int) batch {
+	tokens, targets, err := a.step(step, nil, nil)
+	return batch{step, tokens, targets, err}
+}
+
+// wait returns what was being read. Only then may the dataset be closed.
+func (a *ahead) wait() (b batch) {
+	if a.next != nil {
+		b = <-a.next
+		a.next = nil
+	}
+	return b
+}

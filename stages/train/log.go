@@ -1,11 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"bitnet1/shared/artifact"
 	"bitnet1/shared/stage"
@@ -39,10 +39,14 @@ type checkpointLine struct {
 }
 
 // trainingLog writes the log. Its length at a checkpoint is part of the state,
-// so that lines written after it are cut off when training resumes there.
+// so that lines written after it are cut off when training resumes there. While
+// a checkpoint is being written, whose line has its digest, later lines wait.
 type trainingLog struct {
-	file   *os.File
-	buffer *bufio.Writer
+	file *os.File
+
+	lock    sync.Mutex
+	held    []byte
+	holding bool
 }
 
 func openLog(job *stage.Job[Params], offset int64) (*trainingLog, error) {
@@ -66,19 +70,57 @@ func openLog(job *stage.Job[Params], offset int64) (*trainingLog, error) {
 		f.Close()
 		return nil, fmt.Errorf("training log: %w", err)
 	}
-	return &trainingLog{file: f, buffer: bufio.NewWriter(f)}, nil
+	return &trainingLog{file: f}, nil
 }
 
-// write appends a line; people who watch the file see it at once.
+// write appends a line; people who watch the file see it at once, or when lines
+// are no longer held.
 func (l *trainingLog) write(line any) error {
 	b, err := json.Marshal(line)
 	if err != nil {
 		return fmt.Errorf("training log: %w", err)
 	}
-	if _, err := l.buffer.Write(append(b, '\n')); err != nil {
+	l.lock.Lock()
+	defer l.lock.Unlock()
+	if l.holding {
+		l.held = append(append(l.held, b...), '\n')
+		return nil
+	}
+	return l.append(append(b, '\n'))
+}
+
+func (l *trainingLog) append(b []byte) error {
+	if _, err := l.file.Write(b); err != nil {
 		return fmt.Errorf("training log: %w", err)
 	}
-	return l.buffer.Flush()
+	return nil
+}
+
+// hold keeps lines back until release.
+func (l *trainingLog) hold() {
+	l.lock.Lock()
+	defer l.lock.Unlock()
+	l.holding = true
+}
+
+// release writes a line before those that were held, makes the log durable up
+// to it, and returns its length there.
+func (l *trainingLog) release(line any) (length int64, err error) {
+	b, err := json.Marshal(line)
+	if err != nil {
+		return 0, fmt.Errorf("training log: %w", err)
+	}
+	l.lock.Lock()
+	defer l.lock.Unlock()
+	if err := l.append(append(b, '\n')); err != nil {
+		return 0, err
+	}
+	if length, err = l.sync(); err != nil {
+		return 0, err
+	}
+	err = l.append(l.held)
+	l.held, l.holding = nil, false
+	return length, err
 }
 
 // sync makes the log durable and returns its length.

@@ -56,7 +56,7 @@ func train(ctx context.Context, job *stage.Job[Params], in event.DatasetSealed) 
 	}
 	defer t.close()
 	if err := t.resume(); err != nil {
-		return err
+		return t.advise(err)
 	}
-	return t.run(ctx)
+	return t.advise(t.run(ctx))
 }

@@ -11,7 +11,6 @@ import (
 	"bitnet1/shared/checkpoint"
 	"bitnet1/shared/event"
 	"bitnet1/shared/model"
-	"bitnet1/shared/safetensors"
 	"bitnet1/shared/stage"
 )
 
@@ -113,11 +112,7 @@ func (t *trainer) pause() error {
 	if err != nil {
 		return err
 	}
-	parameters, err := t.model.Parameters()
-	if err != nil {
-		return err
-	}
-	optimizer, err := t.model.State()
+	snapshot, err := t.model.Snapshot()
 	if err != nil {
 		return err
 	}
@@ -131,10 +126,7 @@ func (t *trainer) pause() error {
 			keyBitsSum:   strconv.FormatFloat(t.bitsSum, 'x', -1, 64),
 			keyBitsSteps: strconv.Itoa(t.bitsSteps),
 		},
-		Tensors: checkpoint.OptimizerTensors(optimizer),
-	}
-	for _, p := range parameters {
-		state.Tensors = append(state.Tensors, safetensors.Tensor{Name: parameterPrefix + p.Name, Shape: p.Shape, Data: p.Data})
+		Tensors: append(checkpoint.OptimizerTensors(snapshot.State), checkpoint.ParameterTensors(parameterPrefix, snapshot.Parameters)...),
 	}
 	if err := writePause(path, state); err != nil {
 		return fmt.Errorf("keeping step %d to go on from: %w", t.step, err)

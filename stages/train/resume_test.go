@@ -57,6 +57,7 @@ func TestResumedRunEndsWithTheSameBytes(t *testing.T) {
 	recipes := map[string][]string{
 		"v76":     nil,
 		"grad 4":  {"--grad-bits", "4"},
+		"busy":    {"--checkpoint-every", "1"}, // always a checkpoint on its way
 		"v75":     {"--attention", "pointer", "--kshift-layers", "none", "--stream-bits", "4"},
 		"bonsai":  {"--anneal-binarize"},
 		"truebit": {"--truebit", "--flip-threshold", "4"},

@@ -10,6 +10,7 @@ import (
 
 	"bitnet1/kernels"
 	"bitnet1/shared/artifact"
+	"bitnet1/shared/checkpoint"
 	"bitnet1/shared/compute"
 	"bitnet1/shared/dataset"
 	"bitnet1/shared/event"
@@ -24,12 +25,14 @@ type trainer struct {
 	manifest  artifact.Ref
 	tokenizer dataset.TokenizerInfo
 	data      *dataset.Dataset
+	config    model.Config
+	options   model.Options
 	device    kernels.Device
 	model     *model.Model
-	batches   *batches
-	micro     int // sequences computed at once
+	batches   ahead
 	recipe    json.RawMessage
 	log       *trainingLog
+	saving    *saving // nil: no checkpoint is being written
 
 	step        int // steps done
 	bestBits    float64
@@ -67,25 +70,39 @@ func newTrainer(job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset,
 	}
 	micro := max(p.MicroTokens/c.Seq, 1)
 	per := max((p.BatchTokens/c.Seq+micro-1)/micro, 1) * micro // whole micro-batches
+	t := &trainer{
+		job: job, manifest: ref, tokenizer: m.Tokenizer, data: data, recipe: recipe, config: c,
+		options: model.Options{
+			Batch: micro, Seq: c.Seq, GradBits: p.GradBits, Bonsai: p.AnnealBinarize, Freeze: p.Freeze, FlipThreshold: p.flipThreshold(),
+			Snapshots: true,
+		},
+		batches: ahead{batches: newBatches(data.Train, p.Seed, c.Seq, per), steps: p.Steps}, bestBits: math.Inf(1),
+	}
 	device, err := compute.Open(job.Host.Device, job.Host.Threads)
 	if err != nil {
 		return nil, err
 	}
-	mdl, err := model.New(c, device, model.Options{
-		Batch: micro, Seq: c.Seq, GradBits: p.GradBits, Bonsai: p.AnnealBinarize, Freeze: p.Freeze, FlipThreshold: p.flipThreshold(),
-	})
-	if err != nil {
-		return nil, errors.Join(err, device.Close())
+	if err := t.build(device); err != nil {
+		t.close()
+		return nil, err
 	}
 	job.Log.Info("training", "device", device.Name())
-	return &trainer{
-		job: job, manifest: ref, tokenizer: m.Tokenizer, data: data, device: device, model: mdl, recipe: recipe,
-		batches: newBatches(data.Train, p.Seed, c.Seq, per), micro: micro,
-		bestBits: math.Inf(1),
-	}, nil
+	return t, nil
 }
 
+// build makes the model on device.
+func (t *trainer) build(device kernels.Device) (err error) {
+	t.device = device
+	t.model, err = model.New(t.config, device, t.options)
+	return t.advise(err)
+}
+
+// close ends what works beside the training, then frees the device.
 func (t *trainer) close() {
+	if t.saving != nil {
+		<-t.saving.done
+	}
+	t.batches.wait()
 	if t.log != nil {
 		t.log.close()
 	}
@@ -99,23 +116,57 @@ func (t *trainer) run(ctx context.Context) error {
 	t.started, t.startStep = time.Now(), t.step
 	for t.step < t.job.Params.Steps {
 		if stop := t.stop(ctx); stop != nil {
-			return errors.Join(stop, t.pause())
+			return errors.Join(stop, t.leave(ctx))
 		}
-		if err := t.once(); err != nil {
-			return err
+		if err := t.advance(ctx); err != nil {
+			return t.abandon(ctx, err)
 		}
-		if t.step%t.job.Params.CheckpointEvery == 0 || t.step == t.job.Params.Steps {
-			if err := t.save(ctx); err != nil {
-				return err
-			}
-		}
+	}
+	if err := t.settle(ctx); err != nil {
+		return err
 	}
 	return t.finish(ctx)
 }
 
+// advance takes a step, and begins a checkpoint where one is due.
+func (t *trainer) advance(ctx context.Context) error {
+	if err := t.once(); err != nil {
+		return err
+	}
+	if t.step%t.job.Params.CheckpointEvery == 0 || t.step == t.job.Params.Steps {
+		return t.save(ctx)
+	}
+	return t.settled(ctx)
+}
+
+// leave keeps what is needed to go on another time. A checkpoint that is being
+// written is announced all the same, unless that takes long: where it is not,
+// training goes on from an earlier one.
+func (t *trainer) leave(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := t.settle(ctx); err != nil {
+		return err
+	}
+	return t.pause()
+}
+
+// abandon ends a run that failed. A checkpoint that was being written is
+// finished first; if it cannot be, for what it holds, that came first.
+func (t *trainer) abandon(ctx context.Context, err error) error {
+	saving := t.settle(ctx)
+	if errors.Is(saving, checkpoint.ErrNotFinite) {
+		return saving
+	}
+	if saving != nil {
+		t.job.Log.Warn("a checkpoint was not finished", "error", saving)
+	}
+	return err
+}
+
 // once takes one optimizer step.
 func (t *trainer) once() error {
-	tokens, targets, err := t.batches.step(t.step, nil, nil)
+	tokens, targets, err := t.batches.of(t.step)
 	if err != nil {
 		return stage.Refuse(err)
 	}
@@ -129,9 +180,8 @@ func (t *trainer) once() error {
 	}
 	t.step++
 	bits := result.Loss / math.Ln2
-	if math.IsNaN(bits) || math.IsInf(bits, 0) || math.IsNaN(result.Norm) || math.IsInf(result.Norm, 0) {
-		return stage.Refusef("step %d: the loss is %g and the gradient's norm %g: lower learning_rate (now %g); the last checkpoint is kept",
-			t.step, bits, result.Norm, t.job.Params.LearningRate)
+	if finite(bits) == nil || finite(result.Norm) == nil {
+		return t.diverged(bits, result.Norm)
 	}
 	t.bitsSum += bits
 	t.bitsSteps++
@@ -143,6 +193,19 @@ func (t *trainer) once() error {
 		})
 	}
 	return nil
+}
+
+// diverged says where the step that was taken last went wrong.
+func (t *trainer) diverged(bits, norm float64) error {
+	where, err := t.model.NotFinite()
+	if err != nil {
+		return err
+	}
+	if where == "" {
+		where = "no gradient or parameter is, so their squares are too large to be added up"
+	}
+	return stage.Refusef("step %d: the loss is %g bits and the gradient's norm %g; first among what is not finite: %s: lower learning_rate (now %g) or warm up for longer; the last checkpoint is kept",
+		t.step, bits, norm, where, t.job.Params.LearningRate)
 }
 
 // stop says why to stop before the next step; nil to go on.
@@ -182,10 +245,10 @@ func (t *trainer) validate() (float64, error) {
 	settings := model.Settings{Gamma: t.job.Params.gamma(t.step - 1), Tau: t.job.Params.Tau, Mix: t.job.Params.mix(t.step - 1)}
 	var sum float64
 	var count int
-	for from := 0; from < n; from += t.micro {
+	for from := 0; from < n; from += t.options.Batch {
 		var tokens, targets []int32
 		var err error
-		for i := from; i < min(from+t.micro, n); i++ {
+		for i := from; i < min(from+t.options.Batch, n); i++ {
 			if tokens, targets, err = t.data.Validation.AppendTargets(i, tokens, targets); err != nil {
 				return 0, stage.Refuse(err)
 			}
