@@ -4,18 +4,47 @@ package cuda
 
 import (
 	"fmt"
-	"sort"
+	"strings"
 	"time"
+
+	"bitnet1/kernels/timing"
 
 	"gorgonia.org/cu"
 )
 
-// KernelTime is what one kernel took in a profile.
-type KernelTime struct {
-	Kernel string
-	Calls  int
-	Time   time.Duration // on the device
+// categories of kernels, by how their names begin; the first that fits counts.
+var categories = []struct {
+	prefix   string
+	category timing.Category
+	float    bool
+}{
+	{"gemm_wgmma_bytes", timing.ByteProducts, false},
+	{"gemm_", timing.BinaryProducts, false},
+	{"pack_signs", timing.Packing, false}, {"transpose_bits", timing.Packing, false}, {"spread_bytes", timing.Packing, false},
+	{"channel_thresholds", timing.Packing, false},
+	{"grad_copy", timing.Elementwise, true}, {"grad_", timing.Rounding, false}, {"finish_weights", timing.Rounding, false},
+	{"add_columns", timing.Rounding, false},
+	{"survivors", timing.Attention, false}, {"attend_", timing.Attention, false},
+	{"survivor_", timing.Attention, true}, {"dense_", timing.Attention, true},
+	{"losses_", timing.Loss, true},
+	{"adamw", timing.Optimizer, true}, {"sum_blocks", timing.Optimizer, true}, {"add_total", timing.Optimizer, true},
+	{"normalize", timing.Elementwise, true}, {"embed", timing.Elementwise, true}, {"chain_", timing.Elementwise, false},
+	{"emit_", timing.Elementwise, true}, {"expand", timing.Elementwise, true}, {"scale_rows", timing.Elementwise, true},
+	{"blend", timing.Elementwise, true}, {"sgemm", timing.Elementwise, true},
+	{"clear", timing.Copies, false}, {"copy", timing.Copies, false}, {"set_scalars", timing.Copies, false},
 }
+
+// operation is a kernel's, with nothing measured; its category is empty for a kernel that nobody has put into one.
+func operation(kernel string) timing.Operation {
+	for _, c := range categories {
+		if strings.HasPrefix(kernel, c.prefix) {
+			return timing.Operation{Name: kernel, Category: c.category, Float: c.float}
+		}
+	}
+	return timing.Operation{Name: kernel}
+}
+
+var _ timing.Profiler = (*Device)(nil)
 
 // profile measures every kernel with a pair of events. Events cannot be recorded in graphs, so nothing is captured meanwhile.
 type profile struct {
@@ -47,7 +76,7 @@ func (p *profile) end(stream cu.Stream) error { return p.mark(stream) }
 func (d *Device) StartProfile() { d.profile = &profile{} }
 
 // Profile returns the time of every kernel since StartProfile, or since the last call of Profile, longest first, and goes on measuring.
-func (d *Device) Profile() ([]KernelTime, error) {
+func (d *Device) Profile() ([]timing.Operation, error) {
 	if err := d.Sync(); err != nil {
 		return nil, err
 	}
@@ -56,7 +85,7 @@ func (d *Device) Profile() ([]KernelTime, error) {
 		return nil, err
 	}
 	defer release()
-	p, sums := d.profile, map[string]*KernelTime{}
+	p, sums := d.profile, map[string]*timing.Operation{}
 	for i, kernel := range p.kernels {
 		ms, err := p.events[2*i].Elapsed(p.events[2*i+1])
 		if err != nil {
@@ -64,17 +93,17 @@ func (d *Device) Profile() ([]KernelTime, error) {
 		}
 		k := sums[kernel]
 		if k == nil {
-			k = &KernelTime{Kernel: kernel}
-			sums[kernel] = k
+			o := operation(kernel)
+			k, sums[kernel] = &o, &o
 		}
 		k.Calls++
 		k.Time += time.Duration(ms * float64(time.Millisecond))
 	}
 	p.used, p.kernels = 0, nil
-	list := make([]KernelTime, 0, len(sums))
+	list := make([]timing.Operation, 0, len(sums))
 	for _, k := range sums {
 		list = append(list, *k)
 	}
-	sort.Slice(list, func(i, j int) bool { return list[i].Time > list[j].Time })
+	timing.Sort(list)
 	return list, nil
 }

@@ -38,7 +38,7 @@ func TestTimings(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, k := range list {
-					if strings.HasPrefix(k.Kernel, "gemm_") && (took == 0 || k.Time < took) {
+					if strings.HasPrefix(k.Name, "gemm_") && (took == 0 || k.Time < took) {
 						took = k.Time
 					}
 				}

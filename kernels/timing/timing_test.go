@@ -1,9 +1,7 @@
 package timing
 
 import (
-	"strings"
 	"testing"
-	"time"
 
 	"bitnet1/kernels"
 	"bitnet1/kernels/cpu"
@@ -28,38 +26,21 @@ func TestMeasures(t *testing.T) {
 		t.Fatal(err)
 	}
 	replay()
+	operations, err := d.Profile()
+	if err != nil {
+		t.Fatal(err)
+	}
 	calls := map[string]int{}
-	for _, o := range d.Operations() {
+	for _, o := range operations {
 		calls[o.Name] = o.Calls
-		if o.Time <= 0 || o.Product {
+		if want := map[string]Category{"Zero": Copies, "AddSum": Optimizer}[o.Name]; o.Time <= 0 || o.Category != want || o.Float != (want == Optimizer) {
 			t.Errorf("measured %+v", o)
 		}
 	}
 	if calls["Zero"] != 4 || calls["AddSum"] != 1 || len(calls) != 2 {
 		t.Errorf("counted %v", calls)
 	}
-	d.Reset()
-	if len(d.Operations()) != 0 {
-		t.Error("Reset left something")
-	}
-}
-
-func TestTable(t *testing.T) {
-	var b strings.Builder
-	err := WriteTable(&b, []Operation{
-		{"LinearSigns", true, 8, 6 * time.Millisecond}, {"Attend", false, 4, 2 * time.Millisecond},
-	}, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := `| operation                    | calls | ms   | %    |
-|---                           |---    |---   |---   |
-| LinearSigns                  | 4     | 3.00 | 75.0 |
-| Attend                       | 2     | 1.00 | 25.0 |
-| all                          |       | 4.00 | 100  |
-| float work: all but products |       | 1.00 | 25.0 |
-`
-	if b.String() != want {
-		t.Errorf("table is\n%swant\n%s", b.String(), want)
+	if again, err := d.Profile(); len(again) != 0 || err != nil {
+		t.Errorf("measured %v twice (%v)", again, err)
 	}
 }

@@ -1,0 +1,144 @@
+// Command profile measures training steps: tokens a second of whole steps, and what every kernel of a GPU, or every operation
+// of the processor, takes of them, in categories. It writes a table and a picture. It trains nothing worth keeping: tokens are
+// random, with the frequencies of language.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+
+	"github.com/urfave/cli/v2"
+
+	"bitnet1/kernels"
+	"bitnet1/shared/compute"
+	"bitnet1/shared/model"
+	"bitnet1/shared/stage"
+)
+
+func main() {
+	app := &cli.App{
+		Name: "profile", Usage: "measure training steps", HideVersion: true,
+		Description:    "Example:\n   profile --device cuda --preset 300M --stream-bits 1",
+		ExitErrHandler: func(*cli.Context, error) {},
+		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return stage.UsageError(err) },
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "device", Value: compute.Auto, Usage: "cpu, cuda, cuda:1 …, or auto"},
+			&cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), Usage: "worker threads of the processor"},
+			&cli.StringFlag{Name: "preset", Value: "nano", Usage: "size of the model: nano, 75M or 300M"},
+			&cli.IntFlag{Name: "stream-bits", Value: 4, Usage: "bits of the residual stream, as train's"},
+			&cli.IntFlag{Name: "grad-bits", Value: 4, Usage: "bits of gradients, as train's"},
+			&cli.IntFlag{Name: "tokens", Value: 4096, Usage: "tokens of a step"},
+			&cli.IntFlag{Name: "micro-tokens", Usage: "tokens computed at once; 0: all of a step"},
+			&cli.IntFlag{Name: "steps", Value: 20, Usage: "whole steps to take the median of, and at most 4 of these to look into"},
+			&cli.StringFlag{Name: "out", Value: "profiles/step", Usage: "write `FILE`.md and FILE.png"},
+			&cli.StringFlag{Name: "pprof", Usage: "write the processor's profile of the whole steps to this `FILE`"},
+		},
+		Action: run,
+	}
+	os.Exit(stage.ExitStatus("profile", app.Run(os.Args), os.Stderr))
+}
+
+func run(c *cli.Context) error {
+	s, err := settingsOf(c)
+	if err != nil {
+		return stage.UsageError(err)
+	}
+	m, err := s.measure(c.String("pprof"))
+	if err != nil {
+		return err
+	}
+	out := c.String("out")
+	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+		return err
+	}
+	f, err := os.Create(out + ".md")
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(writeReport(io.MultiWriter(f, os.Stdout), m), f.Close()); err != nil {
+		return err
+	}
+	if err := drawProfile(out+".png", m); err != nil {
+		return err
+	}
+	fmt.Printf("\nwritten to %s.md and %s.png\n", out, out)
+	return nil
+}
+
+// settings say what is measured.
+type settings struct {
+	preset       string
+	config       model.Config
+	gradBits     int
+	tokens       int // of a step
+	micro        int // of a micro-batch
+	steps        int
+	device       string
+	threads      int
+	measuredInto int // steps that are looked into
+}
+
+func settingsOf(c *cli.Context) (s settings, err error) {
+	s = settings{
+		preset: c.String("preset"), gradBits: c.Int("grad-bits"), tokens: c.Int("tokens"), micro: c.Int("micro-tokens"),
+		steps: c.Int("steps"), device: c.String("device"), threads: c.Int("threads"),
+	}
+	if s.config, err = model.Preset(s.preset); err != nil {
+		return s, err
+	}
+	s.config.StreamBits = c.Int("stream-bits")
+	if s.micro == 0 {
+		s.micro = s.tokens
+	}
+	switch {
+	case s.steps < 1:
+		return s, fmt.Errorf("steps is %d: it must be positive", s.steps)
+	case s.micro < s.config.Seq || s.micro%s.config.Seq != 0 || s.tokens%s.micro != 0 || s.tokens == 0:
+		return s, fmt.Errorf("%d tokens in micro-batches of %d: want whole micro-batches of whole sequences of %d", s.tokens, s.micro, s.config.Seq)
+	}
+	s.measuredInto = min(s.steps, 4)
+	return s, s.config.Validate()
+}
+
+// open readies a device; `with` sees it before the model is built on it.
+func (s settings) open(with func(kernels.Device) kernels.Device) (kernels.Device, *model.Model, error) {
+	dev, err := compute.Open(s.device, s.threads)
+	if err != nil {
+		return nil, nil, err
+	}
+	dev = with(dev)
+	m, err := model.New(s.config, dev, model.Options{Batch: s.micro / s.config.Seq, GradBits: s.gradBits})
+	if err == nil {
+		err = m.Init(1)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, dev.Close())
+	}
+	return dev, m, nil
+}
+
+// startProfile writes a profile of the processor until the returned function is called.
+func startProfile(path string) (stop func() error, err error) {
+	if path == "" {
+		return func() error { return nil }, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"time"
+
+	"bitnet1/kernels"
+	"bitnet1/kernels/timing"
+	"bitnet1/shared/model"
+)
+
+// measurement is what was measured of a step.
+type measurement struct {
+	settings
+	name       string        // of the device
+	median     time.Duration // of whole steps
+	operations []timing.Operation
+	looked     int // steps that operations are of
+}
+
+// warmUp steps get all memory, and record graphs.
+const warmUp = 2
+
+// measure times whole steps as training takes them, then looks into others, on a device of their own: to measure kernels keeps
+// them from overlapping.
+func (s settings) measure(pprofFile string) (measurement, error) {
+	m := measurement{settings: s, looked: s.measuredInto}
+	dev, net, err := s.open(func(d kernels.Device) kernels.Device { return d })
+	if err != nil {
+		return m, err
+	}
+	m.name = dev.Name()
+	m.median, err = s.time(net, pprofFile)
+	if err := errors.Join(err, dev.Close()); err != nil {
+		return m, err
+	}
+	var profiler timing.Profiler
+	if dev, net, err = s.open(func(d kernels.Device) kernels.Device {
+		profiler = timing.Of(d)
+		profiler.StartProfile()
+		return profiler
+	}); err != nil {
+		return m, err
+	}
+	m.operations, err = s.look(net, profiler)
+	return m, errors.Join(err, dev.Close())
+}
+
+func (s settings) time(net *model.Model, pprofFile string) (median time.Duration, err error) {
+	var times []time.Duration
+	stop := func() error { return nil }
+	for step := range warmUp + s.steps {
+		if step == warmUp {
+			if stop, err = startProfile(pprofFile); err != nil {
+				return 0, err
+			}
+		}
+		tokens, targets := text(s.config.Vocab, s.tokens, uint64(step))
+		start := time.Now()
+		if err := take(net, tokens, targets, step); err != nil {
+			return 0, errors.Join(err, stop())
+		}
+		if step >= warmUp {
+			times = append(times, time.Since(start))
+		}
+	}
+	slices.Sort(times)
+	return times[len(times)/2], stop()
+}
+
+func (s settings) look(net *model.Model, profiler timing.Profiler) ([]timing.Operation, error) {
+	for step := range warmUp + s.measuredInto {
+		if step == warmUp {
+			if _, err := profiler.Profile(); err != nil {
+				return nil, err
+			}
+		}
+		tokens, targets := text(s.config.Vocab, s.tokens, uint64(step))
+		if err := take(net, tokens, targets, step); err != nil {
+			return nil, err
+		}
+	}
+	return profiler.Profile()
+}
+
+// take is one step, to its end.
+func take(net *model.Model, tokens, targets []int32, step int) error {
+	u := model.Update{Settings: model.Settings{Gamma: 0.6, Mix: 1, Seed: 9, Step: uint64(step)}, LearningRate: 6e-4, MaxNorm: 1}
+	if err := net.Step(tokens, targets, u); err != nil {
+		return err
+	}
+	_, err := net.Result()
+	return err
+}
+
+// text draws tokens with frequencies like those of language: rank r as often as 1/r.
+func text(vocab, n int, seed uint64) (tokens, targets []int32) {
+	x := seed*2862933555777941757 + 3037000493
+	next := func() float64 {
+		x ^= x << 13
+		x ^= x >> 7
+		x ^= x << 17
+		return float64(x>>11) / (1 << 53)
+	}
+	for range n + 1 {
+		tokens = append(tokens, int32(min(math.Exp(next()*math.Log(float64(vocab)))-1, float64(vocab-1))))
+	}
+	return tokens[:n], tokens[1:]
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"image/png"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"bitnet1/kernels"
+	"bitnet1/kernels/timing"
+	"bitnet1/shared/model"
+)
+
+// recorded are kernels of two steps of the 300M preset on one H100, some of them.
+func recorded(t *testing.T) measurement {
+	t.Helper()
+	c, err := model.Preset("300M")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.StreamBits = 4
+	return measurement{
+		settings: settings{preset: "300M", config: c, gradBits: 4, tokens: 65536, micro: 32768, steps: 20},
+		name:     "NVIDIA H100 80GB HBM3", median: 217 * time.Millisecond, looked: 2,
+		operations: []timing.Operation{
+			{Name: "grad_round_bytes_4_dense", Category: timing.Rounding, Calls: 84, Time: 80200 * time.Microsecond},
+			{Name: "gemm_wgmma_float32", Category: timing.BinaryProducts, Calls: 170, Time: 68 * time.Millisecond},
+			{Name: "survivor_scores_8_4", Category: timing.Attention, Float: true, Calls: 42, Time: 54 * time.Millisecond},
+			{Name: "gemm_wgmma_bytes_add", Category: timing.ByteProducts, Calls: 86, Time: 50 * time.Millisecond},
+			{Name: "normalize_backward_4", Category: timing.Elementwise, Float: true, Calls: 86, Time: 32800 * time.Microsecond},
+			{Name: "gemm_wgmma_bits", Category: timing.BinaryProducts, Calls: 84, Time: 24 * time.Millisecond},
+			{Name: "survivors_8_4", Category: timing.Attention, Calls: 42, Time: 21400 * time.Microsecond},
+			{Name: "adamw", Category: timing.Optimizer, Float: true, Calls: 6, Time: 4 * time.Millisecond},
+		},
+	}
+}
+
+func TestReport(t *testing.T) {
+	var b strings.Builder
+	if err := writeReport(&b, recorded(t)); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile("testdata/report.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.String() != string(want) {
+		t.Errorf("the report is\n%s\nwant\n%s", b.String(), want)
+	}
+}
+
+func TestPicture(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "step.png")
+	if err := drawProfile(path, recorded(t)); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	picture, err := png.Decode(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[[3]uint32]int{}
+	for y := range picture.Bounds().Dy() {
+		for x := range picture.Bounds().Dx() {
+			r, g, b, _ := picture.At(x, y).RGBA()
+			seen[[3]uint32{r >> 8, g >> 8, b >> 8}]++
+		}
+	}
+	for _, c := range [][3]uint32{{0x2f, 0x6d, 0xa3}, {0xd9, 0x82, 0x2b}} {
+		if seen[c] < 1000 {
+			t.Errorf("%d pixels of colour %x were drawn", seen[c], c)
+		}
+	}
+}
+
+// Products of a step, counted by hand for one layer that is as small as can be.
+func TestWork(t *testing.T) {
+	c := model.Config{D: 2, FF: 3, Layers: 1, Vocab: 5, StreamBits: 4}
+	// Pairs of inputs and outputs: 12 of q, k and v, 4 of o, 6 of up, 6 of down, 10 of the head; 2 operations for each of 7 tokens.
+	const each = 2 * 7
+	for _, test := range []struct {
+		stream, grad  int
+		gpu           bool
+		binary, bytes float64
+	}{
+		{4, kernels.GradFloat, true, each * (4*(12+6+10) + 4 + 6), 0},
+		{1, 3, true, each * (12 + 4 + 6 + 6 + 10) * (1 + 3 + 3), 0},
+		{4, 3, true, each * (4*(12+6+10) + 4 + 6 + 3*(12+4+6+6+10) + 3*(4+6)), each * (12 + 6 + 10)},
+		{4, 3, false, each * (4*(12+6) + 4 + 6 + 3*(12+4+6+6) + 3*(4+6) + 3*4*(12+6)), 0},
+		{16, 3, true, each * (4 + 6 + 3*(12+4+6+6+10) + 3*(4+6)), 0},
+	} {
+		c.StreamBits = test.stream
+		w := workOf(c, test.grad, 7, test.gpu)
+		if w[timing.BinaryProducts] != test.binary || w[timing.ByteProducts] != test.bytes {
+			t.Errorf("%+v: counted %v", test, w)
+		}
+	}
+}
+
+// A small model is measured on the processor, all of it.
+func TestMeasure(t *testing.T) {
+	c := model.Config{Vocab: 64, D: 16, Layers: 2, Heads: 2, FF: 32, Seq: 16, Eps: 1e-5, StreamBits: 4, Alibi: true}.V76()
+	s := settings{preset: "small", config: c, gradBits: 4, tokens: 64, micro: 32, steps: 3, device: "cpu", threads: 1, measuredInto: 2}
+	m, err := s.measure(filepath.Join(t.TempDir(), "cpu.pprof"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := map[string]int{}
+	for _, o := range m.operations {
+		calls[o.Name] = o.Calls / m.looked
+	}
+	for name, want := range map[string]int{"AdamW": 3, "CrossEntropyBackward": 2, "Attend": 2 * 2, "LinearBackward": 2 * 2 * 4} {
+		if calls[name] != want {
+			t.Errorf("a step has %d calls of %s, want %d", calls[name], name, want)
+		}
+	}
+	if m.median <= 0 || !strings.HasPrefix(m.name, "cpu") || m.gpu() {
+		t.Errorf("measured %+v", m)
+	}
+}

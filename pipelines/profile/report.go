@@ -1,0 +1,116 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"bitnet1/kernels/timing"
+)
+
+// row is a category's share of a step.
+type row struct {
+	name   timing.Category
+	calls  float64
+	time   time.Duration
+	floats time.Duration // of it in work whose arithmetic is that of floats
+	rate   float64       // operations a second; 0: none are counted
+	share  float64       // of the unit's peak; 0: not known
+}
+
+// summary is what the operations of a step come to.
+type summary struct {
+	rows   []row // the longest first
+	sum    time.Duration
+	floats time.Duration
+}
+
+func (m measurement) summarize() summary {
+	var s summary
+	byName := map[timing.Category]*row{}
+	for _, o := range m.operations {
+		r := byName[o.Category]
+		if r == nil {
+			r = &row{name: o.Category}
+			byName[o.Category] = r
+		}
+		r.calls += float64(o.Calls) / float64(m.looked)
+		r.time += m.perStep(o.Time)
+		s.sum += m.perStep(o.Time)
+		if o.Float {
+			r.floats += m.perStep(o.Time)
+			s.floats += m.perStep(o.Time)
+		}
+	}
+	done, most := workOf(m.config, m.gradBits, m.tokens, m.gpu()), peaks(m.name)
+	for _, r := range byName {
+		if n := done[r.name]; n > 0 && r.time > 0 {
+			r.rate = n / r.time.Seconds()
+			if peak := most[r.name]; peak > 0 {
+				r.share = r.rate / peak
+			}
+		}
+		s.rows = append(s.rows, *r)
+	}
+	slices.SortFunc(s.rows, func(a, b row) int { return cmp.Or(cmp.Compare(b.time, a.time), cmp.Compare(a.name, b.name)) })
+	return s
+}
+
+func (m measurement) perStep(t time.Duration) time.Duration { return t / time.Duration(m.looked) }
+
+// gpu says whether kernels were measured, and not whole operations of the processor.
+func (m measurement) gpu() bool { return !strings.HasPrefix(m.name, "cpu") }
+
+func (m measurement) rate() float64 { return float64(m.tokens) / m.median.Seconds() }
+
+func (m measurement) title() string {
+	micro := ""
+	if m.micro != m.tokens {
+		micro = fmt.Sprintf(" in micro-batches of %d", m.micro)
+	}
+	return fmt.Sprintf("%s on %s, stream of %d bits, gradients of %d: %d tokens a step%s, %.1f ms, %.1f k tokens/s",
+		m.preset, m.name, m.config.StreamBits, m.gradBits, m.tokens, micro, milliseconds(m.median), m.rate()/1000)
+}
+
+// writeReport writes Markdown that reads as well on a console.
+func writeReport(w io.Writer, m measurement) error {
+	s := m.summarize()
+	share := func(t time.Duration) float64 { return 100 * float64(t) / float64(max(s.sum, 1)) }
+	fmt.Fprintf(w, "%s (median of %d).\n\n", m.title(), m.steps)
+	t := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
+	fmt.Fprint(t, "| category\t| calls\t| ms\t| %\t| T op/s\t| % of peak\t|\n|---\t|---\t|---\t|---\t|---\t|---\t|\n")
+	for _, r := range s.rows {
+		fmt.Fprintf(t, "| %s\t| %.0f\t| %.2f\t| %.1f\t| %s\t| %s\t|\n", r.name, r.calls, milliseconds(r.time), share(r.time),
+			unless(r.rate == 0, "%.4g", r.rate/1e12), unless(r.share == 0, "%.1f", 100*r.share))
+	}
+	fmt.Fprintf(t, "| sum, one by one\t| \t| %.2f\t| 100\t| \t| \t|\n", milliseconds(s.sum))
+	fmt.Fprintf(t, "| of it float work\t| \t| %.2f\t| %.1f\t| \t| \t|\n", milliseconds(s.floats), share(s.floats))
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	t = tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
+	what := "operation"
+	if m.gpu() {
+		what = "kernel"
+	}
+	fmt.Fprintf(t, "| %s\t| category\t| calls\t| ms\t| %%\t|\n|---\t|---\t|---\t|---\t|---\t|\n", what)
+	for _, o := range m.operations {
+		fmt.Fprintf(t, "| %s\t| %s\t| %.0f\t| %.3f\t| %.1f\t|\n", o.Name, o.Category, float64(o.Calls)/float64(m.looked),
+			milliseconds(m.perStep(o.Time)), share(m.perStep(o.Time)))
+	}
+	return t.Flush()
+}
+
+func unless(not bool, format string, v float64) string {
+	if not {
+		return ""
+	}
+	return fmt.Sprintf(format, v)
+}
+
+func milliseconds(t time.Duration) float64 { return t.Seconds() * 1000 }

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"strings"
+
+	"bitnet1/kernels"
+	"bitnet1/kernels/timing"
+	"bitnet1/shared/model"
+)
+
+// work is how many operations a step's integer products take, a multiplication or an addition each: pairs of bit planes, and
+// pairs of bytes.
+type work map[timing.Category]float64
+
+// workOf counts the products of a step with the given bits of gradients. Where inputs have several planes, a GPU multiplies the
+// gradients of weights as bytes; the processor has no bytes.
+func workOf(c model.Config, gradBits, tokens int, gpu bool) work {
+	w := work{}
+	stream := c.StreamBits
+	linear := func(in, out, planes int) {
+		one := 2 * float64(tokens) * float64(in) * float64(out)
+		if planes <= 8 {
+			w[timing.BinaryProducts] += one * float64(planes)
+		}
+		if gradBits == kernels.GradFloat {
+			return
+		}
+		w[timing.BinaryProducts] += one * float64(gradBits) // gradients of inputs
+		switch {
+		case planes > 8: // inputs are floats
+		case planes > 1 && gpu:
+			w[timing.ByteProducts] += one
+		default:
+			w[timing.BinaryProducts] += one * float64(gradBits*planes)
+		}
+	}
+	for range c.Layers {
+		linear(c.D, 3*c.D, stream)
+		linear(c.D, c.D, 1)
+		linear(c.D, c.FF, stream)
+		linear(c.FF, c.D, 1)
+	}
+	if gpu { // on the processor those of the head are part of the loss
+		linear(c.D, c.Vocab, stream)
+	}
+	return w
+}
+
+// peaks are operations a second of the units that do the products. Of the GPUs with warpgroup matrix units, an H100 or H200 in
+// an SXM module: bits as measured (kernels/cuda/NOTES.md), bytes as its data sheet says. Others are not known.
+func peaks(device string) work {
+	if strings.Contains(device, "H100") || strings.Contains(device, "H200") {
+		return work{timing.BinaryProducts: 15.4e15, timing.ByteProducts: 1.979e15}
+	}
+	return nil
+}
