@@ -77,7 +77,9 @@ func (s *Subject) load(host stage.Host, microTokens int) (err error) {
 	if s.device, err = compute.Open(host.Device, host.Threads); err != nil {
 		return err
 	}
-	s.Model, s.Settings, err = s.Saved.Inference(s.device, s.Batch, s.Seq)
+	if s.Model, s.Settings, err = s.Saved.Inference(s.device, s.Batch, s.Seq); errors.Is(err, kernels.ErrMemory) {
+		return stage.Refusef("%s has too little memory for %d tokens at once: lower --micro-tokens (%w)", s.device.Name(), s.Batch*s.Seq, err)
+	}
 	return err
 }
 
