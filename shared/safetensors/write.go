@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"unicode/utf8"
+	"unsafe"
 )
 
 // Tensor is a tensor to write. The Go type of Data gives the dtype: []float64, []float32, []int64, []int32, []int16,
@@ -132,13 +133,17 @@ func place(t Tensor) (placed, error) {
 	return p, nil
 }
 
+type number interface {
+	float64 | float32 | int64 | int32 | int16 | int8 | uint8
+}
+
 // writer returns what writes data as little-endian bytes, a chunk at a time.
-func writer[N float64 | float32 | int64 | int32 | int16 | int8 | uint8](data []N) func(io.Writer) error {
+func writer[N number](data []N) func(io.Writer) error {
 	return func(w io.Writer) error {
 		var buffer []byte
 		for part := range slices.Chunk(data, chunk/8) {
 			var err error
-			if buffer, err = binary.Append(buffer[:0], binary.LittleEndian, part); err != nil {
+			if buffer, err = littleEndian(buffer, part); err != nil {
 				return err
 			}
 			if _, err := w.Write(buffer); err != nil {
@@ -147,6 +152,17 @@ func writer[N float64 | float32 | int64 | int32 | int16 | int8 | uint8](data []N
 		}
 		return nil
 	}
+}
+
+// hostIsLittleEndian says whether numbers lie in memory as they do in files.
+var hostIsLittleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
+
+// littleEndian returns the bytes of data: its own memory or, where the host has another order of bytes, buffer's.
+func littleEndian[N number](buffer []byte, data []N) ([]byte, error) {
+	if !hostIsLittleEndian {
+		return binary.Append(buffer[:0], binary.LittleEndian, data)
+	}
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(data))), len(data)*int(unsafe.Sizeof(*new(N)))), nil
 }
 
 // formatHeader is the JSON header, metadata first, padded with spaces so that the data begins at a multiple of 8.
