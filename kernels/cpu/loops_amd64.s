@@ -2178,7 +2178,7 @@ loop:
 	RET
 
 // func addRowsAVX2(sums *float64, most *float32, src *float32, stride int, words *uint64, wordStride int, rows int, n int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·addRowsAVX2(SB), NOSPLIT, $0-64
 	MOVQ sums+0(FP), AX
 	MOVQ most+8(FP), CX
@@ -2209,6 +2209,8 @@ columns:
 	MOVQ    R8, R12
 
 rows:
+	PREFETCHT0   (R10)(BX*8)
+	PREFETCHT0   64(R10)(BX*8)
 	VPBROADCASTB (R11), Y12
 	VPAND        bits<>+0(SB), Y12, Y12
 	VPCMPEQD     bits<>+0(SB), Y12, Y12

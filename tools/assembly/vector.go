@@ -286,6 +286,9 @@ func addRows(magnitude, bitOf Mem) {
 	MOVQ(words, bits)
 	MOVQ(rows, left)
 	Label("rows")
+	for line := range 2 { // rows are too far apart for the processor to see what comes
+		PREFETCHT0(Mem{Base: row, Index: stride, Scale: 8, Disp: 64 * line})
+	}
 	for i := range sum {
 		v, upper, d := YMM(), XMM(), YMM()
 		VPBROADCASTB(Mem{Base: bits, Disp: i}, v)
