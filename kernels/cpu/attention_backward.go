@@ -13,25 +13,16 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 		settle := d.settling(dqkv)
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
 			h := d.head(a, in, task, s)
-			g := h.gradients(s)
-			if a.Kind == kernels.RWSP {
-				g.exponentiate(h, ptr[task*a.Seq*a.Survivors:][:a.Seq*a.Survivors], s)
+			g := h.gradients(s, dst, grad)
+			to := ptr[task*a.Seq*a.Survivors:][:a.Seq*a.Survivors]
+			if a.Kind == kernels.RWSP && a.Survivors <= fewSurvivors {
+				g.fewRanked(h, to, s)
+			} else {
+				g.many(h, to, s)
 			}
 			for t := range a.Seq {
-				g.query(h, dst, t)
-				g.do = grad[(h.row0+t)*a.Heads*a.HeadDim+h.col:][:a.HeadDim]
-				p := ptr[(task*a.Seq+t)*a.Survivors:][:a.Survivors]
-				switch {
-				case g.few:
-					g.four(h, t, p)
-				case a.Kind == kernels.RWSP:
-					g.ranked(h, t, p)
-				default:
-					g.dense(h, t, p)
-				}
-				settle(g.dq)
+				settle(g.dq(t))
 			}
-			g.round()
 			settle(g.dk)
 			settle(g.dv)
 			g.store(h, dst)
@@ -39,77 +30,195 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 	})
 }
 
-// gradients are one head's queries, keys and values as floats (Seq × HeadDim), and their gradients.
+// gradients are those of one head's queries, which no other head adds to, where they belong; and of its keys and values.
 type gradients struct {
-	width   int
-	few     bool // survivors, at most four: their gradients are added up in float32, all others in float64
-	q, k, v []float32
-	dk, dv  []float32
-	dq, do  []float32 // of the present query, and of what it reads
-	ds      []float64 // of its scores
-	exps    []float32 // exp(score - best score) of survivors, Seq × Survivors
-	ranks   ranks
-	sums    struct{ dq, dk, dv []float64 } // in place of dq, dk and dv
+	width    int
+	dqs      []float32 // from the head's first query on, dqStride apart
+	dqStride int
+	dos      []float32 // what is read, likewise
+	doStride int
+	dk, dv   []float32 // Seq × width
 }
 
-// ranks are what four survivors have.
-type ranks struct {
-	p, ds            [4]float64
-	weights, dots, s [4]float32
-	at               [4]int32
-}
-
-func (h *head) gradients(s *scratch) *gradients {
-	n := h.Seq * h.HeadDim
-	all := s.floats(0, 5*n)
-	clear(all[3*n:])
-	g := &gradients{
+func (h *head) gradients(s *scratch, dqkv, dOut []float32) *gradients {
+	width, n := h.Heads*h.HeadDim, h.Seq*h.HeadDim
+	sums := s.floats(0, 2*n)
+	clear(sums)
+	return &gradients{
 		width: h.HeadDim,
-		few:   h.Kind == kernels.RWSP && h.Survivors <= 4,
-		q:     all[:n], k: all[n : 2*n], v: all[2*n : 3*n], dk: all[3*n : 4*n], dv: all[4*n : 5*n],
-		ds: s.doubles(2, max(h.Seq, maxSurvivors)),
+		dqs:   dqkv[h.row0*3*width+h.col:], dqStride: 3 * width,
+		dos: dOut[h.row0*width+h.col:], doStride: width,
+		dk: sums[:n], dv: sums[n:],
 	}
-	if !g.few {
-		sums := s.doubles(3, 2*n+h.HeadDim)
-		clear(sums)
-		g.sums.dk, g.sums.dv, g.sums.dq = sums[:n], sums[n:2*n], sums[2*n:]
-	}
-	for t := range h.Seq {
-		for i, src := range [][]uint64{h.q, h.k, h.v} {
-			expandSigns(all[i*n+t*h.HeadDim:][:h.HeadDim], src[t*h.words:], 0)
-		}
-	}
-	return g
 }
 
-// query makes room for the gradient of query t, which no other query adds to, where it belongs.
-func (g *gradients) query(h *head, dst []float32, t int) {
-	g.dq = dst[(h.row0+t)*3*h.Heads*h.HeadDim+h.col:][:h.HeadDim]
-	clear(g.dq)
-	clear(g.sums.dq)
-}
-
-// round takes over what was added up in float64.
-func (g *gradients) round() {
-	if !g.few {
-		narrow(g.dk, g.sums.dk)
-		narrow(g.dv, g.sums.dv)
-	}
-}
+func (g *gradients) dq(t int) []float32 { return g.dqs[t*g.dqStride:][:g.width] }
+func (g *gradients) do(t int) []float32 { return g.dos[t*g.doStride:][:g.width] }
 
 // store writes the gradients of keys and values to the head's columns.
 func (g *gradients) store(h *head, dst []float32) {
 	width := h.Heads * h.HeadDim
 	for t := range h.Seq {
 		row := dst[(h.row0+t)*3*width:][:3*width]
-		copy(row[width+h.col:][:h.HeadDim], g.row(g.dk, t))
-		copy(row[2*width+h.col:][:h.HeadDim], g.row(g.dv, t))
+		copy(row[width+h.col:][:h.HeadDim], g.dk[t*g.width:])
+		copy(row[2*width+h.col:][:h.HeadDim], g.dv[t*g.width:])
 	}
 }
 
-func (g *gradients) row(m []float32, t int) []float32 { return m[t*g.width:][:g.width] }
+// exponentiate returns exp(score - best score) of every query's survivors, and anything for those that it lacks.
+func (h *head) exponentiate(pointers []int32, s *scratch) []float32 {
+	exps := s.floats(1, len(pointers))
+	for t := range h.Seq {
+		var best float64
+		for r, u := range pointers[t*h.Survivors:][:h.Survivors] {
+			at := t*h.Survivors + r
+			if u < 0 {
+				exps[at] = 0
+				continue
+			}
+			score := h.score(t, int(u))
+			if r == 0 {
+				best = score
+			}
+			exps[at] = float32(score - best)
+		}
+	}
+	h.exponentials(exps, 0)
+	return exps
+}
 
-func (g *gradients) sumsRow(m []float64, t int) []float64 { return m[t*g.width:][:g.width] }
+// ranked are queries of one head, each with four survivors, the dead ones first.
+type ranked struct {
+	*gradients          // of the first of these queries
+	q          []uint64 // the queries alone
+	k, v       []uint64 // of the head
+	at         []int32  // queries × 4
+	exps       []float32
+	weights    [4]float32
+	scale      float64 // of a score's gradient
+}
+
+// fewRanked: values get the rank weights, scores the gradient of softmax over the survivors, of which there are at most four.
+// Where there are fewer, the query itself stands in, with nothing to add.
+func (g *gradients) fewRanked(h *head, pointers []int32, s *scratch) {
+	all := h.exponentiate(pointers, s)
+	r := ranked{
+		k: h.k, v: h.v, scale: 1 / math.Sqrt(float64(h.HeadDim)),
+		at: s.int32s(0, h.Seq*fewSurvivors), exps: s.floats(4, h.Seq*fewSurvivors),
+	}
+	for t := range h.Seq {
+		live := min(t+1, h.Survivors)
+		at, exps := r.at[t*fewSurvivors:][:fewSurvivors], r.exps[t*fewSurvivors:][:fewSurvivors]
+		for i := range fewSurvivors - live {
+			at[i], exps[i] = int32(t), 0
+		}
+		copy(at[fewSurvivors-live:], pointers[t*h.Survivors:][:live])
+		copy(exps[fewSurvivors-live:], all[t*h.Survivors:][:live])
+	}
+	for t := 0; t < h.Seq; { // queries that have as many survivors
+		live, from := min(t+1, h.Survivors), t
+		if t++; live == h.Survivors {
+			t = h.Seq
+		}
+		part := r
+		part.gradients = &gradients{
+			width: g.width, dqs: g.dqs[from*g.dqStride:], dqStride: g.dqStride, dos: g.dos[from*g.doStride:], doStride: g.doStride,
+			dk: g.dk, dv: g.dv,
+		}
+		part.q = h.q[from*h.words : t*h.words]
+		part.at, part.exps = r.at[from*fewSurvivors:t*fewSurvivors], r.exps[from*fewSurvivors:t*fewSurvivors]
+		narrow(part.weights[fewSurvivors-live:], h.weights[live][:live])
+		h.instructions.ranked(&part)
+	}
+}
+
+// rankedGo overwrites dq and adds to dk and dv. The gradients of a query's scores add up to zero, and so do they as float32:
+// where the survivors' keys are equal, nothing but that sum is left of them.
+func rankedGo(g *ranked) {
+	n, words := g.width, wordsOf(g.width)
+	for t := range len(g.at) / fewSurvivors {
+		at, do, dq, q := g.at[t*fewSurvivors:][:fewSurvivors], g.do(t), g.dq(t), g.q[t*words:][:words]
+		var dots, p, products [fewSurvivors]float64
+		for r, u := range at {
+			dv, v := g.dv[int(u)*n:][:n], g.v[int(u)*words:]
+			dots[r] = float64(inLanes(n, func(c int) float32 { return turned(do[c], v, c) }))
+			for c, x := range do {
+				dv[c] += float32(g.weights[r] * x)
+			}
+		}
+		widen(p[:], g.exps[t*fewSurvivors:])
+		total := (p[0] + p[2]) + (p[1] + p[3])
+		for r := range p {
+			p[r] /= total
+			products[r] = dots[r] * p[r]
+		}
+		mean := (products[0] + products[2]) + (products[1] + products[3])
+		var s [fewSurvivors]float32
+		for r := range p {
+			s[r] = float32(float64(float64(p[r]*(dots[r]-mean)) * g.scale))
+		}
+		s[3] = -(s[0] + s[1] + s[2])
+		clear(dq)
+		for r, u := range at {
+			dk, k := g.dk[int(u)*n:][:n], g.k[int(u)*words:]
+			for c := range dq {
+				dq[c] += turned(s[r], k, c)
+				dk[c] += turned(s[r], q, c)
+			}
+		}
+	}
+}
+
+// turned is x times the sign that is bit c of words.
+func turned(x float32, words []uint64, c int) float32 {
+	if words[c>>6]>>(c&63)&1 == 0 {
+		return -x
+	}
+	return x
+}
+
+// sums are those of a head's gradients in float64, and what they are made of in floats.
+type sums struct {
+	*gradients
+	q, k, v    []float32 // Seq × width
+	dk, dv, dq []float64 // dq of one query
+	ds         []float64 // of its scores
+	exps       []float32 // of survivors
+}
+
+// many is for what reads more than a few keys.
+func (g *gradients) many(h *head, pointers []int32, s *scratch) {
+	n := h.Seq * h.HeadDim
+	signs, doubles := s.floats(3, 3*n), s.doubles(3, 2*n+h.HeadDim)
+	clear(doubles)
+	x := &sums{
+		gradients: g, q: signs[:n], k: signs[n : 2*n], v: signs[2*n:],
+		dk: doubles[:n], dv: doubles[n : 2*n], dq: doubles[2*n:],
+		ds: s.doubles(2, max(h.Seq, maxSurvivors)),
+	}
+	for t := range h.Seq {
+		for i, src := range [][]uint64{h.q, h.k, h.v} {
+			expandSigns(signs[i*n+t*h.HeadDim:][:h.HeadDim], src[t*h.words:], 0)
+		}
+	}
+	if h.Kind == kernels.RWSP {
+		x.exps = h.exponentiate(pointers, s)
+	}
+	for t := range h.Seq {
+		clear(x.dq)
+		if p := pointers[t*h.Survivors:][:h.Survivors]; h.Kind == kernels.RWSP {
+			x.ranked(h, t, p)
+		} else {
+			x.dense(h, t, p)
+		}
+		narrow(g.dq(t), x.dq)
+	}
+	narrow(g.dk, x.dk)
+	narrow(g.dv, x.dv)
+}
+
+func (x *sums) row(m []float32, t int) []float32  { return m[t*x.width:][:x.width] }
+func (x *sums) sums(m []float64, t int) []float64 { return m[t*x.width:][:x.width] }
 
 // narrow rounds len(dst) values.
 func narrow(dst []float32, src []float64) {
@@ -118,86 +227,34 @@ func narrow(dst []float32, src []float64) {
 	}
 }
 
-// exponentiate prepares softmax over the survivors of all queries.
-func (g *gradients) exponentiate(h *head, pointers []int32, s *scratch) {
-	g.exps = s.floats(1, len(pointers))
-	for t := range h.Seq {
-		var best float64
-		for r, u := range pointers[t*h.Survivors:][:h.Survivors] {
-			at := t*h.Survivors + r
-			if u < 0 {
-				g.exps[at] = 0
-				continue
-			}
-			score := h.score(t, int(u))
-			if r == 0 {
-				best = score
-			}
-			g.exps[at] = float32(score - best)
-		}
-	}
-	h.exponentials(g.exps, 0)
-}
-
-// softmax writes the probabilities of query t's live survivors to p.
-func (g *gradients) softmax(h *head, t int, p []float64) {
-	var sum float64
-	for r := range p {
-		p[r] = float64(g.exps[t*h.Survivors+r])
-		sum += p[r]
-	}
-	for r := range p {
-		p[r] /= sum
-	}
-}
-
-// ranked: values get the rank weights, scores the gradient of softmax over the survivors.
-func (g *gradients) ranked(h *head, t int, pointers []int32) {
+// ranked is fewRanked for one query and any number of survivors.
+func (x *sums) ranked(h *head, t int, pointers []int32) {
 	live := alive(pointers)
 	var probabilities [maxSurvivors]float64
-	p, ds := probabilities[:live], g.ds[:live]
+	p, ds := probabilities[:live], x.ds[:live]
+	var total float64
 	for r, u := range pointers[:live] {
-		ds[r] = h.readGradient(g.sumsRow(g.sums.dv, int(u)), g.do, g.row(g.v, int(u)), h.weights[live][r])
+		ds[r] = h.readGradient(x.sums(x.dv, int(u)), x.do(t), x.row(x.v, int(u)), h.weights[live][r])
+		p[r] = float64(x.exps[t*h.Survivors+r])
+		total += p[r]
 	}
-	g.softmax(h, t, p)
+	for r := range p {
+		p[r] /= total
+	}
 	softmaxGradient(ds, p, 1)
 	for r, u := range pointers[:live] {
-		g.addScore(h, t, int(u), ds[r])
+		x.addScore(h, t, int(u), ds[r])
 	}
-	narrow(g.dq, g.sums.dq)
-}
-
-// four is ranked for up to four survivors. Where there are fewer, the others are the query itself, with nothing to add.
-func (g *gradients) four(h *head, t int, pointers []int32) {
-	x, live := &g.ranks, alive(pointers)
-	x.at, x.weights = [4]int32{int32(t), int32(t), int32(t), int32(t)}, [4]float32{}
-	copy(x.at[:], pointers[:live])
-	narrow(x.weights[:live], h.weights[live][:live])
-	h.rankedRead(&x.dots, g.dv, g.do, g.v, &x.at, &x.weights)
-	p, ds := x.p[:live], x.ds[:live]
-	widen(ds, x.dots[:live])
-	g.softmax(h, t, p)
-	softmaxGradient(ds, p, 1)
-	x.s = [4]float32{}
-	// The gradients of scores add up to zero, and so must they as float32: where the survivors' keys are equal, nothing but
-	// the sum is left of them.
-	var sum float32
-	for r, v := range ds[:live-1] {
-		x.s[r] = float32(g.scaled(h, v))
-		sum += x.s[r]
-	}
-	x.s[live-1] = -sum
-	h.rankedScores(g.dq, g.dk, g.row(g.q, t), g.k, &x.at, &x.s)
 }
 
 // dense: softmax, whose values get the probabilities, or a pointer, whose one value gets all.
-func (g *gradients) dense(h *head, t int, pointers []int32) {
+func (x *sums) dense(h *head, t int, pointers []int32) {
 	p, tau := h.allScores(t), 1.0
 	if h.Kind == kernels.Pointer {
 		tau = h.tau
 	}
 	softmax(p, tau)
-	ds := g.ds[:t+1]
+	ds := x.ds[:t+1]
 	for u := range ds {
 		w := p[u]
 		if h.Kind == kernels.Pointer {
@@ -206,13 +263,12 @@ func (g *gradients) dense(h *head, t int, pointers []int32) {
 				w = 1
 			}
 		}
-		ds[u] = h.readGradient(g.sumsRow(g.sums.dv, u), g.do, g.row(g.v, u), w)
+		ds[u] = h.readGradient(x.sums(x.dv, u), x.do(t), x.row(x.v, u), w)
 	}
 	softmaxGradient(ds, p, tau)
 	for u, v := range ds {
-		g.addScore(h, t, u, v)
+		x.addScore(h, t, u, v)
 	}
-	narrow(g.dq, g.sums.dq)
 }
 
 // softmaxGradient turns ds, the gradient of softmax(scores/tau), into that of the scores.
@@ -227,13 +283,8 @@ func softmaxGradient(ds, p []float64, tau float64) {
 }
 
 // addScore passes the gradient of one score on to its query and key.
-func (g *gradients) addScore(h *head, t, u int, ds float64) {
-	h.scoreGradient(g.sums.dq, g.sumsRow(g.sums.dk, u), g.row(g.q, t), g.row(g.k, u), g.scaled(h, ds))
-}
-
-// scaled is the gradient of q·k, given that of the score.
-func (g *gradients) scaled(h *head, ds float64) float64 {
-	return ds / math.Sqrt(float64(h.HeadDim))
+func (x *sums) addScore(h *head, t, u int, ds float64) {
+	h.scoreGradient(x.dq, x.sums(x.dk, u), x.row(x.q, t), x.row(x.k, u), ds/math.Sqrt(float64(h.HeadDim)))
 }
 
 // readGradientGo adds w*do to dv and returns do·v, v being ±1.
@@ -249,29 +300,5 @@ func scoreGradientGo(dq, dk []float64, q, k []float32, s float64) {
 	for i := range dq {
 		dq[i] += s * float64(k[i])
 		dk[i] += s * float64(q[i])
-	}
-}
-
-// rankedReadGo adds w[r]*do to the rows at of dv, as long as do, and returns the dots of do and those rows of v.
-func rankedReadGo(dots *[4]float32, dv, do, v []float32, at *[4]int32, w *[4]float32) {
-	for r, u := range at {
-		from := int(u) * len(do)
-		to, row := dv[from:from+len(do)], v[from:]
-		for i, x := range do {
-			to[i] += float32(w[r] * x)
-		}
-		dots[r] = inLanes(len(do), func(i int) float32 { return float32(do[i] * row[i]) })
-	}
-}
-
-// rankedScoresGo adds the sum of s[r] times the rows at of k, as long as dq, to dq, and s[r]*q to those of dk.
-func rankedScoresGo(dq, dk, q, k []float32, at *[4]int32, s *[4]float32) {
-	for r, u := range at {
-		from := int(u) * len(dq)
-		to, row := dk[from:from+len(dq)], k[from:]
-		for i := range dq {
-			dq[i] += float32(s[r] * row[i])
-			to[i] += float32(s[r] * q[i])
-		}
 	}
 }

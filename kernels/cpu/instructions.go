@@ -49,8 +49,7 @@ type instructions struct {
 	readGradient   func(dv []float64, do, v []float32, w float64) float64
 	scoreGradient  func(dq, dk []float64, q, k []float32, s float64)
 	nearest        func(best, away *[4][4]float64, q, k []uint64, n int, score *[3][4]float64)
-	rankedRead     func(dots *[4]float32, dv, do, v []float32, at *[4]int32, w *[4]float32)
-	rankedScores   func(dq, dk, q, k []float32, at *[4]int32, s *[4]float32)
+	ranked         func(g *ranked)
 	adam           func(param, grad, m, v []float32, u *update)
 }
 
@@ -67,6 +66,6 @@ func plainGo() instructions {
 		multiply: multiplyGo, scale: scaleGo, maximum: maximumGo, exponentials: exponentialsGo,
 		quantize: quantizeGo, passNormalized: passNormalizedGo, addNormalized: addNormalizedGo,
 		readGradient: readGradientGo, scoreGradient: scoreGradientGo,
-		nearest: nearestGo, rankedRead: rankedReadGo, rankedScores: rankedScoresGo,
+		nearest: nearestGo, ranked: rankedGo,
 	}
 }

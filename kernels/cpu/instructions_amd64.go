@@ -288,28 +288,18 @@ func avx2() instructions {
 			_ = k[len(k)-n]
 			nearestAVX2(best, away, &q[:4][0], &k[len(k)-1], n, score)
 		},
-		rankedRead: func(dots *[4]float32, dv, do, v []float32, at *[4]int32, w *[4]float32) {
-			n := len(do)
-			if n == 0 || n%8 != 0 {
-				rankedReadGo(dots, dv, do, v, at, w)
+		ranked: func(g *ranked) {
+			n, words, queries := g.width, wordsOf(g.width), len(g.at)/fewSurvivors
+			if n == 0 || n%32 != 0 || queries == 0 {
+				rankedGo(g)
 				return
 			}
-			for _, u := range at {
-				_, _ = dv[(int(u)+1)*n-1], v[(int(u)+1)*n-1]
+			for _, u := range g.at {
+				_, _, _, _ = g.dk[(int(u)+1)*n-1], g.dv[(int(u)+1)*n-1], g.k[(int(u)+1)*words-1], g.v[(int(u)+1)*words-1]
 			}
-			rankedReadAVX2(dots, &dv[0], &do[0], &v[0], n, at, w)
-		},
-		rankedScores: func(dq, dk, q, k []float32, at *[4]int32, s *[4]float32) {
-			n := len(dq)
-			if n == 0 || n%8 != 0 {
-				rankedScoresGo(dq, dk, q, k, at, s)
-				return
-			}
-			for _, u := range at {
-				_, _ = dk[(int(u)+1)*n-1], k[(int(u)+1)*n-1]
-			}
-			_ = q[n-1]
-			rankedScoresAVX2(&dq[0], &dk[0], &q[0], &k[0], n, at, s)
+			_, _, _, _ = g.dq(queries-1), g.do(queries-1), g.q[queries*words-1], g.exps[queries*fewSurvivors-1]
+			rankedAVX2(&g.dqs[0], &g.dk[0], &g.dv[0], &g.dos[0], &g.q[0], &g.k[0], &g.v[0], &g.at[0], &g.exps[0], &g.weights, g.scale,
+				g.dqStride, g.doStride, words, n, queries)
 		},
 	}
 }

@@ -288,15 +288,26 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			}
 			return doubleBits(all)
 		},
-		"rankedRead": func(s *instructions, r *rand.Rand, n int) any {
-			dv, v, at, dots := normals(r, 9*n), normals(r, 9*n), [4]int32{8, 0, 3, 5}, [4]float32{}
-			s.rankedRead(&dots, dv, normals(r, n), v, &at, (*[4]float32)(normals(r, 4)))
-			return floatBits(append(dv, dots[:]...))
-		},
-		"rankedScores": func(s *instructions, r *rand.Rand, n int) any {
-			dq, dk, at := normals(r, n), normals(r, 9*n), [4]int32{8, 0, 3, 5}
-			s.rankedScores(dq, dk, normals(r, n), normals(r, 9*n), &at, (*[4]float32)(normals(r, 4)))
-			return floatBits(append(dq, dk...))
+		"ranked": func(s *instructions, r *rand.Rand, n int) any {
+			const queries, keys = 5, 9
+			width := min(n, 192)
+			words, stride := wordsOf(width), width+r.IntN(5)
+			g := &ranked{
+				gradients: &gradients{
+					width: width, dqStride: stride, doStride: stride,
+					dqs: normals(r, queries*stride), dos: normals(r, queries*stride), dk: normals(r, keys*width), dv: normals(r, keys*width),
+				},
+				q: randomWords(r, queries*words), k: randomWords(r, keys*words), v: randomWords(r, keys*words),
+				exps: normals(r, queries*fewSurvivors), weights: [4]float32(normals(r, 4)), scale: r.NormFloat64(),
+			}
+			for i := range g.exps {
+				g.exps[i] = max(0, g.exps[i]) + float32(i%4/3)
+			}
+			for range queries * fewSurvivors {
+				g.at = append(g.at, int32(r.IntN(keys)))
+			}
+			s.ranked(g)
+			return floatBits(slices.Concat(g.dqs, g.dk, g.dv))
 		},
 		"adam": func(s *instructions, r *rand.Rand, n int) any {
 			param, m, v := normals(r, n), normals(r, n), normals(r, n)

@@ -164,15 +164,10 @@ func scoreGradientAVX2(dq *float64, dk *float64, q *float32, k *float32, n int, 
 //go:noescape
 func nearestAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, score *[3][4]float64)
 
-// rankedReadAVX2 is rankedReadGo for whole registers.
+// rankedAVX2 is rankedGo for whole registers.
 //
 //go:noescape
-func rankedReadAVX2(dots *[4]float32, dv *float32, do *float32, v *float32, n int, at *[4]int32, w *[4]float32)
-
-// rankedScoresAVX2 is rankedScoresGo for whole registers.
-//
-//go:noescape
-func rankedScoresAVX2(dq *float32, dk *float32, q *float32, k *float32, n int, at *[4]int32, s *[4]float32)
+func rankedAVX2(dq *float32, dk *float32, dv *float32, do *float32, q *uint64, k *uint64, v *uint64, at *int32, exps *float32, weights *[4]float32, scale float64, dqStride int, doStride int, words int, n int, queries int)
 
 // maximumAVX2 is maximumGo for whole registers.
 //

@@ -2689,144 +2689,481 @@ key:
 	VZEROUPPER
 	RET
 
-// func rankedReadAVX2(dots *[4]float32, dv *float32, do *float32, v *float32, n int, at *[4]int32, w *[4]float32)
-// Requires: AVX
-TEXT ·rankedReadAVX2(SB), NOSPLIT, $0-56
-	MOVQ         dots+0(FP), AX
-	MOVQ         dv+8(FP), CX
-	MOVQ         do+16(FP), DX
-	MOVQ         v+24(FP), BX
-	MOVQ         n+32(FP), SI
-	MOVQ         at+40(FP), DI
-	MOVQ         w+48(FP), R8
-	MOVLQSX      (DI), R9
-	IMULQ        SI, R9
-	MOVLQSX      4(DI), R10
-	IMULQ        SI, R10
-	MOVLQSX      8(DI), R11
-	IMULQ        SI, R11
-	MOVLQSX      12(DI), DI
-	IMULQ        SI, DI
-	VBROADCASTSS (R8), Y0
-	VXORPS       Y1, Y1, Y1
-	VBROADCASTSS 4(R8), Y2
-	VXORPS       Y3, Y3, Y3
-	VBROADCASTSS 8(R8), Y4
-	VXORPS       Y5, Y5, Y5
-	VBROADCASTSS 12(R8), Y6
-	VXORPS       Y7, Y7, Y7
+DATA toSign0<>+0(SB)/4, $0x0000001f
+DATA toSign0<>+4(SB)/4, $0x0000001e
+DATA toSign0<>+8(SB)/4, $0x0000001d
+DATA toSign0<>+12(SB)/4, $0x0000001c
+DATA toSign0<>+16(SB)/4, $0x0000001b
+DATA toSign0<>+20(SB)/4, $0x0000001a
+DATA toSign0<>+24(SB)/4, $0x00000019
+DATA toSign0<>+28(SB)/4, $0x00000018
+GLOBL toSign0<>(SB), RODATA|NOPTR, $32
 
-loop:
-	VMOVUPS      (DX), Y8
-	VMULPS       (BX)(R9*4), Y8, Y9
-	VADDPS       Y9, Y1, Y1
-	VMULPS       Y0, Y8, Y9
-	VADDPS       (CX)(R9*4), Y9, Y9
-	VMOVUPS      Y9, (CX)(R9*4)
-	VMULPS       (BX)(R10*4), Y8, Y9
-	VADDPS       Y9, Y3, Y3
-	VMULPS       Y2, Y8, Y9
-	VADDPS       (CX)(R10*4), Y9, Y9
-	VMOVUPS      Y9, (CX)(R10*4)
-	VMULPS       (BX)(R11*4), Y8, Y9
-	VADDPS       Y9, Y5, Y5
-	VMULPS       Y4, Y8, Y9
-	VADDPS       (CX)(R11*4), Y9, Y9
-	VMOVUPS      Y9, (CX)(R11*4)
-	VMULPS       (BX)(DI*4), Y8, Y9
-	VADDPS       Y9, Y7, Y7
-	VMULPS       Y6, Y8, Y8
-	VADDPS       (CX)(DI*4), Y8, Y8
-	VMOVUPS      Y8, (CX)(DI*4)
-	ADDQ         $0x20, DX
-	ADDQ         $0x20, BX
-	ADDQ         $0x20, CX
-	SUBQ         $0x08, SI
-	JNZ          loop
+DATA toSign1<>+0(SB)/4, $0x00000017
+DATA toSign1<>+4(SB)/4, $0x00000016
+DATA toSign1<>+8(SB)/4, $0x00000015
+DATA toSign1<>+12(SB)/4, $0x00000014
+DATA toSign1<>+16(SB)/4, $0x00000013
+DATA toSign1<>+20(SB)/4, $0x00000012
+DATA toSign1<>+24(SB)/4, $0x00000011
+DATA toSign1<>+28(SB)/4, $0x00000010
+GLOBL toSign1<>(SB), RODATA|NOPTR, $32
+
+DATA toSign2<>+0(SB)/4, $0x0000000f
+DATA toSign2<>+4(SB)/4, $0x0000000e
+DATA toSign2<>+8(SB)/4, $0x0000000d
+DATA toSign2<>+12(SB)/4, $0x0000000c
+DATA toSign2<>+16(SB)/4, $0x0000000b
+DATA toSign2<>+20(SB)/4, $0x0000000a
+DATA toSign2<>+24(SB)/4, $0x00000009
+DATA toSign2<>+28(SB)/4, $0x00000008
+GLOBL toSign2<>(SB), RODATA|NOPTR, $32
+
+DATA toSign3<>+0(SB)/4, $0x00000007
+DATA toSign3<>+4(SB)/4, $0x00000006
+DATA toSign3<>+8(SB)/4, $0x00000005
+DATA toSign3<>+12(SB)/4, $0x00000004
+DATA toSign3<>+16(SB)/4, $0x00000003
+DATA toSign3<>+20(SB)/4, $0x00000002
+DATA toSign3<>+24(SB)/4, $0x00000001
+DATA toSign3<>+28(SB)/4, $0x00000000
+GLOBL toSign3<>(SB), RODATA|NOPTR, $32
+
+// func rankedAVX2(dq *float32, dk *float32, dv *float32, do *float32, q *uint64, k *uint64, v *uint64, at *int32, exps *float32, weights *[4]float32, scale float64, dqStride int, doStride int, words int, n int, queries int)
+// Requires: AVX, AVX2
+TEXT ·rankedAVX2(SB), NOSPLIT, $104-128
+	MOVQ dq+0(FP), AX
+	MOVQ AX, (SP)
+	MOVQ dk+8(FP), AX
+	MOVQ AX, 8(SP)
+	MOVQ dv+16(FP), AX
+	MOVQ AX, 16(SP)
+	MOVQ do+24(FP), AX
+	MOVQ AX, 24(SP)
+	MOVQ q+32(FP), AX
+	MOVQ AX, 32(SP)
+	MOVQ k+40(FP), AX
+	MOVQ AX, 40(SP)
+	MOVQ v+48(FP), AX
+	MOVQ AX, 48(SP)
+	MOVQ at+56(FP), AX
+	MOVQ AX, 56(SP)
+	MOVQ exps+64(FP), AX
+	MOVQ AX, 64(SP)
+	MOVQ queries+120(FP), AX
+	MOVQ AX, 72(SP)
+	MOVQ dqStride+88(FP), AX
+	SHLQ $0x02, AX
+	MOVQ AX, 80(SP)
+	MOVQ doStride+96(FP), AX
+	SHLQ $0x02, AX
+	MOVQ AX, 88(SP)
+	MOVQ words+104(FP), AX
+	SHLQ $0x03, AX
+	MOVQ AX, 96(SP)
+	MOVQ n+112(FP), AX
+	SHLQ $0x02, AX
+
+query:
+	MOVQ         56(SP), CX
+	MOVLQSX      (CX), DX
+	MOVQ         DX, BX
+	IMULQ        AX, DX
+	IMULQ        96(SP), BX
+	ADDQ         48(SP), BX
+	MOVLQSX      4(CX), SI
+	MOVQ         SI, DI
+	IMULQ        AX, SI
+	IMULQ        96(SP), DI
+	ADDQ         48(SP), DI
+	MOVLQSX      8(CX), R8
+	MOVQ         R8, R9
+	IMULQ        AX, R8
+	IMULQ        96(SP), R9
+	ADDQ         48(SP), R9
+	MOVLQSX      12(CX), CX
+	MOVQ         CX, R10
+	IMULQ        AX, CX
+	IMULQ        96(SP), R10
+	ADDQ         48(SP), R10
+	MOVQ         weights+72(FP), R11
+	VBROADCASTSS (R11), Y0
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS 4(R11), Y2
+	VXORPS       Y3, Y3, Y3
+	VBROADCASTSS 8(R11), Y4
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS 12(R11), Y6
+	VXORPS       Y7, Y7, Y7
+	XORQ         R13, R13
+	MOVQ         16(SP), R11
+	MOVQ         24(SP), R12
+
+read:
+	VPBROADCASTD (BX), Y8
+	VPBROADCASTD (DI), Y9
+	VPBROADCASTD (R9), Y10
+	VPBROADCASTD (R10), Y11
+	VMOVUPS      (R12)(R13*1), Y12
+	VPSLLVD      toSign0<>+0(SB), Y8, Y13
+	VPANDN       sign<>+0(SB), Y13, Y13
+	VXORPS       Y12, Y13, Y13
+	VADDPS       Y13, Y1, Y1
+	VPSLLVD      toSign0<>+0(SB), Y9, Y13
+	VPANDN       sign<>+0(SB), Y13, Y13
+	VXORPS       Y12, Y13, Y13
+	VADDPS       Y13, Y3, Y3
+	VPSLLVD      toSign0<>+0(SB), Y10, Y13
+	VPANDN       sign<>+0(SB), Y13, Y13
+	VXORPS       Y12, Y13, Y13
+	VADDPS       Y13, Y5, Y5
+	VPSLLVD      toSign0<>+0(SB), Y11, Y13
+	VPANDN       sign<>+0(SB), Y13, Y13
+	VXORPS       Y12, Y13, Y13
+	VADDPS       Y13, Y7, Y7
+	VMULPS       Y0, Y12, Y13
+	VADDPS       (R11)(DX*1), Y13, Y13
+	VMOVUPS      Y13, (R11)(DX*1)
+	VMULPS       Y2, Y12, Y13
+	VADDPS       (R11)(SI*1), Y13, Y13
+	VMOVUPS      Y13, (R11)(SI*1)
+	VMULPS       Y4, Y12, Y13
+	VADDPS       (R11)(R8*1), Y13, Y13
+	VMOVUPS      Y13, (R11)(R8*1)
+	VMULPS       Y6, Y12, Y12
+	VADDPS       (R11)(CX*1), Y12, Y12
+	VMOVUPS      Y12, (R11)(CX*1)
+	VMOVUPS      32(R12)(R13*1), Y12
+	VPSLLVD      toSign1<>+0(SB), Y8, Y13
+	VPANDN       sign<>+0(SB), Y13, Y13
+	VXORPS       Y12, Y13, Y13
+	VADDPS       Y13, Y1, Y1
+	VPSLLVD      toSign1<>+0(SB), Y9, Y13
+	VPANDN       sign<>+0(SB), Y13, Y13
+	VXORPS       Y12, Y13, Y13
+	VADDPS       Y13, Y3, Y3
+	VPSLLVD      toSign1<>+0(SB), Y10, Y13
+	VPANDN       sign<>+0(SB), Y13, Y13
+	VXORPS       Y12, Y13, Y13
+	VADDPS       Y13, Y5, Y5
+	VPSLLVD      toSign1<>+0(SB), Y11, Y13
+	VPANDN       sign<>+0(SB), Y13, Y13
+	VXORPS       Y12, Y13, Y13
+	VADDPS       Y13, Y7, Y7
+	VMULPS       Y0, Y12, Y13
+	VADDPS       32(R11)(DX*1), Y13, Y13
+	VMOVUPS      Y13, 32(R11)(DX*1)
+	VMULPS       Y2, Y12, Y13
+	VADDPS       32(R11)(SI*1), Y13, Y13
+	VMOVUPS      Y13, 32(R11)(SI*1)
+	VMULPS       Y4, Y12, Y13
+	VADDPS       32(R11)(R8*1), Y13, Y13
+	VMOVUPS      Y13, 32(R11)(R8*1)
+	VMULPS       Y6, Y12, Y12
+	VADDPS       32(R11)(CX*1), Y12, Y12
+	VMOVUPS      Y12, 32(R11)(CX*1)
+	VMOVUPS      64(R12)(R13*1), Y12
+	VPSLLVD      toSign2<>+0(SB), Y8, Y13
+	VPANDN       sign<>+0(SB), Y13, Y13
+	VXORPS       Y12, Y13, Y13
+	VADDPS       Y13, Y1, Y1
+	VPSLLVD      toSign2<>+0(SB), Y9, Y13
+	VPANDN       sign<>+0(SB), Y13, Y13
+	VXORPS       Y12, Y13, Y13
+	VADDPS       Y13, Y3, Y3
+	VPSLLVD      toSign2<>+0(SB), Y10, Y13
+	VPANDN       sign<>+0(SB), Y13, Y13
+	VXORPS       Y12, Y13, Y13
+	VADDPS       Y13, Y5, Y5
+	VPSLLVD      toSign2<>+0(SB), Y11, Y13
+	VPANDN       sign<>+0(SB), Y13, Y13
+	VXORPS       Y12, Y13, Y13
+	VADDPS       Y13, Y7, Y7
+	VMULPS       Y0, Y12, Y13
+	VADDPS       64(R11)(DX*1), Y13, Y13
+	VMOVUPS      Y13, 64(R11)(DX*1)
+	VMULPS       Y2, Y12, Y13
+	VADDPS       64(R11)(SI*1), Y13, Y13
+	VMOVUPS      Y13, 64(R11)(SI*1)
+	VMULPS       Y4, Y12, Y13
+	VADDPS       64(R11)(R8*1), Y13, Y13
+	VMOVUPS      Y13, 64(R11)(R8*1)
+	VMULPS       Y6, Y12, Y12
+	VADDPS       64(R11)(CX*1), Y12, Y12
+	VMOVUPS      Y12, 64(R11)(CX*1)
+	VMOVUPS      96(R12)(R13*1), Y12
+	VPSLLVD      toSign3<>+0(SB), Y8, Y8
+	VPANDN       sign<>+0(SB), Y8, Y8
+	VXORPS       Y12, Y8, Y8
+	VADDPS       Y8, Y1, Y1
+	VPSLLVD      toSign3<>+0(SB), Y9, Y8
+	VPANDN       sign<>+0(SB), Y8, Y8
+	VXORPS       Y12, Y8, Y8
+	VADDPS       Y8, Y3, Y3
+	VPSLLVD      toSign3<>+0(SB), Y10, Y8
+	VPANDN       sign<>+0(SB), Y8, Y8
+	VXORPS       Y12, Y8, Y8
+	VADDPS       Y8, Y5, Y5
+	VPSLLVD      toSign3<>+0(SB), Y11, Y8
+	VPANDN       sign<>+0(SB), Y8, Y8
+	VXORPS       Y12, Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VMULPS       Y0, Y12, Y8
+	VADDPS       96(R11)(DX*1), Y8, Y8
+	VMOVUPS      Y8, 96(R11)(DX*1)
+	VMULPS       Y2, Y12, Y8
+	VADDPS       96(R11)(SI*1), Y8, Y8
+	VMOVUPS      Y8, 96(R11)(SI*1)
+	VMULPS       Y4, Y12, Y8
+	VADDPS       96(R11)(R8*1), Y8, Y8
+	VMOVUPS      Y8, 96(R11)(R8*1)
+	VMULPS       Y6, Y12, Y8
+	VADDPS       96(R11)(CX*1), Y8, Y8
+	VMOVUPS      Y8, 96(R11)(CX*1)
+	ADDQ         $0x00000080, DX
+	ADDQ         $0x04, BX
+	ADDQ         $0x00000080, SI
+	ADDQ         $0x04, DI
+	ADDQ         $0x00000080, R8
+	ADDQ         $0x04, R9
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x04, R10
+	ADDQ         $0x00000080, R13
+	CMPQ         R13, AX
+	JLT          read
 	VEXTRACTF128 $0x01, Y1, X0
 	VADDPS       X0, X1, X0
-	VPSHUFD      $0x0e, X0, X1
-	VADDPS       X1, X0, X0
-	VPSHUFD      $0x01, X0, X1
-	VADDSS       X1, X0, X0
-	VMOVSS       X0, (AX)
-	VEXTRACTF128 $0x01, Y3, X0
-	VADDPS       X0, X3, X0
-	VPSHUFD      $0x0e, X0, X1
-	VADDPS       X1, X0, X0
-	VPSHUFD      $0x01, X0, X1
-	VADDSS       X1, X0, X0
-	VMOVSS       X0, 4(AX)
-	VEXTRACTF128 $0x01, Y5, X0
-	VADDPS       X0, X5, X0
-	VPSHUFD      $0x0e, X0, X1
-	VADDPS       X1, X0, X0
-	VPSHUFD      $0x01, X0, X1
-	VADDSS       X1, X0, X0
-	VMOVSS       X0, 8(AX)
-	VEXTRACTF128 $0x01, Y7, X0
-	VADDPS       X0, X7, X0
-	VPSHUFD      $0x0e, X0, X1
-	VADDPS       X1, X0, X0
-	VPSHUFD      $0x01, X0, X1
-	VADDSS       X1, X0, X0
-	VMOVSS       X0, 12(AX)
-	VZEROUPPER
-	RET
+	VEXTRACTF128 $0x01, Y3, X1
+	VADDPS       X1, X3, X1
+	VEXTRACTF128 $0x01, Y5, X2
+	VADDPS       X2, X5, X2
+	VEXTRACTF128 $0x01, Y7, X3
+	VADDPS       X3, X7, X3
+	VUNPCKLPS    X1, X0, X4
+	VUNPCKHPS    X1, X0, X0
+	VADDPS       X0, X4, X0
+	VUNPCKLPS    X3, X2, X1
+	VUNPCKHPS    X3, X2, X2
+	VADDPS       X2, X1, X2
+	VUNPCKLPD    X2, X0, X1
+	VUNPCKHPD    X2, X0, X0
+	VADDPS       X0, X1, X1
+	VCVTPS2PD    X1, Y0
+	VBROADCASTSD scale+80(FP), Y3
+	MOVQ         64(SP), CX
+	VCVTPS2PD    (CX), Y1
+	VEXTRACTF128 $0x01, Y1, X2
+	VADDPD       X2, X1, X2
+	VPERMILPD    $0x01, X2, X4
+	VADDSD       X4, X2, X2
+	VBROADCASTSD X2, Y2
+	VDIVPD       Y2, Y1, Y1
+	VMULPD       Y0, Y1, Y2
+	VEXTRACTF128 $0x01, Y2, X4
+	VADDPD       X4, X2, X4
+	VPERMILPD    $0x01, X4, X2
+	VADDSD       X2, X4, X4
+	VBROADCASTSD X4, Y2
+	VSUBPD       Y2, Y0, Y0
+	VMULPD       Y0, Y1, Y1
+	VMULPD       Y3, Y1, Y1
+	VCVTPD2PSY   Y1, X0
+	VPERMILPS    $0x01, X0, X1
+	VADDSS       X1, X0, X2
+	VPERMILPS    $0x02, X0, X1
+	VADDSS       X1, X2, X2
+	VXORPS       sign<>+0(SB), X2, X2
+	VINSERTPS    $0x30, X2, X0, X0
+	VPERMILPS    $0x00, X0, X1
+	VBROADCASTSS X1, Y1
+	VPERMILPS    $0x55, X0, X2
+	VBROADCASTSS X2, Y2
+	VPERMILPS    $0xaa, X0, X3
+	VBROADCASTSS X3, Y3
+	VPERMILPS    $0xff, X0, X0
+	VBROADCASTSS X0, Y0
+	MOVQ         56(SP), R9
+	MOVLQSX      (R9), CX
+	MOVQ         CX, DX
+	IMULQ        AX, CX
+	IMULQ        96(SP), DX
+	ADDQ         40(SP), DX
+	MOVLQSX      4(R9), BX
+	MOVQ         BX, SI
+	IMULQ        AX, BX
+	IMULQ        96(SP), SI
+	ADDQ         40(SP), SI
+	MOVLQSX      8(R9), DI
+	MOVQ         DI, R8
+	IMULQ        AX, DI
+	IMULQ        96(SP), R8
+	ADDQ         40(SP), R8
+	MOVLQSX      12(R9), R9
+	MOVQ         R9, R10
+	IMULQ        AX, R9
+	IMULQ        96(SP), R10
+	ADDQ         40(SP), R10
+	MOVQ         32(SP), R14
+	MOVQ         8(SP), R11
+	MOVQ         (SP), R12
+	XORQ         R13, R13
 
-// func rankedScoresAVX2(dq *float32, dk *float32, q *float32, k *float32, n int, at *[4]int32, s *[4]float32)
-// Requires: AVX
-TEXT ·rankedScoresAVX2(SB), NOSPLIT, $0-56
-	MOVQ         dq+0(FP), AX
-	MOVQ         dk+8(FP), CX
-	MOVQ         q+16(FP), DX
-	MOVQ         k+24(FP), BX
-	MOVQ         n+32(FP), SI
-	MOVQ         at+40(FP), DI
-	MOVQ         s+48(FP), R8
-	MOVLQSX      (DI), R9
-	IMULQ        SI, R9
-	MOVLQSX      4(DI), R10
-	IMULQ        SI, R10
-	MOVLQSX      8(DI), R11
-	IMULQ        SI, R11
-	MOVLQSX      12(DI), DI
-	IMULQ        SI, DI
-	VBROADCASTSS (R8), Y0
-	VBROADCASTSS 4(R8), Y1
-	VBROADCASTSS 8(R8), Y2
-	VBROADCASTSS 12(R8), Y3
-
-loop:
-	VMOVUPS (DX), Y4
-	VMOVUPS (AX), Y5
-	VMULPS  (BX)(R9*4), Y0, Y6
-	VADDPS  Y6, Y5, Y5
-	VMULPS  Y4, Y0, Y6
-	VADDPS  (CX)(R9*4), Y6, Y6
-	VMOVUPS Y6, (CX)(R9*4)
-	VMULPS  (BX)(R10*4), Y1, Y6
-	VADDPS  Y6, Y5, Y5
-	VMULPS  Y4, Y1, Y6
-	VADDPS  (CX)(R10*4), Y6, Y6
-	VMOVUPS Y6, (CX)(R10*4)
-	VMULPS  (BX)(R11*4), Y2, Y6
-	VADDPS  Y6, Y5, Y5
-	VMULPS  Y4, Y2, Y6
-	VADDPS  (CX)(R11*4), Y6, Y6
-	VMOVUPS Y6, (CX)(R11*4)
-	VMULPS  (BX)(DI*4), Y3, Y6
-	VADDPS  Y6, Y5, Y5
-	VMULPS  Y4, Y3, Y4
-	VADDPS  (CX)(DI*4), Y4, Y4
-	VMOVUPS Y4, (CX)(DI*4)
-	VMOVUPS Y5, (AX)
-	ADDQ    $0x20, DX
-	ADDQ    $0x20, AX
-	ADDQ    $0x20, BX
-	ADDQ    $0x20, CX
-	SUBQ    $0x08, SI
-	JNZ     loop
+scores:
+	VPBROADCASTD (R14), Y4
+	ADDQ         $0x04, R14
+	VPBROADCASTD (DX), Y5
+	VPBROADCASTD (SI), Y6
+	VPBROADCASTD (R8), Y7
+	VPBROADCASTD (R10), Y8
+	VXORPS       Y9, Y9, Y9
+	VPSLLVD      toSign0<>+0(SB), Y4, Y10
+	VPANDN       sign<>+0(SB), Y10, Y10
+	VPSLLVD      toSign0<>+0(SB), Y5, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y1, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VPSLLVD      toSign0<>+0(SB), Y6, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y2, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VPSLLVD      toSign0<>+0(SB), Y7, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y3, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VPSLLVD      toSign0<>+0(SB), Y8, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y0, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VMOVUPS      Y9, (R12)(R13*1)
+	VXORPS       Y10, Y1, Y9
+	VADDPS       (R11)(CX*1), Y9, Y9
+	VMOVUPS      Y9, (R11)(CX*1)
+	VXORPS       Y10, Y2, Y9
+	VADDPS       (R11)(BX*1), Y9, Y9
+	VMOVUPS      Y9, (R11)(BX*1)
+	VXORPS       Y10, Y3, Y9
+	VADDPS       (R11)(DI*1), Y9, Y9
+	VMOVUPS      Y9, (R11)(DI*1)
+	VXORPS       Y10, Y0, Y9
+	VADDPS       (R11)(R9*1), Y9, Y9
+	VMOVUPS      Y9, (R11)(R9*1)
+	VXORPS       Y9, Y9, Y9
+	VPSLLVD      toSign1<>+0(SB), Y4, Y10
+	VPANDN       sign<>+0(SB), Y10, Y10
+	VPSLLVD      toSign1<>+0(SB), Y5, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y1, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VPSLLVD      toSign1<>+0(SB), Y6, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y2, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VPSLLVD      toSign1<>+0(SB), Y7, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y3, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VPSLLVD      toSign1<>+0(SB), Y8, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y0, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VMOVUPS      Y9, 32(R12)(R13*1)
+	VXORPS       Y10, Y1, Y9
+	VADDPS       32(R11)(CX*1), Y9, Y9
+	VMOVUPS      Y9, 32(R11)(CX*1)
+	VXORPS       Y10, Y2, Y9
+	VADDPS       32(R11)(BX*1), Y9, Y9
+	VMOVUPS      Y9, 32(R11)(BX*1)
+	VXORPS       Y10, Y3, Y9
+	VADDPS       32(R11)(DI*1), Y9, Y9
+	VMOVUPS      Y9, 32(R11)(DI*1)
+	VXORPS       Y10, Y0, Y9
+	VADDPS       32(R11)(R9*1), Y9, Y9
+	VMOVUPS      Y9, 32(R11)(R9*1)
+	VXORPS       Y9, Y9, Y9
+	VPSLLVD      toSign2<>+0(SB), Y4, Y10
+	VPANDN       sign<>+0(SB), Y10, Y10
+	VPSLLVD      toSign2<>+0(SB), Y5, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y1, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VPSLLVD      toSign2<>+0(SB), Y6, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y2, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VPSLLVD      toSign2<>+0(SB), Y7, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y3, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VPSLLVD      toSign2<>+0(SB), Y8, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y0, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VMOVUPS      Y9, 64(R12)(R13*1)
+	VXORPS       Y10, Y1, Y9
+	VADDPS       64(R11)(CX*1), Y9, Y9
+	VMOVUPS      Y9, 64(R11)(CX*1)
+	VXORPS       Y10, Y2, Y9
+	VADDPS       64(R11)(BX*1), Y9, Y9
+	VMOVUPS      Y9, 64(R11)(BX*1)
+	VXORPS       Y10, Y3, Y9
+	VADDPS       64(R11)(DI*1), Y9, Y9
+	VMOVUPS      Y9, 64(R11)(DI*1)
+	VXORPS       Y10, Y0, Y9
+	VADDPS       64(R11)(R9*1), Y9, Y9
+	VMOVUPS      Y9, 64(R11)(R9*1)
+	VXORPS       Y9, Y9, Y9
+	VPSLLVD      toSign3<>+0(SB), Y4, Y4
+	VPANDN       sign<>+0(SB), Y4, Y4
+	VPSLLVD      toSign3<>+0(SB), Y5, Y5
+	VPANDN       sign<>+0(SB), Y5, Y5
+	VXORPS       Y1, Y5, Y5
+	VADDPS       Y5, Y9, Y9
+	VPSLLVD      toSign3<>+0(SB), Y6, Y5
+	VPANDN       sign<>+0(SB), Y5, Y5
+	VXORPS       Y2, Y5, Y5
+	VADDPS       Y5, Y9, Y9
+	VPSLLVD      toSign3<>+0(SB), Y7, Y5
+	VPANDN       sign<>+0(SB), Y5, Y5
+	VXORPS       Y3, Y5, Y5
+	VADDPS       Y5, Y9, Y9
+	VPSLLVD      toSign3<>+0(SB), Y8, Y5
+	VPANDN       sign<>+0(SB), Y5, Y5
+	VXORPS       Y0, Y5, Y5
+	VADDPS       Y5, Y9, Y9
+	VMOVUPS      Y9, 96(R12)(R13*1)
+	VXORPS       Y4, Y1, Y5
+	VADDPS       96(R11)(CX*1), Y5, Y5
+	VMOVUPS      Y5, 96(R11)(CX*1)
+	VXORPS       Y4, Y2, Y5
+	VADDPS       96(R11)(BX*1), Y5, Y5
+	VMOVUPS      Y5, 96(R11)(BX*1)
+	VXORPS       Y4, Y3, Y5
+	VADDPS       96(R11)(DI*1), Y5, Y5
+	VMOVUPS      Y5, 96(R11)(DI*1)
+	VXORPS       Y4, Y0, Y4
+	VADDPS       96(R11)(R9*1), Y4, Y4
+	VMOVUPS      Y4, 96(R11)(R9*1)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x04, DX
+	ADDQ         $0x00000080, BX
+	ADDQ         $0x04, SI
+	ADDQ         $0x00000080, DI
+	ADDQ         $0x04, R8
+	ADDQ         $0x00000080, R9
+	ADDQ         $0x04, R10
+	ADDQ         $0x00000080, R13
+	CMPQ         R13, AX
+	JLT          scores
+	MOVQ         80(SP), CX
+	ADDQ         CX, (SP)
+	MOVQ         88(SP), CX
+	ADDQ         CX, 24(SP)
+	MOVQ         96(SP), CX
+	ADDQ         CX, 32(SP)
+	ADDQ         $0x10, 56(SP)
+	ADDQ         $0x10, 64(SP)
+	DECQ         72(SP)
+	JNZ          query
 	VZEROUPPER
 	RET
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math"
 
 	. "github.com/mmcloughlin/avo/build"
@@ -255,82 +256,195 @@ func nearest() {
 	end()
 }
 
-// ranked writes the two loops of the gradient of four survivors; their rows begin at their number times n values.
+// ranked computes the gradients of one head's queries, four survivors each. A sign turns a float's first bit: that of a value is
+// shifted there from 32 bits in every lane.
 func ranked() {
-	rows := func(at, n GPVirtual) (offset [4]GPVirtual) {
-		for r := range offset {
-			offset[r] = GP64()
-			MOVLQSX(Mem{Base: at, Disp: 4 * r}, offset[r])
-			IMULQ(n, offset[r])
-		}
-		return offset
+	sign := NewDataAddr(Symbol{Name: "sign", Static: true}, 0)
+	var shifts [4]Mem
+	for j := range shifts {
+		shifts[j] = words8(fmt.Sprintf("toSign%d", j), func(i int) uint32 { return uint32(31 - 8*j - i) })
 	}
-	begin("rankedRead", "func(dots *[4]float32, dv, do, v *float32, n int, at *[4]int32, w *[4]float32)")
-	dots, dv, do, v, n, at, w := pointer("dots"), pointer("dv"), pointer("do"), pointer("v"), pointer("n"), pointer("at"), pointer("w")
-	offset := rows(at, n)
+	begin("ranked", "func(dq, dk, dv, do *float32, q, k, v *uint64, at *int32, exps *float32, weights *[4]float32, scale float64, dqStride, doStride, words, n, queries int)")
+	frame := AllocLocal(13 * 8)
+	variables := 0
+	// variable copies a parameter, times 2^shift, to memory.
+	variable := func(name string, shift uint64) Mem {
+		v, m := pointer(name), frame.Offset(8*variables)
+		variables++
+		if shift > 0 {
+			SHLQ(Imm(shift), v)
+		}
+		MOVQ(v, m)
+		return m
+	}
+	inDQ, inDK, inDV, inDO := variable("dq", 0), variable("dk", 0), variable("dv", 0), variable("do", 0)
+	inQ, inK, inV := variable("q", 0), variable("k", 0), variable("v", 0)
+	inAt, inExps, inLeft := variable("at", 0), variable("exps", 0), variable("queries", 0)
+	inDQStride, inDOStride := variable("dqStride", 2), variable("doStride", 2)
+	inWords := variable("words", 3)
+	n := pointer("n")
+	SHLQ(Imm(2), n)
+
+	Label("query")
+	// Where the survivors' rows of floats and of bits begin.
+	var row, bits [4]GPVirtual
+	survivors := func(of Mem) {
+		at := GP64()
+		MOVQ(inAt, at)
+		for r := range row {
+			row[r], bits[r] = GP64(), GP64()
+			MOVLQSX(Mem{Base: at, Disp: 4 * r}, row[r])
+			MOVQ(row[r], bits[r])
+			IMULQ(n, row[r])
+			IMULQ(inWords, bits[r])
+			ADDQ(of, bits[r])
+		}
+	}
+	// turned is x with the sign that shift brings up in lanes, where a set bit is +.
+	turned := func(lanes VecVirtual, j int, x VecVirtual) VecVirtual {
+		t := YMM()
+		VPSLLVD(shifts[j], lanes, t)
+		VPANDN(sign, t, t)
+		VXORPS(x, t, t)
+		return t
+	}
+	survivors(inV)
+	weightsAt := pointer("weights")
 	var weight, sum [4]VecVirtual
-	for r := range weight {
+	for r := range sum {
 		weight[r], sum[r] = YMM(), YMM()
-		VBROADCASTSS(Mem{Base: w, Disp: 4 * r}, weight[r])
+		VBROADCASTSS(Mem{Base: weightsAt, Disp: 4 * r}, weight[r])
 		VXORPS(sum[r], sum[r], sum[r])
 	}
-	left := GP64()
-	MOVQ(n, left)
-	Label("loop")
-	d := YMM()
-	VMOVUPS(Mem{Base: do}, d)
-	for r := range weight {
-		p, t := YMM(), YMM()
-		VMULPS(at4(v, offset[r], 0), d, p)
-		VADDPS(p, sum[r], sum[r])
-		VMULPS(weight[r], d, t)
-		VADDPS(at4(dv, offset[r], 0), t, t)
-		VMOVUPS(t, at4(dv, offset[r], 0))
+	base, line, c := GP64(), GP64(), GP64()
+	XORQ(c, c)
+	MOVQ(inDV, base)
+	MOVQ(inDO, line)
+	Label("read")
+	var lanes [4]VecVirtual
+	for r := range lanes {
+		lanes[r] = YMM()
+		VPBROADCASTD(Mem{Base: bits[r]}, lanes[r])
 	}
-	ADDQ(Imm(32), do)
-	ADDQ(Imm(32), v)
-	ADDQ(Imm(32), dv)
-	SUBQ(Imm(8), left)
-	JNZ(LabelRef("loop"))
-	for r := range sum {
-		half, other := XMM(), XMM()
-		VEXTRACTF128(Imm(1), sum[r], half)
-		VADDPS(half, sum[r].AsX(), half)
-		VPSHUFD(Imm(0x0e), half, other)
-		VADDPS(other, half, half)
-		VPSHUFD(Imm(0x01), half, other)
-		VADDSS(other, half, half)
-		VMOVSS(half, Mem{Base: dots, Disp: 4 * r})
+	for j := range 4 {
+		d := YMM()
+		VMOVUPS(Mem{Base: line, Index: c, Scale: 1, Disp: 32 * j}, d)
+		for r := range sum {
+			VADDPS(turned(lanes[r], j, d), sum[r], sum[r])
+		}
+		for r := range sum {
+			t, to := YMM(), Mem{Base: base, Index: row[r], Scale: 1, Disp: 32 * j}
+			VMULPS(weight[r], d, t)
+			VADDPS(to, t, t)
+			VMOVUPS(t, to)
+		}
 	}
-	end()
+	nextLanes := func(label string) {
+		for r := range row {
+			ADDQ(U32(128), row[r])
+			ADDQ(Imm(4), bits[r])
+		}
+		ADDQ(U32(128), c)
+		CMPQ(c, n)
+		JLT(LabelRef(label))
+	}
+	nextLanes("read")
 
-	begin("rankedScores", "func(dq, dk, q, k *float32, n int, at *[4]int32, s *[4]float32)")
-	dq, dk, q, k := pointer("dq"), pointer("dk"), pointer("q"), pointer("k")
-	n, at = pointer("n"), pointer("at")
-	s := pointer("s")
-	offset = rows(at, n)
-	for r := range weight {
-		weight[r] = YMM()
-		VBROADCASTSS(Mem{Base: s, Disp: 4 * r}, weight[r])
+	// The four dots, in the order of inLanes.
+	var part [4]VecVirtual
+	for r := range sum {
+		part[r] = XMM()
+		VEXTRACTF128(Imm(1), sum[r], part[r])
+		VADDPS(part[r], sum[r].AsX(), part[r])
 	}
-	Label("loop")
-	query, total := YMM(), YMM()
-	VMOVUPS(Mem{Base: q}, query)
-	VMOVUPS(Mem{Base: dq}, total)
-	for r := range weight {
-		p, t := YMM(), YMM()
-		VMULPS(at4(k, offset[r], 0), weight[r], p)
-		VADDPS(p, total, total)
-		VMULPS(query, weight[r], t)
-		VADDPS(at4(dk, offset[r], 0), t, t)
-		VMOVUPS(t, at4(dk, offset[r], 0))
+	var pair [2]VecVirtual
+	for i := range pair {
+		low := XMM()
+		pair[i] = XMM()
+		VUNPCKLPS(part[2*i+1], part[2*i], low)
+		VUNPCKHPS(part[2*i+1], part[2*i], pair[i])
+		VADDPS(pair[i], low, pair[i])
 	}
-	VMOVUPS(total, Mem{Base: dq})
-	for _, p := range []GPVirtual{q, dq, k, dk} {
-		ADDQ(Imm(32), p)
+	even, odd, dots := XMM(), XMM(), YMM()
+	VUNPCKLPD(pair[1], pair[0], even)
+	VUNPCKHPD(pair[1], pair[0], odd)
+	VADDPS(odd, even, even)
+	VCVTPS2PD(even, dots)
+
+	// total is (x0 + x2) + (x1 + x3) in all lanes.
+	total := func(x VecVirtual) VecVirtual {
+		half, other, all := XMM(), XMM(), YMM()
+		VEXTRACTF128(Imm(1), x, half)
+		VADDPD(half, x.AsX(), half)
+		VPERMILPD(Imm(1), half, other)
+		VADDSD(other, half, half)
+		VBROADCASTSD(half, all)
+		return all
 	}
-	SUBQ(Imm(8), n)
-	JNZ(LabelRef("loop"))
+	p, mean, factor := YMM(), YMM(), broadcast64("scale")
+	exps := GP64()
+	MOVQ(inExps, exps)
+	VCVTPS2PD(Mem{Base: exps}, p)
+	VDIVPD(total(p), p, p)
+	VMULPD(dots, p, mean)
+	VSUBPD(total(mean), dots, dots)
+	VMULPD(dots, p, p)
+	VMULPD(factor, p, p)
+	s, one, last := XMM(), XMM(), XMM()
+	VCVTPD2PSY(p, s)
+	VPERMILPS(Imm(1), s, one)
+	VADDSS(one, s, last)
+	VPERMILPS(Imm(2), s, one)
+	VADDSS(one, last, last)
+	VXORPS(sign, last, last)
+	VINSERTPS(Imm(0x30), last, s, s)
+	var score [4]VecVirtual
+	for r := range score {
+		score[r] = YMM()
+		VPERMILPS(Imm(uint64(0x55*r)), s, score[r].AsX())
+		VBROADCASTSS(score[r].AsX(), score[r])
+	}
+
+	survivors(inK)
+	query := GP64()
+	MOVQ(inQ, query)
+	MOVQ(inDK, base)
+	MOVQ(inDQ, line)
+	XORQ(c, c)
+	Label("scores")
+	ours := YMM()
+	VPBROADCASTD(Mem{Base: query}, ours)
+	ADDQ(Imm(4), query)
+	for r := range lanes {
+		lanes[r] = YMM()
+		VPBROADCASTD(Mem{Base: bits[r]}, lanes[r])
+	}
+	for j := range 4 {
+		sum, turn := YMM(), YMM()
+		VXORPS(sum, sum, sum)
+		VPSLLVD(shifts[j], ours, turn)
+		VPANDN(sign, turn, turn)
+		for r := range score {
+			VADDPS(turned(lanes[r], j, score[r]), sum, sum)
+		}
+		VMOVUPS(sum, Mem{Base: line, Index: c, Scale: 1, Disp: 32 * j})
+		for r := range score {
+			t, to := YMM(), Mem{Base: base, Index: row[r], Scale: 1, Disp: 32 * j}
+			VXORPS(turn, score[r], t)
+			VADDPS(to, t, t)
+			VMOVUPS(t, to)
+		}
+	}
+	nextLanes("scores")
+	step := GP64()
+	for _, s := range []struct{ by, what Mem }{{inDQStride, inDQ}, {inDOStride, inDO}, {inWords, inQ}} {
+		MOVQ(s.by, step)
+		ADDQ(step, s.what)
+	}
+	ADDQ(Imm(16), inAt)
+	ADDQ(Imm(16), inExps)
+	DECQ(inLeft)
+	JNZ(LabelRef("query"))
 	end()
 }
 
