@@ -22,13 +22,14 @@ type instructions struct {
 	transposeBytes func(dst []byte, dstStride int, src []byte, srcStride, n int)
 
 	// Between floats and integers.
-	scaleIntegers func(dst []float32, sums []int32, offset int32, unit float32)
-	affineSums    func(dst []float32, sums []int32, alpha, theta []float32, offset int32, unit float32)
-	signsOfSums   func(signs, pass []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32)
-	addScaled     func(dst []float32, sums []int32, signs []uint64, offset int32, factor float32) float64
-	randomWords   func(dst []uint32, key [2]uint32, counter [4]uint32)
-	roundRow      func(dst []int8, g, alpha []float32, inverse float32, random []uint16, limit float32)
-	roundColumns  func(dst []int8, g, inverse []float32, random []uint16, limit float32)
+	scaleIntegers  func(dst []float32, sums []int32, offset int32, unit float32)
+	scaleToBFloats func(dst []float32, sums []int32, offset int32, unit float32)
+	affineSums     func(dst []float32, sums []int32, alpha, theta []float32, offset int32, unit float32)
+	signsOfSums    func(signs, pass []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32)
+	addScaled      func(dst []float32, sums []int32, signs []uint64, offset int32, factor float32) float64
+	randomWords    func(dst []uint32, key [2]uint32, counter [4]uint32)
+	roundRow       func(dst []int8, g, alpha []float32, inverse float32, random []uint16, limit float32)
+	roundColumns   func(dst []int8, g, inverse []float32, random []uint16, limit float32)
 
 	// Floats.
 	affine         func(u, alpha, theta []float32)
@@ -59,7 +60,7 @@ func plainGo() instructions {
 		name:      "Go",
 		andCounts: andCountsGo, countSigns: countSignsGo, addCounts: addCountsGo, tile: tileGo, makeTables: makeTablesGo, lookup: lookupGo,
 		packSigns: packSignsGo, packPass: packPassGo, transposeBits: transposeBitsGo, transposeBytes: transposeBytesGo,
-		scaleIntegers: scaleIntegersGo, affineSums: affineSumsGo, signsOfSums: signsOfSumsGo, addScaled: addScaledGo,
+		scaleIntegers: scaleIntegersGo, scaleToBFloats: scaleToBFloatsGo, affineSums: affineSumsGo, signsOfSums: signsOfSumsGo, addScaled: addScaledGo,
 		randomWords: randomWordsGo, roundRow: roundRowGo, roundColumns: roundColumnsGo,
 		affine: affineGo, roundBFloats: roundBFloatsGo, add: addGo, mask: maskGo, largest: largestGo, largestProduct: largestProductGo,
 		addRows: addRowsGo, sumSquares: sumSquaresGo, adam: adamGo,

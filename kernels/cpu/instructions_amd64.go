@@ -82,6 +82,14 @@ func avx2() instructions {
 			}
 			scaleIntegersGo(dst[n:], sums[n:], offset, unit)
 		},
+		scaleToBFloats: func(dst []float32, sums []int32, offset int32, unit float32) {
+			n := len(dst) &^ 7
+			if n > 0 {
+				_ = sums[n-1]
+				scaleToBFloatsAVX2(&dst[0], &sums[0], n, offset, unit)
+			}
+			scaleToBFloatsGo(dst[n:], sums[n:], offset, unit)
+		},
 		addCounts: func(sums, counts, pops []int32, shift, weight int32) {
 			n := len(sums) &^ 7
 			if n > 0 {

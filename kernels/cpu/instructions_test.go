@@ -118,6 +118,12 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			s.scaleIntegers(dst, randomInts(r, n), int32(r.Uint32())>>4, float32(r.NormFloat64()))
 			return floatBits(dst)
 		},
+		"scaleToBFloats": func(s *instructions, r *rand.Rand, n int) any {
+			dst := make([]float32, n)
+			unit := []float32{float32(r.NormFloat64()), float32(math.NaN()), float32(math.Inf(1))}[r.IntN(3)]
+			s.scaleToBFloats(dst, randomInts(r, n), int32(r.Uint32())>>4, unit)
+			return floatBits(dst)
+		},
 		"addCounts": func(s *instructions, r *rand.Rand, n int) any {
 			sums := randomInts(r, n)
 			s.addCounts(sums, randomInts(r, n), randomInts(r, n), int32(r.IntN(8)), int32(r.IntN(256)))

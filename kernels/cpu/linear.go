@@ -224,6 +224,12 @@ func scaleIntegersGo(dst []float32, sums []int32, offset int32, unit float32) {
 	}
 }
 
+// scaleToBFloatsGo writes what scaleIntegersGo does, rounded to bfloat16.
+func scaleToBFloatsGo(dst []float32, sums []int32, offset int32, unit float32) {
+	scaleIntegersGo(dst, sums, offset, unit)
+	roundBFloatsGo(dst)
+}
+
 // affineSumsGo writes alpha*y - theta, y being what scaleIntegersGo writes; never fused.
 func affineSumsGo(dst []float32, sums []int32, alpha, theta []float32, offset int32, unit float32) {
 	scaleIntegersGo(dst, sums, offset, unit)

@@ -59,12 +59,13 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 // inputGradient overwrites dx with the products of rounded gradients and the signs of weights.
 func (d *Device) inputGradient(dx kernels.Floats, q roundedGradient, rows int, l kernels.Linear) {
 	signs := []signPanels{d.alongRows(0, l.Signs.(*planes), 0)}
-	all, settle := gradientValues(dx), d.settling(dx)
+	all, toFloats := gradientValues(dx), d.scaleIntegers
+	if _, ok := dx.(bfloats); ok {
+		toFloats = d.scaleToBFloats
+	}
 	d.blocks(rows, lookupTask, func(from, to int, s *scratch) {
 		d.lookupProducts(q.values, signs, from, to, s, func(r int, sums []int32, offset int32) {
-			row := all[r*l.In:][:l.In]
-			d.scaleIntegers(row, sums, offset, q.units[r])
-			settle(row)
+			toFloats(all[r*l.In:][:l.In], sums, offset, q.units[r])
 		})
 	})
 }

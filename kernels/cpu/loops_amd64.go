@@ -54,6 +54,11 @@ func tileAVX2(c *float64, ldc int, a *float64, b *float64, k int)
 //go:noescape
 func scaleIntegersAVX2(dst *float32, sums *int32, n int, offset int32, unit float32)
 
+// scaleToBFloatsAVX2 is scaleToBFloatsGo for whole registers.
+//
+//go:noescape
+func scaleToBFloatsAVX2(dst *float32, sums *int32, n int, offset int32, unit float32)
+
 // addCountsAVX2 is addCountsGo for whole registers.
 //
 //go:noescape

@@ -4,174 +4,106 @@
 
 #include "textflag.h"
 
-DATA place0<>+0(SB)/1, $0x80
-DATA place0<>+1(SB)/1, $0x00
-DATA place0<>+2(SB)/1, $0x80
-DATA place0<>+3(SB)/1, $0x00
-DATA place0<>+4(SB)/1, $0x80
-DATA place0<>+5(SB)/1, $0x00
-DATA place0<>+6(SB)/1, $0x80
-DATA place0<>+7(SB)/1, $0x00
-DATA place0<>+8(SB)/1, $0x80
-DATA place0<>+9(SB)/1, $0x00
-DATA place0<>+10(SB)/1, $0x80
-DATA place0<>+11(SB)/1, $0x00
-DATA place0<>+12(SB)/1, $0x80
-DATA place0<>+13(SB)/1, $0x00
-DATA place0<>+14(SB)/1, $0x80
-DATA place0<>+15(SB)/1, $0x00
-DATA place0<>+16(SB)/1, $0x80
-DATA place0<>+17(SB)/1, $0x04
-DATA place0<>+18(SB)/1, $0x80
-DATA place0<>+19(SB)/1, $0x04
-DATA place0<>+20(SB)/1, $0x80
-DATA place0<>+21(SB)/1, $0x04
-DATA place0<>+22(SB)/1, $0x80
-DATA place0<>+23(SB)/1, $0x04
-DATA place0<>+24(SB)/1, $0x80
-DATA place0<>+25(SB)/1, $0x04
-DATA place0<>+26(SB)/1, $0x80
-DATA place0<>+27(SB)/1, $0x04
-DATA place0<>+28(SB)/1, $0x80
-DATA place0<>+29(SB)/1, $0x04
-DATA place0<>+30(SB)/1, $0x80
-DATA place0<>+31(SB)/1, $0x04
-GLOBL place0<>(SB), RODATA|NOPTR, $32
+DATA lowBits<>+0(SB)/1, $0x00
+DATA lowBits<>+1(SB)/1, $0x01
+DATA lowBits<>+2(SB)/1, $0x02
+DATA lowBits<>+3(SB)/1, $0x03
+DATA lowBits<>+4(SB)/1, $0x00
+DATA lowBits<>+5(SB)/1, $0x01
+DATA lowBits<>+6(SB)/1, $0x02
+DATA lowBits<>+7(SB)/1, $0x03
+DATA lowBits<>+8(SB)/1, $0x00
+DATA lowBits<>+9(SB)/1, $0x01
+DATA lowBits<>+10(SB)/1, $0x02
+DATA lowBits<>+11(SB)/1, $0x03
+DATA lowBits<>+12(SB)/1, $0x00
+DATA lowBits<>+13(SB)/1, $0x01
+DATA lowBits<>+14(SB)/1, $0x02
+DATA lowBits<>+15(SB)/1, $0x03
+DATA lowBits<>+16(SB)/1, $0x04
+DATA lowBits<>+17(SB)/1, $0x05
+DATA lowBits<>+18(SB)/1, $0x06
+DATA lowBits<>+19(SB)/1, $0x07
+DATA lowBits<>+20(SB)/1, $0x04
+DATA lowBits<>+21(SB)/1, $0x05
+DATA lowBits<>+22(SB)/1, $0x06
+DATA lowBits<>+23(SB)/1, $0x07
+DATA lowBits<>+24(SB)/1, $0x04
+DATA lowBits<>+25(SB)/1, $0x05
+DATA lowBits<>+26(SB)/1, $0x06
+DATA lowBits<>+27(SB)/1, $0x07
+DATA lowBits<>+28(SB)/1, $0x04
+DATA lowBits<>+29(SB)/1, $0x05
+DATA lowBits<>+30(SB)/1, $0x06
+DATA lowBits<>+31(SB)/1, $0x07
+GLOBL lowBits<>(SB), RODATA|NOPTR, $32
 
-DATA place1<>+0(SB)/1, $0x80
-DATA place1<>+1(SB)/1, $0x80
-DATA place1<>+2(SB)/1, $0x01
-DATA place1<>+3(SB)/1, $0x01
-DATA place1<>+4(SB)/1, $0x80
-DATA place1<>+5(SB)/1, $0x80
-DATA place1<>+6(SB)/1, $0x01
-DATA place1<>+7(SB)/1, $0x01
-DATA place1<>+8(SB)/1, $0x80
-DATA place1<>+9(SB)/1, $0x80
-DATA place1<>+10(SB)/1, $0x01
-DATA place1<>+11(SB)/1, $0x01
-DATA place1<>+12(SB)/1, $0x80
-DATA place1<>+13(SB)/1, $0x80
-DATA place1<>+14(SB)/1, $0x01
-DATA place1<>+15(SB)/1, $0x01
-DATA place1<>+16(SB)/1, $0x80
-DATA place1<>+17(SB)/1, $0x80
-DATA place1<>+18(SB)/1, $0x05
-DATA place1<>+19(SB)/1, $0x05
-DATA place1<>+20(SB)/1, $0x80
-DATA place1<>+21(SB)/1, $0x80
-DATA place1<>+22(SB)/1, $0x05
-DATA place1<>+23(SB)/1, $0x05
-DATA place1<>+24(SB)/1, $0x80
-DATA place1<>+25(SB)/1, $0x80
-DATA place1<>+26(SB)/1, $0x05
-DATA place1<>+27(SB)/1, $0x05
-DATA place1<>+28(SB)/1, $0x80
-DATA place1<>+29(SB)/1, $0x80
-DATA place1<>+30(SB)/1, $0x05
-DATA place1<>+31(SB)/1, $0x05
-GLOBL place1<>(SB), RODATA|NOPTR, $32
-
-DATA place2<>+0(SB)/1, $0x80
-DATA place2<>+1(SB)/1, $0x80
-DATA place2<>+2(SB)/1, $0x80
-DATA place2<>+3(SB)/1, $0x80
-DATA place2<>+4(SB)/1, $0x02
-DATA place2<>+5(SB)/1, $0x02
-DATA place2<>+6(SB)/1, $0x02
-DATA place2<>+7(SB)/1, $0x02
-DATA place2<>+8(SB)/1, $0x80
-DATA place2<>+9(SB)/1, $0x80
-DATA place2<>+10(SB)/1, $0x80
-DATA place2<>+11(SB)/1, $0x80
-DATA place2<>+12(SB)/1, $0x02
-DATA place2<>+13(SB)/1, $0x02
-DATA place2<>+14(SB)/1, $0x02
-DATA place2<>+15(SB)/1, $0x02
-DATA place2<>+16(SB)/1, $0x80
-DATA place2<>+17(SB)/1, $0x80
-DATA place2<>+18(SB)/1, $0x80
-DATA place2<>+19(SB)/1, $0x80
-DATA place2<>+20(SB)/1, $0x06
-DATA place2<>+21(SB)/1, $0x06
-DATA place2<>+22(SB)/1, $0x06
-DATA place2<>+23(SB)/1, $0x06
-DATA place2<>+24(SB)/1, $0x80
-DATA place2<>+25(SB)/1, $0x80
-DATA place2<>+26(SB)/1, $0x80
-DATA place2<>+27(SB)/1, $0x80
-DATA place2<>+28(SB)/1, $0x06
-DATA place2<>+29(SB)/1, $0x06
-DATA place2<>+30(SB)/1, $0x06
-DATA place2<>+31(SB)/1, $0x06
-GLOBL place2<>(SB), RODATA|NOPTR, $32
-
-DATA place3<>+0(SB)/1, $0x80
-DATA place3<>+1(SB)/1, $0x80
-DATA place3<>+2(SB)/1, $0x80
-DATA place3<>+3(SB)/1, $0x80
-DATA place3<>+4(SB)/1, $0x80
-DATA place3<>+5(SB)/1, $0x80
-DATA place3<>+6(SB)/1, $0x80
-DATA place3<>+7(SB)/1, $0x80
-DATA place3<>+8(SB)/1, $0x03
-DATA place3<>+9(SB)/1, $0x03
-DATA place3<>+10(SB)/1, $0x03
-DATA place3<>+11(SB)/1, $0x03
-DATA place3<>+12(SB)/1, $0x03
-DATA place3<>+13(SB)/1, $0x03
-DATA place3<>+14(SB)/1, $0x03
-DATA place3<>+15(SB)/1, $0x03
-DATA place3<>+16(SB)/1, $0x80
-DATA place3<>+17(SB)/1, $0x80
-DATA place3<>+18(SB)/1, $0x80
-DATA place3<>+19(SB)/1, $0x80
-DATA place3<>+20(SB)/1, $0x80
-DATA place3<>+21(SB)/1, $0x80
-DATA place3<>+22(SB)/1, $0x80
-DATA place3<>+23(SB)/1, $0x80
-DATA place3<>+24(SB)/1, $0x07
-DATA place3<>+25(SB)/1, $0x07
-DATA place3<>+26(SB)/1, $0x07
-DATA place3<>+27(SB)/1, $0x07
-DATA place3<>+28(SB)/1, $0x07
-DATA place3<>+29(SB)/1, $0x07
-DATA place3<>+30(SB)/1, $0x07
-DATA place3<>+31(SB)/1, $0x07
-GLOBL place3<>(SB), RODATA|NOPTR, $32
+DATA highBits<>+0(SB)/1, $0x00
+DATA highBits<>+1(SB)/1, $0x00
+DATA highBits<>+2(SB)/1, $0x00
+DATA highBits<>+3(SB)/1, $0x00
+DATA highBits<>+4(SB)/1, $0x01
+DATA highBits<>+5(SB)/1, $0x01
+DATA highBits<>+6(SB)/1, $0x01
+DATA highBits<>+7(SB)/1, $0x01
+DATA highBits<>+8(SB)/1, $0x02
+DATA highBits<>+9(SB)/1, $0x02
+DATA highBits<>+10(SB)/1, $0x02
+DATA highBits<>+11(SB)/1, $0x02
+DATA highBits<>+12(SB)/1, $0x03
+DATA highBits<>+13(SB)/1, $0x03
+DATA highBits<>+14(SB)/1, $0x03
+DATA highBits<>+15(SB)/1, $0x03
+DATA highBits<>+16(SB)/1, $0x04
+DATA highBits<>+17(SB)/1, $0x04
+DATA highBits<>+18(SB)/1, $0x04
+DATA highBits<>+19(SB)/1, $0x04
+DATA highBits<>+20(SB)/1, $0x05
+DATA highBits<>+21(SB)/1, $0x05
+DATA highBits<>+22(SB)/1, $0x05
+DATA highBits<>+23(SB)/1, $0x05
+DATA highBits<>+24(SB)/1, $0x06
+DATA highBits<>+25(SB)/1, $0x06
+DATA highBits<>+26(SB)/1, $0x06
+DATA highBits<>+27(SB)/1, $0x06
+DATA highBits<>+28(SB)/1, $0x07
+DATA highBits<>+29(SB)/1, $0x07
+DATA highBits<>+30(SB)/1, $0x07
+DATA highBits<>+31(SB)/1, $0x07
+GLOBL highBits<>(SB), RODATA|NOPTR, $32
 
 DATA first<>+0(SB)/1, $0x00
 DATA first<>+1(SB)/1, $0x00
 DATA first<>+2(SB)/1, $0x00
 DATA first<>+3(SB)/1, $0x00
-DATA first<>+4(SB)/1, $0x00
-DATA first<>+5(SB)/1, $0x00
-DATA first<>+6(SB)/1, $0x00
-DATA first<>+7(SB)/1, $0x00
-DATA first<>+8(SB)/1, $0x00
-DATA first<>+9(SB)/1, $0x00
-DATA first<>+10(SB)/1, $0x00
-DATA first<>+11(SB)/1, $0x00
-DATA first<>+12(SB)/1, $0x00
-DATA first<>+13(SB)/1, $0x00
-DATA first<>+14(SB)/1, $0x00
-DATA first<>+15(SB)/1, $0x00
-DATA first<>+16(SB)/1, $0x04
-DATA first<>+17(SB)/1, $0x04
-DATA first<>+18(SB)/1, $0x04
-DATA first<>+19(SB)/1, $0x04
+DATA first<>+4(SB)/1, $0x04
+DATA first<>+5(SB)/1, $0x04
+DATA first<>+6(SB)/1, $0x04
+DATA first<>+7(SB)/1, $0x04
+DATA first<>+8(SB)/1, $0x08
+DATA first<>+9(SB)/1, $0x08
+DATA first<>+10(SB)/1, $0x08
+DATA first<>+11(SB)/1, $0x08
+DATA first<>+12(SB)/1, $0x0c
+DATA first<>+13(SB)/1, $0x0c
+DATA first<>+14(SB)/1, $0x0c
+DATA first<>+15(SB)/1, $0x0c
+DATA first<>+16(SB)/1, $0x00
+DATA first<>+17(SB)/1, $0x00
+DATA first<>+18(SB)/1, $0x00
+DATA first<>+19(SB)/1, $0x00
 DATA first<>+20(SB)/1, $0x04
 DATA first<>+21(SB)/1, $0x04
 DATA first<>+22(SB)/1, $0x04
 DATA first<>+23(SB)/1, $0x04
-DATA first<>+24(SB)/1, $0x04
-DATA first<>+25(SB)/1, $0x04
-DATA first<>+26(SB)/1, $0x04
-DATA first<>+27(SB)/1, $0x04
-DATA first<>+28(SB)/1, $0x04
-DATA first<>+29(SB)/1, $0x04
-DATA first<>+30(SB)/1, $0x04
-DATA first<>+31(SB)/1, $0x04
+DATA first<>+24(SB)/1, $0x08
+DATA first<>+25(SB)/1, $0x08
+DATA first<>+26(SB)/1, $0x08
+DATA first<>+27(SB)/1, $0x08
+DATA first<>+28(SB)/1, $0x0c
+DATA first<>+29(SB)/1, $0x0c
+DATA first<>+30(SB)/1, $0x0c
+DATA first<>+31(SB)/1, $0x0c
 GLOBL first<>(SB), RODATA|NOPTR, $32
 
 DATA ones<>+0(SB)/1, $0x01
@@ -215,72 +147,59 @@ TEXT ·makeTablesAVX2(SB), NOSPLIT, $0-28
 	MOVQ    q+8(FP), CX
 	MOVQ    n+16(FP), DX
 	VMOVDQU ones<>+0(SB), Y2
-	VMOVDQU first<>+0(SB), Y3
+	VMOVDQU lowBits<>+0(SB), Y3
+	VMOVDQU highBits<>+0(SB), Y4
+	VMOVDQU first<>+0(SB), Y5
+	VMOVDQU middleBytes<>+0(SB), Y6
 	VPXOR   Y0, Y0, Y0
 	VPXOR   Y1, Y1, Y1
-	VMOVDQU place0<>+0(SB), Y4
-	VMOVDQU place1<>+0(SB), Y5
-	VMOVDQU place2<>+0(SB), Y6
-	VMOVDQU place3<>+0(SB), Y7
 
 block:
-	VMOVDQU      (CX), Y8
-	VPABSB       Y8, Y9
-	VPSADBW      Y0, Y9, Y9
-	VPADDQ       Y9, Y1, Y1
-	VPSUBB       Y8, Y0, Y9
-	VPMAXSB      Y0, Y9, Y9
-	VPMADDUBSW   Y2, Y9, Y9
-	VPSRLD       $0x10, Y9, Y10
-	VPADDD       Y10, Y9, Y9
-	VPERMQ       $0x00, Y8, Y10
-	VPERMQ       $0x00, Y9, Y11
-	VPSHUFB      Y3, Y11, Y11
-	VPSHUFB      Y4, Y10, Y12
-	VPADDB       Y12, Y11, Y11
-	VPSHUFB      Y5, Y10, Y12
-	VPADDB       Y12, Y11, Y11
-	VPSHUFB      Y6, Y10, Y12
-	VPADDB       Y12, Y11, Y11
-	VPSHUFB      Y7, Y10, Y10
-	VPADDB       Y10, Y11, Y11
-	VMOVDQU      Y11, (AX)
-	VPERMQ       $0x55, Y8, Y10
-	VPERMQ       $0x55, Y9, Y11
-	VPSHUFB      Y3, Y11, Y11
-	VPSHUFB      Y4, Y10, Y12
-	VPADDB       Y12, Y11, Y11
-	VPSHUFB      Y5, Y10, Y12
-	VPADDB       Y12, Y11, Y11
-	VPSHUFB      Y6, Y10, Y12
-	VPADDB       Y12, Y11, Y11
-	VPSHUFB      Y7, Y10, Y10
-	VPADDB       Y10, Y11, Y11
-	VMOVDQU      Y11, 128(AX)
-	VPERMQ       $0xaa, Y8, Y10
-	VPERMQ       $0xaa, Y9, Y11
-	VPSHUFB      Y3, Y11, Y11
-	VPSHUFB      Y4, Y10, Y12
-	VPADDB       Y12, Y11, Y11
-	VPSHUFB      Y5, Y10, Y12
-	VPADDB       Y12, Y11, Y11
-	VPSHUFB      Y6, Y10, Y12
-	VPADDB       Y12, Y11, Y11
-	VPSHUFB      Y7, Y10, Y10
-	VPADDB       Y10, Y11, Y11
-	VMOVDQU      Y11, 256(AX)
-	VPERMQ       $0xff, Y8, Y8
-	VPERMQ       $0xff, Y9, Y9
-	VPSHUFB      Y3, Y9, Y9
-	VPSHUFB      Y4, Y8, Y10
-	VPADDB       Y10, Y9, Y9
-	VPSHUFB      Y5, Y8, Y10
-	VPADDB       Y10, Y9, Y9
-	VPSHUFB      Y6, Y8, Y10
-	VPADDB       Y10, Y9, Y9
-	VPSHUFB      Y7, Y8, Y8
-	VPADDB       Y8, Y9, Y9
-	VMOVDQU      Y9, 384(AX)
+	VMOVDQU      (CX), Y7
+	VPABSB       Y7, Y8
+	VPSADBW      Y0, Y8, Y8
+	VPADDQ       Y8, Y1, Y1
+	VPSUBB       Y7, Y0, Y8
+	VPMAXSB      Y0, Y8, Y8
+	VPMADDUBSW   Y2, Y8, Y8
+	VPSRLD       $0x10, Y8, Y9
+	VPADDD       Y9, Y8, Y8
+	VPSHUFB      Y5, Y8, Y8
+	VPMADDUBSW   Y7, Y2, Y10
+	VPSLLD       $0x08, Y7, Y11
+	VPAND        Y6, Y11, Y11
+	VPSLLD       $0x18, Y10, Y9
+	VPOR         Y9, Y11, Y11
+	VPADDB       Y8, Y11, Y11
+	VPSRLD       $0x08, Y7, Y7
+	VPAND        Y6, Y7, Y7
+	VPSRLD       $0x10, Y10, Y10
+	VPSLLD       $0x18, Y10, Y10
+	VPOR         Y10, Y7, Y7
+	VPERMQ       $0x00, Y11, Y8
+	VPERMQ       $0x00, Y7, Y9
+	VPSHUFB      Y3, Y8, Y8
+	VPSHUFB      Y4, Y9, Y9
+	VPADDB       Y9, Y8, Y8
+	VMOVDQU      Y8, (AX)
+	VPERMQ       $0x55, Y11, Y8
+	VPERMQ       $0x55, Y7, Y9
+	VPSHUFB      Y3, Y8, Y8
+	VPSHUFB      Y4, Y9, Y9
+	VPADDB       Y9, Y8, Y8
+	VMOVDQU      Y8, 128(AX)
+	VPERMQ       $0xaa, Y11, Y8
+	VPERMQ       $0xaa, Y7, Y9
+	VPSHUFB      Y3, Y8, Y8
+	VPSHUFB      Y4, Y9, Y9
+	VPADDB       Y9, Y8, Y8
+	VMOVDQU      Y8, 256(AX)
+	VPERMQ       $0xff, Y11, Y8
+	VPERMQ       $0xff, Y7, Y7
+	VPSHUFB      Y3, Y8, Y8
+	VPSHUFB      Y4, Y7, Y7
+	VPADDB       Y7, Y8, Y8
+	VMOVDQU      Y8, 384(AX)
 	ADDQ         $0x20, CX
 	ADDQ         $0x00000200, AX
 	SUBQ         $0x20, DX
@@ -293,6 +212,16 @@ block:
 	MOVL         AX, sum+24(FP)
 	VZEROUPPER
 	RET
+
+DATA middleBytes<>+0(SB)/4, $0x00ffff00
+DATA middleBytes<>+4(SB)/4, $0x00ffff00
+DATA middleBytes<>+8(SB)/4, $0x00ffff00
+DATA middleBytes<>+12(SB)/4, $0x00ffff00
+DATA middleBytes<>+16(SB)/4, $0x00ffff00
+DATA middleBytes<>+20(SB)/4, $0x00ffff00
+DATA middleBytes<>+24(SB)/4, $0x00ffff00
+DATA middleBytes<>+28(SB)/4, $0x00ffff00
+GLOBL middleBytes<>(SB), RODATA|NOPTR, $32
 
 DATA nibbles<>+0(SB)/1, $0x0f
 DATA nibbles<>+1(SB)/1, $0x0f
@@ -1595,6 +1524,46 @@ DATA bits<>+24(SB)/4, $0x00000040
 DATA bits<>+28(SB)/4, $0x00000080
 GLOBL bits<>(SB), RODATA|NOPTR, $32
 
+DATA belowHalf<>+0(SB)/4, $0x00007fff
+DATA belowHalf<>+4(SB)/4, $0x00007fff
+DATA belowHalf<>+8(SB)/4, $0x00007fff
+DATA belowHalf<>+12(SB)/4, $0x00007fff
+DATA belowHalf<>+16(SB)/4, $0x00007fff
+DATA belowHalf<>+20(SB)/4, $0x00007fff
+DATA belowHalf<>+24(SB)/4, $0x00007fff
+DATA belowHalf<>+28(SB)/4, $0x00007fff
+GLOBL belowHalf<>(SB), RODATA|NOPTR, $32
+
+DATA lastBit<>+0(SB)/4, $0x00000001
+DATA lastBit<>+4(SB)/4, $0x00000001
+DATA lastBit<>+8(SB)/4, $0x00000001
+DATA lastBit<>+12(SB)/4, $0x00000001
+DATA lastBit<>+16(SB)/4, $0x00000001
+DATA lastBit<>+20(SB)/4, $0x00000001
+DATA lastBit<>+24(SB)/4, $0x00000001
+DATA lastBit<>+28(SB)/4, $0x00000001
+GLOBL lastBit<>(SB), RODATA|NOPTR, $32
+
+DATA upper<>+0(SB)/4, $0xffff0000
+DATA upper<>+4(SB)/4, $0xffff0000
+DATA upper<>+8(SB)/4, $0xffff0000
+DATA upper<>+12(SB)/4, $0xffff0000
+DATA upper<>+16(SB)/4, $0xffff0000
+DATA upper<>+20(SB)/4, $0xffff0000
+DATA upper<>+24(SB)/4, $0xffff0000
+DATA upper<>+28(SB)/4, $0xffff0000
+GLOBL upper<>(SB), RODATA|NOPTR, $32
+
+DATA quiet<>+0(SB)/4, $0x00400000
+DATA quiet<>+4(SB)/4, $0x00400000
+DATA quiet<>+8(SB)/4, $0x00400000
+DATA quiet<>+12(SB)/4, $0x00400000
+DATA quiet<>+16(SB)/4, $0x00400000
+DATA quiet<>+20(SB)/4, $0x00400000
+DATA quiet<>+24(SB)/4, $0x00400000
+DATA quiet<>+28(SB)/4, $0x00400000
+GLOBL quiet<>(SB), RODATA|NOPTR, $32
+
 // func scaleIntegersAVX2(dst *float32, sums *int32, n int, offset int32, unit float32)
 // Requires: AVX, AVX2
 TEXT ·scaleIntegersAVX2(SB), NOSPLIT, $0-32
@@ -1612,6 +1581,37 @@ loop:
 	VCVTDQ2PS Y2, Y2
 	VMULPS    Y1, Y2, Y2
 	VMOVUPS   Y2, (AX)(BX*4)
+	ADDQ      $0x08, BX
+	CMPQ      BX, DX
+	JLT       loop
+	VZEROUPPER
+	RET
+
+// func scaleToBFloatsAVX2(dst *float32, sums *int32, n int, offset int32, unit float32)
+// Requires: AVX, AVX2
+TEXT ·scaleToBFloatsAVX2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         sums+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS offset+24(FP), Y0
+	VBROADCASTSS unit+28(FP), Y1
+	XORQ         BX, BX
+
+loop:
+	VMOVDQU   (CX)(BX*4), Y2
+	VPADDD    Y2, Y2, Y2
+	VPSUBD    Y0, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y1, Y2, Y2
+	VPSRLD    $0x10, Y2, Y3
+	VPAND     lastBit<>+0(SB), Y3, Y3
+	VPADDD    belowHalf<>+0(SB), Y3, Y3
+	VPADDD    Y2, Y3, Y3
+	VPOR      quiet<>+0(SB), Y2, Y4
+	VCMPPS    $0x03, Y2, Y2, Y2
+	VBLENDVPS Y2, Y4, Y3, Y3
+	VPAND     upper<>+0(SB), Y3, Y3
+	VMOVUPS   Y3, (AX)(BX*4)
 	ADDQ      $0x08, BX
 	CMPQ      BX, DX
 	JLT       loop
@@ -1868,70 +1868,26 @@ loop:
 // func roundBFloatsAVX2(x *float32, n int)
 // Requires: AVX, AVX2
 TEXT ·roundBFloatsAVX2(SB), NOSPLIT, $0-16
-	MOVQ    x+0(FP), AX
-	MOVQ    n+8(FP), CX
-	VMOVDQU belowHalf<>+0(SB), Y0
-	VMOVDQU lastBit<>+0(SB), Y1
-	VMOVDQU upper<>+0(SB), Y2
-	VMOVDQU quiet<>+0(SB), Y3
-	XORQ    DX, DX
+	MOVQ x+0(FP), AX
+	MOVQ n+8(FP), CX
+	XORQ DX, DX
 
 loop:
-	VMOVUPS   (AX)(DX*4), Y4
-	VPSRLD    $0x10, Y4, Y5
-	VPAND     Y1, Y5, Y5
-	VPADDD    Y0, Y5, Y5
-	VPADDD    Y4, Y5, Y5
-	VPOR      Y3, Y4, Y6
-	VCMPPS    $0x03, Y4, Y4, Y4
-	VBLENDVPS Y4, Y6, Y5, Y5
-	VPAND     Y2, Y5, Y5
-	VMOVUPS   Y5, (AX)(DX*4)
+	VMOVUPS   (AX)(DX*4), Y0
+	VPSRLD    $0x10, Y0, Y1
+	VPAND     lastBit<>+0(SB), Y1, Y1
+	VPADDD    belowHalf<>+0(SB), Y1, Y1
+	VPADDD    Y0, Y1, Y1
+	VPOR      quiet<>+0(SB), Y0, Y2
+	VCMPPS    $0x03, Y0, Y0, Y0
+	VBLENDVPS Y0, Y2, Y1, Y1
+	VPAND     upper<>+0(SB), Y1, Y1
+	VMOVUPS   Y1, (AX)(DX*4)
 	ADDQ      $0x08, DX
 	CMPQ      DX, CX
 	JLT       loop
 	VZEROUPPER
 	RET
-
-DATA belowHalf<>+0(SB)/4, $0x00007fff
-DATA belowHalf<>+4(SB)/4, $0x00007fff
-DATA belowHalf<>+8(SB)/4, $0x00007fff
-DATA belowHalf<>+12(SB)/4, $0x00007fff
-DATA belowHalf<>+16(SB)/4, $0x00007fff
-DATA belowHalf<>+20(SB)/4, $0x00007fff
-DATA belowHalf<>+24(SB)/4, $0x00007fff
-DATA belowHalf<>+28(SB)/4, $0x00007fff
-GLOBL belowHalf<>(SB), RODATA|NOPTR, $32
-
-DATA lastBit<>+0(SB)/4, $0x00000001
-DATA lastBit<>+4(SB)/4, $0x00000001
-DATA lastBit<>+8(SB)/4, $0x00000001
-DATA lastBit<>+12(SB)/4, $0x00000001
-DATA lastBit<>+16(SB)/4, $0x00000001
-DATA lastBit<>+20(SB)/4, $0x00000001
-DATA lastBit<>+24(SB)/4, $0x00000001
-DATA lastBit<>+28(SB)/4, $0x00000001
-GLOBL lastBit<>(SB), RODATA|NOPTR, $32
-
-DATA upper<>+0(SB)/4, $0xffff0000
-DATA upper<>+4(SB)/4, $0xffff0000
-DATA upper<>+8(SB)/4, $0xffff0000
-DATA upper<>+12(SB)/4, $0xffff0000
-DATA upper<>+16(SB)/4, $0xffff0000
-DATA upper<>+20(SB)/4, $0xffff0000
-DATA upper<>+24(SB)/4, $0xffff0000
-DATA upper<>+28(SB)/4, $0xffff0000
-GLOBL upper<>(SB), RODATA|NOPTR, $32
-
-DATA quiet<>+0(SB)/4, $0x00400000
-DATA quiet<>+4(SB)/4, $0x00400000
-DATA quiet<>+8(SB)/4, $0x00400000
-DATA quiet<>+12(SB)/4, $0x00400000
-DATA quiet<>+16(SB)/4, $0x00400000
-DATA quiet<>+20(SB)/4, $0x00400000
-DATA quiet<>+24(SB)/4, $0x00400000
-DATA quiet<>+28(SB)/4, $0x00400000
-GLOBL quiet<>(SB), RODATA|NOPTR, $32
 
 // func packSignsAVX2(words *uint64, x *float32, n int)
 // Requires: AVX

@@ -35,13 +35,23 @@ func (r rounding) scale(most float32) (unit, inverse float32) {
 	return unit, inverse
 }
 
-// halves returns random half words for n channels from.. of a row.
-func (r rounding) halves(d *Device, s *scratch, row, from, n int) []uint16 {
-	words := s.uint32s(0, (n+63)&^63/2) // what fills whole registers
-	c := r.counter
-	c[0] = uint32(row*r.groups + from/8)
-	d.randomWords(words, r.key, c)
-	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(words))), n)
+// rowsPerDraw rows draw their random words together: those of all channels follow one another, row after row.
+const rowsPerDraw = 4
+
+// halves returns random half words for row t of g, given those of the row before.
+func (r rounding) halves(d *Device, s *scratch, g *gradient, t int) []uint16 {
+	n, rows := g.to-g.from, rowsPerDraw
+	stride := (n + 7) &^ 7
+	if stride < 8*r.groups { // a part of the channels
+		rows = 1
+	}
+	words := s.uint32s(0, rows*stride/2)
+	if t%rows == 0 {
+		c := r.counter
+		c[0] = uint32((g.row+t)*r.groups + g.from/8)
+		d.randomWords(words, r.key, c)
+	}
+	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(words))), rows*stride)[t%rows*stride:][:n]
 }
 
 // randomWordsGo writes the words of consecutive blocks to dst, whose length is a multiple of 4.
@@ -108,7 +118,7 @@ func (d *Device) roundBlocks(r rounding, g *gradient, alpha []float32, byRow, by
 		block := s.int8s(1, rowsPerRounding*out)
 		for t := from; t < min(to, g.rows); t++ {
 			row := g.plain(d, s, t)
-			random := r.halves(d, s, g.row+t, g.from, out)
+			random := r.halves(d, s, g, t)
 			if byRow != nil {
 				var inverse float32
 				byRow.units[t], inverse = r.scale(d.largestProduct(row, alpha))

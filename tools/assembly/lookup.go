@@ -140,66 +140,68 @@ func flag(name string) Mem {
 	return m.Addr
 }
 
-// makeTables: a register holds the tables of eight integers, a lane for each four.
+// makeTables: the sum that four bits choose is one of four sums of the first two integers and one of four of the others. A
+// register holds the tables of eight integers, a lane for each four.
 func makeTables() {
-	// Where bit i of an entry's number is set, integer i of the lane's four counts, elsewhere zero.
-	var spread [4]VecVirtual
-	var places [4]Mem
-	for i := range places {
-		places[i] = bytes32("place"+string(rune('0'+i)), func(n int) byte {
-			if n>>i&1 == 0 {
-				return 0x80
-			}
-			return byte(i + n/16*4)
-		})
-	}
-	first := bytes32("first", func(n int) byte { return byte(n / 16 * 4) })
+	byLow := bytes32("lowBits", func(n int) byte { return byte(n%4 + n/16*4) })
+	byHigh := bytes32("highBits", func(n int) byte { return byte(n/4%4 + n/16*4) })
+	first := bytes32("first", func(n int) byte { return byte(n % 16 &^ 3) })
 	ones := bytes32("ones", same(1))
 	TEXT("makeTablesAVX2", NOSPLIT, "func(dst *byte, q *int8, n int) (sum int32)")
 	Doc("makeTablesAVX2 is makeTablesGo for n integers, a multiple of 32.")
 	Pragma("noescape")
 	dst, q, n := pointer("dst"), pointer("q"), pointer("n")
-	zero, total, one, lowest := YMM(), YMM(), constant(ones), constant(first)
+	zero, total, one := YMM(), YMM(), constant(ones)
+	low, high, lowest := constant(byLow), constant(byHigh), constant(first)
+	middle := constant(words8("middleBytes", all(0x00ffff00)))
 	VPXOR(zero, zero, zero)
 	VPXOR(total, total, total)
-	for i := range spread {
-		spread[i] = constant(places[i])
-	}
 
 	Label("block")
-	values, negative, absolute, pairs := YMM(), YMM(), YMM(), YMM()
+	values, negative, absolute, t := YMM(), YMM(), YMM(), YMM()
 	VMOVDQU(Mem{Base: q}, values)
 	VPABSB(values, absolute)
 	VPSADBW(zero, absolute, absolute)
 	VPADDQ(absolute, total, total)
-	// The low byte of every 32 bits of negative: the entry that no bits choose.
+	// The entry that no bits choose, in all bytes of 32 bits.
 	VPSUBB(values, zero, negative)
 	VPMAXSB(zero, negative, negative)
 	VPMADDUBSW(one, negative, negative)
-	VPSRLD(Imm(16), negative, pairs)
-	VPADDD(pairs, negative, negative)
+	VPSRLD(Imm(16), negative, t)
+	VPADDD(t, negative, negative)
+	VPSHUFB(lowest, negative, negative)
+	// Bytes 0, q0, q1, q0+q1; and the same of q2 and q3.
+	pairs, upper, lower := YMM(), YMM(), YMM()
+	VPMADDUBSW(values, one, pairs)
+	VPSLLD(Imm(8), values, lower)
+	VPAND(middle, lower, lower)
+	VPSLLD(Imm(24), pairs, t)
+	VPOR(t, lower, lower)
+	VPADDB(negative, lower, lower)
+	VPSRLD(Imm(8), values, upper)
+	VPAND(middle, upper, upper)
+	VPSRLD(Imm(16), pairs, pairs)
+	VPSLLD(Imm(24), pairs, pairs)
+	VPOR(pairs, upper, upper)
 	for j := range 4 {
-		eight, entries := YMM(), YMM()
-		VPERMQ(Imm(uint64(0x55*j)), values, eight)
-		VPERMQ(Imm(uint64(0x55*j)), negative, entries)
-		VPSHUFB(lowest, entries, entries)
-		for i := range spread {
-			v := YMM()
-			VPSHUFB(spread[i], eight, v)
-			VPADDB(v, entries, entries)
-		}
-		VMOVDQU(entries, Mem{Base: dst, Disp: lookupRows * tableSize * j})
+		a, b := YMM(), YMM()
+		VPERMQ(Imm(uint64(0x55*j)), lower, a)
+		VPERMQ(Imm(uint64(0x55*j)), upper, b)
+		VPSHUFB(low, a, a)
+		VPSHUFB(high, b, b)
+		VPADDB(b, a, a)
+		VMOVDQU(a, Mem{Base: dst, Disp: lookupRows * tableSize * j})
 	}
 	ADDQ(Imm(32), q)
 	ADDQ(U32(4*lookupRows*tableSize), dst)
 	SUBQ(Imm(32), n)
 	JNZ(LabelRef("block"))
-	upper, other, result := XMM(), XMM(), GP32()
-	VEXTRACTI128(Imm(1), total, upper)
-	VPADDQ(upper, total.AsX(), upper)
-	VPSRLDQ(Imm(8), upper, other)
-	VPADDQ(other, upper, upper)
-	VMOVD(upper, result)
+	half, other, result := XMM(), XMM(), GP32()
+	VEXTRACTI128(Imm(1), total, half)
+	VPADDQ(half, total.AsX(), half)
+	VPSRLDQ(Imm(8), half, other)
+	VPADDQ(other, half, half)
+	VMOVD(half, result)
 	Store(result, ReturnIndex(0))
 	end()
 }

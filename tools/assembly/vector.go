@@ -69,19 +69,29 @@ func vectors() {
 	oneUlp := words8("above1", all(math.Float32bits(1)+1))
 	bitOf := words8("bits", func(i int) uint32 { return 1 << i })
 
-	begin("scaleIntegers", "func(dst *float32, sums *int32, n int, offset int32, unit float32)")
-	dst, sums, n := pointer("dst"), pointer("sums"), pointer("n")
-	offset, unit := broadcast("offset"), broadcast("unit")
-	loop(n, 8, func(i GPVirtual) {
-		v := YMM()
-		VMOVDQU(at4(sums, i, 0), v)
-		VPADDD(v, v, v)
-		VPSUBD(offset, v, v)
-		VCVTDQ2PS(v, v)
-		VMULPS(unit, v, v)
-		VMOVUPS(v, at4(dst, i, 0))
-	})
-	end()
+	round := bfloats{words8("belowHalf", all(0x7fff)), words8("lastBit", all(1)), words8("upper", all(0xffff0000)), words8("quiet", all(1<<22))}
+	var dst, sums, n GPVirtual
+	for _, f := range []struct {
+		name    string
+		bfloats bool
+	}{{"scaleIntegers", false}, {"scaleToBFloats", true}} {
+		begin(f.name, "func(dst *float32, sums *int32, n int, offset int32, unit float32)")
+		dst, sums, n = pointer("dst"), pointer("sums"), pointer("n")
+		offset, unit := broadcast("offset"), broadcast("unit")
+		loop(n, 8, func(i GPVirtual) {
+			v := YMM()
+			VMOVDQU(at4(sums, i, 0), v)
+			VPADDD(v, v, v)
+			VPSUBD(offset, v, v)
+			VCVTDQ2PS(v, v)
+			VMULPS(unit, v, v)
+			if f.bfloats {
+				v = round.of(v)
+			}
+			VMOVUPS(v, at4(dst, i, 0))
+		})
+		end()
+	}
 
 	begin("addCounts", "func(sums, counts, pops *int32, n int, shift, weight int32)")
 	sums, n = pointer("sums"), pointer("n")
@@ -103,7 +113,7 @@ func vectors() {
 	begin("affineSums", "func(dst *float32, sums *int32, alpha, theta *float32, n int, offset int32, unit float32)")
 	dst, sums, n = pointer("dst"), pointer("sums"), pointer("n")
 	alpha, theta := pointer("alpha"), pointer("theta")
-	offset, unit = broadcast("offset"), broadcast("unit")
+	offset, unit := broadcast("offset"), broadcast("unit")
 	loop(n, 8, func(i GPVirtual) { VMOVUPS(affineOf(sums, alpha, theta, i, 0, offset, unit), at4(dst, i, 0)) })
 	end()
 
@@ -133,20 +143,10 @@ func vectors() {
 
 	begin("roundBFloats", "func(x *float32, n int)")
 	x, n := pointer("x"), pointer("n")
-	half, one := constant(words8("belowHalf", all(0x7fff))), constant(words8("lastBit", all(1)))
-	upper, quiet := constant(words8("upper", all(0xffff0000))), constant(words8("quiet", all(1<<22)))
 	loop(n, 8, func(i GPVirtual) {
-		v, up, nan, isNaN := YMM(), YMM(), YMM(), YMM()
+		v := YMM()
 		VMOVUPS(at4(x, i, 0), v)
-		VPSRLD(Imm(16), v, up)
-		VPAND(one, up, up)
-		VPADDD(half, up, up)
-		VPADDD(v, up, up)
-		VPOR(quiet, v, nan)
-		VCMPPS(Imm(3), v, v, isNaN) // unordered
-		VBLENDVPS(isNaN, nan, up, up)
-		VPAND(upper, up, up)
-		VMOVUPS(up, at4(x, i, 0))
+		VMOVUPS(round.of(v), at4(x, i, 0))
 	})
 	end()
 
@@ -320,6 +320,22 @@ func addRows(magnitude, bitOf Mem) {
 	SUBQ(Imm(32), n)
 	JNZ(LabelRef("columns"))
 	end()
+}
+
+// bfloats are the constants of rounding to bfloat16.
+type bfloats struct{ belowHalf, lastBit, upper, quiet Mem }
+
+func (b bfloats) of(v VecVirtual) VecVirtual {
+	up, nan, isNaN := YMM(), YMM(), YMM()
+	VPSRLD(Imm(16), v, up)
+	VPAND(b.lastBit, up, up)
+	VPADDD(b.belowHalf, up, up)
+	VPADDD(v, up, up)
+	VPOR(b.quiet, v, nan)
+	VCMPPS(Imm(3), v, v, isNaN) // unordered
+	VBLENDVPS(isNaN, nan, up, up)
+	VPAND(b.upper, up, up)
+	return up
 }
 
 // affineOf is alpha * unit * (2*sums - offset) - theta of eight channels.
