@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"bitnet1/shared/parquet"
@@ -46,6 +47,14 @@ func (c Count) Add(d Count) Count {
 	}
 }
 
+// Sub returns the difference of two counts.
+func (c Count) Sub(d Count) Count {
+	return Count{
+		Rows: c.Rows - d.Rows, Documents: c.Documents - d.Documents, Bytes: c.Bytes - d.Bytes,
+		Nulls: c.Nulls - d.Nulls, Filtered: c.Filtered - d.Filtered, InvalidUTF8: c.InvalidUTF8 - d.InvalidUTF8,
+	}
+}
+
 // DocumentOptions are the choices in reading documents. The zero value is a good default.
 type DocumentOptions struct {
 	// Source names the file in documents and manifests. Default: the base name of the path.
@@ -60,6 +69,18 @@ type DocumentOptions struct {
 	MaxDocument int
 	// From is the row to begin with, as Document.Row counts; what is before it is passed over.
 	From int64
+	// At, if set, is told where reading is, before every row group and every 65,536 rows: the row group of a parquet file,
+	// -1 in any other, and the next row.
+	At func(group int, row int64)
+}
+
+// atRows is how many rows are read between two calls of At; a power of two.
+const atRows = 1 << 16
+
+func (o DocumentOptions) at(group int, row int64) {
+	if o.At != nil {
+		o.At(group, row)
+	}
 }
 
 // Validate reports options that contradict themselves.
@@ -69,13 +90,14 @@ func (o DocumentOptions) Validate() error {
 
 // Documents reads the documents of one file.
 type Documents struct {
-	path    string
 	options DocumentOptions
 	rows    rowReader
 	count   Count
 	next    int64
 	text    []byte
 	file    *os.File
+
+	filtering time.Duration
 }
 
 // rowReader reads the rows of one format.
@@ -110,16 +132,16 @@ func OpenDocuments(path string, o DocumentOptions) (*Documents, error) {
 	o.Source = strings.ToValidUTF8(o.Source, "\uFFFD")
 	o.Template.ensureDefaults()
 	if err := o.Validate(); err != nil {
-		return nil, fmt.Errorf("documents of %s: %w", path, err)
+		return nil, fmt.Errorf("documents of %s: %w", o.Source, err)
 	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("documents: %w", err)
 	}
-	d := &Documents{path: path, options: o, file: f}
+	d := &Documents{options: o, file: f, next: o.From}
 	if d.rows, err = openRows(f, o); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("documents of %s: %w", path, err)
+		return nil, fmt.Errorf("documents of %s: %w", o.Source, err)
 	}
 	return d, nil
 }
@@ -152,8 +174,11 @@ func (d *Documents) Rows() int64 { return d.rows.total() }
 // Count is what was read so far, from DocumentOptions.From on.
 func (d *Documents) Count() Count { return d.count }
 
-// Next is the number of the row after the last one read: where to go on with another reader.
+// Next is the number of the row after the last one read, or DocumentOptions.From: where to go on with another reader.
 func (d *Documents) Next() int64 { return d.next }
+
+// Filtering is the time that conditions have taken, by the clock and of a processor alike: they wait for nothing.
+func (d *Documents) Filtering() time.Duration { return d.filtering }
 
 // Close closes the file.
 func (d *Documents) Close() error { return d.file.Close() }
@@ -163,7 +188,7 @@ func (d *Documents) All() iter.Seq2[Document, error] {
 	return func(yield func(Document, error) bool) {
 		if d.options.From > 0 {
 			if err := guard(func() error { return d.rows.skip(d.options.From) }); err != nil {
-				yield(Document{}, fmt.Errorf("documents of %s: %w", d.path, err))
+				yield(Document{}, fmt.Errorf("documents of %s: %w", d.options.Source, err))
 				return
 			}
 		}
@@ -173,7 +198,7 @@ func (d *Documents) All() iter.Seq2[Document, error] {
 				return
 			}
 			if err != nil {
-				yield(Document{}, fmt.Errorf("documents of %s: %w", d.path, err))
+				yield(Document{}, fmt.Errorf("documents of %s: %w", d.options.Source, err))
 				return
 			}
 			if ok && !yield(document, nil) {
@@ -199,15 +224,13 @@ func (d *Documents) read() (document Document, ok bool, err error) {
 		d.count.Nulls++
 		return document, false, nil
 	}
-	for i, f := range d.options.Filters {
-		meets, err := f.meets(r.cells[i])
-		if err != nil {
-			return document, false, fmt.Errorf("row %d: %w", r.number, err)
-		}
-		if !meets {
-			d.count.Filtered++
-			return document, false, nil
-		}
+	meets, err := d.filter(r)
+	if err != nil {
+		return document, false, fmt.Errorf("row %d: %w", r.number, err)
+	}
+	if !meets {
+		d.count.Filtered++
+		return document, false, nil
 	}
 	text := r.text
 	if text == nil {
@@ -223,6 +246,21 @@ func (d *Documents) read() (document Document, ok bool, err error) {
 		d.count.InvalidUTF8++
 	}
 	return Document{ID: d.id(r), Source: d.options.Source, Row: r.number, Text: text, Tokens: r.tokens}, true, nil
+}
+
+// filter tells whether the row meets all conditions.
+func (d *Documents) filter(r row) (meets bool, err error) {
+	if len(d.options.Filters) == 0 {
+		return true, nil
+	}
+	started := time.Now()
+	defer func() { d.filtering += time.Since(started) }()
+	for i, f := range d.options.Filters {
+		if meets, err := f.meets(r.cells[i]); err != nil || !meets {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 func (d *Documents) id(r row) string {

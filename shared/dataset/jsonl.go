@@ -20,6 +20,7 @@ const maxTurns = 1 << 18
 // jsonlReader reads one JSON object a line. Empty lines are passed over.
 type jsonlReader struct {
 	in      *bufio.Reader
+	at      func(group int, row int64)
 	limit   int
 	fields  Fields
 	filters []Filter
@@ -47,7 +48,7 @@ func openJSONL(f *os.File, start []byte, o DocumentOptions) (*jsonlReader, error
 		in = z
 	}
 	return &jsonlReader{
-		in: bufio.NewReaderSize(in, 1<<16), limit: o.MaxDocument, fields: o.Fields, filters: o.Filters,
+		in: bufio.NewReaderSize(in, 1<<16), at: o.at, limit: o.MaxDocument, fields: o.Fields, filters: o.Filters,
 		row: row{cells: make([]cell, len(o.Filters))},
 	}, nil
 }
@@ -97,6 +98,9 @@ func (j *jsonlReader) next() (row, error) {
 
 // readLine returns the next line, or io.EOF.
 func (j *jsonlReader) readLine() ([]byte, error) {
+	if j.number%atRows == 0 {
+		j.at(-1, j.number)
+	}
 	j.line = j.line[:0]
 	for {
 		part, err := j.in.ReadSlice('\n')

@@ -14,6 +14,7 @@ import (
 // parquetReader reads rows of a parquet file: the columns of a shape, of the id and of the filters, side by side.
 type parquetReader struct {
 	file   *parquet.File
+	at     func(group int, row int64)
 	limit  int // longest text
 	shape  shape
 	leaves []*leaf // all that are read, each once
@@ -29,7 +30,7 @@ type parquetReader struct {
 }
 
 func openParquet(in io.ReaderAt, size int64, o DocumentOptions) (*parquetReader, error) {
-	p := &parquetReader{limit: o.MaxDocument}
+	p := &parquetReader{limit: o.MaxDocument, at: o.at}
 	err := guard(func() (err error) {
 		if p.file, err = parquet.Open(in, size, parquet.Options{MaxValue: o.MaxDocument}); err != nil {
 			return fmt.Errorf("%w: fetch it again", err)
@@ -151,6 +152,9 @@ func (p *parquetReader) next() (row, error) {
 			return row{}, err
 		}
 	}
+	if p.number%atRows == 0 {
+		p.at(p.group-1, p.number)
+	}
 	for _, l := range p.leaves {
 		if err := l.next(); err != nil {
 			if err == io.EOF {
@@ -215,6 +219,7 @@ func (p *parquetReader) openGroup() error {
 	if p.group == p.file.Groups() {
 		return io.EOF
 	}
+	p.at(p.group, p.number)
 	for _, l := range p.leaves {
 		chunk, err := p.file.Read(p.group, l.index)
 		if err != nil {

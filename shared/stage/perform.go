@@ -165,17 +165,23 @@ func (p *performer[P, E]) newJob(t task[P, E], r *record) *Job[P] {
 		},
 		progress: func(pr Progress) { p.report(t.run, r.Key, pr) },
 		show:     func(path, name string) error { return p.show(t.run, path, name) },
+		leave: func(name string, content []byte) error {
+			return artifact.WriteFile(filepath.Join(p.outputs(t.run), name), content)
+		},
 	}
 }
 
-// show links name, in the folder where people look for the run's outputs of the
-// stage, to the file at path.
-func (p *performer[P, E]) show(run, path, name string) error {
-	dir := filepath.Join(p.journal.RunDir(run), p.spec.Name)
+// outputs is the folder where people look for the run's outputs of the stage.
+func (p *performer[P, E]) outputs(run string) string {
 	if p.folder != nil {
-		dir = p.folder.Dir()
+		return p.folder.Dir()
 	}
-	return journal.Symlink(path, filepath.Join(dir, name))
+	return filepath.Join(p.journal.RunDir(run), p.spec.Name)
+}
+
+// show links name, in the folder of the run's outputs, to the file at path.
+func (p *performer[P, E]) show(run, path, name string) error {
+	return journal.Symlink(path, filepath.Join(p.outputs(run), name))
 }
 
 // announce makes an output public: a link for people to every artifact that the

@@ -133,6 +133,7 @@ type Job[P any] struct {
 	emit     func(context.Context, *record, event.Body) error
 	progress func(Progress)
 	show     func(path, name string) error
+	leave    func(name string, content []byte) error
 }
 
 // Path returns the file that holds an input's bytes, its digest checked.

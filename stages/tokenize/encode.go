@@ -4,33 +4,23 @@ import (
 	"context"
 	"sync"
 
-	"bitnet1/shared/dataset"
+	"bitnet1/shared/stage"
 	"bitnet1/shared/tokenizer"
 )
 
-// blockBytes is about how much text is encoded at a time. Blocks are cut between documents, so one can be longer.
-const blockBytes = 1 << 20
+// Steps of the stage, by which its time is told.
+const (
+	stepDecode   = "decode"
+	stepFilter   = "filter"
+	stepTokenize = "tokenize"
+	stepWrite    = "write"
+)
 
-// block is a run of documents and their tokens.
-type block struct {
-	documents []entry
-	text      []byte
-	tokens    []uint32
-	count     dataset.Count // of all rows read from the file by the end of the block
-	next      int64         // the row after its last
-	done      chan struct{} // closed when tokens are there
-}
-
-// entry is a document in a block: its text and tokens end where the next one's begin.
-type entry struct {
-	dataset.BatchDocument
-	counted           int64 // tokens that the file says it has, or -1
-	textEnd, tokenEnd int
-}
-
-// encode gives the blocks of a file, in order, to each, with threads goroutines encoding beside the one that reads. What
-// it gives does not depend on threads.
-func encode(ctx context.Context, t tokenizer.Tokenizer, documents *dataset.Documents, threads int, each func(*block) error) error {
+// encode gives the blocks that read reads, in order, to each, with threads goroutines encoding beside the one that reads.
+// What it gives does not depend on threads.
+func encode(ctx context.Context, t tokenizer.Tokenizer, threads int, times *stage.Times,
+	read func(ctx context.Context, give func(*block) error) error, each func(*block) error,
+) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -39,7 +29,7 @@ func encode(ctx context.Context, t tokenizer.Tokenizer, documents *dataset.Docum
 	for range threads {
 		all.Go(func() {
 			for b := range work {
-				b.encode(t)
+				times.Do(stepTokenize, func() { b.encode(t) })
 				close(b.done)
 			}
 		})
@@ -48,16 +38,16 @@ func encode(ctx context.Context, t tokenizer.Tokenizer, documents *dataset.Docum
 	all.Go(func() {
 		defer close(ordered)
 		defer close(work)
-		readErr = readBlocks(documents, func(b *block) bool {
+		readErr = read(ctx, func(b *block) error {
 			b.done = make(chan struct{})
 			for _, to := range []chan *block{work, ordered} {
 				select {
 				case to <- b:
 				case <-ctx.Done():
-					return false
+					return ctx.Err()
 				}
 			}
-			return true
+			return nil
 		})
 	})
 	for b := range ordered {
@@ -74,41 +64,4 @@ func encode(ctx context.Context, t tokenizer.Tokenizer, documents *dataset.Docum
 		return ctx.Err()
 	}
 	return readErr // written before ordered was closed
-}
-
-// readBlocks copies the file's documents into blocks until give returns false.
-func readBlocks(documents *dataset.Documents, give func(*block) bool) error {
-	b := new(block)
-	finish := func() bool {
-		b.count, b.next = documents.Count(), documents.Next()
-		full := b
-		b = new(block)
-		return give(full)
-	}
-	for d, err := range documents.All() {
-		if err != nil {
-			return badFile{err}
-		}
-		b.text = append(b.text, d.Text...)
-		b.documents = append(b.documents, entry{
-			BatchDocument: dataset.BatchDocument{ID: d.ID, Source: d.Source, Row: d.Row, Bytes: int64(len(d.Text))},
-			counted:       d.Tokens, textEnd: len(b.text),
-		})
-		if len(b.text) >= blockBytes && !finish() {
-			return nil
-		}
-	}
-	finish() // rows without documents count as well
-	return nil
-}
-
-func (b *block) encode(t tokenizer.Tokenizer) {
-	b.tokens = make([]uint32, 0, len(b.text)/3)
-	start := 0
-	for i := range b.documents {
-		d := &b.documents[i]
-		b.tokens = t.Encode(b.tokens, b.text[start:d.textEnd])
-		start, d.tokenEnd = d.textEnd, len(b.tokens)
-	}
-	b.text = nil
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"strings"
 	"sync"
 
+	"bitnet1/shared/artifact"
 	"bitnet1/shared/dataset"
 	"bitnet1/shared/event"
 	"bitnet1/shared/source"
@@ -60,9 +60,12 @@ const (
 func main() { os.Exit(program(os.Args)) }
 
 func program(args []string) int {
-	// Whatever a file holds, reading it stays below 512 MiB; the collector works harder before that.
+	if len(args) == 2 && args[1] == decodeCommand {
+		return decodeMain(os.Stdin, os.Stdout, os.Stderr)
+	}
+	// Whatever a file holds, this process and the one that decodes it stay below 512 MiB; the collector works harder before that.
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(400 << 20)
+		debug.SetMemoryLimit(256 << 20)
 	}
 	return stage.Main(spec(), args)
 }
@@ -134,11 +137,6 @@ func (all *tokenizers) get(name string) (tokenizer.Tokenizer, error) {
 }
 
 func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in event.SourceAdded) error {
-	options, err := job.Params.options()
-	if err != nil {
-		return stage.Refuse(err)
-	}
-	options.Source = in.Name
 	t, err := all.get(job.Params.Tokenizer)
 	if err != nil {
 		return stage.Refuse(err)
@@ -152,7 +150,7 @@ func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in 
 		return err
 	}
 	reason := ""
-	if err := w.read(ctx, job, t, path, options); err != nil {
+	if err := w.read(ctx, job, t, path, strings.ToValidUTF8(in.Name, "\uFFFD")); err != nil {
 		if ctx.Err() != nil || !unreadable(err) {
 			return err
 		}
@@ -163,12 +161,16 @@ func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in 
 		job.Log.Warn("file left out", "source", in.Name, "reason", reason)
 		w.discard()
 	}
-	ref, err := w.finish(ctx, job, batchName(in.Name))
+	var ref artifact.Ref
+	w.times.Do(stepWrite, func() { ref, err = w.finish(ctx, job, batchName(in.Name)) })
 	if err != nil {
 		return err
 	}
 	n := w.count
 	warn(job, in.Name, w.tally)
+	if err := job.WriteTimes(strings.TrimSuffix(ref.Name, batchSuffix), stage.JobTimes{Stage: "tokenize", Of: in.Name, Bytes: n.Bytes, Steps: w.times.Steps()}); err != nil {
+		return err
+	}
 	return job.Emit(ctx, event.TokensWritten{
 		Source: in.Name, Batch: ref, Documents: n.Documents, Tokens: w.tokens,
 		Bytes: n.Bytes, Nulls: n.Nulls, InvalidUTF8: n.InvalidUTF8, Rows: n.Rows, Filtered: n.Filtered,
@@ -182,9 +184,7 @@ type badFile struct{ error }
 func (b badFile) Unwrap() error { return b.error }
 
 // unreadable tells whether err is the fault of a file's contents, and not of the disk or the network it came from.
-func unreadable(err error) bool {
-	return errors.As(err, new(badFile)) && !errors.As(err, new(*fs.PathError))
-}
+func unreadable(err error) bool { return errors.As(err, new(badFile)) }
 
 // warn tells of rows that were left out or look damaged.
 func warn(job *stage.Job[Params], source string, n tally) {
@@ -202,8 +202,10 @@ func warn(job *stage.Job[Params], source string, n tally) {
 	}
 }
 
+const batchSuffix = ".tokens.arrow"
+
 // batchName is the file name of a source's batch.
 func batchName(source string) string {
 	name := strings.TrimSuffix(filepath.ToSlash(source), path.Ext(source))
-	return strings.TrimLeft(strings.ReplaceAll(name, "/", "_"), ".") + ".tokens.arrow"
+	return strings.TrimLeft(strings.ReplaceAll(name, "/", "_"), ".") + batchSuffix
 }

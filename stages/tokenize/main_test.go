@@ -22,6 +22,9 @@ import (
 const asProgram = "BITNET1_TEST_TOKENIZE"
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == decodeCommand {
+		os.Exit(decodeWithFaults(os.Stdin, os.Stdout, os.Stderr))
+	}
 	path := os.Getenv(asProgram)
 	if path == "" {
 		os.Exit(m.Run())

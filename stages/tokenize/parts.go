@@ -33,6 +33,8 @@ type partRecord struct {
 	Tokens     int64         `json:"tokens"`
 	Counted    int64         `json:"counted"`
 	Miscounted int64         `json:"miscounted"`
+
+	Times []stage.StepTime `json:"times"` // of all attempts so far
 }
 
 // writer collects the tokens of a source. Parts of it are put into the job's scratch directory as they are there, each a
@@ -47,6 +49,7 @@ type writer struct {
 
 	blocks  []*block // not in a part yet
 	pending int      // tokens in them
+	times   *stage.Times
 }
 
 func (w *writer) path(part int, suffix string) string {
@@ -59,7 +62,7 @@ func resume(job *stage.Job[Params], t dataset.TokenizerInfo) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{dir: dir, tokenizer: t}
+	w := &writer{dir: dir, tokenizer: t, times: new(stage.Times)}
 	for {
 		data, err := os.ReadFile(w.path(w.parts, "json"))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -75,6 +78,7 @@ func resume(job *stage.Job[Params], t dataset.TokenizerInfo) (*writer, error) {
 		w.parts++
 		w.next = r.Next
 		w.tally = tally{r.Count, r.Tokens, r.Counted, r.Miscounted}
+		w.times.Restore(r.Times)
 	}
 	if w.parts > 0 {
 		job.Log.Info("going on where an earlier attempt stopped", "row", w.next, "parts", w.parts)
@@ -83,33 +87,32 @@ func resume(job *stage.Job[Params], t dataset.TokenizerInfo) (*writer, error) {
 }
 
 // read encodes the documents of the file from the first row that is in no part.
-func (w *writer) read(ctx context.Context, job *stage.Job[Params], t tokenizer.Tokenizer, path string, o dataset.DocumentOptions) error {
-	o.From = w.next
-	documents, err := dataset.OpenDocuments(path, o)
-	if err != nil {
-		return badFile{err}
+func (w *writer) read(ctx context.Context, job *stage.Job[Params], t tokenizer.Tokenizer, path, source string) error {
+	d := &decoder{
+		request: request{Path: path, Source: source, From: w.next, Params: job.Params, Memory: decoderMemory},
+		silence: decoderSilence, times: w.times,
 	}
-	defer documents.Close()
-	started, before := time.Now(), w.tally
-	return encode(ctx, t, documents, job.Host.Threads, func(b *block) error {
-		w.add(b, before.count, t.Name() == "gpt2")
+	started, before := time.Now(), w.count.Bytes
+	return encode(ctx, t, job.Host.Threads, w.times, d.read, func(b *block) (err error) {
+		w.add(b, t.Name() == "gpt2")
 		job.Progress(stage.Progress{
-			Done: w.count.Rows, Total: max(documents.Rows(), w.count.Rows), Unit: "documents",
-			Values: map[string]float64{"bytes_per_second": float64(b.count.Bytes) / time.Since(started).Seconds()},
+			Done: w.count.Rows, Total: max(d.rows.Load(), w.count.Rows), Unit: "documents",
+			Values: map[string]float64{"bytes_per_second": float64(w.count.Bytes-before) / time.Since(started).Seconds()},
 		})
 		if w.pending < partTokens {
 			return nil
 		}
-		return w.flush()
+		w.times.Do(stepWrite, func() { err = w.flush() })
+		return err
 	})
 }
 
 // add takes a block. Counts of the file's own are compared with ours if they are of the same tokenizer.
-func (w *writer) add(b *block, before dataset.Count, compare bool) {
+func (w *writer) add(b *block, compare bool) {
 	w.blocks = append(w.blocks, b)
 	w.pending += len(b.tokens)
 	w.tokens += int64(len(b.tokens))
-	w.count = before.Add(b.count)
+	w.count = w.count.Add(b.count)
 	w.next = max(w.next, b.next)
 	start := 0
 	for _, d := range b.documents {
@@ -140,7 +143,7 @@ func (w *writer) flush() error {
 	if err := errors.Join(batch.Close(), f.Sync()); err != nil {
 		return err
 	}
-	record, err := json.Marshal(partRecord{w.next, w.count, w.tokens, w.counted, w.miscounted})
+	record, err := json.Marshal(partRecord{w.next, w.count, w.tokens, w.counted, w.miscounted, w.times.Steps()})
 	if err != nil {
 		return err
 	}

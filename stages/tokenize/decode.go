@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"runtime/debug"
+
+	"golang.org/x/sys/unix"
+
+	"bitnet1/shared/dataset"
+)
+
+// decodeCommand is the first argument of the process that decodes a file: this program itself, started by decoder. It is
+// no command for people.
+const decodeCommand = "decode"
+
+// request is what the process is asked for: the first thing in its standard input. When that ends, so does the process.
+type request struct {
+	Path   string
+	Source string
+	From   int64
+	Params Params
+	Memory int64 // bytes, of which it can have no more
+}
+
+func decodeMain(in io.Reader, out, errors io.Writer) int {
+	var r request
+	d := json.NewDecoder(in)
+	if err := d.Decode(&r); err != nil {
+		fmt.Fprintln(errors, "tokenize decode is started by tokenize itself:", err)
+		return 2
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, in)
+		os.Exit(1) // whoever wanted the file is gone
+	}()
+	if err := decode(r, out); err != nil {
+		fmt.Fprintln(errors, err)
+		return 1
+	}
+	return 0
+}
+
+// decode reads a file and writes frames of what it holds. Its error is of out alone.
+func decode(r request, out io.Writer) error {
+	limitMemory(r.Memory)
+	w := &frameWriter{out: bufio.NewWriterSize(out, 64<<10)}
+	var lost error
+	o, err := r.Params.options()
+	if err != nil {
+		return w.message(frameError, err.Error())
+	}
+	o.Source, o.From, o.MaxDocument = r.Source, r.From, maxDocument
+	o.At = func(group int, row int64) {
+		if err := w.numbers(framePlace, int64(group), row); err != nil {
+			lost = err
+		}
+	}
+	documents, err := dataset.OpenDocuments(r.Path, o)
+	if err != nil {
+		return w.message(blame(err), err.Error())
+	}
+	defer documents.Close()
+	if err := w.numbers(frameRows, documents.Rows()); err != nil {
+		return err
+	}
+	err = readBlocks(documents, func(b *block) error {
+		lost = w.block(b)
+		return lost
+	})
+	switch {
+	case lost != nil:
+		return lost
+	case err != nil:
+		return w.message(blame(err), err.Error())
+	}
+	return w.numbers(frameEnd, documents.Filtering().Microseconds())
+}
+
+// blame tells whether an error is the fault of a file's contents or of the disk it lies on.
+func blame(err error) byte {
+	if errors.As(err, new(*fs.PathError)) {
+		return frameError
+	}
+	return frameBad
+}
+
+// limitMemory has the collector work harder from half of the limit on, and the system refuse what is beyond it, where it
+// can: the runtime then ends the process.
+func limitMemory(most int64) {
+	debug.SetMemoryLimit(most / 2)
+	limit := unix.Rlimit{Cur: uint64(most), Max: uint64(most)}
+	_ = unix.Setrlimit(unix.RLIMIT_DATA, &limit)
+}

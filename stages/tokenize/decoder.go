@@ -1,0 +1,236 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"bitnet1/shared/stage"
+)
+
+// decoder reads the documents of a file in a process of its own. Whatever the file does to that process, it does to that
+// process alone: a crash, an endless loop or hunger for memory ends in an error that says in which row group.
+//
+// A process that dies is started again behind the last block that it gave; the file is refused when it dies there again.
+// What kills a process once may be something else: an operator, or a machine without memory.
+type decoder struct {
+	request
+	silence time.Duration // the longest without a frame
+	times   *stage.Times
+
+	rows  atomic.Int64 // that the file claims, or -1
+	group int64        // the row group being read, or -1
+	row   int64        // the next one there
+}
+
+// Defaults of a decoder. Of frames there are hundreds a second.
+const (
+	decoderSilence = 2 * time.Minute
+	decoderMemory  = 384 << 20
+)
+
+// death is the end of a process that was not asked to end.
+type death struct{ error }
+
+func (d death) Unwrap() error { return d.error }
+
+// read gives the documents of the file from request.From on, in order, until give returns an error.
+func (d *decoder) read(ctx context.Context, give func(*block) error) error {
+	last := int64(-1) // where it died
+	for {
+		err := d.once(ctx, give)
+		if !errors.As(err, new(death)) {
+			return err
+		}
+		if d.From == last {
+			return badFile{fmt.Errorf("documents of %s: %s: %w", d.Source, d.place(), err)}
+		}
+		last = d.From
+	}
+}
+
+// place is where reading is, for people.
+func (d *decoder) place() string {
+	if d.group < 0 {
+		return fmt.Sprintf("after line %d", d.row)
+	}
+	return fmt.Sprintf("row group %d, after row %d", d.group, d.row)
+}
+
+// once starts the process and reads what it says to the end.
+func (d *decoder) once(ctx context.Context, give func(*block) error) error {
+	d.group, d.row = -1, d.From
+	p, err := d.start(ctx)
+	if err != nil {
+		return err
+	}
+	defer p.end()
+	for {
+		started := time.Now()
+		kind, data, err := p.next(d.silence)
+		d.times.Add(stepDecode, 0, time.Since(started))
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			return p.died(err, d.silence)
+		}
+		done, err := d.take(kind, data, give)
+		if done || err != nil {
+			return err
+		}
+	}
+}
+
+// take answers a frame.
+func (d *decoder) take(kind byte, data []byte, give func(*block) error) (done bool, err error) {
+	f := &fields{data: data}
+	switch kind {
+	case frameRows:
+		d.rows.Store(f.number())
+	case framePlace:
+		d.group, d.row = f.number(), f.count()
+	case frameBlock:
+		b, err := readBlock(data, d.Source, d.From)
+		if err != nil {
+			return false, death{err}
+		}
+		d.From = b.next
+		return false, give(b)
+	case frameBad:
+		return true, badFile{errors.New(strings.ToValidUTF8(string(data), "\uFFFD"))}
+	case frameError:
+		return true, errors.New(strings.ToValidUTF8(string(data), "\uFFFD"))
+	case frameEnd:
+		took := time.Duration(f.count()) * time.Microsecond
+		d.times.Add(stepFilter, took, took)
+		d.times.Add(stepDecode, -took, -took)
+		return !f.bad, nil
+	default:
+		f.bad = true
+	}
+	if f.bad {
+		return false, death{errFrame}
+	}
+	return false, nil
+}
+
+// process is a running decoder.
+type process struct {
+	*exec.Cmd
+	stdin  io.WriteCloser // held open: the process ends with it
+	out    *bufio.Reader
+	stderr beginning
+	timer  *time.Timer
+	silent atomic.Bool // it was ended because nothing came
+	times  *stage.Times
+}
+
+// start begins to decode. The process has no part of our environment, which can hold secrets, and is in a group of its own,
+// so that a signal from a terminal reaches it through us alone.
+func (d *decoder) start(ctx context.Context) (*process, error) {
+	program, err := self()
+	if err != nil {
+		return nil, err
+	}
+	p := &process{Cmd: exec.CommandContext(ctx, program, decodeCommand), times: d.times}
+	p.Env = []string{}
+	p.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.Stderr = &p.stderr
+	stdout, err := p.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if p.stdin, err = p.StdinPipe(); err != nil {
+		return nil, err
+	}
+	if err := p.Start(); err != nil {
+		return nil, fmt.Errorf("starting a process to decode %s: %w", d.Source, err)
+	}
+	p.out = bufio.NewReaderSize(stdout, 64<<10)
+	p.timer = time.AfterFunc(time.Hour, func() {
+		p.silent.Store(true)
+		_ = p.Process.Kill()
+	})
+	p.timer.Stop()
+	if err := json.NewEncoder(p.stdin).Encode(d.request); err != nil {
+		defer p.end()
+		return nil, p.died(err, d.silence)
+	}
+	return p, nil
+}
+
+// self is this very program, even where another has taken its place on the disk.
+func self() (string, error) {
+	const running = "/proc/self/exe"
+	if _, err := os.Stat(running); err == nil {
+		return running, nil
+	}
+	return os.Executable()
+}
+
+// next waits for a frame.
+func (p *process) next(silence time.Duration) (kind byte, data []byte, err error) {
+	p.timer.Reset(silence)
+	defer p.timer.Stop()
+	return readFrame(p.out)
+}
+
+// end kills the process, if it is still there, and counts what it used.
+func (p *process) end() {
+	p.timer.Stop()
+	_ = p.stdin.Close()
+	_ = p.Process.Kill()
+	p.wait()
+}
+
+func (p *process) wait() {
+	if p.ProcessState == nil {
+		_ = p.Wait()
+		p.times.Add(stepDecode, p.ProcessState.UserTime()+p.ProcessState.SystemTime(), 0)
+	}
+}
+
+// died says why no further frame came. A process that was silent because the disk was is not to blame, nor is the file.
+func (p *process) died(err error, silence time.Duration) error {
+	if errors.Is(err, errFrame) {
+		return death{err}
+	}
+	// Its output has ended, so it is about to; or else nothing that it still does can be of use.
+	last := time.AfterFunc(10*time.Second, func() { _ = p.Process.Kill() })
+	defer last.Stop()
+	p.wait()
+	busy := p.ProcessState.UserTime() + p.ProcessState.SystemTime()
+	switch {
+	case p.silent.Load() && busy < silence/10:
+		return fmt.Errorf("decoding: nothing came for %v, and the process was idle: does the disk answer?", silence)
+	case p.silent.Load():
+		return death{fmt.Errorf("decoding took longer than %v and was ended", silence)}
+	}
+	said := cmp.Or(p.stderr.line(), err.Error())
+	return death{fmt.Errorf("the process that decodes it died: %v: %s", p.ProcessState, said)}
+}
+
+// beginning keeps the first bytes of what a process says: its last words begin with what matters.
+type beginning struct{ data []byte }
+
+func (b *beginning) Write(p []byte) (int, error) {
+	b.data = append(b.data, p[:min(len(p), 4096-len(b.data))]...)
+	return len(p), nil
+}
+
+func (b *beginning) line() string {
+	line, _, _ := bytes.Cut(b.data, []byte("\n"))
+	return strings.ToValidUTF8(string(line), "\uFFFD")
+}

@@ -1,0 +1,290 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/apache/arrow/go/v15/parquet/compress"
+	"golang.org/x/sys/unix"
+
+	"bitnet1/shared/dataset"
+	"bitnet1/shared/stage"
+)
+
+// faults are what befalls the process that decodes a source of that name, when it comes to the second row group. Each gets
+// where to write to instead, and the path of the source.
+var faults = map[string]func(out io.Writer, path string){
+	"panics": func(io.Writer, string) {
+		go panic("a goroutine that nobody can recover")
+		select {}
+	},
+	"hungers": func(io.Writer, string) {
+		for all := [][]byte{}; ; {
+			b := make([]byte, 16<<20)
+			for i := range b {
+				b[i] = 1
+			}
+			all = append(all, b)
+		}
+	},
+	"loops": func(io.Writer, string) {
+		for {
+		}
+	},
+	"sleeps":   func(io.Writer, string) { time.Sleep(time.Hour) },
+	"exits":    func(io.Writer, string) { os.Exit(0) },
+	"babbles":  func(out io.Writer, _ string) { out.Write(bytes.Repeat([]byte("b\xff\xff\xff\xff"), 10)) },
+	"pretends": func(out io.Writer, _ string) { out.Write([]byte{frameBlock, 8, 0, 0, 0, 2, 2, 0, 0, 0, 0, 2, 2}) },
+	"killed":   func(io.Writer, string) { unix.Kill(os.Getpid(), unix.SIGKILL) },
+	"killedonce": func(_ io.Writer, path string) {
+		if os.Mkdir(path+".killed", 0o755) == nil {
+			unix.Kill(os.Getpid(), unix.SIGKILL)
+		}
+	},
+}
+
+// decodeWithFaults is decodeMain with what faults say.
+func decodeWithFaults(in io.Reader, out, stderr io.Writer) int {
+	buffered := bufio.NewReader(in)
+	line, err := buffered.ReadBytes('\n')
+	if err != nil {
+		return 2
+	}
+	var r request
+	if err := json.Unmarshal(line, &r); err != nil {
+		return 2
+	}
+	out = &watched{out, r.Path + ".status"}
+	if fault := faults[strings.TrimSuffix(r.Source, ".parquet")]; fault != nil {
+		inner := out
+		out = &faulty{inner, func() { fault(inner, r.Path) }}
+	}
+	return decodeMain(io.MultiReader(bytes.NewReader(line), buffered), out, stderr)
+}
+
+// watched is an output that leaves the process's status in a file, if it can, before the last frame.
+type watched struct {
+	io.Writer
+	path string
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	if p[0] == frameEnd || p[0] == frameBad {
+		if said, err := os.ReadFile("/proc/self/status"); err == nil {
+			_ = os.WriteFile(w.path, said, 0o644)
+		}
+	}
+	return w.Writer.Write(p)
+}
+
+// faulty is an output that fails when it is told of the second row group.
+type faulty struct {
+	io.Writer
+	fail func()
+}
+
+func (f *faulty) Write(p []byte) (int, error) {
+	n, err := f.Writer.Write(p)
+	if place := (fields{data: p[min(len(p), 5):]}); p[0] == framePlace && len(p) < 30 && place.number() == 1 {
+		f.fail()
+	}
+	return n, err
+}
+
+// groups is a parquet file of three row groups.
+func groups(t testing.TB) string {
+	var texts []string
+	for i := range 60 {
+		texts = append(texts, fmt.Sprintf("text %d", i))
+	}
+	return string(parquetFile(t, compress.Codecs.Zstd, texts[:20], texts[20:40], texts[40:]))
+}
+
+// TestDecoderFaults: whatever happens to the process that decodes a file, the file is refused with the reason and its row
+// group, and the stage goes on with the others.
+func TestDecoderFaults(t *testing.T) {
+	dir := t.TempDir()
+	content := groups(t)
+	args := []string{"run", "--json", "--out", filepath.Join(dir, "out"), "--tokenizer", "bytes", "--on-bad-file", "skip", "--log-level", "error"}
+	want := map[string]string{
+		"panics": "panic: a goroutine that nobody can recover", "exits": "exit status 0", "killed": "signal: killed",
+		"babbles": "does not make sense", "pretends": "does not make sense", "killedonce": "", "good": "",
+	}
+	if _, err := os.Stat("/proc/self/exe"); err == nil {
+		want["hungers"] = "out of memory" // other systems do not limit it
+	}
+	for name := range want {
+		args = append(args, "--in", write(t, filepath.Join(dir, name+".parquet"), content))
+	}
+	stdout, err := command(args...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(stdout) {
+		var e struct {
+			Body struct {
+				Source, Refused string
+				Documents       int
+			}
+		}
+		if err := json.Unmarshal(line, &e); err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimSuffix(e.Body.Source, ".parquet")
+		reason, there := want[name]
+		delete(want, name)
+		switch {
+		case !there:
+			t.Errorf("unexpected: %s", line)
+		case reason == "" && (e.Body.Refused != "" || e.Body.Documents != 60):
+			t.Errorf("%s: %d documents, refused: %s", name, e.Body.Documents, e.Body.Refused)
+		case reason != "" && (!strings.Contains(e.Body.Refused, reason) || !strings.Contains(e.Body.Refused, "row group 1") || e.Body.Documents != 0):
+			t.Errorf("%s: %d documents, refused: %s", name, e.Body.Documents, e.Body.Refused)
+		}
+	}
+	if len(want) > 0 {
+		t.Errorf("nothing is said of %v", want)
+	}
+	good, _ := os.ReadFile(filepath.Join(dir, "out", "good.tokens.arrow"))
+	again, err := os.ReadFile(filepath.Join(dir, "out", "killedonce.tokens.arrow"))
+	if err != nil || !bytes.Equal(bytes.ReplaceAll(again, []byte("killedonce"), nil), bytes.ReplaceAll(good, []byte("good"), nil)) && len(documents(t, filepath.Join(dir, "out", "killedonce.tokens.arrow"))) != 60 {
+		t.Errorf("a file whose decoder was killed once gives other documents (%v)", err)
+	}
+}
+
+// TestSilentDecoder: a decoder that loops is ended and the file refused; one that merely waits is no fault of the file.
+func TestSilentDecoder(t *testing.T) {
+	for name, refused := range map[string]bool{"loops": true, "sleeps": false} {
+		path := write(t, filepath.Join(t.TempDir(), name), groups(t))
+		d := &decoder{
+			request: request{Path: path, Source: name, Params: spec().Defaults, Memory: decoderMemory},
+			silence: 2 * time.Second, times: new(stage.Times),
+		}
+		err := d.read(t.Context(), func(*block) error { return nil })
+		if err == nil || errors.As(err, new(badFile)) != refused {
+			t.Errorf("%s: %v", name, err)
+		}
+		if refused && !strings.Contains(err.Error(), "row group 1, after row 20") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestDecoderEndsWithItsParent: neither a kill of the stage nor the end of its job leaves a process behind.
+func TestDecoderEndsWithItsParent(t *testing.T) {
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		t.Skipf("the system does not say which processes there are: %v", err)
+	}
+	dir := t.TempDir()
+	path := write(t, filepath.Join(dir, "loops.parquet"), groups(t))
+	c := command("run", "--in", path, "--out", dir)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	child := childOf(t, c.Process.Pid)
+	c.Process.Kill()
+	c.Wait()
+	waitForEnd(t, child)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		d := &decoder{
+			request: request{Path: path, Source: "loops.parquet", Params: spec().Defaults, Memory: decoderMemory},
+			silence: time.Hour, times: new(stage.Times),
+		}
+		done <- d.read(ctx, func(*block) error { return nil })
+	}()
+	child = childOf(t, os.Getpid())
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	waitForEnd(t, child)
+}
+
+// childOf waits for a process to have a child.
+func childOf(t *testing.T, parent int) int {
+	t.Helper()
+	for range 3000 {
+		all, _ := filepath.Glob("/proc/[0-9]*/stat")
+		for _, path := range all {
+			said, err := os.ReadFile(path)
+			if err != nil {
+				continue
+			}
+			_, rest, _ := bytes.Cut(said, []byte(") "))
+			if parts := strings.Fields(string(rest)); len(parts) > 1 && parts[0] != "Z" && parts[1] == strconv.Itoa(parent) {
+				pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+				return pid
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("no process decodes")
+	return 0
+}
+
+func waitForEnd(t *testing.T, pid int) {
+	t.Helper()
+	for range 3000 {
+		said, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || bytes.Contains(said, []byte(") Z ")) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("process %d goes on", pid)
+}
+
+// FuzzFrame: frames of any bytes give a block that keeps its promises, or an error; and a block comes back as it was.
+func FuzzFrame(f *testing.F) {
+	b := &block{
+		documents: []entry{
+			{BatchDocument: dataset.BatchDocument{ID: "a", Source: "s", Row: 3, Bytes: 5}, counted: -1, textEnd: 5},
+			{BatchDocument: dataset.BatchDocument{ID: "", Source: "s", Row: 9, Bytes: 0}, counted: 7, textEnd: 5},
+		},
+		text: []byte("hello"), next: 10, count: dataset.Count{Rows: 4, Documents: 2, Bytes: 5, Nulls: 1, Filtered: 1},
+	}
+	var frame bytes.Buffer
+	w := &frameWriter{out: bufio.NewWriter(&frame)}
+	if err := w.block(b); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(frame.Bytes())
+	f.Fuzz(func(t *testing.T, data []byte) {
+		kind, payload, err := readFrame(bytes.NewReader(data))
+		if err != nil || kind != frameBlock {
+			return
+		}
+		got, err := readBlock(payload, "s", 3)
+		if err != nil {
+			return
+		}
+		if bytes.Equal(data, frame.Bytes()) && !reflect.DeepEqual(got, b) {
+			t.Errorf("%+v came back as %+v", b, got)
+		}
+		end, row := 0, int64(2)
+		for _, d := range got.documents {
+			if d.textEnd < end || d.textEnd > len(got.text) || d.Row <= row {
+				t.Fatalf("a document to %d after one to %d, in row %d after %d", d.textEnd, end, d.Row, row)
+			}
+			end, row = d.textEnd, d.Row
+		}
+		if end != len(got.text) || got.next <= row {
+			t.Fatalf("%d bytes of %d, row %d after %d", end, len(got.text), got.next, row)
+		}
+	})
+}

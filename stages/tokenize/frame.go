@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"unicode/utf8"
+
+	"bitnet1/shared/dataset"
+)
+
+// What the process that decodes a file says of it travels as frames: a byte for the kind, the length of the rest in 32
+// bits, and the rest, in which numbers are varints. Whoever reads them trusts none: the process may have fallen to the file.
+const (
+	frameRows  = 'r' // the number of rows the file claims, or -1
+	framePlace = 'p' // the row group, or -1, and the row that is read next
+	frameBlock = 'b' // documents
+	frameBad   = 'f' // the file cannot be read to its end, and why
+	frameError = 'e' // something else failed: the disk, say
+	frameEnd   = 'z' // the file is read; the microseconds that filters took
+)
+
+const (
+	maxMessage = 64 << 10 // bytes of a reason
+	maxFrame   = maxBlock + 16*10*blockDocuments
+)
+
+var errFrame = errors.New("the process that decodes the file does not make sense")
+
+// frameWriter writes frames.
+type frameWriter struct {
+	out    *bufio.Writer
+	buffer []byte
+}
+
+// write writes a frame at once: who reads it may be waiting for nothing else.
+func (w *frameWriter) write(kind byte, parts ...[]byte) error {
+	size := 0
+	for _, p := range parts {
+		size += len(p)
+	}
+	head := binary.LittleEndian.AppendUint32([]byte{kind}, uint32(size))
+	for _, p := range append([][]byte{head}, parts...) {
+		if _, err := w.out.Write(p); err != nil {
+			return err
+		}
+	}
+	return w.out.Flush()
+}
+
+// numbers writes a frame of numbers.
+func (w *frameWriter) numbers(kind byte, numbers ...int64) error {
+	w.buffer = appendNumbers(w.buffer[:0], numbers...)
+	return w.write(kind, w.buffer)
+}
+
+func (w *frameWriter) message(kind byte, text string) error {
+	return w.write(kind, []byte(text[:min(len(text), maxMessage)]))
+}
+
+// block writes a block without its tokens: what is counted, the documents' numbers and names, and then the text of all.
+// They all are from one source.
+func (w *frameWriter) block(b *block) error {
+	n := b.count
+	data := appendNumbers(w.buffer[:0], n.Rows, n.Documents, n.Bytes, n.Nulls, n.Filtered, n.InvalidUTF8, b.next, int64(len(b.documents)))
+	for _, d := range b.documents {
+		data = appendNumbers(data, int64(len(d.ID)), d.Row, d.Bytes, d.counted)
+		data = append(data, d.ID...)
+	}
+	w.buffer = data[:0]
+	return w.write(frameBlock, data, b.text)
+}
+
+func appendNumbers(dst []byte, numbers ...int64) []byte {
+	for _, n := range numbers {
+		dst = binary.AppendVarint(dst, n)
+	}
+	return dst
+}
+
+// readFrame reads the next frame.
+func readFrame(in io.Reader) (kind byte, data []byte, err error) {
+	var head [5]byte
+	if _, err := io.ReadFull(in, head[:]); err != nil {
+		return 0, nil, err
+	}
+	size := binary.LittleEndian.Uint32(head[1:])
+	if limit := map[bool]uint32{true: maxFrame, false: maxMessage}[head[0] == frameBlock]; size > limit {
+		return 0, nil, fmt.Errorf("%w: %d bytes where %d are the limit", errFrame, size, limit)
+	}
+	data = make([]byte, size)
+	_, err = io.ReadFull(in, data)
+	return head[0], data, err
+}
+
+// fields takes a frame apart. After the first mistake it gives nothing.
+type fields struct {
+	data []byte
+	bad  bool
+}
+
+func (f *fields) number() int64 {
+	n, size := binary.Varint(f.data)
+	if size <= 0 || f.bad {
+		f.bad = true
+		return 0
+	}
+	f.data = f.data[size:]
+	return n
+}
+
+// count is a number that is not negative.
+func (f *fields) count() int64 {
+	n := f.number()
+	f.bad = f.bad || n < 0
+	return n
+}
+
+func (f *fields) bytes(n int64) []byte {
+	if f.bad || n < 0 || n > int64(len(f.data)) {
+		f.bad = true
+		return nil
+	}
+	b := f.data[:n]
+	f.data = f.data[n:]
+	return b
+}
+
+// readBlock takes a block of a source apart. Its text stays a part of data. Rows ascend from first on, and nothing counts
+// more than there is.
+func readBlock(data []byte, source string, first int64) (*block, error) {
+	f := &fields{data: data}
+	b := &block{count: dataset.Count{
+		Rows: f.count(), Documents: f.count(), Bytes: f.count(), Nulls: f.count(), Filtered: f.count(), InvalidUTF8: f.count(),
+	}, next: f.count()}
+	n := f.count()
+	if n > blockDocuments || f.bad {
+		return nil, errFrame
+	}
+	b.documents = make([]entry, n)
+	var size int64
+	for i := range b.documents {
+		length := f.count()
+		d := dataset.BatchDocument{Source: source, Row: f.count(), Bytes: f.count()}
+		counted := f.number()
+		d.ID = string(f.bytes(length))
+		if f.bad || d.Row < first || d.Bytes > maxDocument || !utf8.ValidString(d.ID) {
+			return nil, errFrame
+		}
+		first = d.Row + 1
+		size += d.Bytes
+		b.documents[i] = entry{BatchDocument: d, counted: counted, textEnd: int(size)}
+	}
+	b.text = f.bytes(size)
+	c := b.count
+	if f.bad || len(f.data) > 0 || b.next < first || c.Documents != n || c.Bytes != size || c.InvalidUTF8 > n ||
+		c.Nulls > c.Rows || c.Filtered > c.Rows || c.Rows != n+c.Nulls+c.Filtered {
+		return nil, errFrame
+	}
+	return b, nil
+}
