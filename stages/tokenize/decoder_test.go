@@ -66,13 +66,16 @@ func decodeWithFaults(in io.Reader, out, stderr io.Writer) int {
 	if err := json.Unmarshal(line, &r); err != nil {
 		return 2
 	}
-	out = &watched{out, r.Path + ".status"}
+	out = &watched{out, filepath.Join(filepath.Dir(r.Path), statuses, filepath.Base(r.Path))}
 	if fault := faults[strings.TrimSuffix(r.Source, ".parquet")]; fault != nil {
 		inner := out
 		out = &faulty{inner, func() { fault(inner, r.Path) }}
 	}
 	return decodeMain(io.MultiReader(bytes.NewReader(line), buffered), out, stderr)
 }
+
+// statuses is a folder beside the sources in which processes that decode leave their status, where a test has made it.
+const statuses = "statuses"
 
 // watched is an output that leaves the process's status in a file, if it can, before the last frame.
 type watched struct {

@@ -51,6 +51,9 @@ func parquetFile(t testing.TB, codec compress.Compression, groups ...[]string) [
 // ends, without a crash, in bounded memory, and every file is complete or refused with a reason.
 func TestHostileFiles(t *testing.T) {
 	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, statuses), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	random := rand.New(rand.NewPCG(1, 2))
 	files := map[string]string{}
 	rows := map[string]int{} // that a file must have, if it is not refused
@@ -106,8 +109,8 @@ func TestHostileFiles(t *testing.T) {
 	}
 	checkOutcomes(t, stdout, rows, len(files)+len(paths))
 	own, decoder := peak(t, status), 0
-	for name, path := range files {
-		if most := peak(t, path+".status"); most > decoder {
+	for name := range files {
+		if most := peak(t, filepath.Join(dir, statuses, name)); most > decoder {
 			decoder = most
 			t.Logf("%d MiB to decode %s", most, name)
 		}
