@@ -26,7 +26,7 @@ func main() {
 func run(args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("inspect", flag.ContinueOnError)
 	flags.Usage = func() {
-		fmt.Fprintln(flags.Output(), "inspect [options] MANIFEST\n\nThe shards are looked for beside the manifest.")
+		fmt.Fprintln(flags.Output(), "inspect [options] MANIFEST\n\nThe shards are looked for beside the manifest, the times of tokenizing in folders beside its own.")
 		flags.PrintDefaults()
 	}
 	split := flags.String("split", "train", "train or validation")
@@ -53,6 +53,7 @@ func run(args []string, out io.Writer) error {
 		err = show(out, d.Manifest, s, *sequence)
 	} else {
 		summarize(out, d.Manifest)
+		err = writeTimes(out, d.Manifest, filepath.Dir(flags.Arg(0)))
 	}
 	if err == nil && *plots != "" {
 		err = plotAll(out, d.Manifest, s, *plots)
@@ -84,6 +85,9 @@ func summarize(out io.Writer, m *dataset.Manifest) {
 		fmt.Fprintf(out, "%-11s %d documents, %d targets in %d sequences, %d shards\n", name, s.Documents, s.Tokens, s.Sequences, len(s.Shards))
 	}
 	if d := m.Duplicates; d != nil {
+		if len(d.Known) > 0 {
+			fmt.Fprintf(out, "known       %d documents left out that %d earlier datasets have\n", d.Earlier, len(d.Known))
+		}
 		fmt.Fprintf(out, "duplicates  %d exact, %d near left out (%s)\n", d.Exact, d.Near, d.Method)
 	}
 	for _, s := range m.Mixture {

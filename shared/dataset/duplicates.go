@@ -36,8 +36,11 @@ type Duplicates struct {
 	Similarity float64 `json:"similarity,omitempty"` // from which on two documents are near duplicates
 	Exact      int64   `json:"exact"`                // documents left out
 	Near       int64   `json:"near"`                 // documents left out
-	Tokens     int64   `json:"tokens"`               // of both
-	Bytes      int64   `json:"bytes"`                // of the text of both
+	Tokens     int64   `json:"tokens"`               // of all that was left out
+	Bytes      int64   `json:"bytes"`                // of its text
+
+	Known   []string `json:"known,omitempty"`           // lists of the texts of earlier datasets, by digest
+	Earlier int64    `json:"known_documents,omitempty"` // documents left out because such a list has their text
 }
 
 // Duplicate is a document that was left out.
@@ -45,8 +48,8 @@ type Duplicate struct {
 	Document   string  `json:"document"` // id
 	Source     string  `json:"source"`
 	Row        int64   `json:"row"`
-	OfDocument string  `json:"of_document"` // the earlier document that it repeats
-	OfSource   string  `json:"of_source"`
+	OfDocument string  `json:"of_document"` // the earlier document that it repeats; empty if that is in an earlier dataset
+	OfSource   string  `json:"of_source"`   // its source, or the list of texts that has it
 	OfRow      int64   `json:"of_row"`
 	Similarity float64 `json:"similarity"` // 1: the same text, apart from case and white space
 	Text       string  `json:"text"`       // its beginning
@@ -69,10 +72,14 @@ func (s *sealer) deduplicate(ctx context.Context) error {
 	}
 	f := &finder{s, t}
 	s.duplicates = &Duplicates{Method: s.options.Duplicates}
-	repeats, err := f.exact(ctx)
-	if err == nil {
-		err = f.remove(repeats, &s.duplicates.Exact)
+	if err := f.digest(ctx); err != nil {
+		return err
 	}
+	if err := f.removeKnown(); err != nil {
+		return err
+	}
+	repeats := f.exact()
+	err = f.remove(repeats, &s.duplicates.Exact)
 	if err != nil || s.options.Duplicates == ExactDuplicates {
 		return err
 	}
@@ -85,15 +92,18 @@ func (s *sealer) deduplicate(ctx context.Context) error {
 
 // repeat says that an entry repeats another.
 type repeat struct {
-	of         int // index of the earlier entry; -1: none
+	of         int // index of the earlier entry; -1: none; below: entry number -2-of of the lists of earlier datasets
 	similarity float64
 }
+
+// known is a repeat of a text in list number i of earlier datasets.
+func known(i int) repeat { return repeat{-2 - i, 1} }
 
 // remove takes out the entries that repeat others, and counts them.
 func (f *finder) remove(repeats []repeat, count *int64) error {
 	kept := make([]entry, 0, len(f.entries))
 	for i, e := range f.entries {
-		if repeats[i].of < 0 {
+		if repeats[i].of == -1 {
 			kept = append(kept, e)
 			continue
 		}
@@ -105,7 +115,7 @@ func (f *finder) remove(repeats []repeat, count *int64) error {
 		f.duplicates.Tokens += int64(tokens.Len())
 		f.duplicates.Bytes += d.Bytes
 		f.sources[e.source].drop(d.Bytes, int64(tokens.Len()))
-		if err := f.tell(d, f.entries[repeats[i].of], repeats[i].similarity, tokens); err != nil {
+		if err := f.tell(d, repeats[i], tokens); err != nil {
 			return err
 		}
 	}
@@ -121,19 +131,24 @@ func (s *Source) drop(size, tokens int64) {
 }
 
 // tell describes a duplicate to whoever wants to know.
-func (f *finder) tell(d BatchDocument, first entry, similarity float64, tokens Tokens) error {
+func (f *finder) tell(d BatchDocument, r repeat, tokens Tokens) error {
 	if f.options.Duplicate == nil {
 		return nil
 	}
-	of, _, err := f.batches[first.batch].Document(int(first.document))
-	if err != nil {
-		return err
+	told := Duplicate{Document: d.ID, Source: d.Source, Row: d.Row, Similarity: r.similarity}
+	if r.of < 0 {
+		told.OfSource = f.options.Known[-2-r.of].Name
+	} else {
+		first := f.entries[r.of]
+		of, _, err := f.batches[first.batch].Document(int(first.document))
+		if err != nil {
+			return err
+		}
+		told.OfDocument, told.OfSource, told.OfRow = of.ID, of.Source, of.Row
 	}
 	text := f.tokenizer.Decode(nil, tokens.Slice(0, min(tokens.Len(), exampleBytes)).AppendTo(nil))
-	f.options.Duplicate(Duplicate{
-		Document: d.ID, Source: d.Source, Row: d.Row, OfDocument: of.ID, OfSource: of.Source, OfRow: of.Row,
-		Similarity: similarity, Text: string(text[:min(len(text), exampleBytes)]),
-	})
+	told.Text = string(text[:min(len(text), exampleBytes)])
+	f.options.Duplicate(told)
 	return nil
 }
 
@@ -173,34 +188,70 @@ func (f *finder) text(dst []byte, e entry, w *words) ([]byte, error) {
 	return f.tokenizer.Decode(dst, w.tokens), nil
 }
 
-// exact finds documents with equal texts, by a digest of 128 bits.
-func (f *finder) exact(ctx context.Context) ([]repeat, error) {
-	type digest struct {
-		sum   xxh3.Uint128
-		entry int
-	}
-	digests := make([]digest, len(f.entries))
-	err := f.each(ctx, func(i int, text []byte, w *words) {
+// digest finds the digests of all texts.
+func (f *finder) digest(ctx context.Context) error {
+	return f.each(ctx, func(i int, text []byte, w *words) {
 		w.plain = normalize(w.plain[:0], text)
-		digests[i] = digest{xxh3.Hash128(w.plain), i}
+		f.entries[i].text = xxh3.Hash128(w.plain)
 	})
-	if err != nil {
-		return nil, err
+}
+
+// byText are the indices of the entries in the order of their texts, and of one text in their own.
+func (f *finder) byText() []int32 {
+	order := make([]int32, len(f.entries))
+	for i := range order {
+		order[i] = int32(i)
 	}
-	slices.SortFunc(digests, func(a, b digest) int {
-		return cmp.Or(cmp.Compare(a.sum.Hi, b.sum.Hi), cmp.Compare(a.sum.Lo, b.sum.Lo), cmp.Compare(a.entry, b.entry))
+	slices.SortFunc(order, func(a, b int32) int {
+		return cmp.Or(compareTexts(f.entries[a].text, f.entries[b].text), cmp.Compare(a, b))
 	})
+	return order
+}
+
+// removeKnown takes out the entries whose texts earlier datasets have.
+func (f *finder) removeKnown() error {
+	if len(f.options.Known) == 0 {
+		return nil
+	}
 	repeats := make([]repeat, len(f.entries))
-	first := 0
-	for k, d := range digests {
-		if k == 0 || d.sum != digests[k-1].sum {
-			first = d.entry
-			repeats[d.entry].of = -1
+	for i := range repeats {
+		repeats[i].of = -1
+	}
+	order := f.byText()
+	for k, name := range f.options.Known {
+		f.duplicates.Known = append(f.duplicates.Known, name.Name)
+		list, err := openTexts(name)
+		if err != nil {
+			return err
+		}
+		defer list.close()
+		for _, i := range order {
+			has, err := list.has(f.entries[i].text)
+			if err != nil {
+				return err
+			}
+			if has && repeats[i].of == -1 {
+				repeats[i] = known(k)
+			}
+		}
+	}
+	return f.remove(repeats, &f.duplicates.Earlier)
+}
+
+// exact finds documents with equal texts, by their digests.
+func (f *finder) exact() []repeat {
+	order := f.byText()
+	repeats := make([]repeat, len(f.entries))
+	var first int32
+	for k, i := range order {
+		if k == 0 || f.entries[i].text != f.entries[order[k-1]].text {
+			first = i
+			repeats[i].of = -1
 			continue
 		}
-		repeats[d.entry] = repeat{first, 1}
+		repeats[i] = repeat{int(first), 1}
 	}
-	return repeats, nil
+	return repeats
 }
 
 // near finds documents that are near duplicates of earlier ones. MinHash (Broder, 1997) makes for each document rows of

@@ -32,13 +32,26 @@ type SealOptions struct {
 	Duplicates string
 	// Similarity is the share of phrases that near duplicates have in common. Default: 0.8.
 	Similarity float64
+	// Known are lists of the texts of earlier datasets: documents with such a text are left out as duplicates are. It goes
+	// with ExactDuplicates and NearDuplicates, and does not find near duplicates of earlier documents.
+	Known []KnownTexts
 	// Duplicate, if set, is told of every document left out, in order.
 	Duplicate func(Duplicate)
+	// Step, if set, is told of every step before it begins: StepIndex and so on, in order.
+	Step func(name string)
 	// Mixture gives sources shares of the tokens. Default: all documents, whatever their shares.
 	Mixture []Share
 	// Threads is how many processors may be used. What comes out does not depend on it. Default: 1.
 	Threads int
 }
+
+// Steps of sealing.
+const (
+	StepIndex      = "index"       // what the batches say of their documents, sorted
+	StepDuplicates = "deduplicate" // duplicates found and left out
+	StepMixture    = "mix"         // shares of sources
+	StepWrite      = "write"       // documents shuffled, split, cut into sequences, written
+)
 
 // EnsureDefaults replaces zeros by defaults for the given tokenizer.
 func (o *SealOptions) EnsureDefaults(t TokenizerInfo) {
@@ -80,6 +93,9 @@ func (o SealOptions) Validate() error {
 	if o.Duplicates != KeepDuplicates && o.Duplicates != ExactDuplicates && o.Duplicates != NearDuplicates {
 		return fmt.Errorf("duplicates %q: choose %s, %s or %s", o.Duplicates, KeepDuplicates, ExactDuplicates, NearDuplicates)
 	}
+	if o.Duplicates == KeepDuplicates && len(o.Known) > 0 {
+		return fmt.Errorf("known texts with duplicates %s: choose %s or %s", KeepDuplicates, ExactDuplicates, NearDuplicates)
+	}
 	if !(o.Similarity > 0 && o.Similarity <= 1) {
 		return fmt.Errorf("a similarity of %v: it must lie between 0 and 1", o.Similarity)
 	}
@@ -110,13 +126,19 @@ type Output interface {
 
 // Seal makes a dataset of the documents in token batches, given by their paths: it shuffles all documents, splits them
 // into train and validation, and writes each split as shards of fixed-length sequences, one at a time, to outputs that
-// create makes. What comes out depends on the documents and options alone, not on how documents lie in batches.
+// create makes. Where duplicates are looked for, a list of the texts that stay is written as well, see TextsFormat. What
+// comes out depends on the documents and options alone, not on how documents lie in batches.
 //
-// Memory grows by 24 bytes a document, by 72 while exact duplicates are looked for and by about 150 for near ones; tokens
+// Memory grows by 40 bytes a document, by 60 while exact duplicates are looked for and by about 150 for near ones; tokens
 // stay in the batches.
 func Seal(ctx context.Context, o SealOptions, batches []string, create func(name string) (Output, error)) (*Manifest, error) {
 	s := &sealer{create: create}
 	defer s.close()
+	step := o.Step
+	if step == nil {
+		step = func(string) {}
+	}
+	step(StepIndex)
 	if err := s.openBatches(batches); err != nil {
 		return nil, err
 	}
@@ -128,12 +150,15 @@ func Seal(ctx context.Context, o SealOptions, batches []string, create func(name
 	if err := s.index(ctx); err != nil {
 		return nil, err
 	}
+	step(StepDuplicates)
 	if err := s.deduplicate(ctx); err != nil {
 		return nil, err
 	}
+	step(StepMixture)
 	if err := s.mixture(); err != nil {
 		return nil, err
 	}
+	step(StepWrite)
 	train, validation := s.divide()
 	m := &Manifest{
 		Format: ManifestFormat, Tokenizer: s.tokenizer, SequenceLength: o.SequenceLength, Counted: o.Counted,
@@ -146,7 +171,29 @@ func Seal(ctx context.Context, o SealOptions, batches []string, create func(name
 	if m.Splits.Validation, err = s.writeSplit(ctx, "validation", validation); err != nil {
 		return nil, err
 	}
+	if s.duplicates != nil {
+		if err := s.writeTexts(); err != nil {
+			return nil, fmt.Errorf("seal: list of texts: %w", err)
+		}
+	}
 	return m, m.Validate()
+}
+
+// writeTexts writes the list of the texts that stay.
+func (s *sealer) writeTexts() error {
+	texts := make([]xxh3.Uint128, len(s.entries))
+	for i, e := range s.entries {
+		texts[i] = e.text
+	}
+	out, err := s.create(TextsName)
+	if err != nil {
+		return err
+	}
+	if err := writeTexts(out, texts); err != nil {
+		return errors.Join(err, out.Abort())
+	}
+	_, _, err = out.Commit()
+	return err
 }
 
 // sealer is the state of one Seal.
@@ -169,6 +216,7 @@ type entry struct {
 	source          uint32
 	validation      bool
 	row             int64
+	text            xxh3.Uint128 // digest of its text; zero unless duplicates are looked for
 }
 
 func (s *sealer) close() {

@@ -91,6 +91,7 @@ type DatasetSealed struct {
 	ValidationTokens int64        `msgpack:"validation_tokens" json:"validation_tokens" usage:"tokens to predict in the validation split"`
 	Report           artifact.Ref `msgpack:"report" json:"report" usage:"dataset.md: what became of every row, for people"`
 	Facts            artifact.Ref `msgpack:"facts" json:"facts" usage:"dataset.json: the same for programs"`
+	Texts            artifact.Ref `msgpack:"texts" json:"texts" usage:"digests of the texts of all documents, where duplicates were looked for: later datasets can leave them out"`
 }
 
 // Kind implements Body.

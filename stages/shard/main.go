@@ -24,13 +24,23 @@ type Params struct {
 
 	Duplicates string   `json:"duplicates" usage:"documents that come more than once: keep, leave out the exact ones, or the near ones as well"`
 	Similarity float64  `json:"similarity" usage:"share of their phrases that near duplicates have in common"`
+	Known      []string `json:"known" digest:"-" usage:"texts.digests of earlier datasets: documents with a text that one of them has are left out; needs duplicates exact or near"`
 	Mixture    []string `json:"mixture" usage:"shares of the tokens by pattern of sources, such as glm/*=20,fineweb/*=80; empty: all documents"`
+
+	KnownDigests []string `json:"known_digests" usage:"digests of those files; found when they are not given, refused when they differ"`
 }
 
 func (p Params) options() (dataset.SealOptions, error) {
 	o := dataset.SealOptions{
 		SequenceLength: p.SequenceLength, Counted: p.CountedTargets, SequencesPerShard: p.SequencesPerShard,
 		ValidationShare: p.ValidationShare, Seed: p.Seed, Duplicates: p.Duplicates, Similarity: p.Similarity,
+	}
+	for i, path := range p.Known {
+		name := path // until complete has been here
+		if i < len(p.KnownDigests) {
+			name = p.KnownDigests[i]
+		}
+		o.Known = append(o.Known, dataset.KnownTexts{Name: name, Path: path})
 	}
 	for _, text := range p.Mixture {
 		share, err := dataset.ParseShare(text)
@@ -51,9 +61,10 @@ func spec() stage.Spec[Params, event.TokensWritten] {
 		Name:     "shard",
 		About:    "shuffle token batches and seal them as a dataset of fixed-length shards",
 		Example:  "shard run --in tokens/*.tokens.arrow --out dataset --sequence-length 2048",
-		Version:  "2",
+		Version:  "3",
 		Defaults: Params{SequenceLength: 2048, ValidationShare: 0.01, Seed: 42, Duplicates: dataset.KeepDuplicates, Similarity: 0.8},
 		Check:    check,
+		Complete: (*Params).complete,
 		Gather:   seal,
 		Files:    batches,
 		Emits:    []event.Body{event.ShardSealed{}, event.DatasetSealed{}},
@@ -67,6 +78,26 @@ func check(p Params) error {
 	}
 	o.EnsureDefaults(dataset.TokenizerInfo{})
 	return o.Validate()
+}
+
+// complete finds the digests of the lists of known texts, which are part of what the job depends on.
+func (p *Params) complete() error {
+	var digests []string
+	for i, path := range p.Known {
+		digest, _, err := artifact.DigestFile(path)
+		if err != nil {
+			return fmt.Errorf("known: %w", err)
+		}
+		if i < len(p.KnownDigests) && p.KnownDigests[i] != digest {
+			return fmt.Errorf("known: %s has digest %s, known_digests says %s: it is another list", path, artifact.Short(digest), artifact.Short(p.KnownDigests[i]))
+		}
+		digests = append(digests, digest)
+	}
+	if len(p.KnownDigests) > len(digests) {
+		return fmt.Errorf("known_digests: %d digests for %d files in known", len(p.KnownDigests), len(digests))
+	}
+	p.KnownDigests = digests
+	return nil
 }
 
 // batches makes an event of every token batch that the command line names.
@@ -118,7 +149,11 @@ func seal(ctx context.Context, job *stage.Job[Params], in []event.TokensWritten)
 	}
 	sealed := map[string]artifact.Ref{} // by file name
 	create := func(name string) (dataset.Output, error) {
-		w, err := job.Create("shard", "application/vnd.apache.arrow.file", name)
+		kind, mediaType := "shard", "application/vnd.apache.arrow.file"
+		if name == dataset.TextsName {
+			kind, mediaType = "texts", "application/octet-stream"
+		}
+		w, err := job.Create(kind, mediaType, name)
 		if err != nil {
 			return nil, err
 		}
@@ -132,13 +167,37 @@ func seal(ctx context.Context, job *stage.Job[Params], in []event.TokensWritten)
 		return stage.Refuse(err)
 	}
 	facts := newReport(in)
-	o.Threads, o.Duplicate = job.Host.Threads, facts.addDuplicate
+	times := new(stopwatch)
+	o.Threads, o.Duplicate, o.Step = job.Host.Threads, facts.addDuplicate, times.begin
 	manifest, err := dataset.Seal(ctx, o, paths, create)
 	if err != nil {
 		return err
 	}
+	times.end()
 	facts.complete(manifest)
+	if err := job.WriteTimes("dataset", stage.JobTimes{Stage: "shard", Of: "dataset", Bytes: facts.Bytes, Steps: times.Steps()}); err != nil {
+		return err
+	}
 	return announce(ctx, job, manifest, sealed, facts)
+}
+
+// stopwatch tells the time of steps that follow each other.
+type stopwatch struct {
+	stage.Times
+	step  string
+	began stage.Mark
+}
+
+func (s *stopwatch) begin(step string) {
+	s.end()
+	s.step, s.began = step, stage.Now()
+}
+
+func (s *stopwatch) end() {
+	if s.step != "" {
+		s.Since(s.step, s.began)
+	}
+	s.step = ""
 }
 
 // output lets dataset.Seal write an artifact.
@@ -194,6 +253,6 @@ func announce(ctx context.Context, job *stage.Job[Params], m *dataset.Manifest, 
 	return job.Emit(ctx, event.DatasetSealed{
 		Manifest: ref, Documents: m.Splits.Train.Documents + m.Splits.Validation.Documents,
 		TrainTokens: m.Splits.Train.Tokens, ValidationTokens: m.Splits.Validation.Tokens,
-		Report: reportRef, Facts: factsRef,
+		Report: reportRef, Facts: factsRef, Texts: sealed[dataset.TextsName],
 	})
 }

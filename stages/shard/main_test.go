@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"bitnet1/shared/artifact"
 	"bitnet1/shared/dataset"
 	"bitnet1/shared/event"
 	"bitnet1/shared/stage"
@@ -93,5 +94,97 @@ func TestReportOfRefusedFiles(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}
+	}
+}
+
+// TestKnownTexts: a dataset leaves out what an earlier one holds, says so, and depends on what that one's list holds and
+// not on where it lies.
+func TestKnownTexts(t *testing.T) {
+	dir := t.TempDir()
+	earlier, later, again := filepath.Join(dir, "earlier"), filepath.Join(dir, "later"), filepath.Join(dir, "again")
+	a := batch(t, dir, "a", "It rains in Spain.", "It pours.")
+	b := batch(t, dir, "b", "it  RAINS in spain.", "Something else altogether.", "And more.")
+	if run("--in", a, "--out", earlier, "--duplicates", "exact") != 0 {
+		t.Fatal("failed")
+	}
+	texts := filepath.Join(earlier, dataset.TextsName)
+	if run("--in", b, "--out", later, "--duplicates", "exact", "--known", texts) != 0 {
+		t.Fatal("failed")
+	}
+	data, err := os.ReadFile(texts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := filepath.Join(dir, "moved")
+	if err := os.WriteFile(moved, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if run("--in", b, "--out", again, "--duplicates", "exact", "--known", moved) != 0 {
+		t.Fatal("failed")
+	}
+	for _, name := range []string{"manifest.json", "dataset.md", "dataset.json", "texts.digests"} {
+		one, err1 := os.ReadFile(filepath.Join(later, name))
+		two, err2 := os.ReadFile(filepath.Join(again, name))
+		if err1 != nil || err2 != nil || !bytes.Equal(one, two) {
+			t.Errorf("%s differs where the list lies elsewhere (%v, %v)", name, err1, err2)
+		}
+	}
+	report, err := os.ReadFile(filepath.Join(later, "dataset.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, _, err := artifact.DigestFile(texts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"2 documents of 1 files", "| texts of 1 earlier datasets | 1 |", "| b#a | texts " + artifact.Short(digest) + " | 1.00 |"} {
+		if !strings.Contains(string(report), want) {
+			t.Errorf("the report lacks %q:\n%s", want, report)
+		}
+	}
+	for _, bad := range [][]string{
+		{"--known", texts}, {"--duplicates", "exact", "--known", b}, {"--duplicates", "exact", "--known", filepath.Join(dir, "none")},
+		{"--duplicates", "exact", "--known", texts, "--known-digests", strings.Repeat("0", 64)}, {"--known-digests", digest},
+	} {
+		if run(append(bad, "--in", a, "--out", filepath.Join(dir, "bad"))...) == 0 {
+			t.Errorf("%v works", bad)
+		}
+	}
+}
+
+// TestTimes: the times of the steps lie beside the dataset, and no part of the dataset changes with them.
+func TestTimes(t *testing.T) {
+	dir := t.TempDir()
+	a := batch(t, dir, "a", "It rains in Spain.", "It pours.")
+	var manifests [2][]byte
+	for i := range manifests {
+		out := filepath.Join(dir, string(rune('0'+i)))
+		if run("--in", a, "--out", out, "--duplicates", "near") != 0 {
+			t.Fatal("failed")
+		}
+		var times stage.JobTimes
+		data, err := os.ReadFile(filepath.Join(out, "dataset"+stage.TimesSuffix))
+		if err == nil {
+			err = json.Unmarshal(data, &times)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var steps []string
+		for _, s := range times.Steps {
+			steps = append(steps, s.Step)
+			if s.Wall <= 0 || s.CPU < 0 {
+				t.Errorf("%+v", s)
+			}
+		}
+		if got := strings.Join(steps, " "); got != "index deduplicate mix write" || times.Stage != "shard" || times.Bytes != 27 {
+			t.Errorf("%+v", times)
+		}
+		if manifests[i], err = os.ReadFile(filepath.Join(out, "manifest.json")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(manifests[0], manifests[1]) {
+		t.Error("the manifests differ")
 	}
 }

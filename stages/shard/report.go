@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"bitnet1/shared/artifact"
 	"bitnet1/shared/dataset"
 	"bitnet1/shared/event"
 )
@@ -119,6 +120,9 @@ func (r *report) markdown() []byte {
 		fmt.Fprintf(&b, "| rows read | %d |\n| without a text | %d |\n| that meet not all filters | %d |\n", r.Rows, r.Nulls, r.Filtered)
 	}
 	if d := r.Duplicates; d != nil {
+		if len(d.Known) > 0 {
+			fmt.Fprintf(&b, "| texts of %d earlier datasets | %d |\n", len(d.Known), d.Earlier)
+		}
 		fmt.Fprintf(&b, "| exact duplicates | %d |\n", d.Exact)
 		if d.Method == dataset.NearDuplicates {
 			fmt.Fprintf(&b, "| near duplicates (similarity from %g on) | %d |\n", d.Similarity, d.Near)
@@ -135,6 +139,7 @@ func (r *report) markdown() []byte {
 	r.writeMixture(&b)
 	r.writeRefused(&b)
 	r.writeExamples(&b)
+	b.WriteString("\nWhat the steps took is no part of a dataset: it lies in dataset.times.json beside this report, and `task data:inspect -- MANIFEST` prints it.\n")
 	b.WriteString("\n## Sources\n\n| source | rows | documents | bytes | tokens | without text | filtered |\n|---|---|---|---|---|---|---|\n")
 	for _, s := range r.Sources {
 		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %d |\n", cell(s.Name), s.Rows, s.Documents, s.Bytes, s.Tokens, s.Nulls, s.Filtered)
@@ -170,7 +175,11 @@ func (r *report) writeExamples(b *bytes.Buffer) {
 	}
 	fmt.Fprintf(b, "\n## Duplicates\n\nThe first %d:\n\n| left out | because of | similarity | it begins |\n|---|---|---|---|\n", len(r.Examples))
 	for _, d := range r.Examples {
-		fmt.Fprintf(b, "| %s | %s | %.2f | %s |\n", cell(d.Document), cell(d.OfDocument), d.Similarity, cell(d.Text))
+		of := d.OfDocument
+		if of == "" {
+			of = "texts " + artifact.Short(d.OfSource)
+		}
+		fmt.Fprintf(b, "| %s | %s | %.2f | %s |\n", cell(d.Document), cell(of), d.Similarity, cell(d.Text))
 	}
 }
 

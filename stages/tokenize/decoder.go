@@ -113,9 +113,10 @@ func (d *decoder) take(kind byte, data []byte, give func(*block) error) (done bo
 	case frameError:
 		return true, errors.New(strings.ToValidUTF8(string(data), "\uFFFD"))
 	case frameEnd:
-		took := time.Duration(f.count()) * time.Microsecond
-		d.times.Add(stepFilter, took, took)
-		d.times.Add(stepDecode, -took, -took)
+		if took := time.Duration(f.count()) * time.Microsecond; took > 0 {
+			d.times.Add(stepFilter, took, took)
+			d.times.Add(stepDecode, -took, 0)
+		}
 		return !f.bad, nil
 	default:
 		f.bad = true

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"bitnet1/shared/dataset"
+	"bitnet1/shared/stage"
+)
+
+// stepSum is what a step took in all jobs that a dataset was made by.
+type stepSum struct {
+	stage.StepTime
+	stage string
+	bytes int64 // of text that went through it
+}
+
+// writeTimes says what the steps took that made the dataset, as far as they left it beside the manifest and, as in a run,
+// beside the token batches in a folder next to the manifest's.
+func writeTimes(out io.Writer, m *dataset.Manifest, dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	neighbours, err1 := filepath.Glob(filepath.Join(filepath.Dir(dir), "*", "*"+stage.TimesSuffix))
+	own, err2 := filepath.Glob(filepath.Join(dir, "*"+stage.TimesSuffix))
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	paths := append(neighbours, own...) // what was done first comes first
+	var sums []stepSum
+	for i, path := range paths {
+		if slices.Contains(paths[i+1:], path) {
+			continue // it is told with the manifest's own
+		}
+		t, err := readTimes(path)
+		if err != nil {
+			return err
+		}
+		ours := filepath.Dir(path) == dir
+		if !ours && !slices.ContainsFunc(m.Sources, func(s dataset.Source) bool { return s.Name == t.Of }) {
+			continue // of another dataset
+		}
+		for _, step := range t.Steps {
+			sums = addStep(sums, t, step)
+		}
+	}
+	if len(sums) > 0 {
+		fmt.Fprintf(out, "\n%-10s %-12s %12s %12s %14s\n", "stage", "step", "cpu seconds", "wall seconds", "MB/cpu-second")
+	}
+	for _, s := range sums {
+		fmt.Fprintf(out, "%-10s %-12s %12.3f %12.3f", s.stage, s.Step, s.CPU, s.Wall)
+		if s.CPU >= 0.01 { // what is shorter is not measured well
+			fmt.Fprintf(out, " %14.1f", float64(s.bytes)/1e6/s.CPU)
+		}
+		fmt.Fprintln(out)
+	}
+	return nil
+}
+
+func readTimes(path string) (t stage.JobTimes, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return t, err
+	}
+	if err := json.Unmarshal(data, &t); err != nil {
+		return t, fmt.Errorf("%s: %w", path, err)
+	}
+	return t, nil
+}
+
+func addStep(sums []stepSum, t stage.JobTimes, step stage.StepTime) []stepSum {
+	i := slices.IndexFunc(sums, func(s stepSum) bool { return s.stage == t.Stage && s.Step == step.Step })
+	if i < 0 {
+		i = len(sums)
+		sums = append(sums, stepSum{stage: t.Stage, StepTime: stage.StepTime{Step: step.Step}})
+	}
+	sums[i].CPU += step.CPU
+	sums[i].Wall += step.Wall
+	sums[i].bytes += t.Bytes
+	return sums
+}
