@@ -170,9 +170,9 @@ type Device interface {
 
 	// NewFloats, NewBFloats, NewInts and NewPlanes return zeroed memory, or an error that names the size that was asked for.
 	NewFloats(n int) (Floats, error)
-	// NewBFloats returns memory that keeps bfloat16: what is written is rounded to nearest, ties to even. It may be the dx of
-	// LinearBackward and CrossEntropyBackward, LinearBackward's dy, NormalizeBackward's dOut, and dqkv and dOut of AttendBackward, both
-	// or neither; it can be cleared, uploaded and downloaded. In any other place it is a failure.
+	// NewBFloats returns memory that keeps bfloat16: what is written is rounded to nearest, ties to even. It may be LinearBackward's dx
+	// and dy, the dx of CrossEntropyBackward and EmbedBackward, and, both or neither, dx and dOut of NormalizeBackward and dqkv and dOut
+	// of AttendBackward; it can be cleared, uploaded and downloaded. In any other place it is a failure.
 	NewBFloats(n int) (Floats, error)
 	NewInts(n int) (Ints, error)
 	NewPlanes(rows, cols, bits int) (Planes, error)

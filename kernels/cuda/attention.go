@@ -158,6 +158,10 @@ func (d *Device) survivorsBackward(dqkv, dOut gradients, pointers cu.DevicePtr, 
 	if a.Survivors > 4 {
 		scores = "survivor_scores_8_16"
 	}
+	if a.HeadDim == 64 && a.Survivors == 4 && (dqkv.at|dOut.at|pointers)%16 == 0 {
+		scores, gather = "survivor_scores_64", "survivor_gather_64"
+		g = grid(256, ceilDiv(a.Seq, 32), heads)
+	}
 	lists := grid(32, heads)
 	var counts cu.DevicePtr
 	if const48 := 48 << 10; 4*a.Seq <= const48 {

@@ -143,14 +143,15 @@ var modules = []struct {
 	{"gemm_wgmma", true, wgmmaShared, []string{"gemm_wgmma_add", "gemm_wgmma_bytes_add", "gemm_wgmma_float32",
 		"gemm_wgmma_bfloat16", "gemm_wgmma_int16", "gemm_wgmma_bits"}},
 	{"sgemm", false, 0, []string{"sgemm"}},
-	{"rows", false, 0, append(ofGradients("normalize_backward_1", "normalize_backward_4", "normalize_backward_16", "normalize_backward_64"),
+	{"rows", false, 0, append(ofGradients("normalize_backward", "normalize_backward_16", "normalize_backward_64"),
 		"embed", "normalize", "normalize_floats", "emit_signs", "emit_add", "emit_bfloats", "expand", "scale_rows", "blend")},
-	{"sums", false, 0, []string{"sum_blocks", "add_total", "add_columns", "set_scalars", "adamw", "chain_tokens", "chain_jumps", "embed_backward"}},
+	{"sums", false, 0, append(ofGradients("embed_backward"), "sum_blocks", "add_total", "add_columns", "set_scalars", "adamw", "chain_tokens",
+		"chain_jumps")},
 	{"gradient", false, roundShared, append(gradientKernels(), "grad_scales", "finish_weights_int32", "finish_weights_float32")},
 	{"loss", false, 0, []string{"losses_int16", "losses_float32"}},
 	{"attention", false, 0, []string{"survivors_1_4", "survivors_2_4", "survivors_4_4", "survivors_8_4", "survivors_8_16",
 		"attend_pointer", "attend_softmax"}},
-	{"attention_backward", false, 0, append(ofGradients("survivor_scores_2_4", "survivor_scores_8_4", "survivor_scores_8_16",
+	{"attention_backward", false, 0, append(ofGradients("survivor_scores_64", "survivor_gather_64", "survivor_scores_2_4", "survivor_scores_8_4", "survivor_scores_8_16",
 		"survivor_gather_2", "survivor_gather_8", "dense_queries", "dense_keys"), "survivor_lists")},
 }
 

@@ -48,7 +48,8 @@ func (d *Device) EmbedBackward(dWeight, dx kernels.Floats, tokens kernels.Ints, 
 		if err := d.launch("chain_jumps", grid(256, ceilDiv(rows, 256)), arg(next), arg(int32(rows)), arg(jumps)); err != nil {
 			return err
 		}
-		return d.launch("embed_backward", grid(256, rows), arg(float32s(dWeight, 0)), arg(float32s(dx, rows*width)), arg(ids), arg(jumps),
+		from := gradientsOf(dx, rows*width)
+		return d.launch("embed_backward_"+from.kind, grid(256, rows), arg(float32s(dWeight, 0)), arg(from.at), arg(ids), arg(jumps),
 			arg(later), arg(int32(rows)), arg(int32(width)))
 	})
 }
@@ -88,25 +89,28 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 	d.run("NormalizeBackward", func() error {
 		width := gain.Len()
 		rows := x.Len() / width
-		per := 1 // columns of a thread
-		for _, n := range []int{4, 16, 64} {
-			if 256*per < width {
-				per = n
-			}
+		to, from := gradientsOf(dx, rows*width), gradientsOf(dOut, rows*width)
+		if to.kind != from.kind {
+			return fmt.Errorf("the gradient of the stream is %s, that of what was read of it %s: they must be of one kind", to.kind, from.kind)
 		}
-		if 256*per < width {
-			return fmt.Errorf("rows of %d values: at most %d are supported on CUDA devices", width, 256*per)
+		xs, gains := float32s(x, rows*width), float32s(gain, width)
+		kernel, g := "normalize_backward_", grid(128, min(ceilDiv(rows, 4), 3*d.multiprocessors))
+		switch {
+		case width <= 1024 && aligned(width, to.at, from.at, xs, gains):
+		case width <= 16*256:
+			kernel, g = "normalize_backward_16_", grid(256, min(rows, 8*d.multiprocessors))
+		case width <= 64*256:
+			kernel, g = "normalize_backward_64_", grid(256, min(rows, 8*d.multiprocessors))
+		default:
+			return fmt.Errorf("rows of %d values: at most %d are supported on CUDA devices", width, 64*256)
 		}
-		blocks := min(rows, 8*d.multiprocessors)
+		blocks := g.Grid[0]
 		partial, err := d.scratch("gradients of gains", 4*blocks*width)
 		if err != nil {
 			return err
 		}
-		from := gradientsOf(dOut, rows*width)
-		kernel := fmt.Sprintf("normalize_backward_%d_%s", per, from.kind)
-		if err := d.launch(kernel, grid(256, blocks), arg(float32s(dx, rows*width)), arg(partial), arg(from.at),
-			arg(float32s(x, rows*width)), arg(float32s(gain, width)), arg(int32(rows)), arg(int32(width)),
-			arg(eps), arg(passLimit(bits))); err != nil {
+		if err := d.launch(kernel+to.kind, g, arg(to.at), arg(partial), arg(from.at), arg(xs), arg(gains), arg(int32(rows)), arg(int32(width)),
+			arg(eps), arg(float32(passLimit(bits)))); err != nil {
 			return err
 		}
 		return d.addColumns(float32s(dGain, width), partial, blocks, width, 1)

@@ -150,11 +150,21 @@ func testBFloatGradients(b *bench) {
 	}
 	for _, width := range []int{b.size(256), 1024, b.size(1100), 2300} {
 		rows := b.size(150)
-		x, gain, base := b.floats(b.normals(rows*width)), b.floats(b.normals(width)), b.normals(rows*width)
-		b.agree(fmt.Sprintf("%d × %d normalized", rows, width), 0, b.normals(rows*width), func(_, dOut kernels.Floats) []kernels.Floats {
-			dx, dGain := b.floats(base), b.floats(make([]float32, width))
+		x, gain, base := b.floats(b.normals(rows*width)), b.floats(b.normals(width)), bfloatsOf(b.normals(rows*width))
+		b.agree(fmt.Sprintf("%d × %d normalized", rows, width), rows*width, b.normals(rows*width), func(dx, dOut kernels.Floats) []kernels.Floats {
+			dGain := b.floats(make([]float32, width))
+			b.d.Upload(dx, base)
 			b.d.NormalizeBackward(dx, dGain, dOut, x, gain, eps, 4)
-			return []kernels.Floats{dx, dGain}
+			return []kernels.Floats{dGain}
+		})
+		tokens := make([]int32, rows)
+		for i := range tokens {
+			tokens[i] = int32(b.r.IntN(20))
+		}
+		b.agree(fmt.Sprintf("%d × %d embedded", rows, width), 0, b.normals(rows*width), func(_, dx kernels.Floats) []kernels.Floats {
+			dWeight := b.floats(make([]float32, 20*width))
+			b.d.EmbedBackward(dWeight, dx, b.ints(tokens), width)
+			return []kernels.Floats{dWeight}
 		})
 	}
 }

@@ -124,9 +124,8 @@ type buffers struct {
 	totalLoss       kernels.Floats // summed over the micro-batches of a step
 	squaredNorm     kernels.Floats
 
-	dx kernels.Floats // gradient of the residual stream
-
 	// Gradients that one operation hands to the next, bfloat16 where they are rounded to integers anyway.
+	dx      kernels.Floats // of the residual stream
 	dStream kernels.Floats // of what a linear read, rows × D
 	dQKV    kernels.Floats
 	dHidden kernels.Floats
@@ -154,12 +153,11 @@ func (m *Model) newBuffers(a *allocator) buffers {
 		return b
 	}
 	b.out, b.squaredNorm = a.floats(n*c.D), a.floats(1)
-	b.dx = a.floats(n * c.D)
 	handed := a.bfloats
 	if m.options.GradBits == kernels.GradFloat {
 		handed = a.floats
 	}
-	b.dStream, b.dQKV, b.dHidden = handed(n*c.D), handed(n*3*c.D), handed(n*c.FF)
+	b.dx, b.dStream, b.dQKV, b.dHidden = handed(n*c.D), handed(n*c.D), handed(n*3*c.D), handed(n*c.FF)
 	return b
 }
 

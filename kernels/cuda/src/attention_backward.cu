@@ -173,6 +173,146 @@ DEVICE void survivor_gather(const Attention& a, const T* dout, const float* ds, 
     if (32 * w + lane < a.dim) write(to_k + 32 * w + lane, dk[w]), write(to_v + 32 * w + lane, dv[w]);
 }
 
+// ---- The same for heads of 64 channels and 4 survivors, which is what presets have: eight lanes a query, or a key, each with eight
+// channels, so that all there is of a row is one load. dout and dqkv are aligned to 16 bytes ----
+
+// sum += x where bit j of a byte is set. Of Σ ±x this is what costs least: Σ ±x = 2 Σ_{bits set} x - Σ x.
+template <int j> DEVICE void add_where(uint32_t byte, float x, float& sum) {
+  asm("{ .reg .pred p; .reg .b32 t; and.b32 t, %1, %2; setp.ne.b32 p, t, 0; @p add.f32 %0, %0, %3; }" : "+f"(sum) : "r"(byte), "n"(1 << j), "f"(x));
+}
+// The same for eight channels, of one value and of eight.
+DEVICE void add_eight(uint32_t byte, float x, float (&sums)[8]) {
+  add_where<0>(byte, x, sums[0]), add_where<1>(byte, x, sums[1]), add_where<2>(byte, x, sums[2]), add_where<3>(byte, x, sums[3]);
+  add_where<4>(byte, x, sums[4]), add_where<5>(byte, x, sums[5]), add_where<6>(byte, x, sums[6]), add_where<7>(byte, x, sums[7]);
+}
+DEVICE void add_eight(uint32_t byte, const float (&x)[8], float& sum) {
+  add_where<0>(byte, x[0], sum), add_where<1>(byte, x[1], sum), add_where<2>(byte, x[2], sum), add_where<3>(byte, x[3], sum);
+  add_where<4>(byte, x[4], sum), add_where<5>(byte, x[5], sum), add_where<6>(byte, x[6], sum), add_where<7>(byte, x[7], sum);
+}
+
+// This lane's eight bits of a head's 64 in part 0 (query), 1 (key) or 2 (value) of token t, and all of them.
+DEVICE const char* head_bits(const Head& h, int part, int t) {
+  return (const char*)(h.start + wide_product(t, h.a.words) + (part * h.a.heads + h.head) * 2);
+}
+
+// Grid: x queries / 32, y heads.
+template <class T> DEVICE void survivor_scores_64(const Attention& a, const T* dout, const int* pointers, float* ds, T* dqkv) {
+  Head h(a, blockIdx.y);
+  int t = blockIdx.x * 32 + threadIdx.x / 8, lane = threadIdx.x % 8;
+  bool inside = t < a.seq;
+  t = min(t, a.seq - 1);  // the shuffles want all lanes
+  const Int4 keys = *(const Int4*)(pointers + 4 * h.query(t));
+  int at[4] = {keys.x, keys.y, keys.z, keys.w}, alive = min(t + 1, 4);
+  auto grad = load_eight(read_row(dout, h, t) + 8 * lane);
+  uint32_t k[4], v[4];
+#pragma unroll
+  for (int r = 0; r < 4; r++) {
+    if (r >= alive) at[r] = at[0];
+    k[r] = load_byte(head_bits(h, 1, at[r]) + lane);
+    v[r] = load_byte(head_bits(h, 2, at[r]) + lane);
+  }
+  // Two lanes a survivor: the score.
+  int mine = lane / 2;
+  bool live = mine < alive;
+  int u = mine < 2 ? (mine == 0 ? at[0] : at[1]) : (mine == 2 ? at[2] : at[3]);
+  Int2 q2 = load_two(head_bits(h, 0, t)), k2 = load_two(head_bits(h, 1, u));
+  double s = h.score(a.products, popcount(q2.x ^ k2.x) + popcount(q2.y ^ k2.y), t - u), top = shuffle(s, threadIdx.x & 24);
+  float e = live ? exp2_fast((float)(s - top) * kLog2E) : 0.0f;
+  // Σ_c do_c v_c of every survivor: partial sums over eight channels, then each pair of lanes gets one survivor's.
+  float g[8], sums[4] = {}, all = 0;
+#pragma unroll
+  for (int j = 0; j < 8; j++) g[j] = value(grad, j), all += g[j];
+#pragma unroll
+  for (int r = 0; r < 4; r++) {
+    add_eight(v[r], g, sums[r]);
+    sums[r] = 2 * sums[r] - all;
+  }
+  float x0 = (lane & 4 ? sums[2] : sums[0]) + shuffle_xor(lane & 4 ? sums[0] : sums[2], 4);
+  float x1 = (lane & 4 ? sums[3] : sums[1]) + shuffle_xor(lane & 4 ? sums[1] : sums[3], 4);
+  float product = (lane & 2 ? x1 : x0) + shuffle_xor(lane & 2 ? x0 : x1, 2);
+  product += shuffle_xor(product, 1);
+  float sum = e, mean = e * product;
+#pragma unroll
+  for (int mask = 2; mask < 8; mask *= 2) sum += shuffle_xor(sum, mask), mean += shuffle_xor(mean, mask);
+  float slope = e / sum * (product - mean / sum) * a.scale, dq[8] = {};
+  if (inside && lane % 2 == 0) ds[4 * h.query(t) + mine] = slope;
+  all = 0;
+#pragma unroll
+  for (int r = 0; r < 4; r++) {
+    float x = shuffle(slope, (threadIdx.x & 24) + 2 * r);  // 0 beyond the living
+    all += x;
+    add_eight(k[r], x, dq);
+  }
+#pragma unroll
+  for (int j = 0; j < 8; j++) dq[j] = 2 * dq[j] - all;
+  if (inside) store_eight(gradient_row(dqkv, h, 0, t) + 8 * lane, dq);
+}
+
+// Grid: x keys / 32, y heads.
+template <class T>
+DEVICE void survivor_gather_64(const Attention& a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {
+  constexpr int kAhead = 4;  // entries whose loads are in flight together
+  __shared__ float weights[16];  // [min(t, 3)][rank]
+  Head h(a, blockIdx.y);
+  int u = blockIdx.x * 32 + threadIdx.x / 8, lane = threadIdx.x % 8;
+  if (threadIdx.x < 16) weights[threadIdx.x] = (float)a.scalars->weights[threadIdx.x / 4 + 1][threadIdx.x % 4];
+  block_sync();
+  if (u >= a.seq) return;
+  offsets += (long)blockIdx.y * (a.seq + 1);
+  entries += (long)blockIdx.y * a.seq * 4;
+  ds += (long)blockIdx.y * a.seq * 4;
+  const T* grads = read_row(dout, h, 0) + 8 * lane;
+  float dk[8] = {}, dv[8] = {}, all = 0;
+  int end = offsets[u + 1];
+  for (int from = offsets[u]; from < end; from += kAhead) {
+    int entry[kAhead];
+    float slope[kAhead];
+    uint32_t q[kAhead];
+    Packed<T> grad[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) entry[i] = entries[min(from + i, end - 1)];
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) settle(entry[i]);
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) {
+      int t = (uint32_t)entry[i] / 4;
+      slope[i] = ds[entry[i]];
+      q[i] = load_byte(head_bits(h, 0, t) + lane);
+      grad[i] = load_eight(grads + wide_product(t, a.heads * 64));
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) {
+      settle(slope[i]), settle(q[i]);
+      for (uint32_t& word : grad[i].words) settle(word);
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) {
+      float weight = weights[min(entry[i], 12 + (entry[i] & 3))];
+      if (from + i >= end) slope[i] = weight = 0;
+      all += slope[i];
+      add_eight(q[i], slope[i], dk);
+#pragma unroll
+      for (int j = 0; j < 8; j++) dv[j] = __builtin_fmaf(weight, value(grad[i], j), dv[j]);
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < 8; j++) dk[j] = 2 * dk[j] - all;
+  store_eight(gradient_row(dqkv, h, 1, u) + 8 * lane, dk);
+  store_eight(gradient_row(dqkv, h, 2, u) + 8 * lane, dv);
+}
+
+#define KERNELS_64(type, T)                                                                                                      \
+  extern "C" __global__ __launch_bounds__(256) void survivor_scores_64_##type(                                                   \
+      const __grid_constant__ Attention a, const T* dout, const int* pointers, float* ds, T* dqkv) {                             \
+    survivor_scores_64(a, dout, pointers, ds, dqkv);                                                                             \
+  }                                                                                                                              \
+  extern "C" __global__ __launch_bounds__(256, 3) void survivor_gather_64_##type(                                                   \
+      const __grid_constant__ Attention a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {    \
+    survivor_gather_64(a, dout, ds, offsets, entries, dqkv);                                                                     \
+  }
+KERNELS_64(float32, float)
+KERNELS_64(bfloat16, BFloat)
+
 #define SCORES_KERNEL(kWords, kMax, type, T)                                                                                     \
   extern "C" __global__ __launch_bounds__(256) void survivor_scores_##kWords##_##kMax##_##type(                                  \
       const __grid_constant__ Attention a, const T* dout, const int* pointers, float* ds, T* dqkv) {                             \

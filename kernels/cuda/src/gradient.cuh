@@ -6,19 +6,6 @@
 
 struct Shift { int from, to, offset, self, seq; };
 
-// Eight values at `from`, which is aligned to 16 bytes, as they lie in memory.
-template <class T> struct Packed { uint32_t words[2 * sizeof(T)]; };
-template <class T> DEVICE Packed<T> load_eight(const T* from) {
-  Packed<T> p;
-#pragma unroll
-  for (int i = 0; i < (int)sizeof(T) / 2; i++) {
-    Int4 v = load_four_words((const char*)from + 16 * i);
-    p.words[4 * i] = v.x, p.words[4 * i + 1] = v.y, p.words[4 * i + 2] = v.z, p.words[4 * i + 3] = v.w;
-  }
-  return p;
-}
-DEVICE float value(const Packed<float>& p, int j) { return as_float((int)p.words[j]); }
-DEVICE float value(const Packed<BFloat>& p, int j) { return j % 2 ? high_bf16(p.words[j / 2]) : low_bf16(p.words[j / 2]); }
 // Short integers without the slow conversion: from -32,768 on, they are the low half of a float from 8,388,608 on.
 DEVICE float short_float(uint32_t pair, int half) {
   return as_float((int)__nvvm_prmt(pair ^ 0x80008000u, 0x4b000000, half ? 0x7632 : 0x7610)) - 8421376.0f;

@@ -35,6 +35,10 @@ DEVICE uint32_t ballot(bool predicate) { return __nvvm_vote_ballot_sync(0xffffff
 DEVICE void add_to(int* target, int value) { asm volatile("red.global.add.s32 [%0], %1;" ::"l"(target), "r"(value) : "memory"); }
 
 struct BFloat { uint16_t bits; };  // the upper half of a float
+// Keeps the compiler from moving the computation of x behind this place: loads that are to be in flight together stay together.
+DEVICE void settle(uint32_t& x) { asm volatile("" : "+r"(x)); }
+DEVICE void settle(int& x) { asm volatile("" : "+r"(x)); }
+DEVICE void settle(float& x) { asm volatile("" : "+f"(x)); }
 // Two floats rounded to nearest even as bfloat16, the first in the low half.
 DEVICE uint32_t pack_bf16(float low, float high) {
   uint32_t packed;
@@ -172,6 +176,29 @@ DEVICE Int2 load_two(const void* from) {
   asm("ld.global.nc.v2.s32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from));
   return v;
 }
+// Eight values at `from`, which is aligned to 16 bytes, as they lie in memory.
+template <class T> struct Packed { uint32_t words[2 * sizeof(T)]; };
+template <class T> DEVICE Packed<T> load_eight(const T* from) {
+  Packed<T> p;
+#pragma unroll
+  for (int i = 0; i < (int)sizeof(T) / 2; i++) {
+    Int4 v = load_four_words((const char*)from + 16 * i);
+    p.words[4 * i] = v.x, p.words[4 * i + 1] = v.y, p.words[4 * i + 2] = v.z, p.words[4 * i + 3] = v.w;
+  }
+  return p;
+}
+// Entry j of them.
+DEVICE float value(const Packed<float>& p, int j) { return as_float((int)p.words[j]); }
+DEVICE float value(const Packed<BFloat>& p, int j) { return j % 2 ? high_bf16(p.words[j / 2]) : low_bf16(p.words[j / 2]); }
+// Writes eight values, aligned to 16 bytes.
+DEVICE void store_eight(float* to, const float (&x)[8]) {
+  *(Float4*)to = Float4{x[0], x[1], x[2], x[3]};
+  *(Float4*)(to + 4) = Float4{x[4], x[5], x[6], x[7]};
+}
+DEVICE void store_eight(BFloat* to, const float (&x)[8]) {
+  *(Int4*)to = Int4{(int)pack_bf16(x[0], x[1]), (int)pack_bf16(x[2], x[3]), (int)pack_bf16(x[4], x[5]), (int)pack_bf16(x[6], x[7])};
+}
+
 // What changes from step to step; Go's deviceScalars has the same fields. Kernels read it when they run.
 constexpr int kMaxSurvivors = 16;
 struct Scalars {

@@ -136,103 +136,160 @@ DEVICE double block_sum(double value, double* room) {
   return sum;
 }
 
-// Four values at once where every row is aligned to that.
-DEVICE void load_aligned(float (&to)[4], const float* from) {
-  Float4 v = load_four(from);
-  to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+// Four values, aligned to that many, of what the kernel may write as well; they stay packed until they are used.
+struct FourFloats {
+  uint32_t words[4];
+  DEVICE_MEMBER float operator[](int j) const { return as_float((int)words[j]); }
+};
+struct FourBFloats {
+  uint32_t words[2];
+  DEVICE_MEMBER float operator[](int j) const { return j % 2 ? high_bf16(words[j / 2]) : low_bf16(words[j / 2]); }
+};
+DEVICE FourFloats load_four_of(const float* from) {
+  Int4 v = *(const Int4*)from;
+  FourFloats f{{(uint32_t)v.x, (uint32_t)v.y, (uint32_t)v.z, (uint32_t)v.w}};
+  for (uint32_t& word : f.words) settle(word);
+  return f;
 }
-DEVICE void load_aligned(float (&to)[4], const BFloat* from) {
-  Int2 v = load_two(from);
-  to[0] = low_bf16(v.x), to[1] = high_bf16(v.x), to[2] = low_bf16(v.y), to[3] = high_bf16(v.y);
+DEVICE FourBFloats load_four_of(const BFloat* from) {
+  Int2 v = *(const Int2*)from;
+  FourBFloats f{{(uint32_t)v.x, (uint32_t)v.y}};
+  for (uint32_t& word : f.words) settle(word);
+  return f;
 }
+DEVICE void store_four_of(float* to, const float (&x)[4]) { *(Float4*)to = Float4{x[0], x[1], x[2], x[3]}; }
+DEVICE void store_four_of(BFloat* to, const float (&x)[4]) { *(Int2*)to = Int2{(int)pack_bf16(x[0], x[1]), (int)pack_bf16(x[2], x[3])}; }
 
 // With a = gain * x * r and da the gradient where |a| <= limit: dx += r * (da*gain - x * r²/d * Σ da*gain*x), and the block's part of
-// dGain = Σ da*x*r over its rows goes to partial [gridDim.x][width]. A block takes rows blockIdx.x, + gridDim.x, ...; a thread fours
-// of columns, 1,024 apart, or one column.
+// dGain = Σ da*x*r over its rows goes to partial [gridDim.x][width]. A warp per row of up to 1,024 values, a multiple of 4, aligned to
+// 16 bytes; a lane has fours of columns, 128 apart. Float32 decides what
+// passes where no lane is near the border, float64 where one is.
+template <class T>
+DEVICE void normalize_backward_rows(T* dx, float* partial, const T* dout, const float* x, const float* gain, int rows, int width,
+                                    double eps, float limit) {
+  constexpr int kFours = 8, kWarps = 4;
+  __shared__ float sums[kWarps][128 * kFours];
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  float dgain[kFours][4] = {};
+  for (int row = blockIdx.x * kWarps + warp; row < rows; row += gridDim.x * kWarps) {
+    long at = (long)row * width + 4 * lane;
+    FourFloats value[kFours] = {};
+    decltype(load_four_of(dout)) grad[kFours] = {}, before[kFours] = {};
+#pragma unroll
+    for (int i = 0; i < kFours; i++) {
+      if (128 * i + 4 * lane >= width) continue;
+      value[i] = load_four_of(x + at + 128 * i);
+      grad[i] = load_four_of(dout + at + 128 * i);
+    }
+    double squares = 0;
+#pragma unroll
+    for (int i = 0; i < kFours; i++)
+#pragma unroll
+      for (int j = 0; j < 4; j++) squares = multiply_add((double)value[i][j], (double)value[i][j], squares);
+#pragma unroll
+    for (int i = 0; i < kFours; i++) {
+      for (uint32_t& word : value[i].words) settle(word);  // nobody needs them as float64 again
+      if (128 * i + 4 * lane < width) before[i] = load_four_of(dx + at + 128 * i);
+    }
+    double rms = 1.0 / __builtin_sqrt(warp_sum(squares) / (double)width + eps);
+    float r = (float)rms, scaled[kFours][4], dot = 0;
+#pragma unroll
+    for (int i = 0; i < kFours; i++) {
+      FourFloats by = {};
+      if (128 * i + 4 * lane < width) by = load_four_of(gain + 128 * i + 4 * lane);
+      bool pass[4], border = false;
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        float off = __builtin_fabsf(by[j] * value[i][j] * r) - limit;
+        pass[j] = off <= 0;
+        border |= __builtin_fabsf(off) <= 1e-5f * limit;
+      }
+      if (ballot(border)) {
+#pragma unroll
+        for (int j = 0; j < 4; j++) pass[j] = __builtin_fabs((double)by[j] * (double)value[i][j] * rms) <= (double)limit;
+      }
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        float da = pass[j] ? grad[i][j] : 0.0f;
+        dgain[i][j] += da * (value[i][j] * r);
+        scaled[i][j] = da * by[j];
+        dot += scaled[i][j] * value[i][j];
+      }
+    }
+    float factor = (float)((double)warp_sum(dot) * (rms * rms / (double)width));
+#pragma unroll
+    for (int i = 0; i < kFours; i++) {
+      if (128 * i + 4 * lane >= width) continue;
+      float sum[4];
+#pragma unroll
+      for (int j = 0; j < 4; j++) sum[j] = before[i][j] + r * (scaled[i][j] - value[i][j] * factor);
+      store_four_of(dx + at + 128 * i, sum);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kFours; i++) store_four_of(&sums[warp][128 * i + 4 * lane], dgain[i]);
+  block_sync();
+  for (int c = threadIdx.x; c < width; c += 32 * kWarps) {
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; w++) sum += sums[w][c];
+    partial[(long)blockIdx.x * width + c] = sum;
+  }
+}
+
+// The same for any row of up to 256 kPer values: a block per row, rows blockIdx.x, + gridDim.x, ...
 template <int kPer, class T>
-DEVICE void normalize_backward_rows(float* dx, float* partial, const T* dout, const float* x, const float* gain, int rows, int width,
-                                    double eps, double limit) {
-  constexpr int kFour = kPer < 4 ? 1 : 4;
+DEVICE void normalize_backward_any(T* dx, float* partial, const T* dout, const float* x, const float* gain, int rows, int width,
+                                   double eps, float limit) {
   __shared__ double room[2][2][8];
   float dgain[kPer] = {};
   int turn = 0;
-  bool aligned = kFour == 4 && width % 4 == 0 && (((long)dx | (long)dout | (long)x | (long)gain) & 15) == 0;
-  auto column = [](int i) { return i / kFour * 1024 + kFour * (int)threadIdx.x + i % kFour; };
   for (int row = blockIdx.x; row < rows; row += gridDim.x, turn ^= 1) {
     long at = (long)row * width;
-    float value[kPer] = {}, grad[kPer] = {}, before[kPer] = {}, by[kPer] = {};
-    // Everything is loaded at once: what the rows wait for is memory.
-    if constexpr (kFour == 4) {
-      if (aligned) {
-#pragma unroll
-        for (int i = 0; i < kPer; i += 4) {
-          if (column(i) >= width) continue;
-          load_aligned((float(&)[4])value[i], x + at + column(i));
-          load_aligned((float(&)[4])grad[i], dout + at + column(i));
-          load_aligned((float(&)[4])by[i], gain + column(i));
-          load_aligned((float(&)[4])before[i], dx + at + column(i));
-        }
-      }
-    }
-    if (!aligned) {
-#pragma unroll
-      for (int i = 0; i < kPer; i++) {
-        int c = column(i);
-        if (c >= width) continue;
-        value[i] = x[at + c], grad[i] = read(dout + at + c), by[i] = gain[c], before[i] = dx[at + c];
-      }
-    }
     double sum = 0, dot = 0;
-#pragma unroll
-    for (int i = 0; i < kPer; i++) sum = multiply_add((double)value[i], (double)value[i], sum);
-    double r = 1.0 / __builtin_sqrt(block_sum(sum, room[turn][0]) / (double)width + eps);
-    double scaled[kPer];
+    for (int c = threadIdx.x; c < width; c += 256) sum = multiply_add((double)x[at + c], (double)x[at + c], sum);
+    double rms = 1.0 / __builtin_sqrt(block_sum(sum, room[turn][0]) / (double)width + eps);
+    float r = (float)rms;
+    auto passes = [&](int c) { return __builtin_fabs((double)gain[c] * (double)x[at + c] * rms) <= (double)limit; };
 #pragma unroll
     for (int i = 0; i < kPer; i++) {
-      scaled[i] = 0;
-      if (__builtin_fabs((double)by[i] * (double)value[i] * r) <= limit) {
-        double da = grad[i];
-        scaled[i] = da * (double)by[i];
-        dgain[i] += (float)(da * ((double)value[i] * r));
-      }
-      dot += scaled[i] * (double)value[i];
+      int c = threadIdx.x + 256 * i;
+      if (c >= width || !passes(c)) continue;
+      float da = read(dout + at + c);
+      dgain[i] += da * (x[at + c] * r);
+      dot += (double)(da * gain[c]) * (double)x[at + c];
     }
-    dot = block_sum(dot, room[turn][1]) * (r * r / (double)width);
-#pragma unroll
-    for (int i = 0; i < kPer; i++) before[i] += (float)(r * (scaled[i] - (double)value[i] * dot));
-    if constexpr (kFour == 4) {
-      if (aligned) {
-#pragma unroll
-        for (int i = 0; i < kPer; i += 4)
-          if (column(i) < width) *(Float4*)(dx + at + column(i)) = Float4{before[i], before[i + 1], before[i + 2], before[i + 3]};
-      }
-    }
-    if (!aligned) {
-#pragma unroll
-      for (int i = 0; i < kPer; i++)
-        if (column(i) < width) dx[at + column(i)] = before[i];
+    float factor = (float)(block_sum(dot, room[turn][1]) * (rms * rms / (double)width));
+    for (int c = threadIdx.x; c < width; c += 256) {
+      float da = passes(c) ? read(dout + at + c) : 0.0f;
+      write(dx + at + c, read(dx + at + c) + r * (da * gain[c] - x[at + c] * factor));
     }
   }
 #pragma unroll
-  for (int i = 0; i < kPer; i++)
-    if (column(i) < width) partial[(long)blockIdx.x * width + column(i)] = dgain[i];
+  for (int i = 0; i < kPer; i++) {
+    int c = threadIdx.x + 256 * i;
+    if (c < width) partial[(long)blockIdx.x * width + c] = dgain[i];
+  }
 }
 
-#define NORMALIZE_BACKWARD(kPer, type, T)                                                                                        \
-  extern "C" __global__ __launch_bounds__(256) void normalize_backward_##kPer##_##type(float* dx, float* partial, const T* dout, \
-                                                                                       const float* x, const float* gain,        \
-                                                                                       int rows, int width, double eps,          \
-                                                                                       double limit) {                           \
-    normalize_backward_rows<kPer>(dx, partial, dout, x, gain, rows, width, eps, limit);                                          \
+#define NORMALIZE_BACKWARD(type, T)                                                                                              \
+  extern "C" __global__ __launch_bounds__(128, 3) void normalize_backward_##type(T* dx, float* partial, const T* dout,           \
+                                                                                 const float* x, const float* gain, int rows,    \
+                                                                                 int width, double eps, float limit) {           \
+    normalize_backward_rows(dx, partial, dout, x, gain, rows, width, eps, limit);                                                \
+  }                                                                                                                              \
+  extern "C" __global__ __launch_bounds__(256) void normalize_backward_16_##type(T* dx, float* partial, const T* dout,           \
+                                                                                 const float* x, const float* gain, int rows,    \
+                                                                                 int width, double eps, float limit) {           \
+    normalize_backward_any<16>(dx, partial, dout, x, gain, rows, width, eps, limit);                                             \
+  }                                                                                                                              \
+  extern "C" __global__ __launch_bounds__(256) void normalize_backward_64_##type(T* dx, float* partial, const T* dout,           \
+                                                                                 const float* x, const float* gain, int rows,    \
+                                                                                 int width, double eps, float limit) {           \
+    normalize_backward_any<64>(dx, partial, dout, x, gain, rows, width, eps, limit);                                             \
   }
-NORMALIZE_BACKWARD(1, float32, float)
-NORMALIZE_BACKWARD(4, float32, float)
-NORMALIZE_BACKWARD(16, float32, float)
-NORMALIZE_BACKWARD(64, float32, float)
-NORMALIZE_BACKWARD(1, bfloat16, BFloat)
-NORMALIZE_BACKWARD(4, bfloat16, BFloat)
-NORMALIZE_BACKWARD(16, bfloat16, BFloat)
-NORMALIZE_BACKWARD(64, bfloat16, BFloat)
+NORMALIZE_BACKWARD(float32, float)
+NORMALIZE_BACKWARD(bfloat16, BFloat)
 
 // ---- Outputs of linears from products y in floats: u = alpha * y - theta ----
 

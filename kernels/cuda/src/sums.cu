@@ -122,14 +122,14 @@ extern "C" __global__ __launch_bounds__(256) void chain_jumps(const int* next, i
 
 // A block per row that is its token's first: adds the gradients of all rows with this token, in their order. The chain is followed
 // kJump rows at a time, for every link costs a wait for memory.
-extern "C" __global__ __launch_bounds__(256) void embed_backward(float* dweight, const float* dx, const int* tokens, const int* jumps,
-                                                                 const int* later, int n, int width) {
+template <class T>
+DEVICE void embed_backward(float* dweight, const T* dx, const int* tokens, const int* jumps, const int* later, int n, int width) {
   if (later[blockIdx.x]) return;
   float* row = dweight + (long)tokens[blockIdx.x] * width;
   for (int c = threadIdx.x; c < width; c += 512) {
     bool second = c + 256 < width;
-    float sum0 = row[c] + dx[(long)blockIdx.x * width + c];
-    float sum1 = second ? row[c + 256] + dx[(long)blockIdx.x * width + c + 256] : 0.0f;
+    float sum0 = row[c] + read(dx + (long)blockIdx.x * width + c);
+    float sum1 = second ? row[c + 256] + read(dx + (long)blockIdx.x * width + c + 256) : 0.0f;
     for (int i = blockIdx.x; i < n;) {
       int rows[kJump];
       float add0[kJump], add1[kJump];
@@ -137,8 +137,8 @@ extern "C" __global__ __launch_bounds__(256) void embed_backward(float* dweight,
       for (int k = 0; k < kJump; k++) rows[k] = jumps[kJump * i + k];
 #pragma unroll
       for (int k = 0; k < kJump; k++) {
-        add0[k] = rows[k] < n ? dx[(long)rows[k] * width + c] : 0.0f;
-        add1[k] = rows[k] < n && second ? dx[(long)rows[k] * width + c + 256] : 0.0f;
+        add0[k] = rows[k] < n ? read(dx + (long)rows[k] * width + c) : 0.0f;
+        add1[k] = rows[k] < n && second ? read(dx + (long)rows[k] * width + c + 256) : 0.0f;
       }
 #pragma unroll
       for (int k = 0; k < kJump; k++) {
@@ -149,4 +149,13 @@ extern "C" __global__ __launch_bounds__(256) void embed_backward(float* dweight,
     row[c] = sum0;
     if (second) row[c + 256] = sum1;
   }
+}
+
+extern "C" __global__ __launch_bounds__(256) void embed_backward_float32(float* dweight, const float* dx, const int* tokens,
+                                                                         const int* jumps, const int* later, int n, int width) {
+  embed_backward(dweight, dx, tokens, jumps, later, n, width);
+}
+extern "C" __global__ __launch_bounds__(256) void embed_backward_bfloat16(float* dweight, const BFloat* dx, const int* tokens,
+                                                                          const int* jumps, const int* later, int n, int width) {
+  embed_backward(dweight, dx, tokens, jumps, later, n, width);
 }
