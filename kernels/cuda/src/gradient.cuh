@@ -69,7 +69,8 @@ template <class T, bool kShifted> struct DenseGradient {
 constexpr float kLog2E = 1.4426950408889634f;
 DEVICE float exp2_fast(float x) { return __nvvm_ex2_approx_ftz_f(x); }
 
-// Logits u = alpha * (unit * s) - theta from what the head's product left, integers or floats.
+// Logits u = alpha * (unit * s) - theta from what the head's product left, integers or floats. Softmax wants them in units of ln 2:
+// slope * s - offset.
 template <class T> struct Logits {
   const T* data;
   long stride;
@@ -88,28 +89,28 @@ template <class T> struct Logits {
       y[0] = v.x, y[1] = v.y, y[2] = v.z, y[3] = v.w;
     }
   }
+  // Beyond the last channel there are logits that count for nothing.
+  DEVICE_MEMBER float slope(int c) const { return c < width ? alpha[c] * unit * kLog2E : 0.0f; }
+  DEVICE_MEMBER float offset(int c) const { return c < width ? theta[c] * kLog2E : 1e30f; }
   DEVICE_MEMBER float at(long row, int c) const {
     return alpha[c] * (unit * (float)data[row * stride + c]) - theta[c];
   }
 };
 
-// The gradient of GradScale * Σ losses: (softmax - onehot) * GradScale. row_stats are, for each row, the greatest logit and
-// GradScale / Σ exp(u - greatest), or 0 where there is no target.
+// The gradient of GradScale * Σ losses: (softmax - onehot) * GradScale. row_stats are, for each row, the greatest logit in units of
+// ln 2 and GradScale / Σ exp(u - greatest), or 0 where there is no target.
 template <class T> struct HeadGradient {
   Logits<T> logits;
   const float* row_stats;
   const int* targets;
   const Scalars* scalars;
 
-  struct Channels { float alpha[8], theta[8], scale; };  // what a lane keeps of its eight channels
+  struct Channels { float slope[8], offset[8], scale; };  // what a lane keeps of its eight channels
   DEVICE_MEMBER Channels channels(int c0) const {
     Channels c;
     c.scale = (float)scalars->grad_scale;
 #pragma unroll
-    for (int j = 0; j < 8; j++) {
-      c.alpha[j] = c0 + j < logits.width ? logits.alpha[c0 + j] : 0;
-      c.theta[j] = c0 + j < logits.width ? logits.theta[c0 + j] : 0;
-    }
+    for (int j = 0; j < 8; j++) c.slope[j] = logits.slope(c0 + j), c.offset[j] = logits.offset(c0 + j);
     return c;
   }
   struct Raw {
@@ -129,10 +130,14 @@ template <class T> struct HeadGradient {
   DEVICE_MEMBER void finish(const Raw& r, int, int c0, const Channels& c, float (&g)[8], float (&plain)[8]) const {
 #pragma unroll
     for (int j = 0; j < 8; j++) {
-      float u = c.alpha[j] * (logits.unit * value(r.y, j)) - c.theta[j];
-      float e = exp2_fast((u - r.top) * kLog2E) * r.factor;
-      if (c0 + j == r.target) e -= c.scale;
-      g[j] = plain[j] = c0 + j < logits.width ? e : 0.0f;
+      float y = sizeof(T) == 2 || c0 + j < logits.width ? value(r.y, j) : 0.0f;  // floats of padding may be anything
+      g[j] = exp2_fast(__builtin_fmaf(c.slope[j], y, -c.offset[j]) - r.top) * r.factor;
     }
+    if ((uint32_t)(r.target - c0) < 8) {
+#pragma unroll
+      for (int j = 0; j < 8; j++) g[j] -= c0 + j == r.target ? c.scale : 0.0f;
+    }
+#pragma unroll
+    for (int j = 0; j < 8; j++) plain[j] = g[j];
   }
 };

@@ -13,32 +13,29 @@ DEVICE void losses(const Logits<T>& logits, int rows, const int* targets, const 
   for (int r = 0; r < kRows; r++) top[r] = -3e38f, sum[r] = 0;
   for (int c0 = 4 * threadIdx.x; c0 < logits.width; c0 += 1024) {
     int valid = min(4, logits.width - c0);
-    float alpha[4], theta[4];
+    float slope[4], offset[4];
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-      alpha[j] = j < valid ? logits.alpha[c0 + j] : 0.0f;
-      theta[j] = j < valid ? logits.theta[c0 + j] : 3e38f;  // a logit that counts for nothing
-    }
+    for (int j = 0; j < 4; j++) slope[j] = logits.slope(c0 + j), offset[j] = logits.offset(c0 + j);
 #pragma unroll
     for (int r = 0; r < kRows; r++) {
       if (r >= count) break;
       float y[4], u[4];
       logits.load(first + r, c0, y);
 #pragma unroll
-      for (int j = 0; j < 4; j++) u[j] = alpha[j] * (logits.unit * (j < valid ? y[j] : 0.0f)) - theta[j];
+      for (int j = 0; j < 4; j++) u[j] = __builtin_fmaf(slope[j], j < valid ? y[j] : 0.0f, -offset[j]);
       float most = max(max(u[0], u[1]), max(u[2], u[3]));
       if (most > top[r]) {
-        sum[r] *= exp2_fast((top[r] - most) * kLog2E);
+        sum[r] *= exp2_fast(top[r] - most);
         top[r] = most;
       }
 #pragma unroll
-      for (int j = 0; j < 4; j++) sum[r] += exp2_fast((u[j] - top[r]) * kLog2E);
+      for (int j = 0; j < 4; j++) sum[r] += exp2_fast(u[j] - top[r]);
     }
   }
 #pragma unroll
   for (int r = 0; r < kRows; r++) {
     float most = warp_max(top[r]);
-    float total = warp_sum(sum[r] * exp2_fast((top[r] - most) * kLog2E));
+    float total = warp_sum(sum[r] * exp2_fast(top[r] - most));
     if (threadIdx.x % 32 == 0) tops[r][threadIdx.x / 32] = most, sums[r][threadIdx.x / 32] = total;
   }
   block_sync();
@@ -47,8 +44,8 @@ DEVICE void losses(const Logits<T>& logits, int rows, const int* targets, const 
   float most = tops[threadIdx.x][0];
   for (int i = 1; i < 8; i++) most = max(most, tops[threadIdx.x][i]);
   double total = 0;
-  for (int i = 0; i < 8; i++) total += (double)(sums[threadIdx.x][i] * exp2_fast((tops[threadIdx.x][i] - most) * kLog2E));
-  losses[row] = target < 0 ? 0.0f : (float)(logarithm(total) + ((double)most - (double)logits.at(row, target)));
+  for (int i = 0; i < 8; i++) total += (double)(sums[threadIdx.x][i] * exp2_fast(tops[threadIdx.x][i] - most));
+  losses[row] = target < 0 ? 0.0f : (float)(logarithm(total) + ((double)most * 0.6931471805599453 - (double)logits.at(row, target)));
   if (!row_stats) return;
   row_stats[2 * row] = most;
   row_stats[2 * row + 1] = target < 0 ? 0.0f : (float)(scalars->grad_scale / total);
