@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"fmt"
+	"strings"
 
 	"bitnet1/kernels"
 	"bitnet1/kernels/cuda/driver"
@@ -218,8 +219,12 @@ func (d *Device) addColumns(dst, partial cu.DevicePtr, rows, columns int, sign f
 	return d.launch("add_columns", grid(256, ceilDiv(columns, 32)), arg(partial), arg(int32(rows)), arg(int32(columns)), arg(sign), arg(dst))
 }
 
-// roundShared is the most dynamic shared memory that a block which rounds needs.
-const roundShared = 2 * 4 * 256 * 33
+// A block that rounds has roundAhead pieces of rows on their way in shared memory, each of 32 bytes or, of float32, 48. roundShared is the
+// most that it needs.
+const (
+	roundAhead  = 4 * 256
+	roundShared = 2*4*256*33 + roundAhead*48
+)
 
 // rounding is gradient.cu's Rounding.
 type rounding struct {
@@ -282,6 +287,10 @@ func (b *backward) round() (err error) {
 			g.Shared = 4 * 256 * 65
 		} else if b.bits > 4 {
 			g.Shared *= 2
+		}
+		g.Shared += roundAhead * 32
+		if strings.HasSuffix(b.kind, "float32") {
+			g.Shared += roundAhead * 16
 		}
 		return b.launch(kernel, g, source, driver.Bytes(&r))
 	})

@@ -119,6 +119,7 @@ DEVICE uint32_t separate_lanes(uint32_t x, int lane) {
 // that whole sectors are written; channels lie there in the order of lanes: 32 e + lane is channel 8 lane + e.
 template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const Source& source, const Rounding& p) {
   extern __shared__ uint32_t collected[];
+  constexpr int kAhead = 4;  // rows that are on their way meanwhile
   constexpr int kRows = kBytes ? 4 : 8, kWords = kBytes ? 1 : kNibbles;  // of one word; words for a channel's integers
   constexpr int kChannel = 256 / kRows + 1;                             // words of a channel: an odd number, against bank conflicts
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 256 + 8 * lane;
@@ -132,19 +133,22 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
     a[e] = c0 + e < p.width ? p.alpha[c0 + e] : 0;
     inverse[e] = p.columns && c0 + e < p.width ? p.column_inverse[c0 + e] : 0;
   }
-  // Rows are passed over in the order kRows - 1 ... 0, 2 kRows - 1 ...; the next one's loads are on their way meanwhile.
-  auto fetch = [&](int row) {
-    typename Source::Raw raw = source.fetch(min(row, p.rows - 1), c0);
-    if (row >= p.rows) source.drop(raw);
-    return raw;
+  // Rows are passed over in the order kRows - 1 ... 0, 2 kRows - 1 ...: the i-th is i ^ (kRows - 1).
+  auto* slots = (typename Source::Raw*)(collected + kWords * 256 * kChannel) + threadIdx.x;
+  auto fetch = [&](int i) {
+    if (i < 32) source.fetch(slots[i % kAhead * 256], min(first + (i ^ (kRows - 1)), p.rows - 1), c0);
+    copies_commit();
   };
-  typename Source::Raw next = fetch(first + kRows - 1);
+#pragma unroll 1
+  for (int i = 0; i < kAhead; i++) fetch(i);
   for (int group = 0; group < 32 / kRows; group++) {
     uint32_t column[kWords][8] = {};
     for (int r = kRows - 1; r >= 0; r--) {
-      int row = first + kRows * group + r, following = r > 0 ? row - 1 : row + 2 * kRows - 1;
-      typename Source::Raw raw = next;
-      next = fetch(following);
+      int row = first + kRows * group + r, i = kRows * group + kRows - 1 - r;
+      copies_wait<kAhead - 1>();
+      typename Source::Raw raw = source.take(slots[i % kAhead * 256], c0);
+      if (row >= p.rows) source.drop(raw);
+      fetch(i + kAhead);
       float g[8], plain[8], inverse_row = p.row_planes ? p.row_inverse[min(row, p.rows - 1)] : 0;
       uint32_t q[8], weight_q[8];
       source.finish(raw, row, c0, channels, g, plain);

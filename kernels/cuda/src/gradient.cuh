@@ -21,29 +21,48 @@ template <class T, bool kShifted> struct DenseGradient {
   struct Channels {};  // what a lane keeps of its eight channels
   DEVICE_MEMBER Channels channels(int) const { return {}; }
 
-  struct Raw {  // what is loaded for eight channels of a row
+  struct alignas(16) Raw {  // what is loaded for eight channels of a row
     Packed<T> dy;
-    uint32_t keep;  // bit j: g[j] counts; kNoRow: it is none
+    uint32_t keep;  // its low byte: bit j: g[j] counts
+    bool none;      // there is no such row
   };
-  static constexpr uint32_t kNoRow = 0x100;
   DEVICE_MEMBER Raw fetch(int row, int c0) const {
     Raw r = {};
     if (c0 >= width) return r;
-    const T* from = dy + wide_product(row, width) + c0;
     r.keep = pass ? load_byte((const char*)(pass + wide_product(row, pass_words)) + c0 / 8) : 0xffu;
-    if (width % 8 == 0 && ((long)dy & 15) == 0) {
-      r.dy = load_eight(from);
-    } else {
-#pragma unroll
-      for (int j = 0; j < 8; j++) {
-        if (c0 + j >= width) continue;
-        if constexpr (sizeof(T) == 4) r.dy.words[j] = (uint32_t)as_int(from[j]);
-        else r.dy.words[j / 2] |= (uint32_t)from[j].bits << 16 * (j % 2);
-      }
-    }
+    if (aligned()) r.dy = load_eight(dy + wide_product(row, width) + c0);
+    else r.dy = load_each(row, c0);
     return r;
   }
-  DEVICE_MEMBER void drop(Raw& r) const { r.keep = kNoRow; }  // the row counts for nothing
+  // The same by way of a slot in shared memory, of this thread alone.
+  DEVICE_MEMBER void fetch(Raw& slot, int row, int c0) const {
+    if (c0 >= width) return;
+    if (pass) copy_async<4>(&slot.keep, pass + wide_product(row, pass_words) + c0 / 32);
+    if (aligned()) {
+      const T* from = dy + wide_product(row, width) + c0;
+#pragma unroll
+      for (int i = 0; i < (int)sizeof(T) / 2; i++) copy_async<16>(slot.dy.words + 4 * i, (const char*)from + 16 * i);
+    } else {
+      slot.dy = load_each(row, c0);
+    }
+  }
+  DEVICE_MEMBER Raw take(const Raw& slot, int c0) const {
+    if (c0 >= width) return {};
+    return Raw{slot.dy, pass ? slot.keep >> (c0 % 32) : 0xffu, false};
+  }
+  DEVICE_MEMBER bool aligned() const { return width % 8 == 0 && ((long)dy & 15) == 0; }
+  DEVICE_MEMBER Packed<T> load_each(int row, int c0) const {
+    const T* from = dy + wide_product(row, width) + c0;
+    Packed<T> p = {};
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+      if (c0 + j >= width) continue;
+      if constexpr (sizeof(T) == 4) p.words[j] = (uint32_t)as_int(from[j]);
+      else p.words[j / 2] |= (uint32_t)from[j].bits << 16 * (j % 2);
+    }
+    return p;
+  }
+  DEVICE_MEMBER void drop(Raw& r) const { r.keep = 0, r.none = true; }
   DEVICE_MEMBER void masked(const Raw& r, float (&g)[8]) const {
 #pragma unroll
     for (int j = 0; j < 8; j++) g[j] = r.keep >> j & 1 ? value(r.dy, j) : 0.0f;
@@ -52,7 +71,7 @@ template <class T, bool kShifted> struct DenseGradient {
   DEVICE_MEMBER void finish(const Raw& raw, int row, int c0, const Channels&, float (&g)[8], float (&plain)[8]) const {
     masked(raw, plain);
     float later[8] = {};
-    if (kShifted && raw.keep != kNoRow && c0 < shift.to && c0 + 8 > shift.from && row % shift.seq + shift.offset < shift.seq)
+    if (kShifted && !raw.none && c0 < shift.to && c0 + 8 > shift.from && row % shift.seq + shift.offset < shift.seq)
       masked(fetch(row + shift.offset, c0), later);
 #pragma unroll
     for (int j = 0; j < 8; j++) {
@@ -113,7 +132,7 @@ template <class T> struct HeadGradient {
     for (int j = 0; j < 8; j++) c.slope[j] = logits.slope(c0 + j), c.offset[j] = logits.offset(c0 + j);
     return c;
   }
-  struct Raw {
+  struct alignas(16) Raw {
     Packed<T> y;
     float top, factor;
     int target;
@@ -126,6 +145,14 @@ template <class T> struct HeadGradient {
     r.y = load_eight(logits.data + wide_product(row, (int)logits.stride) + min(c0, (logits.width - 1) / 8 * 8));
     return r;
   }
+  DEVICE_MEMBER void fetch(Raw& slot, int row, int c0) const {
+    const char* from = (const char*)(logits.data + wide_product(row, (int)logits.stride) + min(c0, (logits.width - 1) / 8 * 8));
+#pragma unroll
+    for (int i = 0; i < (int)sizeof(T) / 2; i++) copy_async<16>(slot.y.words + 4 * i, from + 16 * i);
+    copy_async<8>(&slot.top, row_stats + 2l * row);
+    copy_async<4>(&slot.target, targets + row);
+  }
+  DEVICE_MEMBER Raw take(const Raw& slot, int) const { return slot; }
   DEVICE_MEMBER void drop(Raw& r) const { r.factor = 0, r.target = -1; }
   DEVICE_MEMBER void finish(const Raw& r, int, int c0, const Channels& c, float (&g)[8], float (&plain)[8]) const {
 #pragma unroll

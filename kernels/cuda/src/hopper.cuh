@@ -5,12 +5,6 @@
 // The 128-byte tensor map that the driver encodes; opaque here.
 struct alignas(64) TensorMap { char opaque[128]; };
 
-DEVICE uint32_t shared_address(const void* pointer) {
-  uint32_t address;
-  asm("{ .reg .u64 q; cvta.to.shared.u64 q, %1; cvt.u32.u64 %0, q; }" : "=r"(address) : "l"(pointer));
-  return address;
-}
-
 // ---- Clusters ----
 
 DEVICE int cluster_rank() { int r; asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r)); return r; }

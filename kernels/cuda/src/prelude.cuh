@@ -199,6 +199,19 @@ DEVICE void store_eight(BFloat* to, const float (&x)[8]) {
   *(Int4*)to = Int4{(int)pack_bf16(x[0], x[1]), (int)pack_bf16(x[2], x[3]), (int)pack_bf16(x[4], x[5]), (int)pack_bf16(x[6], x[7])};
 }
 
+// Copies from global to shared memory that go on by themselves: a thread sees what it copied itself once it has waited for the group.
+DEVICE uint32_t shared_address(const void* pointer) {
+  uint32_t address;
+  asm("{ .reg .u64 q; cvta.to.shared.u64 q, %1; cvt.u32.u64 %0, q; }" : "=r"(address) : "l"(pointer));
+  return address;
+}
+template <int kBytes> DEVICE void copy_async(void* to, const void* from) {
+  if constexpr (kBytes == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
+  else asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to)), "l"(from), "n"(kBytes) : "memory");
+}
+DEVICE void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kPending> DEVICE void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory"); }
+
 // What changes from step to step; Go's deviceScalars has the same fields. Kernels read it when they run.
 constexpr int kMaxSurvivors = 16;
 struct Scalars {
