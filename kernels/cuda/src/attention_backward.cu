@@ -248,53 +248,59 @@ template <class T> DEVICE void survivor_scores_64(const Attention& a, const T* d
   if (inside) store_eight(gradient_row(dqkv, h, 0, t) + 8 * lane, dq);
 }
 
-// Grid: x keys / 32, y heads.
+// Grid: x keys / 32, y heads. The eight lanes of a key get an entry each and tell each other; the four keys of a warp go on until the
+// longest list is done.
 template <class T>
 DEVICE void survivor_gather_64(const Attention& a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {
   constexpr int kAhead = 4;  // entries whose loads are in flight together
   __shared__ float weights[16];  // [min(t, 3)][rank]
   Head h(a, blockIdx.y);
-  int u = blockIdx.x * 32 + threadIdx.x / 8, lane = threadIdx.x % 8;
+  int u = blockIdx.x * 32 + threadIdx.x / 8, lane = threadIdx.x % 8, group = threadIdx.x & 24;
   if (threadIdx.x < 16) weights[threadIdx.x] = (float)a.scalars->weights[threadIdx.x / 4 + 1][threadIdx.x % 4];
   block_sync();
-  if (u >= a.seq) return;
   offsets += (long)blockIdx.y * (a.seq + 1);
   entries += (long)blockIdx.y * a.seq * 4;
   ds += (long)blockIdx.y * a.seq * 4;
   const T* grads = read_row(dout, h, 0) + 8 * lane;
+  const char* queries = head_bits(h, 0, 0) + lane;
   float dk[8] = {}, dv[8] = {}, all = 0;
-  int end = offsets[u + 1];
-  for (int from = offsets[u]; from < end; from += kAhead) {
-    int entry[kAhead];
-    float slope[kAhead];
-    uint32_t q[kAhead];
-    Packed<T> grad[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; i++) entry[i] = entries[min(from + i, end - 1)];
-#pragma unroll
-    for (int i = 0; i < kAhead; i++) settle(entry[i]);
-#pragma unroll
-    for (int i = 0; i < kAhead; i++) {
-      int t = (uint32_t)entry[i] / 4;
-      slope[i] = ds[entry[i]];
-      q[i] = load_byte(head_bits(h, 0, t) + lane);
-      grad[i] = load_eight(grads + wide_product(t, a.heads * 64));
+  int from = u < a.seq ? offsets[u] : 0, end = u < a.seq ? offsets[u + 1] : 0;
+  for (; ballot(from < end); from += 8) {
+    int entry = 0;
+    float slope = 0, weight = 0;
+    if (from + lane < end) {
+      entry = entries[from + lane];
+      slope = ds[entry];
+      weight = weights[min(entry, 12 + (entry & 3))];
     }
+    int t = (uint32_t)entry / 4;
 #pragma unroll
-    for (int i = 0; i < kAhead; i++) {
-      settle(slope[i]), settle(q[i]);
-      for (uint32_t& word : grad[i].words) settle(word);
-    }
+    for (int first = 0; first < 8; first += kAhead) {
+      if (first > 0 && !ballot(from + first < end)) break;
+      uint32_t q[kAhead];
+      Packed<T> grad[kAhead];
 #pragma unroll
-    for (int i = 0; i < kAhead; i++) {
-      float weight = weights[min(entry[i], 12 + (entry[i] & 3))];
-      if (from + i >= end) slope[i] = weight = 0;
-      all += slope[i];
-      add_eight(q[i], slope[i], dk);
+      for (int i = 0; i < kAhead; i++) {
+        int row = shuffle(t, group + first + i);
+        q[i] = load_byte(queries + wide_product(row, 4 * a.words));
+        grad[i] = load_eight(grads + wide_product(row, 64 * a.heads));
+      }
 #pragma unroll
-      for (int j = 0; j < 8; j++) dv[j] = __builtin_fmaf(weight, value(grad[i], j), dv[j]);
+      for (int i = 0; i < kAhead; i++) {
+        settle(q[i]);
+        for (uint32_t& word : grad[i].words) settle(word);
+      }
+#pragma unroll
+      for (int i = 0; i < kAhead; i++) {
+        float x = shuffle(slope, group + first + i), y = shuffle(weight, group + first + i);
+        all += x;
+        add_eight(q[i], x, dk);
+#pragma unroll
+        for (int j = 0; j < 8; j++) dv[j] = __builtin_fmaf(y, value(grad[i], j), dv[j]);
+      }
     }
   }
+  if (u >= a.seq) return;
 #pragma unroll
   for (int j = 0; j < 8; j++) dk[j] = 2 * dk[j] - all;
   store_eight(gradient_row(dqkv, h, 1, u) + 8 * lane, dk);
