@@ -144,7 +144,7 @@ var modules = []struct {
 		"gemm_wgmma_bfloat16", "gemm_wgmma_int16", "gemm_wgmma_bits"}},
 	{"sgemm", false, 0, []string{"sgemm"}},
 	{"rows", false, 0, append(ofGradients("normalize_backward", "normalize_backward_16", "normalize_backward_64"),
-		"embed", "normalize", "normalize_floats", "emit_signs", "emit_add", "emit_bfloats", "expand", "scale_rows", "blend")},
+		"embed", "normalize", "normalize_levels", "normalize_floats", "emit_signs", "emit_add", "emit_bfloats", "expand", "scale_rows", "blend")},
 	{"sums", false, 0, append(ofGradients("embed_backward"), "sum_blocks", "add_total", "add_columns", "set_scalars", "adamw", "chain_tokens",
 		"chain_jumps")},
 	{"gradient", false, roundShared, append(gradientKernels(), "grad_scales", "finish_weights_int32", "finish_weights_float32")},

@@ -68,7 +68,11 @@ func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps f
 		if p.rows != rows || p.cols != width {
 			return fmt.Errorf("%d × %d values into %v", rows, width, p)
 		}
-		return d.launch("normalize", warpPerRow(rows), arg(from), arg(g), arg(int32(rows)), arg(int32(width)), arg(eps), arg(int32(p.bits)),
+		kernel := "normalize"
+		if 2 <= p.bits && p.bits <= 4 && width <= 1024 && width%128 == 0 && aligned(width, from, g) {
+			kernel = "normalize_levels"
+		}
+		return d.launch(kernel, warpPerRow(rows), arg(from), arg(g), arg(int32(rows)), arg(int32(width)), arg(eps), arg(int32(p.bits)),
 			arg(p.data), arg(int32(p.words())), arg(int64(p.planeBytes/4)), arg(p.popcounts))
 	})
 }

@@ -101,8 +101,11 @@ func normalized(x, gain []float32, eps float64) []float64 {
 const eps = 1e-5
 
 func testNormalize(b *bench) {
-	for _, bits := range []int{1, 2, 3, 4, 5, 8, 16} {
+	for i, bits := range []int{1, 2, 3, 4, 5, 8, 16, 2, 3, 4} {
 		rows, width := b.size(200), b.size(1200)
+		if i > 6 {
+			width = 128 * (1 + b.r.IntN(8))
+		}
 		x, gain := b.normals(rows*width), b.normals(width)
 		for i := range x {
 			if b.r.IntN(50) == 0 {

@@ -97,15 +97,7 @@ DEVICE int sum_bytes(int word, int sum) {
   return sum;
 }
 
-// From four words of eight nibbles the four planes: bit 4 n + k of plane b is bit b of nibble n of word k.
-DEVICE void separate(uint32_t (&x)[4]) {
-  constexpr uint32_t k5 = 0x55555555, k3 = 0x33333333;
-  uint32_t a0 = (x[0] & k5) | (x[1] << 1 & ~k5), a1 = (x[0] >> 1 & k5) | (x[1] & ~k5);
-  uint32_t b0 = (x[2] & k5) | (x[3] << 1 & ~k5), b1 = (x[2] >> 1 & k5) | (x[3] & ~k5);
-  x[0] = (a0 & k3) | (b0 << 2 & ~k3), x[2] = (a0 >> 2 & k3) | (b0 & ~k3);
-  x[1] = (a1 & k3) | (b1 << 2 & ~k3), x[3] = (a1 >> 2 & k3) | (b1 & ~k3);
-}
-// The same with word k in lane k of every four lanes; lane b gets plane b.
+// separate with word k in lane k of every four lanes; lane b gets plane b.
 DEVICE uint32_t separate_lanes(uint32_t x, int lane) {
   constexpr uint32_t k5 = 0x55555555, k3 = 0x33333333;
   uint32_t y = (uint32_t)shuffle_xor((int)x, 1);

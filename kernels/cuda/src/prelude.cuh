@@ -212,6 +212,15 @@ template <int kBytes> DEVICE void copy_async(void* to, const void* from) {
 DEVICE void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kPending> DEVICE void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory"); }
 
+// From four words of eight nibbles the four planes: bit 4 n + k of plane b is bit b of nibble n of word k.
+DEVICE void separate(uint32_t (&x)[4]) {
+  constexpr uint32_t k5 = 0x55555555, k3 = 0x33333333;
+  uint32_t a0 = (x[0] & k5) | (x[1] << 1 & ~k5), a1 = (x[0] >> 1 & k5) | (x[1] & ~k5);
+  uint32_t b0 = (x[2] & k5) | (x[3] << 1 & ~k5), b1 = (x[2] >> 1 & k5) | (x[3] & ~k5);
+  x[0] = (a0 & k3) | (b0 << 2 & ~k3), x[2] = (a0 >> 2 & k3) | (b0 & ~k3);
+  x[1] = (a1 & k3) | (b1 << 2 & ~k3), x[3] = (a1 >> 2 & k3) | (b1 & ~k3);
+}
+
 // What changes from step to step; Go's deviceScalars has the same fields. Kernels read it when they run.
 constexpr int kMaxSurvivors = 16;
 struct Scalars {

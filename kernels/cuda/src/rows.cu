@@ -27,6 +27,28 @@ DEVICE double reciprocal_rms(const float* x, int width, double eps) {
   return 1.0 / __builtin_sqrt(warp_sum(sum) / (double)width + eps);
 }
 
+// Four values, aligned to that many, of what the kernel may write as well; they stay packed until they are used.
+struct FourFloats {
+  uint32_t words[4];
+  DEVICE_MEMBER float operator[](int j) const { return as_float((int)words[j]); }
+};
+struct FourBFloats {
+  uint32_t words[2];
+  DEVICE_MEMBER float operator[](int j) const { return j % 2 ? high_bf16(words[j / 2]) : low_bf16(words[j / 2]); }
+};
+DEVICE FourFloats load_four_of(const float* from) {
+  Int4 v = *(const Int4*)from;
+  FourFloats f{{(uint32_t)v.x, (uint32_t)v.y, (uint32_t)v.z, (uint32_t)v.w}};
+  for (uint32_t& word : f.words) settle(word);
+  return f;
+}
+DEVICE FourBFloats load_four_of(const BFloat* from) {
+  Int2 v = *(const Int2*)from;
+  FourBFloats f{{(uint32_t)v.x, (uint32_t)v.y}};
+  for (uint32_t& word : f.words) settle(word);
+  return f;
+}
+
 // The level of v on the 2^bits mid-rise levels of [-2.5, 2.5]: round(v / step - 1/2), ties to even, from the lowest level 0.
 // Dividing is slow, so it is done only where the product with 1 / step could round to another side.
 DEVICE int level(double v, double step, double inverse, double half) {
@@ -54,6 +76,81 @@ template <int kBits> struct Reader {
     return as_int(shifted + half_float);
   }
 };
+
+// Word k of a lane in lane k of eight, and word k of that lane here, whatever k: nibbles exchanged as in an 8 x 8 matrix.
+DEVICE uint32_t transpose_nibbles(uint32_t x, int lane) {
+  uint32_t y = (uint32_t)shuffle_xor((int)x, 1);
+  x = lane & 1 ? (x & 0xf0f0f0f0u) | (y >> 4 & 0x0f0f0f0fu) : (x & 0x0f0f0f0fu) | (y << 4 & 0xf0f0f0f0u);
+  x = (uint32_t)__nvvm_prmt(x, shuffle_xor((int)x, 2), lane & 2 ? 0x3715 : 0x6240);
+  return (uint32_t)__nvvm_prmt(x, shuffle_xor((int)x, 4), lane & 4 ? 0x3276 : 0x5410);
+}
+
+// A warp per row of up to 1,024 values, whole words of four lanes' fours: planes of 2 to 4 bits, and the rows' weighted popcounts. A
+// lane has fours of columns, 128 apart. Levels are packed as nibbles, separated into planes within the lane, and exchanged among eight
+// lanes, each of which gets one chunk's word.
+extern "C" __global__ __launch_bounds__(256) void normalize_levels(const float* x, const float* gain, int rows, int width, double eps,
+                                                                   int bits, uint32_t* out, int words, long plane_words,
+                                                                   int* popcounts) {
+  constexpr int kFours = 8;
+  constexpr float kMagic = 12582912.0f;  // see Reader
+  int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  x += (long)row * width + 4 * lane;
+  gain += 4 * lane;
+  FourFloats value[kFours] = {};
+#pragma unroll
+  for (int i = 0; i < kFours; i++)
+    if (128 * i < width) value[i] = load_four_of(x + 128 * i);
+  double squares = 0;
+#pragma unroll
+  for (int i = 0; i < kFours; i++)
+#pragma unroll
+    for (int j = 0; j < 4; j++) squares = multiply_add((double)value[i][j], (double)value[i][j], squares);
+#pragma unroll
+  for (int i = 0; i < kFours; i++)
+    for (uint32_t& word : value[i].words) settle(word);  // nobody needs them as float64 again
+  double rms = 1.0 / __builtin_sqrt(warp_sum(squares) / (double)width + eps);
+  double half = (double)(1 << (bits - 1)), step = 2.5 / half, inverse = half / 2.5;
+  float factor = (float)(rms * inverse), low = -(float)half, high = (float)half - 1, base = kMagic + (float)half;
+  uint32_t packed[4] = {};
+#pragma unroll
+  for (int i = kFours - 1; i >= 0; i--) {
+    uint32_t index[4];
+    if (128 * i < width) {
+      FourFloats by = load_four_of(gain + 128 * i);
+      bool border = false;
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        float q = __nvvm_fmin_f(max(by[j] * value[i][j] * factor - 0.5f, low), high), shifted = q + kMagic, off = q - (shifted - kMagic);
+        border |= __builtin_fabsf(__builtin_fabsf(off) - 0.5f) < 1e-4f;
+        index[j] = (uint32_t)as_int(shifted - kMagic + base);
+      }
+      if (ballot(border)) {
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+          index[j] = (uint32_t)as_int(kMagic) + (uint32_t)level((double)by[j] * (double)value[i][j] * rms, step, inverse, half);
+      }
+    } else {
+#pragma unroll
+      for (int j = 0; j < 4; j++) index[j] = (uint32_t)as_int(kMagic);
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++) packed[j] = packed[j] * 16 + index[j];
+  }
+#pragma unroll
+  for (int j = 0; j < 4; j++) packed[j] -= 0x4b400000u * 0x11111111u;  // what kMagic's bits left there
+  separate(packed);
+  int count = 0, word = 4 * (lane % 8) + lane / 8;
+#pragma unroll
+  for (int b = 0; b < 4; b++) {
+    uint32_t plane = transpose_nibbles(packed[b], lane);
+    if (b >= bits) continue;
+    if (word < words) out[b * plane_words + (long)row * words + word] = plane;
+    count += popcount(plane) << b;
+  }
+  count = warp_sum(count);
+  if (lane == 0) popcounts[row] = count;
+}
 
 // A warp per row: planes of Q(gain * x / rms(x)), and the rows' weighted popcounts. Rows of up to 1,024 values stay in registers.
 template <int kBits> DEVICE void normalize_row(const float* x, const float* gain, int width, double eps, int bits, uint32_t* out,
@@ -136,27 +233,6 @@ DEVICE double block_sum(double value, double* room) {
   return sum;
 }
 
-// Four values, aligned to that many, of what the kernel may write as well; they stay packed until they are used.
-struct FourFloats {
-  uint32_t words[4];
-  DEVICE_MEMBER float operator[](int j) const { return as_float((int)words[j]); }
-};
-struct FourBFloats {
-  uint32_t words[2];
-  DEVICE_MEMBER float operator[](int j) const { return j % 2 ? high_bf16(words[j / 2]) : low_bf16(words[j / 2]); }
-};
-DEVICE FourFloats load_four_of(const float* from) {
-  Int4 v = *(const Int4*)from;
-  FourFloats f{{(uint32_t)v.x, (uint32_t)v.y, (uint32_t)v.z, (uint32_t)v.w}};
-  for (uint32_t& word : f.words) settle(word);
-  return f;
-}
-DEVICE FourBFloats load_four_of(const BFloat* from) {
-  Int2 v = *(const Int2*)from;
-  FourBFloats f{{(uint32_t)v.x, (uint32_t)v.y}};
-  for (uint32_t& word : f.words) settle(word);
-  return f;
-}
 DEVICE void store_four_of(float* to, const float (&x)[4]) { *(Float4*)to = Float4{x[0], x[1], x[2], x[3]}; }
 DEVICE void store_four_of(BFloat* to, const float (&x)[4]) { *(Int2*)to = Int2{(int)pack_bf16(x[0], x[1]), (int)pack_bf16(x[2], x[3])}; }
 
