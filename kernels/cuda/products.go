@@ -10,12 +10,13 @@ import (
 	"gorgonia.org/cu"
 )
 
-// The tile of gemm_wgmma.cu: a stage is 1,024 bits of 128 rows of A and 256 rows of B.
+// The tile of gemm_wgmma.cu: a stage is 1,024 bits of 128 rows of A or of 256 rows of B.
 const (
 	tileRows, tileColumns = 128, 256
 	stageRowBytes         = 128
-	wgmmaStages           = 4
-	wgmmaShared           = wgmmaStages*(tileRows+tileColumns)*stageRowBytes + 1024
+	wgmmaStagesA          = 6
+	wgmmaStagesB          = 4
+	wgmmaShared           = (wgmmaStagesA*tileRows+wgmmaStagesB*tileColumns)*stageRowBytes + 1024
 	wgmmaThreads          = 384
 	wgmmaCluster          = 2
 )

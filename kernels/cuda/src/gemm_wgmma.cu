@@ -10,19 +10,19 @@
 // Matrices of signed bytes, whose rows are cut into 128 bytes of k alike, go through the same pipeline to the unit for bytes: where both
 // sides have several planes it is faster than all pairs of planes.
 //
-// Shape of the work: a block owns a 128 x 256 tile and consists of one producer warpgroup, whose first thread feeds a ring of
-// shared-memory stages through the copy engine, and two consumer warpgroups with 64 x 256 of accumulators each. Two blocks of
+// Shape of the work: a block owns a 128 x 256 tile and consists of one producer warpgroup, whose first thread feeds two rings of
+// shared-memory stages, of A and of B, through the copy engine, and two consumer warpgroups with 64 x 256 of accumulators each. Two blocks of
 // a cluster work on two tiles that differ in their rows, so each loads half of B and multicasts it to both: filling shared
-// memory from L2 is what limits such a kernel. Blocks are persistent and walk over the tiles.
+// memory from L2 is what limits such a kernel. Where k is one stage, all planes of A meet the same stage of B, which stays. Blocks are
+// persistent and walk over the tiles.
 //
 // Columns of a tile are permuted on the way in. The matrix unit hands each thread columns 8j + 2t + {0, 1}; the tensor map of B
 // (Go: columnMap) lays the rows of B out in shared memory such that these are kRun neighbouring columns of C. Epilogues then
 // store 8 or 16 bytes a thread, or 64 packed bits, with no exchange between lanes and no staging in shared memory.
 #include "hopper.cuh"
 
-constexpr int kTileRows = 128, kTileColumns = 256, kStageBytesOfRow = 128, kStages = 4;
+constexpr int kTileRows = 128, kTileColumns = 256, kStageBytesOfRow = 128, kStagesA = 6, kStagesB = 4;
 constexpr int kBytesA = kTileRows * kStageBytesOfRow, kBytesB = kTileColumns * kStageBytesOfRow;
-constexpr int kStageBytes = kBytesA + kBytesB;
 constexpr int kThreads = 384;
 
 struct Product {
@@ -42,6 +42,7 @@ struct Tiles {
   int columns, per_split, total, next, stride;  // in units of one cluster's work
   int blocks, blocks_per_split;
   int row, column, first_block, last_block;  // of the piece at hand
+  bool b_stays;  // one stage of B serves all planes
   __device__ __forceinline__ Tiles(const Product& p) {
     int size = cluster_size();
     columns = ceil_div(p.n, kTileColumns);
@@ -51,6 +52,7 @@ struct Tiles {
     stride = gridDim.x / size;
     blocks = p.blocks;
     blocks_per_split = ceil_div(p.blocks, p.splits);
+    b_stays = blocks_per_split == 1;
   }
   __device__ __forceinline__ bool take() {
     if (next >= total) return false;
@@ -64,19 +66,41 @@ struct Tiles {
   }
 };
 
-struct Stage {
+template <int kStages> struct Stage {
   int index = 0, parity = 0;
   __device__ __forceinline__ void advance() {
     if (++index == kStages) index = 0, parity ^= 1;
   }
 };
 
-struct Ring {
+template <int kStages, int kBytes> struct Ring {
   uint32_t data, full, empty;
-  __device__ __forceinline__ uint32_t a(const Stage& s) const { return data + s.index * kStageBytes; }
-  __device__ __forceinline__ uint32_t b(const Stage& s) const { return a(s) + kBytesA; }
-  __device__ __forceinline__ uint32_t full_at(const Stage& s) const { return full + 8 * s.index; }
+  __device__ __forceinline__ uint32_t at(const Stage<kStages>& s) const { return data + s.index * kBytes; }
+  __device__ __forceinline__ uint32_t full_at(const Stage<kStages>& s) const { return full + 8 * s.index; }
   __device__ __forceinline__ uint32_t empty_at(int index) const { return empty + 8 * index; }
+  // Waits until a stage is free and says how many bytes are on their way to it; returns the barrier that they complete.
+  __device__ __forceinline__ uint32_t fill(const Stage<kStages>& s) const {
+    barrier_wait(empty_at(s.index), s.parity ^ 1);
+    barrier_arrive_expect(full_at(s), kBytes);
+    return full_at(s);
+  }
+  // Readies the barriers; that of an empty stage waits for this many readers.
+  __device__ __forceinline__ void init(int readers) const {
+    for (int i = 0; i < kStages; i++) {
+      barrier_init(full + 8 * i, 1);
+      barrier_init(empty + 8 * i, readers);
+    }
+  }
+};
+
+struct Rings {
+  Ring<kStagesA, kBytesA> a;
+  Ring<kStagesB, kBytesB> b;
+};
+
+struct Stages {
+  Stage<kStagesA> a;
+  Stage<kStagesB> b;
 };
 
 // ---- Producer ----
@@ -92,23 +116,25 @@ template <int kRun> DEVICE void load_half_b(const TensorMap* map, uint32_t targe
     copy_5d_multicast(target, map, barrier, k, 0, 0, run, group, 3);
 }
 
-template <int kRun> DEVICE void produce(const TensorMap* map_a, const TensorMap* map_b, const Product& p, const Ring& ring) {
-  Stage stage;
+template <int kRun> DEVICE void produce(const TensorMap* map_a, const TensorMap* map_b, const Product& p, const Rings& rings) {
+  Stages stages;
   Tiles tiles(p);
   while (tiles.take()) {
     for (int plane = p.planes - 1; plane >= 0; plane--) {
       for (int block = tiles.first_block; block < tiles.last_block; block++) {
-        barrier_wait(ring.empty_at(stage.index), stage.parity ^ 1);
-        uint32_t full = ring.full_at(stage);
-        barrier_arrive_expect(full, kStageBytes);
-        copy_3d(ring.a(stage), map_a, full, block * kStageBytesOfRow, tiles.row, plane);
-        if (cluster_size() == 1) {
-          load_half_b<kRun>(map_b, ring.b(stage), full, block * kStageBytesOfRow, tiles.column, 0);
-          load_half_b<kRun>(map_b, ring.b(stage), full, block * kStageBytesOfRow, tiles.column, 1);
-        } else {
-          load_half_b<kRun>(map_b, ring.b(stage), full, block * kStageBytesOfRow, tiles.column, cluster_rank());
+        int k = block * kStageBytesOfRow;
+        if (!tiles.b_stays || plane == p.planes - 1) {
+          uint32_t full = rings.b.fill(stages.b), to = rings.b.at(stages.b);
+          if (cluster_size() == 1) {
+            load_half_b<kRun>(map_b, to, full, k, tiles.column, 0);
+            load_half_b<kRun>(map_b, to, full, k, tiles.column, 1);
+          } else {
+            load_half_b<kRun>(map_b, to, full, k, tiles.column, cluster_rank());
+          }
+          stages.b.advance();
         }
-        stage.advance();
+        copy_3d(rings.a.at(stages.a), map_a, rings.a.fill(stages.a), k, tiles.row, plane);
+        stages.a.advance();
       }
     }
   }
@@ -125,10 +151,13 @@ struct Bytes {
 };
 
 // One thread per warpgroup gives a stage back, to every block whose copies land in it.
-DEVICE void release(const Ring& ring, int index) {
+DEVICE void release_a(const Rings& rings, int index) {
+  if (threadIdx.x % 128 == 0) barrier_arrive_at(rings.a.empty_at(index), cluster_rank());
+}
+DEVICE void release_b(const Rings& rings, int index) {
   if (threadIdx.x % 128 == 0) {
-    barrier_arrive_at(ring.empty_at(index), 0);
-    if (cluster_size() == 2) barrier_arrive_at(ring.empty_at(index), 1);
+    barrier_arrive_at(rings.b.empty_at(index), 0);
+    if (cluster_size() == 2) barrier_arrive_at(rings.b.empty_at(index), 1);
   }
 }
 
@@ -152,7 +181,8 @@ struct Head {
 
 // C over all planes, from the top one down; on return all products have arrived in the registers.
 template <class Unit>
-DEVICE void multiply(int (&acc)[128], const Product& p, int blocks, const Ring& ring, Stage& stage, int row_half, Head& start) {
+DEVICE void multiply(int (&acc)[128], const Product& p, const Tiles& tiles, const Rings& rings, Stages& stages, int row_half, Head& start) {
+  int blocks = tiles.last_block - tiles.first_block;
   int scale = p.negative_top ? -2 : 2;
   for (int plane = 0; plane < p.planes; plane++) {
     if (plane > 0) {
@@ -161,12 +191,13 @@ DEVICE void multiply(int (&acc)[128], const Product& p, int blocks, const Ring& 
       scale = 2;
     }
     accumulators_settle(acc);
-    int previous = -1;
+    int previous_a = -1, previous_b = -1;
     int block = 0;
     do {  // not a for: ptxas pipelines the products only when it sees that at least one block runs
-      barrier_wait(ring.full_at(stage), stage.parity);
-      uint64_t a = swizzled_tile(ring.a(stage) + row_half * (kBytesA / 2));
-      uint64_t b = swizzled_tile(ring.b(stage));
+      if (!tiles.b_stays || plane == 0) barrier_wait(rings.b.full_at(stages.b), stages.b.parity);
+      barrier_wait(rings.a.full_at(stages.a), stages.a.parity);
+      uint64_t a = swizzled_tile(rings.a.at(stages.a) + row_half * (kBytesA / 2));
+      uint64_t b = swizzled_tile(rings.b.at(stages.b));
       wgmma_fence();
       Unit::multiply(acc, a, b, plane + block > 0);
       Unit::multiply(acc, a + 2, b + 2, 1);
@@ -175,14 +206,17 @@ DEVICE void multiply(int (&acc)[128], const Product& p, int blocks, const Ring& 
       wgmma_commit();
       start.count();
       wgmma_wait<1>();
-      if (previous >= 0) release(ring, previous);
-      previous = stage.index;
-      stage.advance();
+      if (previous_a >= 0) release_a(rings, previous_a), release_b(rings, previous_b);
+      previous_a = stages.a.index, previous_b = stages.b.index;
+      stages.a.advance();
+      if (!tiles.b_stays) stages.b.advance();
     } while (++block < blocks);
     wgmma_wait<0>();
     accumulators_settle(acc);
-    release(ring, previous);
+    release_a(rings, previous_a);
+    if (!tiles.b_stays || plane == p.planes - 1) release_b(rings, previous_b);
   }
+  if (tiles.b_stays) stages.b.advance();
 }
 
 // The warpgroups take turns at the matrix unit, so that one's epilogue runs under the other's products. A turn lasts a whole
@@ -190,7 +224,7 @@ DEVICE void multiply(int (&acc)[128], const Product& p, int blocks, const Ring& 
 struct Turns {
   bool taken;
   int group;
-  __device__ __forceinline__ Turns(const Product& p, const Tiles& tiles, int group) : taken(2 * p.planes * tiles.blocks_per_split <= kStages), group(group) {
+  __device__ __forceinline__ Turns(const Product& p, const Tiles& tiles, int group) : taken(2 * p.planes * tiles.blocks_per_split <= kStagesB), group(group) {
     if (taken && group == 1) named_arrive(1, 256);
   }
   __device__ __forceinline__ void begin() const {
@@ -201,18 +235,18 @@ struct Turns {
   }
 };
 
-template <class Unit, class Epilogue> DEVICE void consume(const Product& p, const Ring& ring, const Epilogue& epilogue) {
+template <class Unit, class Epilogue> DEVICE void consume(const Product& p, const Rings& rings, const Epilogue& epilogue) {
   int group = warp_uniform(threadIdx.x / 128) - 1;
   int lane = threadIdx.x % 32;
   int row_in_tile = group * 64 + threadIdx.x % 128 / 32 * 16 + lane / 4;
-  Stage stage;
+  Stages stages;
   Tiles tiles(p);
   Turns turns(p, tiles, group);
   Head start(!turns.taken, group);
   int acc[128];
   while (tiles.take()) {
     turns.begin();
-    multiply<Unit>(acc, p, tiles.last_block - tiles.first_block, ring, stage, group, start);
+    multiply<Unit>(acc, p, tiles, rings, stages, group, start);
     start.end();
     turns.end(tiles.next >= tiles.total);
     epilogue.store(acc, p, tiles.row + row_in_tile, tiles.column, lane % 4, tiles.first_block == 0);
@@ -222,25 +256,26 @@ template <class Unit, class Epilogue> DEVICE void consume(const Product& p, cons
 template <class Unit, class Epilogue>
 DEVICE void gemm(const TensorMap* map_a, const TensorMap* map_b, const Product& p, const Epilogue& epilogue) {
   extern __shared__ char memory[];
-  __shared__ alignas(8) uint64_t barriers[2 * kStages];
-  Ring ring;
-  ring.data = (shared_address(memory) + 1023) & ~1023u;  // the swizzle's atom
-  ring.full = shared_address(barriers);
-  ring.empty = ring.full + 8 * kStages;
+  __shared__ alignas(8) uint64_t barriers[2 * (kStagesA + kStagesB)];
+  Rings rings;
+  rings.b.data = (shared_address(memory) + 1023) & ~1023u;  // the swizzle's atom
+  rings.a.data = rings.b.data + kStagesB * kBytesB;
+  rings.b.full = shared_address(barriers);
+  rings.b.empty = rings.b.full + 8 * kStagesB;
+  rings.a.full = rings.b.empty + 8 * kStagesB;
+  rings.a.empty = rings.a.full + 8 * kStagesA;
   if (threadIdx.x == 0) {
-    for (int i = 0; i < kStages; i++) {
-      barrier_init(ring.full + 8 * i, 1);
-      barrier_init(ring.empty + 8 * i, 2 * cluster_size());
-    }
+    rings.a.init(2);
+    rings.b.init(2 * cluster_size());
     barrier_init_fence();
   }
   cluster_sync();
   if (warp_uniform(threadIdx.x / 128) == 0) {
     give_registers<40>();
-    if (threadIdx.x == 0) produce<Epilogue::kRun>(map_a, map_b, p, ring);
+    if (threadIdx.x == 0) produce<Epilogue::kRun>(map_a, map_b, p, rings);
   } else {
     take_registers<232>();
-    consume<Unit>(p, ring, epilogue);
+    consume<Unit>(p, rings, epilogue);
   }
   cluster_sync();  // a block must not leave while its neighbour still signals or fills its shared memory
 }
