@@ -190,6 +190,28 @@ template <class T> DEVICE Packed<T> load_eight(const T* from) {
 // Entry j of them.
 DEVICE float value(const Packed<float>& p, int j) { return as_float((int)p.words[j]); }
 DEVICE float value(const Packed<BFloat>& p, int j) { return j % 2 ? high_bf16(p.words[j / 2]) : low_bf16(p.words[j / 2]); }
+// Four values, aligned to that many, of what the kernel may write as well; they stay packed until they are used.
+struct FourFloats {
+  uint32_t words[4];
+  DEVICE_MEMBER float operator[](int j) const { return as_float((int)words[j]); }
+};
+struct FourBFloats {
+  uint32_t words[2];
+  DEVICE_MEMBER float operator[](int j) const { return j % 2 ? high_bf16(words[j / 2]) : low_bf16(words[j / 2]); }
+};
+DEVICE FourFloats load_four_of(const float* from) {
+  Int4 v = *(const Int4*)from;
+  FourFloats f{{(uint32_t)v.x, (uint32_t)v.y, (uint32_t)v.z, (uint32_t)v.w}};
+  for (uint32_t& word : f.words) settle(word);
+  return f;
+}
+DEVICE FourBFloats load_four_of(const BFloat* from) {
+  Int2 v = *(const Int2*)from;
+  FourBFloats f{{(uint32_t)v.x, (uint32_t)v.y}};
+  for (uint32_t& word : f.words) settle(word);
+  return f;
+}
+
 // Writes eight values, aligned to 16 bytes.
 DEVICE void store_eight(float* to, const float (&x)[8]) {
   *(Float4*)to = Float4{x[0], x[1], x[2], x[3]};

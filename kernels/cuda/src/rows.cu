@@ -27,28 +27,6 @@ DEVICE double reciprocal_rms(const float* x, int width, double eps) {
   return 1.0 / __builtin_sqrt(warp_sum(sum) / (double)width + eps);
 }
 
-// Four values, aligned to that many, of what the kernel may write as well; they stay packed until they are used.
-struct FourFloats {
-  uint32_t words[4];
-  DEVICE_MEMBER float operator[](int j) const { return as_float((int)words[j]); }
-};
-struct FourBFloats {
-  uint32_t words[2];
-  DEVICE_MEMBER float operator[](int j) const { return j % 2 ? high_bf16(words[j / 2]) : low_bf16(words[j / 2]); }
-};
-DEVICE FourFloats load_four_of(const float* from) {
-  Int4 v = *(const Int4*)from;
-  FourFloats f{{(uint32_t)v.x, (uint32_t)v.y, (uint32_t)v.z, (uint32_t)v.w}};
-  for (uint32_t& word : f.words) settle(word);
-  return f;
-}
-DEVICE FourBFloats load_four_of(const BFloat* from) {
-  Int2 v = *(const Int2*)from;
-  FourBFloats f{{(uint32_t)v.x, (uint32_t)v.y}};
-  for (uint32_t& word : f.words) settle(word);
-  return f;
-}
-
 // The level of v on the 2^bits mid-rise levels of [-2.5, 2.5]: round(v / step - 1/2), ties to even, from the lowest level 0.
 // Dividing is slow, so it is done only where the product with 1 / step could round to another side.
 DEVICE int level(double v, double step, double inverse, double half) {

@@ -126,28 +126,36 @@ template <class T>
 DEVICE void embed_backward(float* dweight, const T* dx, const int* tokens, const int* jumps, const int* later, int n, int width) {
   if (later[blockIdx.x]) return;
   float* row = dweight + (long)tokens[blockIdx.x] * width;
-  for (int c = threadIdx.x; c < width; c += 512) {
-    bool second = c + 256 < width;
-    float sum0 = row[c] + read(dx + (long)blockIdx.x * width + c);
-    float sum1 = second ? row[c + 256] + read(dx + (long)blockIdx.x * width + c + 256) : 0.0f;
+  bool aligned = width % 4 == 0 && (((long)row | (long)dx) & 15) == 0;
+  for (int c = 4 * threadIdx.x; c < width; c += 1024) {
+    int count = min(4, width - c);
+    auto load = [&](long from, float (&to)[4]) {
+      if (aligned) {
+        auto v = load_four_of(dx + from * width + c);
+#pragma unroll
+        for (int j = 0; j < 4; j++) to[j] = v[j];
+      } else {
+        for (int j = 0; j < 4; j++) to[j] = j < count ? read(dx + from * width + c + j) : 0.0f;
+      }
+    };
+    float sum[4], first[4];
+    load(blockIdx.x, first);
+    for (int j = 0; j < 4; j++) sum[j] = (j < count ? row[c + j] : 0.0f) + first[j];
     for (int i = blockIdx.x; i < n;) {
       int rows[kJump];
-      float add0[kJump], add1[kJump];
+      float add[kJump][4] = {};
 #pragma unroll
       for (int k = 0; k < kJump; k++) rows[k] = jumps[kJump * i + k];
 #pragma unroll
-      for (int k = 0; k < kJump; k++) {
-        add0[k] = rows[k] < n ? read(dx + (long)rows[k] * width + c) : 0.0f;
-        add1[k] = rows[k] < n && second ? read(dx + (long)rows[k] * width + c + 256) : 0.0f;
-      }
+      for (int k = 0; k < kJump; k++)
+        if (rows[k] < n) load(rows[k], add[k]);
 #pragma unroll
-      for (int k = 0; k < kJump; k++) {
-        if (rows[k] < n) sum0 += add0[k], sum1 += add1[k];
-      }
+      for (int k = 0; k < kJump; k++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) sum[j] += add[k][j];
       i = rows[kJump - 1];
     }
-    row[c] = sum0;
-    if (second) row[c + 256] = sum1;
+    for (int j = 0; j < count; j++) row[c + j] = sum[j];
   }
 }
 
