@@ -68,8 +68,8 @@ type logits struct {
 func (d *Device) newHead(losses kernels.Floats, x kernels.Activation, l kernels.Linear, targets kernels.Ints, floatGradients bool) (*head, error) {
 	rows := rowsOf(x, l.In)
 	h := &head{Device: d, x: x, l: l, rows: rows, losses: float32s(losses, rows), targets: int32s(targets, rows)}
-	a, _, ok := integers(x, l)
-	h.integers = ok && d.hopper && largestSum(a) < 1<<15
+	a, w, ok := integers(x, l)
+	h.integers = ok && d.hopper && largestSum(a) < 1<<15 && w.popcounts%16 == 0
 	bytes, limit := 4, floatLogitBytes
 	h.stride = roundUp(l.Out, 8)
 	if h.integers {

@@ -14,9 +14,10 @@ import (
 const (
 	tileRows, tileColumns = 128, 256
 	stageRowBytes         = 128
-	wgmmaStagesA          = 6
+	wgmmaStagesA          = 5
 	wgmmaStagesB          = 4
-	wgmmaShared           = (wgmmaStagesA*tileRows+wgmmaStagesB*tileColumns)*stageRowBytes + 1024
+	wgmmaColumnBytes      = 4 * 8 * tileColumns // what epilogues have of four tiles' columns
+	wgmmaShared           = (wgmmaStagesA*tileRows+wgmmaStagesB*tileColumns)*stageRowBytes + wgmmaColumnBytes + 1024
 	wgmmaThreads          = 384
 	wgmmaCluster          = 2
 )
@@ -144,7 +145,7 @@ func (d *Device) multiplyBFloats(out cu.DevicePtr, stride int, a, b *planes, row
 	return d.multiplyHopper("gemm_wgmma_bfloat16", 8, 1, p, a, b, driver.Bytes(&epilogue))
 }
 
-// multiplyInt16 writes s, which must fit, to out; stride is a multiple of 8. It needs Hopper.
+// multiplyInt16 writes s, which must fit, to out; stride is a multiple of 8. It needs Hopper, and b's popcounts at a multiple of 16 bytes.
 func (d *Device) multiplyInt16(out cu.DevicePtr, stride int, a, b *planes) error {
 	p, err := productOf(a, b)
 	if err != nil {

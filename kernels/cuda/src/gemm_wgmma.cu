@@ -16,13 +16,17 @@
 // memory from L2 is what limits such a kernel. Where k is one stage, all planes of A meet the same stage of B, which stays. Blocks are
 // persistent and walk over the tiles.
 //
+// Epilogues wait for nothing: what they want of the rows is loaded before the products, what they want of the columns comes through a
+// third ring.
+//
 // Columns of a tile are permuted on the way in. The matrix unit hands each thread columns 8j + 2t + {0, 1}; the tensor map of B
 // (Go: columnMap) lays the rows of B out in shared memory such that these are kRun neighbouring columns of C. Epilogues then
 // store 8 or 16 bytes a thread, or 64 packed bits, with no exchange between lanes and no staging in shared memory.
 #include "hopper.cuh"
 
-constexpr int kTileRows = 128, kTileColumns = 256, kStageBytesOfRow = 128, kStagesA = 6, kStagesB = 4;
+constexpr int kTileRows = 128, kTileColumns = 256, kStageBytesOfRow = 128, kStagesA = 5, kStagesB = 4, kStagesColumns = 4;
 constexpr int kBytesA = kTileRows * kStageBytesOfRow, kBytesB = kTileColumns * kStageBytesOfRow;
+constexpr int kBytesColumns = 8 * kTileColumns;  // most that an epilogue wants to have of a tile's columns
 constexpr int kThreads = 384;
 
 struct Product {
@@ -79,9 +83,9 @@ template <int kStages, int kBytes> struct Ring {
   __device__ __forceinline__ uint32_t full_at(const Stage<kStages>& s) const { return full + 8 * s.index; }
   __device__ __forceinline__ uint32_t empty_at(int index) const { return empty + 8 * index; }
   // Waits until a stage is free and says how many bytes are on their way to it; returns the barrier that they complete.
-  __device__ __forceinline__ uint32_t fill(const Stage<kStages>& s) const {
+  __device__ __forceinline__ uint32_t fill(const Stage<kStages>& s, int bytes = kBytes) const {
     barrier_wait(empty_at(s.index), s.parity ^ 1);
-    barrier_arrive_expect(full_at(s), kBytes);
+    barrier_arrive_expect(full_at(s), bytes);
     return full_at(s);
   }
   // Readies the barriers; that of an empty stage waits for this many readers.
@@ -96,11 +100,13 @@ template <int kStages, int kBytes> struct Ring {
 struct Rings {
   Ring<kStagesA, kBytesA> a;
   Ring<kStagesB, kBytesB> b;
+  Ring<kStagesColumns, kBytesColumns> columns;
 };
 
 struct Stages {
   Stage<kStagesA> a;
   Stage<kStagesB> b;
+  Stage<kStagesColumns> columns;
 };
 
 // ---- Producer ----
@@ -116,10 +122,18 @@ template <int kRun> DEVICE void load_half_b(const TensorMap* map, uint32_t targe
     copy_5d_multicast(target, map, barrier, k, 0, 0, run, group, 3);
 }
 
-template <int kRun> DEVICE void produce(const TensorMap* map_a, const TensorMap* map_b, const Product& p, const Rings& rings) {
+template <class Epilogue>
+DEVICE void produce(const TensorMap* map_a, const TensorMap* map_b, const Product& p, const Rings& rings, const Epilogue& epilogue) {
+  constexpr int kRun = Epilogue::kRun;
   Stages stages;
   Tiles tiles(p);
   while (tiles.take()) {
+    if constexpr (Epilogue::kColumnBytes > 0) {
+      int bytes = Epilogue::kColumnBytes * min(kTileColumns, ceil_div(p.n - tiles.column, 4) * 4);
+      copy_bytes(rings.columns.at(stages.columns), (const char*)epilogue.columns(p) + Epilogue::kColumnBytes * tiles.column,
+                 rings.columns.fill(stages.columns, bytes), bytes);
+      stages.columns.advance();
+    }
     for (int plane = p.planes - 1; plane >= 0; plane--) {
       for (int block = tiles.first_block; block < tiles.last_block; block++) {
         int k = block * kStageBytesOfRow;
@@ -245,18 +259,27 @@ template <class Unit, class Epilogue> DEVICE void consume(const Product& p, cons
   Head start(!turns.taken, group);
   int acc[128];
   while (tiles.take()) {
+    auto rows = epilogue.rows(p, tiles.row + row_in_tile, tiles.column, lane % 4);
     turns.begin();
     multiply<Unit>(acc, p, tiles, rings, stages, group, start);
     start.end();
     turns.end(tiles.next >= tiles.total);
-    epilogue.store(acc, p, tiles.row + row_in_tile, tiles.column, lane % 4, tiles.first_block == 0);
+    if constexpr (Epilogue::kColumnBytes > 0) {
+      barrier_wait(rings.columns.full_at(stages.columns), stages.columns.parity);
+      epilogue.store(acc, p, tiles.row + row_in_tile, tiles.column, lane % 4, rows, rings.columns.at(stages.columns));
+      warp_sync();
+      if (lane == 0) barrier_arrive(rings.columns.empty_at(stages.columns.index));
+      stages.columns.advance();
+    } else {
+      epilogue.store(acc, p, tiles.row + row_in_tile, tiles.column, lane % 4, rows, tiles.first_block == 0);
+    }
   }
 }
 
 template <class Unit, class Epilogue>
 DEVICE void gemm(const TensorMap* map_a, const TensorMap* map_b, const Product& p, const Epilogue& epilogue) {
   extern __shared__ char memory[];
-  __shared__ alignas(8) uint64_t barriers[2 * (kStagesA + kStagesB)];
+  __shared__ alignas(8) uint64_t barriers[2 * (kStagesA + kStagesB + kStagesColumns)];
   Rings rings;
   rings.b.data = (shared_address(memory) + 1023) & ~1023u;  // the swizzle's atom
   rings.a.data = rings.b.data + kStagesB * kBytesB;
@@ -264,15 +287,19 @@ DEVICE void gemm(const TensorMap* map_a, const TensorMap* map_b, const Product& 
   rings.b.empty = rings.b.full + 8 * kStagesB;
   rings.a.full = rings.b.empty + 8 * kStagesB;
   rings.a.empty = rings.a.full + 8 * kStagesA;
+  rings.columns.data = rings.a.data + kStagesA * kBytesA;
+  rings.columns.full = rings.a.empty + 8 * kStagesA;
+  rings.columns.empty = rings.columns.full + 8 * kStagesColumns;
   if (threadIdx.x == 0) {
     rings.a.init(2);
     rings.b.init(2 * cluster_size());
+    rings.columns.init(8);  // warps
     barrier_init_fence();
   }
   cluster_sync();
   if (warp_uniform(threadIdx.x / 128) == 0) {
     give_registers<40>();
-    if (threadIdx.x == 0) produce<Epilogue::kRun>(map_a, map_b, p, rings);
+    if (threadIdx.x == 0) produce(map_a, map_b, p, rings, epilogue);
   } else {
     take_registers<232>();
     consume<Unit>(p, rings, epilogue);
@@ -280,8 +307,18 @@ DEVICE void gemm(const TensorMap* map_a, const TensorMap* map_b, const Product& 
   cluster_sync();  // a block must not leave while its neighbour still signals or fills its shared memory
 }
 
-// ---- Epilogues: store(acc, p, row, column, t, first) gets rows row and row + 8, and this thread's quarter t of every group;
-// `first` of the splits is the one that adds the terms of popcounts ----
+// ---- Epilogues: store(acc, p, row, column, t, rows, ...) gets rows row and row + 8, and this thread's quarter t of every group, and
+// what rows() has loaded before. The last argument is what columns() has of the tile's columns, kColumnBytes each, or, of those that
+// want none, whether this is the first of the splits, which adds the terms of popcounts ----
+
+// The term that rows row and row + 8 add to every sum.
+struct RowTerms { int term[2]; };
+DEVICE RowTerms row_terms(const Product& p, int row, int factor, int base) {
+  RowTerms r;
+#pragma unroll
+  for (int h = 0; h < 2; h++) r.term[h] = row + 8 * h < p.m ? base + factor * p.row_popcounts[row + 8 * h] : 0;
+  return r;
+}
 
 // kRun neighbouring columns of C that start at column group * 4 * kRun + t * kRun: pairs of accumulators, 4 apart.
 template <int kRun> DEVICE int accumulator(int group, int half, int i) { return 4 * (group * (kRun / 2) + i / 2) + 2 * half + i % 2; }
@@ -325,7 +362,7 @@ struct Affine {
 };
 
 struct StoreFloat32 {
-  static constexpr int kRun = 4;
+  static constexpr int kRun = 4, kColumnBytes = 0;
   Affine affine;
   const float* residual;  // may be `out`
   float* out;
@@ -372,36 +409,52 @@ struct StoreFloat32 {
     }
   }
 
-  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, bool first_split) const {
-    int terms[2];
+  struct Rows {
+    RowTerms terms;
     float scales[2];
+  };
+  DEVICE_MEMBER Rows rows(const Product& p, int row, int, int) const {
+    Rows r{row_terms(p, row, p.row_weight, p.bias), {affine.scale, affine.scale}};
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      bool inside = row + 8 * h < p.m;
-      terms[h] = inside ? p.bias + p.row_weight * p.row_popcounts[row + 8 * h] : 0;
-      scales[h] = inside && affine.row_scale ? affine.row_scale[row + 8 * h] * affine.scale : affine.scale;
-    }
+    for (int h = 0; h < 2; h++)
+      if (affine.row_scale && row + 8 * h < p.m) r.scales[h] = affine.row_scale[row + 8 * h] * affine.scale;
+    return r;
+  }
+
+  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, const Rows& r, bool) const {
     if (warp_uniform(row / 128 * 128 + 128 <= p.m && column + kTileColumns <= p.n))
-      store_groups<true, 2>(acc, p, row, column + 4 * t, terms, scales);
+      store_groups<true, 2>(acc, p, row, column + 4 * t, r.terms.term, r.scales);
     else
-      store_groups<false, 1>(acc, p, row, column + 4 * t, terms, scales);
+      store_groups<false, 1>(acc, p, row, column + 4 * t, r.terms.term, r.scales);
   }
 };
 
 // row_scale_m * s in bfloat16, 16 bytes a thread; n and stride are multiples of 8. For products without terms of columns, |s| < 2^22.
 struct StoreBFloat16 {
-  static constexpr int kRun = 8;
+  static constexpr int kRun = 8, kColumnBytes = 0;
   static constexpr int kBase = 0x4b400000;  // see exact_float
   const float* row_scale;
   BFloat* out;
   long stride;
 
-  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, bool first_split) const {
+  struct Rows {
+    RowTerms terms;
+    float scales[2];
+  };
+  DEVICE_MEMBER Rows rows(const Product& p, int row, int, int) const {
+    Rows r{row_terms(p, row, p.row_weight, kBase), {}};
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+      if (row + 8 * h < p.m) r.scales[h] = row_scale[row + 8 * h];
+    return r;
+  }
+
+  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, const Rows& r, bool) const {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       if (row + 8 * h >= p.m) continue;
-      int term = kBase + p.row_weight * p.row_popcounts[row + 8 * h];
-      float scale = row_scale[row + 8 * h];
+      int term = r.terms.term[h];
+      float scale = r.scales[h];
       BFloat* to = out + (row + 8 * h) * stride + column + 8 * t;
 #pragma unroll
       for (int g = 0; g < 8; g++) {
@@ -423,20 +476,20 @@ struct StoreBFloat16 {
 // s as int16, where it fits; 16 bytes a thread. The columns' popcounts must be readable, and the rows writable, up to a multiple
 // of 8.
 struct StoreInt16 {
-  static constexpr int kRun = 8;
+  static constexpr int kRun = 8, kColumnBytes = 4;
   uint16_t* out;
   long stride;  // in elements, a multiple of 8
 
-  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, bool first_split) const {
-    int terms[2];
-#pragma unroll
-    for (int h = 0; h < 2; h++) terms[h] = row + 8 * h < p.m ? p.bias + p.row_weight * p.row_popcounts[row + 8 * h] : 0;
+  DEVICE_MEMBER RowTerms rows(const Product& p, int row, int, int) const { return row_terms(p, row, p.row_weight, p.bias); }
+  DEVICE_MEMBER const void* columns(const Product& p) const { return p.column_popcounts; }
+
+  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, const RowTerms& r, uint32_t columns) const {
 #pragma unroll
     for (int g = 0; g < 8; g++) {
       int first = column + 32 * g + 8 * t, valid = p.n - first;
       if (valid <= 0) break;
-      int popcounts[8];
-      load_ints(popcounts, p.column_popcounts + first, valid);
+      Int4 a = load_shared(columns + 128 * g + 32 * t), b = load_shared(columns + 128 * g + 32 * t + 16);
+      int popcounts[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
 #pragma unroll
       for (int h = 0; h < 2; h++) {
         if (row + 8 * h >= p.m) continue;
@@ -446,7 +499,7 @@ struct StoreInt16 {
           int s[2];
 #pragma unroll
           for (int e = 0; e < 2; e++)
-            s[e] = p.product * acc[accumulator<8>(g, h, 2 * i + e)] + p.column_weight * popcounts[2 * i + e] + terms[h];
+            s[e] = p.product * acc[accumulator<8>(g, h, 2 * i + e)] + p.column_weight * popcounts[2 * i + e] + r.term[h];
           packed[i] = (s[0] & 0xffff) | s[1] << 16;
         }
         *(Int4*)(out + (row + 8 * h) * stride + first) = Int4{packed[0], packed[1], packed[2], packed[3]};
@@ -457,7 +510,7 @@ struct StoreInt16 {
 
 // Adds factor * s to int32 in memory; sums of integers do not depend on the order. For products that are split along k.
 struct AddInt32 {
-  static constexpr int kRun = 4;
+  static constexpr int kRun = 4, kColumnBytes = 0;
   int* out;
   long stride;
   int factor;
@@ -481,11 +534,10 @@ struct AddInt32 {
     }
   }
 
-  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, bool first_split) const {
-    int terms[2];
-#pragma unroll
-    for (int h = 0; h < 2; h++)
-      terms[h] = first_split && row + 8 * h < p.m ? p.bias + p.row_weight * p.row_popcounts[row + 8 * h] : 0;
+  DEVICE_MEMBER RowTerms rows(const Product& p, int row, int, int) const { return row_terms(p, row, p.row_weight, p.bias); }
+
+  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, const RowTerms& r, bool first_split) const {
+    int terms[2] = {first_split ? r.term[0] : 0, first_split ? r.term[1] : 0};
     if (warp_uniform(row / 128 * 128 + 128 <= p.m && column + kTileColumns <= p.n))
       add_groups<true>(acc, p, row, column + 4 * t, terms, first_split);
     else
@@ -497,7 +549,7 @@ struct AddInt32 {
 // Thresholds). Five instructions an output, since this epilogue and not the matrix unit bounds the kernel at k = 1,024.
 // The thresholds count in quarters of s: the quarter is what lets one centre serve both tests exactly.
 struct StoreBits {
-  static constexpr int kRun = 64;
+  static constexpr int kRun = 64, kColumnBytes = 8;
   static constexpr int kBase = 0x4b200000;  // the float 10,485,760: adding an integer to its bits adds it to its value
   const Float4* thresholds;   // [n up to 256 multiple] centre and radius, in the order of the accumulators
   const uint64_t* negative;   // [n / 64] bit 1: alpha is negative, so the sign is inverted
@@ -505,20 +557,28 @@ struct StoreBits {
   int* sign_popcounts;        // [m], added to; null when not wanted
   long stride;                // in words of 64 bits
 
-  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, bool first_split) const {
+  struct Rows {
+    RowTerms terms;
+    uint64_t flip;  // of this thread's columns
+  };
+  DEVICE_MEMBER Rows rows(const Product& p, int row, int column, int t) const {
+    Rows r{row_terms(p, row, 4 * p.row_weight, kBase), 0};
+    if (column + 64 * t < p.n) r.flip = negative[column / 64 + t];
+    return r;
+  }
+  DEVICE_MEMBER const void* columns(const Product&) const { return thresholds; }
+
+  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, const Rows& r, uint32_t columns) const {
     int quarter = 4 * p.product;
-    const Float4* pairs = thresholds + column / 2 + t;
-    int terms[2];
-#pragma unroll
-    for (int h = 0; h < 2; h++) terms[h] = kBase + (row + 8 * h < p.m ? 4 * p.row_weight * p.row_popcounts[row + 8 * h] : 0);
+    const int(&terms)[2] = r.terms.term;
     uint32_t below[2][2], outside[2][2];  // [row half][word], bits in reverse
 #pragma unroll
     for (int w = 0; w < 2; w++) {
       below[0][w] = below[1][w] = outside[0][w] = outside[1][w] = 0;
 #pragma unroll
       for (int b = 15; b >= 0; b--) {
-        Float4 threshold = pairs[4 * (16 * w + b)];
-        float centre[2] = {threshold.x, threshold.z}, radius[2] = {threshold.y, threshold.w};
+        Int4 threshold = load_shared(columns + 64 * (16 * w + b) + 16 * t);
+        float centre[2] = {as_float(threshold.x), as_float(threshold.z)}, radius[2] = {as_float(threshold.y), as_float(threshold.w)};
 #pragma unroll
         for (int e = 1; e >= 0; e--) {
 #pragma unroll
@@ -536,7 +596,7 @@ struct StoreBits {
     int first = column + 64 * t;
     if (first >= p.n) first = -1;
     uint64_t valid = first < 0 ? 0 : p.n - first >= 64 ? ~0ull : (1ull << (p.n - first)) - 1;
-    uint64_t flip = first < 0 ? 0 : negative[first / 64];
+    uint64_t flip = r.flip;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       uint64_t word = (~((uint64_t)below[h][1] << 32 | below[h][0]) ^ flip) & valid;

@@ -33,6 +33,9 @@ DEVICE void barrier_arrive_at(uint32_t barrier, int rank) {
       "{ .reg .b32 remote; mapa.shared::cluster.u32 remote, %0, %1;\n\t"
       "mbarrier.arrive.shared::cluster.b64 _, [remote]; }" ::"r"(barrier), "r"(rank) : "memory");
 }
+DEVICE void barrier_arrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
 DEVICE void barrier_wait(uint32_t barrier, int parity) {
   asm volatile(
       "{ .reg .pred done;\n"
@@ -61,6 +64,19 @@ DEVICE void copy_5d_multicast(uint32_t target, const TensorMap* map, uint32_t ba
       "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
       " [%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;"
       ::"r"(target), "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "h"(blocks) : "memory");
+}
+
+// bytes, a multiple of 16, from global memory aligned to that.
+DEVICE void copy_bytes(uint32_t target, const void* from, uint32_t barrier, int bytes) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+               ::"r"(target), "l"(from), "r"(bytes), "r"(barrier) : "memory");
+}
+
+// 16 bytes that the copy engine wrote; stays behind the wait for them.
+DEVICE Int4 load_shared(uint32_t from) {
+  Int4 v;
+  asm volatile("ld.shared.v4.s32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(from) : "memory");
+  return v;
 }
 
 // ---- Registers and named barriers ----
