@@ -127,67 +127,74 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
   }
   // Rows are passed over in the order kRows - 1 ... 0, 2 kRows - 1 ...: the i-th is i ^ (kRows - 1).
   auto* slots = (typename Source::Raw*)(collected + kWords * 256 * kChannel) + threadIdx.x;
-  auto fetch = [&](int i) {
-    if (i < 32) source.fetch(slots[i % kAhead * 256], min(first + (i ^ (kRows - 1)), p.rows - 1), c0);
-    copies_commit();
-  };
+  // kWhole: there are all rows and channels, so that nothing needs a test.
+  auto pass_over = [&]<bool kWhole>() {
+    auto fetch = [&](int i) {
+      int row = first + (i ^ (kRows - 1));
+      if (i < 32) source.template fetch<kWhole>(slots[i % kAhead * 256], kWhole ? row : min(row, p.rows - 1), c0);
+      copies_commit();
+    };
 #pragma unroll 1
-  for (int i = 0; i < kAhead; i++) fetch(i);
-  for (int group = 0; group < 32 / kRows; group++) {
-    uint32_t column[kWords][8] = {};
-    for (int r = kRows - 1; r >= 0; r--) {
-      int row = first + kRows * group + r, i = kRows * group + kRows - 1 - r;
-      copies_wait<kAhead - 1>();
-      typename Source::Raw raw = source.take(slots[i % kAhead * 256], c0);
-      if (row >= p.rows) source.drop(raw);
-      fetch(i + kAhead);
-      float g[8], plain[8], inverse_row = p.row_planes ? p.row_inverse[min(row, p.rows - 1)] : 0;
-      uint32_t q[8], weight_q[8];
-      source.finish(raw, row, c0, channels, g, plain);
-      Words4 random = philox(key0, key1, (uint32_t)(p.row0 + row) * (uint32_t)groups + (uint32_t)(c0 / 8), stream, step0, step1);
+    for (int i = 0; i < kAhead; i++) fetch(i);
+    for (int group = 0; group < 32 / kRows; group++) {
+      uint32_t column[kWords][8] = {};
+      for (int r = kRows - 1; r >= 0; r--) {
+        int row = first + kRows * group + r, i = kRows * group + kRows - 1 - r;
+        copies_wait<kAhead - 1>();
+        typename Source::Raw raw = source.template take<kWhole>(slots[i % kAhead * 256], c0);
+        if (!kWhole && row >= p.rows) source.drop(raw);
+        fetch(i + kAhead);
+        float g[8], plain[8], inverse_row = kWhole ? p.row_inverse[row] : p.row_planes ? p.row_inverse[min(row, p.rows - 1)] : 0;
+        uint32_t q[8], weight_q[8];
+        source.finish(raw, row, c0, channels, g, plain);
+        Words4 random = philox(key0, key1, (uint32_t)(p.row0 + row) * (uint32_t)groups + (uint32_t)(c0 / 8), stream, step0, step1);
 #pragma unroll
-      for (int e = 0; e < 8; e++) {
-        float r = fraction(random.w[e / 2], e % 2);
-        q[e] = rounded(a[e] * g[e], inverse_row, r);
-        weight_q[e] = rounded(g[e], inverse[e], r);
-      }
-      if (p.row_planes && row < p.rows) {
-        int total = 0;
+        for (int e = 0; e < 8; e++) {
+          float r = fraction(random.w[e / 2], e % 2);
+          q[e] = rounded(a[e] * g[e], inverse_row, r);
+          weight_q[e] = rounded(g[e], inverse[e], r);
+        }
+        if (kWhole || (p.row_planes && row < p.rows)) {
+          int total = 0;
 #pragma unroll
-        for (int n = 0; n < kNibbles; n++) {
-          uint32_t x = 0;
+          for (int n = 0; n < kNibbles; n++) {
+            uint32_t x = 0;
 #pragma unroll
-          for (int e = 7; e >= 0; e--) x = x * 16 + (n == kNibbles - 1 ? q[e] >> 4 * n : q[e] & 15);
-          uint32_t plane = separate_lanes(n == kNibbles - 1 ? nibbles(x, kRounded >> 4 * n) : x, lane);
-          int b = 4 * n + lane % 4;
-          if (b < p.bits) {
-            p.row_planes[b * p.row_plane_words + (long)row * p.row_words + blockIdx.x * 8 + lane / 4] = plane;
-            total += (b == p.bits - 1 ? -1 : 1) * (popcount(plane) << b);
+            for (int e = 7; e >= 0; e--) x = x * 16 + (n == kNibbles - 1 ? q[e] >> 4 * n : q[e] & 15);
+            uint32_t plane = separate_lanes(n == kNibbles - 1 ? nibbles(x, kRounded >> 4 * n) : x, lane);
+            int b = 4 * n + lane % 4;
+            if (b < p.bits) {
+              p.row_planes[b * p.row_plane_words + (long)row * p.row_words + blockIdx.x * 8 + lane / 4] = plane;
+              total += (b == p.bits - 1 ? -1 : 1) * (popcount(plane) << b);
+            }
+          }
+          total = warp_sum(total);
+          if (lane == 0) add_to(p.row_popcounts + row, total);
+        }
+#pragma unroll
+        for (int e = 0; e < 8; e++) {
+          if (kBytes) {
+            column[0][e] = column[0][e] * 256 + weight_q[e];
+          } else {
+#pragma unroll
+            for (int n = 0; n < kWords; n++)
+              column[n][e] = column[n][e] * 16 + (n == kWords - 1 ? weight_q[e] >> 4 * n : weight_q[e] & 15);
           }
         }
-        total = warp_sum(total);
-        if (lane == 0) add_to(p.row_popcounts + row, total);
       }
 #pragma unroll
-      for (int e = 0; e < 8; e++) {
-        if (kBytes) {
-          column[0][e] = column[0][e] * 256 + weight_q[e];
-        } else {
+      for (int n = 0; n < kWords; n++)
 #pragma unroll
-          for (int n = 0; n < kWords; n++)
-            column[n][e] = column[n][e] * 16 + (n == kWords - 1 ? weight_q[e] >> 4 * n : weight_q[e] & 15);
+        for (int e = 0; e < 8; e++) {
+          uint32_t x = column[n][e];
+          collected[(256 * n + 32 * e + lane) * kChannel + 32 / kRows * warp + group] =
+              kBytes ? bytes(x) : n == kWords - 1 ? nibbles(x, kRounded >> 4 * n) : x;
         }
-      }
     }
-#pragma unroll
-    for (int n = 0; n < kWords; n++)
-#pragma unroll
-      for (int e = 0; e < 8; e++) {
-        uint32_t x = column[n][e];
-        collected[(256 * n + 32 * e + lane) * kChannel + 32 / kRows * warp + group] =
-            kBytes ? bytes(x) : n == kWords - 1 ? nibbles(x, kRounded >> 4 * n) : x;
-      }
-  }
+  };
+  bool whole = blockIdx.y * 256 + 256 <= p.rows && blockIdx.x * 256 + 256 <= p.width && source.aligned() && p.row_planes;
+  if (kNibbles == 1 && whole) pass_over.template operator()<true>();
+  else pass_over.template operator()<false>();
   if (!p.columns) return;
   block_sync();
   // A thread per channel.

@@ -34,11 +34,11 @@ template <class T, bool kShifted> struct DenseGradient {
     else r.dy = load_each(row, c0);
     return r;
   }
-  // The same by way of a slot in shared memory, of this thread alone.
-  DEVICE_MEMBER void fetch(Raw& slot, int row, int c0) const {
-    if (c0 >= width) return;
+  // The same by way of a slot in shared memory, of this thread alone. kWhole: all of them are there, and aligned.
+  template <bool kWhole> DEVICE_MEMBER void fetch(Raw& slot, int row, int c0) const {
+    if (!kWhole && c0 >= width) return;
     if (pass) copy_async<4>(&slot.keep, pass + wide_product(row, pass_words) + c0 / 32);
-    if (aligned()) {
+    if (kWhole || aligned()) {
       const T* from = dy + wide_product(row, width) + c0;
 #pragma unroll
       for (int i = 0; i < (int)sizeof(T) / 2; i++) copy_async<16>(slot.dy.words + 4 * i, (const char*)from + 16 * i);
@@ -46,8 +46,8 @@ template <class T, bool kShifted> struct DenseGradient {
       slot.dy = load_each(row, c0);
     }
   }
-  DEVICE_MEMBER Raw take(const Raw& slot, int c0) const {
-    if (c0 >= width) return {};
+  template <bool kWhole> DEVICE_MEMBER Raw take(const Raw& slot, int c0) const {
+    if (!kWhole && c0 >= width) return {};
     return Raw{slot.dy, pass ? slot.keep >> (c0 % 32) : 0xffu, false};
   }
   DEVICE_MEMBER bool aligned() const { return width % 8 == 0 && ((long)dy & 15) == 0; }
@@ -145,14 +145,15 @@ template <class T> struct HeadGradient {
     r.y = load_eight(logits.data + wide_product(row, (int)logits.stride) + min(c0, (logits.width - 1) / 8 * 8));
     return r;
   }
-  DEVICE_MEMBER void fetch(Raw& slot, int row, int c0) const {
+  template <bool> DEVICE_MEMBER void fetch(Raw& slot, int row, int c0) const {
     const char* from = (const char*)(logits.data + wide_product(row, (int)logits.stride) + min(c0, (logits.width - 1) / 8 * 8));
 #pragma unroll
     for (int i = 0; i < (int)sizeof(T) / 2; i++) copy_async<16>(slot.y.words + 4 * i, from + 16 * i);
     copy_async<8>(&slot.top, row_stats + 2l * row);
     copy_async<4>(&slot.target, targets + row);
   }
-  DEVICE_MEMBER Raw take(const Raw& slot, int) const { return slot; }
+  template <bool> DEVICE_MEMBER Raw take(const Raw& slot, int) const { return slot; }
+  DEVICE_MEMBER bool aligned() const { return true; }
   DEVICE_MEMBER void drop(Raw& r) const { r.factor = 0, r.target = -1; }
   DEVICE_MEMBER void finish(const Raw& r, int, int c0, const Channels& c, float (&g)[8], float (&plain)[8]) const {
 #pragma unroll
