@@ -25,7 +25,7 @@ func (l *Limited) take(bytes int) error {
 	return nil
 }
 
-// NewFloats fails where the limit is passed, and so do the others.
+// NewFloats fails where the limit is passed.
 func (l *Limited) NewFloats(n int) (kernels.Floats, error) {
 	if err := l.take(4 * n); err != nil {
 		return nil, err
@@ -33,6 +33,7 @@ func (l *Limited) NewFloats(n int) (kernels.Floats, error) {
 	return l.Device.NewFloats(n)
 }
 
+// NewBFloats fails where the limit is passed.
 func (l *Limited) NewBFloats(n int) (kernels.Floats, error) {
 	if err := l.take(2 * n); err != nil {
 		return nil, err
@@ -40,6 +41,7 @@ func (l *Limited) NewBFloats(n int) (kernels.Floats, error) {
 	return l.Device.NewBFloats(n)
 }
 
+// NewInts fails where the limit is passed.
 func (l *Limited) NewInts(n int) (kernels.Ints, error) {
 	if err := l.take(4 * n); err != nil {
 		return nil, err
@@ -47,6 +49,7 @@ func (l *Limited) NewInts(n int) (kernels.Ints, error) {
 	return l.Device.NewInts(n)
 }
 
+// NewPlanes fails where the limit is passed.
 func (l *Limited) NewPlanes(rows, cols, bits int) (kernels.Planes, error) {
 	if err := l.take(rows * bits * ((cols + 7) / 8)); err != nil {
 		return nil, err

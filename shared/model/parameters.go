@@ -53,14 +53,14 @@ func (p Parameter) Read(dst []float32, from int) error {
 	return nil
 }
 
-// Finite reports where p's data holds NaN or an infinity.
-func (p Parameter) Finite() error {
+// NotFinite says where p's data holds NaN or an infinity; "" where it does not.
+func (p Parameter) NotFinite() string {
 	for i, v := range p.Data {
 		if v-v != 0 {
-			return fmt.Errorf("%s holds %v, at %d", p.Name, v, i)
+			return fmt.Sprintf("%s holds %v, at %d", p.Name, v, i)
 		}
 	}
-	return nil
+	return ""
 }
 
 // Each is list as a sequence, for what takes parameters one at a time.

@@ -143,8 +143,8 @@ func (s *store) every(parameters iter.Seq2[Parameter, error], from int, f func(i
 		if err := p.Check(s.list[i]); err != nil {
 			return err
 		}
-		if err := p.Finite(); err != nil {
-			return fmt.Errorf("parameter %w", err)
+		if wrong := p.NotFinite(); wrong != "" {
+			return fmt.Errorf("parameter %s", wrong)
 		}
 		given[i] = true
 		f(i, p)

@@ -128,30 +128,28 @@ func (m *Model) Result() (Result, error) {
 // NotFinite names the first gradient of the last Step or, if all of these are finite, the first parameter now, in the order of
 // Config.Parameters, that holds NaN or an infinity; "" if none does.
 func (m *Model) NotFinite() (string, error) {
-	var found error
-	look := func(p *Parameter, values kernels.Floats) error {
-		if found != nil {
-			return nil
-		}
-		if err := m.copied(p, values); err != nil {
-			return err
-		}
-		found = p.Finite()
-		return nil
-	}
 	if m.options.Inference {
 		return "", errInference
+	}
+	found := ""
+	look := func(p *Parameter, values kernels.Floats) error {
+		if found != "" {
+			return nil
+		}
+		err := m.copied(p, values)
+		found = p.NotFinite()
+		return err
 	}
 	if _, err := m.store.cut(m.store.grad, 0, look); err != nil {
 		return "", err
 	}
-	if found != nil {
-		return fmt.Sprintf("the gradient of %v", found), nil
+	if found != "" {
+		return "the gradient of " + found, nil
 	}
-	if _, err := m.store.cut(m.store.param, 0, look); err != nil || found == nil {
+	if _, err := m.store.cut(m.store.param, 0, look); err != nil || found == "" {
 		return "", err
 	}
-	return fmt.Sprintf("parameter %v", found), nil
+	return "parameter " + found, nil
 }
 
 // enqueueTraining runs one micro-batch forward and backward, and adds to all gradients.

@@ -88,11 +88,8 @@ func readAll(t *testing.T, path string) {
 	}
 	defer f.Close()
 	for p, err := range f.Parameters() {
-		if err == nil {
-			err = p.Finite()
-		}
-		if err != nil {
-			t.Errorf("%s: %v", path, err)
+		if wrong := p.NotFinite(); err != nil || wrong != "" {
+			t.Errorf("%s: %v %s", path, err, wrong)
 		}
 	}
 }
