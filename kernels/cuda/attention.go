@@ -160,7 +160,7 @@ func (d *Device) survivorsBackward(dqkv, dOut gradients, pointers cu.DevicePtr, 
 	}
 	if a.HeadDim == 64 && a.Survivors == 4 && (dqkv.at|dOut.at|pointers)%16 == 0 {
 		scores, gather = "survivor_scores_64", "survivor_gather_64"
-		g = grid(256, ceilDiv(a.Seq, 32), heads)
+		g = grid(256, a.Heads, ceilDiv(a.Seq, 32), a.Batch)
 	}
 	lists := grid(32, heads)
 	var counts cu.DevicePtr

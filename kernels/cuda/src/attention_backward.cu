@@ -174,7 +174,8 @@ DEVICE void survivor_gather(const Attention& a, const T* dout, const float* ds, 
 }
 
 // ---- The same for heads of 64 channels and 4 survivors, which is what presets have: eight lanes a query, or a key, each with eight
-// channels, so that all there is of a row is one load. dout and dqkv are aligned to 16 bytes ----
+// channels, so that all there is of a row is one load. dout and dqkv are aligned to 16 bytes. Neighbouring blocks have different heads of
+// the same tokens: together they read and write whole rows ----
 
 // sum += x where bit j of a byte is set. Of Σ ±x this is what costs least: Σ ±x = 2 Σ_{bits set} x - Σ x.
 template <int j> DEVICE void add_where(uint32_t byte, float x, float& sum) {
@@ -195,10 +196,10 @@ DEVICE const char* head_bits(const Head& h, int part, int t) {
   return (const char*)(h.start + wide_product(t, h.a.words) + (part * h.a.heads + h.head) * 2);
 }
 
-// Grid: x queries / 32, y heads.
+// Grid: x heads, y queries / 32, z sequences.
 template <class T> DEVICE void survivor_scores_64(const Attention& a, const T* dout, const int* pointers, float* ds, T* dqkv) {
-  Head h(a, blockIdx.y);
-  int t = blockIdx.x * 32 + threadIdx.x / 8, lane = threadIdx.x % 8;
+  Head h(a, blockIdx.z * a.heads + blockIdx.x);
+  int t = blockIdx.y * 32 + threadIdx.x / 8, lane = threadIdx.x % 8;
   bool inside = t < a.seq;
   t = min(t, a.seq - 1);  // the shuffles want all lanes
   const Int4 keys = *(const Int4*)(pointers + 4 * h.query(t));
@@ -248,19 +249,19 @@ template <class T> DEVICE void survivor_scores_64(const Attention& a, const T* d
   if (inside) store_eight(gradient_row(dqkv, h, 0, t) + 8 * lane, dq);
 }
 
-// Grid: x keys / 32, y heads. The eight lanes of a key get an entry each and tell each other; the four keys of a warp go on until the
+// Grid: x heads, y keys / 32, z sequences. The eight lanes of a key get an entry each and tell each other; the four keys of a warp go on until the
 // longest list is done.
 template <class T>
 DEVICE void survivor_gather_64(const Attention& a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {
   constexpr int kAhead = 4;  // entries whose loads are in flight together
   __shared__ float weights[16];  // [min(t, 3)][rank]
-  Head h(a, blockIdx.y);
-  int u = blockIdx.x * 32 + threadIdx.x / 8, lane = threadIdx.x % 8, group = threadIdx.x & 24;
+  Head h(a, blockIdx.z * a.heads + blockIdx.x);
+  int u = blockIdx.y * 32 + threadIdx.x / 8, lane = threadIdx.x % 8, group = threadIdx.x & 24;
   if (threadIdx.x < 16) weights[threadIdx.x] = (float)a.scalars->weights[threadIdx.x / 4 + 1][threadIdx.x % 4];
   block_sync();
-  offsets += (long)blockIdx.y * (a.seq + 1);
-  entries += (long)blockIdx.y * a.seq * 4;
-  ds += (long)blockIdx.y * a.seq * 4;
+  offsets += (long)h.index * (a.seq + 1);
+  entries += (long)h.index * a.seq * 4;
+  ds += (long)h.index * a.seq * 4;
   const T* grads = read_row(dout, h, 0) + 8 * lane;
   const char* queries = head_bits(h, 0, 0) + lane;
   float dk[8] = {}, dv[8] = {}, all = 0;
