@@ -42,6 +42,9 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 	})
 }
 
+// lossRows is loss.cu's kRows.
+const lossRows = 8
+
 // head is a linear whose outputs are logits, at work.
 type head struct {
 	*Device
@@ -123,7 +126,7 @@ func (h *head) source(from, to int) ([]byte, error) {
 		stats:  h.stats + cu.DevicePtr(8*from), targets: h.targets + cu.DevicePtr(4*from), scalars: h.memory.scalars,
 	}
 	if h.ready != from+1 {
-		err := h.launch("losses_"+h.kind(), grid(256, ceilDiv(to-from, 4)), driver.Bytes(&s.logits), arg(int32(to-from)), arg(s.targets),
+		err := h.launch("losses_"+h.kind(), grid(256, ceilDiv(to-from, lossRows)), driver.Bytes(&s.logits), arg(int32(to-from)), arg(s.targets),
 			arg(s.scalars), arg(h.losses+cu.DevicePtr(4*from)), arg(s.stats))
 		if err != nil {
 			return nil, fmt.Errorf("losses: %w", err)

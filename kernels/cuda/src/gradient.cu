@@ -11,7 +11,7 @@ template <class Source>
 DEVICE void grad_max(const Source& source, int rows, int width, const float* alpha, uint32_t* row_max, uint32_t* column_max,
                      float* theta) {
   __shared__ float tops[8][256], sums[8][256];
-  constexpr int kAhead = 4;  // rows whose loads are in flight together
+  constexpr int kAhead = Source::kAhead;  // rows whose loads are in flight together
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 256 + 8 * lane;
   typename Source::Channels channels = source.channels(c0);
   float a[8], top[8] = {}, sum[8] = {};
@@ -250,7 +250,7 @@ template <class Source> DEVICE void grad_copy(const Source& source, int rows, in
 }
 
 #define GRADIENT_KERNELS(name, Source)                                                                                           \
-  extern "C" __global__ __launch_bounds__(256) void grad_max_##name(const __grid_constant__ Source source, int rows, int width,  \
+  extern "C" __global__ __launch_bounds__(256, 3) void grad_max_##name(const __grid_constant__ Source source, int rows, int width,  \
                                                                     const float* alpha, uint32_t* row_max, uint32_t* column_max, \
                                                                     float* theta) {                                              \
     grad_max<Source>(source, rows, width, alpha, row_max, column_max, theta);                                                    \

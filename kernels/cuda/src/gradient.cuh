@@ -18,6 +18,7 @@ template <class T, bool kShifted> struct DenseGradient {
   int pass_words, width;
   Shift shift;
 
+  static constexpr int kAhead = sizeof(T) == 2 && !kShifted ? 4 : 2;  // of rows in registers
   struct Channels {};  // what a lane keeps of its eight channels
   DEVICE_MEMBER Channels channels(int) const { return {}; }
 
@@ -124,6 +125,7 @@ template <class T> struct HeadGradient {
   const int* targets;
   const Scalars* scalars;
 
+  static constexpr int kAhead = 2;
   struct Channels { float slope[8], offset[8], scale; };  // what a lane keeps of its eight channels
   DEVICE_MEMBER Channels channels(int c0) const {
     Channels c;

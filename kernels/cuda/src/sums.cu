@@ -127,43 +127,55 @@ DEVICE void embed_backward(float* dweight, const T* dx, const int* tokens, const
   if (later[blockIdx.x]) return;
   float* row = dweight + (long)tokens[blockIdx.x] * width;
   bool aligned = width % 4 == 0 && (((long)row | (long)dx) & 15) == 0;
-  for (int c = 4 * threadIdx.x; c < width; c += 1024) {
-    int count = min(4, width - c);
-    auto load = [&](long from, float (&to)[4]) {
-      if (aligned) {
-        auto v = load_four_of(dx + from * width + c);
+  // Adds the rows that f(sum, rows) adds, kJump at a time; the next links are on their way while those rows are.
+  auto follow = [&](auto& sum, auto f) {
+    int rows[kJump], next[kJump];
 #pragma unroll
-        for (int j = 0; j < 4; j++) to[j] = v[j];
-      } else {
-        for (int j = 0; j < 4; j++) to[j] = j < count ? read(dx + from * width + c + j) : 0.0f;
-      }
-    };
-    float sum[4], first[4];
-    load(blockIdx.x, first);
-    for (int j = 0; j < 4; j++) sum[j] = (j < count ? row[c + j] : 0.0f) + first[j];
-    for (int i = blockIdx.x; i < n;) {
-      int rows[kJump];
-      float add[kJump][4] = {};
+    for (int k = 0; k < kJump; k++) next[k] = jumps[kJump * blockIdx.x + k];
+    while (next[0] < n) {
 #pragma unroll
-      for (int k = 0; k < kJump; k++) rows[k] = jumps[kJump * i + k];
+      for (int k = 0; k < kJump; k++) rows[k] = next[k];
 #pragma unroll
-      for (int k = 0; k < kJump; k++)
-        if (rows[k] < n) load(rows[k], add[k]);
-#pragma unroll
-      for (int k = 0; k < kJump; k++)
-#pragma unroll
-        for (int j = 0; j < 4; j++) sum[j] += add[k][j];
-      i = rows[kJump - 1];
+      for (int k = 0; k < kJump; k++) next[k] = rows[kJump - 1] < n ? jumps[kJump * rows[kJump - 1] + k] : n;
+      f(sum, rows);
     }
-    for (int j = 0; j < count; j++) row[c + j] = sum[j];
+  };
+  if (aligned) {
+    for (int c = 4 * threadIdx.x; c < width; c += 1024) {
+      auto first = load_four_of(dx + (long)blockIdx.x * width + c);
+      float sum[4];
+#pragma unroll
+      for (int j = 0; j < 4; j++) sum[j] = row[c + j] + first[j];
+      follow(sum, [&](float (&sum)[4], const int (&rows)[kJump]) {
+        decltype(first) add[kJump] = {};
+#pragma unroll
+        for (int k = 0; k < kJump; k++)
+          if (rows[k] < n) add[k] = load_four_of(dx + (long)rows[k] * width + c);
+#pragma unroll
+        for (int k = 0; k < kJump; k++)
+#pragma unroll
+          for (int j = 0; j < 4; j++) sum[j] += add[k][j];
+      });
+#pragma unroll
+      for (int j = 0; j < 4; j++) row[c + j] = sum[j];
+    }
+    return;
+  }
+  for (int c = threadIdx.x; c < width; c += 256) {
+    float sum = row[c] + read(dx + (long)blockIdx.x * width + c);
+    follow(sum, [&](float& sum, const int (&rows)[kJump]) {
+      for (int k = 0; k < kJump; k++)
+        if (rows[k] < n) sum += read(dx + (long)rows[k] * width + c);
+    });
+    row[c] = sum;
   }
 }
 
-extern "C" __global__ __launch_bounds__(256) void embed_backward_float32(float* dweight, const float* dx, const int* tokens,
+extern "C" __global__ __launch_bounds__(256, 3) void embed_backward_float32(float* dweight, const float* dx, const int* tokens,
                                                                          const int* jumps, const int* later, int n, int width) {
   embed_backward(dweight, dx, tokens, jumps, later, n, width);
 }
-extern "C" __global__ __launch_bounds__(256) void embed_backward_bfloat16(float* dweight, const BFloat* dx, const int* tokens,
+extern "C" __global__ __launch_bounds__(256, 3) void embed_backward_bfloat16(float* dweight, const BFloat* dx, const int* tokens,
                                                                           const int* jumps, const int* later, int n, int width) {
   embed_backward(dweight, dx, tokens, jumps, later, n, width);
 }
