@@ -43,7 +43,7 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 }
 
 // lossRows is loss.cu's kRows.
-const lossRows = 8
+const lossRows = 4
 
 // head is a linear whose outputs are logits, at work.
 type head struct {

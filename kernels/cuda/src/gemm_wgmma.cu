@@ -129,7 +129,7 @@ DEVICE void produce(const TensorMap* map_a, const TensorMap* map_b, const Produc
   Tiles tiles(p);
   while (tiles.take()) {
     if constexpr (Epilogue::kColumnBytes > 0) {
-      int bytes = Epilogue::kColumnBytes * min(kTileColumns, ceil_div(p.n - tiles.column, 4) * 4);
+      int bytes = Epilogue::kColumnBytes * epilogue.columns_of_tile(p.n - tiles.column);
       copy_bytes(rings.columns.at(stages.columns), (const char*)epilogue.columns(p) + Epilogue::kColumnBytes * tiles.column,
                  rings.columns.fill(stages.columns, bytes), bytes);
       stages.columns.advance();
@@ -482,6 +482,7 @@ struct StoreInt16 {
 
   DEVICE_MEMBER RowTerms rows(const Product& p, int row, int, int) const { return row_terms(p, row, p.row_weight, p.bias); }
   DEVICE_MEMBER const void* columns(const Product& p) const { return p.column_popcounts; }
+  DEVICE_MEMBER int columns_of_tile(int left) const { return min(kTileColumns, ceil_div(left, 4) * 4); }
 
   __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, const RowTerms& r, uint32_t columns) const {
 #pragma unroll
@@ -567,6 +568,7 @@ struct StoreBits {
     return r;
   }
   DEVICE_MEMBER const void* columns(const Product&) const { return thresholds; }
+  DEVICE_MEMBER int columns_of_tile(int) const { return kTileColumns; }  // in the order of the accumulators, those left are all over it
 
   __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, const Rows& r, uint32_t columns) const {
     int quarter = 4 * p.product;

@@ -1,7 +1,7 @@
 // Softmax cross-entropy over logits that exist only as the integers, or floats, of the head's product.
 #include "gradient.cuh"
 
-constexpr int kRows = 8;  // of a block, so that alpha and theta are read once for all of them
+constexpr int kRows = 4;  // of a block, so that alpha and theta are read once for all of them
 
 // losses[row] = log Σ exp(u) - u[target] in nats, 0 without a target, and what HeadGradient needs of a row.
 template <class T>
