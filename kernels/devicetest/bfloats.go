@@ -124,16 +124,16 @@ func testBFloatGradients(b *bench) {
 		}
 		b.d.SetScalars(kernels.Scalars{Seed: b.r.Uint64(), Step: 3, Mix: c.mix, GradScale: 1e-3})
 		what := fmt.Sprintf("%d rows of %d bits, %v, shift %+v, pass %v, gradients of %d bits", c.rows, c.bits, l, shift, pass != nil, c.grad)
-		new := func() kernels.LinearGradient {
+		empty := func() kernels.LinearGradient {
 			return kernels.LinearGradient{Weight: b.floats(make([]float32, c.in*c.out)), Alpha: b.floats(make([]float32, c.out)), Theta: b.floats(make([]float32, c.out))}
 		}
 		b.agree(what, c.rows*c.in, b.scaled(c.rows*c.out, 1e-3), func(dx, dy kernels.Floats) []kernels.Floats {
-			dl := new()
+			dl := empty()
 			b.d.LinearBackward(dx, dl, dy, pass, x, l.Linear, shift, c.grad)
 			return []kernels.Floats{dl.Weight, dl.Alpha, dl.Theta}
 		})
 		b.agree("loss of "+what, c.rows*c.in, nil, func(dx, _ kernels.Floats) []kernels.Floats {
-			dl, losses := new(), b.poisoned(c.rows)
+			dl, losses := empty(), b.poisoned(c.rows)
 			b.d.CrossEntropyBackward(losses, dx, dl, x, l.Linear, b.ints(targets), c.grad)
 			return []kernels.Floats{dl.Weight, dl.Alpha, dl.Theta, losses}
 		})
