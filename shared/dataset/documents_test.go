@@ -550,6 +550,7 @@ func BenchmarkDocuments(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			_, size, _ := report.Totals()
 			b.SetBytes(size)
+			b.ReportAllocs()
 			for b.Loop() {
 				for _, path := range paths {
 					d, err := OpenDocuments(path, DocumentOptions{})

@@ -484,6 +484,7 @@ func BenchmarkSplit(b *testing.B) {
 		tok, text := open(b, name).(*bpe), prose(b)
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(int64(len(text)))
+			b.ReportAllocs()
 			for b.Loop() {
 				for i := 0; i < len(text); {
 					i = tok.split(tok.classes, text, i)

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
+	"fmt"
 	"go/build"
 	"os"
 	"path/filepath"
@@ -9,11 +12,13 @@ import (
 
 	"github.com/apache/arrow/go/v15/parquet/compress"
 	"golang.org/x/sys/unix"
+
+	"bitnet1/shared/dataset"
 )
 
 // BenchmarkStage tokenizes a parquet file (zstd, groups of a thousand rows) of a book that every Go installation has, cut
 // into documents of FineWeb's size, with two threads. With the stage shard it must reach 50 MB/s on two processors; what
-// all processors together do in a second of their time stands beside it.
+// all processors together do in a second of their time, those of the process that decodes included, stands beside it.
 func BenchmarkStage(b *testing.B) {
 	book, err := os.ReadFile(filepath.Join(build.Default.GOROOT, "src", "testdata", "Isaac.Newton-Opticks.txt"))
 	if err != nil {
@@ -42,6 +47,35 @@ func BenchmarkStage(b *testing.B) {
 		n += size
 	}
 	b.ReportMetric(float64(n)/1e6/(processorTime(b)-before).Seconds(), "MB/cpu-s")
+}
+
+// BenchmarkFrame is what it costs a block of documents of FineWeb's size to come from another process, but for the pipe.
+func BenchmarkFrame(b *testing.B) {
+	full := &block{text: make([]byte, blockBytes)}
+	for i := range blockBytes / 4096 {
+		full.documents = append(full.documents, entry{
+			BatchDocument: dataset.BatchDocument{ID: fmt.Sprintf("<urn:uuid:6a4fe97c-2cb9-4390-86de-%012d>", i), Row: int64(i), Bytes: 4096},
+			counted:       -1, textEnd: (i + 1) * 4096,
+		})
+	}
+	full.count = dataset.Count{Rows: int64(len(full.documents)), Documents: int64(len(full.documents)), Bytes: blockBytes}
+	full.next = int64(len(full.documents))
+	var pipe bytes.Buffer
+	w := &frameWriter{out: bufio.NewWriter(&pipe)}
+	b.SetBytes(blockBytes)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := w.block(full); err != nil {
+			b.Fatal(err)
+		}
+		_, data, err := readFrame(&pipe)
+		if err == nil {
+			_, err = readBlock(data, "s", 0)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 // processorTime is what the process and those that it started have used.
