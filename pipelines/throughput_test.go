@@ -25,6 +25,7 @@ import (
 
 	"bitnet1/shared/event"
 	"bitnet1/shared/journal"
+	"bitnet1/shared/stage"
 )
 
 var (
@@ -46,6 +47,7 @@ func TestThroughput(t *testing.T) {
 
 // measureFiles makes a dataset of one file of each of two sizes.
 func measureFiles(t *testing.T, texts []string) {
+	var steps [][]string // of the last
 	fmt.Print("\n| text | stage | wall-clock seconds | MB/s | processor seconds | MB a processor second | peak memory |\n|---|---|---|---|---|---|---|\n")
 	for _, times := range []int{2, 8} {
 		w := newWorld(t)
@@ -62,7 +64,32 @@ func measureFiles(t *testing.T, texts []string) {
 		}{{"tokenize", a}, {"shard", b}, {"both", both}} {
 			fmt.Printf("| %d MB | %s | %.2f | %.0f | %.2f | %.0f | %d MiB |\n", size/1e6, row.name, row.wall.Seconds(), speed(size, row.wall), row.cpu.Seconds(), speed(size, row.cpu), row.memory>>20)
 		}
+		steps = slices.Concat(stepRows(t, filepath.Join(tokens, "texts"+stage.TimesSuffix)), stepRows(t, filepath.Join(dataset, "dataset"+stage.TimesSuffix)))
 	}
+	fmt.Print("\n| stage | step | processor seconds | seconds by the clock, of all threads | MB a processor second |\n|---|---|---|---|---|\n")
+	for _, row := range steps {
+		fmt.Printf("| %s |\n", strings.Join(row, " | "))
+	}
+}
+
+// stepRows are the steps in a file of times.
+func stepRows(t *testing.T, path string) (rows [][]string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	var times stage.JobTimes
+	if err == nil {
+		err = json.Unmarshal(data, &times)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range times.Steps {
+		if s.CPU < 0.01 { // it is not measured well
+			continue
+		}
+		rows = append(rows, []string{times.Stage, s.Step, fmt.Sprintf("%.2f", s.CPU), fmt.Sprintf("%.2f", s.Wall), fmt.Sprintf("%.0f", float64(times.Bytes)/1e6/s.CPU)})
+	}
+	return rows
 }
 
 // measureWorkers tokenizes eight files by one, two and four processes of the stage with one encoding thread each, linked by

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"hash"
 	"image/png"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	"bitnet1/shared/dataset"
+	"bitnet1/shared/stage"
 	"bitnet1/shared/tokenizer"
 )
 
@@ -106,6 +108,45 @@ func TestInspect(t *testing.T) {
 		if err := run(bad, new(bytes.Buffer)); err == nil {
 			t.Errorf("%v works", bad)
 		}
+	}
+}
+
+// TestTimes: the times of all jobs that a dataset was made by are summed, and no others.
+func TestTimes(t *testing.T) {
+	manifest := sealed(t, "One text of some words.", "Two texts of other words.")
+	dir := filepath.Dir(manifest)
+	tokens := filepath.Join(filepath.Dir(dir), "tokens-of-"+filepath.Base(dir))
+	if err := os.Mkdir(tokens, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for path, times := range map[string]stage.JobTimes{
+		filepath.Join(dir, "dataset"):  {Stage: "shard", Of: "dataset", Bytes: 9e6, Steps: []stage.StepTime{{Step: "write", CPU: 3, Wall: 4}}},
+		filepath.Join(tokens, "s"):     {Stage: "tokenize", Of: "s", Bytes: 5e6, Steps: []stage.StepTime{{Step: "decode", CPU: 1, Wall: 2}}},
+		filepath.Join(tokens, "again"): {Stage: "tokenize", Of: "s", Bytes: 5e6, Steps: []stage.StepTime{{Step: "decode", CPU: 1, Wall: 2}}},
+		filepath.Join(tokens, "other"): {Stage: "tokenize", Of: "other", Steps: []stage.StepTime{{Step: "decode", CPU: 100, Wall: 2}}},
+	} {
+		b, err := json.Marshal(times)
+		if err == nil {
+			err = os.WriteFile(path+stage.TimesSuffix, b, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out bytes.Buffer
+	if err := run([]string{manifest}, &out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"tokenize   decode              2.000        4.000            5.0\n", "shard      write               3.000        4.000            3.0\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("lacks %q:\n%s", want, out.String())
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "dataset"+stage.TimesSuffix), []byte("{"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := run([]string{manifest}, &out); err == nil {
+		t.Error("a damaged file of times is no error")
 	}
 }
 

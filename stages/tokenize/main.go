@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -63,9 +64,10 @@ func program(args []string) int {
 	if len(args) == 2 && args[1] == decodeCommand {
 		return decodeMain(os.Stdin, os.Stdout, os.Stderr)
 	}
-	// Whatever a file holds, this process and the one that decodes it stay below 512 MiB; the collector works harder before that.
+	// Whatever a file holds, this process and the one that decodes it stay below 512 MiB on a machine of few processors; the
+	// collector works harder before that. Each encoding thread has blocks of its own.
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(256 << 20)
+		debug.SetMemoryLimit(int64(160+6*runtime.NumCPU()) << 20)
 	}
 	return stage.Main(spec(), args)
 }

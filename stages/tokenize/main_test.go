@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -137,6 +138,19 @@ func TestKilledAnywhere(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(broken, "x.tokens.arrow"))
 	if err != nil || !bytes.Equal(a, b) {
 		t.Errorf("%d bytes without interruption, %d with (%v)", len(a), len(b), err)
+	}
+	var times stage.JobTimes
+	said, err := os.ReadFile(filepath.Join(broken, "x"+stage.TimesSuffix))
+	if err == nil {
+		err = json.Unmarshal(said, &times)
+	}
+	var steps []string
+	for _, s := range times.Steps {
+		steps = append(steps, s.Step)
+	}
+	slices.Sort(steps)
+	if err != nil || times.Of != "x.jsonl" || times.Bytes == 0 || !slices.Equal(steps, []string{stepDecode, stepTokenize, stepWrite}) {
+		t.Errorf("times %+v, %v", times, err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(broken, ".jobs", "*", "*", "scratch", "*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
