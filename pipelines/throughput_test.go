@@ -138,7 +138,7 @@ func speed(size int, d time.Duration) float64 { return float64(size) / 1e6 / d.S
 // expense is what a program took, with the processes that it started.
 type expense struct {
 	wall, cpu time.Duration
-	memory    int64 // bytes, at most; the sum of what each process had at most
+	memory    int64 // bytes, at most, of all processes together, without mapped files; looked at fifty times a second
 }
 
 // measure runs a program to its end.
@@ -153,20 +153,18 @@ func (w *world) measure(program string, args ...string) expense {
 	}
 	stop, most := make(chan struct{}), make(chan int64)
 	go func() {
-		peaks := map[int]int64{}
+		var peak int64
 		for {
 			select {
 			case <-stop:
-				var sum int64
-				for _, n := range peaks {
-					sum += n
-				}
-				most <- sum
+				most <- peak
 				return
 			case <-time.After(20 * time.Millisecond):
+				var sum int64
 				for _, pid := range family(cmd.Process.Pid) {
-					peaks[pid] = max(peaks[pid], peakMemory(pid))
+					sum += memory(pid)
 				}
+				peak = max(peak, sum)
 			}
 		}
 	}()
@@ -196,10 +194,11 @@ func family(pid int) []int {
 	return all
 }
 
-// peakMemory is the most that a process had so far; 0 where the system does not say.
-func peakMemory(pid int) int64 {
+// memory is what a process has of its own; 0 where the system does not say. Pages of mapped files, which the system can take
+// back whenever it needs them, are not among it.
+func memory(pid int) int64 {
 	said, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	_, rest, _ := strings.Cut(string(said), "VmHWM:")
+	_, rest, _ := strings.Cut(string(said), "RssAnon:")
 	var n int64
 	_, _ = fmt.Sscan(rest, &n)
 	return n << 10
