@@ -199,8 +199,16 @@ func (p *process) end() {
 func (p *process) wait() {
 	if p.ProcessState == nil {
 		_ = p.Wait()
-		p.times.Add(stepDecode, p.ProcessState.UserTime()+p.ProcessState.SystemTime(), 0)
+		p.times.Add(stepDecode, p.busy(), 0)
 	}
+}
+
+// busy is the processor time that the process used, once it has ended.
+func (p *process) busy() time.Duration {
+	if p.ProcessState == nil {
+		return 0 // the system would not say
+	}
+	return p.ProcessState.UserTime() + p.ProcessState.SystemTime()
 }
 
 // died says why no further frame came. A process that was silent because the disk was is not to blame, nor is the file.
@@ -212,9 +220,8 @@ func (p *process) died(err error, silence time.Duration) error {
 	last := time.AfterFunc(10*time.Second, func() { _ = p.Process.Kill() })
 	defer last.Stop()
 	p.wait()
-	busy := p.ProcessState.UserTime() + p.ProcessState.SystemTime()
 	switch {
-	case p.silent.Load() && busy < silence/10:
+	case p.silent.Load() && p.busy() < silence/10:
 		return fmt.Errorf("decoding: nothing came for %v, and the process was idle: does the disk answer?", silence)
 	case p.silent.Load():
 		return death{fmt.Errorf("decoding took longer than %v and was ended", silence)}

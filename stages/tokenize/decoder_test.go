@@ -40,7 +40,7 @@ var faults = map[string]func(out io.Writer, path string){
 		}
 	},
 	"loops": func(io.Writer, string) {
-		for {
+		for odd := uint64(1); odd != 0; odd *= 3 { // it never is
 		}
 	},
 	"sleeps":   func(io.Writer, string) { time.Sleep(time.Hour) },
