@@ -13,6 +13,7 @@ import (
 
 	"bitnet1/shared/bus"
 	"bitnet1/shared/event"
+	"bitnet1/shared/stage"
 )
 
 // A run makes every artifact, announces every event, learns something, and knows afterwards that it is finished.
@@ -44,6 +45,11 @@ func TestRun(t *testing.T) {
 		t.Errorf("events kept by the server: %v, want %v", kept, want)
 	}
 	learns(t, all[len(all)-1].Checkpoints)
+	for name, want := range map[string]int{"tokenize": 3, "shard": 1} { // what the data stages took lies beside what they made
+		if found, _ := filepath.Glob(filepath.Join(w.data, "runs", all[0].Run, name, "*"+stage.TimesSuffix)); len(found) != want {
+			t.Errorf("%d files of times of stage %s, want %d", len(found), name, want)
+		}
+	}
 
 	again := messages(w.must("pipeline", tiny()...))
 	for _, m := range again {
