@@ -186,7 +186,7 @@ type scratch struct {
 	uint64s   [4][]uint64
 	integers  [2][]int32
 	unsigned  [1][]uint32
-	integers8 [2][]int8
+	integers8 [3][]int8
 	byteSlots [8][]byte
 	head      head
 }
@@ -201,7 +201,7 @@ const (
 	sharedInverses
 	sharedGainSigns
 	sharedTops
-	sharedUnits // and the next
+	sharedUnits
 )
 
 // floats returns n values of undefined content; so do the others.

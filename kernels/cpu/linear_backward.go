@@ -29,45 +29,44 @@ func ofProducts(dl *kernels.LinearGradient) *kernels.LinearGradient {
 // alpha's is Σ w * p: both need p alone, so no product of the forward pass is kept.
 func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient, g *gradient, x kernels.Activation, l kernels.Linear, gradBits int) {
 	rounded := gradBits != kernels.GradFloat
-	byRow, byChannel := dx != nil && rounded && l.Mixed == nil, dl != nil && rounded && x.Planes != nil
-	var rows, channels roundedGradient
-	switch alpha, r := values(l.Alpha), d.rounding(l, gradBits); {
-	case byRow && byChannel:
-		rows, channels = d.roundBoth(r, g, alpha)
-	case byRow:
-		rows = d.roundRows(r, g, alpha)
-	case byChannel:
-		channels = d.roundChannels(r, g)
+	var byRow func(from, to int, q roundedGradient, s *scratch)
+	var byChannel *roundedGradient
+	if dx != nil && rounded && l.Mixed == nil {
+		byRow = d.inputGradient(dx, l)
 	}
-	switch {
-	case byRow:
-		d.inputGradient(dx, rows, g.rows, l)
-	case dx != nil:
+	if dl != nil && rounded && x.Planes != nil {
+		byChannel = new(roundedGradient)
+	}
+	if byRow != nil || byChannel != nil {
+		d.round(d.rounding(l, gradBits), g, values(l.Alpha), byRow, byChannel)
+	}
+	if dx != nil && byRow == nil {
 		scaled := dense{data: d.matrix(g), cols: l.Out, scale: values(l.Alpha)}
 		all, settle := gradientValues(dx), d.settling(dx)
 		d.product(all, operand{m: scaled}, operand{m: effective(l), byK: true}, g.rows, l.In, l.Out)
 		d.blocks(g.rows, 16, func(from, to int, _ *scratch) { settle(all[from*l.In : to*l.In]) })
 	}
 	switch {
-	case byChannel:
-		d.weightGradient(*dl, channels, g, x.Planes.(*planes), l)
+	case byChannel != nil:
+		d.weightGradient(*dl, *byChannel, g, x.Planes.(*planes), l)
 	case dl != nil:
 		d.floatWeightGradient(*dl, g, x, l)
 	}
 }
 
-// inputGradient overwrites dx with the products of rounded gradients and the signs of weights.
-func (d *Device) inputGradient(dx kernels.Floats, q roundedGradient, rows int, l kernels.Linear) {
+// inputGradient returns what overwrites rows of dx with the products of rounded gradients and the signs of weights, while they are
+// in the nearest cache.
+func (d *Device) inputGradient(dx kernels.Floats, l kernels.Linear) func(from, to int, q roundedGradient, s *scratch) {
 	signs := []signPanels{d.alongRows(0, l.Signs.(*planes), 0)}
 	all, toFloats := gradientValues(dx), d.scaleIntegers
 	if _, ok := dx.(bfloats); ok {
 		toFloats = d.scaleToBFloats
 	}
-	d.blocks(rows, lookupTask, func(from, to int, s *scratch) {
-		d.lookupProducts(q.values, signs, from, to, s, func(r int, sums []int32, offset int32) {
-			toFloats(all[r*l.In:][:l.In], sums, offset, q.units[r])
+	return func(from, to int, q roundedGradient, s *scratch) {
+		d.lookupProducts(q.values, signs, 0, to-from, s, func(r int, sums []int32, offset int32) {
+			toFloats(all[(from+r)*l.In:][:l.In], sums, offset, q.units[r])
 		})
-	})
+	}
 }
 
 // weightGradient adds the products of rounded gradients and inputs to the gradients of latent and alpha.

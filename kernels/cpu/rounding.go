@@ -82,47 +82,29 @@ func oddStride(n int) int { return padded(n) | 32 }
 // padded rounds up to whole groups of signs.
 func padded(n int) int { return (n + 31) &^ 31 }
 
-// roundRows rounds alpha * g with one scale for each row.
-func (d *Device) roundRows(r rounding, g *gradient, alpha []float32) roundedGradient {
-	q := d.rounded(0, g.rows, padded(g.to-g.from), r)
-	d.roundBlocks(r, g, alpha, &q, nil)
-	return q
-}
-
-// roundChannels rounds g with one scale for each channel; the integers of a channel become a row.
-func (d *Device) roundChannels(r rounding, g *gradient) roundedGradient {
-	q := d.rounded(1, g.to-g.from, oddStride(g.rows), r)
-	d.roundBlocks(r, g, nil, nil, &q)
-	return q
-}
-
-// roundBoth does both, for which the same random words serve.
-func (d *Device) roundBoth(r rounding, g *gradient, alpha []float32) (byRow, byChannel roundedGradient) {
-	byRow = d.rounded(0, g.rows, padded(g.to-g.from), r)
-	byChannel = d.rounded(1, g.to-g.from, oddStride(g.rows), r)
-	d.roundBlocks(r, g, alpha, &byRow, &byChannel)
-	return byRow, byChannel
-}
-
-// roundBlocks rounds by row, by channel or both.
-func (d *Device) roundBlocks(r rounding, g *gradient, alpha []float32, byRow, byChannel *roundedGradient) {
+// round rounds alpha * g with one scale for each row, and hands rows from..to-1 to byRow as rows 0.. of q; and g with one scale
+// for each channel, where the integers of a channel become a row of byChannel. Either may be nil. The same random words
+// serve both.
+func (d *Device) round(r rounding, g *gradient, alpha []float32, byRow func(from, to int, q roundedGradient, s *scratch), byChannel *roundedGradient) {
 	out := g.to - g.from
 	var inverse []float32 // of the channels' scales
 	if byChannel != nil {
+		*byChannel = r.rounded(d.shared.int8s(0, out*oddStride(g.rows)), oddStride(g.rows), d.shared.floats(sharedUnits, out))
 		inverse = d.shared.floats(sharedInverses, out)
 		for c, most := range g.largest {
 			byChannel.units[c], inverse[c] = r.scale(most)
 		}
 	}
 	d.blocks(padded(g.rows), rowsPerRounding, func(from, to int, s *scratch) {
+		rows := r.rounded(s.int8s(2, rowsPerRounding*padded(out)), padded(out), s.floats(5, rowsPerRounding))
 		block := s.int8s(1, rowsPerRounding*out)
 		for t := from; t < min(to, g.rows); t++ {
 			row := g.plain(d, s, t)
 			random := r.halves(d, s, g, t)
 			if byRow != nil {
 				var inverse float32
-				byRow.units[t], inverse = r.scale(d.largestProduct(row, alpha))
-				dst := byRow.values.row(t)
+				rows.units[t-from], inverse = r.scale(d.largestProduct(row, alpha))
+				dst := rows.values.row(t - from)
 				d.roundRow(dst[:out], row, alpha, inverse, random, r.limit)
 				clear(dst[out:])
 			}
@@ -130,23 +112,22 @@ func (d *Device) roundBlocks(r rounding, g *gradient, alpha []float32, byRow, by
 				d.roundColumns(block[(t-from)*out:][:out], row, inverse, random, r.limit)
 			}
 		}
-		if byChannel == nil {
-			return
+		if byChannel != nil {
+			if to > g.rows {
+				clear(block[(g.rows-from)*out:])
+			}
+			for i := 0; i < rowsPerRounding; i += 8 {
+				d.transposeBytes(asBytes(byChannel.values.values[from+i:]), byChannel.values.stride, asBytes(block[i*out:]), out, out)
+			}
 		}
-		if to > g.rows {
-			clear(block[(g.rows-from)*out:])
-		}
-		for i := 0; i < rowsPerRounding; i += 8 {
-			d.transposeBytes(asBytes(byChannel.values.values[from+i:]), byChannel.values.stride, asBytes(block[i*out:]), out, out)
+		if byRow != nil {
+			byRow(from, min(to, g.rows), rows, s)
 		}
 	})
 }
 
-func (d *Device) rounded(slot, rows, stride int, r rounding) roundedGradient {
-	return roundedGradient{
-		values: small{values: d.shared.int8s(slot, rows*stride), stride: stride, bound: int(r.limit)},
-		units:  d.shared.floats(sharedUnits+slot, rows),
-	}
+func (r rounding) rounded(values []int8, stride int, units []float32) roundedGradient {
+	return roundedGradient{values: small{values: values, stride: stride, bound: int(r.limit)}, units: units}
 }
 
 // roundRowGo writes floor(alpha*g*inverse + r), r being random.
