@@ -65,7 +65,7 @@ type head struct {
 	weights    [maxSurvivors + 1][maxSurvivors]float64 // of ranks, by the number of live survivors
 	choices    [fewSurvivors + 1]uint32                // bit p: the sign of the sum that pattern p of the survivors' signs has
 	sums       []float32                               // one read
-	score4     [3][4]float64                           // the constants of the scores of four queries
+	score4     [4][4]float64                           // the constants of the scores of four queries
 	best, away [4][4]float64                           // of four queries, from their most recent keys
 	seen       int                                     // how many keys of the last of the four have been looked at
 }
@@ -94,8 +94,9 @@ func (d *Device) head(a kernels.Attention, qkv *planes, task int, s *scratch) *h
 		h.products[n] = float64(a.HeadDim-2*n) / math.Sqrt(float64(a.HeadDim))
 	}
 	h.scores, h.sums = s.doubles(1, a.Seq), s.floats(2, a.HeadDim)
+	inverse := reciprocal(a.HeadDim)
 	for j := range 4 {
-		h.score4[0][j], h.score4[1][j], h.score4[2][j] = float64(a.HeadDim), math.Sqrt(float64(a.HeadDim)), h.slope
+		h.score4[0][j], h.score4[1][j], h.score4[2][j], h.score4[3][j] = float64(a.HeadDim), math.Sqrt(float64(a.HeadDim)), h.slope, inverse
 	}
 	if a.Kind == kernels.RWSP {
 		for alive := 1; alive <= min(a.Survivors, maxSurvivors); alive++ {
@@ -103,6 +104,19 @@ func (d *Device) head(a kernels.Attention, qkv *planes, task int, s *scratch) *h
 		}
 	}
 	return h
+}
+
+// reciprocal is the y that divides by the root of dim without a division: a/root is a*y, corrected once. It is 0 where that
+// would not give the quotients of all a that products have.
+func reciprocal(dim int) float64 {
+	root := math.Sqrt(float64(dim))
+	y := 1 / root
+	for a := -float64(dim); a <= float64(dim); a++ {
+		if s := a * y; math.FMA(math.FMA(-s, root, a), y, s) != a/root {
+			return 0
+		}
+	}
+	return y
 }
 
 // copyBits moves the head's bits of a row to words of their own.
@@ -177,8 +191,12 @@ func (h *head) read(dst []uint64, pointers []int32, t int) {
 	}
 }
 
-// nearKeys of every query are looked at four queries at a time, whatever their scores. Farther ones rarely matter.
-const nearKeys = 256
+// nearKeys of every query are looked at four queries at a time, keysAtOnce before it is asked whether farther ones can be
+// better. Those beyond rarely matter.
+const (
+	nearKeys   = 256
+	keysAtOnce = 24
+)
 
 // prepare looks at the nearest keys of queries t..t+3.
 func (h *head) prepare(t int) {
@@ -191,8 +209,21 @@ func (h *head) prepare(t int) {
 			h.best[r][j], h.away[r][j] = math.Inf(-1), -1
 		}
 	}
-	h.seen = min(t+4, nearKeys)
-	h.nearest(&h.best, &h.away, h.q[t:t+4], h.k[:t+4], h.seen, &h.score4)
+	for near := min(t+4, nearKeys); h.seen < near && !h.decided(); {
+		n := min(keysAtOnce, near-h.seen)
+		h.nearest(&h.best, &h.away, h.q[t:t+4], h.k[:t+4], h.seen, n, &h.score4)
+		h.seen += n
+	}
+}
+
+// decided says whether distance excludes every key that prepare has not looked at.
+func (h *head) decided() bool {
+	for j, worst := range h.best[min(h.Survivors, len(h.best))-1] {
+		if h.products[0]-float64(h.slope*float64(j-3+h.seen)) > worst {
+			return false
+		}
+	}
+	return true
 }
 
 // survivors finds the best keys of query t, best first; of equal ones the most recent comes first.
@@ -384,11 +415,12 @@ func softmax(scores []float64, tau float64) {
 	}
 }
 
-// nearestGo offers the last n of the keys k to the four queries q, the last of which is at the last key's position. best and
-// away hold each query's four best scores and how far away their keys are, the best first. Of equal scores the nearest comes
-// first. The score of a key that differs in so many bits is (score[0] - 2*bits) / score[1] - score[2]*distance, lane by lane.
-func nearestGo(best, away *[4][4]float64, q, k []uint64, n int, score *[3][4]float64) {
-	for i := range n {
+// nearestGo offers the n keys before the last skip of k to the four queries q, the last of which is at the last key's position.
+// best and away hold each query's four best scores and how far away their keys are, the best first. Of equal scores the
+// nearest comes first. The score of a key that differs in so many bits is (score[0] - 2*bits) / score[1] - score[2]*distance,
+// lane by lane; score[3] is the reciprocal of score[1].
+func nearestGo(best, away *[4][4]float64, q, k []uint64, skip, n int, score *[4][4]float64) {
+	for i := skip; i < skip+n; i++ {
 		key := k[len(k)-1-i]
 		for j := range 4 {
 			distance := float64(j - 3 + i)

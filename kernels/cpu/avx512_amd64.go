@@ -11,6 +11,14 @@ func avx512() instructions {
 		_, _ = dst[3*stride+n-1], x[3*xStride+words-1]
 		countSignsAVX512(&dst[0], stride, &x[0], xStride, &w[0], n, words)
 	}
+	set.nearest = func(best, away *[4][4]float64, q, k []uint64, skip, n int, score *[4][4]float64) {
+		if score[3][0] == 0 {
+			narrow.nearest(best, away, q, k, skip, n, score)
+			return
+		}
+		_ = k[len(k)-skip-n]
+		nearestAVX512(best, away, &q[:4][0], &k[len(k)-1-skip], n, float64(skip), score)
+	}
 	set.randomWords = func(dst []uint32, key [2]uint32, counter [4]uint32) {
 		n := len(dst) &^ 127
 		if n > 0 {

@@ -49,7 +49,7 @@ type instructions struct {
 	addNormalized  func(dx []float32, dGain []float64, da, x, gain []float32, r, c float64)
 	readGradient   func(dv []float64, do, v []float32, w float64) float64
 	scoreGradient  func(dq, dk []float64, q, k []float32, s float64)
-	nearest        func(best, away *[4][4]float64, q, k []uint64, n int, score *[3][4]float64)
+	nearest        func(best, away *[4][4]float64, q, k []uint64, skip, n int, score *[4][4]float64)
 	ranked         func(g *ranked)
 	adam           func(param, grad, m, v []float32, u *update)
 }

@@ -292,9 +292,9 @@ func avx2() instructions {
 			}
 			scoreGradientGo(dq[n:], dk[n:], q[n:], k[n:], s)
 		},
-		nearest: func(best, away *[4][4]float64, q, k []uint64, n int, score *[3][4]float64) {
-			_ = k[len(k)-n]
-			nearestAVX2(best, away, &q[:4][0], &k[len(k)-1], n, score)
+		nearest: func(best, away *[4][4]float64, q, k []uint64, skip, n int, score *[4][4]float64) {
+			_ = k[len(k)-skip-n]
+			nearestAVX2(best, away, &q[:4][0], &k[len(k)-1-skip], n, float64(skip), score)
 		},
 		ranked: func(g *ranked) {
 			n, words, queries := g.width, wordsOf(g.width), len(g.at)/fewSurvivors

@@ -276,18 +276,20 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 					best[i][j], away[i][j] = math.Inf(-1), -1
 				}
 			}
-			var score [3][4]float64
+			dim := 1 + r.IntN(64)
+			score, slope := [4][4]float64{}, []float64{0, 0.25, 0.1}[r.IntN(3)]
 			for j := range 4 {
-				score[0][j], score[1][j], score[2][j] = 64, 8, []float64{0, 0.25, 0.1}[r.IntN(3)]
+				score[0][j], score[1][j], score[2][j], score[3][j] = float64(dim), math.Sqrt(float64(dim)), slope, reciprocal(dim)
 			}
-			q, k := make([]uint64, 4), make([]uint64, n+r.IntN(3))
+			skip := r.IntN(3)
+			q, k := make([]uint64, 4), make([]uint64, n+skip+r.IntN(3))
 			for i := range q {
-				q[i] = r.Uint64()
+				q[i] = r.Uint64() >> (64 - dim)
 			}
 			for i := range k {
-				k[i] = r.Uint64()
+				k[i] = r.Uint64() >> (64 - dim)
 			}
-			s.nearest(&best, &away, q, k, n, &score)
+			s.nearest(&best, &away, q, k, skip, n, &score)
 			all := []float64{}
 			for i := range best {
 				all = slices.Concat(all, best[i][:], away[i][:])

@@ -164,10 +164,10 @@ func readGradientAVX2(dv *float64, do *float32, v *float32, n int, w float64) fl
 //go:noescape
 func scoreGradientAVX2(dq *float64, dk *float64, q *float32, k *float32, n int, s float64)
 
-// nearestAVX2 is nearestGo: q points to the first query, k to the last key.
+// nearestAVX2 is nearestGo: q points to the first query, k to the first key to look at.
 //
 //go:noescape
-func nearestAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, score *[3][4]float64)
+func nearestAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, score *[4][4]float64)
 
 // rankedAVX2 is rankedGo for whole registers.
 //
@@ -198,3 +198,8 @@ func randomWordsAVX512(dst *uint32, steps int, key *[2]uint32, counter *[4]uint3
 //
 //go:noescape
 func countSignsAVX512(dst *int32, stride int, x *uint64, xStride int, w *uint64, channels int, words int)
+
+// nearestAVX512 is nearestGo for dimensions that have a reciprocal: q points to the first query, k to the first key to look at.
+//
+//go:noescape
+func nearestAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, score *[4][4]float64)

@@ -2570,27 +2570,28 @@ DATA start<>+16(SB)/8, $0xbff0000000000000
 DATA start<>+24(SB)/8, $0x0000000000000000
 GLOBL start<>(SB), RODATA|NOPTR, $32
 
-// func nearestAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, score *[3][4]float64)
+// func nearestAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, score *[4][4]float64)
 // Requires: AVX, AVX2
-TEXT ·nearestAVX2(SB), NOSPLIT, $0-48
-	MOVQ    best+0(FP), AX
-	MOVQ    away+8(FP), CX
-	MOVQ    q+16(FP), DX
-	MOVQ    k+24(FP), BX
-	MOVQ    n+32(FP), SI
-	MOVQ    score+40(FP), DI
-	VMOVDQU nibbleCounts<>+0(SB), Y1
-	VMOVDQU nibbles<>+0(SB), Y2
-	VMOVDQU start<>+0(SB), Y3
-	VMOVDQU (DX), Y0
-	VMOVUPD (AX), Y4
-	VMOVUPD (CX), Y5
-	VMOVUPD 32(AX), Y6
-	VMOVUPD 32(CX), Y7
-	VMOVUPD 64(AX), Y8
-	VMOVUPD 64(CX), Y9
-	VMOVUPD 96(AX), Y10
-	VMOVUPD 96(CX), Y11
+TEXT ·nearestAVX2(SB), NOSPLIT, $0-56
+	MOVQ         best+0(FP), AX
+	MOVQ         away+8(FP), CX
+	MOVQ         q+16(FP), DX
+	MOVQ         k+24(FP), BX
+	MOVQ         n+32(FP), SI
+	MOVQ         score+48(FP), DI
+	VMOVDQU      nibbleCounts<>+0(SB), Y1
+	VMOVDQU      nibbles<>+0(SB), Y2
+	VBROADCASTSD skip+40(FP), Y3
+	VADDPD       start<>+0(SB), Y3, Y3
+	VMOVDQU      (DX), Y0
+	VMOVUPD      (AX), Y4
+	VMOVUPD      (CX), Y5
+	VMOVUPD      32(AX), Y6
+	VMOVUPD      32(CX), Y7
+	VMOVUPD      64(AX), Y8
+	VMOVUPD      64(CX), Y9
+	VMOVUPD      96(AX), Y10
+	VMOVUPD      96(CX), Y11
 
 key:
 	VPBROADCASTQ (BX), Y12
@@ -3845,5 +3846,79 @@ words:
 	ADDQ         $0x00000080, SI
 	SUBQ         $0x10, DI
 	JNZ          channels
+	VZEROUPPER
+	RET
+
+// func nearestAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, score *[4][4]float64)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, AVX512VPOPCNTDQ, FMA3
+TEXT ·nearestAVX512(SB), NOSPLIT, $0-56
+	MOVQ         best+0(FP), AX
+	MOVQ         away+8(FP), CX
+	MOVQ         q+16(FP), DX
+	MOVQ         k+24(FP), BX
+	MOVQ         n+32(FP), SI
+	MOVQ         score+48(FP), DI
+	VBROADCASTSD skip+40(FP), Y1
+	VADDPD       start<>+0(SB), Y1, Y1
+	VMOVUPD      one64<>+0(SB), Y2
+	VMOVUPD      none<>+0(SB), Y3
+	VADDPD       Y2, Y2, Y4
+	VMOVDQU64    (DX), Y0
+	VMOVUPD      (AX), Y5
+	VMOVUPD      (CX), Y6
+	VMOVUPD      (DI), Y7
+	VMOVUPD      32(AX), Y8
+	VMOVUPD      32(CX), Y9
+	VMOVUPD      32(DI), Y10
+	VMOVUPD      64(AX), Y11
+	VMOVUPD      64(CX), Y12
+	VMOVUPD      64(DI), Y13
+	VMOVUPD      96(AX), Y14
+	VMOVUPD      96(CX), Y15
+	VMOVUPD      96(DI), Y16
+
+key:
+	VPXORQ.BCST  (BX), Y0, Y17
+	VPOPCNTQ     Z17, Z17
+	VCVTQQ2PD    Y17, Y18
+	VFNMADD213PD Y7, Y4, Y18
+	VMULPD       Y16, Y18, Y17
+	VMOVAPD      Y18, Y18
+	VFNMADD231PD Y10, Y17, Y18
+	VFMADD231PD  Y16, Y18, Y17
+	VMULPD       Y13, Y1, Y18
+	VSUBPD       Y18, Y17, Y17
+	VPMOVQ2M     Y1, K1
+	VBLENDMPD    Y3, Y17, K1, Y17
+	VCMPPD       $0x01, Y17, Y5, K1
+	VCMPPD       $0x01, Y17, Y8, K2
+	VCMPPD       $0x01, Y17, Y11, K3
+	VCMPPD       $0x01, Y17, Y14, K4
+	VMINPD       Y11, Y17, Y18
+	VMAXPD       Y14, Y18, Y14
+	VBLENDMPD    Y12, Y1, K3, Y19
+	VBLENDMPD    Y19, Y15, K4, Y15
+	VMINPD       Y8, Y17, Y18
+	VMAXPD       Y11, Y18, Y11
+	VBLENDMPD    Y9, Y1, K2, Y20
+	VBLENDMPD    Y20, Y12, K3, Y12
+	VMINPD       Y5, Y17, Y18
+	VMAXPD       Y8, Y18, Y8
+	VBLENDMPD    Y6, Y1, K1, Y21
+	VBLENDMPD    Y21, Y9, K2, Y9
+	VMAXPD       Y5, Y17, Y5
+	VBLENDMPD    Y1, Y6, K1, Y6
+	VADDPD       Y2, Y1, Y1
+	SUBQ         $0x08, BX
+	DECQ         SI
+	JNZ          key
+	VMOVUPD      Y5, (AX)
+	VMOVUPD      Y6, (CX)
+	VMOVUPD      Y8, 32(AX)
+	VMOVUPD      Y9, 32(CX)
+	VMOVUPD      Y11, 64(AX)
+	VMOVUPD      Y12, 64(CX)
+	VMOVUPD      Y14, 96(AX)
+	VMOVUPD      Y15, 96(CX)
 	VZEROUPPER
 	RET

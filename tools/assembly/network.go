@@ -194,11 +194,12 @@ func nearest() {
 	for i := range 4 {
 		DATA(8*i, U64(math.Float64bits(float64(i-3))))
 	}
-	TEXT("nearestAVX2", NOSPLIT, "func(best, away *[4][4]float64, q, k *uint64, n int, score *[3][4]float64)")
-	Doc("nearestAVX2 is nearestGo: q points to the first query, k to the last key.")
+	TEXT("nearestAVX2", NOSPLIT, "func(best, away *[4][4]float64, q, k *uint64, n int, skip float64, score *[4][4]float64)")
+	Doc("nearestAVX2 is nearestGo: q points to the first query, k to the first key to look at.")
 	Pragma("noescape")
 	best, away, q, k, n, score := pointer("best"), pointer("away"), pointer("q"), pointer("k"), pointer("n"), pointer("score")
-	query, counts, mask, distance := YMM(), constant(table), constant(nibbles), constant(start)
+	query, counts, mask, distance := YMM(), constant(table), constant(nibbles), broadcast64("skip")
+	VADDPD(start, distance, distance)
 	VMOVDQU(Mem{Base: q}, query)
 	var b, d [4]VecVirtual
 	for r := range b {

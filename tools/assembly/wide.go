@@ -10,6 +10,7 @@ import (
 func wide() {
 	wideRandomWords()
 	wideCountSigns()
+	wideNearest()
 }
 
 // beginWide declares a function that equals the one whose name ends in Go.
@@ -166,5 +167,66 @@ func wideCountSigns() {
 	ADDQ(U32(128), w)
 	SUBQ(Imm(16), left)
 	JNZ(LabelRef("channels"))
+	end()
+}
+
+// wideNearest is nearest with masks, counted bits, and a quotient without division.
+func wideNearest() {
+	data := func(name string) Mem { return NewDataAddr(Symbol{Name: name, Static: true}, 0) }
+	beginWide("nearest", "func(best, away *[4][4]float64, q, k *uint64, n int, skip float64, score *[4][4]float64)",
+		"for dimensions that have a reciprocal: q points to the first query, k to the first key to look at.")
+	best, away, q, k, n, score := pointer("best"), pointer("away"), pointer("q"), pointer("k"), pointer("n"), pointer("score")
+	query, distance, one, none, two := YMM(), broadcast64("skip"), YMM(), YMM(), YMM()
+	VADDPD(data("start"), distance, distance)
+	VMOVUPD(data("one64"), one)
+	VMOVUPD(data("none"), none)
+	VADDPD(one, one, two)
+	VMOVDQU64(Mem{Base: q}, query)
+	var b, d, constants [4]VecVirtual
+	for r := range b {
+		b[r], d[r], constants[r] = YMM(), YMM(), YMM()
+		VMOVUPD(Mem{Base: best, Disp: 32 * r}, b[r])
+		VMOVUPD(Mem{Base: away, Disp: 32 * r}, d[r])
+		VMOVUPD(Mem{Base: score, Disp: 32 * r}, constants[r])
+	}
+	dim, root, slope, reciprocal := constants[0], constants[1], constants[2], constants[3]
+	Label("key")
+	s, t, rest := YMM(), YMM(), YMM()
+	VPXORQ_BCST(Mem{Base: k}, query, s)
+	VPOPCNTQ(s.AsZ(), s.AsZ())
+	VCVTQQ2PD(s, t)
+	VFNMADD213PD(dim, two, t) // dim - 2*bits
+	VMULPD(reciprocal, t, s)
+	VMOVAPD(t, rest)
+	VFNMADD231PD(root, s, rest)
+	VFMADD231PD(reciprocal, rest, s)
+	VMULPD(slope, distance, t)
+	VSUBPD(t, s, s)
+	later := K()
+	VPMOVQ2M(distance, later)
+	VBLENDMPD(none, s, later, s)
+	// Whatever is worse than the new score moves down by one.
+	var below [4]OpmaskVirtual
+	for r := range below {
+		below[r] = K()
+		VCMPPD(Imm(1), s, b[r], below[r]) // b[r] < s
+	}
+	for r := 3; r > 0; r-- {
+		v, w := YMM(), YMM()
+		VMINPD(b[r-1], s, v)
+		VMAXPD(b[r], v, b[r])
+		VBLENDMPD(d[r-1], distance, below[r-1], w)
+		VBLENDMPD(w, d[r], below[r], d[r])
+	}
+	VMAXPD(b[0], s, b[0])
+	VBLENDMPD(distance, d[0], below[0], d[0])
+	VADDPD(one, distance, distance)
+	SUBQ(Imm(8), k)
+	DECQ(n)
+	JNZ(LabelRef("key"))
+	for r := range b {
+		VMOVUPD(b[r], Mem{Base: best, Disp: 32 * r})
+		VMOVUPD(d[r], Mem{Base: away, Disp: 32 * r})
+	}
 	end()
 }
