@@ -21,11 +21,10 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 				g.many(h, to, s)
 			}
 			for t := range a.Seq {
-				settle(g.dq(t))
+				settle(g.dq(t), g.dq(t))
+				settle(g.to(t, 1), g.dk[t*g.width:])
+				settle(g.to(t, 2), g.dv[t*g.width:])
 			}
-			settle(g.dk)
-			settle(g.dv)
-			g.store(h, dst)
 		})
 	})
 }
@@ -52,18 +51,12 @@ func (h *head) gradients(s *scratch, dqkv, dOut []float32) *gradients {
 	}
 }
 
-func (g *gradients) dq(t int) []float32 { return g.dqs[t*g.dqStride:][:g.width] }
-func (g *gradients) do(t int) []float32 { return g.dos[t*g.doStride:][:g.width] }
+func (g *gradients) dq(t int) []float32 { return g.to(t, 0) }
 
-// store writes the gradients of keys and values to the head's columns.
-func (g *gradients) store(h *head, dst []float32) {
-	width := h.Heads * h.HeadDim
-	for t := range h.Seq {
-		row := dst[(h.row0+t)*3*width:][:3*width]
-		copy(row[width+h.col:][:h.HeadDim], g.dk[t*g.width:])
-		copy(row[2*width+h.col:][:h.HeadDim], g.dv[t*g.width:])
-	}
-}
+// to is where the gradient of query (0), key (1) or value (2) t belongs.
+func (g *gradients) to(t, part int) []float32 { return g.dqs[t*g.dqStride+part*g.doStride:][:g.width] }
+
+func (g *gradients) do(t int) []float32 { return g.dos[t*g.doStride:][:g.width] }
 
 // exponentiate returns exp(score - best score) of every query's survivors, and anything for those that it lacks.
 func (h *head) exponentiate(pointers []int32, s *scratch) []float32 {

@@ -20,23 +20,23 @@ func gradientValues(x kernels.Floats) []float32 {
 	return values(x)
 }
 
-// settling returns what makes values that were written to x what x can keep.
-func (d *Device) settling(x kernels.Floats) func(written []float32) {
+// settling returns what writes values to memory of x as x can keep them. It may be where they are.
+func (d *Device) settling(x kernels.Floats) func(dst, values []float32) {
 	if _, ok := x.(bfloats); ok {
 		return d.roundBFloats
 	}
-	return func([]float32) {}
+	return func(dst, values []float32) { copy(dst, values) }
 }
 
-// roundBFloatsGo rounds x to the nearest bfloat16, ties to even. NaN stays NaN.
-func roundBFloatsGo(x []float32) {
-	for i, v := range x {
+// roundBFloatsGo writes the nearest bfloat16, ties to even. NaN stays NaN.
+func roundBFloatsGo(dst, src []float32) {
+	for i, v := range src[:len(dst)] {
 		b := math.Float32bits(v)
 		if v != v {
 			b |= 1 << 22
 		} else {
 			b += 0x7fff + b>>16&1
 		}
-		x[i] = math.Float32frombits(b &^ 0xffff)
+		dst[i] = math.Float32frombits(b &^ 0xffff)
 	}
 }

@@ -111,8 +111,7 @@ func (d *Device) NewInts(n int) (kernels.Ints, error) {
 func (d *Device) Upload(dst kernels.Floats, src []float32) {
 	d.run("Upload", func() {
 		to := gradientValues(dst)[:len(src)]
-		copy(to, src)
-		d.settling(dst)(to)
+		d.settling(dst)(to, src)
 	})
 }
 

@@ -33,7 +33,7 @@ type instructions struct {
 
 	// Floats.
 	affine         func(u, alpha, theta []float32)
-	roundBFloats   func(x []float32)
+	roundBFloats   func(dst, src []float32)
 	add            func(dst, a, b []float32)
 	mask           func(dst, src []float32, words []uint64)
 	largest        func(most, x []float32)

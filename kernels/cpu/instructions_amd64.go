@@ -84,6 +84,9 @@ func avx2() instructions {
 		},
 		scaleToBFloats: func(dst []float32, sums []int32, offset int32, unit float32) {
 			n := len(dst) &^ 7
+			if unit-unit != 0 { // not finite: there may be values that are no numbers
+				n = 0
+			}
 			if n > 0 {
 				_ = sums[n-1]
 				scaleToBFloatsAVX2(&dst[0], &sums[0], n, offset, unit)
@@ -154,12 +157,13 @@ func avx2() instructions {
 			}
 			affineGo(u[n:], alpha[n:], theta[n:])
 		},
-		roundBFloats: func(x []float32) {
-			n := len(x) &^ 7
+		roundBFloats: func(dst, src []float32) {
+			n := len(dst) &^ 7
 			if n > 0 {
-				roundBFloatsAVX2(&x[0], n)
+				_ = src[n-1]
+				roundBFloatsAVX2(&dst[0], &src[0], n)
 			}
-			roundBFloatsGo(x[n:])
+			roundBFloatsGo(dst[n:], src[n:])
 		},
 		add: func(dst, a, b []float32) {
 			n := len(dst) &^ 7

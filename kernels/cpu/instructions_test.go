@@ -178,8 +178,9 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 					x[i] = math.Float32frombits(r.Uint32())
 				}
 			}
-			s.roundBFloats(x)
-			return floatBits(x)
+			dst := make([]float32, n)
+			s.roundBFloats(dst, x)
+			return floatBits(dst)
 		},
 		"add": func(s *instructions, r *rand.Rand, n int) any {
 			dst := make([]float32, n)

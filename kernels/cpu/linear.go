@@ -227,7 +227,7 @@ func scaleIntegersGo(dst []float32, sums []int32, offset int32, unit float32) {
 // scaleToBFloatsGo writes what scaleIntegersGo does, rounded to bfloat16.
 func scaleToBFloatsGo(dst []float32, sums []int32, offset int32, unit float32) {
 	scaleIntegersGo(dst, sums, offset, unit)
-	roundBFloatsGo(dst)
+	roundBFloatsGo(dst, dst)
 }
 
 // affineSumsGo writes alpha*y - theta, y being what scaleIntegersGo writes; never fused.

@@ -44,7 +44,7 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 		scaled := dense{data: d.matrix(g), cols: l.Out, scale: values(l.Alpha)}
 		all, settle := gradientValues(dx), d.settling(dx)
 		d.product(all, operand{m: scaled}, operand{m: effective(l), byK: true}, g.rows, l.In, l.Out)
-		d.blocks(g.rows, 16, func(from, to int, _ *scratch) { settle(all[from*l.In : to*l.In]) })
+		d.blocks(g.rows, 16, func(from, to int, _ *scratch) { settle(all[from*l.In:to*l.In], all[from*l.In:]) })
 	}
 	switch {
 	case byChannel != nil:

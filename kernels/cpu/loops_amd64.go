@@ -87,7 +87,7 @@ func addAVX2(dst *float32, a *float32, b *float32, n int)
 // roundBFloatsAVX2 is roundBFloatsGo for whole registers.
 //
 //go:noescape
-func roundBFloatsAVX2(x *float32, n int)
+func roundBFloatsAVX2(dst *float32, src *float32, n int)
 
 // packSignsAVX2 is packSignsGo for whole registers.
 //

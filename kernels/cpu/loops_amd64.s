@@ -1607,9 +1607,6 @@ loop:
 	VPAND     lastBit<>+0(SB), Y3, Y3
 	VPADDD    belowHalf<>+0(SB), Y3, Y3
 	VPADDD    Y2, Y3, Y3
-	VPOR      quiet<>+0(SB), Y2, Y4
-	VCMPPS    $0x03, Y2, Y2, Y2
-	VBLENDVPS Y2, Y4, Y3, Y3
 	VPAND     upper<>+0(SB), Y3, Y3
 	VMOVUPS   Y3, (AX)(BX*4)
 	ADDQ      $0x08, BX
@@ -1865,26 +1862,28 @@ loop:
 	VZEROUPPER
 	RET
 
-// func roundBFloatsAVX2(x *float32, n int)
+// func roundBFloatsAVX2(dst *float32, src *float32, n int)
 // Requires: AVX, AVX2
-TEXT ·roundBFloatsAVX2(SB), NOSPLIT, $0-16
-	MOVQ x+0(FP), AX
-	MOVQ n+8(FP), CX
-	XORQ DX, DX
+TEXT ·roundBFloatsAVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
 
 loop:
-	VMOVUPS   (AX)(DX*4), Y0
-	VPSRLD    $0x10, Y0, Y1
-	VPAND     lastBit<>+0(SB), Y1, Y1
-	VPADDD    belowHalf<>+0(SB), Y1, Y1
-	VPADDD    Y0, Y1, Y1
-	VPOR      quiet<>+0(SB), Y0, Y2
-	VCMPPS    $0x03, Y0, Y0, Y0
-	VBLENDVPS Y0, Y2, Y1, Y1
+	VMOVUPS   (CX)(BX*4), Y0
+	VCMPPS    $0x03, Y0, Y0, Y2
+	VPOR      quiet<>+0(SB), Y0, Y1
 	VPAND     upper<>+0(SB), Y1, Y1
-	VMOVUPS   Y1, (AX)(DX*4)
-	ADDQ      $0x08, DX
-	CMPQ      DX, CX
+	VPSRLD    $0x10, Y0, Y3
+	VPAND     lastBit<>+0(SB), Y3, Y3
+	VPADDD    belowHalf<>+0(SB), Y3, Y3
+	VPADDD    Y0, Y3, Y3
+	VPAND     upper<>+0(SB), Y3, Y3
+	VBLENDVPS Y2, Y1, Y3, Y0
+	VMOVUPS   Y0, (AX)(BX*4)
+	ADDQ      $0x08, BX
+	CMPQ      BX, DX
 	JLT       loop
 	VZEROUPPER
 	RET

@@ -76,8 +76,8 @@ func asBytes(x []int8) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), len(x))
 }
 
-// oddStride is padded(n), off the powers of two that would crowd a column into a few lines of the cache.
-func oddStride(n int) int { return padded(n) | 32 }
+// oddStride is n in whole lines of the cache, off the powers of two that would crowd a column into a few of them.
+func oddStride(n int) int { return (n+63)&^63 | 64 }
 
 // padded rounds up to whole groups of signs.
 func padded(n int) int { return (n + 31) &^ 31 }
@@ -95,35 +95,42 @@ func (d *Device) round(r rounding, g *gradient, alpha []float32, byRow func(from
 			byChannel.units[c], inverse[c] = r.scale(most)
 		}
 	}
-	d.blocks(padded(g.rows), rowsPerRounding, func(from, to int, s *scratch) {
-		rows := r.rounded(s.int8s(2, rowsPerRounding*padded(out)), padded(out), s.floats(5, rowsPerRounding))
-		block := s.int8s(1, rowsPerRounding*out)
-		for t := from; t < min(to, g.rows); t++ {
-			row := g.plain(d, s, t)
-			random := r.halves(d, s, g, t)
-			if byRow != nil {
-				var inverse float32
-				rows.units[t-from], inverse = r.scale(d.largestProduct(row, alpha))
-				dst := rows.values.row(t - from)
-				d.roundRow(dst[:out], row, alpha, inverse, random, r.limit)
-				clear(dst[out:])
-			}
-			if byChannel != nil {
-				d.roundColumns(block[(t-from)*out:][:out], row, inverse, random, r.limit)
-			}
-		}
-		if byChannel != nil {
-			if to > g.rows {
-				clear(block[(g.rows-from)*out:])
-			}
-			for i := 0; i < rowsPerRounding; i += 8 {
-				d.transposeBytes(asBytes(byChannel.values.values[from+i:]), byChannel.values.stride, asBytes(block[i*out:]), out, out)
-			}
-		}
-		if byRow != nil {
-			byRow(from, min(to, g.rows), rows, s)
+	// Two parts at a time, so that no line of byChannel is written by two workers.
+	d.blocks(padded(g.rows), 2*rowsPerRounding, func(first, last int, s *scratch) {
+		for from := first; from < last; from += rowsPerRounding {
+			d.roundRows(r, g, alpha, inverse, from, byRow, byChannel, s)
 		}
 	})
+}
+
+// roundRows does what round does for rowsPerRounding rows.
+func (d *Device) roundRows(r rounding, g *gradient, alpha, inverse []float32, from int,
+	byRow func(from, to int, q roundedGradient, s *scratch), byChannel *roundedGradient, s *scratch) {
+	out, to := g.to-g.from, min(from+rowsPerRounding, g.rows)
+	rows := r.rounded(s.int8s(2, rowsPerRounding*padded(out)), padded(out), s.floats(5, rowsPerRounding))
+	block := s.int8s(1, rowsPerRounding*out)
+	for t := from; t < to; t++ {
+		row, random := g.plain(d, s, t), r.halves(d, s, g, t)
+		if byRow != nil {
+			var inverse float32
+			rows.units[t-from], inverse = r.scale(d.largestProduct(row, alpha))
+			dst := rows.values.row(t - from)
+			d.roundRow(dst[:out], row, alpha, inverse, random, r.limit)
+			clear(dst[out:])
+		}
+		if byChannel != nil {
+			d.roundColumns(block[(t-from)*out:][:out], row, inverse, random, r.limit)
+		}
+	}
+	if byChannel != nil {
+		clear(block[(to-from)*out:])
+		for i := 0; i < rowsPerRounding; i += 8 {
+			d.transposeBytes(asBytes(byChannel.values.values[from+i:]), byChannel.values.stride, asBytes(block[i*out:]), out, out)
+		}
+	}
+	if byRow != nil {
+		byRow(from, to, rows, s)
+	}
 }
 
 func (r rounding) rounded(values []int8, stride int, units []float32) roundedGradient {

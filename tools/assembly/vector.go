@@ -86,7 +86,7 @@ func vectors() {
 			VCVTDQ2PS(v, v)
 			VMULPS(unit, v, v)
 			if f.bfloats {
-				v = round.of(v)
+				v = round.number(v)
 			}
 			VMOVUPS(v, at4(dst, i, 0))
 		})
@@ -141,18 +141,22 @@ func vectors() {
 	})
 	end()
 
-	begin("roundBFloats", "func(x *float32, n int)")
-	x, n := pointer("x"), pointer("n")
+	begin("roundBFloats", "func(dst, src *float32, n int)")
+	dst, src, n := pointer("dst"), pointer("src"), pointer("n")
 	loop(n, 8, func(i GPVirtual) {
-		v := YMM()
-		VMOVUPS(at4(x, i, 0), v)
-		VMOVUPS(round.of(v), at4(x, i, 0))
+		v, nan, isNaN := YMM(), YMM(), YMM()
+		VMOVUPS(at4(src, i, 0), v)
+		VCMPPS(Imm(3), v, v, isNaN) // unordered
+		VPOR(round.quiet, v, nan)
+		VPAND(round.upper, nan, nan)
+		VBLENDVPS(isNaN, nan, round.number(v), v)
+		VMOVUPS(v, at4(dst, i, 0))
 	})
 	end()
 
 	begin("packSigns", "func(words *uint64, x *float32, n int)")
-	words := pointer("words")
-	x, n = pointer("x"), pointer("n")
+	words, x := pointer("words"), pointer("x")
+	n = pointer("n")
 	zero := YMM()
 	VXORPS(zero, zero, zero)
 	packs(words, x, n, func(v VecVirtual) { VADDPS(zero, v, v) }, true)
@@ -168,7 +172,7 @@ func vectors() {
 	end()
 
 	begin("mask", "func(dst, src *float32, words *uint64, n int)")
-	dst, src, words, n := pointer("dst"), pointer("src"), pointer("words"), pointer("n")
+	dst, src, words, n = pointer("dst"), pointer("src"), pointer("words"), pointer("n")
 	lanes := constant(bitOf)
 	SHRQ(Imm(3), n)
 	loop(n, 1, func(i GPVirtual) {
@@ -325,15 +329,13 @@ func addRows(magnitude, bitOf Mem) {
 // bfloats are the constants of rounding to bfloat16.
 type bfloats struct{ belowHalf, lastBit, upper, quiet Mem }
 
-func (b bfloats) of(v VecVirtual) VecVirtual {
-	up, nan, isNaN := YMM(), YMM(), YMM()
+// number rounds what is one.
+func (b bfloats) number(v VecVirtual) VecVirtual {
+	up := YMM()
 	VPSRLD(Imm(16), v, up)
 	VPAND(b.lastBit, up, up)
 	VPADDD(b.belowHalf, up, up)
 	VPADDD(v, up, up)
-	VPOR(b.quiet, v, nan)
-	VCMPPS(Imm(3), v, v, isNaN) // unordered
-	VBLENDVPS(isNaN, nan, up, up)
 	VPAND(b.upper, up, up)
 	return up
 }
