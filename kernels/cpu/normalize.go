@@ -114,7 +114,7 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 			dot := d.passNormalized(da, grad[r*width:][:width], row, g, rms, limit)
 			sum := to[r*width:][:width]
 			d.addNormalized(sum, dGain, da, row, g, rms, dot*rms*rms/float64(width))
-			settle(sum)
+			settle(sum, sum)
 		})
 	})
 }
