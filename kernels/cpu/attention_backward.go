@@ -9,53 +9,56 @@ import (
 // AttendBackward computes the gradients of queries, keys and values, one task per sequence and head.
 func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, pointers kernels.Ints, a kernels.Attention) {
 	d.run("AttendBackward", func() {
-		in, grad, dst, ptr := qkv.(*planes), gradientValues(dOut), gradientValues(dqkv), pointers.(ints)
-		settle := d.settling(dqkv)
+		in, grad, dst, ptr := qkv.(*planes), memoryOf(dOut), memoryOf(dqkv), pointers.(ints)
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
 			h := d.head(a, in, task, s)
-			g := h.gradients(s, dst, grad)
+			g := d.gradients(h, s, dst, grad)
 			to := ptr[task*a.Seq*a.Survivors:][:a.Seq*a.Survivors]
 			if a.Kind == kernels.RWSP && a.Survivors <= fewSurvivors {
 				g.fewRanked(h, to, s)
 			} else {
 				g.many(h, to, s)
 			}
+			width := a.Heads * a.HeadDim
 			for t := range a.Seq {
-				settle(g.dq(t), g.dq(t))
-				settle(g.to(t, 1), g.dk[t*g.width:])
-				settle(g.to(t, 2), g.dv[t*g.width:])
+				at := (h.row0+t)*3*width + h.col
+				d.write(dst, at, g.dq(t))
+				d.write(dst, at+width, g.dk[t*g.width:][:g.width])
+				d.write(dst, at+2*width, g.dv[t*g.width:][:g.width])
 			}
 		})
 	})
 }
 
-// gradients are those of one head's queries, which no other head adds to, where they belong; and of its keys and values.
+// gradients are those of one head's queries, which no other head adds to, if they can be where they belong; and of its keys and
+// values.
 type gradients struct {
 	width    int
-	dqs      []float32 // from the head's first query on, dqStride apart
+	dqs      []float32 // dqStride apart
 	dqStride int
 	dos      []float32 // what is read, likewise
 	doStride int
 	dk, dv   []float32 // Seq × width
 }
 
-func (h *head) gradients(s *scratch, dqkv, dOut []float32) *gradients {
+func (d *Device) gradients(h *head, s *scratch, dqkv, dOut memory) *gradients {
 	width, n := h.Heads*h.HeadDim, h.Seq*h.HeadDim
 	sums := s.floats(0, 2*n)
 	clear(sums)
-	return &gradients{
-		width: h.HeadDim,
-		dqs:   dqkv[h.row0*3*width+h.col:], dqStride: 3 * width,
-		dos: dOut[h.row0*width+h.col:], doStride: width,
-		dk: sums[:n], dv: sums[n:],
+	g := &gradients{width: h.HeadDim, dqStride: h.HeadDim, doStride: h.HeadDim, dk: sums[:n], dv: sums[n:]}
+	if dqkv.halves == nil {
+		g.dqs, g.dqStride = dqkv.floats[h.row0*3*width+h.col:], 3*width
+		g.dos, g.doStride = dOut.floats[h.row0*width+h.col:], width
+		return g
 	}
+	g.dqs, g.dos = s.floats(6, n), s.floats(7, n)
+	for t := range h.Seq {
+		d.read(g.do(t), dOut, (h.row0+t)*width+h.col)
+	}
+	return g
 }
 
-func (g *gradients) dq(t int) []float32 { return g.to(t, 0) }
-
-// to is where the gradient of query (0), key (1) or value (2) t belongs.
-func (g *gradients) to(t, part int) []float32 { return g.dqs[t*g.dqStride+part*g.doStride:][:g.width] }
-
+func (g *gradients) dq(t int) []float32 { return g.dqs[t*g.dqStride:][:g.width] }
 func (g *gradients) do(t int) []float32 { return g.dos[t*g.doStride:][:g.width] }
 
 // exponentiate returns exp(score - best score) of every query's survivors, and anything for those that it lacks.

@@ -6,30 +6,52 @@ import (
 	"bitnet1/kernels"
 )
 
-// bfloats keeps, as float32, what bfloat16 has of each value. Who writes to it settles what was written; who reads needs not know.
-type bfloats []float32
+// bfloats are the upper halves of float32.
+type bfloats []uint16
 
 func (b bfloats) Len() int                          { return len(b) }
 func (b bfloats) Slice(from, to int) kernels.Floats { return b[from:to] }
 
-// gradientValues is values for what may be bfloats.
-func gradientValues(x kernels.Floats) []float32 {
-	if b, ok := x.(bfloats); ok {
-		return b
-	}
-	return values(x)
+// memory is where gradients lie between operations: one of the two.
+type memory struct {
+	floats []float32
+	halves []uint16
 }
 
-// settling returns what writes values to memory of x as x can keep them. It may be where they are.
-func (d *Device) settling(x kernels.Floats) func(dst, values []float32) {
-	if _, ok := x.(bfloats); ok {
-		return d.roundBFloats
+func memoryOf(x kernels.Floats) memory {
+	if b, ok := x.(bfloats); ok {
+		return memory{halves: b}
 	}
-	return func(dst, values []float32) { copy(dst, values) }
+	return memory{floats: values(x)}
+}
+
+func (m memory) from(at int) memory {
+	if m.halves != nil {
+		return memory{halves: m.halves[at:]}
+	}
+	return memory{floats: m.floats[at:]}
+}
+
+// read returns the values from at, as many as line has: where they are, or in line.
+func (d *Device) read(line []float32, m memory, at int) []float32 {
+	if m.halves == nil {
+		return m.floats[at:][:len(line)]
+	}
+	d.widenBFloats(line, m.halves[at:])
+	return line
+}
+
+// write stores values from at on, which may be where they are.
+func (d *Device) write(m memory, at int, values []float32) {
+	if m.halves == nil {
+		copy(m.floats[at:][:len(values)], values)
+		return
+	}
+	d.roundBFloats(m.halves[at:][:len(values)], values)
 }
 
 // roundBFloatsGo writes the nearest bfloat16, ties to even. NaN stays NaN.
-func roundBFloatsGo(dst, src []float32) {
+func roundBFloatsGo(dst []uint16, src []float32) {
 	for i, v := range src[:len(dst)] {
 		b := math.Float32bits(v)
 		if v != v {
@@ -37,6 +59,19 @@ func roundBFloatsGo(dst, src []float32) {
 		} else {
 			b += 0x7fff + b>>16&1
 		}
-		dst[i] = math.Float32frombits(b &^ 0xffff)
+		dst[i] = uint16(b >> 16)
 	}
+}
+
+// widenBFloatsGo writes the values of src.
+func widenBFloatsGo(dst []float32, src []uint16) {
+	for i, h := range src[:len(dst)] {
+		dst[i] = math.Float32frombits(uint32(h) << 16)
+	}
+}
+
+// maskBFloatsGo writes the values of src where a bit is set, and zeros elsewhere.
+func maskBFloatsGo(dst []float32, src []uint16, words []uint64) {
+	widenBFloatsGo(dst, src)
+	maskGo(dst, dst, words)
 }

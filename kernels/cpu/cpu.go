@@ -110,8 +110,7 @@ func (d *Device) NewInts(n int) (kernels.Ints, error) {
 // Upload copies src to dst.
 func (d *Device) Upload(dst kernels.Floats, src []float32) {
 	d.run("Upload", func() {
-		to := gradientValues(dst)[:len(src)]
-		d.settling(dst)(to, src)
+		d.write(memoryOf(dst), 0, src)
 	})
 }
 
@@ -125,7 +124,7 @@ func (d *Device) SetScalars(s kernels.Scalars) { d.scalars = s }
 
 // Download copies src to dst.
 func (d *Device) Download(dst []float32, src kernels.Floats) error {
-	d.run("Download", func() { copy(dst, gradientValues(src)[:len(dst)]) })
+	d.run("Download", func() { copy(dst, d.read(dst, memoryOf(src), 0)) })
 	return d.err
 }
 
@@ -201,6 +200,7 @@ const (
 	sharedGainSigns
 	sharedTops
 	sharedUnits
+	sharedInput // gradients of an input that is no floats
 )
 
 // floats returns n values of undefined content; so do the others.

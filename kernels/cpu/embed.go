@@ -17,11 +17,12 @@ func (d *Device) Embed(x kernels.Floats, tokens kernels.Ints, codebook kernels.L
 // EmbedBackward adds gradients of rows to those of their tokens, in the order of the rows.
 func (d *Device) EmbedBackward(dWeight, dx kernels.Floats, tokens kernels.Ints, width int) {
 	d.run("EmbedBackward", func() {
-		ids, dst, grad := tokens.(ints), values(dWeight), gradientValues(dx)
-		d.blocks(width, 64, func(from, to int, _ *scratch) {
+		ids, dst, grad := tokens.(ints), values(dWeight), memoryOf(dx)
+		d.blocks(width, 64, func(from, to int, s *scratch) {
+			line := s.floats(0, to-from)
 			for i, id := range ids {
 				row := dst[int(id)*width:][from:to]
-				for j, v := range grad[i*width+from : i*width+to] {
+				for j, v := range d.read(line, grad, i*width+from) {
 					row[j] += v
 				}
 			}

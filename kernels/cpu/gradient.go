@@ -9,7 +9,7 @@ import (
 // gradient is that of a linear's output, of which it gives that of the plain products, a row at a time: masked by pass, with
 // K-shift undone. It may be a part: rows row.. of an operation and channels from..to-1.
 type gradient struct {
-	output   []float32 // rows × stride
+	output   memory // rows × stride
 	stride   int
 	pass     *planes // nil: all passes
 	shift    kernels.KShift
@@ -22,11 +22,14 @@ type gradient struct {
 
 // masked is row t of the output's gradient, in dst if need be.
 func (g *gradient) masked(d *Device, dst []float32, t int) []float32 {
-	src := g.output[t*g.stride:][:g.to-g.from]
-	if g.pass == nil {
-		return src
+	switch {
+	case g.pass == nil:
+		return d.read(dst, g.output, t*g.stride)
+	case g.output.halves != nil:
+		d.maskBFloats(dst, g.output.halves[t*g.stride:], g.pass.row(t))
+	default:
+		d.mask(dst, g.output.floats[t*g.stride:], g.pass.row(t))
 	}
-	d.mask(dst, src, g.pass.row(t))
 	return dst
 }
 
@@ -62,7 +65,11 @@ func (d *Device) summarize(dTheta []float32, g *gradient) {
 		sum, most := sums[at:at+out], all[at:at+out]
 		clear(sum)
 		clear(most)
-		d.addRows(sum, most, g.output[from*g.stride:], g.stride, words[from*stride:], stride, to-from)
+		if part := g.output.from(from * g.stride); part.halves != nil {
+			d.addBRows(sum, most, part.halves, g.stride, words[from*stride:], stride, to-from)
+		} else {
+			d.addRows(sum, most, part.floats, g.stride, words[from*stride:], stride, to-from)
+		}
 		if !shifts {
 			return
 		}
@@ -94,8 +101,8 @@ func (d *Device) passWords(g *gradient) (words []uint64, stride int) {
 
 // matrix is the plain products' gradient as a whole, for products of floats.
 func (d *Device) matrix(g *gradient) []float32 {
-	if g.pass == nil && g.shift.To <= g.shift.From && g.stride == g.to-g.from {
-		return g.output
+	if g.output.halves == nil && g.pass == nil && g.shift.To <= g.shift.From && g.stride == g.to-g.from {
+		return g.output.floats
 	}
 	out := g.to - g.from
 	all := d.shared.floats(sharedPlain, g.rows*out)

@@ -23,7 +23,7 @@ type instructions struct {
 
 	// Between floats and integers.
 	scaleIntegers  func(dst []float32, sums []int32, offset int32, unit float32)
-	scaleToBFloats func(dst []float32, sums []int32, offset int32, unit float32)
+	scaleToBFloats func(dst []uint16, sums []int32, offset int32, unit float32)
 	affineSums     func(dst []float32, sums []int32, alpha, theta []float32, offset int32, unit float32)
 	signsOfSums    func(signs, pass []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32)
 	addScaled      func(dst []float32, sums []int32, signs []uint64, offset int32, factor float32) float64
@@ -33,12 +33,15 @@ type instructions struct {
 
 	// Floats.
 	affine         func(u, alpha, theta []float32)
-	roundBFloats   func(dst, src []float32)
+	roundBFloats   func(dst []uint16, src []float32)
+	widenBFloats   func(dst []float32, src []uint16)
+	maskBFloats    func(dst []float32, src []uint16, words []uint64)
 	add            func(dst, a, b []float32)
 	mask           func(dst, src []float32, words []uint64)
 	largest        func(most, x []float32)
 	largestProduct func(a, b []float32) float32
 	addRows        func(sums []float64, most, src []float32, stride int, words []uint64, wordStride, rows int)
+	addBRows       func(sums []float64, most []float32, src []uint16, stride int, words []uint64, wordStride, rows int)
 	sumSquares     func(x []float32) float64
 	multiply       func(dst, a, b []float32)
 	scale          func(x []float32, factor float32)
@@ -62,8 +65,8 @@ func plainGo() instructions {
 		packSigns: packSignsGo, packPass: packPassGo, transposeBits: transposeBitsGo, transposeBytes: transposeBytesGo,
 		scaleIntegers: scaleIntegersGo, scaleToBFloats: scaleToBFloatsGo, affineSums: affineSumsGo, signsOfSums: signsOfSumsGo, addScaled: addScaledGo,
 		randomWords: randomWordsGo, roundRow: roundRowGo, roundColumns: roundColumnsGo,
-		affine: affineGo, roundBFloats: roundBFloatsGo, add: addGo, mask: maskGo, largest: largestGo, largestProduct: largestProductGo,
-		addRows: addRowsGo, sumSquares: sumSquaresGo, adam: adamGo,
+		affine: affineGo, roundBFloats: roundBFloatsGo, widenBFloats: widenBFloatsGo, maskBFloats: maskBFloatsGo, add: addGo, mask: maskGo, largest: largestGo, largestProduct: largestProductGo,
+		addRows: addRowsGo, addBRows: addBRowsGo, sumSquares: sumSquaresGo, adam: adamGo,
 		multiply: multiplyGo, scale: scaleGo, maximum: maximumGo, exponentials: exponentialsGo,
 		quantize: quantizeGo, passNormalized: passNormalizedGo, addNormalized: addNormalizedGo,
 		readGradient: readGradientGo, scoreGradient: scoreGradientGo,

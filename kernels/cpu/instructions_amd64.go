@@ -82,8 +82,8 @@ func avx2() instructions {
 			}
 			scaleIntegersGo(dst[n:], sums[n:], offset, unit)
 		},
-		scaleToBFloats: func(dst []float32, sums []int32, offset int32, unit float32) {
-			n := len(dst) &^ 7
+		scaleToBFloats: func(dst []uint16, sums []int32, offset int32, unit float32) {
+			n := len(dst) &^ 15
 			if unit-unit != 0 { // not finite: there may be values that are no numbers
 				n = 0
 			}
@@ -157,13 +157,29 @@ func avx2() instructions {
 			}
 			affineGo(u[n:], alpha[n:], theta[n:])
 		},
-		roundBFloats: func(dst, src []float32) {
-			n := len(dst) &^ 7
+		roundBFloats: func(dst []uint16, src []float32) {
+			n := len(dst) &^ 15
 			if n > 0 {
 				_ = src[n-1]
 				roundBFloatsAVX2(&dst[0], &src[0], n)
 			}
 			roundBFloatsGo(dst[n:], src[n:])
+		},
+		widenBFloats: func(dst []float32, src []uint16) {
+			n := len(dst) &^ 7
+			if n > 0 {
+				_ = src[n-1]
+				widenBFloatsAVX2(&dst[0], &src[0], n)
+			}
+			widenBFloatsGo(dst[n:], src[n:])
+		},
+		maskBFloats: func(dst []float32, src []uint16, words []uint64) {
+			n := len(dst) &^ 63
+			if n > 0 {
+				_, _ = src[n-1], words[n/64-1]
+				maskBFloatsAVX2(&dst[0], &src[0], &words[0], n)
+			}
+			maskBFloatsGo(dst[n:], src[n:], words[n/64:])
 		},
 		add: func(dst, a, b []float32) {
 			n := len(dst) &^ 7
@@ -205,6 +221,16 @@ func avx2() instructions {
 			}
 			if n < len(sums) {
 				addRowsGo(sums[n:], most[n:], src[n:], stride, words[n/64:], wordStride, rows)
+			}
+		},
+		addBRows: func(sums []float64, most []float32, src []uint16, stride int, words []uint64, wordStride, rows int) {
+			n := len(sums) &^ 63
+			if n > 0 && rows > 0 {
+				_, _, _ = most[n-1], src[(rows-1)*stride+n-1], words[(rows-1)*wordStride+n/64-1]
+				addBRowsAVX2(&sums[0], &most[0], &src[0], stride, &words[0], wordStride, rows, n)
+			}
+			if n < len(sums) {
+				addBRowsGo(sums[n:], most[n:], src[n:], stride, words[n/64:], wordStride, rows)
 			}
 		},
 		sumSquares: func(x []float32) (sum float64) {

@@ -119,10 +119,10 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			return floatBits(dst)
 		},
 		"scaleToBFloats": func(s *instructions, r *rand.Rand, n int) any {
-			dst := make([]float32, n)
+			dst := make([]uint16, n)
 			unit := []float32{float32(r.NormFloat64()), float32(math.NaN()), float32(math.Inf(1))}[r.IntN(3)]
 			s.scaleToBFloats(dst, randomInts(r, n), int32(r.Uint32())>>4, unit)
-			return floatBits(dst)
+			return dst
 		},
 		"addCounts": func(s *instructions, r *rand.Rand, n int) any {
 			sums := randomInts(r, n)
@@ -178,9 +178,9 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 					x[i] = math.Float32frombits(r.Uint32())
 				}
 			}
-			dst := make([]float32, n)
+			dst := make([]uint16, n)
 			s.roundBFloats(dst, x)
-			return floatBits(dst)
+			return dst
 		},
 		"add": func(s *instructions, r *rand.Rand, n int) any {
 			dst := make([]float32, n)
@@ -202,6 +202,24 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 		},
 		"largestProduct": func(s *instructions, r *rand.Rand, n int) any {
 			return floatBits([]float32{s.largestProduct(normals(r, n), oddities(r, n))})
+		},
+		"widenBFloats": func(s *instructions, r *rand.Rand, n int) any {
+			dst := make([]float32, n)
+			s.widenBFloats(dst, randomHalves(r, n))
+			return floatBits(dst)
+		},
+		"maskBFloats": func(s *instructions, r *rand.Rand, n int) any {
+			dst := make([]float32, n)
+			s.maskBFloats(dst, randomHalves(r, n), randomWords(r, wordsOf(n)))
+			return floatBits(dst)
+		},
+		"addBRows": func(s *instructions, r *rand.Rand, n int) any {
+			sums, most, rows := doubles(r, n), make([]float32, n), r.IntN(5)
+			stride, wordStride := n+r.IntN(3), wordsOf(n)+r.IntN(2)
+			src := make([]uint16, (rows+1)*stride)
+			roundBFloatsGo(src, oddities(r, len(src)))
+			s.addBRows(sums, most, src, stride, randomWords(r, (rows+1)*wordStride), wordStride, rows)
+			return append(doubleBits(sums), floatBits(most)...)
 		},
 		"addRows": func(s *instructions, r *rand.Rand, n int) any {
 			sums, most, rows := doubles(r, n), make([]float32, n), r.IntN(5)

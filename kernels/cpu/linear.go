@@ -225,9 +225,14 @@ func scaleIntegersGo(dst []float32, sums []int32, offset int32, unit float32) {
 }
 
 // scaleToBFloatsGo writes what scaleIntegersGo does, rounded to bfloat16.
-func scaleToBFloatsGo(dst []float32, sums []int32, offset int32, unit float32) {
-	scaleIntegersGo(dst, sums, offset, unit)
-	roundBFloatsGo(dst, dst)
+func scaleToBFloatsGo(dst []uint16, sums []int32, offset int32, unit float32) {
+	var line [64]float32
+	for len(dst) > 0 {
+		n := min(len(dst), len(line))
+		scaleIntegersGo(line[:n], sums, offset, unit)
+		roundBFloatsGo(dst[:n], line[:])
+		dst, sums = dst[n:], sums[n:]
+	}
 }
 
 // affineSumsGo writes alpha*y - theta, y being what scaleIntegersGo writes; never fused.

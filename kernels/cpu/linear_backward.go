@@ -7,7 +7,7 @@ func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy
 	x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
 	d.run("LinearBackward", func() {
 		rows := rowsOf(x, l.In)
-		g := &gradient{output: gradientValues(dy), stride: l.Out, shift: shift, rows: rows, to: l.Out}
+		g := &gradient{output: memoryOf(dy), stride: l.Out, shift: shift, rows: rows, to: l.Out}
 		if pass != nil {
 			g.pass = pass.(*planes)
 		}
@@ -42,9 +42,13 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 	}
 	if dx != nil && byRow == nil {
 		scaled := dense{data: d.matrix(g), cols: l.Out, scale: values(l.Alpha)}
-		all, settle := gradientValues(dx), d.settling(dx)
+		input := memoryOf(dx)
+		all := input.floats
+		if input.halves != nil {
+			all = d.shared.floats(sharedInput, g.rows*l.In)
+		}
 		d.product(all, operand{m: scaled}, operand{m: effective(l), byK: true}, g.rows, l.In, l.Out)
-		d.blocks(g.rows, 16, func(from, to int, _ *scratch) { settle(all[from*l.In:to*l.In], all[from*l.In:]) })
+		d.blocks(g.rows, 16, func(from, to int, _ *scratch) { d.write(input, from*l.In, all[from*l.In:to*l.In]) })
 	}
 	switch {
 	case byChannel != nil:
@@ -58,13 +62,14 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 // in the nearest cache.
 func (d *Device) inputGradient(dx kernels.Floats, l kernels.Linear) func(from, to int, q roundedGradient, s *scratch) {
 	signs := []signPanels{d.alongRows(0, l.Signs.(*planes), 0)}
-	all, toFloats := gradientValues(dx), d.scaleIntegers
-	if _, ok := dx.(bfloats); ok {
-		toFloats = d.scaleToBFloats
-	}
-	return func(from, to int, q roundedGradient, s *scratch) {
-		d.lookupProducts(q.values, signs, 0, to-from, s, func(r int, sums []int32, offset int32) {
-			toFloats(all[(from+r)*l.In:][:l.In], sums, offset, q.units[r])
+	to := memoryOf(dx)
+	return func(from, end int, q roundedGradient, s *scratch) {
+		d.lookupProducts(q.values, signs, 0, end-from, s, func(r int, sums []int32, offset int32) {
+			if at := (from + r) * l.In; to.halves != nil {
+				d.scaleToBFloats(to.halves[at:][:l.In], sums, offset, q.units[r])
+			} else {
+				d.scaleIntegers(to.floats[at:][:l.In], sums, offset, q.units[r])
+			}
 		})
 	}
 }

@@ -57,7 +57,7 @@ func scaleIntegersAVX2(dst *float32, sums *int32, n int, offset int32, unit floa
 // scaleToBFloatsAVX2 is scaleToBFloatsGo for whole registers.
 //
 //go:noescape
-func scaleToBFloatsAVX2(dst *float32, sums *int32, n int, offset int32, unit float32)
+func scaleToBFloatsAVX2(dst *uint16, sums *int32, n int, offset int32, unit float32)
 
 // addCountsAVX2 is addCountsGo for whole registers.
 //
@@ -87,7 +87,12 @@ func addAVX2(dst *float32, a *float32, b *float32, n int)
 // roundBFloatsAVX2 is roundBFloatsGo for whole registers.
 //
 //go:noescape
-func roundBFloatsAVX2(dst *float32, src *float32, n int)
+func roundBFloatsAVX2(dst *uint16, src *float32, n int)
+
+// widenBFloatsAVX2 is widenBFloatsGo for whole registers.
+//
+//go:noescape
+func widenBFloatsAVX2(dst *float32, src *uint16, n int)
 
 // packSignsAVX2 is packSignsGo for whole registers.
 //
@@ -103,6 +108,11 @@ func packPassAVX2(words *uint64, x *float32, n int)
 //
 //go:noescape
 func maskAVX2(dst *float32, src *float32, words *uint64, n int)
+
+// maskBFloatsAVX2 is maskBFloatsGo for whole registers.
+//
+//go:noescape
+func maskBFloatsAVX2(dst *float32, src *uint16, words *uint64, n int)
 
 // largestAVX2 is largestGo for whole registers.
 //
@@ -123,6 +133,11 @@ func addScaledAVX2(dst *float32, sums *int32, signs *uint64, n int, offset int32
 //
 //go:noescape
 func addRowsAVX2(sums *float64, most *float32, src *float32, stride int, words *uint64, wordStride int, rows int, n int)
+
+// addBRowsAVX2 is addBRowsGo for whole registers.
+//
+//go:noescape
+func addBRowsAVX2(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride int, rows int, n int)
 
 // sumSquaresAVX2 is sumSquaresGo for whole registers.
 //

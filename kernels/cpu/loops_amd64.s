@@ -1544,16 +1544,6 @@ DATA lastBit<>+24(SB)/4, $0x00000001
 DATA lastBit<>+28(SB)/4, $0x00000001
 GLOBL lastBit<>(SB), RODATA|NOPTR, $32
 
-DATA upper<>+0(SB)/4, $0xffff0000
-DATA upper<>+4(SB)/4, $0xffff0000
-DATA upper<>+8(SB)/4, $0xffff0000
-DATA upper<>+12(SB)/4, $0xffff0000
-DATA upper<>+16(SB)/4, $0xffff0000
-DATA upper<>+20(SB)/4, $0xffff0000
-DATA upper<>+24(SB)/4, $0xffff0000
-DATA upper<>+28(SB)/4, $0xffff0000
-GLOBL upper<>(SB), RODATA|NOPTR, $32
-
 DATA quiet<>+0(SB)/4, $0x00400000
 DATA quiet<>+4(SB)/4, $0x00400000
 DATA quiet<>+8(SB)/4, $0x00400000
@@ -1587,7 +1577,7 @@ loop:
 	VZEROUPPER
 	RET
 
-// func scaleToBFloatsAVX2(dst *float32, sums *int32, n int, offset int32, unit float32)
+// func scaleToBFloatsAVX2(dst *uint16, sums *int32, n int, offset int32, unit float32)
 // Requires: AVX, AVX2
 TEXT ·scaleToBFloatsAVX2(SB), NOSPLIT, $0-32
 	MOVQ         dst+0(FP), AX
@@ -1607,9 +1597,21 @@ loop:
 	VPAND     lastBit<>+0(SB), Y3, Y3
 	VPADDD    belowHalf<>+0(SB), Y3, Y3
 	VPADDD    Y2, Y3, Y3
-	VPAND     upper<>+0(SB), Y3, Y3
-	VMOVUPS   Y3, (AX)(BX*4)
-	ADDQ      $0x08, BX
+	VPSRLD    $0x10, Y3, Y3
+	VMOVDQU   32(CX)(BX*4), Y2
+	VPADDD    Y2, Y2, Y2
+	VPSUBD    Y0, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y1, Y2, Y2
+	VPSRLD    $0x10, Y2, Y4
+	VPAND     lastBit<>+0(SB), Y4, Y4
+	VPADDD    belowHalf<>+0(SB), Y4, Y4
+	VPADDD    Y2, Y4, Y4
+	VPSRLD    $0x10, Y4, Y4
+	VPACKUSDW Y4, Y3, Y2
+	VPERMQ    $0xd8, Y2, Y2
+	VMOVDQU   Y2, (AX)(BX*2)
+	ADDQ      $0x10, BX
 	CMPQ      BX, DX
 	JLT       loop
 	VZEROUPPER
@@ -1862,7 +1864,7 @@ loop:
 	VZEROUPPER
 	RET
 
-// func roundBFloatsAVX2(dst *float32, src *float32, n int)
+// func roundBFloatsAVX2(dst *uint16, src *float32, n int)
 // Requires: AVX, AVX2
 TEXT ·roundBFloatsAVX2(SB), NOSPLIT, $0-24
 	MOVQ dst+0(FP), AX
@@ -1874,13 +1876,43 @@ loop:
 	VMOVUPS   (CX)(BX*4), Y0
 	VCMPPS    $0x03, Y0, Y0, Y2
 	VPOR      quiet<>+0(SB), Y0, Y1
-	VPAND     upper<>+0(SB), Y1, Y1
+	VPSRLD    $0x10, Y1, Y1
 	VPSRLD    $0x10, Y0, Y3
 	VPAND     lastBit<>+0(SB), Y3, Y3
 	VPADDD    belowHalf<>+0(SB), Y3, Y3
 	VPADDD    Y0, Y3, Y3
-	VPAND     upper<>+0(SB), Y3, Y3
+	VPSRLD    $0x10, Y3, Y3
 	VBLENDVPS Y2, Y1, Y3, Y0
+	VMOVUPS   32(CX)(BX*4), Y1
+	VCMPPS    $0x03, Y1, Y1, Y3
+	VPOR      quiet<>+0(SB), Y1, Y2
+	VPSRLD    $0x10, Y2, Y2
+	VPSRLD    $0x10, Y1, Y4
+	VPAND     lastBit<>+0(SB), Y4, Y4
+	VPADDD    belowHalf<>+0(SB), Y4, Y4
+	VPADDD    Y1, Y4, Y4
+	VPSRLD    $0x10, Y4, Y4
+	VBLENDVPS Y3, Y2, Y4, Y1
+	VPACKUSDW Y1, Y0, Y0
+	VPERMQ    $0xd8, Y0, Y0
+	VMOVDQU   Y0, (AX)(BX*2)
+	ADDQ      $0x10, BX
+	CMPQ      BX, DX
+	JLT       loop
+	VZEROUPPER
+	RET
+
+// func widenBFloatsAVX2(dst *float32, src *uint16, n int)
+// Requires: AVX, AVX2
+TEXT ·widenBFloatsAVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VPMOVZXWD (CX)(BX*2), Y0
+	VPSLLD    $0x10, Y0, Y0
 	VMOVUPS   Y0, (AX)(BX*4)
 	ADDQ      $0x08, BX
 	CMPQ      BX, DX
@@ -2030,6 +2062,33 @@ loop:
 	VPAND        (CX), Y1, Y1
 	VMOVDQU      Y1, (AX)
 	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+	ADDQ         $0x01, SI
+	CMPQ         SI, BX
+	JLT          loop
+	VZEROUPPER
+	RET
+
+// func maskBFloatsAVX2(dst *float32, src *uint16, words *uint64, n int)
+// Requires: AVX, AVX2
+TEXT ·maskBFloatsAVX2(SB), NOSPLIT, $0-32
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    words+16(FP), DX
+	MOVQ    n+24(FP), BX
+	VMOVDQU bits<>+0(SB), Y0
+	SHRQ    $0x03, BX
+	XORQ    SI, SI
+
+loop:
+	VPBROADCASTB (DX)(SI*1), Y1
+	VPAND        Y0, Y1, Y1
+	VPCMPEQD     Y0, Y1, Y1
+	VPMOVZXWD    (CX), Y2
+	VPSLLD       $0x10, Y2, Y2
+	VPAND        Y2, Y1, Y1
+	VMOVDQU      Y1, (AX)
+	ADDQ         $0x10, CX
 	ADDQ         $0x20, AX
 	ADDQ         $0x01, SI
 	CMPQ         SI, BX
@@ -2229,6 +2288,116 @@ rows:
 	ADDQ         $0x00000100, AX
 	ADDQ         $0x00000080, CX
 	ADDQ         $0x00000080, DX
+	ADDQ         $0x04, SI
+	SUBQ         $0x20, R9
+	JNZ          columns
+	VZEROUPPER
+	RET
+
+// func addBRowsAVX2(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride int, rows int, n int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·addBRowsAVX2(SB), NOSPLIT, $0-64
+	MOVQ sums+0(FP), AX
+	MOVQ most+8(FP), CX
+	MOVQ src+16(FP), DX
+	MOVQ stride+24(FP), BX
+	MOVQ words+32(FP), SI
+	MOVQ wordStride+40(FP), DI
+	MOVQ rows+48(FP), R8
+	MOVQ n+56(FP), R9
+	SHLQ $0x01, BX
+	SHLQ $0x03, DI
+
+columns:
+	VMOVUPD (AX), Y0
+	VMOVUPD 32(AX), Y1
+	VMOVUPS (CX), Y2
+	VMOVUPD 64(AX), Y3
+	VMOVUPD 96(AX), Y4
+	VMOVUPS 32(CX), Y5
+	VMOVUPD 128(AX), Y6
+	VMOVUPD 160(AX), Y7
+	VMOVUPS 64(CX), Y8
+	VMOVUPD 192(AX), Y9
+	VMOVUPD 224(AX), Y10
+	VMOVUPS 96(CX), Y11
+	MOVQ    DX, R10
+	MOVQ    SI, R11
+	MOVQ    R8, R12
+
+rows:
+	PREFETCHT0   (R10)(BX*8)
+	VPBROADCASTB (R11), Y12
+	VPAND        bits<>+0(SB), Y12, Y12
+	VPCMPEQD     bits<>+0(SB), Y12, Y12
+	VPMOVZXWD    (R10), Y13
+	VPSLLD       $0x10, Y13, Y13
+	VPAND        Y13, Y12, Y12
+	VEXTRACTF128 $0x01, Y12, X13
+	VCVTPS2PD    X12, Y14
+	VADDPD       Y14, Y0, Y0
+	VCVTPS2PD    X13, Y14
+	VADDPD       Y14, Y1, Y1
+	VANDPS       magnitude<>+0(SB), Y12, Y12
+	VMAXPS       Y2, Y12, Y2
+	VPBROADCASTB 1(R11), Y12
+	VPAND        bits<>+0(SB), Y12, Y12
+	VPCMPEQD     bits<>+0(SB), Y12, Y12
+	VPMOVZXWD    16(R10), Y13
+	VPSLLD       $0x10, Y13, Y13
+	VPAND        Y13, Y12, Y12
+	VEXTRACTF128 $0x01, Y12, X13
+	VCVTPS2PD    X12, Y14
+	VADDPD       Y14, Y3, Y3
+	VCVTPS2PD    X13, Y14
+	VADDPD       Y14, Y4, Y4
+	VANDPS       magnitude<>+0(SB), Y12, Y12
+	VMAXPS       Y5, Y12, Y5
+	VPBROADCASTB 2(R11), Y12
+	VPAND        bits<>+0(SB), Y12, Y12
+	VPCMPEQD     bits<>+0(SB), Y12, Y12
+	VPMOVZXWD    32(R10), Y13
+	VPSLLD       $0x10, Y13, Y13
+	VPAND        Y13, Y12, Y12
+	VEXTRACTF128 $0x01, Y12, X13
+	VCVTPS2PD    X12, Y14
+	VADDPD       Y14, Y6, Y6
+	VCVTPS2PD    X13, Y14
+	VADDPD       Y14, Y7, Y7
+	VANDPS       magnitude<>+0(SB), Y12, Y12
+	VMAXPS       Y8, Y12, Y8
+	VPBROADCASTB 3(R11), Y12
+	VPAND        bits<>+0(SB), Y12, Y12
+	VPCMPEQD     bits<>+0(SB), Y12, Y12
+	VPMOVZXWD    48(R10), Y13
+	VPSLLD       $0x10, Y13, Y13
+	VPAND        Y13, Y12, Y12
+	VEXTRACTF128 $0x01, Y12, X13
+	VCVTPS2PD    X12, Y14
+	VADDPD       Y14, Y9, Y9
+	VCVTPS2PD    X13, Y14
+	VADDPD       Y14, Y10, Y10
+	VANDPS       magnitude<>+0(SB), Y12, Y12
+	VMAXPS       Y11, Y12, Y11
+	ADDQ         BX, R10
+	ADDQ         DI, R11
+	DECQ         R12
+	JNZ          rows
+	VMOVUPD      Y0, (AX)
+	VMOVUPD      Y1, 32(AX)
+	VMOVUPS      Y2, (CX)
+	VMOVUPD      Y3, 64(AX)
+	VMOVUPD      Y4, 96(AX)
+	VMOVUPS      Y5, 32(CX)
+	VMOVUPD      Y6, 128(AX)
+	VMOVUPD      Y7, 160(AX)
+	VMOVUPS      Y8, 64(CX)
+	VMOVUPD      Y9, 192(AX)
+	VMOVUPD      Y10, 224(AX)
+	VMOVUPS      Y11, 96(CX)
+	ADDQ         $0x00000100, AX
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x00000040, DX
 	ADDQ         $0x04, SI
 	SUBQ         $0x20, R9
 	JNZ          columns

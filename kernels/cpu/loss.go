@@ -27,7 +27,7 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 		h.rowParts(func(from, to int, logits floats) {
 			h.losses(from, to, logits)
 			h.gradients(from, to, logits, 0, head.Out)
-			g := &gradient{output: logits, stride: head.Out, row: from, rows: to - from, to: head.Out}
+			g := &gradient{output: memory{floats: logits}, stride: head.Out, row: from, rows: to - from, to: head.Out}
 			d.summarize(values(dl.Theta), g)
 			now := weights
 			if byChannel && !whole {
@@ -39,7 +39,7 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 			h.channelParts(func(from, to int, logits floats) {
 				h.exponents(logits, to-from)
 				h.gradients(0, h.rows, logits, from, to)
-				g := &gradient{output: logits, stride: to - from, rows: h.rows, from: from, to: to}
+				g := &gradient{output: memory{floats: logits}, stride: to - from, rows: h.rows, from: from, to: to}
 				d.summarize(nil, g)
 				d.productGradients(nil, &dl, g, x, head, gradBits)
 			})

@@ -106,15 +106,15 @@ func (p *planes) setLevels(r int, index []byte) {
 // NormalizeBackward is the gradient of Normalize: with a = gain * x * r, dx = r * (da*gain - x * r²/d * Σ da*gain*x).
 func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps float64, bits int) {
 	d.run("NormalizeBackward", func() {
-		in, g, grad, to := values(x), values(gain), gradientValues(dOut), gradientValues(dx)
-		width, limit, settle := len(g), passLimit(bits), d.settling(dx)
+		in, g, grad, to := values(x), values(gain), memoryOf(dOut), memoryOf(dx)
+		width, limit := len(g), passLimit(bits)
 		d.sumRows(values(dGain), len(in)/width, width, 1, func(r int, dGain []float64, s *scratch) {
 			row, da := in[r*width:][:width], s.floats(0, width)
 			rms := d.reciprocalRMS(row, eps)
-			dot := d.passNormalized(da, grad[r*width:][:width], row, g, rms, limit)
-			sum := to[r*width:][:width]
+			dot := d.passNormalized(da, d.read(s.floats(1, width), grad, r*width), row, g, rms, limit)
+			sum := d.read(s.floats(2, width), to, r*width)
 			d.addNormalized(sum, dGain, da, row, g, rms, dot*rms*rms/float64(width))
-			settle(sum, sum)
+			d.write(to, r*width, sum)
 		})
 	})
 }

@@ -1,6 +1,10 @@
 package cpu
 
-import "bitnet1/kernels"
+import (
+	"math"
+
+	"bitnet1/kernels"
+)
 
 // reduceBlock values are summed in order; the sums of blocks are then added in order.
 const reduceBlock = 4096
@@ -16,8 +20,14 @@ func (d *Device) Copy(dst, src kernels.Floats) {
 // Zero clears x.
 func (d *Device) Zero(x kernels.Floats) {
 	d.run("Zero", func() {
-		all := gradientValues(x)
-		d.blocks(len(all), 1<<16, func(from, to int, _ *scratch) { clear(all[from:to]) })
+		all := memoryOf(x)
+		d.blocks(x.Len(), 1<<16, func(from, to int, _ *scratch) {
+			if all.halves != nil {
+				clear(all.halves[from:to])
+			} else {
+				clear(all.floats[from:to])
+			}
+		})
 	})
 }
 
@@ -110,13 +120,24 @@ func sumSquaresGo(x []float32) float64 {
 // row's bit in words is set, and is zero elsewhere.
 func addRowsGo(sums []float64, most, src []float32, stride int, words []uint64, wordStride, rows int) {
 	for r := range rows {
-		row := words[r*wordStride:]
-		for i, v := range src[r*stride:][:len(sums)] {
-			if row[i>>6]>>(i&63)&1 == 0 {
-				v = 0
-			}
-			sums[i] += float64(v)
-			most[i] = max(most[i], magnitude(v))
+		addRow(sums, most, words[r*wordStride:], func(i int) float32 { return src[r*stride+i] })
+	}
+}
+
+// addBRowsGo is addRowsGo for bfloat16.
+func addBRowsGo(sums []float64, most []float32, src []uint16, stride int, words []uint64, wordStride, rows int) {
+	for r := range rows {
+		addRow(sums, most, words[r*wordStride:], func(i int) float32 { return math.Float32frombits(uint32(src[r*stride+i]) << 16) })
+	}
+}
+
+func addRow(sums []float64, most []float32, words []uint64, value func(i int) float32) {
+	for i := range sums {
+		var v float32
+		if words[i>>6]>>(i&63)&1 == 1 {
+			v = value(i)
 		}
+		sums[i] += float64(v)
+		most[i] = max(most[i], magnitude(v))
 	}
 }

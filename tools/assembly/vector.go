@@ -69,29 +69,29 @@ func vectors() {
 	oneUlp := words8("above1", all(math.Float32bits(1)+1))
 	bitOf := words8("bits", func(i int) uint32 { return 1 << i })
 
-	round := bfloats{words8("belowHalf", all(0x7fff)), words8("lastBit", all(1)), words8("upper", all(0xffff0000)), words8("quiet", all(1<<22))}
-	var dst, sums, n GPVirtual
-	for _, f := range []struct {
-		name    string
-		bfloats bool
-	}{{"scaleIntegers", false}, {"scaleToBFloats", true}} {
-		begin(f.name, "func(dst *float32, sums *int32, n int, offset int32, unit float32)")
-		dst, sums, n = pointer("dst"), pointer("sums"), pointer("n")
-		offset, unit := broadcast("offset"), broadcast("unit")
-		loop(n, 8, func(i GPVirtual) {
-			v := YMM()
-			VMOVDQU(at4(sums, i, 0), v)
-			VPADDD(v, v, v)
-			VPSUBD(offset, v, v)
-			VCVTDQ2PS(v, v)
-			VMULPS(unit, v, v)
-			if f.bfloats {
-				v = round.number(v)
-			}
-			VMOVUPS(v, at4(dst, i, 0))
-		})
-		end()
+	round := bfloats{words8("belowHalf", all(0x7fff)), words8("lastBit", all(1)), words8("quiet", all(1<<22))}
+	scaled := func(sums, i GPVirtual, disp int, offset, unit VecVirtual) VecVirtual {
+		v := YMM()
+		VMOVDQU(at4(sums, i, disp), v)
+		VPADDD(v, v, v)
+		VPSUBD(offset, v, v)
+		VCVTDQ2PS(v, v)
+		VMULPS(unit, v, v)
+		return v
 	}
+	begin("scaleIntegers", "func(dst *float32, sums *int32, n int, offset int32, unit float32)")
+	dst, sums, n := pointer("dst"), pointer("sums"), pointer("n")
+	offset, unit := broadcast("offset"), broadcast("unit")
+	loop(n, 8, func(i GPVirtual) { VMOVUPS(scaled(sums, i, 0, offset, unit), at4(dst, i, 0)) })
+	end()
+
+	begin("scaleToBFloats", "func(dst *uint16, sums *int32, n int, offset int32, unit float32)")
+	dst, sums, n = pointer("dst"), pointer("sums"), pointer("n")
+	offset, unit = broadcast("offset"), broadcast("unit")
+	loop(n, 16, func(i GPVirtual) {
+		store16(at2(dst, i), round.number(scaled(sums, i, 0, offset, unit)), round.number(scaled(sums, i, 32, offset, unit)))
+	})
+	end()
 
 	begin("addCounts", "func(sums, counts, pops *int32, n int, shift, weight int32)")
 	sums, n = pointer("sums"), pointer("n")
@@ -113,7 +113,7 @@ func vectors() {
 	begin("affineSums", "func(dst *float32, sums *int32, alpha, theta *float32, n int, offset int32, unit float32)")
 	dst, sums, n = pointer("dst"), pointer("sums"), pointer("n")
 	alpha, theta := pointer("alpha"), pointer("theta")
-	offset, unit := broadcast("offset"), broadcast("unit")
+	offset, unit = broadcast("offset"), broadcast("unit")
 	loop(n, 8, func(i GPVirtual) { VMOVUPS(affineOf(sums, alpha, theta, i, 0, offset, unit), at4(dst, i, 0)) })
 	end()
 
@@ -141,17 +141,26 @@ func vectors() {
 	})
 	end()
 
-	begin("roundBFloats", "func(dst, src *float32, n int)")
+	begin("roundBFloats", "func(dst *uint16, src *float32, n int)")
 	dst, src, n := pointer("dst"), pointer("src"), pointer("n")
-	loop(n, 8, func(i GPVirtual) {
-		v, nan, isNaN := YMM(), YMM(), YMM()
-		VMOVUPS(at4(src, i, 0), v)
-		VCMPPS(Imm(3), v, v, isNaN) // unordered
-		VPOR(round.quiet, v, nan)
-		VPAND(round.upper, nan, nan)
-		VBLENDVPS(isNaN, nan, round.number(v), v)
-		VMOVUPS(v, at4(dst, i, 0))
+	loop(n, 16, func(i GPVirtual) {
+		var rounded [2]VecVirtual
+		for j := range rounded {
+			v, nan, isNaN := YMM(), YMM(), YMM()
+			VMOVUPS(at4(src, i, 32*j), v)
+			VCMPPS(Imm(3), v, v, isNaN) // unordered
+			VPOR(round.quiet, v, nan)
+			VPSRLD(Imm(16), nan, nan)
+			VBLENDVPS(isNaN, nan, round.number(v), v)
+			rounded[j] = v
+		}
+		store16(at2(dst, i), rounded[0], rounded[1])
 	})
+	end()
+
+	begin("widenBFloats", "func(dst *float32, src *uint16, n int)")
+	dst, src, n = pointer("dst"), pointer("src"), pointer("n")
+	loop(n, 8, func(i GPVirtual) { VMOVUPS(widened(at2(src, i)), at4(dst, i, 0)) })
 	end()
 
 	begin("packSigns", "func(words *uint64, x *float32, n int)")
@@ -180,6 +189,19 @@ func vectors() {
 		VPAND(Mem{Base: src}, m, m)
 		VMOVDQU(m, Mem{Base: dst})
 		ADDQ(Imm(32), src)
+		ADDQ(Imm(32), dst)
+	})
+	end()
+
+	begin("maskBFloats", "func(dst *float32, src *uint16, words *uint64, n int)")
+	dst, src, words, n = pointer("dst"), pointer("src"), pointer("words"), pointer("n")
+	lanes = constant(bitOf)
+	SHRQ(Imm(3), n)
+	loop(n, 1, func(i GPVirtual) {
+		m := bitsToLanes(words, i, lanes)
+		VPAND(widened(Mem{Base: src}), m, m)
+		VMOVDQU(m, Mem{Base: dst})
+		ADDQ(Imm(16), src)
 		ADDQ(Imm(32), dst)
 	})
 	end()
@@ -245,7 +267,8 @@ func vectors() {
 	storeSum(low, high)
 	end()
 
-	addRows(magnitude, bitOf)
+	addRows("addRows", "float32", 4, magnitude, bitOf)
+	addRows("addBRows", "uint16", 2, magnitude, bitOf)
 
 	begin("sumSquares", "func(x *float32, n int) float64")
 	x, n = pointer("x"), pointer("n")
@@ -268,11 +291,11 @@ func vectors() {
 }
 
 // addRows keeps the sums of 32 columns, and their largest values, in registers.
-func addRows(magnitude, bitOf Mem) {
-	begin("addRows", "func(sums *float64, most, src *float32, stride int, words *uint64, wordStride, rows, n int)")
+func addRows(name, kind string, size int, magnitude, bitOf Mem) {
+	begin(name, "func(sums *float64, most *float32, src *"+kind+", stride int, words *uint64, wordStride, rows, n int)")
 	sums, most, src, stride := pointer("sums"), pointer("most"), pointer("src"), pointer("stride")
 	words, wordStride, rows, n := pointer("words"), pointer("wordStride"), pointer("rows"), pointer("n")
-	SHLQ(Imm(2), stride)
+	SHLQ(Imm(uint64(size/2)), stride)
 	SHLQ(Imm(3), wordStride)
 	Label("columns")
 	var sum [4][2]VecVirtual
@@ -290,7 +313,7 @@ func addRows(magnitude, bitOf Mem) {
 	MOVQ(words, bits)
 	MOVQ(rows, left)
 	Label("rows")
-	for line := range 2 { // rows are too far apart for the processor to see what comes
+	for line := range size / 2 { // rows are too far apart for the processor to see what comes
 		PREFETCHT0(Mem{Base: row, Index: stride, Scale: 8, Disp: 64 * line})
 	}
 	for i := range sum {
@@ -298,7 +321,11 @@ func addRows(magnitude, bitOf Mem) {
 		VPBROADCASTB(Mem{Base: bits, Disp: i}, v)
 		VPAND(bitOf, v, v)
 		VPCMPEQD(bitOf, v, v)
-		VPAND(Mem{Base: row, Disp: 32 * i}, v, v)
+		if size == 2 {
+			VPAND(widened(Mem{Base: row, Disp: 16 * i}), v, v)
+		} else {
+			VPAND(Mem{Base: row, Disp: 32 * i}, v, v)
+		}
 		VEXTRACTF128(Imm(1), v, upper)
 		VCVTPS2PD(v.AsX(), d)
 		VADDPD(d, sum[i][0], sum[i][0])
@@ -319,7 +346,7 @@ func addRows(magnitude, bitOf Mem) {
 	}
 	ADDQ(U32(256), sums)
 	ADDQ(U32(128), most)
-	ADDQ(U32(128), src)
+	ADDQ(U32(uint32(32*size)), src)
 	ADDQ(Imm(4), words)
 	SUBQ(Imm(32), n)
 	JNZ(LabelRef("columns"))
@@ -327,18 +354,36 @@ func addRows(magnitude, bitOf Mem) {
 }
 
 // bfloats are the constants of rounding to bfloat16.
-type bfloats struct{ belowHalf, lastBit, upper, quiet Mem }
+type bfloats struct{ belowHalf, lastBit, quiet Mem }
 
-// number rounds what is one.
+// number rounds what is one, to the lower halves of its lanes.
 func (b bfloats) number(v VecVirtual) VecVirtual {
 	up := YMM()
 	VPSRLD(Imm(16), v, up)
 	VPAND(b.lastBit, up, up)
 	VPADDD(b.belowHalf, up, up)
 	VPADDD(v, up, up)
-	VPAND(b.upper, up, up)
+	VPSRLD(Imm(16), up, up)
 	return up
 }
+
+// store16 stores the lower halves of the lanes of a, then of b.
+func store16(to Mem, a, b VecVirtual) {
+	v := YMM()
+	VPACKUSDW(b, a, v)
+	VPERMQ(Imm(0xd8), v, v)
+	VMOVDQU(v, to)
+}
+
+// widened are eight bfloat16 as floats.
+func widened(from Mem) VecVirtual {
+	v := YMM()
+	VPMOVZXWD(from, v)
+	VPSLLD(Imm(16), v, v)
+	return v
+}
+
+func at2(base, i GPVirtual) Mem { return Mem{Base: base, Index: i, Scale: 2} }
 
 // affineOf is alpha * unit * (2*sums - offset) - theta of eight channels.
 func affineOf(sums, alpha, theta, i GPVirtual, disp int, offset, unit VecVirtual) VecVirtual {
