@@ -1,6 +1,10 @@
 package cpu
 
-import "golang.org/x/sys/cpu"
+import (
+	"slices"
+
+	"golang.org/x/sys/cpu"
+)
 
 // instructionSets lists what this processor can run, the best last.
 func instructionSets() []instructions {
@@ -332,7 +336,7 @@ func avx2() instructions {
 				rankedGo(g)
 				return
 			}
-			for _, u := range g.at {
+			for _, u := range []int32{slices.Min(g.at), slices.Max(g.at)} {
 				_, _, _, _ = g.dk[(int(u)+1)*n-1], g.dv[(int(u)+1)*n-1], g.k[(int(u)+1)*words-1], g.v[(int(u)+1)*words-1]
 			}
 			_, _, _, _ = g.dq(queries-1), g.do(queries-1), g.q[queries*words-1], g.exps[queries*fewSurvivors-1]
