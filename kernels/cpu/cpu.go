@@ -1,7 +1,7 @@
 // Package cpu implements kernels.Device on the cores of a little-endian processor: bit planes in 64-bit words, float32
 // arrays, and goroutines over a fixed division of the work, so that results do not depend on their number. Where AVX2 is
-// present the inner loops are assembly (see instructions), and products of integers and signs are looked up (lookup.go); the
-// Go loops beside them give the same bits. It never runs anything later: operations are done when they return.
+// present the inner loops are assembly (see instructions), some of them better with AVX-512, and products of integers and signs
+// are looked up (lookup.go); the Go loops beside them give the same bits. It never runs anything later: operations are done when they return.
 package cpu
 
 import (
