@@ -15,8 +15,9 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.P
 		// Heads share words of out, so each writes words of its own, which are joined afterwards.
 		perHead := (a.HeadDim + 63) / 64
 		read := d.shared.words(0, in.rows*a.Heads*perHead)
+		all := d.anyHead(a, &d.shared)
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
-			h := d.head(a, in, task, s)
+			h := all.one(in, task, s)
 			for t := range a.Seq {
 				if t%4 == 0 && a.Kind == kernels.RWSP {
 					h.prepare(t)
@@ -70,39 +71,49 @@ type head struct {
 	seen       int                                     // how many keys of the last of the four have been looked at
 }
 
-func (d *Device) head(a kernels.Attention, qkv *planes, task int, s *scratch) *head {
-	b, i := task/a.Heads, task%a.Heads
-	h := &s.head
-	*h = head{
-		Attention: a, instructions: &d.instructions, index: task, row0: b * a.Seq, col: i * a.HeadDim,
-		words: (a.HeadDim + 63) / 64,
-		key:   philox.Key(d.scalars.Seed), step: uint32(d.scalars.Step), stream: uint32(a.Layer) | d.scalars.Micro<<16,
+// anyHead prepares what the heads of one operation have in common.
+func (d *Device) anyHead(a kernels.Attention, s *scratch) head {
+	h := head{
+		Attention: a, instructions: &d.instructions, words: wordsOf(a.HeadDim),
+		key: philox.Key(d.scalars.Seed), step: uint32(d.scalars.Step), stream: uint32(a.Layer) | d.scalars.Micro<<16,
 		tau: d.scalars.Tau, noise: values(a.Noise),
 	}
-	if a.Alibi {
-		h.slope = math.Pow(2, -8*float64(i+1)/float64(a.Heads))
-	}
-	h.q, h.k, h.v = s.words(0, a.Seq*h.words), s.words(1, a.Seq*h.words), s.words(2, a.Seq*h.words)
-	for t := range a.Seq {
-		row := qkv.row(h.row0 + t)
-		for j, dst := range [][]uint64{h.q, h.k, h.v} {
-			h.copyBits(dst[t*h.words:], row, j*a.Heads*a.HeadDim+h.col)
-		}
-	}
-	h.products = s.doubles(0, a.HeadDim+1) // by the number of bits that differ
+	root, inverse := math.Sqrt(float64(a.HeadDim)), reciprocal(a.HeadDim)
+	h.products = s.doubles(3, a.HeadDim+1) // by the number of bits that differ
 	for n := range h.products {
-		h.products[n] = float64(a.HeadDim-2*n) / math.Sqrt(float64(a.HeadDim))
+		h.products[n] = float64(a.HeadDim-2*n) / root
 	}
-	h.scores, h.sums = s.doubles(1, a.Seq), s.floats(2, a.HeadDim)
-	inverse := reciprocal(a.HeadDim)
 	for j := range 4 {
-		h.score4[0][j], h.score4[1][j], h.score4[2][j], h.score4[3][j] = float64(a.HeadDim), math.Sqrt(float64(a.HeadDim)), h.slope, inverse
+		h.score4[0][j], h.score4[1][j], h.score4[3][j] = float64(a.HeadDim), root, inverse
 	}
 	if a.Kind == kernels.RWSP {
 		for alive := 1; alive <= min(a.Survivors, maxSurvivors); alive++ {
 			h.rankWeights(alive, d.scalars.Gamma)
 		}
 	}
+	return h
+}
+
+// one is head task%Heads of sequence task/Heads.
+func (all *head) one(qkv *planes, task int, s *scratch) *head {
+	h := &s.head
+	*h = *all
+	b, i := task/h.Heads, task%h.Heads
+	h.index, h.row0, h.col = task, b*h.Seq, i*h.HeadDim
+	if h.Alibi {
+		h.slope = math.Pow(2, -8*float64(i+1)/float64(h.Heads))
+	}
+	for j := range h.score4[2] {
+		h.score4[2][j] = h.slope
+	}
+	h.q, h.k, h.v = s.words(0, h.Seq*h.words), s.words(1, h.Seq*h.words), s.words(2, h.Seq*h.words)
+	for t := range h.Seq {
+		row := qkv.row(h.row0 + t)
+		for j, dst := range [][]uint64{h.q, h.k, h.v} {
+			h.copyBits(dst[t*h.words:], row, j*h.Heads*h.HeadDim+h.col)
+		}
+	}
+	h.scores, h.sums = s.doubles(1, h.Seq), s.floats(2, h.HeadDim)
 	return h
 }
 
