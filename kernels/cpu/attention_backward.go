@@ -98,35 +98,39 @@ type ranked struct {
 // fewRanked: values get the rank weights, scores the gradient of softmax over the survivors, of which there are at most four.
 // Where there are fewer, the query itself stands in, with nothing to add.
 func (g *gradients) fewRanked(h *head, pointers []int32, s *scratch) {
-	all := h.exponentiate(pointers, s)
-	r := ranked{
-		k: h.k, v: h.v, scale: 1 / math.Sqrt(float64(h.HeadDim)),
-		at: s.int32s(0, h.Seq*fewSurvivors), exps: s.floats(4, h.Seq*fewSurvivors),
-	}
-	for t := range h.Seq {
-		live := min(t+1, h.Survivors)
-		at, exps := r.at[t*fewSurvivors:][:fewSurvivors], r.exps[t*fewSurvivors:][:fewSurvivors]
-		for i := range fewSurvivors - live {
-			at[i], exps[i] = int32(t), 0
-		}
-		copy(at[fewSurvivors-live:], pointers[t*h.Survivors:][:live])
-		copy(exps[fewSurvivors-live:], all[t*h.Survivors:][:live])
-	}
+	exps := h.exponentiate(pointers, s)
+	r := ranked{k: h.k, v: h.v, scale: 1 / math.Sqrt(float64(h.HeadDim))}
 	for t := 0; t < h.Seq; { // queries that have as many survivors
 		live, from := min(t+1, h.Survivors), t
 		if t++; live == h.Survivors {
 			t = h.Seq
 		}
-		part := r
-		part.gradients = &gradients{
+		r.gradients = &gradients{
 			width: g.width, dqs: g.dqs[from*g.dqStride:], dqStride: g.dqStride, dos: g.dos[from*g.doStride:], doStride: g.doStride,
 			dk: g.dk, dv: g.dv,
 		}
-		part.q = h.q[from*h.words : t*h.words]
-		part.at, part.exps = r.at[from*fewSurvivors:t*fewSurvivors], r.exps[from*fewSurvivors:t*fewSurvivors]
-		narrow(part.weights[fewSurvivors-live:], h.weights[live][:live])
-		h.instructions.ranked(&part)
+		r.q, r.at, r.exps = h.q[from*h.words:t*h.words], pointers[from*h.Survivors:t*h.Survivors], exps[from*h.Survivors:]
+		if live < fewSurvivors {
+			r.fill(s, from, live, h.Survivors)
+		}
+		r.weights = [fewSurvivors]float32{}
+		narrow(r.weights[fewSurvivors-live:], h.weights[live][:live])
+		h.instructions.ranked(&r)
 	}
+}
+
+// fill puts so many live survivors, of those that lie stride apart, after queries from.. themselves.
+func (r *ranked) fill(s *scratch, from, live, stride int) {
+	queries, dead := len(r.at)/stride, fewSurvivors-live
+	at, exps := s.int32s(0, queries*fewSurvivors), s.floats(4, queries*fewSurvivors)
+	for t := range queries {
+		for i := range dead {
+			at[t*fewSurvivors+i], exps[t*fewSurvivors+i] = int32(from+t), 0
+		}
+		copy(at[t*fewSurvivors+dead:][:live], r.at[t*stride:])
+		copy(exps[t*fewSurvivors+dead:][:live], r.exps[t*stride:])
+	}
+	r.at, r.exps = at, exps
 }
 
 // rankedGo overwrites dq and adds to dk and dv. The gradients of a query's scores add up to zero, and so do they as float32:

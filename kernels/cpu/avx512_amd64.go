@@ -19,6 +19,10 @@ func avx512() instructions {
 		_ = k[len(k)-skip-n]
 		nearestAVX512(best, away, &q[:4][0], &k[len(k)-1-skip], n, float64(skip), score)
 	}
+	set.makeTables = func(dst []byte, q []int8) int32 {
+		_ = dst[tableAt(len(q)-8)+tableSize-1]
+		return makeTablesVBMI(&dst[0], &q[0], len(q))
+	}
 	set.randomWords = func(dst []uint32, key [2]uint32, counter [4]uint32) {
 		n := len(dst) &^ 127
 		if n > 0 {

@@ -9,6 +9,11 @@ package cpu
 //go:noescape
 func makeTablesAVX2(dst *byte, q *int8, n int) (sum int32)
 
+// makeTablesVBMI is makeTablesGo for n integers, a multiple of 32.
+//
+//go:noescape
+func makeTablesVBMI(dst *byte, q *int8, n int) (sum int32)
+
 // lookupAVX2 is lookupGo.
 //
 //go:noescape

@@ -140,6 +140,16 @@ DATA ones<>+30(SB)/1, $0x01
 DATA ones<>+31(SB)/1, $0x01
 GLOBL ones<>(SB), RODATA|NOPTR, $32
 
+DATA middleBytes<>+0(SB)/4, $0x00ffff00
+DATA middleBytes<>+4(SB)/4, $0x00ffff00
+DATA middleBytes<>+8(SB)/4, $0x00ffff00
+DATA middleBytes<>+12(SB)/4, $0x00ffff00
+DATA middleBytes<>+16(SB)/4, $0x00ffff00
+DATA middleBytes<>+20(SB)/4, $0x00ffff00
+DATA middleBytes<>+24(SB)/4, $0x00ffff00
+DATA middleBytes<>+28(SB)/4, $0x00ffff00
+GLOBL middleBytes<>(SB), RODATA|NOPTR, $32
+
 // func makeTablesAVX2(dst *byte, q *int8, n int) (sum int32)
 // Requires: AVX, AVX2
 TEXT ·makeTablesAVX2(SB), NOSPLIT, $0-28
@@ -147,9 +157,9 @@ TEXT ·makeTablesAVX2(SB), NOSPLIT, $0-28
 	MOVQ    q+8(FP), CX
 	MOVQ    n+16(FP), DX
 	VMOVDQU ones<>+0(SB), Y2
-	VMOVDQU lowBits<>+0(SB), Y3
-	VMOVDQU highBits<>+0(SB), Y4
-	VMOVDQU first<>+0(SB), Y5
+	VMOVDQU first<>+0(SB), Y3
+	VMOVDQU lowBits<>+0(SB), Y4
+	VMOVDQU highBits<>+0(SB), Y5
 	VMOVDQU middleBytes<>+0(SB), Y6
 	VPXOR   Y0, Y0, Y0
 	VPXOR   Y1, Y1, Y1
@@ -164,7 +174,7 @@ block:
 	VPMADDUBSW   Y2, Y8, Y8
 	VPSRLD       $0x10, Y8, Y9
 	VPADDD       Y9, Y8, Y8
-	VPSHUFB      Y5, Y8, Y8
+	VPSHUFB      Y3, Y8, Y8
 	VPMADDUBSW   Y7, Y2, Y10
 	VPSLLD       $0x08, Y7, Y11
 	VPAND        Y6, Y11, Y11
@@ -178,26 +188,26 @@ block:
 	VPOR         Y10, Y7, Y7
 	VPERMQ       $0x00, Y11, Y8
 	VPERMQ       $0x00, Y7, Y9
-	VPSHUFB      Y3, Y8, Y8
-	VPSHUFB      Y4, Y9, Y9
+	VPSHUFB      Y4, Y8, Y8
+	VPSHUFB      Y5, Y9, Y9
 	VPADDB       Y9, Y8, Y8
 	VMOVDQU      Y8, (AX)
 	VPERMQ       $0x55, Y11, Y8
 	VPERMQ       $0x55, Y7, Y9
-	VPSHUFB      Y3, Y8, Y8
-	VPSHUFB      Y4, Y9, Y9
+	VPSHUFB      Y4, Y8, Y8
+	VPSHUFB      Y5, Y9, Y9
 	VPADDB       Y9, Y8, Y8
 	VMOVDQU      Y8, 128(AX)
 	VPERMQ       $0xaa, Y11, Y8
 	VPERMQ       $0xaa, Y7, Y9
-	VPSHUFB      Y3, Y8, Y8
-	VPSHUFB      Y4, Y9, Y9
+	VPSHUFB      Y4, Y8, Y8
+	VPSHUFB      Y5, Y9, Y9
 	VPADDB       Y9, Y8, Y8
 	VMOVDQU      Y8, 256(AX)
 	VPERMQ       $0xff, Y11, Y8
 	VPERMQ       $0xff, Y7, Y7
-	VPSHUFB      Y3, Y8, Y8
-	VPSHUFB      Y4, Y7, Y7
+	VPSHUFB      Y4, Y8, Y8
+	VPSHUFB      Y5, Y7, Y7
 	VPADDB       Y7, Y8, Y8
 	VMOVDQU      Y8, 384(AX)
 	ADDQ         $0x20, CX
@@ -213,15 +223,348 @@ block:
 	VZEROUPPER
 	RET
 
-DATA middleBytes<>+0(SB)/4, $0x00ffff00
-DATA middleBytes<>+4(SB)/4, $0x00ffff00
-DATA middleBytes<>+8(SB)/4, $0x00ffff00
-DATA middleBytes<>+12(SB)/4, $0x00ffff00
-DATA middleBytes<>+16(SB)/4, $0x00ffff00
-DATA middleBytes<>+20(SB)/4, $0x00ffff00
-DATA middleBytes<>+24(SB)/4, $0x00ffff00
-DATA middleBytes<>+28(SB)/4, $0x00ffff00
-GLOBL middleBytes<>(SB), RODATA|NOPTR, $32
+// func makeTablesVBMI(dst *byte, q *int8, n int) (sum int32)
+// Requires: AVX, AVX2, AVX512VBMI, AVX512VL
+TEXT ·makeTablesVBMI(SB), NOSPLIT, $0-28
+	MOVQ    dst+0(FP), AX
+	MOVQ    q+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVDQU ones<>+0(SB), Y2
+	VMOVDQU first<>+0(SB), Y3
+	VMOVDQU middleBytes<>+0(SB), Y4
+	VPXOR   Y0, Y0, Y0
+	VPXOR   Y1, Y1, Y1
+
+block:
+	VMOVDQU      (CX), Y5
+	VPABSB       Y5, Y6
+	VPSADBW      Y0, Y6, Y6
+	VPADDQ       Y6, Y1, Y1
+	VPSUBB       Y5, Y0, Y6
+	VPMAXSB      Y0, Y6, Y6
+	VPMADDUBSW   Y2, Y6, Y6
+	VPSRLD       $0x10, Y6, Y7
+	VPADDD       Y7, Y6, Y6
+	VPSHUFB      Y3, Y6, Y6
+	VPMADDUBSW   Y5, Y2, Y8
+	VPSLLD       $0x08, Y5, Y9
+	VPAND        Y4, Y9, Y9
+	VPSLLD       $0x18, Y8, Y7
+	VPOR         Y7, Y9, Y9
+	VPADDB       Y6, Y9, Y9
+	VPSRLD       $0x08, Y5, Y5
+	VPAND        Y4, Y5, Y5
+	VPSRLD       $0x10, Y8, Y8
+	VPSLLD       $0x18, Y8, Y8
+	VPOR         Y8, Y5, Y5
+	VMOVDQU      lowBits0<>+0(SB), Y6
+	VMOVDQU      highBits0<>+0(SB), Y7
+	VPERMB       Y9, Y6, Y6
+	VPERMB       Y5, Y7, Y7
+	VPADDB       Y7, Y6, Y6
+	VMOVDQU      Y6, (AX)
+	VMOVDQU      lowBits1<>+0(SB), Y6
+	VMOVDQU      highBits1<>+0(SB), Y7
+	VPERMB       Y9, Y6, Y6
+	VPERMB       Y5, Y7, Y7
+	VPADDB       Y7, Y6, Y6
+	VMOVDQU      Y6, 128(AX)
+	VMOVDQU      lowBits2<>+0(SB), Y6
+	VMOVDQU      highBits2<>+0(SB), Y7
+	VPERMB       Y9, Y6, Y6
+	VPERMB       Y5, Y7, Y7
+	VPADDB       Y7, Y6, Y6
+	VMOVDQU      Y6, 256(AX)
+	VMOVDQU      lowBits3<>+0(SB), Y6
+	VMOVDQU      highBits3<>+0(SB), Y7
+	VPERMB       Y9, Y6, Y6
+	VPERMB       Y5, Y7, Y7
+	VPADDB       Y7, Y6, Y6
+	VMOVDQU      Y6, 384(AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x00000200, AX
+	SUBQ         $0x20, DX
+	JNZ          block
+	VEXTRACTI128 $0x01, Y1, X0
+	VPADDQ       X0, X1, X0
+	VPSRLDQ      $0x08, X0, X1
+	VPADDQ       X1, X0, X0
+	VMOVD        X0, AX
+	MOVL         AX, sum+24(FP)
+	VZEROUPPER
+	RET
+
+DATA lowBits0<>+0(SB)/1, $0x00
+DATA lowBits0<>+1(SB)/1, $0x01
+DATA lowBits0<>+2(SB)/1, $0x02
+DATA lowBits0<>+3(SB)/1, $0x03
+DATA lowBits0<>+4(SB)/1, $0x00
+DATA lowBits0<>+5(SB)/1, $0x01
+DATA lowBits0<>+6(SB)/1, $0x02
+DATA lowBits0<>+7(SB)/1, $0x03
+DATA lowBits0<>+8(SB)/1, $0x00
+DATA lowBits0<>+9(SB)/1, $0x01
+DATA lowBits0<>+10(SB)/1, $0x02
+DATA lowBits0<>+11(SB)/1, $0x03
+DATA lowBits0<>+12(SB)/1, $0x00
+DATA lowBits0<>+13(SB)/1, $0x01
+DATA lowBits0<>+14(SB)/1, $0x02
+DATA lowBits0<>+15(SB)/1, $0x03
+DATA lowBits0<>+16(SB)/1, $0x04
+DATA lowBits0<>+17(SB)/1, $0x05
+DATA lowBits0<>+18(SB)/1, $0x06
+DATA lowBits0<>+19(SB)/1, $0x07
+DATA lowBits0<>+20(SB)/1, $0x04
+DATA lowBits0<>+21(SB)/1, $0x05
+DATA lowBits0<>+22(SB)/1, $0x06
+DATA lowBits0<>+23(SB)/1, $0x07
+DATA lowBits0<>+24(SB)/1, $0x04
+DATA lowBits0<>+25(SB)/1, $0x05
+DATA lowBits0<>+26(SB)/1, $0x06
+DATA lowBits0<>+27(SB)/1, $0x07
+DATA lowBits0<>+28(SB)/1, $0x04
+DATA lowBits0<>+29(SB)/1, $0x05
+DATA lowBits0<>+30(SB)/1, $0x06
+DATA lowBits0<>+31(SB)/1, $0x07
+GLOBL lowBits0<>(SB), RODATA|NOPTR, $32
+
+DATA highBits0<>+0(SB)/1, $0x00
+DATA highBits0<>+1(SB)/1, $0x00
+DATA highBits0<>+2(SB)/1, $0x00
+DATA highBits0<>+3(SB)/1, $0x00
+DATA highBits0<>+4(SB)/1, $0x01
+DATA highBits0<>+5(SB)/1, $0x01
+DATA highBits0<>+6(SB)/1, $0x01
+DATA highBits0<>+7(SB)/1, $0x01
+DATA highBits0<>+8(SB)/1, $0x02
+DATA highBits0<>+9(SB)/1, $0x02
+DATA highBits0<>+10(SB)/1, $0x02
+DATA highBits0<>+11(SB)/1, $0x02
+DATA highBits0<>+12(SB)/1, $0x03
+DATA highBits0<>+13(SB)/1, $0x03
+DATA highBits0<>+14(SB)/1, $0x03
+DATA highBits0<>+15(SB)/1, $0x03
+DATA highBits0<>+16(SB)/1, $0x04
+DATA highBits0<>+17(SB)/1, $0x04
+DATA highBits0<>+18(SB)/1, $0x04
+DATA highBits0<>+19(SB)/1, $0x04
+DATA highBits0<>+20(SB)/1, $0x05
+DATA highBits0<>+21(SB)/1, $0x05
+DATA highBits0<>+22(SB)/1, $0x05
+DATA highBits0<>+23(SB)/1, $0x05
+DATA highBits0<>+24(SB)/1, $0x06
+DATA highBits0<>+25(SB)/1, $0x06
+DATA highBits0<>+26(SB)/1, $0x06
+DATA highBits0<>+27(SB)/1, $0x06
+DATA highBits0<>+28(SB)/1, $0x07
+DATA highBits0<>+29(SB)/1, $0x07
+DATA highBits0<>+30(SB)/1, $0x07
+DATA highBits0<>+31(SB)/1, $0x07
+GLOBL highBits0<>(SB), RODATA|NOPTR, $32
+
+DATA lowBits1<>+0(SB)/1, $0x08
+DATA lowBits1<>+1(SB)/1, $0x09
+DATA lowBits1<>+2(SB)/1, $0x0a
+DATA lowBits1<>+3(SB)/1, $0x0b
+DATA lowBits1<>+4(SB)/1, $0x08
+DATA lowBits1<>+5(SB)/1, $0x09
+DATA lowBits1<>+6(SB)/1, $0x0a
+DATA lowBits1<>+7(SB)/1, $0x0b
+DATA lowBits1<>+8(SB)/1, $0x08
+DATA lowBits1<>+9(SB)/1, $0x09
+DATA lowBits1<>+10(SB)/1, $0x0a
+DATA lowBits1<>+11(SB)/1, $0x0b
+DATA lowBits1<>+12(SB)/1, $0x08
+DATA lowBits1<>+13(SB)/1, $0x09
+DATA lowBits1<>+14(SB)/1, $0x0a
+DATA lowBits1<>+15(SB)/1, $0x0b
+DATA lowBits1<>+16(SB)/1, $0x0c
+DATA lowBits1<>+17(SB)/1, $0x0d
+DATA lowBits1<>+18(SB)/1, $0x0e
+DATA lowBits1<>+19(SB)/1, $0x0f
+DATA lowBits1<>+20(SB)/1, $0x0c
+DATA lowBits1<>+21(SB)/1, $0x0d
+DATA lowBits1<>+22(SB)/1, $0x0e
+DATA lowBits1<>+23(SB)/1, $0x0f
+DATA lowBits1<>+24(SB)/1, $0x0c
+DATA lowBits1<>+25(SB)/1, $0x0d
+DATA lowBits1<>+26(SB)/1, $0x0e
+DATA lowBits1<>+27(SB)/1, $0x0f
+DATA lowBits1<>+28(SB)/1, $0x0c
+DATA lowBits1<>+29(SB)/1, $0x0d
+DATA lowBits1<>+30(SB)/1, $0x0e
+DATA lowBits1<>+31(SB)/1, $0x0f
+GLOBL lowBits1<>(SB), RODATA|NOPTR, $32
+
+DATA highBits1<>+0(SB)/1, $0x08
+DATA highBits1<>+1(SB)/1, $0x08
+DATA highBits1<>+2(SB)/1, $0x08
+DATA highBits1<>+3(SB)/1, $0x08
+DATA highBits1<>+4(SB)/1, $0x09
+DATA highBits1<>+5(SB)/1, $0x09
+DATA highBits1<>+6(SB)/1, $0x09
+DATA highBits1<>+7(SB)/1, $0x09
+DATA highBits1<>+8(SB)/1, $0x0a
+DATA highBits1<>+9(SB)/1, $0x0a
+DATA highBits1<>+10(SB)/1, $0x0a
+DATA highBits1<>+11(SB)/1, $0x0a
+DATA highBits1<>+12(SB)/1, $0x0b
+DATA highBits1<>+13(SB)/1, $0x0b
+DATA highBits1<>+14(SB)/1, $0x0b
+DATA highBits1<>+15(SB)/1, $0x0b
+DATA highBits1<>+16(SB)/1, $0x0c
+DATA highBits1<>+17(SB)/1, $0x0c
+DATA highBits1<>+18(SB)/1, $0x0c
+DATA highBits1<>+19(SB)/1, $0x0c
+DATA highBits1<>+20(SB)/1, $0x0d
+DATA highBits1<>+21(SB)/1, $0x0d
+DATA highBits1<>+22(SB)/1, $0x0d
+DATA highBits1<>+23(SB)/1, $0x0d
+DATA highBits1<>+24(SB)/1, $0x0e
+DATA highBits1<>+25(SB)/1, $0x0e
+DATA highBits1<>+26(SB)/1, $0x0e
+DATA highBits1<>+27(SB)/1, $0x0e
+DATA highBits1<>+28(SB)/1, $0x0f
+DATA highBits1<>+29(SB)/1, $0x0f
+DATA highBits1<>+30(SB)/1, $0x0f
+DATA highBits1<>+31(SB)/1, $0x0f
+GLOBL highBits1<>(SB), RODATA|NOPTR, $32
+
+DATA lowBits2<>+0(SB)/1, $0x10
+DATA lowBits2<>+1(SB)/1, $0x11
+DATA lowBits2<>+2(SB)/1, $0x12
+DATA lowBits2<>+3(SB)/1, $0x13
+DATA lowBits2<>+4(SB)/1, $0x10
+DATA lowBits2<>+5(SB)/1, $0x11
+DATA lowBits2<>+6(SB)/1, $0x12
+DATA lowBits2<>+7(SB)/1, $0x13
+DATA lowBits2<>+8(SB)/1, $0x10
+DATA lowBits2<>+9(SB)/1, $0x11
+DATA lowBits2<>+10(SB)/1, $0x12
+DATA lowBits2<>+11(SB)/1, $0x13
+DATA lowBits2<>+12(SB)/1, $0x10
+DATA lowBits2<>+13(SB)/1, $0x11
+DATA lowBits2<>+14(SB)/1, $0x12
+DATA lowBits2<>+15(SB)/1, $0x13
+DATA lowBits2<>+16(SB)/1, $0x14
+DATA lowBits2<>+17(SB)/1, $0x15
+DATA lowBits2<>+18(SB)/1, $0x16
+DATA lowBits2<>+19(SB)/1, $0x17
+DATA lowBits2<>+20(SB)/1, $0x14
+DATA lowBits2<>+21(SB)/1, $0x15
+DATA lowBits2<>+22(SB)/1, $0x16
+DATA lowBits2<>+23(SB)/1, $0x17
+DATA lowBits2<>+24(SB)/1, $0x14
+DATA lowBits2<>+25(SB)/1, $0x15
+DATA lowBits2<>+26(SB)/1, $0x16
+DATA lowBits2<>+27(SB)/1, $0x17
+DATA lowBits2<>+28(SB)/1, $0x14
+DATA lowBits2<>+29(SB)/1, $0x15
+DATA lowBits2<>+30(SB)/1, $0x16
+DATA lowBits2<>+31(SB)/1, $0x17
+GLOBL lowBits2<>(SB), RODATA|NOPTR, $32
+
+DATA highBits2<>+0(SB)/1, $0x10
+DATA highBits2<>+1(SB)/1, $0x10
+DATA highBits2<>+2(SB)/1, $0x10
+DATA highBits2<>+3(SB)/1, $0x10
+DATA highBits2<>+4(SB)/1, $0x11
+DATA highBits2<>+5(SB)/1, $0x11
+DATA highBits2<>+6(SB)/1, $0x11
+DATA highBits2<>+7(SB)/1, $0x11
+DATA highBits2<>+8(SB)/1, $0x12
+DATA highBits2<>+9(SB)/1, $0x12
+DATA highBits2<>+10(SB)/1, $0x12
+DATA highBits2<>+11(SB)/1, $0x12
+DATA highBits2<>+12(SB)/1, $0x13
+DATA highBits2<>+13(SB)/1, $0x13
+DATA highBits2<>+14(SB)/1, $0x13
+DATA highBits2<>+15(SB)/1, $0x13
+DATA highBits2<>+16(SB)/1, $0x14
+DATA highBits2<>+17(SB)/1, $0x14
+DATA highBits2<>+18(SB)/1, $0x14
+DATA highBits2<>+19(SB)/1, $0x14
+DATA highBits2<>+20(SB)/1, $0x15
+DATA highBits2<>+21(SB)/1, $0x15
+DATA highBits2<>+22(SB)/1, $0x15
+DATA highBits2<>+23(SB)/1, $0x15
+DATA highBits2<>+24(SB)/1, $0x16
+DATA highBits2<>+25(SB)/1, $0x16
+DATA highBits2<>+26(SB)/1, $0x16
+DATA highBits2<>+27(SB)/1, $0x16
+DATA highBits2<>+28(SB)/1, $0x17
+DATA highBits2<>+29(SB)/1, $0x17
+DATA highBits2<>+30(SB)/1, $0x17
+DATA highBits2<>+31(SB)/1, $0x17
+GLOBL highBits2<>(SB), RODATA|NOPTR, $32
+
+DATA lowBits3<>+0(SB)/1, $0x18
+DATA lowBits3<>+1(SB)/1, $0x19
+DATA lowBits3<>+2(SB)/1, $0x1a
+DATA lowBits3<>+3(SB)/1, $0x1b
+DATA lowBits3<>+4(SB)/1, $0x18
+DATA lowBits3<>+5(SB)/1, $0x19
+DATA lowBits3<>+6(SB)/1, $0x1a
+DATA lowBits3<>+7(SB)/1, $0x1b
+DATA lowBits3<>+8(SB)/1, $0x18
+DATA lowBits3<>+9(SB)/1, $0x19
+DATA lowBits3<>+10(SB)/1, $0x1a
+DATA lowBits3<>+11(SB)/1, $0x1b
+DATA lowBits3<>+12(SB)/1, $0x18
+DATA lowBits3<>+13(SB)/1, $0x19
+DATA lowBits3<>+14(SB)/1, $0x1a
+DATA lowBits3<>+15(SB)/1, $0x1b
+DATA lowBits3<>+16(SB)/1, $0x1c
+DATA lowBits3<>+17(SB)/1, $0x1d
+DATA lowBits3<>+18(SB)/1, $0x1e
+DATA lowBits3<>+19(SB)/1, $0x1f
+DATA lowBits3<>+20(SB)/1, $0x1c
+DATA lowBits3<>+21(SB)/1, $0x1d
+DATA lowBits3<>+22(SB)/1, $0x1e
+DATA lowBits3<>+23(SB)/1, $0x1f
+DATA lowBits3<>+24(SB)/1, $0x1c
+DATA lowBits3<>+25(SB)/1, $0x1d
+DATA lowBits3<>+26(SB)/1, $0x1e
+DATA lowBits3<>+27(SB)/1, $0x1f
+DATA lowBits3<>+28(SB)/1, $0x1c
+DATA lowBits3<>+29(SB)/1, $0x1d
+DATA lowBits3<>+30(SB)/1, $0x1e
+DATA lowBits3<>+31(SB)/1, $0x1f
+GLOBL lowBits3<>(SB), RODATA|NOPTR, $32
+
+DATA highBits3<>+0(SB)/1, $0x18
+DATA highBits3<>+1(SB)/1, $0x18
+DATA highBits3<>+2(SB)/1, $0x18
+DATA highBits3<>+3(SB)/1, $0x18
+DATA highBits3<>+4(SB)/1, $0x19
+DATA highBits3<>+5(SB)/1, $0x19
+DATA highBits3<>+6(SB)/1, $0x19
+DATA highBits3<>+7(SB)/1, $0x19
+DATA highBits3<>+8(SB)/1, $0x1a
+DATA highBits3<>+9(SB)/1, $0x1a
+DATA highBits3<>+10(SB)/1, $0x1a
+DATA highBits3<>+11(SB)/1, $0x1a
+DATA highBits3<>+12(SB)/1, $0x1b
+DATA highBits3<>+13(SB)/1, $0x1b
+DATA highBits3<>+14(SB)/1, $0x1b
+DATA highBits3<>+15(SB)/1, $0x1b
+DATA highBits3<>+16(SB)/1, $0x1c
+DATA highBits3<>+17(SB)/1, $0x1c
+DATA highBits3<>+18(SB)/1, $0x1c
+DATA highBits3<>+19(SB)/1, $0x1c
+DATA highBits3<>+20(SB)/1, $0x1d
+DATA highBits3<>+21(SB)/1, $0x1d
+DATA highBits3<>+22(SB)/1, $0x1d
+DATA highBits3<>+23(SB)/1, $0x1d
+DATA highBits3<>+24(SB)/1, $0x1e
+DATA highBits3<>+25(SB)/1, $0x1e
+DATA highBits3<>+26(SB)/1, $0x1e
+DATA highBits3<>+27(SB)/1, $0x1e
+DATA highBits3<>+28(SB)/1, $0x1f
+DATA highBits3<>+29(SB)/1, $0x1f
+DATA highBits3<>+30(SB)/1, $0x1f
+DATA highBits3<>+31(SB)/1, $0x1f
+GLOBL highBits3<>(SB), RODATA|NOPTR, $32
 
 DATA nibbles<>+0(SB)/1, $0x0f
 DATA nibbles<>+1(SB)/1, $0x0f

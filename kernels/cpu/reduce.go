@@ -59,7 +59,7 @@ func (d *Device) reduce(dst, x []float32, f func(x []float32) float64) {
 }
 
 // rowsPerSum rows are summed up, or searched, together; then their results are.
-const rowsPerSum = 64
+const rowsPerSum = 128
 
 // sumRows adds factor times the sum over rows of what f adds to its sums, cols of them, to dst, if there
 // is one.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -147,61 +149,85 @@ func makeTables() {
 	byHigh := bytes32("highBits", func(n int) byte { return byte(n/4%4 + n/16*4) })
 	first := bytes32("first", func(n int) byte { return byte(n % 16 &^ 3) })
 	ones := bytes32("ones", same(1))
-	TEXT("makeTablesAVX2", NOSPLIT, "func(dst *byte, q *int8, n int) (sum int32)")
-	Doc("makeTablesAVX2 is makeTablesGo for n integers, a multiple of 32.")
-	Pragma("noescape")
-	dst, q, n := pointer("dst"), pointer("q"), pointer("n")
-	zero, total, one := YMM(), YMM(), constant(ones)
-	low, high, lowest := constant(byLow), constant(byHigh), constant(first)
-	middle := constant(words8("middleBytes", all(0x00ffff00)))
-	VPXOR(zero, zero, zero)
-	VPXOR(total, total, total)
+	middle := words8("middleBytes", all(0x00ffff00))
+	tables := func(name string, spread func() func(j int, lower, upper VecVirtual) (a, b VecVirtual)) {
+		TEXT(name, NOSPLIT, "func(dst *byte, q *int8, n int) (sum int32)")
+		Doc(name + " is makeTablesGo for n integers, a multiple of 32.")
+		Pragma("noescape")
+		dst, q, n := pointer("dst"), pointer("q"), pointer("n")
+		zero, total, one := YMM(), YMM(), constant(ones)
+		lowest := constant(first)
+		entries := spread()
+		inner := constant(middle)
+		VPXOR(zero, zero, zero)
+		VPXOR(total, total, total)
 
-	Label("block")
-	values, negative, absolute, t := YMM(), YMM(), YMM(), YMM()
-	VMOVDQU(Mem{Base: q}, values)
-	VPABSB(values, absolute)
-	VPSADBW(zero, absolute, absolute)
-	VPADDQ(absolute, total, total)
-	// The entry that no bits choose, in all bytes of 32 bits.
-	VPSUBB(values, zero, negative)
-	VPMAXSB(zero, negative, negative)
-	VPMADDUBSW(one, negative, negative)
-	VPSRLD(Imm(16), negative, t)
-	VPADDD(t, negative, negative)
-	VPSHUFB(lowest, negative, negative)
-	// Bytes 0, q0, q1, q0+q1; and the same of q2 and q3.
-	pairs, upper, lower := YMM(), YMM(), YMM()
-	VPMADDUBSW(values, one, pairs)
-	VPSLLD(Imm(8), values, lower)
-	VPAND(middle, lower, lower)
-	VPSLLD(Imm(24), pairs, t)
-	VPOR(t, lower, lower)
-	VPADDB(negative, lower, lower)
-	VPSRLD(Imm(8), values, upper)
-	VPAND(middle, upper, upper)
-	VPSRLD(Imm(16), pairs, pairs)
-	VPSLLD(Imm(24), pairs, pairs)
-	VPOR(pairs, upper, upper)
-	for j := range 4 {
-		a, b := YMM(), YMM()
-		VPERMQ(Imm(uint64(0x55*j)), lower, a)
-		VPERMQ(Imm(uint64(0x55*j)), upper, b)
-		VPSHUFB(low, a, a)
-		VPSHUFB(high, b, b)
-		VPADDB(b, a, a)
-		VMOVDQU(a, Mem{Base: dst, Disp: lookupRows * tableSize * j})
+		Label("block")
+		values, negative, absolute, t := YMM(), YMM(), YMM(), YMM()
+		VMOVDQU(Mem{Base: q}, values)
+		VPABSB(values, absolute)
+		VPSADBW(zero, absolute, absolute)
+		VPADDQ(absolute, total, total)
+		// The entry that no bits choose, in all bytes of 32 bits.
+		VPSUBB(values, zero, negative)
+		VPMAXSB(zero, negative, negative)
+		VPMADDUBSW(one, negative, negative)
+		VPSRLD(Imm(16), negative, t)
+		VPADDD(t, negative, negative)
+		VPSHUFB(lowest, negative, negative)
+		// Bytes 0, q0, q1, q0+q1; and the same of q2 and q3.
+		pairs, upper, lower := YMM(), YMM(), YMM()
+		VPMADDUBSW(values, one, pairs)
+		VPSLLD(Imm(8), values, lower)
+		VPAND(inner, lower, lower)
+		VPSLLD(Imm(24), pairs, t)
+		VPOR(t, lower, lower)
+		VPADDB(negative, lower, lower)
+		VPSRLD(Imm(8), values, upper)
+		VPAND(inner, upper, upper)
+		VPSRLD(Imm(16), pairs, pairs)
+		VPSLLD(Imm(24), pairs, pairs)
+		VPOR(pairs, upper, upper)
+		for j := range 4 {
+			a, b := entries(j, lower, upper)
+			VPADDB(b, a, a)
+			VMOVDQU(a, Mem{Base: dst, Disp: lookupRows * tableSize * j})
+		}
+		ADDQ(Imm(32), q)
+		ADDQ(U32(4*lookupRows*tableSize), dst)
+		SUBQ(Imm(32), n)
+		JNZ(LabelRef("block"))
+		half, other, result := XMM(), XMM(), GP32()
+		VEXTRACTI128(Imm(1), total, half)
+		VPADDQ(half, total.AsX(), half)
+		VPSRLDQ(Imm(8), half, other)
+		VPADDQ(other, half, half)
+		VMOVD(half, result)
+		Store(result, ReturnIndex(0))
+		end()
 	}
-	ADDQ(Imm(32), q)
-	ADDQ(U32(4*lookupRows*tableSize), dst)
-	SUBQ(Imm(32), n)
-	JNZ(LabelRef("block"))
-	half, other, result := XMM(), XMM(), GP32()
-	VEXTRACTI128(Imm(1), total, half)
-	VPADDQ(half, total.AsX(), half)
-	VPSRLDQ(Imm(8), half, other)
-	VPADDQ(other, half, half)
-	VMOVD(half, result)
-	Store(result, ReturnIndex(0))
-	end()
+	tables("makeTablesAVX2", func() func(j int, lower, upper VecVirtual) (a, b VecVirtual) {
+		low, high := constant(byLow), constant(byHigh)
+		return func(j int, lower, upper VecVirtual) (a, b VecVirtual) {
+			a, b = YMM(), YMM()
+			VPERMQ(Imm(uint64(0x55*j)), lower, a)
+			VPERMQ(Imm(uint64(0x55*j)), upper, b)
+			VPSHUFB(low, a, a)
+			VPSHUFB(high, b, b)
+			return a, b
+		}
+	})
+	tables("makeTablesVBMI", func() func(j int, lower, upper VecVirtual) (a, b VecVirtual) {
+		var low, high [4]Mem // where the four bytes of the eight integers j lie
+		for j := range low {
+			low[j] = bytes32(fmt.Sprintf("lowBits%d", j), func(n int) byte { return byte(8*j + n%4 + n/16*4) })
+			high[j] = bytes32(fmt.Sprintf("highBits%d", j), func(n int) byte { return byte(8*j + n/4%4 + n/16*4) })
+		}
+		return func(j int, lower, upper VecVirtual) (a, b VecVirtual) {
+			a, b = constant(low[j]), constant(high[j])
+			VPERMB(lower, a, a)
+			VPERMB(upper, b, b)
+			return a, b
+		}
+	})
 }
