@@ -17,7 +17,7 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.P
 		read := d.shared.words(0, in.rows*a.Heads*perHead)
 		all := d.anyHead(a, &d.shared)
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
-			h := all.one(in, task, s)
+			h := oneHead(&all, in, task, s)
 			for t := range a.Seq {
 				if t%4 == 0 && a.Kind == kernels.RWSP {
 					h.prepare(t)
@@ -94,8 +94,8 @@ func (d *Device) anyHead(a kernels.Attention, s *scratch) head {
 	return h
 }
 
-// one is head task%Heads of sequence task/Heads.
-func (all *head) one(qkv *planes, task int, s *scratch) *head {
+// oneHead is head task%Heads of sequence task/Heads.
+func oneHead(all *head, qkv *planes, task int, s *scratch) *head {
 	h := &s.head
 	*h = *all
 	b, i := task/h.Heads, task%h.Heads

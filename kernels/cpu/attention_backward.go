@@ -12,7 +12,7 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 		in, grad, dst, ptr := qkv.(*planes), memoryOf(dOut), memoryOf(dqkv), pointers.(ints)
 		all := d.anyHead(a, &d.shared)
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
-			h := all.one(in, task, s)
+			h := oneHead(&all, in, task, s)
 			g := d.gradients(h, s, dst, grad)
 			to := ptr[task*a.Seq*a.Survivors:][:a.Seq*a.Survivors]
 			if a.Kind == kernels.RWSP && a.Survivors <= fewSurvivors {
