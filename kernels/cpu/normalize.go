@@ -108,13 +108,27 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 	d.run("NormalizeBackward", func() {
 		in, g, grad, to := values(x), values(gain), memoryOf(dOut), memoryOf(dx)
 		width, limit := len(g), passLimit(bits)
-		d.sumRows(values(dGain), len(in)/width, width, 1, func(r int, dGain []float64, s *scratch) {
-			row, da := in[r*width:][:width], s.floats(0, width)
-			rms := d.reciprocalRMS(row, eps)
-			dot := d.passNormalized(da, d.read(s.floats(1, width), grad, r*width), row, g, rms, limit)
-			sum := d.read(s.floats(2, width), to, r*width)
-			d.addNormalized(sum, dGain, da, row, g, rms, dot*rms*rms/float64(width))
-			d.write(to, r*width, sum)
+		d.sumRows(values(dGain), len(in)/width, width, 1, func(from, end int, dGain []float64, s *scratch) {
+			// A few rows at a time: what one row waits for, others fill.
+			const most = 8
+			var rms, dots [most]float64
+			da := s.floats(0, most*width)
+			for first := from; first < end; first += most {
+				last := min(first+most, end)
+				row := func(r int) []float32 { return in[r*width:][:width] }
+				for r := first; r < last; r++ {
+					rms[r-first] = d.reciprocalRMS(row(r), eps)
+				}
+				for r := first; r < last; r++ {
+					passed, line := da[(r-first)*width:][:width], d.read(s.floats(1, width), grad, r*width)
+					dots[r-first] = d.passNormalized(passed, line, row(r), g, rms[r-first], limit)
+				}
+				for r := first; r < last; r++ {
+					rms, passed, sum := rms[r-first], da[(r-first)*width:][:width], d.read(s.floats(2, width), to, r*width)
+					d.addNormalized(sum, dGain, passed, row(r), g, rms, dots[r-first]*rms*rms/float64(width))
+					d.write(to, r*width, sum)
+				}
+			}
 		})
 	})
 }

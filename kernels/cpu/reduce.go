@@ -63,15 +63,13 @@ const rowsPerSum = 128
 
 // sumRows adds factor times the sum over rows of what f adds to its sums, cols of them, to dst, if there
 // is one.
-func (d *Device) sumRows(dst []float32, rows, cols int, factor float64, f func(row int, sums []float64, s *scratch)) {
+func (d *Device) sumRows(dst []float32, rows, cols int, factor float64, f func(from, to int, sums []float64, s *scratch)) {
 	parts := (rows + rowsPerSum - 1) / rowsPerSum
 	all := d.shared.doubles(2, parts*cols)
 	d.blocks(rows, rowsPerSum, func(from, to int, s *scratch) {
 		sums := all[from/rowsPerSum*cols:][:cols]
 		clear(sums)
-		for r := from; r < to; r++ {
-			f(r, sums, s)
-		}
+		f(from, to, sums, s)
 	})
 	if dst != nil {
 		addParts(dst, all, factor)

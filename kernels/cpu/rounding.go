@@ -111,15 +111,17 @@ func (d *Device) roundRows(r rounding, g *gradient, alpha, inverse []float32, fr
 	block := s.int8s(1, rowsPerRounding*out)
 	for t := from; t < to; t++ {
 		row, random := g.plain(d, s, t), r.halves(d, s, g, t)
+		var ofRow float32
 		if byRow != nil {
-			var inverse float32
-			rows.units[t-from], inverse = r.scale(d.largestProduct(row, alpha))
-			dst := rows.values.row(t - from)
-			d.roundRow(dst[:out], row, alpha, inverse, random, r.limit)
-			clear(dst[out:])
+			rows.units[t-from], ofRow = r.scale(d.largestProduct(row, alpha))
 		}
 		if byChannel != nil {
 			d.roundColumns(block[(t-from)*out:][:out], row, inverse, random, r.limit)
+		}
+		if byRow != nil { // which has not to wait for the scale any more
+			dst := rows.values.row(t - from)
+			d.roundRow(dst[:out], row, alpha, ofRow, random, r.limit)
+			clear(dst[out:])
 		}
 	}
 	if byChannel != nil {
