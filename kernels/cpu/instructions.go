@@ -13,7 +13,7 @@ type instructions struct {
 	addCounts  func(sums, counts, pops []int32, shift, weight int32)
 	tile       func(c []float64, ldc int, a, b []float64, k int)
 	makeTables func(dst []byte, q []int8) int32
-	lookup     func(sums []int32, stride int, tables, panel []byte, flush int, add bool)
+	lookup     func(sums []int32, stride int, tables []byte, s signPanels, from, to, flush int, add bool)
 
 	// Arrangement of bits and bytes.
 	packSigns      func(words []uint64, x []float32)

@@ -41,10 +41,11 @@ func avx2() instructions {
 			_ = dst[tableAt(len(q)-8)+tableSize-1]
 			return makeTablesAVX2(&dst[0], &q[0], len(q))
 		},
-		lookup: func(sums []int32, stride int, tables, panel []byte, flush int, add bool) {
-			groups := len(panel) / panelCols
-			_, _ = sums[(lookupRows-1)*stride+panelCols-1], tables[groups*lookupRows*tableSize-1]
-			lookupAVX2(&sums[0], stride, &tables[0], &panel[0], groups, flush, add)
+		lookup: func(sums []int32, stride int, tables []byte, s signPanels, from, to, flush int, add bool) {
+			groups, n := to-from, s.panels()
+			_, _ = sums[(lookupRows-1)*stride+n*panelCols-1], tables[groups*lookupRows*tableSize-1]
+			_ = s.panel(n-1, from, to)
+			lookupAVX2(&sums[0], stride, &tables[0], &s.bytes[from*panelCols], groups, s.groups-groups, n, flush, add)
 		},
 		packSigns: func(words []uint64, x []float32) {
 			n := len(x) / 64

@@ -84,11 +84,14 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			for i := range lookupRows {
 				s.makeTables(tables[i*tableSize:], smallIntegers(r, 8*groups, bound))
 			}
-			sums := make([]int32, lookupRows*70)
+			panels := newSignPanels(8*(groups+r.IntN(3)), 1+r.IntN(3*panelCols), func(n int) []byte { return randomBytes(r, n) })
+			width := panels.panels()*panelCols + 6
+			sums := make([]int32, lookupRows*width)
 			for i := range sums {
 				sums[i] = int32(r.Uint32()) >> 4
 			}
-			s.lookup(sums, 70, tables, randomBytes(r, groups*panelCols), groupsPerFlush(bound, groups), r.IntN(2) == 0)
+			from := r.IntN(panels.groups - groups + 1)
+			s.lookup(sums, width, tables, panels, from, from+groups, groupsPerFlush(bound, groups), r.IntN(2) == 0)
 			return sums
 		},
 		"packSigns": func(s *instructions, r *rand.Rand, n int) any {
@@ -432,7 +435,8 @@ func TestLookupHoldsTheLargestSums(t *testing.T) {
 				set.makeTables(tables[i*tableSize:], q)
 			}
 			sums := make([]int32, lookupRows*panelCols)
-			set.lookup(sums, panelCols, tables, make([]byte, blockDepth/8*panelCols), groupsPerFlush(bound, blockDepth/8), true)
+			panels := newSignPanels(blockDepth, panelCols, func(n int) []byte { return make([]byte, n) })
+			set.lookup(sums, panelCols, tables, panels, 0, panels.groups, groupsPerFlush(bound, blockDepth/8), true)
 			for _, n := range sums {
 				if n != int32(bound*blockDepth) {
 					t.Fatalf("%s: integers of %d sum up to %d, want %d", set.name, bound, n, bound*blockDepth)

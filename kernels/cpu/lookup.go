@@ -62,9 +62,7 @@ func (d *Device) lookupProducts(q integers, s []signPanels, r0, r1 int, k *scrat
 					}
 				}
 				for b := range s {
-					for p := range s[b].panels() {
-						d.lookup(part[b*lookupRows*width+p*panelCols:], width, tables, s[b].panel(p, g, end), groupsPerFlush(bound, end-g), g > 0)
-					}
+					d.lookup(part[b*lookupRows*width:], width, tables, s[b], g, end, groupsPerFlush(bound, end-g), g > 0)
 				}
 			}
 			if simple {
@@ -106,9 +104,15 @@ func makeTablesGo(dst []byte, q []int8) (sum int32) {
 // tableAt is where the table of integers i.. of a row begins.
 func tableAt(i int) int { return i/8*lookupRows*tableSize + i%8*4 }
 
-// lookupGo writes, or adds, to 4 × 64 sums, rows stride apart, the entries that the panel's nibbles pick from the tables of
-// 4 rows. Any flush groups of entries add up to a byte.
-func lookupGo(sums []int32, stride int, tables, panel []byte, flush int, add bool) {
+// lookupGo writes, or adds, to the sums of 4 rows, stride apart, the entries that the nibbles of groups from..to-1 of all panels
+// pick from the rows' tables. Any flush groups of entries add up to a byte.
+func lookupGo(sums []int32, stride int, tables []byte, s signPanels, from, to, flush int, add bool) {
+	for p := range s.panels() {
+		lookupPanel(sums[p*panelCols:], stride, tables, s.panel(p, from, to), add)
+	}
+}
+
+func lookupPanel(sums []int32, stride int, tables, panel []byte, add bool) {
 	for r := range lookupRows {
 		row := sums[r*stride:][:panelCols]
 		if !add {

@@ -634,17 +634,25 @@ DATA evens<>+30(SB)/1, $0xff
 DATA evens<>+31(SB)/1, $0x00
 GLOBL evens<>(SB), RODATA|NOPTR, $32
 
-// func lookupAVX2(sums *int32, stride int, tables *byte, panel *byte, groups int, flush int, add bool)
+// func lookupAVX2(sums *int32, stride int, tables *byte, panel *byte, groups int, skip int, panels int, flush int, add bool)
 // Requires: AVX, AVX2
-TEXT ·lookupAVX2(SB), NOSPLIT, $544-49
+TEXT ·lookupAVX2(SB), NOSPLIT, $544-65
 	LEAQ    31(SP), AX
 	ANDQ    $-32, AX
-	MOVQ    tables+16(FP), CX
-	MOVQ    panel+24(FP), DX
-	MOVQ    groups+32(FP), BX
-	MOVQ    flush+40(FP), SI
+	MOVQ    panel+24(FP), CX
+	MOVQ    flush+56(FP), DX
+	MOVQ    sums+0(FP), BX
+	MOVQ    stride+8(FP), SI
+	SHLQ    $0x02, SI
+	MOVBLZX add+64(FP), DI
+	NEGL    DI
 	VMOVDQU nibbles<>+0(SB), Y0
 	VMOVDQU evens<>+0(SB), Y1
+	MOVQ    panels+48(FP), R8
+
+panel:
+	MOVQ    tables+16(FP), R9
+	MOVQ    groups+32(FP), R10
 	VPXOR   Y2, Y2, Y2
 	VMOVDQU Y2, (AX)
 	VMOVDQU Y2, 32(AX)
@@ -672,60 +680,60 @@ flushes:
 	VPXOR Y7, Y7, Y7
 	VPXOR Y8, Y8, Y8
 	VPXOR Y9, Y9, Y9
-	MOVQ  SI, DI
+	MOVQ  DX, R11
 
 groups:
-	VMOVDQU        (DX), Y10
+	VMOVDQU        (CX), Y10
 	VPSRLW         $0x04, Y10, Y12
 	VPAND          Y0, Y10, Y10
 	VPAND          Y0, Y12, Y12
-	VMOVDQU        32(DX), Y11
+	VMOVDQU        32(CX), Y11
 	VPSRLW         $0x04, Y11, Y13
 	VPAND          Y0, Y11, Y11
 	VPAND          Y0, Y13, Y13
-	VBROADCASTI128 (CX), Y14
+	VBROADCASTI128 (R9), Y14
 	VPSHUFB        Y10, Y14, Y15
 	VPADDB         Y15, Y2, Y2
 	VPSHUFB        Y11, Y14, Y14
 	VPADDB         Y14, Y3, Y3
-	VBROADCASTI128 16(CX), Y14
+	VBROADCASTI128 16(R9), Y14
 	VPSHUFB        Y12, Y14, Y15
 	VPADDB         Y15, Y2, Y2
 	VPSHUFB        Y13, Y14, Y14
 	VPADDB         Y14, Y3, Y3
-	VBROADCASTI128 32(CX), Y14
+	VBROADCASTI128 32(R9), Y14
 	VPSHUFB        Y10, Y14, Y15
 	VPADDB         Y15, Y4, Y4
 	VPSHUFB        Y11, Y14, Y14
 	VPADDB         Y14, Y5, Y5
-	VBROADCASTI128 48(CX), Y14
+	VBROADCASTI128 48(R9), Y14
 	VPSHUFB        Y12, Y14, Y15
 	VPADDB         Y15, Y4, Y4
 	VPSHUFB        Y13, Y14, Y14
 	VPADDB         Y14, Y5, Y5
-	VBROADCASTI128 64(CX), Y14
+	VBROADCASTI128 64(R9), Y14
 	VPSHUFB        Y10, Y14, Y15
 	VPADDB         Y15, Y6, Y6
 	VPSHUFB        Y11, Y14, Y14
 	VPADDB         Y14, Y7, Y7
-	VBROADCASTI128 80(CX), Y14
+	VBROADCASTI128 80(R9), Y14
 	VPSHUFB        Y12, Y14, Y15
 	VPADDB         Y15, Y6, Y6
 	VPSHUFB        Y13, Y14, Y14
 	VPADDB         Y14, Y7, Y7
-	VBROADCASTI128 96(CX), Y14
+	VBROADCASTI128 96(R9), Y14
 	VPSHUFB        Y10, Y14, Y10
 	VPADDB         Y10, Y8, Y8
 	VPSHUFB        Y11, Y14, Y10
 	VPADDB         Y10, Y9, Y9
-	VBROADCASTI128 112(CX), Y10
+	VBROADCASTI128 112(R9), Y10
 	VPSHUFB        Y12, Y10, Y11
 	VPADDB         Y11, Y8, Y8
 	VPSHUFB        Y13, Y10, Y10
 	VPADDB         Y10, Y9, Y9
-	ADDQ           $0x40, DX
-	ADDQ           $0x00000080, CX
-	DECQ           DI
+	ADDQ           $0x40, CX
+	ADDQ           $0x00000080, R9
+	DECQ           R11
 	JNZ            groups
 	VPAND          Y1, Y2, Y10
 	VPSRLW         $0x08, Y2, Y2
@@ -775,211 +783,213 @@ groups:
 	VPADDW         480(AX), Y9, Y9
 	VMOVDQU        Y2, 448(AX)
 	VMOVDQU        Y9, 480(AX)
-	SUBQ           SI, BX
+	SUBQ           DX, R10
 	JNZ            flushes
-	MOVQ           sums+0(FP), CX
-	MOVQ           stride+8(FP), DX
-	SHLQ           $0x02, DX
-	MOVBLZX        add+48(FP), BX
-	NEGL           BX
-	VMOVD          BX, X0
-	VPBROADCASTD   X0, Y0
-	VMOVDQU        (AX), Y1
-	VMOVDQU        32(AX), Y2
-	VPUNPCKLWD     Y2, Y1, Y3
-	VPUNPCKHWD     Y2, Y1, Y1
-	VEXTRACTI128   $0x00, Y3, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          (CX), Y0, Y4
-	VPADDD         Y4, Y2, Y2
-	VMOVDQU        Y2, (CX)
-	VEXTRACTI128   $0x00, Y1, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          32(CX), Y0, Y4
-	VPADDD         Y4, Y2, Y2
-	VMOVDQU        Y2, 32(CX)
-	VEXTRACTI128   $0x01, Y3, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          64(CX), Y0, Y3
-	VPADDD         Y3, Y2, Y2
-	VMOVDQU        Y2, 64(CX)
-	VEXTRACTI128   $0x01, Y1, X1
-	VPMOVZXWD      X1, Y1
-	VPAND          96(CX), Y0, Y2
-	VPADDD         Y2, Y1, Y1
-	VMOVDQU        Y1, 96(CX)
-	VMOVDQU        64(AX), Y1
-	VMOVDQU        96(AX), Y2
-	VPUNPCKLWD     Y2, Y1, Y3
-	VPUNPCKHWD     Y2, Y1, Y1
-	VEXTRACTI128   $0x00, Y3, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          128(CX), Y0, Y4
-	VPADDD         Y4, Y2, Y2
-	VMOVDQU        Y2, 128(CX)
-	VEXTRACTI128   $0x00, Y1, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          160(CX), Y0, Y4
-	VPADDD         Y4, Y2, Y2
-	VMOVDQU        Y2, 160(CX)
-	VEXTRACTI128   $0x01, Y3, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          192(CX), Y0, Y3
-	VPADDD         Y3, Y2, Y2
-	VMOVDQU        Y2, 192(CX)
-	VEXTRACTI128   $0x01, Y1, X1
-	VPMOVZXWD      X1, Y1
-	VPAND          224(CX), Y0, Y2
-	VPADDD         Y2, Y1, Y1
-	VMOVDQU        Y1, 224(CX)
-	ADDQ           DX, CX
-	VMOVDQU        128(AX), Y1
-	VMOVDQU        160(AX), Y2
-	VPUNPCKLWD     Y2, Y1, Y3
-	VPUNPCKHWD     Y2, Y1, Y1
-	VEXTRACTI128   $0x00, Y3, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          (CX), Y0, Y4
-	VPADDD         Y4, Y2, Y2
-	VMOVDQU        Y2, (CX)
-	VEXTRACTI128   $0x00, Y1, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          32(CX), Y0, Y4
-	VPADDD         Y4, Y2, Y2
-	VMOVDQU        Y2, 32(CX)
-	VEXTRACTI128   $0x01, Y3, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          64(CX), Y0, Y3
-	VPADDD         Y3, Y2, Y2
-	VMOVDQU        Y2, 64(CX)
-	VEXTRACTI128   $0x01, Y1, X1
-	VPMOVZXWD      X1, Y1
-	VPAND          96(CX), Y0, Y2
-	VPADDD         Y2, Y1, Y1
-	VMOVDQU        Y1, 96(CX)
-	VMOVDQU        192(AX), Y1
-	VMOVDQU        224(AX), Y2
-	VPUNPCKLWD     Y2, Y1, Y3
-	VPUNPCKHWD     Y2, Y1, Y1
-	VEXTRACTI128   $0x00, Y3, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          128(CX), Y0, Y4
-	VPADDD         Y4, Y2, Y2
-	VMOVDQU        Y2, 128(CX)
-	VEXTRACTI128   $0x00, Y1, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          160(CX), Y0, Y4
-	VPADDD         Y4, Y2, Y2
-	VMOVDQU        Y2, 160(CX)
-	VEXTRACTI128   $0x01, Y3, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          192(CX), Y0, Y3
-	VPADDD         Y3, Y2, Y2
-	VMOVDQU        Y2, 192(CX)
-	VEXTRACTI128   $0x01, Y1, X1
-	VPMOVZXWD      X1, Y1
-	VPAND          224(CX), Y0, Y2
-	VPADDD         Y2, Y1, Y1
-	VMOVDQU        Y1, 224(CX)
-	ADDQ           DX, CX
-	VMOVDQU        256(AX), Y1
-	VMOVDQU        288(AX), Y2
-	VPUNPCKLWD     Y2, Y1, Y3
-	VPUNPCKHWD     Y2, Y1, Y1
-	VEXTRACTI128   $0x00, Y3, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          (CX), Y0, Y4
-	VPADDD         Y4, Y2, Y2
-	VMOVDQU        Y2, (CX)
-	VEXTRACTI128   $0x00, Y1, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          32(CX), Y0, Y4
-	VPADDD         Y4, Y2, Y2
-	VMOVDQU        Y2, 32(CX)
-	VEXTRACTI128   $0x01, Y3, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          64(CX), Y0, Y3
-	VPADDD         Y3, Y2, Y2
-	VMOVDQU        Y2, 64(CX)
-	VEXTRACTI128   $0x01, Y1, X1
-	VPMOVZXWD      X1, Y1
-	VPAND          96(CX), Y0, Y2
-	VPADDD         Y2, Y1, Y1
-	VMOVDQU        Y1, 96(CX)
-	VMOVDQU        320(AX), Y1
-	VMOVDQU        352(AX), Y2
-	VPUNPCKLWD     Y2, Y1, Y3
-	VPUNPCKHWD     Y2, Y1, Y1
-	VEXTRACTI128   $0x00, Y3, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          128(CX), Y0, Y4
-	VPADDD         Y4, Y2, Y2
-	VMOVDQU        Y2, 128(CX)
-	VEXTRACTI128   $0x00, Y1, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          160(CX), Y0, Y4
-	VPADDD         Y4, Y2, Y2
-	VMOVDQU        Y2, 160(CX)
-	VEXTRACTI128   $0x01, Y3, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          192(CX), Y0, Y3
-	VPADDD         Y3, Y2, Y2
-	VMOVDQU        Y2, 192(CX)
-	VEXTRACTI128   $0x01, Y1, X1
-	VPMOVZXWD      X1, Y1
-	VPAND          224(CX), Y0, Y2
-	VPADDD         Y2, Y1, Y1
-	VMOVDQU        Y1, 224(CX)
-	ADDQ           DX, CX
-	VMOVDQU        384(AX), Y1
-	VMOVDQU        416(AX), Y2
-	VPUNPCKLWD     Y2, Y1, Y3
-	VPUNPCKHWD     Y2, Y1, Y1
-	VEXTRACTI128   $0x00, Y3, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          (CX), Y0, Y4
-	VPADDD         Y4, Y2, Y2
-	VMOVDQU        Y2, (CX)
-	VEXTRACTI128   $0x00, Y1, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          32(CX), Y0, Y4
-	VPADDD         Y4, Y2, Y2
-	VMOVDQU        Y2, 32(CX)
-	VEXTRACTI128   $0x01, Y3, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          64(CX), Y0, Y3
-	VPADDD         Y3, Y2, Y2
-	VMOVDQU        Y2, 64(CX)
-	VEXTRACTI128   $0x01, Y1, X1
-	VPMOVZXWD      X1, Y1
-	VPAND          96(CX), Y0, Y2
-	VPADDD         Y2, Y1, Y1
-	VMOVDQU        Y1, 96(CX)
-	VMOVDQU        448(AX), Y1
-	VMOVDQU        480(AX), Y2
-	VPUNPCKLWD     Y2, Y1, Y3
-	VPUNPCKHWD     Y2, Y1, Y1
-	VEXTRACTI128   $0x00, Y3, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          128(CX), Y0, Y4
-	VPADDD         Y4, Y2, Y2
-	VMOVDQU        Y2, 128(CX)
-	VEXTRACTI128   $0x00, Y1, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          160(CX), Y0, Y4
-	VPADDD         Y4, Y2, Y2
-	VMOVDQU        Y2, 160(CX)
-	VEXTRACTI128   $0x01, Y3, X2
-	VPMOVZXWD      X2, Y2
-	VPAND          192(CX), Y0, Y3
-	VPADDD         Y3, Y2, Y2
-	VMOVDQU        Y2, 192(CX)
-	VEXTRACTI128   $0x01, Y1, X1
-	VPMOVZXWD      X1, Y1
-	VPAND          224(CX), Y0, Y0
-	VPADDD         Y0, Y1, Y1
-	VMOVDQU        Y1, 224(CX)
-	ADDQ           DX, CX
+	MOVQ           BX, R9
+	VMOVD          DI, X2
+	VPBROADCASTD   X2, Y2
+	VMOVDQU        (AX), Y3
+	VMOVDQU        32(AX), Y4
+	VPUNPCKLWD     Y4, Y3, Y5
+	VPUNPCKHWD     Y4, Y3, Y3
+	VEXTRACTI128   $0x00, Y5, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          (R9), Y2, Y6
+	VPADDD         Y6, Y4, Y4
+	VMOVDQU        Y4, (R9)
+	VEXTRACTI128   $0x00, Y3, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          32(R9), Y2, Y6
+	VPADDD         Y6, Y4, Y4
+	VMOVDQU        Y4, 32(R9)
+	VEXTRACTI128   $0x01, Y5, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          64(R9), Y2, Y5
+	VPADDD         Y5, Y4, Y4
+	VMOVDQU        Y4, 64(R9)
+	VEXTRACTI128   $0x01, Y3, X3
+	VPMOVZXWD      X3, Y3
+	VPAND          96(R9), Y2, Y4
+	VPADDD         Y4, Y3, Y3
+	VMOVDQU        Y3, 96(R9)
+	VMOVDQU        64(AX), Y3
+	VMOVDQU        96(AX), Y4
+	VPUNPCKLWD     Y4, Y3, Y5
+	VPUNPCKHWD     Y4, Y3, Y3
+	VEXTRACTI128   $0x00, Y5, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          128(R9), Y2, Y6
+	VPADDD         Y6, Y4, Y4
+	VMOVDQU        Y4, 128(R9)
+	VEXTRACTI128   $0x00, Y3, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          160(R9), Y2, Y6
+	VPADDD         Y6, Y4, Y4
+	VMOVDQU        Y4, 160(R9)
+	VEXTRACTI128   $0x01, Y5, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          192(R9), Y2, Y5
+	VPADDD         Y5, Y4, Y4
+	VMOVDQU        Y4, 192(R9)
+	VEXTRACTI128   $0x01, Y3, X3
+	VPMOVZXWD      X3, Y3
+	VPAND          224(R9), Y2, Y4
+	VPADDD         Y4, Y3, Y3
+	VMOVDQU        Y3, 224(R9)
+	ADDQ           SI, R9
+	VMOVDQU        128(AX), Y3
+	VMOVDQU        160(AX), Y4
+	VPUNPCKLWD     Y4, Y3, Y5
+	VPUNPCKHWD     Y4, Y3, Y3
+	VEXTRACTI128   $0x00, Y5, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          (R9), Y2, Y6
+	VPADDD         Y6, Y4, Y4
+	VMOVDQU        Y4, (R9)
+	VEXTRACTI128   $0x00, Y3, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          32(R9), Y2, Y6
+	VPADDD         Y6, Y4, Y4
+	VMOVDQU        Y4, 32(R9)
+	VEXTRACTI128   $0x01, Y5, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          64(R9), Y2, Y5
+	VPADDD         Y5, Y4, Y4
+	VMOVDQU        Y4, 64(R9)
+	VEXTRACTI128   $0x01, Y3, X3
+	VPMOVZXWD      X3, Y3
+	VPAND          96(R9), Y2, Y4
+	VPADDD         Y4, Y3, Y3
+	VMOVDQU        Y3, 96(R9)
+	VMOVDQU        192(AX), Y3
+	VMOVDQU        224(AX), Y4
+	VPUNPCKLWD     Y4, Y3, Y5
+	VPUNPCKHWD     Y4, Y3, Y3
+	VEXTRACTI128   $0x00, Y5, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          128(R9), Y2, Y6
+	VPADDD         Y6, Y4, Y4
+	VMOVDQU        Y4, 128(R9)
+	VEXTRACTI128   $0x00, Y3, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          160(R9), Y2, Y6
+	VPADDD         Y6, Y4, Y4
+	VMOVDQU        Y4, 160(R9)
+	VEXTRACTI128   $0x01, Y5, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          192(R9), Y2, Y5
+	VPADDD         Y5, Y4, Y4
+	VMOVDQU        Y4, 192(R9)
+	VEXTRACTI128   $0x01, Y3, X3
+	VPMOVZXWD      X3, Y3
+	VPAND          224(R9), Y2, Y4
+	VPADDD         Y4, Y3, Y3
+	VMOVDQU        Y3, 224(R9)
+	ADDQ           SI, R9
+	VMOVDQU        256(AX), Y3
+	VMOVDQU        288(AX), Y4
+	VPUNPCKLWD     Y4, Y3, Y5
+	VPUNPCKHWD     Y4, Y3, Y3
+	VEXTRACTI128   $0x00, Y5, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          (R9), Y2, Y6
+	VPADDD         Y6, Y4, Y4
+	VMOVDQU        Y4, (R9)
+	VEXTRACTI128   $0x00, Y3, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          32(R9), Y2, Y6
+	VPADDD         Y6, Y4, Y4
+	VMOVDQU        Y4, 32(R9)
+	VEXTRACTI128   $0x01, Y5, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          64(R9), Y2, Y5
+	VPADDD         Y5, Y4, Y4
+	VMOVDQU        Y4, 64(R9)
+	VEXTRACTI128   $0x01, Y3, X3
+	VPMOVZXWD      X3, Y3
+	VPAND          96(R9), Y2, Y4
+	VPADDD         Y4, Y3, Y3
+	VMOVDQU        Y3, 96(R9)
+	VMOVDQU        320(AX), Y3
+	VMOVDQU        352(AX), Y4
+	VPUNPCKLWD     Y4, Y3, Y5
+	VPUNPCKHWD     Y4, Y3, Y3
+	VEXTRACTI128   $0x00, Y5, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          128(R9), Y2, Y6
+	VPADDD         Y6, Y4, Y4
+	VMOVDQU        Y4, 128(R9)
+	VEXTRACTI128   $0x00, Y3, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          160(R9), Y2, Y6
+	VPADDD         Y6, Y4, Y4
+	VMOVDQU        Y4, 160(R9)
+	VEXTRACTI128   $0x01, Y5, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          192(R9), Y2, Y5
+	VPADDD         Y5, Y4, Y4
+	VMOVDQU        Y4, 192(R9)
+	VEXTRACTI128   $0x01, Y3, X3
+	VPMOVZXWD      X3, Y3
+	VPAND          224(R9), Y2, Y4
+	VPADDD         Y4, Y3, Y3
+	VMOVDQU        Y3, 224(R9)
+	ADDQ           SI, R9
+	VMOVDQU        384(AX), Y3
+	VMOVDQU        416(AX), Y4
+	VPUNPCKLWD     Y4, Y3, Y5
+	VPUNPCKHWD     Y4, Y3, Y3
+	VEXTRACTI128   $0x00, Y5, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          (R9), Y2, Y6
+	VPADDD         Y6, Y4, Y4
+	VMOVDQU        Y4, (R9)
+	VEXTRACTI128   $0x00, Y3, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          32(R9), Y2, Y6
+	VPADDD         Y6, Y4, Y4
+	VMOVDQU        Y4, 32(R9)
+	VEXTRACTI128   $0x01, Y5, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          64(R9), Y2, Y5
+	VPADDD         Y5, Y4, Y4
+	VMOVDQU        Y4, 64(R9)
+	VEXTRACTI128   $0x01, Y3, X3
+	VPMOVZXWD      X3, Y3
+	VPAND          96(R9), Y2, Y4
+	VPADDD         Y4, Y3, Y3
+	VMOVDQU        Y3, 96(R9)
+	VMOVDQU        448(AX), Y3
+	VMOVDQU        480(AX), Y4
+	VPUNPCKLWD     Y4, Y3, Y5
+	VPUNPCKHWD     Y4, Y3, Y3
+	VEXTRACTI128   $0x00, Y5, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          128(R9), Y2, Y6
+	VPADDD         Y6, Y4, Y4
+	VMOVDQU        Y4, 128(R9)
+	VEXTRACTI128   $0x00, Y3, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          160(R9), Y2, Y6
+	VPADDD         Y6, Y4, Y4
+	VMOVDQU        Y4, 160(R9)
+	VEXTRACTI128   $0x01, Y5, X4
+	VPMOVZXWD      X4, Y4
+	VPAND          192(R9), Y2, Y5
+	VPADDD         Y5, Y4, Y4
+	VMOVDQU        Y4, 192(R9)
+	VEXTRACTI128   $0x01, Y3, X3
+	VPMOVZXWD      X3, Y3
+	VPAND          224(R9), Y2, Y2
+	VPADDD         Y2, Y3, Y3
+	VMOVDQU        Y3, 224(R9)
+	ADDQ           SI, R9
+	ADDQ           $0x00000100, BX
+	MOVQ           skip+40(FP), R9
+	SHLQ           $0x06, R9
+	ADDQ           R9, CX
+	DECQ           R8
+	JNZ            panel
 	VZEROUPPER
 	RET
 

@@ -31,15 +31,19 @@ func lookup() {
 	nibbles := bytes32("nibbles", same(0x0f))
 	evens := bytes32("evens", func(i int) byte { return byte(0xff * (1 - i%2)) })
 
-	TEXT("lookupAVX2", NOSPLIT, "func(sums *int32, stride int, tables, panel *byte, groups, flush int, add bool)")
+	TEXT("lookupAVX2", NOSPLIT, "func(sums *int32, stride int, tables, panel *byte, groups, skip, panels, flush int, add bool)")
 	Doc("lookupAVX2 is lookupGo.")
 	Pragma("noescape")
 	frame, base := AllocLocal(lookupRows*2*64+32), GP64()
 	LEAQ(frame.Offset(31), base)
 	ANDQ(I32(-32), base) // sums that cross lines of the cache cost a third of the speed
 	wide := Mem{Base: base}
-	table, panel := pointer("tables"), pointer("panel")
-	left, flush := pointer("groups"), pointer("flush")
+	panel, flush := pointer("panel"), pointer("flush")
+	sums, stride := pointer("sums"), pointer("stride")
+	SHLQ(Imm(2), stride)
+	before := GP32() // all bits, if the sums are to be added to what is there
+	MOVBLZX(flag("add"), before)
+	NEGL(before)
 	mask, even := YMM(), YMM()
 	VMOVDQU(nibbles, mask)
 	VMOVDQU(evens, even)
@@ -47,6 +51,9 @@ func lookup() {
 	for r := range sum {
 		sum[r] = [2]VecVirtual{YMM(), YMM()}
 	}
+	panels := pointer("panels")
+	Label("panel")
+	table, left := pointer("tables"), pointer("groups")
 	t := YMM()
 	VPXOR(t, t, t)
 	for i := range lookupRows * 4 {
@@ -100,12 +107,8 @@ func lookup() {
 	JNZ(LabelRef("flushes"))
 
 	// Back to the order of columns, as 32 bits.
-	sums, stride := pointer("sums"), pointer("stride")
-	SHLQ(Imm(2), stride)
-	before := GP32() // all bits, if the sums are to be added to what is there
-	MOVBLZX(flag("add"), before)
-	NEGL(before)
-	keep := YMM()
+	keep, row := YMM(), GP64()
+	MOVQ(sums, row)
 	VMOVD(before, keep.AsX())
 	VPBROADCASTD(keep.AsX(), keep)
 	for r := range lookupRows {
@@ -119,7 +122,7 @@ func lookup() {
 			for j := range 4 {
 				half := XMM()
 				VEXTRACTI128(Imm(uint64(j/2)), mixed[j%2], half)
-				y, to := YMM(), Mem{Base: sums, Disp: 4 * (32*i + 8*j)}
+				y, to := YMM(), Mem{Base: row, Disp: 4 * (32*i + 8*j)}
 				VPMOVZXWD(half, y)
 				old := YMM()
 				VPAND(to, keep, old)
@@ -127,8 +130,14 @@ func lookup() {
 				VMOVDQU(y, to)
 			}
 		}
-		ADDQ(stride, sums)
+		ADDQ(stride, row)
 	}
+	ADDQ(U32(4*panelCols), sums)
+	skip := pointer("skip")
+	SHLQ(Imm(6), skip)
+	ADDQ(skip, panel)
+	DECQ(panels)
+	JNZ(LabelRef("panel"))
 	VZEROUPPER()
 	RET()
 }
