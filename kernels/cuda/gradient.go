@@ -370,7 +370,7 @@ func (b *backward) finish(kernel string, sums, scales cu.DevicePtr, unit float32
 		arg(int32(signs.words())), arg(float32s(b.l.Mixed, b.l.In*b.l.Out)), arg(b.dWeight), arg(b.dAlpha))
 }
 
-// floatProducts computes in float32 what is not rounded.
+// floatProducts computes from floats what is not rounded.
 func (b *backward) floatProducts() error {
 	in, width := int64(b.l.In), int64(b.width)
 	var weights, inputs, sums cu.DevicePtr
@@ -384,10 +384,10 @@ func (b *backward) floatProducts() error {
 		if inputs, err = b.activation(b.x, b.l.In); err != nil {
 			return err
 		}
-		if sums, err = b.scratch("weight sums", 4*b.width*b.l.In); err != nil {
+		if sums, err = b.scratch("weight sums", 8*b.width*b.l.In); err != nil {
 			return err
 		}
-		if err := b.clear(sums, 4*b.width*b.l.In); err != nil {
+		if err := b.clear(sums, 8*b.width*b.l.In); err != nil {
 			return err
 		}
 	}
@@ -405,7 +405,7 @@ func (b *backward) floatProducts() error {
 			if err != nil {
 				return err
 			}
-			if err := b.multiplyDense(dx, stride, operand{g, width, 1}, operand{weights, 1, in}, n, b.l.In, b.width, false); err != nil {
+			if err := b.multiplyDense(dx, stride, operand{g, width, 1}, operand{weights, 1, in}, n, b.l.In, b.width); err != nil {
 				return err
 			}
 			if err := b.emit(from, to, dx, stride); err != nil {
@@ -414,12 +414,12 @@ func (b *backward) floatProducts() error {
 		}
 		if b.columnsFloat {
 			x := inputs + cu.DevicePtr(4*from*b.l.In)
-			return b.multiplyDense(sums, b.l.In, operand{g, 1, width}, operand{x, 1, in}, b.width, b.l.In, n, true)
+			return b.multiplyDenseAdd(sums, b.l.In, operand{g, 1, width}, operand{x, 1, in}, b.width, b.l.In, n)
 		}
 		return nil
 	})
 	if err != nil || !b.columnsFloat {
 		return err
 	}
-	return b.finish("finish_weights_float32", sums, 0, 1)
+	return b.finish("finish_weights_float64", sums, 0, 1)
 }

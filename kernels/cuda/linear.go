@@ -121,7 +121,7 @@ func (d *Device) outputs(x kernels.Activation, l kernels.Linear, rows int) (y cu
 		return 0, 0, err
 	}
 	in := int64(l.In)
-	return y, stride, d.multiplyDense(y, stride, operand{values, in, 1}, operand{w, in, 1}, rows, l.Out, l.In, false)
+	return y, stride, d.multiplyDense(y, stride, operand{values, in, 1}, operand{w, in, 1}, rows, l.Out, l.In)
 }
 
 // activation returns x as floats, rows × in.

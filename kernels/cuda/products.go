@@ -261,12 +261,17 @@ type operand struct {
 	row, k int64
 }
 
-// multiplyDense computes, or adds to, out[i*stride+j] = Σ_k a(i,k) b(j,k) in float32.
-func (d *Device) multiplyDense(out cu.DevicePtr, stride int, a, b operand, m, n, k int, add bool) error {
-	flag := int32(0)
-	if add {
-		flag = 1
-	}
-	return d.launch("sgemm", grid(256, ceilDiv(n, 64), ceilDiv(m, 64)), driver.Bytes(&a), driver.Bytes(&b),
-		arg(int32(m)), arg(int32(n)), arg(int32(k)), arg(out), arg(int64(stride)), arg(flag))
+// multiplyDense computes out[i*stride+j] = Σ_k a(i,k) b(j,k), summed in float64.
+func (d *Device) multiplyDense(out cu.DevicePtr, stride int, a, b operand, m, n, k int) error {
+	return d.launchDense("float_product", out, stride, a, b, m, n, k)
+}
+
+// multiplyDenseAdd adds the same to out, float64.
+func (d *Device) multiplyDenseAdd(out cu.DevicePtr, stride int, a, b operand, m, n, k int) error {
+	return d.launchDense("float_product_add", out, stride, a, b, m, n, k)
+}
+
+func (d *Device) launchDense(kernel string, out cu.DevicePtr, stride int, a, b operand, m, n, k int) error {
+	return d.launch(kernel, grid(256, ceilDiv(n, 64), ceilDiv(m, 64)), driver.Bytes(&a), driver.Bytes(&b),
+		arg(int32(m)), arg(int32(n)), arg(int32(k)), arg(out), arg(int64(stride)))
 }

@@ -30,7 +30,7 @@ var categories = []struct {
 	{"adamw", timing.Optimizer, true}, {"sum_blocks", timing.Optimizer, true}, {"add_total", timing.Optimizer, true},
 	{"normalize", timing.Elementwise, true}, {"embed", timing.Elementwise, true}, {"chain_", timing.Elementwise, false},
 	{"emit_", timing.Elementwise, true}, {"expand", timing.Elementwise, true}, {"scale_rows", timing.Elementwise, true},
-	{"blend", timing.Elementwise, true}, {"sgemm", timing.Elementwise, true},
+	{"blend", timing.Elementwise, true}, {"float_product", timing.Elementwise, true},
 	{"clear", timing.Copies, false}, {"copy", timing.Copies, false}, {"set_scalars", timing.Copies, false},
 }
 

@@ -7,6 +7,7 @@
 constexpr float kLog2E = 1.4426950408889634f;
 DEVICE float exp2_fast(float x) { return __nvvm_ex2_approx_ftz_f(x); }
 DEVICE float signed_by(uint32_t word, int bit, float x) { return as_float(as_int(x) ^ (int)(~(word >> bit) << 31)); }
+DEVICE double signed_by(uint32_t word, int bit, double x) { return word >> bit & 1 ? x : -x; }
 template <class T> DEVICE T* gradient_row(T* dqkv, const Head& h, int part, int t) {
   return dqkv + ((h.row0 + t) * 3 + part) * h.a.heads * h.a.dim + h.head * h.a.dim;
 }
@@ -22,6 +23,19 @@ DEVICE float four_sums(const float (&v)[4], int lane) {
   x += shuffle_xor(x, 4);
   x += shuffle_xor(x, 2);
   return x + shuffle_xor(x, 1);
+}
+
+// The gradients of a query's scores add up to zero, and so must they as float32: where its keys are equal, nothing but that sum is left
+// of dq. So the last living survivor's is minus the sum of the others, in the order in which dq adds them up. slope is this lane's, kLanes
+// lanes are each survivor's, and the first survivor's begin at lane `first`.
+template <int kLanes, int kMax> DEVICE float balanced(float slope, int mine, int alive, int first) {
+  float others = 0;
+#pragma unroll
+  for (int r = 0; r < kMax - 1; r++) {
+    float x = shuffle(slope, first + r * kLanes);
+    if (r < alive - 1) others += x;
+  }
+  return mine == alive - 1 ? -others : slope;
 }
 
 // A warp per query: ds [query][survivor], the gradient of q·k, and dq. With up to 4 survivors eight lanes are each one's, with more
@@ -67,7 +81,7 @@ DEVICE void survivor_scores(const Attention& a, const T* dout, const int* pointe
   float e = live ? exp2_fast((float)(s - top) * kLog2E) : 0.0f, sum = e, mean = e * product;
 #pragma unroll
   for (int mask = kLanes; mask < 32; mask *= 2) sum += shuffle_xor(sum, mask), mean += shuffle_xor(mean, mask);
-  float slope = e / sum * (product - mean / sum) * a.scale;
+  float slope = balanced<kLanes, kMax>(e / sum * (product - mean / sum) * a.scale, mine, alive, 0);
   if (lane % kLanes == 0 && mine < most) ds[h.query(t) * most + mine] = slope;
   float dq[kWords] = {};
 #pragma unroll
@@ -235,7 +249,7 @@ template <class T> DEVICE void survivor_scores_64(const Attention& a, const T* d
   float sum = e, mean = e * product;
 #pragma unroll
   for (int mask = 2; mask < 8; mask *= 2) sum += shuffle_xor(sum, mask), mean += shuffle_xor(mean, mask);
-  float slope = e / sum * (product - mean / sum) * a.scale, dq[8] = {};
+  float slope = balanced<2, 4>(e / sum * (product - mean / sum) * a.scale, mine, alive, threadIdx.x & 24), dq[8] = {};
   if (inside && lane % 2 == 0) ds[4 * h.query(t) + mine] = slope;
   all = 0;
 #pragma unroll
@@ -339,7 +353,8 @@ KERNELS_64(bfloat16, BFloat)
 SURVIVOR_KERNELS(float32, float)
 SURVIVOR_KERNELS(bfloat16, BFloat)
 
-// ---- All keys: softmax, and the pointer's straight-through gradient as softmax((score + noise) / tau) ----
+// ---- All keys: softmax, and the pointer's straight-through gradient as softmax((score + noise) / tau). All sums are float64, so that
+// what cancels is zero ----
 
 struct RowStats { double top, sum, mean; };  // of a query
 
@@ -349,8 +364,8 @@ DEVICE double dense_score(const Head& h, const uint32_t (&q)[kMaxWords], int t, 
 }
 // Σ_c do_c v_c for query t and key u.
 template <class T> DEVICE double dense_product(const Head& h, const T* grad, int u) {
-  float sum = 0;
-  for (int c = 0; c < h.a.dim; c++) sum += signed_by(h.word(2, u, c / 32), c % 32, read(grad + c));
+  double sum = 0;
+  for (int c = 0; c < h.a.dim; c++) sum += (double)signed_by(h.word(2, u, c / 32), c % 32, read(grad + c));
   return sum;
 }
 
@@ -380,7 +395,7 @@ template <class T> DEVICE void dense_queries(const Attention& a, const T* dout, 
   sum = warp_sum(sum);
   mean = warp_sum(mean) / sum;
   if (lane == 0) stats[h.query(t)] = RowStats{top, sum, mean};
-  float dq[kMaxWords] = {};
+  double dq[kMaxWords] = {};
   for (int from = 0; from <= t; from += 32) {
     int u = from + lane;
     double ds = 0;
@@ -388,9 +403,9 @@ template <class T> DEVICE void dense_queries(const Attention& a, const T* dout, 
       double p = exponential((dense_score(h, q, t, u, pointer) - top) / tau) / sum;
       ds = p * (dense_product(h, grad, u) - mean) / tau;
     }
-    float slope = (float)(ds / __builtin_sqrt((double)a.dim));
+    ds /= __builtin_sqrt((double)a.dim);
     for (int j = 0; j < min(32, t - from + 1); j++) {
-      float x = shuffle(slope, j);
+      double x = shuffle(ds, j);
 #pragma unroll
       for (int w = 0; w < kMaxWords; w++) dq[w] += signed_by(h.word(1, from + j, w), lane, x);
     }
@@ -398,7 +413,7 @@ template <class T> DEVICE void dense_queries(const Attention& a, const T* dout, 
   T* to = gradient_row(dqkv, h, 0, t);
 #pragma unroll
   for (int w = 0; w < kMaxWords; w++)
-    if (32 * w + lane < a.dim) write(to + 32 * w + lane, dq[w]);
+    if (32 * w + lane < a.dim) write(to + 32 * w + lane, (float)dq[w]);
 }
 
 // A warp per key: dk and dv, queries in their order.
@@ -408,26 +423,26 @@ DEVICE void dense_keys(const Attention& a, const T* dout, int pointer, const int
   int u = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (u >= a.seq) return;
   double tau = pointer ? a.scalars->tau : 1.0;
-  float dk[kMaxWords] = {}, dv[kMaxWords] = {};
+  double dk[kMaxWords] = {}, dv[kMaxWords] = {};
   for (int from = u; from < a.seq; from += 32) {
     int t = from + lane, count = min(32, a.seq - from);
-    float slope = 0, weight = 0;
+    double slope = 0, weight = 0;
     if (lane < count) {
       uint32_t q[kMaxWords];
       h.load(0, t, q);
       RowStats s = stats[h.query(t)];
       double p = exponential((dense_score(h, q, t, u, pointer) - s.top) / tau) / s.sum;
-      slope = (float)(p * (dense_product(h, read_row(dout, h, t), u) - s.mean) / tau / __builtin_sqrt((double)a.dim));
-      weight = pointer ? (pointers[h.query(t)] == u ? 1.0f : 0.0f) : (float)p;
+      slope = p * (dense_product(h, read_row(dout, h, t), u) - s.mean) / tau / __builtin_sqrt((double)a.dim);
+      weight = pointer ? (pointers[h.query(t)] == u ? 1.0 : 0.0) : p;
     }
     for (int j = 0; j < count; j++) {
-      float x = shuffle(slope, j), y = shuffle(weight, j);
+      double x = shuffle(slope, j), y = shuffle(weight, j);
       const T* grad = read_row(dout, h, from + j);
 #pragma unroll
       for (int w = 0; w < kMaxWords; w++) {
         if (32 * w + lane < a.dim) {
           dk[w] += signed_by(h.word(0, from + j, w), lane, x);
-          dv[w] += y * read(grad + 32 * w + lane);
+          dv[w] += y * (double)read(grad + 32 * w + lane);
         }
       }
     }
@@ -435,7 +450,7 @@ DEVICE void dense_keys(const Attention& a, const T* dout, int pointer, const int
   T *to_k = gradient_row(dqkv, h, 1, u), *to_v = gradient_row(dqkv, h, 2, u);
 #pragma unroll
   for (int w = 0; w < kMaxWords; w++)
-    if (32 * w + lane < a.dim) write(to_k + 32 * w + lane, dk[w]), write(to_v + 32 * w + lane, dv[w]);
+    if (32 * w + lane < a.dim) write(to_k + 32 * w + lane, (float)dk[w]), write(to_v + 32 * w + lane, (float)dv[w]);
 }
 
 #define DENSE_KERNELS(type, T)                                                                                                   \

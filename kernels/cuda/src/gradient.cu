@@ -287,7 +287,7 @@ GRADIENT_KERNELS(head_int16, HeadGradient<short>)
 GRADIENT_KERNELS(head_float32, HeadGradient<float>)
 
 // A block per channel c, s = Σ_t g x of its weights: dweight += alpha_c scale_c unit s, dalpha_c += scale_c unit Σ_k w_ck s_k, with
-// w the effective weight. Null scales count as 1.
+// w the effective weight. Null scales count as 1. Of integers the first product is one of float32, of float64 it is rounded last.
 template <class T>
 DEVICE void finish_weights(const T* s, int width, const float* alpha, const float* scales, float unit, const uint32_t* signs,
                            int words, const float* mixed, float* dweight, float* dalpha) {
@@ -299,7 +299,8 @@ DEVICE void finish_weights(const T* s, int width, const float* alpha, const floa
     T value = s[at + k];
     double w = mixed ? (double)mixed[at + k] : signs[c * words + k / 32] >> (k % 32) & 1 ? 1.0 : -1.0;
     sum += w * (double)value;
-    dweight[at + k] += factor * (float)value;
+    if constexpr (sizeof(T) == 8) dweight[at + k] += (float)((double)factor * value);
+    else dweight[at + k] += factor * (float)value;
   }
   sum = warp_sum(sum);
   if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = sum;
@@ -314,7 +315,7 @@ extern "C" __global__ __launch_bounds__(256) void finish_weights_int32(const int
                                                                        int words, const float* mixed, float* dweight, float* dalpha) {
   finish_weights(s, width, alpha, scales, unit, signs, words, mixed, dweight, dalpha);
 }
-extern "C" __global__ __launch_bounds__(256) void finish_weights_float32(const float* s, int width, const float* alpha,
+extern "C" __global__ __launch_bounds__(256) void finish_weights_float64(const double* s, int width, const float* alpha,
                                                                          const float* scales, float unit, const uint32_t* signs,
                                                                          int words, const float* mixed, float* dweight,
                                                                          float* dalpha) {
