@@ -25,6 +25,7 @@ func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 		{"Normalize", testNormalize}, {"NormalizeBackward", testNormalizeBackward},
 		{"LinearSigns", testLinearSigns}, {"LinearAdd", testLinearAdd}, {"LinearBackward", testLinearBackward},
 		{"Attend", testAttend}, {"AttendBackward", testAttendBackward},
+		{"EqualKeys", testEqualKeys}, {"UnusedScale", testUnusedScale}, {"CancelledOutput", testCancelledOutput},
 		{"CrossEntropy", testCrossEntropy}, {"AdamW", testAdamW}, {"Capture", testCapture}, {"Determinism", testDeterminism},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -116,9 +117,15 @@ func (b *bench) ints(values []int32) kernels.Ints {
 // signs is a matrix of random ±1; also what outputs are poisoned with.
 func (b *bench) signs(rows, cols int) kernels.Planes {
 	b.t.Helper()
+	return b.signsOf(b.normals(rows*cols), rows, cols)
+}
+
+// signsOf is the matrix of the signs of values.
+func (b *bench) signsOf(values []float32, rows, cols int) kernels.Planes {
+	b.t.Helper()
 	p, err := b.d.NewPlanes(rows, cols, 1)
 	b.must(err)
-	b.d.Binarize(kernels.Linear{In: cols, Out: rows, Weight: b.floats(b.normals(rows * cols)), Signs: p})
+	b.d.Binarize(kernels.Linear{In: cols, Out: rows, Weight: b.floats(values), Signs: p})
 	return p
 }
 
