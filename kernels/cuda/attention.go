@@ -85,15 +85,20 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.P
 			}
 		}
 		kernel, g := "attend_pointer", grid(256, ceilDiv(a.Seq, 8), a.Batch*a.Heads)
-		switch a.Kind {
-		case kernels.Softmax:
+		switch {
+		case a.Kind == kernels.Softmax:
 			kernel = "attend_softmax"
-		case kernels.RWSP:
+		case a.Kind == kernels.Pointer && v.gumbel == 1 && tiled(a):
+			kernel, g = "attend_pointer_64", grid(128, ceilDiv(a.Seq, 64), a.Batch*a.Heads)
+		case a.Kind == kernels.RWSP:
 			kernel, g = survivorsKernel(a), grid(128, ceilDiv(a.Seq, 128), a.Batch*a.Heads)
 		}
 		return d.launch(kernel, g, driver.Bytes(&v), arg(to.data), arg(to.popcounts), arg(list))
 	})
 }
+
+// tiled says whether kernels that pass over all pairs a tile at a time serve a: heads are what presets have.
+func tiled(a kernels.Attention) bool { return a.HeadDim == 64 && a.Seq%4 == 0 }
 
 func survivorsKernel(a kernels.Attention) string {
 	if a.Survivors > 4 {

@@ -29,6 +29,8 @@ func (b *bench) readings() []kernels.Attention {
 		{Kind: kernels.RWSP, Batch: b.size(3), Seq: b.size(200), Heads: b.size(4), HeadDim: b.size(90), Survivors: 1 + b.r.IntN(16), Alibi: b.r.IntN(2) == 0},
 		{Kind: kernels.Pointer, Batch: 2, Seq: 100, Heads: 2, HeadDim: 64, Survivors: 1, Alibi: true, Gumbel: true, Layer: 3},
 		{Kind: kernels.Pointer, Batch: 1, Seq: 77, Heads: 3, HeadDim: 20, Survivors: 1},
+		{Kind: kernels.Pointer, Batch: 1, Seq: 4 * b.size(60), Heads: 3, HeadDim: 64, Survivors: 1, Alibi: b.r.IntN(2) == 0, Gumbel: true, Layer: 7},
+		{Kind: kernels.Softmax, Batch: 2, Seq: 4 * b.size(40), Heads: 2, HeadDim: 64, Survivors: 1, Alibi: b.r.IntN(2) == 0},
 		{Kind: kernels.Softmax, Batch: 1, Seq: 90, Heads: 2, HeadDim: 64, Survivors: 1, Alibi: true},
 		{Kind: kernels.Softmax, Batch: 2, Seq: 41, Heads: 2, HeadDim: 37, Survivors: 1},
 	}

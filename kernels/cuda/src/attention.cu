@@ -1,5 +1,5 @@
 // Attention, forward: which keys a query reads, and the signs of what it reads. No scores are written.
-#include "attention.cuh"
+#include "attention_tile.cuh"
 
 constexpr int kTile = 128;
 
@@ -139,17 +139,13 @@ SURVIVORS(8, 16)
 
 // ---- One key, or all keys, of a query: a warp per query, keys among its lanes. Grid: x queries / 8, y heads ----
 
-// The best key of score + noise; the most recent of equal ones.
-extern "C" __global__ __launch_bounds__(256) void attend_pointer(const __grid_constant__ Attention a, uint32_t* out, int* popcounts,
-                                                                 int* pointers) {
-  Head h(a, blockIdx.y);
-  int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
-  if (t >= a.seq) return;
-  uint32_t q[kMaxWords];
+// The best key of score + noise for query t, the most recent of equal ones.
+template <int kWords> DEVICE int best_key(const Head& h, int t) {
+  uint32_t q[kWords];
   h.load(0, t, q);
   double best = -1e300;
   int at = -1;
-  for (int u = lane; u <= t; u += 32) {
+  for (int u = threadIdx.x % 32; u <= t; u += 32) {
     double s = h.score(q, t, u) + h.noise(t, u);
     if (s >= best) best = s, at = u;
   }
@@ -158,8 +154,76 @@ extern "C" __global__ __launch_bounds__(256) void attend_pointer(const __grid_co
     int u = shuffle_xor(at, mask);
     if (s > best || (s == best && u > at)) best = s, at = u;
   }
+  return at;
+}
+
+extern "C" __global__ __launch_bounds__(256) void attend_pointer(const __grid_constant__ Attention a, uint32_t* out, int* popcounts,
+                                                                 int* pointers) {
+  Head h(a, blockIdx.y);
+  int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (t >= a.seq) return;
+  int at = best_key<kMaxWords>(h, t);
   if (lane == 0) pointers[h.query(t)] = at;
   if (32 * lane < a.dim) h.write(out, popcounts, t, lane, h.word(2, at, lane));
+}
+
+// The same with Gumbel noise, for heads and sequences that tiles are for: a warp has 16 queries, a block 64, which pass over tiles of 64 keys. The
+// two best scores of a query in float32 tell its best key, unless they lie closer together than kClose, fifty times what
+// float32 can be wrong by; then all its keys are looked at again in float64. Grid: x queries / 64, the last ones first, y heads.
+extern "C" __global__ __launch_bounds__(128) void attend_pointer_64(const __grid_constant__ Attention a, uint32_t* out, int* popcounts,
+                                                                    int* pointers) {
+  constexpr float kClose = 1e-3f;
+  __shared__ uint32_t keys[64][2];
+  Head h(a, blockIdx.y);
+  int lane = threadIdx.x % 32, first = (gridDim.x - 1 - blockIdx.x) * 64, row0 = first + threadIdx.x / 32 * 16;
+  float slope = (float)h.slope, best[2], second[2];
+  int at[2] = {};
+  TileQueries q;
+  TileNoise noise(a);
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    int t = row0 + lane / 4 + 8 * r;
+    uint32_t bits[2];
+    h.load(0, min(t, a.seq - 1), bits);
+    q.place(h, r, t);
+    q.bits[r] = lane_word(bits);
+    best[r] = second[r] = kNever;
+  }
+  for (int from = 0; from < first + 64; from += 64) {
+    block_sync();
+    int key = threadIdx.x / 2;
+    keys[key][threadIdx.x % 2] = from + key < a.seq ? h.word(1, from + key, threadIdx.x % 2) : 0;
+    block_sync();
+    for (int part = 0; part < 64 && from + part < row0 + 16; part += 16) {
+      float score[2][4];
+      tile_scores<true>(q, noise, slope, keys + part, from + part, score);
+#pragma unroll
+      for (int r = 0; r < 2; r++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          float s = score[r][i];
+          second[r] = max(second[r], min(best[r], s));
+          if (s > best[r]) best[r] = s, at[r] = from + part + 4 * (lane % 4) + i;
+        }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+#pragma unroll
+    for (int mask = 1; mask < 4; mask *= 2) {
+      float s = shuffle_xor(best[r], mask), other = shuffle_xor(second[r], mask);
+      int u = shuffle_xor(at[r], mask);
+      second[r] = max(max(second[r], other), min(best[r], s));
+      if (s > best[r]) best[r] = s, at[r] = u;
+    }
+    int t = row0 + lane / 4 + 8 * r;
+    for (uint32_t open = ballot(t < a.seq && !(best[r] - second[r] > kClose) && lane % 4 == 0); open; open &= open - 1) {
+      int from = __builtin_ctz(open), found = best_key<2>(h, row0 + from / 4 + 8 * r);
+      if (lane / 4 == from / 4) at[r] = found;
+    }
+    if (t < a.seq && lane % 4 == 0) pointers[h.query(t)] = at[r];
+    if (t < a.seq && lane % 4 < 2) h.write(out, popcounts, t, lane % 4, h.word(2, at[r], lane % 4));
+  }
 }
 
 // Softmax over all keys; its pointer is the first key of the highest score.

@@ -2,10 +2,8 @@
 //
 // With survivors a query touches few keys: one kernel computes the gradients of scores and queries; then every key's list of the
 // queries that chose it is made, in order, and a last kernel walks along the lists. Nothing is added to by two writers.
-#include "attention.cuh"
+#include "attention_tile.cuh"
 
-constexpr float kLog2E = 1.4426950408889634f;
-DEVICE float exp2_fast(float x) { return __nvvm_ex2_approx_ftz_f(x); }
 DEVICE float signed_by(uint32_t word, int bit, float x) { return as_float(as_int(x) ^ (int)(~(word >> bit) << 31)); }
 DEVICE double signed_by(uint32_t word, int bit, double x) { return word >> bit & 1 ? x : -x; }
 template <class T> DEVICE T* gradient_row(T* dqkv, const Head& h, int part, int t) {

@@ -19,6 +19,7 @@ DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
 DEVICE int min(int a, int b) { return a < b ? a : b; }
 DEVICE int max(int a, int b) { return a > b ? a : b; }
 DEVICE float max(float a, float b) { return __nvvm_fmax_f(a, b); }
+DEVICE float min(float a, float b) { return __nvvm_fmin_f(a, b); }
 DEVICE float as_float(int bits) { return __builtin_bit_cast(float, bits); }
 DEVICE int as_int(float x) { return __builtin_bit_cast(int, x); }
 DEVICE long wide_product(int a, int b) { return (long)((uint64_t)(uint32_t)a * (uint32_t)b); }  // of what is not negative

@@ -1,0 +1,79 @@
+// Scores of 16 queries and 16 keys at a time, for heads of 64 channels and sequences of whole fours: what passes over all pairs is made of.
+// A warp computes such a tile with the matrix units. Lane 4 g + t has the queries g and g + 8, and the keys 4 t ... 4 t + 3: those
+// that one block of random numbers is for.
+#pragma once
+#include "attention.cuh"
+
+constexpr float kLog2E = 1.4426950408889634f;
+constexpr float kNever = -1e30f;  // the score of a key that comes after its query
+DEVICE float exp2_fast(float x) { return __nvvm_ex2_approx_ftz_f(x); }
+DEVICE float log2_fast(float x) { return __nvvm_lg2_approx_ftz_f(x); }
+
+// d (16 x 8) += popcount(a & b) over 128 bits, of which each lane of four has a word.
+DEVICE void mma_bits(int (&d)[4], const uint32_t (&a)[2], uint32_t b) {
+  asm volatile("mma.sync.aligned.m16n8k128.row.col.s32.b1.b1.s32.and.popc {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+               : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(b));
+}
+
+// The Gumbel distribution's value for a word, to 1e-5. Near 1 the first logarithm is that of 1 - c, in units of ln 2.
+DEVICE float gumbel_fast(uint32_t word) {
+  float w = __builtin_fmaf((float)word, 0x1p-32f, 0x1p-33f), c = __builtin_fmaf((float)~word, 0x1p-32f, 0x1p-33f);
+  float near = __builtin_fmaf(c, kLog2E / 5, kLog2E / 4);
+  near = __builtin_fmaf(c, near, kLog2E / 3);
+  near = __builtin_fmaf(c, near, kLog2E / 2);
+  near = c * __builtin_fmaf(c, near, kLog2E);
+  float e = c < 0.0625f ? near : -log2_fast(w);
+  return __builtin_fmaf(log2_fast(e), -0.6931471805599453f, 0.36651292058166435f);  // -ln(e ln 2)
+}
+
+// A lane's word of a head's 64 bits: of four lanes two have the bits and two their complement, so that the popcount of an
+// "and" over all four is the number of channels that agree.
+DEVICE uint32_t lane_word(const uint32_t* bits) {
+  int t = threadIdx.x % 4;
+  return bits[t % 2] ^ (t < 2 ? 0u : ~0u);
+}
+
+// What a lane has of its two queries.
+struct TileQueries {
+  uint32_t bits[2];
+  float at[2];        // positions; negative beyond the sequence, where no key counts
+  uint64_t noise[2];  // the number of the block of random numbers for key 0
+
+  DEVICE_MEMBER void place(const Head& h, int row, int t) {
+    at[row] = t < h.a.seq ? (float)t : -1.0f;
+    noise[row] = (uint64_t)h.query(t) * (uint32_t)(h.a.seq / 4);
+  }
+};
+
+// The random numbers' key and the rest of their counters.
+struct TileNoise {
+  uint32_t seed[2], stream, step;
+  __device__ __forceinline__ explicit TileNoise(const Attention& a)
+      : seed{a.scalars->seed[0], a.scalars->seed[1]}, stream(a.layer | a.scalars->micro << 16), step(a.scalars->step[0]) {}
+};
+
+// score[r][i] is that of query g + 8 r and key from + 4 t + i; keys are the bits of key `from` and those that follow.
+template <bool kNoise>
+DEVICE void tile_scores(const TileQueries& q, const TileNoise& noise, float slope, const uint32_t (*keys)[2], int from, float (&score)[2][4]) {
+  int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  int agree[2][4] = {};
+#pragma unroll
+  for (int n = 0; n < 2; n++) mma_bits(agree[n], q.bits, lane_word(keys[g / 2 * 4 + 2 * n + g % 2]));
+  float first = (float)(from + 4 * t);
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    Words4 random = {};
+    if (kNoise) {
+      uint64_t block = q.noise[r] + (uint32_t)(from / 4 + t);
+      random = philox(noise.seed[0], noise.seed[1], (uint32_t)block, (uint32_t)(block >> 32), noise.stream, noise.step);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      float distance = q.at[r] - (first + (float)i);
+      float s = __builtin_fmaf(-slope, distance, __builtin_fmaf((float)agree[i / 2][2 * r + i % 2], 0.25f, -8.0f));
+      if (kNoise) s += gumbel_fast(random.w[i]);
+      score[r][i] = distance >= 0 ? s : kNever;
+    }
+  }
+}
