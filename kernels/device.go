@@ -172,7 +172,8 @@ type Device interface {
 	NewFloats(n int) (Floats, error)
 	// NewBFloats returns memory that keeps bfloat16: what is written is rounded to nearest, ties to even. It may be LinearBackward's dx
 	// and dy, the dx of CrossEntropyBackward and EmbedBackward, and, both or neither, dx and dOut of NormalizeBackward and dqkv and dOut
-	// of AttendBackward; it can be cleared, uploaded and downloaded. In any other place it is a failure.
+	// of AttendBackward, which, where all keys are read, need only be within 1e-3 of the norm of what rounding would have left; it can be
+	// cleared, uploaded and downloaded. In any other place it is a failure.
 	NewBFloats(n int) (Floats, error)
 	NewInts(n int) (Ints, error)
 	NewPlanes(rows, cols, bits int) (Planes, error)

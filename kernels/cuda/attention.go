@@ -131,6 +131,16 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 		if err != nil {
 			return err
 		}
+		if to.kind == "bfloat16" && tiled(a) && (a.Kind == kernels.Softmax || v.gumbel == 1) && (to.at|grad.at)%16 == 0 {
+			kind, g := "softmax", grid(128, ceilDiv(a.Seq, 64), heads)
+			if a.Kind == kernels.Pointer {
+				kind = "pointer"
+			}
+			if err := d.launch("dense_queries_64_"+kind, g, driver.Bytes(&v), arg(grad.at), arg(list), arg(stats), arg(to.at)); err != nil {
+				return err
+			}
+			return d.launch("dense_keys_64_"+kind, g, driver.Bytes(&v), arg(grad.at), arg(list), arg(stats), arg(to.at))
+		}
 		pointer := int32(0)
 		if a.Kind == kernels.Pointer {
 			pointer = 1

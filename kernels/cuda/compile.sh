@@ -18,6 +18,7 @@ for source in src/*.cu; do
   name=$(basename "$source" .cu)
   case $name in
     *wgmma*) compile "$name" sm_90a 80 ;;
+    attention_dense) compile "$name" sm_80 78 ;;
     *) compile "$name" sm_80 71 ;;
   esac
 done

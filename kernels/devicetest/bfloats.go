@@ -143,6 +143,14 @@ func testBFloatGradients(b *bench) {
 		rows, width := v.Batch*v.Seq, v.Heads*v.HeadDim
 		pointers := b.ints(make([]int32, v.Batch*v.Heads*v.Seq*v.Survivors))
 		b.d.Attend(b.signs(rows, width), pointers, qkv, v.Attention)
+		if a.Kind != kernels.RWSP {
+			dOut := bfloatsOf(b.normals(rows * width))
+			plain, small := b.poisoned(3*rows*width), b.poisonedBFloats(3*rows*width)
+			b.d.AttendBackward(plain, b.floats(dOut), qkv, pointers, v.Attention)
+			b.d.AttendBackward(small, b.bfloats(dOut), qkv, pointers, v.Attention)
+			b.nearParts(fmt.Sprintf("%+v: rounded", a), b.download(small), bfloatsOf(b.download(plain)), width)
+			continue
+		}
 		b.agree(fmt.Sprintf("%+v", a), 3*rows*width, b.normals(rows*width), func(dqkv, dOut kernels.Floats) []kernels.Floats {
 			b.d.AttendBackward(dqkv, dOut, qkv, pointers, v.Attention)
 			return nil
@@ -166,6 +174,19 @@ func testBFloatGradients(b *bench) {
 			b.d.EmbedBackward(dWeight, dx, b.ints(tokens), width)
 			return []kernels.Floats{dWeight}
 		})
+	}
+}
+
+// nearParts compares the gradients of queries, of keys and of values: few may be rounded to the other side.
+func (b *bench) nearParts(what string, got, want []float32, width int) {
+	b.t.Helper()
+	for part, name := range []string{"queries", "keys", "values"} {
+		var g []float32
+		var w []float64
+		for at := part * width; at < len(want); at += 3 * width {
+			g, w = append(g, got[at:at+width]...), append(w, wide(want[at:at+width])...)
+		}
+		norms(b.t, what+", "+name, g, w, 1e-3)
 	}
 }
 

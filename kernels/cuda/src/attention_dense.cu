@@ -1,0 +1,321 @@
+// The backward pass of attention over all keys, softmax or a pointer's straight-through gradient, for heads and sequences that tiles are for
+// and gradients in bfloat16. Nothing of seq x seq is in memory: probabilities are computed again wherever they are wanted, and
+// every sum has one warp that adds it up in order.
+//
+// With w = exp((score - top) / tau), the gradient do of what a query reads, and d_u = do·v_u:
+//
+//	p_u = w_u / Σ w    ds_u = p_u (d_u - Σ p d) / (tau sqrt(dim))    dq = Σ_u ds_u k_u    dk_u = Σ_t ds_tu q_t
+//	dv_u = Σ_t p_tu do_t, or of a pointer Σ do_t over the queries that point at u
+//
+// These sums are matrix products with ±1, or with do, which are bfloat16 already. The other factors are split into two bfloat16,
+// 16 bits of them together.
+#include "attention_tile.cuh"
+
+// d (16 x 8) += a (16 x 16) b (16 x 8). Lane 4 g + t has of a rows g and g + 8, columns 2 t, 2 t + 1 and, in the second half, 8 more;
+// of b these as rows, column g; of d rows g and g + 8, columns 2 t and 2 t + 1.
+DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+// An 8 x 8 matrix of 16-bit values transposed: lane 4 g + t has row g, columns 2 t and 2 t + 1.
+DEVICE uint32_t transpose(uint32_t x) {
+  uint32_t y;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+  return y;
+}
+// The low halves of two words, or their high halves.
+DEVICE uint32_t halves(uint32_t x, uint32_t y, int high) { return __nvvm_prmt(x, y, high ? 0x7632 : 0x5410); }
+// Bits j and 16 + j of a word as two bfloat16 of ±1.
+DEVICE uint32_t signs_of(uint32_t word, int j) { return (word << (15 - j) & 0x80008000u) ^ 0xbf80bf80u; }
+
+// Sums over channels take them in pairs that are 16 apart: unit i < 8 of lane t of four has channels c and c + 16, c = channel(t, i).
+DEVICE int channel(int t, int i) { return 32 * (i / 4) + 8 * (i / 2 % 2) + 2 * t + i % 2; }
+
+// What a query needs beside its scores: w = exp2(score * slope + shift), ds = w * (d - mean) * factor, p = w * inverse.
+struct alignas(16) QueryStats { float shift, factor, mean, inverse; };
+
+// d[r][i] = do·v of query g + 8 r and key 4 t + i. grads are the units of rows g and g + 8; values are keys' bits.
+DEVICE void tile_products(const uint32_t (&grads)[2][8], const uint32_t (&v)[2][2], float (&d)[2][4]) {
+  int t = threadIdx.x % 4;
+#pragma unroll
+  for (int n = 0; n < 2; n++) {
+    float sum[4] = {};
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+      uint32_t x[4] = {grads[0][2 * k], grads[1][2 * k], grads[0][2 * k + 1], grads[1][2 * k + 1]};
+      mma_bf16(sum, x, signs_of(v[n][k / 2], channel(t, 2 * k) % 16), signs_of(v[n][k / 2], channel(t, 2 * k + 1) % 16));
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++) d[j / 2][2 * n + j % 2] = sum[j];
+  }
+}
+
+// The bits of the two keys, of 16, that are column g of the tile's two matrices.
+DEVICE void column_bits(const uint32_t (*bits)[2], uint32_t (&to)[2][2]) {
+  int g = threadIdx.x % 32 / 4;
+#pragma unroll
+  for (int n = 0; n < 2; n++) {
+    const uint32_t* from = bits[g / 2 * 4 + 2 * n + g % 2];
+    to[n][0] = from[0], to[n][1] = from[1];
+  }
+}
+
+// Of a tile x[r][i] the four 8 x 8 pieces, [r][n], in bfloat16, and what that leaves.
+DEVICE void split(const float (&x)[2][4], uint32_t (&high)[2][2], uint32_t (&low)[2][2]) {
+#pragma unroll
+  for (int r = 0; r < 2; r++)
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+      float a = x[r][2 * n], b = x[r][2 * n + 1];
+      uint32_t packed = pack_bf16(a, b);
+      high[r][n] = packed;
+      low[r][n] = pack_bf16(a - low_bf16(packed), b - high_bf16(packed));
+    }
+}
+
+// sums[c / 8] += (high + low) x, where x are the rows 2 t, 2 t + 1 (a, b) and those of the second half (c, d), of 64 bits.
+DEVICE void add_signs(float (&sums)[8][4], const uint32_t (&high)[4], const uint32_t (&low)[4], Int4 first, Int4 second) {
+  int g = threadIdx.x % 32 / 4;
+#pragma unroll
+  for (int c = 0; c < 4; c++) {  // 16 channels
+    uint32_t x = c < 2 ? halves(first.x, first.z, c % 2) : halves(first.y, first.w, c % 2);
+    uint32_t y = c < 2 ? halves(second.x, second.z, c % 2) : halves(second.y, second.w, c % 2);
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+      uint32_t b0 = signs_of(x, 8 * e + g), b1 = signs_of(y, 8 * e + g);
+      mma_bf16(sums[2 * c + e], high, b0, b1);
+      mma_bf16(sums[2 * c + e], low, b0, b1);
+    }
+  }
+}
+
+// Writes the rows of a 16 x 64 result, two neighbouring channels at a time.
+DEVICE void write_rows(BFloat* row, const float (&sums)[8][4], int half) {
+#pragma unroll
+  for (int c = 0; c < 8; c++)
+    *(uint32_t*)(row + 8 * c + 2 * (threadIdx.x % 4)) = pack_bf16(sums[c][2 * half], sums[c][2 * half + 1]);
+}
+
+DEVICE BFloat* gradient_row(BFloat* dqkv, const Head& h, int part, int t) {
+  return dqkv + ((h.row0 + t) * 3 + part) * h.a.heads * 64 + h.head * 64;
+}
+DEVICE const BFloat* read_row(const BFloat* dout, const Head& h, int t) { return dout + ((h.row0 + t) * h.a.heads + h.head) * 64; }
+
+// dq and the statistics of queries: a warp has 16, a block 64, which pass twice over tiles of 64 keys. Grid: x queries / 64, the last
+// ones first, y heads.
+template <bool kPointer>
+DEVICE void dense_queries(const Attention& a, const BFloat* dout, const int* pointers, QueryStats* stats, BFloat* dqkv) {
+  __shared__ alignas(16) uint32_t keys[64][2], values[64][2];
+  Head h(a, blockIdx.y);
+  int lane = threadIdx.x % 32, t = lane % 4, first = (gridDim.x - 1 - blockIdx.x) * 64, row0 = first + threadIdx.x / 32 * 16;
+  float slope = (float)h.slope, tau = kPointer ? (float)a.scalars->tau : 1.0f, sharpness = kLog2E / tau;
+  TileQueries q;
+  TileNoise noise(a);
+  uint32_t grads[2][8];
+  float shift[2], sum[2] = {}, mean[2] = {};
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    int at = row0 + lane / 4 + 8 * r, row = min(at, a.seq - 1);
+    uint32_t bits[2];
+    h.load(0, row, bits);
+    q.place(h, r, at);
+    q.bits[r] = lane_word(bits);
+    int best = pointers[h.query(row)];
+    double top = h.score(bits, row, best);
+    if (kPointer) top += h.noise(row, best);
+    shift[r] = -(float)top * sharpness;
+    const BFloat* from = read_row(dout, h, row);
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      int c = channel(t, i);
+      grads[r][i] = at < a.seq ? from[c].bits | (uint32_t)from[c + 16].bits << 16 : 0;
+    }
+  }
+  // f(keys and values of 16, the first one) for all tiles that hold keys of this warp's queries.
+  auto pass_over = [&](auto f) {
+    for (int from = 0; from < first + 64; from += 64) {
+      block_sync();
+      int key = threadIdx.x / 2, w = threadIdx.x % 2;
+      bool inside = from + key < a.seq;
+      keys[key][w] = inside ? h.word(1, from + key, w) : 0;
+      values[key][w] = inside ? h.word(2, from + key, w) : 0;
+      block_sync();
+      for (int part = 0; part < 64 && from + part < row0 + 16; part += 16) {
+        float w[2][4], d[2][4];
+        uint32_t v[2][2];
+        tile_scores<kPointer>(q, noise, slope, keys + part, from + part, w);
+        column_bits(values + part, v);
+        tile_products(grads, v, d);
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+#pragma unroll
+          for (int i = 0; i < 4; i++) w[r][i] = exp2_fast(__builtin_fmaf(w[r][i], sharpness, shift[r]));
+        f(part, w, d);
+      }
+    }
+  };
+  pass_over([&](int, const float (&w)[2][4], const float (&d)[2][4]) {
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+#pragma unroll
+      for (int i = 0; i < 4; i++) sum[r] += w[r][i], mean[r] = __builtin_fmaf(w[r][i], d[r][i], mean[r]);
+  });
+  float factor[2];
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+#pragma unroll
+    for (int mask = 1; mask < 4; mask *= 2) sum[r] += shuffle_xor(sum[r], mask), mean[r] += shuffle_xor(mean[r], mask);
+    mean[r] /= sum[r];
+    factor[r] = a.scale / (sum[r] * tau);
+    int at = row0 + lane / 4 + 8 * r;
+    if (at < a.seq && t == 0) stats[h.query(at)] = QueryStats{shift[r], factor[r], mean[r], 1 / sum[r]};
+  }
+  float dq[8][4] = {};
+  pass_over([&](int part, const float (&w)[2][4], const float (&d)[2][4]) {
+    float ds[2][4];
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+#pragma unroll
+      for (int i = 0; i < 4; i++) ds[r][i] = w[r][i] * (d[r][i] - mean[r]) * factor[r];
+    uint32_t high[2][2], low[2][2];
+    split(ds, high, low);
+    const Int4* bits = (const Int4*)keys[part + 4 * t];
+    add_signs(dq, {high[0][0], high[1][0], high[0][1], high[1][1]}, {low[0][0], low[1][0], low[0][1], low[1][1]}, bits[0], bits[1]);
+  });
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    int at = row0 + lane / 4 + 8 * r;
+    if (at < a.seq) write_rows(gradient_row(dqkv, h, 0, at), dq, r);
+  }
+}
+
+// Of 64 queries what a block of keys needs.
+struct QueryTile {
+  alignas(16) uint32_t bits[64][2];
+  QueryStats stats[64];
+  int pointers[64];
+  alignas(16) uint32_t units[64][36];  // do: of each lane of four its 8 units; rows are padded against bank conflicts
+  alignas(16) uint32_t pairs[32][72];  // do again: of every channel two neighbouring queries'
+
+  DEVICE_MEMBER void load(const Head& h, const BFloat* dout, const int* all_pointers, const QueryStats* all_stats, int from) {
+    const Int4 none = {};
+    int row = threadIdx.x / 2, w = threadIdx.x % 2;
+    bool inside = from + row < h.a.seq;
+    bits[row][w] = inside ? h.word(0, from + row, w) : 0;
+    if (w == 0) stats[row] = inside ? all_stats[h.query(from + row)] : QueryStats{};
+    else pointers[row] = inside ? all_pointers[h.query(from + row)] : -1;
+    for (int e = threadIdx.x; e < 256; e += 128) {  // channels c ... c + 7 and those 16 further on
+      int row = e / 4, w = e / 2 % 2, half = e % 2, c = 32 * w + 8 * half;
+      bool inside = from + row < h.a.seq;
+      const BFloat* grad = read_row(dout, h, inside ? from + row : 0) + c;
+      Int4 x = inside ? load_four_words(grad) : none, y = inside ? load_four_words(grad + 16) : none;
+      int xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};
+#pragma unroll
+      for (int t = 0; t < 4; t++) {
+        units[row][8 * t + 4 * w + 2 * half] = halves((uint32_t)xs[t], (uint32_t)ys[t], 0);
+        units[row][8 * t + 4 * w + 2 * half + 1] = halves((uint32_t)xs[t], (uint32_t)ys[t], 1);
+      }
+    }
+    for (int e = threadIdx.x; e < 256; e += 128) {  // eight channels of two rows
+      int pair = e / 8, c = e % 8 * 8, t = from + 2 * pair;
+      Int4 x = t < h.a.seq ? load_four_words(read_row(dout, h, t) + c) : none;
+      Int4 y = t + 1 < h.a.seq ? load_four_words(read_row(dout, h, t + 1) + c) : none;
+      int xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};
+#pragma unroll
+      for (int i = 0; i < 8; i++) pairs[pair][c + i] = halves((uint32_t)xs[i / 2], (uint32_t)ys[i / 2], i % 2);
+    }
+  }
+};
+
+// dk and dv: a warp has 16 keys, a block 64, which pass over tiles of 64 queries, in their order. Grid: x keys / 64, y heads.
+template <bool kPointer>
+DEVICE void dense_keys(const Attention& a, const BFloat* dout, const int* pointers, const QueryStats* stats, BFloat* dqkv) {
+  __shared__ alignas(16) uint32_t keys[64][2], values[64][2];
+  __shared__ QueryTile tile;
+  Head h(a, blockIdx.y);
+  int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, first = blockIdx.x * 64, mine = threadIdx.x / 32 * 16, key0 = first + mine;
+  float slope = (float)h.slope, sharpness = kLog2E / (kPointer ? (float)a.scalars->tau : 1.0f);
+  TileNoise noise(a);
+  {
+    int key = threadIdx.x / 2, w = threadIdx.x % 2;
+    bool inside = first + key < a.seq;
+    keys[key][w] = inside ? h.word(1, first + key, w) : 0;
+    values[key][w] = inside ? h.word(2, first + key, w) : 0;
+  }
+  block_sync();
+  uint32_t v[2][2];
+  column_bits(values + mine, v);
+  float dk[8][4] = {}, dv[8][4] = {};
+  for (int from = first; from < a.seq; from += 64) {
+    block_sync();
+    tile.load(h, dout, pointers, stats, from);
+    block_sync();
+    for (int part = 0; part < 64; part += 16) {
+      if (from + part + 15 < key0 || from + part >= a.seq) continue;
+      TileQueries q;
+      uint32_t grads[2][8];
+      float w[2][4], d[2][4];
+#pragma unroll
+      for (int r = 0; r < 2; r++) {
+        int row = part + g + 8 * r;
+        q.place(h, r, from + row);
+        q.bits[r] = lane_word(tile.bits[row]);
+        const Int4* units = (const Int4*)(tile.units[row] + 8 * t);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+          Int4 four = units[i];
+          grads[r][4 * i] = four.x, grads[r][4 * i + 1] = four.y, grads[r][4 * i + 2] = four.z, grads[r][4 * i + 3] = four.w;
+        }
+      }
+      tile_scores<kPointer>(q, noise, slope, keys + mine, key0, w);
+      tile_products(grads, v, d);
+#pragma unroll
+      for (int r = 0; r < 2; r++) {
+        QueryStats s = tile.stats[part + g + 8 * r];
+        int pointer = tile.pointers[part + g + 8 * r];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          float e = exp2_fast(__builtin_fmaf(w[r][i], sharpness, s.shift));
+          d[r][i] = e * (d[r][i] - s.mean) * s.factor;
+          w[r][i] = kPointer ? (pointer == key0 + 4 * t + i ? 1.0f : 0.0f) : e * s.inverse;
+        }
+      }
+      uint32_t high[2][2], low[2][2];
+      split(d, high, low);
+      const Int4* bits = (const Int4*)tile.bits[part + 2 * t];
+      add_signs(dk, {transpose(high[0][0]), transpose(high[0][1]), transpose(high[1][0]), transpose(high[1][1])},
+                {transpose(low[0][0]), transpose(low[0][1]), transpose(low[1][0]), transpose(low[1][1])}, bits[0], bits[4]);
+      split(w, high, low);
+      if (kPointer && !ballot(high[0][0] | high[0][1] | high[1][0] | high[1][1])) continue;
+      uint32_t x[4] = {transpose(high[0][0]), transpose(high[0][1]), transpose(high[1][0]), transpose(high[1][1])};
+      uint32_t y[4] = {};
+      if (!kPointer) y[0] = transpose(low[0][0]), y[1] = transpose(low[0][1]), y[2] = transpose(low[1][0]), y[3] = transpose(low[1][1]);
+#pragma unroll
+      for (int c = 0; c < 8; c++) {
+        uint32_t b0 = tile.pairs[part / 2 + t][8 * c + g], b1 = tile.pairs[part / 2 + 4 + t][8 * c + g];
+        mma_bf16(dv[c], x, b0, b1);
+        if (!kPointer) mma_bf16(dv[c], y, b0, b1);
+      }
+    }
+  }
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    int u = key0 + g / 2 * 4 + 2 * half + g % 2;
+    if (u >= a.seq) continue;
+    write_rows(gradient_row(dqkv, h, 1, u), dk, half);
+    write_rows(gradient_row(dqkv, h, 2, u), dv, half);
+  }
+}
+
+#define DENSE_TILES(name, kPointer)                                                                                              \
+  extern "C" __global__ __launch_bounds__(128, 4) void dense_queries_64_##name(                                                     \
+      const __grid_constant__ Attention a, const BFloat* dout, const int* pointers, QueryStats* stats, BFloat* dqkv) {           \
+    dense_queries<kPointer>(a, dout, pointers, stats, dqkv);                                                                     \
+  }                                                                                                                              \
+  extern "C" __global__ __launch_bounds__(128, 3) void dense_keys_64_##name(                                                        \
+      const __grid_constant__ Attention a, const BFloat* dout, const int* pointers, const QueryStats* stats, BFloat* dqkv) {     \
+    dense_keys<kPointer>(a, dout, pointers, stats, dqkv);                                                                        \
+  }
+DENSE_TILES(softmax, false)
+DENSE_TILES(pointer, true)
