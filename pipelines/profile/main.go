@@ -31,6 +31,7 @@ func main() {
 			&cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), Usage: "worker threads of the processor"},
 			&cli.StringFlag{Name: "preset", Value: "nano", Usage: "size of the model: nano, 75M or 300M"},
 			&cli.IntFlag{Name: "stream-bits", Value: 4, Usage: "bits of the residual stream, as train's"},
+			&cli.StringFlag{Name: "attention", Value: model.RWSP, Usage: "rwsp (v76), pointer (v75) or softmax, as train's"},
 			&cli.IntFlag{Name: "grad-bits", Value: 4, Usage: "bits of gradients, as train's"},
 			&cli.IntFlag{Name: "tokens", Value: 4096, Usage: "tokens of a step"},
 			&cli.IntFlag{Name: "micro-tokens", Usage: "tokens computed at once; 0: all of a step"},
@@ -92,6 +93,10 @@ func settingsOf(c *cli.Context) (s settings, err error) {
 		return s, err
 	}
 	s.config.StreamBits = c.Int("stream-bits")
+	if attention := c.String("attention"); attention != model.RWSP {
+		s.config = s.config.V75()
+		s.config.Attention = attention
+	}
 	if s.micro == 0 {
 		s.micro = s.tokens
 	}

@@ -87,7 +87,8 @@ func (s settings) look(net *model.Model, profiler timing.Profiler) ([]timing.Ope
 
 // take is one step, to its end.
 func take(net *model.Model, tokens, targets []int32, step int) error {
-	u := model.Update{Settings: model.Settings{Gamma: 0.6, Mix: 1, Seed: 9, Step: uint64(step)}, LearningRate: 6e-4, MaxNorm: 1}
+	pointer := net.Config().Attention == model.Pointer
+	u := model.Update{Settings: model.Settings{Gamma: 0.6, Mix: 1, Gumbel: pointer, Seed: 9, Step: uint64(step)}, LearningRate: 6e-4, MaxNorm: 1}
 	if err := net.Step(tokens, targets, u); err != nil {
 		return err
 	}

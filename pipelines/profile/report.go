@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"bitnet1/kernels/timing"
+	"bitnet1/shared/model"
 )
 
 // row is a category's share of a step.
@@ -72,8 +73,12 @@ func (m measurement) title() string {
 	if m.micro != m.tokens {
 		micro = fmt.Sprintf(" in micro-batches of %d", m.micro)
 	}
+	preset := m.preset
+	if a := m.config.Attention; a != model.RWSP {
+		preset += " with " + a + " attention"
+	}
 	return fmt.Sprintf("%s on %s, stream of %d bits, gradients of %d: %d tokens a step%s, %.1f ms, %.1f k tokens/s",
-		m.preset, m.name, m.config.StreamBits, m.gradBits, m.tokens, micro, milliseconds(m.median), m.rate()/1000)
+		preset, m.name, m.config.StreamBits, m.gradBits, m.tokens, micro, milliseconds(m.median), m.rate()/1000)
 }
 
 // writeReport writes Markdown that reads as well on a console.
