@@ -61,31 +61,39 @@ DEVICE void column_bits(const uint32_t (*bits)[2], uint32_t (&to)[2][2]) {
   }
 }
 
-// Of a tile x[r][i] the four 8 x 8 pieces, [r][n], in bfloat16, and what that leaves.
-DEVICE void split(const float (&x)[2][4], uint32_t (&high)[2][2], uint32_t (&low)[2][2]) {
+// A tile, or its transpose, as the left side of a product: in bfloat16, and what that leaves.
+struct Split { uint32_t high[4], low[4]; };
+DEVICE Split split(const float (&x)[2][4]) {
+  Split s;
 #pragma unroll
-  for (int r = 0; r < 2; r++)
-#pragma unroll
-    for (int n = 0; n < 2; n++) {
-      float a = x[r][2 * n], b = x[r][2 * n + 1];
-      uint32_t packed = pack_bf16(a, b);
-      high[r][n] = packed;
-      low[r][n] = pack_bf16(a - low_bf16(packed), b - high_bf16(packed));
-    }
+  for (int j = 0; j < 4; j++) {
+    float a = x[j % 2][j / 2 * 2], b = x[j % 2][j / 2 * 2 + 1];
+    s.high[j] = pack_bf16(a, b);
+    s.low[j] = pack_bf16(a - low_bf16(s.high[j]), b - high_bf16(s.high[j]));
+  }
+  return s;
+}
+DEVICE void transpose(uint32_t (&x)[4]) {
+  uint32_t y = transpose(x[1]);
+  x[0] = transpose(x[0]), x[1] = transpose(x[2]), x[2] = y, x[3] = transpose(x[3]);
 }
 
-// sums[c / 8] += (high + low) x, where x are the rows 2 t, 2 t + 1 (a, b) and those of the second half (c, d), of 64 bits.
-DEVICE void add_signs(float (&sums)[8][4], const uint32_t (&high)[4], const uint32_t (&low)[4], Int4 first, Int4 second) {
+// sums[j][c / 8] += x[j] s, where s has the rows 2 t and 2 t + 1, and those of the second half, of 64 bits each.
+template <int kCount>
+DEVICE void add_signs(float (&sums)[kCount][8][4], const Split (&x)[kCount], Int4 first, Int4 second) {
   int g = threadIdx.x % 32 / 4;
 #pragma unroll
   for (int c = 0; c < 4; c++) {  // 16 channels
-    uint32_t x = c < 2 ? halves(first.x, first.z, c % 2) : halves(first.y, first.w, c % 2);
-    uint32_t y = c < 2 ? halves(second.x, second.z, c % 2) : halves(second.y, second.w, c % 2);
+    uint32_t rows = (uint32_t)(c < 2 ? halves(first.x, first.z, c % 2) : halves(first.y, first.w, c % 2));
+    uint32_t more = (uint32_t)(c < 2 ? halves(second.x, second.z, c % 2) : halves(second.y, second.w, c % 2));
 #pragma unroll
     for (int e = 0; e < 2; e++) {
-      uint32_t b0 = signs_of(x, 8 * e + g), b1 = signs_of(y, 8 * e + g);
-      mma_bf16(sums[2 * c + e], high, b0, b1);
-      mma_bf16(sums[2 * c + e], low, b0, b1);
+      uint32_t b0 = signs_of(rows, 8 * e + g), b1 = signs_of(more, 8 * e + g);
+#pragma unroll
+      for (int j = 0; j < kCount; j++) {
+        mma_bf16(sums[j][2 * c + e], x[j].high, b0, b1);
+        mma_bf16(sums[j][2 * c + e], x[j].low, b0, b1);
+      }
     }
   }
 }
@@ -102,8 +110,9 @@ DEVICE BFloat* gradient_row(BFloat* dqkv, const Head& h, int part, int t) {
 }
 DEVICE const BFloat* read_row(const BFloat* dout, const Head& h, int t) { return dout + ((h.row0 + t) * h.a.heads + h.head) * 64; }
 
-// dq and the statistics of queries: a warp has 16, a block 64, which pass twice over tiles of 64 keys. Grid: x queries / 64, the last
-// ones first, y heads.
+// dq and the statistics of queries: a warp has 16, a block 64, which pass over tiles of 64 keys. As the mean is known only at the end,
+// there are two sums over keys: with e_u = d_u - d_best and its mean m, dq is factor * (Σ w e k - m Σ w k). So nearly all that is
+// large in a query with one strong key is left out exactly. Grid: x queries / 64, the last ones first, y heads.
 template <bool kPointer>
 DEVICE void dense_queries(const Attention& a, const BFloat* dout, const int* pointers, QueryStats* stats, BFloat* dqkv) {
   __shared__ alignas(16) uint32_t keys[64][2], values[64][2];
@@ -113,7 +122,7 @@ DEVICE void dense_queries(const Attention& a, const BFloat* dout, const int* poi
   TileQueries q;
   TileNoise noise(a);
   uint32_t grads[2][8];
-  float shift[2], sum[2] = {}, mean[2] = {};
+  float shift[2], reference[2], sum[2] = {}, mean[2] = {}, sums[2][8][4] = {};
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     int at = row0 + lane / 4 + 8 * r, row = min(at, a.seq - 1);
@@ -131,36 +140,42 @@ DEVICE void dense_queries(const Attention& a, const BFloat* dout, const int* poi
       int c = channel(t, i);
       grads[r][i] = at < a.seq ? from[c].bits | (uint32_t)from[c + 16].bits << 16 : 0;
     }
-  }
-  // f(keys and values of 16, the first one) for all tiles that hold keys of this warp's queries.
-  auto pass_over = [&](auto f) {
-    for (int from = 0; from < first + 64; from += 64) {
-      block_sync();
-      int key = threadIdx.x / 2, w = threadIdx.x % 2;
-      bool inside = from + key < a.seq;
-      keys[key][w] = inside ? h.word(1, from + key, w) : 0;
-      values[key][w] = inside ? h.word(2, from + key, w) : 0;
-      block_sync();
-      for (int part = 0; part < 64 && from + part < row0 + 16; part += 16) {
-        float w[2][4], d[2][4];
-        uint32_t v[2][2];
-        tile_scores<kPointer>(q, noise, slope, keys + part, from + part, w);
-        column_bits(values + part, v);
-        tile_products(grads, v, d);
+    uint32_t v[2];
+    h.load(2, best, v);
+    reference[r] = 0;
 #pragma unroll
-        for (int r = 0; r < 2; r++)
-#pragma unroll
-          for (int i = 0; i < 4; i++) w[r][i] = exp2_fast(__builtin_fmaf(w[r][i], sharpness, shift[r]));
-        f(part, w, d);
-      }
+    for (int i = 0; i < 8; i++) {
+      uint32_t signs = v[i / 4] >> channel(t, i) % 32;
+      reference[r] += (signs & 1 ? 1.0f : -1.0f) * low_bf16(grads[r][i]) + (signs >> 16 & 1 ? 1.0f : -1.0f) * high_bf16(grads[r][i]);
     }
-  };
-  pass_over([&](int, const float (&w)[2][4], const float (&d)[2][4]) {
 #pragma unroll
-    for (int r = 0; r < 2; r++)
+    for (int mask = 1; mask < 4; mask *= 2) reference[r] += shuffle_xor(reference[r], mask);
+  }
+  for (int from = 0; from < first + 64; from += 64) {
+    block_sync();
+    int key = threadIdx.x / 2, word = threadIdx.x % 2;
+    bool inside = from + key < a.seq;
+    keys[key][word] = inside ? h.word(1, from + key, word) : 0;
+    values[key][word] = inside ? h.word(2, from + key, word) : 0;
+    block_sync();
+    for (int part = 0; part < 64 && from + part < row0 + 16; part += 16) {
+      float w[2][4], d[2][4];
+      uint32_t v[2][2];
+      tile_scores<kPointer>(q, noise, slope, keys + part, from + part, w);
+      column_bits(values + part, v);
+      tile_products(grads, v, d);
 #pragma unroll
-      for (int i = 0; i < 4; i++) sum[r] += w[r][i], mean[r] = __builtin_fmaf(w[r][i], d[r][i], mean[r]);
-  });
+      for (int r = 0; r < 2; r++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          w[r][i] = exp2_fast(__builtin_fmaf(w[r][i], sharpness, shift[r]));
+          d[r][i] = w[r][i] * (d[r][i] - reference[r]);
+          sum[r] += w[r][i], mean[r] += d[r][i];
+        }
+      const Int4* bits = (const Int4*)keys[part + 4 * t];
+      add_signs(sums, {split(d), split(w)}, bits[0], bits[1]);
+    }
+  }
   float factor[2];
 #pragma unroll
   for (int r = 0; r < 2; r++) {
@@ -169,24 +184,16 @@ DEVICE void dense_queries(const Attention& a, const BFloat* dout, const int* poi
     mean[r] /= sum[r];
     factor[r] = a.scale / (sum[r] * tau);
     int at = row0 + lane / 4 + 8 * r;
-    if (at < a.seq && t == 0) stats[h.query(at)] = QueryStats{shift[r], factor[r], mean[r], 1 / sum[r]};
+    if (at < a.seq && t == 0) stats[h.query(at)] = QueryStats{shift[r], factor[r], reference[r] + mean[r], 1 / sum[r]};
   }
-  float dq[8][4] = {};
-  pass_over([&](int part, const float (&w)[2][4], const float (&d)[2][4]) {
-    float ds[2][4];
-#pragma unroll
-    for (int r = 0; r < 2; r++)
-#pragma unroll
-      for (int i = 0; i < 4; i++) ds[r][i] = w[r][i] * (d[r][i] - mean[r]) * factor[r];
-    uint32_t high[2][2], low[2][2];
-    split(ds, high, low);
-    const Int4* bits = (const Int4*)keys[part + 4 * t];
-    add_signs(dq, {high[0][0], high[1][0], high[0][1], high[1][1]}, {low[0][0], low[1][0], low[0][1], low[1][1]}, bits[0], bits[1]);
-  });
 #pragma unroll
   for (int r = 0; r < 2; r++) {
+#pragma unroll
+    for (int j = 2 * r; j < 2 * r + 2; j++)
+#pragma unroll
+      for (int c = 0; c < 8; c++) sums[0][c][j] = factor[r] * (sums[0][c][j] - mean[r] * sums[1][c][j]);
     int at = row0 + lane / 4 + 8 * r;
-    if (at < a.seq) write_rows(gradient_row(dqkv, h, 0, at), dq, r);
+    if (at < a.seq) write_rows(gradient_row(dqkv, h, 0, at), sums[0], r);
   }
 }
 
@@ -246,7 +253,7 @@ DEVICE void dense_keys(const Attention& a, const BFloat* dout, const int* pointe
   block_sync();
   uint32_t v[2][2];
   column_bits(values + mine, v);
-  float dk[8][4] = {}, dv[8][4] = {};
+  float dk[1][8][4] = {}, dv[8][4] = {};
   for (int from = first; from < a.seq; from += 64) {
     block_sync();
     tile.load(h, dout, pointers, stats, from);
@@ -281,21 +288,18 @@ DEVICE void dense_keys(const Attention& a, const BFloat* dout, const int* pointe
           w[r][i] = kPointer ? (pointer == key0 + 4 * t + i ? 1.0f : 0.0f) : e * s.inverse;
         }
       }
-      uint32_t high[2][2], low[2][2];
-      split(d, high, low);
+      Split slopes = split(d), weights = split(w);
+      transpose(slopes.high), transpose(slopes.low);
       const Int4* bits = (const Int4*)tile.bits[part + 2 * t];
-      add_signs(dk, {transpose(high[0][0]), transpose(high[0][1]), transpose(high[1][0]), transpose(high[1][1])},
-                {transpose(low[0][0]), transpose(low[0][1]), transpose(low[1][0]), transpose(low[1][1])}, bits[0], bits[4]);
-      split(w, high, low);
-      if (kPointer && !ballot(high[0][0] | high[0][1] | high[1][0] | high[1][1])) continue;
-      uint32_t x[4] = {transpose(high[0][0]), transpose(high[0][1]), transpose(high[1][0]), transpose(high[1][1])};
-      uint32_t y[4] = {};
-      if (!kPointer) y[0] = transpose(low[0][0]), y[1] = transpose(low[0][1]), y[2] = transpose(low[1][0]), y[3] = transpose(low[1][1]);
+      add_signs(dk, {slopes}, bits[0], bits[4]);
+      if (kPointer && !ballot(weights.high[0] | weights.high[1] | weights.high[2] | weights.high[3])) continue;
+      transpose(weights.high);
+      if (!kPointer) transpose(weights.low);
 #pragma unroll
       for (int c = 0; c < 8; c++) {
         uint32_t b0 = tile.pairs[part / 2 + t][8 * c + g], b1 = tile.pairs[part / 2 + 4 + t][8 * c + g];
-        mma_bf16(dv[c], x, b0, b1);
-        if (!kPointer) mma_bf16(dv[c], y, b0, b1);
+        mma_bf16(dv[c], weights.high, b0, b1);
+        if (!kPointer) mma_bf16(dv[c], weights.low, b0, b1);
       }
     }
   }
@@ -303,13 +307,13 @@ DEVICE void dense_keys(const Attention& a, const BFloat* dout, const int* pointe
   for (int half = 0; half < 2; half++) {
     int u = key0 + g / 2 * 4 + 2 * half + g % 2;
     if (u >= a.seq) continue;
-    write_rows(gradient_row(dqkv, h, 1, u), dk, half);
+    write_rows(gradient_row(dqkv, h, 1, u), dk[0], half);
     write_rows(gradient_row(dqkv, h, 2, u), dv, half);
   }
 }
 
 #define DENSE_TILES(name, kPointer)                                                                                              \
-  extern "C" __global__ __launch_bounds__(128, 4) void dense_queries_64_##name(                                                     \
+  extern "C" __global__ __launch_bounds__(128, 3) void dense_queries_64_##name(                                                     \
       const __grid_constant__ Attention a, const BFloat* dout, const int* pointers, QueryStats* stats, BFloat* dqkv) {           \
     dense_queries<kPointer>(a, dout, pointers, stats, dqkv);                                                                     \
   }                                                                                                                              \
