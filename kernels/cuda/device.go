@@ -143,7 +143,7 @@ var modules = []struct {
 	{"gemm_wgmma", true, wgmmaShared, []string{"gemm_wgmma_add", "gemm_wgmma_bytes_add", "gemm_wgmma_float32",
 		"gemm_wgmma_bfloat16", "gemm_wgmma_int16", "gemm_wgmma_bits"}},
 	{"float_products", false, 0, []string{"float_product", "float_product_add"}},
-	{"rows", false, 0, append(ofGradients("normalize_backward", "normalize_backward_16", "normalize_backward_64"),
+	{"rows", false, 0, append(ofGradients("emit_integers", "normalize_backward", "normalize_backward_16", "normalize_backward_64"),
 		"embed", "normalize", "normalize_levels", "normalize_floats", "emit_signs", "emit_add", "emit_bfloats", "expand", "scale_rows", "blend")},
 	{"sums", false, 0, append(ofGradients("embed_backward"), "sum_blocks", "add_total", "add_columns", "set_scalars", "adamw", "chain_tokens",
 		"chain_jumps")},

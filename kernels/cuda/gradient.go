@@ -299,6 +299,9 @@ func (b *backward) round() (err error) {
 // inputProduct computes dx = scale_t * Σ_c q * sign(W_c).
 func (b *backward) inputProduct() error {
 	w, in := b.weights, b.l.In
+	if b.hopper && largestSum(b.rowPlanes) >= exactFloat {
+		return b.wideInputProduct()
+	}
 	if b.hopper && b.to.kind == "bfloat16" && in%8 == 0 && b.to.at%16 == 0 {
 		return b.multiplyBFloats(b.to.at, in, b.rowPlanes, w, b.rowScale)
 	}
@@ -310,6 +313,22 @@ func (b *backward) inputProduct() error {
 		return err
 	}
 	return b.emit(0, b.rows, y, stride)
+}
+
+// wideInputProduct is inputProduct for sums that the epilogues of products turn into wrong floats: they become floats by a pass of their own.
+func (b *backward) wideInputProduct() error {
+	n := b.rows * b.l.In
+	sums, err := b.scratch("wide sums", 4*n)
+	if err != nil {
+		return err
+	}
+	if err := b.clear(sums, 4*n); err != nil {
+		return err
+	}
+	if err := b.multiplyAdd(sums, b.l.In, b.rowPlanes, b.weights, 1); err != nil {
+		return err
+	}
+	return b.launch("emit_integers_"+b.to.kind, b.elementwise(n), arg(b.to.at), arg(sums), arg(b.rowScale), arg(int64(n)), arg(int32(b.l.In)))
 }
 
 // floatsOfInput is where a product may write n rows of dx from row `from` on, as floats: dx itself if it can. emit moves them there.

@@ -47,6 +47,16 @@ func productOf(a, b *planes) (product, error) {
 	return product{product: 4, rowWeight: -2, columnWeight: -2 * levels, bias: levels * int32(a.cols)}, nil
 }
 
+// exactFloat bounds the sums that gemm_wgmma.cu's exact_float turns into floats.
+const exactFloat = 1 << 22
+
+func checkExactFloat(a, b *planes) error {
+	if largest := largestSum(a); largest >= exactFloat {
+		return fmt.Errorf("product of %v and %v: sums to %d are more than the %d that become floats exactly: use fewer bits or narrower layers", a, b, largest, exactFloat)
+	}
+	return nil
+}
+
 // largestSum bounds |s| for products with a.
 func largestSum(a *planes) int {
 	if a.signed {
@@ -99,6 +109,9 @@ type affine struct {
 // stride that is a multiple of 4: see aligned.
 func (d *Device) multiplyAffine(out, residual cu.DevicePtr, stride int, a, b *planes, f affine) error {
 	p, err := productOf(a, b)
+	if err == nil {
+		err = checkExactFloat(a, b)
+	}
 	if err != nil {
 		return err
 	}
@@ -133,6 +146,9 @@ func (d *Device) multiplyFloats(out cu.DevicePtr, stride int, a, b *planes, rowS
 func (d *Device) multiplyBFloats(out cu.DevicePtr, stride int, a, b *planes, rowScale cu.DevicePtr) error {
 	p, err := productOf(a, b)
 	if err != nil {
+		return err
+	}
+	if err := checkExactFloat(a, b); err != nil {
 		return err
 	}
 	if p.columnWeight != 0 || p.bias != 0 {

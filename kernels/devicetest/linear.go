@@ -379,3 +379,29 @@ func testDeterminism(b *bench) {
 		}
 	}
 }
+
+// Rounded gradients of very many channels add up to more than 2^22.
+func testWideSums(b *bench) {
+	const rows, in, out = 3, 16, 50304
+	signs, err := b.d.NewPlanes(out, in, 1)
+	b.must(err)
+	ones := make([]float32, out*max(in, rows))
+	for i := range ones {
+		ones[i] = 1
+	}
+	l := kernels.Linear{In: in, Out: out, Weight: b.floats(ones[:out*in]), Signs: signs, Alpha: b.floats(ones[:out]), Theta: b.floats(ones[:out])}
+	b.d.Binarize(l)
+	x := kernels.Activation{Planes: b.signs(rows, in)}
+	for name, dx := range map[string]kernels.Floats{"floats": b.poisoned(rows * in), "bfloats": b.poisonedBFloats(rows * in)} {
+		dy := b.floats(ones[:rows*out])
+		if name == "bfloats" {
+			dy = b.bfloats(ones[:rows*out])
+		}
+		b.d.LinearBackward(dx, kernels.LinearGradient{}, dy, nil, x, l, kernels.KShift{}, 8)
+		for i, v := range b.download(dx) {
+			if math.Abs(float64(v)-out) > 0.005*out {
+				b.t.Fatalf("%s: entry %d of the input's gradient is %g, want about %d", name, i, v, out)
+			}
+		}
+	}
+}

@@ -393,6 +393,17 @@ extern "C" __global__ __launch_bounds__(256) void emit_bfloats(BFloat* out, cons
   for (long i = blockIdx.x * 256l + threadIdx.x; i < count; i += gridDim.x * 256l) write(out + i, y[i / width * stride + i % width]);
 }
 
+// out = scale_r * s, for sums of any size.
+template <class T> DEVICE void emit_integers(T* out, const int* s, const float* scale, long count, int width) {
+  for (long i = blockIdx.x * 256l + threadIdx.x; i < count; i += gridDim.x * 256l) write(out + i, scale[i / width] * (float)s[i]);
+}
+extern "C" __global__ __launch_bounds__(256) void emit_integers_float32(float* out, const int* s, const float* scale, long count, int width) {
+  emit_integers(out, s, scale, count, width);
+}
+extern "C" __global__ __launch_bounds__(256) void emit_integers_bfloat16(BFloat* out, const int* s, const float* scale, long count, int width) {
+  emit_integers(out, s, scale, count, width);
+}
+
 // ---- Bits as floats, for products with floats ----
 
 // out[r][c] = factor_r * Σ_p 2^p s_p, times unit; factor may be null.
