@@ -86,6 +86,8 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.P
 		}
 		kernel, g := "attend_pointer", grid(256, ceilDiv(a.Seq, 8), a.Batch*a.Heads)
 		switch {
+		case a.Kind == kernels.Softmax && tiled(a):
+			kernel, g = "attend_softmax_64", grid(128, ceilDiv(a.Seq, 64), a.Batch*a.Heads)
 		case a.Kind == kernels.Softmax:
 			kernel = "attend_softmax"
 		case a.Kind == kernels.Pointer && v.gumbel == 1 && tiled(a):

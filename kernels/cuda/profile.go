@@ -24,7 +24,7 @@ var categories = []struct {
 	{"channel_thresholds", timing.Packing, false},
 	{"grad_copy", timing.Elementwise, true}, {"grad_", timing.Rounding, false}, {"finish_weights", timing.Rounding, false},
 	{"add_columns", timing.Rounding, false},
-	{"survivors", timing.Attention, false}, {"attend_", timing.Attention, false},
+	{"survivors", timing.Attention, false}, {"attend_", timing.Attention, true},
 	{"survivor_lists", timing.Attention, false}, {"survivor_", timing.Attention, true}, {"dense_", timing.Attention, true},
 	{"losses_", timing.Loss, true},
 	{"adamw", timing.Optimizer, true}, {"sum_blocks", timing.Optimizer, true}, {"add_total", timing.Optimizer, true},

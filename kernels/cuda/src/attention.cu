@@ -226,13 +226,10 @@ extern "C" __global__ __launch_bounds__(128) void attend_pointer_64(const __grid
   }
 }
 
-// Softmax over all keys; its pointer is the first key of the highest score.
-extern "C" __global__ __launch_bounds__(256) void attend_softmax(const __grid_constant__ Attention a, uint32_t* out, int* popcounts,
-                                                                 int* pointers) {
-  Head h(a, blockIdx.y);
-  int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
-  if (t >= a.seq) return;
-  uint32_t q[kMaxWords];
+// Softmax over all keys of query t: the signs of what it reads; the first key of the highest score is returned.
+template <int kWords> DEVICE int read_all(const Head& h, int t, uint32_t (&bits)[kWords]) {
+  int lane = threadIdx.x % 32;
+  uint32_t q[kWords];
   h.load(0, t, q);
   double best = -1e300;
   int at = 0x7fffffff;
@@ -245,22 +242,116 @@ extern "C" __global__ __launch_bounds__(256) void attend_softmax(const __grid_co
     int u = shuffle_xor(at, mask);
     if (s > best || (s == best && u < at)) best = s, at = u;
   }
-  if (lane == 0) pointers[h.query(t)] = at;
-  double sum[kMaxWords] = {};  // of channel 32 w + lane
+  double sum[kWords] = {};  // of channel 32 w + lane
   for (int from = 0; from <= t; from += 32) {
     int u = from + lane;
     double e = u <= t ? exponential(h.score(q, t, u) - best) : 0;
     for (int j = 0; j < min(32, t - from + 1); j++) {
       double p = shuffle(e, j);
 #pragma unroll
-      for (int w = 0; w < kMaxWords; w++)
-        if (32 * w < a.dim) sum[w] += h.word(2, from + j, w) >> lane & 1 ? p : -p;
+      for (int w = 0; w < kWords; w++)
+        if (32 * w < h.a.dim) sum[w] += h.word(2, from + j, w) >> lane & 1 ? p : -p;
     }
   }
 #pragma unroll
-  for (int w = 0; w < kMaxWords; w++) {
-    if (32 * w >= a.dim) break;
-    uint32_t bits = ballot(32 * w + lane < a.dim && sum[w] >= 0);
-    if (lane == 0) h.write(out, popcounts, t, w, bits);
+  for (int w = 0; w < kWords; w++) bits[w] = ballot(32 * w + lane < h.a.dim && sum[w] >= 0);
+  return at;
+}
+
+extern "C" __global__ __launch_bounds__(256) void attend_softmax(const __grid_constant__ Attention a, uint32_t* out, int* popcounts,
+                                                                 int* pointers) {
+  Head h(a, blockIdx.y);
+  int t = blockIdx.x * 8 + threadIdx.x / 32;
+  if (t >= a.seq) return;
+  uint32_t bits[kMaxWords];
+  int at = read_all(h, t, bits);
+  if (threadIdx.x % 32 > 0) return;
+  pointers[h.query(t)] = at;
+#pragma unroll
+  for (int w = 0; w < kMaxWords; w++)
+    if (32 * w < a.dim) h.write(out, popcounts, t, w, bits[w]);
+}
+
+// The same in tiles, as attend_pointer_64. No score is above 8 and the query's own is not below -8, so that no maximum is needed. Weights
+// are two bfloat16; a query that reads something of less than kSmall of its weights' sum is read again in float64, and so is one whose
+// best keys lie close together, unless float32 is exact: it is where slopes are powers of two.
+extern "C" __global__ __launch_bounds__(128) void attend_softmax_64(const __grid_constant__ Attention a, uint32_t* out, int* popcounts,
+                                                                    int* pointers) {
+  constexpr float kClose = 1e-3f, kSmall = 1e-4f;
+  __shared__ alignas(16) uint32_t keys[64][2], values[64][2];
+  Head h(a, blockIdx.y);
+  int lane = threadIdx.x % 32, first = (gridDim.x - 1 - blockIdx.x) * 64, row0 = first + threadIdx.x / 32 * 16;
+  float slope = (float)h.slope, best[2], second[2], total[2] = {}, sums[1][8][4] = {};
+  bool exact = (double)slope == h.slope && (as_int(slope) & 0x7fffff) == 0;
+  int at[2] = {};
+  TileQueries q;
+  TileNoise noise(a);
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    int t = row0 + lane / 4 + 8 * r;
+    uint32_t bits[2];
+    h.load(0, min(t, a.seq - 1), bits);
+    q.place(h, r, t);
+    q.bits[r] = lane_word(bits);
+    best[r] = second[r] = kNever;
+  }
+  for (int from = 0; from < first + 64; from += 64) {
+    block_sync();
+    int key = threadIdx.x / 2, word = threadIdx.x % 2;
+    bool inside = from + key < a.seq;
+    keys[key][word] = inside ? h.word(1, from + key, word) : 0;
+    values[key][word] = inside ? h.word(2, from + key, word) : 0;
+    block_sync();
+    for (int part = 0; part < 64 && from + part < row0 + 16; part += 16) {
+      float score[2][4];
+      tile_scores<false>(q, noise, slope, keys + part, from + part, score);
+#pragma unroll
+      for (int r = 0; r < 2; r++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          float s = score[r][i];
+          second[r] = max(second[r], min(best[r], s));
+          if (s > best[r]) best[r] = s, at[r] = from + part + 4 * (lane % 4) + i;
+          score[r][i] = exp2_fast(__builtin_fmaf(s, kLog2E, -8 * kLog2E));
+          total[r] += score[r][i];
+        }
+      const Int4* bits = (const Int4*)values[part + 4 * (lane % 4)];
+      add_signs(sums, {split(score)}, bits[0], bits[1]);
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+#pragma unroll
+    for (int mask = 1; mask < 4; mask *= 2) {
+      float s = shuffle_xor(best[r], mask), other = shuffle_xor(second[r], mask);
+      int u = shuffle_xor(at[r], mask);
+      second[r] = max(max(second[r], other), min(best[r], s));
+      if (s > best[r] || (s == best[r] && u < at[r])) best[r] = s, at[r] = u;
+      total[r] += shuffle_xor(total[r], mask);
+    }
+    bool again = !exact && !(best[r] - second[r] > kClose);
+    uint32_t bits[2] = {};
+#pragma unroll
+    for (int c = 0; c < 8; c++)
+#pragma unroll
+      for (int e = 0; e < 2; e++) {
+        float s = sums[0][c][2 * r + e];
+        again |= !(__builtin_fabsf(s) > kSmall * total[r]);
+        bits[c / 4] |= (uint32_t)(s >= 0) << (8 * (c % 4) + 2 * (lane % 4) + e);
+      }
+    int t = row0 + lane / 4 + 8 * r;
+#pragma unroll
+    for (int mask = 1; mask < 4; mask *= 2) {
+      again |= shuffle_xor((int)again, mask) != 0;
+      bits[0] |= (uint32_t)shuffle_xor((int)bits[0], mask), bits[1] |= (uint32_t)shuffle_xor((int)bits[1], mask);
+    }
+    for (uint32_t open = ballot(t < a.seq && again && lane % 4 == 0); open; open &= open - 1) {
+      int from = __builtin_ctz(open);
+      uint32_t found[2];
+      int u = read_all(h, row0 + from / 4 + 8 * r, found);
+      if (lane / 4 == from / 4) at[r] = u, bits[0] = found[0], bits[1] = found[1];
+    }
+    if (t < a.seq && lane % 4 == 0) pointers[h.query(t)] = at[r];
+    if (t < a.seq && lane % 4 < 2) h.write(out, popcounts, t, lane % 4, lane % 4 ? bits[1] : bits[0]);
   }
 }

@@ -77,3 +77,50 @@ DEVICE void tile_scores(const TileQueries& q, const TileNoise& noise, float slop
     }
   }
 }
+
+// ---- Products of tiles with ±1 ----
+
+// d (16 x 8) += a (16 x 16) b (16 x 8). Lane 4 g + t has of a rows g and g + 8, columns 2 t, 2 t + 1 and, in the second half, 8 more;
+// of b these as rows, column g; of d rows g and g + 8, columns 2 t and 2 t + 1.
+DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+// The low halves of two words, or their high halves.
+DEVICE uint32_t halves(uint32_t x, uint32_t y, int high) { return __nvvm_prmt(x, y, high ? 0x7632 : 0x5410); }
+// Bits j and 16 + j of a word as two bfloat16 of ±1.
+DEVICE uint32_t signs_of(uint32_t word, int j) { return (word << (15 - j) & 0x80008000u) ^ 0xbf80bf80u; }
+
+// A tile, or its transpose, as the left side of a product: in bfloat16, and what that leaves.
+struct Split { uint32_t high[4], low[4]; };
+DEVICE Split split(const float (&x)[2][4]) {
+  Split s;
+#pragma unroll
+  for (int j = 0; j < 4; j++) {
+    float a = x[j % 2][j / 2 * 2], b = x[j % 2][j / 2 * 2 + 1];
+    s.high[j] = pack_bf16(a, b);
+    s.low[j] = pack_bf16(a - low_bf16(s.high[j]), b - high_bf16(s.high[j]));
+  }
+  return s;
+}
+
+// sums[j][c / 8] += x[j] s, where s has the rows 2 t and 2 t + 1, and those of the second half, of 64 bits each.
+template <int kCount>
+DEVICE void add_signs(float (&sums)[kCount][8][4], const Split (&x)[kCount], Int4 first, Int4 second) {
+  int g = threadIdx.x % 32 / 4;
+#pragma unroll
+  for (int c = 0; c < 4; c++) {  // 16 channels
+    uint32_t rows = (uint32_t)(c < 2 ? halves(first.x, first.z, c % 2) : halves(first.y, first.w, c % 2));
+    uint32_t more = (uint32_t)(c < 2 ? halves(second.x, second.z, c % 2) : halves(second.y, second.w, c % 2));
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+      uint32_t b0 = signs_of(rows, 8 * e + g), b1 = signs_of(more, 8 * e + g);
+#pragma unroll
+      for (int j = 0; j < kCount; j++) {
+        mma_bf16(sums[j][2 * c + e], x[j].high, b0, b1);
+        mma_bf16(sums[j][2 * c + e], x[j].low, b0, b1);
+      }
+    }
+  }
+}
