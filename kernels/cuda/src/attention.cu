@@ -279,6 +279,7 @@ extern "C" __global__ __launch_bounds__(128) void attend_softmax_64(const __grid
                                                                     int* pointers) {
   constexpr float kClose = 1e-3f, kSmall = 1e-4f;
   __shared__ alignas(16) uint32_t keys[64][2], values[64][2];
+  __shared__ Signs signs[4];  // of values
   Head h(a, blockIdx.y);
   int lane = threadIdx.x % 32, first = (gridDim.x - 1 - blockIdx.x) * 64, row0 = first + threadIdx.x / 32 * 16;
   float slope = (float)h.slope, best[2], second[2], total[2] = {}, sums[1][8][4] = {};
@@ -301,6 +302,9 @@ extern "C" __global__ __launch_bounds__(128) void attend_softmax_64(const __grid
     bool inside = from + key < a.seq;
     keys[key][word] = inside ? h.word(1, from + key, word) : 0;
     values[key][word] = inside ? h.word(2, from + key, word) : 0;
+    warp_sync();
+    const Int4* bits = (const Int4*)values[threadIdx.x / 32 * 16 + 4 * (lane % 4)];
+    signs[threadIdx.x / 32].put_rows(bits[0], bits[1]);
     block_sync();
     for (int part = 0; part < 64 && from + part < row0 + 16; part += 16) {
       float score[2][4];
@@ -315,8 +319,7 @@ extern "C" __global__ __launch_bounds__(128) void attend_softmax_64(const __grid
           score[r][i] = exp2_fast(__builtin_fmaf(s, kLog2E, -8 * kLog2E));
           total[r] += score[r][i];
         }
-      const Int4* bits = (const Int4*)values[part + 4 * (lane % 4)];
-      add_signs(sums, {split(score)}, bits[0], bits[1]);
+      add_signs(sums, {split(score)}, signs[part / 16]);
     }
   }
 #pragma unroll

@@ -29,29 +29,29 @@ DEVICE int channel(int t, int i) { return 32 * (i / 4) + 8 * (i / 2 % 2) + 2 * t
 // What a query needs beside its scores: w = exp2(score * slope + shift), ds = w * (d - mean) * factor, p = w * inverse.
 struct alignas(16) QueryStats { float shift, factor, mean, inverse; };
 
-// d[r][i] = do·v of query g + 8 r and key 4 t + i. grads are the units of rows g and g + 8; values are keys' bits.
-DEVICE void tile_products(const uint32_t (&grads)[2][8], const uint32_t (&v)[2][2], float (&d)[2][4]) {
-  int t = threadIdx.x % 4;
+// Puts the values of 16 keys: columns, of which lane 4 g + t has g of the tile's two matrices, and their channels.
+DEVICE void put_columns(Signs& s, const uint32_t (*bits)[2]) {
+  int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+  for (int j = 0; j < 4; j++) {
+    uint32_t word = bits[g / 2 * 4 + 2 * (j / 2) + g % 2][j % 2];
+    s.put(j, signs_of(word, channel(t, 0)), signs_of(word, channel(t, 1)), signs_of(word, channel(t, 2)), signs_of(word, channel(t, 3)));
+  }
+}
+
+// d[r][i] = do·v of query g + 8 r and key 4 t + i. grads are the units of rows g and g + 8; values were put as columns.
+DEVICE void tile_products(const uint32_t (&grads)[2][8], const Signs& values, float (&d)[2][4]) {
 #pragma unroll
   for (int n = 0; n < 2; n++) {
     float sum[4] = {};
 #pragma unroll
-    for (int k = 0; k < 4; k++) {
-      uint32_t x[4] = {grads[0][2 * k], grads[1][2 * k], grads[0][2 * k + 1], grads[1][2 * k + 1]};
-      mma_bf16(sum, x, signs_of(v[n][k / 2], channel(t, 2 * k) % 16), signs_of(v[n][k / 2], channel(t, 2 * k + 1) % 16));
+    for (int w = 0; w < 2; w++) {
+      Int4 four = values.words[2 * n + w][threadIdx.x % 32];
+      mma_bf16(sum, {grads[0][4 * w], grads[1][4 * w], grads[0][4 * w + 1], grads[1][4 * w + 1]}, four.x, four.y);
+      mma_bf16(sum, {grads[0][4 * w + 2], grads[1][4 * w + 2], grads[0][4 * w + 3], grads[1][4 * w + 3]}, four.z, four.w);
     }
 #pragma unroll
     for (int j = 0; j < 4; j++) d[j / 2][2 * n + j % 2] = sum[j];
-  }
-}
-
-// The bits of the two keys, of 16, that are column g of the tile's two matrices.
-DEVICE void column_bits(const uint32_t (*bits)[2], uint32_t (&to)[2][2]) {
-  int g = threadIdx.x % 32 / 4;
-#pragma unroll
-  for (int n = 0; n < 2; n++) {
-    const uint32_t* from = bits[g / 2 * 4 + 2 * n + g % 2];
-    to[n][0] = from[0], to[n][1] = from[1];
   }
 }
 
@@ -73,8 +73,9 @@ DEVICE const BFloat* read_row(const BFloat* dout, const Head& h, int t) { return
 template <bool kPointer>
 DEVICE void dense_queries(const Attention& a, const BFloat* dout, const int* pointers, QueryStats* stats, BFloat* dqkv) {
   __shared__ alignas(16) uint32_t keys[64][2], values[64][2];
+  __shared__ Signs key_signs[4], value_signs[4];
   Head h(a, blockIdx.y);
-  int lane = threadIdx.x % 32, t = lane % 4, first = (gridDim.x - 1 - blockIdx.x) * 64, row0 = first + threadIdx.x / 32 * 16;
+  int lane = threadIdx.x % 32, t = lane % 4, mine = threadIdx.x / 32, first = (gridDim.x - 1 - blockIdx.x) * 64, row0 = first + threadIdx.x / 32 * 16;
   float slope = (float)h.slope, tau = kPointer ? (float)a.scalars->tau : 1.0f, sharpness = kLog2E / tau;
   TileQueries q;
   TileNoise noise(a);
@@ -114,13 +115,15 @@ DEVICE void dense_queries(const Attention& a, const BFloat* dout, const int* poi
     bool inside = from + key < a.seq;
     keys[key][word] = inside ? h.word(1, from + key, word) : 0;
     values[key][word] = inside ? h.word(2, from + key, word) : 0;
+    warp_sync();  // a warp makes signs of the keys that it loaded
+    const Int4* bits = (const Int4*)keys[16 * mine + 4 * t];
+    key_signs[mine].put_rows(bits[0], bits[1]);
+    put_columns(value_signs[mine], values + 16 * mine);
     block_sync();
     for (int part = 0; part < 64 && from + part < row0 + 16; part += 16) {
       float w[2][4], d[2][4];
-      uint32_t v[2][2];
       tile_scores<kPointer>(q, noise, slope, keys + part, from + part, w);
-      column_bits(values + part, v);
-      tile_products(grads, v, d);
+      tile_products(grads, value_signs[part / 16], d);
 #pragma unroll
       for (int r = 0; r < 2; r++)
 #pragma unroll
@@ -129,8 +132,7 @@ DEVICE void dense_queries(const Attention& a, const BFloat* dout, const int* poi
           d[r][i] = w[r][i] * (d[r][i] - reference[r]);
           sum[r] += w[r][i], mean[r] += d[r][i];
         }
-      const Int4* bits = (const Int4*)keys[part + 4 * t];
-      add_signs(sums, {split(d), split(w)}, bits[0], bits[1]);
+      add_signs(sums, {split(d), split(w)}, key_signs[part / 16]);
     }
   }
   float factor[2];
@@ -161,6 +163,7 @@ struct QueryTile {
   int pointers[64];
   alignas(16) uint32_t units[64][36];  // do: of each lane of four its 8 units; rows are padded against bank conflicts
   alignas(16) uint32_t pairs[32][72];  // do again: of every channel two neighbouring queries'
+  Signs signs[4];                      // of bits
 
   DEVICE_MEMBER void load(const Head& h, const BFloat* dout, const int* all_pointers, const QueryStats* all_stats, int from) {
     const Int4 none = {};
@@ -169,6 +172,9 @@ struct QueryTile {
     bits[row][w] = inside ? h.word(0, from + row, w) : 0;
     if (w == 0) stats[row] = inside ? all_stats[h.query(from + row)] : QueryStats{};
     else pointers[row] = inside ? all_pointers[h.query(from + row)] : -1;
+    warp_sync();  // a warp makes signs of the queries that it loaded
+    const Int4* pair = (const Int4*)bits[threadIdx.x / 32 * 16 + 2 * (threadIdx.x % 4)];
+    signs[threadIdx.x / 32].put_rows(pair[0], pair[4]);
     for (int e = threadIdx.x; e < 256; e += 128) {  // channels c ... c + 7 and those 16 further on
       int row = e / 4, w = e / 2 % 2, half = e % 2, c = 32 * w + 8 * half;
       bool inside = from + row < h.a.seq;
@@ -196,6 +202,7 @@ struct QueryTile {
 template <bool kPointer>
 DEVICE void dense_keys(const Attention& a, const BFloat* dout, const int* pointers, const QueryStats* stats, BFloat* dqkv) {
   __shared__ alignas(16) uint32_t keys[64][2], values[64][2];
+  __shared__ Signs value_signs[4];
   __shared__ QueryTile tile;
   Head h(a, blockIdx.y);
   int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, first = blockIdx.x * 64, mine = threadIdx.x / 32 * 16, key0 = first + mine;
@@ -207,9 +214,8 @@ DEVICE void dense_keys(const Attention& a, const BFloat* dout, const int* pointe
     keys[key][w] = inside ? h.word(1, first + key, w) : 0;
     values[key][w] = inside ? h.word(2, first + key, w) : 0;
   }
-  block_sync();
-  uint32_t v[2][2];
-  column_bits(values + mine, v);
+  warp_sync();
+  put_columns(value_signs[threadIdx.x / 32], values + mine);
   float dk[1][8][4] = {}, dv[8][4] = {};
   for (int from = first; from < a.seq; from += 64) {
     block_sync();
@@ -233,7 +239,7 @@ DEVICE void dense_keys(const Attention& a, const BFloat* dout, const int* pointe
         }
       }
       tile_scores<kPointer>(q, noise, slope, keys + mine, key0, w);
-      tile_products(grads, v, d);
+      tile_products(grads, value_signs[threadIdx.x / 32], d);
 #pragma unroll
       for (int r = 0; r < 2; r++) {
         QueryStats s = tile.stats[part + g + 8 * r];
@@ -247,8 +253,7 @@ DEVICE void dense_keys(const Attention& a, const BFloat* dout, const int* pointe
       }
       Split slopes = split(d), weights = split(w);
       transpose(slopes.high), transpose(slopes.low);
-      const Int4* bits = (const Int4*)tile.bits[part + 2 * t];
-      add_signs(dk, {slopes}, bits[0], bits[4]);
+      add_signs(dk, {slopes}, tile.signs[part / 16]);
       if (kPointer && !ballot(weights.high[0] | weights.high[1] | weights.high[2] | weights.high[3])) continue;
       transpose(weights.high);
       if (!kPointer) transpose(weights.low);

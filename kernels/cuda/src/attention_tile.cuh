@@ -105,22 +105,34 @@ DEVICE Split split(const float (&x)[2][4]) {
   return s;
 }
 
-// sums[j][c / 8] += x[j] s, where s has the rows 2 t and 2 t + 1, and those of the second half, of 64 bits each.
-template <int kCount>
-DEVICE void add_signs(float (&sums)[kCount][8][4], const Split (&x)[kCount], Int4 first, Int4 second) {
-  int g = threadIdx.x % 32 / 4;
+// The right side of a tile's product with ±1 for all lanes, in shared memory: all warps of a block use it, and one makes it of bits.
+struct Signs {
+  Int4 words[4][32];  // two products' b0, b1 each
+
+  DEVICE_MEMBER void put(int j, uint32_t a, uint32_t b, uint32_t c, uint32_t d) { words[j][threadIdx.x % 32] = {(int)a, (int)b, (int)c, (int)d}; }
+  // Of 16 rows of 64 channels: rows 2 t and 2 t + 1, and those of the second half. Products are of 8 channels.
+  DEVICE_MEMBER void put_rows(Int4 first, Int4 second) {
+    int g = threadIdx.x % 32 / 4;
 #pragma unroll
-  for (int c = 0; c < 4; c++) {  // 16 channels
-    uint32_t rows = (uint32_t)(c < 2 ? halves(first.x, first.z, c % 2) : halves(first.y, first.w, c % 2));
-    uint32_t more = (uint32_t)(c < 2 ? halves(second.x, second.z, c % 2) : halves(second.y, second.w, c % 2));
+    for (int c = 0; c < 4; c++) {
+      uint32_t rows = (uint32_t)(c < 2 ? halves(first.x, first.z, c % 2) : halves(first.y, first.w, c % 2));
+      uint32_t more = (uint32_t)(c < 2 ? halves(second.x, second.z, c % 2) : halves(second.y, second.w, c % 2));
+      put(c, signs_of(rows, g), signs_of(more, g), signs_of(rows, 8 + g), signs_of(more, 8 + g));
+    }
+  }
+};
+
+// sums[j][c / 8] += x[j] s, where s was put as rows.
+template <int kCount> DEVICE void add_signs(float (&sums)[kCount][8][4], const Split (&x)[kCount], const Signs& s) {
 #pragma unroll
-    for (int e = 0; e < 2; e++) {
-      uint32_t b0 = signs_of(rows, 8 * e + g), b1 = signs_of(more, 8 * e + g);
+  for (int c = 0; c < 4; c++) {
+    Int4 four = s.words[c][threadIdx.x % 32];
 #pragma unroll
-      for (int j = 0; j < kCount; j++) {
-        mma_bf16(sums[j][2 * c + e], x[j].high, b0, b1);
-        mma_bf16(sums[j][2 * c + e], x[j].low, b0, b1);
-      }
+    for (int j = 0; j < kCount; j++) {
+      mma_bf16(sums[j][2 * c], x[j].high, four.x, four.y);
+      mma_bf16(sums[j][2 * c + 1], x[j].high, four.z, four.w);
+      mma_bf16(sums[j][2 * c], x[j].low, four.x, four.y);
+      mma_bf16(sums[j][2 * c + 1], x[j].low, four.z, four.w);
     }
   }
 }
