@@ -235,7 +235,7 @@ type Device interface {
 	// is read, rows × Heads*HeadDim; pointers the keys' positions, Batch × Heads × Seq × Survivors, best first, -1 where
 	// a query has fewer keys. Softmax's one pointer is the first key of the highest score.
 	Attend(out Planes, pointers Ints, qkv Planes, a Attention)
-	// AttendBackward overwrites dqkv, rows × 3*Heads*HeadDim, given the gradient of what is read.
+	// AttendBackward overwrites dqkv, rows × 3*Heads*HeadDim, given the gradient of what is read and the pointers that Attend left.
 	AttendBackward(dqkv, dOut Floats, qkv Planes, pointers Ints, a Attention)
 
 	// CrossEntropy writes each row's loss in nats, -log softmax(u)[target] of the logits u = head(x); 0 where the target is
