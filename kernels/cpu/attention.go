@@ -64,7 +64,7 @@ type head struct {
 	noise      []float32
 	tau        float64
 	weights    [maxSurvivors + 1][maxSurvivors]float64 // of ranks, by the number of live survivors
-	choices    [fewSurvivors + 1]uint32                // bit p: the sign of the sum that pattern p of the survivors' signs has
+	choices    [fewSurvivors + 1]choice                // the signs of sums, by the number of live survivors
 	sums       []float32                               // one read
 	score4     [4][4]float64                           // the constants of the scores of four queries
 	best, away [4][4]float64                           // of four queries, from their most recent keys
@@ -107,11 +107,8 @@ func oneHead(all *head, qkv *planes, task int, s *scratch) *head {
 		h.score4[2][j] = h.slope
 	}
 	h.q, h.k, h.v = s.words(0, h.Seq*h.words), s.words(1, h.Seq*h.words), s.words(2, h.Seq*h.words)
-	for t := range h.Seq {
-		row := qkv.row(h.row0 + t)
-		for j, dst := range [][]uint64{h.q, h.k, h.v} {
-			h.copyBits(dst[t*h.words:], row, j*h.Heads*h.HeadDim+h.col)
-		}
+	for j, dst := range [][]uint64{h.q, h.k, h.v} {
+		qkv.copyBits(dst, h.row0, j*h.Heads*h.HeadDim+h.col, h.HeadDim)
 	}
 	h.scores, h.sums = s.doubles(1, h.Seq), s.floats(2, h.HeadDim)
 	return h
@@ -128,13 +125,6 @@ func reciprocal(dim int) float64 {
 		}
 	}
 	return y
-}
-
-// copyBits moves the head's bits of a row to words of their own.
-func (h *head) copyBits(dst, row []uint64, at int) {
-	for i := range h.words {
-		dst[i] = bitsAt(row, at+i*64, min(64, h.HeadDim-i*64))
-	}
 }
 
 // distance is the number of bits in which query t and key u differ.
@@ -306,11 +296,7 @@ func (h *head) rankWeights(alive int, gamma float64) {
 		w[r] /= sum
 	}
 	if alive <= fewSurvivors {
-		for pattern := range 1 << alive {
-			if signedSum(w, pattern) >= 0 {
-				h.choices[alive] |= 1 << pattern
-			}
-		}
+		h.choices[alive] = newChoice(func(pattern int) bool { return signedSum(w, pattern&(1<<alive-1)) >= 0 })
 	}
 }
 
@@ -336,7 +322,7 @@ func (h *head) readRanked(dst []uint64, pointers []int32) {
 			mask = 1<<rest - 1
 		}
 		if live <= fewSurvivors {
-			dst[i] = choose(h.choices[live], words[:live]) & mask
+			dst[i] = h.choices[live].of(words[0], words[1], words[2], words[3]) & mask
 			continue
 		}
 		dst[i] = 0
@@ -352,21 +338,31 @@ func (h *head) readRanked(dst []uint64, pointers []int32) {
 	}
 }
 
-// choose looks 64 patterns up at once: bit c of the result is that bit of table which the bits c of words, the first one
-// least significant, name.
-func choose(table uint32, words []uint64) uint64 {
-	var values [1 << fewSurvivors]uint64
-	n := 1 << len(words)
-	for p := range n {
-		values[p] = -uint64(table >> p & 1)
-	}
-	for _, w := range words {
-		n /= 2
-		for p := range n {
-			values[p] = values[2*p]&^w | values[2*p+1]&w
+// choice is a table of bits by pattern of four bits: all 64 bits of a word are that of a pattern whose first bit is clear, and
+// what the first bit turns.
+type choice [1 << (fewSurvivors - 1)]struct{ clear, turned uint64 }
+
+func newChoice(bit func(pattern int) bool) (c choice) {
+	word := func(pattern int) uint64 {
+		if bit(pattern) {
+			return math.MaxUint64
 		}
+		return 0
 	}
-	return values[0]
+	for p := range c {
+		c[p].clear, c[p].turned = word(2*p), word(2*p)^word(2*p+1)
+	}
+	return c
+}
+
+// of looks 64 patterns up at once, whose bits are those of a, b, c and d.
+func (t *choice) of(a, b, c, d uint64) uint64 {
+	var x [len(t)]uint64
+	for p := range x {
+		x[p] = t[p].clear ^ t[p].turned&a
+	}
+	pick := func(clear, set, by uint64) uint64 { return clear ^ (clear^set)&by }
+	return pick(pick(pick(x[0], x[1], b), pick(x[2], x[3], b), c), pick(pick(x[4], x[5], b), pick(x[6], x[7], b), c), d)
 }
 
 // signedSum adds w[r] where bit r of pattern is set and subtracts it elsewhere, in the order of ranks.

@@ -21,12 +21,12 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 				g.many(h, to, s)
 			}
 			width := a.Heads * a.HeadDim
-			for t := range a.Seq {
-				at := (h.row0+t)*3*width + h.col
-				d.write(dst, at, g.dq(t))
-				d.write(dst, at+width, g.dk[t*g.width:][:g.width])
-				d.write(dst, at+2*width, g.dv[t*g.width:][:g.width])
+			at := h.row0*3*width + h.col
+			if dst.halves != nil { // otherwise those of queries are where they belong
+				d.writeRows(dst, at, 3*width, g.dqs, h.Seq)
 			}
+			d.writeRows(dst, at+width, 3*width, g.dk, h.Seq)
+			d.writeRows(dst, at+2*width, 3*width, g.dv, h.Seq)
 		})
 	})
 }

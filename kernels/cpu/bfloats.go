@@ -43,15 +43,30 @@ func (d *Device) read(line []float32, m memory, at int) []float32 {
 
 // write stores values from at on, which may be where they are.
 func (d *Device) write(m memory, at int, values []float32) {
-	if m.halves == nil {
-		copy(m.floats[at:][:len(values)], values)
-		return
-	}
-	d.roundBFloats(m.halves[at:][:len(values)], values)
+	d.writeRows(m, at, 0, values, 1)
 }
 
-// roundBFloatsGo writes the nearest bfloat16, ties to even. NaN stays NaN.
-func roundBFloatsGo(dst []uint16, src []float32) {
+// writeRows stores so many rows from at on, stride apart.
+func (d *Device) writeRows(m memory, at, stride int, values []float32, rows int) {
+	width := len(values) / rows
+	if m.halves != nil {
+		d.roundBFloats(m.halves[at:], stride, values, width, rows, width)
+		return
+	}
+	for r := range rows {
+		copy(m.floats[at+r*stride:][:width], values[r*width:])
+	}
+}
+
+// roundBFloatsGo writes rows of cols values, in strides, as bfloat16.
+func roundBFloatsGo(dst []uint16, dstStride int, src []float32, srcStride, rows, cols int) {
+	for r := range rows {
+		roundLine(dst[r*dstStride:][:cols], src[r*srcStride:])
+	}
+}
+
+// roundLine writes the nearest bfloat16, ties to even. NaN stays NaN.
+func roundLine(dst []uint16, src []float32) {
 	for i, v := range src[:len(dst)] {
 		b := math.Float32bits(v)
 		if v != v {

@@ -33,7 +33,7 @@ type instructions struct {
 
 	// Floats.
 	affine         func(u, alpha, theta []float32)
-	roundBFloats   func(dst []uint16, src []float32)
+	roundBFloats   func(dst []uint16, dstStride int, src []float32, srcStride, rows, cols int)
 	widenBFloats   func(dst []float32, src []uint16)
 	maskBFloats    func(dst []float32, src []uint16, words []uint64)
 	add            func(dst, a, b []float32)

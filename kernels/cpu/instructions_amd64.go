@@ -162,13 +162,15 @@ func avx2() instructions {
 			}
 			affineGo(u[n:], alpha[n:], theta[n:])
 		},
-		roundBFloats: func(dst []uint16, src []float32) {
-			n := len(dst) &^ 15
-			if n > 0 {
-				_ = src[n-1]
-				roundBFloatsAVX2(&dst[0], &src[0], n)
+		roundBFloats: func(dst []uint16, dstStride int, src []float32, srcStride, rows, cols int) {
+			n := cols &^ 15
+			if n > 0 && rows > 0 {
+				_, _ = dst[(rows-1)*dstStride+n-1], src[(rows-1)*srcStride+n-1]
+				roundBFloatsAVX2(&dst[0], dstStride, &src[0], srcStride, rows, n)
 			}
-			roundBFloatsGo(dst[n:], src[n:])
+			if n < cols {
+				roundBFloatsGo(dst[n:], dstStride, src[n:], srcStride, rows, cols-n)
+			}
 		},
 		widenBFloats: func(dst []float32, src []uint16) {
 			n := len(dst) &^ 7

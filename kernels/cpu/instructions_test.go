@@ -175,14 +175,15 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			return floatBits(u)
 		},
 		"roundBFloats": func(s *instructions, r *rand.Rand, n int) any {
-			x := oddities(r, n)
+			rows, dstStride, srcStride := r.IntN(5), n+r.IntN(3), n+r.IntN(3)
+			x := oddities(r, (rows+1)*srcStride)
 			for i := range x {
 				if r.IntN(4) == 0 {
 					x[i] = math.Float32frombits(r.Uint32())
 				}
 			}
-			dst := make([]uint16, n)
-			s.roundBFloats(dst, x)
+			dst := make([]uint16, (rows+1)*dstStride)
+			s.roundBFloats(dst, dstStride, x, srcStride, rows, n)
 			return dst
 		},
 		"add": func(s *instructions, r *rand.Rand, n int) any {
@@ -220,7 +221,7 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			sums, most, rows := doubles(r, n), make([]float32, n), r.IntN(5)
 			stride, wordStride := n+r.IntN(3), wordsOf(n)+r.IntN(2)
 			src := make([]uint16, (rows+1)*stride)
-			roundBFloatsGo(src, oddities(r, len(src)))
+			roundLine(src, oddities(r, len(src)))
 			s.addBRows(sums, most, src, stride, randomWords(r, (rows+1)*wordStride), wordStride, rows)
 			return append(doubleBits(sums), floatBits(most)...)
 		},

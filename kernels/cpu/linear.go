@@ -230,7 +230,7 @@ func scaleToBFloatsGo(dst []uint16, sums []int32, offset int32, unit float32) {
 	for len(dst) > 0 {
 		n := min(len(dst), len(line))
 		scaleIntegersGo(line[:n], sums, offset, unit)
-		roundBFloatsGo(dst[:n], line[:])
+		roundLine(dst[:n], line[:])
 		dst, sums = dst[n:], sums[n:]
 	}
 }

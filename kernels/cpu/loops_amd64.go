@@ -92,7 +92,7 @@ func addAVX2(dst *float32, a *float32, b *float32, n int)
 // roundBFloatsAVX2 is roundBFloatsGo for whole registers.
 //
 //go:noescape
-func roundBFloatsAVX2(dst *uint16, src *float32, n int)
+func roundBFloatsAVX2(dst *uint16, dstStride int, src *float32, srcStride int, rows int, n int)
 
 // widenBFloatsAVX2 is widenBFloatsGo for whole registers.
 //

@@ -2217,16 +2217,23 @@ loop:
 	VZEROUPPER
 	RET
 
-// func roundBFloatsAVX2(dst *uint16, src *float32, n int)
+// func roundBFloatsAVX2(dst *uint16, dstStride int, src *float32, srcStride int, rows int, n int)
 // Requires: AVX, AVX2
-TEXT ·roundBFloatsAVX2(SB), NOSPLIT, $0-24
+TEXT ·roundBFloatsAVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
-	MOVQ src+8(FP), CX
-	MOVQ n+16(FP), DX
-	XORQ BX, BX
+	MOVQ src+16(FP), CX
+	MOVQ n+40(FP), DX
+	MOVQ dstStride+8(FP), BX
+	MOVQ srcStride+24(FP), SI
+	MOVQ rows+32(FP), DI
+	SHLQ $0x01, BX
+	SHLQ $0x02, SI
+
+row:
+	XORQ R8, R8
 
 loop:
-	VMOVUPS   (CX)(BX*4), Y0
+	VMOVUPS   (CX)(R8*4), Y0
 	VCMPPS    $0x03, Y0, Y0, Y2
 	VPOR      quiet<>+0(SB), Y0, Y1
 	VPSRLD    $0x10, Y1, Y1
@@ -2236,7 +2243,7 @@ loop:
 	VPADDD    Y0, Y3, Y3
 	VPSRLD    $0x10, Y3, Y3
 	VBLENDVPS Y2, Y1, Y3, Y0
-	VMOVUPS   32(CX)(BX*4), Y1
+	VMOVUPS   32(CX)(R8*4), Y1
 	VCMPPS    $0x03, Y1, Y1, Y3
 	VPOR      quiet<>+0(SB), Y1, Y2
 	VPSRLD    $0x10, Y2, Y2
@@ -2248,10 +2255,14 @@ loop:
 	VBLENDVPS Y3, Y2, Y4, Y1
 	VPACKUSDW Y1, Y0, Y0
 	VPERMQ    $0xd8, Y0, Y0
-	VMOVDQU   Y0, (AX)(BX*2)
-	ADDQ      $0x10, BX
-	CMPQ      BX, DX
+	VMOVDQU   Y0, (AX)(R8*2)
+	ADDQ      $0x10, R8
+	CMPQ      R8, DX
 	JLT       loop
+	ADDQ      BX, AX
+	ADDQ      SI, CX
+	DECQ      DI
+	JNZ       row
 	VZEROUPPER
 	RET
 

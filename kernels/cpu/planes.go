@@ -144,16 +144,21 @@ func expandSigns(dst []float32, words []uint64, at int) {
 	}
 }
 
-// bitsAt returns n <= 64 bits of words from bit at.
-func bitsAt(words []uint64, at, n int) uint64 {
-	w := words[at>>6] >> (at & 63)
-	if have := 64 - at&63; have < n {
-		w |= words[at>>6+1] << have
+// copyBits moves n bits from bit at on of rows row.. of one plane to whole words of their own, as many rows as dst holds.
+func (p *planes) copyBits(dst []uint64, row, at, n int) {
+	perRow, shift := wordsOf(n), at&63
+	for i := range perRow {
+		part, from := min(64, n-64*i), row*p.stride+at>>6+i
+		mask, crosses := uint64(math.MaxUint64)>>(64-part), shift+part > 64
+		for to := i; to < len(dst); to += perRow {
+			w := p.words[from] >> shift
+			if crosses {
+				w |= p.words[from+1] << (64 - shift)
+			}
+			dst[to] = w & mask
+			from += p.stride
+		}
 	}
-	if n < 64 {
-		w &= 1<<n - 1
-	}
-	return w
 }
 
 // dense is a row-major matrix of floats; with columns scaled if scale is set.

@@ -141,8 +141,12 @@ func vectors() {
 	})
 	end()
 
-	begin("roundBFloats", "func(dst *uint16, src *float32, n int)")
+	begin("roundBFloats", "func(dst *uint16, dstStride int, src *float32, srcStride, rows, n int)")
 	dst, src, n := pointer("dst"), pointer("src"), pointer("n")
+	dstStride, srcStride, rows := pointer("dstStride"), pointer("srcStride"), pointer("rows")
+	SHLQ(Imm(1), dstStride)
+	SHLQ(Imm(2), srcStride)
+	Label("row")
 	loop(n, 16, func(i GPVirtual) {
 		var rounded [2]VecVirtual
 		for j := range rounded {
@@ -156,6 +160,10 @@ func vectors() {
 		}
 		store16(at2(dst, i), rounded[0], rounded[1])
 	})
+	ADDQ(dstStride, dst)
+	ADDQ(srcStride, src)
+	DECQ(rows)
+	JNZ(LabelRef("row"))
 	end()
 
 	begin("widenBFloats", "func(dst *float32, src *uint16, n int)")
