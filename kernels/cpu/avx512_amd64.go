@@ -31,5 +31,51 @@ func avx512() instructions {
 		}
 		narrow.randomWords(dst[n:], key, counter)
 	}
+	set.roundRow = func(dst []int8, g, alpha []float32, inverse float32, random []uint16, limit float32) {
+		n := len(dst) &^ 63
+		if n > 0 {
+			_, _, _ = g[n-1], alpha[n-1], random[n-1]
+			roundRowAVX512(&dst[0], &g[0], &alpha[0], &random[0], n, inverse, limit)
+		}
+		if n < len(dst) {
+			narrow.roundRow(dst[n:], g[n:], alpha[n:], inverse, random[n:], limit)
+		}
+	}
+	set.roundColumns = func(dst []int8, g, inverse []float32, random []uint16, limit float32) {
+		n := len(dst) &^ 63
+		if n > 0 {
+			_, _, _ = g[n-1], inverse[n-1], random[n-1]
+			roundColumnsAVX512(&dst[0], &g[0], &inverse[0], &random[0], n, limit)
+		}
+		if n < len(dst) {
+			narrow.roundColumns(dst[n:], g[n:], inverse[n:], random[n:], limit)
+		}
+	}
+	set.signsOfSums = func(signs, pass []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32) {
+		n := len(sums) &^ 63
+		if n > 0 {
+			_, _, _, _ = signs[n/64-1], pass[n/64-1], alpha[n-1], theta[n-1]
+			signsOfSumsAVX512(&signs[0], &pass[0], &sums[0], &alpha[0], &theta[0], n, offset, unit)
+		}
+		signsOfSumsGo(signs[n/64:], pass[n/64:], sums[n:], alpha[n:], theta[n:], offset, unit)
+	}
+	set.addBRows = func(sums []float64, most []float32, src []uint16, stride int, words []uint64, wordStride, rows int) {
+		n := len(sums) &^ 63
+		if n > 0 && rows > 0 {
+			_, _, _ = most[n-1], src[(rows-1)*stride+n-1], words[(rows-1)*wordStride+n/64-1]
+			addBRowsAVX512(&sums[0], &most[0], &src[0], stride, &words[0], wordStride, rows, n)
+		}
+		if n < len(sums) {
+			addBRowsGo(sums[n:], most[n:], src[n:], stride, words[n/64:], wordStride, rows)
+		}
+	}
+	set.passNormalized = func(dst, da, x, gain []float32, r, limit float64) (dot float64) {
+		n := len(dst) &^ 7
+		if n > 0 {
+			_, _, _ = da[n-1], x[n-1], gain[n-1]
+			dot = passNormalizedAVX512(&dst[0], &da[0], &x[0], &gain[0], n, r, limit)
+		}
+		return dot + passNormalizedGo(dst[n:], da[n:], x[n:], gain[n:], r, limit)
+	}
 	return set
 }

@@ -223,3 +223,28 @@ func countSignsAVX512(dst *int32, stride int, x *uint64, xStride int, w *uint64,
 //
 //go:noescape
 func nearestAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, score *[4][4]float64)
+
+// roundRowAVX512 is roundRowGo for 64 values at a time.
+//
+//go:noescape
+func roundRowAVX512(dst *int8, gradient *float32, alpha *float32, random *uint16, n int, inverse float32, limit float32)
+
+// roundColumnsAVX512 is roundColumnsGo for 64 values at a time.
+//
+//go:noescape
+func roundColumnsAVX512(dst *int8, gradient *float32, inverse *float32, random *uint16, n int, limit float32)
+
+// signsOfSumsAVX512 is signsOfSumsGo for 16 values at a time.
+//
+//go:noescape
+func signsOfSumsAVX512(signs *uint64, pass *uint64, sums *int32, alpha *float32, theta *float32, n int, offset int32, unit float32)
+
+// addBRowsAVX512 is addBRowsGo for 64 columns at a time.
+//
+//go:noescape
+func addBRowsAVX512(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride int, rows int, n int)
+
+// passNormalizedAVX512 is passNormalizedGo for 8 values at a time.
+//
+//go:noescape
+func passNormalizedAVX512(dst *float32, da *float32, x *float32, gain *float32, n int, r float64, limit float64) float64

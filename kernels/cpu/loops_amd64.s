@@ -4454,3 +4454,351 @@ key:
 	VMOVUPD      Y15, 96(CX)
 	VZEROUPPER
 	RET
+
+DATA unpack<>+0(SB)/8, $0x0000000400000000
+DATA unpack<>+8(SB)/8, $0x0000000c00000008
+DATA unpack<>+16(SB)/8, $0x0000000500000001
+DATA unpack<>+24(SB)/8, $0x0000000d00000009
+DATA unpack<>+32(SB)/8, $0x0000000600000002
+DATA unpack<>+40(SB)/8, $0x0000000e0000000a
+DATA unpack<>+48(SB)/8, $0x0000000700000003
+DATA unpack<>+56(SB)/8, $0x0000000f0000000b
+GLOBL unpack<>(SB), RODATA|NOPTR, $64
+
+DATA fraction16<>+0(SB)/8, $0x3780000037800000
+DATA fraction16<>+8(SB)/8, $0x3780000037800000
+DATA fraction16<>+16(SB)/8, $0x3780000037800000
+DATA fraction16<>+24(SB)/8, $0x3780000037800000
+DATA fraction16<>+32(SB)/8, $0x3780000037800000
+DATA fraction16<>+40(SB)/8, $0x3780000037800000
+DATA fraction16<>+48(SB)/8, $0x3780000037800000
+DATA fraction16<>+56(SB)/8, $0x3780000037800000
+GLOBL fraction16<>(SB), RODATA|NOPTR, $64
+
+// func roundRowAVX512(dst *int8, gradient *float32, alpha *float32, random *uint16, n int, inverse float32, limit float32)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·roundRowAVX512(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         gradient+8(FP), CX
+	MOVQ         alpha+16(FP), DX
+	MOVQ         random+24(FP), BX
+	MOVQ         n+32(FP), SI
+	VBROADCASTSS limit+44(FP), Z0
+	VMOVDQU64    fraction16<>+0(SB), Z1
+	VMOVDQU64    unpack<>+0(SB), Z2
+	VBROADCASTSS inverse+40(FP), Z3
+	VCVTTSS2SI   limit+44(FP), DI
+	NEGL         DI
+	VPBROADCASTB DI, Z4
+	XORQ         DI, DI
+
+loop:
+	VMOVUPS          (CX)(DI*4), Z5
+	VMULPS           (DX)(DI*4), Z5, Z5
+	VMULPS           Z3, Z5, Z5
+	VPMOVZXWD        (BX)(DI*2), Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z1, Z6, Z5
+	VMINPS           Z5, Z0, Z5
+	VCVTPS2DQ.RD_SAE Z5, Z5
+	VMOVUPS          64(CX)(DI*4), Z6
+	VMULPS           64(DX)(DI*4), Z6, Z6
+	VMULPS           Z3, Z6, Z6
+	VPMOVZXWD        32(BX)(DI*2), Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z1, Z7, Z6
+	VMINPS           Z6, Z0, Z6
+	VCVTPS2DQ.RD_SAE Z6, Z6
+	VMOVUPS          128(CX)(DI*4), Z7
+	VMULPS           128(DX)(DI*4), Z7, Z7
+	VMULPS           Z3, Z7, Z7
+	VPMOVZXWD        64(BX)(DI*2), Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z1, Z8, Z7
+	VMINPS           Z7, Z0, Z7
+	VCVTPS2DQ.RD_SAE Z7, Z7
+	VMOVUPS          192(CX)(DI*4), Z8
+	VMULPS           192(DX)(DI*4), Z8, Z8
+	VMULPS           Z3, Z8, Z8
+	VPMOVZXWD        96(BX)(DI*2), Z9
+	VCVTDQ2PS        Z9, Z9
+	VFMADD231PS      Z1, Z9, Z8
+	VMINPS           Z8, Z0, Z8
+	VCVTPS2DQ.RD_SAE Z8, Z8
+	VPACKSSDW        Z6, Z5, Z5
+	VPACKSSDW        Z8, Z7, Z7
+	VPACKSSWB        Z7, Z5, Z5
+	VPERMD           Z5, Z2, Z5
+	VPMAXSB          Z4, Z5, Z5
+	VMOVDQU64        Z5, (AX)(DI*1)
+	ADDQ             $0x40, DI
+	CMPQ             DI, SI
+	JLT              loop
+	VZEROUPPER
+	RET
+
+// func roundColumnsAVX512(dst *int8, gradient *float32, inverse *float32, random *uint16, n int, limit float32)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·roundColumnsAVX512(SB), NOSPLIT, $0-44
+	MOVQ         dst+0(FP), AX
+	MOVQ         gradient+8(FP), CX
+	MOVQ         inverse+16(FP), DX
+	MOVQ         random+24(FP), BX
+	MOVQ         n+32(FP), SI
+	VBROADCASTSS limit+40(FP), Z0
+	VMOVDQU64    fraction16<>+0(SB), Z1
+	VMOVDQU64    unpack<>+0(SB), Z2
+	VCVTTSS2SI   limit+40(FP), DI
+	NEGL         DI
+	VPBROADCASTB DI, Z3
+	XORQ         DI, DI
+
+loop:
+	VMOVUPS          (CX)(DI*4), Z4
+	VMULPS           (DX)(DI*4), Z4, Z4
+	VPMOVZXWD        (BX)(DI*2), Z5
+	VCVTDQ2PS        Z5, Z5
+	VFMADD231PS      Z1, Z5, Z4
+	VMINPS           Z4, Z0, Z4
+	VCVTPS2DQ.RD_SAE Z4, Z4
+	VMOVUPS          64(CX)(DI*4), Z5
+	VMULPS           64(DX)(DI*4), Z5, Z5
+	VPMOVZXWD        32(BX)(DI*2), Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z1, Z6, Z5
+	VMINPS           Z5, Z0, Z5
+	VCVTPS2DQ.RD_SAE Z5, Z5
+	VMOVUPS          128(CX)(DI*4), Z6
+	VMULPS           128(DX)(DI*4), Z6, Z6
+	VPMOVZXWD        64(BX)(DI*2), Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z1, Z7, Z6
+	VMINPS           Z6, Z0, Z6
+	VCVTPS2DQ.RD_SAE Z6, Z6
+	VMOVUPS          192(CX)(DI*4), Z7
+	VMULPS           192(DX)(DI*4), Z7, Z7
+	VPMOVZXWD        96(BX)(DI*2), Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z1, Z8, Z7
+	VMINPS           Z7, Z0, Z7
+	VCVTPS2DQ.RD_SAE Z7, Z7
+	VPACKSSDW        Z5, Z4, Z4
+	VPACKSSDW        Z7, Z6, Z6
+	VPACKSSWB        Z6, Z4, Z4
+	VPERMD           Z4, Z2, Z4
+	VPMAXSB          Z3, Z4, Z4
+	VMOVDQU64        Z4, (AX)(DI*1)
+	ADDQ             $0x40, DI
+	CMPQ             DI, SI
+	JLT              loop
+	VZEROUPPER
+	RET
+
+DATA magnitude16<>+0(SB)/8, $0x7fffffff7fffffff
+DATA magnitude16<>+8(SB)/8, $0x7fffffff7fffffff
+DATA magnitude16<>+16(SB)/8, $0x7fffffff7fffffff
+DATA magnitude16<>+24(SB)/8, $0x7fffffff7fffffff
+DATA magnitude16<>+32(SB)/8, $0x7fffffff7fffffff
+DATA magnitude16<>+40(SB)/8, $0x7fffffff7fffffff
+DATA magnitude16<>+48(SB)/8, $0x7fffffff7fffffff
+DATA magnitude16<>+56(SB)/8, $0x7fffffff7fffffff
+GLOBL magnitude16<>(SB), RODATA|NOPTR, $64
+
+DATA one16<>+0(SB)/8, $0x3f8000003f800000
+DATA one16<>+8(SB)/8, $0x3f8000003f800000
+DATA one16<>+16(SB)/8, $0x3f8000003f800000
+DATA one16<>+24(SB)/8, $0x3f8000003f800000
+DATA one16<>+32(SB)/8, $0x3f8000003f800000
+DATA one16<>+40(SB)/8, $0x3f8000003f800000
+DATA one16<>+48(SB)/8, $0x3f8000003f800000
+DATA one16<>+56(SB)/8, $0x3f8000003f800000
+GLOBL one16<>(SB), RODATA|NOPTR, $64
+
+// func signsOfSumsAVX512(signs *uint64, pass *uint64, sums *int32, alpha *float32, theta *float32, n int, offset int32, unit float32)
+// Requires: AVX, AVX512F
+TEXT ·signsOfSumsAVX512(SB), NOSPLIT, $0-56
+	MOVQ         signs+0(FP), AX
+	MOVQ         pass+8(FP), CX
+	MOVQ         sums+16(FP), DX
+	MOVQ         alpha+24(FP), BX
+	MOVQ         theta+32(FP), SI
+	MOVQ         n+40(FP), DI
+	VBROADCASTSS offset+48(FP), Z0
+	VBROADCASTSS unit+52(FP), Z1
+	VMOVDQU64    magnitude16<>+0(SB), Z2
+	VMOVDQU64    one16<>+0(SB), Z3
+	VPXORD       Z4, Z4, Z4
+	XORQ         R8, R8
+
+loop:
+	VMOVDQU32 (DX)(R8*4), Z5
+	VPADDD    Z5, Z5, Z5
+	VPSUBD    Z0, Z5, Z5
+	VCVTDQ2PS Z5, Z5
+	VMULPS    Z1, Z5, Z5
+	VMULPS    (BX)(R8*4), Z5, Z5
+	VSUBPS    (SI)(R8*4), Z5, Z5
+	VADDPS    Z4, Z5, Z6
+	VPCMPD    $0x05, Z4, Z6, K1
+	VPANDD    Z2, Z5, Z5
+	VCMPPS    $0x02, Z3, Z5, K2
+	KMOVW     K1, (AX)
+	KMOVW     K2, (CX)
+	ADDQ      $0x02, AX
+	ADDQ      $0x02, CX
+	ADDQ      $0x10, R8
+	CMPQ      R8, DI
+	JLT       loop
+	VZEROUPPER
+	RET
+
+// func addBRowsAVX512(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride int, rows int, n int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·addBRowsAVX512(SB), NOSPLIT, $0-64
+	MOVQ      sums+0(FP), AX
+	MOVQ      most+8(FP), CX
+	MOVQ      src+16(FP), DX
+	MOVQ      stride+24(FP), BX
+	MOVQ      words+32(FP), SI
+	MOVQ      wordStride+40(FP), DI
+	MOVQ      rows+48(FP), R8
+	MOVQ      n+56(FP), R9
+	SHLQ      $0x01, BX
+	SHLQ      $0x03, DI
+	VMOVDQU64 magnitude16<>+0(SB), Z0
+
+columns:
+	VMOVUPD (AX), Z1
+	VMOVUPD 64(AX), Z2
+	VMOVUPS (CX), Z3
+	VMOVUPD 128(AX), Z4
+	VMOVUPD 192(AX), Z5
+	VMOVUPS 64(CX), Z6
+	VMOVUPD 256(AX), Z7
+	VMOVUPD 320(AX), Z8
+	VMOVUPS 128(CX), Z9
+	VMOVUPD 384(AX), Z10
+	VMOVUPD 448(AX), Z11
+	VMOVUPS 192(CX), Z12
+	MOVQ    DX, R10
+	MOVQ    SI, R11
+	MOVQ    R8, R12
+
+rows:
+	PREFETCHT0    (R10)(BX*8)
+	PREFETCHT0    64(R10)(BX*8)
+	KMOVW         (R11), K1
+	VPMOVZXWD.Z   (R10), K1, Z13
+	VPSLLD        $0x10, Z13, Z13
+	VEXTRACTF64X4 $0x01, Z13, Y14
+	VCVTPS2PD     Y13, Z15
+	VADDPD        Z15, Z1, Z1
+	VCVTPS2PD     Y14, Z15
+	VADDPD        Z15, Z2, Z2
+	VPANDD        Z0, Z13, Z13
+	VMAXPS        Z3, Z13, Z3
+	KMOVW         2(R11), K1
+	VPMOVZXWD.Z   32(R10), K1, Z13
+	VPSLLD        $0x10, Z13, Z13
+	VEXTRACTF64X4 $0x01, Z13, Y14
+	VCVTPS2PD     Y13, Z15
+	VADDPD        Z15, Z4, Z4
+	VCVTPS2PD     Y14, Z15
+	VADDPD        Z15, Z5, Z5
+	VPANDD        Z0, Z13, Z13
+	VMAXPS        Z6, Z13, Z6
+	KMOVW         4(R11), K1
+	VPMOVZXWD.Z   64(R10), K1, Z13
+	VPSLLD        $0x10, Z13, Z13
+	VEXTRACTF64X4 $0x01, Z13, Y14
+	VCVTPS2PD     Y13, Z15
+	VADDPD        Z15, Z7, Z7
+	VCVTPS2PD     Y14, Z15
+	VADDPD        Z15, Z8, Z8
+	VPANDD        Z0, Z13, Z13
+	VMAXPS        Z9, Z13, Z9
+	KMOVW         6(R11), K1
+	VPMOVZXWD.Z   96(R10), K1, Z13
+	VPSLLD        $0x10, Z13, Z13
+	VEXTRACTF64X4 $0x01, Z13, Y14
+	VCVTPS2PD     Y13, Z15
+	VADDPD        Z15, Z10, Z10
+	VCVTPS2PD     Y14, Z15
+	VADDPD        Z15, Z11, Z11
+	VPANDD        Z0, Z13, Z13
+	VMAXPS        Z12, Z13, Z12
+	ADDQ          BX, R10
+	ADDQ          DI, R11
+	DECQ          R12
+	JNZ           rows
+	VMOVUPD       Z1, (AX)
+	VMOVUPD       Z2, 64(AX)
+	VMOVUPS       Z3, (CX)
+	VMOVUPD       Z4, 128(AX)
+	VMOVUPD       Z5, 192(AX)
+	VMOVUPS       Z6, 64(CX)
+	VMOVUPD       Z7, 256(AX)
+	VMOVUPD       Z8, 320(AX)
+	VMOVUPS       Z9, 128(CX)
+	VMOVUPD       Z10, 384(AX)
+	VMOVUPD       Z11, 448(AX)
+	VMOVUPS       Z12, 192(CX)
+	ADDQ          $0x00000200, AX
+	ADDQ          $0x00000100, CX
+	ADDQ          $0x00000080, DX
+	ADDQ          $0x08, SI
+	SUBQ          $0x40, R9
+	JNZ           columns
+	VZEROUPPER
+	RET
+
+DATA magnitude8<>+0(SB)/8, $0x7fffffffffffffff
+DATA magnitude8<>+8(SB)/8, $0x7fffffffffffffff
+DATA magnitude8<>+16(SB)/8, $0x7fffffffffffffff
+DATA magnitude8<>+24(SB)/8, $0x7fffffffffffffff
+DATA magnitude8<>+32(SB)/8, $0x7fffffffffffffff
+DATA magnitude8<>+40(SB)/8, $0x7fffffffffffffff
+DATA magnitude8<>+48(SB)/8, $0x7fffffffffffffff
+DATA magnitude8<>+56(SB)/8, $0x7fffffffffffffff
+GLOBL magnitude8<>(SB), RODATA|NOPTR, $64
+
+// func passNormalizedAVX512(dst *float32, da *float32, x *float32, gain *float32, n int, r float64, limit float64) float64
+// Requires: AVX, AVX512F, AVX512VL, SSE2
+TEXT ·passNormalizedAVX512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+16(FP), CX
+	MOVQ         gain+24(FP), DX
+	MOVQ         n+32(FP), BX
+	MOVQ         da+8(FP), SI
+	VMOVDQU64    magnitude8<>+0(SB), Z2
+	VPXORD       Z3, Z3, Z3
+	VBROADCASTSD r+40(FP), Z0
+	VBROADCASTSD limit+48(FP), Z1
+	XORQ         DI, DI
+
+loop:
+	VCVTPS2PD     (CX)(DI*4), Z4
+	VCVTPS2PD     (DX)(DI*4), Z5
+	VMULPD        Z4, Z5, Z6
+	VMULPD        Z0, Z6, Z6
+	VPANDQ        Z2, Z6, Z6
+	VCMPPD        $0x02, Z1, Z6, K1
+	VMOVUPS.Z     (SI)(DI*4), K1, Y6
+	VMOVUPS       Y6, (AX)(DI*4)
+	VCVTPS2PD     Y6, Z6
+	VMULPD        Z5, Z6, Z6
+	VMULPD        Z4, Z6, Z6
+	VADDPD        Z6, Z3, Z3
+	ADDQ          $0x08, DI
+	CMPQ          DI, BX
+	JLT           loop
+	VEXTRACTF64X4 $0x00, Z3, Y0
+	VEXTRACTF64X4 $0x01, Z3, Y1
+	VADDPD        Y1, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPD        X1, X0, X1
+	VPERMILPD     $0x01, X1, X0
+	VADDSD        X0, X1, X1
+	MOVSD         X1, ret+56(FP)
+	VZEROUPPER
+	RET

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"math"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -11,6 +13,10 @@ func wide() {
 	wideRandomWords()
 	wideCountSigns()
 	wideNearest()
+	wideRounding()
+	wideSignsOfSums()
+	wideAddBRows()
+	widePassNormalized()
 }
 
 // beginWide declares a function that equals the one whose name ends in Go.
@@ -228,5 +234,184 @@ func wideNearest() {
 		VMOVUPD(b[r], Mem{Base: best, Disp: 32 * r})
 		VMOVUPD(d[r], Mem{Base: away, Disp: 32 * r})
 	}
+	end()
+}
+
+// wideBroadcast is a 32-bit parameter in all lanes.
+func wideBroadcast(name string) VecVirtual {
+	v := ZMM()
+	VBROADCASTSS(flag(name), v)
+	return v
+}
+
+func wideZero() VecVirtual {
+	v := ZMM()
+	VPXORD(v, v, v)
+	return v
+}
+
+// wideRounding: a conversion that rounds down, and one addition of the random fraction's product, which is exact.
+func wideRounding() {
+	var lanes [8]uint64 // of 16 words: four registers were packed in parts of four values
+	for i := range 16 {
+		lanes[i/2] |= uint64(i%4*4+i/4) << (i % 2 * 32)
+	}
+	order := quads8("unpack", lanes[:]...)
+	part := quads8("fraction16", uint64(math.Float32bits(1./(1<<16)))*(1<<32+1))
+	for _, f := range []struct{ name, signature, factor string }{
+		{"roundRow", "func(dst *int8, gradient, alpha *float32, random *uint16, n int, inverse, limit float32)", "alpha"},
+		{"roundColumns", "func(dst *int8, gradient, inverse *float32, random *uint16, n int, limit float32)", "inverse"},
+	} {
+		beginWide(f.name, f.signature, "for 64 values at a time.")
+		dst, g, factor, random, n := pointer("dst"), pointer("gradient"), pointer(f.factor), pointer("random"), pointer("n")
+		limit, fraction, inOrder := wideBroadcast("limit"), wideConstant(part), wideConstant(order)
+		var inverse VecVirtual
+		if f.name == "roundRow" {
+			inverse = wideBroadcast("inverse")
+		}
+		bound, lowest := GP32(), ZMM()
+		VCVTTSS2SI(flag("limit"), bound)
+		NEGL(bound)
+		VPBROADCASTB(bound, lowest)
+		loop(n, 64, func(i GPVirtual) {
+			var q [4]VecVirtual
+			for j := range q {
+				v, r := ZMM(), ZMM()
+				VMOVUPS(at4(g, i, 64*j), v)
+				VMULPS(at4(factor, i, 64*j), v, v)
+				if inverse != nil {
+					VMULPS(inverse, v, v)
+				}
+				VPMOVZXWD(Mem{Base: random, Index: i, Scale: 2, Disp: 32 * j}, r)
+				VCVTDQ2PS(r, r)
+				VFMADD231PS(fraction, r, v)
+				VMINPS(v, limit, v) // no number stays what it is, and becomes the lowest integer
+				VCVTPS2DQ_RD_SAE(v, v)
+				q[j] = v
+			}
+			VPACKSSDW(q[1], q[0], q[0])
+			VPACKSSDW(q[3], q[2], q[2])
+			VPACKSSWB(q[2], q[0], q[0])
+			VPERMD(q[0], inOrder, q[0])
+			VPMAXSB(lowest, q[0], q[0])
+			VMOVDQU64(q[0], Mem{Base: dst, Index: i, Scale: 1})
+		})
+		end()
+	}
+}
+
+func wideSignsOfSums() {
+	magnitude, one := quads8("magnitude16", 0x7fffffff7fffffff), quads8("one16", uint64(math.Float32bits(1))*(1<<32+1))
+	beginWide("signsOfSums", "func(signs, pass *uint64, sums *int32, alpha, theta *float32, n int, offset int32, unit float32)", "for 16 values at a time.")
+	signs, pass, sums := pointer("signs"), pointer("pass"), pointer("sums")
+	alpha, theta, n := pointer("alpha"), pointer("theta"), pointer("n")
+	offset, unit, mask, most, zero := wideBroadcast("offset"), wideBroadcast("unit"), wideConstant(magnitude), wideConstant(one), wideZero()
+	loop(n, 16, func(i GPVirtual) {
+		u, v, sign, passed := ZMM(), ZMM(), K(), K()
+		VMOVDQU32(at4(sums, i, 0), u)
+		VPADDD(u, u, u)
+		VPSUBD(offset, u, u)
+		VCVTDQ2PS(u, u)
+		VMULPS(unit, u, u)
+		VMULPS(at4(alpha, i, 0), u, u)
+		VSUBPS(at4(theta, i, 0), u, u)
+		VADDPS(zero, u, v) // -0 + 0 is +0
+		VPCMPD(Imm(5), zero, v, sign)
+		VPANDD(mask, u, u)
+		VCMPPS(Imm(2), most, u, passed)
+		KMOVW(sign, Mem{Base: signs})
+		KMOVW(passed, Mem{Base: pass})
+		ADDQ(Imm(2), signs)
+		ADDQ(Imm(2), pass)
+	})
+	end()
+}
+
+// wideAddBRows keeps the sums of 64 columns, and their largest values, in registers.
+func wideAddBRows() {
+	magnitude := NewDataAddr(Symbol{Name: "magnitude16", Static: true}, 0)
+	beginWide("addBRows", "func(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride, rows, n int)", "for 64 columns at a time.")
+	sums, most, src, stride := pointer("sums"), pointer("most"), pointer("src"), pointer("stride")
+	words, wordStride, rows, n := pointer("words"), pointer("wordStride"), pointer("rows"), pointer("n")
+	SHLQ(Imm(1), stride)
+	SHLQ(Imm(3), wordStride)
+	mask := wideConstant(magnitude)
+	Label("columns")
+	var sum [4][2]VecVirtual
+	var top [4]VecVirtual
+	for i := range sum {
+		for half := range sum[i] {
+			sum[i][half] = ZMM()
+			VMOVUPD(Mem{Base: sums, Disp: 128*i + 64*half}, sum[i][half])
+		}
+		top[i] = ZMM()
+		VMOVUPS(Mem{Base: most, Disp: 64 * i}, top[i])
+	}
+	row, bits, left := GP64(), GP64(), GP64()
+	MOVQ(src, row)
+	MOVQ(words, bits)
+	MOVQ(rows, left)
+	Label("rows")
+	for line := range 2 { // rows are too far apart for the processor to see what comes
+		PREFETCHT0(Mem{Base: row, Index: stride, Scale: 8, Disp: 64 * line})
+	}
+	for i := range sum {
+		v, upper, d, passes := ZMM(), YMM(), ZMM(), K()
+		KMOVW(Mem{Base: bits, Disp: 2 * i}, passes)
+		VPMOVZXWD_Z(Mem{Base: row, Disp: 32 * i}, passes, v)
+		VPSLLD(Imm(16), v, v)
+		VEXTRACTF64X4(Imm(1), v, upper)
+		VCVTPS2PD(v.AsY(), d)
+		VADDPD(d, sum[i][0], sum[i][0])
+		VCVTPS2PD(upper, d)
+		VADDPD(d, sum[i][1], sum[i][1])
+		VPANDD(mask, v, v)
+		VMAXPS(top[i], v, top[i])
+	}
+	ADDQ(stride, row)
+	ADDQ(wordStride, bits)
+	DECQ(left)
+	JNZ(LabelRef("rows"))
+	for i := range sum {
+		for half, v := range sum[i] {
+			VMOVUPD(v, Mem{Base: sums, Disp: 128*i + 64*half})
+		}
+		VMOVUPS(top[i], Mem{Base: most, Disp: 64 * i})
+	}
+	ADDQ(U32(512), sums)
+	ADDQ(U32(256), most)
+	ADDQ(U32(128), src)
+	ADDQ(Imm(8), words)
+	SUBQ(Imm(64), n)
+	JNZ(LabelRef("columns"))
+	end()
+}
+
+func widePassNormalized() {
+	magnitude := quads8("magnitude8", 1<<63-1)
+	beginWide("passNormalized", "func(dst, da, x, gain *float32, n int, r, limit float64) float64", "for 8 values at a time.")
+	dst, x, gain, n := pointer("dst"), pointer("x"), pointer("gain"), pointer("n")
+	da, r, limit, mask, sum := pointer("da"), ZMM(), ZMM(), wideConstant(magnitude), wideZero()
+	VBROADCASTSD(flag("r"), r)
+	VBROADCASTSD(flag("limit"), limit)
+	loop(n, 8, func(i GPVirtual) {
+		v, g, p, d, passed, passes := ZMM(), ZMM(), ZMM(), ZMM(), YMM(), K()
+		VCVTPS2PD(at4(x, i, 0), v)
+		VCVTPS2PD(at4(gain, i, 0), g)
+		VMULPD(v, g, p)
+		VMULPD(r, p, p)
+		VPANDQ(mask, p, p)
+		VCMPPD(Imm(2), limit, p, passes)
+		VMOVUPS_Z(at4(da, i, 0), passes, passed)
+		VMOVUPS(passed, at4(dst, i, 0))
+		VCVTPS2PD(passed, d)
+		VMULPD(g, d, d)
+		VMULPD(v, d, d)
+		VADDPD(d, sum, sum)
+	})
+	low, high := YMM(), YMM()
+	VEXTRACTF64X4(Imm(0), sum, low)
+	VEXTRACTF64X4(Imm(1), sum, high)
+	storeSum(low, high)
 	end()
 }
