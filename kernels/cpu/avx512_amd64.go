@@ -23,6 +23,12 @@ func avx512() instructions {
 		_ = dst[tableAt(len(q)-8)+tableSize-1]
 		return makeTablesVBMI(&dst[0], &q[0], len(q))
 	}
+	set.lookup = func(sums []int32, stride int, tables []byte, s signPanels, from, to, flush int, add bool) {
+		groups, n := to-from, s.panels()
+		_, _ = sums[(lookupRows-1)*stride+n*panelCols-1], tables[groups*lookupRows*tableSize-1]
+		_ = s.panel(n-1, from, to)
+		lookupVBMI(&sums[0], stride, &tables[0], &s.bytes[from*panelCols], groups, s.groups-groups, n, flush, add)
+	}
 	set.randomWords = func(dst []uint32, key [2]uint32, counter [4]uint32) {
 		n := len(dst) &^ 127
 		if n > 0 {

@@ -19,6 +19,11 @@ func makeTablesVBMI(dst *byte, q *int8, n int) (sum int32)
 //go:noescape
 func lookupAVX2(sums *int32, stride int, tables *byte, panel *byte, groups int, skip int, panels int, flush int, add bool)
 
+// lookupVBMI is lookupGo.
+//
+//go:noescape
+func lookupVBMI(sums *int32, stride int, tables *byte, panel *byte, groups int, skip int, panels int, flush int, add bool)
+
 // transposeBytesAVX2 is transposeBytesGo for n columns, a multiple of 16.
 //
 //go:noescape

@@ -684,50 +684,50 @@ flushes:
 
 groups:
 	VMOVDQU        (CX), Y10
-	VPSRLW         $0x04, Y10, Y12
+	VPSRLW         $0x04, Y10, Y11
 	VPAND          Y0, Y10, Y10
-	VPAND          Y0, Y12, Y12
-	VMOVDQU        32(CX), Y11
-	VPSRLW         $0x04, Y11, Y13
 	VPAND          Y0, Y11, Y11
+	VMOVDQU        32(CX), Y12
+	VPSRLW         $0x04, Y12, Y13
+	VPAND          Y0, Y12, Y12
 	VPAND          Y0, Y13, Y13
 	VBROADCASTI128 (R9), Y14
 	VPSHUFB        Y10, Y14, Y15
 	VPADDB         Y15, Y2, Y2
-	VPSHUFB        Y11, Y14, Y14
+	VPSHUFB        Y12, Y14, Y14
 	VPADDB         Y14, Y3, Y3
 	VBROADCASTI128 16(R9), Y14
-	VPSHUFB        Y12, Y14, Y15
+	VPSHUFB        Y11, Y14, Y15
 	VPADDB         Y15, Y2, Y2
 	VPSHUFB        Y13, Y14, Y14
 	VPADDB         Y14, Y3, Y3
 	VBROADCASTI128 32(R9), Y14
 	VPSHUFB        Y10, Y14, Y15
 	VPADDB         Y15, Y4, Y4
-	VPSHUFB        Y11, Y14, Y14
+	VPSHUFB        Y12, Y14, Y14
 	VPADDB         Y14, Y5, Y5
 	VBROADCASTI128 48(R9), Y14
-	VPSHUFB        Y12, Y14, Y15
+	VPSHUFB        Y11, Y14, Y15
 	VPADDB         Y15, Y4, Y4
 	VPSHUFB        Y13, Y14, Y14
 	VPADDB         Y14, Y5, Y5
 	VBROADCASTI128 64(R9), Y14
 	VPSHUFB        Y10, Y14, Y15
 	VPADDB         Y15, Y6, Y6
-	VPSHUFB        Y11, Y14, Y14
+	VPSHUFB        Y12, Y14, Y14
 	VPADDB         Y14, Y7, Y7
 	VBROADCASTI128 80(R9), Y14
-	VPSHUFB        Y12, Y14, Y15
+	VPSHUFB        Y11, Y14, Y15
 	VPADDB         Y15, Y6, Y6
 	VPSHUFB        Y13, Y14, Y14
 	VPADDB         Y14, Y7, Y7
 	VBROADCASTI128 96(R9), Y14
 	VPSHUFB        Y10, Y14, Y10
 	VPADDB         Y10, Y8, Y8
-	VPSHUFB        Y11, Y14, Y10
+	VPSHUFB        Y12, Y14, Y10
 	VPADDB         Y10, Y9, Y9
 	VBROADCASTI128 112(R9), Y10
-	VPSHUFB        Y12, Y10, Y11
+	VPSHUFB        Y11, Y10, Y11
 	VPADDB         Y11, Y8, Y8
 	VPSHUFB        Y13, Y10, Y10
 	VPADDB         Y10, Y9, Y9
@@ -809,9 +809,11 @@ groups:
 	VMOVDQU        Y4, 64(R9)
 	VEXTRACTI128   $0x01, Y3, X3
 	VPMOVZXWD      X3, Y3
-	VPAND          96(R9), Y2, Y4
-	VPADDD         Y4, Y3, Y3
+	VPAND          96(R9), Y2, Y2
+	VPADDD         Y2, Y3, Y3
 	VMOVDQU        Y3, 96(R9)
+	VMOVD          DI, X2
+	VPBROADCASTD   X2, Y2
 	VMOVDQU        64(AX), Y3
 	VMOVDQU        96(AX), Y4
 	VPUNPCKLWD     Y4, Y3, Y5
@@ -833,10 +835,12 @@ groups:
 	VMOVDQU        Y4, 192(R9)
 	VEXTRACTI128   $0x01, Y3, X3
 	VPMOVZXWD      X3, Y3
-	VPAND          224(R9), Y2, Y4
-	VPADDD         Y4, Y3, Y3
+	VPAND          224(R9), Y2, Y2
+	VPADDD         Y2, Y3, Y3
 	VMOVDQU        Y3, 224(R9)
 	ADDQ           SI, R9
+	VMOVD          DI, X2
+	VPBROADCASTD   X2, Y2
 	VMOVDQU        128(AX), Y3
 	VMOVDQU        160(AX), Y4
 	VPUNPCKLWD     Y4, Y3, Y5
@@ -858,9 +862,11 @@ groups:
 	VMOVDQU        Y4, 64(R9)
 	VEXTRACTI128   $0x01, Y3, X3
 	VPMOVZXWD      X3, Y3
-	VPAND          96(R9), Y2, Y4
-	VPADDD         Y4, Y3, Y3
+	VPAND          96(R9), Y2, Y2
+	VPADDD         Y2, Y3, Y3
 	VMOVDQU        Y3, 96(R9)
+	VMOVD          DI, X2
+	VPBROADCASTD   X2, Y2
 	VMOVDQU        192(AX), Y3
 	VMOVDQU        224(AX), Y4
 	VPUNPCKLWD     Y4, Y3, Y5
@@ -882,10 +888,12 @@ groups:
 	VMOVDQU        Y4, 192(R9)
 	VEXTRACTI128   $0x01, Y3, X3
 	VPMOVZXWD      X3, Y3
-	VPAND          224(R9), Y2, Y4
-	VPADDD         Y4, Y3, Y3
+	VPAND          224(R9), Y2, Y2
+	VPADDD         Y2, Y3, Y3
 	VMOVDQU        Y3, 224(R9)
 	ADDQ           SI, R9
+	VMOVD          DI, X2
+	VPBROADCASTD   X2, Y2
 	VMOVDQU        256(AX), Y3
 	VMOVDQU        288(AX), Y4
 	VPUNPCKLWD     Y4, Y3, Y5
@@ -907,9 +915,11 @@ groups:
 	VMOVDQU        Y4, 64(R9)
 	VEXTRACTI128   $0x01, Y3, X3
 	VPMOVZXWD      X3, Y3
-	VPAND          96(R9), Y2, Y4
-	VPADDD         Y4, Y3, Y3
+	VPAND          96(R9), Y2, Y2
+	VPADDD         Y2, Y3, Y3
 	VMOVDQU        Y3, 96(R9)
+	VMOVD          DI, X2
+	VPBROADCASTD   X2, Y2
 	VMOVDQU        320(AX), Y3
 	VMOVDQU        352(AX), Y4
 	VPUNPCKLWD     Y4, Y3, Y5
@@ -931,10 +941,12 @@ groups:
 	VMOVDQU        Y4, 192(R9)
 	VEXTRACTI128   $0x01, Y3, X3
 	VPMOVZXWD      X3, Y3
-	VPAND          224(R9), Y2, Y4
-	VPADDD         Y4, Y3, Y3
+	VPAND          224(R9), Y2, Y2
+	VPADDD         Y2, Y3, Y3
 	VMOVDQU        Y3, 224(R9)
 	ADDQ           SI, R9
+	VMOVD          DI, X2
+	VPBROADCASTD   X2, Y2
 	VMOVDQU        384(AX), Y3
 	VMOVDQU        416(AX), Y4
 	VPUNPCKLWD     Y4, Y3, Y5
@@ -956,9 +968,11 @@ groups:
 	VMOVDQU        Y4, 64(R9)
 	VEXTRACTI128   $0x01, Y3, X3
 	VPMOVZXWD      X3, Y3
-	VPAND          96(R9), Y2, Y4
-	VPADDD         Y4, Y3, Y3
+	VPAND          96(R9), Y2, Y2
+	VPADDD         Y2, Y3, Y3
 	VMOVDQU        Y3, 96(R9)
+	VMOVD          DI, X2
+	VPBROADCASTD   X2, Y2
 	VMOVDQU        448(AX), Y3
 	VMOVDQU        480(AX), Y4
 	VPUNPCKLWD     Y4, Y3, Y5
@@ -983,6 +997,297 @@ groups:
 	VPAND          224(R9), Y2, Y2
 	VPADDD         Y2, Y3, Y3
 	VMOVDQU        Y3, 224(R9)
+	ADDQ           SI, R9
+	ADDQ           $0x00000100, BX
+	MOVQ           skip+40(FP), R9
+	SHLQ           $0x06, R9
+	ADDQ           R9, CX
+	DECQ           R8
+	JNZ            panel
+	VZEROUPPER
+	RET
+
+DATA columns0<>+0(SB)/4, $0x00100000
+DATA columns0<>+4(SB)/4, $0x00110001
+DATA columns0<>+8(SB)/4, $0x00120002
+DATA columns0<>+12(SB)/4, $0x00130003
+DATA columns0<>+16(SB)/4, $0x00140004
+DATA columns0<>+20(SB)/4, $0x00150005
+DATA columns0<>+24(SB)/4, $0x00160006
+DATA columns0<>+28(SB)/4, $0x00170007
+GLOBL columns0<>(SB), RODATA|NOPTR, $32
+
+DATA columns1<>+0(SB)/4, $0x00180008
+DATA columns1<>+4(SB)/4, $0x00190009
+DATA columns1<>+8(SB)/4, $0x001a000a
+DATA columns1<>+12(SB)/4, $0x001b000b
+DATA columns1<>+16(SB)/4, $0x001c000c
+DATA columns1<>+20(SB)/4, $0x001d000d
+DATA columns1<>+24(SB)/4, $0x001e000e
+DATA columns1<>+28(SB)/4, $0x001f000f
+GLOBL columns1<>(SB), RODATA|NOPTR, $32
+
+// func lookupVBMI(sums *int32, stride int, tables *byte, panel *byte, groups int, skip int, panels int, flush int, add bool)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL
+TEXT ·lookupVBMI(SB), NOSPLIT, $544-65
+	LEAQ    31(SP), AX
+	ANDQ    $-32, AX
+	MOVQ    panel+24(FP), CX
+	MOVQ    flush+56(FP), DX
+	MOVQ    sums+0(FP), BX
+	MOVQ    stride+8(FP), SI
+	SHLQ    $0x02, SI
+	MOVBLZX add+64(FP), DI
+	NEGL    DI
+	MOVQ    panels+48(FP), R8
+
+panel:
+	MOVQ    tables+16(FP), R9
+	MOVQ    groups+32(FP), R10
+	VPXOR   Y0, Y0, Y0
+	VMOVDQU Y0, (AX)
+	VMOVDQU Y0, 32(AX)
+	VMOVDQU Y0, 64(AX)
+	VMOVDQU Y0, 96(AX)
+	VMOVDQU Y0, 128(AX)
+	VMOVDQU Y0, 160(AX)
+	VMOVDQU Y0, 192(AX)
+	VMOVDQU Y0, 224(AX)
+	VMOVDQU Y0, 256(AX)
+	VMOVDQU Y0, 288(AX)
+	VMOVDQU Y0, 320(AX)
+	VMOVDQU Y0, 352(AX)
+	VMOVDQU Y0, 384(AX)
+	VMOVDQU Y0, 416(AX)
+	VMOVDQU Y0, 448(AX)
+	VMOVDQU Y0, 480(AX)
+
+flushes:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	MOVQ  DX, R11
+
+groups:
+	VMOVDQU        (CX), Y8
+	VPSRLW         $0x04, Y8, Y9
+	VMOVDQU        32(CX), Y10
+	VPSRLW         $0x04, Y10, Y11
+	VBROADCASTI128 (R9), Y12
+	VPERMB         Y12, Y8, Y13
+	VPADDB         Y13, Y0, Y0
+	VPERMB         Y12, Y10, Y12
+	VPADDB         Y12, Y1, Y1
+	VBROADCASTI128 16(R9), Y12
+	VPERMB         Y12, Y9, Y13
+	VPADDB         Y13, Y0, Y0
+	VPERMB         Y12, Y11, Y12
+	VPADDB         Y12, Y1, Y1
+	VBROADCASTI128 32(R9), Y12
+	VPERMB         Y12, Y8, Y13
+	VPADDB         Y13, Y2, Y2
+	VPERMB         Y12, Y10, Y12
+	VPADDB         Y12, Y3, Y3
+	VBROADCASTI128 48(R9), Y12
+	VPERMB         Y12, Y9, Y13
+	VPADDB         Y13, Y2, Y2
+	VPERMB         Y12, Y11, Y12
+	VPADDB         Y12, Y3, Y3
+	VBROADCASTI128 64(R9), Y12
+	VPERMB         Y12, Y8, Y13
+	VPADDB         Y13, Y4, Y4
+	VPERMB         Y12, Y10, Y12
+	VPADDB         Y12, Y5, Y5
+	VBROADCASTI128 80(R9), Y12
+	VPERMB         Y12, Y9, Y13
+	VPADDB         Y13, Y4, Y4
+	VPERMB         Y12, Y11, Y12
+	VPADDB         Y12, Y5, Y5
+	VBROADCASTI128 96(R9), Y12
+	VPERMB         Y12, Y8, Y8
+	VPADDB         Y8, Y6, Y6
+	VPERMB         Y12, Y10, Y8
+	VPADDB         Y8, Y7, Y7
+	VBROADCASTI128 112(R9), Y8
+	VPERMB         Y8, Y9, Y9
+	VPADDB         Y9, Y6, Y6
+	VPERMB         Y8, Y11, Y8
+	VPADDB         Y8, Y7, Y7
+	ADDQ           $0x40, CX
+	ADDQ           $0x00000080, R9
+	DECQ           R11
+	JNZ            groups
+	VPSRLW         $0x08, Y0, Y8
+	VPADDW         (AX), Y0, Y0
+	VPADDW         32(AX), Y8, Y8
+	VMOVDQU        Y0, (AX)
+	VMOVDQU        Y8, 32(AX)
+	VPSRLW         $0x08, Y1, Y0
+	VPADDW         64(AX), Y1, Y1
+	VPADDW         96(AX), Y0, Y0
+	VMOVDQU        Y1, 64(AX)
+	VMOVDQU        Y0, 96(AX)
+	VPSRLW         $0x08, Y2, Y0
+	VPADDW         128(AX), Y2, Y2
+	VPADDW         160(AX), Y0, Y0
+	VMOVDQU        Y2, 128(AX)
+	VMOVDQU        Y0, 160(AX)
+	VPSRLW         $0x08, Y3, Y0
+	VPADDW         192(AX), Y3, Y3
+	VPADDW         224(AX), Y0, Y0
+	VMOVDQU        Y3, 192(AX)
+	VMOVDQU        Y0, 224(AX)
+	VPSRLW         $0x08, Y4, Y0
+	VPADDW         256(AX), Y4, Y4
+	VPADDW         288(AX), Y0, Y0
+	VMOVDQU        Y4, 256(AX)
+	VMOVDQU        Y0, 288(AX)
+	VPSRLW         $0x08, Y5, Y0
+	VPADDW         320(AX), Y5, Y5
+	VPADDW         352(AX), Y0, Y0
+	VMOVDQU        Y5, 320(AX)
+	VMOVDQU        Y0, 352(AX)
+	VPSRLW         $0x08, Y6, Y0
+	VPADDW         384(AX), Y6, Y6
+	VPADDW         416(AX), Y0, Y0
+	VMOVDQU        Y6, 384(AX)
+	VMOVDQU        Y0, 416(AX)
+	VPSRLW         $0x08, Y7, Y0
+	VPADDW         448(AX), Y7, Y7
+	VPADDW         480(AX), Y0, Y0
+	VMOVDQU        Y7, 448(AX)
+	VMOVDQU        Y0, 480(AX)
+	SUBQ           DX, R10
+	JNZ            flushes
+	MOVQ           BX, R9
+	KMOVW          DI, K1
+	VMOVDQU        32(AX), Y1
+	VPSLLW         $0x08, Y1, Y2
+	VMOVDQU        (AX), Y0
+	VPSUBW         Y2, Y0, Y0
+	VMOVDQU        columns0<>+0(SB), Y2
+	VPERMI2W       Y1, Y0, Y2
+	VPMOVZXWD      Y2, Z2
+	VPADDD         (R9), Z2, K1, Z2
+	VMOVDQU32      Z2, (R9)
+	VMOVDQU        columns1<>+0(SB), Y2
+	VPERMI2W       Y1, Y0, Y2
+	VPMOVZXWD      Y2, Z0
+	VPADDD         64(R9), Z0, K1, Z0
+	VMOVDQU32      Z0, 64(R9)
+	KMOVW          DI, K1
+	VMOVDQU        96(AX), Y1
+	VPSLLW         $0x08, Y1, Y2
+	VMOVDQU        64(AX), Y0
+	VPSUBW         Y2, Y0, Y0
+	VMOVDQU        columns0<>+0(SB), Y2
+	VPERMI2W       Y1, Y0, Y2
+	VPMOVZXWD      Y2, Z2
+	VPADDD         128(R9), Z2, K1, Z2
+	VMOVDQU32      Z2, 128(R9)
+	VMOVDQU        columns1<>+0(SB), Y2
+	VPERMI2W       Y1, Y0, Y2
+	VPMOVZXWD      Y2, Z0
+	VPADDD         192(R9), Z0, K1, Z0
+	VMOVDQU32      Z0, 192(R9)
+	ADDQ           SI, R9
+	KMOVW          DI, K1
+	VMOVDQU        160(AX), Y1
+	VPSLLW         $0x08, Y1, Y2
+	VMOVDQU        128(AX), Y0
+	VPSUBW         Y2, Y0, Y0
+	VMOVDQU        columns0<>+0(SB), Y2
+	VPERMI2W       Y1, Y0, Y2
+	VPMOVZXWD      Y2, Z2
+	VPADDD         (R9), Z2, K1, Z2
+	VMOVDQU32      Z2, (R9)
+	VMOVDQU        columns1<>+0(SB), Y2
+	VPERMI2W       Y1, Y0, Y2
+	VPMOVZXWD      Y2, Z0
+	VPADDD         64(R9), Z0, K1, Z0
+	VMOVDQU32      Z0, 64(R9)
+	KMOVW          DI, K1
+	VMOVDQU        224(AX), Y1
+	VPSLLW         $0x08, Y1, Y2
+	VMOVDQU        192(AX), Y0
+	VPSUBW         Y2, Y0, Y0
+	VMOVDQU        columns0<>+0(SB), Y2
+	VPERMI2W       Y1, Y0, Y2
+	VPMOVZXWD      Y2, Z2
+	VPADDD         128(R9), Z2, K1, Z2
+	VMOVDQU32      Z2, 128(R9)
+	VMOVDQU        columns1<>+0(SB), Y2
+	VPERMI2W       Y1, Y0, Y2
+	VPMOVZXWD      Y2, Z0
+	VPADDD         192(R9), Z0, K1, Z0
+	VMOVDQU32      Z0, 192(R9)
+	ADDQ           SI, R9
+	KMOVW          DI, K1
+	VMOVDQU        288(AX), Y1
+	VPSLLW         $0x08, Y1, Y2
+	VMOVDQU        256(AX), Y0
+	VPSUBW         Y2, Y0, Y0
+	VMOVDQU        columns0<>+0(SB), Y2
+	VPERMI2W       Y1, Y0, Y2
+	VPMOVZXWD      Y2, Z2
+	VPADDD         (R9), Z2, K1, Z2
+	VMOVDQU32      Z2, (R9)
+	VMOVDQU        columns1<>+0(SB), Y2
+	VPERMI2W       Y1, Y0, Y2
+	VPMOVZXWD      Y2, Z0
+	VPADDD         64(R9), Z0, K1, Z0
+	VMOVDQU32      Z0, 64(R9)
+	KMOVW          DI, K1
+	VMOVDQU        352(AX), Y1
+	VPSLLW         $0x08, Y1, Y2
+	VMOVDQU        320(AX), Y0
+	VPSUBW         Y2, Y0, Y0
+	VMOVDQU        columns0<>+0(SB), Y2
+	VPERMI2W       Y1, Y0, Y2
+	VPMOVZXWD      Y2, Z2
+	VPADDD         128(R9), Z2, K1, Z2
+	VMOVDQU32      Z2, 128(R9)
+	VMOVDQU        columns1<>+0(SB), Y2
+	VPERMI2W       Y1, Y0, Y2
+	VPMOVZXWD      Y2, Z0
+	VPADDD         192(R9), Z0, K1, Z0
+	VMOVDQU32      Z0, 192(R9)
+	ADDQ           SI, R9
+	KMOVW          DI, K1
+	VMOVDQU        416(AX), Y1
+	VPSLLW         $0x08, Y1, Y2
+	VMOVDQU        384(AX), Y0
+	VPSUBW         Y2, Y0, Y0
+	VMOVDQU        columns0<>+0(SB), Y2
+	VPERMI2W       Y1, Y0, Y2
+	VPMOVZXWD      Y2, Z2
+	VPADDD         (R9), Z2, K1, Z2
+	VMOVDQU32      Z2, (R9)
+	VMOVDQU        columns1<>+0(SB), Y2
+	VPERMI2W       Y1, Y0, Y2
+	VPMOVZXWD      Y2, Z0
+	VPADDD         64(R9), Z0, K1, Z0
+	VMOVDQU32      Z0, 64(R9)
+	KMOVW          DI, K1
+	VMOVDQU        480(AX), Y1
+	VPSLLW         $0x08, Y1, Y2
+	VMOVDQU        448(AX), Y0
+	VPSUBW         Y2, Y0, Y0
+	VMOVDQU        columns0<>+0(SB), Y2
+	VPERMI2W       Y1, Y0, Y2
+	VPMOVZXWD      Y2, Z2
+	VPADDD         128(R9), Z2, K1, Z2
+	VMOVDQU32      Z2, 128(R9)
+	VMOVDQU        columns1<>+0(SB), Y2
+	VPERMI2W       Y1, Y0, Y2
+	VPMOVZXWD      Y2, Z0
+	VPADDD         192(R9), Z0, K1, Z0
+	VMOVDQU32      Z0, 192(R9)
 	ADDQ           SI, R9
 	ADDQ           $0x00000100, BX
 	MOVQ           skip+40(FP), R9

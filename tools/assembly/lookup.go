@@ -25,14 +25,103 @@ func bytes32(name string, f func(i int) byte) Mem {
 
 func same(b byte) func(int) byte { return func(int) byte { return b } }
 
+// lookupParts are what differs between instruction sets.
+type lookupParts struct {
+	indices func(panel Mem) (low, high VecVirtual) // of the tables' entries, for 32 columns
+	pick    func(index, entries, entry VecVirtual) // from a table that is in both lanes
+	flush   func(bytes VecVirtual, at Mem)         // adds bytes to the 16-bit sums at at: of even columns, then of odd ones
+	finish  func(at, to Mem, before GPVirtual)     // writes them as 32 bits, added to what is there if before has all bits
+}
+
 // lookup: 8 sums of bytes (4 rows × 64 columns) stay in registers; every flush groups they are added to 16-bit sums of
 // even and of odd columns on the stack.
 func lookup() {
 	nibbles := bytes32("nibbles", same(0x0f))
 	evens := bytes32("evens", func(i int) byte { return byte(0xff * (1 - i%2)) })
+	lookupWith("lookupAVX2", func() lookupParts {
+		mask, even := constant(nibbles), constant(evens)
+		return lookupParts{
+			indices: func(panel Mem) (low, high VecVirtual) {
+				low, high = YMM(), YMM()
+				VMOVDQU(panel, low)
+				VPSRLW(Imm(4), low, high)
+				VPAND(mask, low, low)
+				VPAND(mask, high, high)
+				return low, high
+			},
+			pick: func(index, entries, entry VecVirtual) { VPSHUFB(index, entries, entry) },
+			flush: func(bytes VecVirtual, at Mem) {
+				e := YMM()
+				VPAND(even, bytes, e)
+				VPSRLW(Imm(8), bytes, bytes)
+				VPADDW(at, e, e)
+				VPADDW(at.Offset(32), bytes, bytes)
+				VMOVDQU(e, at)
+				VMOVDQU(bytes, at.Offset(32))
+			},
+			finish: func(at, to Mem, before GPVirtual) {
+				keep, e, o, mixed := YMM(), YMM(), YMM(), [2]VecVirtual{YMM(), YMM()}
+				VMOVD(before, keep.AsX())
+				VPBROADCASTD(keep.AsX(), keep)
+				VMOVDQU(at, e)
+				VMOVDQU(at.Offset(32), o)
+				VPUNPCKLWD(o, e, mixed[0]) // columns 0..7 and 16..23
+				VPUNPCKHWD(o, e, mixed[1]) // columns 8..15 and 24..31
+				for j := range 4 {
+					half, sums, old := XMM(), YMM(), YMM()
+					VEXTRACTI128(Imm(uint64(j/2)), mixed[j%2], half)
+					VPMOVZXWD(half, sums)
+					VPAND(to.Offset(32*j), keep, old)
+					VPADDD(old, sums, sums)
+					VMOVDQU(sums, to.Offset(32*j))
+				}
+			},
+		}
+	})
+	// A permutation of all bytes, with the table in both lanes, does not see what an index has above four bits.
+	var inOrder [2]Mem
+	for i := range inOrder {
+		inOrder[i] = words8(fmt.Sprintf("columns%d", i), func(j int) uint32 { return uint32(8*i+j)*(1<<16+1) + 16<<16 })
+	}
+	lookupWith("lookupVBMI", func() lookupParts {
+		return lookupParts{
+			indices: func(panel Mem) (low, high VecVirtual) {
+				low, high = YMM(), YMM()
+				VMOVDQU(panel, low)
+				VPSRLW(Imm(4), low, high)
+				return low, high
+			},
+			pick: func(index, entries, entry VecVirtual) { VPERMB(entries, index, entry) },
+			flush: func(bytes VecVirtual, at Mem) { // the sums of even columns have 256 times those of the odd ones with them
+				o := YMM()
+				VPSRLW(Imm(8), bytes, o)
+				VPADDW(at, bytes, bytes)
+				VPADDW(at.Offset(32), o, o)
+				VMOVDQU(bytes, at)
+				VMOVDQU(o, at.Offset(32))
+			},
+			finish: func(at, to Mem, before GPVirtual) {
+				e, o, t, add := YMM(), YMM(), YMM(), K()
+				KMOVW(before, add)
+				VMOVDQU(at.Offset(32), o)
+				VPSLLW(Imm(8), o, t)
+				VMOVDQU(at, e)
+				VPSUBW(t, e, e)
+				for j, order := range inOrder {
+					v, sums := constant(order), ZMM()
+					VPERMI2W(o, e, v)
+					VPMOVZXWD(v, sums)
+					VPADDD(to.Offset(64*j), sums, add, sums)
+					VMOVDQU32(sums, to.Offset(64*j))
+				}
+			},
+		}
+	})
+}
 
-	TEXT("lookupAVX2", NOSPLIT, "func(sums *int32, stride int, tables, panel *byte, groups, skip, panels, flush int, add bool)")
-	Doc("lookupAVX2 is lookupGo.")
+func lookupWith(name string, prepare func() lookupParts) {
+	TEXT(name, NOSPLIT, "func(sums *int32, stride int, tables, panel *byte, groups, skip, panels, flush int, add bool)")
+	Doc(name + " is lookupGo.")
 	Pragma("noescape")
 	frame, base := AllocLocal(lookupRows*2*64+32), GP64()
 	LEAQ(frame.Offset(31), base)
@@ -44,9 +133,7 @@ func lookup() {
 	before := GP32() // all bits, if the sums are to be added to what is there
 	MOVBLZX(flag("add"), before)
 	NEGL(before)
-	mask, even := YMM(), YMM()
-	VMOVDQU(nibbles, mask)
-	VMOVDQU(evens, even)
+	parts := prepare()
 	var sum [lookupRows][2]VecVirtual
 	for r := range sum {
 		sum[r] = [2]VecVirtual{YMM(), YMM()}
@@ -69,20 +156,17 @@ func lookup() {
 	count := GP64()
 	MOVQ(flush, count)
 	Label("groups")
-	low, high := [2]VecVirtual{YMM(), YMM()}, [2]VecVirtual{YMM(), YMM()}
+	var index [2][2]VecVirtual // low and high nibbles of both halves of the columns
 	for i := range 2 {
-		VMOVDQU(Mem{Base: panel, Disp: 32 * i}, low[i])
-		VPSRLW(Imm(4), low[i], high[i])
-		VPAND(mask, low[i], low[i])
-		VPAND(mask, high[i], high[i])
+		index[0][i], index[1][i] = parts.indices(Mem{Base: panel, Disp: 32 * i})
 	}
 	for r := range sum {
-		for half, index := range [][2]VecVirtual{low, high} {
+		for half := range index {
 			entries := YMM()
 			VBROADCASTI128(Mem{Base: table, Disp: tableSize*r + 16*half}, entries)
 			for i := range 2 {
 				entry := YMM()
-				VPSHUFB(index[i], entries, entry)
+				parts.pick(index[half][i], entries, entry)
 				VPADDB(entry, sum[r][i], sum[r][i])
 			}
 		}
@@ -93,42 +177,17 @@ func lookup() {
 	JNZ(LabelRef("groups"))
 	for r := range sum {
 		for i, s := range sum[r] {
-			at := wide.Offset(64 * (2*r + i))
-			e := YMM()
-			VPAND(even, s, e)
-			VPSRLW(Imm(8), s, s)
-			VPADDW(at, e, e)
-			VPADDW(at.Offset(32), s, s)
-			VMOVDQU(e, at)
-			VMOVDQU(s, at.Offset(32))
+			parts.flush(s, wide.Offset(64*(2*r+i)))
 		}
 	}
 	SUBQ(flush, left)
 	JNZ(LabelRef("flushes"))
 
-	// Back to the order of columns, as 32 bits.
-	keep, row := YMM(), GP64()
+	row := GP64()
 	MOVQ(sums, row)
-	VMOVD(before, keep.AsX())
-	VPBROADCASTD(keep.AsX(), keep)
 	for r := range lookupRows {
 		for i := range 2 {
-			at := wide.Offset(64 * (2*r + i))
-			e, o, mixed := YMM(), YMM(), [2]VecVirtual{YMM(), YMM()}
-			VMOVDQU(at, e)
-			VMOVDQU(at.Offset(32), o)
-			VPUNPCKLWD(o, e, mixed[0]) // columns 0..7 and 16..23
-			VPUNPCKHWD(o, e, mixed[1]) // columns 8..15 and 24..31
-			for j := range 4 {
-				half := XMM()
-				VEXTRACTI128(Imm(uint64(j/2)), mixed[j%2], half)
-				y, to := YMM(), Mem{Base: row, Disp: 4 * (32*i + 8*j)}
-				VPMOVZXWD(half, y)
-				old := YMM()
-				VPAND(to, keep, old)
-				VPADDD(old, y, y)
-				VMOVDQU(y, to)
-			}
+			parts.finish(wide.Offset(64*(2*r+i)), Mem{Base: row, Disp: 128 * i}, before)
 		}
 		ADDQ(stride, row)
 	}
@@ -138,8 +197,7 @@ func lookup() {
 	ADDQ(skip, panel)
 	DECQ(panels)
 	JNZ(LabelRef("panel"))
-	VZEROUPPER()
-	RET()
+	end()
 }
 
 // flag is where a parameter lies.
