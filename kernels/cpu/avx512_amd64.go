@@ -1,6 +1,6 @@
 package cpu
 
-// avx512 is avx2 with those loops replaced that gain much from wider registers.
+// avx512 is avx2 with those loops replaced that gain much from wider registers, more of them, or masks.
 func avx512() instructions {
 	set := avx2()
 	narrow := set
@@ -74,14 +74,6 @@ func avx512() instructions {
 		if n < len(sums) {
 			addBRowsGo(sums[n:], most[n:], src[n:], stride, words[n/64:], wordStride, rows)
 		}
-	}
-	set.passNormalized = func(dst, da, x, gain []float32, r, limit float64) (dot float64) {
-		n := len(dst) &^ 7
-		if n > 0 {
-			_, _, _ = da[n-1], x[n-1], gain[n-1]
-			dot = passNormalizedAVX512(&dst[0], &da[0], &x[0], &gain[0], n, r, limit)
-		}
-		return dot + passNormalizedGo(dst[n:], da[n:], x[n:], gain[n:], r, limit)
 	}
 	return set
 }

@@ -115,7 +115,7 @@ func (q small) fill(dst []int8, row, from, digit int) {
 
 func (q small) tables(d *Device, dst []byte, line []int8, row, from, digit int) int32 {
 	if q.bound <= 31 {
-		return d.makeTables(dst, q.row(row)[from:][:len(line)])
+		return d.makeTables(dst, q.values[row*q.stride+from:][:len(line)])
 	}
 	q.fill(line, row, from, digit)
 	return d.makeTables(dst, line)

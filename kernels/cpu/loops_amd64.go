@@ -248,8 +248,3 @@ func signsOfSumsAVX512(signs *uint64, pass *uint64, sums *int32, alpha *float32,
 //
 //go:noescape
 func addBRowsAVX512(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride int, rows int, n int)
-
-// passNormalizedAVX512 is passNormalizedGo for 8 values at a time.
-//
-//go:noescape
-func passNormalizedAVX512(dst *float32, da *float32, x *float32, gain *float32, n int, r float64, limit float64) float64

@@ -637,15 +637,15 @@ GLOBL evens<>(SB), RODATA|NOPTR, $32
 // func lookupAVX2(sums *int32, stride int, tables *byte, panel *byte, groups int, skip int, panels int, flush int, add bool)
 // Requires: AVX, AVX2
 TEXT ·lookupAVX2(SB), NOSPLIT, $544-65
-	LEAQ    31(SP), AX
-	ANDQ    $-32, AX
-	MOVQ    panel+24(FP), CX
-	MOVQ    flush+56(FP), DX
-	MOVQ    sums+0(FP), BX
-	MOVQ    stride+8(FP), SI
-	SHLQ    $0x02, SI
-	MOVBLZX add+64(FP), DI
-	NEGL    DI
+	MOVQ    panel+24(FP), AX
+	MOVQ    flush+56(FP), CX
+	MOVQ    sums+0(FP), DX
+	MOVQ    stride+8(FP), BX
+	SHLQ    $0x02, BX
+	MOVBLZX add+64(FP), SI
+	NEGL    SI
+	LEAQ    31(SP), DI
+	ANDQ    $-32, DI
 	VMOVDQU nibbles<>+0(SB), Y0
 	VMOVDQU evens<>+0(SB), Y1
 	MOVQ    panels+48(FP), R8
@@ -654,22 +654,22 @@ panel:
 	MOVQ    tables+16(FP), R9
 	MOVQ    groups+32(FP), R10
 	VPXOR   Y2, Y2, Y2
-	VMOVDQU Y2, (AX)
-	VMOVDQU Y2, 32(AX)
-	VMOVDQU Y2, 64(AX)
-	VMOVDQU Y2, 96(AX)
-	VMOVDQU Y2, 128(AX)
-	VMOVDQU Y2, 160(AX)
-	VMOVDQU Y2, 192(AX)
-	VMOVDQU Y2, 224(AX)
-	VMOVDQU Y2, 256(AX)
-	VMOVDQU Y2, 288(AX)
-	VMOVDQU Y2, 320(AX)
-	VMOVDQU Y2, 352(AX)
-	VMOVDQU Y2, 384(AX)
-	VMOVDQU Y2, 416(AX)
-	VMOVDQU Y2, 448(AX)
-	VMOVDQU Y2, 480(AX)
+	VMOVDQU Y2, (DI)
+	VMOVDQU Y2, 32(DI)
+	VMOVDQU Y2, 64(DI)
+	VMOVDQU Y2, 96(DI)
+	VMOVDQU Y2, 128(DI)
+	VMOVDQU Y2, 160(DI)
+	VMOVDQU Y2, 192(DI)
+	VMOVDQU Y2, 224(DI)
+	VMOVDQU Y2, 256(DI)
+	VMOVDQU Y2, 288(DI)
+	VMOVDQU Y2, 320(DI)
+	VMOVDQU Y2, 352(DI)
+	VMOVDQU Y2, 384(DI)
+	VMOVDQU Y2, 416(DI)
+	VMOVDQU Y2, 448(DI)
+	VMOVDQU Y2, 480(DI)
 
 flushes:
 	VPXOR Y2, Y2, Y2
@@ -680,14 +680,14 @@ flushes:
 	VPXOR Y7, Y7, Y7
 	VPXOR Y8, Y8, Y8
 	VPXOR Y9, Y9, Y9
-	MOVQ  DX, R11
+	MOVQ  CX, R11
 
 groups:
-	VMOVDQU        (CX), Y10
+	VMOVDQU        (AX), Y10
 	VPSRLW         $0x04, Y10, Y11
 	VPAND          Y0, Y10, Y10
 	VPAND          Y0, Y11, Y11
-	VMOVDQU        32(CX), Y12
+	VMOVDQU        32(AX), Y12
 	VPSRLW         $0x04, Y12, Y13
 	VPAND          Y0, Y12, Y12
 	VPAND          Y0, Y13, Y13
@@ -731,65 +731,65 @@ groups:
 	VPADDB         Y11, Y8, Y8
 	VPSHUFB        Y13, Y10, Y10
 	VPADDB         Y10, Y9, Y9
-	ADDQ           $0x40, CX
+	ADDQ           $0x40, AX
 	ADDQ           $0x00000080, R9
 	DECQ           R11
 	JNZ            groups
 	VPAND          Y1, Y2, Y10
 	VPSRLW         $0x08, Y2, Y2
-	VPADDW         (AX), Y10, Y10
-	VPADDW         32(AX), Y2, Y2
-	VMOVDQU        Y10, (AX)
-	VMOVDQU        Y2, 32(AX)
+	VPADDW         (DI), Y10, Y10
+	VPADDW         32(DI), Y2, Y2
+	VMOVDQU        Y10, (DI)
+	VMOVDQU        Y2, 32(DI)
 	VPAND          Y1, Y3, Y2
 	VPSRLW         $0x08, Y3, Y3
-	VPADDW         64(AX), Y2, Y2
-	VPADDW         96(AX), Y3, Y3
-	VMOVDQU        Y2, 64(AX)
-	VMOVDQU        Y3, 96(AX)
+	VPADDW         64(DI), Y2, Y2
+	VPADDW         96(DI), Y3, Y3
+	VMOVDQU        Y2, 64(DI)
+	VMOVDQU        Y3, 96(DI)
 	VPAND          Y1, Y4, Y2
 	VPSRLW         $0x08, Y4, Y4
-	VPADDW         128(AX), Y2, Y2
-	VPADDW         160(AX), Y4, Y4
-	VMOVDQU        Y2, 128(AX)
-	VMOVDQU        Y4, 160(AX)
+	VPADDW         128(DI), Y2, Y2
+	VPADDW         160(DI), Y4, Y4
+	VMOVDQU        Y2, 128(DI)
+	VMOVDQU        Y4, 160(DI)
 	VPAND          Y1, Y5, Y2
 	VPSRLW         $0x08, Y5, Y5
-	VPADDW         192(AX), Y2, Y2
-	VPADDW         224(AX), Y5, Y5
-	VMOVDQU        Y2, 192(AX)
-	VMOVDQU        Y5, 224(AX)
+	VPADDW         192(DI), Y2, Y2
+	VPADDW         224(DI), Y5, Y5
+	VMOVDQU        Y2, 192(DI)
+	VMOVDQU        Y5, 224(DI)
 	VPAND          Y1, Y6, Y2
 	VPSRLW         $0x08, Y6, Y6
-	VPADDW         256(AX), Y2, Y2
-	VPADDW         288(AX), Y6, Y6
-	VMOVDQU        Y2, 256(AX)
-	VMOVDQU        Y6, 288(AX)
+	VPADDW         256(DI), Y2, Y2
+	VPADDW         288(DI), Y6, Y6
+	VMOVDQU        Y2, 256(DI)
+	VMOVDQU        Y6, 288(DI)
 	VPAND          Y1, Y7, Y2
 	VPSRLW         $0x08, Y7, Y7
-	VPADDW         320(AX), Y2, Y2
-	VPADDW         352(AX), Y7, Y7
-	VMOVDQU        Y2, 320(AX)
-	VMOVDQU        Y7, 352(AX)
+	VPADDW         320(DI), Y2, Y2
+	VPADDW         352(DI), Y7, Y7
+	VMOVDQU        Y2, 320(DI)
+	VMOVDQU        Y7, 352(DI)
 	VPAND          Y1, Y8, Y2
 	VPSRLW         $0x08, Y8, Y8
-	VPADDW         384(AX), Y2, Y2
-	VPADDW         416(AX), Y8, Y8
-	VMOVDQU        Y2, 384(AX)
-	VMOVDQU        Y8, 416(AX)
+	VPADDW         384(DI), Y2, Y2
+	VPADDW         416(DI), Y8, Y8
+	VMOVDQU        Y2, 384(DI)
+	VMOVDQU        Y8, 416(DI)
 	VPAND          Y1, Y9, Y2
 	VPSRLW         $0x08, Y9, Y9
-	VPADDW         448(AX), Y2, Y2
-	VPADDW         480(AX), Y9, Y9
-	VMOVDQU        Y2, 448(AX)
-	VMOVDQU        Y9, 480(AX)
-	SUBQ           DX, R10
+	VPADDW         448(DI), Y2, Y2
+	VPADDW         480(DI), Y9, Y9
+	VMOVDQU        Y2, 448(DI)
+	VMOVDQU        Y9, 480(DI)
+	SUBQ           CX, R10
 	JNZ            flushes
-	MOVQ           BX, R9
-	VMOVD          DI, X2
+	MOVQ           DX, R9
+	VMOVD          SI, X2
 	VPBROADCASTD   X2, Y2
-	VMOVDQU        (AX), Y3
-	VMOVDQU        32(AX), Y4
+	VMOVDQU        (DI), Y3
+	VMOVDQU        32(DI), Y4
 	VPUNPCKLWD     Y4, Y3, Y5
 	VPUNPCKHWD     Y4, Y3, Y3
 	VEXTRACTI128   $0x00, Y5, X4
@@ -812,10 +812,10 @@ groups:
 	VPAND          96(R9), Y2, Y2
 	VPADDD         Y2, Y3, Y3
 	VMOVDQU        Y3, 96(R9)
-	VMOVD          DI, X2
+	VMOVD          SI, X2
 	VPBROADCASTD   X2, Y2
-	VMOVDQU        64(AX), Y3
-	VMOVDQU        96(AX), Y4
+	VMOVDQU        64(DI), Y3
+	VMOVDQU        96(DI), Y4
 	VPUNPCKLWD     Y4, Y3, Y5
 	VPUNPCKHWD     Y4, Y3, Y3
 	VEXTRACTI128   $0x00, Y5, X4
@@ -838,11 +838,11 @@ groups:
 	VPAND          224(R9), Y2, Y2
 	VPADDD         Y2, Y3, Y3
 	VMOVDQU        Y3, 224(R9)
-	ADDQ           SI, R9
-	VMOVD          DI, X2
+	ADDQ           BX, R9
+	VMOVD          SI, X2
 	VPBROADCASTD   X2, Y2
-	VMOVDQU        128(AX), Y3
-	VMOVDQU        160(AX), Y4
+	VMOVDQU        128(DI), Y3
+	VMOVDQU        160(DI), Y4
 	VPUNPCKLWD     Y4, Y3, Y5
 	VPUNPCKHWD     Y4, Y3, Y3
 	VEXTRACTI128   $0x00, Y5, X4
@@ -865,10 +865,10 @@ groups:
 	VPAND          96(R9), Y2, Y2
 	VPADDD         Y2, Y3, Y3
 	VMOVDQU        Y3, 96(R9)
-	VMOVD          DI, X2
+	VMOVD          SI, X2
 	VPBROADCASTD   X2, Y2
-	VMOVDQU        192(AX), Y3
-	VMOVDQU        224(AX), Y4
+	VMOVDQU        192(DI), Y3
+	VMOVDQU        224(DI), Y4
 	VPUNPCKLWD     Y4, Y3, Y5
 	VPUNPCKHWD     Y4, Y3, Y3
 	VEXTRACTI128   $0x00, Y5, X4
@@ -891,11 +891,11 @@ groups:
 	VPAND          224(R9), Y2, Y2
 	VPADDD         Y2, Y3, Y3
 	VMOVDQU        Y3, 224(R9)
-	ADDQ           SI, R9
-	VMOVD          DI, X2
+	ADDQ           BX, R9
+	VMOVD          SI, X2
 	VPBROADCASTD   X2, Y2
-	VMOVDQU        256(AX), Y3
-	VMOVDQU        288(AX), Y4
+	VMOVDQU        256(DI), Y3
+	VMOVDQU        288(DI), Y4
 	VPUNPCKLWD     Y4, Y3, Y5
 	VPUNPCKHWD     Y4, Y3, Y3
 	VEXTRACTI128   $0x00, Y5, X4
@@ -918,10 +918,10 @@ groups:
 	VPAND          96(R9), Y2, Y2
 	VPADDD         Y2, Y3, Y3
 	VMOVDQU        Y3, 96(R9)
-	VMOVD          DI, X2
+	VMOVD          SI, X2
 	VPBROADCASTD   X2, Y2
-	VMOVDQU        320(AX), Y3
-	VMOVDQU        352(AX), Y4
+	VMOVDQU        320(DI), Y3
+	VMOVDQU        352(DI), Y4
 	VPUNPCKLWD     Y4, Y3, Y5
 	VPUNPCKHWD     Y4, Y3, Y3
 	VEXTRACTI128   $0x00, Y5, X4
@@ -944,11 +944,11 @@ groups:
 	VPAND          224(R9), Y2, Y2
 	VPADDD         Y2, Y3, Y3
 	VMOVDQU        Y3, 224(R9)
-	ADDQ           SI, R9
-	VMOVD          DI, X2
+	ADDQ           BX, R9
+	VMOVD          SI, X2
 	VPBROADCASTD   X2, Y2
-	VMOVDQU        384(AX), Y3
-	VMOVDQU        416(AX), Y4
+	VMOVDQU        384(DI), Y3
+	VMOVDQU        416(DI), Y4
 	VPUNPCKLWD     Y4, Y3, Y5
 	VPUNPCKHWD     Y4, Y3, Y3
 	VEXTRACTI128   $0x00, Y5, X4
@@ -971,10 +971,10 @@ groups:
 	VPAND          96(R9), Y2, Y2
 	VPADDD         Y2, Y3, Y3
 	VMOVDQU        Y3, 96(R9)
-	VMOVD          DI, X2
+	VMOVD          SI, X2
 	VPBROADCASTD   X2, Y2
-	VMOVDQU        448(AX), Y3
-	VMOVDQU        480(AX), Y4
+	VMOVDQU        448(DI), Y3
+	VMOVDQU        480(DI), Y4
 	VPUNPCKLWD     Y4, Y3, Y5
 	VPUNPCKHWD     Y4, Y3, Y3
 	VEXTRACTI128   $0x00, Y5, X4
@@ -997,11 +997,11 @@ groups:
 	VPAND          224(R9), Y2, Y2
 	VPADDD         Y2, Y3, Y3
 	VMOVDQU        Y3, 224(R9)
-	ADDQ           SI, R9
-	ADDQ           $0x00000100, BX
+	ADDQ           BX, R9
+	ADDQ           $0x00000100, DX
 	MOVQ           skip+40(FP), R9
 	SHLQ           $0x06, R9
-	ADDQ           R9, CX
+	ADDQ           R9, AX
 	DECQ           R8
 	JNZ            panel
 	VZEROUPPER
@@ -1029,38 +1029,35 @@ GLOBL columns1<>(SB), RODATA|NOPTR, $32
 
 // func lookupVBMI(sums *int32, stride int, tables *byte, panel *byte, groups int, skip int, panels int, flush int, add bool)
 // Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL
-TEXT ·lookupVBMI(SB), NOSPLIT, $544-65
-	LEAQ    31(SP), AX
-	ANDQ    $-32, AX
-	MOVQ    panel+24(FP), CX
-	MOVQ    flush+56(FP), DX
-	MOVQ    sums+0(FP), BX
-	MOVQ    stride+8(FP), SI
-	SHLQ    $0x02, SI
-	MOVBLZX add+64(FP), DI
-	NEGL    DI
-	MOVQ    panels+48(FP), R8
+TEXT ·lookupVBMI(SB), NOSPLIT, $0-65
+	MOVQ    panel+24(FP), AX
+	MOVQ    flush+56(FP), CX
+	MOVQ    sums+0(FP), DX
+	MOVQ    stride+8(FP), BX
+	SHLQ    $0x02, BX
+	MOVBLZX add+64(FP), SI
+	NEGL    SI
+	MOVQ    panels+48(FP), DI
 
 panel:
-	MOVQ    tables+16(FP), R9
-	MOVQ    groups+32(FP), R10
-	VPXOR   Y0, Y0, Y0
-	VMOVDQU Y0, (AX)
-	VMOVDQU Y0, 32(AX)
-	VMOVDQU Y0, 64(AX)
-	VMOVDQU Y0, 96(AX)
-	VMOVDQU Y0, 128(AX)
-	VMOVDQU Y0, 160(AX)
-	VMOVDQU Y0, 192(AX)
-	VMOVDQU Y0, 224(AX)
-	VMOVDQU Y0, 256(AX)
-	VMOVDQU Y0, 288(AX)
-	VMOVDQU Y0, 320(AX)
-	VMOVDQU Y0, 352(AX)
-	VMOVDQU Y0, 384(AX)
-	VMOVDQU Y0, 416(AX)
-	VMOVDQU Y0, 448(AX)
-	VMOVDQU Y0, 480(AX)
+	MOVQ   tables+16(FP), R8
+	MOVQ   groups+32(FP), R9
+	VPXORD Y16, Y16, Y16
+	VPXORD Y17, Y17, Y17
+	VPXORD Y18, Y18, Y18
+	VPXORD Y19, Y19, Y19
+	VPXORD Y20, Y20, Y20
+	VPXORD Y21, Y21, Y21
+	VPXORD Y22, Y22, Y22
+	VPXORD Y23, Y23, Y23
+	VPXORD Y24, Y24, Y24
+	VPXORD Y25, Y25, Y25
+	VPXORD Y26, Y26, Y26
+	VPXORD Y27, Y27, Y27
+	VPXORD Y28, Y28, Y28
+	VPXORD Y29, Y29, Y29
+	VPXORD Y30, Y30, Y30
+	VPXORD Y31, Y31, Y31
 
 flushes:
 	VPXOR Y0, Y0, Y0
@@ -1071,229 +1068,197 @@ flushes:
 	VPXOR Y5, Y5, Y5
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
-	MOVQ  DX, R11
+	MOVQ  CX, R10
 
 groups:
-	VMOVDQU        (CX), Y8
+	VMOVDQU        (AX), Y8
 	VPSRLW         $0x04, Y8, Y9
-	VMOVDQU        32(CX), Y10
+	VMOVDQU        32(AX), Y10
 	VPSRLW         $0x04, Y10, Y11
-	VBROADCASTI128 (R9), Y12
+	VBROADCASTI128 (R8), Y12
 	VPERMB         Y12, Y8, Y13
 	VPADDB         Y13, Y0, Y0
 	VPERMB         Y12, Y10, Y12
 	VPADDB         Y12, Y1, Y1
-	VBROADCASTI128 16(R9), Y12
+	VBROADCASTI128 16(R8), Y12
 	VPERMB         Y12, Y9, Y13
 	VPADDB         Y13, Y0, Y0
 	VPERMB         Y12, Y11, Y12
 	VPADDB         Y12, Y1, Y1
-	VBROADCASTI128 32(R9), Y12
+	VBROADCASTI128 32(R8), Y12
 	VPERMB         Y12, Y8, Y13
 	VPADDB         Y13, Y2, Y2
 	VPERMB         Y12, Y10, Y12
 	VPADDB         Y12, Y3, Y3
-	VBROADCASTI128 48(R9), Y12
+	VBROADCASTI128 48(R8), Y12
 	VPERMB         Y12, Y9, Y13
 	VPADDB         Y13, Y2, Y2
 	VPERMB         Y12, Y11, Y12
 	VPADDB         Y12, Y3, Y3
-	VBROADCASTI128 64(R9), Y12
+	VBROADCASTI128 64(R8), Y12
 	VPERMB         Y12, Y8, Y13
 	VPADDB         Y13, Y4, Y4
 	VPERMB         Y12, Y10, Y12
 	VPADDB         Y12, Y5, Y5
-	VBROADCASTI128 80(R9), Y12
+	VBROADCASTI128 80(R8), Y12
 	VPERMB         Y12, Y9, Y13
 	VPADDB         Y13, Y4, Y4
 	VPERMB         Y12, Y11, Y12
 	VPADDB         Y12, Y5, Y5
-	VBROADCASTI128 96(R9), Y12
+	VBROADCASTI128 96(R8), Y12
 	VPERMB         Y12, Y8, Y8
 	VPADDB         Y8, Y6, Y6
 	VPERMB         Y12, Y10, Y8
 	VPADDB         Y8, Y7, Y7
-	VBROADCASTI128 112(R9), Y8
+	VBROADCASTI128 112(R8), Y8
 	VPERMB         Y8, Y9, Y9
 	VPADDB         Y9, Y6, Y6
 	VPERMB         Y8, Y11, Y8
 	VPADDB         Y8, Y7, Y7
-	ADDQ           $0x40, CX
-	ADDQ           $0x00000080, R9
-	DECQ           R11
+	ADDQ           $0x40, AX
+	ADDQ           $0x00000080, R8
+	DECQ           R10
 	JNZ            groups
-	VPSRLW         $0x08, Y0, Y8
-	VPADDW         (AX), Y0, Y0
-	VPADDW         32(AX), Y8, Y8
-	VMOVDQU        Y0, (AX)
-	VMOVDQU        Y8, 32(AX)
-	VPSRLW         $0x08, Y1, Y0
-	VPADDW         64(AX), Y1, Y1
-	VPADDW         96(AX), Y0, Y0
-	VMOVDQU        Y1, 64(AX)
-	VMOVDQU        Y0, 96(AX)
-	VPSRLW         $0x08, Y2, Y0
-	VPADDW         128(AX), Y2, Y2
-	VPADDW         160(AX), Y0, Y0
-	VMOVDQU        Y2, 128(AX)
-	VMOVDQU        Y0, 160(AX)
-	VPSRLW         $0x08, Y3, Y0
-	VPADDW         192(AX), Y3, Y3
-	VPADDW         224(AX), Y0, Y0
-	VMOVDQU        Y3, 192(AX)
-	VMOVDQU        Y0, 224(AX)
-	VPSRLW         $0x08, Y4, Y0
-	VPADDW         256(AX), Y4, Y4
-	VPADDW         288(AX), Y0, Y0
-	VMOVDQU        Y4, 256(AX)
-	VMOVDQU        Y0, 288(AX)
-	VPSRLW         $0x08, Y5, Y0
-	VPADDW         320(AX), Y5, Y5
-	VPADDW         352(AX), Y0, Y0
-	VMOVDQU        Y5, 320(AX)
-	VMOVDQU        Y0, 352(AX)
-	VPSRLW         $0x08, Y6, Y0
-	VPADDW         384(AX), Y6, Y6
-	VPADDW         416(AX), Y0, Y0
-	VMOVDQU        Y6, 384(AX)
-	VMOVDQU        Y0, 416(AX)
-	VPSRLW         $0x08, Y7, Y0
-	VPADDW         448(AX), Y7, Y7
-	VPADDW         480(AX), Y0, Y0
-	VMOVDQU        Y7, 448(AX)
-	VMOVDQU        Y0, 480(AX)
-	SUBQ           DX, R10
+	VPADDW         Y0, Y16, Y16
+	VPSRLW         $0x08, Y0, Y0
+	VPADDW         Y0, Y17, Y17
+	VPADDW         Y1, Y18, Y18
+	VPSRLW         $0x08, Y1, Y1
+	VPADDW         Y1, Y19, Y19
+	VPADDW         Y2, Y20, Y20
+	VPSRLW         $0x08, Y2, Y2
+	VPADDW         Y2, Y21, Y21
+	VPADDW         Y3, Y22, Y22
+	VPSRLW         $0x08, Y3, Y3
+	VPADDW         Y3, Y23, Y23
+	VPADDW         Y4, Y24, Y24
+	VPSRLW         $0x08, Y4, Y4
+	VPADDW         Y4, Y25, Y25
+	VPADDW         Y5, Y26, Y26
+	VPSRLW         $0x08, Y5, Y5
+	VPADDW         Y5, Y27, Y27
+	VPADDW         Y6, Y28, Y28
+	VPSRLW         $0x08, Y6, Y6
+	VPADDW         Y6, Y29, Y29
+	VPADDW         Y7, Y30, Y30
+	VPSRLW         $0x08, Y7, Y7
+	VPADDW         Y7, Y31, Y31
+	SUBQ           CX, R9
 	JNZ            flushes
-	MOVQ           BX, R9
-	KMOVW          DI, K1
-	VMOVDQU        32(AX), Y1
-	VPSLLW         $0x08, Y1, Y2
-	VMOVDQU        (AX), Y0
-	VPSUBW         Y2, Y0, Y0
-	VMOVDQU        columns0<>+0(SB), Y2
-	VPERMI2W       Y1, Y0, Y2
-	VPMOVZXWD      Y2, Z2
-	VPADDD         (R9), Z2, K1, Z2
-	VMOVDQU32      Z2, (R9)
-	VMOVDQU        columns1<>+0(SB), Y2
-	VPERMI2W       Y1, Y0, Y2
-	VPMOVZXWD      Y2, Z0
-	VPADDD         64(R9), Z0, K1, Z0
-	VMOVDQU32      Z0, 64(R9)
-	KMOVW          DI, K1
-	VMOVDQU        96(AX), Y1
-	VPSLLW         $0x08, Y1, Y2
-	VMOVDQU        64(AX), Y0
-	VPSUBW         Y2, Y0, Y0
-	VMOVDQU        columns0<>+0(SB), Y2
-	VPERMI2W       Y1, Y0, Y2
-	VPMOVZXWD      Y2, Z2
-	VPADDD         128(R9), Z2, K1, Z2
-	VMOVDQU32      Z2, 128(R9)
-	VMOVDQU        columns1<>+0(SB), Y2
-	VPERMI2W       Y1, Y0, Y2
-	VPMOVZXWD      Y2, Z0
-	VPADDD         192(R9), Z0, K1, Z0
-	VMOVDQU32      Z0, 192(R9)
-	ADDQ           SI, R9
-	KMOVW          DI, K1
-	VMOVDQU        160(AX), Y1
-	VPSLLW         $0x08, Y1, Y2
-	VMOVDQU        128(AX), Y0
-	VPSUBW         Y2, Y0, Y0
-	VMOVDQU        columns0<>+0(SB), Y2
-	VPERMI2W       Y1, Y0, Y2
-	VPMOVZXWD      Y2, Z2
-	VPADDD         (R9), Z2, K1, Z2
-	VMOVDQU32      Z2, (R9)
-	VMOVDQU        columns1<>+0(SB), Y2
-	VPERMI2W       Y1, Y0, Y2
-	VPMOVZXWD      Y2, Z0
-	VPADDD         64(R9), Z0, K1, Z0
-	VMOVDQU32      Z0, 64(R9)
-	KMOVW          DI, K1
-	VMOVDQU        224(AX), Y1
-	VPSLLW         $0x08, Y1, Y2
-	VMOVDQU        192(AX), Y0
-	VPSUBW         Y2, Y0, Y0
-	VMOVDQU        columns0<>+0(SB), Y2
-	VPERMI2W       Y1, Y0, Y2
-	VPMOVZXWD      Y2, Z2
-	VPADDD         128(R9), Z2, K1, Z2
-	VMOVDQU32      Z2, 128(R9)
-	VMOVDQU        columns1<>+0(SB), Y2
-	VPERMI2W       Y1, Y0, Y2
-	VPMOVZXWD      Y2, Z0
-	VPADDD         192(R9), Z0, K1, Z0
-	VMOVDQU32      Z0, 192(R9)
-	ADDQ           SI, R9
-	KMOVW          DI, K1
-	VMOVDQU        288(AX), Y1
-	VPSLLW         $0x08, Y1, Y2
-	VMOVDQU        256(AX), Y0
-	VPSUBW         Y2, Y0, Y0
-	VMOVDQU        columns0<>+0(SB), Y2
-	VPERMI2W       Y1, Y0, Y2
-	VPMOVZXWD      Y2, Z2
-	VPADDD         (R9), Z2, K1, Z2
-	VMOVDQU32      Z2, (R9)
-	VMOVDQU        columns1<>+0(SB), Y2
-	VPERMI2W       Y1, Y0, Y2
-	VPMOVZXWD      Y2, Z0
-	VPADDD         64(R9), Z0, K1, Z0
-	VMOVDQU32      Z0, 64(R9)
-	KMOVW          DI, K1
-	VMOVDQU        352(AX), Y1
-	VPSLLW         $0x08, Y1, Y2
-	VMOVDQU        320(AX), Y0
-	VPSUBW         Y2, Y0, Y0
-	VMOVDQU        columns0<>+0(SB), Y2
-	VPERMI2W       Y1, Y0, Y2
-	VPMOVZXWD      Y2, Z2
-	VPADDD         128(R9), Z2, K1, Z2
-	VMOVDQU32      Z2, 128(R9)
-	VMOVDQU        columns1<>+0(SB), Y2
-	VPERMI2W       Y1, Y0, Y2
-	VPMOVZXWD      Y2, Z0
-	VPADDD         192(R9), Z0, K1, Z0
-	VMOVDQU32      Z0, 192(R9)
-	ADDQ           SI, R9
-	KMOVW          DI, K1
-	VMOVDQU        416(AX), Y1
-	VPSLLW         $0x08, Y1, Y2
-	VMOVDQU        384(AX), Y0
-	VPSUBW         Y2, Y0, Y0
-	VMOVDQU        columns0<>+0(SB), Y2
-	VPERMI2W       Y1, Y0, Y2
-	VPMOVZXWD      Y2, Z2
-	VPADDD         (R9), Z2, K1, Z2
-	VMOVDQU32      Z2, (R9)
-	VMOVDQU        columns1<>+0(SB), Y2
-	VPERMI2W       Y1, Y0, Y2
-	VPMOVZXWD      Y2, Z0
-	VPADDD         64(R9), Z0, K1, Z0
-	VMOVDQU32      Z0, 64(R9)
-	KMOVW          DI, K1
-	VMOVDQU        480(AX), Y1
-	VPSLLW         $0x08, Y1, Y2
-	VMOVDQU        448(AX), Y0
-	VPSUBW         Y2, Y0, Y0
-	VMOVDQU        columns0<>+0(SB), Y2
-	VPERMI2W       Y1, Y0, Y2
-	VPMOVZXWD      Y2, Z2
-	VPADDD         128(R9), Z2, K1, Z2
-	VMOVDQU32      Z2, 128(R9)
-	VMOVDQU        columns1<>+0(SB), Y2
-	VPERMI2W       Y1, Y0, Y2
-	VPMOVZXWD      Y2, Z0
-	VPADDD         192(R9), Z0, K1, Z0
-	VMOVDQU32      Z0, 192(R9)
-	ADDQ           SI, R9
-	ADDQ           $0x00000100, BX
-	MOVQ           skip+40(FP), R9
-	SHLQ           $0x06, R9
-	ADDQ           R9, CX
-	DECQ           R8
+	MOVQ           DX, R8
+	KMOVW          SI, K1
+	VPSLLW         $0x08, Y17, Y0
+	VPSUBW         Y0, Y16, Y16
+	VMOVDQU64      columns0<>+0(SB), Y0
+	VPERMI2W       Y17, Y16, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         (R8), Z0, K1, Z0
+	VMOVDQU32      Z0, (R8)
+	VMOVDQU64      columns1<>+0(SB), Y0
+	VPERMI2W       Y17, Y16, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         64(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 64(R8)
+	KMOVW          SI, K1
+	VPSLLW         $0x08, Y19, Y0
+	VPSUBW         Y0, Y18, Y18
+	VMOVDQU64      columns0<>+0(SB), Y0
+	VPERMI2W       Y19, Y18, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         128(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 128(R8)
+	VMOVDQU64      columns1<>+0(SB), Y0
+	VPERMI2W       Y19, Y18, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         192(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 192(R8)
+	ADDQ           BX, R8
+	KMOVW          SI, K1
+	VPSLLW         $0x08, Y21, Y0
+	VPSUBW         Y0, Y20, Y20
+	VMOVDQU64      columns0<>+0(SB), Y0
+	VPERMI2W       Y21, Y20, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         (R8), Z0, K1, Z0
+	VMOVDQU32      Z0, (R8)
+	VMOVDQU64      columns1<>+0(SB), Y0
+	VPERMI2W       Y21, Y20, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         64(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 64(R8)
+	KMOVW          SI, K1
+	VPSLLW         $0x08, Y23, Y0
+	VPSUBW         Y0, Y22, Y22
+	VMOVDQU64      columns0<>+0(SB), Y0
+	VPERMI2W       Y23, Y22, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         128(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 128(R8)
+	VMOVDQU64      columns1<>+0(SB), Y0
+	VPERMI2W       Y23, Y22, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         192(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 192(R8)
+	ADDQ           BX, R8
+	KMOVW          SI, K1
+	VPSLLW         $0x08, Y25, Y0
+	VPSUBW         Y0, Y24, Y24
+	VMOVDQU64      columns0<>+0(SB), Y0
+	VPERMI2W       Y25, Y24, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         (R8), Z0, K1, Z0
+	VMOVDQU32      Z0, (R8)
+	VMOVDQU64      columns1<>+0(SB), Y0
+	VPERMI2W       Y25, Y24, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         64(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 64(R8)
+	KMOVW          SI, K1
+	VPSLLW         $0x08, Y27, Y0
+	VPSUBW         Y0, Y26, Y26
+	VMOVDQU64      columns0<>+0(SB), Y0
+	VPERMI2W       Y27, Y26, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         128(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 128(R8)
+	VMOVDQU64      columns1<>+0(SB), Y0
+	VPERMI2W       Y27, Y26, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         192(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 192(R8)
+	ADDQ           BX, R8
+	KMOVW          SI, K1
+	VPSLLW         $0x08, Y29, Y0
+	VPSUBW         Y0, Y28, Y28
+	VMOVDQU64      columns0<>+0(SB), Y0
+	VPERMI2W       Y29, Y28, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         (R8), Z0, K1, Z0
+	VMOVDQU32      Z0, (R8)
+	VMOVDQU64      columns1<>+0(SB), Y0
+	VPERMI2W       Y29, Y28, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         64(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 64(R8)
+	KMOVW          SI, K1
+	VPSLLW         $0x08, Y31, Y0
+	VPSUBW         Y0, Y30, Y30
+	VMOVDQU64      columns0<>+0(SB), Y0
+	VPERMI2W       Y31, Y30, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         128(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 128(R8)
+	VMOVDQU64      columns1<>+0(SB), Y0
+	VPERMI2W       Y31, Y30, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         192(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 192(R8)
+	ADDQ           BX, R8
+	ADDQ           $0x00000100, DX
+	MOVQ           skip+40(FP), R8
+	SHLQ           $0x06, R8
+	ADDQ           R8, AX
+	DECQ           DI
 	JNZ            panel
 	VZEROUPPER
 	RET
@@ -5054,56 +5019,5 @@ rows:
 	ADDQ          $0x08, SI
 	SUBQ          $0x40, R9
 	JNZ           columns
-	VZEROUPPER
-	RET
-
-DATA magnitude8<>+0(SB)/8, $0x7fffffffffffffff
-DATA magnitude8<>+8(SB)/8, $0x7fffffffffffffff
-DATA magnitude8<>+16(SB)/8, $0x7fffffffffffffff
-DATA magnitude8<>+24(SB)/8, $0x7fffffffffffffff
-DATA magnitude8<>+32(SB)/8, $0x7fffffffffffffff
-DATA magnitude8<>+40(SB)/8, $0x7fffffffffffffff
-DATA magnitude8<>+48(SB)/8, $0x7fffffffffffffff
-DATA magnitude8<>+56(SB)/8, $0x7fffffffffffffff
-GLOBL magnitude8<>(SB), RODATA|NOPTR, $64
-
-// func passNormalizedAVX512(dst *float32, da *float32, x *float32, gain *float32, n int, r float64, limit float64) float64
-// Requires: AVX, AVX512F, AVX512VL, SSE2
-TEXT ·passNormalizedAVX512(SB), NOSPLIT, $0-64
-	MOVQ         dst+0(FP), AX
-	MOVQ         x+16(FP), CX
-	MOVQ         gain+24(FP), DX
-	MOVQ         n+32(FP), BX
-	MOVQ         da+8(FP), SI
-	VMOVDQU64    magnitude8<>+0(SB), Z2
-	VPXORD       Z3, Z3, Z3
-	VBROADCASTSD r+40(FP), Z0
-	VBROADCASTSD limit+48(FP), Z1
-	XORQ         DI, DI
-
-loop:
-	VCVTPS2PD     (CX)(DI*4), Z4
-	VCVTPS2PD     (DX)(DI*4), Z5
-	VMULPD        Z4, Z5, Z6
-	VMULPD        Z0, Z6, Z6
-	VPANDQ        Z2, Z6, Z6
-	VCMPPD        $0x02, Z1, Z6, K1
-	VMOVUPS.Z     (SI)(DI*4), K1, Y6
-	VMOVUPS       Y6, (AX)(DI*4)
-	VCVTPS2PD     Y6, Z6
-	VMULPD        Z5, Z6, Z6
-	VMULPD        Z4, Z6, Z6
-	VADDPD        Z6, Z3, Z3
-	ADDQ          $0x08, DI
-	CMPQ          DI, BX
-	JLT           loop
-	VEXTRACTF64X4 $0x00, Z3, Y0
-	VEXTRACTF64X4 $0x01, Z3, Y1
-	VADDPD        Y1, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X1
-	VADDPD        X1, X0, X1
-	VPERMILPD     $0x01, X1, X0
-	VADDSD        X0, X1, X1
-	MOVSD         X1, ret+56(FP)
 	VZEROUPPER
 	RET

@@ -27,20 +27,32 @@ func same(b byte) func(int) byte { return func(int) byte { return b } }
 
 // lookupParts are what differs between instruction sets.
 type lookupParts struct {
+	clear   func()                                 // the 16-bit sums
 	indices func(panel Mem) (low, high VecVirtual) // of the tables' entries, for 32 columns
-	pick    func(index, entries, entry VecVirtual) // from a table that is in both lanes
-	flush   func(bytes VecVirtual, at Mem)         // adds bytes to the 16-bit sums at at: of even columns, then of odd ones
-	finish  func(at, to Mem, before GPVirtual)     // writes them as 32 bits, added to what is there if before has all bits
+	pick    func(index, entries, entry VecVirtual)
+	flush   func(bytes VecVirtual, i int)         // adds bytes to the 16-bit sums of even columns and those of odd ones
+	finish  func(i int, to Mem, before GPVirtual) // writes them as 32 bits, added to what is there if before has all bits
 }
 
 // lookup: 8 sums of bytes (4 rows × 64 columns) stay in registers; every flush groups they are added to 16-bit sums of
-// even and of odd columns on the stack.
+// even and of odd columns, for which only AVX-512 has registers too.
 func lookup() {
 	nibbles := bytes32("nibbles", same(0x0f))
 	evens := bytes32("evens", func(i int) byte { return byte(0xff * (1 - i%2)) })
 	lookupWith("lookupAVX2", func() lookupParts {
+		frame, base := AllocLocal(lookupRows*2*64+32), GP64()
+		LEAQ(frame.Offset(31), base)
+		ANDQ(I32(-32), base) // sums that cross lines of the cache cost a third of the speed
+		wide := Mem{Base: base}
 		mask, even := constant(nibbles), constant(evens)
 		return lookupParts{
+			clear: func() {
+				t := YMM()
+				VPXOR(t, t, t)
+				for i := range lookupRows * 4 {
+					VMOVDQU(t, wide.Offset(32*i))
+				}
+			},
 			indices: func(panel Mem) (low, high VecVirtual) {
 				low, high = YMM(), YMM()
 				VMOVDQU(panel, low)
@@ -50,8 +62,8 @@ func lookup() {
 				return low, high
 			},
 			pick: func(index, entries, entry VecVirtual) { VPSHUFB(index, entries, entry) },
-			flush: func(bytes VecVirtual, at Mem) {
-				e := YMM()
+			flush: func(bytes VecVirtual, i int) {
+				e, at := YMM(), wide.Offset(64*i)
 				VPAND(even, bytes, e)
 				VPSRLW(Imm(8), bytes, bytes)
 				VPADDW(at, e, e)
@@ -59,8 +71,8 @@ func lookup() {
 				VMOVDQU(e, at)
 				VMOVDQU(bytes, at.Offset(32))
 			},
-			finish: func(at, to Mem, before GPVirtual) {
-				keep, e, o, mixed := YMM(), YMM(), YMM(), [2]VecVirtual{YMM(), YMM()}
+			finish: func(i int, to Mem, before GPVirtual) {
+				keep, e, o, mixed, at := YMM(), YMM(), YMM(), [2]VecVirtual{YMM(), YMM()}, wide.Offset(64*i)
 				VMOVD(before, keep.AsX())
 				VPBROADCASTD(keep.AsX(), keep)
 				VMOVDQU(at, e)
@@ -78,13 +90,21 @@ func lookup() {
 			},
 		}
 	})
-	// A permutation of all bytes, with the table in both lanes, does not see what an index has above four bits.
+	// A permutation of all bytes, with the table in both lanes, does not see what an index has above four bits. Tables are broadcast
+	// to the registers of AVX2, for the others it takes a shuffle.
 	var inOrder [2]Mem
 	for i := range inOrder {
 		inOrder[i] = words8(fmt.Sprintf("columns%d", i), func(j int) uint32 { return uint32(8*i+j)*(1<<16+1) + 16<<16 })
 	}
 	lookupWith("lookupVBMI", func() lookupParts {
+		wide := [2 * lookupRows][2]VecPhysical{{Y16, Y17}, {Y18, Y19}, {Y20, Y21}, {Y22, Y23}, {Y24, Y25}, {Y26, Y27}, {Y28, Y29}, {Y30, Y31}}
 		return lookupParts{
+			clear: func() {
+				for _, w := range wide {
+					VPXORD(w[0], w[0], w[0])
+					VPXORD(w[1], w[1], w[1])
+				}
+			},
 			indices: func(panel Mem) (low, high VecVirtual) {
 				low, high = YMM(), YMM()
 				VMOVDQU(panel, low)
@@ -92,23 +112,19 @@ func lookup() {
 				return low, high
 			},
 			pick: func(index, entries, entry VecVirtual) { VPERMB(entries, index, entry) },
-			flush: func(bytes VecVirtual, at Mem) { // the sums of even columns have 256 times those of the odd ones with them
-				o := YMM()
-				VPSRLW(Imm(8), bytes, o)
-				VPADDW(at, bytes, bytes)
-				VPADDW(at.Offset(32), o, o)
-				VMOVDQU(bytes, at)
-				VMOVDQU(o, at.Offset(32))
+			flush: func(bytes VecVirtual, i int) { // the sums of even columns have 256 times those of the odd ones with them
+				VPADDW(bytes, wide[i][0], wide[i][0])
+				VPSRLW(Imm(8), bytes, bytes)
+				VPADDW(bytes, wide[i][1], wide[i][1])
 			},
-			finish: func(at, to Mem, before GPVirtual) {
-				e, o, t, add := YMM(), YMM(), YMM(), K()
+			finish: func(i int, to Mem, before GPVirtual) {
+				e, o, t, add := wide[i][0], wide[i][1], YMM(), K()
 				KMOVW(before, add)
-				VMOVDQU(at.Offset(32), o)
 				VPSLLW(Imm(8), o, t)
-				VMOVDQU(at, e)
 				VPSUBW(t, e, e)
 				for j, order := range inOrder {
-					v, sums := constant(order), ZMM()
+					v, sums := YMM(), ZMM()
+					VMOVDQU64(order, v)
 					VPERMI2W(o, e, v)
 					VPMOVZXWD(v, sums)
 					VPADDD(to.Offset(64*j), sums, add, sums)
@@ -123,10 +139,6 @@ func lookupWith(name string, prepare func() lookupParts) {
 	TEXT(name, NOSPLIT, "func(sums *int32, stride int, tables, panel *byte, groups, skip, panels, flush int, add bool)")
 	Doc(name + " is lookupGo.")
 	Pragma("noescape")
-	frame, base := AllocLocal(lookupRows*2*64+32), GP64()
-	LEAQ(frame.Offset(31), base)
-	ANDQ(I32(-32), base) // sums that cross lines of the cache cost a third of the speed
-	wide := Mem{Base: base}
 	panel, flush := pointer("panel"), pointer("flush")
 	sums, stride := pointer("sums"), pointer("stride")
 	SHLQ(Imm(2), stride)
@@ -141,11 +153,7 @@ func lookupWith(name string, prepare func() lookupParts) {
 	panels := pointer("panels")
 	Label("panel")
 	table, left := pointer("tables"), pointer("groups")
-	t := YMM()
-	VPXOR(t, t, t)
-	for i := range lookupRows * 4 {
-		VMOVDQU(t, wide.Offset(32*i))
-	}
+	parts.clear()
 
 	Label("flushes")
 	for r := range sum {
@@ -177,7 +185,7 @@ func lookupWith(name string, prepare func() lookupParts) {
 	JNZ(LabelRef("groups"))
 	for r := range sum {
 		for i, s := range sum[r] {
-			parts.flush(s, wide.Offset(64*(2*r+i)))
+			parts.flush(s, 2*r+i)
 		}
 	}
 	SUBQ(flush, left)
@@ -187,7 +195,7 @@ func lookupWith(name string, prepare func() lookupParts) {
 	MOVQ(sums, row)
 	for r := range lookupRows {
 		for i := range 2 {
-			parts.finish(wide.Offset(64*(2*r+i)), Mem{Base: row, Disp: 128 * i}, before)
+			parts.finish(2*r+i, Mem{Base: row, Disp: 128 * i}, before)
 		}
 		ADDQ(stride, row)
 	}

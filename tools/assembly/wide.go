@@ -8,7 +8,7 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// wide writes the loops that gain much from AVX-512. Looking up is not one of them: long registers shuffle at half the rate.
+// wide writes the loops that gain much from long registers or masks. Looking up does not: long registers shuffle at half the rate.
 func wide() {
 	wideRandomWords()
 	wideCountSigns()
@@ -16,7 +16,6 @@ func wide() {
 	wideRounding()
 	wideSignsOfSums()
 	wideAddBRows()
-	widePassNormalized()
 }
 
 // beginWide declares a function that equals the one whose name ends in Go.
@@ -384,34 +383,5 @@ func wideAddBRows() {
 	ADDQ(Imm(8), words)
 	SUBQ(Imm(64), n)
 	JNZ(LabelRef("columns"))
-	end()
-}
-
-func widePassNormalized() {
-	magnitude := quads8("magnitude8", 1<<63-1)
-	beginWide("passNormalized", "func(dst, da, x, gain *float32, n int, r, limit float64) float64", "for 8 values at a time.")
-	dst, x, gain, n := pointer("dst"), pointer("x"), pointer("gain"), pointer("n")
-	da, r, limit, mask, sum := pointer("da"), ZMM(), ZMM(), wideConstant(magnitude), wideZero()
-	VBROADCASTSD(flag("r"), r)
-	VBROADCASTSD(flag("limit"), limit)
-	loop(n, 8, func(i GPVirtual) {
-		v, g, p, d, passed, passes := ZMM(), ZMM(), ZMM(), ZMM(), YMM(), K()
-		VCVTPS2PD(at4(x, i, 0), v)
-		VCVTPS2PD(at4(gain, i, 0), g)
-		VMULPD(v, g, p)
-		VMULPD(r, p, p)
-		VPANDQ(mask, p, p)
-		VCMPPD(Imm(2), limit, p, passes)
-		VMOVUPS_Z(at4(da, i, 0), passes, passed)
-		VMOVUPS(passed, at4(dst, i, 0))
-		VCVTPS2PD(passed, d)
-		VMULPD(g, d, d)
-		VMULPD(v, d, d)
-		VADDPD(d, sum, sum)
-	})
-	low, high := YMM(), YMM()
-	VEXTRACTF64X4(Imm(0), sum, low)
-	VEXTRACTF64X4(Imm(1), sum, high)
-	storeSum(low, high)
 	end()
 }
