@@ -75,5 +75,28 @@ func avx512() instructions {
 			addBRowsGo(sums[n:], most[n:], src[n:], stride, words[n/64:], wordStride, rows)
 		}
 	}
+	set.roundBFloats = func(dst []uint16, dstStride int, src []float32, srcStride, rows, cols int) {
+		n := cols &^ 31
+		if n > 0 && rows > 0 {
+			_, _ = dst[(rows-1)*dstStride+n-1], src[(rows-1)*srcStride+n-1]
+			roundBFloatsAVX512(&dst[0], dstStride, &src[0], srcStride, rows, n)
+		}
+		if n < cols {
+			narrow.roundBFloats(dst[n:], dstStride, src[n:], srcStride, rows, cols-n)
+		}
+	}
+	set.scaleToBFloats = func(dst []uint16, sums []int32, offset int32, unit float32) {
+		n := len(dst) &^ 31
+		if unit-unit != 0 {
+			n = 0
+		}
+		if n > 0 {
+			_ = sums[n-1]
+			scaleToBFloatsAVX512(&dst[0], &sums[0], n, offset, unit)
+		}
+		if n < len(dst) {
+			narrow.scaleToBFloats(dst[n:], sums[n:], offset, unit)
+		}
+	}
 	return set
 }

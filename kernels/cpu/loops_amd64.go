@@ -248,3 +248,13 @@ func signsOfSumsAVX512(signs *uint64, pass *uint64, sums *int32, alpha *float32,
 //
 //go:noescape
 func addBRowsAVX512(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride int, rows int, n int)
+
+// roundBFloatsAVX512 is roundBFloatsGo for 32 values at a time.
+//
+//go:noescape
+func roundBFloatsAVX512(dst *uint16, dstStride int, src *float32, srcStride int, rows int, n int)
+
+// scaleToBFloatsAVX512 is scaleToBFloatsGo for 32 values at a time.
+//
+//go:noescape
+func scaleToBFloatsAVX512(dst *uint16, sums *int32, n int, offset int32, unit float32)

@@ -63,13 +63,13 @@ func (p *planes) row(r int) []uint64 {
 
 // count refreshes the set bits of row r.
 func (p *planes) count(r int) {
-	row := p.row(r)
-	for b := range p.bits {
+	words := wordsOf(p.cols)
+	for i := r * p.bits; i < (r+1)*p.bits; i++ {
 		n := 0
-		for _, w := range row[b*p.stride : (b+1)*p.stride] {
+		for _, w := range p.words[i*p.stride:][:words] {
 			n += bits.OnesCount64(w)
 		}
-		p.pops[r*p.bits+b] = int32(n)
+		p.pops[i] = int32(n)
 	}
 }
 

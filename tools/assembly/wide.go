@@ -16,6 +16,7 @@ func wide() {
 	wideRounding()
 	wideSignsOfSums()
 	wideAddBRows()
+	wideBFloats()
 }
 
 // beginWide declares a function that equals the one whose name ends in Go.
@@ -383,5 +384,78 @@ func wideAddBRows() {
 	ADDQ(Imm(8), words)
 	SUBQ(Imm(64), n)
 	JNZ(LabelRef("columns"))
+	end()
+}
+
+// wideBFloats rounds 32 values at a time; a permutation takes the upper halves of two registers.
+func wideBFloats() {
+	var odd [8]uint64
+	for i := range 32 {
+		odd[i/4] |= uint64(2*i+1) << (i % 4 * 16)
+	}
+	upper := quads8("upperHalves", odd[:]...)
+	belowHalf, last, one := quads8("belowHalf16", 0x7fff00007fff), quads8("lastBit16", 0x1000000010000), quads8("unit16", 0x100000001)
+	quiet := quads8("quiet16", 0x40000000400000)
+	// rounder returns what rounds a number in place, ties to even.
+	rounder := func() func(v VecVirtual) {
+		half, bit, ulp := wideConstant(belowHalf), wideConstant(last), wideConstant(one)
+		return func(v VecVirtual) {
+			odd := K()
+			VPTESTMD(bit, v, odd)
+			VPADDD(half, v, v)
+			VPADDD(ulp, v, odd, v)
+		}
+	}
+	store := func(order, a, b VecVirtual, to Mem) {
+		v := ZMM()
+		VMOVDQA64(order, v)
+		VPERMI2W(b, a, v)
+		VMOVDQU64(v, to)
+	}
+
+	beginWide("roundBFloats", "func(dst *uint16, dstStride int, src *float32, srcStride, rows, n int)", "for 32 values at a time.")
+	dst, src, n := pointer("dst"), pointer("src"), pointer("n")
+	dstStride, srcStride, rows := pointer("dstStride"), pointer("srcStride"), pointer("rows")
+	SHLQ(Imm(1), dstStride)
+	SHLQ(Imm(2), srcStride)
+	round, nan, order := rounder(), wideConstant(quiet), wideConstant(upper)
+	Label("row")
+	loop(n, 32, func(i GPVirtual) {
+		var rounded [2]VecVirtual
+		for j := range rounded {
+			v, r, isNaN := ZMM(), ZMM(), K()
+			VMOVUPS(at4(src, i, 64*j), v)
+			VCMPPS(Imm(3), v, v, isNaN) // unordered
+			VMOVDQA64(v, r)
+			round(r)
+			VPORD(nan, v, isNaN, r)
+			rounded[j] = r
+		}
+		store(order, rounded[0], rounded[1], at2(dst, i))
+	})
+	ADDQ(dstStride, dst)
+	ADDQ(srcStride, src)
+	DECQ(rows)
+	JNZ(LabelRef("row"))
+	end()
+
+	beginWide("scaleToBFloats", "func(dst *uint16, sums *int32, n int, offset int32, unit float32)", "for 32 values at a time.")
+	dst, sums, n := pointer("dst"), pointer("sums"), pointer("n")
+	offset, unit := wideBroadcast("offset"), wideBroadcast("unit")
+	round, order = rounder(), wideConstant(upper)
+	loop(n, 32, func(i GPVirtual) {
+		var rounded [2]VecVirtual
+		for j := range rounded {
+			v := ZMM()
+			VMOVDQU32(at4(sums, i, 64*j), v)
+			VPADDD(v, v, v)
+			VPSUBD(offset, v, v)
+			VCVTDQ2PS(v, v)
+			VMULPS(unit, v, v)
+			round(v)
+			rounded[j] = v
+		}
+		store(order, rounded[0], rounded[1], at2(dst, i))
+	})
 	end()
 }
