@@ -53,9 +53,7 @@ func (d *Device) gradients(h *head, s *scratch, dqkv, dOut memory) *gradients {
 		return g
 	}
 	g.dqs, g.dos = s.floats(6, n), s.floats(7, n)
-	for t := range h.Seq {
-		d.read(g.do(t), dOut, (h.row0+t)*width+h.col)
-	}
+	d.widenBFloats(g.dos, h.HeadDim, dOut.halves[h.row0*width+h.col:], width, h.Seq, h.HeadDim)
 	return g
 }
 

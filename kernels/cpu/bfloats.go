@@ -37,7 +37,7 @@ func (d *Device) read(line []float32, m memory, at int) []float32 {
 	if m.halves == nil {
 		return m.floats[at:][:len(line)]
 	}
-	d.widenBFloats(line, m.halves[at:])
+	d.widenBFloats(line, 0, m.halves[at:], 0, 1, len(line))
 	return line
 }
 
@@ -78,15 +78,21 @@ func roundLine(dst []uint16, src []float32) {
 	}
 }
 
-// widenBFloatsGo writes the values of src.
-func widenBFloatsGo(dst []float32, src []uint16) {
-	for i, h := range src[:len(dst)] {
+// widenBFloatsGo writes rows of cols values, in strides, as floats.
+func widenBFloatsGo(dst []float32, dstStride int, src []uint16, srcStride, rows, cols int) {
+	for r := range rows {
+		widenLine(dst[r*dstStride:], src[r*srcStride:][:cols])
+	}
+}
+
+func widenLine(dst []float32, src []uint16) {
+	for i, h := range src {
 		dst[i] = math.Float32frombits(uint32(h) << 16)
 	}
 }
 
 // maskBFloatsGo writes the values of src where a bit is set, and zeros elsewhere.
 func maskBFloatsGo(dst []float32, src []uint16, words []uint64) {
-	widenBFloatsGo(dst, src)
+	widenLine(dst, src[:len(dst)])
 	maskGo(dst, dst, words)
 }

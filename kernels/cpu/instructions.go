@@ -34,7 +34,7 @@ type instructions struct {
 	// Floats.
 	affine         func(u, alpha, theta []float32)
 	roundBFloats   func(dst []uint16, dstStride int, src []float32, srcStride, rows, cols int)
-	widenBFloats   func(dst []float32, src []uint16)
+	widenBFloats   func(dst []float32, dstStride int, src []uint16, srcStride, rows, cols int)
 	maskBFloats    func(dst []float32, src []uint16, words []uint64)
 	add            func(dst, a, b []float32)
 	mask           func(dst, src []float32, words []uint64)

@@ -172,13 +172,15 @@ func avx2() instructions {
 				roundBFloatsGo(dst[n:], dstStride, src[n:], srcStride, rows, cols-n)
 			}
 		},
-		widenBFloats: func(dst []float32, src []uint16) {
-			n := len(dst) &^ 7
-			if n > 0 {
-				_ = src[n-1]
-				widenBFloatsAVX2(&dst[0], &src[0], n)
+		widenBFloats: func(dst []float32, dstStride int, src []uint16, srcStride, rows, cols int) {
+			n := cols &^ 7
+			if n > 0 && rows > 0 {
+				_, _ = dst[(rows-1)*dstStride+n-1], src[(rows-1)*srcStride+n-1]
+				widenBFloatsAVX2(&dst[0], dstStride, &src[0], srcStride, rows, n)
 			}
-			widenBFloatsGo(dst[n:], src[n:])
+			if n < cols {
+				widenBFloatsGo(dst[n:], dstStride, src[n:], srcStride, rows, cols-n)
+			}
 		},
 		maskBFloats: func(dst []float32, src []uint16, words []uint64) {
 			n := len(dst) &^ 63

@@ -208,8 +208,9 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			return floatBits([]float32{s.largestProduct(normals(r, n), oddities(r, n))})
 		},
 		"widenBFloats": func(s *instructions, r *rand.Rand, n int) any {
-			dst := make([]float32, n)
-			s.widenBFloats(dst, randomHalves(r, n))
+			rows, dstStride, srcStride := r.IntN(5), n+r.IntN(3), n+r.IntN(3)
+			dst := make([]float32, (rows+1)*dstStride)
+			s.widenBFloats(dst, dstStride, randomHalves(r, (rows+1)*srcStride), srcStride, rows, n)
 			return floatBits(dst)
 		},
 		"maskBFloats": func(s *instructions, r *rand.Rand, n int) any {

@@ -102,7 +102,7 @@ func roundBFloatsAVX2(dst *uint16, dstStride int, src *float32, srcStride int, r
 // widenBFloatsAVX2 is widenBFloatsGo for whole registers.
 //
 //go:noescape
-func widenBFloatsAVX2(dst *float32, src *uint16, n int)
+func widenBFloatsAVX2(dst *float32, dstStride int, src *uint16, srcStride int, rows int, n int)
 
 // packSignsAVX2 is packSignsGo for whole registers.
 //

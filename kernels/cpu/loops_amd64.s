@@ -2536,21 +2536,32 @@ loop:
 	VZEROUPPER
 	RET
 
-// func widenBFloatsAVX2(dst *float32, src *uint16, n int)
+// func widenBFloatsAVX2(dst *float32, dstStride int, src *uint16, srcStride int, rows int, n int)
 // Requires: AVX, AVX2
-TEXT ·widenBFloatsAVX2(SB), NOSPLIT, $0-24
+TEXT ·widenBFloatsAVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
-	MOVQ src+8(FP), CX
-	MOVQ n+16(FP), DX
-	XORQ BX, BX
+	MOVQ src+16(FP), CX
+	MOVQ n+40(FP), DX
+	MOVQ dstStride+8(FP), BX
+	MOVQ srcStride+24(FP), SI
+	MOVQ rows+32(FP), DI
+	SHLQ $0x02, BX
+	SHLQ $0x01, SI
+
+row:
+	XORQ R8, R8
 
 loop:
-	VPMOVZXWD (CX)(BX*2), Y0
+	VPMOVZXWD (CX)(R8*2), Y0
 	VPSLLD    $0x10, Y0, Y0
-	VMOVUPS   Y0, (AX)(BX*4)
-	ADDQ      $0x08, BX
-	CMPQ      BX, DX
+	VMOVUPS   Y0, (AX)(R8*4)
+	ADDQ      $0x08, R8
+	CMPQ      R8, DX
 	JLT       loop
+	ADDQ      BX, AX
+	ADDQ      SI, CX
+	DECQ      DI
+	JNZ       row
 	VZEROUPPER
 	RET
 

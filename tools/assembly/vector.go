@@ -166,9 +166,17 @@ func vectors() {
 	JNZ(LabelRef("row"))
 	end()
 
-	begin("widenBFloats", "func(dst *float32, src *uint16, n int)")
+	begin("widenBFloats", "func(dst *float32, dstStride int, src *uint16, srcStride, rows, n int)")
 	dst, src, n = pointer("dst"), pointer("src"), pointer("n")
+	dstStride, srcStride, rows = pointer("dstStride"), pointer("srcStride"), pointer("rows")
+	SHLQ(Imm(2), dstStride)
+	SHLQ(Imm(1), srcStride)
+	Label("row")
 	loop(n, 8, func(i GPVirtual) { VMOVUPS(widened(at2(src, i)), at4(dst, i, 0)) })
+	ADDQ(dstStride, dst)
+	ADDQ(srcStride, src)
+	DECQ(rows)
+	JNZ(LabelRef("row"))
 	end()
 
 	begin("packSigns", "func(words *uint64, x *float32, n int)")
