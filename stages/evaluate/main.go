@@ -24,7 +24,7 @@ func main() {
 		Name:     "evaluate",
 		About:    "measure a checkpoint on the validation split: bits per token and per byte",
 		Example:  "evaluate run --in model/step-000600.safetensors --dataset dataset/manifest.json --out evaluation",
-		Version:  "1",
+		Version:  "2",
 		Defaults: Params{MicroTokens: 4096},
 		Check: func(p Params) error {
 			if p.Sequences < 0 || p.MicroTokens < 1 {

@@ -25,7 +25,7 @@ func main() {
 		Name:     "probe",
 		About:    "probe a checkpoint's pointers on validation text and its induction on repeated random tokens",
 		Example:  "probe run --in model/step-000600.safetensors --dataset dataset/manifest.json --out probe",
-		Version:  "1",
+		Version:  "2",
 		Defaults: Params{Sequences: 128, Repeats: 32, Seed: 42, MicroTokens: 4096},
 		Check: func(p Params) error {
 			if p.Sequences < 0 || p.Repeats < 1 || p.MicroTokens < 1 {
