@@ -51,7 +51,11 @@ func curvesCommand() *cli.Command {
 			if err := writeSteps(filepath.Join(out, name+".csv"), all); err != nil {
 				return err
 			}
-			return plotCurves(filepath.Join(out, name+".png"), all)
+			if err := plotCurves(filepath.Join(out, name+".png"), all); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.App.Writer, "\nwritten to %s: %s.md, .csv and .png\n", out, name)
+			return nil
 		},
 	}
 }
