@@ -61,15 +61,21 @@ func advise(err error) error {
 		return fmt.Errorf("%w: %w", kernels.ErrMemory, err)
 	}
 	if text := advice[code]; text != "" {
-		return advised{fmt.Errorf("%w: %s", err, text)}
+		return advised{fmt.Errorf("%w: %s", err, text), text == lost || text == defect}
 	}
 	return err
 }
 
 // advised marks an error that says what to do.
-type advised struct{ error }
+type advised struct {
+	error
+	lost bool // the context is: every later call of this process fails as well
+}
 
 func (a advised) Unwrap() error { return a.error }
+
+// Unfit says whether the process has to start again before it can compute (see package stage).
+func (a advised) Unfit() bool { return a.lost }
 
 // codeOf finds an error of the type of its first argument: gorgonia.org/cu keeps the name of its type to itself.
 func codeOf[E interface {

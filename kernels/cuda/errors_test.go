@@ -58,6 +58,12 @@ func TestAdvice(t *testing.T) {
 			t.Errorf("%v is not marked as lack of memory", err)
 		}
 	}
+	for err, want := range map[error]bool{driver.Result(719): true, driver.Result(700): true, cu.InvalidPtx: false} {
+		var u interface{ Unfit() bool }
+		if !errors.As(fmt.Errorf("step 3: %w", advise(err)), &u) || u.Unfit() != want {
+			t.Errorf("%v: the process has to start again: %t expected", err, want)
+		}
+	}
 	other := errors.New("no driver's")
 	if advise(other) != other || advise(nil) != nil {
 		t.Error("an error that is not the driver's was changed")

@@ -63,7 +63,10 @@ func (s *service[P, E]) work(ctx context.Context) error {
 			continue
 		}
 		s.metrics.deliveries.Inc()
-		if err := s.answer(ctx, d); err != nil {
+		switch err := s.answer(ctx, d); {
+		case unfit(err):
+			return err
+		case err != nil:
 			s.log.Error("could not finish a delivery: the event will come again", "subject", d.Subject, "error", err)
 		}
 	}
@@ -97,6 +100,8 @@ func (s *service[P, E]) answer(ctx context.Context, d *bus.Delivery) error {
 			s.log.Info("another process works on this job: the event will come again", "run", e.Run, "event", e.Kind, "job", artifact.Short(key))
 		}
 		return d.Later(time.Second)
+	case unfit(err):
+		return errors.Join(err, d.Later(0))
 	case err != nil:
 		tries := s.countFailure(e, key)
 		if refused(err) || tries >= s.attempts {

@@ -327,6 +327,25 @@ func TestAJobThatKillsItsProcessIsGivenUp(t *testing.T) {
 	}
 }
 
+// A process that has lost its device ends at once, and its successor does the job.
+func TestALostDeviceEndsTheProcessAndAnotherContinues(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.sources("r", "one")
+	p := w.serve("shout", "--mode", "lose", "--times", "1")
+	if status := p.status(); status != exitFailed {
+		t.Errorf("status %d", status)
+	}
+	wantText(t, "what it said", p.stderr.String(), "the device is lost")
+	w.serve("shout", "--mode", "lose", "--times", "1")
+	w.outcomes("r", "shout", 1, event.Done)
+	w.wantBegun(2)
+	w.clean()
+	if letters := w.deadLetters(); len(letters) != 0 {
+		t.Errorf("%d dead letters", len(letters))
+	}
+}
+
 // A worker that the server gave up, but which lives, still holds its job: the
 // lock on the record fences it from the one that the event was given to.
 func TestAStalledWorkerIsFencedFromItsSuccessor(t *testing.T) {

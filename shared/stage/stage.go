@@ -105,6 +105,13 @@ func Refusef(format string, args ...any) error { return Refuse(fmt.Errorf(format
 
 func refused(err error) bool { return errors.As(err, new(refusal)) }
 
+// unfit says whether err leaves this process unable to do any job, while another may do this one: a device that is lost.
+// Errors say so by a method Unfit. Serving ends with such an error, and whoever started the process starts it again.
+func unfit(err error) bool {
+	var u interface{ Unfit() bool }
+	return errors.As(err, &u) && u.Unfit()
+}
+
 // Progress is what a job says while it works. Values hold measurements such as
 // step, loss, tokens_per_second or learning_rate.
 type Progress struct {

@@ -59,7 +59,7 @@ func leakless(status int) int {
 // testParams say how the test stages behave.
 type testParams struct {
 	Trace   string `json:"trace" usage:"file that gets a line whenever a job is begun or ended"`
-	Mode    string `json:"mode" usage:"work, wait, fail, refuse, panic, die or stubborn"`
+	Mode    string `json:"mode" usage:"work, wait, fail, refuse, panic, die or lose"`
 	Times   int    `json:"times" usage:"how often to do so before working; 0: always"`
 	Release string `json:"release" usage:"mode wait: the file whose appearance ends it"`
 	Only    string `json:"only" usage:"name of the one source that this is about"`
@@ -67,12 +67,12 @@ type testParams struct {
 }
 
 func (p testParams) check() error {
-	for _, mode := range []string{"work", "wait", "fail", "refuse", "panic", "die"} {
+	for _, mode := range []string{"work", "wait", "fail", "refuse", "panic", "die", "lose"} {
 		if p.Mode == mode {
 			return nil
 		}
 	}
-	return fmt.Errorf("mode %q: use work, wait, fail, refuse, panic or die", p.Mode)
+	return fmt.Errorf("mode %q: use work, wait, fail, refuse, panic, die or lose", p.Mode)
 }
 
 // shout is a stage that answers each source with its name in capitals.
@@ -198,9 +198,17 @@ func behave(ctx context.Context, job *Job[testParams], name string) error {
 		panic("confused by " + name)
 	case "die":
 		os.Exit(3)
+	case "lose":
+		return fmt.Errorf("step 7: %w", lostDevice{})
 	}
 	return nil
 }
+
+// lostDevice is an error that no later job of the process can do without.
+type lostDevice struct{}
+
+func (lostDevice) Error() string { return "the device is lost" }
+func (lostDevice) Unfit() bool   { return true }
 
 func waitFor(ctx context.Context, file string) error {
 	for {
