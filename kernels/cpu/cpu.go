@@ -20,7 +20,7 @@ type Options struct {
 // Device computes on the processor.
 type Device struct {
 	instructions
-	helpers []*helper // workers beside the caller
+	others  []*worker // workers beside the caller
 	own     scratch   // the caller's
 	shared  scratch   // for what all workers of one operation read
 	scalars kernels.Scalars
@@ -41,16 +41,16 @@ func New(o Options) *Device {
 	if o.PlainGo {
 		sets = sets[:1]
 	}
-	d := &Device{instructions: sets[len(sets)-1], helpers: make([]*helper, o.Workers-1), logitsAtOnce: logitsAtOnce}
-	for i := range d.helpers {
-		d.helpers[i] = &helper{memory: new(scratch)}
+	d := &Device{instructions: sets[len(sets)-1], others: make([]*worker, o.Workers-1), logitsAtOnce: logitsAtOnce}
+	for i := range d.others {
+		d.others[i] = &worker{memory: new(scratch)}
 	}
 	return d
 }
 
 var _ kernels.Device = (*Device)(nil)
 
-func (d *Device) workers() int { return 1 + len(d.helpers) }
+func (d *Device) workers() int { return 1 + len(d.others) }
 
 // Name says what computes.
 func (d *Device) Name() string { return fmt.Sprintf("cpu, %d workers, %s", d.workers(), d.name) }
@@ -157,7 +157,7 @@ func (d *Device) Capture(enqueue func()) (func(), error) { return enqueue, nil }
 
 // Close drops the scratch memory; buffers go with their last reference.
 func (d *Device) Close() error {
-	for _, h := range d.helpers {
+	for _, h := range d.others {
 		*h.memory = scratch{}
 	}
 	d.own, d.shared = scratch{}, scratch{}

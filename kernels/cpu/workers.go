@@ -8,10 +8,10 @@ import (
 )
 
 // A step of training is a few hundred short sections of parallel work with next to nothing between them, and to wake a
-// sleeping processor takes longer than many of them last. So helpers wait for the next section awake, for a while, and then
+// sleeping processor takes longer than many of them last. So workers wait for the next section awake, for a while, and then
 // end: an idle device has no goroutines.
 
-// linger is how long a helper waits for more work.
+// linger is how long a worker waits for more work.
 const linger = 200 * time.Microsecond
 
 // section is work that has been divided into tasks.
@@ -34,44 +34,44 @@ func (s *section) work(memory *scratch) {
 	}
 }
 
-// helper is a worker beside the caller. Its state is nil while it has no goroutine, waiting, a section that it has been given
+// worker computes beside the caller. Its state is nil while it has no goroutine, waiting, a section that it has been given
 // and has not begun, or working.
-type helper struct {
+type worker struct {
 	state  atomic.Pointer[section]
 	memory *scratch
 }
 
 var waiting, working = new(section), new(section)
 
-// give offers s to the helper, which is in none.
-func (h *helper) give(s *section) {
-	if !h.state.CompareAndSwap(waiting, s) {
-		h.state.Store(s)
-		go h.run()
+// give offers s to the worker, which is in none.
+func (w *worker) give(s *section) {
+	if !w.state.CompareAndSwap(waiting, s) {
+		w.state.Store(s)
+		go w.run()
 	}
 }
 
-// leave waits until the helper has left s. One that has not begun need not.
-func (h *helper) leave(s *section) {
-	if h.state.CompareAndSwap(s, waiting) {
+// leave waits until the worker has left s. One that has not begun need not.
+func (w *worker) leave(s *section) {
+	if w.state.CompareAndSwap(s, waiting) {
 		return
 	}
-	for h.state.Load() == working {
+	for w.state.Load() == working {
 		runtime.Gosched()
 	}
 }
 
-func (h *helper) run() {
+func (w *worker) run() {
 	for end := time.Now().Add(linger); ; {
-		switch s := h.state.Load(); {
+		switch s := w.state.Load(); {
 		case s != waiting:
-			if h.state.CompareAndSwap(s, working) {
-				s.work(h.memory)
-				h.state.Store(waiting)
+			if w.state.CompareAndSwap(s, working) {
+				s.work(w.memory)
+				w.state.Store(waiting)
 				end = time.Now().Add(linger)
 			}
 		case time.Now().After(end):
-			if h.state.CompareAndSwap(waiting, nil) {
+			if w.state.CompareAndSwap(waiting, nil) {
 				return
 			}
 		default:
@@ -83,20 +83,20 @@ func (h *helper) run() {
 // parallel calls f for the tasks 0..n-1, each on some worker with that worker's scratch. What a task computes must not
 // depend on which other tasks have run.
 func (d *Device) parallel(n int, f func(task int, s *scratch)) {
-	helpers := d.helpers[:max(0, min(n-1, len(d.helpers)))]
-	if len(helpers) == 0 {
+	others := d.others[:max(0, min(n-1, len(d.others)))]
+	if len(others) == 0 {
 		for i := range n {
 			f(i, &d.own)
 		}
 		return
 	}
 	s := &section{tasks: n, do: f}
-	for _, h := range helpers {
-		h.give(s)
+	for _, w := range others {
+		w.give(s)
 	}
 	s.work(&d.own)
-	for _, h := range helpers {
-		h.leave(s)
+	for _, w := range others {
+		w.leave(s)
 	}
 	if err := s.failure.Load(); err != nil {
 		panic(err)
