@@ -53,6 +53,14 @@ func avx2() instructions {
 				_ = words[n-1]
 				packSignsAVX2(&words[0], &x[0], n)
 			}
+			if rest := x[64*n:]; n < len(words) && len(rest) > 8 { // a head's channels, often half a word
+				var line [64]float32
+				copy(line[:], rest)
+				packSignsAVX2(&words[n], &line[0], 1)
+				words[n] &= 1<<len(rest) - 1
+				clear(words[n+1:])
+				return
+			}
 			packSignsGo(words[n:], x[64*n:])
 		},
 		packPass: func(words []uint64, x []float32) {
