@@ -3,8 +3,8 @@ package main
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -16,6 +16,7 @@ import (
 	"gonum.org/v1/plot/plotutil"
 	"gonum.org/v1/plot/vg"
 
+	"bitnet1/shared/artifact"
 	"bitnet1/shared/event"
 	"bitnet1/shared/journal"
 	"bitnet1/shared/stage"
@@ -33,10 +34,7 @@ func curvesCommand() *cli.Command {
 			&cli.StringFlag{Name: "out", Usage: "output `DIR`ectory (default: experiments/NAME in the data directory)"},
 		),
 		Action: func(c *cli.Context) error {
-			j, name, out := journal.Open(c.String("data")), c.String("name"), c.String("out")
-			if out == "" {
-				out = filepath.Join(c.String("data"), "experiments", name)
-			}
+			j, name, out := journal.Open(c.String("data")), c.String("name"), outDir(c)
 			var all []curve
 			for _, text := range c.StringSlice("run") {
 				one, err := readCurve(j, text)
@@ -45,13 +43,15 @@ func curvesCommand() *cli.Command {
 				}
 				all = append(all, one)
 			}
-			if err := writeTable(c.App.Writer, out, name, lastCheckpoints(all)); err != nil {
+			last := lastCheckpoints(all)
+			err := writeFiles(out, name, map[string]func(io.Writer) error{
+				".md": last.writeMarkdown, ".csv": everyStep(all).writeCSV,
+				".png": func(w io.Writer) error { return plotCurves(w, all) },
+			})
+			if err != nil {
 				return err
 			}
-			if err := writeSteps(filepath.Join(out, name+".csv"), all); err != nil {
-				return err
-			}
-			if err := plotCurves(filepath.Join(out, name+".png"), all); err != nil {
+			if err := show(c.App.Writer, last); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.App.Writer, "\nwritten to %s: %s.md, .csv and .png\n", out, name)
@@ -90,26 +90,26 @@ func readCurve(j journal.Journal, text string) (c curve, err error) {
 	if c.last.saved, err = lastCheckpoint(j, run); err != nil {
 		return c, err
 	}
-	evaluations, err := journal.Bodies[event.EvaluationWritten](j, run)
-	if err != nil {
+	model := c.last.saved.Model
+	if c.last.evaluated, err = about(j, run, model, func(e event.EvaluationWritten) artifact.Ref { return e.Model }); err != nil {
 		return c, err
 	}
-	for _, e := range evaluations {
-		if e.Model.Digest == c.last.saved.Model.Digest {
-			c.last.evaluated = e
-		}
-	}
-	probes, err := journal.Bodies[event.ProbeWritten](j, run)
-	if err != nil {
+	if c.last.probed, err = about(j, run, model, func(p event.ProbeWritten) artifact.Ref { return p.Model }); err != nil {
 		return c, err
-	}
-	for _, p := range probes {
-		if p.Model.Digest == c.last.saved.Model.Digest {
-			c.last.probed = p
-		}
 	}
 	c.steps, err = readLog(filepath.Join(j.RunDir(run), "train", "train.jsonl"))
 	return c, err
+}
+
+// about finds the run's last event of its kind about a model, or the zero one.
+func about[B event.Body](j journal.Journal, run string, model artifact.Ref, of func(B) artifact.Ref) (found B, err error) {
+	all, err := journal.Bodies[B](j, run)
+	for _, b := range all {
+		if of(b).Digest == model.Digest {
+			found = b
+		}
+	}
+	return found, err
 }
 
 func readLog(path string) ([]logged, error) {
@@ -153,8 +153,8 @@ func lastCheckpoints(all []curve) table {
 	return t
 }
 
-// writeSteps writes every step of all runs; checkpoints have a validation loss.
-func writeSteps(path string, all []curve) error {
+// everyStep is the table of all runs' steps; checkpoints have a validation loss.
+func everyStep(all []curve) table {
 	t := table{columns: []column{{name: "run"}, {name: "step"}, {name: "tokens"}, {name: "training bits"}, {name: "validation bits"}}}
 	for _, c := range all {
 		for _, l := range c.steps {
@@ -165,11 +165,7 @@ func writeSteps(path string, all []curve) error {
 			t.rows = append(t.rows, []any{c.label, float64(l.Step), l.Tokens, l.Training, held})
 		}
 	}
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(t.writeCSV(f), f.Close())
+	return t
 }
 
 // window is how many points of a curve are drawn: a point is the mean of the steps around it.
@@ -199,7 +195,7 @@ func (c curve) points() (training, held plotter.XYs) {
 }
 
 // plotCurves draws all runs into one picture.
-func plotCurves(path string, all []curve) error {
+func plotCurves(w io.Writer, all []curve) error {
 	p := plot.New()
 	p.X.Label.Text, p.Y.Label.Text = "million tokens", "bits per token"
 	p.Legend.Top = true
@@ -236,10 +232,6 @@ func plotCurves(path string, all []curve) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = canvas.WriteTo(f)
-	return errors.Join(err, f.Close())
+	_, err = canvas.WriteTo(w)
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,7 +38,11 @@ func forgettingCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return writeTable(c.App.Writer, f.out, "forgetting", t)
+			err = writeFiles(f.out, "forgetting", map[string]func(io.Writer) error{".md": t.writeMarkdown, ".csv": t.writeCSV})
+			if err != nil {
+				return err
+			}
+			return show(c.App.Writer, t)
 		},
 	}
 }

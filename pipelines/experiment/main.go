@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -78,23 +79,33 @@ func callTo(ctx context.Context, stdout io.Writer, program string, args ...strin
 	return nil
 }
 
-// writeTable writes t to dir as NAME.md and NAME.csv, and shows it if there is a screen.
-func writeTable(screen io.Writer, dir, name string, t table) error {
+// outDir is where an experiment's files go.
+func outDir(c *cli.Context) string {
+	if out := c.String("out"); out != "" {
+		return out
+	}
+	return filepath.Join(c.String("data"), "experiments", c.String("name"))
+}
+
+// writeFiles makes dir and in it, for every suffix, the file NAME and suffix.
+func writeFiles(dir, name string, files map[string]func(io.Writer) error) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for suffix, write := range map[string]func(io.Writer) error{".md": t.writeMarkdown, ".csv": t.writeCSV} {
-		f, err := os.Create(filepath.Join(dir, name+suffix))
-		if err != nil {
+	for suffix, write := range files {
+		var b bytes.Buffer // what cannot be written leaves an older file as it is
+		if err := write(&b); err != nil {
 			return err
 		}
-		if err := errors.Join(write(f), f.Close()); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name+suffix), b.Bytes(), 0o644); err != nil {
 			return err
 		}
 	}
-	if screen == nil {
-		return nil
-	}
+	return nil
+}
+
+// show prints a table.
+func show(screen io.Writer, t table) error {
 	fmt.Fprintln(screen)
 	return t.writeMarkdown(screen)
 }

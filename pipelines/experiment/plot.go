@@ -1,11 +1,10 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"image/color"
+	"io"
 	"math"
-	"os"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -17,7 +16,7 @@ import (
 
 // plotTable draws one panel of horizontal bars for each plotted column, a bar for each row, the first row on top. The
 // first axes columns of a row are its label.
-func plotTable(path string, t table, axes int, plotted []string) error {
+func plotTable(w io.Writer, t table, axes int, plotted []string) error {
 	labels := make([]string, len(t.rows))
 	for i, row := range t.rows {
 		var parts []string
@@ -44,12 +43,8 @@ func plotTable(path string, t table, axes int, plotted []string) error {
 	for i, c := range plot.Align(panels, tiles, dc)[0] {
 		panels[0][i].Draw(c)
 	}
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = vgimg.PngCanvas{Canvas: canvas}.WriteTo(f)
-	return errors.Join(err, f.Close())
+	_, err := vgimg.PngCanvas{Canvas: canvas}.WriteTo(w)
+	return err
 }
 
 // panel draws column at of all rows; a row without a number has no bar.

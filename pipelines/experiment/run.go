@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"path/filepath"
 	"strings"
@@ -59,10 +60,7 @@ type experiment struct {
 func newExperiment(c *cli.Context) (*experiment, error) {
 	e := &experiment{
 		name: c.String("name"), file: c.Args().First(), launcher: filepath.Join(programs(c), "pipeline"),
-		data: c.String("data"), out: c.String("out"), plotted: c.StringSlice("plot"),
-	}
-	if e.out == "" {
-		e.out = filepath.Join(e.data, "experiments", e.name)
+		data: c.String("data"), out: outDir(c), plotted: c.StringSlice("plot"),
 	}
 	for _, text := range c.StringSlice("grid") {
 		a, err := parseAxis(text)
@@ -116,7 +114,7 @@ func (e *experiment) run(ctx context.Context, c *cli.Context) error {
 			return err
 		}
 	}
-	if err := writeTable(c.App.Writer, e.out, e.name, t); err != nil {
+	if err := show(c.App.Writer, t); err != nil {
 		return err
 	}
 	fmt.Fprintf(c.App.Writer, "\nwritten to %s: %s.md, .csv and .png\n", e.out, e.name)
@@ -124,10 +122,10 @@ func (e *experiment) run(ctx context.Context, c *cli.Context) error {
 }
 
 func (e *experiment) write(t table) error {
-	if err := writeTable(nil, e.out, e.name, t); err != nil {
-		return err
-	}
-	return plotTable(filepath.Join(e.out, e.name+".png"), t, len(e.axes), e.plotted)
+	return writeFiles(e.out, e.name, map[string]func(io.Writer) error{
+		".md": t.writeMarkdown, ".csv": t.writeCSV,
+		".png": func(w io.Writer) error { return plotTable(w, t, len(e.axes), e.plotted) },
+	})
 }
 
 func (e *experiment) label(values []string) string {

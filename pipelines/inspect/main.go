@@ -62,20 +62,13 @@ func run(args []string, out io.Writer) error {
 }
 
 func open(path string) (*dataset.Dataset, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	m, err := dataset.ParseManifest(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return dataset.Open(m, func(s dataset.Shard) (string, error) {
+	d, _, err := dataset.Load(path, func(s dataset.Shard) (string, error) {
 		if s.Name != filepath.Base(s.Name) {
 			return "", fmt.Errorf("a shard named %q", s.Name)
 		}
 		return filepath.Join(filepath.Dir(path), s.Name), nil
 	})
+	return d, err
 }
 
 func summarize(out io.Writer, m *dataset.Manifest) {
