@@ -125,8 +125,6 @@ func (d *Device) product(c []float32, a, b operand, rows, n, k int) {
 		sums := s.doubles(3, (to-from)*n)
 		clear(sums)
 		d.addProduct(sums, n, a, b, from, to-from, n, k, s)
-		for i, v := range sums {
-			c[from*n+i] = float32(v)
-		}
+		narrow(c[from*n:to*n], sums)
 	})
 }

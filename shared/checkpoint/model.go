@@ -188,10 +188,8 @@ func finite(name string, p model.Parameter) safetensors.Tensor {
 		if err := p.Read(dst, from); err != nil {
 			return err
 		}
-		for i, v := range dst {
-			if v-v != 0 {
-				return fmt.Errorf("value %d is %v: %w", from+i, v, ErrNotFinite)
-			}
+		if i := model.FirstNotFinite(dst); i >= 0 {
+			return fmt.Errorf("value %d is %v: %w", from+i, dst[i], ErrNotFinite)
 		}
 		return nil
 	}

@@ -55,12 +55,15 @@ func (p Parameter) Read(dst []float32, from int) error {
 
 // NotFinite says where p's data holds NaN or an infinity; "" where it does not.
 func (p Parameter) NotFinite() string {
-	for i, v := range p.Data {
-		if v-v != 0 {
-			return fmt.Sprintf("%s holds %v, at %d", p.Name, v, i)
-		}
+	if i := FirstNotFinite(p.Data); i >= 0 {
+		return fmt.Sprintf("%s holds %v, at %d", p.Name, p.Data[i], i)
 	}
 	return ""
+}
+
+// FirstNotFinite is the index of the first NaN or infinity among values, or -1.
+func FirstNotFinite(values []float32) int {
+	return slices.IndexFunc(values, func(v float32) bool { return v-v != 0 })
 }
 
 // Each is list as a sequence, for what takes parameters one at a time.
