@@ -1,9 +1,8 @@
 package cpu
 
 import (
-	"math"
-
 	"bitnet1/kernels"
+	"bitnet1/kernels/bfloat16"
 )
 
 // bfloats are the upper halves of float32.
@@ -68,13 +67,7 @@ func roundBFloatsGo(dst []uint16, dstStride int, src []float32, srcStride, rows,
 // roundLine writes the nearest bfloat16, ties to even. NaN stays NaN.
 func roundLine(dst []uint16, src []float32) {
 	for i, v := range src[:len(dst)] {
-		b := math.Float32bits(v)
-		if v != v {
-			b |= 1 << 22
-		} else {
-			b += 0x7fff + b>>16&1
-		}
-		dst[i] = uint16(b >> 16)
+		dst[i] = bfloat16.FromFloat32(v)
 	}
 }
 
@@ -87,7 +80,7 @@ func widenBFloatsGo(dst []float32, dstStride int, src []uint16, srcStride, rows,
 
 func widenLine(dst []float32, src []uint16) {
 	for i, h := range src {
-		dst[i] = math.Float32frombits(uint32(h) << 16)
+		dst[i] = bfloat16.ToFloat32(h)
 	}
 }
 

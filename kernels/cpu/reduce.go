@@ -1,9 +1,8 @@
 package cpu
 
 import (
-	"math"
-
 	"bitnet1/kernels"
+	"bitnet1/kernels/bfloat16"
 )
 
 // reduceBlock values are summed in order; the sums of blocks are then added in order.
@@ -125,7 +124,7 @@ func addRowsGo(sums []float64, most, src []float32, stride int, words []uint64, 
 // addBRowsGo is addRowsGo for bfloat16.
 func addBRowsGo(sums []float64, most []float32, src []uint16, stride int, words []uint64, wordStride, rows int) {
 	for r := range rows {
-		addRow(sums, most, words[r*wordStride:], func(i int) float32 { return math.Float32frombits(uint32(src[r*stride+i]) << 16) })
+		addRow(sums, most, words[r*wordStride:], func(i int) float32 { return bfloat16.ToFloat32(src[r*stride+i]) })
 	}
 }
 

@@ -4,10 +4,10 @@ package cuda
 
 import (
 	"fmt"
-	"math"
 	"unsafe"
 
 	"bitnet1/kernels"
+	"bitnet1/kernels/bfloat16"
 
 	"gorgonia.org/cu"
 )
@@ -265,7 +265,10 @@ func (d *Device) Upload(dst kernels.Floats, src []float32) {
 	d.run("Upload", func() error {
 		to := gradientsOf(dst, len(src))
 		if to.kind == "bfloat16" {
-			rounded := roundBFloats(src)
+			rounded := make([]uint16, len(src))
+			for i, v := range src {
+				rounded[i] = bfloat16.FromFloat32(v)
+			}
 			return d.send(to.at, unsafe.Pointer(unsafe.SliceData(rounded)), 2*len(rounded))
 		}
 		return d.send(to.at, unsafe.Pointer(unsafe.SliceData(src)), 4*len(src))
@@ -301,7 +304,7 @@ func (d *Device) Download(dst []float32, src kernels.Floats) error {
 			rounded := make([]uint16, len(dst))
 			err := d.receive(unsafe.Pointer(unsafe.SliceData(rounded)), from.at, 2*len(dst))
 			for i, b := range rounded {
-				dst[i] = math.Float32frombits(uint32(b) << 16)
+				dst[i] = bfloat16.ToFloat32(b)
 			}
 			return err
 		}
@@ -316,19 +319,4 @@ func (d *Device) DownloadInts(dst []int32, src kernels.Ints) error {
 		return d.receive(unsafe.Pointer(unsafe.SliceData(dst)), int32s(src, len(dst)), 4*len(dst))
 	})
 	return d.err
-}
-
-// roundBFloats rounds to nearest, ties to even. NaN stays NaN.
-func roundBFloats(x []float32) []uint16 {
-	rounded := make([]uint16, len(x))
-	for i, v := range x {
-		b := math.Float32bits(v)
-		if v != v {
-			b |= 1 << 22
-		} else {
-			b += 0x7fff + b>>16&1
-		}
-		rounded[i] = uint16(b >> 16)
-	}
-	return rounded
 }

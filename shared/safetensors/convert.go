@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 
+	"bitnet1/kernels/bfloat16"
 	"bitnet1/kernels/float16"
 )
 
@@ -39,7 +40,7 @@ func float32Decoder(dtype DType) func([]byte) float32 {
 	case F16:
 		return func(b []byte) float32 { return float16.ToFloat32(binary.LittleEndian.Uint16(b)) }
 	case BF16:
-		return func(b []byte) float32 { return math.Float32frombits(uint32(binary.LittleEndian.Uint16(b)) << 16) }
+		return func(b []byte) float32 { return bfloat16.ToFloat32(binary.LittleEndian.Uint16(b)) }
 	}
 	return nil
 }
@@ -56,7 +57,7 @@ func (f *File) Float64(name string) ([]float64, error) {
 			return func(b []byte) float64 { return float64(float16.ToFloat32(binary.LittleEndian.Uint16(b))) }
 		case BF16:
 			return func(b []byte) float64 {
-				return float64(math.Float32frombits(uint32(binary.LittleEndian.Uint16(b)) << 16))
+				return float64(bfloat16.ToFloat32(binary.LittleEndian.Uint16(b)))
 			}
 		}
 		return nil
