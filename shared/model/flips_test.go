@@ -63,7 +63,7 @@ func TestTruebit(t *testing.T) {
 	tokens, targets := sequences(small(), 2, 1)
 	step := func(m *Model, n int) (first, last Result, flipped int) {
 		for i := range n {
-			if err := m.Step(tokens, targets, Update{Settings: Settings{Gamma: 0.6}, LearningRate: 3e-3}); err != nil {
+			if err := m.Step(tokens, targets, Update{Settings: Settings{Gamma: 0.6}, LearningRate: 3e-3, Beta1: 0.9, Beta2: 0.95}); err != nil {
 				t.Fatal(err)
 			}
 			r, err := m.Result()

@@ -48,7 +48,8 @@ func train(t *testing.T, m *Model, from, to int) {
 	for step := from; step < to; step++ {
 		tokens, targets := sequences(m.Config(), 2*m.Options().Batch, uint64(step))
 		err := m.Step(tokens, targets, Update{
-			Settings: Settings{Gamma: 0.6, Gumbel: true, Seed: 9, Step: uint64(step)}, LearningRate: 3e-3, Decay: 0.1, MaxNorm: 1})
+			Settings:     Settings{Gamma: 0.6, Gumbel: true, Seed: 9, Step: uint64(step)},
+			LearningRate: 3e-3, Beta1: 0.9, Beta2: 0.95, Decay: 0.1, MaxNorm: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -489,7 +490,7 @@ func BenchmarkNanoStep(b *testing.B) {
 			}
 			tokens, targets := sequences(c, batch, 1)
 			for b.Loop() {
-				if err := m.Step(tokens, targets, Update{Settings: Settings{Gamma: 0.5}, LearningRate: 1e-3, MaxNorm: 1}); err != nil {
+				if err := m.Step(tokens, targets, Update{Settings: Settings{Gamma: 0.5}, LearningRate: 1e-3, Beta1: 0.9, Beta2: 0.95, MaxNorm: 1}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -11,29 +11,19 @@ import (
 type Update struct {
 	Settings
 	LearningRate float64
-	Beta1        float64 // default 0.9
-	Beta2        float64 // default 0.95
-	Eps          float64 // default 1e-8
+	Beta1        float64 // decay of the mean gradient, 0 (no mean) to below 1
+	Beta2        float64 // decay of the mean square of gradients, likewise
 	Decay        float64 // decoupled weight decay of the weights; gains and scales do not decay
 	MaxNorm      float64 // gradients are scaled down to this norm; 0 does not clip
 }
 
-func (u *Update) ensureDefaults() {
-	for _, f := range []struct {
-		value   *float64
-		instead float64
-	}{{&u.Beta1, 0.9}, {&u.Beta2, 0.95}, {&u.Eps, 1e-8}} {
-		if *f.value == 0 {
-			*f.value = f.instead
-		}
-	}
-}
+// adamEps is added to the root of the mean square, as in the reference.
+const adamEps = 1e-8
 
 // Step does one update: gradients of the mean loss over all targets, clipping, AdamW. tokens are any number of whole
 // batches, which are computed one after the other; targets are as many, -1 where there is nothing to predict. It may return
 // before the device is done; Result waits.
 func (m *Model) Step(tokens, targets []int32, u Update) error {
-	u.ensureDefaults()
 	if err := m.Backward(tokens, targets, u.Settings); err != nil {
 		return err
 	}
@@ -42,8 +32,8 @@ func (m *Model) Step(tokens, targets []int32, u Update) error {
 	m.scalars.Correction1 = 1 - math.Pow(u.Beta1, float64(m.updates))
 	m.scalars.Correction2 = 1 - math.Pow(u.Beta2, float64(m.updates))
 	m.dev.SetScalars(m.scalars)
-	type key struct{ beta1, beta2, eps, decay, norm float64 }
-	run, err := m.program(key{u.Beta1, u.Beta2, u.Eps, u.Decay, u.MaxNorm}, func() { m.enqueueUpdate(u) })
+	type key struct{ beta1, beta2, decay, norm float64 }
+	run, err := m.program(key{u.Beta1, u.Beta2, u.Decay, u.MaxNorm}, func() { m.enqueueUpdate(u) })
 	if err != nil {
 		return err
 	}
@@ -199,7 +189,7 @@ func (m *Model) enqueueUpdate(u Update) {
 			a := kernels.Adam{
 				Param: s.param.Slice(t.from, t.to), Grad: s.grad.Slice(t.from, t.to),
 				M: s.m.Slice(t.from, t.to), V: s.v.Slice(t.from, t.to),
-				Beta1: u.Beta1, Beta2: u.Beta2, Eps: u.Eps, Decay: decay,
+				Beta1: u.Beta1, Beta2: u.Beta2, Eps: adamEps, Decay: decay,
 			}
 			if master != nil {
 				a.Master = master.Slice(t.from-from, t.to-from)
