@@ -34,6 +34,7 @@ type children struct {
 	address bus.Address
 	logDir  string
 	warn    func(stage, text string)
+	note    func(text string)
 	onDeath func(stage string, err error)
 
 	wg sync.WaitGroup
@@ -115,7 +116,7 @@ func (c *children) openLog(name string, worker int) (*os.File, error) {
 	return os.OpenFile(filepath.Join(c.logDir, name+".log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 }
 
-// copyLog appends a process's log to its file and shows its warnings.
+// copyLog appends a process's log to its file and shows its warnings and notes.
 func (c *children) copyLog(name string, from io.Reader, to io.Writer) (last string) {
 	lines := bufio.NewReader(from)
 	for {
@@ -124,8 +125,11 @@ func (c *children) copyLog(name string, from io.Reader, to io.Writer) (last stri
 			_, _ = to.Write(line)
 			if text, level := readLine(line); text != "" {
 				last = text
-				if level == "WARN" || level == "ERROR" {
+				switch level {
+				case "WARN", "ERROR":
 					c.warn(name, text)
+				case "NOTE":
+					c.note(name + ": " + text)
 				}
 			}
 		}

@@ -124,7 +124,7 @@ func (l *launcher) drive(parent context.Context, address bus.Address) error {
 	}
 	kids := &children{
 		run: l.run, data: absolute(l.store.Dir()), address: address, logDir: l.journal.LogDir(l.run),
-		warn: l.screen.warn,
+		warn: l.screen.warn, note: l.screen.note,
 		onDeath: func(name string, err error) {
 			l.tracker.restarted(name)
 			l.screen.warn(name, fmt.Sprintf("ended (%v) and is started again", err))

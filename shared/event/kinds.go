@@ -109,8 +109,9 @@ type CheckpointSaved struct {
 	Tokens         int64        `msgpack:"tokens" json:"tokens" usage:"training tokens seen"`
 	TrainBits      float64      `msgpack:"train_bits" json:"train_bits" usage:"training loss since the last checkpoint, bits per token"`
 	ValidationBits float64      `msgpack:"validation_bits" json:"validation_bits" usage:"loss on the trainer's validation sample, bits per token"`
-	Best           bool         `msgpack:"best" json:"best" usage:"lowest validation_bits so far in this run"`
+	Best           bool         `msgpack:"best" json:"best" usage:"lowest validation_bits so far in this run, of checkpoints whose weights are all ±1"`
 	Last           bool         `msgpack:"last" json:"last" usage:"training ends here"`
+	Blend          float64      `msgpack:"blend" json:"blend" usage:"share of the float latents in the weights (bonsai); 0: every weight is ±1"`
 }
 
 // Kind implements Body.

@@ -255,11 +255,21 @@ func logger(c *cli.Context) (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
 		return nil, usagef("--log-level %s: use debug, info, warn or error", c.String("log-level"))
 	}
-	opts := &slog.HandlerOptions{Level: level}
+	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: nameNotes}
 	if c.Bool("json") || os.Getenv(EnvLauncher) != "" {
 		return slog.New(slog.NewJSONHandler(os.Stderr, opts)), nil
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, opts)), nil
+}
+
+// levelNote is the level of what a launcher shows to whoever watches, without being a warning.
+const levelNote = slog.LevelInfo + 1
+
+func nameNotes(groups []string, a slog.Attr) slog.Attr {
+	if level, ok := a.Value.Any().(slog.Level); ok && len(groups) == 0 && a.Key == slog.LevelKey && level == levelNote {
+		a.Value = slog.StringValue("NOTE")
+	}
+	return a
 }
 
 // signalContext ends on SIGINT, SIGTERM and, for a stage that a launcher

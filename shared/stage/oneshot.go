@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -250,9 +251,10 @@ func selectCheckpoints(events []event.Envelope, run, which string) ([]event.Enve
 	case "last":
 		return []event.Envelope{events[byStep[order[len(order)-1]]]}, nil
 	case "best":
-		best := slices.MinFunc(order, func(a, b int) int {
-			return cmp.Compare(steps[byStep[a]].ValidationBits, steps[byStep[b]].ValidationBits)
-		})
+		best, err := bestCheckpoint(run, order, func(step int) event.CheckpointSaved { return steps[byStep[step]] })
+		if err != nil {
+			return nil, err
+		}
 		return []event.Envelope{events[byStep[best]]}, nil
 	}
 	step, err := strconv.Atoi(which)
@@ -263,6 +265,28 @@ func selectCheckpoints(events []event.Envelope, run, which string) ([]event.Enve
 		return []event.Envelope{events[i]}, nil
 	}
 	return nil, fmt.Errorf("run %s has no checkpoint at step %d; its steps are %v", run, step, order)
+}
+
+// bestCheckpoint is the step with the lowest validation loss, among those that have one and whose weights are all ±1.
+func bestCheckpoint(run string, order []int, at func(step int) event.CheckpointSaved) (int, error) {
+	best, lowest := 0, math.Inf(1)
+	blended := 0
+	for _, step := range order {
+		switch c := at(step); {
+		case c.Blend > 0:
+			blended++
+		case c.ValidationBits > 0 && c.ValidationBits < lowest: // without a sample it is NaN, or 0 in an event that lacks it
+			best, lowest = step, c.ValidationBits
+		}
+	}
+	switch {
+	case !math.IsInf(lowest, 1):
+		return best, nil
+	case blended > 0:
+		return 0, fmt.Errorf("run %s has no checkpoint with a validation loss and weights that are all ±1 (%d of %d are from before the end of the annealing): use --checkpoint last, all or a step; its steps are %v", run, blended, len(order), order)
+	default:
+		return 0, fmt.Errorf("run %s has no checkpoint with a validation loss (no validation split, or validation_sequences 0), so none is the best: use --checkpoint last, all or a step; its steps are %v", run, order)
+	}
 }
 
 // optionalBus connects when NATS_URL is set.

@@ -163,6 +163,11 @@ func (j *Job[P]) Emit(ctx context.Context, body event.Body) error {
 // Progress reports how far the job is. It may be called often.
 func (j *Job[P]) Progress(p Progress) { j.progress(p) }
 
+// Note logs a sentence that a launcher shows to whoever watches the run.
+func (j *Job[P]) Note(format string, args ...any) {
+	j.Log.Log(context.Background(), levelNote, fmt.Sprintf(format, args...))
+}
+
 // Scratch is a directory that survives an interruption of the job and is
 // removed when the job is committed.
 func (j *Job[P]) Scratch() (string, error) { return j.record.scratch() }

@@ -1,8 +1,29 @@
 package main
 
 import (
+	"fmt"
+
 	"bitnet1/shared/dataset"
 )
+
+// sequences says how many sequences of seq tokens are computed at once and how many make a step. A step has exactly
+// batch_tokens; micro_tokens is the most that is computed at once: of the numbers of sequences that divide the step, the
+// largest that stays within it. Every micro-batch is then a whole one, and the step the same however it is divided.
+func (p Params) sequences(seq int) (micro, step int, err error) {
+	step = p.BatchTokens / seq
+	switch {
+	case p.BatchTokens < seq:
+		return 0, 0, fmt.Errorf("batch_tokens is %d, and a sequence of the dataset has %d tokens: use %d or a multiple of it", p.BatchTokens, seq, seq)
+	case p.BatchTokens%seq != 0:
+		return 0, 0, fmt.Errorf("batch_tokens is %d, no multiple of the %d tokens of the dataset's sequences: use %d or %d", p.BatchTokens, seq, step*seq, (step+1)*seq)
+	case p.MicroTokens < seq:
+		return 0, 0, fmt.Errorf("micro_tokens is %d, and a sequence of the dataset has %d tokens, which are computed together: use %d or more", p.MicroTokens, seq, seq)
+	}
+	for micro = min(p.MicroTokens/seq, step); step%micro != 0; {
+		micro--
+	}
+	return micro, step, nil
+}
 
 // batches gives the sequences of every step. They are a function of the
 // dataset, the seed and the step alone: sequence number n of the run is number

@@ -19,7 +19,7 @@ func main() {
 		Name:     "train",
 		About:    "train a 1-bit language model on a dataset and save checkpoints",
 		Example:  "train run --in dataset/manifest.json --out model --preset nano --steps 100",
-		Version:  "2",
+		Version:  "3",
 		Defaults: defaults(),
 		Check:    Params.check,
 		Complete: (*Params).complete,

@@ -38,8 +38,8 @@ type Params struct {
 
 	Seed         uint64  `json:"seed" usage:"initial parameters, data order and noise"`
 	Steps        int     `json:"steps" usage:"optimizer steps"`
-	BatchTokens  int     `json:"batch_tokens" usage:"tokens in a step"`
-	MicroTokens  int     `json:"micro_tokens" usage:"tokens computed at once; a step accumulates as many as it needs"`
+	BatchTokens  int     `json:"batch_tokens" usage:"tokens in a step: whole sequences"`
+	MicroTokens  int     `json:"micro_tokens" usage:"most tokens computed at once: whole sequences that divide a step, which adds its parts up"`
 	LearningRate float64 `json:"learning_rate" usage:"peak learning rate"`
 	FinalShare   float64 `json:"final_share" usage:"learning rate at the end, as a share of the peak (cosine)"`
 	Warmup       int     `json:"warmup" usage:"steps of linear warm-up"`

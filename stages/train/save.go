@@ -36,13 +36,14 @@ func (t *trainer) save(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	blend := 1 - t.job.Params.mix(t.step-1)
 	s := &saving{step: t.step, position: t.position(), done: make(chan struct{})}
 	if s.snapshot, err = t.model.Snapshot(); err != nil {
 		return err
 	}
 	s.saved = event.CheckpointSaved{
 		Step: t.step, Manifest: t.manifest, Tokens: t.tokens(), Last: t.step == t.job.Params.Steps,
-		TrainBits: t.bitsSum / float64(t.bitsSteps), ValidationBits: bits, Best: bits < t.bestBits,
+		TrainBits: t.bitsSum / float64(t.bitsSteps), ValidationBits: bits, Best: blend == 0 && bits < t.bestBits, Blend: blend,
 	}
 	t.note(s.saved)
 	t.log.hold()

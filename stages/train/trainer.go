@@ -42,6 +42,7 @@ type trainer struct {
 	bitsSteps   int
 	lastBits    float64 // validation loss at the last checkpoint
 	started     time.Time
+	estimated   bool // the time that is left was said
 	startStep   int
 }
 
@@ -68,8 +69,10 @@ func newTrainer(job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset,
 	if err != nil {
 		return nil, err
 	}
-	micro := max(p.MicroTokens/c.Seq, 1)
-	per := max((p.BatchTokens/c.Seq+micro-1)/micro, 1) * micro // whole micro-batches
+	micro, per, err := p.sequences(c.Seq)
+	if err != nil {
+		return nil, err
+	}
 	t := &trainer{
 		job: job, manifest: ref, tokenizer: m.Tokenizer, data: data, recipe: recipe, config: c,
 		options: model.Options{
@@ -86,7 +89,10 @@ func newTrainer(job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset,
 		t.close()
 		return nil, err
 	}
-	job.Log.Info("training", "device", device.Name())
+	job.Log.Info("training", "device", device.Name(), "tokens in a step", per*c.Seq, "tokens at once", micro*c.Seq)
+	for _, text := range p.notes(c.Seq) {
+		job.Note("%s", text)
+	}
 	return t, nil
 }
 
@@ -213,7 +219,10 @@ func (t *trainer) stop(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if at := t.job.Params.StopAt; at > 0 && t.step >= at {
+	switch at := t.job.Params.StopAt; {
+	case at > 0 && t.step > at:
+		return stage.Refusef("stop_at is %d, but %d steps have been taken: without stop_at, or with a later one, the same command goes on from here", at, t.step)
+	case at > 0 && t.step == at:
 		return stage.Refusef("stopped after step %d, as stop_at asks: without stop_at, or with a later one, the same command goes on from here", t.step)
 	}
 	return nil
@@ -235,6 +244,7 @@ func (t *trainer) progress(bits, rate float64) {
 	if t.checkpoints > 0 {
 		values["val_bpc"] = t.lastBits
 	}
+	t.estimate(time.Since(t.started), values["tokens_per_second"], values["seconds_left"])
 	t.job.Progress(stage.Progress{Done: int64(t.step), Total: int64(t.job.Params.Steps), Unit: "steps", Values: values})
 }
 

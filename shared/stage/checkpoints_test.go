@@ -1,0 +1,53 @@
+package stage
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/event"
+)
+
+// The best checkpoint is the one with the lowest validation loss, of those that have one and are ±1.
+func TestBestCheckpoint(t *testing.T) {
+	t.Parallel()
+	none := math.NaN()
+	for what, c := range map[string]struct {
+		bits, blend []float64 // of the checkpoints at steps 10, 20, …
+		want        int       // 0: none
+		refusal     string
+	}{
+		"lowest":                    {[]float64{5, 3, 4}, []float64{0, 0, 0}, 20, ""},
+		"first of equal ones":       {[]float64{5, 3, 3}, []float64{0, 0, 0}, 20, ""},
+		"some without a sample":     {[]float64{none, 5, 0, 4}, []float64{0, 0, 0, 0}, 40, ""},
+		"bonsai":                    {[]float64{1, 2, 4, 3}, []float64{1, 0.5, 0, 0}, 40, ""},
+		"no sample at all":          {[]float64{none, none}, []float64{0, 0}, 0, "no checkpoint with a validation loss"},
+		"still annealing":           {[]float64{2, 1}, []float64{0.5, 0.1}, 0, "2 of 2 are from before the end of the annealing"},
+		"annealing, then no sample": {[]float64{2, none}, []float64{0.5, 0}, 0, "1 of 2 are from before"},
+	} {
+		var events []event.Envelope
+		for i, bits := range c.bits {
+			saved := event.CheckpointSaved{Step: 10 * (i + 1), ValidationBits: bits, Blend: c.blend[i], Model: artifact.Ref{Name: "m"}}
+			e, err := event.New("r", "train", "", event.Part{}, saved)
+			if err != nil {
+				t.Fatal(err)
+			}
+			events = append(events, e)
+		}
+		found, err := selectCheckpoints(events, "r", "best")
+		if c.want == 0 {
+			if err == nil || !strings.Contains(err.Error(), c.refusal) || !strings.Contains(err.Error(), "use --checkpoint last") {
+				t.Errorf("%s: %v, want %q", what, err, c.refusal)
+			}
+			continue
+		}
+		if err != nil || len(found) != 1 {
+			t.Errorf("%s: %v, %v", what, found, err)
+			continue
+		}
+		if got, err := event.Into[event.CheckpointSaved](found[0]); err != nil || got.Step != c.want {
+			t.Errorf("%s: step %d (%v), want %d", what, got.Step, err, c.want)
+		}
+	}
+}

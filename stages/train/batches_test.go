@@ -1,0 +1,140 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"bitnet1/shared/dataset"
+)
+
+// A step has exactly batch_tokens; what is computed at once divides it and stays within micro_tokens.
+func TestSequencesOfAStep(t *testing.T) {
+	for _, c := range []struct{ batch, microTokens, seq, micro, step int }{
+		{4096, 4096, 128, 32, 32},
+		{512, 4096, 128, 4, 4},
+		{1024, 4096, 128, 8, 8},
+		{4096, 3000, 128, 16, 32}, // 23 sequences are within 3,000 tokens
+		{65536, 3000, 128, 16, 512},
+		{128, 128, 128, 1, 1},
+		{131 * 128, 32 * 128, 128, 1, 131},
+		{12 * 16, 5 * 16, 16, 4, 12},
+		{12 * 16, 6*16 + 15, 16, 6, 12},
+	} {
+		p := Params{BatchTokens: c.batch, MicroTokens: c.microTokens}
+		if micro, step, err := p.sequences(c.seq); err != nil || micro != c.micro || step != c.step {
+			t.Errorf("batch %d, micro %d, sequences of %d: %d at once of %d (%v), want %d of %d", c.batch, c.microTokens, c.seq, micro, step, err, c.micro, c.step)
+		}
+	}
+	for _, c := range []struct {
+		batch, micro int
+		want         string
+	}{
+		{100, 128, "batch_tokens is 100, and a sequence of the dataset has 128 tokens: use 128"},
+		{1000, 128, "batch_tokens is 1000, no multiple of the 128 tokens of the dataset's sequences: use 896 or 1024"},
+		{128, 127, "micro_tokens is 127, and a sequence of the dataset has 128 tokens, which are computed together: use 128 or more"},
+	} {
+		if _, _, err := (Params{BatchTokens: c.batch, MicroTokens: c.micro}).sequences(128); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("batch %d, micro %d: %v, want %q", c.batch, c.micro, err, c.want)
+		}
+	}
+}
+
+// steps reads the lines of a training log that say how steps went.
+func steps(t *testing.T, dir string) (lines []stepLine) {
+	t.Helper()
+	f, err := os.Open(filepath.Join(dir, logName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		var line stepLine
+		if err := json.Unmarshal(s.Bytes(), &line); err != nil {
+			t.Fatal(err)
+		}
+		if line.Event == "step" {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// The division of a step into micro-batches changes nothing but the order in which floats are added up. The numbers of
+// sequences at once include some that do not divide the six of a step.
+func TestMicroBatchesDoNotMatter(t *testing.T) {
+	manifest := writeDataset(t, 16, proverbs()...)
+	train := func(micro string) []stepLine {
+		dir := t.TempDir()
+		trainWith(t, small(manifest, dir, "--steps", "6", "--batch-tokens", "96", "--micro-tokens", micro)...)
+		return steps(t, dir)
+	}
+	want := train("96")
+	if len(want) != 6 || want[5].Tokens != 6*96 {
+		t.Fatalf("steps %+v", want)
+	}
+	for _, micro := range []string{"16", "35", "80", "1000"} {
+		for i, got := range train(micro) {
+			if got.Tokens != want[i].Tokens || math.Abs(got.TrainBPC-want[i].TrainBPC) > 1e-4 || math.Abs(got.GradientNorm-want[i].GradientNorm) > 1e-3*want[i].GradientNorm {
+				t.Errorf("%s tokens at once, step %d: %+v, want %+v", micro, i+1, got, want[i])
+			}
+		}
+	}
+}
+
+// A step that cannot be what is asked for is refused, with what can.
+func TestRefusesPartsOfSequences(t *testing.T) {
+	manifest := writeDataset(t, 16, proverbs()...)
+	cmd, said := program(t, small(manifest, t.TempDir(), "--batch-tokens", "100")...)
+	if err := cmd.Run(); err == nil || !strings.Contains(said.String(), "use 96 or 112") {
+		t.Errorf("batch_tokens 100 (%v):\n%s", err, said)
+	}
+}
+
+// Every epoch reads every sequence once, in an order of its own, wherever its steps begin.
+func TestEpochs(t *testing.T) {
+	manifest := writeDataset(t, 16, proverbs()...)
+	data, _, err := dataset.Load(manifest, func(s dataset.Shard) (string, error) { return filepath.Join(filepath.Dir(manifest), s.Name), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer data.Close()
+	const per = 7
+	n := data.Train.Len()
+	b := newBatches(data.Train, 5, 16, per)
+	var epochs [3][]string
+	for step := range (3*n + per - 1) / per {
+		tokens, targets, err := b.step(step, nil, nil)
+		if err != nil || len(tokens) != per*16 || len(targets) != len(tokens) {
+			t.Fatalf("step %d: %d tokens, %d targets, %v", step, len(tokens), len(targets), err)
+		}
+		for i := range per {
+			if at := step*per + i; at < 3*n {
+				epochs[at/n] = append(epochs[at/n], fmt.Sprint(tokens[i*16:][:16], targets[i*16:][:16]))
+			}
+		}
+	}
+	for i, order := range epochs {
+		if next := epochs[(i+1)%3]; slices.Equal(order, next) {
+			t.Errorf("epochs %d and %d have the same order", i, (i+1)%3)
+		}
+		sorted := slices.Sorted(slices.Values(order))
+		if !slices.Equal(sorted, slices.Sorted(slices.Values(epochs[0]))) || len(order) != n {
+			t.Errorf("epoch %d does not read every sequence once", i)
+		}
+	}
+	// A step is the same whichever was read before.
+	late, _, err := newBatches(data.Train, 5, 16, per).step(n/per+3, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, _, err := b.step(n/per+3, nil, nil); err != nil || !slices.Equal(late, again) {
+		t.Errorf("a step depends on the one before: %v", err)
+	}
+}

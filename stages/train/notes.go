@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+	"time"
+)
+
+// notes says what of the parameters may not do what whoever set them expects, for steps of whole sequences of seq tokens.
+func (p Params) notes(seq int) (texts []string) {
+	say := func(format string, args ...any) { texts = append(texts, fmt.Sprintf(format, args...)) }
+	if p.Warmup > p.Steps {
+		say("warmup of %d steps is longer than the %d steps of the run: the learning rate comes to %.3g of its peak, %g",
+			p.Warmup, p.Steps, p.update(p.Steps-1).LearningRate, p.LearningRate)
+	}
+	if p.CheckpointEvery > p.Steps {
+		say("checkpoint_every is %d: the only checkpoint of the run's %d steps is the one at its end", p.CheckpointEvery, p.Steps)
+	}
+	if p.StopAt > p.Steps {
+		say("stop_at is %d: the run ends before, with step %d", p.StopAt, p.Steps)
+	}
+	if p.ValidationSequences == 0 {
+		say("validation_sequences is 0: no checkpoint has a validation loss, so none is the best")
+	}
+	if micro, step, err := p.sequences(seq); err == nil && 2*micro <= min(p.MicroTokens/seq, step) {
+		say("%d tokens are computed at once where micro_tokens allows %d: of the %d sequences of a step only %d divide it; a batch_tokens with more divisors trains faster",
+			micro*seq, p.MicroTokens, step, micro)
+	}
+	return texts
+}
+
+// Limits of the estimate: when it is made, and what is worth saying.
+const (
+	estimateAfter = 5 * time.Second
+	longTraining  = 10 * time.Minute
+)
+
+// estimate says once, as soon as enough steps were taken to tell, how long a long training will take.
+func (t *trainer) estimate(spent time.Duration, tokensPerSecond, secondsLeft float64) {
+	if t.estimated || spent < estimateAfter {
+		return
+	}
+	t.estimated = true
+	if left := time.Duration(secondsLeft * float64(time.Second)); left >= longTraining {
+		t.job.Note("about %s to train on %s: %d steps of %d tokens at %.0f tokens/s",
+			roughly(left), t.device.Name(), t.job.Params.Steps-t.step, t.batches.per*t.batches.seq, tokensPerSecond)
+	}
+}
+
+// roughly is d in whole minutes, hours or days.
+func roughly(d time.Duration) string {
+	switch {
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%.0f min", d.Minutes())
+	case d < 72*time.Hour:
+		return fmt.Sprintf("%.0f h", d.Hours())
+	default:
+		return fmt.Sprintf("%.0f days", d.Hours()/24)
+	}
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"bitnet1/kernels/cpu"
+	"bitnet1/shared/stage"
+)
+
+// What is allowed but hardly meant is said; what is usual is not.
+func TestNotes(t *testing.T) {
+	for what, c := range map[string]struct {
+		change func(*Params)
+		want   string
+	}{
+		"defaults":         {func(*Params) {}, ""},
+		"warm-up too long": {func(p *Params) { p.Steps, p.CheckpointEvery = 20, 20 }, "warmup of 50 steps is longer than the 20 steps of the run: the learning rate comes to 0.0012 of its peak, 0.003"},
+		"few steps":        {func(p *Params) { p.Steps = 100 }, "checkpoint_every is 200: the only checkpoint of the run's 100 steps is the one at its end"},
+		"stop behind":      {func(p *Params) { p.StopAt = 700 }, "stop_at is 700: the run ends before, with step 600"},
+		"no validation":    {func(p *Params) { p.ValidationSequences = 0 }, "no checkpoint has a validation loss"},
+		"prime":            {func(p *Params) { p.BatchTokens = 31 * 128 }, ""}, // 31 sequences at once
+		"large prime":      {func(p *Params) { p.BatchTokens = 131 * 128 }, "128 tokens are computed at once where micro_tokens allows 4096: of the 131 sequences of a step only 1 divide it"},
+		"hardly less":      {func(p *Params) { p.MicroTokens = 3000 }, ""},
+	} {
+		p := defaults()
+		c.change(&p)
+		notes := strings.Join(p.notes(128), "\n")
+		if (notes == "") != (c.want == "") || !strings.Contains(notes, c.want) || strings.Count(notes, "\n") > 0 {
+			t.Errorf("%s: %q, want %q", what, notes, c.want)
+		}
+	}
+}
+
+// A long training says once how long it will take, a short one nothing.
+func TestEstimate(t *testing.T) {
+	var said bytes.Buffer
+	p := defaults()
+	p.Steps = 20000
+	tr := func() *trainer {
+		return &trainer{
+			job:    &stage.Job[Params]{Params: p, Log: slog.New(slog.NewTextHandler(&said, nil))},
+			device: cpu.New(cpu.Options{}), step: 1, batches: ahead{batches: &batches{per: 32, seq: 2048}},
+		}
+	}
+	long := tr()
+	long.estimate(time.Second, 8900, 41*3600)
+	if said.Len() > 0 {
+		t.Errorf("said after a second: %s", &said)
+	}
+	long.estimate(8*time.Second, 8900, 41*3600)
+	long.estimate(9*time.Second, 8900, 50*3600)
+	if got := said.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "about 41 h to train on ") || !strings.Contains(got, "19999 steps of 65536 tokens at 8900 tokens/s") {
+		t.Errorf("said %q", got)
+	}
+	said.Reset()
+	tr().estimate(8*time.Second, 8900, 300)
+	if said.Len() > 0 {
+		t.Errorf("said of five minutes: %s", &said)
+	}
+	for d, want := range map[time.Duration]string{14 * time.Minute: "14 min", 119 * time.Minute: "119 min", 41*time.Hour + 10*time.Minute: "41 h", 240 * time.Hour: "10 days"} {
+		if got := roughly(d); got != want {
+			t.Errorf("%v is %q, want %q", d, got, want)
+		}
+	}
+}
+
+// A limit that lies behind is no request to stop here.
+func TestStopAt(t *testing.T) {
+	tr := &trainer{job: &stage.Job[Params]{Params: Params{StopAt: 5}}}
+	for step, want := range map[int]string{4: "", 5: "stopped after step 5", 9: "stop_at is 5, but 9 steps have been taken"} {
+		tr.step = step
+		if err := tr.stop(t.Context()); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("at step %d: %v, want %q", step, err, want)
+		}
+	}
+}
