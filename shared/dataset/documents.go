@@ -6,7 +6,6 @@
 package dataset
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -16,8 +15,6 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"bitnet1/shared/parquet"
 )
 
 // Document is one text of a source.
@@ -157,15 +154,19 @@ func openRows(f *os.File, o DocumentOptions) (rowReader, error) {
 	if info.Size() == 0 {
 		return nil, errors.New("the file is empty: fetch it again")
 	}
-	start := make([]byte, 4)
+	start := make([]byte, Sniffed)
 	n, err := f.ReadAt(start, 0)
 	if err != nil && err != io.EOF {
 		return nil, err
 	}
-	if bytes.Equal(start[:n], []byte(parquet.Magic)) {
+	kind, err := Sniff(start[:n])
+	if err != nil {
+		return nil, err
+	}
+	if kind == KindParquet {
 		return openParquet(f, info.Size(), o)
 	}
-	return openJSONL(f, start[:n], o)
+	return openJSONL(f, kind, o)
 }
 
 // Rows is the number of rows the file claims to have, or -1 where that is not known in advance.

@@ -31,16 +31,16 @@ type jsonlReader struct {
 	text    []byte // of row
 }
 
-func openJSONL(f *os.File, start []byte, o DocumentOptions) (*jsonlReader, error) {
+func openJSONL(f *os.File, kind Kind, o DocumentOptions) (*jsonlReader, error) {
 	var in io.Reader = f
-	switch {
-	case bytes.HasPrefix(start, []byte{0x1f, 0x8b}):
+	switch kind {
+	case KindGzip:
 		z, err := gzip.NewReader(f)
 		if err != nil {
 			return nil, fmt.Errorf("gzip: %w", err)
 		}
 		in = z
-	case bytes.Equal(start, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+	case KindZstd:
 		z, err := zstd.NewReader(f, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(128<<20))
 		if err != nil {
 			return nil, fmt.Errorf("zstd: %w", err)
