@@ -38,6 +38,13 @@
 // stream, bonsai's mixed weights) stays a float product. dAlpha_c = scale_c * Σ_k w_ck * Σ_t q x_tk with the effective weight
 // w; dTheta_c = -Σ_t of the masked gradient before K-shift is undone, in floats.
 //
+// # Documents
+//
+// A sequence may hold several documents, one after the other. Where Starts are given, Batch × Seq values, that of row b*Seq + t is
+// the position in its sequence, from 0 to t, of the first token of t's document: none before it is read. Within a sequence starts never
+// fall. What is computed of a document is then what would be computed of the document alone, in a sequence of its own. Nil Starts
+// are zeros: all of a sequence is one document.
+//
 // Every operation is deterministic: equal inputs give equal bits, whatever the number of threads.
 package kernels
 
@@ -85,12 +92,13 @@ type Linear struct {
 type LinearGradient struct{ Weight, Alpha, Theta Floats }
 
 // KShift makes output channels From..To-1 of a linear read an earlier token: their product becomes
-// y[t-Offset], plus y[t] when Self; y before the start of a sequence is 0. The zero value shifts nothing.
+// y[t-Offset], plus y[t] when Self; y before the start of t's document is 0. The zero value shifts nothing.
 type KShift struct {
 	From, To int
 	Offset   int
 	Self     bool
-	Seq      int // tokens per sequence
+	Seq      int  // tokens per sequence
+	Starts   Ints // of documents; may be nil
 }
 
 // GradFloat is the value of GradBits that leaves gradients unrounded.
@@ -104,13 +112,14 @@ type AttentionKind int
 
 // The kinds of attention.
 const (
-	Softmax AttentionKind = iota // softmax over all keys
+	Softmax AttentionKind = iota // softmax over all keys of the document
 	Pointer                      // the best key of score + noise; backward as softmax((score + noise) / Tau)
 	RWSP                         // the best Survivors keys, weighted by Gamma^rank; backward as softmax over them
 )
 
 // Attention describes one attention read. Scores are q·k/sqrt(HeadDim) - slope*distance in float64, with slope
-// 2^(-8(h+1)/Heads) (0 without Alibi), over the keys at or before the query. Equal scores: the most recent key first.
+// 2^(-8(h+1)/Heads) (0 without Alibi), over the keys from the start of the query's document to the query itself. Equal scores: the
+// most recent key first.
 type Attention struct {
 	Kind                      AttentionKind
 	Batch, Seq                int
@@ -119,6 +128,7 @@ type Attention struct {
 	Gumbel                    bool   // Pointer: add noise drawn from Philox(Seed; query and key, Layer and Micro, Step)
 	Noise                     Floats // Pointer: add this noise instead, Batch × Heads × Seq × Seq; may be nil
 	Layer                     int    // distinguishes the noise of layers
+	Starts                    Ints   // of documents; may be nil
 }
 
 // Scalars are the values that change from step to step. Operations read them when they run.

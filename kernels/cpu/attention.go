@@ -55,6 +55,7 @@ type head struct {
 	row0, col  int      // where the sequence starts, where the head starts in a row
 	words      int      // per query, key or value
 	q, k, v    []uint64 // Seq × words
+	starts     []int32  // of the queries' documents, or nil
 	products   []float64
 	slope      float64
 	scores     []float64
@@ -111,7 +112,18 @@ func oneHead(all *head, qkv *planes, task int, s *scratch) *head {
 		qkv.copyBits(dst, h.row0, j*h.Heads*h.HeadDim+h.col, h.HeadDim)
 	}
 	h.scores, h.sums = s.doubles(1, h.Seq), s.floats(2, h.HeadDim)
+	if h.Starts != nil {
+		h.starts = h.Starts.(ints)[h.row0:][:h.Seq]
+	}
 	return h
+}
+
+// start is the first key that query t may read.
+func (h *head) start(t int) int {
+	if h.starts == nil {
+		return 0
+	}
+	return int(h.starts[t])
 }
 
 // reciprocal is the y that divides by the root of dim without a division: a/root is a*y, corrected once. It is 0 where that
@@ -145,31 +157,32 @@ func (h *head) score(t, u int) float64 {
 	return h.products[h.distance(t, u)] - float64(h.slope*float64(t-u))
 }
 
-// allScores fills scores[0..t], with noise where there is any, and returns them.
-func (h *head) allScores(t int) []float64 {
-	s := h.scores[:t+1]
-	for u := range s {
-		s[u] = h.score(t, u)
+// allScores returns the scores of the keys first..t that query t may read, with noise where there is any.
+func (h *head) allScores(t int) (first int, scores []float64) {
+	first = h.start(t)
+	s := h.scores[:t+1-first]
+	for i := range s {
+		s[i] = h.score(t, first+i)
 	}
 	if h.Kind != kernels.Pointer {
-		return s
+		return first, s
 	}
-	at := (h.index*h.Seq + t) * h.Seq
+	at := (h.index*h.Seq+t)*h.Seq + first
 	switch {
 	case h.noise != nil:
-		for u := range s {
-			s[u] += float64(h.noise[at+u])
+		for i := range s {
+			s[i] += float64(h.noise[at+i])
 		}
 	case h.Gumbel:
 		var block [4]uint32
-		for u := range s {
-			if i := uint64(at + u); u == 0 || i%4 == 0 {
-				block = philox.Block(h.key, [4]uint32{uint32(i / 4), uint32(i / 4 >> 32), h.stream, h.step})
+		for i := range s {
+			if n := uint64(at + i); i == 0 || n%4 == 0 {
+				block = philox.Block(h.key, [4]uint32{uint32(n / 4), uint32(n / 4 >> 32), h.stream, h.step})
 			}
-			s[u] += philox.Gumbel(block[(at+u)%4])
+			s[i] += philox.Gumbel(block[(at+i)%4])
 		}
 	}
-	return s
+	return first, s
 }
 
 // read writes the signs of what query t reads, and where it points.
@@ -178,14 +191,15 @@ func (h *head) read(dst []uint64, pointers []int32, t int) {
 	case kernels.Softmax:
 		h.readAll(dst, pointers, t)
 	case kernels.Pointer:
-		best, scores := t, h.allScores(t)
-		for u := t - 1; u >= 0; u-- {
-			if scores[u] > scores[best] {
-				best = u
+		first, scores := h.allScores(t)
+		best := len(scores) - 1
+		for i := best - 1; i >= 0; i-- {
+			if scores[i] > scores[best] {
+				best = i
 			}
 		}
-		pointers[0] = int32(best)
-		copy(dst, h.v[best*h.words:])
+		pointers[0] = int32(first + best)
+		copy(dst, h.v[(first+best)*h.words:])
 	case kernels.RWSP:
 		h.survivors(pointers, t)
 		h.readRanked(dst, pointers)
@@ -199,10 +213,10 @@ const (
 	keysAtOnce = 24
 )
 
-// prepare looks at the nearest keys of queries t..t+3.
+// prepare looks at the nearest keys of queries t..t+3, if they are of one document.
 func (h *head) prepare(t int) {
 	h.seen = 0
-	if h.words > 1 || h.Survivors > len(h.best) || t+4 > h.Seq {
+	if h.words > 1 || h.Survivors > len(h.best) || t+4 > h.Seq || h.start(t) != h.start(t+3) {
 		return
 	}
 	for r := range h.best {
@@ -210,7 +224,7 @@ func (h *head) prepare(t int) {
 			h.best[r][j], h.away[r][j] = math.Inf(-1), -1
 		}
 	}
-	for near := min(t+4, nearKeys); h.seen < near && !h.decided(); {
+	for near := min(t+4-h.start(t), nearKeys); h.seen < near && !h.decided(); {
 		n := min(keysAtOnce, near-h.seen)
 		h.nearest(&h.best, &h.away, h.q[t:t+4], h.k[:t+4], h.seen, n, &h.score4)
 		h.seen += n
@@ -240,17 +254,18 @@ func (h *head) survivors(pointers []int32, t int) {
 	}
 	// Scores only fall with distance and with the bits that differ. So once there are enough survivors, few keys need more
 	// than a count: those with fewer than worse bits that differ, up to the first that distance does not exclude.
-	worse, first := h.HeadDim+1, 0
+	worse, start := h.HeadDim+1, h.start(t)
+	first := start
 	exclude := func(u int) {
 		away := float64(h.slope * float64(t-u))
 		for worse > 0 && h.products[worse-1]-away <= best[most-1] {
 			worse--
 		}
 		if h.slope > 0 {
-			first = max(0, t-1-int((h.products[0]-best[most-1])/h.slope))
+			first = max(start, t-1-int((h.products[0]-best[most-1])/h.slope))
 		}
 	}
-	if found == most && next >= 0 {
+	if found == most && next >= start {
 		exclude(next)
 	}
 	for u := next; u >= first; u-- {
@@ -380,21 +395,21 @@ func signedSum(w []float64, pattern int) float32 {
 
 // readAll is softmax attention.
 func (h *head) readAll(dst []uint64, pointers []int32, t int) {
-	scores := h.allScores(t)
+	first, scores := h.allScores(t)
 	best := 0
-	for u, s := range scores {
+	for i, s := range scores {
 		if s > scores[best] {
-			best = u
+			best = i
 		}
 	}
-	pointers[0] = int32(best)
+	pointers[0] = int32(first + best)
 	softmax(scores, 1)
 	var sums [64]float64
 	for i := range dst {
 		part := sums[:min(64, h.HeadDim-64*i)]
 		clear(part)
-		for u, p := range scores {
-			w := h.v[u*h.words+i]
+		for j, p := range scores {
+			w := h.v[(first+j)*h.words+i]
 			for c := range part {
 				part[c] += math.Copysign(p, float64(int(w>>c&1)*2-1))
 			}

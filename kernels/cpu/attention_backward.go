@@ -99,9 +99,8 @@ func (g *gradients) fewRanked(h *head, pointers []int32, s *scratch) {
 	exps := h.exponentiate(pointers, s)
 	r := ranked{k: h.k, v: h.v, scale: 1 / math.Sqrt(float64(h.HeadDim))}
 	for t := 0; t < h.Seq; { // queries that have as many survivors
-		live, from := min(t+1, h.Survivors), t
-		if t++; live == h.Survivors {
-			t = h.Seq
+		live, from := h.live(t), t
+		for t++; t < h.Seq && h.live(t) == live; t++ {
 		}
 		r.gradients = &gradients{
 			width: g.width, dqs: g.dqs[from*g.dqStride:], dqStride: g.dqStride, dos: g.dos[from*g.doStride:], doStride: g.doStride,
@@ -116,6 +115,9 @@ func (g *gradients) fewRanked(h *head, pointers []int32, s *scratch) {
 		h.instructions.ranked(&r)
 	}
 }
+
+// live is how many survivors query t has.
+func (h *head) live(t int) int { return min(t+1-h.start(t), h.Survivors) }
 
 // fill puts so many live survivors, of those that lie stride apart, after queries from.. themselves.
 func (r *ranked) fill(s *scratch, from, live, stride int) {
@@ -248,25 +250,26 @@ func (x *sums) ranked(h *head, t int, pointers []int32) {
 
 // dense: softmax, whose values get the probabilities, or a pointer, whose one value gets all.
 func (x *sums) dense(h *head, t int, pointers []int32) {
-	p, tau := h.allScores(t), 1.0
+	first, p := h.allScores(t)
+	tau := 1.0
 	if h.Kind == kernels.Pointer {
 		tau = h.tau
 	}
 	softmax(p, tau)
-	ds := x.ds[:t+1]
-	for u := range ds {
-		w := p[u]
+	ds := x.ds[:len(p)]
+	for i := range ds {
+		u, w := first+i, p[i]
 		if h.Kind == kernels.Pointer {
 			w = 0
 			if u == int(pointers[0]) {
 				w = 1
 			}
 		}
-		ds[u] = h.readGradient(x.sums(x.dv, u), x.do(t), x.row(x.v, u), w)
+		ds[i] = h.readGradient(x.sums(x.dv, u), x.do(t), x.row(x.v, u), w)
 	}
 	softmaxGradient(ds, p, tau)
-	for u, v := range ds {
-		x.addScore(h, t, u, v)
+	for i, v := range ds {
+		x.addScore(h, t, first+i, v)
 	}
 }
 

@@ -46,7 +46,7 @@ func (g *gradient) plain(d *Device, s *scratch, t int) []float32 {
 	if !k.Self {
 		clear(keys)
 	}
-	if t%k.Seq+k.Offset < k.Seq {
+	if at := t % k.Seq; at+k.Offset < k.Seq && at >= startOf(k.Starts, t+k.Offset) {
 		later := g.masked(d, s.floats(1, out), t+k.Offset)
 		d.add(keys, keys, later[k.From:k.To])
 	}

@@ -125,10 +125,18 @@ func (d *Device) addShifted(u, products []float32, r, out int, shift kernels.KSh
 	if !shift.Self {
 		clear(keys)
 	}
-	if r%shift.Seq < shift.Offset {
+	if r%shift.Seq-shift.Offset < startOf(shift.Starts, r) {
 		return
 	}
 	d.add(keys, keys, products[(r-shift.Offset)*out+shift.From:][:len(keys)])
+}
+
+// startOf is the position at which the document of row r starts.
+func startOf(starts kernels.Ints, r int) int {
+	if starts == nil {
+		return 0
+	}
+	return int(starts.(ints)[r])
 }
 
 // integerProducts computes x·wᵀ and hands it to emit, a row at a time: y = unit * (2*sums - offset). The integers are below

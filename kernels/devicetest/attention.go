@@ -15,10 +15,12 @@ type reading struct {
 	scalars kernels.Scalars
 	qkv     []int // rows × 3 * heads * dim
 	noise   []float32
+	starts  []int32 // of documents, or nil
 }
 
+// readings are attention reads of all kinds, of sequences that are one document each and of such that hold several.
 func (b *bench) readings() []kernels.Attention {
-	return []kernels.Attention{
+	list := []kernels.Attention{
 		{Kind: kernels.RWSP, Batch: 2, Seq: 150, Heads: 3, HeadDim: 10, Survivors: 4},
 		{Kind: kernels.RWSP, Batch: 1, Seq: 300, Heads: 4, HeadDim: 64, Survivors: 4, Alibi: true},
 		{Kind: kernels.RWSP, Batch: 2, Seq: 257, Heads: 2, HeadDim: 64, Survivors: 4},
@@ -34,6 +36,27 @@ func (b *bench) readings() []kernels.Attention {
 		{Kind: kernels.Softmax, Batch: 1, Seq: 90, Heads: 2, HeadDim: 64, Survivors: 1, Alibi: true},
 		{Kind: kernels.Softmax, Batch: 2, Seq: 41, Heads: 2, HeadDim: 37, Survivors: 1},
 	}
+	for _, a := range list {
+		a.Starts = b.ints(b.starts(a.Batch, a.Seq))
+		list = append(list, a)
+	}
+	return list
+}
+
+// starts cuts sequences into documents: of one token, of a few, and such that end with a tile of keys.
+func (b *bench) starts(batch, seq int) []int32 {
+	list := make([]int32, 0, batch*seq)
+	for range batch {
+		for at := 0; at < seq; {
+			tile := []int{4, 16, 32, 64, 128}[b.r.IntN(5)]
+			n := []int{1, 1 + b.r.IntN(9), 1 + b.r.IntN(seq), tile - at%tile}[b.r.IntN(4)]
+			for range min(n, seq-at) {
+				list = append(list, int32(at))
+			}
+			at += n
+		}
+	}
+	return list
 }
 
 func (b *bench) reading(a kernels.Attention) (reading, kernels.Planes) {
@@ -45,6 +68,10 @@ func (b *bench) reading(a kernels.Attention) (reading, kernels.Planes) {
 		v.noise = b.normals(a.Batch * a.Heads * a.Seq * a.Seq)
 		v.Noise = b.floats(v.noise)
 	}
+	if a.Starts != nil {
+		v.starts = make([]int32, a.Batch*a.Seq)
+		b.must(b.d.DownloadInts(v.starts, a.Starts))
+	}
 	b.d.SetScalars(v.scalars)
 	return v, planes
 }
@@ -53,6 +80,18 @@ func (b *bench) reading(a kernels.Attention) (reading, kernels.Planes) {
 func (v reading) part(part, n, t int) []int {
 	row := (n/v.Heads)*v.Seq + t
 	return v.qkv[(row*3+part)*v.Heads*v.HeadDim+n%v.Heads*v.HeadDim:][:v.HeadDim]
+}
+
+// keys lists those that query t of head n may read.
+func (v reading) keys(n, t int) (list []int) {
+	first := 0
+	if v.starts != nil {
+		first = int(v.starts[n/v.Heads*v.Seq+t])
+	}
+	for u := first; u <= t; u++ {
+		list = append(list, u)
+	}
+	return list
 }
 
 func (v reading) score(n, t, u int) float64 {
@@ -79,10 +118,10 @@ func (v reading) score(n, t, u int) float64 {
 
 // best lists the keys of query t by score, the most recent of equal ones first (softmax: the first), cut to the survivors.
 func (v reading) best(n, t int) []int {
-	keys := make([]int, t+1)
-	scores := make([]float64, t+1)
-	for u := range keys {
-		keys[u], scores[u] = u, v.score(n, t, u)
+	keys := v.keys(n, t)
+	scores := map[int]float64{}
+	for _, u := range keys {
+		scores[u] = v.score(n, t, u)
 	}
 	if v.Kind != kernels.Softmax {
 		slices.Reverse(keys)
@@ -121,11 +160,7 @@ func (v reading) reads(n, t int) []int {
 	if v.Kind != kernels.Softmax {
 		return v.best(n, t)
 	}
-	keys := make([]int, t+1)
-	for u := range keys {
-		keys[u] = u
-	}
-	return keys
+	return v.keys(n, t)
 }
 
 func testAttend(b *bench) {
@@ -219,10 +254,7 @@ func (v reading) addGradients(row func(part, t int) []float64, do []float64, n, 
 		}
 	}
 	if v.Kind == kernels.Pointer { // backward as softmax over all keys
-		tau, keys = v.scalars.Tau, nil
-		for u := range t + 1 {
-			keys = append(keys, u)
-		}
+		tau, keys = v.scalars.Tau, v.keys(n, t)
 	}
 	p, ds := make([]float64, len(keys)), make([]float64, len(keys))
 	var sum, mean float64

@@ -110,9 +110,9 @@ func testBFloatGradients(b *bench) {
 		{b.size(300), 4 * b.size(100), 4 * b.size(100), 4, 4, 1},
 	} {
 		l, x := b.newLinear(c.in, c.out, c.mix), b.activation(c.rows, c.in, c.bits)
-		shift := kernels.KShift{}
+		shift := keyShift{}
 		if i%3 == 1 {
-			shift, _ = b.shift(c.rows, c.out)
+			shift = b.shift(c.rows, c.out, i%2 == 0)
 		}
 		var pass kernels.Planes
 		if i%2 == 0 {
@@ -129,7 +129,7 @@ func testBFloatGradients(b *bench) {
 		}
 		b.agree(what, c.rows*c.in, b.scaled(c.rows*c.out, 1e-3), func(dx, dy kernels.Floats) []kernels.Floats {
 			dl := empty()
-			b.d.LinearBackward(dx, dl, dy, pass, x, l.Linear, shift, c.grad)
+			b.d.LinearBackward(dx, dl, dy, pass, x, l.Linear, shift.KShift, c.grad)
 			return []kernels.Floats{dl.Weight, dl.Alpha, dl.Theta}
 		})
 		b.agree("loss of "+what, c.rows*c.in, nil, func(dx, _ kernels.Floats) []kernels.Floats {

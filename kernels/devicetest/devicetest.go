@@ -321,7 +321,7 @@ func (l linear) String() string {
 }
 
 // sources lists the rows whose product reaches channel o of row n.
-func sources(n, o int, s kernels.KShift) []int {
+func sources(n, o int, s keyShift) []int {
 	if o < s.From || o >= s.To {
 		return []int{n}
 	}
@@ -329,7 +329,7 @@ func sources(n, o int, s kernels.KShift) []int {
 	if s.Self {
 		list = append(list, n)
 	}
-	if n%s.Seq >= s.Offset {
+	if n%s.Seq-s.Offset >= s.start(n) {
 		list = append(list, n-s.Offset)
 	}
 	return list

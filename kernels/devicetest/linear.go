@@ -22,7 +22,7 @@ func (l linear) product(x []float64, r, o int) (sum, size float64) {
 }
 
 // output is u of row r and channel o with float32 operations, and a bound on what another order of sums may change.
-func (l linear) output(x []float64, r, o int, s kernels.KShift) (u float32, slack float64) {
+func (l linear) output(x []float64, r, o int, s keyShift) (u float32, slack float64) {
 	var y float32
 	var size float64
 	for _, from := range sources(r, o, s) {
@@ -45,15 +45,35 @@ func (b *bench) shapes() []shape {
 	return append(list, shape{50, 100, 70, 16})
 }
 
-func (b *bench) shift(rows, out int) (s kernels.KShift, seq int) {
-	seq = rows
+// keyShift is a K-shift, and where the documents of its rows start if it has Starts.
+type keyShift struct {
+	kernels.KShift
+	starts []int32
+}
+
+// start is the position at which the document of row n starts.
+func (s keyShift) start(n int) int {
+	if s.starts == nil {
+		return 0
+	}
+	return int(s.starts[n])
+}
+
+// shift makes a random one, of sequences that are one document each or hold several.
+func (b *bench) shift(rows, out int, several bool) (s keyShift) {
+	seq := rows
 	for _, n := range []int{7, 5, 3, 2} {
 		if rows%n == 0 {
 			seq = rows / n
 		}
 	}
 	from := b.r.IntN(out)
-	return kernels.KShift{From: from, To: from + 1 + b.r.IntN(out-from), Offset: b.r.IntN(3), Self: b.r.IntN(2) == 0, Seq: seq}, seq
+	s.KShift = kernels.KShift{From: from, To: from + 1 + b.r.IntN(out-from), Offset: b.r.IntN(3), Self: b.r.IntN(2) == 0, Seq: seq}
+	if several {
+		s.starts = b.starts(rows/seq, seq)
+		s.Starts = b.ints(s.starts)
+	}
+	return s
 }
 
 func testLinearSigns(b *bench) {
@@ -62,16 +82,16 @@ func testLinearSigns(b *bench) {
 			if mix < 1 && c.rows*c.in*c.out > 1<<22 {
 				continue
 			}
-			l, shift := b.newLinear(c.in, c.out, mix), kernels.KShift{}
+			l, shift := b.newLinear(c.in, c.out, mix), keyShift{}
 			if i%2 == 1 {
-				shift, _ = b.shift(c.rows, c.out)
+				shift = b.shift(c.rows, c.out, i%4 == 1)
 			}
 			b.unpleasant(&l)
 			x := b.activation(c.rows, c.in, c.bits)
 			out, pass := b.signs(c.rows, c.out), b.signs(c.rows, c.out)
-			b.d.LinearSigns(out, pass, x, l.Linear, shift)
+			b.d.LinearSigns(out, pass, x, l.Linear, shift.KShift)
 			alone := b.signs(c.rows, c.out)
-			b.d.LinearSigns(alone, nil, x, l.Linear, shift)
+			b.d.LinearSigns(alone, nil, x, l.Linear, shift.KShift)
 			b.checkSigns(fmt.Sprintf("%d rows of %d bits, %v, shift %+v", c.rows, c.bits, l, shift), l, b.values(x), shift,
 				c.bits < 16 && mix == 1, b.integers(out), b.integers(pass), b.integers(alone))
 		}
@@ -79,7 +99,7 @@ func testLinearSigns(b *bench) {
 }
 
 // checkSigns compares every bit if the products are exact, and those that rounding cannot change otherwise.
-func (b *bench) checkSigns(what string, l linear, x []float64, shift kernels.KShift, exact bool, sign, pass, alone []int) {
+func (b *bench) checkSigns(what string, l linear, x []float64, shift keyShift, exact bool, sign, pass, alone []int) {
 	b.t.Helper()
 	wrong := 0
 	for i := range sign {
@@ -257,9 +277,9 @@ func testLinearBackward(b *bench) {
 		{b.size(300), b.size(200), b.size(200), 1, 4, 1},
 	} {
 		l, x := b.newLinear(c.in, c.out, c.mix), b.activation(c.rows, c.in, c.bits)
-		shift := kernels.KShift{}
+		shift := keyShift{}
 		if i%3 == 1 {
-			shift, _ = b.shift(c.rows, c.out)
+			shift = b.shift(c.rows, c.out, i%2 == 0)
 		}
 		dy := b.scaled(c.rows*c.out, 1e-3)
 		for j := range dy {
@@ -285,12 +305,12 @@ func testLinearBackward(b *bench) {
 		base := gradients{weight: wide(b.scaled(c.out*c.in, 1e-3)), alpha: wide(b.scaled(c.out, 1e-3)), theta: wide(b.scaled(c.out, 1e-3))}
 		dx := b.poisoned(c.rows * c.in)
 		dl := kernels.LinearGradient{Weight: b.floats(narrow(base.weight)), Alpha: b.floats(narrow(base.alpha)), Theta: b.floats(narrow(base.theta))}
-		b.d.LinearBackward(dx, dl, b.floats(dy), pass, x, l.Linear, shift, c.grad)
+		b.d.LinearBackward(dx, dl, b.floats(dy), pass, x, l.Linear, shift.KShift, c.grad)
 
 		want := l.backward(unshift(u, c.rows, c.out, shift), u, b.values(x), c.bits == 16, c.rows, c.grad, s)
 		what := fmt.Sprintf("%d rows of %d bits, %v, shift %+v, pass %v, gradients of %d bits", c.rows, c.bits, l, shift, pass != nil, c.grad)
 		b.unwanted(what, dx, dl.Theta, narrow(base.theta), func(dx kernels.Floats, dl kernels.LinearGradient) {
-			b.d.LinearBackward(dx, dl, b.floats(dy), pass, x, l.Linear, shift, c.grad)
+			b.d.LinearBackward(dx, dl, b.floats(dy), pass, x, l.Linear, shift.KShift, c.grad)
 		})
 		tolerance := 2e-6
 		near(b.t, what+": dx", b.download(dx), want.dx, want.dxSize, tolerance, c.in)
@@ -314,7 +334,7 @@ func (b *bench) unwanted(what string, dx, dTheta kernels.Floats, base []float32,
 }
 
 // unshift is the gradient of plain products from that of shifted ones: g[t] = u[t] (if Self) + u[t+Offset].
-func unshift(u []float32, rows, out int, s kernels.KShift) []float32 {
+func unshift(u []float32, rows, out int, s keyShift) []float32 {
 	if s.To <= s.From {
 		return u
 	}
@@ -325,7 +345,7 @@ func unshift(u []float32, rows, out int, s kernels.KShift) []float32 {
 			if s.Self {
 				sum = u[t*out+c]
 			}
-			if t%s.Seq+s.Offset < s.Seq {
+			if at := t % s.Seq; at+s.Offset < s.Seq && at >= s.start(t+s.Offset) {
 				sum += u[(t+s.Offset)*out+c]
 			}
 			g[t*out+c] = sum
