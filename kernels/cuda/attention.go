@@ -22,7 +22,7 @@ type attention struct {
 	layer                             uint32
 	qkv, noise, products, slopes      cu.DevicePtr
 	scale                             float32 // 1 / sqrt(dim)
-	scalars                           cu.DevicePtr
+	scalars, starts                   cu.DevicePtr
 }
 
 func (d *Device) attention(qkv *planes, a kernels.Attention) (v attention, err error) {
@@ -36,7 +36,8 @@ func (d *Device) attention(qkv *planes, a kernels.Attention) (v attention, err e
 		return v, fmt.Errorf("%d × %d tokens of %d heads × %d read %v", a.Batch, a.Seq, a.Heads, a.HeadDim, qkv)
 	}
 	v = attention{batch: int32(a.Batch), seq: int32(a.Seq), heads: int32(a.Heads), dim: int32(a.HeadDim), survivors: int32(a.Survivors),
-		words: int32(qkv.words()), layer: uint32(a.Layer), qkv: qkv.data, scale: float32(1 / math.Sqrt(float64(a.HeadDim))), scalars: d.memory.scalars}
+		words: int32(qkv.words()), layer: uint32(a.Layer), qkv: qkv.data, scale: float32(1 / math.Sqrt(float64(a.HeadDim))), scalars: d.memory.scalars,
+		starts: int32s(a.Starts, a.Batch*a.Seq)}
 	if a.Kind == kernels.Pointer && a.Noise != nil {
 		v.noise = float32s(a.Noise, a.Batch*a.Heads*a.Seq*a.Seq)
 	} else if a.Gumbel {

@@ -45,7 +45,7 @@ func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy
 			dy, pass         cu.DevicePtr
 			passWords, width int32
 			shift
-		}{from.at, 0, 0, int32(l.Out), shiftOf(s)}
+		}{from.at, 0, 0, int32(l.Out), shiftOf(s, rows)}
 		if pass != nil {
 			p := pass.(*planes)
 			if p.rows < rows || p.cols != l.Out || p.bits != 1 {

@@ -36,13 +36,16 @@ func integers(x kernels.Activation, l kernels.Linear) (a, w *planes, ok bool) {
 }
 
 // shift is rows.cu's and gradient.cuh's Shift.
-type shift struct{ from, to, offset, self, seq int32 }
+type shift struct {
+	from, to, offset, self, seq int32
+	starts                      cu.DevicePtr
+}
 
-func shiftOf(s kernels.KShift) shift {
+func shiftOf(s kernels.KShift, rows int) shift {
 	if s.To <= s.From {
 		return shift{seq: 1}
 	}
-	v := shift{int32(s.From), int32(s.To), int32(s.Offset), 0, int32(s.Seq)}
+	v := shift{int32(s.From), int32(s.To), int32(s.Offset), 0, int32(s.Seq), int32s(s.Starts, rows)}
 	if s.Self {
 		v.self = 1
 	}
@@ -75,7 +78,7 @@ func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l k
 		if err != nil {
 			return err
 		}
-		shifts, passBits := shiftOf(s), cu.DevicePtr(0)
+		shifts, passBits := shiftOf(s, rows), cu.DevicePtr(0)
 		if inside != nil {
 			passBits = inside.data
 		}

@@ -91,6 +91,9 @@ func (g gradients) bytes(n int) int {
 }
 
 func int32s(x kernels.Ints, n int) cu.DevicePtr {
+	if x == nil {
+		return 0
+	}
 	i := x.(ints)
 	if i.n < n {
 		panic(fmt.Sprintf("%d ints where %d are needed", i.n, n))

@@ -42,6 +42,7 @@ DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* po
   int t = blockIdx.x * kTile + threadIdx.x, most = a.survivors;
   for (int i = threadIdx.x; i <= a.dim; i += kTile) products[i] = a.products[i];
   bool done = t >= a.seq;
+  int first = done ? 0 : h.first(t);
   uint32_t q[kWords] = {};
   if (!done) h.load(0, t, q);
   double best[kMax], last = -1e300;  // last: the score to beat, once there are enough
@@ -64,38 +65,44 @@ DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* po
     block_sync();
     for (int end = kTile - 1; end >= 0; end -= 32) {
       int nearest = t - from - end, left = room(max(nearest, 0));
-      done |= nearest >= 0 && left < 0;
+      done |= nearest >= 0 && (left < 0 || from + end < first);
       if (ballot(!done) == 0) break;
       if (done) left = -1;
       if (nearest < 0) left -= nearest * slope_fixed;  // comes down to room(0) at the query itself
-#pragma unroll 8
-      for (int k = end; k > end - 32; k--) {
-        int differ = 0;
+      // Bit j: the query may read key end - 31 + j.
+      int before = first - (from + end - 31);
+      uint32_t readable = ~0u << min(max(before, 0), 31);
+      if (nearest < 0) readable = nearest > -32 ? readable & ~0u >> -nearest : 0;
+      for (int eighth = end; eighth > end - 32; eighth -= 8, readable <<= 8) {
 #pragma unroll
-        for (int w = 0; w < kWords; w++) differ += popcount(q[w] ^ keys[k][w]);
-        bool hopeless = differ * (int)kUnit > left || k > t - from;
-        left -= slope_fixed;
-        if (hopeless) continue;
-        int distance = t - from - k;
-        double s = h.score(products, differ, distance);
-        if (s <= last) continue;
-        // Goes behind those of at least its score, which are more recent; those behind it move back.
-        double carry = s;
-        int key = from + k;
-        bool moving = false;
+        for (int i = 0; i < 8; i++) {
+          int k = eighth - i, differ = 0;
 #pragma unroll
-        for (int r = 0; r < kMax; r++) {
-          if (r < most) {
-            moving |= carry > best[r];
-            double b = best[r];
-            int p = at[r];
-            if (moving) best[r] = carry, at[r] = key, carry = b, key = p;
-            last = best[r];
+          for (int w = 0; w < kWords; w++) differ += popcount(q[w] ^ keys[k][w]);
+          bool hopeless = differ * (int)kUnit > left || !(readable & 0x80000000u >> i);
+          left -= slope_fixed;
+          if (hopeless) continue;
+          int distance = t - from - k;
+          double s = h.score(products, differ, distance);
+          if (s <= last) continue;
+          // Goes behind those of at least its score, which are more recent; those behind it move back.
+          double carry = s;
+          int key = from + k;
+          bool moving = false;
+#pragma unroll
+          for (int r = 0; r < kMax; r++) {
+            if (r < most) {
+              moving |= carry > best[r];
+              double b = best[r];
+              int p = at[r];
+              if (moving) best[r] = carry, at[r] = key, carry = b, key = p;
+              last = best[r];
+            }
           }
-        }
-        if (last > -1e299) {
-          above = (highest - (float)last) * per_bit;
-          left = room(distance + 1);
+          if (last > -1e299) {
+            above = (highest - (float)last) * per_bit;
+            left = room(distance + 1);
+          }
         }
       }
     }
@@ -145,7 +152,7 @@ template <int kWords> DEVICE int best_key(const Head& h, int t) {
   h.load(0, t, q);
   double best = -1e300;
   int at = -1;
-  for (int u = threadIdx.x % 32; u <= t; u += 32) {
+  for (int u = h.first(t) + threadIdx.x % 32; u <= t; u += 32) {
     double s = h.score(q, t, u) + h.noise(t, u);
     if (s >= best) best = s, at = u;
   }
@@ -189,14 +196,17 @@ extern "C" __global__ __launch_bounds__(128) void attend_pointer_64(const __grid
     q.bits[r] = lane_word(bits);
     best[r] = second[r] = kNever;
   }
-  for (int from = 0; from < first + 64; from += 64) {
+  TileStarts starts(h, row0);
+  for (int from = h.first(first) / 64 * 64; from < first + 64; from += 64) {
     block_sync();
     int key = threadIdx.x / 2;
     keys[key][threadIdx.x % 2] = from + key < a.seq ? h.word(1, from + key, threadIdx.x % 2) : 0;
     block_sync();
     for (int part = 0; part < 64 && from + part < row0 + 16; part += 16) {
+      if (from + part + 15 < starts.earliest) continue;
       float score[2][4];
       tile_scores<true>(q, noise, slope, keys + part, from + part, score);
+      hide(h, starts, row0, from + part, score);
 #pragma unroll
       for (int r = 0; r < 2; r++)
 #pragma unroll
@@ -226,14 +236,14 @@ extern "C" __global__ __launch_bounds__(128) void attend_pointer_64(const __grid
   }
 }
 
-// Softmax over all keys of query t: the signs of what it reads; the first key of the highest score is returned.
+// Softmax over all keys that query t may read: the signs of what it reads; the first key of the highest score is returned.
 template <int kWords> DEVICE int read_all(const Head& h, int t, uint32_t (&bits)[kWords]) {
   int lane = threadIdx.x % 32;
   uint32_t q[kWords];
   h.load(0, t, q);
   double best = -1e300;
-  int at = 0x7fffffff;
-  for (int u = lane; u <= t; u += 32) {
+  int at = 0x7fffffff, first = h.first(t);
+  for (int u = first + lane; u <= t; u += 32) {
     double s = h.score(q, t, u);
     if (s > best) best = s, at = u;
   }
@@ -243,7 +253,7 @@ template <int kWords> DEVICE int read_all(const Head& h, int t, uint32_t (&bits)
     if (s > best || (s == best && u < at)) best = s, at = u;
   }
   double sum[kWords] = {};  // of channel 32 w + lane
-  for (int from = 0; from <= t; from += 32) {
+  for (int from = first; from <= t; from += 32) {
     int u = from + lane;
     double e = u <= t ? exponential(h.score(q, t, u) - best) : 0;
     for (int j = 0; j < min(32, t - from + 1); j++) {
@@ -296,7 +306,8 @@ extern "C" __global__ __launch_bounds__(128) void attend_softmax_64(const __grid
     q.bits[r] = lane_word(bits);
     best[r] = second[r] = kNever;
   }
-  for (int from = 0; from < first + 64; from += 64) {
+  TileStarts starts(h, row0);
+  for (int from = h.first(first) / 64 * 64; from < first + 64; from += 64) {
     block_sync();
     int key = threadIdx.x / 2, word = threadIdx.x % 2;
     bool inside = from + key < a.seq;
@@ -307,8 +318,10 @@ extern "C" __global__ __launch_bounds__(128) void attend_softmax_64(const __grid
     signs[threadIdx.x / 32].put_rows(bits[0], bits[1]);
     block_sync();
     for (int part = 0; part < 64 && from + part < row0 + 16; part += 16) {
+      if (from + part + 15 < starts.earliest) continue;
       float score[2][4];
       tile_scores<false>(q, noise, slope, keys + part, from + part, score);
+      hide(h, starts, row0, from + part, score);
 #pragma unroll
       for (int r = 0; r < 2; r++)
 #pragma unroll

@@ -13,8 +13,9 @@ struct Attention {
   const double* slopes;     // by head
   float scale;              // 1 / sqrt(dim)
   const Scalars* scalars;
+  const int* starts;        // batch x seq: the first key that a query may read; null: 0
 };
-static_assert(sizeof(Attention) == 88, "Go's attention has the same layout");
+static_assert(sizeof(Attention) == 96, "Go's attention has the same layout");
 
 constexpr int kMaxWords = 8;  // of a head: up to 256 channels
 
@@ -72,6 +73,8 @@ struct Head {
     return gumbel(i < 2 ? (i == 0 ? block.w[0] : block.w[1]) : (i == 2 ? block.w[2] : block.w[3]));
   }
   __device__ __forceinline__ long query(int t) const { return (long)index * a.seq + t; }
+  // The first key that query t may read: that of its document.
+  __device__ __forceinline__ int first(int t) const { return a.starts ? a.starts[row0 + t] : 0; }
 
   // Writes word w of what query t reads. Heads that are no whole words share them: their memory must be zero before.
   __device__ __forceinline__ void write(uint32_t* out, int* popcounts, int t, int w, uint32_t bits) const {

@@ -44,7 +44,7 @@ DEVICE void survivor_scores(const Attention& a, const T* dout, const int* pointe
   int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (t >= a.seq) return;
   constexpr int kLanes = kMax == 4 ? 8 : 1;
-  int most = a.survivors, alive = min(t + 1, most), mine = lane / kLanes;
+  int most = a.survivors, alive = min(t + 1 - h.first(t), most), mine = lane / kLanes;
   bool live = mine < alive;
   int u = live ? pointers[h.query(t) * most + mine] : 0;
   const T* grad = read_row(dout, h, t);
@@ -163,7 +163,7 @@ DEVICE void survivor_gather(const Attention& a, const T* dout, const float* ds, 
     int count = min(32, end - from), entry = lane < count ? entries[from + lane] : 0;
     int t = entry / most, at = t * stride;
     float slope = lane < count ? ds[entry] : 0.0f;
-    float weight = lane < count ? (float)a.scalars->weights[min(t + 1, most)][entry - t * most] : 0.0f;
+    float weight = lane < count ? (float)a.scalars->weights[min(t + 1 - h.first(t), most)][entry - t * most] : 0.0f;
     uint32_t q[kWords];
     h.load(0, t, q);
     for (int j0 = 0; j0 < count; j0 += 4) {  // beyond count: query 0 with factors 0
@@ -215,7 +215,7 @@ template <class T> DEVICE void survivor_scores_64(const Attention& a, const T* d
   bool inside = t < a.seq;
   t = min(t, a.seq - 1);  // the shuffles want all lanes
   const Int4 keys = *(const Int4*)(pointers + 4 * h.query(t));
-  int at[4] = {keys.x, keys.y, keys.z, keys.w}, alive = min(t + 1, 4);
+  int at[4] = {keys.x, keys.y, keys.z, keys.w}, alive = min(t + 1 - h.first(t), 4);
   auto grad = load_eight(read_row(dout, h, t) + 8 * lane);
   uint32_t k[4], v[4];
 #pragma unroll
@@ -266,7 +266,7 @@ template <class T> DEVICE void survivor_scores_64(const Attention& a, const T* d
 template <class T>
 DEVICE void survivor_gather_64(const Attention& a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {
   constexpr int kAhead = 4;  // entries whose loads are in flight together
-  __shared__ float weights[16];  // [min(t, 3)][rank]
+  __shared__ float weights[16];  // [keys before the query that it may read, at most 3][rank]
   Head h(a, blockIdx.z * a.heads + blockIdx.x);
   int u = blockIdx.y * 32 + threadIdx.x / 8, lane = threadIdx.x % 8, group = threadIdx.x & 24;
   if (threadIdx.x < 16) weights[threadIdx.x] = (float)a.scalars->weights[threadIdx.x / 4 + 1][threadIdx.x % 4];
@@ -284,7 +284,7 @@ DEVICE void survivor_gather_64(const Attention& a, const T* dout, const float* d
     if (from + lane < end) {
       entry = entries[from + lane];
       slope = ds[entry];
-      weight = weights[min(entry, 12 + (entry & 3))];
+      weight = weights[min(entry - 4 * h.first(entry / 4), 12 + (entry & 3))];
     }
     int t = (uint32_t)entry / 4;
 #pragma unroll
@@ -377,7 +377,8 @@ template <class T> DEVICE void dense_queries(const Attention& a, const T* dout, 
   uint32_t q[kMaxWords];
   h.load(0, t, q);
   double top = -1e300, sum = 0, mean = 0;
-  for (int u = lane; u <= t; u += 32) {
+  int first = h.first(t);
+  for (int u = first + lane; u <= t; u += 32) {
     double s = dense_score(h, q, t, u, pointer);
     if (s > top) top = s;
   }
@@ -385,7 +386,7 @@ template <class T> DEVICE void dense_queries(const Attention& a, const T* dout, 
     double s = shuffle_xor(top, mask);
     if (s > top) top = s;
   }
-  for (int u = lane; u <= t; u += 32) {
+  for (int u = first + lane; u <= t; u += 32) {
     double e = exponential((dense_score(h, q, t, u, pointer) - top) / tau);
     sum += e;
     mean += e * dense_product(h, grad, u);
@@ -394,7 +395,7 @@ template <class T> DEVICE void dense_queries(const Attention& a, const T* dout, 
   mean = warp_sum(mean) / sum;
   if (lane == 0) stats[h.query(t)] = RowStats{top, sum, mean};
   double dq[kMaxWords] = {};
-  for (int from = 0; from <= t; from += 32) {
+  for (int from = first; from <= t; from += 32) {
     int u = from + lane;
     double ds = 0;
     if (u <= t) {
@@ -422,10 +423,10 @@ DEVICE void dense_keys(const Attention& a, const T* dout, int pointer, const int
   if (u >= a.seq) return;
   double tau = pointer ? a.scalars->tau : 1.0;
   double dk[kMaxWords] = {}, dv[kMaxWords] = {};
-  for (int from = u; from < a.seq; from += 32) {
+  for (int from = u; from < a.seq && h.first(from) <= u; from += 32) {
     int t = from + lane, count = min(32, a.seq - from);
     double slope = 0, weight = 0;
-    if (lane < count) {
+    if (lane < count && h.first(t) <= u) {
       uint32_t q[kMaxWords];
       h.load(0, t, q);
       RowStats s = stats[h.query(t)];

@@ -109,7 +109,8 @@ DEVICE void dense_queries(const Attention& a, const BFloat* dout, const int* poi
 #pragma unroll
     for (int mask = 1; mask < 4; mask *= 2) reference[r] += shuffle_xor(reference[r], mask);
   }
-  for (int from = 0; from < first + 64; from += 64) {
+  TileStarts starts(h, row0);
+  for (int from = h.first(first) / 64 * 64; from < first + 64; from += 64) {
     block_sync();
     int key = threadIdx.x / 2, word = threadIdx.x % 2;
     bool inside = from + key < a.seq;
@@ -121,8 +122,10 @@ DEVICE void dense_queries(const Attention& a, const BFloat* dout, const int* poi
     put_columns(value_signs[mine], values + 16 * mine);
     block_sync();
     for (int part = 0; part < 64 && from + part < row0 + 16; part += 16) {
+      if (from + part + 15 < starts.earliest) continue;
       float w[2][4], d[2][4];
       tile_scores<kPointer>(q, noise, slope, keys + part, from + part, w);
+      hide(h, starts, row0, from + part, w);
       tile_products(grads, value_signs[part / 16], d);
 #pragma unroll
       for (int r = 0; r < 2; r++)
@@ -217,12 +220,14 @@ DEVICE void dense_keys(const Attention& a, const BFloat* dout, const int* pointe
   warp_sync();
   put_columns(value_signs[threadIdx.x / 32], values + mine);
   float dk[1][8][4] = {}, dv[8][4] = {};
-  for (int from = first; from < a.seq; from += 64) {
+  for (int from = first; from < a.seq && h.first(from) < first + 64; from += 64) {
     block_sync();
     tile.load(h, dout, pointers, stats, from);
     block_sync();
     for (int part = 0; part < 64; part += 16) {
       if (from + part + 15 < key0 || from + part >= a.seq) continue;
+      TileStarts starts(h, from + part);
+      if (starts.earliest >= key0 + 16) continue;
       TileQueries q;
       uint32_t grads[2][8];
       float w[2][4], d[2][4];
@@ -239,6 +244,7 @@ DEVICE void dense_keys(const Attention& a, const BFloat* dout, const int* pointe
         }
       }
       tile_scores<kPointer>(q, noise, slope, keys + mine, key0, w);
+      hide(h, starts, from + part, key0, w);
       tile_products(grads, value_signs[threadIdx.x / 32], d);
 #pragma unroll
       for (int r = 0; r < 2; r++) {

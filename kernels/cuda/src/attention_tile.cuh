@@ -78,6 +78,26 @@ DEVICE void tile_scores(const TileQueries& q, const TileNoise& noise, float slop
   }
 }
 
+// The first keys that the first and the last of 16 queries from t on may read.
+struct TileStarts {
+  int earliest, latest;
+  __device__ __forceinline__ TileStarts(const Head& h, int t) : earliest(h.first(min(t, h.a.seq - 1))), latest(h.first(min(t + 15, h.a.seq - 1))) {}
+};
+
+// Hides, among the scores of the queries from t on and the keys from `from` on, those of keys before the queries' documents. Few tiles
+// have any: what a query needs is not kept for them.
+DEVICE void hide(const Head& h, const TileStarts& starts, int t, int from, float (&score)[2][4]) {
+  if (from >= starts.latest) return;
+  int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    int first = h.first(min(t + lane / 4 + 8 * r, h.a.seq - 1));
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+      if (from + 4 * (lane % 4) + i < first) score[r][i] = kNever;
+  }
+}
+
 // ---- Products of tiles with ±1 ----
 
 // d (16 x 8) += a (16 x 16) b (16 x 8). Lane 4 g + t has of a rows g and g + 8, columns 2 t, 2 t + 1 and, in the second half, 8 more;

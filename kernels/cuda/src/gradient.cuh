@@ -4,7 +4,10 @@
 // are apart so that loads of later rows can be on their way.
 #pragma once
 
-struct Shift { int from, to, offset, self, seq; };
+struct Shift {
+  int from, to, offset, self, seq;
+  const int* starts;  // of the rows' documents; null: 0
+};
 
 // Short integers without the slow conversion: from -32,768 on, they are the low half of a float from 8,388,608 on.
 DEVICE float short_float(uint32_t pair, int half) {
@@ -72,7 +75,8 @@ template <class T, bool kShifted> struct DenseGradient {
   DEVICE_MEMBER void finish(const Raw& raw, int row, int c0, const Channels&, float (&g)[8], float (&plain)[8]) const {
     masked(raw, plain);
     float later[8] = {};
-    if (kShifted && !raw.none && c0 < shift.to && c0 + 8 > shift.from && row % shift.seq + shift.offset < shift.seq)
+    if (kShifted && !raw.none && c0 < shift.to && c0 + 8 > shift.from && row % shift.seq + shift.offset < shift.seq &&
+        (!shift.starts || shift.starts[row + shift.offset] <= row % shift.seq))
       masked(fetch(row + shift.offset, c0), later);
 #pragma unroll
     for (int j = 0; j < 8; j++) {

@@ -347,14 +347,17 @@ NORMALIZE_BACKWARD(bfloat16, BFloat)
 
 // ---- Outputs of linears from products y in floats: u = alpha * y - theta ----
 
-// Keys From..To-1 read an earlier token: y[t-offset], plus y[t] when self; y before a sequence is 0.
-struct Shift { int from, to, offset, self, seq; };
+// Keys From..To-1 read an earlier token: y[t-offset], plus y[t] when self; y before the start of t's document is 0.
+struct Shift {
+  int from, to, offset, self, seq;
+  const int* starts;  // by row; null: 0
+};
 
 DEVICE float shifted(const float* y, long stride, long row, int c, const Shift& s) {
   float own = y[row * stride + c];
   if (c < s.from || c >= s.to) return own;
   float sum = s.self ? own : 0.0f;
-  if (row % s.seq >= s.offset) sum += y[(row - s.offset) * stride + c];
+  if (row % s.seq - s.offset >= (s.starts ? s.starts[row] : 0)) sum += y[(row - s.offset) * stride + c];
   return sum;
 }
 
