@@ -72,9 +72,11 @@ func launch(c *cli.Context) error {
 	return l.summary(c)
 }
 
+const lockName = "launcher.lock"
+
 // lockData makes sure that one launcher at a time uses a data directory.
 func lockData(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "launcher.lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"bitnet1/shared/artifact"
 	"bitnet1/shared/corpus"
 	"bitnet1/shared/stage"
 )
@@ -72,7 +73,11 @@ func sampleCommand() *cli.Command {
 		Description: "Example:\n   pipeline sample --data ./data",
 		Flags:       []cli.Flag{dataFlag()},
 		Action: func(c *cli.Context) error {
-			report, err := corpus.Sample(sampleDir(c.String("data")))
+			store, err := artifact.Open(c.String("data"))
+			if err != nil {
+				return err
+			}
+			report, err := corpus.Sample(sampleDir(store.Dir()))
 			if err != nil {
 				return err
 			}
@@ -94,27 +99,4 @@ func sampleText(r corpus.Report) string {
 		text += "  left out: " + m + "\n"
 	}
 	return text
-}
-
-func cleanCommand() *cli.Command {
-	return &cli.Command{
-		Name: "clean", Usage: "remove the data directory: all runs, artifacts and events",
-		Flags: []cli.Flag{dataFlag(), &cli.BoolFlag{Name: "yes", Usage: "do it; without this flag it only says what would go"}},
-		Action: func(c *cli.Context) error {
-			dir := c.String("data")
-			if _, err := os.Stat(filepath.Join(dir, "objects")); err != nil {
-				return fmt.Errorf("%s is no data directory of this project: nothing is removed", dir)
-			}
-			if !c.Bool("yes") {
-				fmt.Fprintf(c.App.Writer, "%s would be removed with all its runs; add --yes to do it\n", dir)
-				return nil
-			}
-			lock, err := lockData(dir)
-			if err != nil {
-				return err
-			}
-			defer lock.Close()
-			return os.RemoveAll(dir)
-		},
-	}
 }

@@ -75,11 +75,11 @@ func open(t *testing.T) *Store {
 	return store
 }
 
-// files lists all files below dir.
+// files lists all files below dir but the mark.
 func files(t *testing.T, dir string) (all []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
+		if err == nil && !d.IsDir() && d.Name() != markName {
 			all = append(all, path)
 		}
 		return err

@@ -16,6 +16,7 @@ type Folder struct {
 	known  map[string]string // digest -> path, of inputs and outputs
 	taken  map[string]string // path -> digest, of inputs and outputs
 	search []string          // directories of the inputs, for files they mention by name
+	used   []*os.File        // locks of the data directories that inputs lie in, which nobody removes meanwhile
 }
 
 // OpenFolder returns a Folder that writes into dir, creating it when missing.
@@ -34,12 +35,19 @@ func (f *Folder) Dir() string { return f.dir }
 
 // Add makes the file at path an input and returns a reference to it.
 func (f *Folder) Add(kind, mediaType, path string) (Ref, error) {
+	use, err := occupyAround(path)
+	if err != nil {
+		return Ref{}, fmt.Errorf("input %s: %w", path, err)
+	}
 	digest, size, err := DigestFile(path)
 	if err != nil {
 		return Ref{}, fmt.Errorf("input %s: %w", path, err)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if use != nil {
+		f.used = append(f.used, use)
+	}
 	f.remember(path, digest)
 	f.search = append(f.search, filepath.Dir(path))
 	return Ref{Digest: digest, Kind: kind, MediaType: mediaType, Size: size, Name: filepath.Base(path)}, nil

@@ -26,8 +26,12 @@ type Space interface {
 //
 //	objects/ab/abcd…   the artifacts, read-only, named by digest
 //	tmp/               artifacts being written
+//	.bitnet1-data      the mark of a data directory
+//
+// While it is reachable, nobody removes the data directory.
 type Store struct {
 	dir string
+	use *os.File // the lock that says so
 
 	mu       sync.Mutex
 	verified map[string]bool // digests whose file was checked by this process
@@ -37,10 +41,17 @@ type Store struct {
 // writers that died have left in tmp.
 func Open(dir string) (*Store, error) {
 	s := &Store{dir: dir, verified: map[string]bool{}}
+	err := os.MkdirAll(dir, 0o755)
+	if err == nil {
+		s.use, err = occupy(dir)
+	}
 	for _, d := range []string{s.objects(), s.temporary()} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			return nil, fmt.Errorf("data directory %s cannot be used: choose another with --data or BITNET1_DATA (%w)", dir, err)
+		if err == nil {
+			err = os.MkdirAll(d, 0o755)
 		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s cannot be used: choose another with --data or BITNET1_DATA (%w)", dir, err)
 	}
 	probe, err := createLocked(s.temporary())
 	if err != nil {
@@ -56,8 +67,13 @@ func Open(dir string) (*Store, error) {
 // Dir is the data directory.
 func (s *Store) Dir() string { return s.dir }
 
-func (s *Store) objects() string   { return filepath.Join(s.dir, "objects") }
-func (s *Store) temporary() string { return filepath.Join(s.dir, "tmp") }
+const (
+	objectsName   = "objects"
+	temporaryName = "tmp"
+)
+
+func (s *Store) objects() string   { return filepath.Join(s.dir, objectsName) }
+func (s *Store) temporary() string { return filepath.Join(s.dir, temporaryName) }
 
 func (s *Store) object(digest string) string {
 	return filepath.Join(s.objects(), digest[:2], digest)

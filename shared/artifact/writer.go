@@ -53,7 +53,7 @@ func createLocked(dir string) (*os.File, error) {
 			return nil, err
 		}
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil && isAt(f, f.Name()) {
+		if err == nil && IsAt(f, f.Name()) {
 			return f, nil
 		}
 		// A sweep came between the creation and the lock.
@@ -65,8 +65,8 @@ func createLocked(dir string) (*os.File, error) {
 	}
 }
 
-// isAt reports whether path names the open file f.
-func isAt(f *os.File, path string) bool {
+// IsAt reports whether path names the open file f.
+func IsAt(f *os.File, path string) bool {
 	open, err := f.Stat()
 	if err != nil {
 		return false
@@ -145,7 +145,7 @@ func sweep(dir string) error {
 		if err != nil {
 			continue // renamed or removed since the listing
 		}
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && isAt(f, path) {
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && IsAt(f, path) {
 			_ = os.Remove(path)
 		}
 		_ = f.Close()
@@ -221,7 +221,7 @@ func openLocked(path string) (*os.File, error) {
 		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
 			err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
 		}
-		if err == nil && isAt(f, path) {
+		if err == nil && IsAt(f, path) {
 			return f, nil
 		}
 		_ = f.Close()

@@ -75,6 +75,42 @@ func TestOneShotMayFailAsOftenAsItsUserTries(t *testing.T) {
 	}
 }
 
+// Many one-shots share a folder, some of them the very job: each does its own, and none removes what another needs.
+func TestOneShotsShareAnOutputFolder(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir := t.TempDir()
+	out := filepath.Join(dir, "out")
+	start := func(stage, name string, args ...string) *program {
+		in := filepath.Join(dir, name)
+		if err := os.WriteFile(in, []byte(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return w.start(w.command(stage, append([]string{"run", "--in", in, "--out", out}, args...)...))
+	}
+	long := start("climb", "long", "--mode", "wait", "--release", w.release, "--trace", w.trace)
+	w.begun(1)
+	var short []*program
+	for i := range 24 {
+		short = append(short, start("shout", fmt.Sprint("text", i%8)))
+	}
+	for _, p := range short {
+		if p.status() != exitDone {
+			t.Errorf("a one-shot failed: %s", p.log())
+		}
+	}
+	w.let()
+	if long.status() != exitDone {
+		t.Errorf("the long one failed: %s", long.log())
+	}
+	if got, err := os.ReadFile(filepath.Join(out, "climb.log")); err != nil || string(got) != "step 1\nstep 2\nstep 3\n" {
+		t.Errorf("steps of the long one: %q, %v", got, err)
+	}
+	if entries, err := os.ReadDir(out); err != nil || len(entries) != 8+4 {
+		t.Errorf("the folder holds %v, %v", entries, err)
+	}
+}
+
 func TestOneShotOutputsDoNotReplaceInputs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

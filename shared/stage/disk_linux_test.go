@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"testing"
 
+	"bitnet1/shared/artifact"
 	"bitnet1/shared/event"
 )
 
@@ -19,6 +20,9 @@ func TestAFullDiskFailsTheJobAndTheRunIsTold(t *testing.T) {
 		t.Skipf("a small file system cannot be mounted here (it needs root): %v", err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(w.data, syscall.MNT_DETACH) })
+	if _, err := artifact.Open(w.data); err != nil { // the disk fills up later
+		t.Fatal(err)
+	}
 	w.sources("r", "one")
 	filler, err := os.Create(filepath.Join(w.data, "filler"))
 	if err != nil {

@@ -34,7 +34,7 @@ func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 			&cli.StringFlag{Name: "out", Usage: "output `DIR`ectory"},
 			&cli.StringFlag{Name: "dataset", Usage: "`MANIFEST` of the dataset, for stages that need one beside --in"},
 			&cli.StringFlag{Name: "checkpoint", Value: "last", Usage: "which checkpoints of the run: last, best, all or a step"},
-			&cli.BoolFlag{Name: "force", Usage: "do it again although the outputs are recorded"},
+			&cli.BoolFlag{Name: "force", Usage: "begin anew, whatever is recorded or was left unfinished"},
 		), param.Flags(s.Defaults)...),
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
@@ -81,15 +81,12 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 	if err != nil {
 		return err
 	}
-	records := filepath.Join(folder.Dir(), ".jobs")
 	p := &performer[P, E]{
-		spec: s, space: folder, folder: folder, records: records,
+		spec: s, space: folder, folder: folder, records: filepath.Join(folder.Dir(), ".jobs"),
 		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: logReporter(log),
 	}
 	for _, group := range groups(s, in) {
-		// A folder has no history: what is there may have been changed or
-		// removed, so finished jobs are done again and unfinished ones resumed.
-		res, err := p.perform(ctx, task[P, E]{run: "local", params: params, in: group, force: true})
+		res, err := p.performWhenFree(ctx, task[P, E]{run: "local", params: params, in: group, force: c.Bool("force")})
 		if err != nil {
 			return err
 		}
@@ -97,7 +94,7 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 			return err
 		}
 	}
-	return os.RemoveAll(records)
+	return nil
 }
 
 // groups splits events into the inputs of jobs.
@@ -185,7 +182,7 @@ func latest(events []event.Envelope) event.Envelope {
 }
 
 func performOne[P any, E event.Body](ctx context.Context, p *performer[P, E], c *cli.Context, t task[P, E]) error {
-	res, err := p.perform(ctx, t)
+	res, err := p.performWhenFree(ctx, t)
 	if err != nil {
 		return err
 	}

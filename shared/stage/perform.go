@@ -36,7 +36,7 @@ type task[P any, E event.Body] struct {
 	part   event.Part
 	params P
 	in     []E
-	force  bool // do it again although its outputs are recorded
+	force  bool // begin it anew, whatever is recorded of it
 }
 
 // result says what came of a task.
@@ -44,6 +44,24 @@ type result struct {
 	key     string
 	outputs []output
 	cached  bool
+}
+
+// performWhenFree is perform that waits while another process is at the job.
+func (p *performer[P, E]) performWhenFree(ctx context.Context, t task[P, E]) (result, error) {
+	for said := false; ; said = true {
+		res, err := p.perform(ctx, t)
+		if !errors.Is(err, errBusy) {
+			return res, err
+		}
+		if !said {
+			p.log.Info("another process works on this job: waiting for it", "job", artifact.Short(res.key))
+		}
+		select {
+		case <-ctx.Done():
+			return res, context.Cause(ctx)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // perform does the job or finds that it is done, and announces its outputs.
@@ -78,6 +96,11 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 			return result{key: key}, err
 		}
 	}
+	if p.folder != nil { // its files are all that is kept of a finished job
+		if err := r.remove(); err != nil {
+			return result{key: key}, err
+		}
+	}
 	return result{key: key, outputs: r.Outputs, cached: cached}, nil
 }
 
@@ -85,11 +108,13 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 // because the user wants it done again, or because an artifact that it made is
 // no longer in the store.
 func (p *performer[P, E]) mustReset(t task[P, E], r *record) bool {
-	if t.force && r.complete {
+	if t.force {
 		return true
 	}
 	if p.folder != nil {
-		return false // only an unfinished job is recorded, and a folder knows files by their names
+		// A folder has no history: what a finished job has made may have been changed or removed, so it is done again. An
+		// unfinished job goes on.
+		return r.complete
 	}
 	for _, out := range r.Outputs {
 		for _, ref := range mentioned(out.Body) {

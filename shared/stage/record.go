@@ -61,16 +61,12 @@ var errBusy = errors.New("another process works on this job")
 func openRecord(root, stage, key string, params []byte, inputs []string) (*record, error) {
 	r := &record{Stage: stage, Key: key, Params: string(params), Inputs: inputs}
 	r.dir = filepath.Join(root, key[:2], key)
-	if err := os.MkdirAll(r.dir, 0o755); err != nil {
-		return nil, fmt.Errorf("record of job %s: %w", artifact.Short(key), err)
+	lock, err := lockJob(r.dir)
+	if err != nil && !errors.Is(err, errBusy) {
+		err = fmt.Errorf("record of job %s: %w", artifact.Short(key), err)
 	}
-	lock, err := os.OpenFile(filepath.Join(r.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("record of job %s: %w", artifact.Short(key), err)
-	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		lock.Close()
-		return nil, errBusy
+		return nil, err
 	}
 	r.lock = lock
 	if err := r.load(); err != nil {
@@ -80,8 +76,58 @@ func openRecord(root, stage, key string, params []byte, inputs []string) (*recor
 	return r, nil
 }
 
+const lockName = "lock"
+
+// lockJob makes the folder of a job and takes its lock. Whoever has the lock may remove the folder: then it is made again.
+func lockJob(dir string) (*os.File, error) {
+	path := filepath.Join(dir, lockName)
+	for {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+		lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+			lock.Close()
+			return nil, errBusy
+		}
+		if artifact.IsAt(lock, path) {
+			return lock, nil
+		}
+		lock.Close()
+	}
+}
+
 // close releases the lock.
 func (r *record) close() { r.lock.Close() }
+
+// remove ends the record of a job of which nothing needs to be known any more. The lock goes last: from then on another
+// process may work on the job, in a folder of the same name.
+func (r *record) remove() error {
+	entries, err := os.ReadDir(r.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() != lockName {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(r.dir, e.Name())))
+		}
+	}
+	if err = errors.Join(err, os.Remove(filepath.Join(r.dir, lockName))); err != nil {
+		return err
+	}
+	for _, dir := range []string{r.dir, filepath.Dir(r.dir), filepath.Dir(filepath.Dir(r.dir))} {
+		if os.Remove(dir) != nil {
+			break // other jobs have their records there
+		}
+	}
+	return nil
+}
 
 func (r *record) load() error {
 	b, err := os.ReadFile(filepath.Join(r.dir, "record.msgpack"))
