@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/shared/dataset"
+	"bitnet1/shared/measure/measuretest"
 )
 
 // A step has exactly batch_tokens; what is computed at once divides it and stays within micro_tokens.
@@ -99,12 +99,7 @@ func TestRefusesPartsOfSequences(t *testing.T) {
 
 // Every epoch reads every sequence once, in an order of its own, wherever its steps begin.
 func TestEpochs(t *testing.T) {
-	manifest := writeDataset(t, 16, proverbs()...)
-	data, _, err := dataset.Load(manifest, func(s dataset.Shard) (string, error) { return filepath.Join(filepath.Dir(manifest), s.Name), nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer data.Close()
+	data := measuretest.Open(t, writeDataset(t, 16, proverbs()...))
 	const per = 7
 	n := data.Train.Len()
 	b := newBatches(data.Train, 5, 16, per)
@@ -137,4 +132,16 @@ func TestEpochs(t *testing.T) {
 	if again, _, err := b.step(n/per+3, nil, nil); err != nil || !slices.Equal(late, again) {
 		t.Errorf("a step depends on the one before: %v", err)
 	}
+	if other, _, err := newBatches(data.Train, 6, 16, per).step(0, nil, nil); err != nil || slices.Equal(other, firstOf(t, b)) {
+		t.Errorf("the first step does not depend on the seed: %v", err)
+	}
+}
+
+func firstOf(t *testing.T, b *batches) []int32 {
+	t.Helper()
+	tokens, _, err := b.step(0, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tokens
 }

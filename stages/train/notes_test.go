@@ -71,7 +71,7 @@ func TestEstimate(t *testing.T) {
 // A limit that lies behind is no request to stop here.
 func TestStopAt(t *testing.T) {
 	tr := &trainer{job: &stage.Job[Params]{Params: Params{StopAt: 5}}}
-	for step, want := range map[int]string{4: "", 5: "stopped after step 5", 9: "stop_at is 5, but 9 steps have been taken"} {
+	for step, want := range map[int]string{4: "", 5: "stopped after step 5", 9: "nothing is trained, as stop_at asks: it is 5, and 9 steps have been taken"} {
 		tr.step = step
 		if err := tr.stop(t.Context()); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("at step %d: %v, want %q", step, err, want)

@@ -11,39 +11,19 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"bitnet1/shared/measure/measuretest"
 )
 
-// asProgram makes the test binary be the program itself, so that tests can run and kill it.
-const asProgram = "BITNET1_TRAIN_AS_PROGRAM"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
-		main()
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { measuretest.Main(m, main) }
 
 // program is the command `train run` with the given flags.
 func program(t *testing.T, flags ...string) (*exec.Cmd, *bytes.Buffer) {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self, append([]string{"run"}, flags...)...)
-	cmd.Env = append(os.Environ(), asProgram+"=1")
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	return cmd, &said
+	return measuretest.Program(t, flags...)
 }
 
-// train runs the program to its end.
-func trainWith(t *testing.T, flags ...string) {
-	t.Helper()
-	cmd, said := program(t, flags...)
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("train %v: %v\n%s", flags, err, said)
-	}
-}
+// trainWith runs the program to its end.
+func trainWith(t *testing.T, flags ...string) { t.Helper(); measuretest.Run(t, flags...) }
 
 // small are the flags of a model that takes milliseconds a step.
 func small(manifest, out string, more ...string) []string {

@@ -221,7 +221,7 @@ func (t *trainer) stop(ctx context.Context) error {
 	}
 	switch at := t.job.Params.StopAt; {
 	case at > 0 && t.step > at:
-		return stage.Refusef("stop_at is %d, but %d steps have been taken: without stop_at, or with a later one, the same command goes on from here", at, t.step)
+		return stage.Refusef("nothing is trained, as stop_at asks: it is %d, and %d steps have been taken; without stop_at, or with a later one, the same command goes on from here", at, t.step)
 	case at > 0 && t.step == at:
 		return stage.Refusef("stopped after step %d, as stop_at asks: without stop_at, or with a later one, the same command goes on from here", t.step)
 	}

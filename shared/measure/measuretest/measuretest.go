@@ -1,0 +1,195 @@
+// Package measuretest makes what tests of stages work on, small datasets and checkpoints, and runs a stage's program.
+package measuretest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"bitnet1/kernels/cpu"
+	"bitnet1/shared/artifact"
+	"bitnet1/shared/checkpoint"
+	"bitnet1/shared/dataset"
+	"bitnet1/shared/model"
+	"bitnet1/shared/tokenizer"
+)
+
+// asProgram makes a test binary be the program itself.
+const asProgram = "BITNET1_TEST_AS_PROGRAM"
+
+// Main is what TestMain of a stage's package calls: tests can then run the stage's program, and kill it.
+func Main(m *testing.M, program func()) {
+	if os.Getenv(asProgram) != "" {
+		program()
+	}
+	os.Exit(m.Run())
+}
+
+// Program is the command `run` of the stage with the given flags, and what it will have said.
+func Program(t *testing.T, flags ...string) (*exec.Cmd, *bytes.Buffer) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, append([]string{"run"}, flags...)...)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	return cmd, &said
+}
+
+// Run runs the program to its end, which must be a good one, and returns what it said.
+func Run(t *testing.T, flags ...string) string {
+	t.Helper()
+	cmd, said := Program(t, flags...)
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v: %v\n%s", flags, err, said)
+	}
+	return said.String()
+}
+
+// ReadJSON reads a report into what to points at.
+func ReadJSON(t *testing.T, path string, to any) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(b, to)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Proverbs are enough text for a few batches.
+func Proverbs() []string {
+	var texts []string
+	for i := range 12 {
+		texts = append(texts, strings.Repeat(fmt.Sprintf("Proverb %d: a watched pot never boils, and %d hands make light work. ", i, i*i), 6))
+	}
+	return texts
+}
+
+// Sealed seals the texts, tokenized as bytes, and returns the manifest's path. Its shards lie beside it.
+func Sealed(t *testing.T, options dataset.SealOptions, texts ...string) (manifest string) {
+	t.Helper()
+	dir := t.TempDir()
+	folder, err := artifact.OpenFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch := filepath.Join(dir, "texts.tokens.arrow")
+	writeBatch(t, batch, texts)
+	m, err := dataset.Seal(t.Context(), options, []string{batch}, func(name string) (dataset.Output, error) {
+		w, err := folder.Create("shard", "", name)
+		return output{w}, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest = filepath.Join(dir, "manifest.json")
+	if err := os.WriteFile(manifest, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return manifest
+}
+
+func writeBatch(t *testing.T, path string, texts []string) {
+	t.Helper()
+	bytes, err := tokenizer.New("bytes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w, err := dataset.NewBatchWriter(f, dataset.TokenizerInfo{Name: bytes.Name(), Vocab: bytes.Vocab(), EndOfText: bytes.EndOfText()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, text := range texts {
+		row := dataset.BatchDocument{ID: fmt.Sprint(i), Source: "texts", Row: int64(i), Bytes: int64(len(text))}
+		if err := w.Append(row, bytes.Encode(nil, []byte(text))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// output lets dataset.Seal write an artifact.
+type output struct{ *artifact.Writer }
+
+func (o output) Commit() (digest string, size int64, err error) {
+	ref, err := o.Writer.Commit()
+	return ref.Digest, ref.Size, err
+}
+
+// Open opens what Sealed sealed.
+func Open(t *testing.T, manifest string) *dataset.Dataset {
+	t.Helper()
+	data, _, err := dataset.Load(manifest, func(s dataset.Shard) (string, error) { return filepath.Join(filepath.Dir(manifest), s.Name), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { data.Close() })
+	return data
+}
+
+// Config is a model of bytes that takes milliseconds, for sequences of at most seq tokens.
+func Config(seq int) model.Config {
+	return model.Config{Vocab: 257, D: 24, Layers: 2, Heads: 2, FF: 40, Seq: seq, Alibi: true, Eps: 1e-5, StreamBits: 1}.V76()
+}
+
+// Checkpoint writes a checkpoint of a model with initial parameters and returns its path.
+func Checkpoint(t *testing.T, c model.Config, p checkpoint.Provenance) string {
+	t.Helper()
+	m, err := model.New(c, cpu.New(cpu.Options{}), model.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Init(11); err != nil {
+		t.Fatal(err)
+	}
+	parameters, err := m.Parameters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), fmt.Sprintf("step-%06d.safetensors", p.Step))
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := checkpoint.Write(f, checkpoint.Model{Config: c, Parameters: parameters, Provenance: p}); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Load loads a checkpoint, to compute batch sequences together, with the settings it is meant to be run with.
+func Load(t *testing.T, path string, batch int) (*model.Model, model.Settings) {
+	t.Helper()
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m, settings, err := f.Inference(cpu.New(cpu.Options{}), batch, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, settings
+}
