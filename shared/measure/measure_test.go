@@ -1,0 +1,110 @@
+package measure
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"bitnet1/shared/checkpoint"
+	"bitnet1/shared/dataset"
+	"bitnet1/shared/measure/measuretest"
+	"bitnet1/shared/stage"
+	"bitnet1/shared/tokenizer"
+)
+
+// subject is a checkpoint of sequences of 16 beside the dataset of a manifest.
+func subject(t *testing.T, manifest string) *Subject {
+	t.Helper()
+	path := measuretest.Checkpoint(t, measuretest.Config(16), checkpoint.Provenance{Step: 1234, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
+	saved, err := checkpoint.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Subject{Saved: saved, Data: measuretest.Open(t, manifest), Manifest: new(dataset.Manifest)}
+	measuretest.ReadJSON(t, manifest, s.Manifest)
+	t.Cleanup(func() { saved.Close() })
+	return s
+}
+
+func sealed(t *testing.T) string {
+	t.Helper()
+	return measuretest.Sealed(t, dataset.SealOptions{SequenceLength: 16, ValidationShare: 0.3, Seed: 3}, measuretest.Proverbs()...)
+}
+
+// As many sequences are computed at once as micro_tokens holds, but one at least.
+func TestBatch(t *testing.T) {
+	for micro, want := range map[int]int{1: 1, 16: 1, 31: 1, 32: 2, 100: 6} {
+		s := subject(t, sealed(t))
+		if err := s.load(stage.Host{Device: "cpu", Threads: 1}, micro); err != nil {
+			t.Fatal(err)
+		}
+		if s.Batch != want || s.Seq != 16 || s.Model.Options().Batch != want || !s.Model.Options().Inference {
+			t.Errorf("%d tokens: %d sequences of %d at once, want %d", micro, s.Batch, s.Seq, want)
+		}
+		if s.Settings.Gamma != 0.3 || s.Settings.Mix != 1 || s.Settings.Gumbel {
+			t.Errorf("settings %+v are not the checkpoint's", s.Settings)
+		}
+		if s.Name("probe") != "step-001234_probe.json" {
+			t.Errorf("a report is called %s", s.Name("probe"))
+		}
+	}
+}
+
+// What lies in a sequence, and its text, is the validation split's.
+func TestSequences(t *testing.T) {
+	s := subject(t, sealed(t))
+	all := s.Data.Validation.Len()
+	for limit, want := range map[int]int{0: all, 3: 3, all: all, all + 1: all} {
+		if got := s.Count(limit); got != want {
+			t.Errorf("at most %d of %d sequences are %d", limit, all, got)
+		}
+	}
+	tokens, targets, err := s.Sequences(1, 3)
+	if err != nil || len(tokens) != 32 || len(targets) != 32 {
+		t.Fatalf("two sequences: %d tokens, %d targets, %v", len(tokens), len(targets), err)
+	}
+	for i := range 2 {
+		want, wantTargets, err := s.Data.Validation.AppendTargets(1+i, nil, nil)
+		if err != nil || !slices.Equal(tokens[16*i:][:16], want) || !slices.Equal(targets[16*i:][:16], wantTargets) {
+			t.Errorf("sequence %d is not the split's: %v", 1+i, err)
+		}
+	}
+	if _, _, err := s.Sequences(all, all+1); err == nil {
+		t.Error("there is a sequence behind the last")
+	}
+	if s.Tokenizer, err = tokenizer.New("bytes"); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Text([]int32{'p', 'o', 't'}); got != "pot" {
+		t.Errorf("text %q", got)
+	}
+}
+
+// A checkpoint is measured on a dataset that it can read, and on no other.
+func TestFits(t *testing.T) {
+	manifest := sealed(t)
+	for want, change := range map[string]func(s *Subject){
+		"": func(*Subject) {},
+		"tokenize the dataset with --tokenizer gpt2": func(s *Subject) { s.Saved.Tokenizer = "gpt2" },
+		"257 token ids, the checkpoint knows 256":    func(s *Subject) { s.Saved.Config.Vocab = 256 },
+		"shard with --sequence-length 15":            func(s *Subject) { s.Saved.Config.Seq = 15 },
+		"no validation split":                        func(s *Subject) { s.Data.Validation = new(dataset.Split) },
+	} {
+		s := subject(t, manifest)
+		change(s)
+		if err := s.fits(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	for what, change := range map[string]func(s *Subject){
+		"a checkpoint that names no tokenizer": func(s *Subject) { s.Saved.Tokenizer = "" },
+		"a checkpoint with more tokens":        func(s *Subject) { s.Saved.Config.Vocab = 258 },
+		"a checkpoint of longer sequences":     func(s *Subject) { s.Saved.Config.Seq = 17 },
+	} {
+		s := subject(t, manifest)
+		change(s)
+		if err := s.fits(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}

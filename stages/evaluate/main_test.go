@@ -1,0 +1,127 @@
+package main
+
+import (
+	"math"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"bitnet1/shared/checkpoint"
+	"bitnet1/shared/dataset"
+	"bitnet1/shared/measure/measuretest"
+)
+
+func TestMain(m *testing.M) { measuretest.Main(m, main) }
+
+// oracle measures a checkpoint by the definitions, one sequence at a time.
+type oracle struct {
+	tokens, bytes int64
+	nats          float64
+	right         int
+}
+
+func measured(t *testing.T, path, manifest string, sequences int) (o oracle) {
+	t.Helper()
+	m, settings := measuretest.Load(t, path, 1)
+	data := measuretest.Open(t, manifest)
+	for i := range sequences {
+		tokens, targets, err := data.Validation.AppendTargets(i, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		losses, err := m.Losses(tokens, targets, settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		best, err := m.Greedy(tokens, settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k, target := range targets {
+			if target < 0 {
+				continue
+			}
+			o.tokens++
+			o.nats += float64(losses[k])
+			if target < 256 { // a byte; an end of text is none
+				o.bytes++
+			}
+			if best[k] == target {
+				o.right++
+			}
+		}
+	}
+	return o
+}
+
+// Reports are of the tokens that are to be predicted, whatever else is in the sequences and however many are computed at
+// once, on all of the validation split or its first sequences.
+func TestReport(t *testing.T) {
+	for what, c := range map[string]struct {
+		counted   []int
+		flags     string
+		sequences int // 0: all
+		greedy    bool
+	}{
+		"all":            {nil, "", 0, false},
+		"some targets":   {[]int{3, 14}, "--greedy --micro-tokens 64", 0, true},
+		"some sequences": {[]int{0, 15}, "--greedy --micro-tokens 48 --sequences 4", 4, true},
+		"one at a time":  {[]int{5, 6}, "--greedy --micro-tokens 1 --sequences 3", 3, true},
+		"more than all":  {nil, "--sequences 100000", 0, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			manifest := measuretest.Sealed(t, dataset.SealOptions{SequenceLength: 16, ValidationShare: 0.2, Seed: 3, Counted: c.counted}, measuretest.Proverbs()...)
+			path := measuretest.Checkpoint(t, measuretest.Config(16), checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
+			out := t.TempDir()
+			measuretest.Run(t, strings.Fields("--in "+path+" --dataset "+manifest+" --out "+out+" "+c.flags)...)
+			var got report
+			measuretest.ReadJSON(t, filepath.Join(out, "step-000007_evaluation.json"), &got)
+			n := measuretest.Open(t, manifest).Validation.Len()
+			if c.sequences > 0 {
+				n = c.sequences
+			}
+			want := measured(t, path, manifest, n)
+			bits := want.nats / math.Ln2
+			if got.Step != 7 || got.Split != "validation" || got.Sequences != n || got.Tokens != want.tokens || got.Bytes != want.bytes {
+				t.Errorf("%+v, want %d sequences, %+v", got, n, want)
+			}
+			for name, pair := range map[string][2]float64{
+				"bits_per_token": {got.BitsPerToken, bits / float64(want.tokens)}, "bits_per_byte": {got.BitsPerByte, bits / float64(want.bytes)},
+				"val_bpc": {got.ValBPC, got.BitsPerToken},
+			} {
+				if math.Abs(pair[0]-pair[1]) > 1e-6*pair[1] {
+					t.Errorf("%s is %g, want %g", name, pair[0], pair[1])
+				}
+			}
+			if (got.Accuracy != nil) != c.greedy {
+				t.Fatalf("accuracy %v, asked for: %v", got.Accuracy, c.greedy)
+			}
+			if c.greedy && math.Abs(*got.Accuracy-float64(want.right)/float64(want.tokens)) > 1e-12 {
+				t.Errorf("accuracy %g, want %d of %d", *got.Accuracy, want.right, want.tokens)
+			}
+		})
+	}
+}
+
+// What cannot be measured is refused, with what to do.
+func TestRefuses(t *testing.T) {
+	manifest := measuretest.Sealed(t, dataset.SealOptions{SequenceLength: 16, ValidationShare: 0.2, Seed: 3}, measuretest.Proverbs()...)
+	single := measuretest.Sealed(t, dataset.SealOptions{SequenceLength: 16, Seed: 3}, measuretest.Proverbs()[0])
+	good := checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1}
+	words, few, short := good, measuretest.Config(16), measuretest.Config(8)
+	words.Tokenizer = "gpt2"
+	few.Vocab = 200
+	for want, flags := range map[string]string{
+		"tokenize the dataset with --tokenizer gpt2":              "--in " + measuretest.Checkpoint(t, measuretest.Config(16), words) + " --dataset " + manifest,
+		"the dataset has 257 token ids, the checkpoint knows 200": "--in " + measuretest.Checkpoint(t, few, good) + " --dataset " + manifest,
+		"shard with --sequence-length 8":                          "--in " + measuretest.Checkpoint(t, short, good) + " --dataset " + manifest,
+		"no validation split":                                     "--in " + measuretest.Checkpoint(t, measuretest.Config(16), good) + " --dataset " + single,
+		"micro_tokens must be positive":                           "--in x --dataset y --micro-tokens 0",
+		"sequences must not be negative":                          "--in x --dataset y --sequences -1",
+	} {
+		cmd, said := measuretest.Program(t, strings.Fields(flags+" --out "+t.TempDir())...)
+		if err := cmd.Run(); err == nil || !strings.Contains(said.String(), want) {
+			t.Errorf("%v, want %q in\n%s", err, want, said)
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"math"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"bitnet1/shared/checkpoint"
+	"bitnet1/shared/dataset"
+	"bitnet1/shared/measure"
+	"bitnet1/shared/measure/measuretest"
+	"bitnet1/shared/model"
+	"bitnet1/shared/tokenizer"
+)
+
+func TestMain(m *testing.M) { measuretest.Main(m, main) }
+
+// pass is what a model does with one sequence.
+type pass struct {
+	tokens, targets, greedy []int32
+	losses                  []float32
+	pointers                [][]int32 // by layer: heads × positions × survivors
+}
+
+func passOf(t *testing.T, m *model.Model, settings model.Settings, tokens, targets []int32) pass {
+	t.Helper()
+	p := pass{tokens: tokens, targets: targets}
+	var err error
+	if p.losses, err = m.Losses(tokens, targets, settings); err != nil {
+		t.Fatal(err)
+	}
+	for layer := range m.Config().Layers {
+		pointers, err := m.Pointers(layer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.pointers = append(p.pointers, pointers)
+	}
+	if p.greedy, err = m.Greedy(tokens, settings); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// chosen are the survivors of one query, best first, as far as there are any.
+func (p pass) chosen(layer, head, k, survivors int) []int32 {
+	all := p.pointers[layer][(head*len(p.tokens)+k)*survivors:][:survivors]
+	for i, u := range all {
+		if u < 0 {
+			return all[:i]
+		}
+	}
+	return all
+}
+
+const seq = 32
+
+// probed runs the program over a checkpoint and returns what it was of beside its reports.
+func probed(t *testing.T, flags string) (m *model.Model, settings model.Settings, data *dataset.Dataset, health healthReport, copying inductionReport) {
+	t.Helper()
+	manifest := measuretest.Sealed(t, dataset.SealOptions{SequenceLength: seq, ValidationShare: 0.2, Seed: 3, Counted: []int{1, 32}}, measuretest.Proverbs()...)
+	path := measuretest.Checkpoint(t, measuretest.Config(seq), checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
+	out := t.TempDir()
+	measuretest.Run(t, strings.Fields("--in "+path+" --dataset "+manifest+" --out "+out+" "+flags)...)
+	measuretest.ReadJSON(t, filepath.Join(out, "step-000007_pointer_health.json"), &health)
+	measuretest.ReadJSON(t, filepath.Join(out, "step-000007_induction.json"), &copying)
+	m, settings = measuretest.Load(t, path, 1)
+	return m, settings, measuretest.Open(t, manifest), health, copying
+}
+
+func near(t *testing.T, what string, got, want float64) {
+	t.Helper()
+	if math.Abs(got-want) > 1e-6*max(1, math.Abs(want)) {
+		t.Errorf("%s is %g, want %g", what, got, want)
+	}
+}
+
+// The report on validation text agrees with the definitions, a sequence at a time.
+func TestPointerHealth(t *testing.T) {
+	const n = 5
+	m, settings, data, got, _ := probed(t, "--sequences 5 --repeats 1 --micro-tokens 70") // two sequences at once
+	c, survivors := m.Config(), m.Config().Survivors(seq)
+	positions, repeated, anyHead := 0, 0, 0
+	matches := map[[2]int]int{}
+	var nats, early, late float64
+	for i := range n {
+		tokens, targets, err := data.Validation.AppendTargets(i, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := passOf(t, m, settings, tokens, targets)
+		early += float64(p.losses[3]) / n // 50/512 of 32
+		late += float64(p.losses[31]) / n // 500/512 of 32
+		for k, target := range targets {
+			if target < 0 {
+				continue
+			}
+			positions++
+			nats += float64(p.losses[k])
+			before := false
+			for u := range k {
+				before = before || tokens[u] == tokens[k]
+			}
+			if !before {
+				continue
+			}
+			repeated++
+			found := false
+			for layer := range c.Layers {
+				for head := range c.Heads {
+					if u := p.chosen(layer, head, k, survivors)[0]; u >= 1 && tokens[u-1] == tokens[k] {
+						matches[[2]int{layer, head}]++
+						found = true
+					}
+				}
+			}
+			if found {
+				anyHead++
+			}
+		}
+	}
+	if got.Sequences != n || got.Positions != int64(positions) || got.Repeated != int64(repeated) || got.EarlyPosition != 3 || got.LatePosition != 31 {
+		t.Errorf("%d sequences, %d positions, %d repeated, compared at %d and %d; want %d, %d, %d, 3 and 31",
+			got.Sequences, got.Positions, got.Repeated, got.EarlyPosition, got.LatePosition, n, positions, repeated)
+	}
+	near(t, "val_bpc", got.ValBPC, nats/float64(positions)/math.Ln2)
+	near(t, "in-context score", got.InContextScore, late-early)
+	near(t, "global IPMR", got.GlobalIPMR, float64(anyHead)/float64(repeated))
+	top := 0.0
+	for _, h := range got.Heads {
+		want := float64(matches[[2]int{h.Layer, h.Head}]) / float64(repeated)
+		near(t, "IPMR", h.IPMR, want)
+		top = max(top, want)
+	}
+	near(t, "the top head's IPMR", got.Top.IPMR, top)
+	if len(got.Heads) != c.Layers*c.Heads || got.Step != 7 {
+		t.Errorf("%d heads, step %d", len(got.Heads), got.Step)
+	}
+}
+
+// The report on repeated random tokens agrees with the definitions, a sequence at a time: of the second copy count the
+// positions whose next token is in it too.
+func TestInduction(t *testing.T) {
+	const repeats, seed, half = 3, 9, seq / 2
+	m, settings, _, _, got := probed(t, "--sequences 1 --repeats 3 --seed 9 --micro-tokens 64")
+	text, err := tokenizer.New("bytes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	draw := &induction{Subject: &measure.Subject{Seq: seq, Tokenizer: text}, length: half, symbols: text.Vocab() - 1}
+	survivors := m.Config().Survivors(seq)
+	var first, second float64
+	copied := 0
+	behind := map[[2]int]int{}
+	for i := range repeats {
+		tokens, targets := make([]int32, seq), make([]int32, seq)
+		draw.draw(seed, i, tokens, targets)
+		p := passOf(t, m, settings, tokens, targets)
+		for k := range seq - 1 {
+			switch {
+			case k < half-1:
+				first += float64(p.losses[k])
+			case k >= half:
+				second += float64(p.losses[k])
+				if p.greedy[k] == tokens[k+1] {
+					copied++
+				}
+				for layer := range m.Config().Layers {
+					for head := range m.Config().Heads {
+						// The key behind the token's place in the first copy.
+						if p.chosen(layer, head, k, survivors)[0] == int32(k-half+1) {
+							behind[[2]int{layer, head}]++
+						}
+					}
+				}
+			}
+		}
+	}
+	const counted = repeats * (half - 1)
+	if got.Repeats != repeats || got.Length != half || got.Symbols != 256 || got.Step != 7 {
+		t.Errorf("%d repeats of %d of %d symbols at step %d", got.Repeats, got.Length, got.Symbols, got.Step)
+	}
+	near(t, "first copy", got.FirstBits, first/counted/math.Ln2)
+	near(t, "second copy", got.SecondBits, second/counted/math.Ln2)
+	near(t, "copy accuracy", got.CopyAccuracy, float64(copied)/counted)
+	some := 0
+	for _, h := range got.Heads {
+		n := behind[[2]int{h.Layer, h.Head}]
+		some += n
+		near(t, "prefix matching", h.First, float64(n)/counted)
+		if h.AnyOf4 < h.First {
+			t.Errorf("head %d of layer %d: %g by any of four, %g by the first", h.Head, h.Layer, h.AnyOf4, h.First)
+		}
+	}
+	if some == 0 {
+		t.Error("no head ever points behind the first copy: choose another seed")
+	}
+}
