@@ -32,6 +32,7 @@ type children struct {
 	run     string
 	data    string
 	address bus.Address
+	keys    []string // variables with what opens the sources
 	logDir  string
 	warn    func(stage, text string)
 	note    func(text string)
@@ -75,7 +76,7 @@ func (c *children) keep(ctx context.Context, s plannedStage, worker int, gaveUp 
 func (c *children) once(ctx context.Context, s plannedStage, worker int) (last string, err error) {
 	cmd := exec.Command(s.command[0], append(s.command[1:len(s.command):len(s.command)], "serve", "--run", c.run)...)
 	cmd.Env = append(withoutBus(os.Environ()), c.address.Environ()...)
-	cmd.Env = append(cmd.Env, "BITNET1_DATA="+c.data, stage.EnvLauncher+"=1")
+	cmd.Env = append(append(cmd.Env, c.keys...), "BITNET1_DATA="+c.data, stage.EnvLauncher+"=1")
 	// A group of its own: Ctrl-C reaches the launcher, which ends its children
 	// in order. Standard input is how they notice when it is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -125,7 +125,7 @@ func (l *launcher) drive(parent context.Context, address bus.Address) error {
 		return err
 	}
 	kids := &children{
-		run: l.run, data: absolute(l.store.Dir()), address: address, logDir: l.journal.LogDir(l.run),
+		run: l.run, data: absolute(l.store.Dir()), address: address, keys: l.keys, logDir: l.journal.LogDir(l.run),
 		warn: l.screen.warn, note: l.screen.note,
 		onDeath: func(name string, err error) {
 			l.tracker.restarted(name)
@@ -201,9 +201,9 @@ func (l *launcher) announceSources(ctx context.Context) error {
 	if err := l.announce(ctx, announcer, event.Part{}, started); err != nil {
 		return err
 	}
-	for i, s := range l.definition.Sources {
-		added := event.SourceAdded{Name: s.Name, Path: l.paths[s.Name], Digest: s.Digest, Size: s.Size, Version: l.versions[s.Name]}
-		if err := l.announce(ctx, announcer, event.Part{Index: i, Count: len(l.definition.Sources)}, added); err != nil {
+	for i, s := range l.sources {
+		added := event.SourceAdded{Name: s.Name, Path: s.Location, Digest: s.Digest, Size: s.Size, Version: s.Version}
+		if err := l.announce(ctx, announcer, event.Part{Index: i, Count: len(l.sources)}, added); err != nil {
 			return err
 		}
 	}

@@ -15,9 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"bitnet1/shared/artifact"
 	"bitnet1/shared/compute"
-	"bitnet1/shared/corpus"
 	"bitnet1/shared/param"
 	"bitnet1/shared/pipeline"
 	"bitnet1/shared/source"
@@ -29,9 +27,9 @@ type plan struct {
 	run        string
 	definition pipeline.Definition
 	stages     []plannedStage
-	paths      map[string]string // source name -> file or URL
-	versions   map[string]string // of remote sources
-	notes      []string          // what was decided for the user, to be shown
+	sources    []source.Found
+	keys       []string // environment of the stages, with what opens the sources
+	notes      []string // what was decided for the user, to be shown
 }
 
 // plannedStage is a stage of the run and how to start it.
@@ -73,11 +71,10 @@ func prepare(ctx context.Context, c *cli.Context) (*plan, error) {
 	if c.IsSet("seed") {
 		file.Seed = c.Uint64("seed")
 	}
-	sources, err := p.findSources(ctx, c, file)
-	if err != nil {
+	if err := p.findSources(ctx, c, file); err != nil {
 		return nil, err
 	}
-	if p.definition, err = file.Resolve(preset, sources, fields); err != nil {
+	if p.definition, err = file.Resolve(preset, definitionOf(p.sources), fields); err != nil {
 		return nil, err
 	}
 	if err := p.checkValues(ctx); err != nil {
@@ -156,139 +153,4 @@ func (p *plan) checkValues(ctx context.Context) error {
 		}
 	}
 	return errors.Join(problems...)
-}
-
-// findSources resolves the sources to files and digests them.
-func (p *plan) findSources(ctx context.Context, c *cli.Context, file *pipeline.File) ([]pipeline.Source, error) {
-	patterns := file.Sources
-	if c.IsSet("source") {
-		patterns = c.StringSlice("source")
-	}
-	if len(patterns) == 0 {
-		return nil, errors.New("no sources: give the key sources in the pipeline file, or --source FILE")
-	}
-	p.paths, p.versions = map[string]string{}, map[string]string{}
-	var files []string
-	var sources []pipeline.Source
-	for _, pattern := range patterns {
-		if source.Remote(pattern) {
-			found, err := p.findRemote(ctx, pattern)
-			if err != nil {
-				return nil, err
-			}
-			sources = append(sources, found...)
-			continue
-		}
-		if pattern == "sample" {
-			report, err := sample(c.String("data"))
-			if err != nil {
-				return nil, err
-			}
-			p.notes = append(p.notes, report...)
-			pattern = filepath.Join(sampleDir(c.String("data")), "*.parquet")
-		}
-		if strings.HasPrefix(pattern, "copy:") {
-			task, err := corpus.ParseCopyTask(pattern, file.Seed)
-			if err != nil {
-				return nil, err
-			}
-			if pattern, err = task.Write(filepath.Join(c.String("data"), "copy")); err != nil {
-				return nil, err
-			}
-		}
-		found, err := filepath.Glob(pattern)
-		if err != nil {
-			return nil, fmt.Errorf("source %s: %w", pattern, err)
-		}
-		if len(found) == 0 {
-			return nil, fmt.Errorf("source %s: no such file (paths are relative to the current directory)", pattern)
-		}
-		files = append(files, found...)
-	}
-	slices.Sort(files)
-	files = slices.Compact(files)
-	local, err := p.digestSources(files)
-	return append(local, sources...), err
-}
-
-// findRemote lists the files that a URL, a pattern or the name of a dataset
-// stands for. They are fetched when they are tokenized.
-func (p *plan) findRemote(ctx context.Context, location string) (sources []pipeline.Source, err error) {
-	client := source.Client{Getenv: os.Getenv}
-	found, err := client.Find(ctx, location)
-	if err != nil {
-		return nil, err
-	}
-	for _, o := range found {
-		if p.paths[o.Name] != "" {
-			return nil, fmt.Errorf("source %s: %s is named twice", location, o.Name)
-		}
-		sources = append(sources, pipeline.Source{Name: o.Name, Digest: o.Digest(), Size: o.Size})
-		p.paths[o.Name], p.versions[o.Name] = o.URL, o.Version
-	}
-	return sources, nil
-}
-
-func (p *plan) digestSources(files []string) ([]pipeline.Source, error) {
-	if len(files) == 0 {
-		return nil, nil
-	}
-	names := sourceNames(files)
-	sources := make([]pipeline.Source, len(files))
-	for i, path := range files {
-		info, err := os.Stat(path)
-		if err != nil {
-			return nil, fmt.Errorf("source: %w", err)
-		}
-		if !info.Mode().IsRegular() {
-			return nil, fmt.Errorf("source %s is not a file: give a pattern, e.g. %s", path, filepath.Join(path, "*.parquet"))
-		}
-		digest, size, err := artifact.DigestFile(path)
-		if err != nil {
-			return nil, fmt.Errorf("source: %w", err)
-		}
-		absolute, err := filepath.Abs(path)
-		if err != nil {
-			return nil, err
-		}
-		sources[i] = pipeline.Source{Name: names[i], Digest: digest, Size: size}
-		p.paths[names[i]] = absolute
-	}
-	return sources, nil
-}
-
-// sourceNames gives every file a name that does not depend on where the files
-// lie: its path below the deepest folder that holds them all.
-func sourceNames(files []string) []string {
-	common := filepath.Dir(files[0])
-	for _, f := range files {
-		for {
-			relative, err := filepath.Rel(common, f)
-			if err == nil && !strings.HasPrefix(relative, "..") {
-				break
-			}
-			common = filepath.Dir(common)
-		}
-	}
-	names := make([]string, len(files))
-	for i, f := range files {
-		relative, err := filepath.Rel(common, f)
-		if err != nil {
-			relative = filepath.Base(f)
-		}
-		names[i] = filepath.ToSlash(relative)
-	}
-	return names
-}
-
-// sample writes the sample corpus when it is not there yet.
-func sample(data string) (notes []string, err error) {
-	if found, _ := filepath.Glob(filepath.Join(sampleDir(data), "*.parquet")); len(found) > 0 {
-		return nil, nil
-	}
-	report, err := corpus.Sample(sampleDir(data))
-	if err != nil {
-		return nil, err
-	}
-	return strings.Split(strings.TrimSpace(sampleText(report)), "\n"), nil
 }

@@ -79,10 +79,16 @@ func DigestFile(path string) (digest string, size int64, err error) {
 		return "", 0, err
 	}
 	defer f.Close()
-	h := blake3.New()
-	size, err = io.CopyBuffer(h, f, make([]byte, 1<<20))
+	digest, size, err = Digest(f)
 	if err != nil {
 		return "", 0, fmt.Errorf("reading %s: %w", path, err)
 	}
-	return hex.EncodeToString(h.Sum(nil)), size, nil
+	return digest, size, nil
+}
+
+// Digest reads r to its end and returns the digest and the number of its bytes.
+func Digest(r io.Reader) (digest string, size int64, err error) {
+	h := blake3.New()
+	size, err = io.CopyBuffer(h, r, make([]byte, 1<<20))
+	return hex.EncodeToString(h.Sum(nil)), size, err
 }

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"gocloud.dev/aws"
 	"gocloud.dev/blob"
-	_ "gocloud.dev/blob/s3blob" // s3 and, over the same protocol, gs
+	"gocloud.dev/blob/s3blob"
 	"gocloud.dev/gcerrors"
 )
 
@@ -20,11 +24,13 @@ type bucket struct{}
 
 // openBucket returns the bucket of a URL and the path in it.
 func openBucket(ctx context.Context, address string) (*blob.Bucket, string, *url.URL, error) {
-	u, err := url.Parse(address)
+	u, err := parse(address)
 	if err != nil {
-		return nil, "", nil, permanent{err}
+		return nil, "", nil, err
 	}
-	own := *u
+	if u.User != nil {
+		return nil, "", nil, permanent{errors.New("a key in the URL is not taken: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile, as for AWS's own tools")}
+	}
 	query := u.Query()
 	if u.Scheme == "gs" {
 		for key, value := range map[string]string{"endpoint": "https://storage.googleapis.com", "region": "auto"} {
@@ -33,12 +39,43 @@ func openBucket(ctx context.Context, address string) (*blob.Bucket, string, *url
 			}
 		}
 	}
-	own.Scheme, own.Path, own.RawQuery = "s3", "", query.Encode()
-	b, err := blob.OpenBucket(ctx, own.String())
+	options, err := clientOptions(query)
+	if err != nil {
+		return nil, "", nil, permanent{err}
+	}
+	config, err := aws.V2ConfigFromURLParams(ctx, query)
+	if err != nil {
+		return nil, "", nil, permanent{err}
+	}
+	if client, ok := config.HTTPClient.(*awshttp.BuildableClient); ok {
+		config.HTTPClient = careful(&http.Client{Transport: client.GetTransport(), Timeout: client.GetTimeout()})
+	}
+	b, err := s3blob.OpenBucket(ctx, s3.NewFromConfig(config, options...), u.Host, nil)
 	if err != nil {
 		return nil, "", nil, permanent{err}
 	}
 	return b, strings.TrimPrefix(u.Path, "/"), u, nil
+}
+
+// clientOptions takes out of the query what is for the client itself.
+func clientOptions(query url.Values) (options []func(*s3.Options), err error) {
+	for key, set := range map[string]func(o *s3.Options, on bool){
+		"use_path_style":   func(o *s3.Options, on bool) { o.UsePathStyle = on },
+		"s3ForcePathStyle": func(o *s3.Options, on bool) { o.UsePathStyle = on },
+		"accelerate":       func(o *s3.Options, on bool) { o.UseAccelerate = on },
+		"disable_https":    func(o *s3.Options, on bool) { o.EndpointOptions.DisableHTTPS = on },
+	} {
+		if !query.Has(key) {
+			continue
+		}
+		on, err := strconv.ParseBool(query.Get(key))
+		if err != nil {
+			return nil, fmt.Errorf("%s=%s: write true or false", key, query.Get(key))
+		}
+		query.Del(key)
+		options = append(options, func(o *s3.Options) { set(o, on) })
+	}
+	return options, nil
 }
 
 func (bucket) find(ctx context.Context, address string) ([]Object, error) {
@@ -57,8 +94,8 @@ func (bucket) find(ctx context.Context, address string) ([]Object, error) {
 			return nil, asPermanent(err)
 		}
 		own := *u
-		own.Path = "/" + item.Key
-		all = append(all, Object{Name: u.Host + "/" + item.Key, URL: own.String(), Size: item.Size, Version: fmt.Sprintf("%x", item.MD5)})
+		own.Path, own.RawPath = "/"+item.Key, ""
+		all = append(all, Object{Name: u.Host + "/" + item.Key, URL: Shown(own.String()), Size: item.Size, Version: fmt.Sprintf("%x", item.MD5)})
 	}
 	found, err := matching(all, pattern, func(o Object) string { return strings.TrimPrefix(o.Name, u.Host+"/") })
 	for i := range found {

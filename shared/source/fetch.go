@@ -39,10 +39,10 @@ func (c *Client) Fetch(ctx context.Context, o Object, path string, progress func
 		return n > 0, err
 	})
 	if err != nil {
-		return fmt.Errorf("fetching %s at byte %d of %d: %w", o.URL, at, o.Size, err)
+		return fmt.Errorf("fetching %s at byte %d of %d: %w", Shown(o.URL), at, o.Size, err)
 	}
 	if err := verify(o, f); err != nil {
-		return fmt.Errorf("fetching %s: %w", o.URL, err)
+		return fmt.Errorf("fetching %s: %w", Shown(o.URL), err)
 	}
 	return errors.Join(f.Sync(), f.Close())
 }

@@ -1,13 +1,14 @@
-// Package source finds files of documents that lie elsewhere and fetches them:
+// Package source finds the files of documents that a user names, and fetches those that lie elsewhere:
 //
+//	path, file:///path                      a file of this machine, or a pattern, see package glob
 //	https://host/path                       any server; http:// as well
 //	hf://datasets/OWNER/NAME[@REVISION]/path  a dataset of the Hugging Face hub; HF_TOKEN is used if set
 //	s3://BUCKET/path                        S3 and what speaks its protocol; credentials as for AWS's own tools
 //	gs://BUCKET/path                        Google Cloud Storage, over the same protocol
 //
-// In all but the first, a path can be a folder or a pattern with * and [a-z] within one name. Fetching resumes in the
-// middle of a file, retries what may pass, and notices when the file is no longer the one that was found. The package
-// knows nothing of what is in the files, and reads no local ones.
+// The path of the last three can be a folder, or a pattern too. Fetching resumes in the middle of a file, retries what may
+// pass, and notices when the file is no longer the one that was found. Passwords, tokens and signatures go to the server they
+// are for, and stand in no URL that the package gives, nor in its errors. It knows nothing of what is in the files.
 package source
 
 import (
@@ -17,17 +18,19 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"path"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/zeebo/blake3"
+
+	"bitnet1/shared/glob"
 )
 
 // Object is a file elsewhere. Two objects with equal fields hold the same bytes, as far as their server can be trusted.
 type Object struct {
 	Name    string // in provenance: without a host, and the same wherever the file is fetched to
-	URL     string // with the scheme that the user gave
+	URL     string // as Shown has it, with the scheme that the user gave
 	Size    int64  // bytes
 	Version string // the server's word for these very bytes: an entity tag or a digest; empty if it has none
 }
@@ -46,7 +49,7 @@ var presets = map[string]string{
 
 // Remote tells whether a location is for this package: a URL, or the name of a preset.
 func Remote(location string) bool {
-	return strings.Contains(location, "://") || presets[location] != ""
+	return strings.Contains(location, "://") && !strings.HasPrefix(location, fileScheme) || presets[location] != ""
 }
 
 // Client finds and fetches. The zero value works.
@@ -61,6 +64,8 @@ type Client struct {
 	Pause time.Duration
 	// Retrying, if set, is told of every failure that is followed by a retry.
 	Retrying func(error)
+	// Credentials open URLs. Find adds those it is given.
+	Credentials Credentials
 }
 
 // service is what holds objects.
@@ -92,7 +97,7 @@ func (c *Client) service(url string) (service, error) {
 	case "s3", "gs":
 		return bucket{}, nil
 	}
-	return nil, fmt.Errorf("source %s: give a path, or a URL with https, hf, s3 or gs", url)
+	return nil, fmt.Errorf("source %s: give a path, or a URL with https, hf, s3 or gs", Shown(url))
 }
 
 // Find lists the objects that a URL, a pattern or a preset stands for, sorted by URL.
@@ -104,16 +109,20 @@ func (c *Client) Find(ctx context.Context, location string) ([]Object, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.Credentials == nil {
+		c.Credentials = Credentials{}
+	}
+	c.Credentials.add(location)
 	var found []Object
 	err = c.retry(ctx, func() (bool, error) {
 		found, err = s.find(ctx, location)
 		return false, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("source %s: %w", location, err)
+		return nil, fmt.Errorf("source %s: %w", Shown(location), err)
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("source %s: no such file", location)
+		return nil, fmt.Errorf("source %s: no such file", Shown(location))
 	}
 	return found, nil
 }
@@ -130,6 +139,9 @@ func (c *Client) retry(ctx context.Context, f func() (progress bool, err error))
 	pause := first
 	for failures := 1; ; failures++ {
 		progress, err := f()
+		if err != nil {
+			err = hidden{err}
+		}
 		if err == nil || Permanent(err) || ctx.Err() != nil {
 			return err
 		}
@@ -155,20 +167,25 @@ func (c *Client) retry(ctx context.Context, f func() (progress bool, err error))
 	}
 }
 
-// matching keeps the objects whose path, as key gives it, is pattern, lies in the folder pattern, or matches it.
-func matching(all []Object, pattern string, key func(Object) string) (found []Object, err error) {
+// matching keeps the objects whose path, as key gives it, is pattern, lies in the folder pattern, or matches it: the first of
+// these that is true of any.
+func matching(all []Object, pattern string, key func(Object) string) ([]Object, error) {
 	pattern = strings.TrimSuffix(pattern, "/")
-	for _, o := range all {
-		name := key(o)
-		ok, err := path.Match(pattern, name)
-		if err != nil {
-			return nil, permanent{fmt.Errorf("pattern %s: %w", pattern, err)}
-		}
-		if ok || pattern == "" || (strings.HasPrefix(name, pattern+"/") && documents(name)) {
-			found = append(found, o)
+	_, mistake := glob.Match(pattern, "")
+	for _, meant := range []func(name string) bool{
+		func(name string) bool { return pattern == "" || name == pattern },
+		func(name string) bool { return strings.HasPrefix(name, pattern+"/") && documents(name) },
+		func(name string) bool { ok, _ := glob.Match(pattern, name); return ok },
+	} {
+		found := slices.DeleteFunc(slices.Clone(all), func(o Object) bool { return !meant(key(o)) })
+		if len(found) > 0 {
+			return found, nil
 		}
 	}
-	return found, nil
+	if mistake != nil {
+		return nil, permanent{fmt.Errorf("pattern %s: %w", pattern, mistake)}
+	}
+	return nil, nil
 }
 
 // documents tells whether a file in a folder looks like one of documents.

@@ -26,14 +26,17 @@ type tooBusy struct {
 }
 
 func (w web) do(ctx context.Context, method, address string, header http.Header) (*http.Response, error) {
-	r, err := http.NewRequestWithContext(ctx, method, address, nil)
+	if _, err := parse(address); err != nil {
+		return nil, err
+	}
+	r, err := http.NewRequestWithContext(ctx, method, cmp.Or(w.Credentials[address], address), nil)
 	if err != nil {
 		return nil, permanent{err}
 	}
 	r.Header = header
 	// A server that compresses on the way would give another file than the one whose size and ranges are spoken of.
 	r.Header.Set("Accept-Encoding", "identity")
-	answer, err := cmp.Or(w.HTTP, http.DefaultClient).Do(r)
+	answer, err := careful(w.HTTP).Do(r)
 	if err != nil {
 		return nil, err
 	}
@@ -46,29 +49,58 @@ func (w web) do(ctx context.Context, method, address string, header http.Header)
 		seconds, _ := strconv.Atoi(answer.Header.Get("Retry-After"))
 		err = tooBusy{fmt.Errorf("the server answers %s", answer.Status), time.Duration(seconds) * time.Second}
 	default:
-		err = permanent{fmt.Errorf("the server answers %s", answer.Status)}
+		err = refused{answer.StatusCode, fmt.Errorf("the server answers %s", answer.Status)}
 	}
 	answer.Body.Close()
 	return nil, err
 }
 
-func (w web) find(ctx context.Context, address string) ([]Object, error) {
-	u, err := url.Parse(address)
-	if err != nil {
-		return nil, permanent{err}
+// refused is an answer that another request for the same will get again.
+type refused struct {
+	code int
+	error
+}
+
+func (r refused) Error() string {
+	if r.code == http.StatusUnauthorized || r.code == http.StatusForbidden {
+		return r.error.Error() + ": " + `a URL needs its user and password or a signature that is still valid (a stage that a launcher did not start: in ` + EnvCredentials + `), the hub HF_TOKEN`
 	}
-	o := Object{Name: strings.TrimPrefix(path.Clean(u.Path), "/"), URL: address}
-	answer, err := w.do(ctx, http.MethodHead, address, http.Header{})
+	return r.error.Error()
+}
+
+func (r refused) Unwrap() error { return permanent{r.error} }
+
+func (w web) find(ctx context.Context, address string) ([]Object, error) {
+	u, err := parse(address)
+	if err != nil {
+		return nil, err
+	}
+	o := Object{Name: strings.TrimPrefix(path.Clean(u.Path), "/"), URL: Shown(address)}
+	answer, err := w.do(ctx, http.MethodHead, o.URL, http.Header{})
+	if r := new(refused); errors.As(err, r) && r.code != http.StatusNotFound { // a signature can be for GET alone
+		answer, err = w.do(ctx, http.MethodGet, o.URL, http.Header{"Range": {"bytes=0-0"}})
+	}
 	if err != nil {
 		return nil, err
 	}
 	answer.Body.Close()
-	o.Size = answer.ContentLength
+	o.Size, err = sizeOf(answer)
 	o.Version = versionOf(answer)
-	if o.Size < 0 {
+	if err != nil || o.Size < 0 {
 		return nil, permanent{errors.New("the server does not say how long the file is: download it and give its path")}
 	}
 	return []Object{o}, nil
+}
+
+// sizeOf is the size of the whole file of which the answer has all, or a range; -1: it does not say.
+func sizeOf(answer *http.Response) (int64, error) {
+	if _, total, ok := strings.Cut(answer.Header.Get("Content-Range"), "/"); ok && answer.StatusCode == http.StatusPartialContent {
+		if total == "*" {
+			return -1, nil
+		}
+		return strconv.ParseInt(total, 10, 64)
+	}
+	return answer.ContentLength, nil
 }
 
 // versionOf is a strong entity tag, or the next best.
@@ -92,16 +124,14 @@ func (w web) get(ctx context.Context, o Object, offset int64, header http.Header
 	if err != nil {
 		return nil, err
 	}
-	size, start := answer.ContentLength, int64(0)
+	start := int64(0)
 	if answer.StatusCode == http.StatusPartialContent {
 		if _, err := fmt.Sscanf(answer.Header.Get("Content-Range"), "bytes %d-", &start); err != nil || start != offset {
 			answer.Body.Close()
 			return nil, permanent{fmt.Errorf("the server sends the range %q where one from byte %d was asked for", answer.Header.Get("Content-Range"), offset)}
 		}
-		if _, total, ok := strings.Cut(answer.Header.Get("Content-Range"), "/"); ok && total != "*" {
-			size, err = strconv.ParseInt(total, 10, 64)
-		}
 	}
+	size, err := sizeOf(answer)
 	if v := versionOf(answer); err != nil || size >= 0 && size != o.Size || o.Version != "" && v != "" && v != o.Version {
 		answer.Body.Close()
 		return nil, permanent{errChanged}
@@ -129,10 +159,12 @@ func (h hub) endpoint() string {
 	return strings.TrimSuffix(h.getenv("HF_ENDPOINT", "https://huggingface.co"), "/")
 }
 
-// header carries the token. The HTTP client drops it when the hub redirects to another host.
-func (h hub) header() http.Header {
+// header carries the token to an address, if that is the hub's: what a list of files goes on with may lie elsewhere.
+func (h hub) header(address string) http.Header {
 	header := http.Header{}
-	if token := h.getenv("HF_TOKEN", ""); token != "" {
+	to, err := url.Parse(address)
+	own, err2 := url.Parse(h.endpoint())
+	if token := h.getenv("HF_TOKEN", ""); token != "" && err == nil && err2 == nil && origin(to) == origin(own) {
 		header.Set("Authorization", "Bearer "+token)
 	}
 	return header
@@ -178,7 +210,7 @@ func (h hub) find(ctx context.Context, address string) ([]Object, error) {
 	}
 	next += "?recursive=true"
 	for next != "" {
-		answer, err := h.do(ctx, http.MethodGet, next, h.header())
+		answer, err := h.do(ctx, http.MethodGet, next, h.header(next))
 		if err != nil {
 			return nil, err
 		}
@@ -202,21 +234,32 @@ func (h hub) find(ctx context.Context, address string) ([]Object, error) {
 			}
 			all = append(all, o)
 		}
-		next = nextPage(answer.Header.Get("Link"))
+		if next, err = nextPage(next, answer.Header.Get("Link")); err != nil {
+			return nil, err
+		}
 	}
 	slices.SortFunc(all, func(a, b Object) int { return cmp.Compare(a.URL, b.URL) })
 	return matching(all, p.path, func(o Object) string { return strings.TrimPrefix(o.Name, p.dataset+"/") })
 }
 
-// nextPage is the address of the next page in a Link header, or empty.
-func nextPage(link string) string {
+// nextPage is the address of the page that a Link header says comes after this one, or empty.
+func nextPage(page, link string) (string, error) {
 	for part := range strings.SplitSeq(link, ",") {
 		address, kind, _ := strings.Cut(strings.TrimSpace(part), ";")
-		if strings.Contains(kind, `rel="next"`) {
-			return strings.Trim(address, "<>")
+		if !strings.Contains(kind, `rel="next"`) {
+			continue
 		}
+		base, err := url.Parse(page)
+		if err != nil {
+			return "", err
+		}
+		next, err := base.Parse(strings.Trim(address, "<>"))
+		if err != nil {
+			return "", permanent{errors.New("the hub's list of files goes on at an address that is no URL")}
+		}
+		return next.String(), nil
 	}
-	return ""
+	return "", nil
 }
 
 // open asks the hub for the file. The version is a digest in its list and an entity tag in its answers, so that it is the
@@ -228,7 +271,7 @@ func (h hub) open(ctx context.Context, o Object, offset int64) (io.ReadCloser, e
 	}
 	o.URL = h.endpoint() + "/datasets/" + p.dataset + "/resolve/" + url.PathEscape(p.revision) + "/" + escape(p.path)
 	o.Version = ""
-	return h.get(ctx, o, offset, h.header())
+	return h.get(ctx, o, offset, h.header(o.URL))
 }
 
 // escape makes a path part of a URL.

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,8 +14,9 @@ import (
 
 // Files is what a user named on the command line of a one-shot run.
 type Files struct {
-	In      []string // --in, in order
-	Dataset string   // --dataset: a manifest, for stages that need one beside their input
+	context.Context          // ends when the user interrupts
+	In              []string // --in, in order
+	Dataset         string   // --dataset: a manifest, for stages that need one beside their input
 
 	folder *artifact.Folder
 }

@@ -76,7 +76,7 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 	if err != nil {
 		return err
 	}
-	files := &Files{In: c.StringSlice("in"), Dataset: c.String("dataset"), folder: folder}
+	files := &Files{Context: ctx, In: c.StringSlice("in"), Dataset: c.String("dataset"), folder: folder}
 	in, err := s.Files(files)
 	if err != nil {
 		return err

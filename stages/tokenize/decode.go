@@ -21,7 +21,7 @@ const decodeCommand = "decode"
 
 // request is what the process is asked for: the first thing in its standard input. When that ends, so does the process.
 type request struct {
-	Path   string
+	Path   []byte // in JSON a text would lose what is not UTF-8
 	Source string
 	From   int64
 	Params Params
@@ -61,7 +61,7 @@ func decode(r request, out io.Writer) error {
 			lost = err
 		}
 	}
-	documents, err := dataset.OpenDocuments(r.Path, o)
+	documents, err := dataset.OpenDocuments(string(r.Path), o)
 	if err != nil {
 		return w.message(blame(err), err.Error())
 	}

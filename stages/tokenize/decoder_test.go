@@ -66,10 +66,10 @@ func decodeWithFaults(in io.Reader, out, stderr io.Writer) int {
 	if err := json.Unmarshal(line, &r); err != nil {
 		return 2
 	}
-	out = &watched{out, filepath.Join(filepath.Dir(r.Path), statuses, filepath.Base(r.Path))}
+	out = &watched{out, filepath.Join(filepath.Dir(string(r.Path)), statuses, filepath.Base(string(r.Path)))}
 	if fault := faults[strings.TrimSuffix(r.Source, ".parquet")]; fault != nil {
 		inner := out
-		out = &faulty{inner, func() { fault(inner, r.Path) }}
+		out = &faulty{inner, func() { fault(inner, string(r.Path)) }}
 	}
 	return decodeMain(io.MultiReader(bytes.NewReader(line), buffered), out, stderr)
 }
@@ -172,7 +172,7 @@ func TestSilentDecoder(t *testing.T) {
 	for name, refused := range map[string]bool{"loops": true, "sleeps": false} {
 		path := write(t, filepath.Join(t.TempDir(), name), groups(t))
 		d := &decoder{
-			request: request{Path: path, Source: name, Params: spec().Defaults, Memory: decoderMemory},
+			request: request{Path: []byte(path), Source: name, Params: spec().Defaults, Memory: decoderMemory},
 			silence: 2 * time.Second, times: new(stage.Times),
 		}
 		err := d.read(t.Context(), func(*block) error { return nil })
@@ -205,7 +205,7 @@ func TestDecoderEndsWithItsParent(t *testing.T) {
 	done := make(chan error)
 	go func() {
 		d := &decoder{
-			request: request{Path: path, Source: "loops.parquet", Params: spec().Defaults, Memory: decoderMemory},
+			request: request{Path: []byte(path), Source: "loops.parquet", Params: spec().Defaults, Memory: decoderMemory},
 			silence: time.Hour, times: new(stage.Times),
 		}
 		done <- d.read(ctx, func(*block) error { return nil })

@@ -2,22 +2,23 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"time"
 
-	"bitnet1/shared/artifact"
 	"bitnet1/shared/event"
 	"bitnet1/shared/source"
 	"bitnet1/shared/stage"
 )
 
+// credentials open remote files: a launcher's, and those of the URLs on the command line.
+var credentials = source.CredentialsFrom(os.Getenv)
+
 // client fetches remote files. log, if not nil, is told of retries.
 func client(log *slog.Logger) *source.Client {
-	c := &source.Client{HTTP: &http.Client{Transport: transport()}, Getenv: os.Getenv}
+	c := &source.Client{HTTP: &http.Client{Transport: transport()}, Getenv: os.Getenv, Credentials: credentials}
 	if log != nil {
 		c.Retrying = func(err error) { log.Warn("fetching again", "error", err) }
 	}
@@ -37,20 +38,22 @@ func locate(ctx context.Context, job *stage.Job[Params], in event.SourceAdded) (
 	if source.Remote(in.Path) {
 		return fetch(ctx, job, in)
 	}
-	digest, _, err := artifact.DigestFile(in.Path)
-	if err != nil {
-		return "", stage.Refuse(fmt.Errorf("source %s: %w", in.Name, err))
+	path, err := found(in).Check(ctx)
+	if err != nil && ctx.Err() == nil {
+		err = stage.Refuse(err)
 	}
-	if digest != in.Digest {
-		return "", stage.Refusef("source %s has changed since the run began (it is %s, not %s): start a new run with it", in.Name, artifact.Short(digest), artifact.Short(in.Digest))
-	}
-	return in.Path, nil
+	return path, err
+}
+
+// found is what a source.added event says of a source.
+func found(in event.SourceAdded) source.Found {
+	return source.Found{Name: in.Name, Location: in.Path, Digest: in.Digest, Size: in.Size, Version: in.Version}
 }
 
 func fetch(ctx context.Context, job *stage.Job[Params], in event.SourceAdded) (string, error) {
-	o := source.Object{Name: in.Name, URL: in.Path, Size: in.Size, Version: in.Version}
+	o := found(in).Object()
 	if o.Digest() != in.Digest {
-		return "", stage.Refusef("source %s: its digest is not that of %s: start a new run", in.Name, in.Path)
+		return "", stage.Refusef("source %s: its digest is not that of %s: start a new run", in.Name, source.Shown(in.Path))
 	}
 	dir, err := job.Scratch()
 	if err != nil {

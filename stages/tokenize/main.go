@@ -3,21 +3,21 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
+	"unicode"
 
 	"bitnet1/shared/artifact"
 	"bitnet1/shared/dataset"
 	"bitnet1/shared/event"
-	"bitnet1/shared/source"
 	"bitnet1/shared/stage"
 	"bitnet1/shared/tokenizer"
 )
@@ -98,23 +98,13 @@ func check(p Params) error {
 
 // sources makes an event of every file that the command line names.
 func sources(in *stage.Files) ([]event.SourceAdded, error) {
-	var all []event.SourceAdded
-	for _, file := range in.In {
-		if source.Remote(file) {
-			found, err := client(nil).Find(context.Background(), file)
-			if err != nil {
-				return nil, err
-			}
-			for _, o := range found {
-				all = append(all, event.SourceAdded{Name: o.Name, Path: o.URL, Digest: o.Digest(), Size: o.Size, Version: o.Version})
-			}
-			continue
-		}
-		ref, err := in.Add("source", "", file)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, event.SourceAdded{Name: ref.Name, Path: file, Digest: ref.Digest, Size: ref.Size})
+	found, err := client(nil).FindAll(in.Context, in.In)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]event.SourceAdded, len(found))
+	for i, f := range found {
+		all[i] = event.SourceAdded{Name: f.Name, Path: f.Location, Digest: f.Digest, Size: f.Size, Version: f.Version}
 	}
 	return all, nil
 }
@@ -152,7 +142,7 @@ func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in 
 		return err
 	}
 	reason := ""
-	if err := w.read(ctx, job, t, path, strings.ToValidUTF8(in.Name, "\uFFFD")); err != nil {
+	if err := w.read(ctx, job, t, path, in.Name); err != nil {
 		if ctx.Err() != nil || !unreadable(err) {
 			return err
 		}
@@ -206,8 +196,20 @@ func warn(job *stage.Job[Params], source string, n tally) {
 
 const batchSuffix = ".tokens.arrow"
 
-// batchName is the file name of a source's batch.
+// maxBatchName is how many bytes of a source's path its batch's file name can have: an artifact's name takes 200 in all.
+const maxBatchName = 180
+
+// batchName is the file name of a source's batch: its path in letters that a file's name can have everywhere.
 func batchName(source string) string {
-	name := strings.TrimSuffix(filepath.ToSlash(source), path.Ext(source))
-	return strings.TrimLeft(strings.ReplaceAll(name, "/", "_"), ".") + batchSuffix
+	name := strings.Map(func(r rune) rune {
+		if r == '/' || r == '\\' || !unicode.IsPrint(r) {
+			return '_'
+		}
+		return r
+	}, strings.TrimSuffix(source, path.Ext(source)))
+	name = strings.TrimLeft(name, ".")
+	if len(name) > maxBatchName {
+		name = strings.ToValidUTF8(name[:maxBatchName-13], "") + "_" + artifact.DigestBytes([]byte(name))[:12]
+	}
+	return cmp.Or(name, "documents") + batchSuffix
 }

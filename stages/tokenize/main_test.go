@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"bitnet1/shared/artifact"
 	"bitnet1/shared/dataset"
 	"bitnet1/shared/stage"
 )
@@ -287,5 +288,33 @@ func TestFileTokenCounts(t *testing.T) {
 		if err != nil || !strings.Contains(string(out), want) || tokenizer == "gpt2" && !strings.Contains(string(out), `"miscounted":1`) {
 			t.Errorf("%s: %s, %v", tokenizer, out, err)
 		}
+	}
+}
+
+// TestBatchNames: whatever a source is called, its batch has a name that an artifact can have, and another for another source.
+func TestBatchNames(t *testing.T) {
+	long := strings.Repeat("é", 300)
+	taken := map[string]string{}
+	for _, source := range []string{"a.jsonl", "x/y/b.parquet", `back\slash.txt`, "caf%E9.txt", "no\u00a0break.txt", "zero\u200bwidth.txt", ".hidden", long + "1.txt", long + "2.txt"} {
+		name := batchName(source)
+		if !artifact.ValidName(name) || taken[name] != "" {
+			t.Errorf("%q: %q, as %q", source, name, taken[name])
+		}
+		taken[name] = source
+	}
+	if got := batchName("x/y/b.parquet"); got != "x_y_b.tokens.arrow" {
+		t.Error(got)
+	}
+}
+
+// TestNameThatIsNoText: a file is opened by the bytes of its name, also by the process that decodes it.
+func TestNameThatIsNoText(t *testing.T) {
+	dir := t.TempDir()
+	source := write(t, filepath.Join(dir, "caf\xe9.jsonl"), `{"text":"au lait"}`)
+	if run("--in", source, "--out", filepath.Join(dir, "out"), "--tokenizer", "bytes") != 0 {
+		t.Fatal("failed")
+	}
+	if got := documents(t, filepath.Join(dir, "out", "caf%E9.tokens.arrow")); !slices.Equal(got, []string{"au lait"}) {
+		t.Errorf("%q", got)
 	}
 }

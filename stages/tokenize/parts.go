@@ -89,7 +89,7 @@ func resume(job *stage.Job[Params], t dataset.TokenizerInfo) (*writer, error) {
 // read encodes the documents of the file from the first row that is in no part.
 func (w *writer) read(ctx context.Context, job *stage.Job[Params], t tokenizer.Tokenizer, path, source string) error {
 	d := &decoder{
-		request: request{Path: path, Source: source, From: w.next, Params: job.Params, Memory: decoderMemory},
+		request: request{Path: []byte(path), Source: source, From: w.next, Params: job.Params, Memory: decoderMemory},
 		silence: decoderSilence, times: w.times,
 	}
 	started, before := time.Now(), w.count.Bytes

@@ -1,0 +1,90 @@
+package glob
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+func TestMatch(t *testing.T) {
+	for _, c := range []struct {
+		pattern, name string
+		want          bool
+	}{
+		{"*.jsonl", "a.jsonl", true},
+		{"*.jsonl", "x/a.jsonl", false},
+		{"**/*.jsonl", "a.jsonl", true},
+		{"**/*.jsonl", "x/y/a.jsonl", true},
+		{"x/**", "x/y/a.jsonl", true},
+		{"x/**", "x", false},
+		{"x/**/a", "x/a", true},
+		{"x/**/**/a", "x/y/z/w/a", true},
+		{"**/y/**/a", "x/y/z/a", true},
+		{"**/y/**/a", "x/z/a", false},
+		{"x/*/a", "x/y/z/a", false},
+		{"x/[ab]?", "x/bq", true},
+		{"x**/a", "xyz/a", true}, // as path.Match has it: ** is special as a whole name only
+		{"x**/a", "xyz/b/a", false},
+	} {
+		if got, err := Match(c.pattern, c.name); err != nil || got != c.want {
+			t.Errorf("%s and %s: %v, %v", c.pattern, c.name, got, err)
+		}
+	}
+	for _, bad := range []string{"[", "x/[a", "**/["} {
+		if _, err := Match(bad, "y"); err == nil {
+			t.Errorf("%s is a pattern", bad)
+		}
+	}
+}
+
+func TestFiles(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, name := range []string{
+		"top.jsonl", "c/mid.jsonl", "c/d/deep.jsonl", "c/d/other.txt", "data[1].jsonl", "data1.jsonl", "runs[a]/x.jsonl", "runsa/y.jsonl",
+		"c/caf\xe9.jsonl", "odd\xff/z.jsonl", ".hidden/h.jsonl", "star*/s.jsonl",
+	} {
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(".", "c/d/loop"); err != nil {
+		t.Fatal(err)
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pattern, want := range map[string][]string{
+		"data[1].jsonl":            {"data[1].jsonl"},
+		"data[0-9].jsonl":          {"data1.jsonl"},
+		`data\[1].jsonl`:           {"data[1].jsonl"},
+		"runs[a]/*.jsonl":          {"runs[a]/x.jsonl"},
+		"runs?/*.jsonl":            {"runsa/y.jsonl"},
+		"star*/*.jsonl":            {"star*/s.jsonl"},
+		"c/**/*.jsonl":             {"c/caf\xe9.jsonl", "c/d/deep.jsonl", "c/mid.jsonl"},
+		"c/**/**/*.txt":            {"c/d/other.txt"},
+		"./c/d/../*.jsonl":         {"./c/d/../caf\xe9.jsonl", "./c/d/../mid.jsonl"},
+		"**/z.jsonl":               {"odd\xff/z.jsonl"},
+		"c//mid.*":                 {"c//mid.jsonl"},
+		here + "/top.*":            {here + "/top.jsonl"},
+		"c/d/loop/loop/deep.json?": {"c/d/loop/loop/deep.jsonl"},
+		"top.jsonl/*":              nil,
+		"nothing/**":               nil,
+		"nothing":                  nil,
+		"":                         nil,
+	} {
+		if got, err := Files(pattern); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %q, %v; want %q", pattern, got, err, want)
+		}
+	}
+	if all, err := Files("**"); err != nil || len(all) < 12 {
+		t.Errorf("**: %q, %v", all, err)
+	}
+	if _, err := Files("x["); err == nil {
+		t.Error("x[ is a pattern")
+	}
+}
