@@ -30,13 +30,17 @@
 //
 //	q = floor(v * inverse + r)     inverse = n / max * (1 - 2^-22), so that |v * inverse| <= n; 0 where max < 1e-30
 //
-// every operation being one float32 rounding, none fused. r is a multiple of 2^-16 in [0, 1), the same for dx and for weights, which
-// are never multiplied with each other: the low (c even) or high half of word c%8/2 of
-// philox.Block(philox.Key(Seed ^ RoundingSeed), {row*ceil(Out/8) + c/8, ID | Micro<<16, Step low, Step high}); row counts from 0
-// in each call. The sums over q are int32, with x_t as the
-// integer Σ_b 2^b s_b behind its planes: exact up to 65,536 rows a call. A product whose other side is floats (an unquantized
-// stream, bonsai's mixed weights) stays a float product. dAlpha_c = scale_c * Σ_k w_ck * Σ_t q x_tk with the effective weight
-// w; dTheta_c = -Σ_t of the masked gradient before K-shift is undone, in floats.
+// alpha_c * g, max / n, n / max, its product with 1 - 2^-22, and v * inverse are each one float32 operation, rounded to nearest and never
+// fused. The sum v * inverse + r is not rounded before its floor is taken. r is any of the multiples of 2^-32 in [0, 1), one as likely as
+// the other: so the mean of q is v * inverse to within 2^-32, however small that is, and the mean of scale * q is v to within a factor of
+// 1 - 2^-22 and float32's rounding. For row t and channel c, r is the same for dx and for weights, which are never multiplied with each
+// other. Its 32 bits are word c%8/2 of philox.Block(philox.Key(Seed ^ RoundingSeed), {row*ceil(Out/8) + c/8, ID | Micro<<16, Step low,
+// Step high}), the halves of the word exchanged where c is even: what comes first for one of the two channels of a word comes last for the
+// other. row counts from 0 in each call.
+//
+// The sums over q are int32, with x_t as the integer Σ_b 2^b s_b behind its planes: exact up to 65,536 rows a call. A product whose other
+// side is floats (an unquantized stream, bonsai's mixed weights) stays a float product. dAlpha_c = scale_c * Σ_k w_ck * Σ_t q x_tk with
+// the effective weight w; dTheta_c = -Σ_t of the masked gradient before K-shift is undone, in floats.
 //
 // # Documents
 //

@@ -161,12 +161,12 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 		},
 		"roundRow": func(s *instructions, r *rand.Rand, n int) any {
 			dst := make([]int8, n)
-			s.roundRow(dst, oddities(r, n), normals(r, n), float32(r.NormFloat64()), randomHalves(r, n), 7)
+			s.roundRow(dst, oddities(r, n), normals(r, n), float32(r.NormFloat64()), randomHalves(r, n+1), 7)
 			return dst
 		},
 		"roundColumns": func(s *instructions, r *rand.Rand, n int) any {
 			dst := make([]int8, n)
-			s.roundColumns(dst, oddities(r, n), normals(r, n), randomHalves(r, n), 127)
+			s.roundColumns(dst, oddities(r, n), normals(r, n), randomHalves(r, n+1), 127)
 			return dst
 		},
 		"affine": func(s *instructions, r *rand.Rand, n int) any {

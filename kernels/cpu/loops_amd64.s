@@ -1792,19 +1792,29 @@ DATA interleave<>+24(SB)/4, $0x00000003
 DATA interleave<>+28(SB)/4, $0x00000007
 GLOBL interleave<>(SB), RODATA|NOPTR, $32
 
-DATA fraction<>+0(SB)/4, $0x37800000
-DATA fraction<>+4(SB)/4, $0x37800000
-DATA fraction<>+8(SB)/4, $0x37800000
-DATA fraction<>+12(SB)/4, $0x37800000
-DATA fraction<>+16(SB)/4, $0x37800000
-DATA fraction<>+20(SB)/4, $0x37800000
-DATA fraction<>+24(SB)/4, $0x37800000
-DATA fraction<>+28(SB)/4, $0x37800000
-GLOBL fraction<>(SB), RODATA|NOPTR, $32
+DATA highHalf<>+0(SB)/4, $0x37800000
+DATA highHalf<>+4(SB)/4, $0x37800000
+DATA highHalf<>+8(SB)/4, $0x37800000
+DATA highHalf<>+12(SB)/4, $0x37800000
+DATA highHalf<>+16(SB)/4, $0x37800000
+DATA highHalf<>+20(SB)/4, $0x37800000
+DATA highHalf<>+24(SB)/4, $0x37800000
+DATA highHalf<>+28(SB)/4, $0x37800000
+GLOBL highHalf<>(SB), RODATA|NOPTR, $32
+
+DATA lowHalf<>+0(SB)/4, $0x2f800000
+DATA lowHalf<>+4(SB)/4, $0x2f800000
+DATA lowHalf<>+8(SB)/4, $0x2f800000
+DATA lowHalf<>+12(SB)/4, $0x2f800000
+DATA lowHalf<>+16(SB)/4, $0x2f800000
+DATA lowHalf<>+20(SB)/4, $0x2f800000
+DATA lowHalf<>+24(SB)/4, $0x2f800000
+DATA lowHalf<>+28(SB)/4, $0x2f800000
+GLOBL lowHalf<>(SB), RODATA|NOPTR, $32
 
 // func roundRowAVX2(dst *int8, gradient *float32, alpha *float32, random *uint16, n int, inverse float32, limit float32)
-// Requires: AVX, AVX2
-TEXT ·roundRowAVX2(SB), NOSPLIT, $0-48
+// Requires: AVX, AVX2, FMA3, SSE
+TEXT ·roundRowAVX2(SB), NOSPLIT, $8-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         gradient+8(FP), CX
 	MOVQ         alpha+16(FP), DX
@@ -1812,132 +1822,154 @@ TEXT ·roundRowAVX2(SB), NOSPLIT, $0-48
 	MOVQ         n+32(FP), SI
 	VBROADCASTSS inverse+40(FP), Y0
 	VBROADCASTSS limit+44(FP), Y1
-	VMOVDQU      fraction<>+0(SB), Y2
-	VMOVDQU      interleave<>+0(SB), Y3
-	VXORPS       Y4, Y4, Y4
-	VSUBPS       Y1, Y4, Y4
+	VMOVDQU      highHalf<>+0(SB), Y3
+	VMOVDQU      lowHalf<>+0(SB), Y4
+	VXORPS       Y2, Y2, Y2
+	VSUBPS       Y1, Y2, Y2
+	STMXCSR      (SP)
+	MOVL         (SP), DI
+	ORL          $0x00002000, DI
+	MOVL         DI, 4(SP)
 	XORQ         DI, DI
 
 loop:
-	VMOVUPS   (CX)(DI*4), Y5
-	VMULPS    (DX)(DI*4), Y5, Y5
-	VMULPS    Y0, Y5, Y5
-	VPMOVZXWD (BX)(DI*2), Y6
-	VCVTDQ2PS Y6, Y6
-	VMULPS    Y2, Y6, Y6
-	VADDPS    Y6, Y5, Y5
-	VROUNDPS  $0x01, Y5, Y5
-	VMAXPS    Y4, Y5, Y5
-	VMINPS    Y1, Y5, Y5
-	VCVTPS2DQ Y5, Y5
-	VMOVUPS   32(CX)(DI*4), Y6
-	VMULPS    32(DX)(DI*4), Y6, Y6
-	VMULPS    Y0, Y6, Y6
-	VPMOVZXWD 16(BX)(DI*2), Y7
-	VCVTDQ2PS Y7, Y7
-	VMULPS    Y2, Y7, Y7
-	VADDPS    Y7, Y6, Y6
-	VROUNDPS  $0x01, Y6, Y6
-	VMAXPS    Y4, Y6, Y6
-	VMINPS    Y1, Y6, Y6
-	VCVTPS2DQ Y6, Y6
-	VMOVUPS   64(CX)(DI*4), Y7
-	VMULPS    64(DX)(DI*4), Y7, Y7
-	VMULPS    Y0, Y7, Y7
-	VPMOVZXWD 32(BX)(DI*2), Y8
-	VCVTDQ2PS Y8, Y8
-	VMULPS    Y2, Y8, Y8
-	VADDPS    Y8, Y7, Y7
-	VROUNDPS  $0x01, Y7, Y7
-	VMAXPS    Y4, Y7, Y7
-	VMINPS    Y1, Y7, Y7
-	VCVTPS2DQ Y7, Y7
-	VMOVUPS   96(CX)(DI*4), Y8
-	VMULPS    96(DX)(DI*4), Y8, Y8
-	VMULPS    Y0, Y8, Y8
-	VPMOVZXWD 48(BX)(DI*2), Y9
-	VCVTDQ2PS Y9, Y9
-	VMULPS    Y2, Y9, Y9
-	VADDPS    Y9, Y8, Y8
-	VROUNDPS  $0x01, Y8, Y8
-	VMAXPS    Y4, Y8, Y8
-	VMINPS    Y1, Y8, Y8
-	VCVTPS2DQ Y8, Y8
-	VPACKSSDW Y6, Y5, Y5
-	VPACKSSDW Y8, Y7, Y7
-	VPACKSSWB Y7, Y5, Y5
-	VPERMD    Y5, Y3, Y5
-	VMOVDQU   Y5, (AX)(DI*1)
-	ADDQ      $0x20, DI
-	CMPQ      DI, SI
-	JLT       loop
+	VMOVUPS     (CX)(DI*4), Y5
+	VMULPS      (DX)(DI*4), Y5, Y5
+	VMULPS      Y0, Y5, Y5
+	VMOVUPS     32(CX)(DI*4), Y6
+	VMULPS      32(DX)(DI*4), Y6, Y6
+	VMULPS      Y0, Y6, Y6
+	VMOVUPS     64(CX)(DI*4), Y7
+	VMULPS      64(DX)(DI*4), Y7, Y7
+	VMULPS      Y0, Y7, Y7
+	VMOVUPS     96(CX)(DI*4), Y8
+	VMULPS      96(DX)(DI*4), Y8, Y8
+	VMULPS      Y0, Y8, Y8
+	LDMXCSR     4(SP)
+	VPMOVZXWD   (BX)(DI*2), Y9
+	VCVTDQ2PS   Y9, Y9
+	VPERMILPS   $0xb1, Y9, Y10
+	VFMADD231PS Y4, Y10, Y5
+	VFMADD231PS Y3, Y9, Y5
+	VROUNDPS    $0x01, Y5, Y5
+	VMAXPS      Y2, Y5, Y5
+	VMINPS      Y1, Y5, Y5
+	VCVTPS2DQ   Y5, Y5
+	VPMOVZXWD   16(BX)(DI*2), Y9
+	VCVTDQ2PS   Y9, Y9
+	VPERMILPS   $0xb1, Y9, Y10
+	VFMADD231PS Y4, Y10, Y6
+	VFMADD231PS Y3, Y9, Y6
+	VROUNDPS    $0x01, Y6, Y6
+	VMAXPS      Y2, Y6, Y6
+	VMINPS      Y1, Y6, Y6
+	VCVTPS2DQ   Y6, Y6
+	VPMOVZXWD   32(BX)(DI*2), Y9
+	VCVTDQ2PS   Y9, Y9
+	VPERMILPS   $0xb1, Y9, Y10
+	VFMADD231PS Y4, Y10, Y7
+	VFMADD231PS Y3, Y9, Y7
+	VROUNDPS    $0x01, Y7, Y7
+	VMAXPS      Y2, Y7, Y7
+	VMINPS      Y1, Y7, Y7
+	VCVTPS2DQ   Y7, Y7
+	VPMOVZXWD   48(BX)(DI*2), Y9
+	VCVTDQ2PS   Y9, Y9
+	VPERMILPS   $0xb1, Y9, Y10
+	VFMADD231PS Y4, Y10, Y8
+	VFMADD231PS Y3, Y9, Y8
+	VROUNDPS    $0x01, Y8, Y8
+	VMAXPS      Y2, Y8, Y8
+	VMINPS      Y1, Y8, Y8
+	VCVTPS2DQ   Y8, Y8
+	LDMXCSR     (SP)
+	VPACKSSDW   Y6, Y5, Y5
+	VPACKSSDW   Y8, Y7, Y7
+	VPACKSSWB   Y7, Y5, Y5
+	VMOVDQU     interleave<>+0(SB), Y6
+	VPERMD      Y5, Y6, Y5
+	VMOVDQU     Y5, (AX)(DI*1)
+	ADDQ        $0x20, DI
+	CMPQ        DI, SI
+	JLT         loop
 	VZEROUPPER
 	RET
 
 // func roundColumnsAVX2(dst *int8, gradient *float32, inverse *float32, random *uint16, n int, limit float32)
-// Requires: AVX, AVX2
-TEXT ·roundColumnsAVX2(SB), NOSPLIT, $0-44
+// Requires: AVX, AVX2, FMA3, SSE
+TEXT ·roundColumnsAVX2(SB), NOSPLIT, $8-44
 	MOVQ         dst+0(FP), AX
 	MOVQ         gradient+8(FP), CX
 	MOVQ         inverse+16(FP), DX
 	MOVQ         random+24(FP), BX
 	MOVQ         n+32(FP), SI
 	VBROADCASTSS limit+40(FP), Y0
-	VMOVDQU      fraction<>+0(SB), Y1
-	VMOVDQU      interleave<>+0(SB), Y2
-	VXORPS       Y3, Y3, Y3
-	VSUBPS       Y0, Y3, Y3
+	VMOVDQU      highHalf<>+0(SB), Y2
+	VMOVDQU      lowHalf<>+0(SB), Y3
+	VXORPS       Y1, Y1, Y1
+	VSUBPS       Y0, Y1, Y1
+	STMXCSR      (SP)
+	MOVL         (SP), DI
+	ORL          $0x00002000, DI
+	MOVL         DI, 4(SP)
 	XORQ         DI, DI
 
 loop:
-	VMOVUPS   (CX)(DI*4), Y4
-	VMULPS    (DX)(DI*4), Y4, Y4
-	VPMOVZXWD (BX)(DI*2), Y5
-	VCVTDQ2PS Y5, Y5
-	VMULPS    Y1, Y5, Y5
-	VADDPS    Y5, Y4, Y4
-	VROUNDPS  $0x01, Y4, Y4
-	VMAXPS    Y3, Y4, Y4
-	VMINPS    Y0, Y4, Y4
-	VCVTPS2DQ Y4, Y4
-	VMOVUPS   32(CX)(DI*4), Y5
-	VMULPS    32(DX)(DI*4), Y5, Y5
-	VPMOVZXWD 16(BX)(DI*2), Y6
-	VCVTDQ2PS Y6, Y6
-	VMULPS    Y1, Y6, Y6
-	VADDPS    Y6, Y5, Y5
-	VROUNDPS  $0x01, Y5, Y5
-	VMAXPS    Y3, Y5, Y5
-	VMINPS    Y0, Y5, Y5
-	VCVTPS2DQ Y5, Y5
-	VMOVUPS   64(CX)(DI*4), Y6
-	VMULPS    64(DX)(DI*4), Y6, Y6
-	VPMOVZXWD 32(BX)(DI*2), Y7
-	VCVTDQ2PS Y7, Y7
-	VMULPS    Y1, Y7, Y7
-	VADDPS    Y7, Y6, Y6
-	VROUNDPS  $0x01, Y6, Y6
-	VMAXPS    Y3, Y6, Y6
-	VMINPS    Y0, Y6, Y6
-	VCVTPS2DQ Y6, Y6
-	VMOVUPS   96(CX)(DI*4), Y7
-	VMULPS    96(DX)(DI*4), Y7, Y7
-	VPMOVZXWD 48(BX)(DI*2), Y8
-	VCVTDQ2PS Y8, Y8
-	VMULPS    Y1, Y8, Y8
-	VADDPS    Y8, Y7, Y7
-	VROUNDPS  $0x01, Y7, Y7
-	VMAXPS    Y3, Y7, Y7
-	VMINPS    Y0, Y7, Y7
-	VCVTPS2DQ Y7, Y7
-	VPACKSSDW Y5, Y4, Y4
-	VPACKSSDW Y7, Y6, Y6
-	VPACKSSWB Y6, Y4, Y4
-	VPERMD    Y4, Y2, Y4
-	VMOVDQU   Y4, (AX)(DI*1)
-	ADDQ      $0x20, DI
-	CMPQ      DI, SI
-	JLT       loop
+	VMOVUPS     (CX)(DI*4), Y4
+	VMULPS      (DX)(DI*4), Y4, Y4
+	VMOVUPS     32(CX)(DI*4), Y5
+	VMULPS      32(DX)(DI*4), Y5, Y5
+	VMOVUPS     64(CX)(DI*4), Y6
+	VMULPS      64(DX)(DI*4), Y6, Y6
+	VMOVUPS     96(CX)(DI*4), Y7
+	VMULPS      96(DX)(DI*4), Y7, Y7
+	LDMXCSR     4(SP)
+	VPMOVZXWD   (BX)(DI*2), Y8
+	VCVTDQ2PS   Y8, Y8
+	VPERMILPS   $0xb1, Y8, Y9
+	VFMADD231PS Y3, Y9, Y4
+	VFMADD231PS Y2, Y8, Y4
+	VROUNDPS    $0x01, Y4, Y4
+	VMAXPS      Y1, Y4, Y4
+	VMINPS      Y0, Y4, Y4
+	VCVTPS2DQ   Y4, Y4
+	VPMOVZXWD   16(BX)(DI*2), Y8
+	VCVTDQ2PS   Y8, Y8
+	VPERMILPS   $0xb1, Y8, Y9
+	VFMADD231PS Y3, Y9, Y5
+	VFMADD231PS Y2, Y8, Y5
+	VROUNDPS    $0x01, Y5, Y5
+	VMAXPS      Y1, Y5, Y5
+	VMINPS      Y0, Y5, Y5
+	VCVTPS2DQ   Y5, Y5
+	VPMOVZXWD   32(BX)(DI*2), Y8
+	VCVTDQ2PS   Y8, Y8
+	VPERMILPS   $0xb1, Y8, Y9
+	VFMADD231PS Y3, Y9, Y6
+	VFMADD231PS Y2, Y8, Y6
+	VROUNDPS    $0x01, Y6, Y6
+	VMAXPS      Y1, Y6, Y6
+	VMINPS      Y0, Y6, Y6
+	VCVTPS2DQ   Y6, Y6
+	VPMOVZXWD   48(BX)(DI*2), Y8
+	VCVTDQ2PS   Y8, Y8
+	VPERMILPS   $0xb1, Y8, Y9
+	VFMADD231PS Y3, Y9, Y7
+	VFMADD231PS Y2, Y8, Y7
+	VROUNDPS    $0x01, Y7, Y7
+	VMAXPS      Y1, Y7, Y7
+	VMINPS      Y0, Y7, Y7
+	VCVTPS2DQ   Y7, Y7
+	LDMXCSR     (SP)
+	VPACKSSDW   Y5, Y4, Y4
+	VPACKSSDW   Y7, Y6, Y6
+	VPACKSSWB   Y6, Y4, Y4
+	VMOVDQU     interleave<>+0(SB), Y5
+	VPERMD      Y4, Y5, Y4
+	VMOVDQU     Y4, (AX)(DI*1)
+	ADDQ        $0x20, DI
+	CMPQ        DI, SI
+	JLT         loop
 	VZEROUPPER
 	RET
 
@@ -4746,15 +4778,25 @@ DATA unpack<>+48(SB)/8, $0x0000000700000003
 DATA unpack<>+56(SB)/8, $0x0000000f0000000b
 GLOBL unpack<>(SB), RODATA|NOPTR, $64
 
-DATA fraction16<>+0(SB)/8, $0x3780000037800000
-DATA fraction16<>+8(SB)/8, $0x3780000037800000
-DATA fraction16<>+16(SB)/8, $0x3780000037800000
-DATA fraction16<>+24(SB)/8, $0x3780000037800000
-DATA fraction16<>+32(SB)/8, $0x3780000037800000
-DATA fraction16<>+40(SB)/8, $0x3780000037800000
-DATA fraction16<>+48(SB)/8, $0x3780000037800000
-DATA fraction16<>+56(SB)/8, $0x3780000037800000
-GLOBL fraction16<>(SB), RODATA|NOPTR, $64
+DATA lowHalf16<>+0(SB)/8, $0x2f8000002f800000
+DATA lowHalf16<>+8(SB)/8, $0x2f8000002f800000
+DATA lowHalf16<>+16(SB)/8, $0x2f8000002f800000
+DATA lowHalf16<>+24(SB)/8, $0x2f8000002f800000
+DATA lowHalf16<>+32(SB)/8, $0x2f8000002f800000
+DATA lowHalf16<>+40(SB)/8, $0x2f8000002f800000
+DATA lowHalf16<>+48(SB)/8, $0x2f8000002f800000
+DATA lowHalf16<>+56(SB)/8, $0x2f8000002f800000
+GLOBL lowHalf16<>(SB), RODATA|NOPTR, $64
+
+DATA highHalf16<>+0(SB)/8, $0x3780000037800000
+DATA highHalf16<>+8(SB)/8, $0x3780000037800000
+DATA highHalf16<>+16(SB)/8, $0x3780000037800000
+DATA highHalf16<>+24(SB)/8, $0x3780000037800000
+DATA highHalf16<>+32(SB)/8, $0x3780000037800000
+DATA highHalf16<>+40(SB)/8, $0x3780000037800000
+DATA highHalf16<>+48(SB)/8, $0x3780000037800000
+DATA highHalf16<>+56(SB)/8, $0x3780000037800000
+GLOBL highHalf16<>(SB), RODATA|NOPTR, $64
 
 // func roundRowAVX512(dst *int8, gradient *float32, alpha *float32, random *uint16, n int, inverse float32, limit float32)
 // Requires: AVX, AVX512BW, AVX512F
@@ -4765,56 +4807,65 @@ TEXT ·roundRowAVX512(SB), NOSPLIT, $0-48
 	MOVQ         random+24(FP), BX
 	MOVQ         n+32(FP), SI
 	VBROADCASTSS limit+44(FP), Z0
-	VMOVDQU64    fraction16<>+0(SB), Z1
-	VMOVDQU64    unpack<>+0(SB), Z2
-	VBROADCASTSS inverse+40(FP), Z3
+	VMOVDQU64    lowHalf16<>+0(SB), Z1
+	VMOVDQU64    highHalf16<>+0(SB), Z2
+	VMOVDQU64    unpack<>+0(SB), Z3
+	VBROADCASTSS inverse+40(FP), Z4
 	VCVTTSS2SI   limit+44(FP), DI
 	NEGL         DI
-	VPBROADCASTB DI, Z4
+	VPBROADCASTB DI, Z5
 	XORQ         DI, DI
 
 loop:
-	VMOVUPS          (CX)(DI*4), Z5
-	VMULPS           (DX)(DI*4), Z5, Z5
-	VMULPS           Z3, Z5, Z5
-	VPMOVZXWD        (BX)(DI*2), Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z1, Z6, Z5
-	VMINPS           Z5, Z0, Z5
-	VCVTPS2DQ.RD_SAE Z5, Z5
-	VMOVUPS          64(CX)(DI*4), Z6
-	VMULPS           64(DX)(DI*4), Z6, Z6
-	VMULPS           Z3, Z6, Z6
-	VPMOVZXWD        32(BX)(DI*2), Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z1, Z7, Z6
-	VMINPS           Z6, Z0, Z6
-	VCVTPS2DQ.RD_SAE Z6, Z6
-	VMOVUPS          128(CX)(DI*4), Z7
-	VMULPS           128(DX)(DI*4), Z7, Z7
-	VMULPS           Z3, Z7, Z7
-	VPMOVZXWD        64(BX)(DI*2), Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z1, Z8, Z7
-	VMINPS           Z7, Z0, Z7
-	VCVTPS2DQ.RD_SAE Z7, Z7
-	VMOVUPS          192(CX)(DI*4), Z8
-	VMULPS           192(DX)(DI*4), Z8, Z8
-	VMULPS           Z3, Z8, Z8
-	VPMOVZXWD        96(BX)(DI*2), Z9
-	VCVTDQ2PS        Z9, Z9
-	VFMADD231PS      Z1, Z9, Z8
-	VMINPS           Z8, Z0, Z8
-	VCVTPS2DQ.RD_SAE Z8, Z8
-	VPACKSSDW        Z6, Z5, Z5
-	VPACKSSDW        Z8, Z7, Z7
-	VPACKSSWB        Z7, Z5, Z5
-	VPERMD           Z5, Z2, Z5
-	VPMAXSB          Z4, Z5, Z5
-	VMOVDQU64        Z5, (AX)(DI*1)
-	ADDQ             $0x40, DI
-	CMPQ             DI, SI
-	JLT              loop
+	VMOVUPS            (CX)(DI*4), Z6
+	VMULPS             (DX)(DI*4), Z6, Z6
+	VMULPS             Z4, Z6, Z6
+	VPMOVZXWD          (BX)(DI*2), Z7
+	VCVTDQ2PS          Z7, Z7
+	VPERMILPS          $0xb1, Z7, Z8
+	VFMADD231PS.RD_SAE Z1, Z8, Z6
+	VFMADD231PS.RD_SAE Z2, Z7, Z6
+	VMINPS             Z6, Z0, Z6
+	VCVTPS2DQ.RD_SAE   Z6, Z6
+	VMOVUPS            64(CX)(DI*4), Z7
+	VMULPS             64(DX)(DI*4), Z7, Z7
+	VMULPS             Z4, Z7, Z7
+	VPMOVZXWD          32(BX)(DI*2), Z8
+	VCVTDQ2PS          Z8, Z8
+	VPERMILPS          $0xb1, Z8, Z9
+	VFMADD231PS.RD_SAE Z1, Z9, Z7
+	VFMADD231PS.RD_SAE Z2, Z8, Z7
+	VMINPS             Z7, Z0, Z7
+	VCVTPS2DQ.RD_SAE   Z7, Z7
+	VMOVUPS            128(CX)(DI*4), Z8
+	VMULPS             128(DX)(DI*4), Z8, Z8
+	VMULPS             Z4, Z8, Z8
+	VPMOVZXWD          64(BX)(DI*2), Z9
+	VCVTDQ2PS          Z9, Z9
+	VPERMILPS          $0xb1, Z9, Z10
+	VFMADD231PS.RD_SAE Z1, Z10, Z8
+	VFMADD231PS.RD_SAE Z2, Z9, Z8
+	VMINPS             Z8, Z0, Z8
+	VCVTPS2DQ.RD_SAE   Z8, Z8
+	VMOVUPS            192(CX)(DI*4), Z9
+	VMULPS             192(DX)(DI*4), Z9, Z9
+	VMULPS             Z4, Z9, Z9
+	VPMOVZXWD          96(BX)(DI*2), Z10
+	VCVTDQ2PS          Z10, Z10
+	VPERMILPS          $0xb1, Z10, Z11
+	VFMADD231PS.RD_SAE Z1, Z11, Z9
+	VFMADD231PS.RD_SAE Z2, Z10, Z9
+	VMINPS             Z9, Z0, Z9
+	VCVTPS2DQ.RD_SAE   Z9, Z9
+	VPACKSSDW          Z7, Z6, Z6
+	VPACKSSDW          Z9, Z8, Z8
+	VPACKSSWB          Z8, Z6, Z6
+	VPERMD             Z6, Z3, Z6
+	VPMAXSB            Z5, Z6, Z6
+	VMOVDQU64          Z6, (AX)(DI*1)
+	ADDQ               $0x40, DI
+	CMPQ               DI, SI
+	JLT                loop
 	VZEROUPPER
 	RET
 
@@ -4827,51 +4878,60 @@ TEXT ·roundColumnsAVX512(SB), NOSPLIT, $0-44
 	MOVQ         random+24(FP), BX
 	MOVQ         n+32(FP), SI
 	VBROADCASTSS limit+40(FP), Z0
-	VMOVDQU64    fraction16<>+0(SB), Z1
-	VMOVDQU64    unpack<>+0(SB), Z2
+	VMOVDQU64    lowHalf16<>+0(SB), Z1
+	VMOVDQU64    highHalf16<>+0(SB), Z2
+	VMOVDQU64    unpack<>+0(SB), Z3
 	VCVTTSS2SI   limit+40(FP), DI
 	NEGL         DI
-	VPBROADCASTB DI, Z3
+	VPBROADCASTB DI, Z4
 	XORQ         DI, DI
 
 loop:
-	VMOVUPS          (CX)(DI*4), Z4
-	VMULPS           (DX)(DI*4), Z4, Z4
-	VPMOVZXWD        (BX)(DI*2), Z5
-	VCVTDQ2PS        Z5, Z5
-	VFMADD231PS      Z1, Z5, Z4
-	VMINPS           Z4, Z0, Z4
-	VCVTPS2DQ.RD_SAE Z4, Z4
-	VMOVUPS          64(CX)(DI*4), Z5
-	VMULPS           64(DX)(DI*4), Z5, Z5
-	VPMOVZXWD        32(BX)(DI*2), Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z1, Z6, Z5
-	VMINPS           Z5, Z0, Z5
-	VCVTPS2DQ.RD_SAE Z5, Z5
-	VMOVUPS          128(CX)(DI*4), Z6
-	VMULPS           128(DX)(DI*4), Z6, Z6
-	VPMOVZXWD        64(BX)(DI*2), Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z1, Z7, Z6
-	VMINPS           Z6, Z0, Z6
-	VCVTPS2DQ.RD_SAE Z6, Z6
-	VMOVUPS          192(CX)(DI*4), Z7
-	VMULPS           192(DX)(DI*4), Z7, Z7
-	VPMOVZXWD        96(BX)(DI*2), Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z1, Z8, Z7
-	VMINPS           Z7, Z0, Z7
-	VCVTPS2DQ.RD_SAE Z7, Z7
-	VPACKSSDW        Z5, Z4, Z4
-	VPACKSSDW        Z7, Z6, Z6
-	VPACKSSWB        Z6, Z4, Z4
-	VPERMD           Z4, Z2, Z4
-	VPMAXSB          Z3, Z4, Z4
-	VMOVDQU64        Z4, (AX)(DI*1)
-	ADDQ             $0x40, DI
-	CMPQ             DI, SI
-	JLT              loop
+	VMOVUPS            (CX)(DI*4), Z5
+	VMULPS             (DX)(DI*4), Z5, Z5
+	VPMOVZXWD          (BX)(DI*2), Z6
+	VCVTDQ2PS          Z6, Z6
+	VPERMILPS          $0xb1, Z6, Z7
+	VFMADD231PS.RD_SAE Z1, Z7, Z5
+	VFMADD231PS.RD_SAE Z2, Z6, Z5
+	VMINPS             Z5, Z0, Z5
+	VCVTPS2DQ.RD_SAE   Z5, Z5
+	VMOVUPS            64(CX)(DI*4), Z6
+	VMULPS             64(DX)(DI*4), Z6, Z6
+	VPMOVZXWD          32(BX)(DI*2), Z7
+	VCVTDQ2PS          Z7, Z7
+	VPERMILPS          $0xb1, Z7, Z8
+	VFMADD231PS.RD_SAE Z1, Z8, Z6
+	VFMADD231PS.RD_SAE Z2, Z7, Z6
+	VMINPS             Z6, Z0, Z6
+	VCVTPS2DQ.RD_SAE   Z6, Z6
+	VMOVUPS            128(CX)(DI*4), Z7
+	VMULPS             128(DX)(DI*4), Z7, Z7
+	VPMOVZXWD          64(BX)(DI*2), Z8
+	VCVTDQ2PS          Z8, Z8
+	VPERMILPS          $0xb1, Z8, Z9
+	VFMADD231PS.RD_SAE Z1, Z9, Z7
+	VFMADD231PS.RD_SAE Z2, Z8, Z7
+	VMINPS             Z7, Z0, Z7
+	VCVTPS2DQ.RD_SAE   Z7, Z7
+	VMOVUPS            192(CX)(DI*4), Z8
+	VMULPS             192(DX)(DI*4), Z8, Z8
+	VPMOVZXWD          96(BX)(DI*2), Z9
+	VCVTDQ2PS          Z9, Z9
+	VPERMILPS          $0xb1, Z9, Z10
+	VFMADD231PS.RD_SAE Z1, Z10, Z8
+	VFMADD231PS.RD_SAE Z2, Z9, Z8
+	VMINPS             Z8, Z0, Z8
+	VCVTPS2DQ.RD_SAE   Z8, Z8
+	VPACKSSDW          Z6, Z5, Z5
+	VPACKSSDW          Z8, Z7, Z7
+	VPACKSSWB          Z7, Z5, Z5
+	VPERMD             Z5, Z3, Z5
+	VPMAXSB            Z4, Z5, Z5
+	VMOVDQU64          Z5, (AX)(DI*1)
+	ADDQ               $0x40, DI
+	CMPQ               DI, SI
+	JLT                loop
 	VZEROUPPER
 	RET
 

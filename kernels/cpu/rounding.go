@@ -38,7 +38,7 @@ func (r rounding) scale(most float32) (unit, inverse float32) {
 // rowsPerDraw rows draw their random words together: those of all channels follow one another, row after row.
 const rowsPerDraw = 4
 
-// halves returns random half words for row t of g, given those of the row before.
+// halves returns the halves of random words for row t of g, whole words, given those of the row before.
 func (r rounding) halves(d *Device, s *scratch, g *gradient, t int) []uint16 {
 	n, rows := g.to-g.from, rowsPerDraw
 	stride := (n + 7) &^ 7
@@ -51,7 +51,7 @@ func (r rounding) halves(d *Device, s *scratch, g *gradient, t int) []uint16 {
 		c[0] = uint32((g.row+t)*r.groups + g.from/8)
 		d.randomWords(words, r.key, c)
 	}
-	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(words))), rows*stride)[t%rows*stride:][:n]
+	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(words))), rows*stride)[t%rows*stride:][:(n+1)&^1]
 }
 
 // randomWordsGo writes the words of consecutive blocks to dst, whose length is a multiple of 4.
@@ -139,24 +139,29 @@ func (r rounding) rounded(values []int8, stride int, units []float32) roundedGra
 	return roundedGradient{values: small{values: values, stride: stride, bound: int(r.limit)}, units: units}
 }
 
-// roundRowGo writes floor(alpha*g*inverse + r), r being random.
+// roundRowGo writes floor(alpha*g*inverse + r) for random numbers r: that of a value is its own half of a word, followed by the other.
 func roundRowGo(dst []int8, g, alpha []float32, inverse float32, random []uint16, limit float32) {
 	for i, v := range g {
-		dst[i] = roundDown(float32(float32(alpha[i]*v)*inverse), random[i], limit)
+		dst[i] = roundDown(float32(float32(alpha[i]*v)*inverse), random[i], random[i^1], limit)
 	}
 }
 
-// roundColumnsGo writes floor(g*inverse + r), r being random.
+// roundColumnsGo writes floor(g*inverse + r) for the random numbers of roundRowGo.
 func roundColumnsGo(dst []int8, g, inverse []float32, random []uint16, limit float32) {
 	for i := range dst {
-		dst[i] = roundDown(float32(g[i]*inverse[i]), random[i], limit)
+		dst[i] = roundDown(float32(g[i]*inverse[i]), random[i], random[i^1], limit)
 	}
 }
 
-// roundDown keeps within the limit, which only what is no number would pass.
-func roundDown(v float32, random uint16, limit float32) int8 {
-	x := math.Floor(float64(v + float32(random)*(1./(1<<16)))) // the product is exact
-	return int8(min(max(x, float64(-limit)), float64(limit)))
+// roundDown is floor(v + r) with r = high/2^16 + low/2^32, not rounded in between: 2^32 r is an integer, so it may be added to
+// floor(2^32 v). What lies beyond the limit, which scales rule out, and NaN become the nearest and the lowest integer.
+func roundDown(v float32, high, low uint16, limit float32) int8 {
+	const one = 1 << 32
+	q := math.Floor((math.Floor(float64(v)*one) + float64(uint32(high)<<16|uint32(low))) / one)
+	if !(q >= float64(-limit)) {
+		q = float64(-limit)
+	}
+	return int8(min(q, float64(limit)))
 }
 
 // largestProductGo is the largest |a*b|.

@@ -24,6 +24,7 @@ func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 		{"Memory", testMemory}, {"Reader", testReader}, {"BFloats", testBFloats}, {"BFloatGradients", testBFloatGradients}, {"Sums", testSums}, {"Binarize", testBinarize}, {"Embed", testEmbed},
 		{"Normalize", testNormalize}, {"NormalizeBackward", testNormalizeBackward},
 		{"LinearSigns", testLinearSigns}, {"LinearAdd", testLinearAdd}, {"LinearBackward", testLinearBackward}, {"WideSums", testWideSums},
+		{"RoundingThresholds", testRoundingThresholds}, {"RoundingMean", testRoundingMean}, {"RoundingOfTheHead", testRoundingOfTheHead},
 		{"Attend", testAttend}, {"AttendBackward", testAttendBackward},
 		{"EqualKeys", testEqualKeys}, {"UnusedScale", testUnusedScale}, {"CancelledOutput", testCancelledOutput},
 		{"CrossEntropy", testCrossEntropy}, {"AdamW", testAdamW}, {"Capture", testCapture}, {"Determinism", testDeterminism},

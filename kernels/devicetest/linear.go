@@ -3,6 +3,7 @@ package devicetest
 import (
 	"fmt"
 	"math"
+	"math/bits"
 
 	"bitnet1/kernels"
 	"bitnet1/kernels/float16"
@@ -183,13 +184,11 @@ func round(g, alpha []float32, rows, out, bits int, id uint16, s kernels.Scalars
 		}
 		return float32(n/most) * (1 - 1./(1<<22))
 	}
-	key := philox.Key(s.Seed ^ kernels.RoundingSeed)
 	for i, x := range g {
 		t, c := i/out, i%out
-		block := philox.Block(key, [4]uint32{uint32(t*((out+7)/8) + c/8), uint32(id) | s.Micro<<16, uint32(s.Step), uint32(s.Step >> 32)})
-		half := block[c%8/2] >> (16 * (c % 2)) & 0xffff
-		v.q[i] = roundOne(float32(alpha[c]*x), inverse(rowMax[t]), half)
-		v.w[i] = roundOne(x, inverse(columnMax[c]), half)
+		r := randomNumber(t, c, out, id, s)
+		v.q[i] = roundOne(float32(alpha[c]*x), inverse(rowMax[t]), r)
+		v.w[i] = roundOne(x, inverse(columnMax[c]), r)
 	}
 	for t, most := range rowMax {
 		v.rowScale[t] = most / n
@@ -200,9 +199,22 @@ func round(g, alpha []float32, rows, out, bits int, id uint16, s kernels.Scalars
 	return v
 }
 
-func roundOne(v, inverse float32, half uint32) float64 {
-	r := float32(half) / (1 << 16)
-	return math.Floor(float64(float32(float32(v*inverse) + r)))
+// randomNumber is 2^32 r for row t and channel c.
+func randomNumber(t, c, out int, id uint16, s kernels.Scalars) uint32 {
+	block := philox.Block(philox.Key(s.Seed^kernels.RoundingSeed),
+		[4]uint32{uint32(t*((out+7)/8) + c/8), uint32(id) | s.Micro<<16, uint32(s.Step), uint32(s.Step >> 32)})
+	word := block[c%8/2]
+	if c%2 == 0 {
+		return bits.RotateLeft32(word, 16)
+	}
+	return word
+}
+
+// roundOne is floor(v * inverse + r), the sum exact: both are counted in units of 2^-32, of which what is less than one decides nothing.
+func roundOne(v, inverse float32, r uint32) float64 {
+	const one = 1 << 32
+	units := int64(math.Floor(float64(float32(v*inverse))*one)) + int64(r)
+	return float64(units >> 32)
 }
 
 // gradients are what LinearBackward computes, with the magnitudes that each is a sum of.

@@ -10,61 +10,73 @@ import (
 
 func rounding() {
 	randomWords()
-	order := words8("interleave", func(i int) uint32 { return uint32(i/2 + i%2*4) })
-	fraction := words8("fraction", all(math.Float32bits(1./(1<<16))))
+	r := rounder{
+		order: words8("interleave", func(i int) uint32 { return uint32(i/2 + i%2*4) }),
+		high:  words8("highHalf", all(math.Float32bits(1./(1<<16)))),
+		low:   words8("lowHalf", all(math.Float32bits(1./(1<<32)))),
+	}
 
 	begin("roundRow", "func(dst *int8, gradient, alpha *float32, random *uint16, n int, inverse, limit float32)")
 	dst, g, alpha, random, n := pointer("dst"), pointer("gradient"), pointer("alpha"), pointer("random"), pointer("n")
-	inverse, limit := broadcast("inverse"), broadcast("limit")
-	part := constant(fraction)
-	round32(dst, n, limit, constant(order), func(i GPVirtual, j int) (v, r VecVirtual) {
-		v = YMM()
+	inverse := broadcast("inverse")
+	r.round32(dst, random, n, func(i GPVirtual, j int) VecVirtual {
+		v := YMM()
 		VMOVUPS(at4(g, i, 32*j), v)
 		VMULPS(at4(alpha, i, 32*j), v, v)
 		VMULPS(inverse, v, v)
-		return v, fractions(random, i, j, part)
+		return v
 	})
 
 	begin("roundColumns", "func(dst *int8, gradient, inverse *float32, random *uint16, n int, limit float32)")
 	dst, g, inverses, random, n := pointer("dst"), pointer("gradient"), pointer("inverse"), pointer("random"), pointer("n")
-	limit = broadcast("limit")
-	part = constant(fraction)
-	round32(dst, n, limit, constant(order), func(i GPVirtual, j int) (v, r VecVirtual) {
-		v = YMM()
+	r.round32(dst, random, n, func(i GPVirtual, j int) VecVirtual {
+		v := YMM()
 		VMOVUPS(at4(g, i, 32*j), v)
 		VMULPS(at4(inverses, i, 32*j), v, v)
-		return v, fractions(random, i, j, part)
+		return v
 	})
 }
 
-// fractions are 8 random half words as multiples of part.
-func fractions(random, i GPVirtual, j int, part VecVirtual) VecVirtual {
-	r := YMM()
-	VPMOVZXWD(Mem{Base: random, Index: i, Scale: 2, Disp: 16 * j}, r)
-	VCVTDQ2PS(r, r)
-	VMULPS(part, r, r)
-	return r
-}
+// rounder has the constants of rounding: what the halves of random words are worth, and how packed integers are put in order.
+type rounder struct{ order, high, low Mem }
 
-// round32 rounds v + r down to integers within ±limit, 32 at a time.
-func round32(dst, n GPVirtual, limit, order VecVirtual, next func(i GPVirtual, j int) (v, r VecVirtual)) {
-	lowest := YMM()
+// round32 writes floor(v + r) within ±limit, 32 at a time. The low half of r is added first, then the high half, both downwards. Then
+// what was rounded away decides nothing: a multiple of 2^-16 below the limit is a float32, so a sum that reaches it does so rounded
+// downwards too. The products before are rounded to nearest, so the mode changes twice.
+func (c rounder) round32(dst, random, n GPVirtual, next func(i GPVirtual, j int) VecVirtual) {
+	limit, lowest, high, low := broadcast("limit"), YMM(), constant(c.high), constant(c.low)
 	VXORPS(lowest, lowest, lowest)
 	VSUBPS(limit, lowest, lowest)
+	modes, mode := AllocLocal(8), GP32()
+	nearest, downwards := modes, modes.Offset(4)
+	STMXCSR(nearest)
+	MOVL(nearest, mode)
+	ORL(U32(1<<13), mode)
+	MOVL(mode, downwards)
 	loop(n, 32, func(i GPVirtual) {
 		var q [4]VecVirtual
 		for j := range q {
-			v, r := next(i, j)
-			VADDPS(r, v, v)
+			q[j] = next(i, j)
+		}
+		LDMXCSR(downwards)
+		for j, v := range q {
+			r, other := YMM(), YMM()
+			VPMOVZXWD(Mem{Base: random, Index: i, Scale: 2, Disp: 16 * j}, r)
+			VCVTDQ2PS(r, r)
+			VPERMILPS(Imm(0xb1), r, other)
+			VFMADD231PS(low, other, v)
+			VFMADD231PS(high, r, v)
 			VROUNDPS(Imm(1), v, v)
 			VMAXPS(lowest, v, v)
 			VMINPS(limit, v, v)
 			VCVTPS2DQ(v, v)
-			q[j] = v
 		}
+		LDMXCSR(nearest)
 		VPACKSSDW(q[1], q[0], q[0])
 		VPACKSSDW(q[3], q[2], q[2])
 		VPACKSSWB(q[2], q[0], q[0])
+		order := YMM()
+		VMOVDQU(c.order, order)
 		VPERMD(q[0], order, q[0])
 		VMOVDQU(q[0], Mem{Base: dst, Index: i, Scale: 1})
 	})

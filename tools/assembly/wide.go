@@ -250,21 +250,24 @@ func wideZero() VecVirtual {
 	return v
 }
 
-// wideRounding: a conversion that rounds down, and one addition of the random fraction's product, which is exact.
+// wideRounding does what rounder.round32 does; its additions and its conversion round downwards by themselves.
 func wideRounding() {
 	var lanes [8]uint64 // of 16 words: four registers were packed in parts of four values
 	for i := range 16 {
 		lanes[i/2] |= uint64(i%4*4+i/4) << (i % 2 * 32)
 	}
 	order := quads8("unpack", lanes[:]...)
-	part := quads8("fraction16", uint64(math.Float32bits(1./(1<<16)))*(1<<32+1))
+	parts := [2]Mem{} // what the low and the high half of a random word are worth
+	for half, name := range []string{"lowHalf16", "highHalf16"} {
+		parts[half] = quads8(name, uint64(math.Float32bits(float32(math.Ldexp(1, 16*half-32))))*(1<<32+1))
+	}
 	for _, f := range []struct{ name, signature, factor string }{
 		{"roundRow", "func(dst *int8, gradient, alpha *float32, random *uint16, n int, inverse, limit float32)", "alpha"},
 		{"roundColumns", "func(dst *int8, gradient, inverse *float32, random *uint16, n int, limit float32)", "inverse"},
 	} {
 		beginWide(f.name, f.signature, "for 64 values at a time.")
 		dst, g, factor, random, n := pointer("dst"), pointer("gradient"), pointer(f.factor), pointer("random"), pointer("n")
-		limit, fraction, inOrder := wideBroadcast("limit"), wideConstant(part), wideConstant(order)
+		limit, low, high, inOrder := wideBroadcast("limit"), wideConstant(parts[0]), wideConstant(parts[1]), wideConstant(order)
 		var inverse VecVirtual
 		if f.name == "roundRow" {
 			inverse = wideBroadcast("inverse")
@@ -276,7 +279,7 @@ func wideRounding() {
 		loop(n, 64, func(i GPVirtual) {
 			var q [4]VecVirtual
 			for j := range q {
-				v, r := ZMM(), ZMM()
+				v, r, other := ZMM(), ZMM(), ZMM()
 				VMOVUPS(at4(g, i, 64*j), v)
 				VMULPS(at4(factor, i, 64*j), v, v)
 				if inverse != nil {
@@ -284,7 +287,9 @@ func wideRounding() {
 				}
 				VPMOVZXWD(Mem{Base: random, Index: i, Scale: 2, Disp: 32 * j}, r)
 				VCVTDQ2PS(r, r)
-				VFMADD231PS(fraction, r, v)
+				VPERMILPS(Imm(0xb1), r, other)
+				VFMADD231PS_RD_SAE(low, other, v)
+				VFMADD231PS_RD_SAE(high, r, v)
 				VMINPS(v, limit, v) // no number stays what it is, and becomes the lowest integer
 				VCVTPS2DQ_RD_SAE(v, v)
 				q[j] = v

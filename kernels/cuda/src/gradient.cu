@@ -81,10 +81,15 @@ struct Rounding {
 // Half a random word as a multiple of 2^-16 in [0, 1), exactly: it becomes the low half of a float from 128 on.
 DEVICE float fraction(uint32_t word, int half) { return as_float((int)__nvvm_prmt(word, 0x43000000, half ? 0x7632 : 0x7610)) - 128.0f; }
 
-// floor(v * inverse + r) as the bits of the float 12,582,912 + q, which are kRounded + q: adding downwards is what floors, and takes no
-// slow conversion. No bound needs a test: inverse is so that |v * inverse| does not exceed the levels.
+// floor(v * inverse + r), where r is `high` followed by `low`, halves of a random word, as the bits of the float 12,582,912 + q, which are
+// kRounded + q: adding downwards is what floors, and takes no slow conversion. All sums are rounded downwards, so that what is rounded
+// away decides nothing: a multiple of 2^-16 is a float, and what reaches it exactly does so rounded, too. No bound needs a test: inverse
+// is so that |v * inverse| does not exceed the levels.
 constexpr uint32_t kRounded = 0x4b400000u;
-DEVICE uint32_t rounded(float v, float inverse, float r) { return (uint32_t)as_int(__nvvm_add_rm_f(v * inverse + r, 12582912.0f)); }
+DEVICE uint32_t rounded(float v, float inverse, float high, float low) {
+  float sum = __nvvm_add_rm_f(__nvvm_fma_rm_f(low, 0x1p-16f, v * inverse), high);
+  return (uint32_t)as_int(__nvvm_add_rm_f(sum, 12582912.0f));
+}
 
 // Turns Σ_e (kRounded + q_e) 16^e (or 256^e) into the word that holds each q_e in two's complement. Of high nibbles, whose bits are
 // kRounded/16 + q_e/16, likewise.
@@ -150,9 +155,9 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
         Words4 random = philox(key0, key1, (uint32_t)(p.row0 + row) * (uint32_t)groups + (uint32_t)(c0 / 8), stream, step0, step1);
 #pragma unroll
         for (int e = 0; e < 8; e++) {
-          float r = fraction(random.w[e / 2], e % 2);
-          q[e] = rounded(a[e] * g[e], inverse_row, r);
-          weight_q[e] = rounded(g[e], inverse[e], r);
+          float own = fraction(random.w[e / 2], e % 2), other = fraction(random.w[e / 2], 1 - e % 2);
+          q[e] = rounded(a[e] * g[e], inverse_row, own, other);
+          weight_q[e] = rounded(g[e], inverse[e], own, other);
         }
         if (kWhole || (p.row_planes && row < p.rows)) {
           int total = 0;
