@@ -71,3 +71,8 @@ func TestTrainingOnGPU(t *testing.T) {
 		})
 	}
 }
+
+func TestDocumentsAloneOnGPU(t *testing.T) {
+	dev := gpu(t)
+	checkDocumentsAlone(t, func() kernels.Device { return dev })
+}

@@ -114,6 +114,9 @@ func (m *Model) uploadTokens(tokens, targets []int32) error {
 	}
 	m.dev.UploadInts(m.buffers.tokens, ids)
 	m.dev.UploadInts(m.buffers.targets, wanted)
+	if m.buffers.starts != nil {
+		m.dev.UploadInts(m.buffers.starts, m.options.Documents.Starts(ids, m.options.Seq))
+	}
 	return nil
 }
 

@@ -118,6 +118,7 @@ func (m *Model) binarize() {
 // buffers are the arrays that no layer owns.
 type buffers struct {
 	tokens, targets kernels.Ints
+	starts          kernels.Ints       // of tokens' documents; nil where all of a sequence is one
 	out             kernels.Floats     // the residual stream after the last layer
 	readOut         kernels.Activation // what the head reads of it
 	losses          kernels.Floats
@@ -137,8 +138,12 @@ func (m *Model) newBuffers(a *allocator) buffers {
 		tokens: a.ints(n), targets: a.ints(n), losses: a.floats(n), totalLoss: a.floats(1),
 		readOut: a.stream(n, c.D, c.StreamBits),
 	}
+	if m.options.Documents.Separate {
+		b.starts = a.ints(n)
+	}
 	for i := range m.layers {
 		l := &m.layers[i]
+		l.shift.Starts, l.attention.Starts = b.starts, b.starts
 		if m.options.Inference && i > 0 {
 			first := m.layers[0]
 			l.in, l.mid, l.readAttn, l.readFF = first.in, first.mid, first.readAttn, first.readFF

@@ -17,6 +17,7 @@ type Options struct {
 	// FlipThreshold above 0 trains without float latents: a weight flips when so many more gradients, and one, have asked for
 	// that than against it. At most 126, and not together with Bonsai.
 	FlipThreshold int
+	Documents     Documents
 	Snapshots     bool // room on the device for Snapshot: a copy of parameters and optimizer state
 	Communicator  Communicator
 	Bonsai        bool // weights blend from latent to sign with Settings.Mix; costs a second copy of every weight
@@ -48,6 +49,9 @@ func (o *Options) ensureDefaults(c Config) error {
 		return fmt.Errorf("model options: flip threshold is %d, want 1 to %d, or 0 for float latents", o.FlipThreshold, maxFlipThreshold)
 	case o.FlipThreshold > 0 && o.Bonsai:
 		return fmt.Errorf("model options: weights that flip have no latents for bonsai to blend")
+	}
+	if err := o.Documents.validate(c); err != nil {
+		return err
 	}
 	return o.Communicator.validate()
 }

@@ -1,0 +1,52 @@
+package model
+
+import "fmt"
+
+// The ways a sequence of several documents is read.
+const (
+	Packed   = "packed"   // positions read across the ends of documents
+	Separate = "separate" // every document is read by itself
+)
+
+// Documents says how sequences of several documents are read. The zero value is Packed.
+//
+// A document is an end of text and what follows up to the next one, as a split's stream has them: the first token of a document is
+// predicted from the end of text before it, and that end of text, where it ends another document, from that. So documents are told
+// apart by the tokens alone, wherever these come from. What comes before the first end of text of a sequence is a document as well,
+// which began in an earlier sequence.
+type Documents struct {
+	Separate  bool
+	EndOfText int32 // the token that documents begin with; only Separate looks at it
+}
+
+// String is Packed or Separate.
+func (d Documents) String() string {
+	if d.Separate {
+		return Separate
+	}
+	return Packed
+}
+
+func (d Documents) validate(c Config) error {
+	if d.Separate && (d.EndOfText < 0 || int(d.EndOfText) >= c.Vocab) {
+		return fmt.Errorf("model options: end of text is token %d of a vocabulary of %d: separate documents need the token that they begin with", d.EndOfText, c.Vocab)
+	}
+	return nil
+}
+
+// Starts returns, for each token of whole sequences of seq, the position in its sequence of the first token that it may read.
+func (d Documents) Starts(tokens []int32, seq int) []int32 {
+	starts := make([]int32, len(tokens))
+	if !d.Separate {
+		return starts
+	}
+	for i, id := range tokens {
+		switch at := i % seq; {
+		case id == d.EndOfText:
+			starts[i] = int32(at)
+		case at > 0:
+			starts[i] = starts[i-1]
+		}
+	}
+	return starts
+}
