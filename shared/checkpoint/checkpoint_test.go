@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"bitnet1/kernels/cpu"
 	"bitnet1/shared/model"
 	"bitnet1/shared/safetensors"
 )
@@ -86,6 +87,29 @@ func TestModelRoundTrip(t *testing.T) {
 	}
 }
 
+// A model of separate documents is run as it was trained, also by way of a packed file's metadata; what says nothing of documents, as
+// all files once did, is packed.
+func TestDocumentsAreKept(t *testing.T) {
+	m := small()
+	if d, p := m.Metadata()["documents"], m.Metadata()["end_of_text"]; d != "" || p != "" {
+		t.Errorf("packed documents are mentioned: %q, %q", d, p)
+	}
+	m.Documents = model.Documents{Separate: true, EndOfText: 0}
+	path := save(t, func(b *bytes.Buffer) error { return Write(b, m) })
+	f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	net, _, err := f.Inference(cpu.New(cpu.Options{}), 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Documents != m.Documents || net.Options().Documents != m.Documents {
+		t.Errorf("read %+v, run as %+v, want %+v", f.Documents, net.Options().Documents, m.Documents)
+	}
+}
+
 // TestReadRefuses spoils one thing of a good file each time; the error must name it.
 func TestReadRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -107,9 +131,11 @@ func TestReadRefuses(t *testing.T) {
 		"huge": {metadata: func(m map[string]string) {
 			m["config"] = strings.Replace(m["config"], `"d":32`, `"d":65536`, 1)
 		}, names: "norm_out"},
-		"step":   {metadata: func(m map[string]string) { m["step"] = "-3" }, names: "step"},
-		"gamma":  {metadata: func(m map[string]string) { m["gamma"] = "NaN" }, names: "gamma"},
-		"recipe": {metadata: func(m map[string]string) { m["recipe"] = "{" }, names: "recipe"},
+		"step":        {metadata: func(m map[string]string) { m["step"] = "-3" }, names: "step"},
+		"gamma":       {metadata: func(m map[string]string) { m["gamma"] = "NaN" }, names: "gamma"},
+		"recipe":      {metadata: func(m map[string]string) { m["recipe"] = "{" }, names: "recipe"},
+		"documents":   {metadata: func(m map[string]string) { m["documents"] = "apart" }, names: "documents"},
+		"end of text": {metadata: func(m map[string]string) { m["documents"] = "separate" }, names: "end_of_text"},
 		"missing tensor": {tensors: func(t []safetensors.Tensor) []safetensors.Tensor {
 			return slices.DeleteFunc(t, func(t safetensors.Tensor) bool { return t.Name == "blocks.1.down.alpha" })
 		}, names: "blocks.1.down.alpha"},

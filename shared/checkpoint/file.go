@@ -73,7 +73,7 @@ func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
 // Inference loads the model onto a device, to compute batch sequences of seq tokens together (0: the configuration's), and
 // returns it with the settings it is meant to be run with.
 func (f *File) Inference(dev kernels.Device, batch, seq int) (*model.Model, model.Settings, error) {
-	m, err := model.New(f.Config, dev, model.Options{Batch: batch, Seq: seq, ScaleBits: 32, Inference: true, Bonsai: f.Mix < 1})
+	m, err := model.New(f.Config, dev, model.Options{Batch: batch, Seq: seq, ScaleBits: 32, Inference: true, Bonsai: f.Mix < 1, Documents: f.Documents})
 	if err != nil {
 		return nil, model.Settings{}, err
 	}

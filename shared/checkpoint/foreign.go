@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"bitnet1/shared/model"
@@ -26,6 +27,8 @@ type description struct {
 	Mix       *float64        `json:"mix"`       // 1 if absent
 	Step      int64           `json:"step"`
 	Tokens    int64           `json:"tokens"`
+	Documents string          `json:"documents"`   // packed if absent
+	EndOfText *int32          `json:"end_of_text"` // separate documents need it
 }
 
 // DescriptionPath is where the description of the parameters in the file at path is looked for: model.pt has model.json.
@@ -52,7 +55,7 @@ func describe(path string, f tensors) (model.Config, Provenance, error) {
 // ownDescription picks the description's keys out of the file itself.
 func ownDescription(f tensors) ([]byte, error) {
 	found := map[string]any{}
-	for _, key := range []string{"config", "tokenizer", "gamma", "mix", "step", "tokens"} {
+	for _, key := range []string{"config", "tokenizer", "gamma", "mix", "step", "tokens", "documents", "end_of_text"} {
 		switch f := f.(type) {
 		case *pytorch.File:
 			if v, ok := f.Plain(key); ok {
@@ -60,7 +63,7 @@ func ownDescription(f tensors) ([]byte, error) {
 			}
 		case *safetensors.File: // everything is a text there
 			v, ok := f.Metadata()[key]
-			if ok && key != "tokenizer" && json.Valid([]byte(v)) {
+			if ok && key != "tokenizer" && key != "documents" && json.Valid([]byte(v)) {
 				found[key] = json.RawMessage(v)
 			} else if ok {
 				found[key] = v
@@ -121,6 +124,13 @@ func parseDescription(text []byte) (model.Config, Provenance, error) {
 		p.Gamma = *given.Gamma
 	case c.Attention == model.RWSP:
 		return c, p, errors.New("description of the model: RWSP needs gamma, the ratio of the weights of successive ranks")
+	}
+	metadata := map[string]string{"documents": given.Documents}
+	if given.EndOfText != nil {
+		metadata["end_of_text"] = strconv.Itoa(int(*given.EndOfText))
+	}
+	if p.Documents, err = documents(metadata); err != nil {
+		return c, p, fmt.Errorf("description of the model: %w", err)
 	}
 	_, err = ParseProvenance(p.Metadata())
 	return c, p, err

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"bitnet1/shared/model"
 	"bitnet1/shared/safetensors"
 )
 
@@ -53,11 +54,11 @@ func TestDescriptionInMetadata(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := read(foreign(t, m, map[string]string{"format": "pt", "config": string(config), "gamma": "0.25", "tokenizer": "bytes", "step": "9"}))
+	got, err := read(foreign(t, m, map[string]string{"format": "pt", "config": string(config), "gamma": "0.25", "tokenizer": "bytes", "step": "9", "documents": "separate", "end_of_text": "60"}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Gamma != 0.25 || got.Tokenizer != "bytes" || got.Step != 9 || !reflect.DeepEqual(got.Config, m.Config) {
+	if got.Documents != (model.Documents{Separate: true, EndOfText: 60}) || got.Gamma != 0.25 || got.Tokenizer != "bytes" || got.Step != 9 || !reflect.DeepEqual(got.Config, m.Config) {
 		t.Errorf("read %+v, %+v", got.Config, got.Provenance)
 	}
 }
@@ -75,6 +76,7 @@ func TestRefusesWrongDescriptions(t *testing.T) {
 		`{"config":` + good + `,"gamma":0.5,"lr":1}`:                                  "lr",
 		`{"config":` + good + `,"gamma":0.5,"step":-1}`:                               "step",
 		`{"gamma":0.5}`:                                                               "configuration",
+		`{"config":` + good + `,"gamma":0.5,"documents":"separate"}`:                  "end_of_text",
 		`{"config":{"d":32},"gamma":0.5}`:                                             "missing",
 		`{"config":` + strings.Replace(good, `"ff":64`, `"ff":63`, 1) + `,"gamma":1}`: "blocks.0.up.weight",
 		`{"config":` + good + `,"gamma":0.5} {}`:                                      "follows",

@@ -36,11 +36,12 @@ type Provenance struct {
 	Recipe    json.RawMessage // training parameters as JSON; empty for an untrained model
 	Gamma     float64         // RWSP: rank r weighs gamma^r, at this step
 	Mix       float64         // bonsai: share of sign(W) in the weights at this step; 1 when every weight is ±1
+	Documents model.Documents // how sequences of several documents are read
 }
 
-// Metadata is p as the strings that files carry.
+// Metadata is p as the strings that files carry. Packed documents, as all were once, are not mentioned.
 func (p Provenance) Metadata() map[string]string {
-	return map[string]string{
+	m := map[string]string{
 		"step":      strconv.FormatInt(p.Step, 10),
 		"tokens":    strconv.FormatInt(p.Tokens, 10),
 		"tokenizer": p.Tokenizer,
@@ -49,6 +50,10 @@ func (p Provenance) Metadata() map[string]string {
 		"gamma":     strconv.FormatFloat(p.Gamma, 'g', -1, 64),
 		"mix":       strconv.FormatFloat(p.Mix, 'g', -1, 64),
 	}
+	if p.Documents.Separate {
+		m["documents"], m["end_of_text"] = model.Separate, strconv.Itoa(int(p.Documents.EndOfText))
+	}
+	return m
 }
 
 // ParseProvenance is the inverse of Metadata; other keys are left to the caller.
@@ -67,6 +72,9 @@ func ParseProvenance(metadata map[string]string) (Provenance, error) {
 	if p.Mix, err = share(metadata, "mix"); err != nil {
 		return p, err
 	}
+	if p.Documents, err = documents(metadata); err != nil {
+		return p, err
+	}
 	if recipe := metadata["recipe"]; recipe != "" {
 		if !json.Valid([]byte(recipe)) {
 			return p, fmt.Errorf("metadata recipe is %.40q, want JSON", recipe)
@@ -74,6 +82,22 @@ func ParseProvenance(metadata map[string]string) (Provenance, error) {
 		p.Recipe = json.RawMessage(recipe)
 	}
 	return p, nil
+}
+
+// documents are packed in files that do not say.
+func documents(metadata map[string]string) (d model.Documents, err error) {
+	switch kind := metadata["documents"]; kind {
+	case "", model.Packed:
+		return d, nil
+	case model.Separate:
+		id, err := strconv.ParseInt(metadata["end_of_text"], 10, 32)
+		if err != nil || id < 0 {
+			return d, fmt.Errorf("metadata end_of_text is %q, want the token that separate documents begin with", metadata["end_of_text"])
+		}
+		return model.Documents{Separate: true, EndOfText: int32(id)}, nil
+	default:
+		return d, fmt.Errorf("metadata documents is %q, want %s or %s", kind, model.Packed, model.Separate)
+	}
 }
 
 func count(metadata map[string]string, key string) (int64, error) {
