@@ -65,31 +65,3 @@ func describe(t *testing.T, s *Split) string {
 	}
 	return b.String()
 }
-
-// TestSegments: tokens of one document have one number, and every range another.
-func TestSegments(t *testing.T) {
-	m, dir := mustSeal(t, SealOptions{SequenceLength: 30}, []string{writeBatch(t, small, synthetic(50, small))})
-	d := mustOpen(t, m, dir)
-	for i := range d.Train.Len() {
-		segments, err := d.Train.Segments(i, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ranges, err := d.Train.Ranges(i)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, valid, _ := d.Train.Sequence(i, nil)
-		for j, k := range segments {
-			switch {
-			case k < 0 && !(i == 0 && j == 0) && j <= valid:
-				t.Fatalf("sequence %d: token %d belongs to no document", i, j)
-			case k >= 0 && (j < ranges[k].Start || j >= ranges[k].Start+ranges[k].Length):
-				t.Fatalf("sequence %d: token %d is said to be in range %d", i, j, k)
-			}
-		}
-	}
-	if _, err := d.Train.Segments(d.Train.Len(), nil); err == nil {
-		t.Error("there are segments of a sequence that is not there")
-	}
-}

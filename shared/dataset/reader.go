@@ -239,26 +239,6 @@ func (s *Split) Ranges(i int) ([]Range, error) {
 	return list, nil
 }
 
-// Segments numbers the documents of sequence i in [0, Len): element j is that of the document that token j belongs to, from
-// 0 in the order of the sequence, or -1 for padding and the opening end of text. A position may attend to those of its own
-// segment alone where documents are to be kept apart. The result has T+1 elements, written over dst if that is large enough.
-func (s *Split) Segments(i int, dst []int32) ([]int32, error) {
-	ranges, err := s.Ranges(i)
-	if err != nil {
-		return nil, err
-	}
-	dst = slices.Grow(dst[:0], s.manifest.SequenceLength+1)[:s.manifest.SequenceLength+1]
-	for j := range dst {
-		dst[j] = -1
-	}
-	for k, r := range ranges {
-		for j := range r.Length {
-			dst[r.Start+j] = int32(k)
-		}
-	}
-	return dst, nil
-}
-
 func (s *Split) damaged(c *shardChunk, i int, err error) error {
 	return fmt.Errorf("dataset: shard %s: sequence %d of split %s: %w: make the dataset's shards again", c.shard, i, s.name, err)
 }

@@ -93,6 +93,8 @@ func (s *Subject) fits() error {
 		return fmt.Errorf("the dataset has %d token ids, the checkpoint knows %d", d.Tokenizer.Vocab, m.Config.Vocab)
 	case d.SequenceLength > m.Config.Seq:
 		return fmt.Errorf("the dataset's sequences have %d tokens, the checkpoint's at most %d: shard with --sequence-length %d", d.SequenceLength, m.Config.Seq, m.Config.Seq)
+	case m.Documents.Separate && m.Documents.EndOfText != int32(d.Tokenizer.EndOfText):
+		return fmt.Errorf("the checkpoint's documents begin with token %d, the dataset's with token %d: tokenize the dataset with the checkpoint's tokenizer", m.Documents.EndOfText, d.Tokenizer.EndOfText)
 	case s.Data.Validation.Len() == 0:
 		return errors.New("the dataset has no validation split: shard it with at least two documents")
 	}

@@ -24,7 +24,7 @@ func main() {
 		Name:     "evaluate",
 		About:    "measure a checkpoint on the validation split: bits per token and per byte",
 		Example:  "evaluate run --in model/step-000600.safetensors --dataset dataset/manifest.json --out evaluation",
-		Version:  "2",
+		Version:  "3",
 		Defaults: Params{MicroTokens: 4096},
 		Check: func(p Params) error {
 			if p.Sequences < 0 || p.MicroTokens < 1 {
@@ -44,6 +44,7 @@ type report struct {
 	Dataset        string   `json:"dataset"`    // digest of the manifest
 	Step           int64    `json:"step"`
 	Split          string   `json:"split"`
+	Documents      string   `json:"documents"` // packed: tokens are predicted across the ends of documents; or separate, as the checkpoint was trained
 	Sequences      int      `json:"sequences"`
 	Tokens         int64    `json:"tokens"` // predicted
 	Bytes          int64    `json:"bytes"`  // of text that these tokens stand for
@@ -60,7 +61,8 @@ func evaluate(ctx context.Context, job *stage.Job[Params], in event.CheckpointSa
 		return err
 	}
 	defer subject.Close()
-	r := report{Checkpoint: in.Model.Digest, Dataset: in.Manifest.Digest, Step: subject.Saved.Step, Split: "validation"}
+	r := report{Checkpoint: in.Model.Digest, Dataset: in.Manifest.Digest, Step: subject.Saved.Step, Split: "validation",
+		Documents: subject.Saved.Documents.String()}
 	e := evaluation{job: job, Subject: subject}
 	if err := e.run(ctx, &r); err != nil {
 		return err

@@ -16,7 +16,7 @@ type healthReport struct {
 	about
 	Sequences   int     `json:"sequences"`
 	Positions   int64   `json:"positions"`   // whose token is followed by another
-	Repeated    int64   `json:"repeated"`    // of them, whose token occurred before in the sequence: IPMR and M4 are shares of these
+	Repeated    int64   `json:"repeated"`    // of them, whose token occurred before in what they may read: IPMR and M4 are shares of these
 	RandomIPMR  float64 `json:"random_ipmr"` // of a head whose keys are chosen at random
 	GlobalIPMR  float64 `json:"global_ipmr"` // a position counts when any head matches
 	Specialists int     `json:"specialists"` // heads with an IPMR of 5 % or more
@@ -24,10 +24,11 @@ type healthReport struct {
 	Heads       []head  `json:"heads"`
 	ValBPC      float64 `json:"val_bpc"` // bits per token on these sequences
 
-	EarlyPosition   int     `json:"early_position"`    // tokens read before the early loss
-	LatePosition    int     `json:"late_position"`     // and before the late one
-	InContextScore  float64 `json:"in_context_score"`  // late minus early loss, nats (Olsson et al. 2022: token 500 minus token 50)
-	InContextTokens int64   `json:"in_context_tokens"` // losses that the late mean is of
+	EarlyPosition int `json:"early_position"` // tokens read before the early loss: of the sequence, or of a separate document
+	LatePosition  int `json:"late_position"`  // and before the late one
+	// InContextScore is late minus early loss, nats (Olsson et al. 2022: token 500 minus token 50); null where one of them is of no token.
+	InContextScore  *float64 `json:"in_context_score"`
+	InContextTokens int64    `json:"in_context_tokens"` // losses that the late mean is of
 }
 
 // head is what is known of one (layer, head).
@@ -86,7 +87,7 @@ type tally struct {
 	late  window
 }
 
-// window is the mean loss at one position.
+// window is the mean loss where so many tokens were read before.
 type window struct {
 	position int
 	nats     float64
@@ -99,8 +100,6 @@ func (w *window) add(position int, nats float64) {
 		w.count++
 	}
 }
-
-func (w *window) mean() float64 { return w.nats / float64(max(w.count, 1)) }
 
 func newTally(s *measure.Subject) *tally {
 	c := s.Model.Config()
@@ -121,7 +120,8 @@ func (t *tally) add(tokens, targets []int32, losses []float32) error {
 	seen := make([]occurrences, len(tokens)/t.Seq)
 	for b := range seen {
 		from := b * t.Seq
-		seen[b] = occurrencesOf(tokens[from : from+t.Seq])
+		sequence := tokens[from : from+t.Seq]
+		seen[b] = occurrencesOf(sequence, t.Model.Options().Documents.Starts(sequence, t.Seq))
 		t.context(targets[from:from+t.Seq], losses[from:from+t.Seq], seen[b])
 	}
 	for layer := range t.layers {
@@ -152,11 +152,12 @@ func (t *tally) context(targets []int32, losses []float32, seen occurrences) {
 		}
 		t.positions++
 		t.nats += float64(losses[k])
-		t.early.add(k, float64(losses[k]))
-		t.late.add(k, float64(losses[k]))
+		read := k - int(seen.starts[k])
+		t.early.add(read, float64(losses[k]))
+		t.late.add(read, float64(losses[k]))
 		if n := seen.before[k]; n > 0 {
 			t.repeated++
-			t.chance += float64(n) / float64(k+1) // each earlier occurrence has one key after it, of k+1 keys
+			t.chance += float64(n) / float64(read+1) // each earlier occurrence has one key after it, of as many keys as may be read
 		}
 	}
 }
@@ -191,7 +192,11 @@ func (t *tally) report() healthReport {
 		Positions: t.positions, Repeated: t.repeated, RandomIPMR: t.chance / repeated, GlobalIPMR: float64(t.anyHead) / repeated,
 		ValBPC:        t.nats / float64(max(t.positions, 1)) / math.Ln2,
 		EarlyPosition: t.early.position, LatePosition: t.late.position,
-		InContextScore: t.late.mean() - t.early.mean(), InContextTokens: t.late.count,
+		InContextTokens: t.late.count,
+	}
+	if t.early.count > 0 && t.late.count > 0 {
+		score := t.late.nats/float64(t.late.count) - t.early.nats/float64(t.early.count)
+		r.InContextScore = &score
 	}
 	for i := range t.first {
 		h := head{
@@ -225,16 +230,21 @@ func diversity(histogram []int64) float64 {
 	return math.Exp(entropy) / float64(len(histogram))
 }
 
-// occurrences says, for each position of a sequence, how often its token occurred before.
+// occurrences says, for each position of a sequence, how often its token occurred before, from the first that it may read: a packed
+// sequence's, or its document's.
 type occurrences struct {
 	tokens []int32
+	starts []int32
 	before []int32
 }
 
-func occurrencesOf(tokens []int32) occurrences {
-	o := occurrences{tokens: tokens, before: make([]int32, len(tokens))}
+func occurrencesOf(tokens, starts []int32) occurrences {
+	o := occurrences{tokens: tokens, starts: starts, before: make([]int32, len(tokens))}
 	counts := map[int32]int32{}
 	for k, token := range tokens {
+		if int(starts[k]) == k {
+			clear(counts)
+		}
 		o.before[k] = counts[token]
 		counts[token]++
 	}
@@ -243,5 +253,5 @@ func occurrencesOf(tokens []int32) occurrences {
 
 // matches reports whether key u of query k follows an earlier occurrence of k's token.
 func (o occurrences) matches(k int, u int32) bool {
-	return u >= 1 && o.tokens[u-1] == o.tokens[k]
+	return u > o.starts[k] && o.tokens[u-1] == o.tokens[k]
 }

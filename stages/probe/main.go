@@ -25,7 +25,7 @@ func main() {
 		Name:     "probe",
 		About:    "probe a checkpoint's pointers on validation text and its induction on repeated random tokens",
 		Example:  "probe run --in model/step-000600.safetensors --dataset dataset/manifest.json --out probe",
-		Version:  "2",
+		Version:  "3",
 		Defaults: Params{Sequences: 128, Repeats: 32, Seed: 42, MicroTokens: 4096},
 		Check: func(p Params) error {
 			if p.Sequences < 0 || p.Repeats < 1 || p.MicroTokens < 1 {
@@ -45,7 +45,8 @@ func probe(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved
 		return err
 	}
 	defer subject.Close()
-	about := about{Checkpoint: in.Model.Digest, Dataset: in.Manifest.Digest, Step: subject.Saved.Step}
+	about := about{Checkpoint: in.Model.Digest, Dataset: in.Manifest.Digest, Step: subject.Saved.Step,
+		Documents: subject.Saved.Documents.String()}
 	health, err := pointerHealth(ctx, job, subject)
 	if err != nil {
 		return err
@@ -74,4 +75,5 @@ type about struct {
 	Checkpoint string `json:"checkpoint"` // digest
 	Dataset    string `json:"dataset"`    // digest of the manifest
 	Step       int64  `json:"step"`
+	Documents  string `json:"documents"` // packed or separate, as the checkpoint was trained
 }

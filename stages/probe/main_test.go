@@ -57,10 +57,10 @@ func (p pass) chosen(layer, head, k, survivors int) []int32 {
 const seq = 32
 
 // probed runs the program over a checkpoint and returns what it was of beside its reports.
-func probed(t *testing.T, flags string) (m *model.Model, settings model.Settings, data *dataset.Dataset, health healthReport, copying inductionReport) {
+func probed(t *testing.T, documents model.Documents, flags string) (m *model.Model, settings model.Settings, data *dataset.Dataset, health healthReport, copying inductionReport) {
 	t.Helper()
 	manifest := measuretest.Sealed(t, dataset.SealOptions{SequenceLength: seq, ValidationShare: 0.2, Seed: 3, Counted: []int{1, 32}}, measuretest.Proverbs()...)
-	path := measuretest.Checkpoint(t, measuretest.Config(seq), checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
+	path := measuretest.Checkpoint(t, measuretest.Config(seq), checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1, Documents: documents})
 	out := t.TempDir()
 	measuretest.Run(t, strings.Fields("--in "+path+" --dataset "+manifest+" --out "+out+" "+flags)...)
 	measuretest.ReadJSON(t, filepath.Join(out, "step-000007_pointer_health.json"), &health)
@@ -76,30 +76,47 @@ func near(t *testing.T, what string, got, want float64) {
 	}
 }
 
-// The report on validation text agrees with the definitions, a sequence at a time.
+// The report on validation text agrees with the definitions, a sequence at a time, whether its documents are packed or separate.
 func TestPointerHealth(t *testing.T) {
+	for _, documents := range []model.Documents{{}, {Separate: true, EndOfText: 256}} {
+		t.Run(documents.String(), func(t *testing.T) { comparePointerHealth(t, documents) })
+	}
+}
+
+func comparePointerHealth(t *testing.T, documents model.Documents) {
 	const n = 5
-	m, settings, data, got, _ := probed(t, "--sequences 5 --repeats 1 --micro-tokens 70") // two sequences at once
+	m, settings, data, got, _ := probed(t, documents, "--sequences 5 --repeats 1 --micro-tokens 70") // two sequences at once
 	c, survivors := m.Config(), m.Config().Survivors(seq)
 	positions, repeated, anyHead := 0, 0, 0
 	matches := map[[2]int]int{}
-	var nats, early, late float64
+	var nats float64
+	var early, late []float64 // losses after 50/512 of 32 tokens, and after 500/512
+	ends := 0
 	for i := range n {
 		tokens, targets, err := data.Validation.AppendTargets(i, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		p := passOf(t, m, settings, tokens, targets)
-		early += float64(p.losses[3]) / n // 50/512 of 32
-		late += float64(p.losses[31]) / n // 500/512 of 32
+		start := 0
 		for k, target := range targets {
+			if documents.Separate && tokens[k] == documents.EndOfText {
+				start = k
+				ends++
+			}
 			if target < 0 {
 				continue
 			}
 			positions++
 			nats += float64(p.losses[k])
+			switch k - start {
+			case 3:
+				early = append(early, float64(p.losses[k]))
+			case 31:
+				late = append(late, float64(p.losses[k]))
+			}
 			before := false
-			for u := range k {
+			for u := start; u < k; u++ {
 				before = before || tokens[u] == tokens[k]
 			}
 			if !before {
@@ -109,7 +126,7 @@ func TestPointerHealth(t *testing.T) {
 			found := false
 			for layer := range c.Layers {
 				for head := range c.Heads {
-					if u := p.chosen(layer, head, k, survivors)[0]; u >= 1 && tokens[u-1] == tokens[k] {
+					if u := p.chosen(layer, head, k, survivors)[0]; int(u) > start && tokens[u-1] == tokens[k] {
 						matches[[2]int{layer, head}]++
 						found = true
 					}
@@ -125,7 +142,15 @@ func TestPointerHealth(t *testing.T) {
 			got.Sequences, got.Positions, got.Repeated, got.EarlyPosition, got.LatePosition, n, positions, repeated)
 	}
 	near(t, "val_bpc", got.ValBPC, nats/float64(positions)/math.Ln2)
-	near(t, "in-context score", got.InContextScore, late-early)
+	if got.InContextTokens != int64(len(late)) || (got.InContextScore == nil) != (len(early)*len(late) == 0) {
+		t.Errorf("an in-context score of %d tokens, %v, want %d", got.InContextTokens, got.InContextScore, len(late))
+	}
+	if got.InContextScore != nil {
+		near(t, "in-context score", *got.InContextScore, mean(late)-mean(early))
+	}
+	if got.Documents != documents.String() || documents.Separate && ends == 0 {
+		t.Errorf("documents are said to be %s, and %d ends lie among them", got.Documents, ends)
+	}
 	near(t, "global IPMR", got.GlobalIPMR, float64(anyHead)/float64(repeated))
 	top := 0.0
 	for _, h := range got.Heads {
@@ -139,11 +164,18 @@ func TestPointerHealth(t *testing.T) {
 	}
 }
 
+func mean(x []float64) (m float64) {
+	for _, v := range x {
+		m += v / float64(len(x))
+	}
+	return m
+}
+
 // The report on repeated random tokens agrees with the definitions, a sequence at a time: of the second copy count the
 // positions whose next token is in it too.
 func TestInduction(t *testing.T) {
 	const repeats, seed, half = 3, 9, seq / 2
-	m, settings, _, _, got := probed(t, "--sequences 1 --repeats 3 --seed 9 --micro-tokens 64")
+	m, settings, _, _, got := probed(t, model.Documents{}, "--sequences 1 --repeats 3 --seed 9 --micro-tokens 64")
 	text, err := tokenizer.New("bytes")
 	if err != nil {
 		t.Fatal(err)

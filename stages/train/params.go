@@ -24,6 +24,7 @@ type Params struct {
 	KShiftSelf   bool   `json:"kshift_self" usage:"whether those keys read their own position too"`
 	Alibi        bool   `json:"alibi" usage:"whether scores fall with distance"`
 	StreamBits   int    `json:"stream_bits" usage:"bits that products read of the residual stream: 1 (strict), 2 to 8, or 16 (unquantized)"`
+	Documents    string `json:"documents" usage:"of a sequence: packed (positions read across their ends) or separate (each is read by itself)"`
 	GradBits     int    `json:"grad_bits" usage:"bits that gradients are rounded to where they are multiplied: 2 to 8, or 16 (floats)"`
 
 	Init       string   `json:"init" digest:"-" usage:"checkpoint to start from, safetensors or .pt: its parameters, and the model that it is"`
@@ -60,7 +61,7 @@ type Params struct {
 func defaults() Params {
 	return Params{
 		Preset: "nano", Attention: model.RWSP, RWSPK: 4, KShiftLayers: []int{0}, KShiftOffset: 1, KShiftSelf: true,
-		Alibi: true, StreamBits: 1, GradBits: kernels.GradFloat, BinarizeAnnealEndFrac: 0.6, FlipThreshold: 8,
+		Alibi: true, StreamBits: 1, Documents: model.Packed, GradBits: kernels.GradFloat, BinarizeAnnealEndFrac: 0.6, FlipThreshold: 8,
 		Seed: 42, Steps: 600, BatchTokens: 4096, MicroTokens: 4096, LearningRate: 3e-3, FinalShare: 0.1, Warmup: 50,
 		Beta1: 0.9, Beta2: 0.95, Clip: 1, GammaStart: 0.9, GammaEnd: 0.1, Tau: 1,
 		CheckpointEvery: 200, ValidationSequences: 32, LogEvery: 10,
@@ -87,6 +88,8 @@ func (p Params) check() error {
 		{p.ValidationSequences < 0, "validation_sequences must not be negative"},
 		{p.GradBits != kernels.GradFloat && (p.GradBits < 2 || p.GradBits > 8),
 			fmt.Sprintf("grad_bits is %d: it must be 2 to 8, or %d for floats", p.GradBits, kernels.GradFloat)},
+		{p.Documents != model.Packed && p.Documents != model.Separate,
+			fmt.Sprintf("documents is %q: it must be %s or %s", p.Documents, model.Packed, model.Separate)},
 		{!(p.BinarizeAnnealEndFrac > 0 && p.BinarizeAnnealEndFrac <= 1), fmt.Sprintf("binarize_anneal_end_frac is %g: it must lie between 0 (excluded) and 1", p.BinarizeAnnealEndFrac)},
 		{p.Init == "" && p.InitDigest != "", "init_digest is given without init, the checkpoint's file"},
 		{p.FlipThreshold < 1 || p.FlipThreshold > 126, fmt.Sprintf("flip_threshold is %d: it must lie between 1 and 126", p.FlipThreshold)},
@@ -128,6 +131,14 @@ func (p Params) config(t dataset.TokenizerInfo, seq int) (model.Config, error) {
 	c.Attention, c.RWSPK, c.Alibi, c.StreamBits = p.Attention, p.RWSPK, p.Alibi, p.StreamBits
 	c.KShiftLayers, c.KShiftOffset, c.KShiftSelf = p.KShiftLayers, p.KShiftOffset, p.KShiftSelf
 	return c, c.Validate()
+}
+
+// documents says how the model reads sequences of a tokenizer's documents.
+func (p Params) documents(t dataset.TokenizerInfo) model.Documents {
+	if p.Documents != model.Separate {
+		return model.Documents{}
+	}
+	return model.Documents{Separate: true, EndOfText: int32(t.EndOfText)}
 }
 
 // paddedVocab rounds a large vocabulary up to a size that divides well: GPT-2's

@@ -138,7 +138,8 @@ func (t *trainer) writeModel(s *saving) (artifact.Ref, error) {
 		Config: t.model.Config(), Parameters: s.snapshot.Parameters,
 		Provenance: checkpoint.Provenance{
 			Step: int64(s.step), Tokens: s.saved.Tokens, Tokenizer: t.tokenizer.Name, Dataset: t.manifest.Digest,
-			Recipe: t.recipe, Gamma: t.job.Params.gamma(s.step - 1), Mix: t.job.Params.mix(s.step - 1),
+			Documents: t.options.Documents,
+			Recipe:    t.recipe, Gamma: t.job.Params.gamma(s.step - 1), Mix: t.job.Params.mix(s.step - 1),
 		},
 	})
 	if err != nil {

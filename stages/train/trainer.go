@@ -77,7 +77,7 @@ func newTrainer(job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset,
 		job: job, manifest: ref, tokenizer: m.Tokenizer, data: data, recipe: recipe, config: c,
 		options: model.Options{
 			Batch: micro, Seq: c.Seq, GradBits: p.GradBits, Bonsai: p.AnnealBinarize, Freeze: p.Freeze, FlipThreshold: p.flipThreshold(),
-			Snapshots: true,
+			Documents: p.documents(m.Tokenizer), Snapshots: true,
 		},
 		batches: ahead{batches: newBatches(data.Train, p.Seed, c.Seq, per), steps: p.Steps}, bestBits: math.Inf(1),
 	}
