@@ -32,6 +32,8 @@ func main() {
 			&cli.StringFlag{Name: "preset", Value: "nano", Usage: "size of the model: nano, 75M or 300M"},
 			&cli.IntFlag{Name: "stream-bits", Value: 4, Usage: "bits of the residual stream, as train's"},
 			&cli.StringFlag{Name: "attention", Value: model.RWSP, Usage: "rwsp (v76), pointer (v75) or softmax, as train's"},
+			&cli.StringFlag{Name: "documents", Value: model.Packed, Usage: "packed or separate, as train's"},
+			&cli.IntFlag{Name: "document-tokens", Value: 500, Usage: "mean length of separate documents"},
 			&cli.IntFlag{Name: "grad-bits", Value: 4, Usage: "bits of gradients, as train's"},
 			&cli.IntFlag{Name: "tokens", Value: 4096, Usage: "tokens of a step"},
 			&cli.IntFlag{Name: "micro-tokens", Usage: "tokens computed at once; 0: all of a step"},
@@ -76,6 +78,8 @@ type settings struct {
 	preset       string
 	config       model.Config
 	gradBits     int
+	documents    model.Documents
+	length       int // of a document on average, in tokens
 	tokens       int // of a step
 	micro        int // of a micro-batch
 	steps        int
@@ -97,10 +101,18 @@ func settingsOf(c *cli.Context) (s settings, err error) {
 		s.config = s.config.V75()
 		s.config.Attention = attention
 	}
+	s.length = c.Int("document-tokens")
+	if kind := c.String("documents"); kind == model.Separate {
+		s.documents = model.Documents{Separate: true, EndOfText: int32(s.config.Vocab - 1)}
+	} else if kind != model.Packed {
+		return s, fmt.Errorf("documents is %q: it must be %s or %s", kind, model.Packed, model.Separate)
+	}
 	if s.micro == 0 {
 		s.micro = s.tokens
 	}
 	switch {
+	case s.length < 1:
+		return s, fmt.Errorf("document-tokens is %d: it must be positive", s.length)
 	case s.steps < 1:
 		return s, fmt.Errorf("steps is %d: it must be positive", s.steps)
 	case s.micro < s.config.Seq || s.micro%s.config.Seq != 0 || s.tokens%s.micro != 0 || s.tokens == 0:
@@ -117,7 +129,7 @@ func (s settings) open(with func(kernels.Device) kernels.Device) (kernels.Device
 		return nil, nil, err
 	}
 	dev = with(dev)
-	m, err := model.New(s.config, dev, model.Options{Batch: s.micro / s.config.Seq, GradBits: s.gradBits})
+	m, err := model.New(s.config, dev, model.Options{Batch: s.micro / s.config.Seq, GradBits: s.gradBits, Documents: s.documents})
 	if err == nil {
 		err = m.Init(1)
 	}

@@ -57,7 +57,7 @@ func (s settings) time(net *model.Model, pprofFile string) (median time.Duration
 				return 0, err
 			}
 		}
-		tokens, targets := text(s.config.Vocab, s.tokens, uint64(step))
+		tokens, targets := s.text(uint64(step))
 		start := time.Now()
 		if err := take(net, tokens, targets, step); err != nil {
 			return 0, errors.Join(err, stop())
@@ -77,7 +77,7 @@ func (s settings) look(net *model.Model, profiler timing.Profiler) ([]timing.Ope
 				return nil, err
 			}
 		}
-		tokens, targets := text(s.config.Vocab, s.tokens, uint64(step))
+		tokens, targets := s.text(uint64(step))
 		if err := take(net, tokens, targets, step); err != nil {
 			return nil, err
 		}
@@ -99,8 +99,9 @@ func take(net *model.Model, tokens, targets []int32, step int) error {
 	return err
 }
 
-// text draws tokens with frequencies like those of language: rank r as often as 1/r.
-func text(vocab, n int, seed uint64) (tokens, targets []int32) {
+// text draws the tokens of a step with frequencies like those of language: rank r as often as 1/r. Separate documents end by chance.
+func (s settings) text(seed uint64) (tokens, targets []int32) {
+	vocab := s.config.Vocab
 	x := seed*2862933555777941757 + 3037000493
 	next := func() float64 {
 		x ^= x << 13
@@ -108,8 +109,12 @@ func text(vocab, n int, seed uint64) (tokens, targets []int32) {
 		x ^= x << 17
 		return float64(x>>11) / (1 << 53)
 	}
-	for range n + 1 {
-		tokens = append(tokens, int32(min(math.Exp(next()*math.Log(float64(vocab)))-1, float64(vocab-1))))
+	for range s.tokens + 1 {
+		id := int32(min(math.Exp(next()*math.Log(float64(vocab)))-1, float64(vocab-1)))
+		if s.documents.Separate && next()*float64(s.length) < 1 {
+			id = s.documents.EndOfText
+		}
+		tokens = append(tokens, id)
 	}
-	return tokens[:n], tokens[1:]
+	return tokens[:s.tokens], tokens[1:]
 }

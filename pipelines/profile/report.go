@@ -77,6 +77,9 @@ func (m measurement) title() string {
 	if a := m.config.Attention; a != model.RWSP {
 		preset += " with " + a + " attention"
 	}
+	if m.documents.Separate {
+		preset += fmt.Sprintf(" with separate documents of %d tokens", m.length)
+	}
 	return fmt.Sprintf("%s on %s, stream of %d bits, gradients of %d: %d tokens a step%s, %.1f ms, %.1f k tokens/s",
 		preset, m.name, m.config.StreamBits, m.gradBits, m.tokens, micro, milliseconds(m.median), m.rate()/1000)
 }

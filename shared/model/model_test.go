@@ -471,17 +471,22 @@ func TestSchedules(t *testing.T) {
 	}
 }
 
-// One training step of the nano preset on all cores: with integer gradients, with float ones, and with no assembly.
+// One training step of the nano preset on all cores: with integer gradients, with float ones, with no assembly, and with separate documents
+// of 64 tokens on average.
 func BenchmarkNanoStep(b *testing.B) {
 	for _, v := range []struct {
-		name string
-		bits int
-		dev  cpu.Options
-	}{{"gradients=4", 4, cpu.Options{}}, {"gradients=float", kernels.GradFloat, cpu.Options{}}, {"plain", kernels.GradFloat, cpu.Options{PlainGo: true}}} {
+		name     string
+		bits     int
+		dev      cpu.Options
+		separate bool
+	}{
+		{"gradients=4", 4, cpu.Options{}, false}, {"gradients=float", kernels.GradFloat, cpu.Options{}, false},
+		{"plain", kernels.GradFloat, cpu.Options{PlainGo: true}, false}, {"documents=separate", 4, cpu.Options{}, true},
+	} {
 		b.Run(v.name, func(b *testing.B) {
 			c, _ := Preset("nano")
 			const batch = 32 // 4,096 tokens, as the train stage has
-			m, err := New(c, cpu.New(v.dev), Options{Batch: batch, GradBits: v.bits})
+			m, err := New(c, cpu.New(v.dev), Options{Batch: batch, GradBits: v.bits, Documents: Documents{Separate: v.separate, EndOfText: 256}})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -489,6 +494,9 @@ func BenchmarkNanoStep(b *testing.B) {
 				b.Fatal(err)
 			}
 			tokens, targets := sequences(c, batch, 1)
+			for r, i := rand.New(rand.NewPCG(2, 0)), 0; i < len(tokens); i += 1 + int(64*r.ExpFloat64()) {
+				tokens[i] = 256
+			}
 			for b.Loop() {
 				if err := m.Step(tokens, targets, Update{Settings: Settings{Gamma: 0.5}, LearningRate: 1e-3, Beta1: 0.9, Beta2: 0.95, MaxNorm: 1}); err != nil {
 					b.Fatal(err)
