@@ -96,7 +96,7 @@ func (s *barScreen) event(e event.Envelope) {
 	if s.bars == nil {
 		s.start()
 	}
-	if text := eventText(e); text != "" {
+	if text := s.l.headline(e); text != "" {
 		s.write(text)
 	}
 }

@@ -18,8 +18,12 @@ import (
 	"bitnet1/shared/bus"
 	"bitnet1/shared/event"
 	"bitnet1/shared/journal"
+	"bitnet1/shared/results"
 	"bitnet1/shared/stage"
 )
+
+// launcherName is who announces what the launcher does.
+const launcherName = "launcher"
 
 var errInterrupted = errors.New("interrupted: the same command continues where it stopped")
 
@@ -53,6 +57,11 @@ func launch(c *cli.Context) error {
 	l := &launcher{plan: p, store: store, journal: journal.Open(store.Dir())}
 	if err := l.definition.CheckRun(l.journal, l.store, l.run); err != nil {
 		return err
+	}
+	for _, d := range l.declarations() {
+		if err := results.Declare(l.journal, l.run, d); err != nil {
+			return err
+		}
 	}
 	l.screen = newScreen(c, l)
 	l.screen.header()
@@ -223,7 +232,7 @@ func (l *launcher) storeDefinition() (artifact.Ref, error) {
 }
 
 func (l *launcher) announce(ctx context.Context, a *stage.Announcer, part event.Part, body event.Body) error {
-	e, err := event.New(l.run, "launcher", "", part, body)
+	e, err := event.New(l.run, launcherName, "", part, body)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"bitnet1/shared/bus"
+	"bitnet1/shared/results"
 )
 
 // line is what is shown of one stage, on any kind of screen.
@@ -83,7 +84,7 @@ func rateOf(p bus.Progress) string {
 	for _, name := range []string{"tokens_per_second", "bytes_per_second", "documents_per_second"} {
 		if v := p.Values[name]; v > 0 {
 			unit := strings.TrimSuffix(name, "_per_second")
-			return siNumber(v) + " " + unit + "/s"
+			return results.SI(v) + " " + unit + "/s"
 		}
 	}
 	return ""
@@ -102,17 +103,4 @@ func extraOf(p bus.Progress) string {
 		parts = append(parts, fmt.Sprintf("lr %.2g", v))
 	}
 	return strings.Join(parts, "  ")
-}
-
-// siNumber shortens a number: 12.3 k, 4.56 M.
-func siNumber(v float64) string {
-	for _, s := range []struct {
-		scale float64
-		name  string
-	}{{1e9, " G"}, {1e6, " M"}, {1e3, " k"}} {
-		if v >= s.scale {
-			return fmt.Sprintf("%.3g%s", v/s.scale, s.name)
-		}
-	}
-	return fmt.Sprintf("%.3g", v)
 }

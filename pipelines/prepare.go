@@ -126,6 +126,9 @@ func describe(ctx context.Context, c *cli.Context, file *pipeline.File, name str
 	if err := json.Unmarshal(out, &s.Description); err != nil || s.Kind == "" {
 		return s, fmt.Errorf("stage %s: what %q prints is not a description (see docs/stages.md)", name, strings.Join(s.command, " ")+" describe")
 	}
+	if err := s.Declaration().Check(); err != nil {
+		return s, err
+	}
 	if s.Name != name {
 		return s, fmt.Errorf("stage %s: its program calls itself %s", name, s.Name)
 	}

@@ -145,6 +145,20 @@ type message struct {
 		Done  int64  `json:"done"`
 	} `json:"progress"`
 	Checkpoints []row `json:"checkpoints"`
+	Others      []row `json:"others"`
+}
+
+// row is a checkpoint of the launcher's summary.
+type row struct {
+	Step           int               `json:"step"`
+	BitsPerToken   float64           `json:"bits_per_token"`
+	BestHead       string            `json:"best_head"`
+	CopyAccuracy   float64           `json:"copy_accuracy"`
+	UnigramEntropy float64           `json:"unigram_entropy"`
+	PackBytes      float64           `json:"pack_bytes"`
+	Continued      *float64          `json:"continued"`
+	Best           bool              `json:"best"`
+	Overrides      map[string]string `json:"overrides"`
 }
 
 func messages(stdout string) []message {

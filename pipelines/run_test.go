@@ -5,7 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,7 +57,7 @@ func TestRun(t *testing.T) {
 			t.Fatalf("a finished run does something: %+v", m)
 		}
 	}
-	if !slices.Equal(again[len(again)-1].Checkpoints, all[len(all)-1].Checkpoints) {
+	if !reflect.DeepEqual(again[len(again)-1].Checkpoints, all[len(all)-1].Checkpoints) {
 		t.Error("the table of a finished run differs from the one it ended with")
 	}
 }
@@ -191,8 +191,7 @@ func TestRerun(t *testing.T) {
 		}
 	}
 	w.sameAsReference()
-	// Other parameters are another job: its results stand beside the old ones.
-	w.must("probe", "run", "--run", run, "--checkpoint", "20", "--sequences", "8")
+	w.otherParameters(run)
 	if o := w.run("probe", "run", "--run", run, "--checkpoint", "21"); o.status != 1 || !strings.Contains(o.stderr, "[20 40 60 80]") {
 		t.Errorf("a checkpoint that is not there: status %d, %s", o.status, o.stderr)
 	}
@@ -256,6 +255,11 @@ func TestOwnStage(t *testing.T) {
 			written++
 		}
 	}
+	for _, c := range all[len(all)-1].Checkpoints {
+		if c.Continued == nil || *c.Continued < 0 || *c.Continued > 1 {
+			t.Errorf("checkpoint %d: the stage's own column is not in the table", c.Step)
+		}
+	}
 	if written != 4 {
 		t.Errorf("%d texts are announced, want one for each checkpoint", written)
 	}
@@ -268,5 +272,8 @@ func TestOwnStage(t *testing.T) {
 	run := messages(old.must("pipeline", tiny()...))[0].Run
 	if out := old.must("generate", "run", "--run", run, "--prompt", "60"); !strings.Contains(out, "step-000080_text.json") {
 		t.Errorf("over an old run: %s", out)
+	}
+	if other := old.table(run).Others; len(other) != 1 || other[0].Step != 80 || other[0].Continued == nil {
+		t.Errorf("its number with another prompt stands nowhere in the old run's table: %+v", other)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"bitnet1/shared/bus"
 	"bitnet1/shared/event"
+	"bitnet1/shared/results"
 )
 
 // screen shows a run to whoever watches: a person at a terminal, a log file, or
@@ -49,7 +50,7 @@ func headerText(l *launcher) string {
 		names[i] = s.Name
 	}
 	text := fmt.Sprintf("run %s\n  pipeline %s, preset %s, seed %d, %s (%s)\n  stages   %s\n  data     %s\n",
-		l.run, l.definition.Name, l.definition.Preset, l.definition.Seed, plural(len(l.definition.Sources), "source file"), byteSize(size),
+		l.run, l.definition.Name, l.definition.Preset, l.definition.Seed, plural(len(l.definition.Sources), "source file"), results.Size(size),
 		strings.Join(names, ", "), l.journal.RunDir(l.run))
 	for _, n := range l.notes {
 		text += "  note     " + n + "\n"
@@ -57,48 +58,35 @@ func headerText(l *launcher) string {
 	return text
 }
 
-// eventText says in a line what an event means for a person; "" for events
-// that are of interest to programs only.
-func eventText(e event.Envelope) string {
-	switch e.Kind {
-	case event.DatasetSealed{}.Kind():
-		if d, err := event.Into[event.DatasetSealed](e); err == nil {
-			return fmt.Sprintf("dataset sealed: %d documents, %d training and %d validation tokens", d.Documents, d.TrainTokens, d.ValidationTokens)
-		}
-	case event.CheckpointSaved{}.Kind():
-		if s, err := event.Into[event.CheckpointSaved](e); err == nil {
-			return fmt.Sprintf("checkpoint %d saved: training %.3f, validation sample %.3f bits/token%s", s.Step, s.TrainBits, s.ValidationBits, mark(s.Best, " (best)"))
-		}
-	case event.EvaluationWritten{}.Kind():
-		if v, err := event.Into[event.EvaluationWritten](e); err == nil {
-			return fmt.Sprintf("checkpoint %d evaluated: %.3f bits/token, %.3f bits/byte (unigram %.3f)", v.Step, v.BitsPerToken, v.BitsPerByte, v.UnigramEntropy)
-		}
-	case event.ProbeWritten{}.Kind():
-		if p, err := event.Into[event.ProbeWritten](e); err == nil {
-			return fmt.Sprintf("checkpoint %d probed: best head L%d.H%d with IPMR %.1f %%", p.Step, p.TopLayer, p.TopHead, 100*p.TopIPMR)
-		}
-	case event.PackWritten{}.Kind():
-		if p, err := event.Into[event.PackWritten](e); err == nil {
-			return fmt.Sprintf("checkpoint %d packed: %s", p.Step, byteSize(p.Pack.Size))
+// headline says in a line what an event means for a person, as its stage declares it; "" for events that are of interest
+// to programs only.
+func (l *launcher) headline(e event.Envelope) string {
+	declared := l.declarations()
+	if _, known := results.Of(declared, e); !known && l.stage(e.Stage) == nil && e.Stage != launcherName {
+		// Of a stage that takes part without being in the pipeline file.
+		if kept, err := results.Declared(l.journal, l.run, nil); err == nil {
+			declared = kept
 		}
 	}
-	return ""
+	return results.Headline(declared, e)
 }
 
-func mark(on bool, text string) string {
-	if on {
-		return text
+// declarations are what the stages of the pipeline say of their results.
+func (p *plan) declarations() []results.Declaration {
+	all := make([]results.Declaration, len(p.stages))
+	for i, s := range p.stages {
+		all[i] = s.Declaration()
 	}
-	return ""
+	return all
 }
 
-func byteSize(n int64) string {
-	switch {
-	case n >= 1e6:
-		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
-	default:
-		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+func (p *plan) stage(name string) *plannedStage {
+	for i := range p.stages {
+		if p.stages[i].Name == name {
+			return &p.stages[i]
+		}
 	}
+	return nil
 }
 
 // plainScreen writes lines, for logs and pipes.
@@ -120,7 +108,7 @@ func (s *plainScreen) note(text string)     { s.print("%s\n", text) }
 func (s *plainScreen) warn(st, text string) { s.print("warning: %s: %s\n", st, text) }
 func (s *plainScreen) close()               {}
 func (s *plainScreen) event(e event.Envelope) {
-	if text := eventText(e); text != "" {
+	if text := s.l.headline(e); text != "" {
 		s.print("%s\n", text)
 	}
 }

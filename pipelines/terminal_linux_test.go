@@ -60,7 +60,7 @@ func TestTerminal(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%v\n%s", err, tail(seen.String()))
 	}
-	for _, text := range []string{"train     working", "80/80 steps", "loss ", "checkpoint 80 saved", "checkpoint  training", "task probe"} {
+	for _, text := range []string{"train     working", "80/80 steps", "loss ", "checkpoint 80 saved", "training  validation", "task probe"} {
 		if !strings.Contains(seen.String(), text) {
 			t.Errorf("the screen never shows %q", text)
 		}

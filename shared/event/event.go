@@ -52,15 +52,17 @@ type Part struct {
 
 // Envelope is an event as it travels and as it is kept.
 type Envelope struct {
-	Version int                `msgpack:"version" json:"version" usage:"of the envelope and the body: 1"`
-	Kind    string             `msgpack:"kind" json:"kind" usage:"noun.verb, lower case"`
-	Run     string             `msgpack:"run" json:"run" usage:"id of the run: letters, digits, - and _, at most 100"`
-	ID      string             `msgpack:"id" json:"id" usage:"digest of kind, run and body (see below)"`
-	Stage   string             `msgpack:"stage" json:"stage" usage:"who announced it"`
-	Job     string             `msgpack:"job" json:"job" usage:"key of the job that found it out, if any"`
-	Part    Part               `msgpack:"part" json:"part" usage:"place in a set; the outputs of a job inherit their input's"`
-	Time    int64              `msgpack:"time" json:"time" usage:"Unix milliseconds; never part of a digest"`
-	Body    msgpack.RawMessage `msgpack:"body" json:"-" usage:"the kind's own fields"`
+	Version   int                `msgpack:"version" json:"version" usage:"of the envelope and the body: 1"`
+	Kind      string             `msgpack:"kind" json:"kind" usage:"noun.verb, lower case"`
+	Run       string             `msgpack:"run" json:"run" usage:"id of the run: letters, digits, - and _, at most 100"`
+	ID        string             `msgpack:"id" json:"id" usage:"digest of kind, run and body (see below)"`
+	Stage     string             `msgpack:"stage" json:"stage" usage:"who announced it"`
+	Job       string             `msgpack:"job" json:"job" usage:"key of the job that found it out, if any"`
+	Part      Part               `msgpack:"part" json:"part" usage:"place in a set; the outputs of a job inherit their input's"`
+	Input     string             `msgpack:"input,omitempty" json:"input,omitempty" usage:"id of the event that was answered, of a set its first part; absent: the announcer does not say"`
+	Overrides map[string]string  `msgpack:"overrides,omitempty" json:"overrides,omitempty" usage:"what differs from the run's own parameters, in this job or in those before it: STAGE.KEY to the value as a flag takes it"`
+	Time      int64              `msgpack:"time" json:"time" usage:"Unix milliseconds; never part of a digest"`
+	Body      msgpack.RawMessage `msgpack:"body" json:"-" usage:"the kind's own fields"`
 }
 
 // New wraps body as an event of the given run.

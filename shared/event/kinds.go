@@ -143,6 +143,7 @@ type EvaluationWritten struct {
 	BitsPerToken   float64      `msgpack:"bits_per_token" json:"bits_per_token" usage:"mean loss over the validation split"`
 	BitsPerByte    float64      `msgpack:"bits_per_byte" json:"bits_per_byte" usage:"the same loss over the bytes of its text"`
 	UnigramEntropy float64      `msgpack:"unigram_entropy" json:"unigram_entropy" usage:"entropy of that split's token frequencies, bits per token"`
+	Accuracy       *float64     `msgpack:"accuracy,omitempty" json:"accuracy,omitempty" usage:"share of tokens that are the most probable one, 0 to 1; absent unless it was asked for"`
 }
 
 // Kind implements Body.

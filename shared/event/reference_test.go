@@ -56,7 +56,7 @@ func section(page *bytes.Buffer, title, about string, t reflect.Type) {
 	fmt.Fprint(page, "| key | type | meaning |\n|---|---|---|\n")
 	for i := range t.NumField() {
 		f := t.Field(i)
-		fmt.Fprintf(page, "| `%s` | %s | %s |\n", f.Tag.Get("msgpack"), typeName(f.Type), f.Tag.Get("usage"))
+		fmt.Fprintf(page, "| `%s` | %s | %s |\n", strings.TrimSuffix(f.Tag.Get("msgpack"), ",omitempty"), typeName(f.Type), f.Tag.Get("usage"))
 	}
 	fmt.Fprintln(page)
 }
@@ -67,8 +67,10 @@ func typeName(t reflect.Type) string {
 		return "artifact reference"
 	case t == reflect.TypeFor[Part]():
 		return "part"
-	case t.Name() == "RawMessage":
+	case t.Name() == "RawMessage" || t.Kind() == reflect.Map:
 		return "map"
+	case t.Kind() == reflect.Pointer:
+		return typeName(t.Elem())
 	case t.Kind() == reflect.Slice:
 		return "array of " + typeName(t.Elem())
 	case t.Kind() == reflect.String:

@@ -2,7 +2,7 @@
 // they mention, so that the bus is never their only copy: runs can be listed,
 // rerun and resumed with no bus at all. It does not deliver events.
 //
-//	runs/<run>/events/<kind>/<id>.msgpack   the events
+//	runs/<run>/events/<kind>/<id>.msgpack   the events; <id>.<job>.msgpack where another job found the same
 //	runs/<run>/<stage>/<name>               links to a stage's artifacts, for people
 //	runs/<run>/logs/                        logs
 package journal
@@ -39,29 +39,63 @@ func (j Journal) kindDir(run, kind string) string {
 
 const suffix = ".msgpack"
 
-func (j Journal) path(run, kind, id string) string {
-	return filepath.Join(j.kindDir(run, kind), id+suffix)
+func (j Journal) path(run, kind, name string) string {
+	return filepath.Join(j.kindDir(run, kind), name+suffix)
 }
 
 // Write keeps e. It reports whether e is new: an event whose id is there
-// already is left as it is, unless its file is damaged.
-func (j Journal) Write(e event.Envelope) (isNew bool, err error) {
-	if _, err := j.readFile(e.Run, e.Kind, e.ID); err == nil {
-		return false, nil
+// already is left as it is, unless its file is damaged. Where another job found
+// the same, with other parameters say, that is kept beside it.
+func (j Journal) Write(e event.Envelope) (isNew bool, err error) { return j.write(e, false) }
+
+// Renew is Write for what was found anew: of what was found with equal
+// parameters it is then the latest, also where an equal event is there already.
+func (j Journal) Renew(e event.Envelope) (isNew bool, err error) { return j.write(e, true) }
+
+func (j Journal) write(e event.Envelope, renew bool) (isNew bool, err error) {
+	name := e.ID
+	first, err := j.readFile(e.Run, e.Kind, name, e.ID)
+	isNew = err != nil
+	if !isNew && artifact.ValidDigest(e.Job) && e.Job != first.Job {
+		name += "." + e.Job
+		_, err = j.readFile(e.Run, e.Kind, name, e.ID)
+	}
+	if err == nil && !renew || !isNew && !artifact.ValidDigest(e.Job) {
+		return isNew, nil
 	}
 	b, err := e.Encode()
 	if err != nil {
 		return false, err
 	}
-	if err := artifact.WriteFile(j.path(e.Run, e.Kind, e.ID), b); err != nil {
+	if err := artifact.WriteFile(j.path(e.Run, e.Kind, name), b); err != nil {
 		return false, fmt.Errorf("journal of run %s: %w", e.Run, err)
 	}
-	return true, nil
+	return isNew, nil
 }
 
-// Read returns the events of a run and kind in the order of their parts, and of
-// their time where they have none. A run without such events gives none.
+// Read returns the events of a run and kind, each once, in the order of their
+// parts. Of one part the last one counts: those that were found with other
+// parameters than the run's own come first, the rest in the order of their time.
+// A run without such events gives none.
 func (j Journal) Read(run, kind string) ([]event.Envelope, error) {
+	all, err := j.Announcements(run, kind)
+	if err != nil {
+		return nil, err
+	}
+	var events []event.Envelope
+	seen := map[string]bool{}
+	for _, e := range slices.Backward(all) {
+		if !seen[e.ID] {
+			seen[e.ID] = true
+			events = append(events, e)
+		}
+	}
+	slices.Reverse(events)
+	return events, nil
+}
+
+// Announcements is Read with an event for every job that found it.
+func (j Journal) Announcements(run, kind string) ([]event.Envelope, error) {
 	if !event.ValidRun(run) || !event.ValidKind(kind) {
 		return nil, fmt.Errorf("events %q of run %q: not a run's id or not a kind of event", kind, run)
 	}
@@ -74,24 +108,39 @@ func (j Journal) Read(run, kind string) ([]event.Envelope, error) {
 	}
 	var events []event.Envelope
 	for _, entry := range entries {
-		id, ok := strings.CutSuffix(entry.Name(), suffix)
+		name, ok := strings.CutSuffix(entry.Name(), suffix)
+		id, _, _ := strings.Cut(name, ".")
 		if !ok || !artifact.ValidDigest(id) {
 			continue
 		}
-		e, err := j.readFile(run, kind, id)
+		e, err := j.readFile(run, kind, name, id)
 		if err != nil {
 			return nil, fmt.Errorf("journal of run %s: %s %s: %w (remove the file: the stage that made it will announce it again)", run, kind, entry.Name(), err)
 		}
 		events = append(events, e)
 	}
 	slices.SortStableFunc(events, func(a, b event.Envelope) int {
-		return cmp.Or(cmp.Compare(a.Part.Index, b.Part.Index), cmp.Compare(a.Time, b.Time), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(cmp.Compare(a.Part.Index, b.Part.Index), cmp.Compare(standing(a), standing(b)),
+			cmp.Compare(a.Time, b.Time), cmp.Compare(a.ID, b.ID))
 	})
 	return events, nil
 }
 
-func (j Journal) readFile(run, kind, id string) (event.Envelope, error) {
-	b, err := os.ReadFile(j.path(run, kind, id))
+// standing ranks an event by the parameters it was found with: other than the run's own, unknown, the run's own. Who
+// announces an event without its input, a stage in another language or an older version, does not say.
+func standing(e event.Envelope) int {
+	switch {
+	case len(e.Overrides) > 0:
+		return 0
+	case e.Input == "":
+		return 1
+	default:
+		return 2
+	}
+}
+
+func (j Journal) readFile(run, kind, name, id string) (event.Envelope, error) {
+	b, err := os.ReadFile(j.path(run, kind, name))
 	if err != nil {
 		return event.Envelope{}, err
 	}

@@ -69,6 +69,62 @@ func TestAnEventIsKeptOnce(t *testing.T) {
 	}
 }
 
+// The same fact found by another job is kept beside the first; what was found anew is the latest, and the run's own
+// parameters count more than any others.
+func TestWhatCountsOfAFactFoundAgain(t *testing.T) {
+	j := Open(t.TempDir())
+	found := func(step int, job, input, sequences string, at int64, renew bool) {
+		t.Helper()
+		e := newEvent(t, "r", event.Part{}, at, event.PackWritten{Step: step})
+		if e.Job, e.Input = artifact.DigestBytes([]byte(job)), input; sequences != "" {
+			e.Overrides = map[string]string{"probe.sequences": sequences}
+		}
+		write := j.Write
+		if renew {
+			write = j.Renew
+		}
+		if _, err := write(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := func(events int, want event.Envelope) {
+		t.Helper()
+		all, err := j.Read("r", want.Kind)
+		if err != nil || len(all) != events {
+			t.Fatalf("%d events, want %d: %v", len(all), events, err)
+		}
+		if e := all[len(all)-1]; e.ID != want.ID || len(e.Overrides) != len(want.Overrides) {
+			t.Errorf("the last one is %+v, want %+v", e, want)
+		}
+	}
+	one, two := newEvent(t, "r", event.Part{}, 0, event.PackWritten{Step: 1}), newEvent(t, "r", event.Part{}, 0, event.PackWritten{Step: 2})
+	found(1, "own", "i", "", 10, true)
+	found(2, "other", "i", "2", 20, true)
+	last(2, one)
+	found(2, "own", "i", "", 30, false) // equal to what other parameters gave
+	last(2, two)
+	found(1, "own", "i", "", 40, false)
+	last(2, two)
+	found(1, "own", "i", "", 50, true)
+	last(2, one)
+	found(2, "old", "", "", 60, true) // of an older version, which does not say with which parameters
+	last(2, one)
+	all, err := j.Announcements("r", one.Kind)
+	if err != nil || len(all) != 4 {
+		t.Errorf("%d announcements, want 4: %v", len(all), err)
+	}
+	for _, name := range []string{"../../../out", "job"} { // no digest, no file
+		e := newEvent(t, "r", event.Part{}, 70, event.PackWritten{Step: 1})
+		e.Job = name
+		if isNew, err := j.Renew(e); err != nil || isNew {
+			t.Errorf("%v, %v", isNew, err)
+		}
+	}
+	if all, err := j.Announcements("r", one.Kind); err != nil || len(all) != 4 {
+		t.Errorf("%d announcements, want 4: %v", len(all), err)
+	}
+}
+
 func TestWhatIsNotThereIsNoError(t *testing.T) {
 	j := Open(filepath.Join(t.TempDir(), "absent"))
 	if events, err := j.Read("r", "pack.written"); err != nil || len(events) != 0 {

@@ -213,6 +213,19 @@ func Canonical(params any) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
+// Overrides tells what of params differs from base, two structs of one type: keys to values as flags take them. Parameters
+// that change nothing of what is made are left out.
+func Overrides(base, params any) map[string]string {
+	differing := map[string]string{}
+	before := Fields(base)
+	for i, f := range Fields(params) {
+		if was, is := Text(before[i].Default), Text(f.Default); was != is && !f.passing {
+			differing[f.Key] = is
+		}
+	}
+	return differing
+}
+
 func find(fields []Field, key string) (Field, bool) {
 	for _, f := range fields {
 		if f.Key == key {

@@ -33,8 +33,24 @@ func NewAnnouncer(j journal.Journal, b *bus.Bus) *Announcer {
 // Announce keeps e and announces it unless that was done before.
 func (a *Announcer) Announce(ctx context.Context, e event.Envelope) error {
 	isNew, err := a.journal.Write(e)
-	if err != nil || a.bus == nil {
+	if err != nil {
 		return err
+	}
+	return a.publish(ctx, e, isNew)
+}
+
+// Renew is Announce for what was found anew: the journal takes it for the latest.
+func (a *Announcer) Renew(ctx context.Context, e event.Envelope) error {
+	isNew, err := a.journal.Renew(e)
+	if err != nil {
+		return err
+	}
+	return a.publish(ctx, e, isNew)
+}
+
+func (a *Announcer) publish(ctx context.Context, e event.Envelope, isNew bool) error {
+	if a.bus == nil {
+		return nil
 	}
 	// An event that the journal did not have cannot have been announced. One
 	// that it had may have been, unless the process died in between.

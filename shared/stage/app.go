@@ -2,7 +2,6 @@ package stage
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +20,7 @@ import (
 	"bitnet1/shared/event"
 	"bitnet1/shared/journal"
 	"bitnet1/shared/param"
+	"bitnet1/shared/pipeline"
 )
 
 // Exit statuses of every program of the project.
@@ -191,7 +191,7 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 			report: reporter(b, s.Name), attempts: c.Int("attempts"),
 		},
 		bus: b, queue: queue, metrics: m, overlay: overlayOf[P](c), retryPause: c.Duration("retry-pause"), busy: newRateLimit(time.Minute),
-		sections: map[string]json.RawMessage{}, failures: map[string]int{},
+		definitions: map[string]*pipeline.Definition{}, failures: map[string]int{},
 	}
 	log.Info("serving", "stage", s.Name, "kind", s.kind(), "run", run, "workers", c.Int("workers"))
 	return svc.serve(ctx, c.Int("workers"))

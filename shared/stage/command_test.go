@@ -135,7 +135,17 @@ func rerunnable(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t)
 	p, q := w.serve("shout"), w.serve("collect")
-	w.announce("r", event.Part{}, event.RunStarted{Pipeline: "test", Definition: w.store("{}")})
+	own := fmt.Sprintf(`{"trace":%q,"release":%q}`, w.trace, w.release)
+	store, err := artifact.Open(w.data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	definition, err := artifact.Put(store, "definition", "application/json", "definition.json",
+		[]byte(fmt.Sprintf(`{"stages":{"shout":%s,"collect":%s}}`, own, own)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.announce("r", event.Part{}, event.RunStarted{Pipeline: "test", Definition: definition})
 	w.sources("r", "one", "two")
 	w.outcomes("r", "shout", 2, event.Done)
 	w.answers("r", "collect", 2)
@@ -167,6 +177,7 @@ func TestOldEventsAreAnsweredAgainWithoutABus(t *testing.T) {
 		t.Errorf("other parameters are other jobs: status %d: %s%s", status, stdout, stderr)
 	}
 	w.wantBegun(before + 4)
+	wantText(t, "output", stdout, filepath.Join(w.data, "runs", "r", "shout", "layers=3", "one.loud"))
 	status, stdout, stderr = w.run("collect", args...)
 	if status != exitDone {
 		t.Errorf("status %d: %s", status, stderr)

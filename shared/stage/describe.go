@@ -10,17 +10,24 @@ import (
 
 	"bitnet1/shared/event"
 	"bitnet1/shared/param"
+	"bitnet1/shared/results"
 )
 
 // Description is what `<stage> describe` prints: enough for a launcher to check
 // a pipeline file and for a reference page.
 type Description struct {
-	Name       string        `json:"name"`
-	About      string        `json:"about"`
-	Example    string        `json:"example"` // a command line
-	Kind       string        `json:"kind"`    // of the events it answers
-	Emits      []string      `json:"emits"`   // kinds of the events it announces
-	Parameters []param.Field `json:"parameters"`
+	Name       string           `json:"name"`
+	About      string           `json:"about"`
+	Example    string           `json:"example"` // a command line
+	Kind       string           `json:"kind"`    // of the events it answers
+	Emits      []string         `json:"emits"`   // kinds of the events it announces
+	Results    []results.Result `json:"results"` // what people are shown of them
+	Parameters []param.Field    `json:"parameters"`
+}
+
+// Declaration is what the stage says of its results.
+func (d Description) Declaration() results.Declaration {
+	return results.Declaration{Stage: d.Name, Answers: d.Kind, Results: d.Results}
 }
 
 // maxSection bounds a stage's parameters, in bytes.
@@ -48,7 +55,7 @@ func describeCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 			}
 			d := Description{
 				Name: s.Name, About: s.About, Kind: s.kind(), Example: s.Example,
-				Emits: []string{}, Parameters: append([]param.Field{}, param.Fields(s.Defaults)...),
+				Emits: []string{}, Results: append([]results.Result{}, s.Results...), Parameters: append([]param.Field{}, param.Fields(s.Defaults)...),
 			}
 			for _, body := range s.Emits {
 				d.Emits = append(d.Emits, body.Kind())

@@ -23,6 +23,7 @@ import (
 	"bitnet1/shared/journal"
 	"bitnet1/shared/param"
 	"bitnet1/shared/pipeline"
+	"bitnet1/shared/results"
 )
 
 func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
@@ -90,7 +91,7 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 		if err != nil {
 			return err
 		}
-		if err := printResult(c, res, folder.Dir()); err != nil {
+		if err := printResult(c, s.Results, res, folder.Dir()); err != nil {
 			return err
 		}
 	}
@@ -136,11 +137,7 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 	if err != nil {
 		return err
 	}
-	var section []byte
-	if def != nil {
-		section = def.Stages[s.Name]
-	}
-	params, err := resolve(s, section, overlayOf[P](c))
+	params, err := resolve(s, sectionOf(def, s.Name), overlayOf[P](c))
 	if err != nil {
 		return err
 	}
@@ -148,45 +145,47 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 		spec: s, space: store, journal: j, records: recordsDir(store), announcer: NewAnnouncer(j, b),
 		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: logReporter(log),
 	}
-	return performAll(ctx, p, c, task[P, E]{run: run, params: params, force: c.Bool("force")}, events)
-}
-
-func performAll[P any, E event.Body](ctx context.Context, p *performer[P, E], c *cli.Context, t task[P, E], events []event.Envelope) error {
-	if count := latest(events).Part.Count; p.spec.Gather != nil && count > 0 {
-		in, ready, err := gathered[E](events, count)
-		if err != nil {
-			return err
-		}
-		if !ready {
-			return fmt.Errorf("run %s: some of the %d %s events are missing: let the pipeline finish first", t.run, count, p.spec.kind())
-		}
-		t.in = in
-		return performOne(ctx, p, c, t)
+	if err := results.Declare(j, run, s.declaration()); err != nil {
+		return err
 	}
-	for _, e := range events {
-		body, err := event.Into[E](e)
+	jobs, err := inputsOf(s, run, events)
+	if err != nil {
+		return err
+	}
+	for _, in := range jobs {
+		t := task[P, E]{run: run, params: params, force: c.Bool("force"), renew: true}
+		if err := t.answer(s, def, in); err != nil {
+			return err
+		}
+		res, err := p.performWhenFree(ctx, t)
 		if err != nil {
 			return err
 		}
-		t.part, t.in = e.Part, []E{body}
-		if err := performOne(ctx, p, c, t); err != nil {
+		if err := printResult(c, s.Results, res, p.outputs(t)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// inputsOf splits the events of a run into the inputs of jobs.
+func inputsOf[P any, E event.Body](s Spec[P, E], run string, events []event.Envelope) (jobs [][]event.Envelope, err error) {
+	if count := latest(events).Part.Count; s.Gather != nil && count > 0 {
+		set, ready := gathered(events, count)
+		if !ready {
+			return nil, fmt.Errorf("run %s: some of the %d %s events are missing: let the pipeline finish first", run, count, s.kind())
+		}
+		return [][]event.Envelope{set}, nil
+	}
+	for _, e := range events {
+		jobs = append(jobs, []event.Envelope{e})
+	}
+	return jobs, nil
+}
+
 // latest is the event that was announced last, of one or more.
 func latest(events []event.Envelope) event.Envelope {
 	return slices.MaxFunc(events, func(a, b event.Envelope) int { return cmp.Compare(a.Time, b.Time) })
-}
-
-func performOne[P any, E event.Body](ctx context.Context, p *performer[P, E], c *cli.Context, t task[P, E]) error {
-	res, err := p.performWhenFree(ctx, t)
-	if err != nil {
-		return err
-	}
-	return printResult(c, res, filepath.Join(p.journal.RunDir(t.run), p.spec.Name))
 }
 
 // selectEvents reads the events of a run that a rerun is about.
@@ -198,10 +197,17 @@ func selectEvents(j journal.Journal, run, kind, checkpoint string) ([]event.Enve
 	if len(events) == 0 {
 		return nil, noEvents(j, run, kind)
 	}
-	if kind != (event.CheckpointSaved{}).Kind() {
-		return events, nil
+	own := slices.DeleteFunc(slices.Clone(events), func(e event.Envelope) bool { return len(e.Overrides) > 0 })
+	if len(own) == 0 {
+		own = events
 	}
-	return selectCheckpoints(events, run, checkpoint)
+	if kind != (event.CheckpointSaved{}).Kind() {
+		return own, nil
+	}
+	if _, err := strconv.Atoi(checkpoint); err == nil {
+		return selectCheckpoints(events, run, checkpoint) // also one that was trained with other parameters
+	}
+	return selectCheckpoints(own, run, checkpoint)
 }
 
 func noEvents(j journal.Journal, run, kind string) error {
@@ -296,7 +302,7 @@ func optionalBus(ctx context.Context, name string) (*bus.Bus, error) {
 }
 
 // printResult says which artifacts a job made and where they are.
-func printResult(c *cli.Context, res result, dir string) error {
+func printResult(c *cli.Context, declared []results.Result, res result, dir string) error {
 	for _, out := range res.outputs {
 		if c.Bool("json") {
 			body, err := event.Plain(out.Body)
@@ -310,24 +316,40 @@ func printResult(c *cli.Context, res result, dir string) error {
 			fmt.Fprintln(c.App.Writer, string(line))
 			continue
 		}
-		var names []string
-		for _, ref := range mentioned(out.Body) {
-			path := filepath.Join(dir, ref.Name)
-			if _, err := os.Stat(path); err == nil {
-				names = append(names, path)
-			}
-		}
-		slices.Sort(names)
 		note := ""
 		if res.cached {
 			note = " (made before; --force makes it again)"
 		}
-		fmt.Fprintf(c.App.Writer, "%s%s\n", out.Kind, note)
-		for _, n := range names {
-			fmt.Fprintln(c.App.Writer, "  "+n)
+		lines := outputLines(declared, out, dir)
+		fmt.Fprintf(c.App.Writer, "%s%s\n", lines[0], note)
+		for _, line := range lines[1:] {
+			fmt.Fprintln(c.App.Writer, "  "+line)
 		}
 	}
 	return nil
+}
+
+// outputLines say what an output is: its headline or its kind, its values where it is no row of a table, and its files.
+func outputLines(declared []results.Result, out output, dir string) []string {
+	lines := []string{out.Kind}
+	i := slices.IndexFunc(declared, func(r results.Result) bool { return r.Kind == out.Kind })
+	if body, err := results.Body(out.Body); i >= 0 && err == nil {
+		if headline := declared[i].Headline; headline != "" {
+			lines[0] = results.Template(headline).Text(body)
+		}
+		if declared[i].Row == nil {
+			lines = append(lines, declared[i].Lines(body)...)
+		}
+	}
+	var names []string
+	for _, ref := range mentioned(out.Body) {
+		path := filepath.Join(dir, ref.Name)
+		if _, err := os.Stat(path); err == nil {
+			names = append(names, path)
+		}
+	}
+	slices.Sort(names)
+	return append(lines, names...)
 }
 
 // logReporter writes progress to the log, at most every two seconds a job.

@@ -5,14 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"bitnet1/shared/artifact"
 	"bitnet1/shared/event"
 	"bitnet1/shared/journal"
+	"bitnet1/shared/param"
+	"bitnet1/shared/pipeline"
+	"bitnet1/shared/results"
 )
 
 // performer does jobs of one stage, wherever they come from.
@@ -37,6 +43,42 @@ type task[P any, E event.Body] struct {
 	params P
 	in     []E
 	force  bool // begin it anew, whatever is recorded of it
+	renew  bool // what it gives is the latest, also where it is recorded: a user asks for it
+
+	input     string            // id of the event that is answered, of a set its first
+	overrides map[string]string // how params, and those of the jobs before, differ from the run's own
+}
+
+// answer makes the task one that answers events, with the parameters it has. The run's own parameters are the defaults
+// and what its definition says of the stage; a run without a definition has none to differ from.
+func (t *task[P, E]) answer(spec Spec[P, E], run *pipeline.Definition, events []event.Envelope) error {
+	t.in, t.overrides = nil, map[string]string{}
+	for _, e := range events {
+		body, err := event.Into[E](e)
+		if err != nil {
+			return err
+		}
+		t.in = append(t.in, body)
+		maps.Copy(t.overrides, e.Overrides)
+	}
+	t.input = events[0].ID
+	if spec.Gather == nil {
+		t.part = events[0].Part
+	}
+	if run == nil {
+		return nil
+	}
+	own := spec.Defaults
+	if err := param.Decode(run.Stages[spec.Name], &own); err != nil {
+		return fmt.Errorf("stage %s: %w", spec.Name, err)
+	}
+	if spec.Complete != nil {
+		_ = spec.Complete(&own) // a file that they name may be gone since
+	}
+	for key, value := range param.Overrides(own, t.params) {
+		t.overrides[spec.Name+"."+key] = value
+	}
+	return nil
 }
 
 // result says what came of a task.
@@ -86,7 +128,7 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 		}
 	}
 	for _, out := range r.Outputs { // of a finished job, or of its earlier attempts
-		if err := p.announce(ctx, t, r, out); err != nil {
+		if err := p.announce(ctx, t, r, out, t.renew); err != nil {
 			return result{key: key}, err
 		}
 	}
@@ -186,32 +228,47 @@ func (p *performer[P, E]) newJob(t task[P, E], r *record) *Job[P] {
 			if err != nil || !isNew {
 				return err
 			}
-			return p.announce(ctx, t, r, output{Kind: body.Kind(), Body: raw})
+			return p.announce(ctx, t, r, output{Kind: body.Kind(), Body: raw}, true)
 		},
 		progress: func(pr Progress) { p.report(t.run, r.Key, pr) },
-		show:     func(path, name string) error { return p.show(t.run, path, name) },
+		show:     func(path, name string) error { return journal.Symlink(path, filepath.Join(p.outputs(t), name)) },
 		leave: func(name string, content []byte) error {
-			return artifact.WriteFile(filepath.Join(p.outputs(t.run), name), content)
+			return artifact.WriteFile(filepath.Join(p.outputs(t), name), content)
 		},
 	}
 }
 
-// outputs is the folder where people look for the run's outputs of the stage.
-func (p *performer[P, E]) outputs(run string) string {
+// outputs is the folder where people look for what the task makes.
+func (p *performer[P, E]) outputs(t task[P, E]) string {
 	if p.folder != nil {
 		return p.folder.Dir()
 	}
-	return filepath.Join(p.journal.RunDir(run), p.spec.Name)
+	return filepath.Join(p.journal.RunDir(t.run), t.folder(p.spec.Name))
 }
 
-// show links name, in the folder of the run's outputs, to the file at path.
-func (p *performer[P, E]) show(run, path, name string) error {
-	return journal.Symlink(path, filepath.Join(p.outputs(run), name))
+// folder is where a run's outputs of the stage lie: those of other parameters than the run's own in a folder of their own,
+// named by what differs.
+func (t task[P, E]) folder(stage string) string {
+	if len(t.overrides) == 0 {
+		return stage
+	}
+	label := results.Label(t.overrides)
+	name := strings.Map(func(r rune) rune {
+		if r == '/' || r == '\\' || !unicode.IsPrint(r) {
+			return '_'
+		}
+		return r
+	}, label)
+	const most = 100
+	if name != label || len(name) > most || strings.HasPrefix(name, ".") {
+		name = strings.ToValidUTF8("with-"+name[:min(len(name), most)], "") + "-" + artifact.Short(artifact.DigestBytes([]byte(label)))
+	}
+	return filepath.Join(stage, name)
 }
 
 // announce makes an output public: a link for people to every artifact that the
 // job made, then the event. In a folder the artifacts have their names already.
-func (p *performer[P, E]) announce(ctx context.Context, t task[P, E], r *record, out output) error {
+func (p *performer[P, E]) announce(ctx context.Context, t task[P, E], r *record, out output, renew bool) error {
 	if p.folder != nil {
 		return nil
 	}
@@ -219,13 +276,17 @@ func (p *performer[P, E]) announce(ctx context.Context, t task[P, E], r *record,
 		if slices.Contains(r.Inputs, ref.Digest) {
 			continue // passed on; its maker has linked it
 		}
-		if err := p.journal.Link(t.run, p.spec.Name, ref); err != nil {
+		if err := p.journal.Link(t.run, t.folder(p.spec.Name), ref); err != nil {
 			return fmt.Errorf("linking %s: %w", ref, err)
 		}
 	}
 	e, err := event.Wrap(t.run, p.spec.Name, r.Key, t.part, out.Kind, out.Body)
 	if err != nil {
 		return err
+	}
+	e.Input, e.Overrides = t.input, t.overrides
+	if renew {
+		return p.announcer.Renew(ctx, e)
 	}
 	return p.announcer.Announce(ctx, e)
 }

@@ -3,7 +3,6 @@ package stage
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"bitnet1/shared/event"
 	"bitnet1/shared/param"
 	"bitnet1/shared/pipeline"
+	"bitnet1/shared/results"
 )
 
 // service answers events from a queue until its context ends.
@@ -29,9 +29,9 @@ type service[P any, E event.Body] struct {
 	retryPause time.Duration // before the second attempt
 	busy       *rateLimit    // of the log lines about jobs that others work on
 
-	mu       sync.Mutex
-	sections map[string]json.RawMessage // this stage's section in each run's definition
-	failures map[string]int             // by job key, or by event where it has none yet
+	mu          sync.Mutex
+	definitions map[string]*pipeline.Definition // of runs; nil where a run has none
+	failures    map[string]int                  // by job key, or by event where it has none yet
 }
 
 // serve runs the given number of workers.
@@ -139,82 +139,85 @@ func (s *service[P, E]) handle(ctx context.Context, e event.Envelope) (key, outc
 	if _, err := s.journal.Write(e); err != nil {
 		return "", "", err
 	}
-	params, err := s.params(e.Run)
+	params, definition, err := s.params(e.Run)
 	if err != nil {
 		return "", "", Refuse(err)
 	}
-	in, ready, err := s.inputs(e)
+	events, ready, err := s.inputs(e)
 	if err != nil {
 		return "", "", Refuse(err)
 	}
 	if !ready {
 		return "", event.Waiting, nil
 	}
-	part := e.Part
-	if s.spec.Gather != nil {
-		part = event.Part{}
+	t := task[P, E]{run: e.Run, params: params}
+	if err := t.answer(s.spec, definition, events); err != nil {
+		return "", "", Refuse(err)
 	}
-	res, err := s.perform(ctx, task[P, E]{run: e.Run, part: part, params: params, in: in})
+	res, err := s.perform(ctx, t)
 	if err == nil {
 		s.log.Info("job done", "run", e.Run, "event", e.Kind, "job", artifact.Short(res.key), "outputs", len(res.outputs), "recorded", res.cached)
 	}
 	return res.key, event.Done, err
 }
 
-// inputs returns the bodies a job for e works on, and whether they are all
+// inputs returns the events a job for e works on, and whether they are all
 // there. A gathering stage reads the other parts from the run's journal.
-func (s *service[P, E]) inputs(e event.Envelope) ([]E, bool, error) {
+func (s *service[P, E]) inputs(e event.Envelope) ([]event.Envelope, bool, error) {
 	if s.spec.Gather == nil || e.Part.Count == 0 {
-		body, err := event.Into[E](e)
-		return []E{body}, true, err
+		return []event.Envelope{e}, true, nil
 	}
 	parts, err := s.journal.Read(e.Run, e.Kind)
 	if err != nil {
 		return nil, false, err
 	}
-	return gathered[E](parts, e.Part.Count)
+	events, ready := gathered(parts, e.Part.Count)
+	return events, ready, nil
 }
 
-// gathered returns the bodies of parts 0 to count-1, if they are all there. Of
-// several events for one part the last one counts.
-func gathered[E event.Body](parts []event.Envelope, count int) ([]E, bool, error) {
+// gathered returns parts 0 to count-1, if they are all there. Of several events
+// for one part the last one counts.
+func gathered(parts []event.Envelope, count int) ([]event.Envelope, bool) {
 	if count > len(parts) { // count is what an event claims: allocate nothing for it
-		return nil, false, nil
+		return nil, false
 	}
-	bodies := make([]E, count)
+	events := make([]event.Envelope, count)
 	there := make([]bool, count)
 	for _, p := range parts {
-		if p.Part.Count != count {
-			continue // of another set
+		if p.Part.Count == count { // not of another set
+			events[p.Part.Index], there[p.Part.Index] = p, true
 		}
-		body, err := event.Into[E](p)
-		if err != nil {
-			return nil, false, err
-		}
-		bodies[p.Part.Index], there[p.Part.Index] = body, true
 	}
-	return bodies, !slices.Contains(there, false), nil
+	return events, !slices.Contains(there, false)
 }
 
 // params are the stage's defaults, overlaid by its section in the run's
 // definition, overlaid by the command line.
-func (s *service[P, E]) params(run string) (P, error) {
+func (s *service[P, E]) params(run string) (params P, def *pipeline.Definition, err error) {
 	s.mu.Lock()
-	section, known := s.sections[run]
+	def, known := s.definitions[run]
 	s.mu.Unlock()
 	if !known {
-		def, err := pipeline.OfRun(s.journal, s.space, run)
-		if err != nil {
-			return s.spec.Defaults, err
+		if def, err = pipeline.OfRun(s.journal, s.space, run); err != nil {
+			return s.spec.Defaults, nil, err
 		}
-		if def != nil {
-			section = def.Stages[s.spec.Name]
+		if err := results.Declare(s.journal, run, s.spec.declaration()); err != nil {
+			return s.spec.Defaults, nil, err
 		}
 		s.mu.Lock()
-		s.sections[run] = section
+		s.definitions[run] = def
 		s.mu.Unlock()
 	}
-	return resolve(s.spec, section, s.overlay)
+	params, err = resolve(s.spec, sectionOf(def, s.spec.Name), s.overlay)
+	return params, def, err
+}
+
+// sectionOf is what a definition, which may be nil, says of a stage.
+func sectionOf(def *pipeline.Definition, stage string) []byte {
+	if def == nil {
+		return nil
+	}
+	return def.Stages[stage]
 }
 
 // resolve makes a stage's parameters of its defaults, a section and flags.

@@ -19,9 +19,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"bitnet1/shared/artifact"
 	"bitnet1/shared/event"
+	"bitnet1/shared/results"
 )
 
 // Spec describes a stage whose parameters are the struct P (see package param
@@ -58,6 +60,14 @@ type Spec[P any, E event.Body] struct {
 
 	// Emits lists zero values of the events the stage announces.
 	Emits []event.Body
+
+	// Results says what people are shown of those events: a line on the screen, columns of the run's table.
+	Results []results.Result
+}
+
+// declaration is what the stage says of its results.
+func (s Spec[P, E]) declaration() results.Declaration {
+	return results.Declaration{Stage: s.Name, Answers: s.kind(), Results: s.Results}
 }
 
 func (s Spec[P, E]) kind() string {
@@ -75,7 +85,12 @@ func (s Spec[P, E]) validate() error {
 	case (s.Work == nil) == (s.Gather == nil):
 		return fmt.Errorf("stage %s: set exactly one of Work and Gather", s.Name)
 	}
-	return nil
+	for _, r := range s.Results {
+		if !slices.ContainsFunc(s.Emits, func(b event.Body) bool { return b.Kind() == r.Kind }) {
+			return fmt.Errorf("stage %s: Results speak of %s, Emits does not", s.Name, r.Kind)
+		}
+	}
+	return s.declaration().Check()
 }
 
 // Main runs the stage as a program and returns its exit status: 0 done,

@@ -9,6 +9,7 @@ import (
 
 	"bitnet1/shared/event"
 	"bitnet1/shared/measure"
+	"bitnet1/shared/results"
 	"bitnet1/shared/stage"
 )
 
@@ -35,6 +36,29 @@ func main() {
 		Work:  evaluate,
 		Files: stage.Checkpoints,
 		Emits: []event.Body{event.EvaluationWritten{}},
+		Results: []results.Result{{
+			Kind: event.EvaluationWritten{}.Kind(),
+			Headline: "checkpoint {step} evaluated: {bits_per_token:.3} bits/token, {bits_per_byte:.3} bits/byte" +
+				" (unigram {unigram_entropy:.3})[, accuracy {accuracy:.1%}]",
+			Columns: []results.Column{
+				{
+					Key: "bits_per_token", Name: "bits/token", Value: "{bits_per_token:.3}", Better: results.Lower,
+					About: "mean loss over the validation split, bits per token",
+					Baseline: &results.Baseline{
+						Key: "unigram_entropy", Name: "unigram", Value: "{unigram_entropy:.3}",
+						About: "entropy of the tokens' frequencies, bits per token",
+					},
+				},
+				{
+					Key: "bits_per_byte", Name: "bits/byte", Value: "{bits_per_byte:.3}", Better: results.Lower,
+					About: "the same loss over the bytes of the text",
+				},
+				{
+					Key: "accuracy", Name: "accuracy", Value: "{accuracy:.1%}", Better: results.Higher,
+					About: "share of tokens that are the most probable one; with greedy only",
+				},
+			},
+		}},
 	}, os.Args))
 }
 
@@ -73,6 +97,6 @@ func evaluate(ctx context.Context, job *stage.Job[Params], in event.CheckpointSa
 	}
 	return job.Emit(ctx, event.EvaluationWritten{
 		Step: int(r.Step), Model: in.Model, Report: ref,
-		BitsPerToken: r.BitsPerToken, BitsPerByte: r.BitsPerByte, UnigramEntropy: r.UnigramEntropy,
+		BitsPerToken: r.BitsPerToken, BitsPerByte: r.BitsPerByte, UnigramEntropy: r.UnigramEntropy, Accuracy: r.Accuracy,
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"bitnet1/shared/bit2"
 	"bitnet1/shared/checkpoint"
 	"bitnet1/shared/event"
+	"bitnet1/shared/results"
 	"bitnet1/shared/stage"
 )
 
@@ -27,6 +28,13 @@ func main() {
 		Work:    pack,
 		Files:   stage.BareCheckpoints,
 		Emits:   []event.Body{event.PackWritten{}},
+		Results: []results.Result{{
+			Kind:     event.PackWritten{}.Kind(),
+			Headline: "checkpoint {step} packed: {pack.size:bytes}",
+			Columns: []results.Column{{
+				Key: "pack_bytes", Name: ".bit2", Value: "{pack.size:bytes}", Better: results.Lower, About: "size of the packed model",
+			}},
+		}},
 	}, os.Args))
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"bitnet1/shared/event"
 	"bitnet1/shared/measure"
+	"bitnet1/shared/results"
 	"bitnet1/shared/stage"
 )
 
@@ -36,6 +37,21 @@ func main() {
 		Work:  probe,
 		Files: stage.Checkpoints,
 		Emits: []event.Body{event.ProbeWritten{}},
+		Results: []results.Result{{
+			Kind:     event.ProbeWritten{}.Kind(),
+			Headline: "checkpoint {step} probed: best head L{top_layer}.H{top_head} with IPMR {top_ipmr:.1%}",
+			Columns: []results.Column{
+				{Key: "best_head", Name: "best head", Value: "L{top_layer}.H{top_head}", About: "layer and head with the highest IPMR"},
+				{
+					Key: "ipmr", Name: "IPMR", Value: "{top_ipmr:.1%}", Better: results.Higher,
+					About: "induction pointer match rate of that head",
+				},
+				{
+					Key: "copy_accuracy", Name: "copied", Value: "{copy_accuracy:.1%}", Better: results.Higher,
+					About: "share of a repeated random sequence that is predicted",
+				},
+			},
+		}},
 	}, os.Args))
 }
 

@@ -11,6 +11,7 @@ import (
 	"bitnet1/shared/artifact"
 	"bitnet1/shared/dataset"
 	"bitnet1/shared/event"
+	"bitnet1/shared/results"
 	"bitnet1/shared/stage"
 )
 
@@ -68,6 +69,10 @@ func spec() stage.Spec[Params, event.TokensWritten] {
 		Gather:   seal,
 		Files:    batches,
 		Emits:    []event.Body{event.ShardSealed{}, event.DatasetSealed{}},
+		Results: []results.Result{{
+			Kind:     event.DatasetSealed{}.Kind(),
+			Headline: "dataset sealed: {documents} documents, {train_tokens} training and {validation_tokens} validation tokens",
+		}},
 	}
 }
 

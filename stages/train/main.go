@@ -11,6 +11,7 @@ import (
 	"bitnet1/shared/artifact"
 	"bitnet1/shared/dataset"
 	"bitnet1/shared/event"
+	"bitnet1/shared/results"
 	"bitnet1/shared/stage"
 )
 
@@ -26,6 +27,22 @@ func main() {
 		Work:     train,
 		Files:    manifests,
 		Emits:    []event.Body{event.CheckpointSaved{}, event.TrainingFinished{}},
+		Results: []results.Result{{
+			Kind: event.CheckpointSaved{}.Kind(),
+			Headline: "checkpoint {step} saved: training {train_bits:.3} bits/token" +
+				"[, validation sample {validation_bits:.3}][ (best){best}]",
+			Row: &results.Column{Key: "step", Name: "checkpoint", Value: "{step}", About: "optimizer steps taken"},
+			Columns: []results.Column{
+				{
+					Key: "train_bits", Name: "training", Value: "{train_bits:.3}", Unit: "bits/token",
+					About: "mean loss since the checkpoint before",
+				},
+				{
+					Key: "validation_bits", Name: "validation", Value: "{validation_bits:.3}", Unit: "bits/token",
+					Better: results.Lower, Mark: "best", Unless: "blend", About: "loss on the trainer's validation sample",
+				},
+			},
+		}},
 	}, os.Args))
 }
 

@@ -4,10 +4,12 @@ package main
 import (
 	"context"
 	"os"
+	"slices"
 
 	"bitnet1/shared/artifact"
 	"bitnet1/shared/event"
 	"bitnet1/shared/measure"
+	"bitnet1/shared/results"
 	"bitnet1/shared/stage"
 )
 
@@ -16,8 +18,9 @@ type params struct {
 }
 
 type textWritten struct {
-	Step int          `msgpack:"step"`
-	Text artifact.Ref `msgpack:"text"`
+	Step  int          `msgpack:"step"`
+	Right float64      `msgpack:"right"` // share of the tokens it wrote that are the text's own, 0 to 1
+	Text  artifact.Ref `msgpack:"text"`
 }
 
 func (textWritten) Kind() string       { return "text.written" }
@@ -28,6 +31,10 @@ func main() {
 		Name: "generate", About: "have a checkpoint continue a validation text", Version: "1",
 		Example:  "generate run --run v76-nano-8799682f --checkpoint all",
 		Defaults: params{Prompt: 32}, Work: generate, Files: stage.Checkpoints, Emits: []event.Body{textWritten{}},
+		Results: []results.Result{{
+			Kind: "text.written", Headline: "checkpoint {step} wrote: {right:.1%} of the tokens are the text's own",
+			Columns: []results.Column{{Key: "continued", Name: "continued", Value: "{right:.1%}", Better: results.Higher}},
+		}},
 	}, os.Args))
 }
 
@@ -38,10 +45,13 @@ func generate(ctx context.Context, job *stage.Job[params], in event.CheckpointSa
 	}
 	defer s.Close()
 	tokens, _, err := s.Sequences(0, 1)
+	own, right := slices.Clone(tokens), 0
 	for k := job.Params.Prompt; err == nil && k < s.Seq && ctx.Err() == nil; k++ {
 		var best []int32 // the most probable token after each position
 		if best, err = s.Model.Greedy(tokens, s.Settings); err == nil {
-			tokens[k] = best[k-1]
+			if tokens[k] = best[k-1]; tokens[k] == own[k] {
+				right++
+			}
 		}
 	}
 	if err != nil || ctx.Err() != nil {
@@ -51,5 +61,6 @@ func generate(ctx context.Context, job *stage.Job[params], in event.CheckpointSa
 	if err != nil {
 		return err
 	}
-	return job.Emit(ctx, textWritten{Step: int(s.Saved.Step), Text: text})
+	share := float64(right) / float64(max(s.Seq-job.Params.Prompt, 1))
+	return job.Emit(ctx, textWritten{Step: int(s.Saved.Step), Right: share, Text: text})
 }
