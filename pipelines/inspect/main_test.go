@@ -61,7 +61,9 @@ func sealed(t *testing.T, texts ...string) string {
 	if err := os.WriteFile(batch, b.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	m, err := dataset.Seal(context.Background(), dataset.SealOptions{SequenceLength: 16}, []string{batch}, func(name string) (dataset.Output, error) {
+	options := dataset.DefaultSealOptions()
+	options.SequenceLength = 16
+	m, err := dataset.Seal(context.Background(), options, []string{batch}, func(name string) (dataset.Output, error) {
 		f, err := os.Create(filepath.Join(dir, name))
 		return &output{File: f, digest: blake3.New()}, err
 	})

@@ -32,12 +32,12 @@ const (
 
 // Duplicates says what was left out of a dataset because it was there already.
 type Duplicates struct {
-	Method     string  `json:"method"`               // ExactDuplicates or NearDuplicates
-	Similarity float64 `json:"similarity,omitempty"` // from which on two documents are near duplicates
-	Exact      int64   `json:"exact"`                // documents left out
-	Near       int64   `json:"near"`                 // documents left out
-	Tokens     int64   `json:"tokens"`               // of all that was left out
-	Bytes      int64   `json:"bytes"`                // of its text
+	Method     string   `json:"method"`               // ExactDuplicates or NearDuplicates
+	Similarity *float64 `json:"similarity,omitempty"` // from which on two documents are near duplicates, of NearDuplicates
+	Exact      int64    `json:"exact"`                // documents left out
+	Near       int64    `json:"near"`                 // documents left out
+	Tokens     int64    `json:"tokens"`               // of all that was left out
+	Bytes      int64    `json:"bytes"`                // of its text
 
 	Known   []string `json:"known,omitempty"`           // lists of the texts of earlier datasets, by digest
 	Earlier int64    `json:"known_documents,omitempty"` // documents left out because such a list has their text
@@ -83,7 +83,7 @@ func (s *sealer) deduplicate(ctx context.Context) error {
 	if err != nil || s.options.Duplicates == ExactDuplicates {
 		return err
 	}
-	s.duplicates.Similarity = s.options.Similarity
+	s.duplicates.Similarity = &s.options.Similarity
 	if repeats, err = f.near(ctx); err != nil {
 		return err
 	}

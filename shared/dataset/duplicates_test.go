@@ -205,7 +205,7 @@ func TestMixture(t *testing.T) {
 		mustOpen(t, m, dir)
 	}
 	for what, mixture := range map[string][]Share{"in no part": shares("chat/*=1"), "no source matches": shares("*/*=1", "glm=1")} {
-		if _, err := Seal(context.Background(), SealOptions{Mixture: mixture}, []string{batch}, into(t.TempDir())); err == nil || !strings.Contains(err.Error(), what) {
+		if _, err := Seal(context.Background(), usual(SealOptions{Mixture: mixture}), []string{batch}, into(t.TempDir())); err == nil || !strings.Contains(err.Error(), what) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -230,7 +230,7 @@ func BenchmarkDuplicates(b *testing.B) {
 			b.SetBytes(size)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := Seal(context.Background(), SealOptions{Duplicates: method}, []string{batch}, into(b.TempDir())); err != nil {
+				if _, err := Seal(context.Background(), usual(SealOptions{Duplicates: method}), []string{batch}, into(b.TempDir())); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -100,7 +100,7 @@ func (m *Manifest) Validate() error {
 	if err := validateCounted(m.Counted, m.SequenceLength); err != nil {
 		return fmt.Errorf("manifest: %w", err)
 	}
-	if !(m.ValidationShare > 0 && m.ValidationShare < 1) {
+	if !(m.ValidationShare >= 0 && m.ValidationShare < 1) {
 		return fmt.Errorf("manifest: a validation share of %v", m.ValidationShare)
 	}
 	var documents, tokens, size int64

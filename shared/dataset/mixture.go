@@ -2,15 +2,16 @@ package dataset
 
 import (
 	"fmt"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
+
+	"bitnet1/shared/glob"
 )
 
 // Share is a part of a mixture: sources, and which share of the dataset's tokens comes from them.
 type Share struct {
-	Sources string  `json:"sources"` // a pattern of source names, with * and ? within one name
+	Sources string  `json:"sources"` // a pattern of source names, see package glob
 	Weight  float64 `json:"weight"`  // relative to those of the other parts
 
 	Documents int64 `json:"documents"` // in the dataset
@@ -33,7 +34,7 @@ func ParseShare(s string) (Share, error) {
 }
 
 func (s Share) validate() error {
-	if _, err := path.Match(s.Sources, ""); err != nil || s.Sources == "" || !(s.Weight > 0 && s.Weight < 1e9) {
+	if _, err := glob.Match(s.Sources, ""); err != nil || s.Sources == "" || !(s.Weight > 0 && s.Weight < 1e9) {
 		return fmt.Errorf("share %q with weight %v", s.Sources, s.Weight)
 	}
 	return nil
@@ -69,7 +70,7 @@ func (s *sealer) mixture() error {
 		}
 	}
 	if total == 0 {
-		return fmt.Errorf("seal: a part of the mixture has no tokens: %+v", s.shares)
+		return NoDatasetError{fmt.Sprintf("a part of the mixture has no tokens: %+v", s.shares)}
 	}
 	turn := permutation(len(s.entries), mix(s.options.Seed^domainMixture))
 	keep := make([]bool, len(s.entries))
@@ -93,16 +94,16 @@ func (s *sealer) assign() ([]int, error) {
 	part := make([]int, len(s.sources))
 	for i, source := range s.sources {
 		part[i] = slices.IndexFunc(s.shares, func(share Share) bool {
-			ok, _ := path.Match(share.Sources, source.Name) // checked when the options were
+			ok, _ := glob.Match(share.Sources, source.Name) // checked when the options were
 			return ok
 		})
 		if part[i] < 0 {
-			return nil, fmt.Errorf("seal: source %s is in no part of the mixture: add a pattern for it", source.Name)
+			return nil, NoDatasetError{fmt.Sprintf("source %s is in no part of the mixture: add a pattern for it", source.Name)}
 		}
 	}
 	for k, share := range s.shares {
 		if !slices.Contains(part, k) {
-			return nil, fmt.Errorf("seal: no source matches %s in the mixture", share.Sources)
+			return nil, NoDatasetError{fmt.Sprintf("no source matches %s in the mixture, or none that has documents", share.Sources)}
 		}
 	}
 	return part, nil
@@ -123,7 +124,7 @@ func (s *sealer) retain(keep []bool, tokens []int64) error {
 		s.sources[e.source].drop(d.Bytes, tokens[i])
 	}
 	if s.entries = kept; len(kept) == 0 {
-		return fmt.Errorf("seal: the mixture leaves no documents: %+v", s.shares)
+		return NoDatasetError{fmt.Sprintf("the mixture leaves no documents: %+v", s.shares)}
 	}
 	return nil
 }

@@ -48,11 +48,10 @@ func (p *packer) add(e entry) error {
 			return fmt.Errorf("token batch %s: document %s has token %d, outside the vocabulary: %w: tokenize its source again", b.path, d.ID, id, errCorrupt)
 		}
 	}
-	p.info.Documents++
-	p.info.Bytes += d.Bytes
+	from, to := p.part(d)
 	width := p.sealer.options.SequenceLength + 1
-	for offset := 0; offset < len(p.tokens); {
-		n := min(width-len(p.window), len(p.tokens)-offset)
+	for offset := from; offset < to; {
+		n := min(width-len(p.window), to-offset)
 		p.ranges = append(p.ranges, Range{Start: len(p.window), Length: n, Document: d.ID, Source: int(e.source), Row: e.row, Offset: int64(offset)})
 		p.window = append(p.window, p.tokens[offset:offset+n]...)
 		offset += n
@@ -64,6 +63,25 @@ func (p *packer) add(e entry) error {
 		}
 	}
 	return nil
+}
+
+// part returns which of the document's tokens are in the split, and counts the document and its bytes. One that is cut is
+// counted where it begins.
+func (p *packer) part(d BatchDocument) (from, to int) {
+	cut, size := p.sealer.cut, p.sealer.cutBytes
+	switch {
+	case cut == 0:
+		to, size = len(p.tokens), d.Bytes
+	case p.split == "train":
+		to = cut
+	default:
+		from, to, size = cut, len(p.tokens), d.Bytes-size
+	}
+	if from == 0 {
+		p.info.Documents++
+	}
+	p.info.Bytes += size
+	return from, to
 }
 
 // carry begins the next window with the last token of this one.

@@ -11,26 +11,29 @@ import (
 	"slices"
 
 	"github.com/zeebo/xxh3"
+
+	"bitnet1/shared/tokenizer"
 )
 
-// SealOptions are the choices in sealing a dataset.
+// SealOptions are the choices in sealing a dataset. A zero is a value like any other: DefaultSealOptions has the usual ones.
 type SealOptions struct {
-	// SequenceLength is the number of targets of a sequence, T. Default: 2048.
+	// SequenceLength is the number of targets of a sequence, T.
 	SequenceLength int
 	// Counted, if given, is the range from, to of the targets of a sequence that are to be predicted: a synthetic task may
 	// have an answer at known places, behind what cannot be known. The sums of the manifest are of all targets.
 	Counted []int
-	// SequencesPerShard bounds a shard's size. Default: as many as make 64 MiB of tokens.
+	// SequencesPerShard bounds a shard's size. 0: as many as make 64 MiB of tokens.
 	SequencesPerShard int
 	// Seed decides the order of the documents and which of them validate.
 	Seed uint64
-	// ValidationShare is about the share of documents in the validation split, between 0 and 1. Default: 0.01. Both
-	// splits get a document if there are two.
+	// ValidationShare is about the share of documents in the validation split, below 1. Unless it is 0, both splits get a
+	// document if there are two; the end of an only one validates.
 	ValidationShare float64
 	// Duplicates says which documents that come more than once are left out: KeepDuplicates, ExactDuplicates or
-	// NearDuplicates. Default: KeepDuplicates.
+	// NearDuplicates.
 	Duplicates string
-	// Similarity is the share of phrases that near duplicates have in common. Default: 0.8.
+	// Similarity is the share of phrases that near duplicates have in common, from 0 to 1. At 0 whatever MinHash finds worth
+	// comparing is left out.
 	Similarity float64
 	// Known are lists of the texts of earlier datasets: documents with such a text are left out as duplicates are. It goes
 	// with ExactDuplicates and NearDuplicates, and does not find near duplicates of earlier documents.
@@ -53,27 +56,21 @@ const (
 	StepWrite      = "write"       // documents shuffled, split, cut into sequences, written
 )
 
-// EnsureDefaults replaces zeros by defaults for the given tokenizer.
-func (o *SealOptions) EnsureDefaults(t TokenizerInfo) {
-	if o.SequenceLength == 0 {
-		o.SequenceLength = 2048
+// DefaultSealOptions are the choices where there is no reason for others.
+func DefaultSealOptions() SealOptions {
+	return SealOptions{SequenceLength: 2048, ValidationShare: 0.01, Duplicates: KeepDuplicates, Similarity: 0.8}
+}
+
+// sequencesPerShard is SequencesPerShard, or what makes 64 MiB of tokens.
+func (o SealOptions) sequencesPerShard(t TokenizerInfo) int {
+	if o.SequencesPerShard > 0 {
+		return o.SequencesPerShard
 	}
-	if o.SequencesPerShard == 0 {
-		size := 2
-		if t.wide() {
-			size = 4
-		}
-		o.SequencesPerShard = max(1, (64<<20)/(size*(max(o.SequenceLength, 0)+1)))
+	size := 2
+	if t.wide() {
+		size = 4
 	}
-	if o.ValidationShare == 0 {
-		o.ValidationShare = 0.01
-	}
-	if o.Duplicates == "" {
-		o.Duplicates = KeepDuplicates
-	}
-	if o.Similarity == 0 {
-		o.Similarity = 0.8
-	}
+	return max(1, (64<<20)/(size*(o.SequenceLength+1)))
 }
 
 // Validate reports options that make no dataset.
@@ -84,11 +81,11 @@ func (o SealOptions) Validate() error {
 	if err := validateCounted(o.Counted, o.SequenceLength); err != nil {
 		return err
 	}
-	if o.SequencesPerShard < 1 {
-		return fmt.Errorf("%d sequences per shard: it must be positive", o.SequencesPerShard)
+	if o.SequencesPerShard < 0 {
+		return fmt.Errorf("%d sequences per shard: it must be positive, or 0 for about 64 MiB of tokens", o.SequencesPerShard)
 	}
-	if !(o.ValidationShare > 0 && o.ValidationShare < 1) {
-		return fmt.Errorf("a validation share of %v: it must lie between 0 and 1", o.ValidationShare)
+	if !(o.ValidationShare >= 0 && o.ValidationShare < 1) {
+		return fmt.Errorf("a validation share of %v: it must be below 1; 0 makes no validation split", o.ValidationShare)
 	}
 	if o.Duplicates != KeepDuplicates && o.Duplicates != ExactDuplicates && o.Duplicates != NearDuplicates {
 		return fmt.Errorf("duplicates %q: choose %s, %s or %s", o.Duplicates, KeepDuplicates, ExactDuplicates, NearDuplicates)
@@ -96,8 +93,8 @@ func (o SealOptions) Validate() error {
 	if o.Duplicates == KeepDuplicates && len(o.Known) > 0 {
 		return fmt.Errorf("known texts with duplicates %s: choose %s or %s", KeepDuplicates, ExactDuplicates, NearDuplicates)
 	}
-	if !(o.Similarity > 0 && o.Similarity <= 1) {
-		return fmt.Errorf("a similarity of %v: it must lie between 0 and 1", o.Similarity)
+	if !(o.Similarity >= 0 && o.Similarity <= 1) {
+		return fmt.Errorf("a similarity of %v: it must lie between 0 and 1, both included", o.Similarity)
 	}
 	for _, share := range o.Mixture {
 		if err := share.validate(); err != nil {
@@ -142,10 +139,10 @@ func Seal(ctx context.Context, o SealOptions, batches []string, create func(name
 	if err := s.openBatches(batches); err != nil {
 		return nil, err
 	}
-	o.EnsureDefaults(s.tokenizer)
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
 	}
+	o.SequencesPerShard = o.sequencesPerShard(s.tokenizer)
 	s.options = o
 	if err := s.index(ctx); err != nil {
 		return nil, err
@@ -154,17 +151,22 @@ func Seal(ctx context.Context, o SealOptions, batches []string, create func(name
 	if err := s.deduplicate(ctx); err != nil {
 		return nil, err
 	}
+	if len(s.entries) == 0 {
+		return nil, NoDatasetError{"the datasets in known have the texts of all documents"}
+	}
 	step(StepMixture)
 	if err := s.mixture(); err != nil {
 		return nil, err
 	}
 	step(StepWrite)
-	train, validation := s.divide()
+	train, validation, err := s.divide()
+	if err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
+	}
 	m := &Manifest{
 		Format: ManifestFormat, Tokenizer: s.tokenizer, SequenceLength: o.SequenceLength, Counted: o.Counted,
 		Seed: o.Seed, ValidationShare: o.ValidationShare, Duplicates: s.duplicates, Mixture: s.shares, Sources: s.sources,
 	}
-	var err error
 	if m.Splits.Train, err = s.writeSplit(ctx, "train", train); err != nil {
 		return nil, err
 	}
@@ -196,6 +198,11 @@ func (s *sealer) writeTexts() error {
 	return err
 }
 
+// NoDatasetError says why the documents make no dataset: they will not another time either.
+type NoDatasetError struct{ Why string }
+
+func (e NoDatasetError) Error() string { return "no dataset can be made: " + e.Why }
+
 // sealer is the state of one Seal.
 type sealer struct {
 	options   SealOptions
@@ -205,6 +212,8 @@ type sealer struct {
 	tokenizer TokenizerInfo
 	sources   []Source // by name
 	entries   []entry  // by source and row
+	cut       int      // how many tokens of the only document train; 0: all, or there are more documents
+	cutBytes  int64    // of the text that these stand for
 
 	duplicates *Duplicates // nil: not looked for
 	shares     []Share
@@ -281,7 +290,7 @@ func (s *sealer) index(ctx context.Context) error {
 		}
 	}
 	if len(s.entries) == 0 {
-		return errors.New("seal: the token batches hold no documents")
+		return NoDatasetError{"there are no documents: every row is without a text, filtered, or in a file that was left out"}
 	}
 	rank := make([]uint32, len(number))
 	for i, name := range slices.Sorted(maps.Keys(sources)) {
@@ -314,14 +323,21 @@ func (s *sealer) refuseRepeats() error {
 }
 
 // divide returns the documents of each split, in their order by source and row. If chance leaves a split without any,
-// the document whose turn would come first goes there.
-func (s *sealer) divide() (train, validation []entry) {
-	inTrain := func(e entry) bool { return !e.validation }
+// the document whose turn would come first goes there. An only document is in both, see cut.
+func (s *sealer) divide() (train, validation []entry, err error) {
 	n := len(s.entries)
+	switch {
+	case s.options.ValidationShare == 0:
+		return s.entries, nil, nil
+	case n == 1:
+		if err := s.cutOnly(); err != nil || s.cut == 0 {
+			return s.entries, nil, err
+		}
+		return s.entries, s.entries, nil
+	}
+	inTrain := func(e entry) bool { return !e.validation }
 	first := permutation(n, mix(s.options.Seed^domainDivide)).At(0)
 	switch {
-	case n == 1:
-		s.entries[0].validation = false
 	case slices.IndexFunc(s.entries, inTrain) < 0:
 		s.entries[first].validation = false
 	case !slices.ContainsFunc(s.entries, func(e entry) bool { return e.validation }):
@@ -338,10 +354,27 @@ func (s *sealer) divide() (train, validation []entry) {
 		return 1
 	})
 	split := slices.IndexFunc(s.entries, func(e entry) bool { return e.validation })
-	if split < 0 {
-		split = n
+	return s.entries[:split], s.entries[split:], nil
+}
+
+// cutOnly finds where the only document is cut: its last tokens validate, as many as their share says, and one at least; one at
+// least trains. Where nobody knows how many bytes tokens stand for, it is not cut.
+func (s *sealer) cutOnly() error {
+	_, tokens, err := s.batches[s.entries[0].batch].Document(int(s.entries[0].document))
+	if err != nil {
+		return err
 	}
-	return s.entries[:split], s.entries[split:]
+	t, err := tokenizer.New(s.tokenizer.Name)
+	if err != nil {
+		return nil //nolint:nilerr // a tokenizer of others
+	}
+	n := tokens.Len() + 1 // with the end of text
+	if n == 1 {
+		return nil
+	}
+	s.cut = n - min(max(int(math.Round(s.options.ValidationShare*float64(n))), 1), n-1)
+	s.cutBytes = int64(len(t.Decode(nil, tokens.Slice(0, s.cut).AppendTo(nil))))
+	return nil
 }
 
 // The permutations of sealing are told apart from each other and from Order's by these.

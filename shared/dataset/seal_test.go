@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -115,10 +116,20 @@ var (
 	large = TokenizerInfo{Name: "huge", Vocab: 200_000, EndOfText: 199_999}
 )
 
+// usual gives zeros the usual values.
+func usual(o SealOptions) SealOptions {
+	usual := DefaultSealOptions()
+	o.SequenceLength = cmp.Or(o.SequenceLength, usual.SequenceLength)
+	o.ValidationShare = cmp.Or(o.ValidationShare, usual.ValidationShare)
+	o.Duplicates = cmp.Or(o.Duplicates, usual.Duplicates)
+	o.Similarity = cmp.Or(o.Similarity, usual.Similarity)
+	return o
+}
+
 func mustSeal(t testing.TB, o SealOptions, batches []string) (*Manifest, string) {
 	t.Helper()
 	dir := t.TempDir()
-	m, err := Seal(context.Background(), o, batches, into(dir))
+	m, err := Seal(context.Background(), usual(o), batches, into(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -331,6 +342,72 @@ func TestSealShuffles(t *testing.T) {
 	}
 }
 
+// TestOnlyDocument: the end of an only document validates, so that one file of text can be trained on and measured.
+func TestOnlyDocument(t *testing.T) {
+	tok := mustTokenizer(t, "bytes")
+	text := "Ünder the greenwood tree, who loves to lie with me, and tune his merry note unto the sweet bird's throat."
+	batch := writeBatch(t, infoOf(tok), []document{{BatchDocument{ID: "d", Source: "s", Bytes: int64(len(text))}, tok.Encode(nil, []byte(text))}})
+	for share, want := range map[float64]int{0.25: 27, 0.0001: 1, 0.9999: 106, 0: 0} { // of 106 bytes and an end of text
+		o := usual(SealOptions{SequenceLength: 8})
+		o.ValidationShare = share
+		dir := t.TempDir()
+		m, err := Seal(context.Background(), o, []string{batch}, into(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		train, validation := m.Splits.Train, m.Splits.Validation
+		if int(validation.Tokens) != want || int(train.Tokens) != len(text)+1-want || train.Bytes+validation.Bytes != int64(len(text)) || m.ValidationShare != share {
+			t.Errorf("share %v: %+v, %+v", share, train, validation)
+		}
+		var got []byte
+		d := mustOpen(t, m, dir)
+		for _, s := range []*Split{d.Train, d.Validation} {
+			for i := range s.Len() {
+				_, targets, err := s.AppendTargets(i, nil, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, id := range targets {
+					if id >= 0 && id < 256 {
+						got = append(got, byte(id))
+					}
+				}
+			}
+		}
+		if string(got) != text {
+			t.Errorf("share %v: the splits have %q", share, got)
+		}
+	}
+}
+
+// TestZeros: a zero is a value. Without a validation share nothing validates; at a similarity of 0 all is left out that is worth
+// comparing; a sequence of no tokens is refused.
+func TestZeros(t *testing.T) {
+	batch := writeBatch(t, small, synthetic(200, small))
+	o := usual(SealOptions{SequenceLength: 16})
+	o.ValidationShare = 0
+	m, err := Seal(context.Background(), o, []string{batch}, into(t.TempDir()))
+	if err != nil || m.Splits.Validation.Documents != 0 || m.Splits.Train.Documents != 200 || len(m.Splits.Validation.Shards) != 0 {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if _, err := ParseManifest(mustEncode(t, m)); err != nil {
+		t.Error(err)
+	}
+	o.SequenceLength = 0
+	if _, err := Seal(context.Background(), o, []string{batch}, into(t.TempDir())); err == nil || !strings.Contains(err.Error(), "sequence length of 0") {
+		t.Error(err)
+	}
+}
+
+func mustEncode(t *testing.T, m *Manifest) []byte {
+	t.Helper()
+	b, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 func TestBothSplitsGetADocument(t *testing.T) {
 	for n := 1; n <= 6; n++ {
 		for seed := range uint64(20) {
@@ -368,7 +445,7 @@ func TestSealRefuses(t *testing.T) {
 		"no batch":            {SealOptions{}, []string{"seal_test.go"}, "corrupt"},
 		"negative shard size": {SealOptions{SequencesPerShard: -1}, []string{good}, "per shard"},
 	} {
-		_, err := Seal(context.Background(), c.o, c.batches, into(t.TempDir()))
+		_, err := Seal(context.Background(), usual(c.o), c.batches, into(t.TempDir()))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -394,7 +471,7 @@ func TestSealAbortsWhatFails(t *testing.T) {
 	batch := writeBatch(t, small, synthetic(50, small))
 	for _, left := range []int{0, 100, 2000} {
 		aborted := 0
-		_, err := Seal(context.Background(), SealOptions{SequenceLength: 16}, []string{batch}, func(string) (Output, error) {
+		_, err := Seal(context.Background(), usual(SealOptions{SequenceLength: 16}), []string{batch}, func(string) (Output, error) {
 			return &failing{left, &aborted}, nil
 		})
 		if err == nil || !strings.Contains(err.Error(), "disk full") || aborted != 1 {
@@ -403,7 +480,7 @@ func TestSealAbortsWhatFails(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := Seal(ctx, SealOptions{}, []string{batch}, into(t.TempDir())); !errors.Is(err, context.Canceled) {
+	if _, err := Seal(ctx, usual(SealOptions{}), []string{batch}, into(t.TempDir())); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
@@ -464,7 +541,7 @@ func BenchmarkSeal(b *testing.B) {
 	dir, n := b.TempDir(), int64(0)
 	b.ReportAllocs()
 	for b.Loop() {
-		m, err := Seal(context.Background(), SealOptions{}, []string{batch}, into(dir))
+		m, err := Seal(context.Background(), usual(SealOptions{}), []string{batch}, into(dir))
 		if err != nil {
 			b.Fatal(err)
 		}

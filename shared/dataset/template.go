@@ -11,16 +11,17 @@ import (
 type Template struct {
 	// Turn is a turn's text, with {role} and {text} in it. Default: "{role}: {text}".
 	Turn string
-	// Between separates two turns. Default: two newlines.
+	// Between separates two turns; with the default turn, two newlines do unless it says otherwise.
 	Between string
 	// StripThinking leaves out what stands between <think> and </think>, and the white space after it.
 	StripThinking bool
 }
 
 func (t *Template) ensureDefaults() {
-	if t.Turn == "" {
-		t.Turn = "{role}: {text}"
+	if t.Turn != "" {
+		return
 	}
+	t.Turn = "{role}: {text}"
 	if t.Between == "" {
 		t.Between = "\n\n"
 	}

@@ -96,7 +96,7 @@ func (s *Subject) fits() error {
 	case m.Documents.Separate && m.Documents.EndOfText != int32(d.Tokenizer.EndOfText):
 		return fmt.Errorf("the checkpoint's documents begin with token %d, the dataset's with token %d: tokenize the dataset with the checkpoint's tokenizer", m.Documents.EndOfText, d.Tokenizer.EndOfText)
 	case s.Data.Validation.Len() == 0:
-		return errors.New("the dataset has no validation split: shard it with at least two documents")
+		return errors.New("the dataset has no validation split, so there is nothing to measure on: set validation_share of the stage shard above 0, or leave this stage out of the pipeline")
 	}
 	return nil
 }

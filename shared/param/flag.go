@@ -15,7 +15,7 @@ func Flags(params any) []cli.Flag {
 	for _, f := range Fields(params) {
 		flags = append(flags, &cli.StringFlag{
 			Name: f.Flag(), Usage: fmt.Sprintf("%s (%s)", f.Usage, f.Type),
-			DefaultText: Text(f.Default), Category: "Parameters (also keys of the stage's section in a pipeline file)",
+			DefaultText: strings.ReplaceAll(Text(f.Default), "\n", `\n`), Category: "Parameters (also keys of the stage's section in a pipeline file)",
 		})
 	}
 	return flags

@@ -106,7 +106,7 @@ func TestReport(t *testing.T) {
 // What cannot be measured is refused, with what to do.
 func TestRefuses(t *testing.T) {
 	manifest := measuretest.Sealed(t, dataset.SealOptions{SequenceLength: 16, ValidationShare: 0.2, Seed: 3}, measuretest.Proverbs()...)
-	single := measuretest.Sealed(t, dataset.SealOptions{SequenceLength: 16, Seed: 3}, measuretest.Proverbs()[0])
+	trainingOnly := measuretest.Sealed(t, dataset.SealOptions{SequenceLength: 16, Seed: 3}, measuretest.Proverbs()...)
 	good := checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1}
 	words, few, short := good, measuretest.Config(16), measuretest.Config(8)
 	words.Tokenizer = "gpt2"
@@ -115,7 +115,7 @@ func TestRefuses(t *testing.T) {
 		"tokenize the dataset with --tokenizer gpt2":              "--in " + measuretest.Checkpoint(t, measuretest.Config(16), words) + " --dataset " + manifest,
 		"the dataset has 257 token ids, the checkpoint knows 200": "--in " + measuretest.Checkpoint(t, few, good) + " --dataset " + manifest,
 		"shard with --sequence-length 8":                          "--in " + measuretest.Checkpoint(t, short, good) + " --dataset " + manifest,
-		"no validation split":                                     "--in " + measuretest.Checkpoint(t, measuretest.Config(16), good) + " --dataset " + single,
+		"no validation split":                                     "--in " + measuretest.Checkpoint(t, measuretest.Config(16), good) + " --dataset " + trainingOnly,
 		"micro_tokens must be positive":                           "--in x --dataset y --micro-tokens 0",
 		"sequences must not be negative":                          "--in x --dataset y --sequences -1",
 	} {

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -20,11 +21,11 @@ type Params struct {
 	SequenceLength    int     `json:"sequence_length" usage:"tokens to predict in a sequence"`
 	CountedTargets    []int   `json:"counted_targets" usage:"from,to: the targets of a sequence that are to be predicted; none: all of them"`
 	SequencesPerShard int     `json:"sequences_per_shard" usage:"sequences in a shard; 0: about 64 MiB of tokens"`
-	ValidationShare   float64 `json:"validation_share" usage:"share of the documents in the validation split"`
+	ValidationShare   float64 `json:"validation_share" usage:"share of the documents in the validation split, of an only document its end; 0: none"`
 	Seed              uint64  `json:"seed" usage:"order of the documents and which of them validate"`
 
 	Duplicates string   `json:"duplicates" usage:"documents that come more than once: keep, leave out the exact ones, or the near ones as well"`
-	Similarity float64  `json:"similarity" usage:"share of their phrases that near duplicates have in common"`
+	Similarity float64  `json:"similarity" usage:"share of their phrases that near duplicates have in common, 0 to 1"`
 	Known      []string `json:"known" digest:"-" usage:"texts.digests of earlier datasets: documents with a text that one of them has are left out; needs duplicates exact or near"`
 	Mixture    []string `json:"mixture" usage:"shares of the tokens by pattern of sources, such as glm/*=20,fineweb/*=80; empty: all documents"`
 
@@ -62,8 +63,8 @@ func spec() stage.Spec[Params, event.TokensWritten] {
 		Name:     "shard",
 		About:    "shuffle token batches and seal them as a dataset of fixed-length shards",
 		Example:  "shard run --in tokens/*.tokens.arrow --out dataset --sequence-length 2048",
-		Version:  "3",
-		Defaults: Params{SequenceLength: 2048, ValidationShare: 0.01, Seed: 42, Duplicates: dataset.KeepDuplicates, Similarity: 0.8},
+		Version:  "4", // the end of an only document validates
+		Defaults: defaults(),
 		Check:    check,
 		Complete: (*Params).complete,
 		Gather:   seal,
@@ -76,12 +77,16 @@ func spec() stage.Spec[Params, event.TokensWritten] {
 	}
 }
 
+func defaults() Params {
+	o := dataset.DefaultSealOptions()
+	return Params{SequenceLength: o.SequenceLength, ValidationShare: o.ValidationShare, Seed: 42, Duplicates: o.Duplicates, Similarity: o.Similarity}
+}
+
 func check(p Params) error {
 	o, err := p.options()
 	if err != nil {
 		return err
 	}
-	o.EnsureDefaults(dataset.TokenizerInfo{})
 	return o.Validate()
 }
 
@@ -175,6 +180,9 @@ func seal(ctx context.Context, job *stage.Job[Params], in []event.TokensWritten)
 	times := new(stopwatch)
 	o.Threads, o.Duplicate, o.Step = job.Host.Threads, facts.addDuplicate, times.begin
 	manifest, err := dataset.Seal(ctx, o, paths, create)
+	if errors.As(err, new(dataset.NoDatasetError)) {
+		return stage.Refuse(facts.withRows(err))
+	}
 	if err != nil {
 		return err
 	}
@@ -253,7 +261,11 @@ func announce(ctx context.Context, job *stage.Job[Params], m *dataset.Manifest, 
 		}
 	}
 	if len(m.Splits.Validation.Shards) == 0 {
-		job.Log.Warn(fmt.Sprintf("there is only %d document: the dataset has no validation split", m.Splits.Train.Documents))
+		why := "validation_share is 0"
+		if m.ValidationShare > 0 {
+			why = "its only document cannot be divided"
+		}
+		job.Log.Warn("the dataset has no validation split: " + why + ". Training has no validation loss, and evaluate and probe have nothing to measure")
 	}
 	return job.Emit(ctx, event.DatasetSealed{
 		Manifest: ref, Documents: m.Splits.Train.Documents + m.Splits.Validation.Documents,

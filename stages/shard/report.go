@@ -74,6 +74,14 @@ func newReport(in []event.TokensWritten) *report {
 	return r
 }
 
+// withRows adds to an error what became of the rows.
+func (r *report) withRows(err error) error {
+	if r.Rows == 0 {
+		return fmt.Errorf("%w (no rows were read from %d files)", err, len(r.Sources))
+	}
+	return fmt.Errorf("%w (of %d rows in %d files %d are without a text, %d meet not all filters; %d files were left out)", err, r.Rows, len(r.Sources), r.Nulls, r.Filtered, r.Refused)
+}
+
 func (r *report) addDuplicate(d dataset.Duplicate) {
 	if len(r.Examples) < maxExamples {
 		d.Text = strings.ToValidUTF8(d.Text, "\uFFFD")
@@ -125,7 +133,7 @@ func (r *report) markdown() []byte {
 		}
 		fmt.Fprintf(&b, "| exact duplicates | %d |\n", d.Exact)
 		if d.Method == dataset.NearDuplicates {
-			fmt.Fprintf(&b, "| near duplicates (similarity from %g on) | %d |\n", d.Similarity, d.Near)
+			fmt.Fprintf(&b, "| near duplicates (similarity from %g on) | %d |\n", *d.Similarity, d.Near)
 		}
 	}
 	for _, s := range r.Mixture {

@@ -31,7 +31,7 @@ type Params struct {
 	ResponseColumn string   `json:"response_column" usage:"column of the response to it"`
 	IDColumn       string   `json:"id_column" usage:"column of the documents' ids; empty: id, if there is one"`
 	TurnTemplate   string   `json:"turn_template" usage:"how a turn becomes text: {role} and {text} stand for its parts"`
-	TurnSeparator  string   `json:"turn_separator" usage:"what stands between two turns; empty: an empty line"`
+	TurnSeparator  string   `json:"turn_separator" usage:"what stands between two turns"`
 	StripThinking  bool     `json:"strip_thinking" usage:"leave out what a model thought, from its opening to its closing think tag"`
 	Filters        []string `json:"filters" usage:"conditions that rows must meet, such as score >= 3 or language = en"`
 	OnBadFile      string   `json:"on_bad_file" usage:"what a file that cannot be read does: stop the run, or skip the file"`
@@ -78,7 +78,7 @@ func spec() stage.Spec[Params, event.SourceAdded] {
 		About:    "turn documents (parquet, JSON lines) into token batches",
 		Example:  "tokenize run --in books/*.parquet --out tokens --tokenizer gpt2",
 		Version:  "2",
-		Defaults: Params{Tokenizer: "gpt2", TurnTemplate: "{role}: {text}", OnBadFile: stop},
+		Defaults: Params{Tokenizer: "gpt2", TurnTemplate: "{role}: {text}", TurnSeparator: "\n\n", OnBadFile: stop},
 		Check:    check,
 		Work:     (&tokenizers{made: map[string]tokenizer.Tokenizer{}}).tokenize,
 		Files:    sources,
@@ -89,6 +89,9 @@ func spec() stage.Spec[Params, event.SourceAdded] {
 func check(p Params) error {
 	if p.OnBadFile != stop && p.OnBadFile != skip {
 		return fmt.Errorf("on_bad_file %q: choose %s or %s", p.OnBadFile, stop, skip)
+	}
+	if p.TurnTemplate == "" {
+		return errors.New("turn_template is empty, so that every turn would be: write {text}, and {role} where it is wanted")
 	}
 	if _, err := p.options(); err != nil {
 		return err

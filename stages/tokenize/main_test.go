@@ -318,3 +318,35 @@ func TestNameThatIsNoText(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// TestEmptyTemplate: nothing between turns is nothing, and a turn without its text is refused.
+func TestEmptyTemplate(t *testing.T) {
+	dir := t.TempDir()
+	source := write(t, filepath.Join(dir, "x.jsonl"), `{"messages":[{"role":"user","content":"a"},{"role":"bot","content":"b"}]}`)
+	for separator, want := range map[string]string{"": "ab", " + ": "a + b"} {
+		out := filepath.Join(dir, "out"+separator)
+		if run("--in", source, "--out", out, "--tokenizer", "bytes", "--turn-template", "{text}", "--turn-separator", separator) != 0 {
+			t.Fatal("failed")
+		}
+		if got := documents(t, filepath.Join(out, "x.tokens.arrow")); !slices.Equal(got, []string{want}) {
+			t.Errorf("%q: %q", separator, got)
+		}
+	}
+	if run("--in", source, "--out", dir, "--turn-template", "") != 2 {
+		t.Error("an empty template is taken")
+	}
+}
+
+// TestNoDocuments: a file of which nothing is a document makes an empty batch, of each format.
+func TestNoDocuments(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"nulls.jsonl": `{"text":null}`, "filtered.jsonl": `{"text":"a","score":1}`} {
+		source := write(t, filepath.Join(dir, name), text)
+		if run("--in", source, "--out", dir, "--tokenizer", "bytes", "--filters", "score > 3") != 0 {
+			t.Errorf("%s failed", name)
+		}
+		if got := documents(t, filepath.Join(dir, strings.TrimSuffix(name, ".jsonl")+".tokens.arrow")); len(got) != 0 {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}

@@ -85,6 +85,7 @@ func Sealed(t *testing.T, options dataset.SealOptions, texts ...string) (manifes
 	}
 	batch := filepath.Join(dir, "texts.tokens.arrow")
 	writeBatch(t, batch, texts)
+	options.Duplicates = dataset.KeepDuplicates
 	m, err := dataset.Seal(t.Context(), options, []string{batch}, func(name string) (dataset.Output, error) {
 		w, err := folder.Create("shard", "", name)
 		return output{w}, err
