@@ -1,10 +1,12 @@
 package checkpoint
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -39,8 +41,11 @@ func Open(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading checkpoint: %w", err)
 	}
-	f := &File{path: path, tensors: t}
-	if err := f.identify(); err != nil {
+	f := &File{path: path}
+	if f.tensors, err = unwrap(t); err == nil {
+		err = f.identify()
+	}
+	if err != nil {
 		t.Close()
 		return nil, f.error(err)
 	}
@@ -51,7 +56,7 @@ func Open(path string) (*File, error) {
 func (f *File) Close() error { return f.tensors.Close() }
 
 // Parameters reads the parameters in the order of Config.Parameters. Tensors may have any float type. The data of one is
-// overwritten by the next. An error ends the sequence.
+// overwritten by the next. An error ends the sequence; a value that is not finite is one, which wraps ErrNotFinite.
 func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
 	return func(yield func(model.Parameter, error) bool) {
 		var buffer []float32
@@ -59,6 +64,10 @@ func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
 			data, err := f.tensors.Float32In(buffer, p.Name)
 			if err != nil {
 				yield(p, f.error(err))
+				return
+			}
+			if i := model.FirstNotFinite(data); i >= 0 {
+				yield(p, f.error(fmt.Errorf("tensor %q: value %d is %v: %w (choose a checkpoint from before training diverged)", p.Name, i, data[i], ErrNotFinite)))
 				return
 			}
 			p.Data = data
@@ -89,22 +98,34 @@ func openTensors(path string) (tensors, error) {
 		return nil, err
 	}
 	defer f.Close()
-	var head [8]byte
-	if n, _ := io.ReadFull(f, head[:]); pytorch.Is(head[:n]) {
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("%s is a folder: name a file in it, %s for instance", path, filepath.Join(path, "step-000600.safetensors"))
+	}
+	head := make([]byte, sniffed)
+	n, _ := io.ReadFull(f, head) // a shorter file is told from its beginning, too
+	head = head[:n]
+	if len(head) > 8 && head[8] == '{' { // the length before the header may have any bytes, those of a pickle too
+		return safetensors.Open(path)
+	}
+	if pytorch.Is(head) {
 		return pytorch.Open(path)
+	}
+	if what := foreign(head); what != "" {
+		return nil, fmt.Errorf("%s is %s", path, what)
 	}
 	return safetensors.Open(path)
 }
 
 // identify finds out what model the file holds, and makes sure that it does.
 func (f *File) identify() (err error) {
-	var metadata map[string]string
-	if own, ok := f.tensors.(*safetensors.File); ok {
-		metadata = own.Metadata()
-	}
+	metadata := metadataOf(f.tensors)
 	if format := metadata["format"]; strings.HasPrefix(format, "bitnet1.") {
-		if format != Format {
-			return fmt.Errorf("metadata format is %q, want %q (a state file, or a model file of a later version?)", format, Format)
+		switch format {
+		case Format:
+		case StateFormat:
+			return errors.New("it is the training state beside a checkpoint: name the model, step-000600.safetensors for instance")
+		default:
+			return fmt.Errorf("metadata format is %q, want %q: it is of a later version of bitnet1: update this program", format, Format)
 		}
 		if f.Config, err = ParseConfig([]byte(metadata["config"])); err != nil {
 			return err

@@ -52,28 +52,42 @@ func describe(path string, f tensors) (model.Config, Provenance, error) {
 	return parseDescription(text)
 }
 
-// ownDescription picks the description's keys out of the file itself.
-func ownDescription(f tensors) ([]byte, error) {
+// ownDescription picks the description's keys out of the file itself. What is there under such a key and cannot be
+// understood is an error: a default would be another model.
+func ownDescription(t tensors) ([]byte, error) {
 	found := map[string]any{}
 	for _, key := range []string{"config", "tokenizer", "gamma", "mix", "step", "tokens", "documents", "end_of_text"} {
-		switch f := f.(type) {
-		case *pytorch.File:
-			if v, ok := f.Plain(key); ok {
-				found[key] = v
-			}
-		case *safetensors.File: // everything is a text there
-			v, ok := f.Metadata()[key]
-			if ok && key != "tokenizer" && key != "documents" && json.Valid([]byte(v)) {
-				found[key] = json.RawMessage(v)
-			} else if ok {
-				found[key] = v
-			}
+		value, ok, err := ownValue(t, key)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			found[key] = value
 		}
 	}
-	if found["config"] == nil {
+	if _, ok := found["config"]; !ok {
 		return nil, fs.ErrNotExist
 	}
 	return json.Marshal(found)
+}
+
+func ownValue(t tensors, key string) (value any, ok bool, err error) {
+	switch t := t.(type) {
+	case *unwrapped:
+		return ownValue(t.tensors, key)
+	case *pytorch.File:
+		return t.Plain(key)
+	case *safetensors.File: // everything is a text there
+		text, ok := t.Metadata()[key]
+		if !ok || key == "tokenizer" || key == "documents" {
+			return text, ok, nil
+		}
+		if !json.Valid([]byte(text)) {
+			return nil, true, fmt.Errorf("metadata %s is %.80q, want JSON", key, text)
+		}
+		return json.RawMessage(text), true, nil
+	}
+	return nil, false, nil
 }
 
 // suggest writes a description of the v76 that the tensors' shapes fit.
@@ -110,6 +124,9 @@ func parseDescription(text []byte) (model.Config, Provenance, error) {
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return model.Config{}, Provenance{}, errors.New("description of the model: something follows the JSON object")
+	}
+	if err := refuseNull("description of the model", text); err != nil {
+		return model.Config{}, Provenance{}, err
 	}
 	c, err := ParseConfig(given.Config)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"bitnet1/shared/safetensors"
 )
 
-// foreign writes the parameters as another program would, with these metadata.
-func foreign(t *testing.T, m Model, metadata map[string]string) string {
+// saveForeign writes the parameters as another program would, with these metadata.
+func saveForeign(t *testing.T, m Model, metadata map[string]string) string {
 	t.Helper()
 	tensors, err := stateDict(m)
 	if err != nil {
@@ -26,7 +26,7 @@ func foreign(t *testing.T, m Model, metadata map[string]string) string {
 // number of bits.
 func TestDescriptionBesideAFile(t *testing.T) {
 	m := small()
-	path := foreign(t, m, map[string]string{"format": "pt"})
+	path := saveForeign(t, m, map[string]string{"format": "pt"})
 	_, err := read(path)
 	if err == nil {
 		t.Fatal("a file without a description was read")
@@ -54,7 +54,7 @@ func TestDescriptionInMetadata(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := read(foreign(t, m, map[string]string{"format": "pt", "config": string(config), "gamma": "0.25", "tokenizer": "bytes", "step": "9", "documents": "separate", "end_of_text": "60"}))
+	got, err := read(saveForeign(t, m, map[string]string{"format": "pt", "config": string(config), "gamma": "0.25", "tokenizer": "bytes", "step": "9", "documents": "separate", "end_of_text": "60"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestRefusesWrongDescriptions(t *testing.T) {
 		`{"config":` + good + `,"gamma":0.5} {}`:                                      "follows",
 		`[]`:                                                                          "description",
 	} {
-		path := foreign(t, m, nil)
+		path := saveForeign(t, m, nil)
 		if err := os.WriteFile(DescriptionPath(path), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"strings"
 
 	"bitnet1/shared/model"
 	"bitnet1/shared/safetensors"
@@ -116,8 +117,11 @@ func share(metadata map[string]string, key string) (float64, error) {
 	return x, nil
 }
 
+// off are values of keys that models of later versions have, with which they are models of this version.
+var off = map[string]string{"hidden_bits": "1", "value_bits": "1", "read_bits": "1", "codebook_bits": "1", "hadamard": "0"}
+
 // ParseConfig reads a configuration as the PyTorch reference's asdict writes it. Every key must be there and none may be
-// unknown: a model with a feature that this code does not know would be run wrongly.
+// unknown, unless it switches something off: a model with a feature that this code does not know would be run wrongly.
 func ParseConfig(text []byte) (model.Config, error) {
 	var c model.Config
 	var given, known map[string]json.RawMessage
@@ -136,8 +140,11 @@ func ParseConfig(text []byte) (model.Config, error) {
 			return c, fmt.Errorf("model configuration: key %q is missing", key)
 		}
 	}
+	if err := refuseNull("model configuration", text); err != nil {
+		return c, err
+	}
 	for key := range given {
-		if _, ok := known[key]; !ok {
+		if _, ok := known[key]; !ok && (off[key] == "" || string(given[key]) != off[key]) {
 			return c, fmt.Errorf("model configuration: key %q is unknown", key)
 		}
 	}
@@ -145,6 +152,39 @@ func ParseConfig(text []byte) (model.Config, error) {
 		return c, fmt.Errorf("model configuration: %w", err)
 	}
 	return c, c.Validate()
+}
+
+// refuseNull makes sure that no value in the JSON text is null, which would be read as the value's default.
+func refuseNull(what string, text []byte) error {
+	var value any
+	if err := json.Unmarshal(text, &value); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if key, ok := nullIn(value); ok {
+		return fmt.Errorf("%s: %s has no value (null)", what, strings.TrimPrefix(key, "."))
+	}
+	return nil
+}
+
+// nullIn finds where a value is null: a path of keys.
+func nullIn(value any) (path string, found bool) {
+	switch v := value.(type) {
+	case nil:
+		return "", true
+	case map[string]any:
+		for key, item := range v {
+			if path, found := nullIn(item); found {
+				return "." + key + path, true
+			}
+		}
+	case []any:
+		for i, item := range v {
+			if path, found := nullIn(item); found {
+				return fmt.Sprintf("[%d]%s", i, path), true
+			}
+		}
+	}
+	return "", false
 }
 
 // Write writes m as a model file: float32 tensors under the reference's names, and the ALiBi slopes, which PyTorch

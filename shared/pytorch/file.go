@@ -19,10 +19,10 @@ import (
 	"bitnet1/shared/safetensors"
 )
 
-// Limits on what describes the tensors, in bytes. A few hundred tensors take some tens of kilobytes of either; what is made
-// of it in memory may be a hundred times as large.
+// Limits on what describes the tensors, in bytes. A few hundred tensors take some tens of kilobytes of either, the history
+// of a long training some megabytes; what is made of them in memory may be fifty times as large.
 const (
-	maxPickle    = 1 << 20
+	maxPickle    = 16 << 20
 	maxDirectory = 4 << 20
 )
 
@@ -35,7 +35,8 @@ type File struct {
 	entries map[string]*zip.File // by name below the archive's folder
 	names   []string
 	tensors map[string]view
-	plain   map[string]any // what lies beside the state dict
+	beside  *dict // what lies beside the state dict, or nil
+	values  int   // how many values the pickle can hold
 }
 
 // view is a tensor whose place is known and checked.
@@ -98,10 +99,21 @@ func (f *File) Shape(name string) ([]int, error) {
 }
 
 // Plain returns what the file holds beside the state dict under key, where torch.save was given a dict of several things:
-// nil, bool, int64, float64, string, []any or map[string]any.
-func (f *File) Plain(key string) (any, bool) {
-	v, ok := f.plain[key]
-	return v, ok
+// nil, bool, int64, float64, string, []any or map[string]any. Scalars of NumPy are numbers, and an object is the map of its
+// attributes. Anything else is an error; ok says whether there is such a key.
+func (f *File) Plain(key string) (value any, ok bool, err error) {
+	if f.beside == nil {
+		return nil, false, nil
+	}
+	v, ok := f.beside.values[key]
+	if !ok {
+		return nil, false, nil
+	}
+	c := converter{left: f.values}
+	if value, err = c.plain(v, 0); err != nil {
+		err = f.errorf("entry %q: %w", key, err)
+	}
+	return value, true, err
 }
 
 // Float32 returns the named tensor, which must be of a float type, as float32. float64 is rounded to nearest. Where a
@@ -149,6 +161,7 @@ func (f *File) open() error {
 	if err != nil {
 		return err
 	}
+	f.values = len(pickle)
 	state, err := f.findState(value)
 	if err != nil {
 		return err
@@ -233,7 +246,7 @@ func (f *File) small(entry string, limit int64) ([]byte, error) {
 }
 
 // stateKeys are the keys under which people save a state dict beside other things.
-var stateKeys = []string{"model", "state_dict", "model_state_dict"}
+var stateKeys = []string{"model", "state_dict", "model_state_dict", "module", "net", "weights"}
 
 // findState finds the state dict: all that was saved, or one entry of it.
 func (f *File) findState(value any) (*dict, error) {
@@ -243,12 +256,7 @@ func (f *File) findState(value any) (*dict, error) {
 	}
 	for _, key := range stateKeys {
 		if state, ok := all.values[key].(*dict); ok {
-			f.plain = map[string]any{}
-			for _, k := range all.keys {
-				if v, ok := plain(all.values[k], 0); ok && k != key {
-					f.plain[k] = v
-				}
-			}
+			f.beside = all
 			return state, nil
 		}
 	}
@@ -257,52 +265,64 @@ func (f *File) findState(value any) (*dict, error) {
 			return all, nil
 		}
 	}
-	return nil, fmt.Errorf("holds no state dict, neither directly nor under %s; its keys are %.200q", strings.Join(stateKeys, ", "), all.keys)
+	return nil, fmt.Errorf("holds no state dict, neither directly nor under %s; its keys are %.200q", strings.Join(stateKeys, ", "), all.keys[:min(len(all.keys), 10)])
 }
 
-// plain turns a value that holds neither tensors nor code into Go's own types.
-func plain(v any, depth int) (any, bool) {
-	const deepest, longest = 4, 1024
-	if depth > deepest {
-		return nil, false
+// converter turns values that hold neither tensors nor code into Go's own types. A pickle can name one value many times;
+// what they unfold to, together, is at most as many values as the pickle has bytes, for otherwise it would grow without bound.
+type converter struct{ left int }
+
+func (c *converter) plain(v any, depth int) (any, error) {
+	const deepest = 32
+	if c.left--; c.left < 0 || depth > deepest {
+		return nil, errors.New("is nested too deeply, or names the same value too often")
 	}
-	var items []any
 	switch v := v.(type) {
 	case nil, bool, int64, float64, string:
-		return v, true
+		return v, nil
 	case *dict:
-		out := map[string]any{}
-		if len(v.keys) > longest {
-			return nil, false
-		}
-		for _, k := range v.keys {
-			value, ok := plain(v.values[k], depth+1)
-			if !ok {
-				return nil, false
-			}
-			out[k] = value
-		}
-		return out, true
+		return c.plainDict(v, depth)
 	case tuple:
-		items = v
+		return c.plainList(v, depth)
 	case *list:
-		items = v.items
-	default:
-		return nil, false
+		return c.plainList(v.items, depth)
+	case *object:
+		if state, ok := v.state.(*dict); ok {
+			return c.plainDict(state, depth)
+		}
+		return nil, fmt.Errorf("is a %s.%s: save it as a number, a text, a list or a dict", v.class.module, v.class.name)
+	case *tensor:
+		return nil, errors.New("is a tensor: save it as a number or a list (.item(), .tolist())")
 	}
-	out := make([]any, 0, min(len(items), longest))
+	return nil, errors.New("is neither a number nor a text, list or dict")
+}
+
+func (c *converter) plainDict(d *dict, depth int) (any, error) {
+	if d.others {
+		return nil, errors.New("has a key that is no text")
+	}
+	out := map[string]any{}
+	for _, k := range d.keys {
+		value, err := c.plain(d.values[k], depth+1)
+		if err != nil {
+			return nil, fmt.Errorf("%q %w", k, err)
+		}
+		out[k] = value
+	}
+	return out, nil
+}
+
+func (c *converter) plainList(items []any, depth int) (any, error) {
+	out := []any{}
 	for _, item := range items {
-		value, ok := plain(item, depth+1)
-		if !ok || len(out) == longest {
-			return nil, false
+		value, err := c.plain(item, depth+1)
+		if err != nil {
+			return nil, err
 		}
 		out = append(out, value)
 	}
-	return out, true
+	return out, nil
 }
-
-// wrappers are prefixes that torch.compile and DistributedDataParallel put before every name.
-var wrappers = []string{"_orig_mod.", "module."}
 
 // place finds the bytes of every tensor. Together they may not be more than the file holds: names that share a storage
 // could otherwise make a small file ask for any amount of memory.
@@ -318,14 +338,7 @@ func (f *File) place(state *dict) error {
 		if err != nil {
 			return fmt.Errorf("tensor %q: %w", key, err)
 		}
-		own := key
-		for _, w := range wrappers {
-			own = strings.TrimPrefix(own, w)
-		}
-		if _, twice := f.tensors[own]; twice {
-			return fmt.Errorf("tensor %q is there twice", own)
-		}
-		f.names, f.tensors[own] = append(f.names, own), v
+		f.names, f.tensors[key] = append(f.names, key), v
 		if total += v.bytes; total > f.size {
 			return errors.New("tensors share storages and take more bytes than the file has")
 		}

@@ -8,25 +8,31 @@ import (
 	"unicode/utf8"
 )
 
-// What a pickle describes becomes nil, bool, int64, float64, string, tuple, *list, *dict or one of the following. Nothing
-// is imported and nothing is called: a name of Python code stays a name, and calling it gives a tensor where the name is
-// one of the few that PyTorch writes for tensors, and otherwise an opaque value.
+// What a pickle describes becomes nil, bool, int64, float64, string, []byte, tuple, *list, *dict or one of the following.
+// Nothing is imported and nothing is called: a name of Python code stays a name, and calling it gives a tensor where the
+// name is one of the few that PyTorch writes for tensors, a number where NumPy wrote a scalar, and otherwise an object.
 type (
 	tuple []any
 
 	list struct{ items []any }
 
-	// dict keeps what has a text as its key, in the order of first assignment; other entries are passed over.
+	// dict keeps what has a text as its key, in the order of first assignment; of other entries it knows only that there are
+	// some.
 	dict struct {
 		keys   []string
 		values map[string]any
+		others bool
 	}
 
 	// name is a class or function that the pickle mentions.
 	name struct{ module, name string }
 
-	// opaque is what calling an unknown name would have made.
-	opaque struct{ of name }
+	// object is what calling an unknown name would have made.
+	object struct {
+		class name
+		args  tuple
+		state any // what the pickle sets it to afterwards: the attributes, for most classes
+	}
 
 	// storage is a tensor's bytes, kept beside the pickle under key.
 	storage struct {
@@ -40,6 +46,7 @@ type (
 func (d *dict) set(key, value any) {
 	k, ok := key.(string)
 	if !ok {
+		d.others = true
 		return
 	}
 	if d.values == nil {
@@ -56,14 +63,14 @@ type machine struct {
 	in    []byte
 	at    int
 	stack []any
-	memo  map[uint32]any
+	memo  []any
 }
 
 var errTruncated = errors.New("ends in the middle")
 
 // unpickle returns what the pickle describes.
 func unpickle(in []byte) (value any, err error) {
-	m := &machine{in: in, memo: map[uint32]any{}}
+	m := &machine{in: in}
 	for {
 		start := m.at
 		op, err := m.take(1)
@@ -96,28 +103,38 @@ func (m *machine) step(op byte) error {
 	case '0': // POP
 		_, err := m.pop()
 		return err
+	case '1': // POP_MARK
+		_, err := m.popToMark()
+		return err
+	case '2': // DUP
+		if len(m.stack) == 0 {
+			return errors.New("nothing to repeat")
+		}
+		return m.push(m.stack[len(m.stack)-1], nil)
 	case 'N':
 		return m.push(nil, nil)
 	case 0x88:
 		return m.push(true, nil)
 	case 0x89:
 		return m.push(false, nil)
-	case 'K', 'M', 'J', 'G', 0x8a: // BININT1, BININT2, BININT, BINFLOAT, LONG1
+	case 'K', 'M', 'J', 'G', 0x8a, 0x8b: // BININT1, BININT2, BININT, BINFLOAT, LONG1, LONG4
 		return m.push(m.number(op))
-	case 'X', 0x8c, 0x8d, 'U', 'T', 'C', 'B', 0x8e: // texts and bytes
+	case 'X', 0x8c, 0x8d, 'U', 'T', 'C', 'B', 0x8e, 0x96: // texts and bytes
 		return m.push(m.text(op))
-	case '}', ']', ')', 't', 0x85, 0x86, 0x87, 'a', 'e', 's', 'u', 'b':
+	case '}', ']', 0x8f, ')', 't', 0x85, 0x86, 0x87, 0x91, 'a', 'e', 's', 'u', 0x90, 'b':
 		return m.container(op)
 	case 'q', 'r', 0x94, 'h', 'j':
 		return m.remember(op)
-	case 'c', 0x93, 'Q', 'R', 0x81:
+	case 'c', 0x93:
 		return m.name(op)
+	case 'Q', 'R', 0x81, 0x92:
+		return m.call(op)
 	}
 	return fmt.Errorf("opcode %#02x is none that PyTorch writes", op)
 }
 
 func (m *machine) number(op byte) (any, error) {
-	size := map[byte]int{'K': 1, 'M': 2, 'J': 4, 'G': 8, 0x8a: 1}[op]
+	size := map[byte]int{'K': 1, 'M': 2, 'J': 4, 'G': 8, 0x8a: 1, 0x8b: 4}[op]
 	b, err := m.take(size)
 	if err != nil {
 		return nil, err
@@ -132,11 +149,11 @@ func (m *machine) number(op byte) (any, error) {
 	case 'G':
 		return math.Float64frombits(binary.BigEndian.Uint64(b)), nil
 	}
-	if b, err = m.take(int(b[0])); err != nil {
+	if b, err = m.counted(b); err != nil {
 		return nil, err
 	}
 	if len(b) > 8 {
-		return opaque{name{"builtins", "int"}}, nil
+		return &object{class: name{"builtins", "int"}}, nil
 	}
 	var wide [8]byte
 	if len(b) > 0 && b[len(b)-1] >= 0x80 {
@@ -148,41 +165,53 @@ func (m *machine) number(op byte) (any, error) {
 
 // text reads a text, or bytes, behind their length.
 func (m *machine) text(op byte) (any, error) {
-	width := map[byte]int{'X': 4, 0x8c: 1, 0x8d: 8, 'U': 1, 'T': 4, 'C': 1, 'B': 4, 0x8e: 8}[op]
+	width := map[byte]int{'X': 4, 0x8c: 1, 0x8d: 8, 'U': 1, 'T': 4, 'C': 1, 'B': 4, 0x8e: 8, 0x96: 8}[op]
 	b, err := m.take(width)
+	if err == nil {
+		b, err = m.counted(b)
+	}
 	if err != nil {
 		return nil, err
 	}
+	if op == 'C' || op == 'B' || op == 0x8e || op == 0x96 {
+		return b, nil
+	}
+	if !utf8.Valid(b) {
+		return nil, errors.New("a text is not UTF-8")
+	}
+	return string(b), nil
+}
+
+// counted takes as many bytes as the little-endian number before them says.
+func (m *machine) counted(length []byte) ([]byte, error) {
 	var wide [8]byte
-	copy(wide[:], b)
+	copy(wide[:], length)
 	n := binary.LittleEndian.Uint64(wide[:])
 	if n > uint64(len(m.in)-m.at) {
 		return nil, errTruncated
 	}
-	b, err = m.take(int(n))
-	if op == 'C' || op == 'B' || op == 0x8e {
-		return opaque{name{"builtins", "bytes"}}, err
-	}
-	if err == nil && !utf8.Valid(b) {
-		return nil, errors.New("a text is not UTF-8")
-	}
-	return string(b), err
+	return m.take(int(n))
 }
 
 func (m *machine) container(op byte) error {
 	switch op {
 	case '}':
 		return m.push(&dict{}, nil)
-	case ']':
+	case ']', 0x8f: // a list, a set
 		return m.push(&list{}, nil)
 	case ')':
 		return m.push(tuple{}, nil)
-	case 't':
+	case 't', 0x91: // a tuple, a frozen set
 		return m.push(m.popToMark())
 	case 0x85, 0x86, 0x87:
 		return m.push(m.popN(int(op-0x85) + 1))
 	case 'b': // BUILD: the state of an object; tensors and plain data have none that matters
-		_, err := m.pop()
+		state, err := m.pop()
+		if err == nil && len(m.stack) > 0 {
+			if o, ok := m.stack[len(m.stack)-1].(*object); ok {
+				o.state = state
+			}
+		}
 		return err
 	}
 	var items tuple
@@ -216,7 +245,7 @@ func (m *machine) fill(items tuple) error {
 		for i := 0; i < len(items); i += 2 {
 			c.set(items[i], items[i+1])
 		}
-	case opaque:
+	case *object:
 	default:
 		return fmt.Errorf("cannot add to a %T", c)
 	}
@@ -229,7 +258,7 @@ func (m *machine) remember(op byte) error {
 		return errors.New("nothing to remember")
 	}
 	if op == 0x94 {
-		m.memo[uint32(len(m.memo))] = m.stack[len(m.stack)-1]
+		m.memo = append(m.memo, m.stack[len(m.stack)-1])
 		return nil
 	}
 	width := 1
@@ -242,45 +271,58 @@ func (m *machine) remember(op byte) error {
 	}
 	var wide [4]byte
 	copy(wide[:], b)
-	at := binary.LittleEndian.Uint32(wide[:])
-	if op == 'q' || op == 'r' {
-		m.memo[at] = m.stack[len(m.stack)-1]
-		return nil
+	at := int(binary.LittleEndian.Uint32(wide[:]))
+	if op == 'h' || op == 'j' {
+		if at >= len(m.memo) {
+			return fmt.Errorf("nothing is remembered as %d", at)
+		}
+		return m.push(m.memo[at], nil)
 	}
-	value, ok := m.memo[at]
-	if !ok {
-		return fmt.Errorf("nothing is remembered as %d", at)
+	if at > m.at { // pickles number what they remember one after the other
+		return fmt.Errorf("something is remembered as %d, more than there can be by then", at)
 	}
-	return m.push(value, nil)
+	if grow := at + 1 - len(m.memo); grow > 0 {
+		m.memo = append(m.memo, make([]any, grow)...)
+	}
+	m.memo[at] = m.stack[len(m.stack)-1]
+	return nil
 }
 
-// name reads the name of Python code, or does what PyTorch's names for tensors stand for.
+// name reads the name of Python code.
 func (m *machine) name(op byte) error {
-	switch op {
-	case 'c':
+	if op == 'c' {
 		module, err := m.line()
 		if err != nil {
 			return err
 		}
 		own, err := m.line()
 		return m.push(name{module, own}, err)
-	case 0x93:
-		parts, err := m.popN(2)
-		if err != nil {
-			return err
-		}
-		module, ok := parts[0].(string)
-		own, ok2 := parts[1].(string)
-		if !ok || !ok2 {
-			return errors.New("a name that is no text")
-		}
-		return m.push(name{module, own}, nil)
-	case 'Q':
+	}
+	parts, err := m.popN(2)
+	if err != nil {
+		return err
+	}
+	module, ok := parts[0].(string)
+	own, ok2 := parts[1].(string)
+	if !ok || !ok2 {
+		return errors.New("a name that is no text")
+	}
+	return m.push(name{module, own}, nil)
+}
+
+// call does what PyTorch's names for tensors stand for.
+func (m *machine) call(op byte) error {
+	if op == 'Q' {
 		id, err := m.pop()
 		if err != nil {
 			return err
 		}
 		return m.push(persistent(id))
+	}
+	if op == 0x92 { // NEWOBJ_EX: named arguments too
+		if _, err := m.pop(); err != nil {
+			return err
+		}
 	}
 	call, err := m.popN(2)
 	if err != nil {

@@ -55,21 +55,27 @@ func TestReadsWhatPyTorchWrote(t *testing.T) {
 // A training script saves a state dict beside other things, some of which cannot be had without running code.
 func TestFindsTheStateDictAmongOtherThings(t *testing.T) {
 	f := open(t, "training.pt")
-	if want := []string{"weight", "bias"}; !slices.Equal(f.Names(), want) {
-		t.Errorf("names %v, want %v without _orig_mod.", f.Names(), want)
+	if want := []string{"_orig_mod.weight", "_orig_mod.bias"}; !slices.Equal(f.Names(), want) {
+		t.Errorf("names %v, want %v", f.Names(), want)
 	}
-	config, _ := f.Plain("config")
+	config, _, err := f.Plain("config")
+	if err != nil {
+		t.Fatal(err)
+	}
 	want := map[string]any{"d": int64(2), "kshift_layers": []any{int64(0)}, "alibi": true, "eps": 1e-5}
 	if !reflect.DeepEqual(config, want) {
 		t.Errorf("config is %v, want %v", config, want)
 	}
-	if step, _ := f.Plain("step"); step != int64(1<<40) {
-		t.Errorf("step is %v", step)
+	if step, _, err := f.Plain("step"); step != int64(1<<40) || err != nil {
+		t.Errorf("step is %v, %v", step, err)
 	}
-	for _, key := range []string{"args", "when", "big", "model"} {
-		if v, ok := f.Plain(key); ok {
-			t.Errorf("%s is %v, which is no plain value", key, v)
+	for _, key := range []string{"when", "big", "model"} {
+		if v, ok, err := f.Plain(key); !ok || err == nil || !strings.Contains(err.Error(), key) {
+			t.Errorf("%s is %v (%v, %v), which is no plain value", key, v, ok, err)
 		}
+	}
+	if v, ok, err := f.Plain("nothing"); ok || err != nil {
+		t.Errorf("a key that is not there gave %v, %v", v, err)
 	}
 }
 
@@ -218,9 +224,11 @@ func TestHostileFilesTakeLittleMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, file := range map[string][]byte{
-		"pushes":  archive(strings.Repeat("N", maxPickle), nil),
-		"dicts":   archive(strings.Repeat("}", maxPickle), nil),
-		"memo":    archive("N"+strings.Repeat("\x94", maxPickle-1), nil),
+		"pushes":  archive(strings.Repeat("N", 1<<20), nil),
+		"dicts":   archive(strings.Repeat("}", 1<<20), nil),
+		"memo":    archive("N"+strings.Repeat("\x94", 1<<20), nil),
+		"places":  archive(strings.Repeat("Nr\xff\xff\xff\x7f", 1<<17), nil),
+		"sizes":   archive("}("+strings.Repeat("K\x01", 1<<19)+"tq\x00"+strings.Repeat("ctorch._utils\n_rebuild_tensor_v2\n(NK\x00h\x00h\x00tR", 1<<10), nil),
 		"pickle":  archive(strings.Repeat("N", maxPickle+1), nil),
 		"entries": entries.Bytes(),
 	} {
@@ -234,6 +242,42 @@ func TestHostileFilesTakeLittleMemory(t *testing.T) {
 			t.Errorf("%s: %d MB were taken for a file of %d kB", what, taken>>20, len(file)>>10)
 		} else {
 			t.Logf("%s: %d MB for %d kB", what, taken>>20, len(file)>>10)
+		}
+	}
+}
+
+// lists is the pickle of a state dict and, under config, of a list of 1,024 times a list of 1,024 times … so deep: each is
+// written once and named again and again.
+func lists(state string, deep int) string {
+	text := func(s string) string { return "X" + string([]byte{byte(len(s)), 0, 0, 0}) + s }
+	remembered := func(level int) string { return string([]byte{'h', byte(level)}) }
+	var b strings.Builder
+	b.WriteString("\x80\x02]q\x000")
+	for level := range deep {
+		b.WriteString("]q" + string([]byte{byte(level + 1)}) + "(" + strings.Repeat(remembered(level), 1024) + "e0")
+	}
+	b.WriteString("}(" + text("model") + "}(" + state + "u" + text("config") + remembered(deep) + "u.")
+	return b.String()
+}
+
+// A value that is named many times is not unfolded beyond what the file could hold.
+func TestListsOfOneListStaySmall(t *testing.T) {
+	state := tensorOf("w", "torch\nFloatStorage", 0, "K\x02K\x02", "K\x02K\x01")
+	for deep, want := range map[int]bool{0: true, 1: true, 4: false} {
+		file := archive(lists(state, deep), make([]byte, 4096))
+		f, err := New("bytes", bytes.NewReader(file), int64(len(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _, err = f.Plain("config")
+		runtime.ReadMemStats(&after)
+		if got := err == nil; got != want {
+			t.Errorf("%d levels: %v", deep, err)
+		}
+		if taken := after.TotalAlloc - before.TotalAlloc; taken > 64*uint64(len(file)) {
+			t.Errorf("%d levels: %d bytes were taken for a file of %d", deep, taken, len(file))
 		}
 	}
 }

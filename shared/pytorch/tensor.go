@@ -41,26 +41,41 @@ func persistent(id any) (any, error) {
 func rebuild(callable any, args tuple) (any, error) {
 	function, ok := callable.(name)
 	if !ok {
-		return opaque{}, nil
+		return &object{args: args}, nil
 	}
 	switch function {
-	case name{"collections", "OrderedDict"}:
+	case name{"collections", "OrderedDict"}, name{"collections", "defaultdict"}, name{"builtins", "dict"}:
 		return &dict{}, nil
 	case name{"torch._utils", "_rebuild_tensor_v2"}:
 		return rebuildTensor(args)
-	case name{"torch._utils", "_rebuild_parameter"}:
+	case name{"torch._utils", "_rebuild_parameter"}, name{"torch._utils", "_rebuild_parameter_with_state"}:
 		if len(args) == 0 {
 			return nil, errors.New("a parameter without a tensor")
 		}
 		return args[0], nil
+	case name{"torch._tensor", "_rebuild_from_type_v2"}: // (function, class, its arguments, state)
+		if len(args) < 3 {
+			return nil, errors.New("a tensor of a class of its own without arguments")
+		}
+		if inner, ok := args[2].(tuple); ok && args[0] == any(name{"torch._utils", "_rebuild_tensor_v2"}) {
+			return rebuildTensor(inner)
+		}
+	case name{"_codecs", "encode"}:
+		return encode(args), nil
+	case name{"numpy._core.multiarray", "scalar"}, name{"numpy.core.multiarray", "scalar"}:
+		return scalar(args), nil
 	}
-	return opaque{function}, nil
+	return &object{class: function, args: args}, nil
 }
 
 // rebuildTensor takes (storage, offset, size, stride, …).
 func rebuildTensor(args tuple) (any, error) {
 	if len(args) < 4 {
 		return nil, fmt.Errorf("a tensor of %d arguments", len(args))
+	}
+	const mostDimensions = 64 // PyTorch's own limit
+	if size, ok := args[2].(tuple); ok && len(size) > mostDimensions {
+		return nil, fmt.Errorf("a tensor of %d dimensions", len(size))
 	}
 	s, ok := args[0].(storage)
 	offset, ok2 := args[1].(int64)

@@ -106,7 +106,7 @@ func elements[N any](out []N, source io.Reader, dtype DType, n int, decode func(
 		out = make([]N, n)
 	}
 	out = out[:n]
-	width := int(widths[dtype])
+	width := int(dtype.Size())
 	bytes := make([]byte, min(chunk, n*width))
 	for rest := out; len(rest) > 0; {
 		n := min(len(rest), len(bytes)/width)

@@ -15,29 +15,26 @@ import (
 // metadataKey is the header entry that holds strings instead of describing a tensor.
 const metadataKey = "__metadata__"
 
-// parseHeader reads the JSON header. It refuses duplicate keys at every level: two readers could otherwise see
-// different tensors in the same file.
+// parseHeader reads the JSON header and takes what the safetensors library takes (version 0.8): white space around the
+// header, keys that a tensor's entry need not have, metadata that is null, and of a repeated name the last.
 func parseHeader(header []byte) (metadata map[string]string, tensors map[string]Info, err error) {
 	if !utf8.Valid(header) {
 		return nil, nil, errors.New("is not UTF-8")
-	}
-	if len(header) == 0 || header[0] != '{' {
-		return nil, nil, errors.New("does not begin with {")
 	}
 	metadata, tensors = map[string]string{}, map[string]Info{}
 	d := json.NewDecoder(bytes.NewReader(header))
 	err = object(d, func(name string) error {
 		if name == metadataKey {
-			return object(d, func(key string) error {
-				value, err := text(d)
-				metadata[key] = value
-				return err
-			})
+			clear(metadata)
+			return d.Decode(&metadata)
 		}
 		t, err := parseInfo(d, name)
 		tensors[name] = t
 		return err
 	})
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -50,7 +47,12 @@ func parseHeader(header []byte) (metadata map[string]string, tensors map[string]
 func parseInfo(d *json.Decoder, name string) (Info, error) {
 	t := Info{Name: name}
 	var shape, offsets []int64
+	seen := map[string]bool{}
 	err := object(d, func(key string) error {
+		if seen[key] {
+			return fmt.Errorf("key %q appears twice", key)
+		}
+		seen[key] = true
 		switch key {
 		case "dtype":
 			s, err := text(d)
@@ -61,7 +63,8 @@ func parseInfo(d *json.Decoder, name string) (Info, error) {
 		case "data_offsets":
 			return d.Decode(&offsets)
 		}
-		return fmt.Errorf("unknown key %q", key)
+		var passedOver json.RawMessage
+		return d.Decode(&passedOver)
 	})
 	switch {
 	case err != nil:
@@ -89,28 +92,29 @@ func parseInfo(d *json.Decoder, name string) (Info, error) {
 
 // byteSize is the size of a tensor, refused when it cannot be addressed.
 func byteSize[I int | int64](dtype DType, shape []I) (int64, error) {
-	n, ok := widths[dtype]
+	bits, ok := widths[dtype]
 	if !ok {
 		return 0, fmt.Errorf("unknown dtype %q", dtype)
 	}
-	const limit = 1 << 50
-	empty := false
 	for _, s := range shape {
-		switch {
-		case s < 0 || int64(s) > limit:
+		if s < 0 {
 			return 0, fmt.Errorf("impossible shape %v", shape)
-		case s == 0:
-			empty = true
-			continue
-		case n > limit/int64(s):
-			return 0, fmt.Errorf("shape %v overflows", shape)
 		}
-		n *= int64(s)
 	}
-	if empty {
+	if slices.Contains(shape, 0) {
 		return 0, nil
 	}
-	return n, nil
+	const limit = 1 << 53 // bits
+	for _, s := range shape {
+		if bits > limit/int64(s) {
+			return 0, fmt.Errorf("shape %v overflows", shape)
+		}
+		bits *= int64(s)
+	}
+	if bits%8 != 0 {
+		return 0, fmt.Errorf("shape %v of %s does not fill whole bytes", shape, dtype)
+	}
+	return bits / 8, nil
 }
 
 // tile checks that the tensors' byte ranges follow one another from 0 to size, and returns their names in that order.
@@ -132,23 +136,18 @@ func tile(tensors map[string]Info, size int64) ([]string, error) {
 	return names, nil
 }
 
-// object walks a JSON object, calling value for each key with d placed at its value; keys must differ.
+// object walks a JSON object, calling value for each key with d placed at its value.
 func object(d *json.Decoder, value func(key string) error) error {
 	if t, err := d.Token(); err != nil {
 		return err
 	} else if t != json.Delim('{') {
 		return fmt.Errorf("found %v where an object is due", t)
 	}
-	seen := map[string]bool{}
 	for d.More() {
 		key, err := text(d)
 		if err != nil {
 			return err
 		}
-		if seen[key] {
-			return fmt.Errorf("key %q appears twice", key)
-		}
-		seen[key] = true
 		if err := value(key); err != nil {
 			return err
 		}

@@ -33,16 +33,17 @@ const (
 	U8   DType = "U8"
 )
 
-// widths maps each known element type to its size in bytes.
+// widths maps each element type that the format knows to its size in bits.
 var widths = map[DType]int64{
-	F64: 8, I64: 8, "U64": 8, "C64": 8,
-	F32: 4, I32: 4, "U32": 4,
-	F16: 2, BF16: 2, I16: 2, "U16": 2,
-	I8: 1, U8: 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+	F64: 64, I64: 64, "U64": 64, "C64": 64,
+	F32: 32, I32: 32, "U32": 32,
+	F16: 16, BF16: 16, I16: 16, "U16": 16,
+	I8: 8, U8: 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+	"F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
 }
 
-// Size is the size of an element in bytes; 0 for an unknown type.
-func (d DType) Size() int64 { return widths[d] }
+// Size is the size of an element in bytes; 0 for an unknown type and for types smaller than a byte.
+func (d DType) Size() int64 { return widths[d] / 8 }
 
 // Info describes one tensor of a file.
 type Info struct {
@@ -54,7 +55,7 @@ type Info struct {
 }
 
 // Len is the number of elements.
-func (i Info) Len() int { return int((i.end - i.begin) / widths[i.DType]) }
+func (i Info) Len() int { return int((i.end - i.begin) * 8 / widths[i.DType]) }
 
 // File is an open safetensors file. Its methods may be called from several goroutines.
 type File struct {

@@ -83,7 +83,7 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Equal(info.Shape, want.Shape) || info.begin%widths[info.DType] != 0 {
+		if !slices.Equal(info.Shape, want.Shape) || info.begin%info.DType.Size() != 0 {
 			t.Errorf("%s: shape %v at %d", want.Name, info.Shape, info.begin)
 		}
 		var got any
@@ -137,34 +137,61 @@ func TestConversions(t *testing.T) {
 func second[T any](_ T, err error) error { return err }
 
 var hostile = map[string][]byte{
-	"empty":             {},
-	"short":             {1, 2, 3},
-	"no header":         file("", 0),
-	"huge header":       binary.LittleEndian.AppendUint64(nil, 1<<63),
-	"long header":       append(binary.LittleEndian.AppendUint64(nil, 99_000_000), '{', '}'),
-	"list":              file(`[]`, 0),
-	"unclosed":          file(`{`, 0),
-	"trailing":          file(`{} x`, 0),
-	"space first":       file(` {}`, 0),
-	"not UTF-8":         file("{\"\xff\":1}", 0),
-	"twice":             file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2),
-	"metadata twice":    file(`{"__metadata__":{"a":"1","a":"2"}}`, 0),
-	"metadata number":   file(`{"__metadata__":{"a":1}}`, 0),
-	"gap":               file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2),
-	"overlap":           file(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2),
-	"truncated":         file(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}`, 1),
-	"extended":          file(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}`, 3),
-	"petabyte":          file(`{"a":{"dtype":"F32","shape":[1099511627776,1024],"data_offsets":[0,4503599627370496]}}`, 8),
-	"overflow":          file(`{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}`, 0),
-	"overflow and zero": file(`{"a":{"dtype":"F32","shape":[9223372036854775807,0],"data_offsets":[0,0]}}`, 0),
-	"negative":          file(`{"a":{"dtype":"F32","shape":[-1,-2],"data_offsets":[0,8]}}`, 8),
-	"backwards":         file(`{"a":{"dtype":"U8","shape":[0],"data_offsets":[1,0]}}`, 1),
-	"wrong size":        file(`{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}`, 8),
-	"unknown type":      file(`{"a":{"dtype":"F31","shape":[2],"data_offsets":[0,8]}}`, 8),
-	"no shape":          file(`{"a":{"dtype":"U8","data_offsets":[0,1]}}`, 1),
-	"no offsets":        file(`{"a":{"dtype":"U8","shape":[1]}}`, 1),
-	"three offsets":     file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1,1]}}`, 1),
-	"deep":              file(`{"a":{"shape":`+strings.Repeat("[", 1<<16), 0),
+	"empty":           {},
+	"short":           {1, 2, 3},
+	"no header":       file("", 0),
+	"huge header":     binary.LittleEndian.AppendUint64(nil, 1<<63),
+	"long header":     append(binary.LittleEndian.AppendUint64(nil, 99_000_000), '{', '}'),
+	"list":            file(`[]`, 0),
+	"unclosed":        file(`{`, 0),
+	"trailing":        file(`{} x`, 0),
+	"not UTF-8":       file("{\"\xff\":1}", 0),
+	"twice":           file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2),
+	"metadata number": file(`{"__metadata__":{"a":1}}`, 0),
+	"gap":             file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2),
+	"overlap":         file(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2),
+	"truncated":       file(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}`, 1),
+	"extended":        file(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}`, 3),
+	"petabyte":        file(`{"a":{"dtype":"F32","shape":[1099511627776,1024],"data_offsets":[0,4503599627370496]}}`, 8),
+	"overflow":        file(`{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}`, 0),
+	"key twice":       file(`{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1),
+	"part of a byte":  file(`{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}}`, 2),
+	"negative":        file(`{"a":{"dtype":"F32","shape":[-1,-2],"data_offsets":[0,8]}}`, 8),
+	"backwards":       file(`{"a":{"dtype":"U8","shape":[0],"data_offsets":[1,0]}}`, 1),
+	"wrong size":      file(`{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}`, 8),
+	"unknown type":    file(`{"a":{"dtype":"F31","shape":[2],"data_offsets":[0,8]}}`, 8),
+	"no shape":        file(`{"a":{"dtype":"U8","data_offsets":[0,1]}}`, 1),
+	"no offsets":      file(`{"a":{"dtype":"U8","shape":[1]}}`, 1),
+	"three offsets":   file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1,1]}}`, 1),
+	"deep":            file(`{"a":{"shape":`+strings.Repeat("[", 1<<16), 0),
+}
+
+// The safetensors library opens all of these (version 0.8).
+func TestOpensWhatTheLibraryOpens(t *testing.T) {
+	const a = `{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`
+	for name, b := range map[string][]byte{
+		"space around":      file("\n "+a+" \t", 1),
+		"a further key":     file(`{"a":{"dtype":"U8","shape":[1],"note":{"x":[1]},"data_offsets":[0,1]}}`, 1),
+		"no metadata":       file(`{"__metadata__":null,"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1),
+		"metadata twice":    file(`{"__metadata__":{"a":"1","a":"2"},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1),
+		"the last of two":   file(`{"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1),
+		"vast but empty":    file(`{"a":{"dtype":"F32","shape":[9223372036854775807,0],"data_offsets":[0,0]}}`, 0),
+		"no tensors":        file(`{}`, 0),
+		"types of bits":     file(`{"a":{"dtype":"F4","shape":[4],"data_offsets":[0,2]},"b":{"dtype":"F6_E3M2","shape":[4],"data_offsets":[2,5]}}`, 5),
+		"types of one byte": file(`{"a":{"dtype":"F8_E4M3FNUZ","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F8_E5M2FNUZ","shape":[1],"data_offsets":[1,2]}}`, 2),
+		"order of names":    file(`{"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2),
+	} {
+		f, err := open(b)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for _, tensor := range f.Names() {
+			if _, err := f.Bytes(tensor); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
 }
 
 func TestRefusesHostileFiles(t *testing.T) {

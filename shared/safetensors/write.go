@@ -126,7 +126,7 @@ func place(t Tensor) (placed, error) {
 	if err != nil {
 		return p, err
 	}
-	if size != int64(n)*widths[p.DType] {
+	if size != int64(n)*p.DType.Size() {
 		return p, fmt.Errorf("shape %v does not hold %d elements", t.Shape, n)
 	}
 	p.end = size

@@ -34,12 +34,12 @@ type batches struct {
 	seq   int // targets of a sequence
 	per   int // sequences in a step
 
-	epoch int
+	epoch int // of order; -1: none yet
 	order dataset.Permutation
 }
 
 func newBatches(split *dataset.Split, seed uint64, seq, per int) *batches {
-	return &batches{split: split, seed: seed, seq: seq, per: per, order: dataset.Order(split.Len(), seed, 0)}
+	return &batches{split: split, seed: seed, seq: seq, per: per, epoch: -1}
 }
 
 // step appends the tokens and targets of a step to the given slices. Targets

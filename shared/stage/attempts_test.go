@@ -1,0 +1,91 @@
+package stage
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"bitnet1/shared/event"
+)
+
+// The pause before the next attempt doubles with every failure, up to half a minute or the pause that was asked for.
+func TestThePauseGrows(t *testing.T) {
+	t.Parallel()
+	s := &service[testParams, event.SourceAdded]{retryPause: 10 * time.Millisecond}
+	for failures, want := range map[int]time.Duration{
+		1: 10 * time.Millisecond, 2: 20 * time.Millisecond, 3: 40 * time.Millisecond, 8: 1280 * time.Millisecond,
+		11: 10240 * time.Millisecond, 1000: 10240 * time.Millisecond,
+	} {
+		if got := s.backOff(failures); got != want {
+			t.Errorf("after %d failures %v, want %v", failures, got, want)
+		}
+	}
+	s.retryPause = time.Second
+	if got := s.backOff(6); got != 30*time.Second {
+		t.Errorf("after 6 failures %v, want 30 s", got)
+	}
+	s.retryPause = time.Hour
+	if got := s.backOff(1); got != time.Hour {
+		t.Errorf("after a failure %v, want the hour that was asked for", got)
+	}
+}
+
+// A failed job is not tried again before its pause is over, whatever else is to be done.
+func TestAFailedJobWaits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.serve("shout", "--mode", "fail", "--only", "one", "--retry-pause", "1h")
+	w.sources("r", "one")
+	w.begun(1)
+	for _, run := range []string{"r2", "r3", "r4"} {
+		w.sources(run, run)
+		w.outcomes(run, "shout", 1, event.Done)
+	}
+	w.wantBegun(4)
+}
+
+// Attempts are counted from the last output that is new, and kept with the record.
+func TestAttemptsCountFromTheLastOutput(t *testing.T) {
+	t.Parallel()
+	root, key := t.TempDir(), strings.Repeat("ab", 32)
+	open := func() *record {
+		r, err := openRecord(root, "climb", key, []byte("{}"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	want := func(r *record, n int) {
+		t.Helper()
+		if got := r.attempts(); got != n {
+			t.Errorf("%d attempts, want %d", got, n)
+		}
+	}
+	r := open()
+	want(r, 0)
+	for n := 1; n <= 3; n++ {
+		if err := r.setAttempts(n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want(r, 3)
+	if isNew, err := r.add("tokens.written", []byte{0x80}); err != nil || !isNew {
+		t.Fatalf("the output is new: %v, %v", isNew, err)
+	}
+	want(r, 1)
+	if err := r.setAttempts(2); err != nil {
+		t.Fatal(err)
+	}
+	r.close()
+	r = open()
+	defer r.close()
+	want(r, 2)
+	if isNew, err := r.add("tokens.written", []byte{0x80}); err != nil || isNew {
+		t.Fatalf("the output is the one of before: %v, %v", isNew, err)
+	}
+	want(r, 2)
+	if err := r.commit(); err != nil {
+		t.Fatal(err)
+	}
+	want(r, 0)
+}
