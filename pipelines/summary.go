@@ -5,15 +5,14 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"sync"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
 	"bitnet1/shared/journal"
 	"bitnet1/shared/results"
-	"bitnet1/shared/stage"
 )
 
 // summary prints the tables of the run and how to look further.
@@ -52,25 +51,21 @@ func summaryJSON(run string, tables []*results.Table) map[string]any {
 // tablesOf reads the tables of a run. A run of an older version has not kept what its stages say of their results: the
 // programs beside this one are asked.
 func tablesOf(j journal.Journal, run string) ([]*results.Table, error) {
-	declared, err := results.Declared(j, run, askProgram)
+	declared, err := results.Declared(j, run, askProgram())
 	if err != nil {
 		return nil, err
 	}
 	return results.Read(j, run, declared)
 }
 
-func askProgram(name string) (results.Declaration, bool) {
+// askProgram asks a program beside this one.
+var askProgram = sync.OnceValue(func() func(string) (results.Declaration, bool) {
 	self, err := os.Executable()
 	if err != nil {
-		return results.Declaration{}, false
+		return nil
 	}
-	var d stage.Description
-	out, err := exec.Command(filepath.Join(filepath.Dir(self), name), "describe").Output()
-	if err != nil || json.Unmarshal(out, &d) != nil {
-		return results.Declaration{}, false
-	}
-	return d.Declaration(), d.Declaration().Check() == nil
-}
+	return results.Ask(filepath.Dir(self))
+})
 
 func writeTables(out io.Writer, tables []*results.Table, width int) error {
 	some := false

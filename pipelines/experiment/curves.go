@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -16,9 +17,9 @@ import (
 	"gonum.org/v1/plot/plotutil"
 	"gonum.org/v1/plot/vg"
 
-	"bitnet1/shared/artifact"
 	"bitnet1/shared/event"
 	"bitnet1/shared/journal"
+	"bitnet1/shared/results"
 	"bitnet1/shared/stage"
 )
 
@@ -30,18 +31,24 @@ func curvesCommand() *cli.Command {
 			"Example:\n   experiment curves --name streams --run strict=v76-75M-1a2b3c4d --run 'four bits=v76-75M-5e6f7a8b'",
 		Flags: append(commonFlags(),
 			&cli.StringSliceFlag{Name: "run", Required: true, Usage: "a `RUN`, or LABEL=RUN; give one flag for each"},
-			&cli.StringFlag{Name: "name", Value: "curves", Usage: "`NAME` of the comparison"},
+			&cli.StringFlag{Name: "name", Usage: "`NAME` of the comparison (default: made of a digest of the runs)"},
+			forceFlag(),
 			&cli.StringFlag{Name: "out", Usage: "output `DIR`ectory (default: experiments/NAME in the data directory)"},
 		),
 		Action: func(c *cli.Context) error {
-			j, name, out := journal.Open(c.String("data")), c.String("name"), outDir(c)
+			q := question{Of: "curves", Given: c.StringSlice("run")}
+			j, name := journal.Open(c.String("data")), cmp.Or(c.String("name"), q.name())
+			out := outDir(c, name)
 			var all []curve
 			for _, text := range c.StringSlice("run") {
-				one, err := readCurve(j, text)
+				one, err := readCurve(j, text, programs(c))
 				if err != nil {
 					return err
 				}
 				all = append(all, one)
+			}
+			if err := claim(out, name, q, c.Bool("force")); err != nil {
+				return err
 			}
 			last := lastCheckpoints(all)
 			err := writeFiles(out, name, map[string]func(io.Writer) error{
@@ -62,13 +69,10 @@ func curvesCommand() *cli.Command {
 
 // curve is how one run went.
 type curve struct {
-	label string
-	steps []logged // as the training log has them; checkpoints are lines of their own
-	last  struct {
-		saved     event.CheckpointSaved
-		evaluated event.EvaluationWritten
-		probed    event.ProbeWritten
-	}
+	label   string
+	steps   []logged // as the training log has them; checkpoints are lines of their own
+	last    event.CheckpointSaved
+	results *results.Table
 }
 
 // logged is a line of a training log; checkpoints have no learning rate.
@@ -81,35 +85,20 @@ type logged struct {
 }
 
 // readCurve reads what is known of RUN, or of LABEL=RUN.
-func readCurve(j journal.Journal, text string) (c curve, err error) {
+func readCurve(j journal.Journal, text, programs string) (c curve, err error) {
 	label, run, labelled := strings.Cut(text, "=")
 	if !labelled {
 		run = label
 	}
 	c.label = label
-	if c.last.saved, err = lastCheckpoint(j, run); err != nil {
+	if c.last, err = lastCheckpoint(j, run); err != nil {
 		return c, err
 	}
-	model := c.last.saved.Model
-	if c.last.evaluated, err = about(j, run, model, func(e event.EvaluationWritten) artifact.Ref { return e.Model }); err != nil {
-		return c, err
-	}
-	if c.last.probed, err = about(j, run, model, func(p event.ProbeWritten) artifact.Ref { return p.Model }); err != nil {
+	if c.results, err = resultsOf(j, run, programs); err != nil {
 		return c, err
 	}
 	c.steps, err = readLog(filepath.Join(j.RunDir(run), "train", "train.jsonl"))
 	return c, err
-}
-
-// about finds the run's last event of its kind about a model, or the zero one.
-func about[B event.Body](j journal.Journal, run string, model artifact.Ref, of func(B) artifact.Ref) (found B, err error) {
-	all, err := journal.Bodies[B](j, run)
-	for _, b := range all {
-		if of(b).Digest == model.Digest {
-			found = b
-		}
-	}
-	return found, err
 }
 
 func readLog(path string) ([]logged, error) {
@@ -132,23 +121,15 @@ func readLog(path string) ([]logged, error) {
 
 // lastCheckpoints is the table: the last checkpoint of each run.
 func lastCheckpoints(all []curve) table {
-	t := table{columns: []column{
-		{name: "run"}, {name: "steps"}, {name: "million tokens"}, {name: "training bits"}, {name: bitsColumn}, {name: "bits/byte"},
-		{name: "top head"}, {name: ipmrColumn, percent: true}, {name: copiedColumn, percent: true},
-	}}
+	tables := make([]*results.Table, len(all))
+	for i, c := range all {
+		tables[i] = c.results
+	}
+	keys, columns := columnsOf(tables)
+	t := table{columns: append([]column{{name: "run"}, {name: "steps"}, {name: "million tokens"}}, columns...)}
 	for _, c := range all {
-		row := []any{c.label, fmt.Sprint(c.last.saved.Step), float64(c.last.saved.Tokens) / 1e6, c.last.saved.TrainBits}
-		if e := c.last.evaluated; e.Report.Digest != "" {
-			row = append(row, e.BitsPerToken, e.BitsPerByte)
-		} else {
-			row = append(row, math.NaN(), math.NaN())
-		}
-		if p := c.last.probed; p.Health.Digest != "" {
-			row = append(row, fmt.Sprintf("L%d.H%d", p.TopLayer, p.TopHead), p.TopIPMR, p.CopyAccuracy)
-		} else {
-			row = append(row, "", math.NaN(), math.NaN())
-		}
-		t.rows = append(t.rows, row)
+		row := []any{c.label, c.results.Last().Name, float64(c.last.Tokens) / 1e6}
+		t.rows = append(t.rows, append(row, cellsOf(c.results, keys)...))
 	}
 	return t
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image/png"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"bitnet1/shared/event"
 	"bitnet1/shared/journal"
 	"bitnet1/shared/model"
+	"bitnet1/shared/results"
 )
 
 // The test binary stands for the programs that an experiment starts, under their names.
@@ -32,20 +34,56 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// fakePipeline prints a summary that tells the flags it was given, and fails for a stream of 3 bits.
+// fakePipeline keeps a run whose numbers tell the flags it was given, and fails for a stream of 3 bits.
 func fakePipeline(args []string) int {
 	given := strings.Join(args, " ")
 	if strings.Contains(given, "stream_bits=3") {
 		fmt.Fprintln(os.Stderr, "pipeline: 3 bits are too odd")
 		return 1
 	}
-	bits := 4.0
+	bits, run := 4.0, "on"
 	if strings.Contains(given, "alibi=false") {
-		bits = 3.5
+		bits, run = 3.5, "off"
 	}
-	fmt.Println(`{"type":"event"}`)
-	fmt.Printf(`{"type":"summary","run":"r","checkpoints":[{"step":1},{"step":20,"bits_per_token":%v,"ipmr":0.25,"copy_accuracy":0.5,"best_head":"%d"}]}`+"\n", bits, len(args))
+	j := journal.Open(args[slices.Index(args, "--data")+1])
+	for _, body := range []event.Body{
+		event.CheckpointSaved{Step: 1}, event.CheckpointSaved{Step: 20},
+		event.EvaluationWritten{Step: 20, BitsPerToken: bits}, event.ProbeWritten{Step: 20, TopIPMR: 0.25, TopHead: len(args)},
+	} {
+		e, err := event.New(run, "", "", event.Part{}, body)
+		if err == nil {
+			_, err = j.Write(e)
+		}
+		if err != nil {
+			return 1
+		}
+	}
+	for _, d := range fakeDeclarations() {
+		if results.Declare(j, run, d) != nil {
+			return 1
+		}
+	}
+	fmt.Printf(`{"type":"event"}`+"\n"+`{"type":"summary","run":%q}`+"\n", run)
 	return 0
+}
+
+// fakeDeclarations are what the stages of a run might say of their results.
+func fakeDeclarations() []results.Declaration {
+	answers := event.CheckpointSaved{}.Kind()
+	return []results.Declaration{
+		{Stage: "train", Answers: "dataset.sealed", Results: []results.Result{{
+			Kind: answers, Row: &results.Column{Key: "step", Name: "checkpoint", Value: "{step}"},
+		}}},
+		{Stage: "evaluate", Answers: answers, Results: []results.Result{{
+			Kind: event.EvaluationWritten{}.Kind(), Columns: []results.Column{{Key: "bits", Name: "bits/token", Value: "{bits_per_token:.3}"}},
+		}}},
+		{Stage: "probe", Answers: answers, Results: []results.Result{{
+			Kind: event.ProbeWritten{}.Kind(),
+			Columns: []results.Column{
+				{Key: "head", Name: "top head", Value: "H{top_head}"}, {Key: "ipmr", Name: "IPMR", Value: "{top_ipmr:.1%}"},
+			},
+		}}},
+	}
 }
 
 // fakeMeasurement gives every pair of a checkpoint and a dataset numbers of its own: the lengths of the files.
@@ -123,13 +161,13 @@ func TestGrid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "stream_bits,alibi,step,bits/token,accuracy,copied,top IPMR,top head\n" +
-		"1,true,20,4,,0.5,0.25,11\n1,false,20,3.5,,0.5,0.25,11\n3,true,0,,,,,\n3,false,0,,,,,\n"
+	want := "stream_bits,alibi,run,step,bits/token,top head,IPMR\n" +
+		"1,true,on,20,4,H11,0.25\n1,false,off,20,3.5,H11,0.25\n3,true,,,,,\n3,false,,,,,\n"
 	if string(csv) != want {
 		t.Errorf("CSV:\n%s\nwant\n%s", csv, want)
 	}
 	markdown, err := os.ReadFile(filepath.Join(data, "experiments", "streams", "streams.md"))
-	if err != nil || !strings.Contains(string(markdown), "| 1 | false | 20 | 3.500 |  | 50.0 % | 25.0 % | 11 |") || !strings.Contains(said, string(markdown)) {
+	if err != nil || !strings.Contains(string(markdown), "| 1 | false | off | 20 | 3.500 | H11 | 25.0 % |") || !strings.Contains(said, string(markdown)) {
 		t.Errorf("Markdown (%v):\n%s", err, markdown)
 	}
 	f, err := os.Open(filepath.Join(data, "experiments", "streams", "streams.png"))
@@ -143,11 +181,49 @@ func TestGrid(t *testing.T) {
 	}
 }
 
+// A grid's files are never those of another grid: without a name each has its own, and a name is for one question.
+func TestAnExperimentReplacesNoOther(t *testing.T) {
+	data, programs := t.TempDir(), standIns(t)
+	grid := func(args ...string) error {
+		_, err := run(t, append(append([]string{"grid", "--programs", programs, "--data", data}, args...), "p.yml")...)
+		return err
+	}
+	files := func() int {
+		found, err := filepath.Glob(filepath.Join(data, "experiments", "*", "*.md"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(found)
+	}
+	for i, args := range [][]string{
+		{"--grid", "train.alibi=true"}, {"--grid", "train.alibi=true"}, {"--grid", "train.alibi=false"},
+		{"--grid", "train.alibi=true", "--set", "train.steps=5"}, {"--name", "mine", "--grid", "train.alibi=true"},
+		{"--name", "mine", "--grid", "train.alibi=false,true"}, {"--name", "mine", "--grid", "train.alibi=false", "--force"},
+	} {
+		if err := grid(args...); err != nil || files() != []int{1, 1, 2, 3, 4, 4, 4}[i] {
+			t.Errorf("%v: %v, %d experiments", args, err, files())
+		}
+	}
+	for _, args := range [][]string{
+		{"--name", "mine", "--grid", "train.alibi=true"}, {"--name", "mine", "--grid", "train.alibi=false", "--set", "train.steps=5"},
+		{"--name", "mine", "--grid", "train.alibi=false", "--grid", "train.steps=5"},
+	} {
+		if err := grid(args...); err == nil || !strings.Contains(err.Error(), "--force") {
+			t.Errorf("%v replaces another grid's files: %v", args, err)
+		}
+	}
+}
+
 func TestGridRefusesMistakes(t *testing.T) {
+	programs, file := t.TempDir(), filepath.Join(t.TempDir(), "p.yml")
+	script := "#!/bin/sh\necho '{\"kind\":\"a.b\",\"results\":[{\"kind\":\"c.d\",\"columns\":[{\"key\":\"k\",\"name\":\"n\",\"value\":\"{v}\"}]}]}'\n"
+	if err := errors.Join(os.WriteFile(filepath.Join(programs, "own"), []byte(script), 0o755), os.WriteFile(file, []byte("stages: {own: }\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
 	for want, args := range map[string][]string{
 		"one pipeline file": {"--grid", "a.b=1"},
 		"stage.key=value":   {"--grid", "b=1", "p.yml"},
-		"the columns are":   {"--grid", "a.b=1", "--plot", "loss", "p.yml"},
+		"the columns are":   {"--grid", "a.b=1", "--plot", "loss", "--programs", programs, file},
 	} {
 		if _, err := run(t, append([]string{"grid", "--data", t.TempDir()}, args...)...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: error %v, want %q in it", args, err, want)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -91,16 +90,26 @@ func newForgetting(c *cli.Context) (*forgetting, error) {
 	return f, nil
 }
 
-func lastCheckpoint(j journal.Journal, run string) (event.CheckpointSaved, error) {
-	all, err := journal.Bodies[event.CheckpointSaved](j, run)
+// lastCheckpoint is the last one that the run trained with its own parameters.
+func lastCheckpoint(j journal.Journal, run string) (last event.CheckpointSaved, err error) {
+	all, err := j.Read(run, event.CheckpointSaved{}.Kind())
 	if err != nil {
-		return event.CheckpointSaved{}, err
+		return last, err
 	}
-	if len(all) == 0 {
+	for _, e := range all {
+		saved, err := event.Into[event.CheckpointSaved](e)
+		if err != nil {
+			return last, err
+		}
+		if len(e.Overrides) == 0 && saved.Step >= last.Step { // of one step, the last counts
+			last = saved
+		}
+	}
+	if last.Model.Digest == "" {
 		runs, err := j.Runs()
-		return event.CheckpointSaved{}, errors.Join(err, fmt.Errorf("run %s has no checkpoint: %w", run, stage.NoSuchRun(run, runs)))
+		return last, errors.Join(err, fmt.Errorf("run %s has no checkpoint: %w", run, stage.NoSuchRun(run, runs)))
 	}
-	return slices.MaxFunc(all, func(a, b event.CheckpointSaved) int { return a.Step - b.Step }), nil
+	return last, nil
 }
 
 // initialCheckpoint finds what the finetuned checkpoint began from: in the store, or where its run's definition says.

@@ -49,6 +49,10 @@ func commonFlags() []cli.Flag {
 	}
 }
 
+func forceFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "force", Usage: "replace the files of another experiment of that name"}
+}
+
 // programs is the folder of the programs that this one starts.
 func programs(c *cli.Context) string {
 	if dir := c.String("programs"); dir != "" {
@@ -80,11 +84,11 @@ func callTo(ctx context.Context, stdout io.Writer, program string, args ...strin
 }
 
 // outDir is where an experiment's files go.
-func outDir(c *cli.Context) string {
+func outDir(c *cli.Context, name string) string {
 	if out := c.String("out"); out != "" {
 		return out
 	}
-	return filepath.Join(c.String("data"), "experiments", c.String("name"))
+	return filepath.Join(c.String("data"), "experiments", name)
 }
 
 // writeFiles makes dir and in it, for every suffix, the file NAME and suffix.

@@ -53,7 +53,7 @@ func panel(t table, at int, labels []string, labelled bool) (*plot.Plot, error) 
 	p.Title.Text = t.columns[at].name
 	values := make(plotter.Values, len(t.rows))
 	for i, row := range t.rows {
-		v, _ := row[at].(float64)
+		v := number(row[at])
 		if math.IsNaN(v) {
 			v = 0
 		}

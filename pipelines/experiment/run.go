@@ -3,17 +3,21 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"bitnet1/shared/journal"
+	"bitnet1/shared/pipeline"
+	"bitnet1/shared/results"
 	"bitnet1/shared/stage"
 )
 
@@ -25,12 +29,13 @@ func gridCommand() *cli.Command {
 			"Example:\n   experiment grid --name streams --grid train.stream_bits=16,4,1 --grid train.alibi=true,false --set train.steps=300 pipelines/v76.yml",
 		Flags: append(commonFlags(),
 			&cli.StringSliceFlag{Name: "grid", Required: true, Usage: "an axis: `STAGE.KEY=VALUE,VALUE`; lists in brackets; give one flag for each axis"},
-			&cli.StringFlag{Name: "name", Value: "grid", Usage: "`NAME` of the experiment"},
+			&cli.StringFlag{Name: "name", Usage: "`NAME` of the experiment (default: made of a digest of what it asks)"},
+			forceFlag(),
 			&cli.StringFlag{Name: "preset", Usage: "as pipeline run takes it"},
 			&cli.StringSliceFlag{Name: "source", Usage: "as pipeline run takes it"},
 			&cli.StringSliceFlag{Name: "set", Usage: "as pipeline run takes it: for all cells"},
 			&cli.StringFlag{Name: "out", Usage: "output `DIR`ectory (default: experiments/NAME in the data directory)"},
-			&cli.StringSliceFlag{Name: "plot", Value: cli.NewStringSlice(bitsColumn, ipmrColumn), Usage: "`COLUMN`s to plot"},
+			&cli.StringSliceFlag{Name: "plot", Value: cli.NewStringSlice("bits/token", "IPMR"), Usage: "`COLUMN`s to plot"},
 		),
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
@@ -49,18 +54,27 @@ func gridCommand() *cli.Command {
 type experiment struct {
 	name     string
 	axes     []axis
-	launcher string
+	programs string
 	common   []string // flags of every cell
 	file     string
 	out      string
 	data     string
-	plotted  []string
+	plotted  []string // names of columns
+	asked    bool     // for those, by the user
+	cells    []cell   // so far
+}
+
+// cell is a run of the grid.
+type cell struct {
+	values  []string       // of the axes
+	run     string         // its id; empty where it failed before it had one
+	results *results.Table // nil where it failed
 }
 
 func newExperiment(c *cli.Context) (*experiment, error) {
 	e := &experiment{
-		name: c.String("name"), file: c.Args().First(), launcher: filepath.Join(programs(c), "pipeline"),
-		data: c.String("data"), out: outDir(c), plotted: c.StringSlice("plot"),
+		name: c.String("name"), file: c.Args().First(), programs: programs(c), data: c.String("data"),
+		plotted: c.StringSlice("plot"), asked: c.IsSet("plot"),
 	}
 	for _, text := range c.StringSlice("grid") {
 		a, err := parseAxis(text)
@@ -69,10 +83,8 @@ func newExperiment(c *cli.Context) (*experiment, error) {
 		}
 		e.axes = append(e.axes, a)
 	}
-	for _, name := range e.plotted {
-		if _, ok := findColumn(resultColumns, name); !ok {
-			return nil, fmt.Errorf("--plot %s: the columns are %s", name, strings.Join(columnNames(resultColumns), ", "))
-		}
+	if err := e.checkPlotted(); err != nil {
+		return nil, err
 	}
 	e.common = []string{"run", "--json", "--data", e.data}
 	if c.IsSet("preset") {
@@ -83,16 +95,41 @@ func newExperiment(c *cli.Context) (*experiment, error) {
 			e.common = append(e.common, "--"+flag, v)
 		}
 	}
-	return e, nil
+	q := question{Of: "grid", Given: append([]string{e.file}, e.common[4:]...), Axes: map[string][]string{}}
+	for _, a := range e.axes {
+		q.Axes[a.key] = a.values
+	}
+	e.name = cmp.Or(e.name, q.name())
+	e.out = outDir(c, e.name)
+	return e, claim(e.out, e.name, q, c.Bool("force"))
+}
+
+// checkPlotted compares the columns to plot with those that the stages of the pipeline file declare. A file that cannot be
+// read is the launcher's to complain of.
+func (e *experiment) checkPlotted() error {
+	file, err := pipeline.Load(e.file)
+	if err != nil || !e.asked {
+		return nil
+	}
+	var names []string
+	for _, stage := range file.Stages() {
+		d, _ := results.Ask(e.programs)(stage)
+		for _, r := range d.Results {
+			for _, c := range r.Columns {
+				names = append(names, c.Name)
+			}
+		}
+	}
+	for _, name := range e.plotted {
+		if len(names) > 0 && !slices.Contains(names, name) {
+			return fmt.Errorf("--plot %s: the columns are %s", name, strings.Join(names, ", "))
+		}
+	}
+	return nil
 }
 
 // run runs all cells and writes the results after each.
 func (e *experiment) run(ctx context.Context, c *cli.Context) error {
-	t := table{title: fmt.Sprintf("%s: %s", e.name, filepath.Base(e.file))}
-	for _, a := range e.axes {
-		t.columns = append(t.columns, column{name: a.name()})
-	}
-	t.columns = append(t.columns, resultColumns...)
 	all := cells(e.axes)
 	var failed []error
 	for i, values := range all {
@@ -105,27 +142,63 @@ func (e *experiment) run(ctx context.Context, c *cli.Context) error {
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", label, err))
 		}
-		row := make([]any, 0, len(t.columns))
-		for _, v := range values {
-			row = append(row, v)
-		}
-		t.rows = append(t.rows, append(row, found.cells()...))
-		if err := e.write(t); err != nil {
+		e.cells = append(e.cells, found)
+		if err := e.write(e.table()); err != nil {
 			return err
 		}
 	}
-	if err := show(c.App.Writer, t); err != nil {
+	if err := show(c.App.Writer, e.table()); err != nil {
 		return err
 	}
 	fmt.Fprintf(c.App.Writer, "\nwritten to %s: %s.md, .csv and .png\n", e.out, e.name)
 	return errors.Join(failed...)
 }
 
+// table is what the cells so far have found: the last checkpoint of each.
+func (e *experiment) table() table {
+	t := table{title: fmt.Sprintf("%s: %s", e.name, filepath.Base(e.file))}
+	for _, a := range e.axes {
+		t.columns = append(t.columns, column{name: a.name()})
+	}
+	var tables []*results.Table
+	for _, c := range e.cells {
+		tables = append(tables, c.results)
+	}
+	keys, columns := columnsOf(tables)
+	t.columns = append(append(t.columns, column{name: "run"}, column{name: "step"}), columns...)
+	for _, c := range e.cells {
+		row := make([]any, 0, len(t.columns))
+		for _, v := range c.values {
+			row = append(row, v)
+		}
+		step := ""
+		if c.results != nil {
+			step = c.results.Last().Name
+		}
+		t.rows = append(t.rows, append(append(row, c.run, step), cellsOf(c.results, keys)...))
+	}
+	return t
+}
+
 func (e *experiment) write(t table) error {
 	return writeFiles(e.out, e.name, map[string]func(io.Writer) error{
 		".md": t.writeMarkdown, ".csv": t.writeCSV,
-		".png": func(w io.Writer) error { return plotTable(w, t, len(e.axes), e.plotted) },
+		".png": func(w io.Writer) error { return plotTable(w, t, len(e.axes), e.plots(t)) },
 	})
+}
+
+// plots are the columns to plot that the table has; without any, there is nothing but labels to see.
+func (e *experiment) plots(t table) []string {
+	var there []string
+	for _, name := range e.plotted {
+		if slices.ContainsFunc(t.columns, func(c column) bool { return c.name == name }) {
+			there = append(there, name)
+		}
+	}
+	if len(there) == 0 {
+		there = []string{"step"}
+	}
+	return there
 }
 
 func (e *experiment) label(values []string) string {
@@ -136,84 +209,37 @@ func (e *experiment) label(values []string) string {
 	return strings.Join(parts, " ")
 }
 
-// cell has the launcher run one cell, or answer from what has been run, and reads the summary that it ends with.
-func (e *experiment) cell(ctx context.Context, values []string) (result, error) {
+// cell has the launcher run one cell, or answer from what has been run, and reads its results.
+func (e *experiment) cell(ctx context.Context, values []string) (cell, error) {
 	args := append([]string(nil), e.common...)
 	for i, v := range values {
 		args = append(args, "--set", e.axes[i].key+"="+v)
 	}
+	found := cell{values: values}
 	var said bytes.Buffer
-	if err := callTo(ctx, &said, e.launcher, append(args, e.file)...); err != nil {
-		return missing(), err
+	err := callTo(ctx, &said, filepath.Join(e.programs, "pipeline"), append(args, e.file)...)
+	found.run = runOf(said.Bytes())
+	if err != nil {
+		return found, err
 	}
-	return readSummary(said.Bytes(), e.data)
+	found.results, err = resultsOf(journal.Open(e.data), found.run, e.programs)
+	return found, err
 }
 
-// The columns of results.
-const (
-	bitsColumn   = "bits/token"
-	copiedColumn = "copied"
-	ipmrColumn   = "top IPMR"
-)
-
-var resultColumns = []column{
-	{name: "step"}, {name: bitsColumn}, {name: "accuracy", percent: true}, {name: copiedColumn, percent: true},
-	{name: ipmrColumn, percent: true}, {name: "top head"},
-}
-
-// result is what is known of a run's last checkpoint.
-type result struct {
-	Step         int     `json:"step"`
-	BitsPerToken float64 `json:"bits_per_token"`
-	BestHead     string  `json:"best_head"`
-	IPMR         float64 `json:"ipmr"`
-	CopyAccuracy float64 `json:"copy_accuracy"`
-	accuracy     float64 // greedy, on the validation split; NaN unless evaluate was asked for it
-}
-
-// missing is the result of a cell that failed.
-func missing() result {
-	return result{BitsPerToken: math.NaN(), IPMR: math.NaN(), CopyAccuracy: math.NaN(), accuracy: math.NaN()}
-}
-
-// cells are r's values in the order of resultColumns.
-func (r result) cells() []any {
-	return []any{fmt.Sprint(r.Step), r.BitsPerToken, r.accuracy, r.CopyAccuracy, r.IPMR, r.BestHead}
-}
-
-// readSummary finds the launcher's summary in what it printed, and what the summary leaves out in the run's folder.
-func readSummary(said []byte, data string) (result, error) {
+// runOf finds the id of the run in what the launcher printed.
+func runOf(said []byte) (run string) {
 	lines := bufio.NewScanner(bytes.NewReader(said))
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
-		var s struct {
-			Type        string   `json:"type"`
-			Run         string   `json:"run"`
-			Checkpoints []result `json:"checkpoints"`
+		var m struct {
+			Type string `json:"type"`
+			Run  string `json:"run"`
 		}
-		if json.Unmarshal(lines.Bytes(), &s) != nil || s.Type != "summary" || len(s.Checkpoints) == 0 {
-			continue
+		if json.Unmarshal(lines.Bytes(), &m) == nil && (m.Type == "run" || m.Type == "summary") {
+			run = m.Run
 		}
-		r := s.Checkpoints[len(s.Checkpoints)-1]
-		var evaluation struct {
-			Accuracy *float64 `json:"accuracy"`
-		}
-		r.accuracy = math.NaN()
-		report := filepath.Join(data, "runs", s.Run, "evaluate", fmt.Sprintf("step-%06d_evaluation.json", r.Step))
-		if err := readOne(report, &evaluation); err == nil && evaluation.Accuracy != nil {
-			r.accuracy = *evaluation.Accuracy
-		}
-		return r, nil
 	}
-	return missing(), errors.Join(lines.Err(), errors.New("the launcher printed no summary with a checkpoint"))
-}
-
-func columnNames(columns []column) []string {
-	names := make([]string, len(columns))
-	for i, c := range columns {
-		names[i] = c.name
-	}
-	return names
+	return run
 }
 
 func findColumn(columns []column, name string) (int, bool) {

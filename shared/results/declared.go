@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -70,6 +71,26 @@ func Declared(j journal.Journal, run string, ask func(stage string) (Declaration
 		}
 	}
 	return all, nil
+}
+
+// Ask is for Declared: it asks the stages' programs in a folder.
+func Ask(dir string) func(stage string) (Declaration, bool) {
+	asked := map[string]Declaration{}
+	return func(stage string) (Declaration, bool) {
+		d, known := asked[stage]
+		if !known {
+			var said struct {
+				Kind    string   `json:"kind"`
+				Results []Result `json:"results"`
+			}
+			out, err := exec.Command(filepath.Join(dir, stage), "describe").Output()
+			if err == nil && json.Unmarshal(out, &said) == nil {
+				d = Declaration{Stage: stage, Answers: said.Kind, Results: said.Results}
+			}
+			asked[stage] = d
+		}
+		return d, len(d.Results) > 0 && d.Check() == nil
+	}
 }
 
 // read reads a declaration; one that is damaged, or of a version with other formats, is as if it were not there.

@@ -213,8 +213,8 @@ func (t *Table) answered(e event.Envelope, body map[string]any) *Row {
 	}); r != nil {
 		return r
 	}
-	if e.Input != "" || body["model"] != nil {
-		return nil
+	if e.Input != "" || slices.ContainsFunc(mentioned, func(d string) bool { return lookUp(body, "model.digest") == d }) {
+		return nil // of another checkpoint
 	}
 	name := t.Row.Value.Text(body)
 	return find(func(r *Row) bool { return r.input != "" && r.Name == name })
@@ -307,6 +307,14 @@ func (t *Table) Best() (*Row, Column) {
 		}
 	}
 	return nil, Column{}
+}
+
+// Last is the last row; nil where there is none.
+func (t *Table) Last() *Row {
+	if len(t.Rows) == 0 {
+		return nil
+	}
+	return t.Rows[len(t.Rows)-1]
 }
 
 // Label writes how parameters differ: "sequences=2". A key has its stage before it where two stages' keys are the same.
