@@ -59,7 +59,7 @@ func TestPoisonedCheckpointIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd, said := program(t, small(manifest, t.TempDir(), "--init", poisoned)...)
-	if err := cmd.Run(); err == nil || !strings.Contains(said.String(), "parameter blocks.1.up.weight holds NaN, at 0") {
+	if err := cmd.Run(); err == nil || !strings.Contains(said.String(), `"blocks.1.up.weight": value 0 is NaN`) {
 		t.Errorf("%v, said:\n%s", err, said)
 	}
 }
