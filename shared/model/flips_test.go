@@ -2,6 +2,7 @@ package model
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -98,6 +99,18 @@ func TestTruebit(t *testing.T) {
 	}
 	if err := resumed.SetState(State{ExpAvg: state.ExpAvg, ExpAvgSq: state.ExpAvgSq, Masters: state.Masters}); err == nil {
 		t.Error("a state without counters was taken")
+	}
+	for what, spoil := range map[string]func(c *Counter){
+		"a counter too few": func(c *Counter) { c.Data = c.Data[1:] },
+		"of no parameter":   func(c *Counter) { c.Name = "codebook.bias" },
+		"of no weight":      func(c *Counter) { c.Name, c.Data = "norm_out", c.Data[:small().D] },
+	} {
+		spoilt := state
+		spoilt.Counters = slices.Clone(state.Counters)
+		spoil(&spoilt.Counters[0])
+		if err := resumed.SetState(spoilt); err == nil {
+			t.Errorf("counters %s were taken", what)
+		}
 	}
 	if err := resumed.SetState(state); err != nil {
 		t.Fatal(err)

@@ -203,7 +203,7 @@ func TestInferenceEqualsTraining(t *testing.T) {
 		if err := m.Backward(tokens, targets, s); err != nil {
 			t.Fatal(err)
 		}
-		if r, err := m.Result(); err != nil || math.Abs(r.Loss-mean(want, targets)) > 1e-6 {
+		if r, err := m.Result(); err != nil || !(math.Abs(r.Loss-mean(want, targets)) <= 1e-6) {
 			t.Errorf("%s: Backward saw loss %v (%v), want %v", name, r.Loss, err, mean(want, targets))
 		}
 		if err := other.Backward(tokens, targets, s); err == nil {
@@ -314,7 +314,7 @@ func TestFiniteDifferences(t *testing.T) {
 		}
 		slope := (move(h) - move(-h)) / (2 * h)
 		copy(p.Data, kept)
-		if math.Abs(slope-norm) > 5e-3*norm {
+		if !(math.Abs(slope-norm) <= 5e-3*norm) {
 			t.Errorf("%s: the gradient's norm is %.6g, the slope along it %.6g", p.Name, norm, slope)
 		}
 	}
@@ -440,7 +440,7 @@ func TestInitialValues(t *testing.T) {
 		switch {
 		case strings.HasSuffix(p.Name, ".weight"):
 			want := 1 / float64(p.Shape[1])
-			if math.Abs(sum/n) > 5*math.Sqrt(want/n) || math.Abs(squares/n-want) > 8*want/math.Sqrt(n) {
+			if !(math.Abs(sum/n) <= 5*math.Sqrt(want/n)) || !(math.Abs(squares/n-want) <= 8*want/math.Sqrt(n)) {
 				t.Errorf("%s: mean %v, mean square %v, want 0 and %v", p.Name, sum/n, squares/n, want)
 			}
 		case p.Name == "blocks.0.attn.o.alpha" && p.Data[0] != float32(1/math.Sqrt(2*float64(c.Layers))/math.Sqrt(float64(c.D))),
@@ -465,7 +465,7 @@ func TestSchedules(t *testing.T) {
 		{MixAt(60, 100, 0.6), 1},
 		{MixAt(0, 100, 0), 1},
 	} {
-		if math.Abs(c.got-c.want) > 1e-12 {
+		if !(math.Abs(c.got-c.want) <= 1e-12) {
 			t.Errorf("got %v, want %v", c.got, c.want)
 		}
 	}

@@ -106,7 +106,7 @@ func TestUpdatesAreAdamW(t *testing.T) {
 					t.Fatal(err)
 				}
 				r, err := m.Result()
-				if n := want.norm(named(gradients)); err != nil || math.Abs(r.Norm-n) > 1e-5*n {
+				if n := want.norm(named(gradients)); err != nil || !(math.Abs(r.Norm-n) <= 1e-5*n) {
 					t.Fatalf("step %d: norm %g, want %g (%v)", step, r.Norm, n, err)
 				}
 				want.step(named(gradients))
@@ -164,7 +164,7 @@ func TestGoldenUpdates(t *testing.T) {
 		for _, p := range start {
 			gradients[p.Name] = g.floats["grad."+p.Name]
 		}
-		if r, err := m.Result(); err != nil || math.Abs(r.Norm-want.norm(gradients)) > 1e-4*r.Norm {
+		if r, err := m.Result(); err != nil || !(math.Abs(r.Norm-want.norm(gradients)) <= 1e-4*r.Norm) {
 			t.Errorf("%s: norm %g, want %g (%v)", filepath.Base(file), r.Norm, want.norm(gradients), err)
 		}
 		want.step(gradients)
@@ -195,7 +195,7 @@ func TestInitialWeightsAreIndependent(t *testing.T) {
 				for j := range n {
 					product += float64(p.Data[j+shift]) * float64(q.Data[j])
 				}
-				if c := product / (norm(widen(p.Data[shift:][:n])) * norm(widen(q.Data[:n]))); math.Abs(c) > 5/math.Sqrt(float64(n)) {
+				if c := product / (norm(widen(p.Data[shift:][:n])) * norm(widen(q.Data[:n]))); !(math.Abs(c) <= 5/math.Sqrt(float64(n))) {
 					t.Errorf("%s and %s, shifted by %d, correlate by %.2f", p.Name, q.Name, shift, c)
 				}
 			}

@@ -34,7 +34,7 @@ func TestBytesAndEntropy(t *testing.T) {
 		p := n / float64(len(ids)+1)
 		want += p * math.Log2(1/p)
 	}
-	if got := e.entropy(); math.Abs(got-want) > 1e-12 || got < 2 {
+	if got := e.entropy(); !(math.Abs(got-want) <= 1e-12) || got < 2 {
 		t.Errorf("entropy %g, want %g", got, want)
 	}
 }

@@ -89,14 +89,14 @@ func TestReport(t *testing.T) {
 				"bits_per_token": {got.BitsPerToken, bits / float64(want.tokens)}, "bits_per_byte": {got.BitsPerByte, bits / float64(want.bytes)},
 				"val_bpc": {got.ValBPC, got.BitsPerToken},
 			} {
-				if math.Abs(pair[0]-pair[1]) > 1e-6*pair[1] {
+				if !(math.Abs(pair[0]-pair[1]) <= 1e-6*pair[1]) {
 					t.Errorf("%s is %g, want %g", name, pair[0], pair[1])
 				}
 			}
 			if (got.Accuracy != nil) != c.greedy {
 				t.Fatalf("accuracy %v, asked for: %v", got.Accuracy, c.greedy)
 			}
-			if c.greedy && math.Abs(*got.Accuracy-float64(want.right)/float64(want.tokens)) > 1e-12 {
+			if c.greedy && !(math.Abs(*got.Accuracy-float64(want.right)/float64(want.tokens)) <= 1e-12) {
 				t.Errorf("accuracy %g, want %d of %d", *got.Accuracy, want.right, want.tokens)
 			}
 		})

@@ -122,7 +122,7 @@ func TestRatesAgainstDefinitions(t *testing.T) {
 			"random IPMR": {got.RandomIPMR, chance / float64(repeated)}, "global IPMR": {got.GlobalIPMR, float64(first) / float64(repeated)}, // there is one head
 			"HDR": {got.Top.HDR, plainDiversity(distances, seq)}, "positions": {float64(got.Positions), seq - padding},
 		} {
-			if math.Abs(pair[0]-pair[1]) > 1e-12 {
+			if !(math.Abs(pair[0]-pair[1]) <= 1e-12) {
 				t.Fatalf("%s is %g, want %g", what, pair[0], pair[1])
 			}
 		}
@@ -144,10 +144,10 @@ func plainDiversity(distances map[int]int, possible int) float64 {
 
 // A head that always points at one distance has the least diversity, one that uses all alike the most.
 func TestDiversity(t *testing.T) {
-	if got := diversity([]int64{0, 9, 0, 0}); math.Abs(got-0.25) > 1e-12 {
+	if got := diversity([]int64{0, 9, 0, 0}); !(math.Abs(got-0.25) <= 1e-12) {
 		t.Errorf("one distance of four: %g, want 0.25", got)
 	}
-	if got := diversity([]int64{3, 3, 3, 3}); math.Abs(got-1) > 1e-12 {
+	if got := diversity([]int64{3, 3, 3, 3}); !(math.Abs(got-1) <= 1e-12) {
 		t.Errorf("four distances alike: %g, want 1", got)
 	}
 }

@@ -71,7 +71,7 @@ func probed(t *testing.T, documents model.Documents, flags string) (m *model.Mod
 
 func near(t *testing.T, what string, got, want float64) {
 	t.Helper()
-	if math.Abs(got-want) > 1e-6*max(1, math.Abs(want)) {
+	if !(math.Abs(got-want) <= 1e-6*max(1, math.Abs(want))) {
 		t.Errorf("%s is %g, want %g", what, got, want)
 	}
 }

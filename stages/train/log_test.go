@@ -114,7 +114,7 @@ func TestLogIsTrue(t *testing.T) {
 		if step > 5 {
 			rate = 5e-4 + (2e-3-5e-4)*(1+math.Cos(math.Pi*float64(step-1-5)/(total-5-1)))/2
 		}
-		if line.Step != step || line.Tokens != int64(step*batch) || math.Abs(line.Gamma-gamma(step)) > 1e-12 || math.Abs(line.LearningRate-rate) > 1e-12 {
+		if line.Step != step || line.Tokens != int64(step*batch) || !(math.Abs(line.Gamma-gamma(step)) <= 1e-12) || !(math.Abs(line.LearningRate-rate) <= 1e-12) {
 			t.Errorf("step %d: %+v, want gamma %g, rate %g", step, line, gamma(step), rate)
 		}
 	}
@@ -127,11 +127,11 @@ func TestLogIsTrue(t *testing.T) {
 		step := min((i+1)*every, total)
 		path := filepath.Join(dir, fmt.Sprintf("step-%06d.safetensors", step))
 		mix := min(1, float64(step-1)/annealed)
-		if of := readCheckpoint(t, path); math.Abs(of.Gamma-gamma(step)) > 1e-12 || math.Abs(of.Mix-mix) > 1e-12 || of.Step != int64(step) || of.Tokens != int64(step*batch) {
+		if of := readCheckpoint(t, path); !(math.Abs(of.Gamma-gamma(step)) <= 1e-12) || !(math.Abs(of.Mix-mix) <= 1e-12) || of.Step != int64(step) || of.Tokens != int64(step*batch) {
 			t.Errorf("checkpoint %d is %+v, want gamma %g, mix %g", step, of.Provenance, gamma(step), mix)
 		}
 		want := measured(t, path, data, 5)
-		if mark.Step != step || mark.ValBPC == nil || math.Abs(*mark.ValBPC-want) > 1e-6 {
+		if mark.Step != step || mark.ValBPC == nil || !(math.Abs(*mark.ValBPC-want) <= 1e-6) {
 			t.Errorf("checkpoint %d: the log says %+v, it has %g bits per token", step, mark, want)
 		}
 		isBest := mix == 1 && want < best
@@ -143,10 +143,10 @@ func TestLogIsTrue(t *testing.T) {
 			training += line.TrainBPC / float64(step-i*every)
 		}
 		s := saved[i]
-		if mark.Best != isBest || s.Best != isBest || s.Last != (step == total) || math.Abs(s.Blend-(1-mix)) > 1e-12 {
+		if mark.Best != isBest || s.Best != isBest || s.Last != (step == total) || !(math.Abs(s.Blend-(1-mix)) <= 1e-12) {
 			t.Errorf("checkpoint %d: %+v, announced as %+v: best is %v", step, mark, s, isBest)
 		}
-		if math.Abs(mark.TrainBPC-training) > 1e-9 || s.TrainBits != mark.TrainBPC || s.ValidationBits != *mark.ValBPC || s.Step != step || s.Tokens != mark.Tokens || s.Model.Digest != mark.Model {
+		if !(math.Abs(mark.TrainBPC-training) <= 1e-9) || s.TrainBits != mark.TrainBPC || s.ValidationBits != *mark.ValBPC || s.Step != step || s.Tokens != mark.Tokens || s.Model.Digest != mark.Model {
 			t.Errorf("checkpoint %d: %+v, announced as %+v: training loss %g", step, mark, s, training)
 		}
 	}
@@ -175,17 +175,17 @@ func TestUpdateOfAStep(t *testing.T) {
 	p.Attention, p.Steps, p.Warmup, p.Seed, p.Beta1, p.Beta2, p.Decay, p.Clip, p.Tau = "pointer", 101, 10, 7, 0, 0.5, 0.25, 2, 0.75
 	p.LearningRate, p.FinalShare = 1, 0.5
 	u := p.update(50)
-	if !u.Gumbel || u.Seed != 7 || u.Step != 50 || u.Tau != 0.75 || u.Mix != 1 || math.Abs(u.Gamma-0.3) > 1e-12 {
+	if !u.Gumbel || u.Seed != 7 || u.Step != 50 || u.Tau != 0.75 || u.Mix != 1 || !(math.Abs(u.Gamma-0.3) <= 1e-12) {
 		t.Errorf("settings of step 50: %+v", u.Settings)
 	}
 	if u.Beta1 != 0 || u.Beta2 != 0.5 || u.Decay != 0.25 || u.MaxNorm != 2 {
 		t.Errorf("update of step 50: %+v", u)
 	}
-	if last := p.update(100); math.Abs(last.LearningRate-0.5) > 1e-12 || math.Abs(last.Gamma-0.1) > 1e-12 {
+	if last := p.update(100); !(math.Abs(last.LearningRate-0.5) <= 1e-12) || !(math.Abs(last.Gamma-0.1) <= 1e-12) {
 		t.Errorf("update of the last step: %+v", last)
 	}
 	p.AnnealBinarize, p.Attention = true, "rwsp"
-	if u := p.update(30); u.Gumbel || math.Abs(u.Mix-30/(0.6*101)) > 1e-12 {
+	if u := p.update(30); u.Gumbel || !(math.Abs(u.Mix-30/(0.6*101)) <= 1e-12) {
 		t.Errorf("bonsai's settings of step 30: %+v", u.Settings)
 	}
 }
