@@ -38,7 +38,8 @@
 // Step high}), the halves of the word exchanged where c is even: what comes first for one of the two channels of a word comes last for the
 // other. row counts from 0 in each call.
 //
-// The sums over q are int32, with x_t as the integer Σ_b 2^b s_b behind its planes: exact up to 65,536 rows a call. A product whose other
+// The sums over q are int32, with x_t as the integer Σ_b 2^b s_b behind its planes; a call with so many rows that they may not fit is
+// refused (CheckSums: from 66,312 rows on where both have 8 bits). A product whose other
 // side is floats (an unquantized stream, bonsai's mixed weights) stays a float product. dAlpha_c = scale_c * Σ_k w_ck * Σ_t q x_tk with
 // the effective weight w; dTheta_c = -Σ_t of the masked gradient before K-shift is undone, in floats.
 //
@@ -48,6 +49,22 @@
 // the position in its sequence, from 0 to t, of the first token of t's document: none before it is read. Within a sequence starts never
 // fall. What is computed of a document is then what would be computed of the document alone, in a sequence of its own. Nil Starts
 // are zeros: all of a sequence is one document.
+//
+// # What is not an ordinary number
+//
+// Floats may be NaN, infinite, subnormal or -0. Operations treat them as IEEE 754 does, and none is replaced by another, but for a
+// softmax's exponentials below 1e-37, which may be 0 or not. Which NaN a NaN is stays open. Beyond that:
+//
+//   - Bits cannot hold NaN. A sign is +1 where the value is at least 0: of -0 it is +1, of NaN -1. No gradient passes at NaN. Levels of NaN
+//     are the lowest, and a row of x with NaN, whose rms is NaN, has no others; for signs only gain * x of the entry counts. The row's
+//     gradient, from NormalizeBackward, is NaN.
+//   - A row or channel of gradients to be rounded whose max is not finite has the scale NaN: all of that row of dx, all gradients of that
+//     channel's weights and scale. The others stay what they are. What pass masks does not count.
+//   - A loss is NaN where a logit of its row is NaN or +Inf, or all are -Inf, and with it the gradient of all its logits. A logit of -Inf is
+//     that of an impossible token, whose loss as a target is +Inf. The gradient of logits is 0 in rows without a target, whatever they are.
+//   - What depends on a gradient that is not finite is not finite after AttendBackward; other entries of the same sequence may be NaN then.
+//
+// So whatever goes wrong in a step shows in the losses or in Σ gradient².
 //
 // Every operation is deterministic: equal inputs give equal bits, whatever the number of threads.
 package kernels

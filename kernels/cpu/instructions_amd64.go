@@ -285,11 +285,7 @@ func avx2() instructions {
 			if n == 0 {
 				return maximumGo(x)
 			}
-			most := maximumAVX2(&x[0], n)
-			for _, v := range x[n:] {
-				most = max(most, v)
-			}
-			return most
+			return max(maximumAVX2(&x[0], n), maximumGo(x[n:]))
 		},
 		exponentials: func(x []float32, top float32) (sum float64) {
 			n := len(x) &^ 7

@@ -134,11 +134,11 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 		},
 		"affineSums": func(s *instructions, r *rand.Rand, n int) any {
 			dst := make([]float32, n)
-			s.affineSums(dst, randomInts(r, n), normals(r, n), normals(r, n), int32(r.Uint32())>>12, 2.5/16)
+			s.affineSums(dst, randomInts(r, n), oddities(r, n), oddities(r, n), int32(r.Uint32())>>12, 2.5/16)
 			return floatBits(dst)
 		},
 		"signsOfSums": func(s *instructions, r *rand.Rand, n int) any {
-			sums, alpha, theta := make([]int32, n), normals(r, n), normals(r, n)
+			sums, alpha, theta := make([]int32, n), oddities(r, n), oddities(r, n)
 			for i := range sums {
 				sums[i] = int32(r.IntN(9))
 				if r.IntN(3) == 0 {
@@ -152,7 +152,7 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 		"addScaled": func(s *instructions, r *rand.Rand, n int) any {
 			dst := normals(r, n)
 			sum := s.addScaled(dst, randomInts(r, n), randomWords(r, (n+63)/64), int32(r.Uint32())>>4, float32(r.NormFloat64()))
-			return append(floatBits(dst), math.Float64bits(sum))
+			return append(floatBits(dst), doubleBits([]float64{sum})...)
 		},
 		"randomWords": func(s *instructions, r *rand.Rand, n int) any {
 			dst := make([]uint32, n&^3+4)
@@ -161,17 +161,17 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 		},
 		"roundRow": func(s *instructions, r *rand.Rand, n int) any {
 			dst := make([]int8, n)
-			s.roundRow(dst, oddities(r, n), normals(r, n), float32(r.NormFloat64()), randomHalves(r, n+1), 7)
+			s.roundRow(dst, oddities(r, n), oddities(r, n), float32(r.NormFloat64()), randomHalves(r, n+1), 7)
 			return dst
 		},
 		"roundColumns": func(s *instructions, r *rand.Rand, n int) any {
 			dst := make([]int8, n)
-			s.roundColumns(dst, oddities(r, n), normals(r, n), randomHalves(r, n+1), 127)
+			s.roundColumns(dst, oddities(r, n), oddities(r, n), randomHalves(r, n+1), 127)
 			return dst
 		},
 		"affine": func(s *instructions, r *rand.Rand, n int) any {
 			u := normals(r, n)
-			s.affine(u, normals(r, n), normals(r, n))
+			s.affine(u, oddities(r, n), oddities(r, n))
 			return floatBits(u)
 		},
 		"roundBFloats": func(s *instructions, r *rand.Rand, n int) any {
@@ -246,34 +246,33 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			return floatBits(x)
 		},
 		"maximum": func(s *instructions, r *rand.Rand, n int) any {
-			return floatBits([]float32{s.maximum(normals(r, n))})
+			return floatBits([]float32{s.maximum(oddities(r, n)) + 0}) // of two zeros, either
 		},
 		"exponentials": func(s *instructions, r *rand.Rand, n int) any {
-			x, top := normals(r, n), float32(0)
+			x := oddities(r, n)
 			for i := range x {
 				x[i] *= float32(r.IntN(60))
-				top = max(top, x[i])
 			}
-			sum := s.exponentials(x, top)
-			return append(floatBits(x), math.Float64bits(sum))
+			sum := s.exponentials(x, maximumGo(x))
+			return append(floatBits(x), doubleBits([]float64{sum})...)
 		},
 		"quantize": func(s *instructions, r *rand.Rand, n int) any {
 			bits := 2 + r.IntN(7)
-			x, gain := oddities(r, n), normals(r, n)
+			x, gain := oddities(r, n), oddities(r, n)
 			half, step := halfLevels(bits)
 			for i := range x {
-				if gain[i] = 1; r.IntN(3) == 0 {
-					x[i] = float32(step * float64(r.IntN(2*int(half)+1)-int(half))) // between two levels
+				if r.IntN(3) == 0 {
+					gain[i], x[i] = 1, float32(step*float64(r.IntN(2*int(half)+1)-int(half))) // between two levels
 				}
 			}
 			dst := make([]byte, n)
-			s.quantize(dst, x, gain, 1, bits)
+			s.quantize(dst, x, gain, []float64{1, 0, math.NaN()}[r.IntN(3)], bits)
 			return dst
 		},
 		"passNormalized": func(s *instructions, r *rand.Rand, n int) any {
 			dst := normals(r, n)
 			dot := s.passNormalized(dst, oddities(r, n), oddities(r, n), normals(r, n), r.Float64(), 1)
-			return append(floatBits(dst), math.Float64bits(dot))
+			return append(floatBits(dst), doubleBits([]float64{dot})...)
 		},
 		"addNormalized": func(s *instructions, r *rand.Rand, n int) any {
 			dx, dGain := normals(r, n), []float64(nil)
@@ -353,11 +352,16 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 	}
 }
 
+// nan stands for every NaN: which one an operation leaves is open.
+const nan = 1<<64 - 1
+
 // floatBits tells -0 from 0.
 func floatBits[F ~[]float32](x F) []uint64 {
 	bits := make([]uint64, len(x))
 	for i, v := range x {
-		bits[i] = uint64(math.Float32bits(v))
+		if bits[i] = uint64(math.Float32bits(v)); v != v {
+			bits[i] = nan
+		}
 	}
 	return bits
 }
@@ -365,14 +369,23 @@ func floatBits[F ~[]float32](x F) []uint64 {
 func doubleBits(x []float64) []uint64 {
 	bits := make([]uint64, len(x))
 	for i, v := range x {
-		bits[i] = math.Float64bits(v)
+		if bits[i] = math.Float64bits(v); v != v {
+			bits[i] = nan
+		}
 	}
 	return bits
 }
 
-// oddities are normal values among which are zeros of both signs, ones, subnormal, small and large ones.
+// oddities are normal values among which are zeros of both signs, ones, subnormal, small and large ones and, in every other call, some that
+// are not finite.
 func oddities(r *rand.Rand, n int) floats {
 	x := normals(r, n)
+	if r.IntN(2) == 0 {
+		for range 1 + n/50 {
+			x[r.IntN(n)] = []float32{float32(math.NaN()), math.Float32frombits(0xffc00000), float32(math.Inf(1)), float32(math.Inf(-1))}[r.IntN(4)]
+		}
+		return x
+	}
 	for i := range x {
 		switch r.IntN(8) {
 		case 0:

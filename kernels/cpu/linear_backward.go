@@ -35,6 +35,9 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 		byRow = d.inputGradient(dx, l)
 	}
 	if dl != nil && rounded && x.Planes != nil {
+		if err := kernels.CheckSums(g.rows, gradBits, x.Planes.Bits()); err != nil {
+			panic(err)
+		}
 		byChannel = new(roundedGradient)
 	}
 	if byRow != nil || byChannel != nil {

@@ -2350,7 +2350,7 @@ loop:
 	VMULPS    Y1, Y5, Y5
 	VMULPS    (BX)(R8*4), Y5, Y5
 	VSUBPS    (SI)(R8*4), Y5, Y5
-	VADDPS    Y4, Y5, Y6
+	VCMPPS    $0x1d, Y4, Y5, Y6
 	VPAND     Y2, Y5, Y5
 	VPSUBD    Y3, Y5, Y5
 	VMOVMSKPS Y6, R11
@@ -2364,7 +2364,7 @@ loop:
 	VMULPS    Y1, Y5, Y5
 	VMULPS    32(BX)(R8*4), Y5, Y5
 	VSUBPS    32(SI)(R8*4), Y5, Y5
-	VADDPS    Y4, Y5, Y6
+	VCMPPS    $0x1d, Y4, Y5, Y6
 	VPAND     Y2, Y5, Y5
 	VPSUBD    Y3, Y5, Y5
 	VMOVMSKPS Y6, R11
@@ -2380,7 +2380,7 @@ loop:
 	VMULPS    Y1, Y5, Y5
 	VMULPS    64(BX)(R8*4), Y5, Y5
 	VSUBPS    64(SI)(R8*4), Y5, Y5
-	VADDPS    Y4, Y5, Y6
+	VCMPPS    $0x1d, Y4, Y5, Y6
 	VPAND     Y2, Y5, Y5
 	VPSUBD    Y3, Y5, Y5
 	VMOVMSKPS Y6, R11
@@ -2396,7 +2396,7 @@ loop:
 	VMULPS    Y1, Y5, Y5
 	VMULPS    96(BX)(R8*4), Y5, Y5
 	VSUBPS    96(SI)(R8*4), Y5, Y5
-	VADDPS    Y4, Y5, Y6
+	VCMPPS    $0x1d, Y4, Y5, Y6
 	VPAND     Y2, Y5, Y5
 	VPSUBD    Y3, Y5, Y5
 	VMOVMSKPS Y6, R11
@@ -2412,7 +2412,7 @@ loop:
 	VMULPS    Y1, Y5, Y5
 	VMULPS    128(BX)(R8*4), Y5, Y5
 	VSUBPS    128(SI)(R8*4), Y5, Y5
-	VADDPS    Y4, Y5, Y6
+	VCMPPS    $0x1d, Y4, Y5, Y6
 	VPAND     Y2, Y5, Y5
 	VPSUBD    Y3, Y5, Y5
 	VMOVMSKPS Y6, R11
@@ -2428,7 +2428,7 @@ loop:
 	VMULPS    Y1, Y5, Y5
 	VMULPS    160(BX)(R8*4), Y5, Y5
 	VSUBPS    160(SI)(R8*4), Y5, Y5
-	VADDPS    Y4, Y5, Y6
+	VCMPPS    $0x1d, Y4, Y5, Y6
 	VPAND     Y2, Y5, Y5
 	VPSUBD    Y3, Y5, Y5
 	VMOVMSKPS Y6, R11
@@ -2444,7 +2444,7 @@ loop:
 	VMULPS    Y1, Y5, Y5
 	VMULPS    192(BX)(R8*4), Y5, Y5
 	VSUBPS    192(SI)(R8*4), Y5, Y5
-	VADDPS    Y4, Y5, Y6
+	VCMPPS    $0x1d, Y4, Y5, Y6
 	VPAND     Y2, Y5, Y5
 	VPSUBD    Y3, Y5, Y5
 	VMOVMSKPS Y6, R11
@@ -2460,7 +2460,7 @@ loop:
 	VMULPS    Y1, Y5, Y5
 	VMULPS    224(BX)(R8*4), Y5, Y5
 	VSUBPS    224(SI)(R8*4), Y5, Y5
-	VADDPS    Y4, Y5, Y6
+	VCMPPS    $0x1d, Y4, Y5, Y6
 	VPAND     Y2, Y5, Y5
 	VPSUBD    Y3, Y5, Y5
 	VMOVMSKPS Y6, R11
@@ -2469,7 +2469,6 @@ loop:
 	VMOVMSKPS Y5, R11
 	SHLQ      $0x38, R11
 	ORQ       R11, R10
-	NOTQ      R9
 	MOVQ      R9, (AX)
 	MOVQ      R10, (CX)
 	ADDQ      $0x08, AX
@@ -2608,45 +2607,44 @@ TEXT ·packSignsAVX2(SB), NOSPLIT, $0-24
 word:
 	XORQ      BX, BX
 	VMOVUPS   (CX), Y1
-	VADDPS    Y0, Y1, Y1
+	VCMPPS    $0x1d, Y0, Y1, Y1
 	VMOVMSKPS Y1, SI
 	ORQ       SI, BX
 	VMOVUPS   32(CX), Y1
-	VADDPS    Y0, Y1, Y1
+	VCMPPS    $0x1d, Y0, Y1, Y1
 	VMOVMSKPS Y1, SI
 	SHLQ      $0x08, SI
 	ORQ       SI, BX
 	VMOVUPS   64(CX), Y1
-	VADDPS    Y0, Y1, Y1
+	VCMPPS    $0x1d, Y0, Y1, Y1
 	VMOVMSKPS Y1, SI
 	SHLQ      $0x10, SI
 	ORQ       SI, BX
 	VMOVUPS   96(CX), Y1
-	VADDPS    Y0, Y1, Y1
+	VCMPPS    $0x1d, Y0, Y1, Y1
 	VMOVMSKPS Y1, SI
 	SHLQ      $0x18, SI
 	ORQ       SI, BX
 	VMOVUPS   128(CX), Y1
-	VADDPS    Y0, Y1, Y1
+	VCMPPS    $0x1d, Y0, Y1, Y1
 	VMOVMSKPS Y1, SI
 	SHLQ      $0x20, SI
 	ORQ       SI, BX
 	VMOVUPS   160(CX), Y1
-	VADDPS    Y0, Y1, Y1
+	VCMPPS    $0x1d, Y0, Y1, Y1
 	VMOVMSKPS Y1, SI
 	SHLQ      $0x28, SI
 	ORQ       SI, BX
 	VMOVUPS   192(CX), Y1
-	VADDPS    Y0, Y1, Y1
+	VCMPPS    $0x1d, Y0, Y1, Y1
 	VMOVMSKPS Y1, SI
 	SHLQ      $0x30, SI
 	ORQ       SI, BX
 	VMOVUPS   224(CX), Y1
-	VADDPS    Y0, Y1, Y1
+	VCMPPS    $0x1d, Y0, Y1, Y1
 	VMOVMSKPS Y1, SI
 	SHLQ      $0x38, SI
 	ORQ       SI, BX
-	NOTQ      BX
 	MOVQ      BX, (AX)
 	ADDQ      $0x08, AX
 	ADDQ      $0x00000100, CX
@@ -2774,7 +2772,7 @@ loop:
 	RET
 
 // func largestAVX2(most *float32, x *float32, n int)
-// Requires: AVX
+// Requires: AVX, AVX2
 TEXT ·largestAVX2(SB), NOSPLIT, $0-24
 	MOVQ    most+0(FP), AX
 	MOVQ    x+8(FP), CX
@@ -2784,7 +2782,7 @@ TEXT ·largestAVX2(SB), NOSPLIT, $0-24
 
 loop:
 	VANDPS  (CX)(BX*4), Y0, Y1
-	VMAXPS  (AX)(BX*4), Y1, Y1
+	VPMAXSD (AX)(BX*4), Y1, Y1
 	VMOVUPS Y1, (AX)(BX*4)
 	ADDQ    $0x08, BX
 	CMPQ    BX, DX
@@ -2793,7 +2791,7 @@ loop:
 	RET
 
 // func largestProductAVX2(a *float32, b *float32, n int) float32
-// Requires: AVX, SSE
+// Requires: AVX, AVX2, SSE
 TEXT ·largestProductAVX2(SB), NOSPLIT, $0-28
 	MOVQ    a+0(FP), AX
 	MOVQ    b+8(FP), CX
@@ -2806,16 +2804,16 @@ loop:
 	VMOVUPS      (AX)(BX*4), Y2
 	VMULPS       (CX)(BX*4), Y2, Y2
 	VANDPS       Y0, Y2, Y2
-	VMAXPS       Y1, Y2, Y1
+	VPMAXSD      Y1, Y2, Y1
 	ADDQ         $0x08, BX
 	CMPQ         BX, DX
 	JLT          loop
 	VEXTRACTF128 $0x01, Y1, X0
-	VMAXPS       X1, X0, X0
+	VPMAXSD      X1, X0, X0
 	VPSHUFD      $0x0e, X0, X1
-	VMAXPS       X1, X0, X0
+	VPMAXSD      X1, X0, X0
 	VPSHUFD      $0x01, X0, X1
-	VMAXPS       X1, X0, X0
+	VPMAXSD      X1, X0, X0
 	MOVSS        X0, ret+24(FP)
 	VZEROUPPER
 	RET
@@ -2912,7 +2910,7 @@ rows:
 	VCVTPS2PD    X13, Y14
 	VADDPD       Y14, Y1, Y1
 	VANDPS       magnitude<>+0(SB), Y12, Y12
-	VMAXPS       Y2, Y12, Y2
+	VPMAXSD      Y2, Y12, Y2
 	VPBROADCASTB 1(R11), Y12
 	VPAND        bits<>+0(SB), Y12, Y12
 	VPCMPEQD     bits<>+0(SB), Y12, Y12
@@ -2923,7 +2921,7 @@ rows:
 	VCVTPS2PD    X13, Y14
 	VADDPD       Y14, Y4, Y4
 	VANDPS       magnitude<>+0(SB), Y12, Y12
-	VMAXPS       Y5, Y12, Y5
+	VPMAXSD      Y5, Y12, Y5
 	VPBROADCASTB 2(R11), Y12
 	VPAND        bits<>+0(SB), Y12, Y12
 	VPCMPEQD     bits<>+0(SB), Y12, Y12
@@ -2934,7 +2932,7 @@ rows:
 	VCVTPS2PD    X13, Y14
 	VADDPD       Y14, Y7, Y7
 	VANDPS       magnitude<>+0(SB), Y12, Y12
-	VMAXPS       Y8, Y12, Y8
+	VPMAXSD      Y8, Y12, Y8
 	VPBROADCASTB 3(R11), Y12
 	VPAND        bits<>+0(SB), Y12, Y12
 	VPCMPEQD     bits<>+0(SB), Y12, Y12
@@ -2945,7 +2943,7 @@ rows:
 	VCVTPS2PD    X13, Y14
 	VADDPD       Y14, Y10, Y10
 	VANDPS       magnitude<>+0(SB), Y12, Y12
-	VMAXPS       Y11, Y12, Y11
+	VPMAXSD      Y11, Y12, Y11
 	ADDQ         BX, R10
 	ADDQ         DI, R11
 	DECQ         R12
@@ -3016,7 +3014,7 @@ rows:
 	VCVTPS2PD    X13, Y14
 	VADDPD       Y14, Y1, Y1
 	VANDPS       magnitude<>+0(SB), Y12, Y12
-	VMAXPS       Y2, Y12, Y2
+	VPMAXSD      Y2, Y12, Y2
 	VPBROADCASTB 1(R11), Y12
 	VPAND        bits<>+0(SB), Y12, Y12
 	VPCMPEQD     bits<>+0(SB), Y12, Y12
@@ -3029,7 +3027,7 @@ rows:
 	VCVTPS2PD    X13, Y14
 	VADDPD       Y14, Y4, Y4
 	VANDPS       magnitude<>+0(SB), Y12, Y12
-	VMAXPS       Y5, Y12, Y5
+	VPMAXSD      Y5, Y12, Y5
 	VPBROADCASTB 2(R11), Y12
 	VPAND        bits<>+0(SB), Y12, Y12
 	VPCMPEQD     bits<>+0(SB), Y12, Y12
@@ -3042,7 +3040,7 @@ rows:
 	VCVTPS2PD    X13, Y14
 	VADDPD       Y14, Y7, Y7
 	VANDPS       magnitude<>+0(SB), Y12, Y12
-	VMAXPS       Y8, Y12, Y8
+	VPMAXSD      Y8, Y12, Y8
 	VPBROADCASTB 3(R11), Y12
 	VPAND        bits<>+0(SB), Y12, Y12
 	VPCMPEQD     bits<>+0(SB), Y12, Y12
@@ -3055,7 +3053,7 @@ rows:
 	VCVTPS2PD    X13, Y14
 	VADDPD       Y14, Y10, Y10
 	VANDPS       magnitude<>+0(SB), Y12, Y12
-	VMAXPS       Y11, Y12, Y11
+	VPMAXSD      Y11, Y12, Y11
 	ADDQ         BX, R10
 	ADDQ         DI, R11
 	DECQ         R12
@@ -4029,6 +4027,16 @@ DATA bias<>+24(SB)/4, $0x0000007f
 DATA bias<>+28(SB)/4, $0x0000007f
 GLOBL bias<>(SB), RODATA|NOPTR, $32
 
+DATA negativeInfinity<>+0(SB)/4, $0xff800000
+DATA negativeInfinity<>+4(SB)/4, $0xff800000
+DATA negativeInfinity<>+8(SB)/4, $0xff800000
+DATA negativeInfinity<>+12(SB)/4, $0xff800000
+DATA negativeInfinity<>+16(SB)/4, $0xff800000
+DATA negativeInfinity<>+20(SB)/4, $0xff800000
+DATA negativeInfinity<>+24(SB)/4, $0xff800000
+DATA negativeInfinity<>+28(SB)/4, $0xff800000
+GLOBL negativeInfinity<>(SB), RODATA|NOPTR, $32
+
 DATA exp0<>+0(SB)/4, $0x39506967
 DATA exp0<>+4(SB)/4, $0x39506967
 DATA exp0<>+8(SB)/4, $0x39506967
@@ -4092,13 +4100,14 @@ GLOBL exp5<>(SB), RODATA|NOPTR, $32
 // func maximumAVX2(x *float32, n int) float32
 // Requires: AVX, SSE
 TEXT ·maximumAVX2(SB), NOSPLIT, $0-20
-	MOVQ    x+0(FP), AX
-	MOVQ    n+8(FP), CX
-	VMOVUPS (AX), Y0
-	XORQ    DX, DX
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VBROADCASTSS negativeInfinity<>+0(SB), Y0
+	XORQ         DX, DX
 
 loop:
-	VMAXPS       (AX)(DX*4), Y0, Y0
+	VMOVUPS      (AX)(DX*4), Y1
+	VMAXPS       Y0, Y1, Y0
 	ADDQ         $0x08, DX
 	CMPQ         DX, CX
 	JLT          loop
@@ -4124,43 +4133,44 @@ TEXT ·exponentialsAVX2(SB), NOSPLIT, $0-32
 	VMOVDQU      one<>+0(SB), Y4
 	VMOVDQU      ln2High<>+0(SB), Y5
 	VMOVDQU      ln2Low<>+0(SB), Y6
+	VMOVDQU      lowest<>+0(SB), Y7
 	XORQ         DX, DX
 
 loop:
-	VMOVUPS      (AX)(DX*4), Y7
-	VSUBPS       Y0, Y7, Y7
-	VMAXPS       lowest<>+0(SB), Y7, Y7
-	VMULPS       Y3, Y7, Y8
-	VROUNDPS     $0x00, Y8, Y8
-	VMULPS       Y5, Y8, Y9
-	VSUBPS       Y9, Y7, Y7
-	VMULPS       Y6, Y8, Y9
-	VSUBPS       Y9, Y7, Y7
-	VMOVUPS      exp0<>+0(SB), Y10
-	VMULPS       Y7, Y10, Y10
-	VADDPS       exp1<>+0(SB), Y10, Y10
-	VMULPS       Y7, Y10, Y10
-	VADDPS       exp2<>+0(SB), Y10, Y10
-	VMULPS       Y7, Y10, Y10
-	VADDPS       exp3<>+0(SB), Y10, Y10
-	VMULPS       Y7, Y10, Y10
-	VADDPS       exp4<>+0(SB), Y10, Y10
-	VMULPS       Y7, Y10, Y10
-	VADDPS       exp5<>+0(SB), Y10, Y10
-	VMULPS       Y7, Y7, Y9
-	VMULPS       Y9, Y10, Y10
-	VADDPS       Y7, Y10, Y10
-	VADDPS       Y4, Y10, Y10
-	VCVTPS2DQ    Y8, Y8
-	VPADDD       bias<>+0(SB), Y8, Y8
-	VPSLLD       $0x17, Y8, Y8
-	VMULPS       Y8, Y10, Y10
-	VMOVUPS      Y10, (AX)(DX*4)
-	VEXTRACTF128 $0x01, Y10, X7
-	VCVTPS2PD    X10, Y8
-	VADDPD       Y8, Y1, Y1
-	VCVTPS2PD    X7, Y7
-	VADDPD       Y7, Y2, Y2
+	VMOVUPS      (AX)(DX*4), Y8
+	VSUBPS       Y0, Y8, Y8
+	VMAXPS       Y8, Y7, Y8
+	VMULPS       Y3, Y8, Y9
+	VROUNDPS     $0x00, Y9, Y9
+	VMULPS       Y5, Y9, Y10
+	VSUBPS       Y10, Y8, Y8
+	VMULPS       Y6, Y9, Y10
+	VSUBPS       Y10, Y8, Y8
+	VMOVUPS      exp0<>+0(SB), Y11
+	VMULPS       Y8, Y11, Y11
+	VADDPS       exp1<>+0(SB), Y11, Y11
+	VMULPS       Y8, Y11, Y11
+	VADDPS       exp2<>+0(SB), Y11, Y11
+	VMULPS       Y8, Y11, Y11
+	VADDPS       exp3<>+0(SB), Y11, Y11
+	VMULPS       Y8, Y11, Y11
+	VADDPS       exp4<>+0(SB), Y11, Y11
+	VMULPS       Y8, Y11, Y11
+	VADDPS       exp5<>+0(SB), Y11, Y11
+	VMULPS       Y8, Y8, Y10
+	VMULPS       Y10, Y11, Y11
+	VADDPS       Y8, Y11, Y11
+	VADDPS       Y4, Y11, Y11
+	VCVTPS2DQ    Y9, Y9
+	VPADDD       bias<>+0(SB), Y9, Y9
+	VPSLLD       $0x17, Y9, Y9
+	VMULPS       Y9, Y11, Y11
+	VMOVUPS      Y11, (AX)(DX*4)
+	VEXTRACTF128 $0x01, Y11, X8
+	VCVTPS2PD    X11, Y9
+	VADDPD       Y9, Y1, Y1
+	VCVTPS2PD    X8, Y8
+	VADDPD       Y8, Y2, Y2
 	ADDQ         $0x08, DX
 	CMPQ         DX, CX
 	JLT          loop
@@ -4979,8 +4989,7 @@ loop:
 	VMULPS    Z1, Z5, Z5
 	VMULPS    (BX)(R8*4), Z5, Z5
 	VSUBPS    (SI)(R8*4), Z5, Z5
-	VADDPS    Z4, Z5, Z6
-	VPCMPD    $0x05, Z4, Z6, K1
+	VCMPPS    $0x1d, Z4, Z5, K1
 	VPANDD    Z2, Z5, Z5
 	VCMPPS    $0x02, Z3, Z5, K2
 	KMOVW     K1, (AX)
@@ -5037,7 +5046,7 @@ rows:
 	VCVTPS2PD     Y14, Z15
 	VADDPD        Z15, Z2, Z2
 	VPANDD        Z0, Z13, Z13
-	VMAXPS        Z3, Z13, Z3
+	VPMAXSD       Z3, Z13, Z3
 	KMOVW         2(R11), K1
 	VPMOVZXWD.Z   32(R10), K1, Z13
 	VPSLLD        $0x10, Z13, Z13
@@ -5047,7 +5056,7 @@ rows:
 	VCVTPS2PD     Y14, Z15
 	VADDPD        Z15, Z5, Z5
 	VPANDD        Z0, Z13, Z13
-	VMAXPS        Z6, Z13, Z6
+	VPMAXSD       Z6, Z13, Z6
 	KMOVW         4(R11), K1
 	VPMOVZXWD.Z   64(R10), K1, Z13
 	VPSLLD        $0x10, Z13, Z13
@@ -5057,7 +5066,7 @@ rows:
 	VCVTPS2PD     Y14, Z15
 	VADDPD        Z15, Z8, Z8
 	VPANDD        Z0, Z13, Z13
-	VMAXPS        Z9, Z13, Z9
+	VPMAXSD       Z9, Z13, Z9
 	KMOVW         6(R11), K1
 	VPMOVZXWD.Z   96(R10), K1, Z13
 	VPSLLD        $0x10, Z13, Z13
@@ -5067,7 +5076,7 @@ rows:
 	VCVTPS2PD     Y14, Z15
 	VADDPD        Z15, Z11, Z11
 	VPANDD        Z0, Z13, Z13
-	VMAXPS        Z12, Z13, Z12
+	VPMAXSD       Z12, Z13, Z12
 	ADDQ          BX, R10
 	ADDQ          DI, R11
 	DECQ          R12

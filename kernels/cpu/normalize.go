@@ -47,13 +47,8 @@ func (d *Device) normalizedSigns(out *planes, x, gain []float32, rows int) {
 	width := len(gain)
 	signs := d.shared.floats(sharedGainSigns, width)
 	for i, g := range gain {
-		switch {
-		case g > 0:
-			signs[i] = 1
-		case g < 0:
-			signs[i] = -1
-		default:
-			signs[i] = 0
+		if signs[i] = g; g != 0 && g-g == 0 { // what is infinite or NaN makes NaN of zeros, or of all
+			signs[i] = float32(math.Copysign(1, float64(g)))
 		}
 	}
 	d.blocks(rows, 32, func(from, to int, s *scratch) {
@@ -72,12 +67,16 @@ func halfLevels(bits int) (half, step float64) {
 	return half, 2.5 / half
 }
 
-// quantizeGo writes the indices of the levels nearest to gain * x * r; between two, ties go to the even one.
+// quantizeGo writes the indices of the levels nearest to gain * x * r, 0 where that is no number; between two, ties go to the even one.
 func quantizeGo(dst []byte, x, gain []float32, r float64, bits int) {
 	half, step := halfLevels(bits)
 	for i, v := range x[:len(dst)] {
 		a := float64(float64(gain[i])*float64(v)) * r
-		dst[i] = byte(min(max(math.RoundToEven(a/step-0.5)+half, 0), 2*half-1))
+		index := 0.0
+		if q := math.RoundToEven(a/step-0.5) + half; q > 0 {
+			index = min(q, 2*half-1)
+		}
+		dst[i] = byte(index)
 	}
 }
 

@@ -73,15 +73,17 @@ func (p *planes) count(r int) {
 	}
 }
 
-// packSignsGo writes the signs of x, sign(0) = +1, to the words of one plane. It has no branches: signs are unpredictable.
+// packSignsGo writes where x >= 0 to the words of one plane. It has no branches: signs are unpredictable.
 func packSignsGo(words []uint64, x []float32) {
+	const infinity = 0x7f800000
 	for i := range words {
 		var w uint64
-		part := x[min(len(x), i*64):min(len(x), i*64+64)]
-		for j, v := range part {
-			w |= uint64(math.Float32bits(v+0)>>31) << j // -0 + 0 is +0
+		for j, v := range x[min(len(x), i*64):min(len(x), i*64+64)] {
+			// -0 + 0 is +0, and what is no number lies above infinity.
+			bits := math.Float32bits(v + 0)
+			w |= uint64((bits>>31|(infinity-bits&^(1<<31))>>31)^1) << j
 		}
-		words[i] = ^w & (1<<len(part) - 1)
+		words[i] = w
 	}
 }
 

@@ -26,8 +26,12 @@ func (d *Device) rounding(l kernels.Linear, gradBits int) rounding {
 	}
 }
 
-// scale returns what one unit is worth, and its inverse, given the largest absolute value.
+// scale returns what one unit is worth, and its inverse, given the largest absolute value. Where that is not finite, no integer is worth
+// anything, and what is multiplied with the unit becomes NaN.
 func (r rounding) scale(most float32) (unit, inverse float32) {
+	if most-most != 0 {
+		return most - most, 0
+	}
 	unit = most / r.limit
 	if most >= 1e-30 {
 		inverse = float32(r.limit/most) * (1 - 1./(1<<22))
@@ -164,7 +168,7 @@ func roundDown(v float32, high, low uint16, limit float32) int8 {
 	return int8(min(q, float64(limit)))
 }
 
-// largestProductGo is the largest |a*b|.
+// largestProductGo is the largest |a*b|; NaN counts as the largest of all.
 func largestProductGo(a, b []float32) (most float32) {
 	for i, v := range a {
 		most = max(most, magnitude(v*b[i]))

@@ -14,7 +14,7 @@ func addGo(dst, a, b []float32) {
 
 func magnitude(v float32) float32 { return math.Float32frombits(math.Float32bits(v) &^ (1 << 31)) }
 
-// largestGo raises most to |x|.
+// largestGo raises most to |x|; NaN counts as the largest of all.
 func largestGo(most, x []float32) {
 	for i, v := range x[:len(most)] {
 		most[i] = max(most[i], magnitude(v))
@@ -36,11 +36,13 @@ func scaleGo(x []float32, factor float32) {
 	}
 }
 
-// maximumGo is the largest value of x, which is not empty.
+// maximumGo is the largest number among x, or -Inf.
 func maximumGo(x []float32) float32 {
-	most := x[0]
-	for _, v := range x[1:] {
-		most = max(most, v)
+	most := float32(math.Inf(-1))
+	for _, v := range x {
+		if v > most {
+			most = v
+		}
 	}
 	return most
 }

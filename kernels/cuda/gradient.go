@@ -71,6 +71,11 @@ func (d *Device) backward(dx kernels.Floats, dl kernels.LinearGradient, g gradie
 		alpha: float32s(l.Alpha, l.Out), dWeight: float32s(dl.Weight, l.In*l.Out), dAlpha: float32s(dl.Alpha, l.Out)}
 	b.rowsRounded = gradBits != kernels.GradFloat && l.Mixed == nil
 	b.columnsRounded = dl.Weight != nil && gradBits != kernels.GradFloat && x.Floats == nil
+	if b.columnsRounded {
+		if err := kernels.CheckSums(g.rows, gradBits, x.Planes.Bits()); err != nil {
+			return err
+		}
+	}
 	b.columnsFloat = dl.Weight != nil && !b.columnsRounded
 	b.asBytes = b.columnsRounded && d.hopper && x.Planes.Bits() > 1
 	if err := b.beside(b.operands); err != nil {
@@ -358,9 +363,6 @@ func (b *backward) emit(from, to int, y cu.DevicePtr, stride int) error {
 // weightProduct adds alpha_c * scale_c * Σ_t q * x_t to the weights' gradient, and what follows for alpha.
 func (b *backward) weightProduct() error {
 	x := b.x.Planes.(*planes)
-	if largest := (1<<(b.bits-1) - 1) * (1<<x.bits - 1) * b.rows; largest >= 1<<31 {
-		return fmt.Errorf("sums of %d rows of %d-bit gradients and %d-bit inputs overflow 32 bits: use a smaller micro-batch", b.rows, b.bits, x.bits)
-	}
 	sums, err := b.scratch("weight sums", 4*b.width*b.l.In)
 	if err != nil {
 		return err

@@ -25,6 +25,9 @@ func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 		{"Normalize", testNormalize}, {"NormalizeBackward", testNormalizeBackward},
 		{"LinearSigns", testLinearSigns}, {"LinearAdd", testLinearAdd}, {"LinearBackward", testLinearBackward}, {"WideSums", testWideSums},
 		{"RoundingThresholds", testRoundingThresholds}, {"RoundingMean", testRoundingMean}, {"RoundingOfTheHead", testRoundingOfTheHead},
+		{"SpecialSums", testSpecialSums}, {"SpecialWeights", testSpecialWeights}, {"SpecialNormalize", testSpecialNormalize},
+		{"SpecialNormalizeBackward", testSpecialNormalizeBackward}, {"SpecialLinears", testSpecialLinears}, {"SpecialBackward", testSpecialBackward},
+		{"SpecialLosses", testSpecialLosses}, {"SpecialAdamW", testSpecialAdamW}, {"SpecialAttention", testSpecialAttention},
 		{"Attend", testAttend}, {"AttendBackward", testAttendBackward},
 		{"EqualKeys", testEqualKeys}, {"UnusedScale", testUnusedScale}, {"CancelledOutput", testCancelledOutput},
 		{"CrossEntropy", testCrossEntropy}, {"AdamW", testAdamW}, {"Capture", testCapture}, {"Determinism", testDeterminism},
@@ -38,8 +41,11 @@ func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 			}
 		})
 	}
-	t.Run("Failure", func(t *testing.T) { testFailure(&bench{t: t, d: open(t), r: rand.New(rand.NewPCG(1, 2))}) })
-	t.Run("MisplacedBFloats", func(t *testing.T) { testMisplacedBFloats(&bench{t: t, d: open(t), r: rand.New(rand.NewPCG(1, 2))}) })
+	for name, test := range map[string]func(b *bench){ // of a failure, which sticks
+		"Failure": testFailure, "MisplacedBFloats": testMisplacedBFloats, "SumsThatOverflow": testSumsThatOverflow,
+	} {
+		t.Run(name, func(t *testing.T) { test(&bench{t: t, d: open(t), r: rand.New(rand.NewPCG(1, 2))}) })
+	}
 }
 
 // bench is where a test puts a device's operations to work.

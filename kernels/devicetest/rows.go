@@ -84,13 +84,18 @@ func testEmbed(b *bench) {
 	}
 }
 
-// normalized is gain * x / rms(x) of one row.
-func normalized(x, gain []float32, eps float64) []float64 {
+// reciprocalRMS is 1 / rms(x) of one row.
+func reciprocalRMS(x []float32, eps float64) float64 {
 	var sum float64
 	for _, v := range x {
 		sum += float64(v) * float64(v)
 	}
-	r := 1 / math.Sqrt(sum/float64(len(x))+eps)
+	return 1 / math.Sqrt(sum/float64(len(x))+eps)
+}
+
+// normalized is gain * x / rms(x) of one row.
+func normalized(x, gain []float32, eps float64) []float64 {
+	r := reciprocalRMS(x, eps)
 	a := make([]float64, len(x))
 	for i, v := range x {
 		a[i] = float64(gain[i]) * float64(v) * r

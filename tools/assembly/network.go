@@ -459,7 +459,7 @@ var exponential = struct {
 func loss() {
 	float := func(name string, f float32) Mem { return words8(name, all(math.Float32bits(f))) }
 	log2e, high, low, lowest := float("log2e", exponential.log2e), float("ln2High", exponential.ln2High), float("ln2Low", exponential.ln2Low), float("lowest", exponential.lowest)
-	one, bias := float("one", 1), words8("bias", all(127))
+	one, bias, none := float("one", 1), words8("bias", all(127)), float("negativeInfinity", float32(math.Inf(-1)))
 	var terms []Mem
 	for i, t := range exponential.terms {
 		terms = append(terms, float("exp"+string(rune('0'+i)), t))
@@ -468,16 +468,13 @@ func loss() {
 	begin("maximum", "func(x *float32, n int) float32")
 	x, n := pointer("x"), pointer("n")
 	top := YMM()
-	VMOVUPS(Mem{Base: x}, top)
-	loop(n, 8, func(i GPVirtual) { VMAXPS(at4(x, i, 0), top, top) })
-	half, other := XMM(), XMM()
-	VEXTRACTF128(Imm(1), top, half)
-	VMAXPS(top.AsX(), half, half)
-	VPSHUFD(Imm(0x0e), half, other)
-	VMAXPS(other, half, half)
-	VPSHUFD(Imm(0x01), half, other)
-	VMAXPS(other, half, half)
-	Store(half, ReturnIndex(0))
+	VBROADCASTSS(none, top)
+	loop(n, 8, func(i GPVirtual) {
+		v := YMM()
+		VMOVUPS(at4(x, i, 0), v)
+		VMAXPS(top, v, top) // of a number and NaN, the first operand
+	})
+	storeMost(top, VMAXPS)
 	end()
 
 	begin("exponentials", "func(x *float32, n int, top float32) float64")
@@ -486,12 +483,12 @@ func loss() {
 	sums := [2]VecVirtual{YMM(), YMM()}
 	VXORPD(sums[0], sums[0], sums[0])
 	VXORPD(sums[1], sums[1], sums[1])
-	scale, ones, h, l := constant(log2e), constant(one), constant(high), constant(low)
+	scale, ones, h, l, least := constant(log2e), constant(one), constant(high), constant(low), constant(lowest)
 	loop(n, 8, func(i GPVirtual) {
 		v, k, t, y := YMM(), YMM(), YMM(), YMM()
 		VMOVUPS(at4(x, i, 0), v)
 		VSUBPS(most, v, v)
-		VMAXPS(lowest, v, v)
+		VMAXPS(v, least, v) // NaN stays
 		VMULPS(scale, v, k)
 		VROUNDPS(Imm(0), k, k)
 		VMULPS(h, k, t)

@@ -63,6 +63,7 @@ func loop(n GPVirtual, values int, body func(i GPVirtual)) {
 
 func at4(base, i GPVirtual, disp int) Mem { return Mem{Base: base, Index: i, Scale: 4, Disp: disp} }
 
+// vectors: magnitudes are compared as the integers that their bits are, which order them as floats do and put NaN above all.
 func vectors() {
 	sign := words8("sign", all(1<<31))
 	magnitude := words8("magnitude", all(1<<31-1))
@@ -184,7 +185,7 @@ func vectors() {
 	n = pointer("n")
 	zero := YMM()
 	VXORPS(zero, zero, zero)
-	packs(words, x, n, func(v VecVirtual) { VADDPS(zero, v, v) }, true)
+	packs(words, x, n, func(v VecVirtual) { VCMPPS(atLeast, zero, v, v) })
 	end()
 
 	begin("packPass", "func(words *uint64, x *float32, n int)")
@@ -193,7 +194,7 @@ func vectors() {
 	packs(words, x, n, func(v VecVirtual) {
 		VPAND(mask, v, v)
 		VPSUBD(above, v, v)
-	}, false)
+	})
 	end()
 
 	begin("mask", "func(dst, src *float32, words *uint64, n int)")
@@ -228,7 +229,7 @@ func vectors() {
 	loop(n, 8, func(i GPVirtual) {
 		v := YMM()
 		VANDPS(at4(x, i, 0), mask, v)
-		VMAXPS(at4(most, i, 0), v, v)
+		VPMAXSD(at4(most, i, 0), v, v)
 		VMOVUPS(v, at4(most, i, 0))
 	})
 	end()
@@ -243,16 +244,9 @@ func vectors() {
 		VMOVUPS(at4(a, i, 0), v)
 		VMULPS(at4(b, i, 0), v, v)
 		VANDPS(mask, v, v)
-		VMAXPS(top, v, top)
+		VPMAXSD(top, v, top)
 	})
-	half, other := XMM(), XMM()
-	VEXTRACTF128(Imm(1), top, half)
-	VMAXPS(top.AsX(), half, half)
-	VPSHUFD(Imm(0x0e), half, other)
-	VMAXPS(other, half, half)
-	VPSHUFD(Imm(0x01), half, other)
-	VMAXPS(other, half, half)
-	Store(half, ReturnIndex(0))
+	storeMost(top, VPMAXSD)
 	end()
 
 	begin("addScaled", "func(dst *float32, sums *int32, signs *uint64, n int, offset int32, factor float32) float64")
@@ -306,6 +300,18 @@ func vectors() {
 	adam()
 }
 
+// storeMost returns the greatest of eight lanes.
+func storeMost(top VecVirtual, most func(ops ...Op)) {
+	half, other := XMM(), XMM()
+	VEXTRACTF128(Imm(1), top, half)
+	most(top.AsX(), half, half)
+	VPSHUFD(Imm(0x0e), half, other)
+	most(other, half, half)
+	VPSHUFD(Imm(0x01), half, other)
+	most(other, half, half)
+	Store(half, ReturnIndex(0))
+}
+
 // addRows keeps the sums of 32 columns, and their largest values, in registers.
 func addRows(name, kind string, size int, magnitude, bitOf Mem) {
 	begin(name, "func(sums *float64, most *float32, src *"+kind+", stride int, words *uint64, wordStride, rows, n int)")
@@ -348,7 +354,7 @@ func addRows(name, kind string, size int, magnitude, bitOf Mem) {
 		VCVTPS2PD(upper, d)
 		VADDPD(d, sum[i][1], sum[i][1])
 		VANDPS(magnitude, v, v)
-		VMAXPS(top[i], v, top[i])
+		VPMAXSD(top[i], v, top[i])
 	}
 	ADDQ(stride, row)
 	ADDQ(wordStride, bits)
@@ -427,7 +433,7 @@ func signsOfSums(magnitude, above1 Mem) {
 		XORQ(passed, passed)
 		for j := range 8 {
 			u, s, p, bits := affineOf(sums, alpha, theta, i, 32*j, offset, unit), YMM(), YMM(), GP64()
-			VADDPS(zero, u, s)
+			VCMPPS(atLeast, zero, u, s)
 			VPAND(mask, u, p)
 			VPSUBD(above, p, p)
 			for _, part := range []struct {
@@ -441,7 +447,6 @@ func signsOfSums(magnitude, above1 Mem) {
 				ORQ(bits, part.to)
 			}
 		}
-		NOTQ(sign)
 		MOVQ(sign, Mem{Base: signs})
 		MOVQ(passed, Mem{Base: pass})
 		ADDQ(Imm(8), signs)
@@ -450,8 +455,11 @@ func signsOfSums(magnitude, above1 Mem) {
 	end()
 }
 
-// packs packs the sign bits of what prepare makes of 64 values at a time, inverted if so.
-func packs(words, x, n GPVirtual, prepare func(v VecVirtual), inverted bool) {
+// atLeast compares floats; NaN is not at least anything.
+var atLeast = Imm(0x1d)
+
+// packs packs the sign bits of what prepare makes of 64 values at a time.
+func packs(words, x, n GPVirtual, prepare func(v VecVirtual)) {
 	Label("word")
 	word := GP64()
 	XORQ(word, word)
@@ -464,9 +472,6 @@ func packs(words, x, n GPVirtual, prepare func(v VecVirtual), inverted bool) {
 			SHLQ(Imm(uint64(8*i)), byte)
 		}
 		ORQ(byte, word)
-	}
-	if inverted {
-		NOTQ(word)
 	}
 	MOVQ(word, Mem{Base: words})
 	ADDQ(Imm(8), words)

@@ -312,7 +312,7 @@ func wideSignsOfSums() {
 	alpha, theta, n := pointer("alpha"), pointer("theta"), pointer("n")
 	offset, unit, mask, most, zero := wideBroadcast("offset"), wideBroadcast("unit"), wideConstant(magnitude), wideConstant(one), wideZero()
 	loop(n, 16, func(i GPVirtual) {
-		u, v, sign, passed := ZMM(), ZMM(), K(), K()
+		u, sign, passed := ZMM(), K(), K()
 		VMOVDQU32(at4(sums, i, 0), u)
 		VPADDD(u, u, u)
 		VPSUBD(offset, u, u)
@@ -320,8 +320,7 @@ func wideSignsOfSums() {
 		VMULPS(unit, u, u)
 		VMULPS(at4(alpha, i, 0), u, u)
 		VSUBPS(at4(theta, i, 0), u, u)
-		VADDPS(zero, u, v) // -0 + 0 is +0
-		VPCMPD(Imm(5), zero, v, sign)
+		VCMPPS(atLeast, zero, u, sign)
 		VPANDD(mask, u, u)
 		VCMPPS(Imm(2), most, u, passed)
 		KMOVW(sign, Mem{Base: signs})
@@ -371,7 +370,7 @@ func wideAddBRows() {
 		VCVTPS2PD(upper, d)
 		VADDPD(d, sum[i][1], sum[i][1])
 		VPANDD(mask, v, v)
-		VMAXPS(top[i], v, top[i])
+		VPMAXSD(top[i], v, top[i])
 	}
 	ADDQ(stride, row)
 	ADDQ(wordStride, bits)

@@ -30,8 +30,8 @@ DEVICE void grad_max(const Source& source, int rows, int width, const float* alp
 #pragma unroll
       for (int j = 0; j < 8; j++) {
         sum[j] += plain[j];
-        top[j] = max(top[j], __builtin_fabsf(g[j]));
-        most = max(most, __builtin_fabsf(a[j] * g[j]));
+        top[j] = max_nan(top[j], __builtin_fabsf(g[j]));
+        most = max_nan(most, __builtin_fabsf(a[j] * g[j]));
       }
       if (row_max) {
         uint32_t bits = warp_max((uint32_t)as_int(most));
@@ -46,19 +46,21 @@ DEVICE void grad_max(const Source& source, int rows, int width, const float* alp
   if (c >= width) return;
   float most = 0, total = 0;
 #pragma unroll
-  for (int w = 0; w < 8; w++) most = max(most, tops[w][threadIdx.x]), total += sums[w][threadIdx.x];
+  for (int w = 0; w < 8; w++) most = max_nan(most, tops[w][threadIdx.x]), total += sums[w][threadIdx.x];
   if (column_max) max_to(column_max + c, (uint32_t)as_int(most));
   if (theta) theta[(long)blockIdx.y * width + c] = total;
 }
 
-// From maxima (float bits) the scales max / levels, over them, and the inverses, a little less than levels / max.
+// From maxima (float bits) the scales max / levels, over them, and the inverses, a little less than levels / max. A maximum that is not
+// finite has the scale NaN.
 constexpr float kBelowOne = 1 - 0x1p-22f;
 extern "C" __global__ __launch_bounds__(256) void grad_scales(float* maxima, int n, float levels, float* inverse) {
   int i = blockIdx.x * 256 + threadIdx.x;
   if (i >= n) return;
   float most = maxima[i];
-  inverse[i] = most < 1e-30f ? 0.0f : levels / most * kBelowOne;
-  maxima[i] = most / levels;
+  bool finite = most - most == 0;
+  inverse[i] = most >= 1e-30f && finite ? levels / most * kBelowOne : 0.0f;
+  maxima[i] = finite ? most / levels : most - most;
 }
 
 struct Rounding {

@@ -115,7 +115,7 @@ template <class T> struct Logits {
   }
   // Beyond the last channel there are logits that count for nothing.
   DEVICE_MEMBER float slope(int c) const { return c < width ? alpha[c] * unit * kLog2E : 0.0f; }
-  DEVICE_MEMBER float offset(int c) const { return c < width ? theta[c] * kLog2E : 1e30f; }
+  DEVICE_MEMBER float offset(int c) const { return c < width ? theta[c] * kLog2E : 3.4e38f; }
   DEVICE_MEMBER float at(long row, int c) const {
     return alpha[c] * (unit * (float)data[row * stride + c]) - theta[c];
   }
@@ -164,6 +164,10 @@ template <class T> struct HeadGradient {
   DEVICE_MEMBER void finish(const Raw& r, int, int c0, const Channels& c, float (&g)[8], float (&plain)[8]) const {
 #pragma unroll
     for (int j = 0; j < 8; j++) {
+      if (r.target < 0) {  // whatever the logits are
+        g[j] = 0;
+        continue;
+      }
       float y = sizeof(T) == 2 || c0 + j < logits.width ? value(r.y, j) : 0.0f;  // floats of padding may be anything
       g[j] = exp2_fast(__builtin_fmaf(c.slope[j], y, -c.offset[j]) - r.top) * r.factor;
     }

@@ -10,7 +10,7 @@ DEVICE void losses(const Logits<T>& logits, int rows, const int* targets, const 
   int first = blockIdx.x * kRows, count = min(kRows, rows - first);
   float top[kRows], sum[kRows];
 #pragma unroll
-  for (int r = 0; r < kRows; r++) top[r] = -3e38f, sum[r] = 0;
+  for (int r = 0; r < kRows; r++) top[r] = -3e38f, sum[r] = 0;  // a logit of -Inf adds nothing
   for (int c0 = 4 * threadIdx.x; c0 < logits.width; c0 += 1024) {
     int valid = min(4, logits.width - c0);
     float slope[4], offset[4];
@@ -45,7 +45,9 @@ DEVICE void losses(const Logits<T>& logits, int rows, const int* targets, const 
   for (int i = 1; i < 8; i++) most = max(most, tops[threadIdx.x][i]);
   double total = 0;
   for (int i = 0; i < 8; i++) total += (double)(sums[threadIdx.x][i] * exp2_fast(tops[threadIdx.x][i] - most));
-  losses[row] = target < 0 ? 0.0f : (float)(logarithm(total) + ((double)most * 0.6931471805599453 - (double)logits.at(row, target)));
+  if (!(total > 0)) total = __builtin_nan("");  // a logit is NaN or +Inf, or all are -Inf
+  double loss = logarithm(total) + ((double)most * 0.6931471805599453 - (double)logits.at(row, target < 0 ? 0 : target));
+  losses[row] = target < 0 ? 0.0f : (float)(total > 0 ? loss : total);
   if (!row_stats) return;
   row_stats[2 * row] = most;
   row_stats[2 * row + 1] = target < 0 ? 0.0f : (float)(scalars->grad_scale / total);

@@ -59,7 +59,7 @@ extern "C" __global__ __launch_bounds__(256) void channel_thresholds(const float
     // Rounding is monotonic, so each test changes once as s grows: middle is the first s with the other sign, low..high pass.
     int middle, low, high;
     if (flip) {
-      middle = first_where(-largest, largest, [&](int s) { return c.output(s) < 0; });
+      middle = first_where(-largest, largest, [&](int s) { return !(c.output(s) >= 0); });
       low = first_where(-largest, largest, [&](int s) { return c.output(s) <= 1; });
       high = first_where(-largest, largest, [&](int s) { return c.output(s) < -1; }) - 1;
     } else {

@@ -20,6 +20,7 @@ DEVICE int min(int a, int b) { return a < b ? a : b; }
 DEVICE int max(int a, int b) { return a > b ? a : b; }
 DEVICE float max(float a, float b) { return __nvvm_fmax_f(a, b); }
 DEVICE float min(float a, float b) { return __nvvm_fmin_f(a, b); }
+DEVICE float max_nan(float a, float b) { return __nvvm_fmax_nan_f(a, b); }  // NaN counts as the largest
 DEVICE float as_float(int bits) { return __builtin_bit_cast(float, bits); }
 DEVICE int as_int(float x) { return __builtin_bit_cast(int, x); }
 DEVICE long wide_product(int a, int b) { return (long)((uint64_t)(uint32_t)a * (uint32_t)b); }  // of what is not negative
@@ -96,7 +97,7 @@ DEVICE bool block_any(bool predicate) {
 }
 DEVICE void warp_sync() { asm volatile("bar.warp.sync 0xffffffff;" ::: "memory"); }
 
-// The larger of what is there and value; of non-negative floats by their bits. Order does not change the result.
+// The larger of what is there and value; of non-negative floats by their bits, NaN being the largest. Order does not change the result.
 DEVICE void max_to(uint32_t* target, uint32_t value) {
   asm volatile("red.global.max.u32 [%0], %1;" ::"l"(target), "r"(value) : "memory");
 }

@@ -27,13 +27,14 @@ DEVICE double reciprocal_rms(const float* x, int width, double eps) {
   return 1.0 / __builtin_sqrt(warp_sum(sum) / (double)width + eps);
 }
 
-// The level of v on the 2^bits mid-rise levels of [-2.5, 2.5]: round(v / step - 1/2), ties to even, from the lowest level 0.
+// The level of v on the 2^bits mid-rise levels of [-2.5, 2.5]: round(v / step - 1/2), ties to even, from the lowest level 0, which is also
+// that of NaN.
 // Dividing is slow, so it is done only where the product with 1 / step could round to another side.
 DEVICE int level(double v, double step, double inverse, double half) {
   double q = v * inverse - 0.5, rounded = round_even(q), off = q - rounded;
   if (__builtin_fabs(__builtin_fabs(off) - 0.5) < 1e-9) rounded = round_even(v / step - 0.5);
   double index = rounded + half;
-  return index <= 0 ? 0 : index >= 2 * half - 1 ? (int)(2 * half - 1) : (int)index;
+  return !(index > 0) ? 0 : index >= 2 * half - 1 ? (int)(2 * half - 1) : (int)index;
 }
 
 // Which of two bits, or which level, gain * x * rms becomes. Float32 decides where it is far enough from every border, float64 where it
@@ -46,9 +47,9 @@ template <int kBits> struct Reader {
     rms_float = (float)rms, scale = (float)inverse, half_float = (float)half;
   }
   DEVICE_MEMBER int read(float gain, float x) const {
-    if (kBits == 1) return gain == 0 || x == 0 || (as_int(gain) ^ as_int(x)) >= 0;
+    if (kBits == 1) return gain * x == gain * x && (gain == 0 || x == 0 || (as_int(gain) ^ as_int(x)) >= 0);
     constexpr float kMagic = 12582912.0f;  // its unit is 1: adding it rounds, ties to even, and leaves the integer in the low bits
-    float q = __nvvm_fmin_f(max(gain * x * rms_float * scale - 0.5f, -half_float), half_float - 1), shifted = q + kMagic;
+    float q = __nvvm_fmin_f(max(gain * (x * rms_float) * scale - 0.5f, -half_float), half_float - 1), shifted = q + kMagic;
     float off = q - (shifted - kMagic);
     if (__builtin_fabsf(__builtin_fabsf(off) - 0.5f) < 1e-4f) return level((double)gain * (double)x * rms, step, inverse, half);
     return as_int(shifted + half_float);
@@ -99,7 +100,7 @@ extern "C" __global__ __launch_bounds__(256) void normalize_levels(const float* 
       bool border = false;
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        float q = __nvvm_fmin_f(max(by[j] * value[i][j] * factor - 0.5f, low), high), shifted = q + kMagic, off = q - (shifted - kMagic);
+        float q = __nvvm_fmin_f(max(by[j] * (value[i][j] * factor) - 0.5f, low), high), shifted = q + kMagic, off = q - (shifted - kMagic);
         border |= __builtin_fabsf(__builtin_fabsf(off) - 0.5f) < 1e-4f;
         index[j] = (uint32_t)as_int(shifted - kMagic + base);
       }
@@ -254,7 +255,7 @@ DEVICE void normalize_backward_rows(T* dx, float* partial, const T* dout, const 
       bool pass[4], border = false;
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        float off = __builtin_fabsf(by[j] * value[i][j] * r) - limit;
+        float off = __builtin_fabsf(by[j] * (value[i][j] * r)) - limit;
         pass[j] = off <= 0;
         border |= __builtin_fabsf(off) <= 1e-5f * limit;
       }
@@ -308,8 +309,8 @@ DEVICE void normalize_backward_any(T* dx, float* partial, const T* dout, const f
 #pragma unroll
     for (int i = 0; i < kPer; i++) {
       int c = threadIdx.x + 256 * i;
-      if (c >= width || !passes(c)) continue;
-      float da = read(dout + at + c);
+      if (c >= width) continue;
+      float da = passes(c) ? read(dout + at + c) : 0.0f;  // times what may be NaN
       dgain[i] += da * (x[at + c] * r);
       dot += (double)(da * gain[c]) * (double)x[at + c];
     }
