@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 )
 
@@ -118,5 +119,11 @@ func (f *Folder) Path(ref Ref) (string, error) {
 func (f *Folder) Has(ref Ref) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.known[ref.Digest] != ""
+	if f.known[ref.Digest] != "" {
+		return true
+	}
+	return ValidName(ref.Name) && slices.ContainsFunc(f.search, func(dir string) bool {
+		info, err := os.Stat(filepath.Join(dir, ref.Name))
+		return err == nil && info.Mode().IsRegular() && info.Size() == ref.Size
+	})
 }

@@ -122,10 +122,8 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 		return result{key: key}, err
 	}
 	defer r.close()
-	if p.mustReset(t, r) {
-		if err := r.reset(); err != nil {
-			return result{key: key}, err
-		}
+	if err := p.mend(t, r); err != nil {
+		return result{key: key}, err
 	}
 	for _, out := range r.Outputs { // of a finished job, or of its earlier attempts
 		if err := p.announce(ctx, t, r, out, t.renew); err != nil {
@@ -146,27 +144,61 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 	return result{key: key, outputs: r.Outputs, cached: cached}, nil
 }
 
-// mustReset reports whether what is recorded of a job cannot be its answer:
-// because the user wants it done again, or because an artifact that it made is
-// no longer in the store.
-func (p *performer[P, E]) mustReset(t task[P, E], r *record) bool {
+// mend forgets what is recorded of a job and cannot be its answer: all of it where the user wants the job done anew or
+// where a finished job's artifact is no longer there, otherwise what comes after the last sound output.
+func (p *performer[P, E]) mend(t task[P, E], r *record) error {
 	if t.force {
-		return true
+		return r.reset()
 	}
-	if p.folder != nil {
+	if p.folder != nil && r.complete {
 		// A folder has no history: what a finished job has made may have been changed or removed, so it is done again. An
 		// unfinished job goes on.
-		return r.complete
+		return r.reset()
 	}
+	sound, cause := p.soundOutputs(r)
+	if sound == len(r.Outputs) {
+		return nil
+	}
+	if r.complete || sound == 0 {
+		p.log.Warn("an output is gone or damaged, and the job is done again", "run", t.run, "error", cause)
+		return r.reset()
+	}
+	p.log.Warn(fmt.Sprintf("an output is gone or damaged: the job goes back to the %s before", r.Outputs[sound-1].Kind), "run", t.run, "error", cause)
+	return r.retract(sound)
+}
+
+// soundOutputs counts the outputs up to the first whose artifacts are not there. The last output is what an unfinished job
+// goes on from: its bytes are checked.
+func (p *performer[P, E]) soundOutputs(r *record) (n int, cause error) {
 	for _, out := range r.Outputs {
-		for _, ref := range mentioned(out.Body) {
-			if !slices.Contains(r.Inputs, ref.Digest) && !p.space.Has(ref) {
-				p.log.Warn("an output is gone from the store and is made again", "run", t.run, "output", ref.String())
-				return true
+		for _, ref := range p.made(r, out) {
+			if !p.space.Has(ref) {
+				cause = fmt.Errorf("%s is gone", ref)
 			}
 		}
+		if cause != nil {
+			break
+		}
+		n++
 	}
-	return false
+	for ; n > 0 && !r.complete; n-- {
+		var damage error
+		for _, ref := range p.made(r, r.Outputs[n-1]) {
+			if _, err := p.space.Path(ref); err != nil {
+				damage = err
+			}
+		}
+		if damage == nil {
+			break
+		}
+		cause = damage
+	}
+	return n, cause
+}
+
+// made lists the artifacts of an output that the job itself has made.
+func (p *performer[P, E]) made(r *record, out output) []artifact.Ref {
+	return slices.DeleteFunc(mentioned(out.Body), func(ref artifact.Ref) bool { return slices.Contains(r.Inputs, ref.Digest) })
 }
 
 // attempt runs the author's function once and commits the record.
@@ -272,10 +304,7 @@ func (p *performer[P, E]) announce(ctx context.Context, t task[P, E], r *record,
 	if p.folder != nil {
 		return nil
 	}
-	for _, ref := range mentioned(out.Body) {
-		if slices.Contains(r.Inputs, ref.Digest) {
-			continue // passed on; its maker has linked it
-		}
+	for _, ref := range p.made(r, out) { // those that are passed on have been linked by their maker
 		if err := p.journal.Link(t.run, t.folder(p.spec.Name), ref); err != nil {
 			return fmt.Errorf("linking %s: %w", ref, err)
 		}

@@ -202,6 +202,17 @@ func (r *record) commit() error {
 	return r.removeWork()
 }
 
+// retract takes back the outputs of an unfinished job from the n-th on: they are announced anew when they are made again.
+func (r *record) retract(n int) error {
+	for i := len(r.Outputs) - 1; i >= n; i-- { // the last first: those that are left are always the first ones
+		if err := os.Remove(r.partial(i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("record of job %s: %w", artifact.Short(r.Key), err)
+		}
+		r.Outputs = r.Outputs[:i:i]
+	}
+	return nil
+}
+
 // reset forgets everything, so that the job is done from its beginning.
 func (r *record) reset() error {
 	r.Outputs, r.complete = nil, false

@@ -204,7 +204,9 @@ func (j *Job[P]) LiveFile(name string) (string, error) {
 }
 
 // Emitted returns what the job announced in earlier attempts, oldest first, for
-// work that continues where it was interrupted.
+// work that continues where it was interrupted. An output whose artifacts are
+// gone or damaged since is not among them, nor is what followed it: it is to be
+// made again, although Scratch may be ahead of it.
 func Emitted[B event.Body, P any](j *Job[P]) ([]B, error) {
 	var found []B
 	var zero B

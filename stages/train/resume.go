@@ -97,6 +97,12 @@ func (t *trainer) resumeCheckpoint(saved event.CheckpointSaved) (logOffset int64
 	return state.LogOffset, t.restore(state)
 }
 
+// nextCheckpoint is the step after which the next checkpoint is due.
+func (t *trainer) nextCheckpoint() int {
+	every := t.job.Params.CheckpointEvery
+	return min((t.step/every+1)*every, t.job.Params.Steps)
+}
+
 func (t *trainer) restore(file checkpoint.State) error {
 	state, err := file.Optimizer()
 	if err != nil {
@@ -167,6 +173,10 @@ func (t *trainer) resumePause() (logOffset int64, ok bool, err error) {
 		return 0, false, nil
 	}
 	if state.Step <= int64(t.step) {
+		return 0, false, nil
+	}
+	if next := t.nextCheckpoint(); state.Step > int64(next) { // which is gone: it has to be made again
+		t.job.Log.Warn(fmt.Sprintf("going back from step %d to step %d, for the checkpoint of step %d is gone or damaged", state.Step, t.step, next))
 		return 0, false, nil
 	}
 	if t.bitsSum, err = strconv.ParseFloat(state.Extra[keyBitsSum], 64); err != nil {

@@ -144,3 +144,48 @@ func TestPauseKeepsEveryStep(t *testing.T) {
 	trainWith(t, flags...)
 	sameFiles(t, whole, dir, []string{"pauses"})
 }
+
+// A checkpoint that is lost or damaged costs the steps since the one before, and no more. --force begins anew.
+func TestTrainingGoesBackBehindADamagedCheckpoint(t *testing.T) {
+	manifest := writeDataset(t, 16, proverbs()...)
+	whole, dir := t.TempDir(), t.TempDir()
+	trainWith(t, small(manifest, whole)...)
+	flags := small(manifest, dir)
+	path := func(name string) string { return filepath.Join(dir, name) }
+	stopped := func(step int, from string, more ...string) {
+		t.Helper()
+		cmd, said := program(t, append(append(flags, "--stop-at", fmt.Sprint(step)), more...)...)
+		if err := cmd.Run(); err == nil || from == "" && strings.Contains(said.String(), "resuming") || !strings.Contains(said.String(), from) {
+			t.Fatalf("stopping at step %d ended with %v, wanted %q:\n%s", step, err, from, said)
+		}
+	}
+	damage := func(name string) {
+		t.Helper()
+		b, err := os.ReadFile(path(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[len(b)-3] ^= 1
+		if err := os.Remove(path(name)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path(name), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stopped(50, "")
+	damage("step-000048.state.safetensors")
+	stopped(51, " step=32\n")
+	if err := os.Remove(path("step-000016.safetensors")); err != nil { // the first of three: all are made again
+		t.Fatal(err)
+	}
+	stopped(52, "done again")
+	if err := os.Remove(path("step-000048.safetensors")); err != nil {
+		t.Fatal(err)
+	}
+	damage("step-000032.safetensors")
+	stopped(53, " step=16\n")
+	stopped(54, "", "--force")
+	trainWith(t, flags...)
+	sameFiles(t, whole, dir, []string{"damage"})
+}
