@@ -63,13 +63,20 @@ func launch(c *cli.Context) error {
 			return err
 		}
 	}
+	if _, err := l.definition.Store(l.journal, l.store, l.run); err != nil { // anew where it is lost
+		return err
+	}
 	l.screen = newScreen(c, l)
+	l.journal = l.journal.Telling(func(err error) { l.screen.warn("launcher", err.Error()) })
 	l.screen.header()
 	done, err := finished(l.journal, l.run)
 	if err != nil {
 		return err
 	}
 	if done {
+		if err := l.announceSources(ctx); err != nil { // to the journal, where an event of theirs is damaged
+			return err
+		}
 		l.screen.note("this run has finished before; nothing is left to do")
 		return l.summary(c)
 	}
@@ -198,7 +205,7 @@ func (l *launcher) follow(ctx context.Context) error {
 
 // announceSources opens the run: its definition, then its sources.
 func (l *launcher) announceSources(ctx context.Context) error {
-	definition, err := l.storeDefinition()
+	definition, err := l.definition.Store(l.journal, l.store, l.run)
 	if err != nil {
 		return err
 	}
@@ -217,18 +224,6 @@ func (l *launcher) announceSources(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func (l *launcher) storeDefinition() (artifact.Ref, error) {
-	b, err := l.definition.Encode()
-	if err != nil {
-		return artifact.Ref{}, err
-	}
-	ref, err := artifact.Put(l.store, "definition", "application/json", "definition.json", b)
-	if err != nil {
-		return artifact.Ref{}, err
-	}
-	return ref, l.journal.Link(l.run, "launcher", ref)
 }
 
 func (l *launcher) announce(ctx context.Context, a *stage.Announcer, part event.Part, body event.Body) error {

@@ -16,16 +16,40 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"bitnet1/shared/artifact"
 	"bitnet1/shared/event"
 )
 
 // Journal is the history of all runs under one data directory.
-type Journal struct{ dir string }
+type Journal struct {
+	dir    string
+	damage *damage
+}
 
-// Open returns the journal under the data directory dir.
-func Open(dir string) Journal { return Journal{dir: dir} }
+// damage tells of events that cannot be read, each of them once.
+type damage struct {
+	tell func(error)
+	told sync.Map
+}
+
+// Open returns the journal under the data directory dir. Reading leaves damaged events out and says so on standard error.
+func Open(dir string) Journal {
+	return Journal{dir: dir, damage: &damage{tell: func(err error) { fmt.Fprintln(os.Stderr, "warning:", err) }}}
+}
+
+// Telling returns the same journal, which tells of damaged events by calling tell.
+func (j Journal) Telling(tell func(error)) Journal {
+	j.damage = &damage{tell: tell}
+	return j
+}
+
+func (j Journal) tell(err error) {
+	if _, told := j.damage.told.LoadOrStore(err.Error(), true); !told {
+		j.damage.tell(err)
+	}
+}
 
 // RunDir is the folder of a run.
 func (j Journal) RunDir(run string) string { return filepath.Join(j.dir, "runs", run) }
@@ -76,7 +100,8 @@ func (j Journal) write(e event.Envelope, renew bool) (isNew bool, err error) {
 // Read returns the events of a run and kind, each once, in the order of their
 // parts. Of one part the last one counts: those that were found with other
 // parameters than the run's own come first, the rest in the order of their time.
-// A run without such events gives none.
+// A run without such events gives none. Damaged events are left out: who
+// announces them again, or the bus, mends them.
 func (j Journal) Read(run, kind string) ([]event.Envelope, error) {
 	all, err := j.Announcements(run, kind)
 	if err != nil {
@@ -115,7 +140,8 @@ func (j Journal) Announcements(run, kind string) ([]event.Envelope, error) {
 		}
 		e, err := j.readFile(run, kind, name, id)
 		if err != nil {
-			return nil, fmt.Errorf("journal of run %s: %s %s: %w (remove the file: the stage that made it will announce it again)", run, kind, entry.Name(), err)
+			j.tell(fmt.Errorf("%s is left out: %w (pipeline run, or the stage that made it, announces it again)", j.path(run, kind, name), err))
+			continue
 		}
 		events = append(events, e)
 	}
@@ -151,18 +177,27 @@ func (j Journal) readFile(run, kind, name, id string) (event.Envelope, error) {
 	return e, err
 }
 
-// Bodies is Read with the bodies decoded.
+// Has reports whether there are events of the kind, be they damaged.
+func (j Journal) Has(run, kind string) bool {
+	entries, _ := os.ReadDir(j.kindDir(run, kind)) // none: no events
+	return len(entries) > 0
+}
+
+// Bodies is Read with the bodies decoded. Those that are not of B's shape are left out as damaged ones are.
 func Bodies[B event.Body](j Journal, run string) ([]B, error) {
 	var zero B
 	events, err := j.Read(run, zero.Kind())
 	if err != nil {
 		return nil, err
 	}
-	bodies := make([]B, len(events))
-	for i, e := range events {
-		if bodies[i], err = event.Into[B](e); err != nil {
-			return nil, err
+	bodies := make([]B, 0, len(events))
+	for _, e := range events {
+		body, err := event.Into[B](e)
+		if err != nil {
+			j.tell(fmt.Errorf("run %s: an event of stage %s is left out: %w", run, e.Stage, err))
+			continue
 		}
+		bodies = append(bodies, body)
 	}
 	return bodies, nil
 }

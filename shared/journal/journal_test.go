@@ -182,17 +182,46 @@ func TestDamagedEventsAreNamedAndMendedByWritingThemAgain(t *testing.T) {
 			e := newEvent(t, "r", event.Part{}, 1, event.PackWritten{Step: 1})
 			path := keep(t, j, e)
 			damage(t, j, path)
-			_, err := j.Read("r", e.Kind)
-			if err == nil || !strings.Contains(err.Error(), filepath.Base(path)) || !strings.Contains(err.Error(), "remove the file") {
-				t.Errorf("error %v", err)
+			var told []error
+			j = j.Telling(func(err error) { told = append(told, err) })
+			other := newEvent(t, "r", event.Part{}, 2, event.PackWritten{Step: 2})
+			keep(t, j, other)
+			for range 2 { // it is told once
+				if events, err := j.Read("r", e.Kind); err != nil || len(events) != 1 || events[0].ID != other.ID {
+					t.Errorf("beside a damaged event: %v, %v", events, err)
+				}
+			}
+			if len(told) != 1 || !strings.Contains(told[0].Error(), path) || !strings.Contains(told[0].Error(), "announces it again") {
+				t.Errorf("told: %v", told)
 			}
 			if isNew, err := j.Write(e); err != nil || !isNew {
 				t.Errorf("writing again: %v, %v", isNew, err)
 			}
-			if _, err := j.Read("r", e.Kind); err != nil {
-				t.Error(err)
+			if events, err := j.Read("r", e.Kind); err != nil || len(events) != 2 {
+				t.Errorf("after mending: %v, %v", events, err)
 			}
 		})
+	}
+}
+
+func TestBodiesOfAnotherShapeAreLeftOutAndNamed(t *testing.T) {
+	var told []error
+	j := Open(t.TempDir()).Telling(func(err error) { told = append(told, err) })
+	raw, err := event.Marshal(map[string]any{"step": "seven"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := event.Wrap("r", "colour", "", event.Part{}, event.PackWritten{}.Kind(), raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keep(t, j, e)
+	keep(t, j, newEvent(t, "r", event.Part{}, 1, event.PackWritten{Step: 1}))
+	if bodies, err := Bodies[event.PackWritten](j, "r"); err != nil || len(bodies) != 1 || bodies[0].Step != 1 {
+		t.Errorf("%v, %v", bodies, err)
+	}
+	if len(told) != 1 || !strings.Contains(told[0].Error(), "run r") || !strings.Contains(told[0].Error(), "stage colour") {
+		t.Errorf("told: %v", told)
 	}
 }
 

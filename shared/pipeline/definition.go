@@ -6,8 +6,10 @@ package pipeline
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"bitnet1/shared/artifact"
 	"bitnet1/shared/event"
@@ -50,13 +52,9 @@ func (d Definition) ID() (string, error) {
 // OfRun reads the definition that a run was started with. A run that has none
 // (its events were announced by hand) gives nil.
 func OfRun(j journal.Journal, space artifact.Space, run string) (*Definition, error) {
-	started, err := journal.Bodies[event.RunStarted](j, run)
-	if err != nil || len(started) == 0 {
+	path, err := pathOfRun(j, space, run)
+	if err != nil || path == "" {
 		return nil, err
-	}
-	path, err := space.Path(started[0].Definition)
-	if err != nil {
-		return nil, fmt.Errorf("definition of run %s: %w", run, err)
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -69,22 +67,85 @@ func OfRun(j journal.Journal, space artifact.Space, run string) (*Definition, er
 	return &d, nil
 }
 
+// lostError says that a run has a definition which cannot be read.
+type lostError struct {
+	run    string
+	digest string // of the definition, where that is known
+}
+
+func (e lostError) Error() string {
+	return fmt.Sprintf("the definition of run %s is lost or damaged: give the command `pipeline run` of that run again, which writes it anew", e.run)
+}
+
+// pathOfRun is the file of a run's definition, "" if the run has none.
+func pathOfRun(j journal.Journal, space artifact.Space, run string) (string, error) {
+	started, err := journal.Bodies[event.RunStarted](j, run)
+	if err != nil {
+		return "", err
+	}
+	if len(started) > 0 {
+		path, err := space.Path(started[0].Definition)
+		if err != nil {
+			return "", lostError{run, started[0].Definition.Digest}
+		}
+		return path, nil
+	}
+	if !j.Has(run, event.RunStarted{}.Kind()) {
+		return "", nil
+	}
+	// The event is damaged. People's link leads to the definition, too.
+	path, err := filepath.EvalSymlinks(filepath.Join(j.RunDir(run), linkFolder, fileName))
+	if err != nil {
+		return "", lostError{run: run}
+	}
+	if digest, _, err := artifact.DigestFile(path); err != nil || digest != filepath.Base(path) {
+		return "", lostError{run: run}
+	}
+	return path, nil
+}
+
+const (
+	linkFolder = "launcher"
+	fileName   = "definition.json"
+)
+
+// Store keeps d as an artifact and links it for people in the run's folder. What is there and damaged is mended.
+func (d Definition) Store(j journal.Journal, store *artifact.Store, run string) (artifact.Ref, error) {
+	b, err := d.Encode()
+	if err != nil {
+		return artifact.Ref{}, err
+	}
+	ref, err := artifact.Put(store, "definition", "application/json", fileName, b)
+	if err != nil {
+		return artifact.Ref{}, err
+	}
+	return ref, j.Link(run, linkFolder, ref)
+}
+
 // CheckRun makes sure that run, if it was begun before, was begun with d: a run
 // is one execution of one definition.
 func (d Definition) CheckRun(j journal.Journal, space artifact.Space, run string) error {
-	begun, err := OfRun(j, space, run)
-	if err != nil || begun == nil {
-		return err
-	}
 	want, err := d.Encode()
 	if err != nil {
 		return err
 	}
-	have, err := begun.Encode()
-	if err != nil {
+	same := false
+	var lost lostError
+	switch begun, err := OfRun(j, space, run); {
+	case errors.As(err, &lost):
+		same = lost.digest == "" || lost.digest == artifact.DigestBytes(want)
+	case err != nil:
 		return err
+	case begun == nil:
+		return nil
+	default:
+		have, err := begun.Encode()
+		if err != nil {
+			return err
+		}
+		same = bytes.Equal(want, have)
 	}
-	if !bytes.Equal(want, have) {
+	if !same {
 		return fmt.Errorf("run %s was begun with other parameters, sources or seed: choose another --run, or leave it out", run)
 	}
 	return nil

@@ -312,8 +312,48 @@ func TestARunKeepsItsDefinition(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OfRun(j, again, "r"); err == nil || !strings.Contains(err.Error(), "definition of run r") {
+	if _, err := OfRun(j, again, "r"); err == nil || !strings.Contains(err.Error(), "definition of run r") || !strings.Contains(err.Error(), "pipeline run") {
 		t.Errorf("without its file: %v", err)
+	}
+	if err := other.CheckRun(j, again, "r"); err == nil || !strings.Contains(err.Error(), "choose another --run") {
+		t.Errorf("another, without its file: %v", err)
+	}
+	// What the message advises mends it.
+	if err := d.CheckRun(j, again, "r"); err != nil {
+		t.Errorf("the same, without its file: %v", err)
+	}
+	if mended, err := d.Store(j, again, "r"); err != nil || mended != ref {
+		t.Errorf("%v, %v", mended, err)
+	}
+	if got, err := OfRun(j, again, "r"); err != nil || got.Seed != 7 {
+		t.Errorf("mended: %+v, %v", got, err)
+	}
+}
+
+// A damaged event does not make a run one without a definition, which stages would answer with their defaults.
+func TestADamagedEventDoesNotHideTheDefinition(t *testing.T) {
+	store, err := artifact.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := journal.Open(store.Dir()).Telling(func(error) {})
+	d := Definition{Name: "n", Preset: "p", Seed: 7, Stages: map[string]json.RawMessage{}}
+	begin(t, store, "r", d)
+	events, err := filepath.Glob(filepath.Join(j.RunDir("r"), "events", "run.started", "*"))
+	if err != nil || len(events) != 1 {
+		t.Fatal(events, err)
+	}
+	if err := os.WriteFile(events[0], nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OfRun(j, store, "r"); err == nil || !strings.Contains(err.Error(), "definition of run r") {
+		t.Errorf("without event and link: %v", err)
+	}
+	if _, err := d.Store(j, store, "r"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := OfRun(j, store, "r"); err != nil || got.Seed != 7 {
+		t.Errorf("by the link: %+v, %v", got, err)
 	}
 }
 

@@ -183,7 +183,7 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 			return err
 		}
 	}
-	j := journal.Open(store.Dir())
+	j := journal.Open(store.Dir()).Telling(func(err error) { log.Warn(err.Error()) })
 	svc := &service[P, E]{
 		performer: &performer[P, E]{
 			spec: s, space: store, journal: j, records: recordsDir(store), announcer: NewAnnouncer(j, b),

@@ -120,9 +120,9 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 	if err != nil {
 		return err
 	}
-	j := journal.Open(store.Dir())
+	j := journal.Open(store.Dir()).Telling(func(err error) { log.Warn(err.Error()) })
 	run := c.String("run")
-	events, err := selectEvents(j, run, s.kind(), c.String("checkpoint"))
+	events, err := selectEvents[E](log, j, run, s.kind(), c.String("checkpoint"))
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 // inputsOf splits the events of a run into the inputs of jobs.
 func inputsOf[P any, E event.Body](s Spec[P, E], run string, events []event.Envelope) (jobs [][]event.Envelope, err error) {
 	if count := latest(events).Part.Count; s.Gather != nil && count > 0 {
-		set, ready := gathered(events, count)
+		set, ready := gathered[E](events, count)
 		if !ready {
 			return nil, fmt.Errorf("run %s: some of the %d %s events are missing: let the pipeline finish first", run, count, s.kind())
 		}
@@ -189,11 +189,18 @@ func latest(events []event.Envelope) event.Envelope {
 }
 
 // selectEvents reads the events of a run that a rerun is about.
-func selectEvents(j journal.Journal, run, kind, checkpoint string) ([]event.Envelope, error) {
+func selectEvents[E event.Body](log *slog.Logger, j journal.Journal, run, kind, checkpoint string) ([]event.Envelope, error) {
 	events, err := j.Read(run, kind)
 	if err != nil {
 		return nil, err
 	}
+	events = slices.DeleteFunc(events, func(e event.Envelope) bool {
+		_, err := event.Into[E](e)
+		if err != nil {
+			log.Warn("an event is left out", "error", err)
+		}
+		return err != nil
+	})
 	if len(events) == 0 {
 		return nil, noEvents(j, run, kind)
 	}

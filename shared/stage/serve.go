@@ -171,22 +171,28 @@ func (s *service[P, E]) inputs(e event.Envelope) ([]event.Envelope, bool, error)
 	if err != nil {
 		return nil, false, err
 	}
-	events, ready := gathered(parts, e.Part.Count)
+	events, ready := gathered[E](parts, e.Part.Count)
 	return events, ready, nil
 }
 
 // gathered returns parts 0 to count-1, if they are all there. Of several events
-// for one part the last one counts.
-func gathered(parts []event.Envelope, count int) ([]event.Envelope, bool) {
+// for one part the last one counts that is an E.
+func gathered[E event.Body](parts []event.Envelope, count int) ([]event.Envelope, bool) {
 	if count > len(parts) { // count is what an event claims: allocate nothing for it
 		return nil, false
 	}
 	events := make([]event.Envelope, count)
 	there := make([]bool, count)
 	for _, p := range parts {
-		if p.Part.Count == count { // not of another set
-			events[p.Part.Index], there[p.Part.Index] = p, true
+		if p.Part.Count != count {
+			continue // of another set
 		}
+		if there[p.Part.Index] {
+			if _, err := event.Into[E](p); err != nil {
+				continue // the one before is sound
+			}
+		}
+		events[p.Part.Index], there[p.Part.Index] = p, true
 	}
 	return events, !slices.Contains(there, false)
 }
