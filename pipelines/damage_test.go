@@ -92,5 +92,5 @@ func TestDamageIsNamedSkippedAndMended(t *testing.T) {
 	if _, err := journal.Open(w.data).Write(e); err != nil {
 		t.Fatal(err)
 	}
-	step("wrong field", []string{"pipeline", "runs"}, 0, "stage colour", "r  finished")
+	step("wrong field", []string{"pipeline", "runs"}, 0, "r  finished")
 }
