@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -15,6 +16,11 @@ func TestCopyTask(t *testing.T) {
 		"--set", "tokenize.tokenizer=symbols-8", "--set", "shard.sequence_length=13", "--set", "shard.counted_targets=7,12",
 		"--set", "train.d=16", "--set", "train.heads=2", "--set", "train.layers=1", "--set", "train.ff=16", "--set", "train.steps=4", "--set", "train.warmup=0",
 		"--set", "train.batch_tokens=416", "--set", "train.micro_tokens=416", "--set", "probe.repeats=4", "pipelines/copy.yml"))
+	if !slices.ContainsFunc(all, func(m message) bool {
+		return m.Type == "note" && strings.HasPrefix(m.Text, "train: checkpoint_every is 1000: the only checkpoint of the run's 4 steps")
+	}) {
+		t.Error("the launcher does not show what the trainer notes")
+	}
 	reports, err := filepath.Glob(filepath.Join(w.data, "runs", all[0].Run, "evaluate", "*_evaluation.json"))
 	if err != nil || len(reports) != 1 {
 		t.Fatalf("%d evaluations, %v", len(reports), err)

@@ -22,6 +22,7 @@ func TestNotes(t *testing.T) {
 		"few steps":        {func(p *Params) { p.Steps = 100 }, "checkpoint_every is 200: the only checkpoint of the run's 100 steps is the one at its end"},
 		"stop behind":      {func(p *Params) { p.StopAt = 700 }, "stop_at is 700: the run ends before, with step 600"},
 		"no validation":    {func(p *Params) { p.ValidationSequences = 0 }, "no checkpoint has a validation loss"},
+		"just long enough": {func(p *Params) { p.Steps, p.CheckpointEvery, p.StopAt, p.Warmup = 50, 50, 50, 50 }, ""},
 		"prime":            {func(p *Params) { p.BatchTokens = 31 * 128 }, ""}, // 31 sequences at once
 		"large prime":      {func(p *Params) { p.BatchTokens = 131 * 128 }, "128 tokens are computed at once where micro_tokens allows 4096: of the 131 sequences of a step only 1 divide it"},
 		"hardly less":      {func(p *Params) { p.MicroTokens = 3000 }, ""},

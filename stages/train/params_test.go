@@ -1,0 +1,99 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"bitnet1/shared/dataset"
+)
+
+// Every parameter is taken at the ends of its range, and refused beyond by its name.
+func TestRangesOfParameters(t *testing.T) {
+	if err := defaults().check(); err != nil {
+		t.Fatalf("the defaults: %v", err)
+	}
+	for _, c := range []struct {
+		name  string
+		good  []float64
+		bad   []float64
+		field func(*Params, float64)
+	}{
+		{"steps", []float64{1}, []float64{0, -1}, func(p *Params, v float64) { p.Steps = int(v) }},
+		{"batch_tokens", []float64{1}, []float64{0}, func(p *Params, v float64) { p.BatchTokens = int(v) }},
+		{"micro_tokens", []float64{1}, []float64{0}, func(p *Params, v float64) { p.MicroTokens = int(v) }},
+		{"learning_rate", []float64{1e-30}, []float64{0, -1}, func(p *Params, v float64) { p.LearningRate = v }},
+		{"final_share", []float64{0, 1}, []float64{-0.01, 1.01}, func(p *Params, v float64) { p.FinalShare = v }},
+		{"warmup", []float64{0}, []float64{-1}, func(p *Params, v float64) { p.Warmup = int(v) }},
+		{"beta1", []float64{0, 0.99}, []float64{-0.1, 1}, func(p *Params, v float64) { p.Beta1 = v }},
+		{"beta2", []float64{0, 0.99}, []float64{-0.1, 1}, func(p *Params, v float64) { p.Beta2 = v }},
+		{"weight_decay", []float64{0}, []float64{-0.1}, func(p *Params, v float64) { p.Decay = v }},
+		{"clip", []float64{0}, []float64{-0.1}, func(p *Params, v float64) { p.Clip = v }},
+		{"gamma_start", []float64{0.01, 1}, []float64{0, 1.01}, func(p *Params, v float64) { p.GammaStart = v }},
+		{"gamma_end", []float64{0.01, 1}, []float64{0, 1.01}, func(p *Params, v float64) { p.GammaEnd = v }},
+		{"tau", []float64{1e-3}, []float64{0, -1}, func(p *Params, v float64) { p.Tau = v }},
+		{"checkpoint_every", []float64{1}, []float64{0}, func(p *Params, v float64) { p.CheckpointEvery = int(v) }},
+		{"validation_sequences", []float64{0}, []float64{-1}, func(p *Params, v float64) { p.ValidationSequences = int(v) }},
+		{"grad_bits", []float64{2, 8, 16}, []float64{1, 9, 15, 17}, func(p *Params, v float64) { p.GradBits = int(v) }},
+		{"binarize_anneal_end_frac", []float64{0.01, 1}, []float64{0, 1.01}, func(p *Params, v float64) { p.BinarizeAnnealEndFrac = v }},
+		{"flip_threshold", []float64{1, 126}, []float64{0, 127}, func(p *Params, v float64) { p.FlipThreshold = int(v) }},
+		{"stop_at", []float64{0}, []float64{-1}, func(p *Params, v float64) { p.StopAt = int(v) }},
+		{"log_every", []float64{1}, []float64{0}, func(p *Params, v float64) { p.LogEvery = int(v) }},
+		{"stream_bits", []float64{1, 8, 16}, []float64{0, 9}, func(p *Params, v float64) { p.StreamBits = int(v) }},
+		{"rwsp_k", []float64{1, 16}, []float64{0, 17}, func(p *Params, v float64) { p.RWSPK = int(v) }},
+		{"kshift_layers", []float64{0, 3}, []float64{-1, 4}, func(p *Params, v float64) { p.KShiftLayers = []int{int(v)} }},
+		{"kshift_offset", []float64{0, 7}, []float64{-1}, func(p *Params, v float64) { p.KShiftOffset = int(v) }},
+		{"vocab", []float64{257, 300}, []float64{256}, func(p *Params, v float64) { p.Vocab = int(v) }},
+	} {
+		for _, v := range c.good {
+			p := defaults()
+			c.field(&p, v)
+			if err := p.check(); err != nil {
+				t.Errorf("%s %g: %v", c.name, v, err)
+			}
+		}
+		for _, v := range c.bad {
+			p := defaults()
+			c.field(&p, v)
+			if err := p.check(); err == nil || !strings.Contains(err.Error(), c.name) {
+				t.Errorf("%s %g: %v", c.name, v, err)
+			}
+		}
+	}
+	for name, change := range map[string]func(*Params){
+		"preset":       func(p *Params) { p.Preset = "31M" },
+		"attention":    func(p *Params) { p.Attention = "rswp" },
+		"exclude":      func(p *Params) { p.Truebit, p.AnnealBinarize = true, true },
+		"without init": func(p *Params) { p.InitDigest = "00" },
+		"heads":        func(p *Params) { p.Heads = 5 },
+	} {
+		p := defaults()
+		change(&p)
+		if err := p.check(); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The model is the preset's with what is given in its place, for the dataset's tokens and sequences.
+func TestConfigOfParameters(t *testing.T) {
+	p := defaults()
+	p.D, p.Heads, p.FF, p.Layers, p.Alibi, p.StreamBits, p.RWSPK, p.KShiftOffset, p.KShiftSelf = 64, 2, 96, 3, false, 4, 2, 3, false
+	p.KShiftLayers = []int{1, 2}
+	c, err := p.config(dataset.TokenizerInfo{Vocab: 257}, 48)
+	if err != nil || c.D != 64 || c.Heads != 2 || c.FF != 96 || c.Layers != 3 || c.Vocab != 257 || c.Seq != 48 ||
+		c.Alibi || c.StreamBits != 4 || c.RWSPK != 2 || c.KShiftOffset != 3 || c.KShiftSelf || len(c.KShiftLayers) != 2 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for ids, want := range map[int]int{257: 257, 4096: 4096, 4097: 4224, 50257: 50304, 50304: 50304} {
+		if got, err := defaults().config(dataset.TokenizerInfo{Vocab: ids}, 128); err != nil || got.Vocab != want {
+			t.Errorf("%d ids: a vocabulary of %d (%v), want %d", ids, got.Vocab, err, want)
+		}
+	}
+	p = defaults()
+	if p.flipThreshold() != 0 {
+		t.Error("without truebit nothing flips")
+	}
+	if p.Truebit = true; p.flipThreshold() != 8 {
+		t.Errorf("truebit flips at %d", p.flipThreshold())
+	}
+}
