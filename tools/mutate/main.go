@@ -183,12 +183,13 @@ func (t *tree) outcome(f fault) (outcome, error) {
 	return survived, nil
 }
 
-// tooLong is when tests that wait for ever count as failed; a fault can make a loop endless.
+// tooLong is when tests that wait for ever count as failed; a fault can make a loop endless. Compiling is not counted, and
+// what the tests have started and left may take as long again.
 const tooLong = 2 * time.Minute
 
 // test runs the tests of a package, and what programs they build, with the overlay.
 func (t *tree) test(pattern, overlay string) (said string, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), tooLong)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*tooLong)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", "test", "-vet=off", "-failfast", "-timeout", tooLong.String(), pattern)
 	cmd.Dir = t.root
