@@ -218,7 +218,7 @@ func (l *launcher) announceSources(ctx context.Context) error {
 		return err
 	}
 	for i, s := range l.sources {
-		added := event.SourceAdded{Name: s.Name, Path: s.Location, Digest: s.Digest, Size: s.Size, Version: s.Version}
+		added := event.SourceAdded{Name: s.Name, Path: s.Location, Digest: s.Digest, Size: s.Size, Version: s.Version, Parameters: s.Parameters}
 		if err := l.announce(ctx, announcer, event.Part{Index: i, Count: len(l.sources)}, added); err != nil {
 			return err
 		}

@@ -154,6 +154,9 @@ func (p *plan) checkValues(ctx context.Context) error {
 		if _, err := s.call(ctx, p.definition.Stages[s.Name], "describe", "--check"); err != nil {
 			problems = append(problems, err)
 		}
+		if s.Name == "tokenize" {
+			problems = append(problems, p.checkSources(ctx, s))
+		}
 	}
 	return errors.Join(problems...)
 }

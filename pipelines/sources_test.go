@@ -128,3 +128,48 @@ func TestSecretsOfSources(t *testing.T) {
 		t.Error("the URL is not told without them either")
 	}
 }
+
+// TestParametersBySource: sources with different columns make one dataset, and a source's parameters are part of what its job
+// depends on. Mistakes are found before anything starts.
+func TestParametersBySource(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"new.jsonl": `{"text":"new"}`, "old/a.jsonl": `{"body":"old","text":"not this","score":1}`, "old/b.jsonl": `{"body":"older","score":9}`} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := func(sources string) string {
+		return write(t, "mixed.yml", []byte("sources:\n  - "+filepath.Join(dir, "new.jsonl")+"\n  - "+sources+"\nstages: {tokenize: {tokenizer: bytes}}\n"))
+	}
+	old := filepath.Join(dir, "old", "*.jsonl")
+	w := newWorld(t)
+	size := func(sources string) (bytes float64) {
+		for _, m := range messages(w.must("pipeline", "run", "--json", "--preset", "nano", file(sources))) {
+			if n, ok := m.Body["bytes"].(float64); ok {
+				bytes += n
+			}
+		}
+		return bytes
+	}
+	if got := size("{path: '" + old + "', text_column: body}"); got != float64(len("new"+"old"+"older")) {
+		t.Errorf("%g bytes", got)
+	}
+	if got := size("{path: '" + old + "', text_column: body, filters: [score > 5]}"); got != float64(len("new"+"older")) {
+		t.Errorf("with a filter %g bytes", got)
+	}
+	for sources, says := range map[string]string{
+		"{text_column: body}":                                "needs a path",
+		"{path: '" + old + "', text_colum: body}":            `did you mean "text_column"`,
+		"{path: '" + old + "', tokenizer: gpt2}":             "the same for all sources",
+		"{path: '" + old + "', filters: 3}":                  "mixed.yml:3",
+		"{path: '" + old + "', filters: [x]}":                "old/a.jsonl",
+		"{path: '" + old + "', turn_template: no text here}": "{text}",
+		"[a, b]": "give a list of files",
+	} {
+		w.refuses(1, []string{says}, "pipeline", "run", "--preset", "nano", file(sources))
+	}
+}

@@ -37,13 +37,20 @@ type SourceAdded struct {
 	Digest  string `msgpack:"digest" json:"digest" usage:"blake3-256 of the file; of a remote one, of its URL, version and size"`
 	Size    int64  `msgpack:"size" json:"size" usage:"bytes"`
 	Version string `msgpack:"version" json:"version" usage:"of a remote file: its server's word for these very bytes, such as an entity tag"`
+
+	Parameters string `msgpack:"parameters,omitempty" json:"parameters,omitempty" usage:"parameters of the stage tokenize that differ for this source, a JSON object; absent: none"`
 }
 
 // Kind implements Body.
 func (SourceAdded) Kind() string { return "source.added" }
 
 // Inputs implements Body.
-func (e SourceAdded) Inputs() []string { return []string{e.Name, e.Digest} }
+func (e SourceAdded) Inputs() []string {
+	if e.Parameters != "" {
+		return []string{e.Name, e.Digest, e.Parameters}
+	}
+	return []string{e.Name, e.Digest}
+}
 
 // TokensWritten says that the documents of one source are tokenized.
 type TokensWritten struct {

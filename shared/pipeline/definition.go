@@ -32,6 +32,8 @@ type Source struct {
 	Name   string `json:"name"`
 	Digest string `json:"digest"`
 	Size   int64  `json:"size"`
+
+	Parameters json.RawMessage `json:"parameters,omitempty"` // of the stage tokenize, where they differ for this source
 }
 
 // Encode returns the canonical JSON of d.

@@ -53,7 +53,7 @@ func TestLoadReadsAFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.Name != "mine" || f.Seed != 1<<64-1 || !slices.Equal(f.Sources, []string{"sample", "data/*.parquet"}) ||
+	if f.Name != "mine" || f.Seed != 1<<64-1 || len(f.Sources) != 2 || f.Sources[0].Location != "sample" || f.Sources[1].Location != "data/*.parquet" ||
 		!slices.Equal(f.Stages(), []string{"train", "pack"}) || f.Commands["pack"][0] != "./my pack" || f.Workers["train"] != 2 {
 		t.Errorf("%+v", f)
 	}

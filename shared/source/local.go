@@ -62,17 +62,19 @@ func readable(name string) string {
 
 // Local finds the files that paths, patterns and URLs with the scheme file stand for: absolute, sorted, each once, whichever
 // links and detours lead to it. What a pattern matches is a file or a mistake, unless it is a folder.
-func Local(patterns []string) ([]string, error) {
-	var all []string
-	for _, pattern := range patterns {
-		found, err := matches(pattern)
+func Local(named []Named) ([]Named, error) {
+	var all []Named
+	for _, n := range named {
+		found, err := matches(n.Location)
 		if err != nil {
-			return nil, fmt.Errorf("source %s: %w", readable(pattern), err)
+			return nil, fmt.Errorf("source %s: %w", readable(n.Location), err)
 		}
-		all = append(all, found...)
+		for _, path := range found {
+			all = append(all, Named{path, n.Parameters})
+		}
 	}
-	slices.Sort(all)
-	return distinct(slices.Compact(all))
+	slices.SortStableFunc(all, func(a, b Named) int { return strings.Compare(a.Location, b.Location) })
+	return distinct(all)
 }
 
 func matches(pattern string) ([]string, error) {
@@ -138,20 +140,27 @@ func sameFile(path, other string) (bool, error) {
 }
 
 // distinct leaves the first path to each file.
-func distinct(paths []string) ([]string, error) {
-	var kept []string
-	seen := map[int64][]os.FileInfo{} // by size
-	for _, p := range paths {
-		info, err := os.Stat(p)
+func distinct(files []Named) (kept []Named, err error) {
+	type sized struct {
+		os.FileInfo
+		at int // in kept
+	}
+	seen := map[int64][]sized{} // by size
+	for _, f := range files {
+		info, err := os.Stat(f.Location)
 		if err != nil {
 			return nil, err
 		}
-		same := func(other os.FileInfo) bool { return os.SameFile(info, other) }
-		if slices.ContainsFunc(seen[info.Size()], same) {
+		i := slices.IndexFunc(seen[info.Size()], func(other sized) bool { return os.SameFile(info, other.FileInfo) })
+		if i < 0 {
+			seen[info.Size()] = append(seen[info.Size()], sized{info, len(kept)})
+			kept = append(kept, f)
 			continue
 		}
-		seen[info.Size()] = append(seen[info.Size()], info)
-		kept = append(kept, p)
+		first := &kept[seen[info.Size()][i].at]
+		if first.Parameters, err = merge(f.Location, first.Parameters, f.Parameters); err != nil {
+			return nil, err
+		}
 	}
 	return kept, nil
 }
@@ -190,10 +199,10 @@ func inside(folder string) string {
 
 // names gives every file a name that does not depend on where the files lie: its path below the deepest folder that holds
 // them all. files are absolute.
-func names(files []string) []string {
+func names(files []Named) []string {
 	var common []string
 	for i, f := range files {
-		folder := strings.Split(filepath.Dir(f), "/")
+		folder := strings.Split(filepath.Dir(f.Location), "/")
 		if i == 0 {
 			common = folder
 		}
@@ -205,7 +214,7 @@ func names(files []string) []string {
 	}
 	all := make([]string, len(files))
 	for i, f := range files {
-		all[i] = readable(strings.Join(strings.Split(f, "/")[len(common):], "/"))
+		all[i] = readable(strings.Join(strings.Split(f.Location, "/")[len(common):], "/"))
 	}
 	return all
 }

@@ -39,9 +39,16 @@ func link(t *testing.T, target, name string) {
 	}
 }
 
+func named(locations ...string) (all []Named) {
+	for _, l := range locations {
+		all = append(all, Named{Location: l})
+	}
+	return all
+}
+
 func find(t *testing.T, locations ...string) []Found {
 	t.Helper()
-	found, err := quick().FindAll(context.Background(), locations)
+	found, err := quick().FindAll(context.Background(), named(locations...))
 	if err != nil {
 		t.Fatalf("%q: %v", locations, err)
 	}
@@ -82,7 +89,7 @@ func TestSourcesAreWhatTheyAre(t *testing.T) {
 	if got := namesOf(find(t, "..data/c.jsonl", "near.jsonl")); !slices.Equal(got, []string{"..data/c.jsonl", "near.jsonl"}) {
 		t.Errorf("%q", got)
 	}
-	if got := names([]string{"/a/x", "/b/x"}); !slices.Equal(got, []string{"a/x", "b/x"}) {
+	if got := names(named("/a/x", "/b/x")); !slices.Equal(got, []string{"a/x", "b/x"}) {
 		t.Errorf("%q", got)
 	}
 }
@@ -119,7 +126,7 @@ func TestLiteralBeforePattern(t *testing.T) {
 		"x[":            "syntax error",
 		"":              "no such file",
 	} {
-		if _, err := quick().FindAll(context.Background(), []string{location}); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := quick().FindAll(context.Background(), named(location)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v, want %s", location, err, says)
 		}
 	}
@@ -163,7 +170,7 @@ func TestNoFiles(t *testing.T) {
 	for location, says := range map[string]string{
 		"in/pipe": "pipe", "link": "pipe", "in/*": "in/pipe is a pipe", "socket": "socket", "/dev/zero": "device", "in": "folder", "dangling": "no such file",
 	} {
-		if _, err := quick().FindAll(context.Background(), []string{location}); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := quick().FindAll(context.Background(), named(location)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want %s", location, err, says)
 		}
 		path := location
@@ -178,7 +185,7 @@ func TestDigestHearsSignals(t *testing.T) {
 	folder(t, "a.jsonl")
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := quick().FindAll(ctx, []string{"a.jsonl"}); err == nil || ctx.Err() == nil {
+	if _, err := quick().FindAll(ctx, named("a.jsonl")); err == nil || ctx.Err() == nil {
 		t.Error("it is read to its end")
 	}
 }
@@ -187,10 +194,27 @@ func TestSameNameOfTwo(t *testing.T) {
 	data := contents(100)
 	folder(t, "a.jsonl")
 	address := serve(t, func(w http.ResponseWriter, r *http.Request) { serveFile(w, r, data) })
-	if _, err := quick().FindAll(context.Background(), []string{"a.jsonl", address + "/a.jsonl"}); err == nil || !strings.Contains(err.Error(), "would both be called a.jsonl") {
+	if _, err := quick().FindAll(context.Background(), named("a.jsonl", address+"/a.jsonl")); err == nil || !strings.Contains(err.Error(), "would both be called a.jsonl") {
 		t.Error(err)
 	}
 	if found := find(t, "a.jsonl", address+"/b.jsonl", address+"/b.jsonl"); len(found) != 2 {
 		t.Errorf("%+v", found)
+	}
+}
+
+// TestParametersOfSources: a file that several entries name has the parameters of the one that has any.
+func TestParametersOfSources(t *testing.T) {
+	folder(t, "a.csv", "b.csv", "c.csv")
+	link(t, "b.csv", "zz.csv")
+	for _, order := range [][]Named{
+		{{"*.csv", ""}, {"b.csv", "B"}, {"c.csv", "C"}}, {{"c.csv", "C"}, {"zz.csv", "B"}, {"*.csv", ""}},
+	} {
+		found, err := quick().FindAll(context.Background(), order)
+		if err != nil || len(found) != 3 || found[0].Parameters != "" || found[1].Parameters != "B" || found[2].Parameters != "C" {
+			t.Errorf("%+v, %v", found, err)
+		}
+	}
+	if _, err := quick().FindAll(context.Background(), []Named{{"b.csv", "B"}, {"zz.csv", "C"}}); err == nil || !strings.Contains(err.Error(), "named twice") {
+		t.Error(err)
 	}
 }

@@ -18,6 +18,8 @@ import (
 	"bitnet1/shared/artifact"
 	"bitnet1/shared/dataset"
 	"bitnet1/shared/event"
+	"bitnet1/shared/param"
+	"bitnet1/shared/source"
 	"bitnet1/shared/stage"
 	"bitnet1/shared/tokenizer"
 )
@@ -101,7 +103,11 @@ func check(p Params) error {
 
 // sources makes an event of every file that the command line names.
 func sources(in *stage.Files) ([]event.SourceAdded, error) {
-	found, err := client(nil).FindAll(in.Context, in.In)
+	named := make([]source.Named, len(in.In))
+	for i, location := range in.In {
+		named[i].Location = location
+	}
+	found, err := client(nil).FindAll(in.Context, named)
 	if err != nil {
 		return nil, err
 	}
@@ -140,12 +146,16 @@ func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in 
 	if err != nil {
 		return err
 	}
+	params, err := ofSource(job.Params, in)
+	if err != nil {
+		return err
+	}
 	w, err := resume(job, dataset.TokenizerInfo{Name: t.Name(), Vocab: t.Vocab(), EndOfText: t.EndOfText()})
 	if err != nil {
 		return err
 	}
 	reason := ""
-	if err := w.read(ctx, job, t, path, in.Name); err != nil {
+	if err := w.read(ctx, job, params, t, path, in.Name); err != nil {
 		if ctx.Err() != nil || !unreadable(err) {
 			return err
 		}
@@ -171,6 +181,21 @@ func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in 
 		Bytes: n.Bytes, Nulls: n.Nulls, InvalidUTF8: n.InvalidUTF8, Rows: n.Rows, Filtered: n.Filtered,
 		Refused: reason, Counted: w.counted, Miscounted: w.miscounted,
 	})
+}
+
+// ofSource are the parameters for a source: those of the stage, but for what the source has of its own.
+func ofSource(p Params, in event.SourceAdded) (Params, error) {
+	own := p
+	if err := param.Decode([]byte(in.Parameters), &own); err != nil {
+		return p, stage.Refuse(fmt.Errorf("source %s: %w", in.Name, err))
+	}
+	if own.Tokenizer != p.Tokenizer || own.OnBadFile != p.OnBadFile {
+		return p, stage.Refusef("source %s: tokenizer and on_bad_file are the same for all sources", in.Name)
+	}
+	if err := check(own); err != nil {
+		return p, stage.Refuse(fmt.Errorf("source %s: %w", in.Name, err))
+	}
+	return own, nil
 }
 
 // badFile is an error that the contents of a file caused.

@@ -86,10 +86,10 @@ func resume(job *stage.Job[Params], t dataset.TokenizerInfo) (*writer, error) {
 	return w, nil
 }
 
-// read encodes the documents of the file from the first row that is in no part.
-func (w *writer) read(ctx context.Context, job *stage.Job[Params], t tokenizer.Tokenizer, path, source string) error {
+// read encodes the documents of the file, as params say, from the first row that is in no part.
+func (w *writer) read(ctx context.Context, job *stage.Job[Params], params Params, t tokenizer.Tokenizer, path, source string) error {
 	d := &decoder{
-		request: request{Path: []byte(path), Source: source, From: w.next, Params: job.Params, Memory: decoderMemory},
+		request: request{Path: []byte(path), Source: source, From: w.next, Params: params, Memory: decoderMemory},
 		silence: decoderSilence, times: w.times,
 	}
 	started, before := time.Now(), w.count.Bytes
