@@ -149,8 +149,11 @@ type EvaluationWritten struct {
 	Report         artifact.Ref `msgpack:"report" json:"report" usage:"the evaluation: JSON"`
 	BitsPerToken   float64      `msgpack:"bits_per_token" json:"bits_per_token" usage:"mean loss over the validation split"`
 	BitsPerByte    float64      `msgpack:"bits_per_byte" json:"bits_per_byte" usage:"the same loss over the bytes of its text"`
-	UnigramEntropy float64      `msgpack:"unigram_entropy" json:"unigram_entropy" usage:"entropy of that split's token frequencies, bits per token"`
+	UnigramEntropy float64      `msgpack:"unigram_entropy" json:"unigram_entropy" usage:"bits per token of a model that knows the tokens' frequencies in the training split alone"`
 	Accuracy       *float64     `msgpack:"accuracy,omitempty" json:"accuracy,omitempty" usage:"share of tokens that are the most probable one, 0 to 1; absent unless it was asked for"`
+
+	BitsPerTokenError *float64 `msgpack:"bits_per_token_error,omitempty" json:"bits_per_token_error,omitempty" usage:"standard error of bits_per_token over sequences; absent for one sequence"`
+	UnigramAccuracy   *float64 `msgpack:"unigram_accuracy,omitempty" json:"unigram_accuracy,omitempty" usage:"accuracy of always naming the most frequent token of training; there with accuracy"`
 }
 
 // Kind implements Body.
@@ -170,6 +173,13 @@ type ProbeWritten struct {
 	TopIPMR      float64      `msgpack:"top_ipmr" json:"top_ipmr" usage:"its induction pointer match rate, 0 to 1"`
 	GlobalIPMR   float64      `msgpack:"global_ipmr" json:"global_ipmr" usage:"share of positions where any head matches"`
 	CopyAccuracy float64      `msgpack:"copy_accuracy" json:"copy_accuracy" usage:"greedy accuracy on repeated random tokens, 0 to 1"`
+
+	TopIPMRError       *float64 `msgpack:"top_ipmr_error,omitempty" json:"top_ipmr_error,omitempty" usage:"standard error of top_ipmr over sequences; absent for one sequence"`
+	RandomIPMR         float64  `msgpack:"random_ipmr" json:"random_ipmr" usage:"match rate of a random key"`
+	RandomGlobalIPMR   float64  `msgpack:"random_global_ipmr" json:"random_global_ipmr" usage:"share of positions where any of as many random keys as there are heads matches"`
+	Specialists        int      `msgpack:"specialists" json:"specialists" usage:"heads whose match rate is 5 points, and 3 standard errors, above that of a random key"`
+	CopyAccuracyError  *float64 `msgpack:"copy_accuracy_error,omitempty" json:"copy_accuracy_error,omitempty" usage:"standard error of copy_accuracy over sequences; absent for one sequence"`
+	RandomCopyAccuracy float64  `msgpack:"random_copy_accuracy" json:"random_copy_accuracy" usage:"accuracy of guesses on repeated random tokens"`
 }
 
 // Kind implements Body.

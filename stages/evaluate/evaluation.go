@@ -14,7 +14,7 @@ type evaluation struct {
 	*measure.Subject
 	job *stage.Job[Params]
 
-	nats   float64
+	nats   measure.Mean
 	right  int64 // predicted tokens that are the most probable one
 	tokens int64
 	counts []int64 // of predicted tokens, by id
@@ -37,15 +37,22 @@ func (e *evaluation) run(ctx context.Context, r *report) error {
 			"tokens_per_second": float64(e.tokens) / time.Since(started).Seconds(),
 		}})
 	}
-	bits := e.nats / math.Ln2
+	frequencies, err := trainingFrequencies(e.Data.Train, len(e.counts))
+	if err != nil {
+		return stage.Refuse(err)
+	}
 	r.Sequences, r.Tokens, r.Bytes = n, e.tokens, e.bytes()
-	r.BitsPerToken = bits / float64(r.Tokens)
-	r.BitsPerByte = bits / float64(r.Bytes)
+	r.BitsPerToken = e.nats.Value() / math.Ln2
+	if nats := e.nats.Error(); nats != nil {
+		bits := *nats / math.Ln2
+		r.BitsPerTokenError = &bits
+	}
+	r.BitsPerByte = r.BitsPerToken * float64(r.Tokens) / float64(r.Bytes)
 	r.ValBPC = r.BitsPerToken
-	r.UnigramEntropy = e.entropy()
+	r.UnigramEntropy = frequencies.entropy(e.counts)
 	if e.job.Params.Greedy {
-		accuracy := float64(e.right) / float64(e.tokens)
-		r.Accuracy = &accuracy
+		accuracy, unigram := float64(e.right)/float64(e.tokens), frequencies.accuracy(e.counts)
+		r.Accuracy, r.UnigramAccuracy = &accuracy, &unigram
 	}
 	return nil
 }
@@ -60,12 +67,8 @@ func (e *evaluation) batch(from, to int) error {
 	if err != nil {
 		return err
 	}
-	for i, target := range targets {
-		if target >= 0 {
-			e.counts[target]++
-			e.tokens++
-			e.nats += float64(losses[i])
-		}
+	for b := 0; b < len(targets); b += e.Seq {
+		e.add(targets[b:b+e.Seq], losses[b:b+e.Seq])
 	}
 	if !e.job.Params.Greedy {
 		return nil
@@ -82,6 +85,20 @@ func (e *evaluation) batch(from, to int) error {
 	return nil
 }
 
+// add counts a sequence.
+func (e *evaluation) add(targets []int32, losses []float32) {
+	nats, predicted := 0.0, 0
+	for k, target := range targets {
+		if target >= 0 {
+			e.counts[target]++
+			predicted++
+			nats += float64(losses[k])
+		}
+	}
+	e.tokens += int64(predicted)
+	e.nats.Add(nats, float64(predicted))
+}
+
 // bytes is how much text the predicted tokens stand for; ends of text stand for
 // none.
 func (e *evaluation) bytes() int64 {
@@ -92,17 +109,4 @@ func (e *evaluation) bytes() int64 {
 		}
 	}
 	return total
-}
-
-// entropy is that of the predicted tokens' frequencies, in bits: what a model
-// that knew only these frequencies would need per token.
-func (e *evaluation) entropy() float64 {
-	var sum float64
-	for _, n := range e.counts {
-		if n > 0 {
-			p := float64(n) / float64(e.tokens)
-			sum -= p * math.Log2(p)
-		}
-	}
-	return sum
 }

@@ -8,9 +8,8 @@ import (
 	"bitnet1/shared/tokenizer"
 )
 
-// Bytes are those of the text that the predicted tokens stand for; an end of text stands for none. The entropy is that of
-// their frequencies.
-func TestBytesAndEntropy(t *testing.T) {
+// Bytes are those of the text that the predicted tokens stand for; an end of text stands for none.
+func TestBytes(t *testing.T) {
 	text, err := tokenizer.New("gpt2")
 	if err != nil {
 		t.Fatal(err)
@@ -20,21 +19,22 @@ func TestBytesAndEntropy(t *testing.T) {
 	ids := text.Encode(nil, []byte(words))
 	for _, id := range append(ids, text.EndOfText()) {
 		e.counts[id]++
-		e.tokens++
 	}
 	if got := e.bytes(); got != int64(len(words)) {
 		t.Errorf("%d bytes, want %d", got, len(words))
 	}
-	frequencies := map[uint32]float64{}
-	for _, id := range append(ids, text.EndOfText()) {
-		frequencies[id]++
-	}
-	want := 0.0
-	for _, n := range frequencies {
-		p := n / float64(len(ids)+1)
-		want += p * math.Log2(1/p)
-	}
-	if got := e.entropy(); !(math.Abs(got-want) <= 1e-12) || got < 2 {
+}
+
+// The baselines are those of the frequencies of training, whatever the tokens evaluated are: 3, 1 and 0 of three tokens make
+// 4/7, 2/7 and 1/7 with one more of each.
+func TestUnigram(t *testing.T) {
+	u := unigram{counts: []int64{3, 1, 0}, total: 4}
+	evaluated := []int64{0, 2, 2}
+	want := (2*math.Log2(7.0/2) + 2*math.Log2(7.0/1)) / 4
+	if got := u.entropy(evaluated); !(math.Abs(got-want) <= 1e-12) {
 		t.Errorf("entropy %g, want %g", got, want)
+	}
+	if got := u.accuracy([]int64{1, 2, 1}); got != 0.25 {
+		t.Errorf("accuracy %g, want 0.25: the first token is the most frequent one in training", got)
 	}
 }

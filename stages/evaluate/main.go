@@ -38,15 +38,16 @@ func main() {
 		Emits: []event.Body{event.EvaluationWritten{}},
 		Results: []results.Result{{
 			Kind: event.EvaluationWritten{}.Kind(),
-			Headline: "checkpoint {step} evaluated: {bits_per_token:.3} bits/token, {bits_per_byte:.3} bits/byte" +
-				" (unigram {unigram_entropy:.3})[, accuracy {accuracy:.1%}]",
+			Headline: "checkpoint {step} evaluated: {bits_per_token:.3}[ ± {bits_per_token_error:.3}] bits/token" +
+				" (unigram {unigram_entropy:.3}), {bits_per_byte:.3} bits/byte" +
+				"[, accuracy {accuracy:.1%}][ (most frequent token {unigram_accuracy:.1%})]",
 			Columns: []results.Column{
 				{
 					Key: "bits_per_token", Name: "bits/token", Value: "{bits_per_token:.3}", Better: results.Lower,
-					About: "mean loss over the validation split, bits per token",
+					About: "mean loss over the validation split, bits per token", Error: "{bits_per_token_error:.3}",
 					Baseline: &results.Baseline{
 						Key: "unigram_entropy", Name: "unigram", Value: "{unigram_entropy:.3}",
-						About: "entropy of the tokens' frequencies, bits per token",
+						About: "bits per token of a model that knows the tokens' frequencies in training alone",
 					},
 				},
 				{
@@ -56,6 +57,10 @@ func main() {
 				{
 					Key: "accuracy", Name: "accuracy", Value: "{accuracy:.1%}", Better: results.Higher,
 					About: "share of tokens that are the most probable one; with greedy only",
+					Baseline: &results.Baseline{
+						Key: "unigram_accuracy", Name: "guessed", Value: "{unigram_accuracy:.1%}",
+						About: "accuracy of always naming the most frequent token of training",
+					},
 				},
 			},
 		}},
@@ -64,19 +69,22 @@ func main() {
 
 // report is the content of *_evaluation.json.
 type report struct {
-	Checkpoint     string   `json:"checkpoint"` // digest
-	Dataset        string   `json:"dataset"`    // digest of the manifest
-	Step           int64    `json:"step"`
-	Split          string   `json:"split"`
-	Documents      string   `json:"documents"` // packed: tokens are predicted across the ends of documents; or separate, as the checkpoint was trained
-	Sequences      int      `json:"sequences"`
-	Tokens         int64    `json:"tokens"` // predicted
-	Bytes          int64    `json:"bytes"`  // of text that these tokens stand for
-	BitsPerToken   float64  `json:"bits_per_token"`
-	BitsPerByte    float64  `json:"bits_per_byte"`
-	ValBPC         float64  `json:"val_bpc"`            // bits per token under the seed's name
-	Accuracy       *float64 `json:"accuracy,omitempty"` // share of tokens that are the most probable one, if asked for
-	UnigramEntropy float64  `json:"unigram_entropy"`    // of the predicted tokens' frequencies, bits per token
+	Checkpoint string `json:"checkpoint"` // digest
+	Dataset    string `json:"dataset"`    // digest of the manifest
+	Step       int64  `json:"step"`
+	Split      string `json:"split"`
+	// Documents is packed (tokens are predicted across the ends of documents) or separate, as the checkpoint was trained.
+	Documents         string   `json:"documents"`
+	Sequences         int      `json:"sequences"`
+	Tokens            int64    `json:"tokens"` // predicted
+	Bytes             int64    `json:"bytes"`  // of text that these tokens stand for
+	BitsPerToken      float64  `json:"bits_per_token"`
+	BitsPerTokenError *float64 `json:"bits_per_token_error"` // standard error over sequences; null for one sequence
+	BitsPerByte       float64  `json:"bits_per_byte"`
+	ValBPC            float64  `json:"val_bpc"`                    // bits per token under the seed's name
+	Accuracy          *float64 `json:"accuracy,omitempty"`         // share of tokens that are the most probable one, if asked for
+	UnigramAccuracy   *float64 `json:"unigram_accuracy,omitempty"` // of always naming the most frequent token of training
+	UnigramEntropy    float64  `json:"unigram_entropy"`            // bits per token of a model that knows the frequencies in training alone
 }
 
 func evaluate(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved) error {
@@ -97,6 +105,7 @@ func evaluate(ctx context.Context, job *stage.Job[Params], in event.CheckpointSa
 	}
 	return job.Emit(ctx, event.EvaluationWritten{
 		Step: int(r.Step), Model: in.Model, Report: ref,
-		BitsPerToken: r.BitsPerToken, BitsPerByte: r.BitsPerByte, UnigramEntropy: r.UnigramEntropy, Accuracy: r.Accuracy,
+		BitsPerToken: r.BitsPerToken, BitsPerTokenError: r.BitsPerTokenError, BitsPerByte: r.BitsPerByte,
+		UnigramEntropy: r.UnigramEntropy, Accuracy: r.Accuracy, UnigramAccuracy: r.UnigramAccuracy,
 	})
 }

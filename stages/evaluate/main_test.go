@@ -18,13 +18,17 @@ type oracle struct {
 	tokens, bytes int64
 	nats          float64
 	right         int
+	bits          []float64 // per token, by sequence
+	counts        map[int32]float64
 }
 
 func measured(t *testing.T, path, manifest string, sequences int) (o oracle) {
 	t.Helper()
 	m, settings := measuretest.Load(t, path, 1)
 	data := measuretest.Open(t, manifest)
+	o.counts = map[int32]float64{}
 	for i := range sequences {
+		nats, n := o.nats, o.tokens
 		tokens, targets, err := data.Validation.AppendTargets(i, nil, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -42,6 +46,7 @@ func measured(t *testing.T, path, manifest string, sequences int) (o oracle) {
 				continue
 			}
 			o.tokens++
+			o.counts[target]++
 			o.nats += float64(losses[k])
 			if target < 256 { // a byte; an end of text is none
 				o.bytes++
@@ -50,8 +55,39 @@ func measured(t *testing.T, path, manifest string, sequences int) (o oracle) {
 				o.right++
 			}
 		}
+		if o.tokens > n {
+			o.bits = append(o.bits, (o.nats-nats)/float64(o.tokens-n)/math.Ln2)
+		}
 	}
 	return o
+}
+
+// unigram is what the frequencies of the training split alone give on the tokens that were measured: bits per token, and the
+// share of its most frequent token.
+func (o oracle) unigram(t *testing.T, manifest string, vocab int) (bits, accuracy float64) {
+	t.Helper()
+	train := measuretest.Open(t, manifest).Train
+	counts, total := map[int32]float64{}, 0.0
+	for i := range train.Len() {
+		_, targets, err := train.AppendTargets(i, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, target := range targets {
+			if target >= 0 {
+				counts[target]++
+				total++
+			}
+		}
+	}
+	best := int32(0)
+	for id := range int32(vocab) {
+		if counts[id] > counts[best] {
+			best = id
+		}
+		bits -= o.counts[id] * math.Log2((counts[id]+1)/(total+float64(vocab)))
+	}
+	return bits / float64(o.tokens), o.counts[best] / float64(o.tokens)
 }
 
 // Reports are of the tokens that are to be predicted, whatever else is in the sequences and however many are computed at
@@ -82,12 +118,13 @@ func TestReport(t *testing.T) {
 			}
 			want := measured(t, path, manifest, n)
 			bits := want.nats / math.Ln2
+			unigramBits, unigramAccuracy := want.unigram(t, manifest, measuretest.Config(16).Vocab)
 			if got.Step != 7 || got.Split != "validation" || got.Sequences != n || got.Tokens != want.tokens || got.Bytes != want.bytes {
 				t.Errorf("%+v, want %d sequences, %+v", got, n, want)
 			}
 			for name, pair := range map[string][2]float64{
 				"bits_per_token": {got.BitsPerToken, bits / float64(want.tokens)}, "bits_per_byte": {got.BitsPerByte, bits / float64(want.bytes)},
-				"val_bpc": {got.ValBPC, got.BitsPerToken},
+				"val_bpc": {got.ValBPC, got.BitsPerToken}, "unigram_entropy": {got.UnigramEntropy, unigramBits},
 			} {
 				if !(math.Abs(pair[0]-pair[1]) <= 1e-6*pair[1]) {
 					t.Errorf("%s is %g, want %g", name, pair[0], pair[1])
@@ -99,8 +136,28 @@ func TestReport(t *testing.T) {
 			if c.greedy && !(math.Abs(*got.Accuracy-float64(want.right)/float64(want.tokens)) <= 1e-12) {
 				t.Errorf("accuracy %g, want %d of %d", *got.Accuracy, want.right, want.tokens)
 			}
+			if c.greedy && math.Abs(*got.UnigramAccuracy-unigramAccuracy) > 1e-12 {
+				t.Errorf("unigram accuracy %g, want %g", *got.UnigramAccuracy, unigramAccuracy)
+			}
+			if c.counted == nil && n > 1 { // all sequences but perhaps the last weigh the same
+				if e := spread(want.bits); got.BitsPerTokenError == nil || *got.BitsPerTokenError < 0.8*e || *got.BitsPerTokenError > 1.2*e {
+					t.Errorf("standard error %v, about %g was expected", got.BitsPerTokenError, e)
+				}
+			}
 		})
 	}
+}
+
+// spread is the standard error of the mean of x.
+func spread(x []float64) float64 {
+	mean, squares := 0.0, 0.0
+	for _, v := range x {
+		mean += v / float64(len(x))
+	}
+	for _, v := range x {
+		squares += (v - mean) * (v - mean)
+	}
+	return math.Sqrt(squares / float64(len(x)-1) / float64(len(x)))
 }
 
 // What cannot be measured is refused, with what to do.

@@ -8,18 +8,30 @@ import (
 	"bitnet1/shared/stage"
 )
 
-// specialist is the IPMR from which on a head counts as one.
-const specialist = 0.05
+// A head counts as a specialist whose IPMR is so much higher than that of a random key, and higher by so many standard
+// errors of the difference.
+const (
+	specialistMargin = 0.05
+	specialistErrors = 3
+)
 
-// healthReport is the content of *_pointer_health.json.
+// healthReport is the content of *_pointer_health.json. Standard errors are over sequences, and null where there are fewer
+// than two. What random keys give is exact for these positions: keys chosen evenly among those that a query may read.
 type healthReport struct {
 	about
-	Sequences   int     `json:"sequences"`
-	Positions   int64   `json:"positions"`   // whose token is followed by another
-	Repeated    int64   `json:"repeated"`    // of them, whose token occurred before in what they may read: IPMR and M4 are shares of these
-	RandomIPMR  float64 `json:"random_ipmr"` // of a head whose keys are chosen at random
-	GlobalIPMR  float64 `json:"global_ipmr"` // a position counts when any head matches
-	Specialists int     `json:"specialists"` // heads with an IPMR of 5 % or more
+	Sequences int   `json:"sequences"`
+	Positions int64 `json:"positions"` // whose token is followed by another
+	Repeated  int64 `json:"repeated"`  // of them, whose token occurred before in what they may read: IPMR and M4 are shares of these
+
+	RandomIPMR float64 `json:"random_ipmr"` // of a head that points at a random key
+	RandomM4   float64 `json:"random_m4"`   // of one whose survivors are different random keys
+	RandomHDR  float64 `json:"random_hdr"`  // of one that points at a random key
+
+	GlobalIPMR       float64  `json:"global_ipmr"` // a position counts when any head matches
+	GlobalIPMRError  *float64 `json:"global_ipmr_error"`
+	RandomGlobalIPMR float64  `json:"random_global_ipmr"` // of as many heads that point at random keys, each for itself
+
+	Specialists int     `json:"specialists"` // heads with an IPMR of 5 points, and 3 standard errors, above random_ipmr
 	Top         head    `json:"top"`         // the head with the highest IPMR
 	Heads       []head  `json:"heads"`
 	ValBPC      float64 `json:"val_bpc"` // bits per token on these sequences
@@ -33,11 +45,13 @@ type healthReport struct {
 
 // head is what is known of one (layer, head).
 type head struct {
-	Layer int     `json:"layer"`
-	Head  int     `json:"head"`
-	IPMR  float64 `json:"ipmr"` // share of repeated positions whose first survivor follows an earlier occurrence of their token
-	M4    float64 `json:"m4"`   // the same with any of the first four survivors
-	HDR   float64 `json:"hdr"`  // exp(entropy of the distances pointed) / number of distances possible
+	Layer     int      `json:"layer"`
+	Head      int      `json:"head"`
+	IPMR      float64  `json:"ipmr"` // share of repeated positions whose first survivor follows an earlier occurrence of their token
+	IPMRError *float64 `json:"ipmr_error"`
+	M4        float64  `json:"m4"` // the same with any of the first four survivors
+	M4Error   *float64 `json:"m4_error"`
+	HDR       float64  `json:"hdr"` // exp(entropy of the distances pointed) / number of distances possible
 }
 
 // maxSurvivors is how many pointers M4 looks at.
@@ -75,12 +89,15 @@ type tally struct {
 	*measure.Subject
 	layers, heads, survivors int
 
-	positions, repeated int64
-	chance              float64 // summed over repeated positions: share of their keys that match
-	anyHead             int64
-	first, four         []int64   // matches, by layer*heads + head
-	distances           [][]int64 // histograms, by the same
-	matched             []bool    // whether any head matches, by position of the batch
+	positions int64
+	first     []measure.Mean // matches of the first survivor, by layer*heads + head
+	four      []measure.Mean // and of any of the first four
+	above     []measure.Mean // matches of the first survivor beyond what random keys give
+	anyHead   measure.Mean
+	random    chances
+	distances [][]int64 // histograms, by layer*heads + head
+	read      []int64   // positions that may read so many keys, less one
+	matched   []bool    // whether any head matches, by position of the batch
 
 	nats  float64
 	early window
@@ -104,8 +121,9 @@ func (w *window) add(position int, nats float64) {
 func newTally(s *measure.Subject) *tally {
 	c := s.Model.Config()
 	t := &tally{Subject: s, layers: c.Layers, heads: c.Heads, survivors: c.Survivors(s.Seq)}
-	t.first, t.four = make([]int64, c.Layers*c.Heads), make([]int64, c.Layers*c.Heads)
-	t.distances = make([][]int64, c.Layers*c.Heads)
+	all := c.Layers * c.Heads
+	t.first, t.four, t.above = make([]measure.Mean, all), make([]measure.Mean, all), make([]measure.Mean, all)
+	t.distances, t.read = make([][]int64, all), make([]int64, s.Seq)
 	for i := range t.distances {
 		t.distances[i] = make([]int64, s.Seq)
 	}
@@ -118,11 +136,13 @@ func newTally(s *measure.Subject) *tally {
 func (t *tally) add(tokens, targets []int32, losses []float32) error {
 	t.matched = append(t.matched[:0], make([]bool, len(tokens))...)
 	seen := make([]occurrences, len(tokens)/t.Seq)
+	random := make([]chances, len(seen))
 	for b := range seen {
 		from := b * t.Seq
 		sequence := tokens[from : from+t.Seq]
 		seen[b] = occurrencesOf(sequence, t.Model.Options().Documents.Starts(sequence, t.Seq))
-		t.context(targets[from:from+t.Seq], losses[from:from+t.Seq], seen[b])
+		random[b] = t.context(targets[from:from+t.Seq], losses[from:from+t.Seq], seen[b])
+		t.random.join(random[b])
 	}
 	for layer := range t.layers {
 		pointers, err := t.Model.Pointers(layer)
@@ -132,20 +152,24 @@ func (t *tally) add(tokens, targets []int32, losses []float32) error {
 		for b := range seen {
 			for h := range t.heads {
 				at := (b*t.heads + h) * t.Seq * t.survivors
-				t.head(layer*t.heads+h, b*t.Seq, targets[b*t.Seq:][:t.Seq], pointers[at:][:t.Seq*t.survivors], seen[b])
+				t.head(layer*t.heads+h, b*t.Seq, targets[b*t.Seq:][:t.Seq], pointers[at:][:t.Seq*t.survivors], seen[b], random[b])
 			}
 		}
 	}
-	for _, m := range t.matched {
-		if m {
-			t.anyHead++
+	for b := range seen {
+		matches := 0
+		for _, m := range t.matched[b*t.Seq:][:t.Seq] {
+			if m {
+				matches++
+			}
 		}
+		t.anyHead.Add(float64(matches), float64(random[b].positions))
 	}
 	return nil
 }
 
-// context counts what concerns no head.
-func (t *tally) context(targets []int32, losses []float32, seen occurrences) {
+// context counts what concerns no head, and what random keys would give in the sequence.
+func (t *tally) context(targets []int32, losses []float32, seen occurrences) (random chances) {
 	for k, target := range targets {
 		if target < 0 {
 			continue
@@ -153,17 +177,19 @@ func (t *tally) context(targets []int32, losses []float32, seen occurrences) {
 		t.positions++
 		t.nats += float64(losses[k])
 		read := k - int(seen.starts[k])
+		t.read[read]++
 		t.early.add(read, float64(losses[k]))
 		t.late.add(read, float64(losses[k]))
-		if n := seen.before[k]; n > 0 {
-			t.repeated++
-			t.chance += float64(n) / float64(read+1) // each earlier occurrence has one key after it, of as many keys as may be read
+		if n := seen.before[k]; n > 0 { // each earlier occurrence has one key after it
+			random.add(int(n), read+1, t.survivors, t.layers*t.heads)
 		}
 	}
+	return random
 }
 
 // head counts the pointers of one head in one sequence, whose first position of the batch is at.
-func (t *tally) head(i, at int, targets, pointers []int32, seen occurrences) {
+func (t *tally) head(i, at int, targets, pointers []int32, seen occurrences, random chances) {
+	first, four := 0, 0
 	for k, target := range targets {
 		if target < 0 {
 			continue
@@ -174,22 +200,24 @@ func (t *tally) head(i, at int, targets, pointers []int32, seen occurrences) {
 			continue
 		}
 		if seen.matches(k, chosen[0]) {
-			t.first[i]++
+			first++
 			t.matched[at+k] = true
 		}
-		for _, u := range chosen[:min(maxSurvivors, len(chosen))] {
-			if seen.matches(k, u) {
-				t.four[i]++
-				break
-			}
+		if seen.anyMatches(k, chosen) {
+			four++
 		}
 	}
+	repeated := float64(random.positions)
+	t.first[i].Add(float64(first), repeated)
+	t.four[i].Add(float64(four), repeated)
+	t.above[i].Add(float64(first)-random.first, repeated)
 }
 
 func (t *tally) report() healthReport {
-	repeated := float64(max(t.repeated, 1))
 	r := healthReport{
-		Positions: t.positions, Repeated: t.repeated, RandomIPMR: t.chance / repeated, GlobalIPMR: float64(t.anyHead) / repeated,
+		Positions: t.positions, Repeated: t.random.positions,
+		RandomIPMR: t.random.share(t.random.first), RandomM4: t.random.share(t.random.four), RandomHDR: randomDiversity(t.read),
+		GlobalIPMR: t.anyHead.Value(), GlobalIPMRError: t.anyHead.Error(), RandomGlobalIPMR: t.random.share(t.random.anyHead),
 		ValBPC:        t.nats / float64(max(t.positions, 1)) / math.Ln2,
 		EarlyPosition: t.early.position, LatePosition: t.late.position,
 		InContextTokens: t.late.count,
@@ -201,9 +229,9 @@ func (t *tally) report() healthReport {
 	for i := range t.first {
 		h := head{
 			Layer: i / t.heads, Head: i % t.heads, HDR: diversity(t.distances[i]),
-			IPMR: float64(t.first[i]) / repeated, M4: float64(t.four[i]) / repeated,
+			IPMR: t.first[i].Value(), IPMRError: t.first[i].Error(), M4: t.four[i].Value(), M4Error: t.four[i].Error(),
 		}
-		if h.IPMR >= specialist {
+		if isSpecialist(t.above[i]) {
 			r.Specialists++
 		}
 		if i == 0 || h.IPMR > r.Top.IPMR {
@@ -214,8 +242,14 @@ func (t *tally) report() healthReport {
 	return r
 }
 
+// isSpecialist says whether a head matches so much more often than random keys that it counts as one.
+func isSpecialist(above measure.Mean) bool {
+	e := above.Error()
+	return above.Value() >= specialistMargin && e != nil && above.Value() >= specialistErrors**e
+}
+
 // diversity is exp(entropy) of a histogram over the number of its bins.
-func diversity(histogram []int64) float64 {
+func diversity[N int64 | float64](histogram []N) float64 {
 	var total float64
 	for _, n := range histogram {
 		total += float64(n)
@@ -254,4 +288,14 @@ func occurrencesOf(tokens, starts []int32) occurrences {
 // matches reports whether key u of query k follows an earlier occurrence of k's token.
 func (o occurrences) matches(k int, u int32) bool {
 	return u > o.starts[k] && o.tokens[u-1] == o.tokens[k]
+}
+
+// anyMatches reports whether any of the first four survivors of query k does.
+func (o occurrences) anyMatches(k int, chosen []int32) bool {
+	for _, u := range chosen[:min(maxSurvivors, len(chosen))] {
+		if o.matches(k, u) {
+			return true
+		}
+	}
+	return false
 }

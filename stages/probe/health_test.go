@@ -104,28 +104,124 @@ func TestRatesAgainstDefinitions(t *testing.T) {
 				}
 			}
 		}
-		n := &tally{
-			Subject: &measure.Subject{Seq: seq}, layers: 1, heads: 1, survivors: survivors,
-			first: make([]int64, 1), four: make([]int64, 1), distances: [][]int64{make([]int64, seq)}, matched: make([]bool, seq),
-		}
+		n := tallyOf(seq, survivors, 1)
+		n.matched = make([]bool, seq)
 		seen := occurrencesOf(tokens, starts)
-		n.context(targets, make([]float32, seq), seen)
-		n.head(0, 0, targets, pointers, seen)
-		for _, m := range n.matched {
-			if m {
-				n.anyHead++
-			}
-		}
+		random := n.context(targets, make([]float32, seq), seen)
+		n.random.join(random)
+		n.head(0, 0, targets, pointers, seen, random)
+		n.anyHead.Add(float64(first), float64(repeated)) // there is one head
 		got := n.report()
 		for what, pair := range map[string][2]float64{
 			"IPMR": {got.Top.IPMR, float64(first) / float64(repeated)}, "M4": {got.Top.M4, float64(four) / float64(repeated)},
-			"random IPMR": {got.RandomIPMR, chance / float64(repeated)}, "global IPMR": {got.GlobalIPMR, float64(first) / float64(repeated)}, // there is one head
+			"random IPMR": {got.RandomIPMR, chance / float64(repeated)}, "global IPMR": {got.GlobalIPMR, float64(first) / float64(repeated)},
 			"HDR": {got.Top.HDR, plainDiversity(distances, seq)}, "positions": {float64(got.Positions), seq - padding},
 		} {
 			if !(math.Abs(pair[0]-pair[1]) <= 1e-12) {
 				t.Fatalf("%s is %g, want %g", what, pair[0], pair[1])
 			}
 		}
+	}
+}
+
+// tallyOf is a tally of one layer, for sequences that no model has computed.
+func tallyOf(seq, survivors, heads int) *tally {
+	t := &tally{Subject: &measure.Subject{Seq: seq}, layers: 1, heads: heads, survivors: survivors, read: make([]int64, seq)}
+	t.first, t.four, t.above = make([]measure.Mean, heads), make([]measure.Mean, heads), make([]measure.Mean, heads)
+	for range heads {
+		t.distances = append(t.distances, make([]int64, seq))
+	}
+	return t
+}
+
+// What the report says of random keys is what heads give that draw their keys, and such heads are no specialists; one that
+// points behind an earlier occurrence six times in ten is.
+func TestRandomKeysGiveTheBaselines(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 4))
+	const seq, survivors, heads, sequences, symbols = 48, 5, 6, 1500, 20
+	tally := tallyOf(seq, survivors, heads)
+	for range sequences {
+		tokens, targets := make([]int32, seq), make([]int32, seq)
+		for k := range tokens {
+			tokens[k] = int32(r.IntN(symbols))
+		}
+		seen := occurrencesOf(tokens, make([]int32, seq))
+		random := tally.context(targets, make([]float32, seq), seen)
+		tally.random.join(random)
+		tally.matched = make([]bool, seq)
+		for h := range heads {
+			pointers := make([]int32, seq*survivors)
+			for k := range seq {
+				keys := r.Perm(k + 1)
+				for j := range survivors {
+					pointers[k*survivors+j] = -1
+					if j < len(keys) {
+						pointers[k*survivors+j] = int32(keys[j])
+					}
+				}
+				if h == 3 && r.Float64() < 0.6 {
+					for u := range k + 1 {
+						if bruteMatches(tokens, 0, k, int32(u)) {
+							pointers[k*survivors] = int32(u)
+						}
+					}
+				}
+			}
+			if h == 3 { // what any head matches is asked of the random ones
+				matched := tally.matched
+				tally.matched = make([]bool, seq)
+				tally.head(h, 0, targets, pointers, seen, random)
+				tally.matched = matched
+				continue
+			}
+			tally.head(h, 0, targets, pointers, seen, random)
+		}
+		any := 0
+		for _, m := range tally.matched {
+			if m {
+				any++
+			}
+		}
+		tally.anyHead.Add(float64(any), float64(random.positions))
+	}
+	got := tally.report()
+	if got.Specialists != 1 || got.Top.Head != 3 || got.Top.IPMR < 0.6 {
+		t.Errorf("%d specialists, the best is head %d with %g", got.Specialists, got.Top.Head, got.Top.IPMR)
+	}
+	near := func(what string, measured, e, want float64) {
+		t.Helper()
+		if math.Abs(measured-want) > 4*e {
+			t.Errorf("random keys give %s %g ± %g, the report says %g", what, measured, e, want)
+		}
+	}
+	for _, h := range got.Heads {
+		if h.Head == 3 {
+			continue
+		}
+		near("IPMR", h.IPMR, *h.IPMRError, got.RandomIPMR)
+		near("M4", h.M4, *h.M4Error, got.RandomM4)
+		near("HDR", h.HDR, 0.002, got.RandomHDR)
+	}
+	if got.GlobalIPMR > got.RandomGlobalIPMR || got.GlobalIPMR < got.RandomGlobalIPMR-0.1 { // of five, not of six
+		t.Errorf("any of five heads matches in %g, the report says %g of six", got.GlobalIPMR, got.RandomGlobalIPMR)
+	}
+}
+
+// Random keys by hand: 2 of 5 keys match.
+func TestChances(t *testing.T) {
+	var c chances
+	c.add(2, 5, 4, 3)
+	for what, pair := range map[string][2]float64{
+		"first": {c.first, 0.4}, "any of four": {c.four, 1 - 3.0/5*2/4*1/3*0}, "any of three heads": {c.anyHead, 1 - 0.6*0.6*0.6},
+	} {
+		if math.Abs(pair[0]-pair[1]) > 1e-12 {
+			t.Errorf("%s: %g, want %g", what, pair[0], pair[1])
+		}
+	}
+	c = chances{}
+	c.add(1, 10, 2, 1)
+	if want := 1 - 9.0/10*8/9; math.Abs(c.four-want) > 1e-12 {
+		t.Errorf("two survivors, one of ten keys: %g, want %g", c.four, want)
 	}
 }
 

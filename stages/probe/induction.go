@@ -11,20 +11,26 @@ import (
 )
 
 // inductionReport is the content of *_induction.json. Every sequence is Length random tokens, written twice; only the
-// second time can the next token be known, from the place after the token's first occurrence.
+// second time can the next token be known. The standard error is over sequences, null for one; what is called random is what
+// guesses, or keys chosen evenly, give.
 type inductionReport struct {
 	about
 	Repeats      int          `json:"repeats"`
 	Length       int          `json:"length"`
 	Symbols      int          `json:"symbols"`       // tokens that are drawn from
 	CopyAccuracy float64      `json:"copy_accuracy"` // greedy, over the predictions of the second copy
-	FirstBits    float64      `json:"first_bits"`    // bits per token in the first copy
-	SecondBits   float64      `json:"second_bits"`   // and in the second
+	CopyError    *float64     `json:"copy_accuracy_error"`
+	RandomCopy   float64      `json:"random_copy_accuracy"` // of guesses: 1 / symbols
+	FirstBits    float64      `json:"first_bits"`           // bits per token in the first copy
+	SecondBits   float64      `json:"second_bits"`          // and in the second
+	RandomBits   float64      `json:"random_bits"`          // of guesses: log2 of symbols
+	RandomPrefix float64      `json:"random_prefix_matching"`
+	RandomFour   float64      `json:"random_prefix_matching_4"`
 	Top          prefixHead   `json:"top"`
 	Heads        []prefixHead `json:"heads"`
 }
 
-// prefixHead is how often a head points behind the previous occurrence of the present token.
+// prefixHead is how often a head points behind an earlier occurrence of the present token (prefix matching, Olsson et al. 2022).
 type prefixHead struct {
 	Layer  int     `json:"layer"`
 	Head   int     `json:"head"`
@@ -60,7 +66,9 @@ type induction struct {
 	*measure.Subject
 	length, symbols, survivors int
 
-	sequences, copied     int64
+	sequences             int64
+	copied                measure.Mean
+	random                chances
 	firstNats, secondNats float64
 	first, four           []int64
 }
@@ -86,7 +94,7 @@ func (i *induction) batch(seed uint64, from, to int) error {
 			i.secondNats += float64(nats)
 		}
 	}
-	if err := i.pointers(n); err != nil {
+	if err := i.pointers(tokens); err != nil {
 		return err
 	}
 	return i.copies(tokens, targets)
@@ -119,27 +127,30 @@ const drawing = 0x494e4455
 func (i *induction) counted() (from, to int) { return i.length, 2*i.length - 1 }
 
 // pointers counts the heads' matches in the batch that was just computed.
-func (i *induction) pointers(sequences int) error {
+func (i *induction) pointers(tokens []int32) error {
 	c := i.Model.Config()
 	from, to := i.counted()
+	seen := make([]occurrences, len(tokens)/i.Seq)
+	for b := range seen {
+		seen[b] = occurrencesOf(tokens[b*i.Seq:][:i.Seq], make([]int32, i.Seq)) // no document ends among random tokens
+		for k := from; k < to; k++ {
+			i.random.add(int(seen[b].before[k]), k+1, i.survivors, c.Layers*c.Heads)
+		}
+	}
 	for layer := range c.Layers {
 		all, err := i.Model.Pointers(layer)
 		if err != nil {
 			return err
 		}
-		for n := range sequences * c.Heads {
+		for n := range len(seen) * c.Heads {
 			head := layer*c.Heads + n%c.Heads
 			for k := from; k < to; k++ {
 				chosen := all[(n*i.Seq+k)*i.survivors:][:i.survivors]
-				behind := int32(k - i.length + 1)
-				if chosen[0] == behind {
+				if seen[n/c.Heads].matches(k, chosen[0]) {
 					i.first[head]++
 				}
-				for _, u := range chosen[:min(maxSurvivors, len(chosen))] {
-					if u == behind {
-						i.four[head]++
-						break
-					}
+				if seen[n/c.Heads].anyMatches(k, chosen) {
+					i.four[head]++
 				}
 			}
 		}
@@ -155,11 +166,13 @@ func (i *induction) copies(tokens, targets []int32) error {
 	}
 	from, to := i.counted()
 	for b := 0; b < len(tokens); b += i.Seq {
+		right := 0
 		for k := b + from; k < b+to; k++ {
 			if best[k] == targets[k] {
-				i.copied++
+				right++
 			}
 		}
+		i.copied.Add(float64(right), float64(to-from))
 	}
 	return nil
 }
@@ -168,9 +181,11 @@ func (i *induction) report(heads int) inductionReport {
 	from, to := i.counted()
 	second := float64(i.sequences) * float64(to-from)
 	r := inductionReport{
-		Length: i.length, Symbols: i.symbols, CopyAccuracy: float64(i.copied) / second,
+		Length: i.length, Symbols: i.symbols,
+		CopyAccuracy: i.copied.Value(), CopyError: i.copied.Error(), RandomCopy: 1 / float64(i.symbols),
 		FirstBits:  i.firstNats / (float64(i.sequences) * float64(i.length-1)) / math.Ln2,
-		SecondBits: i.secondNats / second / math.Ln2,
+		SecondBits: i.secondNats / second / math.Ln2, RandomBits: math.Log2(float64(i.symbols)),
+		RandomPrefix: i.random.share(i.random.first), RandomFour: i.random.share(i.random.four),
 	}
 	for n := range i.first {
 		h := prefixHead{Layer: n / heads, Head: n % heads, First: float64(i.first[n]) / second, AnyOf4: float64(i.four[n]) / second}

@@ -38,17 +38,24 @@ func main() {
 		Files: stage.Checkpoints,
 		Emits: []event.Body{event.ProbeWritten{}},
 		Results: []results.Result{{
-			Kind:     event.ProbeWritten{}.Kind(),
-			Headline: "checkpoint {step} probed: best head L{top_layer}.H{top_head} with IPMR {top_ipmr:.1%}",
+			Kind: event.ProbeWritten{}.Kind(),
+			Headline: "checkpoint {step} probed: best head L{top_layer}.H{top_head} with IPMR {top_ipmr:.1%}[ ± {top_ipmr_error:.1%}]" +
+				"[ (random key {random_ipmr:.1%})], copied {copy_accuracy:.1%}[ (chance {random_copy_accuracy:.1%})]",
 			Columns: []results.Column{
 				{Key: "best_head", Name: "best head", Value: "L{top_layer}.H{top_head}", About: "layer and head with the highest IPMR"},
 				{
 					Key: "ipmr", Name: "IPMR", Value: "{top_ipmr:.1%}", Better: results.Higher,
-					About: "induction pointer match rate of that head",
+					About: "induction pointer match rate of that head", Error: "{top_ipmr_error:.1%}",
+					Baseline: &results.Baseline{
+						Key: "random_ipmr", Name: "random", Value: "{random_ipmr:.1%}", About: "match rate of a random key",
+					},
 				},
 				{
 					Key: "copy_accuracy", Name: "copied", Value: "{copy_accuracy:.1%}", Better: results.Higher,
-					About: "share of a repeated random sequence that is predicted",
+					About: "share of a repeated random sequence that is predicted", Error: "{copy_accuracy_error:.1%}",
+					Baseline: &results.Baseline{
+						Key: "random_copy_accuracy", Name: "chance", Value: "{random_copy_accuracy:.1%}", About: "share that guesses get right",
+					},
 				},
 			},
 		}},
@@ -75,7 +82,9 @@ func probe(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved
 	written := event.ProbeWritten{
 		Step: int(about.Step), Model: in.Model,
 		TopLayer: health.Top.Layer, TopHead: health.Top.Head, TopIPMR: health.Top.IPMR, GlobalIPMR: health.GlobalIPMR,
-		CopyAccuracy: induction.CopyAccuracy,
+		TopIPMRError: health.Top.IPMRError, RandomIPMR: health.RandomIPMR, RandomGlobalIPMR: health.RandomGlobalIPMR,
+		Specialists:  health.Specialists,
+		CopyAccuracy: induction.CopyAccuracy, CopyAccuracyError: induction.CopyError, RandomCopyAccuracy: induction.RandomCopy,
 	}
 	if written.Health, err = job.WriteJSON("probe", subject.Name("pointer_health"), health); err != nil {
 		return err

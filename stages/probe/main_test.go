@@ -182,7 +182,7 @@ func TestInduction(t *testing.T) {
 	}
 	draw := &induction{Subject: &measure.Subject{Seq: seq, Tokenizer: text}, length: half, symbols: text.Vocab() - 1}
 	survivors := m.Config().Survivors(seq)
-	var first, second float64
+	var first, second, chance float64
 	copied := 0
 	behind := map[[2]int]int{}
 	for i := range repeats {
@@ -198,10 +198,16 @@ func TestInduction(t *testing.T) {
 				if p.greedy[k] == tokens[k+1] {
 					copied++
 				}
+				for u := 1; u <= k; u++ {
+					if tokens[u-1] == tokens[k] {
+						chance += 1 / float64(k+1)
+					}
+				}
 				for layer := range m.Config().Layers {
 					for head := range m.Config().Heads {
-						// The key behind the token's place in the first copy.
-						if p.chosen(layer, head, k, survivors)[0] == int32(k-half+1) {
+						// A key behind any earlier place of the token, of which there is one in the first copy at least.
+						u := p.chosen(layer, head, k, survivors)[0]
+						if u > 0 && tokens[u-1] == tokens[k] {
 							behind[[2]int{layer, head}]++
 						}
 					}
@@ -216,6 +222,9 @@ func TestInduction(t *testing.T) {
 	near(t, "first copy", got.FirstBits, first/counted/math.Ln2)
 	near(t, "second copy", got.SecondBits, second/counted/math.Ln2)
 	near(t, "copy accuracy", got.CopyAccuracy, float64(copied)/counted)
+	near(t, "what guesses copy", got.RandomCopy, 1.0/256)
+	near(t, "bits of guesses", got.RandomBits, 8)
+	near(t, "what random keys match", got.RandomPrefix, chance/counted)
 	some := 0
 	for _, h := range got.Heads {
 		n := behind[[2]int{h.Layer, h.Head}]

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"math"
+
+	"bitnet1/shared/dataset"
+)
+
+// unigram is how often each token is to be predicted in the training split: all that a model without context can know.
+type unigram struct {
+	counts []int64 // by id
+	total  int64
+}
+
+// mostCounted bounds the training tokens that are counted. So many give every frequency that matters here to a few digits.
+const mostCounted = 1 << 24
+
+// trainingFrequencies counts the predicted tokens of the training split: of all sequences, or of as many, evenly spaced, as
+// hold about mostCounted tokens.
+func trainingFrequencies(train *dataset.Split, vocab int) (unigram, error) {
+	u := unigram{counts: make([]int64, vocab)}
+	n := train.Len()
+	if n == 0 {
+		return u, nil
+	}
+	var tokens, targets []int32
+	for i, every := 0, 1; i < n; i += every {
+		var err error
+		if tokens, targets, err = train.AppendTargets(i, tokens[:0], targets[:0]); err != nil {
+			return u, err
+		}
+		every = max(1, n*len(tokens)/mostCounted)
+		for _, target := range targets {
+			if target >= 0 {
+				u.counts[target]++
+				u.total++
+			}
+		}
+	}
+	return u, nil
+}
+
+// entropy is the mean of -log2 p over tokens that occur so often, p being their frequencies in training with one added to
+// every count (Laplace): the bits per token of a model that knows the frequencies alone, a cross-entropy.
+func (u unigram) entropy(counts []int64) float64 {
+	all := float64(u.total) + float64(len(u.counts))
+	var bits float64
+	var tokens int64
+	for id, n := range counts {
+		if n > 0 {
+			bits -= float64(n) * math.Log2((float64(u.counts[id])+1)/all)
+			tokens += n
+		}
+	}
+	return bits / float64(tokens)
+}
+
+// accuracy is the share of tokens, occurring so often, that are the most frequent one of training.
+func (u unigram) accuracy(counts []int64) float64 {
+	best := 0
+	var tokens int64
+	for id, n := range counts {
+		if u.counts[id] > u.counts[best] {
+			best = id
+		}
+		tokens += n
+	}
+	return float64(counts[best]) / float64(tokens)
+}
