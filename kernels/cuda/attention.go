@@ -88,13 +88,13 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.P
 		kernel, g := "attend_pointer", grid(256, ceilDiv(a.Seq, 8), a.Batch*a.Heads)
 		switch {
 		case a.Kind == kernels.Softmax && tiled(a):
-			kernel, g = "attend_softmax_64", grid(128, ceilDiv(a.Seq, 64), a.Batch*a.Heads)
+			kernel, g = "attend_softmax_64"+separate(a), grid(128, ceilDiv(a.Seq, 64), a.Batch*a.Heads)
 		case a.Kind == kernels.Softmax:
 			kernel = "attend_softmax"
 		case a.Kind == kernels.Pointer && v.gumbel == 1 && tiled(a):
-			kernel, g = "attend_pointer_64", grid(128, ceilDiv(a.Seq, 64), a.Batch*a.Heads)
+			kernel, g = "attend_pointer_64"+separate(a), grid(128, ceilDiv(a.Seq, 64), a.Batch*a.Heads)
 		case a.Kind == kernels.RWSP:
-			kernel, g = survivorsKernel(a), grid(128, ceilDiv(a.Seq, 128), a.Batch*a.Heads)
+			kernel, g = survivorsKernel(a)+separate(a), grid(128, ceilDiv(a.Seq, 128), a.Batch*a.Heads)
 		}
 		return d.launch(kernel, g, driver.Bytes(&v), arg(to.data), arg(to.popcounts), arg(list))
 	})
@@ -102,6 +102,14 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.P
 
 // tiled says whether kernels that pass over all pairs a tile at a time serve a: heads are what presets have.
 func tiled(a kernels.Attention) bool { return a.HeadDim == 64 && a.Seq%4 == 0 }
+
+// separate ends the names of kernels that are made twice, so that those of whole sequences stay as fast as they are without documents.
+func separate(a kernels.Attention) string {
+	if a.Starts == nil {
+		return ""
+	}
+	return "_separate"
+}
 
 func survivorsKernel(a kernels.Attention) string {
 	if a.Survivors > 4 {
@@ -135,9 +143,9 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 			return err
 		}
 		if to.kind == "bfloat16" && tiled(a) && (a.Kind == kernels.Softmax || v.gumbel == 1) && (to.at|grad.at)%16 == 0 {
-			kind, g := "softmax", grid(128, ceilDiv(a.Seq, 64), heads)
+			kind, g := "softmax"+separate(a), grid(128, ceilDiv(a.Seq, 64), heads)
 			if a.Kind == kernels.Pointer {
-				kind = "pointer"
+				kind = "pointer" + separate(a)
 			}
 			if err := d.launch("dense_queries_64_"+kind, g, driver.Bytes(&v), arg(grad.at), arg(list), arg(stats), arg(to.at)); err != nil {
 				return err
@@ -177,7 +185,7 @@ func (d *Device) survivorsBackward(dqkv, dOut gradients, pointers cu.DevicePtr, 
 		scores = "survivor_scores_8_16"
 	}
 	if a.HeadDim == 64 && a.Survivors == 4 && (dqkv.at|dOut.at|pointers)%16 == 0 {
-		scores, gather = "survivor_scores_64", "survivor_gather_64"
+		scores, gather = "survivor_scores_64"+separate(a), "survivor_gather_64"+separate(a)
 		g = grid(256, a.Heads, ceilDiv(a.Seq, 32), a.Batch)
 	}
 	lists := grid(32, heads)

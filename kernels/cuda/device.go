@@ -152,17 +152,25 @@ var modules = []struct {
 		"chain_jumps")},
 	{"gradient", false, roundShared, append(gradientKernels(), "grad_scales", "finish_weights_int32", "finish_weights_float64")},
 	{"loss", false, 0, []string{"losses_int16", "losses_float32"}},
-	{"attention", false, 0, []string{"survivors_1_4", "survivors_2_4", "survivors_4_4", "survivors_8_4", "survivors_8_16",
-		"attend_pointer", "attend_pointer_64", "attend_softmax", "attend_softmax_64"}},
-	{"attention_dense", false, 0, []string{"dense_queries_64_softmax", "dense_queries_64_pointer", "dense_keys_64_softmax", "dense_keys_64_pointer"}},
-	{"attention_backward", false, 0, append(ofGradients("survivor_scores_64", "survivor_gather_64", "survivor_scores_2_4", "survivor_scores_8_4", "survivor_scores_8_16",
-		"survivor_gather_2", "survivor_gather_8", "dense_queries", "dense_keys"), "survivor_lists")},
+	{"attention", false, 0, append(ofDocuments("survivors_1_4", "survivors_2_4", "survivors_4_4", "survivors_8_4", "survivors_8_16",
+		"attend_pointer_64", "attend_softmax_64"), "attend_pointer", "attend_softmax")},
+	{"attention_dense", false, 0, ofDocuments("dense_queries_64_softmax", "dense_queries_64_pointer", "dense_keys_64_softmax", "dense_keys_64_pointer")},
+	{"attention_backward", false, 0, append(ofGradients(append(ofDocuments("survivor_scores_64", "survivor_gather_64"), "survivor_scores_2_4", "survivor_scores_8_4", "survivor_scores_8_16",
+		"survivor_gather_2", "survivor_gather_8", "dense_queries", "dense_keys")...), "survivor_lists")},
 }
 
 // ofGradients are kernels that there are for each way of keeping gradients.
 func ofGradients(kernels ...string) (list []string) {
 	for _, kernel := range kernels {
 		list = append(list, kernel+"_float32", kernel+"_bfloat16")
+	}
+	return list
+}
+
+// ofDocuments lists kernels that are made for sequences of one document and for those of several.
+func ofDocuments(kernels ...string) (list []string) {
+	for _, kernel := range kernels {
+		list = append(list, kernel, kernel+"_separate")
 	}
 	return list
 }

@@ -33,7 +33,7 @@ DEVICE uint32_t read_many(const Head& h, const int* pointers, int alive, int w) 
 // A key that could be among the best has few enough bits that differ: at most (highest - bar - slope * distance) / step, where bar is
 // the score to beat. This bound is kept in fixed point, 2^-16 a bit, with a margin for its rounding; what passes gets an exact score in
 // float64. A query is done once not even equal bits would do.
-template <int kWords, int kMax>
+template <int kWords, int kMax, bool kSeparate>
 DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* pointers) {
   __shared__ uint32_t keys[kTile][kWords];
   __shared__ double products[32 * kWords + 1];
@@ -42,9 +42,10 @@ DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* po
   int t = blockIdx.x * kTile + threadIdx.x, most = a.survivors;
   for (int i = threadIdx.x; i <= a.dim; i += kTile) products[i] = a.products[i];
   bool done = t >= a.seq;
-  int first = done ? 0 : h.first(t);
   uint32_t q[kWords] = {};
   if (!done) h.load(0, t, q);
+  int first = 0;
+  if (kSeparate && !done) first = h.first(t);
   double best[kMax], last = -1e300;  // last: the score to beat, once there are enough
   int at[kMax];
 #pragma unroll
@@ -65,44 +66,40 @@ DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* po
     block_sync();
     for (int end = kTile - 1; end >= 0; end -= 32) {
       int nearest = t - from - end, left = room(max(nearest, 0));
-      done |= nearest >= 0 && (left < 0 || from + end < first);
+      done |= nearest >= 0 && left < 0;
+      if (kSeparate) done |= from + end < first;
       if (ballot(!done) == 0) break;
       if (done) left = -1;
       if (nearest < 0) left -= nearest * slope_fixed;  // comes down to room(0) at the query itself
-      // Bit j: the query may read key end - 31 + j.
-      int before = first - (from + end - 31);
-      uint32_t readable = ~0u << min(max(before, 0), 31);
-      if (nearest < 0) readable = nearest > -32 ? readable & ~0u >> -nearest : 0;
-      for (int eighth = end; eighth > end - 32; eighth -= 8, readable <<= 8) {
+#pragma unroll 8
+      for (int k = end; k > end - 32; k--) {
+        int differ = 0;
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-          int k = eighth - i, differ = 0;
+        for (int w = 0; w < kWords; w++) differ += popcount(q[w] ^ keys[k][w]);
+        bool hopeless = differ * (int)kUnit > left || k > t - from;
+        if (kSeparate) hopeless |= k < first - from;
+        left -= slope_fixed;
+        if (hopeless) continue;
+        int distance = t - from - k;
+        double s = h.score(products, differ, distance);
+        if (s <= last) continue;
+        // Goes behind those of at least its score, which are more recent; those behind it move back.
+        double carry = s;
+        int key = from + k;
+        bool moving = false;
 #pragma unroll
-          for (int w = 0; w < kWords; w++) differ += popcount(q[w] ^ keys[k][w]);
-          bool hopeless = differ * (int)kUnit > left || !(readable & 0x80000000u >> i);
-          left -= slope_fixed;
-          if (hopeless) continue;
-          int distance = t - from - k;
-          double s = h.score(products, differ, distance);
-          if (s <= last) continue;
-          // Goes behind those of at least its score, which are more recent; those behind it move back.
-          double carry = s;
-          int key = from + k;
-          bool moving = false;
-#pragma unroll
-          for (int r = 0; r < kMax; r++) {
-            if (r < most) {
-              moving |= carry > best[r];
-              double b = best[r];
-              int p = at[r];
-              if (moving) best[r] = carry, at[r] = key, carry = b, key = p;
-              last = best[r];
-            }
+        for (int r = 0; r < kMax; r++) {
+          if (r < most) {
+            moving |= carry > best[r];
+            double b = best[r];
+            int p = at[r];
+            if (moving) best[r] = carry, at[r] = key, carry = b, key = p;
+            last = best[r];
           }
-          if (last > -1e299) {
-            above = (highest - (float)last) * per_bit;
-            left = room(distance + 1);
-          }
+        }
+        if (last > -1e299) {
+          above = (highest - (float)last) * per_bit;
+          left = room(distance + 1);
         }
       }
     }
@@ -133,26 +130,31 @@ DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* po
   }
 }
 
-#define SURVIVORS(kWords, kMax)                                                                                                    \
-  extern "C" __global__ __launch_bounds__(128) void survivors_##kWords##_##kMax(const __grid_constant__ Attention a, uint32_t* out, \
-                                                                                int* popcounts, int* pointers) {                  \
-    survivors<kWords, kMax>(a, out, popcounts, pointers);                                                                         \
+#define SURVIVORS(name, kWords, kMax, kSeparate)                                                                                   \
+  extern "C" __global__ __launch_bounds__(128) void survivors_##name(const __grid_constant__ Attention a, uint32_t* out,          \
+                                                                     int* popcounts, int* pointers) {                             \
+    survivors<kWords, kMax, kSeparate>(a, out, popcounts, pointers);                                                              \
   }
-SURVIVORS(1, 4)
-SURVIVORS(2, 4)
-SURVIVORS(4, 4)
-SURVIVORS(8, 4)
-SURVIVORS(8, 16)
+SURVIVORS(1_4, 1, 4, false)
+SURVIVORS(2_4, 2, 4, false)
+SURVIVORS(4_4, 4, 4, false)
+SURVIVORS(8_4, 8, 4, false)
+SURVIVORS(8_16, 8, 16, false)
+SURVIVORS(1_4_separate, 1, 4, true)
+SURVIVORS(2_4_separate, 2, 4, true)
+SURVIVORS(4_4_separate, 4, 4, true)
+SURVIVORS(8_4_separate, 8, 4, true)
+SURVIVORS(8_16_separate, 8, 16, true)
 
 // ---- One key, or all keys, of a query: a warp per query, keys among its lanes. Grid: x queries / 8, y heads ----
 
-// The best key of score + noise for query t, the most recent of equal ones.
-template <int kWords> DEVICE int best_key(const Head& h, int t) {
+// The best key from `first` on of score + noise for query t, the most recent of equal ones.
+template <int kWords> DEVICE int best_key(const Head& h, int first, int t) {
   uint32_t q[kWords];
   h.load(0, t, q);
   double best = -1e300;
   int at = -1;
-  for (int u = h.first(t) + threadIdx.x % 32; u <= t; u += 32) {
+  for (int u = first + threadIdx.x % 32; u <= t; u += 32) {
     double s = h.score(q, t, u) + h.noise(t, u);
     if (s >= best) best = s, at = u;
   }
@@ -169,7 +171,7 @@ extern "C" __global__ __launch_bounds__(256) void attend_pointer(const __grid_co
   Head h(a, blockIdx.y);
   int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (t >= a.seq) return;
-  int at = best_key<kMaxWords>(h, t);
+  int at = best_key<kMaxWords>(h, h.first(t), t);
   if (lane == 0) pointers[h.query(t)] = at;
   if (32 * lane < a.dim) h.write(out, popcounts, t, lane, h.word(2, at, lane));
 }
@@ -177,8 +179,7 @@ extern "C" __global__ __launch_bounds__(256) void attend_pointer(const __grid_co
 // The same with Gumbel noise, for heads and sequences that tiles are for: a warp has 16 queries, a block 64, which pass over tiles of 64 keys. The
 // two best scores of a query in float32 tell its best key, unless they lie closer together than kClose, fifty times what
 // float32 can be wrong by; then all its keys are looked at again in float64. Grid: x queries / 64, the last ones first, y heads.
-extern "C" __global__ __launch_bounds__(128) void attend_pointer_64(const __grid_constant__ Attention a, uint32_t* out, int* popcounts,
-                                                                    int* pointers) {
+template <bool kSeparate> DEVICE void attend_pointer_tiles(const Attention& a, uint32_t* out, int* popcounts, int* pointers) {
   constexpr float kClose = 1e-3f;
   __shared__ uint32_t keys[64][2];
   Head h(a, blockIdx.y);
@@ -196,14 +197,14 @@ extern "C" __global__ __launch_bounds__(128) void attend_pointer_64(const __grid
     q.bits[r] = lane_word(bits);
     best[r] = second[r] = kNever;
   }
-  TileStarts starts(h, row0);
-  for (int from = h.first(first) / 64 * 64; from < first + 64; from += 64) {
+  TileStarts<kSeparate> starts(h, row0);
+  for (int from = kSeparate ? h.first(first) / 64 * 64 : 0; from < first + 64; from += 64) {
     block_sync();
     int key = threadIdx.x / 2;
     keys[key][threadIdx.x % 2] = from + key < a.seq ? h.word(1, from + key, threadIdx.x % 2) : 0;
     block_sync();
     for (int part = 0; part < 64 && from + part < row0 + 16; part += 16) {
-      if (from + part + 15 < starts.earliest) continue;
+      if (kSeparate && from + part + 15 < starts.earliest) continue;
       float score[2][4];
       tile_scores<true>(q, noise, slope, keys + part, from + part, score);
       hide(h, starts, row0, from + part, score);
@@ -228,7 +229,7 @@ extern "C" __global__ __launch_bounds__(128) void attend_pointer_64(const __grid
     }
     int t = row0 + lane / 4 + 8 * r;
     for (uint32_t open = ballot(t < a.seq && !(best[r] - second[r] > kClose) && lane % 4 == 0); open; open &= open - 1) {
-      int from = __builtin_ctz(open), found = best_key<2>(h, row0 + from / 4 + 8 * r);
+      int from = __builtin_ctz(open), query = row0 + from / 4 + 8 * r, found = best_key<2>(h, kSeparate ? h.first(query) : 0, query);
       if (lane / 4 == from / 4) at[r] = found;
     }
     if (t < a.seq && lane % 4 == 0) pointers[h.query(t)] = at[r];
@@ -236,13 +237,13 @@ extern "C" __global__ __launch_bounds__(128) void attend_pointer_64(const __grid
   }
 }
 
-// Softmax over all keys that query t may read: the signs of what it reads; the first key of the highest score is returned.
-template <int kWords> DEVICE int read_all(const Head& h, int t, uint32_t (&bits)[kWords]) {
+// Softmax over all keys from `first` on of query t: the signs of what it reads; the first key of the highest score is returned.
+template <int kWords> DEVICE int read_all(const Head& h, int first, int t, uint32_t (&bits)[kWords]) {
   int lane = threadIdx.x % 32;
   uint32_t q[kWords];
   h.load(0, t, q);
   double best = -1e300;
-  int at = 0x7fffffff, first = h.first(t);
+  int at = 0x7fffffff;
   for (int u = first + lane; u <= t; u += 32) {
     double s = h.score(q, t, u);
     if (s > best) best = s, at = u;
@@ -274,7 +275,7 @@ extern "C" __global__ __launch_bounds__(256) void attend_softmax(const __grid_co
   int t = blockIdx.x * 8 + threadIdx.x / 32;
   if (t >= a.seq) return;
   uint32_t bits[kMaxWords];
-  int at = read_all(h, t, bits);
+  int at = read_all(h, h.first(t), t, bits);
   if (threadIdx.x % 32 > 0) return;
   pointers[h.query(t)] = at;
 #pragma unroll
@@ -285,8 +286,7 @@ extern "C" __global__ __launch_bounds__(256) void attend_softmax(const __grid_co
 // The same in tiles, as attend_pointer_64. No score is above 8 and the query's own is not below -8, so that no maximum is needed. Weights
 // are two bfloat16; a query that reads something of less than kSmall of its weights' sum is read again in float64, and so is one whose
 // best keys lie close together, unless float32 is exact: it is where slopes are powers of two.
-extern "C" __global__ __launch_bounds__(128) void attend_softmax_64(const __grid_constant__ Attention a, uint32_t* out, int* popcounts,
-                                                                    int* pointers) {
+template <bool kSeparate> DEVICE void attend_softmax_tiles(const Attention& a, uint32_t* out, int* popcounts, int* pointers) {
   constexpr float kClose = 1e-3f, kSmall = 1e-4f;
   __shared__ alignas(16) uint32_t keys[64][2], values[64][2];
   __shared__ Signs signs[4];  // of values
@@ -306,8 +306,8 @@ extern "C" __global__ __launch_bounds__(128) void attend_softmax_64(const __grid
     q.bits[r] = lane_word(bits);
     best[r] = second[r] = kNever;
   }
-  TileStarts starts(h, row0);
-  for (int from = h.first(first) / 64 * 64; from < first + 64; from += 64) {
+  TileStarts<kSeparate> starts(h, row0);
+  for (int from = kSeparate ? h.first(first) / 64 * 64 : 0; from < first + 64; from += 64) {
     block_sync();
     int key = threadIdx.x / 2, word = threadIdx.x % 2;
     bool inside = from + key < a.seq;
@@ -318,7 +318,7 @@ extern "C" __global__ __launch_bounds__(128) void attend_softmax_64(const __grid
     signs[threadIdx.x / 32].put_rows(bits[0], bits[1]);
     block_sync();
     for (int part = 0; part < 64 && from + part < row0 + 16; part += 16) {
-      if (from + part + 15 < starts.earliest) continue;
+      if (kSeparate && from + part + 15 < starts.earliest) continue;
       float score[2][4];
       tile_scores<false>(q, noise, slope, keys + part, from + part, score);
       hide(h, starts, row0, from + part, score);
@@ -364,10 +364,20 @@ extern "C" __global__ __launch_bounds__(128) void attend_softmax_64(const __grid
     for (uint32_t open = ballot(t < a.seq && again && lane % 4 == 0); open; open &= open - 1) {
       int from = __builtin_ctz(open);
       uint32_t found[2];
-      int u = read_all(h, row0 + from / 4 + 8 * r, found);
+      int query = row0 + from / 4 + 8 * r, u = read_all(h, kSeparate ? h.first(query) : 0, query, found);
       if (lane / 4 == from / 4) at[r] = u, bits[0] = found[0], bits[1] = found[1];
     }
     if (t < a.seq && lane % 4 == 0) pointers[h.query(t)] = at[r];
     if (t < a.seq && lane % 4 < 2) h.write(out, popcounts, t, lane % 4, lane % 4 ? bits[1] : bits[0]);
   }
 }
+
+#define ATTEND_TILES(kind, suffix, kSeparate)                                                                                     \
+  extern "C" __global__ __launch_bounds__(128) void attend_##kind##_64##suffix(const __grid_constant__ Attention a, uint32_t* out, \
+                                                                               int* popcounts, int* pointers) {                   \
+    attend_##kind##_tiles<kSeparate>(a, out, popcounts, pointers);                                                                \
+  }
+ATTEND_TILES(pointer, , false)
+ATTEND_TILES(pointer, _separate, true)
+ATTEND_TILES(softmax, , false)
+ATTEND_TILES(softmax, _separate, true)

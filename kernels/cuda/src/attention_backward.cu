@@ -209,13 +209,13 @@ DEVICE const char* head_bits(const Head& h, int part, int t) {
 }
 
 // Grid: x heads, y queries / 32, z sequences.
-template <class T> DEVICE void survivor_scores_64(const Attention& a, const T* dout, const int* pointers, float* ds, T* dqkv) {
+template <bool kSeparate, class T> DEVICE void survivor_scores_64(const Attention& a, const T* dout, const int* pointers, float* ds, T* dqkv) {
   Head h(a, blockIdx.z * a.heads + blockIdx.x);
   int t = blockIdx.y * 32 + threadIdx.x / 8, lane = threadIdx.x % 8;
   bool inside = t < a.seq;
   t = min(t, a.seq - 1);  // the shuffles want all lanes
   const Int4 keys = *(const Int4*)(pointers + 4 * h.query(t));
-  int at[4] = {keys.x, keys.y, keys.z, keys.w}, alive = min(t + 1 - h.first(t), 4);
+  int at[4] = {keys.x, keys.y, keys.z, keys.w}, alive = min(t + 1 - (kSeparate ? h.first(t) : 0), 4);
   auto grad = load_eight(read_row(dout, h, t) + 8 * lane);
   uint32_t k[4], v[4];
 #pragma unroll
@@ -263,7 +263,7 @@ template <class T> DEVICE void survivor_scores_64(const Attention& a, const T* d
 
 // Grid: x heads, y keys / 32, z sequences. The eight lanes of a key get an entry each and tell each other; the four keys of a warp go on until the
 // longest list is done.
-template <class T>
+template <bool kSeparate, class T>
 DEVICE void survivor_gather_64(const Attention& a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {
   constexpr int kAhead = 4;  // entries whose loads are in flight together
   __shared__ float weights[16];  // [keys before the query that it may read, at most 3][rank]
@@ -284,7 +284,7 @@ DEVICE void survivor_gather_64(const Attention& a, const T* dout, const float* d
     if (from + lane < end) {
       entry = entries[from + lane];
       slope = ds[entry];
-      weight = weights[min(entry - 4 * h.first(entry / 4), 12 + (entry & 3))];
+      weight = weights[min(entry - (kSeparate ? 4 * h.first(entry / 4) : 0), 12 + (entry & 3))];
     }
     int t = (uint32_t)entry / 4;
 #pragma unroll
@@ -320,17 +320,19 @@ DEVICE void survivor_gather_64(const Attention& a, const T* dout, const float* d
   store_eight(gradient_row(dqkv, h, 2, u) + 8 * lane, dv);
 }
 
-#define KERNELS_64(type, T)                                                                                                      \
+#define KERNELS_64(type, T, kSeparate)                                                                                                      \
   extern "C" __global__ __launch_bounds__(256) void survivor_scores_64_##type(                                                   \
       const __grid_constant__ Attention a, const T* dout, const int* pointers, float* ds, T* dqkv) {                             \
-    survivor_scores_64(a, dout, pointers, ds, dqkv);                                                                             \
+    survivor_scores_64<kSeparate>(a, dout, pointers, ds, dqkv);                                                                             \
   }                                                                                                                              \
   extern "C" __global__ __launch_bounds__(256, 3) void survivor_gather_64_##type(                                                   \
       const __grid_constant__ Attention a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {    \
-    survivor_gather_64(a, dout, ds, offsets, entries, dqkv);                                                                     \
+    survivor_gather_64<kSeparate>(a, dout, ds, offsets, entries, dqkv);                                                                     \
   }
-KERNELS_64(float32, float)
-KERNELS_64(bfloat16, BFloat)
+KERNELS_64(float32, float, false)
+KERNELS_64(bfloat16, BFloat, false)
+KERNELS_64(separate_float32, float, true)
+KERNELS_64(separate_bfloat16, BFloat, true)
 
 #define SCORES_KERNEL(kWords, kMax, type, T)                                                                                     \
   extern "C" __global__ __launch_bounds__(256) void survivor_scores_##kWords##_##kMax##_##type(                                  \

@@ -70,7 +70,7 @@ DEVICE const BFloat* read_row(const BFloat* dout, const Head& h, int t) { return
 // dq and the statistics of queries: a warp has 16, a block 64, which pass over tiles of 64 keys. As the mean is known only at the end,
 // there are two sums over keys: with e_u = d_u - d_best and its mean m, dq is factor * (Σ w e k - m Σ w k). So nearly all that is
 // large in a query with one strong key is left out exactly. Grid: x queries / 64, the last ones first, y heads.
-template <bool kPointer>
+template <bool kPointer, bool kSeparate>
 DEVICE void dense_queries(const Attention& a, const BFloat* dout, const int* pointers, QueryStats* stats, BFloat* dqkv) {
   __shared__ alignas(16) uint32_t keys[64][2], values[64][2];
   __shared__ Signs key_signs[4], value_signs[4];
@@ -109,8 +109,8 @@ DEVICE void dense_queries(const Attention& a, const BFloat* dout, const int* poi
 #pragma unroll
     for (int mask = 1; mask < 4; mask *= 2) reference[r] += shuffle_xor(reference[r], mask);
   }
-  TileStarts starts(h, row0);
-  for (int from = h.first(first) / 64 * 64; from < first + 64; from += 64) {
+  TileStarts<kSeparate> starts(h, row0);
+  for (int from = kSeparate ? h.first(first) / 64 * 64 : 0; from < first + 64; from += 64) {
     block_sync();
     int key = threadIdx.x / 2, word = threadIdx.x % 2;
     bool inside = from + key < a.seq;
@@ -122,7 +122,7 @@ DEVICE void dense_queries(const Attention& a, const BFloat* dout, const int* poi
     put_columns(value_signs[mine], values + 16 * mine);
     block_sync();
     for (int part = 0; part < 64 && from + part < row0 + 16; part += 16) {
-      if (from + part + 15 < starts.earliest) continue;
+      if (kSeparate && from + part + 15 < starts.earliest) continue;
       float w[2][4], d[2][4];
       tile_scores<kPointer>(q, noise, slope, keys + part, from + part, w);
       hide(h, starts, row0, from + part, w);
@@ -202,7 +202,7 @@ struct QueryTile {
 };
 
 // dk and dv: a warp has 16 keys, a block 64, which pass over tiles of 64 queries, in their order. Grid: x keys / 64, y heads.
-template <bool kPointer>
+template <bool kPointer, bool kSeparate>
 DEVICE void dense_keys(const Attention& a, const BFloat* dout, const int* pointers, const QueryStats* stats, BFloat* dqkv) {
   __shared__ alignas(16) uint32_t keys[64][2], values[64][2];
   __shared__ Signs value_signs[4];
@@ -220,14 +220,14 @@ DEVICE void dense_keys(const Attention& a, const BFloat* dout, const int* pointe
   warp_sync();
   put_columns(value_signs[threadIdx.x / 32], values + mine);
   float dk[1][8][4] = {}, dv[8][4] = {};
-  for (int from = first; from < a.seq && h.first(from) < first + 64; from += 64) {
+  for (int from = first; from < a.seq && (!kSeparate || h.first(from) < first + 64); from += 64) {
     block_sync();
     tile.load(h, dout, pointers, stats, from);
     block_sync();
     for (int part = 0; part < 64; part += 16) {
       if (from + part + 15 < key0 || from + part >= a.seq) continue;
-      TileStarts starts(h, from + part);
-      if (starts.earliest >= key0 + 16) continue;
+      TileStarts<kSeparate> starts(h, from + part);
+      if (kSeparate && starts.earliest >= key0 + 16) continue;
       TileQueries q;
       uint32_t grads[2][8];
       float w[2][4], d[2][4];
@@ -280,14 +280,16 @@ DEVICE void dense_keys(const Attention& a, const BFloat* dout, const int* pointe
   }
 }
 
-#define DENSE_TILES(name, kPointer)                                                                                              \
-  extern "C" __global__ __launch_bounds__(128, 3) void dense_queries_64_##name(                                                     \
-      const __grid_constant__ Attention a, const BFloat* dout, const int* pointers, QueryStats* stats, BFloat* dqkv) {           \
-    dense_queries<kPointer>(a, dout, pointers, stats, dqkv);                                                                     \
-  }                                                                                                                              \
-  extern "C" __global__ __launch_bounds__(128, 3) void dense_keys_64_##name(                                                        \
-      const __grid_constant__ Attention a, const BFloat* dout, const int* pointers, const QueryStats* stats, BFloat* dqkv) {     \
-    dense_keys<kPointer>(a, dout, pointers, stats, dqkv);                                                                        \
+#define DENSE_TILES(name, kPointer, kSeparate)                                                                                    \
+  extern "C" __global__ __launch_bounds__(128, 3) void dense_queries_64_##name(                                                   \
+      const __grid_constant__ Attention a, const BFloat* dout, const int* pointers, QueryStats* stats, BFloat* dqkv) {            \
+    dense_queries<kPointer, kSeparate>(a, dout, pointers, stats, dqkv);                                                           \
+  }                                                                                                                               \
+  extern "C" __global__ __launch_bounds__(128, 3) void dense_keys_64_##name(                                                      \
+      const __grid_constant__ Attention a, const BFloat* dout, const int* pointers, const QueryStats* stats, BFloat* dqkv) {      \
+    dense_keys<kPointer, kSeparate>(a, dout, pointers, stats, dqkv);                                                              \
   }
-DENSE_TILES(softmax, false)
-DENSE_TILES(pointer, true)
+DENSE_TILES(softmax, false, false)
+DENSE_TILES(softmax_separate, false, true)
+DENSE_TILES(pointer, true, false)
+DENSE_TILES(pointer_separate, true, true)

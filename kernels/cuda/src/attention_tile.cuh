@@ -78,16 +78,19 @@ DEVICE void tile_scores(const TileQueries& q, const TileNoise& noise, float slop
   }
 }
 
-// The first keys that the first and the last of 16 queries from t on may read.
-struct TileStarts {
+// The first keys that the first and the last of 16 queries from t on may read. Kernels are made twice: where sequences are one document
+// each, nothing of this is left of them.
+template <bool kSeparate> struct TileStarts {
   int earliest, latest;
-  __device__ __forceinline__ TileStarts(const Head& h, int t) : earliest(h.first(min(t, h.a.seq - 1))), latest(h.first(min(t + 15, h.a.seq - 1))) {}
+  __device__ __forceinline__ TileStarts(const Head& h, int t)
+      : earliest(kSeparate ? h.first(min(t, h.a.seq - 1)) : 0), latest(kSeparate ? h.first(min(t + 15, h.a.seq - 1)) : 0) {}
 };
 
 // Hides, among the scores of the queries from t on and the keys from `from` on, those of keys before the queries' documents. Few tiles
 // have any: what a query needs is not kept for them.
-DEVICE void hide(const Head& h, const TileStarts& starts, int t, int from, float (&score)[2][4]) {
-  if (from >= starts.latest) return;
+template <bool kSeparate>
+DEVICE void hide(const Head& h, const TileStarts<kSeparate>& starts, int t, int from, float (&score)[2][4]) {
+  if (!kSeparate || from >= starts.latest) return;
   int lane = threadIdx.x % 32;
 #pragma unroll
   for (int r = 0; r < 2; r++) {
