@@ -42,19 +42,20 @@ const (
 
 func main() {
 	root := flag.String("root", "..", "root of the tree")
-	sample := flag.Int("sample", 10, "generated faults for each line of targets.txt; 0: all; -1: none")
+	sample := flag.Int("sample", 10, "generated faults for each line of targets.txt; -1: all")
+	hand := flag.Bool("hand", true, "try those of faults.txt")
 	seed := flag.Uint64("seed", uint64(time.Now().Unix()/86400), "of the sample: the day's unless given")
 	only := flag.String("only", "", "source files that contain this text alone")
 	least := flag.Float64("least", 95, "percentage of faults that must be killed")
 	list := flag.Bool("list", false, "print the faults and run nothing")
 	flag.Parse()
-	if err := run(*root, *only, *sample, *seed, *least, *list); err != nil {
+	if err := run(*root, *only, *sample, *seed, *least, *hand, *list); err != nil {
 		fmt.Fprintln(os.Stderr, "mutate:", err)
 		os.Exit(1)
 	}
 }
 
-func run(root, only string, sample int, seed uint64, least float64, list bool) error {
+func run(root, only string, sample int, seed uint64, least float64, hand, list bool) error {
 	root, err := filepath.Abs(root)
 	if err != nil {
 		return err
@@ -64,7 +65,7 @@ func run(root, only string, sample int, seed uint64, least float64, list bool) e
 	if err != nil {
 		return err
 	}
-	faults = slices.DeleteFunc(faults, func(f fault) bool { return !strings.Contains(f.file, only) })
+	faults = slices.DeleteFunc(faults, func(f fault) bool { return !strings.Contains(f.file, only) || f.byHand && !hand })
 	if list {
 		for _, f := range faults {
 			fmt.Println(t.describe(f))

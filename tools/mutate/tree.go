@@ -26,8 +26,8 @@ func (t *tree) faults(sample int, seed uint64) ([]fault, error) {
 		return nil, err
 	}
 	faults, err := t.byHand(targets)
-	if err != nil || sample < 0 {
-		return faults, err
+	if err != nil {
+		return nil, err
 	}
 	random := rand.New(rand.NewPCG(seed, 0))
 	for _, target := range targets {
@@ -40,7 +40,7 @@ func (t *tree) faults(sample int, seed uint64) ([]fault, error) {
 			all = append(all, made...)
 		}
 		random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-		if sample > 0 {
+		if sample >= 0 {
 			all = all[:min(sample, len(all))]
 		}
 		for i := range all {
