@@ -62,7 +62,7 @@ func TestEstimate(t *testing.T) {
 	if said.Len() > 0 {
 		t.Errorf("said of five minutes: %s", &said)
 	}
-	for d, want := range map[time.Duration]string{14 * time.Minute: "14 min", 119 * time.Minute: "119 min", 41*time.Hour + 10*time.Minute: "41 h", 240 * time.Hour: "10 days"} {
+	for d, want := range map[time.Duration]string{14 * time.Minute: "14 min", 119 * time.Minute: "119 min", 41*time.Hour + 10*time.Minute: "41 h", 240 * time.Hour: "10 days", 2 * time.Hour: "2 h", 72 * time.Hour: "3 days"} {
 		if got := roughly(d); got != want {
 			t.Errorf("%v is %q, want %q", d, got, want)
 		}
