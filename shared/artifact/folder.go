@@ -16,6 +16,8 @@ type Folder struct {
 	mu     sync.Mutex
 	known  map[string]string // digest -> path, of inputs and outputs
 	taken  map[string]string // path -> digest, of inputs and outputs
+	own    map[string]bool   // names of files that may be replaced
+	all    bool              // any file may be replaced
 	search []string          // directories of the inputs, for files they mention by name
 	used   []*os.File        // locks of the data directories that inputs lie in, which nobody removes meanwhile
 }
@@ -28,7 +30,7 @@ func OpenFolder(dir string) (*Folder, error) {
 	if err := sweep(dir); err != nil {
 		return nil, fmt.Errorf("output directory: %w", err)
 	}
-	return &Folder{dir: dir, known: map[string]string{}, taken: map[string]string{}, search: []string{dir}}, nil
+	return &Folder{dir: dir, known: map[string]string{}, taken: map[string]string{}, own: map[string]bool{}, search: []string{dir}}, nil
 }
 
 // Dir is the output directory.
@@ -78,11 +80,49 @@ func (f *Folder) place(temporary string, ref Ref) error {
 	if digest, ok := f.taken[absolute]; ok && digest != ref.Digest {
 		return fmt.Errorf("%s is an input, or the output of another one: give inputs of one name separately, and another --out", final)
 	}
+	if _, err := os.Lstat(final); err == nil && !f.all && !f.own[ref.Name] && !f.Holds(ref) {
+		return fmt.Errorf("%s is there with another content: choose another --out, or --force to replace it", final)
+	}
 	if err := os.Rename(temporary, final); err != nil {
 		return err
 	}
 	f.remember(final, ref.Digest)
 	return syncDir(f.dir)
+}
+
+// Holds reports whether the folder has the artifact, under its name and as it was made.
+func (f *Folder) Holds(ref Ref) bool {
+	if !ValidName(ref.Name) {
+		return false
+	}
+	path := filepath.Join(f.dir, ref.Name)
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() != ref.Size {
+		return false
+	}
+	digest, _, err := DigestFile(path)
+	return err == nil && digest == ref.Digest
+}
+
+// Replace lets an output replace the file of that name, whatever is in it. Other files that are there are never replaced.
+func (f *Folder) Replace(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.own[name] = true
+}
+
+// ReplaceAll lets outputs replace any file but an input, or ends that.
+func (f *Folder) ReplaceAll(all bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all = all
+}
+
+// Replaces reports whether an output may replace the file of that name.
+func (f *Folder) Replaces(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.all || f.own[name]
 }
 
 // Path implements Space: an input or output by digest, otherwise a file of

@@ -40,8 +40,24 @@ func TestFolderKeepsOutputsUnderTheirNames(t *testing.T) {
 	if !folder.Has(ref) || folder.Has(Ref{Digest: strings.Repeat("0", 64)}) {
 		t.Error("Has is wrong")
 	}
-	// A later run replaces it.
-	put(t, openFolder(t, dir), "result.json", []byte("[]"))
+	// A later run replaces it when it may, and leaves an equal one as it is.
+	put(t, openFolder(t, dir), "result.json", []byte("{}"))
+	later := openFolder(t, dir)
+	w, err := later.Create("test", "", "result.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte("[]")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Commit(); err == nil || !strings.Contains(err.Error(), "--force") {
+		t.Errorf("another content replaces it: %v", err)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "{}" {
+		t.Errorf("%q, %v", b, err)
+	}
+	later.Replace("result.json")
+	put(t, later, "result.json", []byte("[]"))
 	if b, err := os.ReadFile(path); err != nil || string(b) != "[]" {
 		t.Errorf("%q, %v", b, err)
 	}

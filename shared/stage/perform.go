@@ -8,7 +8,6 @@ import (
 	"maps"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -122,8 +121,21 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 		return result{key: key}, err
 	}
 	defer r.close()
+	if p.folder != nil {
+		p.folder.ReplaceAll(t.force)
+		for _, ref := range r.own() {
+			if p.folder.Holds(ref) {
+				p.folder.Replace(ref.Name)
+			}
+		}
+	}
 	if err := p.mend(t, r); err != nil {
 		return result{key: key}, err
+	}
+	if p.folder != nil && !t.force && len(r.Outputs) == 0 {
+		if err := p.checkUsed(r); err != nil {
+			return result{key: key}, err
+		}
 	}
 	for _, out := range r.Outputs { // of a finished job, or of its earlier attempts
 		if err := p.announce(ctx, t, r, out, t.renew); err != nil {
@@ -136,11 +148,6 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 			return result{key: key}, err
 		}
 	}
-	if p.folder != nil { // its files are all that is kept of a finished job
-		if err := r.remove(); err != nil {
-			return result{key: key}, err
-		}
-	}
 	return result{key: key, outputs: r.Outputs, cached: cached}, nil
 }
 
@@ -148,11 +155,6 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 // where a finished job's artifact is no longer there, otherwise what comes after the last sound output.
 func (p *performer[P, E]) mend(t task[P, E], r *record) error {
 	if t.force {
-		return r.reset()
-	}
-	if p.folder != nil && r.complete {
-		// A folder has no history: what a finished job has made may have been changed or removed, so it is done again. An
-		// unfinished job goes on.
 		return r.reset()
 	}
 	sound, cause := p.soundOutputs(r)
@@ -171,8 +173,8 @@ func (p *performer[P, E]) mend(t task[P, E], r *record) error {
 // goes on from: its bytes are checked.
 func (p *performer[P, E]) soundOutputs(r *record) (n int, cause error) {
 	for _, out := range r.Outputs {
-		for _, ref := range p.made(r, out) {
-			if !p.space.Has(ref) {
+		for _, ref := range r.made(out) {
+			if !p.has(r, ref) {
 				cause = fmt.Errorf("%s is gone", ref)
 			}
 		}
@@ -183,7 +185,7 @@ func (p *performer[P, E]) soundOutputs(r *record) (n int, cause error) {
 	}
 	for ; n > 0 && !r.complete; n-- {
 		var damage error
-		for _, ref := range p.made(r, r.Outputs[n-1]) {
+		for _, ref := range r.made(r.Outputs[n-1]) {
 			if _, err := p.space.Path(ref); err != nil {
 				damage = err
 			}
@@ -196,9 +198,12 @@ func (p *performer[P, E]) soundOutputs(r *record) (n int, cause error) {
 	return n, cause
 }
 
-// made lists the artifacts of an output that the job itself has made.
-func (p *performer[P, E]) made(r *record, out output) []artifact.Ref {
-	return slices.DeleteFunc(mentioned(out.Body), func(ref artifact.Ref) bool { return slices.Contains(r.Inputs, ref.Digest) })
+// has reports whether an artifact of a job is there. In a folder, a file of a finished job may have been changed since.
+func (p *performer[P, E]) has(r *record, ref artifact.Ref) bool {
+	if p.folder != nil && r.complete {
+		return p.folder.Holds(ref)
+	}
+	return p.space.Has(ref)
 }
 
 // attempt runs the author's function once and commits the record.
@@ -263,7 +268,7 @@ func (p *performer[P, E]) newJob(t task[P, E], r *record) *Job[P] {
 			return p.announce(ctx, t, r, output{Kind: body.Kind(), Body: raw}, true)
 		},
 		progress: func(pr Progress) { p.report(t.run, r.Key, pr) },
-		show:     func(path, name string) error { return journal.Symlink(path, filepath.Join(p.outputs(t), name)) },
+		show:     func(path, name string) error { return p.showLive(t, r, path, name) },
 		leave: func(name string, content []byte) error {
 			return artifact.WriteFile(filepath.Join(p.outputs(t), name), content)
 		},
@@ -304,7 +309,7 @@ func (p *performer[P, E]) announce(ctx context.Context, t task[P, E], r *record,
 	if p.folder != nil {
 		return nil
 	}
-	for _, ref := range p.made(r, out) { // those that are passed on have been linked by their maker
+	for _, ref := range r.made(out) { // those that are passed on have been linked by their maker
 		if err := p.journal.Link(t.run, t.folder(p.spec.Name), ref); err != nil {
 			return fmt.Errorf("linking %s: %w", ref, err)
 		}

@@ -76,7 +76,10 @@ func openRecord(root, stage, key string, params []byte, inputs []string) (*recor
 	return r, nil
 }
 
-const lockName = "lock"
+const (
+	lockName   = "lock"
+	recordName = "record.msgpack"
+)
 
 // lockJob makes the folder of a job and takes its lock. Whoever has the lock may remove the folder: then it is made again.
 func lockJob(dir string) (*os.File, error) {
@@ -106,31 +109,8 @@ func lockJob(dir string) (*os.File, error) {
 // close releases the lock.
 func (r *record) close() { r.lock.Close() }
 
-// remove ends the record of a job of which nothing needs to be known any more. The lock goes last: from then on another
-// process may work on the job, in a folder of the same name.
-func (r *record) remove() error {
-	entries, err := os.ReadDir(r.dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.Name() != lockName {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(r.dir, e.Name())))
-		}
-	}
-	if err = errors.Join(err, os.Remove(filepath.Join(r.dir, lockName))); err != nil {
-		return err
-	}
-	for _, dir := range []string{r.dir, filepath.Dir(r.dir), filepath.Dir(filepath.Dir(r.dir))} {
-		if os.Remove(dir) != nil {
-			break // other jobs have their records there
-		}
-	}
-	return nil
-}
-
 func (r *record) load() error {
-	b, err := os.ReadFile(filepath.Join(r.dir, "record.msgpack"))
+	b, err := os.ReadFile(filepath.Join(r.dir, recordName))
 	if err == nil {
 		var old record
 		if event.Unmarshal(b, &old) == nil && old.Key == r.Key {
@@ -195,7 +175,7 @@ func (r *record) commit() error {
 	if err != nil {
 		return err
 	}
-	if err := artifact.WriteFile(filepath.Join(r.dir, "record.msgpack"), b); err != nil {
+	if err := artifact.WriteFile(filepath.Join(r.dir, recordName), b); err != nil {
 		return fmt.Errorf("record of job %s: %w", artifact.Short(r.Key), err)
 	}
 	r.complete = true
@@ -216,7 +196,7 @@ func (r *record) retract(n int) error {
 // reset forgets everything, so that the job is done from its beginning.
 func (r *record) reset() error {
 	r.Outputs, r.complete = nil, false
-	return errors.Join(r.removeWork(), os.RemoveAll(filepath.Join(r.dir, "record.msgpack")))
+	return errors.Join(r.removeWork(), os.RemoveAll(filepath.Join(r.dir, recordName)))
 }
 
 func (r *record) removeWork() error {

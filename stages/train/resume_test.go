@@ -108,6 +108,9 @@ func sameFiles(t *testing.T, a, b string, how []string) {
 		t.Errorf("%d files and %d files (%v)", len(entries), len(others), how)
 	}
 	for _, e := range entries {
+		if e.IsDir() {
+			continue // the jobs' records
+		}
 		x, err := os.ReadFile(filepath.Join(a, e.Name()))
 		if err != nil {
 			t.Fatal(err)
