@@ -2,8 +2,15 @@ package kernels
 
 import "fmt"
 
-// CheckSums refuses a product of rounded gradients and inputs over so many rows whose sums need not fit int32: devices would
-// compute something else in silence.
+// CheckGradBits refuses numbers of bits that no device rounds gradients to.
+func CheckGradBits(gradBits int) error {
+	if gradBits != GradFloat && (gradBits < 2 || gradBits > 8) {
+		return fmt.Errorf("gradients of %d bits: want 2 to 8, or %d for floats", gradBits, GradFloat)
+	}
+	return nil
+}
+
+// CheckSums refuses to multiply rounded gradients with inputs over so many rows that the sums may not fit int32.
 func CheckSums(rows, gradBits, inputBits int) error {
 	largest := (1<<(gradBits-1) - 1) * (1<<inputBits - 1) // of a term
 	if most := (1<<31 - 1) / largest; rows > most {

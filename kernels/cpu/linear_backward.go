@@ -28,6 +28,9 @@ func ofProducts(dl *kernels.LinearGradient) *kernels.LinearGradient {
 // those of latent and alpha in the channels of g; what is nil is not wanted. With p = gᵀ·x, the latent's is alpha * p and
 // alpha's is Σ w * p: both need p alone, so no product of the forward pass is kept.
 func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient, g *gradient, x kernels.Activation, l kernels.Linear, gradBits int) {
+	if err := kernels.CheckGradBits(gradBits); err != nil {
+		panic(err)
+	}
 	rounded := gradBits != kernels.GradFloat
 	var byRow func(from, to int, q roundedGradient, s *scratch)
 	var byChannel *roundedGradient

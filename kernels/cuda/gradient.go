@@ -64,8 +64,8 @@ func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy
 
 // backward is LinearBackward for any gradient.
 func (d *Device) backward(dx kernels.Floats, dl kernels.LinearGradient, g gradient, x kernels.Activation, l kernels.Linear, gradBits int) error {
-	if gradBits != kernels.GradFloat && (gradBits < 2 || gradBits > 8) {
-		return fmt.Errorf("gradients of %d bits: want 2 to 8, or %d for floats", gradBits, kernels.GradFloat)
+	if err := kernels.CheckGradBits(gradBits); err != nil {
+		return err
 	}
 	b := backward{Device: d, gradient: g, l: l, x: x, bits: gradBits, to: gradientsOf(dx, g.rows*l.In),
 		alpha: float32s(l.Alpha, l.Out), dWeight: float32s(dl.Weight, l.In*l.Out), dAlpha: float32s(dl.Alpha, l.Out)}

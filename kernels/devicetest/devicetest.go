@@ -42,7 +42,7 @@ func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 		})
 	}
 	for name, test := range map[string]func(b *bench){ // of a failure, which sticks
-		"Failure": testFailure, "MisplacedBFloats": testMisplacedBFloats, "SumsThatOverflow": testSumsThatOverflow,
+		"Failure": testFailure, "MisplacedBFloats": testMisplacedBFloats, "SumsThatOverflow": testSumsThatOverflow, "UnknownGradBits": testUnknownGradBits,
 	} {
 		t.Run(name, func(t *testing.T) { test(&bench{t: t, d: open(t), r: rand.New(rand.NewPCG(1, 2))}) })
 	}

@@ -102,8 +102,16 @@ func (p Params) check() error {
 		}
 	}
 	// The dataset's part of the configuration does not matter here.
-	_, err := p.config(dataset.TokenizerInfo{Vocab: 257}, 128)
-	return err
+	if _, err := p.config(dataset.TokenizerInfo{Vocab: 257}, 128); err != nil {
+		return err
+	}
+	if p.GradBits == kernels.GradFloat || p.StreamBits == model.StreamFloat {
+		return nil
+	}
+	if err := kernels.CheckSums(min(p.MicroTokens, p.BatchTokens), p.GradBits, p.StreamBits); err != nil {
+		return fmt.Errorf("micro_tokens is %d: %w", p.MicroTokens, err)
+	}
+	return nil
 }
 
 // config is the configuration of the model, for a dataset's tokenizer and
