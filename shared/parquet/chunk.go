@@ -85,8 +85,6 @@ func (c *Chunk) check(rows int64) error {
 	switch {
 	case i.kind != c.column.Type:
 		return fmt.Errorf("it is %v here and %v in the schema: the file is corrupt", i.kind, c.column.Type)
-	case i.kind == Int96 || i.kind == FixedLenByteArray:
-		return fmt.Errorf("values of type %v are not supported", i.kind)
 	case c.column.MaxDef > 255 || c.column.MaxRep > 255:
 		return errors.New("it is nested too deep")
 	case i.values == 0 && rows == 0: // nothing is read, wherever it claims to be
@@ -127,8 +125,13 @@ func (c *Chunk) error(err error) error {
 
 func (c *Chunk) read(b *Batch) error {
 	n := int(min(c.inPage, batchLevels))
-	if _, own := c.decoder.(*deltaBytes); own {
-		n = 1 // its values are not parts of the page: each takes memory of its own
+	switch d := c.decoder.(type) { // whose values are not parts of the page: each takes memory of its own
+	case *deltaBytes:
+		n = 1
+	case *split:
+		if d.width > 8 {
+			n = 1
+		}
 	}
 	if c.column.MaxRep > 0 {
 		if err := readLevels(&c.rep, c.levels[:n], c.reps[:n], c.column.MaxRep); err != nil {
@@ -150,6 +153,13 @@ func (c *Chunk) read(b *Batch) error {
 		}
 	}
 	if err := c.decoder.read(&b.Values, values); err != nil {
+		return err
+	}
+	work := int64(n)
+	for _, v := range b.Values.Bytes {
+		work += int64(len(v))
+	}
+	if err := c.file.did(work); err != nil {
 		return err
 	}
 	c.inPage -= int64(n)
@@ -201,17 +211,17 @@ func (c *Chunk) readDictionary(h pageHeader, packed []byte) error {
 	if err != nil {
 		return err
 	}
-	// A value takes a byte at least, unless it is a truth value.
+	// A value takes a byte at least, unless it is a truth value or has no width.
 	if c.column.Type == Boolean || h.values > int64(len(data)) || h.values > maxDictionary {
 		return fmt.Errorf("a dictionary of %d values in %d bytes: the file is corrupt", h.values, len(data))
 	}
-	d, err := newPlain(c.column.Type, data, c.file.options.MaxValue)
+	d, err := c.newPlain(data)
 	if err != nil {
 		return err
 	}
 	c.dictionary = new(Values)
 	switch c.column.Type {
-	case ByteArray:
+	case ByteArray, FixedLenByteArray, Int96:
 		c.dictionary.Bytes = make([][]byte, 0, h.values)
 	case Int32, Int64:
 		c.dictionary.Ints = make([]int64, 0, h.values)

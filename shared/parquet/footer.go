@@ -44,6 +44,7 @@ type element struct {
 	width      int64
 	repetition int64 // 0 required, 1 optional, 2 repeated
 	children   int64
+	logical    Logical
 }
 
 func (f *File) readFooter(data []byte) error {
@@ -63,12 +64,12 @@ func (f *File) readFooter(data []byte) error {
 		case id == 3 && kind == typeI64:
 			f.rows = t.int()
 		case id == 4 && kind == typeList:
-			if len(f.columns) == 0 {
-				t.fail(errors.New("row groups before a schema with columns"))
+			if f.schema == nil {
+				t.fail(errors.New("row groups before a schema"))
 				return true
 			}
 			grouped = true
-			t.structs(maxChunks/len(f.columns), func() { f.readGroup(t) })
+			t.structs(maxChunks/max(len(f.columns), 1), func() { f.readGroup(t) })
 		case id == 8:
 			encrypted = true
 			return false
@@ -82,8 +83,8 @@ func (f *File) readFooter(data []byte) error {
 		return fmt.Errorf("%w: the file is corrupt", t.err)
 	case encrypted && len(f.columns) == 0:
 		return errors.New("the file is encrypted: encrypted files are not supported")
-	case len(f.columns) == 0:
-		return errors.New("a schema without columns: the file is corrupt")
+	case f.schema == nil:
+		return errors.New("no schema: the file is corrupt")
 	case f.rows < 0 || !grouped:
 		return errors.New("no number of rows, or no row groups: the file is corrupt")
 	}
@@ -102,6 +103,7 @@ func (f *File) readFooter(data []byte) error {
 
 func readElement(t *thrift) element {
 	e := element{kind: -1}
+	converted, scale := int64(-1), int64(0)
 	t.fields(func(id int16, kind byte) bool {
 		switch {
 		case id == 1 && kind == typeI32:
@@ -114,29 +116,42 @@ func readElement(t *thrift) element {
 			e.name = string(t.binary())
 		case id == 5 && kind == typeI32:
 			e.children = t.int()
+		case id == 6 && kind == typeI32:
+			converted = t.int()
+		case id == 7 && kind == typeI32:
+			scale = t.int()
+		case id == 10 && kind == typeStruct:
+			e.logical = readLogical(t)
 		default:
 			return false
 		}
 		return true
 	})
+	if e.logical.Kind == None { // an integer, or nothing said in the newer way
+		e.logical = convertedTypes[converted]
+		e.logical.Scale = int(scale)
+	}
 	return e
 }
 
-// readSchema finds the leaves.
+// readSchema makes a tree of the elements.
 func (f *File) readSchema(elements []element) error {
-	if len(elements) == 0 || elements[0].children < 1 {
-		return errors.New("a schema without columns")
+	if len(elements) == 0 || elements[0].children < 0 {
+		return errors.New("a schema without a root")
 	}
 	s := walker{elements: elements[1:]}
+	root := &Node{Column: -1}
 	for range elements[0].children {
-		if err := s.walk("", 0, 0, 0); err != nil {
+		child, err := s.walk("", 0, 0, 0)
+		if err != nil {
 			return err
 		}
+		root.Children = append(root.Children, child)
 	}
 	if len(s.elements) > 0 {
 		return fmt.Errorf("%d elements of the schema belong to no group", len(s.elements))
 	}
-	f.columns = s.columns
+	f.schema, f.columns = root, s.columns
 	return nil
 }
 
@@ -147,17 +162,17 @@ type walker struct {
 }
 
 // walk takes an element and all below it.
-func (s *walker) walk(path string, def, rep, depth int) error {
+func (s *walker) walk(path string, def, rep, depth int) (*Node, error) {
 	if len(s.elements) == 0 {
-		return errors.New("a schema that ends early")
+		return nil, errors.New("a schema that ends early")
 	}
 	if depth > maxNesting {
-		return errors.New("a schema nested too deep")
+		return nil, errors.New("a schema nested too deep")
 	}
 	e := s.elements[0]
 	s.elements = s.elements[1:]
 	if path += e.name; len(path) > 1<<12 {
-		return errors.New("the path of a column is too long")
+		return nil, errors.New("the path of a column is too long")
 	}
 	switch e.repetition {
 	case 0:
@@ -166,24 +181,47 @@ func (s *walker) walk(path string, def, rep, depth int) error {
 	case 2:
 		def, rep = def+1, rep+1
 	default:
-		return fmt.Errorf("column %s has repetition %d", path, e.repetition)
+		return nil, fmt.Errorf("column %s has repetition %d", path, e.repetition)
 	}
+	n := &Node{Name: e.name, Repeated: e.repetition == 2, Column: -1}
 	if e.kind >= 0 && e.children == 0 {
-		if e.kind > int64(FixedLenByteArray) || e.width < 0 || e.width > 1<<20 {
-			return fmt.Errorf("column %s has type %d of %d bytes", path, e.kind, e.width)
+		c, err := newColumn(e, path)
+		if err != nil {
+			return nil, err
 		}
-		s.columns = append(s.columns, Column{Path: path, Type: Type(e.kind), MaxDef: def, MaxRep: rep, width: int(e.width)})
-		return nil
+		c.MaxDef, c.MaxRep = def, rep
+		n.Column = len(s.columns)
+		s.columns = append(s.columns, c)
+		return n, nil
 	}
 	if e.children < 0 || e.children > int64(len(s.elements)) {
-		return fmt.Errorf("%s claims %d children", path, e.children)
+		return nil, fmt.Errorf("%s claims %d children", path, e.children)
 	}
+	n.Logical = e.logical.Kind
 	for range e.children {
-		if err := s.walk(path+".", def, rep, depth+1); err != nil {
-			return err
+		child, err := s.walk(path+".", def, rep, depth+1)
+		if err != nil {
+			return nil, err
 		}
+		n.Children = append(n.Children, child)
 	}
-	return nil
+	return n, nil
+}
+
+// newColumn makes a column of an element that is no group.
+func newColumn(e element, path string) (Column, error) {
+	if e.kind > int64(FixedLenByteArray) || e.width < 0 || e.width > 1<<20 {
+		return Column{}, fmt.Errorf("column %s has type %d of %d bytes", path, e.kind, e.width)
+	}
+	c := Column{Path: path, Type: Type(e.kind), width: int(e.width)}
+	if c.Type == Int96 {
+		c.width = 12
+	}
+	var err error
+	if c.Logical, err = e.logical.check(c.Type, c.width); err != nil {
+		return c, fmt.Errorf("column %s is %w", path, err)
+	}
+	return c, nil
 }
 
 func (f *File) readGroup(t *thrift) {

@@ -211,6 +211,9 @@ func (c *Chunk) room(b []byte, n int) ([]byte, error) {
 func (c *Chunk) unpack(h pageHeader, packed []byte) ([]byte, error) {
 	levels := int(h.defLength + h.repLength)
 	size := int(h.size) - levels
+	if err := c.file.did(h.size); err != nil {
+		return nil, err
+	}
 	codec := c.info.codec
 	if h.plain || size == 0 && len(packed) == levels {
 		codec = codecNone

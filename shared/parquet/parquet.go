@@ -4,7 +4,7 @@
 //
 // It reads plain, dictionary, delta and byte stream split encodings in data pages of both versions, uncompressed or
 // compressed with snappy, gzip, brotli, zstd, LZ4_RAW or LZ4. It does not write, does not assemble nested records, and
-// refuses by name what it does not know: encryption, LZO, INT96, the deprecated bit-packed levels, columns in other files.
+// refuses by name what it does not know: encryption, LZO, the deprecated bit-packed levels, columns in other files.
 //
 // The format: https://parquet.apache.org/docs/file-format/. Numbers in the code are those of its parquet.thrift.
 package parquet
@@ -27,6 +27,9 @@ type Options struct {
 	MaxHeld int64
 	// MaxValue is the longest value of a byte array column, in bytes. Default: 64 MiB.
 	MaxValue int
+	// MaxWork is how much reading may give in all: bytes of pages, levels, and bytes of values, of which a few bytes of a file
+	// can stand for billions. Default: 64 Mi and 8192 for each byte of the file.
+	MaxWork int64
 }
 
 // The limits of a footer. Real files stay far below: they bound memory to some tens of megabytes.
@@ -43,8 +46,10 @@ type File struct {
 	size    int64
 	options Options
 	rows    int64
+	schema  *Node
 	columns []Column
 	groups  []group
+	work    atomic.Int64 // done by chunks, at most options.MaxWork
 	held    atomic.Int64 // by chunks, at most options.MaxHeld
 	zstd    sync.Pool    // of *zstd.Decoder
 }
@@ -57,12 +62,22 @@ type group struct {
 
 // Column is a leaf of the schema.
 type Column struct {
-	Path   string // names from the root, joined by dots
-	Type   Type
-	MaxDef int // definition level of a value that is there: optional and repeated fields on its path
-	MaxRep int // repeated fields on its path
+	Path    string // names from the root, joined by dots
+	Type    Type
+	Logical Logical
+	MaxDef  int // definition level of a value that is there: optional and repeated fields on its path
+	MaxRep  int // repeated fields on its path
 
 	width int // of a fixed-length byte array
+}
+
+// Node is an element of the schema: a column, or a group of further elements.
+type Node struct {
+	Name     string
+	Logical  LogicalKind // of a group: List, Map or None
+	Repeated bool        // it is there any number of times
+	Children []*Node     // of a group
+	Column   int         // index into File.Columns; -1 for a group
 }
 
 // Type is a column's physical type.
@@ -102,6 +117,9 @@ func Open(in io.ReaderAt, size int64, o Options) (*File, error) {
 	}
 	if o.MaxValue <= 0 {
 		o.MaxValue = 64 << 20
+	}
+	if o.MaxWork <= 0 {
+		o.MaxWork = 1<<26 + 1<<13*size
 	}
 	if size < 12 {
 		return nil, fmt.Errorf("parquet: %d bytes are too few for a file: it may be truncated", size)
@@ -143,6 +161,17 @@ func (f *File) GroupRows(i int) int64 { return f.groups[i].rows }
 
 // Columns lists the leaves of the schema.
 func (f *File) Columns() []Column { return f.columns }
+
+// Schema is the root of the schema, which is a group.
+func (f *File) Schema() *Node { return f.schema }
+
+// did accounts for n more units of work.
+func (f *File) did(n int64) error {
+	if work := f.work.Add(n); work > f.options.MaxWork {
+		return fmt.Errorf("its values take more than %d times the bytes of the file (%d in all): a file that unpacks to so much is refused", 1<<13, f.options.MaxWork)
+	}
+	return nil
+}
 
 func noEOF(err error) error {
 	if err == io.EOF {

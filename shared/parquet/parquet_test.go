@@ -373,12 +373,6 @@ var refused = []struct{ name, want string }{
 	{"corrupt-checksum", "the checksum of a page differs"},
 	{"encrypt_columns_plaintext_footer.parquet.encrypted", "not supported"},
 	{".encrypted", "encrypted files are not supported"},
-	{"alltypes", "INT96"},
-	{"int96", "INT96"},
-	{"fixed_length", "FIXED_LEN_BYTE_ARRAY"},
-	{"float16", "FIXED_LEN_BYTE_ARRAY"},
-	{"floating_orders", "FIXED_LEN_BYTE_ARRAY"},
-	{"byte_stream_split_extended", "FIXED_LEN_BYTE_ARRAY"},
 	{"large_string_map", "a page of 1073741828 bytes, more than the limit"}, // a gigabyte in one value
 	{"nation.dict-malformed", "a page of 28 bytes where the column has only 13 left"},
 	{"repeated_no_annotation", "6 rows in row groups but 0 in all"},
@@ -454,6 +448,74 @@ func TestLZ4(t *testing.T) {
 	}
 }
 
+// drain reads all columns and keeps nothing. It counts the levels and the bytes of values that it is given.
+func drain(data []byte, o Options) (work int64, err error) {
+	f, err := Open(bytes.NewReader(data), int64(len(data)), o)
+	if err != nil {
+		return 0, err
+	}
+	for i := range f.Columns() {
+		for g := range f.Groups() {
+			c, err := f.Read(g, i)
+			if err != nil {
+				return work, err
+			}
+			var b Batch
+			for err = c.Read(&b); err == nil; err = c.Read(&b) {
+				work += int64(b.Levels)
+				for _, v := range b.Values.Bytes {
+					work += int64(len(v))
+				}
+			}
+			c.Close()
+			if err != io.EOF {
+				return work, err
+			}
+		}
+	}
+	return work, nil
+}
+
+// repeated is a file in which a dictionary has one value of a kilobyte and every row is this value: some hundred bytes stand
+// for all rows.
+func repeated(t testing.TB, rows int) []byte {
+	t.Helper()
+	node := schema.MustPrimitive(schema.NewPrimitiveNode("v", arrow.Repetitions.Optional, arrow.Types.ByteArray, -1, -1))
+	root := schema.MustGroup(schema.NewGroupNode("schema", arrow.Repetitions.Required, schema.FieldList{node}, -1))
+	var b bytes.Buffer
+	w := file.NewParquetWriter(&b, root, file.WithWriterProps(arrow.NewWriterProperties(arrow.WithCompression(compress.Codecs.Zstd), arrow.WithStats(false))))
+	c, err := w.AppendRowGroup().NextColumn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, def := make([]arrow.ByteArray, rows), make([]int16, rows)
+	for i := range values {
+		values[i], def[i] = bytes.Repeat([]byte("x"), 1000), 1
+	}
+	if _, err := c.(*file.ByteArrayColumnChunkWriter).WriteBatch(values, def, nil); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestWorkIsBounded: values that a few bytes stand for are given up to a bound that the size of the file sets.
+func TestWorkIsBounded(t *testing.T) {
+	const rows = 5000
+	data := repeated(t, rows)
+	if work, err := drain(data, Options{}); err != nil || work != rows*1001 {
+		t.Errorf("%d, %v", work, err)
+	}
+	const most = 1 << 20
+	if work, err := drain(data, Options{MaxWork: most}); err == nil || !strings.Contains(err.Error(), "times the bytes of the file") || work > most {
+		t.Errorf("%d bytes of a file of %d, where %d are the limit: %v", work, len(data), most, err)
+	}
+}
+
+// FuzzRead reads files of any bytes: what is read of them and the memory that is taken are bounded by their size.
 func FuzzRead(f *testing.F) {
 	for _, kind := range kinds {
 		for _, l := range layouts(kind) {
@@ -462,8 +524,28 @@ func FuzzRead(f *testing.F) {
 			}
 		}
 	}
+	f.Add(repeated(f, 3000))
+	paths, _ := filepath.Glob(filepath.Join("testdata", "*.parquet"))
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		readFile(data, Options{MaxPage: 1 << 16, MaxHeld: 1 << 18, MaxValue: 1 << 16})
+		most := int64(1<<16 + 64*len(data))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		work, _ := drain(data, Options{MaxPage: 1 << 16, MaxHeld: 1 << 18, MaxValue: 1 << 16, MaxWork: most})
+		runtime.ReadMemStats(&after)
+		if work > most {
+			t.Errorf("%d levels and bytes of a file of %d bytes", work, len(data))
+		}
+		// A decoder of zstd or brotli takes some megabytes, whatever the file.
+		if got := int64(after.TotalAlloc - before.TotalAlloc); got > 64<<20+16*most {
+			t.Errorf("%d bytes of memory for a file of %d", got, len(data))
+		}
 	})
 }
 

@@ -26,8 +26,8 @@ var encodingNames = map[int64]string{
 
 var errValues = errors.New("a page holds fewer values than it claims: the file is corrupt")
 
-// Values are values of one column, in the field of its type: Bytes for byte arrays, Floats for FLOAT and DOUBLE, Ints
-// for BOOLEAN (0 or 1), INT32 and INT64.
+// Values are values of one column, in the field of its type: Bytes for byte arrays of either sort and INT96, Floats for
+// FLOAT and DOUBLE, Ints for BOOLEAN (0 or 1), INT32 and INT64.
 type Values struct {
 	Bytes  [][]byte
 	Ints   []int64
@@ -50,7 +50,7 @@ func (c *Chunk) newDecoder(encoding int64, data []byte) (decoder, error) {
 	kind := c.column.Type
 	switch {
 	case len(data) == 0: // all are null; any other page is short of values
-		return newPlain(kind, nil, c.file.options.MaxValue)
+		return c.newPlain(nil)
 	case encoding == encodingDict || encoding == encodingPlainDict:
 		if data[0] > 32 {
 			return nil, fmt.Errorf("dictionary indices of %d bits: the file is corrupt", data[0])
@@ -61,7 +61,7 @@ func (c *Chunk) newDecoder(encoding int64, data []byte) (decoder, error) {
 		}
 		return p, nil
 	case encoding == encodingPlain:
-		return newPlain(kind, data, c.file.options.MaxValue)
+		return c.newPlain(data)
 	case encoding == encodingRLE && kind == Boolean:
 		if len(data) < 4 {
 			return nil, errValues
@@ -73,9 +73,11 @@ func (c *Chunk) newDecoder(encoding int64, data []byte) (decoder, error) {
 	case encoding == encodingDeltaLength && kind == ByteArray:
 		return newDeltaLength(data, c.file.options.MaxValue)
 	case encoding == encodingDeltaBytes && kind == ByteArray:
-		return newDeltaBytes(data, &c.last, c.file.options.MaxValue)
-	case encoding == encodingSplit && (kind == Int32 || kind == Int64 || kind == Float || kind == Double):
-		return newSplit(kind, data)
+		return newDeltaBytes(data, &c.last, c.file.options.MaxValue, -1)
+	case encoding == encodingDeltaBytes && kind == FixedLenByteArray:
+		return newDeltaBytes(data, &c.last, c.file.options.MaxValue, c.column.width)
+	case encoding == encodingSplit && kind != ByteArray && kind != Boolean && kind != Int96:
+		return newSplit(kind, c.column.width, data)
 	}
 	name := encodingNames[encoding]
 	if name == "" {
@@ -85,16 +87,34 @@ func (c *Chunk) newDecoder(encoding int64, data []byte) (decoder, error) {
 }
 
 // newPlain returns the decoder of values one after the other.
-func newPlain(kind Type, data []byte, longest int) (decoder, error) {
-	switch kind {
+func (c *Chunk) newPlain(data []byte) (decoder, error) {
+	switch kind := c.column.Type; kind {
 	case ByteArray:
-		return &plainBytes{data, longest}, nil
-	case Int32, Int64, Float, Double:
-		return &plainNumbers{kind, data}, nil
+		return &plainBytes{data, c.file.options.MaxValue}, nil
+	case FixedLenByteArray, Int96:
+		return &plainFixed{data, c.column.width}, nil
 	case Boolean:
 		return &truths{hybrid{bits: data, width: 1, run: uint64(len(data)) * 8}}, nil
+	default:
+		return &plainNumbers{kind, data}, nil
 	}
-	return nil, fmt.Errorf("values of type %v are not supported", kind)
+}
+
+// plainFixed are byte arrays of one length.
+type plainFixed struct {
+	data  []byte
+	width int
+}
+
+func (p *plainFixed) read(v *Values, n int) error {
+	for range n {
+		if len(p.data) < p.width {
+			return errValues
+		}
+		v.Bytes = append(v.Bytes, p.data[:p.width:p.width])
+		p.data = p.data[p.width:]
+	}
+	return nil
 }
 
 // plainBytes are byte arrays, each behind its length in 32 bits.
@@ -273,9 +293,10 @@ type deltaBytes struct {
 	prefixes *delta
 	suffixes *deltaLength
 	last     *[]byte
+	width    int // of every value, or -1
 }
 
-func newDeltaBytes(data []byte, last *[]byte, longest int) (*deltaBytes, error) {
+func newDeltaBytes(data []byte, last *[]byte, longest, width int) (*deltaBytes, error) {
 	rest, _, err := skipDelta(data)
 	if err != nil {
 		return nil, err
@@ -285,7 +306,7 @@ func newDeltaBytes(data []byte, last *[]byte, longest int) (*deltaBytes, error) 
 		return nil, err
 	}
 	suffixes, err := newDeltaLength(rest, longest)
-	return &deltaBytes{prefixes: prefixes, suffixes: suffixes, last: last}, err
+	return &deltaBytes{prefixes: prefixes, suffixes: suffixes, last: last, width: width}, err
 }
 
 func (p *deltaBytes) read(v *Values, n int) error {
@@ -304,6 +325,9 @@ func (p *deltaBytes) read(v *Values, n int) error {
 		if length := prefix + int64(len(suffix)); length > int64(p.suffixes.longest) {
 			return tooLong(length, p.suffixes.longest)
 		}
+		if length := int(prefix) + len(suffix); p.width >= 0 && length != p.width {
+			return fmt.Errorf("a value of %d bytes where all have %d: the file is corrupt", length, p.width)
+		}
 		value := make([]byte, 0, int(prefix)+len(suffix))
 		value = append(append(value, (*p.last)[:prefix]...), suffix...)
 		v.Bytes = append(v.Bytes, value)
@@ -312,23 +336,26 @@ func (p *deltaBytes) read(v *Values, n int) error {
 	return nil
 }
 
-// split are numbers whose first bytes come first, then all second bytes, and so on.
+// split are values of which the first bytes come first, then all second bytes, and so on.
 type split struct {
 	kind  Type
+	width int
 	data  []byte
 	count int
 	at    int
 }
 
-func newSplit(kind Type, data []byte) (*split, error) {
-	width := 4
-	if kind == Int64 || kind == Double {
+func newSplit(kind Type, width int, data []byte) (*split, error) {
+	switch kind {
+	case Int32, Float:
+		width = 4
+	case Int64, Double:
 		width = 8
 	}
-	if len(data)%width != 0 {
+	if width == 0 || len(data)%width != 0 {
 		return nil, errValues
 	}
-	return &split{kind: kind, data: data, count: len(data) / width}, nil
+	return &split{kind: kind, width: width, data: data, count: len(data) / width}, nil
 }
 
 func (p *split) read(v *Values, n int) error {
@@ -336,11 +363,19 @@ func (p *split) read(v *Values, n int) error {
 		if p.at >= p.count {
 			return errValues
 		}
-		var b uint64
-		for k := 0; k*p.count < len(p.data); k++ {
-			b |= uint64(p.data[k*p.count+p.at]) << (8 * k)
+		if p.kind == FixedLenByteArray {
+			value := make([]byte, p.width)
+			for k := range value {
+				value[k] = p.data[k*p.count+p.at]
+			}
+			v.Bytes = append(v.Bytes, value)
+		} else {
+			var b uint64
+			for k := range p.width {
+				b |= uint64(p.data[k*p.count+p.at]) << (8 * k)
+			}
+			v.number(p.kind, b)
 		}
-		v.number(p.kind, b)
 		p.at++
 	}
 	return nil
