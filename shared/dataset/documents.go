@@ -6,6 +6,7 @@
 package dataset
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -26,13 +27,14 @@ type Document struct {
 	Tokens int64  // how many tokens the file says it has, by FineWeb's column token_count; -1: it does not say
 }
 
-// Count says what became of the rows read so far: Rows = Documents + Nulls + Filtered.
+// Count says what became of the rows read so far: Rows = Documents + Nulls + Filtered + Odd.
 type Count struct {
 	Rows        int64 `json:"rows"`
 	Documents   int64 `json:"documents"`
 	Bytes       int64 `json:"bytes"`        // of the documents' text
 	Nulls       int64 `json:"nulls"`        // rows without a text, left out
 	Filtered    int64 `json:"filtered"`     // rows that do not meet a filter, left out
+	Odd         int64 `json:"odd"`          // rows that cannot be understood, left out
 	InvalidUTF8 int64 `json:"invalid_utf8"` // documents whose text is not valid UTF-8, kept byte for byte
 }
 
@@ -40,7 +42,8 @@ type Count struct {
 func (c Count) Add(d Count) Count {
 	return Count{
 		Rows: c.Rows + d.Rows, Documents: c.Documents + d.Documents, Bytes: c.Bytes + d.Bytes,
-		Nulls: c.Nulls + d.Nulls, Filtered: c.Filtered + d.Filtered, InvalidUTF8: c.InvalidUTF8 + d.InvalidUTF8,
+		Nulls: c.Nulls + d.Nulls, Filtered: c.Filtered + d.Filtered, Odd: c.Odd + d.Odd,
+		InvalidUTF8: c.InvalidUTF8 + d.InvalidUTF8,
 	}
 }
 
@@ -48,7 +51,8 @@ func (c Count) Add(d Count) Count {
 func (c Count) Sub(d Count) Count {
 	return Count{
 		Rows: c.Rows - d.Rows, Documents: c.Documents - d.Documents, Bytes: c.Bytes - d.Bytes,
-		Nulls: c.Nulls - d.Nulls, Filtered: c.Filtered - d.Filtered, InvalidUTF8: c.InvalidUTF8 - d.InvalidUTF8,
+		Nulls: c.Nulls - d.Nulls, Filtered: c.Filtered - d.Filtered, Odd: c.Odd - d.Odd,
+		InvalidUTF8: c.InvalidUTF8 - d.InvalidUTF8,
 	}
 }
 
@@ -69,7 +73,14 @@ type DocumentOptions struct {
 	// At, if set, is told where reading is, before every row group and every 65,536 rows: the row group of a parquet file,
 	// -1 in any other, and the next row.
 	At func(group int, row int64)
+	// Odd, if set, is told of every row that cannot be understood: its number, and why, with its place for people.
+	Odd func(row int64, why string)
 }
+
+// oddRow is the error of a row that cannot be understood: it is counted and left out, and reading goes on behind it.
+type oddRow struct{ error }
+
+func (o oddRow) Unwrap() error { return o.error }
 
 // atRows is how many rows are read between two calls of At; a power of two.
 const atRows = 1 << 16
@@ -91,6 +102,7 @@ type Documents struct {
 	rows    rowReader
 	count   Count
 	next    int64
+	odd     error // of the first odd row
 	text    []byte
 	file    *os.File
 
@@ -99,7 +111,7 @@ type Documents struct {
 
 // rowReader reads the rows of one format.
 type rowReader interface {
-	// next returns the next row or io.EOF. What it returns is valid until the next call.
+	// next returns the next row or io.EOF. What it returns is valid until the next call. Of an oddRow the number alone is.
 	next() (row, error)
 	// skip passes over rows up to number n; fewer if there are not so many.
 	skip(n int64) error
@@ -118,7 +130,7 @@ type row struct {
 }
 
 // OpenDocuments opens a file of documents. What it is shows in its first bytes: parquet, or JSON Lines, which may be
-// compressed with gzip or zstd. See Fields for which columns are read.
+// compressed with gzip or zstd. See Fields for which columns are read. A file without bytes has no documents.
 func OpenDocuments(path string, o DocumentOptions) (*Documents, error) {
 	if o.Source == "" {
 		o.Source = filepath.Base(path)
@@ -151,9 +163,6 @@ func openRows(f *os.File, o DocumentOptions) (rowReader, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("it is not a regular file")
 	}
-	if info.Size() == 0 {
-		return nil, errors.New("the file is empty: fetch it again")
-	}
 	start := make([]byte, Sniffed)
 	n, err := f.ReadAt(start, 0)
 	if err != nil && err != io.EOF {
@@ -166,7 +175,11 @@ func openRows(f *os.File, o DocumentOptions) (rowReader, error) {
 	if kind == KindParquet {
 		return openParquet(f, info.Size(), o)
 	}
-	return openJSONL(f, kind, o)
+	in, _, err := unpack(f, kind, info.Size())
+	if err != nil {
+		return nil, err
+	}
+	return openJSONL(in, o), nil
 }
 
 // Rows is the number of rows the file claims to have, or -1 where that is not known in advance.
@@ -184,7 +197,8 @@ func (d *Documents) Filtering() time.Duration { return d.filtering }
 // Close closes the file.
 func (d *Documents) Close() error { return d.file.Close() }
 
-// All reads the file's documents in order. An error ends the sequence. It can be walked once.
+// All reads the file's documents in order. An error ends the sequence. It can be walked once. Rows that cannot be understood
+// are no error as long as there are documents.
 func (d *Documents) All() iter.Seq2[Document, error] {
 	return func(yield func(Document, error) bool) {
 		if d.options.From > 0 {
@@ -195,6 +209,9 @@ func (d *Documents) All() iter.Seq2[Document, error] {
 		}
 		for {
 			document, ok, err := d.read()
+			if err == io.EOF && d.count.Documents == 0 && d.options.From == 0 {
+				err = cmp.Or(d.odd, err)
+			}
 			if err == io.EOF {
 				return
 			}
@@ -216,18 +233,35 @@ func (d *Documents) read() (document Document, ok bool, err error) {
 		r, err = d.rows.next()
 		return err
 	})
-	if err != nil {
+	if err == nil {
+		document, ok, err = d.compose(r)
+	}
+	odd := errors.As(err, new(oddRow))
+	if err != nil && !odd {
 		return document, false, err
 	}
 	d.count.Rows++
 	d.next = r.number + 1
+	if odd {
+		d.count.Odd++
+		d.odd = cmp.Or(d.odd, err)
+		if d.options.Odd != nil {
+			d.options.Odd(r.number, err.Error())
+		}
+		return document, false, nil
+	}
+	return document, ok, nil
+}
+
+// compose makes the row's document. It reports false for a row that makes none.
+func (d *Documents) compose(r row) (document Document, ok bool, err error) {
 	if r.text == nil && len(r.turns) == 0 {
 		d.count.Nulls++
 		return document, false, nil
 	}
 	meets, err := d.filter(r)
 	if err != nil {
-		return document, false, fmt.Errorf("row %d: %w", r.number, err)
+		return document, false, oddRow{fmt.Errorf("row %d: %w", r.number, err)}
 	}
 	if !meets {
 		d.count.Filtered++
@@ -235,11 +269,13 @@ func (d *Documents) read() (document Document, ok bool, err error) {
 	}
 	text := r.text
 	if text == nil {
-		d.text = d.options.Template.write(d.text[:0], r.turns)
-		text = d.text
+		if text, err = d.options.Template.write(d.text[:0], r.turns); err != nil {
+			return document, false, oddRow{fmt.Errorf("row %d: %w", r.number, err)}
+		}
+		d.text = text
 	}
 	if len(text) > d.options.MaxDocument {
-		return document, false, fmt.Errorf("row %d: a text of %d bytes, more than the limit of %d", r.number, len(text), d.options.MaxDocument)
+		return document, false, oddRow{fmt.Errorf("row %d: a text of %d bytes, more than the limit of %d", r.number, len(text), d.options.MaxDocument)}
 	}
 	d.count.Documents++
 	d.count.Bytes += int64(len(text))

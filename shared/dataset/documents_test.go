@@ -116,15 +116,12 @@ func TestUnreadableDocuments(t *testing.T) {
 		data []byte
 		want string
 	}{
-		"empty":             {nil, "empty"},
-		"blank":             {[]byte("\n\n"), "no JSON object"},
 		"not JSON":          {[]byte("hello\n"), "line 1: not a JSON object"},
 		"array":             {[]byte("[1]\n"), "not a JSON object"},
 		"null":              {[]byte("null\n"), "not a JSON object"},
 		"cut line":          {[]byte(good + good[:20]), "line 2"},
 		"cut gzip":          {gzipped(strings.Repeat(good, 50))[:60], "truncated"},
 		"cut zstd":          {zstandard(strings.Repeat(good, 50))[:40], "truncated"},
-		"empty gzip":        {gzipped(""), "no JSON object"},
 		"no text":           {[]byte(`{"body":"x","title":"y"}`), "body, title"},
 		"number":            {[]byte(`{"text":5}`), "field text is 5"},
 		"messages string":   {[]byte(`{"messages":"x"}`), "not a list"},
@@ -286,7 +283,11 @@ func TestParquetConversations(t *testing.T) {
 				def, rep = append(def, 2), append(rep, int16(min(k, 1)))
 				list = append(list, turn{[]byte(role), []byte(text)})
 			}
-			want[int64(i)] = string(defaultTemplate().write(nil, list))
+			text, err := defaultTemplate().write(nil, list)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want[int64(i)] = string(text)
 		}
 	}
 	leafNode := func(name string) schema.Node {
@@ -462,7 +463,10 @@ func TestDamagedParquet(t *testing.T) {
 func TestConformanceFiles(t *testing.T) {
 	paths, _ := filepath.Glob(filepath.Join(sharedData(t), "parquet-testing", "data", "*.parquet*"))
 	for _, path := range paths {
-		_, _, err := readAll(path, DocumentOptions{})
+		_, count, err := readAll(path, DocumentOptions{})
+		if err == nil && count.Rows == 0 {
+			continue
+		}
 		if err == nil || !strings.Contains(err.Error(), filepath.Base(path)) || strings.Contains(err.Error(), "defect") {
 			t.Errorf("%s has no text but gives %v", filepath.Base(path), err)
 		}

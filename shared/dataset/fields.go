@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,10 +15,12 @@ import (
 //	input and output                 a prompt and its response
 //
 // and id, where there is one, the document's name. Naming any of Text, Turns or Prompt and Response turns the search off.
+// What is named may lie in a structure: meta.title is title in meta. A Text that is found by itself must be of strings; one
+// that is named, and prompts, responses and roles, can be of any type that has a text.
 type Fields struct {
 	ID       string // a string or an integer
 	Text     string
-	Turns    string // a list of structures {from, value} or {role, content}
+	Turns    string // a list of structures {from, value} or {role, content}; a content may also be a list of parts with a text each
 	Prompt   string
 	Response string
 }
@@ -29,6 +32,8 @@ type shape struct {
 	role, says       string // within a turn
 	prompt, response string
 }
+
+var errNoColumn = errors.New("no column")
 
 // countColumn is where FineWeb says how many tokens of GPT-2 a document has.
 const countColumn = "token_count"
@@ -52,7 +57,9 @@ func (f Fields) validate() error {
 
 // choose finds the shape of rows with the given names. has tells whether there is a name, and turns whether it is a list
 // of structures with those two keys.
-func (f Fields) choose(names []string, has func(string) bool, turns func(name, role, says string) bool) (shape, error) {
+//
+// The error of a file or row that has none of them is errNoColumn.
+func (f Fields) choose(names func() []string, has func(string) bool, turns func(name, role, says string) bool) (shape, error) {
 	list := func(name string) (shape, bool) {
 		for _, k := range turnKeys {
 			if turns(name, k[0], k[1]) {
@@ -66,16 +73,19 @@ func (f Fields) choose(names []string, has func(string) bool, turns func(name, r
 		if has(f.Text) {
 			return shape{text: f.Text}, nil
 		}
-		return shape{}, missing(f.Text, names)
+		return shape{}, missing(f.Text, names())
 	case f.Turns != "":
 		if s, ok := list(f.Turns); ok {
 			return s, nil
 		}
-		return shape{}, fmt.Errorf("no list of {from, value} or {role, content} named %q among %s", f.Turns, strings.Join(names, ", "))
+		if !has(f.Turns) {
+			return shape{}, missing(f.Turns, names())
+		}
+		return shape{}, fmt.Errorf("%s is no list of {from, value} or {role, content}", f.Turns)
 	case f.Prompt != "":
 		for _, name := range []string{f.Prompt, f.Response} {
 			if !has(name) {
-				return shape{}, missing(name, names)
+				return shape{}, missing(name, names())
 			}
 		}
 		return shape{prompt: f.Prompt, response: f.Response}, nil
@@ -95,12 +105,12 @@ func (f Fields) choose(names []string, has func(string) bool, turns func(name, r
 			return shape{}, fmt.Errorf("%s is not a list of {from, value} or {role, content}", name)
 		}
 	}
-	return shape{}, fmt.Errorf("no column of text among %s: say which holds it (understood by themselves: text, conversations, messages, input with output)",
-		strings.Join(names, ", "))
+	return shape{}, fmt.Errorf("%w of text among %s: say which holds it (understood by themselves: text, conversations, messages, input with output)",
+		errNoColumn, strings.Join(names(), ", "))
 }
 
 func missing(name string, names []string) error {
 	names = slices.Clone(names)
 	slices.Sort(names)
-	return fmt.Errorf("no column %q among %s", name, strings.Join(names, ", "))
+	return fmt.Errorf("%w %q among %s", errNoColumn, name, strings.Join(names, ", "))
 }

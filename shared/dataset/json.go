@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"iter"
 	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -66,6 +68,24 @@ func member(object []byte, key string) (value []byte) {
 	return value
 }
 
+// lookup is the value of a key, or of a path of keys joined by dots where no key has that name: of objects in one another.
+func lookup(object []byte, name string) []byte {
+	if v := member(object, name); v != nil {
+		return v
+	}
+	for i := range len(name) {
+		if name[i] != '.' {
+			continue
+		}
+		if v := member(object, name[:i]); v != nil && v[0] == '{' {
+			if v = lookup(v, name[i+1:]); v != nil {
+				return v
+			}
+		}
+	}
+	return nil
+}
+
 // next is the place of the first character from i on that is no white space.
 func next(s []byte, i int) int {
 	for s[i] == ' ' || s[i] == '\t' || s[i] == '\n' || s[i] == '\r' {
@@ -118,11 +138,13 @@ func stringEnd(s []byte, i int) int {
 	}
 }
 
-// parseObject returns the object that a line holds.
+// parseObject returns the object that a line holds. Numbers may be NaN, Infinity and -Infinity, as Python writes them.
 func parseObject(line []byte) ([]byte, error) {
 	line = bytes.TrimSpace(line)
 	if !json.Valid(line) {
-		return nil, json.Unmarshal(line, new(json.RawMessage)) // says what is wrong where
+		if plain := relax(line); !json.Valid(plain) {
+			return nil, json.Unmarshal(plain, new(json.RawMessage)) // says what is wrong where
+		}
 	}
 	if line[0] != '{' {
 		return nil, errors.New("another value stands there")
@@ -130,7 +152,63 @@ func parseObject(line []byte) ([]byte, error) {
 	return line, nil
 }
 
+// relax returns the line with another number of the same length in place of every NaN and Infinity.
+func relax(line []byte) []byte {
+	if !bytes.Contains(line, []byte("NaN")) && !bytes.Contains(line, []byte("Infinity")) {
+		return line
+	}
+	line = bytes.Clone(line)
+	replace := func(i int, word, by, before string) bool {
+		end := i + len(word)
+		if !bytes.HasPrefix(line[i:], []byte(word)) || i > 0 && strings.IndexByte(before, line[i-1]) < 0 ||
+			end < len(line) && bytes.IndexByte(scalarEnd, line[end]) < 0 {
+			return false
+		}
+		copy(line[i:], by)
+		return true
+	}
+	for i := 0; i < len(line); i++ {
+		switch {
+		case line[i] == '"':
+			for i++; i < len(line) && line[i] != '"'; i++ {
+				if line[i] == '\\' {
+					i++
+				}
+			}
+		case replace(i, "NaN", "0.0", ":[, \t"):
+		case replace(i, "Infinity", "10000000", ":[, \t-"):
+		}
+	}
+	return line
+}
+
 func isNull(v []byte) bool { return len(v) == 0 || v[0] == 'n' }
+
+// isNaN tells whether a value is NaN, as which pandas writes a text that is missing.
+func isNaN(v []byte) bool { return len(v) > 0 && v[0] == 'N' }
+
+func jsonInteger(v []byte) (int64, bool) {
+	n, err := strconv.ParseInt(string(v), 10, 64)
+	return n, err == nil
+}
+
+// jsonCell is a value to filter by. A missing one is null.
+func jsonCell(v []byte) (cell, error) {
+	switch {
+	case isNull(v):
+		return cell{}, nil
+	case v[0] == '"':
+		return cell{kind: cellText, text: unquote(nil, v)}, nil
+	case v[0] == 't' || v[0] == 'f':
+		return cell{kind: cellTruth, truth: v[0] == 't'}, nil
+	case v[0] == '{' || v[0] == '[':
+		return cell{}, fmt.Errorf("%.20s is neither a number nor a text", v)
+	case isNaN(v) || v[0] == 'I' || bytes.HasPrefix(v, []byte("-I")):
+		f, err := strconv.ParseFloat(string(v), 64)
+		return cell{kind: cellFloat, float: f, bits: 64}, err
+	}
+	return cell{kind: cellNumber, text: v}, nil
+}
 
 // unquote appends the value of a JSON string. Unlike encoding/json it keeps bytes that are not valid UTF-8 as they are.
 func unquote(dst, s []byte) []byte {

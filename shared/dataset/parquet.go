@@ -1,11 +1,12 @@
 package dataset
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 
 	"bitnet1/shared/parquet"
@@ -32,8 +33,12 @@ type parquetReader struct {
 func openParquet(in io.ReaderAt, size int64, o DocumentOptions) (*parquetReader, error) {
 	p := &parquetReader{limit: o.MaxDocument, at: o.at}
 	err := guard(func() (err error) {
-		if p.file, err = parquet.Open(in, size, parquet.Options{MaxValue: o.MaxDocument}); err != nil {
+		// A text that is too long for a document is odd, not an error of the file.
+		if p.file, err = parquet.Open(in, size, parquet.Options{MaxValue: 2 * o.MaxDocument}); err != nil {
 			return fmt.Errorf("%w: fetch it again", err)
+		}
+		if p.file.Rows() == 0 {
+			return nil // an empty file need not have the columns of others
 		}
 		return p.chooseColumns(o)
 	})
@@ -46,8 +51,11 @@ func (p *parquetReader) chooseColumns(o DocumentOptions) error {
 		names = append(names, c.Path)
 	}
 	plain := func(name string) bool { return slices.Contains(names, name) }
-	lists := func(name, role, says string) bool { return p.find(name, role) >= 0 && p.find(name, says) >= 0 }
-	s, err := o.Fields.choose(names, plain, lists)
+	lists := func(name, role, says string) bool {
+		r, s := findTurns(p.file.Schema(), name, role, says)
+		return r >= 0 && s >= 0
+	}
+	s, err := o.Fields.choose(func() []string { return names }, plain, lists)
 	if err != nil {
 		return err
 	}
@@ -56,32 +64,51 @@ func (p *parquetReader) chooseColumns(o DocumentOptions) error {
 	case s.text != "":
 		p.text[0] = p.leaf(slices.Index(names, s.text))
 	case s.turns != "":
-		p.text = [2]*leaf{p.leaf(p.find(s.turns, s.role)), p.leaf(p.find(s.turns, s.says))}
+		role, says := findTurns(p.file.Schema(), s.turns, s.role, s.says)
+		p.text = [2]*leaf{p.leaf(role), p.leaf(says)}
 	default:
 		p.text = [2]*leaf{p.leaf(slices.Index(names, s.prompt)), p.leaf(slices.Index(names, s.response))}
 	}
 	for _, l := range p.text {
-		if l != nil && l.column.Type != parquet.ByteArray {
-			return fmt.Errorf("column %s is %v and not a string: the columns are %s", l.column.Path, l.column.Type, strings.Join(names, ", "))
+		if l == nil {
+			continue
 		}
-		if l != nil && s.turns == "" && l.column.MaxRep > 0 {
-			return fmt.Errorf("column %s is a list where a plain string is expected: the columns are %s", l.column.Path, strings.Join(names, ", "))
+		c, all := l.column, strings.Join(names, ", ")
+		if c.Binary() || s.text != "" && o.Fields.Text == "" && !c.Text() && c.Logical.Kind != parquet.Null {
+			return fmt.Errorf("column %s is %s and not a string: the columns are %s", c.Path, c.TypeName(), all)
+		}
+		if s.turns == "" && c.MaxRep > 0 {
+			return fmt.Errorf("column %s is a list where a plain string is expected: the columns are %s", c.Path, all)
 		}
 	}
 	if err := p.chooseID(o.Fields.ID, names); err != nil {
 		return err
 	}
-	if i := slices.Index(names, countColumn); i >= 0 && p.file.Columns()[i].Type == parquet.Int64 && p.file.Columns()[i].MaxRep == 0 {
-		p.tokens = p.leaf(i)
+	if i := slices.Index(names, countColumn); i >= 0 && p.file.Columns()[i].MaxRep == 0 {
+		if kind := p.file.Columns()[i].Type; kind == parquet.Int64 || kind == parquet.Int32 {
+			p.tokens = p.leaf(i)
+		}
 	}
-	for _, f := range o.Filters {
+	return p.chooseCells(o.Filters, names)
+}
+
+// chooseCells finds the columns of the filters.
+func (p *parquetReader) chooseCells(filters []Filter, names []string) error {
+	for _, f := range filters {
 		i := slices.Index(names, f.Column)
 		if i < 0 {
 			return fmt.Errorf("filter %v: %w", f, missing(f.Column, names))
 		}
 		l := p.leaf(i)
-		if l.column.MaxRep > 0 {
-			return fmt.Errorf("filter %v: column %s is a list", f, f.Column)
+		if l.column.MaxRep > 0 || l.column.Binary() {
+			what := l.column.TypeName()
+			if l.column.MaxRep > 0 {
+				what = "a list"
+			}
+			return fmt.Errorf("filter %v: column %s is %s, which has no order and no text to compare with", f, f.Column, what)
+		}
+		if err := f.check(cellKindOf(l.column)); err != nil {
+			return err
 		}
 		p.cells = append(p.cells, l)
 	}
@@ -100,19 +127,88 @@ func (p *parquetReader) chooseID(name string, names []string) error {
 		return nil
 	}
 	c := p.file.Columns()[i]
-	if c.MaxRep == 0 && (c.Type == parquet.ByteArray || c.Type == parquet.Int32 || c.Type == parquet.Int64) {
+	if c.MaxRep > 0 || c.Binary() {
+		if name != "" {
+			return fmt.Errorf("id: column %s is a list or %s: a plain string or number is needed", name, c.TypeName())
+		}
+		return nil
+	}
+	if kind := cellKindOf(c); name != "" || kind == cellText || kind == cellNumber || kind == cellUUID {
 		p.id = p.leaf(i)
-	} else if name != "" {
-		return fmt.Errorf("id: column %s is %v: a plain string or integer is needed", name, c.Type)
 	}
 	return nil
 }
 
-// find is the index of a field of the structures in a list, or -1.
-func (p *parquetReader) find(list, field string) int {
-	return slices.IndexFunc(p.file.Columns(), func(c parquet.Column) bool {
-		return c.MaxRep == 1 && strings.HasPrefix(c.Path, list+".") && strings.HasSuffix(c.Path, "."+field)
-	})
+// findTurns finds the columns of the roles and texts of a list of turns, or -1. Both are fields of the list's elements, not
+// of any structure within them; texts can lie one list deeper, as the parts of a turn.
+func findTurns(root *parquet.Node, name, role, says string) (roleColumn, saysColumn int) {
+	list := findNode(root, name)
+	if list == nil {
+		return -1, -1
+	}
+	element := elementOf(list)
+	if element == nil {
+		return -1, -1
+	}
+	roleColumn, saysColumn = -1, -1
+	for _, field := range element.Children {
+		switch field.Name {
+		case role:
+			if !field.Repeated {
+				roleColumn = field.Column
+			}
+		case says:
+			saysColumn = findContent(field)
+		}
+	}
+	return roleColumn, saysColumn
+}
+
+// findContent finds the column of what a turn says: a text, a structure with a text, or a list of either.
+func findContent(n *parquet.Node) int {
+	if part := elementOf(n); part != nil {
+		n = part
+	}
+	if n.Column >= 0 {
+		return n.Column
+	}
+	for _, field := range n.Children {
+		if field.Name == "text" && !field.Repeated {
+			return field.Column
+		}
+	}
+	return -1
+}
+
+// findNode finds what a path of names leads to, without entering lists. A name can have dots in itself.
+func findNode(n *parquet.Node, path string) *parquet.Node {
+	for _, child := range n.Children {
+		if child.Name == path {
+			return child
+		}
+		if rest, ok := strings.CutPrefix(path, child.Name+"."); ok && !child.Repeated {
+			if found := findNode(child, rest); found != nil {
+				return found
+			}
+		}
+	}
+	return nil
+}
+
+// elementOf is the element of a list, or nil. The rules are those of the format for lists of three levels and for the two of
+// older writers: https://github.com/apache/parquet-format/blob/master/LogicalTypes.md#lists.
+func elementOf(list *parquet.Node) *parquet.Node {
+	if list.Repeated {
+		return list
+	}
+	if list.Logical == parquet.Map || len(list.Children) != 1 || !list.Children[0].Repeated {
+		return nil
+	}
+	repeated := list.Children[0]
+	if len(repeated.Children) != 1 || repeated.Children[0].Repeated || repeated.Name == "array" || repeated.Name == list.Name+"_tuple" {
+		return repeated
+	}
+	return repeated.Children[0]
 }
 
 // leaf returns the reader of a column.
@@ -122,7 +218,8 @@ func (p *parquetReader) leaf(index int) *leaf {
 			return l
 		}
 	}
-	l := &leaf{index: index, column: p.file.Columns()[index], limit: p.limit}
+	c := p.file.Columns()[index]
+	l := &leaf{index: index, column: c, limit: p.limit, plain: c.Text(), kind: cellKindOf(c)}
 	p.leaves = append(p.leaves, l)
 	return l
 }
@@ -163,46 +260,75 @@ func (p *parquetReader) next() (row, error) {
 			return row{}, err
 		}
 	}
-	p.row.number, p.row.id, p.row.text, p.row.turns = p.number, nil, nil, p.row.turns[:0]
-	if p.id != nil {
-		p.row.id = p.id.name()
-	}
-	p.row.tokens = -1
-	if p.tokens != nil && p.tokens.number.isNumber {
-		p.row.tokens = int64(p.tokens.number.number)
-	}
-	for i, l := range p.cells {
-		p.row.cells[i] = l.cell()
-	}
-	if err := p.compose(); err != nil {
-		return row{}, fmt.Errorf("row group %d: row %d: %w", p.group-1, p.number, err)
-	}
+	group, number := p.group-1, p.number
 	p.left--
 	p.number++
+	p.row.number = number
+	if err := p.compose(); err != nil {
+		return p.row, fmt.Errorf("row group %d: row %d: %w", group, number, err)
+	}
 	return p.row, nil
 }
 
-// compose makes the row's text or turns.
-func (p *parquetReader) compose() error {
-	first := p.text[0].values
+// compose makes the row of what the leaves hold.
+func (p *parquetReader) compose() (err error) {
+	p.row.id, p.row.text, p.row.turns, p.row.tokens = nil, nil, p.row.turns[:0], -1
+	if p.id != nil {
+		if p.row.id, err = p.id.text(); err != nil {
+			return err
+		}
+	}
+	if p.tokens != nil && p.tokens.there {
+		p.row.tokens = p.tokens.batch.Values.Ints[p.tokens.at]
+	}
+	for i, l := range p.cells {
+		if p.row.cells[i], err = l.cell(); err != nil {
+			return err
+		}
+	}
 	switch s := p.shape; {
 	case s.text != "":
-		p.row.text = first[0]
+		p.row.text, err = p.text[0].text()
+		return err
 	case s.turns != "":
-		second := p.text[1].values
-		if len(first) != len(second) {
-			return fmt.Errorf("%d roles for %d texts: the file is corrupt", len(first), len(second))
+		return p.composeTurns(p.text[0], p.text[1])
+	}
+	prompt, err1 := p.text[0].text()
+	response, err2 := p.text[1].text()
+	if prompt != nil && response != nil {
+		p.row.turns = append(p.row.turns, turn{[]byte("user"), prompt}, turn{[]byte("assistant"), response})
+	}
+	return cmp.Or(err1, err2)
+}
+
+// composeTurns joins roles with what they say, of which a turn can have several parts.
+func (p *parquetReader) composeTurns(roles, says *leaf) error {
+	if roles.long || says.long {
+		return oddRow{fmt.Errorf("a list of more than %d bytes, the limit", 2*p.limit)}
+	}
+	if err := cmp.Or(roles.err, says.err); err != nil {
+		return err
+	}
+	turns := 0
+	var text []byte
+	for i, part := range says.values {
+		if says.reps[i] < 2 {
+			turns++
+			text = nil
 		}
-		for i := range first {
-			if second[i] != nil {
-				p.row.turns = append(p.row.turns, turn{first[i], second[i]})
-			}
+		if turns > len(roles.values) {
+			break
 		}
-	default:
-		prompt, response := first[0], p.text[1].values[0]
-		if prompt != nil && response != nil {
-			p.row.turns = append(p.row.turns, turn{[]byte("user"), prompt}, turn{[]byte("assistant"), response})
+		if part != nil && text == nil {
+			text = slices.Clip(part)
+			p.row.turns = append(p.row.turns, turn{roles.values[turns-1], text})
+		} else if part != nil {
+			text = append(text, part...)
+			p.row.turns[len(p.row.turns)-1].text = text
 		}
+	}
+	if turns != len(roles.values) {
+		return fmt.Errorf("%d roles for %d texts: the file is corrupt", len(roles.values), turns)
 	}
 	return nil
 }
@@ -236,15 +362,25 @@ func (p *parquetReader) openGroup() error {
 type leaf struct {
 	index  int
 	column parquet.Column
-	limit  int // bytes of a row
+	plain  bool     // its values are texts as they are
+	kind   cellKind // of its values
+	limit  int      // bytes of a row
 	chunk  *parquet.Chunk
 	batch  parquet.Batch
 	level  int // levels of the batch that are used
 	value  int // and values
+	buffer []byte
 
-	// The current row. A plain column has one value, a list one an element; an absent or empty list is one null.
-	values [][]byte // of byte arrays; nil for a null
-	number cell     // of other types
+	// The current row of a plain column.
+	there bool // it is not null
+	at    int  // the place of its value in batch
+
+	// The current row of a list: a text an element, nil for a null; an absent or empty list is one null.
+	values [][]byte
+	reps   []uint8
+	size   int
+	long   bool // the list is too long, and values are not all
+	err    error
 }
 
 func (l *leaf) open(c *parquet.Chunk) {
@@ -262,8 +398,7 @@ func (l *leaf) close() {
 
 // next reads the next row. It returns io.EOF at the end of the row group.
 func (l *leaf) next() error {
-	l.values = l.values[:0]
-	size := 0
+	l.values, l.reps, l.size, l.long, l.err = l.values[:0], l.reps[:0], 0, false, nil
 	for first := true; ; first = false {
 		if l.level == l.batch.Levels {
 			l.level, l.value = 0, 0
@@ -285,52 +420,99 @@ func (l *leaf) next() error {
 		if l.column.MaxRep == 0 {
 			return nil
 		}
-		if size += len(l.values[len(l.values)-1]) + 24; size > 2*l.limit {
-			return fmt.Errorf("a list of more than %d bytes, the limit", 2*l.limit)
-		}
+		l.keep()
 	}
 }
 
 // take uses a level, and the value that belongs to it if there is one.
 func (l *leaf) take() {
-	there := l.batch.Def == nil || int(l.batch.Def[l.level]) == l.column.MaxDef
+	l.there = l.batch.Def == nil || int(l.batch.Def[l.level]) == l.column.MaxDef
 	l.level++
-	l.number = cell{}
-	if !there {
-		l.values = append(l.values, nil)
+	if l.there {
+		l.at = l.value
+		l.value++
+		l.there = l.kind != cellNull
+	}
+}
+
+// keep appends the element of a list.
+func (l *leaf) keep() {
+	text, err := l.text()
+	l.err = cmp.Or(l.err, err)
+	if text != nil && !l.plain {
+		text = bytes.Clone(text)
+	}
+	if l.size += len(text) + 24; l.size > 2*l.limit {
+		l.long, l.values, l.reps = true, l.values[:0], l.reps[:0]
 		return
 	}
-	i, v := l.value, &l.batch.Values
-	l.value++
-	switch {
-	case l.column.Type == parquet.ByteArray:
-		value := v.Bytes[i]
-		if value == nil {
-			value = []byte{}
+	l.values, l.reps = append(l.values, text), append(l.reps, l.batch.Rep[l.level-1])
+}
+
+// text is the current value as text, nil for a null.
+func (l *leaf) text() ([]byte, error) {
+	if !l.there {
+		return nil, nil
+	}
+	if l.plain {
+		if v := l.batch.Values.Bytes[l.at]; v != nil {
+			return v, nil
 		}
-		l.values = append(l.values, value)
-		return
-	case len(v.Ints) > 0:
-		l.number = cell{number: float64(v.Ints[i]), isNumber: true}
+		return []byte{}, nil
+	}
+	var err error
+	if l.buffer, err = l.column.AppendText(l.buffer[:0], &l.batch.Values, l.at); err != nil {
+		return nil, oddRow{err}
+	}
+	return l.buffer, nil
+}
+
+// cell is the current value as filters see it.
+func (l *leaf) cell() (c cell, err error) {
+	if !l.there {
+		return c, nil
+	}
+	c.kind = l.kind
+	switch l.kind {
+	case cellTruth:
+		c.truth = l.batch.Values.Ints[l.at] != 0
+	case cellFloat:
+		c.float, c.bits = l.column.Float(&l.batch.Values, l.at)
+	case cellMoment, cellClock:
+		c.moment, _ = l.column.Moment(&l.batch.Values, l.at)
 	default:
-		l.number = cell{number: v.Floats[i], isNumber: true}
+		c.text, err = l.text()
 	}
-	l.values = append(l.values, nil)
+	return c, err
 }
 
-// name is the current row's value as a document's id.
-func (l *leaf) name() []byte {
-	if l.number.isNumber {
-		return strconv.AppendInt(nil, l.batch.Values.Ints[l.value-1], 10)
+// cellKindOf is what filters see in a column.
+func cellKindOf(c parquet.Column) cellKind {
+	switch c.Logical.Kind {
+	case parquet.Null:
+		return cellNull
+	case parquet.Date, parquet.Timestamp:
+		return cellMoment
+	case parquet.Time:
+		return cellClock
+	case parquet.UUID:
+		return cellUUID
+	case parquet.Decimal:
+		return cellNumber
+	case parquet.Float16:
+		return cellFloat
+	case parquet.Interval:
+		return cellText
 	}
-	return l.values[0]
-}
-
-func (l *leaf) cell() cell {
-	if l.number.isNumber {
-		return l.number
+	switch c.Type {
+	case parquet.Boolean:
+		return cellTruth
+	case parquet.Int32, parquet.Int64:
+		return cellNumber
+	case parquet.Float, parquet.Double:
+		return cellFloat
 	}
-	return cell{text: l.values[0]}
+	return cellText
 }
 
 // done makes sure that the row group holds no further value.

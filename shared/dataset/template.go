@@ -40,15 +40,18 @@ type turn struct{ role, text []byte }
 // roles maps the names of one convention to those of the other.
 var roles = map[string]string{"human": "user", "gpt": "assistant"}
 
-// write appends a conversation's text to dst.
-func (t Template) write(dst []byte, list []turn) []byte {
+// write appends a conversation's text to dst. A turn without a role is an error where the template writes roles.
+func (t Template) write(dst []byte, list []turn) ([]byte, error) {
 	for i, turn := range list {
 		if i > 0 {
 			dst = append(dst, t.Between...)
 		}
+		if turn.role == nil && strings.Contains(t.Turn, "{role}") {
+			return dst, fmt.Errorf("turn %d says %.40q and has no role", i, turn.text)
+		}
 		dst = t.writeTurn(dst, turn)
 	}
-	return dst
+	return dst, nil
 }
 
 func (t Template) writeTurn(dst []byte, turn turn) []byte {

@@ -61,11 +61,13 @@ type TokensWritten struct {
 	Bytes       int64        `msgpack:"bytes" json:"bytes" usage:"bytes of text"`
 	Nulls       int64        `msgpack:"nulls" json:"nulls" usage:"rows without text, which are not in the batch"`
 	InvalidUTF8 int64        `msgpack:"invalid_utf8" json:"invalid_utf8" usage:"documents that are not valid UTF-8; kept byte for byte"`
-	Rows        int64        `msgpack:"rows" json:"rows" usage:"rows read: documents, nulls and filtered"`
+	Rows        int64        `msgpack:"rows" json:"rows" usage:"rows read: documents, nulls, filtered and odd"`
 	Filtered    int64        `msgpack:"filtered" json:"filtered" usage:"rows that do not meet a filter, which are not in the batch"`
 	Refused     string       `msgpack:"refused" json:"refused" usage:"why the file was left out; empty if it was not"`
 	Counted     int64        `msgpack:"counted" json:"counted" usage:"documents whose file says how many GPT-2 tokens they have"`
 	Miscounted  int64        `msgpack:"miscounted" json:"miscounted" usage:"those of them for which it says another number than ours"`
+	Odd         int64        `msgpack:"odd,omitempty" json:"odd,omitempty" usage:"rows that cannot be understood, which are not in the batch; absent: none"`
+	OddRows     []string     `msgpack:"odd_rows,omitempty" json:"odd_rows,omitempty" usage:"the first of them: where each is, and why"`
 }
 
 // Kind implements Body.
@@ -73,7 +75,11 @@ func (TokensWritten) Kind() string { return "tokens.written" }
 
 // Inputs implements Body. What became of rows that are not in the batch is reported with the dataset.
 func (e TokensWritten) Inputs() []string {
-	return []string{e.Batch.Digest, fmt.Sprintf("%d nulls, %d filtered, %d of %d miscounted", e.Nulls, e.Filtered, e.Miscounted, e.Counted), e.Refused}
+	in := []string{e.Batch.Digest, fmt.Sprintf("%d nulls, %d filtered, %d of %d miscounted", e.Nulls, e.Filtered, e.Miscounted, e.Counted), e.Refused}
+	if e.Odd > 0 { // events of older versions have none
+		in = append(append(in, fmt.Sprintf("%d odd", e.Odd)), e.OddRows...)
+	}
+	return in
 }
 
 // ShardSealed says that one shard of a dataset is complete.

@@ -25,7 +25,8 @@ type Options struct {
 	// MaxHeld is how much the open chunks of a file may hold, in bytes: pages as they lie in the file, their contents, and
 	// dictionaries. Default: 192 MiB.
 	MaxHeld int64
-	// MaxValue is the longest value of a byte array column, in bytes. Default: 64 MiB.
+	// MaxValue is the longest value that takes memory of its own and is no part of a page, in bytes: one of a column in the
+	// encoding DELTA_BYTE_ARRAY. Default: 64 MiB.
 	MaxValue int
 	// MaxWork is how much reading may give in all: bytes of pages, levels, and bytes of values, of which a few bytes of a file
 	// can stand for billions. Default: 64 Mi and 8192 for each byte of the file.

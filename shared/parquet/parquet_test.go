@@ -342,6 +342,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	if _, err := readFile(good, Options{MaxHeld: 100}); err == nil || !strings.Contains(err.Error(), "limit") {
 		t.Errorf("pages beyond the limit: %v", err)
 	}
+	good = writeFile(t, layout{codec: compress.Codecs.Zstd, encoding: arrow.Encodings.DeltaByteArray}, arrow.Types.ByteArray, 700)
 	if _, err := readFile(good, Options{MaxValue: 3}); err == nil || !strings.Contains(err.Error(), "limit") {
 		t.Errorf("a value beyond the limit: %v", err)
 	}

@@ -71,7 +71,7 @@ func (c *Chunk) newDecoder(encoding int64, data []byte) (decoder, error) {
 		d, err := newDelta(data)
 		return &deltaInts{d, kind}, err
 	case encoding == encodingDeltaLength && kind == ByteArray:
-		return newDeltaLength(data, c.file.options.MaxValue)
+		return newDeltaLength(data)
 	case encoding == encodingDeltaBytes && kind == ByteArray:
 		return newDeltaBytes(data, &c.last, c.file.options.MaxValue, -1)
 	case encoding == encodingDeltaBytes && kind == FixedLenByteArray:
@@ -90,7 +90,7 @@ func (c *Chunk) newDecoder(encoding int64, data []byte) (decoder, error) {
 func (c *Chunk) newPlain(data []byte) (decoder, error) {
 	switch kind := c.column.Type; kind {
 	case ByteArray:
-		return &plainBytes{data, c.file.options.MaxValue}, nil
+		return &plainBytes{data}, nil
 	case FixedLenByteArray, Int96:
 		return &plainFixed{data, c.column.width}, nil
 	case Boolean:
@@ -118,10 +118,7 @@ func (p *plainFixed) read(v *Values, n int) error {
 }
 
 // plainBytes are byte arrays, each behind its length in 32 bits.
-type plainBytes struct {
-	data    []byte
-	longest int
-}
+type plainBytes struct{ data []byte }
 
 func (p *plainBytes) read(v *Values, n int) error {
 	for range n {
@@ -132,18 +129,11 @@ func (p *plainBytes) read(v *Values, n int) error {
 		if length > int64(len(p.data)-4) {
 			return fmt.Errorf("a value of %d bytes where the page has only %d left: the file is corrupt", length, len(p.data)-4)
 		}
-		if length > int64(p.longest) {
-			return tooLong(length, p.longest)
-		}
 		end := 4 + int(length)
 		v.Bytes = append(v.Bytes, p.data[4:end:end])
 		p.data = p.data[end:]
 	}
 	return nil
-}
-
-func tooLong(length int64, limit int) error {
-	return fmt.Errorf("a value of %d bytes, more than the limit of %d", length, limit)
 }
 
 // plainNumbers are numbers in little-endian order.
@@ -248,16 +238,15 @@ func (p *deltaInts) read(v *Values, n int) error {
 type deltaLength struct {
 	lengths *delta
 	data    []byte
-	longest int
 }
 
-func newDeltaLength(data []byte, longest int) (*deltaLength, error) {
+func newDeltaLength(data []byte) (*deltaLength, error) {
 	rest, _, err := skipDelta(data)
 	if err != nil {
 		return nil, err
 	}
 	lengths, err := newDelta(data)
-	return &deltaLength{lengths, rest, longest}, err
+	return &deltaLength{lengths, rest}, err
 }
 
 func (p *deltaLength) next() ([]byte, error) {
@@ -267,9 +256,6 @@ func (p *deltaLength) next() ([]byte, error) {
 	}
 	if length < 0 || length > int64(len(p.data)) {
 		return nil, fmt.Errorf("a value of %d bytes where the page has only %d left: the file is corrupt", length, len(p.data))
-	}
-	if length > int64(p.longest) {
-		return nil, tooLong(length, p.longest)
 	}
 	value := p.data[:length:length]
 	p.data = p.data[length:]
@@ -293,6 +279,7 @@ type deltaBytes struct {
 	prefixes *delta
 	suffixes *deltaLength
 	last     *[]byte
+	longest  int
 	width    int // of every value, or -1
 }
 
@@ -305,8 +292,8 @@ func newDeltaBytes(data []byte, last *[]byte, longest, width int) (*deltaBytes, 
 	if err != nil {
 		return nil, err
 	}
-	suffixes, err := newDeltaLength(rest, longest)
-	return &deltaBytes{prefixes: prefixes, suffixes: suffixes, last: last, width: width}, err
+	suffixes, err := newDeltaLength(rest)
+	return &deltaBytes{prefixes: prefixes, suffixes: suffixes, last: last, longest: longest, width: width}, err
 }
 
 func (p *deltaBytes) read(v *Values, n int) error {
@@ -322,13 +309,14 @@ func (p *deltaBytes) read(v *Values, n int) error {
 		if prefix < 0 || prefix > int64(len(*p.last)) {
 			return fmt.Errorf("a value shares %d bytes with one of %d: the file is corrupt", prefix, len(*p.last))
 		}
-		if length := prefix + int64(len(suffix)); length > int64(p.suffixes.longest) {
-			return tooLong(length, p.suffixes.longest)
-		}
-		if length := int(prefix) + len(suffix); p.width >= 0 && length != p.width {
+		length := int(prefix) + len(suffix)
+		switch {
+		case length > p.longest:
+			return fmt.Errorf("a value of %d bytes, more than the limit of %d", length, p.longest)
+		case p.width >= 0 && length != p.width:
 			return fmt.Errorf("a value of %d bytes where all have %d: the file is corrupt", length, p.width)
 		}
-		value := make([]byte, 0, int(prefix)+len(suffix))
+		value := make([]byte, 0, length)
 		value = append(append(value, (*p.last)[:prefix]...), suffix...)
 		v.Bytes = append(v.Bytes, value)
 		*p.last = value

@@ -86,11 +86,11 @@ func TestDatasetWithReport(t *testing.T) {
 
 func TestReportOfRefusedFiles(t *testing.T) {
 	r := newReport([]event.TokensWritten{
-		{Source: "good", Rows: 10, Documents: 7, Nulls: 2, Filtered: 1, Counted: 5, Miscounted: 1},
+		{Source: "good", Rows: 11, Documents: 7, Nulls: 2, Filtered: 1, Counted: 5, Miscounted: 1, Odd: 1, OddRows: []string{"line 3: not | JSON"}},
 		{Source: "bad", Refused: "row group 3: the <file> is corrupt | truncated"},
 	})
 	text := string(r.markdown())
-	for _, want := range []string{"| bad | row group 3: the &lt;file> is corrupt \\| truncated |", "| rows read | 10 |", "of 5 documents", "for 1 it is another"} {
+	for _, want := range []string{"| bad | row group 3: the &lt;file> is corrupt \\| truncated |", "| rows read | 11 |", "| that cannot be understood | 1 |", "| good | 1 | line 3: not \\| JSON |", "of 5 documents", "for 1 it is another"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}

@@ -25,9 +25,10 @@ type report struct {
 	Nulls      int64                `json:"nulls"`     // rows without a text
 	Filtered   int64                `json:"filtered"`  // rows that met not all filters
 	Invalid    int64                `json:"invalid_utf8"`
-	Counted    int64                `json:"counted"`    // documents whose file says how many GPT-2 tokens they have
-	Miscounted int64                `json:"miscounted"` // those with another number of them
-	Refused    int                  `json:"refused"`    // files
+	Counted    int64                `json:"counted"`       // documents whose file says how many GPT-2 tokens they have
+	Miscounted int64                `json:"miscounted"`    // those with another number of them
+	Refused    int                  `json:"refused"`       // files
+	Odd        int64                `json:"odd,omitempty"` // rows that cannot be understood
 	Sources    []sourceReport       `json:"sources"`
 	Duplicates *dataset.Duplicates  `json:"duplicates,omitempty"`
 	Examples   []dataset.Duplicate  `json:"duplicate_examples,omitempty"`
@@ -46,6 +47,9 @@ type sourceReport struct {
 	Filtered  int64  `json:"filtered"`
 	Invalid   int64  `json:"invalid_utf8"`
 	Refused   string `json:"refused,omitempty"` // why
+
+	Odd     int64    `json:"odd,omitempty"`
+	OddRows []string `json:"odd_rows,omitempty"` // the first of them, and why
 }
 
 type splitFact struct {
@@ -64,11 +68,12 @@ func newReport(in []event.TokensWritten) *report {
 		r.Invalid += e.InvalidUTF8
 		r.Counted += e.Counted
 		r.Miscounted += e.Miscounted
+		r.Odd += e.Odd
 		if e.Refused != "" {
 			r.Refused++
 		}
 		r.Sources = append(r.Sources, sourceReport{
-			e.Source, e.Rows, e.Documents, e.Bytes, e.Tokens, e.Nulls, e.Filtered, e.InvalidUTF8, e.Refused,
+			e.Source, e.Rows, e.Documents, e.Bytes, e.Tokens, e.Nulls, e.Filtered, e.InvalidUTF8, e.Refused, e.Odd, e.OddRows,
 		})
 	}
 	return r
@@ -127,6 +132,9 @@ func (r *report) markdown() []byte {
 	if r.Rows > 0 { // token batches that a user names say nothing of the rows they were made of
 		fmt.Fprintf(&b, "| rows read | %d |\n| without a text | %d |\n| that meet not all filters | %d |\n", r.Rows, r.Nulls, r.Filtered)
 	}
+	if r.Odd > 0 {
+		fmt.Fprintf(&b, "| that cannot be understood | %d |\n", r.Odd)
+	}
 	if d := r.Duplicates; d != nil {
 		if len(d.Known) > 0 {
 			fmt.Fprintf(&b, "| texts of %d earlier datasets | %d |\n", len(d.Known), d.Earlier)
@@ -146,6 +154,7 @@ func (r *report) markdown() []byte {
 	}
 	r.writeMixture(&b)
 	r.writeRefused(&b)
+	r.writeOdd(&b)
 	r.writeExamples(&b)
 	b.WriteString("\nWhat the steps took is no part of a dataset: it lies in dataset.times.json beside this report, and `task data:inspect -- MANIFEST` prints it.\n")
 	b.WriteString("\n## Sources\n\n| source | rows | documents | bytes | tokens | without text | filtered |\n|---|---|---|---|---|---|---|\n")
@@ -173,6 +182,19 @@ func (r *report) writeRefused(b *bytes.Buffer) {
 	for _, s := range r.Sources {
 		if s.Refused != "" {
 			fmt.Fprintf(b, "| %s | %s |\n", cell(s.Name), cell(s.Refused))
+		}
+	}
+}
+
+// writeOdd names rows that were left out because nobody knows what they mean.
+func (r *report) writeOdd(b *bytes.Buffer) {
+	if r.Odd == 0 {
+		return
+	}
+	b.WriteString("\n## Rows that cannot be understood\n\n| file | rows | the first of them |\n|---|---|---|\n")
+	for _, s := range r.Sources {
+		if s.Odd > 0 {
+			fmt.Fprintf(b, "| %s | %d | %s |\n", cell(s.Name), s.Odd, cell(strings.Join(s.OddRows, "; ")))
 		}
 	}
 }

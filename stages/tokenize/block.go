@@ -24,6 +24,7 @@ type block struct {
 	tokens    []uint32
 	count     dataset.Count // of the rows from the end of the block before it to its own end
 	next      int64         // the row after its last
+	odd       []oddRow      // the first of those between the block before it and its end
 	done      chan struct{} // closed when tokens are there
 }
 

@@ -61,6 +61,15 @@ func decode(r request, out io.Writer) error {
 			lost = err
 		}
 	}
+	told := 0
+	o.Odd = func(row int64, why string) {
+		if told++; told > maxOddRows {
+			return
+		}
+		if err := w.odd(row, why); err != nil {
+			lost = err
+		}
+	}
 	documents, err := dataset.OpenDocuments(string(r.Path), o)
 	if err != nil {
 		return w.message(blame(err), err.Error())

@@ -32,6 +32,7 @@ type decoder struct {
 	rows  atomic.Int64 // that the file claims, or -1
 	group int64        // the row group being read, or -1
 	row   int64        // the next one there
+	odd   []oddRow     // since the last block
 }
 
 // Defaults of a decoder. Of frames there are hundreds a second.
@@ -70,7 +71,7 @@ func (d *decoder) place() string {
 
 // once starts the process and reads what it says to the end.
 func (d *decoder) once(ctx context.Context, give func(*block) error) error {
-	d.group, d.row = -1, d.From
+	d.group, d.row, d.odd = -1, d.From, nil
 	p, err := d.start(ctx)
 	if err != nil {
 		return err
@@ -107,7 +108,12 @@ func (d *decoder) take(kind byte, data []byte, give func(*block) error) (done bo
 			return false, death{err}
 		}
 		d.From = b.next
+		b.odd, d.odd = d.odd, nil
 		return false, give(b)
+	case frameOdd:
+		if row := f.count(); len(d.odd) < maxOddRows {
+			d.odd = append(d.odd, oddRow{row, strings.ToValidUTF8(string(f.data), "\uFFFD")})
+		}
 	case frameBad:
 		return true, badFile{errors.New(strings.ToValidUTF8(string(data), "\uFFFD"))}
 	case frameError:

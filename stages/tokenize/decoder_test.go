@@ -23,7 +23,8 @@ import (
 	"bitnet1/shared/stage"
 )
 
-// faults are what befalls the process that decodes a source of that name, when it comes to the second row group. Each gets
+// faults are what befalls the process that decodes a source of that name, when it comes to the second row group, or to line
+// 65,536. Each gets
 // where to write to instead, and the path of the source.
 var faults = map[string]func(out io.Writer, path string){
 	"panics": func(io.Writer, string) {
@@ -67,7 +68,7 @@ func decodeWithFaults(in io.Reader, out, stderr io.Writer) int {
 		return 2
 	}
 	out = &watched{out, filepath.Join(filepath.Dir(string(r.Path)), statuses, filepath.Base(string(r.Path)))}
-	if fault := faults[strings.TrimSuffix(r.Source, ".parquet")]; fault != nil {
+	if fault := faults[strings.TrimSuffix(r.Source, filepath.Ext(r.Source))]; fault != nil {
 		inner := out
 		out = &faulty{inner, func() { fault(inner, string(r.Path)) }}
 	}
@@ -100,7 +101,7 @@ type faulty struct {
 
 func (f *faulty) Write(p []byte) (int, error) {
 	n, err := f.Writer.Write(p)
-	if place := (fields{data: p[min(len(p), 5):]}); p[0] == framePlace && len(p) < 30 && place.number() == 1 {
+	if place := (fields{data: p[min(len(p), 5):]}); p[0] == framePlace && len(p) < 30 && (place.number() == 1 || place.count() > 0) {
 		f.fail()
 	}
 	return n, err

@@ -17,12 +17,14 @@ const (
 	frameRows  = 'r' // the number of rows the file claims, or -1
 	framePlace = 'p' // the row group, or -1, and the row that is read next
 	frameBlock = 'b' // documents
+	frameOdd   = 'o' // a row that cannot be understood: its number, and why
 	frameBad   = 'f' // the file cannot be read to its end, and why
 	frameError = 'e' // something else failed: the disk, say
 	frameEnd   = 'z' // the file is read; the microseconds that filters took
 )
 
 const (
+	maxReason  = 400      // bytes of why a row is odd
 	maxMessage = 64 << 10 // bytes of a reason
 	maxFrame   = maxBlock + 16*10*blockDocuments
 )
@@ -60,11 +62,17 @@ func (w *frameWriter) message(kind byte, text string) error {
 	return w.write(kind, []byte(text[:min(len(text), maxMessage)]))
 }
 
+// odd writes a frame for an odd row.
+func (w *frameWriter) odd(row int64, why string) error {
+	w.buffer = appendNumbers(w.buffer[:0], row)
+	return w.write(frameOdd, w.buffer, []byte(why[:min(len(why), maxReason)]))
+}
+
 // block writes a block without its tokens: what is counted, the documents' numbers and names, and then the text of all.
 // They all are from one source.
 func (w *frameWriter) block(b *block) error {
 	n := b.count
-	data := appendNumbers(w.buffer[:0], n.Rows, n.Documents, n.Bytes, n.Nulls, n.Filtered, n.InvalidUTF8, b.next, int64(len(b.documents)))
+	data := appendNumbers(w.buffer[:0], n.Rows, n.Documents, n.Bytes, n.Nulls, n.Filtered, n.Odd, n.InvalidUTF8, b.next, int64(len(b.documents)))
 	for _, d := range b.documents {
 		data = appendNumbers(data, int64(len(d.ID)), d.Row, d.Bytes, d.counted)
 		data = append(data, d.ID...)
@@ -133,10 +141,11 @@ func (f *fields) bytes(n int64) []byte {
 func readBlock(data []byte, source string, first int64) (*block, error) {
 	f := &fields{data: data}
 	b := &block{count: dataset.Count{
-		Rows: f.count(), Documents: f.count(), Bytes: f.count(), Nulls: f.count(), Filtered: f.count(), InvalidUTF8: f.count(),
+		Rows: f.count(), Documents: f.count(), Bytes: f.count(), Nulls: f.count(), Filtered: f.count(),
+		Odd: f.count(), InvalidUTF8: f.count(),
 	}, next: f.count()}
 	n := f.count()
-	if n > blockDocuments || f.bad {
+	if n > blockDocuments || n > int64(len(f.data)) || f.bad {
 		return nil, errFrame
 	}
 	b.documents = make([]entry, n)
@@ -156,7 +165,7 @@ func readBlock(data []byte, source string, first int64) (*block, error) {
 	b.text = f.bytes(size)
 	c := b.count
 	if f.bad || len(f.data) > 0 || b.next < first || c.Documents != n || c.Bytes != size || c.InvalidUTF8 > n ||
-		c.Nulls > c.Rows || c.Filtered > c.Rows || c.Rows != n+c.Nulls+c.Filtered {
+		c.Nulls > c.Rows || c.Filtered > c.Rows || c.Odd > c.Rows || c.Rows != n+c.Nulls+c.Filtered+c.Odd {
 		return nil, errFrame
 	}
 	return b, nil

@@ -79,7 +79,7 @@ func spec() stage.Spec[Params, event.SourceAdded] {
 		Name:     "tokenize",
 		About:    "turn documents (parquet, JSON lines) into token batches",
 		Example:  "tokenize run --in books/*.parquet --out tokens --tokenizer gpt2",
-		Version:  "2",
+		Version:  "3",
 		Defaults: Params{Tokenizer: "gpt2", TurnTemplate: "{role}: {text}", TurnSeparator: "\n\n", OnBadFile: stop},
 		Check:    check,
 		Work:     (&tokenizers{made: map[string]tokenizer.Tokenizer{}}).tokenize,
@@ -163,7 +163,7 @@ func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in 
 			return stage.Refuse(fmt.Errorf("%w (--on-bad-file skip leaves such files out)", err))
 		}
 		reason = err.Error()
-		job.Log.Warn("file left out", "source", in.Name, "reason", reason)
+		job.Log.Warn(fmt.Sprintf("%s: file left out: %s", in.Name, reason))
 		w.discard()
 	}
 	var ref artifact.Ref
@@ -179,7 +179,7 @@ func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in 
 	return job.Emit(ctx, event.TokensWritten{
 		Source: in.Name, Batch: ref, Documents: n.Documents, Tokens: w.tokens,
 		Bytes: n.Bytes, Nulls: n.Nulls, InvalidUTF8: n.InvalidUTF8, Rows: n.Rows, Filtered: n.Filtered,
-		Refused: reason, Counted: w.counted, Miscounted: w.miscounted,
+		Refused: reason, Counted: w.counted, Miscounted: w.miscounted, Odd: n.Odd, OddRows: w.oddRows(),
 	})
 }
 
@@ -210,6 +210,9 @@ func unreadable(err error) bool { return errors.As(err, new(badFile)) }
 func warn(job *stage.Job[Params], source string, n tally) {
 	if n.count.Nulls > 0 {
 		job.Log.Warn(fmt.Sprintf("%s: %d of %d rows have no text and were left out", source, n.count.Nulls, n.count.Rows))
+	}
+	if n.count.Odd > 0 {
+		job.Log.Warn(fmt.Sprintf("%s: %d of %d rows cannot be understood and were left out: %s", source, n.count.Odd, n.count.Rows, strings.Join(n.oddRows(), "; ")))
 	}
 	if n.count.InvalidUTF8 > 0 {
 		job.Log.Warn(fmt.Sprintf("%s: %d of %d documents are not valid UTF-8; their bytes are kept as they are", source, n.count.InvalidUTF8, n.count.Documents))

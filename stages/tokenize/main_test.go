@@ -209,7 +209,7 @@ func TestColumnsTemplatesAndFilters(t *testing.T) {
 func TestBadFiles(t *testing.T) {
 	dir := t.TempDir()
 	good := write(t, filepath.Join(dir, "good.jsonl"), `{"text":"a","token_count":1}`)
-	bad := write(t, filepath.Join(dir, "bad.jsonl"), `{"text":"b"}`+"\nnonsense\n")
+	bad := write(t, filepath.Join(dir, "bad.jsonl"), `{"text":"b"}`+"\n"+`{"text":"cut sho`)
 	out := filepath.Join(dir, "out")
 	if status := run("--in", bad, good, "--out", out, "--tokenizer", "bytes"); status != 1 {
 		t.Errorf("a bad file ends with status %d", status)
@@ -243,6 +243,46 @@ func TestBadFiles(t *testing.T) {
 	}
 	if got := documents(t, filepath.Join(out, "good.tokens.arrow")); len(got) != 1 {
 		t.Errorf("the good file left %q", got)
+	}
+}
+
+// TestOddRows: rows that cannot be understood are counted and named, and the others are documents; wherever reading begins
+// again, the same rows are named.
+func TestOddRows(t *testing.T) {
+	dir := t.TempDir()
+	var text strings.Builder
+	const rows = 140_000
+	for i := range rows {
+		switch i % 14_000 {
+		case 7:
+			text.WriteString("nonsense\n")
+		case 9:
+			text.WriteString(`{"text":5}` + "\n")
+		default:
+			fmt.Fprintf(&text, `{"text":"document %d"}`+"\n", i)
+		}
+	}
+	source := write(t, filepath.Join(dir, "killedonce.jsonl"), text.String()) // and decoded by a second process from the middle on
+	out, err := command("run", "--json", "--in", source, "--out", filepath.Join(dir, "out"), "--tokenizer", "bytes").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e struct {
+		Body struct {
+			Documents, Rows, Odd int64
+			OddRows              []string `json:"odd_rows"`
+		}
+	}
+	if err := json.Unmarshal(out, &e); err != nil {
+		t.Fatal(err)
+	}
+	if b := e.Body; b.Documents != rows-20 || b.Rows != rows || b.Odd != 20 || len(b.OddRows) != maxOddRows ||
+		!strings.HasPrefix(b.OddRows[0], "line 8: not a JSON object") || b.OddRows[1] != "line 10: field text is 5 and not a string" ||
+		!strings.HasPrefix(b.OddRows[9], "line 56010: ") {
+		t.Errorf("%d documents of %d rows, %d odd: %q", b.Documents, b.Rows, b.Odd, b.OddRows)
+	}
+	if _, err := os.Stat(source + ".killed"); err != nil {
+		t.Error("one process decoded it all")
 	}
 }
 

@@ -24,6 +24,24 @@ type tally struct {
 	count               dataset.Count
 	tokens              int64
 	counted, miscounted int64
+	odd                 []oddRow // the first
+}
+
+// oddRow is a row that cannot be understood.
+type oddRow struct {
+	Row int64  `json:"row"`
+	Why string `json:"why"` // and where it is
+}
+
+// maxOddRows is how many odd rows of a file are named: further ones are counted.
+const maxOddRows = 10
+
+// oddRows say of the odd rows where they are, and why.
+func (t *tally) oddRows() (all []string) {
+	for _, row := range t.odd {
+		all = append(all, row.Why)
+	}
+	return all
 }
 
 // partRecord is what is kept beside a part, once the part is durable.
@@ -33,6 +51,7 @@ type partRecord struct {
 	Tokens     int64         `json:"tokens"`
 	Counted    int64         `json:"counted"`
 	Miscounted int64         `json:"miscounted"`
+	Odd        []oddRow      `json:"odd,omitempty"`
 
 	Times []stage.StepTime `json:"times"` // of all attempts so far
 }
@@ -77,7 +96,7 @@ func resume(job *stage.Job[Params], t dataset.TokenizerInfo) (*writer, error) {
 		}
 		w.parts++
 		w.next = r.Next
-		w.tally = tally{r.Count, r.Tokens, r.Counted, r.Miscounted}
+		w.tally = tally{r.Count, r.Tokens, r.Counted, r.Miscounted, r.Odd}
 		w.times.Restore(r.Times)
 	}
 	if w.parts > 0 {
@@ -114,6 +133,11 @@ func (w *writer) add(b *block, compare bool) {
 	w.tokens += int64(len(b.tokens))
 	w.count = w.count.Add(b.count)
 	w.next = max(w.next, b.next)
+	for _, odd := range b.odd {
+		if len(w.odd) < maxOddRows {
+			w.odd = append(w.odd, odd)
+		}
+	}
 	start := 0
 	for _, d := range b.documents {
 		if compare && d.counted >= 0 {
@@ -143,7 +167,7 @@ func (w *writer) flush() error {
 	if err := errors.Join(batch.Close(), f.Sync()); err != nil {
 		return err
 	}
-	record, err := json.Marshal(partRecord{w.next, w.count, w.tokens, w.counted, w.miscounted, w.times.Steps()})
+	record, err := json.Marshal(partRecord{w.next, w.count, w.tokens, w.counted, w.miscounted, w.odd, w.times.Steps()})
 	if err != nil {
 		return err
 	}
