@@ -1,0 +1,152 @@
+package examples
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"bitnet1/shared/checkpoint"
+	"bitnet1/shared/measure/measuretest"
+	"bitnet1/shared/model"
+)
+
+// lossesIn prints, as JSON, the losses in nats that model.py gives for tokens and targets, by each checkpoint.
+const lossesIn = `
+import json, sys, torch
+from model import Model
+rows, targets = (torch.tensor(json.loads(a)) for a in sys.argv[1:3])
+losses = lambda path: -Model(path).logits(rows).double().log_softmax(-1).gather(-1, targets.unsqueeze(-1)).flatten()
+print(json.dumps([losses(path).tolist() for path in sys.argv[3:]]))
+`
+
+// torch returns an interpreter that has torch and safetensors: the one that BITNET1_PYTHON names, or python3.
+func torch(t *testing.T) string {
+	t.Helper()
+	name := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
+	if out, err := exec.Command(name, "-c", "import torch, safetensors").CombinedOutput(); err != nil {
+		t.Skipf("%s has no torch or no safetensors (BITNET1_PYTHON names another interpreter): %.80s", name, out)
+	}
+	return name
+}
+
+// The module in PyTorch gives every kind of model the losses that the project's own devices give it.
+func TestModelInPyTorch(t *testing.T) {
+	interpreter := torch(t)
+	if _, err := os.Stat("model.py"); err != nil { // so that a test result is not kept for another module
+		t.Fatal(err)
+	}
+	const seq, batch = 24, 2
+	tokens, targets := make([]int32, batch*seq), make([]int32, batch*seq)
+	for i := range tokens {
+		tokens[i], targets[i] = int32(i*i%11), int32((7*i+2)%measuretest.Config(seq).Vocab)
+	}
+	command := []string{"-c", lossesIn, rows(tokens, seq), rows(targets, seq)}
+	var names []string
+	var want [][]float32
+	for what, c := range map[string]struct {
+		change    func(*model.Config)
+		mix       float64
+		documents model.Documents
+	}{
+		"v76":            {func(*model.Config) {}, 1, model.Documents{}},
+		"strict":         {func(c *model.Config) { c.StreamBits = 1 }, 1, model.Documents{}},
+		"unquantized":    {func(c *model.Config) { c.StreamBits = model.StreamFloat }, 1, model.Documents{}},
+		"v75":            {func(c *model.Config) { c.Attention, c.KShiftLayers = model.Pointer, nil }, 1, model.Documents{}},
+		"softmax":        {func(c *model.Config) { c.Attention, c.Alibi = model.Softmax, false }, 1, model.Documents{}},
+		"shift alone":    {func(c *model.Config) { c.KShiftSelf, c.KShiftOffset = false, 2 }, 1, model.Documents{}},
+		"equal scores":   {func(c *model.Config) { c.Alibi = false }, 1, model.Documents{}},
+		"bonsai":         {func(*model.Config) {}, 0.25, model.Documents{}},
+		"documents":      {func(c *model.Config) { c.KShiftSelf = false }, 1, model.Documents{Separate: true, EndOfText: 3}},
+		"soft documents": {func(c *model.Config) { c.Attention = model.Softmax }, 1, model.Documents{Separate: true, EndOfText: 3}},
+	} {
+		config := measuretest.Config(seq)
+		c.change(&config)
+		path := measuretest.Checkpoint(t, config, checkpoint.Provenance{Step: 1, Gamma: 0.8, Mix: c.mix, Documents: c.documents})
+		path = shaken(t, path)
+		m, settings := measuretest.Load(t, path, batch)
+		losses, err := m.Losses(tokens, targets, settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names, want, command = append(names, what), append(want, losses), append(command, path)
+	}
+	out, err := exec.Command(interpreter, command...).Output()
+	if err != nil {
+		t.Fatal(withOutput(err))
+	}
+	var got [][]float64
+	if err := json.Unmarshal(out, &got); err != nil || len(got) != len(want) {
+		t.Fatalf("%v in %.200s", err, out)
+	}
+	for i, losses := range want {
+		for k := range losses {
+			if !(math.Abs(got[i][k]-float64(losses[k])) <= 1e-4) {
+				t.Errorf("%s: token %d has a loss of %g nats, the module says %g", names[i], k, losses[k], got[i][k])
+				break
+			}
+		}
+	}
+}
+
+// shaken is the checkpoint with scales, thresholds and gains that differ by channel, as training leaves them.
+func shaken(t *testing.T, path string) string {
+	t.Helper()
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	random := rand.New(rand.NewPCG(5, 8))
+	m := checkpoint.Model{Config: f.Config, Provenance: f.Provenance}
+	for p, err := range f.Parameters() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Data = slices.Clone(p.Data)
+		if !strings.HasSuffix(p.Name, ".weight") {
+			for i := range p.Data {
+				p.Data[i] = p.Data[i]*(1+0.3*float32(random.NormFloat64())) + 0.1*float32(random.NormFloat64())
+			}
+		}
+		m.Parameters = append(m.Parameters, p)
+	}
+	out, err := os.Create(filepath.Join(t.TempDir(), "shaken.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if err := checkpoint.Write(out, m); err != nil {
+		t.Fatal(err)
+	}
+	return out.Name()
+}
+
+// rows is values as a JSON list of rows of so many.
+func rows(values []int32, width int) string {
+	var all [][]int32
+	for at := 0; at < len(values); at += width {
+		all = append(all, values[at:at+width])
+	}
+	b, err := json.Marshal(all)
+	if err != nil {
+		return fmt.Sprint(err)
+	}
+	return string(b)
+}
+
+// withOutput adds what a program that failed wrote.
+func withOutput(err error) error {
+	if failed := new(exec.ExitError); errors.As(err, &failed) {
+		return fmt.Errorf("%w: %s", err, failed.Stderr)
+	}
+	return err
+}
