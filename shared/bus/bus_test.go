@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
@@ -568,6 +569,174 @@ func greeter(t *testing.T) string {
 		}
 	}()
 	return l.Addr().String()
+}
+
+// A server that takes only small messages, or whose streams another stream keeps
+// from being made, is refused before anything is announced.
+func TestConnectRefusesAServerThatStagesCannotAnswerOn(t *testing.T) {
+	foreign := func(payload int32) (*server.Server, jetstream.JetStream) {
+		s, err := server.NewServer(&server.Options{
+			Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true, MaxPayload: payload,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Start()
+		t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+		if !s.ReadyForConnections(10 * time.Second) {
+			t.Fatal("the server does not start")
+		}
+		conn, err := nats.Connect(s.ClientURL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(conn.Close)
+		js, err := jetstream.New(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s, js
+	}
+	refused := func(s *server.Server, want ...string) {
+		t.Helper()
+		b, err := Connect(t.Context(), Address{URL: s.ClientURL()}, "test")
+		if err == nil {
+			b.Close()
+			t.Fatal("connected")
+		}
+		for _, w := range want {
+			if !strings.Contains(err.Error(), w) {
+				t.Errorf("error %q, want %q in it", err, w)
+			}
+		}
+	}
+	small, _ := foreign(4096)
+	refused(small, "4096 bytes", "max_payload")
+
+	taken, js := foreign(1 << 20)
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "AUDIT", Subjects: []string{"bitnet1.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	refused(taken, "stream AUDIT", "NATS_URL")
+
+	narrow, js := foreign(1 << 20)
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: EventStream, Subjects: []string{"bitnet1.*.*.*"}, MaxMsgSize: 1000}); err != nil {
+		t.Fatal(err)
+	}
+	refused(narrow, EventStream, "1000 bytes")
+}
+
+func TestADeadLetterThatIsTooLargeKeepsItsCause(t *testing.T) {
+	b := connect(t, serve(t))
+	stream, err := b.js.Stream(t.Context(), DeadStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := stream.CachedInfo().Config
+	config.MaxMsgSize = 1000
+	if _, err := b.js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Bury(t.Context(), "tester", event.Subject("r", "pack.written"), make([]byte, 2000), "the cause"); err != nil {
+		t.Fatal(err)
+	}
+	letter, err := stream.GetLastMsgForSubject(t.Context(), "bitnet1.r.dead.tester.pack.written")
+	if err != nil || letter.Header.Get(HeaderCause) != "the cause" {
+		t.Errorf("%+v, %v", letter, err)
+	}
+}
+
+func TestAnEventIsPublishedAfterTheOneThatItsMakerKnows(t *testing.T) {
+	b := connect(t, serve(t))
+	first, err := b.PublishAfter(t.Context(), packed(t, "r", 1), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.PublishAfter(t.Context(), packed(t, "r", 2), 0); !errors.Is(err, ErrBehind) {
+		t.Errorf("error %v, want ErrBehind", err)
+	}
+	second, err := b.PublishAfter(t.Context(), packed(t, "r", 2), first)
+	if err != nil || second != first+1 {
+		t.Errorf("sequence %d after %d, %v", second, first, err)
+	}
+	if last, err := b.Last(t.Context(), "r"); err != nil || last != second {
+		t.Errorf("last %d, %v; want %d", last, err, second)
+	}
+	if last, err := b.Last(t.Context(), "other"); err != nil || last != 0 {
+		t.Errorf("last of no events: %d, %v", last, err)
+	}
+}
+
+func TestWhatAnUnusableServerDoesNotTakeIsSaidSo(t *testing.T) {
+	t.Parallel()
+	s := serve(t)
+	b := connect(t, s)
+	b.Patience = 100 * time.Millisecond
+	s.Stop()
+	if err := b.Publish(t.Context(), packed(t, "r", 1)); !IsUnusable(err) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// As many runs as one likes can use a data directory.
+func TestConsumersOfManyRuns(t *testing.T) {
+	t.Parallel()
+	s := serve(t)
+	b := connect(t, s)
+	publish(t, b, packed(t, "r", 1))
+	stream, err := b.js.Stream(t.Context(), EventStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := stream.CachedInfo().Config.MaxConsumers; n != maxConsumers {
+		t.Errorf("a stream can have %d consumers, want %d: nats-server's own limit is 1000", n, maxConsumers)
+	}
+	for i := range 30 { // of launchers that were killed
+		listen(t, b, Listener{Stage: "tester", Run: fmt.Sprint("r", i), Kind: "pack.written"})
+	}
+	restart(t, s)
+	b = connect(t, s)
+	if err := b.ForgetAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l := Listener{Stage: "tester", Run: "r", Kind: "pack.written"}
+	q := listen(t, b, l)
+	if n, err := b.Unanswered(t.Context(), l); err != nil || n != 1 {
+		t.Errorf("%d to answer, %v", n, err)
+	}
+	d := next(t, q)
+	if n, err := b.Unanswered(t.Context(), l); err != nil || n != 1 {
+		t.Errorf("%d to answer while a worker has it, %v", n, err)
+	}
+	if err := d.Done(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := b.Unanswered(t.Context(), l); err != nil || n != 0 {
+		t.Errorf("%d to answer at the end, %v", n, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := b.Follow(ctx, "r", func(Kept) {}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := b.History(t.Context(), "r", "*.*", 0); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := b.Forget(t.Context(), l); err != nil {
+		t.Fatal(err)
+	}
+	for limit := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		stream, err := b.js.Stream(t.Context(), EventStream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stream.CachedInfo().State.Consumers == 0 {
+			return
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("%d consumers are left", stream.CachedInfo().State.Consumers)
+		}
+	}
 }
 
 func TestPublishingEndsWithItsContext(t *testing.T) {

@@ -95,7 +95,8 @@ const (
 )
 
 // Bury keeps data, which arrived on subject and which stage could not answer,
-// in the dead-letter stream together with the cause.
+// in the dead-letter stream together with the cause; the cause alone where the
+// server takes no larger message than the event was.
 func (b *Bus) Bury(ctx context.Context, stage, subject string, data []byte, cause string) error {
 	run, kind, ok := event.SplitSubject(subject)
 	if !ok {
@@ -106,10 +107,15 @@ func (b *Bus) Bury(ctx context.Context, stage, subject string, data []byte, caus
 	msg.Header.Set(HeaderStage, stage)
 	msg.Header.Set(HeaderCause, headerText(cause))
 	once := jetstream.WithMsgID(rand.Text())
-	err := again(ctx, func() error {
+	send := func() error {
 		_, err := b.js.PublishMsg(ctx, msg, once)
 		return err
-	})
+	}
+	err := b.again(ctx, send)
+	if errors.Is(err, ErrTooLarge) { // with the cause beside it; the event is in its own stream
+		msg.Data = nil
+		err = b.again(ctx, send)
+	}
 	if err != nil {
 		return fmt.Errorf("keeping a dead letter of stage %s: %w", stage, err)
 	}

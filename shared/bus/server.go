@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -19,6 +21,9 @@ import (
 type Server struct {
 	nats     *server.Server
 	password string
+	dir      string
+	port     int
+	store    *storeLog
 }
 
 const user = "bitnet1"
@@ -40,24 +45,26 @@ func start(dir string, port int, password string) (*Server, error) {
 	if err := writable(dir); err != nil {
 		return nil, fmt.Errorf("event server cannot keep its streams in %s: choose another data directory with --data (%w)", filepath.Clean(dir), err)
 	}
-	s := &Server{password: password}
+	s := &Server{password: password, dir: dir, port: port, store: &storeLog{}}
 	if port == 0 {
 		port = server.RANDOM_PORT
 	}
-	var err error
-	s.nats, err = server.NewServer(&server.Options{
+	options := &server.Options{
 		ServerName: "bitnet1", Host: "127.0.0.1", Port: port,
 		JetStream: true, StoreDir: dir,
 		// The default syncs every two minutes: a power cut would lose events
 		// whose announcement was acknowledged.
 		SyncAlways: true,
 		Username:   user, Password: s.password,
-		NoSigs: true, NoLog: true,
+		NoSigs:                 true,
 		DisableJetStreamBanner: true,
-	})
-	if err != nil {
+	}
+	options.JetStreamLimits.DefaultMaxConsumers = -1 // old streams do not say how many
+	var err error
+	if s.nats, err = server.NewServer(options); err != nil {
 		return nil, fmt.Errorf("event server: %w", err)
 	}
+	s.nats.SetLogger(s.store, false, false)
 	s.nats.Start()
 	if !s.nats.ReadyForConnections(20 * time.Second) {
 		s.Stop()
@@ -67,7 +74,62 @@ func start(dir string, port int, password string) (*Server, error) {
 		s.Stop()
 		return nil, fmt.Errorf("event server could not open its streams in %s: is the disk full?", filepath.Clean(dir))
 	}
+	s.port = s.nats.Addr().(*net.TCPAddr).Port
 	return s, nil
+}
+
+// storeLog listens to the server's log for the one thing that the server tells
+// nobody else: that a stream could not be written, after which that stream takes
+// nothing more until the server is started again, whatever becomes of the disk.
+type storeLog struct {
+	mu  sync.Mutex
+	err error
+}
+
+func (l *storeLog) Errorf(format string, args ...any) {
+	if text := fmt.Sprintf(format, args...); strings.HasPrefix(text, "Filestore [") {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.err = errors.New(text)
+	}
+}
+
+func (l *storeLog) Noticef(string, ...any)            {}
+func (l *storeLog) Warnf(string, ...any)              {}
+func (l *storeLog) Fatalf(format string, args ...any) { l.Errorf(format, args...) }
+func (l *storeLog) Debugf(string, ...any)             {}
+func (l *storeLog) Tracef(string, ...any)             {}
+
+// Mend starts the server anew, on the same port and with the same password,
+// after its store could not be written, once there is room for it again. The
+// error says why the store is unusable; nil when it is usable, or is again.
+func (s *Server) Mend() error {
+	s.store.mu.Lock()
+	err := s.store.err
+	s.store.mu.Unlock()
+	if err == nil && s.nats.JetStreamEnabled() {
+		return nil
+	}
+	if err := roomy(s.dir); err != nil {
+		return fmt.Errorf("event server cannot keep its streams in %s: %w", filepath.Clean(s.dir), err)
+	}
+	s.Stop()
+	again, err := start(s.dir, s.port, s.password)
+	if err != nil {
+		return err
+	}
+	*s = *again
+	return nil
+}
+
+// roomy makes sure that a server has room to write in dir.
+func roomy(dir string) error {
+	probe, err := os.CreateTemp(dir, ".probe-")
+	if err != nil {
+		return err
+	}
+	_, err = probe.Write(make([]byte, minMessage))
+	return errors.Join(err, probe.Sync(), probe.Close(), os.Remove(probe.Name()))
 }
 
 // writable turns another vague and late failure of the server into an early,

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bitnet1/shared/event"
@@ -30,9 +32,13 @@ const (
 
 	dedupeWindow   = 2 * time.Minute
 	deadLetterLife = 90 * 24 * time.Hour
-	consumerLife   = 30 * 24 * time.Hour // of a consumer that nobody asks
+	consumerLife   = 30 * 24 * time.Hour // of a consumer for every run that nobody asks
+	runLife        = 24 * time.Hour      // of a consumer for one run: its launcher removes it and makes it anew
+	readerLife     = time.Minute         // of a consumer that only reads
+	maxConsumers   = 100_000             // of a stream: without a word of ours nats-server stops at 1,000
 	maxHeaders     = 16 << 10            // bytes of headers beside an event
 	maxCause       = 4 << 10             // bytes of the cause in a dead letter
+	minMessage     = 16 << 10            // bytes that must pass: a cause, twice, with what is around it
 
 	// maxUnanswered bounds the events that are being worked on or that wait for
 	// another try, over all processes of a stage. It is far above the number of
@@ -47,31 +53,80 @@ func streams() []jetstream.StreamConfig {
 			Name: EventStream, Description: "every event of every run",
 			Subjects: []string{"bitnet1.*.*.*"}, Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage,
 			MaxMsgSize: event.MaxSize + maxHeaders, Duplicates: dedupeWindow, Discard: jetstream.DiscardNew,
+			MaxConsumers: maxConsumers,
 		},
 		{
 			Name: DeadStream, Description: "events that a stage could not answer",
 			Subjects: []string{"bitnet1.*.dead.*.*.*"}, Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage,
 			MaxMsgSize: event.MaxSize + 2*maxHeaders, MaxAge: deadLetterLife, Duplicates: dedupeWindow,
+			MaxConsumers: maxConsumers,
 		},
 	}
 }
 
 // ensureStreams creates the streams that are missing. An existing stream is
-// left as its owner configured it.
+// left as its owner configured it, unless stages could not answer there.
 func (b *Bus) ensureStreams(ctx context.Context) error {
 	for _, c := range streams() {
-		_, err := b.js.Stream(ctx, c.Name)
+		stream, err := b.js.Stream(ctx, c.Name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			_, err = b.js.CreateStream(ctx, c)
-			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-				err = nil // another process was faster
+			err = b.createStream(ctx, c)
+		} else if err == nil {
+			if n := stream.CachedInfo().Config.MaxMsgSize; n >= 0 && n < minMessage {
+				return fmt.Errorf("stream %s takes messages of at most %d bytes, and stages' answers need %d: raise its largest message", c.Name, n, minMessage)
 			}
 		}
 		if err != nil {
-			return fmt.Errorf("stream %s: %w (does the server have JetStream?)", c.Name, err)
+			return fmt.Errorf("stream %s: %w", c.Name, withHint(err))
 		}
 	}
 	return nil
+}
+
+func (b *Bus) createStream(ctx context.Context, c jetstream.StreamConfig) error {
+	_, err := b.js.CreateStream(ctx, c)
+	var api *jetstream.APIError
+	switch {
+	case err == nil, errors.Is(err, jetstream.ErrStreamNameAlreadyInUse): // another process was faster
+		return nil
+	case errors.Is(err, jetstream.ErrMaximumConsumersLimit) && c.MaxConsumers > 0: // the account allows fewer
+		c.MaxConsumers = 0
+		return b.createStream(ctx, c)
+	case errors.As(err, &api) && api.ErrorCode == subjectsOverlap:
+		return b.overlap(ctx, c)
+	}
+	return err
+}
+
+// withHint adds what a server without JetStream answers, or does not.
+func withHint(err error) error {
+	for _, sign := range []error{
+		jetstream.ErrJetStreamNotEnabled, jetstream.ErrJetStreamNotEnabledForAccount, nats.ErrNoResponders, context.DeadlineExceeded,
+	} {
+		if errors.Is(err, sign) {
+			return fmt.Errorf("%w (does the server have JetStream?)", err)
+		}
+	}
+	return err
+}
+
+// subjectsOverlap is the server's code for a stream whose subjects another one has.
+const subjectsOverlap = 10065
+
+// overlap names the streams that are in the way of c.
+func (b *Bus) overlap(ctx context.Context, c jetstream.StreamConfig) error {
+	var others []string
+	for _, subject := range c.Subjects {
+		names := b.js.StreamNames(ctx, jetstream.WithStreamListSubject(subject))
+		for name := range names.Name() {
+			others = append(others, name)
+		}
+		if err := names.Err(); err != nil {
+			return fmt.Errorf("another stream has subjects among %s: %w", strings.Join(c.Subjects, ", "), err)
+		}
+	}
+	return fmt.Errorf("its subjects %s are taken by the server's stream %s: give that stream other subjects, or name another server in NATS_URL",
+		strings.Join(c.Subjects, ", "), strings.Join(others, ", "))
 }
 
 // Listener says which events a stage answers.
@@ -100,6 +155,9 @@ func (l Listener) config() jetstream.ConsumerConfig {
 		// Attempts are counted by the stage runner, which knows an interrupted
 		// job from a failed one; here they are unlimited.
 		MaxDeliver: -1, MaxAckPending: maxUnanswered, InactiveThreshold: consumerLife,
+	}
+	if l.Run != "*" {
+		config.InactiveThreshold = runLife
 	}
 	if l.FromNow && l.Run == "*" {
 		config.DeliverPolicy = jetstream.DeliverNewPolicy
@@ -136,4 +194,34 @@ func (b *Bus) Forget(ctx context.Context, l Listener) error {
 		return fmt.Errorf("consumer %s: %w", l.durable(), err)
 	}
 	return nil
+}
+
+// ForgetAll removes every consumer, for a server that has just started and so
+// has no listeners yet: what a killed launcher has left costs each later start.
+func (b *Bus) ForgetAll(ctx context.Context) error {
+	stream, err := b.js.Stream(ctx, EventStream)
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", EventStream, err)
+	}
+	names := stream.ConsumerNames(ctx)
+	for name := range names.Name() {
+		if err := b.js.DeleteConsumer(ctx, EventStream, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return fmt.Errorf("consumer %s: %w", name, err)
+		}
+	}
+	if err := names.Err(); err != nil {
+		return fmt.Errorf("consumers of stream %s: %w", EventStream, err)
+	}
+	return nil
+}
+
+// Unanswered counts the events that the stage of l has still to answer, those
+// included that it is at work on or will try again.
+func (b *Bus) Unanswered(ctx context.Context, l Listener) (int, error) {
+	consumer, err := b.js.Consumer(ctx, EventStream, l.durable())
+	if err != nil {
+		return 0, fmt.Errorf("consumer %s: %w", l.durable(), err)
+	}
+	info := consumer.CachedInfo()
+	return int(info.NumPending) + info.NumAckPending, nil
 }

@@ -22,6 +22,7 @@ type RunStarted struct {
 	Definition artifact.Ref `msgpack:"definition" json:"definition" usage:"the resolved pipeline definition: every stage's parameters"`
 	Sources    int          `msgpack:"sources" json:"sources" usage:"how many source.added events follow"`
 	Stages     []string     `msgpack:"stages" json:"stages" usage:"stages that take part"`
+	Data       string       `msgpack:"data" json:"data" usage:"where the run's data directory lay when the run began: host:path; not part of its identity"`
 }
 
 // Kind implements Body.
