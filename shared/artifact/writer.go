@@ -175,6 +175,17 @@ func advise(err error) error {
 	}
 }
 
+// Unwritable reports whether err is the disk's and not the work's: full, or no
+// longer to be written.
+func Unwritable(err error) bool {
+	for _, sign := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO} {
+		if errors.Is(err, sign) {
+			return true
+		}
+	}
+	return false
+}
+
 // WriteFile atomically replaces the file at path with b: temporary name, sync,
 // rename, sync of the directory. It is for small mutable records beside the
 // artifacts (job records, manifests of a run), not for artifacts.

@@ -97,6 +97,12 @@ func (j Journal) write(e event.Envelope, renew bool) (isNew bool, err error) {
 	return isNew, nil
 }
 
+// Keeps reports whether the journal has e, undamaged.
+func (j Journal) Keeps(e event.Envelope) bool {
+	_, err := j.readFile(e.Run, e.Kind, e.ID, e.ID)
+	return err == nil
+}
+
 // Read returns the events of a run and kind, each once, in the order of their
 // parts. Of one part the last one counts: those that were found with other
 // parameters than the run's own come first, the rest in the order of their time.
@@ -163,6 +169,27 @@ func standing(e event.Envelope) int {
 	default:
 		return 2
 	}
+}
+
+// All returns every event of a run, of any kind, in the order of their time.
+func (j Journal) All(run string) ([]event.Envelope, error) {
+	kinds, err := os.ReadDir(filepath.Join(j.RunDir(run), "events"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("journal of run %s: %w", run, err)
+	}
+	var all []event.Envelope
+	for _, kind := range kinds {
+		if !event.ValidKind(kind.Name()) {
+			continue
+		}
+		events, err := j.Read(run, kind.Name())
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, events...)
+	}
+	slices.SortStableFunc(all, func(a, b event.Envelope) int { return cmp.Compare(a.Time, b.Time) })
+	return all, nil
 }
 
 func (j Journal) readFile(run, kind, name, id string) (event.Envelope, error) {

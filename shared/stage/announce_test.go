@@ -94,3 +94,87 @@ func TestWhatCannotBeKeptIsNotAnnounced(t *testing.T) {
 		t.Errorf("announced %d times", n)
 	}
 }
+
+// A server that has lost its stream gets everything again, with no consumer for
+// each event: a stream can have only so many.
+func TestALostStreamIsAnnouncedAgainWithFewConsumers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const events = 1500
+	silent := NewAnnouncer(w.journal(), nil)
+	var all []event.Envelope
+	for step := range events {
+		e, err := event.New("r", "test", "", event.Part{Index: step, Count: events}, event.PackWritten{Step: step})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := silent.Announce(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, e)
+	}
+	if err := w.bus.Publish(t.Context(), all[7]); err != nil {
+		t.Fatal(err)
+	}
+	conn, js := w.raw()
+	created := 0
+	if _, err := conn.Subscribe("$JS.EVENT.ADVISORY.CONSUMER.CREATED."+bus.EventStream+".*", func(*nats.Msg) { created++ }); err != nil {
+		t.Fatal(err)
+	}
+	announcer := NewAnnouncer(w.journal(), w.bus)
+	if missing, err := announcer.Restore(t.Context(), "r"); err != nil || missing != events-1 {
+		t.Fatalf("%d announced again, %v; want %d", missing, err, events-1)
+	}
+	if missing, err := NewAnnouncer(w.journal(), w.bus).Restore(t.Context(), "r"); err != nil || missing != 0 {
+		t.Errorf("a second time: %d announced again, %v", missing, err)
+	}
+	// Stages announce one by one what they have made before; meanwhile others announce on the same subject.
+	alone := NewAnnouncer(w.journal(), w.bus)
+	for i, e := range all {
+		if i%500 == 0 {
+			w.announce("r", event.Part{}, event.PackWritten{Step: -1 - i})
+		}
+		if err := alone.Announce(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := len(w.history("r", "pack.written")); got != events+3 {
+		t.Errorf("%d events, want %d", got, events+3)
+	}
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if created > 20 {
+		t.Errorf("%d consumers were made", created)
+	}
+	stream, err := js.Stream(t.Context(), bus.EventStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := stream.CachedInfo().State.Consumers; n != 0 {
+		t.Errorf("%d consumers are left", n)
+	}
+}
+
+// What stands on the subject and is no event keeps nothing from being announced.
+func TestGarbageOnASubjectKeepsNothingBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	e, err := event.New("r", "test", "", event.Part{}, event.PackWritten{Step: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := NewAnnouncer(w.journal(), nil).Announce(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	conn, _ := w.raw()
+	if _, err := conn.Request(e.Subject(), []byte("hello"), 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if err := NewAnnouncer(w.journal(), w.bus).Announce(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(w.history("r", "*.*")); n != 1 {
+		t.Errorf("announced %d times", n)
+	}
+}

@@ -28,11 +28,18 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2
+
+	// ExitUnusable is the status of a serving stage that the event server, its
+	// store or the disk has kept from working for as long as --outage allows.
+	ExitUnusable = 3
 )
 
 // EnvLauncher is set for stages that a launcher started: they end when their
 // standard input does, so that they never outlive it.
 const EnvLauncher = "BITNET1_LAUNCHER"
+
+// EnvOutage is the environment's word for --outage.
+const EnvOutage = "BITNET1_OUTAGE"
 
 var errStopped = errors.New("stopped by a signal")
 
@@ -71,8 +78,11 @@ func ExitStatus(program string, err error, stderr io.Writer) int {
 		return exitDone
 	}
 	fmt.Fprintf(stderr, "%s: %v\n", program, err)
-	if errors.As(err, new(usageError)) {
+	switch {
+	case errors.As(err, new(usageError)):
 		return exitUsage
+	case bus.IsUnusable(err):
+		return ExitUnusable
 	}
 	return exitFailed
 }
@@ -130,6 +140,7 @@ func serveCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 			&cli.IntFlag{Name: "attempts", Value: 4, Usage: "how often a job is begun without getting anywhere before it is given up; crashes count"},
 			&cli.DurationFlag{Name: "retry-pause", Value: time.Second, Usage: "pause before a failed job is tried again; doubled every time, up to 30 s"},
 			&cli.DurationFlag{Name: "ack-wait", Value: bus.AckWait, Usage: "time without a sign of life after which the server gives a job to another worker"},
+			OutageFlag(),
 			&cli.StringFlag{Name: "from", Value: "all", Usage: "which events to start with when the stage is new: all, or now"},
 			&cli.StringFlag{Name: "metrics", Usage: "serve Prometheus metrics on `ADDRESS`, e.g. 127.0.0.1:9100"},
 		), param.Flags(s.Defaults)...),
@@ -141,6 +152,14 @@ func serveCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 			defer stop()
 			return serveMain(ctx, s, c)
 		},
+	}
+}
+
+// OutageFlag says how long what a run needs may be away. The launcher has it too.
+func OutageFlag() cli.Flag {
+	return &cli.DurationFlag{
+		Name: "outage", Value: bus.Patience, EnvVars: []string{EnvOutage},
+		Usage: "how long the event server, its store or the disk may be unusable before this program ends",
 	}
 }
 
@@ -171,6 +190,7 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 		return err
 	}
 	defer b.Close()
+	b.Patience = c.Duration("outage")
 	queue, err := b.Listen(ctx, bus.Listener{
 		Stage: s.Name, Run: run, Kind: s.kind(), FromNow: c.String("from") == "now", AckWait: c.Duration("ack-wait"),
 	})
@@ -191,7 +211,7 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 			report: reporter(b, s.Name), attempts: c.Int("attempts"),
 		},
 		bus: b, queue: queue, metrics: m, overlay: overlayOf[P](c), retryPause: c.Duration("retry-pause"), busy: newRateLimit(time.Minute),
-		definitions: map[string]*pipeline.Definition{}, failures: map[string]int{},
+		outage: c.Duration("outage"), definitions: map[string]*pipeline.Definition{}, failures: map[string]int{}, unended: map[string]unended{},
 	}
 	log.Info("serving", "stage", s.Name, "kind", s.kind(), "run", run, "workers", c.Int("workers"))
 	return svc.serve(ctx, c.Int("workers"))
@@ -206,7 +226,7 @@ func checkServeFlags(c *cli.Context) error {
 			return usagef("--%s %d: use 1 or more", name, n)
 		}
 	}
-	for _, name := range []string{"ack-wait", "retry-pause"} {
+	for _, name := range []string{"ack-wait", "retry-pause", "outage"} {
 		if d := c.Duration(name); d < time.Millisecond {
 			return usagef("--%s %s: use 1ms or more", name, d)
 		}

@@ -13,6 +13,7 @@ import (
 	"unicode"
 
 	"bitnet1/shared/artifact"
+	"bitnet1/shared/bus"
 	"bitnet1/shared/event"
 	"bitnet1/shared/journal"
 	"bitnet1/shared/param"
@@ -231,7 +232,10 @@ func (p *performer[P, E]) attempt(ctx context.Context, t task[P, E], r *record) 
 		return context.Cause(ctx)
 	}
 	if work.Err() != nil {
-		err = errors.Join(err, context.Cause(work))
+		return errors.Join(err, context.Cause(work))
+	}
+	if artifact.Unwritable(err) || bus.IsUnusable(err) { // not the job's failure
+		_ = r.setAttempts(n - 1)
 	}
 	return err
 }

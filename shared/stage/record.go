@@ -223,7 +223,10 @@ func (r *record) attempts() int {
 }
 
 func (r *record) setAttempts(n int) error {
-	return artifact.WriteFile(filepath.Join(r.dir, "attempts"), []byte(strconv.Itoa(max(n, 0))+"\n"))
+	if n <= 0 { // a full disk does not keep a file from being removed
+		return os.RemoveAll(filepath.Join(r.dir, "attempts"))
+	}
+	return artifact.WriteFile(filepath.Join(r.dir, "attempts"), []byte(strconv.Itoa(n)+"\n"))
 }
 
 // attemptsAt is attempts for a record that is not open.

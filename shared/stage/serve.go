@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -27,11 +29,20 @@ type service[P any, E event.Body] struct {
 	overlay func(*P) error // parameters given on the command line
 
 	retryPause time.Duration // before the second attempt
+	outage     time.Duration // how long the event server or the disk may be unusable
 	busy       *rateLimit    // of the log lines about jobs that others work on
 
 	mu          sync.Mutex
 	definitions map[string]*pipeline.Definition // of runs; nil where a run has none
 	failures    map[string]int                  // by job key, or by event where it has none yet
+	unended     map[string]unended              // by delivery, of those that could not be ended
+}
+
+// unended is a delivery that could not be ended: neither its answer nor its
+// failure could be written or announced.
+type unended struct {
+	since time.Time
+	times int
 }
 
 // serve runs the given number of workers.
@@ -63,14 +74,47 @@ func (s *service[P, E]) work(ctx context.Context) error {
 			continue
 		}
 		s.metrics.deliveries.Inc()
-		switch err := s.answer(ctx, d); {
-		case unfit(err):
+		err = s.answer(ctx, d)
+		switch {
+		case err == nil, ctx.Err() != nil:
+			s.ended(d)
+		case unfit(err), bus.IsUnusable(err):
 			return err
-		case err != nil:
-			s.log.Error("could not finish a delivery: the event will come again", "subject", d.Subject, "error", err)
+		default:
+			if err := s.later(d, err); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// later hands back a delivery that could not be ended. When it could not be for
+// as long as s.outage, the error says that the process is of no use.
+func (s *service[P, E]) later(d *bus.Delivery, cause error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := artifact.DigestBytes(d.Data)
+	u := s.unended[id]
+	if u.times == 0 {
+		u.since = time.Now()
+	}
+	u.times++
+	s.unended[id] = u
+	if time.Since(u.since) > s.outage {
+		return bus.Unusable(fmt.Errorf("tried for %s: %w", s.outage, cause))
+	}
+	s.log.Error("could not finish a delivery: the event will come again", "subject", d.Subject, "error", cause)
+	_ = d.Later(s.backOff(u.times)) // it comes again anyway, when the server misses signs of life
+	return nil
+}
+
+func (s *service[P, E]) ended(d *bus.Delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.unended) > 0 {
+		delete(s.unended, artifact.DigestBytes(d.Data))
+	}
 }
 
 // answer works on one delivery, giving signs of life meanwhile, and ends it.
@@ -100,11 +144,13 @@ func (s *service[P, E]) answer(ctx context.Context, d *bus.Delivery) error {
 			s.log.Info("another process works on this job: the event will come again", "run", e.Run, "event", e.Kind, "job", artifact.Short(key))
 		}
 		return d.Later(time.Second)
-	case unfit(err):
+	case unfit(err), bus.IsUnusable(err):
 		return errors.Join(err, d.Later(0))
+	case artifact.Unwritable(err):
+		return err // it would be as hard to write that the job has failed
 	case err != nil:
 		tries := s.countFailure(e, key)
-		if refused(err) || tries >= s.attempts {
+		if refused(err) || errors.Is(err, bus.ErrTooLarge) || tries >= s.attempts {
 			return s.fail(ctx, d, e, key, err)
 		}
 		s.metrics.jobs.WithLabelValues("retried").Inc()
@@ -134,14 +180,14 @@ func (s *service[P, E]) heartbeat(ctx context.Context, d *bus.Delivery) {
 
 // handle performs the event's job.
 func (s *service[P, E]) handle(ctx context.Context, e event.Envelope) (key, outcome string, err error) {
+	params, definition, err := s.params(ctx, e.Run)
+	if err != nil {
+		return "", "", Refuse(err)
+	}
 	// Who announced it may know nothing of the journal: a stage in another
 	// language needs only the bus.
 	if _, err := s.journal.Write(e); err != nil {
 		return "", "", err
-	}
-	params, definition, err := s.params(e.Run)
-	if err != nil {
-		return "", "", Refuse(err)
 	}
 	events, ready, err := s.inputs(e)
 	if err != nil {
@@ -199,13 +245,18 @@ func gathered[E event.Body](parts []event.Envelope, count int) ([]event.Envelope
 
 // params are the stage's defaults, overlaid by its section in the run's
 // definition, overlaid by the command line.
-func (s *service[P, E]) params(run string) (params P, def *pipeline.Definition, err error) {
+func (s *service[P, E]) params(ctx context.Context, run string) (params P, def *pipeline.Definition, err error) {
 	s.mu.Lock()
 	def, known := s.definitions[run]
 	s.mu.Unlock()
 	if !known {
 		if def, err = pipeline.OfRun(s.journal, s.space, run); err != nil {
 			return s.spec.Defaults, nil, err
+		}
+		if def == nil {
+			if err := s.checkDirectory(ctx, run); err != nil {
+				return s.spec.Defaults, nil, err
+			}
 		}
 		if err := results.Declare(s.journal, run, s.spec.declaration()); err != nil {
 			return s.spec.Defaults, nil, err
@@ -224,6 +275,40 @@ func sectionOf(def *pipeline.Definition, stage string) []byte {
 		return nil
 	}
 	return def.Stages[stage]
+}
+
+// checkDirectory makes sure that a run of which the journal has no beginning was
+// not begun in another data directory: its parameters and artifacts are there.
+func (s *service[P, E]) checkDirectory(ctx context.Context, run string) error {
+	events, _, err := s.bus.History(ctx, run, event.RunStarted{}.Kind(), 0)
+	if err != nil {
+		return err
+	}
+	for _, k := range events {
+		if started, err := event.Into[event.RunStarted](k.Envelope); err == nil && started.Data != "" {
+			return elsewhere{fmt.Errorf("run %s keeps its data in %s, and this stage serves %s: give the stage that directory with --data or BITNET1_DATA",
+				run, started.Data, DirectoryName(filepath.Dir(s.records)))}
+		}
+	}
+	return nil
+}
+
+// elsewhere is the error of a process that was given the wrong data directory.
+type elsewhere struct{ error }
+
+// Unfit says that no later job of the process can do better.
+func (elsewhere) Unfit() bool { return true }
+
+// DirectoryName says where the data directory dir lies, on whichever machine.
+func DirectoryName(dir string) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "this machine"
+	}
+	if absolute, err := filepath.Abs(dir); err == nil {
+		dir = absolute
+	}
+	return host + ":" + dir
 }
 
 // resolve makes a stage's parameters of its defaults, a section and flags.
@@ -285,11 +370,11 @@ func (s *service[P, E]) fail(ctx context.Context, d *bus.Delivery, e event.Envel
 		clearAttempts(s.records, key)
 	}
 	if err := s.bus.Bury(ctx, s.spec.Name, d.Subject, d.Data, cause.Error()); err != nil {
-		return err
+		return fmt.Errorf("%w (and to say so failed: %w)", cause, err)
 	}
 	failure := event.JobFinished{Key: key, Outcome: event.Failed, Cause: brief(cause), At: time.Now().UnixMilli()}
 	if err := s.finish(ctx, e, failure); err != nil {
-		return err
+		return fmt.Errorf("%w (and to say so failed: %w)", cause, err)
 	}
 	return d.GiveUp("dead letter kept")
 }
@@ -321,10 +406,8 @@ func (s *service[P, E]) finish(ctx context.Context, in event.Envelope, f event.J
 		return err
 	}
 	err = s.announcer.Announce(ctx, e)
-	if err != nil && f.Outcome == event.Failed {
-		// A full disk, say, which the journal is on, must not hide the failure
-		// that it caused.
-		return s.bus.Publish(ctx, e)
+	if errors.Is(err, bus.ErrTooLarge) {
+		return bus.Unusable(err) // no smaller answer can be made
 	}
 	return err
 }

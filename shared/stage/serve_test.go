@@ -673,6 +673,61 @@ func TestArtifactsThatAreDamagedOrMissingAreRefused(t *testing.T) {
 	}
 }
 
+// The parameters and the artifacts of a run are in its own data directory.
+func TestAStageWithTheWrongDataDirectoryEndsAndNamesBoth(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	definition := w.store("{}")
+	w.announce("r", event.Part{}, event.RunStarted{Definition: definition, Data: "elsewhere:/there"})
+	w.sources("r", "one")
+	right := w.data
+	w.data = filepath.Join(t.TempDir(), "wrong")
+	p := w.serve("shout")
+	if status := p.status(); status != exitFailed {
+		t.Errorf("status %d", status)
+	}
+	wantText(t, "log", p.log(), "elsewhere:/there", DirectoryName(w.data), "--data")
+	w.wantBegun(0)
+	if n := len(w.history("r", "job.finished")); n != 0 {
+		t.Errorf("%d answers", n)
+	}
+	w.data = right
+	w.serve("shout")
+	w.outcomes("r", "shout", 1, event.Done)
+}
+
+func TestAnAnswerThatIsTooLargeForTheServerEndsTheStage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.serve("shout")
+	w.eventuallyServing(p)
+	_, js := w.raw()
+	stream, err := js.Stream(t.Context(), bus.EventStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := stream.CachedInfo().Config
+	w.sources("r", "one")
+	w.outcomes("r", "shout", 1, event.Done)
+	w.sources("r2", "two") // takes its place before the stream becomes small
+	w.outcomes("r2", "shout", 1, event.Done)
+	config.MaxMsgSize = 500
+	if _, err := js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	small, err := event.New("r3", "t", "", event.Part{}, event.SourceAdded{Name: strings.Repeat("n", 100)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.bus.Publish(t.Context(), small); err != nil {
+		t.Fatal(err)
+	}
+	if status := p.status(); status != ExitUnusable {
+		t.Errorf("status %d, want %d", status, ExitUnusable)
+	}
+	wantText(t, "log", p.log(), "larger than the event server takes", "max_payload")
+}
+
 func TestAStageOfALauncherEndsWithIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -94,7 +94,7 @@ func (s Spec[P, E]) validate() error {
 }
 
 // Main runs the stage as a program and returns its exit status: 0 done,
-// 1 failed, 2 wrong usage.
+// 1 failed, 2 wrong usage, 3 what it needs was unusable for too long.
 func Main[P any, E event.Body](s Spec[P, E], args []string) int {
 	if err := s.validate(); err != nil {
 		return ExitStatus(cmp.Or(s.Name, "stage"), err, os.Stderr)
