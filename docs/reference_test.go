@@ -69,7 +69,8 @@ Every stage is a program with the same forms (` + "`--help`" + ` explains the fl
     <stage> describe                       print what follows here, as JSON
 
 A parameter is a key of the stage's section in a pipeline file and a flag with dashes for underscores. Exit statuses: 0 done,
-1 failed, 2 wrong usage. What events hold is in [events.md](events.md).
+1 failed, 2 wrong usage, 3 the event server or the disk was unusable for longer than its --outage. What events hold is in
+[events.md](events.md).
 
 `
 

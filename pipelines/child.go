@@ -5,11 +5,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,9 +24,10 @@ import (
 
 // Limits of keeping stages alive.
 const (
-	gracePeriod  = 3 * time.Second // from the request to end to the kill
-	earlyDeath   = 2 * time.Second // a program that dies sooner did not get to work
-	earlyDeaths  = 4               // in a row, before the run is given up
+	idleGrace    = 10 * time.Second // from the request to end to the kill, of a stage that has nothing to save
+	waitingLine  = 3 * time.Second  // between two lines that say what is waited for
+	earlyDeath   = 2 * time.Second  // a program that dies sooner did not get to work
+	earlyDeaths  = 4                // in a row, before the run is given up
 	restartPause = 300 * time.Millisecond
 )
 
@@ -37,8 +41,12 @@ type children struct {
 	warn    func(stage, text string)
 	note    func(text string)
 	onDeath func(stage string, err error)
+	outage  time.Duration
 
-	wg sync.WaitGroup
+	wg      sync.WaitGroup
+	mu      sync.Mutex
+	running map[*os.Process]string // stage
+	killed  bool
 }
 
 // keep starts a process of s and starts it again when it dies, until ctx ends.
@@ -52,15 +60,16 @@ func (c *children) keep(ctx context.Context, s plannedStage, worker int, gaveUp 
 			if ctx.Err() != nil {
 				return
 			}
+			if unusable(err) {
+				give(gaveUp, fmt.Errorf("stage %s: %s\n%s", s.Name, last, continues))
+				return
+			}
 			early++
 			if time.Since(started) > earlyDeath {
 				early = 0
 			}
 			if early >= earlyDeaths {
-				select {
-				case gaveUp <- fmt.Errorf("stage %s ends as soon as it is started: %s", s.Name, last):
-				default:
-				}
+				give(gaveUp, fmt.Errorf("stage %s ends as soon as it is started: %s", s.Name, last))
 				return
 			}
 			c.onDeath(s.Name, err)
@@ -72,11 +81,97 @@ func (c *children) keep(ctx context.Context, s plannedStage, worker int, gaveUp 
 	})
 }
 
+// give sends err unless there is another one already.
+func give(gaveUp chan<- error, err error) {
+	select {
+	case gaveUp <- err:
+	default:
+	}
+}
+
+// unusable reports whether a process has ended because the event server or the
+// disk kept it from working: to start it again would only wait once more.
+func unusable(err error) bool {
+	var exit *exec.ExitError
+	return errors.As(err, &exit) && exit.ExitCode() == stage.ExitUnusable
+}
+
+// stop waits until all processes have ended; their context has. It says what it
+// waits for: a stage that is at work saves it first, however long that takes. A
+// signal ends them at once, and so does a while without work to save: idle says
+// that there is none. stop reports whether they ended by themselves.
+func (c *children) stop(signals <-chan os.Signal, idle bool) bool {
+	ended := make(chan struct{})
+	go func() { c.wg.Wait(); close(ended) }()
+	var grace <-chan time.Time
+	if idle {
+		grace = time.After(idleGrace)
+	}
+	began := time.Now()
+	tick := time.NewTicker(waitingLine)
+	defer tick.Stop()
+	saved := true
+	for {
+		select {
+		case <-ended:
+			return saved
+		case <-signals:
+			saved = false
+			c.kill()
+		case <-grace:
+			c.kill()
+		case <-tick.C:
+			c.note(fmt.Sprintf("waiting for %s to save what is done and end (%s so far); Ctrl-C ends at once, without saving",
+				strings.Join(c.names(), ", "), time.Since(began).Round(time.Second)))
+		}
+	}
+}
+
+// kill ends every process, and what it has started, at once.
+func (c *children) kill() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.killed = true
+	for p := range c.running {
+		_ = syscall.Kill(-p.Pid, syscall.SIGKILL)
+	}
+}
+
+// names are the stages that run.
+func (c *children) names() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Compact(slices.Sorted(maps.Values(c.running)))
+}
+
+// begin starts cmd where processes are not to end at once meanwhile.
+func (c *children) begin(cmd *exec.Cmd, stage string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.killed {
+		return context.Canceled
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	if c.running == nil {
+		c.running = map[*os.Process]string{}
+	}
+	c.running[cmd.Process] = stage
+	return nil
+}
+
+func (c *children) end(cmd *exec.Cmd) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.running, cmd.Process)
+}
+
 // once runs the process to its end and returns the last line it wrote.
 func (c *children) once(ctx context.Context, s plannedStage, worker int) (last string, err error) {
 	cmd := exec.Command(s.command[0], append(s.command[1:len(s.command):len(s.command)], "serve", "--run", c.run)...)
 	cmd.Env = append(withoutBus(os.Environ()), c.address.Environ()...)
-	cmd.Env = append(append(cmd.Env, c.keys...), "BITNET1_DATA="+c.data, stage.EnvLauncher+"=1")
+	cmd.Env = append(append(cmd.Env, c.keys...), "BITNET1_DATA="+c.data, stage.EnvLauncher+"=1", stage.EnvOutage+"="+c.outage.String())
 	// A group of its own: Ctrl-C reaches the launcher, which ends its children
 	// in order. Standard input is how they notice when it is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -95,13 +190,11 @@ func (c *children) once(ctx context.Context, s plannedStage, worker int) (last s
 		return "", err
 	}
 	defer log.Close()
-	if err := cmd.Start(); err != nil {
+	if err := c.begin(cmd, s.Name); err != nil {
 		return err.Error(), err
 	}
-	stop := context.AfterFunc(ctx, func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		time.AfterFunc(gracePeriod, func() { _ = cmd.Process.Kill() })
-	})
+	defer c.end(cmd)
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
 	defer stop()
 	last = c.copyLog(s.Name, output, log)
 	return last, cmd.Wait()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -23,18 +24,39 @@ func TestReadOnlyDataDirectory(t *testing.T) {
 	w.refuses(1, []string{"read-only", "--data"}, "pipeline", tiny()...)
 }
 
-// A disk that fills up ends the run with a message; with room it goes on to the same artifacts.
+// A disk that stays full ends the run with a message; with room it goes on to the same artifacts.
 func TestFullDisk(t *testing.T) {
 	w := newWorld(t)
 	dir := mount(t, "size=4m", 0)
 	w.data = filepath.Join(dir, "data")
-	w.refuses(1, []string{"no space left on device"}, "pipeline", tiny()...)
+	w.refuses(1, []string{"no space left on device", "same command again"}, "pipeline", tiny("--outage", "2s")...)
 	if left, _ := filepath.Glob(filepath.Join(w.data, "tmp", "*")); len(left) > 0 {
 		t.Errorf("half-written files are left: %v", left)
 	}
+	enlarge(t, dir)
+	w.must("pipeline", tiny()...)
+	w.sameAsReference()
+}
+
+// A disk that has room again soon enough does not end the run.
+func TestFullDiskThatHasRoomAgain(t *testing.T) {
+	w := newWorld(t)
+	dir := mount(t, "size=4m", 0)
+	w.data = filepath.Join(dir, "data")
+	l := w.start(tiny("--outage", "5m")...)
+	l.until("a full disk", func(m message) bool {
+		return m.Type == "warning" && strings.Contains(m.Text, "no space left on device")
+	})
+	enlarge(t, dir)
+	if o := l.wait(); o.status != 0 {
+		t.Fatalf("status %d: %s", o.status, o.stderr)
+	}
+	w.sameAsReference()
+}
+
+func enlarge(t *testing.T, dir string) {
+	t.Helper()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=1g"); err != nil {
 		t.Fatal(err)
 	}
-	w.must("pipeline", tiny()...)
-	w.sameAsReference()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,22 +27,30 @@ import (
 // launcherName is who announces what the launcher does.
 const launcherName = "launcher"
 
-var errInterrupted = errors.New("interrupted: the same command continues where it stopped")
+var (
+	errInterrupted = errors.New("interrupted: the same command continues where it stopped")
+	errKilled      = errors.New("ended at once: what the stages had not saved is done again when the same command continues")
+)
+
+// continues ends the message about a run that could not go on.
+const continues = "What was made is kept. Mend the cause and give the same command again: it continues from here."
 
 // launcher is one run being driven.
 type launcher struct {
 	*plan
 	store   *artifact.Store
 	journal journal.Journal
+	outage  time.Duration // how long the event server or the disk may be unusable
+	server  *bus.Server   // nil where NATS_URL names one
 	bus     *bus.Bus
 	tracker *tracker
 	screen  screen
+	unkept  atomic.Bool // an event could not be written to the journal
 }
 
-// launch is the command `pipeline run`.
+// launch is the command `pipeline run`. Until the stages are started a signal
+// ends the program: there is nothing to save.
 func launch(c *cli.Context) error {
-	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	store, err := artifact.Open(c.String("data"))
 	if err != nil {
 		return err
@@ -50,11 +60,11 @@ func launch(c *cli.Context) error {
 		return err
 	}
 	defer lock.Close()
-	p, err := prepare(ctx, c)
+	p, err := prepare(c.Context, c)
 	if err != nil {
 		return err
 	}
-	l := &launcher{plan: p, store: store, journal: journal.Open(store.Dir())}
+	l := &launcher{plan: p, store: store, journal: journal.Open(store.Dir()), outage: c.Duration("outage")}
 	if err := l.definition.CheckRun(l.journal, l.store, l.run); err != nil {
 		return err
 	}
@@ -69,23 +79,45 @@ func launch(c *cli.Context) error {
 	l.screen = newScreen(c, l)
 	l.journal = l.journal.Telling(func(err error) { l.screen.warn("launcher", err.Error()) })
 	l.screen.header()
-	done, err := finished(l.journal, l.run)
+	whole, err := l.whole()
 	if err != nil {
 		return err
 	}
-	if done {
-		if err := l.announceSources(ctx); err != nil { // to the journal, where an event of theirs is damaged
+	if whole {
+		if err := l.announceSources(c.Context); err != nil { // to the journal, where an event of theirs is damaged
 			return err
 		}
 		l.screen.note("this run has finished before; nothing is left to do")
 		return l.summary(c)
 	}
 	started := time.Now()
-	if err := l.withBus(ctx, c.Int("nats-port")); err != nil {
+	if err := l.withBus(c.Context, c.Int("nats-port")); err != nil {
 		return err
 	}
 	l.screen.note("finished in " + time.Since(started).Round(100*time.Millisecond).String())
 	return l.summary(c)
+}
+
+// whole reports whether the run has ended and its files lack nothing.
+func (l *launcher) whole() (bool, error) {
+	ended, err := finished(l.journal, l.run)
+	if err != nil || !ended {
+		return false, err
+	}
+	gap, err := stage.Gap(l.store, l.journal, l.run, l.listeners())
+	if gap != "" {
+		l.screen.note("this run has finished before, but " + gap + ": it goes on")
+	}
+	return gap == "", err
+}
+
+// listeners are the stages that answer each kind of event.
+func (l *launcher) listeners() map[string][]string {
+	all := map[string][]string{}
+	for _, s := range l.stages {
+		all[s.Kind] = append(all[s.Kind], s.Name)
+	}
+	return all
 }
 
 const lockName = "launcher.lock"
@@ -105,48 +137,66 @@ func lockData(dir string) (*os.File, error) {
 
 // withBus connects, starting a server unless NATS_URL names one, and drives the
 // run to its end.
-func (l *launcher) withBus(ctx context.Context, port int) error {
+func (l *launcher) withBus(parent context.Context, port int) error {
+	ctx, cancel := context.WithCancelCause(parent)
+	defer cancel(nil)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	go func() {
+		select {
+		case <-signals:
+			l.screen.note("stopping; Ctrl-C ends at once, without saving")
+			cancel(errInterrupted)
+		case <-ctx.Done():
+		}
+	}()
 	address := bus.AddressFrom(os.Getenv)
 	if address.URL == "" {
-		server, err := bus.StartServer(filepath.Join(l.store.Dir(), "nats"), port)
-		if err != nil {
+		var err error
+		if l.server, err = bus.StartServer(filepath.Join(l.store.Dir(), "nats"), port); err != nil {
 			return err
 		}
-		defer server.Stop()
-		address = server.Address()
+		defer func() { l.server.Stop() }()
+		address = l.server.Address()
 	}
 	var err error
 	if l.bus, err = bus.Connect(ctx, address, "pipeline"); err != nil {
 		return err
 	}
 	defer l.bus.Close()
-	return l.drive(ctx, address)
-}
-
-func (l *launcher) drive(parent context.Context, address bus.Address) error {
-	ctx, cancel := context.WithCancel(parent)
-	defer cancel()
-	l.tracker = newTracker(l.stages, time.Now())
-	changed := make(chan struct{}, 1)
-	l.tracker.changed = func() {
-		select {
-		case changed <- struct{}{}:
-		default:
-		}
-	}
-	if err := l.listenFirst(ctx); err != nil {
-		return err
-	}
-	if err := l.follow(ctx); err != nil {
-		return err
-	}
+	l.bus.Patience = l.outage
 	kids := &children{
-		run: l.run, data: absolute(l.store.Dir()), address: address, keys: l.keys, logDir: l.journal.LogDir(l.run),
+		run: l.run, data: absolute(l.store.Dir()), address: address, keys: l.keys, logDir: l.journal.LogDir(l.run), outage: l.outage,
 		warn: l.screen.warn, note: l.screen.note,
 		onDeath: func(name string, err error) {
 			l.tracker.restarted(name)
 			l.screen.warn(name, fmt.Sprintf("ended (%v) and is started again", err))
 		},
+	}
+	err = l.drive(ctx, kids)
+	if interrupted := context.Cause(ctx); errors.Is(interrupted, errInterrupted) {
+		err = interrupted
+	}
+	cancel(nil)
+	if !kids.stop(signals, err == nil) {
+		err = errKilled
+	}
+	l.forget()
+	l.screen.close()
+	return err
+}
+
+// drive brings the run to its end, or returns why that cannot be.
+func (l *launcher) drive(ctx context.Context, kids *children) error {
+	changed := make(chan struct{}, 1)
+	if err := l.prepareBus(ctx, func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}); err != nil {
+		return err
 	}
 	gaveUp := make(chan error, 1)
 	for _, s := range l.stages {
@@ -154,17 +204,68 @@ func (l *launcher) drive(parent context.Context, address bus.Address) error {
 			kids.keep(ctx, s, worker, gaveUp)
 		}
 	}
-	err := l.announceSources(ctx)
-	if err == nil {
-		err = l.wait(ctx, changed, gaveUp)
+	if err := l.announceSources(ctx); err != nil {
+		return err
 	}
-	cancel()
-	kids.wg.Wait()
-	l.screen.close()
-	if parent.Err() != nil {
-		return errInterrupted
+	return l.wait(ctx, changed, gaveUp)
+}
+
+// prepareBus brings the bus to where the journal is, and listens.
+func (l *launcher) prepareBus(ctx context.Context, changed func()) error {
+	if l.server != nil {
+		if err := l.bus.ForgetAll(ctx); err != nil {
+			return err
+		}
+	} else if err := l.checkDirectory(ctx); err != nil {
+		return err
+	}
+	if err := l.restore(ctx); err != nil {
+		return err
+	}
+	last, err := l.bus.Last(ctx, l.run)
+	if err != nil {
+		return err
+	}
+	l.tracker = newTracker(l.stages, last)
+	l.tracker.changed = changed
+	if err := l.listenFirst(ctx); err != nil {
+		return err
+	}
+	return l.follow(ctx)
+}
+
+// restore announces what the journal has and the bus lacks.
+func (l *launcher) restore(ctx context.Context) error {
+	missing, err := stage.NewAnnouncer(l.journal, l.bus).Restore(ctx, l.run)
+	if missing > 0 {
+		l.screen.note(fmt.Sprintf("the event server lacked %s of this run: announced again", plural(missing, "event")))
 	}
 	return err
+}
+
+// checkDirectory makes sure that what a server of others has of this run was
+// made in this data directory: the journal and the artifacts are nowhere else.
+func (l *launcher) checkDirectory(ctx context.Context) error {
+	there, _, err := l.bus.History(ctx, l.run, "*.*", 0)
+	if err != nil {
+		return err
+	}
+	here := stage.DirectoryName(l.store.Dir())
+	began := "another data directory"
+	for _, k := range there {
+		if l.journal.Keeps(k.Envelope) {
+			continue
+		}
+		if started, err := event.Into[event.RunStarted](k.Envelope); err == nil {
+			if began = cmp.Or(started.Data, began); began != here {
+				return fmt.Errorf("run %s was begun on this event server in %s, and this is %s: name that directory with --data, or give the run a name of its own with --run", l.run, began, here)
+			}
+		}
+		if ref, lacks := stage.Lacks(l.store, k.Envelope); lacks {
+			return fmt.Errorf("the event server has events of run %s that were made in %s, but %s is not in %s (was it removed, or copied from elsewhere?): name another directory with --data, or give the run a name of its own with --run", l.run, began, ref, here)
+		}
+	}
+	return nil
 }
 
 // listenFirst creates the stages' consumers anew, before anything is announced.
@@ -172,25 +273,43 @@ func (l *launcher) drive(parent context.Context, address bus.Address) error {
 // jobs' records, what failed or was interrupted is tried again at once.
 func (l *launcher) listenFirst(ctx context.Context) error {
 	for _, s := range l.stages {
-		listener := bus.Listener{Stage: s.Name, Run: l.run, Kind: s.Kind}
-		if err := l.bus.Forget(ctx, listener); err != nil {
+		if err := l.bus.Forget(ctx, l.listener(s)); err != nil {
 			return err
 		}
-		if _, err := l.bus.Listen(ctx, listener); err != nil {
+		if _, err := l.bus.Listen(ctx, l.listener(s)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+func (l *launcher) listener(s plannedStage) bus.Listener {
+	return bus.Listener{Stage: s.Name, Run: l.run, Kind: s.Kind}
+}
+
+// forget removes the stages' consumers: the next launch makes them anew, and a
+// stream can only have so many.
+func (l *launcher) forget() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	for _, s := range l.stages {
+		if l.bus.Forget(ctx, l.listener(s)) != nil {
+			return // the server removes them after a while
+		}
+	}
+}
+
 func (l *launcher) follow(ctx context.Context) error {
 	err := l.bus.Follow(ctx, l.run, func(k bus.Kept) {
 		// A stage in another language knows only the bus, which must not be the
 		// only copy of what it says.
-		if _, err := l.journal.Write(k.Envelope); err != nil {
-			l.screen.warn("launcher", err.Error())
+		if k.ID != "" {
+			if _, err := l.journal.Write(k.Envelope); err != nil {
+				l.unkept.Store(true)
+				l.screen.warn("launcher", err.Error())
+			}
 		}
-		if l.tracker.observe(k.Envelope) {
+		if l.tracker.observe(k) {
 			l.screen.event(k.Envelope)
 		}
 	})
@@ -214,6 +333,9 @@ func (l *launcher) announceSources(ctx context.Context) error {
 	for _, s := range l.stages {
 		started.Stages = append(started.Stages, s.Name)
 	}
+	if started.Data, err = l.beganIn(); err != nil {
+		return err
+	}
 	if err := l.announce(ctx, announcer, event.Part{}, started); err != nil {
 		return err
 	}
@@ -226,6 +348,16 @@ func (l *launcher) announceSources(ctx context.Context) error {
 	return nil
 }
 
+// beganIn names the data directory by the name that it had when the run began:
+// a directory that was moved is still the run's.
+func (l *launcher) beganIn() (string, error) {
+	before, err := journal.Bodies[event.RunStarted](l.journal, l.run)
+	if err != nil || len(before) == 0 {
+		return stage.DirectoryName(l.store.Dir()), err
+	}
+	return before[0].Data, nil
+}
+
 func (l *launcher) announce(ctx context.Context, a *stage.Announcer, part event.Part, body event.Body) error {
 	e, err := event.New(l.run, launcherName, "", part, body)
 	if err != nil {
@@ -236,20 +368,106 @@ func (l *launcher) announce(ctx context.Context, a *stage.Announcer, part event.
 
 // wait returns when the run is finished or cannot go on.
 func (l *launcher) wait(ctx context.Context, changed <-chan struct{}, gaveUp <-chan error) error {
-	for !l.tracker.quiet() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var away time.Time // since when the event server cannot be used
+	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case err := <-gaveUp:
 			return err
 		case <-changed:
+			if !l.tracker.quiet() {
+				continue
+			}
+		case <-tick.C:
+		}
+		answered, err := l.answered(ctx)
+		switch {
+		case ctx.Err() != nil:
+			continue
+		case err != nil && away.IsZero():
+			away = time.Now()
+			l.screen.warn("launcher", fmt.Sprintf("the event server cannot be used and has %s to come back: %v", l.outage, err))
+		case err != nil && time.Since(away) > l.outage:
+			return fmt.Errorf("the event server cannot be used (tried for %s): %w\n%s", l.outage, err, continues)
+		case err == nil && !away.IsZero():
+			away = time.Time{}
+			l.screen.note("the event server can be used again")
+		}
+		if answered {
+			ended, err := l.conclude(ctx)
+			if ended || err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// answered reports whether the stages have answered everything that the server
+// has of the run, in this launch: an answer of an earlier one says nothing of
+// what was lost since. A stage announces what it makes before it acknowledges,
+// so nothing can follow when no stage has anything to answer and nothing was
+// announced while they were asked.
+func (l *launcher) answered(ctx context.Context) (bool, error) {
+	if l.server != nil {
+		if err := l.server.Mend(); err != nil {
+			return false, err
+		}
+	}
+	before, err := l.bus.Last(ctx, l.run)
+	if err != nil {
+		return false, err
+	}
+	for _, s := range l.stages {
+		n, err := l.bus.Unanswered(ctx, l.listener(s))
+		if err != nil || n > 0 {
+			return false, err
+		}
+	}
+	after, err := l.bus.Last(ctx, l.run)
+	return before == after && l.tracker.hasRead(after), err
+}
+
+// conclude ends the run when its files say that it is whole, and reports whether
+// they do. What the server has lost is announced again and the run goes on.
+func (l *launcher) conclude(ctx context.Context) (ended bool, err error) {
 	failed, stuck := l.tracker.failures()
 	if len(failed) > 0 || len(stuck) > 0 {
-		return failure(failed, stuck)
+		return true, failure(failed, stuck)
 	}
-	return l.announce(ctx, stage.NewAnnouncer(l.journal, l.bus), event.Part{}, event.RunFinished{Events: l.tracker.eventCount()})
+	if l.unkept.Load() {
+		if err := l.keep(ctx); err != nil {
+			return true, err
+		}
+	}
+	announcer := stage.NewAnnouncer(l.journal, l.bus)
+	if missing, err := announcer.Restore(ctx, l.run); err != nil || missing > 0 {
+		return err != nil, err
+	}
+	gap, err := stage.Gap(l.store, l.journal, l.run, l.listeners())
+	if err != nil {
+		return true, err
+	}
+	if gap != "" {
+		return true, fmt.Errorf("the stages have nothing left to do, but %s: give the same command again; a stage of your own announces job.finished before it acknowledges an event", gap)
+	}
+	return true, l.announce(ctx, announcer, event.Part{}, event.RunFinished{Events: l.tracker.eventCount()})
+}
+
+// keep writes to the journal what could not be written when it was announced.
+func (l *launcher) keep(ctx context.Context) error {
+	events, _, err := l.bus.History(ctx, l.run, "*.*", 0)
+	if err != nil {
+		return err
+	}
+	for _, k := range events {
+		if _, err := l.journal.Write(k.Envelope); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func failure(failed []event.JobFinished, stuck []string) error {
@@ -261,7 +479,7 @@ func failure(failed []event.JobFinished, stuck []string) error {
 	for _, s := range stuck {
 		fmt.Fprintf(&b, "\n  %s waits for what they should have made", s)
 	}
-	b.WriteString("\nWhat was made is kept. Mend the cause and give the same command again: it continues from here.")
+	b.WriteString("\n" + continues)
 	return errors.New(b.String())
 }
 

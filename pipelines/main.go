@@ -56,6 +56,7 @@ func runCommand() *cli.Command {
 			&cli.Uint64Flag{Name: "seed", Usage: "seed of the run; replaces the file's"},
 			&cli.StringFlag{Name: "run", Usage: "id of the `RUN` (default: made of name, preset and a digest of all that defines it)"},
 			&cli.IntFlag{Name: "nats-port", Usage: "port of the event server on 127.0.0.1 (0: any free one)"},
+			stage.OutageFlag(),
 			&cli.StringFlag{Name: "stages-dir", Usage: "`DIR`ectory of the stages' programs (default: where this program is)"},
 		},
 		Action: func(c *cli.Context) error {

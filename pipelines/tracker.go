@@ -11,16 +11,15 @@ import (
 	"bitnet1/shared/journal"
 )
 
-// tracker knows how far a run is from its events alone. A run is finished when
-// every event in it is answered by every stage that listens for its kind: a
-// stage announces its outputs before it says that it has answered, so nothing
-// can follow then. This holds for any stages, also ones we do not know.
+// tracker knows how far a run is from its events alone, for whoever watches, and
+// which jobs have failed. Whether the run is finished is for its files to say.
 type tracker struct {
 	listeners map[string][]string // kind -> stages
-	since     int64               // failures before this time (Unix ms) are of earlier starts
+	since     uint64              // failures up to this sequence are of earlier starts
 
 	mu       sync.Mutex
 	events   int
+	last     uint64          // sequence of the last event that was read
 	seen     map[string]bool // ids
 	sources  int
 	expected int // sources that were announced in run.started; -1 before
@@ -54,9 +53,9 @@ func (s *stageState) counts() (answered, total int) {
 	return answered, len(s.Answers)
 }
 
-func newTracker(stages []plannedStage, since time.Time) *tracker {
+func newTracker(stages []plannedStage, since uint64) *tracker {
 	t := &tracker{
-		listeners: map[string][]string{}, since: since.UnixMilli(), expected: -1,
+		listeners: map[string][]string{}, since: since, expected: -1,
 		seen: map[string]bool{}, stages: map[string]*stageState{}, changed: func() {},
 	}
 	for _, s := range stages {
@@ -67,11 +66,13 @@ func newTracker(stages []plannedStage, since time.Time) *tracker {
 }
 
 // observe takes the next event of the run; it reports whether it is new.
-func (t *tracker) observe(e event.Envelope) bool {
+func (t *tracker) observe(k bus.Kept) bool {
 	t.mu.Lock()
 	defer t.changed()
 	defer t.mu.Unlock()
-	if t.seen[e.ID] {
+	e := k.Envelope
+	t.last = max(t.last, k.Sequence)
+	if e.ID == "" || t.seen[e.ID] {
 		return false
 	}
 	t.seen[e.ID] = true
@@ -90,13 +91,13 @@ func (t *tracker) observe(e event.Envelope) bool {
 		t.sources++
 	case event.JobFinished{}.Kind():
 		if f, err := event.Into[event.JobFinished](e); err == nil {
-			t.answered(f)
+			t.answered(f, k.Sequence)
 		}
 	}
 	return true
 }
 
-func (t *tracker) answered(f event.JobFinished) {
+func (t *tracker) answered(f event.JobFinished, sequence uint64) {
 	s := t.stages[f.Listener]
 	if s == nil {
 		return // a stage that listens along without being part of the pipeline
@@ -106,14 +107,24 @@ func (t *tracker) answered(f event.JobFinished) {
 		delete(s.Jobs, f.Key)
 	}
 	switch {
-	case f.Outcome == event.Failed && f.At < t.since:
+	case f.Outcome == event.Failed && sequence <= t.since:
 		return // of an earlier start: it is tried again
 	case f.Outcome == event.Failed:
 		s.Failures = append(s.Failures, f)
 	case f.Outcome == event.Waiting && s.Answers[f.Input] == event.Done:
 		return
 	}
+	if f.Outcome == event.Done {
+		s.Failures = slices.DeleteFunc(s.Failures, func(old event.JobFinished) bool { return old.Input == f.Input })
+	}
 	s.Answers[f.Input] = f.Outcome
+}
+
+// hasRead reports whether every event up to the given sequence was observed.
+func (t *tracker) hasRead(sequence uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.last >= sequence
 }
 
 // progress takes what a stage says while it works.
@@ -138,7 +149,7 @@ func (t *tracker) restarted(name string) {
 	clear(t.stages[name].Jobs)
 }
 
-// quiet reports whether nothing is left to happen.
+// quiet reports whether nothing seems to be left to happen.
 func (t *tracker) quiet() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
