@@ -5,7 +5,9 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -17,14 +19,13 @@ import (
 // barScreen keeps one line a stage at the bottom of a terminal; what happens
 // scrolls by above them.
 type barScreen struct {
-	l    *launcher
-	out  io.Writer
-	bars *mpb.Progress
-	all  []*mpb.Bar
-	stop chan struct{}
-}
+	l   *launcher
+	out io.Writer
 
-const barSteps = 1000
+	mu    sync.Mutex    // events and warnings come from several goroutines
+	lines *mpb.Progress // nil: before the first event, and after the end
+	all   []*mpb.Bar
+}
 
 func newBarScreen(l *launcher, out *os.File) *barScreen {
 	return &barScreen{l: l, out: out}
@@ -32,52 +33,30 @@ func newBarScreen(l *launcher, out *os.File) *barScreen {
 
 func (s *barScreen) header() { fmt.Fprint(s.out, headerText(s.l)) }
 
-// start puts the bars up; it waits for the first event, when there is a tracker.
+// start puts the lines up; it waits for the first event, when there is a tracker. They are drawn anew with every refresh,
+// in the width that the terminal then has.
 func (s *barScreen) start() {
-	s.bars = mpb.New(mpb.WithOutput(s.out), mpb.WithRefreshRate(150*time.Millisecond), mpb.WithWidth(18))
-	s.stop = make(chan struct{})
+	s.lines = mpb.New(mpb.WithOutput(s.out), mpb.WithRefreshRate(150*time.Millisecond))
 	for _, st := range s.l.stages {
-		s.all = append(s.all, s.bars.New(barSteps, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
-			mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return s.before(st) })),
-			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return s.after(st) }))))
-	}
-	go s.turn()
-}
-
-// turn moves the bars with the tracker.
-func (s *barScreen) turn() {
-	tick := time.NewTicker(150 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-s.stop:
-			return
-		case <-tick.C:
-			s.set()
+		draw := func(d decor.Statistics) string {
+			return drawLine(s.l.tracker.lines([]plannedStage{st}, time.Now())[0], d.AvailableWidth)
 		}
+		s.all = append(s.all, s.lines.New(1, mpb.NopStyle(), mpb.BarFillerTrim(), mpb.PrependDecorators(decor.Any(draw))))
 	}
 }
 
-func (s *barScreen) set() {
-	for i, l := range s.l.tracker.lines(s.l.stages, time.Now()) {
-		// A full bar would count as completed and stop being drawn, and more
-		// may come: checkpoints arrive while others are answered.
-		s.all[i].SetCurrent(min(int64(l.Fraction*barSteps), barSteps-1))
+// barWidth is how wide a bar is, with its frame; narrow terminals have no room for one.
+const barWidth = 18
+
+// drawLine writes a stage's line, with a bar where there is room beside all that it says.
+func drawLine(l line, width int) string {
+	width-- // a line that ends at the edge of some terminals begins another
+	text := l.Text(0)
+	if utf8.RuneCountInString(text)+2+barWidth > width {
+		return l.Text(width)
 	}
-}
-
-func (s *barScreen) line(st plannedStage) line {
-	return s.l.tracker.lines([]plannedStage{st}, time.Now())[0]
-}
-
-func (s *barScreen) before(st plannedStage) string {
-	l := s.line(st)
-	return fmt.Sprintf("%-9s %-8s", l.Stage, l.State)
-}
-
-func (s *barScreen) after(st plannedStage) string {
-	l := s.line(st)
-	return fmt.Sprintf(" %-16s %s", count(l), strings.Join(nonEmpty(l.Rate, l.Left, l.Extra), "  "))
+	full := int(l.Fraction * (barWidth - 2))
+	return text + "  [" + strings.Repeat("=", full) + strings.Repeat(" ", barWidth-2-full) + "]"
 }
 
 func (s *barScreen) note(text string) { s.write(text) }
@@ -85,17 +64,21 @@ func (s *barScreen) note(text string) { s.write(text) }
 func (s *barScreen) warn(stage, text string) { s.write("warning: " + stage + ": " + text) }
 
 func (s *barScreen) write(text string) {
-	if s.bars == nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lines == nil {
 		fmt.Fprintln(s.out, text)
 		return
 	}
-	_, _ = s.bars.Write([]byte(text + "\n"))
+	_, _ = s.lines.Write([]byte(text + "\n"))
 }
 
 func (s *barScreen) event(e event.Envelope) {
-	if s.bars == nil {
+	s.mu.Lock()
+	if s.lines == nil && s.all == nil {
 		s.start()
 	}
+	s.mu.Unlock()
 	if text := s.l.headline(e); text != "" {
 		s.write(text)
 	}
@@ -103,15 +86,16 @@ func (s *barScreen) event(e event.Envelope) {
 
 func (s *barScreen) progress(bus.Progress) {}
 
-// close leaves the bars as they are last and gives the terminal back.
+// close leaves the lines as they are last and gives the terminal back. What is written afterwards stands below them.
 func (s *barScreen) close() {
-	if s.bars == nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lines == nil {
 		return
 	}
-	close(s.stop)
-	s.set()
 	for _, b := range s.all {
 		b.Abort(false)
 	}
-	s.bars.Wait()
+	s.lines.Wait()
+	s.lines = nil
 }

@@ -1,32 +1,23 @@
 package main
 
 import (
-	"fmt"
-	"strings"
 	"time"
 
 	"bitnet1/shared/bus"
-	"bitnet1/shared/results"
+	"bitnet1/shared/stage"
 )
 
 // line is what is shown of one stage, on any kind of screen.
 type line struct {
-	Stage    string  `json:"stage"`
-	State    string  `json:"state"` // waiting, queued, working, done (with what there was so far) or failed
-	Done     int64   `json:"done"`
-	Total    int64   `json:"total"`
-	Unit     string  `json:"unit"`
-	Fraction float64 `json:"fraction"`
-	Rate     string  `json:"rate,omitempty"`
-	Left     string  `json:"left,omitempty"`
-	Extra    string  `json:"extra,omitempty"`
+	stage.Line
+	Fraction float64 // of the work there is so far
 }
 
 // lineOf describes a stage at the given time. A stage with one long job (train)
 // is shown by that job's own units, one with many jobs by how many are answered.
 func lineOf(s *stageState, now time.Time) line {
 	answered, total := s.counts()
-	l := line{Stage: s.Name, State: "waiting", Done: int64(answered), Total: int64(total), Unit: "events"}
+	l := line{Line: stage.Line{Stage: s.Name, State: "waiting", Progress: stage.Progress{Done: int64(answered), Total: int64(total), Unit: "events"}}}
 	var working float64 // jobs' worth of unfinished work that is done
 	var job *workingJob
 	for _, j := range s.Jobs {
@@ -40,7 +31,7 @@ func lineOf(s *stageState, now time.Time) line {
 	case len(s.Failures) > 0:
 		l.State = "failed"
 	case job != nil:
-		l.State = "working"
+		l.State = stage.Working
 	case total > 0 && answered == total:
 		l.State = "done"
 	case total > 0:
@@ -52,55 +43,17 @@ func lineOf(s *stageState, now time.Time) line {
 	if job == nil {
 		return l
 	}
+	p := progressOf(job.Progress)
+	l.Values, l.Left = p.Values, stage.LeftOf(p, job.Before, now.Sub(job.Started))
 	if total == 1 {
-		l.Done, l.Total, l.Unit, l.Fraction = job.Done, job.Total, job.Unit, fractionOf(job.Progress)
+		l.Progress, l.Fraction = p, p.Fraction()
 	}
-	l.Rate, l.Extra, l.Left = rateOf(job.Progress), extraOf(job.Progress), leftOf(*job, now)
 	return l
 }
 
-// leftOf is how long a job will go on if it goes on as it did; "" while that is a mere guess.
-func leftOf(job workingJob, now time.Time) string {
-	elapsed, done := now.Sub(job.Started), fractionOf(job.Progress)
-	left := job.Values["seconds_left"]
-	if left <= 0 && elapsed > time.Second && done-job.Before > 0.02 {
-		left = elapsed.Seconds() * (1 - done) / (done - job.Before)
-	}
-	if left < 1 || done >= 1 {
-		return ""
-	}
-	return time.Duration(left*float64(time.Second)).Round(time.Second).String() + " left"
+// progressOf is what a stage said, as it travels.
+func progressOf(p bus.Progress) stage.Progress {
+	return stage.Progress{Done: p.Done, Total: p.Total, Unit: p.Unit, Values: p.Values}
 }
 
-func fractionOf(p bus.Progress) float64 {
-	if p.Total <= 0 {
-		return 0
-	}
-	return min(float64(p.Done)/float64(p.Total), 1)
-}
-
-// rateOf formats the first rate among a job's measurements.
-func rateOf(p bus.Progress) string {
-	for _, name := range []string{"tokens_per_second", "bytes_per_second", "documents_per_second"} {
-		if v := p.Values[name]; v > 0 {
-			unit := strings.TrimSuffix(name, "_per_second")
-			return results.SI(v) + " " + unit + "/s"
-		}
-	}
-	return ""
-}
-
-// extraOf formats what a trainer says beside its progress.
-func extraOf(p bus.Progress) string {
-	var parts []string
-	if v, ok := p.Values["loss"]; ok {
-		parts = append(parts, fmt.Sprintf("loss %.3f bits/token", v))
-	}
-	if v, ok := p.Values["val_bpc"]; ok && v > 0 {
-		parts = append(parts, fmt.Sprintf("validation %.3f", v))
-	}
-	if v, ok := p.Values["learning_rate"]; ok {
-		parts = append(parts, fmt.Sprintf("lr %.2g", v))
-	}
-	return strings.Join(parts, "  ")
-}
+func fractionOf(p bus.Progress) float64 { return progressOf(p).Fraction() }

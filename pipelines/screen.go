@@ -126,26 +126,9 @@ func (s *plainScreen) progress(p bus.Progress) {
 	}
 	for _, l := range s.l.tracker.lines(s.l.stages, time.Now()) {
 		if l.Stage == p.Stage {
-			s.print("%-9s %s\n", l.Stage, strings.Join(nonEmpty(l.State, count(l), l.Rate, l.Left, l.Extra), "  "))
+			s.print("%s\n", l.Text(0))
 		}
 	}
-}
-
-func count(l line) string {
-	if l.Total == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%d/%d %s", l.Done, l.Total, l.Unit)
-}
-
-func nonEmpty(parts ...string) []string {
-	var kept []string
-	for _, p := range parts {
-		if p != "" {
-			kept = append(kept, p)
-		}
-	}
-	return kept
 }
 
 // jsonScreen writes one JSON object a line, for programs.

@@ -10,6 +10,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"bitnet1/shared/event"
+	"bitnet1/shared/journal"
 )
 
 // terminal opens a pseudo-terminal of 150 columns and 40 lines.
@@ -65,5 +68,28 @@ func TestTerminal(t *testing.T) {
 			t.Errorf("the screen never shows %q", text)
 		}
 	}
+	ends(t, w, seen.String())
 	w.sameAsReference()
+}
+
+// ends checks what is left on the screen: that the run has finished and after how long, below the lines of the stages, and
+// the validation loss of the last checkpoint beside the training.
+func ends(t *testing.T, w *world, screen string) {
+	t.Helper()
+	after := screen[strings.LastIndex(screen, "80/80 steps"):]
+	if !strings.Contains(after, "finished in ") {
+		t.Errorf("after the last line of training, the screen does not say that the run has finished:\n%s", after)
+	}
+	j := journal.Open(w.data)
+	runs, err := j.Runs()
+	if err != nil || len(runs) != 1 {
+		t.Fatalf("runs %v, %v", runs, err)
+	}
+	saved, err := journal.Bodies[event.CheckpointSaved](j, runs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("validation %.3f", saved[len(saved)-1].ValidationBits); !strings.Contains(after, want) {
+		t.Errorf("the last line of training does not say %q:\n%s", want, after)
+	}
 }

@@ -11,6 +11,7 @@
 // dashes). Field types are bool, int, int64, uint64, float64, string, []int and
 // []string. With the tag digest:"-" a field is no part of the canonical bytes:
 // it says how far or how a job goes on, and changes nothing that the job makes.
+// With the tag seed:"own" a seed is not the pipeline's.
 package param
 
 import (
@@ -32,6 +33,9 @@ type Field struct {
 	Usage   string `json:"usage"`
 	index   int
 	passing bool // no part of what is made
+
+	// Own is for a seed that the seed of a pipeline does not replace.
+	Own bool `json:"own,omitempty"`
 }
 
 // Flag is the command-line form of the key.
@@ -53,7 +57,7 @@ func Fields(params any) []Field {
 		}
 		fields = append(fields, Field{
 			Key: key, Type: typeName(t.Type), Default: v.Field(i).Interface(), Usage: t.Tag.Get("usage"), index: i,
-			passing: t.Tag.Get("digest") == "-",
+			passing: t.Tag.Get("digest") == "-", Own: t.Tag.Get("seed") == "own",
 		})
 	}
 	return fields

@@ -155,7 +155,7 @@ func (f *File) Check(fields map[string][]param.Field) error {
 func (f *File) Stages() []string { return f.order }
 
 // Resolve makes the definition of a run. Stages that take a seed and are given
-// none get the file's.
+// none get the file's, unless it is their own: which documents validate does not depend on the file's seed.
 func (f *File) Resolve(preset string, sources []Source, fields map[string][]param.Field) (Definition, error) {
 	d := Definition{Name: f.Name, Preset: preset, Seed: f.Seed, Sources: sources, Stages: map[string]json.RawMessage{}}
 	for _, stage := range f.order {
@@ -163,9 +163,14 @@ func (f *File) Resolve(preset string, sources []Source, fields map[string][]para
 		for key, s := range f.sections[stage] {
 			values[key] = s.value
 		}
-		takesSeed := slices.ContainsFunc(fields[stage], func(p param.Field) bool { return p.Key == "seed" })
-		if _, given := values["seed"]; takesSeed && !given {
+		for _, p := range fields[stage] {
+			if _, given := values["seed"]; p.Key != "seed" || given {
+				continue
+			}
 			values["seed"] = json.RawMessage(fmt.Sprint(f.Seed))
+			if p.Own {
+				values["seed"] = json.RawMessage(param.Text(p.Default))
+			}
 		}
 		b, err := json.Marshal(values) // sorts the keys
 		if err != nil {

@@ -381,3 +381,27 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// The seed of a run is not the one that says which documents validate: runs of other seeds are compared on the same text.
+func TestASeedOfItsOwnIsNotThePipelines(t *testing.T) {
+	type shard struct {
+		Seed uint64 `json:"seed" seed:"own"`
+	}
+	type train struct {
+		Seed uint64 `json:"seed"`
+	}
+	fields := map[string][]param.Field{"shard": param.Fields(shard{Seed: 42}), "train": param.Fields(train{Seed: 1}), "fixed": param.Fields(shard{Seed: 42})}
+	f, err := Load(file(t, "seed: 7\nstages: {shard: , train: , fixed: {seed: 3}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := f.Resolve("p", nil, fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for stage, want := range map[string]string{"shard": `{"seed":42}`, "train": `{"seed":7}`, "fixed": `{"seed":3}`} {
+		if got := string(d.Stages[stage]); got != want {
+			t.Errorf("%s gets %s, want %s", stage, got, want)
+		}
+	}
+}

@@ -164,7 +164,7 @@ func OutageFlag() cli.Flag {
 }
 
 func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Context) error {
-	log, err := logger(c)
+	log, err := logger(c, os.Stderr)
 	if err != nil {
 		return err
 	}
@@ -270,16 +270,16 @@ func noArguments(c *cli.Context) error {
 	return nil
 }
 
-func logger(c *cli.Context) (*slog.Logger, error) {
+func logger(c *cli.Context, stderr io.Writer) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
 		return nil, usagef("--log-level %s: use debug, info, warn or error", c.String("log-level"))
 	}
 	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: nameNotes}
 	if c.Bool("json") || os.Getenv(EnvLauncher) != "" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, opts)), nil
+		return slog.New(slog.NewJSONHandler(stderr, opts)), nil
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, opts)), nil
+	return slog.New(slog.NewTextHandler(stderr, opts)), nil
 }
 
 // levelNote is the level of what a launcher shows to whoever watches, without being a warning.

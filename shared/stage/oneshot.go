@@ -69,7 +69,9 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 	if err != nil {
 		return usageError{err}
 	}
-	log, err := logger(c)
+	progress := newProgressLine(c, s.Name)
+	defer progress.end()
+	log, err := logger(c, progress)
 	if err != nil {
 		return err
 	}
@@ -84,13 +86,14 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 	}
 	p := &performer[P, E]{
 		spec: s, space: folder, folder: folder, records: filepath.Join(folder.Dir(), ".jobs"),
-		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: logReporter(log),
+		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: progress.reporter(log),
 	}
 	for _, group := range groups(s, in) {
 		res, err := p.performWhenFree(ctx, task[P, E]{run: "local", params: params, in: group, force: c.Bool("force")})
 		if err != nil {
 			return err
 		}
+		progress.end()
 		if err := printResult(c, s.Results, res, folder.Dir()); err != nil {
 			return err
 		}
@@ -112,7 +115,9 @@ func groups[P any, E event.Body](s Spec[P, E], in []E) [][]E {
 
 // runOver answers the events of an old run again, or for the first time.
 func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Context) error {
-	log, err := logger(c)
+	progress := newProgressLine(c, s.Name)
+	defer progress.end()
+	log, err := logger(c, progress)
 	if err != nil {
 		return err
 	}
@@ -143,7 +148,7 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 	}
 	p := &performer[P, E]{
 		spec: s, space: store, journal: j, records: recordsDir(store), announcer: NewAnnouncer(j, b),
-		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: logReporter(log),
+		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: progress.reporter(log),
 	}
 	if err := results.Declare(j, run, s.declaration()); err != nil {
 		return err
@@ -161,6 +166,7 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 		if err != nil {
 			return err
 		}
+		progress.end()
 		if err := printResult(c, s.Results, res, p.outputs(t)); err != nil {
 			return err
 		}
@@ -357,26 +363,6 @@ func outputLines(declared []results.Result, out output, dir string) []string {
 	}
 	slices.Sort(names)
 	return append(lines, names...)
-}
-
-// logReporter writes progress to the log, at most every two seconds a job.
-func logReporter(log *slog.Logger) func(run, key string, p Progress) {
-	limit := newRateLimit(2 * time.Second)
-	return func(_, key string, p Progress) {
-		if !limit.allow(key) {
-			return
-		}
-		args := []any{"done", p.Done, "total", p.Total, "unit", p.Unit}
-		names := make([]string, 0, len(p.Values))
-		for name := range p.Values {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		for _, name := range names {
-			args = append(args, name, p.Values[name])
-		}
-		log.Info("progress", args...)
-	}
 }
 
 // rateLimit lets one thing per key through in each interval.

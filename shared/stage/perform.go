@@ -272,7 +272,9 @@ func (p *performer[P, E]) newJob(t task[P, E], r *record) *Job[P] {
 			return p.announce(ctx, t, r, output{Kind: body.Kind(), Body: raw}, true)
 		},
 		progress: func(pr Progress) { p.report(t.run, r.Key, pr) },
-		show:     func(path, name string) error { return p.showLive(t, r, path, name) },
+		show: func(path, name string, replace bool) error {
+			return p.showLive(r, path, filepath.Join(p.outputs(t), name), replace)
+		},
 		leave: func(name string, content []byte) error {
 			return artifact.WriteFile(filepath.Join(p.outputs(t), name), content)
 		},

@@ -154,7 +154,7 @@ type Job[P any] struct {
 	record   *record
 	emit     func(context.Context, *record, event.Body) error
 	progress func(Progress)
-	show     func(path, name string) error
+	show     func(path, name string, replace bool) error
 	leave    func(name string, content []byte) error
 }
 
@@ -200,7 +200,7 @@ func (j *Job[P]) LiveFile(name string) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, name)
-	return path, j.show(path, name)
+	return path, j.show(path, name, false)
 }
 
 // Emitted returns what the job announced in earlier attempts, oldest first, for

@@ -2,6 +2,8 @@ package stage
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -96,6 +98,30 @@ type JobTimes struct {
 
 // TimesSuffix is how the names of files of times end.
 const TimesSuffix = ".times.json"
+
+// LiveTimes is LiveFile for times: KeepTimes leaves the file where people look for the job's outputs, in place of an
+// artifact.
+func (j *Job[P]) LiveTimes(name string) (string, error) {
+	dir, err := j.Scratch()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, name)
+	return path, j.show(path, name, true)
+}
+
+// KeepTimes leaves what is in a file of LiveTimes.
+func (j *Job[P]) KeepTimes(name string) error {
+	dir, err := j.Scratch()
+	if err != nil {
+		return err
+	}
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		return err
+	}
+	return j.leave(name, b)
+}
 
 // WriteTimes leaves a file of times, name and TimesSuffix, where people look for the job's outputs. It is no artifact: no
 // event mentions it and nothing depends on it.

@@ -76,9 +76,9 @@ func differently(other, params string) string {
 }
 
 // showLive links name, in the folder, to a file that the job is at work on. What another job made or has begun there stays.
-func (p *performer[P, E]) showLive(t task[P, E], r *record, path, name string) error {
-	link := filepath.Join(p.outputs(t), name)
-	if p.folder != nil && !t.force {
+func (p *performer[P, E]) showLive(r *record, path, link string, replace bool) error {
+	name := filepath.Base(link)
+	if p.folder != nil && !replace {
 		info, err := os.Lstat(link)
 		target, _ := os.Readlink(link)
 		_, gone := os.Stat(link)

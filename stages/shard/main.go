@@ -22,7 +22,7 @@ type Params struct {
 	CountedTargets    []int   `json:"counted_targets" usage:"from,to: the targets of a sequence that are to be predicted; none: all of them"`
 	SequencesPerShard int     `json:"sequences_per_shard" usage:"sequences in a shard; 0: about 64 MiB of tokens"`
 	ValidationShare   float64 `json:"validation_share" usage:"share of the documents in the validation split, of an only document its end; 0: none"`
-	Seed              uint64  `json:"seed" usage:"order of the documents and which of them validate"`
+	Seed              uint64  `json:"seed" seed:"own" usage:"order of the documents, and which of them validate; never the pipeline's seed"`
 
 	Duplicates string   `json:"duplicates" usage:"documents that come more than once: keep, leave out the exact ones, or the near ones as well"`
 	Similarity float64  `json:"similarity" usage:"share of their phrases that near duplicates have in common, 0 to 1"`

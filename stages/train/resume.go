@@ -54,8 +54,11 @@ func (t *trainer) resume() error {
 	if t.step > 0 {
 		t.job.Log.Info("resuming", "step", t.step)
 	}
-	t.log, err = openLog(t.job, offset)
-	return err
+	if t.log, err = openLog(t.job, offset); err != nil {
+		return err
+	}
+	t.times = openTimes(t.job, t.step)
+	return nil
 }
 
 // begin sets the parameters that training starts from.

@@ -46,6 +46,7 @@ func (t *trainer) save(ctx context.Context) error {
 		TrainBits: t.bitsSum / float64(t.bitsSteps), ValidationBits: bits, Best: blend == 0 && bits < t.bestBits, Blend: blend,
 	}
 	t.note(s.saved)
+	t.validated()
 	t.log.hold()
 	t.saving = s
 	go func() {

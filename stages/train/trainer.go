@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"time"
 
@@ -32,6 +33,7 @@ type trainer struct {
 	batches   ahead
 	recipe    json.RawMessage
 	log       *trainingLog
+	times     *stepTimes
 	saving    *saving // nil: no checkpoint is being written
 
 	step        int // steps done
@@ -42,7 +44,8 @@ type trainer struct {
 	bitsSteps   int
 	lastBits    float64 // validation loss at the last checkpoint
 	started     time.Time
-	estimated   bool // the time that is left was said
+	said        stage.Progress // last
+	estimated   bool           // the time that is left was said
 	startStep   int
 }
 
@@ -111,6 +114,7 @@ func (t *trainer) close() {
 	t.batches.wait()
 	if t.log != nil {
 		t.log.close()
+		t.times.close()
 	}
 	if err := t.device.Close(); err != nil {
 		t.job.Log.Warn("closing the device", "error", err)
@@ -193,6 +197,7 @@ func (t *trainer) once() error {
 	t.bitsSteps++
 	t.progress(bits, u.LearningRate)
 	if t.step%t.job.Params.LogEvery == 0 || t.step == t.job.Params.Steps {
+		t.times.took(t.step, t.batches.per*t.batches.seq)
 		return t.log.write(stepLine{
 			Event: "step", Step: t.step, Tokens: t.tokens(), TrainBPC: bits,
 			LearningRate: u.LearningRate, Gamma: u.Gamma, GradientNorm: result.Norm, Flipped: result.Flipped,
@@ -245,7 +250,18 @@ func (t *trainer) progress(bits, rate float64) {
 		values["val_bpc"] = t.lastBits
 	}
 	t.estimate(time.Since(t.started), values["tokens_per_second"], values["seconds_left"])
-	t.job.Progress(stage.Progress{Done: int64(t.step), Total: int64(t.job.Params.Steps), Unit: "steps", Values: values})
+	t.said = stage.Progress{Done: int64(t.step), Total: int64(t.job.Params.Steps), Unit: "steps", Values: values}
+	t.job.Progress(t.said)
+}
+
+// validated says what the checkpoint of the present step is worth, beside what was said of the step.
+func (t *trainer) validated() {
+	if finite(t.lastBits) == nil || t.said.Values == nil {
+		return
+	}
+	t.said.Values = maps.Clone(t.said.Values)
+	t.said.Values["val_bpc"] = t.lastBits
+	t.job.Progress(t.said)
 }
 
 // validate returns the loss on the validation sample in bits per token, or NaN
@@ -282,6 +298,9 @@ func (t *trainer) finish(ctx context.Context) error {
 	log, err := t.log.artifact(t.job)
 	if err != nil {
 		return err
+	}
+	if err := t.job.KeepTimes(timesName); err != nil {
+		t.job.Log.Warn("no times of steps are kept", "error", err)
 	}
 	return t.job.Emit(ctx, event.TrainingFinished{
 		Steps: t.step, Tokens: t.tokens(), Checkpoints: t.checkpoints, BestStep: t.bestStep, Log: log,
