@@ -51,6 +51,10 @@ type launcher struct {
 // launch is the command `pipeline run`. Until the stages are started a signal
 // ends the program: there is nothing to save.
 func launch(c *cli.Context) error {
+	if c.Bool("check") {
+		_, err := prepare(c.Context, c)
+		return err
+	}
 	store, err := artifact.Open(c.String("data"))
 	if err != nil {
 		return err

@@ -31,10 +31,16 @@ func main() {
 	for _, c := range app.Commands {
 		c.OnUsageError = usage
 	}
-	os.Exit(stage.ExitStatus("pipeline", app.Run(os.Args), os.Stderr))
+	args := os.Args
+	if len(args) > 1 && args[1] == "run" {
+		args = append(args[:2:2], stage.Arrange(args[2:], app.Command("run").Flags, "source", isPipelineFile)...)
+	}
+	os.Exit(stage.ExitStatus("pipeline", app.Run(args), os.Stderr))
 }
 
-func usage(_ *cli.Context, err error, _ bool) error { return stage.UsageError(err) }
+func usage(c *cli.Context, err error, _ bool) error {
+	return stage.UsageError(suggestSet(c, err, os.Args))
+}
 
 func dataFlag() cli.Flag {
 	return &cli.StringFlag{Name: "data", Value: "./data", EnvVars: []string{"BITNET1_DATA"}, Usage: "data `DIR`ectory: artifacts, runs, events"}
@@ -51,7 +57,8 @@ func runCommand() *cli.Command {
 		Flags: []cli.Flag{
 			dataFlag(), jsonFlag(),
 			&cli.StringFlag{Name: "preset", Usage: "size of the model and its training: nano, 75M, 300M, or a file in the folder presets beside FILE (default: nano without a GPU)"},
-			&cli.StringSliceFlag{Name: "source", Usage: "`FILE`s or patterns to train on, or sample; replaces the file's sources"},
+			&cli.StringSliceFlag{Name: "source", Usage: "`FILE`s or patterns to train on, or sample; replaces the file's sources; takes several at once"},
+			&cli.BoolFlag{Name: "check", Usage: "only check the pipeline file and the flags; start nothing"},
 			&cli.StringSliceFlag{Name: "set", Usage: "override a parameter: `STAGE.KEY=VALUE`"},
 			&cli.Uint64Flag{Name: "seed", Usage: "seed of the run; replaces the file's"},
 			&cli.StringFlag{Name: "run", Usage: "id of the `RUN` (default: made of name, preset and a digest of all that defines it)"},
@@ -61,7 +68,7 @@ func runCommand() *cli.Command {
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
-				return stage.UsageError(errors.New("give one pipeline file, after all flags: pipeline run [flags] FILE"))
+				return stage.UsageError(errors.New("give one pipeline file: pipeline run [flags] FILE"))
 			}
 			return launch(c)
 		},

@@ -71,8 +71,13 @@ func prepare(ctx context.Context, c *cli.Context) (*plan, error) {
 	if c.IsSet("seed") {
 		file.Seed = c.Uint64("seed")
 	}
-	if err := p.findSources(ctx, c, file); err != nil {
+	if err := errors.Join(checkReach(p.stages), checkCopyTasks(inputsOf(c, file), file, fields)); err != nil {
 		return nil, err
+	}
+	if !c.Bool("check") {
+		if err := p.findSources(ctx, c, file); err != nil {
+			return nil, err
+		}
 	}
 	if p.definition, err = file.Resolve(preset, definitionOf(p.sources), fields); err != nil {
 		return nil, err

@@ -18,13 +18,7 @@ import (
 
 // findSources finds the files that the run reads. Remote ones are fetched when they are tokenized.
 func (p *plan) findSources(ctx context.Context, c *cli.Context, file *pipeline.File) error {
-	inputs := file.Sources
-	if c.IsSet("source") {
-		inputs = nil
-		for _, location := range c.StringSlice("source") {
-			inputs = append(inputs, pipeline.Input{Location: location})
-		}
-	}
+	inputs := inputsOf(c, file)
 	if len(inputs) == 0 {
 		return errors.New("no sources: give the key sources in the pipeline file, or --source FILE")
 	}
@@ -49,6 +43,18 @@ func (p *plan) findSources(ctx context.Context, c *cli.Context, file *pipeline.F
 	}
 	p.keys, err = client.Credentials.Environ()
 	return err
+}
+
+// inputsOf are the sources as they were named.
+func inputsOf(c *cli.Context, file *pipeline.File) []pipeline.Input {
+	if !c.IsSet("source") {
+		return file.Sources
+	}
+	var inputs []pipeline.Input
+	for _, location := range c.StringSlice("source") {
+		inputs = append(inputs, pipeline.Input{Location: location})
+	}
+	return inputs
 }
 
 // writeOwn writes a source that the project makes itself, and returns where its files are; any other is where it is.

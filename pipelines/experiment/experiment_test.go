@@ -37,6 +37,13 @@ func TestMain(m *testing.M) {
 // fakePipeline keeps a run whose numbers tell the flags it was given, and fails for a stream of 3 bits.
 func fakePipeline(args []string) int {
 	given := strings.Join(args, " ")
+	if slices.Contains(args, "--check") {
+		if strings.Contains(given, "=x") {
+			fmt.Fprintln(os.Stderr, "pipeline: x is no value")
+			return 2
+		}
+		return 0
+	}
 	if strings.Contains(given, "stream_bits=3") {
 		fmt.Fprintln(os.Stderr, "pipeline: 3 bits are too odd")
 		return 1
@@ -134,9 +141,16 @@ func run(t *testing.T, args ...string) (string, error) {
 }
 
 func TestAxes(t *testing.T) {
-	a, err := parseAxis("train.kshift_layers=[0],[0,2], none")
-	if err != nil || a.key != "train.kshift_layers" || !slices.Equal(a.values, []string{"0", "0,2", "none"}) {
-		t.Errorf("got %+v, %v", a, err)
+	for text, want := range map[string][]string{
+		"train.x=[0],[0,2], none":       {"0", "0,2", "none"},
+		"train.x=[[0],[0,2],none, []]":  {"0", "0,2", "none", "none"},
+		"train.x=[true,false]":          {"true", "false"},
+		`tokenize.x="a, b",['c, d', e]`: {`"a, b"`, "'c, d', e"},
+	} {
+		a, err := parseAxis(text)
+		if key, _, _ := strings.Cut(text, "="); err != nil || a.key != key || !slices.Equal(a.values, want) {
+			t.Errorf("%s: got %+v, %v", text, a, err)
+		}
 	}
 	for _, text := range []string{"train.alibi", "alibi=true", "train.alibi=", "train.alibi=true,,false", "train.x=[0,1", "train.x=0]"} {
 		if a, err := parseAxis(text); err == nil {
@@ -146,6 +160,19 @@ func TestAxes(t *testing.T) {
 	got := cells([]axis{{"a.x", []string{"1", "2"}}, {"a.y", []string{"u", "v"}}})
 	if want := [][]string{{"1", "u"}, {"1", "v"}, {"2", "u"}, {"2", "v"}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("cells are %v, want %v", got, want)
+	}
+}
+
+// A value that is wrong is found before the first cell is run.
+func TestGridIsCheckedFirst(t *testing.T) {
+	data := t.TempDir()
+	said, err := run(t, "grid", "--name", "g", "--programs", standIns(t), "--data", data,
+		"--grid", "train.stream_bits=1,4", "--grid", "train.alibi=true,x", "p.yml")
+	if err == nil || !strings.Contains(err.Error(), "alibi=x") || !strings.Contains(err.Error(), "nothing is run") || strings.Contains(said, "cell") {
+		t.Errorf("it says %q and ends with %v", said, err)
+	}
+	if left, _ := os.ReadDir(data); len(left) > 0 {
+		t.Errorf("it made %v", left)
 	}
 }
 

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
+
+	"bitnet1/shared/param"
 )
 
 // axis is one parameter of a grid and the values it takes.
@@ -11,32 +15,27 @@ type axis struct {
 	values []string
 }
 
-// parseAxis reads "train.alibi=true,false". Commas inside brackets belong to a value, which is a list then:
-// "train.kshift_layers=[0],[0,2],none".
+// parseAxis reads "train.alibi=true,false", a list as everywhere: in brackets or without. Brackets inside of it hold a value
+// that is a list itself: "train.kshift_layers=[0],[0,2],none".
 func parseAxis(text string) (axis, error) {
 	key, list, ok := strings.Cut(text, "=")
 	if _, _, dotted := strings.Cut(key, "."); !ok || !dotted {
 		return axis{}, fmt.Errorf("--grid %s: write stage.key=value,value, e.g. train.alibi=true,false", text)
 	}
-	a := axis{key: key}
-	depth, from := 0, 0
-	for i, r := range list + "," {
-		switch {
-		case r == '[':
-			depth++
-		case r == ']':
-			depth--
-		case r == ',' && depth == 0:
-			value := strings.TrimSpace(list[from:i])
-			value = strings.TrimSuffix(strings.TrimPrefix(value, "["), "]")
-			if value == "" {
-				return axis{}, fmt.Errorf("--grid %s: a value is empty (the empty list is none)", text)
-			}
-			a.values, from = append(a.values, value), i+1
-		}
-	}
-	if depth != 0 {
+	if strings.Count(list, "[") != strings.Count(list, "]") {
 		return axis{}, fmt.Errorf("--grid %s: brackets do not match", text)
+	}
+	if inner, ok := param.InBrackets(list); ok {
+		list = inner
+	}
+	a := axis{key: key, values: param.Split(list)}
+	for i, value := range a.values {
+		if inner, ok := param.InBrackets(value); ok {
+			a.values[i] = cmp.Or(inner, "none")
+		}
+		if value == "" {
+			return axis{}, fmt.Errorf("--grid %s: a value is empty (the empty list is none)", text)
+		}
 	}
 	return a, nil
 }
@@ -58,6 +57,23 @@ func cells(axes []axis) [][]string {
 			}
 		}
 		all = next
+	}
+	return all
+}
+
+// probes lists combinations in which every value of every axis comes up: the first of each axis, and then one other at a time.
+func probes(axes []axis) [][]string {
+	var first []string
+	for _, a := range axes {
+		first = append(first, a.values[0])
+	}
+	all := [][]string{first}
+	for i, a := range axes {
+		for _, v := range a.values[1:] {
+			other := slices.Clone(first)
+			other[i] = v
+			all = append(all, other)
+		}
 	}
 	return all
 }

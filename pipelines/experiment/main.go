@@ -37,7 +37,12 @@ func main() {
 	for _, c := range app.Commands {
 		c.OnUsageError = usage
 	}
-	os.Exit(stage.ExitStatus("experiment", app.RunContext(ctx, os.Args), os.Stderr))
+	args := os.Args
+	if len(args) > 1 && args[1] == "grid" {
+		isPipelineFile := func(arg string) bool { return filepath.Ext(arg) == ".yml" || filepath.Ext(arg) == ".yaml" }
+		args = append(args[:2:2], stage.Arrange(args[2:], app.Command("grid").Flags, "source", isPipelineFile)...)
+	}
+	os.Exit(stage.ExitStatus("experiment", app.RunContext(ctx, args), os.Stderr))
 }
 
 func usage(_ *cli.Context, err error, _ bool) error { return stage.UsageError(err) }

@@ -39,7 +39,7 @@ func gridCommand() *cli.Command {
 		),
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
-				return stage.UsageError(errors.New("give one pipeline file, after all flags: experiment grid [flags] FILE"))
+				return stage.UsageError(errors.New("give one pipeline file: experiment grid [flags] FILE"))
 			}
 			e, err := newExperiment(c)
 			if err != nil {
@@ -99,6 +99,9 @@ func newExperiment(c *cli.Context) (*experiment, error) {
 	for _, a := range e.axes {
 		q.Axes[a.key] = a.values
 	}
+	if err := e.check(c.Context); err != nil {
+		return nil, err
+	}
 	e.name = cmp.Or(e.name, q.name())
 	e.out = outDir(c, e.name)
 	return e, claim(e.out, e.name, q, c.Bool("force"))
@@ -126,6 +129,25 @@ func (e *experiment) checkPlotted() error {
 		}
 	}
 	return nil
+}
+
+// check has the launcher check every value of the axes, so that a wrong one is found before the first cell is run.
+func (e *experiment) check(ctx context.Context) error {
+	for _, values := range probes(e.axes) {
+		if err := call(ctx, filepath.Join(e.programs, "pipeline"), append(e.flags(values), "--check", e.file)...); err != nil {
+			return fmt.Errorf("%s: %w; nothing is run", e.label(values), err)
+		}
+	}
+	return nil
+}
+
+// flags are what the launcher is given for a cell.
+func (e *experiment) flags(values []string) []string {
+	flags := slices.Clone(e.common)
+	for i, v := range values {
+		flags = append(flags, "--set", e.axes[i].key+"="+v)
+	}
+	return flags
 }
 
 // run runs all cells and writes the results after each.
@@ -211,13 +233,9 @@ func (e *experiment) label(values []string) string {
 
 // cell has the launcher run one cell, or answer from what has been run, and reads its results.
 func (e *experiment) cell(ctx context.Context, values []string) (cell, error) {
-	args := append([]string(nil), e.common...)
-	for i, v := range values {
-		args = append(args, "--set", e.axes[i].key+"="+v)
-	}
 	found := cell{values: values}
 	var said bytes.Buffer
-	err := callTo(ctx, &said, filepath.Join(e.programs, "pipeline"), append(args, e.file)...)
+	err := callTo(ctx, &said, filepath.Join(e.programs, "pipeline"), append(e.flags(values), e.file)...)
 	found.run = runOf(said.Bytes())
 	if err != nil {
 		return found, err

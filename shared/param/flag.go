@@ -48,7 +48,11 @@ func Apply(c *cli.Context, params any) error {
 		if !c.IsSet(f.Flag()) {
 			continue
 		}
-		if err := Set(params, f.Key, c.String(f.Flag())); err != nil {
+		text := c.String(f.Flag())
+		if isList(f.Type) {
+			text = join(c.StringSlice(f.Flag()))
+		}
+		if err := Set(params, f.Key, text); err != nil {
 			return fmt.Errorf("--%s: %w", f.Flag(), err)
 		}
 	}

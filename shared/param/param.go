@@ -21,7 +21,6 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -113,8 +112,7 @@ func Decode(section []byte, params any) error {
 	return errors.Join(problems...)
 }
 
-// Set parses text as the value of one parameter, as a flag gives it. Lists are
-// separated by commas; "none" is the empty list.
+// Set parses text as the value of one parameter, as a flag gives it: see Value.
 func Set(params any, key, text string) error {
 	f, ok := find(Fields(params), key)
 	if !ok {
@@ -159,37 +157,6 @@ func WrongType(key string, value []byte, typ string) error {
 		value = append(value[:100:100], " …"...)
 	}
 	return fmt.Errorf("%s: %s is not %s", key, value, article(typ))
-}
-
-// Value writes a flag's text as the JSON value it stands for, given the type
-// that a Field names. Text that cannot stand for one becomes a JSON string,
-// which does not conform.
-func Value(typ, text string) json.RawMessage {
-	quote := func(s string) string { b, _ := json.Marshal(s); return string(b) }
-	switch typ {
-	case "text":
-		return json.RawMessage(quote(text))
-	case "list of texts", "list of integers":
-		if text == "" || text == "none" {
-			return json.RawMessage("[]")
-		}
-		items := strings.Split(text, ",")
-		for i, item := range items {
-			item = strings.TrimSpace(item)
-			if typ == "list of texts" {
-				item = quote(item)
-			} else if _, err := strconv.Atoi(item); err != nil {
-				return json.RawMessage(quote(text))
-			}
-			items[i] = item
-		}
-		return json.RawMessage("[" + strings.Join(items, ",") + "]")
-	default:
-		if !json.Valid([]byte(text)) {
-			return json.RawMessage(quote(text))
-		}
-		return json.RawMessage(text)
-	}
 }
 
 // Canonical returns the bytes that stand for params in a digest: a JSON object

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -119,7 +120,7 @@ func (f *File) Set(text string, fields map[string][]param.Field) error {
 	path, value, ok := strings.Cut(text, "=")
 	stage, key, ok2 := strings.Cut(path, ".")
 	if !ok || !ok2 {
-		return fmt.Errorf("--set %s: write stage.key=value, e.g. train.steps=100", text)
+		return fmt.Errorf("--set %s: write stage.key=value, e.g. %s", text, f.example(path, value, fields))
 	}
 	own, takesPart := f.sections[stage]
 	if !takesPart {
@@ -133,13 +134,27 @@ func (f *File) Set(text string, fields map[string][]param.Field) error {
 	return nil
 }
 
-// Check compares every parameter with what the stages say they take.
+// example is how one might write a parameter that was written without its stage.
+func (f *File) example(key, value string, fields map[string][]param.Field) string {
+	for _, stage := range f.order {
+		if slices.Contains(keysOf(fields[stage]), key) {
+			return stage + "." + key + "=" + cmp.Or(value, "VALUE")
+		}
+	}
+	return "train.steps=100"
+}
+
+// Check compares every parameter with what the stages say they take, and writes lists in one way.
 func (f *File) Check(fields map[string][]param.Field) error {
 	var problems []error
 	for _, stage := range f.order {
 		for _, key := range slices.Sorted(maps.Keys(f.sections[stage])) {
 			s := f.sections[stage][key]
 			i := slices.IndexFunc(fields[stage], func(p param.Field) bool { return p.Key == key })
+			if i >= 0 {
+				s.value = param.Normalize(fields[stage][i].Type, s.value)
+				f.sections[stage][key] = s
+			}
 			switch {
 			case i < 0:
 				problems = append(problems, fmt.Errorf("%s: stage %s: %w", s.where, stage, param.UnknownKey(key, keysOf(fields[stage]))))
@@ -149,6 +164,19 @@ func (f *File) Check(fields map[string][]param.Field) error {
 		}
 	}
 	return errors.Join(append(problems, f.checkSources(fields["tokenize"]))...)
+}
+
+// Value is what a stage's parameter is given or, where it is not, its default among fields; nil if there is none.
+func (f *File) Value(stage, key string, fields []param.Field) json.RawMessage {
+	if s, given := f.sections[stage][key]; given {
+		return s.value
+	}
+	i := slices.IndexFunc(fields, func(p param.Field) bool { return p.Key == key })
+	if i < 0 {
+		return nil
+	}
+	b, _ := json.Marshal(fields[i].Default) // it has come as JSON
+	return b
 }
 
 // Stages lists the stages in the order of the file.

@@ -149,14 +149,14 @@ func TestHugeFilesAreRefused(t *testing.T) {
 }
 
 func TestCheckNamesStageKeyAndPlace(t *testing.T) {
-	f, err := Load(file(t, "stages:\n  train:\n    stpes: 3\n    steps: many\n    kshift_layers: 0\n    alibi:\n    label: 7\n  pack: {x: 1}\n"))
+	f, err := Load(file(t, "stages:\n  train:\n    stpes: 3\n    steps: many\n    kshift_layers: true\n    alibi:\n    label: 7\n  pack: {x: 1}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	err = f.Check(fields())
 	for _, want := range []string{
 		`p.yml:3: stage train: unknown key "stpes": did you mean "steps"`, `p.yml:4: stage train: steps: "many" is not an integer`,
-		"p.yml:5: stage train: kshift_layers: 0 is not a list of integers", "p.yml:6: stage train: alibi: null is not true or false",
+		"p.yml:5: stage train: kshift_layers: true is not a list of integers", "p.yml:6: stage train: alibi: null is not true or false",
 		"p.yml:7: stage train: label: 7 is not text", `p.yml:8: stage pack: unknown key "x": none is taken here`,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {

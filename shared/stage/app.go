@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"strings"
 	"syscall"
 	"time"
 
@@ -69,7 +68,7 @@ func runApp[P any, E event.Body](s Spec[P, E], args []string) int {
 	for _, c := range app.Commands {
 		c.OnUsageError = app.OnUsageError
 	}
-	return ExitStatus(s.Name, app.Run(param.Spread(spreadIn(args), s.Defaults)), os.Stderr)
+	return ExitStatus(s.Name, app.Run(arrange(app, param.Spread(args, s.Defaults))), os.Stderr)
 }
 
 // ExitStatus prints err, if any, and returns the exit status it stands for.
@@ -95,28 +94,13 @@ func UsageError(err error) error {
 	return usageError{err}
 }
 
-// spreadIn lets --in take several files, as a shell's pattern gives them:
-// "--in a b --out d" becomes "--in a --in b --out d".
-func spreadIn(args []string) []string {
-	var out []string
-	inFiles := false
-	for _, a := range args {
-		switch {
-		case strings.HasPrefix(a, "-"):
-			inFiles = a == "--in" || a == "-in"
-			if file, ok := strings.CutPrefix(a, "--in="); ok {
-				inFiles, a = true, "--in="+file
-			} else if inFiles {
-				continue
-			}
-			out = append(out, a)
-		case inFiles:
-			out = append(out, "--in", a)
-		default:
-			out = append(out, a)
-		}
+// arrange lets --in take several files, as a shell's pattern gives them.
+func arrange(app *cli.App, args []string) []string {
+	if len(args) < 2 || args[1] != "run" {
+		return args
 	}
-	return out
+	none := func(string) bool { return false }
+	return append(args[:2:2], Arrange(args[2:], app.Command("run").Flags, "in", none)...)
 }
 
 func commonFlags() []cli.Flag {

@@ -10,7 +10,7 @@ import (
 )
 
 // complete finds the digest of the checkpoint to start from: what is trained
-// depends on its bytes, not on its path.
+// depends on its bytes, not on its path. A file that is no checkpoint is refused.
 func (p *Params) complete() error {
 	if p.Init == "" {
 		return nil
@@ -23,7 +23,11 @@ func (p *Params) complete() error {
 		return fmt.Errorf("init: %s has digest %s, init_digest says %s: it is another checkpoint", p.Init, artifact.Short(digest), artifact.Short(p.InitDigest))
 	}
 	p.InitDigest = digest
-	return nil
+	m, err := checkpoint.Open(p.Init)
+	if err != nil {
+		return fmt.Errorf("init: %w", err)
+	}
+	return m.Close()
 }
 
 // initial is the configuration of the checkpoint to start from; nil without one.

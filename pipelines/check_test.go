@@ -1,0 +1,94 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// write makes a pipeline file.
+func (w *world) write(content string) string {
+	w.t.Helper()
+	path := filepath.Join(filepath.Dir(w.data), "p.yml")
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+	return path
+}
+
+// Mistakes are found before anything is started or written, and the message says what to give instead.
+func TestMistakesAreFoundBeforeAnythingStarts(t *testing.T) {
+	for _, c := range []struct {
+		name, file string // the content of the pipeline file, or ""
+		args       []string
+		words      []string
+	}{
+		{"no stage announces", "stages: {train: {}}", nil, []string{"stage train answers dataset.sealed events", "train describe"}},
+		{"a chain without its first", "stages: {shard: {}, train: {}}", nil, []string{"stage shard answers tokens.written", "stage train"}},
+		{"lengths of a copy task", "", []string{"--source", "copy:length=32", "pipelines/copy.yml"},
+			[]string{"--set shard.sequence_length=65 --set shard.counted_targets=33,64 --set tokenize.tokenizer=symbols-64"}},
+		{"symbols of a copy task", "", []string{"--source", "copy:symbols=8", "pipelines/copy.yml"}, []string{"--set tokenize.tokenizer=symbols-8"}},
+		{"no checkpoint", "", []string{"--set", "train.init=go.mod", "pipelines/v76.yml"}, []string{"init: ", "go.mod"}},
+		{"a parameter as a flag", "", []string{"--steps", "10", "pipelines/v76.yml"}, []string{"-steps", "given as --set train.steps=10"}},
+		{"a parameter as a flag of two stages", "", []string{"pipelines/v76.yml", "--micro-tokens=9"},
+			[]string{"--set train.micro_tokens=9 or --set evaluate.micro_tokens=9 or --set probe.micro_tokens=9"}},
+		{"nearly a parameter", "", []string{"--learning-rat", "1", "pipelines/v76.yml"}, []string{"--set train.learning_rate=1"}},
+		{"without the stage", "", []string{"--set", "steps=10", "pipelines/v76.yml"}, []string{"e.g. train.steps=10"}},
+		{"a wrong value", "", []string{"--set", "train.steps=ten", "pipelines/v76.yml"}, []string{"--set train.steps=ten", "is not an integer"}},
+		{"two files", "", []string{"pipelines/v75.yml", "pipelines/v76.yml"}, []string{"give one pipeline file"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			args := append([]string{"run", "--check"}, c.args...)
+			if c.file != "" {
+				args = append(args, w.write(c.file))
+			}
+			o := w.run("pipeline", args...)
+			if o.status == 0 {
+				t.Fatal("it is not refused")
+			}
+			for _, word := range c.words {
+				if !strings.Contains(o.stderr, word) {
+					t.Errorf("it does not say %q: %s", word, o.stderr)
+				}
+			}
+			if _, err := os.Stat(w.data); err == nil {
+				t.Error("it made a data directory")
+			}
+		})
+	}
+}
+
+// What the message about a copy task advises is accepted, and so is what needs no advice.
+func TestCheckAcceptsWhatIsRight(t *testing.T) {
+	w := newWorld(t)
+	w.must("pipeline", "run", "--check", "pipelines/v76.yml", "--preset", "nano", "--set", "train.kshift_layers=[0,2]", "--set", "train.steps=1e3")
+	w.must("pipeline", "run", "--check", "--source", "copy:symbols=8,length=32", "pipelines/copy.yml",
+		"--set", "shard.sequence_length=65", "--set", "shard.counted_targets=33,64", "--set", "tokenize.tokenizer=symbols-8")
+	w.must("pipeline", "run", "--check", w.write("stages: {tokenize: {filters: 'score >= 3, language = en'}}\nsources: [sample]\n"))
+	if _, err := os.Stat(w.data); err == nil {
+		t.Error("it made a data directory")
+	}
+}
+
+// A shell makes several arguments of a pattern.
+func TestASourcesPatternNeedsNoQuotes(t *testing.T) {
+	w := newWorld(t)
+	books, err := filepath.Glob(texts)
+	if err != nil || len(books) < 2 {
+		t.Fatal(books, err)
+	}
+	file := w.write("stages: {tokenize: {}}\n")
+	for _, args := range [][]string{
+		append(append([]string{"run", "--json", "--run", "a", "--source"}, books...), file),
+		append([]string{"run", "--json", "--run", "b", file, "--source"}, books...),
+	} {
+		w.must("pipeline", args...)
+		made, err := filepath.Glob(filepath.Join(w.data, "runs", args[3], "tokenize", "*.tokens.arrow"))
+		if err != nil || len(made) != len(books) {
+			t.Errorf("%v: %d batches of %d books, %v", args, len(made), len(books), err)
+		}
+	}
+}
