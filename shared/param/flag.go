@@ -11,12 +11,15 @@ import (
 
 // Flags returns a command-line flag for every parameter of params.
 func Flags(params any) []cli.Flag {
+	const category = "Parameters (also keys of the stage's section in a pipeline file)"
 	var flags []cli.Flag
 	for _, f := range Fields(params) {
-		flags = append(flags, &cli.StringFlag{
-			Name: f.Flag(), Usage: fmt.Sprintf("%s (%s)", f.Usage, f.Type),
-			DefaultText: strings.ReplaceAll(Text(f.Default), "\n", `\n`), Category: "Parameters (also keys of the stage's section in a pipeline file)",
-		})
+		usage, text := fmt.Sprintf("%s (%s)", f.Usage, f.Type), strings.ReplaceAll(Text(f.Default), "\n", `\n`)
+		if isList(f.Type) { // it may be given more than once
+			flags = append(flags, &cli.StringSliceFlag{Name: f.Flag(), Usage: usage, DefaultText: text, Category: category})
+		} else {
+			flags = append(flags, &cli.StringFlag{Name: f.Flag(), Usage: usage, DefaultText: text, Category: category})
+		}
 	}
 	return flags
 }
