@@ -60,6 +60,11 @@ func (c Count) Sub(d Count) Count {
 type DocumentOptions struct {
 	// Source names the file in documents and manifests. Default: the base name of the path.
 	Source string
+	// Format is one of the formats, for a file that is not parquet. Default: FormatAuto.
+	Format string
+	// Split says how plain text is divided into documents: SplitFile, SplitBlank, SplitLine, or the text between two. Default:
+	// SplitFile.
+	Split string
 	// Fields says which columns make a document.
 	Fields Fields
 	// Template says how conversations become text.
@@ -93,7 +98,7 @@ func (o DocumentOptions) at(group int, row int64) {
 
 // Validate reports options that contradict themselves.
 func (o DocumentOptions) Validate() error {
-	return errors.Join(o.Fields.validate(), o.Template.validate())
+	return errors.Join(validateFormat(o.Format), o.Fields.validate(), o.Template.validate())
 }
 
 // Documents reads the documents of one file.
@@ -129,8 +134,9 @@ type row struct {
 	cells  []cell // one a filter
 }
 
-// OpenDocuments opens a file of documents. What it is shows in its first bytes: parquet, or JSON Lines, which may be
-// compressed with gzip or zstd. See Fields for which columns are read. A file without bytes has no documents.
+// OpenDocuments opens a file of documents. What it is shows in its first bytes and the extension of its name: parquet, or JSON
+// Lines, a JSON list, a table or plain text, which may be compressed with gzip or zstd. See Fields for which columns are read.
+// A file without bytes has no documents.
 func OpenDocuments(path string, o DocumentOptions) (*Documents, error) {
 	if o.Source == "" {
 		o.Source = filepath.Base(path)
@@ -175,11 +181,11 @@ func openRows(f *os.File, o DocumentOptions) (rowReader, error) {
 	if kind == KindParquet {
 		return openParquet(f, info.Size(), o)
 	}
-	in, _, err := unpack(f, kind, info.Size())
+	in, kind, err := unpack(f, kind, info.Size())
 	if err != nil {
 		return nil, err
 	}
-	return openJSONL(in, o), nil
+	return openText(in, kind, o)
 }
 
 // Rows is the number of rows the file claims to have, or -1 where that is not known in advance.

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -188,14 +189,10 @@ func matching(all []Object, pattern string, key func(Object) string) ([]Object, 
 	return nil, nil
 }
 
-// documents tells whether a file in a folder looks like one of documents.
+// documents tells whether a file in a folder looks like one of documents. Plain text and JSON can be about the others.
 func documents(name string) bool {
-	for _, suffix := range []string{".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst"} {
-		if strings.HasSuffix(name, suffix) {
-			return true
-		}
-	}
-	return false
+	name = strings.TrimSuffix(strings.TrimSuffix(name, ".gz"), ".zst")
+	return slices.Contains([]string{".parquet", ".jsonl", ".ndjson", ".csv", ".tsv"}, path.Ext(name))
 }
 
 // fixed is the part of a pattern before the first name with a wildcard: what is listed in search of matches.

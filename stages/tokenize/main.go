@@ -36,12 +36,15 @@ type Params struct {
 	TurnSeparator  string   `json:"turn_separator" usage:"what stands between two turns"`
 	StripThinking  bool     `json:"strip_thinking" usage:"leave out what a model thought, from its opening to its closing think tag"`
 	Filters        []string `json:"filters" usage:"conditions that rows must meet, such as score >= 3 or language = en"`
+	Format         string   `json:"format" usage:"jsonl, json (a list), csv, tsv or text, for files that are not parquet; empty: by the name's extension and the first bytes"`
+	TextSplit      string   `json:"text_split" usage:"how plain text becomes documents: file (not divided), blank (at empty lines), line, or the text that stands between two, such as <|endoftext|>"`
 	OnBadFile      string   `json:"on_bad_file" usage:"what a file that cannot be read does: stop the run, or skip the file"`
 }
 
 // options are how documents are read.
 func (p Params) options() (dataset.DocumentOptions, error) {
 	o := dataset.DocumentOptions{
+		Format: p.Format, Split: p.TextSplit,
 		Fields:   dataset.Fields{ID: p.IDColumn, Text: p.TextColumn, Turns: p.TurnsColumn, Prompt: p.PromptColumn, Response: p.ResponseColumn},
 		Template: dataset.Template{Turn: p.TurnTemplate, Between: p.TurnSeparator, StripThinking: p.StripThinking},
 	}
@@ -77,10 +80,10 @@ func program(args []string) int {
 func spec() stage.Spec[Params, event.SourceAdded] {
 	return stage.Spec[Params, event.SourceAdded]{
 		Name:     "tokenize",
-		About:    "turn documents (parquet, JSON lines) into token batches",
+		About:    "turn documents (parquet, JSON, CSV, plain text) into token batches",
 		Example:  "tokenize run --in books/*.parquet --out tokens --tokenizer gpt2",
 		Version:  "3",
-		Defaults: Params{Tokenizer: "gpt2", TurnTemplate: "{role}: {text}", TurnSeparator: "\n\n", OnBadFile: stop},
+		Defaults: Params{Tokenizer: "gpt2", TurnTemplate: "{role}: {text}", TurnSeparator: "\n\n", TextSplit: dataset.SplitFile, OnBadFile: stop},
 		Check:    check,
 		Work:     (&tokenizers{made: map[string]tokenizer.Tokenizer{}}).tokenize,
 		Files:    sources,
@@ -94,6 +97,9 @@ func check(p Params) error {
 	}
 	if p.TurnTemplate == "" {
 		return errors.New("turn_template is empty, so that every turn would be: write {text}, and {role} where it is wanted")
+	}
+	if p.TextSplit == "" {
+		return errors.New("text_split is empty: choose file, blank or line, or give the text that stands between two documents")
 	}
 	if _, err := p.options(); err != nil {
 		return err

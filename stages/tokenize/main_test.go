@@ -390,3 +390,27 @@ func TestNoDocuments(t *testing.T) {
 		}
 	}
 }
+
+// TestFormatsOnTheCommandLine: files of every format are documents of one stage, each read as what it is.
+func TestFormatsOnTheCommandLine(t *testing.T) {
+	dir := t.TempDir()
+	args := []string{"--out", filepath.Join(dir, "out"), "--tokenizer", "bytes", "--text-split", "---"}
+	for name, text := range map[string]string{
+		"input.txt": "To be, --- or not.\n", "rows.csv": "id,text\n7,\"a\nb\"\n", "list.json": `["a", {"text": "b"}]`, "lines.jsonl": `{"text":"a"}`,
+	} {
+		args = append(args, "--in", write(t, filepath.Join(dir, name), text))
+	}
+	if run(args...) != 0 {
+		t.Fatal("failed")
+	}
+	for name, want := range map[string][]string{"input": {"To be, ", " or not."}, "rows": {"a\nb"}, "list": {"a", "b"}, "lines": {"a"}} {
+		if got := documents(t, filepath.Join(dir, "out", name+".tokens.arrow")); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	for _, bad := range [][]string{{"--format", "xml"}, {"--text-split", ""}} {
+		if run(append(bad, "--in", dir, "--out", dir)...) != 2 {
+			t.Errorf("%v is taken", bad)
+		}
+	}
+}

@@ -1,0 +1,242 @@
+package dataset
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/klauspost/compress/gzip"
+)
+
+// textsOf reads a file of the given name and content.
+func textsOf(t testing.TB, name, content string, o DocumentOptions) (texts []string, count Count, err error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file") // as where a remote file is fetched to: the source's name says what it is
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o.Source = name
+	d, err := OpenDocuments(path, o)
+	if err != nil {
+		return nil, count, err
+	}
+	defer d.Close()
+	for document, err := range d.All() {
+		if err != nil {
+			return texts, d.Count(), err
+		}
+		texts = append(texts, string(document.Text))
+	}
+	return texts, d.Count(), nil
+}
+
+func TestFormats(t *testing.T) {
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	z.Write([]byte("once\n\nupon"))
+	z.Close()
+	column := DocumentOptions{Fields: Fields{Text: "body"}}
+	filter, err := ParseFilter("stars >= 3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, content string
+		o             DocumentOptions
+		want          []string
+	}{
+		// Plain text.
+		{"input.txt", "To be,\n\nor not.\n", DocumentOptions{}, []string{"To be,\n\nor not.\n"}},
+		{"input", "once upon", DocumentOptions{}, []string{"once upon"}},
+		{"a.txt", "\uFEFFonce", DocumentOptions{}, []string{"once"}},
+		{"a.txt", "caf\xe9", DocumentOptions{}, []string{"caf\xe9"}},
+		{"a.txt", " \n\n", DocumentOptions{}, nil},
+		{"a.txt", "", DocumentOptions{}, nil},
+		{"a.txt", "{not} JSON\n", DocumentOptions{}, []string{"{not} JSON\n"}},
+		{"a.txt", "[1] a note\n", DocumentOptions{}, []string{"[1] a note\n"}},
+		{"a.txt", `{"text":"a"}` + "\n" + `{"text":"b"}`, DocumentOptions{}, []string{"a", "b"}},
+		{"a.md.GZ", packed.String(), DocumentOptions{Split: SplitBlank}, []string{"once", "upon"}},
+		{"a.txt", "\n\na\nb\n \t\r\nc\n\n\n\nd", DocumentOptions{Split: SplitBlank}, []string{"a\nb", "c", "d"}},
+		{"a.txt", "a\r\n\r\nb\r\n", DocumentOptions{Split: SplitBlank}, []string{"a", "b"}},
+		{"a.txt", "a\r\n\nb", DocumentOptions{Split: SplitLine}, []string{"a", "b"}},
+		{"a.txt", "a\n<|end|>\n\nb<|end|><|end|>c", DocumentOptions{Split: "<|end|>"}, []string{"a", "b", "c"}},
+		{"a.log", "a line", DocumentOptions{Format: FormatText}, []string{"a line"}},
+
+		// JSON lists.
+		{"a.json", ` [ "a", {"text":"b","n":[1,{"x":"]"}]} , null, "c\"]\\" ] `, DocumentOptions{}, []string{"a", "b", `c"]\`}},
+		{"a.jsonl", `["a"]`, DocumentOptions{}, []string{"a"}},
+		{"a", "[\n {\"body\": \"a\",\n \"text\": \"no\"}\n]\n\uFEFF[]\n[\"b\"]", column, []string{"a", "b"}},
+		{"a.json", `[{"messages":[{"role":"user","content":"hi"},{"role":"bot","content":"ho"}]}]`, DocumentOptions{}, []string{"user: hi\n\nbot: ho"}},
+		{"a.json", `{"text":"a"}`, DocumentOptions{}, []string{"a"}},
+		{"a.json", `[{"text":"a","stars":2},{"text":"b","stars":3},"c"]`, DocumentOptions{Filters: []Filter{filter}}, []string{"b"}},
+		{"a.json", `[]`, DocumentOptions{}, nil},
+		{"a.json", `["a",5,{"text":"b"},{"text":[1]},{bad},"c"]`, DocumentOptions{}, []string{"a", "b", "c"}}, // three odd rows
+
+		// Tables.
+		{"a.csv", "id,text\n1,\"a, \"\"b\"\"\nc\"\n2,\n3,d\n", DocumentOptions{}, []string{"a, \"b\"\nc", "d"}},
+		{"a.csv", "\uFEFFtext\r\na\r\n\r\nb\r\n", DocumentOptions{}, []string{"a", "b"}},
+		{"a.csv", "text;n\na,b;1\n", DocumentOptions{}, []string{"a,b"}},
+		{"a.csv", "n, body\n1,a\\n\x01\xff\"\n2,\"ü\"\n", column, []string{"ü"}}, // a quote inside: an odd row
+		{"a.csv", "text,stars\na,2\nb,10\nc,x\n", DocumentOptions{Filters: []Filter{filter}}, []string{"b"}},
+		{"a.csv", "input,output\nwhy,42\n", DocumentOptions{}, []string{"user: why\n\nassistant: 42"}},
+		{"a.csv", "text,n\nshort\na,1\nb,2,3\n", DocumentOptions{}, []string{"a"}},
+		{"a.csv", "text\n12\ntrue\nnull\n", DocumentOptions{}, []string{"12", "true", "null"}},
+		{"a.csv", "text", DocumentOptions{}, nil},
+		{"a.csv", "", DocumentOptions{}, nil},
+		{"a.tsv", "text\tn\n\"Well,\" he said, \"no.\" \t1\n\"quoted \"\"too\"\"\"\t2\na\tb\tc\n", DocumentOptions{}, []string{`"Well," he said, "no." `, `quoted "too"`}},
+		{"a.data", "text\tn\na\t1\n", DocumentOptions{Format: FormatTSV}, []string{"a"}},
+		{"a.csv", "text\tn\n\"a\tb\"\t1\n", DocumentOptions{}, []string{"a\tb"}},
+	} {
+		got, count, err := textsOf(t, c.name, c.content, c.o)
+		if err != nil || !slices.Equal(got, c.want) || count.Rows != count.Documents+count.Nulls+count.Filtered+count.Odd {
+			t.Errorf("%s %q: %q, %+v, %v; want %q", c.name, c.content, got, count, err, c.want)
+		}
+	}
+}
+
+func TestRefusedFormats(t *testing.T) {
+	filter, err := ParseFilter("stars >= 3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, content string
+		o             DocumentOptions
+		says          string
+	}{
+		{"words.docx", "once upon", DocumentOptions{}, "set format to text"},
+		{"a.txt", "once", DocumentOptions{Filters: []Filter{filter}}, "plain text has none"},
+		{"a.txt", "once", DocumentOptions{Format: "tex"}, "choose one of jsonl, json"},
+		{"a.json", `["a"`, DocumentOptions{}, "has no end"},
+		{"a.json", `["a", "b`, DocumentOptions{}, "element 2: the JSON list has no end"},
+		{"a.json", `["a" "b"]`, DocumentOptions{}, "after element 1"},
+		{"a.json", `["a",,"b"]`, DocumentOptions{}, "no JSON list"},
+		{"a.json", `["a",]`, DocumentOptions{}, "no JSON list"},
+		{"a.json", `["a"] x`, DocumentOptions{}, "no JSON list"},
+		{"a.json", "{\n \"rows\": []\n}", DocumentOptions{}, "jq"},
+		{"a.csv", "words,n\na,1\n", DocumentOptions{}, "among words, n"},
+		{"a.csv", "text,n\na,\"1\nb,2\n", DocumentOptions{}, "line 2: a quote in this row is not closed"},
+		{"a.csv", "text\n\"" + strings.Repeat("a\n", 10_000), DocumentOptions{MaxDocument: 100}, "is a quote not closed?"},
+	} {
+		if got, _, err := textsOf(t, c.name, c.content, c.o); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s %.60q: %q, %v; want %s", c.name, c.content, got, err, c.says)
+		}
+	}
+}
+
+// TestOddRowsAreNamed: a row that cannot be understood is named by its line in the file, whatever lines rows take.
+func TestOddRowsAreNamed(t *testing.T) {
+	for name, content := range map[string]string{
+		"a.csv": "text,n\n\"a\nb\",1\n\nwrong\n", "a.tsv": "text\tn\na\t1\nb\t1\n\nwrong\n",
+	} {
+		var said []string
+		if _, count, err := textsOf(t, name, content, DocumentOptions{Odd: func(_ int64, why string) { said = append(said, why) }}); err != nil || count.Odd != 1 {
+			t.Errorf("%s: %+v, %v", name, count, err)
+		}
+		if !slices.Equal(said, []string{"line 5: 1 columns where the header has 2"}) {
+			t.Errorf("%s: %q", name, said)
+		}
+	}
+}
+
+// TestLongText: a text that is too long for one document ends at the end of a line, and nothing of it is lost.
+func TestLongText(t *testing.T) {
+	for name, line := range map[string]string{"lines": "It was the best of times.\n", "one line": "ünterbrechung", "bytes": "\x80\x81\x82\x83\x84"} {
+		text := strings.Repeat(line, 10_000)
+		for _, split := range []string{SplitFile, SplitBlank} {
+			got, _, err := textsOf(t, "a.txt", text, DocumentOptions{MaxDocument: 20_000, Split: split})
+			if err != nil || len(got) < 4 {
+				t.Fatalf("%s: %d documents, %v", name, len(got), err)
+			}
+			whole := strings.Join(got, "")
+			if split == SplitBlank && name == "lines" {
+				whole = strings.Join(got, "\n") + "\n"
+			}
+			if whole != text {
+				t.Errorf("%s, %s: %d bytes of %d", name, split, len(whole), len(text))
+			}
+			for i, part := range got {
+				if len(part) > 10_000 || name == "lines" && split == SplitFile && !strings.HasSuffix(part, "\n") || name == "one line" && !utf8.ValidString(part) {
+					t.Errorf("%s: part %d of %d bytes, %.20q", name, i, len(part), part)
+				}
+			}
+		}
+	}
+}
+
+// TestGoOnInFormats: reading from a row on gives what follows, in every format.
+func TestGoOnInFormats(t *testing.T) {
+	var list, table, tabs, text []string
+	for i := range 300 {
+		list = append(list, fmt.Sprintf(`{"text":"%d"}`, i))
+		table = append(table, fmt.Sprintf("%d,\"text\n%d\"", i, i))
+		tabs = append(tabs, fmt.Sprintf("%d\t%d", i, i))
+		text = append(text, fmt.Sprintf("line %d\n", i))
+		if i%7 == 3 {
+			list, table, tabs, text = append(list, "5"), append(table, "odd"), append(tabs, "odd"), append(text, "\n")
+		}
+	}
+	for name, content := range map[string]string{
+		"a.json": "[" + strings.Join(list, ",") + "]", "a.csv": "n,text\n" + strings.Join(table, "\n"), "a.tsv": "n\ttext\n" + strings.Join(tabs, "\n"), "a.txt": strings.Join(text, "\n"),
+	} {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		read := func(from int64) (rows []string, next int64) {
+			d, err := OpenDocuments(path, DocumentOptions{From: from, Split: SplitBlank})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			for document, err := range d.All() {
+				if err != nil {
+					t.Fatal(name, err)
+				}
+				rows = append(rows, fmt.Sprintf("%d %s", document.Row, document.Text))
+			}
+			return rows, d.Next()
+		}
+		whole, end := read(0)
+		if len(whole) != 300 {
+			t.Fatalf("%s: %d documents", name, len(whole))
+		}
+		for _, from := range []int64{1, 4, 5, 100, 250, end, end + 10} {
+			rest, next := read(from)
+			want := whole[slices.IndexFunc(append(whole, "999999 "), func(s string) bool {
+				var row int64
+				fmt.Sscan(s, &row)
+				return row >= from
+			}):]
+			if !slices.Equal(rest, want) || next != max(end, from) {
+				t.Errorf("%s from %d: %d documents, want %d; next %d", name, from, len(rest), len(want), next)
+			}
+		}
+	}
+}
+
+// FuzzFormats: whatever a file holds, it is read with work in proportion to its size, or refused, and every row is counted.
+func FuzzFormats(f *testing.F) {
+	for _, seed := range []string{`["a",{"text":"b"}]`, "text,n\n\"a\",1\n", "text\tn\na\t1\n", "a\n\nb", "[[[[", "\"\"\"\"", ",,,,\n,,,,\n", "\uFEFF[\"\\\\\"]"} {
+		for _, format := range formats[1:] {
+			f.Add(seed, format, SplitBlank)
+		}
+	}
+	f.Fuzz(func(t *testing.T, content, format, split string) {
+		if !slices.Contains(formats[1:], format) || len(content) > 1<<16 {
+			return
+		}
+		_, count, err := textsOf(t, "fuzz", content, DocumentOptions{Format: format, Split: split, MaxDocument: 1 << 12})
+		if err == nil && count.Rows != count.Documents+count.Nulls+count.Filtered+count.Odd {
+			t.Errorf("%+v", count)
+		}
+		if count.Rows > int64(len(content))+1 || count.Bytes > 2*int64(len(content)) {
+			t.Errorf("%d bytes are %+v", len(content), count)
+		}
+	})
+}
