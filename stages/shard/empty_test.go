@@ -76,6 +76,10 @@ func TestSmallest(t *testing.T) {
 		if none := m.Splits.Validation.Sequences == 0; none != (name == "nothing") || none != strings.Contains(said, "no validation split") {
 			t.Errorf("%s: %+v\n%s", name, m.Splits, said)
 		}
+		report, err := os.ReadFile(filepath.Join(out, "dataset.md"))
+		if err != nil || strings.Contains(string(report), "The only document is divided") != (name == "one") {
+			t.Errorf("%s: %v, %s", name, err, report)
+		}
 	}
 }
 

@@ -128,6 +128,9 @@ func (r *report) markdown() []byte {
 		s := r.Splits[name]
 		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d |\n", name, s.Documents, s.Sequences, s.Tokens, s.Shards)
 	}
+	if v := r.Splits["validation"]; v.Documents == 0 && v.Sequences > 0 {
+		b.WriteString("\nThe only document is divided: its end is the validation split.\n")
+	}
 	b.WriteString("\n## What became of the rows\n\n| | |\n|---|---|\n")
 	if r.Rows > 0 { // token batches that a user names say nothing of the rows they were made of
 		fmt.Fprintf(&b, "| rows read | %d |\n| without a text | %d |\n| that meet not all filters | %d |\n", r.Rows, r.Nulls, r.Filtered)

@@ -380,7 +380,7 @@ func TestEmptyTemplate(t *testing.T) {
 // TestNoDocuments: a file of which nothing is a document makes an empty batch, of each format.
 func TestNoDocuments(t *testing.T) {
 	dir := t.TempDir()
-	for name, text := range map[string]string{"nulls.jsonl": `{"text":null}`, "filtered.jsonl": `{"text":"a","score":1}`} {
+	for name, text := range map[string]string{"nulls.jsonl": `{"text":null,"score":9}`, "filtered.jsonl": `{"text":"a","score":1}`} {
 		source := write(t, filepath.Join(dir, name), text)
 		if run("--in", source, "--out", dir, "--tokenizer", "bytes", "--filters", "score > 3") != 0 {
 			t.Errorf("%s failed", name)
