@@ -117,7 +117,7 @@ func TestUnreadableDocuments(t *testing.T) {
 		want string
 	}{
 		"not JSON":          {[]byte("hello\n"), "line 1: not a JSON object"},
-		"array":             {[]byte("[1]\n"), "not a JSON object"},
+		"array":             {[]byte("[1]\n"), "element 1: field text is 1"},
 		"null":              {[]byte("null\n"), "not a JSON object"},
 		"cut line":          {[]byte(good + good[:20]), "line 2"},
 		"cut gzip":          {gzipped(strings.Repeat(good, 50))[:60], "truncated"},
@@ -138,7 +138,7 @@ func TestUnreadableDocuments(t *testing.T) {
 		"parquet no footer": {append(slices.Clone(rows[:len(rows)-20]), make([]byte, 20)...), "truncated"},
 		"parquet zeroed":    {zeroed(rows), "corrupt"},
 	} {
-		_, _, err := readAll(writeFile(t, "file", c.data), DocumentOptions{MaxDocument: 1000})
+		_, _, err := readAll(writeFile(t, "file.jsonl", c.data), DocumentOptions{MaxDocument: 1000})
 		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "file") {
 			t.Errorf("%s: %v, want something with %q", name, err, c.want)
 		}
