@@ -64,7 +64,7 @@
 //     that of an impossible token, whose loss as a target is +Inf. The gradient of logits is 0 in rows without a target, whatever they are.
 //   - What depends on a gradient that is not finite is not finite after AttendBackward; other entries of the same sequence may be NaN then.
 //
-// So whatever goes wrong in a step shows in the losses or in Σ gradient².
+// So whatever goes wrong in a training step shows in the losses or in Σ gradient². Noise, which Attention may be given, has to be finite.
 //
 // Every operation is deterministic: equal inputs give equal bits, whatever the number of threads.
 package kernels

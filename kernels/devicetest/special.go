@@ -342,8 +342,8 @@ func testSpecialBackward(b *bench) {
 			theta[o] -= special
 			sameBits(b, what+": theta", gotTheta, theta, c.out)
 			if c.grad == kernels.GradFloat || c.bits == 16 { // some products are of floats: an infinity may stay one there
-				finite(b, what+": dx", gotX, dx, c.in, t)
-				finite(b, what+": weights", gotWeight, weight, c.in, o)
+				allButOne(b, what+": dx", gotX, dx, c.in, t)
+				allButOne(b, what+": weights", gotWeight, weight, c.in, o)
 				continue
 			}
 			sameBits(b, what+": dx", gotX, poison(dx, c.in, t), c.in)
@@ -375,8 +375,8 @@ func testSpecialBackward(b *bench) {
 	b.tinyGradients()
 }
 
-// finite compares all rows but one, in which nothing may be finite.
-func finite(b *bench, what string, got, want []float32, cols, bad int) {
+// allButOne compares all rows but a bad one, in which nothing may be finite.
+func allButOne(b *bench, what string, got, want []float32, cols, bad int) {
 	b.t.Helper()
 	for i, v := range got {
 		if i/cols == bad && !math.IsNaN(float64(v-v)) {
