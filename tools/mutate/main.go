@@ -28,7 +28,6 @@ type fault struct {
 	from, to int    // bytes that are replaced
 	text     string
 	tests    []string // packages, the quickest first
-	byHand   bool
 }
 
 type outcome string
@@ -61,11 +60,11 @@ func run(root, only string, sample int, seed uint64, least float64, hand, list b
 		return err
 	}
 	t := tree{root: root, sources: map[string][]byte{}}
-	faults, err := t.faults(sample, seed)
+	faults, err := t.faults(hand, sample, seed)
 	if err != nil {
 		return err
 	}
-	faults = slices.DeleteFunc(faults, func(f fault) bool { return !strings.Contains(f.file, only) || f.byHand && !hand })
+	faults = slices.DeleteFunc(faults, func(f fault) bool { return !strings.Contains(f.file, only) })
 	if list {
 		for _, f := range faults {
 			fmt.Println(t.describe(f))

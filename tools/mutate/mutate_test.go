@@ -97,8 +97,8 @@ func TestLists(t *testing.T) {
 		"equivalent.txt": "p/p.go: total := 0 => total := 1\n= nobody looks\n",
 	}
 	tree := written(t, good)
-	faults, err := tree.faults(3, 1)
-	if err != nil || len(faults) != 4 || !faults[0].byHand || tree.describe(faults[0]) != "p/p.go: total += i * 2 => total += i * 4" {
+	faults, err := tree.faults(true, 3, 1)
+	if err != nil || len(faults) != 4 || tree.describe(faults[0]) != "p/p.go: total += i * 2 => total += i * 4" {
 		t.Fatalf("%+v, %v", faults, err)
 	}
 	for _, f := range faults {
@@ -106,7 +106,7 @@ func TestLists(t *testing.T) {
 			t.Errorf("%+v", f)
 		}
 	}
-	if all, err := tree.faults(-1, 1); err != nil || len(all) != 1+18 {
+	if all, err := tree.faults(false, -1, 1); err != nil || len(all) != 18 {
 		t.Errorf("%d faults in all, %v", len(all), err)
 	}
 	if known, err := tree.equivalents(); err != nil || !known["p/p.go: total := 0 => total := 1"] || len(known) != 1 {
@@ -120,7 +120,7 @@ func TestLists(t *testing.T) {
 	} {
 		lists := map[string]string{"targets.txt": good["targets.txt"], "faults.txt": good["faults.txt"]}
 		lists[change[0]] = change[1]
-		if _, err := written(t, lists).faults(0, 1); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := written(t, lists).faults(true, 0, 1); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
@@ -140,7 +140,7 @@ func TestKilledAndSurvived(t *testing.T) {
 		"equivalent.txt":    "q/q.go: if n < 0 { => if n <= 0 {\n= half of 0 is 0\n",
 	})
 	tree.scratch = t.TempDir()
-	faults, err := tree.faults(0, 1)
+	faults, err := tree.faults(true, 0, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

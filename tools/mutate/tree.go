@@ -20,14 +20,16 @@ type tree struct {
 }
 
 // faults lists those written by hand, then a sample of those that operators make.
-func (t *tree) faults(sample int, seed uint64) ([]fault, error) {
+func (t *tree) faults(hand bool, sample int, seed uint64) ([]fault, error) {
 	targets, err := t.targets()
 	if err != nil {
 		return nil, err
 	}
-	faults, err := t.byHand(targets)
-	if err != nil {
-		return nil, err
+	var faults []fault
+	if hand {
+		if faults, err = t.byHand(targets); err != nil {
+			return nil, err
+		}
 	}
 	random := rand.New(rand.NewPCG(seed, 0))
 	for _, target := range targets {
@@ -94,7 +96,7 @@ func (t *tree) byHand(targets []target) (faults []fault, err error) {
 		switch sign {
 		case "#":
 			file, _, _ := strings.Cut(text, ":")
-			f = fault{file: file, byHand: true}
+			f = fault{file: file}
 			for _, target := range targets {
 				if slices.Contains(target.files, file) {
 					f.tests = target.tests
