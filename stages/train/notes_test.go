@@ -23,6 +23,10 @@ func TestNotes(t *testing.T) {
 		"stop behind":      {func(p *Params) { p.StopAt = 700 }, "stop_at is 700: the run ends before, with step 600"},
 		"no validation":    {func(p *Params) { p.ValidationSequences = 0 }, "no checkpoint has a validation loss"},
 		"just long enough": {func(p *Params) { p.Steps, p.CheckpointEvery, p.StopAt, p.Warmup = 50, 50, 50, 50 }, ""},
+		"never binary":     {func(p *Params) { p.AnnealBinarize, p.BinarizeAnnealEndFrac, p.Steps = true, 1, 200 }, "the last step still has 0.5 % of the float weights (binarize_anneal_end_frac is 1)"},
+		"bonsai":           {func(p *Params) { p.AnnealBinarize = true }, ""},
+		"truebit decays":   {func(p *Params) { p.Truebit, p.Decay = true, 0.1 }, "weight_decay is 0.1: under truebit there are no latents"},
+		"truebit":          {func(p *Params) { p.Truebit = true }, ""},
 		"prime":            {func(p *Params) { p.BatchTokens = 31 * 128 }, ""}, // 31 sequences at once
 		"large prime":      {func(p *Params) { p.BatchTokens = 131 * 128 }, "128 tokens are computed at once where micro_tokens allows 4096: of the 131 sequences of a step only 1 divide it"},
 		"hardly less":      {func(p *Params) { p.MicroTokens = 3000 }, ""},
