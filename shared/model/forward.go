@@ -7,6 +7,11 @@ import (
 	"bitnet1/kernels"
 )
 
+// ErrAbandoned says that Options.Abandon asked for an end before a result was there.
+var ErrAbandoned = errors.New("abandoned")
+
+func (m *Model) abandoned() bool { return m.options.Abandon != nil && m.options.Abandon() }
+
 var errInference = errors.New("the model was built with Options.Inference: it has no gradients or optimizer state")
 
 // strict is l as this pass multiplies with it: the blend only while there is one.
@@ -22,6 +27,9 @@ func (m *Model) enqueueForward() {
 	b, eps := &m.buffers, m.config.Eps
 	m.dev.Embed(m.layers[0].in, b.tokens, m.strict(m.codebook))
 	for i := range m.layers {
+		if m.abandoned() {
+			return
+		}
 		l := &m.layers[i]
 		next := b.out
 		if i+1 < len(m.layers) {
@@ -126,6 +134,9 @@ func (m *Model) program(key any, enqueue func()) (func(), error) {
 		return run, nil
 	}
 	run, err := m.dev.Capture(enqueue)
+	if err == nil && m.abandoned() { // perhaps captured in part
+		err = ErrAbandoned
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -161,6 +172,9 @@ func (m *Model) Losses(tokens, targets []int32, s Settings) ([]float32, error) {
 		return nil, err
 	}
 	run()
+	if m.abandoned() {
+		return nil, ErrAbandoned
+	}
 	losses := make([]float32, len(tokens))
 	return losses, m.dev.Download(losses, m.buffers.losses)
 }

@@ -20,7 +20,11 @@ type Options struct {
 	Documents     Documents
 	Snapshots     bool // room on the device for Snapshot: a copy of parameters and optimizer state
 	Communicator  Communicator
-	Bonsai        bool // weights blend from latent to sign with Settings.Mix; costs a second copy of every weight
+	// Abandon is asked between layers whether what is computed is to be given up: Step, Backward and Losses then return
+	// ErrAbandoned and leave parameters and optimizer state as they were. A device that replays what it has captured asks
+	// between micro-batches only. Not with a Communicator: the other ranks would wait.
+	Abandon func() bool
+	Bonsai  bool // weights blend from latent to sign with Settings.Mix; costs a second copy of every weight
 }
 
 func (o *Options) ensureDefaults(c Config) error {
@@ -49,6 +53,9 @@ func (o *Options) ensureDefaults(c Config) error {
 		return fmt.Errorf("model options: flip threshold is %d, want 1 to %d, or 0 for float latents", o.FlipThreshold, maxFlipThreshold)
 	case o.FlipThreshold > 0 && o.Bonsai:
 		return fmt.Errorf("model options: weights that flip have no latents for bonsai to blend")
+	}
+	if o.Abandon != nil && o.Communicator.Ranks > 1 {
+		return fmt.Errorf("model options: one of several ranks cannot abandon a step")
 	}
 	if err := o.Documents.validate(c); err != nil {
 		return err

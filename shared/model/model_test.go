@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -142,6 +143,72 @@ func TestResumeIsEqual(t *testing.T) {
 			sameParameters(t, fmt.Sprintf("%s, %+v", name, o), parametersOf(t, whole), parametersOf(t, second))
 		}
 	}
+}
+
+// A step that is abandoned, wherever, leaves the model as it was.
+func TestAbandonedStep(t *testing.T) {
+	for name, o := range map[string]Options{"floats": {Batch: 2}, "flips": {Batch: 2, FlipThreshold: 2}, "bonsai": {Batch: 2, Bonsai: true}} {
+		left := -1 // asks until the next step is abandoned; -1: it is not
+		o.Abandon = func() bool {
+			if left > 0 {
+				left--
+			}
+			return left == 0
+		}
+		m := build(t, small(), 2, o)
+		train(t, m, 0, 2)
+		before, state := parametersOf(t, m), stateOf(t, m)
+		tokens, targets := sequences(m.Config(), 2*m.Options().Batch, 2)
+		asks := 0
+		for left = 1; ; left = asks + 1 {
+			asks = left
+			err := m.Step(tokens, targets, Update{Settings: Settings{Gamma: 0.6, Seed: 9, Step: 2}, LearningRate: 3e-3, Beta2: 0.95})
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, ErrAbandoned) {
+				t.Fatal(err)
+			}
+			left = -1
+			sameParameters(t, fmt.Sprintf("%s, abandoned at ask %d", name, asks), before, parametersOf(t, m))
+			if !reflect.DeepEqual(state, stateOf(t, m)) {
+				t.Errorf("%s, abandoned at ask %d: the optimizer's state differs", name, asks)
+			}
+		}
+		if want := 2 * (1 + 2*m.Config().Layers); asks < want { // in each layer, forward and backward, of two micro-batches
+			t.Errorf("%s: a step asks %d times, want %d or more", name, asks-1, want)
+		}
+		left = 1
+		if _, err := m.Losses(tokens[:m.Config().Seq], targets[:m.Config().Seq], Settings{}); !errors.Is(err, ErrAbandoned) {
+			t.Errorf("%s: losses: %v", name, err)
+		}
+		left = -1
+		other := build(t, small(), 2, Options{Batch: 2, FlipThreshold: o.FlipThreshold, Bonsai: o.Bonsai})
+		if err := other.Load(Each(before)); err != nil {
+			t.Fatal(err)
+		}
+		if err := other.SetState(state); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Load(Each(before)); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.SetState(state); err != nil {
+			t.Fatal(err)
+		}
+		train(t, m, 2, 4)
+		train(t, other, 2, 4)
+		sameParameters(t, name+" afterwards", parametersOf(t, other), parametersOf(t, m))
+	}
+}
+
+func stateOf(t *testing.T, m *Model) State {
+	t.Helper()
+	s, err := m.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // Scales are float16 values throughout, but small updates are not lost.

@@ -27,16 +27,16 @@ func (m *Model) Step(tokens, targets []int32, u Update) error {
 	if err := m.Backward(tokens, targets, u.Settings); err != nil {
 		return err
 	}
-	m.updates++
-	m.scalars.LearningRate = u.LearningRate
-	m.scalars.Correction1 = 1 - math.Pow(u.Beta1, float64(m.updates))
-	m.scalars.Correction2 = 1 - math.Pow(u.Beta2, float64(m.updates))
-	m.dev.SetScalars(m.scalars)
 	type key struct{ beta1, beta2, decay, norm float64 }
 	run, err := m.program(key{u.Beta1, u.Beta2, u.Decay, u.MaxNorm}, func() { m.enqueueUpdate(u) })
 	if err != nil {
 		return err
 	}
+	m.updates++ // from here on the step is not abandoned
+	m.scalars.LearningRate = u.LearningRate
+	m.scalars.Correction1 = 1 - math.Pow(u.Beta1, float64(m.updates))
+	m.scalars.Correction2 = 1 - math.Pow(u.Beta2, float64(m.updates))
+	m.dev.SetScalars(m.scalars)
 	if m.store.flips != nil {
 		if err := m.flip(); err != nil {
 			return err
@@ -84,6 +84,9 @@ func (m *Model) Backward(tokens, targets []int32, s Settings) error {
 		m.scalars.Micro = uint32(from / n)
 		m.dev.SetScalars(m.scalars)
 		run()
+		if m.abandoned() {
+			return ErrAbandoned
+		}
 	}
 	return ranks.addUp(m.dev, m.store.grad, m.buffers.totalLoss)
 }
@@ -145,9 +148,15 @@ func (m *Model) NotFinite() (string, error) {
 // enqueueTraining runs one micro-batch forward and backward, and adds to all gradients.
 func (m *Model) enqueueTraining() {
 	m.enqueueForward()
+	if m.abandoned() {
+		return
+	}
 	m.enqueueHeadBackward()
 	lowest := m.lowest()
 	for i := len(m.layers) - 1; i >= max(lowest, 0); i-- {
+		if m.abandoned() {
+			return
+		}
 		m.enqueueLayerBackward(&m.layers[i])
 	}
 	if lowest < 0 {

@@ -67,7 +67,7 @@ func train(ctx context.Context, job *stage.Job[Params], in event.DatasetSealed) 
 		return stage.Refuse(err)
 	}
 	defer data.Close()
-	t, err := newTrainer(job, in.Manifest, data, manifest)
+	t, err := newTrainer(ctx, job, in.Manifest, data, manifest)
 	if err != nil {
 		return stage.Refuse(err)
 	}

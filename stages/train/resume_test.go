@@ -202,3 +202,37 @@ func TestTrainingGoesBackBehindADamagedCheckpoint(t *testing.T) {
 	trainWith(t, flags...)
 	sameFiles(t, whole, dir, []string{"damage"})
 }
+
+// A step that takes minutes is abandoned: what came before it is kept, at once.
+func TestARunStopsInTheMiddleOfALongStep(t *testing.T) {
+	manifest, dir := writeDataset(t, 16, proverbs()...), t.TempDir()
+	cmd, said := program(t, strings.Fields("--in "+manifest+" --out "+dir+
+		" --d 256 --layers 4 --heads 4 --ff 512 --batch-tokens 4194304 --micro-tokens 16 --steps 60")...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for { // training has begun when there is a log
+		if _, err := os.Stat(filepath.Join(dir, logName)); err == nil {
+			break
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("it ended: %v\n%s", err, said)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(time.Minute): // the step takes several
+		_ = cmd.Process.Kill()
+		t.Fatalf("it goes on:\n%s", <-ended)
+	}
+	if pause, err := filepath.Glob(filepath.Join(dir, ".jobs", "*", "*", "scratch", pauseName)); err != nil || len(pause) != 1 {
+		t.Errorf("pause files %v, %v:\n%s", pause, err, said)
+	}
+}

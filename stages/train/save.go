@@ -115,6 +115,7 @@ func (t *trainer) settled(ctx context.Context) error {
 // note takes a checkpoint, made now or in an earlier attempt, into account.
 func (t *trainer) note(saved event.CheckpointSaved) {
 	t.checkpoints++
+	t.savedStep = saved.Step
 	t.bitsSum, t.bitsSteps, t.lastBits = 0, 0, saved.ValidationBits
 	if saved.Best {
 		t.bestBits, t.bestStep = saved.ValidationBits, saved.Step

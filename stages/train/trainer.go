@@ -37,6 +37,7 @@ type trainer struct {
 	saving    *saving // nil: no checkpoint is being written
 
 	step        int // steps done
+	savedStep   int // of the last checkpoint
 	bestBits    float64
 	bestStep    int
 	checkpoints int
@@ -49,7 +50,7 @@ type trainer struct {
 	startStep   int
 }
 
-func newTrainer(job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset, m *dataset.Manifest) (*trainer, error) {
+func newTrainer(ctx context.Context, job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset, m *dataset.Manifest) (*trainer, error) {
 	initial, err := job.Params.initial(m.Tokenizer)
 	if err != nil {
 		return nil, err
@@ -80,7 +81,7 @@ func newTrainer(job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset,
 		job: job, manifest: ref, tokenizer: m.Tokenizer, data: data, recipe: recipe, config: c,
 		options: model.Options{
 			Batch: micro, Seq: c.Seq, GradBits: p.GradBits, Bonsai: p.AnnealBinarize, Freeze: p.Freeze, FlipThreshold: p.flipThreshold(),
-			Documents: p.documents(m.Tokenizer), Snapshots: true,
+			Documents: p.documents(m.Tokenizer), Snapshots: true, Abandon: func() bool { return ctx.Err() != nil },
 		},
 		batches: ahead{batches: newBatches(data.Train, p.Seed, c.Seq, per), steps: p.Steps}, bestBits: math.Inf(1),
 	}
@@ -124,11 +125,15 @@ func (t *trainer) close() {
 // run trains from the present step to the last.
 func (t *trainer) run(ctx context.Context) error {
 	t.started, t.startStep = time.Now(), t.step
-	for t.step < t.job.Params.Steps {
+	for t.step < t.job.Params.Steps || t.due() {
 		if stop := t.stop(ctx); stop != nil {
 			return errors.Join(stop, t.leave(ctx))
 		}
-		if err := t.advance(ctx); err != nil {
+		err := t.advance(ctx)
+		if errors.Is(err, model.ErrAbandoned) {
+			return errors.Join(ctx.Err(), t.leave(ctx)) // as before the step, or before it was validated
+		}
+		if err != nil {
 			return t.abandon(ctx, err)
 		}
 	}
@@ -138,27 +143,36 @@ func (t *trainer) run(ctx context.Context) error {
 	return t.finish(ctx)
 }
 
-// advance takes a step, and begins a checkpoint where one is due.
+// advance takes a step, and begins a checkpoint where one is due. It was due already where an earlier attempt ended
+// between the two.
 func (t *trainer) advance(ctx context.Context) error {
-	if err := t.once(); err != nil {
-		return err
+	if !t.due() {
+		if err := t.once(); err != nil {
+			return err
+		}
 	}
-	if t.step%t.job.Params.CheckpointEvery == 0 || t.step == t.job.Params.Steps {
+	if t.due() {
 		return t.save(ctx)
 	}
 	return t.settled(ctx)
 }
 
+// due reports whether the present step has still to be saved as a checkpoint.
+func (t *trainer) due() bool {
+	return t.step > t.savedStep && (t.step%t.job.Params.CheckpointEvery == 0 || t.step == t.job.Params.Steps)
+}
+
 // leave keeps what is needed to go on another time. A checkpoint that is being
-// written is announced all the same, unless that takes long: where it is not,
-// training goes on from an earlier one.
+// written is announced all the same, unless that takes long: where it is not, it
+// is when training goes on.
 func (t *trainer) leave(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	if err := t.settle(ctx); err != nil {
+	err := t.settle(ctx)
+	if errors.Is(err, checkpoint.ErrNotFinite) {
 		return err
 	}
-	return t.pause()
+	return errors.Join(err, t.pause())
 }
 
 // abandon ends a run that failed. A checkpoint that was being written is
