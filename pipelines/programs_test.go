@@ -347,3 +347,13 @@ func (w *world) sameAsReference() {
 		w.t.Errorf("half-written files are left: %v", left)
 	}
 }
+
+// eventually waits until ok holds.
+func (w *world) eventually(what string, ok func() bool) {
+	w.t.Helper()
+	for limit := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(limit) {
+			w.t.Fatalf("never came: %s", what)
+		}
+	}
+}
