@@ -111,6 +111,7 @@ func parseArrow(data []byte) (*arrowFile, error) {
 		return nil, corrupt("it has dictionaries")
 	}
 	start, blocks := f.vector(footer, 3, 24)
+	last := int64(8)
 	for i := range blocks {
 		pos := start + 24*i
 		b := arrowBlock{offset: f.i64(pos), header: int64(f.i32(pos + 8)), body: f.i64(pos + 16)}
@@ -118,6 +119,10 @@ func parseArrow(data []byte) (*arrowFile, error) {
 		if b.offset < 8 || b.header < 8 || b.body < 0 || b.offset > end || b.header > end-b.offset || b.body > end-b.offset-b.header {
 			return nil, corrupt("record batch %d lies outside the file", i)
 		}
+		if b.offset < last { // so that reading all takes no longer than reading the file
+			return nil, corrupt("record batch %d lies in the one before it", i)
+		}
+		last = b.offset + b.header + b.body
 		a.blocks = append(a.blocks, b)
 	}
 	if f.bad {

@@ -2,6 +2,8 @@ package dataset
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -127,12 +129,93 @@ func FuzzBatch(f *testing.F) {
 		}
 		f.Add(data)
 	}
+	f.Add(entangledArrow(40, 8))
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, data []byte) {
 		path := filepath.Join(dir, fmt.Sprint(os.Getpid()))
 		if err := os.WriteFile(path, data, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		readBatch(path)
+		takesAtMost(t, 1<<20+64*int64(len(data)), func() { readBatch(path) })
 	})
+}
+
+// entangledArrow is an Arrow file whose schema has n fields that all are the same field, which has n children that all are
+// the same, and so on: the number of its fields is n to the power of depth.
+func entangledArrow(n, depth int) []byte {
+	u16 := binary.LittleEndian.AppendUint16
+	u32 := binary.LittleEndian.AppendUint32
+	footer := u32(nil, 28)                   // where the footer's table is
+	for _, v := range []uint16{8, 8, 0, 4} { // at 4: tables with field 1 alone, of 8 bytes
+		footer = u16(footer, v)
+	}
+	for _, v := range []uint16{16, 8, 0, 0, 0, 0, 0, 4} { // at 12: with field 5 alone
+		footer = u16(footer, v)
+	}
+	table := func(vtable int) { footer = u32(u32(footer, uint32(len(footer)-vtable)), 4) } // its field refers to what follows
+	vector := func() {                                                                     // all elements refer to what follows
+		footer = u32(footer, uint32(n))
+		for i := range n {
+			footer = u32(footer, uint32(4*(n-i)))
+		}
+	}
+	table(4) // the footer: a schema
+	table(4) // the schema: fields
+	vector()
+	for range depth {
+		table(12) // a field: children
+		vector()
+	}
+	footer = u32(u32(footer, uint32(len(footer)-4)), 0) // a field of nothing
+	data := append([]byte("ARROW1\x00\x00"), footer...)
+	return append(u32(data, uint32(len(footer))), "ARROW1"...)
+}
+
+// TestEntangledSchema: a schema that refers to its own parts again and again is refused, in memory and time for its size.
+func TestEntangledSchema(t *testing.T) {
+	for _, data := range [][]byte{entangledArrow(16, 5), entangledArrow(64, 8)} { // a million fields, and 3·10^14
+		takesAtMost(t, 64*int64(len(data)), func() {
+			if _, err := parseArrow(data); !errors.Is(err, errCorrupt) {
+				t.Errorf("a file of %d bytes: %v", len(data), err)
+			}
+		})
+	}
+	if _, err := parseArrow(entangledArrow(1, 1)); err != nil {
+		t.Errorf("a schema of two fields: %v", err)
+	}
+}
+
+// TestOverlappingBatches: record batches that lie in one another are refused, for there is no end to how many there could be.
+func TestOverlappingBatches(t *testing.T) {
+	data, err := os.ReadFile(writeBatch(t, small, synthetic(20, small)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := parseArrow(data)
+	if err != nil || len(a.blocks) != 1 {
+		t.Fatalf("%v, %d blocks", err, len(a.blocks))
+	}
+	var block []byte
+	for _, n := range []int64{a.blocks[0].offset, a.blocks[0].header, a.blocks[0].body} {
+		block = binary.LittleEndian.AppendUint64(block, uint64(n))
+	}
+	at := bytes.Index(data, block)
+	if at < 0 {
+		t.Fatal("no block in the footer")
+	}
+	// The block again in place of what follows it would break the footer, so the list of blocks is moved behind the footer.
+	end := len(data) - 10
+	size := binary.LittleEndian.Uint32(data[end:])
+	list := binary.LittleEndian.AppendUint32(nil, 2)
+	list = append(append(list, block...), block...)
+	twice := append(slices.Clone(data[:end]), list...)
+	pos := end - int(size) // of the footer
+	root := pos + int(binary.LittleEndian.Uint32(data[pos:]))
+	vtable := root - int(int32(binary.LittleEndian.Uint32(data[root:])))
+	field := root + int(binary.LittleEndian.Uint16(data[vtable+4+2*3:]))
+	binary.LittleEndian.PutUint32(twice[field:], uint32(end-field))
+	twice = append(binary.LittleEndian.AppendUint32(twice, size+uint32(len(list))), data[end+4:]...)
+	if _, err := parseArrow(twice); err == nil || !strings.Contains(err.Error(), "lies in the one before") {
+		t.Errorf("a batch that is there twice: %v", err)
+	}
 }

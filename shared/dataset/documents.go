@@ -80,6 +80,8 @@ type DocumentOptions struct {
 	At func(group int, row int64)
 	// Odd, if set, is told of every row that cannot be understood: its number, and why, with its place for people.
 	Odd func(row int64, why string)
+
+	maxWork int64 // how much a file may unpack to; 0: what its size allows
 }
 
 // oddRow is the error of a row that cannot be understood: it is counted and left out, and reading goes on behind it.
@@ -136,7 +138,7 @@ type row struct {
 
 // OpenDocuments opens a file of documents. What it is shows in its first bytes and the extension of its name: parquet, or JSON
 // Lines, a JSON list, a table or plain text, which may be compressed with gzip or zstd. See Fields for which columns are read.
-// A file without bytes has no documents.
+// A file without bytes has no documents, unless its name says that there must be some.
 func OpenDocuments(path string, o DocumentOptions) (*Documents, error) {
 	if o.Source == "" {
 		o.Source = filepath.Base(path)
@@ -169,6 +171,9 @@ func openRows(f *os.File, o DocumentOptions) (rowReader, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("it is not a regular file")
 	}
+	if what := map[string]string{".parquet": "parquet", ".gz": "gzip", ".zst": "zstd"}[filepath.Ext(o.Source)]; info.Size() == 0 && what != "" {
+		return nil, fmt.Errorf("the file is empty, which no %s file is: fetch it again", what)
+	}
 	start := make([]byte, Sniffed)
 	n, err := f.ReadAt(start, 0)
 	if err != nil && err != io.EOF {
@@ -181,7 +186,7 @@ func openRows(f *os.File, o DocumentOptions) (rowReader, error) {
 	if kind == KindParquet {
 		return openParquet(f, info.Size(), o)
 	}
-	in, kind, err := unpack(f, kind, info.Size())
+	in, kind, err := unpack(f, kind, cmp.Or(o.maxWork, unpackedBytes+unpackedPerByte*info.Size()))
 	if err != nil {
 		return nil, err
 	}

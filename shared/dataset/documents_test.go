@@ -497,36 +497,79 @@ func TestMemoryOfHostileLines(t *testing.T) {
 	}
 }
 
+// fuzzDocuments reads a file of any bytes: its rows, its text and the memory that reading takes are bounded by its size.
+func fuzzDocuments(t *testing.T, path string, data []byte) {
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	most := int64(1<<16 + 64*len(data))
+	var documents int64
+	var count Count
+	takesAtMost(t, 48<<20+64*most, func() { // a decoder of zstd or brotli takes some megabytes, whatever the file
+		d, err := OpenDocuments(path, DocumentOptions{MaxDocument: 1 << 16, maxWork: most})
+		if err != nil {
+			return
+		}
+		defer d.Close()
+		for _, err := range d.All() {
+			if err != nil {
+				break
+			}
+			documents++
+		}
+		count = d.Count()
+	})
+	if documents != count.Documents || count.Rows != count.Documents+count.Nulls+count.Filtered+count.Odd {
+		t.Fatalf("%d documents, %+v", documents, count)
+	}
+	if count.Rows > most || count.Bytes > 8*most {
+		t.Fatalf("%+v of a file of %d bytes", count, len(data))
+	}
+}
+
+// takesAtMost fails if f takes more memory than that, in bytes, freed or not.
+func takesAtMost(t *testing.T, most int64, f func()) {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	if got := int64(after.TotalAlloc - before.TotalAlloc); got > most {
+		t.Errorf("%d bytes of memory where %d are the most", got, most)
+	}
+}
+
 func FuzzParquet(f *testing.F) {
 	f.Add(parquetFile(f, 10, textColumn("text", texts(10)), numberColumn("id", 10)))
 	f.Add(parquetFile(f, 3, textColumn("input", texts(3)), textColumn("output", texts(3))))
+	repeated := make([][]byte, 3000)
+	for i := range repeated {
+		repeated[i] = bytes.Repeat([]byte("x"), 1000)
+	}
+	f.Add(parquetFile(f, len(repeated), textColumn("text", repeated)))
+	data, err := os.ReadFile(filepath.Join("testdata", "types.parquet"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, data []byte) {
-		path := filepath.Join(dir, fmt.Sprint(os.Getpid()))
-		if err := os.WriteFile(path, append([]byte("PAR1"), data[min(4, len(data)):]...), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		readAll(path, DocumentOptions{MaxDocument: 1 << 20})
+		fuzzDocuments(t, filepath.Join(dir, fmt.Sprint(os.Getpid())), append([]byte("PAR1"), data[min(4, len(data)):]...))
 	})
 }
 
 func FuzzJSONL(f *testing.F) {
 	f.Add([]byte("{\"text\":\"a\\u00e9\\ud83d\\ude00\\n\"}\n{\"text\":null}\n"))
 	f.Add([]byte(`{"messages":[{"role":"user","content":"x"}]}`))
+	f.Add([]byte(`{"messages":[{"role":"user","content":[{"text":"x"},"y",null]},{"role":"a"}],"x":NaN}{"text":-Infinity}` + "}\uFEFF{"))
 	f.Add([]byte(`{"conversations":[{"from":"human","value":"\ud800\u"}],"id":3}`))
 	f.Add(gzipped(`{"input":"a","output":"b"}`))
+	f.Add(append(gzipped(`{"text":"b"}`+"\n"), 0, 0, 0))
 	f.Add(zstandard(`{"text":"b"}`))
+	f.Add(zstandard(strings.Repeat(`{"text":"b"}`+"\n", 1<<16))) // a hundred bytes, and nearly a megabyte
+	f.Add([]byte(strings.Repeat("{}", 10000)))
 	dir := f.TempDir()
-	f.Fuzz(func(t *testing.T, data []byte) {
-		path := filepath.Join(dir, fmt.Sprint(os.Getpid()))
-		if err := os.WriteFile(path, data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		docs, count, _ := readAll(path, DocumentOptions{MaxDocument: 1 << 16})
-		if int64(len(docs)) != count.Documents || count.Rows != count.Documents+count.Nulls {
-			t.Fatalf("%d documents, %+v", len(docs), count)
-		}
-	})
+	f.Fuzz(func(t *testing.T, data []byte) { fuzzDocuments(t, filepath.Join(dir, fmt.Sprint(os.Getpid())), data) })
 }
 
 // BenchmarkDocuments reads the sample corpus (parquet, zstd) and the same texts as JSON Lines, bytes of text a second.

@@ -4,9 +4,13 @@ import "encoding/binary"
 
 // flatbuffer reads the tables that describe an Arrow file. Positions outside the buffer read as zero and set bad, so that
 // a caller can read a whole structure and check once.
+//
+// Nothing keeps tables from referring to one another again and again. The vectors of a sound buffer lie apart, so that all
+// that is read of them together is no more than the buffer: what is beyond that sets bad as well, and ends the reading.
 type flatbuffer struct {
-	buf []byte
-	bad bool
+	buf  []byte
+	bad  bool
+	read int // bytes of vectors
 }
 
 // at returns n bytes at pos.
@@ -59,6 +63,10 @@ func (f *flatbuffer) vector(table, index, elementSize int) (start, n int) {
 	}
 	n = f.i32(pos)
 	if n < 0 || pos+4 > len(f.buf) || n > (len(f.buf)-pos-4)/elementSize {
+		f.bad = true
+		return 0, 0
+	}
+	if f.read += 4 + n*elementSize; f.read > len(f.buf) {
 		f.bad = true
 		return 0, 0
 	}

@@ -171,6 +171,15 @@ func TestCompressedFiles(t *testing.T) {
 	}
 }
 
+// TestFilesWithoutBytes: texts may be empty; parquet, gzip and zstd never are, so that such a file is half a download.
+func TestFilesWithoutBytes(t *testing.T) {
+	for name, want := range map[string]string{"f": "", "f.jsonl": "", "f.parquet": "no parquet file is", "f.jsonl.gz": "no gzip file is", "f.zst": "no zstd file is"} {
+		if got := answer(writeFile(t, name, nil), DocumentOptions{}); (got != "") != (want != "") || !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}
+
 // TestTurnsWithoutContent: a turn that says nothing is passed over, wherever it stands, and one in parts says all of them.
 func TestTurnsWithoutContent(t *testing.T) {
 	for name, c := range map[string]struct{ line, want string }{

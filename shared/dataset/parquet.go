@@ -34,7 +34,7 @@ func openParquet(in io.ReaderAt, size int64, o DocumentOptions) (*parquetReader,
 	p := &parquetReader{limit: o.MaxDocument, at: o.at}
 	err := guard(func() (err error) {
 		// A text that is too long for a document is odd, not an error of the file.
-		if p.file, err = parquet.Open(in, size, parquet.Options{MaxValue: 2 * o.MaxDocument}); err != nil {
+		if p.file, err = parquet.Open(in, size, parquet.Options{MaxValue: 2 * o.MaxDocument, MaxWork: o.maxWork}); err != nil {
 			return fmt.Errorf("%w: fetch it again", err)
 		}
 		if p.file.Rows() == 0 {

@@ -21,8 +21,9 @@ const (
 // maxWindow is the largest window of zstd, in bytes, that fits into the memory of a process that decodes.
 const maxWindow = 128 << 20
 
-// unpack returns the text of a file of the given size, decompressed if it is compressed, and tells what the text is.
-func unpack(f io.Reader, kind Kind, size int64) (*bufio.Reader, Kind, error) {
+// unpack returns the text of a file, decompressed if it is compressed, and tells what the text is. A text of more than most
+// bytes is an error.
+func unpack(f io.Reader, kind Kind, most int64) (*bufio.Reader, Kind, error) {
 	if kind != KindGzip && kind != KindZstd {
 		return bufio.NewReaderSize(f, 1<<16), kind, nil
 	}
@@ -37,7 +38,7 @@ func unpack(f io.Reader, kind Kind, size int64) (*bufio.Reader, Kind, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("%s: %w", name, err)
 	}
-	text := bufio.NewReaderSize(&bounded{in: in, left: unpackedBytes + unpackedPerByte*size}, 1<<16)
+	text := bufio.NewReaderSize(&bounded{in: in, left: most}, 1<<16)
 	start, _ := text.Peek(Sniffed) // an error comes again when the text is read
 	inner, err := Sniff(start)
 	if err == nil && (inner == KindParquet || inner == KindGzip || inner == KindZstd) {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -268,8 +269,19 @@ func FuzzFrame(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(frame.Bytes())
+	f.Add([]byte{frameBlock, 0, 0, 0, 2})                                          // of 32 MiB that are not there
+	f.Add([]byte("b\x0a\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x80\x80\x01")) // of 8192 documents that are not there
 	f.Fuzz(func(t *testing.T, data []byte) {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		kind, payload, err := readFrame(bytes.NewReader(data))
+		if err == nil {
+			readBlock(payload, "s", 3)
+		}
+		runtime.ReadMemStats(&after)
+		if got := after.TotalAlloc - before.TotalAlloc; got > 3*blockBytes+256*uint64(len(data)) {
+			t.Errorf("%d bytes of memory for %d", got, len(data))
+		}
 		if err != nil || kind != frameBlock {
 			return
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"unicode/utf8"
 
 	"bitnet1/shared/dataset"
@@ -98,9 +99,20 @@ func readFrame(in io.Reader) (kind byte, data []byte, err error) {
 	if limit := map[bool]uint32{true: maxFrame, false: maxMessage}[head[0] == frameBlock]; size > limit {
 		return 0, nil, fmt.Errorf("%w: %d bytes where %d are the limit", errFrame, size, limit)
 	}
-	data = make([]byte, size)
-	_, err = io.ReadFull(in, data)
+	data, err = readBytes(in, int(size))
 	return head[0], data, err
+}
+
+// readBytes reads so many bytes. What takes more memory than a usual block takes it as the bytes come.
+func readBytes(in io.Reader, size int) ([]byte, error) {
+	data := make([]byte, min(size, 2*blockBytes))
+	for read := 0; ; {
+		n, err := io.ReadFull(in, data[read:])
+		if read += n; err != nil || read == size {
+			return data[:read], err
+		}
+		data = slices.Grow(data, min(size-read, read))[:read+min(size-read, read)]
+	}
 }
 
 // fields takes a frame apart. After the first mistake it gives nothing.
