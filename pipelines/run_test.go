@@ -209,12 +209,12 @@ func TestOneShot(t *testing.T) {
 		t.Fatalf("sources %v, error %v", sources, err)
 	}
 	at := func(path ...string) string { return filepath.Join(append([]string{dir}, path...)...) }
-	w.must("tokenize", append(append([]string{"run", "--tokenizer", "bytes", "--in"}, sources...), "--out", at("tokens"))...)
+	w.must("tokenize", append(append([]string{"run", "--preset", "nano", "--in"}, sources...), "--out", at("tokens"))...)
 	batches, _ := filepath.Glob(at("tokens", "*.arrow"))
-	w.must("shard", append(append([]string{"run", "--sequence-length", "64", "--validation-share", "0.05", "--in"}, batches...), "--out", at("dataset"))...)
+	w.must("shard", append(append([]string{"run", "--preset", "nano", "--sequence-length", "64", "--in"}, batches...), "--out", at("dataset"))...)
 	w.must("train", "run", "--in", at("dataset", "manifest.json"), "--out", at("model"),
 		"--d", "32", "--layers", "2", "--heads", "2", "--ff", "64", "--steps", "80", "--warmup", "5", "--batch-tokens", "1024", "--micro-tokens", "512",
-		"--checkpoint-every", "20", "--grad-bits", "4")
+		"--checkpoint-every", "20", "--preset", "nano")
 	last := at("model", "step-000080.safetensors")
 	for _, stage := range []string{"evaluate", "probe"} {
 		w.must(stage, "run", "--in", last, "--dataset", at("dataset", "manifest.json"), "--out", at(stage))

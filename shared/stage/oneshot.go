@@ -36,7 +36,7 @@ func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 			&cli.StringFlag{Name: "dataset", Usage: "`MANIFEST` of the dataset, for stages that need one beside --in"},
 			&cli.StringFlag{Name: "checkpoint", Value: "last", Usage: "which checkpoints of the run: last, best, all or a step"},
 			&cli.BoolFlag{Name: "force", Usage: "begin anew, whatever is recorded or was left unfinished"},
-		), param.Flags(s.Defaults)...),
+		), append(presetFlag(s), param.Flags(s.Defaults)...)...),
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -46,6 +46,8 @@ func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 			switch {
 			case len(c.StringSlice("in")) > 0 && c.IsSet("run"):
 				return usagef("--in and --run exclude each other")
+			case c.IsSet("run") && c.IsSet("preset") && len(presetFlag(s)) > 0:
+				return usagef("--preset is for --in FILE … --out DIR: a run has its own parameters")
 			case len(c.StringSlice("in")) > 0:
 				return runFiles(ctx, s, c)
 			case c.IsSet("run"):
@@ -57,6 +59,23 @@ func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 	}
 }
 
+// presetFlag is the flag of a preset, for stages of which presets say something and which have no such parameter: there the
+// parameter's flag is the preset's too.
+func presetFlag[P any, E event.Body](s Spec[P, E]) []cli.Flag {
+	for _, f := range param.Fields(s.Defaults) {
+		if f.Key == "preset" {
+			return nil
+		}
+	}
+	for _, name := range pipeline.Presets() {
+		if section, err := pipeline.PresetSection(name, s.Name); err == nil && section != nil {
+			names := strings.Join(pipeline.Presets(), ", ")
+			return []cli.Flag{&cli.StringFlag{Name: "preset", Usage: "with --in: what the preset of a pipeline says of this stage (" + names + ")"}}
+		}
+	}
+	return nil
+}
+
 // runFiles works on files that the user named and writes into a folder.
 func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Context) error {
 	if !c.IsSet("out") {
@@ -65,7 +84,14 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 	if s.Files == nil {
 		return usagef("stage %s cannot work on files alone: use --run RUN", s.Name)
 	}
-	params, err := resolve(s, nil, overlayOf[P](c))
+	var section []byte
+	var err error
+	if c.IsSet("preset") {
+		if section, err = pipeline.PresetSection(c.String("preset"), s.Name); err != nil {
+			return usageError{err}
+		}
+	}
+	params, err := resolve(s, section, overlayOf[P](c))
 	if err != nil {
 		return usageError{err}
 	}

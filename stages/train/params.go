@@ -11,7 +11,7 @@ import (
 // Params are the stage's parameters: the model, its optimizer and what is saved
 // when. The sequence length is the dataset's.
 type Params struct {
-	Preset       string `json:"preset" usage:"size of the model: nano, 75M or 300M"`
+	Preset       string `json:"preset" usage:"size of the model: nano, 75M or 300M; after run --in also the other parameters of the pipeline's preset"`
 	D            int    `json:"d" usage:"model width; 0: the preset's"`
 	Layers       int    `json:"layers" usage:"layers; 0: the preset's"`
 	Heads        int    `json:"heads" usage:"attention heads; 0: the preset's"`
