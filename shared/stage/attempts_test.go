@@ -1,6 +1,8 @@
 package stage
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -88,4 +90,34 @@ func TestAttemptsCountFromTheLastOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(r, 0)
+}
+
+// A job that was given up has all its attempts again when another run asks for it.
+func TestAGivenUpJobIsTriedAnew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.serve("shout", "--mode", "fail", "--attempts", "2")
+	for i, cause := range []string{"one failed for the 2. time", "one failed for the 4. time"} {
+		run := fmt.Sprintf("r%d", i)
+		w.sources(run, "one")
+		wantText(t, run, w.outcomes(run, "shout", 1, event.Failed)[0].Cause, cause)
+	}
+	w.wantBegun(4)
+}
+
+// A cause that is a list or a stack is cut short, and is text whatever it was.
+func TestBrief(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ cause, want string }{
+		{"short", "short"},
+		{strings.Repeat("x", 4000), strings.Repeat("x", 4000)},
+		{strings.Repeat("x", 4001), strings.Repeat("x", 4000) + " …"},
+		{"a\xffb", "a?b"},
+		{strings.Repeat("x", 3998) + "é", strings.Repeat("x", 3998) + "é"},
+		{strings.Repeat("x", 3999) + "é", strings.Repeat("x", 3999) + "? …"},
+	} {
+		if got := brief(errors.New(c.cause)); got != c.want {
+			t.Errorf("%d bytes became %d, the last %q", len(c.cause), len(got), got[max(0, len(got)-9):])
+		}
+	}
 }

@@ -51,3 +51,41 @@ func TestBestCheckpoint(t *testing.T) {
 		}
 	}
 }
+
+// Checkpoints are found by their steps, whatever the order of their events; of two of one step the later counts.
+func TestWhichCheckpoints(t *testing.T) {
+	t.Parallel()
+	var events []event.Envelope
+	for _, c := range []struct {
+		step int
+		name string
+	}{{30, "a"}, {10, "b"}, {20, "c"}, {10, "d"}} {
+		e, err := event.New("r", "train", "", event.Part{}, event.CheckpointSaved{Step: c.step, Model: artifact.Ref{Name: c.name}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		events = append(events, e)
+	}
+	for which, want := range map[string]string{"all": "d c a", "last": "a", "10": "d", "20": "c"} {
+		found, err := selectCheckpoints(events, "r", which)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, e := range found {
+			saved, err := event.Into[event.CheckpointSaved](e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, saved.Model.Name)
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("%s: %s, want %s", which, got, want)
+		}
+	}
+	for which, want := range map[string]string{"15": "no checkpoint at step 15; its steps are [10 20 30]", "first": "use last, best, all or a step"} {
+		if _, err := selectCheckpoints(events, "r", which); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", which, err, want)
+		}
+	}
+}

@@ -92,7 +92,7 @@ func TestOperators(t *testing.T) {
 // Lists are read as they say, and what is not so in the source is named.
 func TestLists(t *testing.T) {
 	good := map[string]string{
-		"targets.txt":    "// of p\np/*.go: ./p ./q\n",
+		"targets.txt":    "// of p\nz.go p/*.go: ./p ./q\n",
 		"faults.txt":     "# p/p.go: twice as much\n- i * 2\n+ i * 4\n",
 		"equivalent.txt": "p/p.go: total := 0 => total := 1\n= nobody looks\n",
 	}

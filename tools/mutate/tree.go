@@ -65,15 +65,17 @@ func (t *tree) targets() ([]target, error) {
 		if err != nil {
 			return nil, err
 		}
-		pattern, tests, _ := strings.Cut(line, ":")
-		found, err := filepath.Glob(filepath.Join(t.root, strings.TrimSpace(pattern)))
-		if err != nil {
-			return nil, err
-		}
+		patterns, tests, _ := strings.Cut(line, ":")
 		g := target{tests: strings.Fields(tests)}
-		for _, file := range found {
-			if name, err := filepath.Rel(t.root, file); err == nil && !strings.HasSuffix(name, "_test.go") {
-				g.files = append(g.files, filepath.ToSlash(name))
+		for _, pattern := range strings.Fields(patterns) {
+			found, err := filepath.Glob(filepath.Join(t.root, pattern))
+			if err != nil {
+				return nil, err
+			}
+			for _, file := range found {
+				if name, err := filepath.Rel(t.root, file); err == nil && !strings.HasSuffix(name, "_test.go") {
+					g.files = append(g.files, filepath.ToSlash(name))
+				}
 			}
 		}
 		if len(g.files) == 0 || len(g.tests) == 0 {
