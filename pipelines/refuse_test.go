@@ -80,7 +80,6 @@ func TestRefusedSources(t *testing.T) {
 	}{
 		"missing":        {filepath.Join(t.TempDir(), "nowhere.parquet"), []string{"nowhere.parquet", "no such file"}},
 		"truncated":      {write(t, "cut.parquet", content[:len(content)/2]), []string{"cut.parquet", "tokenize"}},
-		"empty":          {write(t, "empty.parquet", nil), []string{"empty.parquet", "empty"}},
 		"no text column": {write(t, "rows.jsonl", []byte("{\"body\": \"a\"}\n")), []string{"rows.jsonl", "text"}},
 		"not JSON":       {write(t, "words.jsonl", []byte("once upon a time\n")), []string{"words.jsonl", "1"}},
 		"unknown format": {write(t, "words.docx", []byte("once upon a time\n")), []string{"words.docx", "parquet"}},

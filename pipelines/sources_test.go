@@ -44,8 +44,8 @@ func (w *world) sourceNames() (names []string) {
 	return names
 }
 
-// TestSourcesAsTyped: relative and absolute paths, ** and a name that is no text go through a whole launch, and what is typed
-// otherwise continues the same run.
+// TestSourcesAsTyped: relative and absolute paths, ** and a name that is no text go through a whole launch, and what is
+// typed otherwise continues the same run.
 func TestSourcesAsTyped(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"top.jsonl", "c/d/deep.jsonl", "c/caf\xe9.jsonl"} {
@@ -82,8 +82,8 @@ func TestSourcesAsTyped(t *testing.T) {
 	}
 }
 
-// TestSecretsOfSources: a URL's signature and password reach the server from the stage that fetches, and stand in nothing that
-// is written or said. With another signature it is the same run.
+// TestSecretsOfSources: a URL's signature and password reach the server from the stage that fetches, and stand in
+// nothing that is written or said. With another signature it is the same run.
 func TestSecretsOfSources(t *testing.T) {
 	valid := "first"
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -129,8 +129,8 @@ func TestSecretsOfSources(t *testing.T) {
 	}
 }
 
-// TestParametersBySource: sources with different columns make one dataset, and a source's parameters are part of what its job
-// depends on. Mistakes are found before anything starts.
+// TestParametersBySource: sources with different columns make one dataset, and a source's parameters are part of what
+// its job depends on. Mistakes are found before anything starts.
 func TestParametersBySource(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{"new.jsonl": `{"text":"new"}`, "old/a.jsonl": `{"body":"old","text":"not this","score":1}`, "old/b.jsonl": `{"body":"older","score":9}`} {

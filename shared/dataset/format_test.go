@@ -220,7 +220,8 @@ func TestGoOnInFormats(t *testing.T) {
 	}
 }
 
-// FuzzFormats: whatever a file holds, it is read with work in proportion to its size, or refused, and every row is counted.
+// FuzzFormats: whatever a file holds, it is read with work in proportion to its size, or refused, and every row is
+// counted.
 func FuzzFormats(f *testing.F) {
 	for _, seed := range []string{`["a",{"text":"b"}]`, "text,n\n\"a\",1\n", "text\tn\na\t1\n", "a\n\nb", "[[[[", "\"\"\"\"", ",,,,\n,,,,\n", "\uFEFF[\"\\\\\"]"} {
 		for _, format := range formats[1:] {

@@ -10,8 +10,8 @@ import (
 
 // objectScanner finds the rows of a format whose rows mean the same as JSON objects.
 type objectScanner interface {
-	// next returns the next row as a JSON object, and where it is for people. Of an oddRow only the place is given. What it
-	// returns is valid until the next call.
+	// next returns the next row as a JSON object, and where it is for people. Of an oddRow only the place is given.
+	// What it returns is valid until the next call.
 	next() (object []byte, place string, err error)
 }
 

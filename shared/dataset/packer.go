@@ -65,8 +65,8 @@ func (p *packer) add(e entry) error {
 	return nil
 }
 
-// part returns which of the document's tokens are in the split, and counts the document and its bytes. One that is cut is
-// counted where it begins.
+// part returns which of the document's tokens are in the split, and counts the document and its bytes. One that is cut
+// is counted where it begins.
 func (p *packer) part(d BatchDocument) (from, to int) {
 	cut, size := p.sealer.cut, p.sealer.cutBytes
 	switch {

@@ -15,28 +15,29 @@ import (
 	"bitnet1/shared/tokenizer"
 )
 
-// SealOptions are the choices in sealing a dataset. A zero is a value like any other: DefaultSealOptions has the usual ones.
+// SealOptions are the choices in sealing a dataset. A zero is a value like any other: DefaultSealOptions has the usual
+// ones.
 type SealOptions struct {
 	// SequenceLength is the number of targets of a sequence, T.
 	SequenceLength int
-	// Counted, if given, is the range from, to of the targets of a sequence that are to be predicted: a synthetic task may
-	// have an answer at known places, behind what cannot be known. The sums of the manifest are of all targets.
+	// Counted, if given, is the range from, to of the targets of a sequence that are to be predicted: a synthetic task
+	// may have an answer at known places, behind what cannot be known. The sums of the manifest are of all targets.
 	Counted []int
 	// SequencesPerShard bounds a shard's size. 0: as many as make 64 MiB of tokens.
 	SequencesPerShard int
 	// Seed decides the order of the documents and which of them validate.
 	Seed uint64
-	// ValidationShare is about the share of documents in the validation split, below 1. Unless it is 0, both splits get a
-	// document if there are two; the end of an only one validates.
+	// ValidationShare is about the share of documents in the validation split, below 1. Unless it is 0, both splits get
+	// a document if there are two; the end of an only one validates.
 	ValidationShare float64
 	// Duplicates says which documents that come more than once are left out: KeepDuplicates, ExactDuplicates or
 	// NearDuplicates.
 	Duplicates string
-	// Similarity is the share of phrases that near duplicates have in common, from 0 to 1. At 0 whatever MinHash finds worth
-	// comparing is left out.
+	// Similarity is the share of phrases that near duplicates have in common, from 0 to 1. At 0 whatever MinHash finds
+	// worth comparing is left out.
 	Similarity float64
-	// Known are lists of the texts of earlier datasets: documents with such a text are left out as duplicates are. It goes
-	// with ExactDuplicates and NearDuplicates, and does not find near duplicates of earlier documents.
+	// Known are lists of the texts of earlier datasets: documents with such a text are left out as duplicates are. It
+	// goes with ExactDuplicates and NearDuplicates, and does not find near duplicates of earlier documents.
 	Known []KnownTexts
 	// Duplicate, if set, is told of every document left out, in order.
 	Duplicate func(Duplicate)
@@ -123,11 +124,11 @@ type Output interface {
 
 // Seal makes a dataset of the documents in token batches, given by their paths: it shuffles all documents, splits them
 // into train and validation, and writes each split as shards of fixed-length sequences, one at a time, to outputs that
-// create makes. Where duplicates are looked for, a list of the texts that stay is written as well, see TextsFormat. What
-// comes out depends on the documents and options alone, not on how documents lie in batches.
+// create makes. Where duplicates are looked for, a list of the texts that stay is written as well, see TextsFormat.
+// What comes out depends on the documents and options alone, not on how documents lie in batches.
 //
-// Memory grows by 40 bytes a document, by 60 while exact duplicates are looked for and by about 150 for near ones; tokens
-// stay in the batches.
+// Memory grows by 40 bytes a document, by 60 while exact duplicates are looked for and by about 150 for near ones;
+// tokens stay in the batches.
 func Seal(ctx context.Context, o SealOptions, batches []string, create func(name string) (Output, error)) (*Manifest, error) {
 	s := &sealer{create: create}
 	defer s.close()
@@ -357,8 +358,8 @@ func (s *sealer) divide() (train, validation []entry, err error) {
 	return s.entries[:split], s.entries[split:], nil
 }
 
-// cutOnly finds where the only document is cut: its last tokens validate, as many as their share says, and one at least; one at
-// least trains. Where nobody knows how many bytes tokens stand for, it is not cut.
+// cutOnly finds where the only document is cut: its last tokens validate, as many as their share says, and one at
+// least; one at least trains. Where nobody knows how many bytes tokens stand for, it is not cut.
 func (s *sealer) cutOnly() error {
 	_, tokens, err := s.batches[s.entries[0].batch].Document(int(s.entries[0].document))
 	if err != nil {

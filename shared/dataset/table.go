@@ -128,8 +128,8 @@ func (r *rowLimit) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// tabbedRows are lines with tabs between the values. A quote is one like any other letter, as most programs write it, unless
-// it stands at both ends of a value.
+// tabbedRows are lines with tabs between the values. A quote is one like any other letter, as most programs write it,
+// unless it stands at both ends of a value.
 type tabbedRows struct {
 	lines   *jsonlReader
 	line    int

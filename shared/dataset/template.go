@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Template says how turns become text. The zero value writes "role: text" for every turn, an empty line between two, and
-// keeps what a model thought.
+// Template says how turns become text. The zero value writes "role: text" for every turn, an empty line between two,
+// and keeps what a model thought.
 type Template struct {
 	// Turn is a turn's text, with {role} and {text} in it. Default: "{role}: {text}".
 	Turn string

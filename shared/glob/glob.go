@@ -1,5 +1,5 @@
-// Package glob matches paths with patterns: *, ? and [a-z] stand for parts of one name, as package path has them, and the
-// name ** stands for any number of folders, none included.
+// Package glob matches paths with patterns: *, ? and [a-z] stand for parts of one name, as package path has them, and
+// the name ** stands for any number of folders, none included.
 package glob
 
 import (
@@ -55,9 +55,10 @@ func split(pattern string) []string {
 	return names
 }
 
-// Files returns the paths that a pattern stands for on this machine, sorted. A path that is there is taken as it is written,
-// before anything in it is a pattern; so is every name on the way: data[1]/*.jsonl are the files in the folder data[1], if
-// there is one. ** does not follow links. A folder that cannot be read is an error; that there are no files is none.
+// Files returns the paths that a pattern stands for on this machine, sorted. A path that is there is taken as it is
+// written, before anything in it is a pattern; so is every name on the way: data[1]/*.jsonl are the files in the folder
+// data[1], if there is one. ** does not follow links. A folder that cannot be read is an error; that there are no files
+// is none.
 func Files(pattern string) ([]string, error) {
 	if ok, err := exists(pattern); ok || err != nil {
 		return []string{pattern}, err

@@ -40,7 +40,8 @@ type File struct {
 	problems []error
 }
 
-// Input is an entry of sources: a file, a pattern, a URL or a name such as sample, and what differs for its files alone.
+// Input is an entry of sources: a file, a pattern, a URL or a name such as sample, and what differs for its files
+// alone.
 type Input struct {
 	Location   string
 	Parameters map[string]json.RawMessage // of the stage tokenize; nil: nothing differs

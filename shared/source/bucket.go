@@ -18,8 +18,8 @@ import (
 	"gocloud.dev/gcerrors"
 )
 
-// bucket is S3, or a service that speaks its protocol. Google Cloud Storage does, for which one client library is enough.
-// What follows ? in a URL is for the client: endpoint, region, profile, anonymous=true and so on.
+// bucket is S3, or a service that speaks its protocol. Google Cloud Storage does, for which one client library is
+// enough. What follows ? in a URL is for the client: endpoint, region, profile, anonymous=true and so on.
 type bucket struct{}
 
 // openBucket returns the bucket of a URL and the path in it.

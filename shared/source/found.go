@@ -31,8 +31,8 @@ func (f Found) Object() Object {
 	return Object{Name: f.Name, URL: f.Location, Size: f.Size, Version: f.Version}
 }
 
-// FindAll finds all that a user named, here and elsewhere: local files by their names, then remote ones by theirs. What is
-// named more than once is there once, with the parameters that any of its names has.
+// FindAll finds all that a user named, here and elsewhere: local files by their names, then remote ones by theirs. What
+// is named more than once is there once, with the parameters that any of its names has.
 func (c *Client) FindAll(ctx context.Context, named []Named) ([]Found, error) {
 	var local []Named
 	var remote []Found

@@ -60,8 +60,8 @@ func readable(name string) string {
 	return b.String()
 }
 
-// Local finds the files that paths, patterns and URLs with the scheme file stand for: absolute, sorted, each once, whichever
-// links and detours lead to it. What a pattern matches is a file or a mistake, unless it is a folder.
+// Local finds the files that paths, patterns and URLs with the scheme file stand for: absolute, sorted, each once,
+// whichever links and detours lead to it. What a pattern matches is a file or a mistake, unless it is a folder.
 func Local(named []Named) ([]Named, error) {
 	var all []Named
 	for _, n := range named {
@@ -107,9 +107,9 @@ func matches(pattern string) ([]string, error) {
 	return files, nil
 }
 
-// absolute is the path from the root, without . and .., as it is typed otherwise: links stay, since they can have the better
-// names. They are followed where .. comes after one, which does not lead back, and in /dev and /proc, which are another
-// process's own.
+// absolute is the path from the root, without . and .., as it is typed otherwise: links stay, since they can have the
+// better names. They are followed where .. comes after one, which does not lead back, and in /dev and /proc, which are
+// another process's own.
 func absolute(path string) (string, error) {
 	clean, err := filepath.Abs(path)
 	if err != nil {
@@ -165,7 +165,8 @@ func distinct(files []Named) (kept []Named, err error) {
 	return kept, nil
 }
 
-// Regular refuses what is no regular file, before anybody opens it: a pipe gives its bytes once, and may never give any.
+// Regular refuses what is no regular file, before anybody opens it: a pipe gives its bytes once, and may never give
+// any.
 func Regular(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -197,8 +198,8 @@ func inside(folder string) string {
 	return "*.parquet"
 }
 
-// names gives every file a name that does not depend on where the files lie: its path below the deepest folder that holds
-// them all. files are absolute.
+// names gives every file a name that does not depend on where the files lie: its path below the deepest folder that
+// holds them all. files are absolute.
 func names(files []Named) []string {
 	var common []string
 	for i, f := range files {

@@ -132,8 +132,8 @@ func TestLiteralBeforePattern(t *testing.T) {
 	}
 }
 
-// TestNamesThatAreNoText: the bytes of a name are kept for opening, in a form that JSON and msgpack can hold; what people see
-// is text.
+// TestNamesThatAreNoText: the bytes of a name are kept for opening, in a form that JSON and msgpack can hold; what
+// people see is text.
 func TestNamesThatAreNoText(t *testing.T) {
 	folder(t, "caf\xe9.jsonl", "caf\xe8.jsonl", "odd\xff/tab\t.jsonl")
 	found := find(t, "**")

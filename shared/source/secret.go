@@ -16,8 +16,8 @@ const EnvCredentials = "BITNET1_SOURCE_URLS"
 // maxCredentials bounds EnvCredentials in bytes: Linux takes 128 KiB a variable.
 const maxCredentials = 120 << 10
 
-// Credentials are URLs with what opens them, a user with a password or a signature, by the same URLs without. They are kept
-// in memory and handed to other processes in EnvCredentials alone: a file would be there for others to read.
+// Credentials are URLs with what opens them, a user with a password or a signature, by the same URLs without. They are
+// kept in memory and handed to other processes in EnvCredentials alone: a file would be there for others to read.
 type Credentials map[string]string
 
 // CredentialsFrom reads the variable.
@@ -53,8 +53,8 @@ func (c Credentials) Environ() ([]string, error) {
 	return []string{EnvCredentials + "=" + text}, nil
 }
 
-// Shown is a location as people and files may see it: without a user, a password and the parameters that sign a URL. What
-// differs in these alone is the same source.
+// Shown is a location as people and files may see it: without a user, a password and the parameters that sign a URL.
+// What differs in these alone is the same source.
 func Shown(location string) string {
 	scheme, rest, ok := strings.Cut(location, "://")
 	if !ok {
@@ -90,8 +90,8 @@ func hideParameters(query string) string {
 	return strings.Join(kept, "&")
 }
 
-// Words of a parameter's name that make it secret, whole names that are, and how the names of those begin that belong to a
-// signature of Amazon, Google, Alibaba or Tencent.
+// Words of a parameter's name that make it secret, whole names that are, and how the names of those begin that belong
+// to a signature of Amazon, Google, Alibaba or Tencent.
 var (
 	secretWords      = []string{"token", "secret", "password", "passwd", "pwd", "signature", "sig", "credential", "credentials", "apikey", "auth", "authorization", "jwt", "hmac"}
 	secretNames      = []string{"accesskey", "apikey", "accesskeyid", "awsaccesskeyid", "ossaccesskeyid", "googleaccessid", "keypairid", "sign", "pass"}
@@ -151,8 +151,8 @@ func origin(u *url.URL) string {
 	return u.Scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
 }
 
-// redirected is asked before a redirect is followed. Nothing secret goes to another scheme, host or port, nor back from there;
-// where a signed URL led to is not told which one that was.
+// redirected is asked before a redirect is followed. Nothing secret goes to another scheme, host or port, nor back from
+// there; where a signed URL led to is not told which one that was.
 func redirected(to *http.Request, via []*http.Request) error {
 	if len(via) >= 10 {
 		return errors.New("the server redirects without end")

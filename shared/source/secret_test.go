@@ -50,7 +50,8 @@ func TestShown(t *testing.T) {
 	}
 }
 
-// TestTokenStaysWithTheHub: neither a redirect nor a further page of a list takes the token to another scheme, host or port.
+// TestTokenStaysWithTheHub: neither a redirect nor a further page of a list takes the token to another scheme, host or
+// port.
 func TestTokenStaysWithTheHub(t *testing.T) {
 	var mu sync.Mutex
 	seen := map[string]string{} // path of a request elsewhere -> what it had
@@ -110,8 +111,8 @@ func TestTokenStaysWithTheHub(t *testing.T) {
 	}
 }
 
-// TestSignedURL: a URL that is signed for GET alone is found and fetched, under a name without the signature, which another
-// signature has as well. Errors do not tell it, wherever they come from.
+// TestSignedURL: a URL that is signed for GET alone is found and fetched, under a name without the signature, which
+// another signature has as well. Errors do not tell it, wherever they come from.
 func TestSignedURL(t *testing.T) {
 	data := contents(5000)
 	valid := "one"

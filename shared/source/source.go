@@ -6,9 +6,10 @@
 //	s3://BUCKET/path                        S3 and what speaks its protocol; credentials as for AWS's own tools
 //	gs://BUCKET/path                        Google Cloud Storage, over the same protocol
 //
-// The path of the last three can be a folder, or a pattern too. Fetching resumes in the middle of a file, retries what may
-// pass, and notices when the file is no longer the one that was found. Passwords, tokens and signatures go to the server they
-// are for, and stand in no URL that the package gives, nor in its errors. It knows nothing of what is in the files.
+// The path of the last three can be a folder, or a pattern too. Fetching resumes in the middle of a file, retries what
+// may pass, and notices when the file is no longer the one that was found. Passwords, tokens and signatures go to the
+// server they are for, and stand in no URL that the package gives, nor in its errors. It knows nothing of what is in
+// the files.
 package source
 
 import (
@@ -168,8 +169,8 @@ func (c *Client) retry(ctx context.Context, f func() (progress bool, err error))
 	}
 }
 
-// matching keeps the objects whose path, as key gives it, is pattern, lies in the folder pattern, or matches it: the first of
-// these that is true of any.
+// matching keeps the objects whose path, as key gives it, is pattern, lies in the folder pattern, or matches it: the
+// first of these that is true of any.
 func matching(all []Object, pattern string, key func(Object) string) ([]Object, error) {
 	pattern = strings.TrimSuffix(pattern, "/")
 	_, mistake := glob.Match(pattern, "")

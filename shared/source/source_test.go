@@ -90,8 +90,8 @@ func TestWeb(t *testing.T) {
 	}
 }
 
-// TestBrokenConnections: a server that breaks off, is busy and fails in turn gives the whole file in the end, no byte of it
-// twice.
+// TestBrokenConnections: a server that breaks off, is busy and fails in turn gives the whole file in the end, no byte
+// of it twice.
 func TestBrokenConnections(t *testing.T) {
 	data := contents(1_000_000)
 	var requests, sent atomic.Int64

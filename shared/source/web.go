@@ -262,8 +262,8 @@ func nextPage(page, link string) (string, error) {
 	return "", nil
 }
 
-// open asks the hub for the file. The version is a digest in its list and an entity tag in its answers, so that it is the
-// size alone that is compared while fetching; verify compares the digest.
+// open asks the hub for the file. The version is a digest in its list and an entity tag in its answers, so that it is
+// the size alone that is compared while fetching; verify compares the digest.
 func (h hub) open(ctx context.Context, o Object, offset int64) (io.ReadCloser, error) {
 	p, err := parseHub(o.URL)
 	if err != nil {

@@ -32,8 +32,8 @@ func transport() *http.Transport {
 	return t
 }
 
-// locate returns the file of a source, and makes sure that it is the one that was announced. A remote one is fetched into
-// the job's scratch directory, where a later attempt goes on with it.
+// locate returns the file of a source, and makes sure that it is the one that was announced. A remote one is fetched
+// into the job's scratch directory, where a later attempt goes on with it.
 func locate(ctx context.Context, job *stage.Job[Params], in event.SourceAdded) (string, error) {
 	if source.Remote(in.Path) {
 		return fetch(ctx, job, in)

@@ -69,8 +69,8 @@ func program(args []string) int {
 	if len(args) == 2 && args[1] == decodeCommand {
 		return decodeMain(os.Stdin, os.Stdout, os.Stderr)
 	}
-	// Whatever a file holds, this process and the one that decodes it stay below 512 MiB on a machine of few processors; the
-	// collector works harder before that. Each encoding thread has blocks of its own.
+	// Whatever a file holds, this process and the one that decodes it stay below 512 MiB on a machine of few
+	// processors; the collector works harder before that. Each encoding thread has blocks of its own.
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(int64(160+6*runtime.NumCPU()) << 20)
 	}
@@ -233,7 +233,8 @@ func warn(job *stage.Job[Params], source string, n tally) {
 
 const batchSuffix = ".tokens.arrow"
 
-// maxBatchName is how many bytes of a source's path its batch's file name can have: an artifact's name takes 200 in all.
+// maxBatchName is how many bytes of a source's path its batch's file name can have: an artifact's name takes 200 in
+// all.
 const maxBatchName = 180
 
 // batchName is the file name of a source's batch: its path in letters that a file's name can have everywhere.
