@@ -29,7 +29,8 @@ type golden struct {
 		LR    float64    `json:"lr"`
 		Betas [2]float64 `json:"betas"`
 		Eps   float64    `json:"eps"`
-		Decay float64    `json:"weight_decay"`
+		Decay float64    `json:"weight_decay"` // of matrices
+		Clip  float64    `json:"clip"`         // largest norm of the gradients; 0: any
 	}
 	floats map[string][]float64
 	ints   map[string][]int32
@@ -256,7 +257,7 @@ func checkSteps(t *testing.T, m *Model, g *golden) {
 	}
 	for i, want := range g.floats["step.losses"] {
 		err := m.Step(g.ints["tokens"], g.ints["targets"], Update{Settings: g.settings(),
-			LearningRate: g.adam.LR, Beta1: g.adam.Betas[0], Beta2: g.adam.Betas[1], Decay: g.adam.Decay})
+			LearningRate: g.adam.LR, Beta1: g.adam.Betas[0], Beta2: g.adam.Betas[1], Decay: g.adam.Decay, MaxNorm: g.adam.Clip})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -266,6 +267,9 @@ func checkSteps(t *testing.T, m *Model, g *golden) {
 		}
 		if !(math.Abs(r.Loss-want) <= 1e-5*want) {
 			t.Errorf("step %d: loss %.9g, want %.9g", i, r.Loss, want)
+		}
+		if norms := g.floats["step.norms"]; norms != nil && !(math.Abs(r.Norm-norms[i]) <= 1e-4*norms[i]) {
+			t.Errorf("step %d: the gradients' norm is %.9g, want %.9g", i, r.Norm, norms[i])
 		}
 	}
 	parameters, err := m.Parameters()
