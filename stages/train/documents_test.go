@@ -1,19 +1,15 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"bitnet1/kernels/cpu"
 	"bitnet1/shared/checkpoint"
-	"bitnet1/shared/dataset"
+	"bitnet1/shared/measure/measuretest"
 	"bitnet1/shared/model"
 )
 
@@ -41,9 +37,11 @@ func TestSeparateDocuments(t *testing.T) {
 	if want := (model.Documents{Separate: true, EndOfText: 256}); separate.Documents != want || packed.Documents.Separate {
 		t.Errorf("checkpoints say %+v and %+v", packed.Documents, separate.Documents)
 	}
+	data := measuretest.Open(t, manifest)
 	for _, name := range []string{"packed", "separate"} {
-		want := loggedLoss(t, filepath.Join(dirs[name], logName))
-		if got := validationLoss(t, manifest, last(name)); math.Abs(got-want) > 1e-6 {
+		marks := checkpointLines(t, dirs[name])
+		want := marks[len(marks)-1].ValBPC
+		if got := measured(t, last(name), data, data.Validation.Len()); want == nil || math.Abs(got-*want) > 1e-6 {
 			t.Errorf("%s: the checkpoint has a loss of %v bits, the trainer measured %v", name, got, want)
 		}
 	}
@@ -51,60 +49,4 @@ func TestSeparateDocuments(t *testing.T) {
 
 func equalParameters(a, b checkpoint.Model) bool {
 	return slices.EqualFunc(a.Parameters, b.Parameters, func(p, q model.Parameter) bool { return slices.Equal(p.Data, q.Data) })
-}
-
-// loggedLoss is that of the last checkpoint, in bits.
-func loggedLoss(t *testing.T, path string) (bits float64) {
-	t.Helper()
-	log, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range bytes.Lines(log) {
-		var l checkpointLine
-		if err := json.Unmarshal(line, &l); err != nil {
-			t.Fatal(err)
-		}
-		if l.ValBPC != nil {
-			bits = *l.ValBPC
-		}
-	}
-	return bits
-}
-
-// validationLoss runs a checkpoint as it says over all validation sequences.
-func validationLoss(t *testing.T, manifest, path string) float64 {
-	t.Helper()
-	data, m, err := dataset.Load(manifest, func(s dataset.Shard) (string, error) { return filepath.Join(filepath.Dir(manifest), s.Name), nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer data.Close()
-	f, err := checkpoint.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	net, settings, err := f.Inference(cpu.New(cpu.Options{}), 1, m.SequenceLength)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var sum float64
-	count := 0
-	for i := range data.Validation.Len() {
-		tokens, targets, err := data.Validation.AppendTargets(i, nil, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		losses, err := net.Losses(tokens, targets, settings)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for k, loss := range losses {
-			if targets[k] >= 0 {
-				sum, count = sum+float64(loss), count+1
-			}
-		}
-	}
-	return sum / float64(count) / math.Ln2
 }
