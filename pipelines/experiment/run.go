@@ -18,6 +18,7 @@ import (
 	"bitnet1/shared/journal"
 	"bitnet1/shared/pipeline"
 	"bitnet1/shared/results"
+	"bitnet1/shared/source"
 	"bitnet1/shared/stage"
 )
 
@@ -95,7 +96,10 @@ func newExperiment(c *cli.Context) (*experiment, error) {
 			e.common = append(e.common, "--"+flag, v)
 		}
 	}
-	q := question{Of: "grid", Given: append([]string{e.file}, e.common[4:]...), Axes: map[string][]string{}}
+	q := question{Of: "grid", Given: []string{e.file}, Axes: map[string][]string{}}
+	for _, arg := range e.common[4:] {
+		q.Given = append(q.Given, source.Shown(arg)) // it is kept in a file
+	}
 	for _, a := range e.axes {
 		q.Axes[a.key] = a.values
 	}

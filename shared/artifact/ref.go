@@ -72,8 +72,29 @@ func DigestBytes(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// DigestFile reads the file at path once and returns its digest and size.
+// Regular refuses what is no regular file, before anybody opens it: a pipe gives its bytes once, and may never give any.
+func Regular(path string) error {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().IsRegular() {
+		return err
+	}
+	what := "a device"
+	switch mode := info.Mode(); {
+	case mode.IsDir():
+		return fmt.Errorf("%s is a folder, not a regular file", path)
+	case mode&os.ModeNamedPipe != 0:
+		what = "a pipe"
+	case mode&os.ModeSocket != 0:
+		what = "a socket"
+	}
+	return fmt.Errorf("%s is %s, not a regular file: write what comes from it to a file, and give that", path, what)
+}
+
+// DigestFile reads the regular file at path once and returns its digest and size.
 func DigestFile(path string) (digest string, size int64, err error) {
+	if err := Regular(path); err != nil {
+		return "", 0, err
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return "", 0, err

@@ -358,8 +358,8 @@ func (s *sealer) divide() (train, validation []entry, err error) {
 	return s.entries[:split], s.entries[split:], nil
 }
 
-// cutOnly finds where the only document is cut: its last tokens validate, as many as their share says, and one at
-// least; one at least trains. Where nobody knows how many bytes tokens stand for, it is not cut.
+// cutOnly finds where the only document is cut: its last tokens validate, as many as their share says, but one token of
+// text with the end of text at least, and another trains. Where nobody knows how many bytes tokens stand for, it is not cut.
 func (s *sealer) cutOnly() error {
 	_, tokens, err := s.batches[s.entries[0].batch].Document(int(s.entries[0].document))
 	if err != nil {
@@ -370,10 +370,10 @@ func (s *sealer) cutOnly() error {
 		return nil //nolint:nilerr // a tokenizer of others
 	}
 	n := tokens.Len() + 1 // with the end of text
-	if n == 1 {
+	if n < 3 {
 		return nil
 	}
-	s.cut = n - min(max(int(math.Round(s.options.ValidationShare*float64(n))), 1), n-1)
+	s.cut = n - min(max(int(math.Round(s.options.ValidationShare*float64(n))), 2), n-1)
 	s.cutBytes = int64(len(t.Decode(nil, tokens.Slice(0, s.cut).AppendTo(nil))))
 	return nil
 }

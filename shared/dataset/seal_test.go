@@ -347,7 +347,7 @@ func TestOnlyDocument(t *testing.T) {
 	tok := mustTokenizer(t, "bytes")
 	text := "Ünder the greenwood tree, who loves to lie with me, and tune his merry note unto the sweet bird's throat."
 	batch := writeBatch(t, infoOf(tok), []document{{BatchDocument{ID: "d", Source: "s", Bytes: int64(len(text))}, tok.Encode(nil, []byte(text))}})
-	for share, want := range map[float64]int{0.25: 27, 0.0001: 1, 0.9999: 106, 0: 0} { // of 106 bytes and an end of text
+	for share, want := range map[float64]int{0.25: 27, 0.0001: 2, 0.9999: 106, 0: 0} { // of 106 bytes and an end of text
 		o := usual(SealOptions{SequenceLength: 8})
 		o.ValidationShare = share
 		dir := t.TempDir()

@@ -90,7 +90,7 @@ func matches(pattern string) ([]string, error) {
 			folders++
 			continue
 		}
-		if err := Regular(f); err != nil {
+		if err := regular(f); err != nil {
 			return nil, err
 		}
 		if f, err = absolute(f); err != nil {
@@ -99,6 +99,8 @@ func matches(pattern string) ([]string, error) {
 		files = append(files, f)
 	}
 	switch {
+	case pattern == "-" && len(files) == 0:
+		return nil, errors.New("standard input is not taken, since a source is read more than once: write what comes from it to a file, and give that")
 	case len(files) == 0 && folders > 0:
 		return nil, fmt.Errorf("it matches only folders: name the files in them, e.g. %s", filepath.Join(pattern, "*.parquet"))
 	case len(files) == 0:
@@ -165,25 +167,13 @@ func distinct(files []Named) (kept []Named, err error) {
 	return kept, nil
 }
 
-// Regular refuses what is no regular file, before anybody opens it: a pipe gives its bytes once, and may never give
-// any.
-func Regular(path string) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
+// regular is artifact.Regular with what to do about a folder.
+func regular(path string) error {
+	err := artifact.Regular(path)
+	if info, failed := os.Stat(path); failed == nil && info.IsDir() {
+		return fmt.Errorf("%w: name its files, e.g. %s", err, filepath.Join(path, inside(path)))
 	}
-	switch mode := info.Mode(); {
-	case mode.IsRegular():
-		return nil
-	case mode.IsDir():
-		return fmt.Errorf("%s is a folder, not a regular file: name its files, e.g. %s", readable(path), readable(filepath.Join(path, inside(path))))
-	case mode&os.ModeNamedPipe != 0:
-		return fmt.Errorf("%s is a pipe, not a regular file: write what comes from it to a file, and give that", readable(path))
-	case mode&os.ModeSocket != 0:
-		return fmt.Errorf("%s is a socket, not a regular file: write what comes from it to a file, and give that", readable(path))
-	default:
-		return fmt.Errorf("%s is a device, not a regular file: write what comes from it to a file, and give that", readable(path))
-	}
+	return err
 }
 
 // inside is a pattern of the documents in a folder.
@@ -222,7 +212,7 @@ func names(files []Named) []string {
 
 // digest reads a file once, until ctx ends.
 func digest(ctx context.Context, path string) (string, int64, error) {
-	if err := Regular(path); err != nil {
+	if err := regular(path); err != nil {
 		return "", 0, err
 	}
 	f, err := os.Open(path)

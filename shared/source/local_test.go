@@ -169,6 +169,7 @@ func TestNoFiles(t *testing.T) {
 	link(t, "nowhere", "dangling")
 	for location, says := range map[string]string{
 		"in/pipe": "pipe", "link": "pipe", "in/*": "in/pipe is a pipe", "socket": "socket", "/dev/zero": "device", "in": "folder", "dangling": "no such file",
+		"-": "standard input",
 	} {
 		if _, err := quick().FindAll(context.Background(), named(location)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want %s", location, err, says)

@@ -42,6 +42,9 @@ func (e *evaluation) run(ctx context.Context, r *report) error {
 		return stage.Refuse(err)
 	}
 	r.Sequences, r.Tokens, r.Bytes = n, e.tokens, e.bytes()
+	if r.Bytes == 0 {
+		return stage.Refusef("the %d tokens to predict stand for no text, only for ends of texts: the validation split's documents are empty", r.Tokens)
+	}
 	r.BitsPerToken = e.nats.Value() / math.Ln2
 	if nats := e.nats.Error(); nats != nil {
 		bits := *nats / math.Ln2

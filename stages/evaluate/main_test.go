@@ -167,6 +167,7 @@ func spread(x []float64) float64 {
 func TestRefuses(t *testing.T) {
 	manifest := measuretest.Sealed(t, dataset.SealOptions{SequenceLength: 16, ValidationShare: 0.2, Seed: 3}, measuretest.Proverbs()...)
 	trainingOnly := measuretest.Sealed(t, dataset.SealOptions{SequenceLength: 16, Seed: 3}, measuretest.Proverbs()...)
+	empty := measuretest.Sealed(t, dataset.SealOptions{SequenceLength: 16, ValidationShare: 0.5, Seed: 3}, "", "", "", "")
 	good := checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1}
 	words, few, short := good, measuretest.Config(16), measuretest.Config(8)
 	words.Tokenizer = "gpt2"
@@ -176,6 +177,7 @@ func TestRefuses(t *testing.T) {
 		"the dataset has 257 token ids, the checkpoint knows 200": "--in " + measuretest.Checkpoint(t, few, good) + " --dataset " + manifest,
 		"shard with --sequence-length 8":                          "--in " + measuretest.Checkpoint(t, short, good) + " --dataset " + manifest,
 		"no validation split":                                     "--in " + measuretest.Checkpoint(t, measuretest.Config(16), good) + " --dataset " + trainingOnly,
+		"stand for no text":                                       "--in " + measuretest.Checkpoint(t, measuretest.Config(16), good) + " --dataset " + empty,
 		"micro_tokens must be positive":                           "--in x --dataset y --micro-tokens 0",
 		"sequences must not be negative":                          "--in x --dataset y --sequences -1",
 	} {
