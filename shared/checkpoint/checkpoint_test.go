@@ -87,8 +87,7 @@ func TestModelRoundTrip(t *testing.T) {
 	}
 }
 
-// A model of separate documents is run as it was trained, also by way of a packed file's metadata; what says nothing of documents, as
-// all files once did, is packed.
+// A model of separate documents is run as it was trained; packed ones are not mentioned, as in all files once.
 func TestDocumentsAreKept(t *testing.T) {
 	m := small()
 	if d, p := m.Metadata()["documents"], m.Metadata()["end_of_text"]; d != "" || p != "" {

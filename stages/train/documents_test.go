@@ -50,3 +50,16 @@ func TestSeparateDocuments(t *testing.T) {
 func equalParameters(a, b checkpoint.Model) bool {
 	return slices.EqualFunc(a.Parameters, b.Parameters, func(p, q model.Parameter) bool { return slices.Equal(p.Data, q.Data) })
 }
+
+// A checkpoint to start from that was trained otherwise is said to be.
+func TestWarnsOfOtherDocuments(t *testing.T) {
+	manifest, dir := writeDataset(t, 16, proverbs()...), t.TempDir()
+	trainWith(t, small(manifest, dir, "--steps", "1", "--warmup", "0")...)
+	for _, documents := range []string{"packed", "separate"} {
+		cmd, said := program(t, small(manifest, t.TempDir(), "--steps", "1", "--warmup", "0", "--documents", documents,
+			"--init", filepath.Join(dir, "step-000001.safetensors"))...)
+		if err := cmd.Run(); err != nil || strings.Contains(said.String(), "trained with packed documents") != (documents == "separate") {
+			t.Errorf("%s documents: %v\n%s", documents, err, said)
+		}
+	}
+}

@@ -77,6 +77,9 @@ func (t *trainer) load(path string) error {
 		return err
 	}
 	defer f.Close()
+	if has, now := f.Documents.String(), t.options.Documents.String(); has != now {
+		t.job.Log.Warn("the checkpoint to start from was trained with "+has+" documents", "documents", now)
+	}
 	return t.model.Load(f.Parameters())
 }
 
