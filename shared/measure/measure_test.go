@@ -8,6 +8,7 @@ import (
 	"bitnet1/shared/checkpoint"
 	"bitnet1/shared/dataset"
 	"bitnet1/shared/measure/measuretest"
+	"bitnet1/shared/model"
 	"bitnet1/shared/stage"
 	"bitnet1/shared/tokenizer"
 )
@@ -89,6 +90,7 @@ func TestFits(t *testing.T) {
 		"257 token ids, the checkpoint knows 256":    func(s *Subject) { s.Saved.Config.Vocab = 256 },
 		"shard with --sequence-length 15":            func(s *Subject) { s.Saved.Config.Seq = 15 },
 		"no validation split":                        func(s *Subject) { s.Data.Validation = new(dataset.Split) },
+		"documents begin with token 9":               func(s *Subject) { s.Saved.Documents = model.Documents{Separate: true, EndOfText: 9} },
 	} {
 		s := subject(t, manifest)
 		change(s)
@@ -100,6 +102,7 @@ func TestFits(t *testing.T) {
 		"a checkpoint that names no tokenizer": func(s *Subject) { s.Saved.Tokenizer = "" },
 		"a checkpoint with more tokens":        func(s *Subject) { s.Saved.Config.Vocab = 258 },
 		"a checkpoint of longer sequences":     func(s *Subject) { s.Saved.Config.Seq = 17 },
+		"a checkpoint of separate documents":   func(s *Subject) { s.Saved.Documents = model.Documents{Separate: true, EndOfText: 256} },
 	} {
 		s := subject(t, manifest)
 		change(s)
