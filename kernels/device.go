@@ -250,7 +250,8 @@ type Device interface {
 
 	// Normalize writes Q(gain * x / rms(x)) of x's rows to out; Q is what out can hold: signs, levels or floats.
 	Normalize(out Activation, x, gain Floats, eps float64)
-	// NormalizeBackward adds to dx and dGain, for the gradient dOut of Normalize's output. bits is out's, 16 for floats.
+	// NormalizeBackward adds to dx and dGain, for the gradient dOut of Normalize's output. bits is out's, 16 for floats. Products of gain,
+	// x and dOut have to stay within the range of float32.
 	NormalizeBackward(dx, dGain, dOut, x, gain Floats, eps float64, bits int)
 
 	// LinearSigns writes sign(u), sign(0) = +1, to out, and |u| <= 1 to pass unless that is nil.

@@ -162,12 +162,13 @@ template <class T> struct HeadGradient {
   DEVICE_MEMBER bool aligned() const { return true; }
   DEVICE_MEMBER void drop(Raw& r) const { r.factor = 0, r.target = -1; }
   DEVICE_MEMBER void finish(const Raw& r, int, int c0, const Channels& c, float (&g)[8], float (&plain)[8]) const {
+    if (r.target < 0) {  // whatever the logits are
+#pragma unroll
+      for (int j = 0; j < 8; j++) g[j] = plain[j] = 0;
+      return;
+    }
 #pragma unroll
     for (int j = 0; j < 8; j++) {
-      if (r.target < 0) {  // whatever the logits are
-        g[j] = 0;
-        continue;
-      }
       float y = sizeof(T) == 2 || c0 + j < logits.width ? value(r.y, j) : 0.0f;  // floats of padding may be anything
       g[j] = exp2_fast(__builtin_fmaf(c.slope[j], y, -c.offset[j]) - r.top) * r.factor;
     }

@@ -47,7 +47,10 @@ template <int kBits> struct Reader {
     rms_float = (float)rms, scale = (float)inverse, half_float = (float)half;
   }
   DEVICE_MEMBER int read(float gain, float x) const {
-    if (kBits == 1) return gain * x == gain * x && (gain == 0 || x == 0 || (as_int(gain) ^ as_int(x)) >= 0);
+    if (kBits == 1) {
+      bool finite = (gain != 0) & (__builtin_fabsf(gain) <= 3.4028235e38f);
+      return x * (finite ? __builtin_copysignf(1.0f, gain) : gain) >= 0;  // gain * x may be too small for float32
+    }
     constexpr float kMagic = 12582912.0f;  // its unit is 1: adding it rounds, ties to even, and leaves the integer in the low bits
     float q = __nvvm_fmin_f(max(gain * (x * rms_float) * scale - 0.5f, -half_float), half_float - 1), shifted = q + kMagic;
     float off = q - (shifted - kMagic);
@@ -255,7 +258,7 @@ DEVICE void normalize_backward_rows(T* dx, float* partial, const T* dout, const 
       bool pass[4], border = false;
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        float off = __builtin_fabsf(by[j] * (value[i][j] * r)) - limit;
+        float off = __builtin_fabsf(by[j] * value[i][j] * r) - limit;
         pass[j] = off <= 0;
         border |= __builtin_fabsf(off) <= 1e-5f * limit;
       }
