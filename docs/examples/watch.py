@@ -33,7 +33,12 @@ async def serve(run):
     client = await nats.connect(env("NATS_URL"), user=env("NATS_USER"), password=env("NATS_PASSWORD"), token=env("NATS_TOKEN"))
     js = client.jetstream()
     durable = NAME if run == "*" else f"{NAME}--{run}"
-    queue = await js.pull_subscribe(f"bitnet1.{run}.{HEARS}", durable=durable, stream="BITNET1_EVENTS")
+    while True:
+        try:
+            queue = await js.pull_subscribe(f"bitnet1.{run}.{HEARS}", durable=durable, stream="BITNET1_EVENTS")
+            break
+        except nats.js.errors.NotFoundError:  # no launcher has been here yet: it makes the stream
+            await asyncio.sleep(0.5)
     while True:
         try:
             for message in await queue.fetch(1, timeout=5):
@@ -43,7 +48,8 @@ async def serve(run):
 
 
 if sys.argv[1] == "describe":  # for the launcher; with --check it would look at parameters, of which there are none
-    print(json.dumps({"name": NAME, "about": __doc__.splitlines()[0], "kind": HEARS, "emits": [SAYS], "parameters": []}))
+    shown = [{"kind": SAYS, "headline": "checkpoint {step} watched[: it knows more than frequencies{learnt}]"}]
+    print(json.dumps({"name": NAME, "about": __doc__.splitlines()[0], "kind": HEARS, "emits": [SAYS], "results": shown, "parameters": []}))
 else:  # serve [--run RUN]
     if os.environ.get("BITNET1_LAUNCHER"):  # standard input ends with the launcher
         threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"bitnet1/shared/bus"
 	"bitnet1/shared/event"
 	"bitnet1/shared/stage"
@@ -97,6 +99,58 @@ func TestAStageInAnotherLanguage(t *testing.T) {
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("%v: %s", err, stderr.String())
+	}
+}
+
+// Started before any launcher has made the streams, the script waits for them.
+func TestAStageThatIsStartedFirst(t *testing.T) {
+	interpreter := python(t)
+	server, err := bus.StartServer(t.TempDir(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Stop()
+	a := server.Address()
+	conn, err := nats.Connect(a.URL, nats.UserInfo(a.User, a.Password))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	asked, err := conn.SubscribeSync("$JS.API.CONSUMER.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(interpreter, "watch.py", "serve", "--run", "r")
+	cmd.Env = append(os.Environ(), a.Environ()...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}()
+	if _, err := asked.NextMsg(20 * time.Second); err != nil {
+		t.Fatalf("the script never asked for its consumer: %v %s", err, stderr.String())
+	}
+	b, err := bus.Connect(t.Context(), a, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	e, err := event.New("r", "evaluate", "", event.Part{}, event.EvaluationWritten{Step: 5, BitsPerToken: 1, UnigramEntropy: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publish(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	if got := heard[verdict](t, b, 1)[0]; got != (verdict{5, true}) {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -187,3 +187,5 @@ func TestRefuses(t *testing.T) {
 		}
 	}
 }
+
+func TestReportIsDocumented(t *testing.T) { measuretest.Documented(t, "Evaluation", report{}) }

@@ -238,3 +238,8 @@ func TestInduction(t *testing.T) {
 		t.Errorf("heads point behind the first copy %d times, and %d tokens are copied: choose another seed", some, copied)
 	}
 }
+
+func TestReportsAreDocumented(t *testing.T) {
+	measuretest.Documented(t, "Pointer health", healthReport{})
+	measuretest.Documented(t, "Induction", inductionReport{})
+}

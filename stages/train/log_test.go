@@ -189,3 +189,7 @@ func TestUpdateOfAStep(t *testing.T) {
 		t.Errorf("bonsai's settings of step 30: %+v", u.Settings)
 	}
 }
+
+func TestLogIsDocumented(t *testing.T) {
+	measuretest.Documented(t, "Training log", stepLine{}, checkpointLine{})
+}

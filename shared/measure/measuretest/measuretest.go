@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -63,6 +65,58 @@ func ReadJSON(t *testing.T, path string, to any) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Documented makes sure that the section of docs/formats/reports.md under a heading lists the keys of the reports, nested ones in
+// tables of their own, and no others.
+func Documented(t *testing.T, heading string, reports ...any) {
+	t.Helper()
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "formats", "reports.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(page), "\n## "+heading+"\n")
+	if !found {
+		t.Fatalf("docs/formats/reports.md has no section %q", heading)
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	listed := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)` \\|").FindAllStringSubmatch(section, -1) {
+		listed[row[1]] = true
+	}
+	written := map[string]bool{}
+	for _, r := range reports {
+		keysOf(reflect.TypeOf(r), written)
+	}
+	for key := range written {
+		if !listed[key] {
+			t.Errorf("docs/formats/reports.md, %s: the key %s is missing", heading, key)
+		}
+	}
+	for key := range listed {
+		if !written[key] {
+			t.Errorf("docs/formats/reports.md, %s: no report has the key %s", heading, key)
+		}
+	}
+}
+
+// keysOf adds the JSON keys of a type, and of those inside it, to keys.
+func keysOf(of reflect.Type, keys map[string]bool) {
+	switch of.Kind() {
+	case reflect.Pointer, reflect.Slice:
+		keysOf(of.Elem(), keys)
+	case reflect.Struct:
+		for i := range of.NumField() {
+			field := of.Field(i)
+			key, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if key != "" {
+				keys[key] = true
+			}
+			if key != "" || field.Anonymous {
+				keysOf(field.Type, keys)
+			}
+		}
 	}
 }
 
