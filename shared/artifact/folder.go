@@ -33,6 +33,25 @@ func OpenFolder(dir string) (*Folder, error) {
 	return &Folder{dir: dir, known: map[string]string{}, taken: map[string]string{}, own: map[string]bool{}, search: []string{dir}}, nil
 }
 
+// NewInputs returns a Folder of inputs alone: nothing is written into it.
+func NewInputs() *Folder {
+	return &Folder{known: map[string]string{}, taken: map[string]string{}}
+}
+
+// Beside is a Store whose jobs also read files that a user named.
+type Beside struct {
+	*Store
+	Files *Folder
+}
+
+// Path implements Space.
+func (b Beside) Path(ref Ref) (string, error) {
+	if b.Store.Has(ref) {
+		return b.Store.Path(ref)
+	}
+	return b.Files.Path(ref)
+}
+
 // Dir is the output directory.
 func (f *Folder) Dir() string { return f.dir }
 

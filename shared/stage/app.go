@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -56,7 +59,7 @@ func runApp[P any, E event.Body](s Spec[P, E], args []string) int {
 		Commands:    []*cli.Command{serveCommand(s), runCommand(s), describeCommand(s)},
 		// Errors are printed once, below, and no library code may exit.
 		ExitErrHandler: func(*cli.Context, error) {},
-		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usageError{err} },
+		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usageError{s.unknownFlag(err)} },
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
 				return usagef("unknown command %q: use serve, run or describe", c.Args().First())
@@ -68,7 +71,9 @@ func runApp[P any, E event.Body](s Spec[P, E], args []string) int {
 	for _, c := range app.Commands {
 		c.OnUsageError = app.OnUsageError
 	}
-	return ExitStatus(s.Name, app.Run(arrange(app, param.Spread(args, s.Defaults))), os.Stderr)
+	args = arrange(app, param.Spread(args, s.Defaults))
+	app.Metadata = map[string]any{argumentsKey: args}
+	return ExitStatus(s.Name, app.Run(args), os.Stderr)
 }
 
 // ExitStatus prints err, if any, and returns the exit status it stands for.
@@ -103,23 +108,62 @@ func arrange(app *cli.App, args []string) []string {
 	return append(args[:2:2], Arrange(args[2:], app.Command("run").Flags, "in", none)...)
 }
 
-func commonFlags() []cli.Flag {
-	return []cli.Flag{
+// flags are those of both forms, the parameters and more.
+func (s Spec[P, E]) flags(more ...cli.Flag) []cli.Flag {
+	all := []cli.Flag{
 		&cli.StringFlag{Name: "data", Value: "./data", EnvVars: []string{"BITNET1_DATA"}, Usage: "data `DIR`ectory: artifacts, runs, events"},
 		&cli.StringFlag{Name: "run", Usage: "id of the `RUN`"},
-		&cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), EnvVars: []string{"BITNET1_THREADS"}, Usage: "worker threads of compute kernels"},
-		&cli.StringFlag{Name: "device", Value: "auto", EnvVars: []string{"BITNET1_DEVICE"}, Usage: "compute device: cpu, cuda, cuda:1 …, or auto: a GPU if this build and this machine have one"},
+	}
+	if s.Threads {
+		all = append(all, &cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), EnvVars: []string{"BITNET1_THREADS"}, Usage: "worker threads of compute kernels"})
+	}
+	if s.Device {
+		all = append(all, &cli.StringFlag{Name: "device", Value: "auto", EnvVars: []string{"BITNET1_DEVICE"}, Usage: "compute device: cpu, cuda, cuda:1 …, or auto: a GPU if this build and this machine have one"})
+	}
+	all = append(all,
 		&cli.DurationFlag{Name: "deadline", Usage: "longest time for one job (0: none)"},
 		&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: []string{"BITNET1_LOG_LEVEL"}, Usage: "debug, info, warn or error"},
 		&cli.BoolFlag{Name: "json", EnvVars: []string{"BITNET1_JSON"}, Usage: "log and print JSON lines"},
-	}
+	)
+	return append(append(all, more...), param.Flags(s.Defaults)...)
 }
+
+// answersCheckpoints says whether the stage's events are checkpoints, among which --checkpoint chooses.
+func (s Spec[P, E]) answersCheckpoints() bool { return s.kind() == event.CheckpointSaved{}.Kind() }
+
+// unknownFlag explains the error about a flag that other stages have.
+func (s Spec[P, E]) unknownFlag(err error) error {
+	why := map[string]string{
+		"threads":    "the stage does not compute with threads",
+		"device":     "the stage does not compute on a device",
+		"dataset":    "the stage reads no dataset beside its input",
+		"checkpoint": fmt.Sprintf("the stage answers %s events, not checkpoints", s.kind()),
+	}
+	name, _ := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
+	name = strings.TrimLeft(name, "-")
+	if reason, ok := why[name]; ok {
+		return fmt.Errorf("%s does not take --%s: %s", s.Name, name, reason)
+	}
+	return err
+}
+
+// given reports whether a flag is on the command line; package cli does not tell it from one that the environment sets.
+func given(c *cli.Context, name string) bool {
+	args, _ := c.App.Metadata[argumentsKey].([]string)
+	return slices.ContainsFunc(args, func(a string) bool {
+		flag, _, _ := strings.Cut(a, "=")
+		return flag == "--"+name || flag == "-"+name
+	})
+}
+
+// argumentsKey is where the app has its arguments, arranged.
+const argumentsKey = "arguments"
 
 func serveCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 	return &cli.Command{
 		Name: "serve", Usage: "react to " + s.kind() + " events",
 		Description: "Connects to NATS_URL (with NATS_USER and NATS_PASSWORD, NATS_TOKEN or NATS_CREDS) and answers events until stopped.\n\nExample:\n   NATS_URL=nats://127.0.0.1:4222 " + s.Name + " serve",
-		Flags: append(append(commonFlags(),
+		Flags: s.flags(
 			&cli.IntFlag{Name: "workers", Value: 1, Usage: "jobs at a time in this process"},
 			&cli.IntFlag{Name: "attempts", Value: 4, Usage: "how often a job is begun without getting anywhere before it is given up; crashes count"},
 			&cli.DurationFlag{Name: "retry-pause", Value: time.Second, Usage: "pause before a failed job is tried again; doubled every time, up to 30 s"},
@@ -127,7 +171,7 @@ func serveCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 			OutageFlag(),
 			&cli.StringFlag{Name: "from", Value: "all", Usage: "which events to start with when the stage is new: all, or now"},
 			&cli.StringFlag{Name: "metrics", Usage: "serve Prometheus metrics on `ADDRESS`, e.g. 127.0.0.1:9100"},
-		), param.Flags(s.Defaults)...),
+		),
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -244,7 +288,11 @@ func overlayOf[P any](c *cli.Context) func(*P) error {
 func recordsDir(store *artifact.Store) string { return store.Dir() + "/jobs" }
 
 func hostOf(c *cli.Context) Host {
-	return Host{Threads: max(c.Int("threads"), 1), Device: c.String("device")}
+	h := Host{Threads: runtime.NumCPU(), Device: "auto"} // for a stage that heeds what it does not take flags of
+	if n := c.Int("threads"); n > 0 {
+		h.Threads = n
+	}
+	return Host{Threads: h.Threads, Device: cmp.Or(c.String("device"), h.Device)}
 }
 
 func noArguments(c *cli.Context) error {

@@ -298,7 +298,7 @@ func TestExitStatusesAndMessages(t *testing.T) {
 	}
 	wantText(t, "a stage without a form for files", stderr, "cannot work on files alone")
 	cmd := w.command("shout", "run", "--in", file, "--out", out)
-	cmd.Env = append(cmd.Env, "BITNET1_THREADS=many")
+	cmd.Env = append(cmd.Env, "BITNET1_JSON=many")
 	if b, err := cmd.CombinedOutput(); err == nil || cmd.ProcessState.ExitCode() != exitUsage {
 		t.Errorf("a wrong variable: %v, %s", err, b)
 	}

@@ -67,6 +67,12 @@ func Checkpoints(in *Files) ([]event.CheckpointSaved, error) {
 	return all, err
 }
 
+// OnDataset is the OnDataset of stages whose Files is Checkpoints.
+func OnDataset(in event.CheckpointSaved, manifest artifact.Ref) event.CheckpointSaved {
+	in.Manifest = manifest
+	return in
+}
+
 // BareCheckpoints is Checkpoints for stages that need no dataset.
 func BareCheckpoints(in *Files) ([]event.CheckpointSaved, error) {
 	var all []event.CheckpointSaved

@@ -30,13 +30,7 @@ func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 	return &cli.Command{
 		Name: "run", Usage: "one shot: from files to a folder, or over an old run",
 		Description: "Either\n   " + s.Name + " run --in FILE … --out DIR\nor, over the " + s.kind() + " events of a run that is in the data directory,\n   " + s.Name + " run --run RUN\nNeither needs an event server; with NATS_URL set the second form announces what it made.\n\nExample:\n   " + s.Example,
-		Flags: append(append(commonFlags(),
-			&cli.StringSliceFlag{Name: "in", Usage: "input `FILE`s"},
-			&cli.StringFlag{Name: "out", Usage: "output `DIR`ectory"},
-			&cli.StringFlag{Name: "dataset", Usage: "`MANIFEST` of the dataset, for stages that need one beside --in"},
-			&cli.StringFlag{Name: "checkpoint", Value: "last", Usage: "which checkpoints of the run: last, best, all or a step"},
-			&cli.BoolFlag{Name: "force", Usage: "begin anew, whatever is recorded or was left unfinished"},
-		), append(presetFlag(s), param.Flags(s.Defaults)...)...),
+		Flags:       s.runFlags(),
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -46,17 +40,50 @@ func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 			switch {
 			case len(c.StringSlice("in")) > 0 && c.IsSet("run"):
 				return usagef("--in and --run exclude each other")
-			case c.IsSet("run") && c.IsSet("preset") && len(presetFlag(s)) > 0:
-				return usagef("--preset is for --in FILE … --out DIR: a run has its own parameters")
 			case len(c.StringSlice("in")) > 0:
+				if err := unused(c, "with --in", "data", "checkpoint"); err != nil {
+					return err
+				}
 				return runFiles(ctx, s, c)
 			case c.IsSet("run"):
+				if err := unused(c, "with --run", "out"); err != nil {
+					return err
+				}
+				if len(presetFlag(s)) > 0 && given(c, "preset") {
+					return usagef("--preset is for --in FILE … --out DIR: a run has its own parameters")
+				}
 				return runOver(ctx, s, c)
 			default:
 				return usagef("say what to work on: --in FILE … --out DIR, or --run RUN")
 			}
 		},
 	}
+}
+
+// runFlags are those of the one-shot form. Which of them one of its two forms leaves unused, it refuses.
+func (s Spec[P, E]) runFlags() []cli.Flag {
+	more := []cli.Flag{
+		&cli.StringSliceFlag{Name: "in", Usage: "input `FILE`s"},
+		&cli.StringFlag{Name: "out", Usage: "output `DIR`ectory, with --in"},
+		&cli.BoolFlag{Name: "force", Usage: "begin anew, whatever is recorded or was left unfinished"},
+	}
+	if s.OnDataset != nil {
+		more = append(more, &cli.StringFlag{Name: "dataset", Usage: "`MANIFEST` of the dataset: the one that goes with --in, or another than the run's with --run"})
+	}
+	if s.answersCheckpoints() {
+		more = append(more, &cli.StringFlag{Name: "checkpoint", Value: "last", Usage: "which checkpoints of the run, with --run: last, best, all or a step"})
+	}
+	return s.flags(append(more, presetFlag(s)...)...)
+}
+
+// unused refuses flags that a form does nothing with.
+func unused(c *cli.Context, form string, names ...string) error {
+	for _, name := range names {
+		if given(c, name) {
+			return usagef("--%s does nothing %s: leave it out", name, form)
+		}
+	}
+	return nil
 }
 
 // presetFlag is the flag of a preset, for stages of which presets say something and which have no such parameter: there the
@@ -172,8 +199,12 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 	if err != nil {
 		return err
 	}
+	space, redirect, err := otherDataset(s, c, store)
+	if err != nil {
+		return err
+	}
 	p := &performer[P, E]{
-		spec: s, space: store, journal: j, records: recordsDir(store), announcer: NewAnnouncer(j, b),
+		spec: s, space: space, journal: j, records: recordsDir(store), announcer: NewAnnouncer(j, b),
 		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: progress.reporter(log),
 	}
 	if err := results.Declare(j, run, s.declaration()); err != nil {
@@ -188,6 +219,7 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 		if err := t.answer(s, def, in); err != nil {
 			return err
 		}
+		redirect(&t)
 		res, err := p.performWhenFree(ctx, t)
 		if err != nil {
 			return err
@@ -198,6 +230,29 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 		}
 	}
 	return nil
+}
+
+// otherDataset returns where a rerun over a run finds its artifacts, and what makes its tasks be about the dataset that
+// --dataset names. A result on another dataset than the run's own stands beside the run's results, as one of other
+// parameters does.
+func otherDataset[P any, E event.Body](s Spec[P, E], c *cli.Context, store *artifact.Store) (artifact.Space, func(*task[P, E]), error) {
+	if s.OnDataset == nil || c.String("dataset") == "" {
+		return store, func(*task[P, E]) {}, nil
+	}
+	files := &Files{Dataset: c.String("dataset"), folder: artifact.NewInputs()}
+	manifest, err := files.AddDataset()
+	if err != nil {
+		return nil, nil, err
+	}
+	return artifact.Beside{Store: store, Files: files.folder}, func(t *task[P, E]) {
+		for i, in := range t.in {
+			other := s.OnDataset(in, manifest)
+			if !slices.Equal(in.Inputs(), other.Inputs()) {
+				t.overrides[s.Name+".dataset"] = artifact.Short(manifest.Digest)
+			}
+			t.in[i] = other
+		}
+	}, nil
 }
 
 // inputsOf splits the events of a run into the inputs of jobs.

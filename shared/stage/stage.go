@@ -58,6 +58,13 @@ type Spec[P any, E event.Body] struct {
 	// stage cannot work on files alone.
 	Files func(in *Files) ([]E, error)
 
+	// Threads and Device say that the stage heeds Host.Threads and Host.Device: the program takes the flags of what it heeds.
+	Threads, Device bool
+
+	// OnDataset returns in with another dataset in place of its own, which --dataset names; nil where the stage reads no
+	// dataset beside its input.
+	OnDataset func(in E, manifest artifact.Ref) E
+
 	// Emits lists zero values of the events the stage announces.
 	Emits []event.Body
 

@@ -37,6 +37,8 @@ func TestMain(m *testing.M) {
 		os.Exit(leakless(Main(climb(), os.Args)))
 	case "collect":
 		os.Exit(leakless(Main(collect(), os.Args)))
+	case "look":
+		os.Exit(leakless(Main(look(), os.Args)))
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -176,6 +178,31 @@ func climb() Spec[testParams, event.SourceAdded] {
 		return job.Emit(ctx, event.DatasetSealed{Manifest: ref})
 	}
 	return s
+}
+
+// look is a stage that answers a checkpoint with the content of its dataset.
+func look() Spec[testParams, event.CheckpointSaved] {
+	return Spec[testParams, event.CheckpointSaved]{
+		Name: "look", About: "shows a checkpoint its dataset", Example: "look run --run RUN", Version: "1",
+		Defaults: testParams{Mode: "work"}, Check: testParams.check,
+		Work: func(ctx context.Context, job *Job[testParams], in event.CheckpointSaved) error {
+			path, err := job.Path(in.Manifest)
+			if err != nil {
+				return err
+			}
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			ref, err := writeText(job, "seen.txt", "seen: "+string(b))
+			if err != nil {
+				return err
+			}
+			return job.Emit(ctx, event.PackWritten{Step: in.Step, Model: in.Model, Pack: ref})
+		},
+		Files: Checkpoints, OnDataset: OnDataset, Threads: true, Device: true,
+		Emits: []event.Body{event.PackWritten{}},
+	}
 }
 
 // behave does what the parameters say for the given source.

@@ -34,7 +34,7 @@ func main() {
 			return nil
 		},
 		Work:  evaluate,
-		Files: stage.Checkpoints,
+		Files: stage.Checkpoints, OnDataset: stage.OnDataset, Threads: true, Device: true,
 		Emits: []event.Body{event.EvaluationWritten{}},
 		Results: []results.Result{{
 			Kind: event.EvaluationWritten{}.Kind(),

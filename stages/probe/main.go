@@ -35,7 +35,7 @@ func main() {
 			return nil
 		},
 		Work:  probe,
-		Files: stage.Checkpoints,
+		Files: stage.Checkpoints, OnDataset: stage.OnDataset, Threads: true, Device: true,
 		Emits: []event.Body{event.ProbeWritten{}},
 		Results: []results.Result{{
 			Kind: event.ProbeWritten{}.Kind(),

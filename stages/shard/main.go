@@ -67,6 +67,7 @@ func spec() stage.Spec[Params, event.TokensWritten] {
 		Defaults: defaults(),
 		Check:    check,
 		Complete: (*Params).complete,
+		Threads:  true,
 		Gather:   seal,
 		Files:    batches,
 		Emits:    []event.Body{event.ShardSealed{}, event.DatasetSealed{}},

@@ -85,6 +85,7 @@ func spec() stage.Spec[Params, event.SourceAdded] {
 		Version:  "3",
 		Defaults: Params{Tokenizer: "gpt2", TurnTemplate: "{role}: {text}", TurnSeparator: "\n\n", TextSplit: dataset.SplitFile, OnBadFile: stop},
 		Check:    check,
+		Threads:  true,
 		Work:     (&tokenizers{made: map[string]tokenizer.Tokenizer{}}).tokenize,
 		Files:    sources,
 		Emits:    []event.Body{event.TokensWritten{}},

@@ -25,8 +25,9 @@ func main() {
 		Check:    Params.check,
 		Complete: (*Params).complete,
 		Work:     train,
-		Files:    manifests,
-		Emits:    []event.Body{event.CheckpointSaved{}, event.TrainingFinished{}},
+		Threads:  true, Device: true,
+		Files: manifests,
+		Emits: []event.Body{event.CheckpointSaved{}, event.TrainingFinished{}},
 		Results: []results.Result{{
 			Kind: event.CheckpointSaved{}.Kind(),
 			Headline: "checkpoint {step} saved: training {train_bits:.3} bits/token" +

@@ -30,7 +30,8 @@ func main() {
 	os.Exit(stage.Main(stage.Spec[params, event.CheckpointSaved]{
 		Name: "generate", About: "have a checkpoint continue a validation text", Version: "1",
 		Example:  "generate run --run v76-nano-8799682f --checkpoint all",
-		Defaults: params{Prompt: 32}, Work: generate, Files: stage.Checkpoints, Emits: []event.Body{textWritten{}},
+		Defaults: params{Prompt: 32}, Work: generate, Emits: []event.Body{textWritten{}},
+		Files: stage.Checkpoints, OnDataset: stage.OnDataset, Threads: true, Device: true,
 		Results: []results.Result{{
 			Kind: "text.written", Headline: "checkpoint {step} wrote: {right:.1%} of the tokens are the text's own",
 			Columns: []results.Column{{Key: "continued", Name: "continued", Value: "{right:.1%}", Better: results.Higher}},
