@@ -3,6 +3,9 @@ package stage
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -86,6 +89,14 @@ func TestAttemptsCountFromTheLastOutput(t *testing.T) {
 		t.Fatalf("the output is the one of before: %v, %v", isNew, err)
 	}
 	want(r, 2)
+	for _, none := range []int{0, -1} { // nothing is written, for the disk may be full
+		if err := errors.Join(r.setAttempts(2), r.setAttempts(none)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(r.dir, "attempts")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%d attempts are kept in a file: %v", none, err)
+		}
+	}
 	if err := r.commit(); err != nil {
 		t.Fatal(err)
 	}

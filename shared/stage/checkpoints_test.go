@@ -1,12 +1,15 @@
 package stage
 
 import (
+	"log/slog"
 	"math"
+	"strconv"
 	"strings"
 	"testing"
 
 	"bitnet1/shared/artifact"
 	"bitnet1/shared/event"
+	"bitnet1/shared/journal"
 )
 
 // The best checkpoint is the one with the lowest validation loss, of those that have one and are ±1.
@@ -86,6 +89,46 @@ func TestWhichCheckpoints(t *testing.T) {
 	for which, want := range map[string]string{"15": "no checkpoint at step 15; its steps are [10 20 30]", "first": "use last, best, all or a step"} {
 		if _, err := selectCheckpoints(events, "r", which); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", which, err, want)
+		}
+	}
+}
+
+// A rerun is about what the run's own parameters gave, unless a step names a checkpoint of others or there is nothing else.
+func TestWhoseCheckpoints(t *testing.T) {
+	t.Parallel()
+	j := journal.Open(t.TempDir())
+	write := func(run string, step int, overrides map[string]string) {
+		e, err := event.New(run, "train", "", event.Part{}, event.CheckpointSaved{Step: step, ValidationBits: 9 - float64(step)/10, Model: artifact.Ref{Name: "m"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Overrides = overrides
+		if _, err := j.Write(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	longer := map[string]string{"train.steps": "30"}
+	write("mixed", 10, nil)
+	write("mixed", 20, nil)
+	write("mixed", 30, longer)
+	write("others", 40, longer)
+	for _, c := range []struct{ run, which, want string }{
+		{"mixed", "last", "20"}, {"mixed", "best", "20"}, {"mixed", "all", "10 20"}, {"mixed", "30", "30"}, {"mixed", "10", "10"}, {"others", "last", "40"},
+	} {
+		found, err := selectEvents[event.CheckpointSaved](slog.New(slog.DiscardHandler), j, c.run, "checkpoint.saved", c.which)
+		if err != nil {
+			t.Fatalf("%+v: %v", c, err)
+		}
+		var steps []string
+		for _, e := range found {
+			saved, err := event.Into[event.CheckpointSaved](e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			steps = append(steps, strconv.Itoa(saved.Step))
+		}
+		if got := strings.Join(steps, " "); got != c.want {
+			t.Errorf("%+v: steps %s", c, got)
 		}
 	}
 }
