@@ -45,6 +45,10 @@ func TestFormats(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	other, err := ParseFilter("text != b")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name, content string
 		o             DocumentOptions
@@ -83,6 +87,7 @@ func TestFormats(t *testing.T) {
 		{"a.csv", "text;n\na,b;1\n", DocumentOptions{}, []string{"a,b"}},
 		{"a.csv", "n, body\n1,a\\n\x01\xff\"\n2,\"ü\"\n", column, []string{"ü"}}, // a quote inside: an odd row
 		{"a.csv", "text,stars\na,2\nb,10\nc,x\n", DocumentOptions{Filters: []Filter{filter}}, []string{"b"}},
+		{"a.csv", "text\n12\nb\n", DocumentOptions{Filters: []Filter{other}}, []string{"12"}},
 		{"a.csv", "input,output\nwhy,42\n", DocumentOptions{}, []string{"user: why\n\nassistant: 42"}},
 		{"a.csv", "text,n\nshort\na,1\nb,2,3\n", DocumentOptions{}, []string{"a"}},
 		{"a.csv", "text\n12\ntrue\nnull\n", DocumentOptions{}, []string{"12", "true", "null"}},
@@ -240,4 +245,32 @@ func FuzzFormats(f *testing.F) {
 			t.Errorf("%d bytes are %+v", len(content), count)
 		}
 	})
+}
+
+// TestLimitsOfFormats: a row beyond the limit is counted and left out, and a document of plain text is cut, wherever its end
+// is; whoever waits is told where reading is.
+func TestLimitsOfFormats(t *testing.T) {
+	long := strings.Repeat("long ", 40)
+	for name, content := range map[string]string{
+		"a.json": `["` + long + `",{"text":"` + long + `"},"b"]`, "a.tsv": "text\n" + long + "\n" + long + "\nb\n",
+	} {
+		at := 0
+		odd := func(_ int64, why string) {
+			if !strings.Contains(why, "longer than the limit of 100 bytes") {
+				t.Errorf("%s: %s", name, why)
+			}
+		}
+		got, count, err := textsOf(t, name, content, DocumentOptions{MaxDocument: 100, Odd: odd, At: func(int, int64) { at++ }})
+		if err != nil || !slices.Equal(got, []string{"b"}) || count.Odd != 2 || at == 0 {
+			t.Errorf("%s: %q, %+v, %v, told %d times", name, got, count, err, at)
+		}
+	}
+	got, _, err := textsOf(t, "a.txt", long+"|b", DocumentOptions{MaxDocument: 400, Split: "|"})
+	if err != nil || !slices.Equal(got, []string{long, "b"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+	got, _, err = textsOf(t, "a.txt", long+"|b", DocumentOptions{MaxDocument: 300, Split: "|"})
+	if err != nil || !slices.Equal(got, []string{long[:150], long[150:], "b"}) {
+		t.Errorf("%q, %v", got, err)
+	}
 }

@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -217,5 +218,34 @@ func TestParametersOfSources(t *testing.T) {
 	}
 	if _, err := quick().FindAll(context.Background(), []Named{{"b.csv", "B"}, {"zz.csv", "C"}}); err == nil || !strings.Contains(err.Error(), "named twice") {
 		t.Error(err)
+	}
+}
+
+// TestChangedLocalFile: a file that is not the one that was found is refused.
+func TestChangedLocalFile(t *testing.T) {
+	folder(t, "a.jsonl")
+	found := find(t, "a.jsonl")[0]
+	if err := os.WriteFile("a.jsonl", []byte("b.jsonl"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := found.Check(context.Background()); err == nil || !strings.Contains(err.Error(), "has changed") {
+		t.Error(err)
+	}
+}
+
+// TestFileOfThisProcess: a file that a shell has opened for us, as for < FILE, is found by the path that others can open.
+func TestFileOfThisProcess(t *testing.T) {
+	dir := folder(t, "a.jsonl")
+	f, err := os.Open("a.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	own := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	if _, err := os.Stat(own); err != nil {
+		t.Skip("this system has no /proc")
+	}
+	if found := find(t, own); found[0].Location != dir+"/a.jsonl" || found[0].Name != "a.jsonl" {
+		t.Errorf("%+v", found)
 	}
 }

@@ -204,3 +204,21 @@ func TestBucketRedirect(t *testing.T) {
 		t.Errorf("signed %v, redirected %v with %q", signed, asked, had)
 	}
 }
+
+func TestOrigin(t *testing.T) {
+	of := func(location string) string {
+		u, err := url.Parse(location)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return origin(u)
+	}
+	if of("https://Host/a") != of("https://host:443/b?c") || of("http://host") != of("http://host:80") {
+		t.Error("a port that goes without saying makes another server")
+	}
+	for _, other := range []string{"http://host:443", "https://host:444", "https://host.org", "https://other"} {
+		if of(other) == of("https://host") {
+			t.Errorf("%s is https://host", other)
+		}
+	}
+}
