@@ -72,6 +72,9 @@ func launch(c *cli.Context) error {
 	if err := l.definition.CheckRun(l.journal, l.store, l.run); err != nil {
 		return err
 	}
+	if err := os.WriteFile(lock.Name(), []byte(l.run+"\n"), 0o644); err != nil { // for whoever asks what is running
+		return err
+	}
 	for _, d := range l.declarations() {
 		if err := results.Declare(l.journal, l.run, d); err != nil {
 			return err

@@ -20,16 +20,19 @@ func main() {
 	app := &cli.App{
 		Name: "pipeline", Usage: "run pipelines of 1-bit language model training", HideVersion: true,
 		Description:               "Example:\n   pipeline run pipelines/v76.yml",
-		Commands:                  []*cli.Command{runCommand(), runsCommand(), sampleCommand(), cleanCommand()},
+		Commands:                  []*cli.Command{runCommand(), runsCommand(), gcCommand(), sampleCommand(), cleanCommand()},
 		ExitErrHandler:            func(*cli.Context, error) {},
 		OnUsageError:              usage,
 		DisableSliceFlagSeparator: true,
 		Action: func(c *cli.Context) error {
-			return stage.UsageError(fmt.Errorf("unknown command %q: use run, runs, sample or clean (--help explains them)", c.Args().First()))
+			return stage.UsageError(fmt.Errorf("unknown command %q: use run, runs, gc, sample or clean (--help explains them)", c.Args().First()))
 		},
 	}
 	for _, c := range app.Commands {
 		c.OnUsageError = usage
+		for _, sub := range c.Subcommands {
+			sub.OnUsageError = usage
+		}
 	}
 	args := os.Args
 	if len(args) > 1 && args[1] == "run" {

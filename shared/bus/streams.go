@@ -215,6 +215,20 @@ func (b *Bus) ForgetAll(ctx context.Context) error {
 	return nil
 }
 
+// ForgetRun removes every event and dead letter of a run.
+func (b *Bus) ForgetRun(ctx context.Context, run string) error {
+	for name, subject := range map[string]string{EventStream: "bitnet1." + run + ".*.*", DeadStream: "bitnet1." + run + ".dead.>"} {
+		stream, err := b.js.Stream(ctx, name)
+		if err != nil {
+			return fmt.Errorf("stream %s: %w", name, err)
+		}
+		if err := stream.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
+			return fmt.Errorf("run %s in stream %s: %w", run, name, err)
+		}
+	}
+	return nil
+}
+
 // Unanswered counts the events that the stage of l has still to answer, those
 // included that it is at work on or will try again.
 func (b *Bus) Unanswered(ctx context.Context, l Listener) (int, error) {

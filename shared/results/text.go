@@ -13,22 +13,33 @@ import (
 // gap is what stands between two columns.
 const gap = 2
 
-// WriteText writes the table for people, at most width characters wide; 0 is any width. Columns that do not fit follow in
-// further blocks, each with the rows' names.
-func (t *Table) WriteText(w io.Writer, width int) error {
-	columns := t.grid()
-	fixed := 2 // name and remarks
-	if !columns[1].used() {
-		columns = append(columns[:1], columns[2:]...)
-		fixed = 1
+// TextColumn is a column as it is written: its heading, then its cells, one for each row.
+type TextColumn struct {
+	Heading string
+	Cells   []string
+	Left    bool // cells begin where the column does; numbers end where it does
+}
+
+func (c TextColumn) width() int {
+	w := utf8.RuneCountInString(c.Heading)
+	for _, cell := range c.Cells {
+		w = max(w, utf8.RuneCountInString(cell))
 	}
-	for first := fixed; first < len(columns) || first == fixed; {
-		block, end := columns[:fixed:fixed], first
-		room := width - widthOf(block)
-		for end < len(columns) && (width == 0 || end == first || columns[end].width+gap <= room) {
-			room -= columns[end].width + gap
+	return w
+}
+
+// WriteColumns writes columns beside each other, at most width characters wide; 0 is any width. Columns that do not fit
+// follow in further blocks, each with the first fixed ones.
+func WriteColumns(w io.Writer, width, fixed int, columns []TextColumn) error {
+	names := columns[:fixed:fixed]
+	for first := fixed; ; {
+		block, room, end := names, width, first
+		for _, c := range names {
+			room -= c.width() + gap
+		}
+		for ; end < len(columns) && (width == 0 || end == first || columns[end].width() <= room); end++ {
+			room -= columns[end].width() + gap
 			block = append(block, columns[end])
-			end++
 		}
 		if first > fixed {
 			if _, err := fmt.Fprintln(w); err != nil {
@@ -38,62 +49,37 @@ func (t *Table) WriteText(w io.Writer, width int) error {
 		if err := writeBlock(w, block); err != nil {
 			return err
 		}
-		if first == end {
+		if first = end; end == len(columns) {
 			return nil
 		}
-		first = end
 	}
-	return nil
 }
 
-// textColumn is a column as it is written: its heading, then its cells.
-type textColumn struct {
-	cells []string
-	width int
-	left  bool // text begins where the column does
-}
-
-func (c textColumn) used() bool { return c.width > 0 }
-
-func newTextColumn(heading string, rows int) textColumn {
-	return textColumn{cells: append(make([]string, 0, rows+1), heading), width: utf8.RuneCountInString(heading)}
-}
-
-func (c *textColumn) add(cell string) {
-	c.cells = append(c.cells, cell)
-	c.width = max(c.width, utf8.RuneCountInString(cell))
-}
-
-func widthOf(columns []textColumn) int {
-	total := gap * max(len(columns)-1, 0)
-	for _, c := range columns {
-		total += c.width
-	}
-	return total
-}
-
-// grid lays the table out: the names of the rows, what is remarked on them, and the columns.
-func (t *Table) grid() []textColumn {
+// WriteText writes the table for people, as WriteColumns does.
+func (t *Table) WriteText(w io.Writer, width int) error {
 	rows := t.inOrder()
-	name, remark := newTextColumn(t.Row.Name, len(rows)), newTextColumn("", len(rows))
-	remark.left = true
+	name, remark := TextColumn{Heading: t.Row.Name}, TextColumn{Left: true}
 	for _, r := range rows {
-		name.add(r.Name)
-		remark.add(strings.Join(append(r.Marks[:len(r.Marks):len(r.Marks)], nonEmpty(Label(r.Overrides))...), " "))
+		name.Cells = append(name.Cells, r.Name)
+		remark.Cells = append(remark.Cells, strings.Join(append(r.Marks[:len(r.Marks):len(r.Marks)], nonEmpty(Label(r.Overrides))...), " "))
 	}
-	all := []textColumn{name, remark}
+	all := []TextColumn{name}
+	if remark.width() > 0 {
+		all = append(all, remark)
+	}
+	fixed := len(all)
 	for _, c := range t.Columns {
-		column := newTextColumn(c.Name, len(rows))
+		column := TextColumn{Heading: c.Name}
 		for _, r := range rows {
 			text := "-"
 			if cell, ok := r.Cells[c.Key]; ok {
 				text = cell.Text
 			}
-			column.add(text)
+			column.Cells = append(column.Cells, text)
 		}
 		all = append(all, column)
 	}
-	return all
+	return WriteColumns(w, width, fixed, all)
 }
 
 func nonEmpty(s string) []string {
@@ -119,18 +105,26 @@ func (t *Table) inOrder() []*Row {
 	return append(all, others...)
 }
 
-func writeBlock(w io.Writer, columns []textColumn) error {
-	for row := range columns[0].cells {
+func writeBlock(w io.Writer, columns []TextColumn) error {
+	widths := make([]int, len(columns))
+	for i, c := range columns {
+		widths[i] = c.width()
+	}
+	for row := -1; row < len(columns[0].Cells); row++ {
 		var line strings.Builder
 		for i, c := range columns {
+			text := c.Heading
+			if row >= 0 {
+				text = c.Cells[row]
+			}
+			fill := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(text))
 			if i > 0 {
 				line.WriteString(strings.Repeat(" ", gap))
 			}
-			fill := strings.Repeat(" ", c.width-utf8.RuneCountInString(c.cells[row]))
-			if c.left {
-				line.WriteString(c.cells[row] + fill)
+			if c.Left {
+				line.WriteString(text + fill)
 			} else {
-				line.WriteString(fill + c.cells[row])
+				line.WriteString(fill + text)
 			}
 		}
 		if _, err := fmt.Fprintln(w, strings.TrimRight(line.String(), " ")); err != nil {
