@@ -46,7 +46,7 @@ func TestRun(t *testing.T) {
 	}
 	learns(t, all[len(all)-1].Checkpoints)
 	for name, want := range map[string]int{"tokenize": 3, "shard": 1} { // what the data stages took lies beside what they made
-		if found, _ := filepath.Glob(filepath.Join(w.data, "runs", all[0].Run, name, "*"+stage.TimesSuffix)); len(found) != want {
+		if found, _ := filepath.Glob(filepath.Join(w.data, "runs", all[0].Run, name, stage.TimesFile("*"))); len(found) != want {
 			t.Errorf("%d files of times of stage %s, want %d", len(found), name, want)
 		}
 	}

@@ -64,7 +64,7 @@ func measureFiles(t *testing.T, texts []string) {
 		}{{"tokenize", a}, {"shard", b}, {"both", both}} {
 			fmt.Printf("| %d MB | %s | %.2f | %.0f | %.2f | %.0f | %d MiB |\n", size/1e6, row.name, row.wall.Seconds(), speed(size, row.wall), row.cpu.Seconds(), speed(size, row.cpu), row.memory>>20)
 		}
-		steps = slices.Concat(stepRows(t, filepath.Join(tokens, "texts"+stage.TimesSuffix)), stepRows(t, filepath.Join(dataset, "dataset"+stage.TimesSuffix)))
+		steps = slices.Concat(stepRows(t, filepath.Join(tokens, stage.TimesFile("texts"))), stepRows(t, filepath.Join(dataset, stage.TimesFile("dataset"))))
 	}
 	fmt.Print("\n| stage | step | processor seconds | seconds by the clock, of all threads | MB a processor second |\n|---|---|---|---|---|\n")
 	for _, row := range steps {

@@ -122,14 +122,17 @@ func TestTimes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, times := range map[string]stage.JobTimes{
-		filepath.Join(dir, "dataset"):  {Stage: "shard", Of: "dataset", Bytes: 9e6, Steps: []stage.StepTime{{Step: "write", CPU: 3, Wall: 4}}},
-		filepath.Join(tokens, "s"):     {Stage: "tokenize", Of: "s", Bytes: 5e6, Steps: []stage.StepTime{{Step: "decode", CPU: 1, Wall: 2}}},
-		filepath.Join(tokens, "again"): {Stage: "tokenize", Of: "s", Bytes: 5e6, Steps: []stage.StepTime{{Step: "decode", CPU: 1, Wall: 2}}},
-		filepath.Join(tokens, "other"): {Stage: "tokenize", Of: "other", Steps: []stage.StepTime{{Step: "decode", CPU: 100, Wall: 2}}},
+		filepath.Join(dir, stage.TimesFile("dataset")):  {Stage: "shard", Of: "dataset", Bytes: 9e6, Steps: []stage.StepTime{{Step: "write", CPU: 3, Wall: 4}}},
+		filepath.Join(tokens, stage.TimesFile("s")):     {Stage: "tokenize", Of: "s", Bytes: 5e6, Steps: []stage.StepTime{{Step: "decode", CPU: 1, Wall: 2}}},
+		filepath.Join(tokens, "again.times.json"):       {Stage: "tokenize", Of: "s", Bytes: 5e6, Steps: []stage.StepTime{{Step: "decode", CPU: 1, Wall: 2}}},
+		filepath.Join(tokens, stage.TimesFile("other")): {Stage: "tokenize", Of: "other", Steps: []stage.StepTime{{Step: "decode", CPU: 100, Wall: 2}}},
 	} {
 		b, err := json.Marshal(times)
 		if err == nil {
-			err = os.WriteFile(path+stage.TimesSuffix, b, 0o644)
+			err = os.MkdirAll(filepath.Dir(path), 0o755)
+		}
+		if err == nil {
+			err = os.WriteFile(path, b, 0o644)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -144,7 +147,7 @@ func TestTimes(t *testing.T) {
 			t.Errorf("lacks %q:\n%s", want, out.String())
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "dataset"+stage.TimesSuffix), []byte("{"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, stage.TimesFile("dataset")), []byte("{"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := run([]string{manifest}, &out); err == nil {

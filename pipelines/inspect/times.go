@@ -27,10 +27,14 @@ func writeTimes(out io.Writer, m *dataset.Manifest, dir string) error {
 	if err != nil {
 		return err
 	}
-	neighbours, err1 := filepath.Glob(filepath.Join(filepath.Dir(dir), "*", "*"+stage.TimesSuffix))
-	own, err2 := filepath.Glob(filepath.Join(dir, "*"+stage.TimesSuffix))
-	if err := errors.Join(err1, err2); err != nil {
-		return err
+	var neighbours, own []string
+	for _, pattern := range []string{"*.times.json", stage.TimesFile("*")} { // the first is where an older version left them
+		n, err1 := filepath.Glob(filepath.Join(filepath.Dir(dir), "*", pattern))
+		o, err2 := filepath.Glob(filepath.Join(dir, pattern))
+		if err := errors.Join(err1, err2); err != nil {
+			return err
+		}
+		neighbours, own = append(neighbours, n...), append(own, o...)
 	}
 	paths := append(neighbours, own...) // what was done first comes first
 	var sums []stepSum
@@ -42,7 +46,7 @@ func writeTimes(out io.Writer, m *dataset.Manifest, dir string) error {
 		if err != nil {
 			return err
 		}
-		ours := filepath.Dir(path) == dir
+		ours := slices.Contains(own, path)
 		if !ours && !slices.ContainsFunc(m.Sources, func(s dataset.Source) bool { return s.Name == t.Of }) {
 			continue // of another dataset
 		}

@@ -96,18 +96,20 @@ type JobTimes struct {
 	Steps []StepTime `json:"steps"`
 }
 
-// TimesSuffix is how the names of files of times end.
-const TimesSuffix = ".times.json"
+// TimesFolder is where files of times lie, in the folder of what a job makes: that holds the same bytes whatever work took.
+const TimesFolder = "times"
 
-// LiveTimes is LiveFile for times: KeepTimes leaves the file where people look for the job's outputs, in place of an
-// artifact.
+// TimesFile is a file of times, seen from that folder.
+func TimesFile(name string) string { return filepath.Join(TimesFolder, name+".json") }
+
+// LiveTimes is LiveFile for a file in TimesFolder: KeepTimes leaves the file there, in place of an artifact.
 func (j *Job[P]) LiveTimes(name string) (string, error) {
 	dir, err := j.Scratch()
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, name)
-	return path, j.show(path, name, true)
+	path := filepath.Join(dir, TimesFolder+"-"+name)
+	return path, j.show(path, filepath.Join(TimesFolder, name), true)
 }
 
 // KeepTimes leaves what is in a file of LiveTimes.
@@ -116,19 +118,19 @@ func (j *Job[P]) KeepTimes(name string) error {
 	if err != nil {
 		return err
 	}
-	b, err := os.ReadFile(filepath.Join(dir, name))
+	b, err := os.ReadFile(filepath.Join(dir, TimesFolder+"-"+name))
 	if err != nil {
 		return err
 	}
-	return j.leave(name, b)
+	return j.leave(filepath.Join(TimesFolder, name), b)
 }
 
-// WriteTimes leaves a file of times, name and TimesSuffix, where people look for the job's outputs. It is no artifact: no
+// WriteTimes leaves a file of times where people look for the job's outputs. It is no artifact: no
 // event mentions it and nothing depends on it.
 func (j *Job[P]) WriteTimes(name string, t JobTimes) error {
 	b, err := json.MarshalIndent(t, "", "  ")
 	if err != nil {
 		return err
 	}
-	return j.leave(name+TimesSuffix, append(b, '\n'))
+	return j.leave(TimesFile(name), append(b, '\n'))
 }

@@ -92,7 +92,7 @@ func (p *performer[P, E]) showLive(r *record, path, link string, replace bool) e
 			return Refusef("%s belongs to another %s, which is unfinished (its own command goes on with it): choose another --out, or --force to replace it", link, r.Stage)
 		}
 	}
-	if p.folder != nil {
+	if p.folder != nil && !replace {
 		p.folder.Replace(name)
 	}
 	return journal.Symlink(path, link)

@@ -163,7 +163,7 @@ func TestTimes(t *testing.T) {
 			t.Fatal("failed")
 		}
 		var times stage.JobTimes
-		data, err := os.ReadFile(filepath.Join(out, "dataset"+stage.TimesSuffix))
+		data, err := os.ReadFile(filepath.Join(out, stage.TimesFile("dataset")))
 		if err == nil {
 			err = json.Unmarshal(data, &times)
 		}

@@ -159,7 +159,7 @@ func (r *report) markdown() []byte {
 	r.writeRefused(&b)
 	r.writeOdd(&b)
 	r.writeExamples(&b)
-	b.WriteString("\nWhat the steps took is no part of a dataset: it lies in dataset.times.json beside this report, and `task data:inspect -- MANIFEST` prints it.\n")
+	b.WriteString("\nWhat the steps took is no part of a dataset: it lies in times/dataset.json beside this report, and `task data:inspect -- MANIFEST` prints it.\n")
 	b.WriteString("\n## Sources\n\n| source | rows | documents | bytes | tokens | without text | filtered |\n|---|---|---|---|---|---|---|\n")
 	for _, s := range r.Sources {
 		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %d |\n", cell(s.Name), s.Rows, s.Documents, s.Bytes, s.Tokens, s.Nulls, s.Filtered)

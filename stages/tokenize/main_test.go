@@ -141,7 +141,7 @@ func TestKilledAnywhere(t *testing.T) {
 		t.Errorf("%d bytes without interruption, %d with (%v)", len(a), len(b), err)
 	}
 	var times stage.JobTimes
-	said, err := os.ReadFile(filepath.Join(broken, "x"+stage.TimesSuffix))
+	said, err := os.ReadFile(filepath.Join(broken, stage.TimesFile("x")))
 	if err == nil {
 		err = json.Unmarshal(said, &times)
 	}

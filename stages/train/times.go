@@ -10,9 +10,9 @@ import (
 	"bitnet1/shared/stage"
 )
 
-// timesName is the file of what steps took. It lies beside the training log and is no part of it: the log has the same bytes
-// however fast a machine is and however often it is stopped.
-const timesName = "train.times.jsonl"
+// timesName is the file of what steps took, in the folder of times. The log beside that has the same bytes however fast a
+// machine is and however often it is stopped.
+const timesName = "train.jsonl"
 
 // timeLine says what the steps since the line before took, or since the training went on.
 type timeLine struct {
