@@ -50,7 +50,7 @@ func checkCopyTasks(inputs []pipeline.Input, file *pipeline.File, fields map[str
 		into       any
 	}{{"shard", "sequence_length", &sequence}, {"shard", "counted_targets", &counted}, {"tokenize", "tokenizer", &tokenizer}} {
 		value := file.Value(v.stage, v.key, fields[v.stage])
-		if value == nil || json.Unmarshal(value, v.into) != nil {
+		if known := value != nil && json.Unmarshal(value, v.into) == nil; !known {
 			return nil // stages of another kind, or a value that is complained of elsewhere
 		}
 	}

@@ -115,7 +115,7 @@ func newExperiment(c *cli.Context) (*experiment, error) {
 // read is the launcher's to complain of.
 func (e *experiment) checkPlotted() error {
 	file, err := pipeline.Load(e.file)
-	if err != nil || !e.asked {
+	if readable := err == nil; !readable || !e.asked {
 		return nil
 	}
 	var names []string

@@ -265,7 +265,7 @@ func writeNested(t *testing.T, messages schema.Node) []byte {
 		}
 		column := tree.Column(i)
 		path := strings.Split(column.Path(), ".")
-		top, last := int16(column.MaxDefinitionLevel()), path[len(path)-1]
+		top, last := column.MaxDefinitionLevel(), path[len(path)-1]
 		inside := slices.ContainsFunc(path, func(p string) bool { return p == "author" || p == "citations" || p == "meta" })
 		text := func(turn int) parquet.ByteArray {
 			switch {

@@ -27,7 +27,8 @@ func unpack(f io.Reader, kind Kind, most int64) (*bufio.Reader, Kind, error) {
 	if kind != KindGzip && kind != KindZstd {
 		return bufio.NewReaderSize(f, 1<<16), kind, nil
 	}
-	name, in := "gzip", io.Reader(nil)
+	name := "gzip"
+	var in io.Reader
 	var err error
 	if kind == KindGzip {
 		in, err = newGzipMembers(f)

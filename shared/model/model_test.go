@@ -159,7 +159,7 @@ func TestAbandonedStep(t *testing.T) {
 		train(t, m, 0, 2)
 		before, state := parametersOf(t, m), stateOf(t, m)
 		tokens, targets := sequences(m.Config(), 2*m.Options().Batch, 2)
-		asks := 0
+		var asks int
 		for left = 1; ; left = asks + 1 {
 			asks = left
 			err := m.Step(tokens, targets, Update{Settings: Settings{Gamma: 0.6, Seed: 9, Step: 2}, LearningRate: 3e-3, Beta2: 0.95})

@@ -131,7 +131,7 @@ func (d Definition) CheckRun(j journal.Journal, space artifact.Space, run string
 	if err != nil {
 		return err
 	}
-	same := false
+	var same bool
 	var lost lostError
 	switch begun, err := OfRun(j, space, run); {
 	case errors.As(err, &lost):

@@ -24,7 +24,8 @@ func trainingFrequencies(train *dataset.Split, vocab int) (unigram, error) {
 		return u, nil
 	}
 	var tokens, targets []int32
-	for i, every := 0, 1; i < n; i += every {
+	var every int
+	for i := 0; i < n; i += every {
 		var err error
 		if tokens, targets, err = train.AppendTargets(i, tokens[:0], targets[:0]); err != nil {
 			return u, err
