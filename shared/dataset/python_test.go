@@ -40,6 +40,27 @@ func TestPythonReadsShards(t *testing.T) {
 	}
 }
 
+// TestPythonWritesTypes: what filters find in a file with every type does not depend on the library that wrote it.
+func TestPythonWritesTypes(t *testing.T) {
+	python := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
+	for library, lost := range map[string]string{"pyarrow": "", "polars": "uuid", "duckdb": "half"} { // a type that it does not write
+		t.Run(library, func(t *testing.T) {
+			if err := exec.Command(python, "-c", "import pyarrow, "+library).Run(); err != nil {
+				t.Skipf("%s has no pyarrow and %s (BITNET1_PYTHON names another interpreter)", python, library)
+			}
+			path := filepath.Join(t.TempDir(), library+".parquet")
+			if out, err := exec.Command(python, filepath.Join("testdata", "rewrite.py"), library, path).CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			for condition := range conditions {
+				if lost == "" || !strings.HasPrefix(condition, lost) {
+					meets(t, path, condition)
+				}
+			}
+		})
+	}
+}
+
 // describe is what testdata/read.py says of a split.
 func describe(t *testing.T, s *Split) string {
 	t.Helper()
