@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -239,11 +240,21 @@ func TestNestedColumns(t *testing.T) {
 		"two levels, any name": node("messages", optional, true, turn("item", repeated)),
 		"no list around":       turn("messages", repeated),
 		"parts of structures":  parts(node("content", optional, true, node("list", repeated, false, node("element", optional, false, node("type", optional, false), node("text", optional, false))))),
+		"parts, array":         parts(node("content", optional, true, node("array", repeated, false, node("text", optional, false)))),
+		"parts, tuple":         parts(node("content", optional, true, node("content_tuple", repeated, false, node("text", optional, false)))),
 		"parts of strings":     parts(node("content", optional, true, node("list", repeated, false, node("element", optional, false)))),
 		"one part":             parts(node("content", optional, false, node("type", optional, false), node("text", optional, false))),
 	} {
 		data := writeNested(t, messages)
 		if got := answer(writeFile(t, "f", data), DocumentOptions{}); got != "user: right\n\nassistant: right" && got != "user: rightright\n\nassistant: rightright" {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	for name, content := range map[string]schema.Node{
+		"lists of lists of parts": node("content", optional, true, node("list", repeated, false, node("element", repeated, false, node("text", optional, false)))),
+		"parts without a text":    node("content", optional, true, node("content_tuple", repeated, false, node("type", optional, false))),
+	} {
+		if got := answer(writeFile(t, "f", writeNested(t, parts(content))), DocumentOptions{}); !strings.Contains(got, "no column of text") {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
@@ -283,7 +294,7 @@ func writeNested(t *testing.T, messages schema.Node) []byte {
 		for turn := range 2 {
 			for part := range int(column.MaxRepetitionLevel()) {
 				values, def = append(values, text(turn)), append(def, top)
-				rep = append(rep, []int16{int16(turn), 2}[part])
+				rep = append(rep, []int16{int16(turn), 2, 3}[part])
 			}
 		}
 		if _, err := c.(*file.ByteArrayColumnChunkWriter).WriteBatch(values, def, rep); err != nil {
@@ -421,6 +432,35 @@ func TestEmptyParquet(t *testing.T) {
 		if got := answer(writeFile(t, "f", parquetFile(t, 0, numberColumn("x", 0))), o); got != "" {
 			t.Errorf("%q", got)
 		}
+	}
+}
+
+// TestNaN: nothing is equal to it, less or greater.
+func TestNaN(t *testing.T) {
+	double := testColumn{schema.NewFloat64Node("x", parquet.Repetitions.Required, -1), func(w file.ColumnChunkWriter, from, to int) error {
+		_, err := w.(*file.Float64ColumnChunkWriter).WriteBatch([]float64{math.NaN(), 1, math.Inf(1)}[from:to], nil, nil)
+		return err
+	}}
+	rows := parquetFile(t, 3, double, textColumn("text", [][]byte{[]byte("a"), []byte("b"), []byte("c")}))
+	lines := `{"text":"a","x":NaN}` + "\n" + `{"text":"b","x":1}` + "\n" + `{"text":"c","x":Infinity}`
+	for condition, want := range map[string]string{"x = 1": "b", "x != 1": "a|c", "x < 2": "b", "x >= 0": "b|c", "x < inf": "b", "x = inf": "c", "x != inf": "a|b", "x > -inf": "b|c"} {
+		for name, data := range map[string][]byte{"parquet": rows, "jsonl": []byte(lines)} {
+			if got := answer(writeFile(t, "f", data), DocumentOptions{Filters: mustFilters(t, condition)}); got != want {
+				t.Errorf("%s: %s: %q, want %q", name, condition, got, want)
+			}
+		}
+	}
+}
+
+// TestNullColumn: a column of the null type has nulls alone, even if it has values.
+func TestNullColumn(t *testing.T) {
+	null := testColumn{schema.Must(schema.NewPrimitiveNodeLogical("text", parquet.Repetitions.Required, schema.NullLogicalType{}, parquet.Types.ByteArray, -1, -1)),
+		func(w file.ColumnChunkWriter, from, to int) error {
+			_, err := w.(*file.ByteArrayColumnChunkWriter).WriteBatch([]parquet.ByteArray{{'a'}}, nil, nil)
+			return err
+		}}
+	if _, count, err := readAll(writeFile(t, "f", parquetFile(t, 1, null)), DocumentOptions{}); err != nil || count.Nulls != 1 {
+		t.Errorf("%+v, %v", count, err)
 	}
 }
 
