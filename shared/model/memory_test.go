@@ -42,6 +42,19 @@ func TestFits(t *testing.T) {
 		}
 	}
 	dev := limited(t, small(), Options{}, 1)
+	need, err := Memory(small(), dev, Options{Batch: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dev.Limit = need; dev.Limit-dev.Limit/32 < need; { // to the byte, beside the reserve
+		dev.Limit++
+	}
+	for limit, want := range map[int]int{dev.Limit: 1, dev.Limit - 1: 0} {
+		dev.Limit = limit
+		if batch, err := Fits(small(), dev, Options{}, []int{1}); batch != want || err != nil {
+			t.Errorf("in %d bytes, of which %d are needed, a batch of %d fits (%v), want %d", limit, need, batch, err, want)
+		}
+	}
 	dev.Limit /= 2
 	if batch, err := Fits(small(), dev, Options{}, []int{2, 1}); batch != 0 || err != nil {
 		t.Errorf("a batch of %d fits where none does (%v)", batch, err)
