@@ -28,6 +28,9 @@ import (
 // The tests of this package start the real programs, built once, and a real event server. Their model is so small that a
 // run takes seconds.
 
+// buildFlags and buildEnv are how the programs are built; with the race detector when the tests are.
+var buildFlags, buildEnv = []string(nil), []string{"CGO_ENABLED=0"}
+
 var (
 	programs string // the folder of the built programs
 	texts    string // the pattern of the sample corpus's files
@@ -49,8 +52,8 @@ func withPrograms(run func() int) (int, error) {
 	}
 	defer os.RemoveAll(dir)
 	for _, args := range [][]string{{"-o", dir + "/", "../stages/...", "../docs/examples/..."}, {"-o", filepath.Join(dir, "pipeline"), "."}} {
-		build := exec.Command("go", append([]string{"build"}, args...)...)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		build := exec.Command("go", slices.Concat([]string{"build"}, buildFlags, args)...)
+		build.Env = append(os.Environ(), buildEnv...)
 		if out, err := build.CombinedOutput(); err != nil {
 			return 1, fmt.Errorf("building the programs: %w\n%s", err, out)
 		}

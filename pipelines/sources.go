@@ -36,7 +36,11 @@ func (p *plan) findSources(ctx context.Context, c *cli.Context, file *pipeline.F
 			named[i].Parameters = string(b)
 		}
 	}
-	client := source.Client{Getenv: os.Getenv}
+	client := source.Client{
+		Getenv:   os.Getenv,
+		Waiting:  func(host string) { fmt.Fprintf(c.App.ErrWriter, "waiting for %s (no answer yet)\n", host) },
+		Retrying: func(err error) { fmt.Fprintf(c.App.ErrWriter, "trying again: %v\n", err) },
+	}
 	var err error
 	if p.sources, err = client.FindAll(ctx, named); err != nil {
 		return err

@@ -66,6 +66,8 @@ type Client struct {
 	Pause time.Duration
 	// Retrying, if set, is told of every failure that is followed by a retry.
 	Retrying func(error)
+	// Waiting, if set, is told of a server of https or hf that has not answered for a while, once a request.
+	Waiting func(host string)
 	// Credentials open URLs. Find adds those it is given.
 	Credentials Credentials
 }

@@ -356,3 +356,25 @@ func TestRemote(t *testing.T) {
 		}
 	}
 }
+
+// A server that takes its time is named, so that nobody wonders what is waited for.
+func TestASilentServerIsNamed(t *testing.T) {
+	t.Parallel()
+	named := make(chan string, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case host := <-named: // answers only when it was said who is waited for
+			named <- host
+		case <-r.Context().Done():
+		}
+		w.Header().Set("Content-Length", "5")
+	}))
+	defer server.Close()
+	c := Client{Waiting: func(host string) { named <- host }}
+	if _, err := c.Find(t.Context(), server.URL+"/a.jsonl"); err != nil {
+		t.Fatal(err)
+	}
+	if host := <-named; host != strings.TrimPrefix(server.URL, "http://") {
+		t.Errorf("%s is waited for, want %s", host, server.URL)
+	}
+}

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -117,8 +118,8 @@ func TestALostStreamIsAnnouncedAgainWithFewConsumers(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn, js := w.raw()
-	created := 0
-	if _, err := conn.Subscribe("$JS.EVENT.ADVISORY.CONSUMER.CREATED."+bus.EventStream+".*", func(*nats.Msg) { created++ }); err != nil {
+	var created atomic.Int32
+	if _, err := conn.Subscribe("$JS.EVENT.ADVISORY.CONSUMER.CREATED."+bus.EventStream+".*", func(*nats.Msg) { created.Add(1) }); err != nil {
 		t.Fatal(err)
 	}
 	announcer := NewAnnouncer(w.journal(), w.bus)
@@ -144,8 +145,8 @@ func TestALostStreamIsAnnouncedAgainWithFewConsumers(t *testing.T) {
 	if err := conn.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	if created > 20 {
-		t.Errorf("%d consumers were made", created)
+	if n := created.Load(); n > 20 {
+		t.Errorf("%d consumers were made", n)
 	}
 	stream, err := js.Stream(t.Context(), bus.EventStream)
 	if err != nil {

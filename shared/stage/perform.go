@@ -231,8 +231,8 @@ func (p *performer[P, E]) attempt(ctx context.Context, t task[P, E], r *record) 
 		_ = r.setAttempts(n - 1)
 		return context.Cause(ctx)
 	}
-	if work.Err() != nil {
-		return errors.Join(err, context.Cause(work))
+	if work.Err() != nil && !unfit(err) { // where the next attempt goes on, whatever ended this one
+		return fmt.Errorf("%w (%s)", context.Cause(work), err.Error())
 	}
 	if artifact.Unwritable(err) || bus.IsUnusable(err) { // not the job's failure
 		_ = r.setAttempts(n - 1)

@@ -2,6 +2,8 @@ package stage
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -213,6 +215,29 @@ func TestARefusedEventIsGivenUpAtOnce(t *testing.T) {
 	w.wantBegun(1)
 	if letters := w.deadLetters(); len(letters) != 1 {
 		t.Errorf("%d dead letters", len(letters))
+	}
+}
+
+func TestWhatFailsTheSameWayEachTimeIsTriedOnce(t *testing.T) {
+	t.Parallel()
+	failing := func(err error) error {
+		return Deterministic(func(context.Context, *Job[testParams], event.SourceAdded) error { return err })(t.Context(), nil, event.SourceAdded{})
+	}
+	if err := failing(nil); err != nil {
+		t.Errorf("no failure: %v", err)
+	}
+	if err := failing(errors.New("token 9 is outside the vocabulary")); !refused(err) {
+		t.Errorf("%v is tried again", err)
+	}
+	// These say more about the process and its surroundings than about the job.
+	if err := failing(lostDevice{}); !unfit(err) {
+		t.Errorf("%v does not end the process", err)
+	}
+	if err := failing(bus.Unusable(errors.New("gone"))); !bus.IsUnusable(err) {
+		t.Errorf("%v does not end the process", err)
+	}
+	if err := failing(syscall.ENOSPC); !artifact.Unwritable(err) {
+		t.Errorf("%v does not wait for room", err)
 	}
 }
 

@@ -125,6 +125,12 @@ func Refuse(err error) error {
 // Refusef is Refuse of a formatted error.
 func Refusef(format string, args ...any) error { return Refuse(fmt.Errorf(format, args...)) }
 
+// Deterministic is work, a Work or a Gather, that does the same whenever it is done: what fails once would fail again, and
+// is not tried again. What the device, the disk, the event server or a signal does to it is no such failure.
+func Deterministic[P, E any](work func(context.Context, *Job[P], E) error) func(context.Context, *Job[P], E) error {
+	return func(ctx context.Context, job *Job[P], in E) error { return Refuse(work(ctx, job, in)) }
+}
+
 func refused(err error) bool { return errors.As(err, new(refusal)) }
 
 // unfit says whether err leaves this process unable to do any job, while another may do this one: a device that is lost.

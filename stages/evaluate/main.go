@@ -33,7 +33,7 @@ func main() {
 			}
 			return nil
 		},
-		Work:  evaluate,
+		Work:  stage.Deterministic(evaluate),
 		Files: stage.Checkpoints, OnDataset: stage.OnDataset, Threads: true, Device: true,
 		Emits: []event.Body{event.EvaluationWritten{}},
 		Results: []results.Result{{

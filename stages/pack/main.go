@@ -25,7 +25,7 @@ func main() {
 		About:   "pack a checkpoint into a .bit2 file: one bit a weight",
 		Example: "pack run --in model/step-000600.safetensors --out packed",
 		Version: "1",
-		Work:    pack,
+		Work:    stage.Deterministic(pack),
 		Files:   stage.BareCheckpoints,
 		Emits:   []event.Body{event.PackWritten{}},
 		Results: []results.Result{{

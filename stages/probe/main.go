@@ -34,7 +34,7 @@ func main() {
 			}
 			return nil
 		},
-		Work:  probe,
+		Work:  stage.Deterministic(probe),
 		Files: stage.Checkpoints, OnDataset: stage.OnDataset, Threads: true, Device: true,
 		Emits: []event.Body{event.ProbeWritten{}},
 		Results: []results.Result{{

@@ -68,7 +68,7 @@ func spec() stage.Spec[Params, event.TokensWritten] {
 		Check:    check,
 		Complete: (*Params).complete,
 		Threads:  true,
-		Gather:   seal,
+		Gather:   stage.Deterministic(seal),
 		Files:    batches,
 		Emits:    []event.Body{event.ShardSealed{}, event.DatasetSealed{}},
 		Results: []results.Result{{

@@ -103,6 +103,8 @@ func blame(err error) byte {
 // can: the runtime then ends the process.
 func limitMemory(most int64) {
 	debug.SetMemoryLimit(most / 2)
-	limit := unix.Rlimit{Cur: uint64(most), Max: uint64(most)}
-	_ = unix.Setrlimit(unix.RLIMIT_DATA, &limit)
+	if limited {
+		limit := unix.Rlimit{Cur: uint64(most), Max: uint64(most)}
+		_ = unix.Setrlimit(unix.RLIMIT_DATA, &limit)
+	}
 }

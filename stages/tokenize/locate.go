@@ -16,12 +16,14 @@ import (
 // credentials open remote files: a launcher's, and those of the URLs on the command line.
 var credentials = source.CredentialsFrom(os.Getenv)
 
-// client fetches remote files. log, if not nil, is told of retries.
+// client fetches remote files. log, if not nil, is told of retries and of servers that do not answer; otherwise people are.
 func client(log *slog.Logger) *source.Client {
 	c := &source.Client{HTTP: &http.Client{Transport: transport()}, Getenv: os.Getenv, Credentials: credentials}
-	if log != nil {
-		c.Retrying = func(err error) { log.Warn("fetching again", "error", err) }
+	if log == nil {
+		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
+	c.Retrying = func(err error) { log.Warn("trying again", "error", err) }
+	c.Waiting = func(host string) { log.Warn("waiting for " + host + " (no answer yet)") }
 	return c
 }
 

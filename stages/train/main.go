@@ -24,7 +24,7 @@ func main() {
 		Defaults: defaults(),
 		Check:    Params.check,
 		Complete: (*Params).complete,
-		Work:     train,
+		Work:     stage.Deterministic(train),
 		Threads:  true, Device: true,
 		Files: manifests,
 		Emits: []event.Body{event.CheckpointSaved{}, event.TrainingFinished{}},

@@ -130,8 +130,8 @@ func (t *trainer) run(ctx context.Context) error {
 			return errors.Join(stop, t.leave(ctx))
 		}
 		err := t.advance(ctx)
-		if errors.Is(err, model.ErrAbandoned) {
-			return errors.Join(ctx.Err(), t.leave(ctx)) // as before the step, or before it was validated
+		if errors.Is(err, model.ErrAbandoned) || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			return errors.Join(ctx.Err(), t.leave(ctx)) // as before the step, or before what follows it
 		}
 		if err != nil {
 			return t.abandon(ctx, err)
