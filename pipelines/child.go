@@ -169,7 +169,8 @@ func (c *children) end(cmd *exec.Cmd) {
 
 // once runs the process to its end and returns the last line it wrote.
 func (c *children) once(ctx context.Context, s plannedStage, worker int) (last string, err error) {
-	cmd := exec.Command(s.command[0], append(s.command[1:len(s.command):len(s.command)], "serve", "--run", c.run)...)
+	args := append(slices.Clone(s.command[1:]), "serve", "--run", c.run)
+	cmd := exec.Command(s.command[0], append(args, s.serving(worker)...)...)
 	cmd.Env = append(withoutBus(os.Environ()), c.address.Environ()...)
 	cmd.Env = append(append(cmd.Env, c.keys...), "BITNET1_DATA="+c.data, stage.EnvLauncher+"=1", stage.EnvOutage+"="+c.outage.String())
 	// A group of its own: Ctrl-C reaches the launcher, which ends its children

@@ -37,6 +37,7 @@ type plannedStage struct {
 	stage.Description
 	command []string
 	workers int
+	serving func(worker int) []string // flags
 }
 
 // prepare reads and checks everything that can be checked before anything is
@@ -63,6 +64,13 @@ func prepare(ctx context.Context, c *cli.Context) (*plan, error) {
 	for _, text := range c.StringSlice("set") {
 		if err := file.Set(text, fields); err != nil {
 			return nil, stage.UsageError(err)
+		}
+	}
+	for _, key := range pipeline.ServingKeys {
+		for _, text := range c.StringSlice(key) {
+			if err := file.SetServing(key, text); err != nil {
+				return nil, stage.UsageError(err)
+			}
 		}
 	}
 	if err := file.Check(fields); err != nil {
@@ -109,7 +117,10 @@ func (p *plan) choosePreset(c *cli.Context) string {
 
 // describe asks a stage's program what it takes and gives.
 func describe(ctx context.Context, c *cli.Context, file *pipeline.File, name string) (plannedStage, error) {
-	s := plannedStage{command: file.Commands[name], workers: max(file.Workers[name], 1)}
+	s := plannedStage{
+		command: file.Commands[name], workers: max(file.Workers[name], 1),
+		serving: func(worker int) []string { return file.ServingFlags(name, worker) },
+	}
 	if len(s.command) == 0 {
 		dir := c.String("stages-dir")
 		if dir == "" {

@@ -342,3 +342,39 @@ func TestManyProcessesMayMakeTheSameLink(t *testing.T) {
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
 }
+
+// Parts reads an event once however often it is asked, also what others write in between, and sees what is mended.
+func TestPartsAreReadOnceAndSeenWhenAllAreThere(t *testing.T) {
+	j := Open(t.TempDir()).Telling(func(error) {})
+	const count = 5
+	kind := event.PackWritten{}.Kind()
+	parts := j.NewParts("r", kind)
+	want := func(n int) {
+		t.Helper()
+		if events, err := parts.Read(count); err != nil || len(events) != n {
+			t.Fatalf("%d events (%v), want %d", len(events), err, n)
+		}
+	}
+	want(0)
+	keep(t, j, newEvent(t, "r", event.Part{Index: 1, Count: 7}, 1, event.PackWritten{Step: 70})) // of another set
+	var last event.Envelope
+	var path string
+	for i := range count {
+		want(0)
+		last = newEvent(t, "r", event.Part{Index: i, Count: count}, int64(i), event.PackWritten{Step: i})
+		path = keep(t, j, last)
+		if i == 0 { // a second event for one part makes no set
+			keep(t, j, newEvent(t, "r", event.Part{Index: i, Count: count}, 9, event.PackWritten{Step: 90}))
+		}
+		if i == 2 { // what is read is not read again
+			want(0)
+			overwrite(t, path, nil)
+		}
+	}
+	overwrite(t, path, nil)
+	want(0)
+	if _, err := j.Write(last); err != nil {
+		t.Fatal(err)
+	}
+	want(count + 1) // a part twice, one of the other set, and without the one that was damaged after it had been read
+}

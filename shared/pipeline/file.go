@@ -27,6 +27,9 @@ import (
 //	  train: {steps: 600}
 //	commands: {mystage: [./mystage]}
 //	workers: {tokenize: 2}
+//	deadline: {train: 2h}
+//	attempts: {train: 2}
+//	metrics: {train: "127.0.0.1:9100"}
 type File struct {
 	Name     string
 	About    string
@@ -35,6 +38,7 @@ type File struct {
 	Commands map[string][]string // how to start stages that are not the project's own
 	Workers  map[string]int      // processes of a stage; 1 where absent
 
+	serving  map[string]map[string]string // stage -> one of ServingKeys -> value
 	order    []string
 	sections map[string]section
 	problems []error
@@ -57,12 +61,12 @@ type setting struct {
 	where string // "pipelines/v76.yml:12" or "--set train.steps=3"
 }
 
-var fileKeys = []string{"name", "about", "seed", "sources", "stages", "commands", "workers"}
+var fileKeys = []string{"name", "about", "seed", "sources", "stages", "commands", "workers", "deadline", "attempts", "metrics"}
 
 // Load reads a pipeline file. All of its mistakes are reported together, with
 // their lines.
 func Load(path string) (*File, error) {
-	f := &File{sections: map[string]section{}, Commands: map[string][]string{}, Workers: map[string]int{}}
+	f := &File{sections: map[string]section{}, Commands: map[string][]string{}, Workers: map[string]int{}, serving: map[string]map[string]string{}}
 	content, err := ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -76,7 +80,8 @@ func Load(path string) (*File, error) {
 	if len(f.order) == 0 && len(f.problems) == 0 {
 		f.problems = append(f.problems, fmt.Errorf("%s: no stages: list at least one under the key stages", path))
 	}
-	f.problems = append(f.problems, checkStageNames(path, "commands", f.Commands, f.order), checkStageNames(path, "workers", f.Workers, f.order))
+	f.problems = append(f.problems, checkStageNames(path, "commands", f.Commands, f.order), checkStageNames(path, "workers", f.Workers, f.order),
+		checkStageNames(path, strings.Join(ServingKeys, ", "), f.serving, f.order))
 	return f, errors.Join(f.problems...)
 }
 
@@ -314,6 +319,8 @@ func (f *File) readKey(path string, key, value *yaml.Node) {
 		if value.Decode(&f.Workers) != nil || slices.ContainsFunc(slices.Collect(maps.Values(f.Workers)), isNoCount) {
 			err = fmt.Errorf("workers: give each stage a number of processes from 1 to %d, e.g. {tokenize: 2}", maxWorkers)
 		}
+	case "deadline", "attempts", "metrics":
+		err = f.readServing(key.Value, value)
 	case "stages":
 		err = f.readStages(path, value)
 	}

@@ -15,6 +15,7 @@ import (
 	"bitnet1/shared/artifact"
 	"bitnet1/shared/bus"
 	"bitnet1/shared/event"
+	"bitnet1/shared/journal"
 	"bitnet1/shared/param"
 	"bitnet1/shared/pipeline"
 	"bitnet1/shared/results"
@@ -34,6 +35,7 @@ type service[P any, E event.Body] struct {
 
 	mu          sync.Mutex
 	definitions map[string]*pipeline.Definition // of runs; nil where a run has none
+	parts       map[string]*journal.Parts       // of a gathering stage, by run
 	failures    map[string]int                  // by job key, or by event where it has none yet
 	unended     map[string]unended              // by delivery, of those that could not be ended
 }
@@ -213,7 +215,13 @@ func (s *service[P, E]) inputs(e event.Envelope) ([]event.Envelope, bool, error)
 	if s.spec.Gather == nil || e.Part.Count == 0 {
 		return []event.Envelope{e}, true, nil
 	}
-	parts, err := s.journal.Read(e.Run, e.Kind)
+	s.mu.Lock()
+	if s.parts[e.Run] == nil {
+		s.parts[e.Run] = s.journal.NewParts(e.Run, e.Kind)
+	}
+	known := s.parts[e.Run]
+	s.mu.Unlock()
+	parts, err := known.Read(e.Part.Count)
 	if err != nil {
 		return nil, false, err
 	}
