@@ -274,7 +274,7 @@ func TestExitStatusesAndMessages(t *testing.T) {
 		{[]string{"run", "--in", file, "--out", out, "--times", "1.5"}, exitUsage, "is not an integer"},
 		{[]string{"run", "--in", file, "--out", out, "--layers", "1,x"}, exitUsage, "is not a list of integers"},
 		{[]string{"run", "--in", filepath.Join(dir, "absent"), "--out", out}, exitFailed, "absent: no such file"},
-		{[]string{"run", "--in", dir, "--out", out}, exitFailed, "is a directory"},
+		{[]string{"run", "--in", dir, "--out", out}, exitFailed, "is a folder, not a regular file"},
 		{[]string{"run", "--in", file, "--out", file}, exitFailed, "output directory"},
 		{[]string{"run", "--in", file, "--out", out, "--mode", "fail"}, exitFailed, "a failed for the 0. time"},
 		{[]string{"run", "--in", file, "--out", out, "--mode", "panic"}, exitFailed, "panic in stage shout"},
