@@ -120,11 +120,17 @@ func forgetEvents(ctx context.Context, dir, run string) error {
 func gcCommand() *cli.Command {
 	return &cli.Command{
 		Name: "gc", Usage: "free the artifacts that no run names and no unfinished job needs",
-		Description: "Without --yes it only says what would go. A data directory that a program uses is left alone.\n\nExample:\n   pipeline gc --yes",
-		Flags:       []cli.Flag{dataFlag(), jsonFlag(), &cli.BoolFlag{Name: "yes", Usage: "do it"}},
+		Description: "Without --yes it only says what would go. A data directory that a program uses is left alone.\n\nExample:\n   pipeline gc --keep-checkpoints 2 --yes",
+		Flags: []cli.Flag{
+			dataFlag(), jsonFlag(), &cli.BoolFlag{Name: "yes", Usage: "do it"},
+			&cli.IntFlag{Name: "keep-checkpoints", Usage: "of finished runs keep the last `N` checkpoints and the best, and free the others (0: keep all)"},
+		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
 				return stage.UsageError(fmt.Errorf("%s: gc takes no arguments", c.Args().First()))
+			}
+			if c.Int("keep-checkpoints") < 0 {
+				return stage.UsageError(errors.New("--keep-checkpoints: give a number from 1; 0 keeps all"))
 			}
 			dir := c.String("data")
 			release, err := seize(dir)
@@ -132,7 +138,7 @@ func gcCommand() *cli.Command {
 				return err
 			}
 			defer release()
-			unnamed, err := unnamedObjects(dir)
+			unnamed, err := unnamedObjects(dir, c.Int("keep-checkpoints"))
 			if err != nil {
 				return err
 			}
@@ -164,18 +170,24 @@ func gcCommand() *cli.Command {
 // an event of an unknown kind names is kept.
 var digest = regexp.MustCompile(`[0-9a-f]{64}`)
 
-// unnamedObjects lists what no run names and no unfinished job has made or works on.
-func unnamedObjects(dir string) ([]artifact.Object, error) {
+// unnamedObjects lists what no run names and no unfinished job has made or works on. With keep, of the checkpoints of each
+// finished run only the last ones and the best count as named.
+func unnamedObjects(dir string, keep int) ([]artifact.Object, error) {
 	all, err := artifact.Objects(dir)
 	if err != nil {
 		return nil, err
 	}
 	n := naming{dir: dir, named: map[string]bool{}}
-	if err := n.runs(); err != nil {
+	if err := n.run(filepath.Join(dir, "runs")); err != nil {
 		return nil, err
 	}
 	if err := n.unfinishedJobs(); err != nil {
 		return nil, err
+	}
+	if keep > 0 {
+		if err := n.thin(keep); err != nil {
+			return nil, err
+		}
 	}
 	var unnamed []artifact.Object
 	for _, o := range all {
@@ -192,9 +204,9 @@ type naming struct {
 	named map[string]bool
 }
 
-// runs takes all that the runs' files name: events, links to artifacts, and what those name in turn.
-func (n *naming) runs() error {
-	return filepath.WalkDir(filepath.Join(n.dir, "runs"), func(path string, d fs.DirEntry, err error) error {
+// run takes all that the files under a folder of runs name: events, links to artifacts, and what those name in turn.
+func (n *naming) run(folder string) error {
+	return filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil

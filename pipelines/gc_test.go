@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -122,6 +123,43 @@ func TestRemovedRunsAndWhatIsFreed(t *testing.T) {
 	}
 }
 
+// Of finished runs all checkpoints but the last and the best can be freed; what others need of them stays.
+func TestCheckpointsThatAreFreed(t *testing.T) {
+	k := newKept(t)
+	k.begin("fin", `{"steps":4}`)
+	k.begin("open", `{"steps":9}`)
+	var models, states []artifact.Ref
+	for i, bits := range []float64{3, 2, 4, 5, 6} {
+		models = append(models, k.object(fmt.Sprint("model ", i)))
+		states = append(states, k.object(fmt.Sprint("state ", i)))
+		saved := event.CheckpointSaved{Step: i, Model: models[i], State: states[i], ValidationBits: bits}
+		if i == 0 {
+			saved.ValidationBits, saved.Blend = 1, 0.5 // the lowest, and not of ±1
+		}
+		k.found("fin", "", saved)
+		k.found("fin", "", event.PackWritten{Step: i, Model: models[i]})
+	}
+	k.found("fin", "", event.RunFinished{})
+	k.found("open", "", event.CheckpointSaved{Step: 1, Model: models[0]})
+	tuning := artifact.DigestBytes([]byte("tuning"))
+	k.begin("tuned", `{"steps":7}`)
+	k.found("tuned", tuning, event.TrainingFinished{Steps: 7})
+	k.found("tuned", "", event.RunFinished{})
+	k.file(filepath.Join("jobs", tuning[:2], tuning, "record.msgpack"), `params {"init_digest":"`+models[2].Digest+`"}`)
+
+	if said := k.must("pipeline", "gc", "--data", k.data, "--yes"); !strings.HasPrefix(said, "0 artifacts") {
+		t.Errorf("without --keep-checkpoints: %s", said)
+	}
+	k.must("pipeline", "gc", "--data", k.data, "--yes", "--keep-checkpoints", "1")
+	for i, want := range []struct{ model, state bool }{{true, false}, {true, true}, {true, false}, {false, false}, {true, true}} {
+		if k.has(models[i]) != want.model || k.has(states[i]) != want.state {
+			t.Errorf("checkpoint %d: model %v, state %v, want %+v", i, k.has(models[i]), k.has(states[i]), want)
+		}
+	}
+	k.refuses(1, []string{"step 3", "choose another"}, "pack", "run", "--data", k.data, "--run", "fin", "--checkpoint", "3")
+	k.refuses(2, []string{"--keep-checkpoints"}, "pipeline", "gc", "--data", k.data, "--keep-checkpoints", "-1")
+}
+
 // inUse does something while a program uses the data directory.
 func (k *kept) inUse(do func()) {
 	k.t.Helper()
@@ -177,7 +215,7 @@ func TestListOfRuns(t *testing.T) {
 	if len(states) > 0 {
 		t.Errorf("the list lacks %v:\n%s", states, said)
 	}
-	for _, want := range []string{"kshift_layers  seed  steps\n", "best 4.000 validation at 20", "best 3.000 validation at 20", " 0,2 "} {
+	for _, want := range []string{"kshift_layers  seed  steps\n", "  4.000 validation at 20", "  3.000 validation at 20", " 0,2 "} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the list lacks %q:\n%s", want, said)
 		}

@@ -80,7 +80,7 @@ func (w *world) bestRun(run string, before message) {
 	}
 	last := before.Checkpoints[len(before.Checkpoints)-1]
 	list := w.must("pipeline", "runs")
-	want := "best " + decimals(last.BitsPerToken) + " bits/token at 80"
+	want := decimals(last.BitsPerToken) + " bits/token at 80"
 	if !strings.Contains(list, want) {
 		w.t.Errorf("the list of runs does not say %q:\n%s", want, list)
 	}

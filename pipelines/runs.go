@@ -26,7 +26,7 @@ import (
 func runsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "runs", Usage: "list the runs, show the table of one, compare two, or remove one", ArgsUsage: "[RUN]",
-		Description: "A run is running (a launcher is at it), paused (its command goes on with it), failed (the same, once the cause is\nmended) or finished. The list shows in which parameters the runs differ.\n\nExample:\n   pipeline runs --diff v76-nano-8799682f v76-nano-1a2b3c4d",
+		Description: "The list has the checkpoints that a run has saved and the best of them. A run is running (a launcher is at it), paused (its command goes on with it), failed (the same, once the cause is\nmended) or finished. The list shows in which parameters the runs differ.\n\nExample:\n   pipeline runs --diff v76-nano-8799682f v76-nano-1a2b3c4d",
 		Flags:       []cli.Flag{dataFlag(), jsonFlag(), &cli.BoolFlag{Name: "diff", Usage: "compare two runs: --diff A B"}},
 		Subcommands: []*cli.Command{removeCommand()},
 		Action: func(c *cli.Context) error {
@@ -224,7 +224,7 @@ func differing(all []knownOf) []string {
 }
 
 func listColumns(all []knownOf) []results.TextColumn {
-	columns := []results.TextColumn{{Heading: "run"}, {Heading: "state"}, {Heading: "started"}, {Heading: "checkpoints"}, {Heading: "best"}}
+	columns := []results.TextColumn{{Heading: "run"}, {Heading: "state"}, {Heading: "started"}, {Heading: "saved"}, {Heading: "best"}}
 	keys := differing(all)
 	for _, key := range keys {
 		columns = append(columns, results.TextColumn{Heading: shortKey(key, keys)})
@@ -274,7 +274,8 @@ func shorten(value string) string {
 func bestOf(tables []*results.Table) string {
 	for _, t := range tables {
 		if best, c := t.Best(); best != nil {
-			return fmt.Sprintf("best %s %s at %s", best.Cells[c.Key].Text, c.Name, best.Name)
+			value, _, _ := strings.Cut(best.Cells[c.Key].Text, " ±") // the error is in the run's own table
+			return fmt.Sprintf("%s %s at %s", value, c.Name, best.Name)
 		}
 	}
 	return ""

@@ -101,8 +101,8 @@ func columnsOf(out io.Writer) int {
 func writeHints(out io.Writer, j journal.Journal, run string) {
 	fmt.Fprintf(out, `
 Look further:
-  everything this run made   %s
-  its table again            task runs -- %s
-  one stage again            task probe -- --run %s --checkpoint all --force
+  all that it made  %s
+  its table again   task runs -- %s
+  a stage again     task probe -- --run %s --checkpoint all --force
 `, j.RunDir(run), run, run)
 }

@@ -33,6 +33,9 @@ func Gap(store *artifact.Store, j journal.Journal, run string, listeners map[str
 		}
 	}
 	for _, e := range events {
+		if len(e.Overrides) > 0 {
+			continue // of a job that its user did with other parameters than the run's
+		}
 		for _, listener := range listeners[e.Kind] {
 			if !answered[listener+" "+e.ID] {
 				return fmt.Sprintf("%s has not answered %s %s", listener, e.Kind, artifact.Short(e.ID)), nil

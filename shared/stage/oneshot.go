@@ -210,6 +210,9 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 	if err := results.Declare(j, run, s.declaration()); err != nil {
 		return err
 	}
+	if events, err = there(log, store, run, events); err != nil {
+		return err
+	}
 	jobs, err := inputsOf(s, run, events)
 	if err != nil {
 		return err
@@ -253,6 +256,27 @@ func otherDataset[P any, E event.Body](s Spec[P, E], c *cli.Context, store *arti
 			t.in[i] = other
 		}
 	}, nil
+}
+
+// there leaves out checkpoints that were freed since (pipeline gc --keep-checkpoints).
+func there(log *slog.Logger, store *artifact.Store, run string, events []event.Envelope) ([]event.Envelope, error) {
+	var left []event.Envelope
+	var gone []string
+	for _, e := range events {
+		saved, err := event.Into[event.CheckpointSaved](e)
+		if err == nil && !store.Has(saved.Model) {
+			gone = append(gone, fmt.Sprint(saved.Step))
+			continue
+		}
+		left = append(left, e)
+	}
+	if len(gone) > 0 && len(left) > 0 {
+		log.Warn("checkpoints that are no longer in the data directory are left out", "steps", strings.Join(gone, ", "))
+	}
+	if len(left) == 0 {
+		return nil, fmt.Errorf("run %s: the checkpoint of step %s is no longer in the data directory (freed by pipeline gc?): choose another with --checkpoint", run, strings.Join(gone, ", "))
+	}
+	return left, nil
 }
 
 // inputsOf splits the events of a run into the inputs of jobs.
