@@ -22,7 +22,7 @@ import (
 type Document struct {
 	ID     string // as the file has it, else "<source>#<row>"; always valid UTF-8
 	Source string // name of the file it came from
-	Row    int64  // row of a parquet file or table, line of JSON Lines, element of a list, document of plain text, from 0
+	Row    int64  // row of parquet or a table, line of JSON Lines, element of a list, document of plain text; from 0
 	Text   []byte // not always valid UTF-8; valid until the next document is read
 	Tokens int64  // how many tokens the file says it has, by FineWeb's column token_count; -1: it does not say
 }
