@@ -104,8 +104,7 @@ func arrange(app *cli.App, args []string) []string {
 	if len(args) < 2 || args[1] != "run" {
 		return args
 	}
-	none := func(string) bool { return false }
-	return append(args[:2:2], Arrange(args[2:], app.Command("run").Flags, "in", none)...)
+	return append(args[:2:2], Arrange(args[2:], app.Command("run").Flags, "in", nil)...)
 }
 
 // flags are those of both forms, the parameters and more.

@@ -9,7 +9,8 @@ import (
 
 // Arrange puts a command's arguments in the order that package cli wants, flags first, and lets the flag many take several
 // values, as a shell's pattern gives them: "--source a b FILE --seed 1" becomes "--source=a --source=b --seed=1 FILE". The
-// command's own argument is what isOwn says or, where it says so of none, the last.
+// command's own argument is what isOwn says or, where it says so of none, the last; isOwn is nil where the command has
+// none.
 func Arrange(args []string, flags []cli.Flag, many string, isOwn func(string) bool) []string {
 	takesValue := map[string]bool{}
 	for _, f := range flags {
@@ -34,13 +35,13 @@ func Arrange(args []string, flags []cli.Flag, many string, isOwn func(string) bo
 				a += "=" + args[i]
 			}
 			front = append(front, a)
-		case taking && !isOwn(a):
+		case taking && (isOwn == nil || !isOwn(a)):
 			front = append(front, "--"+many+"="+a)
 		default:
 			own = append(own, a)
 		}
 	}
-	if last := len(front) - 1; len(own) == 0 && taking && last > 0 && strings.HasPrefix(front[last-1], "--"+many+"=") {
+	if last := len(front) - 1; isOwn != nil && len(own) == 0 && taking && last > 0 && strings.HasPrefix(front[last-1], "--"+many+"=") {
 		own = []string{strings.TrimPrefix(front[last], "--"+many+"=")}
 		front = slices.Delete(front, last, last+1)
 	}

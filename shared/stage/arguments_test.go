@@ -34,4 +34,12 @@ func TestArrangeLetsAFlagTakeSeveralValuesAndFlagsStandAnywhere(t *testing.T) {
 			t.Errorf("%s became %s, want %s", given, got, want)
 		}
 	}
+	for given, want := range map[string]string{ // a command without an argument of its own
+		"--source a b":          "--source=a --source=b",
+		"--source a --source b": "--source=a --source=b",
+	} {
+		if got := strings.Join(Arrange(strings.Fields(given), flags, "source", nil), " "); got != want {
+			t.Errorf("%s became %s, want %s", given, got, want)
+		}
+	}
 }
