@@ -92,3 +92,12 @@ func TestASourcesPatternNeedsNoQuotes(t *testing.T) {
 		}
 	}
 }
+
+// A job that takes too long ends its run, with the cause.
+func TestALaunchedStageHasADeadline(t *testing.T) {
+	w := newWorld(t)
+	o := w.run("pipeline", tiny("--deadline", "train=1ms", "--attempts", "train=1")...)
+	if o.status != 1 || !strings.Contains(o.stderr, "the job took longer than --deadline 1ms") {
+		t.Errorf("status %d: %s", o.status, tail(o.stderr))
+	}
+}

@@ -234,7 +234,7 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 	svc := &service[P, E]{
 		performer: &performer[P, E]{
 			spec: s, space: store, journal: j, records: recordsDir(store), announcer: NewAnnouncer(j, b),
-			host: hostOf(c), log: log, deadline: c.Duration("deadline"),
+			host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace,
 			report: reporter(b, s.Name), attempts: c.Int("attempts"),
 		},
 		bus: b, queue: queue, metrics: m, overlay: overlayOf[P](c), retryPause: c.Duration("retry-pause"), busy: newRateLimit(time.Minute),

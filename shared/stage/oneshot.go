@@ -139,7 +139,7 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 	}
 	p := &performer[P, E]{
 		spec: s, space: folder, folder: folder, records: filepath.Join(folder.Dir(), ".jobs"),
-		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: progress.reporter(log),
+		host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace, report: progress.reporter(log),
 	}
 	for _, group := range groups(s, in) {
 		res, err := p.performWhenFree(ctx, task[P, E]{run: "local", params: params, in: group, force: c.Bool("force")})
@@ -205,7 +205,7 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 	}
 	p := &performer[P, E]{
 		spec: s, space: space, journal: j, records: recordsDir(store), announcer: NewAnnouncer(j, b),
-		host: hostOf(c), log: log, deadline: c.Duration("deadline"), report: progress.reporter(log),
+		host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace, report: progress.reporter(log),
 	}
 	if err := results.Declare(j, run, s.declaration()); err != nil {
 		return err

@@ -32,6 +32,7 @@ type performer[P any, E event.Body] struct {
 	host      Host
 	log       *slog.Logger
 	deadline  time.Duration // 0: none
+	grace     time.Duration // after the deadline
 	attempts  int           // how often a job is begun without getting anywhere; 0: as often as the user asks
 	report    func(run, key string, p Progress)
 }
@@ -211,7 +212,7 @@ func (p *performer[P, E]) has(r *record, ref artifact.Ref) bool {
 func (p *performer[P, E]) attempt(ctx context.Context, t task[P, E], r *record) error {
 	n := r.attempts() + 1
 	if p.attempts > 0 && n > p.attempts {
-		return Refusef("job %s was begun %d times and got nowhere: the process died each time (out of memory?)", artifact.Short(r.Key), n-1)
+		return Refusef("job %s was begun %d times and got nowhere: the process died each time (out of memory?) or hung beyond its deadline", artifact.Short(r.Key), n-1)
 	}
 	if err := r.setAttempts(n); err != nil {
 		return err
@@ -223,7 +224,7 @@ func (p *performer[P, E]) attempt(ctx context.Context, t task[P, E], r *record) 
 		defer cancel()
 	}
 	job := p.newJob(t, r)
-	err := p.call(work, job, t.in)
+	err := p.abandonable(ctx, work, func() error { return p.call(work, job, t.in) })
 	if err == nil {
 		return r.commit()
 	}
@@ -238,6 +239,38 @@ func (p *performer[P, E]) attempt(ctx context.Context, t task[P, E], r *record) 
 		_ = r.setAttempts(n - 1)
 	}
 	return err
+}
+
+// hangGrace is how long a job may take to end once its deadline is over: as long as it takes to save what was done.
+const hangGrace = 5 * time.Minute
+
+// hungError is a job that does not end. Its process cannot be used any more: nobody knows what the job still does.
+type hungError struct{ error }
+
+func (hungError) Unfit() bool { return true }
+
+// abandonable calls do, which ends soon after work, and leaves it behind when it does not although its deadline is over.
+// While the process is asked to end, it is waited for: it saves what was done.
+func (p *performer[P, E]) abandonable(ctx, work context.Context, do func() error) error {
+	if p.deadline == 0 {
+		return do()
+	}
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-work.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(p.grace):
+	}
+	if ctx.Err() != nil {
+		return <-done
+	}
+	return hungError{fmt.Errorf("the job hangs: it has not ended %s after its deadline, and its process ends instead", p.grace)}
 }
 
 // call runs the author's function and turns a panic into an error, so that one
