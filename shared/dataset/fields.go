@@ -7,6 +7,9 @@ import (
 	"strings"
 )
 
+// WhichColumn is in the error about a file whose column of text is not found by itself.
+const WhichColumn = "say which holds it"
+
 // Fields names the columns of a file, or keys of its JSON objects, that make a document. Empty names are found by
 // themselves: the first of these that a file has gives the text,
 //
@@ -105,7 +108,7 @@ func (f Fields) choose(names func() []string, has func(string) bool, turns func(
 			return shape{}, fmt.Errorf("%s is not a list of {from, value} or {role, content}", name)
 		}
 	}
-	return shape{}, fmt.Errorf("%w of text among %s: say which holds it (understood by themselves: text, conversations, messages, input with output)",
+	return shape{}, fmt.Errorf("%w of text among %s: "+WhichColumn+" (understood by themselves: text, conversations, messages, input with output)",
 		errNoColumn, strings.Join(names(), ", "))
 }
 

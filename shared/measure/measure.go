@@ -5,6 +5,7 @@ package measure
 import (
 	"errors"
 	"fmt"
+	"strconv"
 
 	"bitnet1/kernels"
 	"bitnet1/shared/artifact"
@@ -78,7 +79,7 @@ func (s *Subject) load(host stage.Host, microTokens int) (err error) {
 		return err
 	}
 	if s.Model, s.Settings, err = s.Saved.Inference(s.device, s.Batch, s.Seq); errors.Is(err, kernels.ErrMemory) {
-		return stage.Refusef("%s has too little memory for %d tokens at once: lower --micro-tokens (%w)", s.device.Name(), s.Batch*s.Seq, err)
+		return stage.Refusef("%s has too little memory for %d tokens at once: lower micro_tokens (%w)", s.device.Name(), s.Batch*s.Seq, err)
 	}
 	return err
 }
@@ -88,11 +89,13 @@ func (s *Subject) fits() error {
 	m, d := s.Saved, s.Manifest
 	switch {
 	case m.Tokenizer != "" && m.Tokenizer != d.Tokenizer.Name:
-		return fmt.Errorf("the checkpoint knows the tokens of %s, the dataset has those of %s: tokenize the dataset with --tokenizer %s", m.Tokenizer, d.Tokenizer.Name, m.Tokenizer)
+		return fmt.Errorf("the checkpoint knows the tokens of %s, the dataset has those of %s: tokenize the dataset with %s",
+			m.Tokenizer, d.Tokenizer.Name, stage.Setting("tokenize", "tokenizer", m.Tokenizer))
 	case d.Tokenizer.Vocab > m.Config.Vocab:
 		return fmt.Errorf("the dataset has %d token ids, the checkpoint knows %d", d.Tokenizer.Vocab, m.Config.Vocab)
 	case d.SequenceLength > m.Config.Seq:
-		return fmt.Errorf("the dataset's sequences have %d tokens, the checkpoint's at most %d: shard with --sequence-length %d", d.SequenceLength, m.Config.Seq, m.Config.Seq)
+		return fmt.Errorf("the dataset's sequences have %d tokens, the checkpoint's at most %d: shard with %s",
+			d.SequenceLength, m.Config.Seq, stage.Setting("shard", "sequence_length", strconv.Itoa(m.Config.Seq)))
 	case m.Documents.Separate && m.Documents.EndOfText != int32(d.Tokenizer.EndOfText):
 		return fmt.Errorf("the checkpoint's documents begin with token %d, the dataset's with token %d: tokenize the dataset with the checkpoint's tokenizer", m.Documents.EndOfText, d.Tokenizer.EndOfText)
 	case s.Data.Validation.Len() == 0:

@@ -167,7 +167,11 @@ func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in 
 			return err
 		}
 		if job.Params.OnBadFile == stop {
-			return stage.Refuse(fmt.Errorf("%w (--on-bad-file skip leaves such files out)", err))
+			advice := stage.Setting("tokenize", "on_bad_file", "skip") + " leaves such files out"
+			if strings.Contains(err.Error(), dataset.WhichColumn) {
+				advice = stage.Setting("tokenize", "text_column", "COLUMN") + "; " + advice
+			}
+			return stage.Refuse(fmt.Errorf("%w (%s)", err, advice))
 		}
 		reason = err.Error()
 		job.Log.Warn(fmt.Sprintf("%s: file left out: %s", in.Name, reason))

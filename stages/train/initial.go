@@ -7,6 +7,7 @@ import (
 	"bitnet1/shared/checkpoint"
 	"bitnet1/shared/dataset"
 	"bitnet1/shared/model"
+	"bitnet1/shared/stage"
 )
 
 // complete finds the digest of the checkpoint to start from: what is trained
@@ -41,7 +42,8 @@ func (p Params) initial(t dataset.TokenizerInfo) (*model.Config, error) {
 	}
 	defer m.Close()
 	if m.Tokenizer != "" && m.Tokenizer != t.Name {
-		return nil, fmt.Errorf("init: the checkpoint knows the tokens of %s, the dataset has those of %s: tokenize the dataset with --tokenizer %s", m.Tokenizer, t.Name, m.Tokenizer)
+		return nil, fmt.Errorf("init: the checkpoint knows the tokens of %s, the dataset has those of %s: tokenize the dataset with %s",
+			m.Tokenizer, t.Name, stage.Setting("tokenize", "tokenizer", m.Tokenizer))
 	}
 	return &m.Config, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"strconv"
 
 	"bitnet1/kernels"
 	"bitnet1/shared/model"
@@ -20,14 +21,14 @@ func (t *trainer) advise(err error) error {
 	fits, planning := model.Fits(t.config, device, t.options, smaller(micro, t.batches.per))
 	switch {
 	case planning != nil:
-		return stage.Refusef("%s has too little memory for %d tokens at once: lower --micro-tokens (%w; finding what fits: %w)",
+		return stage.Refusef("%s has too little memory for %d tokens at once: lower micro_tokens (%w; finding what fits: %w)",
 			device.Name(), micro*seq, err, planning)
 	case fits == 0:
 		return stage.Refusef("%s has too little memory to train this model, even a sequence of %d tokens at a time: use a smaller --preset, shorter sequences or a device with more memory (%w)",
 			device.Name(), seq, err)
 	}
-	return stage.Refusef("%s has too little memory for %d tokens at once: use --micro-tokens %d (train.micro_tokens in a pipeline), which fits; a step stays %d tokens",
-		device.Name(), micro*seq, fits*seq, t.batches.per*seq)
+	return stage.Refusef("%s has too little memory for %d tokens at once: use %s, which fits; a step stays %d tokens",
+		device.Name(), micro*seq, stage.Setting("train", "micro_tokens", strconv.Itoa(fits*seq)), t.batches.per*seq)
 }
 
 // smaller lists the batches below micro that divide a step of `per` sequences,
