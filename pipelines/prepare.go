@@ -140,7 +140,7 @@ func describe(ctx context.Context, c *cli.Context, file *pipeline.File, name str
 		return s, fmt.Errorf("stage %s: %w", name, err)
 	}
 	if err := json.Unmarshal(out, &s.Description); err != nil || s.Kind == "" {
-		return s, fmt.Errorf("stage %s: what %q prints is not a description (see docs/stages.md)", name, strings.Join(s.command, " ")+" describe")
+		return s, fmt.Errorf("stage %s: what %q prints is not a description (docs/pipelines.md says what one holds)", name, strings.Join(s.command, " ")+" describe")
 	}
 	if err := s.Declaration().Check(); err != nil {
 		return s, err

@@ -96,11 +96,11 @@ func describe(t *testing.T, packed []byte) string {
 		text := fmt.Sprintf("%06x  %-47s  %s", at, fmt.Sprintf("% x", packed[at:at+n]), meaning)
 		out.WriteString(strings.TrimSpace(text) + "\n")
 	}
-	out.WriteString("```\n")
+	out.WriteString("```text\n")
 	line(0, 4, `magic "BIT2"`)
 	line(4, 4, "version 1")
 	line(8, 8, fmt.Sprintf("length of the header: %d bytes", data-prefixSize))
-	fmt.Fprintf(&out, "```\n\nFrom offset %06x, the header:\n\n```json\n%s\n```\n\nAnd from %06x:\n\n```\n",
+	fmt.Fprintf(&out, "```\n\nFrom offset %06x, the header:\n\n```json\n%s\n```\n\nAnd from %06x:\n\n```text\n",
 		prefixSize, strings.TrimRight(string(packed[prefixSize:data]), " "), data)
 	for i, e := range list {
 		for at := int64(0); at < e.size(); at += 16 {
@@ -108,7 +108,7 @@ func describe(t *testing.T, packed []byte) string {
 			line(data+int(e.Offset+at), int(min(16, padded(e.size())-at)), meaning)
 		}
 	}
-	out.WriteString("```\n\nLast, the digest:\n\n```\n")
+	out.WriteString("```\n\nLast, the digest:\n\n```text\n")
 	line(len(packed)-32, 16, "blake3-256 of all bytes before")
 	line(len(packed)-16, 16, "")
 	out.WriteString("```\n")
@@ -140,7 +140,7 @@ func transcribe(t *testing.T, example string) []byte {
 			b = fmt.Appendf(b, "%-*s", length, strings.TrimSuffix(header, "\n"))
 			continue
 		}
-		for _, line := range strings.Split(strings.TrimSpace(block), "\n") {
+		for _, line := range strings.Split(strings.TrimSpace(strings.TrimPrefix(block, "text\n")), "\n") {
 			var at int
 			fmt.Sscanf(line, "%x", &at)
 			raw, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(line[8:min(55, len(line))]), " ", ""))
