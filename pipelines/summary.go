@@ -103,6 +103,6 @@ func writeHints(out io.Writer, j journal.Journal, run string) {
 Look further:
   all that it made  %s
   its table again   task runs -- %s
-  a stage again     task probe -- --run %s --checkpoint all --force
+  a stage again     task probe -- --run %s --force
 `, j.RunDir(run), run, run)
 }
