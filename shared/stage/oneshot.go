@@ -180,7 +180,7 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 	}
 	j := journal.Open(store.Dir()).Telling(func(err error) { log.Warn(err.Error()) })
 	run := c.String("run")
-	events, err := selectEvents[E](log, j, run, s.kind(), c.String("checkpoint"))
+	jobs, err := jobsOver(log, s, store, j, run, c.String("checkpoint"))
 	if err != nil {
 		return err
 	}
@@ -208,13 +208,6 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 		host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace, report: progress.reporter(log),
 	}
 	if err := results.Declare(j, run, s.declaration()); err != nil {
-		return err
-	}
-	if events, err = there(log, store, run, events); err != nil {
-		return err
-	}
-	jobs, err := inputsOf(s, run, events)
-	if err != nil {
 		return err
 	}
 	for _, in := range jobs {
@@ -279,8 +272,17 @@ func there(log *slog.Logger, store *artifact.Store, run string, events []event.E
 	return left, nil
 }
 
-// inputsOf splits the events of a run into the inputs of jobs.
-func inputsOf[P any, E event.Body](s Spec[P, E], run string, events []event.Envelope) (jobs [][]event.Envelope, err error) {
+// jobsOver are the events of a run that a rerun is about, split into the inputs of jobs.
+func jobsOver[P any, E event.Body](
+	log *slog.Logger, s Spec[P, E], store *artifact.Store, j journal.Journal, run, checkpoint string,
+) (jobs [][]event.Envelope, err error) {
+	events, err := selectEvents[E](log, j, run, s.kind(), checkpoint)
+	if err != nil {
+		return nil, err
+	}
+	if events, err = there(log, store, run, events); err != nil {
+		return nil, err
+	}
 	if count := latest(events).Part.Count; s.Gather != nil && count > 0 {
 		set, ready := gathered[E](events, count)
 		if !ready {
