@@ -204,7 +204,7 @@ func inShell(t *testing.T, dir, command string) (string, int) {
 	if cmd.ProcessState == nil {
 		t.Fatal(err)
 	}
-	return string(out[max(0, len(out)-3000):]), cmd.ProcessState.ExitCode()
+	return string(out), cmd.ProcessState.ExitCode()
 }
 
 // built is the folder of all programs, which are built once.

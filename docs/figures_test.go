@@ -1,0 +1,233 @@
+package docs
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// The figures that pages quote and that a processor makes in minutes are made anew by `task docs:figures`. The others are
+// in testdata/figures.yml, with the commands that made them.
+
+var figures = flag.String("figures", "", "make the figures of pages in this `folder`, and compare them; -update writes them")
+
+// TestFigures compares rows of tables exactly: what is trained and measured is the same whatever the machine.
+func TestFigures(t *testing.T) {
+	if *figures == "" {
+		t.Skip("task docs:figures makes the figures, which takes a quarter of an hour on two free cores")
+	}
+	dir, err := filepath.Abs(*figures)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	must(t, dir, "pipeline sample && tokenize run --in data/sample/*.parquet --out tokens --preset nano")
+	must(t, dir, "shard run --in tokens/*.arrow --out dataset --preset nano")
+
+	printed := must(t, dir, "pipeline run --preset nano "+pipelineFile(t, "v76.yml"))
+	compareTerminal(t, printed)
+
+	row := func(page, label, format string, cells ...any) {
+		t.Helper()
+		compareRow(t, page, "| "+label+" |", "| "+label+" |"+fmt.Sprintf(format, cells...))
+	}
+	each := "--checkpoint-every 150 "
+	strict, bonsai := trained(t, dir, "v76", each), trained(t, dir, "bonsai", each+"--anneal-binarize")
+	row("recipes/bonsai.md", "v76", " %.3f | %s |", strict.bits, strict.sample())
+	row("recipes/bonsai.md", "bonsai", " %.3f | %s |", bonsai.bits, bonsai.sample())
+	row("recipes/truebit.md", "v76, float latents", " %.3f | %s | |", strict.bits, strict.sample())
+	for _, threshold := range []string{"3", "8", "16", "32", "100"} {
+		r := trained(t, dir, "truebit-"+threshold, each+"--truebit --flip-threshold "+threshold)
+		row("recipes/truebit.md", "truebit, threshold "+threshold, " %.3f | %s | %.0f |", r.bits, r.sample(), r.flipped)
+	}
+	for _, seed := range []string{"1", "2", "3"} {
+		flags := "--checkpoint-every 200 --validation-sequences 256 --seed " + seed
+		floats := trained(t, dir, "gradients-"+seed+"-16", flags+" --grad-bits 16")
+		four := trained(t, dir, "gradients-"+seed+"-4", flags+" --grad-bits 4")
+		row("recipes/gradients.md", seed, " %.3f | %.3f | %+.1f %% | | %.3f | %.3f |", floats.training, four.training,
+			100*(four.training/floats.training-1), last(floats.validation), last(four.validation))
+	}
+}
+
+func last(all []float64) float64 { return all[len(all)-1] }
+
+// training is what one training and an evaluation of its last checkpoint said, in bits a token.
+type training struct {
+	bits       float64   // of the whole validation split
+	validation []float64 // of the trainer's sample, by checkpoint
+	training   float64   // mean since the checkpoint before the last
+	flipped    float64   // weights a step; NaN unless it is truebit
+}
+
+func (r training) sample() string {
+	var all []string
+	for _, v := range r.validation {
+		all = append(all, fmt.Sprintf("%.3f", v))
+	}
+	return strings.Join(all, ", ")
+}
+
+func trained(t *testing.T, dir, name, flags string) training {
+	t.Helper()
+	must(t, dir, "train run --in dataset/manifest.json --out "+name+" --preset nano --steps 600 "+flags)
+	last := name + "/step-000600.safetensors"
+	must(t, dir, "evaluate run --in "+last+" --dataset dataset/manifest.json --out "+name+"-evaluation")
+	var r training
+	report, err := os.ReadFile(filepath.Join(dir, name+"-evaluation", "step-000600_evaluation.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var evaluation struct {
+		Bits float64 `json:"bits_per_token"`
+	}
+	if err := json.Unmarshal(report, &evaluation); err != nil {
+		t.Fatal(err)
+	}
+	r.bits = evaluation.Bits
+	log, err := os.Open(filepath.Join(dir, name, "train.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	flips, lines := 0.0, 0.0
+	for s := bufio.NewScanner(log); s.Scan(); {
+		var line struct {
+			Event      string  `json:"event"`
+			Training   float64 `json:"train_bpc"`
+			Validation float64 `json:"val_bpc"`
+			Flipped    float64 `json:"flipped"`
+		}
+		if err := json.Unmarshal(s.Bytes(), &line); err != nil {
+			t.Fatal(err)
+		}
+		if line.Event == "checkpoint" {
+			r.training, r.validation = line.Training, append(r.validation, line.Validation)
+		} else {
+			flips, lines = flips+line.Flipped, lines+1
+		}
+	}
+	r.flipped = flips / lines
+	return r
+}
+
+// compareRow compares the row of a page's table that begins in this way.
+func compareRow(t *testing.T, page, begin, now string) {
+	t.Helper()
+	b, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile(`(?m)^`+regexp.QuoteMeta(begin)+`.*$`).FindAllString(string(b), -1)
+	if len(rows) != 1 {
+		t.Errorf("docs/%s has %d rows that begin with %q", page, len(rows), begin)
+		return
+	}
+	if rows[0] == now {
+		return
+	}
+	if *update {
+		b = []byte(strings.Replace(string(b), rows[0], now, 1))
+		if err := os.WriteFile(page, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Errorf("docs/%s\n  says %s\n  is   %s", page, rows[0], now)
+}
+
+var (
+	measured = regexp.MustCompile(`(?m)^(dataset sealed|checkpoint |\s+\d+  ).*$`) // what depends on no machine
+	took     = regexp.MustCompile(`finished in ([\d.]+)s`)
+)
+
+// factor is how much faster or slower this machine may be than the one of the page.
+const factor = 4
+
+// compareTerminal compares what README shows of a run with what the run printed.
+func compareTerminal(t *testing.T, printed string) {
+	t.Helper()
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, shown, _ := strings.Cut(string(readme), "```text\nrun v76-nano-")
+	shown, _, _ = strings.Cut(shown, "```")
+	lines := measured.FindAllString(shown, -1)
+	if len(lines) < 10 {
+		t.Errorf("README.md shows %d results of a run", len(lines))
+	}
+	for _, line := range lines {
+		if !strings.Contains(printed, line+"\n") {
+			t.Errorf("README.md shows a line that the command does not print: %s", line)
+		}
+	}
+	says, is := took.FindStringSubmatch(shown), took.FindStringSubmatch(printed)
+	if says == nil || is == nil {
+		return // a run that was finished before says nothing of its time
+	}
+	a, _ := strconv.ParseFloat(says[1], 64)
+	b, _ := strconv.ParseFloat(is[1], 64)
+	if math.Abs(math.Log(b/a)) > math.Log(factor) {
+		t.Errorf("README.md says %s seconds, and it took %s", says[1], is[1])
+	}
+	if t.Failed() {
+		t.Logf("the command printed\n%s", printed)
+	}
+}
+
+func pipelineFile(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("..", "pipelines", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func must(t *testing.T, dir, command string) string {
+	t.Helper()
+	out, status := inShell(t, dir, command)
+	if status != 0 {
+		t.Fatalf("%s\nends with status %d:\n%s", command, status, out)
+	}
+	return out
+}
+
+// TestOtherFigures holds that the list of figures that are not made anew speaks of what pages show.
+func TestOtherFigures(t *testing.T) {
+	b, err := os.ReadFile("testdata/figures.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []struct{ Page, Shows, Command, Commit, Why string }
+	if err := yaml.Unmarshal(b, &list); err != nil || len(list) == 0 {
+		t.Fatalf("%d figures, %v", len(list), err)
+	}
+	for _, f := range list {
+		page, err := os.ReadFile(filepath.Join("..", f.Page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Shows == "" || !strings.Contains(string(page), f.Shows) {
+			t.Errorf("%s does not show %q any more: mend testdata/figures.yml", f.Page, f.Shows)
+		}
+		if f.Command == "" || f.Commit == "" || f.Why == "" {
+			t.Errorf("%s, %q: say the command, the commit and why it is not made anew", f.Page, f.Shows)
+		}
+		if *figures != "" {
+			t.Logf("not made anew, %s: %s (%s)\n  %s   at %s", f.Why, f.Shows, f.Page, f.Command, f.Commit)
+		}
+	}
+}
