@@ -62,7 +62,7 @@ func TestDamageIsNamedSkippedAndMended(t *testing.T) {
 	step("run.started", []string{"pipeline", "runs"}, 0, path)
 	step("run.started", evaluate, 0)
 	step("run.started", again, 0, "finished before")
-	step("run.started", []string{"pipeline", "runs"}, 0, "r  finished")
+	step("run.started", []string{"pipeline", "runs"}, 0, "\nr    finished")
 
 	path = damage("runs/r/events/evaluation.written/*")
 	step("event", []string{"pipeline", "runs", "r"}, 0, path, "is left out")
@@ -92,5 +92,5 @@ func TestDamageIsNamedSkippedAndMended(t *testing.T) {
 	if _, err := journal.Open(w.data).Write(e); err != nil {
 		t.Fatal(err)
 	}
-	step("wrong field", []string{"pipeline", "runs"}, 0, "r  finished")
+	step("wrong field", []string{"pipeline", "runs"}, 0, "\nr    finished")
 }

@@ -144,7 +144,7 @@ func TestRefusedPipelineFiles(t *testing.T) {
 		"unknown key":      {"stages: {train: {stepz: 3}}\nsources: [sample]", []string{":1:", "stepz", "steps"}},
 		"unknown top key":  {"stagez: {}\n", []string{"stagez", "stages"}},
 		"unknown stage":    {"stages: {trian: {}}\nsources: [sample]", []string{"trian"}},
-		"wrong value":      {"stages: {train: {steps: -1}}\nsources: [sample]", []string{"steps", "positive"}},
+		"wrong value":      {"stages: {tokenize: {}, shard: {}, train: {steps: -1}}\nsources: [sample]", []string{"steps", "positive"}},
 		"no stages":        {"name: x\n", []string{"stages"}},
 		"not YAML":         {"stages: [\n", []string{"yaml"}},
 		"empty":            {"", []string{"empty"}},
