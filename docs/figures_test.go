@@ -49,6 +49,9 @@ func TestFigures(t *testing.T) {
 	row("recipes/bonsai.md", "v76", " %.3f | %s |", strict.bits, strict.sample())
 	row("recipes/bonsai.md", "bonsai", " %.3f | %s |", bonsai.bits, bonsai.sample())
 	row("recipes/truebit.md", "v76, float latents", " %.3f | %s | |", strict.bits, strict.sample())
+	separate := trained(t, dir, "separate", each+"--documents separate")
+	row("recipes/models.md", "nano on the sample corpus, 600 steps: `pipeline run --set train.documents=separate pipelines/v76.yml`,"+
+		" bits/token of the last evaluation", " %.3f | %.3f |", strict.bits, separate.bits)
 	for _, threshold := range []string{"3", "8", "16", "32", "100"} {
 		r := trained(t, dir, "truebit-"+threshold, each+"--truebit --flip-threshold "+threshold)
 		row("recipes/truebit.md", "truebit, threshold "+threshold, " %.3f | %s | %.0f |", r.bits, r.sample(), r.flipped)
