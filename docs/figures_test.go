@@ -37,32 +37,39 @@ func TestFigures(t *testing.T) {
 	must(t, dir, "pipeline sample && tokenize run --in data/sample/*.parquet --out tokens --preset nano")
 	must(t, dir, "shard run --in tokens/*.arrow --out dataset --preset nano")
 
-	printed := must(t, dir, "pipeline run --preset nano "+pipelineFile(t, "v76.yml"))
-	compareTerminal(t, printed)
-
-	row := func(page, label, format string, cells ...any) {
-		t.Helper()
-		compareRow(t, page, "| "+label+" |", "| "+label+" |"+fmt.Sprintf(format, cells...))
-	}
-	each := "--checkpoint-every 150 "
-	strict, bonsai := trained(t, dir, "v76", each), trained(t, dir, "bonsai", each+"--anneal-binarize")
-	row("recipes/bonsai.md", "v76", " %.3f | %s |", strict.bits, strict.sample())
-	row("recipes/bonsai.md", "bonsai", " %.3f | %s |", bonsai.bits, bonsai.sample())
-	row("recipes/truebit.md", "v76, float latents", " %.3f | %s | |", strict.bits, strict.sample())
-	separate := trained(t, dir, "separate", each+"--documents separate")
-	row("recipes/models.md", "nano on the sample corpus, 600 steps: `pipeline run --set train.documents=separate pipelines/v76.yml`,"+
-		" bits/token of the last evaluation", " %.3f | %.3f |", strict.bits, separate.bits)
-	for _, threshold := range []string{"3", "8", "16", "32", "100"} {
-		r := trained(t, dir, "truebit-"+threshold, each+"--truebit --flip-threshold "+threshold)
-		row("recipes/truebit.md", "truebit, threshold "+threshold, " %.3f | %s | %.0f |", r.bits, r.sample(), r.flipped)
-	}
-	for _, seed := range []string{"1", "2", "3"} {
-		flags := "--checkpoint-every 200 --validation-sequences 256 --seed " + seed
-		floats := trained(t, dir, "gradients-"+seed+"-16", flags+" --grad-bits 16")
-		four := trained(t, dir, "gradients-"+seed+"-4", flags+" --grad-bits 4")
-		row("recipes/gradients.md", seed, " %.3f | %.3f | %+.1f %% | | %.3f | %.3f |", floats.training, four.training,
-			100*(four.training/floats.training-1), last(floats.validation), last(four.validation))
-	}
+	const each = "--checkpoint-every 150 "
+	t.Run("README", func(t *testing.T) {
+		compareTerminal(t, must(t, dir, "pipeline run --preset nano "+pipelineFile(t, "v76.yml")))
+	})
+	t.Run("bonsai", func(t *testing.T) {
+		strict, bonsai := trained(t, dir, "v76", each), trained(t, dir, "bonsai", each+"--anneal-binarize")
+		compareRow(t, "recipes/bonsai.md", "v76", " %.3f | %s |", strict.bits, strict.sample())
+		compareRow(t, "recipes/bonsai.md", "bonsai", " %.3f | %s |", bonsai.bits, bonsai.sample())
+	})
+	t.Run("truebit", func(t *testing.T) {
+		strict := trained(t, dir, "v76", each)
+		compareRow(t, "recipes/truebit.md", "v76, float latents", " %.3f | %s | |", strict.bits, strict.sample())
+		for _, threshold := range []string{"3", "8", "16", "32", "100"} {
+			r := trained(t, dir, "truebit-"+threshold, each+"--truebit --flip-threshold "+threshold)
+			label := "truebit, threshold " + threshold
+			compareRow(t, "recipes/truebit.md", label, " %.3f | %s | %.0f |", r.bits, r.sample(), r.flipped)
+		}
+	})
+	t.Run("documents", func(t *testing.T) {
+		packed, separate := trained(t, dir, "v76", each), trained(t, dir, "separate", each+"--documents separate")
+		label := "nano on the sample corpus, 600 steps: `pipeline run --set train.documents=separate pipelines/v76.yml`, " +
+			"bits/token of the last evaluation"
+		compareRow(t, "recipes/models.md", label, " %.3f | %.3f |", packed.bits, separate.bits)
+	})
+	t.Run("gradients", func(t *testing.T) {
+		for _, seed := range []string{"1", "2", "3"} {
+			flags := "--checkpoint-every 200 --validation-sequences 256 --seed " + seed
+			floats := trained(t, dir, "gradients-"+seed+"-16", flags+" --grad-bits 16")
+			four := trained(t, dir, "gradients-"+seed+"-4", flags+" --grad-bits 4")
+			compareRow(t, "recipes/gradients.md", seed, " %.3f | %.3f | %+.1f %% | | %.3f | %.3f |", floats.training, four.training,
+				100*(four.training/floats.training-1), last(floats.validation), last(four.validation))
+		}
+	})
 }
 
 func last(all []float64) float64 { return all[len(all)-1] }
@@ -126,9 +133,11 @@ func trained(t *testing.T, dir, name, flags string) training {
 	return r
 }
 
-// compareRow compares the row of a page's table that begins in this way.
-func compareRow(t *testing.T, page, begin, now string) {
+// compareRow compares the row of a page's table that has this first cell.
+func compareRow(t *testing.T, page, label, format string, cells ...any) {
 	t.Helper()
+	begin := "| " + label + " |"
+	now := begin + fmt.Sprintf(format, cells...)
 	b, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
