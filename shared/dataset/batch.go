@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sort"
 	"unicode/utf8"
 
@@ -147,13 +148,32 @@ func OpenBatch(path string) (*Batch, error) {
 	b := &Batch{path: path}
 	var err error
 	if b.file, err = openArrow(path); err != nil {
-		return nil, fmt.Errorf("token batch %s: %w", path, err)
+		return nil, fmt.Errorf("token batch %s: %w", path, notBatch(err, path))
 	}
 	if err := b.readChunks(); err != nil {
 		b.file.close()
-		return nil, fmt.Errorf("token batch %s: %w: tokenize its source again", path, err)
+		return nil, fmt.Errorf("token batch %s: %w", path, notBatch(fmt.Errorf("%w: tokenize its source again", err), path))
 	}
 	return b, nil
+}
+
+// notBatch explains the error of opening the token batch at path by what the file is.
+func notBatch(err error, path string) error {
+	start, unread := startOf(path)
+	if unread != nil || len(start) == 0 {
+		return err
+	}
+	return mistaken(err, start, ownBatch, arrowMagic, "name what tokenize writes, NAME.tokens.arrow")
+}
+
+// startOf reads the first bytes of a file, by which Sniff knows it.
+func startOf(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, Sniffed))
 }
 
 func (b *Batch) readChunks() (err error) {

@@ -5,6 +5,8 @@ import (
 	"os"
 )
 
+const nameManifest = "name the manifest.json of a dataset, which shard writes beside the shards"
+
 // Load reads the manifest at path and opens its dataset; locate gives the file of each shard.
 func Load(path string, locate func(Shard) (string, error)) (*Dataset, *Manifest, error) {
 	b, err := os.ReadFile(path)
@@ -13,6 +15,7 @@ func Load(path string, locate func(Shard) (string, error)) (*Dataset, *Manifest,
 	}
 	m, err := ParseManifest(b)
 	if err != nil {
+		err = mistaken(err, b[:min(len(b), Sniffed)], ownDataset, "{", nameManifest)
 		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
 	d, err := Open(m, locate)

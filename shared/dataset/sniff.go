@@ -115,8 +115,6 @@ var signatures = []signature{
 	{"FEA1", 0, "a Feather file" + convert},
 	{"\xff\xff\xff\xff", 0, "an Arrow stream" + convert},
 	{"GGUF", 0, "a GGUF model" + notDocument},
-	{"BIT2", 0, "a packed model (.bit2)" + notDocument},
-	{TextsFormat, 0, "a dataset's list of texts, which belongs into known of the stage shard"},
 	{"\x7fELF", 0, "a program" + notDocument},
 	{"\x89PNG", 0, "a picture" + notDocument},
 	{"\xff\xd8\xff", 0, "a picture" + notDocument},
@@ -136,32 +134,74 @@ func foreign(start []byte) string {
 			return s.what
 		}
 	}
+	if own := ownFile(start); own != notOwn {
+		return own.what + own.instead
+	}
 	lower := bytes.ToLower(trimMarks(start))
 	switch {
 	case bytes.HasPrefix(start, []byte(arrowMagic)):
-		return arrowKind(start)
+		return "an Arrow file" + convert
 	case bytes.HasPrefix(lower, []byte("<!doctype html")), bytes.HasPrefix(lower, []byte("<html")):
 		return "a web page (HTML), as servers send in place of a file that they do not give: check the address and your rights, and fetch the file again"
 	case bytes.HasPrefix(lower, []byte("<?xml")):
 		return "XML, as servers send in place of a file that they do not give: check the address, and fetch the file again" + readInstead
-	case bytes.HasPrefix(start, []byte(`{"format":"`+ManifestFormat)):
-		return "the manifest of a dataset, which is made of documents already: pass it to train (--dataset), not to tokenize"
 	case len(start) > 2 && start[0] == 0x80 && start[1] >= 2 && start[1] <= 5:
 		return "a Python pickle" + convert
-	case len(start) > 10 && start[8] == '{' && binary.LittleEndian.Uint64(start) < 1<<32:
-		return "a safetensors file (a checkpoint)" + notDocument
 	}
 	return ""
 }
 
-func arrowKind(start []byte) string {
+// own is a file that a stage writes.
+type own struct {
+	what    string // the file is …
+	instead string // … and no source of documents: what to do
+}
+
+var (
+	notOwn     own
+	ownBatch   = own{"a token batch", ", which tokenize has made already: pass it to shard"}
+	ownShard   = own{"a shard of a dataset", ", which is made of documents already: pass the dataset's manifest to train"}
+	ownTexts   = own{"a dataset's list of texts", ", which belongs into known of the stage shard"}
+	ownDataset = own{"the manifest of a dataset", ", which is made of documents already: pass it to train, not to tokenize"}
+	ownPacked  = own{"a packed model (.bit2)", notDocument}
+	ownLog     = own{"the log of a training", notDocument}
+	ownTensors = own{"a safetensors file (a checkpoint)", notDocument}
+)
+
+// ownFile tells which of the project's files begins with start, or notOwn.
+func ownFile(start []byte) own {
+	begins := func(with string) bool { return bytes.HasPrefix(start, []byte(with)) }
+	arrow := begins(arrowMagic)
 	switch {
-	case bytes.Contains(start, []byte(BatchFormat)):
-		return "a token batch, which tokenize has made already: pass it to shard"
-	case bytes.Contains(start, []byte(ShardFormat)):
-		return "a shard of a dataset, which is made of documents already: pass the dataset's manifest to train"
+	case arrow && bytes.Contains(start, []byte(BatchFormat)):
+		return ownBatch
+	case arrow && bytes.Contains(start, []byte(ShardFormat)):
+		return ownShard
+	case begins(TextsFormat):
+		return ownTexts
+	case begins(`{"format":"` + ManifestFormat):
+		return ownDataset
+	case begins("BIT2") && hasControls(start):
+		return ownPacked
+	case begins(`{"event":"step","step":`):
+		return ownLog
+	case len(start) > 10 && start[8] == '{' && binary.LittleEndian.Uint64(start) < 1<<32:
+		return ownTensors
 	}
-	return "an Arrow file" + convert
+	return notOwn
+}
+
+// mistaken explains the error of reading a file that begins with start and with no magic of what is wanted, or is another of
+// the project's files: what it is, and what to name instead.
+func mistaken(err error, start []byte, wanted own, magic, instead string) error {
+	is := ownFile(start)
+	switch {
+	case is != notOwn && is != wanted:
+		return fmt.Errorf("the file is %s and not %s: %s", is.what, wanted.what, instead)
+	case is == notOwn && !bytes.HasPrefix(start, []byte(magic)):
+		return fmt.Errorf("the file is not %s: %s", wanted.what, instead)
+	}
+	return err
 }
 
 // wideEncoding names an encoding of characters by two or four bytes, by its mark or by the zeros that the first two
