@@ -25,6 +25,9 @@ func main() {
 		OnUsageError:              usage,
 		DisableSliceFlagSeparator: true,
 		Action: func(c *cli.Context) error {
+			if c.NArg() == 0 {
+				return cli.ShowAppHelp(c)
+			}
 			return stage.UsageError(fmt.Errorf("unknown command %q: use run, runs, gc, sample or clean (--help explains them)", c.Args().First()))
 		},
 	}

@@ -167,6 +167,11 @@ func TestWrongUsage(t *testing.T) {
 	w := newWorld(t)
 	w.refuses(2, []string{"--preset nan0", "nano"}, "pipeline", "run", "--preset", "nan0", "pipelines/v76.yml")
 	w.refuses(2, []string{"train.stepz", "steps"}, "pipeline", "run", "--set", "train.stepz=1", "pipelines/v76.yml")
+	w.refuses(2, []string{"there is no flag --sorce: did you mean --source?"}, "pipeline", "run", "--sorce", "x", "pipelines/v76.yml")
+	w.refuses(2, []string{"there is no flag --stps", "--set train.steps=9"}, "pipeline", "run", "--stps", "9", "pipelines/v76.yml")
+	w.refuses(2, []string{"did you mean --data?"}, "pipeline", "runs", "--dta", "x")
+	w.refuses(1, []string{"there are", "v76.yml"}, "pipeline", "run", "pipelines/v77.yml")
+	w.refuses(1, []string{"there are", "v76.yml"}, "pipeline", "run", "pipelines")
 	w.refuses(2, []string{"FILE"}, "pipeline", "run")
 	w.refuses(2, []string{"lunch"}, "pipeline", "lunch")
 	for _, stage := range []string{"tokenize", "shard", "train", "evaluate", "probe", "pack"} {

@@ -12,41 +12,44 @@ import (
 	"bitnet1/shared/pipeline"
 )
 
-// suggestSet adds to the error about an unknown flag of `pipeline run` that a stage's parameter is given with --set.
+// suggestSet explains the error about an unknown flag: a stage's parameter is given to `pipeline run` with --set, and others
+// are misspelt.
 func suggestSet(c *cli.Context, err error, args []string) error {
-	name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
+	name, ok := param.UndefinedFlag(err)
+	unknown := param.UnknownFlag(err, c.Command.Flags)
 	i := slices.IndexFunc(args, isPipelineFile)
 	if !ok || i < 0 {
-		return err
+		return unknown
 	}
 	file, problem := pipeline.Load(args[i])
 	if problem != nil {
-		return err
+		return unknown
 	}
-	key := strings.ReplaceAll(strings.TrimLeft(name, "-"), "-", "_")
-	var given, near []string
+	key := strings.ReplaceAll(name, "-", "_")
+	settings := map[string][]string{} // by the key that may be meant
+	var words []string                // that may be meant: the command's own flags, and those keys
+	for _, f := range c.Command.Flags {
+		words = append(words, f.Names()...)
+	}
 	for _, stage := range file.Stages() {
 		s, problem := describe(context.Background(), c, file, stage)
 		if problem != nil {
-			return err
+			return unknown
 		}
 		keys := make([]string, len(s.Parameters))
 		for i, f := range s.Parameters {
 			keys[i] = f.Key
 		}
-		if slices.Contains(keys, key) {
-			given = append(given, fmt.Sprintf("--set %s.%s=%s", stage, key, valueOf(name, args)))
-		} else if k, ok := param.Nearest(key, keys); ok {
-			near = append(near, fmt.Sprintf("--set %s.%s=%s", stage, k, valueOf(name, args)))
+		if k, ok := param.Nearest(key, keys); ok {
+			words = append(words, k)
+			settings[k] = append(settings[k], fmt.Sprintf("--set %s.%s=%s", stage, k, valueOf(name, args)))
 		}
 	}
-	if len(given) == 0 {
-		given = near
+	meant, _ := param.Nearest(key, words)
+	if settings[meant] == nil {
+		return fmt.Errorf("%w, and parameters of a stage are given as --set STAGE.KEY=VALUE", unknown)
 	}
-	if len(given) == 0 {
-		return fmt.Errorf("%w: --help lists the flags, and parameters of a stage are given as --set STAGE.KEY=VALUE", err)
-	}
-	return fmt.Errorf("%w: parameters of a stage are given as %s", err, strings.Join(given, " or "))
+	return fmt.Errorf("there is no flag --%s: parameters of a stage are given as %s", name, strings.Join(settings[meant], " or "))
 }
 
 // valueOf is what is given to the flag in args.

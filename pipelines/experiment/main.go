@@ -17,6 +17,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"bitnet1/shared/param"
 	"bitnet1/shared/stage"
 )
 
@@ -45,7 +46,9 @@ func main() {
 	os.Exit(stage.ExitStatus("experiment", app.RunContext(ctx, args), os.Stderr))
 }
 
-func usage(_ *cli.Context, err error, _ bool) error { return stage.UsageError(err) }
+func usage(c *cli.Context, err error, _ bool) error {
+	return stage.UsageError(param.UnknownFlag(err, c.Command.Flags))
+}
 
 func commonFlags() []cli.Flag {
 	return []cli.Flag{

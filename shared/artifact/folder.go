@@ -63,7 +63,13 @@ func (f *Folder) Add(kind, mediaType, path string) (Ref, error) {
 	}
 	digest, size, err := DigestFile(path)
 	if err != nil {
-		return Ref{}, fmt.Errorf("input %s: %w", path, err)
+		if info, failed := os.Stat(path); failed == nil && info.IsDir() {
+			err = fmt.Errorf("%w: name a file in it", err)
+			if kind == "manifest" {
+				err = fmt.Errorf("%w, %s for instance", err, filepath.Join(path, "manifest.json"))
+			}
+		}
+		return Ref{}, fmt.Errorf("input: %w", err)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

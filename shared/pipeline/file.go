@@ -245,17 +245,33 @@ func (f *File) read(path string, content []byte, valid []string) error {
 func ReadFile(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("pipeline file: %w", err)
+		return nil, fmt.Errorf("pipeline file: %w%s", err, nearby(path))
 	}
 	defer file.Close()
 	b, err := io.ReadAll(io.LimitReader(file, maxFile+1))
 	if err != nil {
-		return nil, fmt.Errorf("pipeline file: %w", err)
+		return nil, fmt.Errorf("pipeline file: %w%s", err, nearby(path))
 	}
 	if len(b) > maxFile {
 		return nil, fmt.Errorf("%s is larger than %d bytes: is it a pipeline file?", path, maxFile)
 	}
 	return b, nil
+}
+
+// nearby names the pipeline files in the folder that path is or is in, for who has named none of them.
+func nearby(path string) string {
+	dir := path
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		dir = filepath.Dir(path)
+	}
+	files, _ := filepath.Glob(filepath.Join(dir, "*.yml"))
+	if len(files) == 0 {
+		files, _ = filepath.Glob(filepath.Join(dir, "pipelines", "*.yml"))
+	}
+	if len(files) == 0 {
+		return ""
+	}
+	return ": there are " + strings.Join(files, ", ")
 }
 
 // parse reads YAML whose content is one mapping.

@@ -59,7 +59,7 @@ func runApp[P any, E event.Body](s Spec[P, E], args []string) int {
 		Commands:    []*cli.Command{serveCommand(s), runCommand(s), describeCommand(s)},
 		// Errors are printed once, below, and no library code may exit.
 		ExitErrHandler: func(*cli.Context, error) {},
-		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usageError{s.unknownFlag(err)} },
+		OnUsageError:   func(c *cli.Context, err error, _ bool) error { return usageError{s.unknownFlag(err, c.Command.Flags)} },
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
 				return usagef("unknown command %q: use serve, run or describe", c.Args().First())
@@ -130,20 +130,19 @@ func (s Spec[P, E]) flags(more ...cli.Flag) []cli.Flag {
 // answersCheckpoints says whether the stage's events are checkpoints, among which --checkpoint chooses.
 func (s Spec[P, E]) answersCheckpoints() bool { return s.kind() == event.CheckpointSaved{}.Kind() }
 
-// unknownFlag explains the error about a flag that other stages have.
-func (s Spec[P, E]) unknownFlag(err error) error {
+// unknownFlag explains the error about a flag that the command does not take: other stages have it, or it is misspelt.
+func (s Spec[P, E]) unknownFlag(err error, taken []cli.Flag) error {
 	why := map[string]string{
 		"threads":    "the stage does not compute with threads",
 		"device":     "the stage does not compute on a device",
 		"dataset":    "the stage reads no dataset beside its input",
 		"checkpoint": fmt.Sprintf("the stage answers %s events, not checkpoints", s.kind()),
 	}
-	name, _ := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
-	name = strings.TrimLeft(name, "-")
+	name, _ := param.UndefinedFlag(err)
 	if reason, ok := why[name]; ok {
 		return fmt.Errorf("%s does not take --%s: %s", s.Name, name, reason)
 	}
-	return err
+	return param.UnknownFlag(err, taken)
 }
 
 // given reports whether a flag is on the command line; package cli does not tell it from one that the environment sets.

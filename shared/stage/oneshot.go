@@ -346,7 +346,10 @@ func NoSuchRun(run string, runs []string) error {
 	if near, ok := param.Nearest(run, runs); ok {
 		return fmt.Errorf("there is no run %s in this data directory: did you mean %s?", run, near)
 	}
-	return fmt.Errorf("there is no run %s in this data directory; the runs are: %s", run, cmp.Or(strings.Join(runs, ", "), "none"))
+	if len(runs) == 0 {
+		return fmt.Errorf("there is no run %s in this data directory, and no other: name the directory with --data", run)
+	}
+	return fmt.Errorf("there is no run %s in this data directory; the runs are: %s (--data names another directory)", run, strings.Join(runs, ", "))
 }
 
 func selectCheckpoints(events []event.Envelope, run, which string) ([]event.Envelope, error) {
