@@ -70,6 +70,7 @@ func (s *barScreen) write(text string) {
 		fmt.Fprintln(s.out, text)
 		return
 	}
+	fmt.Fprint(s.out, "\r") // Ctrl-C has left ^C on the line, and lines are drawn from the column at which the cursor is
 	_, _ = s.lines.Write([]byte(text + "\n"))
 }
 

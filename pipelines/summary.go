@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/urfave/cli/v2"
@@ -31,7 +32,7 @@ func printSummary(c *cli.Context, j journal.Journal, run string) error {
 	if err := writeTables(c.App.Writer, tables, columnsOf(c.App.Writer)); err != nil {
 		return err
 	}
-	writeHints(c.App.Writer, j, run)
+	writeHints(c, j, run)
 	return nil
 }
 
@@ -98,11 +99,20 @@ func columnsOf(out io.Writer) int {
 	return width
 }
 
-func writeHints(out io.Writer, j journal.Journal, run string) {
-	fmt.Fprintf(out, `
+// writeHints says how to look further, in commands that find the data directory that this one was told of.
+func writeHints(c *cli.Context, j journal.Journal, run string) {
+	data := ""
+	if c.IsSet("data") {
+		dir := c.String("data")
+		if strings.ContainsAny(dir, " \t$&;|<>*?()\"\\") {
+			dir = "'" + dir + "'"
+		}
+		data = "--data " + dir + " "
+	}
+	fmt.Fprintf(c.App.Writer, `
 Look further:
   all that it made  %s
-  its table again   task runs -- %s
-  a stage again     task probe -- --run %s --force
-`, j.RunDir(run), run, run)
+  its table again   task runs -- %s%s
+  a stage again     task probe -- %s--run %s --force
+`, j.RunDir(run), data, run, data, run)
 }

@@ -218,15 +218,17 @@ func decimals(format string) int {
 	return n
 }
 
-// Size writes a number of bytes for people: 134.0 kB.
+// Size writes a number of bytes for people: 134.0 kB, 41 bytes.
 func Size(n int64) string {
 	switch {
 	case n >= 1e9:
 		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
 	case n >= 1e6:
 		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
-	default:
+	case n >= 1e3:
 		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+	default:
+		return fmt.Sprintf("%d bytes", n)
 	}
 }
 
