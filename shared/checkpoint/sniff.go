@@ -38,7 +38,7 @@ func foreign(head []byte) string {
 	case bytes.HasPrefix(text, []byte(`{"event"`)):
 		return "the log of a training" + theCheckpoint + ", which lies beside it"
 	case bytes.HasPrefix(text, []byte(`{"format":"bitnet1.dataset`)):
-		return "the manifest of a dataset" + theCheckpoint + ", and the manifest with --dataset"
+		return "the manifest of a dataset" + theCheckpoint
 	case text[0] == '{' || text[0] == '[':
 		return "JSON text" + theCheckpoint + " (of a model in several files, each file is safetensors, and none is the whole model)"
 	case text[0] == '<':
