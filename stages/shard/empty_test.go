@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -104,5 +105,36 @@ func TestExplicitZeros(t *testing.T) {
 	duplicates, _ := m["duplicates"].(map[string]any)
 	if m["validation_share"] != 0.0 || m["seed"] != 0.0 || duplicates["similarity"] != 0.0 || duplicates["near"] != 1.0 {
 		t.Errorf("%s", data)
+	}
+}
+
+// A document is in one split, whole: where the large one of a few falls to validation, the stage says so, and how to mend it.
+func TestMostTokensInValidation(t *testing.T) {
+	dir := t.TempDir()
+	in := batch(t, dir, "few", "one", "two", "three", strings.Repeat("It rains in Spain, and it pours. ", 40))
+	warned, quiet := 0, 0
+	for seed := range 8 {
+		out := filepath.Join(dir, strconv.Itoa(seed))
+		status, said := says(t, "--in", in, "--out", out, "--sequence-length", "4", "--seed", strconv.Itoa(seed))
+		data, err := os.ReadFile(filepath.Join(out, "manifest.json"))
+		if status != 0 || err != nil {
+			t.Fatal(status, err, said)
+		}
+		m, err := dataset.ParseManifest(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		most := m.Splits.Validation.Tokens > m.Splits.Train.Tokens
+		if most {
+			warned++
+		} else {
+			quiet++
+		}
+		if most != strings.Contains(said, "take another seed: --seed "+strconv.Itoa(seed+1)) {
+			t.Errorf("seed %d: %d tokens of validation, %d of training: %s", seed, m.Splits.Validation.Tokens, m.Splits.Train.Tokens, said)
+		}
+	}
+	if warned == 0 || quiet == 0 {
+		t.Errorf("of 8 seeds %d gave the large document to validation, and %d did not", warned, quiet)
 	}
 }

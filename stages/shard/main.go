@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 
 	"bitnet1/shared/artifact"
 	"bitnet1/shared/dataset"
@@ -267,6 +268,10 @@ func announce(ctx context.Context, job *stage.Job[Params], m *dataset.Manifest, 
 			why = "its only document cannot be divided"
 		}
 		job.Log.Warn("the dataset has no validation split: " + why + ". Training has no validation loss, and evaluate and probe have nothing to measure")
+	}
+	if training, validation := m.Splits.Train.Tokens, m.Splits.Validation.Tokens; validation > training && m.ValidationShare < 0.5 {
+		job.Log.Warn(fmt.Sprintf("the validation split has %d of the %d tokens, though validation_share is %g: documents are not divided, and large ones fell to it. Cut them into smaller ones, or take another seed: %s",
+			validation, training+validation, m.ValidationShare, stage.Setting("shard", "seed", strconv.FormatUint(job.Params.Seed+1, 10))))
 	}
 	return job.Emit(ctx, event.DatasetSealed{
 		Manifest: ref, Documents: m.Splits.Train.Documents + m.Splits.Validation.Documents,
