@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"log/slog"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,22 @@ func TestNotes(t *testing.T) {
 		if (notes == "") != (c.want == "") || !strings.Contains(notes, c.want) || strings.Count(notes, "\n") > 0 {
 			t.Errorf("%s: %q, want %q", what, notes, c.want)
 		}
+	}
+}
+
+// The rate and the time left are those of this attempt: 20 steps of 4 x 64 tokens in 10 s leave 40 s for the 80 to come. The
+// validation loss is said as soon as there is a checkpoint that was validated.
+func TestMeasured(t *testing.T) {
+	p := defaults()
+	p.Steps = 200
+	tr := trainer{job: &stage.Job[Params]{Params: p}, startStep: 100, step: 120, batches: ahead{batches: &batches{per: 4, seq: 64}}, lastBits: 3}
+	want := map[string]float64{"step": 120, "loss": 2.5, "learning_rate": 0.01, "tokens_per_second": 512, "seconds_left": 40}
+	if got := tr.measured(10*time.Second, 2.5, 0.01); !maps.Equal(got, want) {
+		t.Errorf("before the first checkpoint: %v, want %v", got, want)
+	}
+	tr.checkpoints, want["val_bpc"] = 1, 3
+	if got := tr.measured(10*time.Second, 2.5, 0.01); !maps.Equal(got, want) {
+		t.Errorf("after it: %v, want %v", got, want)
 	}
 }
 

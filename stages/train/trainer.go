@@ -253,8 +253,19 @@ func (t *trainer) position() int64 { return int64(t.step) * int64(t.batches.per)
 // tokens is how many training tokens were seen.
 func (t *trainer) tokens() int64 { return t.position() * int64(t.batches.seq) }
 
+// progress says what the step that was taken last measured.
 func (t *trainer) progress(bits, rate float64) {
-	perStep := time.Since(t.started).Seconds() / float64(t.step-t.startStep)
+	spent := time.Since(t.started)
+	values := t.measured(spent, bits, rate)
+	t.estimate(spent, values["tokens_per_second"], values["seconds_left"])
+	t.said = stage.Progress{Done: int64(t.step), Total: int64(t.job.Params.Steps), Unit: "steps", Values: values}
+	t.job.Progress(t.said)
+}
+
+// measured are the figures of the step that was taken last. The rate and the time that is left are those of the steps that
+// this attempt took in the time spent: what an earlier attempt took says nothing of this machine.
+func (t *trainer) measured(spent time.Duration, bits, rate float64) map[string]float64 {
+	perStep := spent.Seconds() / float64(t.step-t.startStep)
 	values := map[string]float64{
 		"step": float64(t.step), "loss": bits, "learning_rate": rate,
 		"tokens_per_second": float64(t.batches.per*t.batches.seq) / perStep,
@@ -263,9 +274,7 @@ func (t *trainer) progress(bits, rate float64) {
 	if t.checkpoints > 0 {
 		values["val_bpc"] = t.lastBits
 	}
-	t.estimate(time.Since(t.started), values["tokens_per_second"], values["seconds_left"])
-	t.said = stage.Progress{Done: int64(t.step), Total: int64(t.job.Params.Steps), Unit: "steps", Values: values}
-	t.job.Progress(t.said)
+	return values
 }
 
 // validated says what the checkpoint of the present step is worth, beside what was said of the step.
