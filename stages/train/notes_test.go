@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"maps"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +55,14 @@ func TestMeasured(t *testing.T) {
 	tr.checkpoints, want["val_bpc"] = 1, 3
 	if got := tr.measured(10*time.Second, 2.5, 0.01); !maps.Equal(got, want) {
 		t.Errorf("after it: %v, want %v", got, want)
+	}
+}
+
+// The first step is said at once, with what it measured.
+func TestProgressOfTheFirstStep(t *testing.T) {
+	cmd, said := program(t, small(writeDataset(t, 16, proverbs()...), t.TempDir(), "--steps", "3", "--warmup", "0")...)
+	if err := cmd.Run(); err != nil || !regexp.MustCompile(`train +working +1/3 steps .*tokens/s .*loss [0-9.]+ bits/token`).Match(said.Bytes()) {
+		t.Errorf("%v:\n%s", err, said)
 	}
 }
 
