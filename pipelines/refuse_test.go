@@ -172,6 +172,7 @@ func TestWrongUsage(t *testing.T) {
 	w.refuses(2, []string{"did you mean --data?"}, "pipeline", "runs", "--dta", "x")
 	w.refuses(1, []string{"there are", "v76.yml"}, "pipeline", "run", "pipelines/v77.yml")
 	w.refuses(1, []string{"there are", "v76.yml"}, "pipeline", "run", "pipelines")
+	w.refuses(2, []string{"--help lists the flags, and parameters of a stage are given as --set STAGE.KEY=VALUE"}, "pipeline", "run", "--nothing-like-it", "pipelines/v76.yml")
 	w.refuses(2, []string{"FILE"}, "pipeline", "run")
 	w.refuses(2, []string{"lunch"}, "pipeline", "lunch")
 	for _, stage := range []string{"tokenize", "shard", "train", "evaluate", "probe", "pack"} {

@@ -46,10 +46,13 @@ func suggestSet(c *cli.Context, err error, args []string) error {
 		}
 	}
 	meant, _ := param.Nearest(key, words)
-	if settings[meant] == nil {
+	switch {
+	case settings[meant] != nil:
+		return fmt.Errorf("there is no flag --%s: parameters of a stage are given as %s", name, strings.Join(settings[meant], " or "))
+	case meant == "":
 		return fmt.Errorf("%w, and parameters of a stage are given as --set STAGE.KEY=VALUE", unknown)
 	}
-	return fmt.Errorf("there is no flag --%s: parameters of a stage are given as %s", name, strings.Join(settings[meant], " or "))
+	return unknown
 }
 
 // valueOf is what is given to the flag in args.

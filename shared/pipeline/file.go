@@ -264,9 +264,9 @@ func nearby(path string) string {
 	if info, err := os.Stat(path); err != nil || !info.IsDir() {
 		dir = filepath.Dir(path)
 	}
-	files, _ := filepath.Glob(filepath.Join(dir, "*.yml"))
+	files, _ := filepath.Glob(filepath.Join(dir, "pipelines", "*.yml"))
 	if len(files) == 0 {
-		files, _ = filepath.Glob(filepath.Join(dir, "pipelines", "*.yml"))
+		files, _ = filepath.Glob(filepath.Join(dir, "*.yml"))
 	}
 	if len(files) == 0 {
 		return ""
