@@ -110,7 +110,7 @@ func New(name string, source io.ReaderAt, size int64) (*File, error) {
 	f.data = int64(len(prefix)) + int64(n)
 	var err error
 	if f.metadata, f.tensors, err = parseHeader(header); err != nil {
-		return nil, f.errorf("header: %w", err)
+		return nil, f.errorf("header: %w (damaged, or not safetensors: copy the file again)", err)
 	}
 	if f.order, err = tile(f.tensors, size-f.data); err != nil {
 		return nil, f.errorf("%w", err)
