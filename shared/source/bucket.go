@@ -20,10 +20,10 @@ import (
 
 // bucket is S3, or a service that speaks its protocol. Google Cloud Storage does, for which one client library is
 // enough. What follows ? in a URL is for the client: endpoint, region, profile, anonymous=true and so on.
-type bucket struct{}
+type bucket struct{ *Client }
 
 // openBucket returns the bucket of a URL and the path in it.
-func openBucket(ctx context.Context, address string) (*blob.Bucket, string, *url.URL, error) {
+func (c bucket) openBucket(ctx context.Context, address string) (*blob.Bucket, string, *url.URL, error) {
 	u, err := parse(address)
 	if err != nil {
 		return nil, "", nil, err
@@ -48,7 +48,7 @@ func openBucket(ctx context.Context, address string) (*blob.Bucket, string, *url
 		return nil, "", nil, permanent{err}
 	}
 	if client, ok := config.HTTPClient.(*awshttp.BuildableClient); ok {
-		config.HTTPClient = careful(&http.Client{Transport: client.GetTransport(), Timeout: client.GetTimeout()})
+		config.HTTPClient = careful(&http.Client{Transport: told(client.GetTransport(), c.Waiting), Timeout: client.GetTimeout()})
 	}
 	b, err := s3blob.OpenBucket(ctx, s3.NewFromConfig(config, options...), u.Host, nil)
 	if err != nil {
@@ -78,8 +78,8 @@ func clientOptions(query url.Values) (options []func(*s3.Options), err error) {
 	return options, nil
 }
 
-func (bucket) find(ctx context.Context, address string) ([]Object, error) {
-	b, pattern, u, err := openBucket(ctx, address)
+func (c bucket) find(ctx context.Context, address string) ([]Object, error) {
+	b, pattern, u, err := c.openBucket(ctx, address)
 	if err != nil {
 		return nil, err
 	}
@@ -110,8 +110,8 @@ func (bucket) find(ctx context.Context, address string) ([]Object, error) {
 	return found, err
 }
 
-func (bucket) open(ctx context.Context, o Object, offset int64) (io.ReadCloser, error) {
-	b, key, _, err := openBucket(ctx, o.URL)
+func (c bucket) open(ctx context.Context, o Object, offset int64) (io.ReadCloser, error) {
+	b, key, _, err := c.openBucket(ctx, o.URL)
 	if err != nil {
 		return nil, err
 	}

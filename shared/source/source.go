@@ -66,7 +66,7 @@ type Client struct {
 	Pause time.Duration
 	// Retrying, if set, is told of every failure that is followed by a retry.
 	Retrying func(error)
-	// Waiting, if set, is told of a server of https or hf that has not answered for a while, once a request.
+	// Waiting, if set, is told of a server that has not answered for a while, once a request.
 	Waiting func(host string)
 	// Credentials open URLs. Find adds those it is given.
 	Credentials Credentials
@@ -99,7 +99,7 @@ func (c *Client) service(url string) (service, error) {
 	case "hf":
 		return hub{web{c}}, nil
 	case "s3", "gs":
-		return bucket{}, nil
+		return bucket{c}, nil
 	}
 	return nil, fmt.Errorf("source %s: give a path, or a URL with https, hf, s3 or gs", Shown(url))
 }

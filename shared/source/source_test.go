@@ -359,22 +359,30 @@ func TestRemote(t *testing.T) {
 
 // A server that takes its time is named, so that nobody wonders what is waited for.
 func TestASilentServerIsNamed(t *testing.T) {
-	t.Parallel()
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 	named := make(chan string, 1)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case host := <-named: // answers only when it was said who is waited for
-			named <- host
-		case <-r.Context().Done():
+	late := func(answer http.HandlerFunc) http.HandlerFunc { // answers only when it was said who is waited for
+		return func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case host := <-named:
+				named <- host
+				answer(w, r)
+			case <-r.Context().Done():
+			}
 		}
-		w.Header().Set("Content-Length", "5")
-	}))
-	defer server.Close()
-	c := Client{Waiting: func(host string) { named <- host }}
-	if _, err := c.Find(t.Context(), server.URL+"/a.jsonl"); err != nil {
-		t.Fatal(err)
 	}
-	if host := <-named; host != strings.TrimPrefix(server.URL, "http://") {
-		t.Errorf("%s is waited for, want %s", host, server.URL)
+	plain := serve(t, late(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "5") }))
+	shelf := serve(t, late(fakeS3(map[string][]byte{"a.jsonl": contents(9)})))
+	for location, server := range map[string]string{
+		plain + "/a.jsonl": plain,
+		"s3://shelf/a.jsonl?anonymous=true&use_path_style=true&region=here&endpoint=" + url.QueryEscape(shelf): shelf,
+	} {
+		c := Client{Waiting: func(host string) { named <- host }}
+		if _, err := c.Find(t.Context(), location); err != nil {
+			t.Fatal(err)
+		}
+		if host := <-named; "http://"+host != server {
+			t.Errorf("%s: %s is waited for, want %s", location, host, server)
+		}
 	}
 }

@@ -25,9 +25,6 @@ type tooBusy struct {
 	after time.Duration
 }
 
-// silent is how long a server may take to answer before it is said who is waited for.
-const silent = 2 * time.Second
-
 func (w web) do(ctx context.Context, method, address string, header http.Header) (*http.Response, error) {
 	if _, err := parse(address); err != nil {
 		return nil, err
@@ -39,11 +36,9 @@ func (w web) do(ctx context.Context, method, address string, header http.Header)
 	r.Header = header
 	// A server that compresses on the way would give another file than the one whose size and ranges are spoken of.
 	r.Header.Set("Accept-Encoding", "identity")
-	if w.Waiting != nil {
-		silence := time.AfterFunc(silent, func() { w.Waiting(r.URL.Host) })
-		defer silence.Stop()
-	}
-	answer, err := careful(w.HTTP).Do(r)
+	client := careful(w.HTTP)
+	client.Transport = told(client.Transport, w.Waiting)
+	answer, err := client.Do(r)
 	if err != nil {
 		return nil, err
 	}

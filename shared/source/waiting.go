@@ -1,0 +1,29 @@
+package source
+
+import (
+	"cmp"
+	"net/http"
+	"time"
+)
+
+// silent is how long a server may take to answer before it is said who is waited for.
+const silent = 2 * time.Second
+
+// told is next, and says which server is waited for.
+func told(next http.RoundTripper, waiting func(host string)) http.RoundTripper {
+	if waiting == nil {
+		return next
+	}
+	return teller{cmp.Or(next, http.DefaultTransport), waiting}
+}
+
+type teller struct {
+	next    http.RoundTripper
+	waiting func(host string)
+}
+
+func (t teller) RoundTrip(r *http.Request) (*http.Response, error) {
+	silence := time.AfterFunc(silent, func() { t.waiting(r.URL.Host) })
+	defer silence.Stop()
+	return t.next.RoundTrip(r)
+}
