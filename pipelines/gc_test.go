@@ -91,7 +91,7 @@ func TestRemovedRunsAndWhatIsFreed(t *testing.T) {
 	gc := func(flags ...string) string {
 		return k.must("pipeline", append([]string{"gc", "--data", k.data}, flags...)...)
 	}
-	if said := gc(); !strings.HasPrefix(said, "1 artifact, 0.0 kB that no run names") || !k.has(orphan) {
+	if said := gc(); !strings.HasPrefix(said, "1 artifact, 8 bytes that no run names") || !k.has(orphan) {
 		t.Errorf("without --yes: %s", said)
 	}
 	if said := gc("--yes"); !strings.Contains(said, "1 artifact, ") || k.has(orphan) {

@@ -442,7 +442,7 @@ func TestSealRefuses(t *testing.T) {
 		"a negative length":   {SealOptions{SequenceLength: -1}, []string{good}, "sequence length"},
 		"a share of one":      {SealOptions{ValidationShare: 1}, []string{good}, "validation share"},
 		"a missing file":      {SealOptions{}, []string{good + "x"}, "no such file"},
-		"no batch":            {SealOptions{}, []string{"seal_test.go"}, "corrupt"},
+		"no batch":            {SealOptions{}, []string{"seal_test.go"}, "not a token batch"},
 		"negative shard size": {SealOptions{SequencesPerShard: -1}, []string{good}, "per shard"},
 	} {
 		_, err := Seal(context.Background(), usual(c.o), c.batches, into(t.TempDir()))

@@ -378,3 +378,15 @@ func TestPartsAreReadOnceAndSeenWhenAllAreThere(t *testing.T) {
 	}
 	want(count + 1) // a part twice, one of the other set, and without the one that was damaged after it had been read
 }
+
+func TestHas(t *testing.T) {
+	j := Open(t.TempDir())
+	kind := event.PackWritten{}.Kind()
+	if j.Has("r", kind) {
+		t.Error("a run without events has some")
+	}
+	keep(t, j, newEvent(t, "r", event.Part{}, 1, event.PackWritten{Step: 1}))
+	if !j.Has("r", kind) || j.Has("r2", kind) {
+		t.Error("one event is not told, or is another run's")
+	}
+}

@@ -55,7 +55,7 @@ func TestBatch(t *testing.T) {
 func TestSequences(t *testing.T) {
 	s := subject(t, sealed(t))
 	all := s.Data.Validation.Len()
-	for limit, want := range map[int]int{0: all, 3: 3, all: all, all + 1: all} {
+	for limit, want := range map[int]int{0: all, 1: 1, 3: 3, all: all, all + 1: all} {
 		if got := s.Count(limit); got != want {
 			t.Errorf("at most %d of %d sequences are %d", limit, all, got)
 		}

@@ -37,4 +37,7 @@ func TestUnigram(t *testing.T) {
 	if got := u.accuracy([]int64{1, 2, 1}); got != 0.25 {
 		t.Errorf("accuracy %g, want 0.25: the first token is the most frequent one in training", got)
 	}
+	if got := (unigram{counts: []int64{2, 2}, total: 4}).accuracy([]int64{3, 1}); got != 0.75 {
+		t.Errorf("accuracy %g, want 0.75: of equally frequent tokens the first is named", got)
+	}
 }

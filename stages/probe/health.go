@@ -127,10 +127,13 @@ func newTally(s *measure.Subject) *tally {
 	for i := range t.distances {
 		t.distances[i] = make([]int64, s.Seq)
 	}
-	// Olsson et al. compare tokens 500 and 50; shorter sequences are compared at the same shares of 512.
-	t.early.position, t.late.position = min(50, s.Seq*50/512), min(500, s.Seq*500/512)
+	t.early.position, t.late.position = compared(s.Seq)
 	return t
 }
+
+// compared are the positions of the in-context score: Olsson et al. compare tokens 50 and 500; shorter sequences are compared
+// at the same shares of 512.
+func compared(seq int) (early, late int) { return min(50, seq*50/512), min(500, seq*500/512) }
 
 // add counts a batch that the model has just computed.
 func (t *tally) add(tokens, targets []int32, losses []float32) error {

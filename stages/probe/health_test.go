@@ -247,3 +247,11 @@ func TestDiversity(t *testing.T) {
 		t.Errorf("four distances alike: %g, want 1", got)
 	}
 }
+
+func TestComparedPositions(t *testing.T) {
+	for seq, want := range map[int][2]int{2048: {50, 500}, 512: {50, 500}, 256: {25, 250}, 32: {3, 31}} {
+		if early, late := compared(seq); early != want[0] || late != want[1] {
+			t.Errorf("sequences of %d are compared at %d and %d, want %v", seq, early, late, want)
+		}
+	}
+}

@@ -243,3 +243,11 @@ func TestReportsAreDocumented(t *testing.T) {
 	measuretest.Documented(t, "Pointer health", healthReport{})
 	measuretest.Documented(t, "Induction", inductionReport{})
 }
+
+// One token at a time is allowed, and computes a sequence at once.
+func TestOneTokenAtATime(t *testing.T) {
+	_, _, _, one, _ := probed(t, model.Documents{}, "--sequences 2 --repeats 1 --micro-tokens 1")
+	_, _, _, many, _ := probed(t, model.Documents{}, "--sequences 2 --repeats 1 --micro-tokens 64")
+	near(t, "IPMR", one.Top.IPMR, many.Top.IPMR)
+	near(t, "val_bpc", one.ValBPC, many.ValBPC)
+}
