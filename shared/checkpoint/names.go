@@ -16,7 +16,7 @@ var wrappers = []string{"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpo
 // averages is a counter that torch.optim.swa_utils.AveragedModel keeps among the parameters.
 const averages = "n_averaged"
 
-// roots are how the names of parameters begin.
+// roots are how the names of parameters begin, each once.
 func roots() []string {
 	c := model.Config{Vocab: 1, D: 1, Layers: 1, Heads: 1, FF: 1}
 	var first []string
@@ -24,7 +24,7 @@ func roots() []string {
 		root, _, _ := strings.Cut(p.Name, ".")
 		first = append(first, root)
 	}
-	return first
+	return slices.Compact(first) // those of one module follow one another
 }
 
 // unwrapped are tensors under the names that the model has for them.

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -69,8 +70,8 @@ func notOurs(names []string) error {
 		}
 	}
 	if len(names) == 0 {
-		return fmt.Errorf("it holds no tensors")
+		return errors.New("it holds no tensors")
 	}
 	return fmt.Errorf("none of its %d tensors (%.200q …) is one of a bitnet1 model, which has %s: docs/formats/checkpoint.md lists their names",
-		len(names), names[:min(len(names), 3)], strings.Join(slices.Compact(roots()), ", "))
+		len(names), names[:min(len(names), 3)], strings.Join(roots(), ", "))
 }

@@ -31,9 +31,6 @@ func (m Mean) Value() float64 {
 	return m.sum / m.weight
 }
 
-// Weight is the sum of the weights.
-func (m Mean) Weight() float64 { return m.weight }
-
 // Error is the standard error of the mean as a ratio of two sums (Cochran, Sampling Techniques, 1977, 2.45); nil where fewer
 // than two sequences were counted, which tell nothing of it.
 func (m Mean) Error() *float64 {
