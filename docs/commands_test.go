@@ -214,15 +214,11 @@ var built = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	scratch = append(scratch, dir)
-	for _, args := range [][]string{
-		{"-o", dir + "/", "../stages/...", "../pipelines/experiment", "./examples/generate"},
-		{"-o", filepath.Join(dir, "pipeline"), "../pipelines"},
-	} {
-		build := exec.Command("go", append([]string{"build", "-ldflags=-s -w"}, args...)...)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("building the programs: %w\n%s", err, out)
-		}
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+"/",
+		"../stages/...", "../pipelines/pipeline", "../pipelines/experiment", "./examples/generate")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the programs: %w\n%s", err, out)
 	}
 	return dir, nil
 })
@@ -279,7 +275,7 @@ func world(t *testing.T) string {
 		}
 		write(t, filepath.Join(root, folder, "presets", "tiny.yml"), preset)
 	}
-	weights, err := os.ReadFile("../shared/checkpoint/testdata/numpy.pt")
+	weights, err := os.ReadFile("../shared/lm/checkpoint/testdata/numpy.pt")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,7 +55,7 @@ func pages(t *testing.T) map[string]string {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && (strings.HasPrefix(d.Name(), ".") && d.Name() != ".." || d.Name() == "data" || d.Name() == "bin"):
+		case d.IsDir() && (strings.HasPrefix(d.Name(), ".") && d.Name() != ".." || path == "../data" || path == "../bin"):
 			return filepath.SkipDir
 		case strings.HasSuffix(path, ".md"):
 			b, err := os.ReadFile(path)

@@ -15,8 +15,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"bitnet1/shared/param"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/run/param"
+	"bitnet1/shared/run/stage"
 )
 
 var update = flag.Bool("update", false, "write the reference page of the stages anew")
@@ -33,7 +33,7 @@ func TestStagesPageIsCurrent(t *testing.T) {
 		writeStage(&page, d)
 	}
 	page.WriteString("# Pipelines\n\nWhat the files give; the stages' defaults above fill the rest.\n")
-	for _, pattern := range []string{"../pipelines/*.yml", "../shared/pipeline/presets/*.yml"} {
+	for _, pattern := range []string{"../pipelines/*.yml", "../shared/run/pipeline/presets/*.yml"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: %v, %v", pattern, files, err)

@@ -14,9 +14,9 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/shared/checkpoint"
+	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/model"
 	"bitnet1/shared/measure/measuretest"
-	"bitnet1/shared/model"
 )
 
 // lossesIn prints, as JSON, the losses in nats that model.py gives for tokens and targets, by each checkpoint.

@@ -11,9 +11,9 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"bitnet1/shared/bus"
-	"bitnet1/shared/event"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/stage"
 )
 
 // verdict is what watch.py announces, as a stage in Go would declare it.

@@ -4,7 +4,7 @@ import (
 	"math"
 
 	"bitnet1/kernels"
-	"bitnet1/kernels/float16"
+	"bitnet1/kernels/number/float16"
 )
 
 // AdamW is one update of decoupled-weight-decay Adam (Loshchilov and Hutter 2019), as PyTorch computes it.

@@ -5,7 +5,7 @@ import (
 	"math/bits"
 
 	"bitnet1/kernels"
-	"bitnet1/kernels/philox"
+	"bitnet1/kernels/number/philox"
 )
 
 // Attend reads values, one task per sequence and head.

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"bitnet1/kernels"
-	"bitnet1/kernels/float16"
+	"bitnet1/kernels/number/float16"
 )
 
 func random(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }

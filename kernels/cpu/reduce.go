@@ -2,7 +2,7 @@ package cpu
 
 import (
 	"bitnet1/kernels"
-	"bitnet1/kernels/bfloat16"
+	"bitnet1/kernels/number/bfloat16"
 )
 
 // reduceBlock values are summed in order; the sums of blocks are then added in order.

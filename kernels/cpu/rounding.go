@@ -5,7 +5,7 @@ import (
 	"unsafe"
 
 	"bitnet1/kernels"
-	"bitnet1/kernels/philox"
+	"bitnet1/kernels/number/philox"
 )
 
 // rounding rounds one linear's gradients to integers, as the package kernels defines it.

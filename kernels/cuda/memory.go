@@ -7,7 +7,7 @@ import (
 	"unsafe"
 
 	"bitnet1/kernels"
-	"bitnet1/kernels/bfloat16"
+	"bitnet1/kernels/number/bfloat16"
 
 	"gorgonia.org/cu"
 )

@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"bitnet1/kernels"
-	"bitnet1/kernels/philox"
+	"bitnet1/kernels/number/philox"
 )
 
 // reading is one attention read and the integers behind its input.

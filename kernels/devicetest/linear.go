@@ -6,8 +6,8 @@ import (
 	"math/bits"
 
 	"bitnet1/kernels"
-	"bitnet1/kernels/float16"
-	"bitnet1/kernels/philox"
+	"bitnet1/kernels/number/float16"
+	"bitnet1/kernels/number/philox"
 )
 
 func roundToFloat16(x float32) float32 { return float16.Round(x) }

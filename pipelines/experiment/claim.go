@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"bitnet1/shared/artifact"
+	"bitnet1/shared/run/artifact"
 )
 
 // question is what an experiment asks; its answer has a name, and files of that name are never those of another question.

@@ -17,10 +17,10 @@ import (
 	"gonum.org/v1/plot/plotutil"
 	"gonum.org/v1/plot/vg"
 
-	"bitnet1/shared/event"
-	"bitnet1/shared/journal"
-	"bitnet1/shared/results"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/results"
+	"bitnet1/shared/run/stage"
 )
 
 func curvesCommand() *cli.Command {

@@ -8,10 +8,10 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/shared/artifact"
-	"bitnet1/shared/event"
-	"bitnet1/shared/journal"
-	"bitnet1/shared/results"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/results"
 )
 
 // Runs lie beside each other in a table of their last checkpoints, a CSV of all steps and a picture.

@@ -15,12 +15,12 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"bitnet1/shared/artifact"
-	"bitnet1/shared/checkpoint"
-	"bitnet1/shared/event"
-	"bitnet1/shared/journal"
-	"bitnet1/shared/model"
-	"bitnet1/shared/results"
+	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/model"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/results"
 )
 
 // The test binary stands for the programs that an experiment starts, under their names.

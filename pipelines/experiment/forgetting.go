@@ -11,12 +11,12 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"bitnet1/shared/artifact"
-	"bitnet1/shared/checkpoint"
-	"bitnet1/shared/event"
-	"bitnet1/shared/journal"
-	"bitnet1/shared/pipeline"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/pipeline"
+	"bitnet1/shared/run/stage"
 )
 
 func forgettingCommand() *cli.Command {

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"bitnet1/shared/param"
+	"bitnet1/shared/run/param"
 )
 
 // axis is one parameter of a grid and the values it takes.

@@ -17,8 +17,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"bitnet1/shared/param"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/run/param"
+	"bitnet1/shared/run/stage"
 )
 
 func main() {

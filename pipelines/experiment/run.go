@@ -15,11 +15,11 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"bitnet1/shared/journal"
-	"bitnet1/shared/pipeline"
-	"bitnet1/shared/results"
-	"bitnet1/shared/source"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/data/source"
+	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/pipeline"
+	"bitnet1/shared/run/results"
+	"bitnet1/shared/run/stage"
 )
 
 func gridCommand() *cli.Command {

@@ -9,8 +9,8 @@ import (
 	"strconv"
 	"strings"
 
-	"bitnet1/shared/journal"
-	"bitnet1/shared/results"
+	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/results"
 )
 
 // table is what an experiment found: a row for each case, numbers or texts in its columns.

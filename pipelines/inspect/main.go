@@ -10,8 +10,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/tokenizer"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/tokenizer"
 )
 
 func main() {

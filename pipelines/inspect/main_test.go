@@ -14,9 +14,9 @@ import (
 
 	"github.com/zeebo/blake3"
 
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/stage"
-	"bitnet1/shared/tokenizer"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/tokenizer"
+	"bitnet1/shared/run/stage"
 )
 
 // output is a file of a dataset.

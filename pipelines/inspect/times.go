@@ -9,8 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/run/stage"
 )
 
 // stepSum is what a step took in all jobs that a dataset was made by.

@@ -15,9 +15,9 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"bitnet1/kernels"
-	"bitnet1/shared/compute"
-	"bitnet1/shared/model"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/lm/compute"
+	"bitnet1/shared/lm/model"
+	"bitnet1/shared/run/stage"
 )
 
 func main() {

@@ -8,7 +8,7 @@ import (
 
 	"bitnet1/kernels"
 	"bitnet1/kernels/timing"
-	"bitnet1/shared/model"
+	"bitnet1/shared/lm/model"
 )
 
 // measurement is what was measured of a step.

@@ -10,7 +10,7 @@ import (
 
 	"bitnet1/kernels"
 	"bitnet1/kernels/timing"
-	"bitnet1/shared/model"
+	"bitnet1/shared/lm/model"
 )
 
 // recorded are kernels of two steps of the 300M preset on one H100, some of them.

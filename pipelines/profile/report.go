@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"bitnet1/kernels/timing"
-	"bitnet1/shared/model"
+	"bitnet1/shared/lm/model"
 )
 
 // row is a category's share of a step.

@@ -5,7 +5,7 @@ import (
 
 	"bitnet1/kernels"
 	"bitnet1/kernels/timing"
-	"bitnet1/shared/model"
+	"bitnet1/shared/lm/model"
 )
 
 // work is how many operations a step's integer products take, a multiplication or an addition each: pairs of bit planes, and

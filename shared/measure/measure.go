@@ -8,14 +8,14 @@ import (
 	"strconv"
 
 	"bitnet1/kernels"
-	"bitnet1/shared/artifact"
-	"bitnet1/shared/checkpoint"
-	"bitnet1/shared/compute"
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/event"
-	"bitnet1/shared/model"
-	"bitnet1/shared/stage"
-	"bitnet1/shared/tokenizer"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/tokenizer"
+	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/compute"
+	"bitnet1/shared/lm/model"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/stage"
 )
 
 // Subject is a checkpoint on a device and its dataset. Close it.

@@ -5,12 +5,12 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/shared/checkpoint"
-	"bitnet1/shared/dataset"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/tokenizer"
+	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/model"
 	"bitnet1/shared/measure/measuretest"
-	"bitnet1/shared/model"
-	"bitnet1/shared/stage"
-	"bitnet1/shared/tokenizer"
+	"bitnet1/shared/run/stage"
 )
 
 // subject is a checkpoint of sequences of 16 beside the dataset of a manifest.

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"bitnet1/shared/measure"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/run/stage"
 )
 
 // evaluation runs a model over the validation split.

@@ -4,8 +4,8 @@ import (
 	"math"
 	"testing"
 
+	"bitnet1/shared/data/tokenizer"
 	"bitnet1/shared/measure"
-	"bitnet1/shared/tokenizer"
 )
 
 // Bytes are those of the text that the predicted tokens stand for; an end of text stands for none.

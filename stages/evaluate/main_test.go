@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/shared/checkpoint"
-	"bitnet1/shared/dataset"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/measure/measuretest"
 )
 

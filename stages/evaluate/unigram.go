@@ -3,7 +3,7 @@ package main
 import (
 	"math"
 
-	"bitnet1/shared/dataset"
+	"bitnet1/shared/data/dataset"
 )
 
 // unigram is how often each token is to be predicted in the training split: all that a model without context can know.

@@ -8,12 +8,12 @@ import (
 	"fmt"
 	"os"
 
-	"bitnet1/shared/artifact"
-	"bitnet1/shared/bit2"
-	"bitnet1/shared/checkpoint"
-	"bitnet1/shared/event"
-	"bitnet1/shared/results"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/lm/bit2"
+	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/results"
+	"bitnet1/shared/run/stage"
 )
 
 // Params are the stage's parameters: there are none.

@@ -7,11 +7,11 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/kernels/float16"
-	"bitnet1/shared/bit2"
-	"bitnet1/shared/checkpoint"
-	"bitnet1/shared/event"
+	"bitnet1/kernels/number/float16"
+	"bitnet1/shared/lm/bit2"
+	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/measure/measuretest"
+	"bitnet1/shared/run/event"
 )
 
 func TestMain(m *testing.M) { measuretest.Main(m, main) }

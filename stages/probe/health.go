@@ -5,7 +5,7 @@ import (
 	"math"
 
 	"bitnet1/shared/measure"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/run/stage"
 )
 
 // A head counts as a specialist whose IPMR is so much higher than that of a random key, and higher by so many standard

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"testing"
 
+	"bitnet1/shared/lm/model"
 	"bitnet1/shared/measure"
-	"bitnet1/shared/model"
 )
 
 // bruteMatches says by the definition whether key u of query t follows an earlier occurrence of t's token, from start on.

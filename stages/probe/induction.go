@@ -5,9 +5,9 @@ import (
 	"errors"
 	"math"
 
-	"bitnet1/kernels/philox"
+	"bitnet1/kernels/number/philox"
 	"bitnet1/shared/measure"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/run/stage"
 )
 
 // inductionReport is the content of *_induction.json. Every sequence is Length random tokens, written twice; only the

@@ -4,8 +4,8 @@ import (
 	"slices"
 	"testing"
 
+	"bitnet1/shared/data/tokenizer"
 	"bitnet1/shared/measure"
-	"bitnet1/shared/tokenizer"
 )
 
 func drawn(t *testing.T, seed uint64, sequence, seq int) (tokens, targets []int32) {

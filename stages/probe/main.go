@@ -7,10 +7,10 @@ import (
 	"errors"
 	"os"
 
-	"bitnet1/shared/event"
 	"bitnet1/shared/measure"
-	"bitnet1/shared/results"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/results"
+	"bitnet1/shared/run/stage"
 )
 
 // Params are the stage's parameters.

@@ -6,12 +6,12 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/shared/checkpoint"
-	"bitnet1/shared/dataset"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/tokenizer"
+	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/model"
 	"bitnet1/shared/measure"
 	"bitnet1/shared/measure/measuretest"
-	"bitnet1/shared/model"
-	"bitnet1/shared/tokenizer"
 )
 
 func TestMain(m *testing.M) { measuretest.Main(m, main) }

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/run/stage"
 )
 
 // asProgram makes the test's own binary be the stage's program.

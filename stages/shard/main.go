@@ -10,11 +10,11 @@ import (
 	"os"
 	"strconv"
 
-	"bitnet1/shared/artifact"
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/event"
-	"bitnet1/shared/results"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/results"
+	"bitnet1/shared/run/stage"
 )
 
 // Params are the stage's parameters.

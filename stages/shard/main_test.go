@@ -8,11 +8,11 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/shared/artifact"
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/event"
-	"bitnet1/shared/stage"
-	"bitnet1/shared/tokenizer"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/tokenizer"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/stage"
 )
 
 // batch writes texts as a token batch of a source.

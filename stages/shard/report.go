@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"strings"
 
-	"bitnet1/shared/artifact"
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/event"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
 )
 
 // maxExamples bounds the examples in a report.

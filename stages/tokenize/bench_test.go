@@ -13,7 +13,7 @@ import (
 	"github.com/apache/arrow/go/v15/parquet/compress"
 	"golang.org/x/sys/unix"
 
-	"bitnet1/shared/dataset"
+	"bitnet1/shared/data/dataset"
 )
 
 // BenchmarkStage tokenizes a parquet file (zstd, groups of a thousand rows) of a book that every Go installation has, cut

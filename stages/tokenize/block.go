@@ -1,8 +1,8 @@
 package main
 
 import (
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/tokenizer"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/tokenizer"
 )
 
 // A block is cut, between documents, when it has this much: about blockBytes of text and names, or blockDocuments.

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"bitnet1/shared/dataset"
+	"bitnet1/shared/data/dataset"
 )
 
 // decodeCommand is the first argument of the process that decodes a file: this program itself, started by decoder. It is

@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"bitnet1/shared/stage"
+	"bitnet1/shared/run/stage"
 )
 
 // decoder reads the documents of a file in a process of its own. Whatever the file does to that process, it does to that

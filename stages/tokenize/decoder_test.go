@@ -20,8 +20,8 @@ import (
 	"github.com/apache/arrow/go/v15/parquet/compress"
 	"golang.org/x/sys/unix"
 
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/run/stage"
 )
 
 // faults are what befalls the process that decodes a source of that name, when it comes to the second row group, or to line

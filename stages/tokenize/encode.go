@@ -4,8 +4,8 @@ import (
 	"context"
 	"sync"
 
-	"bitnet1/shared/stage"
-	"bitnet1/shared/tokenizer"
+	"bitnet1/shared/data/tokenizer"
+	"bitnet1/shared/run/stage"
 )
 
 // Steps of the stage, by which its time is told.

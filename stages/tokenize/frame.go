@@ -9,7 +9,7 @@ import (
 	"slices"
 	"unicode/utf8"
 
-	"bitnet1/shared/dataset"
+	"bitnet1/shared/data/dataset"
 )
 
 // What the process that decodes a file says of it travels as frames: a byte for the kind, the length of the rest in 32

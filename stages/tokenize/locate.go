@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"bitnet1/shared/event"
-	"bitnet1/shared/source"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/data/source"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/stage"
 )
 
 // credentials open remote files: a launcher's, and those of the URLs on the command line.

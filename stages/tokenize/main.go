@@ -15,13 +15,13 @@ import (
 	"sync"
 	"unicode"
 
-	"bitnet1/shared/artifact"
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/event"
-	"bitnet1/shared/param"
-	"bitnet1/shared/source"
-	"bitnet1/shared/stage"
-	"bitnet1/shared/tokenizer"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/source"
+	"bitnet1/shared/data/tokenizer"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/param"
+	"bitnet1/shared/run/stage"
 )
 
 // Params are the stage's parameters.

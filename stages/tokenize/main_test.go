@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"bitnet1/shared/artifact"
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/stage"
 )
 
 // asProgram makes the test's own binary be the stage's program, which says in the file that it names how much memory it took.

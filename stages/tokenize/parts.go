@@ -10,10 +10,10 @@ import (
 	"path/filepath"
 	"time"
 
-	"bitnet1/shared/artifact"
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/stage"
-	"bitnet1/shared/tokenizer"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/tokenizer"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/stage"
 )
 
 // partTokens is after about how many tokens a part is made durable. A worker that is killed loses the work on one part.

@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 
-	"bitnet1/shared/dataset"
+	"bitnet1/shared/data/dataset"
 )
 
 // sequences says how many sequences of seq tokens are computed at once and how many make a step. A step has exactly

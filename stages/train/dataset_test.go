@@ -3,7 +3,7 @@ package main
 import (
 	"testing"
 
-	"bitnet1/shared/dataset"
+	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/measure/measuretest"
 )
 

@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/shared/checkpoint"
+	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/model"
 	"bitnet1/shared/measure/measuretest"
-	"bitnet1/shared/model"
 )
 
 // What is trained with separate documents says so, and measured by that, has the loss that the trainer measured; packed is the default

@@ -3,11 +3,11 @@ package main
 import (
 	"fmt"
 
-	"bitnet1/shared/artifact"
-	"bitnet1/shared/checkpoint"
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/model"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/model"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/stage"
 )
 
 // complete finds the digest of the checkpoint to start from: what is trained

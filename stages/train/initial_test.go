@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/shared/checkpoint"
+	"bitnet1/shared/lm/checkpoint"
 )
 
 func readCheckpoint(t *testing.T, path string) checkpoint.Model {

@@ -7,8 +7,8 @@ import (
 	"os"
 	"sync"
 
-	"bitnet1/shared/artifact"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/stage"
 )
 
 // logName is the training log: JSON lines with nothing in them that depends on

@@ -10,9 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/event"
+	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/measure/measuretest"
+	"bitnet1/shared/run/event"
 )
 
 // announced runs the program and returns the bodies of the events that it announced, by kind.

@@ -8,11 +8,11 @@ import (
 	"errors"
 	"os"
 
-	"bitnet1/shared/artifact"
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/event"
-	"bitnet1/shared/results"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/results"
+	"bitnet1/shared/run/stage"
 )
 
 func main() {

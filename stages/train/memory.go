@@ -5,8 +5,8 @@ import (
 	"strconv"
 
 	"bitnet1/kernels"
-	"bitnet1/shared/model"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/lm/model"
+	"bitnet1/shared/run/stage"
 )
 
 // advise turns the failure of an allocation into what to do about it: fewer

@@ -8,9 +8,9 @@ import (
 
 	"bitnet1/kernels/cpu"
 	"bitnet1/kernels/devicetest"
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/model"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/lm/model"
+	"bitnet1/shared/run/stage"
 )
 
 // A micro-batch that does not fit is answered with the one that does. The device is one of limited memory on the processor.

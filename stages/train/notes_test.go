@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"bitnet1/kernels/cpu"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/run/stage"
 )
 
 // What is allowed but hardly meant is said; what is usual is not.

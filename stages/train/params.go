@@ -4,8 +4,8 @@ import (
 	"fmt"
 
 	"bitnet1/kernels"
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/model"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/lm/model"
 )
 
 // Params are the stage's parameters: the model, its optimizer and what is saved

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/shared/dataset"
+	"bitnet1/shared/data/dataset"
 )
 
 // Every parameter is taken at the ends of its range, and refused beyond by its name.

@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"bitnet1/shared/checkpoint"
-	"bitnet1/shared/event"
-	"bitnet1/shared/model"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/model"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/stage"
 )
 
 // A run is resumed from whichever is later: the last checkpoint that was

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"bitnet1/shared/measure/measuretest"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/run/stage"
 )
 
 func TestMain(m *testing.M) { measuretest.Main(m, main) }

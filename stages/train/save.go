@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"math"
 
-	"bitnet1/shared/artifact"
-	"bitnet1/shared/checkpoint"
-	"bitnet1/shared/event"
-	"bitnet1/shared/model"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/model"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/stage"
 )
 
 // saving is a checkpoint that is written while training goes on. Nothing of it

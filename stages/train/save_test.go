@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/shared/checkpoint"
+	"bitnet1/shared/lm/checkpoint"
 )
 
 // A run whose numbers stop being numbers ends, says where, and keeps the checkpoints from before.

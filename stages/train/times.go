@@ -7,7 +7,7 @@ import (
 	"os"
 	"time"
 
-	"bitnet1/shared/stage"
+	"bitnet1/shared/run/stage"
 )
 
 // timesName is the file of what steps took, in the folder of times. The log beside that has the same bytes however fast a

@@ -6,11 +6,11 @@ import (
 	"os"
 	"slices"
 
-	"bitnet1/shared/artifact"
-	"bitnet1/shared/event"
 	"bitnet1/shared/measure"
-	"bitnet1/shared/results"
-	"bitnet1/shared/stage"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/results"
+	"bitnet1/shared/run/stage"
 )
 
 type params struct {

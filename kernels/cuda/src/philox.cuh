@@ -1,4 +1,4 @@
-// The counter-based generator Philox4x32-10 (Salmon et al. 2011), as kernels/philox has it.
+// The counter-based generator Philox4x32-10 (Salmon et al. 2011), as kernels/number/philox has it.
 #pragma once
 
 struct Words4 { uint32_t w[4]; };

@@ -14,11 +14,11 @@ import (
 	"testing"
 
 	"bitnet1/kernels/cpu"
-	"bitnet1/shared/artifact"
-	"bitnet1/shared/checkpoint"
-	"bitnet1/shared/dataset"
-	"bitnet1/shared/model"
-	"bitnet1/shared/tokenizer"
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/tokenizer"
+	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/model"
+	"bitnet1/shared/run/artifact"
 )
 
 // asProgram makes a test binary be the program itself.

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"bitnet1/shared/data/corpus"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/param"
+	"bitnet1/shared/run/pipeline"
+)
+
+// checkReach makes sure that every stage has events to answer: the launcher's own, or those of a stage that has some. Of a
+// stage that does not say what it announces, anything may come.
+func checkReach(stages []plannedStage) error {
+	announced := map[string]bool{event.RunStarted{}.Kind(): true, event.SourceAdded{}.Kind(): true, event.JobFinished{}.Kind(): true}
+	for before := -1; before < len(announced); {
+		before = len(announced)
+		for _, s := range stages {
+			if s.Emits == nil {
+				return nil
+			}
+			for _, kind := range s.Emits {
+				if announced[s.Kind] {
+					announced[kind] = true
+				}
+			}
+		}
+	}
+	var problems []error
+	for _, s := range stages {
+		if !announced[s.Kind] {
+			problems = append(problems, fmt.Errorf("stage %s answers %s events, and no stage that is reached announces them: add such a stage to the pipeline file (%s describe prints what it answers and announces)", s.Name, s.Kind, s.Name))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// checkCopyTasks compares the lengths that a copy task is described by: the source's, the shards' and that of what counts.
+// Without counted_targets a copy task is text like any other.
+func checkCopyTasks(inputs []pipeline.Input, file *pipeline.File, fields map[string][]param.Field) error {
+	var sequence int
+	var counted []int
+	var tokenizer string
+	for _, v := range []struct {
+		stage, key string
+		into       any
+	}{{"shard", "sequence_length", &sequence}, {"shard", "counted_targets", &counted}, {"tokenize", "tokenizer", &tokenizer}} {
+		value := file.Value(v.stage, v.key, fields[v.stage])
+		if known := value != nil && json.Unmarshal(value, v.into) == nil; !known {
+			return nil // stages of another kind, or a value that is complained of elsewhere
+		}
+	}
+	if len(counted) == 0 {
+		return nil
+	}
+	for _, in := range inputs {
+		if !strings.HasPrefix(in.Location, "copy:") {
+			continue
+		}
+		task, err := corpus.ParseCopyTask(in.Location, file.Seed)
+		if err != nil {
+			return err
+		}
+		want := fmt.Sprintf("shard.sequence_length=%d shard.counted_targets=%d,%d tokenize.tokenizer=%s",
+			2*task.Length+1, task.Length+1, 2*task.Length, task.Tokenizer())
+		if sequence != 2*task.Length+1 || !slices.Equal(counted, []int{task.Length + 1, 2 * task.Length}) || tokenizer != task.Tokenizer() {
+			return fmt.Errorf("source %s: its length and symbols, a sequence of %d, the counted targets %v and the tokenizer %s do not belong together: "+
+				"give --set %s", in.Location, sequence, counted, tokenizer, strings.ReplaceAll(want, " ", " --set "))
+		}
+	}
+	return nil
+}

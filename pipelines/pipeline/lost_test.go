@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/stage"
+)
+
+// loses removes messages from the run's event server.
+func (w *world) loses(which func(event.Envelope) bool) {
+	w.t.Helper()
+	server, err := bus.StartServer(filepath.Join(w.data, "nats"), 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer server.Stop()
+	a := server.Address()
+	b, err := bus.Connect(context.Background(), a, "test")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer b.Close()
+	all, _, err := b.History(context.Background(), "*", "*.*", 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	conn, err := nats.Connect(a.URL, nats.UserInfo(a.User, a.Password))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	stream, err := js.Stream(context.Background(), bus.EventStream)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	lost := 0
+	for _, k := range all {
+		if which(k.Envelope) {
+			lost++
+			if err := stream.DeleteMsg(context.Background(), k.Sequence); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	}
+	if lost == 0 {
+		w.t.Fatal("nothing was there to lose")
+	}
+}
+
+// unkept removes events from the journal.
+func (w *world) unkept(run string, which func(event.Envelope) bool) {
+	w.t.Helper()
+	j := journal.Open(w.data)
+	all, err := j.All(run)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, e := range all {
+		if which(e) {
+			if err := os.Remove(filepath.Join(j.RunDir(run), "events", e.Kind, e.ID+".msgpack")); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// The files of a run say whether it is finished, not what its server happens to have.
+func TestWhatTheEventServerLostIsDone(t *testing.T) {
+	w := newWorld(t)
+	run := messages(w.must("pipeline", tiny()...))[0].Run
+	second := func(e event.Envelope) bool {
+		c, err := event.Into[event.CheckpointSaved](e)
+		return err == nil && c.Step == 40
+	}
+	saved, err := journal.Open(w.data).Read(run, event.CheckpointSaved{}.Kind())
+	if err != nil || len(saved) != 4 {
+		t.Fatalf("%d checkpoints, %v", len(saved), err)
+	}
+	// What evaluate has done with the second checkpoint, and that the run has ended.
+	after := func(e event.Envelope) bool {
+		if v, err := event.Into[event.EvaluationWritten](e); err == nil {
+			return v.Step == 40
+		}
+		f, err := event.Into[event.JobFinished](e)
+		return err == nil && f.Listener == "evaluate" && f.Input == saved[1].ID || e.Kind == event.RunFinished{}.Kind()
+	}
+	w.loses(func(e event.Envelope) bool { return second(e) || after(e) })
+	w.unkept(run, after)
+	out := w.must("pipeline", tiny()...)
+	if !strings.Contains(out, "lacked 1 event") {
+		t.Errorf("it does not say what was lost:\n%s", tail(out))
+	}
+	w.sameAsReference()
+	if n := len(w.evaluations(run)); n != 4 {
+		t.Errorf("%d evaluations, want 4", n)
+	}
+
+	// A run that a launcher took for finished although an output is missing is opened again.
+	w.unkept(run, func(e event.Envelope) bool { return e.Kind == event.EvaluationWritten{}.Kind() })
+	out = w.must("pipeline", tiny()...)
+	if !strings.Contains(out, "evaluation.written") || len(w.evaluations(run)) != 4 {
+		t.Errorf("%d evaluations, want 4:\n%s", len(w.evaluations(run)), tail(out))
+	}
+	if out := w.must("pipeline", tiny()...); !strings.Contains(out, "nothing is left to do") {
+		t.Errorf("it is not finished:\n%s", tail(out))
+	}
+}
+
+func (w *world) evaluations(run string) []event.EvaluationWritten {
+	w.t.Helper()
+	all, err := journal.Bodies[event.EvaluationWritten](journal.Open(w.data), run)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return all
+}
+
+// A server that several people use knows whose run it is; and a run leaves no consumers there.
+func TestTwoDataDirectoriesOnOneServer(t *testing.T) {
+	server, err := bus.StartServer(t.TempDir(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Stop()
+	first, second := newWorld(t), newWorld(t)
+	first.env, second.env = server.Address().Environ(), server.Address().Environ()
+	run := messages(first.must("pipeline", tiny()...))[0].Run
+	if n := consumers(t, server); n != 0 {
+		t.Errorf("%d consumers are left after the run", n)
+	}
+	second.refuses(1, []string{run, stage.DirectoryName(first.data), stage.DirectoryName(second.data), "--data", "--run"}, "pipeline", tiny()...)
+	second.must("pipeline", tiny("--run", "mine")...)
+	second.sameAsReference()
+
+	// A directory that was moved is still the run's; one that was emptied is not.
+	moved := newWorld(t)
+	moved.env = first.env
+	if err := os.Rename(first.data, moved.data); err != nil {
+		t.Fatal(err)
+	}
+	moved.unkept(run, func(e event.Envelope) bool { return e.Kind == event.RunFinished{}.Kind() })
+	moved.must("pipeline", tiny()...)
+	moved.sameAsReference()
+	first.refuses(1, []string{run, "was it removed", "--run"}, "pipeline", tiny()...)
+}
+
+func consumers(t *testing.T, server *bus.Server) int {
+	t.Helper()
+	a := server.Address()
+	conn, err := nats.Connect(a.URL, nats.UserInfo(a.User, a.Password))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), bus.EventStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stream.CachedInfo().State.Consumers
+}
+
+// A server that goes away has a while to come back; then the launcher ends and says why.
+func TestAServerThatStaysAway(t *testing.T) {
+	dir := t.TempDir()
+	server, err := bus.StartServer(dir, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	w.env = server.Address().Environ()
+	l := w.start(tiny("--outage", "2s")...)
+	l.until("training", func(m message) bool { return m.Progress.Stage == "train" && m.Progress.Done > 25 })
+	server.Stop()
+	o := l.wait()
+	if o.status != 1 || !strings.Contains(o.stderr, "event server cannot be used") || !strings.Contains(o.stderr, "same command again") {
+		t.Errorf("status %d: %s", o.status, o.stderr)
+	}
+	server, err = bus.StartServer(dir, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Stop()
+	w.env = server.Address().Environ()
+	w.must("pipeline", tiny()...)
+	w.sameAsReference()
+}

@@ -1,0 +1,366 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/param"
+	"bitnet1/shared/run/pipeline"
+	"bitnet1/shared/run/results"
+	"bitnet1/shared/run/stage"
+)
+
+func runsCommand() *cli.Command {
+	return &cli.Command{
+		Name: "runs", Usage: "list the runs, show the table of one, compare two, or remove one", ArgsUsage: "[RUN]",
+		Description: "The list has the checkpoints that a run has saved and the best of them. A run is running (a launcher is at it), paused (its command goes on with it), failed (the same, once the cause is\nmended) or finished. The list shows in which parameters the runs differ.\n\nExample:\n   pipeline runs --diff v76-nano-8799682f v76-nano-1a2b3c4d",
+		Flags:       []cli.Flag{dataFlag(), jsonFlag(), &cli.BoolFlag{Name: "diff", Usage: "compare two runs: --diff A B"}},
+		Subcommands: []*cli.Command{removeCommand()},
+		Action: func(c *cli.Context) error {
+			j := journal.Open(c.String("data"))
+			switch {
+			case c.Bool("diff") && c.NArg() == 2:
+				return diffRuns(c, j, c.Args().Get(0), c.Args().Get(1))
+			case c.Bool("diff"):
+				return stage.UsageError(errors.New("give two runs: pipeline runs --diff A B"))
+			case c.NArg() == 1:
+				if err := knownRun(j, c.Args().First()); err != nil {
+					return err
+				}
+				return printSummary(c, j, c.Args().First())
+			case c.NArg() > 1:
+				return stage.UsageError(errors.New("give one run, after all flags, or two with --diff"))
+			}
+			return listRuns(c, j)
+		},
+	}
+}
+
+func knownRun(j journal.Journal, run string) error {
+	runs, err := j.Runs()
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(runs, run) {
+		return stage.NoSuchRun(run, runs)
+	}
+	return nil
+}
+
+// knownOf is what the list shows of a run.
+type knownOf struct {
+	run     string
+	state   string
+	started int64
+	tables  []*results.Table
+	given   map[string]string // what defines it
+}
+
+func listRuns(c *cli.Context, j journal.Journal) error {
+	runs, err := j.Runs()
+	if err != nil {
+		return err
+	}
+	if len(runs) == 0 && !c.Bool("json") {
+		fmt.Fprintf(c.App.Writer, "no runs in %s: start one with task pipeline:v76\n", c.String("data"))
+		return nil
+	}
+	store, err := artifact.Open(c.String("data"))
+	if err != nil {
+		return err
+	}
+	var all []knownOf
+	var problems []error
+	for _, run := range runs {
+		k, err := know(j, store, run)
+		if err != nil { // the others are there all the same
+			problems = append(problems, fmt.Errorf("run %s: %w", run, err))
+			continue
+		}
+		if !c.Bool("json") {
+			all = append(all, k)
+			continue
+		}
+		s := summaryJSON(run, k.tables)
+		s["type"], s["state"], s["started"], s["parameters"] = "run", k.state, k.started, k.given
+		if err := json.NewEncoder(c.App.Writer).Encode(s); err != nil {
+			return err
+		}
+	}
+	if len(all) > 0 {
+		if err := results.WriteColumns(c.App.Writer, columnsOf(c.App.Writer), 1, listColumns(all)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// know reads what the list shows of a run.
+func know(j journal.Journal, store *artifact.Store, run string) (k knownOf, err error) {
+	k.run = run
+	started, err := j.Read(run, event.RunStarted{}.Kind())
+	if err != nil {
+		return k, err
+	}
+	k.started = started[0].Time
+	if k.state, err = stateOf(j, store.Dir(), run); err != nil {
+		return k, err
+	}
+	if k.tables, err = tablesOf(j, run); err != nil {
+		return k, err
+	}
+	if k.given, err = givenOf(j, store, run); err != nil { // a definition that is lost hides no run
+		k.given = map[string]string{}
+	}
+	return k, nil
+}
+
+// stateOf is running, finished, failed or paused.
+func stateOf(j journal.Journal, data, run string) (string, error) {
+	done, err := finished(j, run)
+	switch {
+	case err != nil:
+		return "", err
+	case done:
+		return "finished", nil
+	case runningRun(data) == run:
+		return "running", nil
+	}
+	jobs, err := journal.Bodies[event.JobFinished](j, run)
+	if err != nil {
+		return "", err
+	}
+	answered := map[string]string{} // by listener and input
+	for _, f := range jobs {
+		if at := f.Listener + " " + f.Input; answered[at] != event.Done {
+			answered[at] = f.Outcome
+		}
+	}
+	if slices.Contains(slices.Collect(maps.Values(answered)), event.Failed) {
+		return "failed", nil
+	}
+	return "paused", nil
+}
+
+// runningRun is the run that a launcher is at; empty where there is none.
+func runningRun(data string) string {
+	f, err := os.Open(filepath.Join(data, lockName))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
+		return "" // of a launcher that has ended
+	}
+	b, err := os.ReadFile(f.Name())
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// givenOf is what defines a run: STAGE.KEY, pipeline, preset, seed and sources to their values.
+func givenOf(j journal.Journal, store *artifact.Store, run string) (map[string]string, error) {
+	d, err := pipeline.OfRun(j, store, run)
+	if err != nil || d == nil {
+		return map[string]string{}, err
+	}
+	seed := fmt.Sprint(d.Seed)
+	given := map[string]string{"pipeline": d.Name, "preset": d.Preset, "seed": seed}
+	var sources []string
+	for _, s := range d.Sources {
+		sources = append(sources, s.Name)
+	}
+	given["sources"] = strings.Join(sources, ",")
+	for name, section := range d.Stages {
+		var values map[string]any
+		if err := json.Unmarshal(section, &values); err != nil {
+			return nil, fmt.Errorf("definition of run %s: stage %s: %w", run, name, err)
+		}
+		for key, v := range values {
+			if text := textOf(v); key != "seed" || text != seed {
+				given[name+"."+key] = text
+			}
+		}
+	}
+	return given, nil
+}
+
+// textOf is a parameter of a definition as a flag takes it.
+func textOf(v any) string {
+	list, ok := v.([]any)
+	if !ok {
+		return param.Text(v)
+	}
+	items := make([]string, len(list))
+	for i, item := range list {
+		items[i] = param.Text(item)
+	}
+	return param.Text(items)
+}
+
+// differing lists the keys in which runs differ.
+func differing(all []knownOf) []string {
+	keys := map[string]bool{}
+	for _, k := range all {
+		for key := range k.given {
+			keys[key] = keys[key] || slices.ContainsFunc(all, func(o knownOf) bool { return o.given[key] != k.given[key] })
+		}
+	}
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(keys)), func(key string) bool { return !keys[key] })
+}
+
+func listColumns(all []knownOf) []results.TextColumn {
+	columns := []results.TextColumn{{Heading: "run"}, {Heading: "state"}, {Heading: "started"}, {Heading: "saved"}, {Heading: "best"}}
+	keys := differing(all)
+	for _, key := range keys {
+		columns = append(columns, results.TextColumn{Heading: shortKey(key, keys)})
+	}
+	for _, k := range all {
+		count := 0
+		if len(k.tables) > 0 {
+			count = len(k.tables[0].Rows)
+		}
+		cells := []string{k.run, k.state, time.UnixMilli(k.started).Format("2006-01-02 15:04"), fmt.Sprint(count), bestOf(k.tables)}
+		for _, key := range keys {
+			cells = append(cells, shorten(k.given[key]))
+		}
+		for i := range columns {
+			columns[i].Cells, columns[i].Left = append(columns[i].Cells, cells[i]), true
+		}
+	}
+	return columns
+}
+
+// shortKey leaves the stage out of a key where no other stage's key is the same.
+func shortKey(full string, all []string) string {
+	_, key, dotted := strings.Cut(full, ".")
+	same := 0
+	for _, other := range all {
+		if _, k, _ := strings.Cut(other, "."); k == key || other == key {
+			same++
+		}
+	}
+	if dotted && same == 1 {
+		return key
+	}
+	return full
+}
+
+// longestValue bounds a value in a list, in characters.
+const longestValue = 24
+
+func shorten(value string) string {
+	if r := []rune(value); len(r) > longestValue {
+		return string(r[:longestValue-1]) + "…"
+	}
+	return value
+}
+
+// bestOf names the best row of the run's first table that has one.
+func bestOf(tables []*results.Table) string {
+	for _, t := range tables {
+		if best, c := t.Best(); best != nil {
+			value, _, _ := strings.Cut(best.Cells[c.Key].Text, " ±") // the error is in the run's own table
+			return fmt.Sprintf("%s %s at %s", value, c.Name, best.Name)
+		}
+	}
+	return ""
+}
+
+// diffRuns prints in which parameters two runs differ, and their last checkpoints beside each other.
+func diffRuns(c *cli.Context, j journal.Journal, a, b string) error {
+	if err := errors.Join(knownRun(j, a), knownRun(j, b)); err != nil {
+		return err
+	}
+	store, err := artifact.Open(c.String("data"))
+	if err != nil {
+		return err
+	}
+	var both []knownOf
+	for _, run := range []string{a, b} {
+		k, err := know(j, store, run)
+		if err != nil {
+			return err
+		}
+		both = append(both, k)
+	}
+	if c.Bool("json") {
+		parameters := map[string][]string{}
+		for _, key := range differing(both) {
+			parameters[key] = []string{both[0].given[key], both[1].given[key]}
+		}
+		return json.NewEncoder(c.App.Writer).Encode(map[string]any{"type": "diff", "runs": []string{a, b}, "parameters": parameters})
+	}
+	width := columnsOf(c.App.Writer)
+	given := twoColumns("parameter", a, b)
+	for _, key := range differing(both) {
+		given.add(key, both[0].given[key], both[1].given[key])
+	}
+	if len(given[0].Cells) == 0 {
+		fmt.Fprintln(c.App.Writer, "the parameters are the same")
+	} else if err := results.WriteColumns(c.App.Writer, width, 1, given); err != nil {
+		return err
+	}
+	fmt.Fprintln(c.App.Writer)
+	return results.WriteColumns(c.App.Writer, width, 1, lastOfBoth(both))
+}
+
+// comparison is a table of two runs: a name, then a value of each.
+type comparison []results.TextColumn
+
+func twoColumns(heading, a, b string) comparison {
+	return comparison{{Heading: heading, Left: true}, {Heading: a}, {Heading: b}}
+}
+
+func (c comparison) add(name, a, b string) {
+	for i, cell := range []string{name, a, b} {
+		c[i].Cells = append(c[i].Cells, cell)
+	}
+}
+
+// lastOfBoth is the results of two runs' last checkpoints.
+func lastOfBoth(both []knownOf) comparison {
+	t := twoColumns("last checkpoint", both[0].run, both[1].run)
+	last := func(k knownOf) *results.Row {
+		if len(k.tables) == 0 || k.tables[0].Last() == nil {
+			return &results.Row{Name: "-"}
+		}
+		return k.tables[0].Last()
+	}
+	a, b := last(both[0]), last(both[1])
+	t.add("checkpoint", a.Name, b.Name)
+	seen := map[string]bool{}
+	for _, k := range both {
+		if len(k.tables) == 0 {
+			continue
+		}
+		for _, column := range k.tables[0].Columns {
+			if !seen[column.Key] {
+				t.add(column.Name, orDash(a.Cells[column.Key].Text), orDash(b.Cells[column.Key].Text))
+			}
+			seen[column.Key] = true
+		}
+	}
+	return t
+}
+
+func orDash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}

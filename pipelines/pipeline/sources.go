@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"bitnet1/shared/data/corpus"
+	"bitnet1/shared/data/source"
+	"bitnet1/shared/run/pipeline"
+)
+
+// findSources finds the files that the run reads. Remote ones are fetched when they are tokenized.
+func (p *plan) findSources(ctx context.Context, c *cli.Context, file *pipeline.File) error {
+	inputs := inputsOf(c, file)
+	if len(inputs) == 0 {
+		return errors.New("no sources: give the key sources in the pipeline file, or --source FILE")
+	}
+	named := make([]source.Named, len(inputs))
+	for i, in := range inputs {
+		var err error
+		if named[i].Location, err = p.writeOwn(in.Location, c.String("data"), file.Seed); err != nil {
+			return err
+		}
+		if len(in.Parameters) > 0 {
+			b, err := json.Marshal(in.Parameters) // sorts the keys
+			if err != nil {
+				return err
+			}
+			named[i].Parameters = string(b)
+		}
+	}
+	client := source.Client{
+		Getenv:   os.Getenv,
+		Waiting:  func(host string) { fmt.Fprintf(c.App.ErrWriter, "waiting for %s (no answer yet)\n", host) },
+		Retrying: func(err error) { fmt.Fprintf(c.App.ErrWriter, "trying again: %v\n", err) },
+	}
+	var err error
+	if p.sources, err = client.FindAll(ctx, named); err != nil {
+		return err
+	}
+	p.keys, err = client.Credentials.Environ()
+	return err
+}
+
+// inputsOf are the sources as they were named.
+func inputsOf(c *cli.Context, file *pipeline.File) []pipeline.Input {
+	if !c.IsSet("source") {
+		return file.Sources
+	}
+	var inputs []pipeline.Input
+	for _, location := range c.StringSlice("source") {
+		inputs = append(inputs, pipeline.Input{Location: location})
+	}
+	return inputs
+}
+
+// writeOwn writes a source that the project makes itself, and returns where its files are; any other is where it is.
+func (p *plan) writeOwn(location, data string, seed uint64) (string, error) {
+	switch {
+	case location == "sample":
+		report, err := sample(data)
+		p.notes = append(p.notes, report...)
+		return filepath.Join(sampleDir(data), "*.parquet"), err
+	case strings.HasPrefix(location, "copy:"):
+		task, err := corpus.ParseCopyTask(location, seed)
+		if err != nil {
+			return "", err
+		}
+		return task.Write(filepath.Join(data, "copy"))
+	}
+	return location, nil
+}
+
+// definitionOf are the sources as a run's definition has them: without where they are.
+func definitionOf(found []source.Found) []pipeline.Source {
+	sources := make([]pipeline.Source, len(found))
+	for i, f := range found {
+		sources[i] = pipeline.Source{Name: f.Name, Digest: f.Digest, Size: f.Size, Parameters: json.RawMessage(f.Parameters)}
+	}
+	return sources
+}
+
+// checkSources has the stage that reads sources check the parameters that some of them have of their own.
+func (p *plan) checkSources(ctx context.Context, s plannedStage) error {
+	var problems []error
+	checked := map[string]bool{"": true}
+	for _, f := range p.sources {
+		if checked[f.Parameters] {
+			continue
+		}
+		checked[f.Parameters] = true
+		section := map[string]json.RawMessage{}
+		for _, part := range [][]byte{p.definition.Stages[s.Name], []byte(f.Parameters)} {
+			if err := json.Unmarshal(part, &section); err != nil {
+				return err
+			}
+		}
+		b, err := json.Marshal(section)
+		if err != nil {
+			return err
+		}
+		if _, err := s.call(ctx, b, "describe", "--check"); err != nil {
+			problems = append(problems, fmt.Errorf("source %s: %w", f.Name, err))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// sample writes the sample corpus when it is not there yet.
+func sample(data string) (notes []string, err error) {
+	if found, _ := filepath.Glob(filepath.Join(sampleDir(data), "*.parquet")); len(found) > 0 {
+		return nil, nil
+	}
+	report, err := corpus.Sample(sampleDir(data))
+	if err != nil {
+		return nil, err
+	}
+	return strings.Split(strings.TrimSpace(sampleText(report)), "\n"), nil
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"bitnet1/shared/run/param"
+	"bitnet1/shared/run/pipeline"
+)
+
+// suggestSet explains the error about an unknown flag: a stage's parameter is given to `pipeline run` with --set, and others
+// are misspelt.
+func suggestSet(c *cli.Context, err error, args []string) error {
+	name, ok := param.UndefinedFlag(err)
+	unknown := param.UnknownFlag(err, c.Command.Flags)
+	i := slices.IndexFunc(args, isPipelineFile)
+	if !ok || i < 0 {
+		return unknown
+	}
+	file, problem := pipeline.Load(args[i])
+	if problem != nil {
+		return unknown
+	}
+	key := strings.ReplaceAll(name, "-", "_")
+	settings := map[string][]string{} // by the key that may be meant
+	var words []string                // that may be meant: the command's own flags, and those keys
+	for _, f := range c.Command.Flags {
+		words = append(words, f.Names()...)
+	}
+	for _, stage := range file.Stages() {
+		s, problem := describe(context.Background(), c, file, stage)
+		if problem != nil {
+			return unknown
+		}
+		keys := make([]string, len(s.Parameters))
+		for i, f := range s.Parameters {
+			keys[i] = f.Key
+		}
+		if k, ok := param.Nearest(key, keys); ok {
+			words = append(words, k)
+			settings[k] = append(settings[k], fmt.Sprintf("--set %s.%s=%s", stage, k, valueOf(name, args)))
+		}
+	}
+	meant, _ := param.Nearest(key, words)
+	switch {
+	case settings[meant] != nil:
+		return fmt.Errorf("there is no flag --%s: parameters of a stage are given as %s", name, strings.Join(settings[meant], " or "))
+	case meant == "":
+		return fmt.Errorf("%w, and parameters of a stage are given as --set STAGE.KEY=VALUE", unknown)
+	}
+	return unknown
+}
+
+// valueOf is what is given to the flag in args.
+func valueOf(name string, args []string) string {
+	for i, a := range args {
+		flag, value, ok := strings.Cut(strings.TrimLeft(a, "-"), "=")
+		switch {
+		case flag != strings.TrimLeft(name, "-") || a == flag:
+		case ok:
+			return value
+		case i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") && !isPipelineFile(args[i+1]):
+			return args[i+1]
+		default:
+			return "true"
+		}
+	}
+	return "VALUE"
+}
+
+func isPipelineFile(arg string) bool {
+	return strings.HasSuffix(arg, ".yml") || strings.HasSuffix(arg, ".yaml")
+}

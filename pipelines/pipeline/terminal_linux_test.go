@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
+)
+
+// terminal opens a pseudo-terminal of 150 columns and 40 lines.
+func terminal(t *testing.T) (outer, inner *os.File) {
+	t.Helper()
+	outer, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("no pseudo-terminals here: %v", err)
+	}
+	t.Cleanup(func() { outer.Close() })
+	fd := int(outer.Fd())
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Skipf("cannot unlock a pseudo-terminal: %v", err)
+	}
+	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if inner, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0); err != nil {
+		t.Skipf("cannot open a pseudo-terminal: %v", err)
+	}
+	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 40, Col: 150}); err != nil {
+		t.Fatal(err)
+	}
+	return outer, inner
+}
+
+// On a terminal every stage has a line that moves, and the run ends as it does elsewhere.
+func TestTerminal(t *testing.T) {
+	outer, inner := terminal(t)
+	w := newWorld(t)
+	args := tiny()
+	for i, a := range args {
+		if a == "--json" {
+			args = append(args[:i:i], args[i+1:]...)
+			break
+		}
+	}
+	cmd := w.command("pipeline", args...)
+	cmd.Env = append(cmd.Env, "TERM=xterm")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = inner, inner, inner
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	inner.Close()
+	var seen bytes.Buffer
+	_, _ = io.Copy(&seen, outer) // ends with an error when nobody has the other end any more
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%v\n%s", err, tail(seen.String()))
+	}
+	for _, text := range []string{"train     working", "80/80 steps", "loss ", "checkpoint 80 saved", "training  validation", "task probe"} {
+		if !strings.Contains(seen.String(), text) {
+			t.Errorf("the screen never shows %q", text)
+		}
+	}
+	ends(t, w, seen.String())
+	w.sameAsReference()
+}
+
+// ends checks what is left on the screen: that the run has finished and after how long, below the lines of the stages, and
+// the validation loss of the last checkpoint beside the training.
+func ends(t *testing.T, w *world, screen string) {
+	t.Helper()
+	after := screen[strings.LastIndex(screen, "80/80 steps"):]
+	if !strings.Contains(after, "finished in ") {
+		t.Errorf("after the last line of training, the screen does not say that the run has finished:\n%s", after)
+	}
+	j := journal.Open(w.data)
+	runs, err := j.Runs()
+	if err != nil || len(runs) != 1 {
+		t.Fatalf("runs %v, %v", runs, err)
+	}
+	saved, err := journal.Bodies[event.CheckpointSaved](j, runs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("validation %.3f", saved[len(saved)-1].ValidationBits); !strings.Contains(after, want) {
+		t.Errorf("the last line of training does not say %q:\n%s", want, after)
+	}
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"cmp"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
+)
+
+// initial is how the record of a training names the checkpoint that it began from.
+var initial = regexp.MustCompile(`"init_digest":"([0-9a-f]{64})"`)
+
+// thin takes back the names of checkpoints that finished runs can do without: all but the last ones and the best of each.
+// What an unfinished run or job names, and what another training began from, stays.
+func (n *naming) thin(keep int) error {
+	j := journal.Open(n.dir)
+	runs, err := j.Runs()
+	if err != nil {
+		return err
+	}
+	needed := naming{dir: n.dir, named: map[string]bool{}}
+	spare := map[string]bool{}
+	for _, run := range runs {
+		done, err := finished(j, run)
+		if err != nil {
+			return err
+		}
+		if !done {
+			if err := needed.run(j.RunDir(run)); err != nil {
+				return err
+			}
+			needed.startsFrom(filepath.Join(j.RunDir(run), "launcher", "definition.json"))
+			continue
+		}
+		if err := sortCheckpoints(j, run, keep, needed.named, spare); err != nil {
+			return err
+		}
+	}
+	if err := needed.unfinishedJobs(); err != nil {
+		return err
+	}
+	for name := range n.named {
+		b, err := os.ReadFile(filepath.Join(n.dir, "jobs", name[:2], name, "record.msgpack"))
+		if err != nil {
+			continue // no job, or one that is kept already
+		}
+		for _, began := range initial.FindAllSubmatch(b, -1) {
+			needed.named[string(began[1])] = true
+		}
+	}
+	for name := range spare {
+		if !needed.named[name] {
+			delete(n.named, name)
+		}
+	}
+	return nil
+}
+
+// checkpointPath is how a definition names a checkpoint to start from.
+var checkpointPath = regexp.MustCompile(`"([^"]+\.(?:safetensors|pt))"`)
+
+// startsFrom takes the checkpoints that an unfinished run's definition names by their paths, which may be links into a run.
+func (n *naming) startsFrom(definition string) {
+	b, _ := os.ReadFile(definition) // one that is lost names nothing
+	for _, path := range checkpointPath.FindAllSubmatch(b, -1) {
+		if real, err := filepath.EvalSymlinks(string(path[1])); err == nil {
+			n.take([]byte(real))
+		}
+	}
+}
+
+// sortCheckpoints tells the checkpoints of a run that are kept from those that can go.
+func sortCheckpoints(j journal.Journal, run string, keep int, kept, spare map[string]bool) error {
+	all, err := journal.Bodies[event.CheckpointSaved](j, run)
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(all, func(a, b event.CheckpointSaved) int { return cmp.Compare(b.Step, a.Step) })
+	best, lowest := -1, math.Inf(1)
+	for i, c := range all {
+		if c.Blend == 0 && c.ValidationBits > 0 && c.ValidationBits <= lowest { // of equal ones the first, which comes last here
+			best, lowest = i, c.ValidationBits
+		}
+	}
+	for i, c := range all {
+		to := spare
+		if i < keep || i == best {
+			to = kept
+		}
+		to[c.Model.Digest], to[c.State.Digest] = true, true
+	}
+	return nil
+}

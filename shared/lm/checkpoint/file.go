@@ -1,0 +1,164 @@
+package checkpoint
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"bitnet1/kernels"
+	"bitnet1/shared/lm/model"
+	"bitnet1/shared/lm/pytorch"
+	"bitnet1/shared/lm/safetensors"
+)
+
+// File is an open model file. Of its parameters only one at a time is in memory. Close it.
+type File struct {
+	Config model.Config
+	Provenance
+
+	path    string
+	tensors tensors
+}
+
+// tensors is a file of tensors of some format.
+type tensors interface {
+	Names() []string
+	Shape(name string) ([]int, error)
+	Float32In(buffer []float32, name string) ([]float32, error)
+	Close() error
+}
+
+// Open opens the model file at path: one of Write's, or parameters that PyTorch saved, with safetensors or torch.save,
+// beside a description of the model (see DescriptionPath). Every tensor is checked against the configuration, and none is
+// read.
+func Open(path string) (*File, error) {
+	t, err := openTensors(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading checkpoint: %w", err)
+	}
+	f := &File{path: path}
+	if f.tensors, err = unwrap(t); err == nil {
+		err = f.identify()
+	}
+	if err != nil {
+		t.Close()
+		return nil, f.error(err)
+	}
+	return f, nil
+}
+
+// Close ends the use of the file.
+func (f *File) Close() error { return f.tensors.Close() }
+
+// Parameters reads the parameters in the order of Config.Parameters. Tensors may have any float type. The data of one is
+// overwritten by the next. An error ends the sequence; a value that is not finite is one, which wraps ErrNotFinite.
+func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
+	return func(yield func(model.Parameter, error) bool) {
+		var buffer []float32
+		for _, p := range f.Config.Parameters() {
+			data, err := f.tensors.Float32In(buffer, p.Name)
+			if err != nil {
+				yield(p, f.error(err))
+				return
+			}
+			if i := model.FirstNotFinite(data); i >= 0 {
+				yield(p, f.error(fmt.Errorf("tensor %q: value %d is %v: %w (choose a checkpoint from before training diverged)", p.Name, i, data[i], ErrNotFinite)))
+				return
+			}
+			p.Data = data
+			if !yield(p, nil) {
+				return
+			}
+			buffer = data[:cap(data)]
+		}
+	}
+}
+
+// Inference loads the model onto a device, to compute batch sequences of seq tokens together (0: the configuration's), and
+// returns it with the settings it is meant to be run with.
+func (f *File) Inference(dev kernels.Device, batch, seq int) (*model.Model, model.Settings, error) {
+	m, err := model.New(f.Config, dev, model.Options{Batch: batch, Seq: seq, ScaleBits: 32, Inference: true, Bonsai: f.Mix < 1, Documents: f.Documents})
+	if err != nil {
+		return nil, model.Settings{}, err
+	}
+	return m, model.Settings{Gamma: f.Gamma, Mix: f.Mix}, m.Load(f.Parameters())
+}
+
+func (f *File) error(err error) error { return fmt.Errorf("reading checkpoint %s: %w", f.path, err) }
+
+// openTensors looks at the first bytes: a file may have any name.
+func openTensors(path string) (tensors, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("%s is a folder: name a file in it, %s for instance", path, filepath.Join(path, "step-000600.safetensors"))
+	}
+	head := make([]byte, sniffed)
+	n, _ := io.ReadFull(f, head) // a shorter file is told from its beginning, too
+	head = head[:n]
+	if len(head) > 8 && head[8] == '{' { // the length before the header may have any bytes, those of a pickle too
+		return safetensors.Open(path)
+	}
+	if pytorch.Is(head) {
+		return pytorch.Open(path)
+	}
+	if what := foreign(head); what != "" {
+		return nil, fmt.Errorf("%s is %s", path, what)
+	}
+	return safetensors.Open(path)
+}
+
+// identify finds out what model the file holds, and makes sure that it does.
+func (f *File) identify() (err error) {
+	metadata := metadataOf(f.tensors)
+	if format := metadata["format"]; strings.HasPrefix(format, "bitnet1.") {
+		switch format {
+		case Format:
+		case StateFormat:
+			return errors.New("it is the training state beside a checkpoint: name the model, step-000600.safetensors for instance")
+		default:
+			return fmt.Errorf("metadata format is %q, want %q: it is of a later version of bitnet1: update this program", format, Format)
+		}
+		if f.Config, err = ParseConfig([]byte(metadata["config"])); err != nil {
+			return err
+		}
+		if f.Provenance, err = ParseProvenance(metadata); err != nil {
+			return err
+		}
+	} else if f.Config, f.Provenance, err = describe(f.path, f.tensors); err != nil {
+		return err
+	}
+	return match(f.tensors, f.Config)
+}
+
+// match checks that f holds c's parameters in their shapes, possibly the slopes, and nothing else.
+func match(f tensors, c model.Config) error {
+	known := map[string]bool{}
+	for _, p := range c.Parameters() {
+		known[p.Name] = true
+		shape, err := f.Shape(p.Name)
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(shape, p.Shape) {
+			return fmt.Errorf("tensor %q has shape %v, the configuration asks for %v", p.Name, shape, p.Shape)
+		}
+	}
+	for l := range c.Layers {
+		known[slopesName(l)] = true
+	}
+	for _, name := range f.Names() {
+		if !known[name] {
+			return fmt.Errorf("tensor %q is none of this configuration's", name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,263 @@
+// Package checkpoint writes and reads the two files that a training run leaves at a step: the model, a safetensors file
+// that PyTorch's load_state_dict takes as it is, and beside it the state that resumes training exactly.
+//
+// It does not choose where files live, compute digests or announce anything, and it does not know what the tensors of a
+// state mean.
+package checkpoint
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+
+	"bitnet1/shared/lm/model"
+	"bitnet1/shared/lm/safetensors"
+)
+
+// Format is the value of the metadata key "format" in a model file.
+const Format = "bitnet1.checkpoint.v1"
+
+// Model is what a model file holds: everything that evaluation needs.
+type Model struct {
+	Config     model.Config
+	Parameters []model.Parameter // as Config.Parameters lists them, with data or a source; weights are latents, their signs count
+	Provenance
+}
+
+// Provenance says where a model comes from and how it is meant to be run.
+type Provenance struct {
+	Step      int64           // optimizer steps taken
+	Tokens    int64           // training tokens seen
+	Tokenizer string          // the tokenizer whose tokens it knows, e.g. gpt2
+	Dataset   string          // digest of the manifest it was trained on; empty for an untrained model
+	Recipe    json.RawMessage // training parameters as JSON; empty for an untrained model
+	Gamma     float64         // RWSP: rank r weighs gamma^r, at this step
+	Mix       float64         // bonsai: share of sign(W) in the weights at this step; 1 when every weight is ±1
+	Documents model.Documents // how sequences of several documents are read
+}
+
+// Metadata is p as the strings that files carry. Packed documents, as all were once, are not mentioned.
+func (p Provenance) Metadata() map[string]string {
+	m := map[string]string{
+		"step":      strconv.FormatInt(p.Step, 10),
+		"tokens":    strconv.FormatInt(p.Tokens, 10),
+		"tokenizer": p.Tokenizer,
+		"dataset":   p.Dataset,
+		"recipe":    string(p.Recipe),
+		"gamma":     strconv.FormatFloat(p.Gamma, 'g', -1, 64),
+		"mix":       strconv.FormatFloat(p.Mix, 'g', -1, 64),
+	}
+	if p.Documents.Separate {
+		m["documents"], m["end_of_text"] = model.Separate, strconv.Itoa(int(p.Documents.EndOfText))
+	}
+	return m
+}
+
+// ParseProvenance is the inverse of Metadata; other keys are left to the caller.
+func ParseProvenance(metadata map[string]string) (Provenance, error) {
+	p := Provenance{Tokenizer: metadata["tokenizer"], Dataset: metadata["dataset"]}
+	var err error
+	if p.Step, err = count(metadata, "step"); err != nil {
+		return p, err
+	}
+	if p.Tokens, err = count(metadata, "tokens"); err != nil {
+		return p, err
+	}
+	if p.Gamma, err = share(metadata, "gamma"); err != nil {
+		return p, err
+	}
+	if p.Mix, err = share(metadata, "mix"); err != nil {
+		return p, err
+	}
+	if p.Documents, err = documents(metadata); err != nil {
+		return p, err
+	}
+	if recipe := metadata["recipe"]; recipe != "" {
+		if !json.Valid([]byte(recipe)) {
+			return p, fmt.Errorf("metadata recipe is %.40q, want JSON", recipe)
+		}
+		p.Recipe = json.RawMessage(recipe)
+	}
+	return p, nil
+}
+
+// documents are packed in files that do not say.
+func documents(metadata map[string]string) (d model.Documents, err error) {
+	switch kind := metadata["documents"]; kind {
+	case "", model.Packed:
+		return d, nil
+	case model.Separate:
+		id, err := strconv.ParseInt(metadata["end_of_text"], 10, 32)
+		if err != nil || id < 0 {
+			return d, fmt.Errorf("metadata end_of_text is %q, want the token that separate documents begin with", metadata["end_of_text"])
+		}
+		return model.Documents{Separate: true, EndOfText: int32(id)}, nil
+	default:
+		return d, fmt.Errorf("metadata documents is %q, want %s or %s", kind, model.Packed, model.Separate)
+	}
+}
+
+func count(metadata map[string]string, key string) (int64, error) {
+	n, err := strconv.ParseInt(metadata[key], 10, 64)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("metadata %s is %q, want a count", key, metadata[key])
+	}
+	return n, nil
+}
+
+func share(metadata map[string]string, key string) (float64, error) {
+	x, err := strconv.ParseFloat(metadata[key], 64)
+	if err != nil || !(x >= 0 && x <= 1) {
+		return 0, fmt.Errorf("metadata %s is %q, want a number from 0 to 1", key, metadata[key])
+	}
+	return x, nil
+}
+
+// off are values of keys that models of later versions have, with which they are models of this version.
+var off = map[string]string{"hidden_bits": "1", "value_bits": "1", "read_bits": "1", "codebook_bits": "1", "hadamard": "0"}
+
+// ParseConfig reads a configuration as the PyTorch reference's asdict writes it. Every key must be there and none may be
+// unknown, unless it switches something off: a model with a feature that this code does not know would be run wrongly.
+func ParseConfig(text []byte) (model.Config, error) {
+	var c model.Config
+	var given, known map[string]json.RawMessage
+	if err := json.Unmarshal(text, &given); err != nil {
+		return c, fmt.Errorf("model configuration: %w", err)
+	}
+	all, err := json.Marshal(c)
+	if err == nil {
+		err = json.Unmarshal(all, &known)
+	}
+	if err != nil {
+		return c, err
+	}
+	for key := range known {
+		if _, ok := given[key]; !ok {
+			return c, fmt.Errorf("model configuration: key %q is missing", key)
+		}
+	}
+	if err := refuseNull("model configuration", text); err != nil {
+		return c, err
+	}
+	for key := range given {
+		if _, ok := known[key]; !ok && (off[key] == "" || string(given[key]) != off[key]) {
+			return c, fmt.Errorf("model configuration: key %q is unknown", key)
+		}
+	}
+	if err := json.Unmarshal(text, &c); err != nil {
+		return c, fmt.Errorf("model configuration: %w", err)
+	}
+	return c, c.Validate()
+}
+
+// refuseNull makes sure that no value in the JSON text is null, which would be read as the value's default.
+func refuseNull(what string, text []byte) error {
+	var value any
+	if err := json.Unmarshal(text, &value); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if key, ok := nullIn(value); ok {
+		return fmt.Errorf("%s: %s has no value (null)", what, strings.TrimPrefix(key, "."))
+	}
+	return nil
+}
+
+// nullIn finds where a value is null: a path of keys.
+func nullIn(value any) (path string, found bool) {
+	switch v := value.(type) {
+	case nil:
+		return "", true
+	case map[string]any:
+		for key, item := range v {
+			if path, found := nullIn(item); found {
+				return "." + key + path, true
+			}
+		}
+	case []any:
+		for i, item := range v {
+			if path, found := nullIn(item); found {
+				return fmt.Sprintf("[%d]%s", i, path), true
+			}
+		}
+	}
+	return "", false
+}
+
+// Write writes m as a model file: float32 tensors under the reference's names, and the ALiBi slopes, which PyTorch
+// expects as buffers.
+func Write(w io.Writer, m Model) error {
+	tensors, err := stateDict(m)
+	if err != nil {
+		return fmt.Errorf("writing checkpoint: %w", err)
+	}
+	config, err := json.Marshal(m.Config)
+	if err != nil {
+		return fmt.Errorf("writing checkpoint: %w", err)
+	}
+	metadata := m.Metadata()
+	metadata["format"], metadata["config"] = Format, string(config)
+	if _, err := ParseProvenance(metadata); err != nil {
+		return fmt.Errorf("writing checkpoint: %w", err)
+	}
+	return safetensors.Write(w, metadata, tensors)
+}
+
+// Check reports the first difference between m's parameters and those its configuration asks for.
+func (m Model) Check() error {
+	if err := m.Config.Validate(); err != nil {
+		return err
+	}
+	want := m.Config.Parameters()
+	if len(m.Parameters) != len(want) {
+		return fmt.Errorf("%d parameters where the configuration has %d", len(m.Parameters), len(want))
+	}
+	for i, p := range m.Parameters {
+		if err := p.Check(want[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stateDict lists m as PyTorch's state_dict does.
+func stateDict(m Model) ([]safetensors.Tensor, error) {
+	if err := m.Check(); err != nil {
+		return nil, err
+	}
+	var tensors []safetensors.Tensor
+	for _, p := range m.Parameters {
+		tensors = append(tensors, finite(p.Name, p))
+	}
+	slopes := make([]float32, m.Config.Heads)
+	for h := range slopes {
+		slopes[h] = float32(math.Exp2(-8 * float64(h+1) / float64(m.Config.Heads)))
+	}
+	for l := range m.Config.Layers {
+		tensors = append(tensors, safetensors.Tensor{Name: slopesName(l), Shape: []int{len(slopes)}, Data: slopes})
+	}
+	return tensors, nil
+}
+
+// ErrNotFinite is what Write and WriteState return, wrapped, where a value is NaN or an infinity: a file that no training or
+// evaluation can use.
+var ErrNotFinite = errors.New("not a finite number")
+
+// finite is p to be written under a name, unless a value of it is not finite.
+func finite(name string, p model.Parameter) safetensors.Tensor {
+	read := func(dst []float32, from int) error {
+		if err := p.Read(dst, from); err != nil {
+			return err
+		}
+		if i := model.FirstNotFinite(dst); i >= 0 {
+			return fmt.Errorf("value %d is %v: %w", from+i, dst[i], ErrNotFinite)
+		}
+		return nil
+	}
+	return safetensors.Tensor{Name: name, Shape: p.Shape, Data: safetensors.Float32Source{Len: p.Size(), Read: read}}
+}
+
+func slopesName(layer int) string { return fmt.Sprintf("blocks.%d.attn.slopes", layer) }

@@ -1,0 +1,96 @@
+package checkpoint
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"bitnet1/kernels/cpu"
+	"bitnet1/shared/lm/model"
+)
+
+// TestResumeIsExact saves a model and its state in the middle of training: what is read back must go on to the same
+// bytes as what never stopped.
+func TestResumeIsExact(t *testing.T) {
+	c := small().Config
+	tokens, targets := make([]int32, c.Seq), make([]int32, c.Seq)
+	for i := range tokens {
+		tokens[i], targets[i] = int32(i*7%c.Vocab), int32((i+1)*7%c.Vocab)
+	}
+	step := func(m *model.Model) {
+		t.Helper()
+		if err := m.Step(tokens, targets, model.Update{LearningRate: 3e-3, Beta1: 0.9, Beta2: 0.95, Settings: model.Settings{Gamma: 0.5, Mix: 1}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	straight := newModel(t, c)
+	if err := straight.Load(model.Each(small().Parameters)); err != nil {
+		t.Fatal(err)
+	}
+	step(straight)
+	step(straight)
+
+	resumed := newModel(t, c)
+	restore(t, resumed, straight)
+	step(straight)
+	step(resumed)
+	want, got := bytesOf(t, straight), bytesOf(t, resumed)
+	if !bytes.Equal(got, want) {
+		t.Error("the resumed run ended with other parameters")
+	}
+}
+
+func newModel(t *testing.T, c model.Config) *model.Model {
+	t.Helper()
+	m, err := model.New(c, cpu.New(cpu.Options{}), model.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// restore brings to into the condition of from, by way of files.
+func restore(t *testing.T, to, from *model.Model) {
+	t.Helper()
+	state, err := from.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := strings.Repeat("00", 32)
+	saved := save(t, func(b *bytes.Buffer) error { b.Write(bytesOf(t, from)); return nil })
+	beside := save(t, func(b *bytes.Buffer) error {
+		return WriteState(b, State{Checkpoint: digest, Step: 2, Tensors: OptimizerTensors(state)})
+	})
+	f, err := Open(saved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := to.Load(f.Parameters()); err != nil {
+		t.Fatal(err)
+	}
+	s, err := ReadState(beside, digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	optimizer, err := s.Optimizer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := to.SetState(optimizer); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func bytesOf(t *testing.T, m *model.Model) []byte {
+	t.Helper()
+	parameters, err := m.Parameters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := Write(&b, Model{Config: m.Config(), Parameters: parameters, Provenance: Provenance{Mix: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}

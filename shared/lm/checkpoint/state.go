@@ -1,0 +1,100 @@
+package checkpoint
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"bitnet1/shared/lm/safetensors"
+)
+
+// StateFormat is the value of the metadata key "format" in a state file.
+const StateFormat = "bitnet1.state.v1"
+
+// State is what training needs beyond the model to go on as if it had never stopped.
+type State struct {
+	Checkpoint string // digest of the model file it belongs to
+	Step       int64  // optimizer steps taken
+	Position   int64  // sequences of the data order consumed
+	LogOffset  int64  // bytes of the run's log written by then; what follows is cut off on resuming
+	Extra      map[string]string
+	Tensors    []safetensors.Tensor // optimizer moments, float32 masters of scales, counters: as the optimizer names them
+}
+
+const (
+	checkpointKey = "checkpoint"
+	stepKey       = "step"
+	positionKey   = "position"
+	logOffsetKey  = "log_offset"
+	extraPrefix   = "extra."
+)
+
+// WriteState writes s as a state file.
+func WriteState(w io.Writer, s State) error {
+	metadata := map[string]string{
+		"format":      StateFormat,
+		checkpointKey: s.Checkpoint,
+		stepKey:       strconv.FormatInt(s.Step, 10),
+		positionKey:   strconv.FormatInt(s.Position, 10),
+		logOffsetKey:  strconv.FormatInt(s.LogOffset, 10),
+	}
+	for k, v := range s.Extra {
+		metadata[extraPrefix+k] = v
+	}
+	if err := safetensors.Write(w, metadata, s.Tensors); err != nil {
+		return fmt.Errorf("writing training state: %w", err)
+	}
+	return nil
+}
+
+// ReadState reads the state file at path, which must belong to the model file with digest checkpoint. Tensors come in
+// the order of the file, which is not the order they were written in.
+func ReadState(path, checkpoint string) (State, error) {
+	f, err := safetensors.Open(path)
+	if err != nil {
+		return State{}, fmt.Errorf("reading training state: %w", err)
+	}
+	defer f.Close()
+	s, err := readState(f, checkpoint)
+	if err != nil {
+		return State{}, fmt.Errorf("reading training state %s: %w", path, err)
+	}
+	return s, nil
+}
+
+func readState(f *safetensors.File, checkpoint string) (s State, err error) {
+	metadata := f.Metadata()
+	if got := metadata["format"]; got != StateFormat {
+		return s, fmt.Errorf("metadata format is %q, want %q (is this a state file of bitnet1?)", got, StateFormat)
+	}
+	s.Checkpoint = metadata[checkpointKey]
+	if s.Checkpoint != checkpoint {
+		return s, fmt.Errorf("belongs to checkpoint %s, not to %s: resume from the state saved with it", s.Checkpoint, checkpoint)
+	}
+	for key, field := range map[string]*int64{stepKey: &s.Step, positionKey: &s.Position, logOffsetKey: &s.LogOffset} {
+		if *field, err = count(metadata, key); err != nil {
+			return s, err
+		}
+	}
+	s.Extra = extra(metadata)
+	for _, name := range f.Names() {
+		t, err := f.Read(name)
+		if err != nil {
+			return s, err
+		}
+		s.Tensors = append(s.Tensors, t)
+	}
+	return s, nil
+}
+
+// extra picks the caller's own strings out of the metadata.
+func extra(metadata map[string]string) map[string]string {
+	out := map[string]string{}
+	for k, v := range metadata {
+		if name, ok := strings.CutPrefix(k, extraPrefix); ok {
+			out[name] = v
+		}
+	}
+	return out
+}

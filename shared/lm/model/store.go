@@ -1,0 +1,328 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+
+	"bitnet1/kernels"
+	"bitnet1/kernels/number/float16"
+)
+
+// store holds all parameters in one array, and gradients and optimizer state in arrays of the same order, so that
+// clearing, clipping and updating are one operation each. The order is weights, gains, scales (alpha and theta); what is
+// read together (q, k and v) lies together.
+type store struct {
+	list   []Parameter // as Config.Parameters
+	at     []int       // where each begins
+	index  map[string]int
+	frozen []bool // updates leave it as it is
+	flips  *flips // in the place of the weights' optimizer; nil: AdamW
+	size   int
+	gains  int // where gains begin
+	scales int // where scales begin
+
+	base    int              // where param begins: at the gains, if of the weights only signs are kept
+	signs   []kernels.Planes // then: of each weight
+	staging kernels.Floats   // and what weights pass through on their way to them
+
+	param, grad, m, v kernels.Floats
+	master            kernels.Floats // of the scales; nil if they are not rounded
+	halves            bool           // scales are rounded to float16
+	kept              kernels.Floats // room for a Snapshot: param, m, v and master
+}
+
+func newStore(a *allocator, c Config, o Options) store {
+	s := store{list: c.Parameters(), index: map[string]int{}, halves: o.ScaleBits == 16}
+	s.at = make([]int, len(s.list))
+	place := func(belongs func(name string) bool) {
+		for i, p := range s.list {
+			if belongs(p.Name) {
+				s.at[i] = s.size
+				s.size += p.Size()
+			}
+		}
+	}
+	place(func(n string) bool { return strings.HasSuffix(n, ".weight") })
+	s.gains = s.size
+	place(func(n string) bool { return strings.Contains(n, "norm_") })
+	s.scales = s.size
+	// q, k and v are one linear: their alphas are neighbours, and so are their thetas.
+	place(func(n string) bool { return strings.HasSuffix(n, ".alpha") })
+	place(func(n string) bool { return strings.HasSuffix(n, ".theta") })
+	for i, p := range s.list {
+		s.index[p.Name] = i
+	}
+	if o.Inference && !o.Bonsai {
+		s.base, s.signs, s.staging = s.gains, make([]kernels.Planes, len(s.list)), a.floats(c.staging())
+	}
+	s.param = a.floats(s.size - s.base)
+	if o.Inference {
+		return s
+	}
+	if o.FlipThreshold > 0 {
+		s.flips = newFlips(o.FlipThreshold, s.gains)
+	}
+	s.grad, s.m, s.v = a.floats(s.size), a.floats(s.size), a.floats(s.size)
+	if s.halves {
+		s.master = a.floats(s.size - s.scales)
+	}
+	if o.Snapshots {
+		n := 3 * s.size
+		if s.halves {
+			n += s.size - s.scales
+		}
+		s.kept = a.floats(n)
+	}
+	return s
+}
+
+// staging is the number of floats that weights pass through: 16 MiB of whole rows, or the largest weight.
+func (c Config) staging() int {
+	const most = 1 << 22
+	largest, row := 0, 0
+	for _, p := range c.Parameters() {
+		if len(p.Shape) == 2 {
+			largest, row = max(largest, p.Size()), max(row, p.Shape[1])
+		}
+	}
+	return min(largest, max(most, row))
+}
+
+// slice is the part of x that belongs to n values from the named parameter on; nil for a weight without latents.
+func (s *store) slice(x kernels.Floats, name string, n int) kernels.Floats {
+	at := s.at[s.index[name]] - s.base
+	if x == nil || at < 0 {
+		return nil
+	}
+	return x.Slice(at, at+n)
+}
+
+// trains says whether updates change any of the n values from the named parameter on.
+func (s *store) trains(name string, n int) bool {
+	at := s.at[s.index[name]]
+	return len(s.trained(at, at+n)) > 0
+}
+
+// bindSigns shares out the signs of a linear of in columns among the weights that lie at from and after.
+func (s *store) bindSigns(signs kernels.Planes, from, in int) {
+	for i, p := range s.list {
+		if row := (s.at[i] - from) / in; s.at[i] >= from && row < signs.Rows() {
+			s.signs[i] = signs.Slice(row, row+p.Shape[0])
+		}
+	}
+}
+
+// isScale says whether parameter i is an alpha or a theta.
+func (s *store) isScale(i int) bool { return s.at[i] >= s.scales }
+
+// inOrder returns list in the order of Config.Parameters. It wants every parameter that lies at from or later, exactly once
+// and of the right shape; the others have no data.
+func (s *store) inOrder(list []Parameter, from int) ([]Parameter, error) {
+	ordered := make([]Parameter, len(s.list))
+	err := s.every(Each(list), from, func(i int, p Parameter) { ordered[i] = p })
+	return ordered, err
+}
+
+// every calls f with each of the parameters, which must be those that lie at from or later, in any order.
+func (s *store) every(parameters iter.Seq2[Parameter, error], from int, f func(i int, p Parameter)) error {
+	given := make([]bool, len(s.list))
+	for p, err := range parameters {
+		if err != nil {
+			return err
+		}
+		i, ok := s.index[p.Name]
+		if !ok || s.at[i] < from {
+			return fmt.Errorf("parameter %s is not one of this model", p.Name)
+		}
+		if given[i] {
+			return fmt.Errorf("parameter %s is given twice", p.Name)
+		}
+		if err := p.Check(s.list[i]); err != nil {
+			return err
+		}
+		if wrong := p.NotFinite(); wrong != "" {
+			return fmt.Errorf("parameter %s", wrong)
+		}
+		given[i] = true
+		f(i, p)
+	}
+	for i, p := range s.list {
+		if !given[i] && s.at[i] >= from {
+			return fmt.Errorf("parameter %s is missing", p.Name)
+		}
+	}
+	return nil
+}
+
+// upload writes what inOrder returned to an array that begins at from in the store's order.
+func (m *Model) upload(dst kernels.Floats, list []Parameter, from int) {
+	for i, p := range list {
+		if p.Data != nil {
+			at := m.store.at[i] - from
+			m.dev.Upload(dst.Slice(at, at+len(p.Data)), p.Data)
+		}
+	}
+}
+
+// Load sets every parameter. They may come in any order, and none's data is needed once the next is asked for, so no
+// second copy of a large model has to exist; after an error some are set. Scales are rounded to float16 unless
+// Options.ScaleBits is 32.
+func (m *Model) Load(parameters iter.Seq2[Parameter, error]) error {
+	err := m.store.every(parameters, 0, func(i int, p Parameter) { m.setParameter(i, p.Data) })
+	if err != nil {
+		return fmt.Errorf("load parameters: %w", err)
+	}
+	m.binarize()
+	return m.dev.Sync()
+}
+
+// setParameter uploads parameter i, a scale as the float16 that it is kept at.
+func (m *Model) setParameter(i int, data []float32) {
+	s := &m.store
+	if s.at[i] < s.base {
+		m.setSigns(i, data)
+		return
+	}
+	from, to := s.at[i], s.at[i]+len(data)
+	if s.flips != nil && from < s.gains {
+		data = s.flips.start(from, data)
+	}
+	if s.halves && s.isScale(i) {
+		if s.master != nil {
+			m.dev.Upload(s.master.Slice(from-s.scales, to-s.scales), data)
+		}
+		data = slices.Clone(data)
+		for j, x := range data {
+			data[j] = float16.Round(x)
+		}
+	}
+	m.dev.Upload(s.param.Slice(from-s.base, to-s.base), data)
+}
+
+// setSigns packs weight i, as many rows at a time as staging holds.
+func (m *Model) setSigns(i int, data []float32) {
+	s := &m.store
+	in, out := s.list[i].Shape[1], s.list[i].Shape[0]
+	rows := s.staging.Len() / in
+	for from := 0; from < out; from += rows {
+		to := min(from+rows, out)
+		weight := s.staging.Slice(0, (to-from)*in)
+		m.dev.Upload(weight, data[from*in:to*in])
+		m.dev.Binarize(kernels.Linear{In: in, Out: to - from, Weight: weight, Signs: s.signs[i].Slice(from, to)})
+	}
+}
+
+var errSigns = errors.New("the model was built with Options.Inference: of its weights it keeps the signs")
+
+// Parameters returns copies of all parameters, in the order of Config.Parameters. A model for inference has them with
+// Options.Bonsai alone.
+func (m *Model) Parameters() ([]Parameter, error) {
+	if m.store.base > 0 {
+		return nil, errSigns
+	}
+	return m.download(m.store.param)
+}
+
+// Gradients returns copies of the gradients that the last Backward or Step left, before clipping. Those of frozen parameters are
+// computed only as far as others need them.
+func (m *Model) Gradients() ([]Parameter, error) {
+	if m.options.Inference {
+		return nil, errInference
+	}
+	return m.download(m.store.grad)
+}
+
+func (m *Model) download(x kernels.Floats) ([]Parameter, error) {
+	return m.store.cut(x, 0, m.copied)
+}
+
+// copied gives p a copy of its values.
+func (m *Model) copied(p *Parameter, values kernels.Floats) error {
+	p.Data = make([]float32, values.Len())
+	return m.dev.Download(p.Data, values)
+}
+
+// cut lists the parameters that lie at from and later, whose values x holds, as give gives these to them.
+func (s *store) cut(x kernels.Floats, from int, give func(p *Parameter, values kernels.Floats) error) ([]Parameter, error) {
+	var list []Parameter
+	for i, p := range s.list {
+		at := s.at[i] - from
+		if at < 0 {
+			continue
+		}
+		if err := give(&p, x.Slice(at, at+p.Size())); err != nil {
+			return nil, err
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+// State is what training needs beside the parameters to go on as if it had never stopped.
+type State struct {
+	Updates  int         // updates done
+	ExpAvg   []Parameter // AdamW's mean of gradients, one entry per parameter
+	ExpAvgSq []Parameter // and of their squares
+	Masters  []Parameter // alpha and theta before rounding to float16; empty if they are not rounded
+	Counters []Counter   // of the weights, where they train by flipping
+}
+
+// State returns a copy of the optimizer's state.
+func (m *Model) State() (State, error) {
+	if m.options.Inference {
+		return State{}, errInference
+	}
+	return m.state(m.store.m, m.store.v, m.store.master, m.copied)
+}
+
+func (m *Model) state(mean, square, master kernels.Floats, give func(p *Parameter, values kernels.Floats) error) (state State, err error) {
+	s := &m.store
+	state.Updates = m.updates
+	if s.flips != nil {
+		state.Counters = s.flips.list(s)
+	}
+	if state.ExpAvg, err = s.cut(mean, 0, give); err != nil {
+		return State{}, err
+	}
+	if state.ExpAvgSq, err = s.cut(square, 0, give); err != nil {
+		return State{}, err
+	}
+	if master != nil {
+		state.Masters, err = s.cut(master, s.scales, give)
+	}
+	return state, err
+}
+
+// SetState restores the optimizer's state. Call it after Load.
+func (m *Model) SetState(state State) error {
+	if m.options.Inference {
+		return errInference
+	}
+	if f := m.store.flips; f != nil {
+		if err := f.restore(&m.store, state.Counters); err != nil {
+			return fmt.Errorf("restore counters: %w", err)
+		}
+	}
+	mean, err := m.store.inOrder(state.ExpAvg, 0)
+	if err != nil {
+		return fmt.Errorf("restore exp_avg: %w", err)
+	}
+	square, err := m.store.inOrder(state.ExpAvgSq, 0)
+	if err != nil {
+		return fmt.Errorf("restore exp_avg_sq: %w", err)
+	}
+	if m.store.master != nil {
+		masters, err := m.store.inOrder(state.Masters, m.store.scales)
+		if err != nil {
+			return fmt.Errorf("restore masters: %w", err)
+		}
+		m.upload(m.store.master, masters, m.store.scales)
+	}
+	m.upload(m.store.m, mean, 0)
+	m.upload(m.store.v, square, 0)
+	m.updates = state.Updates
+	return m.dev.Sync()
+}

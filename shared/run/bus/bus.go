@@ -1,0 +1,322 @@
+// Package bus carries events over NATS JetStream: it declares the streams and
+// consumers, announces events once, reads a run's history and follows a run. It
+// knows subjects and delivery, not what the events mean.
+//
+// The bus is never the only copy of anything: artifacts are files, and every
+// event is written to the run's journal (package stage) before it is announced.
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"bitnet1/shared/run/event"
+)
+
+// Bus is a connection to the event server.
+type Bus struct {
+	// Patience is how long what the server does not take is offered again.
+	Patience time.Duration
+
+	conn *nats.Conn
+	js   jetstream.JetStream
+}
+
+// Patience is how long whoever needs the event server, its store or the disk
+// waits for them to be usable again, unless told otherwise.
+const Patience = 30 * time.Second
+
+// Connect connects and makes sure the streams exist. name shows up in the
+// server's connection list.
+func Connect(ctx context.Context, a Address, name string) (*Bus, error) {
+	if a.URL == "" {
+		return nil, errNoAddress
+	}
+	opts := []nats.Option{
+		nats.Name(name), nats.Timeout(5 * time.Second), nats.MaxReconnects(-1),
+		nats.ReconnectWait(200 * time.Millisecond),
+	}
+	if a.User != "" {
+		opts = append(opts, nats.UserInfo(a.User, a.Password))
+	}
+	if a.Token != "" {
+		opts = append(opts, nats.Token(a.Token))
+	}
+	if a.Creds != "" {
+		if _, err := os.Stat(a.Creds); err != nil {
+			return nil, fmt.Errorf("NATS_CREDS: %w", err)
+		}
+		opts = append(opts, nats.UserCredentials(a.Creds))
+	}
+	if _, err := url.Parse(a.URL); err != nil {
+		return nil, errors.New("NATS_URL is no URL: want nats://HOST:PORT") // err would show a password in it
+	}
+	conn, err := nats.Connect(a.URL, opts...)
+	if err != nil {
+		return nil, connectError(a.URL, err)
+	}
+	js, err := jetstream.New(conn, jetstream.WithDefaultTimeout(5*time.Second))
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	b := &Bus{Patience: Patience, conn: conn, js: js}
+	if err = b.checkLimits(); err == nil {
+		err = b.ensureStreams(ctx)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("event server %s: %w", hostOf(a.URL), err)
+	}
+	return b, nil
+}
+
+// checkLimits makes sure that a stage's answer and its cause can be announced:
+// a failure that cannot be told would be tried again without end.
+func (b *Bus) checkLimits() error {
+	if n := b.conn.MaxPayload(); n < minMessage {
+		return fmt.Errorf("it takes messages of at most %d bytes, and stages' answers need %d: raise max_payload in its configuration", n, minMessage)
+	}
+	return nil
+}
+
+func connectError(address string, err error) error {
+	switch {
+	case errors.Is(err, nats.ErrAuthorization), strings.Contains(err.Error(), "Authorization"):
+		return fmt.Errorf("event server %s refused the credentials: check NATS_USER and NATS_PASSWORD, NATS_TOKEN or NATS_CREDS (%w)", hostOf(address), err)
+	default:
+		return fmt.Errorf("event server %s cannot be reached: check NATS_URL and that the server runs, or unset NATS_URL to let the launcher start one (%w)", hostOf(address), err)
+	}
+}
+
+// hostOf hides any password in a NATS URL from messages.
+func hostOf(address string) string {
+	if u, err := url.Parse(address); err == nil && u.Host != "" {
+		return u.Host
+	}
+	return "at NATS_URL"
+}
+
+// Close sends what is still to be sent and closes the connection.
+func (b *Bus) Close() {
+	b.conn.Close()
+}
+
+// Publish announces e and returns when the server has it on disk. The server
+// drops a second announcement of the same id within its dedupe window. Errors
+// are ErrTooLarge, and what Unusable recognises where the server did not take e
+// for as long as b.Patience.
+func (b *Bus) Publish(ctx context.Context, e event.Envelope) error {
+	_, err := b.publish(ctx, e)
+	return err
+}
+
+// PublishAfter is Publish on the condition that the last event on e's subject is
+// the one with the given sequence, 0 for none. It returns the sequence of e;
+// ErrBehind when the subject has another last event.
+func (b *Bus) PublishAfter(ctx context.Context, e event.Envelope, last uint64) (sequence uint64, err error) {
+	return b.publish(ctx, e, jetstream.WithExpectLastSequencePerSubject(last))
+}
+
+// Errors of publishing.
+var (
+	ErrBehind   = errors.New("other events were announced meanwhile")
+	ErrTooLarge = errors.New("it is larger than the event server takes: raise max_payload in the server's configuration and the stream's largest message")
+)
+
+func (b *Bus) publish(ctx context.Context, e event.Envelope, opts ...jetstream.PublishOpt) (sequence uint64, err error) {
+	data, err := e.Encode()
+	if err != nil {
+		return 0, err
+	}
+	opts = append(opts, jetstream.WithMsgID(e.ID))
+	err = b.again(ctx, func() error {
+		ack, err := b.js.Publish(ctx, e.Subject(), data, opts...)
+		if err == nil {
+			sequence = ack.Sequence
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("announcing %s of run %s: %w", e.Kind, e.Run, err)
+	}
+	return sequence, nil
+}
+
+// again calls ask until it succeeds or b.Patience is over: a request that a
+// restart of the server has swallowed is answered when it is made once more.
+func (b *Bus) again(ctx context.Context, ask func() error) error {
+	limit := time.Now().Add(b.Patience)
+	for attempt := 1; ; attempt++ {
+		err := verdict(ask())
+		switch {
+		case err == nil, ctx.Err() != nil, errors.Is(err, ErrTooLarge), errors.Is(err, ErrBehind):
+			return err
+		case time.Now().After(limit):
+			return unusable{fmt.Errorf("the event server cannot be used (tried for %s): %w", b.Patience, err)}
+		}
+		pause(ctx, min(time.Duration(attempt)*200*time.Millisecond, 2*time.Second))
+	}
+}
+
+// verdict names the answers of a server that asking again cannot change.
+func verdict(err error) error {
+	var api *jetstream.APIError
+	switch {
+	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, jetstream.ErrStreamMessageExceedsMaximum):
+		return fmt.Errorf("%w (%w)", ErrTooLarge, err)
+	case errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
+		return ErrBehind
+	}
+	return err
+}
+
+// unusable marks an error that no job of the process can do without.
+type unusable struct{ error }
+
+func (u unusable) Unwrap() error { return u.error }
+
+// Unusable marks err as the event server's, its store's or the disk's: whoever
+// needs them has waited for them in vain.
+func Unusable(err error) error { return unusable{err} }
+
+// IsUnusable reports whether err is so marked.
+func IsUnusable(err error) bool { return errors.As(err, new(unusable)) }
+
+// Kept is an event as the stream keeps it, with its place there.
+type Kept struct {
+	event.Envelope
+	Sequence uint64
+}
+
+// History returns the events of a run and kind (either may be "*", as may the
+// noun or verb) with a stream sequence above after, oldest first. Events that
+// cannot be decoded are left out; their count is returned.
+func (b *Bus) History(ctx context.Context, run, kind string, after uint64) (events []Kept, bad int, err error) {
+	all, err := b.read(ctx, run, kind, after)
+	events = slices.DeleteFunc(all, Kept.undecodable)
+	return events, len(all) - len(events), err
+}
+
+// Since is History that returns, beside the events, the sequence of the last
+// message that was read, decodable or not; after when there was none.
+func (b *Bus) Since(ctx context.Context, run, kind string, after uint64) (events []Kept, last uint64, err error) {
+	all, err := b.read(ctx, run, kind, after)
+	last = after
+	if n := len(all); n > 0 {
+		last = all[n-1].Sequence
+	}
+	return slices.DeleteFunc(all, Kept.undecodable), last, err
+}
+
+func (b *Bus) read(ctx context.Context, run, kind string, after uint64) (all []Kept, err error) {
+	err = b.again(ctx, func() error {
+		all, err = b.readOnce(ctx, event.Subject(run, kind), after)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("history of run %s: %w", run, err)
+	}
+	return all, nil
+}
+
+func (b *Bus) readOnce(ctx context.Context, subject string, after uint64) (all []Kept, err error) {
+	consumer, err := b.js.CreateConsumer(ctx, EventStream, jetstream.ConsumerConfig{
+		FilterSubject: subject, AckPolicy: jetstream.AckNonePolicy,
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
+		MemoryStorage: true, InactiveThreshold: readerLife,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer b.remove(ctx, consumer.CachedInfo().Name)
+	for left := consumer.CachedInfo().NumPending; left > 0; {
+		batch, err := consumer.Fetch(int(min(left, 256)), jetstream.FetchMaxWait(5*time.Second))
+		if err != nil {
+			return nil, err
+		}
+		got := uint64(0)
+		for m := range batch.Messages() {
+			got++
+			all = append(all, kept(m))
+		}
+		if err := batch.Error(); err != nil {
+			return nil, err
+		}
+		if got == 0 {
+			return nil, fmt.Errorf("%d events were not delivered", left)
+		}
+		left -= min(got, left)
+	}
+	return all, nil
+}
+
+// remove removes a consumer that only read. Where that fails the server does so
+// after readerLife.
+func (b *Bus) remove(ctx context.Context, consumer string) {
+	_ = b.js.DeleteConsumer(ctx, EventStream, consumer)
+}
+
+// Last is the sequence of the last event of a run, 0 when there is none.
+func (b *Bus) Last(ctx context.Context, run string) (uint64, error) {
+	stream, err := b.js.Stream(ctx, EventStream)
+	if err != nil {
+		return 0, fmt.Errorf("stream %s: %w", EventStream, err)
+	}
+	last, err := stream.GetLastMsgForSubject(ctx, event.Subject(run, "*.*"))
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return 0, nil
+	case err != nil:
+		return 0, fmt.Errorf("last event of run %s: %w", run, err)
+	}
+	return last.Sequence, nil
+}
+
+// Follow calls each for every event of a run, from its first one on, until ctx
+// ends. Of what is no event each gets only the sequence.
+func (b *Bus) Follow(ctx context.Context, run string, each func(Kept)) error {
+	consumer, err := b.js.OrderedConsumer(ctx, EventStream, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{event.Subject(run, "*.*")}, DeliverPolicy: jetstream.DeliverAllPolicy, InactiveThreshold: readerLife,
+	})
+	if err != nil {
+		return fmt.Errorf("following run %s: %w", run, err)
+	}
+	handle, err := consumer.Consume(func(m jetstream.Msg) {
+		each(kept(m))
+	})
+	if err != nil {
+		return fmt.Errorf("following run %s: %w", run, err)
+	}
+	context.AfterFunc(ctx, func() {
+		handle.Stop()
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		b.remove(end, consumer.CachedInfo().Name)
+	})
+	return nil
+}
+
+// kept is m as an event; only its sequence where it is none.
+func kept(m jetstream.Msg) Kept {
+	meta, err := m.Metadata()
+	if err != nil {
+		return Kept{}
+	}
+	k := Kept{Sequence: meta.Sequence.Stream}
+	if e, err := event.Decode(m.Data()); err == nil && e.Subject() == m.Subject() {
+		k.Envelope = e
+	}
+	return k
+}
+
+func (k Kept) undecodable() bool { return k.ID == "" }

@@ -1,0 +1,169 @@
+package bus
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"bitnet1/shared/run/event"
+)
+
+// Queue hands out the events that a stage has to answer, one at a time: a
+// message that waits in a client's prefetch buffer runs into its AckWait and is
+// worked on twice.
+type Queue struct {
+	AckWait time.Duration // as the server has it
+
+	consumer jetstream.Consumer
+	conn     *nats.Conn
+}
+
+// Delivery is one event handed to a worker. It must be ended by Done, Later or
+// GiveUp; until then Alive must be called more often than every AckWait.
+type Delivery struct {
+	msg     jetstream.Msg
+	Subject string
+	Data    []byte
+}
+
+// Next waits for an event. It returns nil when none came within a short while
+// or the connection is interrupted, and an error when the consumer is gone or
+// the connection is closed for good.
+func (q *Queue) Next(ctx context.Context) (*Delivery, error) {
+	wait, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	msg, err := q.consumer.Next(jetstream.FetchContext(wait))
+	switch {
+	case err == nil:
+		return &Delivery{msg: msg, Subject: msg.Subject(), Data: msg.Data()}, nil
+	case q.conn.IsClosed():
+		return nil, closedError(q.conn)
+	case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, jetstream.ErrConsumerDeleted):
+		return nil, err
+	case errors.Is(err, nats.ErrNoResponders):
+		// Either the consumer is gone or the server is starting.
+		if _, err := q.consumer.Info(wait); errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return nil, err
+		}
+	}
+	if !errors.Is(err, context.DeadlineExceeded) {
+		pause(ctx, 100*time.Millisecond) // it came back at once: do not spin
+	}
+	return nil, nil
+}
+
+func closedError(conn *nats.Conn) error {
+	if err := conn.LastError(); err != nil {
+		return fmt.Errorf("the event server ended the connection: %w", err)
+	}
+	return nats.ErrConnectionClosed
+}
+
+// pause waits until d has passed or ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// Alive tells the server that the work goes on.
+func (d *Delivery) Alive() error { return d.msg.InProgress() }
+
+// Done acknowledges and waits for the server's word that it has noted it.
+func (d *Delivery) Done(ctx context.Context) error { return d.msg.DoubleAck(ctx) }
+
+// Later hands the event back, to be delivered again after the delay.
+func (d *Delivery) Later(delay time.Duration) error { return d.msg.NakWithDelay(delay) }
+
+// GiveUp takes the event out of the queue for good. Bury it first.
+func (d *Delivery) GiveUp(cause string) error { return d.msg.TermWithReason(cause) }
+
+// Headers of a dead letter. Its payload is the event as it was delivered.
+const (
+	HeaderStage = "Bitnet1-Stage"
+	HeaderCause = "Bitnet1-Cause"
+)
+
+// Bury keeps data, which arrived on subject and which stage could not answer,
+// in the dead-letter stream together with the cause; the cause alone where the
+// server takes no larger message than the event was.
+func (b *Bus) Bury(ctx context.Context, stage, subject string, data []byte, cause string) error {
+	run, kind, ok := event.SplitSubject(subject)
+	if !ok {
+		run, kind = "unknown", "unknown.unknown"
+	}
+	msg := nats.NewMsg("bitnet1." + run + ".dead." + stage + "." + kind)
+	msg.Data = data
+	msg.Header.Set(HeaderStage, stage)
+	msg.Header.Set(HeaderCause, headerText(cause))
+	once := jetstream.WithMsgID(rand.Text())
+	send := func() error {
+		_, err := b.js.PublishMsg(ctx, msg, once)
+		return err
+	}
+	err := b.again(ctx, send)
+	if errors.Is(err, ErrTooLarge) { // with the cause beside it; the event is in its own stream
+		msg.Data = nil
+		err = b.again(ctx, send)
+	}
+	if err != nil {
+		return fmt.Errorf("keeping a dead letter of stage %s: %w", stage, err)
+	}
+	return nil
+}
+
+// headerText makes one line of at most maxCause bytes of text.
+func headerText(text string) string {
+	if len(text) > maxCause {
+		text = text[:maxCause] + " …"
+	}
+	return strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, "?"), unicode.IsControl), "; ")
+}
+
+// Progress is what a stage says while it works. It is sent and forgotten: not
+// kept, not acknowledged.
+type Progress struct {
+	Stage  string             `msgpack:"stage"`
+	Job    string             `msgpack:"job"`
+	Done   int64              `msgpack:"done"`
+	Total  int64              `msgpack:"total"`
+	Unit   string             `msgpack:"unit"`
+	Values map[string]float64 `msgpack:"values"` // e.g. step, loss, tokens_per_second, learning_rate
+}
+
+// progressSubject has five tokens, so the event stream (four) never keeps it.
+func progressSubject(run, stage string) string {
+	return "bitnet1." + run + ".progress." + stage + ".report"
+}
+
+// Report sends p on bitnet1.<run>.progress.<stage>.report, without waiting.
+func (b *Bus) Report(run string, p Progress) {
+	if data, err := event.Marshal(p); err == nil {
+		_ = b.conn.Publish(progressSubject(run, p.Stage), data) // lost progress is no loss
+	}
+}
+
+// Watch calls each for the progress of every stage of a run until ctx ends.
+func (b *Bus) Watch(ctx context.Context, run string, each func(Progress)) error {
+	sub, err := b.conn.Subscribe(progressSubject(run, "*"), func(m *nats.Msg) {
+		var p Progress
+		if event.Unmarshal(m.Data, &p) == nil {
+			each(p)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("watching run %s: %w", run, err)
+	}
+	context.AfterFunc(ctx, func() { _ = sub.Unsubscribe() })
+	return nil
+}

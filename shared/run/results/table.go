@@ -1,0 +1,342 @@
+package results
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
+)
+
+// Table is what is known of a run's checkpoints, or of whatever else its stages declare rows of.
+type Table struct {
+	Run     string
+	Row     Column   // what names the rows
+	Columns []Column // those of which some row has a value, baselines among them
+	Rows    []*Row   // found with the run's own parameters, in the order of their names
+	Others  []*Row   // found with other parameters
+
+	own map[string]bool // keys of the columns that the rows' own events give
+}
+
+// Row is one checkpoint. Its cells are by the keys of columns.
+type Row struct {
+	Name      string
+	Overrides map[string]string // how the parameters differ from the run's own; empty in Rows
+	Marks     []string          // such as best
+	Cells     map[string]Cell
+
+	key     string  // of the name, for programs
+	barred  bool    // from being the best
+	place   float64 // of the name, where it is a number
+	input   string  // id of the event
+	digests []string
+}
+
+// Cell is a value of the table.
+type Cell struct {
+	Text  string // for people
+	Value any    // a number, or a text
+}
+
+// Number is the cell's number; NaN where it has none.
+func (c Cell) Number() float64 {
+	if n, ok := c.Value.(float64); ok {
+		return n
+	}
+	return math.NaN()
+}
+
+// Read makes the tables of a run from its journal, one for each kind of row that is declared. Of results for the same row
+// with equal parameters, the latest counts.
+func Read(j journal.Journal, run string, declared []Declaration) ([]*Table, error) {
+	var tables []*Table
+	for _, rows := range declared {
+		for _, r := range rows.Results {
+			if r.Row == nil {
+				continue
+			}
+			t := &Table{Run: run, Row: *r.Row, own: map[string]bool{}}
+			if err := t.addRows(j, r); err != nil {
+				return nil, err
+			}
+			for _, d := range declared {
+				if d.Answers != r.Kind {
+					continue
+				}
+				if err := t.addStage(j, d, declared); err != nil {
+					return nil, err
+				}
+			}
+			t.finish()
+			tables = append(tables, t)
+		}
+	}
+	return tables, nil
+}
+
+// addRows makes a row of every event of the kind; of equal names and parameters the last one.
+func (t *Table) addRows(j journal.Journal, r Result) error {
+	events, err := j.Announcements(t.Run, r.Kind)
+	if err != nil {
+		return err
+	}
+	for _, e := range events {
+		body, err := Body(e.Body)
+		if err != nil {
+			return err
+		}
+		row := t.at(r.Row.Value.Text(body), e.Overrides)
+		place, isNumber := r.Row.Value.Value(body).(float64)
+		if !isNumber {
+			place = math.Inf(1)
+		}
+		row.place, row.input, row.digests, row.Cells = place, e.ID, digests(body), map[string]Cell{}
+		row.fill(withBaselines(r.Columns), body)
+		row.barred = slices.ContainsFunc(r.Columns, func(c Column) bool {
+			v := lookUp(body, c.Unless)
+			n, isNumber := number(v)
+			return isNumber && n != 0 || v == true
+		})
+	}
+	t.Columns = withBaselines(r.Columns)
+	for _, c := range t.Columns {
+		t.own[c.Key] = true
+	}
+	return nil
+}
+
+// at is the row of a name and parameters.
+func (t *Table) at(name string, overrides map[string]string) *Row {
+	list := &t.Rows
+	if len(overrides) > 0 {
+		list = &t.Others
+	}
+	for _, r := range *list {
+		if r.Name == name && maps.Equal(r.Overrides, overrides) {
+			return r
+		}
+	}
+	r := &Row{key: t.Row.Key, Name: name, Overrides: overrides, Cells: map[string]Cell{}}
+	*list = append(*list, r)
+	return r
+}
+
+// addStage fills in the columns of a stage that answers the rows' events.
+func (t *Table) addStage(j journal.Journal, d Declaration, all []Declaration) error {
+	for _, r := range d.Results {
+		if len(r.Columns) == 0 {
+			continue
+		}
+		events, err := j.Announcements(t.Run, r.Kind)
+		if err != nil {
+			return err
+		}
+		if shared(all, r.Kind) { // another stage announces the same kind, with columns of its own
+			events = slices.DeleteFunc(events, func(e event.Envelope) bool { return e.Stage != d.Stage })
+		}
+		columns := t.unique(d.Stage, withBaselines(r.Columns))
+		for _, e := range events {
+			if err := t.addCells(e, columns); err != nil {
+				return err
+			}
+		}
+		t.Columns = append(t.Columns, columns...)
+	}
+	return nil
+}
+
+// shared reports whether several stages declare a kind.
+func shared(all []Declaration, kind string) bool {
+	stages := 0
+	for _, d := range all {
+		if slices.ContainsFunc(d.Results, func(r Result) bool { return r.Kind == kind }) {
+			stages++
+		}
+	}
+	return stages > 1
+}
+
+// unique gives columns whose keys or names other stages use those of this stage.
+func (t *Table) unique(stage string, columns []Column) []Column {
+	for i := range columns {
+		c := &columns[i]
+		if slices.ContainsFunc(t.Columns, func(o Column) bool { return o.Key == c.Key }) {
+			c.Key = stage + "." + c.Key
+		}
+		if slices.ContainsFunc(t.Columns, func(o Column) bool { return o.Name == c.Name }) {
+			c.Name = stage + " " + c.Name
+		}
+	}
+	return columns
+}
+
+// addCells fills in the columns of one event.
+func (t *Table) addCells(e event.Envelope, columns []Column) error {
+	body, err := Body(e.Body)
+	if err != nil {
+		return err
+	}
+	row := t.answered(e, body)
+	if row == nil {
+		return nil // it is of a checkpoint that was made again since, with other bytes
+	}
+	if !maps.Equal(row.Overrides, e.Overrides) && len(e.Overrides) > 0 {
+		other := t.at(row.Name, e.Overrides)
+		other.place = row.place
+		row = other
+	}
+	row.fill(columns, body)
+	return nil
+}
+
+// answered finds the row that an event is about: it names the event that it answers. One that does not, because it is of
+// another language or an older version, names the checkpoint by its digest, or only the step.
+func (t *Table) answered(e event.Envelope, body map[string]any) *Row {
+	rows := slices.Concat(t.Rows, t.Others)
+	find := func(is func(*Row) bool) *Row {
+		if i := slices.IndexFunc(rows, is); i >= 0 {
+			return rows[i]
+		}
+		return nil
+	}
+	if r := find(func(r *Row) bool { return e.Input != "" && r.input == e.Input }); r != nil {
+		return r
+	}
+	mentioned := digests(body)
+	if r := find(func(r *Row) bool {
+		return r.input != "" && slices.ContainsFunc(r.digests, func(d string) bool { return slices.Contains(mentioned, d) })
+	}); r != nil {
+		return r
+	}
+	if e.Input != "" || slices.ContainsFunc(mentioned, func(d string) bool { return lookUp(body, "model.digest") == d }) {
+		return nil // of another checkpoint
+	}
+	name := t.Row.Value.Text(body)
+	return find(func(r *Row) bool { return r.input != "" && r.Name == name })
+}
+
+// digests are those of the artifacts that a body mentions, but for the dataset's: it is many checkpoints'.
+func digests(body map[string]any) []string {
+	var all []string
+	for key, v := range body {
+		ref, ok := v.(map[string]any)
+		if digest, _ := ref["digest"].(string); ok && key != "manifest" && artifact.ValidDigest(digest) {
+			all = append(all, digest)
+		}
+	}
+	return all
+}
+
+func (r *Row) fill(columns []Column, body map[string]any) {
+	for _, c := range columns {
+		delete(r.Cells, c.Key)
+		if v := c.Value.Value(body); v != nil {
+			r.Cells[c.Key] = Cell{Text: c.text(body), Value: v}
+		}
+	}
+}
+
+// text is the column's value for people, with its standard error.
+func (c Column) text(body map[string]any) string {
+	text := c.Value.Text(body)
+	if c.Error == "" || c.Error.Value(body) == nil {
+		return text
+	}
+	return strings.TrimSuffix(text, " %") + " ± " + c.Error.Text(body)
+}
+
+func withBaselines(columns []Column) []Column {
+	var all []Column
+	for _, c := range columns {
+		all = append(all, c)
+		if c.Baseline != nil {
+			all = append(all, c.Baseline.column(c))
+		}
+	}
+	return all
+}
+
+// finish sorts the rows, marks the best and leaves out columns without values.
+func (t *Table) finish() {
+	byName := func(a, b *Row) int {
+		return cmp.Or(cmp.Compare(a.place, b.place), cmp.Compare(a.Name, b.Name), cmp.Compare(Label(a.Overrides), Label(b.Overrides)))
+	}
+	slices.SortFunc(t.Rows, byName)
+	slices.SortFunc(t.Others, byName)
+	for _, c := range t.Columns {
+		if best := t.bestBy(c); c.Mark != "" && best != nil {
+			best.Marks = append(best.Marks, c.Mark)
+		}
+	}
+	t.Columns = slices.DeleteFunc(t.Columns, func(c Column) bool {
+		return !slices.ContainsFunc(slices.Concat(t.Rows, t.Others), func(r *Row) bool { return r.Cells[c.Key].Value != nil })
+	})
+}
+
+// bestBy is the row with the best value in a column, the first of equal ones; nil where there is none or none is better.
+func (t *Table) bestBy(c Column) *Row {
+	var best *Row
+	for _, r := range t.Rows {
+		v := r.Cells[c.Key].Number()
+		if math.IsNaN(v) || c.Better == "" || r.barred {
+			continue
+		}
+		if best == nil || c.Better == Lower && v < best.Cells[c.Key].Number() || c.Better == Higher && v > best.Cells[c.Key].Number() {
+			best = r
+		}
+	}
+	return best
+}
+
+// Best is the row with the best value of the run's main column: the first one that says which values are better, a column
+// of a stage that answers the rows before one of the rows' own. It is nil where nothing is known.
+func (t *Table) Best() (*Row, Column) {
+	for _, own := range []bool{false, true} {
+		for _, c := range t.Columns {
+			if t.own[c.Key] != own {
+				continue
+			}
+			if best := t.bestBy(c); best != nil {
+				return best, c
+			}
+		}
+	}
+	return nil, Column{}
+}
+
+// Last is the last row; nil where there is none.
+func (t *Table) Last() *Row {
+	if len(t.Rows) == 0 {
+		return nil
+	}
+	return t.Rows[len(t.Rows)-1]
+}
+
+// Label writes how parameters differ: "sequences=2". A key has its stage before it where two stages' keys are the same.
+func Label(overrides map[string]string) string {
+	short := map[string]int{}
+	for full := range overrides {
+		short[keyOf(full)]++
+	}
+	var parts []string
+	for _, full := range slices.Sorted(maps.Keys(overrides)) {
+		name := full
+		if short[keyOf(full)] == 1 {
+			name = keyOf(full)
+		}
+		parts = append(parts, name+"="+overrides[full])
+	}
+	return strings.Join(parts, " ")
+}
+
+func keyOf(full string) string {
+	if _, key, dotted := strings.Cut(full, "."); dotted {
+		return key
+	}
+	return full
+}

@@ -1,0 +1,134 @@
+package stage
+
+import (
+	"log/slog"
+	"math"
+	"strconv"
+	"strings"
+	"testing"
+
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
+)
+
+// The best checkpoint is the one with the lowest validation loss, of those that have one and are ±1.
+func TestBestCheckpoint(t *testing.T) {
+	t.Parallel()
+	none := math.NaN()
+	for what, c := range map[string]struct {
+		bits, blend []float64 // of the checkpoints at steps 10, 20, …
+		want        int       // 0: none
+		refusal     string
+	}{
+		"lowest":                    {[]float64{5, 3, 4}, []float64{0, 0, 0}, 20, ""},
+		"first of equal ones":       {[]float64{5, 3, 3}, []float64{0, 0, 0}, 20, ""},
+		"some without a sample":     {[]float64{none, 5, 0, 4}, []float64{0, 0, 0, 0}, 40, ""},
+		"bonsai":                    {[]float64{1, 2, 4, 3}, []float64{1, 0.5, 0, 0}, 40, ""},
+		"no sample at all":          {[]float64{none, none}, []float64{0, 0}, 0, "no checkpoint with a validation loss"},
+		"still annealing":           {[]float64{2, 1}, []float64{0.5, 0.1}, 0, "2 of 2 are from before the end of the annealing"},
+		"annealing, then no sample": {[]float64{2, none}, []float64{0.5, 0}, 0, "1 of 2 are from before"},
+	} {
+		var events []event.Envelope
+		for i, bits := range c.bits {
+			saved := event.CheckpointSaved{Step: 10 * (i + 1), ValidationBits: bits, Blend: c.blend[i], Model: artifact.Ref{Name: "m"}}
+			e, err := event.New("r", "train", "", event.Part{}, saved)
+			if err != nil {
+				t.Fatal(err)
+			}
+			events = append(events, e)
+		}
+		found, err := selectCheckpoints(events, "r", "best")
+		if c.want == 0 {
+			if err == nil || !strings.Contains(err.Error(), c.refusal) || !strings.Contains(err.Error(), "use --checkpoint last") {
+				t.Errorf("%s: %v, want %q", what, err, c.refusal)
+			}
+			continue
+		}
+		if err != nil || len(found) != 1 {
+			t.Errorf("%s: %v, %v", what, found, err)
+			continue
+		}
+		if got, err := event.Into[event.CheckpointSaved](found[0]); err != nil || got.Step != c.want {
+			t.Errorf("%s: step %d (%v), want %d", what, got.Step, err, c.want)
+		}
+	}
+}
+
+// Checkpoints are found by their steps, whatever the order of their events; of two of one step the later counts.
+func TestWhichCheckpoints(t *testing.T) {
+	t.Parallel()
+	var events []event.Envelope
+	for _, c := range []struct {
+		step int
+		name string
+	}{{30, "a"}, {10, "b"}, {20, "c"}, {10, "d"}} {
+		e, err := event.New("r", "train", "", event.Part{}, event.CheckpointSaved{Step: c.step, Model: artifact.Ref{Name: c.name}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		events = append(events, e)
+	}
+	for which, want := range map[string]string{"all": "d c a", "last": "a", "10": "d", "20": "c"} {
+		found, err := selectCheckpoints(events, "r", which)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, e := range found {
+			saved, err := event.Into[event.CheckpointSaved](e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, saved.Model.Name)
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("%s: %s, want %s", which, got, want)
+		}
+	}
+	for which, want := range map[string]string{"15": "no checkpoint at step 15; its steps are [10 20 30]", "first": "use last, best, all or a step"} {
+		if _, err := selectCheckpoints(events, "r", which); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", which, err, want)
+		}
+	}
+}
+
+// A rerun is about what the run's own parameters gave, unless a step names a checkpoint of others or there is nothing else.
+func TestWhoseCheckpoints(t *testing.T) {
+	t.Parallel()
+	j := journal.Open(t.TempDir())
+	write := func(run string, step int, overrides map[string]string) {
+		e, err := event.New(run, "train", "", event.Part{}, event.CheckpointSaved{Step: step, ValidationBits: 9 - float64(step)/10, Model: artifact.Ref{Name: "m"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Overrides = overrides
+		if _, err := j.Write(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	longer := map[string]string{"train.steps": "30"}
+	write("mixed", 10, nil)
+	write("mixed", 20, nil)
+	write("mixed", 30, longer)
+	write("others", 40, longer)
+	for _, c := range []struct{ run, which, want string }{
+		{"mixed", "last", "20"}, {"mixed", "best", "20"}, {"mixed", "all", "10 20"}, {"mixed", "30", "30"}, {"mixed", "10", "10"}, {"others", "last", "40"},
+	} {
+		found, err := selectEvents[event.CheckpointSaved](slog.New(slog.DiscardHandler), j, c.run, "checkpoint.saved", c.which)
+		if err != nil {
+			t.Fatalf("%+v: %v", c, err)
+		}
+		var steps []string
+		for _, e := range found {
+			saved, err := event.Into[event.CheckpointSaved](e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			steps = append(steps, strconv.Itoa(saved.Step))
+		}
+		if got := strings.Join(steps, " "); got != c.want {
+			t.Errorf("%+v: steps %s", c, got)
+		}
+	}
+}

@@ -1,0 +1,480 @@
+package stage
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+)
+
+func TestOneShotFromFilesToAFolder(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir := t.TempDir()
+	for _, name := range []string{"a", "b"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := filepath.Join(dir, "out")
+	for _, files := range [][]string{
+		{"--in", filepath.Join(dir, "a"), filepath.Join(dir, "b")}, // as a shell's pattern gives them
+		{"--in", filepath.Join(dir, "a"), "--in", filepath.Join(dir, "b")},
+		{"--in=" + filepath.Join(dir, "a"), filepath.Join(dir, "b")},
+	} {
+		if err := os.RemoveAll(out); err != nil {
+			t.Fatal(err)
+		}
+		status, stdout, stderr := w.run("shout", append(append([]string{"run"}, files...), "--out", out)...)
+		if status != exitDone {
+			t.Fatalf("%v: status %d: %s", files, status, stderr)
+		}
+		wantText(t, "output", stdout, "tokens.written\n  "+filepath.Join(out, "a.loud"), filepath.Join(out, "b.loud"))
+		for name, want := range map[string]string{"a.loud": "A", "b.loud": "B"} {
+			if b, err := os.ReadFile(filepath.Join(out, name)); err != nil || string(b) != want {
+				t.Errorf("%s: %q, %v", name, b, err)
+			}
+		}
+		if entries, err := os.ReadDir(out); err != nil || len(entries) != 2+1 { // and the jobs' records, out of sight
+			t.Errorf("the folder holds %v, %v", entries, err)
+		}
+	}
+	if _, err := os.Stat(w.data); err == nil {
+		t.Error("a one-shot run made a data directory")
+	}
+}
+
+func TestOneShotMayFailAsOftenAsItsUserTries(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	in := filepath.Join(t.TempDir(), "a")
+	if err := os.WriteFile(in, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	for try := 1; try <= 7; try++ {
+		status, stdout, stderr := w.run("shout", "run", "--in", in, "--out", out, "--trace", w.trace, "--mode", "fail", "--times", "6")
+		if want := map[bool]int{true: exitFailed, false: exitDone}[try <= 6]; status != want {
+			t.Fatalf("try %d: status %d, want %d: %s", try, status, want, stderr)
+		}
+		if try <= 6 {
+			wantText(t, "error", stderr, fmt.Sprintf("shout: a failed for the %d. time", try))
+			if stdout != "" {
+				t.Errorf("a failed run prints %q", stdout)
+			}
+		}
+	}
+}
+
+// Many one-shots share a folder, some of them the very job: each does its own, and none removes what another needs.
+func TestOneShotsShareAnOutputFolder(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir := t.TempDir()
+	out := filepath.Join(dir, "out")
+	start := func(stage, name string, args ...string) *program {
+		in := filepath.Join(dir, name)
+		if err := os.WriteFile(in, []byte(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return w.start(w.command(stage, append([]string{"run", "--in", in, "--out", out}, args...)...))
+	}
+	long := start("climb", "long", "--mode", "wait", "--release", w.release, "--trace", w.trace)
+	w.begun(1)
+	var short []*program
+	for i := range 24 {
+		short = append(short, start("shout", fmt.Sprint("text", i%8)))
+	}
+	for _, p := range short {
+		if p.status() != exitDone {
+			t.Errorf("a one-shot failed: %s", p.log())
+		}
+	}
+	w.let()
+	if long.status() != exitDone {
+		t.Errorf("the long one failed: %s", long.log())
+	}
+	if got, err := os.ReadFile(filepath.Join(out, "climb.log")); err != nil || string(got) != "step 1\nstep 2\nstep 3\n" {
+		t.Errorf("steps of the long one: %q, %v", got, err)
+	}
+	if entries, err := os.ReadDir(out); err != nil || len(entries) != 8+4+1 {
+		t.Errorf("the folder holds %v, %v", entries, err)
+	}
+}
+
+func TestOneShotOutputsDoNotReplaceInputs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir := t.TempDir()
+	for _, name := range []string{"a", "a.loud"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("an input"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	status, _, stderr := w.run("shout", "run", "--in", filepath.Join(dir, "a"), filepath.Join(dir, "a.loud"), "--out", dir)
+	if status != exitFailed {
+		t.Errorf("status %d", status)
+	}
+	wantText(t, "error", stderr, "a.loud is an input", "another --out")
+	if b, err := os.ReadFile(filepath.Join(dir, "a.loud")); err != nil || string(b) != "an input" {
+		t.Errorf("the input is %q, %v", b, err)
+	}
+}
+
+// rerunnable makes a finished run "r" and stops everything.
+func rerunnable(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t)
+	p, q := w.serve("shout"), w.serve("collect")
+	own := fmt.Sprintf(`{"trace":%q,"release":%q}`, w.trace, w.release)
+	store, err := artifact.Open(w.data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	definition, err := artifact.Put(store, "definition", "application/json", "definition.json",
+		[]byte(fmt.Sprintf(`{"stages":{"shout":%s,"collect":%s}}`, own, own)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.announce("r", event.Part{}, event.RunStarted{Pipeline: "test", Definition: definition})
+	w.sources("r", "one", "two")
+	w.outcomes("r", "shout", 2, event.Done)
+	w.answers("r", "collect", 2)
+	p.stop()
+	q.stop()
+	w.server.Stop()
+	return w
+}
+
+func TestOldEventsAreAnsweredAgainWithoutABus(t *testing.T) {
+	t.Parallel()
+	w := rerunnable(t)
+	before := len(w.traced("begin"))
+	// The same parameters as in the run: what is recorded answers.
+	args := []string{"run", "--run", "r", "--trace", w.trace, "--release", w.release}
+	status, stdout, stderr := w.run("shout", args...)
+	if status != exitDone || strings.Count(stdout, "made before; --force makes it again") != 2 {
+		t.Errorf("status %d: %s%s", status, stdout, stderr)
+	}
+	wantText(t, "output", stdout, filepath.Join(w.data, "runs", "r", "shout", "one.loud"))
+	w.wantBegun(before)
+	status, stdout, _ = w.run("shout", append(args, "--force")...)
+	if status != exitDone || strings.Contains(stdout, "made before") {
+		t.Errorf("status %d: %s", status, stdout)
+	}
+	w.wantBegun(before + 2)
+	status, stdout, stderr = w.run("shout", append(args, "--layers", "3")...)
+	if status != exitDone || strings.Contains(stdout, "made before") {
+		t.Errorf("other parameters are other jobs: status %d: %s%s", status, stdout, stderr)
+	}
+	w.wantBegun(before + 4)
+	wantText(t, "output", stdout, filepath.Join(w.data, "runs", "r", "shout", "layers=3", "one.loud"))
+	status, stdout, stderr = w.run("collect", args...)
+	if status != exitDone {
+		t.Errorf("status %d: %s", status, stderr)
+	}
+	wantText(t, "output", stdout, "dataset.sealed", "all.txt")
+	if got := w.text("r", "collect", "all.txt"); got != "ONE TWO " {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestJSONOutputIsOneObjectALine(t *testing.T) {
+	t.Parallel()
+	w := rerunnable(t)
+	status, stdout, stderr := w.run("shout", "run", "--run", "r", "--json", "--trace", w.trace, "--release", w.release)
+	if status != exitDone {
+		t.Fatalf("status %d: %s", status, stderr)
+	}
+	for line := range strings.Lines(stdout) {
+		var v struct {
+			Kind, Job string
+			Recorded  bool
+			Body      map[string]any
+		}
+		if err := json.Unmarshal([]byte(line), &v); err != nil || v.Kind != "tokens.written" || !v.Recorded || v.Body["source"] == nil {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
+
+func TestRerunsSayWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	w := rerunnable(t)
+	for _, c := range []struct {
+		stage, run string
+		want       string
+	}{
+		{"shout", "absent", "there is no run absent in this data directory; the runs are: r"},
+		{"shout", "r1", "did you mean r?"},
+		{"shout", "../r", "not a run's id"},
+	} {
+		status, _, stderr := w.run(c.stage, "run", "--run", c.run)
+		if status != exitFailed {
+			t.Errorf("%s: status %d", c.run, status)
+		}
+		wantText(t, c.run, stderr, c.want)
+	}
+	files, err := filepath.Glob(filepath.Join(w.data, "runs", "r", "events", "tokens.written", "*"))
+	if err != nil || len(files) != 2 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	if err := os.Remove(files[0]); err != nil {
+		t.Fatal(err)
+	}
+	status, _, stderr := w.run("collect", "run", "--run", "r")
+	if status != exitFailed {
+		t.Errorf("status %d", status)
+	}
+	wantText(t, "a part is missing", stderr, "some of the 2 tokens.written events are missing")
+}
+
+func TestExitStatusesAndMessages(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "a")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(dir, "out")
+	for _, c := range []struct {
+		args   []string
+		status int
+		want   string
+	}{
+		{[]string{}, exitUsage, "say how to run"},
+		{[]string{"sreve"}, exitUsage, `unknown command "sreve"`},
+		{[]string{"--help"}, exitDone, ""},
+		{[]string{"serve"}, exitFailed, "NATS_URL"},
+		{[]string{"serve", "extra"}, exitUsage, `unexpected argument "extra"`},
+		{[]string{"serve", "--workers", "0"}, exitUsage, "--workers 0"},
+		{[]string{"serve", "--workers", "x"}, exitUsage, "workers"},
+		{[]string{"serve", "--attempts", "0"}, exitUsage, "--attempts 0"},
+		{[]string{"serve", "--ack-wait", "0s"}, exitUsage, "--ack-wait 0s"},
+		{[]string{"serve", "--from", "yesterday"}, exitUsage, "use all or now"},
+		{[]string{"serve", "--run", "a.b"}, exitUsage, "not a run's id"},
+		{[]string{"serve", "--mdoe", "fail"}, exitUsage, "there is no flag --mdoe: did you mean --mode?"},
+		{[]string{"run", "--inn", file, "--out", out}, exitUsage, "there is no flag --inn: did you mean --in?"},
+		{[]string{"run", "--quite-other", file}, exitUsage, "there is no flag --quite-other: --help lists the flags"},
+		{[]string{"serve", "--mode", "dance"}, exitUsage, `mode "dance"`},
+		{[]string{"serve", "--times", "many"}, exitUsage, `--times: times: "many" is not an integer`},
+		{[]string{"serve", "--log-level", "loud"}, exitUsage, "use debug, info, warn or error"},
+		{[]string{"run"}, exitUsage, "--in FILE … --out DIR, or --run RUN"},
+		{[]string{"run", "--in", file}, exitUsage, "--in needs --out"},
+		{[]string{"run", "--in", file, "--run", "r"}, exitUsage, "exclude each other"},
+		{[]string{"run", "--in", file, "--out", out, "extra"}, exitUsage, `unexpected argument "extra"`},
+		{[]string{"run", "--in", file, "--out", out, "--times", "1.5"}, exitUsage, "is not an integer"},
+		{[]string{"run", "--in", file, "--out", out, "--layers", "1,x"}, exitUsage, "is not a list of integers"},
+		{[]string{"run", "--in", filepath.Join(dir, "absent"), "--out", out}, exitFailed, "absent: no such file"},
+		{[]string{"run", "--in", dir, "--out", out}, exitFailed, "is a folder, not a regular file: name a file in it"},
+		{[]string{"run", "--in", file, "--out", file}, exitFailed, "output directory"},
+		{[]string{"run", "--in", file, "--out", out, "--mode", "fail"}, exitFailed, "a failed for the 0. time"},
+		{[]string{"run", "--in", file, "--out", out, "--mode", "panic"}, exitFailed, "panic in stage shout"},
+		{[]string{"run", "--in", file, "--out", out, "--mode", "wait", "--deadline", "10ms"}, exitFailed, "longer than --deadline"},
+		{[]string{"run", "--in", file, "--out", out}, exitDone, ""},
+		{[]string{"run", "--data", file, "--run", "r"}, exitFailed, "cannot be used"},
+		{[]string{"describe", "extra"}, exitUsage, "unexpected argument"},
+	} {
+		status, _, stderr := w.run("shout", c.args...)
+		if status != c.status {
+			t.Errorf("%v: status %d, want %d: %s", c.args, status, c.status, stderr)
+		}
+		wantText(t, strings.Join(c.args, " "), stderr, c.want)
+		if status != exitDone && !strings.Contains("\n"+stderr, "\nshout: ") {
+			t.Errorf("%v: the error does not say who speaks: %q", c.args, stderr)
+		}
+	}
+	status, _, stderr := w.run("collect", "run", "--in", file, "--out", out)
+	if status != exitUsage {
+		t.Errorf("status %d", status)
+	}
+	wantText(t, "a stage without a form for files", stderr, "cannot work on files alone")
+	cmd := w.command("shout", "run", "--in", file, "--out", out)
+	cmd.Env = append(cmd.Env, "BITNET1_JSON=many")
+	if b, err := cmd.CombinedOutput(); err == nil || cmd.ProcessState.ExitCode() != exitUsage {
+		t.Errorf("a wrong variable: %v, %s", err, b)
+	}
+}
+
+func TestServersThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for name, c := range map[string]struct{ env, want string }{
+		"wrong password": {"NATS_PASSWORD=guess", "refused the credentials"},
+		"unreachable":    {"NATS_URL=nats://127.0.0.1:1", "cannot be reached"},
+	} {
+		cmd := w.serveCommand("shout")
+		cmd.Env = append(cmd.Env, c.env)
+		b, err := cmd.CombinedOutput()
+		if err == nil || cmd.ProcessState.ExitCode() != exitFailed {
+			t.Errorf("%s: %v", name, err)
+		}
+		wantText(t, name, string(b), c.want)
+	}
+}
+
+func TestAnInterruptedOneShotFailsAndLeavesNothingHalfWritten(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	in, out := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "out")
+	if err := os.WriteFile(in, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p := w.start(w.command("shout", "run", "--in", in, "--out", out, "--mode", "wait", "--release", w.release, "--trace", w.trace))
+	w.begun(1)
+	p.signal(syscall.SIGINT)
+	if status := p.status(); status != exitFailed {
+		t.Errorf("status %d: %s", status, p.log())
+	}
+	wantText(t, "error", p.log(), "stopped by a signal")
+	// What is needed to continue is kept out of sight.
+	if entries, err := os.ReadDir(out); err != nil || len(entries) != 1 || entries[0].Name() != ".jobs" {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
+func TestHelpHasAnExampleAndAllParameters(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, args := range [][]string{{"--help"}, {"serve", "--help"}, {"run", "--help"}, {"describe", "--help"}} {
+		status, stdout, stderr := w.run("shout", args...)
+		if status != exitDone || stderr != "" {
+			t.Errorf("%v: status %d, %s", args, status, stderr)
+		}
+		wantText(t, strings.Join(args, " "), stdout, "Example:")
+		if args[0] == "serve" || args[0] == "run" {
+			wantText(t, strings.Join(args, " "), stdout, "--mode", "--layers", "work, wait, fail", "(list of integers)", "(default: 0)")
+		}
+	}
+}
+
+func TestDescribeTellsALauncherAll(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	status, stdout, _ := w.run("shout", "describe")
+	var d Description
+	if err := json.Unmarshal([]byte(stdout), &d); err != nil || status != exitDone {
+		t.Fatalf("status %d, %v: %s", status, err, stdout)
+	}
+	if d.Name != "shout" || d.Kind != "source.added" || !slices.Equal(d.Emits, []string{"tokens.written"}) || len(d.Parameters) != 6 || d.Parameters[1].Default != "work" {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestDescribeChecksParameters(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for section, want := range map[string]string{
+		``:                             "",
+		`{}`:                           "",
+		`null`:                         "",
+		`{"mode": "fail"}`:             "",
+		`{"mdoe": "fail"}`:             `stage shout: unknown key "mdoe": did you mean "mode"?`,
+		`{"mode": "dance"}`:            `stage shout: mode "dance": use work`,
+		`{"times": "x", "layers": 3}`:  "layers: 3 is not a list of integers",
+		`{"times": null}`:              "times: null is not an integer",
+		`[`:                            "must be a mapping",
+		strings.Repeat("x", 2<<20):     "more than 1048576 bytes",
+		strings.Repeat("[", 1_000_000): "must be a mapping",
+	} {
+		cmd := w.command("shout", "describe", "--check")
+		cmd.Stdin = strings.NewReader(section)
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		err := cmd.Run()
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+		if len(section) > 40 {
+			section = section[:40] + "…"
+		}
+		if status := cmd.ProcessState.ExitCode(); (status == exitDone) != (want == "") {
+			t.Errorf("%q: status %d: %s", section, status, stderr.String())
+		}
+		wantText(t, section, stderr.String(), want)
+		if stderr.Len() > 1000 {
+			t.Errorf("%q: an error of %d bytes", section, stderr.Len())
+		}
+	}
+}
+
+func TestDefinitionsSpeakToStagesByTheirSections(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	definition := func(run, section string) {
+		ref := w.store(fmt.Sprintf(`{"name": "t", "stages": {"shout": %s}}`, section))
+		w.announce(run, event.Part{}, event.RunStarted{Definition: ref})
+	}
+	p := w.serve("shout")
+	definition("plain", `{}`)
+	definition("layers", `{"layers": [7]}`)
+	definition("wrong", `{"mdoe": "fail"}`)
+	for _, run := range []string{"layers", "plain", "wrong"} {
+		w.sources(run, "one")
+	}
+	other := w.outcomes("layers", "shout", 1, event.Done)[0].Key
+	key := w.outcomes("plain", "shout", 1, event.Done)[0].Key
+	if key == other {
+		t.Error("a parameter is no part of the job's key")
+	}
+	wantText(t, "cause", w.outcomes("wrong", "shout", 1, event.Failed)[0].Cause, `did you mean "mode"`)
+	// A run without a definition has the defaults, as the first one has.
+	w.sources("bare", "one")
+	if got := w.outcomes("bare", "shout", 1, event.Done)[0].Key; got != key {
+		t.Error("the defaults have changed since the stage was started")
+	}
+	p.stop()
+}
+
+func TestAJobsKeyDependsOnWhatMayChangeItsOutput(t *testing.T) {
+	key := func(stage, version string, params any, inputs ...string) string {
+		key, _, err := jobKey(stage, version, params, inputs)
+		if err != nil || !artifact.ValidDigest(key) {
+			t.Fatalf("%q, %v", key, err)
+		}
+		return key
+	}
+	keys := []string{
+		key("s", "1", testParams{}, "a", "b"), key("t", "1", testParams{}, "a", "b"), key("s", "2", testParams{}, "a", "b"),
+		key("s", "1", testParams{Times: 1}, "a", "b"), key("s", "1", testParams{}, "b", "a"), key("s", "1", testParams{}, "ab"),
+		key("s", "1", testParams{}, "a"), key("s", "1", testParams{}), key("s", "1", struct{}{}, "a", "b"),
+	}
+	for i := range keys {
+		if slices.Contains(keys[:i], keys[i]) {
+			t.Errorf("key %d is one of those before", i)
+		}
+	}
+	if keys[0] != key("s", "1", testParams{Layers: []int{}}, "a", "b") {
+		t.Error("no list and an empty list are other work")
+	}
+	// Where a file lies and when it was announced are no part of it.
+	one, two := event.SourceAdded{Name: "n", Digest: "d", Path: "/a", Size: 1}, event.SourceAdded{Name: "n", Digest: "d", Path: "/b"}
+	if !slices.Equal(one.Inputs(), two.Inputs()) {
+		t.Error("the path of a source is part of its identity")
+	}
+}
+
+func TestSpecsThatCannotWorkAreRefused(t *testing.T) {
+	for name, change := range map[string]func(*Spec[testParams, event.SourceAdded]){
+		"name with a dot": func(s *Spec[testParams, event.SourceAdded]) { s.Name = "a.b" },
+		"no name":         func(s *Spec[testParams, event.SourceAdded]) { s.Name = "" },
+		"no function":     func(s *Spec[testParams, event.SourceAdded]) { s.Work = nil },
+	} {
+		s := shout()
+		change(&s)
+		if err := s.validate(); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package stage
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
+)
+
+// looked makes a run "r" of two checkpoints of one dataset, and files of another one.
+func looked(t *testing.T) (w *world, in []string, dataset string) {
+	t.Helper()
+	w = newWorld(t)
+	own := w.store("own")
+	for step, text := range []string{"first", "second"} {
+		w.announce("r", event.Part{}, event.CheckpointSaved{Step: step + 1, Model: w.store(text), Manifest: own})
+	}
+	dataset = filepath.Join(t.TempDir(), "manifest.json")
+	if err := os.WriteFile(dataset, []byte("other"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return w, []string{"--in", dataset}, dataset
+}
+
+// Every flag of every stage changes something in the forms that are listed here, and the others refuse it by its name.
+func TestEveryFlagIsUsedOrRefused(t *testing.T) {
+	w, in, dataset := looked(t)
+	used := map[string]struct {
+		value string
+		forms string
+	}{
+		"in": {"", "files"}, "out": {"x", "files"}, "run": {"r", "over"}, "data": {w.data, "over"},
+		"dataset": {dataset, "files over"}, "checkpoint": {"all", "over"},
+		"threads": {"1", "files over"}, "device": {"cpu", "files over"}, "deadline": {"1h", "files over"},
+		"log-level": {"debug", "files over"}, "json": {"true", "files over"}, "force": {"true", "files over"},
+	}
+	for _, f := range looks(t) {
+		name := f.Names()[0]
+		u, known := used[name]
+		if !known {
+			t.Errorf("--%s: say in this test which form uses it", name)
+		}
+		for form, args := range map[string][]string{
+			"files": append(append([]string{"run"}, in...), "--dataset", dataset, "--out", filepath.Join(t.TempDir(), "out")),
+			"over":  {"run", "--run", "r"},
+		} {
+			if name == "in" || name == "run" || name == "out" && form == "files" {
+				continue // what makes the form
+			}
+			status, _, stderr := w.run("look", append(args, "--"+name+"="+u.value)...)
+			if strings.Contains(u.forms, form) {
+				if status != exitDone {
+					t.Errorf("%s: --%s ended with status %d: %s", form, name, status, stderr)
+				}
+				continue
+			}
+			if status != exitUsage || !strings.Contains(stderr, "--"+name) {
+				t.Errorf("%s: --%s, which does nothing there, ended with status %d: %s", form, name, status, stderr)
+			}
+		}
+	}
+	// shout answers no checkpoints, reads no dataset and computes nothing.
+	w.sources("r", "one")
+	for _, name := range []string{"dataset", "checkpoint", "threads", "device"} {
+		status, _, stderr := w.run("shout", "run", "--run", "r", "--"+name, "x")
+		if status != exitUsage || !strings.Contains(stderr, "shout does not take --"+name) {
+			t.Errorf("shout --%s ended with status %d: %s", name, status, stderr)
+		}
+	}
+}
+
+// looks are the flags of look's one-shot form but its parameters.
+func looks(t *testing.T) (flags []cli.Flag) {
+	t.Helper()
+	keys := map[string]bool{"trace": true, "mode": true, "times": true, "release": true, "only": true, "layers": true}
+	for _, f := range look().runFlags() {
+		if !keys[f.Names()[0]] {
+			flags = append(flags, f)
+		}
+	}
+	return flags
+}
+
+// A rerun over a run's checkpoints on another dataset is a result of its own, and does not take the run's place.
+func TestAnotherDatasetStandsBesideTheRunsOwn(t *testing.T) {
+	w, _, dataset := looked(t)
+	for _, args := range [][]string{{}, {"--dataset", dataset}, {"--dataset", dataset, "--checkpoint", "1"}} {
+		if status, _, stderr := w.run("look", append([]string{"run", "--run", "r"}, args...)...); status != exitDone {
+			t.Fatalf("%v: status %d: %s", args, status, stderr)
+		}
+	}
+	if got := w.text("r", "look", "seen.txt"); got != "seen: own" {
+		t.Errorf("the run's own result is %q", got)
+	}
+	events, err := journal.Open(w.data).Read("r", event.PackWritten{}.Kind())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var own, other int
+	for _, e := range events {
+		switch e.Overrides["look.dataset"] {
+		case "":
+			own++
+		case artifact.Short(artifact.DigestBytes([]byte("other"))):
+			other++
+		}
+	}
+	if own != 1 || other != 2 {
+		t.Errorf("%d results on the run's own dataset and %d on the other, want 1 and 2", own, other)
+	}
+	// The run's own manifest is no other dataset.
+	path := filepath.Join(t.TempDir(), "manifest.json")
+	if err := os.WriteFile(path, []byte("own"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	status, stdout, stderr := w.run("look", "run", "--run", "r", "--dataset", path)
+	if status != exitDone || !strings.Contains(stdout, "made before") {
+		t.Errorf("status %d: %s%s", status, stdout, stderr)
+	}
+	status, _, stderr = w.run("look", "run", "--run", "r", "--dataset", "/no/such/file")
+	if status != exitFailed || !strings.Contains(stderr, "/no/such/file") {
+		t.Errorf("status %d: %s", status, stderr)
+	}
+}

@@ -1,0 +1,90 @@
+package stage
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"testing"
+	"time"
+
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/pipeline"
+)
+
+// What a job finds when it is done again is the latest, also where it had found the same before; with other parameters than
+// the run's own it is told apart, and the jobs after it know of that.
+func TestAJobThatIsDoneAgainIsTheLatest(t *testing.T) {
+	t.Parallel()
+	store, err := artifact.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	type params struct {
+		Sequences int `json:"sequences"`
+	}
+	found := 0 // what the job finds, on this machine or another
+	j := journal.Open(store.Dir())
+	spec := Spec[params, event.SourceAdded]{
+		Name: "count", Version: "1", Defaults: params{Sequences: 9},
+		Work: func(ctx context.Context, job *Job[params], in event.SourceAdded) error {
+			return job.Emit(ctx, event.PackWritten{Step: found})
+		},
+	}
+	p := &performer[params, event.SourceAdded]{
+		spec: spec, space: store, journal: j, records: recordsDir(store), announcer: NewAnnouncer(j, nil), log: slog.New(slog.DiscardHandler),
+	}
+	added, err := event.New("r", "launcher", "", event.Part{}, event.SourceAdded{Name: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := &pipeline.Definition{Stages: map[string]json.RawMessage{"count": []byte(`{"sequences":5}`)}}
+	do := func(find, sequences int, force, renew bool) {
+		t.Helper()
+		time.Sleep(2 * time.Millisecond) // events are dated to the millisecond
+		found = find
+		job := task[params, event.SourceAdded]{run: "r", params: params{sequences}, force: force, renew: renew}
+		if err := job.answer(spec, own, []event.Envelope{added}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.perform(t.Context(), job); err != nil {
+			t.Fatal(err)
+		}
+	}
+	latest := func(when string, step int, overrides string) {
+		t.Helper()
+		all, err := j.Announcements("r", event.PackWritten{}.Kind())
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := all[0]
+		for _, e := range all {
+			if e.Time >= last.Time {
+				last = e
+			}
+		}
+		body, err := event.Into[event.PackWritten](last)
+		if err != nil || body.Step != step || last.Overrides["count.sequences"] != overrides || last.Input != added.ID {
+			t.Errorf("%s the latest is step %d with %v, %v; want %d with %q", when, body.Step, last.Overrides, err, step, overrides)
+		}
+	}
+	do(1, 5, false, true)
+	latest("at first", 1, "")
+	do(2, 5, true, true)
+	latest("done again elsewhere", 2, "")
+	do(1, 5, true, true)
+	latest("done again here", 1, "")
+	do(1, 7, false, true)
+	latest("with other parameters", 1, "7")
+	do(9, 5, false, false)
+	latest("delivered once more", 1, "7")
+	do(9, 5, false, true)
+	latest("asked for, and recorded", 1, "")
+	added.Overrides = map[string]string{"shout.mode": "work"}
+	do(3, 5, true, true)
+	all, err := j.Read("r", event.PackWritten{}.Kind())
+	if err != nil || len(all[0].Overrides) != 1 || all[0].Overrides["shout.mode"] != "work" {
+		t.Errorf("what follows from other parameters is %+v, %v", all, err)
+	}
+}

@@ -1,0 +1,118 @@
+package stage
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"bitnet1/shared/run/event"
+)
+
+// wantClimbed makes sure that the job was begun twice, that its first step was
+// done once, and that each output was announced once.
+func (w *world) wantClimbed(run string) {
+	w.t.Helper()
+	w.wantBegun(2)
+	if got := w.text(run, "climb", "climb.log"); got != "step 1\nstep 2\nstep 2\nstep 3\n" {
+		w.t.Errorf("steps: %q", got)
+	}
+	if written := w.history(run, "tokens.written"); len(written) != 3 {
+		w.t.Errorf("%d outputs", len(written))
+	}
+	w.clean()
+}
+
+func TestAKilledJobContinuesAfterTheOutputsItHas(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.serve("climb", "--mode", "wait")
+	w.sources("r", "one")
+	w.begun(1)
+	// What is done is seen already, and so is the log of what goes on.
+	if len(w.history("r", "tokens.written")) != 1 || w.text("r", "climb", "one.step1") != "x" {
+		t.Error("the first step is not announced")
+	}
+	if got := w.text("r", "climb", "climb.log"); got != "step 1\nstep 2\n" {
+		t.Errorf("live file: %q", got)
+	}
+	p.signal(syscall.SIGKILL)
+	p.status()
+	w.let()
+	next := w.serve("climb", "--mode", "wait")
+	w.outcomes("r", "climb", 1, event.Done)
+	next.stop()
+	w.wantClimbed("r")
+}
+
+func TestAFailedJobContinuesAfterTheOutputsItHas(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.serve("climb", "--mode", "fail", "--times", "1")
+	w.sources("r", "one")
+	w.outcomes("r", "climb", 1, event.Done)
+	p.stop()
+	w.wantClimbed("r")
+}
+
+// Attempts count from the last output: a long job that is interrupted now and
+// then is no job that gets nowhere.
+func TestGettingSomewhereIsNoFailure(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.serve("climb", "--mode", "fail", "--times", "2", "--attempts", "3")
+	w.sources("r", "one")
+	w.outcomes("r", "climb", 1, event.Done)
+	p.stop()
+	w.wantBegun(3)
+}
+
+func TestAnUnfinishedJobWhoseOutputIsGoneBeginsAnew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.serve("climb", "--mode", "wait")
+	w.sources("r", "one")
+	w.begun(1)
+	p.signal(syscall.SIGKILL)
+	p.status()
+	if err := os.RemoveAll(filepath.Join(w.data, "objects")); err != nil {
+		t.Fatal(err)
+	}
+	w.let()
+	next := w.serve("climb", "--mode", "wait")
+	w.outcomes("r", "climb", 1, event.Done)
+	next.stop()
+	if got := w.text("r", "climb", "climb.log"); got != "step 1\nstep 2\nstep 3\n" {
+		t.Errorf("steps: %q", got)
+	}
+	if got := w.text("r", "climb", "one.step1"); got != "x" {
+		t.Errorf("first step: %q", got)
+	}
+}
+
+func TestOneShotContinuesWhereItWasKilled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	in, out := filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "out")
+	if err := os.WriteFile(in, []byte("text"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"run", "--in", in, "--out", out, "--trace", w.trace, "--mode", "wait", "--release", w.release}
+	p := w.start(w.command("climb", args...))
+	w.begun(1)
+	p.signal(syscall.SIGKILL)
+	p.status()
+	w.let()
+	status, _, stderr := w.run("climb", args...)
+	if status != exitDone {
+		t.Fatalf("status %d: %s", status, stderr)
+	}
+	b, err := os.ReadFile(filepath.Join(out, "climb.log"))
+	if err != nil || string(b) != "step 1\nstep 2\nstep 2\nstep 3\n" {
+		t.Errorf("steps: %q, %v", b, err)
+	}
+	entries, err := os.ReadDir(out)
+	if err != nil || len(entries) != 4+1 { // and the jobs' records, out of sight
+		t.Errorf("the folder holds %v, %v", entries, err)
+	}
+}
