@@ -173,7 +173,7 @@ func TestEventsSurviveARestartOfTheServer(t *testing.T) {
 	b := connect(t, s)
 	publish(t, b, packed(t, "r", 1), packed(t, "r", 2))
 	q := listen(t, b, listener)
-	if err := next(t, q).Done(t.Context()); err != nil {
+	if err := next(t, q).Ack(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 
@@ -186,7 +186,7 @@ func TestEventsSurviveARestartOfTheServer(t *testing.T) {
 		if got := stepOf(t, d); got != want {
 			t.Errorf("step %d, want %d", got, want)
 		}
-		if err := d.Done(t.Context()); err != nil {
+		if err := d.Ack(t.Context()); err != nil {
 			t.Error(err)
 		}
 	}
@@ -327,12 +327,12 @@ func TestAnEventComesAgainWithoutASignOfLife(t *testing.T) {
 	d := next(t, q) // of a worker that went silent
 	for range 6 {
 		time.Sleep(listener.AckWait / 3)
-		if err := d.Alive(); err != nil {
+		if err := d.InProgress(); err != nil {
 			t.Error(err)
 		}
 	}
 	none(t, q, 50*time.Millisecond)
-	if err := d.Done(t.Context()); err != nil {
+	if err := d.Ack(t.Context()); err != nil {
 		t.Error(err)
 	}
 	none(t, q, 2*listener.AckWait)
@@ -342,7 +342,7 @@ func TestAnEventHandedBackDoesNotHoldUpTheOthers(t *testing.T) {
 	b := connect(t, serve(t))
 	q := listen(t, b, listener)
 	publish(t, b, packed(t, "r", 1), packed(t, "r", 2))
-	if err := next(t, q).Later(time.Second); err != nil {
+	if err := next(t, q).Nak(time.Second); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []int{2, 1} {
@@ -350,7 +350,7 @@ func TestAnEventHandedBackDoesNotHoldUpTheOthers(t *testing.T) {
 		if got := stepOf(t, d); got != want {
 			t.Errorf("step %d, want %d", got, want)
 		}
-		if err := d.Done(t.Context()); err != nil {
+		if err := d.Ack(t.Context()); err != nil {
 			t.Error(err)
 		}
 	}
@@ -367,7 +367,7 @@ func TestWorkersShareAQueueOneEventEach(t *testing.T) {
 		t.Error("both got the same event")
 	}
 	for _, d := range []*Delivery{d1, d2} {
-		if err := d.Done(t.Context()); err != nil {
+		if err := d.Ack(t.Context()); err != nil {
 			t.Error(err)
 		}
 	}
@@ -383,7 +383,7 @@ func TestAnEventGivenUpDoesNotComeAgainAndLeavesItsLetter(t *testing.T) {
 	if err := b.Bury(t.Context(), "tester", d.Subject, d.Data, cause); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.GiveUp("dead letter kept"); err != nil {
+	if err := d.Term("dead letter kept"); err != nil {
 		t.Fatal(err)
 	}
 	none(t, q, 2*listener.AckWait)
@@ -424,7 +424,7 @@ func TestAConsumerStartsWhereItsListenerWants(t *testing.T) {
 			if got := stepOf(t, d); got != want {
 				t.Errorf("%s: step %d, want %d", c.name, got, want)
 			}
-			if err := d.Done(t.Context()); err != nil {
+			if err := d.Ack(t.Context()); err != nil {
 				t.Error(err)
 			}
 		}
@@ -438,7 +438,7 @@ func TestAForgottenConsumerStartsAgain(t *testing.T) {
 		if err := b.Forget(t.Context(), listener); err != nil {
 			t.Fatal(err)
 		}
-		if err := next(t, listen(t, b, listener)).Done(t.Context()); err != nil {
+		if err := next(t, listen(t, b, listener)).Ack(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -708,7 +708,7 @@ func TestConsumersOfManyRuns(t *testing.T) {
 	if n, err := b.Unanswered(t.Context(), l); err != nil || n != 1 {
 		t.Errorf("%d to answer while a worker has it, %v", n, err)
 	}
-	if err := d.Done(t.Context()); err != nil {
+	if err := d.Ack(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := b.Unanswered(t.Context(), l); err != nil || n != 0 {

@@ -25,8 +25,8 @@ type Queue struct {
 	conn     *nats.Conn
 }
 
-// Delivery is one event handed to a worker. It must be ended by Done, Later or
-// GiveUp; until then Alive must be called more often than every AckWait.
+// Delivery is one event handed to a worker. It ends with Ack, Nak or Term, which are JetStream's words; until then
+// InProgress must be called more often than every AckWait.
 type Delivery struct {
 	msg     jetstream.Msg
 	Subject string
@@ -76,17 +76,17 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Alive tells the server that the work goes on.
-func (d *Delivery) Alive() error { return d.msg.InProgress() }
+// InProgress tells the server that the work goes on: AckWait begins again.
+func (d *Delivery) InProgress() error { return d.msg.InProgress() }
 
-// Done acknowledges and waits for the server's word that it has noted it.
-func (d *Delivery) Done(ctx context.Context) error { return d.msg.DoubleAck(ctx) }
+// Ack acknowledges the event and waits until the server has noted that.
+func (d *Delivery) Ack(ctx context.Context) error { return d.msg.DoubleAck(ctx) }
 
-// Later hands the event back, to be delivered again after the delay.
-func (d *Delivery) Later(delay time.Duration) error { return d.msg.NakWithDelay(delay) }
+// Nak hands the event back. The server delivers it again after the delay.
+func (d *Delivery) Nak(delay time.Duration) error { return d.msg.NakWithDelay(delay) }
 
-// GiveUp takes the event out of the queue for good. Bury it first.
-func (d *Delivery) GiveUp(cause string) error { return d.msg.TermWithReason(cause) }
+// Term takes the event out of the queue for good. Bury it first.
+func (d *Delivery) Term(reason string) error { return d.msg.TermWithReason(reason) }
 
 // Headers of a dead letter. Its payload is the event as it was delivered.
 const (

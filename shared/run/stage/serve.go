@@ -107,7 +107,7 @@ func (s *service[P, E]) later(d *bus.Delivery, cause error) error {
 		return bus.Unusable(fmt.Errorf("tried for %s: %w", s.outage, cause))
 	}
 	s.log.Error("could not finish a delivery: the event will come again", "subject", d.Subject, "error", cause)
-	_ = d.Later(s.backOff(u.times)) // it comes again anyway, when the server misses signs of life
+	_ = d.Nak(s.backOff(u.times)) // it comes again anyway, when the server misses signs of life
 	return nil
 }
 
@@ -140,14 +140,14 @@ func (s *service[P, E]) answer(ctx context.Context, d *bus.Delivery) error {
 	s.metrics.seconds.Observe(time.Since(started).Seconds())
 	switch {
 	case ctx.Err() != nil:
-		return d.Later(0)
+		return d.Nak(0)
 	case errors.Is(err, errBusy):
 		if s.busy.allow(key) {
 			s.log.Info("another process works on this job: the event will come again", "run", e.Run, "event", e.Kind, "job", artifact.Short(key))
 		}
-		return d.Later(time.Second)
+		return d.Nak(time.Second)
 	case unfit(err), bus.IsUnusable(err):
-		return errors.Join(err, d.Later(0))
+		return errors.Join(err, d.Nak(0))
 	case artifact.Unwritable(err):
 		return err // it would be as hard to write that the job has failed
 	case err != nil:
@@ -157,14 +157,14 @@ func (s *service[P, E]) answer(ctx context.Context, d *bus.Delivery) error {
 		}
 		s.metrics.jobs.WithLabelValues("retried").Inc()
 		s.log.Warn("job failed and will be tried again", "run", e.Run, "event", e.Kind, "error", err)
-		return d.Later(s.backOff(tries))
+		return d.Nak(s.backOff(tries))
 	}
 	s.forgetFailures(e, key)
 	s.metrics.jobs.WithLabelValues(outcome).Inc()
 	if err := s.finish(ctx, e, event.JobFinished{Key: key, Outcome: outcome}); err != nil {
 		return err
 	}
-	return d.Done(ctx)
+	return d.Ack(ctx)
 }
 
 func (s *service[P, E]) heartbeat(ctx context.Context, d *bus.Delivery) {
@@ -175,7 +175,7 @@ func (s *service[P, E]) heartbeat(ctx context.Context, d *bus.Delivery) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			_ = d.Alive() // a lost sign of life costs a redelivery, which the job's lock makes harmless
+			_ = d.InProgress() // a lost sign of life costs a redelivery, which the job's lock makes harmless
 		}
 	}
 }
@@ -384,7 +384,7 @@ func (s *service[P, E]) fail(ctx context.Context, d *bus.Delivery, e event.Envel
 	if err := s.finish(ctx, e, failure); err != nil {
 		return fmt.Errorf("%w (and to say so failed: %w)", cause, err)
 	}
-	return d.GiveUp("dead letter kept")
+	return d.Term("dead letter kept")
 }
 
 // brief is the text of an error, short enough for an event: causes can be a
@@ -404,7 +404,7 @@ func (s *service[P, E]) bury(ctx context.Context, d *bus.Delivery, cause error) 
 	if err := s.bus.Bury(ctx, s.spec.Name, d.Subject, d.Data, cause.Error()); err != nil {
 		return err
 	}
-	return d.GiveUp("dead letter kept")
+	return d.Term("dead letter kept")
 }
 
 func (s *service[P, E]) finish(ctx context.Context, in event.Envelope, f event.JobFinished) error {
