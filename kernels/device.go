@@ -185,14 +185,14 @@ type Reader interface {
 // ErrMemory is what errors of memory that does not fit a device wrap.
 var ErrMemory = errors.New("out of device memory")
 
-// Rehearser is a Device of limited memory that can tell how much of it the same calls would take.
-type Rehearser interface {
+// DryRunner is a Device of limited memory that can tell how much of it the same calls would take.
+type DryRunner interface {
 	Device
 	// Room is how many bytes there are for buffers and working memory: those that are free, and those that this device holds.
 	Room() (int, error)
-	// Rehearse calls f with a device that allocates, computes and copies nothing, and returns the bytes of device memory
+	// DryRun calls f with a device that allocates, computes and copies nothing, and returns the bytes of device memory
 	// that f's calls would have taken.
-	Rehearse(f func(Device) error) (bytes int, err error)
+	DryRun(f func(Device) error) (bytes int, err error)
 }
 
 // Device owns memory and computes on it. A Device serves one goroutine at a time.

@@ -92,7 +92,7 @@ func TestRehearsal(t *testing.T) {
 		return d.Sync()
 	}
 	before := d.memory.granted
-	bytes, err := d.Rehearse(work)
+	bytes, err := d.DryRun(work)
 	if err != nil || d.memory.granted != before {
 		t.Fatalf("a rehearsal took %d bytes of the device (%v)", d.memory.granted-before, err)
 	}

@@ -10,7 +10,7 @@ import (
 	"gorgonia.org/cu"
 )
 
-var _ kernels.Rehearser = (*Device)(nil)
+var _ kernels.DryRunner = (*Device)(nil)
 
 // Room is how many bytes are free or held by this device.
 func (d *Device) Room() (int, error) {
@@ -26,8 +26,8 @@ func (d *Device) Room() (int, error) {
 	return int(free) + d.memory.granted, nil
 }
 
-// Rehearse calls f with a device of the same kernels that launches none: memory gets addresses, but is not there.
-func (d *Device) Rehearse(f func(kernels.Device) error) (bytes int, err error) {
+// DryRun calls f with a device of the same kernels that launches none: memory gets addresses, but is not there.
+func (d *Device) DryRun(f func(kernels.Device) error) (bytes int, err error) {
 	r := &Device{
 		index: d.index, name: d.name, hopper: d.hopper, multiprocessors: d.multiprocessors,
 		context: d.context, kernels: d.kernels, rehearsing: true,

@@ -15,7 +15,7 @@ type Limited struct {
 	held  int
 }
 
-var _ kernels.Rehearser = (*Limited)(nil)
+var _ kernels.DryRunner = (*Limited)(nil)
 
 func (l *Limited) take(bytes int) error {
 	if bytes > l.Limit-l.held {
@@ -60,8 +60,8 @@ func (l *Limited) NewPlanes(rows, cols, bits int) (kernels.Planes, error) {
 // Room is the limit: nobody else has any of it.
 func (l *Limited) Room() (int, error) { return l.Limit, nil }
 
-// Rehearse counts what f takes of a device without a limit. It is no real one: the device inside does the work.
-func (l *Limited) Rehearse(f func(kernels.Device) error) (bytes int, err error) {
+// DryRun counts what f takes of a device without a limit. It is no real one: the device inside does the work.
+func (l *Limited) DryRun(f func(kernels.Device) error) (bytes int, err error) {
 	r := &Limited{Device: l.Device, Limit: math.MaxInt}
 	err = f(r)
 	return r.held, err

@@ -12,7 +12,7 @@ import (
 // advise turns the failure of an allocation into what to do about it: fewer
 // tokens at once, in as many micro-batches as the step then needs.
 func (t *trainer) advise(err error) error {
-	device, ok := t.device.(kernels.Rehearser)
+	device, ok := t.device.(kernels.DryRunner)
 	if !ok || !errors.Is(err, kernels.ErrMemory) {
 		return err
 	}

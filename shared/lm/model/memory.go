@@ -4,8 +4,8 @@ import "bitnet1/kernels"
 
 // Memory is how many bytes of dev's memory training with these options takes: everything that a step and a validation
 // allocate, working memory included. Nothing is computed and dev's memory stays as it is.
-func Memory(c Config, dev kernels.Rehearser, o Options) (int, error) {
-	return dev.Rehearse(func(dev kernels.Device) error {
+func Memory(c Config, dev kernels.DryRunner, o Options) (int, error) {
+	return dev.DryRun(func(dev kernels.Device) error {
 		m, err := New(c, dev, o)
 		if err != nil {
 			return err
@@ -25,7 +25,7 @@ func Memory(c Config, dev kernels.Rehearser, o Options) (int, error) {
 }
 
 // Fits returns the first of the given batches that Memory finds room for on dev, and 0 if none fits.
-func Fits(c Config, dev kernels.Rehearser, o Options, batches []int) (int, error) {
+func Fits(c Config, dev kernels.DryRunner, o Options, batches []int) (int, error) {
 	room, err := dev.Room()
 	if err != nil {
 		return 0, err
