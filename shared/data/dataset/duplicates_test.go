@@ -216,10 +216,10 @@ func TestMixture(t *testing.T) {
 	}
 }
 
-// BenchmarkDuplicates looks for duplicates in the sample corpus, bytes of text a second.
+// BenchmarkDuplicates looks for duplicates in made-up books, bytes of text a second.
 func BenchmarkDuplicates(b *testing.B) {
 	tok := mustTokenizer(b, "gpt2")
-	docs := sampleBatch(b, tok)
+	docs := tokenizedBooks(b, tok)
 	batch := writeBatch(b, infoOf(tok), docs)
 	size := int64(0)
 	for _, d := range docs {

@@ -16,7 +16,6 @@ import (
 
 	"github.com/zeebo/blake3"
 
-	"bitnet1/shared/data/corpus"
 	"bitnet1/shared/data/tokenizer"
 )
 
@@ -485,37 +484,31 @@ func TestSealAbortsWhatFails(t *testing.T) {
 	}
 }
 
-// sampleBatch tokenizes the sample corpus and returns its documents.
-func sampleBatch(t testing.TB, tok tokenizer.Tokenizer) []document {
+// tokenizedBooks reads made-up books from a parquet file and tokenizes them.
+func tokenizedBooks(t testing.TB, tok tokenizer.Tokenizer) []document {
 	t.Helper()
-	dir := t.TempDir()
-	report, err := corpus.Sample(dir)
+	all, size := bookTexts()
+	d, err := OpenDocuments(writeFile(t, "books.parquet", parquetFile(t, len(all), textColumn("text", all))), DocumentOptions{})
 	if err != nil {
-		t.Skipf("no sample corpus on this machine: %v", err)
+		t.Fatal(err)
 	}
+	defer d.Close()
 	var docs []document
-	for _, book := range report.Books {
-		d, err := OpenDocuments(filepath.Join(dir, book.File), DocumentOptions{})
+	for doc, err := range d.All() {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for doc, err := range d.All() {
-			if err != nil {
-				t.Fatal(err)
-			}
-			docs = append(docs, document{BatchDocument{doc.ID, doc.Source, doc.Row, int64(len(doc.Text))}, tok.Encode(nil, doc.Text)})
-		}
-		if c := d.Count(); c.Documents != int64(book.Documents) || c.Bytes != book.Bytes || c.Nulls != 0 || c.InvalidUTF8 != 0 {
-			t.Errorf("%s: read %+v, written %+v", book.File, c, book)
-		}
-		d.Close()
+		docs = append(docs, document{BatchDocument{doc.ID, doc.Source, doc.Row, int64(len(doc.Text))}, tok.Encode(nil, doc.Text)})
+	}
+	if c := d.Count(); c.Documents != int64(len(all)) || c.Bytes != size || c.Nulls != 0 || c.InvalidUTF8 != 0 {
+		t.Errorf("read %+v, want %d documents of %d bytes", c, len(all), size)
 	}
 	return docs
 }
 
-func TestSampleCorpusEndToEnd(t *testing.T) {
+func TestBooksEndToEnd(t *testing.T) {
 	tok := mustTokenizer(t, "gpt2")
-	docs := sampleBatch(t, tok)
+	docs := tokenizedBooks(t, tok)
 	m, dir := mustSeal(t, SealOptions{SequenceLength: 256, SequencesPerShard: 500, ValidationShare: 0.05}, []string{writeBatch(t, infoOf(tok), docs)})
 	checkAccounting(t, mustOpen(t, m, dir), docs)
 	encoded, err := m.Encode()
@@ -534,10 +527,10 @@ func TestSampleCorpusEndToEnd(t *testing.T) {
 	}
 }
 
-// BenchmarkSeal writes the sample corpus as shards: bytes of text and tokens of GPT-2 a second.
+// BenchmarkSeal writes made-up books as shards: bytes of text and tokens of GPT-2 a second.
 func BenchmarkSeal(b *testing.B) {
 	tok := mustTokenizer(b, "gpt2")
-	batch := writeBatch(b, infoOf(tok), sampleBatch(b, tok))
+	batch := writeBatch(b, infoOf(tok), tokenizedBooks(b, tok))
 	dir, n := b.TempDir(), int64(0)
 	b.ReportAllocs()
 	for b.Loop() {
