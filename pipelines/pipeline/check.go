@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"bitnet1/shared/data/corpus"
+	"bitnet1/pipelines/pipeline/corpus"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/param"
 	"bitnet1/shared/run/pipeline"

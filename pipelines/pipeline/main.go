@@ -11,7 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"bitnet1/shared/data/corpus"
+	"bitnet1/pipelines/pipeline/corpus"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/stage"
 )
