@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 )
 
@@ -22,7 +23,7 @@ type question struct {
 // name is a name for the experiment where the user gives none.
 func (q question) name() string {
 	b, _ := json.Marshal(q) // lists and maps of texts can be encoded
-	return q.Of + "-" + artifact.DigestBytes(b)[:8]
+	return q.Of + "-" + digest.Bytes(b)[:8]
 }
 
 // covers reports whether q asks all that old asked: the same, or further values on an axis.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
@@ -138,18 +139,18 @@ func initialCheckpoint(j journal.Journal, store *artifact.Store, run, after stri
 	if err := json.Unmarshal(d.Stages["train"], &train); err != nil {
 		return "", fmt.Errorf("run %s: %w", run, err)
 	}
-	digest, _, err := artifact.DigestFile(train.Init)
+	sum, _, err := digest.File(train.Init)
 	if err != nil {
 		return "", fmt.Errorf("the checkpoint that run %s began from: %w", run, err)
 	}
-	if digest != recipe.InitDigest {
+	if sum != recipe.InitDigest {
 		return "", fmt.Errorf("%s is no longer the checkpoint that run %s began from", train.Init, run)
 	}
 	return train.Init, nil
 }
 
 // findDataset finds the manifest with a digest, its shards beside it, among the runs.
-func findDataset(j journal.Journal, digest string) (string, error) {
+func findDataset(j journal.Journal, of string) (string, error) {
 	runs, err := j.Runs()
 	if err != nil {
 		return "", err
@@ -160,12 +161,12 @@ func findDataset(j journal.Journal, digest string) (string, error) {
 			continue
 		}
 		for _, s := range sealed {
-			if s.Manifest.Digest == digest {
+			if s.Manifest.Digest == of {
 				return filepath.Join(j.RunDir(run), "shard", s.Manifest.Name), nil
 			}
 		}
 	}
-	return "", fmt.Errorf("no run in this data directory has the dataset %s that the checkpoint was trained on: give its manifest with --dataset", artifact.Short(digest))
+	return "", fmt.Errorf("no run in this data directory has the dataset %s that the checkpoint was trained on: give its manifest with --dataset", digest.Short(of))
 }
 
 // measure evaluates and probes both checkpoints on both datasets.

@@ -166,9 +166,9 @@ func gcCommand() *cli.Command {
 	}
 }
 
-// digest is how artifacts and jobs are named in events and records: it is searched for in their bytes, so that also what
+// anyDigest is how artifacts and jobs are named in events and records: it is searched for in their bytes, so that also what
 // an event of an unknown kind names is kept.
-var digest = regexp.MustCompile(`[0-9a-f]{64}`)
+var anyDigest = regexp.MustCompile(`[0-9a-f]{64}`)
 
 // unnamedObjects lists what no run names and no unfinished job has made or works on. With keep, of the checkpoints of each
 // finished run only the last ones and the best count as named.
@@ -255,7 +255,7 @@ func (n *naming) takeFile(path string) error {
 }
 
 func (n *naming) take(b []byte) {
-	for _, found := range digest.FindAll(b, -1) {
+	for _, found := range anyDigest.FindAll(b, -1) {
 		name := string(found)
 		if n.named[name] {
 			continue

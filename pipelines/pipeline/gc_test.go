@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
@@ -41,7 +42,7 @@ func (k *kept) file(path, content string) {
 // object makes an artifact.
 func (k *kept) object(content string) artifact.Ref {
 	k.t.Helper()
-	ref := artifact.Ref{Digest: artifact.DigestBytes([]byte(content)), Kind: "thing", Name: "thing", Size: int64(len(content))}
+	ref := artifact.Ref{Digest: digest.Bytes([]byte(content)), Kind: "thing", Name: "thing", Size: int64(len(content))}
 	k.file(filepath.Join("objects", ref.Digest[:2], ref.Digest), content)
 	return ref
 }
@@ -82,7 +83,7 @@ func TestRemovedRunsAndWhatIsFreed(t *testing.T) {
 	shard, base, orphan := k.object("a shard"), k.object("a base"), k.object("nobody's")
 	both, only, unfinished := k.object("both runs'"), k.object("only b's"), k.object("of an unfinished job")
 	manifest := k.object(`{"shards":["` + shard.Digest + `"]}`)
-	job := artifact.DigestBytes([]byte("job"))
+	job := digest.Bytes([]byte("job"))
 	k.file(filepath.Join("jobs", job[:2], job, "record.msgpack"), "params init_digest "+base.Digest)
 	k.file(filepath.Join("jobs", "00", "0000", "partial", "000000.msgpack"), "output "+unfinished.Digest)
 	k.found("a", job, event.CheckpointSaved{Step: 1, Model: both, Manifest: manifest})
@@ -141,7 +142,7 @@ func TestCheckpointsThatAreFreed(t *testing.T) {
 	}
 	k.found("fin", "", event.RunFinished{})
 	k.found("open", "", event.CheckpointSaved{Step: 1, Model: models[0]})
-	tuning := artifact.DigestBytes([]byte("tuning"))
+	tuning := digest.Bytes([]byte("tuning"))
 	k.begin("tuned", `{"steps":7}`)
 	k.found("tuned", tuning, event.TrainingFinished{Steps: 7})
 	k.found("tuned", "", event.RunFinished{})

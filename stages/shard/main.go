@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/results"
@@ -96,14 +97,14 @@ func check(p Params) error {
 func (p *Params) complete() error {
 	var digests []string
 	for i, path := range p.Known {
-		digest, _, err := artifact.DigestFile(path)
+		sum, _, err := digest.File(path)
 		if err != nil {
 			return fmt.Errorf("known: %w", err)
 		}
-		if i < len(p.KnownDigests) && p.KnownDigests[i] != digest {
-			return fmt.Errorf("known: %s has digest %s, known_digests says %s: it is another list", path, artifact.Short(digest), artifact.Short(p.KnownDigests[i]))
+		if i < len(p.KnownDigests) && p.KnownDigests[i] != sum {
+			return fmt.Errorf("known: %s has digest %s, known_digests says %s: it is another list", path, digest.Short(sum), digest.Short(p.KnownDigests[i]))
 		}
-		digests = append(digests, digest)
+		digests = append(digests, sum)
 	}
 	if len(p.KnownDigests) > len(digests) {
 		return fmt.Errorf("known_digests: %d digests for %d files in known", len(p.KnownDigests), len(digests))

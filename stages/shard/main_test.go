@@ -10,7 +10,7 @@ import (
 
 	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/data/tokenizer"
-	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/stage"
 )
@@ -133,18 +133,18 @@ func TestKnownTexts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	digest, _, err := artifact.DigestFile(texts)
+	sum, _, err := digest.File(texts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"2 documents of 1 files", "| texts of 1 earlier datasets | 1 |", "| b#a | texts " + artifact.Short(digest) + " | 1.00 |"} {
+	for _, want := range []string{"2 documents of 1 files", "| texts of 1 earlier datasets | 1 |", "| b#a | texts " + digest.Short(sum) + " | 1.00 |"} {
 		if !strings.Contains(string(report), want) {
 			t.Errorf("the report lacks %q:\n%s", want, report)
 		}
 	}
 	for _, bad := range [][]string{
 		{"--known", texts}, {"--duplicates", "exact", "--known", b}, {"--duplicates", "exact", "--known", filepath.Join(dir, "none")},
-		{"--duplicates", "exact", "--known", texts, "--known-digests", strings.Repeat("0", 64)}, {"--known-digests", digest},
+		{"--duplicates", "exact", "--known", texts, "--known-digests", strings.Repeat("0", 64)}, {"--known-digests", sum},
 	} {
 		if run(append(bad, "--in", a, "--out", filepath.Join(dir, "bad"))...) == 0 {
 			t.Errorf("%v works", bad)

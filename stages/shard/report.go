@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"bitnet1/shared/data/dataset"
-	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/event"
 )
 
@@ -210,7 +210,7 @@ func (r *report) writeExamples(b *bytes.Buffer) {
 	for _, d := range r.Examples {
 		of := d.OfDocument
 		if of == "" {
-			of = "texts " + artifact.Short(d.OfSource)
+			of = "texts " + digest.Short(d.OfSource)
 		}
 		fmt.Fprintf(b, "| %s | %s | %.2f | %s |\n", cell(d.Document), cell(of), d.Similarity, cell(d.Text))
 	}

@@ -18,6 +18,7 @@ import (
 	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/data/source"
 	"bitnet1/shared/data/tokenizer"
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/param"
@@ -252,7 +253,7 @@ func batchName(source string) string {
 	}, strings.TrimSuffix(source, path.Ext(source)))
 	name = strings.TrimLeft(name, ".")
 	if len(name) > maxBatchName {
-		name = strings.ToValidUTF8(name[:maxBatchName-13], "") + "_" + artifact.DigestBytes([]byte(name))[:12]
+		name = strings.ToValidUTF8(name[:maxBatchName-13], "") + "_" + digest.Bytes([]byte(name))[:12]
 	}
 	return cmp.Or(name, "documents") + batchSuffix
 }

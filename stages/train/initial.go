@@ -4,9 +4,9 @@ import (
 	"fmt"
 
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/digest"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/model"
-	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/stage"
 )
 
@@ -16,14 +16,14 @@ func (p *Params) complete() error {
 	if p.Init == "" {
 		return nil
 	}
-	digest, _, err := artifact.DigestFile(p.Init)
+	sum, _, err := digest.File(p.Init)
 	if err != nil {
 		return fmt.Errorf("init: %w", err)
 	}
-	if p.InitDigest != "" && p.InitDigest != digest {
-		return fmt.Errorf("init: %s has digest %s, init_digest says %s: it is another checkpoint", p.Init, artifact.Short(digest), artifact.Short(p.InitDigest))
+	if p.InitDigest != "" && p.InitDigest != sum {
+		return fmt.Errorf("init: %s has digest %s, init_digest says %s: it is another checkpoint", p.Init, digest.Short(sum), digest.Short(p.InitDigest))
 	}
-	p.InitDigest = digest
+	p.InitDigest = sum
 	m, err := checkpoint.Open(p.Init)
 	if err != nil {
 		return fmt.Errorf("init: %w", err)

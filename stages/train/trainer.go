@@ -11,6 +11,7 @@ import (
 
 	"bitnet1/kernels"
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/digest"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/compute"
 	"bitnet1/shared/lm/model"
@@ -67,7 +68,7 @@ func newTrainer(ctx context.Context, job *stage.Job[Params], ref artifact.Ref, d
 		c.Eps = initial.Eps
 	}
 	if data.Train.Len() == 0 {
-		return nil, fmt.Errorf("dataset %s has no training sequences: shard it with more documents", artifact.Short(ref.Digest))
+		return nil, fmt.Errorf("dataset %s has no training sequences: shard it with more documents", digest.Short(ref.Digest))
 	}
 	recipe, err := param.Canonical(p)
 	if err != nil {

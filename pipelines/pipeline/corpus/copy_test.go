@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/digest"
 )
 
 func TestCopyTask(t *testing.T) {
@@ -47,21 +47,21 @@ func TestCopyTask(t *testing.T) {
 
 // The bytes are the same everywhere, and other seeds give others.
 func TestCopyTaskIsFrozen(t *testing.T) {
-	digest := func(seed uint64) string {
+	short := func(seed uint64) string {
 		path, err := CopyTask{Symbols: 64, Length: 24, Documents: 100, Seed: seed}.Write(t.TempDir())
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, _, err := artifact.DigestFile(path)
+		d, _, err := digest.File(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return artifact.Short(d)
+		return digest.Short(d)
 	}
-	if got, want := digest(42), "36abd50f1403"; got != want {
+	if got, want := short(42), "36abd50f1403"; got != want {
 		t.Errorf("digest %s, want %s", got, want)
 	}
-	if digest(42) == digest(43) {
+	if short(42) == short(43) {
 		t.Error("two seeds give the same documents")
 	}
 }

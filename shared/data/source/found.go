@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/digest"
 )
 
 // Named is what a user named, and what is said of it.
@@ -96,7 +96,7 @@ func digestLocal(ctx context.Context, named []Named) ([]Found, error) {
 	for i, name := range names(files) {
 		path := files[i].Location
 		all[i] = Found{Name: name, Location: location(path), Parameters: files[i].Parameters}
-		if all[i].Digest, all[i].Size, err = digest(ctx, path); err != nil {
+		if all[i].Digest, all[i].Size, err = digestFile(ctx, path); err != nil {
 			return nil, fmt.Errorf("source %s: %w", readable(path), err)
 		}
 	}
@@ -106,12 +106,12 @@ func digestLocal(ctx context.Context, named []Named) ([]Found, error) {
 // Check makes sure that a local file is the one that was found, and returns its path.
 func (f Found) Check(ctx context.Context) (string, error) {
 	path, _ := Path(f.Location)
-	have, _, err := digest(ctx, path)
+	have, _, err := digestFile(ctx, path)
 	if err != nil {
 		return "", fmt.Errorf("source %s: %w", f.Name, err)
 	}
 	if have != f.Digest {
-		return "", fmt.Errorf("source %s has changed since the run began (its digest is %s, not %s): start a new run with it", f.Name, artifact.Short(have), artifact.Short(f.Digest))
+		return "", fmt.Errorf("source %s has changed since the run began (its digest is %s, not %s): start a new run with it", f.Name, digest.Short(have), digest.Short(f.Digest))
 	}
 	return path, nil
 }

@@ -14,7 +14,7 @@ import (
 	"unicode/utf8"
 
 	"bitnet1/shared/data/glob"
-	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/digest"
 )
 
 // fileScheme begins the URL of a file of this machine.
@@ -167,9 +167,9 @@ func distinct(files []Named) (kept []Named, err error) {
 	return kept, nil
 }
 
-// regular is artifact.Regular with what to do about a folder.
+// regular is digest.Regular with what to do about a folder.
 func regular(path string) error {
-	err := artifact.Regular(path)
+	err := digest.Regular(path)
 	if info, failed := os.Stat(path); failed == nil && info.IsDir() {
 		return fmt.Errorf("%w: name its files, e.g. %s", err, filepath.Join(path, inside(path)))
 	}
@@ -210,8 +210,8 @@ func names(files []Named) []string {
 	return all
 }
 
-// digest reads a file once, until ctx ends.
-func digest(ctx context.Context, path string) (string, int64, error) {
+// digestFile reads a file once, until ctx ends.
+func digestFile(ctx context.Context, path string) (string, int64, error) {
 	if err := regular(path); err != nil {
 		return "", 0, err
 	}
@@ -220,7 +220,7 @@ func digest(ctx context.Context, path string) (string, int64, error) {
 		return "", 0, err
 	}
 	defer f.Close()
-	return artifact.Digest(untilEnd{ctx, f})
+	return digest.Reader(untilEnd{ctx, f})
 }
 
 // untilEnd is a reader that ends with its context.

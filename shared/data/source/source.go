@@ -14,7 +14,6 @@ package source
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -24,9 +23,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/zeebo/blake3"
-
 	"bitnet1/shared/data/glob"
+	"bitnet1/shared/digest"
 )
 
 // Object is a file elsewhere. Two objects with equal fields hold the same bytes, as far as their server can be trusted.
@@ -39,8 +37,7 @@ type Object struct {
 
 // Digest identifies what the object holds, before anybody has read it: by URL, version and size.
 func (o Object) Digest() string {
-	sum := blake3.Sum256(fmt.Appendf(nil, "bitnet1.remote.v1\n%s\n%s\n%d\n", o.URL, o.Version, o.Size))
-	return hex.EncodeToString(sum[:])
+	return digest.Bytes(fmt.Appendf(nil, "bitnet1.remote.v1\n%s\n%s\n%d\n", o.URL, o.Version, o.Size))
 }
 
 // presets are short names for datasets.

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"bitnet1/shared/digest"
 )
 
 // writerFor, when set, makes of the test binary a program that starts an
@@ -108,7 +110,7 @@ func TestBytesComeBackUnderTheirDigest(t *testing.T) {
 			b[i] = byte(rnd.Uint32())
 		}
 		ref := put(t, store, "some.bin", b)
-		if ref.Digest != DigestBytes(b) || ref.Size != int64(size) || ref.Name != "some.bin" || ref.Kind != "test" {
+		if ref.Digest != digest.Bytes(b) || ref.Size != int64(size) || ref.Name != "some.bin" || ref.Kind != "test" {
 			t.Errorf("%d bytes: reference %+v", size, ref)
 		}
 		if !store.Has(ref) {

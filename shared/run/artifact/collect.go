@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"bitnet1/shared/digest"
 )
 
 // Object is an artifact's file in a store.
@@ -20,7 +22,7 @@ func Objects(dir string) (all []Object, err error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		if err != nil || d.IsDir() || !ValidDigest(d.Name()) {
+		if err != nil || d.IsDir() || !digest.Valid(d.Name()) {
 			return err
 		}
 		info, err := d.Info()

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+
+	"bitnet1/shared/digest"
 )
 
 // Folder is the Space of a one-shot stage: outputs are plain files with their
@@ -61,7 +63,7 @@ func (f *Folder) Add(kind, mediaType, path string) (Ref, error) {
 	if err != nil {
 		return Ref{}, fmt.Errorf("input %s: %w", path, err)
 	}
-	digest, size, err := DigestFile(path)
+	sum, size, err := digest.File(path)
 	if err != nil {
 		if info, failed := os.Stat(path); failed == nil && info.IsDir() {
 			err = fmt.Errorf("%w: name a file in it", err)
@@ -76,9 +78,9 @@ func (f *Folder) Add(kind, mediaType, path string) (Ref, error) {
 	if use != nil {
 		f.used = append(f.used, use)
 	}
-	f.remember(path, digest)
+	f.remember(path, sum)
 	f.search = append(f.search, filepath.Dir(path))
-	return Ref{Digest: digest, Kind: kind, MediaType: mediaType, Size: size, Name: filepath.Base(path)}, nil
+	return Ref{Digest: sum, Kind: kind, MediaType: mediaType, Size: size, Name: filepath.Base(path)}, nil
 }
 
 // Create implements Space.
@@ -125,8 +127,8 @@ func (f *Folder) Holds(ref Ref) bool {
 	if err != nil || !info.Mode().IsRegular() || info.Size() != ref.Size {
 		return false
 	}
-	digest, _, err := DigestFile(path)
-	return err == nil && digest == ref.Digest
+	sum, _, err := digest.File(path)
+	return err == nil && sum == ref.Digest
 }
 
 // Replace lets an output replace the file of that name, whatever is in it. Other files that are there are never replaced.

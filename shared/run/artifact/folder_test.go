@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"bitnet1/shared/digest"
 )
 
 func writeFiles(t *testing.T, dir string, content map[string]string) {
@@ -105,16 +107,16 @@ func TestFolderFindsMentionedFilesBesideInputs(t *testing.T) {
 	if _, err := folder.Add("manifest", "", filepath.Join(dir, "dataset", "manifest.json")); err != nil {
 		t.Fatal(err)
 	}
-	mentioned := Ref{Digest: DigestBytes([]byte("right")), Kind: "shard", Name: "train.arrow"}
+	mentioned := Ref{Digest: digest.Bytes([]byte("right")), Kind: "shard", Name: "train.arrow"}
 	path, err := folder.Path(mentioned)
 	if err != nil || path != filepath.Join(dir, "dataset", "train.arrow") {
 		t.Errorf("%s, %v", path, err)
 	}
-	_, err = folder.Path(Ref{Digest: DigestBytes([]byte("wrong")), Kind: "shard", Name: "train.arrow"})
+	_, err = folder.Path(Ref{Digest: digest.Bytes([]byte("wrong")), Kind: "shard", Name: "train.arrow"})
 	wantError(t, err, "digest differs")
-	_, err = folder.Path(Ref{Digest: DigestBytes([]byte("wrong")), Kind: "shard", Name: "absent.arrow"})
+	_, err = folder.Path(Ref{Digest: digest.Bytes([]byte("wrong")), Kind: "shard", Name: "absent.arrow"})
 	wantError(t, err, "no file of that name", "put it beside")
-	_, err = folder.Path(Ref{Digest: DigestBytes([]byte("{}x")), Kind: "shard", Name: "../dataset/manifest.json"})
+	_, err = folder.Path(Ref{Digest: digest.Bytes([]byte("{}x")), Kind: "shard", Name: "../dataset/manifest.json"})
 	wantError(t, err, "not a file name")
 }
 

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"bitnet1/shared/digest"
 )
 
 // markName is the file that makes a directory a data directory. Every process that uses the directory holds a shared lock
@@ -174,7 +176,7 @@ func countArtifacts(dir string) (n int, foreign string) {
 			return n, filepath.Join(objects, folder.Name())
 		}
 		i := slices.IndexFunc(files, func(f fs.DirEntry) bool {
-			return !ValidDigest(f.Name()) || !strings.HasPrefix(f.Name(), folder.Name())
+			return !digest.Valid(f.Name()) || !strings.HasPrefix(f.Name(), folder.Name())
 		})
 		if i >= 0 {
 			return n, filepath.Join(objects, folder.Name(), files[i].Name())

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"bitnet1/shared/digest"
 )
 
 // lay makes files of the given names below dir.
@@ -57,13 +59,13 @@ func TestADirectoryOfAnOlderVersionIsKnownByItsArtifacts(t *testing.T) {
 }
 
 func TestObjectsOfOtherProgramsAreLeftAlone(t *testing.T) {
-	digest := DigestBytes(nil)
+	sum := digest.Bytes(nil)
 	for name, laid := range map[string][]string{
 		"git":             {"HEAD", "objects/info/packs", "objects/pack/pack-1.idx"},
 		"loose objects":   {"objects/ab/" + strings.Repeat("0", 38)},
 		"sha256":          {"objects/ab/" + strings.Repeat("0", 62)},
-		"among artifacts": {"objects/" + digest[:2] + "/" + digest, "objects/" + digest[:2] + "/README"},
-		"another folder":  {"objects/" + digest[:2] + "/" + digest, "objects/00/" + digest},
+		"among artifacts": {"objects/" + sum[:2] + "/" + sum, "objects/" + sum[:2] + "/README"},
+		"another folder":  {"objects/" + sum[:2] + "/" + sum, "objects/00/" + sum},
 		"a file":          {"objects/ab"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"bitnet1/shared/digest"
 )
 
 // Space is where a job finds its inputs and puts its outputs: the shared
@@ -100,7 +102,7 @@ func (s *Store) place(temporary string, ref Ref) error {
 // Path implements Space. The digest is checked the first time a process asks
 // for an artifact.
 func (s *Store) Path(ref Ref) (string, error) {
-	if !ValidDigest(ref.Digest) {
+	if !digest.Valid(ref.Digest) {
 		return "", fmt.Errorf("%s: %q is not a digest", ref, ref.Digest)
 	}
 	path := s.object(ref.Digest)
@@ -121,7 +123,7 @@ func (s *Store) Path(ref Ref) (string, error) {
 
 // Has implements Space.
 func (s *Store) Has(ref Ref) bool {
-	if !ValidDigest(ref.Digest) {
+	if !digest.Valid(ref.Digest) {
 		return false
 	}
 	info, err := os.Stat(s.object(ref.Digest))
@@ -129,15 +131,15 @@ func (s *Store) Has(ref Ref) bool {
 }
 
 func verify(path string, ref Ref) error {
-	digest, size, err := DigestFile(path)
+	sum, size, err := digest.File(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%s is not in the store: rerun the stage that made it with --force (%w)", ref, err)
 	case err != nil:
 		return fmt.Errorf("%s: %w", ref, err)
-	case digest != ref.Digest:
+	case sum != ref.Digest:
 		return fmt.Errorf("%s at %s: digest differs, the %d bytes found (of %d) have %s (file damaged or truncated?): rerun the stage that made it with --force",
-			ref, path, size, ref.Size, Short(digest))
+			ref, path, size, ref.Size, digest.Short(sum))
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 
 	"github.com/vmihailenco/msgpack/v5"
 
-	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/digest"
 )
 
 // Version is the version of the envelope and of all bodies declared in this
@@ -128,10 +128,10 @@ func Decode(b []byte) (Envelope, error) {
 func Into[B Body](e Envelope) (B, error) {
 	var b B
 	if want := b.Kind(); e.Kind != want {
-		return b, fmt.Errorf("event %s is a %s, not a %s", artifact.Short(e.ID), e.Kind, want)
+		return b, fmt.Errorf("event %s is a %s, not a %s", digest.Short(e.ID), e.Kind, want)
 	}
 	if err := Unmarshal(e.Body, &b); err != nil {
-		return b, fmt.Errorf("body of %s %s: %w", e.Kind, artifact.Short(e.ID), err)
+		return b, fmt.Errorf("body of %s %s: %w", e.Kind, digest.Short(e.ID), err)
 	}
 	return b, nil
 }

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 )
@@ -80,11 +81,11 @@ func (j Journal) write(e event.Envelope, renew bool) (isNew bool, err error) {
 	name := e.ID
 	first, err := j.readFile(e.Run, e.Kind, name, e.ID)
 	isNew = err != nil
-	if !isNew && artifact.ValidDigest(e.Job) && e.Job != first.Job {
+	if !isNew && digest.Valid(e.Job) && e.Job != first.Job {
 		name += "." + e.Job
 		_, err = j.readFile(e.Run, e.Kind, name, e.ID)
 	}
-	if err == nil && !renew || !isNew && !artifact.ValidDigest(e.Job) {
+	if err == nil && !renew || !isNew && !digest.Valid(e.Job) {
 		return isNew, nil
 	}
 	b, err := e.Encode()
@@ -141,7 +142,7 @@ func (j Journal) Announcements(run, kind string) ([]event.Envelope, error) {
 	for _, entry := range entries {
 		name, ok := strings.CutSuffix(entry.Name(), suffix)
 		id, _, _ := strings.Cut(name, ".")
-		if !ok || !artifact.ValidDigest(id) {
+		if !ok || !digest.Valid(id) {
 			continue
 		}
 		e, err := j.readFile(run, kind, name, id)
@@ -199,7 +200,7 @@ func (j Journal) readFile(run, kind, name, id string) (event.Envelope, error) {
 	}
 	e, err := event.Decode(b)
 	if err == nil && (e.Run != run || e.Kind != kind || e.ID != id) {
-		err = fmt.Errorf("it is the event %s %s of run %s", e.Kind, artifact.Short(e.ID), e.Run)
+		err = fmt.Errorf("it is the event %s %s of run %s", e.Kind, digest.Short(e.ID), e.Run)
 	}
 	return e, err
 }
@@ -260,7 +261,7 @@ func (j Journal) Runs() ([]string, error) {
 
 // Link makes runs/<run>/<stage>/<name> a relative link to the artifact ref.
 func (j Journal) Link(run, stage string, ref artifact.Ref) error {
-	if !artifact.ValidDigest(ref.Digest) || !artifact.ValidName(ref.Name) {
+	if !digest.Valid(ref.Digest) || !artifact.ValidName(ref.Name) {
 		return fmt.Errorf("%q with digest %q cannot be a file", ref.Name, ref.Digest)
 	}
 	return Symlink(filepath.Join(j.dir, "objects", ref.Digest[:2], ref.Digest), filepath.Join(j.RunDir(run), stage, ref.Name))

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 )
@@ -76,7 +77,7 @@ func TestWhatCountsOfAFactFoundAgain(t *testing.T) {
 	found := func(step int, job, input, sequences string, at int64, renew bool) {
 		t.Helper()
 		e := newEvent(t, "r", event.Part{}, at, event.PackWritten{Step: step})
-		if e.Job, e.Input = artifact.DigestBytes([]byte(job)), input; sequences != "" {
+		if e.Job, e.Input = digest.Bytes([]byte(job)), input; sequences != "" {
 			e.Overrides = map[string]string{"probe.sequences": sequences}
 		}
 		write := j.Write

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"sync"
 
-	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/event"
 )
 
@@ -63,7 +63,7 @@ func (p *Parts) complete(count int) (bool, error) {
 	for _, file := range names {
 		name, ok := strings.CutSuffix(file, suffix)
 		id, _, _ := strings.Cut(name, ".")
-		if !ok || p.known[name] || !artifact.ValidDigest(id) {
+		if !ok || p.known[name] || !digest.Valid(id) {
 			continue
 		}
 		e, err := p.journal.readFile(p.run, p.kind, name, id)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
@@ -48,7 +49,7 @@ func (d Definition) ID() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s-%s-%s", d.Name, d.Preset, artifact.DigestBytes(b)[:8]), nil
+	return fmt.Sprintf("%s-%s-%s", d.Name, d.Preset, digest.Bytes(b)[:8]), nil
 }
 
 // OfRun reads the definition that a run was started with. A run that has none
@@ -100,7 +101,7 @@ func pathOfRun(j journal.Journal, space artifact.Space, run string) (string, err
 	if err != nil {
 		return "", lostError{run: run}
 	}
-	if digest, _, err := artifact.DigestFile(path); err != nil || digest != filepath.Base(path) {
+	if sum, _, err := digest.File(path); err != nil || sum != filepath.Base(path) {
 		return "", lostError{run: run}
 	}
 	return path, nil
@@ -135,7 +136,7 @@ func (d Definition) CheckRun(j journal.Journal, space artifact.Space, run string
 	var lost lostError
 	switch begun, err := OfRun(j, space, run); {
 	case errors.As(err, &lost):
-		same = lost.digest == "" || lost.digest == artifact.DigestBytes(want)
+		same = lost.digest == "" || lost.digest == digest.Bytes(want)
 	case err != nil:
 		return err
 	case begun == nil:

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
@@ -97,7 +98,7 @@ func newHistory(t *testing.T) *history { return &history{t: t, Journal: journal.
 // found announces what a stage found, with the given parameters; anew says that its job was really done.
 func (h *history) found(body event.Body, input string, params string, anew bool) string {
 	h.t.Helper()
-	e, err := event.New("r", strings.Split(body.Kind(), ".")[0], artifact.DigestBytes([]byte(body.Kind()+params)), event.Part{}, body)
+	e, err := event.New("r", strings.Split(body.Kind(), ".")[0], digest.Bytes([]byte(body.Kind()+params)), event.Part{}, body)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -118,7 +119,7 @@ func (h *history) found(body event.Body, input string, params string, anew bool)
 }
 
 func (h *history) checkpoint(step int, bits, blend float64) string {
-	model := artifact.Ref{Digest: artifact.DigestBytes([]byte{byte(step)}), Kind: "checkpoint", Name: "m"}
+	model := artifact.Ref{Digest: digest.Bytes([]byte{byte(step)}), Kind: "checkpoint", Name: "m"}
 	return h.found(event.CheckpointSaved{Step: step, Model: model, ValidationBits: bits, Blend: blend}, "d", "", true)
 }
 
@@ -193,10 +194,10 @@ func TestResultsThatDoNotSayWhatTheyAnswer(t *testing.T) {
 	h := newHistory(t)
 	first := h.checkpoint(150, 3.6, 0)
 	e := evaluation(150, 3.578)
-	e.Model = artifact.Ref{Digest: artifact.DigestBytes([]byte{150}), Kind: "checkpoint", Name: "m"}
+	e.Model = artifact.Ref{Digest: digest.Bytes([]byte{150}), Kind: "checkpoint", Name: "m"}
 	h.found(e, "", "", true)
 	stranger := e
-	stranger.Model.Digest, stranger.BitsPerToken = artifact.DigestBytes([]byte{1}), 9
+	stranger.Model.Digest, stranger.BitsPerToken = digest.Bytes([]byte{1}), 9
 	h.found(stranger, "", "", true) // of another checkpoint at that step
 	counted, err := event.Marshal(map[string]any{"step": 150, "words": 7})
 	if err != nil {
@@ -231,13 +232,13 @@ func TestRowsAreTheLatestCheckpoints(t *testing.T) {
 	if best, c := h.table().Best(); best.Name != "300" || c.Key != "bits_per_token" || best.Marks[0] != "best" {
 		t.Errorf("the best is %+v by %s", best, c.Key)
 	}
-	again := event.CheckpointSaved{Step: 300, ValidationBits: 3.7, Model: artifact.Ref{Digest: artifact.DigestBytes([]byte("again")), Kind: "checkpoint", Name: "m"}}
+	again := event.CheckpointSaved{Step: 300, ValidationBits: 3.7, Model: artifact.Ref{Digest: digest.Bytes([]byte("again")), Kind: "checkpoint", Name: "m"}}
 	h.found(again, "d", "", true)
 	if cells := h.table().Rows[1].Cells; len(cells) != 1 || cells["validation_bits"].Number() != 3.7 {
 		t.Errorf("the checkpoint that was made again has %+v", cells)
 	}
 	longer := again
-	longer.Step, longer.Model.Digest = 900, artifact.DigestBytes([]byte("longer"))
+	longer.Step, longer.Model.Digest = 900, digest.Bytes([]byte("longer"))
 	id := h.found(longer, "d", "train.steps=900", true)
 	e := evaluation(900, 3.1)
 	h.found(e, id, "train.steps=900", true)

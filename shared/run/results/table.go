@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 )
@@ -225,8 +225,8 @@ func digests(body map[string]any) []string {
 	var all []string
 	for key, v := range body {
 		ref, ok := v.(map[string]any)
-		if digest, _ := ref["digest"].(string); ok && key != "manifest" && artifact.ValidDigest(digest) {
-			all = append(all, digest)
+		if of, _ := ref["digest"].(string); ok && key != "manifest" && digest.Valid(of) {
+			all = append(all, of)
 		}
 	}
 	return all

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 )
@@ -440,7 +441,7 @@ func TestDefinitionsSpeakToStagesByTheirSections(t *testing.T) {
 func TestAJobsKeyDependsOnWhatMayChangeItsOutput(t *testing.T) {
 	key := func(stage, version string, params any, inputs ...string) string {
 		key, _, err := jobKey(stage, version, params, inputs)
-		if err != nil || !artifact.ValidDigest(key) {
+		if err != nil || !digest.Valid(key) {
 			t.Fatalf("%q, %v", key, err)
 		}
 		return key

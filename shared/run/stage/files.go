@@ -8,6 +8,7 @@ import (
 
 	"github.com/vmihailenco/msgpack/v5"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 )
@@ -45,7 +46,7 @@ func mentioned(body []byte) []artifact.Ref {
 	var refs []artifact.Ref
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		var ref artifact.Ref
-		if event.Unmarshal(fields[name], &ref) == nil && artifact.ValidDigest(ref.Digest) && ref.Kind != "" && ref.Name != "" {
+		if event.Unmarshal(fields[name], &ref) == nil && digest.Valid(ref.Digest) && ref.Kind != "" && ref.Name != "" {
 			refs = append(refs, ref)
 		}
 	}

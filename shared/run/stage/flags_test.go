@@ -8,7 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 )
@@ -107,7 +107,7 @@ func TestAnotherDatasetStandsBesideTheRunsOwn(t *testing.T) {
 		switch e.Overrides["look.dataset"] {
 		case "":
 			own++
-		case artifact.Short(artifact.DigestBytes([]byte("other"))):
+		case digest.Short(digest.Bytes([]byte("other"))):
 			other++
 		}
 	}

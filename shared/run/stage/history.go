@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
@@ -38,7 +39,7 @@ func Gap(store *artifact.Store, j journal.Journal, run string, listeners map[str
 		}
 		for _, listener := range listeners[e.Kind] {
 			if !answered[listener+" "+e.ID] {
-				return fmt.Sprintf("%s has not answered %s %s", listener, e.Kind, artifact.Short(e.ID)), nil
+				return fmt.Sprintf("%s has not answered %s %s", listener, e.Kind, digest.Short(e.ID)), nil
 			}
 		}
 	}
@@ -46,7 +47,7 @@ func Gap(store *artifact.Store, j journal.Journal, run string, listeners map[str
 		for _, out := range recorded(recordsDir(store), f.Key) {
 			e, err := event.Wrap(run, f.Listener, f.Key, event.Part{}, out.Kind, out.Body)
 			if err == nil && !kept[e.ID] {
-				return fmt.Sprintf("%s has made %s %s, which is not in the journal", f.Listener, e.Kind, artifact.Short(e.ID)), nil
+				return fmt.Sprintf("%s has made %s %s, which is not in the journal", f.Listener, e.Kind, digest.Short(e.ID)), nil
 			}
 		}
 	}
@@ -55,7 +56,7 @@ func Gap(store *artifact.Store, j journal.Journal, run string, listeners map[str
 
 // recorded returns the outputs of a finished job; none when its record is gone.
 func recorded(root, key string) []output {
-	if !artifact.ValidDigest(key) { // a stage in another language keeps no records
+	if !digest.Valid(key) { // a stage in another language keeps no records
 		return nil
 	}
 	b, err := os.ReadFile(filepath.Join(root, key[:2], key, "record.msgpack"))

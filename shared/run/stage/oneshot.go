@@ -17,6 +17,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
@@ -244,7 +245,7 @@ func otherDataset[P any, E event.Body](s Spec[P, E], c *cli.Context, store *arti
 		for i, in := range t.in {
 			other := s.OnDataset(in, manifest)
 			if !slices.Equal(in.Inputs(), other.Inputs()) {
-				t.overrides[s.Name+".dataset"] = artifact.Short(manifest.Digest)
+				t.overrides[s.Name+".dataset"] = digest.Short(manifest.Digest)
 			}
 			t.in[i] = other
 		}

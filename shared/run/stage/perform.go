@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
@@ -97,7 +98,7 @@ func (p *performer[P, E]) performWhenFree(ctx context.Context, t task[P, E]) (re
 			return res, err
 		}
 		if !said {
-			p.log.Info("another process works on this job: waiting for it", "job", artifact.Short(res.key))
+			p.log.Info("another process works on this job: waiting for it", "job", digest.Short(res.key))
 		}
 		select {
 		case <-ctx.Done():
@@ -212,7 +213,7 @@ func (p *performer[P, E]) has(r *record, ref artifact.Ref) bool {
 func (p *performer[P, E]) attempt(ctx context.Context, t task[P, E], r *record) error {
 	n := r.attempts() + 1
 	if p.attempts > 0 && n > p.attempts {
-		return Refusef("job %s was begun %d times and got nowhere: the process died each time (out of memory?) or hung beyond its deadline", artifact.Short(r.Key), n-1)
+		return Refusef("job %s was begun %d times and got nowhere: the process died each time (out of memory?) or hung beyond its deadline", digest.Short(r.Key), n-1)
 	}
 	if err := r.setAttempts(n); err != nil {
 		return err
@@ -291,7 +292,7 @@ func (p *performer[P, E]) call(ctx context.Context, job *Job[P], in []E) (err er
 func (p *performer[P, E]) newJob(t task[P, E], r *record) *Job[P] {
 	return &Job[P]{
 		Key: r.Key, Run: t.run, Params: t.params, Host: p.host,
-		Log:   p.log.With("run", t.run, "job", artifact.Short(r.Key)),
+		Log:   p.log.With("run", t.run, "job", digest.Short(r.Key)),
 		space: p.space, record: r,
 		emit: func(ctx context.Context, r *record, body event.Body) error {
 			raw, err := event.Marshal(body)
@@ -337,7 +338,7 @@ func (t task[P, E]) folder(stage string) string {
 	}, label)
 	const most = 100
 	if name != label || len(name) > most || strings.HasPrefix(name, ".") {
-		name = strings.ToValidUTF8("with-"+name[:min(len(name), most)], "") + "-" + artifact.Short(artifact.DigestBytes([]byte(label)))
+		name = strings.ToValidUTF8("with-"+name[:min(len(name), most)], "") + "-" + digest.Short(digest.Bytes([]byte(label)))
 	}
 	return filepath.Join(stage, name)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 	"golang.org/x/sys/unix"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/param"
@@ -51,7 +52,7 @@ func jobKey(stage, version string, params any, inputs []string) (key string, can
 		return "", nil, err
 	}
 	b, err := json.Marshal([]any{stage, version, json.RawMessage(canonical), inputs})
-	return artifact.DigestBytes(b), canonical, err
+	return digest.Bytes(b), canonical, err
 }
 
 var errBusy = errors.New("another process works on this job")
@@ -63,7 +64,7 @@ func openRecord(root, stage, key string, params []byte, inputs []string) (*recor
 	r.dir = filepath.Join(root, key[:2], key)
 	lock, err := lockJob(r.dir)
 	if err != nil && !errors.Is(err, errBusy) {
-		err = fmt.Errorf("record of job %s: %w", artifact.Short(key), err)
+		err = fmt.Errorf("record of job %s: %w", digest.Short(key), err)
 	}
 	if err != nil {
 		return nil, err
@@ -140,7 +141,7 @@ func (r *record) readPartial(i int) (out output, ok bool, err error) {
 		return output{}, false, nil
 	}
 	if err != nil {
-		return output{}, false, fmt.Errorf("record of job %s: %w", artifact.Short(r.Key), err)
+		return output{}, false, fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
 	}
 	ok = event.Unmarshal(b, &out) == nil
 	return out, ok, nil
@@ -163,7 +164,7 @@ func (r *record) add(kind string, body []byte) (isNew bool, err error) {
 		return false, err
 	}
 	if err := artifact.WriteFile(r.partial(len(r.Outputs)), b); err != nil {
-		return false, fmt.Errorf("record of job %s: %w", artifact.Short(r.Key), err)
+		return false, fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
 	}
 	r.Outputs = append(r.Outputs, out)
 	return true, r.setAttempts(1) // it got somewhere
@@ -176,7 +177,7 @@ func (r *record) commit() error {
 		return err
 	}
 	if err := artifact.WriteFile(filepath.Join(r.dir, recordName), b); err != nil {
-		return fmt.Errorf("record of job %s: %w", artifact.Short(r.Key), err)
+		return fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
 	}
 	r.complete = true
 	return r.removeWork()
@@ -186,7 +187,7 @@ func (r *record) commit() error {
 func (r *record) retract(n int) error {
 	for i := len(r.Outputs) - 1; i >= n; i-- { // the last first: those that are left are always the first ones
 		if err := os.Remove(r.partial(i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("record of job %s: %w", artifact.Short(r.Key), err)
+			return fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
 		}
 		r.Outputs = r.Outputs[:i:i]
 	}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
@@ -96,7 +97,7 @@ func (s *service[P, E]) work(ctx context.Context) error {
 func (s *service[P, E]) later(d *bus.Delivery, cause error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	id := artifact.DigestBytes(d.Data)
+	id := digest.Bytes(d.Data)
 	u := s.unended[id]
 	if u.times == 0 {
 		u.since = time.Now()
@@ -115,7 +116,7 @@ func (s *service[P, E]) ended(d *bus.Delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.unended) > 0 {
-		delete(s.unended, artifact.DigestBytes(d.Data))
+		delete(s.unended, digest.Bytes(d.Data))
 	}
 }
 
@@ -143,7 +144,7 @@ func (s *service[P, E]) answer(ctx context.Context, d *bus.Delivery) error {
 		return d.Nak(0)
 	case errors.Is(err, errBusy):
 		if s.busy.allow(key) {
-			s.log.Info("another process works on this job: the event will come again", "run", e.Run, "event", e.Kind, "job", artifact.Short(key))
+			s.log.Info("another process works on this job: the event will come again", "run", e.Run, "event", e.Kind, "job", digest.Short(key))
 		}
 		return d.Nak(time.Second)
 	case unfit(err), bus.IsUnusable(err):
@@ -204,7 +205,7 @@ func (s *service[P, E]) handle(ctx context.Context, e event.Envelope) (key, outc
 	}
 	res, err := s.perform(ctx, t)
 	if err == nil {
-		s.log.Info("job done", "run", e.Run, "event", e.Kind, "job", artifact.Short(res.key), "outputs", len(res.outputs), "recorded", res.cached)
+		s.log.Info("job done", "run", e.Run, "event", e.Kind, "job", digest.Short(res.key), "outputs", len(res.outputs), "recorded", res.cached)
 	}
 	return res.key, event.Done, err
 }

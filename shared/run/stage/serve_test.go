@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
@@ -75,7 +76,7 @@ func TestServeAnswersEvents(t *testing.T) {
 		t.Fatalf("%d outputs", len(written))
 	}
 	for i, k := range written {
-		if k.Stage != "shout" || !artifact.ValidDigest(k.Job) || k.Part.Count != 2 || k.Job != answers[i].Key {
+		if k.Stage != "shout" || !digest.Valid(k.Job) || k.Part.Count != 2 || k.Job != answers[i].Key {
 			t.Errorf("output %+v of answer %+v", k.Envelope, answers[i])
 		}
 	}
@@ -183,7 +184,7 @@ func TestAJobThatKeepsFailingIsGivenUpWithItsCause(t *testing.T) {
 	w.sources("r", "one")
 	failed := w.outcomes("r", "shout", 1, event.Failed)[0]
 	wantText(t, "cause", failed.Cause, "one failed for the 3. time")
-	if failed.At == 0 || !artifact.ValidDigest(failed.Key) {
+	if failed.At == 0 || !digest.Valid(failed.Key) {
 		t.Errorf("%+v", failed)
 	}
 	w.wantBegun(3)

@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/results"
@@ -229,7 +230,7 @@ func Emitted[B event.Body, P any](j *Job[P]) ([]B, error) {
 		}
 		var body B
 		if err := event.Unmarshal(out.Body, &body); err != nil {
-			return nil, fmt.Errorf("record of job %s: %w", artifact.Short(j.Key), err)
+			return nil, fmt.Errorf("record of job %s: %w", digest.Short(j.Key), err)
 		}
 		found = append(found, body)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
@@ -443,7 +444,7 @@ func (w *world) announce(run string, part event.Part, body event.Body) event.Env
 func (w *world) sources(run string, names ...string) {
 	w.t.Helper()
 	for i, name := range names {
-		w.announce(run, event.Part{Index: i, Count: len(names)}, event.SourceAdded{Name: name, Digest: artifact.DigestBytes([]byte(name))})
+		w.announce(run, event.Part{Index: i, Count: len(names)}, event.SourceAdded{Name: name, Digest: digest.Bytes([]byte(name))})
 	}
 }
 
