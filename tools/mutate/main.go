@@ -20,6 +20,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // fault is one change of a source file.
@@ -47,14 +49,15 @@ func main() {
 	only := flag.String("only", "", "source files that contain this text alone")
 	least := flag.Float64("least", 95, "percentage of faults that must be killed")
 	list := flag.Bool("list", false, "print the faults and run nothing")
+	parallel := flag.Int("parallel", 2, "faults tried at the same time")
 	flag.Parse()
-	if err := run(*root, *only, *sample, *seed, *least, *hand, *list); err != nil {
+	if err := run(*root, *only, *sample, *seed, *least, *hand, *list, *parallel); err != nil {
 		fmt.Fprintln(os.Stderr, "mutate:", err)
 		os.Exit(1)
 	}
 }
 
-func run(root, only string, sample int, seed uint64, least float64, hand, list bool) error {
+func run(root, only string, sample int, seed uint64, least float64, hand, list bool, parallel int) error {
 	root, err := filepath.Abs(root)
 	if err != nil {
 		return err
@@ -82,19 +85,29 @@ func run(root, only string, sample int, seed uint64, least float64, hand, list b
 		return err
 	}
 	fmt.Printf("%d faults, seed %d\n", len(faults), seed)
-	return t.try(faults, least)
+	return t.try(faults, least, parallel)
 }
 
-// try runs the tests against each fault and reports.
-func (t *tree) try(faults []fault, least float64) error {
+// try runs the tests against each fault, as many faults at the same time as parallel says, and reports.
+func (t *tree) try(faults []fault, least float64, parallel int) error {
+	results := make([]outcome, len(faults))
+	var group errgroup.Group
+	group.SetLimit(parallel)
+	for i, f := range faults {
+		group.Go(func() (err error) {
+			if results[i], err = t.outcome(f); err == nil {
+				fmt.Printf("%-10s %s\n", results[i], t.describe(f))
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
 	counts := map[string]map[outcome]int{}
 	var survivors []string
-	for _, f := range faults {
-		result, err := t.outcome(f)
-		if err != nil {
-			return err
-		}
-		fmt.Printf("%-10s %s\n", result, t.describe(f))
+	for i, f := range faults {
+		result := results[i]
 		part := filepath.Dir(f.file)
 		if counts[part] == nil {
 			counts[part] = map[outcome]int{}
@@ -154,7 +167,11 @@ func (t *tree) healthy(faults []fault) error {
 // outcome puts a fault in and runs its tests.
 func (t *tree) outcome(f fault) (outcome, error) {
 	source := t.sources[f.file]
-	mutant := filepath.Join(t.scratch, "mutant.go")
+	scratch, err := os.MkdirTemp(t.scratch, "")
+	if err != nil {
+		return "", err
+	}
+	mutant := filepath.Join(scratch, "mutant.go")
 	changed := slices.Concat(source[:f.from], []byte(f.text), source[f.to:])
 	if err := os.WriteFile(mutant, changed, 0o644); err != nil {
 		return "", err
@@ -163,7 +180,7 @@ func (t *tree) outcome(f fault) (outcome, error) {
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(t.scratch, "overlay.json")
+	path := filepath.Join(scratch, "overlay.json")
 	if err := os.WriteFile(path, overlay, 0o644); err != nil {
 		return "", err
 	}
