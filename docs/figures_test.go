@@ -1,7 +1,6 @@
 package docs
 
 import (
-	"bufio"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"bitnet1/shared/lm/trainlog"
 )
 
 // The figures that pages quote and that a processor makes in minutes are made anew by `task docs:figures`. The others are
@@ -107,26 +108,17 @@ func trained(t *testing.T, dir, name, flags string) training {
 		t.Fatal(err)
 	}
 	r.bits = evaluation.Bits
-	log, err := os.Open(filepath.Join(dir, name, "train.jsonl"))
+	log, err := trainlog.Read(filepath.Join(dir, name, trainlog.FileName))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
 	flips, lines := 0.0, 0.0
-	for s := bufio.NewScanner(log); s.Scan(); {
-		var line struct {
-			Event      string  `json:"event"`
-			Training   float64 `json:"train_bpc"`
-			Validation float64 `json:"val_bpc"`
-			Flipped    float64 `json:"flipped"`
-		}
-		if err := json.Unmarshal(s.Bytes(), &line); err != nil {
-			t.Fatal(err)
-		}
-		if line.Event == "checkpoint" {
-			r.training, r.validation = line.Training, append(r.validation, line.Validation)
-		} else {
-			flips, lines = flips+line.Flipped, lines+1
+	for _, line := range log {
+		switch l := line.(type) {
+		case trainlog.Step:
+			flips, lines = flips+float64(l.Flipped), lines+1
+		case trainlog.Checkpoint:
+			r.training, r.validation = l.TrainBPC, append(r.validation, *l.ValBPC)
 		}
 	}
 	r.flipped = flips / lines

@@ -1,13 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -17,6 +16,7 @@ import (
 	"gonum.org/v1/plot/plotutil"
 	"gonum.org/v1/plot/vg"
 
+	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/results"
@@ -70,18 +70,9 @@ func curvesCommand() *cli.Command {
 // curve is how one run went.
 type curve struct {
 	label   string
-	steps   []logged // as the training log has them; checkpoints are lines of their own
+	log     []trainlog.Line
 	last    event.CheckpointSaved
 	results *results.Table
-}
-
-// logged is a line of a training log; checkpoints have no learning rate.
-type logged struct {
-	Event    string   `json:"event"`
-	Step     int      `json:"step"`
-	Tokens   float64  `json:"tokens"`
-	Training float64  `json:"train_bpc"`
-	Held     *float64 `json:"val_bpc"`
 }
 
 // readCurve reads what is known of RUN, or of LABEL=RUN.
@@ -97,26 +88,11 @@ func readCurve(j journal.Journal, text, programs string) (c curve, err error) {
 	if c.results, err = resultsOf(j, run, programs); err != nil {
 		return c, err
 	}
-	c.steps, err = readLog(filepath.Join(j.RunDir(run), "train", "train.jsonl"))
+	c.log, err = trainlog.Read(filepath.Join(j.RunDir(run), "train", trainlog.FileName))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: the training log is written as training goes on; has the run trained yet?", err)
+	}
 	return c, err
-}
-
-func readLog(path string) ([]logged, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("%w: the training log is written as training goes on; has the run trained yet?", err)
-	}
-	defer f.Close()
-	var all []logged
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		var l logged
-		if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
-			return nil, stage.Refusef("%s, line %d: %v", path, len(all)+1, err)
-		}
-		all = append(all, l)
-	}
-	return all, lines.Err()
 }
 
 // lastCheckpoints is the table: the last checkpoint of each run.
@@ -138,12 +114,17 @@ func lastCheckpoints(all []curve) table {
 func everyStep(all []curve) table {
 	t := table{columns: []column{{name: "run"}, {name: "step"}, {name: "tokens"}, {name: "training bits"}, {name: "validation bits"}}}
 	for _, c := range all {
-		for _, l := range c.steps {
-			held := math.NaN()
-			if l.Held != nil {
-				held = *l.Held
+		for _, line := range c.log {
+			switch l := line.(type) {
+			case trainlog.Step:
+				t.rows = append(t.rows, []any{c.label, float64(l.Step), float64(l.Tokens), l.TrainBPC, math.NaN()})
+			case trainlog.Checkpoint:
+				validation := math.NaN()
+				if l.ValBPC != nil {
+					validation = *l.ValBPC
+				}
+				t.rows = append(t.rows, []any{c.label, float64(l.Step), float64(l.Tokens), l.TrainBPC, validation})
 			}
-			t.rows = append(t.rows, []any{c.label, float64(l.Step), l.Tokens, l.Training, held})
 		}
 	}
 	return t
@@ -153,26 +134,28 @@ func everyStep(all []curve) table {
 const window = 200
 
 // points are a run's training losses, averaged, and the validation losses of its checkpoints, over millions of tokens.
-func (c curve) points() (training, held plotter.XYs) {
-	var steps []logged
-	for _, l := range c.steps {
-		switch {
-		case l.Event == "step":
+func (c curve) points() (training, validation plotter.XYs) {
+	var steps []trainlog.Step
+	for _, line := range c.log {
+		switch l := line.(type) {
+		case trainlog.Step:
 			steps = append(steps, l)
-		case l.Held != nil:
-			held = append(held, plotter.XY{X: l.Tokens / 1e6, Y: *l.Held})
+		case trainlog.Checkpoint:
+			if l.ValBPC != nil {
+				validation = append(validation, plotter.XY{X: float64(l.Tokens) / 1e6, Y: *l.ValBPC})
+			}
 		}
 	}
 	size := max(1, len(steps)/window)
 	for ; len(steps) >= size; steps = steps[size:] {
-		var sum plotter.XY
-		for _, l := range steps[:size] {
-			sum.X += l.Tokens / 1e6 / float64(size)
-			sum.Y += l.Training / float64(size)
+		var mean plotter.XY
+		for _, step := range steps[:size] {
+			mean.X += float64(step.Tokens) / 1e6 / float64(size)
+			mean.Y += step.TrainBPC / float64(size)
 		}
-		training = append(training, sum)
+		training = append(training, mean)
 	}
-	return training, held
+	return training, validation
 }
 
 // plotCurves draws all runs into one picture.
@@ -183,7 +166,7 @@ func plotCurves(w io.Writer, all []curve) error {
 	p.Add(plotter.NewGrid())
 	lowest, middle := math.Inf(1), 0.0
 	for i, c := range all {
-		training, held := c.points()
+		training, validation := c.points()
 		if len(training) == 0 {
 			return stage.Refusef("run %s has trained no step yet", c.label)
 		}
@@ -192,17 +175,17 @@ func plotCurves(w io.Writer, all []curve) error {
 			return fmt.Errorf("plotting %s: %w", c.label, err)
 		}
 		line.Color = plotutil.Color(i)
-		dots, err := plotter.NewScatter(held)
-		if err != nil && len(held) > 0 {
+		dots, err := plotter.NewScatter(validation)
+		if err != nil && len(validation) > 0 {
 			return fmt.Errorf("plotting %s: %w", c.label, err)
 		}
 		p.Add(line)
-		if len(held) > 0 {
+		if len(validation) > 0 {
 			dots.Color, dots.Shape, dots.Radius = line.Color, plotutil.Shape(i), vg.Points(3)
 			p.Add(dots)
 		}
 		p.Legend.Add(c.label, line)
-		for _, at := range append(training, held...) {
+		for _, at := range append(training, validation...) {
 			lowest = min(lowest, at.Y)
 		}
 		middle = max(middle, training[len(training)/20].Y)

@@ -6,9 +6,9 @@ import (
 	"bitnet1/shared/data/dataset"
 )
 
-// sequences says how many sequences of seq tokens are computed at once and how many make a step. A step has exactly
-// batch_tokens; micro_tokens is the most that is computed at once: of the numbers of sequences that divide the step, the
-// largest that stays within it. Every micro-batch is then a whole one, and the step the same however it is divided.
+// sequences divides a step into micro-batches: step is the number of sequences of seq tokens in a step, micro the number
+// that is computed at once. A step has exactly batch_tokens. micro is the largest divisor of step whose tokens are at most
+// micro_tokens, so all micro-batches are equally large and their size does not change the step.
 func (p Params) sequences(seq int) (micro, step int, err error) {
 	step = p.BatchTokens / seq
 	switch {
@@ -25,28 +25,26 @@ func (p Params) sequences(seq int) (micro, step int, err error) {
 	return micro, step, nil
 }
 
-// batches gives the sequences of every step. They are a function of the
-// dataset, the seed and the step alone: sequence number n of the run is number
-// n mod N of the split of N sequences, in the order of epoch n / N.
+// batches reads the sequences of every step. They depend on the dataset, the seed and the step alone: a run reads, as its
+// n-th sequence, number n mod N of the N sequences of the split, in the order of epoch n / N.
 type batches struct {
-	split *dataset.Split
-	seed  uint64
-	seq   int // targets of a sequence
-	per   int // sequences in a step
+	split   *dataset.Split
+	seed    uint64
+	seq     int // targets of a sequence
+	perStep int // sequences in a step
 
 	epoch int // of order; -1: none yet
 	order dataset.Permutation
 }
 
-func newBatches(split *dataset.Split, seed uint64, seq, per int) *batches {
-	return &batches{split: split, seed: seed, seq: seq, per: per, epoch: -1}
+func newBatches(split *dataset.Split, seed uint64, seq, perStep int) *batches {
+	return &batches{split: split, seed: seed, seq: seq, perStep: perStep, epoch: -1}
 }
 
-// step appends the tokens and targets of a step to the given slices. Targets
-// are -1 where there is nothing to predict.
+// step appends the tokens and targets of a step to the given slices. A target of -1 is not predicted.
 func (b *batches) step(step int, tokens, targets []int32) (_, _ []int32, err error) {
-	first := step * b.per
-	for n := first; n < first+b.per; n++ {
+	first := step * b.perStep
+	for n := first; n < first+b.perStep; n++ {
 		if epoch := n / b.split.Len(); epoch != b.epoch {
 			b.epoch, b.order = epoch, dataset.Order(b.split.Len(), b.seed, epoch)
 		}
@@ -57,8 +55,8 @@ func (b *batches) step(step int, tokens, targets []int32) (_, _ []int32, err err
 	return tokens, targets, nil
 }
 
-// ahead reads the batch of the next step while the present one is computed.
-type ahead struct {
+// prefetcher reads the batch of the next step while the device computes the present one.
+type prefetcher struct {
 	*batches
 	steps int        // of the run
 	next  chan batch // nil: none is being read
@@ -71,29 +69,29 @@ type batch struct {
 }
 
 // of returns the batch of a step.
-func (a *ahead) of(step int) (tokens, targets []int32, err error) {
-	b := a.wait()
+func (p *prefetcher) of(step int) (tokens, targets []int32, err error) {
+	b := p.wait()
 	if b.step != step || b.tokens == nil {
-		b = a.read(step)
+		b = p.read(step)
 	}
-	if b.err == nil && step+1 < a.steps {
+	if b.err == nil && step+1 < p.steps {
 		next := make(chan batch, 1)
-		a.next = next
-		go func() { next <- a.read(step + 1) }()
+		p.next = next
+		go func() { next <- p.read(step + 1) }()
 	}
 	return b.tokens, b.targets, b.err
 }
 
-func (a *ahead) read(step int) batch {
-	tokens, targets, err := a.step(step, nil, nil)
+func (p *prefetcher) read(step int) batch {
+	tokens, targets, err := p.step(step, nil, nil)
 	return batch{step, tokens, targets, err}
 }
 
-// wait returns what was being read. Only then may the dataset be closed.
-func (a *ahead) wait() (b batch) {
-	if a.next != nil {
-		b = <-a.next
-		a.next = nil
+// wait returns the batch that is being read, if any. The dataset may be closed after wait.
+func (p *prefetcher) wait() (b batch) {
+	if p.next != nil {
+		b = <-p.next
+		p.next = nil
 	}
 	return b
 }

@@ -1,16 +1,14 @@
 package main
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/measure/measuretest"
 )
 
@@ -46,22 +44,22 @@ func TestSequencesOfAStep(t *testing.T) {
 	}
 }
 
-// steps reads the lines of a training log that say how steps went.
-func steps(t *testing.T, dir string) (lines []stepLine) {
+// steps are the lines of a training log that are about steps.
+func steps(t *testing.T, dir string) (lines []trainlog.Step) {
 	t.Helper()
-	f, err := os.Open(filepath.Join(dir, logName))
+	for _, line := range readLog(t, dir) {
+		if step, ok := line.(trainlog.Step); ok {
+			lines = append(lines, step)
+		}
+	}
+	return lines
+}
+
+func readLog(t *testing.T, dir string) []trainlog.Line {
+	t.Helper()
+	lines, err := trainlog.Read(filepath.Join(dir, trainlog.FileName))
 	if err != nil {
 		t.Fatal(err)
-	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		var line stepLine
-		if err := json.Unmarshal(s.Bytes(), &line); err != nil {
-			t.Fatal(err)
-		}
-		if line.Event == "step" {
-			lines = append(lines, line)
-		}
 	}
 	return lines
 }
@@ -70,7 +68,7 @@ func steps(t *testing.T, dir string) (lines []stepLine) {
 // sequences at once include some that do not divide the six of a step.
 func TestMicroBatchesDoNotMatter(t *testing.T) {
 	manifest := writeDataset(t, 16, proverbs()...)
-	train := func(micro string) []stepLine {
+	train := func(micro string) []trainlog.Step {
 		dir := t.TempDir()
 		trainWith(t, small(manifest, dir, "--steps", "6", "--batch-tokens", "96", "--micro-tokens", micro)...)
 		return steps(t, dir)

@@ -10,8 +10,8 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// complete finds the digest of the checkpoint to start from: what is trained
-// depends on its bytes, not on its path. A file that is no checkpoint is refused.
+// complete sets InitDigest, the digest of the checkpoint to start from: a job is known by the bytes of that checkpoint, not
+// by its path. It refuses a file that is no checkpoint.
 func (p *Params) complete() error {
 	if p.Init == "" {
 		return nil
@@ -31,7 +31,7 @@ func (p *Params) complete() error {
 	return m.Close()
 }
 
-// initial is the configuration of the checkpoint to start from; nil without one.
+// initial is the configuration of the checkpoint to start from, nil without one.
 func (p Params) initial(t dataset.TokenizerInfo) (*model.Config, error) {
 	if p.Init == "" {
 		return nil, nil
@@ -48,7 +48,7 @@ func (p Params) initial(t dataset.TokenizerInfo) (*model.Config, error) {
 	return &m.Config, nil
 }
 
-// adopt makes p describe the model that is trained, which is the checkpoint's.
+// adopt replaces the parameters of the model by those of the checkpoint to start from.
 func (p Params) adopt(c model.Config) Params {
 	p.D, p.Layers, p.Heads, p.FF, p.Vocab = c.D, c.Layers, c.Heads, c.FF, c.Vocab
 	p.Attention, p.RWSPK, p.Alibi, p.StreamBits = c.Attention, c.RWSPK, c.Alibi, c.StreamBits

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/trainlog"
 )
 
 func readCheckpoint(t *testing.T, path string) checkpoint.Model {
@@ -65,9 +66,9 @@ func TestRefusesWrongStart(t *testing.T) {
 	checkpointFile := filepath.Join(base, "step-000001.safetensors")
 	for flags, want := range map[string]string{
 		"--init " + filepath.Join(base, "absent.pt"):       "no such file",
-		"--init " + filepath.Join(base, logName):           "safetensors",
+		"--init " + filepath.Join(base, trainlog.FileName): "safetensors",
 		"--init " + checkpointFile + " --init-digest 00":   "another checkpoint",
-		"--init-digest 00":                                 "without init",
+		"--init-digest 00": "without init",
 		"--init " + checkpointFile + " --freeze codbook.*": "matches no parameter",
 		"--init " + checkpointFile + " --freeze *":         "nothing to train",
 	} {

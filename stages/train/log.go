@@ -7,50 +7,27 @@ import (
 	"os"
 	"sync"
 
+	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/stage"
 )
 
-// logName is the training log: JSON lines with nothing in them that depends on
-// when or where the run was made.
-const logName = "train.jsonl"
-
-// stepLine says how a step went. BPC is bits per token, as in the seed's logs.
-type stepLine struct {
-	Event        string  `json:"event"` // "step"
-	Step         int     `json:"step"`
-	Tokens       int64   `json:"tokens"`
-	TrainBPC     float64 `json:"train_bpc"`
-	LearningRate float64 `json:"lr"`
-	Gamma        float64 `json:"gamma"`
-	GradientNorm float64 `json:"grad_norm"`         // before clipping
-	Flipped      int     `json:"flipped,omitempty"` // truebit: weights that changed their sign in this step
-}
-
-// checkpointLine says what a checkpoint is worth.
-type checkpointLine struct {
-	Event    string   `json:"event"` // "checkpoint"
-	Step     int      `json:"step"`
-	Tokens   int64    `json:"tokens"`
-	TrainBPC float64  `json:"train_bpc"` // mean since the checkpoint before
-	ValBPC   *float64 `json:"val_bpc"`   // on the trainer's validation sample; null without one
-	Best     bool     `json:"best"`
-	Model    string   `json:"model"` // digest
-}
-
-// trainingLog writes the log. Its length at a checkpoint is part of the state,
-// so that lines written after it are cut off when training resumes there. While
-// a checkpoint is being written, whose line has its digest, later lines wait.
+// trainingLog writes the log of a run. A checkpoint's state holds the length of the log, and openLog cuts off later lines
+// when training resumes from that checkpoint.
+//
+// The line of a checkpoint has its digest, which is known when the checkpoint is written. Until then the lines of later
+// steps are held back.
 type trainingLog struct {
 	file *os.File
 
 	lock    sync.Mutex
-	held    []byte
+	held    []byte // lines
 	holding bool
 }
 
+// openLog opens the log of a job and cuts it off at offset.
 func openLog(job *stage.Job[Params], offset int64) (*trainingLog, error) {
-	path, err := job.LiveFile(logName)
+	path, err := job.LiveFile(trainlog.FileName)
 	if err != nil {
 		return nil, err
 	}
@@ -73,9 +50,8 @@ func openLog(job *stage.Job[Params], offset int64) (*trainingLog, error) {
 	return &trainingLog{file: f}, nil
 }
 
-// write appends a line; people who watch the file see it at once, or when lines
-// are no longer held.
-func (l *trainingLog) write(line any) error {
+// write appends a line to the file, or to the lines that are held back.
+func (l *trainingLog) write(line trainlog.Line) error {
 	b, err := json.Marshal(line)
 	if err != nil {
 		return fmt.Errorf("training log: %w", err)
@@ -96,16 +72,16 @@ func (l *trainingLog) append(b []byte) error {
 	return nil
 }
 
-// hold keeps lines back until release.
+// hold holds back all lines until release.
 func (l *trainingLog) hold() {
 	l.lock.Lock()
 	defer l.lock.Unlock()
 	l.holding = true
 }
 
-// release writes a line before those that were held, makes the log durable up
-// to it, and returns its length there.
-func (l *trainingLog) release(line any) (length int64, err error) {
+// release writes a line and syncs the file, then writes the lines that were held back. It returns the length of the log
+// after the first line.
+func (l *trainingLog) release(line trainlog.Line) (length int64, err error) {
 	b, err := json.Marshal(line)
 	if err != nil {
 		return 0, fmt.Errorf("training log: %w", err)
@@ -123,7 +99,7 @@ func (l *trainingLog) release(line any) (length int64, err error) {
 	return length, err
 }
 
-// sync makes the log durable and returns its length.
+// sync syncs the file and returns its length.
 func (l *trainingLog) sync() (int64, error) {
 	if err := l.file.Sync(); err != nil {
 		return 0, fmt.Errorf("training log: %w", err)
@@ -131,9 +107,9 @@ func (l *trainingLog) sync() (int64, error) {
 	return l.file.Seek(0, io.SeekCurrent)
 }
 
-// artifact makes an artifact of the log as it is.
+// artifact makes an artifact of the present log.
 func (l *trainingLog) artifact(job *stage.Job[Params]) (artifact.Ref, error) {
-	w, err := job.Create("log", "application/jsonl", logName)
+	w, err := job.Create("log", "application/jsonl", trainlog.FileName)
 	if err != nil {
 		return artifact.Ref{}, err
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/measure/measuretest"
 	"bitnet1/shared/run/event"
 )
@@ -48,20 +49,12 @@ func announced(t *testing.T, flags ...string) (saved []event.CheckpointSaved, fi
 	return saved, finished
 }
 
-// checkpointLines are those of a training log.
-func checkpointLines(t *testing.T, dir string) (lines []checkpointLine) {
+// checkpointLines are the lines of a training log that are about checkpoints.
+func checkpointLines(t *testing.T, dir string) (lines []trainlog.Checkpoint) {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(dir, logName))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for text := range strings.Lines(string(b)) {
-		var line checkpointLine
-		if err := json.Unmarshal([]byte(text), &line); err != nil {
-			t.Fatal(err)
-		}
-		if line.Event == "checkpoint" {
-			lines = append(lines, line)
+	for _, line := range readLog(t, dir) {
+		if c, ok := line.(trainlog.Checkpoint); ok {
+			lines = append(lines, c)
 		}
 	}
 	return lines
@@ -191,5 +184,5 @@ func TestUpdateOfAStep(t *testing.T) {
 }
 
 func TestLogIsDocumented(t *testing.T) {
-	measuretest.Documented(t, "Training log", stepLine{}, checkpointLine{})
+	measuretest.Documented(t, "Training log", trainlog.Step{}, trainlog.Checkpoint{})
 }

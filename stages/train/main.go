@@ -1,6 +1,7 @@
-// Command train is the stage that trains a 1-bit language model on a dataset
-// and saves checkpoints. Whenever it is stopped, and however, it continues from
-// its last checkpoint and ends with the bytes it would have ended with.
+// Command train is the stage that trains a 1-bit language model on a dataset and saves checkpoints. A training that was
+// stopped or killed continues from its last checkpoint or later, and ends with the same bytes as one that was not.
+//
+// Start reading at trainer.run: it takes steps, saves checkpoints and pauses.
 package main
 
 import (
@@ -47,7 +48,7 @@ func main() {
 	}, os.Args))
 }
 
-// manifests makes an event of the manifest that the command line names.
+// manifests makes the event dataset.sealed of the manifest that --in names.
 func manifests(in *stage.Files) ([]event.DatasetSealed, error) {
 	if len(in.In) != 1 {
 		return nil, stage.UsageError(errors.New("give one manifest: --in dataset/manifest.json"))

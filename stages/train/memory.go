@@ -9,8 +9,8 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// advise turns the failure of an allocation into what to do about it: fewer
-// tokens at once, in as many micro-batches as the step then needs.
+// advise adds to an error of too little memory the largest micro_tokens with which the model fits. It returns other errors
+// as they are.
 func (t *trainer) advise(err error) error {
 	device, ok := t.device.(kernels.DryRunner)
 	if !ok || !errors.Is(err, kernels.ErrMemory) {
@@ -18,7 +18,7 @@ func (t *trainer) advise(err error) error {
 	}
 	t.job.Log.Debug("out of memory", "error", err)
 	seq, micro := t.options.Seq, t.options.Batch
-	fits, planning := model.Fits(t.config, device, t.options, smaller(micro, t.batches.per))
+	fits, planning := model.Fits(t.config, device, t.options, smaller(micro, t.batches.perStep))
 	switch {
 	case planning != nil:
 		return stage.Refusef("%s has too little memory for %d tokens at once: lower micro_tokens (%w; finding what fits: %w)",
@@ -28,15 +28,14 @@ func (t *trainer) advise(err error) error {
 			device.Name(), seq, err)
 	}
 	return stage.Refusef("%s has too little memory for %d tokens at once: use %s, which fits; a step stays %d tokens",
-		device.Name(), micro*seq, stage.Setting("train", "micro_tokens", strconv.Itoa(fits*seq)), t.batches.per*seq)
+		device.Name(), micro*seq, stage.Setting("train", "micro_tokens", strconv.Itoa(fits*seq)), t.batches.perStep*seq)
 }
 
-// smaller lists the batches below micro that divide a step of `per` sequences,
-// the largest first.
-func smaller(micro, per int) []int {
+// smaller lists the numbers of sequences below micro that divide a step, the largest first.
+func smaller(micro, perStep int) []int {
 	var list []int
 	for n := micro - 1; n > 0; n-- {
-		if per%n == 0 {
+		if perStep%n == 0 {
 			list = append(list, n)
 		}
 	}

@@ -1,11 +1,8 @@
 package main
 
-import (
-	"fmt"
-	"time"
-)
+import "fmt"
 
-// notes says what of the parameters may not do what whoever set them expects, for steps of whole sequences of seq tokens.
+// notes warns of parameters that are valid but may surprise whoever set them. seq is the sequence length of the dataset.
 func (p Params) notes(seq int) (texts []string) {
 	say := func(format string, args ...any) { texts = append(texts, fmt.Sprintf(format, args...)) }
 	if p.Warmup > p.Steps {
@@ -33,34 +30,4 @@ func (p Params) notes(seq int) (texts []string) {
 			micro*seq, p.MicroTokens, step, micro)
 	}
 	return texts
-}
-
-// Limits of the estimate: when it is made, and what is worth saying.
-const (
-	estimateAfter = 5 * time.Second
-	longTraining  = 10 * time.Minute
-)
-
-// estimate says once, as soon as enough steps were taken to tell, how long a long training will take.
-func (t *trainer) estimate(spent time.Duration, tokensPerSecond, secondsLeft float64) {
-	if t.estimated || spent < estimateAfter {
-		return
-	}
-	t.estimated = true
-	if left := time.Duration(secondsLeft * float64(time.Second)); left >= longTraining {
-		t.job.Note("about %s to train on %s: %d steps of %d tokens at %.0f tokens/s",
-			roughly(left), t.device.Name(), t.job.Params.Steps-t.step, t.batches.per*t.batches.seq, tokensPerSecond)
-	}
-}
-
-// roughly is d in whole minutes, hours or days.
-func roughly(d time.Duration) string {
-	switch {
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%.0f min", d.Minutes())
-	case d < 72*time.Hour:
-		return fmt.Sprintf("%.0f h", d.Hours())
-	default:
-		return fmt.Sprintf("%.0f days", d.Hours()/24)
-	}
 }

@@ -47,13 +47,13 @@ func TestNotes(t *testing.T) {
 func TestMeasured(t *testing.T) {
 	p := defaults()
 	p.Steps = 200
-	tr := trainer{job: &stage.Job[Params]{Params: p}, startStep: 100, step: 120, batches: ahead{batches: &batches{per: 4, seq: 64}}, lastBits: 3}
+	tr := trainer{job: &stage.Job[Params]{Params: p}, startStep: 100, steps: 120, batches: prefetcher{batches: &batches{perStep: 4, seq: 64}}, validationBits: 3}
 	want := map[string]float64{"step": 120, "loss": 2.5, "learning_rate": 0.01, "tokens_per_second": 512, "seconds_left": 40}
-	if got := tr.measured(10*time.Second, 2.5, 0.01); !maps.Equal(got, want) {
+	if got := tr.progressValues(10*time.Second, 2.5, 0.01); !maps.Equal(got, want) {
 		t.Errorf("before the first checkpoint: %v, want %v", got, want)
 	}
 	tr.checkpoints, want["val_bpc"] = 1, 3
-	if got := tr.measured(10*time.Second, 2.5, 0.01); !maps.Equal(got, want) {
+	if got := tr.progressValues(10*time.Second, 2.5, 0.01); !maps.Equal(got, want) {
 		t.Errorf("after it: %v, want %v", got, want)
 	}
 }
@@ -74,7 +74,7 @@ func TestEstimate(t *testing.T) {
 	tr := func() *trainer {
 		return &trainer{
 			job:    &stage.Job[Params]{Params: p, Log: slog.New(slog.NewTextHandler(&said, nil))},
-			device: cpu.New(cpu.Options{}), step: 1, batches: ahead{batches: &batches{per: 32, seq: 2048}},
+			device: cpu.New(cpu.Options{}), steps: 1, batches: prefetcher{batches: &batches{perStep: 32, seq: 2048}},
 		}
 	}
 	long := tr()
@@ -103,8 +103,8 @@ func TestEstimate(t *testing.T) {
 func TestStopAt(t *testing.T) {
 	tr := &trainer{job: &stage.Job[Params]{Params: Params{StopAt: 5}}}
 	for step, want := range map[int]string{4: "", 5: "stopped after step 5", 9: "nothing is trained, as stop_at asks: it is 5, and 9 steps have been taken"} {
-		tr.step = step
-		if err := tr.stop(t.Context()); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+		tr.steps = step
+		if err := tr.stopReason(t.Context()); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("at step %d: %v, want %q", step, err, want)
 		}
 	}

@@ -8,8 +8,8 @@ import (
 	"bitnet1/shared/lm/model"
 )
 
-// Params are the stage's parameters: the model, its optimizer and what is saved
-// when. The sequence length is the dataset's.
+// Params are the stage's parameters: the model, its optimizer, and when to log and save. The sequence length is not among
+// them: it is the dataset's.
 type Params struct {
 	Preset       string `json:"preset" usage:"size of the model: nano, 75M or 300M; after run --in also the other parameters of the pipeline's preset"`
 	D            int    `json:"d" usage:"model width; 0: the preset's"`
@@ -101,7 +101,7 @@ func (p Params) check() error {
 			return fmt.Errorf("%s", c.text)
 		}
 	}
-	// The dataset's part of the configuration does not matter here.
+	// Any tokenizer and sequence length will do: newTrainer checks the configuration again with the dataset's.
 	if _, err := p.config(dataset.TokenizerInfo{Vocab: 257}, 128); err != nil {
 		return err
 	}
@@ -114,8 +114,7 @@ func (p Params) check() error {
 	return nil
 }
 
-// config is the configuration of the model, for a dataset's tokenizer and
-// sequence length.
+// config is the configuration of the model for a dataset's tokenizer and sequence length.
 func (p Params) config(t dataset.TokenizerInfo, seq int) (model.Config, error) {
 	c, err := model.Preset(p.Preset)
 	if err != nil {
@@ -141,7 +140,7 @@ func (p Params) config(t dataset.TokenizerInfo, seq int) (model.Config, error) {
 	return c, c.Validate()
 }
 
-// documents says how the model reads sequences of a tokenizer's documents.
+// documents says whether the model reads across the documents of a sequence, and how their ends are marked.
 func (p Params) documents(t dataset.TokenizerInfo) model.Documents {
 	if p.Documents != model.Separate {
 		return model.Documents{}
@@ -149,8 +148,7 @@ func (p Params) documents(t dataset.TokenizerInfo) model.Documents {
 	return model.Documents{Separate: true, EndOfText: int32(t.EndOfText)}
 }
 
-// paddedVocab rounds a large vocabulary up to a size that divides well: GPT-2's
-// 50257 ids become 50304.
+// paddedVocab rounds a vocabulary of more than 4096 ids up to a multiple of 128: GPT-2's 50257 ids become 50304.
 func paddedVocab(ids int) int {
 	if ids <= 4096 {
 		return ids
@@ -158,7 +156,7 @@ func paddedVocab(ids int) int {
 	return (ids + 127) / 128 * 128
 }
 
-// update is what step (from 0) does to the parameters.
+// update holds the scheduled values of a step, counted from 0.
 func (p Params) update(step int) model.Update {
 	return model.Update{
 		Settings: model.Settings{
@@ -174,7 +172,7 @@ func (p Params) gamma(step int) float64 {
 	return model.Geometric(step, p.Steps, p.GammaStart, p.GammaEnd)
 }
 
-// mix is the share of the signs in the weights at a step.
+// mix is the share of sign(W) in the effective weights at a step: less than 1 with bonsai alone.
 func (p Params) mix(step int) float64 {
 	if !p.AnnealBinarize {
 		return 1
@@ -182,7 +180,7 @@ func (p Params) mix(step int) float64 {
 	return model.MixAt(step, p.Steps, p.BinarizeAnnealEndFrac)
 }
 
-// flipThreshold is what the model's options call so: 0 with latents.
+// flipThreshold is model.Options.FlipThreshold: 0 where weights have latents.
 func (p Params) flipThreshold() int {
 	if p.Truebit {
 		return p.FlipThreshold

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/model"
@@ -14,31 +16,29 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// A run is resumed from whichever is later: the last checkpoint that was
-// announced, or the pause file, which a run that is asked to stop leaves in its
-// scratch directory. A run that is killed has lost the steps since; it takes
-// them again, and they give the same bytes.
+// Training resumes from the later of two states: the last checkpoint that was announced, or the pause file. A trainer that
+// is told to stop writes the pause file into the scratch folder of its job. A trainer that is killed writes none: the next
+// attempt takes the steps since the last state again, and they give the same bytes.
 const pauseName = "pause.safetensors"
 
-// What a pause file holds beyond a checkpoint and its state.
+// Keys of the pause file that a checkpoint's state does not have.
 const (
 	parameterPrefix = "parameter."
-	keyBitsSum      = "bits_sum" // training loss summed since the last checkpoint
-	keyBitsSteps    = "bits_steps"
+	keyLossBits     = "bits_sum" // trainer.lossBits
+	keyLossSteps    = "bits_steps"
 )
 
-// resume continues where an earlier attempt came to, or starts from the
-// beginning.
+// resume sets the trainer to the state that an earlier attempt left, or to the beginning.
 func (t *trainer) resume() error {
 	saved, err := stage.Emitted[event.CheckpointSaved](t.job)
 	if err != nil {
 		return err
 	}
 	for _, s := range saved {
-		t.note(s)
-		t.step = s.Step
+		t.countCheckpoint(s)
+		t.steps = s.Step
 	}
-	offset, paused, err := t.resumePause()
+	offset, paused, err := t.loadPauseFile()
 	switch {
 	case err != nil:
 		return fmt.Errorf("resuming: %w", err)
@@ -51,13 +51,13 @@ func (t *trainer) resume() error {
 	if err != nil {
 		return err
 	}
-	if t.step > 0 {
-		t.job.Log.Info("resuming", "step", t.step)
+	if t.steps > 0 {
+		t.job.Log.Info("resuming", "step", t.steps)
 	}
 	if t.log, err = openLog(t.job, offset); err != nil {
 		return err
 	}
-	t.times = openTimes(t.job, t.step)
+	t.times = openTimes(t.job, t.steps)
 	return nil
 }
 
@@ -83,8 +83,8 @@ func (t *trainer) load(path string) error {
 	return t.model.Load(f.Parameters())
 }
 
-// resumeCheckpoint loads the parameters and the optimizer's state of a
-// checkpoint; it returns the length that the log had then.
+// resumeCheckpoint loads the parameters and the optimizer's state of a checkpoint. It returns the length of the log at that
+// checkpoint.
 func (t *trainer) resumeCheckpoint(saved event.CheckpointSaved) (logOffset int64, err error) {
 	path, err := t.job.Path(saved.Model)
 	if err != nil {
@@ -103,10 +103,10 @@ func (t *trainer) resumeCheckpoint(saved event.CheckpointSaved) (logOffset int64
 	return state.LogOffset, t.restore(state)
 }
 
-// nextCheckpoint is the step after which the next checkpoint is due.
+// nextCheckpoint is the step of the next checkpoint.
 func (t *trainer) nextCheckpoint() int {
 	every := t.job.Params.CheckpointEvery
-	return min((t.step/every+1)*every, t.job.Params.Steps)
+	return min((t.steps/every+1)*every, t.job.Params.Steps)
 }
 
 func (t *trainer) restore(file checkpoint.State) error {
@@ -117,10 +117,21 @@ func (t *trainer) restore(file checkpoint.State) error {
 	return t.model.SetState(state)
 }
 
-// pause keeps what is needed to go on from the present step. It announces
-// nothing: what a run makes does not depend on where it was stopped.
-func (t *trainer) pause() error {
-	path, err := t.pausePath()
+// pause keeps what the next attempt needs to continue from the present step. It first finishes the checkpoint that is being
+// written. The event server has ten seconds to take the announcement; if it does not, the next attempt announces.
+func (t *trainer) pause(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	err := t.awaitSave(ctx)
+	if errors.Is(err, checkpoint.ErrNotFinite) {
+		return err
+	}
+	return errors.Join(err, t.writePauseFile())
+}
+
+// writePauseFile announces nothing: where training was stopped must not show in what it makes.
+func (t *trainer) writePauseFile() error {
+	path, err := t.pauseFilePath()
 	if err != nil {
 		return err
 	}
@@ -133,22 +144,22 @@ func (t *trainer) pause() error {
 		return err
 	}
 	state := checkpoint.State{
-		Checkpoint: t.job.Key, Step: int64(t.step), Position: t.position(), LogOffset: offset,
+		Checkpoint: t.job.Key, Step: int64(t.steps), Position: t.position(), LogOffset: offset,
 		Extra: map[string]string{
-			keyBitsSum:   strconv.FormatFloat(t.bitsSum, 'x', -1, 64),
-			keyBitsSteps: strconv.Itoa(t.bitsSteps),
+			keyLossBits:  strconv.FormatFloat(t.lossBits, 'x', -1, 64),
+			keyLossSteps: strconv.Itoa(t.lossSteps),
 		},
 		Tensors: append(checkpoint.OptimizerTensors(snapshot.State), checkpoint.ParameterTensors(parameterPrefix, snapshot.Parameters)...),
 	}
-	if err := writePause(path, state); err != nil {
-		return fmt.Errorf("keeping step %d to go on from: %w", t.step, err)
+	if err := replaceState(path, state); err != nil {
+		return fmt.Errorf("keeping step %d to go on from: %w", t.steps, err)
 	}
-	t.job.Log.Info("paused", "step", t.step)
+	t.job.Log.Info("paused", "step", t.steps)
 	return t.job.Advanced()
 }
 
-// writePause replaces the pause file, or leaves the old one as it was.
-func writePause(path string, state checkpoint.State) (err error) {
+// replaceState writes a state file in the place of an older one, which stays as it was if that fails.
+func replaceState(path string, state checkpoint.State) (err error) {
 	f, err := os.Create(path + ".new")
 	if err != nil {
 		return err
@@ -163,10 +174,10 @@ func writePause(path string, state checkpoint.State) (err error) {
 	return os.Rename(f.Name(), path)
 }
 
-// resumePause loads the pause file if there is one from after the last
-// checkpoint. A damaged one only costs the steps since that.
-func (t *trainer) resumePause() (logOffset int64, ok bool, err error) {
-	path, err := t.pausePath()
+// loadPauseFile loads the pause file if it is of a later step than the last checkpoint. A damaged pause file is ignored: it
+// costs the steps since the last checkpoint.
+func (t *trainer) loadPauseFile() (logOffset int64, ok bool, err error) {
+	path, err := t.pauseFilePath()
 	if err != nil {
 		return 0, false, err
 	}
@@ -178,17 +189,17 @@ func (t *trainer) resumePause() (logOffset int64, ok bool, err error) {
 		t.job.Log.Warn("going on from the last checkpoint instead of the last step", "error", err)
 		return 0, false, nil
 	}
-	if state.Step <= int64(t.step) {
+	if state.Step <= int64(t.steps) {
 		return 0, false, nil
 	}
-	if next := t.nextCheckpoint(); state.Step > int64(next) { // which is gone: it has to be made again
-		t.job.Log.Warn(fmt.Sprintf("going back from step %d to step %d, for the checkpoint of step %d is gone or damaged", state.Step, t.step, next))
+	if next := t.nextCheckpoint(); state.Step > int64(next) { // the checkpoint between is gone: make it again
+		t.job.Log.Warn(fmt.Sprintf("going back from step %d to step %d, for the checkpoint of step %d is gone or damaged", state.Step, t.steps, next))
 		return 0, false, nil
 	}
-	if t.bitsSum, err = strconv.ParseFloat(state.Extra[keyBitsSum], 64); err != nil {
+	if t.lossBits, err = strconv.ParseFloat(state.Extra[keyLossBits], 64); err != nil {
 		return 0, false, fmt.Errorf("%s: %w", path, err)
 	}
-	if t.bitsSteps, err = strconv.Atoi(state.Extra[keyBitsSteps]); err != nil {
+	if t.lossSteps, err = strconv.Atoi(state.Extra[keyLossSteps]); err != nil {
 		return 0, false, fmt.Errorf("%s: %w", path, err)
 	}
 	parameters, err := state.Parameters(parameterPrefix)
@@ -198,13 +209,13 @@ func (t *trainer) resumePause() (logOffset int64, ok bool, err error) {
 	if err := t.model.Load(model.Each(parameters)); err != nil {
 		return 0, false, fmt.Errorf("%s: %w", path, err)
 	}
-	t.step = int(state.Step)
+	t.steps = int(state.Step)
 	return state.LogOffset, true, t.restore(state)
 }
 
-// dropPause removes a pause file that a checkpoint has overtaken.
-func (t *trainer) dropPause() error {
-	path, err := t.pausePath()
+// removePauseFile removes the pause file, of which a later checkpoint takes the place.
+func (t *trainer) removePauseFile() error {
+	path, err := t.pauseFilePath()
 	if err != nil {
 		return err
 	}
@@ -214,7 +225,7 @@ func (t *trainer) dropPause() error {
 	return nil
 }
 
-func (t *trainer) pausePath() (string, error) {
+func (t *trainer) pauseFilePath() (string, error) {
 	dir, err := t.job.Scratch()
 	return filepath.Join(dir, pauseName), err
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/measure/measuretest"
 	"bitnet1/shared/run/stage"
 )
@@ -81,7 +82,7 @@ func stopAt(t *testing.T, step, way int, dir string, flags []string) (how string
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	log, want := filepath.Join(dir, logName), []byte(fmt.Sprintf(`"step":%d,`, step))
+	log, want := filepath.Join(dir, trainlog.FileName), []byte(fmt.Sprintf(`"step":%d,`, step))
 	for {
 		b, _ := os.ReadFile(log)
 		if bytes.Contains(b, want) {
@@ -212,7 +213,7 @@ func TestARunStopsInTheMiddleOfALongStep(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	for { // training has begun when there is a log
-		if _, err := os.Stat(filepath.Join(dir, logName)); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, trainlog.FileName)); err == nil {
 			break
 		}
 		select {

@@ -8,15 +8,15 @@ import (
 
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/model"
+	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/stage"
 )
 
-// saving is a checkpoint that is written while training goes on. Nothing of it
-// changes until done is closed; then saved is complete, or err says what went
-// wrong.
-type saving struct {
+// pendingSave is a checkpoint that a goroutine writes while training continues. The trainer reads saved and err only after
+// done is closed: then saved is complete, or err says why it is not.
+type pendingSave struct {
 	step     int
 	position int64
 	snapshot model.Snapshot
@@ -26,27 +26,26 @@ type saving struct {
 	done  chan struct{}
 }
 
-// save validates and begins to write the checkpoint of the present step, once
-// the one before is done.
+// save validates the model and starts to write a checkpoint of the present step. It first waits for the checkpoint before.
 func (t *trainer) save(ctx context.Context) error {
-	if err := t.settle(ctx); err != nil {
+	if err := t.awaitSave(ctx); err != nil {
 		return err
 	}
 	bits, err := t.validate()
 	if err != nil {
 		return err
 	}
-	blend := 1 - t.job.Params.mix(t.step-1)
-	s := &saving{step: t.step, position: t.position(), done: make(chan struct{})}
+	blend := 1 - t.job.Params.mix(t.steps-1)
+	s := &pendingSave{step: t.steps, position: t.position(), done: make(chan struct{})}
 	if s.snapshot, err = t.model.Snapshot(); err != nil {
 		return err
 	}
 	s.saved = event.CheckpointSaved{
-		Step: t.step, Manifest: t.manifest, Tokens: t.tokens(), Last: t.step == t.job.Params.Steps,
-		TrainBits: t.bitsSum / float64(t.bitsSteps), ValidationBits: bits, Best: blend == 0 && bits < t.bestBits, Blend: blend,
+		Step: t.steps, Manifest: t.manifest, Tokens: t.tokens(), Last: t.steps == t.job.Params.Steps,
+		TrainBits: t.lossBits / float64(t.lossSteps), ValidationBits: bits, Best: blend == 0 && bits < t.bestBits, Blend: blend,
 	}
-	t.note(s.saved)
-	t.validated()
+	t.countCheckpoint(s.saved)
+	t.reportValidation()
 	t.log.hold()
 	t.saving = s
 	go func() {
@@ -61,15 +60,15 @@ func (t *trainer) save(ctx context.Context) error {
 	return nil
 }
 
-// write makes the files of a checkpoint. It shares with training what neither
-// changes, and the log.
-func (t *trainer) write(s *saving) (err error) {
+// write writes the two files of a checkpoint and its line in the log. Training continues meanwhile: of the trainer, write
+// uses the log, which is locked, and fields that training does not change.
+func (t *trainer) write(s *pendingSave) (err error) {
 	if s.saved.Model, err = t.writeModel(s); err != nil {
 		return err
 	}
-	offset, err := t.log.release(checkpointLine{
-		Event: "checkpoint", Step: s.step, Tokens: s.saved.Tokens, TrainBPC: s.saved.TrainBits,
-		ValBPC: finite(s.saved.ValidationBits), Best: s.saved.Best, Model: s.saved.Model.Digest,
+	offset, err := t.log.release(trainlog.Checkpoint{
+		Event: trainlog.EventCheckpoint, Step: s.step, Tokens: s.saved.Tokens, TrainBPC: s.saved.TrainBits,
+		ValBPC: nullable(s.saved.ValidationBits), Best: s.saved.Best, Model: s.saved.Model.Digest,
 	})
 	if err != nil {
 		return err
@@ -78,9 +77,8 @@ func (t *trainer) write(s *saving) (err error) {
 	return err
 }
 
-// settle waits for the checkpoint that is being written, if there is one, and
-// announces it.
-func (t *trainer) settle(ctx context.Context) error {
+// awaitSave waits until the checkpoint that is being written, if any, is complete, and announces it.
+func (t *trainer) awaitSave(ctx context.Context) error {
 	s := t.saving
 	if s == nil {
 		return nil
@@ -96,41 +94,43 @@ func (t *trainer) settle(ctx context.Context) error {
 	if err := t.job.Emit(ctx, s.saved); err != nil {
 		return err
 	}
-	return t.dropPause()
+	return t.removePauseFile()
 }
 
-// settled is settle without waiting.
-func (t *trainer) settled(ctx context.Context) error {
+// pollSave announces the checkpoint that was being written if it is complete. It does not wait.
+func (t *trainer) pollSave(ctx context.Context) error {
 	if t.saving == nil {
 		return nil
 	}
 	select {
 	case <-t.saving.done:
-		return t.settle(ctx)
+		return t.awaitSave(ctx)
 	default:
 		return nil
 	}
 }
 
-// note takes a checkpoint, made now or in an earlier attempt, into account.
-func (t *trainer) note(saved event.CheckpointSaved) {
+// countCheckpoint takes a checkpoint of this attempt or of an earlier one into account.
+func (t *trainer) countCheckpoint(saved event.CheckpointSaved) {
 	t.checkpoints++
 	t.savedStep = saved.Step
-	t.bitsSum, t.bitsSteps, t.lastBits = 0, 0, saved.ValidationBits
+	t.lossBits, t.lossSteps, t.validationBits = 0, 0, saved.ValidationBits
 	if saved.Best {
 		t.bestBits, t.bestStep = saved.ValidationBits, saved.Step
 	}
 }
 
-// finite lets JSON have a loss that was not measured: null.
-func finite(v float64) *float64 {
-	if math.IsNaN(v) || math.IsInf(v, 0) {
+func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+
+// nullable points to v; it is nil, which JSON writes as null, for a loss that was not measured.
+func nullable(v float64) *float64 {
+	if !finite(v) {
 		return nil
 	}
 	return &v
 }
 
-func (t *trainer) writeModel(s *saving) (artifact.Ref, error) {
+func (t *trainer) writeModel(s *pendingSave) (artifact.Ref, error) {
 	w, err := t.job.Create("checkpoint", "application/vnd.safetensors", fmt.Sprintf("step-%06d.safetensors", s.step))
 	if err != nil {
 		return artifact.Ref{}, err
@@ -140,8 +140,8 @@ func (t *trainer) writeModel(s *saving) (artifact.Ref, error) {
 		Config: t.model.Config(), Parameters: s.snapshot.Parameters,
 		Provenance: checkpoint.Provenance{
 			Step: int64(s.step), Tokens: s.saved.Tokens, Tokenizer: t.tokenizer.Name, Dataset: t.manifest.Digest,
-			Documents: t.options.Documents,
-			Recipe:    t.recipe, Gamma: t.job.Params.gamma(s.step - 1), Mix: t.job.Params.mix(s.step - 1),
+			Documents: t.options.Documents, Recipe: t.recipe,
+			Gamma: t.job.Params.gamma(s.step - 1), Mix: t.job.Params.mix(s.step - 1),
 		},
 	})
 	if err != nil {
@@ -150,7 +150,7 @@ func (t *trainer) writeModel(s *saving) (artifact.Ref, error) {
 	return w.Commit()
 }
 
-func (t *trainer) writeState(s *saving, logOffset int64) (artifact.Ref, error) {
+func (t *trainer) writeState(s *pendingSave, logOffset int64) (artifact.Ref, error) {
 	w, err := t.job.Create("state", "application/vnd.safetensors", fmt.Sprintf("step-%06d.state.safetensors", s.step))
 	if err != nil {
 		return artifact.Ref{}, err

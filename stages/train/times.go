@@ -10,25 +10,25 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// timesName is the file of what steps took, in the folder of times. The log beside that has the same bytes however fast a
-// machine is and however often it is stopped.
+// timesName is the name of the file of step times, in the folder of times. It is not part of the training log because equal
+// runs write equal logs.
 const timesName = "train.jsonl"
 
-// timeLine says what the steps since the line before took, or since the training went on.
+// timeLine is the mean time of the steps since the line before it, or since training resumed.
 type timeLine struct {
 	Step            int     `json:"step"`
-	Seconds         float64 `json:"seconds"` // a step, mean
+	Seconds         float64 `json:"seconds"` // per step
 	TokensPerSecond float64 `json:"tokens_per_second"`
 }
 
-// stepTimes writes the file of times. A training does not end because they cannot be written.
+// stepTimes writes the file of step times. Training continues if it cannot be written.
 type stepTimes struct {
 	file *os.File // nil: nothing is written
-	step int      // of the line before
+	step int      // of the last line
 	at   time.Time
 }
 
-// openTimes goes on with the file after a step; lines about later steps, which are taken again, are dropped.
+// openTimes opens the file of step times and removes the lines of later steps than step: they are taken again.
 func openTimes(job *stage.Job[Params], step int) *stepTimes {
 	s := &stepTimes{step: step, at: time.Now()}
 	path, err := job.LiveTimes(timesName)
@@ -52,7 +52,7 @@ func openTimes(job *stage.Job[Params], step int) *stepTimes {
 	return s
 }
 
-// took writes a line about the steps up to this one, each of the given number of tokens.
+// took writes a line about the steps since the last line. tokens is the number in one step.
 func (s *stepTimes) took(step, tokens int) {
 	now := time.Now()
 	line := timeLine{Step: step, Seconds: now.Sub(s.at).Seconds() / float64(max(step-s.step, 1))}

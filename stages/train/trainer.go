@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"time"
 
@@ -15,40 +14,42 @@ import (
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/compute"
 	"bitnet1/shared/lm/model"
+	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/param"
 	"bitnet1/shared/run/stage"
 )
 
-// trainer is one training run at work.
+// trainer trains one model: it takes steps, saves checkpoints, and pauses when it is told to stop.
 type trainer struct {
 	job       *stage.Job[Params]
-	manifest  artifact.Ref
+	manifest  artifact.Ref // of the dataset
 	tokenizer dataset.TokenizerInfo
 	data      *dataset.Dataset
 	config    model.Config
 	options   model.Options
 	device    kernels.Device
 	model     *model.Model
-	batches   ahead
-	recipe    json.RawMessage
+	batches   prefetcher
+	recipe    json.RawMessage // the parameters, as checkpoints hold them
 	log       *trainingLog
 	times     *stepTimes
-	saving    *saving // nil: no checkpoint is being written
+	saving    *pendingSave // nil: no checkpoint is being written
 
-	step        int // steps done
-	savedStep   int // of the last checkpoint
-	bestBits    float64
-	bestStep    int
-	checkpoints int
-	bitsSum     float64 // training loss summed since the last checkpoint
-	bitsSteps   int
-	lastBits    float64 // validation loss at the last checkpoint
-	started     time.Time
-	said        stage.Progress // last
-	estimated   bool           // the time that is left was said
-	startStep   int
+	steps          int     // taken so far
+	checkpoints    int     // saved so far
+	savedStep      int     // step of the last checkpoint
+	lossBits       float64 // sum of the training losses since the last checkpoint, bits per token
+	lossSteps      int     // number of losses in that sum
+	validationBits float64 // validation loss at the last checkpoint
+	bestBits       float64 // lowest validation loss of a checkpoint of ±1 weights
+	bestStep       int     // step of that checkpoint
+
+	startTime time.Time // of this attempt
+	startStep int
+	reported  stage.Progress // the last report
+	estimated bool           // whether the time that is left was said
 }
 
 func newTrainer(ctx context.Context, job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset, m *dataset.Manifest) (*trainer, error) {
@@ -74,17 +75,19 @@ func newTrainer(ctx context.Context, job *stage.Job[Params], ref artifact.Ref, d
 	if err != nil {
 		return nil, err
 	}
-	micro, per, err := p.sequences(c.Seq)
+	micro, perStep, err := p.sequences(c.Seq)
 	if err != nil {
 		return nil, err
 	}
 	t := &trainer{
 		job: job, manifest: ref, tokenizer: m.Tokenizer, data: data, recipe: recipe, config: c,
 		options: model.Options{
-			Batch: micro, Seq: c.Seq, GradBits: p.GradBits, Bonsai: p.AnnealBinarize, Freeze: p.Freeze, FlipThreshold: p.flipThreshold(),
-			Documents: p.documents(m.Tokenizer), Snapshots: true, Abandon: func() bool { return ctx.Err() != nil },
+			Batch: micro, Seq: c.Seq, GradBits: p.GradBits, Bonsai: p.AnnealBinarize, Freeze: p.Freeze,
+			FlipThreshold: p.flipThreshold(), Documents: p.documents(m.Tokenizer), Snapshots: true,
+			Abandon: func() bool { return ctx.Err() != nil },
 		},
-		batches: ahead{batches: newBatches(data.Train, p.Seed, c.Seq, per), steps: p.Steps}, bestBits: math.Inf(1),
+		batches:  prefetcher{batches: newBatches(data.Train, p.Seed, c.Seq, perStep), steps: p.Steps},
+		bestBits: math.Inf(1),
 	}
 	device, err := compute.Open(job.Host.Device, job.Host.Threads)
 	if err != nil {
@@ -94,7 +97,7 @@ func newTrainer(ctx context.Context, job *stage.Job[Params], ref artifact.Ref, d
 		t.close()
 		return nil, err
 	}
-	job.Log.Info("training", "device", device.Name(), "tokens in a step", per*c.Seq, "tokens at once", micro*c.Seq)
+	job.Log.Info("training", "device", device.Name(), "tokens in a step", perStep*c.Seq, "tokens at once", micro*c.Seq)
 	for _, text := range p.notes(c.Seq) {
 		job.Note("%s", text)
 	}
@@ -108,7 +111,7 @@ func (t *trainer) build(device kernels.Device) (err error) {
 	return t.advise(err)
 }
 
-// close ends what works beside the training, then frees the device.
+// close waits for the checkpoint and the batch that other goroutines work on, then frees the device.
 func (t *trainer) close() {
 	if t.saving != nil {
 		<-t.saving.done
@@ -123,105 +126,79 @@ func (t *trainer) close() {
 	}
 }
 
-// run trains from the present step to the last.
+// run trains to the last step and announces the end of training. When it is told to stop, it pauses and returns why.
 func (t *trainer) run(ctx context.Context) error {
-	t.started, t.startStep = time.Now(), t.step
-	for t.step < t.job.Params.Steps || t.due() {
-		if stop := t.stop(ctx); stop != nil {
-			return errors.Join(stop, t.leave(ctx))
+	t.startTime, t.startStep = time.Now(), t.steps
+	for t.steps < t.job.Params.Steps || t.checkpointDue() {
+		if reason := t.stopReason(ctx); reason != nil {
+			return errors.Join(reason, t.pause(ctx))
 		}
-		err := t.advance(ctx)
+		err := t.stepAndSave(ctx)
 		if errors.Is(err, model.ErrAbandoned) || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-			return errors.Join(ctx.Err(), t.leave(ctx)) // as before the step, or before what follows it
+			return errors.Join(ctx.Err(), t.pause(ctx)) // the step, or the checkpoint after it, changed nothing
 		}
 		if err != nil {
-			return t.abandon(ctx, err)
+			return t.fail(ctx, err)
 		}
 	}
-	if err := t.settle(ctx); err != nil {
+	if err := t.awaitSave(ctx); err != nil {
 		return err
 	}
 	return t.finish(ctx)
 }
 
-// advance takes a step, and begins a checkpoint where one is due. It was due already where an earlier attempt ended
-// between the two.
-func (t *trainer) advance(ctx context.Context) error {
-	if !t.due() {
-		if err := t.once(); err != nil {
+// stepAndSave takes a step, and saves a checkpoint if one is due after it. It takes no step if a checkpoint is due already:
+// then an earlier attempt was stopped between a step and its checkpoint.
+func (t *trainer) stepAndSave(ctx context.Context) error {
+	if !t.checkpointDue() {
+		if err := t.step(); err != nil {
 			return err
 		}
 	}
-	if t.due() {
+	if t.checkpointDue() {
 		return t.save(ctx)
 	}
-	return t.settled(ctx)
+	return t.pollSave(ctx)
 }
 
-// due reports whether the present step has still to be saved as a checkpoint.
-func (t *trainer) due() bool {
-	return t.step > t.savedStep && (t.step%t.job.Params.CheckpointEvery == 0 || t.step == t.job.Params.Steps)
+// checkpointDue reports whether a checkpoint of the present step has to be saved.
+func (t *trainer) checkpointDue() bool {
+	return t.steps > t.savedStep && (t.steps%t.job.Params.CheckpointEvery == 0 || t.steps == t.job.Params.Steps)
 }
 
-// leave keeps what is needed to go on another time. A checkpoint that is being
-// written is announced all the same, unless that takes long: where it is not, it
-// is when training goes on.
-func (t *trainer) leave(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	err := t.settle(ctx)
-	if errors.Is(err, checkpoint.ErrNotFinite) {
-		return err
-	}
-	return errors.Join(err, t.pause())
-}
-
-// abandon ends a run that failed. A checkpoint that was being written is
-// finished first; if it cannot be, for what it holds, that came first.
-func (t *trainer) abandon(ctx context.Context, err error) error {
-	saving := t.settle(ctx)
-	if errors.Is(saving, checkpoint.ErrNotFinite) {
-		return saving
-	}
-	if saving != nil {
-		t.job.Log.Warn("a checkpoint was not finished", "error", saving)
-	}
-	return err
-}
-
-// once takes one optimizer step.
-func (t *trainer) once() error {
-	tokens, targets, err := t.batches.of(t.step)
+// step takes one optimizer step, reports it, and logs every LogEvery-th.
+func (t *trainer) step() error {
+	tokens, targets, err := t.batches.of(t.steps)
 	if err != nil {
 		return stage.Refuse(err)
 	}
-	u := t.job.Params.update(t.step)
-	if err := t.model.Step(tokens, targets, u); err != nil {
+	update := t.job.Params.update(t.steps)
+	if err := t.model.Step(tokens, targets, update); err != nil {
 		return err
 	}
 	result, err := t.model.Result()
 	if err != nil {
 		return err
 	}
-	t.step++
+	t.steps++
 	bits := result.Loss / math.Ln2
-	if finite(bits) == nil || finite(result.Norm) == nil {
+	if !finite(bits) || !finite(result.Norm) {
 		return t.diverged(bits, result.Norm)
 	}
-	t.bitsSum += bits
-	t.bitsSteps++
-	t.progress(bits, u.LearningRate)
-	if t.step%t.job.Params.LogEvery == 0 || t.step == t.job.Params.Steps {
-		t.times.took(t.step, t.batches.per*t.batches.seq)
-		return t.log.write(stepLine{
-			Event: "step", Step: t.step, Tokens: t.tokens(), TrainBPC: bits,
-			LearningRate: u.LearningRate, Gamma: u.Gamma, GradientNorm: result.Norm, Flipped: result.Flipped,
-		})
+	t.lossBits += bits
+	t.lossSteps++
+	t.reportStep(bits, update.LearningRate)
+	if t.steps%t.job.Params.LogEvery != 0 && t.steps != t.job.Params.Steps {
+		return nil
 	}
-	return nil
+	t.times.took(t.steps, t.tokensPerStep())
+	return t.log.write(trainlog.Step{
+		Event: trainlog.EventStep, Step: t.steps, Tokens: t.tokens(), TrainBPC: bits,
+		LearningRate: update.LearningRate, Gamma: update.Gamma, GradientNorm: result.Norm, Flipped: result.Flipped,
+	})
 }
 
-// diverged says where the step that was taken last went wrong.
+// diverged is the error of a step whose loss or gradient is not finite. It names the first tensor that is not.
 func (t *trainer) diverged(bits, norm float64) error {
 	where, err := t.model.NotFinite()
 	if err != nil {
@@ -231,68 +208,48 @@ func (t *trainer) diverged(bits, norm float64) error {
 		where = "no gradient or parameter is, so their squares are too large to be added up"
 	}
 	return stage.Refusef("step %d: the loss is %g bits and the gradient's norm %g; first among what is not finite: %s: lower learning_rate (now %g) or warm up for longer; the last checkpoint is kept",
-		t.step, bits, norm, where, t.job.Params.LearningRate)
+		t.steps, bits, norm, where, t.job.Params.LearningRate)
 }
 
-// stop says why to stop before the next step; nil to go on.
-func (t *trainer) stop(ctx context.Context) error {
+// stopReason is why to stop before the next step, or nil.
+func (t *trainer) stopReason(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	switch at := t.job.Params.StopAt; {
-	case at > 0 && t.step > at:
-		return stage.Refusef("nothing is trained, as stop_at asks: it is %d, and %d steps have been taken; without stop_at, or with a later one, the same command goes on from here", at, t.step)
-	case at > 0 && t.step == at:
-		return stage.Refusef("stopped after step %d, as stop_at asks: without stop_at, or with a later one, the same command goes on from here", t.step)
+	case at > 0 && t.steps > at:
+		return stage.Refusef("nothing is trained, as stop_at asks: it is %d, and %d steps have been taken; without stop_at, or with a later one, the same command goes on from here", at, t.steps)
+	case at > 0 && t.steps == at:
+		return stage.Refusef("stopped after step %d, as stop_at asks: without stop_at, or with a later one, the same command goes on from here", t.steps)
 	}
 	return nil
 }
 
-// position is how many sequences of the data order were consumed.
-func (t *trainer) position() int64 { return int64(t.step) * int64(t.batches.per) }
+// fail ends a run after an error. It first finishes the checkpoint that is being written. If the parameters of that
+// checkpoint are not finite, they are the cause of the error and fail says so instead.
+func (t *trainer) fail(ctx context.Context, err error) error {
+	saving := t.awaitSave(ctx)
+	if errors.Is(saving, checkpoint.ErrNotFinite) {
+		return saving
+	}
+	if saving != nil {
+		t.job.Log.Warn("a checkpoint was not finished", "error", saving)
+	}
+	return err
+}
 
-// tokens is how many training tokens were seen.
+// position is the number of sequences of the data order that the steps have read.
+func (t *trainer) position() int64 { return int64(t.steps) * int64(t.batches.perStep) }
+
+func (t *trainer) tokensPerStep() int { return t.batches.perStep * t.batches.seq }
+
+// tokens is the number of training tokens that the steps have read.
 func (t *trainer) tokens() int64 { return t.position() * int64(t.batches.seq) }
 
-// progress says what the step that was taken last measured.
-func (t *trainer) progress(bits, rate float64) {
-	spent := time.Since(t.started)
-	values := t.measured(spent, bits, rate)
-	t.estimate(spent, values["tokens_per_second"], values["seconds_left"])
-	t.said = stage.Progress{Done: int64(t.step), Total: int64(t.job.Params.Steps), Unit: "steps", Values: values}
-	t.job.Progress(t.said)
-}
-
-// measured are the figures of the step that was taken last. The rate and the time that is left are those of the steps that
-// this attempt took in the time spent: what an earlier attempt took says nothing of this machine.
-func (t *trainer) measured(spent time.Duration, bits, rate float64) map[string]float64 {
-	perStep := spent.Seconds() / float64(t.step-t.startStep)
-	values := map[string]float64{
-		"step": float64(t.step), "loss": bits, "learning_rate": rate,
-		"tokens_per_second": float64(t.batches.per*t.batches.seq) / perStep,
-		"seconds_left":      perStep * float64(t.job.Params.Steps-t.step),
-	}
-	if t.checkpoints > 0 {
-		values["val_bpc"] = t.lastBits
-	}
-	return values
-}
-
-// validated says what the checkpoint of the present step is worth, beside what was said of the step.
-func (t *trainer) validated() {
-	if finite(t.lastBits) == nil || t.said.Values == nil {
-		return
-	}
-	t.said.Values = maps.Clone(t.said.Values)
-	t.said.Values["val_bpc"] = t.lastBits
-	t.job.Progress(t.said)
-}
-
-// validate returns the loss on the validation sample in bits per token, or NaN
-// when there is no validation split.
+// validate returns the loss on the validation sample in bits per token, NaN if the sample is empty.
 func (t *trainer) validate() (float64, error) {
 	n := min(t.job.Params.ValidationSequences, t.data.Validation.Len())
-	settings := model.Settings{Gamma: t.job.Params.gamma(t.step - 1), Tau: t.job.Params.Tau, Mix: t.job.Params.mix(t.step - 1)}
+	settings := model.Settings{Gamma: t.job.Params.gamma(t.steps - 1), Tau: t.job.Params.Tau, Mix: t.job.Params.mix(t.steps - 1)}
 	var sum float64
 	var count int
 	for from := 0; from < n; from += t.options.Batch {
@@ -317,7 +274,7 @@ func (t *trainer) validate() (float64, error) {
 	return sum / float64(count) / math.Ln2, nil
 }
 
-// finish says that training has ended and makes an artifact of the log.
+// finish makes an artifact of the log and announces the end of training.
 func (t *trainer) finish(ctx context.Context) error {
 	log, err := t.log.artifact(t.job)
 	if err != nil {
@@ -327,6 +284,6 @@ func (t *trainer) finish(ctx context.Context) error {
 		t.job.Log.Warn("no times of steps are kept", "error", err)
 	}
 	return t.job.Emit(ctx, event.TrainingFinished{
-		Steps: t.step, Tokens: t.tokens(), Checkpoints: t.checkpoints, BestStep: t.bestStep, Log: log,
+		Steps: t.steps, Tokens: t.tokens(), Checkpoints: t.checkpoints, BestStep: t.bestStep, Log: log,
 	})
 }
