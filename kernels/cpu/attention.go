@@ -14,8 +14,8 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.P
 		in, dst, ptr := qkv.(*planes), out.(*planes), pointers.(ints)
 		// Heads share words of out, so each writes words of its own, which are joined afterwards.
 		perHead := (a.HeadDim + 63) / 64
-		read := d.shared.words(0, in.rows*a.Heads*perHead)
-		all := d.anyHead(a, &d.shared)
+		read := d.shared.headOutputs.take(in.rows * a.Heads * perHead)
+		all := d.anyHead(a)
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
 			h := oneHead(&all, in, task, s)
 			for t := range a.Seq {
@@ -73,14 +73,14 @@ type head struct {
 }
 
 // anyHead prepares what the heads of one operation have in common.
-func (d *Device) anyHead(a kernels.Attention, s *scratch) head {
+func (d *Device) anyHead(a kernels.Attention) head {
 	h := head{
 		Attention: a, instructions: &d.instructions, words: wordsOf(a.HeadDim),
 		key: philox.Key(d.scalars.Seed), step: uint32(d.scalars.Step), stream: uint32(a.Layer) | d.scalars.Micro<<16,
 		tau: d.scalars.Tau, noise: values(a.Noise),
 	}
 	root, inverse := math.Sqrt(float64(a.HeadDim)), reciprocal(a.HeadDim)
-	h.products = s.doubles(3, a.HeadDim+1) // by the number of bits that differ
+	h.products = d.shared.scoresByCount.take(a.HeadDim + 1) // by the number of bits that differ
 	for n := range h.products {
 		h.products[n] = float64(a.HeadDim-2*n) / root
 	}
@@ -107,11 +107,11 @@ func oneHead(all *head, qkv *planes, task int, s *scratch) *head {
 	for j := range h.score4[2] {
 		h.score4[2][j] = h.slope
 	}
-	h.q, h.k, h.v = s.words(0, h.Seq*h.words), s.words(1, h.Seq*h.words), s.words(2, h.Seq*h.words)
+	h.q, h.k, h.v = s.queryBits.take(h.Seq*h.words), s.keyBits.take(h.Seq*h.words), s.valueBits.take(h.Seq*h.words)
 	for j, dst := range [][]uint64{h.q, h.k, h.v} {
 		qkv.copyBits(dst, h.row0, j*h.Heads*h.HeadDim+h.col, h.HeadDim)
 	}
-	h.scores, h.sums = s.doubles(1, h.Seq), s.floats(2, h.HeadDim)
+	h.scores, h.sums = s.scores.take(h.Seq), s.outputSums.take(h.HeadDim)
 	if h.Starts != nil {
 		h.starts = h.Starts.(ints)[h.row0:][:h.Seq]
 	}

@@ -10,7 +10,7 @@ import (
 func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, pointers kernels.Ints, a kernels.Attention) {
 	d.run("AttendBackward", func() {
 		in, grad, dst, ptr := qkv.(*planes), memoryOf(dOut), memoryOf(dqkv), pointers.(ints)
-		all := d.anyHead(a, &d.shared)
+		all := d.anyHead(a)
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
 			h := oneHead(&all, in, task, s)
 			g := d.gradients(h, s, dst, grad)
@@ -44,7 +44,7 @@ type gradients struct {
 
 func (d *Device) gradients(h *head, s *scratch, dqkv, dOut memory) *gradients {
 	width, n := h.Heads*h.HeadDim, h.Seq*h.HeadDim
-	sums := s.floats(0, 2*n)
+	sums := s.keyValueGradients.take(2 * n)
 	clear(sums)
 	g := &gradients{width: h.HeadDim, dqStride: h.HeadDim, doStride: h.HeadDim, dk: sums[:n], dv: sums[n:]}
 	if dqkv.halves == nil {
@@ -52,7 +52,7 @@ func (d *Device) gradients(h *head, s *scratch, dqkv, dOut memory) *gradients {
 		g.dos, g.doStride = dOut.floats[h.row0*width+h.col:], width
 		return g
 	}
-	g.dqs, g.dos = s.floats(6, n), s.floats(7, n)
+	g.dqs, g.dos = s.queryGradients.take(n), s.outputGradients.take(n)
 	d.widenBFloats(g.dos, h.HeadDim, dOut.halves[h.row0*width+h.col:], width, h.Seq, h.HeadDim)
 	return g
 }
@@ -62,7 +62,7 @@ func (g *gradients) do(t int) []float32 { return g.dos[t*g.doStride:][:g.width] 
 
 // exponentiate returns exp(score - best score) of every query's survivors, and anything for those that it lacks.
 func (h *head) exponentiate(pointers []int32, s *scratch) []float32 {
-	exps := s.floats(1, len(pointers))
+	exps := s.survivorExps.take(len(pointers))
 	for t := range h.Seq {
 		var best float64
 		for r, u := range pointers[t*h.Survivors:][:h.Survivors] {
@@ -122,7 +122,7 @@ func (h *head) live(t int) int { return min(t+1-h.start(t), h.Survivors) }
 // fill puts so many live survivors, of those that lie stride apart, after queries from.. themselves.
 func (r *ranked) fill(s *scratch, from, live, stride int) {
 	queries, dead := len(r.at)/stride, fewSurvivors-live
-	at, exps := s.int32s(0, queries*fewSurvivors), s.floats(4, queries*fewSurvivors)
+	at, exps := s.filledPointers.take(queries*fewSurvivors), s.filledExps.take(queries*fewSurvivors)
 	for t := range queries {
 		for i := range dead {
 			at[t*fewSurvivors+i], exps[t*fewSurvivors+i] = int32(from+t), 0
@@ -190,12 +190,12 @@ type sums struct {
 // many is for what reads more than a few keys.
 func (g *gradients) many(h *head, pointers []int32, s *scratch) {
 	n := h.Seq * h.HeadDim
-	signs, doubles := s.floats(3, 3*n), s.doubles(3, 2*n+h.HeadDim)
+	signs, doubles := s.headSigns.take(3*n), s.gradientSums.take(2*n+h.HeadDim)
 	clear(doubles)
 	x := &sums{
 		gradients: g, q: signs[:n], k: signs[n : 2*n], v: signs[2*n:],
 		dk: doubles[:n], dv: doubles[n : 2*n], dq: doubles[2*n:],
-		ds: s.doubles(2, max(h.Seq, maxSurvivors)),
+		ds: s.scoreGradients.take(max(h.Seq, maxSurvivors)),
 	}
 	for t := range h.Seq {
 		for i, src := range [][]uint64{h.q, h.k, h.v} {

@@ -47,7 +47,7 @@ func BenchmarkLoops(b *testing.B) {
 		const words, rows = 16, 128
 		x, w, counts := make([]uint64, words), make([]uint64, rows*words), make([]int32, rows)
 		run("andCounts", "Gop/s", 2*words*64*rows, func() { set.andCounts(counts, x, w) })
-		sums, panel := make([]int32, lookupRows*panelCols), newSignPanels(blockDepth, panelCols, func(n int) []byte { return make([]byte, n) })
+		sums, panel := make([]int32, lookupRows*panelCols), newSignPanels(blockDepth, panelCols, new(buffer[byte]))
 		tables, q := make([]byte, lookupRows*4*blockDepth), make([]int8, blockDepth)
 		for _, flush := range []int{16, 4, 2, 1} {
 			run(fmt.Sprintf("lookup/flush=%d", flush), "Gop/s", 2*lookupRows*panelCols*blockDepth,

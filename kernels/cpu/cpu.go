@@ -20,9 +20,9 @@ type Options struct {
 // Device computes on the processor.
 type Device struct {
 	instructions
-	others  []*worker // workers beside the caller
-	own     scratch   // the caller's
-	shared  scratch   // for what all workers of one operation read
+	others  []*worker     // workers beside the caller
+	own     scratch       // the caller's
+	shared  sharedScratch // for what all workers of one operation read
 	scalars kernels.Scalars
 	err     error
 
@@ -160,7 +160,7 @@ func (d *Device) Close() error {
 	for _, h := range d.others {
 		*h.memory = scratch{}
 	}
-	d.own, d.shared = scratch{}, scratch{}
+	d.own, d.shared = scratch{}, sharedScratch{}
 	return nil
 }
 
@@ -175,46 +175,4 @@ func (d *Device) run(operation string, f func()) {
 		}
 	}()
 	f()
-}
-
-// scratch is memory that operations reuse. A slot holds one array at a time; slots in use together differ.
-type scratch struct {
-	float32s  [16][]float32
-	float64s  [4][]float64
-	uint64s   [4][]uint64
-	integers  [2][]int32
-	unsigned  [1][]uint32
-	integers8 [3][]int8
-	byteSlots [8][]byte
-	head      head
-}
-
-// What the float32 slots of the scratch that all workers share are for.
-const (
-	sharedMatrix = iota
-	sharedProducts
-	sharedPlain // gradients of plain products
-	sharedLogits
-	sharedLargest
-	sharedInverses
-	sharedGainSigns
-	sharedTops
-	sharedUnits
-	sharedInput // gradients of an input that is no floats
-)
-
-// floats returns n values of undefined content; so do the others.
-func (s *scratch) floats(slot, n int) []float32  { return grow(&s.float32s[slot], n) }
-func (s *scratch) doubles(slot, n int) []float64 { return grow(&s.float64s[slot], n) }
-func (s *scratch) words(slot, n int) []uint64    { return grow(&s.uint64s[slot], n) }
-func (s *scratch) int32s(slot, n int) []int32    { return grow(&s.integers[slot], n) }
-func (s *scratch) uint32s(slot, n int) []uint32  { return grow(&s.unsigned[slot], n) }
-func (s *scratch) int8s(slot, n int) []int8      { return grow(&s.integers8[slot], n) }
-func (s *scratch) bytes(slot, n int) []byte      { return grow(&s.byteSlots[slot], n) }
-
-func grow[T any](a *[]T, n int) []T {
-	if cap(*a) < n {
-		*a = make([]T, n)
-	}
-	return (*a)[:n]
 }

@@ -19,7 +19,7 @@ func (d *Device) EmbedBackward(dWeight, dx kernels.Floats, tokens kernels.Ints, 
 	d.run("EmbedBackward", func() {
 		ids, dst, grad := tokens.(ints), values(dWeight), memoryOf(dx)
 		d.blocks(width, 64, func(from, to int, s *scratch) {
-			line := s.floats(0, to-from)
+			line := s.tokenRow.take(to - from)
 			for i, id := range ids {
 				row := dst[int(id)*width:][from:to]
 				for j, v := range d.read(line, grad, i*width+from) {

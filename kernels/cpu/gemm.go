@@ -57,10 +57,10 @@ func widen(dst []float64, src []float32) {
 // that ought to cancel do.
 func (d *Device) addProduct(c []float64, ldc int, a, b operand, i0, ni, n, k int, s *scratch) {
 	padded := (ni + tileRows - 1) / tileRows * tileRows
-	packedA := s.doubles(0, padded*blockK)
-	packedB := s.doubles(1, blockN*blockK)
-	line := s.floats(2, max(blockK, blockN, padded))
-	edge := s.doubles(2, tileRows*tileCols)
+	packedA := s.packedA.take(padded * blockK)
+	packedB := s.packedB.take(blockN * blockK)
+	line := s.packedRow.take(max(blockK, blockN, padded))
+	edge := s.edgeTile.take(tileRows * tileCols)
 	for k0 := 0; k0 < k; k0 += blockK {
 		nk := min(blockK, k-k0)
 		a.pack(packedA, tileRows, i0, ni, k0, nk, line)
@@ -122,7 +122,7 @@ func (d *Device) rowsPerTask(rows int) int {
 // product overwrites c, rows × n, with a·bᵀ.
 func (d *Device) product(c []float32, a, b operand, rows, n, k int) {
 	d.blocks(rows, d.rowsPerTask(rows), func(from, to int, s *scratch) {
-		sums := s.doubles(3, (to-from)*n)
+		sums := s.productSums.take((to - from) * n)
 		clear(sums)
 		d.addProduct(sums, n, a, b, from, to-from, n, k, s)
 		narrow(c[from*n:to*n], sums)

@@ -36,7 +36,7 @@ func (g *gradient) masked(d *Device, dst []float32, t int) []float32 {
 // plain is row t of the plain products' gradient, in scratch if need be: g[t] = du[t] (if Self) + du[t+Offset].
 func (g *gradient) plain(d *Device, s *scratch, t int) []float32 {
 	out, k := g.to-g.from, g.shift
-	line := s.floats(0, out)
+	line := s.plainRow.take(out)
 	row := g.masked(d, line, t)
 	if k.To <= k.From {
 		return row
@@ -47,7 +47,7 @@ func (g *gradient) plain(d *Device, s *scratch, t int) []float32 {
 		clear(keys)
 	}
 	if at := t % k.Seq; at+k.Offset < k.Seq && at >= startOf(k.Starts, t+k.Offset) {
-		later := g.masked(d, s.floats(1, out), t+k.Offset)
+		later := g.masked(d, s.laterRow.take(out), t+k.Offset)
 		d.add(keys, keys, later[k.From:k.To])
 	}
 	return line
@@ -57,7 +57,7 @@ func (g *gradient) plain(d *Device, s *scratch, t int) []float32 {
 func (d *Device) summarize(dTheta []float32, g *gradient) {
 	out := g.to - g.from
 	parts := (g.rows + rowsPerSum - 1) / rowsPerSum
-	all, sums := d.shared.floats(sharedLargest, parts*out), d.shared.doubles(2, parts*out)
+	all, sums := d.shared.channelMaxima.take(parts*out), d.shared.channelSums.take(parts*out)
 	shifts := g.shift.To > g.shift.From
 	words, stride := d.passWords(g)
 	d.blocks(g.rows, rowsPerSum, func(from, to int, s *scratch) {
@@ -92,7 +92,7 @@ func (d *Device) passWords(g *gradient) (words []uint64, stride int) {
 	if g.pass != nil {
 		return g.pass.words, g.pass.stride
 	}
-	words = d.shared.words(2, wordsOf(g.to-g.from)) // one row for all
+	words = d.shared.fullMask.take(wordsOf(g.to - g.from)) // one row for all
 	for i := range words {
 		words[i] = math.MaxUint64
 	}
@@ -105,7 +105,7 @@ func (d *Device) matrix(g *gradient) []float32 {
 		return g.output.floats
 	}
 	out := g.to - g.from
-	all := d.shared.floats(sharedPlain, g.rows*out)
+	all := d.shared.plainGradients.take(g.rows * out)
 	d.blocks(g.rows, 16, func(from, to int, s *scratch) {
 		for t := from; t < to; t++ {
 			copy(all[t*out:], g.plain(d, s, t))

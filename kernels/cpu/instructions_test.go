@@ -84,7 +84,8 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			for i := range lookupRows {
 				s.makeTables(tables[i*tableSize:], smallIntegers(r, 8*groups, bound))
 			}
-			panels := newSignPanels(8*(groups+r.IntN(3)), 1+r.IntN(3*panelCols), func(n int) []byte { return randomBytes(r, n) })
+			panels := newSignPanels(8*(groups+r.IntN(3)), 1+r.IntN(3*panelCols), new(buffer[byte]))
+			copy(panels.bytes, randomBytes(r, len(panels.bytes)))
 			width := panels.panels()*panelCols + 6
 			sums := make([]int32, lookupRows*width)
 			for i := range sums {
@@ -450,7 +451,7 @@ func TestLookupHoldsTheLargestSums(t *testing.T) {
 				set.makeTables(tables[i*tableSize:], q)
 			}
 			sums := make([]int32, lookupRows*panelCols)
-			panels := newSignPanels(blockDepth, panelCols, func(n int) []byte { return make([]byte, n) })
+			panels := newSignPanels(blockDepth, panelCols, new(buffer[byte]))
 			set.lookup(sums, panelCols, tables, panels, 0, panels.groups, groupsPerFlush(bound, blockDepth/8), true)
 			for _, n := range sums {
 				if n != int32(bound*blockDepth) {

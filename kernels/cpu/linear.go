@@ -73,7 +73,7 @@ func (d *Device) floatMatrix(x kernels.Activation, in int) matrix {
 	if p.bits == 1 {
 		return p
 	}
-	data := d.shared.floats(sharedMatrix, p.rows*in)
+	data := d.shared.inputMatrix.take(p.rows * in)
 	d.blocks(p.rows, 32, func(from, to int, _ *scratch) {
 		for r := from; r < to; r++ {
 			p.segment(data[r*in:][:in], r, 0)
@@ -89,13 +89,13 @@ func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.K
 	shifts := shift.To > shift.From
 	if integer(x, l) && !shifts {
 		d.integerProducts(x, l, func(row int, sums []int32, offset int32, unit float32, s *scratch) {
-			u := s.floats(3, l.Out)
+			u := s.outputRow.take(l.Out)
 			d.affineSums(u, sums, alpha, theta, offset, unit)
 			emit(row, u)
 		})
 		return
 	}
-	all := d.shared.floats(sharedProducts, rows*l.Out) // an earlier token's product may be another block's
+	all := d.shared.products.take(rows * l.Out) // an earlier token's product may be another block's
 	if integer(x, l) {
 		d.integerProducts(x, l, func(row int, sums []int32, offset int32, unit float32, _ *scratch) {
 			d.scaleIntegers(all[row*l.Out:][:l.Out], sums, offset, unit)
@@ -104,7 +104,7 @@ func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.K
 		d.product(all, operand{m: d.floatMatrix(x, l.In)}, operand{m: effective(l)}, rows, l.Out, l.In)
 	}
 	d.blocks(rows, 16, func(from, to int, s *scratch) {
-		u := s.floats(3, l.Out)
+		u := s.outputRow.take(l.Out)
 		for r := from; r < to; r++ {
 			copy(u, all[r*l.Out:])
 			if shifts {
@@ -147,7 +147,7 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 	unit := scale(x.bits)
 	switch {
 	case x.rows < fewRows: // the workers divide the channels
-		all := d.shared.int32s(0, x.rows*l.Out)
+		all := d.shared.fewRowSums.take(x.rows * l.Out)
 		d.blocks(l.Out, 4*channelsPerBlock, func(from, to int, s *scratch) {
 			d.countProducts(all, l.Out, x, w, 0, x.rows, from, to, s)
 		})
@@ -156,7 +156,7 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 		}
 	case !d.shuffles:
 		d.blocks(x.rows, 16, func(from, to int, s *scratch) {
-			sums := s.int32s(0, (to-from)*l.Out)
+			sums := s.countedSums.take((to - from) * l.Out)
 			d.countProducts(sums, l.Out, x, w, from, to, 0, l.Out, s)
 			for r := from; r < to; r++ {
 				emit(r, sums[(r-from)*l.Out:][:l.Out], x.countedOffset(r), unit, s)
@@ -170,7 +170,7 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 			})
 		})
 	default:
-		signs := []signPanels{d.alongColumns(0, w)}
+		signs := []signPanels{d.alongColumns(&d.shared.weightColumns, w)}
 		d.blocks(x.rows, d.rowsPerTask(x.rows), func(from, to int, s *scratch) {
 			d.lookupProducts(levels{x}, signs, from, to, s, func(row int, sums []int32, offset int32) {
 				emit(row, sums, offset, unit, s)
@@ -188,7 +188,7 @@ func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l k
 		signs := out.(*planes)
 		passRow := func(row int, s *scratch) []uint64 {
 			if pass == nil {
-				return s.words(3, signs.stride)
+				return s.unwantedMask.take(signs.stride)
 			}
 			return pass.(*planes).row(row)
 		}

@@ -51,7 +51,7 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 		input := memoryOf(dx)
 		all := input.floats
 		if input.halves != nil {
-			all = d.shared.floats(sharedInput, g.rows*l.In)
+			all = d.shared.inputGradients.take(g.rows * l.In)
 		}
 		d.product(all, operand{m: scaled}, operand{m: effective(l), byK: true}, g.rows, l.In, l.Out)
 		d.blocks(g.rows, 16, func(from, to int, _ *scratch) { d.write(input, from*l.In, all[from*l.In:to*l.In]) })
@@ -67,7 +67,7 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 // inputGradient returns what overwrites rows of dx with the products of rounded gradients and the signs of weights, while they are
 // in the nearest cache.
 func (d *Device) inputGradient(dx kernels.Floats, l kernels.Linear) func(from, to int, q roundedGradient, s *scratch) {
-	signs := []signPanels{d.alongRows(0, l.Signs.(*planes), 0)}
+	signs := []signPanels{d.alongRows(&d.shared.weightRows, l.Signs.(*planes), 0)}
 	to := memoryOf(dx)
 	return func(from, end int, q roundedGradient, s *scratch) {
 		d.lookupProducts(q.values, signs, 0, end-from, s, func(r int, sums []int32, offset int32) {
@@ -84,7 +84,7 @@ func (d *Device) inputGradient(dx kernels.Floats, l kernels.Linear) func(from, t
 func (d *Device) weightGradient(dl kernels.LinearGradient, q roundedGradient, g *gradient, input *planes, l kernels.Linear) {
 	signs := make([]signPanels, input.bits)
 	for b := range signs {
-		signs[b] = d.alongRows(b, input, b)
+		signs[b] = d.alongRows(&d.shared.inputColumns[b], input, b)
 	}
 	dWeight, dAlpha, alpha := values(dl.Weight), values(dl.Alpha), values(l.Alpha)
 	out := g.to - g.from
@@ -114,10 +114,10 @@ func (d *Device) floatWeightGradient(dl kernels.LinearGradient, g *gradient, x k
 	input, w := d.floatMatrix(x, l.In), effective(l)
 	grad := dense{data: d.matrix(g), cols: l.Out}
 	d.blocks(l.Out, d.rowsPerTask(l.Out), func(from, to int, s *scratch) {
-		p := s.doubles(3, (to-from)*l.In)
+		p := s.weightSums.take((to - from) * l.In)
 		clear(p)
 		d.addProduct(p, l.In, operand{m: grad, byK: true}, operand{m: input, byK: true}, from, to-from, l.In, g.rows, s)
-		line := s.floats(4, l.In)
+		line := s.weightRow.take(l.In)
 		for o := from; o < to; o++ {
 			w.segment(line, o, 0)
 			var sum float64

@@ -37,15 +37,15 @@ func (d *Device) lookupProducts(q integers, s []signPanels, r0, r1 int, k *scrat
 	var (
 		width  = s[0].panels() * panelCols
 		bounds = q.bounds()
-		total  = k.int32s(0, lookupRows*width)
+		total  = k.lookupTotals.take(lookupRows * width)
 		part   = total // of one digit and plane
-		tables = k.bytes(0, lookupRows*4*blockDepth)
-		line   = k.int8s(0, blockDepth)
+		tables = k.lookupTables.take(lookupRows * 4 * blockDepth)
+		line   = k.lookupDigits.take(blockDepth)
 	)
 	// The sums of one digit and one plane are the total.
 	simple := len(bounds) == 1 && len(s) == 1
 	if !simple {
-		part = k.int32s(1, len(s)*lookupRows*width)
+		part = k.lookupSums.take(len(s) * lookupRows * width)
 	}
 	for r := r0; r < r1; r += lookupRows {
 		var offsets [lookupRows]int32

@@ -63,14 +63,14 @@ func (d *Device) newHead(losses kernels.Floats, x kernels.Activation, head kerne
 	rows := rowsOf(x, head.In)
 	return &headPass{
 		Device: d, rows: rows, loss: values(losses)[:rows], x: x, linear: head, targets: targets.(ints)[:rows],
-		top: d.shared.floats(sharedTops, rows), sum: d.shared.doubles(1, rows),
+		top: d.shared.rowMaxima.take(rows), sum: d.shared.rowExpSums.take(rows),
 	}
 }
 
 // rowParts calls f with all logits of some rows at a time.
 func (h *headPass) rowParts(f func(from, to int, logits floats)) {
 	size := min(h.rows, max(1, h.logitsAtOnce/h.linear.Out))
-	all := floats(h.shared.floats(sharedLogits, size*h.linear.Out))
+	all := h.logits(size * h.linear.Out)
 	for from := 0; from < h.rows && h.err == nil; from += size {
 		to := min(from+size, h.rows)
 		logits := all[:(to-from)*h.linear.Out]
@@ -79,10 +79,13 @@ func (h *headPass) rowParts(f func(from, to int, logits floats)) {
 	}
 }
 
+// logits is memory for the logits that exist at a time.
+func (h *headPass) logits(n int) floats { return h.shared.logits.take(n) }
+
 // channelParts calls f with the logits of some channels, a multiple of 8, at a time.
 func (h *headPass) channelParts(f func(from, to int, logits floats)) {
 	size := max(8, h.logitsAtOnce/h.rows&^7)
-	all := floats(h.shared.floats(sharedLogits, size*h.rows))
+	all := h.logits(size * h.rows)
 	for from := 0; from < h.linear.Out && h.err == nil; from += size {
 		to := min(from+size, h.linear.Out)
 		logits := all[:(to-from)*h.rows]

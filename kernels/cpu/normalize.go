@@ -24,7 +24,7 @@ func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps f
 			return
 		}
 		d.blocks(rows, 16, func(from, to int, s *scratch) {
-			index := s.bytes(0, width)
+			index := s.levelIndices.take(width)
 			for r := from; r < to; r++ {
 				row := in[r*width:][:width]
 				rms := d.reciprocalRMS(row, eps)
@@ -45,14 +45,14 @@ func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps f
 // normalizedSigns writes the signs of gain * x, of which a tiny float32 product would lose some.
 func (d *Device) normalizedSigns(out *planes, x, gain []float32, rows int) {
 	width := len(gain)
-	signs := d.shared.floats(sharedGainSigns, width)
+	signs := d.shared.gainSigns.take(width)
 	for i, g := range gain {
 		if signs[i] = g; g != 0 && g-g == 0 { // what is infinite or NaN makes NaN of zeros, or of all
 			signs[i] = float32(math.Copysign(1, float64(g)))
 		}
 	}
 	d.blocks(rows, 32, func(from, to int, s *scratch) {
-		line := s.floats(0, width)
+		line := s.signedRow.take(width)
 		for r := from; r < to; r++ {
 			d.multiply(line, x[r*width:][:width], signs)
 			d.packSigns(out.row(r), line)
@@ -111,7 +111,7 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 			// A few rows at a time: what one row waits for, others fill.
 			const most = 8
 			var rms, dots [most]float64
-			da := s.floats(0, most*width)
+			da := s.maskedRows.take(most * width)
 			for first := from; first < end; first += most {
 				last := min(first+most, end)
 				row := func(r int) []float32 { return in[r*width:][:width] }
@@ -119,11 +119,11 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 					rms[r-first] = d.reciprocalRMS(row(r), eps)
 				}
 				for r := first; r < last; r++ {
-					passed, line := da[(r-first)*width:][:width], d.read(s.floats(1, width), grad, r*width)
+					passed, line := da[(r-first)*width:][:width], d.read(s.normalizedRow.take(width), grad, r*width)
 					dots[r-first] = d.passNormalized(passed, line, row(r), g, rms[r-first], limit)
 				}
 				for r := first; r < last; r++ {
-					rms, passed, sum := rms[r-first], da[(r-first)*width:][:width], d.read(s.floats(2, width), to, r*width)
+					rms, passed, sum := rms[r-first], da[(r-first)*width:][:width], d.read(s.inputRow.take(width), to, r*width)
 					d.addNormalized(sum, dGain, passed, row(r), g, rms, dots[r-first]*rms*rms/float64(width))
 					d.write(to, r*width, sum)
 				}

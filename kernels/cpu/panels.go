@@ -13,9 +13,9 @@ type signPanels struct {
 	bytes  []byte
 }
 
-func newSignPanels(depth, cols int, buffer func(n int) []byte) signPanels {
+func newSignPanels(depth, cols int, memory *buffer[byte]) signPanels {
 	s := signPanels{cols: cols, groups: (depth + 8*groupStep - 1) / (8 * groupStep) * groupStep}
-	s.bytes = buffer(s.panels() * s.groups * panelCols)
+	s.bytes = memory.take(s.panels() * s.groups * panelCols)
 	return s
 }
 
@@ -28,8 +28,8 @@ func (s signPanels) panel(p, from, to int) []byte {
 }
 
 // alongColumns arranges w for products over w's columns: column o of the panels is row o of w.
-func (d *Device) alongColumns(slot int, w *planes) signPanels {
-	s := newSignPanels(w.cols, w.rows, func(n int) []byte { return d.shared.bytes(slot, n) })
+func (d *Device) alongColumns(memory *buffer[byte], w *planes) signPanels {
+	s := newSignPanels(w.cols, w.rows, memory)
 	d.parallel(s.panels(), func(p int, _ *scratch) {
 		dst := s.panel(p, 0, s.groups)
 		n := min(panelCols, w.rows-p*panelCols)
@@ -65,8 +65,8 @@ func transposeBytesGo(dst []byte, dstStride int, src []byte, srcStride, n int) {
 }
 
 // alongRows arranges plane b of w for products over w's rows: column k of the panels is column k of w.
-func (d *Device) alongRows(slot int, w *planes, b int) signPanels {
-	s := newSignPanels(w.rows, w.cols, func(n int) []byte { return d.shared.bytes(slot, n) })
+func (d *Device) alongRows(memory *buffer[byte], w *planes, b int) signPanels {
+	s := newSignPanels(w.rows, w.cols, memory)
 	stride := w.bits * w.stride
 	d.parallel(s.panels(), func(p int, _ *scratch) {
 		dst, whole := s.panel(p, 0, s.groups), w.rows/8

@@ -9,7 +9,7 @@ const channelsPerBlock = 128
 func (d *Device) countProducts(sums []int32, stride int, x, w *planes, r0, r1, o0, o1 int, s *scratch) {
 	for o := o0; o < o1; o += channelsPerBlock {
 		end := min(o+channelsPerBlock, o1)
-		counts := s.int32s(1, end-o)
+		counts := s.channelCounts.take(end - o)
 		channels, pops := w.words[o*w.stride:end*w.stride], w.pops[o:end]
 		for r := r0; r < r1; r++ {
 			row, to := x.row(r), sums[(r-r0)*stride+o:][:end-o]
@@ -35,7 +35,7 @@ const (
 func (d *Device) signProducts(x, w *planes, words []uint64, r0, r1 int, s *scratch, emit func(row int, sums []int32, offset int32)) {
 	n := wordsOf(w.cols)
 	width := len(words) / n
-	sums := s.int32s(0, rowsPerCount*width)
+	sums := s.countedSigns.take(rowsPerCount * width)
 	for r := r0; r < r1; r += rowsPerCount {
 		first := min(r, x.rows-rowsPerCount) // the last rows are some of these once more
 		d.countSigns(sums, width, x.words[first*x.stride:], x.stride, words, n)
@@ -48,7 +48,7 @@ func (d *Device) signProducts(x, w *planes, words []uint64, r0, r1 int, s *scrat
 // wordsOfChannels arranges w: first comes the first word of every channel.
 func (d *Device) wordsOfChannels(w *planes) []uint64 {
 	n, width := wordsOf(w.cols), (w.rows+channelsPerCount-1)/channelsPerCount*channelsPerCount
-	words := d.shared.words(1, n*width)
+	words := d.shared.channelWords.take(n * width)
 	d.blocks(width, 128, func(from, to int, _ *scratch) {
 		for k := range n {
 			for c := from; c < to; c++ {

@@ -48,7 +48,7 @@ func (d *Device) AddSumSquares(dst, x kernels.Floats) {
 }
 
 func (d *Device) reduce(dst, x []float32, f func(x []float32) float64) {
-	partial := d.shared.doubles(0, (len(x)+reduceBlock-1)/reduceBlock)
+	partial := d.shared.blockSums.take((len(x) + reduceBlock - 1) / reduceBlock)
 	d.blocks(len(x), reduceBlock, func(from, to int, _ *scratch) { partial[from/reduceBlock] = f(x[from:to]) })
 	var sum float64
 	for _, v := range partial {
@@ -64,7 +64,7 @@ const rowsPerSum = 128
 // is one.
 func (d *Device) sumRows(dst []float32, rows, cols int, factor float64, f func(from, to int, sums []float64, s *scratch)) {
 	parts := (rows + rowsPerSum - 1) / rowsPerSum
-	all := d.shared.doubles(2, parts*cols)
+	all := d.shared.rowSums.take(parts * cols)
 	d.blocks(rows, rowsPerSum, func(from, to int, s *scratch) {
 		sums := all[from/rowsPerSum*cols:][:cols]
 		clear(sums)

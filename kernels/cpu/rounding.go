@@ -49,7 +49,7 @@ func (r rounding) halves(d *Device, s *scratch, g *gradient, t int) []uint16 {
 	if stride < 8*r.groups { // a part of the channels
 		rows = 1
 	}
-	words := s.uint32s(0, rows*stride/2)
+	words := s.randomWords.take(rows * stride / 2)
 	if t%rows == 0 {
 		c := r.counter
 		c[0] = uint32((g.row+t)*r.groups + g.from/8)
@@ -93,8 +93,8 @@ func (d *Device) round(r rounding, g *gradient, alpha []float32, byRow func(from
 	out := g.to - g.from
 	var inverse []float32 // of the channels' scales
 	if byChannel != nil {
-		*byChannel = r.rounded(d.shared.int8s(0, out*oddStride(g.rows)), oddStride(g.rows), d.shared.floats(sharedUnits, out))
-		inverse = d.shared.floats(sharedInverses, out)
+		*byChannel = r.rounded(d.shared.roundedChannels.take(out*oddStride(g.rows)), oddStride(g.rows), d.shared.channelUnits.take(out))
+		inverse = d.shared.channelInverses.take(out)
 		for c, most := range g.largest {
 			byChannel.units[c], inverse[c] = r.scale(most)
 		}
@@ -111,8 +111,8 @@ func (d *Device) round(r rounding, g *gradient, alpha []float32, byRow func(from
 func (d *Device) roundRows(r rounding, g *gradient, alpha, inverse []float32, from int,
 	byRow func(from, to int, q roundedGradient, s *scratch), byChannel *roundedGradient, s *scratch) {
 	out, to := g.to-g.from, min(from+rowsPerRounding, g.rows)
-	rows := r.rounded(s.int8s(2, rowsPerRounding*padded(out)), padded(out), s.floats(5, rowsPerRounding))
-	block := s.int8s(1, rowsPerRounding*out)
+	rows := r.rounded(s.roundedRows.take(rowsPerRounding*padded(out)), padded(out), s.rowUnits.take(rowsPerRounding))
+	block := s.roundedColumns.take(rowsPerRounding * out)
 	for t := from; t < to; t++ {
 		row, random := g.plain(d, s, t), r.halves(d, s, g, t)
 		var ofRow float32

@@ -1,0 +1,83 @@
+package cpu
+
+// buffer is memory that is kept for the next time.
+type buffer[T any] struct{ memory []T }
+
+// take returns n values of undefined content. What it returned before becomes invalid.
+func (b *buffer[T]) take(n int) []T {
+	if cap(b.memory) < n {
+		b.memory = make([]T, n)
+	}
+	return b.memory[:n]
+}
+
+// scratch is the memory in which one worker computes. Every buffer belongs to one function, as a test checks, so no two
+// computations that are under way together can use the same one.
+type scratch struct {
+	// gemm.go
+	packedA, packedB, edgeTile, productSums buffer[float64]
+	packedRow                               buffer[float32]
+
+	// lookup.go, popcount.go
+	lookupTotals, lookupSums                 buffer[int32]
+	lookupTables                             buffer[byte]
+	lookupDigits                             buffer[int8]
+	channelCounts, countedSums, countedSigns buffer[int32]
+
+	// linear.go, linear_backward.go
+	outputRow, weightRow buffer[float32]
+	unwantedMask         buffer[uint64]
+	weightSums           buffer[float64]
+
+	// gradient.go, rounding.go
+	plainRow, laterRow, rowUnits buffer[float32]
+	roundedRows, roundedColumns  buffer[int8]
+	randomWords                  buffer[uint32]
+
+	// embed.go, normalize.go
+	tokenRow, signedRow, maskedRows, normalizedRow, inputRow buffer[float32]
+	levelIndices                                             buffer[byte]
+
+	// attention.go
+	head                          head
+	queryBits, keyBits, valueBits buffer[uint64]
+	scores                        buffer[float64]
+	outputSums                    buffer[float32]
+
+	// attention_backward.go
+	keyValueGradients, queryGradients, outputGradients buffer[float32]
+	survivorExps, filledExps, headSigns                buffer[float32]
+	filledPointers                                     buffer[int32]
+	gradientSums, scoreGradients                       buffer[float64]
+}
+
+// sharedScratch is the memory of one operation that all workers read. Its buffers too belong to one function each.
+type sharedScratch struct {
+	// linear.go, popcount.go
+	inputMatrix, products buffer[float32]
+	fewRowSums            buffer[int32]
+	channelWords          buffer[uint64]
+	weightColumns         buffer[byte]
+
+	// linear_backward.go
+	inputGradients buffer[float32]
+	weightRows     buffer[byte]
+	inputColumns   [8]buffer[byte] // of every plane
+
+	// gradient.go, rounding.go
+	channelMaxima, plainGradients, channelUnits, channelInverses buffer[float32]
+	channelSums                                                  buffer[float64]
+	fullMask                                                     buffer[uint64]
+	roundedChannels                                              buffer[int8]
+
+	// reduce.go
+	blockSums, rowSums buffer[float64]
+
+	// normalize.go, loss.go
+	gainSigns, logits, rowMaxima buffer[float32]
+	rowExpSums                   buffer[float64]
+
+	// attention.go
+	headOutputs   buffer[uint64]
+	scoresByCount buffer[float64]
+}
