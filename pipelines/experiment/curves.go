@@ -168,7 +168,7 @@ func plotCurves(w io.Writer, all []curve) error {
 	for i, c := range all {
 		training, validation := c.points()
 		if len(training) == 0 {
-			return stage.Refusef("run %s has trained no step yet", c.label)
+			return stage.Permanentf("run %s has trained no step yet", c.label)
 		}
 		line, err := plotter.NewLine(training)
 		if err != nil {

@@ -41,7 +41,7 @@ func Open[P any](job *stage.Job[P], in event.CheckpointSaved, microTokens int) (
 	}
 	s := new(Subject)
 	if s.Saved, err = checkpoint.Open(path); err != nil {
-		return nil, stage.Refuse(err)
+		return nil, stage.Permanent(err)
 	}
 	if err = s.openDataset(job.Path, in.Manifest); err == nil {
 		err = s.load(job.Host, microTokens)
@@ -61,17 +61,17 @@ func (s *Subject) openDataset(find func(artifact.Ref) (string, error), manifest 
 		return find(artifact.Ref{Digest: d.Digest, Kind: "shard", Name: d.Name, Size: d.Size})
 	})
 	if err != nil {
-		return stage.Refuse(err)
+		return stage.Permanent(err)
 	}
 	return nil
 }
 
 func (s *Subject) load(host stage.Host, microTokens int) (err error) {
 	if err := s.fits(); err != nil {
-		return stage.Refuse(err)
+		return stage.Permanent(err)
 	}
 	if s.Tokenizer, err = tokenizer.New(s.Manifest.Tokenizer.Name); err != nil {
-		return stage.Refuse(err)
+		return stage.Permanent(err)
 	}
 	s.Seq = s.Manifest.SequenceLength
 	s.Batch = max(microTokens/s.Seq, 1)
@@ -79,7 +79,7 @@ func (s *Subject) load(host stage.Host, microTokens int) (err error) {
 		return err
 	}
 	if s.Model, s.Settings, err = s.Saved.Inference(s.device, s.Batch, s.Seq); errors.Is(err, kernels.ErrMemory) {
-		return stage.Refusef("%s has too little memory for %d tokens at once: lower micro_tokens (%w)", s.device.Name(), s.Batch*s.Seq, err)
+		return stage.Permanentf("%s has too little memory for %d tokens at once: lower micro_tokens (%w)", s.device.Name(), s.Batch*s.Seq, err)
 	}
 	return err
 }
@@ -117,7 +117,7 @@ func (s *Subject) Count(limit int) int {
 func (s *Subject) Sequences(from, to int) (tokens, targets []int32, err error) {
 	for i := from; i < to; i++ {
 		if tokens, targets, err = s.Data.Validation.AppendTargets(i, tokens, targets); err != nil {
-			return nil, nil, stage.Refuse(err)
+			return nil, nil, stage.Permanent(err)
 		}
 	}
 	return tokens, targets, nil

@@ -45,7 +45,7 @@ func pack(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved)
 	}
 	saved, err := checkpoint.Open(path)
 	if err != nil {
-		return stage.Refuse(err)
+		return stage.Permanent(err)
 	}
 	defer saved.Close()
 	if saved.Mix < 1 { // it has no packed form yet, which is as it should be in the middle of bonsai's annealing
@@ -72,7 +72,7 @@ func write(job *stage.Job[Params], saved *checkpoint.File) (artifact.Ref, error)
 	}
 	defer w.Abort()
 	if err := bit2.Write(w, saved.Config, saved.Provenance, saved.Parameters()); err != nil {
-		return artifact.Ref{}, stage.Refuse(err)
+		return artifact.Ref{}, stage.Permanent(err)
 	}
 	return w.Commit()
 }

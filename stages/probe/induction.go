@@ -43,7 +43,7 @@ func probeInduction(ctx context.Context, job *stage.Job[Params], s *measure.Subj
 	p, c := job.Params, s.Model.Config()
 	i := &induction{Subject: s, length: s.Seq / 2, symbols: s.Manifest.Tokenizer.Vocab - 1, survivors: c.Survivors(s.Seq)}
 	if i.length < 2 || i.symbols < 2 {
-		return inductionReport{}, stage.Refuse(errors.New("the induction probe needs sequences of at least 4 tokens and a vocabulary of at least 3"))
+		return inductionReport{}, stage.Permanent(errors.New("the induction probe needs sequences of at least 4 tokens and a vocabulary of at least 3"))
 	}
 	i.first, i.four = make([]int64, c.Layers*c.Heads), make([]int64, c.Layers*c.Heads)
 	for from := 0; from < p.Repeats; from += s.Batch {

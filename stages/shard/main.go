@@ -177,14 +177,14 @@ func seal(ctx context.Context, job *stage.Job[Params], in []event.TokensWritten)
 	}
 	o, err := job.Params.options()
 	if err != nil {
-		return stage.Refuse(err)
+		return stage.Permanent(err)
 	}
 	facts := newReport(in)
 	times := new(stopwatch)
 	o.Threads, o.Duplicate, o.Step = job.Host.Threads, facts.addDuplicate, times.begin
 	manifest, err := dataset.Seal(ctx, o, paths, create)
 	if errors.As(err, new(dataset.NoDatasetError)) {
-		return stage.Refuse(facts.withRows(err))
+		return stage.Permanent(facts.withRows(err))
 	}
 	if err != nil {
 		return err

@@ -42,7 +42,7 @@ func locate(ctx context.Context, job *stage.Job[Params], in event.SourceAdded) (
 	}
 	path, err := found(in).Check(ctx)
 	if err != nil && ctx.Err() == nil {
-		err = stage.Refuse(err)
+		err = stage.Permanent(err)
 	}
 	return path, err
 }
@@ -55,7 +55,7 @@ func found(in event.SourceAdded) source.Found {
 func fetch(ctx context.Context, job *stage.Job[Params], in event.SourceAdded) (string, error) {
 	o := found(in).Object()
 	if o.Digest() != in.Digest {
-		return "", stage.Refusef("source %s: its digest is not that of %s: start a new run", in.Name, source.Shown(in.Path))
+		return "", stage.Permanentf("source %s: its digest is not that of %s: start a new run", in.Name, source.Shown(in.Path))
 	}
 	dir, err := job.Scratch()
 	if err != nil {
@@ -74,7 +74,7 @@ func fetch(ctx context.Context, job *stage.Job[Params], in event.SourceAdded) (s
 		})
 	})
 	if source.Permanent(err) {
-		err = stage.Refuse(err)
+		err = stage.Permanent(err)
 	}
 	return path, err
 }

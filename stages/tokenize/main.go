@@ -148,7 +148,7 @@ func (all *tokenizers) get(name string) (tokenizer.Tokenizer, error) {
 func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in event.SourceAdded) error {
 	t, err := all.get(job.Params.Tokenizer)
 	if err != nil {
-		return stage.Refuse(err)
+		return stage.Permanent(err)
 	}
 	path, err := locate(ctx, job, in)
 	if err != nil {
@@ -172,7 +172,7 @@ func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in 
 			if strings.Contains(err.Error(), dataset.WhichColumn) {
 				advice = stage.Setting("tokenize", "text_column", "COLUMN") + "; " + advice
 			}
-			return stage.Refuse(fmt.Errorf("%w (%s)", err, advice))
+			return stage.Permanent(fmt.Errorf("%w (%s)", err, advice))
 		}
 		reason = err.Error()
 		job.Log.Warn(fmt.Sprintf("%s: file left out: %s", in.Name, reason))
@@ -199,13 +199,13 @@ func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in 
 func ofSource(p Params, in event.SourceAdded) (Params, error) {
 	own := p
 	if err := param.Decode([]byte(in.Parameters), &own); err != nil {
-		return p, stage.Refuse(fmt.Errorf("source %s: %w", in.Name, err))
+		return p, stage.Permanent(fmt.Errorf("source %s: %w", in.Name, err))
 	}
 	if own.Tokenizer != p.Tokenizer || own.OnBadFile != p.OnBadFile {
-		return p, stage.Refusef("source %s: tokenizer and on_bad_file are the same for all sources", in.Name)
+		return p, stage.Permanentf("source %s: tokenizer and on_bad_file are the same for all sources", in.Name)
 	}
 	if err := check(own); err != nil {
-		return p, stage.Refuse(fmt.Errorf("source %s: %w", in.Name, err))
+		return p, stage.Permanent(fmt.Errorf("source %s: %w", in.Name, err))
 	}
 	return own, nil
 }

@@ -37,7 +37,7 @@ func openLog(job *stage.Job[Params], offset int64) (*trainingLog, error) {
 	}
 	if info, err := f.Stat(); err != nil || info.Size() < offset {
 		f.Close()
-		return nil, stage.Refusef("training log %s is shorter than at the last checkpoint: train again with --force", path)
+		return nil, stage.Permanentf("training log %s is shorter than at the last checkpoint: train again with --force", path)
 	}
 	if err := f.Truncate(offset); err != nil {
 		f.Close()

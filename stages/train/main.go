@@ -66,12 +66,12 @@ func train(ctx context.Context, job *stage.Job[Params], in event.DatasetSealed) 
 		return job.Path(artifact.Ref{Digest: s.Digest, Kind: "shard", Name: s.Name, Size: s.Size})
 	})
 	if err != nil {
-		return stage.Refuse(err)
+		return stage.Permanent(err)
 	}
 	defer data.Close()
 	t, err := newTrainer(ctx, job, in.Manifest, data, manifest)
 	if err != nil {
-		return stage.Refuse(err)
+		return stage.Permanent(err)
 	}
 	defer t.close()
 	if err := t.resume(); err != nil {

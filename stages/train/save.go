@@ -86,7 +86,7 @@ func (t *trainer) awaitSave(ctx context.Context) error {
 	<-s.done
 	t.saving = nil
 	if errors.Is(s.err, checkpoint.ErrNotFinite) {
-		return stage.Refusef("step %d: %w: lower learning_rate (now %g); the last checkpoint is kept", s.step, s.err, t.job.Params.LearningRate)
+		return stage.Permanentf("step %d: %w: lower learning_rate (now %g); the last checkpoint is kept", s.step, s.err, t.job.Params.LearningRate)
 	}
 	if s.err != nil {
 		return s.err

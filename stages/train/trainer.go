@@ -170,7 +170,7 @@ func (t *trainer) checkpointDue() bool {
 func (t *trainer) step() error {
 	tokens, targets, err := t.batches.of(t.steps)
 	if err != nil {
-		return stage.Refuse(err)
+		return stage.Permanent(err)
 	}
 	update := t.job.Params.update(t.steps)
 	if err := t.model.Step(tokens, targets, update); err != nil {
@@ -207,7 +207,7 @@ func (t *trainer) diverged(bits, norm float64) error {
 	if where == "" {
 		where = "no gradient or parameter is, so their squares are too large to be added up"
 	}
-	return stage.Refusef("step %d: the loss is %g bits and the gradient's norm %g; first among what is not finite: %s: lower learning_rate (now %g) or warm up for longer; the last checkpoint is kept",
+	return stage.Permanentf("step %d: the loss is %g bits and the gradient's norm %g; first among what is not finite: %s: lower learning_rate (now %g) or warm up for longer; the last checkpoint is kept",
 		t.steps, bits, norm, where, t.job.Params.LearningRate)
 }
 
@@ -218,9 +218,9 @@ func (t *trainer) stopReason(ctx context.Context) error {
 	}
 	switch at := t.job.Params.StopAt; {
 	case at > 0 && t.steps > at:
-		return stage.Refusef("nothing is trained, as stop_at asks: it is %d, and %d steps have been taken; without stop_at, or with a later one, the same command goes on from here", at, t.steps)
+		return stage.Permanentf("nothing is trained, as stop_at asks: it is %d, and %d steps have been taken; without stop_at, or with a later one, the same command goes on from here", at, t.steps)
 	case at > 0 && t.steps == at:
-		return stage.Refusef("stopped after step %d, as stop_at asks: without stop_at, or with a later one, the same command goes on from here", t.steps)
+		return stage.Permanentf("stopped after step %d, as stop_at asks: without stop_at, or with a later one, the same command goes on from here", t.steps)
 	}
 	return nil
 }
@@ -257,7 +257,7 @@ func (t *trainer) validate() (float64, error) {
 		var err error
 		for i := from; i < min(from+t.options.Batch, n); i++ {
 			if tokens, targets, err = t.data.Validation.AppendTargets(i, tokens, targets); err != nil {
-				return 0, stage.Refuse(err)
+				return 0, stage.Permanent(err)
 			}
 		}
 		losses, err := t.model.Losses(tokens, targets, settings)

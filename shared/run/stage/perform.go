@@ -117,7 +117,7 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 	}
 	key, canonical, err := jobKey(p.spec.Name, p.spec.Version, t.params, inputs)
 	if err != nil {
-		return result{}, Refuse(err)
+		return result{}, Permanent(err)
 	}
 	r, err := openRecord(p.records, p.spec.Name, key, canonical, inputs)
 	if err != nil {
@@ -213,7 +213,7 @@ func (p *performer[P, E]) has(r *record, ref artifact.Ref) bool {
 func (p *performer[P, E]) attempt(ctx context.Context, t task[P, E], r *record) error {
 	n := r.attempts() + 1
 	if p.attempts > 0 && n > p.attempts {
-		return Refusef("job %s was begun %d times and got nowhere: the process died each time (out of memory?) or hung beyond its deadline", digest.Short(r.Key), n-1)
+		return Permanentf("job %s was begun %d times and got nowhere: the process died each time (out of memory?) or hung beyond its deadline", digest.Short(r.Key), n-1)
 	}
 	if err := r.setAttempts(n); err != nil {
 		return err

@@ -153,7 +153,7 @@ func (s *service[P, E]) answer(ctx context.Context, d *bus.Delivery) error {
 		return err // it would be as hard to write that the job has failed
 	case err != nil:
 		tries := s.countFailure(e, key)
-		if refused(err) || errors.Is(err, bus.ErrTooLarge) || tries >= s.attempts {
+		if isPermanent(err) || errors.Is(err, bus.ErrTooLarge) || tries >= s.attempts {
 			return s.fail(ctx, d, e, key, err)
 		}
 		s.metrics.jobs.WithLabelValues("retried").Inc()
@@ -185,7 +185,7 @@ func (s *service[P, E]) heartbeat(ctx context.Context, d *bus.Delivery) {
 func (s *service[P, E]) handle(ctx context.Context, e event.Envelope) (key, outcome string, err error) {
 	params, definition, err := s.params(ctx, e.Run)
 	if err != nil {
-		return "", "", Refuse(err)
+		return "", "", Permanent(err)
 	}
 	// Who announced it may know nothing of the journal: a stage in another
 	// language needs only the bus.
@@ -194,14 +194,14 @@ func (s *service[P, E]) handle(ctx context.Context, e event.Envelope) (key, outc
 	}
 	events, ready, err := s.inputs(e)
 	if err != nil {
-		return "", "", Refuse(err)
+		return "", "", Permanent(err)
 	}
 	if !ready {
 		return "", event.Waiting, nil
 	}
 	t := task[P, E]{run: e.Run, params: params}
 	if err := t.answer(s.spec, definition, events); err != nil {
-		return "", "", Refuse(err)
+		return "", "", Permanent(err)
 	}
 	res, err := s.perform(ctx, t)
 	if err == nil {

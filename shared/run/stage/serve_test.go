@@ -227,7 +227,7 @@ func TestWhatFailsTheSameWayEachTimeIsTriedOnce(t *testing.T) {
 	if err := failing(nil); err != nil {
 		t.Errorf("no failure: %v", err)
 	}
-	if err := failing(errors.New("token 9 is outside the vocabulary")); !refused(err) {
+	if err := failing(errors.New("token 9 is outside the vocabulary")); !isPermanent(err) {
 		t.Errorf("%v is tried again", err)
 	}
 	// These say more about the process and its surroundings than about the job.

@@ -47,7 +47,7 @@ type Spec[P any, E event.Body] struct {
 	Complete func(*P) error
 
 	// Work answers one event. What it returns says what happens next: nil
-	// commits the job, Refuse(err) gives the event up at once, any other error
+	// commits the job, Permanent(err) gives the event up at once, any other error
 	// is tried again. It must return soon after ctx ends.
 	Work func(ctx context.Context, job *Job[P], in E) error
 
@@ -110,29 +110,29 @@ func Main[P any, E event.Body](s Spec[P, E], args []string) int {
 	return runApp(s, args)
 }
 
-// refusal marks an error that trying again cannot mend.
-type refusal struct{ error }
+// permanent marks an error that trying again cannot mend.
+type permanent struct{ error }
 
-func (r refusal) Unwrap() error { return r.error }
+func (p permanent) Unwrap() error { return p.error }
 
-// Refuse marks err as the input's fault: the job is not tried again.
-func Refuse(err error) error {
+// Permanent marks err as one that every further attempt would meet: the job is not tried again.
+func Permanent(err error) error {
 	if err == nil {
 		return nil
 	}
-	return refusal{err}
+	return permanent{err}
 }
 
-// Refusef is Refuse of a formatted error.
-func Refusef(format string, args ...any) error { return Refuse(fmt.Errorf(format, args...)) }
+// Permanentf is Permanent of a formatted error.
+func Permanentf(format string, args ...any) error { return Permanent(fmt.Errorf(format, args...)) }
 
 // Deterministic is work, a Work or a Gather, that does the same whenever it is done: what fails once would fail again, and
 // is not tried again. What the device, the disk, the event server or a signal does to it is no such failure.
 func Deterministic[P, E any](work func(context.Context, *Job[P], E) error) func(context.Context, *Job[P], E) error {
-	return func(ctx context.Context, job *Job[P], in E) error { return Refuse(work(ctx, job, in)) }
+	return func(ctx context.Context, job *Job[P], in E) error { return Permanent(work(ctx, job, in)) }
 }
 
-func refused(err error) bool { return errors.As(err, new(refusal)) }
+func isPermanent(err error) bool { return errors.As(err, new(permanent)) }
 
 // unfit says whether err leaves this process unable to do any job, while another may do this one: a device that is lost.
 // Errors say so by a method Unfit. Serving ends with such an error, and whoever started the process starts it again.
@@ -175,7 +175,7 @@ type Job[P any] struct {
 // Path returns the file that holds an input's bytes, its digest checked.
 func (j *Job[P]) Path(ref artifact.Ref) (string, error) {
 	path, err := j.space.Path(ref)
-	return path, Refuse(err)
+	return path, Permanent(err)
 }
 
 // Create starts an output artifact. name is the file name people will see.

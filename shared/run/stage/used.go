@@ -50,7 +50,7 @@ func (p *performer[P, E]) checkUsed(r *record) error {
 		if len(there) == 0 {
 			continue
 		}
-		return Refusef("%s has what %s made of the same input%s: choose another --out, or --force to replace files of equal names",
+		return Permanentf("%s has what %s made of the same input%s: choose another --out, or --force to replace files of equal names",
 			filepath.Join(p.folder.Dir(), there[0].Name), r.Stage, differently(other.Params, r.Params))
 	}
 	return nil
@@ -87,9 +87,9 @@ func (p *performer[P, E]) showLive(r *record, path, link string, replace bool) e
 		case err != nil:
 			return err
 		case info.Mode()&fs.ModeSymlink == 0:
-			return Refusef("%s is there from another %s: choose another --out, or --force to replace it", link, r.Stage)
+			return Permanentf("%s is there from another %s: choose another --out, or --force to replace it", link, r.Stage)
 		case gone == nil && !strings.HasPrefix(filepath.Join(filepath.Dir(link), target), filepath.Clean(r.dir)+string(filepath.Separator)):
-			return Refusef("%s belongs to another %s, which is unfinished (its own command goes on with it): choose another --out, or --force to replace it", link, r.Stage)
+			return Permanentf("%s belongs to another %s, which is unfinished (its own command goes on with it): choose another --out, or --force to replace it", link, r.Stage)
 		}
 	}
 	if p.folder != nil && !replace {

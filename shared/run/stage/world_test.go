@@ -221,7 +221,7 @@ func behave(ctx context.Context, job *Job[testParams], name string) error {
 	case "fail":
 		return fmt.Errorf("%s failed for the %d. time", name, begun)
 	case "refuse":
-		return Refusef("%s is no good", name)
+		return Permanentf("%s is no good", name)
 	case "panic":
 		panic("confused by " + name)
 	case "die":
