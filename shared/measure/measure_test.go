@@ -1,6 +1,8 @@
 package measure
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -109,5 +111,30 @@ func TestFits(t *testing.T) {
 		if err := s.fits(); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+}
+
+// A closed subject holds neither the shards' mappings nor the checkpoint.
+func TestClose(t *testing.T) {
+	manifest := sealed(t)
+	mapped := func() bool {
+		maps, err := os.ReadFile("/proc/self/maps")
+		if err != nil {
+			t.Skip("finds mappings in /proc: needs Linux")
+		}
+		return strings.Contains(string(maps), filepath.Dir(manifest))
+	}
+	s := subject(t, manifest)
+	if !mapped() {
+		t.Fatal("no shard is mapped while the subject is open")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if mapped() {
+		t.Error("a shard is mapped after the subject was closed")
+	}
+	if err := s.Saved.Close(); err == nil {
+		t.Error("the checkpoint was open after the subject was closed")
 	}
 }
