@@ -87,7 +87,8 @@ func TestContributingShowsTheFolders(t *testing.T) {
 	tree, _, _ := strings.Cut(after, "```")
 	var shown, path []string
 	for line := range strings.Lines(tree) {
-		m := treeLine.FindStringSubmatch(strings.TrimSuffix(line, "\n"))
+		line = strings.TrimSuffix(line, "\n")
+		m := treeLine.FindStringSubmatch(line)
 		if m == nil || len(m[1])/2 > len(path) || len(line) > 120 {
 			t.Fatalf("the line %q is no folder and what is in it, below its parent, in at most 120 columns", line)
 		}
