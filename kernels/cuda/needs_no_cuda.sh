@@ -3,7 +3,8 @@
 # Usage: needs_no_cuda.sh BINARY...
 set -eu
 for binary; do
-  if readelf -d "$binary" | grep -q 'NEEDED.*libcuda'; then
+  dynamic=$(readelf -d "$binary")
+  if printf '%s' "$dynamic" | grep -q 'NEEDED.*libcuda'; then
     echo "$binary needs libcuda to start: kernels/cuda/cushim must provide every driver symbol it links" >&2
     exit 1
   fi
