@@ -31,6 +31,7 @@ func TestNotes(t *testing.T) {
 		"truebit":          {func(p *Params) { p.Truebit = true }, ""},
 		"prime":            {func(p *Params) { p.BatchTokens = 31 * 128 }, ""}, // 31 sequences at once
 		"large prime":      {func(p *Params) { p.BatchTokens = 131 * 128 }, "128 tokens are computed at once where micro_tokens allows 4096: of the 131 sequences of a step only 1 divide it"},
+		"half":             {func(p *Params) { p.BatchTokens = 37 * 16 * 128 }, "2048 tokens are computed at once where micro_tokens allows 4096"},
 		"hardly less":      {func(p *Params) { p.MicroTokens = 3000 }, ""},
 	} {
 		p := defaults()

@@ -7,11 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/measure/measuretest"
 	"bitnet1/shared/run/stage"
@@ -143,18 +145,76 @@ func TestPauseKeepsEveryStep(t *testing.T) {
 		stop, from string
 	}{{false, "29", "step=25"}, {true, "30", "step=16"}} {
 		if c.damage {
-			pause, err := filepath.Glob(filepath.Join(dir, ".jobs", "*", "*", "scratch", pauseName))
-			if err != nil || len(pause) != 1 || os.Truncate(pause[0], 1000) != nil {
-				t.Fatalf("pause files: %v, %v", pause, err)
-			}
+			truncate(t, pauseFile(t, dir))
 		}
 		cmd, said := program(t, append(flags, "--stop-at", c.stop)...)
-		if err := cmd.Run(); err == nil || !strings.Contains(said.String(), c.from+"\n") {
-			t.Errorf("resuming was to be from %s (%v):\n%s", c.from, err, said)
+		err, paused := cmd.Run(), regexp.MustCompile(`msg=paused .*step=`+c.stop+"\n")
+		if err == nil || !strings.Contains(said.String(), c.from+"\n") || !paused.Match(said.Bytes()) {
+			t.Errorf("resuming was to be from %s, until %s (%v):\n%s", c.from, c.stop, err, said)
 		}
 	}
 	trainWith(t, flags...)
 	sameFiles(t, whole, dir, []string{"pauses"})
+}
+
+func pauseFile(t *testing.T, dir string) string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, ".jobs", "*", "*", "scratch", pauseName))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("pause files: %v, %v", found, err)
+	}
+	return found[0]
+}
+
+func truncate(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Truncate(path, 1000); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Where nothing is left to resume from, training begins anew, and so does its log.
+func TestBeginsAnew(t *testing.T) {
+	manifest := writeDataset(t, 16, proverbs()...)
+	whole := t.TempDir()
+	trainWith(t, small(manifest, whole)...)
+	for what, change := range map[string]func(t *testing.T, dir string){
+		"a damaged pause file, and no checkpoint": func(t *testing.T, dir string) { truncate(t, pauseFile(t, dir)) },
+		"a pause before the first step": func(t *testing.T, dir string) {
+			path := pauseFile(t, dir)
+			state, err := checkpoint.ReadState(path, filepath.Base(filepath.Dir(filepath.Dir(path))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			state.Step = 0
+			if err := replaceState(path, state); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			dir := t.TempDir()
+			flags := small(manifest, dir)
+			stopAt(t, 5, 0, dir, flags)
+			change(t, dir)
+			trainWith(t, flags...)
+			sameFiles(t, whole, dir, []string{what})
+		})
+	}
+}
+
+// A pause file that cannot be written is said to be missing, with the step that is lost.
+func TestPauseThatCannotBeWritten(t *testing.T) {
+	manifest, dir := writeDataset(t, 16, proverbs()...), t.TempDir()
+	flags := small(manifest, dir)
+	stopAt(t, 5, 0, dir, flags)
+	if err := os.Mkdir(pauseFile(t, dir)+".new", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd, said := program(t, append(flags, "--stop-at", "9")...)
+	if err := cmd.Run(); err == nil || !strings.Contains(said.String(), "keeping step 9 to go on from: ") || strings.Contains(said.String(), "msg=paused") {
+		t.Errorf("%v:\n%s", err, said)
+	}
 }
 
 // A checkpoint that is lost or damaged costs the steps since the one before, and no more. --force begins anew.
@@ -231,7 +291,5 @@ func TestARunStopsInTheMiddleOfALongStep(t *testing.T) {
 		_ = cmd.Process.Kill()
 		t.Fatalf("it goes on:\n%s", <-ended)
 	}
-	if pause, err := filepath.Glob(filepath.Join(dir, ".jobs", "*", "*", "scratch", pauseName)); err != nil || len(pause) != 1 {
-		t.Errorf("pause files %v, %v:\n%s", pause, err, said)
-	}
+	pauseFile(t, dir)
 }
