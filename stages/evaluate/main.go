@@ -81,7 +81,7 @@ type report struct {
 	BitsPerToken      float64  `json:"bits_per_token"`
 	BitsPerTokenError *float64 `json:"bits_per_token_error"` // standard error over sequences; null for one sequence
 	BitsPerByte       float64  `json:"bits_per_byte"`
-	ValBPC            float64  `json:"val_bpc"`                    // bits per token under the seed's name
+	ValBPC            float64  `json:"val_bpc"`                    // bits per token under the PyTorch project's name
 	Accuracy          *float64 `json:"accuracy,omitempty"`         // share of tokens that are the most probable one, if asked for
 	UnigramAccuracy   *float64 `json:"unigram_accuracy,omitempty"` // of always naming the most frequent token of training
 	UnigramEntropy    float64  `json:"unigram_entropy"`            // bits per token of a model that knows the frequencies in training alone
