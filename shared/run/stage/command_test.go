@@ -354,7 +354,7 @@ func TestHelpHasAnExampleAndAllParameters(t *testing.T) {
 		}
 		wantText(t, strings.Join(args, " "), stdout, "Example:")
 		if args[0] == "serve" || args[0] == "run" {
-			wantText(t, strings.Join(args, " "), stdout, "--mode", "--layers", "work, wait, fail", "(list of integers)", "(default: 0)")
+			wantText(t, strings.Join(args, " "), stdout, "--mode", "--layers", "work, wait, stay, fail", "(list of integers)", "(default: 0)")
 		}
 	}
 }
