@@ -1,16 +1,22 @@
 package stage
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
 )
 
 // The pause before the next attempt doubles with every failure, up to half a minute or the pause that was asked for.
@@ -101,6 +107,46 @@ func TestAttemptsCountFromTheLastOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(r, 0)
+}
+
+// What is not the job's failure is no attempt: a stage that is asked to end, a full disk, an event server that is away.
+func TestWhatCountsAsAnAttempt(t *testing.T) {
+	t.Parallel()
+	store, err := artifact.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	var outcome func() error
+	p := &performer[testParams, event.SourceAdded]{
+		spec:  Spec[testParams, event.SourceAdded]{Name: "try", Version: "1", Work: func(context.Context, *Job[testParams], event.SourceAdded) error { return outcome() }},
+		space: store, journal: journal.Open(store.Dir()), records: recordsDir(store), log: slog.New(slog.DiscardHandler),
+	}
+	for i, c := range []struct {
+		outcome  func() error
+		attempts int
+	}{
+		{func() error { return errors.New("no good") }, 1},
+		{func() error { return errors.New("no good") }, 2},
+		{func() error { return syscall.ENOSPC }, 2},
+		{func() error { return bus.Unusable(errors.New("gone")) }, 2},
+		{func() error { end(); return ctx.Err() }, 2},
+	} {
+		outcome = c.outcome
+		res, err := p.perform(ctx, task[testParams, event.SourceAdded]{run: "r", in: []event.SourceAdded{{Name: "a"}}})
+		if err == nil {
+			t.Fatalf("%d: no error", i)
+		}
+		r, err := openRecord(p.records, "try", res.key, []byte("{}"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.attempts(); got != c.attempts {
+			t.Errorf("%d: %d attempts, want %d", i, got, c.attempts)
+		}
+		r.close()
+	}
 }
 
 // A job that was given up has all its attempts again when another run asks for it.

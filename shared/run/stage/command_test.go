@@ -189,6 +189,32 @@ func TestOldEventsAreAnsweredAgainWithoutABus(t *testing.T) {
 	}
 }
 
+// An event that a rerun cannot read is left out, and said to be; the others are answered, and nothing is said of them.
+func TestARerunLeavesOutWhatItCannotRead(t *testing.T) {
+	t.Parallel()
+	w := rerunnable(t)
+	args := []string{"run", "--run", "r", "--trace", w.trace, "--release", w.release}
+	const warning = "an event is left out"
+	if status, _, stderr := w.run("shout", args...); status != exitDone || strings.Contains(stderr, warning) {
+		t.Errorf("status %d: %s", status, stderr)
+	}
+	raw, err := event.Marshal(map[string]any{"name": 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := event.Wrap("r", "test", "", event.Part{}, event.SourceAdded{}.Kind(), raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.journal().Write(e); err != nil {
+		t.Fatal(err)
+	}
+	status, stdout, stderr := w.run("shout", args...)
+	if status != exitDone || strings.Count(stdout, "made before") != 2 || strings.Count(stderr, warning) != 1 {
+		t.Errorf("status %d: %s%s", status, stdout, stderr)
+	}
+}
+
 func TestJSONOutputIsOneObjectALine(t *testing.T) {
 	t.Parallel()
 	w := rerunnable(t)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
@@ -86,5 +88,35 @@ func TestAJobThatIsDoneAgainIsTheLatest(t *testing.T) {
 	all, err := j.Read("r", event.PackWritten{}.Kind())
 	if err != nil || len(all[0].Overrides) != 1 || all[0].Overrides["shout.mode"] != "work" {
 		t.Errorf("what follows from other parameters is %+v, %v", all, err)
+	}
+}
+
+// The folder of a result is named by what differs from the run's parameters, as far as that can be a name.
+func TestFoldersOfOtherParameters(t *testing.T) {
+	t.Parallel()
+	folder := func(value string) string {
+		t.Helper()
+		overrides := map[string]string{"look.mode": value}
+		name, inside := strings.CutPrefix(task[testParams, event.SourceAdded]{overrides: overrides}.folder("look"), "look/")
+		if !inside || !artifact.ValidName(name) || len(name) > 150 || !utf8.ValidString(name) {
+			t.Errorf("%q is in the folder %q", value, name)
+		}
+		return name
+	}
+	if got := folder("fail"); got != "mode=fail" {
+		t.Errorf("a short one is %q", got)
+	}
+	names := map[string]string{}
+	for _, value := range []string{
+		"fail", "../fail", ".._fail", "a\nb", "a_b", strings.Repeat("x", 300), strings.Repeat("x", 301), "a" + strings.Repeat("é", 150),
+	} {
+		name := folder(value)
+		if other, taken := names[name]; taken {
+			t.Errorf("%q and %q are both in %q", value, other, name)
+		}
+		names[name] = value
+	}
+	if got := (task[testParams, event.SourceAdded]{}).folder("look"); got != "look" {
+		t.Errorf("the run's own results are in %q", got)
 	}
 }
