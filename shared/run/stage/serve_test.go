@@ -817,9 +817,13 @@ func TestMetricsCountWhatHappens(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	p := w.serve("shout", "--metrics", address, "--mode", "fail", "--times", "1")
-	w.sources("r", "one")
-	w.outcomes("r", "shout", 1, event.Done)
+	p := w.serve("shout", "--metrics", address, "--mode", "fail", "--only", "one", "--attempts", "2")
+	conn, _ := w.raw()
+	if _, err := conn.Request("bitnet1.r.source.added", []byte("no event"), 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	w.sources("r", "one", "two")
+	w.answers("r", "shout", 2)
 	var text string
 	w.eventually(func() bool {
 		response, err := http.Get("http://" + address + "/metrics")
@@ -832,10 +836,11 @@ func TestMetricsCountWhatHappens(t *testing.T) {
 			t.Fatal(err)
 		}
 		text = string(b)
-		return strings.Contains(text, `bitnet1_jobs_total{outcome="done",stage="shout"} 1`)
+		return strings.Contains(text, `bitnet1_deliveries_total{stage="shout"} 4`)
 	}, "metrics")
 	http.DefaultClient.CloseIdleConnections()
-	wantText(t, "metrics", text, `bitnet1_jobs_total{outcome="retried",stage="shout"} 1`, `bitnet1_deliveries_total{stage="shout"} 2`)
+	wantText(t, "metrics", text, `bitnet1_jobs_total{outcome="done",stage="shout"} 1`,
+		`bitnet1_jobs_total{outcome="retried",stage="shout"} 1`, `bitnet1_jobs_total{outcome="failed",stage="shout"} 2`)
 	p.stop()
 }
 
