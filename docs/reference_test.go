@@ -33,7 +33,7 @@ func TestStagesPageIsCurrent(t *testing.T) {
 		writeStage(&page, d)
 	}
 	page.WriteString("# Pipelines\n\nWhat the files give; the stages' defaults above fill the rest.\n")
-	for _, pattern := range []string{"../pipelines/*.yml", "../shared/run/pipeline/presets/*.yml"} {
+	for _, pattern := range []string{"../pipelines/*.yml", "../shared/run/definition/presets/*.yml"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: %v, %v", pattern, files, err)

@@ -14,9 +14,9 @@ import (
 	"bitnet1/shared/digest"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
-	"bitnet1/shared/run/pipeline"
 	"bitnet1/shared/run/stage"
 )
 
@@ -129,7 +129,7 @@ func initialCheckpoint(j journal.Journal, store *artifact.Store, run, after stri
 	if path, err := store.Path(artifact.Ref{Digest: recipe.InitDigest, Kind: "checkpoint", Name: "init"}); err == nil {
 		return path, nil
 	}
-	d, err := pipeline.OfRun(j, store, run)
+	d, err := definition.OfRun(j, store, run)
 	if err != nil || d == nil {
 		return "", fmt.Errorf("run %s: its definition is missing: %w", run, err)
 	}

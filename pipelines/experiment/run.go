@@ -17,7 +17,6 @@ import (
 
 	"bitnet1/shared/data/source"
 	"bitnet1/shared/run/journal"
-	"bitnet1/shared/run/pipeline"
 	"bitnet1/shared/run/results"
 	"bitnet1/shared/run/stage"
 )
@@ -36,7 +35,7 @@ func gridCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "source", Usage: "as pipeline run takes it"},
 			&cli.StringSliceFlag{Name: "set", Usage: "as pipeline run takes it: for all cells"},
 			&cli.StringFlag{Name: "out", Usage: "output `DIR`ectory (default: experiments/NAME in the data directory)"},
-			&cli.StringSliceFlag{Name: "plot", Value: cli.NewStringSlice("bits/token", "IPMR"), Usage: "`COLUMN`s to plot"},
+			&cli.StringSliceFlag{Name: "plot", Usage: "`COLUMN`s to plot (default: of each stage the first that says which values are better)"},
 		),
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
@@ -61,7 +60,6 @@ type experiment struct {
 	out      string
 	data     string
 	plotted  []string // names of columns
-	asked    bool     // for those, by the user
 	cells    []cell   // so far
 }
 
@@ -75,7 +73,7 @@ type cell struct {
 func newExperiment(c *cli.Context) (*experiment, error) {
 	e := &experiment{
 		name: c.String("name"), file: c.Args().First(), programs: programs(c), data: c.String("data"),
-		plotted: c.StringSlice("plot"), asked: c.IsSet("plot"),
+		plotted: c.StringSlice("plot"),
 	}
 	for _, text := range c.StringSlice("grid") {
 		a, err := parseAxis(text)
@@ -83,9 +81,6 @@ func newExperiment(c *cli.Context) (*experiment, error) {
 			return nil, err
 		}
 		e.axes = append(e.axes, a)
-	}
-	if err := e.checkPlotted(); err != nil {
-		return nil, err
 	}
 	e.common = []string{"run", "--json", "--data", e.data}
 	if c.IsSet("preset") {
@@ -111,36 +106,53 @@ func newExperiment(c *cli.Context) (*experiment, error) {
 	return e, claim(e.out, e.name, q, c.Bool("force"))
 }
 
-// checkPlotted compares the columns to plot with those that the stages of the pipeline file declare. A file that cannot be
-// read is the launcher's to complain of.
-func (e *experiment) checkPlotted() error {
-	file, err := pipeline.Load(e.file)
-	if readable := err == nil; !readable || !e.asked {
-		return nil
-	}
-	var names []string
-	for _, stage := range file.Stages() {
-		d, _ := results.Ask(e.programs)(stage)
-		for _, r := range d.Results {
-			for _, c := range r.Columns {
-				names = append(names, c.Name)
-			}
+// check has the launcher check every value of the axes, so that a wrong one is found before the first cell is run. What the
+// launcher says of the stages' columns is compared with those to plot.
+func (e *experiment) check(ctx context.Context) error {
+	for i, values := range probes(e.axes) {
+		var said bytes.Buffer
+		err := callTo(ctx, &said, filepath.Join(e.programs, "pipeline"), append(e.flags(values), "--check", e.file)...)
+		if err == nil && i == 0 {
+			err = e.choosePlots(said.Bytes())
 		}
-	}
-	for _, name := range e.plotted {
-		if len(names) > 0 && !slices.Contains(names, name) {
-			return fmt.Errorf("--plot %s: the columns are %s", name, strings.Join(names, ", "))
+		if err != nil {
+			return fmt.Errorf("%s: %w; nothing is run", e.label(values), err)
 		}
 	}
 	return nil
 }
 
-// check has the launcher check every value of the axes, so that a wrong one is found before the first cell is run.
-func (e *experiment) check(ctx context.Context) error {
-	for _, values := range probes(e.axes) {
-		if err := call(ctx, filepath.Join(e.programs, "pipeline"), append(e.flags(values), "--check", e.file)...); err != nil {
-			return fmt.Errorf("%s: %w; nothing is run", e.label(values), err)
+// choosePlots compares the columns to plot with those that the stages declare. Where the user names none, they are the
+// first column of each stage that says which values are better.
+func (e *experiment) choosePlots(said []byte) error {
+	var checked struct {
+		Stages []results.Declaration `json:"stages"`
+	}
+	if err := json.Unmarshal(said, &checked); err != nil {
+		return fmt.Errorf("what the launcher said of the stages: %w", err)
+	}
+	var names, best []string
+	for _, d := range checked.Stages {
+		first := ""
+		for _, r := range d.Results {
+			for _, c := range r.Columns {
+				names = append(names, c.Name)
+				if c.Better != "" && r.Row == nil && first == "" {
+					first = c.Name
+				}
+			}
 		}
+		if first != "" {
+			best = append(best, first)
+		}
+	}
+	for _, name := range e.plotted {
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("--plot %s: the columns are %s", name, strings.Join(names, ", "))
+		}
+	}
+	if len(e.plotted) == 0 {
+		e.plotted = best
 	}
 	return nil
 }

@@ -8,9 +8,9 @@ import (
 	"strings"
 
 	"bitnet1/pipelines/pipeline/corpus"
+	"bitnet1/pipelines/pipeline/pipelinefile"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/param"
-	"bitnet1/shared/run/pipeline"
 )
 
 // checkReach makes sure that every stage has events to answer: the launcher's own, or those of a stage that has some. Of a
@@ -41,7 +41,7 @@ func checkReach(stages []plannedStage) error {
 
 // checkCopyTasks compares the lengths that a copy task is described by: the source's, the shards' and that of what counts.
 // Without counted_targets a copy task is text like any other.
-func checkCopyTasks(inputs []pipeline.Input, file *pipeline.File, fields map[string][]param.Field) error {
+func checkCopyTasks(inputs []pipelinefile.Input, file *pipelinefile.File, fields map[string][]param.Field) error {
 	var sequence int
 	var counted []int
 	var tokenizer string

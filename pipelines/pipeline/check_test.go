@@ -1,10 +1,13 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"bitnet1/shared/run/results"
 )
 
 // write makes a pipeline file.
@@ -68,6 +71,11 @@ func TestCheckAcceptsWhatIsRight(t *testing.T) {
 	w.must("pipeline", "run", "--check", "--source", "copy:symbols=8,length=32", "pipelines/copy.yml",
 		"--set", "shard.sequence_length=65", "--set", "shard.counted_targets=33,64", "--set", "tokenize.tokenizer=symbols-8")
 	w.must("pipeline", "run", "--check", w.write("stages: {tokenize: {filters: 'score >= 3, language = en'}}\nsources: [sample]\n"))
+	said := w.must("pipeline", "run", "--check", "--json", "pipelines/v76.yml")
+	var checked struct{ Stages []results.Declaration }
+	if err := json.Unmarshal([]byte(said), &checked); err != nil || len(checked.Stages) != 6 || len(checked.Stages[3].Results) == 0 || checked.Stages[3].Stage != "evaluate" {
+		t.Errorf("%v, %s", err, said)
+	}
 	if _, err := os.Stat(w.data); err == nil {
 		t.Error("it made a data directory")
 	}

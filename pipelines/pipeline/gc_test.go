@@ -12,9 +12,9 @@ import (
 
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
-	"bitnet1/shared/run/pipeline"
 )
 
 // kept makes files of a data directory by hand: objects, events and records.
@@ -67,7 +67,7 @@ func (k *kept) found(run, key string, body event.Body) {
 // begin begins a run with what train is given.
 func (k *kept) begin(run, train string) {
 	k.t.Helper()
-	d := pipeline.Definition{Name: "p", Preset: "nano", Seed: 1, Stages: map[string]json.RawMessage{"train": json.RawMessage(train)}}
+	d := definition.Definition{Name: "p", Preset: "nano", Seed: 1, Stages: map[string]json.RawMessage{"train": json.RawMessage(train)}}
 	b, err := d.Encode()
 	if err != nil {
 		k.t.Fatal(err)

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -52,8 +53,11 @@ type launcher struct {
 // ends the program: there is nothing to save.
 func launch(c *cli.Context) error {
 	if c.Bool("check") {
-		_, err := prepare(c.Context, c)
-		return err
+		p, err := prepare(c.Context, c)
+		if err != nil || !c.Bool("json") {
+			return err
+		}
+		return json.NewEncoder(c.App.Writer).Encode(map[string]any{"type": "check", "stages": p.declarations()})
 	}
 	store, err := artifact.Open(c.String("data"))
 	if err != nil {

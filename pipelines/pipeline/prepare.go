@@ -15,17 +15,18 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"bitnet1/pipelines/pipeline/pipelinefile"
 	"bitnet1/shared/data/source"
 	"bitnet1/shared/lm/compute"
+	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/param"
-	"bitnet1/shared/run/pipeline"
 	"bitnet1/shared/run/stage"
 )
 
 // plan is a run that is ready to start.
 type plan struct {
 	run        string
-	definition pipeline.Definition
+	definition definition.Definition
 	stages     []plannedStage
 	sources    []source.Found
 	keys       []string // environment of the stages, with what opens the sources
@@ -43,15 +44,17 @@ type plannedStage struct {
 // prepare reads and checks everything that can be checked before anything is
 // started.
 func prepare(ctx context.Context, c *cli.Context) (*plan, error) {
-	file, err := pipeline.Load(c.Args().First())
+	file, err := pipelinefile.Load(c.Args().First())
 	if err != nil {
 		return nil, err
 	}
 	p := &plan{}
-	preset := p.choosePreset(c)
-	if err := addPreset(file, c.Args().First(), preset); err != nil {
+	name := p.choosePreset(c)
+	preset, err := openPreset(c.Args().First(), name)
+	if err != nil {
 		return nil, err
 	}
+	file.AddPreset(preset)
 	fields := map[string][]param.Field{}
 	for _, name := range file.Stages() {
 		s, err := describe(ctx, c, file, name)
@@ -66,7 +69,7 @@ func prepare(ctx context.Context, c *cli.Context) (*plan, error) {
 			return nil, stage.UsageError(err)
 		}
 	}
-	for _, key := range pipeline.ServingKeys {
+	for _, key := range pipelinefile.ServingKeys {
 		for _, text := range c.StringSlice(key) {
 			if err := file.SetServing(key, text); err != nil {
 				return nil, stage.UsageError(err)
@@ -87,7 +90,7 @@ func prepare(ctx context.Context, c *cli.Context) (*plan, error) {
 			return nil, err
 		}
 	}
-	if p.definition, err = file.Resolve(preset, definitionOf(p.sources), fields); err != nil {
+	if p.definition, err = file.Resolve(name, definitionOf(p.sources), fields); err != nil {
 		return nil, err
 	}
 	if err := p.checkValues(ctx); err != nil {
@@ -116,7 +119,7 @@ func (p *plan) choosePreset(c *cli.Context) string {
 }
 
 // describe asks a stage's program what it takes and gives.
-func describe(ctx context.Context, c *cli.Context, file *pipeline.File, name string) (plannedStage, error) {
+func describe(ctx context.Context, c *cli.Context, file *pipelinefile.File, name string) (plannedStage, error) {
 	s := plannedStage{
 		command: file.Commands[name], workers: max(file.Workers[name], 1),
 		serving: func(worker int) []string { return file.ServingFlags(name, worker) },

@@ -5,29 +5,29 @@ import (
 	"slices"
 	"strings"
 
-	"bitnet1/shared/run/pipeline"
+	"bitnet1/pipelines/pipeline/pipelinefile"
+	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/stage"
 )
 
-// addPreset overlays the named preset: a file in the folder presets beside the pipeline file, or one of this project's.
-func addPreset(file *pipeline.File, pipelineFile, preset string) error {
+// openPreset reads the named preset: a file in the folder presets beside the pipeline file, or one of this project's.
+func openPreset(pipelineFile, name string) (definition.Preset, error) {
 	files, _ := filepath.Glob(filepath.Join(filepath.Dir(pipelineFile), "presets", "*.yml"))
-	names := pipeline.Presets()
+	names := definition.Presets()
 	for _, path := range files {
-		name := strings.TrimSuffix(filepath.Base(path), ".yml")
-		if name == preset {
-			content, err := pipeline.ReadFile(path)
+		own := strings.TrimSuffix(filepath.Base(path), ".yml")
+		if own == name {
+			content, err := pipelinefile.ReadFile(path)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			return file.AddPreset(path, content)
+			return definition.ReadPreset(path, content)
 		}
-		names = append(names, name)
+		names = append(names, own)
 	}
-	path, content, err := pipeline.Preset(preset)
-	if err != nil {
+	if !slices.Contains(names, name) {
 		slices.Sort(names)
-		return stage.UsageError(pipeline.NoSuchPreset(preset, slices.Compact(names)))
+		return nil, stage.UsageError(definition.NoSuchPreset(name, slices.Compact(names)))
 	}
-	return file.AddPreset(path, content)
+	return definition.OpenPreset(name)
 }

@@ -15,10 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/param"
-	"bitnet1/shared/run/pipeline"
 	"bitnet1/shared/run/results"
 	"bitnet1/shared/run/stage"
 )
@@ -174,7 +174,7 @@ func runningRun(data string) string {
 
 // givenOf is what defines a run: STAGE.KEY, pipeline, preset, seed and sources to their values.
 func givenOf(j journal.Journal, store *artifact.Store, run string) (map[string]string, error) {
-	d, err := pipeline.OfRun(j, store, run)
+	d, err := definition.OfRun(j, store, run)
 	if err != nil || d == nil {
 		return map[string]string{}, err
 	}

@@ -12,12 +12,13 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"bitnet1/pipelines/pipeline/corpus"
+	"bitnet1/pipelines/pipeline/pipelinefile"
 	"bitnet1/shared/data/source"
-	"bitnet1/shared/run/pipeline"
+	"bitnet1/shared/run/definition"
 )
 
 // findSources finds the files that the run reads. Remote ones are fetched when they are tokenized.
-func (p *plan) findSources(ctx context.Context, c *cli.Context, file *pipeline.File) error {
+func (p *plan) findSources(ctx context.Context, c *cli.Context, file *pipelinefile.File) error {
 	inputs := inputsOf(c, file)
 	if len(inputs) == 0 {
 		return errors.New("no sources: give the key sources in the pipeline file, or --source FILE")
@@ -50,13 +51,13 @@ func (p *plan) findSources(ctx context.Context, c *cli.Context, file *pipeline.F
 }
 
 // inputsOf are the sources as they were named.
-func inputsOf(c *cli.Context, file *pipeline.File) []pipeline.Input {
+func inputsOf(c *cli.Context, file *pipelinefile.File) []pipelinefile.Input {
 	if !c.IsSet("source") {
 		return file.Sources
 	}
-	var inputs []pipeline.Input
+	var inputs []pipelinefile.Input
 	for _, location := range c.StringSlice("source") {
-		inputs = append(inputs, pipeline.Input{Location: location})
+		inputs = append(inputs, pipelinefile.Input{Location: location})
 	}
 	return inputs
 }
@@ -79,10 +80,10 @@ func (p *plan) writeOwn(location, data string, seed uint64) (string, error) {
 }
 
 // definitionOf are the sources as a run's definition has them: without where they are.
-func definitionOf(found []source.Found) []pipeline.Source {
-	sources := make([]pipeline.Source, len(found))
+func definitionOf(found []source.Found) []definition.Source {
+	sources := make([]definition.Source, len(found))
 	for i, f := range found {
-		sources[i] = pipeline.Source{Name: f.Name, Digest: f.Digest, Size: f.Size, Parameters: json.RawMessage(f.Parameters)}
+		sources[i] = definition.Source{Name: f.Name, Digest: f.Digest, Size: f.Size, Parameters: json.RawMessage(f.Parameters)}
 	}
 	return sources
 }

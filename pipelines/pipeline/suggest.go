@@ -8,8 +8,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"bitnet1/pipelines/pipeline/pipelinefile"
 	"bitnet1/shared/run/param"
-	"bitnet1/shared/run/pipeline"
 )
 
 // suggestSet explains the error about an unknown flag: a stage's parameter is given to `pipeline run` with --set, and others
@@ -21,7 +21,7 @@ func suggestSet(c *cli.Context, err error, args []string) error {
 	if !ok || i < 0 {
 		return unknown
 	}
-	file, problem := pipeline.Load(args[i])
+	file, problem := pipelinefile.Load(args[i])
 	if problem != nil {
 		return unknown
 	}

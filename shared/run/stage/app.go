@@ -19,10 +19,10 @@ import (
 
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/param"
-	"bitnet1/shared/run/pipeline"
 )
 
 // Exit statuses of every program of the project.
@@ -237,7 +237,7 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 			report: reporter(b, s.Name), attempts: c.Int("attempts"),
 		},
 		bus: b, queue: queue, metrics: m, overlay: overlayOf[P](c), retryPause: c.Duration("retry-pause"), busy: newRateLimit(time.Minute),
-		outage: c.Duration("outage"), definitions: map[string]*pipeline.Definition{}, failures: map[string]int{}, parts: map[string]*journal.Parts{}, unended: map[string]unended{},
+		outage: c.Duration("outage"), definitions: map[string]*definition.Definition{}, failures: map[string]int{}, parts: map[string]*journal.Parts{}, unended: map[string]unended{},
 	}
 	log.Info("serving", "stage", s.Name, "kind", s.kind(), "run", run, "workers", c.Int("workers"))
 	return svc.serve(ctx, c.Int("workers"))

@@ -20,10 +20,10 @@ import (
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/param"
-	"bitnet1/shared/run/pipeline"
 	"bitnet1/shared/run/results"
 )
 
@@ -95,9 +95,9 @@ func presetFlag[P any, E event.Body](s Spec[P, E]) []cli.Flag {
 			return nil
 		}
 	}
-	for _, name := range pipeline.Presets() {
-		if section, err := pipeline.PresetSection(name, s.Name); err == nil && section != nil {
-			names := strings.Join(pipeline.Presets(), ", ")
+	for _, name := range definition.Presets() {
+		if section, err := definition.PresetSection(name, s.Name); err == nil && section != nil {
+			names := strings.Join(definition.Presets(), ", ")
 			return []cli.Flag{&cli.StringFlag{Name: "preset", Usage: "with --in: what the preset of a pipeline says of this stage (" + names + ")"}}
 		}
 	}
@@ -115,7 +115,7 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 	var section []byte
 	var err error
 	if c.IsSet("preset") {
-		if section, err = pipeline.PresetSection(c.String("preset"), s.Name); err != nil {
+		if section, err = definition.PresetSection(c.String("preset"), s.Name); err != nil {
 			return usageError{err}
 		}
 	}
@@ -192,7 +192,7 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 	if b != nil {
 		defer b.Close()
 	}
-	def, err := pipeline.OfRun(j, store, run)
+	def, err := definition.OfRun(j, store, run)
 	if err != nil {
 		return err
 	}

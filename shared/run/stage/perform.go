@@ -15,10 +15,10 @@ import (
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/param"
-	"bitnet1/shared/run/pipeline"
 	"bitnet1/shared/run/results"
 )
 
@@ -53,7 +53,7 @@ type task[P any, E event.Body] struct {
 
 // answer makes the task one that answers events, with the parameters it has. The run's own parameters are the defaults
 // and what its definition says of the stage; a run without a definition has none to differ from.
-func (t *task[P, E]) answer(spec Spec[P, E], run *pipeline.Definition, events []event.Envelope) error {
+func (t *task[P, E]) answer(spec Spec[P, E], run *definition.Definition, events []event.Envelope) error {
 	t.in, t.overrides = nil, map[string]string{}
 	for _, e := range events {
 		body, err := event.Into[E](e)

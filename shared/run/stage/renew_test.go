@@ -10,9 +10,9 @@ import (
 	"unicode/utf8"
 
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
-	"bitnet1/shared/run/pipeline"
 )
 
 // What a job finds when it is done again is the latest, also where it had found the same before; with other parameters than
@@ -41,7 +41,7 @@ func TestAJobThatIsDoneAgainIsTheLatest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := &pipeline.Definition{Stages: map[string]json.RawMessage{"count": []byte(`{"sequences":5}`)}}
+	own := &definition.Definition{Stages: map[string]json.RawMessage{"count": []byte(`{"sequences":5}`)}}
 	do := func(find, sequences int, force, renew bool) {
 		t.Helper()
 		time.Sleep(2 * time.Millisecond) // events are dated to the millisecond

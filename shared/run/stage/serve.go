@@ -15,10 +15,10 @@ import (
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/param"
-	"bitnet1/shared/run/pipeline"
 	"bitnet1/shared/run/results"
 )
 
@@ -35,10 +35,10 @@ type service[P any, E event.Body] struct {
 	busy       *rateLimit    // of the log lines about jobs that others work on
 
 	mu          sync.Mutex
-	definitions map[string]*pipeline.Definition // of runs; nil where a run has none
-	parts       map[string]*journal.Parts       // of a gathering stage, by run
-	failures    map[string]int                  // by job key, or by event where it has none yet
-	unended     map[string]unended              // by delivery, of those that could not be ended
+	definitions map[string]*definition.Definition // of runs; nil where a run has none
+	parts       map[string]*journal.Parts         // of a gathering stage, by run
+	failures    map[string]int                    // by job key, or by event where it has none yet
+	unended     map[string]unended                // by delivery, of those that could not be ended
 }
 
 // unended is a delivery that could not be ended: neither its answer nor its
@@ -254,12 +254,12 @@ func gathered[E event.Body](parts []event.Envelope, count int) ([]event.Envelope
 
 // params are the stage's defaults, overlaid by its section in the run's
 // definition, overlaid by the command line.
-func (s *service[P, E]) params(ctx context.Context, run string) (params P, def *pipeline.Definition, err error) {
+func (s *service[P, E]) params(ctx context.Context, run string) (params P, def *definition.Definition, err error) {
 	s.mu.Lock()
 	def, known := s.definitions[run]
 	s.mu.Unlock()
 	if !known {
-		if def, err = pipeline.OfRun(s.journal, s.space, run); err != nil {
+		if def, err = definition.OfRun(s.journal, s.space, run); err != nil {
 			return s.spec.Defaults, nil, err
 		}
 		if def == nil {
@@ -279,7 +279,7 @@ func (s *service[P, E]) params(ctx context.Context, run string) (params P, def *
 }
 
 // sectionOf is what a definition, which may be nil, says of a stage.
-func sectionOf(def *pipeline.Definition, stage string) []byte {
+func sectionOf(def *definition.Definition, stage string) []byte {
 	if def == nil {
 		return nil
 	}

@@ -1,7 +1,6 @@
-// Package pipeline describes a run: the resolved definition that is kept with
-// it, and how one is made from a pipeline file, a preset and overrides. It does
-// not start anything.
-package pipeline
+// Package definition says what a run does: its Definition, which is kept with the run, and the presets and sections that
+// definitions are made of. A stage reads its parameters from there, whether a launcher has started it or a person.
+package definition
 
 import (
 	"bytes"
@@ -17,9 +16,8 @@ import (
 	"bitnet1/shared/run/journal"
 )
 
-// Definition is a resolved pipeline: what a run does, with nothing left to
-// choose. It is kept as an artifact; two runs with equal definitions and equal
-// sources are the same work.
+// Definition is a resolved pipeline: what a run does, with nothing left to choose. It is kept as an artifact. Two runs with
+// equal definitions and equal sources are the same work.
 type Definition struct {
 	Name    string                     `json:"name"`
 	Preset  string                     `json:"preset"`

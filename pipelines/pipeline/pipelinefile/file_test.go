@@ -1,16 +1,14 @@
-package pipeline
+package pipelinefile
 
 import (
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
-	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/param"
 )
 
@@ -171,30 +169,17 @@ func TestAPresetFillsWhatTheFileLeavesOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.AddPreset("small.yml", []byte("stages:\n  train: {steps: 1, alibi: true}\n  probe: {x: 1}\n")); err != nil {
+	preset, err := definition.ReadPreset("small.yml", []byte("stages:\n  train: {steps: 1, alibi: true}\n  probe: {x: 1}\n"))
+	if err != nil {
 		t.Fatal(err)
 	}
+	f.AddPreset(preset)
 	if err := f.Set("train.label=a=b", fields()); err != nil {
 		t.Error(err)
 	}
 	d, err := f.Resolve("small", nil, fields())
 	if err != nil || string(d.Stages["train"]) != `{"alibi":true,"label":"a=b","seed":3,"steps":7}` || len(d.Stages) != 1 {
 		t.Errorf("%s, %v", d.Stages, err)
-	}
-}
-
-func TestPresetsThatAreWrong(t *testing.T) {
-	path := file(t, "stages:\n  train: {steps: 7}\n")
-	f, err := Load(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for text, want := range map[string]string{
-		"seed: 3\nstages: {}\n": `unknown key "seed"`, "stages: {train: [1]}\n": "give a mapping", "": "is empty", "stages: {train: {a: 1, a: 2}}\n": "given twice",
-	} {
-		if err := f.AddPreset("wrong.yml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: error %v, want %q in it", text, err, want)
-		}
 	}
 }
 
@@ -220,140 +205,6 @@ func TestSetSaysWhatIsWrong(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want %q in it", text, err, want)
 		}
-	}
-}
-
-func TestTheIDDependsOnEverythingThatIsResolved(t *testing.T) {
-	id := func(change func(*Definition)) string {
-		d := Definition{Name: "n", Preset: "p", Seed: 1, Sources: []Source{{Name: "s", Digest: "d"}}, Stages: map[string]json.RawMessage{"train": []byte(`{"steps":1}`)}}
-		change(&d)
-		id, err := d.ID()
-		if err != nil || !event.ValidRun(id) {
-			t.Fatalf("%s: %v", id, err)
-		}
-		return id
-	}
-	base := id(func(*Definition) {})
-	if base != id(func(*Definition) {}) {
-		t.Error("equal definitions have other ids")
-	}
-	for name, change := range map[string]func(*Definition){
-		"seed": func(d *Definition) { d.Seed = 2 }, "source": func(d *Definition) { d.Sources[0].Digest = "e" },
-		"parameter": func(d *Definition) { d.Stages["train"] = []byte(`{"steps":2}`) }, "preset": func(d *Definition) { d.Preset = "q" },
-	} {
-		if id(change) == base {
-			t.Errorf("the %s does not change the id", name)
-		}
-	}
-}
-
-// begin keeps d as the definition of a run.
-func begin(t *testing.T, store *artifact.Store, run string, d Definition) artifact.Ref {
-	t.Helper()
-	b, err := d.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, err := store.Create("definition", "application/json", "definition.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(b); err != nil {
-		t.Fatal(err)
-	}
-	ref, err := w.Commit()
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := event.New(run, "launcher", "", event.Part{}, event.RunStarted{Pipeline: d.Name, Definition: ref})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := journal.Open(store.Dir()).Write(e); err != nil {
-		t.Fatal(err)
-	}
-	return ref
-}
-
-func TestARunKeepsItsDefinition(t *testing.T) {
-	store, err := artifact.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	j := journal.Open(store.Dir())
-	d := Definition{Name: "n", Preset: "p", Seed: 7, Sources: []Source{{Name: "s", Size: 3}}, Stages: map[string]json.RawMessage{"train": []byte(`{"steps":1}`)}}
-	if none, err := OfRun(j, store, "r"); err != nil || none != nil {
-		t.Errorf("before: %v, %v", none, err)
-	}
-	if err := d.CheckRun(j, store, "r"); err != nil {
-		t.Errorf("a new run: %v", err)
-	}
-	ref := begin(t, store, "r", d)
-	got, err := OfRun(j, store, "r")
-	if err != nil || got.Seed != 7 || got.Sources[0].Size != 3 {
-		t.Errorf("%+v, %v", got, err)
-	}
-	if err := d.CheckRun(j, store, "r"); err != nil {
-		t.Errorf("the same: %v", err)
-	}
-	other := d
-	other.Stages = map[string]json.RawMessage{"train": []byte(`{"steps":2}`)}
-	if err := other.CheckRun(j, store, "r"); err == nil || !strings.Contains(err.Error(), "choose another --run") {
-		t.Errorf("another: %v", err)
-	}
-	path, err := store.Path(ref)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	again, err := artifact.Open(store.Dir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := OfRun(j, again, "r"); err == nil || !strings.Contains(err.Error(), "definition of run r") || !strings.Contains(err.Error(), "pipeline run") {
-		t.Errorf("without its file: %v", err)
-	}
-	if err := other.CheckRun(j, again, "r"); err == nil || !strings.Contains(err.Error(), "choose another --run") {
-		t.Errorf("another, without its file: %v", err)
-	}
-	// What the message advises mends it.
-	if err := d.CheckRun(j, again, "r"); err != nil {
-		t.Errorf("the same, without its file: %v", err)
-	}
-	if mended, err := d.Store(j, again, "r"); err != nil || mended != ref {
-		t.Errorf("%v, %v", mended, err)
-	}
-	if got, err := OfRun(j, again, "r"); err != nil || got.Seed != 7 {
-		t.Errorf("mended: %+v, %v", got, err)
-	}
-}
-
-// A damaged event does not make a run one without a definition, which stages would answer with their defaults.
-func TestADamagedEventDoesNotHideTheDefinition(t *testing.T) {
-	store, err := artifact.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	j := journal.Open(store.Dir()).Telling(func(error) {})
-	d := Definition{Name: "n", Preset: "p", Seed: 7, Stages: map[string]json.RawMessage{}}
-	begin(t, store, "r", d)
-	events, err := filepath.Glob(filepath.Join(j.RunDir("r"), "events", "run.started", "*"))
-	if err != nil || len(events) != 1 {
-		t.Fatal(events, err)
-	}
-	if err := os.WriteFile(events[0], nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := OfRun(j, store, "r"); err == nil || !strings.Contains(err.Error(), "definition of run r") {
-		t.Errorf("without event and link: %v", err)
-	}
-	if _, err := d.Store(j, store, "r"); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := OfRun(j, store, "r"); err != nil || got.Seed != 7 {
-		t.Errorf("by the link: %+v, %v", got, err)
 	}
 }
 
