@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"github.com/vmihailenco/msgpack/v5"
+
+	"bitnet1/shared/digest"
+	"bitnet1/shared/run/artifact"
 )
 
 // filled returns a copy of body with every field set to a value of its own, so
@@ -385,6 +388,37 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%+v came back as %+v (%v)", e, back, err)
 		}
 	})
+}
+
+// What a job depends on is named by digests, names and values, never by a sentence: a sentence that is worded better would
+// do every job again. TokensWritten's digest is frozen, for it is part of the keys of jobs that users have recorded.
+func TestInputsAreNoSentences(t *testing.T) {
+	for _, kind := range Kinds() {
+		for _, in := range filled(kind).Inputs() {
+			if strings.Contains(in, " ") {
+				t.Errorf("%s: a job's key holds the sentence %q", kind.Kind(), in)
+			}
+		}
+	}
+	batch := artifact.Ref{Digest: digest.Bytes([]byte("batch")), Name: "a.arrow"}
+	e := TokensWritten{Source: "a", Batch: batch, Documents: 3, Nulls: 1, Refused: "cut short"}
+	const want = "c683c2b2e85ee537f5bffcc12b54f072ad61a8b63d1ede661fc87a5da2d02c9d"
+	if in := e.Inputs(); len(in) != 2 || in[0] != batch.Digest || in[1] != want {
+		t.Errorf("inputs %q, want the batch and %s", in, want)
+	}
+	e.Batch.Name = "b.arrow" // for people
+	if in := e.Inputs(); in[1] != want {
+		t.Error("the name of the batch's file counts")
+	}
+	for what, other := range map[string]TokensWritten{
+		"rows without text": {Source: "a", Batch: batch, Documents: 3, Nulls: 2, Refused: "cut short"},
+		"refused":           {Source: "a", Batch: batch, Documents: 3, Nulls: 1, Refused: "no parquet"},
+		"odd rows":          {Source: "a", Batch: batch, Documents: 3, Nulls: 1, Refused: "cut short", OddRows: []string{"row 3"}},
+	} {
+		if other.Inputs()[1] == want {
+			t.Errorf("%s: the report says otherwise, and the job's key is the same", what)
+		}
+	}
 }
 
 // FuzzBody decodes arbitrary bytes as the body of every kind.

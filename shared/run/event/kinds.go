@@ -1,8 +1,7 @@
 package event
 
 import (
-	"fmt"
-
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 )
 
@@ -74,13 +73,13 @@ type TokensWritten struct {
 // Kind implements Body.
 func (TokensWritten) Kind() string { return "tokens.written" }
 
-// Inputs implements Body. What became of rows that are not in the batch is reported with the dataset.
+// Inputs implements Body: the batch, and a digest of the other fields, which the dataset's report repeats. A field that is
+// added is to be omitted where it is empty, so that older events keep their digest.
 func (e TokensWritten) Inputs() []string {
-	in := []string{e.Batch.Digest, fmt.Sprintf("%d nulls, %d filtered, %d of %d miscounted", e.Nulls, e.Filtered, e.Miscounted, e.Counted), e.Refused}
-	if e.Odd > 0 { // events of older versions have none
-		in = append(append(in, fmt.Sprintf("%d odd", e.Odd)), e.OddRows...)
-	}
-	return in
+	batch := e.Batch.Digest
+	e.Batch = artifact.Ref{}
+	fields, _ := Marshal(e) // of numbers and strings: it cannot fail
+	return []string{batch, digest.Bytes(fields)}
 }
 
 // ShardSealed says that one shard of a dataset is complete.
