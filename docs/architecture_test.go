@@ -27,8 +27,8 @@ var mayImport = map[string][]string{
 	"tools":          {"shared", "kernels"},
 }
 
-// Imports point one way: stages and pipelines -> shared -> kernels. The wings of shared, run, data and lm, do not import
-// one another; no stage and no command imports another.
+// Imports point one way: stages and pipelines -> shared -> kernels. The wings of shared, run, data and lm, do not
+// import one another; no stage and no command imports another.
 func TestImportsPointOneWay(t *testing.T) {
 	for _, tags := range []string{"", "cuda"} {
 		list := exec.Command("go", "list", "-tags", tags, "-f", `{{.ImportPath}} {{join .Imports " "}} {{join .TestImports " "}} {{join .XTestImports " "}}`, "bitnet1/...")
@@ -63,7 +63,8 @@ func allowed(path string) (folders []string, ok bool) {
 	return nil, false
 }
 
-// program is the folder of the stage or command that a package belongs to, and the package itself where it belongs to none.
+// program is the folder of the stage or command that a package belongs to, and the package itself where it belongs to
+// none.
 func program(path string) string {
 	parts := strings.Split(path, "/")
 	if parts[0] == "shared" || parts[0] == "kernels" {

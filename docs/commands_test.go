@@ -253,8 +253,8 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-// world makes what pages take for granted: programs, pipeline files, texts, a dataset, and runs under the names that pages
-// use.
+// world makes what pages take for granted: programs, pipeline files, texts, a dataset, and runs under the names that
+// pages use.
 func world(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()

@@ -18,8 +18,8 @@ import (
 	"bitnet1/shared/lm/trainlog"
 )
 
-// The figures that pages quote and that a processor makes in minutes are made anew by `task docs:figures`. The others are
-// in testdata/figures.yml, with the commands that made them.
+// The figures that pages quote and that a processor makes in minutes are made anew by `task docs:figures`. The others
+// are in testdata/figures.yml, with the commands that made them.
 
 var figures = flag.String("figures", "", "make the figures of pages in this `folder`, and compare them; -update writes them")
 

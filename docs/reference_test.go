@@ -24,8 +24,8 @@ var update = flag.Bool("update", false, "write the reference page of the stages 
 // order is the one in which a run meets the stages; others come after them.
 var order = []string{"tokenize", "shard", "train", "evaluate", "probe", "pack"}
 
-// TestStagesPageIsCurrent keeps docs/reference/stages.md equal to what the programs say of themselves and to the pipeline
-// files. `go test ./docs -update` writes it anew.
+// TestStagesPageIsCurrent keeps docs/reference/stages.md equal to what the programs say of themselves and to the
+// pipeline files. `go test ./docs -update` writes it anew.
 func TestStagesPageIsCurrent(t *testing.T) {
 	var page bytes.Buffer
 	page.WriteString(stagesHead)

@@ -25,8 +25,7 @@ type verdict struct {
 func (verdict) Kind() string     { return "verdict.written" }
 func (verdict) Inputs() []string { return nil }
 
-// python returns an interpreter that has the script's two modules: the one that
-// BITNET1_PYTHON names, or python3.
+// python returns an interpreter that has the script's two modules: the one that BITNET1_PYTHON names, or python3.
 func python(t *testing.T) string {
 	t.Helper()
 	name := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
@@ -36,8 +35,8 @@ func python(t *testing.T) string {
 	return name
 }
 
-// TestAStageInAnotherLanguage lets the script hear an event from a real server
-// and checks what it announces with the code that any stage of ours uses.
+// TestAStageInAnotherLanguage lets the script hear an event from a real server and checks what it announces with the
+// code that any stage of ours uses.
 func TestAStageInAnotherLanguage(t *testing.T) {
 	interpreter := python(t)
 	server, err := bus.StartServer(t.TempDir(), 0)

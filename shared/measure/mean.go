@@ -2,15 +2,15 @@ package measure
 
 import "math"
 
-// Mean is a mean over sequences of different weights: the sum of what was counted over the sum of what it is counted of.
-// Sequences, not tokens, are what is drawn at random, so its standard error is over sequences.
+// Mean is the weighted mean of sequences: Σ sum / Σ weight, where a sequence has, say, a sum of losses and a weight of
+// predicted tokens. Its standard error is over sequences, because sequences, and not tokens, are independent samples.
 type Mean struct {
 	sequences   int
 	sum, weight float64
 	ss, sw, ww  float64 // sums of sum², sum·weight and weight²
 }
 
-// Add counts one sequence. A sequence of weight 0 counts for nothing.
+// Add adds one sequence. A sequence of weight 0 is ignored.
 func (m *Mean) Add(sum, weight float64) {
 	if weight == 0 {
 		return
@@ -23,7 +23,7 @@ func (m *Mean) Add(sum, weight float64) {
 	m.ww += weight * weight
 }
 
-// Value is the mean; 0 where nothing was counted.
+// Value is the mean, 0 without sequences.
 func (m Mean) Value() float64 {
 	if m.weight == 0 {
 		return 0
@@ -31,8 +31,8 @@ func (m Mean) Value() float64 {
 	return m.sum / m.weight
 }
 
-// Error is the standard error of the mean as a ratio of two sums (Cochran, Sampling Techniques, 1977, 2.45); nil where fewer
-// than two sequences were counted, which tell nothing of it.
+// Error is the standard error of the mean, a ratio of two sums (Cochran, Sampling Techniques, 1977, 2.45). It is nil
+// for fewer than two sequences.
 func (m Mean) Error() *float64 {
 	if m.sequences < 2 {
 		return nil

@@ -37,8 +37,8 @@ func TestMeanOfTooFewSequences(t *testing.T) {
 	}
 }
 
-// The error is how far means of other sequences lie from the truth: each sequence has a rate of its own, and its positions
-// are no independent draws.
+// The error is how far means of other sequences lie from the truth: each sequence has a rate of its own, and its
+// positions are no independent draws.
 func TestErrorIsOverSequences(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	const trials, sequences = 2000, 40

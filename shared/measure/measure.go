@@ -1,5 +1,11 @@
-// Package measure opens what an evaluation or a probe looks at: a checkpoint, ready to run, beside the dataset that it is
-// measured on. It measures nothing itself.
+// Package measure opens a checkpoint and a dataset together, for stages that run the model over the validation split:
+// the project's evaluate and probe, and stages of one's own (docs/examples/generate). It measures nothing itself.
+//
+//	s, err := measure.Open(job, in, job.Params.MicroTokens)
+//	…
+//	defer s.Close()
+//	tokens, targets, err := s.Sequences(0, s.Batch)
+//	losses, err := s.Model.Losses(tokens, targets, s.Settings)
 package measure
 
 import (
@@ -18,13 +24,13 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// Subject is a checkpoint on a device and its dataset. Close it.
+// Subject is a checkpoint that was loaded onto a device, and a dataset. Close frees both.
 type Subject struct {
 	Saved     *checkpoint.File
 	Manifest  *dataset.Manifest
 	Data      *dataset.Dataset
 	Tokenizer tokenizer.Tokenizer
-	Model     *model.Model   // for inference, Batch sequences of Seq tokens at a time
+	Model     *model.Model   // computes Batch sequences of Seq tokens at once
 	Settings  model.Settings // the checkpoint's
 	Batch     int
 	Seq       int
@@ -32,8 +38,8 @@ type Subject struct {
 	device kernels.Device
 }
 
-// Open opens the checkpoint and the dataset of an event, to compute about microTokens tokens at once. Its errors are
-// refusals where trying again would not help.
+// Open opens the checkpoint and the dataset of an event. The model will compute at most microTokens tokens at once, but
+// always a whole sequence. An error is permanent (stage.Permanent) if trying again would not help.
 func Open[P any](job *stage.Job[P], in event.CheckpointSaved, microTokens int) (*Subject, error) {
 	path, err := job.Path(in.Model)
 	if err != nil {
@@ -84,7 +90,7 @@ func (s *Subject) load(host stage.Host, microTokens int) (err error) {
 	return err
 }
 
-// fits makes sure that the checkpoint can be measured on the dataset.
+// fits checks that the model can run on the dataset.
 func (s *Subject) fits() error {
 	m, d := s.Saved, s.Manifest
 	switch {
@@ -104,7 +110,7 @@ func (s *Subject) fits() error {
 	return nil
 }
 
-// Count is how many validation sequences there are, at most limit of them unless that is 0.
+// Count is the number of validation sequences, at most limit if limit is not 0.
 func (s *Subject) Count(limit int) int {
 	n := s.Data.Validation.Len()
 	if limit > 0 {
@@ -113,7 +119,8 @@ func (s *Subject) Count(limit int) int {
 	return n
 }
 
-// Sequences returns the tokens and targets of validation sequences from..to-1, with -1 where nothing is to be predicted.
+// Sequences returns the tokens and targets of validation sequences from..to-1, Seq of each per sequence. A target of -1
+// is not predicted.
 func (s *Subject) Sequences(from, to int) (tokens, targets []int32, err error) {
 	for i := from; i < to; i++ {
 		if tokens, targets, err = s.Data.Validation.AppendTargets(i, tokens, targets); err != nil {
@@ -123,7 +130,7 @@ func (s *Subject) Sequences(from, to int) (tokens, targets []int32, err error) {
 	return tokens, targets, nil
 }
 
-// Text is what tokens stand for.
+// Text decodes tokens.
 func (s *Subject) Text(tokens []int32) string {
 	ids := make([]uint32, len(tokens))
 	for i, t := range tokens {
@@ -132,12 +139,12 @@ func (s *Subject) Text(tokens []int32) string {
 	return string(s.Tokenizer.Decode(nil, ids))
 }
 
-// Name is the file name of a report on the checkpoint: step-000600_<what>.json.
+// Name is the file name of a report about the checkpoint, such as step-000600_evaluation.json.
 func (s *Subject) Name(what string) string {
 	return fmt.Sprintf("step-%06d_%s.json", s.Saved.Step, what)
 }
 
-// Close frees the device's memory, ends the mappings of the dataset and closes the checkpoint.
+// Close frees the device and closes the dataset and the checkpoint.
 func (s *Subject) Close() error {
 	err := s.Saved.Close()
 	if s.Data != nil {

@@ -15,12 +15,12 @@ type evaluation struct {
 	job *stage.Job[Params]
 
 	nats   measure.Mean
-	right  int64 // predicted tokens that are the most probable one
+	right  int64 // tokens that the model predicts as most probable
 	tokens int64
 	counts []int64 // of predicted tokens, by id
 }
 
-// run evaluates a batch at a time and fills in the measurements of r.
+// run evaluates the model a batch at a time and fills in the measurements of r.
 func (e *evaluation) run(ctx context.Context, r *report) error {
 	n := e.Count(e.job.Params.Sequences)
 	e.counts = make([]int64, e.Model.Config().Vocab)
@@ -88,7 +88,7 @@ func (e *evaluation) batch(from, to int) error {
 	return nil
 }
 
-// add counts a sequence.
+// add counts the targets and losses of one sequence.
 func (e *evaluation) add(targets []int32, losses []float32) {
 	nats, predicted := 0.0, 0
 	for k, target := range targets {
@@ -102,8 +102,7 @@ func (e *evaluation) add(targets []int32, losses []float32) {
 	e.nats.Add(nats, float64(predicted))
 }
 
-// bytes is how much text the predicted tokens stand for; ends of text stand for
-// none.
+// bytes is the length of the text that the predicted tokens encode. An end of text encodes none.
 func (e *evaluation) bytes() int64 {
 	var total int64
 	for token, n := range e.counts {

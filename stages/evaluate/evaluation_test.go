@@ -25,8 +25,8 @@ func TestBytes(t *testing.T) {
 	}
 }
 
-// The baselines are those of the frequencies of training, whatever the tokens evaluated are: 3, 1 and 0 of three tokens make
-// 4/7, 2/7 and 1/7 with one more of each.
+// The baselines are those of the frequencies of training, whatever the tokens evaluated are: 3, 1 and 0 of three tokens
+// make 4/7, 2/7 and 1/7 with one more of each.
 func TestUnigram(t *testing.T) {
 	u := unigram{counts: []int64{3, 1, 0}, total: 4}
 	evaluated := []int64{0, 2, 2}

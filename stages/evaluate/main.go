@@ -1,5 +1,5 @@
-// Command evaluate is the stage that measures a checkpoint on the validation
-// split: bits per token and per byte, beside the entropy of token frequencies.
+// Command evaluate is the stage that measures a checkpoint on the validation split: bits per token and per byte, with
+// the loss of a model that knows token frequencies alone (unigram) as the baseline.
 package main
 
 import (
@@ -15,8 +15,8 @@ import (
 
 // Params are the stage's parameters.
 type Params struct {
-	Sequences   int  `json:"sequences" usage:"validation sequences to evaluate on, from the first; 0: all"`
-	Greedy      bool `json:"greedy" usage:"also count how often the most probable token is the right one (a second pass)"`
+	Sequences   int  `json:"sequences" usage:"number of validation sequences, from the first; 0: all"`
+	Greedy      bool `json:"greedy" usage:"also count the tokens that the model predicts as most probable (a second pass)"`
 	MicroTokens int  `json:"micro_tokens" usage:"tokens computed at once"`
 }
 
@@ -47,16 +47,16 @@ func main() {
 					About: "mean loss over the validation split, bits per token", Error: "{bits_per_token_error:.3}",
 					Baseline: &results.Baseline{
 						Key: "unigram_entropy", Name: "unigram", Value: "{unigram_entropy:.3}",
-						About: "bits per token of a model that knows the tokens' frequencies in training alone",
+						About: "bits per token of a model that knows only how often each token occurs in training",
 					},
 				},
 				{
 					Key: "bits_per_byte", Name: "bits/byte", Value: "{bits_per_byte:.3}", Better: results.Lower,
-					About: "the same loss over the bytes of the text",
+					About: "the same loss per byte of the text",
 				},
 				{
 					Key: "accuracy", Name: "accuracy", Value: "{accuracy:.1%}", Better: results.Higher,
-					About: "share of tokens that are the most probable one; with greedy only",
+					About: "share of tokens that the model predicts as most probable; with greedy only",
 					Baseline: &results.Baseline{
 						Key: "unigram_accuracy", Name: "guessed", Value: "{unigram_accuracy:.1%}",
 						About: "accuracy of always naming the most frequent token of training",
@@ -77,14 +77,14 @@ type report struct {
 	Documents         string   `json:"documents"`
 	Sequences         int      `json:"sequences"`
 	Tokens            int64    `json:"tokens"` // predicted
-	Bytes             int64    `json:"bytes"`  // of text that these tokens stand for
+	Bytes             int64    `json:"bytes"`  // of the text that these tokens encode
 	BitsPerToken      float64  `json:"bits_per_token"`
 	BitsPerTokenError *float64 `json:"bits_per_token_error"` // standard error over sequences; null for one sequence
 	BitsPerByte       float64  `json:"bits_per_byte"`
 	ValBPC            float64  `json:"val_bpc"`                    // bits per token under the PyTorch project's name
-	Accuracy          *float64 `json:"accuracy,omitempty"`         // share of tokens that are the most probable one, if asked for
+	Accuracy          *float64 `json:"accuracy,omitempty"`         // share of tokens predicted as most probable; with greedy only
 	UnigramAccuracy   *float64 `json:"unigram_accuracy,omitempty"` // of always naming the most frequent token of training
-	UnigramEntropy    float64  `json:"unigram_entropy"`            // bits per token of a model that knows the frequencies in training alone
+	UnigramEntropy    float64  `json:"unigram_entropy"`            // bits per token of a unigram model
 }
 
 func evaluate(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved) error {

@@ -62,8 +62,8 @@ func measured(t *testing.T, path, manifest string, sequences int) (o oracle) {
 	return o
 }
 
-// unigram is what the frequencies of the training split alone give on the tokens that were measured: bits per token, and the
-// share of its most frequent token.
+// unigram is what the frequencies of the training split alone give on the tokens that were measured: bits per token,
+// and the share of its most frequent token.
 func (o oracle) unigram(t *testing.T, manifest string, vocab int) (bits, accuracy float64) {
 	t.Helper()
 	train := measuretest.Open(t, manifest).Train
@@ -90,8 +90,8 @@ func (o oracle) unigram(t *testing.T, manifest string, vocab int) (bits, accurac
 	return bits / float64(o.tokens), o.counts[best] / float64(o.tokens)
 }
 
-// Reports are of the tokens that are to be predicted, whatever else is in the sequences and however many are computed at
-// once, on all of the validation split or its first sequences.
+// Reports are of the tokens that are to be predicted, whatever else is in the sequences and however many are computed
+// at once, on all of the validation split or its first sequences.
 func TestReport(t *testing.T) {
 	for what, c := range map[string]struct {
 		counted   []int

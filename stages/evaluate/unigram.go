@@ -6,17 +6,18 @@ import (
 	"bitnet1/shared/data/dataset"
 )
 
-// unigram is how often each token is to be predicted in the training split: all that a model without context can know.
+// unigram counts how often each token is predicted in the training split. A model without context knows no more.
 type unigram struct {
 	counts []int64 // by id
 	total  int64
 }
 
-// mostCounted bounds the training tokens that are counted. So many give every frequency that matters here to a few digits.
+// mostCounted bounds the training tokens that are counted: more of them would change the entropy by less than it is
+// printed with.
 const mostCounted = 1 << 24
 
-// trainingFrequencies counts the predicted tokens of the training split: of all sequences, or of as many, evenly spaced, as
-// hold about mostCounted tokens.
+// trainingFrequencies counts the targets of the training split. Of a large split it counts evenly spaced sequences with
+// about mostCounted tokens.
 func trainingFrequencies(train *dataset.Split, vocab int) (unigram, error) {
 	u := unigram{counts: make([]int64, vocab)}
 	n := train.Len()
@@ -41,8 +42,8 @@ func trainingFrequencies(train *dataset.Split, vocab int) (unigram, error) {
 	return u, nil
 }
 
-// entropy is the mean of -log2 p over tokens that occur so often, p being their frequencies in training with one added to
-// every count (Laplace): the bits per token of a model that knows the frequencies alone, a cross-entropy.
+// entropy is the cross-entropy of tokens with the given counts, in bits per token: the mean of -log2 p, where p is the
+// frequency of a token in training with one added to every count (Laplace).
 func (u unigram) entropy(counts []int64) float64 {
 	all := float64(u.total) + float64(len(u.counts))
 	var bits float64
@@ -56,7 +57,7 @@ func (u unigram) entropy(counts []int64) float64 {
 	return bits / float64(tokens)
 }
 
-// accuracy is the share of tokens, occurring so often, that are the most frequent one of training.
+// accuracy is the share of the most frequent token of training among tokens with the given counts.
 func (u unigram) accuracy(counts []int64) float64 {
 	best := 0
 	var tokens int64

@@ -1,6 +1,5 @@
-// Command pack is the stage that packs a checkpoint into a .bit2 file: one bit
-// a weight, float16 scales and thresholds. It reads back what it wrote before
-// it says so.
+// Command pack is the stage that packs a checkpoint into a .bit2 file: one bit a weight, with float16 scales and
+// thresholds. It reads the file back before it announces it.
 package main
 
 import (
@@ -48,7 +47,7 @@ func pack(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved)
 		return stage.Permanent(err)
 	}
 	defer saved.Close()
-	if saved.Mix < 1 { // it has no packed form yet, which is as it should be in the middle of bonsai's annealing
+	if saved.Mix < 1 { // bonsai: the weights are not ±1 yet, which is no error
 		job.Log.Warn("nothing is packed: the weights are not ±1 yet", "step", saved.Step, "mix", saved.Mix)
 		return nil
 	}

@@ -8,42 +8,44 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// A head counts as a specialist whose IPMR is so much higher than that of a random key, and higher by so many standard
+// A head is a specialist if its IPMR exceeds that of a random key by specialistMargin and by specialistErrors standard
 // errors of the difference.
 const (
 	specialistMargin = 0.05
 	specialistErrors = 3
 )
 
-// healthReport is the content of *_pointer_health.json. Standard errors are over sequences, and null where there are fewer
-// than two. What random keys give is exact for these positions: keys chosen evenly among those that a query may read.
+// healthReport is the content of *_pointer_health.json. Standard errors are over sequences, and null for fewer than two
+// sequences. The baselines random_… are expected values for keys that are drawn evenly from those that a query may
+// read.
 type healthReport struct {
 	about
 	Sequences int   `json:"sequences"`
-	Positions int64 `json:"positions"` // whose token is followed by another
-	Repeated  int64 `json:"repeated"`  // of them, whose token occurred before in what they may read: IPMR and M4 are shares of these
+	Positions int64 `json:"positions"` // with a next token to predict
+	Repeated  int64 `json:"repeated"`  // positions whose token occurred before in the text that they may read; IPMR and M4 are shares of them
 
-	RandomIPMR float64 `json:"random_ipmr"` // of a head that points at a random key
-	RandomM4   float64 `json:"random_m4"`   // of one whose survivors are different random keys
-	RandomHDR  float64 `json:"random_hdr"`  // of one that points at a random key
+	RandomIPMR float64 `json:"random_ipmr"` // of a head that points at random keys
+	RandomM4   float64 `json:"random_m4"`   // of a head whose survivors are distinct random keys
+	RandomHDR  float64 `json:"random_hdr"`  // of a head that points at random keys
 
-	GlobalIPMR       float64  `json:"global_ipmr"` // a position counts when any head matches
+	GlobalIPMR       float64  `json:"global_ipmr"` // share of positions at which any head matches
 	GlobalIPMRError  *float64 `json:"global_ipmr_error"`
-	RandomGlobalIPMR float64  `json:"random_global_ipmr"` // of as many heads that point at random keys, each for itself
+	RandomGlobalIPMR float64  `json:"random_global_ipmr"` // of the same number of heads that point at independent random keys
 
-	Specialists int     `json:"specialists"` // heads with an IPMR of 5 points, and 3 standard errors, above random_ipmr
+	Specialists int     `json:"specialists"` // heads whose IPMR exceeds random_ipmr by 0.05 and by 3 standard errors
 	Top         head    `json:"top"`         // the head with the highest IPMR
 	Heads       []head  `json:"heads"`
 	ValBPC      float64 `json:"val_bpc"` // bits per token on these sequences
 
-	EarlyPosition int `json:"early_position"` // tokens read before the early loss: of the sequence, or of a separate document
-	LatePosition  int `json:"late_position"`  // and before the late one
-	// InContextScore is late minus early loss, nats (Olsson et al. 2022: token 500 minus token 50); null where one of them is of no token.
+	EarlyPosition int `json:"early_position"` // tokens that are read before the early loss, within the document if documents are separate
+	LatePosition  int `json:"late_position"`  // and before the late loss
+	// InContextScore is the late loss minus the early loss in nats (Olsson et al. 2022: token 500 minus token 50). It is
+	// null if no token has that many tokens before it.
 	InContextScore  *float64 `json:"in_context_score"`
-	InContextTokens int64    `json:"in_context_tokens"` // losses that the late mean is of
+	InContextTokens int64    `json:"in_context_tokens"` // number of late losses
 }
 
-// head is what is known of one (layer, head).
+// head holds the measures of one attention head.
 type head struct {
 	Layer     int      `json:"layer"`
 	Head      int      `json:"head"`
@@ -51,13 +53,13 @@ type head struct {
 	IPMRError *float64 `json:"ipmr_error"`
 	M4        float64  `json:"m4"` // the same with any of the first four survivors
 	M4Error   *float64 `json:"m4_error"`
-	HDR       float64  `json:"hdr"` // exp(entropy of the distances pointed) / number of distances possible
+	HDR       float64  `json:"hdr"` // exp(entropy of the distances to the first survivor) / number of possible distances
 }
 
-// maxSurvivors is how many pointers M4 looks at.
+// maxSurvivors is the number of survivors that M4 looks at.
 const maxSurvivors = 4
 
-// pointerHealth runs the model over validation text and looks at every pointer.
+// pointerHealth runs the model over validation text and counts the matches of all pointers.
 func pointerHealth(ctx context.Context, job *stage.Job[Params], s *measure.Subject) (healthReport, error) {
 	n := s.Count(job.Params.Sequences)
 	h := newTally(s)
@@ -92,19 +94,19 @@ type tally struct {
 	positions int64
 	first     []measure.Mean // matches of the first survivor, by layer*heads + head
 	four      []measure.Mean // and of any of the first four
-	above     []measure.Mean // matches of the first survivor beyond what random keys give
+	above     []measure.Mean // matches of the first survivor minus the expected matches of random keys
 	anyHead   measure.Mean
 	random    chances
 	distances [][]int64 // histograms, by layer*heads + head
-	read      []int64   // positions that may read so many keys, less one
-	matched   []bool    // whether any head matches, by position of the batch
+	read      []int64   // read[n] positions may read n+1 keys
+	matched   []bool    // by position of the batch: whether any head matches
 
 	nats  float64
 	early window
 	late  window
 }
 
-// window is the mean loss where so many tokens were read before.
+// window is the mean loss of tokens that have exactly position tokens before them.
 type window struct {
 	position int
 	nats     float64
@@ -131,11 +133,11 @@ func newTally(s *measure.Subject) *tally {
 	return t
 }
 
-// compared are the positions of the in-context score: Olsson et al. compare tokens 50 and 500; shorter sequences are compared
-// at the same shares of 512.
+// compared are the two positions of the in-context score. Olsson et al. compare tokens 50 and 500 of sequences of 512;
+// sequences shorter than 512 are compared at the same shares of their length.
 func compared(seq int) (early, late int) { return min(50, seq*50/512), min(500, seq*500/512) }
 
-// add counts a batch that the model has just computed.
+// add counts a batch. The model must have computed this batch last, because its pointers are read.
 func (t *tally) add(tokens, targets []int32, losses []float32) error {
 	t.matched = append(t.matched[:0], make([]bool, len(tokens))...)
 	seen := make([]occurrences, len(tokens)/t.Seq)
@@ -171,7 +173,7 @@ func (t *tally) add(tokens, targets []int32, losses []float32) error {
 	return nil
 }
 
-// context counts what concerns no head, and what random keys would give in the sequence.
+// context counts the losses of one sequence, and returns the expected matches of random keys in it.
 func (t *tally) context(targets []int32, losses []float32, seen occurrences) (random chances) {
 	for k, target := range targets {
 		if target < 0 {
@@ -190,7 +192,7 @@ func (t *tally) context(targets []int32, losses []float32, seen occurrences) (ra
 	return random
 }
 
-// head counts the pointers of one head in one sequence, whose first position of the batch is at.
+// head counts the pointers of head i in one sequence. The sequence begins at position at of the batch.
 func (t *tally) head(i, at int, targets, pointers []int32, seen occurrences, random chances) {
 	first, four := 0, 0
 	for k, target := range targets {
@@ -245,7 +247,7 @@ func (t *tally) report() healthReport {
 	return r
 }
 
-// isSpecialist says whether a head matches so much more often than random keys that it counts as one.
+// isSpecialist reports whether a head is a specialist, given its matches above those of random keys.
 func isSpecialist(above measure.Mean) bool {
 	e := above.Error()
 	return above.Value() >= specialistMargin && e != nil && above.Value() >= specialistErrors**e
@@ -267,12 +269,11 @@ func diversity[N int64 | float64](histogram []N) float64 {
 	return math.Exp(entropy) / float64(len(histogram))
 }
 
-// occurrences says, for each position of a sequence, how often its token occurred before, from the first that it may read: a packed
-// sequence's, or its document's.
+// occurrences counts, for each position of a sequence, the earlier occurrences of its token.
 type occurrences struct {
 	tokens []int32
-	starts []int32
-	before []int32
+	starts []int32 // first position that each position may read: 0, or the start of its document
+	before []int32 // earlier occurrences of the token, from starts on
 }
 
 func occurrencesOf(tokens, starts []int32) occurrences {
@@ -288,12 +289,12 @@ func occurrencesOf(tokens, starts []int32) occurrences {
 	return o
 }
 
-// matches reports whether key u of query k follows an earlier occurrence of k's token.
+// matches reports whether key u follows an earlier occurrence of the token at position k.
 func (o occurrences) matches(k int, u int32) bool {
 	return u > o.starts[k] && o.tokens[u-1] == o.tokens[k]
 }
 
-// anyMatches reports whether any of the first four survivors of query k does.
+// anyMatches reports whether any of the first four survivors of position k matches.
 func (o occurrences) anyMatches(k int, chosen []int32) bool {
 	for _, u := range chosen[:min(maxSurvivors, len(chosen))] {
 		if o.matches(k, u) {

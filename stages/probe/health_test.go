@@ -10,7 +10,8 @@ import (
 	"bitnet1/shared/measure"
 )
 
-// bruteMatches says by the definition whether key u of query t follows an earlier occurrence of t's token, from start on.
+// bruteMatches says by the definition whether key u of query t follows an earlier occurrence of t's token, from start
+// on.
 func bruteMatches(tokens []int32, start, t int, u int32) bool {
 	return int(u)-1 >= start && int(u)-1 < t && tokens[u-1] == tokens[t]
 }
@@ -134,8 +135,8 @@ func tallyOf(seq, survivors, heads int) *tally {
 	return t
 }
 
-// What the report says of random keys is what heads give that draw their keys, and such heads are no specialists; one that
-// points behind an earlier occurrence six times in ten is.
+// What the report says of random keys is what heads give that draw their keys, and such heads are no specialists; one
+// that points behind an earlier occurrence six times in ten is.
 func TestRandomKeysGiveTheBaselines(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 4))
 	const seq, survivors, heads, sequences, symbols = 48, 5, 6, 1500, 20

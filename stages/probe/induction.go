@@ -10,15 +10,15 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// inductionReport is the content of *_induction.json. Every sequence is Length random tokens, written twice; only the
-// second time can the next token be known. The standard error is over sequences, null for one; what is called random is what
-// guesses, or keys chosen evenly, give.
+// inductionReport is the content of *_induction.json. Every sequence is Length random tokens, written twice: the next
+// token can be known in the second copy only. The standard error is over sequences, and null for one sequence. The
+// baselines random_… are expected values of guesses, and of keys that are drawn evenly.
 type inductionReport struct {
 	about
 	Repeats      int          `json:"repeats"`
 	Length       int          `json:"length"`
-	Symbols      int          `json:"symbols"`       // tokens that are drawn from
-	CopyAccuracy float64      `json:"copy_accuracy"` // greedy, over the predictions of the second copy
+	Symbols      int          `json:"symbols"`       // number of different tokens that are drawn from
+	CopyAccuracy float64      `json:"copy_accuracy"` // share of the second copy that is predicted as most probable
 	CopyError    *float64     `json:"copy_accuracy_error"`
 	RandomCopy   float64      `json:"random_copy_accuracy"` // of guesses: 1 / symbols
 	FirstBits    float64      `json:"first_bits"`           // bits per token in the first copy
@@ -30,12 +30,13 @@ type inductionReport struct {
 	Heads        []prefixHead `json:"heads"`
 }
 
-// prefixHead is how often a head points behind an earlier occurrence of the present token (prefix matching, Olsson et al. 2022).
+// prefixHead is the prefix matching of one attention head: how often it points at the token after an earlier occurrence
+// of the present token (Olsson et al. 2022).
 type prefixHead struct {
 	Layer  int     `json:"layer"`
 	Head   int     `json:"head"`
-	First  float64 `json:"prefix_matching"`   // by its first survivor
-	AnyOf4 float64 `json:"prefix_matching_4"` // by any of its first four
+	First  float64 `json:"prefix_matching"`   // its first survivor does
+	AnyOf4 float64 `json:"prefix_matching_4"` // any of its first four survivors does
 }
 
 // probeInduction runs the model over repeated random tokens.
@@ -100,8 +101,8 @@ func (i *induction) batch(seed uint64, from, to int) error {
 	return i.copies(tokens, targets)
 }
 
-// draw fills a sequence with random tokens, end of text excepted, and their repetition. What is left of an odd length is
-// filled up with the first token and never counted.
+// draw fills a sequence with random tokens other than the end of text, and with their repetition. The last position of
+// a sequence of odd length is not counted.
 func (i *induction) draw(seed uint64, sequence int, tokens, targets []int32) {
 	key := philox.Key(seed)
 	for k := range i.length {
@@ -123,10 +124,10 @@ func (i *induction) draw(seed uint64, sequence int, tokens, targets []int32) {
 // drawing separates these random numbers from others of the same seed.
 const drawing = 0x494e4455
 
-// counted are the positions of a sequence whose next token can be known.
+// counted is the range of positions whose next token can be known.
 func (i *induction) counted() (from, to int) { return i.length, 2*i.length - 1 }
 
-// pointers counts the heads' matches in the batch that was just computed.
+// pointers counts the matches of all heads in the batch that the model computed last.
 func (i *induction) pointers(tokens []int32) error {
 	c := i.Model.Config()
 	from, to := i.counted()
@@ -158,7 +159,7 @@ func (i *induction) pointers(tokens []int32) error {
 	return nil
 }
 
-// copies counts greedy predictions of the second copy that are right.
+// copies counts the tokens of the second copy that the model predicts as most probable.
 func (i *induction) copies(tokens, targets []int32) error {
 	best, err := i.Model.Greedy(tokens, i.Settings)
 	if err != nil {

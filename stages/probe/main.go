@@ -1,5 +1,6 @@
-// Command probe is the stage that looks inside a checkpoint: where its heads
-// point on validation text, and whether it copies what it has read before.
+// Command probe is the stage that looks inside a checkpoint. The pointer health probe measures where attention heads
+// point on validation text. The induction probe measures whether the model copies a sequence of random tokens that it
+// has read.
 package main
 
 import (
@@ -15,9 +16,9 @@ import (
 
 // Params are the stage's parameters.
 type Params struct {
-	Sequences   int    `json:"sequences" usage:"validation sequences to look at, from the first; 0: all"`
-	Repeats     int    `json:"repeats" usage:"sequences of random tokens, each written twice, for the induction probe"`
-	Seed        uint64 `json:"seed" usage:"of the random tokens"`
+	Sequences   int    `json:"sequences" usage:"number of validation sequences, from the first; 0: all"`
+	Repeats     int    `json:"repeats" usage:"induction probe: number of sequences of random tokens, each written twice"`
+	Seed        uint64 `json:"seed" usage:"induction probe: seed of the random tokens"`
 	MicroTokens int    `json:"micro_tokens" usage:"tokens computed at once"`
 }
 
@@ -95,7 +96,7 @@ func probe(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved
 	return job.Emit(ctx, written)
 }
 
-// about says what a report is of.
+// about is the part that both reports begin with.
 type about struct {
 	Checkpoint string `json:"checkpoint"` // digest
 	Dataset    string `json:"dataset"`    // digest of the manifest

@@ -76,7 +76,8 @@ func near(t *testing.T, what string, got, want float64) {
 	}
 }
 
-// The report on validation text agrees with the definitions, a sequence at a time, whether its documents are packed or separate.
+// The report on validation text agrees with the definitions, a sequence at a time, whether its documents are packed or
+// separate.
 func TestPointerHealth(t *testing.T) {
 	for _, documents := range []model.Documents{{}, {Separate: true, EndOfText: 256}} {
 		t.Run(documents.String(), func(t *testing.T) { comparePointerHealth(t, documents) })

@@ -108,7 +108,8 @@ func TestExplicitZeros(t *testing.T) {
 	}
 }
 
-// A document is in one split, whole: where the large one of a few falls to validation, the stage says so, and how to mend it.
+// A document is in one split, whole: where the large one of a few falls to validation, the stage says so, and how to
+// mend it.
 func TestMostTokensInValidation(t *testing.T) {
 	dir := t.TempDir()
 	in := batch(t, dir, "few", "one", "two", "three", strings.Repeat("It rains in Spain, and it pours. ", 40))

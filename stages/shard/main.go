@@ -1,6 +1,5 @@
-// Command shard is the stage that turns the token batches of all sources into a
-// dataset: shuffled documents, packed into sequences of fixed length, split
-// into training and validation shards.
+// Command shard is the stage that turns the token batches of all sources into a dataset: it shuffles the documents,
+// packs them into sequences of fixed length, and divides the sequences into training and validation shards.
 package main
 
 import (
@@ -21,17 +20,17 @@ import (
 // Params are the stage's parameters.
 type Params struct {
 	SequenceLength    int     `json:"sequence_length" usage:"tokens to predict in a sequence"`
-	CountedTargets    []int   `json:"counted_targets" usage:"from,to: the targets of a sequence that are to be predicted; none: all of them"`
+	CountedTargets    []int   `json:"counted_targets" usage:"from,to: only these targets of a sequence are predicted and counted; none: all targets"`
 	SequencesPerShard int     `json:"sequences_per_shard" usage:"sequences in a shard; 0: about 64 MiB of tokens"`
-	ValidationShare   float64 `json:"validation_share" usage:"share of the documents in the validation split, of an only document its end; 0: none"`
-	Seed              uint64  `json:"seed" seed:"own" usage:"order of the documents, and which of them validate; never the pipeline's seed"`
+	ValidationShare   float64 `json:"validation_share" usage:"share of the documents in the validation split; of a single document its end. 0: no validation"`
+	Seed              uint64  `json:"seed" seed:"own" usage:"order of the documents and choice of the validation split; the pipeline's seed does not change it"`
 
-	Duplicates string   `json:"duplicates" usage:"documents that come more than once: keep, leave out the exact ones, or the near ones as well"`
-	Similarity float64  `json:"similarity" usage:"share of their phrases that near duplicates have in common, 0 to 1"`
-	Known      []string `json:"known" digest:"-" usage:"texts.digests of earlier datasets: documents with a text that one of them has are left out; needs duplicates exact or near"`
-	Mixture    []string `json:"mixture" usage:"shares of the tokens by pattern of sources, such as glm/*=20,fineweb/*=80; empty: all documents"`
+	Duplicates string   `json:"duplicates" usage:"keep, exact (leave out equal documents) or near (leave out similar documents too)"`
+	Similarity float64  `json:"similarity" usage:"near: share of their five-word phrases that similar documents have in common, 0 to 1"`
+	Known      []string `json:"known" digest:"-" usage:"texts.digests of earlier datasets, whose texts are left out; needs duplicates exact or near"`
+	Mixture    []string `json:"mixture" usage:"shares of the tokens by patterns of source names, such as glm/*=20,fineweb/*=80; empty: all documents"`
 
-	KnownDigests []string `json:"known_digests" usage:"digests of those files; found when they are not given, refused when they differ"`
+	KnownDigests []string `json:"known_digests" usage:"digests of the files known; computed when absent, and files of other digests are refused"`
 }
 
 func (p Params) options() (dataset.SealOptions, error) {
@@ -40,7 +39,7 @@ func (p Params) options() (dataset.SealOptions, error) {
 		ValidationShare: p.ValidationShare, Seed: p.Seed, Duplicates: p.Duplicates, Similarity: p.Similarity,
 	}
 	for i, path := range p.Known {
-		name := path // until complete has been here
+		name := path // as long as complete has not found the digest
 		if i < len(p.KnownDigests) {
 			name = p.KnownDigests[i]
 		}
@@ -93,7 +92,7 @@ func check(p Params) error {
 	return o.Validate()
 }
 
-// complete finds the digests of the lists of known texts, which are part of what the job depends on.
+// complete sets KnownDigests, because a job is known by the contents of the lists and not by their paths.
 func (p *Params) complete() error {
 	var digests []string
 	for i, path := range p.Known {
@@ -113,7 +112,7 @@ func (p *Params) complete() error {
 	return nil
 }
 
-// batches makes an event of every token batch that the command line names.
+// batches makes an event tokens.written of every token batch that --in names.
 func batches(in *stage.Files) ([]event.TokensWritten, error) {
 	var all []event.TokensWritten
 	for _, file := range in.In {
@@ -131,7 +130,7 @@ func batches(in *stage.Files) ([]event.TokensWritten, error) {
 	return all, nil
 }
 
-// counted is the event of a token batch as far as the batch itself tells it: what was left out of it is not in it.
+// counted is the event of a token batch as far as the batch tells: rows that were left out are not in the batch.
 func counted(path string) (event.TokensWritten, error) {
 	var e event.TokensWritten
 	b, err := dataset.OpenBatch(path)
@@ -197,7 +196,7 @@ func seal(ctx context.Context, job *stage.Job[Params], in []event.TokensWritten)
 	return announce(ctx, job, manifest, sealed, facts)
 }
 
-// stopwatch tells the time of steps that follow each other.
+// stopwatch measures the time of steps that follow each other.
 type stopwatch struct {
 	stage.Times
 	step  string
@@ -231,8 +230,7 @@ func (o *output) Commit() (digest string, size int64, err error) {
 	return ref.Digest, ref.Size, err
 }
 
-// announce stores the manifest and the report, and says that the shards and the
-// dataset are sealed.
+// announce stores the manifest and the report, and announces the shards and the dataset.
 func announce(ctx context.Context, job *stage.Job[Params], m *dataset.Manifest, sealed map[string]artifact.Ref, facts *report) error {
 	b, err := m.Encode()
 	if err != nil {

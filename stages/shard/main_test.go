@@ -97,8 +97,8 @@ func TestReportOfRefusedFiles(t *testing.T) {
 	}
 }
 
-// TestKnownTexts: a dataset leaves out what an earlier one holds, says so, and depends on what that one's list holds and
-// not on where it lies.
+// TestKnownTexts: a dataset leaves out what an earlier one holds, says so, and depends on what that one's list holds
+// and not on where it lies.
 func TestKnownTexts(t *testing.T) {
 	dir := t.TempDir()
 	earlier, later, again := filepath.Join(dir, "earlier"), filepath.Join(dir, "later"), filepath.Join(dir, "again")

@@ -14,7 +14,7 @@ import (
 // maxExamples bounds the examples in a report.
 const maxExamples = 20
 
-// report says what became of every row of every source. Nothing of it depends on time or place.
+// report accounts for every row of every source. It is the same whenever and wherever the dataset is made.
 type report struct {
 	Format     string               `json:"format"` // bitnet1.dataset-report.v1
 	Tokenizer  string               `json:"tokenizer"`
@@ -23,12 +23,12 @@ type report struct {
 	Bytes      int64                `json:"bytes"`     // of their text
 	Tokens     int64                `json:"tokens"`    // of their text
 	Nulls      int64                `json:"nulls"`     // rows without a text
-	Filtered   int64                `json:"filtered"`  // rows that met not all filters
+	Filtered   int64                `json:"filtered"`  // rows that did not meet all filters
 	Invalid    int64                `json:"invalid_utf8"`
-	Counted    int64                `json:"counted"`       // documents whose file says how many GPT-2 tokens they have
-	Miscounted int64                `json:"miscounted"`    // those with another number of them
+	Counted    int64                `json:"counted"`       // documents whose file states their number of GPT-2 tokens
+	Miscounted int64                `json:"miscounted"`    // documents whose file states a wrong number
 	Refused    int                  `json:"refused"`       // files
-	Odd        int64                `json:"odd,omitempty"` // rows that cannot be understood
+	Odd        int64                `json:"odd,omitempty"` // rows that cannot be read, such as a text that is a number
 	Sources    []sourceReport       `json:"sources"`
 	Duplicates *dataset.Duplicates  `json:"duplicates,omitempty"`
 	Examples   []dataset.Duplicate  `json:"duplicate_examples,omitempty"`
@@ -36,11 +36,11 @@ type report struct {
 	Splits     map[string]splitFact `json:"splits"`
 }
 
-// sourceReport is what became of one file.
+// sourceReport accounts for the rows of one file.
 type sourceReport struct {
 	Name      string `json:"name"`
 	Rows      int64  `json:"rows"`
-	Documents int64  `json:"documents"` // before duplicates were left out and shares were mixed
+	Documents int64  `json:"documents"` // before duplicates were left out and the mixture was made
 	Bytes     int64  `json:"bytes"`
 	Tokens    int64  `json:"tokens"`
 	Nulls     int64  `json:"nulls"`
@@ -79,7 +79,7 @@ func newReport(in []event.TokensWritten) *report {
 	return r
 }
 
-// withRows adds to an error what became of the rows.
+// withRows adds the numbers of rows to an error.
 func (r *report) withRows(err error) error {
 	if r.Rows == 0 {
 		return fmt.Errorf("%w (no rows were read from %d files)", err, len(r.Sources))
@@ -94,7 +94,7 @@ func (r *report) addDuplicate(d dataset.Duplicate) {
 	}
 }
 
-// complete takes over what the sealed dataset holds.
+// complete adds the numbers of the sealed dataset.
 func (r *report) complete(m *dataset.Manifest) {
 	r.Tokenizer, r.Duplicates, r.Mixture = m.Tokenizer.Name, m.Duplicates, m.Mixture
 	for _, s := range m.Sources {
@@ -116,7 +116,7 @@ func (r *report) json() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// markdown is the report for people.
+// markdown is the report as a page. Its bytes are an artifact: a change of its words needs a new Version of the stage.
 func (r *report) markdown() []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# Dataset\n\n%d documents of %d files: %d bytes of text, %d tokens of %s", r.Documents, len(r.Sources), r.Bytes, r.Tokens, r.Tokenizer)
@@ -189,7 +189,7 @@ func (r *report) writeRefused(b *bytes.Buffer) {
 	}
 }
 
-// writeOdd names rows that were left out because nobody knows what they mean.
+// writeOdd names rows that were left out because they cannot be read.
 func (r *report) writeOdd(b *bytes.Buffer) {
 	if r.Odd == 0 {
 		return

@@ -16,9 +16,10 @@ import (
 	"bitnet1/shared/data/dataset"
 )
 
-// BenchmarkStage tokenizes a parquet file (zstd, groups of a thousand rows) of a book that every Go installation has, cut
-// into documents of FineWeb's size, with two threads. With the stage shard it must reach 50 MB/s on two processors; what
-// all processors together do in a second of their time, those of the process that decodes included, stands beside it.
+// BenchmarkStage tokenizes a parquet file (zstd, groups of a thousand rows) of a book that every Go installation has,
+// cut into documents of FineWeb's size, with two threads. With the stage shard it must reach 50 MB/s on two processors;
+// what all processors together do in a second of their time, those of the process that decodes included, stands beside
+// it.
 func BenchmarkStage(b *testing.B) {
 	book, err := os.ReadFile(filepath.Join(build.Default.GOROOT, "src", "testdata", "Isaac.Newton-Opticks.txt"))
 	if err != nil {
@@ -49,7 +50,8 @@ func BenchmarkStage(b *testing.B) {
 	b.ReportMetric(float64(n)/1e6/(processorTime(b)-before).Seconds(), "MB/cpu-s")
 }
 
-// BenchmarkFrame is what it costs a block of documents of FineWeb's size to come from another process, but for the pipe.
+// BenchmarkFrame is what it costs a block of documents of FineWeb's size to come from another process, but for the
+// pipe.
 func BenchmarkFrame(b *testing.B) {
 	full := &block{text: make([]byte, blockBytes)}
 	for i := range blockBytes / 4096 {

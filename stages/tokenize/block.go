@@ -5,38 +5,38 @@ import (
 	"bitnet1/shared/data/tokenizer"
 )
 
-// A block is cut, between documents, when it has this much: about blockBytes of text and names, or blockDocuments.
+// A block ends after the document with which it has blockBytes of texts and ids, or blockDocuments documents.
 const (
 	blockBytes     = 1 << 20
 	blockDocuments = 1 << 13
 )
 
-// maxBlock is the most that a block can have: its last document can be as long as a document may be, and so can its name.
+// maxBlock bounds the bytes of a block: its last document may have a text and an id of maxDocument bytes each.
 const maxBlock = blockBytes + 2*maxDocument
 
-// maxDocument is the longest text, in bytes.
+// maxDocument is the most bytes of a text.
 const maxDocument = 16 << 20
 
-// block is a run of documents and their tokens.
+// block is a number of successive documents and their tokens.
 type block struct {
 	documents []entry
 	text      []byte
 	tokens    []uint32
-	count     dataset.Count // of the rows from the end of the block before it to its own end
-	next      int64         // the row after its last
-	odd       []oddRow      // the first of those between the block before it and its end
-	done      chan struct{} // closed when tokens are there
+	count     dataset.Count // of the rows since the block before
+	next      int64         // first row of the next block
+	odd       []oddRow      // the first odd rows since the block before
+	done      chan struct{} // closed when tokens is complete
 }
 
-// entry is a document in a block: its text and tokens end where the next one's begin.
+// entry is a document of a block. Its text and its tokens begin where those of the entry before end.
 type entry struct {
 	dataset.BatchDocument
-	counted           int64 // tokens that the file says it has, or -1
+	counted           int64 // number of tokens that the file states, or -1
 	textEnd, tokenEnd int
 }
 
-// readBlocks copies a file's documents into blocks until give returns an error. It uses the memory of a block again for the
-// next.
+// readBlocks copies the documents of a file into blocks, until give returns an error. It reuses the memory of a block
+// for the next one.
 func readBlocks(documents *dataset.Documents, give func(*block) error) error {
 	b, size := &block{text: make([]byte, 0, blockBytes+blockBytes/4)}, 0
 	var before dataset.Count

@@ -15,17 +15,17 @@ import (
 	"bitnet1/shared/data/dataset"
 )
 
-// decodeCommand is the first argument of the process that decodes a file: this program itself, started by decoder. It is
-// no command for people.
+// decodeCommand is the first argument of the process that decodes a file. decoder starts it, and people do not: the
+// process is this program.
 const decodeCommand = "decode"
 
-// request is what the process is asked for: the first thing in its standard input. When that ends, so does the process.
+// request is the first line of the process's standard input. The process ends when its standard input does.
 type request struct {
-	Path   []byte // in JSON a text would lose what is not UTF-8
+	Path   []byte // bytes, because a JSON string would lose what is not UTF-8
 	Source string
 	From   int64
 	Params Params
-	Memory int64 // bytes, of which it can have no more
+	Memory int64 // limit of the process's memory, bytes
 }
 
 func decodeMain(in io.Reader, out, errors io.Writer) int {
@@ -37,7 +37,7 @@ func decodeMain(in io.Reader, out, errors io.Writer) int {
 	}
 	go func() {
 		_, _ = io.Copy(io.Discard, in)
-		os.Exit(1) // whoever wanted the file is gone
+		os.Exit(1) // the process that wanted the file is gone
 	}()
 	if err := decode(r, out); err != nil {
 		fmt.Fprintln(errors, err)
@@ -46,7 +46,8 @@ func decodeMain(in io.Reader, out, errors io.Writer) int {
 	return 0
 }
 
-// decode reads a file and writes frames of what it holds. Its error is of out alone.
+// decode reads a file and writes its documents to out as frames. Errors of the file are frames too; decode returns
+// errors of out alone.
 func decode(r request, out io.Writer) error {
 	limitMemory(r.Memory)
 	w := &frameWriter{out: bufio.NewWriterSize(out, 64<<10)}
@@ -91,7 +92,7 @@ func decode(r request, out io.Writer) error {
 	return w.numbers(frameEnd, documents.Filtering().Microseconds())
 }
 
-// blame tells whether an error is the fault of a file's contents or of the disk it lies on.
+// blame is the kind of frame for an error: frameBad if the contents of the file caused it, frameError if the disk did.
 func blame(err error) byte {
 	if errors.As(err, new(*fs.PathError)) {
 		return frameError
@@ -99,8 +100,8 @@ func blame(err error) byte {
 	return frameBad
 }
 
-// limitMemory has the collector work harder from half of the limit on, and the system refuse what is beyond it, where it
-// can: the runtime then ends the process.
+// limitMemory limits the memory of the process. From half of the limit on the collector works harder. Beyond the limit
+// the system refuses memory, where it can, and the runtime ends the process.
 func limitMemory(most int64) {
 	debug.SetMemoryLimit(most / 2)
 	if limited {

@@ -19,36 +19,36 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// decoder reads the documents of a file in a process of its own. Whatever the file does to that process, it does to that
-// process alone: a crash, an endless loop or hunger for memory ends in an error that says in which row group.
+// decoder reads the documents of a file in a process of its own, so that a file that crashes the process, makes it loop
+// or makes it take too much memory ends in an error with the row group, and other files are read on.
 //
-// A process that dies is started again behind the last block that it gave; the file is refused when it dies there again.
-// What kills a process once may be something else: an operator, or a machine without memory.
+// decoder starts a process that died again, after the last block that it gave. If the process dies there again, the
+// file is refused. One death may have another cause, such as an operator or a machine without memory.
 type decoder struct {
 	request
-	silence time.Duration // the longest without a frame
+	silence time.Duration // longest wait for a frame
 	times   *stage.Times
 
-	rows  atomic.Int64 // that the file claims, or -1
-	group int64        // the row group being read, or -1
-	row   int64        // the next one there
+	rows  atomic.Int64 // number that the file states, or -1
+	group int64        // row group that is being read, or -1
+	row   int64        // next row
 	odd   []oddRow     // since the last block
 }
 
-// Defaults of a decoder. Of frames there are hundreds a second.
+// Defaults of a decoder. A process at work sends hundreds of frames a second.
 const (
 	decoderSilence = 2 * time.Minute
 	decoderMemory  = 384 << 20
 )
 
-// death is the end of a process that was not asked to end.
+// death is the error of a process that ended unasked.
 type death struct{ error }
 
 func (d death) Unwrap() error { return d.error }
 
-// read gives the documents of the file from request.From on, in order, until give returns an error.
+// read passes the documents of the file, from request.From on and in order, to give, until give returns an error.
 func (d *decoder) read(ctx context.Context, give func(*block) error) error {
-	last := int64(-1) // where it died
+	last := int64(-1) // row at which the process died last
 	for {
 		err := d.once(ctx, give)
 		if !errors.As(err, new(death)) {
@@ -61,7 +61,7 @@ func (d *decoder) read(ctx context.Context, give func(*block) error) error {
 	}
 }
 
-// place is where reading is, for people.
+// place describes the present row in messages.
 func (d *decoder) place() string {
 	if d.group < 0 {
 		return fmt.Sprintf("after line %d", d.row)
@@ -69,7 +69,7 @@ func (d *decoder) place() string {
 	return fmt.Sprintf("row group %d, after row %d", d.group, d.row)
 }
 
-// once starts the process and reads what it says to the end.
+// once starts the process and reads its frames to the last.
 func (d *decoder) once(ctx context.Context, give func(*block) error) error {
 	d.group, d.row, d.odd = -1, d.From, nil
 	p, err := d.start(ctx)
@@ -94,7 +94,7 @@ func (d *decoder) once(ctx context.Context, give func(*block) error) error {
 	}
 }
 
-// take answers a frame.
+// take handles a frame. It returns true after the last one.
 func (d *decoder) take(kind byte, data []byte, give func(*block) error) (done bool, err error) {
 	f := &fields{data: data}
 	switch kind {
@@ -136,16 +136,16 @@ func (d *decoder) take(kind byte, data []byte, give func(*block) error) (done bo
 // process is a running decoder.
 type process struct {
 	*exec.Cmd
-	stdin  io.WriteCloser // held open: the process ends with it
+	stdin  io.WriteCloser // the process ends when it is closed
 	out    *bufio.Reader
 	stderr beginning
 	timer  *time.Timer
-	silent atomic.Bool // it was ended because nothing came
+	silent atomic.Bool // whether the timer killed it
 	times  *stage.Times
 }
 
-// start begins to decode. The process has no part of our environment, which can hold secrets, and is in a group of its own,
-// so that a signal from a terminal reaches it through us alone.
+// start starts the process. Its environment is empty, because ours may hold secrets. It is in a process group of its
+// own, so that Ctrl-C in a terminal does not reach it directly.
 func (d *decoder) start(ctx context.Context) (*process, error) {
 	program, err := self()
 	if err != nil {
@@ -178,7 +178,7 @@ func (d *decoder) start(ctx context.Context) (*process, error) {
 	return p, nil
 }
 
-// self is this very program, even where another has taken its place on the disk.
+// self is the path of this program, also after another file has taken its place on the disk.
 func self() (string, error) {
 	const running = "/proc/self/exe"
 	if _, err := os.Stat(running); err == nil {
@@ -194,7 +194,7 @@ func (p *process) next(silence time.Duration) (kind byte, data []byte, err error
 	return readFrame(p.out)
 }
 
-// end kills the process, if it is still there, and counts what it used.
+// end kills the process if it still runs, and adds its processor time to the times.
 func (p *process) end() {
 	p.timer.Stop()
 	_ = p.stdin.Close()
@@ -209,7 +209,7 @@ func (p *process) wait() {
 	}
 }
 
-// busy is the processor time that the process used, once it has ended.
+// busy is the processor time of a process that has ended.
 func (p *process) busy() time.Duration {
 	if p.ProcessState == nil {
 		return 0 // the system would not say
@@ -217,12 +217,13 @@ func (p *process) busy() time.Duration {
 	return p.ProcessState.UserTime() + p.ProcessState.SystemTime()
 }
 
-// died says why no further frame came. A process that was silent because the disk was is not to blame, nor is the file.
+// died is the error of a process from which no further frame came. A process that was idle waited for the disk: that is
+// no death, and the file is not refused.
 func (p *process) died(err error, silence time.Duration) error {
 	if errors.Is(err, errFrame) {
 		return death{err}
 	}
-	// Its output has ended, so it is about to; or else nothing that it still does can be of use.
+	// The output has ended, so the process is about to end. If it does not, it is killed.
 	last := time.AfterFunc(10*time.Second, func() { _ = p.Process.Kill() })
 	defer last.Stop()
 	p.wait()
@@ -236,7 +237,7 @@ func (p *process) died(err error, silence time.Duration) error {
 	return death{fmt.Errorf("the process that decodes it died: %v: %s", p.ProcessState, said)}
 }
 
-// beginning keeps the first bytes of what a process says: its last words begin with what matters.
+// beginning keeps the first bytes of the process's standard error: the first line of a crash says what happened.
 type beginning struct{ data []byte }
 
 func (b *beginning) Write(p []byte) (int, error) {

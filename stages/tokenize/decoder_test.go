@@ -25,8 +25,8 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// faults are what befalls the process that decodes a source of that name, when it comes to the second row group, or to line
-// 65,536. Each gets the output to write to instead, and the path of the source.
+// faults are what befalls the process that decodes a source of that name, when it comes to the second row group, or to
+// line 65,536. Each gets the output to write to instead, and the path of the source.
 var faults = map[string]func(out io.Writer, path string){
 	"panics": func(io.Writer, string) {
 		go panic("a goroutine that nobody can recover")
@@ -117,8 +117,8 @@ func groups(t testing.TB) string {
 	return string(parquetFile(t, compress.Codecs.Zstd, texts[:20], texts[20:40], texts[40:]))
 }
 
-// TestDecoderFaults: whatever happens to the process that decodes a file, the file is refused with the reason and its row
-// group, and the stage goes on with the others.
+// TestDecoderFaults: whatever happens to the process that decodes a file, the file is refused with the reason and its
+// row group, and the stage goes on with the others.
 func TestDecoderFaults(t *testing.T) {
 	dir := t.TempDir()
 	content := groups(t)

@@ -8,7 +8,7 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// Steps of the stage, by which its time is told.
+// Steps of the stage in the file of times.
 const (
 	stepDecode   = "decode"
 	stepFilter   = "filter"
@@ -16,8 +16,8 @@ const (
 	stepWrite    = "write"
 )
 
-// encode gives the blocks that read reads, in order, to each, with threads goroutines encoding beside the one that reads.
-// What it gives does not depend on threads.
+// encode runs a pipeline of three: read makes blocks, threads goroutines encode them, and each takes the encoded blocks
+// in their order. The order, and with it the result, does not depend on threads.
 func encode(ctx context.Context, t tokenizer.Tokenizer, threads int, times *stage.Times,
 	read func(ctx context.Context, give func(*block) error) error, each func(*block) error,
 ) error {

@@ -12,16 +12,16 @@ import (
 	"bitnet1/shared/data/dataset"
 )
 
-// What the process that decodes a file says of it travels as frames: a byte for the kind, the length of the rest in 32
-// bits, and the rest, in which numbers are varints. Whoever reads them trusts none: the process may have fallen to the file.
+// The process that decodes a file sends frames: a byte for the kind, 32 bits for the length of the data, and the data,
+// in which numbers are varints. The reader checks every number, because a hostile file may control the process.
 const (
-	frameRows  = 'r' // the number of rows the file claims, or -1
-	framePlace = 'p' // the row group, or -1, and the row that is read next
+	frameRows  = 'r' // number of rows that the file states, or -1
+	framePlace = 'p' // row group, or -1, and next row
 	frameBlock = 'b' // documents
-	frameOdd   = 'o' // a row that cannot be understood: its number, and why
-	frameBad   = 'f' // the file cannot be read to its end, and why
-	frameError = 'e' // something else failed: the disk, say
-	frameEnd   = 'z' // the file is read; the microseconds that filters took
+	frameOdd   = 'o' // a row that cannot be read: its number, and why
+	frameBad   = 'f' // why the file cannot be read to its end
+	frameError = 'e' // another error, such as one of the disk
+	frameEnd   = 'z' // the file is read; microseconds that filters took
 )
 
 const (
@@ -38,7 +38,7 @@ type frameWriter struct {
 	buffer []byte
 }
 
-// write writes a frame at once: who reads it may be waiting for nothing else.
+// write writes a frame and flushes it, because the reader may be waiting for it.
 func (w *frameWriter) write(kind byte, parts ...[]byte) error {
 	size := 0
 	for _, p := range parts {
@@ -69,8 +69,7 @@ func (w *frameWriter) odd(row int64, why string) error {
 	return w.write(frameOdd, w.buffer, []byte(why[:min(len(why), maxReason)]))
 }
 
-// block writes a block without its tokens: what is counted, the documents' numbers and names, and then the text of all.
-// They all are from one source.
+// block writes a block without its tokens: the counts, then numbers and id of each document, then all texts.
 func (w *frameWriter) block(b *block) error {
 	n := b.count
 	data := appendNumbers(w.buffer[:0], n.Rows, n.Documents, n.Bytes, n.Nulls, n.Filtered, n.Odd, n.InvalidUTF8, b.next, int64(len(b.documents)))
@@ -103,7 +102,7 @@ func readFrame(in io.Reader) (kind byte, data []byte, err error) {
 	return head[0], data, err
 }
 
-// readBytes reads so many bytes. What takes more memory than a usual block takes it as the bytes come.
+// readBytes reads size bytes. It allocates more than a usual block needs only as the bytes come.
 func readBytes(in io.Reader, size int) ([]byte, error) {
 	data := make([]byte, min(size, 2*blockBytes))
 	for read := 0; ; {
@@ -115,7 +114,7 @@ func readBytes(in io.Reader, size int) ([]byte, error) {
 	}
 }
 
-// fields takes a frame apart. After the first mistake it gives nothing.
+// fields parses the data of a frame. After a mistake it sets bad and returns zero values.
 type fields struct {
 	data []byte
 	bad  bool
@@ -148,8 +147,8 @@ func (f *fields) bytes(n int64) []byte {
 	return b
 }
 
-// readBlock takes a block of a source apart. Its text stays a part of data. Rows ascend from first on, and nothing counts
-// more than there is.
+// readBlock parses a block. Its text shares memory with data. readBlock refuses rows that do not ascend from first on,
+// and counts that do not add up.
 func readBlock(data []byte, source string, first int64) (*block, error) {
 	f := &fields{data: data}
 	b := &block{count: dataset.Count{

@@ -47,8 +47,8 @@ func parquetFile(t testing.TB, codec compress.Compression, groups ...[]string) [
 	return b.Bytes()
 }
 
-// TestHostileFiles gives the program damaged files, files at every limit, and Apache's conformance files where they are: it
-// ends, without a crash, in bounded memory, and every file is complete or refused with a reason.
+// TestHostileFiles gives the program damaged files, files at every limit, and Apache's conformance files where they
+// are: it ends, without a crash, in bounded memory, and every file is complete or refused with a reason.
 func TestHostileFiles(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, statuses), 0o755); err != nil {

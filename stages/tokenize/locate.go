@@ -13,10 +13,10 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// credentials open remote files: a launcher's, and those of the URLs on the command line.
+// credentials are those of the environment, which a launcher sets, and those in the URLs on the command line.
 var credentials = source.CredentialsFrom(os.Getenv)
 
-// client fetches remote files. log, if not nil, is told of retries and of servers that do not answer; otherwise people are.
+// client fetches remote files. It logs retries and servers that do not answer, to standard error if log is nil.
 func client(log *slog.Logger) *source.Client {
 	c := &source.Client{HTTP: &http.Client{Transport: transport()}, Getenv: os.Getenv, Credentials: credentials}
 	if log == nil {
@@ -27,15 +27,15 @@ func client(log *slog.Logger) *source.Client {
 	return c
 }
 
-// transport gives up on a server that does not begin to answer.
+// transport waits a minute for the beginning of an answer.
 func transport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.ResponseHeaderTimeout = time.Minute
 	return t
 }
 
-// locate returns the file of a source, and makes sure that it is the one that was announced. A remote one is fetched
-// into the job's scratch directory, where a later attempt goes on with it.
+// locate returns the path of a source's file and checks that the file is the one that was announced. It fetches a
+// remote file into the job's scratch folder, where a later attempt continues the download.
 func locate(ctx context.Context, job *stage.Job[Params], in event.SourceAdded) (string, error) {
 	if source.Remote(in.Path) {
 		return fetch(ctx, job, in)
@@ -47,7 +47,7 @@ func locate(ctx context.Context, job *stage.Job[Params], in event.SourceAdded) (
 	return path, err
 }
 
-// found is what a source.added event says of a source.
+// found is the source that an event describes.
 func found(in event.SourceAdded) source.Found {
 	return source.Found{Name: in.Name, Location: in.Path, Digest: in.Digest, Size: in.Size, Version: in.Version}
 }

@@ -1,5 +1,8 @@
-// Command tokenize is the stage that turns documents into token batches: for
-// every source of the run it writes one Arrow file with a row per document.
+// Command tokenize is the stage that turns documents into token batches: for every source of the run it writes one
+// Arrow file with a row per document.
+//
+// A second process decodes the file (decoder.go), this process encodes the documents (encode.go) and writes them in
+// parts (parts.go), so that an interrupted job goes on after its last part.
 package main
 
 import (
@@ -28,21 +31,21 @@ import (
 // Params are the stage's parameters.
 type Params struct {
 	Tokenizer      string   `json:"tokenizer" usage:"gpt2 (r50k), cl100k, o200k, or bytes (256 bytes and an end of text)"`
-	TextColumn     string   `json:"text_column" usage:"column of the text; empty: found by itself"`
-	TurnsColumn    string   `json:"turns_column" usage:"column of a list of turns, {from, value} or {role, content}, instead of a text"`
-	PromptColumn   string   `json:"prompt_column" usage:"column of a prompt, instead of a text"`
-	ResponseColumn string   `json:"response_column" usage:"column of the response to it"`
-	IDColumn       string   `json:"id_column" usage:"column of the documents' ids; empty: id, if there is one"`
-	TurnTemplate   string   `json:"turn_template" usage:"how a turn becomes text: {role} and {text} stand for its parts"`
-	TurnSeparator  string   `json:"turn_separator" usage:"what stands between two turns"`
-	StripThinking  bool     `json:"strip_thinking" usage:"leave out what a model thought, from its opening to its closing think tag"`
-	Filters        []string `json:"filters" usage:"conditions that rows must meet, such as score >= 3 or language = en"`
-	Format         string   `json:"format" usage:"jsonl, json (a list), csv, tsv or text, for files that are not parquet; empty: by the name's extension and the first bytes"`
-	TextSplit      string   `json:"text_split" usage:"how plain text becomes documents: file (not divided), blank (at empty lines), line, or the text that stands between two, such as <|endoftext|>"`
+	TextColumn     string   `json:"text_column" usage:"column of the text; empty: found by its name"`
+	TurnsColumn    string   `json:"turns_column" usage:"column with a list of turns, {from, value} or {role, content}, instead of a text"`
+	PromptColumn   string   `json:"prompt_column" usage:"column of the prompt, instead of a text; needs response_column"`
+	ResponseColumn string   `json:"response_column" usage:"column of the response to the prompt"`
+	IDColumn       string   `json:"id_column" usage:"column of the documents' ids; empty: the column id, if there is one"`
+	TurnTemplate   string   `json:"turn_template" usage:"text of a turn: {role} and {text} stand for its parts"`
+	TurnSeparator  string   `json:"turn_separator" usage:"text between two turns"`
+	StripThinking  bool     `json:"strip_thinking" usage:"leave out thoughts, from an opening think tag to the closing one"`
+	Filters        []string `json:"filters" usage:"conditions that a row must meet, all of them, such as score >= 3 or language = en"`
+	Format         string   `json:"format" usage:"jsonl, json (a list), csv, tsv or text, for files that are not parquet; empty: by extension and first bytes"`
+	TextSplit      string   `json:"text_split" usage:"how plain text is divided into documents: file (not at all), blank (at empty lines), line, or another text, at which it is divided"`
 	OnBadFile      string   `json:"on_bad_file" usage:"what a file that cannot be read does: stop the run, or skip the file"`
 }
 
-// options are how documents are read.
+// options are the part of the parameters that says how documents are read.
 func (p Params) options() (dataset.DocumentOptions, error) {
 	o := dataset.DocumentOptions{
 		Format: p.Format, Split: p.TextSplit,
@@ -70,8 +73,9 @@ func program(args []string) int {
 	if len(args) == 2 && args[1] == decodeCommand {
 		return decodeMain(os.Stdin, os.Stdout, os.Stderr)
 	}
-	// Whatever a file holds, this process and the one that decodes it stay below 512 MiB on a machine of few
-	// processors; the collector works harder before that. Each encoding thread has blocks of its own.
+	// This process and the one that decodes a file take at most 512 MiB together, on a machine of few processors: the
+	// limit has the collector work harder. It grows with the processors, because each encoding thread has blocks of its
+	// own.
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(int64(160+6*runtime.NumCPU()) << 20)
 	}
@@ -109,7 +113,7 @@ func check(p Params) error {
 	return tokenizer.Check(p.Tokenizer)
 }
 
-// sources makes an event of every file that the command line names.
+// sources makes an event source.added of every file that --in names.
 func sources(in *stage.Files) ([]event.SourceAdded, error) {
 	named := make([]source.Named, len(in.In))
 	for i, location := range in.In {
@@ -126,7 +130,7 @@ func sources(in *stage.Files) ([]event.SourceAdded, error) {
 	return all, nil
 }
 
-// tokenizers keeps those that jobs have asked for: making one takes as long as a small file does.
+// tokenizers caches tokenizers over jobs, because making one takes as long as a small file.
 type tokenizers struct {
 	mu   sync.Mutex
 	made map[string]tokenizer.Tokenizer
@@ -195,7 +199,7 @@ func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in 
 	})
 }
 
-// ofSource are the parameters for a source: those of the stage, but for what the source has of its own.
+// ofSource are the parameters for one source: those of the stage, with the source's own in their place.
 func ofSource(p Params, in event.SourceAdded) (Params, error) {
 	own := p
 	if err := param.Decode([]byte(in.Parameters), &own); err != nil {
@@ -215,10 +219,10 @@ type badFile struct{ error }
 
 func (b badFile) Unwrap() error { return b.error }
 
-// unreadable tells whether err is the fault of a file's contents, and not of the disk or the network it came from.
+// unreadable reports whether the contents of a file caused err, and not the disk or the network.
 func unreadable(err error) bool { return errors.As(err, new(badFile)) }
 
-// warn tells of rows that were left out or look damaged.
+// warn logs the rows that were left out or look damaged.
 func warn(job *stage.Job[Params], source string, n tally) {
 	if n.count.Nulls > 0 {
 		job.Log.Warn(fmt.Sprintf("%s: %d of %d rows have no text and were left out", source, n.count.Nulls, n.count.Rows))
@@ -239,11 +243,11 @@ func warn(job *stage.Job[Params], source string, n tally) {
 
 const batchSuffix = ".tokens.arrow"
 
-// maxBatchName is how many bytes of a source's path its batch's file name can have: an artifact's name takes 200 in
-// all.
+// maxBatchName is the most bytes of a source's path in the file name of its batch. The name of an artifact has at most
+// 200.
 const maxBatchName = 180
 
-// batchName is the file name of a source's batch: its path in letters that a file's name can have everywhere.
+// batchName is the file name of the batch of a source: the source's path without slashes and unprintable characters.
 func batchName(source string) string {
 	name := strings.Map(func(r rune) rune {
 		if r == '/' || r == '\\' || !unicode.IsPrint(r) {

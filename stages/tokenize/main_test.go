@@ -20,7 +20,8 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// asProgram makes the test's own binary be the stage's program, which says in the file that it names how much memory it took.
+// asProgram makes the test's own binary be the stage's program, which says in the file that it names how much memory it
+// took.
 const asProgram = "BITNET1_TEST_TOKENIZE"
 
 func TestMain(m *testing.M) {
@@ -246,8 +247,8 @@ func TestBadFiles(t *testing.T) {
 	}
 }
 
-// TestOddRows: rows that cannot be understood are counted and named, and the others are documents; wherever reading begins
-// again, the same rows are named.
+// TestOddRows: rows that cannot be understood are counted and named, and the others are documents; wherever reading
+// begins again, the same rows are named.
 func TestOddRows(t *testing.T) {
 	dir := t.TempDir()
 	var text strings.Builder
@@ -331,7 +332,8 @@ func TestFileTokenCounts(t *testing.T) {
 	}
 }
 
-// TestBatchNames: whatever a source is called, its batch has a name that an artifact can have, and another for another source.
+// TestBatchNames: whatever a source is called, its batch has a name that an artifact can have, and another for another
+// source.
 func TestBatchNames(t *testing.T) {
 	long := strings.Repeat("é", 300)
 	taken := map[string]string{}

@@ -16,27 +16,27 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// partTokens is after about how many tokens a part is made durable. A worker that is killed loses the work on one part.
+// partTokens is about the number of tokens of a part. A worker that is killed loses the work on one part.
 const partTokens = 2 << 20
 
-// tally is what is known of the rows read so far.
+// tally counts the rows that have been read.
 type tally struct {
 	count               dataset.Count
 	tokens              int64
 	counted, miscounted int64
-	odd                 []oddRow // the first
+	odd                 []oddRow // the first ones
 }
 
-// oddRow is a row that cannot be understood.
+// oddRow is a row that cannot be read.
 type oddRow struct {
 	Row int64  `json:"row"`
-	Why string `json:"why"` // and where it is
+	Why string `json:"why"` // and where the row is
 }
 
-// maxOddRows is how many odd rows of a file are named: further ones are counted.
+// maxOddRows is the most odd rows of a file that are named. The others are counted.
 const maxOddRows = 10
 
-// oddRows say of the odd rows where they are, and why.
+// oddRows are the descriptions of the odd rows.
 func (t *tally) oddRows() (all []string) {
 	for _, row := range t.odd {
 		all = append(all, row.Why)
@@ -44,9 +44,9 @@ func (t *tally) oddRows() (all []string) {
 	return all
 }
 
-// partRecord is what is kept beside a part, once the part is durable.
+// partRecord is the JSON file beside a part. It is written after the part is synced.
 type partRecord struct {
-	Next       int64         `json:"next"` // the row to go on with
+	Next       int64         `json:"next"` // first row after the part
 	Count      dataset.Count `json:"count"`
 	Tokens     int64         `json:"tokens"`
 	Counted    int64         `json:"counted"`
@@ -56,9 +56,9 @@ type partRecord struct {
 	Times []stage.StepTime `json:"times"` // of all attempts so far
 }
 
-// writer collects the tokens of a source. Parts of it are put into the job's scratch directory as they are there, each a
-// token batch for some rows; a later attempt, by whichever worker, goes on after the last. The batch that is made in the
-// end is written document by document, so that where parts end leaves no trace in it.
+// writer collects the tokens of a source. It writes parts, each a token batch of some rows, into the job's scratch
+// folder; a later attempt, by any worker, goes on after the last part. The batch of the whole source is then written
+// document by document, so that its bytes do not depend on where parts end.
 type writer struct {
 	tally
 	dir       string
@@ -75,7 +75,7 @@ func (w *writer) path(part int, suffix string) string {
 	return filepath.Join(w.dir, fmt.Sprintf("part-%06d.%s", part, suffix))
 }
 
-// resume finds the parts that earlier attempts at the job left.
+// resume makes a writer with the parts that earlier attempts left.
 func resume(job *stage.Job[Params], t dataset.TokenizerInfo) (*writer, error) {
 	dir, err := job.Scratch()
 	if err != nil {
@@ -105,7 +105,7 @@ func resume(job *stage.Job[Params], t dataset.TokenizerInfo) (*writer, error) {
 	return w, nil
 }
 
-// read encodes the documents of the file, as params say, from the first row that is in no part.
+// read encodes the documents of the file from the first row that is in no part.
 func (w *writer) read(ctx context.Context, job *stage.Job[Params], params Params, t tokenizer.Tokenizer, path, source string) error {
 	d := &decoder{
 		request: request{Path: []byte(path), Source: source, From: w.next, Params: params, Memory: decoderMemory},
@@ -126,7 +126,7 @@ func (w *writer) read(ctx context.Context, job *stage.Job[Params], params Params
 	})
 }
 
-// add takes a block. Counts of the file's own are compared with ours if they are of the same tokenizer.
+// add takes a block. With compare it compares the numbers of tokens that the file states with ours.
 func (w *writer) add(b *block, compare bool) {
 	w.blocks = append(w.blocks, b)
 	w.pending += len(b.tokens)
@@ -150,7 +150,7 @@ func (w *writer) add(b *block, compare bool) {
 	}
 }
 
-// flush makes a part of the blocks that are in none.
+// flush writes the blocks that are in no part as a part.
 func (w *writer) flush() error {
 	f, err := os.Create(w.path(w.parts, "arrow"))
 	if err != nil {
@@ -192,12 +192,12 @@ func (w *writer) appendBlocks(batch *dataset.BatchWriter) error {
 	return nil
 }
 
-// discard forgets the documents: nothing of a file that is left out stays in.
+// discard forgets all documents of a file that is left out.
 func (w *writer) discard() {
 	w.blocks, w.parts, w.tally = nil, 0, tally{}
 }
 
-// finish writes the batch.
+// finish writes the batch of the whole source.
 func (w *writer) finish(ctx context.Context, job *stage.Job[Params], name string) (artifact.Ref, error) {
 	out, err := job.Create("tokens", "application/vnd.apache.arrow.file", name)
 	if err != nil {

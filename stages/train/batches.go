@@ -6,9 +6,9 @@ import (
 	"bitnet1/shared/data/dataset"
 )
 
-// sequences divides a step into micro-batches: step is the number of sequences of seq tokens in a step, micro the number
-// that is computed at once. A step has exactly batch_tokens. micro is the largest divisor of step whose tokens are at most
-// micro_tokens, so all micro-batches are equally large and their size does not change the step.
+// sequences divides a step into micro-batches: step is the number of sequences of seq tokens in a step, micro the
+// number that is computed at once. A step has exactly batch_tokens. micro is the largest divisor of step whose tokens
+// are at most micro_tokens, so all micro-batches are equally large and their size does not change the step.
 func (p Params) sequences(seq int) (micro, step int, err error) {
 	step = p.BatchTokens / seq
 	switch {
@@ -25,8 +25,8 @@ func (p Params) sequences(seq int) (micro, step int, err error) {
 	return micro, step, nil
 }
 
-// batches reads the sequences of every step. They depend on the dataset, the seed and the step alone: a run reads, as its
-// n-th sequence, number n mod N of the N sequences of the split, in the order of epoch n / N.
+// batches reads the sequences of every step. They depend on the dataset, the seed and the step alone: a run reads, as
+// its n-th sequence, number n mod N of the N sequences of the split, in the order of epoch n / N.
 type batches struct {
 	split   *dataset.Split
 	seed    uint64

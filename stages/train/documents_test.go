@@ -13,8 +13,8 @@ import (
 	"bitnet1/shared/measure/measuretest"
 )
 
-// What is trained with separate documents says so, and measured by that, has the loss that the trainer measured; packed is the default
-// and something else.
+// What is trained with separate documents says so, and measured by that, has the loss that the trainer measured; packed
+// is the default and something else.
 func TestSeparateDocuments(t *testing.T) {
 	var texts []string
 	for i := range 60 {

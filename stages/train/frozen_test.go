@@ -13,8 +13,8 @@ import (
 var update = flag.Bool("update", false, "write the frozen numbers anew")
 
 // What a few steps of each recipe give is frozen: any change of the mathematics, the random numbers or the order of the
-// data shows here. It is the same on any number of processors, with and without assembly. A change that is meant belongs
-// to a new Version of the stage; then go test ./stages/train -run Frozen -update writes the numbers anew.
+// data shows here. It is the same on any number of processors, with and without assembly. A change that is meant
+// belongs to a new Version of the stage; then go test ./stages/train -run Frozen -update writes the numbers anew.
 func TestFrozenNumbers(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skip("the numbers are of amd64: other compilers contract products and sums")

@@ -10,8 +10,8 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// complete sets InitDigest, the digest of the checkpoint to start from: a job is known by the bytes of that checkpoint, not
-// by its path. It refuses a file that is no checkpoint.
+// complete sets InitDigest, the digest of the checkpoint to start from: a job is known by the bytes of that checkpoint,
+// not by its path. It refuses a file that is no checkpoint.
 func (p *Params) complete() error {
 	if p.Init == "" {
 		return nil

@@ -12,8 +12,8 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// trainingLog writes the log of a run. A checkpoint's state holds the length of the log, and openLog cuts off later lines
-// when training resumes from that checkpoint.
+// trainingLog writes the log of a run. A checkpoint's state holds the length of the log, and openLog cuts off later
+// lines when training resumes from that checkpoint.
 //
 // The line of a checkpoint has its digest, which is known when the checkpoint is written. Until then the lines of later
 // steps are held back.

@@ -85,13 +85,13 @@ func measured(t *testing.T, path string, data *dataset.Dataset, n int) float64 {
 	return nats / count / math.Ln2
 }
 
-// What the log, the events and the checkpoints say of a run with all schedules agrees with what the checkpoints are, on a
-// dataset of which not every target counts.
+// What the log, the events and the checkpoints say of a run with all schedules agrees with what the checkpoints are, on
+// a dataset of which not every target counts.
 func TestLogIsTrue(t *testing.T) {
 	manifest := measuretest.Sealed(t, dataset.SealOptions{SequenceLength: 16, ValidationShare: 0.2, Seed: 3, Counted: []int{3, 14}}, proverbs()...)
 	dir := t.TempDir()
-	// What attention reads are signs of sums, which change where gamma crosses certain values. One is (sqrt(5)-1)/2: gamma is
-	// more in step 11 and less in step 12.
+	// What attention reads are signs of sums, which change where gamma crosses certain values. One is (sqrt(5)-1)/2: gamma
+	// is more in step 11 and less in step 12.
 	const total, every, batch, annealed = 60, 11, 64, 36
 	saved, finished := announced(t, small(manifest, dir, "--anneal-binarize", "--learning-rate", "2e-3", "--final-share", "0.25", "--validation-sequences", "5", "--checkpoint-every", "11")...)
 	data := measuretest.Open(t, manifest)

@@ -9,8 +9,8 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// advise adds to an error of too little memory the largest micro_tokens with which the model fits. It returns other errors
-// as they are.
+// advise adds to an error of too little memory the largest micro_tokens with which the model fits. It returns other
+// errors as they are.
 func (t *trainer) advise(err error) error {
 	device, ok := t.device.(kernels.DryRunner)
 	if !ok || !errors.Is(err, kernels.ErrMemory) {

@@ -13,7 +13,8 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// A micro-batch that does not fit is answered with the one that does. The device is one of limited memory on the processor.
+// A micro-batch that does not fit is answered with the one that does. The device is one of limited memory on the
+// processor.
 func TestMicroBatchThatDoesNotFit(t *testing.T) {
 	p := defaults()
 	p.D, p.Layers, p.Heads, p.FF = 24, 2, 2, 40

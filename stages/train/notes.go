@@ -2,7 +2,8 @@ package main
 
 import "fmt"
 
-// notes warns of parameters that are valid but may surprise whoever set them. seq is the sequence length of the dataset.
+// notes warns of parameters that are valid but may surprise whoever set them. seq is the sequence length of the
+// dataset.
 func (p Params) notes(seq int) (texts []string) {
 	say := func(format string, args ...any) { texts = append(texts, fmt.Sprintf(format, args...)) }
 	if p.Warmup > p.Steps {

@@ -43,8 +43,8 @@ func TestNotes(t *testing.T) {
 	}
 }
 
-// The rate and the time left are those of this attempt: 20 steps of 4 x 64 tokens in 10 s leave 40 s for the 80 to come. The
-// validation loss is said as soon as there is a checkpoint that was validated.
+// The rate and the time left are those of this attempt: 20 steps of 4 x 64 tokens in 10 s leave 40 s for the 80 to
+// come. The validation loss is said as soon as there is a checkpoint that was validated.
 func TestMeasured(t *testing.T) {
 	p := defaults()
 	p.Steps = 200

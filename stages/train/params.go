@@ -8,54 +8,54 @@ import (
 	"bitnet1/shared/lm/model"
 )
 
-// Params are the stage's parameters: the model, its optimizer, and when to log and save. The sequence length is not among
-// them: it is the dataset's.
+// Params are the stage's parameters: the model, its optimizer, and when to log and save. The sequence length is not
+// among them: it is the dataset's.
 type Params struct {
-	Preset       string `json:"preset" usage:"size of the model: nano, 75M or 300M; after run --in also the other parameters of the pipeline's preset"`
-	D            int    `json:"d" usage:"model width; 0: the preset's"`
-	Layers       int    `json:"layers" usage:"layers; 0: the preset's"`
-	Heads        int    `json:"heads" usage:"attention heads; 0: the preset's"`
-	FF           int    `json:"ff" usage:"feed-forward width; 0: the preset's"`
-	Vocab        int    `json:"vocab" usage:"vocabulary; 0: the tokenizer's, rounded up to a multiple of 128 when over 4096"`
-	Attention    string `json:"attention" usage:"rwsp (v76), pointer (v75) or softmax (control)"`
-	RWSPK        int    `json:"rwsp_k" usage:"survivors of RWSP attention"`
-	KShiftLayers []int  `json:"kshift_layers" usage:"layers whose keys also read the position before"`
-	KShiftOffset int    `json:"kshift_offset" usage:"how far before"`
-	KShiftSelf   bool   `json:"kshift_self" usage:"whether those keys read their own position too"`
-	Alibi        bool   `json:"alibi" usage:"whether scores fall with distance"`
-	StreamBits   int    `json:"stream_bits" usage:"bits that products read of the residual stream: 1 (strict), 2 to 8, or 16 (unquantized)"`
-	Documents    string `json:"documents" usage:"of a sequence: packed (positions read across their ends) or separate (each is read by itself)"`
-	GradBits     int    `json:"grad_bits" usage:"bits that gradients are rounded to where they are multiplied: 2 to 8, or 16 (floats)"`
+	Preset       string `json:"preset" usage:"size of the model: nano, 75M or 300M. After run --in, also the pipeline preset's other parameters"`
+	D            int    `json:"d" usage:"width of the residual stream; 0: the preset's"`
+	Layers       int    `json:"layers" usage:"number of layers; 0: the preset's"`
+	Heads        int    `json:"heads" usage:"attention heads of a layer; 0: the preset's"`
+	FF           int    `json:"ff" usage:"width of the feed-forward layer; 0: the preset's"`
+	Vocab        int    `json:"vocab" usage:"size of the vocabulary; 0: the tokenizer's, above 4096 rounded up to a multiple of 128"`
+	Attention    string `json:"attention" usage:"rwsp (v76: the best keys, weighted by rank), pointer (v75: the best key) or softmax (all keys)"`
+	RWSPK        int    `json:"rwsp_k" usage:"RWSP: number of keys that a query reads, its survivors"`
+	KShiftLayers []int  `json:"kshift_layers" usage:"K-shift: layers whose keys also read an earlier position"`
+	KShiftOffset int    `json:"kshift_offset" usage:"K-shift: distance to that earlier position"`
+	KShiftSelf   bool   `json:"kshift_self" usage:"K-shift: keys read their own position too"`
+	Alibi        bool   `json:"alibi" usage:"scores fall with the distance between query and key (ALiBi)"`
+	StreamBits   int    `json:"stream_bits" usage:"bits with which linears read the residual stream: 1 (its sign), 2 to 8 (levels) or 16 (floats)"`
+	Documents    string `json:"documents" usage:"packed: a token reads across the ends of documents; separate: it reads its own document alone"`
+	GradBits     int    `json:"grad_bits" usage:"bits of the integers to which gradients are rounded for products: 2 to 8, or 16 (floats)"`
 
-	Init       string   `json:"init" digest:"-" usage:"checkpoint to start from, safetensors or .pt: its parameters, and the model that it is"`
-	InitDigest string   `json:"init_digest" usage:"digest of that file; found when it is not given, refused when it differs"`
-	Freeze     []string `json:"freeze" usage:"patterns of parameters that stay as they are: codebook.*, blocks.*.attn.*; !blocks.-1.* excepts the last layer"`
+	Init       string   `json:"init" digest:"-" usage:"checkpoint to start from, safetensors or .pt; the model takes its sizes and options from there"`
+	InitDigest string   `json:"init_digest" usage:"digest of the file init; computed when absent, and a file of another digest is refused"`
+	Freeze     []string `json:"freeze" usage:"patterns of parameters that do not train: codebook.*, blocks.*.attn.*; !blocks.-1.* excepts the last layer"`
 
-	AnnealBinarize        bool    `json:"anneal_binarize" usage:"bonsai: begin with the latent weights and blend their signs in"`
-	BinarizeAnnealEndFrac float64 `json:"binarize_anneal_end_frac" usage:"bonsai: share of the steps after which every weight is a sign"`
+	AnnealBinarize        bool    `json:"anneal_binarize" usage:"bonsai: begin with float weights that become ±1 gradually"`
+	BinarizeAnnealEndFrac float64 `json:"binarize_anneal_end_frac" usage:"bonsai: share of the steps after which every weight is ±1"`
 
-	Truebit       bool `json:"truebit" usage:"train without float latents: a weight flips when its counter of gradient signs asks for it"`
-	FlipThreshold int  `json:"flip_threshold" usage:"truebit: by how much a counter must exceed what speaks for the weight, 1 to 126"`
+	Truebit       bool `json:"truebit" usage:"train without float latents: a counter of gradient signs flips a weight"`
+	FlipThreshold int  `json:"flip_threshold" usage:"truebit: a weight flips when its counter exceeds this value, 1 to 126"`
 
-	Seed         uint64  `json:"seed" usage:"initial parameters, data order and noise"`
-	Steps        int     `json:"steps" usage:"optimizer steps"`
-	BatchTokens  int     `json:"batch_tokens" usage:"tokens in a step: whole sequences"`
-	MicroTokens  int     `json:"micro_tokens" usage:"most tokens computed at once: whole sequences that divide a step, which adds its parts up"`
+	Seed         uint64  `json:"seed" usage:"seed of the initial parameters, the data order and the noise"`
+	Steps        int     `json:"steps" usage:"number of optimizer steps"`
+	BatchTokens  int     `json:"batch_tokens" usage:"tokens of a step, a multiple of the sequence length"`
+	MicroTokens  int     `json:"micro_tokens" usage:"most tokens computed at once; a step is divided into micro-batches of whole sequences"`
 	LearningRate float64 `json:"learning_rate" usage:"peak learning rate"`
-	FinalShare   float64 `json:"final_share" usage:"learning rate at the end, as a share of the peak (cosine)"`
-	Warmup       int     `json:"warmup" usage:"steps of linear warm-up"`
-	Beta1        float64 `json:"beta1" usage:"AdamW's decay of the mean gradient"`
-	Beta2        float64 `json:"beta2" usage:"AdamW's decay of the mean square gradient"`
-	Decay        float64 `json:"weight_decay" usage:"decoupled weight decay of the weights"`
-	Clip         float64 `json:"clip" usage:"largest norm of the gradient; 0: any"`
-	GammaStart   float64 `json:"gamma_start" usage:"RWSP: ratio of the weights of successive ranks at the start"`
-	GammaEnd     float64 `json:"gamma_end" usage:"and at the end (geometric anneal)"`
-	Tau          float64 `json:"tau" usage:"pointer attention: temperature of the backward softmax"`
+	FinalShare   float64 `json:"final_share" usage:"learning rate of the last step as a share of the peak (cosine decay)"`
+	Warmup       int     `json:"warmup" usage:"steps in which the learning rate rises to its peak (linearly)"`
+	Beta1        float64 `json:"beta1" usage:"AdamW: decay of the mean gradient"`
+	Beta2        float64 `json:"beta2" usage:"AdamW: decay of the mean squared gradient"`
+	Decay        float64 `json:"weight_decay" usage:"AdamW: decoupled weight decay of the weights' latents"`
+	Clip         float64 `json:"clip" usage:"largest norm of the gradient, to which a larger one is scaled down; 0: no limit"`
+	GammaStart   float64 `json:"gamma_start" usage:"RWSP: weight of a survivor over the weight of the one before, at the first step"`
+	GammaEnd     float64 `json:"gamma_end" usage:"RWSP: the same at the last step (geometric schedule)"`
+	Tau          float64 `json:"tau" usage:"pointer: temperature of the softmax in the backward pass"`
 
 	CheckpointEvery     int `json:"checkpoint_every" usage:"steps between checkpoints"`
-	ValidationSequences int `json:"validation_sequences" usage:"validation sequences in the trainer's own sample"`
-	LogEvery            int `json:"log_every" usage:"steps between lines of the training log"`
-	StopAt              int `json:"stop_at" digest:"-" usage:"stop after this step, to go on another time; 0: at the end"`
+	ValidationSequences int `json:"validation_sequences" usage:"validation sequences in the trainer's own sample; 0: no validation"`
+	LogEvery            int `json:"log_every" usage:"steps between lines of train.jsonl"`
+	StopAt              int `json:"stop_at" digest:"-" usage:"stop after this step; the same command without it goes on from there. 0: do not stop"`
 }
 
 func defaults() Params {

@@ -17,8 +17,8 @@ func (t *trainer) reportStep(bits, learningRate float64) {
 	t.job.Progress(t.reported)
 }
 
-// progressValues are the numbers that a report of the last step holds. Speed and time left are computed from the steps of
-// this attempt alone, which took the time spent: an earlier attempt may have run on another machine.
+// progressValues are the numbers that a report of the last step holds. Speed and time left are computed from the steps
+// of this attempt alone, which took the time spent: an earlier attempt may have run on another machine.
 func (t *trainer) progressValues(spent time.Duration, bits, learningRate float64) map[string]float64 {
 	perStep := spent.Seconds() / float64(t.steps-t.startStep)
 	values := map[string]float64{

@@ -16,9 +16,9 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// Training resumes from the later of two states: the last checkpoint that was announced, or the pause file. A trainer that
-// is told to stop writes the pause file into the scratch folder of its job. A trainer that is killed writes none: the next
-// attempt takes the steps since the last state again, and they give the same bytes.
+// Training resumes from the later of two states: the last checkpoint that was announced, or the pause file. A trainer
+// that is told to stop writes the pause file into the scratch folder of its job. A trainer that is killed writes none:
+// the next attempt takes the steps since the last state again, and they give the same bytes.
 const pauseName = "pause.safetensors"
 
 // Keys of the pause file that a checkpoint's state does not have.
@@ -83,8 +83,8 @@ func (t *trainer) load(path string) error {
 	return t.model.Load(f.Parameters())
 }
 
-// resumeCheckpoint loads the parameters and the optimizer's state of a checkpoint. It returns the length of the log at that
-// checkpoint.
+// resumeCheckpoint loads the parameters and the optimizer's state of a checkpoint. It returns the length of the log at
+// that checkpoint.
 func (t *trainer) resumeCheckpoint(saved event.CheckpointSaved) (logOffset int64, err error) {
 	path, err := t.job.Path(saved.Model)
 	if err != nil {
@@ -117,8 +117,8 @@ func (t *trainer) restore(file checkpoint.State) error {
 	return t.model.SetState(state)
 }
 
-// pause keeps what the next attempt needs to continue from the present step. It first finishes the checkpoint that is being
-// written. The event server has ten seconds to take the announcement; if it does not, the next attempt announces.
+// pause keeps what the next attempt needs to continue from the present step. It first finishes the checkpoint that is
+// being written. The event server has ten seconds to take the announcement; if it does not, the next attempt announces.
 func (t *trainer) pause(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
@@ -174,8 +174,8 @@ func replaceState(path string, state checkpoint.State) (err error) {
 	return os.Rename(f.Name(), path)
 }
 
-// loadPauseFile loads the pause file if it is of a later step than the last checkpoint. A damaged pause file is ignored: it
-// costs the steps since the last checkpoint.
+// loadPauseFile loads the pause file if it is of a later step than the last checkpoint. A damaged pause file is
+// ignored: it costs the steps since the last checkpoint.
 func (t *trainer) loadPauseFile() (logOffset int64, ok bool, err error) {
 	path, err := t.pauseFilePath()
 	if err != nil {

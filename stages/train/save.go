@@ -14,8 +14,8 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// pendingSave is a checkpoint that a goroutine writes while training continues. The trainer reads saved and err only after
-// done is closed: then saved is complete, or err says why it is not.
+// pendingSave is a checkpoint that a goroutine writes while training continues. The trainer reads saved and err only
+// after done is closed: then saved is complete, or err says why it is not.
 type pendingSave struct {
 	step     int
 	position int64
@@ -26,7 +26,8 @@ type pendingSave struct {
 	done  chan struct{}
 }
 
-// save validates the model and starts to write a checkpoint of the present step. It first waits for the checkpoint before.
+// save validates the model and starts to write a checkpoint of the present step. It first waits for the checkpoint
+// before.
 func (t *trainer) save(ctx context.Context) error {
 	if err := t.awaitSave(ctx); err != nil {
 		return err
@@ -60,8 +61,8 @@ func (t *trainer) save(ctx context.Context) error {
 	return nil
 }
 
-// write writes the two files of a checkpoint and its line in the log. Training continues meanwhile: of the trainer, write
-// uses the log, which is locked, and fields that training does not change.
+// write writes the two files of a checkpoint and its line in the log. Training continues meanwhile: of the trainer,
+// write uses the log, which is locked, and fields that training does not change.
 func (t *trainer) write(s *pendingSave) (err error) {
 	if s.saved.Model, err = t.writeModel(s); err != nil {
 		return err

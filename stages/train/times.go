@@ -10,8 +10,8 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// timesName is the name of the file of step times, in the folder of times. It is not part of the training log because equal
-// runs write equal logs.
+// timesName is the name of the file of step times, in the folder of times. It is not part of the training log because
+// equal runs write equal logs.
 const timesName = "train.jsonl"
 
 // timeLine is the mean time of the steps since the line before it, or since training resumed.

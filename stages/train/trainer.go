@@ -147,8 +147,8 @@ func (t *trainer) run(ctx context.Context) error {
 	return t.finish(ctx)
 }
 
-// stepAndSave takes a step, and saves a checkpoint if one is due after it. It takes no step if a checkpoint is due already:
-// then an earlier attempt was stopped between a step and its checkpoint.
+// stepAndSave takes a step, and saves a checkpoint if one is due after it. It takes no step if a checkpoint is due
+// already: then an earlier attempt was stopped between a step and its checkpoint.
 func (t *trainer) stepAndSave(ctx context.Context) error {
 	if !t.checkpointDue() {
 		if err := t.step(); err != nil {

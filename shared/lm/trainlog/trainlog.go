@@ -1,9 +1,9 @@
-// Package trainlog declares the training log, train.jsonl: a line of JSON for every logged step and for every checkpoint.
-// The trainer writes it; whoever draws curves or makes tables reads it. docs/formats/reports.md describes its keys for
-// readers in other languages.
+// Package trainlog declares the training log, train.jsonl: a line of JSON for every logged step and for every
+// checkpoint. The trainer writes it; whoever draws curves or makes tables reads it. docs/formats/reports.md describes
+// its keys for readers in other languages.
 //
-// Nothing in the log depends on when or where a run was made: equal runs write equal logs. What a step took is in another
-// file (see the stage train).
+// Nothing in the log depends on when or where a run was made: equal runs write equal logs. What a step took is in
+// another file (see the stage train).
 package trainlog
 
 import (
@@ -25,8 +25,8 @@ const (
 // Line is a Step or a Checkpoint.
 type Line interface{ line() }
 
-// Step is the line of an optimizer step. The key train_bpc counts bits per token, not per character: the name is that of
-// the logs of bitnet1's PyTorch project (docs/glossary.md).
+// Step is the line of an optimizer step. The key train_bpc counts bits per token, not per character: the name is that
+// of the logs of bitnet1's PyTorch project (docs/glossary.md).
 type Step struct {
 	Event        string  `json:"event"` // EventStep
 	Step         int     `json:"step"`  // steps taken

@@ -68,8 +68,8 @@ func ReadJSON(t *testing.T, path string, to any) {
 	}
 }
 
-// Documented makes sure that the section of docs/formats/reports.md under a heading lists the keys of the reports, nested ones in
-// tables of their own, and no others.
+// Documented makes sure that the section of docs/formats/reports.md under a heading lists the keys of the reports,
+// nested ones in tables of their own, and no others.
 func Documented(t *testing.T, heading string, reports ...any) {
 	t.Helper()
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "formats", "reports.md"))
