@@ -166,12 +166,12 @@ func TestQuantize(t *testing.T) {
 	for _, bits := range []int{2, 4, 8} {
 		p, _ := randomPlanes(t, d, r, 1, width, bits)
 		a, got, index := normals(r, width), make([]float32, width), make([]byte, width)
-		d.quantize(index, a, ones(width), 2, bits)
+		half, step := halfLevels(bits)
+		d.quantize(index, a, ones(width), 2, step, half)
 		p.setLevels(0, index)
 		p.segment(got, 0, 0)
 		for i := range a {
 			v := 2 * float64(a[i])
-			half := math.Ldexp(1, bits-1)
 			want := min(max(math.RoundToEven(v/(2.5/half)-0.5)+0.5, -half+0.5), half-0.5) * 2.5 / half
 			if float64(got[i]) != want {
 				t.Fatalf("%d bits: %v became %v, want %v", bits, v, got[i], want)

@@ -1,7 +1,9 @@
 package cpu
 
-// instructions are the inner loops in one instruction set. Every set computes the same bits; the Go functions, whose names
-// end so, say which.
+// instructions are the inner loops in one instruction set. Every set computes the same bits.
+//
+// A loop is a Go function, addGo, which says what the loop computes, and a field here. Its assembly, addLoopAVX2, is declared in
+// tools/assembly by that name; the generator writes addAVX2, which gives whole registers to the assembly and the rest to addGo.
 type instructions struct {
 	name     string
 	shuffles bool // looking up is faster than counting bits
@@ -28,8 +30,8 @@ type instructions struct {
 	signsOfSums    func(signs, pass []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32)
 	addScaled      func(dst []float32, sums []int32, signs []uint64, offset int32, factor float32) float64
 	randomWords    func(dst []uint32, key [2]uint32, counter [4]uint32)
-	roundRow       func(dst []int8, g, alpha []float32, inverse float32, random []uint16, limit float32)
-	roundColumns   func(dst []int8, g, inverse []float32, random []uint16, limit float32)
+	roundRow       func(dst []int8, gradient, alpha []float32, inverse float32, random []uint16, limit float32)
+	roundColumns   func(dst []int8, gradient, inverse []float32, random []uint16, limit float32)
 
 	// Floats.
 	affine         func(u, alpha, theta []float32)
@@ -47,7 +49,7 @@ type instructions struct {
 	scale          func(x []float32, factor float32)
 	maximum        func(x []float32) float32
 	exponentials   func(x []float32, top float32) float64
-	quantize       func(dst []byte, x, gain []float32, r float64, bits int)
+	quantize       func(dst []byte, x, gain []float32, r, step, half float64)
 	passNormalized func(dst, da, x, gain []float32, r, limit float64) float64
 	addNormalized  func(dx []float32, dGain []float64, da, x, gain []float32, r, c float64)
 	readGradient   func(dv []float64, do, v []float32, w float64) float64

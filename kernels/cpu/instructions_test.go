@@ -267,7 +267,7 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 				}
 			}
 			dst := make([]byte, n)
-			s.quantize(dst, x, gain, []float64{1, 0, math.NaN()}[r.IntN(3)], bits)
+			s.quantize(dst, x, gain, []float64{1, 0, math.NaN()}[r.IntN(3)], step, half)
 			return dst
 		},
 		"passNormalized": func(s *instructions, r *rand.Rand, n int) any {

@@ -30,7 +30,8 @@ func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps f
 				rms := d.reciprocalRMS(row, eps)
 				if out.Floats == nil {
 					p := out.Planes.(*planes)
-					d.quantize(index, row, g, rms, p.bits)
+					half, step := halfLevels(p.bits)
+					d.quantize(index, row, g, rms, step, half)
 					p.setLevels(r, index)
 					continue
 				}
@@ -67,9 +68,9 @@ func halfLevels(bits int) (half, step float64) {
 	return half, 2.5 / half
 }
 
-// quantizeGo writes the indices of the levels nearest to gain * x * r, 0 where that is no number; between two, ties go to the even one.
-func quantizeGo(dst []byte, x, gain []float32, r float64, bits int) {
-	half, step := halfLevels(bits)
+// quantizeGo writes the indices of the levels nearest to gain * x * r, of 2*half levels that are step apart: the even one of two that
+// are as near, and 0 where the product is NaN.
+func quantizeGo(dst []byte, x, gain []float32, r, step, half float64) {
 	for i, v := range x[:len(dst)] {
 		a := float64(float64(gain[i])*float64(v)) * r
 		index := 0.0

@@ -143,17 +143,17 @@ func (r rounding) rounded(values []int8, stride int, units []float32) roundedGra
 	return roundedGradient{values: small{values: values, stride: stride, bound: int(r.limit)}, units: units}
 }
 
-// roundRowGo writes floor(alpha*g*inverse + r) for random numbers r: that of a value is its own half of a word, followed by the other.
-func roundRowGo(dst []int8, g, alpha []float32, inverse float32, random []uint16, limit float32) {
-	for i, v := range g {
+// roundRowGo writes floor(alpha*gradient*inverse + r) for random numbers r: that of a value is its own half of a word, followed by the other.
+func roundRowGo(dst []int8, gradient, alpha []float32, inverse float32, random []uint16, limit float32) {
+	for i, v := range gradient {
 		dst[i] = roundDown(float32(float32(alpha[i]*v)*inverse), random[i], random[i^1], limit)
 	}
 }
 
-// roundColumnsGo writes floor(g*inverse + r) for the random numbers of roundRowGo.
-func roundColumnsGo(dst []int8, g, inverse []float32, random []uint16, limit float32) {
+// roundColumnsGo writes floor(gradient*inverse + r) for the random numbers of roundRowGo.
+func roundColumnsGo(dst []int8, gradient, inverse []float32, random []uint16, limit float32) {
 	for i := range dst {
-		dst[i] = roundDown(float32(g[i]*inverse[i]), random[i], random[i^1], limit)
+		dst[i] = roundDown(float32(gradient[i]*inverse[i]), random[i], random[i^1], limit)
 	}
 }
 

@@ -13,9 +13,7 @@ func arrange() {
 
 // transposeBytes: 8 rows of 16 bytes are 16 columns of 8, by three rounds of interleaving.
 func transposeBytes() {
-	TEXT("transposeBytesAVX2", NOSPLIT, "func(dst *byte, dstStride int, src *byte, srcStride int, n int)")
-	Doc("transposeBytesAVX2 is transposeBytesGo for n columns, a multiple of 16.")
-	Pragma("noescape")
+	beginOther(avx2, "transposeBytes", "func(dst *byte, dstStride int, src *byte, srcStride int, n int)", "for n columns, a multiple of 16.")
 	dst, dstStride, src, srcStride, n := pointer("dst"), pointer("dstStride"), pointer("src"), pointer("srcStride"), pointer("n")
 	Label("columns")
 	from := GP64()
@@ -69,9 +67,7 @@ func transposeBits() {
 			DATA(8*j, U64(m))
 		}
 	}
-	TEXT("transposeBitsAVX2", NOSPLIT, "func(dst *byte, src *uint64, stride, groups int)")
-	Doc("transposeBitsAVX2 is transposeBitsGo; stride is in bytes.")
-	Pragma("noescape")
+	beginOther(avx2, "transposeBits", "func(dst *byte, src *uint64, stride, groups int)", "with a stride in bytes.")
 	dst, src, stride, groups := pointer("dst"), pointer("src"), pointer("stride"), pointer("groups")
 	pairing, lanes := constant(pairs), constant(order)
 	mask := [3]VecVirtual{constant(masks[0]), constant(masks[1]), constant(masks[2])}

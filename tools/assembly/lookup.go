@@ -39,7 +39,7 @@ type lookupParts struct {
 func lookup() {
 	nibbles := bytes32("nibbles", same(0x0f))
 	evens := bytes32("evens", func(i int) byte { return byte(0xff * (1 - i%2)) })
-	lookupWith("lookupAVX2", func() lookupParts {
+	lookupWith(avx2, func() lookupParts {
 		frame, base := AllocLocal(lookupRows*2*64+32), GP64()
 		LEAQ(frame.Offset(31), base)
 		ANDQ(I32(-32), base) // sums that cross lines of the cache cost a third of the speed
@@ -96,7 +96,7 @@ func lookup() {
 	for i := range inOrder {
 		inOrder[i] = words8(fmt.Sprintf("columns%d", i), func(j int) uint32 { return uint32(8*i+j)*(1<<16+1) + 16<<16 })
 	}
-	lookupWith("lookupVBMI", func() lookupParts {
+	lookupWith(avx512, func() lookupParts {
 		wide := [2 * lookupRows][2]VecPhysical{{Y16, Y17}, {Y18, Y19}, {Y20, Y21}, {Y22, Y23}, {Y24, Y25}, {Y26, Y27}, {Y28, Y29}, {Y30, Y31}}
 		return lookupParts{
 			clear: func() {
@@ -135,15 +135,14 @@ func lookup() {
 	})
 }
 
-func lookupWith(name string, prepare func() lookupParts) {
-	TEXT(name, NOSPLIT, "func(sums *int32, stride int, tables, panel *byte, groups, skip, panels, flush int, add bool)")
-	Doc(name + " is lookupGo.")
-	Pragma("noescape")
+func lookupWith(set string, prepare func() lookupParts) {
+	beginOther(set, "lookup", "func(sums *int32, stride int, tables, panel *byte, groups, skip, panels, flush int, add bool)",
+		"for all panels; skip groups lie between what it reads of two of them.")
 	panel, flush := pointer("panel"), pointer("flush")
 	sums, stride := pointer("sums"), pointer("stride")
 	SHLQ(Imm(2), stride)
 	before := GP32() // all bits, if the sums are to be added to what is there
-	MOVBLZX(flag("add"), before)
+	MOVBLZX(argument("add"), before)
 	NEGL(before)
 	parts := prepare()
 	var sum [lookupRows][2]VecVirtual
@@ -208,8 +207,8 @@ func lookupWith(name string, prepare func() lookupParts) {
 	end()
 }
 
-// flag is where a parameter lies.
-func flag(name string) Mem {
+// argument is where a parameter lies.
+func argument(name string) Mem {
 	m, err := Param(name).Resolve()
 	if err != nil {
 		panic(err)
@@ -225,10 +224,8 @@ func makeTables() {
 	first := bytes32("first", func(n int) byte { return byte(n % 16 &^ 3) })
 	ones := bytes32("ones", same(1))
 	middle := words8("middleBytes", all(0x00ffff00))
-	tables := func(name string, spread func() func(j int, lower, upper VecVirtual) (a, b VecVirtual)) {
-		TEXT(name, NOSPLIT, "func(dst *byte, q *int8, n int) (sum int32)")
-		Doc(name + " is makeTablesGo for n integers, a multiple of 32.")
-		Pragma("noescape")
+	tables := func(set string, spread func() func(j int, lower, upper VecVirtual) (a, b VecVirtual)) {
+		beginOther(set, "makeTables", "func(dst *byte, q *int8, n int) (sum int32)", "for n integers, a multiple of 32.")
 		dst, q, n := pointer("dst"), pointer("q"), pointer("n")
 		zero, total, one := YMM(), YMM(), constant(ones)
 		lowest := constant(first)
@@ -281,7 +278,7 @@ func makeTables() {
 		Store(result, ReturnIndex(0))
 		end()
 	}
-	tables("makeTablesAVX2", func() func(j int, lower, upper VecVirtual) (a, b VecVirtual) {
+	tables(avx2, func() func(j int, lower, upper VecVirtual) (a, b VecVirtual) {
 		low, high := constant(byLow), constant(byHigh)
 		return func(j int, lower, upper VecVirtual) (a, b VecVirtual) {
 			a, b = YMM(), YMM()
@@ -292,7 +289,7 @@ func makeTables() {
 			return a, b
 		}
 	})
-	tables("makeTablesVBMI", func() func(j int, lower, upper VecVirtual) (a, b VecVirtual) {
+	tables(avx512, func() func(j int, lower, upper VecVirtual) (a, b VecVirtual) {
 		var low, high [4]Mem // where the four bytes of the eight integers j lie
 		for j := range low {
 			low[j] = bytes32(fmt.Sprintf("lowBits%d", j), func(n int) byte { return byte(8*j + n%4 + n/16*4) })

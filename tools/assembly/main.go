@@ -1,14 +1,31 @@
-// Command assembly writes the inner loops of kernels/cpu for amd64:
+// Command assembly writes the inner loops of kernels/cpu for amd64: the assembly, its declarations, and the Go functions that
+// call it.
 //
-//	cd tools/assembly && go run . -out ../../kernels/cpu/loops_amd64.s -stubs ../../kernels/cpu/loops_amd64.go -pkg cpu
+//	go run -C tools/assembly .
 //
-// What every function computes is written in Go beside its caller (the name without the instruction set, with Go at its
-// end); a test compares the two, bit by bit. Floating-point products and sums round separately everywhere.
+// What a loop computes is written in Go in kernels/cpu: the function of its name with Go at its end, whose parameters the
+// assembly has too. A test compares the two, bit by bit. Floating-point products and sums round separately everywhere.
 package main
 
-import . "github.com/mmcloughlin/avo/build"
+import (
+	"flag"
+	"log"
+	"os"
+	"path/filepath"
+
+	. "github.com/mmcloughlin/avo/build"
+)
+
+const dir = "../../kernels/cpu"
 
 func main() {
+	for option, value := range map[string]string{
+		"pkg": "cpu", "out": filepath.Join(dir, "loops_amd64.s"), "stubs": filepath.Join(dir, "loops_amd64.go"),
+	} {
+		if err := flag.Set(option, value); err != nil {
+			log.Fatal(err)
+		}
+	}
 	ConstraintExpr("amd64")
 	makeTables()
 	lookup()
@@ -19,4 +36,7 @@ func main() {
 	network()
 	wide()
 	Generate()
+	if err := os.WriteFile(filepath.Join(dir, "callers_amd64.go"), callers(), 0o644); err != nil {
+		log.Fatal(err)
+	}
 }

@@ -47,7 +47,7 @@ func doubles(base, i GPVirtual) VecVirtual {
 func normalization() {
 	magnitude := words4("magnitude64", 1<<63-1)
 
-	begin("multiply", "func(dst, a, b *float32, n int)")
+	begin(avx2, "multiply", 8)
 	dst, a, b, n := pointer("dst"), pointer("a"), pointer("b"), pointer("n")
 	loop(n, 8, func(i GPVirtual) {
 		v := YMM()
@@ -57,10 +57,12 @@ func normalization() {
 	})
 	end()
 
-	begin("quantize", "func(dst *byte, x, gain *float32, n int, r, step, half, top float64)")
+	begin(avx2, "quantize", 8)
 	dst, x, gain, n := pointer("dst"), pointer("x"), pointer("gain"), pointer("n")
-	r, step, half, top := broadcast64("r"), broadcast64("step"), broadcast64("half"), broadcast64("top")
+	r, step, half, top := broadcast64("r"), broadcast64("step"), broadcast64("half"), YMM()
 	middle, zero := constant(words4("middle", math.Float64bits(0.5))), YMM()
+	VSUBPD(middle, half, top)
+	VADDPD(top, top, top)
 	VXORPD(zero, zero, zero)
 	loop(n, 8, func(i GPVirtual) {
 		var index [2]VecVirtual
@@ -85,7 +87,7 @@ func normalization() {
 	})
 	end()
 
-	begin("passNormalized", "func(dst, da, x, gain *float32, n int, r, limit float64) float64")
+	begin(avx2, "passNormalized", 8)
 	dst, x, gain, n = pointer("dst"), pointer("x"), pointer("gain"), pointer("n")
 	da := pointer("da")
 	r = broadcast64("r")
@@ -120,7 +122,7 @@ func normalization() {
 	storeSum(sums[0], sums[1])
 	end()
 
-	begin("addNormalized", "func(dx *float32, dGain *float64, da, x, gain *float32, n int, r, c float64)")
+	begin(avx2, "addNormalized", 8)
 	dx, dGain := pointer("dx"), pointer("dGain")
 	da, x, gain, n = pointer("da"), pointer("x"), pointer("gain"), pointer("n")
 	r = broadcast64("r")
@@ -145,7 +147,7 @@ func normalization() {
 }
 
 func attention() {
-	begin("readGradient", "func(dv *float64, do, v *float32, n int, w float64) float64")
+	begin(avx2, "readGradient", 8)
 	dv, do, v, n := pointer("dv"), pointer("do"), pointer("v"), pointer("n")
 	w, sums := broadcast64("w"), [2]VecVirtual{YMM(), YMM()}
 	VXORPD(sums[0], sums[0], sums[0])
@@ -166,7 +168,7 @@ func attention() {
 	storeSum(sums[0], sums[1])
 	end()
 
-	begin("scoreGradient", "func(dq, dk *float64, q, k *float32, n int, s float64)")
+	begin(avx2, "scoreGradient", 8)
 	dq, dk, q, k, n := pointer("dq"), pointer("dk"), pointer("q"), pointer("k"), pointer("n")
 	s := broadcast64("s")
 	loop(n, 4, func(i GPVirtual) {
@@ -194,9 +196,8 @@ func nearest() {
 	for i := range 4 {
 		DATA(8*i, U64(math.Float64bits(float64(i-3))))
 	}
-	TEXT("nearestAVX2", NOSPLIT, "func(best, away *[4][4]float64, q, k *uint64, n int, skip float64, score *[4][4]float64)")
-	Doc("nearestAVX2 is nearestGo: q points to the first query, k to the first key to look at.")
-	Pragma("noescape")
+	beginOther(avx2, "nearest", "func(best, away *[4][4]float64, q, k *uint64, n int, skip float64, score *[4][4]float64)",
+		"for pointers to the first query and the first key to look at.")
 	best, away, q, k, n, score := pointer("best"), pointer("away"), pointer("q"), pointer("k"), pointer("n"), pointer("score")
 	query, counts, mask, distance := YMM(), constant(table), constant(nibbles), broadcast64("skip")
 	VADDPD(start, distance, distance)
@@ -265,7 +266,8 @@ func ranked() {
 	for j := range shifts {
 		shifts[j] = words8(fmt.Sprintf("toSign%d", j), func(i int) uint32 { return uint32(31 - 8*j - i) })
 	}
-	begin("ranked", "func(dq, dk, dv, do *float32, q, k, v *uint64, at *int32, exps *float32, weights *[4]float32, scale float64, dqStride, doStride, words, n, queries int)")
+	beginOther(avx2, "ranked", "func(dq, dk, dv, do *float32, q, k, v *uint64, at *int32, exps *float32, weights *[4]float32, "+
+		"scale float64, dqStride, doStride, words, n, queries int)", "for whole registers.")
 	frame := AllocLocal(13 * 8)
 	variables := 0
 	// variable copies a parameter, times 2^shift, to memory.
@@ -465,7 +467,7 @@ func loss() {
 		terms = append(terms, float("exp"+string(rune('0'+i)), t))
 	}
 
-	begin("maximum", "func(x *float32, n int) float32")
+	begin(avx2, "maximum", 8)
 	x, n := pointer("x"), pointer("n")
 	top := YMM()
 	VBROADCASTSS(none, top)
@@ -477,7 +479,7 @@ func loss() {
 	storeMost(top, VMAXPS)
 	end()
 
-	begin("exponentials", "func(x *float32, n int, top float32) float64")
+	begin(avx2, "exponentials", 8)
 	x, n = pointer("x"), pointer("n")
 	most := broadcast("top")
 	sums := [2]VecVirtual{YMM(), YMM()}
@@ -514,7 +516,7 @@ func loss() {
 	storeSum(sums[0], sums[1])
 	end()
 
-	begin("scale", "func(x *float32, n int, factor float32)")
+	begin(avx2, "scale", 8)
 	x, n = pointer("x"), pointer("n")
 	factor := broadcast("factor")
 	loop(n, 8, func(i GPVirtual) {

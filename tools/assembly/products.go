@@ -18,9 +18,7 @@ func andCountsAVX2() {
 		n := i % 16
 		return byte(n&1 + n>>1&1 + n>>2&1 + n>>3)
 	})
-	TEXT("andCountsAVX2", NOSPLIT, "func(dst *int32, x, w *uint64, steps, quads int)")
-	Doc("andCountsAVX2 is andCountsGo for 4*quads rows of 4*steps words.")
-	Pragma("noescape")
+	beginOther(avx2, "andCounts", "func(dst *int32, x, w *uint64, steps, quads int)", "for 4*quads rows of 4*steps words.")
 	dst, x, w, size, quads := pointer("dst"), pointer("x"), pointer("w"), pointer("steps"), pointer("quads")
 	SHLQ(Imm(5), size)
 	mask, counts, zero := constant(NewDataAddr(Symbol{Name: "nibbles", Static: true}, 0)), constant(table), YMM()
@@ -77,9 +75,7 @@ func andCountsAVX2() {
 // tileAVX2 keeps 4 × 8 sums in registers.
 func tileAVX2() {
 	const rows = 4
-	TEXT("tileAVX2", NOSPLIT, "func(c *float64, ldc int, a, b *float64, k int)")
-	Doc("tileAVX2 is tileGo with four lanes.")
-	Pragma("noescape")
+	beginOther(avx2, "tile", "func(c *float64, ldc int, a, b *float64, k int)", "with four lanes.")
 	c, ldc, a, b, k := pointer("c"), pointer("ldc"), pointer("a"), pointer("b"), pointer("k")
 	SHLQ(Imm(3), ldc)
 	row := [rows]GPVirtual{c, GP64(), GP64(), GP64()}

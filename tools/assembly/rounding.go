@@ -16,7 +16,7 @@ func rounding() {
 		low:   words8("lowHalf", all(math.Float32bits(1./(1<<32)))),
 	}
 
-	begin("roundRow", "func(dst *int8, gradient, alpha *float32, random *uint16, n int, inverse, limit float32)")
+	begin(avx2, "roundRow", 32)
 	dst, g, alpha, random, n := pointer("dst"), pointer("gradient"), pointer("alpha"), pointer("random"), pointer("n")
 	inverse := broadcast("inverse")
 	r.round32(dst, random, n, func(i GPVirtual, j int) VecVirtual {
@@ -27,7 +27,7 @@ func rounding() {
 		return v
 	})
 
-	begin("roundColumns", "func(dst *int8, gradient, inverse *float32, random *uint16, n int, limit float32)")
+	begin(avx2, "roundColumns", 32)
 	dst, g, inverses, random, n := pointer("dst"), pointer("gradient"), pointer("inverse"), pointer("random"), pointer("n")
 	r.round32(dst, random, n, func(i GPVirtual, j int) VecVirtual {
 		v := YMM()
@@ -97,9 +97,7 @@ func randomWords() {
 	}{{"round0", 0xD2511F53}, {"round1", 0xCD9E8D57}, {"weyl0", 0x9E3779B9}, {"weyl1", 0xBB67AE85}, {"four", 4}} {
 		constants[c.name] = words8(c.name, all(c.w))
 	}
-	TEXT("randomWordsAVX2", NOSPLIT, "func(dst *uint32, steps int, key *[2]uint32, counter *[4]uint32)")
-	Doc("randomWordsAVX2 is randomWordsGo for 32 words a step.")
-	Pragma("noescape")
+	beginOther(avx2, "randomWords", "func(dst *uint32, steps int, key *[2]uint32, counter *[4]uint32)", "for 32 words a step.")
 	dst, steps, key, counter := pointer("dst"), pointer("steps"), pointer("key"), pointer("counter")
 	m0, m1 := constant(constants["round0"]), constant(constants["round1"])
 	next := YMM()

@@ -19,13 +19,6 @@ func words8(name string, w func(i int) uint32) Mem {
 
 func all(w uint32) func(int) uint32 { return func(int) uint32 { return w } }
 
-// begin declares a function that equals the one whose name ends in Go.
-func begin(name, signature string) {
-	TEXT(name+"AVX2", NOSPLIT, signature)
-	Doc(name + "AVX2 is " + name + "Go for whole registers.")
-	Pragma("noescape")
-}
-
 func pointer(name string) GPVirtual { return Load(Param(name), GP64()).(GPVirtual) }
 
 func end() {
@@ -80,13 +73,13 @@ func vectors() {
 		VMULPS(unit, v, v)
 		return v
 	}
-	begin("scaleIntegers", "func(dst *float32, sums *int32, n int, offset int32, unit float32)")
+	begin(avx2, "scaleIntegers", 8)
 	dst, sums, n := pointer("dst"), pointer("sums"), pointer("n")
 	offset, unit := broadcast("offset"), broadcast("unit")
 	loop(n, 8, func(i GPVirtual) { VMOVUPS(scaled(sums, i, 0, offset, unit), at4(dst, i, 0)) })
 	end()
 
-	begin("scaleToBFloats", "func(dst *uint16, sums *int32, n int, offset int32, unit float32)")
+	begin(avx2, "scaleToBFloats", 16, finite("unit"))
 	dst, sums, n = pointer("dst"), pointer("sums"), pointer("n")
 	offset, unit = broadcast("offset"), broadcast("unit")
 	loop(n, 16, func(i GPVirtual) {
@@ -94,7 +87,7 @@ func vectors() {
 	})
 	end()
 
-	begin("addCounts", "func(sums, counts, pops *int32, n int, shift, weight int32)")
+	begin(avx2, "addCounts", 8)
 	sums, n = pointer("sums"), pointer("n")
 	counts, pops := pointer("counts"), pointer("pops")
 	weight, shift, by := broadcast("weight"), XMM(), GP32()
@@ -111,7 +104,7 @@ func vectors() {
 	})
 	end()
 
-	begin("affineSums", "func(dst *float32, sums *int32, alpha, theta *float32, n int, offset int32, unit float32)")
+	begin(avx2, "affineSums", 8)
 	dst, sums, n = pointer("dst"), pointer("sums"), pointer("n")
 	alpha, theta := pointer("alpha"), pointer("theta")
 	offset, unit = broadcast("offset"), broadcast("unit")
@@ -120,7 +113,7 @@ func vectors() {
 
 	signsOfSums(magnitude, oneUlp)
 
-	begin("affine", "func(u, alpha, theta *float32, n int)")
+	begin(avx2, "affine", 8)
 	u := pointer("u")
 	alpha, theta, n = pointer("alpha"), pointer("theta"), pointer("n")
 	loop(n, 8, func(i GPVirtual) {
@@ -132,7 +125,7 @@ func vectors() {
 	})
 	end()
 
-	begin("add", "func(dst, a, b *float32, n int)")
+	begin(avx2, "add", 8)
 	dst, a, b, n := pointer("dst"), pointer("a"), pointer("b"), pointer("n")
 	loop(n, 8, func(i GPVirtual) {
 		v := YMM()
@@ -142,7 +135,7 @@ func vectors() {
 	})
 	end()
 
-	begin("roundBFloats", "func(dst *uint16, dstStride int, src *float32, srcStride, rows, n int)")
+	begin(avx2, "roundBFloats", 16)
 	dst, src, n := pointer("dst"), pointer("src"), pointer("n")
 	dstStride, srcStride, rows := pointer("dstStride"), pointer("srcStride"), pointer("rows")
 	SHLQ(Imm(1), dstStride)
@@ -167,7 +160,7 @@ func vectors() {
 	JNZ(LabelRef("row"))
 	end()
 
-	begin("widenBFloats", "func(dst *float32, dstStride int, src *uint16, srcStride, rows, n int)")
+	begin(avx2, "widenBFloats", 8)
 	dst, src, n = pointer("dst"), pointer("src"), pointer("n")
 	dstStride, srcStride, rows = pointer("dstStride"), pointer("srcStride"), pointer("rows")
 	SHLQ(Imm(2), dstStride)
@@ -180,7 +173,7 @@ func vectors() {
 	JNZ(LabelRef("row"))
 	end()
 
-	begin("packSigns", "func(words *uint64, x *float32, n int)")
+	beginOther(avx2, "packSigns", "func(words *uint64, x *float32, n int)", "for n whole words.")
 	words, x := pointer("words"), pointer("x")
 	n = pointer("n")
 	zero := YMM()
@@ -188,7 +181,7 @@ func vectors() {
 	packs(words, x, n, func(v VecVirtual) { VCMPPS(atLeast, zero, v, v) })
 	end()
 
-	begin("packPass", "func(words *uint64, x *float32, n int)")
+	beginOther(avx2, "packPass", "func(words *uint64, x *float32, n int)", "for n whole words.")
 	words, x, n = pointer("words"), pointer("x"), pointer("n")
 	mask, above := constant(magnitude), constant(oneUlp)
 	packs(words, x, n, func(v VecVirtual) {
@@ -197,7 +190,7 @@ func vectors() {
 	})
 	end()
 
-	begin("mask", "func(dst, src *float32, words *uint64, n int)")
+	begin(avx2, "mask", 64)
 	dst, src, words, n = pointer("dst"), pointer("src"), pointer("words"), pointer("n")
 	lanes := constant(bitOf)
 	SHRQ(Imm(3), n)
@@ -210,7 +203,7 @@ func vectors() {
 	})
 	end()
 
-	begin("maskBFloats", "func(dst *float32, src *uint16, words *uint64, n int)")
+	begin(avx2, "maskBFloats", 64)
 	dst, src, words, n = pointer("dst"), pointer("src"), pointer("words"), pointer("n")
 	lanes = constant(bitOf)
 	SHRQ(Imm(3), n)
@@ -223,7 +216,7 @@ func vectors() {
 	})
 	end()
 
-	begin("largest", "func(most, x *float32, n int)")
+	begin(avx2, "largest", 8)
 	most, x, n := pointer("most"), pointer("x"), pointer("n")
 	mask = constant(magnitude)
 	loop(n, 8, func(i GPVirtual) {
@@ -234,7 +227,7 @@ func vectors() {
 	})
 	end()
 
-	begin("largestProduct", "func(a, b *float32, n int) float32")
+	begin(avx2, "largestProduct", 8)
 	a, b, n = pointer("a"), pointer("b"), pointer("n")
 	mask = constant(magnitude)
 	top := YMM()
@@ -249,7 +242,7 @@ func vectors() {
 	storeMost(top, VPMAXSD)
 	end()
 
-	begin("addScaled", "func(dst *float32, sums *int32, signs *uint64, n int, offset int32, factor float32) float64")
+	begin(avx2, "addScaled", 64)
 	dst, sums, words, n = pointer("dst"), pointer("sums"), pointer("signs"), pointer("n")
 	offset = broadcast("offset")
 	factor := broadcast("factor")
@@ -277,10 +270,10 @@ func vectors() {
 	storeSum(low, high)
 	end()
 
-	addRows("addRows", "float32", 4, magnitude, bitOf)
-	addRows("addBRows", "uint16", 2, magnitude, bitOf)
+	addRows("addRows", 4, magnitude, bitOf)
+	addRows("addBRows", 2, magnitude, bitOf)
 
-	begin("sumSquares", "func(x *float32, n int) float64")
+	begin(avx2, "sumSquares", 8)
 	x, n = pointer("x"), pointer("n")
 	low, high = YMM(), YMM()
 	VXORPD(low, low, low)
@@ -313,8 +306,8 @@ func storeMost(top VecVirtual, most func(ops ...Op)) {
 }
 
 // addRows keeps the sums of 32 columns, and their largest values, in registers.
-func addRows(name, kind string, size int, magnitude, bitOf Mem) {
-	begin(name, "func(sums *float64, most *float32, src *"+kind+", stride int, words *uint64, wordStride, rows, n int)")
+func addRows(name string, size int, magnitude, bitOf Mem) {
+	begin(avx2, name, 64)
 	sums, most, src, stride := pointer("sums"), pointer("most"), pointer("src"), pointer("stride")
 	words, wordStride, rows, n := pointer("words"), pointer("wordStride"), pointer("rows"), pointer("n")
 	SHLQ(Imm(uint64(size/2)), stride)
@@ -422,7 +415,7 @@ func affineOf(sums, alpha, theta, i GPVirtual, disp int, offset, unit VecVirtual
 
 // signsOfSums packs signs, and where gradients pass, without writing the values.
 func signsOfSums(magnitude, above1 Mem) {
-	begin("signsOfSums", "func(signs, pass *uint64, sums *int32, alpha, theta *float32, n int, offset int32, unit float32)")
+	begin(avx2, "signsOfSums", 64)
 	signs, pass, sums := pointer("signs"), pointer("pass"), pointer("sums")
 	alpha, theta, n := pointer("alpha"), pointer("theta"), pointer("n")
 	offset, unit, mask, above, zero := broadcast("offset"), broadcast("unit"), constant(magnitude), constant(above1), YMM()
@@ -514,7 +507,7 @@ func storeSum(low, high VecVirtual) {
 
 // adam: the factors come as eight float32 in the order of the type update.
 func adam() {
-	begin("adam", "func(param, grad, m, v *float32, n int, u *float32)")
+	begin(avx2, "adam", 8, addressOf("clip"))
 	param, grad, m, v, n := pointer("param"), pointer("grad"), pointer("m"), pointer("v"), pointer("n")
 	u := pointer("u")
 	var f [9]VecVirtual

@@ -19,13 +19,6 @@ func wide() {
 	wideBFloats()
 }
 
-// beginWide declares a function that equals the one whose name ends in Go.
-func beginWide(name, signature, doc string) {
-	TEXT(name+"AVX512", NOSPLIT, signature)
-	Doc(name + "AVX512 is " + name + "Go " + doc)
-	Pragma("noescape")
-}
-
 // quads8 is a constant of eight 64-bit values.
 func quads8(name string, w ...uint64) Mem {
 	m := GLOBL(name, RODATA|NOPTR)
@@ -58,7 +51,7 @@ func wideRandomWords() {
 	m0, m1 := quads8("round0q", 0xD2511F53), quads8("round1q", 0xCD9E8D57)
 	first := quads8("firstBlocks", 0, 8, 1, 9, 2, 10, 3, 11)
 	last := quads8("lastBlocks", 4, 12, 5, 13, 6, 14, 7, 15)
-	beginWide("randomWords", "func(dst *uint32, steps int, key *[2]uint32, counter *[4]uint32)", "for 128 words a step.")
+	beginOther(avx512, "randomWords", "func(dst *uint32, steps int, key *[2]uint32, counter *[4]uint32)", "for 128 words a step.")
 	dst, steps, key, counter := pointer("dst"), pointer("steps"), pointer("key"), pointer("counter")
 	frame := AllocLocal(rounds * 2 * 4)
 	for i, weyl := range []uint32{0x9E3779B9, 0xBB67AE85} {
@@ -119,7 +112,7 @@ func wideRandomWords() {
 // wideCountSigns keeps the sums of 4 rows × 16 channels, as 64 bits, in registers.
 func wideCountSigns() {
 	const rows, registers = 4, 2
-	beginWide("countSigns", "func(dst *int32, stride int, x *uint64, xStride int, w *uint64, channels, words int)", "for 16 channels at a time.")
+	beginOther(avx512, "countSigns", "func(dst *int32, stride int, x *uint64, xStride int, w *uint64, channels, words int)", "for 16 channels at a time.")
 	dst, stride, x, xStride := pointer("dst"), pointer("stride"), pointer("x"), pointer("xStride")
 	w, channels, words := pointer("w"), pointer("channels"), pointer("words")
 	SHLQ(Imm(2), stride)
@@ -179,8 +172,8 @@ func wideCountSigns() {
 // wideNearest is nearest with masks, counted bits, and a quotient without division.
 func wideNearest() {
 	data := func(name string) Mem { return NewDataAddr(Symbol{Name: name, Static: true}, 0) }
-	beginWide("nearest", "func(best, away *[4][4]float64, q, k *uint64, n int, skip float64, score *[4][4]float64)",
-		"for dimensions that have a reciprocal: q points to the first query, k to the first key to look at.")
+	beginOther(avx512, "nearest", "func(best, away *[4][4]float64, q, k *uint64, n int, skip float64, score *[4][4]float64)",
+		"for dimensions that have a reciprocal, and pointers to the first query and the first key to look at.")
 	best, away, q, k, n, score := pointer("best"), pointer("away"), pointer("q"), pointer("k"), pointer("n"), pointer("score")
 	query, distance, one, none, two := YMM(), broadcast64("skip"), YMM(), YMM(), YMM()
 	VADDPD(data("start"), distance, distance)
@@ -240,7 +233,7 @@ func wideNearest() {
 // wideBroadcast is a 32-bit parameter in all lanes.
 func wideBroadcast(name string) VecVirtual {
 	v := ZMM()
-	VBROADCASTSS(flag(name), v)
+	VBROADCASTSS(argument(name), v)
 	return v
 }
 
@@ -261,11 +254,8 @@ func wideRounding() {
 	for half, name := range []string{"lowHalf16", "highHalf16"} {
 		parts[half] = quads8(name, uint64(math.Float32bits(float32(math.Ldexp(1, 16*half-32))))*(1<<32+1))
 	}
-	for _, f := range []struct{ name, signature, factor string }{
-		{"roundRow", "func(dst *int8, gradient, alpha *float32, random *uint16, n int, inverse, limit float32)", "alpha"},
-		{"roundColumns", "func(dst *int8, gradient, inverse *float32, random *uint16, n int, limit float32)", "inverse"},
-	} {
-		beginWide(f.name, f.signature, "for 64 values at a time.")
+	for _, f := range []struct{ name, factor string }{{"roundRow", "alpha"}, {"roundColumns", "inverse"}} {
+		begin(avx512, f.name, 64)
 		dst, g, factor, random, n := pointer("dst"), pointer("gradient"), pointer(f.factor), pointer("random"), pointer("n")
 		limit, low, high, inOrder := wideBroadcast("limit"), wideConstant(parts[0]), wideConstant(parts[1]), wideConstant(order)
 		var inverse VecVirtual
@@ -273,7 +263,7 @@ func wideRounding() {
 			inverse = wideBroadcast("inverse")
 		}
 		bound, lowest := GP32(), ZMM()
-		VCVTTSS2SI(flag("limit"), bound)
+		VCVTTSS2SI(argument("limit"), bound)
 		NEGL(bound)
 		VPBROADCASTB(bound, lowest)
 		loop(n, 64, func(i GPVirtual) {
@@ -307,7 +297,7 @@ func wideRounding() {
 
 func wideSignsOfSums() {
 	magnitude, one := quads8("magnitude16", 0x7fffffff7fffffff), quads8("one16", uint64(math.Float32bits(1))*(1<<32+1))
-	beginWide("signsOfSums", "func(signs, pass *uint64, sums *int32, alpha, theta *float32, n int, offset int32, unit float32)", "for 16 values at a time.")
+	begin(avx512, "signsOfSums", 64)
 	signs, pass, sums := pointer("signs"), pointer("pass"), pointer("sums")
 	alpha, theta, n := pointer("alpha"), pointer("theta"), pointer("n")
 	offset, unit, mask, most, zero := wideBroadcast("offset"), wideBroadcast("unit"), wideConstant(magnitude), wideConstant(one), wideZero()
@@ -334,7 +324,7 @@ func wideSignsOfSums() {
 // wideAddBRows keeps the sums of 64 columns, and their largest values, in registers.
 func wideAddBRows() {
 	magnitude := NewDataAddr(Symbol{Name: "magnitude16", Static: true}, 0)
-	beginWide("addBRows", "func(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride, rows, n int)", "for 64 columns at a time.")
+	begin(avx512, "addBRows", 64)
 	sums, most, src, stride := pointer("sums"), pointer("most"), pointer("src"), pointer("stride")
 	words, wordStride, rows, n := pointer("words"), pointer("wordStride"), pointer("rows"), pointer("n")
 	SHLQ(Imm(1), stride)
@@ -417,7 +407,7 @@ func wideBFloats() {
 		VMOVDQU64(v, to)
 	}
 
-	beginWide("roundBFloats", "func(dst *uint16, dstStride int, src *float32, srcStride, rows, n int)", "for 32 values at a time.")
+	begin(avx512, "roundBFloats", 32)
 	dst, src, n := pointer("dst"), pointer("src"), pointer("n")
 	dstStride, srcStride, rows := pointer("dstStride"), pointer("srcStride"), pointer("rows")
 	SHLQ(Imm(1), dstStride)
@@ -443,7 +433,7 @@ func wideBFloats() {
 	JNZ(LabelRef("row"))
 	end()
 
-	beginWide("scaleToBFloats", "func(dst *uint16, sums *int32, n int, offset int32, unit float32)", "for 32 values at a time.")
+	begin(avx512, "scaleToBFloats", 32, finite("unit"))
 	dst, sums, n := pointer("dst"), pointer("sums"), pointer("n")
 	offset, unit := wideBroadcast("offset"), wideBroadcast("unit")
 	round, order = rounder(), wideConstant(upper)
