@@ -205,6 +205,30 @@ func TestDamagedEventsAreNamedAndMendedByWritingThemAgain(t *testing.T) {
 	}
 }
 
+// A file that was copied from another run, or to another kind of event, is no event of where it lies.
+func TestEventsBelongWhereTheyWereWritten(t *testing.T) {
+	var told []error
+	j := Open(t.TempDir()).Telling(func(err error) { told = append(told, err) })
+	e := newEvent(t, "r", event.Part{}, 1, event.PackWritten{Step: 1})
+	b, err := os.ReadFile(keep(t, j, e))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, at := range []struct{ run, kind string }{{"other", e.Kind}, {"r", event.RunStarted{}.Kind()}} {
+		path := j.path(at.run, at.kind, e.ID)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		overwrite(t, path, b)
+		if events, err := j.Read(at.run, at.kind); err != nil || len(events) != 0 {
+			t.Errorf("%v: %v, %v", at, events, err)
+		}
+		if len(told) != i+1 || !strings.Contains(told[i].Error(), "it is the event pack.written "+digest.Short(e.ID)+" of run r") {
+			t.Errorf("%v: told %v", at, told)
+		}
+	}
+}
+
 func TestBodiesOfAnotherShapeAreLeftOutAndNamed(t *testing.T) {
 	var told []error
 	j := Open(t.TempDir()).Telling(func(err error) { told = append(told, err) })
@@ -378,6 +402,25 @@ func TestPartsAreReadOnceAndSeenWhenAllAreThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(count + 1) // a part twice, one of the other set, and without the one that was damaged after it had been read
+}
+
+// A part that was read is not read again: a gathering stage asks for each of its events, and there may be thousands.
+func TestPartsAreNotReadAgain(t *testing.T) {
+	j := Open(t.TempDir())
+	first := newEvent(t, "r", event.Part{Index: 0, Count: 2}, 1, event.PackWritten{Step: 1})
+	path := keep(t, j, first)
+	parts := j.NewParts("r", first.Kind)
+	for _, index := range []int{0, 1} { // the second time, the file of the first part says that it is the other one
+		first.Part.Index = index
+		b, err := first.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		overwrite(t, path, b)
+		if events, err := parts.Read(2); err != nil || len(events) != 0 {
+			t.Errorf("one of two parts: %d events, %v", len(events), err)
+		}
+	}
 }
 
 func TestHas(t *testing.T) {
