@@ -270,12 +270,12 @@ type Device interface {
 	// AttendBackward overwrites dqkv, rows × 3*Heads*HeadDim, given the gradient of what is read and the pointers that Attend left.
 	AttendBackward(dqkv, dOut Floats, qkv Planes, pointers Ints, a Attention)
 
-	// CrossEntropy writes each row's loss in nats, -log softmax(u)[target] of the logits u = head(x); 0 where the target is
+	// CrossEntropy writes each row's loss in nats, -log softmax(u)[target] of the logits u = lmHead(x); 0 where the target is
 	// -1. No more logits exist at a time than the device finds good.
-	CrossEntropy(losses Floats, x Activation, head Linear, targets Ints)
+	CrossEntropy(losses Floats, x Activation, lmHead Linear, targets Ints)
 	// CrossEntropyBackward does the same and, as LinearBackward for the gradient of GradScale * Σ losses, overwrites dx
-	// and adds to the gradients of head's parameters.
-	CrossEntropyBackward(losses, dx Floats, dl LinearGradient, x Activation, head Linear, targets Ints, gradBits int)
+	// and adds to the gradients of lmHead's parameters.
+	CrossEntropyBackward(losses, dx Floats, dl LinearGradient, x Activation, lmHead Linear, targets Ints, gradBits int)
 
 	// AdamW applies one update.
 	AdamW(a Adam)

@@ -22,7 +22,7 @@ func (m *Model) strict(l kernels.Linear) kernels.Linear {
 	return l
 }
 
-// enqueueForward runs tokens through all layers, up to what the head reads.
+// enqueueForward runs tokens through all layers, up to what the language-model head reads.
 func (m *Model) enqueueForward() {
 	b, eps := &m.buffers, m.config.Eps
 	m.dev.Embed(m.layers[0].in, b.tokens, m.strict(m.codebook))
@@ -207,7 +207,7 @@ func (m *Model) Greedy(tokens []int32, s Settings) ([]int32, error) {
 	})
 }
 
-// forward runs tokens up to what the head reads.
+// forward runs tokens up to what the language-model head reads.
 func (m *Model) forward(tokens []int32, s Settings) error {
 	if err := m.begin(tokens, nil, s); err != nil {
 		return err
@@ -219,13 +219,13 @@ func (m *Model) forward(tokens []int32, s Settings) error {
 	return err
 }
 
-// headElements bounds the logits that exist at a time: 64 MiB.
-const headElements = 1 << 24
+// logitsAtOnce bounds the logits that exist at a time: 64 MiB.
+const logitsAtOnce = 1 << 24
 
-// eachLogits calls f for rows from..to-1 of what the last forward pass left for the head. logits are f's for the call.
+// eachLogits calls f for rows from..to-1 of what the last forward pass left for the language-model head. logits are f's for the call.
 func (m *Model) eachLogits(from, to int, f func(row int, logits []float32)) error {
 	vocab := m.config.Vocab
-	part := min(m.rows(), max(1, headElements/vocab))
+	part := min(m.rows(), max(1, logitsAtOnce/vocab))
 	if m.logits == nil {
 		x, err := m.dev.NewFloats(part * vocab)
 		if err != nil {

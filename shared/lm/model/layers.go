@@ -120,7 +120,7 @@ type buffers struct {
 	tokens, targets kernels.Ints
 	starts          kernels.Ints       // of tokens' documents; nil where all of a sequence is one
 	out             kernels.Floats     // the residual stream after the last layer
-	readOut         kernels.Activation // what the head reads of it
+	readOut         kernels.Activation // what the language-model head reads of it
 	losses          kernels.Floats
 	totalLoss       kernels.Floats // summed over the micro-batches of a step
 	squaredNorm     kernels.Floats

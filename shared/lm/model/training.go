@@ -151,7 +151,7 @@ func (m *Model) enqueueTraining() {
 	if m.abandoned() {
 		return
 	}
-	m.enqueueHeadBackward()
+	m.enqueueLMHeadBackward()
 	lowest := m.lowest()
 	for i := len(m.layers) - 1; i >= max(lowest, 0); i-- {
 		if m.abandoned() {
@@ -164,7 +164,7 @@ func (m *Model) enqueueTraining() {
 	}
 }
 
-func (m *Model) enqueueHeadBackward() {
+func (m *Model) enqueueLMHeadBackward() {
 	b, c := &m.buffers, m.config
 	m.dev.CrossEntropyBackward(b.losses, b.dStream, m.dCodebook, b.readOut, m.strict(m.codebook), b.targets, m.options.GradBits)
 	m.dev.AddSum(b.totalLoss, b.losses)
