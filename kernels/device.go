@@ -128,30 +128,6 @@ const GradFloat = 16
 // RoundingSeed separates the random numbers of rounding from others of the same seed.
 const RoundingSeed = 0x524f_554e_4449_4e47
 
-// AttentionKind says how a query reads values.
-type AttentionKind int
-
-// The kinds of attention.
-const (
-	Softmax AttentionKind = iota // softmax over all keys of the document
-	Pointer                      // the best key of score + noise; backward as softmax((score + noise) / Tau)
-	RWSP                         // the best Survivors keys, weighted by Gamma^rank; backward as softmax over them
-)
-
-// Attention describes one attention read. Scores are q·k/sqrt(HeadDim) - slope*distance in float64, with slope
-// 2^(-8(h+1)/Heads) (0 without Alibi), over the keys from the start of the query's document to the query itself. Equal scores: the
-// most recent key first.
-type Attention struct {
-	Kind                      AttentionKind
-	Batch, Seq                int
-	Heads, HeadDim, Survivors int
-	Alibi                     bool
-	Gumbel                    bool   // Pointer: add noise drawn from Philox(Seed; query and key, Layer and Micro, Step)
-	Noise                     Floats // Pointer: add this noise instead, Batch × Heads × Seq × Seq; may be nil
-	Layer                     int    // distinguishes the noise of layers
-	Starts                    Ints   // of documents; may be nil
-}
-
 // Scalars are the values that change from step to step. Operations read them when they run.
 type Scalars struct {
 	Seed, Step   uint64  // counters of the Gumbel noise and of the rounding of gradients

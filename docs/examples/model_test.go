@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"bitnet1/kernels"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/model"
 	"bitnet1/shared/measure/measuretest"
@@ -60,13 +61,13 @@ func TestModelInPyTorch(t *testing.T) {
 		"v76":            {func(*model.Config) {}, 1, model.Documents{}},
 		"strict":         {func(c *model.Config) { c.StreamBits = 1 }, 1, model.Documents{}},
 		"unquantized":    {func(c *model.Config) { c.StreamBits = model.StreamFloat }, 1, model.Documents{}},
-		"v75":            {func(c *model.Config) { c.Attention, c.KShiftLayers = model.Pointer, nil }, 1, model.Documents{}},
-		"softmax":        {func(c *model.Config) { c.Attention, c.Alibi = model.Softmax, false }, 1, model.Documents{}},
+		"v75":            {func(c *model.Config) { c.Attention, c.KShiftLayers = kernels.Pointer.String(), nil }, 1, model.Documents{}},
+		"softmax":        {func(c *model.Config) { c.Attention, c.Alibi = kernels.Softmax.String(), false }, 1, model.Documents{}},
 		"shift alone":    {func(c *model.Config) { c.KShiftSelf, c.KShiftOffset = false, 2 }, 1, model.Documents{}},
 		"equal scores":   {func(c *model.Config) { c.Alibi = false }, 1, model.Documents{}},
 		"bonsai":         {func(*model.Config) {}, 0.25, model.Documents{}},
 		"documents":      {func(c *model.Config) { c.KShiftSelf = false }, 1, model.Documents{Separate: true, EndOfText: 3}},
-		"soft documents": {func(c *model.Config) { c.Attention = model.Softmax }, 1, model.Documents{Separate: true, EndOfText: 3}},
+		"soft documents": {func(c *model.Config) { c.Attention = kernels.Softmax.String() }, 1, model.Documents{Separate: true, EndOfText: 3}},
 	} {
 		config := measuretest.Config(seq)
 		c.change(&config)

@@ -19,7 +19,7 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.P
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
 			h := oneHead(&all, in, task, s)
 			for t := range a.Seq {
-				if t%4 == 0 && a.Kind == kernels.RWSP {
+				if t%4 == 0 && !h.rule.AllKeys && !h.rule.Noise {
 					h.prepare(t)
 				}
 				to := read[((h.row0+t)*a.Heads+task%a.Heads)*perHead:][:perHead]
@@ -51,6 +51,7 @@ func orBits(words []uint64, at int, w uint64) {
 type head struct {
 	kernels.Attention
 	*instructions
+	rule       kernels.AttentionRule
 	index      int      // b*Heads + h
 	row0, col  int      // where the sequence starts, where the head starts in a row
 	words      int      // per query, key or value
@@ -63,13 +64,14 @@ type head struct {
 	step       uint32
 	stream     uint32
 	noise      []float32
-	tau        float64
-	weights    [maxSurvivors + 1][maxSurvivors]float64 // of ranks, by the number of live survivors
-	choices    [fewSurvivors + 1]choice                // the signs of sums, by the number of live survivors
-	sums       []float32                               // one read
-	score4     [4][4]float64                           // the constants of the scores of four queries
-	best, away [4][4]float64                           // of four queries, from their most recent keys
-	seen       int                                     // how many keys of the last of the four have been looked at
+	gamma, tau float64
+	weights    [kernels.MaxSurvivors + 1][kernels.MaxSurvivors]float64 // of ranks, by the number of live survivors
+	ofScores   [kernels.MaxSurvivors]float64                           // weights of one query's survivors that depend on scores
+	choices    [fewSurvivors + 1]choice                                // the signs of sums, by the number of live survivors
+	sums       []float32                                               // one read
+	score4     [4][4]float64                                           // the constants of the scores of four queries
+	best, away [4][4]float64                                           // of four queries, from their most recent keys
+	seen       int                                                     // how many keys of the last of the four have been looked at
 }
 
 // anyHead prepares what the heads of one operation have in common.
@@ -77,19 +79,17 @@ func (d *Device) anyHead(a kernels.Attention) head {
 	h := head{
 		Attention: a, instructions: &d.instructions, words: wordsOf(a.HeadDim),
 		key: philox.Key(d.scalars.Seed), step: uint32(d.scalars.Step), stream: uint32(a.Layer) | d.scalars.Micro<<16,
-		tau: d.scalars.Tau, noise: values(a.Noise),
+		rule: a.Kind.Rule(), gamma: d.scalars.Gamma, tau: d.scalars.Tau, noise: values(a.Noise),
 	}
 	root, inverse := math.Sqrt(float64(a.HeadDim)), reciprocal(a.HeadDim)
 	h.products = d.shared.scoresByCount.take(a.HeadDim + 1) // by the number of bits that differ
-	for n := range h.products {
-		h.products[n] = float64(a.HeadDim-2*n) / root
-	}
+	a.DotScores(h.products)
 	for j := range 4 {
 		h.score4[0][j], h.score4[1][j], h.score4[3][j] = float64(a.HeadDim), root, inverse
 	}
-	if a.Kind == kernels.RWSP {
-		for alive := 1; alive <= min(a.Survivors, maxSurvivors); alive++ {
-			h.rankWeights(alive, d.scalars.Gamma)
+	if h.rule.Gamma {
+		for alive := 1; alive <= a.Survivors; alive++ {
+			h.rankWeights(alive)
 		}
 	}
 	return h
@@ -101,9 +101,7 @@ func oneHead(all *head, qkv *planes, task int, s *scratch) *head {
 	*h = *all
 	b, i := task/h.Heads, task%h.Heads
 	h.index, h.row0, h.col = task, b*h.Seq, i*h.HeadDim
-	if h.Alibi {
-		h.slope = math.Pow(2, -8*float64(i+1)/float64(h.Heads))
-	}
+	h.slope = h.Slope(i)
 	for j := range h.score4[2] {
 		h.score4[2][j] = h.slope
 	}
@@ -164,7 +162,7 @@ func (h *head) allScores(t int) (first int, scores []float64) {
 	for i := range s {
 		s[i] = h.score(t, first+i)
 	}
-	if h.Kind != kernels.Pointer {
+	if !h.rule.Noise {
 		return first, s
 	}
 	at := (h.index*h.Seq+t)*h.Seq + first
@@ -187,10 +185,10 @@ func (h *head) allScores(t int) (first int, scores []float64) {
 
 // read writes the signs of what query t reads, and where it points.
 func (h *head) read(dst []uint64, pointers []int32, t int) {
-	switch h.Kind {
-	case kernels.Softmax:
+	switch {
+	case h.rule.AllKeys:
 		h.readAll(dst, pointers, t)
-	case kernels.Pointer:
+	case h.rule.Noise:
 		first, scores := h.allScores(t)
 		best := len(scores) - 1
 		for i := best - 1; i >= 0; i-- {
@@ -200,10 +198,27 @@ func (h *head) read(dst []uint64, pointers []int32, t int) {
 		}
 		pointers[0] = int32(first + best)
 		copy(dst, h.v[(first+best)*h.words:])
-	case kernels.RWSP:
+	case h.rule.Gamma:
 		h.survivors(pointers, t)
 		h.readRanked(dst, pointers)
+	default:
+		h.survivors(pointers, t)
+		keys := pointers[:alive(pointers)]
+		h.readWeighted(dst, h.survivorWeights(keys, t), func(i int) int { return int(keys[i]) })
 	}
+}
+
+// survivorWeights are the weights of the values that query t reads at the given keys.
+func (h *head) survivorWeights(keys []int32, t int) []float64 {
+	if h.rule.Gamma {
+		return h.weights[len(keys)][:len(keys)]
+	}
+	w := h.ofScores[:len(keys)]
+	for i, u := range keys {
+		w[i] = h.score(t, int(u))
+	}
+	h.rule.Weights(w, h.gamma)
+	return w
 }
 
 // nearKeys of every query are looked at four queries at a time, keysAtOnce before it is asked whether farther ones can be
@@ -243,7 +258,7 @@ func (h *head) decided() bool {
 
 // survivors finds the best keys of query t, best first; of equal ones the most recent comes first.
 func (h *head) survivors(pointers []int32, t int) {
-	var best [maxSurvivors]float64
+	var best [kernels.MaxSurvivors]float64
 	found, most, next := 0, len(pointers), t
 	if h.seen > 0 {
 		lane := t % 4
@@ -292,26 +307,15 @@ func (h *head) survivors(pointers []int32, t int) {
 	}
 }
 
-// maxSurvivors bounds Attention.Survivors.
-const maxSurvivors = 16
-
 // fewSurvivors is up to how many survivors the signs of all sums are tabulated.
 const fewSurvivors = 4
 
-// rankWeights prepares gamma^r over so many live survivors, normalised to 1. The reference's order of operations is kept:
-// with some gammas two ranks balance the others exactly, and the sign of what is read hangs on it.
-func (h *head) rankWeights(alive int, gamma float64) {
+// rankWeights prepares the weights of so many live survivors.
+func (h *head) rankWeights(alive int) {
 	w := h.weights[alive][:alive]
-	var sum float64
-	for r := range w {
-		w[r] = math.Pow(gamma, float64(r))
-		sum += w[r]
-	}
-	for r := range w {
-		w[r] /= sum
-	}
+	h.rule.Weights(w, h.gamma)
 	if alive <= fewSurvivors {
-		h.choices[alive] = newChoice(func(pattern int) bool { return signedSum(w, pattern&(1<<alive-1)) >= 0 })
+		h.choices[alive] = newChoice(func(pattern int) bool { return kernels.SignedSum(w, pattern&(1<<alive-1)) >= 0 })
 	}
 }
 
@@ -328,7 +332,7 @@ func alive(pointers []int32) int {
 func (h *head) readRanked(dst []uint64, pointers []int32) {
 	live := alive(pointers)
 	for i := range dst {
-		var words [maxSurvivors]uint64
+		var words [kernels.MaxSurvivors]uint64
 		for r, u := range pointers[:live] {
 			words[r] = h.v[int(u)*h.words+i]
 		}
@@ -346,7 +350,7 @@ func (h *head) readRanked(dst []uint64, pointers []int32) {
 			for r, word := range words[:live] {
 				pattern |= int(word>>c&1) << r
 			}
-			if signedSum(h.weights[live][:live], pattern) >= 0 {
+			if kernels.SignedSum(h.weights[live][:live], pattern) >= 0 {
 				dst[i] |= 1 << c
 			}
 		}
@@ -380,20 +384,7 @@ func (t *choice) of(a, b, c, d uint64) uint64 {
 	return pick(pick(pick(x[0], x[1], b), pick(x[2], x[3], b), c), pick(pick(x[4], x[5], b), pick(x[6], x[7], b), c), d)
 }
 
-// signedSum adds w[r] where bit r of pattern is set and subtracts it elsewhere, in the order of ranks.
-func signedSum(w []float64, pattern int) float32 {
-	var sum float64
-	for r, v := range w {
-		if pattern>>r&1 == 1 {
-			sum += v
-		} else {
-			sum -= v
-		}
-	}
-	return float32(sum)
-}
-
-// readAll is softmax attention.
+// readAll reads all keys, and points at the first of the highest score.
 func (h *head) readAll(dst []uint64, pointers []int32, t int) {
 	first, scores := h.allScores(t)
 	best := 0
@@ -403,13 +394,18 @@ func (h *head) readAll(dst []uint64, pointers []int32, t int) {
 		}
 	}
 	pointers[0] = int32(first + best)
-	softmax(scores, 1)
+	h.rule.Weights(scores, h.gamma)
+	h.readWeighted(dst, scores, func(i int) int { return first + i })
+}
+
+// readWeighted writes the signs of the sum of the values of keys key(0), key(1) and so on with the given weights.
+func (h *head) readWeighted(dst []uint64, weights []float64, key func(i int) int) {
 	var sums [64]float64
 	for i := range dst {
 		part := sums[:min(64, h.HeadDim-64*i)]
 		clear(part)
-		for j, p := range scores {
-			w := h.v[(first+j)*h.words+i]
+		for j, p := range weights {
+			w := h.v[key(j)*h.words+i]
 			for c := range part {
 				part[c] += math.Copysign(p, float64(int(w>>c&1)*2-1))
 			}
@@ -419,22 +415,6 @@ func (h *head) readAll(dst []uint64, pointers []int32, t int) {
 		}
 	}
 	h.packSigns(dst, h.sums)
-}
-
-// softmax turns scores into probabilities of scores / tau.
-func softmax(scores []float64, tau float64) {
-	top := math.Inf(-1)
-	for _, s := range scores {
-		top = max(top, s)
-	}
-	var sum float64
-	for i, s := range scores {
-		scores[i] = math.Exp((s - top) / tau)
-		sum += scores[i]
-	}
-	for i := range scores {
-		scores[i] /= sum
-	}
 }
 
 // nearestGo offers the n keys before the last skip of k to the four queries q, the last of which is at the last key's position.

@@ -15,7 +15,7 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 			h := oneHead(&all, in, task, s)
 			g := d.gradients(h, s, dst, grad)
 			to := ptr[task*a.Seq*a.Survivors:][:a.Seq*a.Survivors]
-			if a.Kind == kernels.RWSP && a.Survivors <= fewSurvivors {
+			if all.rule.Gamma && a.Survivors <= fewSurvivors {
 				g.fewRanked(h, to, s)
 			} else {
 				g.many(h, to, s)
@@ -195,22 +195,22 @@ func (g *gradients) many(h *head, pointers []int32, s *scratch) {
 	x := &sums{
 		gradients: g, q: signs[:n], k: signs[n : 2*n], v: signs[2*n:],
 		dk: doubles[:n], dv: doubles[n : 2*n], dq: doubles[2*n:],
-		ds: s.scoreGradients.take(max(h.Seq, maxSurvivors)),
+		ds: s.scoreGradients.take(max(h.Seq, kernels.MaxSurvivors)),
 	}
 	for t := range h.Seq {
 		for i, src := range [][]uint64{h.q, h.k, h.v} {
 			expandSigns(signs[i*n+t*h.HeadDim:][:h.HeadDim], src[t*h.words:], 0)
 		}
 	}
-	if h.Kind == kernels.RWSP {
+	if !h.rule.SoftmaxOverAll {
 		x.exps = h.exponentiate(pointers, s)
 	}
 	for t := range h.Seq {
 		clear(x.dq)
-		if p := pointers[t*h.Survivors:][:h.Survivors]; h.Kind == kernels.RWSP {
-			x.ranked(h, t, p)
-		} else {
+		if p := pointers[t*h.Survivors:][:h.Survivors]; h.rule.SoftmaxOverAll {
 			x.dense(h, t, p)
+		} else {
+			x.ranked(h, t, p)
 		}
 		narrow(g.dq(t), x.dq)
 	}
@@ -231,11 +231,12 @@ func narrow(dst []float32, src []float64) {
 // ranked is fewRanked for one query and any number of survivors.
 func (x *sums) ranked(h *head, t int, pointers []int32) {
 	live := alive(pointers)
-	var probabilities [maxSurvivors]float64
+	var probabilities [kernels.MaxSurvivors]float64
 	p, ds := probabilities[:live], x.ds[:live]
+	weights := h.survivorWeights(pointers[:live], t)
 	var total float64
 	for r, u := range pointers[:live] {
-		ds[r] = h.readGradient(x.sums(x.dv, int(u)), x.do(t), x.row(x.v, int(u)), h.weights[live][r])
+		ds[r] = h.readGradient(x.sums(x.dv, int(u)), x.do(t), x.row(x.v, int(u)), weights[r])
 		p[r] = float64(x.exps[t*h.Survivors+r])
 		total += p[r]
 	}
@@ -248,23 +249,27 @@ func (x *sums) ranked(h *head, t int, pointers []int32) {
 	}
 }
 
-// dense: softmax, whose values get the probabilities, or a pointer, whose one value gets all.
+// dense is for a query whose scores get the gradient of a softmax over all keys.
 func (x *sums) dense(h *head, t int, pointers []int32) {
 	first, p := h.allScores(t)
+	ds := x.ds[:len(p)]
+	if h.rule.AllKeys {
+		copy(ds, p)
+		h.rule.Weights(ds, h.gamma)
+	} else {
+		clear(ds)
+		live := pointers[:alive(pointers)]
+		for r, w := range h.survivorWeights(live, t) {
+			ds[int(live[r])-first] = w
+		}
+	}
 	tau := 1.0
-	if h.Kind == kernels.Pointer {
+	if h.rule.Tau {
 		tau = h.tau
 	}
-	softmax(p, tau)
-	ds := x.ds[:len(p)]
-	for i := range ds {
-		u, w := first+i, p[i]
-		if h.Kind == kernels.Pointer {
-			w = 0
-			if u == int(pointers[0]) {
-				w = 1
-			}
-		}
+	kernels.SoftmaxWeights(p, tau)
+	for i, w := range ds {
+		u := first + i
 		ds[i] = h.readGradient(x.sums(x.dv, u), x.do(t), x.row(x.v, u), w)
 	}
 	softmaxGradient(ds, p, tau)

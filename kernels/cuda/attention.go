@@ -30,24 +30,20 @@ func (d *Device) attention(qkv *planes, a kernels.Attention) (v attention, err e
 	switch {
 	case a.HeadDim > maxHeadDim:
 		return v, fmt.Errorf("heads of %d channels: at most %d are supported on CUDA devices", a.HeadDim, maxHeadDim)
-	case a.Survivors < 1 || a.Survivors > maxSurvivors || a.Kind != kernels.RWSP && a.Survivors != 1:
-		return v, fmt.Errorf("%d survivors: want 1 to %d, or 1 without ranks", a.Survivors, maxSurvivors)
 	case qkv.rows != a.Batch*a.Seq || qkv.cols != 3*width || qkv.bits != 1:
 		return v, fmt.Errorf("%d × %d tokens of %d heads × %d read %v", a.Batch, a.Seq, a.Heads, a.HeadDim, qkv)
 	}
 	v = attention{batch: int32(a.Batch), seq: int32(a.Seq), heads: int32(a.Heads), dim: int32(a.HeadDim), survivors: int32(a.Survivors),
 		words: int32(qkv.words()), layer: uint32(a.Layer), qkv: qkv.data, scale: float32(1 / math.Sqrt(float64(a.HeadDim))), scalars: d.memory.scalars,
 		starts: int32s(a.Starts, a.Batch*a.Seq)}
-	if a.Kind == kernels.Pointer && a.Noise != nil {
+	if a.Kind.Rule().Noise && a.Noise != nil {
 		v.noise = float32s(a.Noise, a.Batch*a.Heads*a.Seq*a.Seq)
 	} else if a.Gumbel {
 		v.gumbel = 1
 	}
 	v.products, err = d.table(fmt.Sprintf("scores of %d channels", a.HeadDim), func() []float64 {
 		list := make([]float64, a.HeadDim+1)
-		for n := range list {
-			list[n] = float64(a.HeadDim-2*n) / math.Sqrt(float64(a.HeadDim))
-		}
+		a.DotScores(list)
 		return list
 	})
 	if err != nil {
@@ -56,9 +52,7 @@ func (d *Device) attention(qkv *planes, a kernels.Attention) (v attention, err e
 	v.slopes, err = d.table(fmt.Sprintf("slopes of %d heads, %v", a.Heads, a.Alibi), func() []float64 {
 		list := make([]float64, a.Heads)
 		for h := range list {
-			if a.Alibi {
-				list[h] = math.Pow(2, -8*float64(h+1)/float64(a.Heads))
-			}
+			list[h] = a.Slope(h)
 		}
 		return list
 	})
@@ -85,7 +79,7 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.P
 				return err
 			}
 		}
-		kernel, g := "attend_pointer", grid(256, ceilDiv(a.Seq, 8), a.Batch*a.Heads)
+		kernel, g := "", grid(256, ceilDiv(a.Seq, 8), a.Batch*a.Heads)
 		switch {
 		case a.Kind == kernels.Softmax && tiled(a):
 			kernel, g = "attend_softmax_64"+separate(a), grid(128, ceilDiv(a.Seq, 64), a.Batch*a.Heads)
@@ -93,11 +87,20 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.P
 			kernel = "attend_softmax"
 		case a.Kind == kernels.Pointer && v.gumbel == 1 && tiled(a):
 			kernel, g = "attend_pointer_64"+separate(a), grid(128, ceilDiv(a.Seq, 64), a.Batch*a.Heads)
+		case a.Kind == kernels.Pointer:
+			kernel = "attend_pointer"
 		case a.Kind == kernels.RWSP:
 			kernel, g = survivorsKernel(a)+separate(a), grid(128, ceilDiv(a.Seq, 128), a.Batch*a.Heads)
+		default:
+			return errUnknownKind(a.Kind)
 		}
 		return d.launch(kernel, g, driver.Bytes(&v), arg(to.data), arg(to.popcounts), arg(list))
 	})
+}
+
+// errUnknownKind refuses a kind of attention for which there are no kernels.
+func errUnknownKind(kind kernels.AttentionKind) error {
+	return fmt.Errorf("attention of %s has no CUDA kernels: use another kind", kind)
 }
 
 // tiled says whether kernels that pass over all pairs a tile at a time serve a: heads are what presets have.
@@ -135,8 +138,12 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 			return fmt.Errorf("gradients of what is read are %s, those of queries, keys and values %s: they must be of one kind", grad.kind, to.kind)
 		}
 		g := grid(256, ceilDiv(a.Seq, 8), heads)
-		if a.Kind == kernels.RWSP {
+		switch a.Kind {
+		case kernels.RWSP:
 			return d.survivorsBackward(to, grad, list, v, g, a)
+		case kernels.Softmax, kernels.Pointer:
+		default:
+			return errUnknownKind(a.Kind)
 		}
 		stats, err := d.scratch("query statistics", 24*heads*a.Seq)
 		if err != nil {

@@ -3,14 +3,9 @@
 package cuda
 
 import (
-	"math"
-
 	"bitnet1/kernels"
 	"bitnet1/kernels/cuda/driver"
 )
-
-// maxSurvivors bounds Attention.Survivors.
-const maxSurvivors = 16
 
 // deviceScalars is prelude.cuh's Scalars.
 type deviceScalars struct {
@@ -22,7 +17,7 @@ type deviceScalars struct {
 	rate        float64
 	correction1 float64
 	correction2 float64
-	weights     [maxSurvivors + 1][maxSurvivors]float64
+	weights     [kernels.MaxSurvivors + 1][kernels.MaxSurvivors]float64
 }
 
 // SetScalars replaces the scalars: they travel as the argument of a kernel, so that nothing waits for a copy.
@@ -32,8 +27,8 @@ func (d *Device) SetScalars(s kernels.Scalars) {
 		micro: s.Micro, tau: s.Tau, mix: s.Mix, gradScale: s.GradScale,
 		rate: s.LearningRate, correction1: s.Correction1, correction2: s.Correction2,
 	}
-	for alive := 1; alive <= maxSurvivors; alive++ {
-		rankWeights(v.weights[alive][:alive], s.Gamma)
+	for alive := 1; alive <= kernels.MaxSurvivors; alive++ {
+		kernels.RankWeights(v.weights[alive][:alive], s.Gamma)
 		if alive < len(v.signs) {
 			v.signs[alive] = patternSigns(v.weights[alive][:alive])
 		}
@@ -43,31 +38,10 @@ func (d *Device) SetScalars(s kernels.Scalars) {
 	})
 }
 
-// rankWeights are gamma^r over the living survivors, normalised to 1. They are computed here, in the order of operations that every
-// device keeps: with some gammas two ranks balance the others exactly, and the sign of what is read hangs on it.
-func rankWeights(w []float64, gamma float64) {
-	var sum float64
-	for r := range w {
-		w[r] = math.Pow(gamma, float64(r))
-		sum += w[r]
-	}
-	for r := range w {
-		w[r] /= sum
-	}
-}
-
 // patternSigns has bit p set where the sum of w, each added where p has a bit and subtracted elsewhere, is not negative.
 func patternSigns(w []float64) (signs uint32) {
 	for p := range 1 << len(w) {
-		var sum float64
-		for r, v := range w {
-			if p>>r&1 == 1 {
-				sum += v
-			} else {
-				sum -= v
-			}
-		}
-		if float32(sum) >= 0 {
+		if kernels.SignedSum(w, p) >= 0 {
 			signs |= 1 << p
 		}
 	}

@@ -12,33 +12,44 @@ import (
 // reading is one attention read and the integers behind its input.
 type reading struct {
 	kernels.Attention
+	rule    kernels.AttentionRule
 	scalars kernels.Scalars
 	qkv     []int // rows × 3 * heads * dim
 	noise   []float32
 	starts  []int32 // of documents, or nil
 }
 
-// readings are attention reads of all kinds, of sequences that are one document each and of such that hold several.
+// readings are attention reads of all kinds, of sequences that are one document each and of sequences that hold several.
 func (b *bench) readings() []kernels.Attention {
-	list := []kernels.Attention{
-		{Kind: kernels.RWSP, Batch: 2, Seq: 150, Heads: 3, HeadDim: 10, Survivors: 4},
-		{Kind: kernels.RWSP, Batch: 1, Seq: 300, Heads: 4, HeadDim: 64, Survivors: 4, Alibi: true},
-		{Kind: kernels.RWSP, Batch: 2, Seq: 257, Heads: 2, HeadDim: 64, Survivors: 4},
-		{Kind: kernels.RWSP, Batch: 1, Seq: 140, Heads: 2, HeadDim: 70, Survivors: 7, Alibi: true},
-		{Kind: kernels.RWSP, Batch: 1, Seq: 90, Heads: 3, HeadDim: 33, Survivors: 1, Alibi: true},
-		{Kind: kernels.RWSP, Batch: 1, Seq: 130, Heads: 2, HeadDim: 128, Survivors: 2},
-		{Kind: kernels.RWSP, Batch: 2, Seq: 3, Heads: 1, HeadDim: 32, Survivors: 3, Alibi: true},
-		{Kind: kernels.RWSP, Batch: b.size(3), Seq: b.size(200), Heads: b.size(4), HeadDim: b.size(90), Survivors: 1 + b.r.IntN(16), Alibi: b.r.IntN(2) == 0},
-		{Kind: kernels.Pointer, Batch: 2, Seq: 100, Heads: 2, HeadDim: 64, Survivors: 1, Alibi: true, Gumbel: true, Layer: 3},
-		{Kind: kernels.Pointer, Batch: 1, Seq: 77, Heads: 3, HeadDim: 20, Survivors: 1},
-		{Kind: kernels.Pointer, Batch: 1, Seq: 4 * b.size(60), Heads: 3, HeadDim: 64, Survivors: 1, Alibi: b.r.IntN(2) == 0, Gumbel: true, Layer: 7},
-		{Kind: kernels.Softmax, Batch: 2, Seq: 4 * b.size(40), Heads: 2, HeadDim: 64, Survivors: 1, Alibi: b.r.IntN(2) == 0},
-		{Kind: kernels.Softmax, Batch: 1, Seq: 90, Heads: 2, HeadDim: 64, Survivors: 1, Alibi: true},
-		{Kind: kernels.Softmax, Batch: 2, Seq: 41, Heads: 2, HeadDim: 37, Survivors: 1},
+	one := []kernels.Attention{
+		{Batch: 2, Seq: 100, Heads: 2, HeadDim: 64, Alibi: true, Layer: 3},
+		{Batch: 1, Seq: 77, Heads: 3, HeadDim: 20},
+		{Batch: 1, Seq: 4 * b.size(60), Heads: 3, HeadDim: 64, Alibi: b.r.IntN(2) == 0, Layer: 7},
+		{Batch: 1, Seq: 90, Heads: 2, HeadDim: 64, Alibi: true},
+		{Batch: 2, Seq: 41, Heads: 2, HeadDim: 37},
 	}
-	for _, a := range list {
-		a.Starts = b.ints(b.starts(a.Batch, a.Seq))
-		list = append(list, a)
+	several := []kernels.Attention{
+		{Batch: 2, Seq: 150, Heads: 3, HeadDim: 10, Survivors: 4},
+		{Batch: 1, Seq: 300, Heads: 4, HeadDim: 64, Survivors: 4, Alibi: true},
+		{Batch: 2, Seq: 257, Heads: 2, HeadDim: 64, Survivors: 4},
+		{Batch: 1, Seq: 140, Heads: 2, HeadDim: 70, Survivors: 7, Alibi: true},
+		{Batch: 1, Seq: 90, Heads: 3, HeadDim: 33, Survivors: 1, Alibi: true},
+		{Batch: 1, Seq: 130, Heads: 2, HeadDim: 128, Survivors: 2},
+		{Batch: 2, Seq: 3, Heads: 1, HeadDim: 32, Survivors: 3, Alibi: true},
+		{Batch: b.size(3), Seq: b.size(200), Heads: b.size(4), HeadDim: b.size(90), Survivors: 1 + b.r.IntN(16), Alibi: b.r.IntN(2) == 0},
+	}
+	var list []kernels.Attention
+	for _, kind := range kernels.AttentionKinds() {
+		shapes := one
+		if kind.Rule().MaxSurvivors > 1 {
+			shapes = several
+		}
+		for i, a := range shapes {
+			a.Kind, a.Survivors, a.Gumbel = kind, max(a.Survivors, 1), kind.Rule().Noise && i%2 == 0
+			list = append(list, a)
+			a.Starts = b.ints(b.starts(a.Batch, a.Seq))
+			list = append(list, a)
+		}
 	}
 	return list
 }
@@ -61,10 +72,10 @@ func (b *bench) starts(batch, seq int) []int32 {
 
 func (b *bench) reading(a kernels.Attention) (reading, kernels.Planes) {
 	a.Survivors = min(a.Survivors, a.Seq)
-	v := reading{Attention: a, scalars: kernels.Scalars{Seed: b.r.Uint64(), Step: uint64(b.r.Uint32()), Micro: 9, Gamma: 0.1 + 0.8*b.r.Float64(), Tau: 0.7}}
+	v := reading{Attention: a, rule: a.Kind.Rule(), scalars: kernels.Scalars{Seed: b.r.Uint64(), Step: uint64(b.r.Uint32()), Micro: 9, Gamma: 0.1 + 0.8*b.r.Float64(), Tau: 0.7}}
 	planes := b.signs(a.Batch*a.Seq, 3*a.Heads*a.HeadDim)
 	v.qkv = b.integers(planes)
-	if a.Kind == kernels.Pointer && !a.Gumbel {
+	if v.rule.Noise && !a.Gumbel {
 		v.noise = b.normals(a.Batch * a.Heads * a.Seq * a.Seq)
 		v.Noise = b.floats(v.noise)
 	}
@@ -109,21 +120,21 @@ func (v reading) score(n, t, u int) float64 {
 	switch {
 	case v.noise != nil:
 		s += float64(v.noise[at])
-	case v.Gumbel && v.Kind == kernels.Pointer:
+	case v.Gumbel:
 		block := philox.Block(philox.Key(v.scalars.Seed), [4]uint32{uint32(at / 4), uint32(at / 4 >> 32), uint32(v.Layer) | v.scalars.Micro<<16, uint32(v.scalars.Step)})
 		s += philox.Gumbel(block[at%4])
 	}
 	return s
 }
 
-// best lists the keys of query t by score, the most recent of equal ones first (softmax: the first), cut to the survivors.
+// best lists the keys of query t by score, cut to the survivors. Of equal keys the most recent comes first, or the first where all are read.
 func (v reading) best(n, t int) []int {
 	keys := v.keys(n, t)
 	scores := map[int]float64{}
 	for _, u := range keys {
 		scores[u] = v.score(n, t, u)
 	}
-	if v.Kind != kernels.Softmax {
+	if !v.rule.AllKeys {
 		slices.Reverse(keys)
 	}
 	slices.SortStableFunc(keys, func(x, y int) int {
@@ -141,26 +152,19 @@ func (v reading) best(n, t int) []int {
 // weights are those with which query t reads the given keys.
 func (v reading) weights(n, t int, keys []int) []float64 {
 	w := make([]float64, len(keys))
-	var sum float64
 	for r, u := range keys {
-		w[r] = math.Pow(v.scalars.Gamma, float64(r))
-		if v.Kind == kernels.Softmax {
-			w[r] = math.Exp(v.score(n, t, u))
-		}
-		sum += w[r]
+		w[r] = v.score(n, t, u)
 	}
-	for r := range w {
-		w[r] /= sum
-	}
+	v.rule.Weights(w, v.scalars.Gamma)
 	return w
 }
 
 // reads lists the keys that query t reads.
 func (v reading) reads(n, t int) []int {
-	if v.Kind != kernels.Softmax {
-		return v.best(n, t)
+	if v.rule.AllKeys {
+		return v.keys(n, t)
 	}
-	return v.keys(n, t)
+	return v.best(n, t)
 }
 
 func testAttend(b *bench) {
@@ -253,8 +257,11 @@ func (v reading) addGradients(row func(part, t int) []float64, do []float64, n, 
 			row(2, keys[r])[c] += w * x
 		}
 	}
-	if v.Kind == kernels.Pointer { // backward as softmax over all keys
-		tau, keys = v.scalars.Tau, v.keys(n, t)
+	if v.rule.SoftmaxOverAll {
+		keys = v.keys(n, t)
+	}
+	if v.rule.Tau {
+		tau = v.scalars.Tau
 	}
 	p, ds := make([]float64, len(keys)), make([]float64, len(keys))
 	var sum, mean float64

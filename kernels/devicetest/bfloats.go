@@ -143,7 +143,7 @@ func testBFloatGradients(b *bench) {
 		rows, width := v.Batch*v.Seq, v.Heads*v.HeadDim
 		pointers := b.ints(make([]int32, v.Batch*v.Heads*v.Seq*v.Survivors))
 		b.d.Attend(b.signs(rows, width), pointers, qkv, v.Attention)
-		if a.Kind != kernels.RWSP {
+		if v.rule.SoftmaxOverAll {
 			dOut := bfloatsOf(b.normals(rows * width))
 			plain, small := b.poisoned(3*rows*width), b.poisonedBFloats(3*rows*width)
 			b.d.AttendBackward(plain, b.floats(dOut), qkv, pointers, v.Attention)

@@ -24,7 +24,7 @@ func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 		{"Memory", testMemory}, {"Reader", testReader}, {"BFloats", testBFloats}, {"BFloatGradients", testBFloatGradients}, {"Sums", testSums}, {"Binarize", testBinarize}, {"Embed", testEmbed},
 		{"Normalize", testNormalize}, {"NormalizeBackward", testNormalizeBackward},
 		{"LinearSigns", testLinearSigns}, {"LinearAdd", testLinearAdd}, {"LinearBackward", testLinearBackward}, {"WideSums", testWideSums},
-		{"RoundingThresholds", testRoundingThresholds}, {"RoundingMean", testRoundingMean}, {"RoundingOfTheHead", testRoundingOfTheHead},
+		{"RoundingThresholds", testRoundingThresholds}, {"RoundingMean", testRoundingMean}, {"RoundingOfTheLMHead", testRoundingOfTheLMHead},
 		{"SpecialSums", testSpecialSums}, {"SpecialWeights", testSpecialWeights}, {"SpecialNormalize", testSpecialNormalize},
 		{"SpecialNormalizeBackward", testSpecialNormalizeBackward}, {"SpecialLinears", testSpecialLinears}, {"SpecialBackward", testSpecialBackward},
 		{"SpecialLosses", testSpecialLosses}, {"SpecialAdamW", testSpecialAdamW}, {"SpecialAttention", testSpecialAttention},

@@ -124,7 +124,7 @@ func onesOf(n int) []float32 {
 }
 
 // What the loss pushes very many improbable tokens down by arrives in the mean, whatever their probability and the sign of their scale.
-func testRoundingOfTheHead(b *bench) {
+func testRoundingOfTheLMHead(b *bench) {
 	const rows, in, grad = 1 << 10, 8, 4
 	const n = 1<<(grad-1) - 1
 	groups := []struct {

@@ -31,7 +31,7 @@ func main() {
 			&cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), Usage: "worker threads of the processor"},
 			&cli.StringFlag{Name: "preset", Value: "nano", Usage: "size of the model: nano, 75M or 300M"},
 			&cli.IntFlag{Name: "stream-bits", Value: 4, Usage: "bits of the residual stream, as train's"},
-			&cli.StringFlag{Name: "attention", Value: model.RWSP, Usage: "rwsp (v76), pointer (v75) or softmax, as train's"},
+			&cli.StringFlag{Name: "attention", Value: kernels.RWSP.String(), Usage: "kind of attention, as train's"},
 			&cli.StringFlag{Name: "documents", Value: model.Packed, Usage: "packed or separate, as train's"},
 			&cli.IntFlag{Name: "document-tokens", Value: 500, Usage: "mean length of separate documents"},
 			&cli.IntFlag{Name: "grad-bits", Value: 4, Usage: "bits of gradients, as train's"},
@@ -97,7 +97,7 @@ func settingsOf(c *cli.Context) (s settings, err error) {
 		return s, err
 	}
 	s.config.StreamBits = c.Int("stream-bits")
-	if attention := c.String("attention"); attention != model.RWSP {
+	if attention := c.String("attention"); attention != kernels.RWSP.String() {
 		s.config = s.config.V75()
 		s.config.Attention = attention
 	}

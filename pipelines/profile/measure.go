@@ -87,9 +87,8 @@ func (s settings) look(net *model.Model, profiler timing.Profiler) ([]timing.Ope
 
 // take is one step, to its end.
 func take(net *model.Model, tokens, targets []int32, step int) error {
-	pointer := net.Config().Attention == model.Pointer
 	u := model.Update{
-		Settings:     model.Settings{Gamma: 0.6, Mix: 1, Gumbel: pointer, Seed: 9, Step: uint64(step)},
+		Settings:     model.Settings{Gamma: 0.6, Mix: 1, Gumbel: net.Config().AttentionRule().Noise, Seed: 9, Step: uint64(step)},
 		LearningRate: 6e-4, Beta1: 0.9, Beta2: 0.95, MaxNorm: 1,
 	}
 	if err := net.Step(tokens, targets, u); err != nil {

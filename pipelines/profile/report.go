@@ -9,8 +9,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"bitnet1/kernels"
 	"bitnet1/kernels/timing"
-	"bitnet1/shared/lm/model"
 )
 
 // row is a category's share of a step.
@@ -74,7 +74,7 @@ func (m measurement) title() string {
 		micro = fmt.Sprintf(" in micro-batches of %d", m.micro)
 	}
 	preset := m.preset
-	if a := m.config.Attention; a != model.RWSP {
+	if a := m.config.Attention; a != kernels.RWSP.String() {
 		preset += " with " + a + " attention"
 	}
 	if m.documents.Separate {

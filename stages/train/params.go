@@ -60,7 +60,7 @@ type Params struct {
 
 func defaults() Params {
 	return Params{
-		Preset: "nano", Attention: model.RWSP, RWSPK: 4, KShiftLayers: []int{0}, KShiftOffset: 1, KShiftSelf: true,
+		Preset: "nano", Attention: kernels.RWSP.String(), RWSPK: 4, KShiftLayers: []int{0}, KShiftOffset: 1, KShiftSelf: true,
 		Alibi: true, StreamBits: 1, Documents: model.Packed, GradBits: kernels.GradFloat, BinarizeAnnealEndFrac: 0.6, FlipThreshold: 8,
 		Seed: 42, Steps: 600, BatchTokens: 4096, MicroTokens: 4096, LearningRate: 3e-3, FinalShare: 0.1, Warmup: 50,
 		Beta1: 0.9, Beta2: 0.95, Clip: 1, GammaStart: 0.9, GammaEnd: 0.1, Tau: 1,
@@ -86,8 +86,6 @@ func (p Params) check() error {
 		{!(p.Tau > 0), "tau must be positive"},
 		{p.CheckpointEvery < 1, fmt.Sprintf("checkpoint_every is %d: it must be positive", p.CheckpointEvery)},
 		{p.ValidationSequences < 0, "validation_sequences must not be negative"},
-		{p.GradBits != kernels.GradFloat && (p.GradBits < 2 || p.GradBits > 8),
-			fmt.Sprintf("grad_bits is %d: it must be 2 to 8, or %d for floats", p.GradBits, kernels.GradFloat)},
 		{p.Documents != model.Packed && p.Documents != model.Separate,
 			fmt.Sprintf("documents is %q: it must be %s or %s", p.Documents, model.Packed, model.Separate)},
 		{!(p.BinarizeAnnealEndFrac > 0 && p.BinarizeAnnealEndFrac <= 1), fmt.Sprintf("binarize_anneal_end_frac is %g: it must lie between 0 (excluded) and 1", p.BinarizeAnnealEndFrac)},
@@ -100,6 +98,9 @@ func (p Params) check() error {
 		if c.wrong {
 			return fmt.Errorf("%s", c.text)
 		}
+	}
+	if err := kernels.CheckGradBits(p.GradBits); err != nil {
+		return fmt.Errorf("grad_bits: %w", err)
 	}
 	// Any tokenizer and sequence length will do: newTrainer checks the configuration again with the dataset's.
 	if _, err := p.config(dataset.TokenizerInfo{Vocab: 257}, 128); err != nil {
@@ -161,11 +162,17 @@ func (p Params) update(step int) model.Update {
 	return model.Update{
 		Settings: model.Settings{
 			Gamma: p.gamma(step), Tau: p.Tau, Mix: p.mix(step),
-			Gumbel: p.Attention == model.Pointer, Seed: p.Seed, Step: uint64(step),
+			Gumbel: p.attentionRule().Noise, Seed: p.Seed, Step: uint64(step),
 		},
 		LearningRate: model.WarmupCosine(step, p.Warmup, p.Steps, p.LearningRate, p.LearningRate*p.FinalShare),
 		Beta1:        p.Beta1, Beta2: p.Beta2, Decay: p.Decay, MaxNorm: p.Clip,
 	}
+}
+
+// attentionRule is that of a kind that config has checked.
+func (p Params) attentionRule() kernels.AttentionRule {
+	kind, _ := kernels.ParseAttentionKind(p.Attention)
+	return kind.Rule()
 }
 
 func (p Params) gamma(step int) float64 {

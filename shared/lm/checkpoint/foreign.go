@@ -139,7 +139,7 @@ func parseDescription(text []byte) (model.Config, Provenance, error) {
 	switch {
 	case given.Gamma != nil:
 		p.Gamma = *given.Gamma
-	case c.Attention == model.RWSP:
+	case c.AttentionRule().Gamma:
 		return c, p, errors.New("description of the model: RWSP needs gamma, the ratio of the weights of successive ranks")
 	}
 	metadata := map[string]string{"documents": given.Documents}

@@ -10,10 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"strconv"
 	"strings"
 
+	"bitnet1/kernels"
 	"bitnet1/shared/lm/model"
 	"bitnet1/shared/lm/safetensors"
 )
@@ -234,7 +234,7 @@ func stateDict(m Model) ([]safetensors.Tensor, error) {
 	}
 	slopes := make([]float32, m.Config.Heads)
 	for h := range slopes {
-		slopes[h] = float32(math.Exp2(-8 * float64(h+1) / float64(m.Config.Heads)))
+		slopes[h] = float32(kernels.AlibiSlope(h, m.Config.Heads))
 	}
 	for l := range m.Config.Layers {
 		tensors = append(tensors, safetensors.Tensor{Name: slopesName(l), Shape: []int{len(slopes)}, Data: slopes})

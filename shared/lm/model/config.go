@@ -11,13 +11,8 @@ import (
 	"slices"
 	"sort"
 	"strings"
-)
 
-// The ways a query reads values.
-const (
-	RWSP    = "rwsp"    // v76: the RWSPK best keys, weighted by rank
-	Pointer = "pointer" // v75: exactly one key, chosen with Gumbel noise in training
-	Softmax = "softmax" // the control
+	"bitnet1/kernels"
 )
 
 // StreamFloat is the value of StreamBits that leaves the residual stream unquantized.
@@ -31,8 +26,8 @@ type Config struct {
 	Heads        int     `json:"heads"`         // attention heads; D must be a multiple
 	FF           int     `json:"ff"`            // feed-forward width
 	Seq          int     `json:"seq"`           // longest sequence in tokens
-	Attention    string  `json:"attention"`     // RWSP, Pointer or Softmax
-	RWSPK        int     `json:"rwsp_k"`        // survivors per query, for RWSP
+	Attention    string  `json:"attention"`     // name of a kernels.AttentionKind
+	RWSPK        int     `json:"rwsp_k"`        // survivors per query, for kinds that read several
 	KShiftLayers []int   `json:"kshift_layers"` // layers whose keys read an earlier token as well
 	KShiftOffset int     `json:"kshift_offset"` // how many tokens earlier
 	KShiftSelf   bool    `json:"kshift_self"`   // false: keys of those layers read the earlier token alone
@@ -52,11 +47,10 @@ func (c Config) MarshalJSON() ([]byte, error) {
 
 // Limits keep the sizes that follow from a configuration far from overflow; a file may claim anything.
 const (
-	maxVocab     = 1 << 20
-	maxWidth     = 1 << 16
-	maxLayers    = 1 << 10
-	maxSeq       = 1 << 20
-	maxSurvivors = 16
+	maxVocab  = 1 << 20
+	maxWidth  = 1 << 16
+	maxLayers = 1 << 10
+	maxSeq    = 1 << 20
 )
 
 // Validate reports the first thing that makes c impossible to build.
@@ -78,13 +72,16 @@ func (c Config) Validate() error {
 			return fmt.Errorf("model configuration: %s is %d, want %d to %d", f.key, f.value, f.low, f.high)
 		}
 	}
+	kind, err := kernels.ParseAttentionKind(c.Attention)
+	if err != nil {
+		return fmt.Errorf("model configuration: %w", err)
+	}
+	most := kind.Rule().MaxSurvivors
 	switch {
+	case most > 1 && (c.RWSPK < 1 || c.RWSPK > most):
+		return fmt.Errorf("model configuration: rwsp_k is %d, want 1 to %d", c.RWSPK, most)
 	case c.D%c.Heads != 0:
 		return fmt.Errorf("model configuration: d = %d is no multiple of heads = %d", c.D, c.Heads)
-	case c.Attention != RWSP && c.Attention != Pointer && c.Attention != Softmax:
-		return fmt.Errorf("model configuration: attention is %q, want %s, %s or %s", c.Attention, RWSP, Pointer, Softmax)
-	case c.Attention == RWSP && (c.RWSPK < 1 || c.RWSPK > maxSurvivors):
-		return fmt.Errorf("model configuration: rwsp_k is %d, want 1 to %d", c.RWSPK, maxSurvivors)
 	case !(c.Eps > 0) || math.IsInf(c.Eps, 0):
 		return fmt.Errorf("model configuration: eps is %v, want a small positive number such as 1e-5", c.Eps)
 	case c.StreamBits != StreamFloat && (c.StreamBits < 1 || c.StreamBits > 8):
@@ -103,23 +100,32 @@ func (c Config) HeadDim() int { return c.D / c.Heads }
 
 // Survivors is the number of pointers each query keeps in sequences of seq tokens.
 func (c Config) Survivors(seq int) int {
-	if c.Attention == RWSP {
+	if c.AttentionRule().MaxSurvivors > 1 {
 		return min(c.RWSPK, seq)
 	}
 	return 1
 }
 
+// attentionKind is the kind of the name in c, which must be valid.
+func (c Config) attentionKind() kernels.AttentionKind {
+	kind, _ := kernels.ParseAttentionKind(c.Attention)
+	return kind
+}
+
+// AttentionRule says what the kind of attention needs and does. c must be valid.
+func (c Config) AttentionRule() kernels.AttentionRule { return c.attentionKind().Rule() }
+
 func (c Config) shiftsKeys(layer int) bool { return slices.Contains(c.KShiftLayers, layer) }
 
 // V75 is c with v75's attention: one pointer per query and no K-shift.
 func (c Config) V75() Config {
-	c.Attention, c.KShiftLayers = Pointer, []int{}
+	c.Attention, c.KShiftLayers = kernels.Pointer.String(), []int{}
 	return c
 }
 
 // V76 is c with v76's attention: RWSP-G with four survivors and K-shift at layer 0.
 func (c Config) V76() Config {
-	c.Attention, c.RWSPK, c.KShiftLayers, c.KShiftOffset, c.KShiftSelf = RWSP, 4, []int{0}, 1, true
+	c.Attention, c.RWSPK, c.KShiftLayers, c.KShiftOffset, c.KShiftSelf = kernels.RWSP.String(), 4, []int{0}, 1, true
 	return c
 }
 

@@ -43,8 +43,7 @@ func (m *Model) bindLayers(a *allocator) {
 			l.shift = kernels.KShift{From: c.D, To: 2 * c.D, Offset: c.KShiftOffset, Self: c.KShiftSelf, Seq: m.options.Seq}
 		}
 		l.attention = kernels.Attention{
-			Kind:  map[string]kernels.AttentionKind{RWSP: kernels.RWSP, Pointer: kernels.Pointer, Softmax: kernels.Softmax}[c.Attention],
-			Batch: m.options.Batch, Seq: m.options.Seq, Heads: c.Heads, HeadDim: c.HeadDim(),
+			Kind: c.attentionKind(), Batch: m.options.Batch, Seq: m.options.Seq, Heads: c.Heads, HeadDim: c.HeadDim(),
 			Survivors: c.Survivors(m.options.Seq), Alibi: c.Alibi, Layer: i,
 		}
 	}

@@ -47,8 +47,6 @@ func (o *Options) ensureDefaults(c Config) error {
 		return fmt.Errorf("model options: seq is %d, want 1 to the configuration's %d", o.Seq, c.Seq)
 	case o.ScaleBits != 16 && o.ScaleBits != 32:
 		return fmt.Errorf("model options: scale bits are %d, want 16 or 32", o.ScaleBits)
-	case o.GradBits != kernels.GradFloat && (o.GradBits < 2 || o.GradBits > 8):
-		return fmt.Errorf("model options: grad bits are %d, want 2 to 8, or %d for floats", o.GradBits, kernels.GradFloat)
 	case o.FlipThreshold < 0 || o.FlipThreshold > maxFlipThreshold:
 		return fmt.Errorf("model options: flip threshold is %d, want 1 to %d, or 0 for float latents", o.FlipThreshold, maxFlipThreshold)
 	case o.FlipThreshold > 0 && o.Bonsai:
@@ -56,6 +54,9 @@ func (o *Options) ensureDefaults(c Config) error {
 	}
 	if o.Abandon != nil && o.Communicator.Ranks > 1 {
 		return fmt.Errorf("model options: one of several ranks cannot abandon a step")
+	}
+	if err := kernels.CheckGradBits(o.GradBits); err != nil {
+		return fmt.Errorf("model options: grad bits: %w", err)
 	}
 	if err := o.Documents.validate(c); err != nil {
 		return err

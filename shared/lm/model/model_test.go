@@ -80,7 +80,7 @@ func variants() map[string]Config {
 	levels, alone, soft := small(), small(), small()
 	levels.StreamBits = 4
 	alone.StreamBits, alone.KShiftSelf = StreamFloat, false
-	soft.Attention = Softmax
+	soft.Attention = kernels.Softmax.String()
 	return map[string]Config{"strict": strict, "stream 4": levels, "stream float": alone, "pointer": small().V75(), "softmax": soft}
 }
 

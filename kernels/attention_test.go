@@ -1,0 +1,82 @@
+package kernels
+
+import (
+	"math"
+	"slices"
+	"testing"
+)
+
+// The weights of every kind, by hand.
+func TestWeights(t *testing.T) {
+	for _, c := range []struct {
+		kind   AttentionKind
+		scores []float64
+		gamma  float64
+		want   []float64
+	}{
+		{Softmax, []float64{0, math.Log(3)}, 0.5, []float64{0.25, 0.75}},
+		{Softmax, []float64{1000, 1000 + math.Log(4), 1000}, 0.5, []float64{1. / 6, 4. / 6, 1. / 6}},
+		{Pointer, []float64{-3}, 0.5, []float64{1}},
+		{RWSP, []float64{7, 1, 0}, 0.5, []float64{4. / 7, 2. / 7, 1. / 7}},
+		{RWSP, []float64{7, 1}, 1, []float64{0.5, 0.5}},
+	} {
+		got := slices.Clone(c.scores)
+		c.kind.Rule().Weights(got, c.gamma)
+		for i, w := range got {
+			if math.Abs(w-c.want[i]) > 1e-12 {
+				t.Errorf("%v of scores %v, gamma %g: weights %v, want %v", c.kind, c.scores, c.gamma, got, c.want)
+				break
+			}
+		}
+	}
+	probabilities := []float64{0, math.Log(9)}
+	if SoftmaxWeights(probabilities, 2); math.Abs(probabilities[1]-0.75) > 1e-12 {
+		t.Errorf("softmax at temperature 2 is %v, want 1/4 and 3/4", probabilities)
+	}
+}
+
+// Each kind is known by its name, and nothing else is a kind.
+func TestAttentionKinds(t *testing.T) {
+	for _, kind := range AttentionKinds() {
+		if got, err := ParseAttentionKind(kind.String()); err != nil || got != kind {
+			t.Errorf("%v is parsed as %v, %v", kind, got, err)
+		}
+		if r := kind.Rule(); r.Weights == nil || r.MaxSurvivors < 1 || r.MaxSurvivors > MaxSurvivors || r.Noise && r.MaxSurvivors > 1 {
+			t.Errorf("the rule of %v is %+v", kind, r)
+		}
+	}
+	if _, err := ParseAttentionKind("linear"); err == nil || err.Error() != `attention is "linear", want pointer, rwsp or softmax` {
+		t.Errorf("an unknown kind gave %v", err)
+	}
+	if got := AttentionKind(3).String(); got != "kind 3" {
+		t.Errorf("a kind beyond the table is called %q", got)
+	}
+}
+
+// Slopes are powers of two where 8 is a multiple of the number of heads.
+func TestSlope(t *testing.T) {
+	a := Attention{Heads: 8, HeadDim: 4, Alibi: true}
+	for h := range 8 {
+		if got := a.Slope(h); got != math.Ldexp(1, -h-1) {
+			t.Errorf("head %d of 8 has slope %g", h, got)
+		}
+	}
+	if a.Alibi = false; a.Slope(3) != 0 {
+		t.Error("without ALiBi there is a slope")
+	}
+	scores := make([]float64, 5)
+	if a.DotScores(scores); !slices.Equal(scores, []float64{2, 1, 0, -1, -2}) {
+		t.Errorf("scores of 4 channels are %v", scores)
+	}
+}
+
+// With gamma = 1 the survivors vote, and a tie is +.
+func TestSignedSum(t *testing.T) {
+	w := make([]float64, 4)
+	RankWeights(w, 1)
+	for pattern, want := range map[int]float32{0b1111: 1, 0b0001: -0.5, 0b0011: 0, 0b0111: 0.5, 0: -1} {
+		if got := SignedSum(w, pattern); got != want {
+			t.Errorf("pattern %04b sums to %g, want %g", pattern, got, want)
+		}
+	}
+}
