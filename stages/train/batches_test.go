@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"bitnet1/kernels/cpu"
 	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/measure/measuretest"
 )
@@ -132,6 +133,17 @@ func TestEpochs(t *testing.T) {
 	}
 	if other, _, err := newBatches(data.Train, 6, 16, per).step(0, nil, nil); err != nil || slices.Equal(other, firstOf(t, b)) {
 		t.Errorf("the first step does not depend on the seed: %v", err)
+	}
+}
+
+// Closing waits for the batch that is being read: the dataset's mappings end after it.
+func TestCloseWaitsForTheNextBatch(t *testing.T) {
+	tr := &trainer{device: cpu.New(cpu.Options{}), batches: prefetcher{next: make(chan batch)}}
+	read := false
+	go func() { read = true; tr.batches.next <- batch{} }()
+	tr.close()
+	if !read || tr.batches.next != nil {
+		t.Error("a batch is still being read")
 	}
 }
 

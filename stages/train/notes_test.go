@@ -2,8 +2,12 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"log/slog"
 	"maps"
+	"math"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -59,6 +63,34 @@ func TestMeasured(t *testing.T) {
 	}
 }
 
+// A line of times has the mean since the line before, and another one begins with it.
+func TestTimesOfSteps(t *testing.T) {
+	path := filepath.Join(t.TempDir(), timesName)
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := stepTimes{file: f, at: time.Now().Add(-time.Hour)}
+	s.took(1, 3600)
+	s.at = s.at.Add(-time.Hour)
+	s.took(5, 3600)
+	s.close()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	for i, want := range []timeLine{{Step: 1, Seconds: 3600, TokensPerSecond: 1}, {Step: 5, Seconds: 900, TokensPerSecond: 4}} {
+		var got timeLine
+		if i >= len(lines) || json.Unmarshal([]byte(lines[i]), &got) != nil {
+			t.Fatalf("line %d of %q", i, b)
+		}
+		if got.Step != want.Step || !(math.Abs(got.Seconds/want.Seconds-1) < 0.1) || !(math.Abs(got.TokensPerSecond/want.TokensPerSecond-1) < 0.1) {
+			t.Errorf("%+v, want about %+v", got, want)
+		}
+	}
+}
+
 // The first step is said at once, with what it measured.
 func TestProgressOfTheFirstStep(t *testing.T) {
 	cmd, said := program(t, small(writeDataset(t, 16, proverbs()...), t.TempDir(), "--steps", "3", "--warmup", "0")...)
@@ -92,6 +124,10 @@ func TestEstimate(t *testing.T) {
 	tr().estimate(8*time.Second, 8900, 300)
 	if said.Len() > 0 {
 		t.Errorf("said of five minutes: %s", &said)
+	}
+	tr().estimate(estimateAfter, 8900, longTraining.Seconds()) // both limits count
+	if got := said.String(); !strings.Contains(got, "about 10 min to train on ") {
+		t.Errorf("said of ten minutes: %q", got)
 	}
 	for d, want := range map[time.Duration]string{14 * time.Minute: "14 min", 119 * time.Minute: "119 min", 41*time.Hour + 10*time.Minute: "41 h", 240 * time.Hour: "10 days", 2 * time.Hour: "2 h", 72 * time.Hour: "3 days"} {
 		if got := roughly(d); got != want {

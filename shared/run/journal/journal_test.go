@@ -126,6 +126,30 @@ func TestWhatCountsOfAFactFoundAgain(t *testing.T) {
 	}
 }
 
+// The history of a run is its events of all kinds by time, of each fact what counts.
+func TestAllEventsOfARun(t *testing.T) {
+	dir := t.TempDir()
+	j := Open(dir)
+	if all, err := j.All("r"); err != nil || len(all) != 0 {
+		t.Errorf("no run: %v, %v", all, err)
+	}
+	keep(t, j, newEvent(t, "r", event.Part{}, 20, event.PackWritten{Step: 1}))
+	keep(t, j, newEvent(t, "r", event.Part{}, 10, event.RunStarted{}))
+	again := newEvent(t, "r", event.Part{}, 30, event.PackWritten{Step: 1})
+	again.Job = digest.Bytes(nil)
+	keep(t, j, again)
+	keep(t, j, newEvent(t, "r", event.Part{}, 15, event.SourceAdded{Name: "s"}))
+	overwrite(t, filepath.Join(dir, "runs", "r", "events", "notes"), nil)
+	all, err := j.All("r")
+	var times []int64
+	for _, e := range all {
+		times = append(times, e.Time)
+	}
+	if err != nil || !slices.Equal(times, []int64{10, 15, 30}) {
+		t.Errorf("events at %v, %v", times, err)
+	}
+}
+
 func TestWhatIsNotThereIsNoError(t *testing.T) {
 	j := Open(filepath.Join(t.TempDir(), "absent"))
 	if events, err := j.Read("r", "pack.written"); err != nil || len(events) != 0 {

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"bytes"
 	"log/slog"
 	"math"
 	"strconv"
@@ -129,6 +130,45 @@ func TestWhoseCheckpoints(t *testing.T) {
 		}
 		if got := strings.Join(steps, " "); got != c.want {
 			t.Errorf("%+v: steps %s", c, got)
+		}
+	}
+}
+
+// Checkpoints that were freed since are left out and named, and where none is left, the error names them.
+func TestCheckpointsThatWereFreed(t *testing.T) {
+	t.Parallel()
+	store, err := artifact.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := artifact.Put(store, "checkpoint", "", "m", []byte("weights"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	freed := artifact.Ref{Digest: strings.Repeat("0", 64), Kind: "checkpoint", Name: "m"}
+	saved := func(step int, model artifact.Ref) event.Envelope {
+		e, err := event.New("r", "train", "", event.Part{}, event.CheckpointSaved{Step: step, Model: model})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	for _, c := range []struct {
+		events     []event.Envelope
+		left       int
+		said, fail string
+	}{
+		{[]event.Envelope{saved(10, left)}, 1, "", ""},
+		{[]event.Envelope{saved(10, freed), saved(20, left), saved(30, freed)}, 1, `steps="10, 30"`, ""},
+		{[]event.Envelope{saved(10, freed), saved(20, freed)}, 0, "", "the checkpoint of step 10, 20 is no longer"},
+	} {
+		var said bytes.Buffer
+		got, err := there(slog.New(slog.NewTextHandler(&said, nil)), store, "r", c.events)
+		if len(got) != c.left || (err == nil) != (c.fail == "") || err != nil && !strings.Contains(err.Error(), c.fail) {
+			t.Errorf("%d of %d are left, %v; want %d, %q", len(got), len(c.events), err, c.left, c.fail)
+		}
+		if (said.Len() == 0) != (c.said == "") || !strings.Contains(said.String(), c.said) {
+			t.Errorf("said %q, want %q", &said, c.said)
 		}
 	}
 }
