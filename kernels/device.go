@@ -122,9 +122,6 @@ type KShift struct {
 	Starts   Ints // of documents; may be nil
 }
 
-// GradFloat is the value of GradBits that leaves gradients unrounded.
-const GradFloat = 16
-
 // RoundingSeed separates the random numbers of rounding from others of the same seed.
 const RoundingSeed = 0x524f_554e_4449_4e47
 
@@ -236,7 +233,7 @@ type Device interface {
 	LinearAdd(out, residual Floats, x Activation, l Linear)
 	// LinearBackward takes the gradient dy of a linear's output (of its sign, if pass is given: it then counts where pass
 	// is set). It overwrites dx, rows × In, with the gradient of x and adds to the gradients of the parameters; the latent
-	// receives the gradient of the effective weight. dy stays as it is. gradBits is 2..8 or GradFloat.
+	// receives the gradient of the effective weight. dy stays as it is. gradBits is 2..8 or FloatBits.
 	LinearBackward(dx Floats, dl LinearGradient, dy Floats, pass Planes, x Activation, l Linear, shift KShift, gradBits int)
 
 	// Attend reads values: qkv is rows × 3*Heads*HeadDim signs of all queries, keys and values. out gets the signs of what

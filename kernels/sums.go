@@ -4,8 +4,8 @@ import "fmt"
 
 // CheckGradBits refuses numbers of bits that no device rounds gradients to.
 func CheckGradBits(gradBits int) error {
-	if gradBits != GradFloat && (gradBits < 2 || gradBits > 8) {
-		return fmt.Errorf("gradients of %d bits: want 2 to 8, or %d for floats", gradBits, GradFloat)
+	if gradBits != FloatBits && (gradBits < 2 || gradBits > 8) {
+		return fmt.Errorf("gradients of %d bits: want 2 to 8, or %d for floats", gradBits, FloatBits)
 	}
 	return nil
 }

@@ -60,7 +60,7 @@ func TestModelInPyTorch(t *testing.T) {
 	}{
 		"v76":            {func(*model.Config) {}, 1, model.Documents{}},
 		"strict":         {func(c *model.Config) { c.StreamBits = 1 }, 1, model.Documents{}},
-		"unquantized":    {func(c *model.Config) { c.StreamBits = model.StreamFloat }, 1, model.Documents{}},
+		"unquantized":    {func(c *model.Config) { c.StreamBits = kernels.FloatBits }, 1, model.Documents{}},
 		"v75":            {func(c *model.Config) { c.Attention, c.KShiftLayers = kernels.Pointer.String(), nil }, 1, model.Documents{}},
 		"softmax":        {func(c *model.Config) { c.Attention, c.Alibi = kernels.Softmax.String(), false }, 1, model.Documents{}},
 		"shift alone":    {func(c *model.Config) { c.KShiftSelf, c.KShiftOffset = false, 2 }, 1, model.Documents{}},

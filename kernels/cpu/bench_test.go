@@ -65,7 +65,7 @@ func BenchmarkLoops(b *testing.B) {
 // The gradient products of the same linear, rounding included: two products.
 func BenchmarkLinearBackward(b *testing.B) {
 	const rows, in, out = 256, 1024, 4096
-	for _, gradBits := range []int{4, 8, kernels.GradFloat} {
+	for _, gradBits := range []int{4, 8, kernels.FloatBits} {
 		for _, streamBits := range []int{1, 4} {
 			b.Run(fmt.Sprintf("gradients=%d/stream=%d", gradBits, streamBits), func(b *testing.B) {
 				d := New(Options{Workers: 1})

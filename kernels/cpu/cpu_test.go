@@ -92,7 +92,7 @@ func TestLinearBackward(t *testing.T) {
 		pass, set := randomPlanes(t, d, r, rows, out, 1)
 		dx := make(floats, rows*in)
 		dl := kernels.LinearGradient{Weight: make(floats, out*in), Alpha: make(floats, out), Theta: make(floats, out)}
-		d.LinearBackward(dx, dl, dy, pass, kernels.Activation{Floats: x}, l, shift, kernels.GradFloat)
+		d.LinearBackward(dx, dl, dy, pass, kernels.Activation{Floats: x}, l, shift, kernels.FloatBits)
 		if err := d.Sync(); err != nil {
 			t.Fatal(err)
 		}
@@ -288,7 +288,7 @@ func TestCrossEntropyIgnoresTargets(t *testing.T) {
 	losses, alone, dx := make(floats, 2), make(floats, 2), ones(2)
 	x := kernels.Activation{Floats: ones(2)} // logits 1, 2, 3
 	d.CrossEntropy(alone, x, head, ints{-1, 2})
-	d.CrossEntropyBackward(losses, dx, dl, x, head, ints{-1, 2}, kernels.GradFloat)
+	d.CrossEntropyBackward(losses, dx, dl, x, head, ints{-1, 2}, kernels.FloatBits)
 	if err := d.Sync(); err != nil {
 		t.Fatal(err)
 	}

@@ -136,7 +136,7 @@ func TestRoundingIsUnbiased(t *testing.T) {
 	c := randomBackward(t, d, r)
 	c.mixed, c.linear.Mixed = false, nil
 	for _, bits := range []int{2, 4, 8} {
-		c.gradBits = kernels.GradFloat
+		c.gradBits = kernels.FloatBits
 		wantX, want := c.run(t, d)
 		c.gradBits = bits
 		const steps = 400

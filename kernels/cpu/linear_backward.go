@@ -31,7 +31,7 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 	if err := kernels.CheckGradBits(gradBits); err != nil {
 		panic(err)
 	}
-	rounded := gradBits != kernels.GradFloat
+	rounded := gradBits != kernels.FloatBits
 	var byRow func(from, to int, q roundedGradient, s *scratch)
 	var byChannel *roundedGradient
 	if dx != nil && rounded && l.Mixed == nil {

@@ -22,7 +22,7 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 		// A channel's integers have one scale for all rows. If not all logits fit, they are computed once more, all rows of
 		// some channels.
 		weights := ofProducts(&dl)
-		byChannel := weights != nil && gradBits != kernels.GradFloat && x.Planes != nil
+		byChannel := weights != nil && gradBits != kernels.FloatBits && x.Planes != nil
 		whole := h.rows*head.Out <= d.logitsAtOnce
 		h.rowParts(func(from, to int, logits floats) {
 			h.losses(from, to, logits)

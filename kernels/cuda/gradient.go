@@ -69,8 +69,8 @@ func (d *Device) backward(dx kernels.Floats, dl kernels.LinearGradient, g gradie
 	}
 	b := backward{Device: d, gradient: g, l: l, x: x, bits: gradBits, to: gradientsOf(dx, g.rows*l.In),
 		alpha: float32s(l.Alpha, l.Out), dWeight: float32s(dl.Weight, l.In*l.Out), dAlpha: float32s(dl.Alpha, l.Out)}
-	b.rowsRounded = gradBits != kernels.GradFloat && l.Mixed == nil
-	b.columnsRounded = dl.Weight != nil && gradBits != kernels.GradFloat && x.Floats == nil
+	b.rowsRounded = gradBits != kernels.FloatBits && l.Mixed == nil
+	b.columnsRounded = dl.Weight != nil && gradBits != kernels.FloatBits && x.Floats == nil
 	if b.columnsRounded {
 		if err := kernels.CheckSums(g.rows, gradBits, x.Planes.Bits()); err != nil {
 			return err

@@ -34,7 +34,7 @@ func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, l ker
 func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.LinearGradient, x kernels.Activation, l kernels.Linear,
 	targets kernels.Ints, gradBits int) {
 	d.run("CrossEntropyBackward", func() error {
-		h, err := d.newHead(losses, x, l, targets, gradBits == kernels.GradFloat || l.Mixed != nil || x.Floats != nil)
+		h, err := d.newHead(losses, x, l, targets, gradBits == kernels.FloatBits || l.Mixed != nil || x.Floats != nil)
 		if err != nil {
 			return err
 		}

@@ -241,7 +241,7 @@ func (l linear) backward(g, u []float32, x []float64, floatInput bool, rows, bit
 	for i := range columnScale {
 		columnScale[i] = 1
 	}
-	if bits != kernels.GradFloat {
+	if bits != kernels.FloatBits {
 		r := round(g, l.alpha, rows, l.Out, bits, l.ID, s)
 		if l.Mixed == nil {
 			forX, rowScale = r.q, r.rowScale
@@ -393,7 +393,7 @@ func plusSize(size, y []float64) []float64 {
 // Equal inputs give equal bits.
 func testDeterminism(b *bench) {
 	const rows, in, out = 700, 130, 260
-	for _, bits := range []int{4, kernels.GradFloat} {
+	for _, bits := range []int{4, kernels.FloatBits} {
 		l, x, dy := b.newLinear(in, out, 1), b.activation(rows, in, 4), b.floats(b.normals(rows*out))
 		b.d.SetScalars(kernels.Scalars{Seed: 5})
 		var first [4][]float32

@@ -47,7 +47,7 @@ func testCrossEntropy(b *bench) {
 		})
 		// A gradient that differs in its last bit may round to the other integer: few do.
 		tolerance := 1e-5
-		if c.grad != kernels.GradFloat {
+		if c.grad != kernels.FloatBits {
 			tolerance = 1e-2
 		}
 		v := l.backward(g, g, values, c.bits == 16, c.rows, c.grad, s)

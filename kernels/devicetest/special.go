@@ -344,7 +344,7 @@ func testSpecialBackward(b *bench) {
 			what := fmt.Sprintf("%g among gradients of %d bits, %d rows of %d bits, %v, bfloats %v", special, c.grad, c.rows, c.bits, l, c.small)
 			theta[o] -= special
 			sameBits(b, what+": theta", gotTheta, theta, c.out)
-			if c.grad == kernels.GradFloat || c.bits == 16 { // some products are of floats: an infinity may stay one there
+			if c.grad == kernels.FloatBits || c.bits == 16 { // some products are of floats: an infinity may stay one there
 				allButOne(b, what+": dx", gotX, dx, c.in, t)
 				allButOne(b, what+": weights", gotWeight, weight, c.in, o)
 				continue

@@ -89,7 +89,7 @@ func TestWork(t *testing.T) {
 		gpu           bool
 		binary, bytes float64
 	}{
-		{4, kernels.GradFloat, true, each * (4*(12+6+10) + 4 + 6), 0},
+		{4, kernels.FloatBits, true, each * (4*(12+6+10) + 4 + 6), 0},
 		{1, 3, true, each * (12 + 4 + 6 + 6 + 10) * (1 + 3 + 3), 0},
 		{4, 3, true, each * (4*(12+6+10) + 4 + 6 + 3*(12+4+6+6+10) + 3*(4+6)), each * (12 + 6 + 10)},
 		{4, 3, false, each * (4*(12+6) + 4 + 6 + 3*(12+4+6+6) + 3*(4+6) + 3*4*(12+6)), 0},

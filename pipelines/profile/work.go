@@ -22,7 +22,7 @@ func workOf(c model.Config, gradBits, tokens int, gpu bool) work {
 		if planes <= 8 {
 			w[timing.BinaryProducts] += one * float64(planes)
 		}
-		if gradBits == kernels.GradFloat {
+		if gradBits == kernels.FloatBits {
 			return
 		}
 		w[timing.BinaryProducts] += one * float64(gradBits) // gradients of inputs

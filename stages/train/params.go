@@ -61,7 +61,7 @@ type Params struct {
 func defaults() Params {
 	return Params{
 		Preset: "nano", Attention: kernels.RWSP.String(), RWSPK: 4, KShiftLayers: []int{0}, KShiftOffset: 1, KShiftSelf: true,
-		Alibi: true, StreamBits: 1, Documents: model.Packed, GradBits: kernels.GradFloat, BinarizeAnnealEndFrac: 0.6, FlipThreshold: 8,
+		Alibi: true, StreamBits: 1, Documents: model.Packed, GradBits: kernels.FloatBits, BinarizeAnnealEndFrac: 0.6, FlipThreshold: 8,
 		Seed: 42, Steps: 600, BatchTokens: 4096, MicroTokens: 4096, LearningRate: 3e-3, FinalShare: 0.1, Warmup: 50,
 		Beta1: 0.9, Beta2: 0.95, Clip: 1, GammaStart: 0.9, GammaEnd: 0.1, Tau: 1,
 		CheckpointEvery: 200, ValidationSequences: 32, LogEvery: 10,
@@ -106,7 +106,7 @@ func (p Params) check() error {
 	if _, err := p.config(dataset.TokenizerInfo{Vocab: 257}, 128); err != nil {
 		return err
 	}
-	if p.GradBits == kernels.GradFloat || p.StreamBits == model.StreamFloat {
+	if p.GradBits == kernels.FloatBits || p.StreamBits == kernels.FloatBits {
 		return nil
 	}
 	if err := kernels.CheckSums(min(p.MicroTokens, p.BatchTokens), p.GradBits, p.StreamBits); err != nil {

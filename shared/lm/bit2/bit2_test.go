@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"bitnet1/kernels"
 	"bitnet1/kernels/cpu"
 	"bitnet1/kernels/number/float16"
 	"bitnet1/shared/lm/checkpoint"
@@ -132,7 +133,7 @@ func TestSameComputation(t *testing.T) {
 	for _, c := range []struct {
 		scaleBits, streamBits int
 		scale                 func(float32) float32
-	}{{16, 1, float16.Round}, {16, 4, float16.Round}, {32, 1, exact}, {32, model.StreamFloat, exact}} {
+	}{{16, 1, float16.Round}, {16, 4, float16.Round}, {32, 1, exact}, {32, kernels.FloatBits, exact}} {
 		m := small(c.scale)
 		m.Config.StreamBits = c.streamBits
 		packed, err := unpack(pack(t, m))

@@ -15,9 +15,6 @@ import (
 	"bitnet1/kernels"
 )
 
-// StreamFloat is the value of StreamBits that leaves the residual stream unquantized.
-const StreamFloat = 16
-
 // Config describes one model. Its JSON keys are those of the PyTorch reference's Config.
 type Config struct {
 	Vocab        int     `json:"vocab"`         // tokens, padding included
@@ -33,7 +30,7 @@ type Config struct {
 	KShiftSelf   bool    `json:"kshift_self"`   // false: keys of those layers read the earlier token alone
 	Alibi        bool    `json:"alibi"`         // scores fall linearly with distance
 	Eps          float64 `json:"eps"`           // added to the mean square in RMSNorm
-	StreamBits   int     `json:"stream_bits"`   // 1 (sign), 2..8 (levels) or StreamFloat: how linears read the stream
+	StreamBits   int     `json:"stream_bits"`   // 1 (sign), 2..8 (levels) or kernels.FloatBits: how linears read the stream
 }
 
 // MarshalJSON writes an empty list of K-shift layers as [], which the reference expects.
@@ -84,8 +81,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("model configuration: d = %d is no multiple of heads = %d", c.D, c.Heads)
 	case !(c.Eps > 0) || math.IsInf(c.Eps, 0):
 		return fmt.Errorf("model configuration: eps is %v, want a small positive number such as 1e-5", c.Eps)
-	case c.StreamBits != StreamFloat && (c.StreamBits < 1 || c.StreamBits > 8):
-		return fmt.Errorf("model configuration: stream_bits is %d, want 1 to 8, or %d for unquantized", c.StreamBits, StreamFloat)
+	case c.StreamBits != kernels.FloatBits && (c.StreamBits < 1 || c.StreamBits > 8):
+		return fmt.Errorf("model configuration: stream_bits is %d, want 1 to 8, or %d for unquantized", c.StreamBits, kernels.FloatBits)
 	}
 	for _, l := range c.KShiftLayers {
 		if l < 0 || l >= c.Layers {

@@ -109,7 +109,7 @@ func TestRangesOfConfigurations(t *testing.T) {
 func TestRangesOfOptions(t *testing.T) {
 	c := small()
 	o := Options{}
-	if err := o.ensureDefaults(c); err != nil || o.Batch != 1 || o.Seq != c.Seq || o.ScaleBits != 16 || o.GradBits != kernels.GradFloat {
+	if err := o.ensureDefaults(c); err != nil || o.Batch != 1 || o.Seq != c.Seq || o.ScaleBits != 16 || o.GradBits != kernels.FloatBits {
 		t.Errorf("defaults %+v, %v", o, err)
 	}
 	reduce := func(kernels.Device, kernels.Floats) error { return nil }

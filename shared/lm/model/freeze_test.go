@@ -91,7 +91,7 @@ func TestFreezingChangesNoOtherGradient(t *testing.T) {
 		"codebook.*", "codebook.weight", "blocks.*.attn.*", "* !blocks.-1.*", "* !norm_out", "* !codebook.theta", "*.theta",
 		"* !blocks.0.norm_attn", "blocks.0.attn.q.*", "* !codebook.weight",
 	} {
-		for _, bits := range []int{kernels.GradFloat, 4} {
+		for _, bits := range []int{kernels.FloatBits, 4} {
 			whole := build(t, small(), 2, Options{Batch: 2, GradBits: bits})
 			part := build(t, small(), 2, Options{Batch: 2, GradBits: bits, Freeze: strings.Fields(patterns)})
 			frozen, err := part.Config().Frozen(part.Options().Freeze)

@@ -158,7 +158,7 @@ func (m *Model) newBuffers(a *allocator) buffers {
 	}
 	b.out, b.squaredNorm = a.floats(n*c.D), a.floats(1)
 	handed := a.bfloats
-	if m.options.GradBits == kernels.GradFloat {
+	if m.options.GradBits == kernels.FloatBits {
 		handed = a.floats
 	}
 	b.dx, b.dStream, b.dQKV, b.dHidden = handed(n*c.D), handed(n*c.D), handed(n*3*c.D), handed(n*c.FF)

@@ -38,7 +38,7 @@ func (o *Options) ensureDefaults(c Config) error {
 		o.ScaleBits = 16
 	}
 	if o.GradBits == 0 {
-		o.GradBits = kernels.GradFloat
+		o.GradBits = kernels.FloatBits
 	}
 	switch {
 	case o.Batch < 1 || o.Batch > 1<<20:
@@ -176,7 +176,7 @@ func (a *allocator) planes(rows, cols, bits int) kernels.Planes {
 
 // stream allocates what a linear reads of the residual stream.
 func (a *allocator) stream(rows, width, bits int) kernels.Activation {
-	if bits == StreamFloat {
+	if bits == kernels.FloatBits {
 		return kernels.Activation{Floats: a.floats(rows * width)}
 	}
 	return kernels.Activation{Planes: a.planes(rows, width, bits)}

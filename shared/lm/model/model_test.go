@@ -79,7 +79,7 @@ func variants() map[string]Config {
 	strict := small()
 	levels, alone, soft := small(), small(), small()
 	levels.StreamBits = 4
-	alone.StreamBits, alone.KShiftSelf = StreamFloat, false
+	alone.StreamBits, alone.KShiftSelf = kernels.FloatBits, false
 	soft.Attention = kernels.Softmax.String()
 	return map[string]Config{"strict": strict, "stream 4": levels, "stream float": alone, "pointer": small().V75(), "softmax": soft}
 }
@@ -87,7 +87,7 @@ func variants() map[string]Config {
 // Training ends with the same bits on any number of workers.
 func TestWorkersDoNotMatter(t *testing.T) {
 	for name, c := range variants() {
-		for _, bits := range []int{4, kernels.GradFloat} {
+		for _, bits := range []int{4, kernels.FloatBits} {
 			o := Options{Batch: 2, GradBits: bits}
 			one := build(t, c, 1, o)
 			train(t, one, 0, 3)
@@ -340,7 +340,7 @@ func TestMicroBatches(t *testing.T) {
 // Where the loss is smooth, gradients are its derivatives: what follows the last sign, on an unquantized stream.
 func TestFiniteDifferences(t *testing.T) {
 	c := small()
-	c.StreamBits = StreamFloat
+	c.StreamBits = kernels.FloatBits
 	m := build(t, c, 2, Options{Batch: 2, ScaleBits: 32})
 	tokens, targets := sequences(c, 2, 4)
 	if err := m.Backward(tokens, targets, Settings{Gamma: 0.5}); err != nil {
@@ -547,8 +547,8 @@ func BenchmarkNanoStep(b *testing.B) {
 		dev      cpu.Options
 		separate bool
 	}{
-		{"gradients=4", 4, cpu.Options{}, false}, {"gradients=float", kernels.GradFloat, cpu.Options{}, false},
-		{"plain", kernels.GradFloat, cpu.Options{PlainGo: true}, false}, {"documents=separate", 4, cpu.Options{}, true},
+		{"gradients=4", 4, cpu.Options{}, false}, {"gradients=float", kernels.FloatBits, cpu.Options{}, false},
+		{"plain", kernels.FloatBits, cpu.Options{PlainGo: true}, false}, {"documents=separate", 4, cpu.Options{}, true},
 	} {
 		b.Run(v.name, func(b *testing.B) {
 			c, _ := Preset("nano")
