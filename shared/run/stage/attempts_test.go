@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -144,6 +145,39 @@ func TestWhatCountsAsAnAttempt(t *testing.T) {
 		}
 		if got := r.attempts(); got != c.attempts {
 			t.Errorf("%d: %d attempts, want %d", i, got, c.attempts)
+		}
+		r.close()
+	}
+}
+
+// The outputs of a job that are taken back are gone from its record, wherever it is opened next; those before them stay.
+func TestOutputsAreTakenBack(t *testing.T) {
+	t.Parallel()
+	root, key := t.TempDir(), strings.Repeat("cd", 32)
+	bodies := func(r *record) (all []string) {
+		for _, out := range r.Outputs {
+			all = append(all, string(out.Body))
+		}
+		return all
+	}
+	for _, left := range []int{3, 2, 0} {
+		r, err := openRecord(root, "climb", key, []byte("{}"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, body := range []string{"\x81\xa1n\x01", "\x81\xa1n\x02", "\x81\xa1n\x03"} { // {n: 1} and so on
+			if _, err := r.add("tokens.written", []byte(body)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.Outputs = slices.Clip(r.Outputs)
+		want := bodies(r)[:left]
+		if err := r.retract(left); err != nil || !slices.Equal(bodies(r), want) {
+			t.Errorf("%d are to be left: %q, %v", left, bodies(r), err)
+		}
+		r.close()
+		if r, err = openRecord(root, "climb", key, []byte("{}"), nil); err != nil || !slices.Equal(bodies(r), want) {
+			t.Errorf("%d are to be left: %q are read again, %v", left, bodies(r), err)
 		}
 		r.close()
 	}

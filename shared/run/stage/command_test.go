@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/results"
 )
 
 func TestOneShotFromFilesToAFolder(t *testing.T) {
@@ -212,6 +214,68 @@ func TestARerunLeavesOutWhatItCannotRead(t *testing.T) {
 	status, stdout, stderr := w.run("shout", args...)
 	if status != exitDone || strings.Count(stdout, "made before") != 2 || strings.Count(stderr, warning) != 1 {
 		t.Errorf("status %d: %s%s", status, stdout, stderr)
+	}
+}
+
+// What a one-shot prints of an output is its headline, its numbers where no table has a row of them, and its files.
+func TestLinesOfAnOutput(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "there"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ref := func(name string) artifact.Ref {
+		return artifact.Ref{Digest: digest.Bytes([]byte(name)), Kind: "pack", Name: name}
+	}
+	body, err := event.Marshal(event.PackWritten{Step: 7, Pack: ref("there"), Model: ref("elsewhere")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "there")
+	column := results.Column{Key: "step", Name: "steps", Value: "{step}"}
+	for what, c := range map[string]struct {
+		declared []results.Result
+		want     []string
+	}{
+		"nothing declared": {nil, []string{"pack.written", file}},
+		"a headline":       {[]results.Result{{Kind: "pack.written", Headline: "packed {step}"}}, []string{"packed 7", file}},
+		"a number":         {[]results.Result{{Kind: "a.b"}, {Kind: "pack.written", Columns: []results.Column{column}}}, []string{"pack.written", "steps  7", file}},
+		"a row of a table": {[]results.Result{{Kind: "pack.written", Row: &column, Columns: []results.Column{column}}}, []string{"pack.written", file}},
+	} {
+		if got := outputLines(c.declared, output{Kind: "pack.written", Body: body}, dir); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", what, got, c.want)
+		}
+	}
+}
+
+// A preset is of files alone, unless it is a parameter of the stage like any other.
+func TestPresetOverARun(t *testing.T) {
+	type own struct {
+		Preset string `json:"preset"`
+	}
+	args := []string{"shard", "run", "--data", t.TempDir(), "--run", "absent", "--preset", "nano"}
+	of := Spec[own, event.SourceAdded]{
+		Name: "shard", About: "a stage with presets", Example: "shard run", Version: "1",
+		Work: func(context.Context, *Job[own], event.SourceAdded) error { return nil },
+	}
+	if status := Main(of, args); status != exitFailed { // there is no such run
+		t.Errorf("a parameter: status %d, want %d", status, exitFailed)
+	}
+	others := Spec[struct{}, event.SourceAdded]{
+		Name: "shard", About: "a stage of which presets speak", Example: "shard run", Version: "1",
+		Work: func(context.Context, *Job[struct{}], event.SourceAdded) error { return nil },
+	}
+	if status := Main(others, args); status != exitUsage {
+		t.Errorf("none: status %d, want %d", status, exitUsage)
+	}
+}
+
+// A data directory is called the same from wherever it is named.
+func TestNameOfADirectory(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	if a, b := DirectoryName("data"), DirectoryName(filepath.Join(dir, "data")); a != b || !strings.HasSuffix(a, ":"+filepath.Join(dir, "data")) {
+		t.Errorf("%s and %s", a, b)
 	}
 }
 
