@@ -15,6 +15,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/seal"
 	"bitnet1/shared/data/tokenizer"
 	"bitnet1/shared/run/stage"
 )
@@ -61,9 +62,9 @@ func sealed(t *testing.T, texts ...string) string {
 	if err := os.WriteFile(batch, b.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	options := dataset.DefaultSealOptions()
+	options := seal.DefaultOptions()
 	options.SequenceLength = 16
-	m, err := dataset.Seal(context.Background(), options, []string{batch}, func(name string) (dataset.Output, error) {
+	m, err := seal.Dataset(context.Background(), options, []string{batch}, func(name string) (seal.Output, error) {
 		f, err := os.Create(filepath.Join(dir, name))
 		return &output{File: f, digest: blake3.New()}, err
 	})

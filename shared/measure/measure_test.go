@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/seal"
 	"bitnet1/shared/data/tokenizer"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/model"
@@ -31,7 +32,7 @@ func subject(t *testing.T, manifest string) *Subject {
 
 func sealed(t *testing.T) string {
 	t.Helper()
-	return measuretest.Sealed(t, dataset.SealOptions{SequenceLength: 16, ValidationShare: 0.3, Seed: 3}, measuretest.Proverbs()...)
+	return measuretest.Sealed(t, seal.Options{SequenceLength: 16, ValidationShare: 0.3, Seed: 3}, measuretest.Proverbs()...)
 }
 
 // As many sequences are computed at once as micro_tokens holds, but one at least.

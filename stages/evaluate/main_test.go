@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/seal"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/measure/measuretest"
 )
@@ -106,7 +106,7 @@ func TestReport(t *testing.T) {
 		"more than all":  {nil, "--sequences 100000", 0, false},
 	} {
 		t.Run(what, func(t *testing.T) {
-			manifest := measuretest.Sealed(t, dataset.SealOptions{SequenceLength: 16, ValidationShare: 0.2, Seed: 3, Counted: c.counted}, measuretest.Proverbs()...)
+			manifest := measuretest.Sealed(t, seal.Options{SequenceLength: 16, ValidationShare: 0.2, Seed: 3, Counted: c.counted}, measuretest.Proverbs()...)
 			path := measuretest.Checkpoint(t, measuretest.Config(16), checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
 			out := t.TempDir()
 			measuretest.Run(t, strings.Fields("--in "+path+" --dataset "+manifest+" --out "+out+" "+c.flags)...)
@@ -165,9 +165,9 @@ func spread(x []float64) float64 {
 
 // What cannot be measured is refused, with what to do.
 func TestRefuses(t *testing.T) {
-	manifest := measuretest.Sealed(t, dataset.SealOptions{SequenceLength: 16, ValidationShare: 0.2, Seed: 3}, measuretest.Proverbs()...)
-	trainingOnly := measuretest.Sealed(t, dataset.SealOptions{SequenceLength: 16, Seed: 3}, measuretest.Proverbs()...)
-	empty := measuretest.Sealed(t, dataset.SealOptions{SequenceLength: 16, ValidationShare: 0.5, Seed: 3}, "", "", "", "")
+	manifest := measuretest.Sealed(t, seal.Options{SequenceLength: 16, ValidationShare: 0.2, Seed: 3}, measuretest.Proverbs()...)
+	trainingOnly := measuretest.Sealed(t, seal.Options{SequenceLength: 16, Seed: 3}, measuretest.Proverbs()...)
+	empty := measuretest.Sealed(t, seal.Options{SequenceLength: 16, ValidationShare: 0.5, Seed: 3}, "", "", "", "")
 	good := checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1}
 	words, few, short := good, measuretest.Config(16), measuretest.Config(8)
 	words.Tokenizer = "gpt2"

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/seal"
 	"bitnet1/shared/data/tokenizer"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/model"
@@ -59,7 +60,7 @@ const seq = 32
 // probed runs the program over a checkpoint and returns what it was of beside its reports.
 func probed(t *testing.T, documents model.Documents, flags string) (m *model.Model, settings model.Settings, data *dataset.Dataset, health healthReport, copying inductionReport) {
 	t.Helper()
-	manifest := measuretest.Sealed(t, dataset.SealOptions{SequenceLength: seq, ValidationShare: 0.2, Seed: 3, Counted: []int{1, 32}}, measuretest.Proverbs()...)
+	manifest := measuretest.Sealed(t, seal.Options{SequenceLength: seq, ValidationShare: 0.2, Seed: 3, Counted: []int{1, 32}}, measuretest.Proverbs()...)
 	path := measuretest.Checkpoint(t, measuretest.Config(seq), checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1, Documents: documents})
 	out := t.TempDir()
 	measuretest.Run(t, strings.Fields("--in "+path+" --dataset "+manifest+" --out "+out+" "+flags)...)

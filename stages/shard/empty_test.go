@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/seal"
 	"bitnet1/shared/run/stage"
 )
 
@@ -43,7 +44,7 @@ func TestNothingToSeal(t *testing.T) {
 	if status, said := says(t, "--in", a, "--out", filepath.Join(dir, "earlier"), "--duplicates", "exact"); status != 0 {
 		t.Fatal(said)
 	}
-	known := filepath.Join(dir, "earlier", dataset.TextsName)
+	known := filepath.Join(dir, "earlier", seal.TextsName)
 	for want, args := range map[string][]string{
 		"there are no documents":                          {"--in", batch(t, dir, "none")},
 		"datasets in known have the texts of all":         {"--in", a, "--duplicates", "exact", "--known", known},

@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/seal"
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
@@ -33,8 +34,8 @@ type Params struct {
 	KnownDigests []string `json:"known_digests" usage:"digests of the files known; computed when absent, and files of other digests are refused"`
 }
 
-func (p Params) options() (dataset.SealOptions, error) {
-	o := dataset.SealOptions{
+func (p Params) options() (seal.Options, error) {
+	o := seal.Options{
 		SequenceLength: p.SequenceLength, Counted: p.CountedTargets, SequencesPerShard: p.SequencesPerShard,
 		ValidationShare: p.ValidationShare, Seed: p.Seed, Duplicates: p.Duplicates, Similarity: p.Similarity,
 	}
@@ -43,10 +44,10 @@ func (p Params) options() (dataset.SealOptions, error) {
 		if i < len(p.KnownDigests) {
 			name = p.KnownDigests[i]
 		}
-		o.Known = append(o.Known, dataset.KnownTexts{Name: name, Path: path})
+		o.Known = append(o.Known, seal.KnownTexts{Name: name, Path: path})
 	}
 	for _, text := range p.Mixture {
-		share, err := dataset.ParseShare(text)
+		share, err := seal.ParseShare(text)
 		if err != nil {
 			return o, err
 		}
@@ -69,7 +70,7 @@ func spec() stage.Spec[Params, event.TokensWritten] {
 		Check:    check,
 		Complete: (*Params).complete,
 		Threads:  true,
-		Gather:   stage.Deterministic(seal),
+		Gather:   stage.Deterministic(sealDataset),
 		Files:    batches,
 		Emits:    []event.Body{event.ShardSealed{}, event.DatasetSealed{}},
 		Results: []results.Result{{
@@ -80,7 +81,7 @@ func spec() stage.Spec[Params, event.TokensWritten] {
 }
 
 func defaults() Params {
-	o := dataset.DefaultSealOptions()
+	o := seal.DefaultOptions()
 	return Params{SequenceLength: o.SequenceLength, ValidationShare: o.ValidationShare, Seed: 42, Duplicates: o.Duplicates, Similarity: o.Similarity}
 }
 
@@ -150,7 +151,7 @@ func counted(path string) (event.TokensWritten, error) {
 	return e, nil
 }
 
-func seal(ctx context.Context, job *stage.Job[Params], in []event.TokensWritten) error {
+func sealDataset(ctx context.Context, job *stage.Job[Params], in []event.TokensWritten) error {
 	var paths []string
 	for _, e := range in {
 		path, err := job.Path(e.Batch)
@@ -160,9 +161,9 @@ func seal(ctx context.Context, job *stage.Job[Params], in []event.TokensWritten)
 		paths = append(paths, path)
 	}
 	sealed := map[string]artifact.Ref{} // by file name
-	create := func(name string) (dataset.Output, error) {
+	create := func(name string) (seal.Output, error) {
 		kind, mediaType := "shard", "application/vnd.apache.arrow.file"
-		if name == dataset.TextsName {
+		if name == seal.TextsName {
 			kind, mediaType = "texts", "application/octet-stream"
 		}
 		w, err := job.Create(kind, mediaType, name)
@@ -181,8 +182,8 @@ func seal(ctx context.Context, job *stage.Job[Params], in []event.TokensWritten)
 	facts := newReport(in)
 	times := new(stopwatch)
 	o.Threads, o.Duplicate, o.Step = job.Host.Threads, facts.addDuplicate, times.begin
-	manifest, err := dataset.Seal(ctx, o, paths, create)
-	if errors.As(err, new(dataset.NoDatasetError)) {
+	manifest, err := seal.Dataset(ctx, o, paths, create)
+	if errors.As(err, new(seal.NoDatasetError)) {
 		return stage.Permanent(facts.withRows(err))
 	}
 	if err != nil {
@@ -215,13 +216,13 @@ func (s *stopwatch) end() {
 	s.step = ""
 }
 
-// output lets dataset.Seal write an artifact.
+// output lets seal.Dataset write an artifact.
 type output struct {
 	*artifact.Writer
 	done func(artifact.Ref)
 }
 
-// Commit implements dataset.Output.
+// Commit implements seal.Output.
 func (o *output) Commit() (digest string, size int64, err error) {
 	ref, err := o.Writer.Commit()
 	if err == nil {
@@ -275,6 +276,6 @@ func announce(ctx context.Context, job *stage.Job[Params], m *dataset.Manifest, 
 	return job.Emit(ctx, event.DatasetSealed{
 		Manifest: ref, Documents: m.Splits.Train.Documents + m.Splits.Validation.Documents,
 		TrainTokens: m.Splits.Train.Tokens, ValidationTokens: m.Splits.Validation.Tokens,
-		Report: reportRef, Facts: factsRef, Texts: sealed[dataset.TextsName],
+		Report: reportRef, Facts: factsRef, Texts: sealed[seal.TextsName],
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/seal"
 	"bitnet1/shared/data/tokenizer"
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/event"
@@ -107,7 +108,7 @@ func TestKnownTexts(t *testing.T) {
 	if run("--in", a, "--out", earlier, "--duplicates", "exact") != 0 {
 		t.Fatal("failed")
 	}
-	texts := filepath.Join(earlier, dataset.TextsName)
+	texts := filepath.Join(earlier, seal.TextsName)
 	if run("--in", b, "--out", later, "--duplicates", "exact", "--known", texts) != 0 {
 		t.Fatal("failed")
 	}

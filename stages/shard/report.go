@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/seal"
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/event"
 )
@@ -31,7 +32,7 @@ type report struct {
 	Odd        int64                `json:"odd,omitempty"` // rows that cannot be read, such as a text that is a number
 	Sources    []sourceReport       `json:"sources"`
 	Duplicates *dataset.Duplicates  `json:"duplicates,omitempty"`
-	Examples   []dataset.Duplicate  `json:"duplicate_examples,omitempty"`
+	Examples   []seal.Duplicate     `json:"duplicate_examples,omitempty"`
 	Mixture    []dataset.Share      `json:"mixture,omitempty"`
 	Splits     map[string]splitFact `json:"splits"`
 }
@@ -87,7 +88,7 @@ func (r *report) withRows(err error) error {
 	return fmt.Errorf("%w (of %d rows in %d files %d are without a text, %d meet not all filters; %d files were left out)", err, r.Rows, len(r.Sources), r.Nulls, r.Filtered, r.Refused)
 }
 
-func (r *report) addDuplicate(d dataset.Duplicate) {
+func (r *report) addDuplicate(d seal.Duplicate) {
 	if len(r.Examples) < maxExamples {
 		d.Text = strings.ToValidUTF8(d.Text, "\uFFFD")
 		r.Examples = append(r.Examples, d)
@@ -143,7 +144,7 @@ func (r *report) markdown() []byte {
 			fmt.Fprintf(&b, "| texts of %d earlier datasets | %d |\n", len(d.Known), d.Earlier)
 		}
 		fmt.Fprintf(&b, "| exact duplicates | %d |\n", d.Exact)
-		if d.Method == dataset.NearDuplicates {
+		if d.Method == seal.NearDuplicates {
 			fmt.Fprintf(&b, "| near duplicates (similarity from %g on) | %d |\n", *d.Similarity, d.Near)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/documents"
 )
 
 // BenchmarkStage tokenizes a parquet file (zstd, groups of a thousand rows) of a book that every Go installation has,
@@ -60,7 +61,7 @@ func BenchmarkFrame(b *testing.B) {
 			counted:       -1, textEnd: (i + 1) * 4096,
 		})
 	}
-	full.count = dataset.Count{Rows: int64(len(full.documents)), Documents: int64(len(full.documents)), Bytes: blockBytes}
+	full.count = documents.Count{Rows: int64(len(full.documents)), Documents: int64(len(full.documents)), Bytes: blockBytes}
 	full.next = int64(len(full.documents))
 	var pipe bytes.Buffer
 	w := &frameWriter{out: bufio.NewWriter(&pipe)}

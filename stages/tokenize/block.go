@@ -2,6 +2,7 @@ package main
 
 import (
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/documents"
 	"bitnet1/shared/data/tokenizer"
 )
 
@@ -22,10 +23,10 @@ type block struct {
 	documents []entry
 	text      []byte
 	tokens    []uint32
-	count     dataset.Count // of the rows since the block before
-	next      int64         // first row of the next block
-	odd       []oddRow      // the first odd rows since the block before
-	done      chan struct{} // closed when tokens is complete
+	count     documents.Count // of the rows since the block before
+	next      int64           // first row of the next block
+	odd       []oddRow        // the first odd rows since the block before
+	done      chan struct{}   // closed when tokens is complete
 }
 
 // entry is a document of a block. Its text and its tokens begin where those of the entry before end.
@@ -37,12 +38,12 @@ type entry struct {
 
 // readBlocks copies the documents of a file into blocks, until give returns an error. It reuses the memory of a block
 // for the next one.
-func readBlocks(documents *dataset.Documents, give func(*block) error) error {
+func readBlocks(r *documents.Reader, give func(*block) error) error {
 	b, size := &block{text: make([]byte, 0, blockBytes+blockBytes/4)}, 0
-	var before dataset.Count
+	var before documents.Count
 	finish := func() error {
-		b.count, b.next = documents.Count().Sub(before), documents.Next()
-		before = documents.Count()
+		b.count, b.next = r.Count().Sub(before), r.Next()
+		before = r.Count()
 		err := give(b)
 		if cap(b.text) > 2*blockBytes {
 			b.text = nil // one long document was in it
@@ -50,7 +51,7 @@ func readBlocks(documents *dataset.Documents, give func(*block) error) error {
 		b.text, b.documents, size = b.text[:0], b.documents[:0], 0
 		return err
 	}
-	for d, err := range documents.All() {
+	for d, err := range r.All() {
 		if err != nil {
 			return err
 		}

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/documents"
 )
 
 // decodeCommand is the first argument of the process that decodes a file. decoder starts it, and people do not: the
@@ -71,15 +71,15 @@ func decode(r request, out io.Writer) error {
 			lost = err
 		}
 	}
-	documents, err := dataset.OpenDocuments(string(r.Path), o)
+	reader, err := documents.Open(string(r.Path), o)
 	if err != nil {
 		return w.message(blame(err), err.Error())
 	}
-	defer documents.Close()
-	if err := w.numbers(frameRows, documents.Rows()); err != nil {
+	defer reader.Close()
+	if err := w.numbers(frameRows, reader.Rows()); err != nil {
 		return err
 	}
-	err = readBlocks(documents, func(b *block) error {
+	err = readBlocks(reader, func(b *block) error {
 		lost = w.block(b)
 		return lost
 	})
@@ -89,7 +89,7 @@ func decode(r request, out io.Writer) error {
 	case err != nil:
 		return w.message(blame(err), err.Error())
 	}
-	return w.numbers(frameEnd, documents.Filtering().Microseconds())
+	return w.numbers(frameEnd, reader.Filtering().Microseconds())
 }
 
 // blame is the kind of frame for an error: frameBad if the contents of the file caused it, frameError if the disk did.

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/documents"
 	"bitnet1/shared/run/stage"
 )
 
@@ -164,7 +165,7 @@ func TestDecoderFaults(t *testing.T) {
 	if len(want) > 0 {
 		t.Errorf("nothing is said of %v", want)
 	}
-	good, again := documents(t, filepath.Join(dir, "out", "good.tokens.arrow")), documents(t, filepath.Join(dir, "out", "killedonce.tokens.arrow"))
+	good, again := batchTexts(t, filepath.Join(dir, "out", "good.tokens.arrow")), batchTexts(t, filepath.Join(dir, "out", "killedonce.tokens.arrow"))
 	if len(good) != 60 || !slices.Equal(good, again) {
 		t.Errorf("a file whose decoder was killed once gives %d documents, not the %d of one that was not", len(again), len(good))
 	}
@@ -262,7 +263,7 @@ func FuzzFrame(f *testing.F) {
 			{BatchDocument: dataset.BatchDocument{ID: "a", Source: "s", Row: 3, Bytes: 5}, counted: -1, textEnd: 5},
 			{BatchDocument: dataset.BatchDocument{ID: "", Source: "s", Row: 9, Bytes: 0}, counted: 7, textEnd: 5},
 		},
-		text: []byte("hello"), next: 10, count: dataset.Count{Rows: 4, Documents: 2, Bytes: 5, Nulls: 1, Filtered: 1},
+		text: []byte("hello"), next: 10, count: documents.Count{Rows: 4, Documents: 2, Bytes: 5, Nulls: 1, Filtered: 1},
 	}
 	var frame bytes.Buffer
 	w := &frameWriter{out: bufio.NewWriter(&frame)}

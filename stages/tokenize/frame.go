@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/documents"
 )
 
 // The process that decodes a file sends frames: a byte for the kind, 32 bits for the length of the data, and the data,
@@ -151,7 +152,7 @@ func (f *fields) bytes(n int64) []byte {
 // and counts that do not add up.
 func readBlock(data []byte, source string, first int64) (*block, error) {
 	f := &fields{data: data}
-	b := &block{count: dataset.Count{
+	b := &block{count: documents.Count{
 		Rows: f.count(), Documents: f.count(), Bytes: f.count(), Nulls: f.count(), Filtered: f.count(),
 		Odd: f.count(), InvalidUTF8: f.count(),
 	}, next: f.count()}

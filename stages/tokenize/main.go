@@ -19,6 +19,7 @@ import (
 	"unicode"
 
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/documents"
 	"bitnet1/shared/data/source"
 	"bitnet1/shared/data/tokenizer"
 	"bitnet1/shared/digest"
@@ -46,14 +47,14 @@ type Params struct {
 }
 
 // options are the part of the parameters that says how documents are read.
-func (p Params) options() (dataset.DocumentOptions, error) {
-	o := dataset.DocumentOptions{
+func (p Params) options() (documents.Options, error) {
+	o := documents.Options{
 		Format: p.Format, Split: p.TextSplit,
-		Fields:   dataset.Fields{ID: p.IDColumn, Text: p.TextColumn, Turns: p.TurnsColumn, Prompt: p.PromptColumn, Response: p.ResponseColumn},
-		Template: dataset.Template{Turn: p.TurnTemplate, Between: p.TurnSeparator, StripThinking: p.StripThinking},
+		Fields:   documents.Fields{ID: p.IDColumn, Text: p.TextColumn, Turns: p.TurnsColumn, Prompt: p.PromptColumn, Response: p.ResponseColumn},
+		Template: documents.Template{Turn: p.TurnTemplate, Between: p.TurnSeparator, StripThinking: p.StripThinking},
 	}
 	for _, condition := range p.Filters {
-		f, err := dataset.ParseFilter(condition)
+		f, err := documents.ParseFilter(condition)
 		if err != nil {
 			return o, err
 		}
@@ -88,7 +89,7 @@ func spec() stage.Spec[Params, event.SourceAdded] {
 		About:    "turn documents (parquet, JSON, CSV, plain text) into token batches",
 		Example:  "tokenize run --in books/*.parquet --out tokens --tokenizer gpt2",
 		Version:  "3",
-		Defaults: Params{Tokenizer: "gpt2", TurnTemplate: "{role}: {text}", TurnSeparator: "\n\n", TextSplit: dataset.SplitFile, OnBadFile: stop},
+		Defaults: Params{Tokenizer: "gpt2", TurnTemplate: "{role}: {text}", TurnSeparator: "\n\n", TextSplit: documents.SplitFile, OnBadFile: stop},
 		Check:    check,
 		Threads:  true,
 		Work:     (&tokenizers{made: map[string]tokenizer.Tokenizer{}}).tokenize,
@@ -173,7 +174,7 @@ func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in 
 		}
 		if job.Params.OnBadFile == stop {
 			advice := stage.Setting("tokenize", "on_bad_file", "skip") + " leaves such files out"
-			if strings.Contains(err.Error(), dataset.WhichColumn) {
+			if strings.Contains(err.Error(), documents.WhichColumn) {
 				advice = stage.Setting("tokenize", "text_column", "COLUMN") + "; " + advice
 			}
 			return stage.Permanent(fmt.Errorf("%w (%s)", err, advice))

@@ -78,8 +78,8 @@ func lines(size int) string {
 	return b.String()
 }
 
-// documents reads the texts of a token batch of bytes.
-func documents(t testing.TB, path string) (texts []string) {
+// batchTexts reads the texts of a token batch of bytes.
+func batchTexts(t testing.TB, path string) (texts []string) {
 	t.Helper()
 	b, err := dataset.OpenBatch(path)
 	if err != nil {
@@ -195,7 +195,7 @@ func TestColumnsTemplatesAndFilters(t *testing.T) {
 		if status := run(args...); status != 0 {
 			t.Fatalf("%v: %d", args, status)
 		}
-		if got := strings.Join(documents(t, filepath.Join(out, "x.tokens.arrow")), "|"); got != want {
+		if got := strings.Join(batchTexts(t, filepath.Join(out, "x.tokens.arrow")), "|"); got != want {
 			t.Errorf("%v: %q, want %q", args, got, want)
 		}
 	}
@@ -239,10 +239,10 @@ func TestBadFiles(t *testing.T) {
 	if len(refused) != 2 || !strings.Contains(refused[0], "line 2") || refused[1] != "" {
 		t.Errorf("refused: %q", refused)
 	}
-	if got := documents(t, filepath.Join(out, "bad.tokens.arrow")); len(got) != 0 {
+	if got := batchTexts(t, filepath.Join(out, "bad.tokens.arrow")); len(got) != 0 {
 		t.Errorf("the refused file left %q", got)
 	}
-	if got := documents(t, filepath.Join(out, "good.tokens.arrow")); len(got) != 1 {
+	if got := batchTexts(t, filepath.Join(out, "good.tokens.arrow")); len(got) != 1 {
 		t.Errorf("the good file left %q", got)
 	}
 }
@@ -356,7 +356,7 @@ func TestNameThatIsNoText(t *testing.T) {
 	if run("--in", source, "--out", filepath.Join(dir, "out"), "--tokenizer", "bytes") != 0 {
 		t.Fatal("failed")
 	}
-	if got := documents(t, filepath.Join(dir, "out", "caf%E9.tokens.arrow")); !slices.Equal(got, []string{"au lait"}) {
+	if got := batchTexts(t, filepath.Join(dir, "out", "caf%E9.tokens.arrow")); !slices.Equal(got, []string{"au lait"}) {
 		t.Errorf("%q", got)
 	}
 }
@@ -370,7 +370,7 @@ func TestEmptyTemplate(t *testing.T) {
 		if run("--in", source, "--out", out, "--tokenizer", "bytes", "--turn-template", "{text}", "--turn-separator", separator) != 0 {
 			t.Fatal("failed")
 		}
-		if got := documents(t, filepath.Join(out, "x.tokens.arrow")); !slices.Equal(got, []string{want}) {
+		if got := batchTexts(t, filepath.Join(out, "x.tokens.arrow")); !slices.Equal(got, []string{want}) {
 			t.Errorf("%q: %q", separator, got)
 		}
 	}
@@ -387,7 +387,7 @@ func TestNoDocuments(t *testing.T) {
 		if run("--in", source, "--out", dir, "--tokenizer", "bytes", "--filters", "score > 3") != 0 {
 			t.Errorf("%s failed", name)
 		}
-		if got := documents(t, filepath.Join(dir, strings.TrimSuffix(name, ".jsonl")+".tokens.arrow")); len(got) != 0 {
+		if got := batchTexts(t, filepath.Join(dir, strings.TrimSuffix(name, ".jsonl")+".tokens.arrow")); len(got) != 0 {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
@@ -406,7 +406,7 @@ func TestFormatsOnTheCommandLine(t *testing.T) {
 		t.Fatal("failed")
 	}
 	for name, want := range map[string][]string{"input": {"To be, ", " or not."}, "rows": {"a\nb"}, "list": {"a", "b"}, "lines": {"a"}} {
-		if got := documents(t, filepath.Join(dir, "out", name+".tokens.arrow")); !slices.Equal(got, want) {
+		if got := batchTexts(t, filepath.Join(dir, "out", name+".tokens.arrow")); !slices.Equal(got, want) {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}

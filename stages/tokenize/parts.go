@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/documents"
 	"bitnet1/shared/data/tokenizer"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/stage"
@@ -21,7 +22,7 @@ const partTokens = 2 << 20
 
 // tally counts the rows that have been read.
 type tally struct {
-	count               dataset.Count
+	count               documents.Count
 	tokens              int64
 	counted, miscounted int64
 	odd                 []oddRow // the first ones
@@ -46,12 +47,12 @@ func (t *tally) oddRows() (all []string) {
 
 // partRecord is the JSON file beside a part. It is written after the part is synced.
 type partRecord struct {
-	Next       int64         `json:"next"` // first row after the part
-	Count      dataset.Count `json:"count"`
-	Tokens     int64         `json:"tokens"`
-	Counted    int64         `json:"counted"`
-	Miscounted int64         `json:"miscounted"`
-	Odd        []oddRow      `json:"odd,omitempty"`
+	Next       int64           `json:"next"` // first row after the part
+	Count      documents.Count `json:"count"`
+	Tokens     int64           `json:"tokens"`
+	Counted    int64           `json:"counted"`
+	Miscounted int64           `json:"miscounted"`
+	Odd        []oddRow        `json:"odd,omitempty"`
 
 	Times []stage.StepTime `json:"times"` // of all attempts so far
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/seal"
 	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/measure/measuretest"
 	"bitnet1/shared/run/event"
@@ -88,7 +89,7 @@ func measured(t *testing.T, path string, data *dataset.Dataset, n int) float64 {
 // What the log, the events and the checkpoints say of a run with all schedules agrees with what the checkpoints are, on
 // a dataset of which not every target counts.
 func TestLogIsTrue(t *testing.T) {
-	manifest := measuretest.Sealed(t, dataset.SealOptions{SequenceLength: 16, ValidationShare: 0.2, Seed: 3, Counted: []int{3, 14}}, proverbs()...)
+	manifest := measuretest.Sealed(t, seal.Options{SequenceLength: 16, ValidationShare: 0.2, Seed: 3, Counted: []int{3, 14}}, proverbs()...)
 	dir := t.TempDir()
 	// What attention reads are signs of sums, which change where gamma crosses certain values. One is (sqrt(5)-1)/2: gamma
 	// is more in step 11 and less in step 12.

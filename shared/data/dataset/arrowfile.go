@@ -42,10 +42,10 @@ const arrowMagic = "ARROW1"
 // maxNesting of a schema's fields; ours nest three deep.
 const maxNesting = 8
 
-var errCorrupt = errors.New("the file is corrupt or truncated")
+var ErrCorrupt = errors.New("the file is corrupt or truncated")
 
 func corrupt(format string, args ...any) error {
-	return fmt.Errorf("%w: "+format, append([]any{errCorrupt}, args...)...)
+	return fmt.Errorf("%w: "+format, append([]any{ErrCorrupt}, args...)...)
 }
 
 // openArrow maps a file and reads its footer.

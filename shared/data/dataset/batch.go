@@ -4,13 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sort"
 	"unicode/utf8"
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/array"
 	"github.com/apache/arrow/go/v15/arrow/memory"
+
+	"bitnet1/shared/filetype"
 )
 
 // BatchFormat is the version of the token batch format: an uncompressed Arrow IPC file with one row a document,
@@ -50,7 +51,7 @@ func NewBatchWriter(w io.Writer, t TokenizerInfo) (*BatchWriter, error) {
 		return nil, fmt.Errorf("token batch: %w", err)
 	}
 	var id arrow.DataType = arrow.PrimitiveTypes.Uint16
-	if t.wide() {
+	if t.Wide() {
 		id = arrow.PrimitiveTypes.Uint32
 	}
 	metadata := arrow.NewMetadata(t.metadata(BatchFormat))
@@ -159,21 +160,11 @@ func OpenBatch(path string) (*Batch, error) {
 
 // notBatch explains the error of opening the token batch at path by what the file is.
 func notBatch(err error, path string) error {
-	start, unread := startOf(path)
-	if unread != nil || len(start) == 0 {
+	is, unread := filetype.OfFile(path)
+	if unread != nil || is == filetype.Empty {
 		return err
 	}
-	return mistaken(err, start, ownBatch, arrowMagic, "name what tokenize writes, NAME.tokens.arrow")
-}
-
-// startOf reads the first bytes of a file, by which Sniff knows it.
-func startOf(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, Sniffed))
+	return mistaken(err, is, filetype.TokenBatch, "name what tokenize writes, NAME.tokens.arrow")
 }
 
 func (b *Batch) readChunks() (err error) {
@@ -189,7 +180,7 @@ func (b *Batch) readChunks() (err error) {
 		if err != nil {
 			return err
 		}
-		c, err := newBatchChunk(r, b.tokenizer.wide())
+		c, err := newBatchChunk(r, b.tokenizer.Wide())
 		if err != nil {
 			return fmt.Errorf("record batch %d: %w", i, err)
 		}
@@ -213,6 +204,9 @@ func newBatchChunk(r recordBatch, wide bool) (batchChunk, error) {
 	c.tokens = columns.tokens(n, wide)
 	return c, columns.err
 }
+
+// Path is the batch's file.
+func (b *Batch) Path() string { return b.path }
 
 // Tokenizer is the tokenizer the batch was made with.
 func (b *Batch) Tokenizer() TokenizerInfo { return b.tokenizer }

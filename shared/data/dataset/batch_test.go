@@ -1,4 +1,4 @@
-package dataset
+package dataset_test
 
 import (
 	"bytes"
@@ -10,13 +10,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/datasettest"
 )
 
 func TestBatchRoundTrip(t *testing.T) {
-	for _, info := range []TokenizerInfo{small, large} {
-		docs := synthetic(batchDocuments+100, info) // two record batches
-		docs[5].tokens = make([]uint32, batchTokens+1)
-		b, err := OpenBatch(writeBatch(t, info, docs))
+	for _, info := range []dataset.TokenizerInfo{datasettest.Small, datasettest.Large} {
+		docs := datasettest.Synthetic(dataset.BatchDocuments+100, info) // two record batches
+		docs[5].Tokens = make([]uint32, dataset.BatchTokens+1)
+		b, err := dataset.OpenBatch(datasettest.Batch(t, info, docs))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -30,7 +33,7 @@ func TestBatchRoundTrip(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d != docs[i].BatchDocument || !slices.Equal(tokens.AppendTo(nil), docs[i].tokens) {
+			if d != docs[i].BatchDocument || !slices.Equal(tokens.AppendTo(nil), docs[i].Tokens) {
 				t.Fatalf("document %d differs: %+v", i, d)
 			}
 			total += int64(tokens.Len())
@@ -47,33 +50,33 @@ func TestBatchRoundTrip(t *testing.T) {
 }
 
 func TestBatchIsDeterministic(t *testing.T) {
-	docs := synthetic(1000, small)
-	a, _ := os.ReadFile(writeBatch(t, small, docs))
-	b, _ := os.ReadFile(writeBatch(t, small, docs))
+	docs := datasettest.Synthetic(1000, datasettest.Small)
+	a, _ := os.ReadFile(datasettest.Batch(t, datasettest.Small, docs))
+	b, _ := os.ReadFile(datasettest.Batch(t, datasettest.Small, docs))
 	if len(a) == 0 || !bytes.Equal(a, b) {
 		t.Error("two writers differ")
 	}
 }
 
 func TestBatchWriterRefuses(t *testing.T) {
-	if _, err := NewBatchWriter(new(bytes.Buffer), TokenizerInfo{}); err == nil {
+	if _, err := dataset.NewBatchWriter(new(bytes.Buffer), dataset.TokenizerInfo{}); err == nil {
 		t.Error("a batch without a tokenizer")
 	}
-	w, err := NewBatchWriter(new(bytes.Buffer), small)
+	w, err := dataset.NewBatchWriter(new(bytes.Buffer), datasettest.Small)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Append(BatchDocument{ID: "x"}, []uint32{257}); err == nil || !strings.Contains(err.Error(), "257") {
+	if err := w.Append(dataset.BatchDocument{ID: "x"}, []uint32{257}); err == nil || !strings.Contains(err.Error(), "257") {
 		t.Errorf("a token outside the vocabulary: %v", err)
 	}
-	if err := w.Append(BatchDocument{ID: "\xff"}, nil); err == nil {
+	if err := w.Append(dataset.BatchDocument{ID: "\xff"}, nil); err == nil {
 		t.Error("an id that is not UTF-8")
 	}
 }
 
 // readBatch reads all there is in a token batch.
 func readBatch(path string) error {
-	b, err := OpenBatch(path)
+	b, err := dataset.OpenBatch(path)
 	if err != nil {
 		return err
 	}
@@ -114,7 +117,7 @@ func damage(t *testing.T, path string, f func(path, what string)) {
 }
 
 func TestDamagedBatch(t *testing.T) {
-	damage(t, writeBatch(t, small, synthetic(20, small)), func(path, what string) {
+	damage(t, datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(20, datasettest.Small)), func(path, what string) {
 		if err := readBatch(path); err == nil && strings.HasPrefix(what, "cut") {
 			t.Errorf("%s: no error", what)
 		}
@@ -122,8 +125,8 @@ func TestDamagedBatch(t *testing.T) {
 }
 
 func FuzzBatch(f *testing.F) {
-	for _, info := range []TokenizerInfo{small, large} {
-		data, err := os.ReadFile(writeBatch(f, info, synthetic(5, info)))
+	for _, info := range []dataset.TokenizerInfo{datasettest.Small, datasettest.Large} {
+		data, err := os.ReadFile(datasettest.Batch(f, info, datasettest.Synthetic(5, info)))
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -136,7 +139,7 @@ func FuzzBatch(f *testing.F) {
 		if err := os.WriteFile(path, data, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		takesAtMost(t, 1<<20+64*int64(len(data)), func() { readBatch(path) })
+		datasettest.TakesAtMost(t, 1<<20+64*int64(len(data)), func() { readBatch(path) })
 	})
 }
 
@@ -174,29 +177,29 @@ func entangledArrow(n, depth int) []byte {
 // TestEntangledSchema: a schema that refers to its own parts again and again is refused, in memory and time for its size.
 func TestEntangledSchema(t *testing.T) {
 	for _, data := range [][]byte{entangledArrow(16, 5), entangledArrow(64, 8)} { // a million fields, and 3·10^14
-		takesAtMost(t, 64*int64(len(data)), func() {
-			if _, err := parseArrow(data); !errors.Is(err, errCorrupt) {
+		datasettest.TakesAtMost(t, 64*int64(len(data)), func() {
+			if _, err := dataset.ParseArrow(data); !errors.Is(err, dataset.ErrCorrupt) {
 				t.Errorf("a file of %d bytes: %v", len(data), err)
 			}
 		})
 	}
-	if _, err := parseArrow(entangledArrow(1, 1)); err != nil {
+	if _, err := dataset.ParseArrow(entangledArrow(1, 1)); err != nil {
 		t.Errorf("a schema of two fields: %v", err)
 	}
 }
 
 // TestOverlappingBatches: record batches that lie in one another are refused, for there is no end to how many there could be.
 func TestOverlappingBatches(t *testing.T) {
-	data, err := os.ReadFile(writeBatch(t, small, synthetic(20, small)))
+	data, err := os.ReadFile(datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(20, datasettest.Small)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := parseArrow(data)
-	if err != nil || len(a.blocks) != 1 {
-		t.Fatalf("%v, %d blocks", err, len(a.blocks))
+	blocks, err := dataset.ParseArrow(data)
+	if err != nil || len(blocks) != 1 {
+		t.Fatalf("%v, %d blocks", err, len(blocks))
 	}
 	var block []byte
-	for _, n := range []int64{a.blocks[0].offset, a.blocks[0].header, a.blocks[0].body} {
+	for _, n := range blocks[0] {
 		block = binary.LittleEndian.AppendUint64(block, uint64(n))
 	}
 	at := bytes.Index(data, block)
@@ -215,7 +218,7 @@ func TestOverlappingBatches(t *testing.T) {
 	field := root + int(binary.LittleEndian.Uint16(data[vtable+4+2*3:]))
 	binary.LittleEndian.PutUint32(twice[field:], uint32(end-field))
 	twice = append(binary.LittleEndian.AppendUint32(twice, size+uint32(len(list))), data[end+4:]...)
-	if _, err := parseArrow(twice); err == nil || !strings.Contains(err.Error(), "lies in the one before") {
+	if _, err := dataset.ParseArrow(twice); err == nil || !strings.Contains(err.Error(), "lies in the one before") {
 		t.Errorf("a batch that is there twice: %v", err)
 	}
 }

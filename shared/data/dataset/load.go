@@ -3,6 +3,8 @@ package dataset
 import (
 	"fmt"
 	"os"
+
+	"bitnet1/shared/filetype"
 )
 
 const nameManifest = "name the manifest.json of a dataset, which shard writes beside the shards"
@@ -15,9 +17,22 @@ func Load(path string, locate func(Shard) (string, error)) (*Dataset, *Manifest,
 	}
 	m, err := ParseManifest(b)
 	if err != nil {
-		err = mistaken(err, b[:min(len(b), Sniffed)], ownDataset, "{", nameManifest)
+		err = mistaken(err, filetype.Of(b), filetype.Manifest, nameManifest)
 		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
 	d, err := Open(m, locate)
 	return d, m, err
 }
+
+// mistaken replaces the error of reading a file that is of another type than wanted: it says what the file is and what
+// to name instead.
+func mistaken(err error, is, wanted filetype.Type, instead string) error {
+	switch is {
+	case wanted, ordinary[wanted]:
+		return err
+	}
+	return fmt.Errorf("the file is %v and not %v: %s", is, wanted, instead)
+}
+
+// ordinary are types of files of which damaged ones of the wanted types may be.
+var ordinary = map[filetype.Type]filetype.Type{filetype.TokenBatch: filetype.Arrow, filetype.Manifest: filetype.JSONObject}

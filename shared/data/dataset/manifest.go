@@ -1,3 +1,13 @@
+// Package dataset holds the files between documents and a training step: token batches, which tokenize writes, shards of
+// sequences of fixed length, and the manifest that names the shards of a dataset. It writes them, reads them, and gives
+// the order in which an epoch reads the sequences.
+//
+// Token batches and shards are Arrow IPC files. They are mapped into memory, so that a sequence is read without a copy
+// and from any place. What makes a dataset of token batches is package seal.
+//
+// The package knows nothing of events, stores or models: files come in as paths and go out through writers the caller
+// gives. Whatever a file contains, reading it yields an error and not a crash, as long as nobody shortens the file
+// meanwhile.
 package dataset
 
 import (
@@ -33,6 +43,29 @@ type Source struct {
 	Documents int64  `json:"documents"`
 	Tokens    int64  `json:"tokens"` // of the documents' text, without their ends of text
 	Bytes     int64  `json:"bytes"`  // of the documents' text
+}
+
+// Duplicates says what was left out of a dataset because it was there already.
+type Duplicates struct {
+	Method     string   `json:"method"`               // exact or near
+	Similarity *float64 `json:"similarity,omitempty"` // from which on two documents are near duplicates, of near
+	Exact      int64    `json:"exact"`                // documents left out
+	Near       int64    `json:"near"`                 // documents left out
+	Tokens     int64    `json:"tokens"`               // of all that was left out
+	Bytes      int64    `json:"bytes"`                // of its text
+
+	Known   []string `json:"known,omitempty"`           // lists of the texts of earlier datasets, by digest
+	Earlier int64    `json:"known_documents,omitempty"` // documents left out because such a list has their text
+}
+
+// Share is a part of a mixture: sources, and which share of the dataset's tokens comes from them.
+type Share struct {
+	Sources string  `json:"sources"` // a pattern of source names, see package glob
+	Weight  float64 `json:"weight"`  // relative to those of the other parts
+
+	Documents int64 `json:"documents"` // in the dataset
+	Tokens    int64 `json:"tokens"`    // of their text
+	Left      int64 `json:"left"`      // documents left out, so that the shares come out as wanted
 }
 
 // Splits are the two disjoint parts of a dataset.
@@ -97,7 +130,7 @@ func (m *Manifest) Validate() error {
 	if m.SequenceLength < 1 || m.SequenceLength > math.MaxInt32-1 {
 		return fmt.Errorf("manifest: a sequence length of %d", m.SequenceLength)
 	}
-	if err := validateCounted(m.Counted, m.SequenceLength); err != nil {
+	if err := CheckCounted(m.Counted, m.SequenceLength); err != nil {
 		return fmt.Errorf("manifest: %w", err)
 	}
 	if !(m.ValidationShare >= 0 && m.ValidationShare < 1) {
@@ -139,4 +172,12 @@ func (s SplitInfo) validate(name string, length int) error {
 		return fmt.Errorf("manifest: split %s: %d sequences in shards and %d in the split for %d targets of %d a sequence", name, sequences, s.Sequences, s.Tokens, length)
 	}
 	return nil
+}
+
+// CheckCounted checks Manifest.Counted for sequences of the given length.
+func CheckCounted(counted []int, length int) error {
+	if len(counted) == 0 || len(counted) == 2 && 0 <= counted[0] && counted[0] < counted[1] && counted[1] <= length {
+		return nil
+	}
+	return fmt.Errorf("counted targets %v: give from and to, 0 <= from < to <= %d", counted, length)
 }

@@ -15,11 +15,11 @@ const orderRounds = 10
 
 // Order is the order in which epoch reads n things: a keyed permutation that depends on nothing but its arguments.
 func Order(n int, seed uint64, epoch int) Permutation {
-	return permutation(n, mix(mix(seed)^uint64(epoch)))
+	return NewPermutation(n, SplitMix64(SplitMix64(seed)^uint64(epoch)))
 }
 
-// permutation encrypts numbers of just enough bits for n with a Feistel network.
-func permutation(n int, key uint64) Permutation {
+// NewPermutation encrypts numbers of just enough bits for n with a Feistel network.
+func NewPermutation(n int, key uint64) Permutation {
 	p := Permutation{n: uint64(max(n, 0))}
 	width := uint(0)
 	if p.n > 1 {
@@ -27,7 +27,7 @@ func permutation(n int, key uint64) Permutation {
 	}
 	p.left, p.right = (width+1)/2, width/2
 	for i := range p.keys {
-		p.keys[i] = mix(key + uint64(i+1)*0x9e3779b97f4a7c15)
+		p.keys[i] = SplitMix64(key + uint64(i+1)*0x9e3779b97f4a7c15)
 	}
 	return p
 }
@@ -52,14 +52,14 @@ func (p Permutation) encrypt(x uint64) uint64 {
 	left, right := p.left, p.right
 	l, r := x>>right, x&(1<<right-1)
 	for _, key := range p.keys {
-		l, r = r, (l^mix(r^key))&(1<<left-1)
+		l, r = r, (l^SplitMix64(r^key))&(1<<left-1)
 		left, right = right, left
 	}
 	return l<<right | r
 }
 
-// mix scrambles 64 bits: the finalizer of SplitMix64 (Steele, Lea, Flood 2014).
-func mix(x uint64) uint64 {
+// SplitMix64 scrambles 64 bits: the finalizer of SplitMix64 (Steele, Lea, Flood 2014).
+func SplitMix64(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31

@@ -1,11 +1,15 @@
-package dataset
+package dataset_test
 
-import "testing"
+import (
+	"testing"
+
+	"bitnet1/shared/data/dataset"
+)
 
 func TestOrderIsAPermutation(t *testing.T) {
 	for _, n := range []int{0, 1, 2, 3, 4, 5, 7, 8, 9, 31, 64, 65, 1000, 4096, 100_003} {
 		for epoch := range 3 {
-			p := Order(n, 42, epoch)
+			p := dataset.Order(n, 42, epoch)
 			if p.Len() != n {
 				t.Fatalf("length %d of %d", p.Len(), n)
 			}
@@ -22,8 +26,8 @@ func TestOrderIsAPermutation(t *testing.T) {
 }
 
 func TestOrderOutOfRange(t *testing.T) {
-	p := Order(10, 0, 0)
-	if p.At(-1) != -1 || p.At(10) != -1 || Order(-3, 0, 0).At(0) != -1 {
+	p := dataset.Order(10, 0, 0)
+	if p.At(-1) != -1 || p.At(10) != -1 || dataset.Order(-3, 0, 0).At(0) != -1 {
 		t.Error("a place outside the order has something")
 	}
 }
@@ -34,7 +38,7 @@ func TestOrderIsRandom(t *testing.T) {
 	for _, n := range []int{2, 3, 5, 8, 10, 33} {
 		count := make([]int, n*n)
 		for e := range epochs {
-			p := Order(n, uint64(e%7), e)
+			p := dataset.Order(n, uint64(e%7), e)
 			for i := range n {
 				count[i*n+p.At(i)]++
 			}
@@ -54,8 +58,8 @@ func TestOrderIsRandom(t *testing.T) {
 
 func TestOrderChanges(t *testing.T) {
 	const n = 1000
-	a := Order(n, 1, 0)
-	for name, b := range map[string]Permutation{"seed": Order(n, 2, 0), "epoch": Order(n, 1, 1), "both": Order(n, 0, 1)} {
+	a := dataset.Order(n, 1, 0)
+	for name, b := range map[string]dataset.Permutation{"seed": dataset.Order(n, 2, 0), "epoch": dataset.Order(n, 1, 1), "both": dataset.Order(n, 0, 1)} {
 		same := 0
 		for i := range n {
 			if a.At(i) == b.At(i) {
@@ -72,14 +76,14 @@ func TestOrderChanges(t *testing.T) {
 func TestOrderIsFrozen(t *testing.T) {
 	want := []int{823, 786, 292, 528, 21, 102, 748, 676}
 	for i := range want {
-		if got := Order(1000, 7, 3).At(i); got != want[i] {
+		if got := dataset.Order(1000, 7, 3).At(i); got != want[i] {
 			t.Errorf("place %d: %d, was %d", i, got, want[i])
 		}
 	}
 }
 
 func BenchmarkOrder(b *testing.B) {
-	p, i := Order(5_000_000, 1, 0), 0
+	p, i := dataset.Order(5_000_000, 1, 0), 0
 	for b.Loop() {
 		i = p.At(i)
 	}

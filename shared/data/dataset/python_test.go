@@ -1,4 +1,4 @@
-package dataset
+package dataset_test
 
 import (
 	"cmp"
@@ -8,14 +8,18 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/datasettest"
+	"bitnet1/shared/data/seal"
 )
 
 // TestPythonReadsShards reads shards as they are with the libraries that people use.
 func TestPythonReadsShards(t *testing.T) {
 	python := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
-	for _, info := range []TokenizerInfo{small, large} {
-		m, dir := mustSeal(t, SealOptions{SequenceLength: 50, SequencesPerShard: 40}, []string{writeBatch(t, info, synthetic(100, info))})
-		d := mustOpen(t, m, dir)
+	for _, info := range []dataset.TokenizerInfo{datasettest.Small, datasettest.Large} {
+		m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 50, SequencesPerShard: 40}, datasettest.Batch(t, info, datasettest.Synthetic(100, info)))
+		d := datasettest.Open(t, m, dir)
 		for _, library := range []string{"pyarrow", "polars", "duckdb"} {
 			t.Run(library+"/"+info.Name, func(t *testing.T) {
 				if err := exec.Command(python, "-c", "import pyarrow, "+library).Run(); err != nil {
@@ -40,29 +44,8 @@ func TestPythonReadsShards(t *testing.T) {
 	}
 }
 
-// TestPythonWritesTypes: what filters find in a file with every type does not depend on the library that wrote it.
-func TestPythonWritesTypes(t *testing.T) {
-	python := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
-	for library, lost := range map[string]string{"pyarrow": "", "polars": "uuid", "duckdb": "half"} { // a type that it does not write
-		t.Run(library, func(t *testing.T) {
-			if err := exec.Command(python, "-c", "import pyarrow, "+library).Run(); err != nil {
-				t.Skipf("%s has no pyarrow and %s (BITNET1_PYTHON names another interpreter)", python, library)
-			}
-			path := filepath.Join(t.TempDir(), library+".parquet")
-			if out, err := exec.Command(python, filepath.Join("testdata", "rewrite.py"), library, path).CombinedOutput(); err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			for condition := range conditions {
-				if lost == "" || !strings.HasPrefix(condition, lost) {
-					meets(t, path, condition)
-				}
-			}
-		})
-	}
-}
-
 // describe is what testdata/read.py says of a split.
-func describe(t *testing.T, s *Split) string {
+func describe(t *testing.T, s *dataset.Split) string {
 	t.Helper()
 	var b strings.Builder
 	for i := range s.Len() {

@@ -127,7 +127,7 @@ func (s *Split) readChunks(shard Shard, file *arrowFile) error {
 		if err != nil {
 			return err
 		}
-		c, err := newShardChunk(r, s.manifest.Tokenizer.wide(), s.manifest.SequenceLength+1)
+		c, err := newShardChunk(r, s.manifest.Tokenizer.Wide(), s.manifest.SequenceLength+1)
 		if err != nil {
 			return fmt.Errorf("record batch %d: %w", i, err)
 		}

@@ -1,4 +1,4 @@
-package dataset
+package dataset_test
 
 import (
 	"errors"
@@ -9,17 +9,21 @@ import (
 	"strings"
 	"testing"
 	"unsafe"
+
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/datasettest"
+	"bitnet1/shared/data/seal"
 )
 
 // readDataset reads all there is and checks what the reader promises.
-func readDataset(m *Manifest, locate func(Shard) (string, error)) error {
-	d, err := Open(m, locate)
+func readDataset(m *dataset.Manifest, locate func(dataset.Shard) (string, error)) error {
+	d, err := dataset.Open(m, locate)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
 	var tokens []int32
-	for _, s := range []*Split{d.Train, d.Validation} {
+	for _, s := range []*dataset.Split{d.Train, d.Validation} {
 		for i := range s.Len() {
 			var valid int
 			if tokens, valid, err = s.Sequence(i, tokens); err != nil {
@@ -48,30 +52,30 @@ func readDataset(m *Manifest, locate func(Shard) (string, error)) error {
 }
 
 func TestOpenRefuses(t *testing.T) {
-	o := SealOptions{SequenceLength: 16, SequencesPerShard: 10, ValidationShare: 0.3}
-	m, dir := mustSeal(t, o, []string{writeBatch(t, small, synthetic(60, small))})
+	o := seal.Options{SequenceLength: 16, SequencesPerShard: 10, ValidationShare: 0.3}
+	m, dir := datasettest.Seal(t, o, datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(60, datasettest.Small)))
 	o.Seed = 1
-	other, otherDir := mustSeal(t, o, []string{writeBatch(t, small, synthetic(50, small))})
-	if err := readDataset(m, from(dir)); err != nil {
+	other, otherDir := datasettest.Seal(t, o, datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(50, datasettest.Small)))
+	if err := readDataset(m, datasettest.From(dir)); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
-		change func(*Manifest)
-		locate func(Shard) (string, error)
+		change func(*dataset.Manifest)
+		locate func(dataset.Shard) (string, error)
 		want   string
 	}{
-		"a missing shard":  {nil, from(t.TempDir()), "no such file"},
-		"a lost shard":     {nil, func(Shard) (string, error) { return "", errors.New("not in the store") }, "not in the store"},
-		"another's shards": {func(m *Manifest) { m.Splits = other.Splits; m.Sources = other.Sources }, from(dir), "manifest says"},
-		"another format":   {func(m *Manifest) { m.Format = "v0" }, from(dir), "format"},
-		"no sources":       {func(m *Manifest) { m.Sources = nil }, from(dir), "in sources"},
-		"renamed source": {func(m *Manifest) {
-			m.Sources = append([]Source(nil), m.Sources...)
+		"a missing shard":  {nil, datasettest.From(t.TempDir()), "no such file"},
+		"a lost shard":     {nil, func(dataset.Shard) (string, error) { return "", errors.New("not in the store") }, "not in the store"},
+		"another's shards": {func(m *dataset.Manifest) { m.Splits = other.Splits; m.Sources = other.Sources }, datasettest.From(dir), "manifest says"},
+		"another format":   {func(m *dataset.Manifest) { m.Format = "v0" }, datasettest.From(dir), "format"},
+		"no sources":       {func(m *dataset.Manifest) { m.Sources = nil }, datasettest.From(dir), "in sources"},
+		"renamed source": {func(m *dataset.Manifest) {
+			m.Sources = append([]dataset.Source(nil), m.Sources...)
 			m.Sources[0].Name = "x"
-		}, from(dir), "another dataset"},
-		"swapped splits": {func(m *Manifest) {
+		}, datasettest.From(dir), "another dataset"},
+		"swapped splits": {func(m *dataset.Manifest) {
 			m.Splits.Train, m.Splits.Validation = m.Splits.Validation, m.Splits.Train
-		}, from(dir), "another dataset"},
+		}, datasettest.From(dir), "another dataset"},
 	} {
 		changed := *m
 		if c.change != nil {
@@ -81,14 +85,14 @@ func TestOpenRefuses(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := readDataset(other, from(otherDir)); err != nil {
+	if err := readDataset(other, datasettest.From(otherDir)); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestOutOfRange(t *testing.T) {
-	m, dir := mustSeal(t, SealOptions{SequenceLength: 16}, []string{writeBatch(t, small, synthetic(20, small))})
-	d := mustOpen(t, m, dir)
+	m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 16}, datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(20, datasettest.Small)))
+	d := datasettest.Open(t, m, dir)
 	for _, i := range []int{-1, d.Train.Len()} {
 		if _, _, err := d.Train.Sequence(i, nil); err == nil {
 			t.Errorf("there is a sequence %d", i)
@@ -100,8 +104,8 @@ func TestOutOfRange(t *testing.T) {
 }
 
 func TestReadingAllocatesNothing(t *testing.T) {
-	m, dir := mustSeal(t, SealOptions{SequenceLength: 16}, []string{writeBatch(t, small, synthetic(50, small))})
-	d := mustOpen(t, m, dir)
+	m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 16}, datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(50, datasettest.Small)))
+	d := datasettest.Open(t, m, dir)
 	buffer := make([]int32, 17)
 	var tokens, targets []int32
 	allocs := testing.AllocsPerRun(100, func() {
@@ -115,10 +119,10 @@ func TestReadingAllocatesNothing(t *testing.T) {
 }
 
 func TestDamagedShard(t *testing.T) {
-	m, dir := mustSeal(t, SealOptions{SequenceLength: 8, ValidationShare: 0.5}, []string{writeBatch(t, small, synthetic(6, small))})
+	m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 8, ValidationShare: 0.5}, datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(6, datasettest.Small)))
 	name := m.Splits.Train.Shards[0].Name
 	damage(t, filepath.Join(dir, name), func(path, what string) {
-		err := readDataset(m, func(s Shard) (string, error) {
+		err := readDataset(m, func(s dataset.Shard) (string, error) {
 			if s.Name == name {
 				return path, nil
 			}
@@ -131,7 +135,7 @@ func TestDamagedShard(t *testing.T) {
 }
 
 func FuzzShard(f *testing.F) {
-	m, dir := mustSeal(f, SealOptions{SequenceLength: 8, ValidationShare: 0.5}, []string{writeBatch(f, small, synthetic(6, small))})
+	m, dir := datasettest.Seal(f, seal.Options{SequenceLength: 8, ValidationShare: 0.5}, datasettest.Batch(f, datasettest.Small, datasettest.Synthetic(6, datasettest.Small)))
 	shard := m.Splits.Train.Shards[0]
 	data, err := os.ReadFile(filepath.Join(dir, shard.Name))
 	if err != nil {
@@ -145,10 +149,10 @@ func FuzzShard(f *testing.F) {
 			t.Fatal(err)
 		}
 		changed := *m
-		changed.Splits.Train.Shards = []Shard{shard}
+		changed.Splits.Train.Shards = []dataset.Shard{shard}
 		changed.Splits.Train.Shards[0].Size = max(int64(len(data)), 1)
-		takesAtMost(t, 1<<20+64*int64(len(data)), func() {
-			err := readDataset(&changed, func(s Shard) (string, error) {
+		datasettest.TakesAtMost(t, 1<<20+64*int64(len(data)), func() {
+			err := readDataset(&changed, func(s dataset.Shard) (string, error) {
 				if s.Name == shard.Name {
 					return path, nil
 				}
@@ -162,16 +166,16 @@ func FuzzShard(f *testing.F) {
 }
 
 func FuzzManifest(f *testing.F) {
-	m, _ := mustSeal(f, SealOptions{SequenceLength: 8}, []string{writeBatch(f, small, synthetic(6, small))})
+	m, _ := datasettest.Seal(f, seal.Options{SequenceLength: 8}, datasettest.Batch(f, datasettest.Small, datasettest.Synthetic(6, datasettest.Small)))
 	data, err := m.Encode()
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(data)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		var m *Manifest
+		var m *dataset.Manifest
 		var err error
-		takesAtMost(t, 1<<20+256*int64(len(data)), func() { m, err = ParseManifest(data) })
+		datasettest.TakesAtMost(t, 1<<20+256*int64(len(data)), func() { m, err = dataset.ParseManifest(data) })
 		if err != nil {
 			return
 		}
@@ -179,7 +183,7 @@ func FuzzManifest(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if back, err := ParseManifest(again); err != nil || back.Tokenizer != m.Tokenizer {
+		if back, err := dataset.ParseManifest(again); err != nil || back.Tokenizer != m.Tokenizer {
 			t.Fatalf("read, written and read again: %v", err)
 		}
 	})
@@ -188,11 +192,12 @@ func FuzzManifest(f *testing.F) {
 // TestSequencesLieInTheMapping: what Stored gives is the mapped file itself, in every record batch of every shard, and
 // Sequence is the same tokens.
 func TestSequencesLieInTheMapping(t *testing.T) {
-	for _, info := range []TokenizerInfo{small, large} {
-		m, dir := mustSeal(t, SealOptions{SequenceLength: 5000, SequencesPerShard: 700}, []string{writeBatch(t, info, long(4_000_000, info))})
-		d := mustOpen(t, m, dir)
-		if len(d.Train.files) < 2 || len(d.Train.chunks) <= len(d.Train.files) {
-			t.Fatalf("%d files, %d record batches: too few to test", len(d.Train.files), len(d.Train.chunks))
+	for _, info := range []dataset.TokenizerInfo{datasettest.Small, datasettest.Large} {
+		m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 5000, SequencesPerShard: 700}, datasettest.Batch(t, info, long(4_000_000, info)))
+		d := datasettest.Open(t, m, dir)
+		files := len(d.Train.Mappings())
+		if files < 2 || d.Train.RecordBatches() <= files {
+			t.Fatalf("%d files, %d record batches: too few to test", files, d.Train.RecordBatches())
 		}
 		var buffer []int32
 		for i := range d.Train.Len() {
@@ -200,7 +205,7 @@ func TestSequencesLieInTheMapping(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !slices.ContainsFunc(d.Train.files, func(f *arrowFile) bool { return within(stored, f.data) }) {
+			if !slices.ContainsFunc(d.Train.Mappings(), func(data []byte) bool { return within(stored, data) }) {
 				t.Fatalf("sequence %d lies in no mapping", i)
 			}
 			if buffer, _, err = d.Train.Sequence(i, buffer); err != nil {
@@ -216,16 +221,16 @@ func TestSequencesLieInTheMapping(t *testing.T) {
 }
 
 // long is one document of n tokens, a number of documents that short sequences would make many record batches of.
-func long(n int, info TokenizerInfo) []document {
-	d := document{BatchDocument: BatchDocument{ID: "long", Source: "s", Bytes: int64(n)}}
+func long(n int, info dataset.TokenizerInfo) []datasettest.Document {
+	d := datasettest.Document{BatchDocument: dataset.BatchDocument{ID: "long", Source: "s", Bytes: int64(n)}}
 	for i := range n {
-		d.tokens = append(d.tokens, uint32(mix(uint64(i))%uint64(info.Vocab-1)))
+		d.Tokens = append(d.Tokens, uint32(dataset.SplitMix64(uint64(i))%uint64(info.Vocab-1)))
 	}
-	return []document{d, {BatchDocument: BatchDocument{ID: "short", Source: "s", Row: 1, Bytes: 1}, tokens: []uint32{1}}}
+	return []datasettest.Document{d, {BatchDocument: dataset.BatchDocument{ID: "short", Source: "s", Row: 1, Bytes: 1}, Tokens: []uint32{1}}}
 }
 
 // within tells whether all tokens lie in data.
-func within(tokens Tokens, data []byte) bool {
+func within(tokens dataset.Tokens, data []byte) bool {
 	start, size := uintptr(unsafe.Pointer(unsafe.SliceData(tokens.U16))), 2*uintptr(len(tokens.U16))
 	if tokens.U32 != nil {
 		start, size = uintptr(unsafe.Pointer(unsafe.SliceData(tokens.U32))), 4*uintptr(len(tokens.U32))
@@ -238,11 +243,11 @@ func within(tokens Tokens, data []byte) bool {
 // they lie in the file. A training step at a million tokens a second must not wait for one hundredth of its time: it is
 // the share that "% of a step" gives.
 func BenchmarkSequence(b *testing.B) {
-	tok := mustTokenizer(b, "gpt2")
-	docs := long(64<<20, infoOf(tok)) // far more than the processor's caches hold
-	m, dir := mustSeal(b, SealOptions{}, []string{writeBatch(b, infoOf(tok), docs)})
-	d := mustOpen(b, m, dir)
-	order := Order(d.Train.Len(), 1, 0)
+	_, info := datasettest.Tokenizer(b, "gpt2")
+	docs := long(64<<20, info) // far more than the processor's caches hold
+	m, dir := datasettest.Seal(b, seal.Options{}, datasettest.Batch(b, info, docs))
+	d := datasettest.Open(b, m, dir)
+	order := dataset.Order(d.Train.Len(), 1, 0)
 	var tokens, targets []int32
 	var sum uint64
 	for name, read := range map[string]func(int) error{

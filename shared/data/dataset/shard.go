@@ -45,19 +45,28 @@ func shardColumns(t TokenizerInfo, length int) string {
 	return fmt.Sprintf("tokens: fixed_size_list[%d]<item: %s>, valid: int32, ranges: list<item: struct<start: int32, length: int32, document: utf8, source: int32, row: int64, offset: int64>>", length+1, t.arrow())
 }
 
-func shardSchema(t TokenizerInfo, length int, split string, sources []string) (*arrow.Schema, error) {
-	names, err := json.Marshal(sources)
+// ShardInfo is what a shard says of itself.
+type ShardInfo struct {
+	Tokenizer      TokenizerInfo
+	SequenceLength int      // T
+	Split          string   // train or validation
+	Sources        []string // names, which ranges refer to by index
+}
+
+// schema is the Arrow schema of a shard.
+func (i ShardInfo) schema() (*arrow.Schema, error) {
+	names, err := json.Marshal(i.Sources)
 	if err != nil {
 		return nil, err
 	}
-	keys, values := t.metadata(ShardFormat)
-	metadata := arrow.NewMetadata(append(keys, keySequenceLength, keySplit, keySources), append(values, strconv.Itoa(length), split, string(names)))
+	keys, values := i.Tokenizer.metadata(ShardFormat)
+	metadata := arrow.NewMetadata(append(keys, keySequenceLength, keySplit, keySources), append(values, strconv.Itoa(i.SequenceLength), i.Split, string(names)))
 	var id arrow.DataType = arrow.PrimitiveTypes.Uint16
-	if t.wide() {
+	if i.Tokenizer.Wide() {
 		id = arrow.PrimitiveTypes.Uint32
 	}
 	return arrow.NewSchema([]arrow.Field{
-		{Name: "tokens", Type: arrow.FixedSizeListOf(int32(length+1), id)},
+		{Name: "tokens", Type: arrow.FixedSizeListOf(int32(i.SequenceLength+1), id)},
 		{Name: "valid", Type: arrow.PrimitiveTypes.Int32},
 		{Name: "ranges", Type: arrow.ListOfNonNullable(arrow.StructOf(
 			arrow.Field{Name: "start", Type: arrow.PrimitiveTypes.Int32},
@@ -70,8 +79,8 @@ func shardSchema(t TokenizerInfo, length int, split string, sources []string) (*
 	}, &metadata), nil
 }
 
-// shardWriter writes the sequences of one shard.
-type shardWriter struct {
+// ShardWriter writes the sequences of one shard. Its bytes depend on nothing but what is appended.
+type ShardWriter struct {
 	file      *arrowWriter
 	record    *array.RecordBuilder
 	perRecord int // sequences in a record batch
@@ -80,20 +89,26 @@ type shardWriter struct {
 	narrow    []uint16
 }
 
-func newShardWriter(w io.Writer, schema *arrow.Schema, t TokenizerInfo, length int) (*shardWriter, error) {
+// NewShardWriter begins a shard. The caller closes w after closing the writer.
+func NewShardWriter(w io.Writer, i ShardInfo) (*ShardWriter, error) {
+	schema, err := i.schema()
+	if err != nil {
+		return nil, err
+	}
 	file, err := newArrowWriter(w, schema)
 	if err != nil {
 		return nil, err
 	}
-	size := 2 * (length + 1)
-	if t.wide() {
+	size := 2 * (i.SequenceLength + 1)
+	if i.Tokenizer.Wide() {
 		size *= 2
 	}
-	return &shardWriter{file: file, record: array.NewRecordBuilder(memory.NewGoAllocator(), schema), perRecord: max(1, recordBytes/size)}, nil
+	record := array.NewRecordBuilder(memory.NewGoAllocator(), schema)
+	return &ShardWriter{file: file, record: record, perRecord: max(1, recordBytes/size)}, nil
 }
 
-// append adds a sequence of T+1 tokens.
-func (s *shardWriter) append(tokens []uint32, valid int, ranges []Range) error {
+// Append adds a sequence of T+1 tokens, of whose targets the first valid ones count. Tokens and ranges are copied.
+func (s *ShardWriter) Append(tokens []uint32, valid int, ranges []Range) error {
 	list := s.record.Field(0).(*array.FixedSizeListBuilder)
 	list.Append(true)
 	switch ids := list.ValueBuilder().(type) {
@@ -123,7 +138,10 @@ func (s *shardWriter) append(tokens []uint32, valid int, ranges []Range) error {
 	return nil
 }
 
-func (s *shardWriter) flush() error {
+// Sequences is the number of sequences appended.
+func (s *ShardWriter) Sequences() int64 { return s.sequences }
+
+func (s *ShardWriter) flush() error {
 	if s.pending == 0 {
 		return nil
 	}
@@ -131,7 +149,8 @@ func (s *shardWriter) flush() error {
 	return s.file.write(s.record)
 }
 
-func (s *shardWriter) close() error {
+// Close writes what is left and the footer.
+func (s *ShardWriter) Close() error {
 	err := s.flush()
 	s.record.Release()
 	return errors.Join(err, s.file.close())

@@ -1,15 +1,19 @@
-package dataset
+package dataset_test
 
 import (
 	"strings"
 	"testing"
+
+	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/datasettest"
+	"bitnet1/shared/data/seal"
 )
 
 // Only counted targets are to be predicted, in sequences that are not full as well.
 func TestCountedTargets(t *testing.T) {
-	batch := writeBatch(t, small, synthetic(40, small))
-	all, _ := mustSeal(t, SealOptions{SequenceLength: 16, Seed: 5, ValidationShare: 0.2}, []string{batch})
-	m, dir := mustSeal(t, SealOptions{SequenceLength: 16, Counted: []int{4, 13}, Seed: 5, ValidationShare: 0.2}, []string{batch})
+	batch := datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(40, datasettest.Small))
+	all, _ := datasettest.Seal(t, seal.Options{SequenceLength: 16, Seed: 5, ValidationShare: 0.2}, batch)
+	m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 16, Counted: []int{4, 13}, Seed: 5, ValidationShare: 0.2}, batch)
 	if m.Splits.Train.Tokens != all.Splits.Train.Tokens {
 		t.Errorf("the manifest counts %d targets of %d", m.Splits.Train.Tokens, all.Splits.Train.Tokens)
 	}
@@ -17,13 +21,13 @@ func TestCountedTargets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := ParseManifest(text); err != nil || len(again.Counted) != 2 {
+	if again, err := dataset.ParseManifest(text); err != nil || len(again.Counted) != 2 {
 		t.Errorf("the manifest came back as %+v, %v", again, err)
 	}
 	if text, _ := all.Encode(); strings.Contains(string(text), "counted") {
 		t.Errorf("a dataset that counts all targets says so: %s", text)
 	}
-	for _, split := range []*Split{mustOpen(t, m, dir).Train, mustOpen(t, m, dir).Validation} {
+	for _, split := range []*dataset.Split{datasettest.Open(t, m, dir).Train, datasettest.Open(t, m, dir).Validation} {
 		for i := range split.Len() {
 			all, valid, err := split.Sequence(i, nil)
 			if err != nil {
@@ -45,7 +49,7 @@ func TestCountedTargets(t *testing.T) {
 		}
 	}
 	for _, counted := range [][]int{{3}, {5, 5}, {-1, 4}, {0, 17}, {1, 2, 3}} {
-		if err := (SealOptions{SequenceLength: 16, Counted: counted, SequencesPerShard: 1, ValidationShare: 0.5}).Validate(); err == nil {
+		if err := (seal.Options{SequenceLength: 16, Counted: counted, SequencesPerShard: 1, ValidationShare: 0.5}).Validate(); err == nil {
 			t.Errorf("%v was taken for a range", counted)
 		}
 	}

@@ -19,12 +19,12 @@ func (t TokenizerInfo) validate() error {
 	return nil
 }
 
-// wide tells whether ids are stored in 32 bits instead of 16.
-func (t TokenizerInfo) wide() bool { return t.Vocab > 1<<16 }
+// Wide tells whether ids are stored in 32 bits instead of 16.
+func (t TokenizerInfo) Wide() bool { return t.Vocab > 1<<16 }
 
 // arrow is the Arrow type of an id.
 func (t TokenizerInfo) arrow() string {
-	if t.wide() {
+	if t.Wide() {
 		return "uint32"
 	}
 	return "uint16"

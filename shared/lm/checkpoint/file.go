@@ -3,7 +3,6 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"os"
 	"path/filepath"
@@ -11,6 +10,7 @@ import (
 	"strings"
 
 	"bitnet1/kernels"
+	"bitnet1/shared/filetype"
 	"bitnet1/shared/lm/model"
 	"bitnet1/shared/lm/pytorch"
 	"bitnet1/shared/lm/safetensors"
@@ -93,25 +93,18 @@ func (f *File) error(err error) error { return fmt.Errorf("reading checkpoint %s
 
 // openTensors looks at the first bytes: a file may have any name.
 func openTensors(path string) (tensors, error) {
-	f, err := os.Open(path)
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("%s is a folder: name a file in it, %s for instance", path, filepath.Join(path, "step-000600.safetensors"))
+	}
+	is, err := filetype.OfFile(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.IsDir() {
-		return nil, fmt.Errorf("%s is a folder: name a file in it, %s for instance", path, filepath.Join(path, "step-000600.safetensors"))
+	if err := refuse(path, is); err != nil {
+		return nil, err
 	}
-	head := make([]byte, sniffed)
-	n, _ := io.ReadFull(f, head) // a shorter file is told from its beginning, too
-	head = head[:n]
-	if len(head) > 8 && head[8] == '{' { // the length before the header may have any bytes, those of a pickle too
-		return safetensors.Open(path)
-	}
-	if pytorch.Is(head) {
+	if is == filetype.ZIP || is == filetype.Pickle {
 		return pytorch.Open(path)
-	}
-	if what := foreign(head); what != "" {
-		return nil, fmt.Errorf("%s is %s", path, what)
 	}
 	return safetensors.Open(path)
 }

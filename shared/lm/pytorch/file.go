@@ -7,7 +7,6 @@ package pytorch
 
 import (
 	"archive/zip"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -48,11 +47,8 @@ type view struct {
 	bytes  int64
 }
 
-// Is says whether a file that begins with head may be one that torch.save wrote.
-func Is(head []byte) bool { return bytes.HasPrefix(head, []byte("PK\x03\x04")) || Legacy(head) }
-
-// Legacy says whether head begins a file of before PyTorch 1.6, a bare pickle.
-func Legacy(head []byte) bool { return len(head) > 1 && head[0] == 0x80 && head[1] <= 5 }
+// legacy says whether head begins a file of before PyTorch 1.6, a bare pickle.
+func legacy(head []byte) bool { return len(head) > 1 && head[0] == 0x80 && head[1] <= 5 }
 
 // Open opens the file at path. Every tensor is found and measured, and none is read.
 func Open(path string) (*File, error) {
@@ -172,7 +168,7 @@ func (f *File) open() error {
 // openArchive lists the archive's entries and refuses what torch.save does not write.
 func (f *File) openArchive() error {
 	var head [2]byte
-	if _, err := f.source.ReadAt(head[:], 0); err == nil && Legacy(head[:]) {
+	if _, err := f.source.ReadAt(head[:], 0); err == nil && legacy(head[:]) {
 		return errors.New("was written in the format of before PyTorch 1.6: load it there and torch.save it again")
 	}
 	bounded := &budget{source: f.source, left: maxDirectory}

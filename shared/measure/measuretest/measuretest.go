@@ -15,6 +15,7 @@ import (
 
 	"bitnet1/kernels/cpu"
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/seal"
 	"bitnet1/shared/data/tokenizer"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/model"
@@ -130,7 +131,7 @@ func Proverbs() []string {
 }
 
 // Sealed seals the texts, tokenized as bytes, and returns the manifest's path. Its shards lie beside it.
-func Sealed(t *testing.T, options dataset.SealOptions, texts ...string) (manifest string) {
+func Sealed(t *testing.T, options seal.Options, texts ...string) (manifest string) {
 	t.Helper()
 	dir := t.TempDir()
 	folder, err := artifact.OpenFolder(dir)
@@ -139,8 +140,8 @@ func Sealed(t *testing.T, options dataset.SealOptions, texts ...string) (manifes
 	}
 	batch := filepath.Join(dir, "texts.tokens.arrow")
 	writeBatch(t, batch, texts)
-	options.Duplicates = dataset.KeepDuplicates
-	m, err := dataset.Seal(t.Context(), options, []string{batch}, func(name string) (dataset.Output, error) {
+	options.Duplicates = seal.KeepDuplicates
+	m, err := seal.Dataset(t.Context(), options, []string{batch}, func(name string) (seal.Output, error) {
 		w, err := folder.Create("shard", "", name)
 		return output{w}, err
 	})
@@ -184,7 +185,7 @@ func writeBatch(t *testing.T, path string, texts []string) {
 	}
 }
 
-// output lets dataset.Seal write an artifact.
+// output lets seal.Dataset write an artifact.
 type output struct{ *artifact.Writer }
 
 func (o output) Commit() (digest string, size int64, err error) {

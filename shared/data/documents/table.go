@@ -1,0 +1,189 @@
+package documents
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"bitnet1/shared/filetype"
+)
+
+// tableScanner finds the rows of a table with a header.
+type tableScanner struct {
+	record func() (values []string, place string, err error) // the next row as it is written
+	keys   [][]byte                                          // the columns' names, quoted
+	plain  []bool                                            // of a column: numbers, true and false are no texts
+	object []byte
+}
+
+// openTable opens a table whose format is FormatCSV or FormatTSV.
+func openTable(in *bufio.Reader, format string, o Options) (rowReader, error) {
+	if mark, _ := in.Peek(len(filetype.ByteOrderMark)); string(mark) == filetype.ByteOrderMark {
+		_, _ = in.Discard(len(mark))
+	}
+	t := &tableScanner{}
+	if format == FormatTSV {
+		t.record = (&tabbedRows{lines: openJSONL(in, o)}).next
+	} else {
+		t.record = newQuotedRows(in, o.MaxDocument).next
+	}
+	names, place, err := t.record()
+	if err != nil && err != io.EOF {
+		return nil, fmt.Errorf("the header of the table: %s: %w", place, err)
+	}
+	texts := []string{textName(o), o.Fields.Prompt, o.Fields.Response}
+	for _, name := range names {
+		name = strings.TrimSpace(name)
+		filtered := slices.ContainsFunc(o.Filters, func(f Filter) bool { return f.Column == name })
+		t.plain = append(t.plain, (filtered || name == countColumn) && !slices.Contains(texts, name))
+		t.keys = append(t.keys, append(appendQuoted(nil, name), ':'))
+	}
+	return newObjectReader(t, o), nil
+}
+
+func (t *tableScanner) next() (object []byte, place string, err error) {
+	values, place, err := t.record()
+	if err != nil {
+		return nil, place, err
+	}
+	if len(values) != len(t.keys) {
+		return nil, place, oddRow{fmt.Errorf("%d columns where the header has %d", len(values), len(t.keys))}
+	}
+	t.object = append(t.object[:0], '{')
+	for i, value := range values {
+		if i > 0 {
+			t.object = append(t.object, ',')
+		}
+		t.object = append(t.object, t.keys[i]...)
+		switch {
+		case value == "":
+			t.object = append(t.object, "null"...)
+		case t.plain[i] && strings.IndexByte(`"{[`, value[0]) < 0 && json.Valid([]byte(value)):
+			t.object = append(t.object, value...)
+		default:
+			t.object = appendQuoted(t.object, value)
+		}
+	}
+	t.object = append(t.object, '}')
+	return t.object, place, nil
+}
+
+// quotedRows are rows as RFC 4180 has them: a value in quotes can hold commas, ends of lines and doubled quotes.
+type quotedRows struct {
+	rows *csv.Reader
+	in   *rowLimit
+}
+
+// newQuotedRows takes for a comma a semicolon or a tab if the header has more of them.
+func newQuotedRows(in *bufio.Reader, limit int) *quotedRows {
+	start, _ := in.Peek(1 << 12)
+	header, _, _ := bytes.Cut(start, []byte("\n"))
+	q := &quotedRows{in: &rowLimit{in: in, limit: int64(limit)}}
+	q.rows = csv.NewReader(q.in)
+	q.rows.FieldsPerRecord, q.rows.ReuseRecord = -1, true
+	for _, comma := range ";\t" {
+		if strings.Count(string(header), string(comma)) > strings.Count(string(header), string(q.rows.Comma)) {
+			q.rows.Comma = comma
+		}
+	}
+	return q
+}
+
+func (q *quotedRows) next() (values []string, place string, err error) {
+	q.in.start = q.rows.InputOffset()
+	values, err = q.rows.Read()
+	if bad := new(csv.ParseError); errors.As(err, &bad) {
+		place = fmt.Sprintf("line %d", bad.StartLine)
+		if errors.Is(err, csv.ErrQuote) && q.in.ended && q.rows.InputOffset() == q.in.total {
+			return nil, place, errors.New("a quote in this row is not closed: the file is truncated or damaged: fetch it again")
+		}
+		return nil, place, oddRow{bad.Err}
+	}
+	if err != nil {
+		return nil, fmt.Sprintf("after byte %d", q.in.start), err
+	}
+	line, _ := q.rows.FieldPos(0)
+	return values, fmt.Sprintf("line %d", line), nil
+}
+
+// rowLimit bounds what a row can take: a quote that is never closed would else have the whole file for a value.
+type rowLimit struct {
+	in           io.Reader
+	limit        int64
+	start, total int64 // bytes before the row, and read
+	ended        bool
+}
+
+func (r *rowLimit) Read(p []byte) (int, error) {
+	if r.total-r.start > r.limit+int64(len(p)) {
+		return 0, fmt.Errorf("a row of more than %d bytes, the limit: is a quote not closed?", r.limit)
+	}
+	n, err := r.in.Read(p)
+	r.total += int64(n)
+	r.ended = r.ended || err == io.EOF
+	return n, err
+}
+
+// tabbedRows are lines with tabs between the values. A quote is one like any other letter, as most programs write it,
+// unless it stands at both ends of a value.
+type tabbedRows struct {
+	lines   *jsonlReader
+	line    int
+	columns int // of the header; 0: this is the header
+}
+
+// maxColumns is how many columns a table can have.
+const maxColumns = 1 << 16
+
+func (t *tabbedRows) next() (values []string, place string, err error) {
+	for {
+		line, err := t.lines.readLine()
+		t.line++
+		place = fmt.Sprintf("line %d", t.line)
+		if errors.As(err, new(malformed)) {
+			err = oddRow{err}
+		}
+		if err != nil {
+			return nil, place, err
+		}
+		if line = bytes.TrimRight(line, "\r\n"); len(line) == 0 {
+			continue
+		}
+		most := maxColumns
+		if t.columns > 0 {
+			most = t.columns + 1 // one too many is seen, and a million are no more
+		}
+		values = strings.SplitN(string(line), "\t", most)
+		for i, v := range values {
+			if len(v) >= 2 && v[0] == '"' && v[len(v)-1] == '"' {
+				values[i] = strings.ReplaceAll(v[1:len(v)-1], `""`, `"`)
+			}
+		}
+		if t.columns == 0 {
+			t.columns = len(values)
+		}
+		return values, place, nil
+	}
+}
+
+// appendQuoted appends a JSON string. Bytes that are no UTF-8 stay as they are.
+func appendQuoted(dst []byte, s string) []byte {
+	dst = append(dst, '"')
+	for _, c := range []byte(s) {
+		switch {
+		case c == '"' || c == '\\':
+			dst = append(dst, '\\', c)
+		case c < ' ':
+			dst = fmt.Appendf(dst, `\u%04x`, c)
+		default:
+			dst = append(dst, c)
+		}
+	}
+	return append(dst, '"')
+}

@@ -1,0 +1,102 @@
+package documents
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+)
+
+// Template says how turns become text. The zero value writes "role: text" for every turn, an empty line between two,
+// and keeps what a model thought.
+type Template struct {
+	// Turn is a turn's text, with {role} and {text} in it. Default: "{role}: {text}".
+	Turn string
+	// Between separates two turns; with the default turn, two newlines do unless it says otherwise.
+	Between string
+	// StripThinking leaves out what stands between <think> and </think>, and the white space after it.
+	StripThinking bool
+}
+
+func (t *Template) ensureDefaults() {
+	if t.Turn != "" {
+		return
+	}
+	t.Turn = "{role}: {text}"
+	if t.Between == "" {
+		t.Between = "\n\n"
+	}
+}
+
+func (t Template) validate() error {
+	if t.Turn != "" && strings.Count(t.Turn, "{text}") != 1 {
+		return fmt.Errorf("template %q: it must have {text} once, and may have {role}", t.Turn)
+	}
+	return nil
+}
+
+// turn is one turn of a conversation.
+type turn struct{ role, text []byte }
+
+// roles maps the names of one convention to those of the other.
+var roles = map[string]string{"human": "user", "gpt": "assistant"}
+
+// write appends a conversation's text to dst. A turn without a role is an error where the template writes roles.
+func (t Template) write(dst []byte, list []turn) ([]byte, error) {
+	for i, turn := range list {
+		if i > 0 {
+			dst = append(dst, t.Between...)
+		}
+		if turn.role == nil && strings.Contains(t.Turn, "{role}") {
+			return dst, fmt.Errorf("turn %d says %.40q and has no role", i, turn.text)
+		}
+		dst = t.writeTurn(dst, turn)
+	}
+	return dst, nil
+}
+
+func (t Template) writeTurn(dst []byte, turn turn) []byte {
+	rest := t.Turn
+	for rest != "" {
+		i := strings.IndexByte(rest, '{')
+		if i < 0 {
+			break
+		}
+		dst = append(dst, rest[:i]...)
+		rest = rest[i:]
+		switch {
+		case strings.HasPrefix(rest, "{role}"):
+			rest = rest[len("{role}"):]
+			if name, ok := roles[string(turn.role)]; ok {
+				dst = append(dst, name...)
+			} else {
+				dst = append(dst, turn.role...)
+			}
+		case strings.HasPrefix(rest, "{text}"):
+			rest = rest[len("{text}"):]
+			dst = t.writeText(dst, turn.text)
+		default:
+			dst = append(dst, '{')
+			rest = rest[1:]
+		}
+	}
+	return append(dst, rest...)
+}
+
+var thinkStart, thinkEnd = []byte("<think>"), []byte("</think>")
+
+// writeText appends what a turn says. A thought that does not end is all that follows.
+func (t Template) writeText(dst, text []byte) []byte {
+	for t.StripThinking {
+		i := bytes.Index(text, thinkStart)
+		if i < 0 {
+			break
+		}
+		dst = append(dst, text[:i]...)
+		n := bytes.Index(text[i:], thinkEnd)
+		if n < 0 {
+			return dst
+		}
+		text = bytes.TrimLeft(text[i+n+len(thinkEnd):], " \t\r\n")
+	}
+	return append(dst, text...)
+}
