@@ -3,6 +3,7 @@ package safetensors
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -270,4 +271,36 @@ func FuzzOpen(f *testing.F) {
 			t.Fatalf("read %d of %d bytes", total, len(b)-int(file.data))
 		}
 	})
+}
+
+// BenchmarkRead reads a file of 64 MiB as float32, one tensor after the other in the memory of one.
+func BenchmarkRead(b *testing.B) {
+	const tensors, n = 16, 1 << 20
+	var all []Tensor
+	for i := range tensors {
+		all = append(all, Tensor{Name: string(rune('a' + i)), Shape: []int{n}, Data: make([]float32, n)})
+	}
+	path := filepath.Join(b.TempDir(), "x.safetensors")
+	w, err := os.Create(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := errors.Join(Write(w, nil, all), w.Close()); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(4 * tensors * n)
+	b.ReportAllocs()
+	for b.Loop() {
+		f, err := Open(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		var buffer []float32
+		for _, name := range f.Names() {
+			if buffer, err = f.Float32In(buffer, name); err != nil {
+				b.Fatal(err)
+			}
+		}
+		f.Close()
+	}
 }
