@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -215,7 +216,13 @@ func (t *tree) test(pattern, overlay string) (said string, err error) {
 		cmd.Env = append(cmd.Env, "GOFLAGS=-overlay="+overlay)
 	}
 	cmd.WaitDelay = time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // with the programs that tests start, and leave behind where they fail
+	kill := func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.Cancel = kill
 	b, err := cmd.CombinedOutput()
+	if cmd.Process != nil {
+		_ = kill() // what is left
+	}
 	if errors.Is(err, exec.ErrNotFound) {
 		return "", err
 	}

@@ -4,10 +4,12 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 const source = `package p
@@ -164,5 +166,33 @@ func TestKilledAndSurvived(t *testing.T) {
 	}
 	if err := tree.try(faults, 51, 1); err == nil || !strings.Contains(err.Error(), "50.0 % of the faults were killed, fewer than 51 %") {
 		t.Errorf("one of two is too few for 51 %%: %v", err)
+	}
+}
+
+// What tests start and leave behind ends with them: it would hold files and processors for as long as it likes.
+func TestNothingIsLeftRunning(t *testing.T) {
+	t.Setenv("GOWORK", "off")
+	tree := written(t, map[string]string{
+		"../../go.mod": "module m\n\ngo 1.26\n",
+		"../../q/q_test.go": "package q\n\nimport (\n\t\"os\"\n\t\"os/exec\"\n\t\"strconv\"\n\t\"testing\"\n)\n\n" +
+			"func TestLeaves(t *testing.T) {\n\tc := exec.Command(\"sleep\", \"600\")\n\tif err := c.Start(); err != nil {\n\t\tt.Skip(err)\n\t}\n" +
+			"\tos.WriteFile(\"pid\", []byte(strconv.Itoa(c.Process.Pid)), 0o644)\n\tt.Fatal()\n}\n",
+		"targets.txt": "q/q_test.go: ./q\n",
+	})
+	if said, err := tree.test("./q", ""); err == nil {
+		t.Fatalf("the test is to fail: %s", said)
+	}
+	pid, err := os.ReadFile(filepath.Join(tree.root, "q", "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for limit := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		state, err := exec.Command("ps", "-o", "state=", "-p", string(pid)).Output()
+		if err != nil || strings.HasPrefix(string(state), "Z") {
+			return
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("process %s goes on", pid)
+		}
 	}
 }
