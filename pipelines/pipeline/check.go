@@ -45,14 +45,13 @@ func checkCopyTasks(inputs []pipelinefile.Input, file *pipelinefile.File, fields
 	var sequence int
 	var counted []int
 	var tokenizer string
-	for _, v := range []struct {
-		stage, key string
-		into       any
-	}{{"shard", "sequence_length", &sequence}, {"shard", "counted_targets", &counted}, {"tokenize", "tokenizer", &tokenizer}} {
-		value := file.Value(v.stage, v.key, fields[v.stage])
-		if known := value != nil && json.Unmarshal(value, v.into) == nil; !known {
+	setting := map[string]string{} // STAGE.KEY by key
+	for key, into := range map[string]any{"sequence_length": &sequence, "counted_targets": &counted, "tokenizer": &tokenizer} {
+		stage, value, ok := file.Value(key, fields)
+		if !ok || json.Unmarshal(value, into) != nil {
 			return nil // stages of another kind, or a value that is complained of elsewhere
 		}
+		setting[key] = stage + "." + key
 	}
 	if len(counted) == 0 {
 		return nil
@@ -65,11 +64,11 @@ func checkCopyTasks(inputs []pipelinefile.Input, file *pipelinefile.File, fields
 		if err != nil {
 			return err
 		}
-		want := fmt.Sprintf("shard.sequence_length=%d shard.counted_targets=%d,%d tokenize.tokenizer=%s",
-			2*task.Length+1, task.Length+1, 2*task.Length, task.Tokenizer())
-		if sequence != 2*task.Length+1 || !slices.Equal(counted, []int{task.Length + 1, 2 * task.Length}) || tokenizer != task.Tokenizer() {
+		first, last := task.Length+1, 2*task.Length
+		if sequence != last+1 || !slices.Equal(counted, []int{first, last}) || tokenizer != task.Tokenizer() {
 			return fmt.Errorf("source %s: its length and symbols, a sequence of %d, the counted targets %v and the tokenizer %s do not belong together: "+
-				"give --set %s", in.Location, sequence, counted, tokenizer, strings.ReplaceAll(want, " ", " --set "))
+				"give --set %s=%d --set %s=%d,%d --set %s=%s", in.Location, sequence, counted, tokenizer,
+				setting["sequence_length"], last+1, setting["counted_targets"], first, last, setting["tokenizer"], task.Tokenizer())
 		}
 	}
 	return nil

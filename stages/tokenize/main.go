@@ -31,7 +31,7 @@ import (
 
 // Params are the stage's parameters.
 type Params struct {
-	Tokenizer      string   `json:"tokenizer" usage:"gpt2 (r50k), cl100k, o200k, or bytes (256 bytes and an end of text)"`
+	Tokenizer      string   `json:"tokenizer" source:"same" usage:"gpt2 (r50k), cl100k, o200k, or bytes (256 bytes and an end of text)"`
 	TextColumn     string   `json:"text_column" usage:"column of the text; empty: found by its name"`
 	TurnsColumn    string   `json:"turns_column" usage:"column with a list of turns, {from, value} or {role, content}, instead of a text"`
 	PromptColumn   string   `json:"prompt_column" usage:"column of the prompt, instead of a text; needs response_column"`
@@ -43,7 +43,7 @@ type Params struct {
 	Filters        []string `json:"filters" usage:"conditions that a row must meet, all of them, such as score >= 3 or language = en"`
 	Format         string   `json:"format" usage:"jsonl, json (a list), csv, tsv or text, for files that are not parquet; empty: by extension and first bytes"`
 	TextSplit      string   `json:"text_split" usage:"how plain text is divided into documents: file (not at all), blank (at empty lines), line, or another text, at which it is divided"`
-	OnBadFile      string   `json:"on_bad_file" usage:"what a file that cannot be read does: stop the run, or skip the file"`
+	OnBadFile      string   `json:"on_bad_file" source:"same" usage:"what a file that cannot be read does: stop the run, or skip the file"`
 }
 
 // options are the part of the parameters that says how documents are read.

@@ -54,8 +54,9 @@ func (f *File) example(key, value string, fields map[string][]param.Field) strin
 	return "train.steps=100"
 }
 
-// Check compares every parameter with what the stages say they take, and writes lists in one way.
-func (f *File) Check(fields map[string][]param.Field) error {
+// Check compares every parameter with what the stages say they take, and writes lists in one way. Readers are the stages
+// that read sources.
+func (f *File) Check(fields map[string][]param.Field, readers ...string) error {
 	var problems []error
 	for _, stage := range f.order {
 		for _, key := range slices.Sorted(maps.Keys(f.sections[stage])) {
@@ -73,20 +74,25 @@ func (f *File) Check(fields map[string][]param.Field) error {
 			}
 		}
 	}
-	return errors.Join(append(problems, f.checkSources(fields["tokenize"]))...)
+	sources := maps.Clone(fields)
+	maps.DeleteFunc(sources, func(stage string, _ []param.Field) bool { return !slices.Contains(readers, stage) })
+	return errors.Join(append(problems, f.checkSources(sources))...)
 }
 
-// Value is what a stage's parameter is given or, where it is not, its default among fields; nil if there is none.
-func (f *File) Value(stage, key string, fields []param.Field) json.RawMessage {
-	if s, given := f.sections[stage][key]; given {
-		return s.Value
+// Value finds the first stage that takes a parameter, and what the parameter is given or, where it is not, its default.
+func (f *File) Value(key string, fields map[string][]param.Field) (stage string, value json.RawMessage, ok bool) {
+	for _, stage := range f.order {
+		i := slices.IndexFunc(fields[stage], func(p param.Field) bool { return p.Key == key })
+		if i < 0 {
+			continue
+		}
+		if s, given := f.sections[stage][key]; given {
+			return stage, s.Value, true
+		}
+		b, err := json.Marshal(fields[stage][i].Default)
+		return stage, b, err == nil
 	}
-	i := slices.IndexFunc(fields, func(p param.Field) bool { return p.Key == key })
-	if i < 0 {
-		return nil
-	}
-	b, _ := json.Marshal(fields[i].Default) // it has come as JSON
-	return b
+	return "", nil, false
 }
 
 // Resolve makes the definition of a run. Stages that take a seed and are given

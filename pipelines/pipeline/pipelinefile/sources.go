@@ -17,7 +17,7 @@ import (
 // alone.
 type Input struct {
 	Location   string
-	Parameters map[string]json.RawMessage // of the stage tokenize; nil: nothing differs
+	Parameters map[string]json.RawMessage // of the stage that reads sources; nil: nothing differs
 	where      string                     // "pipelines/v76.yml:4"
 }
 
@@ -37,7 +37,7 @@ func (f *File) readSources(r *definition.Reader, node *yaml.Node) error {
 			in.Location = item.Value
 		case yaml.MappingNode:
 			in.Parameters = map[string]json.RawMessage{}
-			for key, s := range r.Section("tokenize", item) {
+			for key, s := range r.Section("sources", item) {
 				in.Parameters[key] = s.Value
 			}
 			if json.Unmarshal(in.Parameters["path"], &in.Location) != nil || in.Location == "" {
@@ -52,28 +52,34 @@ func (f *File) readSources(r *definition.Reader, node *yaml.Node) error {
 	return nil
 }
 
-// sharedParameters are those of tokenize that cannot differ by source.
-var sharedParameters = []string{"tokenizer", "on_bad_file"}
-
-// checkSources compares the parameters of sources with what the stage tokenize says it takes.
-func (f *File) checkSources(fields []param.Field) error {
+// checkSources compares the parameters of sources with what the stages that read sources take.
+func (f *File) checkSources(fields map[string][]param.Field) error {
 	var problems []error
 	for _, in := range f.Sources {
-		if len(in.Parameters) > 0 && !slices.Contains(f.order, "tokenize") {
-			problems = append(problems, fmt.Errorf("%s: source %s: its parameters are for a stage tokenize, which this pipeline has not", in.where, in.Location))
-			continue
+		if len(in.Parameters) > 0 && len(fields) == 0 {
+			problems = append(problems, fmt.Errorf("%s: source %s: its parameters are for a stage that reads sources, which this pipeline has not",
+				in.where, in.Location))
 		}
-		for _, key := range slices.Sorted(maps.Keys(in.Parameters)) {
-			i := slices.IndexFunc(fields, func(p param.Field) bool { return p.Key == key })
-			switch {
-			case i < 0:
-				problems = append(problems, fmt.Errorf("%s: source %s: %w", in.where, in.Location, param.UnknownKey(key, append(keysOf(fields), "path"))))
-			case slices.Contains(sharedParameters, key):
-				problems = append(problems, fmt.Errorf("%s: source %s: %s is the same for all sources: give it under stages", in.where, in.Location, key))
-			case !param.Conforms(fields[i].Type, in.Parameters[key]):
-				problems = append(problems, fmt.Errorf("%s: source %s: %w", in.where, in.Location, param.WrongType(key, in.Parameters[key], fields[i].Type)))
+		for _, stage := range slices.Sorted(maps.Keys(fields)) {
+			for _, key := range slices.Sorted(maps.Keys(in.Parameters)) {
+				if err := checkSourceParameter(key, in.Parameters[key], stage, fields[stage]); err != nil {
+					problems = append(problems, fmt.Errorf("%s: source %s: %w", in.where, in.Location, err))
+				}
 			}
 		}
 	}
 	return errors.Join(problems...)
+}
+
+func checkSourceParameter(key string, value json.RawMessage, stage string, fields []param.Field) error {
+	i := slices.IndexFunc(fields, func(p param.Field) bool { return p.Key == key })
+	switch {
+	case i < 0:
+		return param.UnknownKey(key, append(keysOf(fields), "path"))
+	case fields[i].Same:
+		return fmt.Errorf("%s is the same for all sources: give it under stages, to %s", key, stage)
+	case !param.Conforms(fields[i].Type, value):
+		return param.WrongType(key, value, fields[i].Type)
+	}
+	return nil
 }

@@ -102,25 +102,25 @@ func (r *Reader) Stages(node *yaml.Node) (order []string, sections map[string]Se
 			return
 		}
 		order = append(order, key.Value)
-		sections[key.Value] = r.Section(key.Value, value)
+		sections[key.Value] = r.Section("stage "+key.Value, value)
 	})
 	return order, sections
 }
 
-// Section reads a stage's mapping of parameters.
-func (r *Reader) Section(stage string, node *yaml.Node) Section {
+// Section reads a mapping of parameters; of is what messages say they are of, such as "stage train".
+func (r *Reader) Section(of string, node *yaml.Node) Section {
 	section := Section{}
 	if node.Tag == "!!null" {
 		return section
 	}
 	if node.Kind != yaml.MappingNode {
-		r.Problem(node, fmt.Errorf("stage %s: give a mapping of parameters, or nothing", stage))
+		r.Problem(node, fmt.Errorf("%s: give a mapping of parameters, or nothing", of))
 		return section
 	}
 	r.eachKey(node, func(key, value *yaml.Node) {
 		raw, err := toJSON(value)
 		if err != nil {
-			r.Problem(value, fmt.Errorf("stage %s: %s: %w", stage, key.Value, err))
+			r.Problem(value, fmt.Errorf("%s: %s: %w", of, key.Value, err))
 			return
 		}
 		section[key.Value] = Setting{Value: raw, Where: fmt.Sprintf("%s:%d", r.Path, key.Line)}

@@ -11,7 +11,8 @@
 // dashes). Field types are bool, int, int64, uint64, float64, string, []int and
 // []string. With the tag digest:"-" a field is no part of the canonical bytes:
 // it says how far or how a job goes on, and changes nothing that the job makes.
-// With the tag seed:"own" a seed is not the pipeline's.
+// With the tag seed:"own" a seed is not the pipeline's. With the tag source:"same" a
+// parameter cannot differ between the sources of a run.
 package param
 
 import (
@@ -35,6 +36,9 @@ type Field struct {
 
 	// Own is for a seed that the seed of a pipeline does not replace.
 	Own bool `json:"own,omitempty"`
+
+	// Same is for a parameter, of a stage that reads sources, that is the same for all sources of a run.
+	Same bool `json:"same,omitempty"`
 }
 
 // Flag is the command-line form of the key.
@@ -57,6 +61,7 @@ func Fields(params any) []Field {
 		fields = append(fields, Field{
 			Key: key, Type: typeName(t.Type), Default: v.Field(i).Interface(), Usage: t.Tag.Get("usage"), index: i,
 			passing: t.Tag.Get("digest") == "-", Own: t.Tag.Get("seed") == "own",
+			Same: t.Tag.Get("source") == "same",
 		})
 	}
 	return fields
