@@ -11,20 +11,20 @@ import msgpack, nats
 NAME, HEARS, SAYS = "watch", "evaluation.written", "verdict.written"
 
 
-async def announce(js, run, kind, body, part):
+async def announce(js, run, kind, body, part, heard):
     digest = hashlib.sha256(b"\0".join([kind.encode(), run.encode(), msgpack.packb(body)])).hexdigest()
     envelope = {"version": 1, "kind": kind, "run": run, "id": digest, "stage": NAME, "job": "", "part": part,
-                "time": time.time_ns() // 1_000_000, "body": body}
+                "input": heard["id"], "overrides": heard.get("overrides", {}), "time": time.time_ns() // 1_000_000, "body": body}
     await js.publish(f"bitnet1.{run}.{kind}", msgpack.packb(envelope), headers={"Nats-Msg-Id": digest})
 
 
 async def answer(js, message):
     heard = msgpack.unpackb(message.data)
     run, body = heard["run"], heard["body"]
-    learnt = body["bits_per_token"] < body["unigram_entropy"]
-    await announce(js, run, SAYS, {"step": body["step"], "learnt": learnt}, heard["part"])
+    gain = body["unigram_entropy"] - body["bits_per_token"]
+    await announce(js, run, SAYS, {"step": body["step"], "gain": gain, "learnt": gain > 0}, heard["part"], heard)
     finished = {"listener": NAME, "input": heard["id"], "key": "", "outcome": "done", "cause": "", "at": 0}
-    await announce(js, run, "job.finished", finished, {"index": 0, "count": 0})
+    await announce(js, run, "job.finished", finished, {"index": 0, "count": 0}, heard)
     await message.ack_sync()  # last: what is not acknowledged comes again
 
 
@@ -48,7 +48,9 @@ async def serve(run):
 
 
 if sys.argv[1] == "describe":  # for the launcher; with --check it would look at parameters, of which there are none
-    shown = [{"kind": SAYS, "headline": "checkpoint {step} watched[: it knows more than frequencies{learnt}]"}]
+    column = {"key": "gain", "name": "gain", "value": "{gain:.3}", "unit": "bits/token", "better": "higher",
+              "about": "how much less the loss is than that of a model that knows only how often tokens occur"}
+    shown = [{"kind": SAYS, "headline": "checkpoint {step} watched[: it knows more than frequencies{learnt}]", "columns": [column]}]
     print(json.dumps({"name": NAME, "about": __doc__.splitlines()[0], "kind": HEARS, "emits": [SAYS], "results": shown, "parameters": []}))
 else:  # serve [--run RUN]
     if os.environ.get("BITNET1_LAUNCHER"):  # standard input ends with the launcher

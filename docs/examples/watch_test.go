@@ -18,8 +18,9 @@ import (
 
 // verdict is what watch.py announces, as a stage in Go would declare it.
 type verdict struct {
-	Step   int  `msgpack:"step"`
-	Learnt bool `msgpack:"learnt"`
+	Step   int     `msgpack:"step"`
+	Gain   float64 `msgpack:"gain"`
+	Learnt bool    `msgpack:"learnt"`
 }
 
 func (verdict) Kind() string     { return "verdict.written" }
@@ -84,7 +85,7 @@ func TestAStageInAnotherLanguage(t *testing.T) {
 		}
 	}
 	verdicts, answered := heard[verdict](t, b, 2), heard[event.JobFinished](t, b, 2)
-	for i, want := range []verdict{{0, true}, {10, false}} {
+	for i, want := range []verdict{{0, 6.25, true}, {10, -2.5, false}} {
 		if verdicts[i] != want {
 			t.Errorf("%+v, want %+v", verdicts[i], want)
 		}
@@ -148,7 +149,7 @@ func TestAStageThatIsStartedFirst(t *testing.T) {
 	if err := b.Publish(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
-	if got := heard[verdict](t, b, 1)[0]; got != (verdict{5, true}) {
+	if got := heard[verdict](t, b, 1)[0]; got != (verdict{5, 1, true}) {
 		t.Errorf("%+v", got)
 	}
 }

@@ -1,6 +1,13 @@
 package main
 
 import (
+	"cmp"
+	"encoding/json"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,4 +67,65 @@ func TestEventsOfStrangers(t *testing.T) {
 	if err != nil || len(kept) != 1 || kept[0].ID != strange.ID {
 		t.Errorf("%+v, %v", kept, err)
 	}
+}
+
+// A stage in Python has its line on the screen and its column in the table, and a rerun over the run that needs no launcher
+// shows the column too.
+func TestAForeignStageHasAColumn(t *testing.T) {
+	python := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
+	if out, err := exec.Command(python, "-c", "import nats, msgpack").CombinedOutput(); err != nil {
+		t.Skipf("%s has no nats-py or no msgpack, which docs/examples/watch.py needs: %v %s", python, err, out)
+	}
+	w := newWorld(t)
+	file := w.write("stages: {tokenize: , shard: , train: , evaluate: , watch: }\ncommands: {watch: [" + python + ", docs/examples/watch.py]}\n")
+	args := tiny("--run", "r", "--set", "train.steps=40")
+	args = slices.DeleteFunc(append(args[:len(args)-1], file), func(a string) bool { return a == "--json" })
+	for i := len(args) - 1; i > 0; i-- { // the pipeline has no probe
+		if strings.HasPrefix(args[i], "probe.") {
+			args = slices.Delete(args, i-1, i+1)
+		}
+	}
+	said := w.must("pipeline", args...)
+	for _, want := range []string{"checkpoint 40 watched", "  gain\n", "gain        how much less the loss is", "(bits/token; higher is better)"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("%q is missing:\n%s", want, said)
+		}
+	}
+	var shown struct {
+		Checkpoints []struct {
+			Bits    float64 `json:"bits_per_token"`
+			Unigram float64 `json:"unigram_entropy"`
+			Gain    float64 `json:"gain"`
+		}
+	}
+	if err := json.Unmarshal([]byte(w.must("pipeline", "runs", "--json", "r")), &shown); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range shown.Checkpoints {
+		if len(shown.Checkpoints) != 2 || c.Gain == 0 || math.Abs(c.Unigram-c.Bits-c.Gain) > 1e-9 {
+			t.Errorf("%+v", shown.Checkpoints)
+		}
+	}
+}
+
+// A program that cannot describe itself is described by a file beside it.
+func TestAFileDescribesAStage(t *testing.T) {
+	w := newWorld(t)
+	program := write(t, "count.sh", []byte("#!/bin/sh\nexit 1\n"))
+	description := `{"name": "count", "kind": "source.added", "emits": [], "parameters": [{"key": "least", "type": "integer", "default": 3}],
+		"results": [{"kind": "words.counted", "columns": [{"key": "n", "name": "words", "value": "{n}"}]}]}`
+	beside := filepath.Join(filepath.Dir(program), "count.json")
+	if err := os.WriteFile(beside, []byte(description), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	file := w.write("stages: {count: {least: 5}}\ncommands: {count: [sh, " + program + "]}\n")
+	said := w.must("pipeline", "run", "--check", "--json", file)
+	if !strings.Contains(said, `"stage":"count","answers":"source.added"`) || !strings.Contains(said, `"name":"words"`) {
+		t.Errorf("it says %s", said)
+	}
+	w.refuses(1, []string{"least: \"many\" is not an integer"}, "pipeline", "run", "--check", "--set", "count.least=many", file)
+	if err := os.WriteFile(beside, []byte("{"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.refuses(1, []string{beside + " holds is not a description"}, "pipeline", "run", "--check", file)
 }

@@ -107,7 +107,7 @@ func (p *plan) checkSources(ctx context.Context, s plannedStage) error {
 		if err != nil {
 			return err
 		}
-		if _, err := s.call(ctx, b, "describe", "--check"); err != nil {
+		if err := s.checkParameters(ctx, b); err != nil {
 			problems = append(problems, fmt.Errorf("source %s: %w", f.Name, err))
 		}
 	}

@@ -34,7 +34,10 @@ func main() {
 		Files: stage.Checkpoints, OnDataset: stage.OnDataset, Threads: true, Device: true,
 		Results: []results.Result{{
 			Kind: "text.written", Headline: "checkpoint {step} wrote: {right:.1%} of the tokens are the text's own",
-			Columns: []results.Column{{Key: "continued", Name: "continued", Value: "{right:.1%}", Better: results.Higher}},
+			Columns: []results.Column{{
+				Key: "continued", Name: "continued", Value: "{right:.1%}", Better: results.Higher,
+				About: "share of the tokens it wrote that are the text's own",
+			}},
 		}},
 	}, os.Args))
 }

@@ -2,6 +2,8 @@ package results
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -83,14 +85,45 @@ func Ask(dir string) func(stage string) (Declaration, bool) {
 				Kind    string   `json:"kind"`
 				Results []Result `json:"results"`
 			}
-			out, err := exec.Command(filepath.Join(dir, stage), "describe").Output()
-			if err == nil && json.Unmarshal(out, &said) == nil {
+			answer, err := Describe(context.Background(), stage, filepath.Join(dir, stage))
+			if err == nil && json.Unmarshal(answer, &said) == nil {
 				d = Declaration{Stage: stage, Answers: said.Kind, Results: said.Results}
 			}
 			asked[stage] = d
 		}
 		return d, len(d.Results) > 0 && d.Check() == nil
 	}
+}
+
+// Describe returns what a stage says of itself, as JSON: the content of the file STAGE.json beside its program or, where
+// there is none, what the program answers to `describe`. The command is the words that start the program; the file lies in
+// the folder of any word that is a file.
+func Describe(ctx context.Context, stage string, command ...string) ([]byte, error) {
+	if path, ok := DescriptionFile(stage, command...); ok {
+		return os.ReadFile(path)
+	}
+	cmd := exec.CommandContext(ctx, command[0], append(slices.Clone(command[1:]), "describe")...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	answer, err := cmd.Output()
+	if err != nil {
+		return nil, errors.New(cmp.Or(strings.TrimSpace(stderr.String()), err.Error()))
+	}
+	return answer, nil
+}
+
+// DescriptionFile finds the file STAGE.json beside a stage's program.
+func DescriptionFile(stage string, command ...string) (path string, ok bool) {
+	for _, word := range command {
+		if _, err := os.Stat(word); err != nil && !strings.ContainsRune(word, filepath.Separator) {
+			continue // no file: an argument, or a program that is found by PATH
+		}
+		path := filepath.Join(filepath.Dir(word), stage+".json")
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path, true
+		}
+	}
+	return "", false
 }
 
 // read reads a declaration; one that is damaged, or of a version with other formats, is as if it were not there.

@@ -2,6 +2,8 @@ package results
 
 import (
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -309,5 +311,82 @@ func TestDeclarationsAreKeptWithTheRun(t *testing.T) {
 	r, _ := Of(all, e)
 	if got := strings.Join(r.Lines(body), "|"); got != "bits/token  3.578 ± 0.010 bits  (unigram 4.500)" {
 		t.Errorf("lines %q", got)
+	}
+}
+
+// A stage may measure what another stage has measured: its events are about the row that those are about.
+func TestResultsOfResults(t *testing.T) {
+	h := newHistory(t)
+	first, second := h.checkpoint(150, 3, 0), h.checkpoint(300, 2, 0)
+	h.found(event.ProbeWritten{Step: 1, TopIPMR: 0.5}, h.found(evaluation(0, 3.5), first, "", false), "", false)
+	h.found(event.ProbeWritten{Step: 2, TopIPMR: 0.25}, h.found(evaluation(0, 3.25), second, "", false), "", false)
+	verdict := Declaration{Stage: "verdict", Answers: "evaluation.written", Results: []Result{{
+		Kind: "probe.written", Columns: []Column{{Key: "sure", Name: "sure", Value: "{top_ipmr:.2}"}},
+	}}}
+	tables, err := Read(h.Journal, "r", append([]Declaration{verdict}, declared()...)) // the order of stages is for people
+	if err != nil || len(tables) != 1 {
+		t.Fatal(tables, err)
+	}
+	for i, want := range []float64{0.5, 0.25} {
+		if r := tables[0].Rows[i]; r.Cells["sure"].Number() != want {
+			t.Errorf("row %s: %v, want %v", r.Name, r.Cells["sure"], want)
+		}
+	}
+}
+
+// A legend says of every column what it is, and fits into narrow terminals.
+func TestLegend(t *testing.T) {
+	table := &Table{
+		Row: Column{Name: "checkpoint", About: "optimizer steps taken"},
+		Columns: []Column{
+			{Name: "validation", Unit: "bits/token", Better: Lower, Mark: "best", About: "loss on the trainer's sample of the validation text"},
+			{Name: "IPMR", Error: "{e}", Better: Higher, About: "how often that head points at the token after an earlier occurrence"},
+			{Name: "bits", Unit: "bits/token", About: "loss in bits/token"}, {Name: "unsaid"},
+		},
+	}
+	for width, want := range map[int]string{
+		0: "checkpoint  optimizer steps taken\n" +
+			"validation  loss on the trainer's sample of the validation text (bits/token; lower is better; \"best\" marks the row)\n" +
+			"IPMR        how often that head points at the token after an earlier occurrence (± standard error; higher is better)\n" +
+			"bits        loss in bits/token\n",
+		50: "checkpoint  optimizer steps taken\n" +
+			"validation  loss on the trainer's sample of the\n            validation text (bits/token; lower is\n            better; \"best\" marks the row)\n" +
+			"IPMR        how often that head points at the\n            token after an earlier occurrence (±\n            standard error; higher is better)\n" +
+			"bits        loss in bits/token\n",
+	} {
+		var out strings.Builder
+		if err := table.WriteLegend(&out, width); err != nil || out.String() != want {
+			t.Errorf("width %d (%v):\n%s\nwant\n%s", width, err, &out, want)
+		}
+	}
+}
+
+// A stage is described by the file beside its program, in any folder that the command names, and otherwise by the program.
+func TestDescriptions(t *testing.T) {
+	bin, scripts := t.TempDir(), t.TempDir()
+	write := func(path, content string, mode os.FileMode) {
+		if err := os.WriteFile(path, []byte(content), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(filepath.Join(bin, "says"), "#!/bin/sh\n[ \"$1 $2\" = 'x describe' ] && echo asked || { echo 'not like that' >&2; exit 1; }\n", 0o755)
+	write(filepath.Join(scripts, "count.py"), "", 0o644)
+	write(filepath.Join(scripts, "count.json"), `{"name":"count","kind":"checkpoint.saved","results":[{"kind":"words.counted","headline":"{n}"}]}`, 0o644)
+	for want, command := range map[string][]string{
+		"asked": {filepath.Join(bin, "says"), "x"}, `{"name":"count"`: {"python3", filepath.Join(scripts, "count.py"), "--fast"},
+	} {
+		got, err := Describe(t.Context(), "count", command...)
+		if err != nil || !strings.HasPrefix(string(got), want) {
+			t.Errorf("%v: %s, %v", command, got, err)
+		}
+	}
+	if _, err := Describe(t.Context(), "count", filepath.Join(bin, "says")); err == nil || err.Error() != "not like that" {
+		t.Errorf("a program that fails: %v", err)
+	}
+	if d, ok := Ask(scripts)("count"); !ok || d.Answers != "checkpoint.saved" || d.Results[0].Headline != "{n}" {
+		t.Errorf("%+v", d)
+	}
+	if d, ok := Ask(scripts)("other"); ok {
+		t.Errorf("nothing describes it, and yet %+v", d)
 	}
 }

@@ -19,8 +19,10 @@ type Table struct {
 	Columns []Column // those of which some row has a value, baselines among them
 	Rows    []*Row   // found with the run's own parameters, in the order of their names
 	Others  []*Row   // found with other parameters
+	Stages  []string // those that answer the rows' events
 
-	own map[string]bool // keys of the columns that the rows' own events give
+	own    map[string]bool   // keys of the columns that the rows' own events give
+	inputs map[string]string // of events about the rows: which event each answers, both by id
 }
 
 // Row is one checkpoint. Its cells are by the keys of columns.
@@ -60,17 +62,12 @@ func Read(j journal.Journal, run string, declared []Declaration) ([]*Table, erro
 			if r.Row == nil {
 				continue
 			}
-			t := &Table{Run: run, Row: *r.Row, own: map[string]bool{}}
+			t := &Table{Run: run, Row: *r.Row, own: map[string]bool{}, inputs: map[string]string{}}
 			if err := t.addRows(j, r); err != nil {
 				return nil, err
 			}
-			for _, d := range declared {
-				if d.Answers != r.Kind {
-					continue
-				}
-				if err := t.addStage(j, d, declared); err != nil {
-					return nil, err
-				}
+			if err := t.addStages(j, r.Kind, declared); err != nil {
+				return nil, err
 			}
 			t.finish()
 			tables = append(tables, t)
@@ -126,28 +123,61 @@ func (t *Table) at(name string, overrides map[string]string) *Row {
 	return r
 }
 
-// addStage fills in the columns of a stage that answers the rows' events.
-func (t *Table) addStage(j journal.Journal, d Declaration, all []Declaration) error {
-	for _, r := range d.Results {
-		if len(r.Columns) == 0 {
-			continue
+// addStages fills in the columns of the stages whose events are about the rows.
+func (t *Table) addStages(j journal.Journal, rows string, declared []Declaration) error {
+	stages := about(declared, rows)
+	for _, d := range stages {
+		if d.Answers == rows {
+			t.Stages = append(t.Stages, d.Stage)
 		}
-		events, err := j.Announcements(t.Run, r.Kind)
-		if err != nil {
-			return err
-		}
-		if shared(all, r.Kind) { // another stage announces the same kind, with columns of its own
-			events = slices.DeleteFunc(events, func(e event.Envelope) bool { return e.Stage != d.Stage })
-		}
-		columns := t.unique(d.Stage, withBaselines(r.Columns))
-		for _, e := range events {
-			if err := t.addCells(e, columns); err != nil {
+	}
+	events := map[string][]event.Envelope{} // by kind
+	for _, d := range stages {
+		for _, r := range d.Results {
+			var err error
+			if events[r.Kind], err = j.Announcements(t.Run, r.Kind); err != nil {
 				return err
 			}
+			for _, e := range events[r.Kind] {
+				t.inputs[e.ID] = e.Input
+			}
 		}
-		t.Columns = append(t.Columns, columns...)
+	}
+	for _, d := range stages {
+		for _, r := range d.Results {
+			if len(r.Columns) == 0 {
+				continue
+			}
+			columns := t.unique(d.Stage, withBaselines(r.Columns))
+			for _, e := range events[r.Kind] {
+				if shared(declared, r.Kind) && e.Stage != d.Stage {
+					continue // another stage announces the same kind, with columns of its own
+				}
+				if err := t.addCells(e, columns); err != nil {
+					return err
+				}
+			}
+			t.Columns = append(t.Columns, columns...)
+		}
 	}
 	return nil
+}
+
+// about lists the stages that answer events of a kind, or events of a stage that does, and so on.
+func about(declared []Declaration, kind string) []Declaration {
+	kinds := []string{kind}
+	answers := func(d Declaration) bool { return slices.Contains(kinds, d.Answers) }
+	for known := 0; known < len(kinds); {
+		known = len(kinds)
+		for _, d := range declared {
+			for _, r := range d.Results {
+				if answers(d) && !slices.Contains(kinds, r.Kind) {
+					kinds = append(kinds, r.Kind)
+				}
+			}
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(declared), func(d Declaration) bool { return !answers(d) })
 }
 
 // shared reports whether several stages declare a kind.
@@ -194,8 +224,9 @@ func (t *Table) addCells(e event.Envelope, columns []Column) error {
 	return nil
 }
 
-// answered finds the row that an event is about: it names the event that it answers. One that does not, because it is of
-// another language or an older version, names the checkpoint by its digest, or only the step.
+// answered finds the row that an event is about: the event names the one that it answers, which is the row's or answers
+// another one in turn. An event that does not, because it is of another language or an older version, names the checkpoint
+// by its digest, or only the step.
 func (t *Table) answered(e event.Envelope, body map[string]any) *Row {
 	rows := slices.Concat(t.Rows, t.Others)
 	find := func(is func(*Row) bool) *Row {
@@ -204,8 +235,10 @@ func (t *Table) answered(e event.Envelope, body map[string]any) *Row {
 		}
 		return nil
 	}
-	if r := find(func(r *Row) bool { return e.Input != "" && r.input == e.Input }); r != nil {
-		return r
+	for id, hops := e.Input, 0; id != "" && hops <= len(t.inputs); id, hops = t.inputs[id], hops+1 {
+		if r := find(func(r *Row) bool { return r.input == id }); r != nil {
+			return r
+		}
 	}
 	mentioned := digests(body)
 	if r := find(func(r *Row) bool {

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"bitnet1/pipelines/pipeline/pipelinefile"
+	"bitnet1/shared/run/results"
+	"bitnet1/shared/run/stage"
+)
+
+// plannedStage is a stage of the run and how to start it.
+type plannedStage struct {
+	stage.Description
+	command []string
+	workers int
+	serving func(worker int) []string // flags
+}
+
+// describe finds a stage's program and what the stage takes and gives.
+func describe(ctx context.Context, c *cli.Context, file *pipelinefile.File, name string) (plannedStage, error) {
+	s := plannedStage{
+		command: file.Commands[name], workers: max(file.Workers[name], 1),
+		serving: func(worker int) []string { return file.ServingFlags(name, worker) },
+	}
+	if len(s.command) == 0 {
+		program, err := ownProgram(c, name)
+		if err != nil {
+			return s, err
+		}
+		s.command = []string{program}
+	}
+	said, err := results.Describe(ctx, name, s.command...)
+	if err != nil {
+		return s, fmt.Errorf("stage %s: %w", name, err)
+	}
+	if err := json.Unmarshal(said, &s.Description); err != nil || s.Kind == "" {
+		return s, fmt.Errorf("stage %s: what %s is not a description (docs/pipelines.md says what one holds)", name, s.describedBy(name))
+	}
+	if s.Name != name {
+		return s, fmt.Errorf("stage %s: its program calls itself %s", name, s.Name)
+	}
+	return s, s.Declaration().Check()
+}
+
+// describedBy says where the description of a stage comes from.
+func (s plannedStage) describedBy(name string) string {
+	if path, ok := results.DescriptionFile(name, s.command...); ok {
+		return path + " holds"
+	}
+	return fmt.Sprintf("%q prints", strings.Join(s.command, " ")+" describe")
+}
+
+// ownProgram is the program of a stage for which the pipeline file names no command.
+func ownProgram(c *cli.Context, name string) (string, error) {
+	dir := c.String("stages-dir")
+	if dir == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return "", err
+		}
+		dir = filepath.Dir(self)
+	}
+	program := filepath.Join(dir, name)
+	if _, err := os.Stat(program); err != nil {
+		return "", fmt.Errorf("stage %s has no program %s: build it (task build), or say under commands how to start it", name, program)
+	}
+	return program, nil
+}
+
+// checkParameters has the stage's program check parameters, a JSON object, beyond their types. A stage that is described by
+// a file has no further check.
+func (s plannedStage) checkParameters(ctx context.Context, section []byte) error {
+	if _, ok := results.DescriptionFile(s.Name, s.command...); ok {
+		return nil
+	}
+	cmd := exec.CommandContext(ctx, s.command[0], append(slices.Clone(s.command[1:]), "describe", "--check")...)
+	var stderr bytes.Buffer
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(section), &stderr
+	if err := cmd.Run(); err != nil {
+		return errors.New(cmp.Or(strings.TrimSpace(stderr.String()), err.Error()))
+	}
+	return nil
+}
