@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -32,7 +33,7 @@ func printSummary(c *cli.Context, j journal.Journal, run string) error {
 	if err := writeTables(c.App.Writer, tables, columnsOf(c.App.Writer)); err != nil {
 		return err
 	}
-	writeHints(c, j, run)
+	writeHints(c, j, run, tables)
 	return nil
 }
 
@@ -68,6 +69,9 @@ var askProgram = sync.OnceValue(func() func(string) (results.Declaration, bool) 
 	return results.Ask(filepath.Dir(self))
 })
 
+// legendWidth is how wide a legend is in a file, in characters.
+const legendWidth = 120
+
 func writeTables(out io.Writer, tables []*results.Table, width int) error {
 	some := false
 	for _, t := range tables {
@@ -77,6 +81,10 @@ func writeTables(out io.Writer, tables []*results.Table, width int) error {
 		some = true
 		fmt.Fprintln(out)
 		if err := t.WriteText(out, width); err != nil {
+			return err
+		}
+		fmt.Fprintln(out)
+		if err := t.WriteLegend(out, cmp.Or(width, legendWidth)); err != nil {
 			return err
 		}
 	}
@@ -100,19 +108,50 @@ func columnsOf(out io.Writer) int {
 }
 
 // writeHints says how to look further, in commands that find the data directory that this one was told of.
-func writeHints(c *cli.Context, j journal.Journal, run string) {
+func writeHints(c *cli.Context, j journal.Journal, run string, tables []*results.Table) {
 	data := ""
 	if c.IsSet("data") {
-		dir := c.String("data")
-		if strings.ContainsAny(dir, " \t$&;|<>*?()\"\\") {
-			dir = "'" + dir + "'"
-		}
-		data = "--data " + dir + " "
+		data = "--data " + quoted(c.String("data")) + " "
 	}
 	fmt.Fprintf(c.App.Writer, `
 Look further:
   all that it made  %s
-  its table again   task runs -- %s%s
-  a stage again     task probe -- %s--run %s --force
-`, j.RunDir(run), data, run, data, run)
+  its table again   %s runs %s%s
+`, j.RunDir(run), quoted(program("pipeline")), data, run)
+	for _, t := range tables {
+		for _, stage := range t.Stages {
+			if path := program(stage); hasFile(path) { // it may be of somebody else's, in another language
+				fmt.Fprintf(c.App.Writer, "  a stage again     %s run %s--run %s --force\n", quoted(path), data, run)
+				return
+			}
+		}
+	}
+}
+
+func hasFile(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// program is the path of a program beside this one, as short as it can be from here.
+func program(name string) string {
+	self, err := os.Executable()
+	if err != nil {
+		return name
+	}
+	path := filepath.Join(filepath.Dir(self), name)
+	if here, err := os.Getwd(); err == nil {
+		if short, err := filepath.Rel(here, path); err == nil && filepath.IsLocal(short) {
+			path = short
+		}
+	}
+	return path
+}
+
+// quoted is a path as a shell takes it.
+func quoted(path string) string {
+	if strings.ContainsAny(path, " \t$&;|<>*?()\"\\") {
+		return "'" + path + "'"
+	}
+	return path
 }

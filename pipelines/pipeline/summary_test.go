@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/urfave/cli/v2"
 
 	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/results"
 )
 
 // The commands that a run ends with find its data directory, wherever that is.
@@ -17,16 +19,25 @@ func TestHintsFindTheDataDirectory(t *testing.T) {
 	if err := os.Unsetenv("BITNET1_DATA"); err != nil {
 		t.Fatal(err)
 	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := filepath.Join(filepath.Dir(self), "count") // a stage's program, in the folder of this one
+	if err := os.WriteFile(count, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(count)
 	for _, c := range []struct {
 		args []string
 		want []string
 	}{
-		{[]string{"x"}, []string{"task runs -- r1\n", "task probe -- --run r1 --force\n"}},
-		{[]string{"x", "--data", "else where"}, []string{"task runs -- --data 'else where' r1\n", "task probe -- --data 'else where' --run r1 --force\n"}},
+		{[]string{"x"}, []string{"/pipeline runs r1\n", "/count run --run r1 --force\n"}},
+		{[]string{"x", "--data", "else where"}, []string{"/pipeline runs --data 'else where' r1\n", "/count run --data 'else where' --run r1 --force\n"}},
 	} {
 		var out bytes.Buffer
 		app := &cli.App{Writer: &out, Flags: []cli.Flag{dataFlag()}, Action: func(c *cli.Context) error {
-			writeHints(c, journal.Open(c.String("data")), "r1")
+			writeHints(c, journal.Open(c.String("data")), "r1", []*results.Table{{}, {Stages: []string{"foreign", "count"}}})
 			return nil
 		}}
 		if err := app.Run(c.args); err != nil {

@@ -44,7 +44,7 @@ func main() {
 			Columns: []results.Column{
 				{
 					Key: "bits_per_token", Name: "bits/token", Value: "{bits_per_token:.3}", Better: results.Lower,
-					About: "mean loss over the validation split, bits per token", Error: "{bits_per_token_error:.3}",
+					About: "loss on the whole validation text, bits per token", Error: "{bits_per_token_error:.3}",
 					Baseline: &results.Baseline{
 						Key: "unigram_entropy", Name: "unigram", Value: "{unigram_entropy:.3}",
 						About: "bits per token of a model that knows only how often each token occurs in training",

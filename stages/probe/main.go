@@ -43,19 +43,21 @@ func main() {
 			Headline: "checkpoint {step} probed: best head L{top_layer}.H{top_head} with IPMR {top_ipmr:.1%}[ ± {top_ipmr_error:.1%}]" +
 				"[ (random key {random_ipmr:.1%})], copied {copy_accuracy:.1%}[ (chance {random_copy_accuracy:.1%})]",
 			Columns: []results.Column{
-				{Key: "best_head", Name: "best head", Value: "L{top_layer}.H{top_head}", About: "layer and head with the highest IPMR"},
+				{Key: "best_head", Name: "best head", Value: "L{top_layer}.H{top_head}", About: "layer and attention head with the highest IPMR"},
 				{
 					Key: "ipmr", Name: "IPMR", Value: "{top_ipmr:.1%}", Better: results.Higher,
-					About: "induction pointer match rate of that head", Error: "{top_ipmr_error:.1%}",
+					Error: "{top_ipmr_error:.1%}",
+					About: "induction pointer match rate of that head: how often it points at the token after an earlier " +
+						"occurrence of the present one",
 					Baseline: &results.Baseline{
-						Key: "random_ipmr", Name: "random", Value: "{random_ipmr:.1%}", About: "match rate of a random key",
+						Key: "random_ipmr", Name: "random", Value: "{random_ipmr:.1%}", About: "IPMR of a random key",
 					},
 				},
 				{
 					Key: "copy_accuracy", Name: "copied", Value: "{copy_accuracy:.1%}", Better: results.Higher,
-					About: "share of a repeated random sequence that is predicted", Error: "{copy_accuracy_error:.1%}",
+					About: "share of a repeated random sequence that the model predicts", Error: "{copy_accuracy_error:.1%}",
 					Baseline: &results.Baseline{
-						Key: "random_copy_accuracy", Name: "chance", Value: "{random_copy_accuracy:.1%}", About: "share that guesses get right",
+						Key: "random_copy_accuracy", Name: "chance", Value: "{random_copy_accuracy:.1%}", About: "share that guesses predict",
 					},
 				},
 			},

@@ -37,11 +37,11 @@ func main() {
 			Columns: []results.Column{
 				{
 					Key: "train_bits", Name: "training", Value: "{train_bits:.3}", Unit: "bits/token",
-					About: "mean loss since the checkpoint before",
+					About: "loss on the training text, mean since the checkpoint before",
 				},
 				{
 					Key: "validation_bits", Name: "validation", Value: "{validation_bits:.3}", Unit: "bits/token",
-					Better: results.Lower, Mark: "best", Unless: "blend", About: "loss on the trainer's validation sample",
+					Better: results.Lower, Mark: "best", Unless: "blend", About: "loss on a sample of the validation text",
 				},
 			},
 		}},
