@@ -9,7 +9,7 @@ import (
 // AttendBackward computes the gradients of queries, keys and values, one task per sequence and head.
 func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, pointers kernels.Ints, a kernels.Attention) {
 	d.run("AttendBackward", func() {
-		in, grad, dst, ptr := qkv.(*planes), memoryOf(dOut), memoryOf(dqkv), pointers.(ints)
+		in, grad, dst, ptr := qkv.(*planes), anyFloatsOf(dOut), anyFloatsOf(dqkv), pointers.(ints)
 		all := d.anyHead(a)
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
 			h := oneHead(&all, in, task, s)
@@ -22,7 +22,7 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 			}
 			width := a.Heads * a.HeadDim
 			at := h.row0*3*width + h.col
-			if dst.halves != nil { // otherwise those of queries are where they belong
+			if dst.bfloats != nil { // otherwise those of queries are where they belong
 				d.writeRows(dst, at, 3*width, g.dqs, h.Seq)
 			}
 			d.writeRows(dst, at+width, 3*width, g.dk, h.Seq)
@@ -42,18 +42,18 @@ type gradients struct {
 	dk, dv   []float32 // Seq × width
 }
 
-func (d *Device) gradients(h *head, s *scratch, dqkv, dOut memory) *gradients {
+func (d *Device) gradients(h *head, s *scratch, dqkv, dOut anyFloats) *gradients {
 	width, n := h.Heads*h.HeadDim, h.Seq*h.HeadDim
 	sums := s.keyValueGradients.take(2 * n)
 	clear(sums)
 	g := &gradients{width: h.HeadDim, dqStride: h.HeadDim, doStride: h.HeadDim, dk: sums[:n], dv: sums[n:]}
-	if dqkv.halves == nil {
+	if dqkv.bfloats == nil {
 		g.dqs, g.dqStride = dqkv.floats[h.row0*3*width+h.col:], 3*width
 		g.dos, g.doStride = dOut.floats[h.row0*width+h.col:], width
 		return g
 	}
 	g.dqs, g.dos = s.queryGradients.take(n), s.outputGradients.take(n)
-	d.widenBFloats(g.dos, h.HeadDim, dOut.halves[h.row0*width+h.col:], width, h.Seq, h.HeadDim)
+	d.widenBFloats(g.dos, h.HeadDim, dOut.bfloats[h.row0*width+h.col:], width, h.Seq, h.HeadDim)
 	return g
 }
 

@@ -5,51 +5,51 @@ import (
 	"bitnet1/kernels/number/bfloat16"
 )
 
-// bfloats are the upper halves of float32.
+// bfloats are bfloat16 values: each is the upper 16 bits of a float32.
 type bfloats []uint16
 
 func (b bfloats) Len() int                          { return len(b) }
 func (b bfloats) Slice(from, to int) kernels.Floats { return b[from:to] }
 
-// memory is where gradients lie between operations: one of the two.
-type memory struct {
-	floats []float32
-	halves []uint16
+// anyFloats is memory for gradients in one of the two formats: the other slice is nil.
+type anyFloats struct {
+	floats  []float32
+	bfloats []uint16
 }
 
-func memoryOf(x kernels.Floats) memory {
+func anyFloatsOf(x kernels.Floats) anyFloats {
 	if b, ok := x.(bfloats); ok {
-		return memory{halves: b}
+		return anyFloats{bfloats: b}
 	}
-	return memory{floats: values(x)}
+	return anyFloats{floats: values(x)}
 }
 
-func (m memory) from(at int) memory {
-	if m.halves != nil {
-		return memory{halves: m.halves[at:]}
+func (m anyFloats) from(at int) anyFloats {
+	if m.bfloats != nil {
+		return anyFloats{bfloats: m.bfloats[at:]}
 	}
-	return memory{floats: m.floats[at:]}
+	return anyFloats{floats: m.floats[at:]}
 }
 
-// read returns the values from at, as many as line has: where they are, or in line.
-func (d *Device) read(line []float32, m memory, at int) []float32 {
-	if m.halves == nil {
+// read returns len(line) values of m from index at: a part of m itself if m has float32, otherwise line.
+func (d *Device) read(line []float32, m anyFloats, at int) []float32 {
+	if m.bfloats == nil {
 		return m.floats[at:][:len(line)]
 	}
-	d.widenBFloats(line, 0, m.halves[at:], 0, 1, len(line))
+	d.widenBFloats(line, 0, m.bfloats[at:], 0, 1, len(line))
 	return line
 }
 
-// write stores values from at on, which may be where they are.
-func (d *Device) write(m memory, at int, values []float32) {
+// write stores values in m from index at. The values may be those that read returned.
+func (d *Device) write(m anyFloats, at int, values []float32) {
 	d.writeRows(m, at, 0, values, 1)
 }
 
-// writeRows stores so many rows from at on, stride apart.
-func (d *Device) writeRows(m memory, at, stride int, values []float32, rows int) {
+// writeRows stores rows of equal length in m: the first from index at, each following one stride further.
+func (d *Device) writeRows(m anyFloats, at, stride int, values []float32, rows int) {
 	width := len(values) / rows
-	if m.halves != nil {
-		d.roundBFloats(m.halves[at:], stride, values, width, rows, width)
+	if m.bfloats != nil {
+		d.roundBFloats(m.bfloats[at:], stride, values, width, rows, width)
 		return
 	}
 	for r := range rows {
@@ -57,7 +57,7 @@ func (d *Device) writeRows(m memory, at, stride int, values []float32, rows int)
 	}
 }
 
-// roundBFloatsGo writes rows of cols values, in strides, as bfloat16.
+// roundBFloatsGo rounds a rows × cols matrix to bfloat16. The strides are those from one row to the next.
 func roundBFloatsGo(dst []uint16, dstStride int, src []float32, srcStride, rows, cols int) {
 	for r := range rows {
 		roundLine(dst[r*dstStride:][:cols], src[r*srcStride:])
@@ -71,7 +71,7 @@ func roundLine(dst []uint16, src []float32) {
 	}
 }
 
-// widenBFloatsGo writes rows of cols values, in strides, as floats.
+// widenBFloatsGo converts a rows × cols matrix of bfloat16 to float32.
 func widenBFloatsGo(dst []float32, dstStride int, src []uint16, srcStride, rows, cols int) {
 	for r := range rows {
 		widenLine(dst[r*dstStride:], src[r*srcStride:][:cols])
@@ -79,12 +79,12 @@ func widenBFloatsGo(dst []float32, dstStride int, src []uint16, srcStride, rows,
 }
 
 func widenLine(dst []float32, src []uint16) {
-	for i, h := range src {
-		dst[i] = bfloat16.ToFloat32(h)
+	for i, b := range src {
+		dst[i] = bfloat16.ToFloat32(b)
 	}
 }
 
-// maskBFloatsGo writes the values of src where a bit is set, and zeros elsewhere.
+// maskBFloatsGo is maskGo for bfloat16.
 func maskBFloatsGo(dst []float32, src []uint16, words []uint64) {
 	widenLine(dst, src[:len(dst)])
 	maskGo(dst, dst, words)

@@ -23,19 +23,19 @@ func (s *instructions) useAVX2() {
 	s.roundBFloats = roundBFloatsAVX2
 	s.widenBFloats = widenBFloatsAVX2
 	s.packSigns = packSignsAVX2
-	s.packPass = packPassAVX2
+	s.packMask = packMaskAVX2
 	s.mask = maskAVX2
 	s.maskBFloats = maskBFloatsAVX2
-	s.largest = largestAVX2
-	s.largestProduct = largestProductAVX2
+	s.absMax = absMaxAVX2
+	s.absMaxProduct = absMaxProductAVX2
 	s.addScaled = addScaledAVX2
 	s.addRows = addRowsAVX2
-	s.addBRows = addBRowsAVX2
+	s.addBFloatRows = addBFloatRowsAVX2
 	s.sumSquares = sumSquaresAVX2
 	s.adam = adamAVX2
 	s.multiply = multiplyAVX2
 	s.quantize = quantizeAVX2
-	s.passNormalized = passNormalizedAVX2
+	s.maskNormalized = maskNormalizedAVX2
 	s.addNormalized = addNormalizedAVX2
 	s.readGradient = readGradientAVX2
 	s.scoreGradient = scoreGradientAVX2
@@ -56,7 +56,7 @@ func (s *instructions) useAVX512() {
 	s.roundRow = roundRowAVX512
 	s.roundColumns = roundColumnsAVX512
 	s.signsOfSums = signsOfSumsAVX512
-	s.addBRows = addBRowsAVX512
+	s.addBFloatRows = addBFloatRowsAVX512
 	s.roundBFloats = roundBFloatsAVX512
 	s.scaleToBFloats = scaleToBFloatsAVX512
 }
@@ -137,14 +137,14 @@ func affineSumsAVX2(dst []float32, sums []int32, alpha, theta []float32, offset 
 }
 
 // signsOfSumsAVX2 is signsOfSumsGo.
-func signsOfSumsAVX2(signs, pass []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32) {
+func signsOfSumsAVX2(signs, mask []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32) {
 	n := len(sums) &^ 63
 	if n > 0 {
-		_, _, _, _ = signs[n/64-1], pass[n/64-1], alpha[n-1], theta[n-1]
-		signsOfSumsLoopAVX2(&signs[0], &pass[0], &sums[0], &alpha[0], &theta[0], offset, unit, n)
+		_, _, _, _ = signs[n/64-1], mask[n/64-1], alpha[n-1], theta[n-1]
+		signsOfSumsLoopAVX2(&signs[0], &mask[0], &sums[0], &alpha[0], &theta[0], offset, unit, n)
 	}
 	if n < len(sums) {
-		signsOfSumsGo(signs[n/64:], pass[n/64:], sums[n:], alpha[n:], theta[n:], offset, unit)
+		signsOfSumsGo(signs[n/64:], mask[n/64:], sums[n:], alpha[n:], theta[n:], offset, unit)
 	}
 }
 
@@ -220,26 +220,26 @@ func maskBFloatsAVX2(dst []float32, src []uint16, words []uint64) {
 	}
 }
 
-// largestAVX2 is largestGo.
-func largestAVX2(most, x []float32) {
+// absMaxAVX2 is absMaxGo.
+func absMaxAVX2(most, x []float32) {
 	n := len(most) &^ 7
 	if n > 0 {
 		_ = x[n-1]
-		largestLoopAVX2(&most[0], &x[0], n)
+		absMaxLoopAVX2(&most[0], &x[0], n)
 	}
 	if n < len(most) {
-		largestGo(most[n:], x[n:])
+		absMaxGo(most[n:], x[n:])
 	}
 }
 
-// largestProductAVX2 is largestProductGo.
-func largestProductAVX2(a, b []float32) float32 {
+// absMaxProductAVX2 is absMaxProductGo.
+func absMaxProductAVX2(a, b []float32) float32 {
 	n := len(a) &^ 7
 	if n == 0 {
-		return largestProductGo(a[n:], b[n:])
+		return absMaxProductGo(a[n:], b[n:])
 	}
 	_ = b[n-1]
-	return max(largestProductLoopAVX2(&a[0], &b[0], n), largestProductGo(a[n:], b[n:]))
+	return max(absMaxProductLoopAVX2(&a[0], &b[0], n), absMaxProductGo(a[n:], b[n:]))
 }
 
 // addScaledAVX2 is addScaledGo.
@@ -264,15 +264,15 @@ func addRowsAVX2(sums []float64, most, src []float32, stride int, words []uint64
 	}
 }
 
-// addBRowsAVX2 is addBRowsGo.
-func addBRowsAVX2(sums []float64, most []float32, src []uint16, stride int, words []uint64, wordStride, rows int) {
+// addBFloatRowsAVX2 is addBFloatRowsGo.
+func addBFloatRowsAVX2(sums []float64, most []float32, src []uint16, stride int, words []uint64, wordStride, rows int) {
 	n := len(sums) &^ 63
 	if n > 0 && rows > 0 {
 		_, _, _ = most[n-1], src[(rows-1)*stride+n-1], words[(rows-1)*wordStride+n/64-1]
-		addBRowsLoopAVX2(&sums[0], &most[0], &src[0], stride, &words[0], wordStride, rows, n)
+		addBFloatRowsLoopAVX2(&sums[0], &most[0], &src[0], stride, &words[0], wordStride, rows, n)
 	}
 	if n < len(sums) {
-		addBRowsGo(sums[n:], most[n:], src[n:], stride, words[n/64:], wordStride, rows)
+		addBFloatRowsGo(sums[n:], most[n:], src[n:], stride, words[n/64:], wordStride, rows)
 	}
 }
 
@@ -321,14 +321,14 @@ func quantizeAVX2(dst []byte, x, gain []float32, r, step, half float64) {
 	}
 }
 
-// passNormalizedAVX2 is passNormalizedGo.
-func passNormalizedAVX2(dst, da, x, gain []float32, r, limit float64) float64 {
+// maskNormalizedAVX2 is maskNormalizedGo.
+func maskNormalizedAVX2(dst, da, x, gain []float32, r, limit float64) float64 {
 	n := len(dst) &^ 7
 	if n == 0 {
-		return passNormalizedGo(dst[n:], da[n:], x[n:], gain[n:], r, limit)
+		return maskNormalizedGo(dst[n:], da[n:], x[n:], gain[n:], r, limit)
 	}
 	_, _, _ = da[n-1], x[n-1], gain[n-1]
-	return passNormalizedLoopAVX2(&dst[0], &da[0], &x[0], &gain[0], r, limit, n) + passNormalizedGo(dst[n:], da[n:], x[n:], gain[n:], r, limit)
+	return maskNormalizedLoopAVX2(&dst[0], &da[0], &x[0], &gain[0], r, limit, n) + maskNormalizedGo(dst[n:], da[n:], x[n:], gain[n:], r, limit)
 }
 
 // addNormalizedAVX2 is addNormalizedGo.
@@ -419,26 +419,26 @@ func roundColumnsAVX512(dst []int8, gradient, inverse []float32, random []uint16
 }
 
 // signsOfSumsAVX512 is signsOfSumsGo.
-func signsOfSumsAVX512(signs, pass []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32) {
+func signsOfSumsAVX512(signs, mask []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32) {
 	n := len(sums) &^ 63
 	if n > 0 {
-		_, _, _, _ = signs[n/64-1], pass[n/64-1], alpha[n-1], theta[n-1]
-		signsOfSumsLoopAVX512(&signs[0], &pass[0], &sums[0], &alpha[0], &theta[0], offset, unit, n)
+		_, _, _, _ = signs[n/64-1], mask[n/64-1], alpha[n-1], theta[n-1]
+		signsOfSumsLoopAVX512(&signs[0], &mask[0], &sums[0], &alpha[0], &theta[0], offset, unit, n)
 	}
 	if n < len(sums) {
-		signsOfSumsGo(signs[n/64:], pass[n/64:], sums[n:], alpha[n:], theta[n:], offset, unit)
+		signsOfSumsGo(signs[n/64:], mask[n/64:], sums[n:], alpha[n:], theta[n:], offset, unit)
 	}
 }
 
-// addBRowsAVX512 is addBRowsGo.
-func addBRowsAVX512(sums []float64, most []float32, src []uint16, stride int, words []uint64, wordStride, rows int) {
+// addBFloatRowsAVX512 is addBFloatRowsGo.
+func addBFloatRowsAVX512(sums []float64, most []float32, src []uint16, stride int, words []uint64, wordStride, rows int) {
 	n := len(sums) &^ 63
 	if n > 0 && rows > 0 {
 		_, _, _ = most[n-1], src[(rows-1)*stride+n-1], words[(rows-1)*wordStride+n/64-1]
-		addBRowsLoopAVX512(&sums[0], &most[0], &src[0], stride, &words[0], wordStride, rows, n)
+		addBFloatRowsLoopAVX512(&sums[0], &most[0], &src[0], stride, &words[0], wordStride, rows, n)
 	}
 	if n < len(sums) {
-		addBRowsGo(sums[n:], most[n:], src[n:], stride, words[n/64:], wordStride, rows)
+		addBFloatRowsGo(sums[n:], most[n:], src[n:], stride, words[n/64:], wordStride, rows)
 	}
 }
 

@@ -110,7 +110,7 @@ func (d *Device) NewInts(n int) (kernels.Ints, error) {
 // Upload copies src to dst.
 func (d *Device) Upload(dst kernels.Floats, src []float32) {
 	d.run("Upload", func() {
-		d.write(memoryOf(dst), 0, src)
+		d.write(anyFloatsOf(dst), 0, src)
 	})
 }
 
@@ -124,7 +124,7 @@ func (d *Device) SetScalars(s kernels.Scalars) { d.scalars = s }
 
 // Download copies src to dst.
 func (d *Device) Download(dst []float32, src kernels.Floats) error {
-	d.run("Download", func() { copy(dst, d.read(dst, memoryOf(src), 0)) })
+	d.run("Download", func() { copy(dst, d.read(dst, anyFloatsOf(src), 0)) })
 	return d.err
 }
 

@@ -148,7 +148,7 @@ func TestSignsAndPass(t *testing.T) {
 	x := []float32{0, negativeZero, 1, -1, math.Nextafter32(1, 2), -math.Nextafter32(1, 2), 1e-45, -1e-45, float32(math.Inf(-1))}
 	var signs, pass [1]uint64
 	packSignsGo(signs[:], x)
-	packPassGo(pass[:], x)
+	packMaskGo(pass[:], x)
 	for i, want := range []struct{ sign, pass uint64 }{{1, 1}, {1, 1}, {1, 1}, {0, 1}, {1, 0}, {0, 0}, {1, 1}, {0, 1}, {0, 0}} {
 		if s, p := signs[0]>>i&1, pass[0]>>i&1; s != want.sign || p != want.pass {
 			t.Errorf("%v: sign %d pass %d, want %d %d", x[i], s, p, want.sign, want.pass)

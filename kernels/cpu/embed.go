@@ -17,7 +17,7 @@ func (d *Device) Embed(x kernels.Floats, tokens kernels.Ints, codebook kernels.L
 // EmbedBackward adds gradients of rows to those of their tokens, in the order of the rows.
 func (d *Device) EmbedBackward(dWeight, dx kernels.Floats, tokens kernels.Ints, width int) {
 	d.run("EmbedBackward", func() {
-		ids, dst, grad := tokens.(ints), values(dWeight), memoryOf(dx)
+		ids, dst, grad := tokens.(ints), values(dWeight), anyFloatsOf(dx)
 		d.blocks(width, 64, func(from, to int, s *scratch) {
 			line := s.tokenRow.take(to - from)
 			for i, id := range ids {

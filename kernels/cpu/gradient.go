@@ -6,34 +6,35 @@ import (
 	"bitnet1/kernels"
 )
 
-// gradient is that of a linear's output, of which it gives that of the plain products, a row at a time: masked by pass, with
-// K-shift undone. It may be a part: rows row.. of an operation and channels from..to-1.
+// gradient is the gradient of a linear's output. From it follows, row by row, the gradient of the plain products: the STE mask is
+// applied and K-shift is undone. A gradient may be a part of an operation: its rows start at row, its channels are from..to-1.
 type gradient struct {
-	output   memory // rows × stride
+	output   anyFloats // rows × stride
 	stride   int
-	pass     *planes // nil: all passes
+	mask     *planes // STE mask; nil lets everything pass
 	shift    kernels.KShift
 	row      int // number of the first row in the operation
 	rows     int
 	from, to int // channels; from is a multiple of 8
 
-	largest []float32 // absolute value of every channel of the plain products' gradient, once summarize has run
+	absMaxima []float32 // of the plain products' gradient, by channel; summarize sets them
 }
 
-// masked is row t of the output's gradient, in dst if need be.
+// masked returns row t of the output's gradient with the STE mask applied. It may write the row to dst.
 func (g *gradient) masked(d *Device, dst []float32, t int) []float32 {
 	switch {
-	case g.pass == nil:
+	case g.mask == nil:
 		return d.read(dst, g.output, t*g.stride)
-	case g.output.halves != nil:
-		d.maskBFloats(dst, g.output.halves[t*g.stride:], g.pass.row(t))
+	case g.output.bfloats != nil:
+		d.maskBFloats(dst, g.output.bfloats[t*g.stride:], g.mask.row(t))
 	default:
-		d.mask(dst, g.output.floats[t*g.stride:], g.pass.row(t))
+		d.mask(dst, g.output.floats[t*g.stride:], g.mask.row(t))
 	}
 	return dst
 }
 
-// plain is row t of the plain products' gradient, in scratch if need be: g[t] = du[t] (if Self) + du[t+Offset].
+// plain returns row t of the plain products' gradient, g[t] = masked[t] (if shift.Self) + masked[t+shift.Offset] in the channels of the
+// shift. The row is valid until the next call with the same scratch.
 func (g *gradient) plain(d *Device, s *scratch, t int) []float32 {
 	out, k := g.to-g.from, g.shift
 	line := s.plainRow.take(out)
@@ -53,55 +54,55 @@ func (g *gradient) plain(d *Device, s *scratch, t int) []float32 {
 	return line
 }
 
-// summarize subtracts the sums of the output's gradient over rows from dTheta, unless that is nil, and finds the largest values.
+// summarize sets g.absMaxima. Unless dTheta is nil, it also subtracts the sums of the masked gradient over rows from dTheta.
 func (d *Device) summarize(dTheta []float32, g *gradient) {
 	out := g.to - g.from
 	parts := (g.rows + rowsPerSum - 1) / rowsPerSum
-	all, sums := d.shared.channelMaxima.take(parts*out), d.shared.channelSums.take(parts*out)
+	allMaxima, allSums := d.shared.channelMaxima.take(parts*out), d.shared.channelSums.take(parts*out)
 	shifts := g.shift.To > g.shift.From
-	words, stride := d.passWords(g)
+	mask, maskStride := d.maskWords(g)
 	d.blocks(g.rows, rowsPerSum, func(from, to int, s *scratch) {
 		at := from / rowsPerSum * out
-		sum, most := sums[at:at+out], all[at:at+out]
-		clear(sum)
-		clear(most)
-		if part := g.output.from(from * g.stride); part.halves != nil {
-			d.addBRows(sum, most, part.halves, g.stride, words[from*stride:], stride, to-from)
+		sums, maxima := allSums[at:at+out], allMaxima[at:at+out]
+		clear(sums)
+		clear(maxima)
+		if part := g.output.from(from * g.stride); part.bfloats != nil {
+			d.addBFloatRows(sums, maxima, part.bfloats, g.stride, mask[from*maskStride:], maskStride, to-from)
 		} else {
-			d.addRows(sum, most, part.floats, g.stride, words[from*stride:], stride, to-from)
+			d.addRows(sums, maxima, part.floats, g.stride, mask[from*maskStride:], maskStride, to-from)
 		}
 		if !shifts {
 			return
 		}
-		clear(most)
+		clear(maxima)
 		for t := from; t < to; t++ {
-			d.instructions.largest(most, g.plain(d, s, t))
+			d.absMax(maxima, g.plain(d, s, t))
 		}
 	})
 	for p := 1; p < parts; p++ {
-		d.instructions.largest(all[:out], all[p*out:][:out])
+		d.absMax(allMaxima[:out], allMaxima[p*out:][:out])
 	}
-	g.largest = all[:out]
+	g.absMaxima = allMaxima[:out]
 	if dTheta != nil {
-		addParts(dTheta, sums, -1)
+		addParts(dTheta, allSums, -1)
 	}
 }
 
-// passWords are the bits of where g passes, rows stride words apart.
-func (d *Device) passWords(g *gradient) (words []uint64, stride int) {
-	if g.pass != nil {
-		return g.pass.words, g.pass.stride
+// maskWords returns the words of the STE mask, rows stride words apart. Without a mask all rows share one of set bits.
+func (d *Device) maskWords(g *gradient) (words []uint64, stride int) {
+	if g.mask != nil {
+		return g.mask.words, g.mask.stride
 	}
-	words = d.shared.fullMask.take(wordsOf(g.to - g.from)) // one row for all
+	words = d.shared.fullMask.take(wordsOf(g.to - g.from))
 	for i := range words {
 		words[i] = math.MaxUint64
 	}
 	return words, 0
 }
 
-// matrix is the plain products' gradient as a whole, for products of floats.
+// matrix returns all rows of the plain products' gradient, for float products.
 func (d *Device) matrix(g *gradient) []float32 {
-	if g.output.halves == nil && g.pass == nil && g.shift.To <= g.shift.From && g.stride == g.to-g.from {
+	if g.output.bfloats == nil && g.mask == nil && g.shift.To <= g.shift.From && g.stride == g.to-g.from {
 		return g.output.floats
 	}
 	out := g.to - g.from

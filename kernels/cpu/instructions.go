@@ -1,13 +1,14 @@
 package cpu
 
-// instructions are the inner loops in one instruction set. Every set computes the same bits.
+// instructions are the inner loops for one instruction set. All instruction sets compute the same bits.
 //
-// A loop is a Go function, addGo, which says what the loop computes, and a field here. Its assembly, addLoopAVX2, is declared in
-// tools/assembly by that name; the generator writes addAVX2, which gives whole registers to the assembly and the rest to addGo.
+// A new loop, add, is a Go function addGo that says what it computes, a field here, an entry in plainGo, and a comparison in
+// instructions_test.go. If it is worth assembly, tools/assembly has that by the same name: the generator takes the parameters
+// from addGo and writes addAVX2, which gives whole registers to the assembly and the remaining values to addGo.
 type instructions struct {
 	name     string
-	shuffles bool // looking up is faster than counting bits
-	counts   bool // unless both sides are signs
+	shuffles bool // it has shuffles, so products by lookup are faster than products by counting bits
+	counts   bool // it counts bits in registers, so products of signs with signs are faster by counting
 
 	// Products.
 	andCounts  func(dst []int32, x, w []uint64)
@@ -19,7 +20,7 @@ type instructions struct {
 
 	// Arrangement of bits and bytes.
 	packSigns      func(words []uint64, x []float32)
-	packPass       func(words []uint64, x []float32)
+	packMask       func(words []uint64, x []float32)
 	transposeBits  func(dst []byte, src []uint64, stride, groups int)
 	transposeBytes func(dst []byte, dstStride int, src []byte, srcStride, n int)
 
@@ -27,30 +28,32 @@ type instructions struct {
 	scaleIntegers  func(dst []float32, sums []int32, offset int32, unit float32)
 	scaleToBFloats func(dst []uint16, sums []int32, offset int32, unit float32)
 	affineSums     func(dst []float32, sums []int32, alpha, theta []float32, offset int32, unit float32)
-	signsOfSums    func(signs, pass []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32)
+	signsOfSums    func(signs, mask []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32)
 	addScaled      func(dst []float32, sums []int32, signs []uint64, offset int32, factor float32) float64
 	randomWords    func(dst []uint32, key [2]uint32, counter [4]uint32)
 	roundRow       func(dst []int8, gradient, alpha []float32, inverse float32, random []uint16, limit float32)
 	roundColumns   func(dst []int8, gradient, inverse []float32, random []uint16, limit float32)
 
 	// Floats.
-	affine         func(u, alpha, theta []float32)
-	roundBFloats   func(dst []uint16, dstStride int, src []float32, srcStride, rows, cols int)
-	widenBFloats   func(dst []float32, dstStride int, src []uint16, srcStride, rows, cols int)
-	maskBFloats    func(dst []float32, src []uint16, words []uint64)
-	add            func(dst, a, b []float32)
-	mask           func(dst, src []float32, words []uint64)
-	largest        func(most, x []float32)
-	largestProduct func(a, b []float32) float32
-	addRows        func(sums []float64, most, src []float32, stride int, words []uint64, wordStride, rows int)
-	addBRows       func(sums []float64, most []float32, src []uint16, stride int, words []uint64, wordStride, rows int)
-	sumSquares     func(x []float32) float64
-	multiply       func(dst, a, b []float32)
-	scale          func(x []float32, factor float32)
-	maximum        func(x []float32) float32
-	exponentials   func(x []float32, top float32) float64
+	affine        func(u, alpha, theta []float32)
+	roundBFloats  func(dst []uint16, dstStride int, src []float32, srcStride, rows, cols int)
+	widenBFloats  func(dst []float32, dstStride int, src []uint16, srcStride, rows, cols int)
+	mask          func(dst, src []float32, words []uint64)
+	maskBFloats   func(dst []float32, src []uint16, words []uint64)
+	add           func(dst, a, b []float32)
+	multiply      func(dst, a, b []float32)
+	scale         func(x []float32, factor float32)
+	sumSquares    func(x []float32) float64
+	addRows       func(sums []float64, most, src []float32, stride int, words []uint64, wordStride, rows int)
+	addBFloatRows func(sums []float64, most []float32, src []uint16, stride int, words []uint64, wordStride, rows int)
+	absMax        func(most, x []float32)
+	absMaxProduct func(a, b []float32) float32
+	maximum       func(x []float32) float32
+	exponentials  func(x []float32, top float32) float64
+
+	// Normalization, attention and the optimizer.
 	quantize       func(dst []byte, x, gain []float32, r, step, half float64)
-	passNormalized func(dst, da, x, gain []float32, r, limit float64) float64
+	maskNormalized func(dst, da, x, gain []float32, r, limit float64) float64
 	addNormalized  func(dx []float32, dGain []float64, da, x, gain []float32, r, c float64)
 	readGradient   func(dv []float64, do, v []float32, w float64) float64
 	scoreGradient  func(dq, dk []float64, q, k []float32, s float64)
@@ -62,16 +65,25 @@ type instructions struct {
 // plainGo runs everywhere.
 func plainGo() instructions {
 	return instructions{
-		name:      "Go",
-		andCounts: andCountsGo, countSigns: countSignsGo, addCounts: addCountsGo, tile: tileGo, makeTables: makeTablesGo, lookup: lookupGo,
-		packSigns: packSignsGo, packPass: packPassGo, transposeBits: transposeBitsGo, transposeBytes: transposeBytesGo,
-		scaleIntegers: scaleIntegersGo, scaleToBFloats: scaleToBFloatsGo, affineSums: affineSumsGo, signsOfSums: signsOfSumsGo, addScaled: addScaledGo,
+		name: "Go",
+
+		andCounts: andCountsGo, countSigns: countSignsGo, addCounts: addCountsGo, tile: tileGo,
+		makeTables: makeTablesGo, lookup: lookupGo,
+
+		packSigns: packSignsGo, packMask: packMaskGo, transposeBits: transposeBitsGo, transposeBytes: transposeBytesGo,
+
+		scaleIntegers: scaleIntegersGo, scaleToBFloats: scaleToBFloatsGo, affineSums: affineSumsGo,
+		signsOfSums: signsOfSumsGo, addScaled: addScaledGo,
 		randomWords: randomWordsGo, roundRow: roundRowGo, roundColumns: roundColumnsGo,
-		affine: affineGo, roundBFloats: roundBFloatsGo, widenBFloats: widenBFloatsGo, maskBFloats: maskBFloatsGo, add: addGo, mask: maskGo, largest: largestGo, largestProduct: largestProductGo,
-		addRows: addRowsGo, addBRows: addBRowsGo, sumSquares: sumSquaresGo, adam: adamGo,
-		multiply: multiplyGo, scale: scaleGo, maximum: maximumGo, exponentials: exponentialsGo,
-		quantize: quantizeGo, passNormalized: passNormalizedGo, addNormalized: addNormalizedGo,
-		readGradient: readGradientGo, scoreGradient: scoreGradientGo,
-		nearest: nearestGo, ranked: rankedGo,
+
+		affine: affineGo, roundBFloats: roundBFloatsGo, widenBFloats: widenBFloatsGo,
+		mask: maskGo, maskBFloats: maskBFloatsGo,
+		add: addGo, multiply: multiplyGo, scale: scaleGo, sumSquares: sumSquaresGo,
+		addRows: addRowsGo, addBFloatRows: addBFloatRowsGo,
+		absMax: absMaxGo, absMaxProduct: absMaxProductGo, maximum: maximumGo, exponentials: exponentialsGo,
+
+		quantize: quantizeGo, maskNormalized: maskNormalizedGo, addNormalized: addNormalizedGo,
+		readGradient: readGradientGo, scoreGradient: scoreGradientGo, nearest: nearestGo, ranked: rankedGo,
+		adam: adamGo,
 	}
 }

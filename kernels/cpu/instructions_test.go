@@ -100,9 +100,9 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			s.packSigns(words, oddities(r, n))
 			return words
 		},
-		"packPass": func(s *instructions, r *rand.Rand, n int) any {
+		"packMask": func(s *instructions, r *rand.Rand, n int) any {
 			words := make([]uint64, (n+63)/64+1)
-			s.packPass(words, oddities(r, n))
+			s.packMask(words, oddities(r, n))
 			return words
 		},
 		"transposeBits": func(s *instructions, r *rand.Rand, n int) any {
@@ -197,16 +197,16 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			s.mask(dst, oddities(r, n), randomWords(r, (n+63)/64))
 			return floatBits(dst)
 		},
-		"largest": func(s *instructions, r *rand.Rand, n int) any {
+		"absMax": func(s *instructions, r *rand.Rand, n int) any {
 			most := normals(r, n)
 			for i := range most {
 				most[i] = magnitude(most[i])
 			}
-			s.largest(most, oddities(r, n))
+			s.absMax(most, oddities(r, n))
 			return floatBits(most)
 		},
-		"largestProduct": func(s *instructions, r *rand.Rand, n int) any {
-			return floatBits([]float32{s.largestProduct(normals(r, n), oddities(r, n))})
+		"absMaxProduct": func(s *instructions, r *rand.Rand, n int) any {
+			return floatBits([]float32{s.absMaxProduct(normals(r, n), oddities(r, n))})
 		},
 		"widenBFloats": func(s *instructions, r *rand.Rand, n int) any {
 			rows, dstStride, srcStride := r.IntN(5), n+r.IntN(3), n+r.IntN(3)
@@ -219,12 +219,12 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			s.maskBFloats(dst, randomHalves(r, n), randomWords(r, wordsOf(n)))
 			return floatBits(dst)
 		},
-		"addBRows": func(s *instructions, r *rand.Rand, n int) any {
+		"addBFloatRows": func(s *instructions, r *rand.Rand, n int) any {
 			sums, most, rows := doubles(r, n), make([]float32, n), r.IntN(5)
 			stride, wordStride := n+r.IntN(3), wordsOf(n)+r.IntN(2)
 			src := make([]uint16, (rows+1)*stride)
 			roundLine(src, oddities(r, len(src)))
-			s.addBRows(sums, most, src, stride, randomWords(r, (rows+1)*wordStride), wordStride, rows)
+			s.addBFloatRows(sums, most, src, stride, randomWords(r, (rows+1)*wordStride), wordStride, rows)
 			return append(doubleBits(sums), floatBits(most)...)
 		},
 		"addRows": func(s *instructions, r *rand.Rand, n int) any {
@@ -270,9 +270,9 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			s.quantize(dst, x, gain, []float64{1, 0, math.NaN()}[r.IntN(3)], step, half)
 			return dst
 		},
-		"passNormalized": func(s *instructions, r *rand.Rand, n int) any {
+		"maskNormalized": func(s *instructions, r *rand.Rand, n int) any {
 			dst := normals(r, n)
-			dot := s.passNormalized(dst, oddities(r, n), oddities(r, n), normals(r, n), r.Float64(), 1)
+			dot := s.maskNormalized(dst, oddities(r, n), oddities(r, n), normals(r, n), r.Float64(), 1)
 			return append(floatBits(dst), doubleBits([]float64{dot})...)
 		},
 		"addNormalized": func(s *instructions, r *rand.Rand, n int) any {

@@ -186,7 +186,7 @@ const fewRows = 8
 func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
 	d.run("LinearSigns", func() {
 		signs := out.(*planes)
-		passRow := func(row int, s *scratch) []uint64 {
+		maskRow := func(row int, s *scratch) []uint64 {
 			if pass == nil {
 				return s.unwantedMask.take(signs.stride)
 			}
@@ -195,7 +195,7 @@ func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l k
 		if integer(x, l) && shift.To <= shift.From {
 			alpha, theta := values(l.Alpha), values(l.Theta)
 			d.integerProducts(x, l, func(row int, sums []int32, offset int32, unit float32, s *scratch) {
-				d.signsOfSums(signs.row(row), passRow(row, s), sums, alpha, theta, offset, unit)
+				d.signsOfSums(signs.row(row), maskRow(row, s), sums, alpha, theta, offset, unit)
 				signs.count(row)
 			})
 			return
@@ -204,7 +204,7 @@ func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l k
 			d.packSigns(signs.row(row), u)
 			signs.count(row)
 			if pass != nil {
-				d.packPass(pass.(*planes).row(row), u)
+				d.packMask(pass.(*planes).row(row), u)
 			}
 		})
 	})
@@ -250,13 +250,13 @@ func affineSumsGo(dst []float32, sums []int32, alpha, theta []float32, offset in
 }
 
 // signsOfSumsGo packs the signs of what affineSumsGo writes, and where it is at most 1 in size.
-func signsOfSumsGo(signs, pass []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32) {
+func signsOfSumsGo(signs, mask []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32) {
 	var u [64]float32
 	for i := 0; i < len(sums); i += 64 {
 		part := u[:min(64, len(sums)-i)]
 		affineSumsGo(part, sums[i:], alpha[i:], theta[i:], offset, unit)
 		packSignsGo(signs[i/64:i/64+1], part)
-		packPassGo(pass[i/64:i/64+1], part)
+		packMaskGo(mask[i/64:i/64+1], part)
 	}
 }
 

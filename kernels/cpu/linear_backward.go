@@ -3,13 +3,13 @@ package cpu
 import "bitnet1/kernels"
 
 // LinearBackward turns the gradient of a linear's output into those of its input and its parameters.
-func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, pass kernels.Planes,
+func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, mask kernels.Planes,
 	x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
 	d.run("LinearBackward", func() {
 		rows := rowsOf(x, l.In)
-		g := &gradient{output: memoryOf(dy), stride: l.Out, shift: shift, rows: rows, to: l.Out}
-		if pass != nil {
-			g.pass = pass.(*planes)
+		g := &gradient{output: anyFloatsOf(dy), stride: l.Out, shift: shift, rows: rows, to: l.Out}
+		if mask != nil {
+			g.mask = mask.(*planes)
 		}
 		d.summarize(values(dl.Theta), g)
 		d.productGradients(dx, ofProducts(&dl), g, x, l, gradBits)
@@ -48,9 +48,9 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 	}
 	if dx != nil && byRow == nil {
 		scaled := dense{data: d.matrix(g), cols: l.Out, scale: values(l.Alpha)}
-		input := memoryOf(dx)
+		input := anyFloatsOf(dx)
 		all := input.floats
-		if input.halves != nil {
+		if input.bfloats != nil {
 			all = d.shared.inputGradients.take(g.rows * l.In)
 		}
 		d.product(all, operand{m: scaled}, operand{m: effective(l), byK: true}, g.rows, l.In, l.Out)
@@ -68,11 +68,11 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 // in the nearest cache.
 func (d *Device) inputGradient(dx kernels.Floats, l kernels.Linear) func(from, to int, q roundedGradient, s *scratch) {
 	signs := []signPanels{d.alongRows(&d.shared.weightRows, l.Signs.(*planes), 0)}
-	to := memoryOf(dx)
+	to := anyFloatsOf(dx)
 	return func(from, end int, q roundedGradient, s *scratch) {
 		d.lookupProducts(q.values, signs, 0, end-from, s, func(r int, sums []int32, offset int32) {
-			if at := (from + r) * l.In; to.halves != nil {
-				d.scaleToBFloats(to.halves[at:][:l.In], sums, offset, q.units[r])
+			if at := (from + r) * l.In; to.bfloats != nil {
+				d.scaleToBFloats(to.bfloats[at:][:l.In], sums, offset, q.units[r])
 			} else {
 				d.scaleIntegers(to.floats[at:][:l.In], sums, offset, q.units[r])
 			}

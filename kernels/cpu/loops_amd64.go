@@ -82,7 +82,7 @@ func affineSumsLoopAVX2(dst *float32, sums *int32, alpha *float32, theta *float3
 // signsOfSumsLoopAVX2 is signsOfSumsGo for n values, a multiple of 64.
 //
 //go:noescape
-func signsOfSumsLoopAVX2(signs *uint64, pass *uint64, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
+func signsOfSumsLoopAVX2(signs *uint64, mask *uint64, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
 
 // affineLoopAVX2 is affineGo for n values, a multiple of 8.
 //
@@ -109,10 +109,10 @@ func widenBFloatsLoopAVX2(dst *float32, dstStride int, src *uint16, srcStride in
 //go:noescape
 func packSignsLoopAVX2(words *uint64, x *float32, n int)
 
-// packPassLoopAVX2 is packPassGo for n whole words.
+// packMaskLoopAVX2 is packMaskGo for n whole words.
 //
 //go:noescape
-func packPassLoopAVX2(words *uint64, x *float32, n int)
+func packMaskLoopAVX2(words *uint64, x *float32, n int)
 
 // maskLoopAVX2 is maskGo for n values, a multiple of 64.
 //
@@ -124,15 +124,15 @@ func maskLoopAVX2(dst *float32, src *float32, words *uint64, n int)
 //go:noescape
 func maskBFloatsLoopAVX2(dst *float32, src *uint16, words *uint64, n int)
 
-// largestLoopAVX2 is largestGo for n values, a multiple of 8.
+// absMaxLoopAVX2 is absMaxGo for n values, a multiple of 8.
 //
 //go:noescape
-func largestLoopAVX2(most *float32, x *float32, n int)
+func absMaxLoopAVX2(most *float32, x *float32, n int)
 
-// largestProductLoopAVX2 is largestProductGo for n values, a multiple of 8.
+// absMaxProductLoopAVX2 is absMaxProductGo for n values, a multiple of 8.
 //
 //go:noescape
-func largestProductLoopAVX2(a *float32, b *float32, n int) float32
+func absMaxProductLoopAVX2(a *float32, b *float32, n int) float32
 
 // addScaledLoopAVX2 is addScaledGo for n values, a multiple of 64.
 //
@@ -144,10 +144,10 @@ func addScaledLoopAVX2(dst *float32, sums *int32, signs *uint64, offset int32, f
 //go:noescape
 func addRowsLoopAVX2(sums *float64, most *float32, src *float32, stride int, words *uint64, wordStride int, rows int, n int)
 
-// addBRowsLoopAVX2 is addBRowsGo for n values, a multiple of 64.
+// addBFloatRowsLoopAVX2 is addBFloatRowsGo for n values, a multiple of 64.
 //
 //go:noescape
-func addBRowsLoopAVX2(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride int, rows int, n int)
+func addBFloatRowsLoopAVX2(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride int, rows int, n int)
 
 // sumSquaresLoopAVX2 is sumSquaresGo for n values, a multiple of 8.
 //
@@ -169,10 +169,10 @@ func multiplyLoopAVX2(dst *float32, a *float32, b *float32, n int)
 //go:noescape
 func quantizeLoopAVX2(dst *byte, x *float32, gain *float32, r float64, step float64, half float64, n int)
 
-// passNormalizedLoopAVX2 is passNormalizedGo for n values, a multiple of 8.
+// maskNormalizedLoopAVX2 is maskNormalizedGo for n values, a multiple of 8.
 //
 //go:noescape
-func passNormalizedLoopAVX2(dst *float32, da *float32, x *float32, gain *float32, r float64, limit float64, n int) float64
+func maskNormalizedLoopAVX2(dst *float32, da *float32, x *float32, gain *float32, r float64, limit float64, n int) float64
 
 // addNormalizedLoopAVX2 is addNormalizedGo for n values, a multiple of 8.
 //
@@ -242,12 +242,12 @@ func roundColumnsLoopAVX512(dst *int8, gradient *float32, inverse *float32, rand
 // signsOfSumsLoopAVX512 is signsOfSumsGo for n values, a multiple of 64.
 //
 //go:noescape
-func signsOfSumsLoopAVX512(signs *uint64, pass *uint64, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
+func signsOfSumsLoopAVX512(signs *uint64, mask *uint64, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
 
-// addBRowsLoopAVX512 is addBRowsGo for n values, a multiple of 64.
+// addBFloatRowsLoopAVX512 is addBFloatRowsGo for n values, a multiple of 64.
 //
 //go:noescape
-func addBRowsLoopAVX512(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride int, rows int, n int)
+func addBFloatRowsLoopAVX512(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride int, rows int, n int)
 
 // roundBFloatsLoopAVX512 is roundBFloatsGo for n values, a multiple of 32.
 //

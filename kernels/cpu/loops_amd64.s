@@ -2324,11 +2324,11 @@ loop:
 	VZEROUPPER
 	RET
 
-// func signsOfSumsLoopAVX2(signs *uint64, pass *uint64, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
+// func signsOfSumsLoopAVX2(signs *uint64, mask *uint64, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
 // Requires: AVX, AVX2
 TEXT ·signsOfSumsLoopAVX2(SB), NOSPLIT, $0-56
 	MOVQ         signs+0(FP), AX
-	MOVQ         pass+8(FP), CX
+	MOVQ         mask+8(FP), CX
 	MOVQ         sums+16(FP), DX
 	MOVQ         alpha+24(FP), BX
 	MOVQ         theta+32(FP), SI
@@ -2653,9 +2653,9 @@ word:
 	VZEROUPPER
 	RET
 
-// func packPassLoopAVX2(words *uint64, x *float32, n int)
+// func packMaskLoopAVX2(words *uint64, x *float32, n int)
 // Requires: AVX, AVX2
-TEXT ·packPassLoopAVX2(SB), NOSPLIT, $0-24
+TEXT ·packMaskLoopAVX2(SB), NOSPLIT, $0-24
 	MOVQ    words+0(FP), AX
 	MOVQ    x+8(FP), CX
 	MOVQ    n+16(FP), DX
@@ -2771,9 +2771,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func largestLoopAVX2(most *float32, x *float32, n int)
+// func absMaxLoopAVX2(most *float32, x *float32, n int)
 // Requires: AVX, AVX2
-TEXT ·largestLoopAVX2(SB), NOSPLIT, $0-24
+TEXT ·absMaxLoopAVX2(SB), NOSPLIT, $0-24
 	MOVQ    most+0(FP), AX
 	MOVQ    x+8(FP), CX
 	MOVQ    n+16(FP), DX
@@ -2790,9 +2790,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func largestProductLoopAVX2(a *float32, b *float32, n int) float32
+// func absMaxProductLoopAVX2(a *float32, b *float32, n int) float32
 // Requires: AVX, AVX2, SSE
-TEXT ·largestProductLoopAVX2(SB), NOSPLIT, $0-28
+TEXT ·absMaxProductLoopAVX2(SB), NOSPLIT, $0-28
 	MOVQ    a+0(FP), AX
 	MOVQ    b+8(FP), CX
 	MOVQ    n+16(FP), DX
@@ -2969,9 +2969,9 @@ rows:
 	VZEROUPPER
 	RET
 
-// func addBRowsLoopAVX2(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride int, rows int, n int)
+// func addBFloatRowsLoopAVX2(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride int, rows int, n int)
 // Requires: AVX, AVX2, MMX+
-TEXT ·addBRowsLoopAVX2(SB), NOSPLIT, $0-64
+TEXT ·addBFloatRowsLoopAVX2(SB), NOSPLIT, $0-64
 	MOVQ sums+0(FP), AX
 	MOVQ most+8(FP), CX
 	MOVQ src+16(FP), DX
@@ -3231,9 +3231,9 @@ DATA middle<>+16(SB)/8, $0x3fe0000000000000
 DATA middle<>+24(SB)/8, $0x3fe0000000000000
 GLOBL middle<>(SB), RODATA|NOPTR, $32
 
-// func passNormalizedLoopAVX2(dst *float32, da *float32, x *float32, gain *float32, r float64, limit float64, n int) float64
+// func maskNormalizedLoopAVX2(dst *float32, da *float32, x *float32, gain *float32, r float64, limit float64, n int) float64
 // Requires: AVX, SSE2
-TEXT ·passNormalizedLoopAVX2(SB), NOSPLIT, $0-64
+TEXT ·maskNormalizedLoopAVX2(SB), NOSPLIT, $0-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+16(FP), CX
 	MOVQ         gain+24(FP), DX
@@ -4966,11 +4966,11 @@ DATA one16<>+48(SB)/8, $0x3f8000003f800000
 DATA one16<>+56(SB)/8, $0x3f8000003f800000
 GLOBL one16<>(SB), RODATA|NOPTR, $64
 
-// func signsOfSumsLoopAVX512(signs *uint64, pass *uint64, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
+// func signsOfSumsLoopAVX512(signs *uint64, mask *uint64, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
 // Requires: AVX, AVX512F
 TEXT ·signsOfSumsLoopAVX512(SB), NOSPLIT, $0-56
 	MOVQ         signs+0(FP), AX
-	MOVQ         pass+8(FP), CX
+	MOVQ         mask+8(FP), CX
 	MOVQ         sums+16(FP), DX
 	MOVQ         alpha+24(FP), BX
 	MOVQ         theta+32(FP), SI
@@ -5003,9 +5003,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addBRowsLoopAVX512(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride int, rows int, n int)
+// func addBFloatRowsLoopAVX512(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride int, rows int, n int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addBRowsLoopAVX512(SB), NOSPLIT, $0-64
+TEXT ·addBFloatRowsLoopAVX512(SB), NOSPLIT, $0-64
 	MOVQ      sums+0(FP), AX
 	MOVQ      most+8(FP), CX
 	MOVQ      src+16(FP), DX

@@ -9,7 +9,7 @@ import (
 // CrossEntropy computes losses in nats, a part of the rows at a time.
 func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, head kernels.Linear, targets kernels.Ints) {
 	d.run("CrossEntropy", func() {
-		h := d.newHead(losses, x, head, targets)
+		h := d.newLMHeadPass(losses, x, head, targets)
 		h.rowParts(func(from, to int, logits floats) { h.losses(from, to, logits) })
 	})
 }
@@ -18,7 +18,7 @@ func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, head 
 func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.LinearGradient, x kernels.Activation,
 	head kernels.Linear, targets kernels.Ints, gradBits int) {
 	d.run("CrossEntropyBackward", func() {
-		h := d.newHead(losses, x, head, targets)
+		h := d.newLMHeadPass(losses, x, head, targets)
 		// A channel's integers have one scale for all rows. If not all logits fit, they are computed once more, all rows of
 		// some channels.
 		weights := ofProducts(&dl)
@@ -27,7 +27,7 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 		h.rowParts(func(from, to int, logits floats) {
 			h.losses(from, to, logits)
 			h.gradients(from, to, logits, 0, head.Out)
-			g := &gradient{output: memory{floats: logits}, stride: head.Out, row: from, rows: to - from, to: head.Out}
+			g := &gradient{output: anyFloats{floats: logits}, stride: head.Out, row: from, rows: to - from, to: head.Out}
 			d.summarize(values(dl.Theta), g)
 			now := weights
 			if byChannel && !whole {
@@ -39,7 +39,7 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 			h.channelParts(func(from, to int, logits floats) {
 				h.exponents(logits, to-from)
 				h.gradients(0, h.rows, logits, from, to)
-				g := &gradient{output: memory{floats: logits}, stride: to - from, rows: h.rows, from: from, to: to}
+				g := &gradient{output: anyFloats{floats: logits}, stride: to - from, rows: h.rows, from: from, to: to}
 				d.summarize(nil, g)
 				d.productGradients(nil, &dl, g, x, head, gradBits)
 			})
@@ -47,8 +47,8 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 	})
 }
 
-// headPass is the last linear at work: logits, losses, and the gradients of logits.
-type headPass struct {
+// lmHeadPass is the last linear at work: logits, losses, and the gradients of logits.
+type lmHeadPass struct {
 	*Device
 	rows    int
 	loss    []float32
@@ -59,16 +59,16 @@ type headPass struct {
 	sum     []float64 // Σ exp(logit - top)
 }
 
-func (d *Device) newHead(losses kernels.Floats, x kernels.Activation, head kernels.Linear, targets kernels.Ints) *headPass {
+func (d *Device) newLMHeadPass(losses kernels.Floats, x kernels.Activation, head kernels.Linear, targets kernels.Ints) *lmHeadPass {
 	rows := rowsOf(x, head.In)
-	return &headPass{
+	return &lmHeadPass{
 		Device: d, rows: rows, loss: values(losses)[:rows], x: x, linear: head, targets: targets.(ints)[:rows],
 		top: d.shared.rowMaxima.take(rows), sum: d.shared.rowExpSums.take(rows),
 	}
 }
 
 // rowParts calls f with all logits of some rows at a time.
-func (h *headPass) rowParts(f func(from, to int, logits floats)) {
+func (h *lmHeadPass) rowParts(f func(from, to int, logits floats)) {
 	size := min(h.rows, max(1, h.logitsAtOnce/h.linear.Out))
 	all := h.logits(size * h.linear.Out)
 	for from := 0; from < h.rows && h.err == nil; from += size {
@@ -80,10 +80,10 @@ func (h *headPass) rowParts(f func(from, to int, logits floats)) {
 }
 
 // logits is memory for the logits that exist at a time.
-func (h *headPass) logits(n int) floats { return h.shared.logits.take(n) }
+func (h *lmHeadPass) logits(n int) floats { return h.shared.logits.take(n) }
 
 // channelParts calls f with the logits of some channels, a multiple of 8, at a time.
-func (h *headPass) channelParts(f func(from, to int, logits floats)) {
+func (h *lmHeadPass) channelParts(f func(from, to int, logits floats)) {
 	size := max(8, h.logitsAtOnce/h.rows&^7)
 	all := h.logits(size * h.rows)
 	for from := 0; from < h.linear.Out && h.err == nil; from += size {
@@ -107,7 +107,7 @@ func channelsFrom(l kernels.Linear, from, to int) kernels.Linear {
 }
 
 // losses computes log Σ exp(logits) - logits[target] of rows from..to-1 and leaves exp(logits - top) in place of logits.
-func (h *headPass) losses(from, to int, logits []float32) {
+func (h *lmHeadPass) losses(from, to int, logits []float32) {
 	out := h.linear.Out
 	h.blocks(to-from, 4, func(r0, r1 int, _ *scratch) {
 		for r := r0; r < r1; r++ {
@@ -125,7 +125,7 @@ func (h *headPass) losses(from, to int, logits []float32) {
 }
 
 // exponents turns logits of all rows into what losses left of them.
-func (h *headPass) exponents(logits []float32, out int) {
+func (h *lmHeadPass) exponents(logits []float32, out int) {
 	h.blocks(h.rows, 16, func(r0, r1 int, _ *scratch) {
 		for r := r0; r < r1; r++ {
 			h.exponentials(logits[r*out:][:out], h.top[r])
@@ -134,7 +134,7 @@ func (h *headPass) exponents(logits []float32, out int) {
 }
 
 // gradients turns exp(logits - top) of rows from..to-1 and channels c0..c1-1 into GradScale * (softmax - onehot).
-func (h *headPass) gradients(from, to int, e []float32, c0, c1 int) {
+func (h *lmHeadPass) gradients(from, to int, e []float32, c0, c1 int) {
 	out, factor := c1-c0, h.scalars.GradScale
 	h.blocks(to-from, 16, func(r0, r1 int, _ *scratch) {
 		for r := r0; r < r1; r++ {

@@ -106,7 +106,7 @@ func (p *planes) setLevels(r int, index []byte) {
 // NormalizeBackward is the gradient of Normalize: with a = gain * x * r, dx = r * (da*gain - x * r²/d * Σ da*gain*x).
 func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps float64, bits int) {
 	d.run("NormalizeBackward", func() {
-		in, g, grad, to := values(x), values(gain), memoryOf(dOut), memoryOf(dx)
+		in, g, grad, to := values(x), values(gain), anyFloatsOf(dOut), anyFloatsOf(dx)
 		width, limit := len(g), passLimit(bits)
 		d.sumRows(values(dGain), len(in)/width, width, 1, func(from, end int, dGain []float64, s *scratch) {
 			// A few rows at a time: what one row waits for, others fill.
@@ -121,7 +121,7 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 				}
 				for r := first; r < last; r++ {
 					passed, line := da[(r-first)*width:][:width], d.read(s.normalizedRow.take(width), grad, r*width)
-					dots[r-first] = d.passNormalized(passed, line, row(r), g, rms[r-first], limit)
+					dots[r-first] = d.maskNormalized(passed, line, row(r), g, rms[r-first], limit)
 				}
 				for r := first; r < last; r++ {
 					rms, passed, sum := rms[r-first], da[(r-first)*width:][:width], d.read(s.inputRow.take(width), to, r*width)
@@ -144,9 +144,9 @@ func passLimit(bits int) float64 {
 	return math.Inf(1)
 }
 
-// passNormalizedGo copies the gradient da of a = gain * x * r where |a| <= limit, writes zeros elsewhere, and returns
+// maskNormalizedGo copies the gradient da of a = gain * x * r where |a| <= limit, writes zeros elsewhere, and returns
 // Σ da * gain * x of what passed.
-func passNormalizedGo(dst, da, x, gain []float32, r, limit float64) float64 {
+func maskNormalizedGo(dst, da, x, gain []float32, r, limit float64) float64 {
 	return inLanes(len(dst), func(i int) float64 {
 		v, g := float64(x[i]), float64(gain[i])
 		dst[i] = 0

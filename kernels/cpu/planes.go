@@ -87,8 +87,8 @@ func packSignsGo(words []uint64, x []float32) {
 	}
 }
 
-// packPassGo writes where |x| <= 1 to the words of one plane.
-func packPassGo(words []uint64, x []float32) {
+// packMaskGo writes where |x| <= 1 to the words of one plane.
+func packMaskGo(words []uint64, x []float32) {
 	const one = 0x3f800000
 	for i := range words {
 		var w uint64

@@ -19,10 +19,10 @@ func (d *Device) Copy(dst, src kernels.Floats) {
 // Zero clears x.
 func (d *Device) Zero(x kernels.Floats) {
 	d.run("Zero", func() {
-		all := memoryOf(x)
+		all := anyFloatsOf(x)
 		d.blocks(x.Len(), 1<<16, func(from, to int, _ *scratch) {
-			if all.halves != nil {
-				clear(all.halves[from:to])
+			if all.bfloats != nil {
+				clear(all.bfloats[from:to])
 			} else {
 				clear(all.floats[from:to])
 			}
@@ -121,8 +121,8 @@ func addRowsGo(sums []float64, most, src []float32, stride int, words []uint64, 
 	}
 }
 
-// addBRowsGo is addRowsGo for bfloat16.
-func addBRowsGo(sums []float64, most []float32, src []uint16, stride int, words []uint64, wordStride, rows int) {
+// addBFloatRowsGo is addRowsGo for bfloat16.
+func addBFloatRowsGo(sums []float64, most []float32, src []uint16, stride int, words []uint64, wordStride, rows int) {
 	for r := range rows {
 		addRow(sums, most, words[r*wordStride:], func(i int) float32 { return bfloat16.ToFloat32(src[r*stride+i]) })
 	}

@@ -42,8 +42,8 @@ func (r rounding) scale(most float32) (unit, inverse float32) {
 // rowsPerDraw rows draw their random words together: those of all channels follow one another, row after row.
 const rowsPerDraw = 4
 
-// halves returns the halves of random words for row t of g, whole words, given those of the row before.
-func (r rounding) halves(d *Device, s *scratch, g *gradient, t int) []uint16 {
+// randomNumbers returns the 16-bit parts of the random words for row t of g, two for each word. Rows come in ascending order.
+func (r rounding) randomNumbers(d *Device, s *scratch, g *gradient, t int) []uint16 {
 	n, rows := g.to-g.from, rowsPerDraw
 	stride := (n + 7) &^ 7
 	if stride < 8*r.groups { // a part of the channels
@@ -95,7 +95,7 @@ func (d *Device) round(r rounding, g *gradient, alpha []float32, byRow func(from
 	if byChannel != nil {
 		*byChannel = r.rounded(d.shared.roundedChannels.take(out*oddStride(g.rows)), oddStride(g.rows), d.shared.channelUnits.take(out))
 		inverse = d.shared.channelInverses.take(out)
-		for c, most := range g.largest {
+		for c, most := range g.absMaxima {
 			byChannel.units[c], inverse[c] = r.scale(most)
 		}
 	}
@@ -114,10 +114,10 @@ func (d *Device) roundRows(r rounding, g *gradient, alpha, inverse []float32, fr
 	rows := r.rounded(s.roundedRows.take(rowsPerRounding*padded(out)), padded(out), s.rowUnits.take(rowsPerRounding))
 	block := s.roundedColumns.take(rowsPerRounding * out)
 	for t := from; t < to; t++ {
-		row, random := g.plain(d, s, t), r.halves(d, s, g, t)
+		row, random := g.plain(d, s, t), r.randomNumbers(d, s, g, t)
 		var ofRow float32
 		if byRow != nil {
-			rows.units[t-from], ofRow = r.scale(d.largestProduct(row, alpha))
+			rows.units[t-from], ofRow = r.scale(d.absMaxProduct(row, alpha))
 		}
 		if byChannel != nil {
 			d.roundColumns(block[(t-from)*out:][:out], row, inverse, random, r.limit)
@@ -168,8 +168,8 @@ func roundDown(v float32, high, low uint16, limit float32) int8 {
 	return int8(min(q, float64(limit)))
 }
 
-// largestProductGo is the largest |a*b|; NaN counts as the largest of all.
-func largestProductGo(a, b []float32) (most float32) {
+// absMaxProductGo is the largest |a*b|; NaN counts as the largest of all.
+func absMaxProductGo(a, b []float32) (most float32) {
 	for i, v := range a {
 		most = max(most, magnitude(v*b[i]))
 	}

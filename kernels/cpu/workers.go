@@ -7,18 +7,18 @@ import (
 	"time"
 )
 
-// A step of training is a few hundred short sections of parallel work with next to nothing between them, and to wake a
-// sleeping processor takes longer than many of them last. So workers wait for the next section awake, for a while, and then
-// end: an idle device has no goroutines.
+// A training step is a few hundred short sections of parallel work with next to nothing between them. To wake a sleeping thread
+// takes longer than many sections do. So a worker that has finished a section polls for the next one, and its goroutine ends when none
+// comes: an idle device has no goroutines.
 
-// linger is how long a worker waits for more work.
-const linger = 200 * time.Microsecond
+// pollTime is how long a worker polls for the next section.
+const pollTime = 200 * time.Microsecond
 
-// section is work that has been divided into tasks.
+// section is work that is divided into tasks.
 type section struct {
 	tasks   int
 	do      func(task int, s *scratch)
-	next    atomic.Int64 // task
+	next    atomic.Int64 // first task that nobody has begun
 	failure atomic.Value // the first panic
 }
 
@@ -34,26 +34,30 @@ func (s *section) work(memory *scratch) {
 	}
 }
 
-// worker computes beside the caller. Its state is nil while it has no goroutine, waiting, a section that it has been given
-// and has not begun, or working.
+// worker does tasks beside the caller of an operation. Its state is one of four:
+//
+//   - nil: it has no goroutine;
+//   - polling: its goroutine polls for a section;
+//   - working: its goroutine works on a section;
+//   - any other pointer: the section that it is to begin.
 type worker struct {
 	state  atomic.Pointer[section]
 	memory *scratch
 }
 
-var waiting, working = new(section), new(section)
+var polling, working = new(section), new(section)
 
-// give offers s to the worker, which is in none.
-func (w *worker) give(s *section) {
-	if !w.state.CompareAndSwap(waiting, s) {
+// offer asks an idle worker to work on s.
+func (w *worker) offer(s *section) {
+	if !w.state.CompareAndSwap(polling, s) {
 		w.state.Store(s)
 		go w.run()
 	}
 }
 
-// leave waits until the worker has left s. One that has not begun need not.
-func (w *worker) leave(s *section) {
-	if w.state.CompareAndSwap(s, waiting) {
+// wait returns when the worker does not work on s any more. If it has not begun, it never will.
+func (w *worker) wait(s *section) {
+	if w.state.CompareAndSwap(s, polling) {
 		return
 	}
 	for w.state.Load() == working {
@@ -61,17 +65,18 @@ func (w *worker) leave(s *section) {
 	}
 }
 
+// run is the worker's goroutine.
 func (w *worker) run() {
-	for end := time.Now().Add(linger); ; {
+	for end := time.Now().Add(pollTime); ; {
 		switch s := w.state.Load(); {
-		case s != waiting:
+		case s != polling:
 			if w.state.CompareAndSwap(s, working) {
 				s.work(w.memory)
-				w.state.Store(waiting)
-				end = time.Now().Add(linger)
+				w.state.Store(polling)
+				end = time.Now().Add(pollTime)
 			}
 		case time.Now().After(end):
-			if w.state.CompareAndSwap(waiting, nil) {
+			if w.state.CompareAndSwap(polling, nil) {
 				return
 			}
 		default:
@@ -80,8 +85,8 @@ func (w *worker) run() {
 	}
 }
 
-// parallel calls f for the tasks 0..n-1, each on some worker with that worker's scratch. What a task computes must not
-// depend on which other tasks have run.
+// parallel calls f for the tasks 0..n-1, each on some worker with that worker's scratch. A task's results must not depend on
+// which tasks ran before it.
 func (d *Device) parallel(n int, f func(task int, s *scratch)) {
 	others := d.others[:max(0, min(n-1, len(d.others)))]
 	if len(others) == 0 {
@@ -92,18 +97,18 @@ func (d *Device) parallel(n int, f func(task int, s *scratch)) {
 	}
 	s := &section{tasks: n, do: f}
 	for _, w := range others {
-		w.give(s)
+		w.offer(s)
 	}
 	s.work(&d.own)
 	for _, w := range others {
-		w.leave(s)
+		w.wait(s)
 	}
 	if err := s.failure.Load(); err != nil {
 		panic(err)
 	}
 }
 
-// blocks calls f for consecutive ranges of at most size that cover 0..n-1.
+// blocks divides 0..n-1 into ranges from..to-1 of at most size and calls f for each, in parallel.
 func (d *Device) blocks(n, size int, f func(from, to int, s *scratch)) {
 	d.parallel((n+size-1)/size, func(task int, s *scratch) { f(task*size, min(n, task*size+size), s) })
 }

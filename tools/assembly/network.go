@@ -87,7 +87,7 @@ func normalization() {
 	})
 	end()
 
-	begin(avx2, "passNormalized", 8)
+	begin(avx2, "maskNormalized", 8)
 	dst, x, gain, n = pointer("dst"), pointer("x"), pointer("gain"), pointer("n")
 	da := pointer("da")
 	r = broadcast64("r")

@@ -181,7 +181,7 @@ func vectors() {
 	packs(words, x, n, func(v VecVirtual) { VCMPPS(atLeast, zero, v, v) })
 	end()
 
-	beginOther(avx2, "packPass", "func(words *uint64, x *float32, n int)", "for n whole words.")
+	beginOther(avx2, "packMask", "func(words *uint64, x *float32, n int)", "for n whole words.")
 	words, x, n = pointer("words"), pointer("x"), pointer("n")
 	mask, above := constant(magnitude), constant(oneUlp)
 	packs(words, x, n, func(v VecVirtual) {
@@ -216,7 +216,7 @@ func vectors() {
 	})
 	end()
 
-	begin(avx2, "largest", 8)
+	begin(avx2, "absMax", 8)
 	most, x, n := pointer("most"), pointer("x"), pointer("n")
 	mask = constant(magnitude)
 	loop(n, 8, func(i GPVirtual) {
@@ -227,7 +227,7 @@ func vectors() {
 	})
 	end()
 
-	begin(avx2, "largestProduct", 8)
+	begin(avx2, "absMaxProduct", 8)
 	a, b, n = pointer("a"), pointer("b"), pointer("n")
 	mask = constant(magnitude)
 	top := YMM()
@@ -271,7 +271,7 @@ func vectors() {
 	end()
 
 	addRows("addRows", 4, magnitude, bitOf)
-	addRows("addBRows", 2, magnitude, bitOf)
+	addRows("addBFloatRows", 2, magnitude, bitOf)
 
 	begin(avx2, "sumSquares", 8)
 	x, n = pointer("x"), pointer("n")
@@ -416,7 +416,7 @@ func affineOf(sums, alpha, theta, i GPVirtual, disp int, offset, unit VecVirtual
 // signsOfSums packs signs, and where gradients pass, without writing the values.
 func signsOfSums(magnitude, above1 Mem) {
 	begin(avx2, "signsOfSums", 64)
-	signs, pass, sums := pointer("signs"), pointer("pass"), pointer("sums")
+	signs, pass, sums := pointer("signs"), pointer("mask"), pointer("sums")
 	alpha, theta, n := pointer("alpha"), pointer("theta"), pointer("n")
 	offset, unit, mask, above, zero := broadcast("offset"), broadcast("unit"), constant(magnitude), constant(above1), YMM()
 	VXORPS(zero, zero, zero)

@@ -15,7 +15,7 @@ func wide() {
 	wideNearest()
 	wideRounding()
 	wideSignsOfSums()
-	wideAddBRows()
+	wideAddBFloatRows()
 	wideBFloats()
 }
 
@@ -298,7 +298,7 @@ func wideRounding() {
 func wideSignsOfSums() {
 	magnitude, one := quads8("magnitude16", 0x7fffffff7fffffff), quads8("one16", uint64(math.Float32bits(1))*(1<<32+1))
 	begin(avx512, "signsOfSums", 64)
-	signs, pass, sums := pointer("signs"), pointer("pass"), pointer("sums")
+	signs, pass, sums := pointer("signs"), pointer("mask"), pointer("sums")
 	alpha, theta, n := pointer("alpha"), pointer("theta"), pointer("n")
 	offset, unit, mask, most, zero := wideBroadcast("offset"), wideBroadcast("unit"), wideConstant(magnitude), wideConstant(one), wideZero()
 	loop(n, 16, func(i GPVirtual) {
@@ -321,10 +321,10 @@ func wideSignsOfSums() {
 	end()
 }
 
-// wideAddBRows keeps the sums of 64 columns, and their largest values, in registers.
-func wideAddBRows() {
+// wideAddBFloatRows keeps the sums of 64 columns, and their largest values, in registers.
+func wideAddBFloatRows() {
 	magnitude := NewDataAddr(Symbol{Name: "magnitude16", Static: true}, 0)
-	begin(avx512, "addBRows", 64)
+	begin(avx512, "addBFloatRows", 64)
 	sums, most, src, stride := pointer("sums"), pointer("most"), pointer("src"), pointer("stride")
 	words, wordStride, rows, n := pointer("words"), pointer("wordStride"), pointer("rows"), pointer("n")
 	SHLQ(Imm(1), stride)
