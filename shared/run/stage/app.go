@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/time/rate"
 
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
@@ -236,7 +237,7 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 			host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace,
 			report: reporter(b, s.Name), attempts: c.Int("attempts"),
 		},
-		bus: b, queue: queue, metrics: m, overlay: overlayOf[P](c), retryPause: c.Duration("retry-pause"), busy: newRateLimit(time.Minute),
+		bus: b, queue: queue, metrics: m, overlay: overlayOf[P](c), retryPause: c.Duration("retry-pause"), busy: map[string]*rate.Sometimes{},
 		outage: c.Duration("outage"), definitions: map[string]*definition.Definition{}, failures: map[string]int{}, parts: map[string]*journal.Parts{}, unended: map[string]unended{},
 	}
 	log.Info("serving", "stage", s.Name, "kind", s.kind(), "run", run, "workers", c.Int("workers"))
@@ -260,17 +261,20 @@ func checkServeFlags(c *cli.Context) error {
 	return nil
 }
 
-// reporter sends progress at most every 100 ms for each job; the last report,
-// with Done equal to Total, is always sent.
-func reporter(b *bus.Bus, stage string) func(run, key string, p Progress) {
-	limit := newRateLimit(100 * time.Millisecond)
-	return func(run, key string, p Progress) {
-		if p.Done < p.Total && !limit.allow(key) {
-			return
+// reporter sends a job's progress at most every 100 ms. The last report, with Done equal to Total, is always sent.
+func reporter(b *bus.Bus, stage string) func(run, key string) func(Progress) {
+	return func(run, key string) func(Progress) {
+		limit := rate.Sometimes{Interval: 100 * time.Millisecond}
+		return func(p Progress) {
+			send := func() {
+				b.Report(run, bus.Progress{Stage: stage, Job: key, Done: p.Done, Total: p.Total, Unit: p.Unit, Values: p.Values})
+			}
+			if p.Done >= p.Total {
+				send()
+				return
+			}
+			limit.Do(send)
 		}
-		b.Report(run, bus.Progress{
-			Stage: stage, Job: key, Done: p.Done, Total: p.Total, Unit: p.Unit, Values: p.Values,
-		})
 	}
 }
 

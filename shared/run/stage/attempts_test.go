@@ -122,7 +122,7 @@ func TestWhatCountsAsAnAttempt(t *testing.T) {
 	var outcome func() error
 	p := &performer[testParams, event.SourceAdded]{
 		spec:  Spec[testParams, event.SourceAdded]{Name: "try", Version: "1", Work: func(context.Context, *Job[testParams], event.SourceAdded) error { return outcome() }},
-		space: store, journal: journal.Open(store.Dir()), records: recordsDir(store), log: slog.New(slog.DiscardHandler),
+		space: store, journal: journal.Open(store.Dir()), records: recordsDir(store), log: slog.New(slog.DiscardHandler), report: unheard,
 	}
 	for i, c := range []struct {
 		outcome  func() error

@@ -12,8 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -474,26 +472,4 @@ func outputLines(declared []results.Result, out output, dir string) []string {
 	}
 	slices.Sort(names)
 	return append(lines, names...)
-}
-
-// rateLimit lets one thing per key through in each interval.
-type rateLimit struct {
-	mu       sync.Mutex
-	interval time.Duration
-	last     map[string]time.Time
-}
-
-func newRateLimit(interval time.Duration) *rateLimit {
-	return &rateLimit{interval: interval, last: map[string]time.Time{}}
-}
-
-func (r *rateLimit) allow(key string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	if now.Sub(r.last[key]) < r.interval {
-		return false
-	}
-	r.last[key] = now
-	return true
 }

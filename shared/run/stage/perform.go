@@ -35,7 +35,7 @@ type performer[P any, E event.Body] struct {
 	deadline  time.Duration // 0: none
 	grace     time.Duration // after the deadline
 	attempts  int           // how often a job is begun without getting anywhere; 0: as often as the user asks
-	report    func(run, key string, p Progress)
+	report    func(run, key string) func(Progress)
 }
 
 // task is a job before its key is known.
@@ -305,7 +305,7 @@ func (p *performer[P, E]) newJob(t task[P, E], r *record) *Job[P] {
 			}
 			return p.announce(ctx, t, r, output{Kind: body.Kind(), Body: raw}, true)
 		},
-		progress: func(pr Progress) { p.report(t.run, r.Key, pr) },
+		progress: p.report(t.run, r.Key),
 		show: func(path, name string, replace bool) error {
 			return p.showLive(r, path, filepath.Join(p.outputs(t), name), replace)
 		},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
+	"golang.org/x/time/rate"
 )
 
 // progressLine shows the progress of a one-shot run as a launcher does: on a terminal a line that moves, elsewhere a line
@@ -64,21 +65,26 @@ func (l *progressLine) end() {
 	l.shown = false
 }
 
-// reporter takes what jobs say. Nothing is shown where log is silent.
-func (l *progressLine) reporter(log *slog.Logger) func(run, key string, p Progress) {
+// reporter takes what a job says. Nothing is shown where log is silent.
+func (l *progressLine) reporter(log *slog.Logger) func(run, key string) func(Progress) {
 	interval := 2 * time.Second
 	if l.moving && !l.json {
 		interval = 150 * time.Millisecond
 	}
-	limit := newRateLimit(interval)
-	return func(_, key string, p Progress) {
-		last := l.moving && p.Done >= p.Total // the line stays as it is then
-		switch {
-		case !limit.allow(key) && !last || !log.Enabled(context.Background(), slog.LevelInfo):
-		case l.json:
-			logProgress(log, p)
-		default:
-			l.show(key, p)
+	return func(_, key string) func(Progress) {
+		limit := rate.Sometimes{Interval: interval}
+		return func(p Progress) {
+			say := func() { l.show(key, p) }
+			if l.json {
+				say = func() { logProgress(log, p) }
+			}
+			switch {
+			case !log.Enabled(context.Background(), slog.LevelInfo):
+			case l.moving && p.Done >= p.Total: // the line stays as it is then
+				say()
+			default:
+				limit.Do(say)
+			}
 		}
 	}
 }

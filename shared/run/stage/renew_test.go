@@ -35,7 +35,7 @@ func TestAJobThatIsDoneAgainIsTheLatest(t *testing.T) {
 		},
 	}
 	p := &performer[params, event.SourceAdded]{
-		spec: spec, space: store, journal: j, records: recordsDir(store), announcer: NewAnnouncer(j, nil), log: slog.New(slog.DiscardHandler),
+		spec: spec, space: store, journal: j, records: recordsDir(store), announcer: NewAnnouncer(j, nil), log: slog.New(slog.DiscardHandler), report: unheard,
 	}
 	added, err := event.New("r", "launcher", "", event.Part{}, event.SourceAdded{Name: "a"})
 	if err != nil {

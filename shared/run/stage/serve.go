@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
@@ -32,13 +34,13 @@ type service[P any, E event.Body] struct {
 
 	retryPause time.Duration // before the second attempt
 	outage     time.Duration // how long the event server or the disk may be unusable
-	busy       *rateLimit    // of the log lines about jobs that others work on
 
 	mu          sync.Mutex
 	definitions map[string]*definition.Definition // of runs; nil where a run has none
 	parts       map[string]*journal.Parts         // of a gathering stage, by run
 	failures    map[string]int                    // by job key, or by event where it has none yet
 	unended     map[string]unended                // by delivery, of those that could not be ended
+	busy        map[string]*rate.Sometimes        // by job that another process works on: how often the log says so
 }
 
 // unended is a delivery that could not be ended: neither its answer nor its
@@ -143,9 +145,7 @@ func (s *service[P, E]) answer(ctx context.Context, d *bus.Delivery) error {
 	case ctx.Err() != nil:
 		return d.Nak(0)
 	case errors.Is(err, errBusy):
-		if s.busy.allow(key) {
-			s.log.Info("another process works on this job: the event will come again", "run", e.Run, "event", e.Kind, "job", digest.Short(key))
-		}
+		s.sayBusy(e, key)
 		return d.Nak(time.Second)
 	case unfit(err), bus.IsUnusable(err):
 		return errors.Join(err, d.Nak(0))
@@ -166,6 +166,19 @@ func (s *service[P, E]) answer(ctx context.Context, d *bus.Delivery) error {
 		return err
 	}
 	return d.Ack(ctx)
+}
+
+// sayBusy logs, at most once a minute for each job, that another process works on it.
+func (s *service[P, E]) sayBusy(e event.Envelope, key string) {
+	s.mu.Lock()
+	if s.busy[key] == nil {
+		s.busy[key] = &rate.Sometimes{Interval: time.Minute}
+	}
+	limit := s.busy[key]
+	s.mu.Unlock()
+	limit.Do(func() {
+		s.log.Info("another process works on this job: the event will come again", "run", e.Run, "event", e.Kind, "job", digest.Short(key))
+	})
 }
 
 func (s *service[P, E]) heartbeat(ctx context.Context, d *bus.Delivery) {

@@ -572,3 +572,6 @@ func wantText(t *testing.T, what, text string, parts ...string) {
 		}
 	}
 }
+
+// unheard takes the progress of jobs that nobody watches.
+func unheard(_, _ string) func(Progress) { return func(Progress) {} }
