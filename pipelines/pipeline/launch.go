@@ -21,6 +21,7 @@ import (
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/record"
 	"bitnet1/shared/run/results"
 	"bitnet1/shared/run/stage"
 )
@@ -115,7 +116,7 @@ func (l *launcher) whole() (bool, error) {
 	if err != nil || !ended {
 		return false, err
 	}
-	gap, err := stage.Gap(l.store, l.journal, l.run, l.listeners())
+	gap, err := record.Gap(l.store, l.journal, l.run, l.listeners())
 	if gap != "" {
 		l.screen.note("this run has finished before, but " + gap + ": it goes on")
 	}
@@ -272,7 +273,7 @@ func (l *launcher) checkDirectory(ctx context.Context) error {
 				return fmt.Errorf("run %s was begun on this event server in %s, and this is %s: name that directory with --data, or give the run a name of its own with --run", l.run, began, here)
 			}
 		}
-		if ref, lacks := stage.Lacks(l.store, k.Envelope); lacks {
+		if ref, lacks := record.Lacks(l.store, k.Envelope); lacks {
 			return fmt.Errorf("the event server has events of run %s that were made in %s, but %s is not in %s (was it removed, or copied from elsewhere?): name another directory with --data, or give the run a name of its own with --run", l.run, began, ref, here)
 		}
 	}
@@ -457,7 +458,7 @@ func (l *launcher) conclude(ctx context.Context) (ended bool, err error) {
 	if missing, err := announcer.Restore(ctx, l.run); err != nil || missing > 0 {
 		return err != nil, err
 	}
-	gap, err := stage.Gap(l.store, l.journal, l.run, l.listeners())
+	gap, err := record.Gap(l.store, l.journal, l.run, l.listeners())
 	if err != nil {
 		return true, err
 	}

@@ -24,6 +24,7 @@ import (
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/param"
+	"bitnet1/shared/run/record"
 )
 
 // Exit statuses of every program of the project.
@@ -233,7 +234,7 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 	j := journal.Open(store.Dir()).Telling(func(err error) { log.Warn(err.Error()) })
 	svc := &service[P, E]{
 		performer: &performer[P, E]{
-			spec: s, space: store, journal: j, records: recordsDir(store), announcer: NewAnnouncer(j, b),
+			spec: s, space: store, journal: j, records: record.Root(store), announcer: NewAnnouncer(j, b),
 			host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace,
 			report: reporter(b, s.Name), attempts: c.Int("attempts"),
 		},
@@ -286,8 +287,6 @@ func overlayOf[P any](c *cli.Context) func(*P) error {
 		return nil
 	}
 }
-
-func recordsDir(store *artifact.Store) string { return store.Dir() + "/jobs" }
 
 func hostOf(c *cli.Context) Host {
 	h := Host{Threads: runtime.NumCPU(), Device: "auto"} // for a stage that heeds what it does not take flags of

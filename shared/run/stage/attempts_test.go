@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +14,7 @@ import (
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/record"
 )
 
 // The pause before the next attempt doubles with every failure, up to half a minute or the pause that was asked for.
@@ -56,60 +53,6 @@ func TestAFailedJobWaits(t *testing.T) {
 	w.wantBegun(4)
 }
 
-// Attempts are counted from the last output that is new, and kept with the record.
-func TestAttemptsCountFromTheLastOutput(t *testing.T) {
-	t.Parallel()
-	root, key := t.TempDir(), strings.Repeat("ab", 32)
-	open := func() *record {
-		r, err := openRecord(root, "climb", key, []byte("{}"), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return r
-	}
-	want := func(r *record, n int) {
-		t.Helper()
-		if got := r.attempts(); got != n {
-			t.Errorf("%d attempts, want %d", got, n)
-		}
-	}
-	r := open()
-	want(r, 0)
-	for n := 1; n <= 3; n++ {
-		if err := r.setAttempts(n); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want(r, 3)
-	if isNew, err := r.add("tokens.written", []byte{0x80}); err != nil || !isNew {
-		t.Fatalf("the output is new: %v, %v", isNew, err)
-	}
-	want(r, 1)
-	if err := r.setAttempts(2); err != nil {
-		t.Fatal(err)
-	}
-	r.close()
-	r = open()
-	defer r.close()
-	want(r, 2)
-	if isNew, err := r.add("tokens.written", []byte{0x80}); err != nil || isNew {
-		t.Fatalf("the output is the one of before: %v, %v", isNew, err)
-	}
-	want(r, 2)
-	for _, none := range []int{0, -1} { // nothing is written, for the disk may be full
-		if err := errors.Join(r.setAttempts(2), r.setAttempts(none)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := os.Stat(filepath.Join(r.dir, "attempts")); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%d attempts are kept in a file: %v", none, err)
-		}
-	}
-	if err := r.commit(); err != nil {
-		t.Fatal(err)
-	}
-	want(r, 0)
-}
-
 // What is not the job's failure is no attempt: a stage that is asked to end, a full disk, an event server that is away.
 func TestWhatCountsAsAnAttempt(t *testing.T) {
 	t.Parallel()
@@ -122,7 +65,7 @@ func TestWhatCountsAsAnAttempt(t *testing.T) {
 	var outcome func() error
 	p := &performer[testParams, event.SourceAdded]{
 		spec:  Spec[testParams, event.SourceAdded]{Name: "try", Version: "1", Work: func(context.Context, *Job[testParams], event.SourceAdded) error { return outcome() }},
-		space: store, journal: journal.Open(store.Dir()), records: recordsDir(store), log: slog.New(slog.DiscardHandler), report: unheard,
+		space: store, journal: journal.Open(store.Dir()), records: record.Root(store), log: slog.New(slog.DiscardHandler), report: unheard,
 	}
 	for i, c := range []struct {
 		outcome  func() error
@@ -139,47 +82,14 @@ func TestWhatCountsAsAnAttempt(t *testing.T) {
 		if err == nil {
 			t.Fatalf("%d: no error", i)
 		}
-		r, err := openRecord(p.records, "try", res.key, []byte("{}"), nil)
+		r, err := record.Open(p.records, "try", res.key, []byte("{}"), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := r.attempts(); got != c.attempts {
+		if got := r.Attempts(); got != c.attempts {
 			t.Errorf("%d: %d attempts, want %d", i, got, c.attempts)
 		}
-		r.close()
-	}
-}
-
-// The outputs of a job that are taken back are gone from its record, wherever it is opened next; those before them stay.
-func TestOutputsAreTakenBack(t *testing.T) {
-	t.Parallel()
-	root, key := t.TempDir(), strings.Repeat("cd", 32)
-	bodies := func(r *record) (all []string) {
-		for _, out := range r.Outputs {
-			all = append(all, string(out.Body))
-		}
-		return all
-	}
-	for _, left := range []int{3, 2, 0} {
-		r, err := openRecord(root, "climb", key, []byte("{}"), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, body := range []string{"\x81\xa1n\x01", "\x81\xa1n\x02", "\x81\xa1n\x03"} { // {n: 1} and so on
-			if _, err := r.add("tokens.written", []byte(body)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		r.Outputs = slices.Clip(r.Outputs)
-		want := bodies(r)[:left]
-		if err := r.retract(left); err != nil || !slices.Equal(bodies(r), want) {
-			t.Errorf("%d are to be left: %q, %v", left, bodies(r), err)
-		}
-		r.close()
-		if r, err = openRecord(root, "climb", key, []byte("{}"), nil); err != nil || !slices.Equal(bodies(r), want) {
-			t.Errorf("%d are to be left: %q are read again, %v", left, bodies(r), err)
-		}
-		r.close()
+		r.Close()
 	}
 }
 

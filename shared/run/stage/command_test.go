@@ -16,6 +16,7 @@ import (
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/record"
 	"bitnet1/shared/run/results"
 )
 
@@ -242,7 +243,7 @@ func TestLinesOfAnOutput(t *testing.T) {
 		"a number":         {[]results.Result{{Kind: "a.b"}, {Kind: "pack.written", Columns: []results.Column{column}}}, []string{"pack.written", "steps  7", file}},
 		"a row of a table": {[]results.Result{{Kind: "pack.written", Row: &column, Columns: []results.Column{column}}}, []string{"pack.written", file}},
 	} {
-		if got := outputLines(c.declared, output{Kind: "pack.written", Body: body}, dir); !slices.Equal(got, c.want) {
+		if got := outputLines(c.declared, record.Output{Kind: "pack.written", Body: body}, dir); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", what, got, c.want)
 		}
 	}
@@ -526,34 +527,6 @@ func TestDefinitionsSpeakToStagesByTheirSections(t *testing.T) {
 		t.Error("the defaults have changed since the stage was started")
 	}
 	p.stop()
-}
-
-func TestAJobsKeyDependsOnWhatMayChangeItsOutput(t *testing.T) {
-	key := func(stage, version string, params any, inputs ...string) string {
-		key, _, err := jobKey(stage, version, params, inputs)
-		if err != nil || !digest.Valid(key) {
-			t.Fatalf("%q, %v", key, err)
-		}
-		return key
-	}
-	keys := []string{
-		key("s", "1", testParams{}, "a", "b"), key("t", "1", testParams{}, "a", "b"), key("s", "2", testParams{}, "a", "b"),
-		key("s", "1", testParams{Times: 1}, "a", "b"), key("s", "1", testParams{}, "b", "a"), key("s", "1", testParams{}, "ab"),
-		key("s", "1", testParams{}, "a"), key("s", "1", testParams{}), key("s", "1", struct{}{}, "a", "b"),
-	}
-	for i := range keys {
-		if slices.Contains(keys[:i], keys[i]) {
-			t.Errorf("key %d is one of those before", i)
-		}
-	}
-	if keys[0] != key("s", "1", testParams{Layers: []int{}}, "a", "b") {
-		t.Error("no list and an empty list are other work")
-	}
-	// Where a file lies and when it was announced are no part of it.
-	one, two := event.SourceAdded{Name: "n", Digest: "d", Path: "/a", Size: 1}, event.SourceAdded{Name: "n", Digest: "d", Path: "/b"}
-	if !slices.Equal(one.Inputs(), two.Inputs()) {
-		t.Error("the path of a source is part of its identity")
-	}
 }
 
 func TestSpecsThatCannotWorkAreRefused(t *testing.T) {

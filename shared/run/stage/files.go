@@ -3,12 +3,7 @@ package stage
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 
-	"github.com/vmihailenco/msgpack/v5"
-
-	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 )
@@ -33,24 +28,6 @@ func (f *Files) AddDataset() (artifact.Ref, error) {
 		return artifact.Ref{}, usageError{fmt.Errorf("this stage needs a dataset: add --dataset MANIFEST (its shards beside it)")}
 	}
 	return f.Add("manifest", "application/json", f.Dataset)
-}
-
-// mentioned finds the artifact references in an event's body: maps with a
-// digest, a kind and a name. Bodies of kinds that this program does not know
-// are searched as well.
-func mentioned(body []byte) []artifact.Ref {
-	var fields map[string]msgpack.RawMessage
-	if event.Unmarshal(body, &fields) != nil {
-		return nil
-	}
-	var refs []artifact.Ref
-	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		var ref artifact.Ref
-		if event.Unmarshal(fields[name], &ref) == nil && digest.Valid(ref.Digest) && ref.Kind != "" && ref.Name != "" {
-			refs = append(refs, ref)
-		}
-	}
-	return refs
 }
 
 // Checkpoints makes an event of every checkpoint that the command line names,

@@ -22,6 +22,7 @@ import (
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/param"
+	"bitnet1/shared/run/record"
 	"bitnet1/shared/run/results"
 )
 
@@ -203,7 +204,7 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 		return err
 	}
 	p := &performer[P, E]{
-		spec: s, space: space, journal: j, records: recordsDir(store), announcer: NewAnnouncer(j, b),
+		spec: s, space: space, journal: j, records: record.Root(store), announcer: NewAnnouncer(j, b),
 		host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace, report: progress.reporter(log),
 	}
 	if err := results.Declare(j, run, s.declaration()); err != nil {
@@ -452,7 +453,7 @@ func printResult(c *cli.Context, declared []results.Result, res result, dir stri
 }
 
 // outputLines say what an output is: its headline or its kind, its values where it is no row of a table, and its files.
-func outputLines(declared []results.Result, out output, dir string) []string {
+func outputLines(declared []results.Result, out record.Output, dir string) []string {
 	lines := []string{out.Kind}
 	i := slices.IndexFunc(declared, func(r results.Result) bool { return r.Kind == out.Kind })
 	if body, err := results.Body(out.Body); i >= 0 && err == nil {
@@ -464,7 +465,7 @@ func outputLines(declared []results.Result, out output, dir string) []string {
 		}
 	}
 	var names []string
-	for _, ref := range mentioned(out.Body) {
+	for _, ref := range record.Mentioned(out.Body) {
 		path := filepath.Join(dir, ref.Name)
 		if _, err := os.Stat(path); err == nil {
 			names = append(names, path)

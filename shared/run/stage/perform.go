@@ -19,6 +19,7 @@ import (
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/param"
+	"bitnet1/shared/run/record"
 	"bitnet1/shared/run/results"
 )
 
@@ -86,7 +87,7 @@ func (t *task[P, E]) answer(spec Spec[P, E], run *definition.Definition, events 
 // result says what came of a task.
 type result struct {
 	key     string
-	outputs []output
+	outputs []record.Output
 	cached  bool
 }
 
@@ -94,7 +95,7 @@ type result struct {
 func (p *performer[P, E]) performWhenFree(ctx context.Context, t task[P, E]) (result, error) {
 	for said := false; ; said = true {
 		res, err := p.perform(ctx, t)
-		if !errors.Is(err, errBusy) {
+		if !errors.Is(err, record.ErrBusy) {
 			return res, err
 		}
 		if !said {
@@ -109,24 +110,24 @@ func (p *performer[P, E]) performWhenFree(ctx context.Context, t task[P, E]) (re
 }
 
 // perform does the job or finds that it is done, and announces its outputs.
-// The error is errBusy when another process is at it.
+// The error is record.ErrBusy when another process is at it.
 func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, error) {
 	var inputs []string
 	for _, in := range t.in {
 		inputs = append(inputs, in.Inputs()...)
 	}
-	key, canonical, err := jobKey(p.spec.Name, p.spec.Version, t.params, inputs)
+	key, canonical, err := record.Key(p.spec.Name, p.spec.Version, t.params, inputs)
 	if err != nil {
 		return result{}, Permanent(err)
 	}
-	r, err := openRecord(p.records, p.spec.Name, key, canonical, inputs)
+	r, err := record.Open(p.records, p.spec.Name, key, canonical, inputs)
 	if err != nil {
 		return result{key: key}, err
 	}
-	defer r.close()
+	defer r.Close()
 	if p.folder != nil {
 		p.folder.ReplaceAll(t.force)
-		for _, ref := range r.own() {
+		for _, ref := range r.Own() {
 			if p.folder.Holds(ref) {
 				p.folder.Replace(ref.Name)
 			}
@@ -145,7 +146,7 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 			return result{key: key}, err
 		}
 	}
-	cached := r.complete
+	cached := r.Complete()
 	if !cached {
 		if err := p.attempt(ctx, t, r); err != nil {
 			return result{key: key}, err
@@ -156,27 +157,27 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 
 // mend forgets what is recorded of a job and cannot be its answer: all of it where the user wants the job done anew or
 // where a finished job's artifact is no longer there, otherwise what comes after the last sound output.
-func (p *performer[P, E]) mend(t task[P, E], r *record) error {
+func (p *performer[P, E]) mend(t task[P, E], r *record.Record) error {
 	if t.force {
-		return r.reset()
+		return r.Reset()
 	}
 	sound, cause := p.soundOutputs(r)
 	if sound == len(r.Outputs) {
 		return nil
 	}
-	if r.complete || sound == 0 {
+	if r.Complete() || sound == 0 {
 		p.log.Warn("an output is gone or damaged, and the job is done again", "run", t.run, "error", cause)
-		return r.reset()
+		return r.Reset()
 	}
 	p.log.Warn(fmt.Sprintf("an output is gone or damaged: the job goes back to the %s before", r.Outputs[sound-1].Kind), "run", t.run, "error", cause)
-	return r.retract(sound)
+	return r.Retract(sound)
 }
 
 // soundOutputs counts the outputs up to the first whose artifacts are not there. The last output is what an unfinished job
 // goes on from: its bytes are checked.
-func (p *performer[P, E]) soundOutputs(r *record) (n int, cause error) {
+func (p *performer[P, E]) soundOutputs(r *record.Record) (n int, cause error) {
 	for _, out := range r.Outputs {
-		for _, ref := range r.made(out) {
+		for _, ref := range r.Made(out) {
 			if !p.has(r, ref) {
 				cause = fmt.Errorf("%s is gone", ref)
 			}
@@ -186,9 +187,9 @@ func (p *performer[P, E]) soundOutputs(r *record) (n int, cause error) {
 		}
 		n++
 	}
-	for ; n > 0 && !r.complete; n-- {
+	for ; n > 0 && !r.Complete(); n-- {
 		var damage error
-		for _, ref := range r.made(r.Outputs[n-1]) {
+		for _, ref := range r.Made(r.Outputs[n-1]) {
 			if _, err := p.space.Path(ref); err != nil {
 				damage = err
 			}
@@ -202,20 +203,20 @@ func (p *performer[P, E]) soundOutputs(r *record) (n int, cause error) {
 }
 
 // has reports whether an artifact of a job is there. In a folder, a file of a finished job may have been changed since.
-func (p *performer[P, E]) has(r *record, ref artifact.Ref) bool {
-	if p.folder != nil && r.complete {
+func (p *performer[P, E]) has(r *record.Record, ref artifact.Ref) bool {
+	if p.folder != nil && r.Complete() {
 		return p.folder.Holds(ref)
 	}
 	return p.space.Has(ref)
 }
 
 // attempt runs the author's function once and commits the record.
-func (p *performer[P, E]) attempt(ctx context.Context, t task[P, E], r *record) error {
-	n := r.attempts() + 1
+func (p *performer[P, E]) attempt(ctx context.Context, t task[P, E], r *record.Record) error {
+	n := r.Attempts() + 1
 	if p.attempts > 0 && n > p.attempts {
 		return Permanentf("job %s was begun %d times and got nowhere: the process died each time (out of memory?) or hung beyond its deadline", digest.Short(r.Key), n-1)
 	}
-	if err := r.setAttempts(n); err != nil {
+	if err := r.SetAttempts(n); err != nil {
 		return err
 	}
 	work := ctx
@@ -227,17 +228,17 @@ func (p *performer[P, E]) attempt(ctx context.Context, t task[P, E], r *record) 
 	job := p.newJob(t, r)
 	err := p.abandonable(ctx, work, func() error { return p.call(work, job, t.in) })
 	if err == nil {
-		return r.commit()
+		return r.Commit()
 	}
 	if ctx.Err() != nil { // interrupted, not failed
-		_ = r.setAttempts(n - 1)
+		_ = r.SetAttempts(n - 1)
 		return context.Cause(ctx)
 	}
 	if work.Err() != nil && !unfit(err) { // where the next attempt goes on, whatever ended this one
 		return fmt.Errorf("%w (%s)", context.Cause(work), err.Error())
 	}
 	if artifact.Unwritable(err) || bus.IsUnusable(err) { // not the job's failure
-		_ = r.setAttempts(n - 1)
+		_ = r.SetAttempts(n - 1)
 	}
 	return err
 }
@@ -289,21 +290,21 @@ func (p *performer[P, E]) call(ctx context.Context, job *Job[P], in []E) (err er
 	return p.spec.Work(ctx, job, in[0])
 }
 
-func (p *performer[P, E]) newJob(t task[P, E], r *record) *Job[P] {
+func (p *performer[P, E]) newJob(t task[P, E], r *record.Record) *Job[P] {
 	return &Job[P]{
 		Key: r.Key, Run: t.run, Params: t.params, Host: p.host,
 		Log:   p.log.With("run", t.run, "job", digest.Short(r.Key)),
 		space: p.space, record: r,
-		emit: func(ctx context.Context, r *record, body event.Body) error {
+		emit: func(ctx context.Context, r *record.Record, body event.Body) error {
 			raw, err := event.Marshal(body)
 			if err != nil {
 				return err
 			}
-			isNew, err := r.add(body.Kind(), raw)
+			isNew, err := r.Add(body.Kind(), raw)
 			if err != nil || !isNew {
 				return err
 			}
-			return p.announce(ctx, t, r, output{Kind: body.Kind(), Body: raw}, true)
+			return p.announce(ctx, t, r, record.Output{Kind: body.Kind(), Body: raw}, true)
 		},
 		progress: p.report(t.run, r.Key),
 		show: func(path, name string, replace bool) error {
@@ -345,11 +346,11 @@ func (t task[P, E]) folder(stage string) string {
 
 // announce makes an output public: a link for people to every artifact that the
 // job made, then the event. In a folder the artifacts have their names already.
-func (p *performer[P, E]) announce(ctx context.Context, t task[P, E], r *record, out output, renew bool) error {
+func (p *performer[P, E]) announce(ctx context.Context, t task[P, E], r *record.Record, out record.Output, renew bool) error {
 	if p.folder != nil {
 		return nil
 	}
-	for _, ref := range r.made(out) { // those that are passed on have been linked by their maker
+	for _, ref := range r.Made(out) { // those that are passed on have been linked by their maker
 		if err := p.journal.Link(t.run, t.folder(p.spec.Name), ref); err != nil {
 			return fmt.Errorf("linking %s: %w", ref, err)
 		}

@@ -13,6 +13,7 @@ import (
 	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/record"
 )
 
 // What a job finds when it is done again is the latest, also where it had found the same before; with other parameters than
@@ -35,7 +36,7 @@ func TestAJobThatIsDoneAgainIsTheLatest(t *testing.T) {
 		},
 	}
 	p := &performer[params, event.SourceAdded]{
-		spec: spec, space: store, journal: j, records: recordsDir(store), announcer: NewAnnouncer(j, nil), log: slog.New(slog.DiscardHandler), report: unheard,
+		spec: spec, space: store, journal: j, records: record.Root(store), announcer: NewAnnouncer(j, nil), log: slog.New(slog.DiscardHandler), report: unheard,
 	}
 	added, err := event.New("r", "launcher", "", event.Part{}, event.SourceAdded{Name: "a"})
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/param"
+	"bitnet1/shared/run/record"
 	"bitnet1/shared/run/results"
 )
 
@@ -144,7 +145,7 @@ func (s *service[P, E]) answer(ctx context.Context, d *bus.Delivery) error {
 	switch {
 	case ctx.Err() != nil:
 		return d.Nak(0)
-	case errors.Is(err, errBusy):
+	case errors.Is(err, record.ErrBusy):
 		s.sayBusy(e, key)
 		return d.Nak(time.Second)
 	case unfit(err), bus.IsUnusable(err):
@@ -367,7 +368,7 @@ func (s *service[P, E]) countFailure(e event.Envelope, key string) int {
 	if key == "" {
 		return s.failures[id]
 	}
-	return max(s.failures[id], attemptsAt(s.records, key))
+	return max(s.failures[id], record.AttemptsAt(s.records, key))
 }
 
 func (s *service[P, E]) forgetFailures(e event.Envelope, key string) {
@@ -389,7 +390,7 @@ func (s *service[P, E]) fail(ctx context.Context, d *bus.Delivery, e event.Envel
 	s.log.Error("job failed", "run", e.Run, "event", e.Kind, "error", cause)
 	s.forgetFailures(e, key) // the next start of the run may try again
 	if key != "" {
-		clearAttempts(s.records, key)
+		record.ClearAttempts(s.records, key)
 	}
 	if err := s.bus.Bury(ctx, s.spec.Name, d.Subject, d.Data, cause.Error()); err != nil {
 		return fmt.Errorf("%w (and to say so failed: %w)", cause, err)

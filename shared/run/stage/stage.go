@@ -24,6 +24,7 @@ import (
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/record"
 	"bitnet1/shared/run/results"
 )
 
@@ -165,8 +166,8 @@ type Job[P any] struct {
 	Log    *slog.Logger
 
 	space    artifact.Space
-	record   *record
-	emit     func(context.Context, *record, event.Body) error
+	record   *record.Record
+	emit     func(context.Context, *record.Record, event.Body) error
 	progress func(Progress)
 	show     func(path, name string, replace bool) error
 	leave    func(name string, content []byte) error
@@ -199,11 +200,11 @@ func (j *Job[P]) Note(format string, args ...any) {
 
 // Scratch is a directory that survives an interruption of the job and is
 // removed when the job is committed.
-func (j *Job[P]) Scratch() (string, error) { return j.record.scratch() }
+func (j *Job[P]) Scratch() (string, error) { return j.record.Scratch() }
 
 // Advanced says that the job has put what it needs to go on from here into
 // Scratch: however often it is interrupted from now on, it gets somewhere.
-func (j *Job[P]) Advanced() error { return j.record.setAttempts(1) }
+func (j *Job[P]) Advanced() error { return j.record.SetAttempts(1) }
 
 // LiveFile is the path of a file in Scratch that people see, under its name,
 // beside the job's artifacts while the job is at work: a log, say. At the end

@@ -10,43 +10,22 @@ import (
 	"strings"
 
 	"bitnet1/shared/run/artifact"
-	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/record"
 )
 
 // A folder of one-shot runs keeps the records of its jobs, so that what one command made there is not taken for another's:
 // the same command again is answered or goes on, and another one never replaces or mixes with what is there.
 
-// made lists the artifacts of an output that the job itself has made.
-func (r *record) made(out output) []artifact.Ref {
-	return slices.DeleteFunc(mentioned(out.Body), func(ref artifact.Ref) bool { return slices.Contains(r.Inputs, ref.Digest) })
-}
-
-// own are all artifacts that the job has made.
-func (r *record) own() (refs []artifact.Ref) {
-	for _, out := range r.Outputs {
-		refs = append(refs, r.made(out)...)
-	}
-	return refs
-}
-
 // checkUsed refuses a job that has nothing in the folder yet, where another one of the stage has made something of the same
 // inputs: it would have the same names.
-func (p *performer[P, E]) checkUsed(r *record) error {
-	found, err := filepath.Glob(filepath.Join(p.records, "*", "*", recordName))
+func (p *performer[P, E]) checkUsed(r *record.Record) error {
+	others, err := r.OfSameInputs(p.records)
 	if err != nil {
 		return err
 	}
-	for _, path := range found {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			continue // it is being made anew
-		}
-		var other record
-		if event.Unmarshal(b, &other) != nil || other.Key == r.Key || other.Stage != r.Stage || !slices.Equal(other.Inputs, r.Inputs) {
-			continue
-		}
-		there := slices.DeleteFunc(other.own(), func(ref artifact.Ref) bool { return !p.folder.Holds(ref) })
+	for _, other := range others {
+		there := slices.DeleteFunc(other.Own(), func(ref artifact.Ref) bool { return !p.folder.Holds(ref) })
 		if len(there) == 0 {
 			continue
 		}
@@ -76,7 +55,7 @@ func differently(other, params string) string {
 }
 
 // showLive links name, in the folder, to a file that the job is at work on. What another job made or has begun there stays.
-func (p *performer[P, E]) showLive(r *record, path, link string, replace bool) error {
+func (p *performer[P, E]) showLive(r *record.Record, path, link string, replace bool) error {
 	name := filepath.Base(link)
 	if p.folder != nil && !replace {
 		info, err := os.Lstat(link)
@@ -88,7 +67,7 @@ func (p *performer[P, E]) showLive(r *record, path, link string, replace bool) e
 			return err
 		case info.Mode()&fs.ModeSymlink == 0:
 			return Permanentf("%s is there from another %s: choose another --out, or --force to replace it", link, r.Stage)
-		case gone == nil && !strings.HasPrefix(filepath.Join(filepath.Dir(link), target), filepath.Clean(r.dir)+string(filepath.Separator)):
+		case gone == nil && !strings.HasPrefix(filepath.Join(filepath.Dir(link), target), filepath.Clean(r.Dir())+string(filepath.Separator)):
 			return Permanentf("%s belongs to another %s, which is unfinished (its own command goes on with it): choose another --out, or --force to replace it", link, r.Stage)
 		}
 	}

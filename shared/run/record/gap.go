@@ -1,8 +1,7 @@
-package stage
+package record
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"bitnet1/shared/digest"
@@ -11,10 +10,9 @@ import (
 	"bitnet1/shared/run/journal"
 )
 
-// Gap says what the journal of a run lacks although the run's other events or
-// the records of its jobs speak of it; "" when nothing is missing. listeners are
-// the stages that answer each kind of event. A server may have lost any of it,
-// so a run is whole only when its files say so.
+// Gap says what the journal of a run lacks although the run's other events or the records of its jobs speak of it; "" where
+// nothing is missing. listeners are the stages that answer each kind of event. An event server may have lost any event, so a
+// run is whole only when its files say so.
 func Gap(store *artifact.Store, j journal.Journal, run string, listeners map[string][]string) (string, error) {
 	events, err := j.All(run)
 	if err != nil {
@@ -44,7 +42,7 @@ func Gap(store *artifact.Store, j journal.Journal, run string, listeners map[str
 		}
 	}
 	for _, f := range answers {
-		for _, out := range recorded(recordsDir(store), f.Key) {
+		for _, out := range recorded(Root(store), f.Key) {
 			e, err := event.Wrap(run, f.Listener, f.Key, event.Part{}, out.Kind, out.Body)
 			if err == nil && !kept[e.ID] {
 				return fmt.Sprintf("%s has made %s %s, which is not in the journal", f.Listener, e.Kind, digest.Short(e.ID)), nil
@@ -54,14 +52,13 @@ func Gap(store *artifact.Store, j journal.Journal, run string, listeners map[str
 	return "", nil
 }
 
-// recorded returns the outputs of a finished job; none when its record is gone.
-func recorded(root, key string) []output {
+// recorded returns the outputs of a finished job; none where its record is gone.
+func recorded(root, key string) []Output {
 	if !digest.Valid(key) { // a stage in another language keeps no records
 		return nil
 	}
-	b, err := os.ReadFile(filepath.Join(root, key[:2], key, "record.msgpack"))
-	var r record
-	if err != nil || event.Unmarshal(b, &r) != nil || r.Key != key {
+	r, err := read(filepath.Join(root, key[:2], key))
+	if err != nil || r.Key != key {
 		return nil
 	}
 	return r.Outputs
@@ -69,7 +66,7 @@ func recorded(root, key string) []output {
 
 // Lacks reports whether e speaks of an artifact that is not in the store.
 func Lacks(store *artifact.Store, e event.Envelope) (artifact.Ref, bool) {
-	for _, ref := range mentioned(e.Body) {
+	for _, ref := range Mentioned(e.Body) {
 		if !store.Has(ref) {
 			return ref, true
 		}

@@ -1,0 +1,278 @@
+// Package record keeps on disk what is known of each job: its outputs once it is done, and what an interrupted job goes on
+// from. It finds out what a run lacks of what its jobs have made, and it fences processes off from one another: the process
+// that opened a record is the only one at work on the job. It does not do jobs; package stage does.
+package record
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vmihailenco/msgpack/v5"
+	"golang.org/x/sys/unix"
+
+	"bitnet1/shared/digest"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/param"
+)
+
+// Record is what is kept of one job, in a folder named by the job's key:
+//
+//	record.msgpack   the outputs, once the job is committed
+//	partial/         the outputs so far, while it is not
+//	scratch/         the stage's own files, while it is not
+//	attempts         how often it was begun since it last got anywhere
+//	lock             held by the process that works on it
+type Record struct {
+	Stage   string   `msgpack:"stage"`
+	Key     string   `msgpack:"key"`
+	Params  string   `msgpack:"params"` // canonical JSON
+	Inputs  []string `msgpack:"inputs"`
+	Outputs []Output `msgpack:"outputs"` // in the order in which they were announced
+
+	dir      string
+	lock     *os.File
+	complete bool
+}
+
+// Output is an event of the job, without the run it is announced in: another
+// run that needs the same work gets the same outputs.
+type Output struct {
+	Kind string             `msgpack:"kind"`
+	Body msgpack.RawMessage `msgpack:"body"`
+}
+
+// Key is the digest of everything that determines a job's outputs.
+func Key(stage, version string, params any, inputs []string) (key string, canonical []byte, err error) {
+	if canonical, err = param.Canonical(params); err != nil {
+		return "", nil, err
+	}
+	b, err := json.Marshal([]any{stage, version, json.RawMessage(canonical), inputs})
+	return digest.Bytes(b), canonical, err
+}
+
+// ErrBusy is the error of a record that another process has open.
+var ErrBusy = errors.New("another process works on this job")
+
+// Root is where the records of a data directory are.
+func Root(store *artifact.Store) string { return filepath.Join(store.Dir(), "jobs") }
+
+// Open opens or creates the record of a job under root and takes its lock. The error is ErrBusy where another process has
+// the lock.
+func Open(root, stage, key string, params []byte, inputs []string) (*Record, error) {
+	r := &Record{Stage: stage, Key: key, Params: string(params), Inputs: inputs}
+	r.dir = filepath.Join(root, key[:2], key)
+	lock, err := lockJob(r.dir)
+	if err != nil && !errors.Is(err, ErrBusy) {
+		err = fmt.Errorf("record of job %s: %w", digest.Short(key), err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.lock = lock
+	if err := r.load(); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+const (
+	lockName   = "lock"
+	recordName = "record.msgpack"
+)
+
+// lockJob makes the folder of a job and takes its lock. Whoever has the lock may remove the folder: then it is made again.
+func lockJob(dir string) (*os.File, error) {
+	path := filepath.Join(dir, lockName)
+	for {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+		lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+			lock.Close()
+			return nil, ErrBusy
+		}
+		if artifact.IsAt(lock, path) {
+			return lock, nil
+		}
+		lock.Close()
+	}
+}
+
+// Complete reports whether the job is done: its outputs are final.
+func (r *Record) Complete() bool { return r.complete }
+
+// Dir is the record's folder.
+func (r *Record) Dir() string { return r.dir }
+
+// Close releases the lock.
+func (r *Record) Close() { r.lock.Close() }
+
+func (r *Record) load() error {
+	if old, err := read(r.dir); err == nil && old.Key == r.Key { // a damaged record only costs doing the job again
+		r.Outputs, r.complete = old.Outputs, true
+		return r.removeWork() // where the process was killed right after the commit
+	}
+	return r.loadPartial()
+}
+
+// read reads the record of a finished job from the job's folder.
+func read(dir string) (*Record, error) {
+	b, err := os.ReadFile(filepath.Join(dir, recordName))
+	if err != nil {
+		return nil, err
+	}
+	r := &Record{dir: dir, complete: true}
+	return r, event.Unmarshal(b, r)
+}
+
+// OfSameInputs are the records under root of the finished jobs that the same stage did of the same inputs, with other
+// parameters or in another version.
+func (r *Record) OfSameInputs(root string) (others []*Record, err error) {
+	found, err := filepath.Glob(filepath.Join(root, "*", "*", recordName))
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range found {
+		other, err := read(filepath.Dir(path)) // one that cannot be read is being made anew
+		if err == nil && other.Key != r.Key && other.Stage == r.Stage && slices.Equal(other.Inputs, r.Inputs) {
+			others = append(others, other)
+		}
+	}
+	return others, nil
+}
+
+// loadPartial takes the outputs up to the first one that is missing or damaged;
+// what follows is done again.
+func (r *Record) loadPartial() error {
+	for i := 0; ; i++ {
+		out, ok, err := r.readPartial(i)
+		if err != nil || !ok {
+			return err
+		}
+		r.Outputs = append(r.Outputs, out)
+	}
+}
+
+func (r *Record) readPartial(i int) (out Output, ok bool, err error) {
+	b, err := os.ReadFile(r.partial(i))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Output{}, false, nil
+	}
+	if err != nil {
+		return Output{}, false, fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
+	}
+	ok = event.Unmarshal(b, &out) == nil
+	return out, ok, nil
+}
+
+func (r *Record) partial(i int) string {
+	return filepath.Join(r.dir, "partial", fmt.Sprintf("%06d.msgpack", i))
+}
+
+// Add records an output. It reports false where the output was there.
+func (r *Record) Add(kind string, body []byte) (isNew bool, err error) {
+	for _, out := range r.Outputs {
+		if out.Kind == kind && bytes.Equal(out.Body, body) {
+			return false, nil
+		}
+	}
+	out := Output{Kind: kind, Body: body}
+	b, err := event.Marshal(out)
+	if err != nil {
+		return false, err
+	}
+	if err := artifact.WriteFile(r.partial(len(r.Outputs)), b); err != nil {
+		return false, fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
+	}
+	r.Outputs = append(r.Outputs, out)
+	return true, r.SetAttempts(1) // it got somewhere
+}
+
+// Commit makes the outputs final and removes what only an unfinished job needs.
+func (r *Record) Commit() error {
+	b, err := event.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if err := artifact.WriteFile(filepath.Join(r.dir, recordName), b); err != nil {
+		return fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
+	}
+	r.complete = true
+	return r.removeWork()
+}
+
+// Retract takes back the outputs of an unfinished job from the n-th on. They are announced anew when they are made again.
+func (r *Record) Retract(n int) error {
+	for i := len(r.Outputs) - 1; i >= n; i-- { // the last first: those that are left are always the first ones
+		if err := os.Remove(r.partial(i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
+		}
+		r.Outputs = r.Outputs[:i:i]
+	}
+	return nil
+}
+
+// Reset forgets everything, so that the job is done from its beginning.
+func (r *Record) Reset() error {
+	r.Outputs, r.complete = nil, false
+	return errors.Join(r.removeWork(), os.RemoveAll(filepath.Join(r.dir, recordName)))
+}
+
+func (r *Record) removeWork() error {
+	return errors.Join(
+		os.RemoveAll(filepath.Join(r.dir, "partial")),
+		os.RemoveAll(filepath.Join(r.dir, "scratch")),
+		os.RemoveAll(filepath.Join(r.dir, "attempts")))
+}
+
+// Scratch is the folder of the stage's own files, until the job is committed.
+func (r *Record) Scratch() (string, error) {
+	dir := filepath.Join(r.dir, "scratch")
+	return dir, os.MkdirAll(dir, 0o755)
+}
+
+// Attempts is how often the job was begun since it last got anywhere. The number is kept on disk because a job that kills
+// its process must not do so for ever.
+func (r *Record) Attempts() int {
+	b, err := os.ReadFile(filepath.Join(r.dir, "attempts"))
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return n
+}
+
+// SetAttempts sets what Attempts returns.
+func (r *Record) SetAttempts(n int) error {
+	if n <= 0 { // a full disk does not keep a file from being removed
+		return os.RemoveAll(filepath.Join(r.dir, "attempts"))
+	}
+	return artifact.WriteFile(filepath.Join(r.dir, "attempts"), []byte(strconv.Itoa(n)+"\n"))
+}
+
+// AttemptsAt is Attempts of a record that is not open.
+func AttemptsAt(root, key string) int {
+	return (&Record{dir: filepath.Join(root, key[:2], key)}).Attempts()
+}
+
+// ClearAttempts is SetAttempts(0) of a record that is not open.
+func ClearAttempts(root, key string) {
+	_ = os.Remove(filepath.Join(root, key[:2], key, "attempts"))
+}

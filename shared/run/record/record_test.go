@@ -1,0 +1,135 @@
+package record
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"bitnet1/shared/digest"
+	"bitnet1/shared/run/event"
+)
+
+// Attempts are counted from the last output that is new, and kept with the
+func TestAttemptsCountFromTheLastOutput(t *testing.T) {
+	t.Parallel()
+	root, key := t.TempDir(), strings.Repeat("ab", 32)
+	open := func() *Record {
+		r, err := Open(root, "climb", key, []byte("{}"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	want := func(r *Record, n int) {
+		t.Helper()
+		if got := r.Attempts(); got != n {
+			t.Errorf("%d attempts, want %d", got, n)
+		}
+	}
+	r := open()
+	want(r, 0)
+	for n := 1; n <= 3; n++ {
+		if err := r.SetAttempts(n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want(r, 3)
+	if isNew, err := r.Add("tokens.written", []byte{0x80}); err != nil || !isNew {
+		t.Fatalf("the output is new: %v, %v", isNew, err)
+	}
+	want(r, 1)
+	if err := r.SetAttempts(2); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	r = open()
+	defer r.Close()
+	want(r, 2)
+	if isNew, err := r.Add("tokens.written", []byte{0x80}); err != nil || isNew {
+		t.Fatalf("the output is the one of before: %v, %v", isNew, err)
+	}
+	want(r, 2)
+	for _, none := range []int{0, -1} { // nothing is written, for the disk may be full
+		if err := errors.Join(r.SetAttempts(2), r.SetAttempts(none)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(r.Dir(), "attempts")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%d attempts are kept in a file: %v", none, err)
+		}
+	}
+	if err := r.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	want(r, 0)
+}
+
+// The outputs of a job that are taken back are gone from its record, wherever it is opened next; those before them stay.
+func TestOutputsAreTakenBack(t *testing.T) {
+	t.Parallel()
+	root, key := t.TempDir(), strings.Repeat("cd", 32)
+	bodies := func(r *Record) (all []string) {
+		for _, out := range r.Outputs {
+			all = append(all, string(out.Body))
+		}
+		return all
+	}
+	for _, left := range []int{3, 2, 0} {
+		r, err := Open(root, "climb", key, []byte("{}"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, body := range []string{"\x81\xa1n\x01", "\x81\xa1n\x02", "\x81\xa1n\x03"} { // {n: 1} and so on
+			if _, err := r.Add("tokens.written", []byte(body)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.Outputs = slices.Clip(r.Outputs)
+		want := bodies(r)[:left]
+		if err := r.Retract(left); err != nil || !slices.Equal(bodies(r), want) {
+			t.Errorf("%d are to be left: %q, %v", left, bodies(r), err)
+		}
+		r.Close()
+		if r, err = Open(root, "climb", key, []byte("{}"), nil); err != nil || !slices.Equal(bodies(r), want) {
+			t.Errorf("%d are to be left: %q are read again, %v", left, bodies(r), err)
+		}
+		r.Close()
+	}
+}
+
+// params are a stage's.
+type params struct {
+	Times  int   `json:"times"`
+	Layers []int `json:"layers"`
+}
+
+func TestAJobsKeyDependsOnWhatMayChangeItsOutput(t *testing.T) {
+	key := func(stage, version string, params any, inputs ...string) string {
+		key, _, err := Key(stage, version, params, inputs)
+		if err != nil || !digest.Valid(key) {
+			t.Fatalf("%q, %v", key, err)
+		}
+		return key
+	}
+	keys := []string{
+		key("s", "1", params{}, "a", "b"), key("t", "1", params{}, "a", "b"), key("s", "2", params{}, "a", "b"),
+		key("s", "1", params{Times: 1}, "a", "b"), key("s", "1", params{}, "b", "a"), key("s", "1", params{}, "ab"),
+		key("s", "1", params{}, "a"), key("s", "1", params{}), key("s", "1", struct{}{}, "a", "b"),
+	}
+	for i := range keys {
+		if slices.Contains(keys[:i], keys[i]) {
+			t.Errorf("key %d is one of those before", i)
+		}
+	}
+	if keys[0] != key("s", "1", params{Layers: []int{}}, "a", "b") {
+		t.Error("no list and an empty list are other work")
+	}
+	// Where a file lies and when it was announced are no part of it.
+	one, two := event.SourceAdded{Name: "n", Digest: "d", Path: "/a", Size: 1}, event.SourceAdded{Name: "n", Digest: "d", Path: "/b"}
+	if !slices.Equal(one.Inputs(), two.Inputs()) {
+		t.Error("the path of a source is part of its identity")
+	}
+}
