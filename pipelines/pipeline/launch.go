@@ -248,7 +248,7 @@ func (l *launcher) prepareBus(ctx context.Context, changed func()) error {
 
 // restore announces what the journal has and the bus lacks.
 func (l *launcher) restore(ctx context.Context) error {
-	missing, err := stage.NewAnnouncer(l.journal, l.bus).Restore(ctx, l.run)
+	missing, err := bus.NewAnnouncer(l.journal, l.bus).Restore(ctx, l.run)
 	if missing > 0 {
 		l.screen.note(fmt.Sprintf("the event server lacked %s of this run: announced again", plural(missing, "event")))
 	}
@@ -340,7 +340,7 @@ func (l *launcher) announceSources(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	announcer := stage.NewAnnouncer(l.journal, l.bus)
+	announcer := bus.NewAnnouncer(l.journal, l.bus)
 	started := event.RunStarted{Pipeline: l.definition.Name, Definition: definition, Sources: len(l.definition.Sources)}
 	for _, s := range l.stages {
 		started.Stages = append(started.Stages, s.Name)
@@ -370,7 +370,7 @@ func (l *launcher) beganIn() (string, error) {
 	return before[0].Data, nil
 }
 
-func (l *launcher) announce(ctx context.Context, a *stage.Announcer, part event.Part, body event.Body) error {
+func (l *launcher) announce(ctx context.Context, a *bus.Announcer, part event.Part, body event.Body) error {
 	e, err := event.New(l.run, launcherName, "", part, body)
 	if err != nil {
 		return err
@@ -454,7 +454,7 @@ func (l *launcher) conclude(ctx context.Context) (ended bool, err error) {
 			return true, err
 		}
 	}
-	announcer := stage.NewAnnouncer(l.journal, l.bus)
+	announcer := bus.NewAnnouncer(l.journal, l.bus)
 	if missing, err := announcer.Restore(ctx, l.run); err != nil || missing > 0 {
 		return err != nil, err
 	}

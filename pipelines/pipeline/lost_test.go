@@ -7,10 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
 	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/bus/bustest"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/stage"
@@ -34,16 +32,7 @@ func (w *world) loses(which func(event.Envelope) bool) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	conn, err := nats.Connect(a.URL, nats.UserInfo(a.User, a.Password))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	defer conn.Close()
-	js, err := jetstream.New(conn)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	stream, err := js.Stream(context.Background(), bus.EventStream)
+	stream, err := bustest.Connect(w.t, a.URL, a.User, a.Password).Stream(context.Background(), bus.EventStream)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -161,16 +150,7 @@ func TestTwoDataDirectoriesOnOneServer(t *testing.T) {
 func consumers(t *testing.T, server *bus.Server) int {
 	t.Helper()
 	a := server.Address()
-	conn, err := nats.Connect(a.URL, nats.UserInfo(a.User, a.Password))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	js, err := jetstream.New(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, err := js.Stream(t.Context(), bus.EventStream)
+	stream, err := bustest.Connect(t, a.URL, a.User, a.Password).Stream(t.Context(), bus.EventStream)
 	if err != nil {
 		t.Fatal(err)
 	}

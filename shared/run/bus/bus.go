@@ -1,9 +1,9 @@
-// Package bus carries events over NATS JetStream: it declares the streams and
-// consumers, announces events once, reads a run's history and follows a run. It
-// knows subjects and delivery, not what the events mean.
+// Package bus carries events over NATS JetStream. It declares the streams and the stages' consumers, announces events once,
+// reads a run's history, follows a run, and starts a server of its own where the user has none. It knows subjects and
+// delivery, not what the events mean.
 //
-// The bus is never the only copy of anything: artifacts are files, and every
-// event is written to the run's journal (package stage) before it is announced.
+// The bus is never the only copy of anything. Artifacts are files, and Announcer writes every event to the run's journal
+// (package journal) before it announces the event.
 package bus
 
 import (

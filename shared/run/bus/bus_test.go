@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
+	"bitnet1/shared/run/bus/bustest"
 	"bitnet1/shared/run/event"
 )
 
@@ -586,16 +587,7 @@ func TestConnectRefusesAServerThatStagesCannotAnswerOn(t *testing.T) {
 		if !s.ReadyForConnections(10 * time.Second) {
 			t.Fatal("the server does not start")
 		}
-		conn, err := nats.Connect(s.ClientURL())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(conn.Close)
-		js, err := jetstream.New(conn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s, js
+		return s, bustest.Connect(t, s.ClientURL(), "", "")
 	}
 	refused := func(s *server.Server, want ...string) {
 		t.Helper()

@@ -234,7 +234,7 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 	j := journal.Open(store.Dir()).Telling(func(err error) { log.Warn(err.Error()) })
 	svc := &service[P, E]{
 		performer: &performer[P, E]{
-			spec: s, space: store, journal: j, records: record.Root(store), announcer: NewAnnouncer(j, b),
+			spec: s, space: store, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, b),
 			host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace,
 			report: reporter(b, s.Name), attempts: c.Int("attempts"),
 		},

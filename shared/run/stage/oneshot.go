@@ -204,7 +204,7 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 		return err
 	}
 	p := &performer[P, E]{
-		spec: s, space: space, journal: j, records: record.Root(store), announcer: NewAnnouncer(j, b),
+		spec: s, space: space, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, b),
 		host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace, report: progress.reporter(log),
 	}
 	if err := results.Declare(j, run, s.declaration()); err != nil {

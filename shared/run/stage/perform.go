@@ -30,7 +30,7 @@ type performer[P any, E event.Body] struct {
 	journal   journal.Journal // for links and logs; unused when folder is set
 	folder    *artifact.Folder
 	records   string // where job records are kept
-	announcer *Announcer
+	announcer *bus.Announcer
 	host      Host
 	log       *slog.Logger
 	deadline  time.Duration // 0: none

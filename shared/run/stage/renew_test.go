@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
@@ -36,7 +37,7 @@ func TestAJobThatIsDoneAgainIsTheLatest(t *testing.T) {
 		},
 	}
 	p := &performer[params, event.SourceAdded]{
-		spec: spec, space: store, journal: j, records: record.Root(store), announcer: NewAnnouncer(j, nil), log: slog.New(slog.DiscardHandler), report: unheard,
+		spec: spec, space: store, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, nil), log: slog.New(slog.DiscardHandler), report: unheard,
 	}
 	added, err := event.New("r", "launcher", "", event.Part{}, event.SourceAdded{Name: "a"})
 	if err != nil {

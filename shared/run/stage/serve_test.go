@@ -23,22 +23,15 @@ import (
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/bus/bustest"
 	"bitnet1/shared/run/event"
 )
 
 // raw connects without our own packages, as a stage in another language does.
 func (w *world) raw() (*nats.Conn, jetstream.JetStream) {
 	w.t.Helper()
-	conn, err := nats.Connect(w.address.URL, nats.UserInfo(w.address.User, w.address.Password))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(conn.Close)
-	js, err := jetstream.New(conn)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return conn, js
+	js := bustest.Connect(w.t, w.address.URL, w.address.User, w.address.Password)
+	return js.Conn(), js
 }
 
 // deadLetters returns the letters in the dead-letter stream.

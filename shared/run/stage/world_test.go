@@ -436,7 +436,7 @@ func (w *world) announce(run string, part event.Part, body event.Body) event.Env
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := NewAnnouncer(w.journal(), w.bus).Announce(w.t.Context(), e); err != nil {
+	if err := bus.NewAnnouncer(w.journal(), w.bus).Announce(w.t.Context(), e); err != nil {
 		w.t.Fatal(err)
 	}
 	return e

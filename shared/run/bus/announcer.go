@@ -1,20 +1,19 @@
-package stage
+package bus
 
 import (
 	"context"
 	"errors"
 	"sync"
 
-	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 )
 
-// Announcer writes events to the journal and then announces them on the bus,
-// each of them once however often it is asked to. Without a bus it only writes.
+// Announcer writes events to the journal and then announces them on the bus, each of them once however often it is asked
+// to. Without a bus it only writes.
 type Announcer struct {
 	journal journal.Journal
-	bus     *bus.Bus // nil: journal only
+	bus     *Bus // nil: journal only
 
 	mu    sync.Mutex
 	known map[string]*announced // by subject
@@ -26,8 +25,8 @@ type announced struct {
 	last uint64 // sequence of the last event that was read
 }
 
-// NewAnnouncer returns an Announcer; b may be nil.
-func NewAnnouncer(j journal.Journal, b *bus.Bus) *Announcer {
+// NewAnnouncer returns an Announcer. b may be nil: then events are written to the journal alone.
+func NewAnnouncer(j journal.Journal, b *Bus) *Announcer {
 	return &Announcer{journal: j, bus: b, known: map[string]*announced{}}
 }
 
@@ -53,17 +52,16 @@ func (a *Announcer) publish(ctx context.Context, e event.Envelope, isNew bool) e
 	if a.bus == nil {
 		return nil
 	}
-	// An event that the journal did not have cannot have been announced. One
-	// that it had may have been, unless the process died in between or the
-	// server has lost it.
+	// An event that the journal did not have cannot have been announced. An event that it had may have been, unless the
+	// process died in between or the server has lost the event.
 	if isNew {
 		return a.bus.Publish(ctx, e)
 	}
 	return a.announceAgain(ctx, e)
 }
 
-// Restore announces the events of a run's journal that the bus lacks and returns
-// their number. It reads what the bus has once, however many are missing.
+// Restore announces the events of a run's journal that the bus lacks, and returns their number. It reads what the bus has
+// once, however many events are missing.
 func (a *Announcer) Restore(ctx context.Context, run string) (missing int, err error) {
 	kept, err := a.journal.All(run)
 	if err != nil {
@@ -90,9 +88,8 @@ func (a *Announcer) Restore(ctx context.Context, run string) (missing int, err e
 	return missing, nil
 }
 
-// announceAgain announces e unless the bus has it. The server is told which
-// event is the last that we know of on the subject: it refuses e when another
-// process was faster, which may have announced e.
+// announceAgain announces e unless the bus has it. The server is told which event is the last that this process knows of on
+// the subject. It refuses e where another process was faster, for that may have announced e.
 func (a *Announcer) announceAgain(ctx context.Context, e event.Envelope) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -103,10 +100,10 @@ func (a *Announcer) announceAgain(ctx context.Context, e event.Envelope) error {
 		}
 		sequence, err := a.bus.PublishAfter(ctx, e, known.last)
 		if err == nil {
-			a.note(bus.Kept{Envelope: e, Sequence: sequence})
+			a.note(Kept{Envelope: e, Sequence: sequence})
 			return nil
 		}
-		if !errors.Is(err, bus.ErrBehind) {
+		if !errors.Is(err, ErrBehind) {
 			return err
 		}
 		if err := a.readOn(ctx, e); err != nil {
@@ -136,7 +133,7 @@ func (a *Announcer) on(subject string) *announced {
 	return a.known[subject]
 }
 
-func (a *Announcer) note(k bus.Kept) {
+func (a *Announcer) note(k Kept) {
 	known := a.on(k.Subject())
 	known.ids[k.ID] = true
 	known.last = max(known.last, k.Sequence)

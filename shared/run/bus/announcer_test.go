@@ -1,0 +1,161 @@
+package bus
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"bitnet1/shared/run/bus/bustest"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
+)
+
+// desk is an event server and a journal, whose events are announced there.
+type desk struct {
+	*testing.T
+	journal journal.Journal
+	js      jetstream.JetStream // another connection
+	bus     *Bus
+}
+
+// newDesk starts a server; with window, one that recognises what it has for no longer than that.
+func newDesk(t *testing.T, window time.Duration) *desk {
+	t.Helper()
+	server := serve(t)
+	a := server.Address()
+	d := &desk{T: t, journal: journal.Open(t.TempDir()), js: bustest.Connect(t, a.URL, a.User, a.Password)}
+	if window > 0 {
+		_, err := d.js.CreateStream(t.Context(), jetstream.StreamConfig{
+			Name: EventStream, Subjects: []string{"bitnet1.*.*.*"}, Storage: jetstream.FileStorage, Duplicates: window,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.bus = connect(t, server)
+	return d
+}
+
+// announce has e announced by a process that has nothing of the run in memory.
+func (d *desk) announce(e event.Envelope) {
+	d.Helper()
+	if err := NewAnnouncer(d.journal, d.bus).Announce(d.Context(), e); err != nil {
+		d.Fatal(err)
+	}
+}
+
+// write has e written to the journal alone: the process died before it was announced.
+func (d *desk) write(e event.Envelope) {
+	d.Helper()
+	if err := NewAnnouncer(d.journal, nil).Announce(d.Context(), e); err != nil {
+		d.Fatal(err)
+	}
+}
+
+// wantAnnounced makes sure how many events of run r the bus has.
+func (d *desk) wantAnnounced(n int) {
+	d.Helper()
+	events, _, err := d.bus.History(d.Context(), "r", "*.*", 0)
+	if err != nil || len(events) != n {
+		d.Errorf("%d events are announced (%v), want %d", len(events), err, n)
+	}
+}
+
+func TestAnEventIsAnnouncedOnceHoweverLateItIsAnnouncedAgain(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, 100*time.Millisecond)
+	e := packed(t, "r", 1)
+	d.announce(e)
+	time.Sleep(300 * time.Millisecond)
+	d.announce(packed(t, "r", 1))
+	again := NewAnnouncer(d.journal, d.bus)
+	for range 2 {
+		e.Time++
+		if err := again.Announce(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.wantAnnounced(1)
+}
+
+func TestWhatACrashKeptFromTheBusIsAnnouncedLater(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, 0)
+	e := packed(t, "r", 1)
+	d.write(e)
+	d.wantAnnounced(0)
+	d.announce(e)
+	d.wantAnnounced(1)
+}
+
+func TestWhatCannotBeKeptIsNotAnnounced(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, 0)
+	if err := NewAnnouncer(journal.Open("/dev/null"), d.bus).Announce(t.Context(), packed(t, "r", 1)); err == nil {
+		t.Error("no error")
+	}
+	d.wantAnnounced(0)
+}
+
+// A server that has lost its stream gets everything again, with no consumer for each event: a stream can have only so many.
+func TestALostStreamIsAnnouncedAgainWithFewConsumers(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, 0)
+	const events = 1500
+	var all []event.Envelope
+	for step := range events {
+		e := packed(t, "r", step)
+		d.write(e)
+		all = append(all, e)
+	}
+	publish(t, d.bus, all[7])
+	var created atomic.Int32
+	if _, err := d.js.Conn().Subscribe("$JS.EVENT.ADVISORY.CONSUMER.CREATED."+EventStream+".*", func(*nats.Msg) { created.Add(1) }); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []int{events - 1, 0} {
+		if missing, err := NewAnnouncer(d.journal, d.bus).Restore(t.Context(), "r"); err != nil || missing != want {
+			t.Fatalf("time %d: %d announced again, %v; want %d", i, missing, err, want)
+		}
+	}
+	// Stages announce one by one what they have made before; meanwhile others announce on the same subject.
+	alone := NewAnnouncer(d.journal, d.bus)
+	for i, e := range all {
+		if i%500 == 0 {
+			d.announce(packed(t, "r", -1-i))
+		}
+		if err := alone.Announce(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.wantAnnounced(events + 3)
+	if err := d.js.Conn().Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n := created.Load(); n > 20 {
+		t.Errorf("%d consumers were made", n)
+	}
+	stream, err := d.js.Stream(t.Context(), EventStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := stream.CachedInfo().State.Consumers; n != 0 {
+		t.Errorf("%d consumers are left", n)
+	}
+}
+
+// What stands on the subject and is no event keeps nothing from being announced.
+func TestGarbageOnASubjectKeepsNothingBack(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, 0)
+	e := packed(t, "r", 1)
+	d.write(e)
+	if _, err := d.js.Conn().Request(e.Subject(), []byte("hello"), 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	d.announce(e)
+	d.wantAnnounced(1)
+}
