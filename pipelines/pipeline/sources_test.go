@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -85,10 +86,11 @@ func TestSourcesAsTyped(t *testing.T) {
 // TestSecretsOfSources: a URL's signature and password reach the server from the stage that fetches, and stand in
 // nothing that is written or said. With another signature it is the same run.
 func TestSecretsOfSources(t *testing.T) {
-	valid := "first"
+	var valid atomic.Value // the server's requests read it
+	valid.Store("first")
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		user, password, _ := r.BasicAuth()
-		if user != "ann" || password != "hunter2secret" || r.URL.Query().Get("X-Amz-Signature") != valid+"signature" {
+		if user != "ann" || password != "hunter2secret" || r.URL.Query().Get("X-Amz-Signature") != valid.Load().(string)+"signature" {
 			rw.WriteHeader(http.StatusForbidden)
 			return
 		}
@@ -97,13 +99,14 @@ func TestSecretsOfSources(t *testing.T) {
 	defer server.Close()
 	w := newWorld(t)
 	location := func() string {
-		return strings.Replace(server.URL, "://", "://ann:hunter2secret@", 1) + "/books/a.jsonl?X-Amz-Date=1&part=7&X-Amz-Signature=" + valid + "signature"
+		return strings.Replace(server.URL, "://", "://ann:hunter2secret@", 1) +
+			"/books/a.jsonl?X-Amz-Date=1&part=7&X-Amz-Signature=" + valid.Load().(string) + "signature"
 	}
 	said := w.must("pipeline", tokenizing(t, location())...)
-	valid = "second"
+	valid.Store("second")
 	said += w.must("pipeline", tokenizing(t, location())...)
 	w.sourceNames() // one run alone
-	valid = "third"
+	valid.Store("third")
 	stale := w.run("tokenize", "run", "--in", strings.Replace(location(), "third", "stale", 1), "--out", t.TempDir())
 	said += stale.stdout + stale.stderr
 	if stale.status == 0 || !strings.Contains(stale.stderr, "part=7") || !strings.Contains(stale.stderr, "403") {
