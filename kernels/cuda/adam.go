@@ -2,28 +2,17 @@
 
 package cuda
 
-import (
-	"bitnet1/kernels"
-	"bitnet1/kernels/cuda/driver"
-
-	"gorgonia.org/cu"
-)
+import "bitnet1/kernels"
 
 // AdamW is one update of decoupled-weight-decay Adam (Loshchilov and Hutter 2019), as PyTorch computes it.
 func (d *Device) AdamW(a kernels.Adam) {
 	d.run("AdamW", func() error {
 		n := a.Param.Len()
-		v := struct { // sums.cu's Adam
-			param, m, v, master, grad, squaredNorm   cu.DevicePtr
-			n                                        int64
-			beta1, beta2, rest1, rest2, eps, padding float32
-			decay, maxNorm                           float64
-		}{
-			param: float32s(a.Param, n), m: float32s(a.M, n), v: float32s(a.V, n), master: float32s(a.Master, n), grad: float32s(a.Grad, n),
-			squaredNorm: float32s(a.SquaredNorm, 1), n: int64(n),
-			beta1: float32(a.Beta1), beta2: float32(a.Beta2), rest1: float32(1 - a.Beta1), rest2: float32(1 - a.Beta2), eps: float32(a.Eps),
-			decay: a.Decay, maxNorm: a.MaxNorm,
-		}
-		return d.launch("adamw", d.elementwise(n), driver.Bytes(&v), arg(d.memory.scalars))
+		return d.launch(d.elementwise(n)).adamw(adam{
+			param: float32s(a.Param, n), m: float32s(a.M, n), v: float32s(a.V, n), master: float32s(a.Master, n),
+			grad: float32s(a.Grad, n), squaredNorm: float32s(a.SquaredNorm, 1), n: int64(n),
+			beta1: float32(a.Beta1), beta2: float32(a.Beta2), rest1: float32(1 - a.Beta1), rest2: float32(1 - a.Beta2),
+			eps: float32(a.Eps), decay: a.Decay, maxNorm: a.MaxNorm,
+		}, d.memory.scalars)
 	})
 }

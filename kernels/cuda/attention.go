@@ -15,15 +15,8 @@ import (
 // maxHeadDim bounds Attention.HeadDim: kernels hold a head in registers.
 const maxHeadDim = 256
 
-// attention is attention.cuh's Attention.
-type attention struct {
-	batch, seq, heads, dim, survivors int32
-	words, outWords, gumbel           int32
-	layer                             uint32
-	qkv, noise, products, slopes      cu.DevicePtr
-	scale                             float32 // 1 / sqrt(dim)
-	scalars, starts                   cu.DevicePtr
-}
+// attend is a kernel that computes what queries read.
+type attend = func(l launch, a attention, out, popcounts, pointers cu.DevicePtr) error
 
 func (d *Device) attention(qkv *planes, a kernels.Attention) (v attention, err error) {
 	width := a.Heads * a.HeadDim
@@ -79,23 +72,31 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.P
 				return err
 			}
 		}
-		kernel, g := "", grid(256, ceilDiv(a.Seq, 8), a.Batch*a.Heads)
-		switch {
-		case a.Kind == kernels.Softmax && tiled(a):
-			kernel, g = "attend_softmax_64"+separate(a), grid(128, ceilDiv(a.Seq, 64), a.Batch*a.Heads)
-		case a.Kind == kernels.Softmax:
-			kernel = "attend_softmax"
-		case a.Kind == kernels.Pointer && v.gumbel == 1 && tiled(a):
-			kernel, g = "attend_pointer_64"+separate(a), grid(128, ceilDiv(a.Seq, 64), a.Batch*a.Heads)
-		case a.Kind == kernels.Pointer:
-			kernel = "attend_pointer"
-		case a.Kind == kernels.RWSP:
-			kernel, g = survivorsKernel(a)+separate(a), grid(128, ceilDiv(a.Seq, 128), a.Batch*a.Heads)
-		default:
-			return errUnknownKind(a.Kind)
+		kernel, g, err := attendKernel(a)
+		if err != nil {
+			return err
 		}
-		return d.launch(kernel, g, driver.Bytes(&v), arg(to.data), arg(to.popcounts), arg(list))
+		return kernel(d.launch(g), v, to.data, to.popcounts, list)
 	})
+}
+
+// attendKernel chooses the kernel for a, and its grid. Kernels with Separate in their names are for sequences of several documents: whole
+// sequences stay as fast as they are without.
+func attendKernel(a kernels.Attention) (attend, driver.Geometry, error) {
+	heads, separate := a.Batch*a.Heads, a.Starts != nil
+	switch {
+	case a.Kind == kernels.RWSP:
+		return survivorsKernel(a), grid(ceilDiv(a.Seq, kTile), heads), nil
+	case a.Kind == kernels.Softmax && tiled(a):
+		return either(separate, launch.attendSoftmax64Separate, launch.attendSoftmax64), grid(ceilDiv(a.Seq, 64), heads), nil
+	case a.Kind == kernels.Softmax:
+		return launch.attendSoftmax, warpPerQuery(a), nil
+	case a.Kind == kernels.Pointer && a.Noise == nil && a.Gumbel && tiled(a):
+		return either(separate, launch.attendPointer64Separate, launch.attendPointer64), grid(ceilDiv(a.Seq, 64), heads), nil
+	case a.Kind == kernels.Pointer:
+		return launch.attendPointer, warpPerQuery(a), nil
+	}
+	return nil, driver.Geometry{}, errUnknownKind(a.Kind)
 }
 
 // errUnknownKind refuses a kind of attention for which there are no kernels.
@@ -103,26 +104,28 @@ func errUnknownKind(kind kernels.AttentionKind) error {
 	return fmt.Errorf("attention of %s has no CUDA kernels: use another kind", kind)
 }
 
+// warpPerQuery is the grid of kernels whose blocks of 256 threads take a query, or a key, with each warp.
+func warpPerQuery(a kernels.Attention) driver.Geometry {
+	return grid(ceilDiv(a.Seq, 8), a.Batch*a.Heads)
+}
+
 // tiled says whether kernels that pass over all pairs a tile at a time serve a: heads are what presets have.
 func tiled(a kernels.Attention) bool { return a.HeadDim == 64 && a.Seq%4 == 0 }
 
-// separate ends the names of kernels that are made twice, so that those of whole sequences stay as fast as they are without documents.
-func separate(a kernels.Attention) string {
-	if a.Starts == nil {
-		return ""
+// survivorsKernel chooses by the words of a head's bits and the survivors that fit in registers.
+func survivorsKernel(a kernels.Attention) attend {
+	separate := a.Starts != nil
+	switch {
+	case a.Survivors > 4:
+		return either(separate, launch.survivors8_16Separate, launch.survivors8_16)
+	case a.HeadDim <= 32:
+		return either(separate, launch.survivors1_4Separate, launch.survivors1_4)
+	case a.HeadDim <= 64:
+		return either(separate, launch.survivors2_4Separate, launch.survivors2_4)
+	case a.HeadDim <= 128:
+		return either(separate, launch.survivors4_4Separate, launch.survivors4_4)
 	}
-	return "_separate"
-}
-
-func survivorsKernel(a kernels.Attention) string {
-	if a.Survivors > 4 {
-		return "survivors_8_16"
-	}
-	words := 1
-	for 32*words < a.HeadDim {
-		words *= 2
-	}
-	return fmt.Sprintf("survivors_%d_4", words)
+	return either(separate, launch.survivors8_4Separate, launch.survivors8_4)
 }
 
 // AttendBackward computes the gradients of queries, keys and values.
@@ -134,13 +137,12 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 		}
 		rows, width, heads := a.Batch*a.Seq, a.Heads*a.HeadDim, a.Batch*a.Heads
 		to, grad, list := gradientsOf(dqkv, 3*rows*width), gradientsOf(dOut, rows*width), int32s(pointers, heads*a.Seq*a.Survivors)
-		if to.kind != grad.kind {
-			return fmt.Errorf("gradients of what is read are %s, those of queries, keys and values %s: they must be of one kind", grad.kind, to.kind)
+		if to.bfloat16 != grad.bfloat16 {
+			return fmt.Errorf("gradients of what is read are %s, those of queries, keys and values %s: they must be of one kind", grad.kind(), to.kind())
 		}
-		g := grid(256, ceilDiv(a.Seq, 8), heads)
 		switch a.Kind {
 		case kernels.RWSP:
-			return d.survivorsBackward(to, grad, list, v, g, a)
+			return d.survivorsBackward(to, grad, list, v, a)
 		case kernels.Softmax, kernels.Pointer:
 		default:
 			return errUnknownKind(a.Kind)
@@ -149,28 +151,31 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 		if err != nil {
 			return err
 		}
-		if to.kind == "bfloat16" && tiled(a) && (a.Kind == kernels.Softmax || v.gumbel == 1) && (to.at|grad.at)%16 == 0 {
-			kind, g := "softmax"+separate(a), grid(128, ceilDiv(a.Seq, 64), heads)
-			if a.Kind == kernels.Pointer {
-				kind = "pointer" + separate(a)
-			}
-			if err := d.launch("dense_queries_64_"+kind, g, driver.Bytes(&v), arg(grad.at), arg(list), arg(stats), arg(to.at)); err != nil {
+		if to.bfloat16 && tiled(a) && (a.Kind == kernels.Softmax || v.gumbel == 1) && (to.at|grad.at)%16 == 0 {
+			family, l := denseKernels64Of(a), d.launch(grid(ceilDiv(a.Seq, 64), heads))
+			if err := family.denseQueries64(l, v, grad.at, list, stats, to.at); err != nil {
 				return err
 			}
-			return d.launch("dense_keys_64_"+kind, g, driver.Bytes(&v), arg(grad.at), arg(list), arg(stats), arg(to.at))
+			return family.denseKeys64(l, v, grad.at, list, stats, to.at)
 		}
-		pointer := int32(0)
-		if a.Kind == kernels.Pointer {
-			pointer = 1
-		}
-		if err := d.launch("dense_queries_"+to.kind, g, driver.Bytes(&v), arg(grad.at), arg(pointer), arg(stats), arg(to.at)); err != nil {
+		pointer := either(a.Kind == kernels.Pointer, 1, 0)
+		family, l := either(to.bfloat16, denseKernelsBfloat16, denseKernelsFloat32), d.launch(warpPerQuery(a))
+		if err := family.denseQueries(l, v, grad.at, pointer, stats, to.at); err != nil {
 			return err
 		}
-		return d.launch("dense_keys_"+to.kind, g, driver.Bytes(&v), arg(grad.at), arg(pointer), arg(list), arg(stats), arg(to.at))
+		return family.denseKeys(l, v, grad.at, pointer, list, stats, to.at)
 	})
 }
 
-func (d *Device) survivorsBackward(dqkv, dOut gradients, pointers cu.DevicePtr, v attention, g driver.Geometry, a kernels.Attention) error {
+func denseKernels64Of(a kernels.Attention) denseKernels64 {
+	separate := a.Starts != nil
+	if a.Kind == kernels.Pointer {
+		return either(separate, denseKernels64PointerSeparate, denseKernels64Pointer)
+	}
+	return either(separate, denseKernels64SoftmaxSeparate, denseKernels64Softmax)
+}
+
+func (d *Device) survivorsBackward(dqkv, dOut gradients, pointers cu.DevicePtr, v attention, a kernels.Attention) error {
 	heads := a.Batch * a.Heads
 	slopes, err := d.scratch("score gradients", 4*heads*a.Seq*a.Survivors)
 	if err != nil {
@@ -184,35 +189,48 @@ func (d *Device) survivorsBackward(dqkv, dOut gradients, pointers cu.DevicePtr, 
 	if err != nil {
 		return err
 	}
-	scores, gather := "survivor_scores_8_4", "survivor_gather_8"
-	if a.HeadDim <= 64 {
-		scores, gather = "survivor_scores_2_4", "survivor_gather_2"
-	}
-	if a.Survivors > 4 {
-		scores = "survivor_scores_8_16"
-	}
-	if a.HeadDim == 64 && a.Survivors == 4 && (dqkv.at|dOut.at|pointers)%16 == 0 {
-		scores, gather = "survivor_scores_64"+separate(a), "survivor_gather_64"+separate(a)
-		g = grid(256, a.Heads, ceilDiv(a.Seq, 32), a.Batch)
-	}
-	lists := grid(32, heads)
+	lists := grid(heads)
 	var counts cu.DevicePtr
-	if const48 := 48 << 10; 4*a.Seq <= const48 {
-		lists.Shared = 4 * a.Seq
+	if shared := 4 * a.Seq; shared <= 48<<10 {
+		lists.Shared = shared
 	} else if counts, err = d.scratch("counts of keys", 4*heads*a.Seq); err != nil {
 		return err
 	}
 	err = d.beside(func() error {
-		return d.launch("survivor_lists", lists, arg(pointers), arg(int32(a.Seq)), arg(int32(a.Survivors)), arg(offsets), arg(entries), arg(counts))
+		return d.launch(lists).survivorLists(pointers, a.Seq, a.Survivors, offsets, entries, counts)
 	})
 	if err != nil {
 		return err
 	}
-	if err := d.launch(scores+"_"+dqkv.kind, g, driver.Bytes(&v), arg(dOut.at), arg(pointers), arg(slopes), arg(dqkv.at)); err != nil {
+	scores, gather, g := survivorKernelsOf(a, dqkv.bfloat16, (dqkv.at|dOut.at|pointers)%16 == 0)
+	if err := scores(d.launch(g), v, dOut.at, pointers, slopes, dqkv.at); err != nil {
 		return err
 	}
 	if err := d.join(); err != nil {
 		return err
 	}
-	return d.launch(gather+"_"+dqkv.kind, g, driver.Bytes(&v), arg(dOut.at), arg(slopes), arg(offsets), arg(entries), arg(dqkv.at))
+	return gather(d.launch(g), v, dOut.at, slopes, offsets, entries, dqkv.at)
+}
+
+// survivorKernelsOf chooses the kernels of survivorsBackward, and their grid. aligned says whether all that they read and write eight
+// channels at a time begins at a multiple of 16 bytes.
+func survivorKernelsOf(a kernels.Attention, bfloat16, aligned bool) (
+	scores func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error,
+	gather func(l launch, a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error, g driver.Geometry) {
+	if a.HeadDim == 64 && a.Survivors == 4 && aligned {
+		family := either(bfloat16, survivorKernels64Bfloat16, survivorKernels64Float32)
+		if a.Starts != nil {
+			family = either(bfloat16, survivorKernels64SeparateBfloat16, survivorKernels64SeparateFloat32)
+		}
+		return family.survivorScores64, family.survivorGather64, grid(a.Heads, ceilDiv(a.Seq, 32), a.Batch)
+	}
+	family := either(bfloat16, survivorKernelsBfloat16, survivorKernelsFloat32)
+	scores, gather = family.survivorScores8_4, family.survivorGather8
+	if a.HeadDim <= 64 {
+		scores, gather = family.survivorScores2_4, family.survivorGather2
+	}
+	if a.Survivors > 4 {
+		scores = family.survivorScores8_16
+	}
+	return scores, gather, warpPerQuery(a)
 }

@@ -1,12 +1,13 @@
 #!/bin/sh
-# Compiles src/*.cu to ptx/*.ptx with clang 22 and no CUDA toolkit, and records which sources the result belongs to.
-# Usage: compile.sh           needs clang-22
-#        compile.sh --check   verifies that ptx/ is current for src/; needs only sha256sum
+# Compiles src/*.cu to ptx/*.ptx with clang 22 and no CUDA toolkit, writes the kernels' launchers in Go (ptx2go), and records which
+# sources the result belongs to.
+# Usage: compile.sh           needs clang-22 and Go
+#        compile.sh --check   verifies that ptx/ and the launchers are current for src/; needs sha256sum and Go, neither clang nor a GPU
 set -eu
 cd "$(dirname "$0")"
 if [ "${1:-}" = --check ]; then
-  sha256sum --quiet -c ptx/SHA256SUMS || { echo 'kernels/cuda: ptx/ does not belong to src/: run kernels/cuda/compile.sh and commit ptx/' >&2; exit 1; }
-  exit 0
+  sha256sum --quiet -c ptx/SHA256SUMS || { echo 'kernels/cuda: ptx/ does not belong to src/: run kernels/cuda/compile.sh and commit what it writes' >&2; exit 1; }
+  exec go run ./ptx2go -check
 fi
 mkdir -p ptx
 compile() { # name, architecture, PTX version
@@ -22,4 +23,5 @@ for source in src/*.cu; do
     *) compile "$name" sm_80 71 ;;
   esac
 done
-sha256sum compile.sh src/*.cu src/*.cuh ptx/*.ptx > ptx/SHA256SUMS
+go run ./ptx2go
+sha256sum compile.sh src/*.cu src/*.cuh ptx/*.ptx kernels_generated.go > ptx/SHA256SUMS

@@ -3,7 +3,6 @@
 package cuda
 
 import (
-	"embed"
 	"errors"
 	"fmt"
 	"runtime"
@@ -11,15 +10,13 @@ import (
 	"bitnet1/kernels"
 	"bitnet1/kernels/cuda/cushim"
 	"bitnet1/kernels/cuda/driver"
+	"bitnet1/kernels/timing"
 
 	"gorgonia.org/cu"
 )
 
 // ErrNoDevice is what Count and Open return, wrapped, on a machine without an NVIDIA driver or device.
 var ErrNoDevice = errors.New("no CUDA device")
-
-//go:embed ptx/*.ptx
-var ptx embed.FS
 
 // Options of a Device. The zero value works.
 type Options struct {
@@ -37,7 +34,7 @@ type Device struct {
 	stream          cu.Stream
 	side            cu.Stream // for memory that is readied while the other stream records a graph
 	aside           aside
-	kernels         map[string]cu.Function
+	loaded          map[string]loaded
 	memory          memory
 	uploads         uploads
 	reader          *reader // the one that NewReader returns
@@ -77,7 +74,7 @@ func Open(index int, o Options) (*Device, error) {
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	d := &Device{index: index, kernels: map[string]cu.Function{}}
+	d := &Device{index: index, loaded: map[string]loaded{}}
 	if err := d.open(o); err != nil {
 		return nil, fmt.Errorf("CUDA device %d: %w", index, advise(err))
 	}
@@ -131,86 +128,6 @@ func (d *Device) describe(device cu.Device, o Options) (err error) {
 		return err
 	}
 	d.hopper = major == 9 && !o.Plain // sm_90a code runs on compute capability 9.0 alone
-	return nil
-}
-
-// The kernels of each PTX file and the dynamic shared memory that a block of them needs.
-var modules = []struct {
-	file    string
-	hopper  bool
-	shared  int
-	kernels []string
-}{
-	{"pack", false, 0, []string{"pack_signs", "channel_thresholds", "transpose_bits", "spread_bytes"}},
-	{"gemm_mma", false, 0, []string{"gemm_mma_add", "gemm_mma_float32"}},
-	{"gemm_wgmma", true, wgmmaShared, []string{"gemm_wgmma_add", "gemm_wgmma_bytes_add", "gemm_wgmma_float32",
-		"gemm_wgmma_bfloat16", "gemm_wgmma_int16", "gemm_wgmma_bits"}},
-	{"float_products", false, 0, []string{"float_product", "float_product_add"}},
-	{"rows", false, 0, append(ofGradients("emit_integers", "normalize_backward", "normalize_backward_16", "normalize_backward_64"),
-		"embed", "normalize", "normalize_levels", "normalize_floats", "emit_signs", "emit_add", "emit_bfloats", "expand", "scale_rows", "blend")},
-	{"sums", false, 0, append(ofGradients("embed_backward"), "sum_blocks", "add_total", "add_columns", "set_scalars", "adamw", "chain_tokens",
-		"chain_jumps")},
-	{"gradient", false, roundShared, append(gradientKernels(), "grad_scales", "finish_weights_int32", "finish_weights_float64")},
-	{"loss", false, 0, []string{"losses_int16", "losses_float32"}},
-	{"attention", false, 0, append(ofDocuments("survivors_1_4", "survivors_2_4", "survivors_4_4", "survivors_8_4", "survivors_8_16",
-		"attend_pointer_64", "attend_softmax_64"), "attend_pointer", "attend_softmax")},
-	{"attention_dense", false, 0, ofDocuments("dense_queries_64_softmax", "dense_queries_64_pointer", "dense_keys_64_softmax", "dense_keys_64_pointer")},
-	{"attention_backward", false, 0, append(ofGradients(append(ofDocuments("survivor_scores_64", "survivor_gather_64"), "survivor_scores_2_4", "survivor_scores_8_4", "survivor_scores_8_16",
-		"survivor_gather_2", "survivor_gather_8", "dense_queries", "dense_keys")...), "survivor_lists")},
-}
-
-// ofGradients are kernels that there are for each way of keeping gradients.
-func ofGradients(kernels ...string) (list []string) {
-	for _, kernel := range kernels {
-		list = append(list, kernel+"_float32", kernel+"_bfloat16")
-	}
-	return list
-}
-
-// ofDocuments lists kernels that are made for sequences of one document and for those of several.
-func ofDocuments(kernels ...string) (list []string) {
-	for _, kernel := range kernels {
-		list = append(list, kernel, kernel+"_separate")
-	}
-	return list
-}
-
-// gradientKernels are those that gradient.cu has for every source of gradients.
-func gradientKernels() (list []string) {
-	for _, source := range append(ofGradients("dense", "shifted"), "head_int16", "head_float32") {
-		for _, kernel := range []string{"max", "round_planes_4", "round_planes_8", "round_bytes_4", "round_bytes_8", "copy"} {
-			list = append(list, "grad_"+kernel+"_"+source)
-		}
-	}
-	return list
-}
-
-func (d *Device) loadKernels() error {
-	for _, m := range modules {
-		if m.hopper && !d.hopper {
-			continue
-		}
-		text, err := ptx.ReadFile("ptx/" + m.file + ".ptx")
-		if err != nil {
-			return fmt.Errorf("embedded kernels: %w", err)
-		}
-		module, err := cu.LoadData(string(text) + "\x00")
-		if err != nil {
-			return fmt.Errorf("compile of embedded %s.ptx on %s: %w", m.file, d.name, err)
-		}
-		for _, name := range m.kernels {
-			f, err := module.Function(name)
-			if err != nil {
-				return fmt.Errorf("kernel %s of %s.ptx: %w: run kernels/cuda/compile.sh", name, m.file, err)
-			}
-			if m.shared > 0 {
-				if err := driver.AllowShared(f, m.shared); err != nil {
-					return fmt.Errorf("%d bytes of shared memory for %s: %w", m.shared, name, err)
-				}
-			}
-			d.kernels[name] = f
-		}
-	}
 	return nil
 }
 
@@ -334,25 +251,12 @@ func (d *Device) Close() error {
 	return nil
 }
 
-func (d *Device) launch(kernel string, g driver.Geometry, arguments ...[]byte) error {
-	f, ok := d.kernels[kernel]
-	if !ok {
-		return fmt.Errorf("kernel %s is not loaded on %s", kernel, d.name)
-	}
-	return d.timed(kernel, func() error {
-		if err := driver.Launch(f, g, d.stream, arguments...); err != nil {
-			return fmt.Errorf("kernel %s, grid %v: %w", kernel, g.Grid, err)
-		}
-		return nil
-	})
-}
-
 // clear sets memory to zero, in order with the operations.
 func (d *Device) clear(p cu.DevicePtr, bytes int) error {
 	if bytes == 0 {
 		return nil
 	}
-	return d.timed("clear", func() error {
+	return d.timed(timing.Operation{Name: "clear", Category: timing.Copies}, func() error {
 		if err := cu.MemsetD8Async(p, 0, int64(bytes), d.stream); err != nil {
 			return fmt.Errorf("clearing of %d bytes: %w", bytes, err)
 		}
@@ -360,15 +264,15 @@ func (d *Device) clear(p cu.DevicePtr, bytes int) error {
 	})
 }
 
-// timed queues work, which a profile measures under the given name and a rehearsal leaves out.
-func (d *Device) timed(name string, queue func() error) error {
+// timed queues work, which a profile measures as the given operation and a rehearsal leaves out.
+func (d *Device) timed(operation timing.Operation, queue func() error) error {
 	if d.rehearsing {
 		return nil
 	}
 	if d.profile == nil {
 		return queue()
 	}
-	if err := d.profile.begin(d.stream, name); err != nil {
+	if err := d.profile.begin(d.stream, operation); err != nil {
 		return err
 	}
 	if err := queue(); err != nil {
@@ -376,23 +280,3 @@ func (d *Device) timed(name string, queue func() error) error {
 	}
 	return d.profile.end(d.stream)
 }
-
-// arg is the value of a kernel argument.
-func arg[T int32 | int64 | uint32 | float32 | float64 | cu.DevicePtr](v T) []byte {
-	return driver.Bytes(&v)
-}
-
-// grid is a launch of blocks of the given number of threads.
-func grid(threads int, blocks ...int) driver.Geometry {
-	g := driver.Geometry{Block: [3]int{threads}}
-	copy(g.Grid[:], blocks)
-	return g
-}
-
-// elementwise is a launch of 256 threads a block whose threads take n elements in strides.
-func (d *Device) elementwise(n int) driver.Geometry {
-	return grid(256, max(1, min(ceilDiv(n, 256), 16*d.multiprocessors)))
-}
-
-func ceilDiv(a, b int) int { return (a + b - 1) / b }
-func roundUp(a, b int) int { return ceilDiv(a, b) * b }

@@ -44,17 +44,6 @@ func TestPTXBelongsToSources(t *testing.T) {
 	}
 }
 
-// A profile leaves no kernel without a category.
-func TestEveryKernelHasACategory(t *testing.T) {
-	for _, m := range modules {
-		for _, kernel := range m.kernels {
-			if operation(kernel).Category == "" {
-				t.Errorf("kernel %s has no category", kernel)
-			}
-		}
-	}
-}
-
 func TestOpenRefusesUnknownIndex(t *testing.T) {
 	n, err := Count()
 	if errors.Is(err, ErrNoDevice) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"bitnet1/kernels"
-	"bitnet1/kernels/cuda/driver"
 
 	"gorgonia.org/cu"
 )
@@ -35,21 +34,14 @@ func integers(x kernels.Activation, l kernels.Linear) (a, w *planes, ok bool) {
 	return x.Planes.(*planes), l.Signs.(*planes), true
 }
 
-// shift is rows.cu's and gradient.cuh's Shift.
-type shift struct {
-	from, to, offset, self, seq int32
-	starts                      cu.DevicePtr
-}
-
 func shiftOf(s kernels.KShift, rows int) shift {
 	if s.To <= s.From {
 		return shift{seq: 1}
 	}
-	v := shift{int32(s.From), int32(s.To), int32(s.Offset), 0, int32(s.Seq), int32s(s.Starts, rows)}
-	if s.Self {
-		v.self = 1
+	return shift{
+		from: int32(s.From), to: int32(s.To), offset: int32(s.Offset), self: either[int32](s.Self, 1, 0), seq: int32(s.Seq),
+		starts: int32s(s.Starts, rows),
 	}
-	return v
 }
 
 // LinearSigns writes the signs of a linear's output, and where its gradient passes.
@@ -78,12 +70,12 @@ func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l k
 		if err != nil {
 			return err
 		}
-		shifts, passBits := shiftOf(s, rows), cu.DevicePtr(0)
+		passBits := cu.DevicePtr(0)
 		if inside != nil {
 			passBits = inside.data
 		}
-		return d.launch("emit_signs", warpPerRow(rows), arg(y), arg(int64(stride)), arg(alpha), arg(theta), arg(int32(rows)), arg(int32(l.Out)),
-			driver.Bytes(&shifts), arg(sign.data), arg(passBits), arg(int32(sign.words())), arg(sign.popcounts))
+		return d.launch(warpPerRow(rows)).emitSigns(y, stride, alpha, theta, rows, l.Out, shiftOf(s, rows), sign.data, passBits,
+			sign.words(), sign.popcounts)
 	})
 }
 
@@ -101,8 +93,7 @@ func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l
 			return err
 		}
 		n := rows * l.Out
-		return d.launch("emit_add", d.elementwise(n), arg(to), arg(base), arg(y), arg(int64(stride)), arg(alpha), arg(theta),
-			arg(int64(n)), arg(int32(l.Out)))
+		return d.launch(d.elementwise(n)).emitAdd(to, base, y, stride, alpha, theta, n, l.Out)
 	})
 }
 
@@ -123,8 +114,7 @@ func (d *Device) outputs(x kernels.Activation, l kernels.Linear, rows int) (y cu
 	if err != nil {
 		return 0, 0, err
 	}
-	in := int64(l.In)
-	return y, stride, d.multiplyDense(y, stride, operand{values, in, 1}, operand{w, in, 1}, rows, l.Out, l.In)
+	return y, stride, d.multiplyDense(y, stride, rowMajor(values, l.In), rowMajor(w, l.In), rows, l.Out, l.In)
 }
 
 // activation returns x as floats, rows × in.
@@ -150,7 +140,7 @@ func (d *Device) effective(l kernels.Linear, factor kernels.Floats) (cu.DevicePt
 	if err != nil {
 		return 0, err
 	}
-	return to, d.launch("scale_rows", grid(256, l.Out), arg(mixed), arg(int32(l.In)), arg(scale), arg(to))
+	return to, d.launch(grid(l.Out)).scaleRows(mixed, l.In, scale, to)
 }
 
 // expand writes the values of p, times rows' factors unless that is 0, to working memory.
@@ -159,6 +149,5 @@ func (d *Device) expand(name string, p *planes, unit float32, factor cu.DevicePt
 	if err != nil {
 		return 0, err
 	}
-	return to, d.launch("expand", grid(256, p.rows), arg(p.data), arg(int32(p.rows)), arg(int32(p.cols)), arg(int32(p.bits)),
-		arg(int32(p.words())), arg(int64(p.planeBytes/4)), arg(unit), arg(factor), arg(to))
+	return to, d.launch(grid(p.rows)).expand(p.data, p.rows, p.cols, p.bits, p.words(), p.planeBytes/4, unit, factor, to)
 }

@@ -67,24 +67,27 @@ func float32s(x kernels.Floats, n int) cu.DevicePtr {
 
 // gradients is where at least n values of x lie, which keeps them as float32 or as bfloat16.
 type gradients struct {
-	at   cu.DevicePtr
-	kind string // as kernels' names end: float32 or bfloat16
+	at       cu.DevicePtr
+	bfloat16 bool
 }
 
 func gradientsOf(x kernels.Floats, n int) gradients {
 	b, ok := x.(bfloats)
 	if !ok {
-		return gradients{float32s(x, n), "float32"}
+		return gradients{float32s(x, n), false}
 	}
 	if b.n < n {
 		panic(fmt.Sprintf("%d bfloats where %d are needed", b.n, n))
 	}
-	return gradients{b.at, "bfloat16"}
+	return gradients{b.at, true}
 }
+
+// kind is the name of the values' type.
+func (g gradients) kind() string { return either(g.bfloat16, "bfloat16", "float32") }
 
 // bytes is the size of n values.
 func (g gradients) bytes(n int) int {
-	if g.kind == "bfloat16" {
+	if g.bfloat16 {
 		return 2 * n
 	}
 	return 4 * n
@@ -119,7 +122,7 @@ type buffer struct {
 
 func (m *memory) open(d *Device) (err error) {
 	m.scratch, m.tables = map[string]buffer{}, map[string]cu.DevicePtr{}
-	if m.scalars, err = d.alloc(int(unsafe.Sizeof(deviceScalars{}))); err != nil {
+	if m.scalars, err = d.alloc(int(unsafe.Sizeof(scalars{}))); err != nil {
 		return err
 	}
 	m.status, err = d.alloc(4)
@@ -267,7 +270,7 @@ func (d *Device) NewInts(n int) (kernels.Ints, error) {
 func (d *Device) Upload(dst kernels.Floats, src []float32) {
 	d.run("Upload", func() error {
 		to := gradientsOf(dst, len(src))
-		if to.kind == "bfloat16" {
+		if to.bfloat16 {
 			rounded := make([]uint16, len(src))
 			for i, v := range src {
 				rounded[i] = bfloat16.FromFloat32(v)
@@ -303,7 +306,7 @@ func (d *Device) receive(to unsafe.Pointer, from cu.DevicePtr, bytes int) error 
 func (d *Device) Download(dst []float32, src kernels.Floats) error {
 	d.run("Download", func() error {
 		from := gradientsOf(src, len(dst))
-		if from.kind == "bfloat16" {
+		if from.bfloat16 {
 			rounded := make([]uint16, len(dst))
 			err := d.receive(unsafe.Pointer(unsafe.SliceData(rounded)), from.at, 2*len(dst))
 			for i, b := range rounded {

@@ -7,7 +7,6 @@ import (
 	"unsafe"
 
 	"bitnet1/kernels"
-	"bitnet1/kernels/cuda/driver"
 
 	"gorgonia.org/cu"
 )
@@ -108,17 +107,11 @@ func (d *Device) DownloadPlanes(dst []uint64, src kernels.Planes) error {
 	return d.err
 }
 
-// The orders of out's columns that transpose knows: pack.cu's Order.
-const (
-	neighbours int32 = iota
-	gradientOrder
-)
-
-// transpose writes p's planes with rows and columns exchanged. out gets no popcounts.
-func (d *Device) transpose(out, p *planes, order int32) error {
-	return d.launch("transpose_bits", grid(256, ceilDiv(p.words(), 4), ceilDiv(out.words(), 8), p.bits),
-		arg(p.data), arg(int32(p.rows)), arg(int32(p.cols)), arg(int32(p.words())), arg(int64(p.planeBytes/4)),
-		arg(out.data), arg(int32(out.words())), arg(int64(out.planeBytes/4)), arg(order))
+// transpose writes p's planes with rows and columns exchanged. order is that of out's columns: kNeighbours or kGradientOrder. out
+// gets no popcounts.
+func (d *Device) transpose(out, p *planes, order int) error {
+	return d.launch(grid(ceilDiv(p.words(), 4), ceilDiv(out.words(), 8), p.bits)).transposeBits(p.data, p.rows, p.cols, p.words(),
+		p.planeBytes/4, out.data, out.words(), out.planeBytes/4, order)
 }
 
 // scratchBytes is a matrix of signed bytes, in rows of a multiple of 16 bytes, for multiplyBytes; described as planes are, 8 bits to an
@@ -133,8 +126,7 @@ func (d *Device) spread(p *planes) (*planes, error) {
 	if err != nil {
 		return nil, err
 	}
-	return out, d.launch("spread_bytes", grid(256, ceilDiv(p.words(), 256), p.rows), arg(p.data), arg(int32(p.words())), arg(int64(p.planeBytes/4)),
-		arg(int32(p.bits)), arg(out.data), arg(int32(out.rowBytes())))
+	return out, d.launch(grid(ceilDiv(p.words(), 256), p.rows)).spreadBytes(p.data, p.words(), p.planeBytes/4, p.bits, out.data, out.rowBytes())
 }
 
 // Binarize refreshes the signs, and bonsai's effective weights, of a linear.
@@ -144,15 +136,10 @@ func (d *Device) Binarize(l kernels.Linear) {
 		if signs.rows != l.Out || signs.cols != l.In || signs.bits != 1 {
 			return fmt.Errorf("signs of %d × %d weights into %v", l.Out, l.In, signs)
 		}
-		if err := d.launch("pack_signs", warpPerRow(l.Out), arg(weight), arg(int64(l.In)), arg(int32(l.Out)), arg(int32(l.In)),
-			arg(signs.data), arg(int32(signs.words())), arg(signs.popcounts)); err != nil {
+		err := d.launch(warpPerRow(l.Out)).packSigns(weight, l.In, l.Out, l.In, signs.data, signs.words(), signs.popcounts)
+		if err != nil || l.Mixed == nil {
 			return err
 		}
-		if l.Mixed == nil {
-			return nil
-		}
-		return d.launch("blend", grid(256, l.Out), arg(weight), arg(int32(l.In)), arg(d.memory.scalars), arg(float32s(l.Mixed, l.In*l.Out)))
+		return d.launch(grid(l.Out)).blend(weight, l.In, d.memory.scalars, float32s(l.Mixed, l.In*l.Out))
 	})
 }
-
-func warpPerRow(rows int) driver.Geometry { return grid(256, ceilDiv(rows, 8)) }

@@ -4,7 +4,6 @@ package cuda
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"bitnet1/kernels/timing"
@@ -12,45 +11,13 @@ import (
 	"gorgonia.org/cu"
 )
 
-// categories of kernels, by how their names begin; the first that fits counts.
-var categories = []struct {
-	prefix   string
-	category timing.Category
-	float    bool
-}{
-	{"gemm_wgmma_bytes", timing.ByteProducts, false},
-	{"gemm_", timing.BinaryProducts, false},
-	{"pack_signs", timing.Packing, false}, {"transpose_bits", timing.Packing, false}, {"spread_bytes", timing.Packing, false},
-	{"channel_thresholds", timing.Packing, false},
-	{"grad_copy", timing.Elementwise, true}, {"grad_", timing.Rounding, false}, {"finish_weights", timing.Rounding, false},
-	{"add_columns", timing.Rounding, false},
-	{"survivors", timing.Attention, false}, {"attend_", timing.Attention, true},
-	{"survivor_lists", timing.Attention, false}, {"survivor_", timing.Attention, true}, {"dense_", timing.Attention, true},
-	{"losses_", timing.Loss, true},
-	{"adamw", timing.Optimizer, true}, {"sum_blocks", timing.Optimizer, true}, {"add_total", timing.Optimizer, true},
-	{"normalize", timing.Elementwise, true}, {"embed", timing.Elementwise, true}, {"chain_", timing.Elementwise, false},
-	{"emit_", timing.Elementwise, true}, {"expand", timing.Elementwise, true}, {"scale_rows", timing.Elementwise, true},
-	{"blend", timing.Elementwise, true}, {"float_product", timing.Elementwise, true},
-	{"clear", timing.Copies, false}, {"copy", timing.Copies, false}, {"set_scalars", timing.Copies, false},
-}
-
-// operation is a kernel's, with nothing measured; its category is empty for a kernel that nobody has put into one.
-func operation(kernel string) timing.Operation {
-	for _, c := range categories {
-		if strings.HasPrefix(kernel, c.prefix) {
-			return timing.Operation{Name: kernel, Category: c.category, Float: c.float}
-		}
-	}
-	return timing.Operation{Name: kernel}
-}
-
 var _ timing.Profiler = (*Device)(nil)
 
 // profile measures every kernel with a pair of events. Events cannot be recorded in graphs, so nothing is captured meanwhile.
 type profile struct {
-	events  []cu.Event // begin and end of every call; those beyond are free for later ones
-	used    int
-	kernels []string
+	events     []cu.Event // begin and end of every operation; those beyond are free for later ones
+	used       int
+	operations []timing.Operation
 }
 
 func (p *profile) mark(stream cu.Stream) error {
@@ -65,8 +32,8 @@ func (p *profile) mark(stream cu.Stream) error {
 	return p.events[p.used-1].Record(stream)
 }
 
-func (p *profile) begin(stream cu.Stream, kernel string) error {
-	p.kernels = append(p.kernels, kernel)
+func (p *profile) begin(stream cu.Stream, operation timing.Operation) error {
+	p.operations = append(p.operations, operation)
 	return p.mark(stream)
 }
 
@@ -86,20 +53,19 @@ func (d *Device) Profile() ([]timing.Operation, error) {
 	}
 	defer release()
 	p, sums := d.profile, map[string]*timing.Operation{}
-	for i, kernel := range p.kernels {
+	for i, o := range p.operations {
 		ms, err := p.events[2*i].Elapsed(p.events[2*i+1])
 		if err != nil {
-			return nil, fmt.Errorf("CUDA device %d: time of %s: %w", d.index, kernel, err)
+			return nil, fmt.Errorf("CUDA device %d: time of %s: %w", d.index, o.Name, err)
 		}
-		k := sums[kernel]
+		k := sums[o.Name]
 		if k == nil {
-			o := operation(kernel)
-			k, sums[kernel] = &o, &o
+			k, sums[o.Name] = &o, &o
 		}
 		k.Calls++
 		k.Time += time.Duration(ms * float64(time.Millisecond))
 	}
-	p.used, p.kernels = 0, nil
+	p.used, p.operations = 0, nil
 	list := make([]timing.Operation, 0, len(sums))
 	for _, k := range sums {
 		list = append(list, *k)

@@ -15,9 +15,8 @@ import (
 func (d *Device) Embed(x kernels.Floats, tokens kernels.Ints, codebook kernels.Linear) {
 	d.run("Embed", func() error {
 		rows, signs := tokens.Len(), codebook.Signs.(*planes)
-		return d.launch("embed", grid(256, rows), arg(float32s(x, rows*codebook.In)), arg(int32s(tokens, rows)), arg(signs.data),
-			arg(int32(signs.words())), arg(float32s(codebook.Mixed, codebook.In*codebook.Out)), arg(int32(codebook.In)),
-			arg(int32(codebook.Out)), arg(d.memory.status))
+		return d.launch(grid(rows)).embed(float32s(x, rows*codebook.In), int32s(tokens, rows), signs.data, signs.words(),
+			float32s(codebook.Mixed, codebook.In*codebook.Out), codebook.In, codebook.Out, d.memory.status)
 	})
 }
 
@@ -37,20 +36,19 @@ func (d *Device) EmbedBackward(dWeight, dx kernels.Floats, tokens kernels.Ints, 
 			return err
 		}
 		ids := int32s(tokens, rows)
-		if err := d.launch("chain_tokens", grid(256, ceilDiv(rows, 256)), arg(ids), arg(int32(rows)), arg(next), arg(later)); err != nil {
+		if err := d.launch(grid(ceilDiv(rows, 256))).chainTokens(ids, rows, next, later); err != nil {
 			return err
 		}
-		const jump = 8 // sums.cu's kJump
-		jumps, err := d.scratch("next rows of a token", 4*jump*rows)
+		jumps, err := d.scratch("next rows of a token", 4*kJump*rows)
 		if err != nil {
 			return err
 		}
-		if err := d.launch("chain_jumps", grid(256, ceilDiv(rows, 256)), arg(next), arg(int32(rows)), arg(jumps)); err != nil {
+		if err := d.launch(grid(ceilDiv(rows, 256))).chainJumps(next, rows, jumps); err != nil {
 			return err
 		}
 		from := gradientsOf(dx, rows*width)
-		return d.launch("embed_backward_"+from.kind, grid(256, rows), arg(float32s(dWeight, 0)), arg(from.at), arg(ids), arg(jumps),
-			arg(later), arg(int32(rows)), arg(int32(width)))
+		kernel := either(from.bfloat16, launch.embedBackwardBfloat16, launch.embedBackwardFloat32)
+		return kernel(d.launch(grid(rows)), float32s(dWeight, 0), from.at, ids, jumps, later, rows, width)
 	})
 }
 
@@ -61,19 +59,17 @@ func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps f
 		rows := x.Len() / width
 		from, g := float32s(x, rows*width), float32s(gain, width)
 		if out.Floats != nil {
-			return d.launch("normalize_floats", warpPerRow(rows), arg(from), arg(g), arg(int32(rows)), arg(int32(width)), arg(eps),
-				arg(float32s(out.Floats, rows*width)))
+			return d.launch(warpPerRow(rows)).normalizeFloats(from, g, rows, width, eps, float32s(out.Floats, rows*width))
 		}
 		p := out.Planes.(*planes)
 		if p.rows != rows || p.cols != width {
 			return fmt.Errorf("%d × %d values into %v", rows, width, p)
 		}
-		kernel := "normalize"
+		kernel := launch.normalize
 		if 2 <= p.bits && p.bits <= 4 && width <= 1024 && width%128 == 0 && aligned(width, from, g) {
-			kernel = "normalize_levels"
+			kernel = launch.normalizeLevels
 		}
-		return d.launch(kernel, warpPerRow(rows), arg(from), arg(g), arg(int32(rows)), arg(int32(width)), arg(eps), arg(int32(p.bits)),
-			arg(p.data), arg(int32(p.words())), arg(int64(p.planeBytes/4)), arg(p.popcounts))
+		return kernel(d.launch(warpPerRow(rows)), from, g, rows, width, eps, p.bits, p.data, p.words(), p.planeBytes/4, p.popcounts)
 	})
 }
 
@@ -94,17 +90,18 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 		width := gain.Len()
 		rows := x.Len() / width
 		to, from := gradientsOf(dx, rows*width), gradientsOf(dOut, rows*width)
-		if to.kind != from.kind {
-			return fmt.Errorf("the gradient of the stream is %s, that of what was read of it %s: they must be of one kind", to.kind, from.kind)
+		if to.bfloat16 != from.bfloat16 {
+			return fmt.Errorf("the gradient of the stream is %s, that of what was read of it %s: they must be of one kind", to.kind(), from.kind())
 		}
 		xs, gains := float32s(x, rows*width), float32s(gain, width)
-		kernel, g := "normalize_backward_", grid(128, min(ceilDiv(rows, 4), 3*d.multiprocessors))
+		family := either(to.bfloat16, normalizeBackwardKernelsBfloat16, normalizeBackwardKernelsFloat32)
+		kernel, g := family.normalizeBackward, grid(min(ceilDiv(rows, 4), 3*d.multiprocessors))
 		switch {
 		case width <= 1024 && aligned(width, to.at, from.at, xs, gains):
 		case width <= 16*256:
-			kernel, g = "normalize_backward_16_", grid(256, min(rows, 8*d.multiprocessors))
+			kernel, g = family.normalizeBackward16, grid(min(rows, 8*d.multiprocessors))
 		case width <= 64*256:
-			kernel, g = "normalize_backward_64_", grid(256, min(rows, 8*d.multiprocessors))
+			kernel, g = family.normalizeBackward64, grid(min(rows, 8*d.multiprocessors))
 		default:
 			return fmt.Errorf("rows of %d values: at most %d are supported on CUDA devices", width, 64*256)
 		}
@@ -113,8 +110,7 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 		if err != nil {
 			return err
 		}
-		if err := d.launch(kernel+to.kind, g, arg(to.at), arg(partial), arg(from.at), arg(xs), arg(gains), arg(int32(rows)), arg(int32(width)),
-			arg(eps), arg(float32(passLimit(bits)))); err != nil {
+		if err := kernel(d.launch(g), to.at, partial, from.at, xs, gains, rows, width, eps, float32(passLimit(bits))); err != nil {
 			return err
 		}
 		return d.addColumns(float32s(dGain, width), partial, blocks, width, 1)
@@ -139,14 +135,14 @@ func (d *Device) AddSumSquares(dst, x kernels.Floats) {
 	d.run("AddSumSquares", func() error { return d.sum(float32s(dst, 1), x, 1) })
 }
 
-func (d *Device) sum(dst cu.DevicePtr, x kernels.Floats, square int32) error {
+func (d *Device) sum(dst cu.DevicePtr, x kernels.Floats, square int) error {
 	const blocks = 1024
 	partial, err := d.scratch("partial sums", 8*blocks)
 	if err != nil {
 		return err
 	}
-	if err := d.launch("sum_blocks", grid(256, blocks), arg(float32s(x, 0)), arg(int64(x.Len())), arg(square), arg(partial)); err != nil {
+	if err := d.launch(grid(blocks)).sumBlocks(float32s(x, 0), x.Len(), square, partial); err != nil {
 		return err
 	}
-	return d.launch("add_total", grid(1024, 1), arg(partial), arg(int32(blocks)), arg(dst))
+	return d.launch(grid(1)).addTotal(partial, blocks, dst)
 }

@@ -26,17 +26,17 @@ type thresholds struct {
 
 // thresholds derives them for products of a matrix like a with b, whose rows are the channels.
 func (d *Device) thresholds(alpha, theta cu.DevicePtr, unit float32, a, b *planes) (t thresholds, err error) {
-	p, err := productOf(a, b)
+	p, err := linearFormOf(a, b)
 	if err != nil {
 		return t, err
 	}
-	channels := roundUp(b.rows, tileColumns)
+	channels := roundUp(b.rows, kTileColumns)
 	if t.centreRadius, err = d.scratch("thresholds", 8*channels); err != nil {
 		return t, err
 	}
 	if t.negative, err = d.scratch("negative channels", channels/8); err != nil {
 		return t, err
 	}
-	return t, d.launch("channel_thresholds", grid(256, channels/256), arg(alpha), arg(theta), arg(unit), arg(int32(b.rows)),
-		arg(int32(largestSum(a))), arg(b.popcounts), arg(p.columnWeight), arg(p.bias), arg(t.centreRadius), arg(t.negative))
+	return t, d.launch(grid(channels/256)).channelThresholds(alpha, theta, unit, b.rows, largestSum(a), b.popcounts,
+		int(p.columnWeight), int(p.bias), t.centreRadius, t.negative)
 }

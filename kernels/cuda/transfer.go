@@ -8,6 +8,7 @@ import (
 
 	"bitnet1/kernels"
 	"bitnet1/kernels/cuda/driver"
+	"bitnet1/kernels/timing"
 
 	"gorgonia.org/cu"
 )
@@ -109,7 +110,7 @@ func (d *Device) Copy(dst, src kernels.Floats) {
 	d.run("Copy", func() error {
 		n := src.Len()
 		to, from := float32s(dst, n), float32s(src, n)
-		return d.timed("copy", func() error { return cu.MemcpyDtoDAsync(to, from, int64(4*n), d.stream) })
+		return d.timed(timing.Operation{Name: "copy", Category: timing.Copies}, func() error { return cu.MemcpyDtoDAsync(to, from, int64(4*n), d.stream) })
 	})
 }
 

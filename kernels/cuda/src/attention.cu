@@ -130,10 +130,10 @@ DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* po
   }
 }
 
-#define SURVIVORS(name, kWords, kMax, kSeparate)                                                                                   \
-  extern "C" __global__ __launch_bounds__(128) void survivors_##name(const __grid_constant__ Attention a, uint32_t* out,          \
-                                                                     int* popcounts, int* pointers) {                             \
-    survivors<kWords, kMax, kSeparate>(a, out, popcounts, pointers);                                                              \
+#define SURVIVORS(name, kWords, kMax, kSeparate)                                                                      \
+  KERNEL(attention, 128) void survivors_##name(const __grid_constant__ Attention a, uint32_t* out, int* popcounts,    \
+      int* pointers) {                                                                                                \
+    survivors<kWords, kMax, kSeparate>(a, out, popcounts, pointers);                                                  \
   }
 SURVIVORS(1_4, 1, 4, false)
 SURVIVORS(2_4, 2, 4, false)
@@ -166,8 +166,8 @@ template <int kWords> DEVICE int best_key(const Head& h, int first, int t) {
   return at;
 }
 
-extern "C" __global__ __launch_bounds__(256) void attend_pointer(const __grid_constant__ Attention a, uint32_t* out, int* popcounts,
-                                                                 int* pointers) {
+KERNEL(attention float, 256) void attend_pointer(const __grid_constant__ Attention a, uint32_t* out, int* popcounts,
+    int* pointers) {
   Head h(a, blockIdx.y);
   int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (t >= a.seq) return;
@@ -269,8 +269,8 @@ template <int kWords> DEVICE int read_all(const Head& h, int first, int t, uint3
   return at;
 }
 
-extern "C" __global__ __launch_bounds__(256) void attend_softmax(const __grid_constant__ Attention a, uint32_t* out, int* popcounts,
-                                                                 int* pointers) {
+KERNEL(attention float, 256) void attend_softmax(const __grid_constant__ Attention a, uint32_t* out, int* popcounts,
+    int* pointers) {
   Head h(a, blockIdx.y);
   int t = blockIdx.x * 8 + threadIdx.x / 32;
   if (t >= a.seq) return;
@@ -372,10 +372,10 @@ template <bool kSeparate> DEVICE void attend_softmax_tiles(const Attention& a, u
   }
 }
 
-#define ATTEND_TILES(kind, suffix, kSeparate)                                                                                     \
-  extern "C" __global__ __launch_bounds__(128) void attend_##kind##_64##suffix(const __grid_constant__ Attention a, uint32_t* out, \
-                                                                               int* popcounts, int* pointers) {                   \
-    attend_##kind##_tiles<kSeparate>(a, out, popcounts, pointers);                                                                \
+#define ATTEND_TILES(kind, suffix, kSeparate)                                                                         \
+  KERNEL(attention float, 128) void attend_##kind##_64##suffix(const __grid_constant__ Attention a, uint32_t* out,    \
+      int* popcounts, int* pointers) {                                                                                \
+    attend_##kind##_tiles<kSeparate>(a, out, popcounts, pointers);                                                    \
   }
 ATTEND_TILES(pointer, , false)
 ATTEND_TILES(pointer, _separate, true)

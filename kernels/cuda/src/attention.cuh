@@ -15,7 +15,6 @@ struct Attention {
   const Scalars* scalars;
   const int* starts;        // batch x seq: the first key that a query may read; null: 0
 };
-static_assert(sizeof(Attention) == 96, "Go's attention has the same layout");
 
 constexpr int kMaxWords = 8;  // of a head: up to 256 channels
 

@@ -98,8 +98,8 @@ DEVICE uint32_t lanes_with(int value) { return __nvvm_match_any_sync_i32(0xfffff
 
 // A block of one warp per head: entries [seq * survivors] lists the positions in pointers, ordered by key and then by position;
 // key u's begin at offsets[u] of seq + 1. counts is seq ints of working memory, shared if it fits.
-extern "C" __global__ __launch_bounds__(32) void survivor_lists(const int* pointers, int seq, int survivors, int* offsets, int* entries,
-                                                                int* global_counts) {
+KERNEL(attention shared, 32) void survivor_lists(const int* pointers, int seq, int survivors, int* offsets,
+    int* entries, int* global_counts) {
   extern __shared__ int shared_counts[];
   int* counts = global_counts ? global_counts + (long)blockIdx.x * seq : shared_counts;
   int lane = threadIdx.x, n = seq * survivors;
@@ -320,35 +320,36 @@ DEVICE void survivor_gather_64(const Attention& a, const T* dout, const float* d
   store_eight(gradient_row(dqkv, h, 2, u) + 8 * lane, dv);
 }
 
-#define KERNELS_64(type, T, kSeparate)                                                                                                      \
-  extern "C" __global__ __launch_bounds__(256) void survivor_scores_64_##type(                                                   \
-      const __grid_constant__ Attention a, const T* dout, const int* pointers, float* ds, T* dqkv) {                             \
-    survivor_scores_64<kSeparate>(a, dout, pointers, ds, dqkv);                                                                             \
-  }                                                                                                                              \
-  extern "C" __global__ __launch_bounds__(256, 3) void survivor_gather_64_##type(                                                   \
-      const __grid_constant__ Attention a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {    \
-    survivor_gather_64<kSeparate>(a, dout, ds, offsets, entries, dqkv);                                                                     \
+#define SURVIVOR_KERNELS_64(type, T, kSeparate)                                                                       \
+  KERNEL(attention float, 256) void survivor_scores_64_##type(const __grid_constant__ Attention a, const T* dout,     \
+      const int* pointers, float* ds, T* dqkv) {                                                                      \
+    survivor_scores_64<kSeparate>(a, dout, pointers, ds, dqkv);                                                       \
+  }                                                                                                                   \
+  KERNEL(attention float, 256, 3) void survivor_gather_64_##type(const __grid_constant__ Attention a, const T* dout,  \
+      const float* ds, const int* offsets, const int* entries, T* dqkv) {                                             \
+    survivor_gather_64<kSeparate>(a, dout, ds, offsets, entries, dqkv);                                               \
   }
-KERNELS_64(float32, float, false)
-KERNELS_64(bfloat16, BFloat, false)
-KERNELS_64(separate_float32, float, true)
-KERNELS_64(separate_bfloat16, BFloat, true)
+SURVIVOR_KERNELS_64(float32, float, false)
+SURVIVOR_KERNELS_64(bfloat16, BFloat, false)
+SURVIVOR_KERNELS_64(separate_float32, float, true)
+SURVIVOR_KERNELS_64(separate_bfloat16, BFloat, true)
 
-#define SCORES_KERNEL(kWords, kMax, type, T)                                                                                     \
-  extern "C" __global__ __launch_bounds__(256) void survivor_scores_##kWords##_##kMax##_##type(                                  \
-      const __grid_constant__ Attention a, const T* dout, const int* pointers, float* ds, T* dqkv) {                             \
-    survivor_scores<kWords, kMax>(a, dout, pointers, ds, dqkv);                                                                  \
+#define SCORES_KERNEL(kWords, kMax, type, T)                                                                          \
+  KERNEL(attention float, 256) void survivor_scores_##kWords##_##kMax##_##type(const __grid_constant__ Attention a,   \
+      const T* dout, const int* pointers, float* ds, T* dqkv) {                                                       \
+    survivor_scores<kWords, kMax>(a, dout, pointers, ds, dqkv);                                                       \
   }
-#define GATHER_KERNEL(kWords, type, T)                                                                                           \
-  extern "C" __global__ __launch_bounds__(256, kWords == 2 ? 6 : 2) void survivor_gather_##kWords##_##type(                      \
-      const __grid_constant__ Attention a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {    \
-    survivor_gather<kWords>(a, dout, ds, offsets, entries, dqkv);                                                                \
+#define GATHER_KERNEL(kWords, type, T)                                                                                \
+  KERNEL(attention float, 256, kWords == 2 ? 6 : 2) void survivor_gather_##kWords##_##type(                           \
+      const __grid_constant__ Attention a, const T* dout, const float* ds, const int* offsets, const int* entries,    \
+      T* dqkv) {                                                                                                      \
+    survivor_gather<kWords>(a, dout, ds, offsets, entries, dqkv);                                                     \
   }
-#define SURVIVOR_KERNELS(type, T)  \
-  SCORES_KERNEL(2, 4, type, T)     \
-  SCORES_KERNEL(8, 4, type, T)     \
-  SCORES_KERNEL(8, 16, type, T)    \
-  GATHER_KERNEL(2, type, T)        \
+#define SURVIVOR_KERNELS(type, T)                                                                                     \
+  SCORES_KERNEL(2, 4, type, T)                                                                                        \
+  SCORES_KERNEL(8, 4, type, T)                                                                                        \
+  SCORES_KERNEL(8, 16, type, T)                                                                                       \
+  GATHER_KERNEL(2, type, T)                                                                                           \
   GATHER_KERNEL(8, type, T)
 SURVIVOR_KERNELS(float32, float)
 SURVIVOR_KERNELS(bfloat16, BFloat)
@@ -454,15 +455,14 @@ DEVICE void dense_keys(const Attention& a, const T* dout, int pointer, const int
     if (32 * w + lane < a.dim) write(to_k + 32 * w + lane, (float)dk[w]), write(to_v + 32 * w + lane, (float)dv[w]);
 }
 
-#define DENSE_KERNELS(type, T)                                                                                                   \
-  extern "C" __global__ __launch_bounds__(256) void dense_queries_##type(const __grid_constant__ Attention a, const T* dout,     \
-                                                                         int pointer, RowStats* stats, T* dqkv) {                \
-    dense_queries(a, dout, pointer, stats, dqkv);                                                                                \
-  }                                                                                                                              \
-  extern "C" __global__ __launch_bounds__(256) void dense_keys_##type(const __grid_constant__ Attention a, const T* dout,        \
-                                                                      int pointer, const int* pointers, const RowStats* stats,   \
-                                                                      T* dqkv) {                                                 \
-    dense_keys(a, dout, pointer, pointers, stats, dqkv);                                                                         \
+#define DENSE_KERNELS(type, T)                                                                                        \
+  KERNEL(attention float, 256) void dense_queries_##type(const __grid_constant__ Attention a, const T* dout,          \
+      int pointer, RowStats* stats, T* dqkv) {                                                                        \
+    dense_queries(a, dout, pointer, stats, dqkv);                                                                     \
+  }                                                                                                                   \
+  KERNEL(attention float, 256) void dense_keys_##type(const __grid_constant__ Attention a, const T* dout,             \
+      int pointer, const int* pointers, const RowStats* stats, T* dqkv) {                                             \
+    dense_keys(a, dout, pointer, pointers, stats, dqkv);                                                              \
   }
 DENSE_KERNELS(float32, float)
 DENSE_KERNELS(bfloat16, BFloat)

@@ -280,16 +280,16 @@ DEVICE void dense_keys(const Attention& a, const BFloat* dout, const int* pointe
   }
 }
 
-#define DENSE_TILES(name, kPointer, kSeparate)                                                                                    \
-  extern "C" __global__ __launch_bounds__(128, 3) void dense_queries_64_##name(                                                   \
-      const __grid_constant__ Attention a, const BFloat* dout, const int* pointers, QueryStats* stats, BFloat* dqkv) {            \
-    dense_queries<kPointer, kSeparate>(a, dout, pointers, stats, dqkv);                                                           \
-  }                                                                                                                               \
-  extern "C" __global__ __launch_bounds__(128, 3) void dense_keys_64_##name(                                                      \
-      const __grid_constant__ Attention a, const BFloat* dout, const int* pointers, const QueryStats* stats, BFloat* dqkv) {      \
-    dense_keys<kPointer, kSeparate>(a, dout, pointers, stats, dqkv);                                                              \
+#define DENSE_KERNELS_64(name, kPointer, kSeparate)                                                                   \
+  KERNEL(attention float, 128, 3) void dense_queries_64_##name(const __grid_constant__ Attention a,                   \
+      const BFloat* dout, const int* pointers, QueryStats* stats, BFloat* dqkv) {                                     \
+    dense_queries<kPointer, kSeparate>(a, dout, pointers, stats, dqkv);                                               \
+  }                                                                                                                   \
+  KERNEL(attention float, 128, 3) void dense_keys_64_##name(const __grid_constant__ Attention a, const BFloat* dout,  \
+      const int* pointers, const QueryStats* stats, BFloat* dqkv) {                                                   \
+    dense_keys<kPointer, kSeparate>(a, dout, pointers, stats, dqkv);                                                  \
   }
-DENSE_TILES(softmax, false, false)
-DENSE_TILES(softmax_separate, false, true)
-DENSE_TILES(pointer, true, false)
-DENSE_TILES(pointer_separate, true, true)
+DENSE_KERNELS_64(softmax, false, false)
+DENSE_KERNELS_64(softmax_separate, false, true)
+DENSE_KERNELS_64(pointer, true, false)
+DENSE_KERNELS_64(pointer_separate, true, true)

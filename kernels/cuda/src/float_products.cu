@@ -48,14 +48,13 @@ template <class Store> DEVICE void multiply(const Operand& a, const Operand& b, 
 }
 
 // out[i][j] = Σ_k a(i,k) b(j,k), rounded to float32.
-extern "C" __global__ __launch_bounds__(256) void float_product(const __grid_constant__ Operand a, const __grid_constant__ Operand b,
-                                                                int m, int n, int k, float* out, long stride) {
+KERNEL(elementwise float, 256) void float_product(const __grid_constant__ Operand a,
+    const __grid_constant__ Operand b, int m, int n, int k, float* out, long stride) {
   multiply(a, b, m, n, k, [&](int r, int c, double sum) { out[r * stride + c] = (float)sum; });
 }
 
 // out[i][j] += Σ_k a(i,k) b(j,k), in float64.
-extern "C" __global__ __launch_bounds__(256) void float_product_add(const __grid_constant__ Operand a,
-                                                                    const __grid_constant__ Operand b, int m, int n, int k,
-                                                                    double* out, long stride) {
+KERNEL(elementwise float, 256) void float_product_add(const __grid_constant__ Operand a,
+    const __grid_constant__ Operand b, int m, int n, int k, double* out, long stride) {
   multiply(a, b, m, n, k, [&](int r, int c, double sum) { out[r * stride + c] += sum; });
 }

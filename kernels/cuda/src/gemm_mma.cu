@@ -5,7 +5,7 @@
 
 constexpr int kTiles = 4;  // of 8 columns per warp
 
-struct Product {
+struct PlainProduct {
   int m, n, planes, negative_top, words;  // words: 32-bit words of a row
   int product, row_weight, column_weight, bias;
   long plane_words;  // from one plane of A to the next
@@ -24,7 +24,7 @@ DEVICE uint32_t word_or_zero(const uint32_t* matrix, int row, int rows, int word
   return row < rows && word < words ? matrix[(long)row * words + word] : 0;
 }
 
-template <class Store> DEVICE void gemm(const uint32_t* a, const uint32_t* b, const Product& p, const Store& store) {
+template <class Store> DEVICE void gemm(const uint32_t* a, const uint32_t* b, const PlainProduct& p, const Store& store) {
   int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   int row = blockIdx.y * 64 + threadIdx.x / 32 * 16 + g, column = blockIdx.x * 8 * kTiles;
   int d[kTiles][4] = {};
@@ -52,14 +52,12 @@ template <class Store> DEVICE void gemm(const uint32_t* a, const uint32_t* b, co
   }
 }
 
-extern "C" __global__ __launch_bounds__(128) void gemm_mma_add(const uint32_t* a, const uint32_t* b,
-                                                               const __grid_constant__ Product p, int* out, long stride,
-                                                               int factor) {
+KERNEL(binary_products, 128) void gemm_mma_add(const uint32_t* a, const uint32_t* b,
+    const __grid_constant__ PlainProduct p, int* out, long stride, int factor) {
   gemm(a, b, p, [&](int r, int c, int s) { out[r * stride + c] += factor * s; });
 }
 
-extern "C" __global__ __launch_bounds__(128) void gemm_mma_float32(const uint32_t* a, const uint32_t* b,
-                                                                   const __grid_constant__ Product p, const float* row_scale,
-                                                                   float scale, float* out, long stride) {
+KERNEL(binary_products, 128) void gemm_mma_float32(const uint32_t* a, const uint32_t* b,
+    const __grid_constant__ PlainProduct p, const float* row_scale, float scale, float* out, long stride) {
   gemm(a, b, p, [&](int r, int c, int s) { out[r * stride + c] = (row_scale ? row_scale[r] * scale : scale) * (float)s; });
 }

@@ -28,6 +28,7 @@ constexpr int kTileRows = 128, kTileColumns = 256, kStageBytesOfRow = 128, kStag
 constexpr int kBytesA = kTileRows * kStageBytesOfRow, kBytesB = kTileColumns * kStageBytesOfRow;
 constexpr int kBytesColumns = 8 * kTileColumns;  // most that an epilogue wants to have of a tile's columns
 constexpr int kThreads = 384;
+constexpr int kDynamicShared = kStagesA * kBytesA + kStagesB * kBytesB + kStagesColumns * kBytesColumns + 1024;  // 1024: to align it
 
 struct Product {
   int m, n;
@@ -177,9 +178,9 @@ DEVICE void release_b(const Rings& rings, int index) {
 
 // Where no turns are taken the first warpgroup gets a head start of two stages. It stays ahead, so that its epilogues run under the
 // other's products, and the other's under its own.
-struct Head {
+struct HeadStart {
   int left;
-  __device__ __forceinline__ Head(bool given, int group) : left(0) {
+  __device__ __forceinline__ HeadStart(bool given, int group) : left(0) {
     if (!given) return;
     if (group == 0) left = 2;
     else named_sync(3, 256);
@@ -195,7 +196,7 @@ struct Head {
 
 // C over all planes, from the top one down; on return all products have arrived in the registers.
 template <class Unit>
-DEVICE void multiply(int (&acc)[128], const Product& p, const Tiles& tiles, const Rings& rings, Stages& stages, int row_half, Head& start) {
+DEVICE void multiply(int (&acc)[128], const Product& p, const Tiles& tiles, const Rings& rings, Stages& stages, int row_half, HeadStart& start) {
   int blocks = tiles.last_block - tiles.first_block;
   int scale = p.negative_top ? -2 : 2;
   for (int plane = 0; plane < p.planes; plane++) {
@@ -256,7 +257,7 @@ template <class Unit, class Epilogue> DEVICE void consume(const Product& p, cons
   Stages stages;
   Tiles tiles(p);
   Turns turns(p, tiles, group);
-  Head start(!turns.taken, group);
+  HeadStart start(!turns.taken, group);
   int acc[128];
   while (tiles.take()) {
     auto rows = epilogue.rows(p, tiles.row + row_in_tile, tiles.column, lane % 4);
@@ -617,17 +618,16 @@ struct StoreBits {
   }
 };
 
-#define GEMM_KERNEL(name, Unit, Epilogue)                                                                                        \
-  extern "C" __global__ __launch_bounds__(kThreads, 1) void name(const __grid_constant__ TensorMap map_a,                  \
-                                                                 const __grid_constant__ TensorMap map_b,                  \
-                                                                 const __grid_constant__ Product product,                  \
-                                                                 const __grid_constant__ Epilogue epilogue) {              \
-    gemm<Unit>(&map_a, &map_b, product, epilogue);                                                                               \
+#define GEMM_KERNEL(category, name, Unit, Epilogue)                                                                    \
+  KERNEL(category shared(kDynamicShared), kThreads, 1) void name(const __grid_constant__ TensorMap map_a,             \
+      const __grid_constant__ TensorMap map_b, const __grid_constant__ Product product,                               \
+      const __grid_constant__ Epilogue epilogue) {                                                                    \
+    gemm<Unit>(&map_a, &map_b, product, epilogue);                                                                    \
   }
 
-GEMM_KERNEL(gemm_wgmma_float32, Binary, StoreFloat32)
-GEMM_KERNEL(gemm_wgmma_bfloat16, Binary, StoreBFloat16)
-GEMM_KERNEL(gemm_wgmma_int16, Binary, StoreInt16)
-GEMM_KERNEL(gemm_wgmma_add, Binary, AddInt32)
-GEMM_KERNEL(gemm_wgmma_bytes_add, Bytes, AddInt32)
-GEMM_KERNEL(gemm_wgmma_bits, Binary, StoreBits)
+GEMM_KERNEL(binary_products, gemm_wgmma_float32, Binary, StoreFloat32)
+GEMM_KERNEL(binary_products, gemm_wgmma_bfloat16, Binary, StoreBFloat16)
+GEMM_KERNEL(binary_products, gemm_wgmma_int16, Binary, StoreInt16)
+GEMM_KERNEL(binary_products, gemm_wgmma_add, Binary, AddInt32)
+GEMM_KERNEL(byte_products, gemm_wgmma_bytes_add, Bytes, AddInt32)
+GEMM_KERNEL(binary_products, gemm_wgmma_bits, Binary, StoreBits)

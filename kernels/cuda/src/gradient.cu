@@ -54,7 +54,7 @@ DEVICE void grad_max(const Source& source, int rows, int width, const float* alp
 // From maxima (float bits) the scales max / levels, over them, and the inverses, a little less than levels / max. A maximum that is not
 // finite has the scale NaN.
 constexpr float kBelowOne = 1 - 0x1p-22f;
-extern "C" __global__ __launch_bounds__(256) void grad_scales(float* maxima, int n, float levels, float* inverse) {
+KERNEL(rounding, 256) void grad_scales(float* maxima, int n, float levels, float* inverse) {
   int i = blockIdx.x * 256 + threadIdx.x;
   if (i >= n) return;
   float most = maxima[i];
@@ -66,7 +66,7 @@ extern "C" __global__ __launch_bounds__(256) void grad_scales(float* maxima, int
 struct Rounding {
   int rows, width, bits, row0;  // row0: what counts as the first row's number
   const float *alpha, *row_inverse, *column_inverse;
-  // For dx, planes of rows x channels; null where not wanted. Bits are in the order of pack.cu's kGradient.
+  // For dx, planes of rows x channels; null where not wanted. Bits are in the order of pack.cu's kGradientOrder.
   uint32_t* row_planes;
   int* row_popcounts;  // added to: the sum of a row's integers is its weighted popcount
   long row_plane_words;
@@ -113,14 +113,18 @@ DEVICE uint32_t separate_lanes(uint32_t x, int lane) {
   return lane & 2 ? (y >> 2 & k3) | (x & ~k3) : (x & k3) | (y << 2 & ~k3);
 }
 
+// The dynamic shared memory of grad_round: a slot a thread for each row on its way, and what is collected of 256 channels, as planes of
+// up to 4 bits or as bytes.
+constexpr int kRowsAhead = 4, kSlots = 256 * kRowsAhead, kCollectedPlanes = 4 * 256 * 33, kCollectedBytes = 4 * 256 * 65;
+
 // A lane passes over its warp's 32 rows. kNibbles: 1 for up to 4 bits, else 2. With kBytes the
 // weights' integers become bytes, else planes. They are collected in shared memory, a word for 4 bytes or 8 nibbles of a channel, so
 // that whole sectors are written; channels lie there in the order of lanes: 32 e + lane is channel 8 lane + e.
 template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const Source& source, const Rounding& p) {
   extern __shared__ uint32_t collected[];
-  constexpr int kAhead = 4;  // rows that are on their way meanwhile
   constexpr int kRows = kBytes ? 4 : 8, kWords = kBytes ? 1 : kNibbles;  // of one word; words for a channel's integers
   constexpr int kChannel = 256 / kRows + 1;                             // words of a channel: an odd number, against bank conflicts
+  static_assert(4 * kWords * 256 * kChannel == (kBytes ? kCollectedBytes : kWords * kCollectedPlanes));
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 256 + 8 * lane;
   int groups = ceil_div(p.width, 8), first = blockIdx.y * 256 + 32 * warp;
   uint32_t key0 = p.scalars->seed[0] ^ 0x44494e47u, key1 = p.scalars->seed[1] ^ 0x524f554eu;
@@ -138,19 +142,19 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
   auto pass_over = [&]<bool kWhole>() {
     auto fetch = [&](int i) {
       int row = first + (i ^ (kRows - 1));
-      if (i < 32) source.template fetch<kWhole>(slots[i % kAhead * 256], kWhole ? row : min(row, p.rows - 1), c0);
+      if (i < 32) source.template fetch<kWhole>(slots[i % kRowsAhead * 256], kWhole ? row : min(row, p.rows - 1), c0);
       copies_commit();
     };
 #pragma unroll 1
-    for (int i = 0; i < kAhead; i++) fetch(i);
+    for (int i = 0; i < kRowsAhead; i++) fetch(i);
     for (int group = 0; group < 32 / kRows; group++) {
       uint32_t column[kWords][8] = {};
       for (int r = kRows - 1; r >= 0; r--) {
         int row = first + kRows * group + r, i = kRows * group + kRows - 1 - r;
-        copies_wait<kAhead - 1>();
-        typename Source::Raw raw = source.template take<kWhole>(slots[i % kAhead * 256], c0);
+        copies_wait<kRowsAhead - 1>();
+        typename Source::Raw raw = source.template take<kWhole>(slots[i % kRowsAhead * 256], c0);
         if (!kWhole && row >= p.rows) source.drop(raw);
-        fetch(i + kAhead);
+        fetch(i + kRowsAhead);
         float g[8], plain[8], inverse_row = kWhole ? p.row_inverse[row] : p.row_planes ? p.row_inverse[min(row, p.rows - 1)] : 0;
         uint32_t q[8], weight_q[8];
         source.finish(raw, row, c0, channels, g, plain);
@@ -256,42 +260,42 @@ template <class Source> DEVICE void grad_copy(const Source& source, int rows, in
   }
 }
 
-#define GRADIENT_KERNELS(name, Source)                                                                                           \
-  extern "C" __global__ __launch_bounds__(256, 3) void grad_max_##name(const __grid_constant__ Source source, int rows, int width,  \
-                                                                    const float* alpha, uint32_t* row_max, uint32_t* column_max, \
-                                                                    float* theta) {                                              \
-    grad_max<Source>(source, rows, width, alpha, row_max, column_max, theta);                                                    \
-  }                                                                                                                              \
-  extern "C" __global__ __launch_bounds__(256, 2) void grad_round_planes_4_##name(const __grid_constant__ Source source,         \
-                                                                    const __grid_constant__ Rounding rounding) {                 \
-    grad_round<1, false, Source>(source, rounding);                                                                              \
-  }                                                                                                                              \
-  extern "C" __global__ __launch_bounds__(256, 2) void grad_round_bytes_4_##name(const __grid_constant__ Source source,          \
-                                                                    const __grid_constant__ Rounding rounding) {                 \
-    grad_round<1, true, Source>(source, rounding);                                                                               \
-  }                                                                                                                              \
-  extern "C" __global__ __launch_bounds__(256, 2) void grad_round_planes_8_##name(const __grid_constant__ Source source,         \
-                                                                    const __grid_constant__ Rounding rounding) {                 \
-    grad_round<2, false, Source>(source, rounding);                                                                              \
-  }                                                                                                                              \
-  extern "C" __global__ __launch_bounds__(256, 2) void grad_round_bytes_8_##name(const __grid_constant__ Source source,          \
-                                                                    const __grid_constant__ Rounding rounding) {                 \
-    grad_round<2, true, Source>(source, rounding);                                                                               \
-  }                                                                                                                              \
-  extern "C" __global__ __launch_bounds__(256) void grad_copy_##name(const __grid_constant__ Source source, int rows, int width, \
-                                                                     float* out) {                                               \
-    grad_copy<Source>(source, rows, width, out);                                                                                 \
-  }
+#define GRADIENT_KERNELS(name, Source, kSlot)                                                                         \
+  KERNEL(rounding, 256, 3) void grad_max_##name(const __grid_constant__ Source source, int rows, int width,           \
+      const float* alpha, uint32_t* row_max, uint32_t* column_max, float* theta) {                                    \
+    grad_max<Source>(source, rows, width, alpha, row_max, column_max, theta);                                         \
+  }                                                                                                                   \
+  KERNEL(rounding shared(kCollectedPlanes + kSlots * kSlot), 256, 2) void grad_round_planes_4_##name(                 \
+      const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {                             \
+    grad_round<1, false, Source>(source, rounding);                                                                   \
+  }                                                                                                                   \
+  KERNEL(rounding shared(kCollectedBytes + kSlots * kSlot), 256, 2) void grad_round_bytes_4_##name(                   \
+      const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {                             \
+    grad_round<1, true, Source>(source, rounding);                                                                    \
+  }                                                                                                                   \
+  KERNEL(rounding shared(kCollectedPlanes * 2 + kSlots * kSlot), 256, 2) void grad_round_planes_8_##name(             \
+      const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {                             \
+    grad_round<2, false, Source>(source, rounding);                                                                   \
+  }                                                                                                                   \
+  KERNEL(rounding shared(kCollectedBytes + kSlots * kSlot), 256, 2) void grad_round_bytes_8_##name(                   \
+      const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {                             \
+    grad_round<2, true, Source>(source, rounding);                                                                    \
+  }                                                                                                                   \
+  KERNEL(elementwise float, 256) void grad_copy_##name(const __grid_constant__ Source source, int rows, int width,    \
+      float* out) {                                                                                                   \
+    grad_copy<Source>(source, rows, width, out);                                                                      \
+  }                                                                                                                   \
+  static_assert(sizeof(Source::Raw) == kSlot);
 using DenseFloats = DenseGradient<float, false>;
 using DenseBFloats = DenseGradient<BFloat, false>;
 using ShiftedFloats = DenseGradient<float, true>;
 using ShiftedBFloats = DenseGradient<BFloat, true>;
-GRADIENT_KERNELS(dense_float32, DenseFloats)
-GRADIENT_KERNELS(dense_bfloat16, DenseBFloats)
-GRADIENT_KERNELS(shifted_float32, ShiftedFloats)
-GRADIENT_KERNELS(shifted_bfloat16, ShiftedBFloats)
-GRADIENT_KERNELS(head_int16, HeadGradient<short>)
-GRADIENT_KERNELS(head_float32, HeadGradient<float>)
+GRADIENT_KERNELS(dense_float32, DenseFloats, 48)
+GRADIENT_KERNELS(dense_bfloat16, DenseBFloats, 32)
+GRADIENT_KERNELS(shifted_float32, ShiftedFloats, 48)
+GRADIENT_KERNELS(shifted_bfloat16, ShiftedBFloats, 32)
+GRADIENT_KERNELS(head_int16, HeadGradient<short>, 32)
+GRADIENT_KERNELS(head_float32, HeadGradient<float>, 48)
 
 // A block per channel c, s = Σ_t g x of its weights: dweight += alpha_c scale_c unit s, dalpha_c += scale_c unit Σ_k w_ck s_k, with
 // w the effective weight. Null scales count as 1. Of integers the first product is one of float32, of float64 it is rounded last.
@@ -317,14 +321,11 @@ DEVICE void finish_weights(const T* s, int width, const float* alpha, const floa
   dalpha[c] += (float)((double)scale * sum);
 }
 
-extern "C" __global__ __launch_bounds__(256) void finish_weights_int32(const int* s, int width, const float* alpha,
-                                                                       const float* scales, float unit, const uint32_t* signs,
-                                                                       int words, const float* mixed, float* dweight, float* dalpha) {
+KERNEL(rounding, 256) void finish_weights_int32(const int* s, int width, const float* alpha, const float* scales,
+    float unit, const uint32_t* signs, int words, const float* mixed, float* dweight, float* dalpha) {
   finish_weights(s, width, alpha, scales, unit, signs, words, mixed, dweight, dalpha);
 }
-extern "C" __global__ __launch_bounds__(256) void finish_weights_float64(const double* s, int width, const float* alpha,
-                                                                         const float* scales, float unit, const uint32_t* signs,
-                                                                         int words, const float* mixed, float* dweight,
-                                                                         float* dalpha) {
+KERNEL(rounding, 256) void finish_weights_float64(const double* s, int width, const float* alpha, const float* scales,
+    float unit, const uint32_t* signs, int words, const float* mixed, float* dweight, float* dalpha) {
   finish_weights(s, width, alpha, scales, unit, signs, words, mixed, dweight, dalpha);
 }

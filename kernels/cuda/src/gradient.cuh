@@ -3,11 +3,7 @@
 // the last: fetch loads what finish turns into g, and into plain, the gradient of the output itself, before a shift is undone. The two
 // are apart so that loads of later rows can be on their way.
 #pragma once
-
-struct Shift {
-  int from, to, offset, self, seq;
-  const int* starts;  // of the rows' documents; null: 0
-};
+#include "shift.cuh"
 
 // Short integers without the slow conversion: from -32,768 on, they are the low half of a float from 8,388,608 on.
 DEVICE float short_float(uint32_t pair, int half) {

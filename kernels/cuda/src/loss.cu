@@ -1,23 +1,23 @@
 // Softmax cross-entropy over logits that exist only as the integers, or floats, of the head's product.
 #include "gradient.cuh"
 
-constexpr int kRows = 4;  // of a block, so that alpha and theta are read once for all of them
+constexpr int kLossRows = 4;  // of a block, so that alpha and theta are read once for all of them
 
 // losses[row] = log Σ exp(u) - u[target] in nats, 0 without a target, and what HeadGradient needs of a row.
 template <class T>
 DEVICE void losses(const Logits<T>& logits, int rows, const int* targets, const Scalars* scalars, float* losses, float* row_stats) {
-  __shared__ float tops[kRows][8], sums[kRows][8];
-  int first = blockIdx.x * kRows, count = min(kRows, rows - first);
-  float top[kRows], sum[kRows];
+  __shared__ float tops[kLossRows][8], sums[kLossRows][8];
+  int first = blockIdx.x * kLossRows, count = min(kLossRows, rows - first);
+  float top[kLossRows], sum[kLossRows];
 #pragma unroll
-  for (int r = 0; r < kRows; r++) top[r] = -3e38f, sum[r] = 0;  // a logit of -Inf adds nothing
+  for (int r = 0; r < kLossRows; r++) top[r] = -3e38f, sum[r] = 0;  // a logit of -Inf adds nothing
   for (int c0 = 4 * threadIdx.x; c0 < logits.width; c0 += 1024) {
     int valid = min(4, logits.width - c0);
     float slope[4], offset[4];
 #pragma unroll
     for (int j = 0; j < 4; j++) slope[j] = logits.slope(c0 + j), offset[j] = logits.offset(c0 + j);
 #pragma unroll
-    for (int r = 0; r < kRows; r++) {
+    for (int r = 0; r < kLossRows; r++) {
       if (r >= count) break;
       float y[4], u[4];
       logits.load(first + r, c0, y);
@@ -33,7 +33,7 @@ DEVICE void losses(const Logits<T>& logits, int rows, const int* targets, const 
     }
   }
 #pragma unroll
-  for (int r = 0; r < kRows; r++) {
+  for (int r = 0; r < kLossRows; r++) {
     float most = warp_max(top[r]);
     float total = warp_sum(sum[r] * exp2_fast(top[r] - most));
     if (threadIdx.x % 32 == 0) tops[r][threadIdx.x / 32] = most, sums[r][threadIdx.x / 32] = total;
@@ -53,13 +53,11 @@ DEVICE void losses(const Logits<T>& logits, int rows, const int* targets, const 
   row_stats[2 * row + 1] = target < 0 ? 0.0f : (float)(scalars->grad_scale / total);
 }
 
-extern "C" __global__ __launch_bounds__(256) void losses_int16(const __grid_constant__ Logits<short> logits, int rows,
-                                                               const int* targets, const Scalars* scalars, float* to,
-                                                               float* row_stats) {
+KERNEL(loss float, 256) void losses_int16(const __grid_constant__ Logits<short> logits, int rows, const int* targets,
+    const Scalars* scalars, float* to, float* row_stats) {
   losses(logits, rows, targets, scalars, to, row_stats);
 }
-extern "C" __global__ __launch_bounds__(256) void losses_float32(const __grid_constant__ Logits<float> logits, int rows,
-                                                                 const int* targets, const Scalars* scalars, float* to,
-                                                                 float* row_stats) {
+KERNEL(loss float, 256) void losses_float32(const __grid_constant__ Logits<float> logits, int rows,
+    const int* targets, const Scalars* scalars, float* to, float* row_stats) {
   losses(logits, rows, targets, scalars, to, row_stats);
 }

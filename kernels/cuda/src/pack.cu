@@ -1,8 +1,8 @@
 // Packing the signs of floats, transposing bit planes, and the integer thresholds that decide a channel's output bits.
 
 // One warp per row: bit c of a row is x[c] >= 0. `words` 32-bit words a row, a multiple of 4; padding bits are zero.
-extern "C" __global__ __launch_bounds__(256) void pack_signs(const float* x, long x_stride, int rows, int columns, uint32_t* out,
-                                                             int words, int* popcounts) {
+KERNEL(packing, 256) void pack_signs(const float* x, long x_stride, int rows, int columns, uint32_t* out, int words,
+    int* popcounts) {
   int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
   if (row >= rows) return;
   constexpr int kAhead = 8;  // words whose loads are in flight together
@@ -47,9 +47,8 @@ template <class Test> DEVICE int first_where(int low, int high, const Test& test
 // For every output channel, the bits' test in quarters of s (Go: Thresholds has the derivation), shifted so that the epilogue
 // needs no column term: centre = base + 4 (centre - column_weight * popcount - bias). Written in the order in which the
 // accumulators of a 256-column tile hold the channels: channel 64 t + 2 b + e at 8 b + 2 t + e.
-extern "C" __global__ __launch_bounds__(256) void channel_thresholds(const float* alpha, const float* theta, float unit, int n,
-                                                                     int largest, const int* popcounts, int column_weight,
-                                                                     int bias, float* centre_radius, uint32_t* negative) {
+KERNEL(packing, 256) void channel_thresholds(const float* alpha, const float* theta, float unit, int n, int largest,
+    const int* popcounts, int column_weight, int bias, float* centre_radius, uint32_t* negative) {
   int channel = blockIdx.x * 256 + threadIdx.x;  // the grid covers n rounded up to 256
   int centre = 0, radius = -1;
   bool flip = false;
@@ -81,16 +80,15 @@ extern "C" __global__ __launch_bounds__(256) void channel_thresholds(const float
 
 // The row whose bits become bit `lane` of word `target` of out's rows: neighbours, or the order in which gradients are packed
 // (gradient.cu), which products with them need on their other side. Over the sum's index any order serves.
-enum Order { kNeighbours, kGradient };
+constexpr int kNeighbours = 0, kGradientOrder = 1;
 DEVICE int source_row(int order, int target, int lane) {
   return 32 * target + (order == kNeighbours ? lane : 8 * (lane % 4) + lane / 4);
 }
 
 // out (columns x rows bits) = transpose of bits (rows x columns bits), plane by plane. A warp turns 32 rows of four words.
 // Grid: x ceil(words / 4) of the input, y words of the output's rows / 8, z planes. Padding of out is written as zero.
-extern "C" __global__ __launch_bounds__(256) void transpose_bits(const uint32_t* bits, int rows, int columns, int words,
-                                                                 long plane_words, uint32_t* out, int out_words,
-                                                                 long out_plane_words, int order) {
+KERNEL(packing, 256) void transpose_bits(const uint32_t* bits, int rows, int columns, int words, long plane_words,
+    uint32_t* out, int out_words, long out_plane_words, int order) {
   __shared__ uint32_t tile[8][132];  // 132: no bank conflicts below
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   int target = blockIdx.y * 8 + warp;  // word of the output's rows
@@ -122,8 +120,8 @@ extern "C" __global__ __launch_bounds__(256) void transpose_bits(const uint32_t*
 
 // out[r][k] = entry k of row r of the planes as a signed byte: the level from -2^(planes-1) on, which is (value - 1) / 2. A thread
 // turns 32 entries. Grid: x blocks of 256 words, y rows.
-extern "C" __global__ __launch_bounds__(256) void spread_bytes(const uint32_t* bits, int words, long plane_words, int planes, char* out,
-                                                               int row_bytes) {
+KERNEL(packing, 256) void spread_bytes(const uint32_t* bits, int words, long plane_words, int planes, char* out,
+    int row_bytes) {
   int w = blockIdx.x * 256 + threadIdx.x;
   if (32 * w >= row_bytes) return;
   uint32_t four[8];

@@ -12,6 +12,13 @@
 #include <__clang_cuda_builtin_vars.h>
 #include <stdint.h>
 
+// KERNEL(category, threads of a block, blocks of a multiprocessor at least) begins every kernel. ptx2go reads it and writes
+// the kernel's launcher in Go. The category is one of those of kernels/timing, with these words behind it:
+//   float            the kernel's arithmetic is float work
+//   shared(bytes)    a block has that much dynamic shared memory
+//   shared           a block has as much dynamic shared memory as the launch says, up to 48 KiB
+#define KERNEL(category, ...) extern "C" __global__ __VA_OPT__(__launch_bounds__(__VA_ARGS__))
+
 #define DEVICE static __device__ __forceinline__
 #define DEVICE_MEMBER __device__ __forceinline__
 
@@ -245,7 +252,7 @@ DEVICE void separate(uint32_t (&x)[4]) {
   x[1] = (a1 & k3) | (b1 << 2 & ~k3), x[3] = (a1 >> 2 & k3) | (b1 & ~k3);
 }
 
-// What changes from step to step; Go's deviceScalars has the same fields. Kernels read it when they run.
+// What changes from step to step. Kernels read it when they run.
 constexpr int kMaxSurvivors = 16;
 struct Scalars {
   uint32_t seed[2], step[2];

@@ -1,13 +1,14 @@
 // What happens row by row around the linears: looking tokens up, normalising and quantizing the residual stream, the outputs of
 // linears that were multiplied in floats or whose keys are shifted, and expanding bits into floats.
+#include "shift.cuh"
 
 // Bit c of a row of packed words.
 DEVICE uint32_t bit_at(const uint32_t* row, int c) { return row[c / 32] >> (c % 32) & 1; }
 DEVICE float sign_at(const uint32_t* row, int c) { return bit_at(row, c) ? 1.0f : -1.0f; }
 
 // A block per row of x: the effective weight of the row's token. `failure` gets 1 + row where a token is outside the vocabulary.
-extern "C" __global__ __launch_bounds__(256) void embed(float* x, const int* tokens, const uint32_t* signs, int words,
-                                                        const float* mixed, int width, int vocab, int* failure) {
+KERNEL(elementwise float, 256) void embed(float* x, const int* tokens, const uint32_t* signs, int words,
+    const float* mixed, int width, int vocab, int* failure) {
   long row = blockIdx.x;
   int token = tokens[row];
   if (token < 0 || token >= vocab) {
@@ -70,9 +71,8 @@ DEVICE uint32_t transpose_nibbles(uint32_t x, int lane) {
 // A warp per row of up to 1,024 values, whole words of four lanes' fours: planes of 2 to 4 bits, and the rows' weighted popcounts. A
 // lane has fours of columns, 128 apart. Levels are packed as nibbles, separated into planes within the lane, and exchanged among eight
 // lanes, each of which gets one chunk's word.
-extern "C" __global__ __launch_bounds__(256) void normalize_levels(const float* x, const float* gain, int rows, int width, double eps,
-                                                                   int bits, uint32_t* out, int words, long plane_words,
-                                                                   int* popcounts) {
+KERNEL(elementwise float, 256) void normalize_levels(const float* x, const float* gain, int rows, int width,
+    double eps, int bits, uint32_t* out, int words, long plane_words, int* popcounts) {
   constexpr int kFours = 8;
   constexpr float kMagic = 12582912.0f;  // see Reader
   int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -183,9 +183,8 @@ template <int kBits> DEVICE void normalize_row(const float* x, const float* gain
   if (lane == 0) *popcount_out = count;
 }
 
-extern "C" __global__ __launch_bounds__(256) void normalize(const float* x, const float* gain, int rows, int width, double eps,
-                                                            int bits, uint32_t* out, int words, long plane_words,
-                                                            int* popcounts) {
+KERNEL(elementwise float, 256) void normalize(const float* x, const float* gain, int rows, int width, double eps,
+    int bits, uint32_t* out, int words, long plane_words, int* popcounts) {
   int row = blockIdx.x * 8 + threadIdx.x / 32;
   if (row >= rows) return;
   x += (long)row * width;
@@ -195,8 +194,8 @@ extern "C" __global__ __launch_bounds__(256) void normalize(const float* x, cons
   else normalize_row<8>(x, gain, width, eps, bits, out, words, plane_words, popcounts + row);
 }
 
-extern "C" __global__ __launch_bounds__(256) void normalize_floats(const float* x, const float* gain, int rows, int width, double eps,
-                                                                   float* out) {
+KERNEL(elementwise float, 256) void normalize_floats(const float* x, const float* gain, int rows, int width,
+    double eps, float* out) {
   int row = blockIdx.x * 8 + threadIdx.x / 32;
   if (row >= rows) return;
   x += (long)row * width;
@@ -330,32 +329,23 @@ DEVICE void normalize_backward_any(T* dx, float* partial, const T* dout, const f
   }
 }
 
-#define NORMALIZE_BACKWARD(type, T)                                                                                              \
-  extern "C" __global__ __launch_bounds__(128, 3) void normalize_backward_##type(T* dx, float* partial, const T* dout,           \
-                                                                                 const float* x, const float* gain, int rows,    \
-                                                                                 int width, double eps, float limit) {           \
-    normalize_backward_rows(dx, partial, dout, x, gain, rows, width, eps, limit);                                                \
-  }                                                                                                                              \
-  extern "C" __global__ __launch_bounds__(256) void normalize_backward_16_##type(T* dx, float* partial, const T* dout,           \
-                                                                                 const float* x, const float* gain, int rows,    \
-                                                                                 int width, double eps, float limit) {           \
-    normalize_backward_any<16>(dx, partial, dout, x, gain, rows, width, eps, limit);                                             \
-  }                                                                                                                              \
-  extern "C" __global__ __launch_bounds__(256) void normalize_backward_64_##type(T* dx, float* partial, const T* dout,           \
-                                                                                 const float* x, const float* gain, int rows,    \
-                                                                                 int width, double eps, float limit) {           \
-    normalize_backward_any<64>(dx, partial, dout, x, gain, rows, width, eps, limit);                                             \
+#define NORMALIZE_BACKWARD_KERNELS(type, T)                                                                           \
+  KERNEL(elementwise float, 128, 3) void normalize_backward_##type(T* dx, float* partial, const T* dout,              \
+      const float* x, const float* gain, int rows, int width, double eps, float limit) {                              \
+    normalize_backward_rows(dx, partial, dout, x, gain, rows, width, eps, limit);                                     \
+  }                                                                                                                   \
+  KERNEL(elementwise float, 256) void normalize_backward_16_##type(T* dx, float* partial, const T* dout,              \
+      const float* x, const float* gain, int rows, int width, double eps, float limit) {                              \
+    normalize_backward_any<16>(dx, partial, dout, x, gain, rows, width, eps, limit);                                  \
+  }                                                                                                                   \
+  KERNEL(elementwise float, 256) void normalize_backward_64_##type(T* dx, float* partial, const T* dout,              \
+      const float* x, const float* gain, int rows, int width, double eps, float limit) {                              \
+    normalize_backward_any<64>(dx, partial, dout, x, gain, rows, width, eps, limit);                                  \
   }
-NORMALIZE_BACKWARD(float32, float)
-NORMALIZE_BACKWARD(bfloat16, BFloat)
+NORMALIZE_BACKWARD_KERNELS(float32, float)
+NORMALIZE_BACKWARD_KERNELS(bfloat16, BFloat)
 
 // ---- Outputs of linears from products y in floats: u = alpha * y - theta ----
-
-// Keys From..To-1 read an earlier token: y[t-offset], plus y[t] when self; y before the start of t's document is 0.
-struct Shift {
-  int from, to, offset, self, seq;
-  const int* starts;  // by row; null: 0
-};
 
 DEVICE float shifted(const float* y, long stride, long row, int c, const Shift& s) {
   float own = y[row * stride + c];
@@ -366,9 +356,9 @@ DEVICE float shifted(const float* y, long stride, long row, int c, const Shift& 
 }
 
 // A warp per row: bits u >= 0 to sign, with popcounts, and |u| <= 1 to pass unless that is null.
-extern "C" __global__ __launch_bounds__(256) void emit_signs(const float* y, long stride, const float* alpha,
-                                                             const float* theta, int rows, int width, const __grid_constant__ Shift shift, uint32_t* sign,
-                                                             uint32_t* pass, int words, int* popcounts) {
+KERNEL(elementwise float, 256) void emit_signs(const float* y, long stride, const float* alpha, const float* theta,
+    int rows, int width, const __grid_constant__ Shift shift, uint32_t* sign, uint32_t* pass, int words,
+    int* popcounts) {
   int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, count = 0;
   if (row >= rows) return;
   for (int w = 0; 32 * w < width; w++) {
@@ -385,8 +375,8 @@ extern "C" __global__ __launch_bounds__(256) void emit_signs(const float* y, lon
 }
 
 // out = residual + u, or u where residual is null; u is y itself where alpha is null. out may be residual.
-extern "C" __global__ __launch_bounds__(256) void emit_add(float* out, const float* residual, const float* y, long stride,
-                                                           const float* alpha, const float* theta, long count, int width) {
+KERNEL(elementwise float, 256) void emit_add(float* out, const float* residual, const float* y, long stride,
+    const float* alpha, const float* theta, long count, int width) {
   for (long i = blockIdx.x * 256l + threadIdx.x; i < count; i += gridDim.x * 256l) {
     int c = (int)(i % width);
     float u = y[i / width * stride + c];
@@ -396,7 +386,7 @@ extern "C" __global__ __launch_bounds__(256) void emit_add(float* out, const flo
 }
 
 // out = y rounded to bfloat16.
-extern "C" __global__ __launch_bounds__(256) void emit_bfloats(BFloat* out, const float* y, long stride, long count, int width) {
+KERNEL(elementwise float, 256) void emit_bfloats(BFloat* out, const float* y, long stride, long count, int width) {
   for (long i = blockIdx.x * 256l + threadIdx.x; i < count; i += gridDim.x * 256l) write(out + i, y[i / width * stride + i % width]);
 }
 
@@ -404,18 +394,20 @@ extern "C" __global__ __launch_bounds__(256) void emit_bfloats(BFloat* out, cons
 template <class T> DEVICE void emit_integers(T* out, const int* s, const float* scale, long count, int width) {
   for (long i = blockIdx.x * 256l + threadIdx.x; i < count; i += gridDim.x * 256l) write(out + i, scale[i / width] * (float)s[i]);
 }
-extern "C" __global__ __launch_bounds__(256) void emit_integers_float32(float* out, const int* s, const float* scale, long count, int width) {
+KERNEL(elementwise float, 256) void emit_integers_float32(float* out, const int* s, const float* scale, long count,
+    int width) {
   emit_integers(out, s, scale, count, width);
 }
-extern "C" __global__ __launch_bounds__(256) void emit_integers_bfloat16(BFloat* out, const int* s, const float* scale, long count, int width) {
+KERNEL(elementwise float, 256) void emit_integers_bfloat16(BFloat* out, const int* s, const float* scale, long count,
+    int width) {
   emit_integers(out, s, scale, count, width);
 }
 
 // ---- Bits as floats, for products with floats ----
 
 // out[r][c] = factor_r * Σ_p 2^p s_p, times unit; factor may be null.
-extern "C" __global__ __launch_bounds__(256) void expand(const uint32_t* bits, int rows, int columns, int planes, int words,
-                                                         long plane_words, float unit, const float* factor, float* out) {
+KERNEL(elementwise float, 256) void expand(const uint32_t* bits, int rows, int columns, int planes, int words,
+    long plane_words, float unit, const float* factor, float* out) {
   long row = blockIdx.x;
   float f = factor ? factor[row] * unit : unit;
   for (int c = threadIdx.x; c < columns; c += 256) {
@@ -426,13 +418,13 @@ extern "C" __global__ __launch_bounds__(256) void expand(const uint32_t* bits, i
 }
 
 // out[r][c] = factor_r * x[r][c].
-extern "C" __global__ __launch_bounds__(256) void scale_rows(const float* x, int columns, const float* factor, float* out) {
+KERNEL(elementwise float, 256) void scale_rows(const float* x, int columns, const float* factor, float* out) {
   long row = blockIdx.x;
   for (int c = threadIdx.x; c < columns; c += 256) out[row * columns + c] = factor[row] * x[row * columns + c];
 }
 
 // A block per row: mixed = (1-mix) * w / mean|w| + mix * sign(w).
-extern "C" __global__ __launch_bounds__(256) void blend(const float* weight, int width, const Scalars* scalars, float* mixed) {
+KERNEL(elementwise float, 256) void blend(const float* weight, int width, const Scalars* scalars, float* mixed) {
   __shared__ double room[8];
   long at = (long)blockIdx.x * width;
   double sum = 0;

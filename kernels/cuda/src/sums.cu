@@ -12,7 +12,7 @@ DEVICE double block_sum(double value) {
 }
 
 // partial[block] = Σ x, or Σ x² when square, over the block's elements.
-extern "C" __global__ __launch_bounds__(256) void sum_blocks(const float* x, long n, int square, double* partial) {
+KERNEL(optimizer float, 256) void sum_blocks(const float* x, long n, int square, double* partial) {
   double sum = 0;
   for (long i = blockIdx.x * 256l + threadIdx.x; i < n; i += gridDim.x * 256l) sum += square ? (double)x[i] * (double)x[i] : (double)x[i];
   sum = block_sum(sum);
@@ -20,7 +20,7 @@ extern "C" __global__ __launch_bounds__(256) void sum_blocks(const float* x, lon
 }
 
 // dst[0] += Σ partial. One block.
-extern "C" __global__ __launch_bounds__(1024) void add_total(const double* partial, int n, float* dst) {
+KERNEL(optimizer float, 1024) void add_total(const double* partial, int n, float* dst) {
   double sum = 0;
   for (int i = threadIdx.x; i < n; i += 1024) sum += partial[i];
   sum = block_sum(sum);
@@ -28,7 +28,7 @@ extern "C" __global__ __launch_bounds__(1024) void add_total(const double* parti
 }
 
 // dst[c] += sign * Σ_r partial[r][c]: a block per 32 columns, whose warps take every eighth row.
-extern "C" __global__ __launch_bounds__(256) void add_columns(const float* partial, int rows, int columns, double sign, float* dst) {
+KERNEL(rounding, 256) void add_columns(const float* partial, int rows, int columns, double sign, float* dst) {
   __shared__ double sums[8][32];
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c = blockIdx.x * 32 + lane;
   double sum = 0;
@@ -41,7 +41,7 @@ extern "C" __global__ __launch_bounds__(256) void add_columns(const float* parti
   dst[c] += (float)(sign * sum);
 }
 
-extern "C" __global__ void set_scalars(Scalars* to, const __grid_constant__ Scalars from) {
+KERNEL(copies) void set_scalars(Scalars* to, const __grid_constant__ Scalars from) {
   for (int i = threadIdx.x; i < (int)sizeof(Scalars) / 4; i += blockDim.x) ((uint32_t*)to)[i] = ((const uint32_t*)&from)[i];
 }
 
@@ -56,7 +56,7 @@ struct Adam {
 };
 
 // Every operation is rounded to float32 by itself, as on every device.
-extern "C" __global__ __launch_bounds__(256) void adamw(const __grid_constant__ Adam a, const Scalars* scalars) {
+KERNEL(optimizer float, 256) void adamw(const __grid_constant__ Adam a, const Scalars* scalars) {
   double clip = 1;
   if (a.squared_norm) {
     clip = a.max_norm / (__builtin_sqrt((double)*a.squared_norm) + 1e-6);
@@ -82,7 +82,7 @@ extern "C" __global__ __launch_bounds__(256) void adamw(const __grid_constant__ 
 
 // next[i] is the next row with row i's token, or n; later[j] = 1 where an earlier row has row j's token. A thread per row looks
 // through the rows after it.
-extern "C" __global__ __launch_bounds__(256) void chain_tokens(const int* tokens, int n, int* next, int* later) {
+KERNEL(elementwise, 256) void chain_tokens(const int* tokens, int n, int* next, int* later) {
   constexpr int kTile = 1024;
   __shared__ alignas(16) int tile[kTile];
   int i = blockIdx.x * 256 + threadIdx.x;
@@ -109,7 +109,7 @@ extern "C" __global__ __launch_bounds__(256) void chain_tokens(const int* tokens
 constexpr int kJump = 8;
 
 // jumps[i] are the next kJump rows with row i's token; n where there are fewer.
-extern "C" __global__ __launch_bounds__(256) void chain_jumps(const int* next, int n, int* jumps) {
+KERNEL(elementwise, 256) void chain_jumps(const int* next, int n, int* jumps) {
   int i = blockIdx.x * 256 + threadIdx.x;
   if (i >= n) return;
   int at = i;
@@ -171,11 +171,11 @@ DEVICE void embed_backward(float* dweight, const T* dx, const int* tokens, const
   }
 }
 
-extern "C" __global__ __launch_bounds__(256, 3) void embed_backward_float32(float* dweight, const float* dx, const int* tokens,
-                                                                         const int* jumps, const int* later, int n, int width) {
+KERNEL(elementwise float, 256, 3) void embed_backward_float32(float* dweight, const float* dx, const int* tokens,
+    const int* jumps, const int* later, int n, int width) {
   embed_backward(dweight, dx, tokens, jumps, later, n, width);
 }
-extern "C" __global__ __launch_bounds__(256, 3) void embed_backward_bfloat16(float* dweight, const BFloat* dx, const int* tokens,
-                                                                          const int* jumps, const int* later, int n, int width) {
+KERNEL(elementwise float, 256, 3) void embed_backward_bfloat16(float* dweight, const BFloat* dx, const int* tokens,
+    const int* jumps, const int* later, int n, int width) {
   embed_backward(dweight, dx, tokens, jumps, later, n, width);
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"bitnet1/kernels"
-	"bitnet1/kernels/cuda/driver"
 
 	"gorgonia.org/cu"
 )
@@ -21,12 +20,12 @@ const (
 // CrossEntropy computes losses in nats.
 func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, l kernels.Linear, targets kernels.Ints) {
 	d.run("CrossEntropy", func() error {
-		h, err := d.newHead(losses, x, l, targets, false)
+		h, err := d.newLMHead(losses, x, l, targets, false)
 		if err != nil {
 			return err
 		}
 		g := h.gradient()
-		return g.parts(func(int, int, []byte) error { return nil })
+		return g.parts(func(int, int, headGradient) error { return nil })
 	})
 }
 
@@ -34,19 +33,16 @@ func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, l ker
 func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.LinearGradient, x kernels.Activation, l kernels.Linear,
 	targets kernels.Ints, gradBits int) {
 	d.run("CrossEntropyBackward", func() error {
-		h, err := d.newHead(losses, x, l, targets, gradBits == kernels.FloatBits || l.Mixed != nil || x.Floats != nil)
+		h, err := d.newLMHead(losses, x, l, targets, gradBits == kernels.FloatBits || l.Mixed != nil || x.Floats != nil)
 		if err != nil {
 			return err
 		}
-		return d.backward(dx, dl, h.gradient(), x, l, gradBits)
+		return linearBackward(d, dx, dl, h.gradient(), x, l, gradBits)
 	})
 }
 
-// lossRows is loss.cu's kRows.
-const lossRows = 4
-
-// head is a linear whose outputs are logits, at work.
-type head struct {
+// lmHead is a linear whose outputs are logits, at work.
+type lmHead struct {
 	*Device
 	x               kernels.Activation
 	l               kernels.Linear
@@ -59,18 +55,9 @@ type head struct {
 	ready           int // 1 + the first row of the part whose products are there
 }
 
-// logits is gradient.cuh's Logits.
-type logits struct {
-	data         cu.DevicePtr
-	stride       int64
-	width        int32
-	unit         float32
-	alpha, theta cu.DevicePtr
-}
-
-func (d *Device) newHead(losses kernels.Floats, x kernels.Activation, l kernels.Linear, targets kernels.Ints, floatGradients bool) (*head, error) {
+func (d *Device) newLMHead(losses kernels.Floats, x kernels.Activation, l kernels.Linear, targets kernels.Ints, floatGradients bool) (*lmHead, error) {
 	rows := rowsOf(x, l.In)
-	h := &head{Device: d, x: x, l: l, rows: rows, losses: float32s(losses, rows), targets: int32s(targets, rows)}
+	h := &lmHead{Device: d, x: x, l: l, rows: rows, losses: float32s(losses, rows), targets: int32s(targets, rows)}
 	a, w, ok := integers(x, l)
 	h.integers = ok && d.hopper && largestSum(a) < 1<<15 && w.popcounts%16 == 0
 	bytes, limit := 4, floatLogitBytes
@@ -95,48 +82,41 @@ func (d *Device) newHead(losses kernels.Floats, x kernels.Activation, l kernels.
 	return h, err
 }
 
-func (h *head) kind() string {
-	if h.integers {
-		return "int16"
-	}
-	return "float32"
-}
-
-func (h *head) gradient() gradient {
-	return gradient{"head_" + h.kind(), h.rows, h.l.Out, h.part, h.source}
+func (h *lmHead) gradient() gradient[headGradient] {
+	family := either(h.integers, gradientKernelsHeadInt16, gradientKernelsHeadFloat32)
+	return gradient[headGradient]{family, h.rows, h.l.Out, h.part, h.source}
 }
 
 // source computes the products of rows from..to-1, unless they are there, and their losses.
-func (h *head) source(from, to int) ([]byte, error) {
-	u := float32(1)
-	if h.integers {
-		u = unit(h.x.Planes.Bits())
-	}
-	if h.ready != from+1 {
+func (h *lmHead) source(from, to int) (s headGradient, err error) {
+	there := h.ready == from+1
+	if !there {
 		if err := h.multiply(from, to); err != nil {
-			return nil, err
+			return s, err
 		}
 	}
-	s := struct {
-		logits
-		stats, targets, scalars cu.DevicePtr
-		state                   [9]float32
-	}{
-		logits: logits{h.products, int64(h.stride), int32(h.l.Out), u, float32s(h.l.Alpha, h.l.Out), float32s(h.l.Theta, h.l.Out)},
-		stats:  h.stats + cu.DevicePtr(8*from), targets: h.targets + cu.DevicePtr(4*from), scalars: h.memory.scalars,
+	s = headGradient{
+		logits: logits{
+			data: h.products, stride: int64(h.stride), width: int32(h.l.Out), unit: 1,
+			alpha: float32s(h.l.Alpha, h.l.Out), theta: float32s(h.l.Theta, h.l.Out),
+		},
+		rowStats: h.stats + cu.DevicePtr(8*from), targets: h.targets + cu.DevicePtr(4*from), scalars: h.memory.scalars,
 	}
-	if h.ready != from+1 {
-		err := h.launch("losses_"+h.kind(), grid(256, ceilDiv(to-from, lossRows)), driver.Bytes(&s.logits), arg(int32(to-from)), arg(s.targets),
-			arg(s.scalars), arg(h.losses+cu.DevicePtr(4*from)), arg(s.stats))
+	if h.integers {
+		s.logits.unit = unit(h.x.Planes.Bits())
+	}
+	if !there {
+		kernel, g := either(h.integers, launch.lossesInt16, launch.lossesFloat32), grid(ceilDiv(to-from, kLossRows))
+		err := kernel(h.launch(g), s.logits, to-from, s.targets, s.scalars, h.losses+cu.DevicePtr(4*from), s.rowStats)
 		if err != nil {
-			return nil, fmt.Errorf("losses: %w", err)
+			return s, fmt.Errorf("losses: %w", err)
 		}
 	}
 	h.ready = from + 1
-	return driver.Bytes(&s), nil
+	return s, nil
 }
 
-func (h *head) multiply(from, to int) (err error) {
+func (h *lmHead) multiply(from, to int) (err error) {
 	if h.integers {
 		a := h.x.Planes.Slice(from, to).(*planes)
 		return h.multiplyInt16(h.products, h.stride, a, h.l.Signs.(*planes))
