@@ -17,7 +17,6 @@ import (
 	"gonum.org/v1/plot/vg"
 
 	"bitnet1/shared/lm/trainlog"
-	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/results"
 	"bitnet1/shared/run/stage"
@@ -39,19 +38,15 @@ func curvesCommand() *cli.Command {
 			q := question{Of: "curves", Given: c.StringSlice("run")}
 			j, name := journal.Open(c.String("data")), cmp.Or(c.String("name"), q.name())
 			out := outDir(c, name)
-			var all []curve
-			for _, text := range c.StringSlice("run") {
-				one, err := readCurve(j, text, programs(c))
-				if err != nil {
-					return err
-				}
-				all = append(all, one)
+			all, err := readCurves(j, c.StringSlice("run"), programs(c))
+			if err != nil {
+				return err
 			}
 			if err := claim(out, name, q, c.Bool("force")); err != nil {
 				return err
 			}
 			last := lastCheckpoints(all)
-			err := writeFiles(out, name, map[string]func(io.Writer) error{
+			err = writeFiles(out, name, map[string]func(io.Writer) error{
 				".md": last.writeMarkdown, ".csv": everyStep(all).writeCSV,
 				".png": func(w io.Writer) error { return plotCurves(w, all) },
 			})
@@ -70,25 +65,44 @@ func curvesCommand() *cli.Command {
 // curve is how one run went.
 type curve struct {
 	label   string
+	run     string
 	log     []trainlog.Line
-	last    event.CheckpointSaved
+	last    trained
 	results *results.Table
 }
 
-// readCurve reads what is known of RUN, or of LABEL=RUN.
-func readCurve(j journal.Journal, text, programs string) (c curve, err error) {
-	label, run, labelled := strings.Cut(text, "=")
-	if !labelled {
-		run = label
+// readCurves reads what is known of runs, each given as RUN or as LABEL=RUN.
+func readCurves(j journal.Journal, given []string, programs string) ([]curve, error) {
+	var all []curve
+	for _, text := range given {
+		label, run, labelled := strings.Cut(text, "=")
+		if !labelled {
+			run = label
+		}
+		for _, other := range all {
+			if other.run == run || other.label == label {
+				return nil, stage.UsageError(fmt.Errorf("--run %s: the run or its label is given before, as %s=%s", text, other.label, other.run))
+			}
+		}
+		c, err := readCurve(j, run, programs)
+		if err != nil {
+			return nil, err
+		}
+		c.label = label
+		all = append(all, c)
 	}
-	c.label = label
+	return all, nil
+}
+
+func readCurve(j journal.Journal, run, programs string) (c curve, err error) {
+	c.run = run
 	if c.last, err = lastCheckpoint(j, run); err != nil {
 		return c, err
 	}
 	if c.results, err = resultsOf(j, run, programs); err != nil {
 		return c, err
 	}
-	c.log, err = trainlog.Read(filepath.Join(j.RunDir(run), "train", trainlog.FileName))
+	c.log, err = trainlog.Read(filepath.Join(j.RunDir(run), c.last.stage, trainlog.FileName))
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("%w: the training log is written as training goes on; has the run trained yet?", err)
 	}
@@ -101,29 +115,38 @@ func lastCheckpoints(all []curve) table {
 	for i, c := range all {
 		tables[i] = c.results
 	}
-	keys, columns := columnsOf(tables)
-	t := table{columns: append([]column{{name: "run"}, {name: "steps"}, {name: "million tokens"}}, columns...)}
+	columns := columnsOf(tables)
+	t := table{columns: append([]column{{Name: "run"}, {Name: "steps"}, {Name: "million tokens"}}, columns...), legend: columns}
 	for _, c := range all {
 		row := []any{c.label, c.results.Last().Name, float64(c.last.Tokens) / 1e6}
-		t.rows = append(t.rows, append(row, cellsOf(c.results, keys)...))
+		t.rows = append(t.rows, append(row, cellsOf(c.results, columns)...))
 	}
 	return t
 }
 
-// everyStep is the table of all runs' steps; checkpoints have a validation loss.
+// everyStep is the table of all runs' steps. Where a checkpoint was saved, it has the mean loss since the one before and the
+// validation loss, too.
 func everyStep(all []curve) table {
-	t := table{columns: []column{{name: "run"}, {name: "step"}, {name: "tokens"}, {name: "training bits"}, {name: "validation bits"}}}
+	t := table{columns: []column{
+		{Name: "run"}, {Name: "step"}, {Name: "tokens"}, {Name: "training bits"}, {Name: "mean training bits"}, {Name: "validation bits"},
+	}}
+	const training, mean, validation = 3, 4, 5
+	row := func(c curve, step int, tokens int64) []any {
+		if n := len(t.rows); n == 0 || t.rows[n-1][0] != c.label || t.rows[n-1][1] != float64(step) {
+			t.rows = append(t.rows, []any{c.label, float64(step), float64(tokens), math.NaN(), math.NaN(), math.NaN()})
+		}
+		return t.rows[len(t.rows)-1]
+	}
 	for _, c := range all {
 		for _, line := range c.log {
 			switch l := line.(type) {
 			case trainlog.Step:
-				t.rows = append(t.rows, []any{c.label, float64(l.Step), float64(l.Tokens), l.TrainBPC, math.NaN()})
+				row(c, l.Step, l.Tokens)[training] = l.TrainBPC
 			case trainlog.Checkpoint:
-				validation := math.NaN()
-				if l.ValBPC != nil {
-					validation = *l.ValBPC
+				r := row(c, l.Step, l.Tokens)
+				if r[mean] = l.TrainBPC; l.ValBPC != nil {
+					r[validation] = *l.ValBPC
 				}
-				t.rows = append(t.rows, []any{c.label, float64(l.Step), float64(l.Tokens), l.TrainBPC, validation})
 			}
 		}
 	}

@@ -51,7 +51,7 @@ func TestCurves(t *testing.T) {
 	}
 	for _, want := range []string{
 		"| v75 | 500 | 0.500 |  |  |  |",
-		"| pointing | 500 | 0.500 | 6.250 | H2 | 50.0 % |",
+		"| pointing | 500 | 0.500 | 6.250 | H2 | 50.0 % |", "- `IPMR`: how often a head copies (higher is better)",
 	} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the table lacks %s:\n%s", want, said)
@@ -59,7 +59,7 @@ func TestCurves(t *testing.T) {
 	}
 	out := filepath.Join(data, "experiments", "two")
 	csv, err := os.ReadFile(filepath.Join(out, "two.csv"))
-	if err != nil || !strings.Contains(string(csv), "\nv75,2,2000,10,\n") || !strings.HasSuffix(string(csv), "\npointing,500,500000,5.5,7\n") {
+	if err != nil || !strings.Contains(string(csv), "\nv75,2,2000,10,,\n") || !strings.HasSuffix(string(csv), "\npointing,500,500000,6.02,5.5,7\n") {
 		t.Errorf("CSV (%v):\n%s", err, csv)
 	}
 	f, err := os.Open(filepath.Join(out, "two.png"))
@@ -71,6 +71,11 @@ func TestCurves(t *testing.T) {
 		t.Errorf("picture: %v", err)
 	}
 
+	for _, runs := range [][]string{{"--run", "v75", "--run", "v75"}, {"--run", "a=v75", "--run", "b=v75"}, {"--run", "a=v75", "--run", "a=v76"}} {
+		if _, err := run(t, append([]string{"curves", "--data", data}, runs...)...); err == nil || !strings.Contains(err.Error(), "given before") {
+			t.Errorf("%v: %v", runs, err)
+		}
+	}
 	if _, err := run(t, "curves", "--data", data, "--run", "v77"); err == nil || !strings.Contains(err.Error(), "v77") {
 		t.Errorf("a run that is not there: %v", err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image/png"
 	"os"
@@ -28,7 +29,7 @@ func TestMain(m *testing.M) {
 	case "pipeline":
 		os.Exit(fakePipeline(os.Args[1:]))
 	case "evaluate", "probe":
-		os.Exit(fakeMeasurement(os.Args[1:]))
+		os.Exit(fakeMeasurement(filepath.Base(os.Args[0]), os.Args[1:]))
 	}
 	os.Exit(m.Run())
 }
@@ -87,14 +88,21 @@ func fakeDeclarations() []results.Declaration {
 		{Stage: "probe", Answers: answers, Results: []results.Result{{
 			Kind: event.ProbeWritten{}.Kind(),
 			Columns: []results.Column{
-				{Key: "head", Name: "top head", Value: "H{top_head}"}, {Key: "ipmr", Name: "IPMR", Value: "{top_ipmr:.1%}"},
+				{Key: "head", Name: "top head", Value: "H{top_head}"}, {Key: "ipmr", Name: "IPMR", Value: "{top_ipmr:.1%}", Better: results.Higher, About: "how often a head copies"},
 			},
 		}}},
 	}
 }
 
-// fakeMeasurement gives every pair of a checkpoint and a dataset numbers of its own: the lengths of the files.
-func fakeMeasurement(args []string) int {
+// fakeMeasurement is a stage that gives every pair of a checkpoint and a dataset numbers of its own: the lengths of the files.
+func fakeMeasurement(name string, args []string) int {
+	all := fakeDeclarations()
+	d := all[slices.IndexFunc(all, func(d results.Declaration) bool { return d.Stage == name })]
+	if args[0] == "describe" {
+		said := map[string]any{"name": d.Stage, "kind": d.Answers, "results": d.Results, "on_dataset": true}
+		_ = json.NewEncoder(os.Stdout).Encode(said)
+		return 0
+	}
 	size := func(flag string) float64 {
 		info, err := os.Stat(args[slices.Index(args, flag)+1])
 		if err != nil {
@@ -102,13 +110,8 @@ func fakeMeasurement(args []string) int {
 		}
 		return float64(info.Size() % 100)
 	}
-	out := args[slices.Index(args, "--out")+1]
-	b, _ := json.Marshal(map[string]any{"bits_per_token": size("--in"), "top": map[string]any{"ipmr": size("--dataset") / 100}})
-	for _, name := range []string{"step-000001_evaluation.json", "step-000001_pointer_health.json"} {
-		if os.MkdirAll(out, 0o755) != nil || os.WriteFile(filepath.Join(out, name), b, 0o644) != nil {
-			return 1
-		}
-	}
+	body := map[string]any{"bits_per_token": size("--in"), "top_ipmr": size("--dataset") / 100, "top_head": 3}
+	_ = json.NewEncoder(os.Stdout).Encode(map[string]any{"kind": d.Results[0].Kind, "body": body})
 	return 0
 }
 
@@ -194,7 +197,7 @@ func TestGrid(t *testing.T) {
 		t.Errorf("CSV:\n%s\nwant\n%s", csv, want)
 	}
 	markdown, err := os.ReadFile(filepath.Join(data, "experiments", "streams", "streams.md"))
-	if err != nil || !strings.Contains(string(markdown), "| 1 | false | off | 20 | 3.500 | H11 | 25.0 % |") || !strings.Contains(said, string(markdown)) {
+	if err != nil || !strings.Contains(string(markdown), "| 1 | false | off | 20 | **3.500** | H11 | 25.0 % |") || !strings.Contains(said, string(markdown)) {
 		t.Errorf("Markdown (%v):\n%s", err, markdown)
 	}
 	f, err := os.Open(filepath.Join(data, "experiments", "streams", "streams.png"))
@@ -267,23 +270,37 @@ func TestForgetting(t *testing.T) {
 	announce(t, j, "base", event.CheckpointSaved{Step: 9, Model: before, Manifest: old})
 
 	manifest := put(t, j, store, "ft", "shard", "manifest", "manifest.json", []byte(strings.Repeat("y", 40)))
+	announce(t, j, "ft", event.DatasetSealed{Manifest: manifest})
 	after := put(t, j, store, "ft", "train", "checkpoint", "step-000002.safetensors", tiny(t, manifest.Digest, `{"init_digest":"`+before.Digest+`"}`))
 	announce(t, j, "ft", event.CheckpointSaved{Step: 2, Model: after, Manifest: manifest})
 
-	if _, err := run(t, "forgetting", "--data", data, "--programs", standIns(t), "--run", "ft"); err != nil {
+	for _, d := range fakeDeclarations() {
+		if err := errors.Join(results.Declare(j, "ft", d), results.Declare(j, "base", d)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	said, err := run(t, "forgetting", "--data", data, "--programs", standIns(t), "--run", "ft")
+	if err != nil {
 		t.Fatal(err)
+	}
+	if want := "| finetuning | IPMR | 40.0 % | 40.0 % | +0.0 % |"; !strings.Contains(said, want) || !strings.Contains(said, "- `IPMR`: how often a head copies (higher is better)") {
+		t.Errorf("it lacks %s or what IPMR is:\n%s", want, said)
 	}
 	csv, err := os.ReadFile(filepath.Join(j.RunDir("ft"), "forgetting", "forgetting.csv"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	x, y := before.Size%100, after.Size%100
-	want := fmt.Sprintf("before finetuning,%d,%d,%d,0.3,0.3\nfinetuning,%d,%d,%d,0.4,0.4\n", x, y, y-x, x, y, y-x)
+	want := fmt.Sprintf("before finetuning,bits/token,%d,%d,%d\nbefore finetuning,IPMR,0.3,0.3,0\n"+
+		"finetuning,bits/token,%d,%d,%d\nfinetuning,IPMR,0.4,0.4,0\n", x, y, y-x, x, y, y-x)
 	if !strings.HasSuffix(string(csv), want) {
 		t.Errorf("CSV:\n%s\nwant at its end\n%s", csv, want)
 	}
-	if _, err := run(t, "forgetting", "--data", data, "--run", "base"); err == nil || !strings.Contains(err.Error(), "random parameters") {
+	if _, err := run(t, "forgetting", "--data", data, "--programs", standIns(t), "--run", "base"); err == nil || !strings.Contains(err.Error(), "random parameters") {
 		t.Errorf("a run that began from nothing: error %v", err)
+	}
+	if _, err := run(t, "forgetting", "--data", data, "--programs", t.TempDir(), "--run", "ft"); err == nil || !strings.Contains(err.Error(), "no stage that measures") {
+		t.Errorf("without the programs: %v", err)
 	}
 	if _, err := run(t, "forgetting", "--data", data, "--run", "fy"); err == nil || !strings.Contains(err.Error(), "no run fy") {
 		t.Errorf("a run that is not there: error %v", err)
@@ -329,7 +346,8 @@ func put(t *testing.T, j journal.Journal, store *artifact.Store, run, by, kind, 
 func announce(t *testing.T, j journal.Journal, run string, body event.Body) {
 	t.Helper()
 	for _, b := range []event.Body{event.RunStarted{Pipeline: run}, body} {
-		e, err := event.New(run, "test", "", event.Part{}, b)
+		by := map[string]string{"dataset.sealed": "shard", "checkpoint.saved": "train"}[b.Kind()]
+		e, err := event.New(run, by, "", event.Part{}, b)
 		if err != nil {
 			t.Fatal(err)
 		}

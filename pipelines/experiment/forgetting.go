@@ -1,13 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -17,13 +18,14 @@ import (
 	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/results"
 	"bitnet1/shared/run/stage"
 )
 
 func forgettingCommand() *cli.Command {
 	return &cli.Command{
 		Name: "forgetting", Usage: "compare a finetuned checkpoint with the one it began from, on the datasets of both",
-		Description: "Evaluates and probes both checkpoints on both datasets and writes forgetting.md and forgetting.csv.\n\nExample:\n   experiment forgetting --run v76-glm-ft-nano-1a2b3c4d",
+		Description: "Has every stage of the run that measures checkpoints on a dataset measure both checkpoints on both datasets, and writes\nforgetting.md and forgetting.csv.\n\nExample:\n   experiment forgetting --run v76-glm-ft-nano-1a2b3c4d",
 		Flags: append(commonFlags(),
 			&cli.StringFlag{Name: "run", Required: true, Usage: "the finetuning `RUN`"},
 			&cli.StringFlag{Name: "dataset", Usage: "`MANIFEST` of the dataset before finetuning (default: found among the runs of the data directory)"},
@@ -47,17 +49,18 @@ func forgettingCommand() *cli.Command {
 	}
 }
 
-// forgetting is two checkpoints and two datasets, as files.
+// forgetting is two checkpoints and two datasets, as files, and the stages that measure them.
 type forgetting struct {
 	programs      string
 	out           string
 	before, after string // checkpoints
 	datasets      []namedDataset
+	stages        []results.Declaration
 }
 
 type namedDataset struct{ name, manifest string }
 
-// newForgetting finds the four in the data directory.
+// newForgetting finds them in the data directory.
 func newForgetting(c *cli.Context) (*forgetting, error) {
 	store, err := artifact.Open(c.String("data"))
 	if err != nil {
@@ -72,8 +75,11 @@ func newForgetting(c *cli.Context) (*forgetting, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.after = filepath.Join(j.RunDir(run), "train", last.Model.Name)
-	if f.before, err = initialCheckpoint(j, store, run, f.after); err != nil {
+	if f.stages, err = measuring(c.Context, j, run, f.programs); err != nil {
+		return nil, err
+	}
+	f.after = filepath.Join(j.RunDir(run), last.stage, last.Model.Name)
+	if f.before, err = initialCheckpoint(j, store, run, last.stage, f.after); err != nil {
 		return nil, err
 	}
 	before, err := checkpoint.Open(f.before)
@@ -87,12 +93,41 @@ func newForgetting(c *cli.Context) (*forgetting, error) {
 			return nil, err
 		}
 	}
-	f.datasets = []namedDataset{{"before finetuning", old}, {"finetuning", filepath.Join(j.RunDir(run), "shard", last.Manifest.Name)}}
-	return f, nil
+	own, err := datasetOf(j, run, last.Manifest.Digest)
+	f.datasets = []namedDataset{{"before finetuning", old}, {"finetuning", own}}
+	return f, err
+}
+
+// measuring lists the stages of a run that measure checkpoints on a dataset, of those whose programs are there.
+func measuring(ctx context.Context, j journal.Journal, run, programs string) ([]results.Declaration, error) {
+	declared, err := results.Declared(j, run, results.Ask(programs))
+	if err != nil {
+		return nil, err
+	}
+	var found []results.Declaration
+	for _, d := range declared {
+		var says struct {
+			OnDataset bool `json:"on_dataset"`
+		}
+		answer, err := results.Describe(ctx, d.Stage, filepath.Join(programs, d.Stage))
+		if err == nil && json.Unmarshal(answer, &says) == nil && says.OnDataset && d.Answers == (event.CheckpointSaved{}).Kind() {
+			found = append(found, d)
+		}
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("run %s has no stage that measures checkpoints on a dataset, and whose program is in %s", run, programs)
+	}
+	return found, nil
+}
+
+// trained is a checkpoint and the stage that has saved it.
+type trained struct {
+	event.CheckpointSaved
+	stage string
 }
 
 // lastCheckpoint is the last one that the run trained with its own parameters.
-func lastCheckpoint(j journal.Journal, run string) (last event.CheckpointSaved, err error) {
+func lastCheckpoint(j journal.Journal, run string) (last trained, err error) {
 	all, err := j.Read(run, event.CheckpointSaved{}.Kind())
 	if err != nil {
 		return last, err
@@ -103,7 +138,7 @@ func lastCheckpoint(j journal.Journal, run string) (last event.CheckpointSaved, 
 			return last, err
 		}
 		if len(e.Overrides) == 0 && saved.Step >= last.Step { // of one step, the last counts
-			last = saved
+			last = trained{saved, e.Stage}
 		}
 	}
 	if last.Model.Digest == "" {
@@ -114,7 +149,7 @@ func lastCheckpoint(j journal.Journal, run string) (last event.CheckpointSaved, 
 }
 
 // initialCheckpoint finds what the finetuned checkpoint began from: in the store, or where its run's definition says.
-func initialCheckpoint(j journal.Journal, store *artifact.Store, run, after string) (string, error) {
+func initialCheckpoint(j journal.Journal, store *artifact.Store, run, by, after string) (string, error) {
 	m, err := checkpoint.Open(after)
 	if err != nil {
 		return "", err
@@ -136,7 +171,7 @@ func initialCheckpoint(j journal.Journal, store *artifact.Store, run, after stri
 	var train struct {
 		Init string `json:"init"`
 	}
-	if err := json.Unmarshal(d.Stages["train"], &train); err != nil {
+	if err := json.Unmarshal(d.Stages[by], &train); err != nil {
 		return "", fmt.Errorf("run %s: %w", run, err)
 	}
 	sum, _, err := digest.File(train.Init)
@@ -150,33 +185,40 @@ func initialCheckpoint(j journal.Journal, store *artifact.Store, run, after stri
 }
 
 // findDataset finds the manifest with a digest, its shards beside it, among the runs.
-func findDataset(j journal.Journal, of string) (string, error) {
+func findDataset(j journal.Journal, sum string) (string, error) {
 	runs, err := j.Runs()
 	if err != nil {
 		return "", err
 	}
 	for _, run := range runs {
-		sealed, err := journal.Bodies[event.DatasetSealed](j, run)
-		if err != nil {
-			continue
-		}
-		for _, s := range sealed {
-			if s.Manifest.Digest == of {
-				return filepath.Join(j.RunDir(run), "shard", s.Manifest.Name), nil
-			}
+		if path, err := datasetOf(j, run, sum); err == nil {
+			return path, nil
 		}
 	}
-	return "", fmt.Errorf("no run in this data directory has the dataset %s that the checkpoint was trained on: give its manifest with --dataset", digest.Short(of))
+	return "", fmt.Errorf("no run in this data directory has the dataset %s that the checkpoint was trained on: give its manifest with --dataset", digest.Short(sum))
 }
 
-// measure evaluates and probes both checkpoints on both datasets.
+// datasetOf finds the manifest with a digest in a run.
+func datasetOf(j journal.Journal, run, sum string) (string, error) {
+	all, err := j.Read(run, event.DatasetSealed{}.Kind())
+	if err != nil {
+		return "", err
+	}
+	for _, e := range all {
+		sealed, err := event.Into[event.DatasetSealed](e)
+		if err == nil && sealed.Manifest.Digest == sum {
+			return filepath.Join(j.RunDir(run), e.Stage, sealed.Manifest.Name), nil
+		}
+	}
+	return "", fmt.Errorf("run %s has not sealed the dataset %s", run, digest.Short(sum))
+}
+
+// measure has the stages measure both checkpoints on both datasets. The table has a row for each dataset and each column
+// that says which values are better.
 func (f *forgetting) measure(ctx context.Context) (table, error) {
 	t := table{
-		title: fmt.Sprintf("%s against %s", filepath.Base(f.after), filepath.Base(f.before)),
-		columns: []column{
-			{name: "validation text"}, {name: "bits/token before"}, {name: "bits/token after"}, {name: "forgotten"},
-			{name: "top IPMR before", percent: true}, {name: "top IPMR after", percent: true},
-		},
+		title:   filepath.Base(f.after) + " against the checkpoint that its training began from",
+		columns: []column{{Name: "validation text"}, {Name: "measure"}, {Name: "before"}, {Name: "after"}, {Name: "change"}},
 	}
 	for i, d := range f.datasets {
 		before, err := f.one(ctx, f.before, d.manifest, fmt.Sprintf("before-%d", i))
@@ -187,54 +229,71 @@ func (f *forgetting) measure(ctx context.Context) (table, error) {
 		if err != nil {
 			return t, err
 		}
-		t.rows = append(t.rows, []any{
-			d.name, before.bits, after.bits, after.bits - before.bits, before.ipmr, after.ipmr,
-		})
+		for _, m := range before {
+			k := slices.IndexFunc(after, func(a measured) bool { return a.key() == m.key() })
+			if k < 0 {
+				continue
+			}
+			t.rows = append(t.rows, []any{d.name, m.Name, m.cell, after[k].cell, m.change(after[k].cell)})
+			if i == 0 {
+				t.legend = append(t.legend, m.Column)
+			}
+		}
 	}
 	return t, nil
 }
 
-// measured is one checkpoint on one dataset.
-type measured struct{ bits, ipmr float64 }
-
-func (f *forgetting) one(ctx context.Context, checkpoint, manifest, name string) (m measured, err error) {
-	out := filepath.Join(f.out, name)
-	for _, program := range []string{"evaluate", "probe"} {
-		err := call(ctx, filepath.Join(f.programs, program), "run", "--in", checkpoint, "--dataset", manifest, "--out", out, "--log-level", "warn")
-		if err != nil {
-			return m, err
-		}
-	}
-	var evaluation struct {
-		Bits float64 `json:"bits_per_token"`
-	}
-	var health struct {
-		Top struct {
-			IPMR float64 `json:"ipmr"`
-		} `json:"top"`
-	}
-	if err := readOne(filepath.Join(out, "*_evaluation.json"), &evaluation); err != nil {
-		return m, err
-	}
-	err = readOne(filepath.Join(out, "*_pointer_health.json"), &health)
-	return measured{evaluation.Bits, health.Top.IPMR}, err
+// measured is a column of a stage and its value for one checkpoint on one dataset.
+type measured struct {
+	results.Column
+	stage string
+	cell  results.Cell
 }
 
-// readOne reads the one JSON file that matches a pattern.
-func readOne(pattern string, into any) error {
-	found, err := filepath.Glob(pattern)
-	if err != nil {
-		return err
+func (m measured) key() string { return m.stage + "." + m.Key }
+
+// change is how much more the value of the other checkpoint is.
+func (m measured) change(after results.Cell) results.Cell {
+	more := after.Number() - m.cell.Number()
+	if isPercent(m.Column) {
+		return results.Cell{Text: fmt.Sprintf("%+.1f %%", 100*more), Value: more}
 	}
-	if len(found) != 1 {
-		return fmt.Errorf("%d files match %s, want one: remove the folder and try again", len(found), pattern)
+	return results.Cell{Text: fmt.Sprintf("%+.3f", more), Value: more}
+}
+
+// one is what the stages measure of a checkpoint on a dataset.
+func (f *forgetting) one(ctx context.Context, checkpoint, manifest, name string) (all []measured, err error) {
+	for _, d := range f.stages {
+		var said bytes.Buffer
+		err := callTo(ctx, &said, filepath.Join(f.programs, d.Stage), "run", "--json",
+			"--in", checkpoint, "--dataset", manifest, "--out", filepath.Join(f.out, name), "--log-level", "warn")
+		if err != nil {
+			return nil, err
+		}
+		for line := range bytes.Lines(said.Bytes()) {
+			var out struct {
+				Kind string         `json:"kind"`
+				Body map[string]any `json:"body"`
+			}
+			if err := json.Unmarshal(line, &out); err != nil {
+				return nil, fmt.Errorf("%s printed what is no output of a stage: %w", d.Stage, err)
+			}
+			for _, r := range d.Results {
+				if r.Kind == out.Kind {
+					all = append(all, measuredBy(d.Stage, r, out.Body)...)
+				}
+			}
+		}
 	}
-	b, err := os.ReadFile(found[0])
-	if err != nil {
-		return err
+	return all, nil
+}
+
+// measuredBy are the values of a result that can be compared.
+func measuredBy(stage string, r results.Result, body map[string]any) (all []measured) {
+	for _, c := range r.Columns {
+		if cell, ok := c.Cell(body); ok && c.Better != "" {
+			all = append(all, measured{c, stage, cell})
+		}
 	}
-	if err := json.Unmarshal(b, into); err != nil {
-		return fmt.Errorf("%s: %w", found[0], err)
-	}
-	return nil
+	return all
 }

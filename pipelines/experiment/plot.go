@@ -21,7 +21,7 @@ func plotTable(w io.Writer, t table, axes int, plotted []string) error {
 	for i, row := range t.rows {
 		var parts []string
 		for k := range axes {
-			parts = append(parts, fmt.Sprintf("%s %v", t.columns[k].name, row[k]))
+			parts = append(parts, fmt.Sprintf("%s %v", t.columns[k].Name, row[k]))
 		}
 		labels[len(t.rows)-1-i] = strings.Join(parts, ", ")
 	}
@@ -50,25 +50,25 @@ func plotTable(w io.Writer, t table, axes int, plotted []string) error {
 // panel draws column at of all rows; a row without a number has no bar.
 func panel(t table, at int, labels []string, labelled bool) (*plot.Plot, error) {
 	p := plot.New()
-	p.Title.Text = t.columns[at].name
+	p.Title.Text = t.columns[at].Name
 	values := make(plotter.Values, len(t.rows))
 	for i, row := range t.rows {
 		v := number(row[at])
 		if math.IsNaN(v) {
 			v = 0
 		}
-		if t.columns[at].percent {
+		if isPercent(t.columns[at]) {
 			v *= 100
 		}
 		values[len(t.rows)-1-i] = v
 	}
-	if t.columns[at].percent {
+	if isPercent(t.columns[at]) {
 		p.Title.Text += " (%)"
 		p.X.Max = 100
 	}
 	bars, err := plotter.NewBarChart(values, 9)
 	if err != nil {
-		return nil, fmt.Errorf("plotting %s: %w", t.columns[at].name, err)
+		return nil, fmt.Errorf("plotting %s: %w", t.columns[at].Name, err)
 	}
 	bars.Horizontal = true
 	bars.LineStyle.Width = 0

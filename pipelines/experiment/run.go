@@ -196,14 +196,15 @@ func (e *experiment) run(ctx context.Context, c *cli.Context) error {
 func (e *experiment) table() table {
 	t := table{title: fmt.Sprintf("%s: %s", e.name, filepath.Base(e.file))}
 	for _, a := range e.axes {
-		t.columns = append(t.columns, column{name: a.name()})
+		t.columns = append(t.columns, column{Name: a.name()})
 	}
 	var tables []*results.Table
 	for _, c := range e.cells {
 		tables = append(tables, c.results)
 	}
-	keys, columns := columnsOf(tables)
-	t.columns = append(append(t.columns, column{name: "run"}, column{name: "step"}), columns...)
+	columns := columnsOf(tables)
+	t.columns = append(append(t.columns, column{Name: "run"}, column{Name: "step"}), columns...)
+	t.legend = columns
 	for _, c := range e.cells {
 		row := make([]any, 0, len(t.columns))
 		for _, v := range c.values {
@@ -213,7 +214,7 @@ func (e *experiment) table() table {
 		if c.results != nil {
 			step = c.results.Last().Name
 		}
-		t.rows = append(t.rows, append(append(row, c.run, step), cellsOf(c.results, keys)...))
+		t.rows = append(t.rows, append(append(row, c.run, step), cellsOf(c.results, columns)...))
 	}
 	return t
 }
@@ -229,7 +230,7 @@ func (e *experiment) write(t table) error {
 func (e *experiment) plots(t table) []string {
 	var there []string
 	for _, name := range e.plotted {
-		if slices.ContainsFunc(t.columns, func(c column) bool { return c.name == name }) {
+		if slices.ContainsFunc(t.columns, func(c column) bool { return c.Name == name }) {
 			there = append(there, name)
 		}
 	}
@@ -278,7 +279,7 @@ func runOf(said []byte) (run string) {
 
 func findColumn(columns []column, name string) (int, bool) {
 	for i, c := range columns {
-		if c.name == name {
+		if c.Name == name {
 			return i, true
 		}
 	}

@@ -17,17 +17,18 @@ import (
 type table struct {
 	title   string
 	columns []column
-	rows    [][]any // string, results.Cell, or float64 with NaN where nothing was measured
+	rows    [][]any  // string, results.Cell, or float64 with NaN where nothing was measured
+	legend  []column // what is explained below the table
 }
 
-// column says how its numbers are written for people.
-type column struct {
-	name    string
-	percent bool // numbers are shares of 1
-}
+// column is a column as a stage declares it; one of the experiment's own has a name alone.
+type column = results.Column
+
+// isPercent reports whether a column's numbers are shares of 1 that people read as percentages.
+func isPercent(c column) bool { return strings.HasSuffix(string(c.Value), "%}") }
 
 // format writes a cell for people.
-func (c column) format(cell any) string {
+func format(cell any) string {
 	if result, ok := cell.(results.Cell); ok {
 		return result.Text
 	}
@@ -37,8 +38,6 @@ func (c column) format(cell any) string {
 		return fmt.Sprint(cell)
 	case v != v:
 		return ""
-	case c.percent:
-		return fmt.Sprintf("%.1f %%", 100*v)
 	default:
 		return fmt.Sprintf("%.3f", v)
 	}
@@ -71,44 +70,67 @@ func resultsOf(j journal.Journal, run, programs string) (*results.Table, error) 
 	return tables[0], nil
 }
 
-// columnsOf are the columns that tables have, each once; percent where a column of theirs is written so.
-func columnsOf(tables []*results.Table) (keys []string, columns []column) {
+// columnsOf are the columns that tables have, each once.
+func columnsOf(tables []*results.Table) (columns []column) {
 	for _, t := range tables {
 		if t == nil {
 			continue
 		}
 		for _, c := range t.Columns {
-			if !slices.Contains(keys, c.Key) {
-				keys = append(keys, c.Key)
-				columns = append(columns, column{name: c.Name, percent: strings.HasSuffix(string(c.Value), "%}")})
+			if !slices.ContainsFunc(columns, func(o column) bool { return o.Key == c.Key }) {
+				columns = append(columns, c)
 			}
 		}
 	}
-	return keys, columns
+	return columns
+}
+
+// best is the row with the best value in column i, -1 where no value is better than another.
+func (t table) best(i int) int {
+	best, differ := -1, false
+	for k, row := range t.rows {
+		v := number(row[i])
+		if t.columns[i].Better == "" || math.IsNaN(v) {
+			continue
+		}
+		if best < 0 {
+			best = k
+			continue
+		}
+		lead := number(t.rows[best][i])
+		differ = differ || v != lead
+		if v < lead == (t.columns[i].Better == results.Lower) && v != lead {
+			best = k
+		}
+	}
+	if !differ {
+		return -1
+	}
+	return best
 }
 
 // cellsOf are the values of a table's last row.
-func cellsOf(t *results.Table, keys []string) []any {
-	row := make([]any, len(keys))
-	for i, key := range keys {
+func cellsOf(t *results.Table, columns []column) []any {
+	row := make([]any, len(columns))
+	for i, c := range columns {
 		row[i] = results.Cell{}
 		if t != nil {
-			row[i] = t.Last().Cells[key]
+			row[i] = t.Last().Cells[c.Key]
 		}
 	}
 	return row
 }
 
-// writeMarkdown writes t for people.
+// writeMarkdown writes t for people: the best value of a column in bold, and below the table what the columns are.
 func (t table) writeMarkdown(w io.Writer) error {
 	var b strings.Builder
 	if t.title != "" {
 		fmt.Fprintf(&b, "%s\n\n", t.title)
 	}
 	line := func(cells []string) { fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | ")) }
-	names, rule := make([]string, len(t.columns)), make([]string, len(t.columns))
+	names, rule, best := make([]string, len(t.columns)), make([]string, len(t.columns)), make([]int, len(t.columns))
 	for i, c := range t.columns {
-		names[i], rule[i] = c.name, "---"
+		names[i], rule[i], best[i] = c.Name, "---", t.best(i)
 		if len(t.rows) > 0 {
 			if slices.ContainsFunc(t.rows, func(row []any) bool { return !math.IsNaN(number(row[i])) }) {
 				rule[i] = "---:"
@@ -117,12 +139,22 @@ func (t table) writeMarkdown(w io.Writer) error {
 	}
 	line(names)
 	line(rule)
-	for _, row := range t.rows {
+	for k, row := range t.rows {
 		cells := make([]string, len(row))
 		for i, cell := range row {
-			cells[i] = t.columns[i].format(cell)
+			if cells[i] = format(cell); best[i] == k {
+				cells[i] = "**" + cells[i] + "**"
+			}
 		}
 		line(cells)
+	}
+	separator := "\n"
+	for _, c := range t.legend {
+		c.Mark = "" // no row is marked here
+		if meaning := c.Meaning(); meaning != "" {
+			fmt.Fprintf(&b, "%s- `%s`: %s\n", separator, c.Name, meaning)
+			separator = ""
+		}
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -133,7 +165,7 @@ func (t table) writeCSV(w io.Writer) error {
 	out := csv.NewWriter(w)
 	names := make([]string, len(t.columns))
 	for i, c := range t.columns {
-		names[i] = c.name
+		names[i] = c.Name
 	}
 	records := [][]string{names}
 	for _, row := range t.rows {
@@ -144,7 +176,7 @@ func (t table) writeCSV(w io.Writer) error {
 			case !math.IsNaN(v):
 				record[i] = strconv.FormatFloat(v, 'g', -1, 64)
 			case !isNumber:
-				record[i] = t.columns[i].format(cell)
+				record[i] = format(cell)
 			}
 		}
 		records = append(records, record)

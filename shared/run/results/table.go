@@ -268,10 +268,16 @@ func digests(body map[string]any) []string {
 func (r *Row) fill(columns []Column, body map[string]any) {
 	for _, c := range columns {
 		delete(r.Cells, c.Key)
-		if v := c.Value.Value(body); v != nil {
-			r.Cells[c.Key] = Cell{Text: c.text(body), Value: v}
+		if cell, ok := c.Cell(body); ok {
+			r.Cells[c.Key] = cell
 		}
 	}
+}
+
+// Cell is the column's value in the body of an event; ok is false where the body has none.
+func (c Column) Cell(body map[string]any) (cell Cell, ok bool) {
+	v := c.Value.Value(body)
+	return Cell{Text: c.text(body), Value: v}, v != nil
 }
 
 // text is the column's value for people, with its standard error.

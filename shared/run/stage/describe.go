@@ -23,6 +23,9 @@ type Description struct {
 	Emits      []string         `json:"emits"`   // kinds of the events it announces
 	Results    []results.Result `json:"results"` // what people are shown of them
 	Parameters []param.Field    `json:"parameters"`
+
+	// OnDataset says that the stage takes files and a dataset beside them: `run --in FILE --dataset MANIFEST --out DIR`.
+	OnDataset bool `json:"on_dataset,omitempty"`
 }
 
 // Declaration is what the stage says of its results.
@@ -56,6 +59,7 @@ func describeCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 			d := Description{
 				Name: s.Name, About: s.About, Kind: s.kind(), Example: s.Example,
 				Emits: []string{}, Results: append([]results.Result{}, s.Results...), Parameters: append([]param.Field{}, param.Fields(s.Defaults)...),
+				OnDataset: s.Files != nil && s.OnDataset != nil,
 			}
 			for _, body := range s.Emits {
 				d.Emits = append(d.Emits, body.Kind())
