@@ -10,19 +10,19 @@ import (
 func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, pointers kernels.Ints, a kernels.Attention) {
 	d.run("AttendBackward", func() {
 		in, grad, dst, ptr := qkv.(*planes), anyFloatsOf(dOut), anyFloatsOf(dqkv), pointers.(ints)
-		all := d.anyHead(a)
+		all := d.newHead(a)
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
-			h := oneHead(&all, in, task, s)
-			g := d.gradients(h, s, dst, grad)
-			to := ptr[task*a.Seq*a.Survivors:][:a.Seq*a.Survivors]
-			if all.rule.Gamma && a.Survivors <= fewSurvivors {
-				g.fewRanked(h, to, s)
+			h := all.load(in, task, s)
+			g := d.headGradients(h, s, dst, grad)
+			p := ptr[task*a.Seq*a.Survivors:][:a.Seq*a.Survivors]
+			if h.rule.Gamma && a.Survivors <= fewSurvivors {
+				g.ofFewSurvivors(h, p, s)
 			} else {
-				g.many(h, to, s)
+				g.inFloat64(h, p, s)
 			}
 			width := a.Heads * a.HeadDim
 			at := h.row0*3*width + h.col
-			if dst.bfloats != nil { // otherwise those of queries are where they belong
+			if dst.bfloats != nil { // otherwise dq is in dst already
 				d.writeRows(dst, at, 3*width, g.dqs, h.Seq)
 			}
 			d.writeRows(dst, at+width, 3*width, g.dk, h.Seq)
@@ -31,22 +31,22 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 	})
 }
 
-// gradients are those of one head's queries, which no other head adds to, if they can be where they belong; and of its keys and
-// values.
-type gradients struct {
-	width    int
-	dqs      []float32 // dqStride apart
+// headGradients are the gradients of one head's queries, keys and values, and the gradient of its output. The rows of
+// dqs and dos lie in the operation's memory if that has float32: no other head writes to them.
+type headGradients struct {
+	width    int       // HeadDim
+	dqs      []float32 // Seq rows, dqStride apart
 	dqStride int
-	dos      []float32 // what is read, likewise
+	dos      []float32 // of the attention output: Seq rows, doStride apart
 	doStride int
 	dk, dv   []float32 // Seq × width
 }
 
-func (d *Device) gradients(h *head, s *scratch, dqkv, dOut anyFloats) *gradients {
+func (d *Device) headGradients(h *head, s *scratch, dqkv, dOut anyFloats) *headGradients {
 	width, n := h.Heads*h.HeadDim, h.Seq*h.HeadDim
 	sums := s.keyValueGradients.take(2 * n)
 	clear(sums)
-	g := &gradients{width: h.HeadDim, dqStride: h.HeadDim, doStride: h.HeadDim, dk: sums[:n], dv: sums[n:]}
+	g := &headGradients{width: h.HeadDim, dqStride: h.HeadDim, doStride: h.HeadDim, dk: sums[:n], dv: sums[n:]}
 	if dqkv.bfloats == nil {
 		g.dqs, g.dqStride = dqkv.floats[h.row0*3*width+h.col:], 3*width
 		g.dos, g.doStride = dOut.floats[h.row0*width+h.col:], width
@@ -57,10 +57,11 @@ func (d *Device) gradients(h *head, s *scratch, dqkv, dOut anyFloats) *gradients
 	return g
 }
 
-func (g *gradients) dq(t int) []float32 { return g.dqs[t*g.dqStride:][:g.width] }
-func (g *gradients) do(t int) []float32 { return g.dos[t*g.doStride:][:g.width] }
+func (g *headGradients) dq(t int) []float32 { return g.dqs[t*g.dqStride:][:g.width] }
+func (g *headGradients) do(t int) []float32 { return g.dos[t*g.doStride:][:g.width] }
 
-// exponentiate returns exp(score - best score) of every query's survivors, and anything for those that it lacks.
+// exponentiate returns exp(score - best score) of every query's survivors. Where a query has fewer, the rest is
+// undefined.
 func (h *head) exponentiate(pointers []int32, s *scratch) []float32 {
 	exps := s.survivorExps.take(len(pointers))
 	for t := range h.Seq {
@@ -82,118 +83,22 @@ func (h *head) exponentiate(pointers []int32, s *scratch) []float32 {
 	return exps
 }
 
-// ranked are queries of one head, each with four survivors, the dead ones first.
-type ranked struct {
-	*gradients          // of the first of these queries
-	q          []uint64 // the queries alone
-	k, v       []uint64 // of the head
-	at         []int32  // queries × 4
-	exps       []float32
-	weights    [4]float32
-	scale      float64 // of a score's gradient
+// doubleGradients are a head's gradients summed up in float64, for queries that read more than a few keys.
+type doubleGradients struct {
+	*headGradients           // receives the sums, and has the gradient of the output
+	q, k, v        []float32 // Seq × width: ±1
+	dk, dv         []float64 // Seq × width
+	dq             []float64 // of one query
+	ds             []float64 // of one query's scores
+	exps           []float32 // of survivors: see exponentiate
 }
 
-// fewRanked: values get the rank weights, scores the gradient of softmax over the survivors, of which there are at most four.
-// Where there are fewer, the query itself stands in, with nothing to add.
-func (g *gradients) fewRanked(h *head, pointers []int32, s *scratch) {
-	exps := h.exponentiate(pointers, s)
-	r := ranked{k: h.k, v: h.v, scale: 1 / math.Sqrt(float64(h.HeadDim))}
-	for t := 0; t < h.Seq; { // queries that have as many survivors
-		live, from := h.live(t), t
-		for t++; t < h.Seq && h.live(t) == live; t++ {
-		}
-		r.gradients = &gradients{
-			width: g.width, dqs: g.dqs[from*g.dqStride:], dqStride: g.dqStride, dos: g.dos[from*g.doStride:], doStride: g.doStride,
-			dk: g.dk, dv: g.dv,
-		}
-		r.q, r.at, r.exps = h.q[from*h.words:t*h.words], pointers[from*h.Survivors:t*h.Survivors], exps[from*h.Survivors:]
-		if live < fewSurvivors {
-			r.fill(s, from, live, h.Survivors)
-		}
-		r.weights = [fewSurvivors]float32{}
-		narrow(r.weights[fewSurvivors-live:], h.weights[live][:live])
-		h.instructions.ranked(&r)
-	}
-}
-
-// live is how many survivors query t has.
-func (h *head) live(t int) int { return min(t+1-h.start(t), h.Survivors) }
-
-// fill puts so many live survivors, of those that lie stride apart, after queries from.. themselves.
-func (r *ranked) fill(s *scratch, from, live, stride int) {
-	queries, dead := len(r.at)/stride, fewSurvivors-live
-	at, exps := s.filledPointers.take(queries*fewSurvivors), s.filledExps.take(queries*fewSurvivors)
-	for t := range queries {
-		for i := range dead {
-			at[t*fewSurvivors+i], exps[t*fewSurvivors+i] = int32(from+t), 0
-		}
-		copy(at[t*fewSurvivors+dead:][:live], r.at[t*stride:])
-		copy(exps[t*fewSurvivors+dead:][:live], r.exps[t*stride:])
-	}
-	r.at, r.exps = at, exps
-}
-
-// rankedGo overwrites dq and adds to dk and dv. The gradients of a query's scores add up to zero, and so do they as float32:
-// where the survivors' keys are equal, nothing but that sum is left of them.
-func rankedGo(g *ranked) {
-	n, words := g.width, wordsOf(g.width)
-	for t := range len(g.at) / fewSurvivors {
-		at, do, dq, q := g.at[t*fewSurvivors:][:fewSurvivors], g.do(t), g.dq(t), g.q[t*words:][:words]
-		var dots, p, products [fewSurvivors]float64
-		for r, u := range at {
-			dv, v := g.dv[int(u)*n:][:n], g.v[int(u)*words:]
-			dots[r] = float64(inLanes(n, func(c int) float32 { return turned(do[c], v, c) }))
-			for c, x := range do {
-				dv[c] += float32(g.weights[r] * x)
-			}
-		}
-		widen(p[:], g.exps[t*fewSurvivors:])
-		total := (p[0] + p[2]) + (p[1] + p[3])
-		for r := range p {
-			p[r] /= total
-			products[r] = dots[r] * p[r]
-		}
-		mean := (products[0] + products[2]) + (products[1] + products[3])
-		var s [fewSurvivors]float32
-		for r := range p {
-			s[r] = float32(float64(float64(p[r]*(dots[r]-mean)) * g.scale))
-		}
-		s[3] = -(s[0] + s[1] + s[2])
-		clear(dq)
-		for r, u := range at {
-			dk, k := g.dk[int(u)*n:][:n], g.k[int(u)*words:]
-			for c := range dq {
-				dq[c] += turned(s[r], k, c)
-				dk[c] += turned(s[r], q, c)
-			}
-		}
-	}
-}
-
-// turned is x times the sign that is bit c of words.
-func turned(x float32, words []uint64, c int) float32 {
-	if words[c>>6]>>(c&63)&1 == 0 {
-		return -x
-	}
-	return x
-}
-
-// sums are those of a head's gradients in float64, and what they are made of in floats.
-type sums struct {
-	*gradients
-	q, k, v    []float32 // Seq × width
-	dk, dv, dq []float64 // dq of one query
-	ds         []float64 // of its scores
-	exps       []float32 // of survivors
-}
-
-// many is for what reads more than a few keys.
-func (g *gradients) many(h *head, pointers []int32, s *scratch) {
+func (g *headGradients) inFloat64(h *head, pointers []int32, s *scratch) {
 	n := h.Seq * h.HeadDim
 	signs, doubles := s.headSigns.take(3*n), s.gradientSums.take(2*n+h.HeadDim)
 	clear(doubles)
-	x := &sums{
-		gradients: g, q: signs[:n], k: signs[n : 2*n], v: signs[2*n:],
+	x := &doubleGradients{
+		headGradients: g, q: signs[:n], k: signs[n : 2*n], v: signs[2*n:],
 		dk: doubles[:n], dv: doubles[n : 2*n], dq: doubles[2*n:],
 		ds: s.scoreGradients.take(max(h.Seq, kernels.MaxSurvivors)),
 	}
@@ -207,10 +112,12 @@ func (g *gradients) many(h *head, pointers []int32, s *scratch) {
 	}
 	for t := range h.Seq {
 		clear(x.dq)
-		if p := pointers[t*h.Survivors:][:h.Survivors]; h.rule.SoftmaxOverAll {
-			x.dense(h, t, p)
+		survivors := pointers[t*h.Survivors:][:h.Survivors]
+		survivors = survivors[:countSurvivors(survivors)]
+		if h.rule.SoftmaxOverAll {
+			x.overAllKeys(h, t, survivors)
 		} else {
-			x.ranked(h, t, p)
+			x.overSurvivors(h, t, survivors)
 		}
 		narrow(g.dq(t), x.dq)
 	}
@@ -218,25 +125,17 @@ func (g *gradients) many(h *head, pointers []int32, s *scratch) {
 	narrow(g.dv, x.dv)
 }
 
-func (x *sums) row(m []float32, t int) []float32  { return m[t*x.width:][:x.width] }
-func (x *sums) sums(m []float64, t int) []float64 { return m[t*x.width:][:x.width] }
+func (x *doubleGradients) row(m []float32, t int) []float32  { return m[t*x.width:][:x.width] }
+func (x *doubleGradients) sums(m []float64, t int) []float64 { return m[t*x.width:][:x.width] }
 
-// narrow rounds len(dst) values.
-func narrow(dst []float32, src []float64) {
-	for i, v := range src[:len(dst)] {
-		dst[i] = float32(v)
-	}
-}
-
-// ranked is fewRanked for one query and any number of survivors.
-func (x *sums) ranked(h *head, t int, pointers []int32) {
-	live := alive(pointers)
+// overSurvivors is for a query whose scores get the gradient of a softmax over its survivors.
+func (x *doubleGradients) overSurvivors(h *head, t int, survivors []int32) {
 	var probabilities [kernels.MaxSurvivors]float64
-	p, ds := probabilities[:live], x.ds[:live]
-	weights := h.survivorWeights(pointers[:live], t)
+	p, ds := probabilities[:len(survivors)], x.ds[:len(survivors)]
+	weights := h.survivorWeights(survivors, t)
 	var total float64
-	for r, u := range pointers[:live] {
-		ds[r] = h.readGradient(x.sums(x.dv, int(u)), x.do(t), x.row(x.v, int(u)), weights[r])
+	for r, u := range survivors {
+		ds[r] = h.valueGradient(x.sums(x.dv, int(u)), x.do(t), x.row(x.v, int(u)), weights[r])
 		p[r] = float64(x.exps[t*h.Survivors+r])
 		total += p[r]
 	}
@@ -244,23 +143,22 @@ func (x *sums) ranked(h *head, t int, pointers []int32) {
 		p[r] /= total
 	}
 	softmaxGradient(ds, p, 1)
-	for r, u := range pointers[:live] {
+	for r, u := range survivors {
 		x.addScore(h, t, int(u), ds[r])
 	}
 }
 
-// dense is for a query whose scores get the gradient of a softmax over all keys.
-func (x *sums) dense(h *head, t int, pointers []int32) {
+// overAllKeys is for a query whose scores get the gradient of a softmax over all keys.
+func (x *doubleGradients) overAllKeys(h *head, t int, survivors []int32) {
 	first, p := h.allScores(t)
-	ds := x.ds[:len(p)]
+	ds := x.ds[:len(p)] // first the weights of values, then the gradients of p, then those of scores
 	if h.rule.AllKeys {
 		copy(ds, p)
 		h.rule.Weights(ds, h.gamma)
 	} else {
 		clear(ds)
-		live := pointers[:alive(pointers)]
-		for r, w := range h.survivorWeights(live, t) {
-			ds[int(live[r])-first] = w
+		for r, w := range h.survivorWeights(survivors, t) {
+			ds[int(survivors[r])-first] = w
 		}
 	}
 	tau := 1.0
@@ -270,7 +168,7 @@ func (x *sums) dense(h *head, t int, pointers []int32) {
 	kernels.SoftmaxWeights(p, tau)
 	for i, w := range ds {
 		u := first + i
-		ds[i] = h.readGradient(x.sums(x.dv, u), x.do(t), x.row(x.v, u), w)
+		ds[i] = h.valueGradient(x.sums(x.dv, u), x.do(t), x.row(x.v, u), w)
 	}
 	softmaxGradient(ds, p, tau)
 	for i, v := range ds {
@@ -278,7 +176,7 @@ func (x *sums) dense(h *head, t int, pointers []int32) {
 	}
 }
 
-// softmaxGradient turns ds, the gradient of softmax(scores/tau), into that of the scores.
+// softmaxGradient replaces ds, the gradient of p = softmax(scores/tau), by the gradient of the scores.
 func softmaxGradient(ds, p []float64, tau float64) {
 	var mean float64
 	for i, v := range ds {
@@ -289,20 +187,20 @@ func softmaxGradient(ds, p []float64, tau float64) {
 	}
 }
 
-// addScore passes the gradient of one score on to its query and key.
-func (x *sums) addScore(h *head, t, u int, ds float64) {
+// addScore adds what the gradient ds of the score of query t and key u adds to the gradients of the query and the key.
+func (x *doubleGradients) addScore(h *head, t, u int, ds float64) {
 	h.scoreGradient(x.dq, x.sums(x.dk, u), x.row(x.q, t), x.row(x.k, u), ds/math.Sqrt(float64(h.HeadDim)))
 }
 
-// readGradientGo adds w*do to dv and returns do·v, v being ±1.
-func readGradientGo(dv []float64, do, v []float32, w float64) float64 {
+// valueGradientGo adds w*do to dv and returns do·v, the gradient of the weight w. v is ±1.
+func valueGradientGo(dv []float64, do, v []float32, w float64) float64 {
 	for i := range dv {
 		dv[i] += float64(w * float64(do[i]))
 	}
 	return inLanes(len(dv), func(i int) float64 { return float64(do[i] * v[i]) })
 }
 
-// scoreGradientGo adds s*k to dq and s*q to dk, q and k being ±1.
+// scoreGradientGo adds s*k to dq and s*q to dk. q and k are ±1.
 func scoreGradientGo(dq, dk []float64, q, k []float32, s float64) {
 	for i := range dq {
 		dq[i] += s * float64(k[i])

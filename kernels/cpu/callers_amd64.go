@@ -37,7 +37,7 @@ func (s *instructions) useAVX2() {
 	s.quantize = quantizeAVX2
 	s.maskNormalized = maskNormalizedAVX2
 	s.addNormalized = addNormalizedAVX2
-	s.readGradient = readGradientAVX2
+	s.valueGradient = valueGradientAVX2
 	s.scoreGradient = scoreGradientAVX2
 	s.nearest = nearestAVX2
 	s.ranked = rankedAVX2
@@ -343,14 +343,14 @@ func addNormalizedAVX2(dx []float32, dGain []float64, da, x, gain []float32, r, 
 	}
 }
 
-// readGradientAVX2 is readGradientGo.
-func readGradientAVX2(dv []float64, do, v []float32, w float64) float64 {
+// valueGradientAVX2 is valueGradientGo.
+func valueGradientAVX2(dv []float64, do, v []float32, w float64) float64 {
 	n := len(dv) &^ 7
 	if n == 0 {
-		return readGradientGo(dv[n:], do[n:], v[n:], w)
+		return valueGradientGo(dv[n:], do[n:], v[n:], w)
 	}
 	_, _ = do[n-1], v[n-1]
-	return readGradientLoopAVX2(&dv[0], &do[0], &v[0], w, n) + readGradientGo(dv[n:], do[n:], v[n:], w)
+	return valueGradientLoopAVX2(&dv[0], &do[0], &v[0], w, n) + valueGradientGo(dv[n:], do[n:], v[n:], w)
 }
 
 // scoreGradientAVX2 is scoreGradientGo.

@@ -45,13 +45,6 @@ func (o operand) pack(dst []float64, width, i0, ni, k0, nk int, line []float32) 
 	}
 }
 
-// widen converts len(dst) values.
-func widen(dst []float64, src []float32) {
-	for i, v := range src[:len(dst)] {
-		dst[i] = float64(v)
-	}
-}
-
 // addProduct adds Σ_k a(i,k) b(j,k) to c[(i-i0)*ldc + j] for i in i0..i0+ni-1 and j < n. Every element is summed over k in
 // ascending order, in float64, where products of two float32 are exact; so no division of the work changes it, and sums
 // that ought to cancel do.

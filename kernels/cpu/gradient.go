@@ -6,8 +6,9 @@ import (
 	"bitnet1/kernels"
 )
 
-// gradient is the gradient of a linear's output. From it follows, row by row, the gradient of the plain products: the STE mask is
-// applied and K-shift is undone. A gradient may be a part of an operation: its rows start at row, its channels are from..to-1.
+// gradient is the gradient of a linear's output. From it follows, row by row, the gradient of the plain products: the
+// STE mask is applied and K-shift is undone. A gradient may be a part of an operation: its rows start at row, its
+// channels are from..to-1.
 type gradient struct {
 	output   anyFloats // rows × stride
 	stride   int
@@ -33,8 +34,8 @@ func (g *gradient) masked(d *Device, dst []float32, t int) []float32 {
 	return dst
 }
 
-// plain returns row t of the plain products' gradient, g[t] = masked[t] (if shift.Self) + masked[t+shift.Offset] in the channels of the
-// shift. The row is valid until the next call with the same scratch.
+// plain returns row t of the plain products' gradient, g[t] = masked[t] (if shift.Self) + masked[t+shift.Offset] in the
+// channels of the shift. The row is valid until the next call with the same scratch.
 func (g *gradient) plain(d *Device, s *scratch, t int) []float32 {
 	out, k := g.to-g.from, g.shift
 	line := s.plainRow.take(out)
@@ -54,7 +55,8 @@ func (g *gradient) plain(d *Device, s *scratch, t int) []float32 {
 	return line
 }
 
-// summarize sets g.absMaxima. Unless dTheta is nil, it also subtracts the sums of the masked gradient over rows from dTheta.
+// summarize sets g.absMaxima. Unless dTheta is nil, it also subtracts the sums of the masked gradient over rows from
+// dTheta.
 func (d *Device) summarize(dTheta []float32, g *gradient) {
 	out := g.to - g.from
 	parts := (g.rows + rowsPerSum - 1) / rowsPerSum

@@ -2,9 +2,10 @@ package cpu
 
 // instructions are the inner loops for one instruction set. All instruction sets compute the same bits.
 //
-// A new loop, add, is a Go function addGo that says what it computes, a field here, an entry in plainGo, and a comparison in
-// instructions_test.go. If it is worth assembly, tools/assembly has that by the same name: the generator takes the parameters
-// from addGo and writes addAVX2, which gives whole registers to the assembly and the remaining values to addGo.
+// A new loop, add, is a Go function addGo that says what it computes, a field here, an entry in plainGo, and a
+// comparison in instructions_test.go. If it is worth assembly, tools/assembly has that by the same name: the generator
+// takes the parameters from addGo and writes addAVX2, which gives whole registers to the assembly and the remaining
+// values to addGo.
 type instructions struct {
 	name     string
 	shuffles bool // it has shuffles, so products by lookup are faster than products by counting bits
@@ -55,10 +56,10 @@ type instructions struct {
 	quantize       func(dst []byte, x, gain []float32, r, step, half float64)
 	maskNormalized func(dst, da, x, gain []float32, r, limit float64) float64
 	addNormalized  func(dx []float32, dGain []float64, da, x, gain []float32, r, c float64)
-	readGradient   func(dv []float64, do, v []float32, w float64) float64
+	valueGradient  func(dv []float64, do, v []float32, w float64) float64
 	scoreGradient  func(dq, dk []float64, q, k []float32, s float64)
-	nearest        func(best, away *[4][4]float64, q, k []uint64, skip, n int, score *[4][4]float64)
-	ranked         func(g *ranked)
+	nearest        func(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[4][4]float64)
+	ranked         func(g *rankedQueries)
 	adam           func(param, grad, m, v []float32, u *update)
 }
 
@@ -83,7 +84,7 @@ func plainGo() instructions {
 		absMax: absMaxGo, absMaxProduct: absMaxProductGo, maximum: maximumGo, exponentials: exponentialsGo,
 
 		quantize: quantizeGo, maskNormalized: maskNormalizedGo, addNormalized: addNormalizedGo,
-		readGradient: readGradientGo, scoreGradient: scoreGradientGo, nearest: nearestGo, ranked: rankedGo,
+		valueGradient: valueGradientGo, scoreGradient: scoreGradientGo, nearest: nearestGo, ranked: rankedGo,
 		adam: adamGo,
 	}
 }

@@ -117,23 +117,23 @@ func randomWordsAVX2(dst []uint32, key [2]uint32, counter [4]uint32) {
 	randomWordsGo(dst[n:], key, counter)
 }
 
-func nearestAVX2(best, away *[4][4]float64, q, k []uint64, skip, n int, score *[4][4]float64) {
+func nearestAVX2(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[4][4]float64) {
 	_ = k[len(k)-skip-n]
-	nearestLoopAVX2(best, away, &q[:4][0], &k[len(k)-1-skip], n, float64(skip), score)
+	nearestLoopAVX2(best, away, &q[:4][0], &k[len(k)-1-skip], n, float64(skip), constants)
 }
 
-func rankedAVX2(g *ranked) {
-	n, words, queries := g.width, wordsOf(g.width), len(g.at)/fewSurvivors
+func rankedAVX2(g *rankedQueries) {
+	n, words, queries := g.width, wordsOf(g.width), len(g.survivors)/fewSurvivors
 	if n == 0 || n%32 != 0 || queries == 0 {
 		rankedGo(g)
 		return
 	}
-	for _, u := range []int32{slices.Min(g.at), slices.Max(g.at)} {
+	for _, u := range []int32{slices.Min(g.survivors), slices.Max(g.survivors)} {
 		_, _, _, _ = g.dk[(int(u)+1)*n-1], g.dv[(int(u)+1)*n-1], g.k[(int(u)+1)*words-1], g.v[(int(u)+1)*words-1]
 	}
 	_, _, _, _ = g.dq(queries-1), g.do(queries-1), g.q[queries*words-1], g.exps[queries*fewSurvivors-1]
-	rankedLoopAVX2(&g.dqs[0], &g.dk[0], &g.dv[0], &g.dos[0], &g.q[0], &g.k[0], &g.v[0], &g.at[0], &g.exps[0], &g.weights, g.scale,
-		g.dqStride, g.doStride, words, n, queries)
+	rankedLoopAVX2(&g.dqs[0], &g.dk[0], &g.dv[0], &g.dos[0], &g.q[0], &g.k[0], &g.v[0], &g.survivors[0], &g.exps[0],
+		&g.weights, g.scale, g.dqStride, g.doStride, words, n, queries)
 }
 
 func countSignsAVX512(dst []int32, stride int, x []uint64, xStride int, w []uint64, words int) {
@@ -142,13 +142,13 @@ func countSignsAVX512(dst []int32, stride int, x []uint64, xStride int, w []uint
 	countSignsLoopAVX512(&dst[0], stride, &x[0], xStride, &w[0], n, words)
 }
 
-func nearestAVX512(best, away *[4][4]float64, q, k []uint64, skip, n int, score *[4][4]float64) {
-	if score[3][0] == 0 {
-		nearestAVX2(best, away, q, k, skip, n, score)
+func nearestAVX512(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[4][4]float64) {
+	if constants[3][0] == 0 {
+		nearestAVX2(best, away, q, k, skip, n, constants)
 		return
 	}
 	_ = k[len(k)-skip-n]
-	nearestLoopAVX512(best, away, &q[:4][0], &k[len(k)-1-skip], n, float64(skip), score)
+	nearestLoopAVX512(best, away, &q[:4][0], &k[len(k)-1-skip], n, float64(skip), constants)
 }
 
 func makeTablesAVX512(dst []byte, q []int8) int32 {

@@ -283,9 +283,9 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			s.addNormalized(dx, dGain, oddities(r, n), oddities(r, n), normals(r, n), r.Float64(), r.NormFloat64())
 			return append(floatBits(dx), doubleBits(dGain)...)
 		},
-		"readGradient": func(s *instructions, r *rand.Rand, n int) any {
+		"valueGradient": func(s *instructions, r *rand.Rand, n int) any {
 			dv := doubles(r, n)
-			dot := s.readGradient(dv, oddities(r, n), signs(r, n), r.NormFloat64())
+			dot := s.valueGradient(dv, oddities(r, n), signs(r, n), r.NormFloat64())
 			return doubleBits(append(dv, dot))
 		},
 		"scoreGradient": func(s *instructions, r *rand.Rand, n int) any {
@@ -324,8 +324,8 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			const queries, keys = 5, 9
 			width := min(n, 192)
 			words, stride := wordsOf(width), width+r.IntN(5)
-			g := &ranked{
-				gradients: &gradients{
+			g := &rankedQueries{
+				headGradients: &headGradients{
 					width: width, dqStride: stride, doStride: stride,
 					dqs: normals(r, queries*stride), dos: normals(r, queries*stride), dk: normals(r, keys*width), dv: normals(r, keys*width),
 				},
@@ -336,7 +336,7 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 				g.exps[i] = max(0, g.exps[i]) + float32(i%4/3)
 			}
 			for range queries * fewSurvivors {
-				g.at = append(g.at, int32(r.IntN(keys)))
+				g.survivors = append(g.survivors, int32(r.IntN(keys)))
 			}
 			s.ranked(g)
 			return floatBits(slices.Concat(g.dqs, g.dk, g.dv))

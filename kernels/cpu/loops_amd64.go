@@ -179,10 +179,10 @@ func maskNormalizedLoopAVX2(dst *float32, da *float32, x *float32, gain *float32
 //go:noescape
 func addNormalizedLoopAVX2(dx *float32, dGain *float64, da *float32, x *float32, gain *float32, r float64, c float64, n int)
 
-// readGradientLoopAVX2 is readGradientGo for n values, a multiple of 8.
+// valueGradientLoopAVX2 is valueGradientGo for n values, a multiple of 8.
 //
 //go:noescape
-func readGradientLoopAVX2(dv *float64, do *float32, v *float32, w float64, n int) float64
+func valueGradientLoopAVX2(dv *float64, do *float32, v *float32, w float64, n int) float64
 
 // scoreGradientLoopAVX2 is scoreGradientGo for n values, a multiple of 8.
 //
@@ -192,7 +192,7 @@ func scoreGradientLoopAVX2(dq *float64, dk *float64, q *float32, k *float32, s f
 // nearestLoopAVX2 is nearestGo for pointers to the first query and the first key to look at.
 //
 //go:noescape
-func nearestLoopAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, score *[4][4]float64)
+func nearestLoopAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[4][4]float64)
 
 // rankedLoopAVX2 is rankedGo for whole registers.
 //
@@ -227,7 +227,7 @@ func countSignsLoopAVX512(dst *int32, stride int, x *uint64, xStride int, w *uin
 // nearestLoopAVX512 is nearestGo for dimensions that have a reciprocal, and pointers to the first query and the first key to look at.
 //
 //go:noescape
-func nearestLoopAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, score *[4][4]float64)
+func nearestLoopAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[4][4]float64)
 
 // roundRowLoopAVX512 is roundRowGo for n values, a multiple of 64.
 //

@@ -3319,9 +3319,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func readGradientLoopAVX2(dv *float64, do *float32, v *float32, w float64, n int) float64
+// func valueGradientLoopAVX2(dv *float64, do *float32, v *float32, w float64, n int) float64
 // Requires: AVX, SSE2
-TEXT ·readGradientLoopAVX2(SB), NOSPLIT, $0-48
+TEXT ·valueGradientLoopAVX2(SB), NOSPLIT, $0-48
 	MOVQ         dv+0(FP), AX
 	MOVQ         do+8(FP), CX
 	MOVQ         v+16(FP), DX
@@ -3414,7 +3414,7 @@ DATA start<>+16(SB)/8, $0xbff0000000000000
 DATA start<>+24(SB)/8, $0x0000000000000000
 GLOBL start<>(SB), RODATA|NOPTR, $32
 
-// func nearestLoopAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, score *[4][4]float64)
+// func nearestLoopAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[4][4]float64)
 // Requires: AVX, AVX2
 TEXT ·nearestLoopAVX2(SB), NOSPLIT, $0-56
 	MOVQ         best+0(FP), AX
@@ -3422,7 +3422,7 @@ TEXT ·nearestLoopAVX2(SB), NOSPLIT, $0-56
 	MOVQ         q+16(FP), DX
 	MOVQ         k+24(FP), BX
 	MOVQ         n+32(FP), SI
-	MOVQ         score+48(FP), DI
+	MOVQ         constants+48(FP), DI
 	VMOVDQU      nibbleCounts<>+0(SB), Y1
 	VMOVDQU      nibbles<>+0(SB), Y2
 	VBROADCASTSD skip+40(FP), Y3
@@ -4705,7 +4705,7 @@ words:
 	VZEROUPPER
 	RET
 
-// func nearestLoopAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, score *[4][4]float64)
+// func nearestLoopAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[4][4]float64)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VL, AVX512VPOPCNTDQ, FMA3
 TEXT ·nearestLoopAVX512(SB), NOSPLIT, $0-56
 	MOVQ         best+0(FP), AX
@@ -4713,7 +4713,7 @@ TEXT ·nearestLoopAVX512(SB), NOSPLIT, $0-56
 	MOVQ         q+16(FP), DX
 	MOVQ         k+24(FP), BX
 	MOVQ         n+32(FP), SI
-	MOVQ         score+48(FP), DI
+	MOVQ         constants+48(FP), DI
 	VBROADCASTSD skip+40(FP), Y1
 	VADDPD       start<>+0(SB), Y1, Y1
 	VMOVUPD      one64<>+0(SB), Y2

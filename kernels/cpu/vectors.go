@@ -1,8 +1,6 @@
 package cpu
 
-import (
-	"math"
-)
+import "math"
 
 // addGo writes a + b.
 func addGo(dst, a, b []float32) {
@@ -45,4 +43,18 @@ func maximumGo(x []float32) float32 {
 		}
 	}
 	return most
+}
+
+// widen converts len(dst) values.
+func widen(dst []float64, src []float32) {
+	for i, v := range src[:len(dst)] {
+		dst[i] = float64(v)
+	}
+}
+
+// narrow rounds len(dst) values.
+func narrow(dst []float32, src []float64) {
+	for i, v := range src[:len(dst)] {
+		dst[i] = float32(v)
+	}
 }

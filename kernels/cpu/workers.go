@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// A training step is a few hundred short sections of parallel work with next to nothing between them. To wake a sleeping thread
-// takes longer than many sections do. So a worker that has finished a section polls for the next one, and its goroutine ends when none
-// comes: an idle device has no goroutines.
+// A training step is a few hundred short sections of parallel work with next to nothing between them. To wake a
+// sleeping thread takes longer than many sections do. So a worker that has finished a section polls for the next one,
+// and its goroutine ends when none comes: an idle device has no goroutines.
 
 // pollTime is how long a worker polls for the next section.
 const pollTime = 200 * time.Microsecond
@@ -85,8 +85,8 @@ func (w *worker) run() {
 	}
 }
 
-// parallel calls f for the tasks 0..n-1, each on some worker with that worker's scratch. A task's results must not depend on
-// which tasks ran before it.
+// parallel calls f for the tasks 0..n-1, each on some worker with that worker's scratch. A task's results must not
+// depend on which tasks ran before it.
 func (d *Device) parallel(n int, f func(task int, s *scratch)) {
 	others := d.others[:max(0, min(n-1, len(d.others)))]
 	if len(others) == 0 {

@@ -147,7 +147,7 @@ func normalization() {
 }
 
 func attention() {
-	begin(avx2, "readGradient", 8)
+	begin(avx2, "valueGradient", 8)
 	dv, do, v, n := pointer("dv"), pointer("do"), pointer("v"), pointer("n")
 	w, sums := broadcast64("w"), [2]VecVirtual{YMM(), YMM()}
 	VXORPD(sums[0], sums[0], sums[0])
@@ -196,9 +196,9 @@ func nearest() {
 	for i := range 4 {
 		DATA(8*i, U64(math.Float64bits(float64(i-3))))
 	}
-	beginOther(avx2, "nearest", "func(best, away *[4][4]float64, q, k *uint64, n int, skip float64, score *[4][4]float64)",
+	beginOther(avx2, "nearest", "func(best, away *[4][4]float64, q, k *uint64, n int, skip float64, constants *[4][4]float64)",
 		"for pointers to the first query and the first key to look at.")
-	best, away, q, k, n, score := pointer("best"), pointer("away"), pointer("q"), pointer("k"), pointer("n"), pointer("score")
+	best, away, q, k, n, score := pointer("best"), pointer("away"), pointer("q"), pointer("k"), pointer("n"), pointer("constants")
 	query, counts, mask, distance := YMM(), constant(table), constant(nibbles), broadcast64("skip")
 	VADDPD(start, distance, distance)
 	VMOVDQU(Mem{Base: q}, query)

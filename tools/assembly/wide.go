@@ -172,9 +172,9 @@ func wideCountSigns() {
 // wideNearest is nearest with masks, counted bits, and a quotient without division.
 func wideNearest() {
 	data := func(name string) Mem { return NewDataAddr(Symbol{Name: name, Static: true}, 0) }
-	beginOther(avx512, "nearest", "func(best, away *[4][4]float64, q, k *uint64, n int, skip float64, score *[4][4]float64)",
+	beginOther(avx512, "nearest", "func(best, away *[4][4]float64, q, k *uint64, n int, skip float64, constants *[4][4]float64)",
 		"for dimensions that have a reciprocal, and pointers to the first query and the first key to look at.")
-	best, away, q, k, n, score := pointer("best"), pointer("away"), pointer("q"), pointer("k"), pointer("n"), pointer("score")
+	best, away, q, k, n, score := pointer("best"), pointer("away"), pointer("q"), pointer("k"), pointer("n"), pointer("constants")
 	query, distance, one, none, two := YMM(), broadcast64("skip"), YMM(), YMM(), YMM()
 	VADDPD(data("start"), distance, distance)
 	VMOVUPD(data("one64"), one)
