@@ -136,6 +136,28 @@ func TestEpochs(t *testing.T) {
 	}
 }
 
+// The batch of the next step is read while the present one is computed, as long as there is a next step.
+func TestNextBatchIsRead(t *testing.T) {
+	data := measuretest.Open(t, writeDataset(t, 16, proverbs()...))
+	p := prefetcher{batches: newBatches(data.Train, 5, 16, 3), steps: 4}
+	for _, step := range []int{0, 1, 3} { // also where one is left out
+		tokens, targets, err := p.of(step)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := p.wait()
+		want, wantTargets, err := newBatches(data.Train, 5, 16, 3).step(step, nil, nil)
+		if err != nil || !slices.Equal(tokens, want) || !slices.Equal(targets, wantTargets) {
+			t.Errorf("step %d has the batch of another one (%v)", step, err)
+		}
+		if last := step == 3; last != (next.tokens == nil) || !last && next.step != step+1 {
+			t.Errorf("during step %d the batch of step %d is read: %d tokens", step, next.step, len(next.tokens))
+		}
+		p.next = make(chan batch, 1)
+		p.next <- next
+	}
+}
+
 // Closing waits for the batch that is being read: the dataset's mappings end after it.
 func TestCloseWaitsForTheNextBatch(t *testing.T) {
 	tr := &trainer{device: cpu.New(cpu.Options{}), batches: prefetcher{next: make(chan batch)}}

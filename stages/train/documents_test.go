@@ -18,7 +18,7 @@ import (
 func TestSeparateDocuments(t *testing.T) {
 	var texts []string
 	for i := range 60 {
-		texts = append(texts, fmt.Sprint(strings.Repeat("ab", i%5), i))
+		texts = append(texts, fmt.Sprint(strings.Repeat("ab\x00", i%5), i))
 	}
 	manifest := writeDataset(t, 32, texts...)
 	dirs := map[string]string{}

@@ -8,6 +8,7 @@ import (
 
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/trainlog"
+	"bitnet1/shared/measure/measuretest"
 )
 
 func readCheckpoint(t *testing.T, path string) checkpoint.Model {
@@ -57,6 +58,18 @@ func TestFinetuning(t *testing.T) {
 	stopAt(t, 13, 0, stopped, append(flags, "--out", stopped))
 	trainWith(t, append(flags, "--out", stopped)...)
 	sameFiles(t, second, stopped, []string{"a pause after step 13"})
+}
+
+// What no parameter says of a model is the checkpoint's that training starts from.
+func TestEpsilonOfTheStart(t *testing.T) {
+	c := measuretest.Config(16)
+	c.Eps = 1e-3
+	base := measuretest.Checkpoint(t, c, checkpoint.Provenance{Step: 1, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
+	dir := t.TempDir()
+	trainWith(t, small(writeDataset(t, 16, proverbs()...), dir, "--steps", "1", "--warmup", "0", "--init", base)...)
+	if got := readCheckpoint(t, filepath.Join(dir, "step-000001.safetensors")).Config; got.Eps != 1e-3 || got.D != c.D {
+		t.Errorf("the model is %+v, want eps 1e-3", got)
+	}
 }
 
 // A mistake about what to start from is told before anything is trained.

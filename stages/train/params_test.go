@@ -24,6 +24,12 @@ func TestRangesOfParameters(t *testing.T) {
 		{"micro_tokens", []float64{66311}, []float64{66312}, func(p *Params, v float64) { // what sums of 8 by 8 bits hold
 			p.MicroTokens, p.BatchTokens, p.GradBits, p.StreamBits = int(v), 1<<20, 8, 8
 		}},
+		{"micro_tokens", []float64{1 << 20}, []float64{0}, func(p *Params, v float64) { // floats overflow no sums
+			p.MicroTokens, p.BatchTokens, p.StreamBits = int(v), 1<<20, 8
+		}},
+		{"micro_tokens", []float64{1 << 20}, []float64{0}, func(p *Params, v float64) {
+			p.MicroTokens, p.BatchTokens, p.GradBits, p.StreamBits = int(v), 1<<20, 8, 16
+		}},
 		{"learning_rate", []float64{1e-30}, []float64{0, -1}, func(p *Params, v float64) { p.LearningRate = v }},
 		{"final_share", []float64{0, 1}, []float64{-0.01, 1.01}, func(p *Params, v float64) { p.FinalShare = v }},
 		{"warmup", []float64{0}, []float64{-1}, func(p *Params, v float64) { p.Warmup = int(v) }},

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
@@ -36,6 +37,21 @@ func TestThePauseGrows(t *testing.T) {
 	s.retryPause = time.Hour
 	if got := s.backOff(1); got != time.Hour {
 		t.Errorf("after a failure %v, want the hour that was asked for", got)
+	}
+}
+
+// A delivery that was ended after all is counted anew when it cannot be ended again.
+func TestEndedDeliveriesAreForgotten(t *testing.T) {
+	t.Parallel()
+	one, two := &bus.Delivery{Data: []byte("one")}, &bus.Delivery{Data: []byte("two")}
+	s := &service[testParams, event.SourceAdded]{unended: map[string]unended{}}
+	s.ended(one)
+	for _, d := range []*bus.Delivery{one, two} {
+		s.unended[digest.Bytes(d.Data)] = unended{times: 3}
+	}
+	s.ended(one)
+	if _, kept := s.unended[digest.Bytes(two.Data)]; !kept || len(s.unended) != 1 {
+		t.Errorf("kept are %v", s.unended)
 	}
 }
 
