@@ -41,7 +41,8 @@ func File(path string) (digest string, size int64, err error) {
 	return digest, size, nil
 }
 
-// Regular refuses what is no regular file, before anybody opens it: a pipe gives its bytes once, and may never give any.
+// Regular refuses what is no regular file, before anybody opens it: a pipe gives its bytes once, and may never give
+// any.
 func Regular(path string) error {
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().IsRegular() {

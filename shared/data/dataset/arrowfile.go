@@ -228,8 +228,8 @@ func (a *arrowFile) batch(i int) (recordBatch, error) {
 	return r, nil
 }
 
-// columnReader takes the fields of a record batch one after the other, in the order of the schema. Its first error stays;
-// what it returns then is empty.
+// columnReader takes the fields of a record batch one after the other, in the order of the schema. Its first error
+// stays; what it returns then is empty.
 type columnReader struct {
 	batch        recordBatch
 	node, buffer int

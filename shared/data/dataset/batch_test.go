@@ -143,8 +143,8 @@ func FuzzBatch(f *testing.F) {
 	})
 }
 
-// entangledArrow is an Arrow file whose schema has n fields that all are the same field, which has n children that all are
-// the same, and so on: the number of its fields is n to the power of depth.
+// entangledArrow is an Arrow file whose schema has n fields that all are the same field, which has n children that all
+// are the same, and so on: the number of its fields is n to the power of depth.
 func entangledArrow(n, depth int) []byte {
 	u16 := binary.LittleEndian.AppendUint16
 	u32 := binary.LittleEndian.AppendUint32
@@ -174,7 +174,8 @@ func entangledArrow(n, depth int) []byte {
 	return append(u32(data, uint32(len(footer))), "ARROW1"...)
 }
 
-// TestEntangledSchema: a schema that refers to its own parts again and again is refused, in memory and time for its size.
+// TestEntangledSchema: a schema that refers to its own parts again and again is refused, in memory and time for its
+// size.
 func TestEntangledSchema(t *testing.T) {
 	for _, data := range [][]byte{entangledArrow(16, 5), entangledArrow(64, 8)} { // a million fields, and 3·10^14
 		datasettest.TakesAtMost(t, 64*int64(len(data)), func() {
@@ -188,7 +189,8 @@ func TestEntangledSchema(t *testing.T) {
 	}
 }
 
-// TestOverlappingBatches: record batches that lie in one another are refused, for there is no end to how many there could be.
+// TestOverlappingBatches: record batches that lie in one another are refused, for there is no end to how many there
+// could be.
 func TestOverlappingBatches(t *testing.T) {
 	data, err := os.ReadFile(datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(20, datasettest.Small)))
 	if err != nil {
@@ -206,7 +208,8 @@ func TestOverlappingBatches(t *testing.T) {
 	if at < 0 {
 		t.Fatal("no block in the footer")
 	}
-	// The block again in place of what follows it would break the footer, so the list of blocks is moved behind the footer.
+	// The block again in place of what follows it would break the footer, so the list of blocks is moved behind the
+	// footer.
 	end := len(data) - 10
 	size := binary.LittleEndian.Uint32(data[end:])
 	list := binary.LittleEndian.AppendUint32(nil, 2)

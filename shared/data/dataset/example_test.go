@@ -13,8 +13,8 @@ import (
 )
 
 // Two texts become a token batch, the batch becomes a dataset, and the dataset's sequences are read as a trainer reads
-// them: in the order of an epoch, with a target for each token. A token is a byte here, 256 the end of a text, and -1 no
-// target.
+// them: in the order of an epoch, with a target for each token. A token is a byte here, 256 the end of a text, and -1
+// no target.
 func Example() {
 	dir, err := os.MkdirTemp("", "")
 	if err != nil {

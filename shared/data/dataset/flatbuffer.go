@@ -2,11 +2,12 @@ package dataset
 
 import "encoding/binary"
 
-// flatbuffer reads the tables that describe an Arrow file. Positions outside the buffer read as zero and set bad, so that
-// a caller can read a whole structure and check once.
+// flatbuffer reads the tables that describe an Arrow file. Positions outside the buffer read as zero and set bad, so
+// that a caller can read a whole structure and check once.
 //
-// Nothing keeps tables from referring to one another again and again. The vectors of a sound buffer lie apart, so that all
-// that is read of them together is no more than the buffer: what is beyond that sets bad as well, and ends the reading.
+// Nothing keeps tables from referring to one another again and again. The vectors of a sound buffer lie apart, so that
+// all that is read of them together is no more than the buffer: what is beyond that sets bad as well, and ends the
+// reading.
 type flatbuffer struct {
 	buf  []byte
 	bad  bool

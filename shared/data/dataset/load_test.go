@@ -12,8 +12,8 @@ import (
 	"bitnet1/shared/filetype"
 )
 
-// What is named in place of a dataset or a token batch is called what it is, with what to name instead; a damaged one of
-// the right kind is not called another.
+// What is named in place of a dataset or a token batch is called what it is, with what to name instead; a damaged one
+// of the right kind is not called another.
 func TestMistakenFiles(t *testing.T) {
 	tensors := "\x40\x00\x00\x00\x00\x00\x00\x00{\"__metadata__\":{}}"
 	log := `{"event":"step","step":10,"tokens":40960,"train_bpc":7.3}`

@@ -1,6 +1,6 @@
-// Package dataset holds the files between documents and a training step: token batches, which tokenize writes, shards of
-// sequences of fixed length, and the manifest that names the shards of a dataset. It writes them, reads them, and gives
-// the order in which an epoch reads the sequences.
+// Package dataset holds the files between documents and a training step: token batches, which tokenize writes, shards
+// of sequences of fixed length, and the manifest that names the shards of a dataset. It writes them, reads them, and
+// gives the order in which an epoch reads the sequences.
 //
 // Token batches and shards are Arrow IPC files. They are mapped into memory, so that a sequence is read without a copy
 // and from any place. What makes a dataset of token batches is package seal.
@@ -22,8 +22,8 @@ import (
 // ManifestFormat is the version of the manifest format.
 const ManifestFormat = "bitnet1.dataset.v1"
 
-// Manifest describes a sealed dataset completely: two datasets with equal manifests are equal. It holds no time, host or
-// path.
+// Manifest describes a sealed dataset completely: two datasets with equal manifests are equal. It holds no time, host
+// or path.
 type Manifest struct {
 	Format          string        `json:"format"`
 	Tokenizer       TokenizerInfo `json:"tokenizer"`

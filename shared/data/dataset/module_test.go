@@ -48,8 +48,8 @@ func readWithModule(data []byte, do func(tokens []uint16)) error {
 	return nil
 }
 
-// One changed byte of a record batch's header makes the Arrow module panic or ask for gigabytes, which ends a process. TestDamagedShard
-// shows that the reader of this package gives errors.
+// One changed byte of a record batch's header makes the Arrow module panic or ask for gigabytes, which ends a process.
+// TestDamagedShard shows that the reader of this package gives errors.
 func TestModuleDoesNotSurviveDamage(t *testing.T) {
 	batch := datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(6, datasettest.Small))
 	m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 8, ValidationShare: 0.5}, batch)
@@ -87,8 +87,8 @@ func TestModuleDoesNotSurviveDamage(t *testing.T) {
 	}
 }
 
-// BenchmarkReaders reads all tokens of a dataset, and single sequences in random order: with the reader of this package,
-// and with the Arrow module, which makes a record batch of 4 MiB for each.
+// BenchmarkReaders reads all tokens of a dataset, and single sequences in random order: with the reader of this
+// package, and with the Arrow module, which makes a record batch of 4 MiB for each.
 func BenchmarkReaders(b *testing.B) {
 	_, info := datasettest.Tokenizer(b, "gpt2")
 	m, dir := datasettest.Seal(b, seal.Options{}, datasettest.Batch(b, info, long(32<<20, info)))

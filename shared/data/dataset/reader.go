@@ -184,9 +184,9 @@ func (s *Split) Stored(i int) (Tokens, error) {
 	return c.tokens.Slice(k*width, (k+1)*width), nil
 }
 
-// Sequence returns the T+1 tokens of sequence i in [0, Len) as a model takes them, 32 bits each, written over dst if that
-// is large enough, and how many of the T targets count: target k is tokens[k+1] for k < valid. All tokens are less than
-// the vocabulary.
+// Sequence returns the T+1 tokens of sequence i in [0, Len) as a model takes them, 32 bits each, written over dst if
+// that is large enough, and how many of the T targets count: target k is tokens[k+1] for k < valid. All tokens are less
+// than the vocabulary.
 func (s *Split) Sequence(i int, dst []int32) (tokens []int32, valid int, err error) {
 	c, k, err := s.locate(i)
 	if err != nil {

@@ -239,9 +239,9 @@ func within(tokens dataset.Tokens, data []byte) bool {
 	return size > 0 && start >= first && start+size <= first+uintptr(len(data))
 }
 
-// BenchmarkSequence reads sequences of 2048 targets, one after the other and in random order, as a trainer gets them and as
-// they lie in the file. A training step at a million tokens a second must not wait for one hundredth of its time: it is
-// the share that "% of a step" gives.
+// BenchmarkSequence reads sequences of 2048 targets, one after the other and in random order, as a trainer gets them
+// and as they lie in the file. A training step at a million tokens a second must not wait for one hundredth of its
+// time: it is the share that "% of a step" gives.
 func BenchmarkSequence(b *testing.B) {
 	_, info := datasettest.Tokenizer(b, "gpt2")
 	docs := long(64<<20, info) // far more than the processor's caches hold

@@ -19,9 +19,9 @@ import (
 //	ranges: list<struct<start: int32, length: int32, document: utf8, source: int32, row: int64, offset: int64>>
 //
 // A split is one stream of tokens: an end of text, then every document followed by one. Sequence i holds tokens i*T to
-// i*T+T of it, so that the last token of a sequence is the first of the next and every token but the opening end of text
-// is a target exactly once: target k, tokens[k+1], is predicted from tokens[0..k]. Only the last sequence of a split can
-// be short: its first valid targets count, the rest is padding with ends of text.
+// i*T+T of it, so that the last token of a sequence is the first of the next and every token but the opening end of
+// text is a target exactly once: target k, tokens[k+1], is predicted from tokens[0..k]. Only the last sequence of a
+// split can be short: its first valid targets count, the rest is padding with ends of text.
 //
 // Ranges say which document each token is from: tokens start to start+length of the sequence are tokens offset to
 // offset+length of that document, the end of text being its last. Neither padding nor the opening end of text is in a

@@ -63,8 +63,8 @@ func tokenizerOf(a *arrowFile, format string) (TokenizerInfo, error) {
 	return t, t.validate()
 }
 
-// Tokens is a run of token ids as a file stores them: one of the two is set, the other nil. It may lie in a mapping that
-// ends when the file is closed.
+// Tokens is a run of token ids as a file stores them: one of the two is set, the other nil. It may lie in a mapping
+// that ends when the file is closed.
 type Tokens struct {
 	U16 []uint16
 	U32 []uint32

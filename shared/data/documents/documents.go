@@ -1,6 +1,6 @@
 // Package documents reads the documents of one file, whatever its format: parquet, JSON Lines, a JSON list, CSV, TSV or
-// plain text, and all but parquet also compressed with gzip or zstd. Open finds the format by the file's first bytes and
-// its name, Fields says which columns make a document, Filter leaves rows out, and Template makes texts of
+// plain text, and all but parquet also compressed with gzip or zstd. Open finds the format by the file's first bytes
+// and its name, Fields says which columns make a document, Filter leaves rows out, and Template makes texts of
 // conversations.
 //
 // A new format is a rowReader, beside a line in openText; a format whose rows mean the same as JSON objects is only an
@@ -69,8 +69,8 @@ type Options struct {
 	Source string
 	// Format is one of the formats, for a file that is not parquet. Default: FormatAuto.
 	Format string
-	// Split says how plain text is divided into documents: SplitFile, SplitBlank, SplitLine, or the text between two. Default:
-	// SplitFile.
+	// Split says how plain text is divided into documents: SplitFile, SplitBlank, SplitLine, or the text between two.
+	// Default: SplitFile.
 	Split string
 	// Fields says which columns make a document.
 	Fields Fields
@@ -82,8 +82,8 @@ type Options struct {
 	MaxDocument int
 	// From is the row to begin with, as Document.Row counts; what is before it is passed over.
 	From int64
-	// At, if set, is told where reading is, before every row group and every 65,536 rows: the row group of a parquet file,
-	// -1 in any other, and the next row.
+	// At, if set, is told where reading is, before every row group and every 65,536 rows: the row group of a parquet
+	// file, -1 in any other, and the next row.
 	At func(group int, row int64)
 	// Odd, if set, is told of every row that cannot be understood: its number, and why, with its place for people.
 	Odd func(row int64, why string)
@@ -125,7 +125,8 @@ type Reader struct {
 
 // rowReader reads the rows of one format.
 type rowReader interface {
-	// next returns the next row or io.EOF. What it returns is valid until the next call. Of an oddRow the number alone is.
+	// next returns the next row or io.EOF. What it returns is valid until the next call. Of an oddRow the number alone
+	// is.
 	next() (row, error)
 	// skip passes over rows up to number n; fewer if there are not so many.
 	skip(n int64) error
@@ -144,8 +145,8 @@ type row struct {
 }
 
 // Open opens a file of documents. What it is shows in its first bytes and the extension of its name: parquet, or JSON
-// Lines, a JSON list, a table or plain text, which may be compressed with gzip or zstd. See Fields for which columns are read.
-// A file without bytes has no documents, unless its name says that there must be some.
+// Lines, a JSON list, a table or plain text, which may be compressed with gzip or zstd. See Fields for which columns
+// are read. A file without bytes has no documents, unless its name says that there must be some.
 func Open(path string, o Options) (*Reader, error) {
 	if o.Source == "" {
 		o.Source = filepath.Base(path)
@@ -215,8 +216,8 @@ func (d *Reader) Filtering() time.Duration { return d.filtering }
 // Close closes the file.
 func (d *Reader) Close() error { return d.file.Close() }
 
-// All reads the file's documents in order. An error ends the sequence. It can be walked once. Rows that cannot be understood
-// are no error as long as there are documents.
+// All reads the file's documents in order. An error ends the sequence. It can be walked once. Rows that cannot be
+// understood are no error as long as there are documents.
 func (d *Reader) All() iter.Seq2[Document, error] {
 	return func(yield func(Document, error) bool) {
 		if d.options.From > 0 {

@@ -386,8 +386,8 @@ func TestFineWebLength(t *testing.T) {
 	}
 }
 
-// nullableV2 is a file of one text column with nulls in data pages of version 2, where a single bit of a page header once
-// made reading go on for ever.
+// nullableV2 is a file of one text column with nulls in data pages of version 2, where a single bit of a page header
+// once made reading go on for ever.
 func nullableV2(t testing.TB, rows int) []byte {
 	t.Helper()
 	values := texts(rows)
@@ -444,8 +444,8 @@ func TestDamagedParquet(t *testing.T) {
 	}
 }
 
-// TestConformanceFiles opens Apache's collection of well-formed, odd and corrupt files, none of which has a text: an error
-// says which file, and nothing panics. Their contents are read in package parquet.
+// TestConformanceFiles opens Apache's collection of well-formed, odd and corrupt files, none of which has a text: an
+// error says which file, and nothing panics. Their contents are read in package parquet.
 func TestConformanceFiles(t *testing.T) {
 	paths, _ := filepath.Glob(filepath.Join(datasettest.RealData(t), "parquet-testing", "data", "*.parquet*"))
 	for _, path := range paths {
@@ -483,7 +483,8 @@ func TestMemoryOfHostileLines(t *testing.T) {
 	}
 }
 
-// fuzzDocuments reads a file of any bytes: its rows, its text and the memory that reading takes are bounded by its size.
+// fuzzDocuments reads a file of any bytes: its rows, its text and the memory that reading takes are bounded by its
+// size.
 func fuzzDocuments(t *testing.T, path string, data []byte) {
 	if err := os.WriteFile(path, data, 0o644); err != nil {
 		t.Fatal(err)

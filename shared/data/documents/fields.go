@@ -17,9 +17,9 @@ const WhichColumn = "say which holds it"
 //	conversations, messages          lists of turns: {from, value} or {role, content}
 //	input and output                 a prompt and its response
 //
-// and id, where there is one, the document's name. Naming any of Text, Turns or Prompt and Response turns the search off.
-// What is named may lie in a structure: meta.title is title in meta. A Text that is found by itself must be of strings; one
-// that is named, and prompts, responses and roles, can be of any type that has a text.
+// and id, where there is one, the document's name. Naming any of Text, Turns or Prompt and Response turns the search
+// off. What is named may lie in a structure: meta.title is title in meta. A Text that is found by itself must be of
+// strings; one that is named, and prompts, responses and roles, can be of any type that has a text.
 type Fields struct {
 	ID       string // a string or an integer
 	Text     string
@@ -58,8 +58,8 @@ func (f Fields) validate() error {
 	return nil
 }
 
-// choose finds the shape of rows with the given names. has tells whether there is a name, and turns whether it is a list
-// of structures with those two keys.
+// choose finds the shape of rows with the given names. has tells whether there is a name, and turns whether it is a
+// list of structures with those two keys.
 //
 // The error of a file or row that has none of them is errNoColumn.
 func (f Fields) choose(names func() []string, has func(string) bool, turns func(name, role, says string) bool) (shape, error) {

@@ -32,10 +32,10 @@ const filterUsage = "write a column, an operator (=, !=, <, <=, >, >=) and a val
 // ParseFilter reads a condition as people write it: `score >= 3`, `language = en`, `keep = true`, `date >= 2024-01-31`,
 // `dump != "CC-MAIN-2013-20"`. The operators are =, !=, <, <=, > and >=.
 //
-// The type of the column's value says what the constant means. Integers and decimals compare exactly, however many digits
-// they have; floating-point numbers with the constant rounded to their precision; true and false also with 1 and 0. Dates
-// and timestamps compare with what ISO 8601 writes, in UTC where no zone is given. Texts compare byte by byte; they have an
-// order where they and the constant are dates or times.
+// The type of the column's value says what the constant means. Integers and decimals compare exactly, however many
+// digits they have; floating-point numbers with the constant rounded to their precision; true and false also with 1 and
+// 0. Dates and timestamps compare with what ISO 8601 writes, in UTC where no zone is given. Texts compare byte by byte;
+// they have an order where they and the constant are dates or times.
 func ParseFilter(s string) (Filter, error) {
 	i := strings.IndexAny(s, "=!<>")
 	if i < 0 {
@@ -113,8 +113,8 @@ func roundHalf(f float64) float64 {
 
 func (f Filter) String() string { return fmt.Sprintf("%s %s %s", f.Column, f.op, f.text) }
 
-// check tells whether the constant can be compared with values of a kind. If it cannot, the file is not what the filter's
-// author thought.
+// check tells whether the constant can be compared with values of a kind. If it cannot, the file is not what the
+// filter's author thought.
 func (f Filter) check(kind cellKind) error {
 	fits := true
 	switch kind {

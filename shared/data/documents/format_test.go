@@ -247,8 +247,8 @@ func FuzzFormats(f *testing.F) {
 	})
 }
 
-// TestLimitsOfFormats: a row beyond the limit is counted and left out, and a document of plain text is cut, wherever its end
-// is; whoever waits is told where reading is.
+// TestLimitsOfFormats: a row beyond the limit is counted and left out, and a document of plain text is cut, wherever
+// its end is; whoever waits is told where reading is.
 func TestLimitsOfFormats(t *testing.T) {
 	long := strings.Repeat("long ", 40)
 	for name, content := range map[string]string{

@@ -66,8 +66,8 @@ func TestOddRowsDoNotLoseAFile(t *testing.T) {
 	}
 }
 
-// TestMissingKeysAreNull: a row without any key that makes a text is as one whose text is null; a file of such rows alone is
-// an error that names the keys there are.
+// TestMissingKeysAreNull: a row without any key that makes a text is as one whose text is null; a file of such rows
+// alone is an error that names the keys there are.
 func TestMissingKeysAreNull(t *testing.T) {
 	const rows = `{"id":7,"error":"timed out"}` + "\n" + `{"text":"a"}` + "\n" + `{}` + "\n" + `{"input":"no output"}` + "\n"
 	for _, fields := range []Fields{{}, {Text: "text"}} {
@@ -184,7 +184,8 @@ func TestFilesWithoutBytes(t *testing.T) {
 	}
 }
 
-// TestTurnsWithoutContent: a turn that says nothing is passed over, wherever it stands, and one in parts says all of them.
+// TestTurnsWithoutContent: a turn that says nothing is passed over, wherever it stands, and one in parts says all of
+// them.
 func TestTurnsWithoutContent(t *testing.T) {
 	for name, c := range map[string]struct{ line, want string }{
 		"no content":        {`{"messages":[{"role":"user","content":"a"},{"role":"assistant","tool_calls":[{"id":"c"}]},{"role":"tool","content":"b"}]}`, "user: a\n\ntool: b"},
@@ -217,8 +218,8 @@ func node(name string, repetition parquet.Repetition, list bool, children ...sch
 	return schema.Must(schema.NewGroupNodeLogical(name, repetition, children, schema.NewListLogicalType(), -1))
 }
 
-// TestNestedColumns: the fields of a turn are found by their whole path at the depth of the turn, in every form that a list
-// can have, whatever else lies in the turn under the same names.
+// TestNestedColumns: the fields of a turn are found by their whole path at the depth of the turn, in every form that a
+// list can have, whatever else lies in the turn under the same names.
 func TestNestedColumns(t *testing.T) {
 	required, optional, repeated := parquet.Repetitions.Required, parquet.Repetitions.Optional, parquet.Repetitions.Repeated
 	role, content := func() schema.Node { return node("role", optional, false) }, func() schema.Node { return node("content", optional, false) }
@@ -263,8 +264,8 @@ func TestNestedColumns(t *testing.T) {
 	}
 }
 
-// writeNested writes one row with two turns, of which everything that is no part of the turns themselves says "wrong". A list
-// within a turn has two elements.
+// writeNested writes one row with two turns, of which everything that is no part of the turns themselves says "wrong".
+// A list within a turn has two elements.
 func writeNested(t *testing.T, messages schema.Node) []byte {
 	t.Helper()
 	root := schema.MustGroup(schema.NewGroupNode("schema", parquet.Repetitions.Required, schema.FieldList{messages}, -1))

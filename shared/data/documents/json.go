@@ -68,7 +68,8 @@ func member(object []byte, key string) (value []byte) {
 	return value
 }
 
-// lookup is the value of a key, or of a path of keys joined by dots where no key has that name: of objects in one another.
+// lookup is the value of a key, or of a path of keys joined by dots where no key has that name: of objects in one
+// another.
 func lookup(object []byte, name string) []byte {
 	if v := member(object, name); v != nil {
 		return v

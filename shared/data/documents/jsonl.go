@@ -17,8 +17,9 @@ import (
 // maxTurns is how many turns a conversation may have, and how many parts a turn: each takes memory beside its text.
 const maxTurns = 1 << 18
 
-// jsonlReader reads one JSON object a line. Empty lines are passed over, and so are marks of byte order before an object. A
-// line on which several objects stand without a space, as where files without a last line end were joined, counts as several.
+// jsonlReader reads one JSON object a line. Empty lines are passed over, and so are marks of byte order before an
+// object. A line on which several objects stand without a space, as where files without a last line end were joined,
+// counts as several.
 type jsonlReader struct {
 	in      *bufio.Reader
 	at      func(group int, row int64)
@@ -94,8 +95,8 @@ func (j *jsonlReader) next() (row, error) {
 	}
 }
 
-// end is io.EOF, or why a file that was read as a whole is not what its reader thought: no object has a text, or the column
-// of a filter.
+// end is io.EOF, or why a file that was read as a whole is not what its reader thought: no object has a text, or the
+// column of a filter.
 func (j *jsonlReader) end() error {
 	if !j.whole || !j.found {
 		return io.EOF
@@ -119,8 +120,8 @@ type malformed struct {
 
 func (m malformed) Unwrap() error { return m.error }
 
-// nextLine returns the next line, or a part of one if several objects stand on it. What it returns is valid until the next
-// line is read.
+// nextLine returns the next line, or a part of one if several objects stand on it. What it returns is valid until the
+// next line is read.
 func (j *jsonlReader) nextLine() ([]byte, error) {
 	if j.number%atRows == 0 {
 		j.at(-1, j.number)
@@ -252,9 +253,9 @@ func keys(object []byte) (names []string) {
 	return names
 }
 
-// isTurns tells whether v may be a list of structures with the keys for a role and what it says: it looks at the first alone,
-// since those that follow must be like it. A turn need not say anything. Null and an empty list are lists as well; an absent
-// one is not.
+// isTurns tells whether v may be a list of structures with the keys for a role and what it says: it looks at the first
+// alone, since those that follow must be like it. A turn need not say anything. Null and an empty list are lists as
+// well; an absent one is not.
 func isTurns(v []byte, role, says string) bool {
 	if v == nil || v[0] != '[' && !isNull(v) {
 		return false
@@ -283,8 +284,8 @@ func jsonID(object []byte, name string) []byte {
 	return nil
 }
 
-// string returns the text of a string, nil for null. It lies in j.text, after those taken before from the same line. With
-// scalars, a number, true and false are texts as they are written.
+// string returns the text of a string, nil for null. It lies in j.text, after those taken before from the same line.
+// With scalars, a number, true and false are texts as they are written.
 func (j *jsonlReader) string(name string, v []byte, scalars bool) ([]byte, error) {
 	switch {
 	case isNull(v) || isNaN(v):
@@ -342,8 +343,8 @@ func (j *jsonlReader) readTurns(s shape, list []byte) error {
 	return nil
 }
 
-// content is what a turn says: a text, or the texts of its parts one after the other, nil if there is none. A part is a text
-// or a structure with one under text; a picture and the like has none.
+// content is what a turn says: a text, or the texts of its parts one after the other, nil if there is none. A part is a
+// text or a structure with one under text; a picture and the like has none.
 func (j *jsonlReader) content(name string, v []byte) (text []byte, err error) {
 	if v == nil || v[0] != '[' {
 		return j.part(name, v, true)

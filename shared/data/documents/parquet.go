@@ -139,8 +139,8 @@ func (p *parquetReader) chooseID(name string, names []string) error {
 	return nil
 }
 
-// findTurns finds the columns of the roles and texts of a list of turns, or -1. Both are fields of the list's elements, not
-// of any structure within them; texts can lie one list deeper, as the parts of a turn.
+// findTurns finds the columns of the roles and texts of a list of turns, or -1. Both are fields of the list's elements,
+// not of any structure within them; texts can lie one list deeper, as the parts of a turn.
 func findTurns(root *parquet.Node, name, role, says string) (roleColumn, saysColumn int) {
 	list := findNode(root, name)
 	if list == nil {
@@ -195,8 +195,8 @@ func findNode(n *parquet.Node, path string) *parquet.Node {
 	return nil
 }
 
-// elementOf is the element of a list, or nil. The rules are those of the format for lists of three levels and for the two of
-// older writers: https://github.com/apache/parquet-format/blob/master/LogicalTypes.md#lists.
+// elementOf is the element of a list, or nil. The rules are those of the format for lists of three levels and for the
+// two of older writers: https://github.com/apache/parquet-format/blob/master/LogicalTypes.md#lists.
 func elementOf(list *parquet.Node) *parquet.Node {
 	if list.Repeated {
 		return list

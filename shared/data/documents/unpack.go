@@ -13,8 +13,8 @@ import (
 	"bitnet1/shared/filetype"
 )
 
-// A compressed file may unpack to so many bytes, and so many more for each of its own: no text is as repetitive, but a file
-// made for nothing else can unpack to thirty thousand times its size.
+// A compressed file may unpack to so many bytes, and so many more for each of its own: no text is as repetitive, but a
+// file made for nothing else can unpack to thirty thousand times its size.
 const (
 	unpackedBytes   = 1 << 28
 	unpackedPerByte = 1 << 13
@@ -23,8 +23,8 @@ const (
 // maxWindow is the largest window of zstd, in bytes, that fits into the memory of a process that decodes.
 const maxWindow = 128 << 20
 
-// unpack returns the text of a file, decompressed if it is compressed, and tells what the text is. A text of more than most
-// bytes is an error.
+// unpack returns the text of a file, decompressed if it is compressed, and tells what the text is. A text of more than
+// most bytes is an error.
 func unpack(f io.Reader, kind filetype.Type, most int64) (*bufio.Reader, filetype.Type, error) {
 	if kind != filetype.Gzip && kind != filetype.Zstd {
 		return bufio.NewReaderSize(f, 1<<16), kind, nil
@@ -54,8 +54,8 @@ func unpack(f io.Reader, kind filetype.Type, most int64) (*bufio.Reader, filetyp
 	return text, inner, nil
 }
 
-// gzipMembers reads the members of a gzip file one after the other. Zeros behind a member are padding, as tapes and some
-// programs leave it.
+// gzipMembers reads the members of a gzip file one after the other. Zeros behind a member are padding, as tapes and
+// some programs leave it.
 type gzipMembers struct {
 	in     *bufio.Reader
 	member *gzip.Reader
@@ -156,8 +156,8 @@ func (b *bounded) Read(p []byte) (int, error) {
 // markBetween is a mark of byte order where two files without a last line end were joined.
 var markBetween = []byte("}" + filetype.ByteOrderMark + "{")
 
-// mayBeJoined tells whether a line may hold several objects, as where files without a last line end were joined. Outside a
-// string such bytes stand nowhere in a single object.
+// mayBeJoined tells whether a line may hold several objects, as where files without a last line end were joined.
+// Outside a string such bytes stand nowhere in a single object.
 func mayBeJoined(line []byte) bool {
 	return bytes.Contains(line, []byte("}{")) || bytes.Contains(line, markBetween)
 }

@@ -10,7 +10,8 @@ import (
 // batchLevels is how many levels one Read decodes at most. It bounds memory beside that of pages.
 const batchLevels = 256
 
-// maxDictionary is how many values a dictionary may have: more than any writer makes, and each takes memory beside its bytes.
+// maxDictionary is how many values a dictionary may have: more than any writer makes, and each takes memory beside its
+// bytes.
 const maxDictionary = 1 << 21
 
 // Chunk reads the values of one column in one row group. It must be closed.
@@ -38,8 +39,8 @@ type Chunk struct {
 	reps   [batchLevels]uint8
 }
 
-// Batch is a run of levels with the values that are there. It is valid until the next Read, but the values of a repeated
-// column, whose rows can go on in the next page, stay as they are.
+// Batch is a run of levels with the values that are there. It is valid until the next Read, but the values of a
+// repeated column, whose rows can go on in the next page, stay as they are.
 type Batch struct {
 	// Def and Rep are the levels, one of each for every value or null. Def equals the column's MaxDef where there is a
 	// value; Rep is 0 where a row begins. Either is nil when the column's maximum is 0.

@@ -7,7 +7,8 @@ import (
 
 var errDelta = errors.New("delta-encoded integers that are not valid or end early: the file is corrupt")
 
-// delta decodes DELTA_BINARY_PACKED integers, one at a time, wherever they are 32 or 64 bits wide: the sums wrap around.
+// delta decodes DELTA_BINARY_PACKED integers, one at a time, wherever they are 32 or 64 bits wide: the sums wrap
+// around.
 type delta struct {
 	data   []byte // of the blocks not begun
 	left   uint64 // integers not read

@@ -117,8 +117,8 @@ func (l *Logical) readParameter(t *thrift, id int16, kind byte) bool {
 	return false
 }
 
-// check tells whether the logical type fits the physical one. Writers have got this wrong, so that a type that does not fit
-// counts as none, as the format demands; a decimal without a sensible scale would give wrong numbers.
+// check tells whether the logical type fits the physical one. Writers have got this wrong, so that a type that does not
+// fit counts as none, as the format demands; a decimal without a sensible scale would give wrong numbers.
 func (l Logical) check(kind Type, width int) (Logical, error) {
 	if kind == Int96 { // nothing but timestamps was ever written so
 		return Logical{Kind: Timestamp, Unit: Nanos}, nil
@@ -211,8 +211,8 @@ func halfFloat(h uint16) float64 {
 	return sign * math.Ldexp(1024+fraction, exponent-25)
 }
 
-// Moment is value i of a date, a time or a timestamp, in UTC; a time of day is one of January 1, 1970. It reports false for
-// columns of other types.
+// Moment is value i of a date, a time or a timestamp, in UTC; a time of day is one of January 1, 1970. It reports false
+// for columns of other types.
 func (c Column) Moment(v *Values, i int) (time.Time, bool) {
 	switch {
 	case c.Type == Int96:
@@ -229,8 +229,8 @@ func (c Column) Moment(v *Values, i int) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// AppendText appends value i as text: numbers in decimal digits, decimals with all digits of their scale, true and false,
-// dates and times as ISO 8601 has them, UUIDs with their hyphens.
+// AppendText appends value i as text: numbers in decimal digits, decimals with all digits of their scale, true and
+// false, dates and times as ISO 8601 has them, UUIDs with their hyphens.
 func (c Column) AppendText(dst []byte, v *Values, i int) ([]byte, error) {
 	if t, ok := c.Moment(v, i); ok {
 		return t.AppendFormat(dst, c.layout()), nil
@@ -287,8 +287,8 @@ func (c Column) layout() string {
 	return layout
 }
 
-// appendDecimal appends a decimal: an integer, which byte arrays hold in two's complement and network byte order, and the
-// point before its last digits.
+// appendDecimal appends a decimal: an integer, which byte arrays hold in two's complement and network byte order, and
+// the point before its last digits.
 func (c Column) appendDecimal(dst []byte, v *Values, i int) ([]byte, error) {
 	var digits []byte
 	if c.Type == Int32 || c.Type == Int64 {

@@ -148,8 +148,8 @@ func writeTyped(t testing.TB, columns map[string]typed) []byte {
 	return b.Bytes()
 }
 
-// TestLogicalTypesOfOlderFiles reads what pyarrow does not write: types by the older enumeration alone, decimals in byte
-// arrays of any length, intervals, and values that are no text.
+// TestLogicalTypesOfOlderFiles reads what pyarrow does not write: types by the older enumeration alone, decimals in
+// byte arrays of any length, intervals, and values that are no text.
 func TestLogicalTypesOfOlderFiles(t *testing.T) {
 	converted := func(kind arrow.Type, c schema.ConvertedType, width, precision, scale int, value any) typed {
 		n, err := schema.NewPrimitiveNodeConverted("x", arrow.Repetitions.Required, kind, c, width, precision, scale, -1)

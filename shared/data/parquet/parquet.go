@@ -1,6 +1,6 @@
-// Package parquet reads columns of parquet files that nobody vouches for. Whatever a file contains, reading it gives its
-// values or an error: no panic, no endless loop, no memory beyond Options, and never fewer rows than the file's metadata
-// claims without an error that says in which row group. Page checksums are verified where a file has them.
+// Package parquet reads columns of parquet files that nobody vouches for. Whatever a file contains, reading it gives
+// its values or an error: no panic, no endless loop, no memory beyond Options, and never fewer rows than the file's
+// metadata claims without an error that says in which row group. Page checksums are verified where a file has them.
 //
 // It reads plain, dictionary, delta and byte stream split encodings in data pages of both versions, uncompressed or
 // compressed with snappy, gzip, brotli, zstd, LZ4_RAW or LZ4. It does not write, does not assemble nested records, and
@@ -22,14 +22,14 @@ import (
 type Options struct {
 	// MaxPage is the largest page, in bytes, compressed or not. Default: 128 MiB.
 	MaxPage int
-	// MaxHeld is how much the open chunks of a file may hold, in bytes: pages as they lie in the file, their contents, and
-	// dictionaries. Default: 192 MiB.
+	// MaxHeld is how much the open chunks of a file may hold, in bytes: pages as they lie in the file, their contents,
+	// and dictionaries. Default: 192 MiB.
 	MaxHeld int64
-	// MaxValue is the longest value that takes memory of its own and is no part of a page, in bytes: one of a column in the
-	// encoding DELTA_BYTE_ARRAY. Default: 64 MiB.
+	// MaxValue is the longest value that takes memory of its own and is no part of a page, in bytes: one of a column in
+	// the encoding DELTA_BYTE_ARRAY. Default: 64 MiB.
 	MaxValue int
-	// MaxWork is how much reading may give in all: bytes of pages, levels, and bytes of values, of which a few bytes of a file
-	// can stand for billions. Default: 64 Mi and 8192 for each byte of the file.
+	// MaxWork is how much reading may give in all: bytes of pages, levels, and bytes of values, of which a few bytes of
+	// a file can stand for billions. Default: 64 Mi and 8192 for each byte of the file.
 	MaxWork int64
 }
 

@@ -87,7 +87,8 @@ func (l layout) String() string {
 	return fmt.Sprintf("%v/v%d/%s", l.codec, v, e)
 }
 
-// writeFile writes a file of optional columns of the given type with the Arrow module, in groups of rows and small pages.
+// writeFile writes a file of optional columns of the given type with the Arrow module, in groups of rows and small
+// pages.
 func writeFile(t testing.TB, l layout, kind arrow.Type, rows int) []byte {
 	t.Helper()
 	node := schema.MustPrimitive(schema.NewPrimitiveNode("v", arrow.Repetitions.Optional, kind, -1, -1))
@@ -477,8 +478,8 @@ func drain(data []byte, o Options) (work int64, err error) {
 	return work, nil
 }
 
-// repeated is a file in which a dictionary has one value of a kilobyte and every row is this value: some hundred bytes stand
-// for all rows.
+// repeated is a file in which a dictionary has one value of a kilobyte and every row is this value: some hundred bytes
+// stand for all rows.
 func repeated(t testing.TB, rows int) []byte {
 	t.Helper()
 	node := schema.MustPrimitive(schema.NewPrimitiveNode("v", arrow.Repetitions.Optional, arrow.Types.ByteArray, -1, -1))

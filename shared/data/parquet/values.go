@@ -273,8 +273,8 @@ func (p *deltaLength) read(v *Values, n int) error {
 	return nil
 }
 
-// deltaBytes are byte arrays of which each shares a prefix with the one before. Some writers let the first of a page share
-// one with the last of the page before (PARQUET-246): last is the chunk's.
+// deltaBytes are byte arrays of which each shares a prefix with the one before. Some writers let the first of a page
+// share one with the last of the page before (PARQUET-246): last is the chunk's.
 type deltaBytes struct {
 	prefixes *delta
 	suffixes *deltaLength

@@ -383,7 +383,8 @@ func (w *words) shingles(text []byte) []uint64 {
 	return w.grams
 }
 
-// minhash makes the bands of a document: 0 where it has no shingles, and a hash of minhashRows smallest values otherwise.
+// minhash makes the bands of a document: 0 where it has no shingles, and a hash of minhashRows smallest values
+// otherwise.
 func minhash(shingles []uint64) (bands [minhashBands]uint32) {
 	if len(shingles) == 0 {
 		return bands

@@ -66,8 +66,8 @@ func TestDuplicates(t *testing.T) {
 	}
 }
 
-// TestNearDuplicatesByDefinition compares with the similarities of all pairs: no document that is left is very much like an
-// earlier one, and none that was left out was unlike all.
+// TestNearDuplicatesByDefinition compares with the similarities of all pairs: no document that is left is very much
+// like an earlier one, and none that was left out was unlike all.
 func TestNearDuplicatesByDefinition(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	var texts []string

@@ -22,8 +22,7 @@ import (
 	"bitnet1/shared/data/tokenizer"
 )
 
-// Options are the choices in sealing a dataset. A zero is a value like any other: DefaultOptions has the usual
-// ones.
+// Options are the choices in sealing a dataset. A zero is a value like any other: DefaultOptions has the usual ones.
 type Options struct {
 	// SequenceLength is the number of targets of a sequence, T.
 	SequenceLength int
@@ -121,10 +120,10 @@ type Output interface {
 	Abort() error
 }
 
-// Dataset makes a dataset of the documents in token batches, given by their paths: it shuffles all documents, splits them
-// into train and validation, and writes each split as shards of fixed-length sequences, one at a time, to outputs that
-// create makes. Where duplicates are looked for, a list of the texts that stay is written as well, see TextsFormat.
-// What comes out depends on the documents and options alone, not on how documents lie in batches.
+// Dataset makes a dataset of the documents in token batches, given by their paths: it shuffles all documents, splits
+// them into train and validation, and writes each split as shards of fixed-length sequences, one at a time, to outputs
+// that create makes. Where duplicates are looked for, a list of the texts that stay is written as well, see
+// TextsFormat. What comes out depends on the documents and options alone, not on how documents lie in batches.
 //
 // Memory grows by 40 bytes a document, by 60 while exact duplicates are looked for and by about 150 for near ones;
 // tokens stay in the batches.
@@ -358,7 +357,8 @@ func (s *sealer) divide() (train, validation []entry, err error) {
 }
 
 // cutOnly finds where the only document is cut: its last tokens validate, as many as their share says, but one token of
-// text with the end of text at least, and another trains. Where nobody knows how many bytes tokens stand for, it is not cut.
+// text with the end of text at least, and another trains. Where nobody knows how many bytes tokens stand for, it is not
+// cut.
 func (s *sealer) cutOnly() error {
 	_, tokens, err := s.batches[s.entries[0].batch].Document(int(s.entries[0].document))
 	if err != nil {

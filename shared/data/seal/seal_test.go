@@ -164,8 +164,8 @@ func TestSealDependsOnDocumentsAlone(t *testing.T) {
 	}
 }
 
-// TestFormatIsFrozen: what is sealed today has the digests of before. A deliberate change of a format, of the order or of
-// the Arrow module changes them and deserves a new version.
+// TestFormatIsFrozen: what is sealed today has the digests of before. A deliberate change of a format, of the order or
+// of the Arrow module changes them and deserves a new version.
 func TestFormatIsFrozen(t *testing.T) {
 	batch := datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(100, datasettest.Small))
 	m, _ := datasettest.Seal(t, seal.Options{SequenceLength: 32, Seed: 9, ValidationShare: 0.2}, batch)
@@ -253,8 +253,8 @@ func TestOnlyDocument(t *testing.T) {
 	}
 }
 
-// TestZeros: a zero is a value. Without a validation share nothing validates; at a similarity of 0 all is left out that is worth
-// comparing; a sequence of no tokens is refused.
+// TestZeros: a zero is a value. Without a validation share nothing validates; at a similarity of 0 all is left out that
+// is worth comparing; a sequence of no tokens is refused.
 func TestZeros(t *testing.T) {
 	batch := datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(200, datasettest.Small))
 	o := datasettest.Usual(seal.Options{SequenceLength: 16})

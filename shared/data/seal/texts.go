@@ -15,9 +15,9 @@ import (
 	"bitnet1/shared/data/dataset"
 )
 
-// TextsFormat is the version of a list of texts, and what such a file begins with. Digests of 16 bytes follow, each once,
-// in ascending order: xxh3-128, in network byte order, of a document's text in lower case with runs of white space as one
-// space. A dataset made without duplicates has one, so that a later dataset can leave out what it holds.
+// TextsFormat is the version of a list of texts, and what such a file begins with. Digests of 16 bytes follow, each
+// once, in ascending order: xxh3-128, in network byte order, of a document's text in lower case with runs of white
+// space as one space. A dataset made without duplicates has one, so that a later dataset can leave out what it holds.
 const TextsFormat = "bitnet1.texts.v1"
 
 // TextsName is the name of a dataset's list.

@@ -16,7 +16,8 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// sealTexts makes a dataset of texts without exact duplicates and returns which of them are in it, and its list of texts.
+// sealTexts makes a dataset of texts without exact duplicates and returns which of them are in it, and its list of
+// texts.
 func sealTexts(t *testing.T, o seal.Options, texts ...string) (m *dataset.Manifest, kept []string, list string, left []seal.Duplicate) {
 	t.Helper()
 	tok, info := datasettest.Tokenizer(t, "bytes")

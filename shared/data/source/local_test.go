@@ -233,7 +233,8 @@ func TestChangedLocalFile(t *testing.T) {
 	}
 }
 
-// TestFileOfThisProcess: a file that a shell has opened for us, as for < FILE, is found by the path that others can open.
+// TestFileOfThisProcess: a file that a shell has opened for us, as for < FILE, is found by the path that others can
+// open.
 func TestFileOfThisProcess(t *testing.T) {
 	dir := folder(t, "a.jsonl")
 	f, err := os.Open("a.jsonl")

@@ -10,8 +10,8 @@ import (
 	"github.com/pkoukk/tiktoken-go-loader/assets"
 )
 
-// bpe is byte pair encoding: text is split into pieces, a piece that is a token is that token, and in any other adjacent
-// tokens are merged as the ranks say, beginning with single bytes. A token's id is its rank.
+// bpe is byte pair encoding: text is split into pieces, a piece that is a token is that token, and in any other
+// adjacent tokens are merged as the ranks say, beginning with single bytes. A token's id is its rank.
 type bpe struct {
 	name      string
 	endOfText uint32

@@ -2,12 +2,12 @@ package tokenizer
 
 // merges encodes a piece in time proportional to its length, whatever is in it.
 //
-// Byte pair encoding is defined by merging: of all adjacent pairs whose concatenation is a token, merge the one with the
-// lowest rank, the leftmost of several, until there is none. Done that way a piece of n bytes costs n log n at least. But
-// merging never looks across a token that stays, so that the result is the only row of tokens in which every two
-// neighbours, encoded by themselves, come out as those two. That can be checked for two tokens alone: see follows. So the
-// longest token that may follow the last is taken, and where none may, the last is taken back and made shorter. A place
-// that led nowhere is remembered, so that no place is left twice.
+// Byte pair encoding is defined by merging: of all adjacent pairs whose concatenation is a token, merge the one with
+// the lowest rank, the leftmost of several, until there is none. Done that way a piece of n bytes costs n log n at
+// least. But merging never looks across a token that stays, so that the result is the only row of tokens in which every
+// two neighbours, encoded by themselves, come out as those two. That can be checked for two tokens alone: see follows.
+// So the longest token that may follow the last is taken, and where none may, the last is taken back and made shorter.
+// A place that led nowhere is remembered, so that no place is left twice.
 //
 // The idea is from van Antwerpen and Neubeck, "So many tokens, so little time" (2024).
 type merges struct {
@@ -48,8 +48,8 @@ func newMerges(v *vocabulary, pieces *pieceTable) *merges {
 	return m
 }
 
-// split finds the two tokens that a token is merged from. It reports false for a token that merging never makes: it comes
-// out only where it is a whole piece.
+// split finds the two tokens that a token is merged from. It reports false for a token that merging never makes: it
+// comes out only where it is a whole piece.
 func (m *merges) split(id uint32, token []byte, pieces *pieceTable) bool {
 	for i := 1; i < len(token); i++ {
 		left, ok := pieces.find(token[:i])
@@ -69,7 +69,8 @@ func (m *merges) split(id uint32, token []byte, pieces *pieceTable) bool {
 // made tells whether merging makes the token.
 func (m *merges) made(id uint32) bool { return m.tokens[id].length == 1 || m.tokens[id].left != id }
 
-// follows tells whether left and right, next to each other, stay as they are: whether encoding their bytes gives these two.
+// follows tells whether left and right, next to each other, stay as they are: whether encoding their bytes gives these
+// two.
 //
 // It undoes merges next to the border between them, the latest first, and looks whether at any moment the two tokens at
 // the border would have merged before that merge was made. Of merges with one rank the leftmost is made first, hence a
@@ -96,8 +97,8 @@ func (m *merges) follows(left, right uint32) bool {
 type path struct {
 	dead []uint64 // a bit for every place of the piece that leads nowhere
 
-	// known remembers answers of follows: a place has room for one, left<<32 | right<<1 | answer, and the latest has it.
-	// Zero says that token 0 does not follow itself, which is as false as any answer that has to be found out.
+	// known remembers answers of follows: a place has room for one, left<<32 | right<<1 | answer, and the latest has
+	// it. Zero says that token 0 does not follow itself, which is as false as any answer that has to be found out.
 	known [1 << knownBits]uint64
 }
 

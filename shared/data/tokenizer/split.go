@@ -2,9 +2,9 @@ package tokenizer
 
 import "unicode/utf8"
 
-// The functions here return the end of the piece of text that begins at i < len(text), where pieces are the matches of a
-// vocabulary's pattern. Each is the pattern written out by hand: the alternatives in order, each matching as much as it
-// can. What \s, \p{L} and so on mean is in classes.
+// The functions here return the end of the piece of text that begins at i < len(text), where pieces are the matches of
+// a vocabulary's pattern. Each is the pattern written out by hand: the alternatives in order, each matching as much as
+// it can. What \s, \p{L} and so on mean is in classes.
 
 // splitGPT2 is r50k's pattern:
 //
@@ -77,8 +77,8 @@ func (c *classes) splitO200K(text []byte, i int) int {
 	return end
 }
 
-// mixed is the end of a match of U*W+ at i, or 0. Where the characters of U are not followed by one that is only in W, the
-// last of them that is in W as well must serve as such.
+// mixed is the end of a match of U*W+ at i, or 0. Where the characters of U are not followed by one that is only in W,
+// the last of them that is in W as well must serve as such.
 func (c *classes) mixed(text []byte, i int) int {
 	end := c.run(text, i, upper)
 	if end < len(text) {
@@ -103,8 +103,8 @@ func (c *classes) classOf(r rune) class {
 	return classOf(r)
 }
 
-// noWord is what cl100k's and o200k's patterns have in common after the alternatives for words: the character at i is of
-// class k and n bytes long. A slash can follow other characters, as line ends do, in o200k.
+// noWord is what cl100k's and o200k's patterns have in common after the alternatives for words: the character at i is
+// of class k and n bytes long. A slash can follow other characters, as line ends do, in o200k.
 func (c *classes) noWord(text []byte, i int, k class, n int, slash bool) int {
 	switch {
 	case k&number != 0:

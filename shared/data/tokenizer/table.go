@@ -94,8 +94,8 @@ func (t *pieceTable) find(token []byte) (uint32, bool) {
 	return t.short(k, k.hash())
 }
 
-// pairTable finds the token that two tokens merge into. It uses open addressing and is at most half full; a bit for every
-// hash, in memory small enough to stay close, says no to most pairs that are not there.
+// pairTable finds the token that two tokens merge into. It uses open addressing and is at most half full; a bit for
+// every hash, in memory small enough to stay close, says no to most pairs that are not there.
 type pairTable struct {
 	slots  []pairSlot
 	shift  uint

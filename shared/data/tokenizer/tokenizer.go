@@ -1,10 +1,10 @@
 // Package tokenizer turns text into token ids and back.
 //
-// It has three vocabularies of byte pair encoding, shipped inside the program, so that no network is needed: gpt2 (r50k),
-// cl100k (GPT-4) and o200k (GPT-4o), and plain bytes. All are lossless for every byte string, valid UTF-8 or not. The
-// package does not know about files, documents or padding of embedding tables; special tokens written out in a text are
-// ordinary text here. For synthetic tasks there are small vocabularies of symbols (symbols-64), which are lossless for texts
-// of their symbols only.
+// It has three vocabularies of byte pair encoding, shipped inside the program, so that no network is needed: gpt2
+// (r50k), cl100k (GPT-4) and o200k (GPT-4o), and plain bytes. All are lossless for every byte string, valid UTF-8 or
+// not. The package does not know about files, documents or padding of embedding tables; special tokens written out in a
+// text are ordinary text here. For synthetic tasks there are small vocabularies of symbols (symbols-64), which are
+// lossless for texts of their symbols only.
 package tokenizer
 
 import (
@@ -23,8 +23,8 @@ type Tokenizer interface {
 	EndOfText() uint32
 	// Encode appends the tokens of text to dst. Decode(Encode(text)) is text for all byte strings.
 	Encode(dst []uint32, text []byte) []uint32
-	// Decode appends the bytes of tokens to dst. End of text decodes to "<|endoftext|>", an id outside the
-	// vocabulary to U+FFFD.
+	// Decode appends the bytes of tokens to dst. End of text decodes to "<|endoftext|>", an id outside the vocabulary
+	// to U+FFFD.
 	Decode(dst []byte, tokens []uint32) []byte
 }
 

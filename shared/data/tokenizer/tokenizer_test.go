@@ -455,8 +455,8 @@ func BenchmarkHostile(b *testing.B) {
 	}
 }
 
-// benchmark reports, beside the usual, what a processor does in a second of its time: on a busy machine it is that number
-// which says what the code is worth.
+// benchmark reports, beside the usual, what a processor does in a second of its time: on a busy machine it is that
+// number which says what the code is worth.
 func benchmark(b *testing.B, tok Tokenizer, text []byte) {
 	dst := tok.Encode(nil, text)
 	b.SetBytes(int64(len(text)))

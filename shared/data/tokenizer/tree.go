@@ -12,8 +12,8 @@ type prefixTree struct {
 	nodes  []treeNode
 	labels []byte // the last byte of each node
 
-	// second is the node of the first two bytes of a text, or 0: nodes of single bytes have so many children that looking
-	// for one took half of a search.
+	// second is the node of the first two bytes of a text, or 0: nodes of single bytes have so many children that
+	// looking for one took half of a search.
 	second []uint32
 }
 
@@ -86,8 +86,8 @@ func (t *prefixTree) longest(text []byte) uint32 {
 	return found
 }
 
-// pair appends the tokens of a text of two bytes: theirs, or each one's. No token of two bytes is missing in the tree, as
-// two single bytes always merge.
+// pair appends the tokens of a text of two bytes: theirs, or each one's. No token of two bytes is missing in the tree,
+// as two single bytes always merge.
 func (t *prefixTree) pair(dst []uint32, a, b byte) []uint32 {
 	if id := t.nodes[t.second[int(a)<<8|int(b)]].token; id != none {
 		return append(dst, id)

@@ -178,7 +178,8 @@ func run(t *testing.T, m checkpoint.Model, scaleBits int) (logits []float32, poi
 	return logits, pointers
 }
 
-// TestPresetSizes holds the sizes that the document states to those of the format; the PyTorch project's README says 45 MB for 300M.
+// TestPresetSizes holds the sizes that the document states to those of the format; the PyTorch project's README says 45
+// MB for 300M.
 func TestPresetSizes(t *testing.T) {
 	page, err := os.ReadFile(document)
 	if err != nil {

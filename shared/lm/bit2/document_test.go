@@ -127,8 +127,8 @@ func values(p model.Parameter, e entry, at int64) string {
 	return strings.Join(rows, ", ")
 }
 
-// transcribe is the way back, knowing only how the document is laid out: hexadecimal up to two spaces, and JSON as text,
-// padded with spaces to the length that the prefix gives.
+// transcribe is the way back, knowing only how the document is laid out: hexadecimal up to two spaces, and JSON as
+// text, padded with spaces to the length that the prefix gives.
 func transcribe(t *testing.T, example string) []byte {
 	var b []byte
 	for i, block := range strings.Split(example, "```") {

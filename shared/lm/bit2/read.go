@@ -84,8 +84,8 @@ func (f *File) open(source io.ReaderAt, size int64) error {
 	return nil
 }
 
-// Parameters reads the parameters in the order of Config.Parameters: weights as -1 and +1, everything else as it was in the
-// checkpoint. The data of one is overwritten by the next. An error ends the sequence.
+// Parameters reads the parameters in the order of Config.Parameters: weights as -1 and +1, everything else as it was in
+// the checkpoint. The data of one is overwritten by the next. An error ends the sequence.
 func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
 	return func(yield func(model.Parameter, error) bool) {
 		var stored []byte

@@ -16,9 +16,9 @@ import (
 	"github.com/zeebo/blake3"
 )
 
-// Write packs the model of configuration c whose parameters, in the order of c.Parameters, it takes one at a time; in memory
-// it keeps what it packed. Equal models give equal bytes. A model whose weights are still blended with their latents (mix
-// below 1) has no packed form and is refused.
+// Write packs the model of configuration c whose parameters, in the order of c.Parameters, it takes one at a time; in
+// memory it keeps what it packed. Equal models give equal bytes. A model whose weights are still blended with their
+// latents (mix below 1) has no packed form and is refused.
 func Write(w io.Writer, c model.Config, p checkpoint.Provenance, parameters iter.Seq2[model.Parameter, error]) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("packing: %w", err)

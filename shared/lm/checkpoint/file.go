@@ -34,8 +34,8 @@ type tensors interface {
 }
 
 // Open opens the model file at path: one of Write's, or parameters that PyTorch saved, with safetensors or torch.save,
-// beside a description of the model (see DescriptionPath). Every tensor is checked against the configuration, and none is
-// read.
+// beside a description of the model (see DescriptionPath). Every tensor is checked against the configuration, and none
+// is read.
 func Open(path string) (*File, error) {
 	t, err := openTensors(path)
 	if err != nil {
@@ -55,8 +55,8 @@ func Open(path string) (*File, error) {
 // Close ends the use of the file.
 func (f *File) Close() error { return f.tensors.Close() }
 
-// Parameters reads the parameters in the order of Config.Parameters. Tensors may have any float type. The data of one is
-// overwritten by the next. An error ends the sequence; a value that is not finite is one, which wraps ErrNotFinite.
+// Parameters reads the parameters in the order of Config.Parameters. Tensors may have any float type. The data of one
+// is overwritten by the next. An error ends the sequence; a value that is not finite is one, which wraps ErrNotFinite.
 func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
 	return func(yield func(model.Parameter, error) bool) {
 		var buffer []float32
@@ -79,8 +79,8 @@ func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
 	}
 }
 
-// Inference loads the model onto a device, to compute batch sequences of seq tokens together (0: the configuration's), and
-// returns it with the settings it is meant to be run with.
+// Inference loads the model onto a device, to compute batch sequences of seq tokens together (0: the configuration's),
+// and returns it with the settings it is meant to be run with.
 func (f *File) Inference(dev kernels.Device, batch, seq int) (*model.Model, model.Settings, error) {
 	m, err := model.New(f.Config, dev, model.Options{Batch: batch, Seq: seq, ScaleBits: 32, Inference: true, Bonsai: f.Mix < 1, Documents: f.Documents})
 	if err != nil {

@@ -17,9 +17,9 @@ import (
 	"bitnet1/shared/lm/safetensors"
 )
 
-// description says of parameters that other programs saved what they themselves do not: the number of heads, say, or how
-// the model attends. It is a JSON file beside them or, in the file itself, entries of these names: beside the state dict of
-// a .pt file, in the metadata of a safetensors file.
+// description says of parameters that other programs saved what they themselves do not: the number of heads, say, or
+// how the model attends. It is a JSON file beside them or, in the file itself, entries of these names: beside the state
+// dict of a .pt file, in the metadata of a safetensors file.
 type description struct {
 	Config    json.RawMessage `json:"config"`    // the reference's Config as a dict
 	Tokenizer string          `json:"tokenizer"` // empty: any
@@ -31,7 +31,8 @@ type description struct {
 	EndOfText *int32          `json:"end_of_text"` // separate documents need it
 }
 
-// DescriptionPath is where the description of the parameters in the file at path is looked for: model.pt has model.json.
+// DescriptionPath is where the description of the parameters in the file at path is looked for: model.pt has
+// model.json.
 func DescriptionPath(path string) string {
 	return strings.TrimSuffix(path, filepath.Ext(path)) + ".json"
 }

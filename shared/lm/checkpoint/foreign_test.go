@@ -22,8 +22,8 @@ func saveForeign(t *testing.T, m Model, metadata map[string]string) string {
 	return save(t, func(b *bytes.Buffer) error { return safetensors.Write(b, metadata, tensors) })
 }
 
-// A file that does not say what it is is read once the description that the error proposes is saved, here with the right
-// number of bits.
+// A file that does not say what it is is read once the description that the error proposes is saved, here with the
+// right number of bits.
 func TestDescriptionBesideAFile(t *testing.T) {
 	m := small()
 	path := saveForeign(t, m, map[string]string{"format": "pt"})

@@ -21,8 +21,8 @@ func allocated(t *testing.T, f func() error) int {
 	return int(after.TotalAlloc - before.TotalAlloc)
 }
 
-// Of a file's parameters the largest alone has to fit into memory beside the model, which keeps the signs of its weights:
-// all that is ever allocated, together, is bounded.
+// Of a file's parameters the largest alone has to fit into memory beside the model, which keeps the signs of its
+// weights: all that is ever allocated, together, is bounded.
 func TestParametersAreReadOneAtATime(t *testing.T) {
 	c := model.Config{Vocab: 1024, D: 512, Layers: 6, Heads: 8, FF: 1024, Seq: 8, Eps: 1e-5, StreamBits: 4, Alibi: true}.V76()
 	m := Model{Config: c, Parameters: c.Parameters(), Provenance: Provenance{Gamma: 0.5, Mix: 1}}

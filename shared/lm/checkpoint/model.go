@@ -120,8 +120,9 @@ func share(metadata map[string]string, key string) (float64, error) {
 // off are values of keys that models of later versions have, with which they are models of this version.
 var off = map[string]string{"hidden_bits": "1", "value_bits": "1", "read_bits": "1", "codebook_bits": "1", "hadamard": "0"}
 
-// ParseConfig reads a configuration as the PyTorch reference's asdict writes it. Every key must be there and none may be
-// unknown, unless it switches something off: a model with a feature that this code does not know would be run wrongly.
+// ParseConfig reads a configuration as the PyTorch reference's asdict writes it. Every key must be there and none may
+// be unknown, unless it switches something off: a model with a feature that this code does not know would be run
+// wrongly.
 func ParseConfig(text []byte) (model.Config, error) {
 	var c model.Config
 	var given, known map[string]json.RawMessage
@@ -242,8 +243,8 @@ func stateDict(m Model) ([]safetensors.Tensor, error) {
 	return tensors, nil
 }
 
-// ErrNotFinite is what Write and WriteState return, wrapped, where a value is NaN or an infinity: a file that no training or
-// evaluation can use.
+// ErrNotFinite is what Write and WriteState return, wrapped, where a value is NaN or an infinity: a file that no
+// training or evaluation can use.
 var ErrNotFinite = errors.New("not a finite number")
 
 // finite is p to be written under a name, unless a value of it is not finite.

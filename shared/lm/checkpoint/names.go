@@ -9,8 +9,8 @@ import (
 	"bitnet1/shared/lm/safetensors"
 )
 
-// wrappers are what programs put into the names of parameters: torch.compile, DataParallel and its distributed kin, FSDP,
-// activation checkpointing.
+// wrappers are what programs put into the names of parameters: torch.compile, DataParallel and its distributed kin,
+// FSDP, activation checkpointing.
 var wrappers = []string{"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 
 // averages is a counter that torch.optim.swa_utils.AveragedModel keeps among the parameters.
@@ -34,8 +34,8 @@ type unwrapped struct {
 	names map[string]string // of the file, by the model's
 }
 
-// unwrap takes the prefixes off the names that other programs put there, in any order and number: what stands before the
-// first part of a name that the model knows, and wrappers anywhere.
+// unwrap takes the prefixes off the names that other programs put there, in any order and number: what stands before
+// the first part of a name that the model knows, and wrappers anywhere.
 func unwrap(t tensors) (tensors, error) {
 	u := &unwrapped{tensors: t, names: map[string]string{}}
 	known, belongs := roots(), false

@@ -32,8 +32,8 @@ func OptimizerTensors(s model.State) []safetensors.Tensor {
 	return list
 }
 
-// ParameterTensors lists parameters as tensors of a State, named prefix and a parameter's name: the inverse of State.Parameters.
-// They read the parameters when they are written.
+// ParameterTensors lists parameters as tensors of a State, named prefix and a parameter's name: the inverse of
+// State.Parameters. They read the parameters when they are written.
 func ParameterTensors(prefix string, parameters []model.Parameter) []safetensors.Tensor {
 	var list []safetensors.Tensor
 	for _, p := range parameters {

@@ -1,6 +1,6 @@
 // Package pytorch reads state dicts that torch.save wrote: a zip archive with a pickle that describes the tensors, and
-// their bytes beside it. It executes no pickle code: the few names of PyTorch's own that make tensors are known to it, every
-// other one is kept as a name.
+// their bytes beside it. It executes no pickle code: the few names of PyTorch's own that make tensors are known to it,
+// every other one is kept as a name.
 //
 // It knows nothing of models, writes nothing, and reads neither TorchScript nor the format of before PyTorch 1.6.
 package pytorch
@@ -18,8 +18,8 @@ import (
 	"bitnet1/shared/lm/safetensors"
 )
 
-// Limits on what describes the tensors, in bytes. A few hundred tensors take some tens of kilobytes of either, the history
-// of a long training some megabytes; what is made of them in memory may be fifty times as large.
+// Limits on what describes the tensors, in bytes. A few hundred tensors take some tens of kilobytes of either, the
+// history of a long training some megabytes; what is made of them in memory may be fifty times as large.
 const (
 	maxPickle    = 16 << 20
 	maxDirectory = 4 << 20
@@ -94,9 +94,9 @@ func (f *File) Shape(name string) ([]int, error) {
 	return slices.Clone(v.shape), nil
 }
 
-// Plain returns what the file holds beside the state dict under key, where torch.save was given a dict of several things:
-// nil, bool, int64, float64, string, []any or map[string]any. Scalars of NumPy are numbers, and an object is the map of its
-// attributes. Anything else is an error; ok says whether there is such a key.
+// Plain returns what the file holds beside the state dict under key, where torch.save was given a dict of several
+// things: nil, bool, int64, float64, string, []any or map[string]any. Scalars of NumPy are numbers, and an object is
+// the map of its attributes. Anything else is an error; ok says whether there is such a key.
 func (f *File) Plain(key string) (value any, ok bool, err error) {
 	if f.beside == nil {
 		return nil, false, nil
@@ -264,8 +264,9 @@ func (f *File) findState(value any) (*dict, error) {
 	return nil, fmt.Errorf("holds no state dict, neither directly nor under %s; its keys are %.200q", strings.Join(stateKeys, ", "), all.keys[:min(len(all.keys), 10)])
 }
 
-// converter turns values that hold neither tensors nor code into Go's own types. A pickle can name one value many times;
-// what they unfold to, together, is at most as many values as the pickle has bytes, for otherwise it would grow without bound.
+// converter turns values that hold neither tensors nor code into Go's own types. A pickle can name one value many
+// times; what they unfold to, together, is at most as many values as the pickle has bytes, for otherwise it would grow
+// without bound.
 type converter struct{ left int }
 
 func (c *converter) plain(v any, depth int) (any, error) {

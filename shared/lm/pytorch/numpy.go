@@ -7,8 +7,8 @@ import (
 	"bitnet1/kernels/number/float16"
 )
 
-// encode is the bytes that pickles of protocol 2 hold as a text of the code points 0 to 255. Those of arrays stay as they
-// are: a pickle may ask for one text any number of times.
+// encode is the bytes that pickles of protocol 2 hold as a text of the code points 0 to 255. Those of arrays stay as
+// they are: a pickle may ask for one text any number of times.
 func encode(args tuple) any {
 	const longest = 64
 	unchanged := &object{class: name{"_codecs", "encode"}, args: args}
@@ -51,8 +51,8 @@ func byteOrder(dtype *object) binary.ByteOrder {
 	return binary.LittleEndian
 }
 
-// number reads b as the element type that NumPy calls code: a letter for the sort and the size in bytes. It gives nil for
-// other types.
+// number reads b as the element type that NumPy calls code: a letter for the sort and the size in bytes. It gives nil
+// for other types.
 func number(code string, order binary.ByteOrder, b []byte) any {
 	sizes := map[string]int{"b1": 1, "i1": 1, "u1": 1, "i2": 2, "u2": 2, "f2": 2, "i4": 4, "u4": 4, "f4": 4, "i8": 8, "u8": 8, "f8": 8}
 	if n, ok := sizes[code]; !ok || n != len(b) {

@@ -8,16 +8,17 @@ import (
 	"unicode/utf8"
 )
 
-// What a pickle describes becomes nil, bool, int64, float64, string, []byte, tuple, *list, *dict or one of the following.
-// Nothing is imported and nothing is called: a name of Python code stays a name, and calling it gives a tensor where the
-// name is one of the few that PyTorch writes for tensors, a number where NumPy wrote a scalar, and otherwise an object.
+// What a pickle describes becomes nil, bool, int64, float64, string, []byte, tuple, *list, *dict or one of the
+// following. Nothing is imported and nothing is called: a name of Python code stays a name, and calling it gives a
+// tensor where the name is one of the few that PyTorch writes for tensors, a number where NumPy wrote a scalar, and
+// otherwise an object.
 type (
 	tuple []any
 
 	list struct{ items []any }
 
-	// dict keeps what has a text as its key, in the order of first assignment; of other entries it knows only that there are
-	// some.
+	// dict keeps what has a text as its key, in the order of first assignment; of other entries it knows only that
+	// there are some.
 	dict struct {
 		keys   []string
 		values map[string]any

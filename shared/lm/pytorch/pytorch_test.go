@@ -246,8 +246,8 @@ func TestHostileFilesTakeLittleMemory(t *testing.T) {
 	}
 }
 
-// lists is the pickle of a state dict and, under config, of a list of 1,024 times a list of 1,024 times … so deep: each is
-// written once and named again and again.
+// lists is the pickle of a state dict and, under config, of a list of 1,024 times a list of 1,024 times … so deep: each
+// is written once and named again and again.
 func lists(state string, deep int) string {
 	text := func(s string) string { return "X" + string([]byte{byte(len(s)), 0, 0, 0}) + s }
 	remembered := func(level int) string { return string([]byte{'h', byte(level)}) }

@@ -21,8 +21,8 @@ func (f *File) Float32In(buffer []float32, name string) ([]float32, error) {
 	return convert(f, buffer, name, "a float type", float32Decoder)
 }
 
-// Float32s reads n elements of a float type, little-endian, as float32, into buffer if that is large enough. F64 is rounded
-// to nearest.
+// Float32s reads n elements of a float type, little-endian, as float32, into buffer if that is large enough. F64 is
+// rounded to nearest.
 func Float32s(buffer []float32, source io.Reader, dtype DType, n int) ([]float32, error) {
 	decode := float32Decoder(dtype)
 	if decode == nil {
