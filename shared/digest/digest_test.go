@@ -20,13 +20,15 @@ func TestDigestsAreFrozen(t *testing.T) {
 		}
 		file, size, err := File(path)
 		if err != nil || size != int64(len(content)) || file != want || Bytes([]byte(content)) != want {
-			t.Errorf("%q: file %s of %d bytes (%v), bytes %s, want %s", content, file, size, err, Bytes([]byte(content)), want)
+			t.Errorf("%q: file %s of %d bytes (%v), bytes %s, want %s", content, file, size, err,
+				Bytes([]byte(content)), want)
 		}
 		if Short(want) != want[:12] || Short("abc") != "abc" || !Valid(want) {
 			t.Errorf("%s: short %s, valid %t", want, Short(want), Valid(want))
 		}
 	}
-	for _, s := range []string{"", "0", strings.Repeat("A", 64), strings.Repeat("0", 63) + "/", strings.Repeat("g", 64), strings.Repeat("0", 65)} {
+	for _, s := range []string{"", "0", strings.Repeat("A", 64), strings.Repeat("0", 63) + "/", strings.Repeat("g", 64),
+		strings.Repeat("0", 65)} {
 		if Valid(s) {
 			t.Errorf("%q counts as a digest", s)
 		}
@@ -35,7 +37,8 @@ func TestDigestsAreFrozen(t *testing.T) {
 
 func TestWhatIsNoRegularFileIsRefused(t *testing.T) {
 	folder := t.TempDir()
-	for path, want := range map[string]string{folder: "is a folder", "/dev/null": "is a device", filepath.Join(folder, "none"): "no such file"} {
+	for path, want := range map[string]string{folder: "is a folder", "/dev/null": "is a device",
+		filepath.Join(folder, "none"): "no such file"} {
 		if _, _, err := File(path); err == nil || !strings.Contains(fmt.Sprint(err), want) {
 			t.Errorf("%s: error %v, want %q in it", path, err, want)
 		}

@@ -72,13 +72,14 @@ func TestTypes(t *testing.T) {
 		"ARROW1\x00\x00 bitnet1.shard.v1":                           Shard,
 		"BIT2\x01":                                                  PackedModel,
 		"\x40\x00\x00\x00\x00\x00\x00\x00{\"__metadata__\"":         Safetensors,
-		"\x1f\x8b\x00\x00\x00\x00\x00\x00{\"__metadata__\"":         Safetensors, // its header is as long as gzip's magic number
-		`{"format":"bitnet1.dataset.v1","tok`:                       Manifest,
-		`{"event":"step","step":10}`:                                TrainingLog,
-		"bitnet1.texts.v1abcdefgh":                                  TextDigests,
-		"\x80\x04\x95":                                              Pickle,
-		"abc\x00\x01\x02def":                                        Binary,
-		"\uFEFF\x00\x01\x02def":                                     Binary,
+		// its header is as long as gzip's magic number
+		"\x1f\x8b\x00\x00\x00\x00\x00\x00{\"__metadata__\"": Safetensors,
+		`{"format":"bitnet1.dataset.v1","tok`:               Manifest,
+		`{"event":"step","step":10}`:                        TrainingLog,
+		"bitnet1.texts.v1abcdefgh":                          TextDigests,
+		"\x80\x04\x95":                                      Pickle,
+		"abc\x00\x01\x02def":                                Binary,
+		"\uFEFF\x00\x01\x02def":                             Binary,
 	} {
 		path := filepath.Join(t.TempDir(), "x")
 		if err := os.WriteFile(path, []byte(start), 0o600); err != nil {

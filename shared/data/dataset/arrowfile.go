@@ -116,7 +116,8 @@ func parseArrow(data []byte) (*arrowFile, error) {
 		pos := start + 24*i
 		b := arrowBlock{offset: f.i64(pos), header: int64(f.i32(pos + 8)), body: f.i64(pos + 16)}
 		end := int64(n - tail - size)
-		if b.offset < 8 || b.header < 8 || b.body < 0 || b.offset > end || b.header > end-b.offset || b.body > end-b.offset-b.header {
+		if b.offset < 8 || b.header < 8 || b.body < 0 || b.offset > end || b.header > end-b.offset ||
+			b.body > end-b.offset-b.header {
 			return nil, corrupt("record batch %d lies outside the file", i)
 		}
 		if b.offset < last { // so that reading all takes no longer than reading the file

@@ -79,7 +79,8 @@ func (b *BatchWriter) Append(d BatchDocument, tokens []uint32) error {
 	}
 	for i, id := range tokens {
 		if int64(id) >= int64(b.tokenizer.Vocab) {
-			return fmt.Errorf("token batch: token %d of document %q is %d, outside the %d ids of %s", i, d.ID, id, b.tokenizer.Vocab, b.tokenizer.Name)
+			return fmt.Errorf("token batch: token %d of document %q is %d, outside the %d ids of %s", i, d.ID, id,
+				b.tokenizer.Vocab, b.tokenizer.Name)
 		}
 	}
 	b.record.Field(0).(*array.StringBuilder).Append(d.ID)
@@ -153,7 +154,8 @@ func OpenBatch(path string) (*Batch, error) {
 	}
 	if err := b.readChunks(); err != nil {
 		b.file.close()
-		return nil, fmt.Errorf("token batch %s: %w", path, notBatch(fmt.Errorf("%w: tokenize its source again", err), path))
+		return nil, fmt.Errorf("token batch %s: %w", path,
+			notBatch(fmt.Errorf("%w: tokenize its source again", err), path))
 	}
 	return b, nil
 }

@@ -66,7 +66,8 @@ func TestBatchWriterRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Append(dataset.BatchDocument{ID: "x"}, []uint32{257}); err == nil || !strings.Contains(err.Error(), "257") {
+	if err := w.Append(dataset.BatchDocument{ID: "x"}, []uint32{257}); err == nil ||
+		!strings.Contains(err.Error(), "257") {
 		t.Errorf("a token outside the vocabulary: %v", err)
 	}
 	if err := w.Append(dataset.BatchDocument{ID: "\xff"}, nil); err == nil {
@@ -117,11 +118,12 @@ func damage(t *testing.T, path string, f func(path, what string)) {
 }
 
 func TestDamagedBatch(t *testing.T) {
-	damage(t, datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(20, datasettest.Small)), func(path, what string) {
-		if err := readBatch(path); err == nil && strings.HasPrefix(what, "cut") {
-			t.Errorf("%s: no error", what)
-		}
-	})
+	damage(t, datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(20, datasettest.Small)),
+		func(path, what string) {
+			if err := readBatch(path); err == nil && strings.HasPrefix(what, "cut") {
+				t.Errorf("%s: no error", what)
+			}
+		})
 }
 
 func FuzzBatch(f *testing.F) {
@@ -155,8 +157,9 @@ func entangledArrow(n, depth int) []byte {
 	for _, v := range []uint16{16, 8, 0, 0, 0, 0, 0, 4} { // at 12: with field 5 alone
 		footer = u16(footer, v)
 	}
-	table := func(vtable int) { footer = u32(u32(footer, uint32(len(footer)-vtable)), 4) } // its field refers to what follows
-	vector := func() {                                                                     // all elements refer to what follows
+	// its field refers to what follows
+	table := func(vtable int) { footer = u32(u32(footer, uint32(len(footer)-vtable)), 4) }
+	vector := func() { // all elements refer to what follows
 		footer = u32(footer, uint32(n))
 		for i := range n {
 			footer = u32(footer, uint32(4*(n-i)))

@@ -32,7 +32,8 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	fmt.Printf("%d documents train, %d validate\n", manifest.Splits.Train.Documents, manifest.Splits.Validation.Documents)
+	fmt.Printf("%d documents train, %d validate\n", manifest.Splits.Train.Documents,
+		manifest.Splits.Validation.Documents)
 
 	d, err := dataset.Open(manifest, datasettest.From(dir))
 	if err != nil {
@@ -65,12 +66,14 @@ func writeProverbs(path string) error {
 		return err
 	}
 	defer f.Close()
-	w, err := dataset.NewBatchWriter(f, dataset.TokenizerInfo{Name: bytes.Name(), Vocab: bytes.Vocab(), EndOfText: bytes.EndOfText()})
+	w, err := dataset.NewBatchWriter(f, dataset.TokenizerInfo{Name: bytes.Name(), Vocab: bytes.Vocab(),
+		EndOfText: bytes.EndOfText()})
 	if err != nil {
 		return err
 	}
 	for i, text := range []string{"Still waters run deep.", "A watched pot never boils."} {
-		d := dataset.BatchDocument{ID: fmt.Sprint("proverb ", i), Source: "proverbs", Row: int64(i), Bytes: int64(len(text))}
+		d := dataset.BatchDocument{ID: fmt.Sprint("proverb ", i), Source: "proverbs", Row: int64(i),
+			Bytes: int64(len(text))}
 		if err := w.Append(d, bytes.Encode(nil, []byte(text))); err != nil {
 			return err
 		}

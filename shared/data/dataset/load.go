@@ -35,4 +35,6 @@ func mistaken(err error, is, wanted filetype.Type, instead string) error {
 }
 
 // ordinary are types of files of which damaged ones of the wanted types may be.
-var ordinary = map[filetype.Type]filetype.Type{filetype.TokenBatch: filetype.Arrow, filetype.Manifest: filetype.JSONObject}
+var ordinary = map[filetype.Type]filetype.Type{
+	filetype.TokenBatch: filetype.Arrow, filetype.Manifest: filetype.JSONObject,
+}

@@ -18,15 +18,24 @@ func TestMistakenFiles(t *testing.T) {
 	tensors := "\x40\x00\x00\x00\x00\x00\x00\x00{\"__metadata__\":{}}"
 	log := `{"event":"step","step":10,"tokens":40960,"train_bpc":7.3}`
 	for name, c := range map[string]struct{ start, manifest, batch string }{
-		"checkpoint":  {tensors, "is a safetensors file (a checkpoint) and not the manifest of a dataset: name the manifest.json", "is a safetensors file (a checkpoint) and not a token batch: name what tokenize writes"},
-		"packed":      {"BIT2\x01\x00", "is a packed model (.bit2) and not the manifest", "is a packed model (.bit2) and not a token batch"},
-		"log":         {log, "is the log of a training and not the manifest", "is the log of a training and not a token batch"},
-		"batch":       {"ARROW1\x00\x00 " + dataset.BatchFormat, "is a token batch and not the manifest", "corrupt or truncated"},
-		"shard":       {"ARROW1\x00\x00 " + dataset.ShardFormat, "is a shard of a dataset and not the manifest", "is a shard of a dataset and not a token batch"},
-		"manifest":    {`{"format":"` + dataset.ManifestFormat + `"`, "unexpected EOF", "is the manifest of a dataset and not a token batch"},
-		"other Arrow": {"ARROW1\x00\x00 xyz", "is an Arrow file and not the manifest of a dataset", "corrupt or truncated"},
-		"other JSON":  {`{"formt":"x"}`, `unknown field "formt"`, "is JSON text and not a token batch"},
-		"text":        {"Call me Ishmael.", "is text and not the manifest of a dataset: name the manifest.json", "is text and not a token batch: name what tokenize writes"},
+		"checkpoint": {tensors,
+			"is a safetensors file (a checkpoint) and not the manifest of a dataset: name the manifest.json",
+			"is a safetensors file (a checkpoint) and not a token batch: name what tokenize writes"},
+		"packed": {"BIT2\x01\x00", "is a packed model (.bit2) and not the manifest",
+			"is a packed model (.bit2) and not a token batch"},
+		"log": {log, "is the log of a training and not the manifest",
+			"is the log of a training and not a token batch"},
+		"batch": {"ARROW1\x00\x00 " + dataset.BatchFormat, "is a token batch and not the manifest",
+			"corrupt or truncated"},
+		"shard": {"ARROW1\x00\x00 " + dataset.ShardFormat, "is a shard of a dataset and not the manifest",
+			"is a shard of a dataset and not a token batch"},
+		"manifest": {`{"format":"` + dataset.ManifestFormat + `"`, "unexpected EOF",
+			"is the manifest of a dataset and not a token batch"},
+		"other Arrow": {"ARROW1\x00\x00 xyz", "is an Arrow file and not the manifest of a dataset",
+			"corrupt or truncated"},
+		"other JSON": {`{"formt":"x"}`, `unknown field "formt"`, "is JSON text and not a token batch"},
+		"text": {"Call me Ishmael.", "is text and not the manifest of a dataset: name the manifest.json",
+			"is text and not a token batch: name what tokenize writes"},
 	} {
 		path := filepath.Join(t.TempDir(), "x")
 		if err := os.WriteFile(path, []byte(c.start), 0o644); err != nil {

@@ -28,7 +28,7 @@ type Manifest struct {
 	Format          string        `json:"format"`
 	Tokenizer       TokenizerInfo `json:"tokenizer"`
 	SequenceLength  int           `json:"sequence_length"`   // targets of a full sequence
-	Counted         []int         `json:"counted,omitempty"` // from, to: the targets of a sequence that are to be predicted; all if absent
+	Counted         []int         `json:"counted,omitempty"` // from, to: only these targets count; absent: all
 	Seed            uint64        `json:"seed"`
 	ValidationShare float64       `json:"validation_share"`
 	Duplicates      *Duplicates   `json:"duplicates,omitempty"` // nil: not looked for
@@ -148,7 +148,8 @@ func (m *Manifest) Validate() error {
 		return fmt.Errorf("manifest: %d documents in splits but %d in sources", got, documents)
 	}
 	if got := train.Tokens + validation.Tokens; got != tokens+documents {
-		return fmt.Errorf("manifest: %d targets in splits but %d tokens and %d ends of text in sources", got, tokens, documents)
+		return fmt.Errorf("manifest: %d targets in splits but %d tokens and %d ends of text in sources", got, tokens,
+			documents)
 	}
 	if got := train.Bytes + validation.Bytes; got != size {
 		return fmt.Errorf("manifest: %d bytes in splits but %d in sources", got, size)
@@ -163,13 +164,15 @@ func (s SplitInfo) validate(name string, length int) error {
 	var sequences int64
 	for _, shard := range s.Shards {
 		if shard.Name == "" || shard.Digest == "" || shard.Size < 1 || shard.Sequences < 1 {
-			return fmt.Errorf("manifest: split %s: shard %q of %d bytes and %d sequences with digest %q is not valid", name, shard.Name, shard.Size, shard.Sequences, shard.Digest)
+			return fmt.Errorf("manifest: split %s: shard %q of %d bytes and %d sequences with digest %q is not valid",
+				name, shard.Name, shard.Size, shard.Sequences, shard.Digest)
 		}
 		sequences += shard.Sequences
 	}
 	t := int64(length)
 	if sequences != s.Sequences || s.Sequences != s.Tokens/t+min(s.Tokens%t, 1) {
-		return fmt.Errorf("manifest: split %s: %d sequences in shards and %d in the split for %d targets of %d a sequence", name, sequences, s.Sequences, s.Tokens, length)
+		return fmt.Errorf("manifest: split %s: %d sequences in shards and %d in the split for %d targets of %d a "+
+			"sequence", name, sequences, s.Sequences, s.Tokens, length)
 	}
 	return nil
 }

@@ -81,7 +81,8 @@ func TestModuleDoesNotSurviveDamage(t *testing.T) {
 			}
 		}()
 	}
-	t.Logf("%d bytes of a header, each changed: %d errors, %d panics, %d allocations of more than 1 GiB", header, errs, panics, huge)
+	t.Logf("%d bytes of a header, each changed: %d errors, %d panics, %d allocations of more than 1 GiB", header, errs,
+		panics, huge)
 	if panics == 0 && huge == 0 {
 		t.Error("the Arrow module survives damage: docs/decisions/own-arrow-reader.md has lost a reason")
 	}

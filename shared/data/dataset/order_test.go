@@ -59,7 +59,8 @@ func TestOrderIsRandom(t *testing.T) {
 func TestOrderChanges(t *testing.T) {
 	const n = 1000
 	a := dataset.Order(n, 1, 0)
-	for name, b := range map[string]dataset.Permutation{"seed": dataset.Order(n, 2, 0), "epoch": dataset.Order(n, 1, 1), "both": dataset.Order(n, 0, 1)} {
+	for name, b := range map[string]dataset.Permutation{"seed": dataset.Order(n, 2, 0), "epoch": dataset.Order(n, 1, 1),
+		"both": dataset.Order(n, 0, 1)} {
 		same := 0
 		for i := range n {
 			if a.At(i) == b.At(i) {

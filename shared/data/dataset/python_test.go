@@ -18,7 +18,8 @@ import (
 func TestPythonReadsShards(t *testing.T) {
 	python := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
 	for _, info := range []dataset.TokenizerInfo{datasettest.Small, datasettest.Large} {
-		m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 50, SequencesPerShard: 40}, datasettest.Batch(t, info, datasettest.Synthetic(100, info)))
+		m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 50, SequencesPerShard: 40},
+			datasettest.Batch(t, info, datasettest.Synthetic(100, info)))
 		d := datasettest.Open(t, m, dir)
 		for _, library := range []string{"pyarrow", "polars", "duckdb"} {
 			t.Run(library+"/"+info.Name, func(t *testing.T) {
@@ -27,7 +28,8 @@ func TestPythonReadsShards(t *testing.T) {
 				}
 				var got strings.Builder
 				for _, shard := range m.Splits.Train.Shards {
-					read := exec.Command(python, filepath.Join("testdata", "read.py"), library, filepath.Join(dir, shard.Name))
+					read := exec.Command(python, filepath.Join("testdata", "read.py"), library,
+						filepath.Join(dir, shard.Name))
 					var stderr strings.Builder
 					read.Stderr = &stderr
 					out, err := read.Output()

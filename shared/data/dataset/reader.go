@@ -27,7 +27,8 @@ func Open(m *Manifest, locate func(Shard) (path string, err error)) (*Dataset, e
 		Train:      &Split{name: "train", manifest: m},
 		Validation: &Split{name: "validation", manifest: m},
 	}
-	if err := errors.Join(d.Train.open(m.Splits.Train, locate), d.Validation.open(m.Splits.Validation, locate)); err != nil {
+	err := errors.Join(d.Train.open(m.Splits.Train, locate), d.Validation.open(m.Splits.Validation, locate))
+	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
@@ -206,7 +207,8 @@ func (s *Split) Sequence(i int, dst []int32) (tokens []int32, valid int, err err
 	}
 	valid = int(c.valid[k])
 	if int64(top) >= int64(s.manifest.Tokenizer.Vocab) || valid < 1 || valid > t || valid < t && i != s.sequences-1 {
-		return nil, 0, s.damaged(c, i, corrupt("token %d of a vocabulary of %d, %d valid targets of %d", top, s.manifest.Tokenizer.Vocab, valid, t))
+		return nil, 0, s.damaged(c, i, corrupt("token %d of a vocabulary of %d, %d valid targets of %d", top,
+			s.manifest.Tokenizer.Vocab, valid, t))
 	}
 	return dst, valid, nil
 }
@@ -228,7 +230,8 @@ func (s *Split) Ranges(i int) ([]Range, error) {
 			Start: int(c.starts[j]), Length: int(c.lengths[j]), Document: string(c.idBytes[a:b]),
 			Source: int(c.sources[j]), Row: c.rows[j], Offset: c.offsets[j],
 		}
-		if err == nil && (r.Start < 0 || r.Length < 1 || r.Start+r.Length > s.manifest.SequenceLength+1 || r.Source < 0 || r.Source >= len(s.manifest.Sources)) {
+		if err == nil && (r.Start < 0 || r.Length < 1 || r.Start+r.Length > s.manifest.SequenceLength+1 ||
+			r.Source < 0 || r.Source >= len(s.manifest.Sources)) {
 			err = corrupt("range %d to %d of source %d", r.Start, r.Start+r.Length, r.Source)
 		}
 		if err != nil {
@@ -240,7 +243,8 @@ func (s *Split) Ranges(i int) ([]Range, error) {
 }
 
 func (s *Split) damaged(c *shardChunk, i int, err error) error {
-	return fmt.Errorf("dataset: shard %s: sequence %d of split %s: %w: make the dataset's shards again", c.shard, i, s.name, err)
+	return fmt.Errorf("dataset: shard %s: sequence %d of split %s: %w: make the dataset's shards again", c.shard, i,
+		s.name, err)
 }
 
 func (s *Split) close() error {

@@ -42,7 +42,8 @@ func readDataset(m *dataset.Manifest, locate func(dataset.Shard) (string, error)
 				return err
 			}
 			for _, r := range ranges {
-				if r.Source < 0 || r.Source >= len(m.Sources) || r.Start < 0 || r.Length < 1 || r.Start+r.Length > len(tokens) {
+				if r.Source < 0 || r.Source >= len(m.Sources) || r.Start < 0 || r.Length < 1 ||
+					r.Start+r.Length > len(tokens) {
 					return fmt.Errorf("promise broken: range %+v", r)
 				}
 			}
@@ -53,9 +54,11 @@ func readDataset(m *dataset.Manifest, locate func(dataset.Shard) (string, error)
 
 func TestOpenRefuses(t *testing.T) {
 	o := seal.Options{SequenceLength: 16, SequencesPerShard: 10, ValidationShare: 0.3}
-	m, dir := datasettest.Seal(t, o, datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(60, datasettest.Small)))
+	m, dir := datasettest.Seal(t, o, datasettest.Batch(t, datasettest.Small,
+		datasettest.Synthetic(60, datasettest.Small)))
 	o.Seed = 1
-	other, otherDir := datasettest.Seal(t, o, datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(50, datasettest.Small)))
+	other, otherDir := datasettest.Seal(t, o, datasettest.Batch(t, datasettest.Small,
+		datasettest.Synthetic(50, datasettest.Small)))
 	if err := readDataset(m, datasettest.From(dir)); err != nil {
 		t.Fatal(err)
 	}
@@ -64,11 +67,13 @@ func TestOpenRefuses(t *testing.T) {
 		locate func(dataset.Shard) (string, error)
 		want   string
 	}{
-		"a missing shard":  {nil, datasettest.From(t.TempDir()), "no such file"},
-		"a lost shard":     {nil, func(dataset.Shard) (string, error) { return "", errors.New("not in the store") }, "not in the store"},
-		"another's shards": {func(m *dataset.Manifest) { m.Splits = other.Splits; m.Sources = other.Sources }, datasettest.From(dir), "manifest says"},
-		"another format":   {func(m *dataset.Manifest) { m.Format = "v0" }, datasettest.From(dir), "format"},
-		"no sources":       {func(m *dataset.Manifest) { m.Sources = nil }, datasettest.From(dir), "in sources"},
+		"a missing shard": {nil, datasettest.From(t.TempDir()), "no such file"},
+		"a lost shard": {nil, func(dataset.Shard) (string, error) { return "", errors.New("not in the store") },
+			"not in the store"},
+		"another's shards": {func(m *dataset.Manifest) { m.Splits = other.Splits; m.Sources = other.Sources },
+			datasettest.From(dir), "manifest says"},
+		"another format": {func(m *dataset.Manifest) { m.Format = "v0" }, datasettest.From(dir), "format"},
+		"no sources":     {func(m *dataset.Manifest) { m.Sources = nil }, datasettest.From(dir), "in sources"},
 		"renamed source": {func(m *dataset.Manifest) {
 			m.Sources = append([]dataset.Source(nil), m.Sources...)
 			m.Sources[0].Name = "x"
@@ -91,7 +96,8 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func TestOutOfRange(t *testing.T) {
-	m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 16}, datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(20, datasettest.Small)))
+	m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 16},
+		datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(20, datasettest.Small)))
 	d := datasettest.Open(t, m, dir)
 	for _, i := range []int{-1, d.Train.Len()} {
 		if _, _, err := d.Train.Sequence(i, nil); err == nil {
@@ -104,7 +110,8 @@ func TestOutOfRange(t *testing.T) {
 }
 
 func TestReadingAllocatesNothing(t *testing.T) {
-	m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 16}, datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(50, datasettest.Small)))
+	m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 16},
+		datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(50, datasettest.Small)))
 	d := datasettest.Open(t, m, dir)
 	buffer := make([]int32, 17)
 	var tokens, targets []int32
@@ -119,7 +126,8 @@ func TestReadingAllocatesNothing(t *testing.T) {
 }
 
 func TestDamagedShard(t *testing.T) {
-	m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 8, ValidationShare: 0.5}, datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(6, datasettest.Small)))
+	m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 8, ValidationShare: 0.5},
+		datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(6, datasettest.Small)))
 	name := m.Splits.Train.Shards[0].Name
 	damage(t, filepath.Join(dir, name), func(path, what string) {
 		err := readDataset(m, func(s dataset.Shard) (string, error) {
@@ -135,7 +143,8 @@ func TestDamagedShard(t *testing.T) {
 }
 
 func FuzzShard(f *testing.F) {
-	m, dir := datasettest.Seal(f, seal.Options{SequenceLength: 8, ValidationShare: 0.5}, datasettest.Batch(f, datasettest.Small, datasettest.Synthetic(6, datasettest.Small)))
+	m, dir := datasettest.Seal(f, seal.Options{SequenceLength: 8, ValidationShare: 0.5},
+		datasettest.Batch(f, datasettest.Small, datasettest.Synthetic(6, datasettest.Small)))
 	shard := m.Splits.Train.Shards[0]
 	data, err := os.ReadFile(filepath.Join(dir, shard.Name))
 	if err != nil {
@@ -166,7 +175,8 @@ func FuzzShard(f *testing.F) {
 }
 
 func FuzzManifest(f *testing.F) {
-	m, _ := datasettest.Seal(f, seal.Options{SequenceLength: 8}, datasettest.Batch(f, datasettest.Small, datasettest.Synthetic(6, datasettest.Small)))
+	m, _ := datasettest.Seal(f, seal.Options{SequenceLength: 8},
+		datasettest.Batch(f, datasettest.Small, datasettest.Synthetic(6, datasettest.Small)))
 	data, err := m.Encode()
 	if err != nil {
 		f.Fatal(err)
@@ -193,7 +203,8 @@ func FuzzManifest(f *testing.F) {
 // Sequence is the same tokens.
 func TestSequencesLieInTheMapping(t *testing.T) {
 	for _, info := range []dataset.TokenizerInfo{datasettest.Small, datasettest.Large} {
-		m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 5000, SequencesPerShard: 700}, datasettest.Batch(t, info, long(4_000_000, info)))
+		m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 5000, SequencesPerShard: 700},
+			datasettest.Batch(t, info, long(4_000_000, info)))
 		d := datasettest.Open(t, m, dir)
 		files := len(d.Train.Mappings())
 		if files < 2 || d.Train.RecordBatches() <= files {
@@ -226,7 +237,8 @@ func long(n int, info dataset.TokenizerInfo) []datasettest.Document {
 	for i := range n {
 		d.Tokens = append(d.Tokens, uint32(dataset.SplitMix64(uint64(i))%uint64(info.Vocab-1)))
 	}
-	return []datasettest.Document{d, {BatchDocument: dataset.BatchDocument{ID: "short", Source: "s", Row: 1, Bytes: 1}, Tokens: []uint32{1}}}
+	return []datasettest.Document{d, {BatchDocument: dataset.BatchDocument{ID: "short", Source: "s", Row: 1, Bytes: 1},
+		Tokens: []uint32{1}}}
 }
 
 // within tells whether all tokens lie in data.

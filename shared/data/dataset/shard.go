@@ -42,7 +42,8 @@ const recordBytes = 4 << 20
 
 // shardColumns is the schema as arrowFile describes it.
 func shardColumns(t TokenizerInfo, length int) string {
-	return fmt.Sprintf("tokens: fixed_size_list[%d]<item: %s>, valid: int32, ranges: list<item: struct<start: int32, length: int32, document: utf8, source: int32, row: int64, offset: int64>>", length+1, t.arrow())
+	return fmt.Sprintf("tokens: fixed_size_list[%d]<item: %s>, valid: int32, ranges: list<item: struct<start: int32, "+
+		"length: int32, document: utf8, source: int32, row: int64, offset: int64>>", length+1, t.arrow())
 }
 
 // ShardInfo is what a shard says of itself.
@@ -60,7 +61,8 @@ func (i ShardInfo) schema() (*arrow.Schema, error) {
 		return nil, err
 	}
 	keys, values := i.Tokenizer.metadata(ShardFormat)
-	metadata := arrow.NewMetadata(append(keys, keySequenceLength, keySplit, keySources), append(values, strconv.Itoa(i.SequenceLength), i.Split, string(names)))
+	metadata := arrow.NewMetadata(append(keys, keySequenceLength, keySplit, keySources),
+		append(values, strconv.Itoa(i.SequenceLength), i.Split, string(names)))
 	var id arrow.DataType = arrow.PrimitiveTypes.Uint16
 	if i.Tokenizer.Wide() {
 		id = arrow.PrimitiveTypes.Uint32

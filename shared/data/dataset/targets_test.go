@@ -13,7 +13,8 @@ import (
 func TestCountedTargets(t *testing.T) {
 	batch := datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(40, datasettest.Small))
 	all, _ := datasettest.Seal(t, seal.Options{SequenceLength: 16, Seed: 5, ValidationShare: 0.2}, batch)
-	m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 16, Counted: []int{4, 13}, Seed: 5, ValidationShare: 0.2}, batch)
+	m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 16, Counted: []int{4, 13}, Seed: 5,
+		ValidationShare: 0.2}, batch)
 	if m.Splits.Train.Tokens != all.Splits.Train.Tokens {
 		t.Errorf("the manifest counts %d targets of %d", m.Splits.Train.Tokens, all.Splits.Train.Tokens)
 	}
@@ -49,7 +50,8 @@ func TestCountedTargets(t *testing.T) {
 		}
 	}
 	for _, counted := range [][]int{{3}, {5, 5}, {-1, 4}, {0, 17}, {1, 2, 3}} {
-		if err := (seal.Options{SequenceLength: 16, Counted: counted, SequencesPerShard: 1, ValidationShare: 0.5}).Validate(); err == nil {
+		if err := (seal.Options{SequenceLength: 16, Counted: counted, SequencesPerShard: 1,
+			ValidationShare: 0.5}).Validate(); err == nil {
 			t.Errorf("%v was taken for a range", counted)
 		}
 	}

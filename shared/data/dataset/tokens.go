@@ -14,7 +14,8 @@ type TokenizerInfo struct {
 
 func (t TokenizerInfo) validate() error {
 	if t.Name == "" || t.Vocab < 1 || t.Vocab > 1<<31-1 || int64(t.EndOfText) >= int64(t.Vocab) {
-		return fmt.Errorf("a tokenizer named %q with %d ids, end of text %d, is not valid", t.Name, t.Vocab, t.EndOfText)
+		return fmt.Errorf("a tokenizer named %q with %d ids, end of text %d, is not valid", t.Name, t.Vocab,
+			t.EndOfText)
 	}
 	return nil
 }

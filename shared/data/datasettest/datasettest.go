@@ -55,7 +55,8 @@ func Synthetic(n int, info dataset.TokenizerInfo) []Document {
 	}
 	for i := range docs {
 		docs[i].BatchDocument = dataset.BatchDocument{
-			ID: fmt.Sprintf("doc-%d", i), Source: fmt.Sprintf("source-%d", i%3), Row: int64(i / 3), Bytes: int64(next(200)),
+			ID: fmt.Sprintf("doc-%d", i), Source: fmt.Sprintf("source-%d", i%3), Row: int64(i / 3),
+			Bytes: int64(next(200)),
 		}
 		for range next(41) {
 			docs[i].Tokens = append(docs[i].Tokens, uint32(next(info.Vocab-1)))
@@ -68,7 +69,8 @@ func Synthetic(n int, info dataset.TokenizerInfo) []Document {
 func Texts(tok tokenizer.Tokenizer, source string, texts ...string) []Document {
 	var docs []Document
 	for i, text := range texts {
-		d := dataset.BatchDocument{ID: fmt.Sprintf("%s/%d", source, i), Source: source, Row: int64(i), Bytes: int64(len(text))}
+		d := dataset.BatchDocument{ID: fmt.Sprintf("%s/%d", source, i), Source: source, Row: int64(i),
+			Bytes: int64(len(text))}
 		docs = append(docs, Document{d, tok.Encode(nil, []byte(text))})
 	}
 	return docs

@@ -32,7 +32,8 @@ const (
 )
 
 // cellNames say what a column holds.
-var cellNames = [...]string{"nulls", "a text", "true or false", "a number", "a number", "a date or time (2024-01-31, 2024-01-31T10:00:00Z)", "a time of day (10:00:00)", "a UUID"}
+var cellNames = [...]string{"nulls", "a text", "true or false", "a number", "a number",
+	"a date or time (2024-01-31, 2024-01-31T10:00:00Z)", "a time of day (10:00:00)", "a UUID"}
 
 // parseMoment reads a date or a timestamp of ISO 8601. One without a zone is in UTC.
 func parseMoment(s string) (time.Time, bool) {
@@ -49,7 +50,8 @@ func parseMoment(s string) (time.Time, bool) {
 	}
 	for _, zone := range []string{"", "Z07:00", "Z0700", "Z07", " MST"} {
 		for _, layout := range []string{time.TimeOnly, "15:04"} {
-			if t, err := time.Parse(time.DateOnly+"T"+layout+zone, day+"T"+strings.ToUpper(clock)); err == nil && (zone != " MST" || strings.HasSuffix(s, " UTC")) {
+			if t, err := time.Parse(time.DateOnly+"T"+layout+zone, day+"T"+strings.ToUpper(clock)); err == nil &&
+				(zone != " MST" || strings.HasSuffix(s, " UTC")) {
 				return t, true
 			}
 		}

@@ -179,7 +179,8 @@ func openRows(f *os.File, o Options) (rowReader, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("it is not a regular file")
 	}
-	if what := map[string]string{".parquet": "parquet", ".gz": "gzip", ".zst": "zstd"}[filepath.Ext(o.Source)]; info.Size() == 0 && what != "" {
+	what := map[string]string{".parquet": "parquet", ".gz": "gzip", ".zst": "zstd"}[filepath.Ext(o.Source)]
+	if info.Size() == 0 && what != "" {
 		return nil, fmt.Errorf("the file is empty, which no %s file is: fetch it again", what)
 	}
 	start := make([]byte, filetype.Sample)
@@ -294,7 +295,8 @@ func (d *Reader) compose(r row) (document Document, ok bool, err error) {
 		d.text = text
 	}
 	if len(text) > d.options.MaxDocument {
-		return document, false, oddRow{fmt.Errorf("row %d: a text of %d bytes, more than the limit of %d", r.number, len(text), d.options.MaxDocument)}
+		return document, false, oddRow{fmt.Errorf("row %d: a text of %d bytes, more than the limit of %d", r.number,
+			len(text), d.options.MaxDocument)}
 	}
 	d.count.Documents++
 	d.count.Bytes += int64(len(text))

@@ -65,14 +65,17 @@ func zstandard(data string) []byte {
 func TestJSONLShapes(t *testing.T) {
 	const conversation = "user: Why?\n\nassistant: <think>Hm.</think>So."
 	for name, c := range map[string]struct{ line, id, text string }{
-		"text":          {`{"id":"a","text":"It rains.","score":3.5}`, "a", "It rains."},
-		"no id":         {`{"text":"It rains."}`, "f.jsonl#0", "It rains."},
-		"null id":       {`{"id":null,"text":"x"}`, "f.jsonl#0", "x"},
-		"number id":     {`{"id":17,"text":"x"}`, "17", "x"},
-		"conversations": {`{"conversations":[{"from":"human","value":"Why?"},{"from":"gpt","value":"<think>Hm.</think>So."}],"id":"c","meta":{}}`, "c", conversation},
-		"messages":      {`{"messages":[{"type":"message","role":"user","content":"Why?"},{"role":"assistant","content":"<think>Hm.</think>So."}]}`, "f.jsonl#0", conversation},
+		"text":      {`{"id":"a","text":"It rains.","score":3.5}`, "a", "It rains."},
+		"no id":     {`{"text":"It rains."}`, "f.jsonl#0", "It rains."},
+		"null id":   {`{"id":null,"text":"x"}`, "f.jsonl#0", "x"},
+		"number id": {`{"id":17,"text":"x"}`, "17", "x"},
+		"conversations": {`{"conversations":[{"from":"human","value":"Why?"},{"from":"gpt",` +
+			`"value":"<think>Hm.</think>So."}],"id":"c","meta":{}}`, "c", conversation},
+		"messages": {`{"messages":[{"type":"message","role":"user","content":"Why?"},{"role":"assistant",` +
+			`"content":"<think>Hm.</think>So."}]}`, "f.jsonl#0", conversation},
 		"input, output": {`{"input":"Why?","output":"<think>Hm.</think>So."}`, "f.jsonl#0", conversation},
-		"escapes":       {`{"text":"\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00\ud800x"}`, "f.jsonl#0", "\"\\/\b\f\n\r\té😀\uFFFDx"},
+		"escapes": {`{"text":"\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00\ud800x"}`, "f.jsonl#0",
+			"\"\\/\b\f\n\r\té😀\uFFFDx"},
 		"upper case":    {`{"Text":"no","TEXT":"no","text":"yes"}`, "f.jsonl#0", "yes"},
 		"empty text":    {`{"text":""}`, "f.jsonl#0", ""},
 		"invalid UTF-8": {"{\"text\":\"caf\xe9 \xff\"}", "f.jsonl#0", "caf\xe9 \xff"},
@@ -90,8 +93,10 @@ func TestJSONLShapes(t *testing.T) {
 }
 
 func TestJSONLCounts(t *testing.T) {
-	const lines = "{\"text\":\"one\"}\r\n\n{\"text\":null}\n{\"messages\":[]}\n{\"text\":\"t\xffo\"}\n{\"input\":\"a\",\"output\":null}\n{\"text\":\"end\"}"
-	for name, data := range map[string][]byte{"plain": []byte(lines), "gzip": gzipped(lines), "zstd": zstandard(lines)} {
+	const lines = "{\"text\":\"one\"}\r\n\n{\"text\":null}\n{\"messages\":[]}\n{\"text\":\"t\xffo\"}\n" +
+		`{"input":"a","output":null}` + "\n" + `{"text":"end"}`
+	for name, data := range map[string][]byte{"plain": []byte(lines), "gzip": gzipped(lines),
+		"zstd": zstandard(lines)} {
 		docs, count, err := readAll(writeFile(t, "x", data), Options{Source: "s"})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -116,22 +121,24 @@ func TestUnreadableDocuments(t *testing.T) {
 		data []byte
 		want string
 	}{
-		"not JSON":          {[]byte("hello\n"), "line 1: not a JSON object"},
-		"array":             {[]byte("[1]\n"), "element 1: field text is 1"},
-		"null":              {[]byte("null\n"), "not a JSON object"},
-		"cut line":          {[]byte(good + good[:20]), "line 2"},
-		"cut gzip":          {gzipped(strings.Repeat(good, 50))[:60], "truncated"},
-		"cut zstd":          {zstandard(strings.Repeat(good, 50))[:40], "truncated"},
-		"no text":           {[]byte(`{"body":"x","title":"y"}`), "body, title"},
-		"number":            {[]byte(`{"text":5}`), "field text is 5"},
-		"messages string":   {[]byte(`{"messages":"x"}`), "not a list"},
-		"messages shape":    {[]byte(`{"messages":[{"content":"x"}]}`), "not a list of"},
-		"second turn":       {[]byte(`{"messages":[{"role":"user","content":"x"},{"content":"x"}]}`), "turn 1"},
-		"content list":      {[]byte(`{"messages":[{"role":"user","content":[1]}]}`), "not a string"},
-		"long line":         {[]byte(`{"text":"` + strings.Repeat("x", 2000) + `"}`), "limit"},
-		"parquet number":    {parquetFile(t, 10, numberColumn("text", 10)), "text is INT64"},
-		"parquet no text":   {parquetFile(t, 10, numberColumn("id", 10), textColumn("body", texts(10))), "among id, body"},
-		"parquet long":      {parquetFile(t, 1, textColumn("text", [][]byte{bytes.Repeat([]byte("x"), 2000)})), "limit"},
+		"not JSON":        {[]byte("hello\n"), "line 1: not a JSON object"},
+		"array":           {[]byte("[1]\n"), "element 1: field text is 1"},
+		"null":            {[]byte("null\n"), "not a JSON object"},
+		"cut line":        {[]byte(good + good[:20]), "line 2"},
+		"cut gzip":        {gzipped(strings.Repeat(good, 50))[:60], "truncated"},
+		"cut zstd":        {zstandard(strings.Repeat(good, 50))[:40], "truncated"},
+		"no text":         {[]byte(`{"body":"x","title":"y"}`), "body, title"},
+		"number":          {[]byte(`{"text":5}`), "field text is 5"},
+		"messages string": {[]byte(`{"messages":"x"}`), "not a list"},
+		"messages shape":  {[]byte(`{"messages":[{"content":"x"}]}`), "not a list of"},
+		"second turn":     {[]byte(`{"messages":[{"role":"user","content":"x"},{"content":"x"}]}`), "turn 1"},
+		"content list":    {[]byte(`{"messages":[{"role":"user","content":[1]}]}`), "not a string"},
+		"long line":       {[]byte(`{"text":"` + strings.Repeat("x", 2000) + `"}`), "limit"},
+		"parquet number":  {parquetFile(t, 10, numberColumn("text", 10)), "text is INT64"},
+		"parquet no text": {parquetFile(t, 10, numberColumn("id", 10), textColumn("body", texts(10))),
+			"among id, body"},
+		"parquet long": {parquetFile(t, 1, textColumn("text", [][]byte{bytes.Repeat([]byte("x"), 2000)})),
+			"limit"},
 		"parquet magic":     {[]byte("PAR1"), "truncated"},
 		"parquet cut":       {rows[:len(rows)-100], "fetch it again"},
 		"parquet headless":  {append([]byte("PAR1"), rows[len(rows)/2:]...), "corrupt"},
@@ -174,7 +181,8 @@ func texts(n int) [][]byte {
 
 // textColumn is a nullable string column.
 func textColumn(name string, values [][]byte) testColumn {
-	node := schema.Must(schema.NewPrimitiveNodeLogical(name, parquet.Repetitions.Optional, schema.StringLogicalType{}, parquet.Types.ByteArray, -1, -1))
+	node := schema.Must(schema.NewPrimitiveNodeLogical(name, parquet.Repetitions.Optional, schema.StringLogicalType{},
+		parquet.Types.ByteArray, -1, -1))
 	return testColumn{node, func(w file.ColumnChunkWriter, from, to int) error {
 		var present []parquet.ByteArray
 		var def []int16
@@ -191,14 +199,15 @@ func textColumn(name string, values [][]byte) testColumn {
 }
 
 func numberColumn(name string, n int) testColumn {
-	return testColumn{schema.NewInt64Node(name, parquet.Repetitions.Required, -1), func(w file.ColumnChunkWriter, from, to int) error {
-		var values []int64
-		for i := from; i < to; i++ {
-			values = append(values, int64(100+i))
-		}
-		_, err := w.(*file.Int64ColumnChunkWriter).WriteBatch(values, nil, nil)
-		return err
-	}}
+	return testColumn{schema.NewInt64Node(name, parquet.Repetitions.Required, -1),
+		func(w file.ColumnChunkWriter, from, to int) error {
+			var values []int64
+			for i := from; i < to; i++ {
+				values = append(values, int64(100+i))
+			}
+			_, err := w.(*file.Int64ColumnChunkWriter).WriteBatch(values, nil, nil)
+			return err
+		}}
 }
 
 // parquetFile writes rows with seven to a row group.
@@ -210,7 +219,8 @@ func parquetFile(t testing.TB, rows int, columns ...testColumn) []byte {
 	}
 	root := schema.MustGroup(schema.NewGroupNode("schema", parquet.Repetitions.Required, fields, -1))
 	var b bytes.Buffer
-	w := file.NewParquetWriter(&b, root, file.WithWriterProps(parquet.NewWriterProperties(parquet.WithCompression(compress.Codecs.Snappy))))
+	w := file.NewParquetWriter(&b, root,
+		file.WithWriterProps(parquet.NewWriterProperties(parquet.WithCompression(compress.Codecs.Snappy))))
 	for from := 0; from < rows; from += 7 {
 		group := w.AppendRowGroup()
 		for _, c := range columns {
@@ -235,7 +245,8 @@ func TestParquetShapes(t *testing.T) {
 	values := texts(30)
 	values[3], values[29] = nil, nil
 	values[8] = []byte("caf\xe9")
-	path := writeFile(t, "f.parquet", parquetFile(t, 30, numberColumn("extra", 30), textColumn("text", values), numberColumn("id", 30)))
+	path := writeFile(t, "f.parquet", parquetFile(t, 30, numberColumn("extra", 30), textColumn("text", values),
+		numberColumn("id", 30)))
 	docs, count, err := readAll(path, Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -279,7 +290,8 @@ func TestParquetConversations(t *testing.T) {
 			var list []turn
 			for k := range i%7 + 1 {
 				role, text := []string{"human", "gpt"}[k%2], fmt.Sprintf("turn %d of %d", k, i)
-				fromValues, valueValues = append(fromValues, parquet.ByteArray(role)), append(valueValues, parquet.ByteArray(text))
+				fromValues, valueValues = append(fromValues, parquet.ByteArray(role)),
+					append(valueValues, parquet.ByteArray(text))
 				def, rep = append(def, 2), append(rep, int16(min(k, 1)))
 				list = append(list, turn{[]byte(role), []byte(text)})
 			}
@@ -291,13 +303,17 @@ func TestParquetConversations(t *testing.T) {
 		}
 	}
 	leafNode := func(name string) schema.Node {
-		return schema.Must(schema.NewPrimitiveNodeLogical(name, parquet.Repetitions.Required, schema.StringLogicalType{}, parquet.Types.ByteArray, -1, -1))
+		return schema.Must(schema.NewPrimitiveNodeLogical(name, parquet.Repetitions.Required,
+			schema.StringLogicalType{}, parquet.Types.ByteArray, -1, -1))
 	}
 	element := schema.Must(schema.NewGroupNode("list", parquet.Repetitions.Repeated, schema.FieldList{
-		schema.Must(schema.NewGroupNode("element", parquet.Repetitions.Required, schema.FieldList{leafNode("from"), leafNode("value")}, -1))}, -1))
-	list := schema.Must(schema.NewGroupNodeLogical("conversations", parquet.Repetitions.Optional, schema.FieldList{element}, schema.NewListLogicalType(), -1))
+		schema.Must(schema.NewGroupNode("element", parquet.Repetitions.Required,
+			schema.FieldList{leafNode("from"), leafNode("value")}, -1))}, -1))
+	list := schema.Must(schema.NewGroupNodeLogical("conversations", parquet.Repetitions.Optional,
+		schema.FieldList{element}, schema.NewListLogicalType(), -1))
 	var b bytes.Buffer
-	w := file.NewParquetWriter(&b, schema.MustGroup(schema.NewGroupNode("schema", parquet.Repetitions.Required, schema.FieldList{list}, -1)))
+	w := file.NewParquetWriter(&b, schema.MustGroup(schema.NewGroupNode("schema", parquet.Repetitions.Required,
+		schema.FieldList{list}, -1)))
 	group := w.AppendRowGroup()
 	for _, values := range [][]parquet.ByteArray{fromValues, valueValues} {
 		cw, err := group.NextColumn()
@@ -352,7 +368,8 @@ func TestRealFiles(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the large files are left out")
 	}
-	if _, count, err := readAll(filepath.Join(dir, "openstax.jsonl.zst"), Options{}); err != nil || count.Documents != 4495 {
+	if _, count, err := readAll(filepath.Join(dir, "openstax.jsonl.zst"), Options{}); err != nil ||
+		count.Documents != 4495 {
 		t.Errorf("%+v, %v", count, err)
 	}
 }
@@ -374,7 +391,8 @@ func TestFineWebLength(t *testing.T) {
 			t.Fatal(err)
 		}
 		lengths, def := make([]int32, len(docs)), make([]int16, len(docs))
-		if _, n, err := column.(*file.Int32ColumnChunkReader).ReadBatch(int64(len(docs)), lengths, def, nil); err != nil || n != len(docs) {
+		if _, n, err := column.(*file.Int32ColumnChunkReader).ReadBatch(int64(len(docs)), lengths, def,
+			nil); err != nil || n != len(docs) {
 			t.Fatalf("%d lengths, %v", n, err)
 		}
 		reader.Close()
@@ -395,9 +413,11 @@ func nullableV2(t testing.TB, rows int) []byte {
 		values[i] = nil
 	}
 	column := textColumn("text", values)
-	root := schema.MustGroup(schema.NewGroupNode("schema", parquet.Repetitions.Required, schema.FieldList{column.node}, -1))
+	root := schema.MustGroup(schema.NewGroupNode("schema", parquet.Repetitions.Required, schema.FieldList{column.node},
+		-1))
 	var b bytes.Buffer
-	w := file.NewParquetWriter(&b, root, file.WithWriterProps(parquet.NewWriterProperties(parquet.WithDataPageVersion(parquet.DataPageV2))))
+	w := file.NewParquetWriter(&b, root,
+		file.WithWriterProps(parquet.NewWriterProperties(parquet.WithDataPageVersion(parquet.DataPageV2))))
 	for from := 0; from < rows; from += 7 {
 		group := w.AppendRowGroup()
 		cw, err := group.NextColumn()
@@ -453,7 +473,8 @@ func TestConformanceFiles(t *testing.T) {
 		if err == nil && count.Rows == 0 {
 			continue
 		}
-		if err == nil || !strings.Contains(err.Error(), filepath.Base(path)) || strings.Contains(err.Error(), "defect") {
+		if err == nil || !strings.Contains(err.Error(), filepath.Base(path)) ||
+			strings.Contains(err.Error(), "defect") {
 			t.Errorf("%s has no text but gives %v", filepath.Base(path), err)
 		}
 	}
@@ -492,20 +513,21 @@ func fuzzDocuments(t *testing.T, path string, data []byte) {
 	most := int64(1<<16 + 64*len(data))
 	var documents int64
 	var count Count
-	datasettest.TakesAtMost(t, 48<<20+64*most, func() { // a decoder of zstd or brotli takes some megabytes, whatever the file
-		d, err := Open(path, Options{MaxDocument: 1 << 16, maxWork: most})
-		if err != nil {
-			return
-		}
-		defer d.Close()
-		for _, err := range d.All() {
+	datasettest.TakesAtMost(t, 48<<20+64*most,
+		func() { // a decoder of zstd or brotli takes some megabytes, whatever the file
+			d, err := Open(path, Options{MaxDocument: 1 << 16, maxWork: most})
 			if err != nil {
-				break
+				return
 			}
-			documents++
-		}
-		count = d.Count()
-	})
+			defer d.Close()
+			for _, err := range d.All() {
+				if err != nil {
+					break
+				}
+				documents++
+			}
+			count = d.Count()
+		})
 	if documents != count.Documents || count.Rows != count.Documents+count.Nulls+count.Filtered+count.Odd {
 		t.Fatalf("%d documents, %+v", documents, count)
 	}
@@ -529,14 +551,16 @@ func FuzzParquet(f *testing.F) {
 	f.Add(data)
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, data []byte) {
-		fuzzDocuments(t, filepath.Join(dir, fmt.Sprint(os.Getpid())), append([]byte("PAR1"), data[min(4, len(data)):]...))
+		fuzzDocuments(t, filepath.Join(dir, fmt.Sprint(os.Getpid())),
+			append([]byte("PAR1"), data[min(4, len(data)):]...))
 	})
 }
 
 func FuzzJSONL(f *testing.F) {
 	f.Add([]byte("{\"text\":\"a\\u00e9\\ud83d\\ude00\\n\"}\n{\"text\":null}\n"))
 	f.Add([]byte(`{"messages":[{"role":"user","content":"x"}]}`))
-	f.Add([]byte(`{"messages":[{"role":"user","content":[{"text":"x"},"y",null]},{"role":"a"}],"x":NaN}{"text":-Infinity}` + "}\uFEFF{"))
+	f.Add([]byte(`{"messages":[{"role":"user","content":[{"text":"x"},"y",null]},{"role":"a"}],` +
+		`"x":NaN}{"text":-Infinity}` + "}\uFEFF{"))
 	f.Add([]byte(`{"conversations":[{"from":"human","value":"\ud800\u"}],"id":3}`))
 	f.Add(gzipped(`{"input":"a","output":"b"}`))
 	f.Add(append(gzipped(`{"text":"b"}`+"\n"), 0, 0, 0))
@@ -557,7 +581,8 @@ func BenchmarkDocuments(b *testing.B) {
 		line, _ := json.Marshal(map[string]string{"text": text})
 		lines = append(append(lines, line...), '\n')
 	}
-	for name, content := range map[string][]byte{"x.parquet": parquetFile(b, len(all), textColumn("text", all)), "x.jsonl": lines} {
+	for name, content := range map[string][]byte{"x.parquet": parquetFile(b, len(all), textColumn("text", all)),
+		"x.jsonl": lines} {
 		b.Run(name, func(b *testing.B) {
 			path := writeFile(b, name, content)
 			b.SetBytes(size)

@@ -21,9 +21,10 @@ const WhichColumn = "say which holds it"
 // off. What is named may lie in a structure: meta.title is title in meta. A Text that is found by itself must be of
 // strings; one that is named, and prompts, responses and roles, can be of any type that has a text.
 type Fields struct {
-	ID       string // a string or an integer
-	Text     string
-	Turns    string // a list of structures {from, value} or {role, content}; a content may also be a list of parts with a text each
+	ID   string // a string or an integer
+	Text string
+	// a list of structures {from, value} or {role, content}; a content may also be a list of parts with a text each
+	Turns    string
 	Prompt   string
 	Response string
 }
@@ -53,7 +54,8 @@ func (f Fields) validate() error {
 		}
 	}
 	if given > 1 || (f.Prompt == "") != (f.Response == "") {
-		return fmt.Errorf("columns text %q, turns %q, prompt %q, response %q: name a text, or turns, or a prompt and its response", f.Text, f.Turns, f.Prompt, f.Response)
+		return fmt.Errorf("columns text %q, turns %q, prompt %q, response %q: name a text, or turns, or a prompt and "+
+			"its response", f.Text, f.Turns, f.Prompt, f.Response)
 	}
 	return nil
 }
@@ -62,7 +64,9 @@ func (f Fields) validate() error {
 // list of structures with those two keys.
 //
 // The error of a file or row that has none of them is errNoColumn.
-func (f Fields) choose(names func() []string, has func(string) bool, turns func(name, role, says string) bool) (shape, error) {
+func (f Fields) choose(
+	names func() []string, has func(string) bool, turns func(name, role, says string) bool,
+) (shape, error) {
 	list := func(name string) (shape, bool) {
 		for _, k := range turnKeys {
 			if turns(name, k[0], k[1]) {
@@ -108,7 +112,8 @@ func (f Fields) choose(names func() []string, has func(string) bool, turns func(
 			return shape{}, fmt.Errorf("%s is not a list of {from, value} or {role, content}", name)
 		}
 	}
-	return shape{}, fmt.Errorf("%w of text among %s: "+WhichColumn+" (understood by themselves: text, conversations, messages, input with output)",
+	return shape{}, fmt.Errorf("%w of text among %s: "+WhichColumn+" (understood by themselves: text, conversations, "+
+		"messages, input with output)",
 		errNoColumn, strings.Join(names(), ", "))
 }
 

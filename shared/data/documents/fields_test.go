@@ -21,18 +21,21 @@ func mustFilters(t testing.TB, conditions ...string) (filters []Filter) {
 }
 
 func TestNamedFields(t *testing.T) {
-	const chat = `{"key":7,"body":"B","q":"Q","a":"A","talk":[{"role":"human","content":"hi"},{"role":"tool","content":null},{"role":"gpt","content":"ho"}],"text":"T"}`
+	const chat = `{"key":7,"body":"B","q":"Q","a":"A","talk":[{"role":"human","content":"hi"},{"role":"tool",` +
+		`"content":null},{"role":"gpt","content":"ho"}],"text":"T"}`
 	for name, c := range map[string]struct {
 		fields   Fields
 		template Template
 		id, want string
 	}{
-		"by itself":       {Fields{}, Template{}, "f#0", "T"},
-		"text":            {Fields{Text: "body", ID: "key"}, Template{}, "7", "B"},
-		"answer":          {Fields{Prompt: "q", Response: "a"}, Template{}, "f#0", "user: Q\n\nassistant: A"},
-		"turns":           {Fields{Turns: "talk"}, Template{}, "f#0", "user: hi\n\nassistant: ho"},
-		"template":        {Fields{Turns: "talk"}, Template{Turn: "<|{role}|>{text}<|end|>", Between: "\n"}, "f#0", "<|user|>hi<|end|>\n<|assistant|>ho<|end|>"},
-		"braces":          {Fields{Prompt: "q", Response: "a"}, Template{Turn: "{x} {{text}", Between: "|"}, "f#0", "{x} {Q|{x} {A"},
+		"by itself": {Fields{}, Template{}, "f#0", "T"},
+		"text":      {Fields{Text: "body", ID: "key"}, Template{}, "7", "B"},
+		"answer":    {Fields{Prompt: "q", Response: "a"}, Template{}, "f#0", "user: Q\n\nassistant: A"},
+		"turns":     {Fields{Turns: "talk"}, Template{}, "f#0", "user: hi\n\nassistant: ho"},
+		"template": {Fields{Turns: "talk"}, Template{Turn: "<|{role}|>{text}<|end|>", Between: "\n"}, "f#0",
+			"<|user|>hi<|end|>\n<|assistant|>ho<|end|>"},
+		"braces": {Fields{Prompt: "q", Response: "a"}, Template{Turn: "{x} {{text}", Between: "|"}, "f#0",
+			"{x} {Q|{x} {A"},
 		"literal newline": {Fields{Prompt: "q", Response: "a"}, Template{Turn: "{text}", Between: "\n"}, "f#0", "Q\nA"},
 	} {
 		docs, _, err := readAll(writeFile(t, "f", []byte(chat)), Options{Fields: c.fields, Template: c.template})
@@ -50,7 +53,8 @@ func TestNamedFields(t *testing.T) {
 		"half an answer":   {Fields{Prompt: "q"}, "a prompt and its response"},
 		"two texts":        {Fields{Text: "body", Turns: "talk"}, "name a text, or turns"},
 	} {
-		if _, _, err := readAll(writeFile(t, "f", []byte(chat)), Options{Fields: c.fields}); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, _, err := readAll(writeFile(t, "f", []byte(chat)), Options{Fields: c.fields}); err == nil ||
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
@@ -101,12 +105,14 @@ func TestFilters(t *testing.T) {
 			t.Errorf("%s: %q, want %q; %+v, %v", condition, got, want, count, err)
 		}
 	}
-	docs, _, err := readAll(writeFile(t, "f", []byte(rows)), Options{Filters: mustFilters(t, "score >= 3", "language = en")})
+	docs, _, err := readAll(writeFile(t, "f", []byte(rows)),
+		Options{Filters: mustFilters(t, "score >= 3", "language = en")})
 	if err != nil || len(docs) != 1 {
 		t.Errorf("two conditions: %d documents, %v", len(docs), err)
 	}
 	for condition, want := range map[string]string{"language > 3": "holds a text", "score = high": "holds a number"} {
-		if _, _, err := readAll(writeFile(t, "f", []byte(rows)), Options{Filters: mustFilters(t, condition)}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := readAll(writeFile(t, "f", []byte(rows)),
+			Options{Filters: mustFilters(t, condition)}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", condition, err, want)
 		}
 	}
@@ -120,16 +126,19 @@ func TestFilters(t *testing.T) {
 func TestParquetFilters(t *testing.T) {
 	values := texts(50)
 	values[7] = nil
-	path := writeFile(t, "f.parquet", parquetFile(t, 50, textColumn("text", texts(50)), numberColumn("score", 50), textColumn("dump", values)))
+	path := writeFile(t, "f.parquet", parquetFile(t, 50, textColumn("text", texts(50)), numberColumn("score", 50),
+		textColumn("dump", values)))
 	docs, count, err := readAll(path, Options{Filters: mustFilters(t, "score >= 120", "score < 130")})
 	if err != nil || len(docs) != 10 || docs[0].Row != 20 || count.Filtered != 40 {
 		t.Errorf("%d documents, %+v, %v", len(docs), count, err)
 	}
-	docs, _, err = readAll(path, Options{Fields: Fields{Text: "dump", ID: "text"}, Filters: mustFilters(t, fmt.Sprintf("text != '%s'", texts(50)[3]))})
+	docs, _, err = readAll(path, Options{Fields: Fields{Text: "dump", ID: "text"},
+		Filters: mustFilters(t, fmt.Sprintf("text != '%s'", texts(50)[3]))})
 	if err != nil || len(docs) != 48 || docs[3].ID != string(texts(50)[4]) {
 		t.Errorf("%d documents, %v", len(docs), err)
 	}
-	if _, _, err := readAll(path, Options{Filters: mustFilters(t, "quality > 1")}); err == nil || !strings.Contains(err.Error(), `no column "quality" among dump, score, text`) {
+	if _, _, err := readAll(path, Options{Filters: mustFilters(t, "quality > 1")}); err == nil ||
+		!strings.Contains(err.Error(), `no column "quality" among dump, score, text`) {
 		t.Errorf("a missing column: %v", err)
 	}
 }
@@ -156,7 +165,10 @@ func TestFrom(t *testing.T) {
 				t.Fatalf("%s from %d: %v", path, from, err)
 			}
 			want := slices.DeleteFunc(slices.Clone(all), func(d Document) bool { return d.Row < from })
-			same := func(a, b Document) bool { return a.ID == b.ID && a.Row == b.Row && string(a.Text) == string(b.Text) }
+			same := func(a, b Document) bool {
+				return a.ID == b.ID && a.Row == b.Row &&
+					string(a.Text) == string(b.Text)
+			}
 			if !slices.EqualFunc(rest, want, same) || count.Rows != max(30-from, 0) {
 				t.Errorf("%s from %d: %d documents of %d, %+v", path, from, len(rest), len(want), count)
 			}

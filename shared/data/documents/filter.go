@@ -192,7 +192,8 @@ func (f Filter) meetsText(text []byte) (bool, error) {
 
 // isUUID tells whether a text has the form of a UUID, in which capitals mean nothing.
 func isUUID(s []byte) bool {
-	return len(s) == 36 && s[8] == '-' && s[13] == '-' && s[18] == '-' && s[23] == '-' && len(bytes.Trim(s, "-0123456789abcdefABCDEF")) == 0
+	return len(s) == 36 && s[8] == '-' && s[13] == '-' && s[18] == '-' && s[23] == '-' &&
+		len(bytes.Trim(s, "-0123456789abcdefABCDEF")) == 0
 }
 
 // holds tells whether the operator holds for values that compare so.

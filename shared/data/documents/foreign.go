@@ -10,7 +10,8 @@ import (
 
 // readable are the types of files that may hold documents. Compressed files hold a file of another of these types.
 var readable = []filetype.Type{
-	filetype.Empty, filetype.Text, filetype.JSONObject, filetype.JSONList, filetype.Parquet, filetype.Gzip, filetype.Zstd,
+	filetype.Empty, filetype.Text, filetype.JSONObject, filetype.JSONList, filetype.Parquet, filetype.Gzip,
+	filetype.Zstd,
 }
 
 const (

@@ -15,7 +15,8 @@ import (
 func TestEveryForeignFileHasAdvice(t *testing.T) {
 	for kind := range filetype.TrainingLog + 1 {
 		err := refuse(kind)
-		if readable := slices.Contains(readable, kind); readable != (err == nil) || !readable && cmp.Or(instead[kind], kind.Remedy()) == "" {
+		if readable := slices.Contains(readable, kind); readable != (err == nil) || !readable &&
+			cmp.Or(instead[kind], kind.Remedy()) == "" {
 			t.Errorf("%v: %v", kind, err)
 		}
 	}
@@ -40,7 +41,8 @@ func TestForeignFiles(t *testing.T) {
 	} {
 		for name, data := range map[string][]byte{"plain": []byte(start), "inside gzip": gzipped(start)} {
 			got := answer(writeFile(t, "f", data), Options{})
-			if !strings.Contains(got, want) || strings.Contains(got, "inside gzip") != bytes.HasPrefix(data, []byte("\x1f\x8b")) {
+			if !strings.Contains(got, want) || strings.Contains(got, "inside gzip") != bytes.HasPrefix(data,
+				[]byte("\x1f\x8b")) {
 				t.Errorf("%s: %s, want %q", name, got, want)
 			}
 		}

@@ -27,7 +27,8 @@ var formats = []string{FormatAuto, FormatJSONL, FormatJSON, FormatCSV, FormatTSV
 
 func validateFormat(format string) error {
 	if !slices.Contains(formats, format) {
-		return fmt.Errorf("format %q: choose one of %s, or leave it empty to have it found", format, strings.Join(formats[1:], ", "))
+		return fmt.Errorf("format %q: choose one of %s, or leave it empty to have it found", format,
+			strings.Join(formats[1:], ", "))
 	}
 	return nil
 }
@@ -54,7 +55,9 @@ func formatOf(name string, kind filetype.Type, text *bufio.Reader) (string, erro
 	case extension == "":
 		return FormatText, nil
 	}
-	return "", fmt.Errorf("the file is text, and the extension %s says nothing of how it is to be read: documents are read from parquet and, as %s say, from .jsonl, .json, .csv, .tsv and .txt; name the file so, or set format to text, csv or another of them",
+	return "", fmt.Errorf("the file is text, and the extension %s says nothing of how it is to be read: documents "+
+		"are read from parquet and, as %s say, from .jsonl, .json, .csv, .tsv and .txt; name the file so, or set "+
+		"format to text, csv or another of them",
 		extension, "their extensions")
 }
 
@@ -93,7 +96,8 @@ func openText(in *bufio.Reader, kind filetype.Type, o Options) (rowReader, error
 	switch format {
 	case FormatText:
 		if len(o.Filters) > 0 {
-			return nil, errors.New("filters ask for columns, and plain text has none: give filters to the other sources alone")
+			return nil, errors.New("filters ask for columns, and plain text has none: give filters to the other " +
+				"sources alone")
 		}
 		return newTextReader(in, o), nil
 	case FormatCSV, FormatTSV:

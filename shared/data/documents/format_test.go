@@ -16,7 +16,8 @@ import (
 // textsOf reads a file of the given name and content.
 func textsOf(t testing.TB, name, content string, o Options) (texts []string, count Count, err error) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "file") // as where a remote file is fetched to: the source's name says what it is
+	// as where a remote file is fetched to: the source's name says what it is
+	path := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -75,9 +76,11 @@ func TestFormats(t *testing.T) {
 		{"a.json", ` [ "a", {"text":"b","n":[1,{"x":"]"}]} , null, "c\"]\\" ] `, Options{}, []string{"a", "b", `c"]\`}},
 		{"a.jsonl", `["a"]`, Options{}, []string{"a"}},
 		{"a", "[\n {\"body\": \"a\",\n \"text\": \"no\"}\n]\n\uFEFF[]\n[\"b\"]", column, []string{"a", "b"}},
-		{"a.json", `[{"messages":[{"role":"user","content":"hi"},{"role":"bot","content":"ho"}]}]`, Options{}, []string{"user: hi\n\nbot: ho"}},
+		{"a.json", `[{"messages":[{"role":"user","content":"hi"},{"role":"bot","content":"ho"}]}]`, Options{},
+			[]string{"user: hi\n\nbot: ho"}},
 		{"a.json", `{"text":"a"}`, Options{}, []string{"a"}},
-		{"a.json", `[{"text":"a","stars":2},{"text":"b","stars":3},"c"]`, Options{Filters: []Filter{filter}}, []string{"b"}},
+		{"a.json", `[{"text":"a","stars":2},{"text":"b","stars":3},"c"]`, Options{Filters: []Filter{filter}},
+			[]string{"b"}},
 		{"a.json", `[]`, Options{}, nil},
 		{"a.json", `["a",5,{"text":"b"},{"text":[1]},{bad},"c"]`, Options{}, []string{"a", "b", "c"}}, // three odd rows
 
@@ -93,12 +96,14 @@ func TestFormats(t *testing.T) {
 		{"a.csv", "text\n12\ntrue\nnull\n", Options{}, []string{"12", "true", "null"}},
 		{"a.csv", "text", Options{}, nil},
 		{"a.csv", "", Options{}, nil},
-		{"a.tsv", "text\tn\n\"Well,\" he said, \"no.\" \t1\n\"quoted \"\"too\"\"\"\t2\na\tb\tc\n", Options{}, []string{`"Well," he said, "no." `, `quoted "too"`}},
+		{"a.tsv", "text\tn\n\"Well,\" he said, \"no.\" \t1\n\"quoted \"\"too\"\"\"\t2\na\tb\tc\n", Options{},
+			[]string{`"Well," he said, "no." `, `quoted "too"`}},
 		{"a.data", "text\tn\na\t1\n", Options{Format: FormatTSV}, []string{"a"}},
 		{"a.csv", "text\tn\n\"a\tb\"\t1\n", Options{}, []string{"a\tb"}},
 	} {
 		got, count, err := textsOf(t, c.name, c.content, c.o)
-		if err != nil || !slices.Equal(got, c.want) || count.Rows != count.Documents+count.Nulls+count.Filtered+count.Odd {
+		if err != nil || !slices.Equal(got, c.want) ||
+			count.Rows != count.Documents+count.Nulls+count.Filtered+count.Odd {
 			t.Errorf("%s %q: %q, %+v, %v; want %q", c.name, c.content, got, count, err, c.want)
 		}
 	}
@@ -140,7 +145,8 @@ func TestOddRowsAreNamed(t *testing.T) {
 		"a.csv": "text,n\n\"a\nb\",1\n\nwrong\n", "a.tsv": "text\tn\na\t1\nb\t1\n\nwrong\n",
 	} {
 		var said []string
-		if _, count, err := textsOf(t, name, content, Options{Odd: func(_ int64, why string) { said = append(said, why) }}); err != nil || count.Odd != 1 {
+		if _, count, err := textsOf(t, name, content,
+			Options{Odd: func(_ int64, why string) { said = append(said, why) }}); err != nil || count.Odd != 1 {
 			t.Errorf("%s: %+v, %v", name, count, err)
 		}
 		if !slices.Equal(said, []string{"line 5: 1 columns where the header has 2"}) {
@@ -151,7 +157,8 @@ func TestOddRowsAreNamed(t *testing.T) {
 
 // TestLongText: a text that is too long for one document ends at the end of a line, and nothing of it is lost.
 func TestLongText(t *testing.T) {
-	for name, line := range map[string]string{"lines": "It was the best of times.\n", "one line": "ünterbrechung", "bytes": "\x80\x81\x82\x83\x84"} {
+	for name, line := range map[string]string{"lines": "It was the best of times.\n", "one line": "ünterbrechung",
+		"bytes": "\x80\x81\x82\x83\x84"} {
 		text := strings.Repeat(line, 10_000)
 		for _, split := range []string{SplitFile, SplitBlank} {
 			got, _, err := textsOf(t, "a.txt", text, Options{MaxDocument: 20_000, Split: split})
@@ -166,7 +173,8 @@ func TestLongText(t *testing.T) {
 				t.Errorf("%s, %s: %d bytes of %d", name, split, len(whole), len(text))
 			}
 			for i, part := range got {
-				if len(part) > 10_000 || name == "lines" && split == SplitFile && !strings.HasSuffix(part, "\n") || name == "one line" && !utf8.ValidString(part) {
+				if len(part) > 10_000 || name == "lines" && split == SplitFile && !strings.HasSuffix(part, "\n") ||
+					name == "one line" && !utf8.ValidString(part) {
 					t.Errorf("%s: part %d of %d bytes, %.20q", name, i, len(part), part)
 				}
 			}
@@ -187,7 +195,8 @@ func TestGoOnInFormats(t *testing.T) {
 		}
 	}
 	for name, content := range map[string]string{
-		"a.json": "[" + strings.Join(list, ",") + "]", "a.csv": "n,text\n" + strings.Join(table, "\n"), "a.tsv": "n\ttext\n" + strings.Join(tabs, "\n"), "a.txt": strings.Join(text, "\n"),
+		"a.json": "[" + strings.Join(list, ",") + "]", "a.csv": "n,text\n" + strings.Join(table, "\n"),
+		"a.tsv": "n\ttext\n" + strings.Join(tabs, "\n"), "a.txt": strings.Join(text, "\n"),
 	} {
 		path := filepath.Join(t.TempDir(), name)
 		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
@@ -228,7 +237,8 @@ func TestGoOnInFormats(t *testing.T) {
 // FuzzFormats: whatever a file holds, it is read with work in proportion to its size, or refused, and every row is
 // counted.
 func FuzzFormats(f *testing.F) {
-	for _, seed := range []string{`["a",{"text":"b"}]`, "text,n\n\"a\",1\n", "text\tn\na\t1\n", "a\n\nb", "[[[[", "\"\"\"\"", ",,,,\n,,,,\n", "\uFEFF[\"\\\\\"]"} {
+	for _, seed := range []string{`["a",{"text":"b"}]`, "text,n\n\"a\",1\n", "text\tn\na\t1\n", "a\n\nb", "[[[[",
+		"\"\"\"\"", ",,,,\n,,,,\n", "\uFEFF[\"\\\\\"]"} {
 		for _, format := range formats[1:] {
 			f.Add(seed, format, SplitBlank)
 		}

@@ -9,7 +9,9 @@ import (
 
 // FuzzMembers compares the walk over an object with encoding/json.
 func FuzzMembers(f *testing.F) {
-	for _, s := range []string{`{}`, ` { "a" : 1 , "b":[1,{"c":"}"}],"\u0061":"\\\"" } `, `{"a":{"b":[[],{}]},"c":null,"d":-1.5e3}`, `{"":""}`, `{"k":"a\\","l":"\"]"}`, `{"a":NaN,"b":[-Infinity],"NaN":"NaN"}`} {
+	for _, s := range []string{`{}`, ` { "a" : 1 , "b":[1,{"c":"}"}],"\u0061":"\\\"" } `,
+		`{"a":{"b":[[],{}]},"c":null,"d":-1.5e3}`, `{"":""}`, `{"k":"a\\","l":"\"]"}`,
+		`{"a":NaN,"b":[-Infinity],"NaN":"NaN"}`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {

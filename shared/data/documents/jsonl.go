@@ -83,7 +83,8 @@ func (j *jsonlReader) next() (row, error) {
 			if bad := new(malformed); errors.As(err, bad) {
 				switch {
 				case !j.found:
-					return row{}, fmt.Errorf("%w (documents are read from parquet and JSON Lines, plain, gzip or zstd; one object over several lines becomes a line with jq -c . FILE)", err)
+					return row{}, fmt.Errorf("%w (documents are read from parquet and JSON Lines, plain, gzip or "+
+						"zstd; one object over several lines becomes a line with jq -c . FILE)", err)
 				case j.cut && len(j.joined) == 0 && !bad.long:
 					return row{}, fmt.Errorf("%w: the last line has no end: the file is truncated: fetch it again", err)
 				}
@@ -106,7 +107,8 @@ func (j *jsonlReader) end() error {
 	}
 	for i, seen := range j.seen {
 		if !seen && j.names != "" {
-			return fmt.Errorf("filter %v: %w %q in any line: those of the first are %s", j.filters[i], errNoColumn, j.filters[i].Column, j.names)
+			return fmt.Errorf("filter %v: %w %q in any line: those of the first are %s", j.filters[i], errNoColumn,
+				j.filters[i].Column, j.names)
 		}
 	}
 	return io.EOF
@@ -181,7 +183,8 @@ func (j *jsonlReader) readLine() ([]byte, error) {
 			return nil, err
 		}
 		if long {
-			return nil, malformed{fmt.Errorf("longer than the limit of %d bytes: is the file JSON Lines, one object a line?", j.limit), true}
+			return nil, malformed{fmt.Errorf("longer than the limit of %d bytes: is the file JSON Lines, one object "+
+				"a line?", j.limit), true}
 		}
 		return j.line, nil
 	}
@@ -278,7 +281,8 @@ func jsonID(object []byte, name string) []byte {
 		return nil
 	case v[0] == '"':
 		return unquote(nil, v)
-	case name != "" || bytes.IndexFunc(bytes.TrimPrefix(v, []byte("-")), func(r rune) bool { return r < '0' || r > '9' }) < 0:
+	case name != "" || bytes.IndexFunc(bytes.TrimPrefix(v, []byte("-")),
+		func(r rune) bool { return r < '0' || r > '9' }) < 0:
 		return v
 	}
 	return nil

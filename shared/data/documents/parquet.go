@@ -34,7 +34,8 @@ func openParquet(in io.ReaderAt, size int64, o Options) (*parquetReader, error) 
 	p := &parquetReader{limit: o.MaxDocument, at: o.at}
 	err := guard(func() (err error) {
 		// A text that is too long for a document is odd, not an error of the file.
-		if p.file, err = parquet.Open(in, size, parquet.Options{MaxValue: 2 * o.MaxDocument, MaxWork: o.maxWork}); err != nil {
+		limits := parquet.Options{MaxValue: 2 * o.MaxDocument, MaxWork: o.maxWork}
+		if p.file, err = parquet.Open(in, size, limits); err != nil {
 			return fmt.Errorf("%w: fetch it again", err)
 		}
 		if p.file.Rows() == 0 {
@@ -105,7 +106,8 @@ func (p *parquetReader) chooseCells(filters []Filter, names []string) error {
 			if l.column.MaxRep > 0 {
 				what = "a list"
 			}
-			return fmt.Errorf("filter %v: column %s is %s, which has no order and no text to compare with", f, f.Column, what)
+			return fmt.Errorf("filter %v: column %s is %s, which has no order and no text to compare with", f, f.Column,
+				what)
 		}
 		if err := f.check(cellKindOf(l.column)); err != nil {
 			return err
@@ -205,7 +207,8 @@ func elementOf(list *parquet.Node) *parquet.Node {
 		return nil
 	}
 	repeated := list.Children[0]
-	if len(repeated.Children) != 1 || repeated.Children[0].Repeated || repeated.Name == "array" || repeated.Name == list.Name+"_tuple" {
+	if len(repeated.Children) != 1 || repeated.Children[0].Repeated || repeated.Name == "array" ||
+		repeated.Name == list.Name+"_tuple" {
 		return repeated
 	}
 	return repeated.Children[0]
@@ -255,7 +258,8 @@ func (p *parquetReader) next() (row, error) {
 	for _, l := range p.leaves {
 		if err := l.next(); err != nil {
 			if err == io.EOF {
-				err = fmt.Errorf("row group %d: column %s ends %d rows early: the file is corrupt: fetch it again", p.group-1, l.column.Path, p.left)
+				err = fmt.Errorf("row group %d: column %s ends %d rows early: the file is corrupt: fetch it again",
+					p.group-1, l.column.Path, p.left)
 			}
 			return row{}, err
 		}

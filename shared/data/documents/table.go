@@ -101,7 +101,8 @@ func (q *quotedRows) next() (values []string, place string, err error) {
 	if bad := new(csv.ParseError); errors.As(err, &bad) {
 		place = fmt.Sprintf("line %d", bad.StartLine)
 		if errors.Is(err, csv.ErrQuote) && q.in.ended && q.rows.InputOffset() == q.in.total {
-			return nil, place, errors.New("a quote in this row is not closed: the file is truncated or damaged: fetch it again")
+			return nil, place,
+				errors.New("a quote in this row is not closed: the file is truncated or damaged: fetch it again")
 		}
 		return nil, place, oddRow{bad.Err}
 	}

@@ -66,7 +66,9 @@ func blankLine(data []byte) (end, next int) {
 }
 
 // cutText is the bufio.SplitFunc of documents.
-func cutText(data []byte, atEOF bool, most int, find func([]byte) (end, next int)) (advance int, token []byte, err error) {
+func cutText(
+	data []byte, atEOF bool, most int, find func([]byte) (end, next int),
+) (advance int, token []byte, err error) {
 	end, next := find(data)
 	switch {
 	case end >= 0 && end <= most:

@@ -122,7 +122,8 @@ func (z zstdFrames) Read(p []byte) (int, error) {
 	n, err := z.Decoder.Read(p)
 	switch {
 	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
-		err = fmt.Errorf("a frame of zstd has a window of more than %d MiB, which takes too much memory: compress the file again without --long or --ultra: "+
+		err = fmt.Errorf("a frame of zstd has a window of more than %d MiB, which takes too much memory: compress "+
+			"the file again without --long or --ultra: "+
 			"zstd -dc --long=31 FILE | zstd > NEW.zst", maxWindow>>20)
 	case errors.Is(err, zstd.ErrMagicMismatch):
 		err = errors.New("something that is not zstd follows the compressed data: fetch the file again")

@@ -48,7 +48,8 @@ func match(pattern, names []string) bool {
 
 // split takes a pattern apart. ** at its end stands for all files, wherever they lie.
 func split(pattern string) []string {
-	names := slices.CompactFunc(strings.Split(pattern, "/"), func(a, b string) bool { return a == folders && b == folders })
+	names := slices.CompactFunc(strings.Split(pattern, "/"),
+		func(a, b string) bool { return a == folders && b == folders })
 	if names[len(names)-1] == folders {
 		names = append(names, "*")
 	}

@@ -41,7 +41,8 @@ func TestMatch(t *testing.T) {
 func TestFiles(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for _, name := range []string{
-		"top.jsonl", "c/mid.jsonl", "c/d/deep.jsonl", "c/d/other.txt", "data[1].jsonl", "data1.jsonl", "runs[a]/x.jsonl", "runsa/y.jsonl",
+		"top.jsonl", "c/mid.jsonl", "c/d/deep.jsonl", "c/d/other.txt", "data[1].jsonl", "data1.jsonl",
+		"runs[a]/x.jsonl", "runsa/y.jsonl",
 		"c/caf\xe9.jsonl", "odd\xff/z.jsonl", ".hidden/h.jsonl", "star*/s.jsonl",
 	} {
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {

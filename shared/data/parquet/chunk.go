@@ -69,7 +69,8 @@ func (c *Chunk) Close() {
 func (c *Chunk) hold(n int) error {
 	c.held += int64(n)
 	if held := c.file.held.Add(int64(n)); held > c.file.options.MaxHeld {
-		return fmt.Errorf("its pages and those of other columns take %d bytes, more than the limit of %d: write the file with smaller pages", held, c.file.options.MaxHeld)
+		return fmt.Errorf("its pages and those of other columns take %d bytes, more than the limit of %d: write the "+
+			"file with smaller pages", held, c.file.options.MaxHeld)
 	}
 	return nil
 }
@@ -90,7 +91,8 @@ func (c *Chunk) check(rows int64) error {
 		return errors.New("it is nested too deep")
 	case i.values == 0 && rows == 0: // nothing is read, wherever it claims to be
 	case i.start < int64(len(Magic)) || i.size < 0 || i.start > c.file.size || i.size > c.file.size-i.start:
-		return fmt.Errorf("it lies at %d+%d, outside the %d bytes of pages: the file is corrupt", i.start, i.size, c.file.size)
+		return fmt.Errorf("it lies at %d+%d, outside the %d bytes of pages: the file is corrupt", i.start, i.size,
+			c.file.size)
 	case i.values < 0 || c.column.MaxRep == 0 && i.values != rows || i.values < rows:
 		return fmt.Errorf("%d values for %d rows: the file is corrupt", i.values, rows)
 	}

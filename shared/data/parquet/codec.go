@@ -94,7 +94,8 @@ func (f *File) decompressZstd(dst, src []byte) (int, error) {
 	d, ok := f.zstd.Get().(*zstd.Decoder) // making one takes memory and time
 	if !ok {
 		var err error
-		d, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxWindow(128<<20))
+		d, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecodeAllCapLimit(true),
+			zstd.WithDecoderMaxWindow(128<<20))
 		if err != nil {
 			return 0, err
 		}

@@ -36,10 +36,12 @@ func newDelta(data []byte) (*delta, error) {
 	}
 	first, n := binary.Varint(data)
 	// The format wants multiples of 128 and 32; the bounds keep the products below from running over.
-	if n <= 0 || head[0] == 0 || head[0] > 1<<24 || head[1] == 0 || head[1] > head[0] || head[0]%head[1] != 0 || head[0]/head[1]%8 != 0 {
+	if n <= 0 || head[0] == 0 || head[0] > 1<<24 || head[1] == 0 || head[1] > head[0] || head[0]%head[1] != 0 ||
+		head[0]/head[1]%8 != 0 {
 		return nil, errDelta
 	}
-	return &delta{data: data[n:], left: head[2], last: first, first: true, size: head[1], perMin: head[0] / head[1]}, nil
+	return &delta{data: data[n:], left: head[2], last: first, first: true, size: head[1], perMin: head[0] / head[1]},
+		nil
 }
 
 // next returns the next integer.

@@ -239,7 +239,8 @@ func (f *File) readGroup(t *thrift) {
 		return true
 	})
 	if t.err == nil && len(g.chunks) != len(f.columns) {
-		t.fail(fmt.Errorf("row group %d has %d columns where the schema has %d", len(f.groups), len(g.chunks), len(f.columns)))
+		t.fail(fmt.Errorf("row group %d has %d columns where the schema has %d", len(f.groups), len(g.chunks),
+			len(f.columns)))
 	}
 	f.groups = append(f.groups, g)
 }

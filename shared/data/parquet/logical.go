@@ -46,7 +46,8 @@ const (
 )
 
 var logicalNames = [...]string{
-	"", "STRING", "MAP", "LIST", "ENUM", "DECIMAL", "DATE", "TIME", "TIMESTAMP", "INTERVAL", "unsigned", "NULL", "JSON", "BSON", "UUID",
+	"", "STRING", "MAP", "LIST", "ENUM", "DECIMAL", "DATE", "TIME", "TIMESTAMP", "INTERVAL", "unsigned", "NULL", "JSON",
+	"BSON", "UUID",
 	"FLOAT16", "VARIANT", "GEOMETRY", "GEOGRAPHY", "of an unknown logical type",
 }
 
@@ -65,13 +66,15 @@ const maxDecimal = 1000
 
 // unionKinds maps the fields of the format's union LogicalType.
 var unionKinds = map[int16]LogicalKind{
-	1: String, 2: Map, 3: List, 4: Enum, 5: Decimal, 6: Date, 7: Time, 8: Timestamp, 10: None, 11: Null, 12: JSON, 13: BSON, 14: UUID,
+	1: String, 2: Map, 3: List, 4: Enum, 5: Decimal, 6: Date, 7: Time, 8: Timestamp, 10: None, 11: Null, 12: JSON,
+	13: BSON, 14: UUID,
 	15: Float16, 16: Variant, 17: Geometry, 18: Geography,
 }
 
 // convertedTypes maps the older enumeration ConvertedType, which many files have alone.
 var convertedTypes = map[int64]Logical{
-	0: {Kind: String}, 1: {Kind: Map}, 2: {Kind: Map}, 3: {Kind: List}, 4: {Kind: Enum}, 5: {Kind: Decimal}, 6: {Kind: Date},
+	0: {Kind: String}, 1: {Kind: Map}, 2: {Kind: Map}, 3: {Kind: List}, 4: {Kind: Enum}, 5: {Kind: Decimal},
+	6: {Kind: Date},
 	7: {Kind: Time, Unit: Millis, UTC: true}, 8: {Kind: Time, Unit: Micros, UTC: true},
 	9: {Kind: Timestamp, Unit: Millis, UTC: true}, 10: {Kind: Timestamp, Unit: Micros, UTC: true},
 	11: {Kind: Unsigned}, 12: {Kind: Unsigned}, 13: {Kind: Unsigned}, 14: {Kind: Unsigned},
@@ -128,7 +131,8 @@ func (l Logical) check(kind Type, width int) (Logical, error) {
 	switch l.Kind {
 	case Decimal:
 		if l.Scale < 0 || l.Scale > maxDecimal || kind == FixedLenByteArray && (width == 0 || width > maxDecimal) {
-			return l, fmt.Errorf("a decimal of %d bytes with %d digits behind the point: the file is corrupt", width, l.Scale)
+			return l, fmt.Errorf("a decimal of %d bytes with %d digits behind the point: the file is corrupt", width,
+				l.Scale)
 		}
 		fits = bytes || kind == Int32 || kind == Int64
 	case String, Enum, JSON, BSON, Geometry, Geography, Variant:
@@ -253,7 +257,8 @@ func (c Column) AppendText(dst []byte, v *Values, i int) ([]byte, error) {
 	case Interval:
 		b := v.Bytes[i]
 		seconds := strconv.FormatFloat(float64(binary.LittleEndian.Uint32(b[8:]))/1000, 'f', -1, 64)
-		return fmt.Appendf(dst, "P%dM%dDT%sS", binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:]), seconds), nil
+		return fmt.Appendf(dst, "P%dM%dDT%sS", binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:]),
+			seconds), nil
 	}
 	switch {
 	case c.Binary():

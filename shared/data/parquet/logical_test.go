@@ -117,7 +117,8 @@ func writeTyped(t testing.TB, columns map[string]typed) []byte {
 		order, fields = append(order, name), append(fields, c.node)
 	}
 	var b bytes.Buffer
-	w := file.NewParquetWriter(&b, schema.MustGroup(schema.NewGroupNode("schema", arrow.Repetitions.Required, fields, -1)))
+	w := file.NewParquetWriter(&b, schema.MustGroup(schema.NewGroupNode("schema", arrow.Repetitions.Required, fields,
+		-1)))
 	group := w.AppendRowGroup()
 	for _, name := range order {
 		c, err := group.NextColumn()
@@ -129,7 +130,8 @@ func writeTyped(t testing.TB, columns map[string]typed) []byte {
 			if w, ok := c.(*file.FixedLenByteArrayColumnChunkWriter); ok {
 				_, err = w.WriteBatch([]arrow.FixedLenByteArray{arrow.FixedLenByteArray(v)}, nil, nil)
 			} else {
-				_, err = c.(*file.ByteArrayColumnChunkWriter).WriteBatch([]arrow.ByteArray{arrow.ByteArray(v)}, nil, nil)
+				_, err = c.(*file.ByteArrayColumnChunkWriter).WriteBatch([]arrow.ByteArray{arrow.ByteArray(v)}, nil,
+					nil)
 			}
 		case int32:
 			_, err = c.(*file.Int32ColumnChunkWriter).WriteBatch([]int32{v}, nil, nil)
@@ -152,32 +154,44 @@ func writeTyped(t testing.TB, columns map[string]typed) []byte {
 // byte arrays of any length, intervals, and values that are no text.
 func TestLogicalTypesOfOlderFiles(t *testing.T) {
 	converted := func(kind arrow.Type, c schema.ConvertedType, width, precision, scale int, value any) typed {
-		n, err := schema.NewPrimitiveNodeConverted("x", arrow.Repetitions.Required, kind, c, width, precision, scale, -1)
+		n, err := schema.NewPrimitiveNodeConverted("x", arrow.Repetitions.Required, kind, c, width, precision, scale,
+			-1)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return typed{n, value}
 	}
 	types, of := arrow.Types, schema.ConvertedTypes
-	month := string(binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, 1), 2), 3500))
+	var interval []byte
+	for _, part := range []uint32{1, 2, 3500} { // months, days, milliseconds
+		interval = binary.LittleEndian.AppendUint32(interval, part)
+	}
+	month := string(interval)
 	for name, c := range map[string]struct {
 		column typed
 		want   string
 	}{
-		"decimal in bytes":            {converted(types.ByteArray, of.Decimal, -1, 30, 3, "\xff\x85"), "-0.123"},
-		"decimal in more bytes":       {converted(types.ByteArray, of.Decimal, -1, 30, 3, "\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00"), "18446744073709551.616"},
-		"decimal without a point":     {converted(types.Int64, of.Decimal, -1, 18, 0, int64(-7)), "-7"},
-		"decimal below one":           {converted(types.Int32, of.Decimal, -1, 9, 4, int32(5)), "0.0005"},
-		"enum":                        {converted(types.ByteArray, of.Enum, -1, -1, -1, "RED"), "RED"},
-		"json":                        {converted(types.ByteArray, of.JSON, -1, -1, -1, "{}"), "{}"},
-		"interval":                    {converted(types.FixedLenByteArray, of.Interval, 12, -1, -1, month), "P1M2DT3.5S"},
-		"unsigned":                    {converted(types.Int64, of.Uint64, -1, -1, -1, int64(-1)), "18446744073709551615"},
-		"unsigned of 32 bits":         {converted(types.Int32, of.Uint32, -1, -1, -1, int32(-2)), "4294967294"},
-		"date":                        {converted(types.Int32, of.Date, -1, -1, -1, int32(math.MaxInt32)), "5881580-07-11"},
-		"milliseconds":                {converted(types.Int64, of.TimestampMillis, -1, -1, -1, int64(-1)), "1969-12-31T23:59:59.999Z"},
-		"microseconds":                {converted(types.Int64, of.TimestampMicros, -1, -1, -1, int64(1)), "1970-01-01T00:00:00.000001Z"},
-		"milliseconds of a day":       {converted(types.Int32, of.TimeMillis, -1, -1, -1, int32(1500)), "00:00:01.5Z"},
-		"BSON":                        {converted(types.ByteArray, of.BSON, -1, -1, -1, "\x05\x00\x00\x00\x00"), "is BSON in BYTE_ARRAY"},
+		"decimal in bytes": {converted(types.ByteArray, of.Decimal, -1, 30, 3, "\xff\x85"), "-0.123"},
+		"decimal in more bytes": {converted(types.ByteArray, of.Decimal, -1, 30, 3,
+			"\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00"), "18446744073709551.616"},
+		"decimal without a point": {converted(types.Int64, of.Decimal, -1, 18, 0, int64(-7)), "-7"},
+		"decimal below one":       {converted(types.Int32, of.Decimal, -1, 9, 4, int32(5)), "0.0005"},
+		"enum":                    {converted(types.ByteArray, of.Enum, -1, -1, -1, "RED"), "RED"},
+		"json":                    {converted(types.ByteArray, of.JSON, -1, -1, -1, "{}"), "{}"},
+		"interval": {converted(types.FixedLenByteArray, of.Interval, 12, -1, -1, month),
+			"P1M2DT3.5S"},
+		"unsigned": {converted(types.Int64, of.Uint64, -1, -1, -1, int64(-1)),
+			"18446744073709551615"},
+		"unsigned of 32 bits": {converted(types.Int32, of.Uint32, -1, -1, -1, int32(-2)), "4294967294"},
+		"date": {converted(types.Int32, of.Date, -1, -1, -1, int32(math.MaxInt32)),
+			"5881580-07-11"},
+		"milliseconds": {converted(types.Int64, of.TimestampMillis, -1, -1, -1, int64(-1)),
+			"1969-12-31T23:59:59.999Z"},
+		"microseconds": {converted(types.Int64, of.TimestampMicros, -1, -1, -1, int64(1)),
+			"1970-01-01T00:00:00.000001Z"},
+		"milliseconds of a day": {converted(types.Int32, of.TimeMillis, -1, -1, -1, int32(1500)), "00:00:01.5Z"},
+		"BSON": {converted(types.ByteArray, of.BSON, -1, -1, -1, "\x05\x00\x00\x00\x00"),
+			"is BSON in BYTE_ARRAY"},
 		"an empty decimal is no zero": {converted(types.ByteArray, of.Decimal, -1, 30, 3, ""), "a decimal of 0 bytes"},
 	} {
 		texts, failed := readTexts(t, writeTyped(t, map[string]typed{"x": c.column}))
@@ -194,7 +208,8 @@ func TestLogicalTypesOfOlderFiles(t *testing.T) {
 // TestHalfFloats compares with the bits that IEEE 754 gives.
 func TestHalfFloats(t *testing.T) {
 	for bits, want := range map[uint16]float64{
-		0: 0, 1: math.Ldexp(1, -24), 0x03ff: math.Ldexp(1023, -24), 0x0400: math.Ldexp(1, -14), 0x3c00: 1, 0x3c01: 1 + 1./1024,
+		0: 0, 1: math.Ldexp(1, -24), 0x03ff: math.Ldexp(1023, -24), 0x0400: math.Ldexp(1, -14), 0x3c00: 1,
+		0x3c01: 1 + 1./1024,
 		0xc000: -2, 0x7bff: 65504, 0x7c00: math.Inf(1), 0xfc00: math.Inf(-1),
 	} {
 		if got := halfFloat(bits); got != want {

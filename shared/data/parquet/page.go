@@ -121,11 +121,13 @@ func readDataHeaderV2(t *thrift, h *pageHeader) {
 func (h pageHeader) check(bytes, values int64, limit int) error {
 	switch {
 	case h.size < 0 || h.packed < 0 || h.values < 0:
-		return fmt.Errorf("a page of %d bytes, %d in the file, with %d values: the file is corrupt", h.size, h.packed, h.values)
+		return fmt.Errorf("a page of %d bytes, %d in the file, with %d values: the file is corrupt", h.size, h.packed,
+			h.values)
 	case h.packed > bytes:
 		return fmt.Errorf("a page of %d bytes where the column has only %d left: the file is corrupt", h.packed, bytes)
 	case h.size > int64(limit) || h.packed > int64(limit):
-		return fmt.Errorf("a page of %d bytes, more than the limit of %d: write the file with smaller pages", max(h.size, h.packed), limit)
+		return fmt.Errorf("a page of %d bytes, more than the limit of %d: write the file with smaller pages",
+			max(h.size, h.packed), limit)
 	case h.kind == pageIndex:
 		return nil
 	case h.kind != pageData && h.kind != pageDataV2 && h.kind != pageDictionary:
@@ -133,10 +135,12 @@ func (h pageHeader) check(bytes, values int64, limit int) error {
 	case !h.body:
 		return errors.New("a page whose header lacks its part: the file is corrupt")
 	case h.kind != pageDictionary && h.values > values:
-		return fmt.Errorf("a page of %d values where the column has only %d left: the file is corrupt", h.values, values)
+		return fmt.Errorf("a page of %d values where the column has only %d left: the file is corrupt", h.values,
+			values)
 	case h.kind == pageDataV2 && (h.nulls < 0 || h.nulls > h.values || h.defLength < 0 || h.repLength < 0 ||
 		h.defLength > h.packed-h.repLength || h.defLength > h.size-h.repLength):
-		return fmt.Errorf("a page with %d nulls among %d values and levels of %d and %d bytes: the file is corrupt", h.nulls, h.values, h.repLength, h.defLength)
+		return fmt.Errorf("a page with %d nulls among %d values and levels of %d and %d bytes: the file is corrupt",
+			h.nulls, h.values, h.repLength, h.defLength)
 	}
 	return nil
 }

@@ -96,7 +96,8 @@ const (
 	FixedLenByteArray
 )
 
-var typeNames = [...]string{"BOOLEAN", "INT32", "INT64", "INT96", "FLOAT", "DOUBLE", "BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"}
+var typeNames = [...]string{"BOOLEAN", "INT32", "INT64", "INT96", "FLOAT", "DOUBLE", "BYTE_ARRAY",
+	"FIXED_LEN_BYTE_ARRAY"}
 
 func (t Type) String() string {
 	if t < 0 || int(t) >= len(typeNames) {
@@ -138,7 +139,8 @@ func Open(in io.ReaderAt, size int64, o Options) (*File, error) {
 	}
 	length := int64(binary.LittleEndian.Uint32(tail))
 	if length > size-12 || length > maxFooter {
-		return nil, fmt.Errorf("parquet: a footer of %d bytes in a file of %d (the limit is %d): it may be truncated", length, size, maxFooter)
+		return nil, fmt.Errorf("parquet: a footer of %d bytes in a file of %d (the limit is %d): it may be truncated",
+			length, size, maxFooter)
 	}
 	footer := make([]byte, length)
 	if _, err := in.ReadAt(footer, size-8-length); err != nil {
@@ -169,7 +171,8 @@ func (f *File) Schema() *Node { return f.schema }
 // did accounts for n more units of work.
 func (f *File) did(n int64) error {
 	if work := f.work.Add(n); work > f.options.MaxWork {
-		return fmt.Errorf("its values take more than %d times the bytes of the file (%d in all): a file that unpacks to so much is refused", 1<<13, f.options.MaxWork)
+		return fmt.Errorf("its values take more than %d times the bytes of the file (%d in all): a file that unpacks "+
+			"to so much is refused", 1<<13, f.options.MaxWork)
 	}
 	return nil
 }

@@ -172,7 +172,8 @@ func writeValues(c file.ColumnChunkWriter, random *rand.Rand, def []int16) (err 
 // readArrow reads the only column of a file with the Arrow module.
 func readArrow(t testing.TB, data []byte) column {
 	t.Helper()
-	r, err := file.NewParquetReader(bytes.NewReader(data), file.WithReadProps(arrow.NewReaderProperties(memory.NewGoAllocator())))
+	r, err := file.NewParquetReader(bytes.NewReader(data),
+		file.WithReadProps(arrow.NewReaderProperties(memory.NewGoAllocator())))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,8 +233,10 @@ func readArrow(t testing.TB, data []byte) column {
 }
 
 var (
-	codecs = []compress.Compression{compress.Codecs.Uncompressed, compress.Codecs.Snappy, compress.Codecs.Gzip, compress.Codecs.Brotli, compress.Codecs.Zstd}
-	kinds  = []arrow.Type{arrow.Types.ByteArray, arrow.Types.Int32, arrow.Types.Int64, arrow.Types.Float, arrow.Types.Double, arrow.Types.Boolean}
+	codecs = []compress.Compression{compress.Codecs.Uncompressed, compress.Codecs.Snappy, compress.Codecs.Gzip,
+		compress.Codecs.Brotli, compress.Codecs.Zstd}
+	kinds = []arrow.Type{arrow.Types.ByteArray, arrow.Types.Int32, arrow.Types.Int64, arrow.Types.Float,
+		arrow.Types.Double, arrow.Types.Boolean}
 )
 
 // layouts lists the ways in which the Arrow module can write a type.
@@ -269,7 +272,8 @@ func TestAgreesWithArrow(t *testing.T) {
 			}
 			want := readArrow(t, data)
 			if len(want.def) != 700 || !reflect.DeepEqual(got[0], want) {
-				t.Errorf("%v/%v: %d levels and %d values, want %d and %d", kind, l, len(got[0].def), got[0].values.Len(), len(want.def), want.values.Len())
+				t.Errorf("%v/%v: %d levels and %d values, want %d and %d", kind, l, len(got[0].def),
+					got[0].values.Len(), len(want.def), want.values.Len())
 			}
 		}
 	}
@@ -324,7 +328,8 @@ func damage(random *rand.Rand, good []byte) ([]byte, string) {
 
 // TestMemoryIsBounded: a file that claims gigabytes is refused without taking them.
 func TestMemoryIsBounded(t *testing.T) {
-	good := writeFile(t, layout{codec: compress.Codecs.Zstd, encoding: arrow.Encodings.Plain}, arrow.Types.ByteArray, 700)
+	good := writeFile(t, layout{codec: compress.Codecs.Zstd, encoding: arrow.Encodings.Plain}, arrow.Types.ByteArray,
+		700)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	random := rand.New(rand.NewPCG(3, 4))
@@ -343,7 +348,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	if _, err := readFile(good, Options{MaxHeld: 100}); err == nil || !strings.Contains(err.Error(), "limit") {
 		t.Errorf("pages beyond the limit: %v", err)
 	}
-	good = writeFile(t, layout{codec: compress.Codecs.Zstd, encoding: arrow.Encodings.DeltaByteArray}, arrow.Types.ByteArray, 700)
+	good = writeFile(t, layout{codec: compress.Codecs.Zstd, encoding: arrow.Encodings.DeltaByteArray},
+		arrow.Types.ByteArray, 700)
 	if _, err := readFile(good, Options{MaxValue: 3}); err == nil || !strings.Contains(err.Error(), "limit") {
 		t.Errorf("a value beyond the limit: %v", err)
 	}
@@ -428,7 +434,8 @@ func TestLZ4(t *testing.T) {
 	var first []Values
 	for _, path := range conformanceFiles(t) {
 		name := filepath.Base(path)
-		if name != "hadoop_lz4_compressed.parquet" && name != "non_hadoop_lz4_compressed.parquet" && name != "lz4_raw_compressed.parquet" {
+		if name != "hadoop_lz4_compressed.parquet" && name != "non_hadoop_lz4_compressed.parquet" &&
+			name != "lz4_raw_compressed.parquet" {
 			continue
 		}
 		data, err := os.ReadFile(path)
@@ -482,10 +489,13 @@ func drain(data []byte, o Options) (work int64, err error) {
 // stand for all rows.
 func repeated(t testing.TB, rows int) []byte {
 	t.Helper()
-	node := schema.MustPrimitive(schema.NewPrimitiveNode("v", arrow.Repetitions.Optional, arrow.Types.ByteArray, -1, -1))
+	node := schema.MustPrimitive(schema.NewPrimitiveNode("v", arrow.Repetitions.Optional, arrow.Types.ByteArray, -1,
+		-1))
 	root := schema.MustGroup(schema.NewGroupNode("schema", arrow.Repetitions.Required, schema.FieldList{node}, -1))
 	var b bytes.Buffer
-	w := file.NewParquetWriter(&b, root, file.WithWriterProps(arrow.NewWriterProperties(arrow.WithCompression(compress.Codecs.Zstd), arrow.WithStats(false))))
+	w := file.NewParquetWriter(&b, root,
+		file.WithWriterProps(arrow.NewWriterProperties(arrow.WithCompression(compress.Codecs.Zstd),
+			arrow.WithStats(false))))
 	c, err := w.AppendRowGroup().NextColumn()
 	if err != nil {
 		t.Fatal(err)
@@ -512,7 +522,8 @@ func TestWorkIsBounded(t *testing.T) {
 		t.Errorf("%d, %v", work, err)
 	}
 	const most = 1 << 20
-	if work, err := drain(data, Options{MaxWork: most}); err == nil || !strings.Contains(err.Error(), "times the bytes of the file") || work > most {
+	if work, err := drain(data, Options{MaxWork: most}); err == nil ||
+		!strings.Contains(err.Error(), "times the bytes of the file") || work > most {
 		t.Errorf("%d bytes of a file of %d, where %d are the limit: %v", work, len(data), most, err)
 	}
 }
@@ -558,7 +569,8 @@ func BenchmarkRead(b *testing.B) {
 		{codec: compress.Codecs.Zstd, encoding: arrow.Encodings.Plain},
 		{codec: compress.Codecs.Snappy, encoding: arrow.Encodings.Plain, dict: true},
 	} {
-		node := schema.MustPrimitive(schema.NewPrimitiveNode("v", arrow.Repetitions.Optional, arrow.Types.ByteArray, -1, -1))
+		node := schema.MustPrimitive(schema.NewPrimitiveNode("v", arrow.Repetitions.Optional, arrow.Types.ByteArray, -1,
+			-1))
 		root := schema.MustGroup(schema.NewGroupNode("schema", arrow.Repetitions.Required, schema.FieldList{node}, -1))
 		var out bytes.Buffer
 		w := file.NewParquetWriter(&out, root, file.WithWriterProps(arrow.NewWriterProperties(

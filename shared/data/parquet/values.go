@@ -20,8 +20,10 @@ const (
 )
 
 var encodingNames = map[int64]string{
-	encodingPlain: "PLAIN", encodingPlainDict: "PLAIN_DICTIONARY", encodingRLE: "RLE", 4: "BIT_PACKED", encodingDelta: "DELTA_BINARY_PACKED",
-	encodingDeltaLength: "DELTA_LENGTH_BYTE_ARRAY", encodingDeltaBytes: "DELTA_BYTE_ARRAY", encodingDict: "RLE_DICTIONARY", encodingSplit: "BYTE_STREAM_SPLIT",
+	encodingPlain: "PLAIN", encodingPlainDict: "PLAIN_DICTIONARY", encodingRLE: "RLE", 4: "BIT_PACKED",
+	encodingDelta:       "DELTA_BINARY_PACKED",
+	encodingDeltaLength: "DELTA_LENGTH_BYTE_ARRAY", encodingDeltaBytes: "DELTA_BYTE_ARRAY",
+	encodingDict: "RLE_DICTIONARY", encodingSplit: "BYTE_STREAM_SPLIT",
 }
 
 var errValues = errors.New("a page holds fewer values than it claims: the file is corrupt")
@@ -127,7 +129,8 @@ func (p *plainBytes) read(v *Values, n int) error {
 		}
 		length := int64(binary.LittleEndian.Uint32(p.data))
 		if length > int64(len(p.data)-4) {
-			return fmt.Errorf("a value of %d bytes where the page has only %d left: the file is corrupt", length, len(p.data)-4)
+			return fmt.Errorf("a value of %d bytes where the page has only %d left: the file is corrupt", length,
+				len(p.data)-4)
 		}
 		end := 4 + int(length)
 		v.Bytes = append(v.Bytes, p.data[4:end:end])
@@ -255,7 +258,8 @@ func (p *deltaLength) next() ([]byte, error) {
 		return nil, err
 	}
 	if length < 0 || length > int64(len(p.data)) {
-		return nil, fmt.Errorf("a value of %d bytes where the page has only %d left: the file is corrupt", length, len(p.data))
+		return nil, fmt.Errorf("a value of %d bytes where the page has only %d left: the file is corrupt", length,
+			len(p.data))
 	}
 	value := p.data[:length:length]
 	p.data = p.data[length:]

@@ -36,8 +36,8 @@ type Duplicate struct {
 	Document   string  `json:"document"` // id
 	Source     string  `json:"source"`
 	Row        int64   `json:"row"`
-	OfDocument string  `json:"of_document"` // the earlier document that it repeats; empty if that is in an earlier dataset
-	OfSource   string  `json:"of_source"`   // its source, or the list of texts that has it
+	OfDocument string  `json:"of_document"` // the earlier document of which this is a copy; empty: in an earlier dataset
+	OfSource   string  `json:"of_source"`   // the earlier document's source, or the list of texts that holds the text
 	OfRow      int64   `json:"of_row"`
 	Similarity float64 `json:"similarity"` // 1: the same text, apart from case and white space
 	Text       string  `json:"text"`       // its beginning
@@ -257,7 +257,9 @@ func (f *finder) near(ctx context.Context) ([]repeat, error) {
 		for i := range order {
 			order[i] = int32(i)
 		}
-		slices.SortFunc(order, func(x, y int32) int { return cmp.Or(cmp.Compare(bands[x][b], bands[y][b]), cmp.Compare(x, y)) })
+		slices.SortFunc(order, func(x, y int32) int {
+			return cmp.Or(cmp.Compare(bands[x][b], bands[y][b]), cmp.Compare(x, y))
+		})
 		first := int32(0)
 		for k, i := range order {
 			if k == 0 || bands[i][b] != bands[order[k-1]][b] {

@@ -33,7 +33,8 @@ func TestDuplicates(t *testing.T) {
 	farA := slices.Concat(a[:150], datasettest.Prose(random, 150))
 	tok, info := datasettest.Tokenizer(t, "gpt2")
 	first := datasettest.Texts(tok, "first", strings.Join(a, " "), strings.Join(b, " "), "A short one.", "")
-	second := datasettest.Texts(tok, "second", strings.ToUpper(strings.Join(a, " \n ")), strings.Join(nearA, " "), strings.Join(farA, " "), "a  SHORT one.", "a short, one", " ")
+	second := datasettest.Texts(tok, "second", strings.ToUpper(strings.Join(a, " \n ")), strings.Join(nearA, " "),
+		strings.Join(farA, " "), "a  SHORT one.", "a short, one", " ")
 	batches := []string{datasettest.Batch(t, info, second), datasettest.Batch(t, info, first)}
 	for method, want := range map[string][]string{
 		"keep":  nil,
@@ -59,7 +60,8 @@ func TestDuplicates(t *testing.T) {
 				}
 				continue
 			}
-			if n := m.Duplicates.Exact + m.Duplicates.Near; n != int64(len(want)) || m.Duplicates.Exact != 3 || m.Duplicates.Method != method {
+			if n := m.Duplicates.Exact + m.Duplicates.Near; n != int64(len(want)) || m.Duplicates.Exact != 3 ||
+				m.Duplicates.Method != method {
 				t.Errorf("%s: %+v", method, m.Duplicates)
 			}
 		}
@@ -117,7 +119,8 @@ func TestNearDuplicatesByDefinition(t *testing.T) {
 }
 
 func TestNormalize(t *testing.T) {
-	for text, want := range map[string]string{" A\t\nb  C ": "a b c", "": "", " \n ": "", "ÄÖ\u00a0Ü": "äö ü", "a\xffB": "a\xffb"} {
+	for text, want := range map[string]string{" A\t\nb  C ": "a b c", "": "", " \n ": "", "ÄÖ\u00a0Ü": "äö ü",
+		"a\xffB": "a\xffb"} {
 		if got := string(seal.Normalize(nil, []byte(text))); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
@@ -163,7 +166,8 @@ func TestMixture(t *testing.T) {
 		web = append(web, strings.Join(datasettest.Prose(random, 5+random.IntN(60)), " "))
 	}
 	tok, info := datasettest.Tokenizer(t, "gpt2")
-	all := slices.Concat(datasettest.Texts(tok, "chat/a.jsonl", chat...), datasettest.Texts(tok, "web/b.parquet", web...))
+	all := slices.Concat(datasettest.Texts(tok, "chat/a.jsonl", chat...),
+		datasettest.Texts(tok, "web/b.parquet", web...))
 	batch := datasettest.Batch(t, info, all)
 	shares := func(list ...string) (parsed []dataset.Share) {
 		for _, s := range list {
@@ -196,8 +200,10 @@ func TestMixture(t *testing.T) {
 		}
 		datasettest.Open(t, m, dir)
 	}
-	for what, mixture := range map[string][]dataset.Share{"in no part": shares("chat/*=1"), "no source matches": shares("*/*=1", "glm=1")} {
-		if _, err := seal.Dataset(context.Background(), datasettest.Usual(seal.Options{Mixture: mixture}), []string{batch}, datasettest.Into(t.TempDir())); err == nil || !strings.Contains(err.Error(), what) {
+	for what, mixture := range map[string][]dataset.Share{"in no part": shares("chat/*=1"),
+		"no source matches": shares("*/*=1", "glm=1")} {
+		if _, err := seal.Dataset(context.Background(), datasettest.Usual(seal.Options{Mixture: mixture}),
+			[]string{batch}, datasettest.Into(t.TempDir())); err == nil || !strings.Contains(err.Error(), what) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -221,7 +227,8 @@ func BenchmarkDuplicates(b *testing.B) {
 			b.SetBytes(size)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := seal.Dataset(context.Background(), datasettest.Usual(seal.Options{Duplicates: method}), []string{batch}, datasettest.Into(b.TempDir())); err != nil {
+				if _, err := seal.Dataset(context.Background(), datasettest.Usual(seal.Options{Duplicates: method}),
+					[]string{batch}, datasettest.Into(b.TempDir())); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -19,7 +19,8 @@ func ParseShare(s string) (dataset.Share, error) {
 	weight, err := strconv.ParseFloat(strings.TrimSpace(s[i+1:]), 64)
 	share := dataset.Share{Sources: strings.TrimSpace(s[:i]), Weight: weight}
 	if err != nil || validateShare(share) != nil {
-		return dataset.Share{}, fmt.Errorf("share %q: write a pattern of sources, = and a positive weight, e.g. fineweb/*=80", s)
+		return dataset.Share{},
+			fmt.Errorf("share %q: write a pattern of sources, = and a positive weight, e.g. fineweb/*=80", s)
 	}
 	return share, nil
 }
@@ -90,12 +91,14 @@ func (s *sealer) assign() ([]int, error) {
 			return ok
 		})
 		if part[i] < 0 {
-			return nil, NoDatasetError{fmt.Sprintf("source %s is in no part of the mixture: add a pattern for it", source.Name)}
+			return nil, NoDatasetError{fmt.Sprintf("source %s is in no part of the mixture: add a pattern for it",
+				source.Name)}
 		}
 	}
 	for k, share := range s.shares {
 		if !slices.Contains(part, k) {
-			return nil, NoDatasetError{fmt.Sprintf("no source matches %s in the mixture, or none that has documents", share.Sources)}
+			return nil, NoDatasetError{fmt.Sprintf("no source matches %s in the mixture, or none that has documents",
+				share.Sources)}
 		}
 	}
 	return part, nil

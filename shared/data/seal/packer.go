@@ -28,7 +28,8 @@ func newPacker(s *sealer, split string) *packer {
 	}
 	return &packer{
 		sealer: s, split: split,
-		about:  dataset.ShardInfo{Tokenizer: s.tokenizer, SequenceLength: s.options.SequenceLength, Split: split, Sources: names},
+		about: dataset.ShardInfo{Tokenizer: s.tokenizer, SequenceLength: s.options.SequenceLength, Split: split,
+			Sources: names},
 		info:   dataset.SplitInfo{Shards: []dataset.Shard{}},
 		window: []uint32{s.tokenizer.EndOfText},
 	}
@@ -44,14 +45,16 @@ func (p *packer) add(e entry) error {
 	p.tokens = append(tokens.AppendTo(p.tokens[:0]), p.sealer.tokenizer.EndOfText)
 	for _, id := range p.tokens {
 		if int64(id) >= int64(p.sealer.tokenizer.Vocab) {
-			return fmt.Errorf("token batch %s: document %s has token %d, outside the vocabulary: %w: tokenize its source again", b.Path(), d.ID, id, dataset.ErrCorrupt)
+			return fmt.Errorf("token batch %s: document %s has token %d, outside the vocabulary: %w: tokenize its "+
+				"source again", b.Path(), d.ID, id, dataset.ErrCorrupt)
 		}
 	}
 	from, to := p.part(d)
 	width := p.sealer.options.SequenceLength + 1
 	for offset := from; offset < to; {
 		n := min(width-len(p.window), to-offset)
-		p.ranges = append(p.ranges, dataset.Range{Start: len(p.window), Length: n, Document: d.ID, Source: int(e.source), Row: e.row, Offset: int64(offset)})
+		p.ranges = append(p.ranges, dataset.Range{Start: len(p.window), Length: n, Document: d.ID,
+			Source: int(e.source), Row: e.row, Offset: int64(offset)})
 		p.window = append(p.window, p.tokens[offset:offset+n]...)
 		offset += n
 		if len(p.window) == width {
@@ -87,7 +90,8 @@ func (p *packer) part(d dataset.BatchDocument) (from, to int) {
 func (p *packer) carry() {
 	last := p.ranges[len(p.ranges)-1]
 	p.window = append(p.window[:0], p.window[len(p.window)-1])
-	p.ranges = append(p.ranges[:0], dataset.Range{Length: 1, Document: last.Document, Source: last.Source, Row: last.Row, Offset: last.Offset + int64(last.Length) - 1})
+	p.ranges = append(p.ranges[:0], dataset.Range{Length: 1, Document: last.Document, Source: last.Source,
+		Row: last.Row, Offset: last.Offset + int64(last.Length) - 1})
 }
 
 // emit writes the window as a sequence.
@@ -119,7 +123,8 @@ func (p *packer) begin() (err error) {
 }
 
 func (p *packer) commit() error {
-	shard := dataset.Shard{Name: fmt.Sprintf("%s-%05d.arrow", p.split, len(p.info.Shards)), Sequences: p.shard.Sequences()}
+	shard := dataset.Shard{Name: fmt.Sprintf("%s-%05d.arrow", p.split, len(p.info.Shards)),
+		Sequences: p.shard.Sequences()}
 	if err := p.shard.Close(); err != nil {
 		return fmt.Errorf("writing shard %s: %w", shard.Name, err)
 	}

@@ -89,16 +89,20 @@ func (o Options) Validate() error {
 		return err
 	}
 	if o.SequencesPerShard < 0 {
-		return fmt.Errorf("%d sequences per shard: it must be positive, or 0 for about 64 MiB of tokens", o.SequencesPerShard)
+		return fmt.Errorf("%d sequences per shard: it must be positive, or 0 for about 64 MiB of tokens",
+			o.SequencesPerShard)
 	}
 	if !(o.ValidationShare >= 0 && o.ValidationShare < 1) {
-		return fmt.Errorf("a validation share of %v: it must be below 1; 0 makes no validation split", o.ValidationShare)
+		return fmt.Errorf("a validation share of %v: it must be below 1; 0 makes no validation split",
+			o.ValidationShare)
 	}
 	if o.Duplicates != KeepDuplicates && o.Duplicates != ExactDuplicates && o.Duplicates != NearDuplicates {
-		return fmt.Errorf("duplicates %q: choose %s, %s or %s", o.Duplicates, KeepDuplicates, ExactDuplicates, NearDuplicates)
+		return fmt.Errorf("duplicates %q: choose %s, %s or %s", o.Duplicates, KeepDuplicates, ExactDuplicates,
+			NearDuplicates)
 	}
 	if o.Duplicates == KeepDuplicates && len(o.Known) > 0 {
-		return fmt.Errorf("known texts with duplicates %s: choose %s or %s", KeepDuplicates, ExactDuplicates, NearDuplicates)
+		return fmt.Errorf("known texts with duplicates %s: choose %s or %s", KeepDuplicates, ExactDuplicates,
+			NearDuplicates)
 	}
 	if !(o.Similarity >= 0 && o.Similarity <= 1) {
 		return fmt.Errorf("a similarity of %v: it must lie between 0 and 1, both included", o.Similarity)
@@ -127,7 +131,9 @@ type Output interface {
 //
 // Memory grows by 40 bytes a document, by 60 while exact duplicates are looked for and by about 150 for near ones;
 // tokens stay in the batches.
-func Dataset(ctx context.Context, o Options, batches []string, create func(name string) (Output, error)) (*dataset.Manifest, error) {
+func Dataset(
+	ctx context.Context, o Options, batches []string, create func(name string) (Output, error),
+) (*dataset.Manifest, error) {
 	s := &sealer{create: create}
 	defer s.close()
 	step := o.Step
@@ -164,7 +170,8 @@ func Dataset(ctx context.Context, o Options, batches []string, create func(name 
 	}
 	m := &dataset.Manifest{
 		Format: dataset.ManifestFormat, Tokenizer: s.tokenizer, SequenceLength: o.SequenceLength, Counted: o.Counted,
-		Seed: o.Seed, ValidationShare: o.ValidationShare, Duplicates: s.duplicates, Mixture: s.shares, Sources: s.sources,
+		Seed: o.Seed, ValidationShare: o.ValidationShare, Duplicates: s.duplicates, Mixture: s.shares,
+		Sources: s.sources,
 	}
 	if m.Splits.Train, err = s.writeSplit(ctx, "train", train); err != nil {
 		return nil, err
@@ -245,7 +252,8 @@ func (s *sealer) openBatches(paths []string) error {
 		}
 		s.batches = append(s.batches, b)
 		if b.Tokenizer() != s.batches[0].Tokenizer() {
-			return fmt.Errorf("seal: %s has %s tokens but %s has %s: tokenize both alike", path, b.Tokenizer().Name, paths[0], s.batches[0].Tokenizer().Name)
+			return fmt.Errorf("seal: %s has %s tokens but %s has %s: tokenize both alike", path, b.Tokenizer().Name,
+				paths[0], s.batches[0].Tokenizer().Name)
 		}
 	}
 	s.tokenizer = s.batches[0].Tokenizer()
@@ -271,7 +279,8 @@ func (s *sealer) index(ctx context.Context) error {
 				return fmt.Errorf("seal: %w", err)
 			}
 			if d.Bytes < 0 {
-				return fmt.Errorf("seal: token batch %s: document %d claims %d bytes: %w", b.Path(), i, d.Bytes, dataset.ErrCorrupt)
+				return fmt.Errorf("seal: token batch %s: document %d claims %d bytes: %w", b.Path(), i, d.Bytes,
+					dataset.ErrCorrupt)
 			}
 			source := sources[d.Source]
 			if source == nil {
@@ -289,7 +298,8 @@ func (s *sealer) index(ctx context.Context) error {
 		}
 	}
 	if len(s.entries) == 0 {
-		return NoDatasetError{"there are no documents: every row is without a text, filtered, or in a file that was left out"}
+		return NoDatasetError{"there are no documents: every row is without a text, filtered, or in a file that was " +
+			"left out"}
 	}
 	rank := make([]uint32, len(number))
 	for i, name := range slices.Sorted(maps.Keys(sources)) {
@@ -314,7 +324,8 @@ func (s *sealer) refuseRepeats() error {
 	for i := 1; i < len(s.entries); i++ {
 		a, b := s.entries[i-1], s.entries[i]
 		if a.source == b.source && a.row == b.row {
-			return fmt.Errorf("seal: row %d of source %s is in %s and in %s: is a batch listed twice, or do two files have the same name?",
+			return fmt.Errorf("seal: row %d of source %s is in %s and in %s: is a batch listed twice, or do two "+
+				"files have the same name?",
 				a.row, s.sources[a.source].Name, s.paths[a.batch], s.paths[b.batch])
 		}
 	}

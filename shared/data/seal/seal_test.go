@@ -33,8 +33,10 @@ func TestEveryTokenOnce(t *testing.T) {
 				t.Run(fmt.Sprintf("%s/%d/%d", info.Name, length, perShard), func(t *testing.T) {
 					docs := datasettest.Synthetic(60, info)
 					half := len(docs) / 2
-					batches := []string{datasettest.Batch(t, info, docs[:half]), datasettest.Batch(t, info, docs[half:])}
-					m, dir := datasettest.Seal(t, seal.Options{SequenceLength: length, SequencesPerShard: perShard, Seed: 3, ValidationShare: 0.2}, batches...)
+					batches := []string{datasettest.Batch(t, info, docs[:half]),
+						datasettest.Batch(t, info, docs[half:])}
+					m, dir := datasettest.Seal(t, seal.Options{SequenceLength: length, SequencesPerShard: perShard,
+						Seed: 3, ValidationShare: 0.2}, batches...)
 					d := datasettest.Open(t, m, dir)
 					checkAccounting(t, d, docs)
 				})
@@ -101,7 +103,8 @@ func checkAccounting(t *testing.T, d *dataset.Dataset, docs []datasettest.Docume
 				}
 				for j := range r.Length {
 					if got := tokens[r.Start+j]; got != int32(doc.Tokens[r.Offset+int64(j)]) {
-						t.Fatalf("sequence %d token %d is %d instead of %s's token %d", i, r.Start+j, got, name, r.Offset+int64(j))
+						t.Fatalf("sequence %d token %d is %d instead of %s's token %d", i, r.Start+j, got, name,
+							r.Offset+int64(j))
 					}
 					if r.Start+j > 0 { // the first token is context only
 						if targets[name][r.Offset+int64(j)] {
@@ -125,7 +128,8 @@ func checkAccounting(t *testing.T, d *dataset.Dataset, docs []datasettest.Docume
 			seen[name] = part
 		}
 		if info.Tokens != total || info.Documents != int64(len(targets)) || info.Bytes != size {
-			t.Errorf("split %s has %d targets, %d documents, %d bytes; the manifest says %d, %d, %d", part, total, len(targets), size, info.Tokens, info.Documents, info.Bytes)
+			t.Errorf("split %s has %d targets, %d documents, %d bytes; the manifest says %d, %d, %d", part, total,
+				len(targets), size, info.Tokens, info.Documents, info.Bytes)
 		}
 	}
 	if len(seen) != len(docs) {
@@ -138,8 +142,10 @@ func TestSealDependsOnDocumentsAlone(t *testing.T) {
 	reversed := slices.Clone(docs)
 	slices.Reverse(reversed)
 	o := seal.Options{SequenceLength: 32, SequencesPerShard: 8, Seed: 1, ValidationShare: 0.2}
-	a, dirA := datasettest.Seal(t, o, datasettest.Batch(t, datasettest.Small, docs[:20]), datasettest.Batch(t, datasettest.Small, docs[20:]))
-	b, dirB := datasettest.Seal(t, o, datasettest.Batch(t, datasettest.Small, reversed[:7]), datasettest.Batch(t, datasettest.Small, nil), datasettest.Batch(t, datasettest.Small, reversed[7:]))
+	a, dirA := datasettest.Seal(t, o, datasettest.Batch(t, datasettest.Small, docs[:20]),
+		datasettest.Batch(t, datasettest.Small, docs[20:]))
+	b, dirB := datasettest.Seal(t, o, datasettest.Batch(t, datasettest.Small, reversed[:7]),
+		datasettest.Batch(t, datasettest.Small, nil), datasettest.Batch(t, datasettest.Small, reversed[7:]))
 	encodedA, err := a.Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +165,8 @@ func TestSealDependsOnDocumentsAlone(t *testing.T) {
 		}
 	}
 	o.Seed = 2
-	if c, _ := datasettest.Seal(t, o, datasettest.Batch(t, datasettest.Small, docs)); c.Splits.Train.Shards[0].Digest == a.Splits.Train.Shards[0].Digest {
+	if c, _ := datasettest.Seal(t, o, datasettest.Batch(t, datasettest.Small,
+		docs)); c.Splits.Train.Shards[0].Digest == a.Splits.Train.Shards[0].Digest {
 		t.Error("another seed gives the same first shard")
 	}
 }
@@ -191,7 +198,8 @@ func TestFormatIsFrozen(t *testing.T) {
 }
 
 func TestSealShuffles(t *testing.T) {
-	m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 16}, datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(200, datasettest.Small)))
+	m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 16},
+		datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(200, datasettest.Small)))
 	d := datasettest.Open(t, m, dir)
 	var rows []int64
 	for i := range d.Train.Len() {
@@ -220,7 +228,8 @@ func TestOnlyDocument(t *testing.T) {
 	tok, info := datasettest.Tokenizer(t, "bytes")
 	text := "Ünder the greenwood tree, who loves to lie with me, and tune his merry note unto the sweet bird's throat."
 	batch := datasettest.Batch(t, info, datasettest.Texts(tok, "s", text))
-	for share, want := range map[float64]int{0.25: 27, 0.0001: 2, 0.9999: 106, 0: 0} { // of 106 bytes and an end of text
+	for share, want := range map[float64]int{0.25: 27, 0.0001: 2, 0.9999: 106,
+		0: 0} { // of 106 bytes and an end of text
 		o := datasettest.Usual(seal.Options{SequenceLength: 8})
 		o.ValidationShare = share
 		dir := t.TempDir()
@@ -229,7 +238,8 @@ func TestOnlyDocument(t *testing.T) {
 			t.Fatal(err)
 		}
 		train, validation := m.Splits.Train, m.Splits.Validation
-		if int(validation.Tokens) != want || int(train.Tokens) != len(text)+1-want || train.Bytes+validation.Bytes != int64(len(text)) || m.ValidationShare != share {
+		if int(validation.Tokens) != want || int(train.Tokens) != len(text)+1-want ||
+			train.Bytes+validation.Bytes != int64(len(text)) || m.ValidationShare != share {
 			t.Errorf("share %v: %+v, %+v", share, train, validation)
 		}
 		var got []byte
@@ -260,14 +270,16 @@ func TestZeros(t *testing.T) {
 	o := datasettest.Usual(seal.Options{SequenceLength: 16})
 	o.ValidationShare = 0
 	m, err := seal.Dataset(context.Background(), o, []string{batch}, datasettest.Into(t.TempDir()))
-	if err != nil || m.Splits.Validation.Documents != 0 || m.Splits.Train.Documents != 200 || len(m.Splits.Validation.Shards) != 0 {
+	if err != nil || m.Splits.Validation.Documents != 0 || m.Splits.Train.Documents != 200 ||
+		len(m.Splits.Validation.Shards) != 0 {
 		t.Errorf("%+v, %v", m, err)
 	}
 	if _, err := dataset.ParseManifest(mustEncode(t, m)); err != nil {
 		t.Error(err)
 	}
 	o.SequenceLength = 0
-	if _, err := seal.Dataset(context.Background(), o, []string{batch}, datasettest.Into(t.TempDir())); err == nil || !strings.Contains(err.Error(), "sequence length of 0") {
+	if _, err := seal.Dataset(context.Background(), o, []string{batch}, datasettest.Into(t.TempDir())); err == nil ||
+		!strings.Contains(err.Error(), "sequence length of 0") {
 		t.Error(err)
 	}
 }
@@ -285,9 +297,11 @@ func TestBothSplitsGetADocument(t *testing.T) {
 	for n := 1; n <= 6; n++ {
 		for seed := range uint64(20) {
 			for _, share := range []float64{0.0001, 0.5, 0.9999} {
-				m, _ := datasettest.Seal(t, seal.Options{SequenceLength: 8, Seed: seed, ValidationShare: share}, datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(n, datasettest.Small)))
+				m, _ := datasettest.Seal(t, seal.Options{SequenceLength: 8, Seed: seed, ValidationShare: share},
+					datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(n, datasettest.Small)))
 				if m.Splits.Train.Documents == 0 || n > 1 && m.Splits.Validation.Documents == 0 {
-					t.Fatalf("%d documents, share %v: %d train, %d validate", n, share, m.Splits.Train.Documents, m.Splits.Validation.Documents)
+					t.Fatalf("%d documents, share %v: %d train, %d validate", n, share, m.Splits.Train.Documents,
+						m.Splits.Validation.Documents)
 				}
 			}
 		}
@@ -295,7 +309,8 @@ func TestBothSplitsGetADocument(t *testing.T) {
 }
 
 func TestValidationShare(t *testing.T) {
-	m, _ := datasettest.Seal(t, seal.Options{SequenceLength: 64, ValidationShare: 0.1}, datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(3000, datasettest.Small)))
+	m, _ := datasettest.Seal(t, seal.Options{SequenceLength: 64, ValidationShare: 0.1},
+		datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(3000, datasettest.Small)))
 	if got := m.Splits.Validation.Documents; got < 240 || got > 360 {
 		t.Errorf("%d of 3000 documents validate at a share of 0.1", got)
 	}
@@ -308,10 +323,11 @@ func TestSealRefuses(t *testing.T) {
 		batches []string
 		want    string
 	}{
-		"nothing":             {seal.Options{}, nil, "no token batches"},
-		"no documents":        {seal.Options{}, []string{datasettest.Batch(t, datasettest.Small, nil)}, "no documents"},
-		"the same batch":      {seal.Options{}, []string{good, good}, "listed twice"},
-		"another tokenizer":   {seal.Options{}, []string{good, datasettest.Batch(t, datasettest.Large, nil)}, "tokenize both alike"},
+		"nothing":        {seal.Options{}, nil, "no token batches"},
+		"no documents":   {seal.Options{}, []string{datasettest.Batch(t, datasettest.Small, nil)}, "no documents"},
+		"the same batch": {seal.Options{}, []string{good, good}, "listed twice"},
+		"another tokenizer": {seal.Options{}, []string{good, datasettest.Batch(t, datasettest.Large, nil)},
+			"tokenize both alike"},
 		"a negative length":   {seal.Options{SequenceLength: -1}, []string{good}, "sequence length"},
 		"a share of one":      {seal.Options{ValidationShare: 1}, []string{good}, "validation share"},
 		"a missing file":      {seal.Options{}, []string{good + "x"}, "no such file"},
@@ -344,16 +360,18 @@ func TestSealAbortsWhatFails(t *testing.T) {
 	batch := datasettest.Batch(t, datasettest.Small, datasettest.Synthetic(50, datasettest.Small))
 	for _, left := range []int{0, 100, 2000} {
 		aborted := 0
-		_, err := seal.Dataset(context.Background(), datasettest.Usual(seal.Options{SequenceLength: 16}), []string{batch}, func(string) (seal.Output, error) {
-			return &failing{left, &aborted}, nil
-		})
+		_, err := seal.Dataset(context.Background(), datasettest.Usual(seal.Options{SequenceLength: 16}),
+			[]string{batch}, func(string) (seal.Output, error) {
+				return &failing{left, &aborted}, nil
+			})
 		if err == nil || !strings.Contains(err.Error(), "disk full") || aborted != 1 {
 			t.Errorf("after %d bytes: aborted %d times, %v", left, aborted, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := seal.Dataset(ctx, datasettest.Usual(seal.Options{}), []string{batch}, datasettest.Into(t.TempDir())); !errors.Is(err, context.Canceled) {
+	if _, err := seal.Dataset(ctx, datasettest.Usual(seal.Options{}), []string{batch},
+		datasettest.Into(t.TempDir())); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
@@ -367,7 +385,8 @@ func books(t testing.TB) (docs []datasettest.Document, info dataset.TokenizerInf
 
 func TestBooksEndToEnd(t *testing.T) {
 	docs, info := books(t)
-	m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 256, SequencesPerShard: 500, ValidationShare: 0.05}, datasettest.Batch(t, info, docs))
+	m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 256, SequencesPerShard: 500, ValidationShare: 0.05},
+		datasettest.Batch(t, info, docs))
 	checkAccounting(t, datasettest.Open(t, m, dir), docs)
 	encoded, err := m.Encode()
 	if err != nil {
@@ -392,7 +411,8 @@ func BenchmarkSeal(b *testing.B) {
 	dir, n := b.TempDir(), int64(0)
 	b.ReportAllocs()
 	for b.Loop() {
-		m, err := seal.Dataset(context.Background(), datasettest.Usual(seal.Options{}), []string{batch}, datasettest.Into(dir))
+		m, err := seal.Dataset(context.Background(), datasettest.Usual(seal.Options{}), []string{batch},
+			datasettest.Into(dir))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -72,7 +72,8 @@ func openTexts(k KnownTexts) (*textList, error) {
 	info, failed := f.Stat()
 	if err := errors.Join(err, failed); err != nil || string(start) != TextsFormat || info.Size()%textBytes != 0 {
 		f.Close()
-		return nil, fmt.Errorf("list of texts %s: %w: it does not begin with %s and go on with digests of %d bytes; is it the file %s of a dataset?",
+		return nil, fmt.Errorf("list of texts %s: %w: it does not begin with %s and go on with digests of %d bytes; "+
+			"is it the file %s of a dataset?",
 			k.Path, dataset.ErrCorrupt, TextsFormat, textBytes, TextsName)
 	}
 	t.left = info.Size()/textBytes - 1

@@ -18,7 +18,8 @@ import (
 
 // sealTexts makes a dataset of texts without exact duplicates and returns which of them are in it, and its list of
 // texts.
-func sealTexts(t *testing.T, o seal.Options, texts ...string) (m *dataset.Manifest, kept []string, list string, left []seal.Duplicate) {
+func sealTexts(t *testing.T, o seal.Options, texts ...string) (m *dataset.Manifest, kept []string, list string,
+	left []seal.Duplicate) {
 	t.Helper()
 	tok, info := datasettest.Tokenizer(t, "bytes")
 	var docs []datasettest.Document
@@ -55,14 +56,16 @@ func TestKnownTexts(t *testing.T) {
 	_, _, second, _ := sealTexts(t, seal.Options{}, "Sun.", "Wind.")
 	known := []seal.KnownTexts{{"one", first}, {"two", second}}
 	for _, method := range []string{seal.ExactDuplicates, seal.NearDuplicates} {
-		m, kept, list, left := sealTexts(t, seal.Options{Known: known, Duplicates: method}, "Fog.", "it rains.", "fog. ", "Mist.", "wind.")
+		m, kept, list, left := sealTexts(t, seal.Options{Known: known, Duplicates: method}, "Fog.", "it rains.",
+			"fog. ", "Mist.", "wind.")
 		if !slices.Equal(kept, []string{"Fog.", "Mist."}) {
 			t.Errorf("%s: kept %q", method, kept)
 		}
 		if d := m.Duplicates; d.Earlier != 2 || d.Exact != 1 || !slices.Equal(d.Known, []string{"one", "two"}) {
 			t.Errorf("%s: %+v", method, d)
 		}
-		if len(left) != 3 || left[0].OfSource != "one" || left[0].OfDocument != "" || left[0].Text != "it rains." || left[1].OfSource != "two" || left[2].OfDocument != "Fog." {
+		if len(left) != 3 || left[0].OfSource != "one" || left[0].OfDocument != "" || left[0].Text != "it rains." ||
+			left[1].OfSource != "two" || left[2].OfDocument != "Fog." {
 			t.Errorf("%s: told %+v", method, left)
 		}
 		b, err := os.ReadFile(list)
@@ -70,10 +73,12 @@ func TestKnownTexts(t *testing.T) {
 			t.Errorf("%s: a list of %d bytes for two texts, %v", method, len(b), err)
 		}
 	}
-	if _, kept, _, _ := sealTexts(t, seal.Options{Known: []seal.KnownTexts{{"two", second}, {"one", first}}}, "Hail.", "Sleet.", "Dew."); !slices.Equal(kept, []string{"Dew.", "Sleet."}) {
+	if _, kept, _, _ := sealTexts(t, seal.Options{Known: []seal.KnownTexts{{"two", second}, {"one", first}}}, "Hail.",
+		"Sleet.", "Dew."); !slices.Equal(kept, []string{"Dew.", "Sleet."}) {
 		t.Errorf("kept %q", kept)
 	}
-	err := seal.Options{SequenceLength: 1, SequencesPerShard: 1, ValidationShare: 0.5, Similarity: 1, Duplicates: seal.KeepDuplicates, Known: known}.Validate()
+	err := seal.Options{SequenceLength: 1, SequencesPerShard: 1, ValidationShare: 0.5, Similarity: 1,
+		Duplicates: seal.KeepDuplicates, Known: known}.Validate()
 	if err == nil || !strings.Contains(err.Error(), "exact") {
 		t.Errorf("known texts where duplicates are kept: %v", err)
 	}
@@ -85,11 +90,14 @@ func TestDamagedTexts(t *testing.T) {
 	if err := seal.WriteTexts(&good, []xxh3.Uint128{{Hi: 3}, {Hi: 1, Lo: 7}, {Hi: 3}}); err != nil {
 		t.Fatal(err)
 	}
-	if want := seal.TextsFormat + "\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x07\x00\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x00"; good.String() != want {
+	want := seal.TextsFormat + "\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x07" +
+		"\x00\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x00"
+	if good.String() != want {
 		t.Errorf("the list is %q", good.String())
 	}
 	unsorted := slices.Concat([]byte(seal.TextsFormat), good.Bytes()[32:48], good.Bytes()[16:32])
-	for what, data := range map[string][]byte{"cut": good.Bytes()[:40], "another file": []byte("{\"format\":\"bitn"), "out of order": unsorted} {
+	for what, data := range map[string][]byte{"cut": good.Bytes()[:40], "another file": []byte("{\"format\":\"bitn"),
+		"out of order": unsorted} {
 		path := filepath.Join(t.TempDir(), seal.TextsName)
 		if err := os.WriteFile(path, data, 0o644); err != nil {
 			t.Fatal(err)
@@ -116,7 +124,10 @@ func FuzzTexts(f *testing.F) {
 		}
 		var list *seal.TextList
 		var err error
-		datasettest.TakesAtMost(t, 1<<17, func() { list, err = seal.OpenTexts(seal.KnownTexts{Name: "fuzz", Path: path}) })
+		datasettest.TakesAtMost(t, 1<<17, func() {
+			list,
+				err = seal.OpenTexts(seal.KnownTexts{Name: "fuzz", Path: path})
+		})
 		if err != nil {
 			return
 		}

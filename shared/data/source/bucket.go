@@ -29,7 +29,9 @@ func (c bucket) openBucket(ctx context.Context, address string) (*blob.Bucket, s
 		return nil, "", nil, err
 	}
 	if u.User != nil {
-		return nil, "", nil, permanent{errors.New("a key in the URL is not taken: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile, as for AWS's own tools")}
+		return nil, "", nil,
+			permanent{errors.New("a key in the URL is not taken: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or " +
+				"name a profile, as for AWS's own tools")}
 	}
 	query := u.Query()
 	if u.Scheme == "gs" {
@@ -48,7 +50,8 @@ func (c bucket) openBucket(ctx context.Context, address string) (*blob.Bucket, s
 		return nil, "", nil, permanent{err}
 	}
 	if client, ok := config.HTTPClient.(*awshttp.BuildableClient); ok {
-		config.HTTPClient = careful(&http.Client{Transport: told(client.GetTransport(), c.Waiting), Timeout: client.GetTimeout()})
+		config.HTTPClient = careful(&http.Client{Transport: told(client.GetTransport(), c.Waiting),
+			Timeout: client.GetTimeout()})
 	}
 	b, err := s3blob.OpenBucket(ctx, s3.NewFromConfig(config, options...), u.Host, nil)
 	if err != nil {
@@ -95,7 +98,8 @@ func (c bucket) find(ctx context.Context, address string) ([]Object, error) {
 		}
 		own := *u
 		own.Path, own.RawPath = "/"+item.Key, ""
-		all = append(all, Object{Name: u.Host + "/" + item.Key, URL: Shown(own.String()), Size: item.Size, Version: fmt.Sprintf("%x", item.MD5)})
+		all = append(all, Object{Name: u.Host + "/" + item.Key, URL: Shown(own.String()), Size: item.Size,
+			Version: fmt.Sprintf("%x", item.MD5)})
 	}
 	found, err := matching(all, pattern, func(o Object) string { return strings.TrimPrefix(o.Name, u.Host+"/") })
 	for i := range found {
@@ -152,7 +156,8 @@ func (c closers) Close() error {
 // asPermanent marks errors that a retry cannot mend.
 func asPermanent(err error) error {
 	switch gcerrors.Code(err) {
-	case gcerrors.NotFound, gcerrors.PermissionDenied, gcerrors.InvalidArgument, gcerrors.Unimplemented, gcerrors.FailedPrecondition:
+	case gcerrors.NotFound, gcerrors.PermissionDenied, gcerrors.InvalidArgument, gcerrors.Unimplemented,
+		gcerrors.FailedPrecondition:
 		return permanent{err}
 	}
 	return err

@@ -77,7 +77,9 @@ func seekStart(f *os.File) error {
 }
 
 // fetchOnce appends what one connection gives, and returns how much that was.
-func fetchOnce(ctx context.Context, s service, o Object, f *os.File, at int64, progress func(int64)) (n int64, err error) {
+func fetchOnce(
+	ctx context.Context, s service, o Object, f *os.File, at int64, progress func(int64),
+) (n int64, err error) {
 	if at == o.Size {
 		return 0, nil
 	}

@@ -46,7 +46,8 @@ func (c *Client) FindAll(ctx context.Context, named []Named) ([]Found, error) {
 			return nil, err
 		}
 		for _, o := range objects {
-			remote = append(remote, Found{Name: o.Name, Location: o.URL, Digest: o.Digest(), Size: o.Size, Version: o.Version, Parameters: n.Parameters})
+			remote = append(remote, Found{Name: o.Name, Location: o.URL, Digest: o.Digest(), Size: o.Size,
+				Version: o.Version, Parameters: n.Parameters})
 		}
 	}
 	all, err := digestLocal(ctx, local)
@@ -70,7 +71,8 @@ func once(all []Found) (kept []Found, err error) {
 		same := f
 		same.Parameters = kept[i].Parameters
 		if same != kept[i] {
-			return nil, fmt.Errorf("sources %s and %s would both be called %s: give them in runs of their own, or copy one to another name", readable(kept[i].Location), readable(f.Location), f.Name)
+			return nil, fmt.Errorf("sources %s and %s would both be called %s: give them in runs of their own, or "+
+				"copy one to another name", readable(kept[i].Location), readable(f.Location), f.Name)
 		}
 		if kept[i].Parameters, err = merge(f.Name, kept[i].Parameters, f.Parameters); err != nil {
 			return nil, err
@@ -82,7 +84,8 @@ func once(all []Found) (kept []Found, err error) {
 // merge returns the parameters of a file that is named twice: those that either name has.
 func merge(name, a, b string) (string, error) {
 	if a != "" && b != "" && a != b {
-		return "", fmt.Errorf("source %s is named twice, with the parameters %s and %s: name it once", readable(name), a, b)
+		return "", fmt.Errorf("source %s is named twice, with the parameters %s and %s: name it once", readable(name),
+			a, b)
 	}
 	return cmp.Or(a, b), nil
 }
@@ -111,7 +114,8 @@ func (f Found) Check(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("source %s: %w", f.Name, err)
 	}
 	if have != f.Digest {
-		return "", fmt.Errorf("source %s has changed since the run began (its digest is %s, not %s): start a new run with it", f.Name, digest.Short(have), digest.Short(f.Digest))
+		return "", fmt.Errorf("source %s has changed since the run began (its digest is %s, not %s): start a new run "+
+			"with it", f.Name, digest.Short(have), digest.Short(f.Digest))
 	}
 	return path, nil
 }

@@ -100,11 +100,14 @@ func matches(pattern string) ([]string, error) {
 	}
 	switch {
 	case pattern == "-" && len(files) == 0:
-		return nil, errors.New("standard input is not taken, since a source is read more than once: write what comes from it to a file, and give that")
+		return nil, errors.New("standard input is not taken, since a source is read more than once: write what comes " +
+			"from it to a file, and give that")
 	case len(files) == 0 && folders > 0:
-		return nil, fmt.Errorf("it matches only folders: name the files in them, e.g. %s", filepath.Join(pattern, "*.parquet"))
+		return nil, fmt.Errorf("it matches only folders: name the files in them, e.g. %s",
+			filepath.Join(pattern, "*.parquet"))
 	case len(files) == 0:
-		return nil, errors.New("no such file (paths are relative to the current directory; ** stands for any number of folders)")
+		return nil, errors.New("no such file (paths are relative to the current directory; ** stands for any number " +
+			"of folders)")
 	}
 	return files, nil
 }

@@ -87,7 +87,8 @@ func TestSourcesAreWhatTheyAre(t *testing.T) {
 		}
 	}
 	// A name that begins with dots is no way up, and the folder of all can be the root.
-	if got := namesOf(find(t, "..data/c.jsonl", "near.jsonl")); !slices.Equal(got, []string{"..data/c.jsonl", "near.jsonl"}) {
+	if got := namesOf(find(t, "..data/c.jsonl", "near.jsonl")); !slices.Equal(got,
+		[]string{"..data/c.jsonl", "near.jsonl"}) {
 		t.Errorf("%q", got)
 	}
 	if got := names(named("/a/x", "/b/x")); !slices.Equal(got, []string{"a/x", "b/x"}) {
@@ -105,7 +106,8 @@ func TestDotsAfterALink(t *testing.T) {
 }
 
 func TestLiteralBeforePattern(t *testing.T) {
-	folder(t, "data[1].parquet", "data1.parquet", "c/top.jsonl", "c/2024/mid.jsonl", "c/2024/q1/deep.jsonl", "a,b.jsonl")
+	folder(t, "data[1].parquet", "data1.parquet", "c/top.jsonl", "c/2024/mid.jsonl", "c/2024/q1/deep.jsonl",
+		"a,b.jsonl")
 	for pattern, want := range map[string][]string{
 		"data[1].parquet": {"data[1].parquet"},
 		"data?.parquet":   {"data1.parquet"},
@@ -127,7 +129,8 @@ func TestLiteralBeforePattern(t *testing.T) {
 		"x[":            "syntax error",
 		"":              "no such file",
 	} {
-		if _, err := quick().FindAll(context.Background(), named(location)); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := quick().FindAll(context.Background(), named(location)); err == nil ||
+			!strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v, want %s", location, err, says)
 		}
 	}
@@ -169,10 +172,12 @@ func TestNoFiles(t *testing.T) {
 	link(t, "in/pipe", "link")
 	link(t, "nowhere", "dangling")
 	for location, says := range map[string]string{
-		"in/pipe": "pipe", "link": "pipe", "in/*": "in/pipe is a pipe", "socket": "socket", "/dev/zero": "device", "in": "folder", "dangling": "no such file",
+		"in/pipe": "pipe", "link": "pipe", "in/*": "in/pipe is a pipe", "socket": "socket", "/dev/zero": "device",
+		"in": "folder", "dangling": "no such file",
 		"-": "standard input",
 	} {
-		if _, err := quick().FindAll(context.Background(), named(location)); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := quick().FindAll(context.Background(), named(location)); err == nil ||
+			!strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want %s", location, err, says)
 		}
 		path := location
@@ -196,7 +201,8 @@ func TestSameNameOfTwo(t *testing.T) {
 	data := contents(100)
 	folder(t, "a.jsonl")
 	address := serve(t, func(w http.ResponseWriter, r *http.Request) { serveFile(w, r, data) })
-	if _, err := quick().FindAll(context.Background(), named("a.jsonl", address+"/a.jsonl")); err == nil || !strings.Contains(err.Error(), "would both be called a.jsonl") {
+	if _, err := quick().FindAll(context.Background(), named("a.jsonl", address+"/a.jsonl")); err == nil ||
+		!strings.Contains(err.Error(), "would both be called a.jsonl") {
 		t.Error(err)
 	}
 	if found := find(t, "a.jsonl", address+"/b.jsonl", address+"/b.jsonl"); len(found) != 2 {
@@ -212,11 +218,13 @@ func TestParametersOfSources(t *testing.T) {
 		{{"*.csv", ""}, {"b.csv", "B"}, {"c.csv", "C"}}, {{"c.csv", "C"}, {"zz.csv", "B"}, {"*.csv", ""}},
 	} {
 		found, err := quick().FindAll(context.Background(), order)
-		if err != nil || len(found) != 3 || found[0].Parameters != "" || found[1].Parameters != "B" || found[2].Parameters != "C" {
+		if err != nil || len(found) != 3 || found[0].Parameters != "" || found[1].Parameters != "B" ||
+			found[2].Parameters != "C" {
 			t.Errorf("%+v, %v", found, err)
 		}
 	}
-	if _, err := quick().FindAll(context.Background(), []Named{{"b.csv", "B"}, {"zz.csv", "C"}}); err == nil || !strings.Contains(err.Error(), "named twice") {
+	if _, err := quick().FindAll(context.Background(), []Named{{"b.csv", "B"}, {"zz.csv", "C"}}); err == nil ||
+		!strings.Contains(err.Error(), "named twice") {
 		t.Error(err)
 	}
 }

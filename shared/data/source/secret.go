@@ -48,7 +48,8 @@ func (c Credentials) Environ() ([]string, error) {
 	case len(all) == 0:
 		return nil, nil
 	case len(text) > maxCredentials:
-		return nil, fmt.Errorf("%d URLs with signatures or passwords are too many for one run (%d bytes of at most %d): fetch the files first, or start several runs", len(all), len(text), maxCredentials)
+		return nil, fmt.Errorf("%d URLs with signatures or passwords are too many for one run (%d bytes of at most "+
+			"%d): fetch the files first, or start several runs", len(all), len(text), maxCredentials)
 	}
 	return []string{EnvCredentials + "=" + text}, nil
 }
@@ -93,11 +94,14 @@ func hideParameters(query string) string {
 // Words of a parameter's name that make it secret, whole names that are, and how the names of those begin that belong
 // to a signature of Amazon, Google, Alibaba or Tencent.
 var (
-	secretWords      = []string{"token", "secret", "password", "passwd", "pwd", "signature", "sig", "credential", "credentials", "apikey", "auth", "authorization", "jwt", "hmac"}
-	secretNames      = []string{"accesskey", "apikey", "accesskeyid", "awsaccesskeyid", "ossaccesskeyid", "googleaccessid", "keypairid", "sign", "pass"}
+	secretWords = []string{"token", "secret", "password", "passwd", "pwd", "signature", "sig", "credential",
+		"credentials", "apikey", "auth", "authorization", "jwt", "hmac"}
+	secretNames = []string{"accesskey", "apikey", "accesskeyid", "awsaccesskeyid", "ossaccesskeyid",
+		"googleaccessid", "keypairid", "sign", "pass"}
 	signaturePrefix  = []string{"x-amz-", "x-goog-", "x-oss-", "x-cos-", "q-sign-", "q-key-", "q-header-", "q-url-"}
 	besideSignatures = []string{ // what a signature by one of the above, or Azure's sig, is of: another one has others
-		"expires", "expiry", "exp", "policy", "se", "st", "sp", "sv", "sr", "ss", "srt", "spr", "sip", "si", "ses", "sdd",
+		"expires", "expiry", "exp", "policy", "se", "st", "sp", "sv", "sr", "ss", "srt", "spr", "sip", "si", "ses",
+		"sdd",
 		"skoid", "sktid", "skt", "ske", "sks", "skv", "saoid", "suoid", "scid",
 	}
 )
@@ -137,7 +141,8 @@ func (h hidden) Unwrap() error { return h.error }
 func parse(location string) (*url.URL, error) {
 	u, err := url.Parse(location)
 	if err != nil {
-		return nil, permanent{errors.New("this is no URL: write what is special in it with %, such as %40 for @ in a password")}
+		return nil, permanent{errors.New("this is no URL: write what is special in it with %, such as %40 for @ in a " +
+			"password")}
 	}
 	return u, nil
 }

@@ -21,21 +21,24 @@ func TestShown(t *testing.T) {
 		"https://host/a?b=%zz&c=1":         "https://host/a?b=%zz&c=1",
 		"https://ann:pw@host/a":            "https://host/a",
 		"https://token@host:8080/a?x=1":    "https://host:8080/a?x=1",
-		"https://host/a?X-Amz-Algorithm=A&X-Amz-Date=2&x-amz-signature=3&versionId=4":     "https://host/a?versionId=4",
-		"https://host/a?X-Goog-Signature=1&X-Goog-Expires=2":                              "https://host/a",
-		"https://b/c?sp=r&st=1&se=2&sv=3&sr=b&sig=x%2By&page=1":                           "https://b/c?page=1",       // Azure
-		"https://host/a?st=1&se=2":                                                        "https://host/a?st=1&se=2", // no signature, so these say something else
-		"https://host/a?AWSAccessKeyId=k&Signature=s&Expires=9":                           "https://host/a",
-		"https://host/a?Policy=p&Key-Pair-Id=k&Signature=s":                               "https://host/a",
-		"https://host/a?Expires=9":                                                        "https://host/a?Expires=9",
-		"https://host/a?access_token=1&api-key=2&apiKey=3&authToken=4&SIG=5":              "https://host/a",
-		"https://host/a?key=part3":                                                        "https://host/a?key=part3",
-		"https://host/a?key=AIzaSyA0123456789abcdef":                                      "https://host/a",
-		"https://u:p w@host/a?sig=1":                                                      "https://host/a",
-		"https://u:p?w@host/a":                                                            "https://host/a",
-		"hf://datasets/me/web@v2/a.parquet":                                               "hf://datasets/me/web@v2/a.parquet",
-		"s3://KEY:SECRET@shelf/a?region=x":                                                "s3://shelf/a?region=x",
-		"s3://shelf/a?endpoint=" + url.QueryEscape("http://k:s@minio:9000") + "&region=x": "s3://shelf/a?endpoint=" + url.QueryEscape("http://minio:9000") + "&region=x",
+		"https://host/a?X-Amz-Algorithm=A&X-Amz-Date=2&x-amz-signature=3&versionId=4": "https://host/a?versionId=4",
+		"https://host/a?X-Goog-Signature=1&X-Goog-Expires=2":                          "https://host/a",
+		// Azure
+		"https://b/c?sp=r&st=1&se=2&sv=3&sr=b&sig=x%2By&page=1": "https://b/c?page=1",
+		// no signature, so these say something else
+		"https://host/a?st=1&se=2":                                           "https://host/a?st=1&se=2",
+		"https://host/a?AWSAccessKeyId=k&Signature=s&Expires=9":              "https://host/a",
+		"https://host/a?Policy=p&Key-Pair-Id=k&Signature=s":                  "https://host/a",
+		"https://host/a?Expires=9":                                           "https://host/a?Expires=9",
+		"https://host/a?access_token=1&api-key=2&apiKey=3&authToken=4&SIG=5": "https://host/a",
+		"https://host/a?key=part3":                                           "https://host/a?key=part3",
+		"https://host/a?key=AIzaSyA0123456789abcdef":                         "https://host/a",
+		"https://u:p w@host/a?sig=1":                                         "https://host/a",
+		"https://u:p?w@host/a":                                               "https://host/a",
+		"hf://datasets/me/web@v2/a.parquet":                                  "hf://datasets/me/web@v2/a.parquet",
+		"s3://KEY:SECRET@shelf/a?region=x":                                   "s3://shelf/a?region=x",
+		"s3://shelf/a?endpoint=http%3A%2F%2Fk%3As%40minio%3A9000&region=x": "s3://shelf/a" +
+			"?endpoint=http%3A%2F%2Fminio%3A9000&region=x",
 	} {
 		if got := Shown(location); got != want {
 			t.Errorf("%s: %s, want %s", location, got, want)
@@ -78,7 +81,8 @@ func TestTokenStaysWithTheHub(t *testing.T) {
 		case r.Header.Get("Authorization") != "Bearer secret":
 			w.WriteHeader(http.StatusUnauthorized)
 		case strings.Contains(r.URL.Path, "/tree/") && r.URL.Query().Get("cursor") == "":
-			w.Header().Set("Link", "<"+r.URL.Path+`?recursive=true&cursor=2>; rel="next"`) // relative, of the same server
+			// relative, of the same server
+			w.Header().Set("Link", "<"+r.URL.Path+`?recursive=true&cursor=2>; rel="next"`)
 			fmt.Fprint(w, `[]`)
 		case strings.Contains(r.URL.Path, "/tree/"):
 			w.Header().Set("Link", "<"+elsewhere+`/page2>; rel="next"`)
@@ -145,11 +149,13 @@ func TestSignedURL(t *testing.T) {
 		mustFetch(t, other, o, path, data)
 	}
 	os.Remove(path)
-	if err := quick().Fetch(context.Background(), first, path, nil); err == nil || !Permanent(err) || !strings.Contains(err.Error(), EnvCredentials) {
+	if err := quick().Fetch(context.Background(), first, path, nil); err == nil || !Permanent(err) ||
+		!strings.Contains(err.Error(), EnvCredentials) {
 		t.Errorf("without the signature: %v", err)
 	}
 	for _, location := range []string{
-		address + "?sig=stalesecret", "http://127.0.0.1:1/x?sig=stalesecret", "https://ann:stalesecret@127.0.0.1:1/x", "https://a:stale secret@host/x",
+		address + "?sig=stalesecret", "http://127.0.0.1:1/x?sig=stalesecret", "https://ann:stalesecret@127.0.0.1:1/x",
+		"https://a:stale secret@host/x",
 		"ftp://ann:stalesecret@host/x", "s3://KEY:stalesecret@shelf/x", "https://ann:stalesecret%zz@host/x",
 		serve(t, func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://127.0.0.1:1/x?X-Amz-Signature=stalesecret", http.StatusFound)
@@ -183,7 +189,8 @@ func TestTooManyCredentials(t *testing.T) {
 
 // TestBucketRedirect: what a bucket's server redirects to learns nothing of the keys.
 func TestBucketRedirect(t *testing.T) {
-	for name, value := range map[string]string{"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hidden", "AWS_SESSION_TOKEN": "session", "AWS_EC2_METADATA_DISABLED": "true"} {
+	for name, value := range map[string]string{"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hidden",
+		"AWS_SESSION_TOKEN": "session", "AWS_EC2_METADATA_DISABLED": "true"} {
 		t.Setenv(name, value)
 	}
 	asked, had := false, ""
@@ -196,7 +203,8 @@ func TestBucketRedirect(t *testing.T) {
 		signed = r.Header.Get("X-Amz-Security-Token") == "session"
 		http.Redirect(w, r, elsewhere+r.URL.Path, http.StatusTemporaryRedirect)
 	})
-	_, err := quick().Find(context.Background(), "s3://shelf/a?use_path_style=true&region=here&endpoint="+url.QueryEscape(address))
+	_, err := quick().Find(context.Background(),
+		"s3://shelf/a?use_path_style=true&region=here&endpoint="+url.QueryEscape(address))
 	if err == nil || errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}

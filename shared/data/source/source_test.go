@@ -76,11 +76,13 @@ func TestWeb(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "a")
 	var last int64
-	if err := quick().Fetch(context.Background(), o, path, func(done int64) { last = done }); err != nil || last != o.Size {
+	if err := quick().Fetch(context.Background(), o, path, func(done int64) { last = done }); err != nil ||
+		last != o.Size {
 		t.Errorf("%d of %d bytes reported, %v", last, o.Size, err)
 	}
 	mustFetch(t, quick(), o, path, data) // again: nothing is left to do
-	if _, err := quick().Find(context.Background(), serve(t, http.NotFound)+"/x"); err == nil || !strings.Contains(err.Error(), "404") {
+	if _, err := quick().Find(context.Background(), serve(t, http.NotFound)+"/x"); err == nil ||
+		!strings.Contains(err.Error(), "404") {
 		t.Errorf("a missing file: %v", err)
 	}
 	for _, bad := range []string{"ftp://host/x", "hf://models/a/b/c", "s3://"} {
@@ -194,7 +196,8 @@ func TestGivesUp(t *testing.T) {
 	told := 0
 	c := quick()
 	c.Retrying = func(error) { told++ }
-	if err := c.Fetch(context.Background(), o, filepath.Join(t.TempDir(), "x"), nil); err == nil || Permanent(err) || told != 4 {
+	if err := c.Fetch(context.Background(), o, filepath.Join(t.TempDir(), "x"), nil); err == nil || Permanent(err) ||
+		told != 4 {
 		t.Errorf("%v, after %d retries", err, told)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -206,7 +209,8 @@ func TestGivesUp(t *testing.T) {
 
 // TestHub serves two pages of a dataset's files, and redirects to another host, as the hub does.
 func TestHub(t *testing.T) {
-	files := map[string][]byte{"sample/10BT/000.parquet": contents(5000), "sample/10BT/001.parquet": contents(6000), "sample/100BT/000.parquet": contents(10), "README.md": contents(7)}
+	files := map[string][]byte{"sample/10BT/000.parquet": contents(5000), "sample/10BT/001.parquet": contents(6000),
+		"sample/100BT/000.parquet": contents(10), "README.md": contents(7)}
 	var leaked atomic.Bool
 	store := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "" {
@@ -248,7 +252,8 @@ func TestHub(t *testing.T) {
 		var items []string
 		for _, n := range names {
 			sum := sha256.Sum256(files[n])
-			items = append(items, fmt.Sprintf(`{"type":"file","path":%q,"size":%d,"oid":"git","lfs":{"oid":"%x"}}`, n, len(files[n]), sum))
+			items = append(items, fmt.Sprintf(`{"type":"file","path":%q,"size":%d,"oid":"git","lfs":{"oid":"%x"}}`, n,
+				len(files[n]), sum))
 		}
 		fmt.Fprintf(w, `[{"type":"directory","path":"sample"},%s]`, strings.Join(items, ","))
 	})
@@ -256,14 +261,16 @@ func TestHub(t *testing.T) {
 	c.Getenv = func(name string) string {
 		return map[string]string{"HF_TOKEN": "secret", "HF_ENDPOINT": endpoint}[name]
 	}
-	for pattern, want := range map[string]int{"sample/10BT/*.parquet": 2, "sample/10BT": 2, "sample": 3, "sample/*/000.parquet": 2, "sample/10BT/001.parquet": 1, "": 4, "sample/nothing/*": 0} {
+	for pattern, want := range map[string]int{"sample/10BT/*.parquet": 2, "sample/10BT": 2, "sample": 3,
+		"sample/*/000.parquet": 2, "sample/10BT/001.parquet": 1, "": 4, "sample/nothing/*": 0} {
 		found, err := c.Find(context.Background(), "hf://datasets/me/web/"+pattern)
 		if len(found) != want || (err == nil) != (want > 0) {
 			t.Errorf("%q: %d files, want %d (%v)", pattern, len(found), want, err)
 		}
 	}
 	o := one(t, c, "hf://datasets/me/web/sample/10BT/001.parquet")
-	if o.Name != "me/web/sample/10BT/001.parquet" || o.URL != "hf://datasets/me/web/sample/10BT/001.parquet" || o.Size != 6000 {
+	if o.Name != "me/web/sample/10BT/001.parquet" || o.URL != "hf://datasets/me/web/sample/10BT/001.parquet" ||
+		o.Size != 6000 {
 		t.Errorf("%+v", o)
 	}
 	path := filepath.Join(t.TempDir(), "x")
@@ -311,7 +318,9 @@ func fakeS3(objects map[string][]byte) http.HandlerFunc {
 		slices.Sort(keys)
 		fmt.Fprint(w, `<ListBucketResult><IsTruncated>false</IsTruncated>`)
 		for _, k := range keys {
-			fmt.Fprintf(w, `<Contents><Key>%s</Key><Size>%d</Size><ETag>&quot;%x&quot;</ETag><LastModified>2024-01-01T00:00:00.000Z</LastModified></Contents>`, k, len(objects[k]), md5.Sum(objects[k]))
+			fmt.Fprintf(w, `<Contents><Key>%s</Key><Size>%d</Size><ETag>&quot;%x&quot;</ETag>`+
+				`<LastModified>2024-01-01T00:00:00.000Z</LastModified></Contents>`,
+				k, len(objects[k]), md5.Sum(objects[k]))
 		}
 		fmt.Fprint(w, `</ListBucketResult>`)
 	}
@@ -319,10 +328,12 @@ func fakeS3(objects map[string][]byte) http.HandlerFunc {
 
 func TestBuckets(t *testing.T) {
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
-	objects := map[string][]byte{"books/a.jsonl": contents(5000), "books/b.jsonl": contents(400), "books/index.html": contents(3), "bookshelf.jsonl": contents(9)}
+	objects := map[string][]byte{"books/a.jsonl": contents(5000), "books/b.jsonl": contents(400),
+		"books/index.html": contents(3), "bookshelf.jsonl": contents(9)}
 	query := "?anonymous=true&use_path_style=true&region=here&endpoint=" + url.QueryEscape(serve(t, fakeS3(objects)))
 	for _, scheme := range []string{"s3", "gs"} {
-		for pattern, want := range map[string]int{"books/*.jsonl": 2, "books": 2, "books/a.jsonl": 1, "books/[ab].jsonl": 2, "other/*": 0} {
+		for pattern, want := range map[string]int{"books/*.jsonl": 2, "books": 2, "books/a.jsonl": 1,
+			"books/[ab].jsonl": 2, "other/*": 0} {
 			found, err := quick().Find(context.Background(), scheme+"://shelf/"+pattern+query)
 			if len(found) != want || (err == nil) != (want > 0) {
 				t.Errorf("%s: %q: %d files, want %d (%v)", scheme, pattern, len(found), want, err)
@@ -340,17 +351,20 @@ func TestBuckets(t *testing.T) {
 	}
 	o := one(t, quick(), "s3://shelf/books/b.jsonl"+query)
 	objects["books/b.jsonl"] = contents(401)[:400]
-	if err := quick().Fetch(context.Background(), o, filepath.Join(t.TempDir(), "x"), nil); err == nil || !Permanent(err) {
+	if err := quick().Fetch(context.Background(), o, filepath.Join(t.TempDir(), "x"), nil); err == nil ||
+		!Permanent(err) {
 		t.Errorf("a changed object: %v", err)
 	}
 	delete(objects, "books/b.jsonl")
-	if err := quick().Fetch(context.Background(), o, filepath.Join(t.TempDir(), "x"), nil); err == nil || !Permanent(err) {
+	if err := quick().Fetch(context.Background(), o, filepath.Join(t.TempDir(), "x"), nil); err == nil ||
+		!Permanent(err) {
 		t.Errorf("a missing object: %v", err)
 	}
 }
 
 func TestRemote(t *testing.T) {
-	for location, want := range map[string]bool{"fineweb-edu": true, "glm-5.1": true, "hf://datasets/a/b": true, "s3://b/x": true, "books/*.parquet": false, "sample": false} {
+	for location, want := range map[string]bool{"fineweb-edu": true, "glm-5.1": true, "hf://datasets/a/b": true,
+		"s3://b/x": true, "books/*.parquet": false, "sample": false} {
 		if Remote(location) != want {
 			t.Errorf("%s: %v", location, !want)
 		}

@@ -65,7 +65,8 @@ type refused struct {
 
 func (r refused) Error() string {
 	if r.code == http.StatusUnauthorized || r.code == http.StatusForbidden {
-		return r.error.Error() + ": " + `a URL needs its user and password or a signature that is still valid (a stage that a launcher did not start: in ` + EnvCredentials + `), the hub HF_TOKEN`
+		return r.error.Error() + ": " + `a URL needs its user and password or a signature that is still valid (a ` +
+			`stage that a launcher did not start: in ` + EnvCredentials + `), the hub HF_TOKEN`
 	}
 	return r.error.Error()
 }
@@ -96,7 +97,8 @@ func (w web) find(ctx context.Context, address string) ([]Object, error) {
 
 // sizeOf is the size of the whole file of which the answer has all, or a range; -1: it does not say.
 func sizeOf(answer *http.Response) (int64, error) {
-	if _, total, ok := strings.Cut(answer.Header.Get("Content-Range"), "/"); ok && answer.StatusCode == http.StatusPartialContent {
+	if _, total, ok := strings.Cut(answer.Header.Get("Content-Range"), "/"); ok &&
+		answer.StatusCode == http.StatusPartialContent {
 		if total == "*" {
 			return -1, nil
 		}
@@ -128,13 +130,16 @@ func (w web) get(ctx context.Context, o Object, offset int64, header http.Header
 	}
 	start := int64(0)
 	if answer.StatusCode == http.StatusPartialContent {
-		if _, err := fmt.Sscanf(answer.Header.Get("Content-Range"), "bytes %d-", &start); err != nil || start != offset {
+		if _, err := fmt.Sscanf(answer.Header.Get("Content-Range"), "bytes %d-", &start); err != nil ||
+			start != offset {
 			answer.Body.Close()
-			return nil, permanent{fmt.Errorf("the server sends the range %q where one from byte %d was asked for", answer.Header.Get("Content-Range"), offset)}
+			return nil, permanent{fmt.Errorf("the server sends the range %q where one from byte %d was asked for",
+				answer.Header.Get("Content-Range"), offset)}
 		}
 	}
 	size, err := sizeOf(answer)
-	if v := versionOf(answer); err != nil || size >= 0 && size != o.Size || o.Version != "" && v != "" && v != o.Version {
+	if v := versionOf(answer); err != nil || size >= 0 && size != o.Size || o.Version != "" && v != "" &&
+		v != o.Version {
 		answer.Body.Close()
 		return nil, permanent{errChanged}
 	}

@@ -50,7 +50,8 @@ func newBPE(name, file string, size int, endOfText uint32, split func(*classes, 
 		return nil, fmt.Errorf("tokenizer %s: %w", name, err)
 	}
 	if b.tokens.size() != size {
-		return nil, fmt.Errorf("tokenizer %s: %d embedded ranks instead of %d: the loader module has changed", name, b.tokens.size(), size)
+		return nil, fmt.Errorf("tokenizer %s: %d embedded ranks instead of %d: the loader module has changed", name,
+			b.tokens.size(), size)
 	}
 	for id := range uint32(size) {
 		if !b.pieces.add(b.tokens.token(id), id) {

@@ -19,7 +19,8 @@ type symbolTokenizer int
 func newSymbols(name string) (Tokenizer, error) {
 	n, err := strconv.Atoi(strings.TrimPrefix(name, symbolsPrefix))
 	if err != nil || n < 2 || n > maxSymbols || name != symbolTokenizer(n).Name() {
-		return nil, fmt.Errorf("tokenizer %q is unknown: symbols go from %s2 to %s%d", name, symbolsPrefix, symbolsPrefix, maxSymbols)
+		return nil, fmt.Errorf("tokenizer %q is unknown: symbols go from %s2 to %s%d", name, symbolsPrefix,
+			symbolsPrefix, maxSymbols)
 	}
 	return symbolTokenizer(n), nil
 }

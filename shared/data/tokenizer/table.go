@@ -110,7 +110,8 @@ type pairSlot struct {
 
 func newPairTable(size int) *pairTable {
 	width := uint(bits.Len(uint(2 * size)))
-	return &pairTable{slots: make([]pairSlot, 1<<width), shift: 64 - width, filter: make([]uint64, 1<<(width-3)), bits: width + 3}
+	return &pairTable{slots: make([]pairSlot, 1<<width), shift: 64 - width, filter: make([]uint64, 1<<(width-3)),
+		bits: width + 3}
 }
 
 func pairHash(left, right uint32) uint64 {

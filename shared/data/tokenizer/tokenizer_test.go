@@ -103,13 +103,17 @@ func TestDecodeOfSpecialAndUnknownIDs(t *testing.T) {
 
 // awkward are texts at the edges of the pattern and of UTF-8.
 var awkward = []string{
-	" ", "  ", "\n", " \n ", "a  b", "a \n\n b", "a\n", "\t\ta", "a\u00a0b", "\u00a0\u00a0 x", "\x7f\u0085", "a\u0085\u0085b", "\u2003 x\u3000y",
-	"it's we're I'll they've I'm he'd don't", "'s't", "'S 'T", " 's", "''s", "'r 'l 'v '", "3rd 1½ Ⅷ ②", "x²", "naïve café", "日本語のテキスト", "Привет, мир",
-	"👍🏽👨‍👩‍👧", "e\u0301", "!!!???...", " !a 1!", "a_b-c", "\u200b", "\ufeffx", "\x1c\x1d x", "ﷺ", "\u1680a", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+	" ", "  ", "\n", " \n ", "a  b", "a \n\n b", "a\n", "\t\ta", "a\u00a0b", "\u00a0\u00a0 x", "\x7f\u0085",
+	"a\u0085\u0085b", "\u2003 x\u3000y",
+	"it's we're I'll they've I'm he'd don't", "'s't", "'S 'T", " 's", "''s", "'r 'l 'v '", "3rd 1½ Ⅷ ②", "x²",
+	"naïve café", "日本語のテキスト", "Привет, мир",
+	"👍🏽👨‍👩‍👧", "e\u0301", "!!!???...", " !a 1!", "a_b-c", "\u200b", "\ufeffx", "\x1c\x1d x", "ﷺ", "\u1680a",
+	"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 	strings.Repeat("ab", 300), strings.Repeat(" ", 200), strings.Repeat(" ", 200) + "x", strings.Repeat("=-", 100),
 }
 
-var invalid = []string{"\xff", "a\xffb", "\xe2\x82", " \xe2\x82 x", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "caf\xe9 au lait", "\x80\x80\x80", "\xf0\x9f\x91 \xf0\x9f"}
+var invalid = []string{"\xff", "a\xffb", "\xe2\x82", " \xe2\x82 x", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80",
+	"caf\xe9 au lait", "\x80\x80\x80", "\xf0\x9f\x91 \xf0\x9f"}
 
 func TestRoundTrip(t *testing.T) {
 	for _, name := range Names() {
@@ -190,8 +194,10 @@ func TestEveryCharacter(t *testing.T) {
 // TestRandomTexts draws texts from characters that the patterns tell apart.
 func TestRandomTexts(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	atoms := []string{"a", "b", "A", "Z", "\u00e9", "\u01c5", "\u02b0", "\u3042", "\u65e5", "\u0301", "\u0903", "1", "\u00bd", "\u2167", " ", " ", "\n", "\r", "\t",
-		"\u00a0", "\u2003", "\u0085", "'", "'s", "'LL", "'rE", "\u2019", "!", "/", "-", "\u20ac", "\U0001f44d", "\u200d", "\ufe0f", "\U00010400", "\U00010428", "\x00", "\x7f", "\u017f", "'\u017f"}
+	atoms := []string{"a", "b", "A", "Z", "\u00e9", "\u01c5", "\u02b0", "\u3042", "\u65e5", "\u0301", "\u0903", "1",
+		"\u00bd", "\u2167", " ", " ", "\n", "\r", "\t",
+		"\u00a0", "\u2003", "\u0085", "'", "'s", "'LL", "'rE", "\u2019", "!", "/", "-", "\u20ac", "\U0001f44d",
+		"\u200d", "\ufe0f", "\U00010400", "\U00010428", "\x00", "\x7f", "\u017f", "'\u017f"}
 	for name := range references {
 		tok, reference := open(t, name), tiktokenEncoder(t, name)
 		for range 3000 {
@@ -271,7 +277,8 @@ func TestEveryToken(t *testing.T) {
 		unmade, p := 0, new(path)
 		for id := range uint32(tok.tokens.size()) {
 			token := tok.tokens.token(id)
-			if got, ok := tok.pieces.find(token); !ok || got != id || string(tok.Decode(nil, []uint32{id})) != string(token) {
+			if got, ok := tok.pieces.find(token); !ok || got != id ||
+				string(tok.Decode(nil, []uint32{id})) != string(token) {
 				t.Errorf("%s: token %d, %q, is found as %d", name, id, token, got)
 			}
 			if !tok.merges.made(id) {

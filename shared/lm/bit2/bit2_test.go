@@ -26,7 +26,8 @@ import (
 // small is a random model with widths that are no multiples of 64. scale rounds alpha and theta.
 func small(scale func(float32) float32) checkpoint.Model {
 	random := rand.New(rand.NewPCG(2, 2))
-	c := model.Config{Vocab: 61, D: 72, Layers: 2, Heads: 4, FF: 130, Seq: 24, Eps: 1e-5, StreamBits: 4, Alibi: true}.V76()
+	c := model.Config{Vocab: 61, D: 72, Layers: 2, Heads: 4, FF: 130, Seq: 24, Eps: 1e-5, StreamBits: 4,
+		Alibi: true}.V76()
 	m := checkpoint.Model{Config: c, Parameters: c.Parameters(), Provenance: checkpoint.Provenance{
 		Step: 250, Tokens: 16_384_000, Tokenizer: "gpt2", Dataset: strings.Repeat("5e", 32),
 		Recipe: json.RawMessage(`{"lr":0.003}`), Gamma: 0.7320508075688772, Mix: 1,
@@ -270,10 +271,11 @@ func TestRefusesForgeries(t *testing.T) {
 		"name":           edit(`"name":"norm_out"`, `"name":"norm_in_"`),
 		"shape":          edit(`"shape":[3,2]`, `"shape":[2,3]`),
 		"offset":         edit(`"offset":8`, `"offset":0`),
-		"vector sign":    bytes.Replace(good, []byte(`"norm_out","kind":"f32",`), []byte(`"norm_out","kind":"sign",`), 1),
-		"row padding":    put(int(prefixSize+header+8), 0x80),
-		"extra data":     slices.Insert(slices.Clone(good), len(good)-digestSize, make([]byte, 8)...),
-		"missing data":   slices.Delete(slices.Clone(good), len(good)-digestSize-8, len(good)-digestSize),
+		"vector sign": bytes.Replace(good, []byte(`"norm_out","kind":"f32",`), []byte(`"norm_out","kind":"sign",`),
+			1),
+		"row padding":  put(int(prefixSize+header+8), 0x80),
+		"extra data":   slices.Insert(slices.Clone(good), len(good)-digestSize, make([]byte, 8)...),
+		"missing data": slices.Delete(slices.Clone(good), len(good)-digestSize-8, len(good)-digestSize),
 	} {
 		if _, err := unpack(seal(bad)); err == nil {
 			t.Errorf("%s: accepted", name)

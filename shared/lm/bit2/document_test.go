@@ -68,7 +68,8 @@ func TestDocument(t *testing.T) {
 		example = want
 	}
 	if example != want {
-		t.Errorf("the worked example of %s differs from what is written; run go test ./shared/lm/bit2 -update", document)
+		t.Errorf("the worked example of %s differs from what is written; run go test ./shared/lm/bit2 -update",
+			document)
 	}
 	b := transcribe(t, example)
 	if !bytes.Equal(b, packed) {

@@ -11,7 +11,8 @@ import (
 
 // The latents of a model are packed, one bit a weight, and come back as -1 and +1.
 func Example() {
-	c := model.Config{Vocab: 256, D: 64, Layers: 1, Heads: 1, FF: 128, Seq: 16, Eps: 1e-5, StreamBits: 4, Alibi: true}.V76()
+	c := model.Config{Vocab: 256, D: 64, Layers: 1, Heads: 1, FF: 128, Seq: 16, Eps: 1e-5, StreamBits: 4,
+		Alibi: true}.V76()
 	parameters, floats := c.Parameters(), 0
 	for i := range parameters {
 		parameters[i].Data = make([]float32, parameters[i].Size())

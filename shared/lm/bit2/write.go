@@ -24,7 +24,8 @@ func Write(w io.Writer, c model.Config, p checkpoint.Provenance, parameters iter
 		return fmt.Errorf("packing: %w", err)
 	}
 	if p.Mix != 1 {
-		return fmt.Errorf("packing the checkpoint of step %d: its weights are not ±1 yet (mix %v): take one from after the annealing",
+		return fmt.Errorf("packing the checkpoint of step %d: its weights are not ±1 yet (mix %v): take one from "+
+			"after the annealing",
 			p.Step, p.Mix)
 	}
 	list, data, err := packAll(c.Parameters(), parameters)

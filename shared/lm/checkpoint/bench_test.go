@@ -15,7 +15,8 @@ import (
 // A checkpoint is checked, hashed and written. 0.9 GB/s with the disk of two shared cores of Zen 3; half of the time is
 // the digest's.
 func BenchmarkWrite(b *testing.B) {
-	c := model.Config{Vocab: 16384, D: 2048, Layers: 1, Heads: 16, FF: 4096, Seq: 128, Eps: 1e-5, StreamBits: 4, Alibi: true}.V76()
+	c := model.Config{Vocab: 16384, D: 2048, Layers: 1, Heads: 16, FF: 4096, Seq: 128, Eps: 1e-5, StreamBits: 4,
+		Alibi: true}.V76()
 	m := Model{Config: c, Parameters: c.Parameters(), Provenance: Provenance{Gamma: 0.5, Mix: 1}}
 	size := 0
 	for i, p := range m.Parameters {

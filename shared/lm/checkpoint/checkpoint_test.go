@@ -18,7 +18,8 @@ import (
 
 func small() Model {
 	random := rand.New(rand.NewPCG(7, 6))
-	c := model.Config{Vocab: 61, D: 32, Layers: 2, Heads: 4, FF: 64, Seq: 20, Eps: 1e-5, StreamBits: 4, Alibi: true}.V76()
+	c := model.Config{Vocab: 61, D: 32, Layers: 2, Heads: 4, FF: 64, Seq: 20, Eps: 1e-5, StreamBits: 4,
+		Alibi: true}.V76()
 	m := Model{Config: c, Parameters: c.Parameters(), Provenance: Provenance{
 		Step: 250, Tokens: 16_384_000, Tokenizer: "gpt2", Dataset: strings.Repeat("5e", 32),
 		Recipe: json.RawMessage(`{"lr":0.003}`), Gamma: 0.7320508075688772, Mix: 0.375,
@@ -208,7 +209,8 @@ func TestWriteRefuses(t *testing.T) {
 func TestStateRoundTrip(t *testing.T) {
 	digest := strings.Repeat("a1", 32)
 	want := State{
-		Checkpoint: digest, Step: 250, Position: 8000, LogOffset: 1 << 33, Extra: map[string]string{"optimizer": "adamw"},
+		Checkpoint: digest, Step: 250, Position: 8000, LogOffset: 1 << 33,
+		Extra: map[string]string{"optimizer": "adamw"},
 		Tensors: []safetensors.Tensor{
 			{Name: "m.codebook.weight", Shape: []int{2, 2}, Data: []float32{1, 2, 3, 4}},
 			{Name: "counter", Shape: []int{3}, Data: []int8{-128, 0, 127}},

@@ -21,12 +21,13 @@ var instead = map[filetype.Type]string{
 	filetype.Shard:       theCheckpoint + "; datasets are named by their manifest.json",
 	filetype.Arrow:       theCheckpoint,
 	filetype.Parquet:     theCheckpoint,
-	filetype.JSONObject:  theCheckpoint + " (of a model in several files, each file is safetensors, and none is the whole model)",
-	filetype.JSONList:    theCheckpoint,
-	filetype.Text:        theCheckpoint,
-	filetype.GGUF:        "export the tensors as safetensors from the program that trained it",
-	filetype.HDF5:        "save the parameters as safetensors or with torch.save",
-	filetype.NumPy:       "save the parameters as safetensors or with torch.save",
+	filetype.JSONObject: theCheckpoint + " (of a model in several files, each file is safetensors, and none is the " +
+		"whole model)",
+	filetype.JSONList: theCheckpoint,
+	filetype.Text:     theCheckpoint,
+	filetype.GGUF:     "export the tensors as safetensors from the program that trained it",
+	filetype.HDF5:     "save the parameters as safetensors or with torch.save",
+	filetype.NumPy:    "save the parameters as safetensors or with torch.save",
 }
 
 // refuse is the error for a file of a type that holds no state dict. It is nil for a type that may be a damaged one.
@@ -54,12 +55,14 @@ var families = []struct{ part, what string }{
 func notOurs(names []string) error {
 	for _, f := range families {
 		if slices.ContainsFunc(names, func(name string) bool { return strings.Contains(name, f.part) }) {
-			return fmt.Errorf("it holds %s: bitnet1 runs its own models, whose every weight is ±1, and cannot convert others: train one (task pipeline:v76)", f.what)
+			return fmt.Errorf("it holds %s: bitnet1 runs its own models, whose every weight is ±1, and cannot "+
+				"convert others: train one (task pipeline:v76)", f.what)
 		}
 	}
 	if len(names) == 0 {
 		return errors.New("it holds no tensors")
 	}
-	return fmt.Errorf("none of its %d tensors (%.200q …) is one of a bitnet1 model, which has %s: docs/formats/checkpoint.md lists their names",
+	return fmt.Errorf("none of its %d tensors (%.200q …) is one of a bitnet1 model, which has %s: "+
+		"docs/formats/checkpoint.md lists their names",
 		len(names), names[:min(len(names), 3)], strings.Join(roots(), ", "))
 }

@@ -24,7 +24,8 @@ func TestReadsWhatTrainingScriptsSave(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if m.Gamma != 0.25 || m.Mix != 1 || m.Step != 7 || m.Tokens != tokens || m.Config.D != 4 || !m.Config.Alibi || m.Config.Eps != 1e-5 {
+		if m.Gamma != 0.25 || m.Mix != 1 || m.Step != 7 || m.Tokens != tokens || m.Config.D != 4 || !m.Config.Alibi ||
+			m.Config.Eps != 1e-5 {
 			t.Errorf("%s: read %+v, %+v", name, m.Config, m.Provenance)
 		}
 	}
@@ -46,7 +47,8 @@ func TestRefusesWhatItDoesNotUnderstand(t *testing.T) {
 		}
 	}
 	nulled := strings.Replace(mustConfig(t, m), `"kshift_layers":[0]`, `"kshift_layers":[null]`, 1)
-	if _, err := read(saveForeign(t, m, map[string]string{"config": nulled, "gamma": "0.5"})); err == nil || !strings.Contains(err.Error(), "kshift_layers[0]") {
+	if _, err := read(saveForeign(t, m, map[string]string{"config": nulled, "gamma": "0.5"})); err == nil ||
+		!strings.Contains(err.Error(), "kshift_layers[0]") {
 		t.Errorf("a layer that is null: error %v", err)
 	}
 }
@@ -101,7 +103,8 @@ func TestRefusesTwoOfOneName(t *testing.T) {
 	second := tensors[3]
 	second.Name = "ema." + second.Name
 	path := save(t, func(b *bytes.Buffer) error {
-		return safetensors.Write(b, map[string]string{"config": mustConfig(t, m), "gamma": "0.5"}, append(tensors, second))
+		return safetensors.Write(b, map[string]string{"config": mustConfig(t, m), "gamma": "0.5"},
+			append(tensors, second))
 	})
 	if _, err := read(path); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", second.Name)) {
 		t.Errorf("error %v", err)
@@ -137,10 +140,12 @@ func TestNamesOtherFiles(t *testing.T) {
 		})
 	}
 	stranger := func(b *bytes.Buffer) error {
-		return safetensors.Write(b, nil, []safetensors.Tensor{{Name: "conv.weight", Shape: []int{1}, Data: []float32{1}}})
+		return safetensors.Write(b, nil, []safetensors.Tensor{{Name: "conv.weight", Shape: []int{1},
+			Data: []float32{1}}})
 	}
 	state := func(b *bytes.Buffer) error {
-		return WriteState(b, State{Checkpoint: strings.Repeat("ab", 32), Tensors: []safetensors.Tensor{{Name: "exp_avg.norm_out", Shape: []int{1}, Data: []float32{1}}}})
+		return WriteState(b, State{Checkpoint: strings.Repeat("ab", 32),
+			Tensors: []safetensors.Tensor{{Name: "exp_avg.norm_out", Shape: []int{1}, Data: []float32{1}}}})
 	}
 	text := func(s string) func(*bytes.Buffer) error {
 		return func(b *bytes.Buffer) error { b.WriteString(s); return nil }
@@ -167,7 +172,8 @@ func TestNamesOtherFiles(t *testing.T) {
 		"docs/formats/checkp": stranger,
 	} {
 		path := save(t, write)
-		if _, err := read(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+		if _, err := read(path); err == nil || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), path) {
 			t.Errorf("error %v, want %q and the file in it", err, want)
 		}
 	}

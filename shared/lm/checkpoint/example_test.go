@@ -11,8 +11,10 @@ import (
 
 // A model is written as a checkpoint and opened again. Its parameters are read one at a time.
 func Example() {
-	c := model.Config{Vocab: 256, D: 64, Layers: 1, Heads: 1, FF: 128, Seq: 16, Eps: 1e-5, StreamBits: 4, Alibi: true}.V76()
-	m := checkpoint.Model{Config: c, Parameters: c.Parameters(), Provenance: checkpoint.Provenance{Step: 100, Tokenizer: "bytes", Gamma: 0.5, Mix: 1}}
+	c := model.Config{Vocab: 256, D: 64, Layers: 1, Heads: 1, FF: 128, Seq: 16, Eps: 1e-5, StreamBits: 4,
+		Alibi: true}.V76()
+	m := checkpoint.Model{Config: c, Parameters: c.Parameters(),
+		Provenance: checkpoint.Provenance{Step: 100, Tokenizer: "bytes", Gamma: 0.5, Mix: 1}}
 	for i, p := range m.Parameters {
 		m.Parameters[i].Data = make([]float32, p.Size())
 	}

@@ -67,7 +67,8 @@ func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
 				return
 			}
 			if i := model.FirstNotFinite(data); i >= 0 {
-				yield(p, f.error(fmt.Errorf("tensor %q: value %d is %v: %w (choose a checkpoint from before training diverged)", p.Name, i, data[i], ErrNotFinite)))
+				yield(p, f.error(fmt.Errorf("tensor %q: value %d is %v: %w (choose a checkpoint from before training "+
+					"diverged)", p.Name, i, data[i], ErrNotFinite)))
 				return
 			}
 			p.Data = data
@@ -82,7 +83,8 @@ func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
 // Inference loads the model onto a device, to compute batch sequences of seq tokens together (0: the configuration's),
 // and returns it with the settings it is meant to be run with.
 func (f *File) Inference(dev kernels.Device, batch, seq int) (*model.Model, model.Settings, error) {
-	m, err := model.New(f.Config, dev, model.Options{Batch: batch, Seq: seq, ScaleBits: 32, Inference: true, Bonsai: f.Mix < 1, Documents: f.Documents})
+	m, err := model.New(f.Config, dev, model.Options{Batch: batch, Seq: seq, ScaleBits: 32, Inference: true,
+		Bonsai: f.Mix < 1, Documents: f.Documents})
 	if err != nil {
 		return nil, model.Settings{}, err
 	}
@@ -94,7 +96,8 @@ func (f *File) error(err error) error { return fmt.Errorf("reading checkpoint %s
 // openTensors looks at the first bytes: a file may have any name.
 func openTensors(path string) (tensors, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return nil, fmt.Errorf("%s is a folder: name a file in it, %s for instance", path, filepath.Join(path, "step-000600.safetensors"))
+		return nil, fmt.Errorf("%s is a folder: name a file in it, %s for instance", path,
+			filepath.Join(path, "step-000600.safetensors"))
 	}
 	is, err := filetype.OfFile(path)
 	if err != nil {
@@ -116,9 +119,11 @@ func (f *File) identify() (err error) {
 		switch format {
 		case Format:
 		case StateFormat:
-			return errors.New("it is the training state beside a checkpoint: name the model, step-000600.safetensors for instance")
+			return errors.New("it is the training state beside a checkpoint: name the model, step-000600.safetensors " +
+				"for instance")
 		default:
-			return fmt.Errorf("metadata format is %q, want %q: it is of a later version of bitnet1: update this program", format, Format)
+			return fmt.Errorf("metadata format is %q, want %q: it is of a later version of bitnet1: update this "+
+				"program", format, Format)
 		}
 		if f.Config, err = ParseConfig([]byte(metadata["config"])); err != nil {
 			return err

@@ -45,7 +45,9 @@ func describe(path string, f tensors) (model.Config, Provenance, error) {
 		text, err = ownDescription(f)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return model.Config{}, Provenance{}, fmt.Errorf("it does not say what model it is: write this to %s, corrected where the model differs: %s", beside, suggest(f))
+		return model.Config{}, Provenance{},
+			fmt.Errorf("it does not say what model it is: write this to %s, corrected where the model differs: %s",
+				beside, suggest(f))
 	}
 	if err != nil {
 		return model.Config{}, Provenance{}, err
@@ -141,7 +143,8 @@ func parseDescription(text []byte) (model.Config, Provenance, error) {
 	case given.Gamma != nil:
 		p.Gamma = *given.Gamma
 	case c.AttentionRule().Gamma:
-		return c, p, errors.New("description of the model: RWSP needs gamma, the ratio of the weights of successive ranks")
+		return c, p, errors.New("description of the model: RWSP needs gamma, the ratio of the weights of successive " +
+			"ranks")
 	}
 	metadata := map[string]string{"documents": given.Documents}
 	if given.EndOfText != nil {

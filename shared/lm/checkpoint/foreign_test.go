@@ -35,7 +35,8 @@ func TestDescriptionBesideAFile(t *testing.T) {
 	if !ok || !strings.Contains(err.Error(), DescriptionPath(path)) {
 		t.Fatalf("error %v", err)
 	}
-	proposal = strings.Replace(strings.Replace(proposal, `"stream_bits":1`, `"stream_bits":4`, 1), `"seq":2048`, `"seq":20`, 1)
+	proposal = strings.Replace(strings.Replace(proposal, `"stream_bits":1`, `"stream_bits":4`, 1), `"seq":2048`,
+		`"seq":20`, 1)
 	if err := os.WriteFile(DescriptionPath(path), []byte(proposal), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +44,8 @@ func TestDescriptionBesideAFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(got.Config, m.Config) || !reflect.DeepEqual(got.Parameters, m.Parameters) || got.Gamma != 0.1 || got.Mix != 1 {
+	if !reflect.DeepEqual(got.Config, m.Config) || !reflect.DeepEqual(got.Parameters, m.Parameters) ||
+		got.Gamma != 0.1 || got.Mix != 1 {
 		t.Errorf("read %+v, %+v", got.Config, got.Provenance)
 	}
 }
@@ -54,11 +56,13 @@ func TestDescriptionInMetadata(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := read(saveForeign(t, m, map[string]string{"format": "pt", "config": string(config), "gamma": "0.25", "tokenizer": "bytes", "step": "9", "documents": "separate", "end_of_text": "60"}))
+	got, err := read(saveForeign(t, m, map[string]string{"format": "pt", "config": string(config), "gamma": "0.25",
+		"tokenizer": "bytes", "step": "9", "documents": "separate", "end_of_text": "60"}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Documents != (model.Documents{Separate: true, EndOfText: 60}) || got.Gamma != 0.25 || got.Tokenizer != "bytes" || got.Step != 9 || !reflect.DeepEqual(got.Config, m.Config) {
+	if got.Documents != (model.Documents{Separate: true, EndOfText: 60}) || got.Gamma != 0.25 ||
+		got.Tokenizer != "bytes" || got.Step != 9 || !reflect.DeepEqual(got.Config, m.Config) {
 		t.Errorf("read %+v, %+v", got.Config, got.Provenance)
 	}
 }

@@ -24,7 +24,8 @@ func allocated(t *testing.T, f func() error) int {
 // Of a file's parameters the largest alone has to fit into memory beside the model, which keeps the signs of its
 // weights: all that is ever allocated, together, is bounded.
 func TestParametersAreReadOneAtATime(t *testing.T) {
-	c := model.Config{Vocab: 1024, D: 512, Layers: 6, Heads: 8, FF: 1024, Seq: 8, Eps: 1e-5, StreamBits: 4, Alibi: true}.V76()
+	c := model.Config{Vocab: 1024, D: 512, Layers: 6, Heads: 8, FF: 1024, Seq: 8, Eps: 1e-5, StreamBits: 4,
+		Alibi: true}.V76()
 	m := Model{Config: c, Parameters: c.Parameters(), Provenance: Provenance{Gamma: 0.5, Mix: 1}}
 	largest, all := 0, 0
 	for i, p := range m.Parameters {
@@ -47,7 +48,8 @@ func TestParametersAreReadOneAtATime(t *testing.T) {
 		return nil
 	})
 	if most := largest + slack; read > most {
-		t.Errorf("reading %d bytes of parameters allocated %d, want at most the largest of them and %d", all, read, slack)
+		t.Errorf("reading %d bytes of parameters allocated %d, want at most the largest of them and %d", all, read,
+			slack)
 	}
 	loaded := allocated(t, func() error { _, _, err := f.Inference(cpu.New(cpu.Options{}), 1, 0); return err })
 	signs := all / 32

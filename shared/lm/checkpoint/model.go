@@ -23,8 +23,9 @@ const Format = "bitnet1.checkpoint.v1"
 
 // Model is what a model file holds: everything that evaluation needs.
 type Model struct {
-	Config     model.Config
-	Parameters []model.Parameter // as Config.Parameters lists them, with data or a source; weights are latents, their signs count
+	Config model.Config
+	// as Config.Parameters lists them, with data or a source; weights are latents, their signs count
+	Parameters []model.Parameter
 	Provenance
 }
 
@@ -93,7 +94,8 @@ func documents(metadata map[string]string) (d model.Documents, err error) {
 	case model.Separate:
 		id, err := strconv.ParseInt(metadata["end_of_text"], 10, 32)
 		if err != nil || id < 0 {
-			return d, fmt.Errorf("metadata end_of_text is %q, want the token that separate documents begin with", metadata["end_of_text"])
+			return d, fmt.Errorf("metadata end_of_text is %q, want the token that separate documents begin with",
+				metadata["end_of_text"])
 		}
 		return model.Documents{Separate: true, EndOfText: int32(id)}, nil
 	default:
@@ -118,7 +120,8 @@ func share(metadata map[string]string, key string) (float64, error) {
 }
 
 // off are values of keys that models of later versions have, with which they are models of this version.
-var off = map[string]string{"hidden_bits": "1", "value_bits": "1", "read_bits": "1", "codebook_bits": "1", "hadamard": "0"}
+var off = map[string]string{"hidden_bits": "1", "value_bits": "1", "read_bits": "1", "codebook_bits": "1",
+	"hadamard": "0"}
 
 // ParseConfig reads a configuration as the PyTorch reference's asdict writes it. Every key must be there and none may
 // be unknown, unless it switches something off: a model with a feature that this code does not know would be run

@@ -40,7 +40,8 @@ func unwrap(t tensors) (tensors, error) {
 	u := &unwrapped{tensors: t, names: map[string]string{}}
 	known, belongs := roots(), false
 	for _, name := range t.Names() {
-		parts := slices.DeleteFunc(strings.Split(name, "."), func(part string) bool { return slices.Contains(wrappers, part) })
+		parts := slices.DeleteFunc(strings.Split(name, "."),
+			func(part string) bool { return slices.Contains(wrappers, part) })
 		if len(parts) == 1 && parts[0] == averages {
 			continue
 		}

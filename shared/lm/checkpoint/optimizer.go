@@ -48,7 +48,8 @@ func (s State) Optimizer() (model.State, error) {
 	out := model.State{Updates: -1}
 	for _, t := range s.Tensors {
 		if data, ok := t.Data.([]int8); ok && strings.HasPrefix(t.Name, counterPrefix) {
-			out.Counters = append(out.Counters, model.Counter{Name: strings.TrimPrefix(t.Name, counterPrefix), Shape: t.Shape, Data: data})
+			out.Counters = append(out.Counters, model.Counter{Name: strings.TrimPrefix(t.Name, counterPrefix),
+				Shape: t.Shape, Data: data})
 		}
 		if n, ok := t.Data.([]int64); ok && t.Name == updatesName && len(n) == 1 && n[0] >= 0 {
 			out.Updates = int(n[0])

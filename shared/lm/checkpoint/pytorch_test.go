@@ -40,7 +40,8 @@ func TestPyTorchAgrees(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := t.TempDir()
-	if said, err := exec.Command(python, filepath.Join("testdata", "agree.py"), reference, path, string(rows), out).CombinedOutput(); err != nil {
+	if said, err := exec.Command(python, filepath.Join("testdata", "agree.py"), reference, path, string(rows),
+		out).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, said)
 	}
 	f, err := safetensors.Open(filepath.Join(out, "logits.safetensors"))
@@ -73,7 +74,8 @@ func TestPyTorchAgrees(t *testing.T) {
 		t.Fatal(err) // it describes itself
 	}
 	sameAs(t, "float32", m, got)
-	if _, err := read(filepath.Join(out, "float32.safetensors")); err == nil || !strings.Contains(err.Error(), "float32.json") {
+	if _, err := read(filepath.Join(out, "float32.safetensors")); err == nil ||
+		!strings.Contains(err.Error(), "float32.json") {
 		t.Errorf("without a description: error %v", err)
 	}
 }

@@ -19,7 +19,8 @@ func TestResumeIsExact(t *testing.T) {
 	}
 	step := func(m *model.Model) {
 		t.Helper()
-		if err := m.Step(tokens, targets, model.Update{LearningRate: 3e-3, Beta1: 0.9, Beta2: 0.95, Settings: model.Settings{Gamma: 0.5, Mix: 1}}); err != nil {
+		if err := m.Step(tokens, targets, model.Update{LearningRate: 3e-3, Beta1: 0.9, Beta2: 0.95,
+			Settings: model.Settings{Gamma: 0.5, Mix: 1}}); err != nil {
 			t.Fatal(err)
 		}
 	}

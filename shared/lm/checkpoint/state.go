@@ -19,7 +19,8 @@ type State struct {
 	Position   int64  // sequences of the data order consumed
 	LogOffset  int64  // bytes of the run's log written by then; what follows is cut off on resuming
 	Extra      map[string]string
-	Tensors    []safetensors.Tensor // optimizer moments, float32 masters of scales, counters: as the optimizer names them
+	// optimizer moments, float32 masters of scales, counters: as the optimizer names them
+	Tensors []safetensors.Tensor
 }
 
 const (
@@ -70,7 +71,8 @@ func readState(f *safetensors.File, checkpoint string) (s State, err error) {
 	}
 	s.Checkpoint = metadata[checkpointKey]
 	if s.Checkpoint != checkpoint {
-		return s, fmt.Errorf("belongs to checkpoint %s, not to %s: resume from the state saved with it", s.Checkpoint, checkpoint)
+		return s, fmt.Errorf("belongs to checkpoint %s, not to %s: resume from the state saved with it", s.Checkpoint,
+			checkpoint)
 	}
 	for key, field := range map[string]*int64{stepKey: &s.Step, positionKey: &s.Position, logOffsetKey: &s.LogOffset} {
 		if *field, err = count(metadata, key); err != nil {

@@ -187,7 +187,8 @@ func (f *File) openArchive() error {
 		if !ok || top != folder || f.entries[rest] != nil {
 			return fmt.Errorf("entry %q is where torch.save puts none", e.Name)
 		}
-		if e.Method != zip.Store || e.CompressedSize64 != e.UncompressedSize64 || e.UncompressedSize64 > uint64(f.size) {
+		if e.Method != zip.Store || e.CompressedSize64 != e.UncompressedSize64 ||
+			e.UncompressedSize64 > uint64(f.size) {
 			return fmt.Errorf("entry %q is compressed or larger than the file; torch.save compresses nothing", e.Name)
 		}
 		f.entries[rest] = e
@@ -261,7 +262,8 @@ func (f *File) findState(value any) (*dict, error) {
 			return all, nil
 		}
 	}
-	return nil, fmt.Errorf("holds no state dict, neither directly nor under %s; its keys are %.200q", strings.Join(stateKeys, ", "), all.keys[:min(len(all.keys), 10)])
+	return nil, fmt.Errorf("holds no state dict, neither directly nor under %s; its keys are %.200q",
+		strings.Join(stateKeys, ", "), all.keys[:min(len(all.keys), 10)])
 }
 
 // converter turns values that hold neither tensors nor code into Go's own types. A pickle can name one value many
@@ -287,7 +289,8 @@ func (c *converter) plain(v any, depth int) (any, error) {
 		if state, ok := v.state.(*dict); ok {
 			return c.plainDict(state, depth)
 		}
-		return nil, fmt.Errorf("is a %s.%s: save it as a number, a text, a list or a dict", v.class.module, v.class.name)
+		return nil, fmt.Errorf("is a %s.%s: save it as a number, a text, a list or a dict", v.class.module,
+			v.class.name)
 	case *tensor:
 		return nil, errors.New("is a tensor: save it as a number or a list (.item(), .tolist())")
 	}
@@ -347,7 +350,8 @@ func (f *File) view(t *tensor) (view, error) {
 	v := view{shape: t.shape}
 	var ok bool
 	if v.dtype, ok = dtypes[t.storage.class.name]; !ok || t.storage.class.module != "torch" {
-		return v, fmt.Errorf("has element type %s.%s, want float64, float32, float16 or bfloat16", t.storage.class.module, t.storage.class.name)
+		return v, fmt.Errorf("has element type %s.%s, want float64, float32, float16 or bfloat16",
+			t.storage.class.module, t.storage.class.name)
 	}
 	n, err := t.elements(f.size)
 	if err != nil {

@@ -54,7 +54,8 @@ func byteOrder(dtype *object) binary.ByteOrder {
 // number reads b as the element type that NumPy calls code: a letter for the sort and the size in bytes. It gives nil
 // for other types.
 func number(code string, order binary.ByteOrder, b []byte) any {
-	sizes := map[string]int{"b1": 1, "i1": 1, "u1": 1, "i2": 2, "u2": 2, "f2": 2, "i4": 4, "u4": 4, "f4": 4, "i8": 8, "u8": 8, "f8": 8}
+	sizes := map[string]int{"b1": 1, "i1": 1, "u1": 1, "i2": 2, "u2": 2, "f2": 2, "i4": 4, "u4": 4, "f4": 4, "i8": 8,
+		"u8": 8, "f8": 8}
 	if n, ok := sizes[code]; !ok || n != len(b) {
 		return nil
 	}

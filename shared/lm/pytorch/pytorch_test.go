@@ -27,7 +27,8 @@ func open(t *testing.T, name string) *File {
 // The files in testdata are PyTorch 2.15's. Element i of every tensor is i/4 - 1.
 func TestReadsWhatPyTorchWrote(t *testing.T) {
 	f := open(t, "types.pt")
-	if want := []string{"double", "half", "bfloat16", "view", "scalar", "empty", "parameter"}; !slices.Equal(f.Names(), want) {
+	if want := []string{"double", "half", "bfloat16", "view", "scalar", "empty", "parameter"}; !slices.Equal(f.Names(),
+		want) {
 		t.Errorf("names %v, want %v", f.Names(), want)
 	}
 	for name, want := range map[string]struct {
@@ -87,7 +88,8 @@ func TestRefusesOtherFiles(t *testing.T) {
 		"transposed.pt": "contiguous()",
 		"absent.pt":     "no such file",
 	} {
-		if _, err := Open(filepath.Join("testdata", name)); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), name) {
+		if _, err := Open(filepath.Join("testdata", name)); err == nil || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), name) {
 			t.Errorf("%s: error %v, want %q in it", name, err, want)
 		}
 	}
@@ -160,7 +162,9 @@ func archive(pickle string, storage []byte) []byte {
 // tensorOf is the pickle of {name: tensor}, of a shape with dimensions below 256.
 func tensorOf(name, class string, offset int, shape, stride string) string {
 	return "X" + string([]byte{byte(len(name)), 0, 0, 0}) + name +
-		"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagec" + class + "\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQJ" + string(binary.LittleEndian.AppendUint32(nil, uint32(offset))) +
+		"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagec" + class +
+		"\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQJ" +
+		string(binary.LittleEndian.AppendUint32(nil, uint32(offset))) +
 		"(" + shape + "t(" + stride + "t\x89NtR"
 }
 
@@ -174,12 +178,15 @@ func TestPickleIsNotRun(t *testing.T) {
 	}
 	marker := filepath.Join(t.TempDir(), "ran")
 	for what, c := range map[string]struct{ pickle, want string }{
-		"a command":     {"cposix\nsystem\n(X\x08\x00\x00\x00touch x\x00tR.", "no state dict"},
-		"in the dict":   {"}(" + good + "X\x01\x00\x00\x00vcposix\nsystem\n(X" + string([]byte{byte(len(marker) + 6), 0, 0, 0}) + "touch " + marker + "tRu.", "without running code"},
-		"class":         {"}(" + tensorOf("w", "evil\nFloatStorage", 0, "K\x04", "K\x01") + "u.", "evil.FloatStorage"},
-		"integers":      {"}(" + tensorOf("w", "torch\nComplexFloatStorage", 0, "K\x04", "K\x01") + "u.", "ComplexFloatStorage"},
-		"beyond":        {"}(" + tensorOf("w", floats, 1021, "K\x04", "K\x01") + "u.", "beyond its storage"},
-		"huge":          {"}(" + tensorOf("w", floats, 0, "\x8a\x05\x00\x00\x00\x00\x01K\x04", "K\x04K\x01") + "u.", "larger than the file"},
+		"a command": {"cposix\nsystem\n(X\x08\x00\x00\x00touch x\x00tR.", "no state dict"},
+		"in the dict": {"}(" + good + "X\x01\x00\x00\x00vcposix\nsystem\n(X" + string([]byte{byte(len(marker) + 6), 0,
+			0, 0}) + "touch " + marker + "tRu.", "without running code"},
+		"class": {"}(" + tensorOf("w", "evil\nFloatStorage", 0, "K\x04", "K\x01") + "u.", "evil.FloatStorage"},
+		"integers": {"}(" + tensorOf("w", "torch\nComplexFloatStorage", 0, "K\x04", "K\x01") + "u.",
+			"ComplexFloatStorage"},
+		"beyond": {"}(" + tensorOf("w", floats, 1021, "K\x04", "K\x01") + "u.", "beyond its storage"},
+		"huge": {"}(" + tensorOf("w", floats, 0, "\x8a\x05\x00\x00\x00\x00\x01K\x04", "K\x04K\x01") + "u.",
+			"larger than the file"},
 		"negative":      {"}(" + tensorOf("w", floats, 0, "J\xff\xff\xff\xff", "K\x01") + "u.", "impossible shape"},
 		"expanded":      {"}(" + tensorOf("w", floats, 0, "K\xff", "K\x00") + "u.", "contiguous()"},
 		"shared":        {"}(" + many(large, 50) + "u.", "share storages"},
@@ -224,11 +231,12 @@ func TestHostileFilesTakeLittleMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, file := range map[string][]byte{
-		"pushes":  archive(strings.Repeat("N", 1<<20), nil),
-		"dicts":   archive(strings.Repeat("}", 1<<20), nil),
-		"memo":    archive("N"+strings.Repeat("\x94", 1<<20), nil),
-		"places":  archive(strings.Repeat("Nr\xff\xff\xff\x7f", 1<<17), nil),
-		"sizes":   archive("}("+strings.Repeat("K\x01", 1<<19)+"tq\x00"+strings.Repeat("ctorch._utils\n_rebuild_tensor_v2\n(NK\x00h\x00h\x00tR", 1<<10), nil),
+		"pushes": archive(strings.Repeat("N", 1<<20), nil),
+		"dicts":  archive(strings.Repeat("}", 1<<20), nil),
+		"memo":   archive("N"+strings.Repeat("\x94", 1<<20), nil),
+		"places": archive(strings.Repeat("Nr\xff\xff\xff\x7f", 1<<17), nil),
+		"sizes": archive("}("+strings.Repeat("K\x01",
+			1<<19)+"tq\x00"+strings.Repeat("ctorch._utils\n_rebuild_tensor_v2\n(NK\x00h\x00h\x00tR", 1<<10), nil),
 		"pickle":  archive(strings.Repeat("N", maxPickle+1), nil),
 		"entries": entries.Bytes(),
 	} {
@@ -296,6 +304,7 @@ func FuzzFile(f *testing.F) {
 // FuzzPickle reaches the pickle without the archive's checksums.
 func FuzzPickle(f *testing.F) {
 	f.Add("\x80\x02}(" + tensorOf("w", "torch\nFloatStorage", 0, "K\x02K\x02", "K\x02K\x01") + "u.")
-	f.Add("\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00]\x94(K\x01M\x00\x02J\x00\x00\x00\x01G?\xf0\x00\x00\x00\x00\x00\x00\x8a\x01\x07\x88e.")
+	f.Add("\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00" +
+		"]\x94(K\x01M\x00\x02J\x00\x00\x00\x01G?\xf0\x00\x00\x00\x00\x00\x00\x8a\x01\x07\x88e.")
 	f.Fuzz(func(t *testing.T, pickle string) { read(archive(pickle, make([]byte, 16))) })
 }

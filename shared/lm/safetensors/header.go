@@ -131,7 +131,8 @@ func tile(tensors map[string]Info, size int64) ([]string, error) {
 		at, names[i] = t.end, t.Name
 	}
 	if at != size {
-		return nil, fmt.Errorf("tensors take %d bytes, but the file holds %d (truncated or extended: copy it again)", at, size)
+		return nil, fmt.Errorf("tensors take %d bytes, but the file holds %d (truncated or extended: copy it again)",
+			at, size)
 	}
 	return names, nil
 }

@@ -108,7 +108,8 @@ func TestRoundTrip(t *testing.T) {
 }
 
 func TestConversions(t *testing.T) {
-	header := `{"d":{"dtype":"F64","shape":[1],"data_offsets":[0,8]},"h":{"dtype":"F16","shape":[2],"data_offsets":[8,12]},` +
+	header := `{"d":{"dtype":"F64","shape":[1],"data_offsets":[0,8]},"h":{"dtype":"F16","shape":[2],` +
+		`"data_offsets":[8,12]},` +
 		`"b":{"dtype":"BF16","shape":[2],"data_offsets":[12,16]},"s":{"dtype":"I16","shape":[],"data_offsets":[16,18]}}`
 	data := file(header, 18)
 	at := data[8+len(header):]
@@ -138,49 +139,57 @@ func TestConversions(t *testing.T) {
 func second[T any](_ T, err error) error { return err }
 
 var hostile = map[string][]byte{
-	"empty":           {},
-	"short":           {1, 2, 3},
-	"no header":       file("", 0),
-	"huge header":     binary.LittleEndian.AppendUint64(nil, 1<<63),
-	"long header":     append(binary.LittleEndian.AppendUint64(nil, 99_000_000), '{', '}'),
-	"list":            file(`[]`, 0),
-	"unclosed":        file(`{`, 0),
-	"trailing":        file(`{} x`, 0),
-	"not UTF-8":       file("{\"\xff\":1}", 0),
-	"twice":           file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2),
+	"empty":       {},
+	"short":       {1, 2, 3},
+	"no header":   file("", 0),
+	"huge header": binary.LittleEndian.AppendUint64(nil, 1<<63),
+	"long header": append(binary.LittleEndian.AppendUint64(nil, 99_000_000), '{', '}'),
+	"list":        file(`[]`, 0),
+	"unclosed":    file(`{`, 0),
+	"trailing":    file(`{} x`, 0),
+	"not UTF-8":   file("{\"\xff\":1}", 0),
+	"twice": file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],`+
+		`"data_offsets":[1,2]}}`, 2),
 	"metadata number": file(`{"__metadata__":{"a":1}}`, 0),
 	"gap":             file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2),
-	"overlap":         file(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2),
-	"truncated":       file(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}`, 1),
-	"extended":        file(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}`, 3),
-	"petabyte":        file(`{"a":{"dtype":"F32","shape":[1099511627776,1024],"data_offsets":[0,4503599627370496]}}`, 8),
-	"overflow":        file(`{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}`, 0),
-	"key twice":       file(`{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1),
-	"part of a byte":  file(`{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}}`, 2),
-	"negative":        file(`{"a":{"dtype":"F32","shape":[-1,-2],"data_offsets":[0,8]}}`, 8),
-	"backwards":       file(`{"a":{"dtype":"U8","shape":[0],"data_offsets":[1,0]}}`, 1),
-	"wrong size":      file(`{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}`, 8),
-	"unknown type":    file(`{"a":{"dtype":"F31","shape":[2],"data_offsets":[0,8]}}`, 8),
-	"no shape":        file(`{"a":{"dtype":"U8","data_offsets":[0,1]}}`, 1),
-	"no offsets":      file(`{"a":{"dtype":"U8","shape":[1]}}`, 1),
-	"three offsets":   file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1,1]}}`, 1),
-	"deep":            file(`{"a":{"shape":`+strings.Repeat("[", 1<<16), 0),
+	"overlap": file(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[1],`+
+		`"data_offsets":[1,2]}}`, 2),
+	"truncated": file(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}`, 1),
+	"extended":  file(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}`, 3),
+	"petabyte": file(`{"a":{"dtype":"F32","shape":[1099511627776,1024],"data_offsets":[0,4503599627370496]}}`,
+		8),
+	"overflow":       file(`{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}`, 0),
+	"key twice":      file(`{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1),
+	"part of a byte": file(`{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}}`, 2),
+	"negative":       file(`{"a":{"dtype":"F32","shape":[-1,-2],"data_offsets":[0,8]}}`, 8),
+	"backwards":      file(`{"a":{"dtype":"U8","shape":[0],"data_offsets":[1,0]}}`, 1),
+	"wrong size":     file(`{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}`, 8),
+	"unknown type":   file(`{"a":{"dtype":"F31","shape":[2],"data_offsets":[0,8]}}`, 8),
+	"no shape":       file(`{"a":{"dtype":"U8","data_offsets":[0,1]}}`, 1),
+	"no offsets":     file(`{"a":{"dtype":"U8","shape":[1]}}`, 1),
+	"three offsets":  file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1,1]}}`, 1),
+	"deep":           file(`{"a":{"shape":`+strings.Repeat("[", 1<<16), 0),
 }
 
 // The safetensors library opens all of these (version 0.8).
 func TestOpensWhatTheLibraryOpens(t *testing.T) {
 	const a = `{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`
 	for name, b := range map[string][]byte{
-		"space around":      file("\n "+a+" \t", 1),
-		"a further key":     file(`{"a":{"dtype":"U8","shape":[1],"note":{"x":[1]},"data_offsets":[0,1]}}`, 1),
-		"no metadata":       file(`{"__metadata__":null,"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1),
-		"metadata twice":    file(`{"__metadata__":{"a":"1","a":"2"},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1),
-		"the last of two":   file(`{"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1),
-		"vast but empty":    file(`{"a":{"dtype":"F32","shape":[9223372036854775807,0],"data_offsets":[0,0]}}`, 0),
-		"no tensors":        file(`{}`, 0),
-		"types of bits":     file(`{"a":{"dtype":"F4","shape":[4],"data_offsets":[0,2]},"b":{"dtype":"F6_E3M2","shape":[4],"data_offsets":[2,5]}}`, 5),
-		"types of one byte": file(`{"a":{"dtype":"F8_E4M3FNUZ","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F8_E5M2FNUZ","shape":[1],"data_offsets":[1,2]}}`, 2),
-		"order of names":    file(`{"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2),
+		"space around":  file("\n "+a+" \t", 1),
+		"a further key": file(`{"a":{"dtype":"U8","shape":[1],"note":{"x":[1]},"data_offsets":[0,1]}}`, 1),
+		"no metadata":   file(`{"__metadata__":null,"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1),
+		"metadata twice": file(`{"__metadata__":{"a":"1","a":"2"},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,`+
+			`1]}}`, 1),
+		"the last of two": file(`{"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]},"a":{"dtype":"U8",`+
+			`"shape":[1],"data_offsets":[0,1]}}`, 1),
+		"vast but empty": file(`{"a":{"dtype":"F32","shape":[9223372036854775807,0],"data_offsets":[0,0]}}`, 0),
+		"no tensors":     file(`{}`, 0),
+		"types of bits": file(`{"a":{"dtype":"F4","shape":[4],"data_offsets":[0,2]},"b":{"dtype":"F6_E3M2",`+
+			`"shape":[4],"data_offsets":[2,5]}}`, 5),
+		"types of one byte": file(`{"a":{"dtype":"F8_E4M3FNUZ","shape":[1],"data_offsets":[0,1]},`+
+			`"b":{"dtype":"F8_E5M2FNUZ","shape":[1],"data_offsets":[1,2]}}`, 2),
+		"order of names": file(`{"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8",`+
+			`"shape":[1],"data_offsets":[1,2]}}`, 2),
 	} {
 		f, err := open(b)
 		if err != nil {
@@ -247,7 +256,8 @@ func FuzzOpen(f *testing.F) {
 		f.Add(b)
 	}
 	var good bytes.Buffer
-	if err := Write(&good, map[string]string{"k": "v"}, []Tensor{{"a", []int{2}, []float32{1, 2}}, {"b", nil, []int64{3}}}); err != nil {
+	if err := Write(&good, map[string]string{"k": "v"},
+		[]Tensor{{"a", []int{2}, []float32{1, 2}}, {"b", nil, []int64{3}}}); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(good.Bytes())
