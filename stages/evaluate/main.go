@@ -34,7 +34,7 @@ func main() {
 			return nil
 		},
 		Work:  stage.Deterministic(evaluate),
-		Files: stage.Checkpoints, OnDataset: stage.OnDataset, Threads: true, Device: true,
+		Files: stage.Checkpoints, OnDataset: stage.OnDataset, Choice: stage.ByStep(), Threads: true, Device: true,
 		Emits: []event.Body{event.EvaluationWritten{}},
 		Results: []results.Result{{
 			Kind: event.EvaluationWritten{}.Kind(),

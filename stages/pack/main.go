@@ -26,6 +26,7 @@ func main() {
 		Version: "1",
 		Work:    stage.Deterministic(pack),
 		Files:   stage.BareCheckpoints,
+		Choice:  stage.ByStep(),
 		Emits:   []event.Body{event.PackWritten{}},
 		Results: []results.Result{{
 			Kind:     event.PackWritten{}.Kind(),

@@ -36,7 +36,7 @@ func main() {
 			return nil
 		},
 		Work:  stage.Deterministic(probe),
-		Files: stage.Checkpoints, OnDataset: stage.OnDataset, Threads: true, Device: true,
+		Files: stage.Checkpoints, OnDataset: stage.OnDataset, Choice: stage.ByStep(), Threads: true, Device: true,
 		Emits: []event.Body{event.ProbeWritten{}},
 		Results: []results.Result{{
 			Kind: event.ProbeWritten{}.Kind(),

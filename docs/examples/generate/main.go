@@ -31,7 +31,7 @@ func main() {
 		Name: "generate", About: "have a checkpoint continue a validation text", Version: "1",
 		Example:  "generate run --run v76-nano-8799682f --checkpoint all",
 		Defaults: params{Prompt: 32}, Work: generate, Emits: []event.Body{textWritten{}},
-		Files: stage.Checkpoints, OnDataset: stage.OnDataset, Threads: true, Device: true,
+		Files: stage.Checkpoints, OnDataset: stage.OnDataset, Choice: stage.ByStep(), Threads: true, Device: true,
 		Results: []results.Result{{
 			Kind: "text.written", Headline: "checkpoint {step} wrote: {right:.1%} of the tokens are the text's own",
 			Columns: []results.Column{{

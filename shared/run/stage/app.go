@@ -129,9 +129,6 @@ func (s Spec[P, E]) flags(more ...cli.Flag) []cli.Flag {
 	return append(append(all, more...), param.Flags(s.Defaults)...)
 }
 
-// answersCheckpoints says whether the stage's events are checkpoints, among which --checkpoint chooses.
-func (s Spec[P, E]) answersCheckpoints() bool { return s.kind() == event.CheckpointSaved{}.Kind() }
-
 // unknownFlag explains the error about a flag that the command does not take: other stages have it, or it is misspelt.
 func (s Spec[P, E]) unknownFlag(err error, taken []cli.Flag) error {
 	why := map[string]string{

@@ -39,7 +39,7 @@ func TestBestCheckpoint(t *testing.T) {
 			}
 			events = append(events, e)
 		}
-		found, err := selectCheckpoints(events, "r", "best")
+		found, err := ByStep().choose(events, events, "r", "best")
 		if c.want == 0 {
 			if err == nil || !strings.Contains(err.Error(), c.refusal) || !strings.Contains(err.Error(), "use --checkpoint last") {
 				t.Errorf("%s: %v, want %q", what, err, c.refusal)
@@ -71,7 +71,7 @@ func TestWhichCheckpoints(t *testing.T) {
 		events = append(events, e)
 	}
 	for which, want := range map[string]string{"all": "d c a", "last": "a", "10": "d", "20": "c"} {
-		found, err := selectCheckpoints(events, "r", which)
+		found, err := ByStep().choose(events, events, "r", which)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +88,7 @@ func TestWhichCheckpoints(t *testing.T) {
 		}
 	}
 	for which, want := range map[string]string{"15": "no checkpoint at step 15; its steps are [10 20 30]", "first": "use last, best, all or a step"} {
-		if _, err := selectCheckpoints(events, "r", which); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := ByStep().choose(events, events, "r", which); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", which, err, want)
 		}
 	}
@@ -116,7 +116,11 @@ func TestWhoseCheckpoints(t *testing.T) {
 	for _, c := range []struct{ run, which, want string }{
 		{"mixed", "last", "20"}, {"mixed", "best", "20"}, {"mixed", "all", "10 20"}, {"mixed", "30", "30"}, {"mixed", "10", "10"}, {"others", "last", "40"},
 	} {
-		found, err := selectEvents[event.CheckpointSaved](slog.New(slog.DiscardHandler), j, c.run, "checkpoint.saved", c.which)
+		events, own, err := eventsOver[event.CheckpointSaved](slog.New(slog.DiscardHandler), j, c.run, "checkpoint.saved")
+		if err != nil {
+			t.Fatalf("%+v: %v", c, err)
+		}
+		found, err := ByStep().choose(events, own, c.run, c.which)
 		if err != nil {
 			t.Fatalf("%+v: %v", c, err)
 		}
@@ -163,7 +167,7 @@ func TestCheckpointsThatWereFreed(t *testing.T) {
 		{[]event.Envelope{saved(10, freed), saved(20, freed)}, 0, "", "the checkpoint of step 10, 20 is no longer"},
 	} {
 		var said bytes.Buffer
-		got, err := there(slog.New(slog.NewTextHandler(&said, nil)), store, "r", c.events)
+		got, err := ByStep().there(slog.New(slog.NewTextHandler(&said, nil)), store, "r", c.events)
 		if len(got) != c.left || (err == nil) != (c.fail == "") || err != nil && !strings.Contains(err.Error(), c.fail) {
 			t.Errorf("%d of %d are left, %v; want %d, %q", len(got), len(c.events), err, c.left, c.fail)
 		}

@@ -461,6 +461,11 @@ func TestDescribeTellsALauncherAll(t *testing.T) {
 	if d.Name != "shout" || d.Kind != "source.added" || !slices.Equal(d.Emits, []string{"tokens.written"}) || len(d.Parameters) != 6 || d.Parameters[1].Default != "work" {
 		t.Errorf("%+v", d)
 	}
+	var looks Description
+	_, stdout, _ = w.run("look", "describe")
+	if err := json.Unmarshal([]byte(stdout), &looks); err != nil || looks.ChosenBy != "checkpoint" || !looks.OnDataset || d.ChosenBy != "" || d.OnDataset {
+		t.Errorf("%s: %v", stdout, err)
+	}
 }
 
 func TestDescribeChecksParameters(t *testing.T) {

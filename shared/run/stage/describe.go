@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -26,6 +27,9 @@ type Description struct {
 
 	// OnDataset says that the stage takes files and a dataset beside them: `run --in FILE --dataset MANIFEST --out DIR`.
 	OnDataset bool `json:"on_dataset,omitempty"`
+
+	// ChosenBy is the flag that chooses among the events of a run: `run --run RUN --checkpoint best`.
+	ChosenBy string `json:"chosen_by,omitempty"`
 }
 
 // Declaration is what the stage says of its results.
@@ -59,7 +63,7 @@ func describeCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 			d := Description{
 				Name: s.Name, About: s.About, Kind: s.kind(), Example: s.Example,
 				Emits: []string{}, Results: append([]results.Result{}, s.Results...), Parameters: append([]param.Field{}, param.Fields(s.Defaults)...),
-				OnDataset: s.Files != nil && s.OnDataset != nil,
+				OnDataset: s.Files != nil && s.OnDataset != nil, ChosenBy: strings.Join(s.Choice.flags(), ""),
 			}
 			for _, body := range s.Emits {
 				d.Emits = append(d.Emits, body.Kind())

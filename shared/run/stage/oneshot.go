@@ -6,11 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -41,7 +39,7 @@ func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 			case len(c.StringSlice("in")) > 0 && c.IsSet("run"):
 				return usagef("--in and --run exclude each other")
 			case len(c.StringSlice("in")) > 0:
-				if err := unused(c, "with --in", "data", "checkpoint"); err != nil {
+				if err := unused(c, "with --in", append(s.Choice.flags(), "data")...); err != nil {
 					return err
 				}
 				return runFiles(ctx, s, c)
@@ -70,8 +68,8 @@ func (s Spec[P, E]) runFlags() []cli.Flag {
 	if s.OnDataset != nil {
 		more = append(more, &cli.StringFlag{Name: "dataset", Usage: "`MANIFEST` of the dataset: the one that goes with --in, or another than the run's with --run"})
 	}
-	if s.answersCheckpoints() {
-		more = append(more, &cli.StringFlag{Name: "checkpoint", Value: "last", Usage: "which checkpoints of the run, with --run: last, best, all or a step"})
+	if s.Choice != nil {
+		more = append(more, s.Choice.flag())
 	}
 	return s.flags(append(more, presetFlag(s)...)...)
 }
@@ -180,7 +178,7 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 	}
 	j := journal.Open(store.Dir()).Telling(func(err error) { log.Warn(err.Error()) })
 	run := c.String("run")
-	jobs, err := jobsOver(log, s, store, j, run, c.String("checkpoint"))
+	jobs, err := jobsOver(log, s, store, j, run, s.Choice.given(c))
 	if err != nil {
 		return err
 	}
@@ -251,36 +249,21 @@ func otherDataset[P any, E event.Body](s Spec[P, E], c *cli.Context, store *arti
 	}, nil
 }
 
-// there leaves out checkpoints that were freed since (pipeline gc --keep-checkpoints).
-func there(log *slog.Logger, store *artifact.Store, run string, events []event.Envelope) ([]event.Envelope, error) {
-	var left []event.Envelope
-	var gone []string
-	for _, e := range events {
-		saved, err := event.Into[event.CheckpointSaved](e)
-		if err == nil && !store.Has(saved.Model) {
-			gone = append(gone, fmt.Sprint(saved.Step))
-			continue
-		}
-		left = append(left, e)
-	}
-	if len(gone) > 0 && len(left) > 0 {
-		log.Warn("checkpoints that are no longer in the data directory are left out", "steps", strings.Join(gone, ", "))
-	}
-	if len(left) == 0 {
-		return nil, fmt.Errorf("run %s: the checkpoint of step %s is no longer in the data directory (freed by pipeline gc?): choose another with --checkpoint", run, strings.Join(gone, ", "))
-	}
-	return left, nil
-}
-
-// jobsOver are the events of a run that a rerun is about, split into the inputs of jobs.
+// jobsOver are the events of a run that a rerun is about, split into the inputs of jobs. Which is what the user has given to
+// the flag of the stage's Choice.
 func jobsOver[P any, E event.Body](
-	log *slog.Logger, s Spec[P, E], store *artifact.Store, j journal.Journal, run, checkpoint string,
+	log *slog.Logger, s Spec[P, E], store *artifact.Store, j journal.Journal, run, which string,
 ) (jobs [][]event.Envelope, err error) {
-	events, err := selectEvents[E](log, j, run, s.kind(), checkpoint)
+	events, own, err := eventsOver[E](log, j, run, s.kind())
 	if err != nil {
 		return nil, err
 	}
-	if events, err = there(log, store, run, events); err != nil {
+	if s.Choice == nil {
+		events = own
+	} else if events, err = s.Choice.choose(events, own, run, which); err == nil {
+		events, err = s.Choice.there(log, store, run, events)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if count := latest(events).Part.Count; s.Gather != nil && count > 0 {
@@ -301,11 +284,11 @@ func latest(events []event.Envelope) event.Envelope {
 	return slices.MaxFunc(events, func(a, b event.Envelope) int { return cmp.Compare(a.Time, b.Time) })
 }
 
-// selectEvents reads the events of a run that a rerun is about.
-func selectEvents[E event.Body](log *slog.Logger, j journal.Journal, run, kind, checkpoint string) ([]event.Envelope, error) {
-	events, err := j.Read(run, kind)
-	if err != nil {
-		return nil, err
+// eventsOver reads the events of a kind that a run has, one at least, and those among them that the run's own parameters
+// gave. Where there is none of the latter, all are the run's own.
+func eventsOver[E event.Body](log *slog.Logger, j journal.Journal, run, kind string) (events, own []event.Envelope, err error) {
+	if events, err = j.Read(run, kind); err != nil {
+		return nil, nil, err
 	}
 	events = slices.DeleteFunc(events, func(e event.Envelope) bool {
 		_, err := event.Into[E](e)
@@ -315,19 +298,13 @@ func selectEvents[E event.Body](log *slog.Logger, j journal.Journal, run, kind, 
 		return err != nil
 	})
 	if len(events) == 0 {
-		return nil, noEvents(j, run, kind)
+		return nil, nil, noEvents(j, run, kind)
 	}
-	own := slices.DeleteFunc(slices.Clone(events), func(e event.Envelope) bool { return len(e.Overrides) > 0 })
+	own = slices.DeleteFunc(slices.Clone(events), func(e event.Envelope) bool { return len(e.Overrides) > 0 })
 	if len(own) == 0 {
 		own = events
 	}
-	if kind != (event.CheckpointSaved{}).Kind() {
-		return own, nil
-	}
-	if _, err := strconv.Atoi(checkpoint); err == nil {
-		return selectCheckpoints(events, run, checkpoint) // also one that was trained with other parameters
-	}
-	return selectCheckpoints(own, run, checkpoint)
+	return events, own, nil
 }
 
 func noEvents(j journal.Journal, run, kind string) error {
@@ -350,69 +327,6 @@ func NoSuchRun(run string, runs []string) error {
 		return fmt.Errorf("there is no run %s in this data directory, and no other: name the directory with --data", run)
 	}
 	return fmt.Errorf("there is no run %s in this data directory; the runs are: %s (--data names another directory)", run, strings.Join(runs, ", "))
-}
-
-func selectCheckpoints(events []event.Envelope, run, which string) ([]event.Envelope, error) {
-	steps := make([]event.CheckpointSaved, len(events))
-	byStep := map[int]int{}
-	var err error
-	for i, e := range events {
-		if steps[i], err = event.Into[event.CheckpointSaved](e); err != nil {
-			return nil, err
-		}
-		byStep[steps[i].Step] = i
-	}
-	order := make([]int, 0, len(byStep))
-	for step := range byStep {
-		order = append(order, step)
-	}
-	slices.Sort(order)
-	switch which {
-	case "all":
-		var all []event.Envelope
-		for _, step := range order {
-			all = append(all, events[byStep[step]])
-		}
-		return all, nil
-	case "last":
-		return []event.Envelope{events[byStep[order[len(order)-1]]]}, nil
-	case "best":
-		best, err := bestCheckpoint(run, order, func(step int) event.CheckpointSaved { return steps[byStep[step]] })
-		if err != nil {
-			return nil, err
-		}
-		return []event.Envelope{events[byStep[best]]}, nil
-	}
-	step, err := strconv.Atoi(which)
-	if err != nil {
-		return nil, usagef("--checkpoint %s: use last, best, all or a step", which)
-	}
-	if i, ok := byStep[step]; ok {
-		return []event.Envelope{events[i]}, nil
-	}
-	return nil, fmt.Errorf("run %s has no checkpoint at step %d; its steps are %v", run, step, order)
-}
-
-// bestCheckpoint is the step with the lowest validation loss, among those that have one and whose weights are all ±1.
-func bestCheckpoint(run string, order []int, at func(step int) event.CheckpointSaved) (int, error) {
-	best, lowest := 0, math.Inf(1)
-	blended := 0
-	for _, step := range order {
-		switch c := at(step); {
-		case c.Blend > 0:
-			blended++
-		case c.ValidationBits > 0 && c.ValidationBits < lowest: // without a sample it is NaN, or 0 in an event that lacks it
-			best, lowest = step, c.ValidationBits
-		}
-	}
-	switch {
-	case !math.IsInf(lowest, 1):
-		return best, nil
-	case blended > 0:
-		return 0, fmt.Errorf("run %s has no checkpoint with a validation loss and weights that are all ±1 (%d of %d are from before the end of the annealing): use --checkpoint last, all or a step; its steps are %v", run, blended, len(order), order)
-	default:
-		return 0, fmt.Errorf("run %s has no checkpoint with a validation loss (no validation split, or validation_sequences 0), so none is the best: use --checkpoint last, all or a step; its steps are %v", run, order)
-	}
 }
 
 // optionalBus connects when NATS_URL is set.

@@ -67,6 +67,9 @@ type Spec[P any, E event.Body] struct {
 	// dataset beside its input.
 	OnDataset func(in E, manifest artifact.Ref) E
 
+	// Choice lets a rerun over a run choose among the events that the stage answers; nil where it answers all of them.
+	Choice *Choice[E]
+
 	// Emits lists zero values of the events the stage announces.
 	Emits []event.Body
 

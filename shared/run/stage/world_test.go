@@ -201,7 +201,7 @@ func look() Spec[testParams, event.CheckpointSaved] {
 			}
 			return job.Emit(ctx, event.PackWritten{Step: in.Step, Model: in.Model, Pack: ref})
 		},
-		Files: Checkpoints, OnDataset: OnDataset, Threads: true, Device: true,
+		Files: Checkpoints, OnDataset: OnDataset, Choice: ByStep(), Threads: true, Device: true,
 		Emits: []event.Body{event.PackWritten{}},
 	}
 }
