@@ -32,7 +32,8 @@ var mayImport = map[string][]string{
 // import one another; no stage and no command imports another.
 func TestImportsPointOneWay(t *testing.T) {
 	for _, tags := range []string{"", "cuda"} {
-		list := exec.Command("go", "list", "-tags", tags, "-f", `{{.ImportPath}} {{join .Imports " "}} {{join .TestImports " "}} {{join .XTestImports " "}}`, "bitnet1/...")
+		list := exec.Command("go", "list", "-tags", tags, "-f",
+			`{{.ImportPath}} {{join .Imports " "}} {{join .TestImports " "}} {{join .XTestImports " "}}`, "bitnet1/...")
 		out, err := list.Output()
 		if err != nil {
 			t.Fatal(err)
@@ -46,7 +47,8 @@ func TestImportsPointOneWay(t *testing.T) {
 			}
 			for _, imported := range words[1:] {
 				to, ours := strings.CutPrefix(imported, "bitnet1/")
-				if ours && !slices.ContainsFunc(append(folders, program(from)), func(folder string) bool { return within(to, folder) }) {
+				if ours && !slices.ContainsFunc(append(folders, program(from)),
+					func(folder string) bool { return within(to, folder) }) {
 					t.Errorf("%s imports %s", from, to)
 				}
 			}
@@ -121,7 +123,9 @@ func folders(t *testing.T) (all []string) {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && (strings.HasPrefix(d.Name(), ".") && d.Name() != ".." || d.Name() == "testdata" || slices.Contains(notSource, below)):
+		case d.IsDir() &&
+			(strings.HasPrefix(d.Name(), ".") && d.Name() != ".." || d.Name() == "testdata" ||
+				slices.Contains(notSource, below)):
 			return filepath.SkipDir
 		case !d.IsDir():
 			for folder := filepath.Dir(below); folder != "." && !slices.Contains(all, folder); folder = filepath.Dir(folder) {

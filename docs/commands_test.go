@@ -52,7 +52,8 @@ func listed(t *testing.T) map[string]how {
 const preset = `stages:
   tokenize: {tokenizer: bytes}
   shard: {sequence_length: 64, validation_share: 0.05}
-  train: {d: 32, layers: 1, heads: 1, ff: 32, steps: 4, warmup: 1, batch_tokens: 256, micro_tokens: 256, checkpoint_every: 2}
+  train: {d: 32, layers: 1, heads: 1, ff: 32, steps: 4, warmup: 1, checkpoint_every: 2,
+    batch_tokens: 256, micro_tokens: 256}
   evaluate: {sequences: 16}
   probe: {sequences: 16, repeats: 4}
 `
@@ -280,17 +281,21 @@ func world(t *testing.T) string {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(root, "model.pt"), string(weights))
-	write(t, filepath.Join(root, "input.txt"), strings.Repeat("It was the first day of the year. Nobody knew it yet.\n", 200))
+	write(t, filepath.Join(root, "input.txt"),
+		strings.Repeat("It was the first day of the year. Nobody knew it yet.\n", 200))
 	var talk strings.Builder
 	for i := range 40 {
-		fmt.Fprintf(&talk, `{"conversations": [{"from": "human", "value": "%d and %d?"}, {"from": "gpt", "value": "%d."}]}`+"\n", i, i*i, i+i*i)
+		fmt.Fprintf(&talk,
+			`{"conversations": [{"from": "human", "value": "%d and %d?"}, {"from": "gpt", "value": "%d."}]}`+"\n", i, i*i, i+i*i)
 	}
 	write(t, filepath.Join(root, "glm", "sums.jsonl"), talk.String())
 	for _, command := range []string{
 		"pipeline sample && cp -r data/sample books && mkdir new && cp books/tom*.parquet new",
-		"tokenize run --in books/*.parquet --out tokens --preset nano && shard run --in tokens/*.arrow --out dataset --preset nano",
+		"tokenize run --in books/*.parquet --out tokens --preset nano && shard run --in tokens/*.arrow " +
+			"--out dataset --preset nano",
 		"pipeline run --preset tiny --run RUN --set train.steps=600 --set train.checkpoint_every=150 pipelines/v76.yml",
-		"pipeline run --preset tiny --run OTHER --source books/sherlock*.parquet --set shard.duplicates=exact pipelines/v76.yml",
+		"pipeline run --preset tiny --run OTHER --source books/sherlock*.parquet --set " +
+			"shard.duplicates=exact pipelines/v76.yml",
 		"pipeline run --preset tiny --run v76-75M-1a2b3c4d pipelines/v76.yml",
 		"pipeline run --preset tiny --run v76-75M-5e6f7a8b --set train.stream_bits=4 pipelines/v76.yml",
 	} {

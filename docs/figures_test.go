@@ -21,7 +21,8 @@ import (
 // The figures that pages quote and that a processor makes in minutes are made anew by `task docs:figures`. The others
 // are in testdata/figures.yml, with the commands that made them.
 
-var figures = flag.String("figures", "", "make the figures of pages in this `folder`, and compare them; -update writes them")
+var figures = flag.String("figures", "", "make the figures of pages in this `folder`, and compare "+
+	"them; -update writes them")
 
 // TestFigures compares rows of tables exactly: what is trained and measured is the same whatever the machine.
 func TestFigures(t *testing.T) {
@@ -67,7 +68,8 @@ func TestFigures(t *testing.T) {
 			flags := "--checkpoint-every 200 --validation-sequences 256 --seed " + seed
 			floats := trained(t, dir, "gradients-"+seed+"-16", flags+" --grad-bits 16")
 			four := trained(t, dir, "gradients-"+seed+"-4", flags+" --grad-bits 4")
-			compareRow(t, "recipes/gradients.md", seed, " %.3f | %.3f | %+.1f %% | | %.3f | %.3f |", floats.training, four.training,
+			compareRow(t, "recipes/gradients.md", seed, " %.3f | %.3f | %+.1f %% | | %.3f | %.3f |", floats.training,
+				four.training,
 				100*(four.training/floats.training-1), last(floats.validation), last(four.validation))
 		}
 	})

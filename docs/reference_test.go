@@ -68,9 +68,9 @@ Every stage is a program with the same forms (` + "`--help`" + ` explains the fl
     <stage> run --run RUN                  answer the events of an old run again
     <stage> describe                       print what follows here, as JSON
 
-A parameter is a key of the stage's section in a pipeline file and a flag with dashes for underscores. Exit statuses: 0 done,
-1 failed, 2 wrong usage, 3 the event server or the disk was unusable for longer than its --outage. What events hold is in
-[events.md](events.md).
+A parameter is a key of the stage's section in a pipeline file. It is also a flag, with dashes for underscores. Exit
+statuses: 0 done, 1 failed, 2 wrong usage, 3 the event server or the disk was unusable for longer than --outage.
+[events.md](events.md) describes the events.
 
 `
 

@@ -22,7 +22,7 @@ def rms_norm(x, gain, eps):
 
 
 def quantize(x, bits):
-    """What products read of the residual stream: signs (1), 2^bits levels on [-2.5, 2.5] (2 to 8), or x itself (16)."""
+    """How linears read the residual stream: its signs (1), 2^bits levels on [-2.5, 2.5] (2 to 8), or as it is (16)."""
     if bits == 1:
         return sign(x)
     if bits == 16:
@@ -45,14 +45,14 @@ class Model:
         self.end_of_text = int(metadata["end_of_text"]) if metadata.get("documents") == "separate" else None
 
     def weight(self, name):
-        """±1, or in the middle of bonsai's annealing a blend with the latents."""
+        """The effective weight: ±1, or a blend with the latents while bonsai anneals."""
         w = self.tensors[name + ".weight"]
         if self.mix == 1:
             return sign(w)
         return (1 - self.mix) * w / w.abs().mean(1, keepdim=True).clamp_min(1e-12) + self.mix * sign(w)
 
     def linear(self, name, x):
-        product = F.linear(x.double(), self.weight(name).double()).float()  # exact, so that signs are everywhere the same
+        product = F.linear(x.double(), self.weight(name).double()).float()  # exact, so that all devices agree on signs
         return product * self.tensors[name + ".alpha"] - self.tensors[name + ".theta"]
 
     def starts(self, tokens):
@@ -71,7 +71,8 @@ class Model:
             offset = c["kshift_offset"]
             earlier = F.pad(x, (0, 0, offset, 0))[:, :T] * (torch.arange(T) - offset >= starts).unsqueeze(-1)
             keys = x + earlier if c["kshift_self"] else earlier
-        q, k, v = heads(self.linear(block + "q", x)), heads(self.linear(block + "k", keys)), heads(self.linear(block + "v", x))
+        q, v = heads(self.linear(block + "q", x)), heads(self.linear(block + "v", x))
+        k = heads(self.linear(block + "k", keys))
 
         scores = (q @ k.mT).double() / math.sqrt(q.shape[-1])
         distance = torch.arange(T).unsqueeze(1) - torch.arange(T)
@@ -100,8 +101,10 @@ class Model:
         x = self.weight("codebook")[tokens]
         for layer in range(c["layers"]):
             block = f"blocks.{layer}."
-            x = x + self.attend(layer, quantize(rms_norm(x, t[block + "norm_attn"], c["eps"]), c["stream_bits"]), starts)
-            hidden = self.linear(block + "up", quantize(rms_norm(x, t[block + "norm_ffn"], c["eps"]), c["stream_bits"]))
+            read = quantize(rms_norm(x, t[block + "norm_attn"], c["eps"]), c["stream_bits"])
+            x = x + self.attend(layer, read, starts)
+            read = quantize(rms_norm(x, t[block + "norm_ffn"], c["eps"]), c["stream_bits"])
+            hidden = self.linear(block + "up", read)
             x = x + self.linear(block + "down", sign(hidden))
         return self.linear("codebook", quantize(rms_norm(x, t["norm_out"], c["eps"]), c["stream_bits"]))
 

@@ -58,20 +58,24 @@ func TestModelInPyTorch(t *testing.T) {
 		mix       float64
 		documents model.Documents
 	}{
-		"v76":            {func(*model.Config) {}, 1, model.Documents{}},
-		"strict":         {func(c *model.Config) { c.StreamBits = 1 }, 1, model.Documents{}},
-		"unquantized":    {func(c *model.Config) { c.StreamBits = kernels.FloatBits }, 1, model.Documents{}},
-		"v75":            {func(c *model.Config) { c.Attention, c.KShiftLayers = kernels.Pointer.String(), nil }, 1, model.Documents{}},
-		"softmax":        {func(c *model.Config) { c.Attention, c.Alibi = kernels.Softmax.String(), false }, 1, model.Documents{}},
-		"shift alone":    {func(c *model.Config) { c.KShiftSelf, c.KShiftOffset = false, 2 }, 1, model.Documents{}},
-		"equal scores":   {func(c *model.Config) { c.Alibi = false }, 1, model.Documents{}},
-		"bonsai":         {func(*model.Config) {}, 0.25, model.Documents{}},
-		"documents":      {func(c *model.Config) { c.KShiftSelf = false }, 1, model.Documents{Separate: true, EndOfText: 3}},
-		"soft documents": {func(c *model.Config) { c.Attention = kernels.Softmax.String() }, 1, model.Documents{Separate: true, EndOfText: 3}},
+		"v76":         {func(*model.Config) {}, 1, model.Documents{}},
+		"strict":      {func(c *model.Config) { c.StreamBits = 1 }, 1, model.Documents{}},
+		"unquantized": {func(c *model.Config) { c.StreamBits = kernels.FloatBits }, 1, model.Documents{}},
+		"v75": {func(c *model.Config) { c.Attention, c.KShiftLayers = kernels.Pointer.String(), nil }, 1,
+			model.Documents{}},
+		"softmax": {func(c *model.Config) { c.Attention, c.Alibi = kernels.Softmax.String(), false }, 1,
+			model.Documents{}},
+		"shift alone":  {func(c *model.Config) { c.KShiftSelf, c.KShiftOffset = false, 2 }, 1, model.Documents{}},
+		"equal scores": {func(c *model.Config) { c.Alibi = false }, 1, model.Documents{}},
+		"bonsai":       {func(*model.Config) {}, 0.25, model.Documents{}},
+		"documents":    {func(c *model.Config) { c.KShiftSelf = false }, 1, model.Documents{Separate: true, EndOfText: 3}},
+		"soft documents": {func(c *model.Config) { c.Attention = kernels.Softmax.String() }, 1,
+			model.Documents{Separate: true, EndOfText: 3}},
 	} {
 		config := measuretest.Config(seq)
 		c.change(&config)
-		path := measuretest.Checkpoint(t, config, checkpoint.Provenance{Step: 1, Gamma: 0.8, Mix: c.mix, Documents: c.documents})
+		path := measuretest.Checkpoint(t, config,
+			checkpoint.Provenance{Step: 1, Gamma: 0.8, Mix: c.mix, Documents: c.documents})
 		path = shaken(t, path)
 		m, settings := measuretest.Load(t, path, batch)
 		losses, err := m.Losses(tokens, targets, settings)

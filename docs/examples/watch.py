@@ -1,4 +1,4 @@
-"""A whole stage in Python: it hears of every evaluation and says whether the model knows more than how often tokens occur.
+"""A whole stage in Python: it answers every evaluation and says whether the model beats token frequencies.
 
 It needs nats-py and msgpack, and nothing of this project. In a pipeline file:
 
@@ -14,7 +14,8 @@ NAME, HEARS, SAYS = "watch", "evaluation.written", "verdict.written"
 async def announce(js, run, kind, body, part, heard):
     digest = hashlib.sha256(b"\0".join([kind.encode(), run.encode(), msgpack.packb(body)])).hexdigest()
     envelope = {"version": 1, "kind": kind, "run": run, "id": digest, "stage": NAME, "job": "", "part": part,
-                "input": heard["id"], "overrides": heard.get("overrides", {}), "time": time.time_ns() // 1_000_000, "body": body}
+                "input": heard["id"], "overrides": heard.get("overrides", {}), "time": time.time_ns() // 1_000_000,
+                "body": body}
     await js.publish(f"bitnet1.{run}.{kind}", msgpack.packb(envelope), headers={"Nats-Msg-Id": digest})
 
 
@@ -25,12 +26,13 @@ async def answer(js, message):
     await announce(js, run, SAYS, {"step": body["step"], "gain": gain, "learnt": gain > 0}, heard["part"], heard)
     finished = {"listener": NAME, "input": heard["id"], "key": "", "outcome": "done", "cause": "", "at": 0}
     await announce(js, run, "job.finished", finished, {"index": 0, "count": 0}, heard)
-    await message.ack_sync()  # last: what is not acknowledged comes again
+    await message.ack_sync()  # last: the server delivers an event again until it is acknowledged
 
 
 async def serve(run):
     env = os.environ.get
-    client = await nats.connect(env("NATS_URL"), user=env("NATS_USER"), password=env("NATS_PASSWORD"), token=env("NATS_TOKEN"))
+    client = await nats.connect(env("NATS_URL"), user=env("NATS_USER"), password=env("NATS_PASSWORD"),
+                                token=env("NATS_TOKEN"))
     js = client.jetstream()
     durable = NAME if run == "*" else f"{NAME}--{run}"
     while True:
@@ -47,11 +49,13 @@ async def serve(run):
             pass
 
 
-if sys.argv[1] == "describe":  # for the launcher; with --check it would look at parameters, of which there are none
+if sys.argv[1] == "describe":  # for the launcher; --check has nothing to check, because there are no parameters
     column = {"key": "gain", "name": "gain", "value": "{gain:.3}", "unit": "bits/token", "better": "higher",
               "about": "how much less the loss is than that of a model that knows only how often tokens occur"}
-    shown = [{"kind": SAYS, "headline": "checkpoint {step} watched[: it knows more than frequencies{learnt}]", "columns": [column]}]
-    print(json.dumps({"name": NAME, "about": __doc__.splitlines()[0], "kind": HEARS, "emits": [SAYS], "results": shown, "parameters": []}))
+    shown = {"kind": SAYS, "headline": "checkpoint {step} watched[: it knows more than frequencies{learnt}]",
+             "columns": [column]}
+    print(json.dumps({"name": NAME, "about": __doc__.splitlines()[0], "kind": HEARS, "emits": [SAYS],
+                      "results": [shown], "parameters": []}))
 else:  # serve [--run RUN]
     if os.environ.get("BITNET1_LAUNCHER"):  # standard input ends with the launcher
         threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()

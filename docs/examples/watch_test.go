@@ -31,7 +31,8 @@ func python(t *testing.T) string {
 	t.Helper()
 	name := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
 	if out, err := exec.Command(name, "-c", "import nats, msgpack").CombinedOutput(); err != nil {
-		t.Skipf("%s has no nats-py or no msgpack (python3 -m venv V; V/bin/pip install nats-py msgpack; BITNET1_PYTHON=V/bin/python): %v %s", name, err, out)
+		t.Skipf("%s has no nats-py or no msgpack (python3 -m venv V; V/bin/pip install nats-py msgpack; "+
+			"BITNET1_PYTHON=V/bin/python): %v %s", name, err, out)
 	}
 	return name
 }
@@ -56,7 +57,8 @@ func TestAStageInAnotherLanguage(t *testing.T) {
 		t.Fatal(err)
 	}
 	var d stage.Description
-	if err := json.Unmarshal(out, &d); err != nil || d.Name != "watch" || d.Kind != "evaluation.written" || len(d.Emits) != 1 {
+	if err := json.Unmarshal(out, &d); err != nil || d.Name != "watch" || d.Kind != "evaluation.written" ||
+		len(d.Emits) != 1 {
 		t.Fatalf("describe: %+v, %v", d, err)
 	}
 	// As the launcher does: the consumer first, then the stage.
@@ -76,7 +78,8 @@ func TestAStageInAnotherLanguage(t *testing.T) {
 	}
 
 	for i, bits := range []float64{3.25, 12} {
-		e, err := event.New("r", "evaluate", "", event.Part{Index: i, Count: 2}, event.EvaluationWritten{Step: 10 * i, BitsPerToken: bits, UnigramEntropy: 9.5})
+		e, err := event.New("r", "evaluate", "", event.Part{Index: i, Count: 2},
+			event.EvaluationWritten{Step: 10 * i, BitsPerToken: bits, UnigramEntropy: 9.5})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +145,8 @@ func TestAStageThatIsStartedFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	e, err := event.New("r", "evaluate", "", event.Part{}, event.EvaluationWritten{Step: 5, BitsPerToken: 1, UnigramEntropy: 2})
+	e, err := event.New("r", "evaluate", "", event.Part{},
+		event.EvaluationWritten{Step: 5, BitsPerToken: 1, UnigramEntropy: 2})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -85,7 +85,8 @@ func (s *Subject) load(host stage.Host, microTokens int) (err error) {
 		return err
 	}
 	if s.Model, s.Settings, err = s.Saved.Inference(s.device, s.Batch, s.Seq); errors.Is(err, kernels.ErrMemory) {
-		return stage.Permanentf("%s has too little memory for %d tokens at once: lower micro_tokens (%w)", s.device.Name(), s.Batch*s.Seq, err)
+		return stage.Permanentf("%s has too little memory for %d tokens at once: lower micro_tokens (%w)", s.device.Name(),
+			s.Batch*s.Seq, err)
 	}
 	return err
 }
@@ -103,9 +104,11 @@ func (s *Subject) fits() error {
 		return fmt.Errorf("the dataset's sequences have %d tokens, the checkpoint's at most %d: shard with %s",
 			d.SequenceLength, m.Config.Seq, stage.Setting("shard", "sequence_length", strconv.Itoa(m.Config.Seq)))
 	case m.Documents.Separate && m.Documents.EndOfText != int32(d.Tokenizer.EndOfText):
-		return fmt.Errorf("the checkpoint's documents begin with token %d, the dataset's with token %d: tokenize the dataset with the checkpoint's tokenizer", m.Documents.EndOfText, d.Tokenizer.EndOfText)
+		return fmt.Errorf("the checkpoint's documents begin with token %d, the dataset's with token %d: tokenize the "+
+			"dataset with the checkpoint's tokenizer", m.Documents.EndOfText, d.Tokenizer.EndOfText)
 	case s.Data.Validation.Len() == 0:
-		return errors.New("the dataset has no validation split, so there is nothing to measure on: set validation_share of the stage shard above 0, or leave this stage out of the pipeline")
+		return errors.New("the dataset has no validation split, so there is nothing to measure on: set validation_share of " +
+			"the stage shard above 0, or leave this stage out of the pipeline")
 	}
 	return nil
 }

@@ -19,7 +19,8 @@ import (
 // subject is a checkpoint of sequences of 16 beside the dataset of a manifest.
 func subject(t *testing.T, manifest string) *Subject {
 	t.Helper()
-	path := measuretest.Checkpoint(t, measuretest.Config(16), checkpoint.Provenance{Step: 1234, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
+	path := measuretest.Checkpoint(t, measuretest.Config(16),
+		checkpoint.Provenance{Step: 1234, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
 	saved, err := checkpoint.Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +33,8 @@ func subject(t *testing.T, manifest string) *Subject {
 
 func sealed(t *testing.T) string {
 	t.Helper()
-	return measuretest.Sealed(t, seal.Options{SequenceLength: 16, ValidationShare: 0.3, Seed: 3}, measuretest.Proverbs()...)
+	return measuretest.Sealed(t, seal.Options{SequenceLength: 16, ValidationShare: 0.3, Seed: 3},
+		measuretest.Proverbs()...)
 }
 
 // As many sequences are computed at once as micro_tokens holds, but one at least.
@@ -93,7 +95,10 @@ func TestFits(t *testing.T) {
 		"257 token ids, the checkpoint knows 256":    func(s *Subject) { s.Saved.Config.Vocab = 256 },
 		"shard with --sequence-length 15":            func(s *Subject) { s.Saved.Config.Seq = 15 },
 		"no validation split":                        func(s *Subject) { s.Data.Validation = new(dataset.Split) },
-		"documents begin with token 9":               func(s *Subject) { s.Saved.Documents = model.Documents{Separate: true, EndOfText: 9} },
+		"documents begin with token 9": func(s *Subject) {
+			s.Saved.Documents = model.Documents{Separate: true,
+				EndOfText: 9}
+		},
 	} {
 		s := subject(t, manifest)
 		change(s)
@@ -105,7 +110,10 @@ func TestFits(t *testing.T) {
 		"a checkpoint that names no tokenizer": func(s *Subject) { s.Saved.Tokenizer = "" },
 		"a checkpoint with more tokens":        func(s *Subject) { s.Saved.Config.Vocab = 258 },
 		"a checkpoint of longer sequences":     func(s *Subject) { s.Saved.Config.Seq = 17 },
-		"a checkpoint of separate documents":   func(s *Subject) { s.Saved.Documents = model.Documents{Separate: true, EndOfText: 256} },
+		"a checkpoint of separate documents": func(s *Subject) {
+			s.Saved.Documents = model.Documents{Separate: true,
+				EndOfText: 256}
+		},
 	} {
 		s := subject(t, manifest)
 		change(s)

@@ -43,7 +43,8 @@ func (e *evaluation) run(ctx context.Context, r *report) error {
 	}
 	r.Sequences, r.Tokens, r.Bytes = n, e.tokens, e.bytes()
 	if r.Bytes == 0 {
-		return stage.Permanentf("the %d tokens to predict stand for no text, only for ends of texts: the validation split's documents are empty", r.Tokens)
+		return stage.Permanentf("the %d tokens to predict stand for no text, only for ends of texts: the validation "+
+			"split's documents are empty", r.Tokens)
 	}
 	r.BitsPerToken = e.nats.Value() / math.Ln2
 	if nats := e.nats.Error(); nats != nil {

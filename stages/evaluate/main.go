@@ -81,10 +81,11 @@ type report struct {
 	BitsPerToken      float64  `json:"bits_per_token"`
 	BitsPerTokenError *float64 `json:"bits_per_token_error"` // standard error over sequences; null for one sequence
 	BitsPerByte       float64  `json:"bits_per_byte"`
-	ValBPC            float64  `json:"val_bpc"`                    // bits per token under the PyTorch project's name
-	Accuracy          *float64 `json:"accuracy,omitempty"`         // share of tokens predicted as most probable; with greedy only
-	UnigramAccuracy   *float64 `json:"unigram_accuracy,omitempty"` // of always naming the most frequent token of training
-	UnigramEntropy    float64  `json:"unigram_entropy"`            // bits per token of a unigram model
+	ValBPC            float64  `json:"val_bpc"` // bits per token under the PyTorch project's name
+	// share of tokens predicted as most probable; with greedy only
+	Accuracy        *float64 `json:"accuracy,omitempty"`
+	UnigramAccuracy *float64 `json:"unigram_accuracy,omitempty"` // of always naming the most frequent token of training
+	UnigramEntropy  float64  `json:"unigram_entropy"`            // bits per token of a unigram model
 }
 
 func evaluate(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved) error {

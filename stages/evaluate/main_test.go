@@ -106,8 +106,10 @@ func TestReport(t *testing.T) {
 		"more than all":  {nil, "--sequences 100000", 0, false},
 	} {
 		t.Run(what, func(t *testing.T) {
-			manifest := measuretest.Sealed(t, seal.Options{SequenceLength: 16, ValidationShare: 0.2, Seed: 3, Counted: c.counted}, measuretest.Proverbs()...)
-			path := measuretest.Checkpoint(t, measuretest.Config(16), checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
+			manifest := measuretest.Sealed(t,
+				seal.Options{SequenceLength: 16, ValidationShare: 0.2, Seed: 3, Counted: c.counted}, measuretest.Proverbs()...)
+			path := measuretest.Checkpoint(t, measuretest.Config(16),
+				checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
 			out := t.TempDir()
 			measuretest.Run(t, strings.Fields("--in "+path+" --dataset "+manifest+" --out "+out+" "+c.flags)...)
 			var got report
@@ -119,12 +121,14 @@ func TestReport(t *testing.T) {
 			want := measured(t, path, manifest, n)
 			bits := want.nats / math.Ln2
 			unigramBits, unigramAccuracy := want.unigram(t, manifest, measuretest.Config(16).Vocab)
-			if got.Step != 7 || got.Split != "validation" || got.Sequences != n || got.Tokens != want.tokens || got.Bytes != want.bytes {
+			if got.Step != 7 || got.Split != "validation" || got.Sequences != n || got.Tokens != want.tokens ||
+				got.Bytes != want.bytes {
 				t.Errorf("%+v, want %d sequences, %+v", got, n, want)
 			}
 			for name, pair := range map[string][2]float64{
-				"bits_per_token": {got.BitsPerToken, bits / float64(want.tokens)}, "bits_per_byte": {got.BitsPerByte, bits / float64(want.bytes)},
-				"val_bpc": {got.ValBPC, got.BitsPerToken}, "unigram_entropy": {got.UnigramEntropy, unigramBits},
+				"bits_per_token": {got.BitsPerToken, bits / float64(want.tokens)},
+				"bits_per_byte":  {got.BitsPerByte, bits / float64(want.bytes)},
+				"val_bpc":        {got.ValBPC, got.BitsPerToken}, "unigram_entropy": {got.UnigramEntropy, unigramBits},
 			} {
 				if !(math.Abs(pair[0]-pair[1]) <= 1e-6*pair[1]) {
 					t.Errorf("%s is %g, want %g", name, pair[0], pair[1])
@@ -143,7 +147,8 @@ func TestReport(t *testing.T) {
 				t.Errorf("unigram accuracy %g, want %g", *got.UnigramAccuracy, unigramAccuracy)
 			}
 			if c.counted == nil && n > 1 { // all sequences but perhaps the last weigh the same
-				if e := spread(want.bits); got.BitsPerTokenError == nil || *got.BitsPerTokenError < 0.8*e || *got.BitsPerTokenError > 1.2*e {
+				if e := spread(want.bits); got.BitsPerTokenError == nil || *got.BitsPerTokenError < 0.8*e ||
+					*got.BitsPerTokenError > 1.2*e {
 					t.Errorf("standard error %v, about %g was expected", got.BitsPerTokenError, e)
 				}
 			}
@@ -165,7 +170,8 @@ func spread(x []float64) float64 {
 
 // What cannot be measured is refused, with what to do.
 func TestRefuses(t *testing.T) {
-	manifest := measuretest.Sealed(t, seal.Options{SequenceLength: 16, ValidationShare: 0.2, Seed: 3}, measuretest.Proverbs()...)
+	manifest := measuretest.Sealed(t, seal.Options{SequenceLength: 16, ValidationShare: 0.2, Seed: 3},
+		measuretest.Proverbs()...)
 	trainingOnly := measuretest.Sealed(t, seal.Options{SequenceLength: 16, Seed: 3}, measuretest.Proverbs()...)
 	empty := measuretest.Sealed(t, seal.Options{SequenceLength: 16, ValidationShare: 0.5, Seed: 3}, "", "", "", "")
 	good := checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1}
@@ -173,13 +179,17 @@ func TestRefuses(t *testing.T) {
 	words.Tokenizer = "gpt2"
 	few.Vocab = 200
 	for want, flags := range map[string]string{
-		"tokenize the dataset with --tokenizer gpt2":              "--in " + measuretest.Checkpoint(t, measuretest.Config(16), words) + " --dataset " + manifest,
-		"the dataset has 257 token ids, the checkpoint knows 200": "--in " + measuretest.Checkpoint(t, few, good) + " --dataset " + manifest,
-		"shard with --sequence-length 8":                          "--in " + measuretest.Checkpoint(t, short, good) + " --dataset " + manifest,
-		"no validation split":                                     "--in " + measuretest.Checkpoint(t, measuretest.Config(16), good) + " --dataset " + trainingOnly,
-		"stand for no text":                                       "--in " + measuretest.Checkpoint(t, measuretest.Config(16), good) + " --dataset " + empty,
-		"micro_tokens must be positive":                           "--in x --dataset y --micro-tokens 0",
-		"sequences must not be negative":                          "--in x --dataset y --sequences -1",
+		"tokenize the dataset with --tokenizer gpt2": "--in " +
+			measuretest.Checkpoint(t, measuretest.Config(16), words) + " --dataset " + manifest,
+		"the dataset has 257 token ids, the checkpoint knows 200": "--in " + measuretest.Checkpoint(t, few, good) +
+			" --dataset " + manifest,
+		"shard with --sequence-length 8": "--in " + measuretest.Checkpoint(t, short, good) + " --dataset " + manifest,
+		"no validation split": "--in " + measuretest.Checkpoint(t, measuretest.Config(16), good) + " --dataset " +
+			trainingOnly,
+		"stand for no text": "--in " + measuretest.Checkpoint(t, measuretest.Config(16), good) + " --dataset " +
+			empty,
+		"micro_tokens must be positive":  "--in x --dataset y --micro-tokens 0",
+		"sequences must not be negative": "--in x --dataset y --sequences -1",
 	} {
 		cmd, said := measuretest.Program(t, strings.Fields(flags+" --out "+t.TempDir())...)
 		if err := cmd.Run(); err == nil || !strings.Contains(said.String(), want) {

@@ -32,7 +32,8 @@ func main() {
 			Kind:     event.PackWritten{}.Kind(),
 			Headline: "checkpoint {step} packed: {pack.size:bytes}",
 			Columns: []results.Column{{
-				Key: "pack_bytes", Name: ".bit2", Value: "{pack.size:bytes}", Better: results.Lower, About: "size of the packed model, one bit a weight",
+				Key: "pack_bytes", Name: ".bit2", Value: "{pack.size:bytes}", Better: results.Lower,
+				About: "size of the packed model, one bit a weight",
 			}},
 		}},
 	}, os.Args))

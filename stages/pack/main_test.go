@@ -18,14 +18,16 @@ func TestMain(m *testing.M) { measuretest.Main(m, main) }
 
 // A packed model has the signs of the checkpoint's weights, its scales as float16 values, its gains and what it is.
 func TestPack(t *testing.T) {
-	path := measuretest.Checkpoint(t, measuretest.Config(16), checkpoint.Provenance{Step: 7, Tokens: 99, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
+	path := measuretest.Checkpoint(t, measuretest.Config(16),
+		checkpoint.Provenance{Step: 7, Tokens: 99, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
 	out := t.TempDir()
 	said := measuretest.Run(t, "--in", path, "--out", out, "--json")
 	var announced struct {
 		Kind string
 		Body event.PackWritten
 	}
-	if err := json.Unmarshal([]byte(said), &announced); err != nil || announced.Kind != "pack.written" || announced.Body.Step != 7 || announced.Body.Pack.Name != "step-000007.bit2" {
+	if err := json.Unmarshal([]byte(said), &announced); err != nil || announced.Kind != "pack.written" ||
+		announced.Body.Step != 7 || announced.Body.Pack.Name != "step-000007.bit2" {
 		t.Errorf("announced %s (%v)", said, err)
 	}
 	packed, err := bit2.Open(filepath.Join(out, "step-000007.bit2"))
@@ -33,7 +35,8 @@ func TestPack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer packed.Close()
-	if packed.Step != 7 || packed.Tokens != 99 || packed.Tokenizer != "bytes" || packed.Gamma != 0.3 || packed.Config.D != 24 {
+	if packed.Step != 7 || packed.Tokens != 99 || packed.Tokenizer != "bytes" || packed.Gamma != 0.3 ||
+		packed.Config.D != 24 {
 		t.Errorf("the packed model is %+v, %+v", packed.Config, packed.Provenance)
 	}
 	saved, err := checkpoint.Open(path)
@@ -77,9 +80,11 @@ func TestPack(t *testing.T) {
 
 // In the middle of bonsai's annealing there is nothing to pack, which is said and no failure.
 func TestNothingToPackYet(t *testing.T) {
-	path := measuretest.Checkpoint(t, measuretest.Config(16), checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 0.99})
+	path := measuretest.Checkpoint(t, measuretest.Config(16),
+		checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 0.99})
 	out := t.TempDir()
-	if said := measuretest.Run(t, "--in", path, "--out", out); !strings.Contains(said, "the weights are not ±1 yet") || !strings.Contains(said, "mix=0.99") {
+	if said := measuretest.Run(t, "--in", path, "--out", out); !strings.Contains(said, "the weights are not ±1 yet") ||
+		!strings.Contains(said, "mix=0.99") {
 		t.Errorf("said %s", said)
 	}
 	if packed, err := filepath.Glob(filepath.Join(out, "*.bit2")); err != nil || len(packed) != 0 {
@@ -89,7 +94,8 @@ func TestNothingToPackYet(t *testing.T) {
 
 // What is no checkpoint is refused, and so is a packed model that does not read back.
 func TestDamaged(t *testing.T) {
-	path := measuretest.Checkpoint(t, measuretest.Config(16), checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
+	path := measuretest.Checkpoint(t, measuretest.Config(16),
+		checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +108,8 @@ func TestDamaged(t *testing.T) {
 		t.Errorf("half a checkpoint was packed:\n%s", said)
 	}
 
-	good := measuretest.Checkpoint(t, measuretest.Config(16), checkpoint.Provenance{Step: 8, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
+	good := measuretest.Checkpoint(t, measuretest.Config(16),
+		checkpoint.Provenance{Step: 8, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
 	out := t.TempDir()
 	measuretest.Run(t, "--in", good, "--out", out)
 	file := filepath.Join(out, "step-000008.bit2")

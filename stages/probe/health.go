@@ -22,23 +22,26 @@ type healthReport struct {
 	about
 	Sequences int   `json:"sequences"`
 	Positions int64 `json:"positions"` // with a next token to predict
-	Repeated  int64 `json:"repeated"`  // positions whose token occurred before in the text that they may read; IPMR and M4 are shares of them
+	// positions whose token occurred before in the text that they may read; IPMR and M4 are shares of them
+	Repeated int64 `json:"repeated"`
 
 	RandomIPMR float64 `json:"random_ipmr"` // of a head that points at random keys
 	RandomM4   float64 `json:"random_m4"`   // of a head whose survivors are distinct random keys
 	RandomHDR  float64 `json:"random_hdr"`  // of a head that points at random keys
 
-	GlobalIPMR       float64  `json:"global_ipmr"` // share of positions at which any head matches
-	GlobalIPMRError  *float64 `json:"global_ipmr_error"`
-	RandomGlobalIPMR float64  `json:"random_global_ipmr"` // of the same number of heads that point at independent random keys
+	GlobalIPMR      float64  `json:"global_ipmr"` // share of positions at which any head matches
+	GlobalIPMRError *float64 `json:"global_ipmr_error"`
+	// of the same number of heads that point at independent random keys
+	RandomGlobalIPMR float64 `json:"random_global_ipmr"`
 
 	Specialists int     `json:"specialists"` // heads whose IPMR exceeds random_ipmr by 0.05 and by 3 standard errors
 	Top         head    `json:"top"`         // the head with the highest IPMR
 	Heads       []head  `json:"heads"`
 	ValBPC      float64 `json:"val_bpc"` // bits per token on these sequences
 
-	EarlyPosition int `json:"early_position"` // tokens that are read before the early loss, within the document if documents are separate
-	LatePosition  int `json:"late_position"`  // and before the late loss
+	// tokens that are read before the early loss, within the document if documents are separate
+	EarlyPosition int `json:"early_position"`
+	LatePosition  int `json:"late_position"` // and before the late loss
 	// InContextScore is the late loss minus the early loss in nats (Olsson et al. 2022: token 500 minus token 50). It is
 	// null if no token has that many tokens before it.
 	InContextScore  *float64 `json:"in_context_score"`
@@ -47,9 +50,10 @@ type healthReport struct {
 
 // head holds the measures of one attention head.
 type head struct {
-	Layer     int      `json:"layer"`
-	Head      int      `json:"head"`
-	IPMR      float64  `json:"ipmr"` // share of repeated positions whose first survivor follows an earlier occurrence of their token
+	Layer int `json:"layer"`
+	Head  int `json:"head"`
+	// share of repeated positions whose first survivor follows an earlier occurrence of their token
+	IPMR      float64  `json:"ipmr"`
 	IPMRError *float64 `json:"ipmr_error"`
 	M4        float64  `json:"m4"` // the same with any of the first four survivors
 	M4Error   *float64 `json:"m4_error"`
@@ -221,7 +225,8 @@ func (t *tally) head(i, at int, targets, pointers []int32, seen occurrences, ran
 func (t *tally) report() healthReport {
 	r := healthReport{
 		Positions: t.positions, Repeated: t.random.positions,
-		RandomIPMR: t.random.share(t.random.first), RandomM4: t.random.share(t.random.four), RandomHDR: randomDiversity(t.read),
+		RandomIPMR: t.random.share(t.random.first), RandomM4: t.random.share(t.random.four),
+		RandomHDR:  randomDiversity(t.read),
 		GlobalIPMR: t.anyHead.Value(), GlobalIPMRError: t.anyHead.Error(), RandomGlobalIPMR: t.random.share(t.random.anyHead),
 		ValBPC:        t.nats / float64(max(t.positions, 1)) / math.Ln2,
 		EarlyPosition: t.early.position, LatePosition: t.late.position,

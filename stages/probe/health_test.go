@@ -115,8 +115,9 @@ func TestRatesAgainstDefinitions(t *testing.T) {
 		got := n.report()
 		for what, pair := range map[string][2]float64{
 			"IPMR": {got.Top.IPMR, float64(first) / float64(repeated)}, "M4": {got.Top.M4, float64(four) / float64(repeated)},
-			"random IPMR": {got.RandomIPMR, chance / float64(repeated)}, "global IPMR": {got.GlobalIPMR, float64(first) / float64(repeated)},
-			"HDR": {got.Top.HDR, plainDiversity(distances, seq)}, "positions": {float64(got.Positions), seq - padding},
+			"random IPMR": {got.RandomIPMR, chance / float64(repeated)},
+			"global IPMR": {got.GlobalIPMR, float64(first) / float64(repeated)},
+			"HDR":         {got.Top.HDR, plainDiversity(distances, seq)}, "positions": {float64(got.Positions), seq - padding},
 		} {
 			if !(math.Abs(pair[0]-pair[1]) <= 1e-12) {
 				t.Fatalf("%s is %g, want %g", what, pair[0], pair[1])
@@ -127,7 +128,8 @@ func TestRatesAgainstDefinitions(t *testing.T) {
 
 // tallyOf is a tally of one layer, for sequences that no model has computed.
 func tallyOf(seq, survivors, heads int) *tally {
-	t := &tally{Subject: &measure.Subject{Seq: seq}, layers: 1, heads: heads, survivors: survivors, read: make([]int64, seq)}
+	t := &tally{Subject: &measure.Subject{Seq: seq}, layers: 1, heads: heads, survivors: survivors,
+		read: make([]int64, seq)}
 	t.first, t.four, t.above = make([]measure.Mean, heads), make([]measure.Mean, heads), make([]measure.Mean, heads)
 	for range heads {
 		t.distances = append(t.distances, make([]int64, seq))
@@ -213,7 +215,8 @@ func TestChances(t *testing.T) {
 	var c chances
 	c.add(2, 5, 4, 3)
 	for what, pair := range map[string][2]float64{
-		"first": {c.first, 0.4}, "any of four": {c.four, 1 - 3.0/5*2/4*1/3*0}, "any of three heads": {c.anyHead, 1 - 0.6*0.6*0.6},
+		"first": {c.first, 0.4}, "any of four": {c.four, 1 - 3.0/5*2/4*1/3*0},
+		"any of three heads": {c.anyHead, 1 - 0.6*0.6*0.6},
 	} {
 		if math.Abs(pair[0]-pair[1]) > 1e-12 {
 			t.Errorf("%s: %g, want %g", what, pair[0], pair[1])

@@ -44,7 +44,8 @@ func probeInduction(ctx context.Context, job *stage.Job[Params], s *measure.Subj
 	p, c := job.Params, s.Model.Config()
 	i := &induction{Subject: s, length: s.Seq / 2, symbols: s.Manifest.Tokenizer.Vocab - 1, survivors: c.Survivors(s.Seq)}
 	if i.length < 2 || i.symbols < 2 {
-		return inductionReport{}, stage.Permanent(errors.New("the induction probe needs sequences of at least 4 tokens and a vocabulary of at least 3"))
+		return inductionReport{}, stage.Permanent(
+			errors.New("the induction probe needs sequences of at least 4 tokens and a vocabulary of at least 3"))
 	}
 	i.first, i.four = make([]int64, c.Layers*c.Heads), make([]int64, c.Layers*c.Heads)
 	for from := 0; from < p.Repeats; from += s.Batch {
@@ -189,7 +190,8 @@ func (i *induction) report(heads int) inductionReport {
 		RandomPrefix: i.random.share(i.random.first), RandomFour: i.random.share(i.random.four),
 	}
 	for n := range i.first {
-		h := prefixHead{Layer: n / heads, Head: n % heads, First: float64(i.first[n]) / second, AnyOf4: float64(i.four[n]) / second}
+		h := prefixHead{Layer: n / heads, Head: n % heads, First: float64(i.first[n]) / second,
+			AnyOf4: float64(i.four[n]) / second}
 		if n == 0 || h.First > r.Top.First {
 			r.Top = h
 		}

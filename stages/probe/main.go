@@ -40,10 +40,12 @@ func main() {
 		Emits: []event.Body{event.ProbeWritten{}},
 		Results: []results.Result{{
 			Kind: event.ProbeWritten{}.Kind(),
-			Headline: "checkpoint {step} probed: best head L{top_layer}.H{top_head} with IPMR {top_ipmr:.1%}[ ± {top_ipmr_error:.1%}]" +
+			Headline: "checkpoint {step} probed: best head L{top_layer}.H{top_head} with IPMR {top_ipmr:.1%}[ " +
+				"± {top_ipmr_error:.1%}]" +
 				"[ (random key {random_ipmr:.1%})], copied {copy_accuracy:.1%}[ (chance {random_copy_accuracy:.1%})]",
 			Columns: []results.Column{
-				{Key: "best_head", Name: "best head", Value: "L{top_layer}.H{top_head}", About: "layer and attention head with the highest IPMR"},
+				{Key: "best_head", Name: "best head", Value: "L{top_layer}.H{top_head}",
+					About: "layer and attention head with the highest IPMR"},
 				{
 					Key: "ipmr", Name: "IPMR", Value: "{top_ipmr:.1%}", Better: results.Higher,
 					Error: "{top_ipmr_error:.1%}",
@@ -57,7 +59,8 @@ func main() {
 					Key: "copy_accuracy", Name: "copied", Value: "{copy_accuracy:.1%}", Better: results.Higher,
 					About: "share of a repeated random sequence that the model predicts", Error: "{copy_accuracy_error:.1%}",
 					Baseline: &results.Baseline{
-						Key: "random_copy_accuracy", Name: "chance", Value: "{random_copy_accuracy:.1%}", About: "share that guesses predict",
+						Key: "random_copy_accuracy", Name: "chance", Value: "{random_copy_accuracy:.1%}",
+						About: "share that guesses predict",
 					},
 				},
 			},
@@ -87,7 +90,8 @@ func probe(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved
 		TopLayer: health.Top.Layer, TopHead: health.Top.Head, TopIPMR: health.Top.IPMR, GlobalIPMR: health.GlobalIPMR,
 		TopIPMRError: health.Top.IPMRError, RandomIPMR: health.RandomIPMR, RandomGlobalIPMR: health.RandomGlobalIPMR,
 		Specialists:  health.Specialists,
-		CopyAccuracy: induction.CopyAccuracy, CopyAccuracyError: induction.CopyError, RandomCopyAccuracy: induction.RandomCopy,
+		CopyAccuracy: induction.CopyAccuracy, CopyAccuracyError: induction.CopyError,
+		RandomCopyAccuracy: induction.RandomCopy,
 	}
 	if written.Health, err = job.WriteJSON("probe", subject.Name("pointer_health"), health); err != nil {
 		return err

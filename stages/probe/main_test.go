@@ -58,10 +58,13 @@ func (p pass) chosen(layer, head, k, survivors int) []int32 {
 const seq = 32
 
 // probed runs the program over a checkpoint and returns what it was of beside its reports.
-func probed(t *testing.T, documents model.Documents, flags string) (m *model.Model, settings model.Settings, data *dataset.Dataset, health healthReport, copying inductionReport) {
+func probed(t *testing.T, documents model.Documents, flags string) (m *model.Model, settings model.Settings,
+	data *dataset.Dataset, health healthReport, copying inductionReport) {
 	t.Helper()
-	manifest := measuretest.Sealed(t, seal.Options{SequenceLength: seq, ValidationShare: 0.2, Seed: 3, Counted: []int{1, 32}}, measuretest.Proverbs()...)
-	path := measuretest.Checkpoint(t, measuretest.Config(seq), checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1, Documents: documents})
+	manifest := measuretest.Sealed(t,
+		seal.Options{SequenceLength: seq, ValidationShare: 0.2, Seed: 3, Counted: []int{1, 32}}, measuretest.Proverbs()...)
+	path := measuretest.Checkpoint(t, measuretest.Config(seq),
+		checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1, Documents: documents})
 	out := t.TempDir()
 	measuretest.Run(t, strings.Fields("--in "+path+" --dataset "+manifest+" --out "+out+" "+flags)...)
 	measuretest.ReadJSON(t, filepath.Join(out, "step-000007_pointer_health.json"), &health)
@@ -87,7 +90,8 @@ func TestPointerHealth(t *testing.T) {
 
 func comparePointerHealth(t *testing.T, documents model.Documents) {
 	const n = 5
-	m, settings, data, got, _ := probed(t, documents, "--sequences 5 --repeats 1 --micro-tokens 70") // two sequences at once
+	// two sequences at once
+	m, settings, data, got, _ := probed(t, documents, "--sequences 5 --repeats 1 --micro-tokens 70")
 	c, survivors := m.Config(), m.Config().Survivors(seq)
 	positions, repeated, anyHead := 0, 0, 0
 	matches := map[[2]int]int{}
@@ -139,7 +143,8 @@ func comparePointerHealth(t *testing.T, documents model.Documents) {
 			}
 		}
 	}
-	if got.Sequences != n || got.Positions != int64(positions) || got.Repeated != int64(repeated) || got.EarlyPosition != 3 || got.LatePosition != 31 {
+	if got.Sequences != n || got.Positions != int64(positions) || got.Repeated != int64(repeated) ||
+		got.EarlyPosition != 3 || got.LatePosition != 31 {
 		t.Errorf("%d sequences, %d positions, %d repeated, compared at %d and %d; want %d, %d, %d, 3 and 31",
 			got.Sequences, got.Positions, got.Repeated, got.EarlyPosition, got.LatePosition, n, positions, repeated)
 	}

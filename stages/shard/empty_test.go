@@ -55,7 +55,8 @@ func TestNothingToSeal(t *testing.T) {
 		"a validation share of 1: it must be below 1":     {"--in", a, "--validation-share", "1"},
 	} {
 		status, said := says(t, append(args, "--out", filepath.Join(dir, "out"))...)
-		if status == 0 || !strings.Contains(said, want) || strings.Contains(said, "panic") || strings.Contains(said, "attempt") {
+		if status == 0 || !strings.Contains(said, want) || strings.Contains(said, "panic") ||
+			strings.Contains(said, "attempt") {
 			t.Errorf("%v: status %d, want %q in\n%s", args, status, want, said)
 		}
 	}
@@ -64,7 +65,8 @@ func TestNothingToSeal(t *testing.T) {
 // TestSmallest: documents of no bytes, one document, and one token make datasets.
 func TestSmallest(t *testing.T) {
 	dir := t.TempDir()
-	for name, texts := range map[string][]string{"empty": {"", ""}, "one": {"It rains in Spain, and it pours."}, "nothing": {""}} {
+	for name, texts := range map[string][]string{"empty": {"", ""}, "one": {"It rains in Spain, and it pours."},
+		"nothing": {""}} {
 		out := filepath.Join(dir, name+".out")
 		status, said := says(t, "--in", batch(t, dir, name, texts...), "--out", out, "--sequence-length", "4")
 		data, err := os.ReadFile(filepath.Join(out, "manifest.json"))
@@ -75,7 +77,8 @@ func TestSmallest(t *testing.T) {
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		if none := m.Splits.Validation.Sequences == 0; none != (name == "nothing") || none != strings.Contains(said, "no validation split") {
+		if none := m.Splits.Validation.Sequences == 0; none != (name == "nothing") ||
+			none != strings.Contains(said, "no validation split") {
 			t.Errorf("%s: %+v\n%s", name, m.Splits, said)
 		}
 		report, err := os.ReadFile(filepath.Join(out, "dataset.md"))
@@ -94,7 +97,8 @@ func TestExplicitZeros(t *testing.T) {
 	}
 	in := batch(t, dir, "a", text+"today", text+"tomorrow", "Something else altogether, in other words.")
 	out := filepath.Join(dir, "out")
-	status, said := says(t, "--in", in, "--out", out, "--validation-share", "0", "--similarity", "0", "--duplicates", "near", "--seed", "0", "--sequences-per-shard", "0")
+	status, said := says(t, "--in", in, "--out", out, "--validation-share", "0", "--similarity", "0", "--duplicates",
+		"near", "--seed", "0", "--sequences-per-shard", "0")
 	data, err := os.ReadFile(filepath.Join(out, "manifest.json"))
 	if status != 0 || err != nil || !strings.Contains(said, "validation_share is 0") {
 		t.Fatalf("%d, %v, %s", status, err, said)
@@ -133,7 +137,8 @@ func TestMostTokensInValidation(t *testing.T) {
 			quiet++
 		}
 		if most != strings.Contains(said, "take another seed: --seed "+strconv.Itoa(seed+1)) {
-			t.Errorf("seed %d: %d tokens of validation, %d of training: %s", seed, m.Splits.Validation.Tokens, m.Splits.Train.Tokens, said)
+			t.Errorf("seed %d: %d tokens of validation, %d of training: %s", seed, m.Splits.Validation.Tokens,
+				m.Splits.Train.Tokens, said)
 		}
 	}
 	if warned == 0 || quiet == 0 {

@@ -82,7 +82,8 @@ func spec() stage.Spec[Params, event.TokensWritten] {
 
 func defaults() Params {
 	o := seal.DefaultOptions()
-	return Params{SequenceLength: o.SequenceLength, ValidationShare: o.ValidationShare, Seed: 42, Duplicates: o.Duplicates, Similarity: o.Similarity}
+	return Params{SequenceLength: o.SequenceLength, ValidationShare: o.ValidationShare, Seed: 42, Duplicates: o.Duplicates,
+		Similarity: o.Similarity}
 }
 
 func check(p Params) error {
@@ -102,7 +103,8 @@ func (p *Params) complete() error {
 			return fmt.Errorf("known: %w", err)
 		}
 		if i < len(p.KnownDigests) && p.KnownDigests[i] != sum {
-			return fmt.Errorf("known: %s has digest %s, known_digests says %s: it is another list", path, digest.Short(sum), digest.Short(p.KnownDigests[i]))
+			return fmt.Errorf("known: %s has digest %s, known_digests says %s: it is another list", path, digest.Short(sum),
+				digest.Short(p.KnownDigests[i]))
 		}
 		digests = append(digests, sum)
 	}
@@ -191,7 +193,8 @@ func sealDataset(ctx context.Context, job *stage.Job[Params], in []event.TokensW
 	}
 	times.end()
 	facts.complete(manifest)
-	if err := job.WriteTimes("dataset", stage.JobTimes{Stage: "shard", Of: "dataset", Bytes: facts.Bytes, Steps: times.Steps()}); err != nil {
+	if err := job.WriteTimes("dataset",
+		stage.JobTimes{Stage: "shard", Of: "dataset", Bytes: facts.Bytes, Steps: times.Steps()}); err != nil {
 		return err
 	}
 	return announce(ctx, job, manifest, sealed, facts)
@@ -232,7 +235,8 @@ func (o *output) Commit() (digest string, size int64, err error) {
 }
 
 // announce stores the manifest and the report, and announces the shards and the dataset.
-func announce(ctx context.Context, job *stage.Job[Params], m *dataset.Manifest, sealed map[string]artifact.Ref, facts *report) error {
+func announce(ctx context.Context, job *stage.Job[Params], m *dataset.Manifest, sealed map[string]artifact.Ref,
+	facts *report) error {
 	b, err := m.Encode()
 	if err != nil {
 		return err
@@ -257,7 +261,8 @@ func announce(ctx context.Context, job *stage.Job[Params], m *dataset.Manifest, 
 		shards []dataset.Shard
 	}{{"train", m.Splits.Train.Shards}, {"validation", m.Splits.Validation.Shards}} {
 		for i, s := range split.shards {
-			if err := job.Emit(ctx, event.ShardSealed{Split: split.name, Index: i, Shard: sealed[s.Name], Sequences: int(s.Sequences)}); err != nil {
+			if err := job.Emit(ctx,
+				event.ShardSealed{Split: split.name, Index: i, Shard: sealed[s.Name], Sequences: int(s.Sequences)}); err != nil {
 				return err
 			}
 		}
@@ -267,11 +272,15 @@ func announce(ctx context.Context, job *stage.Job[Params], m *dataset.Manifest, 
 		if m.ValidationShare > 0 {
 			why = "its only document cannot be divided"
 		}
-		job.Log.Warn("the dataset has no validation split: " + why + ". Training has no validation loss, and evaluate and probe have nothing to measure")
+		job.Log.Warn("the dataset has no validation split: " + why + ". Training has no validation loss, and evaluate and " +
+			"probe have nothing to measure")
 	}
-	if training, validation := m.Splits.Train.Tokens, m.Splits.Validation.Tokens; validation > training && m.ValidationShare < 0.5 {
-		job.Log.Warn(fmt.Sprintf("the validation split has %d of the %d tokens, though validation_share is %g: documents are not divided, and large ones fell to it. Cut them into smaller ones, or take another seed: %s",
-			validation, training+validation, m.ValidationShare, stage.Setting("shard", "seed", strconv.FormatUint(job.Params.Seed+1, 10))))
+	if training, validation := m.Splits.Train.Tokens, m.Splits.Validation.Tokens; validation > training &&
+		m.ValidationShare < 0.5 {
+		job.Log.Warn(fmt.Sprintf("the validation split has %d of the %d tokens, though validation_share is %g: documents "+
+			"are not divided, and large ones fell to it. Cut them into smaller ones, or take another seed: %s",
+			validation, training+validation, m.ValidationShare,
+			stage.Setting("shard", "seed", strconv.FormatUint(job.Params.Seed+1, 10))))
 	}
 	return job.Emit(ctx, event.DatasetSealed{
 		Manifest: ref, Documents: m.Splits.Train.Documents + m.Splits.Validation.Documents,

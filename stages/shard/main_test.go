@@ -24,12 +24,14 @@ func batch(t testing.TB, dir, source string, texts ...string) string {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	w, err := dataset.NewBatchWriter(&b, dataset.TokenizerInfo{Name: tok.Name(), Vocab: tok.Vocab(), EndOfText: tok.EndOfText()})
+	w, err := dataset.NewBatchWriter(&b,
+		dataset.TokenizerInfo{Name: tok.Name(), Vocab: tok.Vocab(), EndOfText: tok.EndOfText()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, text := range texts {
-		d := dataset.BatchDocument{ID: source + "#" + string(rune('a'+i)), Source: source, Row: int64(i), Bytes: int64(len(text))}
+		d := dataset.BatchDocument{ID: source + "#" + string(rune('a'+i)), Source: source, Row: int64(i),
+			Bytes: int64(len(text))}
 		if err := w.Append(d, tok.Encode(nil, []byte(text))); err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +54,8 @@ func TestDatasetWithReport(t *testing.T) {
 	a := batch(t, dir, "a", "It rains in Spain.", "It does not rain here, it pours.", "A third document | with a bar.")
 	b := batch(t, dir, "b", "it  RAINS in spain.", "Something else altogether.")
 	out := filepath.Join(dir, "out")
-	if status := run("--in", a, b, "--out", out, "--sequence-length", "8", "--duplicates", "exact", "--validation-share", "0.3"); status != 0 {
+	if status := run("--in", a, b, "--out", out, "--sequence-length", "8", "--duplicates", "exact", "--validation-share",
+		"0.3"); status != 0 {
 		t.Fatal(status)
 	}
 	var facts report
@@ -63,17 +66,20 @@ func TestDatasetWithReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if facts.Documents != 4 || facts.Duplicates.Exact != 1 || len(facts.Examples) != 1 || facts.Examples[0].OfDocument != "a#a" {
+	if facts.Documents != 4 || facts.Duplicates.Exact != 1 || len(facts.Examples) != 1 ||
+		facts.Examples[0].OfDocument != "a#a" {
 		t.Errorf("%+v", facts)
 	}
-	if facts.Rows != 5 || len(facts.Sources) != 2 || facts.Sources[1].Name != "b" || facts.Sources[1].Documents != 2 || facts.Sources[1].Tokens == 0 {
+	if facts.Rows != 5 || len(facts.Sources) != 2 || facts.Sources[1].Name != "b" || facts.Sources[1].Documents != 2 ||
+		facts.Sources[1].Tokens == 0 {
 		t.Errorf("rows and sources: %+v", facts)
 	}
 	text, err := os.ReadFile(filepath.Join(out, "dataset.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"4 documents of 2 files", "| exact duplicates | 1 |", "| b#a | a#a | 1.00 | it RAINS in spain. |"} {
+	for _, want := range []string{"4 documents of 2 files", "| exact duplicates | 1 |",
+		"| b#a | a#a | 1.00 | it RAINS in spain. |"} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}
@@ -87,11 +93,13 @@ func TestDatasetWithReport(t *testing.T) {
 
 func TestReportOfRefusedFiles(t *testing.T) {
 	r := newReport([]event.TokensWritten{
-		{Source: "good", Rows: 11, Documents: 7, Nulls: 2, Filtered: 1, Counted: 5, Miscounted: 1, Odd: 1, OddRows: []string{"line 3: not | JSON"}},
+		{Source: "good", Rows: 11, Documents: 7, Nulls: 2, Filtered: 1, Counted: 5, Miscounted: 1, Odd: 1,
+			OddRows: []string{"line 3: not | JSON"}},
 		{Source: "bad", Refused: "row group 3: the <file> is corrupt | truncated"},
 	})
 	text := string(r.markdown())
-	for _, want := range []string{"| bad | row group 3: the &lt;file> is corrupt \\| truncated |", "| rows read | 11 |", "| that cannot be understood | 1 |", "| good | 1 | line 3: not \\| JSON |", "of 5 documents", "for 1 it is another"} {
+	for _, want := range []string{"| bad | row group 3: the &lt;file> is corrupt \\| truncated |", "| rows read | 11 |",
+		"| that cannot be understood | 1 |", "| good | 1 | line 3: not \\| JSON |", "of 5 documents", "for 1 it is another"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}
@@ -138,13 +146,15 @@ func TestKnownTexts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"2 documents of 1 files", "| texts of 1 earlier datasets | 1 |", "| b#a | texts " + digest.Short(sum) + " | 1.00 |"} {
+	for _, want := range []string{"2 documents of 1 files", "| texts of 1 earlier datasets | 1 |",
+		"| b#a | texts " + digest.Short(sum) + " | 1.00 |"} {
 		if !strings.Contains(string(report), want) {
 			t.Errorf("the report lacks %q:\n%s", want, report)
 		}
 	}
 	for _, bad := range [][]string{
-		{"--known", texts}, {"--duplicates", "exact", "--known", b}, {"--duplicates", "exact", "--known", filepath.Join(dir, "none")},
+		{"--known", texts}, {"--duplicates", "exact", "--known", b},
+		{"--duplicates", "exact", "--known", filepath.Join(dir, "none")},
 		{"--duplicates", "exact", "--known", texts, "--known-digests", strings.Repeat("0", 64)}, {"--known-digests", sum},
 	} {
 		if run(append(bad, "--in", a, "--out", filepath.Join(dir, "bad"))...) == 0 {
@@ -178,7 +188,8 @@ func TestTimes(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 		}
-		if got := strings.Join(steps, " "); got != "index deduplicate mix write" || times.Stage != "shard" || times.Bytes != 27 {
+		if got := strings.Join(steps, " "); got != "index deduplicate mix write" || times.Stage != "shard" ||
+			times.Bytes != 27 {
 			t.Errorf("%+v", times)
 		}
 		if manifests[i], err = os.ReadFile(filepath.Join(out, "manifest.json")); err != nil {

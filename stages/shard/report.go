@@ -85,7 +85,8 @@ func (r *report) withRows(err error) error {
 	if r.Rows == 0 {
 		return fmt.Errorf("%w (no rows were read from %d files)", err, len(r.Sources))
 	}
-	return fmt.Errorf("%w (of %d rows in %d files %d are without a text, %d meet not all filters; %d files were left out)", err, r.Rows, len(r.Sources), r.Nulls, r.Filtered, r.Refused)
+	return fmt.Errorf("%w (of %d rows in %d files %d are without a text, %d meet not all filters; %d files were left out)",
+		err, r.Rows, len(r.Sources), r.Nulls, r.Filtered, r.Refused)
 }
 
 func (r *report) addDuplicate(d seal.Duplicate) {
@@ -120,7 +121,8 @@ func (r *report) json() ([]byte, error) {
 // markdown is the report as a page. Its bytes are an artifact: a change of its words needs a new Version of the stage.
 func (r *report) markdown() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# Dataset\n\n%d documents of %d files: %d bytes of text, %d tokens of %s", r.Documents, len(r.Sources), r.Bytes, r.Tokens, r.Tokenizer)
+	fmt.Fprintf(&b, "# Dataset\n\n%d documents of %d files: %d bytes of text, %d tokens of %s", r.Documents,
+		len(r.Sources), r.Bytes, r.Tokens, r.Tokenizer)
 	if r.Tokens > 0 {
 		fmt.Fprintf(&b, ", %.3f bytes a token", float64(r.Bytes)/float64(r.Tokens))
 	}
@@ -134,7 +136,8 @@ func (r *report) markdown() []byte {
 	}
 	b.WriteString("\n## What became of the rows\n\n| | |\n|---|---|\n")
 	if r.Rows > 0 { // token batches that a user names say nothing of the rows they were made of
-		fmt.Fprintf(&b, "| rows read | %d |\n| without a text | %d |\n| that meet not all filters | %d |\n", r.Rows, r.Nulls, r.Filtered)
+		fmt.Fprintf(&b, "| rows read | %d |\n| without a text | %d |\n| that meet not all filters | %d |\n", r.Rows, r.Nulls,
+			r.Filtered)
 	}
 	if r.Odd > 0 {
 		fmt.Fprintf(&b, "| that cannot be understood | %d |\n", r.Odd)
@@ -154,16 +157,20 @@ func (r *report) markdown() []byte {
 	fmt.Fprintf(&b, "| documents in the dataset | %d |\n\n", r.Documents)
 	fmt.Fprintf(&b, "%d documents are not valid UTF-8; their bytes are kept.\n", r.Invalid)
 	if r.Counted > 0 {
-		fmt.Fprintf(&b, "The files say of %d documents how many GPT-2 tokens they have; for %d it is another number than ours.\n", r.Counted, r.Miscounted)
+		fmt.Fprintf(&b, "The files say of %d documents how many GPT-2 tokens they have; for %d it is "+
+			"another number than ours.\n", r.Counted, r.Miscounted)
 	}
 	r.writeMixture(&b)
 	r.writeRefused(&b)
 	r.writeOdd(&b)
 	r.writeExamples(&b)
-	b.WriteString("\nWhat the steps took is no part of a dataset: it lies in times/dataset.json beside this report, and `task data:inspect -- MANIFEST` prints it.\n")
-	b.WriteString("\n## Sources\n\n| source | rows | documents | bytes | tokens | without text | filtered |\n|---|---|---|---|---|---|---|\n")
+	b.WriteString("\nWhat the steps took is no part of a dataset: it lies in times/dataset.json beside this report, and " +
+		"`task data:inspect -- MANIFEST` prints it.\n")
+	b.WriteString("\n## Sources\n\n| source | rows | documents | bytes | tokens | without text | filtered " +
+		"|\n|---|---|---|---|---|---|---|\n")
 	for _, s := range r.Sources {
-		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %d |\n", cell(s.Name), s.Rows, s.Documents, s.Bytes, s.Tokens, s.Nulls, s.Filtered)
+		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %d |\n", cell(s.Name), s.Rows, s.Documents, s.Bytes, s.Tokens,
+			s.Nulls, s.Filtered)
 	}
 	return b.Bytes()
 }
@@ -172,9 +179,11 @@ func (r *report) writeMixture(b *bytes.Buffer) {
 	if len(r.Mixture) == 0 {
 		return
 	}
-	b.WriteString("\n## Mixture\n\n| sources | weight | documents | tokens | share of the tokens |\n|---|---|---|---|---|\n")
+	b.WriteString("\n## Mixture\n\n| sources | weight | documents | tokens | share of the tokens " +
+		"|\n|---|---|---|---|---|\n")
 	for _, s := range r.Mixture {
-		fmt.Fprintf(b, "| %s | %g | %d | %d | %.2f %% |\n", cell(s.Sources), s.Weight, s.Documents, s.Tokens, 100*float64(s.Tokens)/float64(r.Tokens))
+		fmt.Fprintf(b, "| %s | %g | %d | %d | %.2f %% |\n", cell(s.Sources), s.Weight, s.Documents, s.Tokens,
+			100*float64(s.Tokens)/float64(r.Tokens))
 	}
 }
 
@@ -207,7 +216,8 @@ func (r *report) writeExamples(b *bytes.Buffer) {
 	if len(r.Examples) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n## Duplicates\n\nThe first %d:\n\n| left out | because of | similarity | it begins |\n|---|---|---|---|\n", len(r.Examples))
+	fmt.Fprintf(b, "\n## Duplicates\n\nThe first %d:\n\n| left out | because of | similarity | it "+
+		"begins |\n|---|---|---|---|\n", len(r.Examples))
 	for _, d := range r.Examples {
 		of := d.OfDocument
 		if of == "" {

@@ -57,11 +57,13 @@ func BenchmarkFrame(b *testing.B) {
 	full := &block{text: make([]byte, blockBytes)}
 	for i := range blockBytes / 4096 {
 		full.documents = append(full.documents, entry{
-			BatchDocument: dataset.BatchDocument{ID: fmt.Sprintf("<urn:uuid:6a4fe97c-2cb9-4390-86de-%012d>", i), Row: int64(i), Bytes: 4096},
-			counted:       -1, textEnd: (i + 1) * 4096,
+			BatchDocument: dataset.BatchDocument{ID: fmt.Sprintf("<urn:uuid:6a4fe97c-2cb9-4390-86de-%012d>", i), Row: int64(i),
+				Bytes: 4096},
+			counted: -1, textEnd: (i + 1) * 4096,
 		})
 	}
-	full.count = documents.Count{Rows: int64(len(full.documents)), Documents: int64(len(full.documents)), Bytes: blockBytes}
+	full.count = documents.Count{Rows: int64(len(full.documents)), Documents: int64(len(full.documents)),
+		Bytes: blockBytes}
 	full.next = int64(len(full.documents))
 	var pipe bytes.Buffer
 	w := &frameWriter{out: bufio.NewWriter(&pipe)}

@@ -103,7 +103,8 @@ type faulty struct {
 
 func (f *faulty) Write(p []byte) (int, error) {
 	n, err := f.Writer.Write(p)
-	if place := (fields{data: p[min(len(p), 5):]}); p[0] == framePlace && len(p) < 30 && (place.number() == 1 || place.count() > 0) {
+	if place := (fields{data: p[min(len(p), 5):]}); p[0] == framePlace && len(p) < 30 &&
+		(place.number() == 1 || place.count() > 0) {
 		f.fail()
 	}
 	return n, err
@@ -123,7 +124,8 @@ func groups(t testing.TB) string {
 func TestDecoderFaults(t *testing.T) {
 	dir := t.TempDir()
 	content := groups(t)
-	args := []string{"run", "--json", "--out", filepath.Join(dir, "out"), "--tokenizer", "bytes", "--on-bad-file", "skip", "--log-level", "error"}
+	args := []string{"run", "--json", "--out", filepath.Join(dir, "out"), "--tokenizer", "bytes", "--on-bad-file", "skip",
+		"--log-level", "error"}
 	want := map[string]string{
 		"panics": "panic: a goroutine that nobody can recover", "exits": "exit status 0", "killed": "signal: killed",
 		"babbles": "does not make sense", "pretends": "does not make sense", "killedonce": "", "good": "",
@@ -158,16 +160,19 @@ func TestDecoderFaults(t *testing.T) {
 			t.Errorf("unexpected: %s", line)
 		case reason == "" && (e.Body.Refused != "" || e.Body.Documents != 60):
 			t.Errorf("%s: %d documents, refused: %s", name, e.Body.Documents, e.Body.Refused)
-		case reason != "" && (!strings.Contains(e.Body.Refused, reason) || !strings.Contains(e.Body.Refused, "row group 1") || e.Body.Documents != 0):
+		case reason != "" && (!strings.Contains(e.Body.Refused, reason) || !strings.Contains(e.Body.Refused, "row group 1") ||
+			e.Body.Documents != 0):
 			t.Errorf("%s: %d documents, refused: %s", name, e.Body.Documents, e.Body.Refused)
 		}
 	}
 	if len(want) > 0 {
 		t.Errorf("nothing is said of %v", want)
 	}
-	good, again := batchTexts(t, filepath.Join(dir, "out", "good.tokens.arrow")), batchTexts(t, filepath.Join(dir, "out", "killedonce.tokens.arrow"))
+	good, again := batchTexts(t, filepath.Join(dir, "out", "good.tokens.arrow")), batchTexts(t,
+		filepath.Join(dir, "out", "killedonce.tokens.arrow"))
 	if len(good) != 60 || !slices.Equal(good, again) {
-		t.Errorf("a file whose decoder was killed once gives %d documents, not the %d of one that was not", len(again), len(good))
+		t.Errorf("a file whose decoder was killed once gives %d documents, not the %d of one that was not", len(again),
+			len(good))
 	}
 }
 

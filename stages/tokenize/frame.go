@@ -73,7 +73,8 @@ func (w *frameWriter) odd(row int64, why string) error {
 // block writes a block without its tokens: the counts, then numbers and id of each document, then all texts.
 func (w *frameWriter) block(b *block) error {
 	n := b.count
-	data := appendNumbers(w.buffer[:0], n.Rows, n.Documents, n.Bytes, n.Nulls, n.Filtered, n.Odd, n.InvalidUTF8, b.next, int64(len(b.documents)))
+	data := appendNumbers(w.buffer[:0], n.Rows, n.Documents, n.Bytes, n.Nulls, n.Filtered, n.Odd, n.InvalidUTF8, b.next,
+		int64(len(b.documents)))
 	for _, d := range b.documents {
 		data = appendNumbers(data, int64(len(d.ID)), d.Row, d.Bytes, d.counted)
 		data = append(data, d.ID...)

@@ -19,10 +19,13 @@ import (
 // parquetFile writes texts, in one page a column chunk.
 func parquetFile(t testing.TB, codec compress.Compression, groups ...[]string) []byte {
 	t.Helper()
-	node := schema.Must(schema.NewPrimitiveNodeLogical("text", parquet.Repetitions.Optional, schema.StringLogicalType{}, parquet.Types.ByteArray, -1, -1))
+	node := schema.Must(schema.NewPrimitiveNodeLogical("text", parquet.Repetitions.Optional, schema.StringLogicalType{},
+		parquet.Types.ByteArray, -1, -1))
 	root := schema.MustGroup(schema.NewGroupNode("schema", parquet.Repetitions.Required, schema.FieldList{node}, -1))
 	var b bytes.Buffer
-	w := file.NewParquetWriter(&b, root, file.WithWriterProps(parquet.NewWriterProperties(parquet.WithCompression(codec), parquet.WithDictionaryDefault(false), parquet.WithStats(false))))
+	w := file.NewParquetWriter(&b, root,
+		file.WithWriterProps(parquet.NewWriterProperties(parquet.WithCompression(codec), parquet.WithDictionaryDefault(false),
+			parquet.WithStats(false))))
 	for _, texts := range groups {
 		group := w.AppendRowGroup()
 		c, err := group.NextColumn()

@@ -55,7 +55,8 @@ func found(in event.SourceAdded) source.Found {
 func fetch(ctx context.Context, job *stage.Job[Params], in event.SourceAdded) (string, error) {
 	o := found(in).Object()
 	if o.Digest() != in.Digest {
-		return "", stage.Permanentf("source %s: its digest is not that of %s: start a new run", in.Name, source.Shown(in.Path))
+		return "", stage.Permanentf("source %s: its digest is not that of %s: start a new run", in.Name,
+			source.Shown(in.Path))
 	}
 	dir, err := job.Scratch()
 	if err != nil {

@@ -50,7 +50,8 @@ type Params struct {
 func (p Params) options() (documents.Options, error) {
 	o := documents.Options{
 		Format: p.Format, Split: p.TextSplit,
-		Fields:   documents.Fields{ID: p.IDColumn, Text: p.TextColumn, Turns: p.TurnsColumn, Prompt: p.PromptColumn, Response: p.ResponseColumn},
+		Fields: documents.Fields{ID: p.IDColumn, Text: p.TextColumn, Turns: p.TurnsColumn, Prompt: p.PromptColumn,
+			Response: p.ResponseColumn},
 		Template: documents.Template{Turn: p.TurnTemplate, Between: p.TurnSeparator, StripThinking: p.StripThinking},
 	}
 	for _, condition := range p.Filters {
@@ -85,16 +86,17 @@ func program(args []string) int {
 
 func spec() stage.Spec[Params, event.SourceAdded] {
 	return stage.Spec[Params, event.SourceAdded]{
-		Name:     "tokenize",
-		About:    "turn documents (parquet, JSON, CSV, plain text) into token batches",
-		Example:  "tokenize run --in books/*.parquet --out tokens --tokenizer gpt2",
-		Version:  "3",
-		Defaults: Params{Tokenizer: "gpt2", TurnTemplate: "{role}: {text}", TurnSeparator: "\n\n", TextSplit: documents.SplitFile, OnBadFile: stop},
-		Check:    check,
-		Threads:  true,
-		Work:     (&tokenizers{made: map[string]tokenizer.Tokenizer{}}).tokenize,
-		Files:    sources,
-		Emits:    []event.Body{event.TokensWritten{}},
+		Name:    "tokenize",
+		About:   "turn documents (parquet, JSON, CSV, plain text) into token batches",
+		Example: "tokenize run --in books/*.parquet --out tokens --tokenizer gpt2",
+		Version: "3",
+		Defaults: Params{Tokenizer: "gpt2", TurnTemplate: "{role}: {text}", TurnSeparator: "\n\n",
+			TextSplit: documents.SplitFile, OnBadFile: stop},
+		Check:   check,
+		Threads: true,
+		Work:    (&tokenizers{made: map[string]tokenizer.Tokenizer{}}).tokenize,
+		Files:   sources,
+		Emits:   []event.Body{event.TokensWritten{}},
 	}
 }
 
@@ -106,7 +108,8 @@ func check(p Params) error {
 		return errors.New("turn_template is empty, so that every turn would be: write {text}, and {role} where it is wanted")
 	}
 	if p.TextSplit == "" {
-		return errors.New("text_split is empty: choose file, blank or line, or give the text that stands between two documents")
+		return errors.New("text_split is empty: choose file, blank or line, or give the text that " +
+			"stands between two documents")
 	}
 	if _, err := p.options(); err != nil {
 		return err
@@ -190,7 +193,8 @@ func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in 
 	}
 	n := w.count
 	warn(job, in.Name, w.tally)
-	if err := job.WriteTimes(strings.TrimSuffix(ref.Name, batchSuffix), stage.JobTimes{Stage: "tokenize", Of: in.Name, Bytes: n.Bytes, Steps: w.times.Steps()}); err != nil {
+	if err := job.WriteTimes(strings.TrimSuffix(ref.Name, batchSuffix),
+		stage.JobTimes{Stage: "tokenize", Of: in.Name, Bytes: n.Bytes, Steps: w.times.Steps()}); err != nil {
 		return err
 	}
 	return job.Emit(ctx, event.TokensWritten{
@@ -229,16 +233,20 @@ func warn(job *stage.Job[Params], source string, n tally) {
 		job.Log.Warn(fmt.Sprintf("%s: %d of %d rows have no text and were left out", source, n.count.Nulls, n.count.Rows))
 	}
 	if n.count.Odd > 0 {
-		job.Log.Warn(fmt.Sprintf("%s: %d of %d rows cannot be understood and were left out: %s", source, n.count.Odd, n.count.Rows, strings.Join(n.oddRows(), "; ")))
+		job.Log.Warn(fmt.Sprintf("%s: %d of %d rows cannot be understood and were left out: %s", source, n.count.Odd,
+			n.count.Rows, strings.Join(n.oddRows(), "; ")))
 	}
 	if n.count.InvalidUTF8 > 0 {
-		job.Log.Warn(fmt.Sprintf("%s: %d of %d documents are not valid UTF-8; their bytes are kept as they are", source, n.count.InvalidUTF8, n.count.Documents))
+		job.Log.Warn(fmt.Sprintf("%s: %d of %d documents are not valid UTF-8; their bytes are kept as they are", source,
+			n.count.InvalidUTF8, n.count.Documents))
 	}
 	if n.count.Documents == 0 {
 		job.Log.Warn(fmt.Sprintf("%s: no documents", source))
 	}
 	if n.miscounted > 0 {
-		job.Log.Warn(fmt.Sprintf("%s: of %d documents whose file says how many GPT-2 tokens they have, %d have another number of them", source, n.counted, n.miscounted))
+		job.Log.Warn(
+			fmt.Sprintf("%s: of %d documents whose file says how many GPT-2 tokens they have, %d have another number of them",
+				source, n.counted, n.miscounted))
 	}
 }
 

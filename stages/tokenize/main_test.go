@@ -151,7 +151,8 @@ func TestKilledAnywhere(t *testing.T) {
 		steps = append(steps, s.Step)
 	}
 	slices.Sort(steps)
-	if err != nil || times.Of != "x.jsonl" || times.Bytes == 0 || !slices.Equal(steps, []string{stepDecode, stepTokenize, stepWrite}) {
+	if err != nil || times.Of != "x.jsonl" || times.Bytes == 0 ||
+		!slices.Equal(steps, []string{stepDecode, stepTokenize, stepWrite}) {
 		t.Errorf("times %+v, %v", times, err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(broken, ".jobs", "*", "*", "scratch", "*")); len(left) > 0 {
@@ -187,11 +188,14 @@ func TestColumnsTemplatesAndFilters(t *testing.T) {
 `)
 	for want, args := range map[string][]string{
 		"user: Why?\n\nassistant: <think>Hm.</think>\nSo.|user: Who?\n\nassistant: I.": nil,
-		"user: Why?\n\nassistant: So.":                                             {"--strip-thinking", "true", "--filters", "score >= 3"},
-		"[user]Why?\n[assistant]<think>Hm.</think>\nSo.|[user]Who?\n[assistant]I.": {"--turn-template", "[{role}]{text}", "--turn-separator", "\n"},
+		"user: Why?\n\nassistant: So.": {"--strip-thinking", "true", "--filters",
+			"score >= 3"},
+		"[user]Why?\n[assistant]<think>Hm.</think>\nSo.|[user]Who?\n[assistant]I.": {"--turn-template", "[{role}]{text}",
+			"--turn-separator", "\n"},
 	} {
 		out := filepath.Join(dir, fmt.Sprint(len(want)))
-		args = append(args, "--in", source, "--out", out, "--tokenizer", "bytes", "--prompt-column", "q", "--response-column", "a")
+		args = append(args, "--in", source, "--out", out, "--tokenizer", "bytes", "--prompt-column", "q", "--response-column",
+			"a")
 		if status := run(args...); status != 0 {
 			t.Fatalf("%v: %d", args, status)
 		}
@@ -199,7 +203,8 @@ func TestColumnsTemplatesAndFilters(t *testing.T) {
 			t.Errorf("%v: %q, want %q", args, got, want)
 		}
 	}
-	for _, bad := range [][]string{{"--filters", "score"}, {"--turn-template", "{role}"}, {"--prompt-column", "q"}, {"--on-bad-file", "ask"}, {"--tokenizer", "llama"}} {
+	for _, bad := range [][]string{{"--filters", "score"}, {"--turn-template", "{role}"}, {"--prompt-column", "q"},
+		{"--on-bad-file", "ask"}, {"--tokenizer", "llama"}} {
 		if status := run(append(bad, "--in", source, "--out", dir)...); status != 2 {
 			t.Errorf("%v: exit status %d", bad, status)
 		}
@@ -263,8 +268,10 @@ func TestOddRows(t *testing.T) {
 			fmt.Fprintf(&text, `{"text":"document %d"}`+"\n", i)
 		}
 	}
-	source := write(t, filepath.Join(dir, "killedonce.jsonl"), text.String()) // and decoded by a second process from the middle on
-	out, err := command("run", "--json", "--in", source, "--out", filepath.Join(dir, "out"), "--tokenizer", "bytes").Output()
+	// and decoded by a second process from the middle on
+	source := write(t, filepath.Join(dir, "killedonce.jsonl"), text.String())
+	out, err := command("run", "--json", "--in", source, "--out", filepath.Join(dir, "out"), "--tokenizer",
+		"bytes").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +285,8 @@ func TestOddRows(t *testing.T) {
 		t.Fatal(err)
 	}
 	if b := e.Body; b.Documents != rows-11 || b.Rows != rows || b.Odd != 11 || len(b.OddRows) != maxOddRows ||
-		!strings.HasPrefix(b.OddRows[0], "line 8: not a JSON object") || b.OddRows[1] != "line 10: field text is 5 and not a string" ||
+		!strings.HasPrefix(b.OddRows[0], "line 8: not a JSON object") ||
+		b.OddRows[1] != "line 10: field text is 5 and not a string" ||
 		!strings.HasPrefix(b.OddRows[6], "line 65531: ") || !strings.HasPrefix(b.OddRows[9], "line 112008: ") {
 		t.Errorf("%d documents of %d rows, %d odd: %q", b.Documents, b.Rows, b.Odd, b.OddRows)
 	}
@@ -304,7 +312,8 @@ func TestRemoteSource(t *testing.T) {
 	defer server.Close()
 	dir := t.TempDir()
 	local := write(t, filepath.Join(dir, "x.jsonl"), text)
-	if run("--in", local, "--out", filepath.Join(dir, "local")) != 0 || run("--in", server.URL+"/x.jsonl", "--out", filepath.Join(dir, "remote")) != 0 {
+	if run("--in", local, "--out", filepath.Join(dir, "local")) != 0 ||
+		run("--in", server.URL+"/x.jsonl", "--out", filepath.Join(dir, "remote")) != 0 {
 		t.Fatal("failed")
 	}
 	a, _ := os.ReadFile(filepath.Join(dir, "local", "x.tokens.arrow"))
@@ -325,8 +334,10 @@ func TestFileTokenCounts(t *testing.T) {
 {"text":"Hello world"}
 `)
 	for tokenizer, want := range map[string]string{"gpt2": `"counted":2`, "bytes": `"counted":0`} {
-		out, err := command("run", "--json", "--in", source, "--out", filepath.Join(dir, tokenizer), "--tokenizer", tokenizer).Output()
-		if err != nil || !strings.Contains(string(out), want) || tokenizer == "gpt2" && !strings.Contains(string(out), `"miscounted":1`) {
+		out, err := command("run", "--json", "--in", source, "--out", filepath.Join(dir, tokenizer), "--tokenizer",
+			tokenizer).Output()
+		if err != nil || !strings.Contains(string(out), want) || tokenizer == "gpt2" &&
+			!strings.Contains(string(out), `"miscounted":1`) {
 			t.Errorf("%s: %s, %v", tokenizer, out, err)
 		}
 	}
@@ -337,7 +348,8 @@ func TestFileTokenCounts(t *testing.T) {
 func TestBatchNames(t *testing.T) {
 	long := strings.Repeat("é", 300)
 	taken := map[string]string{}
-	for _, source := range []string{"a.jsonl", "x/y/b.parquet", `back\slash.txt`, "caf%E9.txt", "no\u00a0break.txt", "zero\u200bwidth.txt", ".hidden", long + "1.txt", long + "2.txt"} {
+	for _, source := range []string{"a.jsonl", "x/y/b.parquet", `back\slash.txt`, "caf%E9.txt", "no\u00a0break.txt",
+		"zero\u200bwidth.txt", ".hidden", long + "1.txt", long + "2.txt"} {
 		name := batchName(source)
 		if !artifact.ValidName(name) || taken[name] != "" {
 			t.Errorf("%q: %q, as %q", source, name, taken[name])
@@ -364,10 +376,12 @@ func TestNameThatIsNoText(t *testing.T) {
 // TestEmptyTemplate: nothing between turns is nothing, and a turn without its text is refused.
 func TestEmptyTemplate(t *testing.T) {
 	dir := t.TempDir()
-	source := write(t, filepath.Join(dir, "x.jsonl"), `{"messages":[{"role":"user","content":"a"},{"role":"bot","content":"b"}]}`)
+	source := write(t, filepath.Join(dir, "x.jsonl"),
+		`{"messages":[{"role":"user","content":"a"},{"role":"bot","content":"b"}]}`)
 	for separator, want := range map[string]string{"": "ab", " + ": "a + b"} {
 		out := filepath.Join(dir, "out"+separator)
-		if run("--in", source, "--out", out, "--tokenizer", "bytes", "--turn-template", "{text}", "--turn-separator", separator) != 0 {
+		if run("--in", source, "--out", out, "--tokenizer", "bytes", "--turn-template", "{text}", "--turn-separator",
+			separator) != 0 {
 			t.Fatal("failed")
 		}
 		if got := batchTexts(t, filepath.Join(out, "x.tokens.arrow")); !slices.Equal(got, []string{want}) {
@@ -382,7 +396,8 @@ func TestEmptyTemplate(t *testing.T) {
 // TestNoDocuments: a file of which nothing is a document makes an empty batch, of each format.
 func TestNoDocuments(t *testing.T) {
 	dir := t.TempDir()
-	for name, text := range map[string]string{"nulls.jsonl": `{"text":null,"score":9}`, "filtered.jsonl": `{"text":"a","score":1}`} {
+	for name, text := range map[string]string{"nulls.jsonl": `{"text":null,"score":9}`,
+		"filtered.jsonl": `{"text":"a","score":1}`} {
 		source := write(t, filepath.Join(dir, name), text)
 		if run("--in", source, "--out", dir, "--tokenizer", "bytes", "--filters", "score > 3") != 0 {
 			t.Errorf("%s failed", name)
@@ -398,14 +413,16 @@ func TestFormatsOnTheCommandLine(t *testing.T) {
 	dir := t.TempDir()
 	args := []string{"--out", filepath.Join(dir, "out"), "--tokenizer", "bytes", "--text-split", "---"}
 	for name, text := range map[string]string{
-		"input.txt": "To be, --- or not.\n", "rows.csv": "id,text\n7,\"a\nb\"\n", "list.json": `["a", {"text": "b"}]`, "lines.jsonl": `{"text":"a"}`,
+		"input.txt": "To be, --- or not.\n", "rows.csv": "id,text\n7,\"a\nb\"\n", "list.json": `["a", {"text": "b"}]`,
+		"lines.jsonl": `{"text":"a"}`,
 	} {
 		args = append(args, "--in", write(t, filepath.Join(dir, name), text))
 	}
 	if run(args...) != 0 {
 		t.Fatal("failed")
 	}
-	for name, want := range map[string][]string{"input": {"To be, ", " or not."}, "rows": {"a\nb"}, "list": {"a", "b"}, "lines": {"a"}} {
+	for name, want := range map[string][]string{"input": {"To be, ", " or not."}, "rows": {"a\nb"}, "list": {"a", "b"},
+		"lines": {"a"}} {
 		if got := batchTexts(t, filepath.Join(dir, "out", name+".tokens.arrow")); !slices.Equal(got, want) {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}

@@ -107,7 +107,8 @@ func resume(job *stage.Job[Params], t dataset.TokenizerInfo) (*writer, error) {
 }
 
 // read encodes the documents of the file from the first row that is in no part.
-func (w *writer) read(ctx context.Context, job *stage.Job[Params], params Params, t tokenizer.Tokenizer, path, source string) error {
+func (w *writer) read(ctx context.Context, job *stage.Job[Params], params Params, t tokenizer.Tokenizer, path,
+	source string) error {
 	d := &decoder{
 		request: request{Path: []byte(path), Source: source, From: w.next, Params: params, Memory: decoderMemory},
 		silence: decoderSilence, times: w.times,

@@ -13,11 +13,14 @@ func (p Params) sequences(seq int) (micro, step int, err error) {
 	step = p.BatchTokens / seq
 	switch {
 	case p.BatchTokens < seq:
-		return 0, 0, fmt.Errorf("batch_tokens is %d, and a sequence of the dataset has %d tokens: use %d or a multiple of it", p.BatchTokens, seq, seq)
+		return 0, 0, fmt.Errorf("batch_tokens is %d, and a sequence of the dataset has %d tokens: use %d or a multiple of it",
+			p.BatchTokens, seq, seq)
 	case p.BatchTokens%seq != 0:
-		return 0, 0, fmt.Errorf("batch_tokens is %d, no multiple of the %d tokens of the dataset's sequences: use %d or %d", p.BatchTokens, seq, step*seq, (step+1)*seq)
+		return 0, 0, fmt.Errorf("batch_tokens is %d, no multiple of the %d tokens of the dataset's sequences: use %d or %d",
+			p.BatchTokens, seq, step*seq, (step+1)*seq)
 	case p.MicroTokens < seq:
-		return 0, 0, fmt.Errorf("micro_tokens is %d, and a sequence of the dataset has %d tokens, which are computed together: use %d or more", p.MicroTokens, seq, seq)
+		return 0, 0, fmt.Errorf("micro_tokens is %d, and a sequence of the dataset has %d tokens, which are computed "+
+			"together: use %d or more", p.MicroTokens, seq, seq)
 	}
 	for micro = min(p.MicroTokens/seq, step); step%micro != 0; {
 		micro--

@@ -28,7 +28,8 @@ func TestSequencesOfAStep(t *testing.T) {
 	} {
 		p := Params{BatchTokens: c.batch, MicroTokens: c.microTokens}
 		if micro, step, err := p.sequences(c.seq); err != nil || micro != c.micro || step != c.step {
-			t.Errorf("batch %d, micro %d, sequences of %d: %d at once of %d (%v), want %d of %d", c.batch, c.microTokens, c.seq, micro, step, err, c.micro, c.step)
+			t.Errorf("batch %d, micro %d, sequences of %d: %d at once of %d (%v), want %d of %d", c.batch, c.microTokens, c.seq,
+				micro, step, err, c.micro, c.step)
 		}
 	}
 	for _, c := range []struct {
@@ -37,9 +38,11 @@ func TestSequencesOfAStep(t *testing.T) {
 	}{
 		{100, 128, "batch_tokens is 100, and a sequence of the dataset has 128 tokens: use 128"},
 		{1000, 128, "batch_tokens is 1000, no multiple of the 128 tokens of the dataset's sequences: use 896 or 1024"},
-		{128, 127, "micro_tokens is 127, and a sequence of the dataset has 128 tokens, which are computed together: use 128 or more"},
+		{128, 127, "micro_tokens is 127, and a sequence of the dataset has 128 tokens, which are computed " +
+			"together: use 128 or more"},
 	} {
-		if _, _, err := (Params{BatchTokens: c.batch, MicroTokens: c.micro}).sequences(128); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, _, err := (Params{BatchTokens: c.batch, MicroTokens: c.micro}).sequences(128); err == nil ||
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("batch %d, micro %d: %v, want %q", c.batch, c.micro, err, c.want)
 		}
 	}
@@ -80,7 +83,8 @@ func TestMicroBatchesDoNotMatter(t *testing.T) {
 	}
 	for _, micro := range []string{"16", "35", "80", "1000"} {
 		for i, got := range train(micro) {
-			if got.Tokens != want[i].Tokens || !(math.Abs(got.TrainBPC-want[i].TrainBPC) <= 1e-4) || !(math.Abs(got.GradientNorm-want[i].GradientNorm) <= 1e-3*want[i].GradientNorm) {
+			if got.Tokens != want[i].Tokens || !(math.Abs(got.TrainBPC-want[i].TrainBPC) <= 1e-4) ||
+				!(math.Abs(got.GradientNorm-want[i].GradientNorm) <= 1e-3*want[i].GradientNorm) {
 				t.Errorf("%s tokens at once, step %d: %+v, want %+v", micro, i+1, got, want[i])
 			}
 		}
@@ -131,7 +135,8 @@ func TestEpochs(t *testing.T) {
 	if again, _, err := b.step(n/per+3, nil, nil); err != nil || !slices.Equal(late, again) {
 		t.Errorf("a step depends on the one before: %v", err)
 	}
-	if other, _, err := newBatches(data.Train, 6, 16, per).step(0, nil, nil); err != nil || slices.Equal(other, firstOf(t, b)) {
+	if other, _, err := newBatches(data.Train, 6, 16, per).step(0, nil, nil); err != nil ||
+		slices.Equal(other, firstOf(t, b)) {
 		t.Errorf("the first step does not depend on the seed: %v", err)
 	}
 }

@@ -22,7 +22,8 @@ func TestSeparateDocuments(t *testing.T) {
 	}
 	manifest := writeDataset(t, 32, texts...)
 	dirs := map[string]string{}
-	for name, flags := range map[string][]string{"default": nil, "packed": {"--documents", "packed"}, "separate": {"--documents", "separate"}} {
+	for name, flags := range map[string][]string{"default": nil, "packed": {"--documents", "packed"},
+		"separate": {"--documents", "separate"}} {
 		dirs[name] = t.TempDir()
 		trainWith(t, small(manifest, dirs[name], append(flags, "--steps", "6", "--validation-sequences", "1000")...)...)
 	}
@@ -48,7 +49,8 @@ func TestSeparateDocuments(t *testing.T) {
 }
 
 func equalParameters(a, b checkpoint.Model) bool {
-	return slices.EqualFunc(a.Parameters, b.Parameters, func(p, q model.Parameter) bool { return slices.Equal(p.Data, q.Data) })
+	return slices.EqualFunc(a.Parameters, b.Parameters,
+		func(p, q model.Parameter) bool { return slices.Equal(p.Data, q.Data) })
 }
 
 // A checkpoint to start from that was trained otherwise is said to be.
@@ -58,7 +60,8 @@ func TestWarnsOfOtherDocuments(t *testing.T) {
 	for _, documents := range []string{"packed", "separate"} {
 		cmd, said := program(t, small(manifest, t.TempDir(), "--steps", "1", "--warmup", "0", "--documents", documents,
 			"--init", filepath.Join(dir, "step-000001.safetensors"))...)
-		if err := cmd.Run(); err != nil || strings.Contains(said.String(), "trained with packed documents") != (documents == "separate") {
+		if err := cmd.Run(); err != nil ||
+			strings.Contains(said.String(), "trained with packed documents") != (documents == "separate") {
 			t.Errorf("%s documents: %v\n%s", documents, err, said)
 		}
 	}

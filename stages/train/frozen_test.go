@@ -32,13 +32,15 @@ func TestFrozenNumbers(t *testing.T) {
 		{"softmax, K-shift alone, no ALiBi", "--attention softmax --no-kshift-self --no-alibi"},
 		{"bonsai", "--anneal-binarize"},
 		{"truebit", "--truebit --flip-threshold 1"},
-		{"finetuning", "--init " + filepath.Join(base, "step-000006.safetensors") + " --freeze codebook.* --warmup 0 --learning-rate 1e-3 --gamma-start 0.1"},
+		{"finetuning", "--init " + filepath.Join(base, "step-000006.safetensors") + " --freeze codebook.* --warmup 0 " +
+			"--learning-rate 1e-3 --gamma-start 0.1"},
 	} {
 		dir := t.TempDir()
 		trainWith(t, small(manifest, dir, strings.Fields("--device cpu --steps 8 --checkpoint-every 4 "+recipe.flags)...)...)
 		fmt.Fprintf(&got, "%s\n", recipe.name)
 		for _, line := range steps(t, dir) {
-			fmt.Fprintf(&got, "  step %d: loss %.6f, gradient %.6f, %d flipped\n", line.Step, line.TrainBPC, line.GradientNorm, line.Flipped)
+			fmt.Fprintf(&got, "  step %d: loss %.6f, gradient %.6f, %d flipped\n", line.Step, line.TrainBPC, line.GradientNorm,
+				line.Flipped)
 		}
 		for _, line := range checkpointLines(t, dir) {
 			fmt.Fprintf(&got, "  checkpoint %d: validation %.6f\n", line.Step, *line.ValBPC)

@@ -21,7 +21,8 @@ func (p *Params) complete() error {
 		return fmt.Errorf("init: %w", err)
 	}
 	if p.InitDigest != "" && p.InitDigest != sum {
-		return fmt.Errorf("init: %s has digest %s, init_digest says %s: it is another checkpoint", p.Init, digest.Short(sum), digest.Short(p.InitDigest))
+		return fmt.Errorf("init: %s has digest %s, init_digest says %s: it is another checkpoint", p.Init, digest.Short(sum),
+			digest.Short(p.InitDigest))
 	}
 	p.InitDigest = sum
 	m, err := checkpoint.Open(p.Init)
@@ -42,7 +43,8 @@ func (p Params) initial(t dataset.TokenizerInfo) (*model.Config, error) {
 	}
 	defer m.Close()
 	if m.Tokenizer != "" && m.Tokenizer != t.Name {
-		return nil, fmt.Errorf("init: the checkpoint knows the tokens of %s, the dataset has those of %s: tokenize the dataset with %s",
+		return nil, fmt.Errorf("init: the checkpoint knows the tokens of %s, the dataset has those of %s: "+
+			"tokenize the dataset with %s",
 			m.Tokenizer, t.Name, stage.Setting("tokenize", "tokenizer", m.Tokenizer))
 	}
 	return &m.Config, nil

@@ -32,17 +32,20 @@ func readCheckpoint(t *testing.T, path string) checkpoint.Model {
 // Finetuning starts from a checkpoint, is the model that it is, keeps what is frozen bit for bit, and resumes exactly.
 func TestFinetuning(t *testing.T) {
 	first, second := t.TempDir(), t.TempDir()
-	trainWith(t, small(writeDataset(t, 16, proverbs()...), first, "--stream-bits", "4", "--no-alibi", "--kshift-offset", "2")...)
+	trainWith(t, small(writeDataset(t, 16, proverbs()...), first, "--stream-bits", "4", "--no-alibi", "--kshift-offset",
+		"2")...)
 	base := filepath.Join(first, "step-000060.safetensors")
 	other := writeDataset(t, 24, slices.Repeat([]string{strings.Repeat("other words. ", 30)}, 6)...)
 	flags := strings.Fields("--in " + other + " --init " + base +
-		" --freeze codebook.*,blocks.0.* --steps 40 --warmup 0 --batch-tokens 48 --micro-tokens 48 --checkpoint-every 20 --log-every 1")
+		" --freeze codebook.*,blocks.0.* --steps 40 --warmup 0 --batch-tokens 48 --micro-tokens 48 " +
+		"--checkpoint-every 20 --log-every 1")
 	trainWith(t, append(flags, "--out", second)...)
 
 	from, to := readCheckpoint(t, base), readCheckpoint(t, filepath.Join(second, "step-000040.safetensors"))
 	want := from.Config
 	want.Seq = 24
-	if got := to.Config; got.StreamBits != 4 || got.Alibi || got.KShiftOffset != 2 || got.D != want.D || got.Seq != want.Seq {
+	if got := to.Config; got.StreamBits != 4 || got.Alibi || got.KShiftOffset != 2 || got.D != want.D ||
+		got.Seq != want.Seq {
 		t.Errorf("the finetuned model is %+v, want %+v", got, want)
 	}
 	for i, p := range to.Parameters {

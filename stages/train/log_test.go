@@ -89,12 +89,14 @@ func measured(t *testing.T, path string, data *dataset.Dataset, n int) float64 {
 // What the log, the events and the checkpoints say of a run with all schedules agrees with what the checkpoints are, on
 // a dataset of which not every target counts.
 func TestLogIsTrue(t *testing.T) {
-	manifest := measuretest.Sealed(t, seal.Options{SequenceLength: 16, ValidationShare: 0.2, Seed: 3, Counted: []int{3, 14}}, proverbs()...)
+	manifest := measuretest.Sealed(t,
+		seal.Options{SequenceLength: 16, ValidationShare: 0.2, Seed: 3, Counted: []int{3, 14}}, proverbs()...)
 	dir := t.TempDir()
 	// What attention reads are signs of sums, which change where gamma crosses certain values. One is (sqrt(5)-1)/2: gamma
 	// is more in step 11 and less in step 12.
 	const total, every, batch, annealed = 60, 11, 64, 36
-	saved, finished := announced(t, small(manifest, dir, "--anneal-binarize", "--learning-rate", "2e-3", "--final-share", "0.25", "--validation-sequences", "5", "--checkpoint-every", "11")...)
+	saved, finished := announced(t, small(manifest, dir, "--anneal-binarize", "--learning-rate", "2e-3", "--final-share",
+		"0.25", "--validation-sequences", "5", "--checkpoint-every", "11")...)
 	data := measuretest.Open(t, manifest)
 	gamma := func(step int) float64 { return 0.9 * math.Pow(0.1/0.9, float64(step-1)/(total-1)) }
 
@@ -108,20 +110,23 @@ func TestLogIsTrue(t *testing.T) {
 		if step > 5 {
 			rate = 5e-4 + (2e-3-5e-4)*(1+math.Cos(math.Pi*float64(step-1-5)/(total-5-1)))/2
 		}
-		if line.Step != step || line.Tokens != int64(step*batch) || !(math.Abs(line.Gamma-gamma(step)) <= 1e-12) || !(math.Abs(line.LearningRate-rate) <= 1e-12) {
+		if line.Step != step || line.Tokens != int64(step*batch) || !(math.Abs(line.Gamma-gamma(step)) <= 1e-12) ||
+			!(math.Abs(line.LearningRate-rate) <= 1e-12) {
 			t.Errorf("step %d: %+v, want gamma %g, rate %g", step, line, gamma(step), rate)
 		}
 	}
 	best, bestStep := math.Inf(1), 0
 	marks := checkpointLines(t, dir)
-	if len(marks) != 6 || len(saved) != 6 || finished.Checkpoints != 6 || finished.Steps != total || finished.Tokens != total*batch {
+	if len(marks) != 6 || len(saved) != 6 || finished.Checkpoints != 6 || finished.Steps != total ||
+		finished.Tokens != total*batch {
 		t.Fatalf("%d checkpoints in the log, %d announced, at the end %+v", len(marks), len(saved), finished)
 	}
 	for i, mark := range marks {
 		step := min((i+1)*every, total)
 		path := filepath.Join(dir, fmt.Sprintf("step-%06d.safetensors", step))
 		mix := min(1, float64(step-1)/annealed)
-		if of := readCheckpoint(t, path); !(math.Abs(of.Gamma-gamma(step)) <= 1e-12) || !(math.Abs(of.Mix-mix) <= 1e-12) || of.Step != int64(step) || of.Tokens != int64(step*batch) {
+		if of := readCheckpoint(t, path); !(math.Abs(of.Gamma-gamma(step)) <= 1e-12) || !(math.Abs(of.Mix-mix) <= 1e-12) ||
+			of.Step != int64(step) || of.Tokens != int64(step*batch) {
 			t.Errorf("checkpoint %d is %+v, want gamma %g, mix %g", step, of.Provenance, gamma(step), mix)
 		}
 		want := measured(t, path, data, 5)
@@ -140,7 +145,8 @@ func TestLogIsTrue(t *testing.T) {
 		if mark.Best != isBest || s.Best != isBest || s.Last != (step == total) || !(math.Abs(s.Blend-(1-mix)) <= 1e-12) {
 			t.Errorf("checkpoint %d: %+v, announced as %+v: best is %v", step, mark, s, isBest)
 		}
-		if !(math.Abs(mark.TrainBPC-training) <= 1e-9) || s.TrainBits != mark.TrainBPC || s.ValidationBits != *mark.ValBPC || s.Step != step || s.Tokens != mark.Tokens || s.Model.Digest != mark.Model {
+		if !(math.Abs(mark.TrainBPC-training) <= 1e-9) || s.TrainBits != mark.TrainBPC || s.ValidationBits != *mark.ValBPC ||
+			s.Step != step || s.Tokens != mark.Tokens || s.Model.Digest != mark.Model {
 			t.Errorf("checkpoint %d: %+v, announced as %+v: training loss %g", step, mark, s, training)
 		}
 	}
@@ -152,8 +158,10 @@ func TestLogIsTrue(t *testing.T) {
 // Without a validation sample there is no validation loss, and no best checkpoint.
 func TestNoValidationSample(t *testing.T) {
 	dir := t.TempDir()
-	cmd, said := program(t, small(writeDataset(t, 16, proverbs()...), dir, "--steps", "20", "--validation-sequences", "0")...)
-	if err := cmd.Run(); err != nil || !strings.Contains(said.String(), "level=NOTE") || !strings.Contains(said.String(), "none is the best") {
+	cmd, said := program(t, small(writeDataset(t, 16, proverbs()...), dir, "--steps", "20", "--validation-sequences",
+		"0")...)
+	if err := cmd.Run(); err != nil || !strings.Contains(said.String(), "level=NOTE") ||
+		!strings.Contains(said.String(), "none is the best") {
 		t.Fatalf("%v:\n%s", err, said)
 	}
 	for _, mark := range checkpointLines(t, dir) {
@@ -166,7 +174,8 @@ func TestNoValidationSample(t *testing.T) {
 // What a step does to the parameters is what its schedules say, with the noise of that step alone.
 func TestUpdateOfAStep(t *testing.T) {
 	p := defaults()
-	p.Attention, p.Steps, p.Warmup, p.Seed, p.Beta1, p.Beta2, p.Decay, p.Clip, p.Tau = "pointer", 101, 10, 7, 0, 0.5, 0.25, 2, 0.75
+	p.Attention, p.Steps, p.Warmup, p.Seed, p.Beta1, p.Beta2, p.Decay, p.Clip, p.Tau = "pointer", 101, 10, 7, 0, 0.5, 0.25,
+		2, 0.75
 	p.LearningRate, p.FinalShare = 1, 0.5
 	u := p.update(50)
 	if !u.Gumbel || u.Seed != 7 || u.Step != 50 || u.Tau != 0.75 || u.Mix != 1 || !(math.Abs(u.Gamma-0.3) <= 1e-12) {

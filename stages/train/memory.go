@@ -21,10 +21,12 @@ func (t *trainer) advise(err error) error {
 	fits, planning := model.Fits(t.config, device, t.options, smaller(micro, t.batches.perStep))
 	switch {
 	case planning != nil:
-		return stage.Permanentf("%s has too little memory for %d tokens at once: lower micro_tokens (%w; finding what fits: %w)",
+		return stage.Permanentf("%s has too little memory for %d tokens at once: lower micro_tokens "+
+			"(%w; finding what fits: %w)",
 			device.Name(), micro*seq, err, planning)
 	case fits == 0:
-		return stage.Permanentf("%s has too little memory to train this model, even a sequence of %d tokens at a time: use a smaller --preset, shorter sequences or a device with more memory (%w)",
+		return stage.Permanentf("%s has too little memory to train this model, even a sequence of %d tokens at a time: use "+
+			"a smaller --preset, shorter sequences or a device with more memory (%w)",
 			device.Name(), seq, err)
 	}
 	return stage.Permanentf("%s has too little memory for %d tokens at once: use %s, which fits; a step stays %d tokens",

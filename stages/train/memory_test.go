@@ -33,9 +33,12 @@ func TestMicroBatchThatDoesNotFit(t *testing.T) {
 		want              string // nothing: it fits
 	}{
 		{dev.Limit, 6, 24, ""},
-		{dev.Limit, 24, 24, "too little memory for 384 tokens at once: use --micro-tokens 96, which fits; a step stays 384 tokens"},
-		{dev.Limit, 20, 40, "use --micro-tokens 80, which fits; a step stays 640 tokens"}, // 6 sequences fit, 5 divide the step
-		{1000, 6, 24, "too little memory to train this model, even a sequence of 16 tokens at a time: use a smaller --preset"},
+		{dev.Limit, 24, 24, "too little memory for 384 tokens at once: use --micro-tokens 96, which fits; " +
+			"a step stays 384 tokens"},
+		// 6 sequences fit, 5 divide the step
+		{dev.Limit, 20, 40, "use --micro-tokens 80, which fits; a step stays 640 tokens"},
+		{1000, 6, 24, "too little memory to train this model, even a sequence of 16 tokens at a " +
+			"time: use a smaller --preset"},
 	} {
 		options.Batch = test.micro
 		tr := &trainer{

@@ -11,7 +11,8 @@ func (p Params) notes(seq int) (texts []string) {
 			p.Warmup, p.Steps, p.update(p.Steps-1).LearningRate, p.LearningRate)
 	}
 	if p.CheckpointEvery > p.Steps {
-		say("checkpoint_every is %d: the only checkpoint of the run's %d steps is the one at its end", p.CheckpointEvery, p.Steps)
+		say("checkpoint_every is %d: the only checkpoint of the run's %d steps is the one at its end", p.CheckpointEvery,
+			p.Steps)
 	}
 	if p.StopAt > p.Steps {
 		say("stop_at is %d: the run ends before, with step %d", p.StopAt, p.Steps)
@@ -20,14 +21,16 @@ func (p Params) notes(seq int) (texts []string) {
 		say("validation_sequences is 0: no checkpoint has a validation loss, so none is the best")
 	}
 	if mix := p.mix(p.Steps - 1); mix < 1 {
-		say("the last step still has %.3g %% of the float weights (binarize_anneal_end_frac is %g), so no checkpoint is ±1 and none is the best or packed",
+		say("the last step still has %.3g %% of the float weights (binarize_anneal_end_frac is %g), so no checkpoint is ±1 "+
+			"and none is the best or packed",
 			100*(1-mix), p.BinarizeAnnealEndFrac)
 	}
 	if p.Truebit && p.Decay > 0 {
 		say("weight_decay is %g: under truebit there are no latents, and no weight decays", p.Decay)
 	}
 	if micro, step, err := p.sequences(seq); err == nil && 2*micro <= min(p.MicroTokens/seq, step) {
-		say("%d tokens are computed at once where micro_tokens allows %d: of the %d sequences of a step only %d divide it; a batch_tokens with more divisors trains faster",
+		say("%d tokens are computed at once where micro_tokens allows %d: of the %d sequences of a step only %d divide it; "+
+			"a batch_tokens with more divisors trains faster",
 			micro*seq, p.MicroTokens, step, micro)
 	}
 	return texts

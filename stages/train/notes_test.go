@@ -23,20 +23,26 @@ func TestNotes(t *testing.T) {
 		change func(*Params)
 		want   string
 	}{
-		"defaults":         {func(*Params) {}, ""},
-		"warm-up too long": {func(p *Params) { p.Steps, p.CheckpointEvery = 20, 20 }, "warmup of 50 steps is longer than the 20 steps of the run: the learning rate comes to 0.0012 of its peak, 0.003"},
-		"few steps":        {func(p *Params) { p.Steps = 100 }, "checkpoint_every is 200: the only checkpoint of the run's 100 steps is the one at its end"},
+		"defaults": {func(*Params) {}, ""},
+		"warm-up too long": {func(p *Params) { p.Steps, p.CheckpointEvery = 20, 20 }, "warmup of 50 steps is longer than " +
+			"the 20 steps of the run: the learning rate comes to 0.0012 of its peak, 0.003"},
+		"few steps": {func(p *Params) { p.Steps = 100 }, "checkpoint_every is 200: the only checkpoint of the run's " +
+			"100 steps is the one at its end"},
 		"stop behind":      {func(p *Params) { p.StopAt = 700 }, "stop_at is 700: the run ends before, with step 600"},
 		"no validation":    {func(p *Params) { p.ValidationSequences = 0 }, "no checkpoint has a validation loss"},
 		"just long enough": {func(p *Params) { p.Steps, p.CheckpointEvery, p.StopAt, p.Warmup = 50, 50, 50, 50 }, ""},
-		"never binary":     {func(p *Params) { p.AnnealBinarize, p.BinarizeAnnealEndFrac, p.Steps = true, 1, 200 }, "the last step still has 0.5 % of the float weights (binarize_anneal_end_frac is 1)"},
-		"bonsai":           {func(p *Params) { p.AnnealBinarize = true }, ""},
-		"truebit decays":   {func(p *Params) { p.Truebit, p.Decay = true, 0.1 }, "weight_decay is 0.1: under truebit there are no latents"},
-		"truebit":          {func(p *Params) { p.Truebit = true }, ""},
-		"prime":            {func(p *Params) { p.BatchTokens = 31 * 128 }, ""}, // 31 sequences at once
-		"large prime":      {func(p *Params) { p.BatchTokens = 131 * 128 }, "128 tokens are computed at once where micro_tokens allows 4096: of the 131 sequences of a step only 1 divide it"},
-		"half":             {func(p *Params) { p.BatchTokens = 37 * 16 * 128 }, "2048 tokens are computed at once where micro_tokens allows 4096"},
-		"hardly less":      {func(p *Params) { p.MicroTokens = 3000 }, ""},
+		"never binary": {func(p *Params) { p.AnnealBinarize, p.BinarizeAnnealEndFrac, p.Steps = true, 1, 200 },
+			"the last step still has 0.5 % of the float weights (binarize_anneal_end_frac is 1)"},
+		"bonsai": {func(p *Params) { p.AnnealBinarize = true }, ""},
+		"truebit decays": {func(p *Params) { p.Truebit, p.Decay = true, 0.1 },
+			"weight_decay is 0.1: under truebit there are no latents"},
+		"truebit": {func(p *Params) { p.Truebit = true }, ""},
+		"prime":   {func(p *Params) { p.BatchTokens = 31 * 128 }, ""}, // 31 sequences at once
+		"large prime": {func(p *Params) { p.BatchTokens = 131 * 128 }, "128 tokens are computed at once where micro_tokens " +
+			"allows 4096: of the 131 sequences of a step only 1 divide it"},
+		"half": {func(p *Params) { p.BatchTokens = 37 * 16 * 128 }, "2048 tokens are computed at once where " +
+			"micro_tokens allows 4096"},
+		"hardly less": {func(p *Params) { p.MicroTokens = 3000 }, ""},
 	} {
 		p := defaults()
 		c.change(&p)
@@ -52,8 +58,10 @@ func TestNotes(t *testing.T) {
 func TestMeasured(t *testing.T) {
 	p := defaults()
 	p.Steps = 200
-	tr := trainer{job: &stage.Job[Params]{Params: p}, startStep: 100, steps: 120, batches: prefetcher{batches: &batches{perStep: 4, seq: 64}}, validationBits: 3}
-	want := map[string]float64{"step": 120, "loss": 2.5, "learning_rate": 0.01, "tokens_per_second": 512, "seconds_left": 40}
+	tr := trainer{job: &stage.Job[Params]{Params: p}, startStep: 100, steps: 120,
+		batches: prefetcher{batches: &batches{perStep: 4, seq: 64}}, validationBits: 3}
+	want := map[string]float64{"step": 120, "loss": 2.5, "learning_rate": 0.01, "tokens_per_second": 512,
+		"seconds_left": 40}
 	if got := tr.progressValues(10*time.Second, 2.5, 0.01); !maps.Equal(got, want) {
 		t.Errorf("before the first checkpoint: %v, want %v", got, want)
 	}
@@ -80,12 +88,14 @@ func TestTimesOfSteps(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	for i, want := range []timeLine{{Step: 1, Seconds: 3600, TokensPerSecond: 1}, {Step: 5, Seconds: 900, TokensPerSecond: 4}} {
+	for i, want := range []timeLine{{Step: 1, Seconds: 3600, TokensPerSecond: 1},
+		{Step: 5, Seconds: 900, TokensPerSecond: 4}} {
 		var got timeLine
 		if i >= len(lines) || json.Unmarshal([]byte(lines[i]), &got) != nil {
 			t.Fatalf("line %d of %q", i, b)
 		}
-		if got.Step != want.Step || !(math.Abs(got.Seconds/want.Seconds-1) < 0.1) || !(math.Abs(got.TokensPerSecond/want.TokensPerSecond-1) < 0.1) {
+		if got.Step != want.Step || !(math.Abs(got.Seconds/want.Seconds-1) < 0.1) ||
+			!(math.Abs(got.TokensPerSecond/want.TokensPerSecond-1) < 0.1) {
 			t.Errorf("%+v, want about %+v", got, want)
 		}
 	}
@@ -94,7 +104,8 @@ func TestTimesOfSteps(t *testing.T) {
 // The first step is said at once, with what it measured.
 func TestProgressOfTheFirstStep(t *testing.T) {
 	cmd, said := program(t, small(writeDataset(t, 16, proverbs()...), t.TempDir(), "--steps", "3", "--warmup", "0")...)
-	if err := cmd.Run(); err != nil || !regexp.MustCompile(`train +working +1/3 steps .*tokens/s .*loss [0-9.]+ bits/token`).Match(said.Bytes()) {
+	if err := cmd.Run(); err != nil ||
+		!regexp.MustCompile(`train +working +1/3 steps .*tokens/s .*loss [0-9.]+ bits/token`).Match(said.Bytes()) {
 		t.Errorf("%v:\n%s", err, said)
 	}
 }
@@ -117,7 +128,8 @@ func TestEstimate(t *testing.T) {
 	}
 	long.estimate(8*time.Second, 8900, 41*3600)
 	long.estimate(9*time.Second, 8900, 50*3600)
-	if got := said.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "about 41 h to train on ") || !strings.Contains(got, "19999 steps of 65536 tokens at 8900 tokens/s") {
+	if got := said.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "about 41 h to train on ") ||
+		!strings.Contains(got, "19999 steps of 65536 tokens at 8900 tokens/s") {
 		t.Errorf("said %q", got)
 	}
 	said.Reset()
@@ -129,7 +141,8 @@ func TestEstimate(t *testing.T) {
 	if got := said.String(); !strings.Contains(got, "about 10 min to train on ") {
 		t.Errorf("said of ten minutes: %q", got)
 	}
-	for d, want := range map[time.Duration]string{14 * time.Minute: "14 min", 119 * time.Minute: "119 min", 41*time.Hour + 10*time.Minute: "41 h", 240 * time.Hour: "10 days", 2 * time.Hour: "2 h", 72 * time.Hour: "3 days"} {
+	for d, want := range map[time.Duration]string{14 * time.Minute: "14 min", 119 * time.Minute: "119 min",
+		41*time.Hour + 10*time.Minute: "41 h", 240 * time.Hour: "10 days", 2 * time.Hour: "2 h", 72 * time.Hour: "3 days"} {
 		if got := roughly(d); got != want {
 			t.Errorf("%v is %q, want %q", d, got, want)
 		}
@@ -139,9 +152,11 @@ func TestEstimate(t *testing.T) {
 // A limit that lies behind is no request to stop here.
 func TestStopAt(t *testing.T) {
 	tr := &trainer{job: &stage.Job[Params]{Params: Params{StopAt: 5}}}
-	for step, want := range map[int]string{4: "", 5: "stopped after step 5", 9: "nothing is trained, as stop_at asks: it is 5, and 9 steps have been taken"} {
+	for step, want := range map[int]string{4: "", 5: "stopped after step 5", 9: "nothing is trained, as stop_at asks: " +
+		"it is 5, and 9 steps have been taken"} {
 		tr.steps = step
-		if err := tr.stopReason(t.Context()); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+		if err := tr.stopReason(t.Context()); (err == nil) != (want == "") || err != nil &&
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("at step %d: %v, want %q", step, err, want)
 		}
 	}

@@ -43,7 +43,8 @@ func TestRangesOfParameters(t *testing.T) {
 		{"checkpoint_every", []float64{1}, []float64{0}, func(p *Params, v float64) { p.CheckpointEvery = int(v) }},
 		{"validation_sequences", []float64{0}, []float64{-1}, func(p *Params, v float64) { p.ValidationSequences = int(v) }},
 		{"grad_bits", []float64{2, 8, 16}, []float64{1, 9, 15, 17}, func(p *Params, v float64) { p.GradBits = int(v) }},
-		{"binarize_anneal_end_frac", []float64{0.01, 1}, []float64{0, 1.01}, func(p *Params, v float64) { p.BinarizeAnnealEndFrac = v }},
+		{"binarize_anneal_end_frac", []float64{0.01, 1}, []float64{0, 1.01},
+			func(p *Params, v float64) { p.BinarizeAnnealEndFrac = v }},
 		{"flip_threshold", []float64{1, 126}, []float64{0, 127}, func(p *Params, v float64) { p.FlipThreshold = int(v) }},
 		{"stop_at", []float64{0}, []float64{-1}, func(p *Params, v float64) { p.StopAt = int(v) }},
 		{"log_every", []float64{1}, []float64{0}, func(p *Params, v float64) { p.LogEvery = int(v) }},
@@ -86,7 +87,8 @@ func TestRangesOfParameters(t *testing.T) {
 // The model is the preset's with what is given in its place, for the dataset's tokens and sequences.
 func TestConfigOfParameters(t *testing.T) {
 	p := defaults()
-	p.D, p.Heads, p.FF, p.Layers, p.Alibi, p.StreamBits, p.RWSPK, p.KShiftOffset, p.KShiftSelf = 64, 2, 96, 3, false, 4, 2, 3, false
+	p.D, p.Heads, p.FF, p.Layers, p.Alibi, p.StreamBits, p.RWSPK, p.KShiftOffset, p.KShiftSelf = 64, 2, 96, 3, false, 4, 2,
+		3, false
 	p.KShiftLayers = []int{1, 2}
 	c, err := p.config(dataset.TokenizerInfo{Vocab: 257}, 48)
 	if err != nil || c.D != 64 || c.Heads != 2 || c.FF != 96 || c.Layers != 3 || c.Vocab != 257 || c.Seq != 48 ||

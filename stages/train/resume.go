@@ -149,7 +149,8 @@ func (t *trainer) writePauseFile() error {
 			keyLossBits:  strconv.FormatFloat(t.lossBits, 'x', -1, 64),
 			keyLossSteps: strconv.Itoa(t.lossSteps),
 		},
-		Tensors: append(checkpoint.OptimizerTensors(snapshot.State), checkpoint.ParameterTensors(parameterPrefix, snapshot.Parameters)...),
+		Tensors: append(checkpoint.OptimizerTensors(snapshot.State),
+			checkpoint.ParameterTensors(parameterPrefix, snapshot.Parameters)...),
 	}
 	if err := replaceState(path, state); err != nil {
 		return fmt.Errorf("keeping step %d to go on from: %w", t.steps, err)
@@ -193,7 +194,8 @@ func (t *trainer) loadPauseFile() (logOffset int64, ok bool, err error) {
 		return 0, false, nil
 	}
 	if next := t.nextCheckpoint(); state.Step > int64(next) { // the checkpoint between is gone: make it again
-		t.job.Log.Warn(fmt.Sprintf("going back from step %d to step %d, for the checkpoint of step %d is gone or damaged", state.Step, t.steps, next))
+		t.job.Log.Warn(fmt.Sprintf("going back from step %d to step %d, for the checkpoint of step %d is gone or damaged",
+			state.Step, t.steps, next))
 		return 0, false, nil
 	}
 	if t.lossBits, err = strconv.ParseFloat(state.Extra[keyLossBits], 64); err != nil {

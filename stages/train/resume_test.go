@@ -212,7 +212,8 @@ func TestPauseThatCannotBeWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd, said := program(t, append(flags, "--stop-at", "9")...)
-	if err := cmd.Run(); err == nil || !strings.Contains(said.String(), "keeping step 9 to go on from: ") || strings.Contains(said.String(), "msg=paused") {
+	if err := cmd.Run(); err == nil || !strings.Contains(said.String(), "keeping step 9 to go on from: ") ||
+		strings.Contains(said.String(), "msg=paused") {
 		t.Errorf("%v:\n%s", err, said)
 	}
 }
@@ -227,7 +228,8 @@ func TestTrainingGoesBackBehindADamagedCheckpoint(t *testing.T) {
 	stopped := func(step int, from string, more ...string) {
 		t.Helper()
 		cmd, said := program(t, append(append(flags, "--stop-at", fmt.Sprint(step)), more...)...)
-		if err := cmd.Run(); err == nil || from == "" && strings.Contains(said.String(), "resuming") || !strings.Contains(said.String(), from) {
+		if err := cmd.Run(); err == nil || from == "" && strings.Contains(said.String(), "resuming") ||
+			!strings.Contains(said.String(), from) {
 			t.Fatalf("stopping at step %d ended with %v, wanted %q:\n%s", step, err, from, said)
 		}
 	}

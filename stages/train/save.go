@@ -43,7 +43,8 @@ func (t *trainer) save(ctx context.Context) error {
 	}
 	s.saved = event.CheckpointSaved{
 		Step: t.steps, Manifest: t.manifest, Tokens: t.tokens(), Last: t.steps == t.job.Params.Steps,
-		TrainBits: t.lossBits / float64(t.lossSteps), ValidationBits: bits, Best: blend == 0 && bits < t.bestBits, Blend: blend,
+		TrainBits: t.lossBits / float64(t.lossSteps), ValidationBits: bits, Best: blend == 0 && bits < t.bestBits,
+		Blend: blend,
 	}
 	t.countCheckpoint(s.saved)
 	t.reportValidation()
@@ -87,7 +88,8 @@ func (t *trainer) awaitSave(ctx context.Context) error {
 	<-s.done
 	t.saving = nil
 	if errors.Is(s.err, checkpoint.ErrNotFinite) {
-		return stage.Permanentf("step %d: %w: lower learning_rate (now %g); the last checkpoint is kept", s.step, s.err, t.job.Params.LearningRate)
+		return stage.Permanentf("step %d: %w: lower learning_rate (now %g); the last checkpoint is kept", s.step, s.err,
+			t.job.Params.LearningRate)
 	}
 	if s.err != nil {
 		return s.err

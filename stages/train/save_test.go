@@ -34,7 +34,8 @@ func TestDivergedStepNamesTheTensor(t *testing.T) {
 	manifest, dir := writeDataset(t, 16, proverbs()...), t.TempDir()
 	cmd, said := program(t, small(manifest, dir, "--warmup", "0", "--learning-rate", "1e30")...)
 	err := cmd.Run()
-	for _, want := range []string{"step 2: the loss is ", "first among what is not finite: ", " holds ", "the last checkpoint is kept"} {
+	for _, want := range []string{"step 2: the loss is ", "first among what is not finite: ", " holds ",
+		"the last checkpoint is kept"} {
 		if err == nil || !strings.Contains(said.String(), want) {
 			t.Errorf("%v, and %q is missing in:\n%s", err, want, said)
 		}

@@ -52,7 +52,8 @@ type trainer struct {
 	estimated bool           // whether the time that is left was said
 }
 
-func newTrainer(ctx context.Context, job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset, m *dataset.Manifest) (*trainer, error) {
+func newTrainer(ctx context.Context, job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset,
+	m *dataset.Manifest) (*trainer, error) {
 	initial, err := job.Params.initial(m.Tokenizer)
 	if err != nil {
 		return nil, err
@@ -207,7 +208,8 @@ func (t *trainer) diverged(bits, norm float64) error {
 	if where == "" {
 		where = "no gradient or parameter is, so their squares are too large to be added up"
 	}
-	return stage.Permanentf("step %d: the loss is %g bits and the gradient's norm %g; first among what is not finite: %s: lower learning_rate (now %g) or warm up for longer; the last checkpoint is kept",
+	return stage.Permanentf("step %d: the loss is %g bits and the gradient's norm %g; first among what is not finite: "+
+		"%s: lower learning_rate (now %g) or warm up for longer; the last checkpoint is kept",
 		t.steps, bits, norm, where, t.job.Params.LearningRate)
 }
 
@@ -218,9 +220,11 @@ func (t *trainer) stopReason(ctx context.Context) error {
 	}
 	switch at := t.job.Params.StopAt; {
 	case at > 0 && t.steps > at:
-		return stage.Permanentf("nothing is trained, as stop_at asks: it is %d, and %d steps have been taken; without stop_at, or with a later one, the same command goes on from here", at, t.steps)
+		return stage.Permanentf("nothing is trained, as stop_at asks: it is %d, and %d steps have been taken; without "+
+			"stop_at, or with a later one, the same command goes on from here", at, t.steps)
 	case at > 0 && t.steps == at:
-		return stage.Permanentf("stopped after step %d, as stop_at asks: without stop_at, or with a later one, the same command goes on from here", t.steps)
+		return stage.Permanentf("stopped after step %d, as stop_at asks: without stop_at, or with a later one, the same "+
+			"command goes on from here", t.steps)
 	}
 	return nil
 }
@@ -249,7 +253,8 @@ func (t *trainer) tokens() int64 { return t.position() * int64(t.batches.seq) }
 // validate returns the loss on the validation sample in bits per token, NaN if the sample is empty.
 func (t *trainer) validate() (float64, error) {
 	n := min(t.job.Params.ValidationSequences, t.data.Validation.Len())
-	settings := model.Settings{Gamma: t.job.Params.gamma(t.steps - 1), Tau: t.job.Params.Tau, Mix: t.job.Params.mix(t.steps - 1)}
+	settings := model.Settings{Gamma: t.job.Params.gamma(t.steps - 1), Tau: t.job.Params.Tau,
+		Mix: t.job.Params.mix(t.steps - 1)}
 	var sum float64
 	var count int
 	for from := 0; from < n; from += t.options.Batch {

@@ -35,7 +35,8 @@ func TestRead(t *testing.T) {
 // A line that is not of the log is refused with its number.
 func TestReadNamesTheLine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), FileName)
-	for _, bad := range []string{`{"event":"step","step":`, `{"event":"step","step":"two"}`, `[]`, strings.Repeat("x", 1<<17)} {
+	for _, bad := range []string{`{"event":"step","step":`, `{"event":"step","step":"two"}`, `[]`,
+		strings.Repeat("x", 1<<17)} {
 		if err := os.WriteFile(path, []byte(`{"event":"step","step":1}`+"\n"+bad+"\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}

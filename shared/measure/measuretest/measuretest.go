@@ -125,7 +125,8 @@ func keysOf(of reflect.Type, keys map[string]bool) {
 func Proverbs() []string {
 	var texts []string
 	for i := range 12 {
-		texts = append(texts, strings.Repeat(fmt.Sprintf("Proverb %d: a watched pot never boils, and %d hands make light work. ", i, i*i), 6))
+		texts = append(texts,
+			strings.Repeat(fmt.Sprintf("Proverb %d: a watched pot never boils, and %d hands make light work. ", i, i*i), 6))
 	}
 	return texts
 }
@@ -170,7 +171,8 @@ func writeBatch(t *testing.T, path string, texts []string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	w, err := dataset.NewBatchWriter(f, dataset.TokenizerInfo{Name: bytes.Name(), Vocab: bytes.Vocab(), EndOfText: bytes.EndOfText()})
+	w, err := dataset.NewBatchWriter(f,
+		dataset.TokenizerInfo{Name: bytes.Name(), Vocab: bytes.Vocab(), EndOfText: bytes.EndOfText()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +198,8 @@ func (o output) Commit() (digest string, size int64, err error) {
 // Open opens what Sealed sealed.
 func Open(t *testing.T, manifest string) *dataset.Dataset {
 	t.Helper()
-	data, _, err := dataset.Load(manifest, func(s dataset.Shard) (string, error) { return filepath.Join(filepath.Dir(manifest), s.Name), nil })
+	data, _, err := dataset.Load(manifest,
+		func(s dataset.Shard) (string, error) { return filepath.Join(filepath.Dir(manifest), s.Name), nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +209,8 @@ func Open(t *testing.T, manifest string) *dataset.Dataset {
 
 // Config is a model of bytes that takes milliseconds, for sequences of at most seq tokens.
 func Config(seq int) model.Config {
-	return model.Config{Vocab: 257, D: 24, Layers: 2, Heads: 2, FF: 40, Seq: seq, Alibi: true, Eps: 1e-5, StreamBits: 1}.V76()
+	return model.Config{Vocab: 257, D: 24, Layers: 2, Heads: 2, FF: 40, Seq: seq, Alibi: true, Eps: 1e-5,
+		StreamBits: 1}.V76()
 }
 
 // Checkpoint writes a checkpoint of a model with initial parameters and returns its path.
