@@ -35,6 +35,10 @@ func TestMeanOfTooFewSequences(t *testing.T) {
 	if m.Error() != nil || m.Value() != 0.5 {
 		t.Errorf("one sequence gave %g and an error", m.Value())
 	}
+	m.Add(6, 4)
+	if e := m.Error(); e == nil || math.Abs(*e-0.5) > 1e-12 || m.Value() != 1 {
+		t.Errorf("two sequences of 0.5 and 1.5 gave %g ± %v", m.Value(), e)
+	}
 }
 
 // The error is how far means of other sequences lie from the truth: each sequence has a rate of its own, and its

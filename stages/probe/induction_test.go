@@ -48,6 +48,9 @@ func TestRepeatedTokens(t *testing.T) {
 		t.Errorf("of 256 bytes only %d are drawn in 1280 draws", len(seen))
 	}
 	a, _ := drawn(t, 1, 0, 64)
+	if frozen := []int32{200, 253, 240, 199, 31, 49, 34, 52, 162}; !slices.Equal(a[:9], frozen) {
+		t.Errorf("seed 1 begins with %d, in all reports until now with %d", a[:9], frozen)
+	}
 	b, _ := drawn(t, 2, 0, 64)
 	c, _ := drawn(t, 1, 1, 64)
 	again, _ := drawn(t, 1, 0, 64)

@@ -253,7 +253,7 @@ func TestReportsAreDocumented(t *testing.T) {
 
 // One token at a time is allowed, and computes a sequence at once.
 func TestOneTokenAtATime(t *testing.T) {
-	_, _, _, one, _ := probed(t, model.Documents{}, "--sequences 2 --repeats 1 --micro-tokens 1")
+	_, _, _, one, _ := probed(t, model.Documents{}, "--sequences 2 --repeats 1 --micro-tokens 1 --threads 1 --device cpu")
 	_, _, _, many, _ := probed(t, model.Documents{}, "--sequences 2 --repeats 1 --micro-tokens 64")
 	near(t, "IPMR", one.Top.IPMR, many.Top.IPMR)
 	near(t, "val_bpc", one.ValBPC, many.ValBPC)
