@@ -27,7 +27,7 @@ func (d *Device) AdamW(a kernels.Adam) {
 	})
 }
 
-// update holds one update's factors in the precision they are used in. Assembly reads them in this order.
+// update holds the factors of one update in the precision of their use. The assembly reads them in this order.
 type update struct {
 	clip, beta1, beta2, rest1, rest2, keep, rate, root, eps float32
 }

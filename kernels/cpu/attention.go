@@ -81,7 +81,8 @@ func (d *Device) newHead(a kernels.Attention) head {
 	h := head{
 		Attention: a, instructions: &d.instructions, rule: a.Kind.Rule(), words: wordsOf(a.HeadDim),
 		gamma: d.scalars.Gamma, tau: d.scalars.Tau, noise: values(a.Noise),
-		noiseKey: philox.Key(d.scalars.Seed), noiseLayer: uint32(a.Layer) | d.scalars.Micro<<16, noiseStep: uint32(d.scalars.Step),
+		noiseKey:   philox.Key(d.scalars.Seed),
+		noiseLayer: uint32(a.Layer) | d.scalars.Micro<<16, noiseStep: uint32(d.scalars.Step),
 	}
 	h.dotScores = d.shared.scoresByCount.take(a.HeadDim + 1)
 	a.DotScores(h.dotScores)

@@ -7,7 +7,7 @@ import (
 	"bitnet1/kernels"
 )
 
-// Binary products with everything around them: scale, threshold, signs and where gradients pass. An operation is a
+// Binary products with everything around them: scale, threshold, signs and STE mask. An operation is a
 // multiplication or an addition. Wanted with AVX2 on one core: 560 Gop/s for many rows (the up projection of the 300M
 // preset), 450 for one, and 1.9 times that on two: 1,058 and 2,058 were measured, 1,870 and 3,620 with AVX-512.
 func BenchmarkBinaryProduct(b *testing.B) {
@@ -20,10 +20,10 @@ func BenchmarkBinaryProduct(b *testing.B) {
 					x, _ := d.NewPlanes(c.rows, c.in, 1)
 					w, _ := d.NewPlanes(c.out, c.in, 1)
 					signs, _ := d.NewPlanes(c.rows, c.out, 1)
-					pass, _ := d.NewPlanes(c.rows, c.out, 1)
+					mask, _ := d.NewPlanes(c.rows, c.out, 1)
 					l := kernels.Linear{In: c.in, Out: c.out, Signs: w, Alpha: ones(c.out), Theta: ones(c.out)}
 					for b.Loop() {
-						d.LinearSigns(signs, pass, kernels.Activation{Planes: x}, l, kernels.KShift{})
+						d.LinearSigns(signs, mask, kernels.Activation{Planes: x}, l, kernels.KShift{})
 					}
 					b.ReportMetric(2*float64(c.rows*c.in*c.out)*float64(b.N)/b.Elapsed().Seconds()/1e9, "Gop/s")
 				})

@@ -1,7 +1,15 @@
-// Package cpu implements kernels.Device on the cores of a little-endian processor: bit planes in 64-bit words, float32
-// arrays, and goroutines over a fixed division of the work, so that results do not depend on their number. Where AVX2 is
-// present the inner loops are assembly (see instructions), some of them better with AVX-512, and products of integers and signs
-// are looked up (lookup.go); the Go loops beside them give the same bits. It never runs anything later: operations are done when they return.
+// Package cpu implements kernels.Device on the cores of a little-endian processor. Bit planes are 64-bit words, floats
+// are float32 slices. Every operation divides its work in the same way whatever the number of goroutines, so the
+// results do not depend on that number. Operations are done when they return.
+//
+// The inner loops are Go functions, with assembly for AVX2 and AVX-512 that gives the same bits: see instructions.
+// There are three ways to multiply:
+//
+//   - integers by signs: sums of four integers are looked up in tables (lookup.go);
+//   - bit planes by signs, where that is faster: bits are counted (popcount.go);
+//   - floats by floats or signs: tiles of float64 sums (gemm.go).
+//
+// An operation's memory is scratch that later operations use again: see scratch.go. Its goroutines are in workers.go.
 package cpu
 
 import (
@@ -11,7 +19,7 @@ import (
 	"bitnet1/kernels"
 )
 
-// Options of a Device. The zero value works.
+// Options of a Device. The zero value is a device on all cores.
 type Options struct {
 	Workers int  // goroutines that compute; default: GOMAXPROCS
 	PlainGo bool // no assembly: the same results, slowly
@@ -20,16 +28,16 @@ type Options struct {
 // Device computes on the processor.
 type Device struct {
 	instructions
-	others  []*worker     // workers beside the caller
-	own     scratch       // the caller's
-	shared  sharedScratch // for what all workers of one operation read
+	others  []*worker // workers beside the caller
+	own     scratch   // of the caller, which works too
+	shared  sharedScratch
 	scalars kernels.Scalars
 	err     error
 
-	logitsAtOnce int // bounds the logits that exist at a time
+	logitsAtOnce int // the largest number of logits in memory
 }
 
-// logitsAtOnce is 64 MiB of logits.
+// logitsAtOnce takes 64 MiB.
 const logitsAtOnce = 1 << 24
 
 // New returns a device.
@@ -52,7 +60,7 @@ var _ kernels.Device = (*Device)(nil)
 
 func (d *Device) workers() int { return 1 + len(d.others) }
 
-// Name says what computes.
+// Name is the device's name with its number of workers and its instruction set.
 func (d *Device) Name() string { return fmt.Sprintf("cpu, %d workers, %s", d.workers(), d.name) }
 
 type (
@@ -65,7 +73,7 @@ func (f floats) Slice(from, to int) kernels.Floats { return f[from:to] }
 func (n ints) Len() int                            { return len(n) }
 func (n ints) Slice(from, to int) kernels.Ints     { return n[from:to] }
 
-// values returns the array behind x, or nil.
+// values returns the slice behind x, or nil if x is nil.
 func values(x kernels.Floats) []float32 {
 	if x == nil {
 		return nil
@@ -73,7 +81,7 @@ func values(x kernels.Floats) []float32 {
 	return x.(floats)
 }
 
-// maxElements bounds one buffer, so that a wrong size is an error and not the end of the process.
+// maxElements bounds one buffer: to allocate much more would end the process, where an error is wanted.
 const maxElements = 1 << 38
 
 func checkSize(what string, n int) error {
@@ -134,7 +142,7 @@ func (d *Device) DownloadInts(dst []int32, src kernels.Ints) error {
 	return d.err
 }
 
-// reader reads at once: whatever was enqueued is done.
+// reader reads without waiting: all operations are done.
 type reader struct{}
 
 func (reader) Read(dst []float32, src kernels.Floats) error {
@@ -146,25 +154,26 @@ func (reader) Read(dst []float32, src kernels.Floats) error {
 	return nil
 }
 
-// NewReader reports the first failure, or returns what reads.
+// NewReader returns a reader, or the device's first failure.
 func (d *Device) NewReader() (kernels.Reader, error) { return reader{}, d.err }
 
-// Sync reports the first failure.
+// Sync returns the device's first failure.
 func (d *Device) Sync() error { return d.err }
 
 // Capture returns enqueue: there is nothing to record.
 func (d *Device) Capture(enqueue func()) (func(), error) { return enqueue, nil }
 
-// Close drops the scratch memory; buffers go with their last reference.
+// Close drops the scratch memory. The garbage collector frees the buffers.
 func (d *Device) Close() error {
-	for _, h := range d.others {
-		*h.memory = scratch{}
+	for _, w := range d.others {
+		*w.memory = scratch{}
 	}
 	d.own, d.shared = scratch{}, sharedScratch{}
 	return nil
 }
 
-// run does one operation. A panic in it (sizes that do not fit, a token outside the vocabulary) becomes the device's error.
+// run does one operation, unless an earlier one failed. A panic in f, for example because of a token outside the
+// vocabulary, becomes the device's error.
 func (d *Device) run(operation string, f func()) {
 	if d.err != nil {
 		return

@@ -83,7 +83,9 @@ func TestLinearBackward(t *testing.T) {
 	d, r := New(Options{Workers: 3}), random(2)
 	const rows, in, out, seq = 14, 37, 29, 7
 	for name, shift := range map[string]kernels.KShift{
-		"plain": {}, "added": {From: 5, To: 20, Offset: 2, Self: true, Seq: seq}, "alone": {From: 0, To: 29, Offset: 1, Seq: seq},
+		"plain": {},
+		"added": {From: 5, To: 20, Offset: 2, Self: true, Seq: seq},
+		"alone": {From: 0, To: 29, Offset: 1, Seq: seq},
 	} {
 		l := kernels.Linear{In: in, Out: out, Weight: normals(r, out*in), Alpha: normals(r, out), Theta: normals(r, out)}
 		l.Signs, _ = d.NewPlanes(out, in, 1)
@@ -96,7 +98,8 @@ func TestLinearBackward(t *testing.T) {
 		if err := d.Sync(); err != nil {
 			t.Fatal(err)
 		}
-		wantX, wantW, wantA, wantT := make([]float64, rows*in), make([]float64, out*in), make([]float64, out), make([]float64, out)
+		wantX, wantW := make([]float64, rows*in), make([]float64, out*in)
+		wantA, wantT := make([]float64, out), make([]float64, out)
 		for n := range rows {
 			for o := range out {
 				if set[n*out+o] < 0 {
@@ -143,18 +146,21 @@ func sources(n, o int, s kernels.KShift) []int {
 	return list
 }
 
-func TestSignsAndPass(t *testing.T) {
+func TestSignsAndMask(t *testing.T) {
 	negativeZero := float32(math.Copysign(0, -1))
-	x := []float32{0, negativeZero, 1, -1, math.Nextafter32(1, 2), -math.Nextafter32(1, 2), 1e-45, -1e-45, float32(math.Inf(-1))}
-	var signs, pass [1]uint64
+	aboveOne := math.Nextafter32(1, 2)
+	x := []float32{0, negativeZero, 1, -1, aboveOne, -aboveOne, 1e-45, -1e-45, float32(math.Inf(-1))}
+	var signs, mask [1]uint64
 	packSignsGo(signs[:], x)
-	packMaskGo(pass[:], x)
-	for i, want := range []struct{ sign, pass uint64 }{{1, 1}, {1, 1}, {1, 1}, {0, 1}, {1, 0}, {0, 0}, {1, 1}, {0, 1}, {0, 0}} {
-		if s, p := signs[0]>>i&1, pass[0]>>i&1; s != want.sign || p != want.pass {
-			t.Errorf("%v: sign %d pass %d, want %d %d", x[i], s, p, want.sign, want.pass)
+	packMaskGo(mask[:], x)
+	for i, want := range []struct{ sign, mask uint64 }{
+		{1, 1}, {1, 1}, {1, 1}, {0, 1}, {1, 0}, {0, 0}, {1, 1}, {0, 1}, {0, 0},
+	} {
+		if s, m := signs[0]>>i&1, mask[0]>>i&1; s != want.sign || m != want.mask {
+			t.Errorf("%v: sign %d, mask %d, want %d, %d", x[i], s, m, want.sign, want.mask)
 		}
 	}
-	if signs[0]>>len(x) != 0 || pass[0]>>len(x) != 0 {
+	if signs[0]>>len(x) != 0 || mask[0]>>len(x) != 0 {
 		t.Error("padding bits must stay zero")
 	}
 }
@@ -307,7 +313,9 @@ func TestCrossEntropyIgnoresTargets(t *testing.T) {
 func TestAdamWRoundsFromMasters(t *testing.T) {
 	d := New(Options{})
 	d.SetScalars(kernels.Scalars{LearningRate: 1e-5, Correction1: 0.1, Correction2: 0.05})
-	a := kernels.Adam{Param: ones(1), Master: ones(1), Grad: ones(1), M: make(floats, 1), V: make(floats, 1), Beta1: 0.9, Beta2: 0.95}
+	a := kernels.Adam{
+		Param: ones(1), Master: ones(1), Grad: ones(1), M: make(floats, 1), V: make(floats, 1), Beta1: 0.9, Beta2: 0.95,
+	}
 	for range 10 { // each update is far below half a unit of float16
 		d.AdamW(a)
 	}

@@ -8,7 +8,9 @@ import (
 )
 
 func TestDevice(t *testing.T) {
-	for name, o := range map[string]Options{"one worker": {Workers: 1}, "three": {Workers: 3}, "no assembly": {PlainGo: true}} {
+	for name, o := range map[string]Options{
+		"one worker": {Workers: 1}, "three": {Workers: 3}, "no assembly": {PlainGo: true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			devicetest.Run(t, func(testing.TB) kernels.Device { return New(o) })
 		})

@@ -14,7 +14,7 @@ func (d *Device) Embed(x kernels.Floats, tokens kernels.Ints, codebook kernels.L
 	})
 }
 
-// EmbedBackward adds gradients of rows to those of their tokens, in the order of the rows.
+// EmbedBackward adds the gradients of rows to the gradients of their tokens, in the order of the rows.
 func (d *Device) EmbedBackward(dWeight, dx kernels.Floats, tokens kernels.Ints, width int) {
 	d.run("EmbedBackward", func() {
 		ids, dst, grad := tokens.(ints), values(dWeight), anyFloatsOf(dx)

@@ -1,26 +1,26 @@
 package cpu
 
-// matrix gives its values a piece of a row at a time.
+// matrix is a matrix that is read in parts of a row.
 type matrix interface {
+	// segment writes the values of a row from column col on to dst.
 	segment(dst []float32, row, col int)
 }
 
-// operand is one side of a product, indexed (i, k) with k summed over: m[i][k], or m[k][i] if byK.
+// operand is one side of a product, a sum over k. Its value (i, k) is m[i][k], or m[k][i] if byK.
 type operand struct {
 	m   matrix
 	byK bool
 }
 
-// The tile that stays in registers, and the blocks that stay in the caches.
 const (
-	tileRows = 4
+	tileRows = 4 // the tile of sums that stays in registers
 	tileCols = 8
-	blockK   = 256
+	blockK   = 256 // the block of the second operand that stays in the cache
 	blockN   = 128
 )
 
-// pack writes values (i0..i0+ni-1, k0..k0+nk-1) in panels of width i's: panel p holds, for each k, its width values.
-// Missing i's are zero.
+// pack writes the values (i0..i0+ni-1, k0..k0+nk-1) to dst in panels. Panel p has, for each k, the values of i0 +
+// p*width and the width-1 that follow. Values beyond ni are zero.
 func (o operand) pack(dst []float64, width, i0, ni, k0, nk int, line []float32) {
 	if o.byK {
 		panels := (ni + width - 1) / width
@@ -45,9 +45,9 @@ func (o operand) pack(dst []float64, width, i0, ni, k0, nk int, line []float32) 
 	}
 }
 
-// addProduct adds Σ_k a(i,k) b(j,k) to c[(i-i0)*ldc + j] for i in i0..i0+ni-1 and j < n. Every element is summed over k in
-// ascending order, in float64, where products of two float32 are exact; so no division of the work changes it, and sums
-// that ought to cancel do.
+// addProduct adds Σ_k a(i,k) b(j,k) to c[(i-i0)*ldc + j] for i in i0..i0+ni-1 and j < n. The sums are float64, in which
+// products of two float32 are exact, and k ascends. So the sums do not depend on how the work is divided, and terms
+// that should cancel do.
 func (d *Device) addProduct(c []float64, ldc int, a, b operand, i0, ni, n, k int, s *scratch) {
 	padded := (ni + tileRows - 1) / tileRows * tileRows
 	packedA := s.packedA.take(padded * blockK)
@@ -63,14 +63,15 @@ func (d *Device) addProduct(c []float64, ldc int, a, b operand, i0, ni, n, k int
 			for j := 0; j < nj; j += tileCols {
 				panel := packedB[j*nk:][:tileCols*nk]
 				for i := 0; i < ni; i += tileRows {
-					d.addTile(c[i*ldc+j0+j:], ldc, packedA[i*nk:][:tileRows*nk], panel, nk, min(tileRows, ni-i), min(tileCols, nj-j), edge)
+					to, rows, cols := c[i*ldc+j0+j:], min(tileRows, ni-i), min(tileCols, nj-j)
+					d.addTile(to, ldc, packedA[i*nk:][:tileRows*nk], panel, nk, rows, cols, edge)
 				}
 			}
 		}
 	}
 }
 
-// addTile adds one tile of products to rows × cols of c, by way of edge where that is not a whole tile.
+// addTile adds a tile of products to rows × cols of c. If those are less than a tile, the tile is computed in edge.
 func (d *Device) addTile(c []float64, ldc int, a, b []float64, k, rows, cols int, edge []float64) {
 	if rows == tileRows && cols == tileCols {
 		d.tile(c, ldc, a, b, k)
@@ -86,8 +87,8 @@ func (d *Device) addTile(c []float64, ldc int, a, b []float64, k, rows, cols int
 	}
 }
 
-// tileGo is the tile in plain Go: c[i][j] += Σ_k a[k][i] b[k][j]. As the factors are float32 values, a fused multiply-add gives
-// the same.
+// tileGo adds Σ_k a[k][i] b[k][j] to c[i][j]. All factors are float32 values, so a fused multiply-add gives the same
+// sums.
 func tileGo(c []float64, ldc int, a, b []float64, k int) {
 	for i := range tileRows {
 		row := c[i*ldc:][:tileCols]
@@ -106,7 +107,7 @@ func tileGo(c []float64, ldc int, a, b []float64, k int) {
 	}
 }
 
-// rowsPerTask divides rows among the workers, in whole tiles.
+// rowsPerTask is the number of rows in a task, in whole tiles, if rows are divided among the workers.
 func (d *Device) rowsPerTask(rows int) int {
 	per := (rows + 2*d.workers() - 1) / (2 * d.workers())
 	return min(max((per+tileRows-1)/tileRows*tileRows, 16), 256)

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// Every instruction set gives the bits that the Go loops give, for whole registers, for less, and for what is left over.
+// Every instruction set gives the bits that the Go loops give, for whole registers, for less, and for what is left
+// over.
 func TestInstructionSetsAgree(t *testing.T) {
 	sets := instructionSets()
 	if len(sets) == 1 {
@@ -157,17 +158,19 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 		},
 		"randomWords": func(s *instructions, r *rand.Rand, n int) any {
 			dst := make([]uint32, n&^3+4)
-			s.randomWords(dst, [2]uint32{r.Uint32(), r.Uint32()}, [4]uint32{r.Uint32() | 0xfffffff0, r.Uint32(), r.Uint32(), r.Uint32()})
+			key, counter := [2]uint32{r.Uint32(), r.Uint32()}, [4]uint32{r.Uint32(), r.Uint32(), r.Uint32(), r.Uint32()}
+			counter[0] |= 0xfffffff0 // it wraps around
+			s.randomWords(dst, key, counter)
 			return dst
 		},
 		"roundRow": func(s *instructions, r *rand.Rand, n int) any {
 			dst := make([]int8, n)
-			s.roundRow(dst, oddities(r, n), oddities(r, n), float32(r.NormFloat64()), randomHalves(r, n+1), 7)
+			s.roundRow(dst, oddities(r, n), oddities(r, n), float32(r.NormFloat64()), random16(r, n+1), 7)
 			return dst
 		},
 		"roundColumns": func(s *instructions, r *rand.Rand, n int) any {
 			dst := make([]int8, n)
-			s.roundColumns(dst, oddities(r, n), oddities(r, n), randomHalves(r, n+1), 127)
+			s.roundColumns(dst, oddities(r, n), oddities(r, n), random16(r, n+1), 127)
 			return dst
 		},
 		"affine": func(s *instructions, r *rand.Rand, n int) any {
@@ -211,12 +214,12 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 		"widenBFloats": func(s *instructions, r *rand.Rand, n int) any {
 			rows, dstStride, srcStride := r.IntN(5), n+r.IntN(3), n+r.IntN(3)
 			dst := make([]float32, (rows+1)*dstStride)
-			s.widenBFloats(dst, dstStride, randomHalves(r, (rows+1)*srcStride), srcStride, rows, n)
+			s.widenBFloats(dst, dstStride, random16(r, (rows+1)*srcStride), srcStride, rows, n)
 			return floatBits(dst)
 		},
 		"maskBFloats": func(s *instructions, r *rand.Rand, n int) any {
 			dst := make([]float32, n)
-			s.maskBFloats(dst, randomHalves(r, n), randomWords(r, wordsOf(n)))
+			s.maskBFloats(dst, random16(r, n), randomWords(r, wordsOf(n)))
 			return floatBits(dst)
 		},
 		"addBFloatRows": func(s *instructions, r *rand.Rand, n int) any {
@@ -327,7 +330,8 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			g := &rankedQueries{
 				headGradients: &headGradients{
 					width: width, dqStride: stride, doStride: stride,
-					dqs: normals(r, queries*stride), dos: normals(r, queries*stride), dk: normals(r, keys*width), dv: normals(r, keys*width),
+					dqs: normals(r, queries*stride), dos: normals(r, queries*stride),
+					dk: normals(r, keys*width), dv: normals(r, keys*width),
 				},
 				q: randomWords(r, queries*words), k: randomWords(r, keys*words), v: randomWords(r, keys*words),
 				exps: normals(r, queries*fewSurvivors), weights: [4]float32(normals(r, 4)), scale: r.NormFloat64(),
@@ -346,7 +350,9 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			for i := range v {
 				v[i] *= v[i]
 			}
-			u := update{clip: 0.7, beta1: 0.9, beta2: 0.95, rest1: 0.1, rest2: 0.05, keep: 0.999, rate: 0.01, root: 1.3, eps: 1e-8}
+			u := update{
+				clip: 0.7, beta1: 0.9, beta2: 0.95, rest1: 0.1, rest2: 0.05, keep: 0.999, rate: 0.01, root: 1.3, eps: 1e-8,
+			}
 			s.adam(param, oddities(r, n), m, v, &u)
 			return floatBits(slices.Concat(param, m, v))
 		},
@@ -377,20 +383,22 @@ func doubleBits(x []float64) []uint64 {
 	return bits
 }
 
-// oddities are normal values among which are zeros of both signs, ones, subnormal, small and large ones and, in every other call, some that
-// are not finite.
+// oddities are normal values among which are zeros of both signs, ones, subnormal, small and large ones and, in every
+// other call, some that are not finite.
 func oddities(r *rand.Rand, n int) floats {
 	x := normals(r, n)
 	if r.IntN(2) == 0 {
 		for range 1 + n/50 {
-			x[r.IntN(n)] = []float32{float32(math.NaN()), math.Float32frombits(0xffc00000), float32(math.Inf(1)), float32(math.Inf(-1))}[r.IntN(4)]
+			odd := []float64{math.NaN(), math.Float64frombits(0xfff8 << 48), math.Inf(1), math.Inf(-1)}[r.IntN(4)]
+			x[r.IntN(n)] = float32(odd)
 		}
 		return x
 	}
 	for i := range x {
 		switch r.IntN(8) {
 		case 0:
-			x[i] = []float32{0, float32(math.Copysign(0, -1)), 1, -1, math.Nextafter32(1, 2), 1e-42, -1e-42, 3e18, -3e18}[r.IntN(9)]
+			negativeZero, aboveOne := float32(math.Copysign(0, -1)), math.Nextafter32(1, 2)
+			x[i] = []float32{0, negativeZero, 1, -1, aboveOne, 1e-42, -1e-42, 3e18, -3e18}[r.IntN(9)]
 		case 1:
 			x[i] *= 1e-6
 		}
@@ -417,7 +425,7 @@ func randomWords(r *rand.Rand, n int) []uint64 {
 	return words
 }
 
-func randomHalves(r *rand.Rand, n int) []uint16 {
+func random16(r *rand.Rand, n int) []uint16 {
 	x := make([]uint16, n)
 	for i := range x {
 		x[i] = uint16(r.Uint32())

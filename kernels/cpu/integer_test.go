@@ -33,7 +33,9 @@ func randomBackward(t *testing.T, d *Device, r *rand.Rand) *backwardCase {
 	}
 	if r.IntN(2) == 0 {
 		from := r.IntN(c.out)
-		c.shift = kernels.KShift{From: from, To: from + 1 + r.IntN(c.out-from), Offset: r.IntN(4), Self: r.IntN(2) == 0, Seq: seq}
+		c.shift = kernels.KShift{
+			From: from, To: from + 1 + r.IntN(c.out-from), Offset: r.IntN(4), Self: r.IntN(2) == 0, Seq: seq,
+		}
 	}
 	d.SetScalars(c.scalars)
 	c.linear = kernels.Linear{In: c.in, Out: c.out, ID: uint16(r.Uint32()),

@@ -2,18 +2,17 @@ package cpu
 
 import "encoding/binary"
 
-// integers is a matrix of small integers, each Σ_i 16^i digit_i.
+// integers is a matrix of small integers, the left side of a product by lookup. An integer is Σ_i 16^i digit_i.
 type integers interface {
-	// bounds are the largest absolute values of the digits; at most 31, so that the sums of four fit a byte.
+	// bounds returns the largest absolute value of every digit. It is at most 31, so that the sum of four fits a byte.
 	bounds() []int
-	// fill writes a digit of a row's values from.. to dst; 0 beyond the last value.
+	// fill writes one digit of a row's values, from value from on, to dst. Beyond the last value it writes 0.
 	fill(dst []int8, row, from, digit int)
-	// tables makes the tables of the values that fill would write to line, as makeTables does, and returns the sum of their
-	// absolute values.
+	// tables does what makeTables does with the len(line) values that fill would write to line. It may overwrite line.
 	tables(d *Device, dst []byte, line []int8, row, from, digit int) int32
 }
 
-// levels are the integers behind planes, Σ_b 2^b s_b: four planes make a digit.
+// levels are the integers Σ_b 2^b s_b of planes. Four planes make a digit.
 type levels struct{ *planes }
 
 func (x levels) bounds() []int {
@@ -42,7 +41,7 @@ func (x levels) fill(dst []int8, row, from, digit int) {
 }
 
 func (x levels) tables(d *Device, dst []byte, line []int8, row, from, digit int) int32 {
-	whole := 0 // values whose tables are known beforehand
+	whole := 0 // values whose tables are in signTables
 	if x.bits == 1 {
 		whole = max(0, min(x.cols-from, len(line))&^31)
 		words := x.row(row)
@@ -57,7 +56,7 @@ func (x levels) tables(d *Device, dst []byte, line []int8, row, from, digit int)
 	return int32(whole) + d.makeTables(dst[tableAt(whole):], line[whole:])
 }
 
-// signTables[b] are the tables of the eight signs of a byte.
+// signTables[b] are the tables of eight integers ±1, the signs in byte b.
 var signTables = func() (t [256][tableSize]byte) {
 	var q [8]int8
 	for b := range t {
@@ -81,23 +80,23 @@ var spread8 = func() (t [256]uint64) {
 	return t
 }()
 
-// small are integers kept as they are, |value| <= bound <= 127, rows of stride values that end in zeros.
-type small struct {
+// int8Matrix has integers of at most 127. Rows are stride values long, the last of which are zeros.
+type int8Matrix struct {
 	values []int8
 	stride int // a multiple of 32
-	bound  int
+	bound  int // of the absolute values
 }
 
-func (q small) row(r int) []int8 { return q.values[r*q.stride:][:q.stride] }
+func (q int8Matrix) row(r int) []int8 { return q.values[r*q.stride:][:q.stride] }
 
-func (q small) bounds() []int {
+func (q int8Matrix) bounds() []int {
 	if q.bound > 31 {
 		return []int{8, (q.bound + 8) / 16}
 	}
 	return []int{q.bound}
 }
 
-func (q small) fill(dst []int8, row, from, digit int) {
+func (q int8Matrix) fill(dst []int8, row, from, digit int) {
 	src := q.values[row*q.stride+from:][:len(dst)]
 	if q.bound <= 31 {
 		copy(dst, src)
@@ -113,7 +112,7 @@ func (q small) fill(dst []int8, row, from, digit int) {
 	}
 }
 
-func (q small) tables(d *Device, dst []byte, line []int8, row, from, digit int) int32 {
+func (q int8Matrix) tables(d *Device, dst []byte, line []int8, row, from, digit int) int32 {
 	if q.bound <= 31 {
 		return d.makeTables(dst, q.values[row*q.stride+from:][:len(line)])
 	}

@@ -40,7 +40,7 @@ func blend(dst, w []float32, mix float64) {
 	}
 }
 
-// effective is the weight that products see.
+// effective is the weight of l that products use: bonsai's mixed one, or the signs.
 func effective(l kernels.Linear) matrix {
 	if l.Mixed != nil {
 		return dense{data: values(l.Mixed), cols: l.In}
@@ -56,7 +56,7 @@ func rowsOf(x kernels.Activation, in int) int {
 	return x.Planes.Rows()
 }
 
-// rowsFrom is rows from..to-1 of x.
+// rowsFrom returns rows from..to-1 of x.
 func rowsFrom(x kernels.Activation, in, from, to int) kernels.Activation {
 	if x.Floats != nil {
 		return kernels.Activation{Floats: x.Floats.Slice(from*in, to*in)}
@@ -64,7 +64,7 @@ func rowsFrom(x kernels.Activation, in, from, to int) kernels.Activation {
 	return kernels.Activation{Planes: x.Planes.Slice(from, to)}
 }
 
-// floatMatrix is x as a matrix of floats; planes of several bits are expanded once.
+// floatMatrix returns x as the operand of a float product. Planes of several bits are expanded to floats once.
 func (d *Device) floatMatrix(x kernels.Activation, in int) matrix {
 	if x.Floats != nil {
 		return dense{data: values(x.Floats), cols: in}
@@ -82,8 +82,9 @@ func (d *Device) floatMatrix(x kernels.Activation, in int) matrix {
 	return dense{data: data, cols: in}
 }
 
-// forward computes u = alpha * y - theta and hands it to emit, a row at a time. emit runs on several goroutines.
-func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.KShift, emit func(row int, u []float32)) {
+// forward computes u = alpha * y - theta and calls emit with every row of u. emit runs on several goroutines.
+func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.KShift,
+	emit func(row int, u []float32)) {
 	rows := rowsOf(x, l.In)
 	alpha, theta := values(l.Alpha)[:l.Out], values(l.Theta)[:l.Out]
 	shifts := shift.To > shift.From
@@ -95,7 +96,7 @@ func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.K
 		})
 		return
 	}
-	all := d.shared.products.take(rows * l.Out) // an earlier token's product may be another block's
+	all := d.shared.products.take(rows * l.Out) // K-shift needs the rows of other tasks
 	if integer(x, l) {
 		d.integerProducts(x, l, func(row int, sums []int32, offset int32, unit float32, _ *scratch) {
 			d.scaleIntegers(all[row*l.Out:][:l.Out], sums, offset, unit)
@@ -116,10 +117,10 @@ func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.K
 	})
 }
 
-// integer says whether x·wᵀ is a product of integers and signs.
+// integer says whether x·wᵀ is a product of integers by signs.
 func integer(x kernels.Activation, l kernels.Linear) bool { return x.Floats == nil && l.Mixed == nil }
 
-// addShifted turns row r of the plain products into that of the shifted ones.
+// addShifted applies K-shift to u, row r of the plain products.
 func (d *Device) addShifted(u, products []float32, r, out int, shift kernels.KShift) {
 	keys := u[shift.From:shift.To]
 	if !shift.Self {
@@ -139,7 +140,7 @@ func startOf(starts kernels.Ints, r int) int {
 	return int(starts.(ints)[r])
 }
 
-// integerProducts computes x·wᵀ and hands it to emit, a row at a time: y = unit * (2*sums - offset). The integers are below
+// integerProducts computes y = x·wᵀ and calls emit with every row: y = unit * (2*sums - offset). The integers are below
 // 2^24 and unit is 5 over a power of two, so y is exact in float32.
 func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear,
 	emit func(row int, sums []int32, offset int32, unit float32, s *scratch)) {
@@ -179,18 +180,18 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 	}
 }
 
-// fewRows are not worth arranging the signs of a weight for lookup.
+// fewRows is the number of rows from which on it is worth arranging the signs of a weight for lookup.
 const fewRows = 8
 
-// LinearSigns writes the signs of a linear's output, and where its gradient passes.
-func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
+// LinearSigns writes the signs of a linear's output, and the STE mask: where |u| <= 1.
+func (d *Device) LinearSigns(out, mask kernels.Planes, x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
 	d.run("LinearSigns", func() {
 		signs := out.(*planes)
 		maskRow := func(row int, s *scratch) []uint64 {
-			if pass == nil {
+			if mask == nil {
 				return s.unwantedMask.take(signs.stride)
 			}
-			return pass.(*planes).row(row)
+			return mask.(*planes).row(row)
 		}
 		if integer(x, l) && shift.To <= shift.From {
 			alpha, theta := values(l.Alpha), values(l.Theta)
@@ -203,8 +204,8 @@ func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l k
 		d.forward(x, l, shift, func(row int, u []float32) {
 			d.packSigns(signs.row(row), u)
 			signs.count(row)
-			if pass != nil {
-				d.packMask(pass.(*planes).row(row), u)
+			if mask != nil {
+				d.packMask(mask.(*planes).row(row), u)
 			}
 		})
 	})
@@ -225,14 +226,14 @@ func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l
 	})
 }
 
-// scaleIntegersGo writes unit * (2*sums - offset), rounded to float32 before the product.
+// scaleIntegersGo writes unit * (2*sums - offset). The difference is rounded to float32 before the product.
 func scaleIntegersGo(dst []float32, sums []int32, offset int32, unit float32) {
 	for i, n := range sums[:len(dst)] {
 		dst[i] = unit * float32(2*n-offset)
 	}
 }
 
-// scaleToBFloatsGo writes what scaleIntegersGo does, rounded to bfloat16.
+// scaleToBFloatsGo is scaleIntegersGo with results rounded to bfloat16.
 func scaleToBFloatsGo(dst []uint16, sums []int32, offset int32, unit float32) {
 	var line [64]float32
 	for len(dst) > 0 {
@@ -243,13 +244,13 @@ func scaleToBFloatsGo(dst []uint16, sums []int32, offset int32, unit float32) {
 	}
 }
 
-// affineSumsGo writes alpha*y - theta, y being what scaleIntegersGo writes; never fused.
+// affineSumsGo writes alpha*y - theta for the y that scaleIntegersGo writes. Product and difference are never fused.
 func affineSumsGo(dst []float32, sums []int32, alpha, theta []float32, offset int32, unit float32) {
 	scaleIntegersGo(dst, sums, offset, unit)
 	affineGo(dst, alpha, theta)
 }
 
-// signsOfSumsGo packs the signs of what affineSumsGo writes, and where it is at most 1 in size.
+// signsOfSumsGo packs the signs of the u that affineSumsGo writes, and the STE mask |u| <= 1.
 func signsOfSumsGo(signs, mask []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32) {
 	var u [64]float32
 	for i := 0; i < len(sums); i += 64 {
@@ -260,7 +261,7 @@ func signsOfSumsGo(signs, mask []uint64, sums []int32, alpha, theta []float32, o
 	}
 }
 
-// affineGo turns u into alpha*u - theta; never fused.
+// affineGo replaces u by alpha*u - theta. Product and difference are never fused.
 func affineGo(u, alpha, theta []float32) {
 	alpha, theta = alpha[:len(u)], theta[:len(u)]
 	for i, y := range u {

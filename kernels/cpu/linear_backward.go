@@ -2,7 +2,7 @@ package cpu
 
 import "bitnet1/kernels"
 
-// LinearBackward turns the gradient of a linear's output into those of its input and its parameters.
+// LinearBackward computes the gradients of a linear's input and parameters from the gradient of its output.
 func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, mask kernels.Planes,
 	x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
 	d.run("LinearBackward", func() {
@@ -16,7 +16,7 @@ func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy
 	})
 }
 
-// ofProducts is dl, or nil where none of the gradients that need products is wanted.
+// ofProducts returns dl, or nil if no gradient is wanted that needs a product.
 func ofProducts(dl *kernels.LinearGradient) *kernels.LinearGradient {
 	if dl.Weight == nil {
 		return nil
@@ -24,10 +24,11 @@ func ofProducts(dl *kernels.LinearGradient) *kernels.LinearGradient {
 	return dl
 }
 
-// productGradients takes g, the gradient of plain products. It overwrites dx with the gradient of the input and adds to
-// those of latent and alpha in the channels of g; what is nil is not wanted. With p = gᵀ·x, the latent's is alpha * p and
-// alpha's is Σ w * p: both need p alone, so no product of the forward pass is kept.
-func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient, g *gradient, x kernels.Activation, l kernels.Linear, gradBits int) {
+// productGradients overwrites dx with the gradient of the input, and adds to the gradients of the latent weight and of
+// alpha in the channels of g. dx or dl may be nil. With p = gᵀ·x, the gradient of the latent weight is alpha * p and
+// that of alpha is Σ w * p. Both need p alone, so the forward pass keeps no products.
+func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient, g *gradient, x kernels.Activation,
+	l kernels.Linear, gradBits int) {
 	if err := kernels.CheckGradBits(gradBits); err != nil {
 		panic(err)
 	}
@@ -64,8 +65,8 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 	}
 }
 
-// inputGradient returns what overwrites rows of dx with the products of rounded gradients and the signs of weights, while they are
-// in the nearest cache.
+// inputGradient returns a function that overwrites rows from..to-1 of dx with products of rounded gradients by the
+// signs of the weight. It is called for a few rows at a time, while their integers are in the cache.
 func (d *Device) inputGradient(dx kernels.Floats, l kernels.Linear) func(from, to int, q roundedGradient, s *scratch) {
 	signs := []signPanels{d.alongRows(&d.shared.weightRows, l.Signs.(*planes), 0)}
 	to := anyFloatsOf(dx)
@@ -80,8 +81,9 @@ func (d *Device) inputGradient(dx kernels.Floats, l kernels.Linear) func(from, t
 	}
 }
 
-// weightGradient adds the products of rounded gradients and inputs to the gradients of latent and alpha.
-func (d *Device) weightGradient(dl kernels.LinearGradient, q roundedGradient, g *gradient, input *planes, l kernels.Linear) {
+// weightGradient adds products of rounded gradients by inputs to the gradients of the latent weight and of alpha.
+func (d *Device) weightGradient(dl kernels.LinearGradient, q roundedGradient, g *gradient, input *planes,
+	l kernels.Linear) {
 	signs := make([]signPanels, input.bits)
 	for b := range signs {
 		signs[b] = d.alongRows(&d.shared.inputColumns[b], input, b)
@@ -109,6 +111,7 @@ func (d *Device) weightGradient(dl kernels.LinearGradient, q roundedGradient, g 
 	})
 }
 
+// floatWeightGradient is weightGradient with float products.
 func (d *Device) floatWeightGradient(dl kernels.LinearGradient, g *gradient, x kernels.Activation, l kernels.Linear) {
 	dWeight, dAlpha, alpha := values(dl.Weight), values(dl.Alpha), values(l.Alpha)
 	input, w := d.floatMatrix(x, l.In), effective(l)
@@ -131,8 +134,8 @@ func (d *Device) floatWeightGradient(dl kernels.LinearGradient, g *gradient, x k
 	})
 }
 
-// addScaledGo adds factor * p to dst, p being 2*sums - offset, and returns Σ ±p with the given signs. That sum is of
-// integers and exact, so its order is free.
+// addScaledGo adds factor * p to dst, with p = 2*sums - offset, and returns Σ ±p with the given signs. That is a sum of
+// integers, exact in any order.
 func addScaledGo(dst []float32, sums []int32, signs []uint64, offset int32, factor float32) (sum float64) {
 	for i, n := range sums[:len(dst)] {
 		p := float32(2*n - offset)

@@ -2,27 +2,29 @@ package cpu
 
 import "math"
 
-// Products of small integers with signs are computed by looking up: four integers q0..q3 of a row make a table of the 16
-// sums that four signs can choose, and a nibble of packed signs picks one. A shuffle instruction looks up 16 columns or
-// more at once, so it does the work of 64 multiplications. Activations times weights, gradients times weights and
-// gradients times activations all have this form.
+// Products of small integers by signs are looked up. Four integers q0..q3 of a row have 16 sums ±q0 ±q1 ±q2 ±q3: these
+// are a table, and four packed signs are an index. One shuffle instruction looks up at least 16 columns, so it does the
+// work of 64 multiplications. Activations by weights, gradients by weights, and gradients by activations all are such
+// products.
 //
-// Entries are non-negative bytes: with bits b instead of signs s = 2b - 1,
+// A table has non-negative bytes. With bits b for the signs s = 2b - 1,
 //
-//	entry(b) = Σ_i |q_i| [b_i = (q_i > 0)],   Σ_i q_i s_i = 2 entry(b) - Σ_i |q_i|
+//	entry(b) = Σ_i |q_i| [b_i = (q_i > 0)]
+//	Σ_i q_i s_i = 2 entry(b) - Σ_i |q_i|
 //
-// so a few of them add up in a byte before they must be widened.
+// so several entries can be added up in a byte before the sum is widened.
 
 const (
 	panelCols  = 64   // columns of signs that lie together
-	lookupRows = 4    // rows of integers that read them together
-	tableSize  = 32   // of 8 integers; the tables of lookupRows rows follow one another
-	groupStep  = 4    // signs are padded to this many groups of 8 rows
-	blockDepth = 1024 // integers of a row whose tables stay in the first cache; 16-bit sums hold them
+	lookupRows = 4    // rows of integers that are multiplied together
+	tableSize  = 32   // bytes of the two tables of 8 integers; those of lookupRows rows follow one another
+	groupStep  = 4    // signs are padded to multiples of so many groups of 8 rows
+	blockDepth = 1024 // integers of a row whose tables stay in the first cache and whose sums fit 16 bits
 	lookupTask = 64   // rows of one task
 )
 
-// groupsPerFlush is how many groups of 8 integers, two entries each, may be added up in a byte: a divisor of groups.
+// groupsPerFlush is the number of groups of 8 integers, two entries each, that are added up in a byte. It divides
+// groups.
 func groupsPerFlush(bound, groups int) int {
 	n := 16
 	for 8*bound*n > math.MaxUint8 || groups%n != 0 {
@@ -31,9 +33,10 @@ func groupsPerFlush(bound, groups int) int {
 	return n
 }
 
-// lookupProducts computes Σ_b 2^b Σ_j q[r][j] s_b[j][c] for rows r0..r1-1 and all columns c, over the planes s_b, and hands
-// row after row to emit: the product is 2*sums[c] - offset.
-func (d *Device) lookupProducts(q integers, s []signPanels, r0, r1 int, k *scratch, emit func(row int, sums []int32, offset int32)) {
+// lookupProducts computes Σ_b 2^b Σ_j q[r][j] s_b[j][c] for rows r0..r1-1 and all columns c, over the planes s_b, and
+// calls emit with every row: the product is 2*sums[c] - offset.
+func (d *Device) lookupProducts(q integers, s []signPanels, r0, r1 int, k *scratch,
+	emit func(row int, sums []int32, offset int32)) {
 	var (
 		width  = s[0].panels() * panelCols
 		bounds = q.bounds()
@@ -57,7 +60,7 @@ func (d *Device) lookupProducts(q integers, s []signPanels, r0, r1 int, k *scrat
 				end := min(g+blockDepth/8, s[0].groups)
 				depth := 8 * (end - g)
 				for i := range lookupRows {
-					if r+i < r1 { // what is made of older tables is not read
+					if r+i < r1 { // beyond, old tables give sums that are not read
 						offsets[i] += q.tables(d, tables[i*tableSize:], line[:depth], r+i, 8*g, digit) << (4 * digit)
 					}
 				}
@@ -80,12 +83,12 @@ func (d *Device) lookupProducts(q integers, s []signPanels, r0, r1 int, k *scrat
 	}
 }
 
-// makeTablesGo writes the 16 entries of every four integers of q to dst, where the tables of a row of lookupRows belong, and
-// returns the sum of the absolute values.
+// makeTablesGo writes the table of every four integers of q to dst, at tableAt, and returns the sum of the absolute
+// values of q.
 func makeTablesGo(dst []byte, q []int8) (sum int32) {
 	for i := 0; i < len(q); i += 4 {
 		entries := dst[tableAt(i):][:16]
-		var first int8 // of no bits: the absolute values of what is negative
+		var first int8 // entry(0): the absolute values of the negative integers
 		for _, v := range q[i : i+4] {
 			first += max(-v, 0)
 			sum += int32(max(v, -v))
@@ -101,11 +104,12 @@ func makeTablesGo(dst []byte, q []int8) (sum int32) {
 	return sum
 }
 
-// tableAt is where the table of integers i.. of a row begins.
+// tableAt is where the table of integers i..i+3 of a row begins.
 func tableAt(i int) int { return i/8*lookupRows*tableSize + i%8*4 }
 
-// lookupGo writes, or adds, to the sums of 4 rows, stride apart, the entries that the nibbles of groups from..to-1 of all panels
-// pick from the rows' tables. Any flush groups of entries add up to a byte.
+// lookupGo looks up the signs of groups from..to-1 of all panels in the tables of lookupRows rows. It overwrites the
+// rows of sums with the sums of the entries or, if add is set, adds to them. The entries of flush groups fit a byte
+// when added up.
 func lookupGo(sums []int32, stride int, tables []byte, s signPanels, from, to, flush int, add bool) {
 	for p := range s.panels() {
 		lookupPanel(sums[p*panelCols:], stride, tables, s.panel(p, from, to), add)

@@ -224,7 +224,8 @@ func randomWordsLoopAVX512(dst *uint32, steps int, key *[2]uint32, counter *[4]u
 //go:noescape
 func countSignsLoopAVX512(dst *int32, stride int, x *uint64, xStride int, w *uint64, channels int, words int)
 
-// nearestLoopAVX512 is nearestGo for dimensions that have a reciprocal, and pointers to the first query and the first key to look at.
+// nearestLoopAVX512 is nearestGo for dimensions that have a reciprocal, and pointers to the first query and the first
+// key to look at.
 //
 //go:noescape
 func nearestLoopAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[4][4]float64)

@@ -6,34 +6,36 @@ import (
 	"bitnet1/kernels"
 )
 
-// CrossEntropy computes losses in nats, a part of the rows at a time.
-func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, head kernels.Linear, targets kernels.Ints) {
+// CrossEntropy computes losses in nats, for as many rows at a time as their logits may take memory.
+func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, lmHead kernels.Linear,
+	targets kernels.Ints) {
 	d.run("CrossEntropy", func() {
-		h := d.newLMHeadPass(losses, x, head, targets)
+		h := d.newLMHeadPass(losses, x, lmHead, targets)
 		h.rowParts(func(from, to int, logits floats) { h.losses(from, to, logits) })
 	})
 }
 
 // CrossEntropyBackward computes losses and the gradients that follow from them.
 func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.LinearGradient, x kernels.Activation,
-	head kernels.Linear, targets kernels.Ints, gradBits int) {
+	lmHead kernels.Linear, targets kernels.Ints, gradBits int) {
 	d.run("CrossEntropyBackward", func() {
-		h := d.newLMHeadPass(losses, x, head, targets)
-		// A channel's integers have one scale for all rows. If not all logits fit, they are computed once more, all rows of
-		// some channels.
+		h := d.newLMHeadPass(losses, x, lmHead, targets)
+		// Integers of a channel have one scale for all rows. If the logits of all rows do not fit at once, those of all rows
+		// and some channels are computed again.
 		weights := ofProducts(&dl)
 		byChannel := weights != nil && gradBits != kernels.FloatBits && x.Planes != nil
-		whole := h.rows*head.Out <= d.logitsAtOnce
+		whole := h.rows*lmHead.Out <= d.logitsAtOnce
 		h.rowParts(func(from, to int, logits floats) {
 			h.losses(from, to, logits)
-			h.gradients(from, to, logits, 0, head.Out)
-			g := &gradient{output: anyFloats{floats: logits}, stride: head.Out, row: from, rows: to - from, to: head.Out}
+			h.gradients(from, to, logits, 0, lmHead.Out)
+			g := &gradient{output: anyFloats{floats: logits}, stride: lmHead.Out, row: from, rows: to - from, to: lmHead.Out}
 			d.summarize(values(dl.Theta), g)
 			now := weights
 			if byChannel && !whole {
 				now = nil
 			}
-			d.productGradients(dx.Slice(from*head.In, to*head.In), now, g, rowsFrom(x, head.In, from, to), head, gradBits)
+			input := rowsFrom(x, lmHead.In, from, to)
+			d.productGradients(dx.Slice(from*lmHead.In, to*lmHead.In), now, g, input, lmHead, gradBits)
 		})
 		if byChannel && !whole {
 			h.channelParts(func(from, to int, logits floats) {
@@ -41,13 +43,13 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 				h.gradients(0, h.rows, logits, from, to)
 				g := &gradient{output: anyFloats{floats: logits}, stride: to - from, rows: h.rows, from: from, to: to}
 				d.summarize(nil, g)
-				d.productGradients(nil, &dl, g, x, head, gradBits)
+				d.productGradients(nil, &dl, g, x, lmHead, gradBits)
 			})
 		}
 	})
 }
 
-// lmHeadPass is the last linear at work: logits, losses, and the gradients of logits.
+// lmHeadPass computes logits, losses, and the gradients of logits, of the language-model head.
 type lmHeadPass struct {
 	*Device
 	rows    int
@@ -55,19 +57,20 @@ type lmHeadPass struct {
 	x       kernels.Activation
 	linear  kernels.Linear
 	targets ints
-	top     []float32 // largest logit of each row
+	top     []float32 // largest logit of every row
 	sum     []float64 // Σ exp(logit - top)
 }
 
-func (d *Device) newLMHeadPass(losses kernels.Floats, x kernels.Activation, head kernels.Linear, targets kernels.Ints) *lmHeadPass {
-	rows := rowsOf(x, head.In)
+func (d *Device) newLMHeadPass(losses kernels.Floats, x kernels.Activation, lmHead kernels.Linear,
+	targets kernels.Ints) *lmHeadPass {
+	rows := rowsOf(x, lmHead.In)
 	return &lmHeadPass{
-		Device: d, rows: rows, loss: values(losses)[:rows], x: x, linear: head, targets: targets.(ints)[:rows],
+		Device: d, rows: rows, loss: values(losses)[:rows], x: x, linear: lmHead, targets: targets.(ints)[:rows],
 		top: d.shared.rowMaxima.take(rows), sum: d.shared.rowExpSums.take(rows),
 	}
 }
 
-// rowParts calls f with all logits of some rows at a time.
+// rowParts calls f for ranges of rows, with all logits of the rows.
 func (h *lmHeadPass) rowParts(f func(from, to int, logits floats)) {
 	size := min(h.rows, max(1, h.logitsAtOnce/h.linear.Out))
 	all := h.logits(size * h.linear.Out)
@@ -79,10 +82,10 @@ func (h *lmHeadPass) rowParts(f func(from, to int, logits floats)) {
 	}
 }
 
-// logits is memory for the logits that exist at a time.
+// logits is memory for n logits.
 func (h *lmHeadPass) logits(n int) floats { return h.shared.logits.take(n) }
 
-// channelParts calls f with the logits of some channels, a multiple of 8, at a time.
+// channelParts calls f for ranges of channels, with the logits of all rows. The ranges are multiples of 8 channels.
 func (h *lmHeadPass) channelParts(f func(from, to int, logits floats)) {
 	size := max(8, h.logitsAtOnce/h.rows&^7)
 	all := h.logits(size * h.rows)
@@ -94,7 +97,7 @@ func (h *lmHeadPass) channelParts(f func(from, to int, logits floats)) {
 	}
 }
 
-// channelsFrom is channels from..to-1 of l, for a forward pass.
+// channelsFrom returns channels from..to-1 of l, for a forward pass.
 func channelsFrom(l kernels.Linear, from, to int) kernels.Linear {
 	part := kernels.Linear{
 		In: l.In, Out: to - from, ID: l.ID,
@@ -106,7 +109,7 @@ func channelsFrom(l kernels.Linear, from, to int) kernels.Linear {
 	return part
 }
 
-// losses computes log Σ exp(logits) - logits[target] of rows from..to-1 and leaves exp(logits - top) in place of logits.
+// losses computes log Σ exp(logits) - logits[target] for rows from..to-1, and replaces the logits by exp(logits - top).
 func (h *lmHeadPass) losses(from, to int, logits []float32) {
 	out := h.linear.Out
 	h.blocks(to-from, 4, func(r0, r1 int, _ *scratch) {
@@ -124,7 +127,7 @@ func (h *lmHeadPass) losses(from, to int, logits []float32) {
 	})
 }
 
-// exponents turns logits of all rows into what losses left of them.
+// exponents replaces the logits of all rows by exp(logits - top), as losses does.
 func (h *lmHeadPass) exponents(logits []float32, out int) {
 	h.blocks(h.rows, 16, func(r0, r1 int, _ *scratch) {
 		for r := r0; r < r1; r++ {
@@ -133,7 +136,7 @@ func (h *lmHeadPass) exponents(logits []float32, out int) {
 	})
 }
 
-// gradients turns exp(logits - top) of rows from..to-1 and channels c0..c1-1 into GradScale * (softmax - onehot).
+// gradients replaces exp(logits - top) of rows from..to-1 and channels c0..c1-1 by GradScale * (softmax - onehot).
 func (h *lmHeadPass) gradients(from, to int, e []float32, c0, c1 int) {
 	out, factor := c1-c0, h.scalars.GradScale
 	h.blocks(to-from, 16, func(r0, r1 int, _ *scratch) {
@@ -155,8 +158,8 @@ func (h *lmHeadPass) gradients(from, to int, e []float32, c0, c1 int) {
 	})
 }
 
-// exponentialsGo turns x into exp(x - top), for x <= top, and returns their sum. The exponential is Cephes' expf (Moshier):
-// 2^k times a polynomial, about 1e-7 from the truth; below exp(-87) it is exp(-87).
+// exponentialsGo replaces x by exp(x - top), for x <= top, and returns the sum. The exponential is expf of Cephes
+// (Moshier), 2^k times a polynomial: its relative error is about 1e-7. Below exp(-87) it is exp(-87).
 func exponentialsGo(x []float32, top float32) float64 {
 	return inLanes(len(x), func(i int) float64 {
 		v := max(x[i]-top, -87)

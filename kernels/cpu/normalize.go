@@ -12,8 +12,8 @@ func (d *Device) reciprocalRMS(x []float32, eps float64) float64 {
 	return 1 / math.Sqrt(d.sumSquares(x)/float64(len(x))+eps)
 }
 
-// Normalize is RMSNorm followed by the reading of the residual stream. It works in float64, so that what decides a level is
-// the float32 input alone; a sign needs no more than the signs of gain and x.
+// Normalize is RMSNorm followed by the reading of the residual stream. It works in float64, so that what decides a
+// level is the float32 input alone; a sign needs no more than the signs of gain and x.
 func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps float64) {
 	d.run("Normalize", func() {
 		in, g := values(x), values(gain)
@@ -68,8 +68,8 @@ func halfLevels(bits int) (half, step float64) {
 	return half, 2.5 / half
 }
 
-// quantizeGo writes the indices of the levels nearest to gain * x * r, of 2*half levels that are step apart: the even one of two that
-// are as near, and 0 where the product is NaN.
+// quantizeGo writes the indices of the levels nearest to gain * x * r, of 2*half levels that are step apart: the even
+// one of two that are as near, and 0 where the product is NaN.
 func quantizeGo(dst []byte, x, gain []float32, r, step, half float64) {
 	for i, v := range x[:len(dst)] {
 		a := float64(float64(gain[i])*float64(v)) * r

@@ -5,8 +5,8 @@ import (
 	"unsafe"
 )
 
-// signPanels are the signs of a matrix of depth × cols, for the product of integer rows of that depth: a byte holds one
-// column of 8 rows, 64 columns lie together, then come the next 8 rows.
+// signPanels are a depth × cols matrix of signs, the right side of a product by lookup. A byte has the signs of one
+// column in 8 rows. A panel is 64 columns: the bytes of the first 8 rows, then those of the next 8 rows, and so on.
 type signPanels struct {
 	cols   int
 	groups int // of 8 rows, padded to groupStep
@@ -21,13 +21,13 @@ func newSignPanels(depth, cols int, memory *buffer[byte]) signPanels {
 
 func (s signPanels) panels() int { return (s.cols + panelCols - 1) / panelCols }
 
-// panel is groups from..to-1 of panel p.
+// panel returns groups from..to-1 of panel p.
 func (s signPanels) panel(p, from, to int) []byte {
 	at := p * s.groups * panelCols
 	return s.bytes[at+from*panelCols : at+to*panelCols]
 }
 
-// alongColumns arranges w for products over w's columns: column o of the panels is row o of w.
+// alongColumns arranges w for sums over its columns: column o of the panels is row o of w.
 func (d *Device) alongColumns(memory *buffer[byte], w *planes) signPanels {
 	s := newSignPanels(w.cols, w.rows, memory)
 	d.parallel(s.panels(), func(p int, _ *scratch) {
@@ -50,7 +50,8 @@ func (d *Device) alongColumns(memory *buffer[byte], w *planes) signPanels {
 	return s
 }
 
-// wordBytes is x as bytes, the least significant of a word first: the package is for little-endian machines.
+// wordBytes is the memory of x as bytes. The first byte of a word is the least significant one: machines are
+// little-endian.
 func wordBytes(x []uint64) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 8*len(x))
 }
@@ -64,7 +65,7 @@ func transposeBytesGo(dst []byte, dstStride int, src []byte, srcStride, n int) {
 	}
 }
 
-// alongRows arranges plane b of w for products over w's rows: column k of the panels is column k of w.
+// alongRows arranges plane b of w for sums over its rows: column k of the panels is column k of w.
 func (d *Device) alongRows(memory *buffer[byte], w *planes, b int) signPanels {
 	s := newSignPanels(w.rows, w.cols, memory)
 	stride := w.bits * w.stride
@@ -74,7 +75,7 @@ func (d *Device) alongRows(memory *buffer[byte], w *planes, b int) signPanels {
 			d.transposeBits(dst, w.words[b*w.stride+p:], stride, whole)
 		}
 		if whole < s.groups {
-			var words [8]uint64 // the last rows, and none
+			var words [8]uint64 // the last rows, and zeros
 			for i := range w.rows - 8*whole {
 				words[i] = w.words[(8*whole+i)*stride+b*w.stride+p]
 			}
@@ -85,7 +86,7 @@ func (d *Device) alongRows(memory *buffer[byte], w *planes, b int) signPanels {
 	return s
 }
 
-// transposeBitsGo writes to dst[64*g+c] bit c of the eight words of group g; words are stride apart.
+// transposeBitsGo writes bit c of the eight words of group g to dst[64*g+c]. The words are stride apart.
 func transposeBitsGo(dst []byte, src []uint64, stride, groups int) {
 	for g := range groups {
 		to := dst[g*panelCols:][:panelCols]

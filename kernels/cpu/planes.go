@@ -146,7 +146,8 @@ func expandSigns(dst []float32, words []uint64, at int) {
 	}
 }
 
-// copyBits moves n bits from bit at on of rows row.. of one plane to whole words of their own, as many rows as dst holds.
+// copyBits moves n bits from bit at on of rows row.. of one plane to whole words of their own, as many rows as dst
+// holds.
 func (p *planes) copyBits(dst []uint64, row, at, n int) {
 	perRow, shift := wordsOf(n), at&63
 	for i := range perRow {

@@ -2,10 +2,12 @@ package cpu
 
 import "math/bits"
 
-// channelsPerBlock channels of a weight stay in the first cache while rows pass over them.
+// channelsPerBlock is the number of channels of a weight that stay in the first cache while they are multiplied with
+// many rows.
 const channelsPerBlock = 128
 
-// countProducts writes to sums, rows × channels, what lookupProducts computes, by counting bits.
+// countProducts computes rows r0..r1-1 and channels o0..o1-1 of x·wᵀ by counting bits: the product is 2*sums -
+// countedOffset. A row of sums has stride values.
 func (d *Device) countProducts(sums []int32, stride int, x, w *planes, r0, r1, o0, o1 int, s *scratch) {
 	for o := o0; o < o1; o += channelsPerBlock {
 		end := min(o+channelsPerBlock, o1)
@@ -24,20 +26,21 @@ func (d *Device) countProducts(sums []int32, stride int, x, w *planes, r0, r1, o
 	}
 }
 
-// rowsPerCount rows are multiplied together, and channels are padded to whole channelsPerCount, where both sides are signs.
+// Products of signs by signs.
 const (
-	rowsPerCount     = 4
-	channelsPerCount = 16
+	rowsPerCount     = 4  // rows that are multiplied together
+	channelsPerCount = 16 // channels are padded to a multiple
 )
 
-// signProducts computes x·wᵀ of signs for rows r0..r1-1 and hands row after row to emit: the product is 2*sums[c] - offset.
-// words is w by wordsOfChannels.
-func (d *Device) signProducts(x, w *planes, words []uint64, r0, r1 int, s *scratch, emit func(row int, sums []int32, offset int32)) {
+// signProducts computes rows r0..r1-1 of x·wᵀ for signs and calls emit with every row: the product is 2*sums[c] -
+// offset. words is w arranged by wordsOfChannels.
+func (d *Device) signProducts(x, w *planes, words []uint64, r0, r1 int, s *scratch,
+	emit func(row int, sums []int32, offset int32)) {
 	n := wordsOf(w.cols)
 	width := len(words) / n
 	sums := s.countedSigns.take(rowsPerCount * width)
 	for r := r0; r < r1; r += rowsPerCount {
-		first := min(r, x.rows-rowsPerCount) // the last rows are some of these once more
+		first := min(r, x.rows-rowsPerCount) // the last four may repeat rows
 		d.countSigns(sums, width, x.words[first*x.stride:], x.stride, words, n)
 		for i := r; i < min(r+rowsPerCount, r1); i++ {
 			emit(i, sums[(i-first)*width:][:w.rows], -int32(w.cols))
@@ -45,7 +48,7 @@ func (d *Device) signProducts(x, w *planes, words []uint64, r0, r1 int, s *scrat
 	}
 }
 
-// wordsOfChannels arranges w: first comes the first word of every channel.
+// wordsOfChannels arranges w word by word: the first words of all channels, then the second words, and so on.
 func (d *Device) wordsOfChannels(w *planes) []uint64 {
 	n, width := wordsOf(w.cols), (w.rows+channelsPerCount-1)/channelsPerCount*channelsPerCount
 	words := d.shared.channelWords.take(n * width)
@@ -62,7 +65,7 @@ func (d *Device) wordsOfChannels(w *planes) []uint64 {
 	return words
 }
 
-// countSignsGo writes, for 4 rows of x and all channels of w, minus the number of bits that differ.
+// countSignsGo writes minus the number of bits that differ between 4 rows of x and all channels of w.
 func countSignsGo(dst []int32, stride int, x []uint64, xStride int, w []uint64, words int) {
 	n := len(w) / words
 	for r := range rowsPerCount {
@@ -76,7 +79,7 @@ func countSignsGo(dst []int32, stride int, x []uint64, xStride int, w []uint64, 
 	}
 }
 
-// countedOffset is Σ_b 2^b (2 pop(x_b) - K) of row r.
+// countedOffset is the offset of row r in countProducts: Σ_b 2^b (2 pop(x_b) - K).
 func (p *planes) countedOffset(r int) (offset int32) {
 	for b, n := range p.pops[r*p.bits : (r+1)*p.bits] {
 		offset += (2*n - int32(p.cols)) << b
@@ -91,7 +94,7 @@ func addCountsGo(sums, counts, pops []int32, shift, weight int32) {
 	}
 }
 
-// andCountsGo writes pop(x & row c of w) to dst[c].
+// andCountsGo writes pop(x & row c of w) to dst[c]. A row has len(x) words.
 func andCountsGo(dst []int32, x, w []uint64) {
 	for c := range dst {
 		channel := w[c*len(x):][:len(x)]

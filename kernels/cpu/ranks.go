@@ -8,8 +8,9 @@ import (
 
 // rankTables are tables for values that are weighted by the rank of their key. They are made once for an operation.
 type rankTables struct {
-	weights [kernels.MaxSurvivors + 1][kernels.MaxSurvivors]float64 // of ranks, by the number of survivors
-	signs   [fewSurvivors + 1]truthTable                            // of the weighted sum of signs, by the number of survivors
+	// Both are by the number of survivors.
+	weights [kernels.MaxSurvivors + 1][kernels.MaxSurvivors]float64 // of ranks
+	signs   [fewSurvivors + 1]truthTable                            // of the weighted sum of signs
 }
 
 // fewSurvivors is the largest number of survivors for which there is a truth table.

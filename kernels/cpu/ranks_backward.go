@@ -23,11 +23,10 @@ func (g *headGradients) ofFewSurvivors(h *head, pointers []int32, s *scratch) {
 		from, n := t, h.survivorsOf(t)
 		for t++; t < h.Seq && h.survivorsOf(t) == n; t++ { // queries with as many survivors
 		}
-		r.headGradients = &headGradients{
-			width: g.width, dqs: g.dqs[from*g.dqStride:], dqStride: g.dqStride, dos: g.dos[from*g.doStride:], doStride: g.doStride,
-			dk: g.dk, dv: g.dv,
-		}
-		r.q, r.survivors, r.exps = h.q[from*h.words:t*h.words], pointers[from*h.Survivors:t*h.Survivors], exps[from*h.Survivors:]
+		part := *g
+		part.dqs, part.dos = g.dqs[from*g.dqStride:], g.dos[from*g.doStride:]
+		r.headGradients, r.q = &part, h.q[from*h.words:t*h.words]
+		r.survivors, r.exps = pointers[from*h.Survivors:t*h.Survivors], exps[from*h.Survivors:]
 		if n < fewSurvivors {
 			r.fill(s, from, n, h.Survivors)
 		}

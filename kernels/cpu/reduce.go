@@ -5,7 +5,7 @@ import (
 	"bitnet1/kernels/number/bfloat16"
 )
 
-// reduceBlock values are summed in order; the sums of blocks are then added in order.
+// reduceBlock is the number of values that one task sums up. The sums of blocks are then added in order.
 const reduceBlock = 4096
 
 // Copy copies src to dst.
@@ -57,12 +57,13 @@ func (d *Device) reduce(dst, x []float32, f func(x []float32) float64) {
 	dst[0] += float32(sum)
 }
 
-// rowsPerSum rows are summed up, or searched, together; then their results are.
+// rowsPerSum is the number of rows whose sums, or maxima, one task computes. They are then combined in order.
 const rowsPerSum = 128
 
-// sumRows adds factor times the sum over rows of what f adds to its sums, cols of them, to dst, if there
-// is one.
-func (d *Device) sumRows(dst []float32, rows, cols int, factor float64, f func(from, to int, sums []float64, s *scratch)) {
+// sumRows calls f for ranges of rows. f adds to sums, one for each of cols columns. sumRows then adds factor times the
+// total of the sums to dst, unless dst is nil.
+func (d *Device) sumRows(dst []float32, rows, cols int, factor float64,
+	f func(from, to int, sums []float64, s *scratch)) {
 	parts := (rows + rowsPerSum - 1) / rowsPerSum
 	all := d.shared.rowSums.take(parts * cols)
 	d.blocks(rows, rowsPerSum, func(from, to int, s *scratch) {
@@ -75,7 +76,8 @@ func (d *Device) sumRows(dst []float32, rows, cols int, factor float64, f func(f
 	}
 }
 
-// addParts adds factor times the sum of the parts, one after the other in all, to dst. It overwrites the first part.
+// addParts adds factor times the sum of the parts to dst. all has the parts, each as long as dst, one after the other.
+// The first part is overwritten.
 func addParts(dst []float32, all []float64, factor float64) {
 	sums := all[:len(dst)]
 	for p := len(dst); p < len(all); p += len(dst) {
@@ -88,8 +90,8 @@ func addParts(dst []float32, all []float64, factor float64) {
 	}
 }
 
-// lane8 are the partial sums of a reduction: value i goes to lane i%8, up to the last whole eight. What is beyond them is
-// summed up in the same way, one lane each, and added in the end.
+// lane8 are partial sums, as a vector register holds them: value i is added to lane i%8. The values after the last
+// eight are summed up in lanes of their own.
 type lane8[F float32 | float64] [8]F
 
 func (l *lane8[F]) sum() F {
@@ -113,8 +115,8 @@ func sumSquaresGo(x []float32) float64 {
 	return inLanes(len(x), func(i int) float64 { return float64(x[i]) * float64(x[i]) })
 }
 
-// addRowsGo adds rows of src, stride apart, to sums, and raises most to their largest absolute values. A value counts where the
-// row's bit in words is set, and is zero elsewhere.
+// addRowsGo adds the rows of src to sums, and raises most to the largest absolute values of the columns. Where a row's
+// bit in words is clear, its value is taken as zero.
 func addRowsGo(sums []float64, most, src []float32, stride int, words []uint64, wordStride, rows int) {
 	for r := range rows {
 		addRow(sums, most, words[r*wordStride:], func(i int) float32 { return src[r*stride+i] })

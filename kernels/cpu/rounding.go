@@ -8,12 +8,12 @@ import (
 	"bitnet1/kernels/number/philox"
 )
 
-// rounding rounds one linear's gradients to integers, as the package kernels defines it.
+// rounding rounds the gradients of one linear to integers, as the package kernels defines.
 type rounding struct {
-	limit   float32 // largest integer
-	key     [2]uint32
-	groups  int // blocks of random words per row, one for 8 channels
-	counter [4]uint32
+	limit   float32   // largest integer
+	key     [2]uint32 // of Philox
+	groups  int       // Philox blocks per row, one for 8 channels
+	counter [4]uint32 // of the first block
 }
 
 func (d *Device) rounding(l kernels.Linear, gradBits int) rounding {
@@ -26,23 +26,24 @@ func (d *Device) rounding(l kernels.Linear, gradBits int) rounding {
 	}
 }
 
-// scale returns what one unit is worth, and its inverse, given the largest absolute value. Where that is not finite, no integer is worth
-// anything, and what is multiplied with the unit becomes NaN.
-func (r rounding) scale(most float32) (unit, inverse float32) {
-	if most-most != 0 {
-		return most - most, 0
+// scale returns the value of one integer step, and its inverse, for values of the given largest absolute value. If that
+// is not finite, the unit is NaN, and so are all products with it.
+func (r rounding) scale(absMax float32) (unit, inverse float32) {
+	if absMax-absMax != 0 {
+		return absMax - absMax, 0
 	}
-	unit = most / r.limit
-	if most >= 1e-30 {
-		inverse = float32(r.limit/most) * (1 - 1./(1<<22))
+	unit = absMax / r.limit
+	if absMax >= 1e-30 {
+		inverse = float32(r.limit/absMax) * (1 - 1./(1<<22))
 	}
 	return unit, inverse
 }
 
-// rowsPerDraw rows draw their random words together: those of all channels follow one another, row after row.
+// rowsPerDraw is the number of rows whose random words are drawn together.
 const rowsPerDraw = 4
 
-// randomNumbers returns the 16-bit parts of the random words for row t of g, two for each word. Rows come in ascending order.
+// randomNumbers returns the 16-bit parts of the random words for row t of g, two for each word. Rows come in ascending
+// order.
 func (r rounding) randomNumbers(d *Device, s *scratch, g *gradient, t int) []uint16 {
 	n, rows := g.to-g.from, rowsPerDraw
 	stride := (n + 7) &^ 7
@@ -66,40 +67,44 @@ func randomWordsGo(dst []uint32, key [2]uint32, counter [4]uint32) {
 	}
 }
 
-// roundedGradient is a gradient as integers.
+// roundedGradient is a gradient as integers with a scale for each row.
 type roundedGradient struct {
-	values small
-	units  []float32 // what one integer is worth, for every row of values
+	values int8Matrix
+	units  []float32 // the value of one integer step, by row
 }
 
-// rowsPerRounding rows are rounded together: their integers by channel make whole groups of signs.
+// rowsPerRounding is the number of rows that are rounded together.
 const rowsPerRounding = 32
 
-// asBytes is x as bytes: they are moved, not computed with.
+// asBytes is the memory of x as bytes.
 func asBytes(x []int8) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), len(x))
 }
 
-// oddStride is n in whole lines of the cache, off the powers of two that would crowd a column into a few of them.
+// oddStride rounds n up to an odd number of cache lines. With a power of two, the values of a column would share a few
+// cache sets.
 func oddStride(n int) int { return (n+63)&^63 | 64 }
 
 // padded rounds up to whole groups of signs.
 func padded(n int) int { return (n + 31) &^ 31 }
 
-// round rounds alpha * g with one scale for each row, and hands rows from..to-1 to byRow as rows 0.. of q; and g with one scale
-// for each channel, where the integers of a channel become a row of byChannel. Either may be nil. The same random words
-// serve both.
-func (d *Device) round(r rounding, g *gradient, alpha []float32, byRow func(from, to int, q roundedGradient, s *scratch), byChannel *roundedGradient) {
+// round rounds g twice, with the same random words. byRow or byChannel may be nil.
+//
+//   - alpha * g with a scale for each row: byRow is called for ranges of rows from..to-1. Row from is row 0 of q.
+//   - g with a scale for each channel: byChannel receives the transpose, so its rows are channels.
+func (d *Device) round(r rounding, g *gradient, alpha []float32,
+	byRow func(from, to int, q roundedGradient, s *scratch), byChannel *roundedGradient) {
 	out := g.to - g.from
 	var inverse []float32 // of the channels' scales
 	if byChannel != nil {
-		*byChannel = r.rounded(d.shared.roundedChannels.take(out*oddStride(g.rows)), oddStride(g.rows), d.shared.channelUnits.take(out))
+		stride := oddStride(g.rows)
+		*byChannel = r.rounded(d.shared.roundedChannels.take(out*stride), stride, d.shared.channelUnits.take(out))
 		inverse = d.shared.channelInverses.take(out)
-		for c, most := range g.absMaxima {
-			byChannel.units[c], inverse[c] = r.scale(most)
+		for c, absMax := range g.absMaxima {
+			byChannel.units[c], inverse[c] = r.scale(absMax)
 		}
 	}
-	// Two parts at a time, so that no line of byChannel is written by two workers.
+	// Two times 32 rows are a cache line of byChannel, which so has one writer.
 	d.blocks(padded(g.rows), 2*rowsPerRounding, func(first, last int, s *scratch) {
 		for from := first; from < last; from += rowsPerRounding {
 			d.roundRows(r, g, alpha, inverse, from, byRow, byChannel, s)
@@ -107,7 +112,7 @@ func (d *Device) round(r rounding, g *gradient, alpha []float32, byRow func(from
 	})
 }
 
-// roundRows does what round does for rowsPerRounding rows.
+// roundRows is round for the rowsPerRounding rows that begin with from.
 func (d *Device) roundRows(r rounding, g *gradient, alpha, inverse []float32, from int,
 	byRow func(from, to int, q roundedGradient, s *scratch), byChannel *roundedGradient, s *scratch) {
 	out, to := g.to-g.from, min(from+rowsPerRounding, g.rows)
@@ -122,7 +127,7 @@ func (d *Device) roundRows(r rounding, g *gradient, alpha, inverse []float32, fr
 		if byChannel != nil {
 			d.roundColumns(block[(t-from)*out:][:out], row, inverse, random, r.limit)
 		}
-		if byRow != nil { // which has not to wait for the scale any more
+		if byRow != nil { // only now: the scale has been computed meanwhile
 			dst := rows.values.row(t - from)
 			d.roundRow(dst[:out], row, alpha, ofRow, random, r.limit)
 			clear(dst[out:])
@@ -131,7 +136,8 @@ func (d *Device) roundRows(r rounding, g *gradient, alpha, inverse []float32, fr
 	if byChannel != nil {
 		clear(block[(to-from)*out:])
 		for i := 0; i < rowsPerRounding; i += 8 {
-			d.transposeBytes(asBytes(byChannel.values.values[from+i:]), byChannel.values.stride, asBytes(block[i*out:]), out, out)
+			to := byChannel.values
+			d.transposeBytes(asBytes(to.values[from+i:]), to.stride, asBytes(block[i*out:]), out, out)
 		}
 	}
 	if byRow != nil {
@@ -140,25 +146,26 @@ func (d *Device) roundRows(r rounding, g *gradient, alpha, inverse []float32, fr
 }
 
 func (r rounding) rounded(values []int8, stride int, units []float32) roundedGradient {
-	return roundedGradient{values: small{values: values, stride: stride, bound: int(r.limit)}, units: units}
+	return roundedGradient{values: int8Matrix{values: values, stride: stride, bound: int(r.limit)}, units: units}
 }
 
-// roundRowGo writes floor(alpha*gradient*inverse + r) for random numbers r: that of a value is its own half of a word, followed by the other.
+// roundRowGo writes floor(alpha*gradient*inverse + r). The random number r of value i has random[i] as its upper 16
+// bits and random[i^1] as its lower ones: two values share a random word, in opposite order.
 func roundRowGo(dst []int8, gradient, alpha []float32, inverse float32, random []uint16, limit float32) {
 	for i, v := range gradient {
 		dst[i] = roundDown(float32(float32(alpha[i]*v)*inverse), random[i], random[i^1], limit)
 	}
 }
 
-// roundColumnsGo writes floor(gradient*inverse + r) for the random numbers of roundRowGo.
+// roundColumnsGo writes floor(gradient*inverse + r) with the random numbers of roundRowGo.
 func roundColumnsGo(dst []int8, gradient, inverse []float32, random []uint16, limit float32) {
 	for i := range dst {
 		dst[i] = roundDown(float32(gradient[i]*inverse[i]), random[i], random[i^1], limit)
 	}
 }
 
-// roundDown is floor(v + r) with r = high/2^16 + low/2^32, not rounded in between: 2^32 r is an integer, so it may be added to
-// floor(2^32 v). What lies beyond the limit, which scales rule out, and NaN become the nearest and the lowest integer.
+// roundDown is floor(v + r) for r = high/2^16 + low/2^32, without rounding in between: 2^32 r is an integer, so it can
+// be added to floor(2^32 v). The result is clamped to ±limit, and NaN gives -limit.
 func roundDown(v float32, high, low uint16, limit float32) int8 {
 	const one = 1 << 32
 	q := math.Floor((math.Floor(float64(v)*one) + float64(uint32(high)<<16|uint32(low))) / one)
@@ -168,7 +175,7 @@ func roundDown(v float32, high, low uint16, limit float32) int8 {
 	return int8(min(q, float64(limit)))
 }
 
-// absMaxProductGo is the largest |a*b|; NaN counts as the largest of all.
+// absMaxProductGo is the largest |a*b|. NaN counts as larger than any number.
 func absMaxProductGo(a, b []float32) (most float32) {
 	for i, v := range a {
 		most = max(most, magnitude(v*b[i]))

@@ -8,24 +8,25 @@ import (
 	"testing"
 )
 
-// Of the 2^32 random numbers, as many round a value up as its fraction is worth, whatever its size: rounding has no bias above 2^-32.
+// Of the 2^32 random numbers, as many round a value up as its fraction is worth, whatever its size: rounding has no
+// bias above 2^-32.
 func TestRoundingHasNoBias(t *testing.T) {
 	const n, limit = 64 + 32 + 7, 127 // for the longest registers, shorter ones, and what is left over
 	r, one := random(11), slices.Repeat([]float32{1}, n)
 	for _, set := range instructionSets() {
-		for name, round := range map[string]func(dst []int8, v []float32, halves []uint16){
-			"rows":     func(dst []int8, v []float32, halves []uint16) { set.roundRow(dst, v, one, 1, halves, limit) },
-			"channels": func(dst []int8, v []float32, halves []uint16) { set.roundColumns(dst, v, one, halves, limit) },
+		for name, round := range map[string]func(dst []int8, v []float32, numbers []uint16){
+			"rows":     func(dst []int8, v []float32, numbers []uint16) { set.roundRow(dst, v, one, 1, numbers, limit) },
+			"channels": func(dst []int8, v []float32, numbers []uint16) { set.roundColumns(dst, v, one, numbers, limit) },
 		} {
 			for range 20 {
 				v := spread(r, n, limit)
 				// The least random number that rounds each value up, found by halving: larger ones do so too.
 				low, high := make([]uint64, n), slices.Repeat([]uint64{1 << 32}, n)
-				dst, halves := make([]int8, n), make([]uint16, n+1)
+				dst, numbers := make([]int8, n), make([]uint16, n+1)
 				for range 33 {
 					for i := range v {
-						setRandom(halves, i, uint32((low[i]+high[i])/2))
-						round(dst, v, halves)
+						setRandom(numbers, i, uint32((low[i]+high[i])/2))
+						round(dst, v, numbers)
 						if low[i] >= high[i] {
 							continue
 						}
@@ -55,9 +56,12 @@ func fraction32(v float32) uint64 {
 }
 
 // setRandom makes r the random number of value i.
-func setRandom(halves []uint16, i int, r uint32) { halves[i], halves[i^1] = uint16(r>>16), uint16(r) }
+func setRandom(numbers []uint16, i int, r uint32) {
+	numbers[i], numbers[i^1] = uint16(r>>16), uint16(r)
+}
 
-// spread are values of all sizes from 1e-12 to the limit and of both signs, zeros, integers, and what lies just beside these.
+// spread are values of all sizes from 1e-12 to the limit and of both signs, zeros, integers, and what lies just beside
+// these.
 func spread(r *rand.Rand, n int, limit float64) []float32 {
 	v := make([]float32, n)
 	for i := range v {

@@ -13,7 +13,8 @@ import (
 	"testing"
 )
 
-// Every buffer of the scratch memory is named in exactly one function, so that nothing else can write to it while it is in use.
+// Every buffer of the scratch memory is named in exactly one function, so that nothing else can write to it while it is
+// in use.
 func TestEveryScratchBufferBelongsToOneFunction(t *testing.T) {
 	source := make(map[string]string)
 	for _, name := range sourceFiles(t) {

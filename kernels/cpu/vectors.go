@@ -12,7 +12,7 @@ func addGo(dst, a, b []float32) {
 
 func magnitude(v float32) float32 { return math.Float32frombits(math.Float32bits(v) &^ (1 << 31)) }
 
-// absMaxGo raises most to |x|; NaN counts as the largest of all.
+// absMaxGo raises most to |x|. NaN counts as larger than any number.
 func absMaxGo(most, x []float32) {
 	for i, v := range x[:len(most)] {
 		most[i] = max(most[i], magnitude(v))
