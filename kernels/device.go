@@ -83,11 +83,11 @@ type Ints interface {
 	Slice(from, to int) Ints // shares memory
 }
 
-// Planes is device memory for a matrix of Bits-bit values packed as bit planes.
+// Planes is device memory for a matrix of quantized values, packed as bit planes.
 type Planes interface {
 	Rows() int
 	Cols() int
-	Bits() int
+	Quantization() Quantization
 	Slice(from, to int) Planes // rows from..to-1; shares memory
 }
 
@@ -180,7 +180,7 @@ type Device interface {
 	// cleared, uploaded and downloaded. In any other place it is a failure.
 	NewBFloats(n int) (Floats, error)
 	NewInts(n int) (Ints, error)
-	NewPlanes(rows, cols, bits int) (Planes, error)
+	NewPlanes(rows, cols int, q Quantization) (Planes, error)
 
 	// Upload and UploadInts copy len(src) values to the start of dst. src may be reused at once.
 	Upload(dst Floats, src []float32)
@@ -223,9 +223,9 @@ type Device interface {
 
 	// Normalize writes Q(gain * x / rms(x)) of x's rows to out; Q is what out can hold: signs, levels or floats.
 	Normalize(out Activation, x, gain Floats, eps float64)
-	// NormalizeBackward adds to dx and dGain, for the gradient dOut of Normalize's output. bits is out's, 16 for floats. Products of gain,
+	// NormalizeBackward adds to dx and dGain, for the gradient dOut of Normalize's output, which was quantized to q. Products of gain,
 	// x and dOut have to stay within the range of float32.
-	NormalizeBackward(dx, dGain, dOut, x, gain Floats, eps float64, bits int)
+	NormalizeBackward(dx, dGain, dOut, x, gain Floats, eps float64, q Quantization)
 
 	// LinearSigns writes sign(u), sign(0) = +1, to out, and |u| <= 1 to pass unless that is nil.
 	LinearSigns(out, pass Planes, x Activation, l Linear, shift KShift)

@@ -17,10 +17,10 @@ func BenchmarkBinaryProduct(b *testing.B) {
 				b.Run(fmt.Sprintf("%dx%dx%d/%s/workers=%d", c.rows, c.in, c.out, set.name, workers), func(b *testing.B) {
 					d := New(Options{Workers: workers})
 					d.instructions = set
-					x, _ := d.NewPlanes(c.rows, c.in, 1)
-					w, _ := d.NewPlanes(c.out, c.in, 1)
-					signs, _ := d.NewPlanes(c.rows, c.out, 1)
-					mask, _ := d.NewPlanes(c.rows, c.out, 1)
+					x, _ := d.NewPlanes(c.rows, c.in, kernels.Sign())
+					w, _ := d.NewPlanes(c.out, c.in, kernels.Sign())
+					signs, _ := d.NewPlanes(c.rows, c.out, kernels.Sign())
+					mask, _ := d.NewPlanes(c.rows, c.out, kernels.Sign())
 					l := kernels.Linear{In: c.in, Out: c.out, Signs: w, Alpha: ones(c.out), Theta: ones(c.out)}
 					for b.Loop() {
 						d.LinearSigns(signs, mask, kernels.Activation{Planes: x}, l, kernels.KShift{})
@@ -69,8 +69,8 @@ func BenchmarkLinearBackward(b *testing.B) {
 		for _, streamBits := range []int{1, 4} {
 			b.Run(fmt.Sprintf("gradients=%d/stream=%d", gradBits, streamBits), func(b *testing.B) {
 				d := New(Options{Workers: 1})
-				x, _ := d.NewPlanes(rows, in, streamBits)
-				w, _ := d.NewPlanes(out, in, 1)
+				x, _ := d.NewPlanes(rows, in, kernels.MidRise(streamBits))
+				w, _ := d.NewPlanes(out, in, kernels.Sign())
 				l := kernels.Linear{In: in, Out: out, Signs: w, Alpha: ones(out), Theta: ones(out)}
 				dl := kernels.LinearGradient{Weight: make(floats, out*in), Alpha: make(floats, out), Theta: make(floats, out)}
 				dx, dy := make(floats, rows*in), normals(random(1), rows*out)

@@ -24,7 +24,7 @@ func normals(r *rand.Rand, n int) floats {
 // randomPlanes fills rows with random values and returns the integers behind them, Σ_b 2^b s_b.
 func randomPlanes(t *testing.T, d *Device, r *rand.Rand, rows, cols, bits int) (*planes, []int) {
 	t.Helper()
-	x, err := d.NewPlanes(rows, cols, bits)
+	x, err := d.NewPlanes(rows, cols, kernels.MidRise(bits))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestBinaryProductsAreExact(t *testing.T) {
 			for k := range c.in {
 				sum += a[i/c.out*c.in+k] * b[i%c.out*c.in+k]
 			}
-			if want := scale(c.bits) * float32(sum); g != want {
+			if want := kernels.MidRise(c.bits).Unit() * float32(sum); g != want {
 				t.Fatalf("%+v: row %d channel %d is %v, want %v", c, i/c.out, i%c.out, g, want)
 			}
 		}
@@ -88,7 +88,7 @@ func TestLinearBackward(t *testing.T) {
 		"alone": {From: 0, To: 29, Offset: 1, Seq: seq},
 	} {
 		l := kernels.Linear{In: in, Out: out, Weight: normals(r, out*in), Alpha: normals(r, out), Theta: normals(r, out)}
-		l.Signs, _ = d.NewPlanes(out, in, 1)
+		l.Signs, _ = d.NewPlanes(out, in, kernels.Sign())
 		d.Binarize(l)
 		x, dy := normals(r, rows*in), normals(r, rows*out)
 		pass, set := randomPlanes(t, d, r, rows, out, 1)
@@ -172,7 +172,7 @@ func TestQuantize(t *testing.T) {
 	for _, bits := range []int{2, 4, 8} {
 		p, _ := randomPlanes(t, d, r, 1, width, bits)
 		a, got, index := normals(r, width), make([]float32, width), make([]byte, width)
-		half, step := halfLevels(bits)
+		half, step := halfLevels(kernels.MidRise(bits))
 		d.quantize(index, a, ones(width), 2, step, half)
 		p.setLevels(0, index)
 		p.segment(got, 0, 0)
@@ -199,7 +199,7 @@ func TestSurvivorsMatchSorting(t *testing.T) {
 	} {
 		width := a.Heads * a.HeadDim
 		qkv, levels := randomPlanes(t, d, r, a.Batch*a.Seq, 3*width, 1)
-		out, _ := d.NewPlanes(a.Batch*a.Seq, width, 1)
+		out, _ := d.NewPlanes(a.Batch*a.Seq, width, kernels.Sign())
 		pointers := make(ints, a.Batch*a.Heads*a.Seq*a.Survivors)
 		d.SetScalars(kernels.Scalars{Gamma: 0.5})
 		d.Attend(out, pointers, qkv, a)
@@ -263,7 +263,7 @@ func TestNormalizeBackward(t *testing.T) {
 		return sum
 	}
 	dx, dGain := make(floats, rows*width), make(floats, width)
-	d.NormalizeBackward(dx, dGain, weight, x, gain, eps, 16)
+	d.NormalizeBackward(dx, dGain, weight, x, gain, eps, kernels.Unquantized())
 	check := func(name string, at, gradient floats) {
 		for i := range at {
 			v := at[i]
@@ -288,7 +288,7 @@ func TestCrossEntropyIgnoresTargets(t *testing.T) {
 	d := New(Options{})
 	d.SetScalars(kernels.Scalars{GradScale: 0.5})
 	head := kernels.Linear{In: 1, Out: 3, Weight: ones(3), Alpha: floats{1, 2, 3}, Theta: make(floats, 3)}
-	head.Signs, _ = d.NewPlanes(3, 1, 1)
+	head.Signs, _ = d.NewPlanes(3, 1, kernels.Sign())
 	d.Binarize(head)
 	dl := kernels.LinearGradient{Weight: make(floats, 3), Alpha: make(floats, 3), Theta: make(floats, 3)}
 	losses, alone, dx := make(floats, 2), make(floats, 2), ones(2)
@@ -331,7 +331,7 @@ func TestAdamWRoundsFromMasters(t *testing.T) {
 func TestFailureSticks(t *testing.T) {
 	d := New(Options{Workers: 2})
 	table := kernels.Linear{In: 8, Out: 4}
-	table.Signs, _ = d.NewPlanes(4, 8, 1)
+	table.Signs, _ = d.NewPlanes(4, 8, kernels.Sign())
 	d.Embed(make(floats, 300*8), append(make(ints, 299), 4), table)
 	if err := d.Sync(); err == nil || !strings.Contains(err.Error(), "Embed") {
 		t.Fatalf("a token outside the table gave %v", err)

@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+
+	"bitnet1/kernels"
 )
 
 // Every instruction set gives the bits that the Go loops give, for whole registers, for less, and for what is left
@@ -263,7 +265,7 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 		"quantize": func(s *instructions, r *rand.Rand, n int) any {
 			bits := 2 + r.IntN(7)
 			x, gain := oddities(r, n), oddities(r, n)
-			half, step := halfLevels(bits)
+			half, step := halfLevels(kernels.MidRise(bits))
 			for i := range x {
 				if r.IntN(3) == 0 {
 					gain[i], x[i] = 1, float32(step*float64(r.IntN(2*int(half)+1)-int(half))) // between two levels

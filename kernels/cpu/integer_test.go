@@ -40,7 +40,7 @@ func randomBackward(t *testing.T, d *Device, r *rand.Rand) *backwardCase {
 	d.SetScalars(c.scalars)
 	c.linear = kernels.Linear{In: c.in, Out: c.out, ID: uint16(r.Uint32()),
 		Weight: normals(r, c.out*c.in), Alpha: normals(r, c.out), Theta: normals(r, c.out)}
-	c.linear.Signs, _ = d.NewPlanes(c.out, c.in, 1)
+	c.linear.Signs, _ = d.NewPlanes(c.out, c.in, kernels.Sign())
 	if c.mixed {
 		c.linear.Mixed = make(floats, c.in*c.out)
 	}
@@ -186,7 +186,7 @@ func TestHeadInParts(t *testing.T) {
 			whole := New(Options{Workers: 2})
 			whole.SetScalars(kernels.Scalars{GradScale: 0.1, Step: 3})
 			head := kernels.Linear{In: in, Out: out, Weight: normals(r, out*in), Alpha: normals(r, out), Theta: normals(r, out)}
-			head.Signs, _ = whole.NewPlanes(out, in, 1)
+			head.Signs, _ = whole.NewPlanes(out, in, kernels.Sign())
 			whole.Binarize(head)
 			for i := range values(head.Alpha) {
 				head.Alpha.(floats)[i] *= 0.1

@@ -145,7 +145,7 @@ func startOf(starts kernels.Ints, r int) int {
 func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear,
 	emit func(row int, sums []int32, offset int32, unit float32, s *scratch)) {
 	x, w := activation.Planes.(*planes), l.Signs.(*planes)
-	unit := scale(x.bits)
+	unit := x.quantization.Unit()
 	switch {
 	case x.rows < fewRows: // the workers divide the channels
 		all := d.shared.fewRowSums.take(x.rows * l.Out)

@@ -39,7 +39,7 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 		byRow = d.inputGradient(dx, l)
 	}
 	if dl != nil && rounded && x.Planes != nil {
-		if err := kernels.CheckSums(g.rows, gradBits, x.Planes.Bits()); err != nil {
+		if err := kernels.CheckSums(g.rows, gradBits, x.Planes.Quantization()); err != nil {
 			panic(err)
 		}
 		byChannel = new(roundedGradient)
@@ -92,7 +92,7 @@ func (d *Device) weightGradient(dl kernels.LinearGradient, q roundedGradient, g 
 	out := g.to - g.from
 	d.blocks(out, lookupTask, func(from, to int, s *scratch) {
 		d.lookupProducts(q.values, signs, from, to, s, func(r int, sums []int32, offset int32) {
-			o, unit := g.from+r, q.units[r]*scale(input.bits)
+			o, unit := g.from+r, q.units[r]*input.quantization.Unit()
 			dst, factor := dWeight[o*l.In:][:l.In], alpha[o]*unit
 			if l.Mixed == nil {
 				sum := d.addScaled(dst, sums, l.Signs.(*planes).row(o), offset, factor)

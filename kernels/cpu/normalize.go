@@ -19,7 +19,7 @@ func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps f
 		in, g := values(x), values(gain)
 		width := len(g)
 		rows := len(in) / width
-		if out.Floats == nil && out.Planes.Bits() == 1 {
+		if out.Floats == nil && out.Planes.Quantization() == kernels.Sign() {
 			d.normalizedSigns(out.Planes.(*planes), in, g, rows)
 			return
 		}
@@ -30,7 +30,7 @@ func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps f
 				rms := d.reciprocalRMS(row, eps)
 				if out.Floats == nil {
 					p := out.Planes.(*planes)
-					half, step := halfLevels(p.bits)
+					half, step := halfLevels(p.quantization)
 					d.quantize(index, row, g, rms, step, half)
 					p.setLevels(r, index)
 					continue
@@ -62,10 +62,9 @@ func (d *Device) normalizedSigns(out *planes, x, gain []float32, rows int) {
 	})
 }
 
-// halfLevels is half the number of mid-rise levels on [-2.5, 2.5] that bits give, and the step from one to the next.
-func halfLevels(bits int) (half, step float64) {
-	half = float64(int(1) << (bits - 1))
-	return half, 2.5 / half
+// halfLevels is half the number of q's levels, and the step from one to the next.
+func halfLevels(q kernels.Quantization) (half, step float64) {
+	return float64(q.Largest()+1) / 2, q.Step()
 }
 
 // quantizeGo writes the indices of the levels nearest to gain * x * r, of 2*half levels that are step apart: the even
@@ -104,10 +103,10 @@ func (p *planes) setLevels(r int, index []byte) {
 }
 
 // NormalizeBackward is the gradient of Normalize: with a = gain * x * r, dx = r * (da*gain - x * r²/d * Σ da*gain*x).
-func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps float64, bits int) {
+func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps float64, q kernels.Quantization) {
 	d.run("NormalizeBackward", func() {
 		in, g, grad, to := values(x), values(gain), anyFloatsOf(dOut), anyFloatsOf(dx)
-		width, limit := len(g), passLimit(bits)
+		width, limit := len(g), q.PassLimit()
 		d.sumRows(values(dGain), len(in)/width, width, 1, func(from, end int, dGain []float64, s *scratch) {
 			// A few rows at a time: what one row waits for, others fill.
 			const most = 8
@@ -131,17 +130,6 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 			}
 		})
 	})
-}
-
-// passLimit is the largest |a| whose gradient passes the reading of the stream with so many bits.
-func passLimit(bits int) float64 {
-	switch {
-	case bits == 1:
-		return 1
-	case bits <= 8:
-		return 2.5
-	}
-	return math.Inf(1)
 }
 
 // maskNormalizedGo copies the gradient da of a = gain * x * r where |a| <= limit, writes zeros elsewhere, and returns

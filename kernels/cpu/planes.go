@@ -14,30 +14,33 @@ const wordsPerStep = 4
 // planes keeps the planes of a row together: plane b of row r starts at word (r*bits + b) * stride.
 type planes struct {
 	rows, cols, bits int
+	quantization     kernels.Quantization
 	stride           int // words per plane of a row
 	words            []uint64
 	pops             []int32 // set bits per plane of a row, for the identity of binary products
 }
 
 // NewPlanes allocates planes whose bits are all zero, that is -1.
-func (d *Device) NewPlanes(rows, cols, bits int) (kernels.Planes, error) {
-	if rows < 0 || cols < 1 || bits < 1 || bits > 8 {
-		return nil, fmt.Errorf("cpu: cannot make %d × %d values of %d bits: want 1 to 8 bits", rows, cols, bits)
+func (d *Device) NewPlanes(rows, cols int, q kernels.Quantization) (kernels.Planes, error) {
+	if err := kernels.CheckPlanes(rows, cols, q); err != nil {
+		return nil, fmt.Errorf("cpu: %w", err)
 	}
+	bits := q.Planes()
 	stride := (cols + 64*wordsPerStep - 1) / (64 * wordsPerStep) * wordsPerStep
 	if err := checkSize("words of bit planes", rows*bits*stride); err != nil {
 		return nil, err
 	}
-	return &planes{rows, cols, bits, stride, make([]uint64, rows*bits*stride), make([]int32, rows*bits)}, nil
+	return &planes{rows, cols, bits, q, stride, make([]uint64, rows*bits*stride), make([]int32, rows*bits)}, nil
 }
 
 func (p *planes) Rows() int { return p.rows }
 func (p *planes) Cols() int { return p.cols }
-func (p *planes) Bits() int { return p.bits }
+
+func (p *planes) Quantization() kernels.Quantization { return p.quantization }
 
 func (p *planes) Slice(from, to int) kernels.Planes {
 	n := p.bits * p.stride
-	return &planes{to - from, p.cols, p.bits, p.stride, p.words[from*n : to*n], p.pops[from*p.bits : to*p.bits]}
+	return &planes{to - from, p.cols, p.bits, p.quantization, p.stride, p.words[from*n : to*n], p.pops[from*p.bits : to*p.bits]}
 }
 
 // DownloadPlanes copies the words of src without the padding beyond whole words.
@@ -99,14 +102,6 @@ func packMaskGo(words []uint64, x []float32) {
 	}
 }
 
-// scale is what one unit of the integer behind n-bit values is worth.
-func scale(bits int) float32 {
-	if bits == 1 {
-		return 1
-	}
-	return 2.5 / float32(int(1)<<bits)
-}
-
 // signs8[b] is the ±1 of a byte's bits, least significant first.
 var signs8 = func() (t [256][8]float32) {
 	for b := range t {
@@ -124,7 +119,7 @@ func (p *planes) segment(dst []float32, row, col int) {
 		return
 	}
 	words := p.row(row)
-	unit := scale(p.bits)
+	unit := p.quantization.Unit()
 	for j := range dst {
 		c := col + j
 		level := -(1<<p.bits - 1)

@@ -69,12 +69,12 @@ func linearBackward[S any](d *Device, dx kernels.Floats, dl kernels.LinearGradie
 	b.rowsRounded = gradBits != kernels.FloatBits && l.Mixed == nil
 	b.columnsRounded = dl.Weight != nil && gradBits != kernels.FloatBits && x.Floats == nil
 	if b.columnsRounded {
-		if err := kernels.CheckSums(g.rows, gradBits, x.Planes.Bits()); err != nil {
+		if err := kernels.CheckSums(g.rows, gradBits, x.Planes.Quantization()); err != nil {
 			return err
 		}
 	}
 	b.columnsFloat = dl.Weight != nil && !b.columnsRounded
-	b.asBytes = b.columnsRounded && d.hopper && x.Planes.Bits() > 1
+	b.asBytes = b.columnsRounded && d.hopper && x.Planes.(*planes).bits > 1
 	if err := b.beside(b.operands); err != nil {
 		return err
 	}
@@ -343,7 +343,7 @@ func (b *backward[S]) weightProduct() error {
 			}
 		}
 	}
-	return b.finish(launch.finishWeightsInt32, sums, b.columnScale, unit(x.bits))
+	return b.finish(launch.finishWeightsInt32, sums, b.columnScale, x.quantization.Unit())
 }
 
 // finish turns the sums behind weights' gradients into gradients.

@@ -10,14 +10,6 @@ import (
 	"gorgonia.org/cu"
 )
 
-// unit is what one unit of the integer behind n-bit values is worth.
-func unit(bits int) float32 {
-	if bits == 1 {
-		return 1
-	}
-	return 2.5 / float32(int(1)<<bits)
-}
-
 // rowsOf is the number of rows of x.
 func rowsOf(x kernels.Activation, in int) int {
 	if x.Floats != nil {
@@ -60,7 +52,7 @@ func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l k
 		}
 		a, w, ok := integers(x, l)
 		if ok && d.hopper && s.To <= s.From && largestSum(a) <= largestThreshold {
-			t, err := d.thresholds(alpha, theta, unit(a.bits), a, w)
+			t, err := d.thresholds(alpha, theta, a.quantization.Unit(), a, w)
 			if err != nil {
 				return err
 			}
@@ -86,7 +78,7 @@ func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l
 		to, base := float32s(out, rows*l.Out), float32s(residual, rows*l.Out)
 		alpha, theta := float32s(l.Alpha, l.Out), float32s(l.Theta, l.Out)
 		if a, w, ok := integers(x, l); ok && d.hopper && aligned(l.Out, to, base, alpha, theta) {
-			return d.multiplyAffine(to, base, l.Out, a, w, affine{alpha: alpha, theta: theta, scale: unit(a.bits)})
+			return d.multiplyAffine(to, base, l.Out, a, w, affine{alpha: alpha, theta: theta, scale: a.quantization.Unit()})
 		}
 		y, stride, err := d.outputs(x, l, rows)
 		if err != nil {
@@ -104,7 +96,7 @@ func (d *Device) outputs(x kernels.Activation, l kernels.Linear, rows int) (y cu
 		return 0, 0, err
 	}
 	if a, w, ok := integers(x, l); ok {
-		return y, stride, d.multiplyFloats(y, stride, a, w, 0, unit(a.bits))
+		return y, stride, d.multiplyFloats(y, stride, a, w, 0, a.quantization.Unit())
 	}
 	values, err := d.activation(x, l.In)
 	if err != nil {
@@ -123,7 +115,7 @@ func (d *Device) activation(x kernels.Activation, in int) (cu.DevicePtr, error) 
 		return float32s(x.Floats, 0), nil
 	}
 	p := x.Planes.(*planes)
-	return d.expand("activation", p, unit(p.bits), 0)
+	return d.expand("activation", p, p.quantization.Unit(), 0)
 }
 
 // effective returns the weight that products see as floats, out × in, with rows scaled by factor if there is one.

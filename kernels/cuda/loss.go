@@ -103,7 +103,7 @@ func (h *lmHead) source(from, to int) (s headGradient, err error) {
 		rowStats: h.stats + cu.DevicePtr(8*from), targets: h.targets + cu.DevicePtr(4*from), scalars: h.memory.scalars,
 	}
 	if h.integers {
-		s.logits.unit = unit(h.x.Planes.Bits())
+		s.logits.unit = h.x.Planes.Quantization().Unit()
 	}
 	if !there {
 		kernel, g := either(h.integers, launch.lossesInt16, launch.lossesFloat32), grid(ceilDiv(to-from, kLossRows))

@@ -18,6 +18,7 @@ import (
 // Rows are padded to 128 bits and their number to 256, with zeros, as the matrix units and the copy engine want it.
 type planes struct {
 	rows, cols, bits int
+	quantization     kernels.Quantization // unset in working memory
 	signed           bool
 	planeBytes       int
 	data             cu.DevicePtr
@@ -26,7 +27,8 @@ type planes struct {
 
 func (p *planes) Rows() int { return p.rows }
 func (p *planes) Cols() int { return p.cols }
-func (p *planes) Bits() int { return p.bits }
+
+func (p *planes) Quantization() kernels.Quantization { return p.quantization }
 
 func (p *planes) Slice(from, to int) kernels.Planes {
 	checkSlice(from, to, p.rows)
@@ -59,11 +61,12 @@ func (p *planes) String() string {
 }
 
 // NewPlanes allocates planes whose bits are all zero, that is -1.
-func (d *Device) NewPlanes(rows, cols, bits int) (kernels.Planes, error) {
-	if rows < 0 || cols < 1 || bits < 1 || bits > 8 {
-		return nil, fmt.Errorf("CUDA device %d: cannot make %d × %d values of %d bits: want 1 to 8 bits", d.index, rows, cols, bits)
+func (d *Device) NewPlanes(rows, cols int, q kernels.Quantization) (kernels.Planes, error) {
+	if err := kernels.CheckPlanes(rows, cols, q); err != nil {
+		return nil, fmt.Errorf("CUDA device %d: %w", d.index, err)
 	}
-	p := &planes{rows: rows, cols: cols, bits: bits, planeBytes: planeBytes(rows, cols)}
+	bits := q.Planes()
+	p := &planes{rows: rows, cols: cols, bits: bits, quantization: q, planeBytes: planeBytes(rows, cols)}
 	var err error
 	if p.data, err = d.allocate("bytes of bit planes", bits*p.planeBytes, bits*p.planeBytes); err != nil {
 		return nil, err

@@ -4,7 +4,6 @@ package cuda
 
 import (
 	"fmt"
-	"math"
 
 	"bitnet1/kernels"
 
@@ -73,19 +72,8 @@ func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps f
 	})
 }
 
-// passLimit is the largest |a| whose gradient passes the reading of the stream with so many bits.
-func passLimit(bits int) float64 {
-	switch {
-	case bits == 1:
-		return 1
-	case bits <= 8:
-		return 2.5
-	}
-	return math.Inf(1)
-}
-
 // NormalizeBackward is the gradient of Normalize.
-func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps float64, bits int) {
+func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps float64, q kernels.Quantization) {
 	d.run("NormalizeBackward", func() error {
 		width := gain.Len()
 		rows := x.Len() / width
@@ -110,7 +98,7 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 		if err != nil {
 			return err
 		}
-		if err := kernel(d.launch(g), to.at, partial, from.at, xs, gains, rows, width, eps, float32(passLimit(bits))); err != nil {
+		if err := kernel(d.launch(g), to.at, partial, from.at, xs, gains, rows, width, eps, float32(q.PassLimit())); err != nil {
 			return err
 		}
 		return d.addColumns(float32s(dGain, width), partial, blocks, width, 1)

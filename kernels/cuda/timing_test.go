@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"bitnet1/kernels"
 )
 
 var timings = flag.Bool("timings", false, "print a table of the products' times")
@@ -72,7 +74,7 @@ func TestTimings(t *testing.T) {
 // noisePlanes are planes of random bits.
 func noisePlanes(t *testing.T, d *Device, rows, cols, bits int) *planes {
 	t.Helper()
-	x, err := d.NewPlanes(rows, cols, bits)
+	x, err := d.NewPlanes(rows, cols, kernels.MidRise(bits))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -162,7 +162,7 @@ func testBFloatGradients(b *bench) {
 		b.agree(fmt.Sprintf("%d × %d normalized", rows, width), rows*width, b.normals(rows*width), func(dx, dOut kernels.Floats) []kernels.Floats {
 			dGain := b.floats(make([]float32, width))
 			b.d.Upload(dx, base)
-			b.d.NormalizeBackward(dx, dGain, dOut, x, gain, eps, 4)
+			b.d.NormalizeBackward(dx, dGain, dOut, x, gain, eps, kernels.MidRise(4))
 			return []kernels.Floats{dGain}
 		})
 		tokens := make([]int32, rows)

@@ -56,7 +56,7 @@ func (b *bench) opposite(in, out int) kernels.Linear {
 	for i := range weight {
 		weight[i] = float32(1 - 2*(i%in/(in/2)))
 	}
-	signs, err := b.d.NewPlanes(out, in, 1)
+	signs, err := b.d.NewPlanes(out, in, kernels.Sign())
 	b.must(err)
 	l := kernels.Linear{In: in, Out: out, Weight: b.floats(weight), Signs: signs, Alpha: b.floats(b.normals(out)), Theta: b.floats(make([]float32, out))}
 	b.d.Binarize(l)

@@ -130,7 +130,7 @@ func (b *bench) signs(rows, cols int) kernels.Planes {
 // signsOf is the matrix of the signs of values.
 func (b *bench) signsOf(values []float32, rows, cols int) kernels.Planes {
 	b.t.Helper()
-	p, err := b.d.NewPlanes(rows, cols, 1)
+	p, err := b.d.NewPlanes(rows, cols, kernels.Sign())
 	b.must(err)
 	b.d.Binarize(kernels.Linear{In: cols, Out: rows, Weight: b.floats(values), Signs: p})
 	return p
@@ -143,7 +143,7 @@ func (b *bench) activation(rows, cols, bits int) kernels.Activation {
 	if bits == 16 {
 		return kernels.Activation{Floats: x}
 	}
-	p, err := b.d.NewPlanes(rows, cols, bits)
+	p, err := b.d.NewPlanes(rows, cols, kernels.MidRise(bits))
 	b.must(err)
 	gain := make([]float32, cols)
 	for i := range gain {
@@ -157,7 +157,7 @@ func (b *bench) activation(rows, cols, bits int) kernels.Activation {
 // integers downloads p and returns Σ_b 2^b s_b of every entry.
 func (b *bench) integers(p kernels.Planes) []int {
 	b.t.Helper()
-	rows, cols, bits := p.Rows(), p.Cols(), p.Bits()
+	rows, cols, bits := p.Rows(), p.Cols(), p.Quantization().Planes()
 	perPlane := (cols + 63) / 64
 	words := make([]uint64, rows*bits*perPlane)
 	b.must(b.d.DownloadPlanes(words, p))
@@ -176,14 +176,6 @@ func (b *bench) integers(p kernels.Planes) []int {
 	return list
 }
 
-// unit is what one unit of the integer behind n-bit values is worth.
-func unit(bits int) float32 {
-	if bits == 1 {
-		return 1
-	}
-	return 2.5 / float32(int(1)<<bits)
-}
-
 // values returns a's values.
 func (b *bench) values(a kernels.Activation) []float64 {
 	if a.Floats != nil {
@@ -192,7 +184,7 @@ func (b *bench) values(a kernels.Activation) []float64 {
 	list := b.integers(a.Planes)
 	x := make([]float64, len(list))
 	for i, v := range list {
-		x[i] = float64(unit(a.Planes.Bits())) * float64(v)
+		x[i] = float64(a.Planes.Quantization().Unit()) * float64(v)
 	}
 	return x
 }
@@ -274,7 +266,7 @@ func (b *bench) newLinear(in, out int, mix float64) linear {
 	weight := b.normals(out * in)
 	l.Linear = kernels.Linear{In: in, Out: out, ID: uint16(b.r.IntN(1 << 16)), Weight: b.floats(weight), Alpha: b.floats(l.alpha), Theta: b.floats(l.theta)}
 	var err error
-	l.Signs, err = b.d.NewPlanes(out, in, 1)
+	l.Signs, err = b.d.NewPlanes(out, in, kernels.Sign())
 	b.must(err)
 	if mix < 1 {
 		l.Mixed = b.poisoned(out * in)

@@ -50,11 +50,11 @@ func (l *Limited) NewInts(n int) (kernels.Ints, error) {
 }
 
 // NewPlanes fails where the limit is passed.
-func (l *Limited) NewPlanes(rows, cols, bits int) (kernels.Planes, error) {
-	if err := l.take(rows * bits * ((cols + 7) / 8)); err != nil {
+func (l *Limited) NewPlanes(rows, cols int, q kernels.Quantization) (kernels.Planes, error) {
+	if err := l.take(rows * q.Planes() * ((cols + 7) / 8)); err != nil {
 		return nil, err
 	}
-	return l.Device.NewPlanes(rows, cols, bits)
+	return l.Device.NewPlanes(rows, cols, q)
 }
 
 // Room is the limit: nobody else has any of it.

@@ -415,7 +415,7 @@ func testDeterminism(b *bench) {
 // Rounded gradients of very many channels add up to more than 2^22.
 func testWideSums(b *bench) {
 	const rows, in, out = 3, 16, 50304
-	signs, err := b.d.NewPlanes(out, in, 1)
+	signs, err := b.d.NewPlanes(out, in, kernels.Sign())
 	b.must(err)
 	ones := make([]float32, out*max(in, rows))
 	for i := range ones {

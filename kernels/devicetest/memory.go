@@ -33,7 +33,7 @@ func testMemory(b *bench) {
 	if _, err := b.d.NewFloats(-1); err == nil {
 		b.t.Error("-1 floats were allocated")
 	}
-	if _, err := b.d.NewPlanes(1, 1, 9); err == nil {
+	if _, err := b.d.NewPlanes(1, 1, kernels.MidRise(9)); err == nil {
 		b.t.Error("planes of 9 bits were allocated")
 	}
 }

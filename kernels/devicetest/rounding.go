@@ -154,7 +154,7 @@ func testRoundingOfTheLMHead(b *bench) {
 			total += groups[group].probability
 		}
 	}
-	signs, err := b.d.NewPlanes(out, in, 1)
+	signs, err := b.d.NewPlanes(out, in, kernels.Sign())
 	b.must(err)
 	l := kernels.Linear{In: in, Out: out, ID: 9, Weight: b.floats(weight), Signs: signs, Alpha: b.floats(alpha), Theta: b.floats(theta)}
 	b.d.Binarize(l)

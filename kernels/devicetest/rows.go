@@ -160,7 +160,7 @@ func testNormalizeBackward(b *bench) {
 			x, gain, dOut := b.normals(rows*width), b.normals(width), b.normals(rows*width)
 			base, baseGain := b.normals(rows*width), b.normals(width)
 			dx, dGain := b.floats(base), b.floats(baseGain)
-			b.d.NormalizeBackward(dx, dGain, b.floats(dOut), b.floats(x), b.floats(gain), eps, bits)
+			b.d.NormalizeBackward(dx, dGain, b.floats(dOut), b.floats(x), b.floats(gain), eps, kernels.MidRise(bits))
 			wantX, wantGain := wide(base), wide(baseGain)
 			for r := range rows {
 				row := x[r*width:][:width]

@@ -228,7 +228,7 @@ func testSpecialNormalizeBackward(b *bench) {
 					dOut[2*width+5], dOut[4*width+7] = nan, infinity
 				}
 				dx, dGain := b.floats(make([]float32, rows*width)), b.floats(make([]float32, width))
-				b.d.NormalizeBackward(dx, dGain, b.floats(dOut), b.floats(x), b.floats(gain), eps, bits)
+				b.d.NormalizeBackward(dx, dGain, b.floats(dOut), b.floats(x), b.floats(gain), eps, kernels.MidRise(bits))
 				wantX, wantGain, size := make([]float64, rows*width), make([]float64, width), make([]float64, width)
 				for r := range rows {
 					row := x[r*width:][:width]
@@ -569,7 +569,7 @@ func testSumsThatOverflow(b *bench) {
 	const most = (1<<31 - 1) / (127 * 255)
 	l := b.plainLinear(1, 1)
 	run := func(rows int) float32 {
-		x, err := b.d.NewPlanes(rows, 1, 8)
+		x, err := b.d.NewPlanes(rows, 1, kernels.MidRise(8))
 		b.must(err)
 		b.d.Normalize(kernels.Activation{Planes: x}, b.floats(onesOf(rows)), b.floats([]float32{100}), eps)
 		dl := kernels.LinearGradient{Weight: b.floats(make([]float32, 1)), Alpha: b.floats(make([]float32, 1)), Theta: b.floats(make([]float32, 1))}

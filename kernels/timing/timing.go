@@ -148,8 +148,8 @@ func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps f
 }
 
 // NormalizeBackward times the operation of that name.
-func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps float64, bits int) {
-	d.measure("NormalizeBackward", Elementwise, func() { d.Device.NormalizeBackward(dx, dGain, dOut, x, gain, eps, bits) })
+func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps float64, q kernels.Quantization) {
+	d.measure("NormalizeBackward", Elementwise, func() { d.Device.NormalizeBackward(dx, dGain, dOut, x, gain, eps, q) })
 }
 
 // LinearSigns times the operation of that name.

@@ -30,7 +30,7 @@ type Config struct {
 	KShiftSelf   bool    `json:"kshift_self"`   // false: keys of those layers read the earlier token alone
 	Alibi        bool    `json:"alibi"`         // scores fall linearly with distance
 	Eps          float64 `json:"eps"`           // added to the mean square in RMSNorm
-	StreamBits   int     `json:"stream_bits"`   // 1 (sign), 2..8 (levels) or kernels.FloatBits: how linears read the stream
+	StreamBits   int     `json:"stream_bits"`   // how linears read the residual stream: bits of kernels.MidRise
 }
 
 // MarshalJSON writes an empty list of K-shift layers as [], which the reference expects.
@@ -81,8 +81,9 @@ func (c Config) Validate() error {
 		return fmt.Errorf("model configuration: d = %d is no multiple of heads = %d", c.D, c.Heads)
 	case !(c.Eps > 0) || math.IsInf(c.Eps, 0):
 		return fmt.Errorf("model configuration: eps is %v, want a small positive number such as 1e-5", c.Eps)
-	case c.StreamBits != kernels.FloatBits && (c.StreamBits < 1 || c.StreamBits > 8):
-		return fmt.Errorf("model configuration: stream_bits is %d, want 1 to 8, or %d for unquantized", c.StreamBits, kernels.FloatBits)
+	}
+	if err := c.stream().Check(); err != nil {
+		return fmt.Errorf("model configuration: stream_bits: %w", err)
 	}
 	for _, l := range c.KShiftLayers {
 		if l < 0 || l >= c.Layers {
@@ -91,6 +92,9 @@ func (c Config) Validate() error {
 	}
 	return nil
 }
+
+// stream is how linears read the residual stream.
+func (c Config) stream() kernels.Quantization { return kernels.MidRise(c.StreamBits) }
 
 // HeadDim is the width of one head.
 func (c Config) HeadDim() int { return c.D / c.Heads }

@@ -61,7 +61,7 @@ func (m *Model) bind(a *allocator, name string, in, out int) (kernels.Linear, ke
 	l := kernels.Linear{
 		In: in, Out: out, ID: m.bound,
 		Weight: part(s.param, ".weight", in*out), Alpha: part(s.param, ".alpha", out), Theta: part(s.param, ".theta", out),
-		Signs: a.planes(out, in, 1),
+		Signs: a.planes(out, in, kernels.Sign()),
 	}
 	m.bound++
 	if s.base > 0 && l.Signs != nil {
@@ -135,7 +135,7 @@ func (m *Model) newBuffers(a *allocator) buffers {
 	c, n := m.config, m.rows()
 	b := buffers{
 		tokens: a.ints(n), targets: a.ints(n), losses: a.floats(n), totalLoss: a.floats(1),
-		readOut: a.stream(n, c.D, c.StreamBits),
+		readOut: a.activation(n, c.D, c.stream()),
 	}
 	if m.options.Documents.Separate {
 		b.starts = a.ints(n)
@@ -170,10 +170,10 @@ func (m *Model) layerBuffers(a *allocator, l *layer) {
 	c, n := m.config, m.rows()
 	l.in = a.floats(n * c.D)
 	l.mid = l.in
-	l.readAttn, l.readFF = a.stream(n, c.D, c.StreamBits), a.stream(n, c.D, c.StreamBits)
-	l.signs, l.read, l.hidden = a.planes(n, 3*c.D, 1), a.planes(n, c.D, 1), a.planes(n, c.FF, 1)
+	l.readAttn, l.readFF = a.activation(n, c.D, c.stream()), a.activation(n, c.D, c.stream())
+	l.signs, l.read, l.hidden = a.planes(n, 3*c.D, kernels.Sign()), a.planes(n, c.D, kernels.Sign()), a.planes(n, c.FF, kernels.Sign())
 	if !m.options.Inference {
 		l.mid = a.floats(n * c.D)
-		l.pass, l.hiddenPass = a.planes(n, 3*c.D, 1), a.planes(n, c.FF, 1)
+		l.pass, l.hiddenPass = a.planes(n, 3*c.D, kernels.Sign()), a.planes(n, c.FF, kernels.Sign())
 	}
 }

@@ -165,19 +165,19 @@ func (a *allocator) ints(n int) kernels.Ints {
 	return x
 }
 
-func (a *allocator) planes(rows, cols, bits int) kernels.Planes {
+func (a *allocator) planes(rows, cols int, q kernels.Quantization) kernels.Planes {
 	if a.err != nil {
 		return nil
 	}
-	x, err := a.dev.NewPlanes(rows, cols, bits)
+	x, err := a.dev.NewPlanes(rows, cols, q)
 	a.err = err
 	return x
 }
 
-// stream allocates what a linear reads of the residual stream.
-func (a *allocator) stream(rows, width, bits int) kernels.Activation {
-	if bits == kernels.FloatBits {
+// activation allocates what a linear reads.
+func (a *allocator) activation(rows, width int, q kernels.Quantization) kernels.Activation {
+	if q == kernels.Unquantized() {
 		return kernels.Activation{Floats: a.floats(rows * width)}
 	}
-	return kernels.Activation{Planes: a.planes(rows, width, bits)}
+	return kernels.Activation{Planes: a.planes(rows, width, q)}
 }

@@ -169,7 +169,7 @@ func (m *Model) enqueueLMHeadBackward() {
 	m.dev.CrossEntropyBackward(b.losses, b.dStream, m.dCodebook, b.readOut, m.strict(m.codebook), b.targets, m.options.GradBits)
 	m.dev.AddSum(b.totalLoss, b.losses)
 	m.dev.Zero(b.dx)
-	m.dev.NormalizeBackward(b.dx, m.dGainOut, b.dStream, b.out, m.gainOut, c.Eps, c.StreamBits)
+	m.dev.NormalizeBackward(b.dx, m.dGainOut, b.dStream, b.out, m.gainOut, c.Eps, c.stream())
 }
 
 // enqueueLayerBackward turns the gradient of what leaves a layer, in dx, into that of what entered it.
@@ -178,11 +178,11 @@ func (m *Model) enqueueLayerBackward(l *layer) {
 	read, hidden := kernels.Activation{Planes: l.read}, kernels.Activation{Planes: l.hidden}
 	m.dev.LinearBackward(b.dHidden, l.dDown, b.dx, nil, hidden, m.strict(l.down), none, bits)
 	m.dev.LinearBackward(b.dStream, l.dUp, b.dHidden, l.hiddenPass, l.readFF, m.strict(l.up), none, bits)
-	m.dev.NormalizeBackward(b.dx, l.dGainFFN, b.dStream, l.mid, l.gainFFN, c.Eps, c.StreamBits)
+	m.dev.NormalizeBackward(b.dx, l.dGainFFN, b.dStream, l.mid, l.gainFFN, c.Eps, c.stream())
 	m.dev.LinearBackward(b.dStream, l.dO, b.dx, nil, read, m.strict(l.o), none, bits)
 	m.dev.AttendBackward(b.dQKV, b.dStream, l.signs, l.pointers, m.attention(l))
 	m.dev.LinearBackward(b.dStream, l.dQKV, b.dQKV, l.pass, l.readAttn, m.strict(l.qkv), l.shift, bits)
-	m.dev.NormalizeBackward(b.dx, l.dGainAttn, b.dStream, l.in, l.gainAttn, c.Eps, c.StreamBits)
+	m.dev.NormalizeBackward(b.dx, l.dGainAttn, b.dStream, l.in, l.gainAttn, c.Eps, c.stream())
 }
 
 // enqueueUpdate clips and applies AdamW to weights, gains and scales, and refreshes the signs. What is frozen counts
