@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/stage"
 )
@@ -66,7 +67,7 @@ func TestAStageInAnotherLanguage(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(interpreter, "watch.py", "serve", "--run", "r")
-	cmd.Env = append(append(os.Environ(), server.Address().Environ()...), stage.EnvLauncher+"=1")
+	cmd.Env = append(append(os.Environ(), server.Address().Environ()...), command.EnvLauncher+"=1")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	stdin, err := cmd.StdinPipe()

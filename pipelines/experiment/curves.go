@@ -17,6 +17,7 @@ import (
 	"gonum.org/v1/plot/vg"
 
 	"bitnet1/shared/lm/trainlog"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/results"
 	"bitnet1/shared/run/stage"
@@ -81,7 +82,7 @@ func readCurves(j journal.Journal, given []string, programs string) ([]curve, er
 		}
 		for _, other := range all {
 			if other.run == run || other.label == label {
-				return nil, stage.UsageError(fmt.Errorf("--run %s: the run or its label is given before, as %s=%s", text, other.label, other.run))
+				return nil, command.UsageError(fmt.Errorf("--run %s: the run or its label is given before, as %s=%s", text, other.label, other.run))
 			}
 		}
 		c, err := readCurve(j, run, programs)

@@ -15,11 +15,11 @@ import (
 	"bitnet1/shared/digest"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/results"
-	"bitnet1/shared/run/stage"
 )
 
 func forgettingCommand() *cli.Command {
@@ -143,7 +143,7 @@ func lastCheckpoint(j journal.Journal, run string) (last trained, err error) {
 	}
 	if last.Model.Digest == "" {
 		runs, err := j.Runs()
-		return last, errors.Join(err, fmt.Errorf("run %s has no checkpoint: %w", run, stage.NoSuchRun(run, runs)))
+		return last, errors.Join(err, fmt.Errorf("run %s has no checkpoint: %w", run, command.NoSuchRun(run, runs)))
 	}
 	return last, nil
 }

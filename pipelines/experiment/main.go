@@ -17,8 +17,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/param"
-	"bitnet1/shared/run/stage"
 )
 
 func main() {
@@ -32,7 +32,7 @@ func main() {
 		OnUsageError:              usage,
 		DisableSliceFlagSeparator: true,
 		Action: func(c *cli.Context) error {
-			return stage.UsageError(fmt.Errorf("unknown command %q: use grid, curves or forgetting (--help explains them)", c.Args().First()))
+			return command.UsageError(fmt.Errorf("unknown command %q: use grid, curves or forgetting (--help explains them)", c.Args().First()))
 		},
 	}
 	for _, c := range app.Commands {
@@ -41,13 +41,13 @@ func main() {
 	args := os.Args
 	if len(args) > 1 && args[1] == "grid" {
 		isPipelineFile := func(arg string) bool { return filepath.Ext(arg) == ".yml" || filepath.Ext(arg) == ".yaml" }
-		args = append(args[:2:2], stage.Arrange(args[2:], app.Command("grid").Flags, "source", isPipelineFile)...)
+		args = append(args[:2:2], command.Arrange(args[2:], app.Command("grid").Flags, "source", isPipelineFile)...)
 	}
-	os.Exit(stage.ExitStatus("experiment", app.RunContext(ctx, args), os.Stderr))
+	os.Exit(command.ExitStatus("experiment", app.RunContext(ctx, args), os.Stderr))
 }
 
 func usage(c *cli.Context, err error, _ bool) error {
-	return stage.UsageError(param.UnknownFlag(err, c.Command.Flags))
+	return command.UsageError(param.UnknownFlag(err, c.Command.Flags))
 }
 
 func commonFlags() []cli.Flag {

@@ -16,9 +16,9 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"bitnet1/shared/data/source"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/results"
-	"bitnet1/shared/run/stage"
 )
 
 func gridCommand() *cli.Command {
@@ -39,11 +39,11 @@ func gridCommand() *cli.Command {
 		),
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
-				return stage.UsageError(errors.New("give one pipeline file: experiment grid [flags] FILE"))
+				return command.UsageError(errors.New("give one pipeline file: experiment grid [flags] FILE"))
 			}
 			e, err := newExperiment(c)
 			if err != nil {
-				return stage.UsageError(err)
+				return command.UsageError(err)
 			}
 			return e.run(c.Context, c)
 		},

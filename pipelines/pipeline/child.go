@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"bitnet1/shared/run/bus"
-	"bitnet1/shared/run/stage"
+	"bitnet1/shared/run/command"
 )
 
 // Limits of keeping stages alive.
@@ -93,7 +93,7 @@ func give(gaveUp chan<- error, err error) {
 // disk kept it from working: to start it again would only wait once more.
 func unusable(err error) bool {
 	var exit *exec.ExitError
-	return errors.As(err, &exit) && exit.ExitCode() == stage.ExitUnusable
+	return errors.As(err, &exit) && exit.ExitCode() == command.Unusable
 }
 
 // stop waits until all processes have ended; their context has. It says what it
@@ -172,7 +172,7 @@ func (c *children) once(ctx context.Context, s plannedStage, worker int) (last s
 	args := append(slices.Clone(s.command[1:]), "serve", "--run", c.run)
 	cmd := exec.Command(s.command[0], append(args, s.serving(worker)...)...)
 	cmd.Env = append(withoutBus(os.Environ()), c.address.Environ()...)
-	cmd.Env = append(append(cmd.Env, c.keys...), "BITNET1_DATA="+c.data, stage.EnvLauncher+"=1", stage.EnvOutage+"="+c.outage.String())
+	cmd.Env = append(append(cmd.Env, c.keys...), "BITNET1_DATA="+c.data, command.EnvLauncher+"=1", command.EnvOutage+"="+c.outage.String())
 	// A group of its own: Ctrl-C reaches the launcher, which ends its children
 	// in order. Standard input is how they notice when it is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -17,9 +17,9 @@ import (
 
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/results"
-	"bitnet1/shared/run/stage"
 )
 
 // seize locks a data directory that no program uses.
@@ -46,7 +46,7 @@ func removeCommand() *cli.Command {
 		Flags:       []cli.Flag{dataFlag(), &cli.BoolFlag{Name: "yes", Usage: "do not ask"}},
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
-				return stage.UsageError(errors.New("give one run, after all flags: pipeline runs rm [--yes] RUN"))
+				return command.UsageError(errors.New("give one run, after all flags: pipeline runs rm [--yes] RUN"))
 			}
 			dir, run := dataOf(c), c.Args().First()
 			j := journal.Open(dir)
@@ -127,10 +127,10 @@ func gcCommand() *cli.Command {
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return stage.UsageError(fmt.Errorf("%s: gc takes no arguments", c.Args().First()))
+				return command.UsageError(fmt.Errorf("%s: gc takes no arguments", c.Args().First()))
 			}
 			if c.Int("keep-checkpoints") < 0 {
-				return stage.UsageError(errors.New("--keep-checkpoints: give a number from 1; 0 keeps all"))
+				return command.UsageError(errors.New("--keep-checkpoints: give a number from 1; 0 keeps all"))
 			}
 			dir := c.String("data")
 			release, err := seize(dir)

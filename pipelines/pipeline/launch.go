@@ -23,7 +23,6 @@ import (
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/record"
 	"bitnet1/shared/run/results"
-	"bitnet1/shared/run/stage"
 )
 
 // launcherName is who announces what the launcher does.
@@ -262,7 +261,7 @@ func (l *launcher) checkDirectory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	here := stage.DirectoryName(l.store.Dir())
+	here := artifact.DirectoryName(l.store.Dir())
 	began := "another data directory"
 	for _, k := range there {
 		if l.journal.Keeps(k.Envelope) {
@@ -365,7 +364,7 @@ func (l *launcher) announceSources(ctx context.Context) error {
 func (l *launcher) beganIn() (string, error) {
 	before, err := journal.Bodies[event.RunStarted](l.journal, l.run)
 	if err != nil || len(before) == 0 {
-		return stage.DirectoryName(l.store.Dir()), err
+		return artifact.DirectoryName(l.store.Dir()), err
 	}
 	return before[0].Data, nil
 }

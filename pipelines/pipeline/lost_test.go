@@ -7,11 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/bus/bustest"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
-	"bitnet1/shared/run/stage"
 )
 
 // loses removes messages from the run's event server.
@@ -131,7 +131,7 @@ func TestTwoDataDirectoriesOnOneServer(t *testing.T) {
 	if n := consumers(t, server); n != 0 {
 		t.Errorf("%d consumers are left after the run", n)
 	}
-	second.refuses(1, []string{run, stage.DirectoryName(first.data), stage.DirectoryName(second.data), "--data", "--run"}, "pipeline", tiny()...)
+	second.refuses(1, []string{run, artifact.DirectoryName(first.data), artifact.DirectoryName(second.data), "--data", "--run"}, "pipeline", tiny()...)
 	second.must("pipeline", tiny("--run", "mine")...)
 	second.sameAsReference()
 

@@ -13,7 +13,7 @@ import (
 
 	"bitnet1/pipelines/pipeline/corpus"
 	"bitnet1/shared/run/artifact"
-	"bitnet1/shared/run/stage"
+	"bitnet1/shared/run/command"
 )
 
 func main() {
@@ -28,7 +28,7 @@ func main() {
 			if c.NArg() == 0 {
 				return cli.ShowAppHelp(c)
 			}
-			return stage.UsageError(fmt.Errorf("unknown command %q: use run, runs, gc, sample or clean (--help explains them)", c.Args().First()))
+			return command.UsageError(fmt.Errorf("unknown command %q: use run, runs, gc, sample or clean (--help explains them)", c.Args().First()))
 		},
 	}
 	for _, c := range app.Commands {
@@ -39,13 +39,13 @@ func main() {
 	}
 	args := os.Args
 	if len(args) > 1 && args[1] == "run" {
-		args = append(args[:2:2], stage.Arrange(args[2:], app.Command("run").Flags, "source", isPipelineFile)...)
+		args = append(args[:2:2], command.Arrange(args[2:], app.Command("run").Flags, "source", isPipelineFile)...)
 	}
-	os.Exit(stage.ExitStatus("pipeline", app.Run(args), os.Stderr))
+	os.Exit(command.ExitStatus("pipeline", app.Run(args), os.Stderr))
 }
 
 func usage(c *cli.Context, err error, _ bool) error {
-	return stage.UsageError(suggestSet(c, err, os.Args))
+	return command.UsageError(suggestSet(c, err, os.Args))
 }
 
 func dataFlag() cli.Flag {
@@ -72,12 +72,12 @@ func runCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "attempts", Usage: "how often a job is begun without getting anywhere before it is given up, `[STAGE=]N`; also a key of FILE"},
 			&cli.StringSliceFlag{Name: "metrics", Usage: "serve Prometheus metrics of a stage, `STAGE=ADDRESS`; further workers take the ports above; also a key of FILE"},
 			&cli.IntFlag{Name: "nats-port", Usage: "port of the event server on 127.0.0.1 (0: any free one)"},
-			stage.OutageFlag(),
+			command.OutageFlag(),
 			&cli.StringFlag{Name: "stages-dir", Usage: "`DIR`ectory of the stages' programs (default: where this program is)"},
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
-				return stage.UsageError(errors.New("give one pipeline file: pipeline run [flags] FILE"))
+				return command.UsageError(errors.New("give one pipeline file: pipeline run [flags] FILE"))
 			}
 			return launch(c)
 		},

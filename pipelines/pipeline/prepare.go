@@ -11,10 +11,10 @@ import (
 	"bitnet1/pipelines/pipeline/pipelinefile"
 	"bitnet1/shared/data/source"
 	"bitnet1/shared/lm/compute"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/param"
-	"bitnet1/shared/run/stage"
 )
 
 // plan is a run that is ready to start.
@@ -52,13 +52,13 @@ func prepare(ctx context.Context, c *cli.Context) (*plan, error) {
 	}
 	for _, text := range c.StringSlice("set") {
 		if err := file.Set(text, fields); err != nil {
-			return nil, stage.UsageError(err)
+			return nil, command.UsageError(err)
 		}
 	}
 	for _, key := range pipelinefile.ServingKeys {
 		for _, text := range c.StringSlice(key) {
 			if err := file.SetServing(key, text); err != nil {
-				return nil, stage.UsageError(err)
+				return nil, command.UsageError(err)
 			}
 		}
 	}

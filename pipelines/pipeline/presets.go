@@ -6,8 +6,8 @@ import (
 	"strings"
 
 	"bitnet1/pipelines/pipeline/pipelinefile"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/definition"
-	"bitnet1/shared/run/stage"
 )
 
 // openPreset reads the named preset: a file in the folder presets beside the pipeline file, or one of this project's.
@@ -27,7 +27,7 @@ func openPreset(pipelineFile, name string) (definition.Preset, error) {
 	}
 	if !slices.Contains(names, name) {
 		slices.Sort(names)
-		return nil, stage.UsageError(definition.NoSuchPreset(name, slices.Compact(names)))
+		return nil, command.UsageError(definition.NoSuchPreset(name, slices.Compact(names)))
 	}
 	return definition.OpenPreset(name)
 }

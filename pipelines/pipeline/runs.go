@@ -15,12 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/param"
 	"bitnet1/shared/run/results"
-	"bitnet1/shared/run/stage"
 )
 
 func runsCommand() *cli.Command {
@@ -35,14 +35,14 @@ func runsCommand() *cli.Command {
 			case c.Bool("diff") && c.NArg() == 2:
 				return diffRuns(c, j, c.Args().Get(0), c.Args().Get(1))
 			case c.Bool("diff"):
-				return stage.UsageError(errors.New("give two runs: pipeline runs --diff A B"))
+				return command.UsageError(errors.New("give two runs: pipeline runs --diff A B"))
 			case c.NArg() == 1:
 				if err := knownRun(j, c.Args().First()); err != nil {
 					return err
 				}
 				return printSummary(c, j, c.Args().First())
 			case c.NArg() > 1:
-				return stage.UsageError(errors.New("give one run, after all flags, or two with --diff"))
+				return command.UsageError(errors.New("give one run, after all flags, or two with --diff"))
 			}
 			return listRuns(c, j)
 		},
@@ -55,7 +55,7 @@ func knownRun(j journal.Journal, run string) error {
 		return err
 	}
 	if !slices.Contains(runs, run) {
-		return stage.NoSuchRun(run, runs)
+		return command.NoSuchRun(run, runs)
 	}
 	return nil
 }

@@ -135,7 +135,7 @@ func (t *tracker) progress(p bus.Progress) {
 	if s := t.stages[p.Stage]; s != nil {
 		job, known := s.Jobs[p.Job]
 		if !known {
-			job.Started, job.Before = time.Now(), fractionOf(p)
+			job.Started, job.Before = time.Now(), p.Fraction()
 		}
 		job.Progress = p
 		s.Jobs[p.Job] = job

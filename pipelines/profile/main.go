@@ -17,7 +17,7 @@ import (
 	"bitnet1/kernels"
 	"bitnet1/shared/lm/compute"
 	"bitnet1/shared/lm/model"
-	"bitnet1/shared/run/stage"
+	"bitnet1/shared/run/command"
 )
 
 func main() {
@@ -25,7 +25,7 @@ func main() {
 		Name: "profile", Usage: "measure training steps", HideVersion: true,
 		Description:    "Example:\n   profile --device cuda --preset 300M --stream-bits 1",
 		ExitErrHandler: func(*cli.Context, error) {},
-		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return stage.UsageError(err) },
+		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return command.UsageError(err) },
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "device", Value: compute.Auto, Usage: "cpu, cuda, cuda:1 …, or auto"},
 			&cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), Usage: "worker threads of the processor"},
@@ -43,13 +43,13 @@ func main() {
 		},
 		Action: run,
 	}
-	os.Exit(stage.ExitStatus("profile", app.Run(os.Args), os.Stderr))
+	os.Exit(command.ExitStatus("profile", app.Run(os.Args), os.Stderr))
 }
 
 func run(c *cli.Context) error {
 	s, err := settingsOf(c)
 	if err != nil {
-		return stage.UsageError(err)
+		return command.UsageError(err)
 	}
 	m, err := s.measure(c.String("pprof"))
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/results"
 	"bitnet1/shared/run/stage"
@@ -51,7 +52,7 @@ func main() {
 // manifests makes the event dataset.sealed of the manifest that --in names.
 func manifests(in *stage.Files) ([]event.DatasetSealed, error) {
 	if len(in.In) != 1 {
-		return nil, stage.UsageError(errors.New("give one manifest: --in dataset/manifest.json"))
+		return nil, command.UsageError(errors.New("give one manifest: --in dataset/manifest.json"))
 	}
 	ref, err := in.Add("manifest", "application/json", in.In[0])
 	return []event.DatasetSealed{{Manifest: ref}}, err

@@ -27,7 +27,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	small := put(t, store, "small", []byte("small"))
 	_, err = write(store, "large", make([]byte, 1<<20))
-	wantError(t, err, "large", "the disk is full", "make room")
+	wantError(t, err, "large", ErrFull.Error())
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("the cause is lost: %v", err)
 	}
@@ -60,14 +60,14 @@ func TestReadOnlyDirectory(t *testing.T) {
 		t.Skipf("cannot remount: %v", err)
 	}
 	_, err = Open(dir)
-	wantError(t, err, dir, "not writable", "--data")
+	wantError(t, err, dir, ErrDirectory.Error())
 	_, err = store.Create("test", "", "y")
-	wantError(t, err, "read-only", "--data")
+	wantError(t, err, "read-only", ErrReadOnly.Error())
 	if _, err := store.Path(ref); err != nil {
 		t.Errorf("reading needs no writing: %v", err)
 	}
 	_, err = OpenFolder(filepath.Join(dir, "out"))
-	wantError(t, err, "output directory", "--out")
+	wantError(t, err, "output directory", ErrReadOnly.Error())
 	err = WriteFile(filepath.Join(dir, "record"), nil)
 	wantError(t, err, "read-only")
 }

@@ -27,7 +27,7 @@ type Folder struct {
 // OpenFolder returns a Folder that writes into dir, creating it when missing.
 func OpenFolder(dir string) (*Folder, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("output directory: %w", advise(err))
+		return nil, fmt.Errorf("output directory: %w", explained(err))
 	}
 	if err := sweep(dir); err != nil {
 		return nil, fmt.Errorf("output directory: %w", err)
@@ -105,10 +105,10 @@ func (f *Folder) place(temporary string, ref Ref) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if digest, ok := f.taken[absolute]; ok && digest != ref.Digest {
-		return fmt.Errorf("%s is an input, or the output of another one: give inputs of one name separately, and another --out", final)
+		return fmt.Errorf("%s %w", final, ErrTaken)
 	}
 	if _, err := os.Lstat(final); err == nil && !f.all && !f.own[ref.Name] && !f.Holds(ref) {
-		return fmt.Errorf("%s is there with another content: choose another --out, or --force to replace it", final)
+		return fmt.Errorf("%s %w", final, ErrOther)
 	}
 	if err := os.Rename(temporary, final); err != nil {
 		return err

@@ -122,7 +122,7 @@ func setMark(dir string) error {
 	if err != nil {
 		return err
 	}
-	return advise(createWhole(path, append(b, '\n')))
+	return explained(createWhole(path, append(b, '\n')))
 }
 
 func exists(path string) bool {

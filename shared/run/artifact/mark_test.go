@@ -74,7 +74,7 @@ func TestObjectsOfOtherProgramsAreLeftAlone(t *testing.T) {
 			_, err := Recognize(dir)
 			wantError(t, err, "no data directory")
 			_, err = Open(dir)
-			wantError(t, err, filepath.Join(dir, "objects"), "not this project's", "--data")
+			wantError(t, err, filepath.Join(dir, "objects"), "not this project's", ErrDirectory.Error())
 			if found := append(files(t, dir), marks(dir)...); len(found) != len(laid) {
 				t.Errorf("now there are %v", found)
 			}

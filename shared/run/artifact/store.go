@@ -53,11 +53,11 @@ func Open(dir string) (*Store, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("data directory %s cannot be used: choose another with --data or BITNET1_DATA (%w)", dir, err)
+		return nil, fmt.Errorf("%s %w: %w", dir, ErrDirectory, err)
 	}
 	probe, err := createLocked(s.temporary())
 	if err != nil {
-		return nil, fmt.Errorf("data directory %s is not writable: choose another with --data or BITNET1_DATA (%w)", dir, err)
+		return nil, fmt.Errorf("%s %w: %w", dir, ErrDirectory, err)
 	}
 	_ = probe.Close() // and swept with the rest
 	if err := sweep(s.temporary()); err != nil {
@@ -68,6 +68,18 @@ func Open(dir string) (*Store, error) {
 
 // Dir is the data directory.
 func (s *Store) Dir() string { return s.dir }
+
+// DirectoryName says where the data directory dir lies, on whichever machine.
+func DirectoryName(dir string) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "this machine"
+	}
+	if absolute, err := filepath.Abs(dir); err == nil {
+		dir = absolute
+	}
+	return host + ":" + dir
+}
 
 const (
 	objectsName   = "objects"
@@ -134,12 +146,12 @@ func verify(path string, ref Ref) error {
 	sum, size, err := digest.File(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s is not in the store: rerun the stage that made it with --force (%w)", ref, err)
+		return fmt.Errorf("%s is %w: %w", ref, ErrMissing, err)
 	case err != nil:
 		return fmt.Errorf("%s: %w", ref, err)
 	case sum != ref.Digest:
-		return fmt.Errorf("%s at %s: digest differs, the %d bytes found (of %d) have %s (file damaged or truncated?): rerun the stage that made it with --force",
-			ref, path, size, ref.Size, digest.Short(sum))
+		return fmt.Errorf("%s at %s: %w, the %d bytes found (of %d) have %s (file damaged or truncated?)",
+			ref, path, ErrDamaged, size, ref.Size, digest.Short(sum))
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func newWriter(dir string, ref Ref, place func(string, Ref) error) (*Writer, err
 	}
 	f, err := createLocked(dir)
 	if err != nil {
-		return nil, fmt.Errorf("creating %s %s: %w", ref.Kind, ref.Name, advise(err))
+		return nil, fmt.Errorf("creating %s %s: %w", ref.Kind, ref.Name, explained(err))
 	}
 	w := &Writer{ref: ref, file: f, hash: blake3.New(), place: place}
 	w.buffer = bufio.NewWriterSize(f, 1<<18)
@@ -84,7 +84,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	w.hash.Write(p[:n])
 	w.size += int64(n)
 	if err != nil {
-		return n, fmt.Errorf("writing %s %s: %w", w.ref.Kind, w.ref.Name, advise(err))
+		return n, fmt.Errorf("writing %s %s: %w", w.ref.Kind, w.ref.Name, explained(err))
 	}
 	return n, nil
 }
@@ -97,13 +97,13 @@ func (w *Writer) Commit() (Ref, error) {
 	}
 	if err := w.flush(); err != nil {
 		w.Abort()
-		return Ref{}, fmt.Errorf("writing %s %s: %w", w.ref.Kind, w.ref.Name, advise(err))
+		return Ref{}, fmt.Errorf("writing %s %s: %w", w.ref.Kind, w.ref.Name, explained(err))
 	}
 	w.ref.Digest = hex.EncodeToString(w.hash.Sum(nil))
 	w.ref.Size = w.size
 	if err := w.place(w.file.Name(), w.ref); err != nil {
 		w.Abort()
-		return Ref{}, fmt.Errorf("storing %s: %w", w.ref, advise(err))
+		return Ref{}, fmt.Errorf("storing %s: %w", w.ref, explained(err))
 	}
 	w.done = true
 	_ = w.file.Close() // it is synced: nothing is left to fail
@@ -163,34 +163,11 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-// advise adds to an error of the file system what its user can do about it.
-func advise(err error) error {
-	switch {
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		return fmt.Errorf("%w (the disk is full: make room and give the same command again)", err)
-	case errors.Is(err, unix.EROFS), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("%w (choose a folder you may write to with --data, BITNET1_DATA or --out)", err)
-	default:
-		return err
-	}
-}
-
-// Unwritable reports whether err is the disk's and not the work's: full, or no
-// longer to be written.
-func Unwritable(err error) bool {
-	for _, sign := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO} {
-		if errors.Is(err, sign) {
-			return true
-		}
-	}
-	return false
-}
-
 // WriteFile atomically replaces the file at path with b: temporary name, sync,
 // rename, sync of the directory. It is for small mutable records beside the
 // artifacts (job records, manifests of a run), not for artifacts.
 func WriteFile(path string, b []byte) error {
-	return advise(writeFile(path, b))
+	return explained(writeFile(path, b))
 }
 
 func writeFile(path string, b []byte) error {

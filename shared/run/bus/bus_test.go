@@ -20,6 +20,7 @@ import (
 
 	"bitnet1/shared/run/bus/bustest"
 	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/progress"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -308,7 +309,7 @@ func TestProgressIsSeenAndNotKept(t *testing.T) {
 	nan := 0.0
 	nan /= nan
 	b.Report("other", Progress{Stage: "train"})
-	b.Report("r", Progress{Stage: "train", Job: "j", Done: 3, Total: 9, Unit: "steps", Values: map[string]float64{"loss": nan}})
+	b.Report("r", Progress{Stage: "train", Job: "j", Report: progress.Report{Done: 3, Total: 9, Unit: "steps", Values: map[string]float64{"loss": nan}}})
 	// A loss that is no number is what one most wants to see.
 	if p := <-seen; p.Stage != "train" || p.Done != 3 || p.Values["loss"] == p.Values["loss"] {
 		t.Errorf("%+v", p)
@@ -759,7 +760,7 @@ func TestStartServerSaysWhatIsWrong(t *testing.T) {
 	if s, err := StartServer(t.TempDir(), port); err == nil {
 		s.Stop()
 		t.Error("started on a port that is in use")
-	} else if !strings.Contains(err.Error(), fmt.Sprintf("port %d is in use", port)) || !strings.Contains(err.Error(), "--nats-port") {
+	} else if !errors.Is(err, ErrPort) || !strings.Contains(err.Error(), fmt.Sprint("port ", port)) {
 		t.Errorf("error %v", err)
 	}
 	file := filepath.Join(t.TempDir(), "file")
@@ -769,7 +770,7 @@ func TestStartServerSaysWhatIsWrong(t *testing.T) {
 	if s, err := StartServer(filepath.Join(file, "nats"), 0); err == nil {
 		s.Stop()
 		t.Error("started in a file")
-	} else if !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "--data") {
+	} else if !errors.Is(err, ErrStore) || !strings.Contains(err.Error(), file) {
 		t.Errorf("error %v", err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/progress"
 )
 
 // Queue hands out the events that a stage has to answer, one at a time: a
@@ -130,15 +131,11 @@ func headerText(text string) string {
 	return strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, "?"), unicode.IsControl), "; ")
 }
 
-// Progress is what a stage says while it works. It is sent and forgotten: not
-// kept, not acknowledged.
+// Progress is a stage's report on a job. It is sent and forgotten: not kept, not acknowledged.
 type Progress struct {
-	Stage  string             `msgpack:"stage"`
-	Job    string             `msgpack:"job"`
-	Done   int64              `msgpack:"done"`
-	Total  int64              `msgpack:"total"`
-	Unit   string             `msgpack:"unit"`
-	Values map[string]float64 `msgpack:"values"` // e.g. step, loss, tokens_per_second, learning_rate
+	Stage string `msgpack:"stage"`
+	Job   string `msgpack:"job"`
+	progress.Report
 }
 
 // progressSubject has five tokens, so the event stream (four) never keeps it.

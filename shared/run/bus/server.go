@@ -28,6 +28,12 @@ type Server struct {
 
 const user = "bitnet1"
 
+// Errors of a server that is started here. Their texts are parts of sentences.
+var (
+	ErrStore = errors.New("cannot keep its streams in")
+	ErrPort  = errors.New("cannot be used")
+)
+
 // StartServer starts a server that keeps its streams under dir. Port 0 picks a
 // free port.
 func StartServer(dir string, port int) (*Server, error) {
@@ -43,7 +49,7 @@ func start(dir string, port int, password string) (*Server, error) {
 		return nil, err
 	}
 	if err := writable(dir); err != nil {
-		return nil, fmt.Errorf("event server cannot keep its streams in %s: choose another data directory with --data (%w)", filepath.Clean(dir), err)
+		return nil, fmt.Errorf("event server %w %s: %w", ErrStore, filepath.Clean(dir), err)
 	}
 	s := &Server{password: password, dir: dir, port: port, store: &storeLog{}}
 	if port == 0 {
@@ -111,7 +117,7 @@ func (s *Server) Mend() error {
 		return nil
 	}
 	if err := roomy(s.dir); err != nil {
-		return fmt.Errorf("event server cannot keep its streams in %s: %w", filepath.Clean(s.dir), err)
+		return fmt.Errorf("event server %w %s: %w", ErrStore, filepath.Clean(s.dir), err)
 	}
 	s.Stop()
 	again, err := start(s.dir, s.port, s.password)
@@ -152,7 +158,7 @@ func portFree(port int) error {
 	}
 	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
-		return fmt.Errorf("port %d is in use: choose another with --nats-port, or 0 for any free one (%w)", port, err)
+		return fmt.Errorf("port %d %w: %w", port, ErrPort, err)
 	}
 	return l.Close()
 }

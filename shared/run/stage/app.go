@@ -20,6 +20,7 @@ import (
 
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
@@ -27,32 +28,7 @@ import (
 	"bitnet1/shared/run/record"
 )
 
-// Exit statuses of every program of the project.
-const (
-	exitDone   = 0
-	exitFailed = 1
-	exitUsage  = 2
-
-	// ExitUnusable is the status of a serving stage that the event server, its
-	// store or the disk has kept from working for as long as --outage allows.
-	ExitUnusable = 3
-)
-
-// EnvLauncher is set for stages that a launcher started: they end when their
-// standard input does, so that they never outlive it.
-const EnvLauncher = "BITNET1_LAUNCHER"
-
-// EnvOutage is the environment's word for --outage.
-const EnvOutage = "BITNET1_OUTAGE"
-
 var errStopped = errors.New("stopped by a signal")
-
-// usageError is the user's mistake on the command line.
-type usageError struct{ error }
-
-func (u usageError) Unwrap() error { return u.error }
-
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 func runApp[P any, E event.Body](s Spec[P, E], args []string) int {
 	app := &cli.App{
@@ -61,12 +37,14 @@ func runApp[P any, E event.Body](s Spec[P, E], args []string) int {
 		Commands:    []*cli.Command{serveCommand(s), runCommand(s), describeCommand(s)},
 		// Errors are printed once, below, and no library code may exit.
 		ExitErrHandler: func(*cli.Context, error) {},
-		OnUsageError:   func(c *cli.Context, err error, _ bool) error { return usageError{s.unknownFlag(err, c.Command.Flags)} },
+		OnUsageError: func(c *cli.Context, err error, _ bool) error {
+			return command.UsageError(s.unknownFlag(err, c.Command.Flags))
+		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return usagef("unknown command %q: use serve, run or describe", c.Args().First())
+				return command.Usagef("unknown command %q: use serve, run or describe", c.Args().First())
 			}
-			return usagef("say how to run: %s serve, or %s run (--help has an example)", s.Name, s.Name)
+			return command.Usagef("say how to run: %s serve, or %s run (--help has an example)", s.Name, s.Name)
 		},
 		DisableSliceFlagSeparator: true,
 	}
@@ -75,30 +53,7 @@ func runApp[P any, E event.Body](s Spec[P, E], args []string) int {
 	}
 	args = arrange(app, param.Spread(args, s.Defaults))
 	app.Metadata = map[string]any{argumentsKey: args}
-	return ExitStatus(s.Name, app.Run(args), os.Stderr)
-}
-
-// ExitStatus prints err, if any, and returns the exit status it stands for.
-func ExitStatus(program string, err error, stderr io.Writer) int {
-	if err == nil {
-		return exitDone
-	}
-	fmt.Fprintf(stderr, "%s: %v\n", program, err)
-	switch {
-	case errors.As(err, new(usageError)):
-		return exitUsage
-	case bus.IsUnusable(err):
-		return ExitUnusable
-	}
-	return exitFailed
-}
-
-// UsageError marks err as the user's mistake on the command line.
-func UsageError(err error) error {
-	if err == nil {
-		return nil
-	}
-	return usageError{err}
+	return command.ExitStatus(s.Name, app.Run(args), os.Stderr)
 }
 
 // arrange lets --in take several files, as a shell's pattern gives them.
@@ -106,7 +61,7 @@ func arrange(app *cli.App, args []string) []string {
 	if len(args) < 2 || args[1] != "run" {
 		return args
 	}
-	return append(args[:2:2], Arrange(args[2:], app.Command("run").Flags, "in", nil)...)
+	return append(args[:2:2], command.Arrange(args[2:], app.Command("run").Flags, "in", nil)...)
 }
 
 // flags are those of both forms, the parameters and more.
@@ -165,7 +120,7 @@ func serveCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 			&cli.IntFlag{Name: "attempts", Value: 4, Usage: "how often a job is begun without getting anywhere before it is given up; crashes count"},
 			&cli.DurationFlag{Name: "retry-pause", Value: time.Second, Usage: "pause before a failed job is tried again; doubled every time, up to 30 s"},
 			&cli.DurationFlag{Name: "ack-wait", Value: bus.AckWait, Usage: "time without a sign of life after which the server gives a job to another worker"},
-			OutageFlag(),
+			command.OutageFlag(),
 			&cli.StringFlag{Name: "from", Value: "all", Usage: "which events to start with when the stage is new: all, or now"},
 			&cli.StringFlag{Name: "metrics", Usage: "serve Prometheus metrics on `ADDRESS`, e.g. 127.0.0.1:9100"},
 		),
@@ -180,14 +135,6 @@ func serveCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 	}
 }
 
-// OutageFlag says how long what a run needs may be away. The launcher has it too.
-func OutageFlag() cli.Flag {
-	return &cli.DurationFlag{
-		Name: "outage", Value: bus.Patience, EnvVars: []string{EnvOutage},
-		Usage: "how long the event server, its store or the disk may be unusable before this program ends",
-	}
-}
-
 func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Context) error {
 	log, err := logger(c, os.Stderr)
 	if err != nil {
@@ -198,13 +145,13 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 		run = c.String("run")
 	}
 	if run != "*" && !event.ValidRun(run) {
-		return usagef("--run %s: not a run's id", run)
+		return command.Usagef("--run %s: not a run's id", run)
 	}
 	if err := checkServeFlags(c); err != nil {
 		return err
 	}
 	if _, err := resolve(s, nil, overlayOf[P](c)); err != nil {
-		return usageError{err}
+		return command.UsageError(err)
 	}
 	store, err := artifact.Open(c.String("data"))
 	if err != nil {
@@ -244,16 +191,16 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 
 func checkServeFlags(c *cli.Context) error {
 	if from := c.String("from"); from != "all" && from != "now" {
-		return usagef("--from %s: use all or now", from)
+		return command.Usagef("--from %s: use all or now", from)
 	}
 	for _, name := range []string{"workers", "attempts"} {
 		if n := c.Int(name); n < 1 {
-			return usagef("--%s %d: use 1 or more", name, n)
+			return command.Usagef("--%s %d: use 1 or more", name, n)
 		}
 	}
 	for _, name := range []string{"ack-wait", "retry-pause", "outage"} {
 		if d := c.Duration(name); d < time.Millisecond {
-			return usagef("--%s %s: use 1ms or more", name, d)
+			return command.Usagef("--%s %s: use 1ms or more", name, d)
 		}
 	}
 	return nil
@@ -265,7 +212,7 @@ func reporter(b *bus.Bus, stage string) func(run, key string) func(Progress) {
 		limit := rate.Sometimes{Interval: 100 * time.Millisecond}
 		return func(p Progress) {
 			send := func() {
-				b.Report(run, bus.Progress{Stage: stage, Job: key, Done: p.Done, Total: p.Total, Unit: p.Unit, Values: p.Values})
+				b.Report(run, bus.Progress{Stage: stage, Job: key, Report: p})
 			}
 			if p.Done >= p.Total {
 				send()
@@ -279,7 +226,7 @@ func reporter(b *bus.Bus, stage string) func(run, key string) func(Progress) {
 func overlayOf[P any](c *cli.Context) func(*P) error {
 	return func(p *P) error {
 		if err := param.Apply(c, p); err != nil {
-			return usageError{err}
+			return command.UsageError(err)
 		}
 		return nil
 	}
@@ -295,7 +242,7 @@ func hostOf(c *cli.Context) Host {
 
 func noArguments(c *cli.Context) error {
 	if c.NArg() > 0 {
-		return usagef("unexpected argument %q: every input is given by a flag (--help lists them)", c.Args().First())
+		return command.Usagef("unexpected argument %q: every input is given by a flag (--help lists them)", c.Args().First())
 	}
 	return nil
 }
@@ -303,10 +250,10 @@ func noArguments(c *cli.Context) error {
 func logger(c *cli.Context, stderr io.Writer) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
-		return nil, usagef("--log-level %s: use debug, info, warn or error", c.String("log-level"))
+		return nil, command.Usagef("--log-level %s: use debug, info, warn or error", c.String("log-level"))
 	}
 	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: nameNotes}
-	if c.Bool("json") || os.Getenv(EnvLauncher) != "" {
+	if c.Bool("json") || os.Getenv(command.EnvLauncher) != "" {
 		return slog.New(slog.NewJSONHandler(stderr, opts)), nil
 	}
 	return slog.New(slog.NewTextHandler(stderr, opts)), nil
@@ -337,12 +284,12 @@ func signalContext(parent context.Context) (context.Context, func()) {
 			case <-signals:
 			}
 			if ctx.Err() != nil {
-				os.Exit(exitFailed)
+				os.Exit(command.Failed)
 			}
 			cancel(errStopped)
 		}
 	}()
-	if os.Getenv(EnvLauncher) != "" {
+	if os.Getenv(command.EnvLauncher) != "" {
 		go func() {
 			_, _ = io.Copy(io.Discard, os.Stdin)
 			cancel(errStopped)

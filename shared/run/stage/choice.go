@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/event"
 )
 
@@ -83,7 +84,7 @@ func (c *Choice[E]) choose(events, own []event.Envelope, run, which string) ([]e
 			return nil, err
 		}
 	case err != nil:
-		return nil, usagef("--%s %s: use last, best, all or a %s", c.Noun, which, c.Number)
+		return nil, command.Usagef("--%s %s: use last, best, all or a %s", c.Noun, which, c.Number)
 	}
 	if e, ok := envelopes[number]; ok {
 		return []event.Envelope{e}, nil

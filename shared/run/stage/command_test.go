@@ -15,6 +15,7 @@ import (
 
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/record"
 	"bitnet1/shared/run/results"
@@ -39,7 +40,7 @@ func TestOneShotFromFilesToAFolder(t *testing.T) {
 			t.Fatal(err)
 		}
 		status, stdout, stderr := w.run("shout", append(append([]string{"run"}, files...), "--out", out)...)
-		if status != exitDone {
+		if status != command.Done {
 			t.Fatalf("%v: status %d: %s", files, status, stderr)
 		}
 		wantText(t, "output", stdout, "tokens.written\n  "+filepath.Join(out, "a.loud"), filepath.Join(out, "b.loud"))
@@ -67,7 +68,7 @@ func TestOneShotMayFailAsOftenAsItsUserTries(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")
 	for try := 1; try <= 7; try++ {
 		status, stdout, stderr := w.run("shout", "run", "--in", in, "--out", out, "--trace", w.trace, "--mode", "fail", "--times", "6")
-		if want := map[bool]int{true: exitFailed, false: exitDone}[try <= 6]; status != want {
+		if want := map[bool]int{true: command.Failed, false: command.Done}[try <= 6]; status != want {
 			t.Fatalf("try %d: status %d, want %d: %s", try, status, want, stderr)
 		}
 		if try <= 6 {
@@ -99,12 +100,12 @@ func TestOneShotsShareAnOutputFolder(t *testing.T) {
 		short = append(short, start("shout", fmt.Sprint("text", i%8)))
 	}
 	for _, p := range short {
-		if p.status() != exitDone {
+		if p.status() != command.Done {
 			t.Errorf("a one-shot failed: %s", p.log())
 		}
 	}
 	w.let()
-	if long.status() != exitDone {
+	if long.status() != command.Done {
 		t.Errorf("the long one failed: %s", long.log())
 	}
 	if got, err := os.ReadFile(filepath.Join(out, "climb.log")); err != nil || string(got) != "step 1\nstep 2\nstep 3\n" {
@@ -125,7 +126,7 @@ func TestOneShotOutputsDoNotReplaceInputs(t *testing.T) {
 		}
 	}
 	status, _, stderr := w.run("shout", "run", "--in", filepath.Join(dir, "a"), filepath.Join(dir, "a.loud"), "--out", dir)
-	if status != exitFailed {
+	if status != command.Failed {
 		t.Errorf("status %d", status)
 	}
 	wantText(t, "error", stderr, "a.loud is an input", "another --out")
@@ -166,24 +167,24 @@ func TestOldEventsAreAnsweredAgainWithoutABus(t *testing.T) {
 	// The same parameters as in the run: what is recorded answers.
 	args := []string{"run", "--run", "r", "--trace", w.trace, "--release", w.release}
 	status, stdout, stderr := w.run("shout", args...)
-	if status != exitDone || strings.Count(stdout, "made before; --force makes it again") != 2 {
+	if status != command.Done || strings.Count(stdout, "made before; --force makes it again") != 2 {
 		t.Errorf("status %d: %s%s", status, stdout, stderr)
 	}
 	wantText(t, "output", stdout, filepath.Join(w.data, "runs", "r", "shout", "one.loud"))
 	w.wantBegun(before)
 	status, stdout, _ = w.run("shout", append(args, "--force")...)
-	if status != exitDone || strings.Contains(stdout, "made before") {
+	if status != command.Done || strings.Contains(stdout, "made before") {
 		t.Errorf("status %d: %s", status, stdout)
 	}
 	w.wantBegun(before + 2)
 	status, stdout, stderr = w.run("shout", append(args, "--layers", "3")...)
-	if status != exitDone || strings.Contains(stdout, "made before") {
+	if status != command.Done || strings.Contains(stdout, "made before") {
 		t.Errorf("other parameters are other jobs: status %d: %s%s", status, stdout, stderr)
 	}
 	w.wantBegun(before + 4)
 	wantText(t, "output", stdout, filepath.Join(w.data, "runs", "r", "shout", "layers=3", "one.loud"))
 	status, stdout, stderr = w.run("collect", args...)
-	if status != exitDone {
+	if status != command.Done {
 		t.Errorf("status %d: %s", status, stderr)
 	}
 	wantText(t, "output", stdout, "dataset.sealed", "all.txt")
@@ -198,7 +199,7 @@ func TestARerunLeavesOutWhatItCannotRead(t *testing.T) {
 	w := rerunnable(t)
 	args := []string{"run", "--run", "r", "--trace", w.trace, "--release", w.release}
 	const warning = "an event is left out"
-	if status, _, stderr := w.run("shout", args...); status != exitDone || strings.Contains(stderr, warning) {
+	if status, _, stderr := w.run("shout", args...); status != command.Done || strings.Contains(stderr, warning) {
 		t.Errorf("status %d: %s", status, stderr)
 	}
 	raw, err := event.Marshal(map[string]any{"name": 7})
@@ -213,7 +214,7 @@ func TestARerunLeavesOutWhatItCannotRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	status, stdout, stderr := w.run("shout", args...)
-	if status != exitDone || strings.Count(stdout, "made before") != 2 || strings.Count(stderr, warning) != 1 {
+	if status != command.Done || strings.Count(stdout, "made before") != 2 || strings.Count(stderr, warning) != 1 {
 		t.Errorf("status %d: %s%s", status, stdout, stderr)
 	}
 }
@@ -259,15 +260,15 @@ func TestPresetOverARun(t *testing.T) {
 		Name: "shard", About: "a stage with presets", Example: "shard run", Version: "1",
 		Work: func(context.Context, *Job[own], event.SourceAdded) error { return nil },
 	}
-	if status := Main(of, args); status != exitFailed { // there is no such run
-		t.Errorf("a parameter: status %d, want %d", status, exitFailed)
+	if status := Main(of, args); status != command.Failed { // there is no such run
+		t.Errorf("a parameter: status %d, want %d", status, command.Failed)
 	}
 	others := Spec[struct{}, event.SourceAdded]{
 		Name: "shard", About: "a stage of which presets speak", Example: "shard run", Version: "1",
 		Work: func(context.Context, *Job[struct{}], event.SourceAdded) error { return nil },
 	}
-	if status := Main(others, args); status != exitUsage {
-		t.Errorf("none: status %d, want %d", status, exitUsage)
+	if status := Main(others, args); status != command.Usage {
+		t.Errorf("none: status %d, want %d", status, command.Usage)
 	}
 }
 
@@ -275,7 +276,7 @@ func TestPresetOverARun(t *testing.T) {
 func TestNameOfADirectory(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
-	if a, b := DirectoryName("data"), DirectoryName(filepath.Join(dir, "data")); a != b || !strings.HasSuffix(a, ":"+filepath.Join(dir, "data")) {
+	if a, b := artifact.DirectoryName("data"), artifact.DirectoryName(filepath.Join(dir, "data")); a != b || !strings.HasSuffix(a, ":"+filepath.Join(dir, "data")) {
 		t.Errorf("%s and %s", a, b)
 	}
 }
@@ -284,7 +285,7 @@ func TestJSONOutputIsOneObjectALine(t *testing.T) {
 	t.Parallel()
 	w := rerunnable(t)
 	status, stdout, stderr := w.run("shout", "run", "--run", "r", "--json", "--trace", w.trace, "--release", w.release)
-	if status != exitDone {
+	if status != command.Done {
 		t.Fatalf("status %d: %s", status, stderr)
 	}
 	for line := range strings.Lines(stdout) {
@@ -311,7 +312,7 @@ func TestRerunsSayWhatIsMissing(t *testing.T) {
 		{"shout", "../r", "not a run's id"},
 	} {
 		status, _, stderr := w.run(c.stage, "run", "--run", c.run)
-		if status != exitFailed {
+		if status != command.Failed {
 			t.Errorf("%s: status %d", c.run, status)
 		}
 		wantText(t, c.run, stderr, c.want)
@@ -324,7 +325,7 @@ func TestRerunsSayWhatIsMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	status, _, stderr := w.run("collect", "run", "--run", "r")
-	if status != exitFailed {
+	if status != command.Failed {
 		t.Errorf("status %d", status)
 	}
 	wantText(t, "a part is missing", stderr, "some of the 2 tokens.written events are missing")
@@ -344,56 +345,56 @@ func TestExitStatusesAndMessages(t *testing.T) {
 		status int
 		want   string
 	}{
-		{[]string{}, exitUsage, "say how to run"},
-		{[]string{"sreve"}, exitUsage, `unknown command "sreve"`},
-		{[]string{"--help"}, exitDone, ""},
-		{[]string{"serve"}, exitFailed, "NATS_URL"},
-		{[]string{"serve", "extra"}, exitUsage, `unexpected argument "extra"`},
-		{[]string{"serve", "--workers", "0"}, exitUsage, "--workers 0"},
-		{[]string{"serve", "--workers", "x"}, exitUsage, "workers"},
-		{[]string{"serve", "--attempts", "0"}, exitUsage, "--attempts 0"},
-		{[]string{"serve", "--ack-wait", "0s"}, exitUsage, "--ack-wait 0s"},
-		{[]string{"serve", "--from", "yesterday"}, exitUsage, "use all or now"},
-		{[]string{"serve", "--run", "a.b"}, exitUsage, "not a run's id"},
-		{[]string{"serve", "--mdoe", "fail"}, exitUsage, "there is no flag --mdoe: did you mean --mode?"},
-		{[]string{"run", "--inn", file, "--out", out}, exitUsage, "there is no flag --inn: did you mean --in?"},
-		{[]string{"run", "--quite-other", file}, exitUsage, "there is no flag --quite-other: --help lists the flags"},
-		{[]string{"serve", "--mode", "dance"}, exitUsage, `mode "dance"`},
-		{[]string{"serve", "--times", "many"}, exitUsage, `--times: times: "many" is not an integer`},
-		{[]string{"serve", "--log-level", "loud"}, exitUsage, "use debug, info, warn or error"},
-		{[]string{"run"}, exitUsage, "--in FILE … --out DIR, or --run RUN"},
-		{[]string{"run", "--in", file}, exitUsage, "--in needs --out"},
-		{[]string{"run", "--in", file, "--run", "r"}, exitUsage, "exclude each other"},
-		{[]string{"run", "--in", file, "--out", out, "extra"}, exitUsage, `unexpected argument "extra"`},
-		{[]string{"run", "--in", file, "--out", out, "--times", "1.5"}, exitUsage, "is not an integer"},
-		{[]string{"run", "--in", file, "--out", out, "--layers", "1,x"}, exitUsage, "is not a list of integers"},
-		{[]string{"run", "--in", filepath.Join(dir, "absent"), "--out", out}, exitFailed, "absent: no such file"},
-		{[]string{"run", "--in", dir, "--out", out}, exitFailed, "is a folder, not a regular file: name a file in it"},
-		{[]string{"run", "--in", file, "--out", file}, exitFailed, "output directory"},
-		{[]string{"run", "--in", file, "--out", out, "--mode", "fail"}, exitFailed, "a failed for the 0. time"},
-		{[]string{"run", "--in", file, "--out", out, "--mode", "panic"}, exitFailed, "panic in stage shout"},
-		{[]string{"run", "--in", file, "--out", out, "--mode", "wait", "--deadline", "10ms"}, exitFailed, "longer than --deadline"},
-		{[]string{"run", "--in", file, "--out", out}, exitDone, ""},
-		{[]string{"run", "--data", file, "--run", "r"}, exitFailed, "cannot be used"},
-		{[]string{"describe", "extra"}, exitUsage, "unexpected argument"},
+		{[]string{}, command.Usage, "say how to run"},
+		{[]string{"sreve"}, command.Usage, `unknown command "sreve"`},
+		{[]string{"--help"}, command.Done, ""},
+		{[]string{"serve"}, command.Failed, "NATS_URL"},
+		{[]string{"serve", "extra"}, command.Usage, `unexpected argument "extra"`},
+		{[]string{"serve", "--workers", "0"}, command.Usage, "--workers 0"},
+		{[]string{"serve", "--workers", "x"}, command.Usage, "workers"},
+		{[]string{"serve", "--attempts", "0"}, command.Usage, "--attempts 0"},
+		{[]string{"serve", "--ack-wait", "0s"}, command.Usage, "--ack-wait 0s"},
+		{[]string{"serve", "--from", "yesterday"}, command.Usage, "use all or now"},
+		{[]string{"serve", "--run", "a.b"}, command.Usage, "not a run's id"},
+		{[]string{"serve", "--mdoe", "fail"}, command.Usage, "there is no flag --mdoe: did you mean --mode?"},
+		{[]string{"run", "--inn", file, "--out", out}, command.Usage, "there is no flag --inn: did you mean --in?"},
+		{[]string{"run", "--quite-other", file}, command.Usage, "there is no flag --quite-other: --help lists the flags"},
+		{[]string{"serve", "--mode", "dance"}, command.Usage, `mode "dance"`},
+		{[]string{"serve", "--times", "many"}, command.Usage, `--times: times: "many" is not an integer`},
+		{[]string{"serve", "--log-level", "loud"}, command.Usage, "use debug, info, warn or error"},
+		{[]string{"run"}, command.Usage, "--in FILE … --out DIR, or --run RUN"},
+		{[]string{"run", "--in", file}, command.Usage, "--in needs --out"},
+		{[]string{"run", "--in", file, "--run", "r"}, command.Usage, "exclude each other"},
+		{[]string{"run", "--in", file, "--out", out, "extra"}, command.Usage, `unexpected argument "extra"`},
+		{[]string{"run", "--in", file, "--out", out, "--times", "1.5"}, command.Usage, "is not an integer"},
+		{[]string{"run", "--in", file, "--out", out, "--layers", "1,x"}, command.Usage, "is not a list of integers"},
+		{[]string{"run", "--in", filepath.Join(dir, "absent"), "--out", out}, command.Failed, "absent: no such file"},
+		{[]string{"run", "--in", dir, "--out", out}, command.Failed, "is a folder, not a regular file: name a file in it"},
+		{[]string{"run", "--in", file, "--out", file}, command.Failed, "output directory"},
+		{[]string{"run", "--in", file, "--out", out, "--mode", "fail"}, command.Failed, "a failed for the 0. time"},
+		{[]string{"run", "--in", file, "--out", out, "--mode", "panic"}, command.Failed, "panic in stage shout"},
+		{[]string{"run", "--in", file, "--out", out, "--mode", "wait", "--deadline", "10ms"}, command.Failed, "longer than --deadline"},
+		{[]string{"run", "--in", file, "--out", out}, command.Done, ""},
+		{[]string{"run", "--data", file, "--run", "r"}, command.Failed, "cannot be used"},
+		{[]string{"describe", "extra"}, command.Usage, "unexpected argument"},
 	} {
 		status, _, stderr := w.run("shout", c.args...)
 		if status != c.status {
 			t.Errorf("%v: status %d, want %d: %s", c.args, status, c.status, stderr)
 		}
 		wantText(t, strings.Join(c.args, " "), stderr, c.want)
-		if status != exitDone && !strings.Contains("\n"+stderr, "\nshout: ") {
+		if status != command.Done && !strings.Contains("\n"+stderr, "\nshout: ") {
 			t.Errorf("%v: the error does not say who speaks: %q", c.args, stderr)
 		}
 	}
 	status, _, stderr := w.run("collect", "run", "--in", file, "--out", out)
-	if status != exitUsage {
+	if status != command.Usage {
 		t.Errorf("status %d", status)
 	}
 	wantText(t, "a stage without a form for files", stderr, "cannot work on files alone")
 	cmd := w.command("shout", "run", "--in", file, "--out", out)
 	cmd.Env = append(cmd.Env, "BITNET1_JSON=many")
-	if b, err := cmd.CombinedOutput(); err == nil || cmd.ProcessState.ExitCode() != exitUsage {
+	if b, err := cmd.CombinedOutput(); err == nil || cmd.ProcessState.ExitCode() != command.Usage {
 		t.Errorf("a wrong variable: %v, %s", err, b)
 	}
 }
@@ -408,7 +409,7 @@ func TestServersThatCannotBeUsed(t *testing.T) {
 		cmd := w.serveCommand("shout")
 		cmd.Env = append(cmd.Env, c.env)
 		b, err := cmd.CombinedOutput()
-		if err == nil || cmd.ProcessState.ExitCode() != exitFailed {
+		if err == nil || cmd.ProcessState.ExitCode() != command.Failed {
 			t.Errorf("%s: %v", name, err)
 		}
 		wantText(t, name, string(b), c.want)
@@ -425,7 +426,7 @@ func TestAnInterruptedOneShotFailsAndLeavesNothingHalfWritten(t *testing.T) {
 	p := w.start(w.command("shout", "run", "--in", in, "--out", out, "--mode", "wait", "--release", w.release, "--trace", w.trace))
 	w.begun(1)
 	p.signal(syscall.SIGINT)
-	if status := p.status(); status != exitFailed {
+	if status := p.status(); status != command.Failed {
 		t.Errorf("status %d: %s", status, p.log())
 	}
 	wantText(t, "error", p.log(), "stopped by a signal")
@@ -440,7 +441,7 @@ func TestHelpHasAnExampleAndAllParameters(t *testing.T) {
 	w := newWorld(t)
 	for _, args := range [][]string{{"--help"}, {"serve", "--help"}, {"run", "--help"}, {"describe", "--help"}} {
 		status, stdout, stderr := w.run("shout", args...)
-		if status != exitDone || stderr != "" {
+		if status != command.Done || stderr != "" {
 			t.Errorf("%v: status %d, %s", args, status, stderr)
 		}
 		wantText(t, strings.Join(args, " "), stdout, "Example:")
@@ -455,7 +456,7 @@ func TestDescribeTellsALauncherAll(t *testing.T) {
 	w := newWorld(t)
 	status, stdout, _ := w.run("shout", "describe")
 	var d Description
-	if err := json.Unmarshal([]byte(stdout), &d); err != nil || status != exitDone {
+	if err := json.Unmarshal([]byte(stdout), &d); err != nil || status != command.Done {
 		t.Fatalf("status %d, %v: %s", status, err, stdout)
 	}
 	if d.Name != "shout" || d.Kind != "source.added" || !slices.Equal(d.Emits, []string{"tokens.written"}) || len(d.Parameters) != 6 || d.Parameters[1].Default != "work" {
@@ -496,7 +497,7 @@ func TestDescribeChecksParameters(t *testing.T) {
 		if len(section) > 40 {
 			section = section[:40] + "…"
 		}
-		if status := cmd.ProcessState.ExitCode(); (status == exitDone) != (want == "") {
+		if status := cmd.ProcessState.ExitCode(); (status == command.Done) != (want == "") {
 			t.Errorf("%q: status %d: %s", section, status, stderr.String())
 		}
 		wantText(t, section, stderr.String(), want)

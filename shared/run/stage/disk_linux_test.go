@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/event"
 )
 
@@ -61,8 +62,8 @@ func TestAStageEndsWhenTheDiskStaysFull(t *testing.T) {
 	w := newWorld(t)
 	room := w.fill()
 	p := w.serve("shout", "--outage", "200ms")
-	if status := p.status(); status != ExitUnusable {
-		t.Errorf("status %d, want %d", status, ExitUnusable)
+	if status := p.status(); status != command.Unusable {
+		t.Errorf("status %d, want %d", status, command.Unusable)
 	}
 	lines := strings.Split(strings.TrimSpace(p.log()), "\n")
 	wantText(t, "its last word", lines[len(lines)-1], "tried for 200ms", "the disk is full")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/command"
 )
 
 // Files is what a user named on the command line of a one-shot run.
@@ -24,7 +25,7 @@ func (f *Files) Add(kind, mediaType, path string) (artifact.Ref, error) {
 // AddDataset makes the manifest named by --dataset an input artifact.
 func (f *Files) AddDataset() (artifact.Ref, error) {
 	if f.Dataset == "" {
-		return artifact.Ref{}, usageError{fmt.Errorf("this stage needs a dataset: add --dataset MANIFEST (its shards beside it)")}
+		return artifact.Ref{}, command.UsageError(fmt.Errorf("this stage needs a dataset: add --dataset MANIFEST (its shards beside it)"))
 	}
 	return f.Add("manifest", "application/json", f.Dataset)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"bitnet1/shared/digest"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 )
@@ -55,12 +56,12 @@ func TestEveryFlagIsUsedOrRefused(t *testing.T) {
 			}
 			status, _, stderr := w.run("look", append(args, "--"+name+"="+u.value)...)
 			if strings.Contains(u.forms, form) {
-				if status != exitDone {
+				if status != command.Done {
 					t.Errorf("%s: --%s ended with status %d: %s", form, name, status, stderr)
 				}
 				continue
 			}
-			if status != exitUsage || !strings.Contains(stderr, "--"+name) {
+			if status != command.Usage || !strings.Contains(stderr, "--"+name) {
 				t.Errorf("%s: --%s, which does nothing there, ended with status %d: %s", form, name, status, stderr)
 			}
 		}
@@ -69,7 +70,7 @@ func TestEveryFlagIsUsedOrRefused(t *testing.T) {
 	w.sources("r", "one")
 	for _, name := range []string{"dataset", "checkpoint", "threads", "device"} {
 		status, _, stderr := w.run("shout", "run", "--run", "r", "--"+name, "x")
-		if status != exitUsage || !strings.Contains(stderr, "shout does not take --"+name) {
+		if status != command.Usage || !strings.Contains(stderr, "shout does not take --"+name) {
 			t.Errorf("shout --%s ended with status %d: %s", name, status, stderr)
 		}
 	}
@@ -91,7 +92,7 @@ func looks(t *testing.T) (flags []cli.Flag) {
 func TestAnotherDatasetStandsBesideTheRunsOwn(t *testing.T) {
 	w, _, dataset := looked(t)
 	for _, args := range [][]string{{}, {"--dataset", dataset}, {"--dataset", dataset, "--checkpoint", "1"}} {
-		if status, _, stderr := w.run("look", append([]string{"run", "--run", "r"}, args...)...); status != exitDone {
+		if status, _, stderr := w.run("look", append([]string{"run", "--run", "r"}, args...)...); status != command.Done {
 			t.Fatalf("%v: status %d: %s", args, status, stderr)
 		}
 	}
@@ -120,11 +121,11 @@ func TestAnotherDatasetStandsBesideTheRunsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	status, stdout, stderr := w.run("look", "run", "--run", "r", "--dataset", path)
-	if status != exitDone || !strings.Contains(stdout, "made before") {
+	if status != command.Done || !strings.Contains(stdout, "made before") {
 		t.Errorf("status %d: %s%s", status, stdout, stderr)
 	}
 	status, _, stderr = w.run("look", "run", "--run", "r", "--dataset", "/no/such/file")
-	if status != exitFailed || !strings.Contains(stderr, "/no/such/file") {
+	if status != command.Failed || !strings.Contains(stderr, "/no/such/file") {
 		t.Errorf("status %d: %s", status, stderr)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
@@ -37,7 +38,7 @@ func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 			defer stop()
 			switch {
 			case len(c.StringSlice("in")) > 0 && c.IsSet("run"):
-				return usagef("--in and --run exclude each other")
+				return command.Usagef("--in and --run exclude each other")
 			case len(c.StringSlice("in")) > 0:
 				if err := unused(c, "with --in", append(s.Choice.flags(), "data")...); err != nil {
 					return err
@@ -48,11 +49,11 @@ func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 					return err
 				}
 				if len(presetFlag(s)) > 0 && given(c, "preset") {
-					return usagef("--preset is for --in FILE … --out DIR: a run has its own parameters")
+					return command.Usagef("--preset is for --in FILE … --out DIR: a run has its own parameters")
 				}
 				return runOver(ctx, s, c)
 			default:
-				return usagef("say what to work on: --in FILE … --out DIR, or --run RUN")
+				return command.Usagef("say what to work on: --in FILE … --out DIR, or --run RUN")
 			}
 		},
 	}
@@ -78,7 +79,7 @@ func (s Spec[P, E]) runFlags() []cli.Flag {
 func unused(c *cli.Context, form string, names ...string) error {
 	for _, name := range names {
 		if given(c, name) {
-			return usagef("--%s does nothing %s: leave it out", name, form)
+			return command.Usagef("--%s does nothing %s: leave it out", name, form)
 		}
 	}
 	return nil
@@ -104,21 +105,21 @@ func presetFlag[P any, E event.Body](s Spec[P, E]) []cli.Flag {
 // runFiles works on files that the user named and writes into a folder.
 func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Context) error {
 	if !c.IsSet("out") {
-		return usagef("--in needs --out DIR")
+		return command.Usagef("--in needs --out DIR")
 	}
 	if s.Files == nil {
-		return usagef("stage %s cannot work on files alone: use --run RUN", s.Name)
+		return command.Usagef("stage %s cannot work on files alone: use --run RUN", s.Name)
 	}
 	var section []byte
 	var err error
 	if c.IsSet("preset") {
 		if section, err = definition.PresetSection(c.String("preset"), s.Name); err != nil {
-			return usageError{err}
+			return command.UsageError(err)
 		}
 	}
 	params, err := resolve(s, section, overlayOf[P](c))
 	if err != nil {
-		return usageError{err}
+		return command.UsageError(err)
 	}
 	progress := newProgressLine(c, s.Name)
 	defer progress.end()
@@ -315,18 +316,7 @@ func noEvents(j journal.Journal, run, kind string) error {
 	if slices.Contains(runs, run) {
 		return fmt.Errorf("run %s has no %s event yet", run, kind)
 	}
-	return NoSuchRun(run, runs)
-}
-
-// NoSuchRun is the error for a run that is not among those there are.
-func NoSuchRun(run string, runs []string) error {
-	if near, ok := param.Nearest(run, runs); ok {
-		return fmt.Errorf("there is no run %s in this data directory: did you mean %s?", run, near)
-	}
-	if len(runs) == 0 {
-		return fmt.Errorf("there is no run %s in this data directory, and no other: name the directory with --data", run)
-	}
-	return fmt.Errorf("there is no run %s in this data directory; the runs are: %s (--data names another directory)", run, strings.Join(runs, ", "))
+	return command.NoSuchRun(run, runs)
 }
 
 // optionalBus connects when NATS_URL is set.

@@ -14,6 +14,8 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 	"golang.org/x/time/rate"
+
+	"bitnet1/shared/run/progress"
 )
 
 // progressLine shows the progress of a one-shot run as a launcher does: on a terminal a line that moves, elsewhere a line
@@ -95,7 +97,7 @@ func (l *progressLine) show(key string, p Progress) {
 	if _, known := l.first[key]; !known {
 		l.first[key] = begun{time.Now(), p.Fraction()}
 	}
-	line := Line{Stage: l.stage, State: Working, Progress: p, Left: LeftOf(p, l.first[key].fraction, time.Since(l.first[key].at))}
+	line := progress.Line{Stage: l.stage, State: progress.Working, Report: p, Left: progress.LeftOf(p, l.first[key].fraction, time.Since(l.first[key].at))}
 	if !l.moving {
 		fmt.Fprintln(l.out, line.Text(0))
 		return

@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"testing"
 
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/event"
 )
 
@@ -104,7 +105,7 @@ func TestOneShotContinuesWhereItWasKilled(t *testing.T) {
 	p.status()
 	w.let()
 	status, _, stderr := w.run("climb", args...)
-	if status != exitDone {
+	if status != command.Done {
 		t.Fatalf("status %d: %s", status, stderr)
 	}
 	b, err := os.ReadFile(filepath.Join(out, "climb.log"))

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
@@ -110,7 +110,7 @@ func (s *service[P, E]) later(d *bus.Delivery, cause error) error {
 	if time.Since(u.since) > s.outage {
 		return bus.Unusable(fmt.Errorf("tried for %s: %w", s.outage, cause))
 	}
-	s.log.Error("could not finish a delivery: the event will come again", "subject", d.Subject, "error", cause)
+	s.log.Error("could not finish a delivery: the event will come again", "subject", d.Subject, "error", command.Advised(cause))
 	_ = d.Nak(s.backOff(u.times)) // it comes again anyway, when the server misses signs of life
 	return nil
 }
@@ -310,7 +310,7 @@ func (s *service[P, E]) checkDirectory(ctx context.Context, run string) error {
 	for _, k := range events {
 		if started, err := event.Into[event.RunStarted](k.Envelope); err == nil && started.Data != "" {
 			return elsewhere{fmt.Errorf("run %s keeps its data in %s, and this stage serves %s: give the stage that directory with --data or BITNET1_DATA",
-				run, started.Data, DirectoryName(filepath.Dir(s.records)))}
+				run, started.Data, artifact.DirectoryName(filepath.Dir(s.records)))}
 		}
 	}
 	return nil
@@ -321,18 +321,6 @@ type elsewhere struct{ error }
 
 // Unfit says that no later job of the process can do better.
 func (elsewhere) Unfit() bool { return true }
-
-// DirectoryName says where the data directory dir lies, on whichever machine.
-func DirectoryName(dir string) string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "this machine"
-	}
-	if absolute, err := filepath.Abs(dir); err == nil {
-		dir = absolute
-	}
-	return host + ":" + dir
-}
 
 // resolve makes a stage's parameters of its defaults, a section and flags.
 func resolve[P any, E event.Body](spec Spec[P, E], section []byte, overlay func(*P) error) (P, error) {
@@ -387,6 +375,7 @@ func (s *service[P, E]) backOff(failures int) time.Duration {
 // is told, and only then is it taken out of the queue.
 func (s *service[P, E]) fail(ctx context.Context, d *bus.Delivery, e event.Envelope, key string, cause error) error {
 	s.metrics.jobs.WithLabelValues(event.Failed).Inc()
+	cause = command.Advised(cause)
 	s.log.Error("job failed", "run", e.Run, "event", e.Kind, "error", cause)
 	s.forgetFailures(e, key) // the next start of the run may try again
 	if key != "" {

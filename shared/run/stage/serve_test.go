@@ -24,6 +24,7 @@ import (
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/bus/bustest"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/event"
 )
 
@@ -273,7 +274,7 @@ func TestASignalEndsAStageInTheMiddleOfAJobAndAnotherContinues(t *testing.T) {
 		w.sources("r", "one")
 		w.begun(1)
 		p.signal(signal)
-		if status := p.status(); status != exitDone {
+		if status := p.status(); status != command.Done {
 			t.Errorf("%v: status %d: %s", signal, status, p.log())
 		}
 		if tmp, err := os.ReadDir(filepath.Join(w.data, "tmp")); err != nil || len(tmp) > 0 {
@@ -344,7 +345,7 @@ func TestALostDeviceEndsTheProcessAndAnotherContinues(t *testing.T) {
 	w := newWorld(t)
 	w.sources("r", "one")
 	p := w.serve("shout", "--mode", "lose", "--times", "1")
-	if status := p.status(); status != exitFailed {
+	if status := p.status(); status != command.Failed {
 		t.Errorf("status %d", status)
 	}
 	wantText(t, "what it said", p.stderr.String(), "the device is lost")
@@ -532,7 +533,7 @@ func TestAStageEndsWhenTheServerRefusesItsCredentials(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Stop()
-	if status := p.status(); status != exitFailed {
+	if status := p.status(); status != command.Failed {
 		t.Errorf("status %d", status)
 	}
 	wantText(t, "log", p.log(), "ended the connection", "Authorization")
@@ -699,10 +700,10 @@ func TestAStageWithTheWrongDataDirectoryEndsAndNamesBoth(t *testing.T) {
 	right := w.data
 	w.data = filepath.Join(t.TempDir(), "wrong")
 	p := w.serve("shout")
-	if status := p.status(); status != exitFailed {
+	if status := p.status(); status != command.Failed {
 		t.Errorf("status %d", status)
 	}
-	wantText(t, "log", p.log(), "elsewhere:/there", DirectoryName(w.data), "--data")
+	wantText(t, "log", p.log(), "elsewhere:/there", artifact.DirectoryName(w.data), "--data")
 	w.wantBegun(0)
 	if n := len(w.history("r", "job.finished")); n != 0 {
 		t.Errorf("%d answers", n)
@@ -738,8 +739,8 @@ func TestAnAnswerThatIsTooLargeForTheServerEndsTheStage(t *testing.T) {
 	if err := w.bus.Publish(t.Context(), small); err != nil {
 		t.Fatal(err)
 	}
-	if status := p.status(); status != ExitUnusable {
-		t.Errorf("status %d, want %d", status, ExitUnusable)
+	if status := p.status(); status != command.Unusable {
+		t.Errorf("status %d, want %d", status, command.Unusable)
 	}
 	wantText(t, "log", p.log(), "larger than the event server takes", "max_payload")
 }
@@ -748,7 +749,7 @@ func TestAStageOfALauncherEndsWithIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	cmd := w.serveCommand("shout", "--mode", "wait")
-	cmd.Env = append(cmd.Env, EnvLauncher+"=1")
+	cmd.Env = append(cmd.Env, command.EnvLauncher+"=1")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -759,7 +760,7 @@ func TestAStageOfALauncherEndsWithIt(t *testing.T) {
 	if err := stdin.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if status := p.status(); status != exitDone {
+	if status := p.status(); status != command.Done {
 		t.Errorf("status %d", status)
 	}
 	for line := range strings.Lines(p.log()) {
@@ -777,7 +778,7 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 	w.begun(1)
 	p.signal(syscall.SIGTERM)
 	p.signal(os.Interrupt) // two of one kind may arrive as one
-	if status := p.status(); status != exitFailed {
+	if status := p.status(); status != command.Failed {
 		t.Errorf("status %d", status)
 	}
 }
@@ -803,7 +804,7 @@ func TestMetricsCountWhatHappens(t *testing.T) {
 	}
 	address := l.Addr().String()
 	busy := w.serve("shout", "--metrics", address)
-	if status := busy.status(); status != exitFailed {
+	if status := busy.status(); status != command.Failed {
 		t.Errorf("status %d", status)
 	}
 	wantText(t, "log", busy.log(), "--metrics "+address)

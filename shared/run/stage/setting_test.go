@@ -1,13 +1,17 @@
 package stage
 
-import "testing"
+import (
+	"testing"
+
+	"bitnet1/shared/run/command"
+)
 
 func TestSettingIsInTheFormOfTheUser(t *testing.T) {
-	t.Setenv(EnvLauncher, "")
+	t.Setenv(command.EnvLauncher, "")
 	if got := Setting("tokenize", "on_bad_file", "skip"); got != "--on-bad-file skip" {
 		t.Error(got)
 	}
-	t.Setenv(EnvLauncher, "1")
+	t.Setenv(command.EnvLauncher, "1")
 	if got := Setting("tokenize", "on_bad_file", "skip"); got != "--set tokenize.on_bad_file=skip" {
 		t.Error(got)
 	}

@@ -23,7 +23,9 @@ import (
 
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/progress"
 	"bitnet1/shared/run/record"
 	"bitnet1/shared/run/results"
 )
@@ -109,7 +111,7 @@ func (s Spec[P, E]) validate() error {
 // 1 failed, 2 wrong usage, 3 what it needs was unusable for too long.
 func Main[P any, E event.Body](s Spec[P, E], args []string) int {
 	if err := s.validate(); err != nil {
-		return ExitStatus(cmp.Or(s.Name, "stage"), err, os.Stderr)
+		return command.ExitStatus(cmp.Or(s.Name, "stage"), err, os.Stderr)
 	}
 	return runApp(s, args)
 }
@@ -145,13 +147,9 @@ func unfit(err error) bool {
 	return errors.As(err, &u) && u.Unfit()
 }
 
-// Progress is what a job says while it works. Values hold measurements such as
-// step, loss, tokens_per_second or learning_rate.
-type Progress struct {
-	Done, Total int64
-	Unit        string // what is counted: "documents", "steps", "tokens" …
-	Values      map[string]float64
-}
+// Progress is what a job says while it works: that Done of Total things are done, what Unit is counted, and Values such as step,
+// loss, tokens_per_second or learning_rate.
+type Progress = progress.Report
 
 // Host is how a stage uses the machine it runs on. It never changes what a job
 // computes, so it is no part of the job's key.

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"bitnet1/shared/run/command"
 )
 
 // used is a folder that one-shot runs write into.
@@ -43,7 +45,7 @@ func (u *used) holds(name, want string) {
 func (u *used) made(stage string, want string, args ...string) {
 	u.t.Helper()
 	status, stdout, stderr := u.run(stage, u.args(args...)...)
-	if status != exitDone {
+	if status != command.Done {
 		u.t.Errorf("%s %v: status %d: %s", stage, args, status, stderr)
 	}
 	wantText(u.t, "output", stdout, want)
@@ -53,7 +55,7 @@ func (u *used) made(stage string, want string, args ...string) {
 func (u *used) refused(stage string, wants []string, args ...string) {
 	u.t.Helper()
 	status, _, stderr := u.run(stage, u.args(args...)...)
-	if status != exitFailed {
+	if status != command.Failed {
 		u.t.Errorf("%s %v: status %d: %s", stage, args, status, stderr)
 	}
 	wantText(u.t, "error", stderr, append(wants, "another --out", "--force")...)

@@ -20,6 +20,7 @@ import (
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 )
@@ -49,7 +50,7 @@ const leaked = 99
 // leakless turns a goroutine that outlives Main into an exit status of its own.
 // (One that reads standard input for a launcher cannot be ended.)
 func leakless(status int) int {
-	if os.Getenv(EnvLauncher) != "" {
+	if os.Getenv(command.EnvLauncher) != "" {
 		return status
 	}
 	if err := goleak.Find(); err != nil {
@@ -366,7 +367,7 @@ func (p *program) stop() {
 		time.Sleep(5 * time.Millisecond)
 	}
 	p.signal(syscall.SIGTERM)
-	if status := p.status(); status != exitDone {
+	if status := p.status(); status != command.Done {
 		p.t.Errorf("%v ended with status %d:\n%s", p.Args[1:], status, p.log())
 	}
 }

@@ -1,4 +1,4 @@
-package stage
+package progress
 
 import (
 	"strings"
@@ -12,7 +12,7 @@ func TestALineFitsItsWidth(t *testing.T) {
 	t.Parallel()
 	line := Line{
 		Stage: "train", State: Working, Left: 18 * time.Second,
-		Progress: Progress{Done: 133, Total: 600, Unit: "steps", Values: map[string]float64{
+		Report: Report{Done: 133, Total: 600, Unit: "steps", Values: map[string]float64{
 			"tokens_per_second": 106e3, "loss": 3.656, "val_bpc": 3.679, "learning_rate": 0.0029,
 		}},
 	}
@@ -36,10 +36,10 @@ func TestALineFitsItsWidth(t *testing.T) {
 	}
 	for want, l := range map[string]Line{
 		"pack      waiting":              {Stage: "pack", State: "waiting"},
-		"pack      done  4/4 events":     {Stage: "pack", State: "done", Progress: Progress{Done: 4, Total: 4, Unit: "events"}},
-		"probe     1/2 s  3h20m left":    {Stage: "probe", Progress: Progress{Done: 1, Total: 2, Unit: "s"}, Left: 3*time.Hour + 20*time.Minute},
-		"probe     1/2 s  12m30s left":   {Stage: "probe", Progress: Progress{Done: 1, Total: 2, Unit: "s"}, Left: 12*time.Minute + 30*time.Second},
-		"probe     1/2 s  1.5 k bytes/s": {Stage: "probe", Progress: Progress{Done: 1, Total: 2, Unit: "s", Values: map[string]float64{"bytes_per_second": 1500}}},
+		"pack      done  4/4 events":     {Stage: "pack", State: "done", Report: Report{Done: 4, Total: 4, Unit: "events"}},
+		"probe     1/2 s  3h20m left":    {Stage: "probe", Report: Report{Done: 1, Total: 2, Unit: "s"}, Left: 3*time.Hour + 20*time.Minute},
+		"probe     1/2 s  12m30s left":   {Stage: "probe", Report: Report{Done: 1, Total: 2, Unit: "s"}, Left: 12*time.Minute + 30*time.Second},
+		"probe     1/2 s  1.5 k bytes/s": {Stage: "probe", Report: Report{Done: 1, Total: 2, Unit: "s", Values: map[string]float64{"bytes_per_second": 1500}}},
 	} {
 		if got := l.Text(0); got != want {
 			t.Errorf("%q, want %q", got, want)
@@ -53,9 +53,9 @@ func TestALineFitsItsWidth(t *testing.T) {
 
 func TestTimeLeft(t *testing.T) {
 	t.Parallel()
-	half := Progress{Done: 5, Total: 10}
+	half := Report{Done: 5, Total: 10}
 	for _, c := range []struct {
-		p       Progress
+		p       Report
 		before  float64
 		elapsed time.Duration
 		want    time.Duration
@@ -64,9 +64,9 @@ func TestTimeLeft(t *testing.T) {
 		{half, 0.4, 10 * time.Second, 50 * time.Second}, // what was done before took no time
 		{half, 0, time.Millisecond, 0},
 		{half, 0.5, time.Minute, 0},
-		{Progress{Done: 10, Total: 10, Values: map[string]float64{"seconds_left": 3}}, 0, time.Minute, 0},
-		{Progress{Done: 5, Total: 10, Values: map[string]float64{"seconds_left": 3}}, 0, time.Minute, 3 * time.Second},
-		{Progress{}, 0, time.Minute, 0},
+		{Report{Done: 10, Total: 10, Values: map[string]float64{"seconds_left": 3}}, 0, time.Minute, 0},
+		{Report{Done: 5, Total: 10, Values: map[string]float64{"seconds_left": 3}}, 0, time.Minute, 3 * time.Second},
+		{Report{}, 0, time.Minute, 0},
 	} {
 		if got := LeftOf(c.p, c.before, c.elapsed); (got - c.want).Abs() > time.Millisecond {
 			t.Errorf("%+v: %s left, want %s", c, got, c.want)

@@ -1,4 +1,4 @@
-package stage
+package progress
 
 import (
 	"fmt"
@@ -13,7 +13,7 @@ import (
 type Line struct {
 	Stage string
 	State string // waiting, queued, working, done or failed; empty: working
-	Progress
+	Report
 	Left time.Duration // how long the job will go on, as far as that can be said; 0 while it cannot
 }
 
@@ -101,28 +101,4 @@ func (l Line) left() string {
 	default:
 		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 	}
-}
-
-// Fraction is how much of a job is done, from 0 to 1.
-func (p Progress) Fraction() float64 {
-	if p.Total <= 0 {
-		return 0
-	}
-	return min(float64(p.Done)/float64(p.Total), 1)
-}
-
-// LeftOf is how long a job will go on if it goes on as it did since it had done the fraction before of its work; 0 while
-// that is a mere guess.
-func LeftOf(p Progress, before float64, elapsed time.Duration) time.Duration {
-	done := p.Fraction()
-	if done >= 1 {
-		return 0
-	}
-	if left := p.Values["seconds_left"]; left > 0 {
-		return time.Duration(left * float64(time.Second))
-	}
-	if elapsed > time.Second && done-before > 0.02 {
-		return time.Duration(float64(elapsed) * (1 - done) / (done - before))
-	}
-	return 0
 }
