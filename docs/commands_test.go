@@ -18,28 +18,29 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// The commands that pages show are run: with a tiny model by `go test ./docs`, as they are typed by `task docs:run`.
+// The tests of this file run the commands that pages show: `go test ./docs` with a tiny model, `task docs:run` as they
+// are typed.
 
 var long = flag.Bool("long", false, "run the commands of the pages as they are typed, which takes minutes")
 
-// how says what differs from running some commands as they are typed: see testdata/commands.yml.
-type how struct {
+// exception is an entry of testdata/commands.yml: commands that are run with further arguments, or not at all.
+type exception struct {
 	Commands []string
 	Add, Not string
 	Slow     bool
 }
 
-func listed(t *testing.T) map[string]how {
+func exceptions(t *testing.T) map[string]exception {
 	t.Helper()
 	b, err := os.ReadFile("testdata/commands.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var groups []how
+	var groups []exception
 	if err := yaml.Unmarshal(b, &groups); err != nil {
 		t.Fatal(err)
 	}
-	all := map[string]how{}
+	all := map[string]exception{}
 	for _, h := range groups {
 		for _, command := range h.Commands {
 			all[command] = h
@@ -48,7 +49,7 @@ func listed(t *testing.T) map[string]how {
 	return all
 }
 
-// preset is what makes a pipeline's model tiny.
+// preset is a preset of a tiny model.
 const preset = `stages:
   tokenize: {tokenizer: bytes}
   shard: {sequence_length: 64, validation_share: 0.05}
@@ -58,7 +59,7 @@ const preset = `stages:
   probe: {sequences: 16, repeats: 4}
 `
 
-// block is one that a page shows between fences.
+// block is a block of code on a page, between fences.
 type block struct {
 	page           string
 	line           int
@@ -67,7 +68,8 @@ type block struct {
 
 var fence = regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$")
 
-// blocks are those of all pages in the given languages. A block has to say its language, so that no command is missed.
+// blocks returns the blocks of all pages in the given languages. A block without a language is an error, because the
+// test would miss its commands.
 func blocks(t *testing.T, languages ...string) []block {
 	t.Helper()
 	var all []block
@@ -92,9 +94,10 @@ var (
 	spaces  = regexp.MustCompile(`\s+`)
 )
 
-// TestCommandsOfPages runs what pages tell people to type, each page in a folder that has what pages speak of.
+// TestCommandsOfPages runs the commands of all pages. Each page has a folder with the files and runs that pages
+// mention.
 func TestCommandsOfPages(t *testing.T) {
-	root, commands := world(t), listed(t)
+	root, commands := world(t), exceptions(t)
 	unused := maps.Clone(commands)
 	folders := map[string]string{}
 	for _, b := range blocks(t, "sh") {
@@ -164,7 +167,7 @@ func TestYAMLOfPages(t *testing.T) {
 	}
 }
 
-// script is a command as a shell takes it where there is no Taskfile: what `task NAME -- ARGUMENTS` stands for.
+// script replaces `task NAME -- ARGUMENTS` by the command of that task.
 func script(t *testing.T, command string) string {
 	t.Helper()
 	command = strings.TrimPrefix(command, "go tool -modfile=tools/go.mod ")
@@ -208,7 +211,7 @@ func inShell(t *testing.T, dir, command string) (string, int) {
 	return string(out), cmd.ProcessState.ExitCode()
 }
 
-// built is the folder of all programs, which are built once.
+// built builds all programs once and returns their folder.
 var built = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "bitnet1-docs")
 	if err != nil {
@@ -233,7 +236,7 @@ func programs(t *testing.T) string {
 	return dir
 }
 
-// scratch are folders that several tests use.
+// scratch are folders that several tests use and TestMain removes.
 var scratch []string
 
 func TestMain(m *testing.M) {
@@ -254,8 +257,8 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-// world makes what pages take for granted: programs, pipeline files, texts, a dataset, and runs under the names that
-// pages use.
+// world makes a folder with everything that pages mention: programs, pipeline files, texts, a dataset, and runs under
+// the names that pages use.
 func world(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
@@ -308,7 +311,7 @@ func world(t *testing.T) string {
 	return root
 }
 
-// folder is a working directory in which all of the world is found and nothing has been made yet.
+// folder makes a working directory with links to all of the world. Commands of one page do not see files of another.
 func folder(t *testing.T, root string) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -18,13 +18,13 @@ import (
 	"bitnet1/shared/lm/trainlog"
 )
 
-// The figures that pages quote and that a processor makes in minutes are made anew by `task docs:figures`. The others
-// are in testdata/figures.yml, with the commands that made them.
+// `task docs:figures` computes the figures of pages anew, if a processor computes them in minutes. The others are in
+// testdata/figures.yml, with the commands that made them.
 
 var figures = flag.String("figures", "", "make the figures of pages in this `folder`, and compare "+
 	"them; -update writes them")
 
-// TestFigures compares rows of tables exactly: what is trained and measured is the same whatever the machine.
+// TestFigures compares rows of tables exactly, because training and measuring give the same numbers on every machine.
 func TestFigures(t *testing.T) {
 	if *figures == "" {
 		t.Skip("task docs:figures makes the figures, which takes a quarter of an hour on two free cores")
@@ -77,7 +77,7 @@ func TestFigures(t *testing.T) {
 
 func last(all []float64) float64 { return all[len(all)-1] }
 
-// training is what one training and an evaluation of its last checkpoint said, in bits a token.
+// training is the result of a training and of the evaluation of its last checkpoint, in bits per token.
 type training struct {
 	bits       float64   // of the whole validation split
 	validation []float64 // of the trainer's sample, by checkpoint
@@ -155,15 +155,15 @@ func compareRow(t *testing.T, page, label, format string, cells ...any) {
 }
 
 var (
-	measured = regexp.MustCompile(`(?m)^(dataset sealed|checkpoint |\s+\d+  ).*$`) // what depends on no machine
+	measured = regexp.MustCompile(`(?m)^(dataset sealed|checkpoint |\s+\d+  ).*$`) // lines that do not depend on the machine
 	about    = regexp.MustCompile(`takes about (\d+) seconds`)
 	took     = regexp.MustCompile(`finished in (\S+)`)
 )
 
-// factor is how much faster or slower this machine may be than the one of the page.
+// factor is how many times faster or slower this machine may be than the one of the page.
 const factor = 4
 
-// compareTerminal compares what README shows of a run with what the run printed.
+// compareTerminal compares the output on README with the output of the run.
 func compareTerminal(t *testing.T, printed string) {
 	t.Helper()
 	readme, err := os.ReadFile("../README.md")
@@ -217,7 +217,7 @@ func must(t *testing.T, dir, command string) string {
 	return out
 }
 
-// TestOtherFigures holds that the list of figures that are not made anew speaks of what pages show.
+// TestOtherFigures checks that the pages still show the figures of testdata/figures.yml, which are not made anew.
 func TestOtherFigures(t *testing.T) {
 	b, err := os.ReadFile("testdata/figures.yml")
 	if err != nil {

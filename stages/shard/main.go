@@ -267,6 +267,17 @@ func announce(ctx context.Context, job *stage.Job[Params], m *dataset.Manifest, 
 			}
 		}
 	}
+	warnOfSplits(job, m)
+	return job.Emit(ctx, event.DatasetSealed{
+		Manifest: ref, Documents: m.Splits.Train.Documents + m.Splits.Validation.Documents,
+		TrainTokens: m.Splits.Train.Tokens, ValidationTokens: m.Splits.Validation.Tokens,
+		Report: reportRef, Facts: factsRef, Texts: sealed[seal.TextsName],
+	})
+}
+
+// warnOfSplits warns of a dataset without a validation split, and of one whose validation split is larger than it
+// should be.
+func warnOfSplits(job *stage.Job[Params], m *dataset.Manifest) {
 	if len(m.Splits.Validation.Shards) == 0 {
 		why := "validation_share is 0"
 		if m.ValidationShare > 0 {
@@ -282,9 +293,4 @@ func announce(ctx context.Context, job *stage.Job[Params], m *dataset.Manifest, 
 			validation, training+validation, m.ValidationShare,
 			stage.Setting("shard", "seed", strconv.FormatUint(job.Params.Seed+1, 10))))
 	}
-	return job.Emit(ctx, event.DatasetSealed{
-		Manifest: ref, Documents: m.Splits.Train.Documents + m.Splits.Validation.Documents,
-		TrainTokens: m.Splits.Train.Tokens, ValidationTokens: m.Splits.Validation.Tokens,
-		Report: reportRef, Facts: factsRef, Texts: sealed[seal.TextsName],
-	})
 }

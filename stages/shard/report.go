@@ -134,32 +134,7 @@ func (r *report) markdown() []byte {
 	if v := r.Splits["validation"]; v.Documents == 0 && v.Sequences > 0 {
 		b.WriteString("\nThe only document is divided: its end is the validation split.\n")
 	}
-	b.WriteString("\n## What became of the rows\n\n| | |\n|---|---|\n")
-	if r.Rows > 0 { // token batches that a user names say nothing of the rows they were made of
-		fmt.Fprintf(&b, "| rows read | %d |\n| without a text | %d |\n| that meet not all filters | %d |\n", r.Rows, r.Nulls,
-			r.Filtered)
-	}
-	if r.Odd > 0 {
-		fmt.Fprintf(&b, "| that cannot be understood | %d |\n", r.Odd)
-	}
-	if d := r.Duplicates; d != nil {
-		if len(d.Known) > 0 {
-			fmt.Fprintf(&b, "| texts of %d earlier datasets | %d |\n", len(d.Known), d.Earlier)
-		}
-		fmt.Fprintf(&b, "| exact duplicates | %d |\n", d.Exact)
-		if d.Method == seal.NearDuplicates {
-			fmt.Fprintf(&b, "| near duplicates (similarity from %g on) | %d |\n", *d.Similarity, d.Near)
-		}
-	}
-	for _, s := range r.Mixture {
-		fmt.Fprintf(&b, "| left out for the share of %s | %d |\n", s.Sources, s.Left)
-	}
-	fmt.Fprintf(&b, "| documents in the dataset | %d |\n\n", r.Documents)
-	fmt.Fprintf(&b, "%d documents are not valid UTF-8; their bytes are kept.\n", r.Invalid)
-	if r.Counted > 0 {
-		fmt.Fprintf(&b, "The files say of %d documents how many GPT-2 tokens they have; for %d it is "+
-			"another number than ours.\n", r.Counted, r.Miscounted)
-	}
+	r.writeRows(&b)
 	r.writeMixture(&b)
 	r.writeRefused(&b)
 	r.writeOdd(&b)
@@ -173,6 +148,36 @@ func (r *report) markdown() []byte {
 			s.Nulls, s.Filtered)
 	}
 	return b.Bytes()
+}
+
+// writeRows accounts for all rows, from those that were read to the documents of the dataset.
+func (r *report) writeRows(b *bytes.Buffer) {
+	b.WriteString("\n## What became of the rows\n\n| | |\n|---|---|\n")
+	if r.Rows > 0 { // token batches that a user names say nothing of the rows they were made of
+		fmt.Fprintf(b, "| rows read | %d |\n| without a text | %d |\n| that meet not all filters | %d |\n", r.Rows, r.Nulls,
+			r.Filtered)
+	}
+	if r.Odd > 0 {
+		fmt.Fprintf(b, "| that cannot be understood | %d |\n", r.Odd)
+	}
+	if d := r.Duplicates; d != nil {
+		if len(d.Known) > 0 {
+			fmt.Fprintf(b, "| texts of %d earlier datasets | %d |\n", len(d.Known), d.Earlier)
+		}
+		fmt.Fprintf(b, "| exact duplicates | %d |\n", d.Exact)
+		if d.Method == seal.NearDuplicates {
+			fmt.Fprintf(b, "| near duplicates (similarity from %g on) | %d |\n", *d.Similarity, d.Near)
+		}
+	}
+	for _, s := range r.Mixture {
+		fmt.Fprintf(b, "| left out for the share of %s | %d |\n", s.Sources, s.Left)
+	}
+	fmt.Fprintf(b, "| documents in the dataset | %d |\n\n", r.Documents)
+	fmt.Fprintf(b, "%d documents are not valid UTF-8; their bytes are kept.\n", r.Invalid)
+	if r.Counted > 0 {
+		fmt.Fprintf(b, "The files say of %d documents how many GPT-2 tokens they have; for %d it is "+
+			"another number than ours.\n", r.Counted, r.Miscounted)
+	}
 }
 
 func (r *report) writeMixture(b *bytes.Buffer) {

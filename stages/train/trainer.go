@@ -54,21 +54,11 @@ type trainer struct {
 
 func newTrainer(ctx context.Context, job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset,
 	m *dataset.Manifest) (*trainer, error) {
-	initial, err := job.Params.initial(m.Tokenizer)
+	c, err := configure(job, m)
 	if err != nil {
 		return nil, err
-	}
-	if initial != nil {
-		job.Params = job.Params.adopt(*initial)
 	}
 	p := job.Params
-	c, err := p.config(m.Tokenizer, m.SequenceLength)
-	if err != nil {
-		return nil, err
-	}
-	if initial != nil {
-		c.Eps = initial.Eps
-	}
 	if data.Train.Len() == 0 {
 		return nil, fmt.Errorf("dataset %s has no training sequences: shard it with more documents", digest.Short(ref.Digest))
 	}
@@ -103,6 +93,22 @@ func newTrainer(ctx context.Context, job *stage.Job[Params], ref artifact.Ref, d
 		job.Note("%s", text)
 	}
 	return t, nil
+}
+
+// configure returns the configuration of the model. A checkpoint to start from gives it, and also replaces the
+// parameters of the job that describe the model, so that the recipe in checkpoints is true.
+func configure(job *stage.Job[Params], m *dataset.Manifest) (model.Config, error) {
+	initial, err := job.Params.initial(m.Tokenizer)
+	if err != nil {
+		return model.Config{}, err
+	}
+	if initial == nil {
+		return job.Params.config(m.Tokenizer, m.SequenceLength)
+	}
+	job.Params = job.Params.adopt(*initial)
+	c, err := job.Params.config(m.Tokenizer, m.SequenceLength)
+	c.Eps = initial.Eps
+	return c, err
 }
 
 // build makes the model on device.

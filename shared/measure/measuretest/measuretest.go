@@ -1,4 +1,4 @@
-// Package measuretest makes what tests of stages work on, small datasets and checkpoints, and runs a stage's program.
+// Package measuretest makes small datasets and checkpoints for the tests of stages, and runs the program of a stage.
 package measuretest
 
 import (
@@ -22,10 +22,10 @@ import (
 	"bitnet1/shared/run/artifact"
 )
 
-// asProgram makes a test binary be the program itself.
+// asProgram is the environment variable that makes a test binary run the stage's program.
 const asProgram = "BITNET1_TEST_AS_PROGRAM"
 
-// Main is what TestMain of a stage's package calls: tests can then run the stage's program, and kill it.
+// Main is for the TestMain of a stage: it lets the test binary be the stage's program, which tests run and kill.
 func Main(m *testing.M, program func()) {
 	if os.Getenv(asProgram) != "" {
 		program()
@@ -33,7 +33,7 @@ func Main(m *testing.M, program func()) {
 	os.Exit(m.Run())
 }
 
-// Program is the command `run` of the stage with the given flags, and what it will have said.
+// Program returns the stage's command `run` with the given flags, not yet started, and a buffer for its output.
 func Program(t *testing.T, flags ...string) (*exec.Cmd, *bytes.Buffer) {
 	t.Helper()
 	self, err := os.Executable()
@@ -47,7 +47,7 @@ func Program(t *testing.T, flags ...string) (*exec.Cmd, *bytes.Buffer) {
 	return cmd, &said
 }
 
-// Run runs the program to its end, which must be a good one, and returns what it said.
+// Run runs the program, which must succeed, and returns its output.
 func Run(t *testing.T, flags ...string) string {
 	t.Helper()
 	cmd, said := Program(t, flags...)
@@ -57,7 +57,7 @@ func Run(t *testing.T, flags ...string) string {
 	return said.String()
 }
 
-// ReadJSON reads a report into what to points at.
+// ReadJSON reads a JSON file into the value that to points at.
 func ReadJSON(t *testing.T, path string, to any) {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -102,7 +102,7 @@ func Documented(t *testing.T, heading string, reports ...any) {
 	}
 }
 
-// keysOf adds the JSON keys of a type, and of those inside it, to keys.
+// keysOf adds the JSON keys of a type, and of the types inside it, to keys.
 func keysOf(of reflect.Type, keys map[string]bool) {
 	switch of.Kind() {
 	case reflect.Pointer, reflect.Slice:
@@ -121,7 +121,7 @@ func keysOf(of reflect.Type, keys map[string]bool) {
 	}
 }
 
-// Proverbs are enough text for a few batches.
+// Proverbs are twelve texts, enough for a few batches.
 func Proverbs() []string {
 	var texts []string
 	for i := range 12 {
@@ -131,7 +131,8 @@ func Proverbs() []string {
 	return texts
 }
 
-// Sealed seals the texts, tokenized as bytes, and returns the manifest's path. Its shards lie beside it.
+// Sealed makes a dataset of the texts, with bytes as tokens, and returns the path of its manifest. The shards lie
+// beside it.
 func Sealed(t *testing.T, options seal.Options, texts ...string) (manifest string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -195,7 +196,7 @@ func (o output) Commit() (digest string, size int64, err error) {
 	return ref.Digest, ref.Size, err
 }
 
-// Open opens what Sealed sealed.
+// Open opens a dataset that Sealed made.
 func Open(t *testing.T, manifest string) *dataset.Dataset {
 	t.Helper()
 	data, _, err := dataset.Load(manifest,
@@ -207,13 +208,13 @@ func Open(t *testing.T, manifest string) *dataset.Dataset {
 	return data
 }
 
-// Config is a model of bytes that takes milliseconds, for sequences of at most seq tokens.
+// Config is the configuration of a v76 over bytes that computes in milliseconds, for sequences of at most seq tokens.
 func Config(seq int) model.Config {
 	return model.Config{Vocab: 257, D: 24, Layers: 2, Heads: 2, FF: 40, Seq: seq, Alibi: true, Eps: 1e-5,
 		StreamBits: 1}.V76()
 }
 
-// Checkpoint writes a checkpoint of a model with initial parameters and returns its path.
+// Checkpoint writes a checkpoint with initial parameters and returns its path.
 func Checkpoint(t *testing.T, c model.Config, p checkpoint.Provenance) string {
 	t.Helper()
 	m, err := model.New(c, cpu.New(cpu.Options{}), model.Options{})
@@ -239,7 +240,7 @@ func Checkpoint(t *testing.T, c model.Config, p checkpoint.Provenance) string {
 	return path
 }
 
-// Load loads a checkpoint, to compute batch sequences together, with the settings it is meant to be run with.
+// Load loads a checkpoint that computes batch sequences at once, and returns its settings too.
 func Load(t *testing.T, path string, batch int) (*model.Model, model.Settings) {
 	t.Helper()
 	f, err := checkpoint.Open(path)
