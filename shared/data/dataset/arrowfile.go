@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// arrowFile is an uncompressed Arrow IPC file mapped into memory. Record batches give slices of the mapping, without a
-// copy: the Arrow module's own reader copies. Only what token batches and shards consist of is understood.
+// arrowFile is an uncompressed Arrow IPC file that is mapped into memory. The values of a record batch are slices of
+// the mapping. Only the types of token batches and shards are understood: docs/decisions/own-arrow-reader.md.
 //
-// Format: "ARROW1", padding, messages, footer, its length, "ARROW1"; footer and message headers are flatbuffers. See
-// the Arrow columnar format, section on the IPC file format.
+// Format: "ARROW1", padding, messages, footer, length of the footer, "ARROW1". The footer and the headers of messages
+// are flatbuffers. See the Arrow columnar format, section on the IPC file format.
 type arrowFile struct {
 	data     []byte // the mapping
 	columns  string // the schema, as describe writes it
@@ -26,11 +26,11 @@ type arrowFile struct {
 // arrowBlock is where a record batch lies.
 type arrowBlock struct{ offset, header, body int64 }
 
-// fieldCounts is how many nodes and buffers a record batch of the file's schema has.
+// fieldCounts is the number of nodes and of buffers of a record batch, as the schema implies them.
 type fieldCounts struct{ nodes, buffers int }
 
-// recordBatch is the content of one batch: the length of every field and the buffers of every field, both in the
-// schema's order, parents before children.
+// recordBatch is the content of a record batch: the length and the buffers of every field. The fields are in the order
+// of the schema, parents before children.
 type recordBatch struct {
 	rows    int
 	lengths []int
@@ -39,7 +39,7 @@ type recordBatch struct {
 
 const arrowMagic = "ARROW1"
 
-// maxNesting of a schema's fields; ours nest three deep.
+// maxNesting limits the nesting of a schema's fields. Our fields nest three deep.
 const maxNesting = 8
 
 var ErrCorrupt = errors.New("the file is corrupt or truncated")
@@ -82,7 +82,7 @@ func mapFile(path string) ([]byte, error) {
 	return data, nil
 }
 
-// close unmaps the file; nothing read from it may be used afterwards.
+// close unmaps the file. What was read from it is no longer valid.
 func (a *arrowFile) close() error {
 	data := a.data
 	a.data, a.blocks = nil, nil
@@ -120,7 +120,7 @@ func parseArrow(data []byte) (*arrowFile, error) {
 			b.body > end-b.offset-b.header {
 			return nil, corrupt("record batch %d lies outside the file", i)
 		}
-		if b.offset < last { // so that reading all takes no longer than reading the file
+		if b.offset < last { // batches that overlap could take much longer to read than the file
 			return nil, corrupt("record batch %d lies in the one before it", i)
 		}
 		last = b.offset + b.header + b.body
@@ -146,7 +146,7 @@ func (a *arrowFile) readSchema(f *flatbuffer, schema int) {
 	}
 }
 
-// describe writes a field and its type, and counts the nodes and buffers it takes in a record batch.
+// describe writes the name and type of a field, and adds its nodes and buffers to a.fields.
 func (a *arrowFile) describe(f *flatbuffer, field, depth int) string {
 	if depth > maxNesting || f.bad {
 		f.bad = true
@@ -229,15 +229,15 @@ func (a *arrowFile) batch(i int) (recordBatch, error) {
 	return r, nil
 }
 
-// columnReader takes the fields of a record batch one after the other, in the order of the schema. Its first error
-// stays; what it returns then is empty.
+// columnReader reads the fields of a record batch in the order of the schema. After the first error, which err keeps,
+// fields are empty.
 type columnReader struct {
 	batch        recordBatch
 	node, buffer int
 	err          error
 }
 
-// next begins a field that must have n values and has the given number of buffers.
+// next begins a field. It must have n values and the given number of buffers.
 func (c *columnReader) next(n, buffers int) [][]byte {
 	got := c.batch.lengths[c.node]
 	b := c.batch.buffers[c.buffer : c.buffer+buffers]
@@ -249,22 +249,22 @@ func (c *columnReader) next(n, buffers int) [][]byte {
 	return b
 }
 
-// nested begins a struct or a list of fixed size; its children follow.
+// nested begins a structure or a list of fixed size. Its children are read next.
 func (c *columnReader) nested(n int) { c.next(n, 1) }
 
-// list takes the offsets of n lists and returns how many elements the child has.
+// list reads the offsets of n lists and returns the number of elements of the child, which is read next.
 func (c *columnReader) list(n int) (offsets []int32, elements int) {
 	b := c.next(n, 2)
 	return c.offsets(b[1], n), c.batch.lengths[c.node]
 }
 
-// text takes n strings: the bytes of string i are data[offsets[i]:offsets[i+1]].
+// text reads n strings. String i is data[offsets[i]:offsets[i+1]].
 func (c *columnReader) text(n int) (offsets []int32, data []byte) {
 	b := c.next(n, 3)
 	return c.offsets(b[1], n), b[2]
 }
 
-// tokens takes n token ids.
+// tokens reads n token ids.
 func (c *columnReader) tokens(n int, wide bool) Tokens {
 	if wide {
 		return Tokens{U32: numbers[uint32](c, n)}
@@ -272,7 +272,7 @@ func (c *columnReader) tokens(n int, wide bool) Tokens {
 	return Tokens{U16: numbers[uint16](c, n)}
 }
 
-// offsets are the n+1 offsets of n lists or strings. They are not checked: span does that for each.
+// offsets returns the n+1 offsets of n lists or strings. They are not checked; span checks the two that it uses.
 func (c *columnReader) offsets(buf []byte, n int) []int32 {
 	if n == 0 {
 		return []int32{0}
@@ -284,7 +284,7 @@ func (c *columnReader) offsets(buf []byte, n int) []int32 {
 	return v
 }
 
-// numbers takes n numbers.
+// numbers reads n numbers.
 func numbers[T uint16 | int32 | uint32 | int64](c *columnReader, n int) []T {
 	b := c.next(n, 2)
 	v, err := view[T](b[1], n)

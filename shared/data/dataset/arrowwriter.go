@@ -29,7 +29,7 @@ func (a *arrowWriter) write(b *array.RecordBuilder) error {
 
 func (a *arrowWriter) close() error { return a.file.Close() }
 
-// position is the writer as the Arrow module wants it: it asks where it is and seeks nowhere.
+// position adds to a writer what the Arrow module asks for: the current position. It seeks nowhere.
 type position struct {
 	w io.Writer
 	n int64

@@ -21,7 +21,7 @@ import (
 // and the tokenizer in the schema's metadata. The tokens are those of the text, without an end of text.
 const BatchFormat = "bitnet1.tokens.v1"
 
-// BatchDocument is what a token batch says of a document besides its tokens.
+// BatchDocument describes a document of a token batch.
 type BatchDocument struct {
 	ID     string
 	Source string
@@ -29,7 +29,7 @@ type BatchDocument struct {
 	Bytes  int64 // of the text
 }
 
-// A record batch is written when it has this much; it bounds the writer's memory.
+// A record batch is written when it has so many tokens or documents, which bounds the memory of the writer.
 const (
 	batchTokens    = 1 << 20
 	batchDocuments = 1 << 14
@@ -219,7 +219,7 @@ func (b *Batch) Len() int { return b.documents }
 // Tokens is the number of tokens of all documents.
 func (b *Batch) Tokens() int64 { return b.tokens }
 
-// Document returns document i in [0, Len) and its tokens, which lie in the mapping and end with Close.
+// Document returns document i in [0, Len) and its tokens. The tokens lie in the mapping and are valid until Close.
 func (b *Batch) Document(i int) (BatchDocument, Tokens, error) {
 	var d BatchDocument
 	c, k, err := b.locate(i)

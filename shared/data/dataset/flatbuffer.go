@@ -2,16 +2,16 @@ package dataset
 
 import "encoding/binary"
 
-// flatbuffer reads the tables that describe an Arrow file. Positions outside the buffer read as zero and set bad, so
+// flatbuffer reads the tables that describe an Arrow file. A position outside the buffer reads as zero and sets bad, so
 // that a caller can read a whole structure and check once.
 //
-// Nothing keeps tables from referring to one another again and again. The vectors of a sound buffer lie apart, so that
-// all that is read of them together is no more than the buffer: what is beyond that sets bad as well, and ends the
-// reading.
+// The tables of a damaged buffer may refer to one another in circles. The vectors of a sound buffer do not overlap, so
+// that all vectors together have no more bytes than the buffer. Reading more sets bad and yields empty vectors, which
+// ends the reading.
 type flatbuffer struct {
 	buf  []byte
 	bad  bool
-	read int // bytes of vectors
+	read int // bytes of the vectors read so far
 }
 
 // at returns n bytes at pos.
@@ -55,8 +55,7 @@ func (f *flatbuffer) table(table, index int) int {
 	return f.follow(pos)
 }
 
-// vector returns where the elements of a field's vector begin and how many there are. Vectors that do not lie within
-// the buffer are empty.
+// vector returns the position and the number of the elements of a field's vector. A vector outside the buffer is empty.
 func (f *flatbuffer) vector(table, index, elementSize int) (start, n int) {
 	pos := f.table(table, index)
 	if pos == 0 {

@@ -24,8 +24,8 @@ func Load(path string, locate func(Shard) (string, error)) (*Dataset, *Manifest,
 	return d, m, err
 }
 
-// mistaken replaces the error of reading a file that is of another type than wanted: it says what the file is and what
-// to name instead.
+// mistaken explains the error of a reader by the type of the file. A file of the wanted type is damaged, so the error
+// stays. For any other file the new error says what the file is and what to name instead.
 func mistaken(err error, is, wanted filetype.Type, instead string) error {
 	switch is {
 	case wanted, ordinary[wanted]:
@@ -34,7 +34,7 @@ func mistaken(err error, is, wanted filetype.Type, instead string) error {
 	return fmt.Errorf("the file is %v and not %v: %s", is, wanted, instead)
 }
 
-// ordinary are types of files of which damaged ones of the wanted types may be.
+// ordinary are the types that damaged files of the wanted types appear to be.
 var ordinary = map[filetype.Type]filetype.Type{
 	filetype.TokenBatch: filetype.Arrow, filetype.Manifest: filetype.JSONObject,
 }

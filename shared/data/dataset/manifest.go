@@ -1,13 +1,13 @@
-// Package dataset holds the files between documents and a training step: token batches, which tokenize writes, shards
-// of sequences of fixed length, and the manifest that names the shards of a dataset. It writes them, reads them, and
-// gives the order in which an epoch reads the sequences.
+// Package dataset holds the files between documents and a training step: token batches, which the stage tokenize
+// writes, shards of sequences of fixed length, and the manifest that names the shards of a dataset. The package writes
+// the files, reads them, and gives the order in which an epoch reads the sequences. Package seal makes a dataset from
+// token batches.
 //
-// Token batches and shards are Arrow IPC files. They are mapped into memory, so that a sequence is read without a copy
-// and from any place. What makes a dataset of token batches is package seal.
+// Token batches and shards are Arrow IPC files. They are mapped into memory, so that any sequence is read without a
+// copy.
 //
-// The package knows nothing of events, stores or models: files come in as paths and go out through writers the caller
-// gives. Whatever a file contains, reading it yields an error and not a crash, as long as nobody shortens the file
-// meanwhile.
+// The package knows nothing of events, stores or models: files come in as paths and go out through the caller's
+// writers. A damaged file gives an error and never a crash, as long as nobody shortens it while it is mapped.
 package dataset
 
 import (
@@ -22,8 +22,7 @@ import (
 // ManifestFormat is the version of the manifest format.
 const ManifestFormat = "bitnet1.dataset.v1"
 
-// Manifest describes a sealed dataset completely: two datasets with equal manifests are equal. It holds no time, host
-// or path.
+// Manifest describes a dataset completely: datasets with equal manifests are equal. It contains no time, host or path.
 type Manifest struct {
 	Format          string        `json:"format"`
 	Tokenizer       TokenizerInfo `json:"tokenizer"`
@@ -45,27 +44,27 @@ type Source struct {
 	Bytes     int64  `json:"bytes"`  // of the documents' text
 }
 
-// Duplicates says what was left out of a dataset because it was there already.
+// Duplicates counts the documents that a dataset leaves out as duplicates.
 type Duplicates struct {
 	Method     string   `json:"method"`               // exact or near
-	Similarity *float64 `json:"similarity,omitempty"` // from which on two documents are near duplicates, of near
-	Exact      int64    `json:"exact"`                // documents left out
-	Near       int64    `json:"near"`                 // documents left out
-	Tokens     int64    `json:"tokens"`               // of all that was left out
-	Bytes      int64    `json:"bytes"`                // of its text
+	Similarity *float64 `json:"similarity,omitempty"` // least similarity of near duplicates; absent if the method is exact
+	Exact      int64    `json:"exact"`                // exact duplicates, documents
+	Near       int64    `json:"near"`                 // near duplicates, documents
+	Tokens     int64    `json:"tokens"`               // of all documents left out
+	Bytes      int64    `json:"bytes"`                // of all documents left out
 
-	Known   []string `json:"known,omitempty"`           // lists of the texts of earlier datasets, by digest
-	Earlier int64    `json:"known_documents,omitempty"` // documents left out because such a list has their text
+	Known   []string `json:"known,omitempty"`           // digests of the lists of texts of earlier datasets
+	Earlier int64    `json:"known_documents,omitempty"` // documents left out because a list contains their text
 }
 
-// Share is a part of a mixture: sources, and which share of the dataset's tokens comes from them.
+// Share is a part of a mixture: some of the sources, and their share of the tokens of the dataset.
 type Share struct {
 	Sources string  `json:"sources"` // a pattern of source names, see package glob
-	Weight  float64 `json:"weight"`  // relative to those of the other parts
+	Weight  float64 `json:"weight"`  // relative to the weights of the other parts
 
 	Documents int64 `json:"documents"` // in the dataset
 	Tokens    int64 `json:"tokens"`    // of their text
-	Left      int64 `json:"left"`      // documents left out, so that the shares come out as wanted
+	Left      int64 `json:"left"`      // documents left out to reach the shares
 }
 
 // Splits are the two disjoint parts of a dataset.
@@ -74,11 +73,11 @@ type Splits struct {
 	Validation SplitInfo `json:"validation"`
 }
 
-// SplitInfo describes a split. Bits per byte is the loss in bits summed over all Tokens, divided by Bytes.
+// SplitInfo describes a split. Bits per byte is the sum of the loss over all Tokens, in bits, divided by Bytes.
 type SplitInfo struct {
 	Documents int64   `json:"documents"`
 	Sequences int64   `json:"sequences"`
-	Tokens    int64   `json:"tokens"` // targets: every token of every document and an end of text for each
+	Tokens    int64   `json:"tokens"` // targets: the tokens of the documents, and an end of text after each document
 	Bytes     int64   `json:"bytes"`  // of the documents' text
 	Shards    []Shard `json:"shards"`
 }
@@ -91,7 +90,7 @@ type Shard struct {
 	Sequences int64  `json:"sequences"`
 }
 
-// Encode writes the manifest in its only form: one line of JSON, keys in the order of the struct.
+// Encode returns the only form of the manifest: one line of JSON, with keys in the order of the struct.
 func (m *Manifest) Encode() ([]byte, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
@@ -119,7 +118,7 @@ func ParseManifest(data []byte) (*Manifest, error) {
 	return m, m.Validate()
 }
 
-// Validate tells whether the manifest is well formed and its sums agree.
+// Validate reports a manifest that is not well formed, or whose sums do not agree.
 func (m *Manifest) Validate() error {
 	if m.Format != ManifestFormat {
 		return fmt.Errorf("manifest: format %q instead of %q", m.Format, ManifestFormat)

@@ -2,23 +2,25 @@ package dataset
 
 import "math/bits"
 
-// Permutation is an order of the integers from 0 to n-1 that can be read at any place in constant time and memory.
+// Permutation is an order of the integers from 0 to n-1. Any place of it is computed in constant time and memory.
 type Permutation struct {
 	n           uint64
 	left, right uint // bits of the two halves
 	keys        [orderRounds]uint64
 }
 
-// orderRounds Feistel rounds; an even number, so that halves of different size end where they began. With a good round
-// function four rounds already pass for random (Luby and Rackoff, 1988); small domains want more.
+// orderRounds is the number of rounds of the Feistel network. It is even, so that halves of different widths end where
+// they began. Four rounds of a good round function are enough for large domains (Luby and Rackoff, 1988); small ones
+// need more.
 const orderRounds = 10
 
-// Order is the order in which epoch reads n things: a keyed permutation that depends on nothing but its arguments.
+// Order is the order in which an epoch reads n things. It depends on the arguments alone.
 func Order(n int, seed uint64, epoch int) Permutation {
 	return NewPermutation(n, SplitMix64(SplitMix64(seed)^uint64(epoch)))
 }
 
-// NewPermutation encrypts numbers of just enough bits for n with a Feistel network.
+// NewPermutation returns the permutation of n things with a key: a Feistel network that encrypts numbers with the bits
+// of n-1.
 func NewPermutation(n int, key uint64) Permutation {
 	p := Permutation{n: uint64(max(n, 0))}
 	width := uint(0)
@@ -35,12 +37,13 @@ func NewPermutation(n int, key uint64) Permutation {
 // Len is n.
 func (p Permutation) Len() int { return int(p.n) }
 
-// At returns what comes at place i in [0, Len). It returns -1 for any other i.
+// At returns the number at place i in [0, Len), or -1 for any other i.
 func (p Permutation) At(i int) int {
 	if i < 0 || uint64(i) >= p.n {
 		return -1
 	}
-	// The network permutes the next power of two, less than 2n: walk its cycle until back below n.
+	// The network permutes the numbers below the next power of two, which is less than 2n. Encrypting again until the
+	// result is below n permutes the numbers below n (cycle walking).
 	x := p.encrypt(uint64(i))
 	for x >= p.n {
 		x = p.encrypt(x)
@@ -58,7 +61,8 @@ func (p Permutation) encrypt(x uint64) uint64 {
 	return l<<right | r
 }
 
-// SplitMix64 scrambles 64 bits: the finalizer of SplitMix64 (Steele, Lea, Flood 2014).
+// SplitMix64 mixes 64 bits: the finalizer of the generator SplitMix64 (Steele, Lea and Flood, "Fast splittable
+// pseudorandom number generators", 2014).
 func SplitMix64(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb

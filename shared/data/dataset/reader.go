@@ -15,9 +15,9 @@ type Dataset struct {
 	Validation *Split
 }
 
-// Open maps the shards of a dataset. locate says where a shard's file is; checking its digest is for whoever keeps the
-// files. Open checks every file's structure against the manifest, and what it reads is checked again as it is read, so
-// that a damaged file gives an error.
+// Open maps the shards of a dataset. locate returns the path of a shard. Open checks the structure of every file
+// against the manifest, and reading checks the values that it returns, so that a damaged file gives an error. Open does
+// not check digests: that is the task of the store.
 func Open(m *Manifest, locate func(Shard) (path string, err error)) (*Dataset, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
@@ -37,13 +37,13 @@ func Open(m *Manifest, locate func(Shard) (path string, err error)) (*Dataset, e
 // Close ends the mappings.
 func (d *Dataset) Close() error { return errors.Join(d.Train.close(), d.Validation.close()) }
 
-// Split is the sequences of one split, in the order of its stream.
+// Split holds the sequences of a split, in the order of its stream of tokens.
 type Split struct {
 	name      string
 	manifest  *Manifest
 	sequences int
 	chunks    []shardChunk
-	chunkOf   []int32 // of every sequence, an index into chunks: finding one takes the same time wherever it is
+	chunkOf   []int32 // for each sequence, the index of its chunk: finding any sequence takes constant time
 	files     []*arrowFile
 }
 
@@ -143,7 +143,7 @@ func (s *Split) readChunks(shard Shard, file *arrowFile) error {
 	return nil
 }
 
-// newShardChunk takes the fields in the order of ShardFormat. Width is the number of tokens of a sequence.
+// newShardChunk reads the fields in the order of ShardFormat. width is the number of tokens of a sequence.
 func newShardChunk(r recordBatch, wide bool, width int) (shardChunk, error) {
 	var c shardChunk
 	n := r.rows
@@ -174,8 +174,8 @@ func (s *Split) locate(i int) (c *shardChunk, k int, err error) {
 	return c, i - c.first, nil
 }
 
-// Stored returns the T+1 tokens of sequence i in [0, Len) as they lie in the mapped shard: nothing is copied, nothing
-// checked, and they end with Close.
+// Stored returns the T+1 tokens of sequence i in [0, Len), as they lie in the mapped shard. They are not copied and not
+// checked, and they are valid until Close.
 func (s *Split) Stored(i int) (Tokens, error) {
 	c, k, err := s.locate(i)
 	if err != nil {
@@ -185,9 +185,9 @@ func (s *Split) Stored(i int) (Tokens, error) {
 	return c.tokens.Slice(k*width, (k+1)*width), nil
 }
 
-// Sequence returns the T+1 tokens of sequence i in [0, Len) as a model takes them, 32 bits each, written over dst if
-// that is large enough, and how many of the T targets count: target k is tokens[k+1] for k < valid. All tokens are less
-// than the vocabulary.
+// Sequence returns the T+1 tokens of sequence i in [0, Len) with 32 bits each. It uses dst if dst is large enough.
+// valid is the number of targets that count: target k is tokens[k+1], for k < valid. All tokens are less than the
+// vocabulary.
 func (s *Split) Sequence(i int, dst []int32) (tokens []int32, valid int, err error) {
 	c, k, err := s.locate(i)
 	if err != nil {
@@ -213,7 +213,7 @@ func (s *Split) Sequence(i int, dst []int32) (tokens []int32, valid int, err err
 	return dst, valid, nil
 }
 
-// Ranges returns which documents the tokens of sequence i are from, in order: see ShardFormat.
+// Ranges returns the documents that the tokens of sequence i come from, in order. See ShardFormat.
 func (s *Split) Ranges(i int) ([]Range, error) {
 	c, k, err := s.locate(i)
 	if err != nil {

@@ -12,20 +12,22 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
-// ShardFormat is the version of the shard format: an uncompressed Arrow IPC file with one row a sequence of T targets,
+// ShardFormat is the version of the shard format: an uncompressed Arrow IPC file with one row for each sequence of T
+// targets,
 //
 //	tokens: fixed_size_list<uint16>[T+1]    (uint32 if the vocabulary is larger)
 //	valid:  int32
 //	ranges: list<struct<start: int32, length: int32, document: utf8, source: int32, row: int64, offset: int64>>
 //
-// A split is one stream of tokens: an end of text, then every document followed by one. Sequence i holds tokens i*T to
-// i*T+T of it, so that the last token of a sequence is the first of the next and every token but the opening end of
-// text is a target exactly once: target k, tokens[k+1], is predicted from tokens[0..k]. Only the last sequence of a
-// split can be short: its first valid targets count, the rest is padding with ends of text.
+// A split is one stream of tokens: an end of text, and then every document, each followed by an end of text. Sequence i
+// holds the tokens i*T to i*T+T of the stream. The last token of a sequence is therefore the first token of the next
+// sequence, and every token but the opening end of text is a target exactly once: target k, tokens[k+1], is predicted
+// from tokens[0..k]. Only the last sequence of a split can be short: its first valid targets count, and ends of text
+// pad it.
 //
-// Ranges say which document each token is from: tokens start to start+length of the sequence are tokens offset to
-// offset+length of that document, the end of text being its last. Neither padding nor the opening end of text is in a
-// range. Source is an index into the names in the metadata.
+// A range says that the tokens start to start+length of the sequence are the tokens offset to offset+length of a
+// document. The end of text is the last token of its document. The padding and the opening end of text are in no range.
+// source is an index into the names of sources in the metadata.
 const ShardFormat = "bitnet1.shard.v1"
 
 // Range is a run of tokens of a sequence that come from one document.
@@ -37,7 +39,7 @@ type Range struct {
 	Offset        int64  // of the first token in the document
 }
 
-// recordBytes is about how many bytes of tokens a record batch of a shard has; it bounds the writer's memory.
+// recordBytes is about the bytes of tokens in a record batch of a shard. It bounds the memory of the writer.
 const recordBytes = 4 << 20
 
 // shardColumns is the schema as arrowFile describes it.
@@ -46,7 +48,7 @@ func shardColumns(t TokenizerInfo, length int) string {
 		"length: int32, document: utf8, source: int32, row: int64, offset: int64>>", length+1, t.arrow())
 }
 
-// ShardInfo is what a shard says of itself.
+// ShardInfo is the metadata of a shard.
 type ShardInfo struct {
 	Tokenizer      TokenizerInfo
 	SequenceLength int      // T
@@ -109,7 +111,7 @@ func NewShardWriter(w io.Writer, i ShardInfo) (*ShardWriter, error) {
 	return &ShardWriter{file: file, record: record, perRecord: max(1, recordBytes/size)}, nil
 }
 
-// Append adds a sequence of T+1 tokens, of whose targets the first valid ones count. Tokens and ranges are copied.
+// Append adds a sequence of T+1 tokens. Its first valid targets count. Tokens and ranges are copied.
 func (s *ShardWriter) Append(tokens []uint32, valid int, ranges []Range) error {
 	list := s.record.Field(0).(*array.FixedSizeListBuilder)
 	list.Append(true)

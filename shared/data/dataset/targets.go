@@ -2,12 +2,12 @@ package dataset
 
 import "slices"
 
-// AppendTargets appends the T tokens of sequence i to tokens and what follows each of them to targets, -1 where nothing
-// is to be predicted. Both are what a model's passes take.
+// AppendTargets appends the T tokens of sequence i to tokens, and their targets to targets: the token that follows, or
+// -1 if nothing is to be predicted. A model takes both.
 func (s *Split) AppendTargets(i int, tokens, targets []int32) (_, _ []int32, err error) {
 	t := s.manifest.SequenceLength
 	at := len(tokens)
-	tokens = slices.Grow(tokens, t+1) // the last target is no input, but has to be read
+	tokens = slices.Grow(tokens, t+1) // the last target is read behind the last input
 	all, valid, err := s.Sequence(i, tokens[at:])
 	if err != nil {
 		return nil, nil, err

@@ -64,8 +64,8 @@ func tokenizerOf(a *arrowFile, format string) (TokenizerInfo, error) {
 	return t, t.validate()
 }
 
-// Tokens is a run of token ids as a file stores them: one of the two is set, the other nil. It may lie in a mapping
-// that ends when the file is closed.
+// Tokens is a run of token ids as a file stores them: U16 or U32 is set, the other is nil. The ids may lie in a
+// mapping, and are then valid until the file is closed.
 type Tokens struct {
 	U16 []uint16
 	U32 []uint32
@@ -90,7 +90,7 @@ func (t Tokens) AppendTo(dst []uint32) []uint32 {
 	return append(dst, t.U32...)
 }
 
-// narrow appends ids to dst as 16 bits. The caller knows that they fit.
+// narrow appends ids to dst as 16 bits. All ids must be less than 65,536.
 func narrow(dst []uint16, ids []uint32) []uint16 {
 	for _, id := range ids {
 		dst = append(dst, uint16(id))

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// cell is the value of a column that a filter looks at, in whatever format the file is. The zero value is a null.
+// cell is a value that a filter compares, whatever the format of the file. The zero value is a null.
 type cell struct {
 	kind   cellKind
-	text   []byte    // of cellText and cellUUID; of cellNumber its digits, as JSON writes numbers
+	text   []byte    // of cellText and cellUUID; the digits of cellNumber, as JSON writes them
 	truth  bool      // of cellTruth
 	float  float64   // of cellFloat
 	bits   int       // of cellFloat: 16, 32 or 64
-	moment time.Time // of cellMoment; of cellClock on January 1, 1970
+	moment time.Time // of cellMoment; for cellClock the time on January 1, 1970
 }
 
 type cellKind int8
@@ -35,7 +35,7 @@ const (
 var cellNames = [...]string{"nulls", "a text", "true or false", "a number", "a number",
 	"a date or time (2024-01-31, 2024-01-31T10:00:00Z)", "a time of day (10:00:00)", "a UUID"}
 
-// parseMoment reads a date or a timestamp of ISO 8601. One without a zone is in UTC.
+// parseMoment reads a date or a timestamp of ISO 8601. A timestamp without a zone is in UTC.
 func parseMoment(s string) (time.Time, bool) {
 	if len(s) < len(time.DateOnly) || s[4] != '-' {
 		return time.Time{}, false
@@ -68,7 +68,7 @@ func parseClock(s string) (time.Time, bool) {
 	return t, ok && t.Year() == 1970 && t.YearDay() == 1
 }
 
-// isDecimal tells whether s is a number in decimal digits, with a point, a sign and an exponent as may be.
+// isDecimal tells whether s is a number in decimal digits. A sign, a point and an exponent are optional.
 func isDecimal(s string) bool {
 	s = strings.TrimLeft(s[:min(len(s), 1)], "+-") + s[min(len(s), 1):]
 	mantissa, exponent := s, "0"
@@ -83,17 +83,17 @@ func isDecimal(s string) bool {
 	return whole+fraction != "" && digits(whole) && digits(fraction) && exponent != "" && digits(exponent)
 }
 
-// decimal is a number taken apart: 0.DIGITS times ten to the power of exponent. Zero has no digits.
+// decimal is a number in parts: 0.DIGITS times ten to the power of exponent. Zero has no digits.
 type decimal struct {
 	negative bool
 	digits   []byte // without zeros at either end
 	exponent int64
 }
 
-// maxExponent stands for all greater exponents: nothing that is written has as many digits.
+// maxExponent is the largest exponent. Larger ones are read as maxExponent: no number is written with so many digits.
 const maxExponent = math.MaxInt64 / 4
 
-// parseDecimal takes a number apart that isDecimal.
+// parseDecimal takes a number into parts. isDecimal(s) must hold.
 func parseDecimal(s []byte) (d decimal) {
 	if s[0] == '-' || s[0] == '+' {
 		d.negative = s[0] == '-'
@@ -124,7 +124,7 @@ func parseDecimal(s []byte) (d decimal) {
 	return d
 }
 
-// parseExponent is the number that digits behind a sign spell, no greater than maxExponent either way.
+// parseExponent reads a number with an optional sign, of an absolute value of at most maxExponent.
 func parseExponent(s []byte) (n int64) {
 	negative := s[0] == '-'
 	for _, c := range bytes.TrimLeft(s, "+-") {

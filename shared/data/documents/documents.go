@@ -27,11 +27,11 @@ import (
 
 // Document is one text of a source.
 type Document struct {
-	ID     string // as the file has it, else "<source>#<row>"; always valid UTF-8
+	ID     string // from the file, otherwise "<source>#<row>"; always valid UTF-8
 	Source string // name of the file it came from
-	Row    int64  // row of parquet or a table, line of JSON Lines, element of a list, document of plain text; from 0
+	Row    int64  // from 0: a row of parquet or of a table, a line of JSON Lines, an element of a list
 	Text   []byte // not always valid UTF-8; valid until the next document is read
-	Tokens int64  // how many tokens the file says it has, by FineWeb's column token_count; -1: it does not say
+	Tokens int64  // number of GPT-2 tokens that FineWeb's column token_count states; -1: no such column
 }
 
 // Count says what became of the rows read so far: Rows = Documents + Nulls + Filtered + Odd.
@@ -39,10 +39,10 @@ type Count struct {
 	Rows        int64 `json:"rows"`
 	Documents   int64 `json:"documents"`
 	Bytes       int64 `json:"bytes"`        // of the documents' text
-	Nulls       int64 `json:"nulls"`        // rows without a text, left out
-	Filtered    int64 `json:"filtered"`     // rows that do not meet a filter, left out
-	Odd         int64 `json:"odd"`          // rows that cannot be understood, left out
-	InvalidUTF8 int64 `json:"invalid_utf8"` // documents whose text is not valid UTF-8, kept byte for byte
+	Nulls       int64 `json:"nulls"`        // rows without a text; no documents
+	Filtered    int64 `json:"filtered"`     // rows that a filter rejects; no documents
+	Odd         int64 `json:"odd"`          // rows that cannot be read; no documents
+	InvalidUTF8 int64 `json:"invalid_utf8"` // documents whose text is not valid UTF-8; the bytes stay as they are
 }
 
 // Add returns the sum of two counts.
@@ -63,11 +63,11 @@ func (c Count) Sub(d Count) Count {
 	}
 }
 
-// Options are the choices in reading documents. The zero value is a good default.
+// Options say how documents are read. The zero value is a good default.
 type Options struct {
 	// Source names the file in documents and manifests. Default: the base name of the path.
 	Source string
-	// Format is one of the formats, for a file that is not parquet. Default: FormatAuto.
+	// Format is the format of a file that is not parquet. Default: FormatAuto.
 	Format string
 	// Split says how plain text is divided into documents: SplitFile, SplitBlank, SplitLine, or the text between two.
 	// Default: SplitFile.
@@ -76,27 +76,28 @@ type Options struct {
 	Fields Fields
 	// Template says how conversations become text.
 	Template Template
-	// Filters are the conditions of which a row must meet all.
+	// Filters are conditions. Only a row that meets all of them becomes a document.
 	Filters []Filter
-	// MaxDocument is the longest text accepted, in bytes; for JSONL, the longest line. Default: 16 MiB.
+	// MaxDocument is the size of the longest text, in bytes. In JSON Lines it also limits a line. Default: 16 MiB.
 	MaxDocument int
-	// From is the row to begin with, as Document.Row counts; what is before it is passed over.
+	// From is the first row to read, as Document.Row counts rows. Rows before From are skipped.
 	From int64
-	// At, if set, is told where reading is, before every row group and every 65,536 rows: the row group of a parquet
-	// file, -1 in any other, and the next row.
+	// At, if set, is called before every row group and every 65,536 rows, with the row group (-1 if the file is not
+	// parquet) and the next row.
 	At func(group int, row int64)
-	// Odd, if set, is told of every row that cannot be understood: its number, and why, with its place for people.
+	// Odd, if set, is called for every row that cannot be read, with the number of the row and the reason. The reason
+	// names the place in the file.
 	Odd func(row int64, why string)
 
-	maxWork int64 // how much a file may unpack to; 0: what its size allows
+	maxWork int64 // limit on the bytes that a file unpacks to; 0: a multiple of its size
 }
 
-// oddRow is the error of a row that cannot be understood: it is counted and left out, and reading goes on behind it.
+// oddRow is the error of a row that cannot be read. The row is counted, and reading continues with the next row.
 type oddRow struct{ error }
 
 func (o oddRow) Unwrap() error { return o.error }
 
-// atRows is how many rows are read between two calls of At; a power of two.
+// atRows is the number of rows between two calls of At, a power of two.
 const atRows = 1 << 16
 
 func (o Options) at(group int, row int64) {
@@ -125,28 +126,27 @@ type Reader struct {
 
 // rowReader reads the rows of one format.
 type rowReader interface {
-	// next returns the next row or io.EOF. What it returns is valid until the next call. Of an oddRow the number alone
-	// is.
+	// next returns the next row or io.EOF. The row is valid until the next call. With an oddRow only the number of the
+	// row is valid.
 	next() (row, error)
-	// skip passes over rows up to number n; fewer if there are not so many.
+	// skip skips the rows before number n, or all rows if there are fewer.
 	skip(n int64) error
-	// total is the number of rows the file claims, or -1.
+	// total is the number of rows that the file states, or -1.
 	total() int64
 }
 
-// row is a row of any format. One without a text and without turns is a null.
+// row is a row of any format. A row without a text and without turns is a null.
 type row struct {
 	number int64
 	id     []byte
 	text   []byte
 	turns  []turn
-	tokens int64  // -1: not said
-	cells  []cell // one a filter
+	tokens int64  // -1: not stated
+	cells  []cell // one for each filter
 }
 
-// Open opens a file of documents. What it is shows in its first bytes and the extension of its name: parquet, or JSON
-// Lines, a JSON list, a table or plain text, which may be compressed with gzip or zstd. See Fields for which columns
-// are read. A file without bytes has no documents, unless its name says that there must be some.
+// Open opens a file of documents. The first bytes of the file and the extension of its name decide about the format. A
+// file without bytes has no documents; it is an error only if a file with its extension cannot be empty.
 func Open(path string, o Options) (*Reader, error) {
 	if o.Source == "" {
 		o.Source = filepath.Base(path)
@@ -202,23 +202,23 @@ func openRows(f *os.File, o Options) (rowReader, error) {
 	return openText(in, kind, o)
 }
 
-// Rows is the number of rows the file claims to have, or -1 where that is not known in advance.
+// Rows is the number of rows that the file states, or -1 if its format does not state it.
 func (d *Reader) Rows() int64 { return d.rows.total() }
 
-// Count is what was read so far, from Options.From on.
+// Count counts the rows read so far, from Options.From on.
 func (d *Reader) Count() Count { return d.count }
 
-// Next is the number of the row after the last one read, or Options.From: where to go on with another reader.
+// Next is the first row that was not read, where another reader can continue.
 func (d *Reader) Next() int64 { return d.next }
 
-// Filtering is the time that conditions have taken, by the clock and of a processor alike: they wait for nothing.
+// Filtering is the time spent in filters.
 func (d *Reader) Filtering() time.Duration { return d.filtering }
 
 // Close closes the file.
 func (d *Reader) Close() error { return d.file.Close() }
 
-// All reads the file's documents in order. An error ends the sequence. It can be walked once. Rows that cannot be
-// understood are no error as long as there are documents.
+// All reads the documents of the file in order, once. An error ends the sequence. Rows that cannot be read are an error
+// only if the file has no document at all.
 func (d *Reader) All() iter.Seq2[Document, error] {
 	return func(yield func(Document, error) bool) {
 		if d.options.From > 0 {
@@ -246,7 +246,7 @@ func (d *Reader) All() iter.Seq2[Document, error] {
 	}
 }
 
-// read reads the next row. It reports false for one that makes no document.
+// read reads the next row. ok is false for a row that is no document.
 func (d *Reader) read() (document Document, ok bool, err error) {
 	var r row
 	err = guard(func() error {
@@ -273,7 +273,7 @@ func (d *Reader) read() (document Document, ok bool, err error) {
 	return document, ok, nil
 }
 
-// compose makes the row's document. It reports false for a row that makes none.
+// compose makes the document of a row. ok is false for a row that is no document.
 func (d *Reader) compose(r row) (document Document, ok bool, err error) {
 	if r.text == nil && len(r.turns) == 0 {
 		d.count.Nulls++
@@ -328,8 +328,8 @@ func (d *Reader) id(r row) string {
 	return strings.ToValidUTF8(string(r.id), "\uFFFD")
 }
 
-// guard turns a panic of a decoder into an error: what files hold is nobody's promise, and a decoder's defect must not
-// end the process that met it.
+// guard turns a panic of a decoder into an error: a file may contain anything, and a defect of a decoder must not end
+// the process.
 func guard(f func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {

@@ -7,29 +7,30 @@ import (
 	"strings"
 )
 
-// WhichColumn is in the error about a file whose column of text is not found by itself.
+// WhichColumn is a part of the error for a file in which no column of text was found.
 const WhichColumn = "say which holds it"
 
-// Fields names the columns of a file, or keys of its JSON objects, that make a document. Empty names are found by
-// themselves: the first of these that a file has gives the text,
+// Fields names the columns of a file, or the keys of its JSON objects, that make a document. Empty names are searched
+// for. The text is the first of these that a file has:
 //
 //	text                             FineWeb-Edu and most others
 //	conversations, messages          lists of turns: {from, value} or {role, content}
 //	input and output                 a prompt and its response
 //
-// and id, where there is one, the document's name. Naming any of Text, Turns or Prompt and Response turns the search
-// off. What is named may lie in a structure: meta.title is title in meta. A Text that is found by itself must be of
-// strings; one that is named, and prompts, responses and roles, can be of any type that has a text.
+// The id is the column id, if there is one. If Text, Turns, or Prompt and Response are named, no text is searched for.
+// A name may be a path: meta.title is the field title of the structure meta. A column of text that was searched for
+// must hold strings. A named column of text, prompts, responses and roles may have any type that can be written as
+// text.
 type Fields struct {
 	ID   string // a string or an integer
 	Text string
-	// a list of structures {from, value} or {role, content}; a content may also be a list of parts with a text each
+	// Turns is a list of structures {from, value} or {role, content}. A content may be a list of parts with texts.
 	Turns    string
 	Prompt   string
 	Response string
 }
 
-// shape is how a file's rows make documents: by a text, by a list of turns, or by a prompt and its response.
+// shape is the columns that make the document of a row: a text, a list of turns, or a prompt and its response.
 type shape struct {
 	text             string
 	turns            string
@@ -39,10 +40,10 @@ type shape struct {
 
 var errNoColumn = errors.New("no column")
 
-// countColumn is where FineWeb says how many tokens of GPT-2 a document has.
+// countColumn is FineWeb's column of the number of GPT-2 tokens of a document.
 const countColumn = "token_count"
 
-// turnKeys are the conventions for a turn.
+// turnKeys are the keys of the role and of the text of a turn, in the two conventions.
 var turnKeys = [][2]string{{"from", "value"}, {"role", "content"}}
 
 // validate tells whether the names given make sense together.
@@ -60,10 +61,10 @@ func (f Fields) validate() error {
 	return nil
 }
 
-// choose finds the shape of rows with the given names. has tells whether there is a name, and turns whether it is a
-// list of structures with those two keys.
+// choose finds the shape of rows that have the given names. has reports whether a name exists. turns reports whether a
+// name is a list of structures with two given keys.
 //
-// The error of a file or row that has none of them is errNoColumn.
+// The error is errNoColumn if the names are missing.
 func (f Fields) choose(
 	names func() []string, has func(string) bool, turns func(name, role, says string) bool,
 ) (shape, error) {

@@ -10,21 +10,20 @@ import (
 	"time"
 )
 
-// Filter is a condition that a document's row must meet: a column compared with a constant. A row whose column is null
-// does not meet it.
+// Filter is a condition for rows: it compares a column with a constant. A null meets no condition.
 type Filter struct {
 	Column string
 	op     string
 	text   []byte
 	quoted bool
 
-	// What the constant is as a value of other types; it can be of several.
+	// The constant as values of other types. It can have several types.
 	number  *decimal
-	floats  map[int]float64 // by how many bits a column's numbers have; empty: the constant is no number
+	floats  map[int]float64 // by the width of a column's numbers in bits; empty: the constant is no number
 	truth   *bool
 	moment  *time.Time
 	clock   *time.Time
-	isOrder bool // op asks which is greater
+	isOrder bool // op is <, <=, > or >=
 }
 
 const filterUsage = "write a column, an operator (=, !=, <, <=, >, >=) and a value, e.g. score >= 3"
@@ -32,10 +31,13 @@ const filterUsage = "write a column, an operator (=, !=, <, <=, >, >=) and a val
 // ParseFilter reads a condition as people write it: `score >= 3`, `language = en`, `keep = true`, `date >= 2024-01-31`,
 // `dump != "CC-MAIN-2013-20"`. The operators are =, !=, <, <=, > and >=.
 //
-// The type of the column's value says what the constant means. Integers and decimals compare exactly, however many
-// digits they have; floating-point numbers with the constant rounded to their precision; true and false also with 1 and
-// 0. Dates and timestamps compare with what ISO 8601 writes, in UTC where no zone is given. Texts compare byte by byte;
-// they have an order where they and the constant are dates or times.
+// The type of the column decides how the values are compared:
+//
+//	integers, decimals    exactly, with any number of digits
+//	floating point        with the constant rounded to the column's precision
+//	true and false        with true, false, 1 and 0
+//	dates, timestamps     with a date or time of ISO 8601, in UTC if no zone is given
+//	texts                 byte by byte; <, <=, > and >= only if both are dates or times
 func ParseFilter(s string) (Filter, error) {
 	i := strings.IndexAny(s, "=!<>")
 	if i < 0 {
@@ -67,7 +69,7 @@ func ParseFilter(s string) (Filter, error) {
 	return f, nil
 }
 
-// interpret finds what the constant can be.
+// interpret finds the types that the constant can have.
 func (f *Filter) interpret(s string) {
 	f.text = []byte(s)
 	if t, ok := parseMoment(s); ok {
@@ -94,12 +96,12 @@ func (f *Filter) interpret(s string) {
 		f.number = &d
 		double, _ := strconv.ParseFloat(s, 64) // infinite where it is too large
 		single, _ := strconv.ParseFloat(s, 32)
-		f.floats = map[int]float64{64: double, 32: single, 16: roundHalf(double)}
+		f.floats = map[int]float64{64: double, 32: single, 16: roundFloat16(double)}
 	}
 }
 
-// roundHalf rounds to the nearest number that has 11 significant bits, as float16 has.
-func roundHalf(f float64) float64 {
+// roundFloat16 rounds f to the nearest float16.
+func roundFloat16(f float64) float64 {
 	if f == 0 || math.IsInf(f, 0) {
 		return f
 	}
@@ -113,8 +115,7 @@ func roundHalf(f float64) float64 {
 
 func (f Filter) String() string { return fmt.Sprintf("%s %s %s", f.Column, f.op, f.text) }
 
-// check tells whether the constant can be compared with values of a kind. If it cannot, the file is not what the
-// filter's author thought.
+// check reports an error if the constant cannot be compared with values of a kind.
 func (f Filter) check(kind cellKind) error {
 	fits := true
 	switch kind {
@@ -169,7 +170,7 @@ func (f Filter) meets(c cell) (bool, error) {
 	}
 }
 
-// meetsText compares a text: as what it says if the constant is a date or a time, byte by byte otherwise.
+// meetsText compares a text with the constant: as dates or times if the constant is one, otherwise byte by byte.
 func (f Filter) meetsText(text []byte) (bool, error) {
 	if f.moment != nil && (f.isOrder || !f.quoted) {
 		if t, ok := parseMoment(string(text)); ok {
@@ -190,13 +191,13 @@ func (f Filter) meetsText(text []byte) (bool, error) {
 	return bytes.Equal(text, f.text) == (f.op == "="), nil
 }
 
-// isUUID tells whether a text has the form of a UUID, in which capitals mean nothing.
+// isUUID tells whether s has the form of a UUID. UUIDs are compared without regard to case.
 func isUUID(s []byte) bool {
 	return len(s) == 36 && s[8] == '-' && s[13] == '-' && s[18] == '-' && s[23] == '-' &&
 		len(bytes.Trim(s, "-0123456789abcdefABCDEF")) == 0
 }
 
-// holds tells whether the operator holds for values that compare so.
+// holds tells whether the operator holds for two values whose comparison gave c: -1, 0 or 1.
 func (f Filter) holds(c int) bool {
 	switch f.op {
 	case "=":

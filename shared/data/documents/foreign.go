@@ -20,7 +20,7 @@ const (
 	convert     = "write its rows as parquet or JSON Lines first"
 )
 
-// instead says what to do about a file that is not readable, beside what its type itself knows.
+// instead is the advice for files that are not readable. Files of types without an entry have a remedy: Type.Remedy.
 var instead = map[filetype.Type]string{
 	filetype.Binary:      "documents are read from parquet and from text in UTF-8",
 	filetype.EmptyZIP:    readInstead,

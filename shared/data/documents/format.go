@@ -13,7 +13,7 @@ import (
 	"bitnet1/shared/filetype"
 )
 
-// Formats of files of documents beside parquet, which is always known by its first bytes.
+// The formats beside parquet. A parquet file is always recognized by its first bytes.
 const (
 	FormatAuto  = ""      // by the name's extension and the first bytes
 	FormatJSONL = "jsonl" // a JSON object a line
@@ -33,7 +33,7 @@ func validateFormat(format string) error {
 	return nil
 }
 
-// formatOf is the format of a file that is not parquet, by its name and what its text begins with.
+// formatOf finds the format of a file that is not parquet, by its name and the type of its text.
 func formatOf(name string, kind filetype.Type, text *bufio.Reader) (string, error) {
 	if kind == filetype.Empty {
 		return FormatJSONL, nil // no documents, whatever it is
@@ -61,7 +61,7 @@ func formatOf(name string, kind filetype.Type, text *bufio.Reader) (string, erro
 		extension, "their extensions")
 }
 
-// trimPacked is a file's name without what says that it is compressed.
+// trimPacked removes an extension that stands for compression.
 func trimPacked(name string) string {
 	for _, packed := range []string{".gz", ".zst", ".gzip", ".zstd"} {
 		if strings.EqualFold(path.Ext(name), packed) {
@@ -71,7 +71,7 @@ func trimPacked(name string) string {
 	return name
 }
 
-// orLines is the format, unless the text begins with a line that is a JSON object.
+// orLines returns the format, or FormatJSONL if the first line is a JSON object.
 func orLines(format string, kind filetype.Type, text *bufio.Reader) string {
 	if kind != filetype.JSONObject {
 		return format
@@ -84,7 +84,7 @@ func orLines(format string, kind filetype.Type, text *bufio.Reader) string {
 	return format
 }
 
-// openText opens what is not parquet.
+// openText opens a file of any format but parquet.
 func openText(in *bufio.Reader, kind filetype.Type, o Options) (rowReader, error) {
 	format := o.Format
 	if format == FormatAuto {
@@ -108,7 +108,7 @@ func openText(in *bufio.Reader, kind filetype.Type, o Options) (rowReader, error
 	return openJSONL(in, o), nil
 }
 
-// textName is the column in which a text that stands alone is to be found.
+// textName is the name of the column of text for formats whose rows may be bare texts.
 func textName(o Options) string {
 	if o.Fields.Text != "" {
 		return o.Fields.Text

@@ -12,10 +12,10 @@ import (
 	"unicode/utf8"
 )
 
-// The functions here walk JSON that encoding/json has found well formed, without building anything: a line of megabytes
-// can hold millions of values that nobody asked for.
+// The functions here walk JSON that encoding/json has found valid. They build no values, because a line of some
+// megabytes can hold millions of them.
 
-// pair is a member of an object: a key, unquoted, and its value as written.
+// pair is a member of an object: an unquoted key and a value as it is written.
 type pair struct{ key, value []byte }
 
 // members are the members of an object, in order.
@@ -58,7 +58,7 @@ func elements(list []byte) iter.Seq[[]byte] {
 	}
 }
 
-// member is the value of a key, the last if there are several, or nil.
+// member is the value of a key, or nil. Of several values with one key it is the last.
 func member(object []byte, key string) (value []byte) {
 	for m := range members(object) {
 		if string(m.key) == key {
@@ -68,8 +68,8 @@ func member(object []byte, key string) (value []byte) {
 	return value
 }
 
-// lookup is the value of a key, or of a path of keys joined by dots where no key has that name: of objects in one
-// another.
+// lookup is the value of a name, or nil. A name that is no key may be a path of keys, joined by dots, through objects
+// in objects.
 func lookup(object []byte, name string) []byte {
 	if v := member(object, name); v != nil {
 		return v
@@ -87,7 +87,7 @@ func lookup(object []byte, name string) []byte {
 	return nil
 }
 
-// next is the place of the first character from i on that is no white space.
+// next is the index of the first character at or behind i that is not white space.
 func next(s []byte, i int) int {
 	for s[i] == ' ' || s[i] == '\t' || s[i] == '\n' || s[i] == '\r' {
 		i++
@@ -153,7 +153,7 @@ func parseObject(line []byte) ([]byte, error) {
 	return line, nil
 }
 
-// relax returns the line with another number of the same length in place of every NaN and Infinity.
+// relax replaces every NaN and Infinity by a number of the same length.
 func relax(line []byte) []byte {
 	if !bytes.Contains(line, []byte("NaN")) && !bytes.Contains(line, []byte("Infinity")) {
 		return line
@@ -185,7 +185,7 @@ func relax(line []byte) []byte {
 
 func isNull(v []byte) bool { return len(v) == 0 || v[0] == 'n' }
 
-// isNaN tells whether a value is NaN, as which pandas writes a text that is missing.
+// isNaN tells whether a value is NaN. pandas writes NaN for a missing text.
 func isNaN(v []byte) bool { return len(v) > 0 && v[0] == 'N' }
 
 func jsonInteger(v []byte) (int64, bool) {
@@ -193,7 +193,7 @@ func jsonInteger(v []byte) (int64, bool) {
 	return n, err == nil
 }
 
-// jsonCell is a value to filter by. A missing one is null.
+// jsonCell is a value as filters see it. A missing value is a null.
 func jsonCell(v []byte) (cell, error) {
 	switch {
 	case isNull(v):
@@ -211,7 +211,8 @@ func jsonCell(v []byte) (cell, error) {
 	return cell{kind: cellNumber, text: v}, nil
 }
 
-// unquote appends the value of a JSON string. Unlike encoding/json it keeps bytes that are not valid UTF-8 as they are.
+// unquote appends the value of a JSON string. Bytes that are not valid UTF-8 stay as they are, which encoding/json
+// would replace.
 func unquote(dst, s []byte) []byte {
 	if dst == nil {
 		dst = []byte{}

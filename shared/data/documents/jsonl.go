@@ -14,31 +14,31 @@ import (
 	"bitnet1/shared/filetype"
 )
 
-// maxTurns is how many turns a conversation may have, and how many parts a turn: each takes memory beside its text.
+// maxTurns limits the turns of a conversation and the parts of a turn, because each takes memory beside its text.
 const maxTurns = 1 << 18
 
-// jsonlReader reads one JSON object a line. Empty lines are passed over, and so are marks of byte order before an
-// object. A line on which several objects stand without a space, as where files without a last line end were joined,
-// counts as several.
+// jsonlReader reads JSON Lines: one JSON object a line. It skips empty lines and the marks of byte order before an
+// object. Files that were joined without a line end between them have lines with several objects; such a line counts as
+// several lines.
 type jsonlReader struct {
 	in      *bufio.Reader
 	at      func(group int, row int64)
 	limit   int
 	fields  Fields
 	filters []Filter
-	whole   bool // reading began with the first line
+	whole   bool // reading began at the first line
 	line    []byte
-	joined  [][]byte // objects of the last line that follow
-	cut     bool     // the last line has no end
+	joined  [][]byte // further objects of the last line
+	cut     bool     // the last line has no line end
 	number  int64    // of the next line
 	row     row
 	text    []byte // of row
 
-	found   bool   // any object yet
-	shaped  bool   // any object that may have had a text
-	missing error  // why the first object had none
+	found   bool   // there was an object
+	shaped  bool   // there was an object that may have a text
+	missing error  // why the first object had no text
 	names   string // the keys of the first object
-	seen    []bool // of every filter: any object with its column
+	seen    []bool // for each filter: there was an object with its column
 }
 
 func openJSONL(in *bufio.Reader, o Options) *jsonlReader {
@@ -96,8 +96,8 @@ func (j *jsonlReader) next() (row, error) {
 	}
 }
 
-// end is io.EOF, or why a file that was read as a whole is not what its reader thought: no object has a text, or the
-// column of a filter.
+// end is io.EOF at the end of the file. If the whole file was read and no object had a text, or none had the column of
+// a filter, it is an error that says so.
 func (j *jsonlReader) end() error {
 	if !j.whole || !j.found {
 		return io.EOF
@@ -114,16 +114,15 @@ func (j *jsonlReader) end() error {
 	return io.EOF
 }
 
-// malformed is the error of a line that is no JSON object.
+// malformed is the error of a line that is not a JSON object.
 type malformed struct {
 	error
-	long bool // nobody knows what it is
+	long bool // the line was too long to be read
 }
 
 func (m malformed) Unwrap() error { return m.error }
 
-// nextLine returns the next line, or a part of one if several objects stand on it. What it returns is valid until the
-// next line is read.
+// nextLine returns the next line, or the next object of a line with several. The line is valid until the next call.
 func (j *jsonlReader) nextLine() ([]byte, error) {
 	if j.number%atRows == 0 {
 		j.at(-1, j.number)
@@ -140,7 +139,7 @@ func (j *jsonlReader) nextLine() ([]byte, error) {
 	return line, nil
 }
 
-// splitObjects cuts a line where one object ends and another begins, if it consists of objects.
+// splitObjects splits a line that consists of several objects into the objects.
 func splitObjects(line []byte) [][]byte {
 	plain := relax(line)
 	if json.Valid(plain) {
@@ -162,7 +161,7 @@ func splitObjects(line []byte) [][]byte {
 	}
 }
 
-// readLine returns the next line, or io.EOF. A line that is too long is passed over.
+// readLine returns the next line, or io.EOF. It skips the rest of a line that is too long.
 func (j *jsonlReader) readLine() ([]byte, error) {
 	j.line = j.line[:0]
 	long := false
@@ -234,7 +233,7 @@ func (j *jsonlReader) parse(line []byte) error {
 	return nil
 }
 
-// readCells takes what the filters look at.
+// readCells reads the values that the filters compare.
 func (j *jsonlReader) readCells(object []byte) (err error) {
 	for i, f := range j.filters {
 		v := lookup(object, f.Column)
@@ -256,9 +255,8 @@ func keys(object []byte) (names []string) {
 	return names
 }
 
-// isTurns tells whether v may be a list of structures with the keys for a role and what it says: it looks at the first
-// alone, since those that follow must be like it. A turn need not say anything. Null and an empty list are lists as
-// well; an absent one is not.
+// isTurns tells whether v is a list of turns, by its first element: an object with the key role. The text of a turn may
+// be missing. Null and an empty list are lists of turns, a missing value is not.
 func isTurns(v []byte, role, says string) bool {
 	if v == nil || v[0] != '[' && !isNull(v) {
 		return false
@@ -272,8 +270,8 @@ func isTurns(v []byte, role, says string) bool {
 	return true
 }
 
-// jsonID is an id: a string or an integer, or any value that is no list or object where the user names the key; nil for
-// anything else.
+// jsonID is the id of an object: a string or an integer. If the user names the key, any value but a list or an object
+// is an id. Otherwise it is nil.
 func jsonID(object []byte, name string) []byte {
 	v := lookup(object, cmp.Or(name, "id"))
 	switch {
@@ -288,8 +286,8 @@ func jsonID(object []byte, name string) []byte {
 	return nil
 }
 
-// string returns the text of a string, nil for null. It lies in j.text, after those taken before from the same line.
-// With scalars, a number, true and false are texts as they are written.
+// string returns the text of a JSON string, or nil for null. The text is appended to j.text, behind earlier texts of
+// the same line. With scalars, numbers, true and false are texts as they are written.
 func (j *jsonlReader) string(name string, v []byte, scalars bool) ([]byte, error) {
 	switch {
 	case isNull(v) || isNaN(v):
@@ -300,14 +298,14 @@ func (j *jsonlReader) string(name string, v []byte, scalars bool) ([]byte, error
 		return nil, fmt.Errorf("field %s is %.20s and not a string", name, v)
 	}
 	if cap(j.text)-len(j.text) < len(v) {
-		j.text = make([]byte, 0, max(len(v), 2*cap(j.text), 4096)) // texts taken before keep the old array
+		j.text = make([]byte, 0, max(len(v), 2*cap(j.text), 4096)) // earlier texts keep the old array
 	}
 	start := len(j.text)
 	j.text = unquote(j.text, v)
 	return j.text[start:len(j.text):len(j.text)], nil
 }
 
-// readAnswer takes a prompt and its response; either may be null.
+// readAnswer reads a prompt and its response. Either may be null.
 func (j *jsonlReader) readAnswer(s shape, object []byte) error {
 	prompt, err := j.string(s.prompt, lookup(object, s.prompt), true)
 	if err != nil {
@@ -321,7 +319,7 @@ func (j *jsonlReader) readAnswer(s shape, object []byte) error {
 	return nil
 }
 
-// readTurns takes a list of turns; those without a text are passed over.
+// readTurns reads a list of turns. It skips turns without a text.
 func (j *jsonlReader) readTurns(s shape, list []byte) error {
 	if isNull(list) {
 		return nil
@@ -347,8 +345,8 @@ func (j *jsonlReader) readTurns(s shape, list []byte) error {
 	return nil
 }
 
-// content is what a turn says: a text, or the texts of its parts one after the other, nil if there is none. A part is a
-// text or a structure with one under text; a picture and the like has none.
+// content is the text of a turn, or nil: a string, or the joined texts of a list of parts. A part is a string or an
+// object with the key text. Other parts, such as pictures, have no text.
 func (j *jsonlReader) content(name string, v []byte) (text []byte, err error) {
 	if v == nil || v[0] != '[' {
 		return j.part(name, v, true)
@@ -363,7 +361,7 @@ func (j *jsonlReader) content(name string, v []byte) (text []byte, err error) {
 			return nil, err
 		}
 		if said != nil && text == nil {
-			text = slices.Clip(said) // which others may follow in memory: what is appended goes elsewhere
+			text = slices.Clip(said) // so that append does not write over the text behind it
 		} else {
 			text = append(text, said...)
 		}

@@ -8,10 +8,10 @@ import (
 	"io"
 )
 
-// objectScanner finds the rows of a format whose rows mean the same as JSON objects.
+// objectScanner finds the rows of a format whose rows are equivalent to JSON objects.
 type objectScanner interface {
-	// next returns the next row as a JSON object, and where it is for people. Of an oddRow only the place is given.
-	// What it returns is valid until the next call.
+	// next returns the next row as a JSON object, and its place in the file in words. With an oddRow only the place is
+	// valid. The object is valid until the next call.
 	next() (object []byte, place string, err error)
 }
 
@@ -66,7 +66,7 @@ func (r *objectReader) next() (row, error) {
 	return r.row, nil
 }
 
-// listScanner finds the elements of JSON lists. An element that is no object is the text of one.
+// listScanner finds the elements of JSON lists. An element that is not an object becomes an object with that text.
 type listScanner struct {
 	in     *bufio.Reader
 	limit  int
@@ -94,7 +94,8 @@ func (l *listScanner) next() (object []byte, place string, err error) {
 	return l.object, place, nil
 }
 
-// find goes to where an element begins, over the ends and beginnings of lists. It returns io.EOF behind the last.
+// find advances to the beginning of the next element, past the ends and beginnings of lists. It returns io.EOF behind
+// the last element.
 func (l *listScanner) find() error {
 	comma := false
 	for {
@@ -119,7 +120,7 @@ func (l *listScanner) find() error {
 	}
 }
 
-// skipSpace returns the first byte that is neither white space nor part of a mark of byte order.
+// skipSpace returns the next byte that is not white space and not part of a mark of byte order.
 func (l *listScanner) skipSpace() (byte, error) {
 	for {
 		c, err := l.in.ReadByte()
@@ -129,7 +130,7 @@ func (l *listScanner) skipSpace() (byte, error) {
 	}
 }
 
-// element appends the element that begins here. One that is too long is passed over.
+// element appends the next element. It skips the rest of an element that is too long.
 func (l *listScanner) element(dst []byte) ([]byte, error) {
 	depth, quoted, escaped, size := 0, false, false, 0
 	for {

@@ -12,20 +12,20 @@ import (
 	"bitnet1/shared/data/parquet"
 )
 
-// parquetReader reads rows of a parquet file: the columns of a shape, of the id and of the filters, side by side.
+// parquetReader reads rows of a parquet file. It reads only the columns of the shape, of the id and of the filters.
 type parquetReader struct {
 	file   *parquet.File
 	at     func(group int, row int64)
 	limit  int // longest text
 	shape  shape
-	leaves []*leaf // all that are read, each once
+	leaves []*leaf // the columns that are read
 	id     *leaf   // nil: none
 	text   [2]*leaf
 	tokens *leaf   // nil: none
-	cells  []*leaf // one a filter
+	cells  []*leaf // one for each filter
 
-	group  int   // the next one
-	left   int64 // rows left in the current one
+	group  int   // the next row group
+	left   int64 // rows left in the current row group
 	number int64
 	row    row
 }
@@ -33,7 +33,7 @@ type parquetReader struct {
 func openParquet(in io.ReaderAt, size int64, o Options) (*parquetReader, error) {
 	p := &parquetReader{limit: o.MaxDocument, at: o.at}
 	err := guard(func() (err error) {
-		// A text that is too long for a document is odd, not an error of the file.
+		// A text that is too long makes a row odd. The file is still good.
 		limits := parquet.Options{MaxValue: 2 * o.MaxDocument, MaxWork: o.maxWork}
 		if p.file, err = parquet.Open(in, size, limits); err != nil {
 			return fmt.Errorf("%w: fetch it again", err)
@@ -141,8 +141,8 @@ func (p *parquetReader) chooseID(name string, names []string) error {
 	return nil
 }
 
-// findTurns finds the columns of the roles and texts of a list of turns, or -1. Both are fields of the list's elements,
-// not of any structure within them; texts can lie one list deeper, as the parts of a turn.
+// findTurns finds the columns of the roles and of the texts of a list of turns, or -1. Both columns are fields of the
+// list's elements. The texts can also be in a list of parts within an element.
 func findTurns(root *parquet.Node, name, role, says string) (roleColumn, saysColumn int) {
 	list := findNode(root, name)
 	if list == nil {
@@ -166,7 +166,7 @@ func findTurns(root *parquet.Node, name, role, says string) (roleColumn, saysCol
 	return roleColumn, saysColumn
 }
 
-// findContent finds the column of what a turn says: a text, a structure with a text, or a list of either.
+// findContent finds the column of the text of a turn: a string, a structure with the field text, or a list of either.
 func findContent(n *parquet.Node) int {
 	if part := elementOf(n); part != nil {
 		n = part
@@ -182,7 +182,7 @@ func findContent(n *parquet.Node) int {
 	return -1
 }
 
-// findNode finds what a path of names leads to, without entering lists. A name can have dots in itself.
+// findNode finds the node at a path of names, without entering lists. A name may contain dots.
 func findNode(n *parquet.Node, path string) *parquet.Node {
 	for _, child := range n.Children {
 		if child.Name == path {
@@ -229,7 +229,7 @@ func (p *parquetReader) leaf(index int) *leaf {
 
 func (p *parquetReader) total() int64 { return p.file.Rows() }
 
-// skip passes over whole row groups without touching their pages, then row by row.
+// skip skips whole row groups without reading their pages, and then single rows.
 func (p *parquetReader) skip(n int64) error {
 	for p.left == 0 && p.group < p.file.Groups() && p.number+p.file.GroupRows(p.group) <= n {
 		p.number += p.file.GroupRows(p.group)
@@ -274,7 +274,7 @@ func (p *parquetReader) next() (row, error) {
 	return p.row, nil
 }
 
-// compose makes the row of what the leaves hold.
+// compose makes the row from the current values of the leaves.
 func (p *parquetReader) compose() (err error) {
 	p.row.id, p.row.text, p.row.turns, p.row.tokens = nil, nil, p.row.turns[:0], -1
 	if p.id != nil {
@@ -305,7 +305,7 @@ func (p *parquetReader) compose() (err error) {
 	return cmp.Or(err1, err2)
 }
 
-// composeTurns joins roles with what they say, of which a turn can have several parts.
+// composeTurns joins roles and texts. A turn can have several parts of text.
 func (p *parquetReader) composeTurns(roles, says *leaf) error {
 	if roles.long || says.long {
 		return oddRow{fmt.Errorf("a list of more than %d bytes, the limit", 2*p.limit)}
@@ -337,7 +337,7 @@ func (p *parquetReader) composeTurns(roles, says *leaf) error {
 	return nil
 }
 
-// openGroup goes on to the next row group, or returns io.EOF.
+// openGroup opens the next row group, or returns io.EOF.
 func (p *parquetReader) openGroup() error {
 	for _, l := range p.leaves {
 		if l.chunk != nil {
@@ -366,24 +366,24 @@ func (p *parquetReader) openGroup() error {
 type leaf struct {
 	index  int
 	column parquet.Column
-	plain  bool     // its values are texts as they are
-	kind   cellKind // of its values
-	limit  int      // bytes of a row
+	plain  bool     // the values are strings
+	kind   cellKind // of the values
+	limit  int      // of the bytes of a row
 	chunk  *parquet.Chunk
 	batch  parquet.Batch
-	level  int // levels of the batch that are used
-	value  int // and values
+	level  int // the next level of the batch
+	value  int // the next value of the batch
 	buffer []byte
 
 	// The current row of a plain column.
-	there bool // it is not null
-	at    int  // the place of its value in batch
+	there bool // the value is not null
+	at    int  // the index of the value in the batch
 
-	// The current row of a list: a text an element, nil for a null; an absent or empty list is one null.
+	// The current row of a list: a text for each element, nil for a null. A missing or empty list is one null.
 	values [][]byte
 	reps   []uint8
 	size   int
-	long   bool // the list is too long, and values are not all
+	long   bool // the list is too long, and values is incomplete
 	err    error
 }
 
@@ -428,7 +428,7 @@ func (l *leaf) next() error {
 	}
 }
 
-// take uses a level, and the value that belongs to it if there is one.
+// take advances by one level, and by one value if the level has a value.
 func (l *leaf) take() {
 	l.there = l.batch.Def == nil || int(l.batch.Def[l.level]) == l.column.MaxDef
 	l.level++
@@ -519,7 +519,7 @@ func cellKindOf(c parquet.Column) cellKind {
 	return cellText
 }
 
-// done makes sure that the row group holds no further value.
+// done checks that the row group has no further values.
 func (l *leaf) done() error {
 	if l.level < l.batch.Levels {
 		return errors.New("more values than rows: the file is corrupt")

@@ -16,9 +16,9 @@ import (
 
 // tableScanner finds the rows of a table with a header.
 type tableScanner struct {
-	record func() (values []string, place string, err error) // the next row as it is written
-	keys   [][]byte                                          // the columns' names, quoted
-	plain  []bool                                            // of a column: numbers, true and false are no texts
+	record func() (values []string, place string, err error) // the next row, unquoted
+	keys   [][]byte                                          // names of the columns as JSON keys
+	plain  []bool                                            // for each column: numbers, true and false are not texts
 	object []byte
 }
 
@@ -74,13 +74,13 @@ func (t *tableScanner) next() (object []byte, place string, err error) {
 	return t.object, place, nil
 }
 
-// quotedRows are rows as RFC 4180 has them: a value in quotes can hold commas, ends of lines and doubled quotes.
+// quotedRows are the rows of RFC 4180: a value in quotes can contain commas, line ends and doubled quotes.
 type quotedRows struct {
 	rows *csv.Reader
 	in   *rowLimit
 }
 
-// newQuotedRows takes for a comma a semicolon or a tab if the header has more of them.
+// newQuotedRows chooses the comma: a semicolon or a tab, if the header has more of them than of commas.
 func newQuotedRows(in *bufio.Reader, limit int) *quotedRows {
 	start, _ := in.Peek(1 << 12)
 	header, _, _ := bytes.Cut(start, []byte("\n"))
@@ -113,7 +113,7 @@ func (q *quotedRows) next() (values []string, place string, err error) {
 	return values, fmt.Sprintf("line %d", line), nil
 }
 
-// rowLimit bounds what a row can take: a quote that is never closed would else have the whole file for a value.
+// rowLimit limits the bytes of a row: a quote that is never closed would make the rest of the file one value.
 type rowLimit struct {
 	in           io.Reader
 	limit        int64
@@ -131,8 +131,8 @@ func (r *rowLimit) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// tabbedRows are lines with tabs between the values. A quote is one like any other letter, as most programs write it,
-// unless it stands at both ends of a value.
+// tabbedRows are lines with tabs between the values. A quote has no meaning unless it stands at both ends of a value;
+// most programs write tables so.
 type tabbedRows struct {
 	lines   *jsonlReader
 	line    int
@@ -158,7 +158,7 @@ func (t *tabbedRows) next() (values []string, place string, err error) {
 		}
 		most := maxColumns
 		if t.columns > 0 {
-			most = t.columns + 1 // one too many is seen, and a million are no more
+			most = t.columns + 1 // enough to see that there are too many
 		}
 		values = strings.SplitN(string(line), "\t", most)
 		for i, v := range values {
@@ -173,7 +173,7 @@ func (t *tabbedRows) next() (values []string, place string, err error) {
 	}
 }
 
-// appendQuoted appends a JSON string. Bytes that are no UTF-8 stay as they are.
+// appendQuoted appends a JSON string. Bytes that are not valid UTF-8 stay as they are.
 func appendQuoted(dst []byte, s string) []byte {
 	dst = append(dst, '"')
 	for _, c := range []byte(s) {

@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// Template says how turns become text. The zero value writes "role: text" for every turn, an empty line between two,
-// and keeps what a model thought.
+// Template says how turns become a text. The zero value writes "role: text" for every turn and an empty line between
+// two turns.
 type Template struct {
 	// Turn is a turn's text, with {role} and {text} in it. Default: "{role}: {text}".
 	Turn string
-	// Between separates two turns; with the default turn, two newlines do unless it says otherwise.
+	// Between separates two turns. If Turn and Between are empty, two newlines do.
 	Between string
-	// StripThinking leaves out what stands between <think> and </think>, and the white space after it.
+	// StripThinking removes the text from <think> to </think>, and the white space behind it.
 	StripThinking bool
 }
 
@@ -37,10 +37,10 @@ func (t Template) validate() error {
 // turn is one turn of a conversation.
 type turn struct{ role, text []byte }
 
-// roles maps the names of one convention to those of the other.
+// roles are the roles of the convention {from, value} in the words of {role, content}.
 var roles = map[string]string{"human": "user", "gpt": "assistant"}
 
-// write appends a conversation's text to dst. A turn without a role is an error where the template writes roles.
+// write appends the text of a conversation to dst. A turn without a role is an error if the template contains {role}.
 func (t Template) write(dst []byte, list []turn) ([]byte, error) {
 	for i, turn := range list {
 		if i > 0 {
@@ -84,7 +84,7 @@ func (t Template) writeTurn(dst []byte, turn turn) []byte {
 
 var thinkStart, thinkEnd = []byte("<think>"), []byte("</think>")
 
-// writeText appends what a turn says. A thought that does not end is all that follows.
+// writeText appends the text of a turn. A thought without an end lasts to the end of the text.
 func (t Template) writeText(dst, text []byte) []byte {
 	for t.StripThinking {
 		i := bytes.Index(text, thinkStart)

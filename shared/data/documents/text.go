@@ -9,14 +9,14 @@ import (
 	"bitnet1/shared/filetype"
 )
 
-// How plain text is divided into documents. Any other value is the text that stands between two.
+// How plain text is divided into documents. Any other value is a text that separates documents.
 const (
-	SplitFile  = "file"  // not at all
-	SplitBlank = "blank" // at lines with nothing but white space
-	SplitLine  = "line"  // at the ends of lines
+	SplitFile  = "file"  // the file is one document
+	SplitBlank = "blank" // at blank lines
+	SplitLine  = "line"  // each line is a document
 )
 
-// textReader reads plain text. A document that would be longer than half of the limit ends at the end of a line before.
+// textReader reads plain text. A document longer than half of the limit is split at the end of a line.
 type textReader struct {
 	in     *bufio.Scanner
 	at     func(group int, row int64)
@@ -41,7 +41,7 @@ func newTextReader(in *bufio.Reader, o Options) *textReader {
 	return t
 }
 
-// separator finds a text: where it begins and what is behind it.
+// separator returns a function that finds s: where s begins, and what is behind it.
 func separator(s string) func(data []byte) (end, next int) {
 	return func(data []byte) (int, int) {
 		i := bytes.Index(data, []byte(s))
@@ -49,7 +49,7 @@ func separator(s string) func(data []byte) (end, next int) {
 	}
 }
 
-// blankLine finds the first line that has nothing but white space, with the end of the line before it.
+// blankLine finds the first blank line, together with the line end before it.
 func blankLine(data []byte) (end, next int) {
 	for at := 0; ; {
 		i := bytes.IndexByte(data[at:], '\n')
@@ -89,7 +89,7 @@ func cutText(
 
 func (t *textReader) total() int64 { return -1 }
 
-// read returns the next document. What has nothing but white space is none.
+// read returns the next document. White space alone is no document.
 func (t *textReader) read() ([]byte, error) {
 	if t.number%atRows == 0 {
 		t.at(-1, t.number)

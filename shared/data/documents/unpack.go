@@ -13,18 +13,18 @@ import (
 	"bitnet1/shared/filetype"
 )
 
-// A compressed file may unpack to so many bytes, and so many more for each of its own: no text is as repetitive, but a
-// file made for nothing else can unpack to thirty thousand times its size.
+// A compressed file may unpack to unpackedBytes, and unpackedPerByte more for each of its own bytes. No text is so
+// repetitive, but a file made on purpose can unpack to thirty thousand times its size.
 const (
 	unpackedBytes   = 1 << 28
 	unpackedPerByte = 1 << 13
 )
 
-// maxWindow is the largest window of zstd, in bytes, that fits into the memory of a process that decodes.
+// maxWindow is the largest window of zstd, in bytes. The memory of the process that decodes has room for it.
 const maxWindow = 128 << 20
 
-// unpack returns the text of a file, decompressed if it is compressed, and tells what the text is. A text of more than
-// most bytes is an error.
+// unpack returns the text of a file, decompressed if need be, and the type of the text. A text of more than most bytes
+// is an error.
 func unpack(f io.Reader, kind filetype.Type, most int64) (*bufio.Reader, filetype.Type, error) {
 	if kind != filetype.Gzip && kind != filetype.Zstd {
 		return bufio.NewReaderSize(f, 1<<16), kind, nil
@@ -42,7 +42,7 @@ func unpack(f io.Reader, kind filetype.Type, most int64) (*bufio.Reader, filetyp
 		return nil, 0, fmt.Errorf("%s: %w", name, err)
 	}
 	text := bufio.NewReaderSize(&bounded{in: in, left: most}, 1<<16)
-	start, _ := text.Peek(filetype.Sample) // an error comes again when the text is read
+	start, _ := text.Peek(filetype.Sample) // the reader returns an error again when the text is read
 	inner := filetype.Of(start)
 	err = refuse(inner)
 	if err == nil && (inner == filetype.Parquet || inner == filetype.Gzip || inner == filetype.Zstd) {
@@ -54,8 +54,8 @@ func unpack(f io.Reader, kind filetype.Type, most int64) (*bufio.Reader, filetyp
 	return text, inner, nil
 }
 
-// gzipMembers reads the members of a gzip file one after the other. Zeros behind a member are padding, as tapes and
-// some programs leave it.
+// gzipMembers reads the members of a gzip file one after the other. Zeros behind a member are padding, which tapes and
+// some programs leave.
 type gzipMembers struct {
 	in     *bufio.Reader
 	member *gzip.Reader
@@ -131,7 +131,7 @@ func (z zstdFrames) Read(p []byte) (int, error) {
 	return n, cutShort(err)
 }
 
-// cutShort says of compressed data that ends early what it means.
+// cutShort explains the error of compressed data that ends early.
 func cutShort(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return errors.New("the compressed data ends early: the file is truncated: fetch it again")
@@ -139,7 +139,7 @@ func cutShort(err error) error {
 	return err
 }
 
-// bounded reads no more than is left.
+// bounded is a reader that fails after the bytes that are left.
 type bounded struct {
 	in   io.Reader
 	left int64
@@ -154,11 +154,12 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// markBetween is a mark of byte order where two files without a last line end were joined.
+// markBetween is a mark of byte order between two objects, where two files without a line end at their ends were
+// joined.
 var markBetween = []byte("}" + filetype.ByteOrderMark + "{")
 
-// mayBeJoined tells whether a line may hold several objects, as where files without a last line end were joined.
-// Outside a string such bytes stand nowhere in a single object.
+// mayBeJoined tells whether a line may hold several objects. The bytes between two objects occur in a single object
+// only within a string.
 func mayBeJoined(line []byte) bool {
 	return bytes.Contains(line, []byte("}{")) || bytes.Contains(line, markBetween)
 }

@@ -1,5 +1,5 @@
-// Package glob matches paths with patterns: *, ? and [a-z] stand for parts of one name, as package path has them, and
-// the name ** stands for any number of folders, none included.
+// Package glob matches paths with patterns. In a name, *, ? and [a-z] mean the same as in package path. The name **
+// stands for any number of folders, also for none. docs/decisions/own-patterns-of-paths.md says why no module is used.
 package glob
 
 import (
@@ -18,7 +18,7 @@ const folders = "**"
 // Match tells whether a path with slashes matches the pattern. The error is path.ErrBadPattern.
 func Match(pattern, name string) (bool, error) {
 	names := split(pattern)
-	for _, n := range names { // a mistake is one wherever the matching would end
+	for _, n := range names { // so that a mistake is found even in names that are never compared
 		if _, err := path.Match(n, ""); err != nil {
 			return false, err
 		}
@@ -46,7 +46,7 @@ func match(pattern, names []string) bool {
 	return len(names) == 0
 }
 
-// split takes a pattern apart. ** at its end stands for all files, wherever they lie.
+// split splits a pattern into names. A ** at the end stands for all files in any folder below.
 func split(pattern string) []string {
 	names := slices.CompactFunc(strings.Split(pattern, "/"),
 		func(a, b string) bool { return a == folders && b == folders })
@@ -56,10 +56,10 @@ func split(pattern string) []string {
 	return names
 }
 
-// Files returns the paths that a pattern stands for on this machine, sorted. A path that is there is taken as it is
-// written, before anything in it is a pattern; so is every name on the way: data[1]/*.jsonl are the files in the folder
-// data[1], if there is one. ** does not follow links. A folder that cannot be read is an error; that there are no files
-// is none.
+// Files returns the paths on this machine that match a pattern, sorted. A path that exists is taken literally, before
+// it counts as a pattern. The same holds for every name of the pattern: data[1]/*.jsonl stands for the files in the
+// folder data[1], if that exists. ** does not follow links. A folder that cannot be read is an error. A pattern that
+// matches nothing is no error.
 func Files(pattern string) ([]string, error) {
 	if ok, err := exists(pattern); ok || err != nil {
 		return []string{pattern}, err
@@ -75,7 +75,7 @@ func Files(pattern string) ([]string, error) {
 	return slices.Compact(w.found), nil
 }
 
-// exists tells whether there is something at a path, if only a link that leads nowhere.
+// exists tells whether a path exists. A link that leads nowhere exists.
 func exists(name string) (bool, error) {
 	_, err := os.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENAMETOOLONG) {
@@ -86,7 +86,7 @@ func exists(name string) (bool, error) {
 
 type walk struct{ found []string }
 
-// expand finds what the rest of a pattern stands for below a path, which ends with a slash or is empty.
+// expand finds the matches of the rest of a pattern below a path, which ends with a slash or is empty.
 func (w *walk) expand(at string, rest []string) error {
 	name := rest[0]
 	if name == folders {
@@ -96,7 +96,7 @@ func (w *walk) expand(at string, rest []string) error {
 	switch {
 	case err != nil:
 		return err
-	case there, name == "": // also the slash at the beginning, and one after another
+	case there, name == "": // an empty name stands before a slash at the beginning, and between two slashes
 		return w.step(at+name, rest[1:])
 	case !strings.ContainsAny(name, `*?[\`):
 		return nil
@@ -110,7 +110,7 @@ func (w *walk) expand(at string, rest []string) error {
 	return err
 }
 
-// step goes on at a path that matches the pattern up to its rest.
+// step continues at a path that matches the names before rest.
 func (w *walk) step(at string, rest []string) error {
 	if len(rest) > 0 {
 		return w.expand(at+"/", rest)
@@ -121,7 +121,7 @@ func (w *walk) step(at string, rest []string) error {
 	return nil
 }
 
-// descend expands ** and what follows, here and in all folders below.
+// descend expands rest, which begins with **, here and in all folders below.
 func (w *walk) descend(at string, rest []string) error {
 	err := w.expand(at, rest[1:])
 	entries, failed := read(at)
@@ -134,7 +134,7 @@ func (w *walk) descend(at string, rest []string) error {
 	return err
 }
 
-// read lists a folder; what is none, or is not there, has no entries.
+// read lists a folder. A path that is no folder has no entries.
 func read(at string) ([]fs.DirEntry, error) {
 	if at == "" {
 		at = "."

@@ -194,13 +194,13 @@ func (c Column) Float(v *Values, i int) (number float64, bits int) {
 	case c.Type == Double:
 		return v.Floats[i], 64
 	case c.Logical.Kind == Float16:
-		return halfFloat(binary.LittleEndian.Uint16(v.Bytes[i])), 16
+		return float16(binary.LittleEndian.Uint16(v.Bytes[i])), 16
 	}
 	return 0, 0
 }
 
-// halfFloat is the number of IEEE 754's binary16.
-func halfFloat(h uint16) float64 {
+// float16 is the value of an IEEE 754 float16.
+func float16(h uint16) float64 {
 	sign := 1 - 2*float64(h>>15)
 	exponent, fraction := int(h>>10&31), float64(h&1023)
 	switch exponent {

@@ -15,12 +15,12 @@ import (
 	"bitnet1/shared/data/tokenizer"
 )
 
-// How documents that come more than once are found. Of several that are alike the first stays, in the order of sources
-// and rows.
+// Which duplicates are left out. The first of several equal or similar documents stays, in the order of sources and
+// rows.
 const (
-	KeepDuplicates  = "keep"  // none is left out
+	KeepDuplicates  = "keep"  // none
 	ExactDuplicates = "exact" // the same text, apart from case and white space
-	NearDuplicates  = "near"  // those, and texts that share most of their phrases of five words
+	NearDuplicates  = "near"  // also texts that share most of their phrases of five words
 )
 
 const (
@@ -28,7 +28,7 @@ const (
 	maxWords     = 1 << 20 // of a document; what follows is not compared
 	minhashBands = 14      // with 8 rows each, two documents of similarity 0.7 are compared in half of the cases,
 	minhashRows  = 8       // of similarity 0.8 in 92 of 100, of similarity 0.9 always
-	exampleBytes = 200     // of a duplicate's text that are told
+	exampleBytes = 200     // of a duplicate's text in a report
 )
 
 // Duplicate is a document that was left out.
@@ -80,14 +80,14 @@ func (s *sealer) deduplicate(ctx context.Context) error {
 
 // repeat says that an entry repeats another.
 type repeat struct {
-	of         int // index of the earlier entry; -1: none; below: entry number -2-of of the lists of earlier datasets
+	of         int // index of the earlier entry; -1: none; less: -2 minus the index of a list of known texts
 	similarity float64
 }
 
-// known is a repeat of a text in list number i of earlier datasets.
+// known says that an entry repeats a text of Options.Known[i].
 func known(i int) repeat { return repeat{-2 - i, 1} }
 
-// remove takes out the entries that repeat others, and counts them.
+// remove removes the entries that repeat others, and counts them.
 func (f *finder) remove(repeats []repeat, count *int64) error {
 	kept := make([]entry, 0, len(f.entries))
 	for i, e := range f.entries {
@@ -111,14 +111,14 @@ func (f *finder) remove(repeats []repeat, count *int64) error {
 	return nil
 }
 
-// drop takes a document out of a source's sums.
+// drop subtracts a document from the sums of its source.
 func drop(s *dataset.Source, size, tokens int64) {
 	s.Documents--
 	s.Bytes -= size
 	s.Tokens -= tokens
 }
 
-// tell describes a duplicate to whoever wants to know.
+// tell gives the caller a duplicate.
 func (f *finder) tell(d dataset.BatchDocument, r repeat, tokens dataset.Tokens) error {
 	if f.options.Duplicate == nil {
 		return nil
@@ -140,7 +140,7 @@ func (f *finder) tell(d dataset.BatchDocument, r repeat, tokens dataset.Tokens) 
 	return nil
 }
 
-// each calls do for every entry with its text, several at a time; do gets memory of its goroutine's own.
+// each calls do for every entry with its text, in several goroutines. Each goroutine has its own words.
 func (f *finder) each(ctx context.Context, do func(i int, text []byte, w *words)) error {
 	var all sync.WaitGroup
 	var mu sync.Mutex
@@ -176,7 +176,7 @@ func (f *finder) text(dst []byte, e entry, w *words) ([]byte, error) {
 	return f.tokenizer.Decode(dst, w.tokens), nil
 }
 
-// digest finds the digests of all texts.
+// digest computes the digests of all texts.
 func (f *finder) digest(ctx context.Context) error {
 	return f.each(ctx, func(i int, text []byte, w *words) {
 		w.plain = normalize(w.plain[:0], text)
@@ -184,7 +184,7 @@ func (f *finder) digest(ctx context.Context) error {
 	})
 }
 
-// byText are the indices of the entries in the order of their texts, and of one text in their own.
+// byText is the order of the entries by text, and of entries with equal texts by index.
 func (f *finder) byText() []int32 {
 	order := make([]int32, len(f.entries))
 	for i := range order {
@@ -196,7 +196,7 @@ func (f *finder) byText() []int32 {
 	return order
 }
 
-// removeKnown takes out the entries whose texts earlier datasets have.
+// removeKnown removes the entries whose texts are in lists of earlier datasets.
 func (f *finder) removeKnown() error {
 	if len(f.options.Known) == 0 {
 		return nil
@@ -242,9 +242,9 @@ func (f *finder) exact() []repeat {
 	return repeats
 }
 
-// near finds documents that are near duplicates of earlier ones. MinHash (Broder, 1997) makes for each document rows of
-// small hashes, of which two documents share as large a part as they share of their shingles. Documents that share a
-// whole band of rows are compared, each with the first that has the band; the comparison is exact.
+// near finds documents that are similar to earlier ones. MinHash (Broder, 1997) computes rows of small hashes for each
+// document; the share of equal rows of two documents estimates the share of their common shingles. A document is
+// compared exactly with the first document that has one of its bands of rows.
 func (f *finder) near(ctx context.Context) ([]repeat, error) {
 	bands := make([][minhashBands]uint32, len(f.entries))
 	err := f.each(ctx, func(i int, text []byte, w *words) { bands[i] = minhash(w.shingles(text)) })
@@ -274,7 +274,7 @@ func (f *finder) near(ctx context.Context) ([]repeat, error) {
 	return repeats, err
 }
 
-// closest is the first of the candidates that is similar enough.
+// closest is the first candidate that is similar enough.
 func (f *finder) closest(i int, text []byte, candidates []int32, w *words) repeat {
 	if len(candidates) == 0 {
 		return repeat{of: -1}
@@ -286,7 +286,7 @@ func (f *finder) closest(i int, text []byte, candidates []int32, w *words) repea
 	for _, c := range candidates {
 		other, err := f.text(nil, f.entries[c], w)
 		if err != nil {
-			continue // it was read a moment ago
+			continue // no error: each has read the text before
 		}
 		shingles := w.shingles(other)
 		slices.Sort(shingles)
@@ -315,7 +315,7 @@ func jaccard(a, b []uint64) float64 {
 	return float64(both) / float64(max(len(a)+len(b)-both, 1))
 }
 
-// words is scratch memory for taking texts apart.
+// words is scratch memory of a goroutine.
 type words struct {
 	tokens []uint32
 	plain  []byte
@@ -323,7 +323,8 @@ type words struct {
 	grams  []uint64
 }
 
-// normalize appends text with letters in lower case and runs of white space as one space, none at either end.
+// normalize appends a text in lower case. Runs of white space become one space, and white space at both ends is
+// removed.
 func normalize(dst, text []byte) []byte {
 	gap := false
 	start := len(dst)
@@ -348,8 +349,8 @@ func normalize(dst, text []byte) []byte {
 	return dst
 }
 
-// shingles are hashes of a text's phrases of shingleWords words, of letters and digits in lower case. A shorter text is
-// one phrase, one without words has none. They are valid until the next call.
+// shingles are the hashes of the phrases of a text: shingleWords consecutive words of letters and digits, in lower
+// case. A shorter text is one phrase; a text without words has none. They are valid until the next call.
 func (w *words) shingles(text []byte) []uint64 {
 	w.hashes, w.grams = w.hashes[:0], w.grams[:0]
 	w.plain = w.plain[:0]
@@ -385,8 +386,7 @@ func (w *words) shingles(text []byte) []uint64 {
 	return w.grams
 }
 
-// minhash makes the bands of a document: 0 where it has no shingles, and a hash of minhashRows smallest values
-// otherwise.
+// minhash computes the bands of a document: a hash of minhashRows minima each, or 0 if there are no shingles.
 func minhash(shingles []uint64) (bands [minhashBands]uint32) {
 	if len(shingles) == 0 {
 		return bands
@@ -397,7 +397,7 @@ func minhash(shingles []uint64) (bands [minhashBands]uint32) {
 	}
 	for _, s := range shingles {
 		for i := range least {
-			// An odd multiplier permutes 64 bits; the upper half of the product is hash enough.
+			// Multiplication by an odd number permutes 64 bits. The upper half of the product is a good enough hash.
 			least[i] = min(least[i], uint32(s*multipliers[i]>>32))
 		}
 	}

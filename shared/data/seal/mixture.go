@@ -25,7 +25,7 @@ func ParseShare(s string) (dataset.Share, error) {
 	return share, nil
 }
 
-// validateShare reports a share that is of no part of a mixture.
+// validateShare reports a share without a valid pattern or weight.
 func validateShare(s dataset.Share) error {
 	if _, err := glob.Match(s.Sources, ""); err != nil || s.Sources == "" || !(s.Weight > 0 && s.Weight < 1e9) {
 		return fmt.Errorf("share %q with weight %v", s.Sources, s.Weight)
@@ -33,8 +33,8 @@ func validateShare(s dataset.Share) error {
 	return nil
 }
 
-// mixture brings the shares of the sources' tokens to the wanted weights. Nothing is repeated: of every part but one
-// documents are left out, those whose turn comes last in an order that the seed decides.
+// mixture leaves out documents until the sources have their shares of the tokens. No document is repeated. All
+// documents of one part stay; the other parts lose the documents that come last in an order which depends on the seed.
 func (s *sealer) mixture() error {
 	if len(s.options.Mixture) == 0 {
 		return nil
@@ -70,7 +70,7 @@ func (s *sealer) mixture() error {
 	for k := range s.entries {
 		i := turn.At(k)
 		share := &s.shares[part[s.entries[i].source]]
-		// A document that would go beyond the target is taken if that brings the part closer to it.
+		// The last document of a part is taken if it brings the part closer to its target.
 		target := total * share.Weight / sum
 		if keep[i] = float64(share.Tokens)+float64(tokens[i])/2 <= target; !keep[i] {
 			share.Left++
@@ -87,7 +87,7 @@ func (s *sealer) assign() ([]int, error) {
 	part := make([]int, len(s.sources))
 	for i, source := range s.sources {
 		part[i] = slices.IndexFunc(s.shares, func(share dataset.Share) bool {
-			ok, _ := glob.Match(share.Sources, source.Name) // checked when the options were
+			ok, _ := glob.Match(share.Sources, source.Name) // Options.Validate has checked the pattern
 			return ok
 		})
 		if part[i] < 0 {

@@ -6,7 +6,7 @@ import (
 	"bitnet1/shared/data/dataset"
 )
 
-// packer cuts a split's stream of tokens into sequences and those into shards: see ShardFormat.
+// packer cuts the token stream of a split into sequences, and the sequences into shards. See dataset.ShardFormat.
 type packer struct {
 	sealer *sealer
 	split  string
@@ -17,7 +17,7 @@ type packer struct {
 	ranges []dataset.Range // of the window
 	tokens []uint32        // of the document being added
 
-	output Output // of the shard being written, nil between two
+	output Output // of the current shard; nil if there is none
 	shard  *dataset.ShardWriter
 }
 
@@ -67,8 +67,8 @@ func (p *packer) add(e entry) error {
 	return nil
 }
 
-// part returns which of the document's tokens are in the split, and counts the document and its bytes. One that is cut
-// is counted where it begins.
+// part returns the range of the document's tokens that is in the split, and counts the document and its bytes. A
+// document that is cut counts in the split of its beginning.
 func (p *packer) part(d dataset.BatchDocument) (from, to int) {
 	cut, size := p.sealer.cut, p.sealer.cutBytes
 	switch {
@@ -86,7 +86,7 @@ func (p *packer) part(d dataset.BatchDocument) (from, to int) {
 	return from, to
 }
 
-// carry begins the next window with the last token of this one.
+// carry begins the next window with the last token of the current one.
 func (p *packer) carry() {
 	last := p.ranges[len(p.ranges)-1]
 	p.window = append(p.window[:0], p.window[len(p.window)-1])

@@ -1,9 +1,9 @@
-// Package seal makes a dataset of token batches: it leaves out documents that come more than once, mixes sources by
+// Package seal makes a dataset from token batches. Dataset does all of it: it leaves out duplicates, mixes sources by
 // their shares, divides the documents into training and validation, shuffles them, and packs them into shards of
-// sequences of fixed length. See Dataset.
+// sequences of fixed length.
 //
-// What comes out depends on the documents and the options alone. The package knows nothing of events and stores: token
-// batches come in as paths, shards go out through writers the caller gives.
+// The dataset depends on the documents and the options alone. The package knows nothing of events and stores: token
+// batches come in as paths, and shards go out through the caller's writers.
 package seal
 
 import (
@@ -22,53 +22,52 @@ import (
 	"bitnet1/shared/data/tokenizer"
 )
 
-// Options are the choices in sealing a dataset. A zero is a value like any other: DefaultOptions has the usual ones.
+// Options say how a dataset is made. A zero is a value like any other: DefaultOptions has the usual values.
 type Options struct {
 	// SequenceLength is the number of targets of a sequence, T.
 	SequenceLength int
-	// Counted, if given, is the range from, to of the targets of a sequence that are to be predicted: a synthetic task
-	// may have an answer at known places, behind what cannot be known. The sums of the manifest are of all targets.
+	// Counted, if set, is a range from, to: only these targets of a sequence are predicted. A synthetic task may have
+	// its answers at known places. The sums of the manifest count all targets.
 	Counted []int
-	// SequencesPerShard bounds a shard's size. 0: as many as make 64 MiB of tokens.
+	// SequencesPerShard is the number of sequences of a shard. 0: about 64 MiB of tokens.
 	SequencesPerShard int
-	// Seed decides the order of the documents and which of them validate.
+	// Seed decides about the order of the documents and the choice of the validation split.
 	Seed uint64
-	// ValidationShare is about the share of documents in the validation split, below 1. Unless it is 0, both splits get
-	// a document if there are two; the end of an only one validates.
+	// ValidationShare is about the share of the documents in the validation split, below 1. Unless it is 0, each split
+	// gets a document if there are two. The end of a single document validates.
 	ValidationShare float64
-	// Duplicates says which documents that come more than once are left out: KeepDuplicates, ExactDuplicates or
-	// NearDuplicates.
+	// Duplicates says which duplicates are left out: KeepDuplicates, ExactDuplicates or NearDuplicates.
 	Duplicates string
-	// Similarity is the share of phrases that near duplicates have in common, from 0 to 1. At 0 whatever MinHash finds
-	// worth comparing is left out.
+	// Similarity is the share of common phrases from which on two documents are near duplicates, from 0 to 1. At 0
+	// every pair that MinHash proposes counts.
 	Similarity float64
-	// Known are lists of the texts of earlier datasets: documents with such a text are left out as duplicates are. It
-	// goes with ExactDuplicates and NearDuplicates, and does not find near duplicates of earlier documents.
+	// Known are lists of the texts of earlier datasets. Documents with such a text are left out; documents that are
+	// only similar to such a text stay. Known needs ExactDuplicates or NearDuplicates.
 	Known []KnownTexts
-	// Duplicate, if set, is told of every document left out, in order.
+	// Duplicate, if set, is called for every document left out, in order.
 	Duplicate func(Duplicate)
-	// Step, if set, is told of every step before it begins: StepIndex and so on, in order.
+	// Step, if set, is called before every step, with StepIndex and so on.
 	Step func(name string)
-	// Mixture gives sources shares of the tokens. Default: all documents, whatever their shares.
+	// Mixture gives sources shares of the tokens. Default: all documents stay.
 	Mixture []dataset.Share
-	// Threads is how many processors may be used. What comes out does not depend on it. Default: 1.
+	// Threads is the number of processors to use. The dataset does not depend on it. Default: 1.
 	Threads int
 }
 
 // Steps of sealing.
 const (
-	StepIndex      = "index"       // what the batches say of their documents, sorted
-	StepDuplicates = "deduplicate" // duplicates found and left out
-	StepMixture    = "mix"         // shares of sources
-	StepWrite      = "write"       // documents shuffled, split, cut into sequences, written
+	StepIndex      = "index"       // documents of all batches are listed and sorted
+	StepDuplicates = "deduplicate" // duplicates are left out
+	StepMixture    = "mix"         // documents are left out to reach the shares of the mixture
+	StepWrite      = "write"       // documents are shuffled and written as shards
 )
 
-// DefaultOptions are the choices where there is no reason for others.
+// DefaultOptions are the usual options.
 func DefaultOptions() Options {
 	return Options{SequenceLength: 2048, ValidationShare: 0.01, Duplicates: KeepDuplicates, Similarity: 0.8}
 }
 
-// sequencesPerShard is SequencesPerShard, or what makes 64 MiB of tokens.
+// sequencesPerShard is SequencesPerShard, or the number that makes 64 MiB of tokens.
 func (o Options) sequencesPerShard(t dataset.TokenizerInfo) int {
 	if o.SequencesPerShard > 0 {
 		return o.SequencesPerShard
@@ -115,7 +114,7 @@ func (o Options) Validate() error {
 	return nil
 }
 
-// Output is a file being written to wherever the shards are kept.
+// Output is a file that is being written, wherever the caller keeps shards.
 type Output interface {
 	io.Writer
 	// Commit makes the file permanent and returns its digest and size in bytes.
@@ -124,13 +123,12 @@ type Output interface {
 	Abort() error
 }
 
-// Dataset makes a dataset of the documents in token batches, given by their paths: it shuffles all documents, splits
-// them into train and validation, and writes each split as shards of fixed-length sequences, one at a time, to outputs
-// that create makes. Where duplicates are looked for, a list of the texts that stay is written as well, see
-// TextsFormat. What comes out depends on the documents and options alone, not on how documents lie in batches.
+// Dataset makes a dataset of the documents in the token batches at the given paths. It writes one shard after another,
+// each to an Output of create. If duplicates are looked for, it also writes a list of the texts that stay, see
+// TextsFormat. The dataset does not depend on how the documents are distributed over batches.
 //
-// Memory grows by 40 bytes a document, by 60 while exact duplicates are looked for and by about 150 for near ones;
-// tokens stay in the batches.
+// Memory grows by 40 bytes for each document, by 60 with exact duplicates, and by about 150 with near ones. The tokens
+// stay in the mapped batches.
 func Dataset(
 	ctx context.Context, o Options, batches []string, create func(name string) (Output, error),
 ) (*dataset.Manifest, error) {
@@ -204,7 +202,7 @@ func (s *sealer) writeTexts() error {
 	return err
 }
 
-// NoDatasetError says why the documents make no dataset: they will not another time either.
+// NoDatasetError is the error if the documents make no dataset. Trying again does not help.
 type NoDatasetError struct{ Why string }
 
 func (e NoDatasetError) Error() string { return "no dataset can be made: " + e.Why }
@@ -218,8 +216,8 @@ type sealer struct {
 	tokenizer dataset.TokenizerInfo
 	sources   []dataset.Source // by name
 	entries   []entry          // by source and row
-	cut       int              // how many tokens of the only document train; 0: all, or there are more documents
-	cutBytes  int64            // of the text that these stand for
+	cut       int              // tokens of a single document that train; 0: no document is cut
+	cutBytes  int64            // bytes of text of these tokens
 
 	duplicates *dataset.Duplicates // nil: not looked for
 	shares     []dataset.Share
@@ -231,7 +229,7 @@ type entry struct {
 	source          uint32
 	validation      bool
 	row             int64
-	text            xxh3.Uint128 // digest of its text; zero unless duplicates are looked for
+	text            xxh3.Uint128 // digest of the text; zero if duplicates are kept
 }
 
 func (s *sealer) close() {
@@ -260,10 +258,10 @@ func (s *sealer) openBatches(paths []string) error {
 	return nil
 }
 
-// index reads what all batches say of their documents, and sorts the documents by source and row.
+// index lists the documents of all batches, sorted by source and row.
 func (s *sealer) index(ctx context.Context) error {
 	sources := map[string]*dataset.Source{}
-	number := map[string]uint32{} // in order of appearance, until all names are known
+	number := map[string]uint32{} // source indices in order of appearance, replaced below by the order of names
 	documents := 0
 	for _, b := range s.batches {
 		documents += b.Len()
@@ -319,7 +317,7 @@ func (s *sealer) validates(hash uint64) bool {
 	return hash < uint64(math.Ldexp(s.options.ValidationShare, 64))
 }
 
-// refuseRepeats finds a row of a source that came twice: a batch listed twice, or different files of the same name.
+// refuseRepeats reports a row of a source that comes twice: a batch was listed twice, or two files have the same name.
 func (s *sealer) refuseRepeats() error {
 	for i := 1; i < len(s.entries); i++ {
 		a, b := s.entries[i-1], s.entries[i]
@@ -332,8 +330,8 @@ func (s *sealer) refuseRepeats() error {
 	return nil
 }
 
-// divide returns the documents of each split, in their order by source and row. If chance leaves a split without any,
-// the document whose turn would come first goes there. An only document is in both, see cut.
+// divide returns the documents of each split, in the order of sources and rows. If chance leaves a split empty, the
+// first document of a permutation goes there. A single document is in both splits, see cutOnly.
 func (s *sealer) divide() (train, validation []entry, err error) {
 	n := len(s.entries)
 	switch {
@@ -353,7 +351,7 @@ func (s *sealer) divide() (train, validation []entry, err error) {
 	case !slices.ContainsFunc(s.entries, func(e entry) bool { return e.validation }):
 		s.entries[first].validation = true
 	}
-	// A stable partition in place would save memory only for an instant: sort by split.
+	// Sorting by split is simpler than a stable partition in place, and takes no more memory for long.
 	slices.SortStableFunc(s.entries, func(a, b entry) int {
 		switch {
 		case a.validation == b.validation:
@@ -367,9 +365,9 @@ func (s *sealer) divide() (train, validation []entry, err error) {
 	return s.entries[:split], s.entries[split:], nil
 }
 
-// cutOnly finds where the only document is cut: its last tokens validate, as many as their share says, but one token of
-// text with the end of text at least, and another trains. Where nobody knows how many bytes tokens stand for, it is not
-// cut.
+// cutOnly finds the place where a single document is cut. Its last tokens validate: their share is ValidationShare, at
+// least one token of text and the end of text, and at least one token trains. The document is not cut if its tokenizer
+// is unknown, because nobody can count the bytes of the parts.
 func (s *sealer) cutOnly() error {
 	_, tokens, err := s.batches[s.entries[0].batch].Document(int(s.entries[0].document))
 	if err != nil {
@@ -377,7 +375,7 @@ func (s *sealer) cutOnly() error {
 	}
 	t, err := tokenizer.New(s.tokenizer.Name)
 	if err != nil {
-		return nil //nolint:nilerr // a tokenizer of others
+		return nil //nolint:nilerr // an unknown tokenizer
 	}
 	n := tokens.Len() + 1 // with the end of text
 	if n < 3 {
@@ -388,7 +386,7 @@ func (s *sealer) cutOnly() error {
 	return nil
 }
 
-// The permutations of sealing are told apart from each other and from Order's by these.
+// These constants give sealing permutations that differ from one another and from dataset.Order.
 const (
 	domainDivide  = 0x646976696465
 	domainShuffle = 0x73687566666c65

@@ -15,9 +15,9 @@ import (
 	"bitnet1/shared/data/dataset"
 )
 
-// TextsFormat is the version of a list of texts, and what such a file begins with. Digests of 16 bytes follow, each
-// once, in ascending order: xxh3-128, in network byte order, of a document's text in lower case with runs of white
-// space as one space. A dataset made without duplicates has one, so that a later dataset can leave out what it holds.
+// TextsFormat is the version of a list of texts, and the first bytes of such a file. Digests of 16 bytes follow, each
+// once, in ascending order: the xxh3-128 hash, in network byte order, of a text in lower case whose runs of white space
+// are one space. A dataset without duplicates has a list, so that a later dataset can leave out its texts.
 const TextsFormat = "bitnet1.texts.v1"
 
 // TextsName is the name of a dataset's list.
@@ -25,10 +25,10 @@ const TextsName = "texts.digests"
 
 const textBytes = 16
 
-// KnownTexts is the list of an earlier dataset. Name stands for it in reports and manifests.
+// KnownTexts is the list of texts of an earlier dataset. Reports and manifests call it by Name.
 type KnownTexts struct{ Name, Path string }
 
-// writeTexts writes a list of digests, which it sorts.
+// writeTexts sorts digests and writes a list of them.
 func writeTexts(w io.Writer, texts []xxh3.Uint128) error {
 	slices.SortFunc(texts, compareTexts)
 	out := bufio.NewWriterSize(w, 1<<16)
@@ -82,7 +82,7 @@ func openTexts(k KnownTexts) (*textList, error) {
 
 func (t *textList) close() { t.file.Close() }
 
-// has tells whether the list holds a text. Each call asks for one that is not less than that of the call before.
+// has tells whether the list contains a text. Texts must be asked for in ascending order.
 func (t *textList) has(text xxh3.Uint128) (bool, error) {
 	for t.left >= 0 {
 		if c := compareTexts(t.next, text); c >= 0 {
@@ -95,7 +95,7 @@ func (t *textList) has(text xxh3.Uint128) (bool, error) {
 	return false, nil
 }
 
-// advance goes on to the next text of the list. Behind the last, left is below 0.
+// advance reads the next text of the list. Behind the last text, left is negative.
 func (t *textList) advance() error {
 	t.left--
 	if t.left < 0 {
