@@ -7,11 +7,10 @@ import (
 	"io"
 )
 
-// batchLevels is how many levels one Read decodes at most. It bounds memory beside that of pages.
+// batchLevels is the most levels that one Read decodes. It bounds the memory beside that of pages.
 const batchLevels = 256
 
-// maxDictionary is how many values a dictionary may have: more than any writer makes, and each takes memory beside its
-// bytes.
+// maxDictionary is the most values of a dictionary. No writer makes so many, and each takes memory beside its bytes.
 const maxDictionary = 1 << 21
 
 // Chunk reads the values of one column in one row group. It must be closed.
@@ -21,14 +20,14 @@ type Chunk struct {
 	column Column
 	info   chunkInfo
 
-	at, end int64  // bytes of the file not read
-	left    int64  // values not read from pages
-	packed  []byte // the last page as it lies in the file
-	page    []byte // its contents
+	at, end int64  // bytes of the file that are not read yet
+	left    int64  // values that are not read yet
+	packed  []byte // the current page as it is in the file
+	page    []byte // the current page, decompressed
 	held    int64  // bytes of file.held
 
 	dictionary *Values
-	last       []byte // value of a delta-encoded byte array
+	last       []byte // last value of a delta-encoded byte array
 	decoder    decoder
 	def, rep   hybrid
 	inPage     int64 // levels left in the page
@@ -39,17 +38,17 @@ type Chunk struct {
 	reps   [batchLevels]uint8
 }
 
-// Batch is a run of levels with the values that are there. It is valid until the next Read, but the values of a
-// repeated column, whose rows can go on in the next page, stay as they are.
+// Batch is a run of levels with their values. It is valid until the next Read. The values of a repeated column stay
+// valid, because its rows can continue in the next page.
 type Batch struct {
-	// Def and Rep are the levels, one of each for every value or null. Def equals the column's MaxDef where there is a
-	// value; Rep is 0 where a row begins. Either is nil when the column's maximum is 0.
+	// Def and Rep are the definition and repetition levels, one for each value or null. Def is the column's MaxDef if
+	// there is a value, and Rep is 0 at the beginning of a row. Each is nil if its maximum is 0.
 	Def, Rep []uint8
-	Levels   int // how many
+	Levels   int // number of levels
 	Values   Values
 }
 
-// Read opens a column of a row group. Both exist.
+// Read opens a column of a row group. Both must exist.
 func (f *File) Read(group, column int) (*Chunk, error) {
 	c := &Chunk{file: f, group: group, column: f.columns[column], info: f.groups[group].chunks[column]}
 	if err := c.check(f.groups[group].rows); err != nil {
@@ -59,13 +58,13 @@ func (f *File) Read(group, column int) (*Chunk, error) {
 	return c, nil
 }
 
-// Close gives up what the chunk holds. Batches that it filled are no longer valid.
+// Close releases the memory of the chunk. The batches that it filled are no longer valid.
 func (c *Chunk) Close() {
 	c.file.held.Add(-c.held)
 	*c = Chunk{file: c.file, err: errors.New("parquet: read of a closed chunk")}
 }
 
-// hold accounts for n more bytes.
+// hold counts n more bytes of memory, and reports more than the limit.
 func (c *Chunk) hold(n int) error {
 	c.held += int64(n)
 	if held := c.file.held.Add(int64(n)); held > c.file.options.MaxHeld {
@@ -75,7 +74,7 @@ func (c *Chunk) hold(n int) error {
 	return nil
 }
 
-// check compares what the footer says of the chunk with the schema and the file.
+// check compares the footer's description of the chunk with the schema and the file.
 func (c *Chunk) check(rows int64) error {
 	i := c.info
 	if err := i.problem.error(); err != nil {
@@ -89,7 +88,7 @@ func (c *Chunk) check(rows int64) error {
 		return fmt.Errorf("it is %v here and %v in the schema: the file is corrupt", i.kind, c.column.Type)
 	case c.column.MaxDef > 255 || c.column.MaxRep > 255:
 		return errors.New("it is nested too deep")
-	case i.values == 0 && rows == 0: // nothing is read, wherever it claims to be
+	case i.values == 0 && rows == 0: // nothing is read, so that the place does not matter
 	case i.start < int64(len(Magic)) || i.size < 0 || i.start > c.file.size || i.size > c.file.size-i.start:
 		return fmt.Errorf("it lies at %d+%d, outside the %d bytes of pages: the file is corrupt", i.start, i.size,
 			c.file.size)
@@ -121,14 +120,14 @@ func (c *Chunk) Read(b *Batch) error {
 	return c.err
 }
 
-// error says where err happened.
+// error adds the place to err.
 func (c *Chunk) error(err error) error {
 	return fmt.Errorf("row group %d, column %s: %w", c.group, c.column.Path, err)
 }
 
 func (c *Chunk) read(b *Batch) error {
 	n := int(min(c.inPage, batchLevels))
-	switch d := c.decoder.(type) { // whose values are not parts of the page: each takes memory of its own
+	switch d := c.decoder.(type) { // their values are not slices of the page
 	case *deltaBytes:
 		n = 1
 	case *split:
@@ -183,7 +182,7 @@ func readLevels(h *hybrid, scratch []uint32, dst []uint8, top int) error {
 	return nil
 }
 
-// openPage reads pages up to the next one of data.
+// openPage reads pages up to the next data page.
 func (c *Chunk) openPage() error {
 	for c.at < c.end {
 		h, packed, err := c.nextPage()
@@ -214,7 +213,7 @@ func (c *Chunk) readDictionary(h pageHeader, packed []byte) error {
 	if err != nil {
 		return err
 	}
-	// A value takes a byte at least, unless it is a truth value or has no width.
+	// A value takes at least a byte, unless it is a boolean or has no width.
 	if c.column.Type == Boolean || h.values > int64(len(data)) || h.values > maxDictionary {
 		return fmt.Errorf("a dictionary of %d values in %d bytes: the file is corrupt", h.values, len(data))
 	}
@@ -234,7 +233,7 @@ func (c *Chunk) readDictionary(h pageHeader, packed []byte) error {
 	return d.read(c.dictionary, int(h.values))
 }
 
-// openData makes the page's levels and values ready.
+// openData prepares the levels and values of a data page.
 func (c *Chunk) openData(h pageHeader, packed []byte) error {
 	data, err := c.unpack(h, packed)
 	if err != nil {
@@ -263,7 +262,7 @@ func (c *Chunk) openData(h pageHeader, packed []byte) error {
 	return err
 }
 
-// takeLevels takes the levels from the front of a page of version 1: their length in 32 bits, then the runs.
+// takeLevels removes the levels from the front of a page of version 1: their length in 32 bits, and the runs.
 func takeLevels(h *hybrid, data []byte, encoding int64) ([]byte, error) {
 	if h.width == 0 {
 		return data, nil

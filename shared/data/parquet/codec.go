@@ -38,7 +38,7 @@ func checkCodec(codec int8) error {
 	return fmt.Errorf("compression %d is unknown: the file is corrupt", codec)
 }
 
-// decompress fills dst, which is as long as the page claims to be, with the contents of src.
+// decompress decompresses src into dst, whose length is the size that the page states.
 func (f *File) decompress(codec int8, dst, src []byte) error {
 	var n int
 	var err error
@@ -75,7 +75,7 @@ func (f *File) decompress(codec int8, dst, src []byte) error {
 	return nil
 }
 
-// fill reads r into dst and returns more than its length if r holds more.
+// fill reads r into dst. It returns more than the length of dst if r has more bytes.
 func fill(dst []byte, r io.Reader) (int, error) {
 	n, err := io.ReadFull(r, dst)
 	if err != nil {
@@ -106,8 +106,8 @@ func (f *File) decompressZstd(dst, src []byte) (int, error) {
 	return len(out), err
 }
 
-// decompressLZ4 reads Hadoop's frames: blocks with their two lengths before them. Files written by early versions of
-// parquet-cpp hold a bare block under the same codec.
+// decompressLZ4 reads Hadoop's frames: blocks that follow their two lengths. Early versions of parquet-cpp wrote a bare
+// block under the same codec.
 func decompressLZ4(dst, src []byte) (int, error) {
 	n, err := decompressHadoop(dst, src)
 	if err == nil && n == len(dst) {

@@ -7,11 +7,11 @@ import (
 
 var errDelta = errors.New("delta-encoded integers that are not valid or end early: the file is corrupt")
 
-// delta decodes DELTA_BINARY_PACKED integers, one at a time, wherever they are 32 or 64 bits wide: the sums wrap
-// around.
+// delta decodes DELTA_BINARY_PACKED integers one at a time. Integers of 32 and of 64 bits are decoded alike, because
+// the sums wrap around.
 type delta struct {
-	data   []byte // of the blocks not begun
-	left   uint64 // integers not read
+	data   []byte // of the blocks that have not begun
+	left   uint64 // integers that are not read yet
 	last   int64
 	first  bool // the next integer is the one in the header
 	size   uint64
@@ -35,7 +35,7 @@ func newDelta(data []byte) (*delta, error) {
 		head[i], data = v, data[n:]
 	}
 	first, n := binary.Varint(data)
-	// The format wants multiples of 128 and 32; the bounds keep the products below from running over.
+	// The format asks for multiples of 128 and 32. These bounds keep the products below from overflowing.
 	if n <= 0 || head[0] == 0 || head[0] > 1<<24 || head[1] == 0 || head[1] > head[0] || head[0]%head[1] != 0 ||
 		head[0]/head[1]%8 != 0 {
 		return nil, errDelta
@@ -75,7 +75,7 @@ func (d *delta) next() (int64, error) {
 	return d.last, nil
 }
 
-// nextMini begins a miniblock, and before it a block where one is due.
+// nextMini begins the next miniblock, which may be the first of a new block.
 func (d *delta) nextMini() error {
 	if len(d.widths) == 0 {
 		least, n := binary.Varint(d.data)
@@ -94,7 +94,7 @@ func (d *delta) nextMini() error {
 	return nil
 }
 
-// skipDelta returns what follows the delta-encoded integers at the start of data, and how many there are.
+// skipDelta returns the data behind the delta-encoded integers at the start of data, and the number of integers.
 func skipDelta(data []byte) (rest []byte, n uint64, err error) {
 	d, err := newDelta(data)
 	if err != nil {
@@ -105,7 +105,7 @@ func skipDelta(data []byte) (rest []byte, n uint64, err error) {
 		if _, err := d.next(); err != nil {
 			return nil, 0, err
 		}
-		// Whole miniblocks are passed over without looking at their integers.
+		// Whole miniblocks are skipped without decoding.
 		skip := min(d.mini, d.left)
 		d.mini, d.left = d.mini-skip, d.left-skip
 	}

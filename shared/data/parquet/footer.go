@@ -6,7 +6,7 @@ import (
 	"math"
 )
 
-// chunkInfo says where the values of a column in a row group are.
+// chunkInfo is the place of the values of a column in a row group.
 type chunkInfo struct {
 	start, size int64 // in bytes
 	values      int64 // nulls included
@@ -15,7 +15,7 @@ type chunkInfo struct {
 	problem     problem
 }
 
-// problem is why a chunk cannot be read. It is reported when somebody wants the column.
+// problem is the reason why a chunk cannot be read. It becomes an error only if the column is read.
 type problem int8
 
 const (
@@ -37,7 +37,7 @@ func (p problem) error() error {
 	return nil
 }
 
-// element is a node of the schema, which is kept as a list in depth-first order.
+// element is a node of the schema. The file lists the nodes in depth-first order.
 type element struct {
 	name       string
 	kind       int64 // physical type, -1 for a group
@@ -155,13 +155,13 @@ func (f *File) readSchema(elements []element) error {
 	return nil
 }
 
-// walker walks the list of elements.
+// walker walks through the list of elements.
 type walker struct {
 	elements []element // not yet visited
 	columns  []Column
 }
 
-// walk takes an element and all below it.
+// walk returns the node of the next element, with all nodes below it.
 func (s *walker) walk(path string, def, rep, depth int) (*Node, error) {
 	if len(s.elements) == 0 {
 		return nil, errors.New("a schema that ends early")
@@ -208,7 +208,7 @@ func (s *walker) walk(path string, def, rep, depth int) (*Node, error) {
 	return n, nil
 }
 
-// newColumn makes a column of an element that is no group.
+// newColumn makes the column of an element that is not a group.
 func newColumn(e element, path string) (Column, error) {
 	if e.kind > int64(FixedLenByteArray) || e.width < 0 || e.width > 1<<20 {
 		return Column{}, fmt.Errorf("column %s has type %d of %d bytes", path, e.kind, e.width)

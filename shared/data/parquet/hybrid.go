@@ -8,7 +8,7 @@ import (
 
 var errHybrid = errors.New("a run of levels or indices that ends early: the file is corrupt")
 
-// hybrid decodes the run-length and bit-packed encoding of small integers: levels, dictionary indices, truth values.
+// hybrid decodes small integers in runs, repeated or bit-packed: levels, dictionary indices and booleans.
 type hybrid struct {
 	data  []byte
 	width uint   // bits of an integer, at most 32
@@ -42,7 +42,7 @@ func (h *hybrid) read(dst []uint32) error {
 	return nil
 }
 
-// next begins a run. Each takes a byte at least, so that empty runs cannot go on forever.
+// next begins a run. A run takes at least a byte, so that empty runs come to an end.
 func (h *hybrid) next() error {
 	head, n := binary.Uvarint(h.data)
 	if n <= 0 || head>>1 > 1<<40 {
@@ -53,7 +53,7 @@ func (h *hybrid) next() error {
 	if !h.same {
 		size := h.run * uint64(h.width)
 		if h.run *= 8; size > uint64(len(h.data)) {
-			// Some writers cut the padding of the last run: what bits there are must do.
+			// Some writers leave out the padding of the last run.
 			size = uint64(len(h.data))
 			if h.width > 0 {
 				h.run = size * 8 / uint64(h.width)
@@ -77,7 +77,7 @@ func (h *hybrid) next() error {
 	return nil
 }
 
-// unpack takes integers from the packed bits, lowest bit first.
+// unpack reads integers from the packed bits, lowest bit first.
 func (h *hybrid) unpack(dst []uint32) {
 	mask := uint64(1)<<h.width - 1
 	for i := range dst {
@@ -98,5 +98,5 @@ func load64(b []byte, i uint64) uint64 {
 	return v
 }
 
-// levelWidth is the number of bits that levels up to top take.
+// levelWidth is the number of bits of levels from 0 to top.
 func levelWidth(top int) uint { return uint(bits.Len(uint(top))) }

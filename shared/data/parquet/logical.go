@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// Logical is what the values of a column stand for.
+// Logical is the meaning of the values of a column.
 type Logical struct {
 	Kind  LogicalKind
 	Scale int  // of a decimal: digits behind the point
 	Unit  Unit // of a time or timestamp
-	UTC   bool // a time or timestamp is one of UTC; otherwise it is of no zone
+	UTC   bool // a time or timestamp is in UTC; otherwise it has no zone
 }
 
 // LogicalKind is a logical type without its parameters.
@@ -61,7 +61,7 @@ const (
 	Nanos  Unit = 1
 )
 
-// maxDecimal is the longest decimal, in bytes: 2400 digits are more than anybody's.
+// maxDecimal is the longest decimal, in bytes. It has 2400 digits, more than anybody writes.
 const maxDecimal = 1000
 
 // unionKinds maps the fields of the format's union LogicalType.
@@ -71,7 +71,7 @@ var unionKinds = map[int16]LogicalKind{
 	15: Float16, 16: Variant, 17: Geometry, 18: Geography,
 }
 
-// convertedTypes maps the older enumeration ConvertedType, which many files have alone.
+// convertedTypes maps the older enumeration ConvertedType, which is all that many files have.
 var convertedTypes = map[int64]Logical{
 	0: {Kind: String}, 1: {Kind: Map}, 2: {Kind: Map}, 3: {Kind: List}, 4: {Kind: Enum}, 5: {Kind: Decimal},
 	6: {Kind: Date},
@@ -120,10 +120,10 @@ func (l *Logical) readParameter(t *thrift, id int16, kind byte) bool {
 	return false
 }
 
-// check tells whether the logical type fits the physical one. Writers have got this wrong, so that a type that does not
-// fit counts as none, as the format demands; a decimal without a sensible scale would give wrong numbers.
+// check reports whether the logical type fits the physical type. Some writers write types that do not fit; the format
+// says to ignore them. A decimal without a valid scale is an error, because its values would be wrong.
 func (l Logical) check(kind Type, width int) (Logical, error) {
-	if kind == Int96 { // nothing but timestamps was ever written so
+	if kind == Int96 { // writers use INT96 for timestamps alone
 		return Logical{Kind: Timestamp, Unit: Nanos}, nil
 	}
 	bytes := kind == ByteArray || kind == FixedLenByteArray
@@ -158,7 +158,7 @@ func (l Logical) check(kind Type, width int) (Logical, error) {
 	return l, nil
 }
 
-// TypeName is the column's type, for people: the logical one and how it is stored.
+// TypeName is the logical and the physical type of the column, for messages.
 func (c Column) TypeName() string {
 	if c.Logical.Kind == None {
 		return c.Type.String()
@@ -166,7 +166,7 @@ func (c Column) TypeName() string {
 	return logicalNames[c.Logical.Kind] + " in " + c.Type.String()
 }
 
-// Text tells whether the column's values are texts as they are: strings, and bytes of which the file does not say more.
+// Text tells whether the values of the column are texts: strings, or bytes without a logical type.
 func (c Column) Text() bool {
 	switch c.Logical.Kind {
 	case None:
@@ -177,7 +177,7 @@ func (c Column) Text() bool {
 	return false
 }
 
-// Binary tells whether the column's values can be neither compared nor written as text.
+// Binary tells whether the values of the column can neither be compared nor be written as text.
 func (c Column) Binary() bool {
 	switch c.Logical.Kind {
 	case BSON, Variant, Geometry, Geography, unknownLogical:
@@ -186,7 +186,8 @@ func (c Column) Binary() bool {
 	return false
 }
 
-// Float is value i as a floating-point number, and how many bits the column's numbers have; 0 if they are none.
+// Float returns value i as a floating-point number, and the width of the column's numbers in bits: 0 if they are no
+// floating-point numbers.
 func (c Column) Float(v *Values, i int) (number float64, bits int) {
 	switch {
 	case c.Type == Float:
@@ -215,8 +216,8 @@ func float16(h uint16) float64 {
 	return sign * math.Ldexp(1024+fraction, exponent-25)
 }
 
-// Moment is value i of a date, a time or a timestamp, in UTC; a time of day is one of January 1, 1970. It reports false
-// for columns of other types.
+// Moment returns value i of dates, times and timestamps, in UTC. A time of day is on January 1, 1970. ok is false for
+// columns of other types.
 func (c Column) Moment(v *Values, i int) (time.Time, bool) {
 	switch {
 	case c.Type == Int96:
@@ -234,7 +235,7 @@ func (c Column) Moment(v *Values, i int) (time.Time, bool) {
 }
 
 // AppendText appends value i as text: numbers in decimal digits, decimals with all digits of their scale, true and
-// false, dates and times as ISO 8601 has them, UUIDs with their hyphens.
+// false, dates and times of ISO 8601, UUIDs with hyphens.
 func (c Column) AppendText(dst []byte, v *Values, i int) ([]byte, error) {
 	if t, ok := c.Moment(v, i); ok {
 		return t.AppendFormat(dst, c.layout()), nil
@@ -271,7 +272,8 @@ func (c Column) AppendText(dst []byte, v *Values, i int) ([]byte, error) {
 	return append(dst, v.Bytes[i]...), nil
 }
 
-// appendFloat appends the shortest digits that stand for f, without an exponent as long as people would write none.
+// appendFloat appends the shortest digits that identify f, without an exponent unless the number is very large or
+// small.
 func appendFloat(dst []byte, f float64, bits int) []byte {
 	format := byte('g')
 	if size := math.Abs(f); size == 0 || size >= 1e-5 && size < 1e16 {
@@ -292,8 +294,8 @@ func (c Column) layout() string {
 	return layout
 }
 
-// appendDecimal appends a decimal: an integer, which byte arrays hold in two's complement and network byte order, and
-// the point before its last digits.
+// appendDecimal appends a decimal: an integer with a point before its last digits. A byte array holds the integer in
+// two's complement and network byte order.
 func (c Column) appendDecimal(dst []byte, v *Values, i int) ([]byte, error) {
 	var digits []byte
 	if c.Type == Int32 || c.Type == Int64 {

@@ -212,11 +212,11 @@ func TestHalfFloats(t *testing.T) {
 		0x3c01: 1 + 1./1024,
 		0xc000: -2, 0x7bff: 65504, 0x7c00: math.Inf(1), 0xfc00: math.Inf(-1),
 	} {
-		if got := halfFloat(bits); got != want {
+		if got := float16(bits); got != want {
 			t.Errorf("%04x is %v, want %v", bits, got, want)
 		}
 	}
-	if !math.IsNaN(halfFloat(0x7e00)) || !math.Signbit(halfFloat(0x8000)) {
+	if !math.IsNaN(float16(0x7e00)) || !math.Signbit(float16(0x8000)) {
 		t.Error("NaN or -0 is lost")
 	}
 }

@@ -15,7 +15,7 @@ const (
 	pageDataV2     = 3
 )
 
-// pageHeader is what is in front of a page. Fields that a page's type does not have are zero.
+// pageHeader is the header of a page. Fields that the type of the page does not have are zero.
 type pageHeader struct {
 	kind                 int64
 	size, packed         int64 // uncompressed and as it lies in the file
@@ -117,7 +117,7 @@ func readDataHeaderV2(t *thrift, h *pageHeader) {
 	})
 }
 
-// check compares a header with the room there is: at most left bytes in the file, left values in the chunk.
+// check compares a header with the bytes that are left in the file and the values that are left in the chunk.
 func (h pageHeader) check(bytes, values int64, limit int) error {
 	switch {
 	case h.size < 0 || h.packed < 0 || h.values < 0:
@@ -145,14 +145,15 @@ func (h pageHeader) check(bytes, values int64, limit int) error {
 	return nil
 }
 
-// headerStep is how many bytes are first read for a header. Most are shorter; statistics can make one long.
+// headerStep is the number of bytes that are first read for a header. Most headers are shorter; statistics can make one
+// longer.
 const (
 	headerStep  = 512
 	maxHeader   = 16 << 20
 	headerGrows = 8 // times longer at each new try
 )
 
-// nextPage reads the next page's header and its bytes, which lie in c.packed until the next call.
+// nextPage reads the header and the bytes of the next page. The bytes are in c.packed until the next call.
 func (c *Chunk) nextPage() (pageHeader, []byte, error) {
 	var h pageHeader
 	for step := int64(headerStep); ; step *= headerGrows {
@@ -183,7 +184,7 @@ func (c *Chunk) nextPage() (pageHeader, []byte, error) {
 	return h, c.packed, nil
 }
 
-// readPacked reads the next n bytes of the file into c.packed without passing over them.
+// readPacked reads the next n bytes of the file into c.packed, without advancing.
 func (c *Chunk) readPacked(n int64) error {
 	var err error
 	if c.packed, err = c.room(c.packed, int(n)); err != nil {
@@ -199,7 +200,7 @@ func (c *Chunk) readPacked(n int64) error {
 	return err
 }
 
-// room returns b with length n, its contents lost.
+// room returns b with length n and any content.
 func (c *Chunk) room(b []byte, n int) ([]byte, error) {
 	if cap(b) >= n {
 		return b[:n], nil
@@ -211,7 +212,7 @@ func (c *Chunk) room(b []byte, n int) ([]byte, error) {
 	return make([]byte, n, size), nil
 }
 
-// unpack returns the uncompressed contents of a page after its levels, if it is of version 2.
+// unpack returns the uncompressed values of a page, behind the levels if the page is of version 2.
 func (c *Chunk) unpack(h pageHeader, packed []byte) ([]byte, error) {
 	levels := int(h.defLength + h.repLength)
 	size := int(h.size) - levels
@@ -225,7 +226,7 @@ func (c *Chunk) unpack(h pageHeader, packed []byte) ([]byte, error) {
 	old := c.page
 	if h.kind == pageDictionary {
 		old = nil
-	} else if c.column.MaxRep > 0 { // values of the last page may still be in use: it is left to the garbage collector
+	} else if c.column.MaxRep > 0 { // values of the last page may still be in use
 		old = nil
 		if err := c.hold(-cap(c.page)); err != nil {
 			return nil, err

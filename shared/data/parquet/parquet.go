@@ -1,10 +1,11 @@
-// Package parquet reads columns of parquet files that nobody vouches for. Whatever a file contains, reading it gives
-// its values or an error: no panic, no endless loop, no memory beyond Options, and never fewer rows than the file's
-// metadata claims without an error that says in which row group. Page checksums are verified where a file has them.
+// Package parquet reads columns of parquet files, whatever their bytes. Reading gives the values of the file or an
+// error. It never panics, loops forever or takes more memory than Options allow. If it gives fewer rows than the
+// metadata states, it also gives an error with the row group. It verifies the checksums of pages.
 //
-// It reads plain, dictionary, delta and byte stream split encodings in data pages of both versions, uncompressed or
-// compressed with snappy, gzip, brotli, zstd, LZ4_RAW or LZ4. It does not write, does not assemble nested records, and
-// refuses by name what it does not know: encryption, LZO, the deprecated bit-packed levels, columns in other files.
+// The package reads plain, dictionary, delta and byte stream split encodings, in data pages of both versions,
+// uncompressed or compressed with snappy, gzip, brotli, zstd, LZ4_RAW or LZ4. It refuses by name what it does not know:
+// encryption, LZO, the deprecated bit-packed levels, and columns in other files. It does not write, and does not
+// assemble nested records.
 //
 // The format: https://parquet.apache.org/docs/file-format/. Numbers in the code are those of its parquet.thrift.
 package parquet
@@ -18,22 +19,22 @@ import (
 	"sync/atomic"
 )
 
-// Options bound what reading a file may cost. The zero value is a good default.
+// Options limit the cost of reading a file. The zero value is a good default.
 type Options struct {
 	// MaxPage is the largest page, in bytes, compressed or not. Default: 128 MiB.
 	MaxPage int
-	// MaxHeld is how much the open chunks of a file may hold, in bytes: pages as they lie in the file, their contents,
-	// and dictionaries. Default: 192 MiB.
+	// MaxHeld is the most memory that the open chunks of a file hold, in bytes: compressed and uncompressed pages, and
+	// dictionaries. Default: 192 MiB.
 	MaxHeld int64
-	// MaxValue is the longest value that takes memory of its own and is no part of a page, in bytes: one of a column in
-	// the encoding DELTA_BYTE_ARRAY. Default: 64 MiB.
+	// MaxValue is the longest value in the encoding DELTA_BYTE_ARRAY, in bytes. Such a value takes memory beside that
+	// of its page. Default: 64 MiB.
 	MaxValue int
-	// MaxWork is how much reading may give in all: bytes of pages, levels, and bytes of values, of which a few bytes of
-	// a file can stand for billions. Default: 64 Mi and 8192 for each byte of the file.
+	// MaxWork is the most work of reading: bytes of pages, levels, and bytes of values. A few bytes of a file can stand
+	// for billions of values. Default: 64 Mi and 8192 for each byte of the file.
 	MaxWork int64
 }
 
-// The limits of a footer. Real files stay far below: they bound memory to some tens of megabytes.
+// The limits of a footer bound its memory to some tens of megabytes. Real files stay far below them.
 const (
 	maxFooter  = 64 << 20 // bytes
 	maxColumns = 1 << 14  // elements of the schema
@@ -58,7 +59,7 @@ type File struct {
 // group is a row group.
 type group struct {
 	rows   int64
-	chunks []chunkInfo // one a column
+	chunks []chunkInfo // one for each column
 }
 
 // Column is a leaf of the schema.
@@ -66,7 +67,7 @@ type Column struct {
 	Path    string // names from the root, joined by dots
 	Type    Type
 	Logical Logical
-	MaxDef  int // definition level of a value that is there: optional and repeated fields on its path
+	MaxDef  int // definition level of a value that is not null: the optional and repeated fields on its path
 	MaxRep  int // repeated fields on its path
 
 	width int // of a fixed-length byte array
@@ -76,7 +77,7 @@ type Column struct {
 type Node struct {
 	Name     string
 	Logical  LogicalKind // of a group: List, Map or None
-	Repeated bool        // it is there any number of times
+	Repeated bool        // it occurs any number of times
 	Children []*Node     // of a group
 	Column   int         // index into File.Columns; -1 for a group
 }
@@ -168,7 +169,7 @@ func (f *File) Columns() []Column { return f.columns }
 // Schema is the root of the schema, which is a group.
 func (f *File) Schema() *Node { return f.schema }
 
-// did accounts for n more units of work.
+// did counts n more units of work.
 func (f *File) did(n int64) error {
 	if work := f.work.Add(n); work > f.options.MaxWork {
 		return fmt.Errorf("its values take more than %d times the bytes of the file (%d in all): a file that unpacks "+

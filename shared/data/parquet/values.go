@@ -28,8 +28,8 @@ var encodingNames = map[int64]string{
 
 var errValues = errors.New("a page holds fewer values than it claims: the file is corrupt")
 
-// Values are values of one column, in the field of its type: Bytes for byte arrays of either sort and INT96, Floats for
-// FLOAT and DOUBLE, Ints for BOOLEAN (0 or 1), INT32 and INT64.
+// Values are values of one column, in the field of its type: Bytes for BYTE_ARRAY, FIXED_LEN_BYTE_ARRAY and INT96,
+// Floats for FLOAT and DOUBLE, Ints for BOOLEAN (0 or 1), INT32 and INT64.
 type Values struct {
 	Bytes  [][]byte
 	Ints   []int64
@@ -41,7 +41,7 @@ func (v *Values) reset() { v.Bytes, v.Ints, v.Floats = v.Bytes[:0], v.Ints[:0], 
 // Len is the number of values.
 func (v *Values) Len() int { return len(v.Bytes) + len(v.Ints) + len(v.Floats) }
 
-// decoder takes the values of one page.
+// decoder decodes the values of a page.
 type decoder interface {
 	// read appends n values to v.
 	read(v *Values, n int) error
@@ -51,14 +51,14 @@ type decoder interface {
 func (c *Chunk) newDecoder(encoding int64, data []byte) (decoder, error) {
 	kind := c.column.Type
 	switch {
-	case len(data) == 0: // all are null; any other page is short of values
+	case len(data) == 0: // all values are null, or the page is too short
 		return c.newPlain(nil)
 	case encoding == encodingDict || encoding == encodingPlainDict:
 		if data[0] > 32 {
 			return nil, fmt.Errorf("dictionary indices of %d bits: the file is corrupt", data[0])
 		}
 		p := &indexed{dictionary: c.dictionary, indices: hybrid{data: data[1:], width: uint(data[0])}}
-		if p.dictionary == nil { // as where all are null
+		if p.dictionary == nil { // a column of nulls has no dictionary
 			p.dictionary = new(Values)
 		}
 		return p, nil
@@ -174,7 +174,7 @@ func (v *Values) number(kind Type, b uint64) {
 	}
 }
 
-// truths are bits.
+// truths are booleans, a bit each.
 type truths struct{ bits hybrid }
 
 func (p *truths) read(v *Values, n int) error {
@@ -237,7 +237,7 @@ func (p *deltaInts) read(v *Values, n int) error {
 	return nil
 }
 
-// deltaLength are byte arrays one after the other, behind all of their lengths.
+// deltaLength are byte arrays one after the other, behind the list of their lengths.
 type deltaLength struct {
 	lengths *delta
 	data    []byte
@@ -277,8 +277,8 @@ func (p *deltaLength) read(v *Values, n int) error {
 	return nil
 }
 
-// deltaBytes are byte arrays of which each shares a prefix with the one before. Some writers let the first of a page
-// share one with the last of the page before (PARQUET-246): last is the chunk's.
+// deltaBytes are byte arrays that share a prefix with the array before. Some writers let the first array of a page
+// share a prefix with the last array of the page before (PARQUET-246), which last is.
 type deltaBytes struct {
 	prefixes *delta
 	suffixes *deltaLength
@@ -328,7 +328,7 @@ func (p *deltaBytes) read(v *Values, n int) error {
 	return nil
 }
 
-// split are values of which the first bytes come first, then all second bytes, and so on.
+// split are values whose first bytes come first, then all second bytes, and so on.
 type split struct {
 	kind  Type
 	width int

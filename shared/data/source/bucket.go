@@ -18,8 +18,8 @@ import (
 	"gocloud.dev/gcerrors"
 )
 
-// bucket is S3, or a service that speaks its protocol. Google Cloud Storage does, for which one client library is
-// enough. What follows ? in a URL is for the client: endpoint, region, profile, anonymous=true and so on.
+// bucket is S3 or a service with the same protocol, such as Google Cloud Storage. The query of a URL sets up the
+// client: endpoint, region, profile, anonymous=true and so on.
 type bucket struct{ *Client }
 
 // openBucket returns the bucket of a URL and the path in it.
@@ -60,7 +60,7 @@ func (c bucket) openBucket(ctx context.Context, address string) (*blob.Bucket, s
 	return b, strings.TrimPrefix(u.Path, "/"), u, nil
 }
 
-// clientOptions takes out of the query what is for the client itself.
+// clientOptions removes from the query the parameters that set up the client, and returns them.
 func clientOptions(query url.Values) (options []func(*s3.Options), err error) {
 	for key, set := range map[string]func(o *s3.Options, on bool){
 		"use_path_style":   func(o *s3.Options, on bool) { o.UsePathStyle = on },
@@ -103,7 +103,7 @@ func (c bucket) find(ctx context.Context, address string) ([]Object, error) {
 	}
 	found, err := matching(all, pattern, func(o Object) string { return strings.TrimPrefix(o.Name, u.Host+"/") })
 	for i := range found {
-		if found[i].Version == "" { // uploaded in parts, so that its entity tag is no digest
+		if found[i].Version == "" { // the entity tag of an upload in parts is no digest
 			attributes, err := b.Attributes(ctx, strings.TrimPrefix(found[i].Name, u.Host+"/"))
 			if err != nil {
 				return nil, asPermanent(err)
@@ -153,7 +153,7 @@ func (c closers) Close() error {
 	return err
 }
 
-// asPermanent marks errors that a retry cannot mend.
+// asPermanent marks errors that a retry cannot repair.
 func asPermanent(err error) error {
 	switch gcerrors.Code(err) {
 	case gcerrors.NotFound, gcerrors.PermissionDenied, gcerrors.InvalidArgument, gcerrors.Unimplemented,

@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-// Fetch copies an object to a file. Bytes that the file has already are taken for a beginning of the object, left by an
-// earlier call: only what follows is fetched. While it works progress, if not nil, is told how many bytes are there.
+// Fetch copies an object to a file. The bytes of an existing file count as the beginning of the object, left by an
+// earlier call, and only the rest is fetched. progress, if not nil, is called with the number of bytes fetched so far.
 func (c *Client) Fetch(ctx context.Context, o Object, path string, progress func(done int64)) error {
 	s, err := c.service(o.URL)
 	if err != nil {
@@ -47,8 +47,8 @@ func (c *Client) Fetch(ctx context.Context, o Object, path string, progress func
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// verify compares a fetched file with the digest that its version is, if it is one: the hub's are SHA-256, those of
-// buckets MD5. A file that differs is emptied, so that the next try begins anew.
+// verify compares a fetched file with its version, if the version is a digest: SHA-256 for the hub, MD5 for buckets. If
+// they differ, the file is emptied, so that the next try starts from the beginning.
 func verify(o Object, f *os.File) error {
 	var h hash.Hash
 	switch scheme, _, _ := strings.Cut(o.URL, "://"); {
@@ -76,7 +76,7 @@ func seekStart(f *os.File) error {
 	return err
 }
 
-// fetchOnce appends what one connection gives, and returns how much that was.
+// fetchOnce appends the bytes that one connection delivers, and returns their number.
 func fetchOnce(
 	ctx context.Context, s service, o Object, f *os.File, at int64, progress func(int64),
 ) (n int64, err error) {

@@ -9,30 +9,30 @@ import (
 	"bitnet1/shared/digest"
 )
 
-// Named is what a user named, and what is said of it.
+// Named is a location that a user named.
 type Named struct {
 	Location   string // a path, a pattern or a URL
-	Parameters string // how its files are read; empty: as all others
+	Parameters string // how the files are read; empty: as the run says
 }
 
 // Found is a file that a run reads: where it is, and what identifies it.
 type Found struct {
-	Name     string // in provenance; the same wherever the files lie
+	Name     string // in provenance; it does not depend on where the files lie
 	Location string // a path or a URL, see Path
-	Digest   string // of a local file's bytes; of a remote one, Object.Digest
+	Digest   string // of a local file: of its bytes; of a remote file: Object.Digest
 	Size     int64  // bytes
-	Version  string // of a remote file, Object.Version
+	Version  string // of a remote file: Object.Version
 
 	Parameters string // Named.Parameters
 }
 
-// Object is the remote file as Fetch wants it.
+// Object is a remote file in the form that Fetch takes.
 func (f Found) Object() Object {
 	return Object{Name: f.Name, URL: f.Location, Size: f.Size, Version: f.Version}
 }
 
-// FindAll finds all that a user named, here and elsewhere: local files by their names, then remote ones by theirs. What
-// is named more than once is there once, with the parameters that any of its names has.
+// FindAll finds all files that a user named: first the local files by name, then the remote files by name. A file that
+// is named more than once is listed once, with the parameters of any of its names.
 func (c *Client) FindAll(ctx context.Context, named []Named) ([]Found, error) {
 	var local []Named
 	var remote []Found
@@ -58,9 +58,9 @@ func (c *Client) FindAll(ctx context.Context, named []Named) ([]Found, error) {
 	return once(append(all, remote...))
 }
 
-// once leaves out what is named again.
+// once removes repeated names.
 func once(all []Found) (kept []Found, err error) {
-	place := map[string]int{} // by name
+	place := map[string]int{} // index in kept, by name
 	for _, f := range all {
 		i, again := place[f.Name]
 		if !again {
@@ -81,7 +81,8 @@ func once(all []Found) (kept []Found, err error) {
 	return kept, nil
 }
 
-// merge returns the parameters of a file that is named twice: those that either name has.
+// merge returns the parameters of a file that is named twice: those that are not empty. Two different ones are an
+// error.
 func merge(name, a, b string) (string, error) {
 	if a != "" && b != "" && a != b {
 		return "", fmt.Errorf("source %s is named twice, with the parameters %s and %s: name it once", readable(name),
@@ -106,7 +107,7 @@ func digestLocal(ctx context.Context, named []Named) ([]Found, error) {
 	return all, nil
 }
 
-// Check makes sure that a local file is the one that was found, and returns its path.
+// Check returns the path of a local file. It is an error if the file is not the one that was found.
 func (f Found) Check(ctx context.Context) (string, error) {
 	path, _ := Path(f.Location)
 	have, _, err := digestFile(ctx, path)

@@ -20,8 +20,8 @@ import (
 // fileScheme begins the URL of a file of this machine.
 const fileScheme = "file://"
 
-// Path is the path of a location on this machine. It is false for one elsewhere.
-func Path(location string) (string, bool) {
+// Path returns the path of a location on this machine. ok is false for any other location.
+func Path(location string) (path string, ok bool) {
 	if Remote(location) {
 		return "", false
 	}
@@ -35,7 +35,7 @@ func Path(location string) (string, bool) {
 	return u.Path, true
 }
 
-// location is a path as events can hold it: one whose bytes are no text is written as a URL.
+// location is a path in the form that events can hold. A path that is not valid UTF-8 becomes a URL.
 func location(path string) string {
 	if utf8.ValidString(path) {
 		return path
@@ -43,7 +43,7 @@ func location(path string) string {
 	return (&url.URL{Scheme: "file", Path: path}).String()
 }
 
-// readable is a name as a text: bytes that are none of UTF-8, and control characters, are written %FF.
+// readable is a name as text. Control characters and bytes that are not valid UTF-8 are written %FF.
 func readable(name string) string {
 	var b strings.Builder
 	for i := 0; i < len(name); {
@@ -60,8 +60,9 @@ func readable(name string) string {
 	return b.String()
 }
 
-// Local finds the files that paths, patterns and URLs with the scheme file stand for: absolute, sorted, each once,
-// whichever links and detours lead to it. What a pattern matches is a file or a mistake, unless it is a folder.
+// Local finds the local files that paths, patterns and file URLs stand for. The paths are absolute and sorted, and each
+// file is listed once, even if several links lead to it. A pattern may match folders, which are skipped; anything else
+// that is not a regular file is an error.
 func Local(named []Named) ([]Named, error) {
 	var all []Named
 	for _, n := range named {
@@ -112,9 +113,9 @@ func matches(pattern string) ([]string, error) {
 	return files, nil
 }
 
-// absolute is the path from the root, without . and .., as it is typed otherwise: links stay, since they can have the
-// better names. They are followed where .. comes after one, which does not lead back, and in /dev and /proc, which are
-// another process's own.
+// absolute is the absolute path without . and .. . Links are kept, because their names may be better. They are followed
+// in two cases: where .. follows a link, because .. then leads elsewhere, and in /dev and /proc, which differ between
+// processes.
 func absolute(path string) (string, error) {
 	clean, err := filepath.Abs(path)
 	if err != nil {
@@ -134,7 +135,7 @@ func absolute(path string) (string, error) {
 	return filepath.Abs(filepath.Join(dir, filepath.Base(path)))
 }
 
-// sameFile tells whether two paths lead to one file. The second may lead nowhere.
+// sameFile tells whether two paths lead to the same file. other may lead nowhere.
 func sameFile(path, other string) (bool, error) {
 	a, err := os.Stat(path)
 	if err != nil {
@@ -144,11 +145,11 @@ func sameFile(path, other string) (bool, error) {
 	return err == nil && os.SameFile(a, b), nil
 }
 
-// distinct leaves the first path to each file.
+// distinct keeps the first path to each file.
 func distinct(files []Named) (kept []Named, err error) {
 	type sized struct {
 		os.FileInfo
-		at int // in kept
+		at int // index in kept
 	}
 	seen := map[int64][]sized{} // by size
 	for _, f := range files {
@@ -170,7 +171,7 @@ func distinct(files []Named) (kept []Named, err error) {
 	return kept, nil
 }
 
-// regular is digest.Regular with what to do about a folder.
+// regular is digest.Regular with advice for a folder.
 func regular(path string) error {
 	err := digest.Regular(path)
 	if info, failed := os.Stat(path); failed == nil && info.IsDir() {
@@ -179,7 +180,7 @@ func regular(path string) error {
 	return err
 }
 
-// inside is a pattern of the documents in a folder.
+// inside is a pattern that matches the documents in a folder.
 func inside(folder string) string {
 	for _, pattern := range []string{"*.parquet", "*.jsonl", "*.jsonl.*", "*.txt", "*.csv", "*.json"} {
 		for _, deep := range []string{"", "**/"} {
@@ -191,8 +192,8 @@ func inside(folder string) string {
 	return "*.parquet"
 }
 
-// names gives every file a name that does not depend on where the files lie: its path below the deepest folder that
-// holds them all. files are absolute.
+// names gives every file a name that does not depend on where the files lie: the path below the deepest folder that
+// holds all of them. The paths must be absolute.
 func names(files []Named) []string {
 	var common []string
 	for i, f := range files {

@@ -10,14 +10,15 @@ import (
 	"strings"
 )
 
-// EnvCredentials is the variable in which a launcher gives its stages the URLs with what opens them, one a line.
+// EnvCredentials is the environment variable in which a launcher gives its stages the URLs with their credentials, one
+// a line.
 const EnvCredentials = "BITNET1_SOURCE_URLS"
 
-// maxCredentials bounds EnvCredentials in bytes: Linux takes 128 KiB a variable.
+// maxCredentials limits EnvCredentials, in bytes. Linux takes 128 KiB for a variable.
 const maxCredentials = 120 << 10
 
-// Credentials are URLs with what opens them, a user with a password or a signature, by the same URLs without. They are
-// kept in memory and handed to other processes in EnvCredentials alone: a file would be there for others to read.
+// Credentials map a URL as Shown has it to the URL with its user, password or signature. They are kept in memory and
+// passed to other processes only in EnvCredentials: other users could read a file.
 type Credentials map[string]string
 
 // CredentialsFrom reads the variable.
@@ -36,7 +37,7 @@ func (c Credentials) add(location string) {
 	}
 }
 
-// Environ is the variable for another process, or nothing.
+// Environ is the variable EnvCredentials for another process, or nothing.
 func (c Credentials) Environ() ([]string, error) {
 	var all []string
 	for _, location := range c {
@@ -54,15 +55,15 @@ func (c Credentials) Environ() ([]string, error) {
 	return []string{EnvCredentials + "=" + text}, nil
 }
 
-// Shown is a location as people and files may see it: without a user, a password and the parameters that sign a URL.
-// What differs in these alone is the same source.
+// Shown is a location without its secrets: without user, password and the parameters that sign a URL. Locations that
+// differ only in secrets are the same source.
 func Shown(location string) string {
 	scheme, rest, ok := strings.Cut(location, "://")
 	if !ok {
 		return location
 	}
 	u, err := url.Parse(location)
-	if err != nil { // nobody can say what in it is secret
+	if err != nil { // any part may be secret
 		rest, _, _ = strings.Cut(rest[strings.LastIndexByte(rest, '@')+1:], "?")
 		return scheme + "://" + rest
 	}
@@ -74,7 +75,7 @@ func Shown(location string) string {
 	return u.String()
 }
 
-// hideParameters takes out of a query what signs or unlocks the URL; the rest stays as it is written.
+// hideParameters removes the secret parameters from a query. The rest stays as it is written.
 func hideParameters(query string) string {
 	parts := strings.Split(query, "&")
 	signed := slices.ContainsFunc(parts, isSecret)
@@ -124,20 +125,20 @@ func isSecret(part string) bool {
 	inWords := func(word string) bool { return slices.Contains(words, word) }
 	return slices.ContainsFunc(signaturePrefix, hasPrefix) || slices.ContainsFunc(secretWords, inWords) ||
 		slices.Contains(secretNames, strings.Join(words, "")) ||
-		lower == "key" && len(value) >= 16 // shorter ones name what is asked for
+		lower == "key" && len(value) >= 16 // a shorter one names an object
 }
 
 // urls finds the URLs in a text.
 var urls = regexp.MustCompile(`[a-zA-Z][a-zA-Z0-9+.-]*://[^\s"'<>\x60]+`)
 
-// hidden is an error that shows no secrets, whatever library it comes from and whichever URL a redirect led to.
+// hidden is an error without secrets, whatever library it comes from and wherever a redirect led.
 type hidden struct{ error }
 
 func (h hidden) Error() string { return urls.ReplaceAllStringFunc(h.error.Error(), Shown) }
 
 func (h hidden) Unwrap() error { return h.error }
 
-// parse reads a URL. Its error says nothing of what is in it.
+// parse parses a URL. Its error contains nothing of the URL.
 func parse(location string) (*url.URL, error) {
 	u, err := url.Parse(location)
 	if err != nil {
@@ -147,7 +148,7 @@ func parse(location string) (*url.URL, error) {
 	return u, nil
 }
 
-// origin is what a secret is for.
+// origin is the scheme, host and port that a secret belongs to.
 func origin(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
@@ -156,8 +157,8 @@ func origin(u *url.URL) string {
 	return u.Scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
 }
 
-// redirected is asked before a redirect is followed. Nothing secret goes to another scheme, host or port, nor back from
-// there; where a signed URL led to is not told which one that was.
+// redirected decides about a redirect. Secrets are not sent to another scheme, host or port, nor back to the first one.
+// The address that a signed URL redirects to does not learn the signed URL.
 func redirected(to *http.Request, via []*http.Request) error {
 	if len(via) >= 10 {
 		return errors.New("the server redirects without end")
@@ -173,7 +174,8 @@ func redirected(to *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// careful is a client that keeps secrets where they belong. from, if not nil, has the transport.
+// careful returns a client that sends secrets only where they belong. It uses the transport of from, if from is not
+// nil.
 func careful(from *http.Client) *http.Client {
 	if from == nil {
 		from = http.DefaultClient

@@ -27,15 +27,15 @@ import (
 	"bitnet1/shared/digest"
 )
 
-// Object is a file elsewhere. Two objects with equal fields hold the same bytes, as far as their server can be trusted.
+// Object is a remote file. Two objects with equal fields have the same bytes, as far as the server can be trusted.
 type Object struct {
-	Name    string // in provenance: without a host, and the same wherever the file is fetched to
+	Name    string // in provenance; it contains no host and does not depend on where the file is fetched to
 	URL     string // as Shown has it, with the scheme that the user gave
 	Size    int64  // bytes
-	Version string // the server's word for these very bytes: an entity tag or a digest; empty if it has none
+	Version string // entity tag or digest of the bytes, as the server gives it; empty if it gives none
 }
 
-// Digest identifies what the object holds, before anybody has read it: by URL, version and size.
+// Digest identifies the content of the object without reading it: by URL, version and size.
 func (o Object) Digest() string {
 	return digest.Bytes(fmt.Appendf(nil, "bitnet1.remote.v1\n%s\n%s\n%d\n", o.URL, o.Version, o.Size))
 }
@@ -51,41 +51,42 @@ func Remote(location string) bool {
 	return strings.Contains(location, "://") && !strings.HasPrefix(location, fileScheme) || presets[location] != ""
 }
 
-// Client finds and fetches. The zero value works.
+// Client finds and fetches files. The zero value works.
 type Client struct {
 	// HTTP is used for https and hf. Default: http.DefaultClient.
 	HTTP *http.Client
 	// Getenv gives HF_TOKEN and HF_ENDPOINT (the hub's address). Default: no variable is set.
 	Getenv func(string) string
-	// Retries is how often in a row a request may fail before it is given up. Default: 8.
+	// Retries is the number of failures in a row after which a request is given up. Default: 8.
 	Retries int
-	// Pause is the time before the first retry; it doubles with each, up to a minute. Default: half a second.
+	// Pause is the time before the first retry. It doubles with each retry, up to a minute. Default: half a second.
 	Pause time.Duration
-	// Retrying, if set, is told of every failure that is followed by a retry.
+	// Retrying, if set, is called with every error that is followed by a retry.
 	Retrying func(error)
-	// Waiting, if set, is told of a server that has not answered for a while, once a request.
+	// Waiting, if set, is called once for a request whose server does not answer for a while.
 	Waiting func(host string)
-	// Credentials open URLs. Find adds those it is given.
+	// Credentials are the secrets of URLs. Find adds the secrets of the URLs that it is given.
 	Credentials Credentials
 }
 
-// service is what holds objects.
+// service is a kind of server.
 type service interface {
-	// find lists the objects that a pattern stands for, sorted by URL.
+	// find lists the objects that match a pattern, sorted by URL.
 	find(ctx context.Context, pattern string) ([]Object, error)
-	// open returns the bytes of an object from offset on. The object is the one found, or the error is errChanged.
+	// open returns the bytes of an object from offset on. If the object has changed since it was found, the error is
+	// errChanged.
 	open(ctx context.Context, o Object, offset int64) (io.ReadCloser, error)
 }
 
-// errChanged says that an object is not the one that was found.
+// errChanged is the error if an object is not the one that was found.
 var errChanged = errors.New("the file has changed since it was found: start a new run with it")
 
-// permanent is an error that a retry cannot mend.
+// permanent is an error that a retry cannot repair.
 type permanent struct{ error }
 
 func (p permanent) Unwrap() error { return p.error }
 
-// Permanent tells whether an error is one that trying again cannot mend.
+// Permanent tells whether a retry cannot repair an error.
 func Permanent(err error) bool { return errors.As(err, new(permanent)) }
 
 func (c *Client) service(url string) (service, error) {
@@ -128,7 +129,7 @@ func (c *Client) Find(ctx context.Context, location string) ([]Object, error) {
 	return found, nil
 }
 
-// retry calls f until it succeeds, fails for good, or has failed too often without progress.
+// retry calls f until it succeeds, fails permanently, or has failed too often in a row without progress.
 func (c *Client) retry(ctx context.Context, f func() (progress bool, err error)) error {
 	limit, first := c.Retries, c.Pause
 	if limit <= 0 {
@@ -168,8 +169,8 @@ func (c *Client) retry(ctx context.Context, f func() (progress bool, err error))
 	}
 }
 
-// matching keeps the objects whose path, as key gives it, is pattern, lies in the folder pattern, or matches it: the
-// first of these that is true of any.
+// matching keeps the objects whose path, as key gives it, is equal to pattern. If there are none, it keeps the
+// documents in the folder pattern, and if there are none either, the paths that match pattern.
 func matching(all []Object, pattern string, key func(Object) string) ([]Object, error) {
 	pattern = strings.TrimSuffix(pattern, "/")
 	_, mistake := glob.Match(pattern, "")
@@ -189,13 +190,14 @@ func matching(all []Object, pattern string, key func(Object) string) ([]Object, 
 	return nil, nil
 }
 
-// documents tells whether a file in a folder looks like one of documents. Plain text and JSON can be about the others.
+// documents tells whether a file in a folder is likely to hold documents. Plain text and JSON may be about the other
+// files.
 func documents(name string) bool {
 	name = strings.TrimSuffix(strings.TrimSuffix(name, ".gz"), ".zst")
 	return slices.Contains([]string{".parquet", ".jsonl", ".ndjson", ".csv", ".tsv"}, path.Ext(name))
 }
 
-// fixed is the part of a pattern before the first name with a wildcard: what is listed in search of matches.
+// fixed is the part of a pattern before the first name with a wildcard. Listing begins there.
 func fixed(pattern string) string {
 	i := strings.IndexAny(pattern, "*[")
 	if i < 0 {

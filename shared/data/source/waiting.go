@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// silent is how long a server may take to answer before it is said who is waited for.
+// silent is the time without an answer after which Client.Waiting is called.
 const silent = 2 * time.Second
 
-// told is next, and says which server is waited for.
+// told is a transport that reports which server it waits for.
 func told(next http.RoundTripper, waiting func(host string)) http.RoundTripper {
 	if waiting == nil {
 		return next

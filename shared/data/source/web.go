@@ -19,7 +19,7 @@ import (
 // web is any HTTP server.
 type web struct{ *Client }
 
-// tooBusy is a server's wish to be asked later.
+// tooBusy is the answer of a server that asks for a later retry.
 type tooBusy struct {
 	error
 	after time.Duration
@@ -34,7 +34,7 @@ func (w web) do(ctx context.Context, method, address string, header http.Header)
 		return nil, permanent{err}
 	}
 	r.Header = header
-	// A server that compresses on the way would give another file than the one whose size and ranges are spoken of.
+	// A server that compresses an answer gives other sizes and ranges than those of the file.
 	r.Header.Set("Accept-Encoding", "identity")
 	client := careful(w.HTTP)
 	client.Transport = told(client.Transport, w.Waiting)
@@ -57,7 +57,7 @@ func (w web) do(ctx context.Context, method, address string, header http.Header)
 	return nil, err
 }
 
-// refused is an answer that another request for the same will get again.
+// refused is an answer that a retry would not change.
 type refused struct {
 	code int
 	error
@@ -95,7 +95,7 @@ func (w web) find(ctx context.Context, address string) ([]Object, error) {
 	return []Object{o}, nil
 }
 
-// sizeOf is the size of the whole file of which the answer has all, or a range; -1: it does not say.
+// sizeOf is the size of the whole file, even if the answer is a range of it, or -1 if the answer does not state it.
 func sizeOf(answer *http.Response) (int64, error) {
 	if _, total, ok := strings.Cut(answer.Header.Get("Content-Range"), "/"); ok &&
 		answer.StatusCode == http.StatusPartialContent {
@@ -119,7 +119,8 @@ func (w web) open(ctx context.Context, o Object, offset int64) (io.ReadCloser, e
 	return w.get(ctx, o, offset, http.Header{})
 }
 
-// get asks for the bytes from offset on. A server that knows no ranges sends all of them: those before are passed over.
+// get requests the bytes from offset on. A server without ranges sends the whole file, of which get skips the
+// beginning.
 func (w web) get(ctx context.Context, o Object, offset int64, header http.Header) (io.ReadCloser, error) {
 	if offset > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
@@ -152,7 +153,7 @@ func (w web) get(ctx context.Context, o Object, offset int64, header http.Header
 	return answer.Body, nil
 }
 
-// hub is Hugging Face's: it knows datasets by name, and lists their files.
+// hub is the Hugging Face hub. It lists the files of a dataset.
 type hub struct{ web }
 
 func (h hub) getenv(name, otherwise string) string {
@@ -166,7 +167,7 @@ func (h hub) endpoint() string {
 	return strings.TrimSuffix(h.getenv("HF_ENDPOINT", "https://huggingface.co"), "/")
 }
 
-// header carries the token to an address, if that is the hub's: what a list of files goes on with may lie elsewhere.
+// header sends the token to an address only if the address is the hub's: the next page of a list may lie elsewhere.
 func (h hub) header(address string) http.Header {
 	header := http.Header{}
 	to, err := url.Parse(address)
@@ -177,7 +178,7 @@ func (h hub) header(address string) http.Header {
 	return header
 }
 
-// place is a hf URL in its parts.
+// place is the parts of an hf URL.
 type place struct{ dataset, revision, path string }
 
 func parseHub(address string) (place, error) {
@@ -249,7 +250,7 @@ func (h hub) find(ctx context.Context, address string) ([]Object, error) {
 	return matching(all, p.path, func(o Object) string { return strings.TrimPrefix(o.Name, p.dataset+"/") })
 }
 
-// nextPage is the address of the page that a Link header says comes after this one, or empty.
+// nextPage is the address of the next page in a Link header, or empty.
 func nextPage(page, link string) (string, error) {
 	for part := range strings.SplitSeq(link, ",") {
 		address, kind, _ := strings.Cut(strings.TrimSpace(part), ";")
@@ -269,8 +270,8 @@ func nextPage(page, link string) (string, error) {
 	return "", nil
 }
 
-// open asks the hub for the file. The version is a digest in its list and an entity tag in its answers, so that it is
-// the size alone that is compared while fetching; verify compares the digest.
+// open requests the file from the hub. The version is a digest in the hub's list and an entity tag in its answers, so
+// that only the size is compared while fetching. verify compares the digest.
 func (h hub) open(ctx context.Context, o Object, offset int64) (io.ReadCloser, error) {
 	p, err := parseHub(o.URL)
 	if err != nil {
@@ -281,7 +282,7 @@ func (h hub) open(ctx context.Context, o Object, offset int64) (io.ReadCloser, e
 	return h.get(ctx, o, offset, h.header(o.URL))
 }
 
-// escape makes a path part of a URL.
+// escape escapes a path for a URL.
 func escape(name string) string {
 	elements := strings.Split(name, "/")
 	for i := range elements {

@@ -10,8 +10,8 @@ import (
 	"github.com/pkoukk/tiktoken-go-loader/assets"
 )
 
-// bpe is byte pair encoding: text is split into pieces, a piece that is a token is that token, and in any other
-// adjacent tokens are merged as the ranks say, beginning with single bytes. A token's id is its rank.
+// bpe is byte pair encoding. A text is split into pieces. A piece that is a token becomes that token. Any other piece
+// begins as single bytes, whose neighbours are merged in the order of the ranks. The id of a token is its rank.
 type bpe struct {
 	name      string
 	endOfText uint32
@@ -39,7 +39,7 @@ func (v *vocabulary) token(id uint32) []byte {
 	return v.bytes[start:v.ends[id]:v.ends[id]]
 }
 
-// newBPE reads the ranks in a file of the loader module, of which there must be size.
+// newBPE reads the ranks from a file of the loader module. There must be size of them.
 func newBPE(name, file string, size int, endOfText uint32, split func(*classes, []byte, int) int) (*bpe, error) {
 	data, err := assets.Assets.ReadFile(file)
 	if err != nil {
@@ -96,7 +96,7 @@ func (b *bpe) Name() string      { return b.name }
 func (b *bpe) Vocab() int        { return int(b.endOfText) + 1 }
 func (b *bpe) EndOfText() uint32 { return b.endOfText }
 
-// The cache of an encoder keeps short pieces of a few tokens. A place has room for one piece, and the latest has it.
+// The cache of an encoder keeps short pieces of a few tokens. A slot has room for one piece; a new piece replaces it.
 const (
 	cacheBits   = 14
 	cacheTokens = 5
@@ -119,7 +119,7 @@ func (b *bpe) Encode(dst []uint32, text []byte) []uint32 {
 	defer b.encoders.Put(e)
 	for i := 0; i < len(text); {
 		end := b.split(b.classes, text, i)
-		if end-i == 2 { // so common in bad luck, and so near
+		if end-i == 2 { // frequent in unusual text, and found quickly
 			dst = b.merges.tree.pair(dst, text[i], text[i+1])
 		} else if end-i <= shortBytes {
 			dst = b.encodeShort(dst, text, i, end, e)

@@ -5,7 +5,7 @@ import (
 	"unicode/utf8"
 )
 
-// class is what the patterns distinguish in a character: exactly one of the first four, and others beside it.
+// class is what the patterns distinguish in a character: exactly one of the first four classes, and any of the others.
 type class uint8
 
 const (
@@ -57,8 +57,8 @@ func classOf(r rune) class {
 	return c
 }
 
-// next returns the class and length of the character at text[i]. A byte that is not valid UTF-8 is a character of its
-// own, of class other.
+// next returns the class and the length of the character at text[i]. A byte that is not valid UTF-8 is a character of
+// the class other.
 func (c *classes) next(text []byte, i int) (class, int) {
 	if k := c.ascii[text[i]]; k != 0 {
 		return k, 1

@@ -1,13 +1,13 @@
 package tokenizer
 
-// merges encodes a piece in time proportional to its length, whatever is in it.
+// merges encodes a piece in time proportional to its length, whatever its bytes.
 //
-// Byte pair encoding is defined by merging: of all adjacent pairs whose concatenation is a token, merge the one with
-// the lowest rank, the leftmost of several, until there is none. Done that way a piece of n bytes costs n log n at
-// least. But merging never looks across a token that stays, so that the result is the only row of tokens in which every
-// two neighbours, encoded by themselves, come out as those two. That can be checked for two tokens alone: see follows.
-// So the longest token that may follow the last is taken, and where none may, the last is taken back and made shorter.
-// A place that led nowhere is remembered, so that no place is left twice.
+// Byte pair encoding is defined by merging: among the adjacent pairs whose concatenation is a token, the pair of the
+// lowest rank is merged, the leftmost of several, until no pair is left. Merging takes at least n log n steps for a
+// piece of n bytes. But merging never looks across a token that stays. The result is therefore the only sequence of
+// tokens in which any two neighbours, encoded by themselves, give the same two tokens; follows checks that for two
+// tokens. So encode takes the longest token that may follow the last one. If no token may follow, it takes the last
+// token back and tries a shorter one. It remembers places that led nowhere, so that no place is tried twice.
 //
 // The idea is from van Antwerpen and Neubeck, "So many tokens, so little time" (2024).
 type merges struct {
@@ -16,14 +16,14 @@ type merges struct {
 	tree   *prefixTree
 }
 
-// merged is what encoding wants to know of a token.
+// merged is what encoding needs to know of a token.
 type merged struct {
-	left, right uint32 // the two tokens that it is merged from; a single byte is its own
-	shorter     uint32 // the longest token that it begins with, itself excepted, or none
+	left, right uint32 // the two tokens that it is merged from; for a single byte the token itself
+	shorter     uint32 // the longest shorter token that it begins with, or none
 	length      uint32 // in bytes
 }
 
-// none is no token.
+// none stands for no token.
 const none = ^uint32(0)
 
 func newMerges(v *vocabulary, pieces *pieceTable) *merges {
@@ -69,14 +69,13 @@ func (m *merges) split(id uint32, token []byte, pieces *pieceTable) bool {
 // made tells whether merging makes the token.
 func (m *merges) made(id uint32) bool { return m.tokens[id].length == 1 || m.tokens[id].left != id }
 
-// follows tells whether left and right, next to each other, stay as they are: whether encoding their bytes gives these
-// two.
+// follows tells whether the bytes of left and right, encoded together, give these two tokens.
 //
-// It undoes merges next to the border between them, the latest first, and looks whether at any moment the two tokens at
-// the border would have merged before that merge was made. Of merges with one rank the leftmost is made first, hence a
-// merge right of the border gives way to an equal one across it.
+// It undoes merges beside the border of the two, the latest first. The tokens stay apart if at no moment the two tokens
+// at the border would have merged before the merge that is undone. Of merges with the same rank the leftmost comes
+// first, so that a merge to the right of the border comes after an equal merge across it.
 func (m *merges) follows(left, right uint32) bool {
-	limit := none // a merge across the border of a lower rank than this would have been made
+	limit := none // a merge across the border with a lower rank would have come first
 	for {
 		if m.pairs.get(left, right) < limit {
 			return false
@@ -95,7 +94,7 @@ func (m *merges) follows(left, right uint32) bool {
 
 // path is the scratch memory of encode.
 type path struct {
-	dead []uint64 // a bit for every place of the piece that leads nowhere
+	dead []uint64 // a bit for each place of the piece: it leads nowhere
 
 	// known remembers answers of follows: a place has room for one, left<<32 | right<<1 | answer, and the latest has
 	// it. Zero says that token 0 does not follow itself, which is as false as any answer that has to be found out.
@@ -119,7 +118,7 @@ func (p *path) follows(m *merges, left, right uint32) bool {
 	return false
 }
 
-// encode appends the tokens of a piece that is no token itself.
+// encode appends the tokens of a piece that is not a token itself.
 func (m *merges) encode(dst []uint32, piece []byte, p *path) []uint32 {
 	p.dead = append(p.dead[:0], make([]uint64, len(piece)/64+1)...)
 	start := len(dst)

@@ -2,9 +2,9 @@ package tokenizer
 
 import "unicode/utf8"
 
-// The functions here return the end of the piece of text that begins at i < len(text), where pieces are the matches of
-// a vocabulary's pattern. Each is the pattern written out by hand: the alternatives in order, each matching as much as
-// it can. What \s, \p{L} and so on mean is in classes.
+// The functions here return the end of the piece of text that begins at i < len(text). Pieces are the matches of the
+// pattern of a vocabulary, which each function has written out: it tries the alternatives in order, and each matches as
+// much as it can. The classes \s, \p{L} and so on are in classes.go.
 
 // splitGPT2 is r50k's pattern:
 //
@@ -56,7 +56,7 @@ func (c *classes) splitCL100K(text []byte, i int) int {
 func (c *classes) splitO200K(text []byte, i int) int {
 	k, n := c.next(text, i)
 	end := 0
-	if k&(letter|number|newline) == 0 { // it can stand in front of a word
+	if k&(letter|number|newline) == 0 { // it may stand before a word
 		if end = c.mixed(text, i+n); end == 0 && k&(upper|lower) != 0 {
 			end = c.mixed(text, i)
 		}
@@ -77,8 +77,8 @@ func (c *classes) splitO200K(text []byte, i int) int {
 	return end
 }
 
-// mixed is the end of a match of U*W+ at i, or 0. Where the characters of U are not followed by one that is only in W,
-// the last of them that is in W as well must serve as such.
+// mixed is the end of a match of U*W+ at i, or 0. If no character that is only in W follows the characters of U, the
+// last of these that is in W as well is the match of W.
 func (c *classes) mixed(text []byte, i int) int {
 	end := c.run(text, i, upper)
 	if end < len(text) {
@@ -103,8 +103,8 @@ func (c *classes) classOf(r rune) class {
 	return classOf(r)
 }
 
-// noWord is what cl100k's and o200k's patterns have in common after the alternatives for words: the character at i is
-// of class k and n bytes long. A slash can follow other characters, as line ends do, in o200k.
+// noWord matches the alternatives behind those for words, which the patterns of cl100k and o200k have in common. The
+// character at i has class k and n bytes. In o200k slashes may follow other characters, as line ends may.
 func (c *classes) noWord(text []byte, i int, k class, n int, slash bool) int {
 	switch {
 	case k&number != 0:
@@ -141,7 +141,8 @@ func lineEnds(text []byte, i int, slash bool) int {
 	return i
 }
 
-// gap ends a run of white space from i to end: it leaves its last character to what follows, unless it is the only one.
+// gap returns the end of a piece of white space, which lasts from i to end. The last character belongs to the next
+// piece, unless it is the only one.
 func (c *classes) gap(text []byte, i, end int) int {
 	if end == len(text) {
 		return end

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// A vocabulary of symbols is for synthetic tasks: the first so many printable characters of ASCII, from ! on, and an
-// end of text. Its name is symbols-N. It is lossless for texts of these characters; any other byte becomes one of them.
+// A vocabulary of symbols is for synthetic tasks: the first N printable characters of ASCII, from ! on, and an end of
+// text. Its name is symbols-N. It is lossless for texts of these characters; any other byte becomes one of them.
 const (
 	symbolsPrefix = "symbols-"
 	firstSymbol   = '!'

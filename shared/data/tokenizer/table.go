@@ -5,7 +5,7 @@ import (
 	"math/bits"
 )
 
-// shortBytes is the length up to which a piece is its own key in the tables: two machine words.
+// shortBytes is the length up to which a piece is a key of the tables: two machine words.
 const shortBytes = 16
 
 // shortKey is a piece of at most shortBytes bytes, padded with zeros.
@@ -17,7 +17,7 @@ type shortKey struct {
 // keyOf is the key of text[i:end], which is at most shortBytes long.
 func keyOf(text []byte, i, end int) shortKey {
 	n := end - i
-	if i+shortBytes > len(text) { // near the end of the text there are no two words to load
+	if i+shortBytes > len(text) { // two words would reach beyond the end of the text
 		var padded [shortBytes]byte
 		copy(padded[:], text[i:end])
 		return shortKey{binary.LittleEndian.Uint64(padded[:]), binary.LittleEndian.Uint64(padded[8:]), uint32(n)}
@@ -29,7 +29,7 @@ func keyOf(text []byte, i, end int) shortKey {
 	return shortKey{low, high & (1<<(8*(n-8)) - 1), uint32(n)}
 }
 
-// hash mixes a key. Tables take its highest bits.
+// hash mixes a key. The tables use its highest bits.
 func (k shortKey) hash() uint64 {
 	high, low := bits.Mul64(k.low^0x9e3779b97f4a7c15, k.high+uint64(k.length)+0xd1b54a32d192ed03)
 	return (high ^ low) * 0x9e3779b97f4a7c15
@@ -53,7 +53,7 @@ func newPieceTable(tokens int) *pieceTable {
 	return &pieceTable{slots: make([]pieceSlot, 1<<width), shift: 64 - width, long: map[string]uint32{}}
 }
 
-// add enters a token. It reports false if it is there already.
+// add adds a token. It returns false if the token is there already.
 func (t *pieceTable) add(token []byte, id uint32) bool {
 	if len(token) > shortBytes {
 		_, there := t.long[string(token)]
@@ -94,8 +94,8 @@ func (t *pieceTable) find(token []byte) (uint32, bool) {
 	return t.short(k, k.hash())
 }
 
-// pairTable finds the token that two tokens merge into. It uses open addressing and is at most half full; a bit for
-// every hash, in memory small enough to stay close, says no to most pairs that are not there.
+// pairTable finds the token that two tokens merge into. It uses open addressing and is at most half full. A filter of
+// one bit for each hash is small enough for the cache and rejects most pairs that do not merge.
 type pairTable struct {
 	slots  []pairSlot
 	shift  uint

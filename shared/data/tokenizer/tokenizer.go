@@ -1,10 +1,11 @@
 // Package tokenizer turns text into token ids and back.
 //
-// It has three vocabularies of byte pair encoding, shipped inside the program, so that no network is needed: gpt2
-// (r50k), cl100k (GPT-4) and o200k (GPT-4o), and plain bytes. All are lossless for every byte string, valid UTF-8 or
-// not. The package does not know about files, documents or padding of embedding tables; special tokens written out in a
-// text are ordinary text here. For synthetic tasks there are small vocabularies of symbols (symbols-64), which are
-// lossless for texts of their symbols only.
+// It has three vocabularies of byte pair encoding, gpt2 (r50k), cl100k (GPT-4) and o200k (GPT-4o), and plain bytes.
+// They are a part of the program, so that no network is needed. All are lossless for any bytes, valid UTF-8 or not. For
+// synthetic tasks there are small vocabularies of symbols (symbols-64), which are lossless for texts of their symbols.
+//
+// The package knows nothing of files, of documents and of the padding of embedding tables. Special tokens in a text are
+// ordinary text.
 package tokenizer
 
 import (
@@ -17,14 +18,14 @@ import (
 type Tokenizer interface {
 	// Name identifies the vocabulary in files: one of Names, or symbols-N.
 	Name() string
-	// Vocab is the number of token ids, end of text included. Models may pad their tables beyond it.
+	// Vocab is the number of token ids, with the end of text. Models may have larger embedding tables.
 	Vocab() int
 	// EndOfText is the id that ends a document. Encode never returns it.
 	EndOfText() uint32
 	// Encode appends the tokens of text to dst. Decode(Encode(text)) is text for all byte strings.
 	Encode(dst []uint32, text []byte) []uint32
-	// Decode appends the bytes of tokens to dst. End of text decodes to "<|endoftext|>", an id outside the vocabulary
-	// to U+FFFD.
+	// Decode appends the bytes of tokens to dst. The end of text becomes "<|endoftext|>", and an id outside the
+	// vocabulary U+FFFD.
 	Decode(dst []byte, tokens []uint32) []byte
 }
 

@@ -5,15 +5,15 @@ import (
 	"slices"
 )
 
-// prefixTree finds the longest token that a text begins with. Its nodes are the beginnings of tokens, numbered from the
-// root on, shorter before longer, so that the children of a node are next to each other: those of node i begin at
-// nodes[i].children and end where those of node i+1 begin. Every byte is a token, and node 1+b is the one for byte b.
+// prefixTree finds the longest token that a text begins with. A node is a beginning of tokens. Nodes are numbered from
+// the root on, shorter beginnings first, so that the children of a node are consecutive: those of node i begin at
+// nodes[i].children and end where those of node i+1 begin. Every byte is a token; node 1+b stands for byte b.
 type prefixTree struct {
 	nodes  []treeNode
 	labels []byte // the last byte of each node
 
-	// second is the node of the first two bytes of a text, or 0: nodes of single bytes have so many children that
-	// looking for one took half of a search.
+	// second is the node of the first two bytes of a text, or 0. Nodes of single bytes have so many children that
+	// searching them took half of the time.
 	second []uint32
 }
 
@@ -22,7 +22,7 @@ type treeNode struct {
 	token    uint32 // that ends here, or none
 }
 
-// newPrefixTree makes the tree of the given tokens, all single bytes among them.
+// newPrefixTree makes the tree of tokens, which must contain all single bytes.
 func newPrefixTree(v *vocabulary, ids []uint32) *prefixTree {
 	ids = slices.Clone(ids)
 	slices.SortFunc(ids, func(a, b uint32) int { return bytes.Compare(v.token(a), v.token(b)) })
@@ -59,7 +59,7 @@ func newPrefixTree(v *vocabulary, ids []uint32) *prefixTree {
 	return t
 }
 
-// longest is the longest token that text, which is not empty, begins with.
+// longest is the longest token that text begins with. text must not be empty.
 func (t *prefixTree) longest(text []byte) uint32 {
 	found := t.nodes[1+uint32(text[0])].token
 	if len(text) == 1 {
@@ -86,8 +86,8 @@ func (t *prefixTree) longest(text []byte) uint32 {
 	return found
 }
 
-// pair appends the tokens of a text of two bytes: theirs, or each one's. No token of two bytes is missing in the tree,
-// as two single bytes always merge.
+// pair appends the tokens of a text of two bytes: one token of both, or two. The tree contains every token of two
+// bytes, because two single bytes always merge.
 func (t *prefixTree) pair(dst []uint32, a, b byte) []uint32 {
 	if id := t.nodes[t.second[int(a)<<8|int(b)]].token; id != none {
 		return append(dst, id)

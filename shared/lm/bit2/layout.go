@@ -1,8 +1,8 @@
-// Package bit2 writes and reads packed models: one bit per weight, float16 scales and thresholds wherever that loses
-// nothing, and a digest over everything. docs/formats/bit2.md describes the bytes.
+// Package bit2 writes and reads packed models: one bit a weight, scales and thresholds as float16 if that loses
+// nothing, and a digest of the whole file. docs/formats/bit2.md describes the bytes.
 //
-// A packed model computes what its checkpoint computes, to the last bit, but cannot be trained further: the latents are
-// gone. The package runs no model and chooses no file names.
+// A packed model computes the same as its checkpoint, to the last bit. It cannot be trained further, because it has no
+// latents. The package runs no model and chooses no file names.
 package bit2
 
 import (
@@ -21,8 +21,8 @@ const (
 	version     = 1
 	prefixSize  = 16 // magic, version, length of the header
 	digestSize  = 32
-	align       = 8       // header and tensors begin and end at multiples of this
-	maxHeader   = 1 << 24 // a header of the largest configuration stays below
+	align       = 8       // alignment of the header and of the tensors
+	maxHeader   = 1 << 24 // more than the header of the largest configuration
 	wordBits    = 64
 	kindSign    = "sign" // one bit per element, rows padded to whole words
 	kindFloat16 = "f16"
@@ -51,7 +51,7 @@ func (e entry) size() int64 {
 // words is the number of 64-bit words that hold a row of n signs.
 func words(n int) int { return (n + wordBits - 1) / wordBits }
 
-// kinds lists how p may be stored, the most compact way first.
+// kinds lists the kinds in which p may be stored, the smallest first.
 func kinds(p model.Parameter) []string {
 	switch {
 	case len(p.Shape) == 2:
@@ -62,8 +62,8 @@ func kinds(p model.Parameter) []string {
 	return []string{kindFloat32}
 }
 
-// kindOf is how p is stored: scales and thresholds as float16 only when every value survives. A parameter without data
-// is taken to.
+// kindOf is the kind in which p is stored. Scales and thresholds are float16 only if no value changes. A parameter
+// without data counts as one whose values do not change.
 func kindOf(p model.Parameter) string {
 	k := kinds(p)
 	if k[0] != kindFloat16 {
@@ -77,7 +77,8 @@ func kindOf(p model.Parameter) string {
 	return k[0]
 }
 
-// directory places parameters one after another; kind says how each is stored. It returns the size of the data too.
+// directory lists the entries of parameters one after another, and the size of their data. kind is the kind of
+// parameter i.
 func directory(parameters []model.Parameter, kind func(i int) string) (list []entry, size int64) {
 	list = make([]entry, len(parameters))
 	for i, p := range parameters {
@@ -89,7 +90,8 @@ func directory(parameters []model.Parameter, kind func(i int) string) (list []en
 
 func padded(n int64) int64 { return (n + align - 1) &^ (align - 1) }
 
-// formatHeader is the JSON header: one line per tensor so that people can read it, padded with spaces.
+// formatHeader is the JSON header, padded with spaces. Each tensor is on a line of its own, for people who look at the
+// file.
 func formatHeader(c model.Config, p checkpoint.Provenance, list []entry) ([]byte, error) {
 	config, err := json.Marshal(c)
 	if err != nil {
@@ -117,8 +119,8 @@ func formatHeader(c model.Config, p checkpoint.Provenance, list []entry) ([]byte
 	return []byte(b.String()), nil
 }
 
-// Size is the number of bytes that Write writes for m. Parameters without data count as float16 where that is allowed,
-// so a configuration alone can be sized: Size(checkpoint.Model{Config: c, Parameters: c.Parameters()}).
+// Size is the number of bytes of the packed model m. Parameters without data count as float16 if float16 is allowed, so
+// that a configuration alone has a size: Size(checkpoint.Model{Config: c, Parameters: c.Parameters()}).
 func Size(m checkpoint.Model) (int64, error) {
 	list, data := directory(m.Parameters, func(i int) string { return kindOf(m.Parameters[i]) })
 	header, err := formatHeader(m.Config, m.Provenance, list)

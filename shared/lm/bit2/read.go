@@ -19,7 +19,7 @@ import (
 	"github.com/zeebo/blake3"
 )
 
-// File is an open packed model. Of its parameters only one at a time is in memory. Close it.
+// File is an open packed model. It holds one parameter at a time in memory.
 type File struct {
 	Config model.Config
 	checkpoint.Provenance
@@ -30,7 +30,7 @@ type File struct {
 	close func() error
 }
 
-// Open opens the packed model at path. A damaged, truncated or contradictory file is refused.
+// Open opens the packed model at path. A damaged, truncated or inconsistent file is refused.
 func Open(path string) (*File, error) {
 	source, err := os.Open(path)
 	if err != nil {
@@ -84,8 +84,8 @@ func (f *File) open(source io.ReaderAt, size int64) error {
 	return nil
 }
 
-// Parameters reads the parameters in the order of Config.Parameters: weights as -1 and +1, everything else as it was in
-// the checkpoint. The data of one is overwritten by the next. An error ends the sequence.
+// Parameters reads the parameters in the order of Config.Parameters: weights as -1 and +1, all others as in the
+// checkpoint. The data of a parameter is valid until the next one. An error ends the sequence.
 func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
 	return func(yield func(model.Parameter, error) bool) {
 		var stored []byte
@@ -94,7 +94,7 @@ func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
 			stored = grow(stored, int(padded(e.size())))
 			p := model.Parameter{Name: e.Name, Shape: e.Shape}
 			_, err := f.data.ReadAt(stored, e.Offset)
-			if err == nil || err == io.EOF { // at the end of the last one
+			if err == nil || err == io.EOF { // io.EOF at the end of the last tensor
 				data = grow(data, p.Size())
 				err = e.decode(data, stored)
 			}
@@ -110,7 +110,7 @@ func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
 	}
 }
 
-// grow returns n values of undefined content, in the memory of a if that is large enough.
+// grow returns n values of any content. It uses the memory of a if a is large enough.
 func grow[T any](a []T, n int) []T {
 	if cap(a) < n {
 		return make([]T, n)
@@ -118,7 +118,7 @@ func grow[T any](a []T, n int) []T {
 	return a[:n]
 }
 
-// checkPrefix checks the fixed part and returns the header's length.
+// checkPrefix checks the first bytes and returns the length of the header.
 func checkPrefix(source io.ReaderAt, size int64) (int64, error) {
 	var prefix [prefixSize]byte
 	if size < prefixSize+digestSize {
@@ -154,7 +154,7 @@ func checkDigest(source io.ReaderAt, size int64) error {
 	return nil
 }
 
-// parseHeader finds out what model the file holds; its directory must be the one that the configuration implies.
+// parseHeader reads the configuration. The directory must be the one that the configuration implies.
 func (f *File) parseHeader(text []byte, dataSize int64) error {
 	var header struct {
 		Config   json.RawMessage   `json:"config"`

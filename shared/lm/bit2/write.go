@@ -16,9 +16,9 @@ import (
 	"github.com/zeebo/blake3"
 )
 
-// Write packs the model of configuration c whose parameters, in the order of c.Parameters, it takes one at a time; in
-// memory it keeps what it packed. Equal models give equal bytes. A model whose weights are still blended with their
-// latents (mix below 1) has no packed form and is refused.
+// Write packs the model of configuration c. It takes the parameters one at a time, in the order of c.Parameters, and
+// keeps the packed ones in memory. Equal models give equal bytes. A model whose weights are still blended with their
+// latents (mix below 1) is refused, because its weights are not ±1.
 func Write(w io.Writer, c model.Config, p checkpoint.Provenance, parameters iter.Seq2[model.Parameter, error]) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("packing: %w", err)
@@ -52,7 +52,7 @@ func Write(w io.Writer, c model.Config, p checkpoint.Provenance, parameters iter
 	return nil
 }
 
-// packAll packs parameters, which must be the due ones, and returns their directory and bytes.
+// packAll packs the parameters, which must be those of due, and returns their directory and their bytes.
 func packAll(due []model.Parameter, parameters iter.Seq2[model.Parameter, error]) ([]entry, []byte, error) {
 	kinds := make([]string, 0, len(due))
 	var data bytes.Buffer
@@ -98,7 +98,7 @@ func appendElements(b []byte, e entry, data []float32) []byte {
 	return b
 }
 
-// appendSigns packs one row, bit j of word i for element 64i+j: 1 for +1. As in the model, sign(0) = +1.
+// appendSigns packs a row: bit j of word i is 1 if element 64i+j is +1. As in the model, sign(0) = +1.
 func appendSigns(b []byte, row []float32) []byte {
 	for part := range slices.Chunk(row, wordBits) {
 		var word uint64

@@ -12,7 +12,7 @@ import (
 
 const theCheckpoint = "name the checkpoint, step-000600.safetensors for instance"
 
-// instead says what to do about a file that holds no state dict, beside what its type itself knows.
+// instead is the advice for a file without a state dict, for types without a remedy: filetype.Type.Remedy.
 var instead = map[filetype.Type]string{
 	filetype.PackedModel: theCheckpoint + ", of which it was made (the weights of a packed model are signs alone)",
 	filetype.TrainingLog: theCheckpoint + ", which lies beside it",
@@ -30,7 +30,7 @@ var instead = map[filetype.Type]string{
 	filetype.NumPy:    "save the parameters as safetensors or with torch.save",
 }
 
-// refuse is the error for a file of a type that holds no state dict. It is nil for a type that may be a damaged one.
+// refuse is the error for a file whose type has no state dict. It is nil for types that damaged state dicts have.
 func refuse(path string, t filetype.Type) error {
 	switch t {
 	case filetype.Safetensors, filetype.ZIP, filetype.Pickle, filetype.Binary:
@@ -39,7 +39,7 @@ func refuse(path string, t filetype.Type) error {
 	return fmt.Errorf("%s is %v: %s", path, t, cmp.Or(instead[t], t.Remedy(), theCheckpoint))
 }
 
-// families are other models, told by a part of a tensor's name.
+// families are other models, recognized by a part of a tensor's name.
 var families = []struct{ part, what string }{
 	{"self_attn.q_proj", "a Llama or one of its kin (Hugging Face)"},
 	{"self_attn.qkv_proj", "a Phi or one of its kin (Hugging Face)"},
@@ -51,7 +51,7 @@ var families = []struct{ part, what string }{
 	{"lora_A", "an adapter (LoRA)"},
 }
 
-// notOurs is the error for a file none of whose tensors the model has.
+// notOurs is the error for a file without any tensor of the model.
 func notOurs(names []string) error {
 	for _, f := range families {
 		if slices.ContainsFunc(names, func(name string) bool { return strings.Contains(name, f.part) }) {

@@ -16,7 +16,7 @@ import (
 	"bitnet1/shared/lm/safetensors"
 )
 
-// File is an open model file. Of its parameters only one at a time is in memory. Close it.
+// File is an open model file. It holds one parameter at a time in memory.
 type File struct {
 	Config model.Config
 	Provenance
@@ -33,9 +33,9 @@ type tensors interface {
 	Close() error
 }
 
-// Open opens the model file at path: one of Write's, or parameters that PyTorch saved, with safetensors or torch.save,
-// beside a description of the model (see DescriptionPath). Every tensor is checked against the configuration, and none
-// is read.
+// Open opens the model file at path: a file of Write, or parameters that PyTorch saved with safetensors or torch.save,
+// beside a description of the model (see DescriptionPath). It checks the shape of every tensor against the
+// configuration, and reads none.
 func Open(path string) (*File, error) {
 	t, err := openTensors(path)
 	if err != nil {
@@ -55,8 +55,9 @@ func Open(path string) (*File, error) {
 // Close ends the use of the file.
 func (f *File) Close() error { return f.tensors.Close() }
 
-// Parameters reads the parameters in the order of Config.Parameters. Tensors may have any float type. The data of one
-// is overwritten by the next. An error ends the sequence; a value that is not finite is one, which wraps ErrNotFinite.
+// Parameters reads the parameters in the order of Config.Parameters. The tensors of the file may have any float type.
+// The data of a parameter is valid until the next one. An error ends the sequence. A value that is not finite is an
+// error that wraps ErrNotFinite.
 func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
 	return func(yield func(model.Parameter, error) bool) {
 		var buffer []float32
@@ -80,8 +81,8 @@ func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
 	}
 }
 
-// Inference loads the model onto a device, to compute batch sequences of seq tokens together (0: the configuration's),
-// and returns it with the settings it is meant to be run with.
+// Inference loads the model onto a device for inference, and returns it with its settings. batch is the number of
+// sequences that are computed together, seq their length (0: that of the configuration).
 func (f *File) Inference(dev kernels.Device, batch, seq int) (*model.Model, model.Settings, error) {
 	m, err := model.New(f.Config, dev, model.Options{Batch: batch, Seq: seq, ScaleBits: 32, Inference: true,
 		Bonsai: f.Mix < 1, Documents: f.Documents})
@@ -93,7 +94,7 @@ func (f *File) Inference(dev kernels.Device, batch, seq int) (*model.Model, mode
 
 func (f *File) error(err error) error { return fmt.Errorf("reading checkpoint %s: %w", f.path, err) }
 
-// openTensors looks at the first bytes: a file may have any name.
+// openTensors opens the file by its first bytes, whatever its name.
 func openTensors(path string) (tensors, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return nil, fmt.Errorf("%s is a folder: name a file in it, %s for instance", path,
@@ -112,7 +113,7 @@ func openTensors(path string) (tensors, error) {
 	return safetensors.Open(path)
 }
 
-// identify finds out what model the file holds, and makes sure that it does.
+// identify finds out which model the file holds, and checks that the tensors fit.
 func (f *File) identify() (err error) {
 	metadata := metadataOf(f.tensors)
 	if format := metadata["format"]; strings.HasPrefix(format, "bitnet1.") {
@@ -137,7 +138,7 @@ func (f *File) identify() (err error) {
 	return match(f.tensors, f.Config)
 }
 
-// match checks that f holds c's parameters in their shapes, possibly the slopes, and nothing else.
+// match checks that f holds exactly the parameters of c, in their shapes. The ALiBi slopes may be there or not.
 func match(f tensors, c model.Config) error {
 	known := map[string]bool{}
 	for _, p := range c.Parameters() {

@@ -17,9 +17,9 @@ import (
 	"bitnet1/shared/lm/safetensors"
 )
 
-// description says of parameters that other programs saved what they themselves do not: the number of heads, say, or
-// how the model attends. It is a JSON file beside them or, in the file itself, entries of these names: beside the state
-// dict of a .pt file, in the metadata of a safetensors file.
+// description is what a state dict does not say of its model, such as the number of heads. It is a JSON file beside the
+// state dict. The same entries may be in the file itself: beside the state dict in a .pt file, in the metadata of a
+// safetensors file.
 type description struct {
 	Config    json.RawMessage `json:"config"`    // the reference's Config as a dict
 	Tokenizer string          `json:"tokenizer"` // empty: any
@@ -31,13 +31,12 @@ type description struct {
 	EndOfText *int32          `json:"end_of_text"` // separate documents need it
 }
 
-// DescriptionPath is where the description of the parameters in the file at path is looked for: model.pt has
-// model.json.
+// DescriptionPath is the path of the description of the file at path: model.json for model.pt.
 func DescriptionPath(path string) string {
 	return strings.TrimSuffix(path, filepath.Ext(path)) + ".json"
 }
 
-// describe finds the description of the file at path: beside it, or among what a PyTorch file holds.
+// describe finds the description of the file at path, beside the file or in it.
 func describe(path string, f tensors) (model.Config, Provenance, error) {
 	beside := DescriptionPath(path)
 	text, err := os.ReadFile(beside)
@@ -55,8 +54,8 @@ func describe(path string, f tensors) (model.Config, Provenance, error) {
 	return parseDescription(text)
 }
 
-// ownDescription picks the description's keys out of the file itself. What is there under such a key and cannot be
-// understood is an error: a default would be another model.
+// ownDescription reads the entries of a description from the file itself. An entry that cannot be understood is an
+// error, because a default would be another model.
 func ownDescription(t tensors) ([]byte, error) {
 	found := map[string]any{}
 	for _, key := range []string{"config", "tokenizer", "gamma", "mix", "step", "tokens", "documents", "end_of_text"} {
@@ -93,7 +92,7 @@ func ownValue(t tensors, key string) (value any, ok bool, err error) {
 	return nil, false, nil
 }
 
-// suggest writes a description of the v76 that the tensors' shapes fit.
+// suggest writes the description of a v76 that fits the shapes of the tensors.
 func suggest(f tensors) string {
 	c := model.Config{Seq: 2048, Alibi: true, Eps: 1e-5, StreamBits: 1}.V76()
 	if shape, err := f.Shape("codebook.weight"); err == nil && len(shape) == 2 {

@@ -1,8 +1,8 @@
-// Package checkpoint writes and reads the two files that a training run leaves at a step: the model, a safetensors file
-// that PyTorch's load_state_dict takes as it is, and beside it the state that resumes training exactly.
+// Package checkpoint writes and reads the files of a training step: the model, a safetensors file that PyTorch's
+// load_state_dict takes as it is, and the state that resumes training exactly.
 //
-// It does not choose where files live, compute digests or announce anything, and it does not know what the tensors of a
-// state mean.
+// The package does not decide where files lie, computes no digests and announces nothing. It does not know the meaning
+// of the tensors of a state.
 package checkpoint
 
 import (
@@ -21,10 +21,11 @@ import (
 // Format is the value of the metadata key "format" in a model file.
 const Format = "bitnet1.checkpoint.v1"
 
-// Model is what a model file holds: everything that evaluation needs.
+// Model is the content of a model file, which is all that evaluation needs.
 type Model struct {
 	Config model.Config
-	// as Config.Parameters lists them, with data or a source; weights are latents, their signs count
+	// Parameters are in the order of Config.Parameters, each with data or a source. Weights are latents; their signs
+	// are the weights of the model.
 	Parameters []model.Parameter
 	Provenance
 }
@@ -38,10 +39,10 @@ type Provenance struct {
 	Recipe    json.RawMessage // training parameters as JSON; empty for an untrained model
 	Gamma     float64         // RWSP: rank r weighs gamma^r, at this step
 	Mix       float64         // bonsai: share of sign(W) in the weights at this step; 1 when every weight is ±1
-	Documents model.Documents // how sequences of several documents are read
+	Documents model.Documents // how attention treats sequences of several documents
 }
 
-// Metadata is p as the strings that files carry. Packed documents, as all were once, are not mentioned.
+// Metadata is p as the strings of a file. Packed documents have no entry, because early versions knew nothing else.
 func (p Provenance) Metadata() map[string]string {
 	m := map[string]string{
 		"step":      strconv.FormatInt(p.Step, 10),
@@ -58,7 +59,7 @@ func (p Provenance) Metadata() map[string]string {
 	return m
 }
 
-// ParseProvenance is the inverse of Metadata; other keys are left to the caller.
+// ParseProvenance is the inverse of Metadata. It ignores other keys.
 func ParseProvenance(metadata map[string]string) (Provenance, error) {
 	p := Provenance{Tokenizer: metadata["tokenizer"], Dataset: metadata["dataset"]}
 	var err error
@@ -119,13 +120,12 @@ func share(metadata map[string]string, key string) (float64, error) {
 	return x, nil
 }
 
-// off are values of keys that models of later versions have, with which they are models of this version.
+// off are the values of keys of later versions that make the same model as without the key.
 var off = map[string]string{"hidden_bits": "1", "value_bits": "1", "read_bits": "1", "codebook_bits": "1",
 	"hadamard": "0"}
 
-// ParseConfig reads a configuration as the PyTorch reference's asdict writes it. Every key must be there and none may
-// be unknown, unless it switches something off: a model with a feature that this code does not know would be run
-// wrongly.
+// ParseConfig reads a configuration as the asdict of the PyTorch reference writes it. Every key must be there. An
+// unknown key is an error unless its value is off: a model with an unknown feature would compute something else.
 func ParseConfig(text []byte) (model.Config, error) {
 	var c model.Config
 	var given, known map[string]json.RawMessage
@@ -158,7 +158,7 @@ func ParseConfig(text []byte) (model.Config, error) {
 	return c, c.Validate()
 }
 
-// refuseNull makes sure that no value in the JSON text is null, which would be read as the value's default.
+// refuseNull reports a null in the JSON text: encoding/json would read it as a default.
 func refuseNull(what string, text []byte) error {
 	var value any
 	if err := json.Unmarshal(text, &value); err != nil {
@@ -170,7 +170,7 @@ func refuseNull(what string, text []byte) error {
 	return nil
 }
 
-// nullIn finds where a value is null: a path of keys.
+// nullIn is the path of a null: keys joined by dots.
 func nullIn(value any) (path string, found bool) {
 	switch v := value.(type) {
 	case nil:
@@ -191,7 +191,7 @@ func nullIn(value any) (path string, found bool) {
 	return "", false
 }
 
-// Write writes m as a model file: float32 tensors under the reference's names, and the ALiBi slopes, which PyTorch
+// Write writes m as a model file: float32 tensors with the names of the reference, and the ALiBi slopes, which PyTorch
 // expects as buffers.
 func Write(w io.Writer, m Model) error {
 	tensors, err := stateDict(m)
@@ -210,7 +210,7 @@ func Write(w io.Writer, m Model) error {
 	return safetensors.Write(w, metadata, tensors)
 }
 
-// Check reports the first difference between m's parameters and those its configuration asks for.
+// Check reports the first parameter of m that does not fit the configuration.
 func (m Model) Check() error {
 	if err := m.Config.Validate(); err != nil {
 		return err
@@ -227,7 +227,7 @@ func (m Model) Check() error {
 	return nil
 }
 
-// stateDict lists m as PyTorch's state_dict does.
+// stateDict lists the tensors of m in the order of PyTorch's state_dict.
 func stateDict(m Model) ([]safetensors.Tensor, error) {
 	if err := m.Check(); err != nil {
 		return nil, err
@@ -246,11 +246,10 @@ func stateDict(m Model) ([]safetensors.Tensor, error) {
 	return tensors, nil
 }
 
-// ErrNotFinite is what Write and WriteState return, wrapped, where a value is NaN or an infinity: a file that no
-// training or evaluation can use.
+// ErrNotFinite is wrapped by the errors of Write, WriteState and reading if a value is NaN or infinite.
 var ErrNotFinite = errors.New("not a finite number")
 
-// finite is p to be written under a name, unless a value of it is not finite.
+// finite is the parameter p as a tensor with a name. A value that is not finite is an error.
 func finite(name string, p model.Parameter) safetensors.Tensor {
 	read := func(dst []float32, from int) error {
 		if err := p.Read(dst, from); err != nil {

@@ -9,14 +9,14 @@ import (
 	"bitnet1/shared/lm/safetensors"
 )
 
-// wrappers are what programs put into the names of parameters: torch.compile, DataParallel and its distributed kin,
-// FSDP, activation checkpointing.
+// wrappers are the parts that programs add to the names of parameters: torch.compile, DataParallel,
+// DistributedDataParallel, FSDP and activation checkpointing.
 var wrappers = []string{"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 
-// averages is a counter that torch.optim.swa_utils.AveragedModel keeps among the parameters.
+// averages is a counter that torch.optim.swa_utils.AveragedModel saves among the parameters.
 const averages = "n_averaged"
 
-// roots are how the names of parameters begin, each once.
+// roots are the first parts of the names of parameters.
 func roots() []string {
 	c := model.Config{Vocab: 1, D: 1, Layers: 1, Heads: 1, FF: 1}
 	var first []string
@@ -24,18 +24,18 @@ func roots() []string {
 		root, _, _ := strings.Cut(p.Name, ".")
 		first = append(first, root)
 	}
-	return slices.Compact(first) // those of one module follow one another
+	return slices.Compact(first) // parameters of a module are consecutive
 }
 
-// unwrapped are tensors under the names that the model has for them.
+// unwrapped are the tensors of a file under the names of the model.
 type unwrapped struct {
 	tensors
 	order []string
-	names map[string]string // of the file, by the model's
+	names map[string]string // names of the file, by names of the model
 }
 
-// unwrap takes the prefixes off the names that other programs put there, in any order and number: what stands before
-// the first part of a name that the model knows, and wrappers anywhere.
+// unwrap removes prefixes that other programs add to names: wrappers anywhere in a name, and everything before the
+// first part that the model knows.
 func unwrap(t tensors) (tensors, error) {
 	u := &unwrapped{tensors: t, names: map[string]string{}}
 	known, belongs := roots(), false
@@ -60,7 +60,7 @@ func unwrap(t tensors) (tensors, error) {
 	return u, nil
 }
 
-// metadataOf is what a safetensors file says beside its tensors.
+// metadataOf is the metadata of a safetensors file.
 func metadataOf(t tensors) map[string]string {
 	switch t := t.(type) {
 	case *unwrapped:
@@ -79,7 +79,7 @@ func (u *unwrapped) Float32In(buffer []float32, name string) ([]float32, error) 
 	return u.tensors.Float32In(buffer, u.inFile(name))
 }
 
-// inFile is the name that the file has for a tensor.
+// inFile is the name of a tensor in the file.
 func (u *unwrapped) inFile(name string) string {
 	if own, ok := u.names[name]; ok {
 		return own

@@ -8,7 +8,7 @@ import (
 	"bitnet1/shared/lm/safetensors"
 )
 
-// What the optimizer keeps is named as in PyTorch's optimizers, with the parameter's name behind.
+// The tensors of the optimizer have the names of PyTorch's optimizers, followed by the name of the parameter.
 const (
 	meanPrefix    = "exp_avg."
 	squarePrefix  = "exp_avg_sq."
@@ -17,7 +17,8 @@ const (
 	updatesName   = "updates"
 )
 
-// OptimizerTensors lists the optimizer's state as tensors of a State. They read from s when they are written.
+// OptimizerTensors lists the state of the optimizer as tensors of a State. The values are read from s when the tensors
+// are written.
 func OptimizerTensors(s model.State) []safetensors.Tensor {
 	list := []safetensors.Tensor{{Name: updatesName, Data: []int64{int64(s.Updates)}}}
 	for _, group := range []struct {
@@ -32,8 +33,8 @@ func OptimizerTensors(s model.State) []safetensors.Tensor {
 	return list
 }
 
-// ParameterTensors lists parameters as tensors of a State, named prefix and a parameter's name: the inverse of
-// State.Parameters. They read the parameters when they are written.
+// ParameterTensors lists parameters as tensors of a State, whose names are prefix and the name of the parameter. It is
+// the inverse of State.Parameters. The values are read when the tensors are written.
 func ParameterTensors(prefix string, parameters []model.Parameter) []safetensors.Tensor {
 	var list []safetensors.Tensor
 	for _, p := range parameters {
@@ -42,8 +43,7 @@ func ParameterTensors(prefix string, parameters []model.Parameter) []safetensors
 	return list
 }
 
-// Optimizer picks the optimizer's state out of s.Tensors; other tensors are left alone. Whether it is complete is for
-// the model to say that it is restored into.
+// Optimizer returns the state of the optimizer among s.Tensors. The model checks that it is complete.
 func (s State) Optimizer() (model.State, error) {
 	out := model.State{Updates: -1}
 	for _, t := range s.Tensors {
@@ -69,7 +69,7 @@ func (s State) Optimizer() (model.State, error) {
 	return out, nil
 }
 
-// Parameters picks the tensors out of s.Tensors that are named prefix and a parameter's name.
+// Parameters returns the tensors of s whose names begin with prefix, as parameters.
 func (s State) Parameters(prefix string) ([]model.Parameter, error) {
 	var list []model.Parameter
 	for _, t := range s.Tensors {

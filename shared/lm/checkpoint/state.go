@@ -12,14 +12,14 @@ import (
 // StateFormat is the value of the metadata key "format" in a state file.
 const StateFormat = "bitnet1.state.v1"
 
-// State is what training needs beyond the model to go on as if it had never stopped.
+// State is what training needs beside the model to continue as if it had not stopped.
 type State struct {
-	Checkpoint string // digest of the model file it belongs to
+	Checkpoint string // digest of the model file of the same step
 	Step       int64  // optimizer steps taken
 	Position   int64  // sequences of the data order consumed
-	LogOffset  int64  // bytes of the run's log written by then; what follows is cut off on resuming
+	LogOffset  int64  // bytes of the training log at this step; resuming truncates the log to them
 	Extra      map[string]string
-	// optimizer moments, float32 masters of scales, counters: as the optimizer names them
+	// Tensors are the optimizer's moments, float32 masters of scales, and counters, named by the optimizer.
 	Tensors []safetensors.Tensor
 }
 
@@ -49,8 +49,8 @@ func WriteState(w io.Writer, s State) error {
 	return nil
 }
 
-// ReadState reads the state file at path, which must belong to the model file with digest checkpoint. Tensors come in
-// the order of the file, which is not the order they were written in.
+// ReadState reads the state file at path. It must belong to the model file with the digest checkpoint. The tensors are
+// in the order of the file, which is not the order of writing.
 func ReadState(path, checkpoint string) (State, error) {
 	f, err := safetensors.Open(path)
 	if err != nil {
@@ -90,7 +90,7 @@ func readState(f *safetensors.File, checkpoint string) (s State, err error) {
 	return s, nil
 }
 
-// extra picks the caller's own strings out of the metadata.
+// extra returns the caller's own entries of the metadata.
 func extra(metadata map[string]string) map[string]string {
 	out := map[string]string{}
 	for k, v := range metadata {

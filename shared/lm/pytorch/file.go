@@ -1,8 +1,9 @@
-// Package pytorch reads state dicts that torch.save wrote: a zip archive with a pickle that describes the tensors, and
-// their bytes beside it. It executes no pickle code: the few names of PyTorch's own that make tensors are known to it,
-// every other one is kept as a name.
+// Package pytorch reads state dicts that torch.save wrote: a zip archive of a pickle, which describes the tensors, and
+// of their bytes. It executes no code of the pickle. It knows the few names of PyTorch that make tensors; all other
+// names stay names.
 //
-// It knows nothing of models, writes nothing, and reads neither TorchScript nor the format of before PyTorch 1.6.
+// The package knows nothing of models and writes nothing. It reads neither TorchScript nor the format before PyTorch
+// 1.6.
 package pytorch
 
 import (
@@ -18,8 +19,9 @@ import (
 	"bitnet1/shared/lm/safetensors"
 )
 
-// Limits on what describes the tensors, in bytes. A few hundred tensors take some tens of kilobytes of either, the
-// history of a long training some megabytes; what is made of them in memory may be fifty times as large.
+// Limits on the pickle and on the directory of the archive, in bytes. A few hundred tensors take some tens of kilobytes
+// of each, and the history of a long training some megabytes. The values of a pickle may take fifty times its size in
+// memory.
 const (
 	maxPickle    = 16 << 20
 	maxDirectory = 4 << 20
@@ -31,14 +33,14 @@ type File struct {
 	source  io.ReaderAt
 	close   func() error
 	size    int64
-	entries map[string]*zip.File // by name below the archive's folder
+	entries map[string]*zip.File // by name in the folder of the archive
 	names   []string
 	tensors map[string]view
-	beside  *dict // what lies beside the state dict, or nil
-	values  int   // how many values the pickle can hold
+	beside  *dict // the dict that holds the state dict, or nil
+	values  int   // limit on the values of the pickle
 }
 
-// view is a tensor whose place is known and checked.
+// view is a tensor whose place has been checked.
 type view struct {
 	dtype  safetensors.DType
 	shape  []int
@@ -47,10 +49,10 @@ type view struct {
 	bytes  int64
 }
 
-// legacy says whether head begins a file of before PyTorch 1.6, a bare pickle.
+// legacy tells whether a file that begins with head has the format before PyTorch 1.6, a bare pickle.
 func legacy(head []byte) bool { return len(head) > 1 && head[0] == 0x80 && head[1] <= 5 }
 
-// Open opens the file at path. Every tensor is found and measured, and none is read.
+// Open opens the file at path. It checks the place of every tensor, and reads none.
 func Open(path string) (*File, error) {
 	source, err := os.Open(path)
 	if err != nil {
@@ -94,9 +96,9 @@ func (f *File) Shape(name string) ([]int, error) {
 	return slices.Clone(v.shape), nil
 }
 
-// Plain returns what the file holds beside the state dict under key, where torch.save was given a dict of several
-// things: nil, bool, int64, float64, string, []any or map[string]any. Scalars of NumPy are numbers, and an object is
-// the map of its attributes. Anything else is an error; ok says whether there is such a key.
+// Plain returns the entry of the file under key, if torch.save was given a dict that holds the state dict among other
+// things. The entry is nil, bool, int64, float64, string, []any or map[string]any. A NumPy scalar is a number, and an
+// object is the map of its attributes. Any other entry is an error. ok is false if there is no such key.
 func (f *File) Plain(key string) (value any, ok bool, err error) {
 	if f.beside == nil {
 		return nil, false, nil
@@ -112,11 +114,11 @@ func (f *File) Plain(key string) (value any, ok bool, err error) {
 	return value, true, err
 }
 
-// Float32 returns the named tensor, which must be of a float type, as float32. float64 is rounded to nearest. Where a
-// tensor has a storage of its own the archive's checksum is verified.
+// Float32 returns the named tensor, which must have a float type, as float32. float64 is rounded to nearest. If the
+// tensor has a storage of its own, the checksum of the archive is verified.
 func (f *File) Float32(name string) ([]float32, error) { return f.Float32In(nil, name) }
 
-// Float32In is Float32 in the memory of buffer, if that is large enough.
+// Float32In is Float32 in the memory of buffer, if buffer is large enough.
 func (f *File) Float32In(buffer []float32, name string) ([]float32, error) {
 	if _, err := f.Shape(name); err != nil {
 		return nil, err
@@ -165,7 +167,7 @@ func (f *File) open() error {
 	return f.place(state)
 }
 
-// openArchive lists the archive's entries and refuses what torch.save does not write.
+// openArchive lists the entries of the archive. Entries that torch.save does not write are an error.
 func (f *File) openArchive() error {
 	var head [2]byte
 	if _, err := f.source.ReadAt(head[:], 0); err == nil && legacy(head[:]) {
@@ -208,7 +210,7 @@ func (f *File) openArchive() error {
 	return nil
 }
 
-// budget lets only so much be read.
+// budget is a reader with a limit on the bytes that are read.
 type budget struct {
 	source io.ReaderAt
 	left   int64
@@ -242,10 +244,10 @@ func (f *File) small(entry string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// stateKeys are the keys under which people save a state dict beside other things.
+// stateKeys are the usual keys of a state dict in a larger dict.
 var stateKeys = []string{"model", "state_dict", "model_state_dict", "module", "net", "weights"}
 
-// findState finds the state dict: all that was saved, or one entry of it.
+// findState finds the state dict: the saved object itself, or one of its entries.
 func (f *File) findState(value any) (*dict, error) {
 	all, ok := value.(*dict)
 	if !ok {
@@ -266,9 +268,9 @@ func (f *File) findState(value any) (*dict, error) {
 		strings.Join(stateKeys, ", "), all.keys[:min(len(all.keys), 10)])
 }
 
-// converter turns values that hold neither tensors nor code into Go's own types. A pickle can name one value many
-// times; what they unfold to, together, is at most as many values as the pickle has bytes, for otherwise it would grow
-// without bound.
+// converter turns values without tensors and code into values of Go. A pickle can refer to one value many times. All
+// references together may become at most as many values as the pickle has bytes; without that limit their number could
+// grow exponentially.
 type converter struct{ left int }
 
 func (c *converter) plain(v any, depth int) (any, error) {
@@ -324,8 +326,8 @@ func (c *converter) plainList(items []any, depth int) (any, error) {
 	return out, nil
 }
 
-// place finds the bytes of every tensor. Together they may not be more than the file holds: names that share a storage
-// could otherwise make a small file ask for any amount of memory.
+// place finds the bytes of every tensor. All tensors together may have at most the size of the file: names that share a
+// storage could otherwise make a small file ask for any amount of memory.
 func (f *File) place(state *dict) error {
 	f.tensors = map[string]view{}
 	var total int64

@@ -7,8 +7,8 @@ import (
 	"bitnet1/kernels/number/float16"
 )
 
-// encode is the bytes that pickles of protocol 2 hold as a text of the code points 0 to 255. Those of arrays stay as
-// they are: a pickle may ask for one text any number of times.
+// encode returns the bytes that a pickle of protocol 2 holds as text, with the code points 0 to 255. The bytes of
+// arrays are not decoded, because a pickle may refer to one text any number of times.
 func encode(args tuple) any {
 	const longest = 64
 	unchanged := &object{class: name{"_codecs", "encode"}, args: args}
@@ -29,7 +29,8 @@ func encode(args tuple) any {
 	return b
 }
 
-// scalar is the number that NumPy wrote as (dtype, bytes); what is no number, or wider than Go's, stays an object.
+// scalar is the number that NumPy wrote as (dtype, bytes). Other types, and numbers wider than those of Go, stay
+// objects.
 func scalar(args tuple) any {
 	if len(args) == 2 {
 		if dtype, ok := args[0].(*object); ok && dtype.class == (name{"numpy", "dtype"}) && len(dtype.args) > 0 {
@@ -51,8 +52,8 @@ func byteOrder(dtype *object) binary.ByteOrder {
 	return binary.LittleEndian
 }
 
-// number reads b as the element type that NumPy calls code: a letter for the sort and the size in bytes. It gives nil
-// for other types.
+// number reads b as the element type code, in NumPy's spelling: a letter and the size in bytes. The result is nil for
+// other types.
 func number(code string, order binary.ByteOrder, b []byte) any {
 	sizes := map[string]int{"b1": 1, "i1": 1, "u1": 1, "i2": 2, "u2": 2, "f2": 2, "i4": 4, "u4": 4, "f4": 4, "i8": 8,
 		"u8": 8, "f8": 8}

@@ -8,17 +8,16 @@ import (
 	"unicode/utf8"
 )
 
-// What a pickle describes becomes nil, bool, int64, float64, string, []byte, tuple, *list, *dict or one of the
-// following. Nothing is imported and nothing is called: a name of Python code stays a name, and calling it gives a
-// tensor where the name is one of the few that PyTorch writes for tensors, a number where NumPy wrote a scalar, and
-// otherwise an object.
+// The values of a pickle are nil, bool, int64, float64, string, []byte, tuple, *list, *dict, and the types below.
+// Nothing is imported or called. A name of Python code stays a name. A call of a name becomes a tensor if PyTorch
+// writes the name for tensors, a number if NumPy writes it for scalars, and otherwise an object.
 type (
 	tuple []any
 
 	list struct{ items []any }
 
-	// dict keeps what has a text as its key, in the order of first assignment; of other entries it knows only that
-	// there are some.
+	// dict holds the entries whose keys are strings, in the order of their first assignment. Of other entries it only
+	// knows that they exist.
 	dict struct {
 		keys   []string
 		values map[string]any
@@ -28,14 +27,14 @@ type (
 	// name is a class or function that the pickle mentions.
 	name struct{ module, name string }
 
-	// object is what calling an unknown name would have made.
+	// object is the result of calling an unknown name.
 	object struct {
 		class name
 		args  tuple
-		state any // what the pickle sets it to afterwards: the attributes, for most classes
+		state any // set after the call: the attributes, for most classes
 	}
 
-	// storage is a tensor's bytes, kept beside the pickle under key.
+	// storage is the bytes of tensors, which the archive holds under key.
 	storage struct {
 		class name
 		key   string
@@ -59,7 +58,7 @@ func (d *dict) set(key, value any) {
 	d.values[k] = value
 }
 
-// machine runs the opcodes of one pickle. Everything it allocates is proportional to the bytes it has read.
+// machine executes the opcodes of a pickle. Its memory is proportional to the bytes that it has read.
 type machine struct {
 	in    []byte
 	at    int
@@ -90,7 +89,7 @@ func unpickle(in []byte) (value any, err error) {
 	}
 }
 
-// step does one opcode. The opcodes are those of protocols 2 to 5 that pickling plain data and tensors needs.
+// step executes one opcode: those of protocols 2 to 5 that plain data and tensors need.
 func (m *machine) step(op byte) error {
 	switch op {
 	case 0x80: // PROTO
@@ -164,7 +163,7 @@ func (m *machine) number(op byte) (any, error) {
 	return int64(binary.LittleEndian.Uint64(wide[:])), nil
 }
 
-// text reads a text, or bytes, behind their length.
+// text reads a string or bytes with a length before them.
 func (m *machine) text(op byte) (any, error) {
 	width := map[byte]int{'X': 4, 0x8c: 1, 0x8d: 8, 'U': 1, 'T': 4, 'C': 1, 'B': 4, 0x8e: 8, 0x96: 8}[op]
 	b, err := m.take(width)
@@ -183,7 +182,7 @@ func (m *machine) text(op byte) (any, error) {
 	return string(b), nil
 }
 
-// counted takes as many bytes as the little-endian number before them says.
+// counted reads as many bytes as the little-endian number before them states.
 func (m *machine) counted(length []byte) ([]byte, error) {
 	var wide [8]byte
 	copy(wide[:], length)
@@ -253,7 +252,7 @@ func (m *machine) fill(items tuple) error {
 	return nil
 }
 
-// remember keeps the top of the stack under a number, or brings it back.
+// remember stores the top of the stack in the memo, or pushes a value of the memo.
 func (m *machine) remember(op byte) error {
 	if len(m.stack) == 0 && op != 'h' && op != 'j' {
 		return errors.New("nothing to remember")
@@ -279,7 +278,7 @@ func (m *machine) remember(op byte) error {
 		}
 		return m.push(m.memo[at], nil)
 	}
-	if at > m.at { // pickles number what they remember one after the other
+	if at > m.at { // the indices of a memo are consecutive
 		return fmt.Errorf("something is remembered as %d, more than there can be by then", at)
 	}
 	if grow := at + 1 - len(m.memo); grow > 0 {
@@ -311,7 +310,7 @@ func (m *machine) name(op byte) error {
 	return m.push(name{module, own}, nil)
 }
 
-// call does what PyTorch's names for tensors stand for.
+// call executes a call of one of PyTorch's names for tensors.
 func (m *machine) call(op byte) error {
 	if op == 'Q' {
 		id, err := m.pop()

@@ -23,7 +23,7 @@ var dtypes = map[string]safetensors.DType{
 	"CharStorage": safetensors.I8, "ByteStorage": safetensors.U8,
 }
 
-// persistent reads what PyTorch writes for a storage: ("storage", class, key, device, elements).
+// persistent reads a storage as PyTorch writes it: ("storage", class, key, device, elements).
 func persistent(id any) (any, error) {
 	parts, ok := id.(tuple)
 	if !ok || len(parts) != 5 || parts[0] != "storage" {
@@ -37,7 +37,7 @@ func persistent(id any) (any, error) {
 	return storage{class: class, key: key}, nil
 }
 
-// rebuild is what calling callable gives.
+// rebuild is the result of calling callable.
 func rebuild(callable any, args tuple) (any, error) {
 	function, ok := callable.(name)
 	if !ok {
@@ -68,7 +68,7 @@ func rebuild(callable any, args tuple) (any, error) {
 	return &object{class: function, args: args}, nil
 }
 
-// rebuildTensor takes (storage, offset, size, stride, …).
+// rebuildTensor makes a tensor of the arguments (storage, offset, size, stride, …).
 func rebuildTensor(args tuple) (any, error) {
 	if len(args) < 4 {
 		return nil, fmt.Errorf("a tensor of %d arguments", len(args))
@@ -105,7 +105,7 @@ func integers(v any) ([]int64, bool) {
 	return out, ok
 }
 
-// elements is the number of elements, or an error where it exceeds what a file of most bytes can hold.
+// elements is the number of elements. More than a file of most bytes can hold is an error.
 func (t *tensor) elements(most int64) (int64, error) {
 	n := int64(1)
 	for _, s := range t.shape {
@@ -120,7 +120,7 @@ func (t *tensor) elements(most int64) (int64, error) {
 	return n, nil
 }
 
-// contiguous says whether elements lie row-major, without gaps.
+// contiguous tells whether the elements are row-major without gaps.
 func (t *tensor) contiguous() bool {
 	due := int64(1)
 	for i := len(t.shape) - 1; i >= 0; i-- {

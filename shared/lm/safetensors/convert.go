@@ -10,7 +10,7 @@ import (
 	"bitnet1/kernels/number/float16"
 )
 
-// chunk is how many bytes are converted at a time.
+// chunk is the number of bytes that are converted at a time.
 const chunk = 1 << 18
 
 // Float32 returns the named tensor, which must be F64, F32, F16 or BF16, as float32. F64 is rounded to nearest.
@@ -83,7 +83,8 @@ func (f *File) Int64(name string) ([]int64, error) {
 	})
 }
 
-// convert reads a tensor; decoder says how one element of a type is read, nil where it cannot be.
+// convert reads a tensor. decoder returns the function that reads an element of a type, or nil for a type that cannot
+// be converted.
 func convert[N any](f *File, buffer []N, name, want string, decoder func(DType) func([]byte) N) ([]N, error) {
 	t, err := f.Tensor(name)
 	if err != nil {
@@ -121,7 +122,7 @@ func elements[N any](out []N, source io.Reader, dtype DType, n int, decode func(
 	return out, nil
 }
 
-// Read returns the named tensor as it would be given to Write: its dtype must be one that Write knows.
+// Read returns the named tensor in the form that Write takes. Write must know its dtype.
 func (f *File) Read(name string) (Tensor, error) {
 	t, err := f.Tensor(name)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 // metadataKey is the header entry that holds strings instead of describing a tensor.
 const metadataKey = "__metadata__"
 
-// parseHeader reads the JSON header and takes what the safetensors library takes (version 0.8): white space around the
-// header, keys that a tensor's entry need not have, metadata that is null, and of a repeated name the last.
+// parseHeader parses the JSON header. It accepts what the safetensors library (version 0.8) accepts: white space around
+// the header, unknown keys of a tensor, null metadata, and repeated names, of which the last counts.
 func parseHeader(header []byte) (metadata map[string]string, tensors map[string]Info, err error) {
 	if !utf8.Valid(header) {
 		return nil, nil, errors.New("is not UTF-8")
@@ -90,7 +90,7 @@ func parseInfo(d *json.Decoder, name string) (Info, error) {
 	return t, nil
 }
 
-// byteSize is the size of a tensor, refused when it cannot be addressed.
+// byteSize is the size of a tensor. A size that cannot be addressed is an error.
 func byteSize[I int | int64](dtype DType, shape []I) (int64, error) {
 	bits, ok := widths[dtype]
 	if !ok {

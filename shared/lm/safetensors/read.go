@@ -1,8 +1,9 @@
-// Package safetensors reads and writes the safetensors container: an 8-byte little-endian header length, a JSON header
-// that gives every tensor's dtype, shape and byte range, then the bytes, row-major and little-endian.
+// Package safetensors reads and writes the safetensors container: the length of a header in 8 little-endian bytes, a
+// JSON header with the dtype, shape and byte range of every tensor, and the bytes of the tensors, row-major and
+// little-endian. docs/decisions/own-safetensors-reader.md says why no module is used.
 //
-// It knows nothing of models: names and metadata mean whatever the caller says. It does not map files into memory, and
-// it converts between number types only where a method says so.
+// The package knows nothing of models: names and metadata have the caller's meaning. It reads one tensor at a time, and
+// converts between number types only in methods that say so.
 package safetensors
 
 import (
@@ -17,10 +18,10 @@ import (
 // maxHeader is the format's own limit on the JSON header, in bytes.
 const maxHeader = 100_000_000
 
-// DType is a tensor's element type as the format spells it.
+// DType is the element type of a tensor, as the format spells it.
 type DType string
 
-// The element types that this package converts from or writes; others can be read as bytes.
+// The element types that this package converts or writes. Tensors of other types can be read as bytes.
 const (
 	F64  DType = "F64"
 	F32  DType = "F32"
@@ -42,7 +43,7 @@ var widths = map[DType]int64{
 	"F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
 }
 
-// Size is the size of an element in bytes; 0 for an unknown type and for types smaller than a byte.
+// Size is the size of an element in bytes. It is 0 for an unknown type and for a type smaller than a byte.
 func (d DType) Size() int64 { return widths[d] / 8 }
 
 // Info describes one tensor of a file.
@@ -68,8 +69,8 @@ type File struct {
 	order    []string // names as their bytes lie in the file
 }
 
-// Open reads and checks the header of the file at path. The byte ranges it declares must tile the rest of the file
-// exactly, so a truncated or extended file is refused here, before memory for any tensor is taken.
+// Open opens the file at path and checks its header. The byte ranges of the tensors must tile the rest of the file
+// exactly. A truncated or extended file is therefore refused here, before any tensor takes memory.
 func Open(path string) (*File, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -21,10 +21,10 @@ type Tensor struct {
 	Data  any
 }
 
-// Float32Source is data that is read a part at a time while it is written.
+// Float32Source is data that is read in parts while it is written.
 type Float32Source struct {
 	Len  int
-	Read func(dst []float32, from int) error // copies the len(dst) values from number `from` on
+	Read func(dst []float32, from int) error // reads len(dst) values, beginning with value from
 }
 
 func (f Float32Source) write(w io.Writer) error {
@@ -41,8 +41,8 @@ func (f Float32Source) write(w io.Writer) error {
 	return nil
 }
 
-// Write writes the tensors and metadata to w. The bytes depend on nothing but the contents: tensors lie by falling
-// element size, then by name, which also leaves each of them aligned to its element size.
+// Write writes the tensors and metadata to w. The bytes depend on the contents alone: tensors are sorted by decreasing
+// element size, then by name. Each tensor is therefore aligned to its element size.
 func Write(w io.Writer, metadata map[string]string, tensors []Tensor) error {
 	list, err := layout(tensors)
 	if err != nil {
@@ -65,7 +65,7 @@ func Write(w io.Writer, metadata map[string]string, tensors []Tensor) error {
 	return nil
 }
 
-// placed is a tensor whose bytes have a place.
+// placed is a tensor with a byte range.
 type placed struct {
 	Info
 	write func(io.Writer) error
@@ -137,7 +137,7 @@ type number interface {
 	float64 | float32 | int64 | int32 | int16 | int8 | uint8
 }
 
-// writer returns what writes data as little-endian bytes, a chunk at a time.
+// writer returns a function that writes data as little-endian bytes, in chunks.
 func writer[N number](data []N) func(io.Writer) error {
 	return func(w io.Writer) error {
 		var buffer []byte
@@ -157,7 +157,8 @@ func writer[N number](data []N) func(io.Writer) error {
 // hostIsLittleEndian says whether numbers lie in memory as they do in files.
 var hostIsLittleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 
-// littleEndian returns the bytes of data: its own memory or, where the host has another order of bytes, buffer's.
+// littleEndian returns the little-endian bytes of data. On a little-endian machine they are the memory of data,
+// otherwise the memory of buffer.
 func littleEndian[N number](buffer []byte, data []N) ([]byte, error) {
 	if !hostIsLittleEndian {
 		return binary.Append(buffer[:0], binary.LittleEndian, data)
