@@ -67,3 +67,19 @@ func TestPagesOfMessagesExist(t *testing.T) {
 		t.Fatalf("%d pages named, error %v", found, err)
 	}
 }
+
+// A page that uses an abbreviation of the project writes it out or links the glossary.
+func TestPagesExplainAbbreviations(t *testing.T) {
+	inFull := map[string]string{
+		"RWSP": "rank-weighted survivor pointer", "IPMR": "induction pointer match rate", "HDR": "head diversity ratio",
+		"STE": "straight-through", "M4": "first four survivors", "ALiBi": "linear biases", "K-shift": "an earlier token",
+	}
+	for page, text := range pages(t) {
+		for short, full := range inFull {
+			used := regexp.MustCompile(`\b` + short + `\b`).MatchString(text)
+			if used && !strings.Contains(text, full) && !strings.Contains(text, "glossary.md") {
+				t.Errorf("%s uses %s, and neither writes it out (%s) nor links docs/glossary.md", page, short, full)
+			}
+		}
+	}
+}

@@ -70,7 +70,7 @@ Every stage is a program with the same forms (` + "`--help`" + ` explains the fl
 
 A parameter is a key of the stage's section in a pipeline file. It is also a flag, with dashes for underscores. Exit
 statuses: 0 done, 1 failed, 2 wrong usage, 3 the event server or the disk was unusable for longer than --outage.
-[events.md](events.md) describes the events.
+[events.md](events.md) describes the events, and the [glossary](../glossary.md) has the terms.
 
 `
 

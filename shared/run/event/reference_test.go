@@ -24,7 +24,7 @@ envelope below, of at most %d KiB. Readers pass over keys they do not know; with
 exactly as they travel. Give it as the header ` + "`Nats-Msg-Id`" + ` when you publish: the server then drops what it has already.
 Lengths in a message are not to be trusted: five bytes can claim four thousand million elements.
 
-[docs/examples/watch.py](../examples/watch.py) is a whole stage in Python.
+[docs/examples/watch.py](../examples/watch.py) is a whole stage in Python. The [glossary](../glossary.md) has the terms.
 
 `
 
