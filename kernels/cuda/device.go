@@ -50,14 +50,14 @@ var _ kernels.Device = (*Device)(nil)
 // Count is the number of devices of this machine.
 func Count() (int, error) {
 	if err := cushim.Load(); err != nil {
-		return 0, fmt.Errorf("%w: %w: install the NVIDIA driver or use the cpu device", ErrNoDevice, err)
+		return 0, fmt.Errorf("%w: %w: install the NVIDIA driver", ErrNoDevice, err)
 	}
 	n, err := cu.NumDevices()
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w: use the cpu device", ErrNoDevice, err)
+		return 0, fmt.Errorf("%w: %w", ErrNoDevice, err)
 	}
 	if n == 0 {
-		return 0, fmt.Errorf("%w: the driver lists none: use the cpu device", ErrNoDevice)
+		return 0, fmt.Errorf("%w: the driver lists none", ErrNoDevice)
 	}
 	return n, nil
 }

@@ -22,33 +22,36 @@ const (
 func supports(name string, major, minor, driverVersion int) error {
 	switch {
 	case driverVersion < leastDriver:
-		return fmt.Errorf("the NVIDIA driver knows CUDA %d.%d: the kernels need one for CUDA %d.%d or later: update the driver, or use --device cpu",
+		return fmt.Errorf("the NVIDIA driver knows CUDA %d.%d: the kernels need CUDA %d.%d or later: update the driver",
 			driverVersion/1000, driverVersion%1000/10, leastDriver/1000, leastDriver%1000/10)
 	case major < leastCapability:
-		return fmt.Errorf("%s has compute capability %d.%d: %d.0 (Ampere) or later is needed for binary matrix units: use another device, or --device cpu",
-			name, major, minor, leastCapability)
+		return fmt.Errorf("%s has compute capability %d.%d: %d.0 (Ampere) or later is needed for binary matrix units: "+
+			"use another device", name, major, minor, leastCapability)
 	}
 	return nil
 }
 
 // What the driver's codes mean to whoever runs the program.
 const (
-	lost   = "the device is lost to this process: start the program again, which goes on from its last checkpoint; if it happens again, `nvidia-smi` and the kernel's log (Xid) say what is wrong with the device"
-	defect = "a kernel did something it must not: please report this with the command; the same command goes on from the last checkpoint"
-	tooOld = "update the NVIDIA driver to one for CUDA 12.0 or later, or use --device cpu"
+	lost = "the device is lost to this process: start the program again; if it happens again, `nvidia-smi` and the system " +
+		"log (Xid) say what is wrong with the device"
+	defect = "a kernel did something it must not: please report this with the command, then start the program again"
+	tooOld = "update the NVIDIA driver to one for CUDA 12.0 or later"
 	inUse  = "another process has the device to itself, or it is not ready: see `nvidia-smi`"
 )
 
 // advice is by code, as https://docs.nvidia.com/cuda/cuda-driver-api lists them.
 var advice = map[int]string{
-	3: lost, 4: lost, 46: inUse, 100: "use --device cpu", 101: "see `nvidia-smi -L` for the devices there are",
+	3: lost, 4: lost, 46: inUse, 101: "see `nvidia-smi -L` for the devices there are",
 	209: tooOld, 214: lost, 218: tooOld, 220: lost, 221: tooOld, 222: tooOld, 700: defect, 702: lost, 709: lost,
-	710: defect, 714: defect, 715: defect, 716: defect, 717: defect, 718: defect, 719: lost, 802: inUse, 803: tooOld, 804: tooOld, 999: lost,
+	710: defect, 714: defect, 715: defect, 716: defect, 717: defect, 718: defect, 719: lost, 802: inUse, 803: tooOld,
+	804: tooOld, 999: lost,
 }
 
 const outOfMemory = 2
 
-// advise adds to a driver's error what to do about it. One that has advice already, or is none of the driver's, stays as it is.
+// advise adds to a driver's error what to do about it. An error that has advice already stays as it is, and so does one
+// that is not the driver's.
 func advise(err error) error {
 	if err == nil || errors.As(err, new(advised)) {
 		return err
@@ -74,7 +77,7 @@ type advised struct {
 
 func (a advised) Unwrap() error { return a.error }
 
-// Unfit says whether the process has to start again before it can compute (see package stage).
+// Unfit says whether the process has to start again before it can compute.
 func (a advised) Unfit() bool { return a.lost }
 
 // codeOf finds an error of the type of its first argument: gorgonia.org/cu keeps the name of its type to itself.

@@ -22,7 +22,7 @@ func TestWhatIsSupported(t *testing.T) {
 		want                 string // nothing: supported
 	}{
 		{9, 0, 13000, ""}, {8, 0, 12000, ""}, {12, 0, 12080, ""},
-		{9, 0, 11080, "knows CUDA 11.8: the kernels need one for CUDA 12.0 or later: update the driver"},
+		{9, 0, 11080, "knows CUDA 11.8: the kernels need CUDA 12.0 or later: update the driver"},
 		{7, 5, 12040, "GPU has compute capability 7.5: 8.0 (Ampere) or later is needed"},
 	} {
 		err := supports("GPU", c.major, c.minor, c.driver)
@@ -37,7 +37,7 @@ func TestAdvice(t *testing.T) {
 		err  error
 		want string
 	}{
-		{cu.LaunchFailed, "start the program again, which goes on from its last checkpoint"},
+		{cu.LaunchFailed, "start the program again"},
 		{cu.EccUncorrectable, "nvidia-smi"},
 		{driver.Result(719), "the device is lost"},
 		{driver.Result(700), "please report this"},

@@ -108,7 +108,7 @@ func argument[T any](v T) []byte { return driver.Bytes(&v) }
 // int32Of is n as a C int. It panics where n does not fit: run turns that into an error.
 func int32Of(n int) int32 {
 	if n < math.MinInt32 || n > math.MaxInt32 {
-		panic(fmt.Sprintf("%d does not fit in 32 bits: use a smaller batch, sequence or model", n))
+		panic(fmt.Sprintf("%d does not fit in 32 bits: compute less at once", n))
 	}
 	return int32(n)
 }

@@ -159,7 +159,7 @@ func (d *Device) alloc(bytes int) (cu.DevicePtr, error) {
 	p, err := cu.MemAlloc(int64(max(bytes, 16)))
 	if err != nil {
 		free, total, _ := cu.MemInfo()
-		return 0, fmt.Errorf("allocation of %s: %w: %s of %s are free, %s are this device's: use a smaller batch, sequence or model",
+		return 0, fmt.Errorf("allocation of %s: %w: %s of %s are free, %s are this device's: compute less at once",
 			size(bytes), err, size(int(free)), size(int(total)), size(d.memory.bytes))
 	}
 	d.memory.all = append(d.memory.all, p)
@@ -218,7 +218,7 @@ const maxElements = 1 << 38
 
 func checkSize(what string, n int) error {
 	if n < 0 || n > maxElements {
-		return fmt.Errorf("cannot allocate %d %s: choose a smaller model, batch or sequence", n, what)
+		return fmt.Errorf("cannot allocate %d %s: at most %d are supported: compute less at once", n, what, maxElements)
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ func linearFormOf(a, b *planes) (linearForm, error) {
 		return linearForm{}, fmt.Errorf("product of %v and %v: columns must agree, the second matrix be one ±1 plane and a signed one have two", a, b)
 	}
 	if largest := largestSum(a); largest >= 1<<31 {
-		return linearForm{}, fmt.Errorf("product of %v and %v: sums to %d overflow 32 bits: use a smaller batch", a, b, largest)
+		return linearForm{}, fmt.Errorf("product of %v and %v: sums to %d overflow 32 bits: compute less at once", a, b, largest)
 	}
 	if a.signed {
 		return linearForm{product: 2, rowWeight: -1}, nil

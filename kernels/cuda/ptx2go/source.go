@@ -313,8 +313,7 @@ func (u *unit) annotate(k *kernel) error {
 	if found == nil {
 		return fmt.Errorf("unknown annotation %q: want CATEGORY [float] [shared | shared(BYTES)]", k.annotation)
 	}
-	ok := false
-	if k.category, ok = categories[found[1]]; !ok {
+	if k.category = categories[found[1]]; k.category == "" {
 		return fmt.Errorf("unknown category %q: want one of %s", found[1], strings.Join(sortedKeys(categories), ", "))
 	}
 	k.float, k.dynamic = found[2] != "", found[3] != ""

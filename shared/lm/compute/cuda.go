@@ -13,10 +13,10 @@ import (
 func openCUDA(index int) (kernels.Device, error) {
 	d, err := cuda.Open(index, cuda.Options{})
 	if errors.Is(err, cuda.ErrNoDevice) {
-		return nil, fmt.Errorf("%w: %w", errNoGPU, err)
+		return nil, fmt.Errorf("%w: %w, or compute on device %s", errNoGPU, err, CPU)
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w, or compute on device %s", err, CPU)
 	}
 	return d, nil
 }
