@@ -2,33 +2,18 @@ package stage
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
-	"os/signal"
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/time/rate"
 
-	"bitnet1/shared/run/artifact"
-	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/command"
-	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
-	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/param"
-	"bitnet1/shared/run/record"
 )
-
-var errStopped = errors.New("stopped by a signal")
 
 func runApp[P any, E event.Body](s Spec[P, E], args []string) int {
 	app := &cli.App{
@@ -111,118 +96,6 @@ func given(c *cli.Context, name string) bool {
 // argumentsKey is where the app has its arguments, arranged.
 const argumentsKey = "arguments"
 
-func serveCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
-	return &cli.Command{
-		Name: "serve", Usage: "react to " + s.kind() + " events",
-		Description: "Connects to NATS_URL (with NATS_USER and NATS_PASSWORD, NATS_TOKEN or NATS_CREDS) and answers events until stopped.\n\nExample:\n   NATS_URL=nats://127.0.0.1:4222 " + s.Name + " serve",
-		Flags: s.flags(
-			&cli.IntFlag{Name: "workers", Value: 1, Usage: "jobs at a time in this process"},
-			&cli.IntFlag{Name: "attempts", Value: 4, Usage: "how often a job is begun without getting anywhere before it is given up; crashes count"},
-			&cli.DurationFlag{Name: "retry-pause", Value: time.Second, Usage: "pause before a failed job is tried again; doubled every time, up to 30 s"},
-			&cli.DurationFlag{Name: "ack-wait", Value: bus.AckWait, Usage: "time without a sign of life after which the server gives a job to another worker"},
-			command.OutageFlag(),
-			&cli.StringFlag{Name: "from", Value: "all", Usage: "which events to start with when the stage is new: all, or now"},
-			&cli.StringFlag{Name: "metrics", Usage: "serve Prometheus metrics on `ADDRESS`, e.g. 127.0.0.1:9100"},
-		),
-		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
-				return err
-			}
-			ctx, stop := signalContext(c.Context)
-			defer stop()
-			return serveMain(ctx, s, c)
-		},
-	}
-}
-
-func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Context) error {
-	log, err := logger(c, os.Stderr)
-	if err != nil {
-		return err
-	}
-	run := "*"
-	if c.IsSet("run") {
-		run = c.String("run")
-	}
-	if run != "*" && !event.ValidRun(run) {
-		return command.Usagef("--run %s: not a run's id", run)
-	}
-	if err := checkServeFlags(c); err != nil {
-		return err
-	}
-	if _, err := resolve(s, nil, overlayOf[P](c)); err != nil {
-		return command.UsageError(err)
-	}
-	store, err := artifact.Open(c.String("data"))
-	if err != nil {
-		return err
-	}
-	b, err := bus.Connect(ctx, bus.AddressFrom(os.Getenv), s.Name)
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	b.Patience = c.Duration("outage")
-	queue, err := b.Listen(ctx, bus.Listener{
-		Stage: s.Name, Run: run, Kind: s.kind(), FromNow: c.String("from") == "now", AckWait: c.Duration("ack-wait"),
-	})
-	if err != nil {
-		return err
-	}
-	m := newMetrics(s.Name)
-	if address := c.String("metrics"); address != "" {
-		if err := m.listen(ctx, address); err != nil {
-			return err
-		}
-	}
-	j := journal.Open(store.Dir()).Telling(func(err error) { log.Warn(err.Error()) })
-	svc := &service[P, E]{
-		performer: &performer[P, E]{
-			spec: s, space: store, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, b),
-			host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace,
-			report: reporter(b, s.Name), attempts: c.Int("attempts"),
-		},
-		bus: b, queue: queue, metrics: m, overlay: overlayOf[P](c), retryPause: c.Duration("retry-pause"), busy: map[string]*rate.Sometimes{},
-		outage: c.Duration("outage"), definitions: map[string]*definition.Definition{}, failures: map[string]int{}, parts: map[string]*journal.Parts{}, unended: map[string]unended{},
-	}
-	log.Info("serving", "stage", s.Name, "kind", s.kind(), "run", run, "workers", c.Int("workers"))
-	return svc.serve(ctx, c.Int("workers"))
-}
-
-func checkServeFlags(c *cli.Context) error {
-	if from := c.String("from"); from != "all" && from != "now" {
-		return command.Usagef("--from %s: use all or now", from)
-	}
-	for _, name := range []string{"workers", "attempts"} {
-		if n := c.Int(name); n < 1 {
-			return command.Usagef("--%s %d: use 1 or more", name, n)
-		}
-	}
-	for _, name := range []string{"ack-wait", "retry-pause", "outage"} {
-		if d := c.Duration(name); d < time.Millisecond {
-			return command.Usagef("--%s %s: use 1ms or more", name, d)
-		}
-	}
-	return nil
-}
-
-// reporter sends a job's progress at most every 100 ms. The last report, with Done equal to Total, is always sent.
-func reporter(b *bus.Bus, stage string) func(run, key string) func(Progress) {
-	return func(run, key string) func(Progress) {
-		limit := rate.Sometimes{Interval: 100 * time.Millisecond}
-		return func(p Progress) {
-			send := func() {
-				b.Report(run, bus.Progress{Stage: stage, Job: key, Report: p})
-			}
-			if p.Done >= p.Total {
-				send()
-				return
-			}
-			limit.Do(send)
-		}
-	}
-}
-
 func overlayOf[P any](c *cli.Context) func(*P) error {
 	return func(p *P) error {
 		if err := param.Apply(c, p); err != nil {
@@ -245,55 +118,4 @@ func noArguments(c *cli.Context) error {
 		return command.Usagef("unexpected argument %q: every input is given by a flag (--help lists them)", c.Args().First())
 	}
 	return nil
-}
-
-func logger(c *cli.Context, stderr io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
-		return nil, command.Usagef("--log-level %s: use debug, info, warn or error", c.String("log-level"))
-	}
-	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: nameNotes}
-	if c.Bool("json") || os.Getenv(command.EnvLauncher) != "" {
-		return slog.New(slog.NewJSONHandler(stderr, opts)), nil
-	}
-	return slog.New(slog.NewTextHandler(stderr, opts)), nil
-}
-
-// levelNote is the level of what a launcher shows to whoever watches, without being a warning.
-const levelNote = slog.LevelInfo + 1
-
-func nameNotes(groups []string, a slog.Attr) slog.Attr {
-	if level, ok := a.Value.Any().(slog.Level); ok && len(groups) == 0 && a.Key == slog.LevelKey && level == levelNote {
-		a.Value = slog.StringValue("NOTE")
-	}
-	return a
-}
-
-// signalContext ends on SIGINT, SIGTERM and, for a stage that a launcher
-// started, when the launcher is gone. A second signal ends the process at once.
-func signalContext(parent context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(parent)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	done := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case <-done:
-				return
-			case <-signals:
-			}
-			if ctx.Err() != nil {
-				os.Exit(command.Failed)
-			}
-			cancel(errStopped)
-		}
-	}()
-	if os.Getenv(command.EnvLauncher) != "" {
-		go func() {
-			_, _ = io.Copy(io.Discard, os.Stdin)
-			cancel(errStopped)
-		}()
-	}
-	return ctx, func() { signal.Stop(signals); close(done); cancel(nil) }
 }

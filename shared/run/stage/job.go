@@ -1,0 +1,116 @@
+package stage
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"bitnet1/shared/digest"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/progress"
+	"bitnet1/shared/run/record"
+)
+
+// Progress is what a job says while it works: that Done of Total things are done, what Unit is counted, and Values such as step,
+// loss, tokens_per_second or learning_rate.
+type Progress = progress.Report
+
+// Host is how a stage uses the machine it runs on. It never changes what a job
+// computes, so it is no part of the job's key.
+type Host struct {
+	Threads int    // worker threads of compute kernels
+	Device  string // its name for compute.Open
+}
+
+// Job is one stage's work for one event.
+type Job[P any] struct {
+	Key    string // digest of stage, version, parameters and inputs
+	Run    string
+	Params P
+	Host   Host
+	Log    *slog.Logger
+
+	space    artifact.Space
+	record   *record.Record
+	emit     func(context.Context, *record.Record, event.Body) error
+	progress func(Progress)
+	show     func(path, name string, replace bool) error
+	leave    func(name string, content []byte) error
+}
+
+// Path returns the file that holds an input's bytes, its digest checked.
+func (j *Job[P]) Path(ref artifact.Ref) (string, error) {
+	path, err := j.space.Path(ref)
+	return path, Permanent(err)
+}
+
+// Create starts an output artifact. name is the file name people will see.
+func (j *Job[P]) Create(kind, mediaType, name string) (*artifact.Writer, error) {
+	return j.space.Create(kind, mediaType, name)
+}
+
+// Emit records body as an output of the job and announces it. Emitting what the
+// job has emitted before, in this attempt or an earlier one, does nothing.
+func (j *Job[P]) Emit(ctx context.Context, body event.Body) error {
+	return j.emit(ctx, j.record, body)
+}
+
+// Progress reports how far the job is. It may be called often.
+func (j *Job[P]) Progress(p Progress) { j.progress(p) }
+
+// Note logs a sentence that a launcher shows to whoever watches the run.
+func (j *Job[P]) Note(format string, args ...any) {
+	j.Log.Log(context.Background(), levelNote, fmt.Sprintf(format, args...))
+}
+
+// WriteJSON makes an artifact of v as indented JSON under the given file name.
+func (j *Job[P]) WriteJSON(kind, name string, v any) (artifact.Ref, error) {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return artifact.Ref{}, err
+	}
+	return artifact.Put(j, kind, "application/json", name, append(b, '\n'))
+}
+
+// Scratch is a directory that survives an interruption of the job and is
+// removed when the job is committed.
+func (j *Job[P]) Scratch() (string, error) { return j.record.Scratch() }
+
+// Advanced says that the job has put what it needs to go on from here into
+// Scratch: however often it is interrupted from now on, it gets somewhere.
+func (j *Job[P]) Advanced() error { return j.record.SetAttempts(1) }
+
+// LiveFile is the path of a file in Scratch that people see, under its name,
+// beside the job's artifacts while the job is at work: a log, say. At the end
+// the job makes an artifact of that name, which takes its place.
+func (j *Job[P]) LiveFile(name string) (string, error) {
+	dir, err := j.Scratch()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, name)
+	return path, j.show(path, name, false)
+}
+
+// Emitted returns what the job announced in earlier attempts, oldest first, for
+// work that continues where it was interrupted. An output whose artifacts are
+// gone or damaged since is not among them, nor is what followed it: it is to be
+// made again, although Scratch may be ahead of it.
+func Emitted[B event.Body, P any](j *Job[P]) ([]B, error) {
+	var found []B
+	var zero B
+	for _, out := range j.record.Outputs {
+		if out.Kind != zero.Kind() {
+			continue
+		}
+		var body B
+		if err := event.Unmarshal(out.Body, &body); err != nil {
+			return nil, fmt.Errorf("record of job %s: %w", digest.Short(j.Key), err)
+		}
+		found = append(found, body)
+	}
+	return found, nil
+}

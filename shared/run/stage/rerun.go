@@ -1,0 +1,185 @@
+package stage
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+
+	"github.com/urfave/cli/v2"
+
+	"bitnet1/shared/digest"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/command"
+	"bitnet1/shared/run/definition"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/record"
+	"bitnet1/shared/run/results"
+)
+
+// runOver answers the events of an old run again, or for the first time.
+func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Context) error {
+	progress := newProgressLine(c, s.Name)
+	defer progress.end()
+	log, err := logger(c, progress)
+	if err != nil {
+		return err
+	}
+	store, err := artifact.Open(c.String("data"))
+	if err != nil {
+		return err
+	}
+	j := journal.Open(store.Dir()).Telling(func(err error) { log.Warn(err.Error()) })
+	run := c.String("run")
+	jobs, err := jobsOver(log, s, store, j, run, s.Choice.given(c))
+	if err != nil {
+		return err
+	}
+	b, err := optionalBus(ctx, s.Name)
+	if err != nil {
+		return err
+	}
+	if b != nil {
+		defer b.Close()
+	}
+	def, err := definition.OfRun(j, store, run)
+	if err != nil {
+		return err
+	}
+	params, err := resolve(s, sectionOf(def, s.Name), overlayOf[P](c))
+	if err != nil {
+		return err
+	}
+	space, redirect, err := otherDataset(s, c, store)
+	if err != nil {
+		return err
+	}
+	p := &performer[P, E]{
+		spec: s, space: space, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, b),
+		host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace, report: progress.reporter(log),
+	}
+	if err := results.Declare(j, run, s.declaration()); err != nil {
+		return err
+	}
+	for _, in := range jobs {
+		t := task[P, E]{run: run, params: params, force: c.Bool("force"), renew: true}
+		if err := t.answer(s, def, in); err != nil {
+			return err
+		}
+		redirect(&t)
+		res, err := p.performWhenFree(ctx, t)
+		if err != nil {
+			return err
+		}
+		progress.end()
+		if err := printResult(c, s.Results, res, p.outputs(t)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// otherDataset returns where a rerun over a run finds its artifacts, and what makes its tasks be about the dataset that
+// --dataset names. A result on another dataset than the run's own stands beside the run's results, as one of other
+// parameters does.
+func otherDataset[P any, E event.Body](s Spec[P, E], c *cli.Context, store *artifact.Store) (artifact.Space, func(*task[P, E]), error) {
+	if s.OnDataset == nil || c.String("dataset") == "" {
+		return store, func(*task[P, E]) {}, nil
+	}
+	files := &Files{Dataset: c.String("dataset"), folder: artifact.NewInputs()}
+	manifest, err := files.AddDataset()
+	if err != nil {
+		return nil, nil, err
+	}
+	return artifact.Beside{Store: store, Files: files.folder}, func(t *task[P, E]) {
+		for i, in := range t.in {
+			other := s.OnDataset(in, manifest)
+			if !slices.Equal(in.Inputs(), other.Inputs()) {
+				t.overrides[s.Name+".dataset"] = digest.Short(manifest.Digest)
+			}
+			t.in[i] = other
+		}
+	}, nil
+}
+
+// jobsOver are the events of a run that a rerun is about, split into the inputs of jobs. Which is what the user has given to
+// the flag of the stage's Choice.
+func jobsOver[P any, E event.Body](
+	log *slog.Logger, s Spec[P, E], store *artifact.Store, j journal.Journal, run, which string,
+) (jobs [][]event.Envelope, err error) {
+	events, own, err := eventsOver[E](log, j, run, s.kind())
+	if err != nil {
+		return nil, err
+	}
+	if s.Choice == nil {
+		events = own
+	} else if events, err = s.Choice.choose(events, own, run, which); err == nil {
+		events, err = s.Choice.there(log, store, run, events)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if count := latest(events).Part.Count; s.Gather != nil && count > 0 {
+		set, ready := gathered[E](events, count)
+		if !ready {
+			return nil, fmt.Errorf("run %s: some of the %d %s events are missing: let the pipeline finish first", run, count, s.kind())
+		}
+		return [][]event.Envelope{set}, nil
+	}
+	for _, e := range events {
+		jobs = append(jobs, []event.Envelope{e})
+	}
+	return jobs, nil
+}
+
+// latest is the event that was announced last, of one or more.
+func latest(events []event.Envelope) event.Envelope {
+	return slices.MaxFunc(events, func(a, b event.Envelope) int { return cmp.Compare(a.Time, b.Time) })
+}
+
+// eventsOver reads the events of a kind that a run has, one at least, and those among them that the run's own parameters
+// gave. Where there is none of the latter, all are the run's own.
+func eventsOver[E event.Body](log *slog.Logger, j journal.Journal, run, kind string) (events, own []event.Envelope, err error) {
+	if events, err = j.Read(run, kind); err != nil {
+		return nil, nil, err
+	}
+	events = slices.DeleteFunc(events, func(e event.Envelope) bool {
+		_, err := event.Into[E](e)
+		if err != nil {
+			log.Warn("an event is left out", "error", err)
+		}
+		return err != nil
+	})
+	if len(events) == 0 {
+		return nil, nil, noEvents(j, run, kind)
+	}
+	own = slices.DeleteFunc(slices.Clone(events), func(e event.Envelope) bool { return len(e.Overrides) > 0 })
+	if len(own) == 0 {
+		own = events
+	}
+	return events, own, nil
+}
+
+func noEvents(j journal.Journal, run, kind string) error {
+	runs, err := j.Runs()
+	if err != nil {
+		return err
+	}
+	if slices.Contains(runs, run) {
+		return fmt.Errorf("run %s has no %s event yet", run, kind)
+	}
+	return command.NoSuchRun(run, runs)
+}
+
+// optionalBus connects when NATS_URL is set.
+func optionalBus(ctx context.Context, name string) (*bus.Bus, error) {
+	a := bus.AddressFrom(os.Getenv)
+	if a.URL == "" {
+		return nil, nil
+	}
+	return bus.Connect(ctx, a, name)
+}
