@@ -71,16 +71,11 @@ func sortEntries(dir string) (ours, others []string, err error) {
 
 // clean removes entries of a data directory that no program uses, and its mark.
 func clean(dir string, entries []string) error {
-	use, err := artifact.Seize(dir)
+	release, err := seize(dir)
 	if err != nil {
 		return err
 	}
-	defer use.Close()
-	launcher, err := lockData(dir) // one of a version that knew no marks
-	if err != nil {
-		return err
-	}
-	defer launcher.Close()
+	defer release()
 	var problems []error
 	for _, name := range append(entries, lockName) {
 		problems = append(problems, os.RemoveAll(filepath.Join(dir, name)))

@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"bitnet1/pipelines/pipeline/pipelinefile"
+	"bitnet1/pipelines/pipeline/process"
 	"bitnet1/shared/run/results"
 	"bitnet1/shared/run/stage"
 )
@@ -26,6 +27,10 @@ type plannedStage struct {
 	command []string
 	workers int
 	serving func(worker int) []string // flags
+}
+
+func (s plannedStage) program() process.Stage {
+	return process.Stage{Name: s.Name, Command: s.command, Flags: s.serving}
 }
 
 // describe finds a stage's program and what the stage takes and gives.

@@ -8,7 +8,6 @@ import (
 
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
-	"bitnet1/shared/run/journal"
 )
 
 // tracker knows how far a run is from its events alone, for whoever watches, and
@@ -204,10 +203,4 @@ func (t *tracker) eventCount() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.events
-}
-
-// finished reports whether the journal says that the run has ended well.
-func finished(j journal.Journal, run string) (bool, error) {
-	ended, err := j.Read(run, event.RunFinished{}.Kind())
-	return len(ended) > 0, err
 }

@@ -1,4 +1,6 @@
-package main
+// Package process keeps the processes of a run's stages alive: it starts them, starts those again that die, keeps their
+// logs, and ends them when the run does.
+package process
 
 import (
 	"bufio"
@@ -31,17 +33,26 @@ const (
 	restartPause = 300 * time.Millisecond
 )
 
-// children are the stages' processes of one run.
-type children struct {
-	run     string
-	data    string
-	address bus.Address
-	keys    []string // variables with what opens the sources
-	logDir  string
-	warn    func(stage, text string)
-	note    func(text string)
-	onDeath func(stage string, err error)
-	outage  time.Duration
+// Stage is a stage's program.
+type Stage struct {
+	Name    string
+	Command []string                  // the words that start it
+	Flags   func(worker int) []string // with which a worker serves, counted from 0
+}
+
+// Group is the processes of one run.
+type Group struct {
+	Run     string
+	Data    string        // the data directory
+	Address bus.Address   // of the event server
+	Keys    []string      // variables of the environment with what opens the sources
+	LogDir  string        // folder of the processes' logs
+	Outage  time.Duration // how long the event server or the disk may be unusable
+	Advice  string        // what to do when they were unusable for longer
+
+	Warn    func(stage, text string)
+	Note    func(text string)
+	OnDeath func(stage string, err error) // a process has died and is started again
 
 	wg      sync.WaitGroup
 	mu      sync.Mutex
@@ -49,19 +60,19 @@ type children struct {
 	killed  bool
 }
 
-// keep starts a process of s and starts it again when it dies, until ctx ends.
+// Keep starts a process of s and starts it again when it dies, until ctx ends.
 // The error channel gets the reason when that is of no use.
-func (c *children) keep(ctx context.Context, s plannedStage, worker int, gaveUp chan<- error) {
-	c.wg.Go(func() {
+func (g *Group) Keep(ctx context.Context, s Stage, worker int, gaveUp chan<- error) {
+	g.wg.Go(func() {
 		early := 0
 		for ctx.Err() == nil {
 			started := time.Now()
-			last, err := c.once(ctx, s, worker)
+			last, err := g.once(ctx, s, worker)
 			if ctx.Err() != nil {
 				return
 			}
 			if unusable(err) {
-				give(gaveUp, fmt.Errorf("stage %s: %s\n%s", s.Name, last, continues))
+				give(gaveUp, fmt.Errorf("stage %s: %s\n%s", s.Name, last, g.Advice))
 				return
 			}
 			early++
@@ -72,7 +83,7 @@ func (c *children) keep(ctx context.Context, s plannedStage, worker int, gaveUp 
 				give(gaveUp, fmt.Errorf("stage %s ends as soon as it is started: %s", s.Name, last))
 				return
 			}
-			c.onDeath(s.Name, err)
+			g.OnDeath(s.Name, err)
 			select {
 			case <-ctx.Done():
 			case <-time.After(restartPause << early):
@@ -96,13 +107,13 @@ func unusable(err error) bool {
 	return errors.As(err, &exit) && exit.ExitCode() == command.Unusable
 }
 
-// stop waits until all processes have ended; their context has. It says what it
+// Stop waits until all processes have ended; their context has. It says what it
 // waits for: a stage that is at work saves it first, however long that takes. A
 // signal ends them at once, and so does a while without work to save: idle says
-// that there is none. stop reports whether they ended by themselves.
-func (c *children) stop(signals <-chan os.Signal, idle bool) bool {
+// that there is none. Stop reports whether they ended by themselves.
+func (g *Group) Stop(signals <-chan os.Signal, idle bool) bool {
 	ended := make(chan struct{})
-	go func() { c.wg.Wait(); close(ended) }()
+	go func() { g.wg.Wait(); close(ended) }()
 	var grace <-chan time.Time
 	if idle {
 		grace = time.After(idleGrace)
@@ -117,62 +128,62 @@ func (c *children) stop(signals <-chan os.Signal, idle bool) bool {
 			return saved
 		case <-signals:
 			saved = false
-			c.kill()
+			g.kill()
 		case <-grace:
-			c.kill()
+			g.kill()
 		case <-tick.C:
-			c.note(fmt.Sprintf("waiting for %s to save what is done and end (%s so far); Ctrl-C ends at once, without saving",
-				strings.Join(c.names(), ", "), time.Since(began).Round(time.Second)))
+			g.Note(fmt.Sprintf("waiting for %s to save what is done and end (%s so far); Ctrl-C ends at once, without saving",
+				strings.Join(g.names(), ", "), time.Since(began).Round(time.Second)))
 		}
 	}
 }
 
 // kill ends every process, and what it has started, at once.
-func (c *children) kill() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.killed = true
-	for p := range c.running {
+func (g *Group) kill() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.killed = true
+	for p := range g.running {
 		_ = syscall.Kill(-p.Pid, syscall.SIGKILL)
 	}
 }
 
 // names are the stages that run.
-func (c *children) names() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Compact(slices.Sorted(maps.Values(c.running)))
+func (g *Group) names() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Compact(slices.Sorted(maps.Values(g.running)))
 }
 
 // begin starts cmd where processes are not to end at once meanwhile.
-func (c *children) begin(cmd *exec.Cmd, stage string) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.killed {
+func (g *Group) begin(cmd *exec.Cmd, stage string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.killed {
 		return context.Canceled
 	}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	if c.running == nil {
-		c.running = map[*os.Process]string{}
+	if g.running == nil {
+		g.running = map[*os.Process]string{}
 	}
-	c.running[cmd.Process] = stage
+	g.running[cmd.Process] = stage
 	return nil
 }
 
-func (c *children) end(cmd *exec.Cmd) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.running, cmd.Process)
+func (g *Group) end(cmd *exec.Cmd) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.running, cmd.Process)
 }
 
 // once runs the process to its end and returns the last line it wrote.
-func (c *children) once(ctx context.Context, s plannedStage, worker int) (last string, err error) {
-	args := append(slices.Clone(s.command[1:]), "serve", "--run", c.run)
-	cmd := exec.Command(s.command[0], append(args, s.serving(worker)...)...)
-	cmd.Env = append(withoutBus(os.Environ()), c.address.Environ()...)
-	cmd.Env = append(append(cmd.Env, c.keys...), "BITNET1_DATA="+c.data, command.EnvLauncher+"=1", command.EnvOutage+"="+c.outage.String())
+func (g *Group) once(ctx context.Context, s Stage, worker int) (last string, err error) {
+	args := append(slices.Clone(s.Command[1:]), "serve", "--run", g.Run)
+	cmd := exec.Command(s.Command[0], append(args, s.Flags(worker)...)...)
+	cmd.Env = append(WithoutBus(os.Environ()), g.Address.Environ()...)
+	cmd.Env = append(append(cmd.Env, g.Keys...), "BITNET1_DATA="+g.Data, command.EnvLauncher+"=1", command.EnvOutage+"="+g.Outage.String())
 	// A group of its own: Ctrl-C reaches the launcher, which ends its children
 	// in order. Standard input is how they notice when it is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -186,33 +197,33 @@ func (c *children) once(ctx context.Context, s plannedStage, worker int) (last s
 		return "", err
 	}
 	cmd.Stdout = io.Discard
-	log, err := c.openLog(s.Name, worker)
+	log, err := g.openLog(s.Name, worker)
 	if err != nil {
 		return "", err
 	}
 	defer log.Close()
-	if err := c.begin(cmd, s.Name); err != nil {
+	if err := g.begin(cmd, s.Name); err != nil {
 		return err.Error(), err
 	}
-	defer c.end(cmd)
+	defer g.end(cmd)
 	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
 	defer stop()
-	last = c.copyLog(s.Name, output, log)
+	last = g.copyLog(s.Name, output, log)
 	return last, cmd.Wait()
 }
 
-func (c *children) openLog(name string, worker int) (*os.File, error) {
+func (g *Group) openLog(name string, worker int) (*os.File, error) {
 	if worker > 0 {
 		name = fmt.Sprintf("%s-%d", name, worker)
 	}
-	if err := os.MkdirAll(c.logDir, 0o755); err != nil {
+	if err := os.MkdirAll(g.LogDir, 0o755); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(filepath.Join(c.logDir, name+".log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	return os.OpenFile(filepath.Join(g.LogDir, name+".log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 }
 
 // copyLog appends a process's log to its file and shows its warnings and notes.
-func (c *children) copyLog(name string, from io.Reader, to io.Writer) (last string) {
+func (g *Group) copyLog(name string, from io.Reader, to io.Writer) (last string) {
 	lines := bufio.NewReader(from)
 	for {
 		line, err := lines.ReadBytes('\n')
@@ -222,9 +233,9 @@ func (c *children) copyLog(name string, from io.Reader, to io.Writer) (last stri
 				last = text
 				switch level {
 				case "WARN", "ERROR":
-					c.warn(name, text)
+					g.Warn(name, text)
 				case "NOTE":
-					c.note(name + ": " + text)
+					g.Note(name + ": " + text)
 				}
 			}
 		}
@@ -248,7 +259,8 @@ func readLine(line []byte) (text, level string) {
 	return text, level
 }
 
-func withoutBus(env []string) []string {
+// WithoutBus is an environment without the variables that name an event server.
+func WithoutBus(env []string) []string {
 	var kept []string
 	for _, kv := range env {
 		if !strings.HasPrefix(kv, "NATS_") {

@@ -1,4 +1,4 @@
-package main
+package garbage
 
 import (
 	"cmp"
@@ -10,6 +10,7 @@ import (
 
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/stage"
 )
 
 // initial is how the record of a training names the checkpoint that it began from.
@@ -26,11 +27,11 @@ func (n *naming) thin(keep int) error {
 	needed := naming{dir: n.dir, named: map[string]bool{}}
 	spare := map[string]bool{}
 	for _, run := range runs {
-		done, err := finished(j, run)
+		ended, err := j.Read(run, event.RunFinished{}.Kind())
 		if err != nil {
 			return err
 		}
-		if !done {
+		if len(ended) == 0 {
 			if err := needed.run(j.RunDir(run)); err != nil {
 				return err
 			}
@@ -83,8 +84,8 @@ func sortCheckpoints(j journal.Journal, run string, keep int, kept, spare map[st
 	slices.SortFunc(all, func(a, b event.CheckpointSaved) int { return cmp.Compare(b.Step, a.Step) })
 	best, lowest := -1, math.Inf(1)
 	for i, c := range all {
-		if c.Blend == 0 && c.ValidationBits > 0 && c.ValidationBits <= lowest { // of equal ones the first, which comes last here
-			best, lowest = i, c.ValidationBits
+		if score, ok := stage.ByStep().Score(c); ok && score <= lowest { // of equal ones the first, which comes last here
+			best, lowest = i, score
 		}
 	}
 	for i, c := range all {

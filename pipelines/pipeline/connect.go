@@ -1,0 +1,125 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/record"
+)
+
+// prepareBus brings the bus to where the journal is, and listens.
+func (l *launcher) prepareBus(ctx context.Context, changed func()) error {
+	if l.server != nil {
+		if err := l.bus.ForgetAll(ctx); err != nil {
+			return err
+		}
+	} else if err := l.checkDirectory(ctx); err != nil {
+		return err
+	}
+	if err := l.restore(ctx); err != nil {
+		return err
+	}
+	last, err := l.bus.Last(ctx, l.run)
+	if err != nil {
+		return err
+	}
+	l.tracker = newTracker(l.stages, last)
+	l.tracker.changed = changed
+	if err := l.listenFirst(ctx); err != nil {
+		return err
+	}
+	return l.follow(ctx)
+}
+
+// restore announces what the journal has and the bus lacks.
+func (l *launcher) restore(ctx context.Context) error {
+	missing, err := bus.NewAnnouncer(l.journal, l.bus).Restore(ctx, l.run)
+	if missing > 0 {
+		l.screen.note(fmt.Sprintf("the event server lacked %s of this run: announced again", plural(missing, "event")))
+	}
+	return err
+}
+
+// checkDirectory makes sure that what a server of others has of this run was
+// made in this data directory: the journal and the artifacts are nowhere else.
+func (l *launcher) checkDirectory(ctx context.Context) error {
+	there, _, err := l.bus.History(ctx, l.run, "*.*", 0)
+	if err != nil {
+		return err
+	}
+	here := artifact.DirectoryName(l.store.Dir())
+	began := "another data directory"
+	for _, k := range there {
+		if l.journal.Keeps(k.Envelope) {
+			continue
+		}
+		if started, err := event.Into[event.RunStarted](k.Envelope); err == nil {
+			if began = cmp.Or(started.Data, began); began != here {
+				return fmt.Errorf("run %s was begun on this event server in %s, and this is %s: name that directory with --data, or give the run a name of its own with --run", l.run, began, here)
+			}
+		}
+		if ref, lacks := record.Lacks(l.store, k.Envelope); lacks {
+			return fmt.Errorf("the event server has events of run %s that were made in %s, but %s is not in %s (was it removed, or copied from elsewhere?): name another directory with --data, or give the run a name of its own with --run", l.run, began, ref, here)
+		}
+	}
+	return nil
+}
+
+// listenFirst creates the stages' consumers anew, before anything is announced.
+// All events of the run come to them again; what is done is answered from the
+// jobs' records, what failed or was interrupted is tried again at once.
+func (l *launcher) listenFirst(ctx context.Context) error {
+	for _, s := range l.stages {
+		if err := l.bus.Forget(ctx, l.listener(s)); err != nil {
+			return err
+		}
+		if _, err := l.bus.Listen(ctx, l.listener(s)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *launcher) listener(s plannedStage) bus.Listener {
+	return bus.Listener{Stage: s.Name, Run: l.run, Kind: s.Kind}
+}
+
+// forget removes the stages' consumers: the next launch makes them anew, and a
+// stream can only have so many.
+func (l *launcher) forget() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	for _, s := range l.stages {
+		if l.bus.Forget(ctx, l.listener(s)) != nil {
+			return // the server removes them after a while
+		}
+	}
+}
+
+func (l *launcher) follow(ctx context.Context) error {
+	err := l.bus.Follow(ctx, l.run, func(k bus.Kept) {
+		// A stage in another language knows only the bus, which must not be the
+		// only copy of what it says.
+		if k.ID != "" {
+			if _, err := l.journal.Write(k.Envelope); err != nil {
+				l.unkept.Store(true)
+				l.screen.warn("launcher", err.Error())
+			}
+		}
+		if l.tracker.observe(k) {
+			l.screen.event(k.Envelope)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return l.bus.Watch(ctx, l.run, func(p bus.Progress) {
+		l.tracker.progress(p)
+		l.screen.progress(p)
+	})
+}

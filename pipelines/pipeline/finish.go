@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/record"
+)
+
+// wait returns when the run is finished or cannot go on.
+func (l *launcher) wait(ctx context.Context, changed <-chan struct{}, gaveUp <-chan error) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var away time.Time // since when the event server cannot be used
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case err := <-gaveUp:
+			return err
+		case <-changed:
+			if !l.tracker.quiet() {
+				continue
+			}
+		case <-tick.C:
+		}
+		answered, err := l.answered(ctx)
+		switch {
+		case ctx.Err() != nil:
+			continue
+		case err != nil && away.IsZero():
+			away = time.Now()
+			l.screen.warn("launcher", fmt.Sprintf("the event server cannot be used and has %s to come back: %v", l.outage, err))
+		case err != nil && time.Since(away) > l.outage:
+			return fmt.Errorf("the event server cannot be used (tried for %s): %w\n%s", l.outage, err, continues)
+		case err == nil && !away.IsZero():
+			away = time.Time{}
+			l.screen.note("the event server can be used again")
+		}
+		if answered {
+			ended, err := l.conclude(ctx)
+			if ended || err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// answered reports whether the stages have answered everything that the server
+// has of the run, in this launch: an answer of an earlier one says nothing of
+// what was lost since. A stage announces what it makes before it acknowledges,
+// so nothing can follow when no stage has anything to answer and nothing was
+// announced while they were asked.
+func (l *launcher) answered(ctx context.Context) (bool, error) {
+	if l.server != nil {
+		if err := l.server.Mend(); err != nil {
+			return false, err
+		}
+	}
+	before, err := l.bus.Last(ctx, l.run)
+	if err != nil {
+		return false, err
+	}
+	for _, s := range l.stages {
+		n, err := l.bus.Unanswered(ctx, l.listener(s))
+		if err != nil || n > 0 {
+			return false, err
+		}
+	}
+	after, err := l.bus.Last(ctx, l.run)
+	return before == after && l.tracker.hasRead(after), err
+}
+
+// conclude ends the run when its files say that it is whole, and reports whether
+// they do. What the server has lost is announced again and the run goes on.
+func (l *launcher) conclude(ctx context.Context) (ended bool, err error) {
+	failed, stuck := l.tracker.failures()
+	if len(failed) > 0 || len(stuck) > 0 {
+		return true, failure(failed, stuck)
+	}
+	if l.unkept.Load() {
+		if err := l.keep(ctx); err != nil {
+			return true, err
+		}
+	}
+	announcer := bus.NewAnnouncer(l.journal, l.bus)
+	if missing, err := announcer.Restore(ctx, l.run); err != nil || missing > 0 {
+		return err != nil, err
+	}
+	gap, err := record.Gap(l.store, l.journal, l.run, l.listeners())
+	if err != nil {
+		return true, err
+	}
+	if gap != "" {
+		return true, fmt.Errorf("the stages have nothing left to do, but %s: give the same command again; a stage of your own announces job.finished before it acknowledges an event", gap)
+	}
+	return true, l.announce(ctx, announcer, event.Part{}, event.RunFinished{Events: l.tracker.eventCount()})
+}
+
+// keep writes to the journal what could not be written when it was announced.
+func (l *launcher) keep(ctx context.Context) error {
+	events, _, err := l.bus.History(ctx, l.run, "*.*", 0)
+	if err != nil {
+		return err
+	}
+	for _, k := range events {
+		if _, err := l.journal.Write(k.Envelope); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func failure(failed []event.JobFinished, stuck []string) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s failed:", plural(len(failed), "job"))
+	for _, f := range failed {
+		fmt.Fprintf(&b, "\n  %s: %s", f.Listener, f.Cause)
+	}
+	for _, s := range stuck {
+		fmt.Fprintf(&b, "\n  %s waits for what they should have made", s)
+	}
+	b.WriteString("\n" + continues)
+	return errors.New(b.String())
+}
