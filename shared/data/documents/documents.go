@@ -3,8 +3,8 @@
 // and its name, Fields says which columns make a document, Filter leaves rows out, and Template makes texts of
 // conversations.
 //
-// A new format is a rowReader, beside a line in openText; a format whose rows mean the same as JSON objects is only an
-// objectScanner.
+// A new format is a row in the table formats and a rowReader. A format whose rows are equivalent to JSON objects needs
+// only an objectScanner.
 //
 // The package does not find files (see package source) and knows no tokens. Whatever a file contains, reading it yields
 // an error and not a crash, as long as nobody shortens the file meanwhile.
@@ -199,7 +199,7 @@ func openRows(f *os.File, o Options) (rowReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openText(in, kind, o)
+	return openFormat(in, kind, o)
 }
 
 // Rows is the number of rows that the file states, or -1 if its format does not state it.

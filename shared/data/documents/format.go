@@ -23,12 +23,50 @@ const (
 	FormatText  = "text"  // plain text, see Options.Split
 )
 
-var formats = []string{FormatAuto, FormatJSONL, FormatJSON, FormatCSV, FormatTSV, FormatText}
+// format is a format beside parquet.
+type format struct {
+	name string
+	// typical are the extensions of names that files of documents have. Files with other extensions, such as .txt,
+	// may as well be about the documents in their folder.
+	typical, other []string
+	open           func(in *bufio.Reader, o Options) (rowReader, error)
+}
 
-func validateFormat(format string) error {
-	if !slices.Contains(formats, format) {
-		return fmt.Errorf("format %q: choose one of %s, or leave it empty to have it found", format,
-			strings.Join(formats[1:], ", "))
+// formats are all that there is to say of a format beside its reader.
+var formats = []format{
+	{FormatJSONL, []string{".jsonl", ".ndjson"}, []string{".json"}, openLines},
+	{FormatJSON, nil, nil, openList}, // recognized by its first bytes
+	{FormatCSV, []string{".csv"}, nil, openCSV},
+	{FormatTSV, []string{".tsv"}, []string{".tab"}, openTSV},
+	{FormatText, nil, []string{".txt", ".text", ".md", ".markdown", ".rst", ".tex"}, openText},
+}
+
+// TypicalExtensions are the extensions of files in a folder that hold documents and are not about them.
+func TypicalExtensions() []string {
+	all := []string{".parquet"}
+	for _, f := range formats {
+		all = append(all, f.typical...)
+	}
+	return all
+}
+
+// Extensions are all extensions by which files of documents are known, typical ones first.
+func Extensions() []string {
+	all := TypicalExtensions()
+	for _, f := range formats {
+		all = append(all, f.other...)
+	}
+	return all
+}
+
+func validateFormat(name string) error {
+	var names []string
+	for _, f := range formats {
+		names = append(names, f.name)
+	}
+	if name != FormatAuto && !slices.Contains(names, name) {
+		return fmt.Errorf("format %q: choose one of %s, or leave it empty to have it found", name,
+			strings.Join(names, ", "))
 	}
 	return nil
 }
@@ -39,26 +77,24 @@ func formatOf(name string, kind filetype.Type, text *bufio.Reader) (string, erro
 		return FormatJSONL, nil // no documents, whatever it is
 	}
 	extension := strings.ToLower(path.Ext(trimPacked(name)))
-	switch extension {
-	case ".csv":
-		return orLines(FormatCSV, kind, text), nil
-	case ".tsv", ".tab":
-		return orLines(FormatTSV, kind, text), nil
-	case ".txt", ".text", ".md", ".markdown", ".rst", ".tex":
-		return orLines(FormatText, kind, text), nil
+	byName := ""
+	for _, f := range formats {
+		if slices.Contains(f.typical, extension) || slices.Contains(f.other, extension) {
+			byName = f.name
+		}
 	}
 	switch {
+	case byName != "" && byName != FormatJSONL:
+		return orLines(byName, kind, text), nil
 	case kind == filetype.JSONList:
 		return FormatJSON, nil
-	case kind == filetype.JSONObject || extension == ".jsonl" || extension == ".ndjson" || extension == ".json":
+	case kind == filetype.JSONObject || byName == FormatJSONL:
 		return FormatJSONL, nil
 	case extension == "":
 		return FormatText, nil
 	}
-	return "", fmt.Errorf("the file is text, and the extension %s says nothing of how it is to be read: documents "+
-		"are read from parquet and, as %s say, from .jsonl, .json, .csv, .tsv and .txt; name the file so, or set "+
-		"format to text, csv or another of them",
-		extension, "their extensions")
+	return "", fmt.Errorf("the file is text, and the extension %s does not say how to read it: documents end in "+
+		"%s; name the file so, or set format to text, csv or another one", extension, strings.Join(Extensions(), ", "))
 }
 
 // trimPacked removes an extension that stands for compression.
@@ -84,28 +120,40 @@ func orLines(format string, kind filetype.Type, text *bufio.Reader) string {
 	return format
 }
 
-// openText opens a file of any format but parquet.
-func openText(in *bufio.Reader, kind filetype.Type, o Options) (rowReader, error) {
-	format := o.Format
-	if format == FormatAuto {
+// openFormat opens a file of any format but parquet.
+func openFormat(in *bufio.Reader, kind filetype.Type, o Options) (rowReader, error) {
+	name := o.Format
+	if name == FormatAuto {
 		var err error
-		if format, err = formatOf(o.Source, kind, in); err != nil {
+		if name, err = formatOf(o.Source, kind, in); err != nil {
 			return nil, err
 		}
 	}
-	switch format {
-	case FormatText:
-		if len(o.Filters) > 0 {
-			return nil, errors.New("filters ask for columns, and plain text has none: give filters to the other " +
-				"sources alone")
-		}
-		return newTextReader(in, o), nil
-	case FormatCSV, FormatTSV:
-		return openTable(in, format, o)
-	case FormatJSON:
-		return newObjectReader(&listScanner{in: in, limit: o.MaxDocument, name: textName(o)}, o), nil
+	// Options.Validate has checked the name.
+	i := slices.IndexFunc(formats, func(f format) bool { return f.name == name })
+	return formats[i].open(in, o)
+}
+
+func openLines(in *bufio.Reader, o Options) (rowReader, error) { return openJSONL(in, o), nil }
+
+func openList(in *bufio.Reader, o Options) (rowReader, error) {
+	return newObjectReader(&listScanner{in: in, limit: o.MaxDocument, name: textName(o)}, o), nil
+}
+
+func openCSV(in *bufio.Reader, o Options) (rowReader, error) {
+	return openTable(in, newQuotedRows(in, o.MaxDocument).next, o)
+}
+
+func openTSV(in *bufio.Reader, o Options) (rowReader, error) {
+	return openTable(in, (&tabbedRows{lines: openJSONL(in, o)}).next, o)
+}
+
+func openText(in *bufio.Reader, o Options) (rowReader, error) {
+	if len(o.Filters) > 0 {
+		return nil, errors.New("filters ask for columns, and plain text has none: give filters to the other sources " +
+			"alone")
 	}
-	return openJSONL(in, o), nil
+	return newTextReader(in, o), nil
 }
 
 // textName is the name of the column of text for formats whose rows may be bare texts.

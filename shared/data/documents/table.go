@@ -22,17 +22,12 @@ type tableScanner struct {
 	object []byte
 }
 
-// openTable opens a table whose format is FormatCSV or FormatTSV.
-func openTable(in *bufio.Reader, format string, o Options) (rowReader, error) {
+// openTable opens a table. record returns the rows of in, the header first.
+func openTable(in *bufio.Reader, record func() ([]string, string, error), o Options) (rowReader, error) {
 	if mark, _ := in.Peek(len(filetype.ByteOrderMark)); string(mark) == filetype.ByteOrderMark {
 		_, _ = in.Discard(len(mark))
 	}
-	t := &tableScanner{}
-	if format == FormatTSV {
-		t.record = (&tabbedRows{lines: openJSONL(in, o)}).next
-	} else {
-		t.record = newQuotedRows(in, o.MaxDocument).next
-	}
+	t := &tableScanner{record: record}
 	names, place, err := t.record()
 	if err != nil && err != io.EOF {
 		return nil, fmt.Errorf("the header of the table: %s: %w", place, err)

@@ -13,6 +13,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"bitnet1/shared/data/documents"
 	"bitnet1/shared/data/glob"
 	"bitnet1/shared/digest"
 )
@@ -182,10 +183,12 @@ func regular(path string) error {
 
 // inside is a pattern that matches the documents in a folder.
 func inside(folder string) string {
-	for _, pattern := range []string{"*.parquet", "*.jsonl", "*.jsonl.*", "*.txt", "*.csv", "*.json"} {
-		for _, deep := range []string{"", "**/"} {
-			if found, err := glob.Files(filepath.Join(folder, deep+pattern)); err == nil && len(found) > 0 {
-				return deep + pattern
+	for _, extension := range documents.Extensions() {
+		for _, pattern := range []string{"*" + extension, "*" + extension + ".*"} {
+			for _, deep := range []string{"", "**/"} {
+				if found, err := glob.Files(filepath.Join(folder, deep+pattern)); err == nil && len(found) > 0 {
+					return deep + pattern
+				}
 			}
 		}
 	}

@@ -23,6 +23,7 @@ import (
 	"strings"
 	"time"
 
+	"bitnet1/shared/data/documents"
 	"bitnet1/shared/data/glob"
 	"bitnet1/shared/digest"
 )
@@ -176,7 +177,7 @@ func matching(all []Object, pattern string, key func(Object) string) ([]Object, 
 	_, mistake := glob.Match(pattern, "")
 	for _, meant := range []func(name string) bool{
 		func(name string) bool { return pattern == "" || name == pattern },
-		func(name string) bool { return strings.HasPrefix(name, pattern+"/") && documents(name) },
+		func(name string) bool { return strings.HasPrefix(name, pattern+"/") && holdsDocuments(name) },
 		func(name string) bool { ok, _ := glob.Match(pattern, name); return ok },
 	} {
 		found := slices.DeleteFunc(slices.Clone(all), func(o Object) bool { return !meant(key(o)) })
@@ -190,11 +191,11 @@ func matching(all []Object, pattern string, key func(Object) string) ([]Object, 
 	return nil, nil
 }
 
-// documents tells whether a file in a folder is likely to hold documents. Plain text and JSON may be about the other
+// holdsDocuments tells whether a file in a folder is likely to hold documents. Plain text and JSON may be about the other
 // files.
-func documents(name string) bool {
+func holdsDocuments(name string) bool {
 	name = strings.TrimSuffix(strings.TrimSuffix(name, ".gz"), ".zst")
-	return slices.Contains([]string{".parquet", ".jsonl", ".ndjson", ".csv", ".tsv"}, path.Ext(name))
+	return slices.Contains(documents.TypicalExtensions(), path.Ext(name))
 }
 
 // fixed is the part of a pattern before the first name with a wildcard. Listing begins there.

@@ -209,7 +209,7 @@ func (h hub) find(ctx context.Context, address string) ([]Object, error) {
 	}
 	var all []Object
 	folder := fixed(p.path)
-	if folder == p.path && documents(p.path) {
+	if folder == p.path && holdsDocuments(p.path) {
 		folder = path.Dir(p.path)
 	}
 	next := h.endpoint() + "/api/datasets/" + p.dataset + "/tree/" + url.PathEscape(p.revision)
