@@ -71,9 +71,10 @@ package kernels
 
 import "errors"
 
-// Floats is device memory for float32 values.
+// Floats is device memory for float32 values, or for bfloat16 values in their place: see Device.NewBFloats.
 type Floats interface {
 	Len() int
+	BFloat16() bool            // the values are kept as bfloat16
 	Slice(from, to int) Floats // shares memory
 }
 

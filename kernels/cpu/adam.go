@@ -9,7 +9,7 @@ import (
 
 // AdamW is one update of decoupled-weight-decay Adam (Loshchilov and Hutter 2019), as PyTorch computes it.
 func (d *Device) AdamW(a kernels.Adam) {
-	d.run("AdamW", func() {
+	d.run("AdamW", kernels.CheckAdamW(a), func() {
 		param, grad, m, v := values(a.Param), values(a.Grad), values(a.M), values(a.V)
 		target := param
 		if a.Master != nil {

@@ -10,7 +10,7 @@ import (
 
 // Attend computes the attention output, one task per sequence and head.
 func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.Planes, a kernels.Attention) {
-	d.run("Attend", func() {
+	d.run("Attend", kernels.CheckAttend(out, pointers, qkv, a), func() {
 		in, dst, ptr := qkv.(*planes), out.(*planes), pointers.(ints)
 		// In a row of out, several heads may share a word. So every head first writes words of its own.
 		perHead := wordsOf(a.HeadDim)

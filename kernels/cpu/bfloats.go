@@ -9,6 +9,7 @@ import (
 type bfloats []uint16
 
 func (b bfloats) Len() int                          { return len(b) }
+func (b bfloats) BFloat16() bool                    { return true }
 func (b bfloats) Slice(from, to int) kernels.Floats { return b[from:to] }
 
 // anyFloats is memory for gradients in one of the two formats: the other slice is nil.

@@ -69,6 +69,7 @@ type (
 )
 
 func (f floats) Len() int                          { return len(f) }
+func (f floats) BFloat16() bool                    { return false }
 func (f floats) Slice(from, to int) kernels.Floats { return f[from:to] }
 func (n ints) Len() int                            { return len(n) }
 func (n ints) Slice(from, to int) kernels.Ints     { return n[from:to] }
@@ -81,50 +82,40 @@ func values(x kernels.Floats) []float32 {
 	return x.(floats)
 }
 
-// maxElements bounds one buffer: to allocate much more would end the process, where an error is wanted.
-const maxElements = 1 << 38
-
-func checkSize(what string, n int) error {
-	if n < 0 || n > maxElements {
-		return fmt.Errorf("cpu: cannot allocate %d %s: choose a smaller model, batch or sequence", n, what)
-	}
-	return nil
-}
-
 // NewFloats allocates n zeros.
 func (d *Device) NewFloats(n int) (kernels.Floats, error) {
-	if err := checkSize("floats", n); err != nil {
-		return nil, err
+	if err := kernels.CheckSize("floats", n); err != nil {
+		return nil, fmt.Errorf("cpu: %w", err)
 	}
 	return make(floats, n), nil
 }
 
 // NewBFloats allocates n zeros.
 func (d *Device) NewBFloats(n int) (kernels.Floats, error) {
-	if err := checkSize("bfloats", n); err != nil {
-		return nil, err
+	if err := kernels.CheckSize("bfloats", n); err != nil {
+		return nil, fmt.Errorf("cpu: %w", err)
 	}
 	return make(bfloats, n), nil
 }
 
 // NewInts allocates n zeros.
 func (d *Device) NewInts(n int) (kernels.Ints, error) {
-	if err := checkSize("ints", n); err != nil {
-		return nil, err
+	if err := kernels.CheckSize("ints", n); err != nil {
+		return nil, fmt.Errorf("cpu: %w", err)
 	}
 	return make(ints, n), nil
 }
 
 // Upload copies src to dst.
 func (d *Device) Upload(dst kernels.Floats, src []float32) {
-	d.run("Upload", func() {
+	d.run("Upload", kernels.CheckUpload(dst, len(src)), func() {
 		d.write(anyFloatsOf(dst), 0, src)
 	})
 }
 
 // UploadInts copies src to dst.
 func (d *Device) UploadInts(dst kernels.Ints, src []int32) {
-	d.run("UploadInts", func() { copy(dst.(ints)[:len(src)], src) })
+	d.run("UploadInts", kernels.CheckUploadInts(dst, len(src)), func() { copy(dst.(ints)[:len(src)], src) })
 }
 
 // SetScalars replaces the scalars.
@@ -132,13 +123,13 @@ func (d *Device) SetScalars(s kernels.Scalars) { d.scalars = s }
 
 // Download copies src to dst.
 func (d *Device) Download(dst []float32, src kernels.Floats) error {
-	d.run("Download", func() { copy(dst, d.read(dst, anyFloatsOf(src), 0)) })
+	d.run("Download", kernels.CheckDownload(len(dst), src), func() { copy(dst, d.read(dst, anyFloatsOf(src), 0)) })
 	return d.err
 }
 
 // DownloadInts copies src to dst.
 func (d *Device) DownloadInts(dst []int32, src kernels.Ints) error {
-	d.run("DownloadInts", func() { copy(dst, src.(ints)[:len(dst)]) })
+	d.run("DownloadInts", kernels.CheckDownloadInts(len(dst), src), func() { copy(dst, src.(ints)[:len(dst)]) })
 	return d.err
 }
 
@@ -146,11 +137,10 @@ func (d *Device) DownloadInts(dst []int32, src kernels.Ints) error {
 type reader struct{}
 
 func (reader) Read(dst []float32, src kernels.Floats) error {
-	from, ok := src.(floats)
-	if !ok || len(from) < len(dst) {
-		return fmt.Errorf("cpu: reading %d floats of %T with %d values", len(dst), src, src.Len())
+	if err := kernels.CheckRead(len(dst), src); err != nil {
+		return fmt.Errorf("cpu Read: %w", err)
 	}
-	copy(dst, from)
+	copy(dst, values(src))
 	return nil
 }
 
@@ -172,10 +162,14 @@ func (d *Device) Close() error {
 	return nil
 }
 
-// run does one operation, unless an earlier one failed. A panic in f, for example because of a token outside the
-// vocabulary, becomes the device's error.
-func (d *Device) run(operation string, f func()) {
+// run does one operation, unless the contract refuses its arguments or an earlier operation failed. A refusal, and a panic
+// in f because of a token outside the vocabulary, become the device's error.
+func (d *Device) run(operation string, refusal error, f func()) {
 	if d.err != nil {
+		return
+	}
+	if refusal != nil {
+		d.err = fmt.Errorf("cpu %s: %w", operation, refusal)
 		return
 	}
 	defer func() {

@@ -8,7 +8,7 @@ import (
 
 // Binarize refreshes the signs, and bonsai's effective weights, of a linear.
 func (d *Device) Binarize(l kernels.Linear) {
-	d.run("Binarize", func() {
+	d.run("Binarize", kernels.CheckBinarize(l), func() {
 		weight, mixed, signs := values(l.Weight), values(l.Mixed), l.Signs.(*planes)
 		mix := d.scalars.Mix
 		d.blocks(l.Out, 16, func(from, to int, _ *scratch) {
@@ -185,7 +185,7 @@ const fewRows = 8
 
 // LinearSigns writes the signs of a linear's output, and the STE mask: where |u| <= 1.
 func (d *Device) LinearSigns(out, mask kernels.Planes, x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
-	d.run("LinearSigns", func() {
+	d.run("LinearSigns", kernels.CheckLinearSigns(out, mask, x, l, shift), func() {
 		signs := out.(*planes)
 		maskRow := func(row int, s *scratch) []uint64 {
 			if mask == nil {
@@ -213,7 +213,7 @@ func (d *Device) LinearSigns(out, mask kernels.Planes, x kernels.Activation, l k
 
 // LinearAdd adds a linear's output to the residual stream.
 func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l kernels.Linear) {
-	d.run("LinearAdd", func() {
+	d.run("LinearAdd", kernels.CheckLinearAdd(out, residual, x, l), func() {
 		dst, base := values(out), values(residual)
 		d.forward(x, l, kernels.KShift{}, func(row int, u []float32) {
 			to := dst[row*l.Out:][:l.Out]

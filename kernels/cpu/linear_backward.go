@@ -5,7 +5,7 @@ import "bitnet1/kernels"
 // LinearBackward computes the gradients of a linear's input and parameters from the gradient of its output.
 func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, mask kernels.Planes,
 	x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
-	d.run("LinearBackward", func() {
+	d.run("LinearBackward", kernels.CheckLinearBackward(dx, dl, dy, mask, x, l, shift, gradBits), func() {
 		rows := rowsOf(x, l.In)
 		g := &gradient{output: anyFloatsOf(dy), stride: l.Out, shift: shift, rows: rows, to: l.Out}
 		if mask != nil {
@@ -29,9 +29,6 @@ func ofProducts(dl *kernels.LinearGradient) *kernels.LinearGradient {
 // that of alpha is Σ w * p. Both need p alone, so the forward pass keeps no products.
 func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient, g *gradient, x kernels.Activation,
 	l kernels.Linear, gradBits int) {
-	if err := kernels.CheckGradBits(gradBits); err != nil {
-		panic(err)
-	}
 	rounded := gradBits != kernels.FloatBits
 	var byRow func(from, to int, q roundedGradient, s *scratch)
 	var byChannel *roundedGradient
@@ -39,9 +36,6 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 		byRow = d.inputGradient(dx, l)
 	}
 	if dl != nil && rounded && x.Planes != nil {
-		if err := kernels.CheckSums(g.rows, gradBits, x.Planes.Quantization()); err != nil {
-			panic(err)
-		}
 		byChannel = new(roundedGradient)
 	}
 	if byRow != nil || byChannel != nil {

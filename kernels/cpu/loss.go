@@ -9,7 +9,7 @@ import (
 // CrossEntropy computes losses in nats, for as many rows at a time as their logits may take memory.
 func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, lmHead kernels.Linear,
 	targets kernels.Ints) {
-	d.run("CrossEntropy", func() {
+	d.run("CrossEntropy", kernels.CheckCrossEntropy(losses, x, lmHead, targets), func() {
 		h := d.newLMHeadPass(losses, x, lmHead, targets)
 		h.rowParts(func(from, to int, logits floats) { h.losses(from, to, logits) })
 	})
@@ -18,7 +18,7 @@ func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, lmHea
 // CrossEntropyBackward computes losses and the gradients that follow from them.
 func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.LinearGradient, x kernels.Activation,
 	lmHead kernels.Linear, targets kernels.Ints, gradBits int) {
-	d.run("CrossEntropyBackward", func() {
+	d.run("CrossEntropyBackward", kernels.CheckCrossEntropyBackward(losses, dx, dl, x, lmHead, targets, gradBits), func() {
 		h := d.newLMHeadPass(losses, x, lmHead, targets)
 		// Integers of a channel have one scale for all rows. If the logits of all rows do not fit at once, those of all rows
 		// and some channels are computed again.

@@ -15,7 +15,7 @@ func (d *Device) reciprocalRMS(x []float32, eps float64) float64 {
 // Normalize is RMSNorm followed by the reading of the residual stream. It works in float64, so that what decides a
 // level is the float32 input alone; a sign needs no more than the signs of gain and x.
 func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps float64) {
-	d.run("Normalize", func() {
+	d.run("Normalize", kernels.CheckNormalize(out, x, gain), func() {
 		in, g := values(x), values(gain)
 		width := len(g)
 		rows := len(in) / width
@@ -104,7 +104,7 @@ func (p *planes) setLevels(r int, index []byte) {
 
 // NormalizeBackward is the gradient of Normalize: with a = gain * x * r, dx = r * (da*gain - x * r²/d * Σ da*gain*x).
 func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps float64, q kernels.Quantization) {
-	d.run("NormalizeBackward", func() {
+	d.run("NormalizeBackward", kernels.CheckNormalizeBackward(dx, dGain, dOut, x, gain, q), func() {
 		in, g, grad, to := values(x), values(gain), anyFloatsOf(dOut), anyFloatsOf(dx)
 		width, limit := len(g), q.PassLimit()
 		d.sumRows(values(dGain), len(in)/width, width, 1, func(from, end int, dGain []float64, s *scratch) {

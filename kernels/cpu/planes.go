@@ -27,8 +27,8 @@ func (d *Device) NewPlanes(rows, cols int, q kernels.Quantization) (kernels.Plan
 	}
 	bits := q.Planes()
 	stride := (cols + 64*wordsPerStep - 1) / (64 * wordsPerStep) * wordsPerStep
-	if err := checkSize("words of bit planes", rows*bits*stride); err != nil {
-		return nil, err
+	if err := kernels.CheckSize("words of bit planes", rows*bits*stride); err != nil {
+		return nil, fmt.Errorf("cpu: %w", err)
 	}
 	return &planes{rows, cols, bits, q, stride, make([]uint64, rows*bits*stride), make([]int32, rows*bits)}, nil
 }
@@ -45,7 +45,7 @@ func (p *planes) Slice(from, to int) kernels.Planes {
 
 // DownloadPlanes copies the words of src without the padding beyond whole words.
 func (d *Device) DownloadPlanes(dst []uint64, src kernels.Planes) error {
-	d.run("DownloadPlanes", func() {
+	d.run("DownloadPlanes", kernels.CheckDownloadPlanes(len(dst), src), func() {
 		p := src.(*planes)
 		n := wordsOf(p.cols)
 		for i := range p.rows * p.bits {

@@ -10,7 +10,7 @@ const reduceBlock = 4096
 
 // Copy copies src to dst.
 func (d *Device) Copy(dst, src kernels.Floats) {
-	d.run("Copy", func() {
+	d.run("Copy", kernels.CheckCopy(dst, src), func() {
 		to, from := values(dst)[:src.Len()], values(src)
 		d.blocks(len(from), 1<<16, func(a, b int, _ *scratch) { copy(to[a:b], from[a:b]) })
 	})
@@ -18,7 +18,7 @@ func (d *Device) Copy(dst, src kernels.Floats) {
 
 // Zero clears x.
 func (d *Device) Zero(x kernels.Floats) {
-	d.run("Zero", func() {
+	d.run("Zero", kernels.CheckZero(x), func() {
 		all := anyFloatsOf(x)
 		d.blocks(x.Len(), 1<<16, func(from, to int, _ *scratch) {
 			if all.bfloats != nil {
@@ -32,7 +32,7 @@ func (d *Device) Zero(x kernels.Floats) {
 
 // AddSum adds the sum of x to dst[0].
 func (d *Device) AddSum(dst, x kernels.Floats) {
-	d.run("AddSum", func() {
+	d.run("AddSum", kernels.CheckAddSum(dst, x), func() {
 		d.reduce(values(dst), values(x), func(x []float32) (sum float64) {
 			for _, v := range x {
 				sum += float64(v)
@@ -44,7 +44,7 @@ func (d *Device) AddSum(dst, x kernels.Floats) {
 
 // AddSumSquares adds the sum of squares of x to dst[0].
 func (d *Device) AddSumSquares(dst, x kernels.Floats) {
-	d.run("AddSumSquares", func() { d.reduce(values(dst), values(x), d.sumSquares) })
+	d.run("AddSumSquares", kernels.CheckAddSum(dst, x), func() { d.reduce(values(dst), values(x), d.sumSquares) })
 }
 
 func (d *Device) reduce(dst, x []float32, f func(x []float32) float64) {

@@ -6,7 +6,7 @@ import "bitnet1/kernels"
 
 // AdamW is one update of decoupled-weight-decay Adam (Loshchilov and Hutter 2019), as PyTorch computes it.
 func (d *Device) AdamW(a kernels.Adam) {
-	d.run("AdamW", func() error {
+	d.run("AdamW", kernels.CheckAdamW(a), func() error {
 		n := a.Param.Len()
 		return d.launch(d.elementwise(n)).adamw(adam{
 			param: float32s(a.Param, n), m: float32s(a.M, n), v: float32s(a.V, n), master: float32s(a.Master, n),

@@ -19,12 +19,8 @@ const maxHeadDim = 256
 type attend = func(l launch, a attention, out, popcounts, pointers cu.DevicePtr) error
 
 func (d *Device) attention(qkv *planes, a kernels.Attention) (v attention, err error) {
-	width := a.Heads * a.HeadDim
-	switch {
-	case a.HeadDim > maxHeadDim:
+	if a.HeadDim > maxHeadDim {
 		return v, fmt.Errorf("heads of %d channels: at most %d are supported on CUDA devices", a.HeadDim, maxHeadDim)
-	case qkv.rows != a.Batch*a.Seq || qkv.cols != 3*width || qkv.bits != 1:
-		return v, fmt.Errorf("%d × %d tokens of %d heads × %d read %v", a.Batch, a.Seq, a.Heads, a.HeadDim, qkv)
 	}
 	v = attention{batch: int32(a.Batch), seq: int32(a.Seq), heads: int32(a.Heads), dim: int32(a.HeadDim), survivors: int32(a.Survivors),
 		words: int32(qkv.words()), layer: uint32(a.Layer), qkv: qkv.data, scale: float32(1 / math.Sqrt(float64(a.HeadDim))), scalars: d.memory.scalars,
@@ -54,15 +50,12 @@ func (d *Device) attention(qkv *planes, a kernels.Attention) (v attention, err e
 
 // Attend reads values.
 func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.Planes, a kernels.Attention) {
-	d.run("Attend", func() error {
+	d.run("Attend", kernels.CheckAttend(out, pointers, qkv, a), func() error {
 		v, err := d.attention(qkv.(*planes), a)
 		if err != nil {
 			return err
 		}
 		to, list := out.(*planes), int32s(pointers, a.Batch*a.Heads*a.Seq*a.Survivors)
-		if to.rows != a.Batch*a.Seq || to.cols != a.Heads*a.HeadDim || to.bits != 1 {
-			return fmt.Errorf("%d heads × %d into %v", a.Heads, a.HeadDim, to)
-		}
 		v.outWords = int32(to.words())
 		if err := d.clear(to.popcounts, 4*to.rows); err != nil {
 			return err
@@ -130,16 +123,13 @@ func survivorsKernel(a kernels.Attention) attend {
 
 // AttendBackward computes the gradients of queries, keys and values.
 func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, pointers kernels.Ints, a kernels.Attention) {
-	d.run("AttendBackward", func() error {
+	d.run("AttendBackward", kernels.CheckAttendBackward(dqkv, dOut, qkv, pointers, a), func() error {
 		v, err := d.attention(qkv.(*planes), a)
 		if err != nil {
 			return err
 		}
 		rows, width, heads := a.Batch*a.Seq, a.Heads*a.HeadDim, a.Batch*a.Heads
 		to, grad, list := gradientsOf(dqkv, 3*rows*width), gradientsOf(dOut, rows*width), int32s(pointers, heads*a.Seq*a.Survivors)
-		if to.bfloat16 != grad.bfloat16 {
-			return fmt.Errorf("gradients of what is read are %s, those of queries, keys and values %s: they must be of one kind", grad.kind(), to.kind())
-		}
 		switch a.Kind {
 		case kernels.RWSP:
 			return d.survivorsBackward(to, grad, list, v, a)

@@ -147,9 +147,14 @@ func enter(context cu.CUContext, index int) (release func(), err error) {
 	return runtime.UnlockOSThread, nil
 }
 
-// run does one operation unless an earlier one failed. An error, or a panic (sizes that do not fit), becomes the device's.
-func (d *Device) run(operation string, f func() error) {
+// run does one operation, unless the contract refuses its arguments or an earlier operation failed. A refusal, an error of f
+// and a panic in f become the device's error.
+func (d *Device) run(operation string, refusal error, f func() error) {
 	if d.err != nil {
+		return
+	}
+	if refusal != nil {
+		d.err = fmt.Errorf("CUDA device %d: %s: %w", d.index, operation, refusal)
 		return
 	}
 	release, err := d.current()
@@ -170,7 +175,7 @@ func (d *Device) run(operation string, f func() error) {
 
 // Sync waits for everything enqueued and reports the first failure since the device was made.
 func (d *Device) Sync() error {
-	d.run("Sync", d.wait)
+	d.run("Sync", nil, d.wait)
 	return d.err
 }
 
@@ -184,7 +189,7 @@ func (d *Device) wait() error {
 		return fmt.Errorf("queued work: %w", err)
 	}
 	if row != 0 {
-		return fmt.Errorf("Embed: the token of row %d is outside the vocabulary", row-1)
+		return fmt.Errorf("Embed: %w", kernels.OutsideVocabulary(int(row-1)))
 	}
 	return nil
 }
@@ -198,7 +203,7 @@ func (d *Device) Capture(enqueue func()) (replay func(), err error) {
 		return enqueue, nil
 	}
 	var graph *driver.Graph
-	d.run("Capture", func() error {
+	d.run("Capture", nil, func() error {
 		if err := driver.BeginCapture(d.stream); err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
@@ -221,7 +226,7 @@ func (d *Device) Capture(enqueue func()) (replay func(), err error) {
 	if d.err != nil {
 		return nil, d.err
 	}
-	return func() { d.run("replay", func() error { return graph.Launch(d.stream) }) }, nil
+	return func() { d.run("replay", nil, func() error { return graph.Launch(d.stream) }) }, nil
 }
 
 // Close waits for queued work and frees all memory of the device. A failure that an operation has reported is not reported again.

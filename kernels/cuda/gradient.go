@@ -3,8 +3,6 @@
 package cuda
 
 import (
-	"fmt"
-
 	"bitnet1/kernels"
 	"bitnet1/kernels/cuda/driver"
 
@@ -38,15 +36,12 @@ func (g *gradient[S]) parts(f func(from, to int, source S) error) error {
 // LinearBackward turns the gradient of a linear's output into those of its input and its parameters.
 func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, pass kernels.Planes,
 	x kernels.Activation, l kernels.Linear, s kernels.KShift, gradBits int) {
-	d.run("LinearBackward", func() error {
+	d.run("LinearBackward", kernels.CheckLinearBackward(dx, dl, dy, pass, x, l, s, gradBits), func() error {
 		rows := rowsOf(x, l.In)
 		from := gradientsOf(dy, rows*l.Out)
 		source := denseGradient{dy: from.at, width: int32(l.Out), shift: shiftOf(s, rows)}
 		if pass != nil {
 			p := pass.(*planes)
-			if p.rows < rows || p.cols != l.Out || p.bits != 1 {
-				return fmt.Errorf("%d × %d outputs pass through %v", rows, l.Out, p)
-			}
 			source.pass, source.passWords = p.data, int32(p.words())
 		}
 		family := either(from.bfloat16, gradientKernelsDenseBfloat16, gradientKernelsDenseFloat32)
@@ -61,18 +56,10 @@ func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy
 // linearBackward is LinearBackward for any gradient.
 func linearBackward[S any](d *Device, dx kernels.Floats, dl kernels.LinearGradient, g gradient[S], x kernels.Activation, l kernels.Linear,
 	gradBits int) error {
-	if err := kernels.CheckGradBits(gradBits); err != nil {
-		return err
-	}
 	b := backward[S]{Device: d, gradient: g, l: l, x: x, bits: gradBits, to: gradientsOf(dx, g.rows*l.In),
 		alpha: float32s(l.Alpha, l.Out), dWeight: float32s(dl.Weight, l.In*l.Out), dAlpha: float32s(dl.Alpha, l.Out)}
 	b.rowsRounded = gradBits != kernels.FloatBits && l.Mixed == nil
 	b.columnsRounded = dl.Weight != nil && gradBits != kernels.FloatBits && x.Floats == nil
-	if b.columnsRounded {
-		if err := kernels.CheckSums(g.rows, gradBits, x.Planes.Quantization()); err != nil {
-			return err
-		}
-	}
 	b.columnsFloat = dl.Weight != nil && !b.columnsRounded
 	b.asBytes = b.columnsRounded && d.hopper && x.Planes.(*planes).bits > 1
 	if err := b.beside(b.operands); err != nil {

@@ -3,8 +3,6 @@
 package cuda
 
 import (
-	"fmt"
-
 	"bitnet1/kernels"
 
 	"gorgonia.org/cu"
@@ -38,17 +36,12 @@ func shiftOf(s kernels.KShift, rows int) shift {
 
 // LinearSigns writes the signs of a linear's output, and where its gradient passes.
 func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l kernels.Linear, s kernels.KShift) {
-	d.run("LinearSigns", func() error {
+	d.run("LinearSigns", kernels.CheckLinearSigns(out, pass, x, l, s), func() error {
 		rows, sign := rowsOf(x, l.In), out.(*planes)
 		alpha, theta := float32s(l.Alpha, l.Out), float32s(l.Theta, l.Out)
 		var inside *planes
 		if pass != nil {
 			inside = pass.(*planes)
-		}
-		for _, p := range []*planes{sign, inside} {
-			if p != nil && (p.rows != rows || p.cols != l.Out || p.bits != 1) {
-				return fmt.Errorf("signs of %d × %d outputs into %v", rows, l.Out, p)
-			}
 		}
 		a, w, ok := integers(x, l)
 		if ok && d.hopper && s.To <= s.From && largestSum(a) <= largestThreshold {
@@ -73,7 +66,7 @@ func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l k
 
 // LinearAdd adds a linear's output to the residual stream.
 func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l kernels.Linear) {
-	d.run("LinearAdd", func() error {
+	d.run("LinearAdd", kernels.CheckLinearAdd(out, residual, x, l), func() error {
 		rows := rowsOf(x, l.In)
 		to, base := float32s(out, rows*l.Out), float32s(residual, rows*l.Out)
 		alpha, theta := float32s(l.Alpha, l.Out), float32s(l.Theta, l.Out)

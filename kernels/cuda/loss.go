@@ -19,7 +19,7 @@ const (
 
 // CrossEntropy computes losses in nats.
 func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, l kernels.Linear, targets kernels.Ints) {
-	d.run("CrossEntropy", func() error {
+	d.run("CrossEntropy", kernels.CheckCrossEntropy(losses, x, l, targets), func() error {
 		h, err := d.newLMHead(losses, x, l, targets, false)
 		if err != nil {
 			return err
@@ -32,7 +32,7 @@ func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, l ker
 // CrossEntropyBackward computes losses and the gradients that follow from them.
 func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.LinearGradient, x kernels.Activation, l kernels.Linear,
 	targets kernels.Ints, gradBits int) {
-	d.run("CrossEntropyBackward", func() error {
+	d.run("CrossEntropyBackward", kernels.CheckCrossEntropyBackward(losses, dx, dl, x, l, targets, gradBits), func() error {
 		h, err := d.newLMHead(losses, x, l, targets, gradBits == kernels.FloatBits || l.Mixed != nil || x.Floats != nil)
 		if err != nil {
 			return err

@@ -29,7 +29,11 @@ type (
 
 func (f floats) Len() int  { return f.n }
 func (b bfloats) Len() int { return b.n }
-func (n ints) Len() int    { return n.n }
+
+func (f floats) BFloat16() bool  { return false }
+func (b bfloats) BFloat16() bool { return true }
+
+func (n ints) Len() int { return n.n }
 
 func (f floats) Slice(from, to int) kernels.Floats {
 	checkSlice(from, to, f.n)
@@ -81,9 +85,6 @@ func gradientsOf(x kernels.Floats, n int) gradients {
 	}
 	return gradients{b.at, true}
 }
-
-// kind is the name of the values' type.
-func (g gradients) kind() string { return either(g.bfloat16, "bfloat16", "float32") }
 
 // bytes is the size of n values.
 func (g gradients) bytes(n int) int {
@@ -213,19 +214,9 @@ func (d *Device) table(key string, values func() []float64) (cu.DevicePtr, error
 	return p, d.side.Synchronize()
 }
 
-// maxElements bounds one buffer, so that sizes stay far from overflow.
-const maxElements = 1 << 38
-
-func checkSize(what string, n int) error {
-	if n < 0 || n > maxElements {
-		return fmt.Errorf("cannot allocate %d %s: at most %d are supported: compute less at once", n, what, maxElements)
-	}
-	return nil
-}
-
 // allocate is alloc for the interface's constructors.
 func (d *Device) allocate(what string, n, bytes int) (p cu.DevicePtr, err error) {
-	if err := checkSize(what, n); err != nil {
+	if err := kernels.CheckSize(what, n); err != nil {
 		return 0, fmt.Errorf("CUDA device %d: %w", d.index, err)
 	}
 	release, err := d.current()
@@ -268,7 +259,7 @@ func (d *Device) NewInts(n int) (kernels.Ints, error) {
 
 // Upload copies src to dst.
 func (d *Device) Upload(dst kernels.Floats, src []float32) {
-	d.run("Upload", func() error {
+	d.run("Upload", kernels.CheckUpload(dst, len(src)), func() error {
 		to := gradientsOf(dst, len(src))
 		if to.bfloat16 {
 			rounded := make([]uint16, len(src))
@@ -283,7 +274,7 @@ func (d *Device) Upload(dst kernels.Floats, src []float32) {
 
 // UploadInts copies src to dst.
 func (d *Device) UploadInts(dst kernels.Ints, src []int32) {
-	d.run("UploadInts", func() error {
+	d.run("UploadInts", kernels.CheckUploadInts(dst, len(src)), func() error {
 		return d.send(int32s(dst, len(src)), unsafe.Pointer(unsafe.SliceData(src)), 4*len(src))
 	})
 }
@@ -304,7 +295,7 @@ func (d *Device) receive(to unsafe.Pointer, from cu.DevicePtr, bytes int) error 
 
 // Download copies src to dst.
 func (d *Device) Download(dst []float32, src kernels.Floats) error {
-	d.run("Download", func() error {
+	d.run("Download", kernels.CheckDownload(len(dst), src), func() error {
 		from := gradientsOf(src, len(dst))
 		if from.bfloat16 {
 			rounded := make([]uint16, len(dst))
@@ -321,7 +312,7 @@ func (d *Device) Download(dst []float32, src kernels.Floats) error {
 
 // DownloadInts copies src to dst.
 func (d *Device) DownloadInts(dst []int32, src kernels.Ints) error {
-	d.run("DownloadInts", func() error {
+	d.run("DownloadInts", kernels.CheckDownloadInts(len(dst), src), func() error {
 		return d.receive(unsafe.Pointer(unsafe.SliceData(dst)), int32s(src, len(dst)), 4*len(dst))
 	})
 	return d.err

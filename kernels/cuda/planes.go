@@ -88,12 +88,9 @@ func (d *Device) scratchPlanes(name string, rows, cols, bits int, signed bool) (
 
 // DownloadPlanes copies the words of src, row by row, without padding beyond whole words.
 func (d *Device) DownloadPlanes(dst []uint64, src kernels.Planes) error {
-	d.run("DownloadPlanes", func() error {
+	d.run("DownloadPlanes", kernels.CheckDownloadPlanes(len(dst), src), func() error {
 		p := src.(*planes)
 		n := ceilDiv(p.cols, 64)
-		if len(dst) < p.rows*p.bits*n {
-			return fmt.Errorf("%d words for %v", len(dst), p)
-		}
 		stride := p.rowBytes() / 8
 		padded := make([]uint64, p.rows*stride)
 		for b := range p.bits {
@@ -134,11 +131,8 @@ func (d *Device) spread(p *planes) (*planes, error) {
 
 // Binarize refreshes the signs, and bonsai's effective weights, of a linear.
 func (d *Device) Binarize(l kernels.Linear) {
-	d.run("Binarize", func() error {
+	d.run("Binarize", kernels.CheckBinarize(l), func() error {
 		weight, signs := float32s(l.Weight, l.In*l.Out), l.Signs.(*planes)
-		if signs.rows != l.Out || signs.cols != l.In || signs.bits != 1 {
-			return fmt.Errorf("signs of %d × %d weights into %v", l.Out, l.In, signs)
-		}
 		err := d.launch(warpPerRow(l.Out)).packSigns(weight, l.In, l.Out, l.In, signs.data, signs.words(), signs.popcounts)
 		if err != nil || l.Mixed == nil {
 			return err

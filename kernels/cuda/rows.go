@@ -12,7 +12,7 @@ import (
 
 // Embed looks tokens up in the codebook.
 func (d *Device) Embed(x kernels.Floats, tokens kernels.Ints, codebook kernels.Linear) {
-	d.run("Embed", func() error {
+	d.run("Embed", kernels.CheckEmbed(x, tokens, codebook), func() error {
 		rows, signs := tokens.Len(), codebook.Signs.(*planes)
 		return d.launch(grid(rows)).embed(float32s(x, rows*codebook.In), int32s(tokens, rows), signs.data, signs.words(),
 			float32s(codebook.Mixed, codebook.In*codebook.Out), codebook.In, codebook.Out, d.memory.status)
@@ -21,7 +21,7 @@ func (d *Device) Embed(x kernels.Floats, tokens kernels.Ints, codebook kernels.L
 
 // EmbedBackward adds gradients of rows to those of their tokens, in the order of the rows.
 func (d *Device) EmbedBackward(dWeight, dx kernels.Floats, tokens kernels.Ints, width int) {
-	d.run("EmbedBackward", func() error {
+	d.run("EmbedBackward", kernels.CheckEmbedBackward(dWeight, dx, tokens, width), func() error {
 		rows := tokens.Len()
 		next, err := d.scratch("next row of a token", 4*rows)
 		if err != nil {
@@ -53,7 +53,7 @@ func (d *Device) EmbedBackward(dWeight, dx kernels.Floats, tokens kernels.Ints, 
 
 // Normalize is RMSNorm followed by the reading of the residual stream.
 func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps float64) {
-	d.run("Normalize", func() error {
+	d.run("Normalize", kernels.CheckNormalize(out, x, gain), func() error {
 		width := gain.Len()
 		rows := x.Len() / width
 		from, g := float32s(x, rows*width), float32s(gain, width)
@@ -61,9 +61,6 @@ func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps f
 			return d.launch(warpPerRow(rows)).normalizeFloats(from, g, rows, width, eps, float32s(out.Floats, rows*width))
 		}
 		p := out.Planes.(*planes)
-		if p.rows != rows || p.cols != width {
-			return fmt.Errorf("%d × %d values into %v", rows, width, p)
-		}
 		kernel := launch.normalize
 		if 2 <= p.bits && p.bits <= 4 && width <= 1024 && width%128 == 0 && aligned(width, from, g) {
 			kernel = launch.normalizeLevels
@@ -74,13 +71,10 @@ func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps f
 
 // NormalizeBackward is the gradient of Normalize.
 func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps float64, q kernels.Quantization) {
-	d.run("NormalizeBackward", func() error {
+	d.run("NormalizeBackward", kernels.CheckNormalizeBackward(dx, dGain, dOut, x, gain, q), func() error {
 		width := gain.Len()
 		rows := x.Len() / width
 		to, from := gradientsOf(dx, rows*width), gradientsOf(dOut, rows*width)
-		if to.bfloat16 != from.bfloat16 {
-			return fmt.Errorf("the gradient of the stream is %s, that of what was read of it %s: they must be of one kind", to.kind(), from.kind())
-		}
 		xs, gains := float32s(x, rows*width), float32s(gain, width)
 		family := either(to.bfloat16, normalizeBackwardKernelsBfloat16, normalizeBackwardKernelsFloat32)
 		kernel, g := family.normalizeBackward, grid(min(ceilDiv(rows, 4), 3*d.multiprocessors))
@@ -107,7 +101,7 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 
 // Zero clears x.
 func (d *Device) Zero(x kernels.Floats) {
-	d.run("Zero", func() error {
+	d.run("Zero", kernels.CheckZero(x), func() error {
 		to := gradientsOf(x, x.Len())
 		return d.clear(to.at, to.bytes(x.Len()))
 	})
@@ -115,12 +109,12 @@ func (d *Device) Zero(x kernels.Floats) {
 
 // AddSum adds the sum of x to dst[0].
 func (d *Device) AddSum(dst, x kernels.Floats) {
-	d.run("AddSum", func() error { return d.sum(float32s(dst, 1), x, 0) })
+	d.run("AddSum", kernels.CheckAddSum(dst, x), func() error { return d.sum(float32s(dst, 1), x, 0) })
 }
 
 // AddSumSquares adds the sum of squares of x to dst[0].
 func (d *Device) AddSumSquares(dst, x kernels.Floats) {
-	d.run("AddSumSquares", func() error { return d.sum(float32s(dst, 1), x, 1) })
+	d.run("AddSumSquares", kernels.CheckAddSum(dst, x), func() error { return d.sum(float32s(dst, 1), x, 1) })
 }
 
 func (d *Device) sum(dst cu.DevicePtr, x kernels.Floats, square int) error {

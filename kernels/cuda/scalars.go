@@ -22,7 +22,7 @@ func (d *Device) SetScalars(s kernels.Scalars) {
 			v.signs[alive] = patternSigns(v.weights[alive][:alive])
 		}
 	}
-	d.run("SetScalars", func() error {
+	d.run("SetScalars", nil, func() error {
 		g := grid(1)
 		g.Block[0] = 256
 		return d.launch(g).setScalars(d.memory.scalars, v)

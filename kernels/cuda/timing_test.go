@@ -34,7 +34,7 @@ func TestTimings(t *testing.T) {
 		row := func(output string, f func() error) {
 			var took time.Duration
 			for range 8 { // the first ones warm up
-				d.run("product", f)
+				d.run("product", nil, f)
 				list, err := d.Profile()
 				if err != nil {
 					t.Fatal(err)
@@ -83,6 +83,6 @@ func noisePlanes(t *testing.T, d *Device, rows, cols, bits int) *planes {
 	for i := range words {
 		words[i] = r.Uint64()
 	}
-	d.run("fill", func() error { return d.send(p.data, unsafe.Pointer(unsafe.SliceData(words)), 8*len(words)) })
+	d.run("fill", nil, func() error { return d.send(p.data, unsafe.Pointer(unsafe.SliceData(words)), 8*len(words)) })
 	return p
 }

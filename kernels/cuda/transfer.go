@@ -107,7 +107,7 @@ func (d *Device) send(to cu.DevicePtr, from unsafe.Pointer, bytes int) error {
 
 // Copy copies src to the start of dst.
 func (d *Device) Copy(dst, src kernels.Floats) {
-	d.run("Copy", func() error {
+	d.run("Copy", kernels.CheckCopy(dst, src), func() error {
 		n := src.Len()
 		to, from := float32s(dst, n), float32s(src, n)
 		return d.timed(timing.Operation{Name: "copy", Category: timing.Copies}, func() error { return cu.MemcpyDtoDAsync(to, from, int64(4*n), d.stream) })
@@ -125,7 +125,7 @@ type reader struct {
 
 // NewReader returns what downloads beside operations that are enqueued later.
 func (d *Device) NewReader() (kernels.Reader, error) {
-	d.run("NewReader", func() error {
+	d.run("NewReader", nil, func() error {
 		if d.rehearsing {
 			return nil
 		}
@@ -167,16 +167,15 @@ func (r *reader) close() error {
 
 // Read waits for what was enqueued before NewReader and copies the start of src.
 func (r *reader) Read(dst []float32, src kernels.Floats) error {
-	f, ok := src.(floats)
-	if !ok || f.n < len(dst) {
-		return fmt.Errorf("CUDA device %d: reading %d floats of %T with %d values", r.index, len(dst), src, src.Len())
+	if err := kernels.CheckRead(len(dst), src); err != nil {
+		return fmt.Errorf("CUDA device %d: Read: %w", r.index, err)
 	}
 	release, err := enter(r.context, r.index)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := r.read(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(dst))), 4*len(dst)), f.at); err != nil {
+	if err := r.read(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(dst))), 4*len(dst)), float32s(src, len(dst))); err != nil {
 		return fmt.Errorf("CUDA device %d: reading %d floats: %w", r.index, len(dst), advise(err))
 	}
 	return nil

@@ -42,10 +42,11 @@ func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 		})
 	}
 	for name, test := range map[string]func(b *bench){ // of a failure, which sticks
-		"Failure": testFailure, "MisplacedBFloats": testMisplacedBFloats, "SumsThatOverflow": testSumsThatOverflow, "UnknownGradBits": testUnknownGradBits,
+		"Failure": testFailure, "SumsThatOverflow": testSumsThatOverflow,
 	} {
 		t.Run(name, func(t *testing.T) { test(&bench{t: t, d: open(t), r: rand.New(rand.NewPCG(1, 2))}) })
 	}
+	t.Run("Refusals", func(t *testing.T) { testRefusals(t, open) })
 }
 
 // bench is where a test puts a device's operations to work.

@@ -555,15 +555,6 @@ func testSpecialAttention(b *bench) {
 	}
 }
 
-// Gradients are rounded to 2 to 8 bits or stay floats; anything else is refused.
-func testUnknownGradBits(b *bench) {
-	l := b.plainLinear(3, 2)
-	b.d.LinearBackward(b.poisoned(3), kernels.LinearGradient{}, b.floats(onesOf(2)), nil, b.activation(1, 3, 4), l.Linear, kernels.KShift{}, 9)
-	if err := b.d.Sync(); err == nil || !strings.Contains(err.Error(), "9 bits") {
-		b.t.Errorf("gradients of 9 bits gave %v", err)
-	}
-}
-
 // Sums that may not fit 32 bits are refused; those that just fit are right.
 func testSumsThatOverflow(b *bench) {
 	const most = (1<<31 - 1) / (127 * 255)

@@ -1,0 +1,271 @@
+package kernels
+
+import "fmt"
+
+// Every device runs an operation's check before its own code, so that all devices refuse the same arguments with the same words.
+// A check looks at shapes and types alone: what memory holds is the device's to see. Memory may be larger than what is needed, planes
+// may not.
+
+// CheckPlanes checks NewPlanes.
+func CheckPlanes(rows, cols int, q Quantization) error {
+	if err := q.Check(); err != nil {
+		return fmt.Errorf("%d × %d planes: %w", rows, cols, err)
+	}
+	if q != MidRise(q.Bits()) || q == Unquantized() {
+		return fmt.Errorf("%d × %d planes of %v: devices have planes of signs and of mid-rise levels", rows, cols, q)
+	}
+	if rows < 0 || cols < 1 {
+		return fmt.Errorf("%d × %d planes: want 0 rows or more, and 1 column or more", rows, cols)
+	}
+	return nil
+}
+
+// maxElements bounds one buffer, so that a wrong size is an error and not the end of the process.
+const maxElements = 1 << 38
+
+// CheckSize checks the number of elements of new memory; what names them.
+func CheckSize(what string, n int) error {
+	if n < 0 || n > maxElements {
+		return fmt.Errorf("cannot allocate %d %s: at most %d are supported: compute less at once", n, what, maxElements)
+	}
+	return nil
+}
+
+// CheckUpload checks Upload of n values.
+func CheckUpload(dst Floats, n int) error {
+	var c checker
+	c.gradients("dst", dst, n)
+	return c.err
+}
+
+// CheckUploadInts checks UploadInts of n values.
+func CheckUploadInts(dst Ints, n int) error {
+	var c checker
+	c.ints("dst", dst, n)
+	return c.err
+}
+
+// CheckDownload checks Download of n values.
+func CheckDownload(n int, src Floats) error {
+	var c checker
+	c.gradients("src", src, n)
+	return c.err
+}
+
+// CheckDownloadInts checks DownloadInts of n values.
+func CheckDownloadInts(n int, src Ints) error {
+	var c checker
+	c.ints("src", src, n)
+	return c.err
+}
+
+// CheckDownloadPlanes checks DownloadPlanes to so many words.
+func CheckDownloadPlanes(words int, src Planes) error {
+	var c checker
+	if src == nil {
+		c.refuse("src is missing")
+	} else if want := src.Rows() * src.Quantization().Planes() * ((src.Cols() + 63) / 64); words < want {
+		c.refuse("dst has %d words, want %d", words, want)
+	}
+	return c.err
+}
+
+// CheckRead checks Reader.Read of n values.
+func CheckRead(n int, src Floats) error {
+	var c checker
+	c.floats("src", src, n)
+	return c.err
+}
+
+// CheckZero checks Zero.
+func CheckZero(x Floats) error {
+	var c checker
+	c.gradients("x", x, 0)
+	return c.err
+}
+
+// CheckCopy checks Copy.
+func CheckCopy(dst, src Floats) error {
+	var c checker
+	if c.floats("src", src, 0); c.err == nil {
+		c.floats("dst", dst, src.Len())
+	}
+	return c.err
+}
+
+// CheckAddSum checks AddSum and AddSumSquares.
+func CheckAddSum(dst, x Floats) error {
+	var c checker
+	c.floats("dst", dst, 1)
+	c.floats("x", x, 0)
+	return c.err
+}
+
+// CheckBinarize checks Binarize.
+func CheckBinarize(l Linear) error {
+	var c checker
+	c.weights(l)
+	c.floats("the linear's weights", l.Weight, l.In*l.Out)
+	return c.err
+}
+
+// CheckEmbed checks Embed.
+func CheckEmbed(x Floats, tokens Ints, codebook Linear) error {
+	var c checker
+	c.weights(codebook)
+	if c.ints("tokens", tokens, 0); c.err == nil {
+		c.floats("x", x, tokens.Len()*codebook.In)
+	}
+	return c.err
+}
+
+// OutsideVocabulary is the failure of Embed at a token that the codebook lacks.
+func OutsideVocabulary(row int) error {
+	return fmt.Errorf("the token of row %d is outside the vocabulary", row)
+}
+
+// CheckEmbedBackward checks EmbedBackward.
+func CheckEmbedBackward(dWeight, dx Floats, tokens Ints, width int) error {
+	var c checker
+	if width < 1 {
+		c.refuse("rows of %d values, want 1 or more", width)
+	}
+	c.floats("dWeight", dWeight, width)
+	if c.ints("tokens", tokens, 0); c.err == nil {
+		c.gradients("dx", dx, tokens.Len()*width)
+	}
+	return c.err
+}
+
+// CheckNormalize checks Normalize.
+func CheckNormalize(out Activation, x, gain Floats) error {
+	var c checker
+	rows, width := c.normalized(x, gain)
+	if c.err != nil {
+		return c.err
+	}
+	if got := c.activation("out", out, width); got < rows || out.Planes != nil && got != rows {
+		c.refuse("out has %d rows, want %d", got, rows)
+	}
+	return c.err
+}
+
+// CheckNormalizeBackward checks NormalizeBackward.
+func CheckNormalizeBackward(dx, dGain, dOut, x, gain Floats, q Quantization) error {
+	var c checker
+	rows, width := c.normalized(x, gain)
+	c.gradients("dx", dx, rows*width)
+	c.gradients("dOut", dOut, rows*width)
+	c.alike("dx", "dOut", dx, dOut)
+	c.floats("dGain", dGain, width)
+	if err := q.Check(); err != nil {
+		c.refuse("%w", err)
+	}
+	return c.err
+}
+
+// CheckLinearSigns checks LinearSigns.
+func CheckLinearSigns(out, pass Planes, x Activation, l Linear, shift KShift) error {
+	var c checker
+	rows := c.product(x, l)
+	c.planes("out", out, rows, l.Out, Sign())
+	if pass != nil {
+		c.planes("pass", pass, rows, l.Out, Sign())
+	}
+	c.shift(shift, rows, l.Out)
+	return c.err
+}
+
+// CheckLinearAdd checks LinearAdd.
+func CheckLinearAdd(out, residual Floats, x Activation, l Linear) error {
+	var c checker
+	rows := c.product(x, l)
+	c.floats("out", out, rows*l.Out)
+	c.optional("residual", residual, rows*l.Out)
+	return c.err
+}
+
+// CheckLinearBackward checks LinearBackward.
+func CheckLinearBackward(dx Floats, dl LinearGradient, dy Floats, pass Planes, x Activation, l Linear, shift KShift, gradBits int) error {
+	var c checker
+	rows := c.product(x, l)
+	c.gradients("dx", dx, rows*l.In)
+	c.gradients("dy", dy, rows*l.Out)
+	if pass != nil {
+		c.planes("pass", pass, rows, l.Out, Sign())
+	}
+	c.shift(shift, rows, l.Out)
+	c.parameters(dl, x, l, rows, gradBits)
+	return c.err
+}
+
+// CheckAttend checks Attend.
+func CheckAttend(out Planes, pointers Ints, qkv Planes, a Attention) error {
+	var c checker
+	rows, width := c.attention(pointers, qkv, a)
+	c.planes("out", out, rows, width, Sign())
+	return c.err
+}
+
+// CheckAttendBackward checks AttendBackward.
+func CheckAttendBackward(dqkv, dOut Floats, qkv Planes, pointers Ints, a Attention) error {
+	var c checker
+	rows, width := c.attention(pointers, qkv, a)
+	c.gradients("dqkv", dqkv, 3*rows*width)
+	c.gradients("dOut", dOut, rows*width)
+	c.alike("dqkv", "dOut", dqkv, dOut)
+	return c.err
+}
+
+// CheckCrossEntropy checks CrossEntropy.
+func CheckCrossEntropy(losses Floats, x Activation, lmHead Linear, targets Ints) error {
+	var c checker
+	rows := c.product(x, lmHead)
+	c.floats("losses", losses, rows)
+	c.ints("targets", targets, rows)
+	return c.err
+}
+
+// CheckCrossEntropyBackward checks CrossEntropyBackward.
+func CheckCrossEntropyBackward(losses, dx Floats, dl LinearGradient, x Activation, lmHead Linear, targets Ints, gradBits int) error {
+	c := checker{CheckCrossEntropy(losses, x, lmHead, targets)}
+	if c.err == nil {
+		rows := c.activation("x", x, lmHead.In)
+		c.gradients("dx", dx, rows*lmHead.In)
+		c.parameters(dl, x, lmHead, rows, gradBits)
+	}
+	return c.err
+}
+
+// CheckAdamW checks AdamW.
+func CheckAdamW(a Adam) error {
+	var c checker
+	if c.floats("the parameters", a.Param, 0); c.err != nil {
+		return c.err
+	}
+	n := a.Param.Len()
+	c.floats("the gradient", a.Grad, n)
+	c.floats("M", a.M, n)
+	c.floats("V", a.V, n)
+	c.optional("the master copy", a.Master, n)
+	c.optional("the squared norm", a.SquaredNorm, 1)
+	return c.err
+}
+
+// CheckGradBits refuses numbers of bits that no device rounds gradients to.
+func CheckGradBits(gradBits int) error {
+	if gradBits != FloatBits && (gradBits < 2 || gradBits > 8) {
+		return fmt.Errorf("gradients of %d bits: want 2 to 8, or %d for floats", gradBits, FloatBits)
+	}
+	return nil
+}
+
+// CheckSums refuses to multiply rounded gradients with inputs over so many rows that the sums may not fit int32.
+func CheckSums(rows, gradBits int, input Quantization) error {
+	largest := (1<<(gradBits-1) - 1) * input.Largest() // of a term
+	if most := (1<<31 - 1) / largest; rows > most {
+		return fmt.Errorf("sums over %d rows of %d-bit gradients and inputs of %v may pass 32 bits: use a smaller micro-batch, of at most %d rows",
+			rows, gradBits, input, most)
+	}
+	return nil
+}
