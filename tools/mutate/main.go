@@ -3,9 +3,10 @@
 //
 //	go run -C tools ./mutate -sample 10
 //
-// There are two kinds. Those of faults.txt were written by hand. The others are made by operators (operators.go) from the
-// source files that targets.txt lists, and of these a sample is drawn. The tree is never changed: the compiler is given
-// the copy by go's -overlay. A survivor in equivalent.txt, with the reason why it changes nothing, does not count.
+// There are two kinds. Those of faults.txt were written by hand. The others are made by operators (operators.go) from
+// the source files that targets.txt lists, and of these a sample is drawn. The tree is never changed: the compiler is
+// given the copy by go's -overlay. A survivor in equivalent.txt, with the reason why it changes nothing, does not
+// count.
 package main
 
 import (
@@ -137,7 +138,8 @@ func (t *tree) try(faults []fault, least float64, parallel int) error {
 		fmt.Println("survived:", s)
 	}
 	if p := percentage(total); p < least {
-		return fmt.Errorf("%.1f %% of the faults were killed, fewer than %g %%: write a test for each survivor, or say in tools/mutate/equivalent.txt why it changes nothing", p, least)
+		return fmt.Errorf("%.1f %% of the faults were killed, fewer than %g %%: write a test for each survivor, or say in "+
+			"tools/mutate/equivalent.txt why it changes nothing", p, least)
 	}
 	return nil
 }
@@ -201,8 +203,8 @@ func (t *tree) outcome(f fault) (outcome, error) {
 	return survived, nil
 }
 
-// tooLong is when tests that wait for ever count as failed; a fault can make a loop endless. Compiling is not counted, and
-// what the tests have started and left may take as long again.
+// tooLong is when tests that wait for ever count as failed; a fault can make a loop endless. Compiling is not counted,
+// and what the tests have started and left may take as long again.
 const tooLong = 2 * time.Minute
 
 // test runs the tests of a package, and what programs they build, with the overlay.
@@ -216,7 +218,8 @@ func (t *tree) test(pattern, overlay string) (said string, err error) {
 		cmd.Env = append(cmd.Env, "GOFLAGS=-overlay="+overlay)
 	}
 	cmd.WaitDelay = time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // with the programs that tests start, and leave behind where they fail
+	// with the programs that tests start, and leave behind where they fail
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	kill := func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.Cancel = kill
 	b, err := cmd.CombinedOutput()

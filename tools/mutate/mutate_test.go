@@ -126,7 +126,8 @@ func TestLists(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	if _, err := written(t, map[string]string{"equivalent.txt": "p/p.go: a => b\np/p.go: c => d\n= why\n"}).equivalents(); err == nil {
+	if _, err := written(t,
+		map[string]string{"equivalent.txt": "p/p.go: a => b\np/p.go: c => d\n= why\n"}).equivalents(); err == nil {
 		t.Error("an equivalent without a reason was taken")
 	}
 }
@@ -135,12 +136,14 @@ func TestLists(t *testing.T) {
 func TestKilledAndSurvived(t *testing.T) {
 	t.Setenv("GOWORK", "off") // the module is of no workspace that this one may be in
 	tree := written(t, map[string]string{
-		"../../go.mod":      "module m\n\ngo 1.26\n",
-		"../../q/q.go":      "package q\n\nfunc Half(n int) int {\n\tif n < 0 {\n\t\treturn 0\n\t}\n\treturn n / 2\n}\n",
-		"../../q/q_test.go": "package q\n\nimport \"testing\"\n\nfunc TestHalf(t *testing.T) {\n\tif Half(8) != 4 {\n\t\tt.Fatal()\n\t}\n}\n",
-		"targets.txt":       "q/q.go: ./q\n",
-		"faults.txt":        "# q/q.go: killed\n- n / 2\n+ n / 3\n# q/q.go: survives\n- return 0\n+ return 1\n# q/q.go: known\n- n < 0\n+ n <= 0\n# q/q.go: no Go\n- n / 2\n+ n / \"2\"\n",
-		"equivalent.txt":    "q/q.go: if n < 0 { => if n <= 0 {\n= half of 0 is 0\n",
+		"../../go.mod": "module m\n\ngo 1.26\n",
+		"../../q/q.go": "package q\n\nfunc Half(n int) int {\n\tif n < 0 {\n\t\treturn 0\n\t}\n\treturn n / 2\n}\n",
+		"../../q/q_test.go": "package q\n\nimport \"testing\"\n\nfunc TestHalf(t *testing.T) {\n\tif Half(8) != 4 {\n" +
+			"\t\tt.Fatal()\n\t}\n}\n",
+		"targets.txt": "q/q.go: ./q\n",
+		"faults.txt": "# q/q.go: killed\n- n / 2\n+ n / 3\n# q/q.go: survives\n- return 0\n+ return 1\n" +
+			"# q/q.go: known\n- n < 0\n+ n <= 0\n# q/q.go: no Go\n- n / 2\n+ n / \"2\"\n",
+		"equivalent.txt": "q/q.go: if n < 0 { => if n <= 0 {\n= half of 0 is 0\n",
 	})
 	tree.scratch = t.TempDir()
 	faults, err := tree.faults(true, 0, 1)
@@ -164,7 +167,8 @@ func TestKilledAndSurvived(t *testing.T) {
 	if err := tree.try(faults, 50, 2); err != nil {
 		t.Errorf("one of two is enough for 50 %%: %v", err)
 	}
-	if err := tree.try(faults, 51, 1); err == nil || !strings.Contains(err.Error(), "50.0 % of the faults were killed, fewer than 51 %") {
+	if err := tree.try(faults, 51, 1); err == nil ||
+		!strings.Contains(err.Error(), "50.0 % of the faults were killed, fewer than 51 %") {
 		t.Errorf("one of two is too few for 51 %%: %v", err)
 	}
 }
@@ -175,7 +179,8 @@ func TestNothingIsLeftRunning(t *testing.T) {
 	tree := written(t, map[string]string{
 		"../../go.mod": "module m\n\ngo 1.26\n",
 		"../../q/q_test.go": "package q\n\nimport (\n\t\"os\"\n\t\"os/exec\"\n\t\"strconv\"\n\t\"testing\"\n)\n\n" +
-			"func TestLeaves(t *testing.T) {\n\tc := exec.Command(\"sleep\", \"600\")\n\tif err := c.Start(); err != nil {\n\t\tt.Skip(err)\n\t}\n" +
+			"func TestLeaves(t *testing.T) {\n\tc := exec.Command(\"sleep\", \"600\")\n\tif err := c.Start(); err != nil {\n" +
+			"\t\tt.Skip(err)\n\t}\n" +
 			"\tos.WriteFile(\"pid\", []byte(strconv.Itoa(c.Process.Pid)), 0o644)\n\tt.Fatal()\n}\n",
 		"targets.txt": "q/q_test.go: ./q\n",
 	})

@@ -11,17 +11,19 @@ import (
 // swapped says what an operator is replaced by.
 var swapped = map[token.Token][]token.Token{
 	token.ADD: {token.SUB}, token.SUB: {token.ADD}, token.MUL: {token.QUO}, token.QUO: {token.MUL}, token.REM: {token.QUO},
-	token.LSS: {token.LEQ, token.GEQ}, token.LEQ: {token.LSS, token.GTR}, token.GTR: {token.GEQ, token.LEQ}, token.GEQ: {token.GTR, token.LSS},
+	token.LSS: {token.LEQ, token.GEQ}, token.LEQ: {token.LSS, token.GTR}, token.GTR: {token.GEQ, token.LEQ},
+	token.GEQ: {token.GTR, token.LSS},
 	token.EQL: {token.NEQ}, token.NEQ: {token.EQL}, token.LAND: {token.LOR}, token.LOR: {token.LAND},
 	token.ADD_ASSIGN: {token.SUB_ASSIGN}, token.SUB_ASSIGN: {token.ADD_ASSIGN}, token.MUL_ASSIGN: {token.QUO_ASSIGN},
 	token.AND: {token.OR}, token.OR: {token.AND}, token.XOR: {token.AND}, token.SHL: {token.SHR}, token.SHR: {token.SHL},
 }
 
-// spoken are functions whose arguments are for people; that words are wrong no test of behaviour tells. tidying are those
-// whose absence shows only in what a process holds.
+// spoken are functions whose arguments are for people; that words are wrong no test of behaviour tells. tidying are
+// those whose absence shows only in what a process holds.
 var (
 	spoken  = []string{"Errorf", "Refusef", "Note", "New", "Info", "Warn", "Error", "Debug", "Sprintf", "usagef"}
-	tidying = []string{"Close", "close", "Abort", "Lock", "Unlock", "stop", "cancel", "Stop", "Done", "clear", "Sync", "sync"}
+	tidying = []string{"Close", "close", "Abort", "Lock", "Unlock", "stop", "cancel", "Stop", "Done", "clear", "Sync",
+		"sync"}
 )
 
 // generated are all faults that the operators make of a file.
@@ -52,7 +54,8 @@ type maker struct {
 }
 
 func (m *maker) add(from, to token.Pos, text string) {
-	m.faults = append(m.faults, fault{file: m.file, from: m.set.Position(from).Offset, to: m.set.Position(to).Offset, text: text})
+	m.faults = append(m.faults, fault{file: m.file, from: m.set.Position(from).Offset, to: m.set.Position(to).Offset,
+		text: text})
 }
 
 func (m *maker) visit(n ast.Node) bool {
@@ -76,7 +79,8 @@ func (m *maker) visit(n ast.Node) bool {
 	case *ast.IncDecStmt:
 		m.add(n.TokPos, n.End(), map[token.Token]string{token.INC: "--", token.DEC: "++"}[n.Tok])
 	case *ast.ExprStmt:
-		if call, ok := n.X.(*ast.CallExpr); ok && !slices.Contains(spoken, called(call)) && !slices.Contains(tidying, called(call)) {
+		if call, ok := n.X.(*ast.CallExpr); ok && !slices.Contains(spoken, called(call)) &&
+			!slices.Contains(tidying, called(call)) {
 			m.add(n.Pos(), n.End(), "")
 		}
 	case *ast.IfStmt:

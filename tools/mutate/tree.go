@@ -86,8 +86,8 @@ func (t *tree) targets() ([]target, error) {
 	return list, nil
 }
 
-// byHand reads faults.txt. A block is the line "# FILE: why", a line with "- " before what is there, which must be there
-// exactly once, and one with "+ " before what takes its place.
+// byHand reads faults.txt. A block is the line "# FILE: why", a line with "- " before what is there, which must be
+// there exactly once, and one with "+ " before what takes its place.
 func (t *tree) byHand(targets []target) (faults []fault, err error) {
 	var f fault
 	for line, err := range t.lines("faults.txt") {

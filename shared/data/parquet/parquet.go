@@ -26,8 +26,8 @@ type Options struct {
 	// MaxHeld is the most memory that the open chunks of a file hold, in bytes: compressed and uncompressed pages, and
 	// dictionaries. Default: 192 MiB.
 	MaxHeld int64
-	// MaxValue is the longest value in the encoding DELTA_BYTE_ARRAY, in bytes. Such a value takes memory beside that
-	// of its page. Default: 64 MiB.
+	// MaxValue is the longest value in the encoding DELTA_BYTE_ARRAY, in bytes. Such a value takes memory beside that of
+	// its page. Default: 64 MiB.
 	MaxValue int
 	// MaxWork is the most work of reading: bytes of pages, levels, and bytes of values. A few bytes of a file can stand
 	// for billions of values. Default: 64 Mi and 8192 for each byte of the file.

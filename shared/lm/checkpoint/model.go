@@ -24,8 +24,8 @@ const Format = "bitnet1.checkpoint.v1"
 // Model is the content of a model file, which is all that evaluation needs.
 type Model struct {
 	Config model.Config
-	// Parameters are in the order of Config.Parameters, each with data or a source. Weights are latents; their signs
-	// are the weights of the model.
+	// Parameters are in the order of Config.Parameters, each with data or a source. Weights are latents; their signs are
+	// the weights of the model.
 	Parameters []model.Parameter
 	Provenance
 }

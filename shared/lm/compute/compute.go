@@ -1,5 +1,5 @@
-// Package compute opens the device that a stage computes on. It is the one place that knows which devices there are: a build without
-// the tag cuda knows the processor alone.
+// Package compute opens the device that a stage computes on. It is the one place that knows which devices there are: a
+// build without the tag cuda knows the processor alone.
 package compute
 
 import (
