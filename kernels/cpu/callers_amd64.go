@@ -4,36 +4,38 @@ package cpu
 
 // useAVX2 sets the loops that there are for AVX2.
 func (s *instructions) useAVX2() {
+	s.andCounts = andCountsAVX2
+	s.addCounts = addCountsAVX2
+	s.tile = tileAVX2
 	s.makeTables = makeTablesAVX2
 	s.lookup = lookupAVX2
-	s.transposeBytes = transposeBytesAVX2
+	s.packSigns = packSignsAVX2
+	s.packMask = packMaskAVX2
 	s.transposeBits = transposeBitsAVX2
+	s.transposeBytes = transposeBytesAVX2
+	s.scaleIntegers = scaleIntegersAVX2
+	s.scaleToBFloats = scaleToBFloatsAVX2
+	s.affineSums = affineSumsAVX2
+	s.signsOfSums = signsOfSumsAVX2
+	s.addScaled = addScaledAVX2
 	s.randomWords = randomWordsAVX2
 	s.roundRow = roundRowAVX2
 	s.roundColumns = roundColumnsAVX2
-	s.andCounts = andCountsAVX2
-	s.tile = tileAVX2
-	s.scaleIntegers = scaleIntegersAVX2
-	s.scaleToBFloats = scaleToBFloatsAVX2
-	s.addCounts = addCountsAVX2
-	s.affineSums = affineSumsAVX2
-	s.signsOfSums = signsOfSumsAVX2
 	s.affine = affineAVX2
-	s.add = addAVX2
 	s.roundBFloats = roundBFloatsAVX2
 	s.widenBFloats = widenBFloatsAVX2
-	s.packSigns = packSignsAVX2
-	s.packMask = packMaskAVX2
 	s.mask = maskAVX2
 	s.maskBFloats = maskBFloatsAVX2
-	s.absMax = absMaxAVX2
-	s.absMaxProduct = absMaxProductAVX2
-	s.addScaled = addScaledAVX2
+	s.add = addAVX2
+	s.multiply = multiplyAVX2
+	s.scale = scaleAVX2
+	s.sumSquares = sumSquaresAVX2
 	s.addRows = addRowsAVX2
 	s.addBFloatRows = addBFloatRowsAVX2
-	s.sumSquares = sumSquaresAVX2
-	s.adam = adamAVX2
-	s.multiply = multiplyAVX2
+	s.absMax = absMaxAVX2
+	s.absMaxProduct = absMaxProductAVX2
+	s.maximum = maximumAVX2
+	s.exponentials = exponentialsAVX2
 	s.quantize = quantizeAVX2
 	s.maskNormalized = maskNormalizedAVX2
 	s.addNormalized = addNormalizedAVX2
@@ -41,47 +43,33 @@ func (s *instructions) useAVX2() {
 	s.scoreGradient = scoreGradientAVX2
 	s.nearest = nearestAVX2
 	s.ranked = rankedAVX2
-	s.maximum = maximumAVX2
-	s.exponentials = exponentialsAVX2
-	s.scale = scaleAVX2
+	s.adam = adamAVX2
 }
 
 // useAVX512 sets the loops that there are for AVX512.
 func (s *instructions) useAVX512() {
+	s.countSigns = countSignsAVX512
 	s.makeTables = makeTablesAVX512
 	s.lookup = lookupAVX512
+	s.scaleToBFloats = scaleToBFloatsAVX512
+	s.signsOfSums = signsOfSumsAVX512
 	s.randomWords = randomWordsAVX512
-	s.countSigns = countSignsAVX512
-	s.nearest = nearestAVX512
 	s.roundRow = roundRowAVX512
 	s.roundColumns = roundColumnsAVX512
-	s.signsOfSums = signsOfSumsAVX512
-	s.addBFloatRows = addBFloatRowsAVX512
 	s.roundBFloats = roundBFloatsAVX512
-	s.scaleToBFloats = scaleToBFloatsAVX512
+	s.addBFloatRows = addBFloatRowsAVX512
+	s.nearest = nearestAVX512
 }
 
-// roundRowAVX2 is roundRowGo.
-func roundRowAVX2(dst []int8, gradient, alpha []float32, inverse float32, random []uint16, limit float32) {
-	n := len(dst) &^ 31
+// addCountsAVX2 is addCountsGo.
+func addCountsAVX2(sums, counts, pops []int32, shift, weight int32) {
+	n := len(sums) &^ 7
 	if n > 0 {
-		_, _, _ = gradient[n-1], alpha[n-1], random[n-1]
-		roundRowLoopAVX2(&dst[0], &gradient[0], &alpha[0], inverse, &random[0], limit, n)
+		_, _ = counts[n-1], pops[n-1]
+		addCountsLoopAVX2(&sums[0], &counts[0], &pops[0], shift, weight, n)
 	}
-	if n < len(dst) {
-		roundRowGo(dst[n:], gradient[n:], alpha[n:], inverse, random[n:], limit)
-	}
-}
-
-// roundColumnsAVX2 is roundColumnsGo.
-func roundColumnsAVX2(dst []int8, gradient, inverse []float32, random []uint16, limit float32) {
-	n := len(dst) &^ 31
-	if n > 0 {
-		_, _, _ = gradient[n-1], inverse[n-1], random[n-1]
-		roundColumnsLoopAVX2(&dst[0], &gradient[0], &inverse[0], &random[0], limit, n)
-	}
-	if n < len(dst) {
-		roundColumnsGo(dst[n:], gradient[n:], inverse[n:], random[n:], limit)
+	if n < len(sums) {
+		addCountsGo(sums[n:], counts[n:], pops[n:], shift, weight)
 	}
 }
 
@@ -100,7 +88,7 @@ func scaleIntegersAVX2(dst []float32, sums []int32, offset int32, unit float32) 
 // scaleToBFloatsAVX2 is scaleToBFloatsGo.
 func scaleToBFloatsAVX2(dst []uint16, sums []int32, offset int32, unit float32) {
 	n := len(dst) &^ 15
-	if unit-unit != 0 { // not finite: there may be values that are no numbers
+	if unit-unit != 0 { // not finite: values may be NaN
 		n = 0
 	}
 	if n > 0 {
@@ -109,18 +97,6 @@ func scaleToBFloatsAVX2(dst []uint16, sums []int32, offset int32, unit float32) 
 	}
 	if n < len(dst) {
 		scaleToBFloatsGo(dst[n:], sums[n:], offset, unit)
-	}
-}
-
-// addCountsAVX2 is addCountsGo.
-func addCountsAVX2(sums, counts, pops []int32, shift, weight int32) {
-	n := len(sums) &^ 7
-	if n > 0 {
-		_, _ = counts[n-1], pops[n-1]
-		addCountsLoopAVX2(&sums[0], &counts[0], &pops[0], shift, weight, n)
-	}
-	if n < len(sums) {
-		addCountsGo(sums[n:], counts[n:], pops[n:], shift, weight)
 	}
 }
 
@@ -148,6 +124,40 @@ func signsOfSumsAVX2(signs, mask []uint64, sums []int32, alpha, theta []float32,
 	}
 }
 
+// addScaledAVX2 is addScaledGo.
+func addScaledAVX2(dst []float32, sums []int32, signs []uint64, offset int32, factor float32) float64 {
+	n := len(dst) &^ 63
+	if n == 0 {
+		return addScaledGo(dst[n:], sums[n:], signs[n/64:], offset, factor)
+	}
+	_, _ = sums[n-1], signs[n/64-1]
+	return addScaledLoopAVX2(&dst[0], &sums[0], &signs[0], offset, factor, n) + addScaledGo(dst[n:], sums[n:], signs[n/64:], offset, factor)
+}
+
+// roundRowAVX2 is roundRowGo.
+func roundRowAVX2(dst []int8, gradient, alpha []float32, inverse float32, random []uint16, limit float32) {
+	n := len(dst) &^ 31
+	if n > 0 {
+		_, _, _ = gradient[n-1], alpha[n-1], random[n-1]
+		roundRowLoopAVX2(&dst[0], &gradient[0], &alpha[0], inverse, &random[0], limit, n)
+	}
+	if n < len(dst) {
+		roundRowGo(dst[n:], gradient[n:], alpha[n:], inverse, random[n:], limit)
+	}
+}
+
+// roundColumnsAVX2 is roundColumnsGo.
+func roundColumnsAVX2(dst []int8, gradient, inverse []float32, random []uint16, limit float32) {
+	n := len(dst) &^ 31
+	if n > 0 {
+		_, _, _ = gradient[n-1], inverse[n-1], random[n-1]
+		roundColumnsLoopAVX2(&dst[0], &gradient[0], &inverse[0], &random[0], limit, n)
+	}
+	if n < len(dst) {
+		roundColumnsGo(dst[n:], gradient[n:], inverse[n:], random[n:], limit)
+	}
+}
+
 // affineAVX2 is affineGo.
 func affineAVX2(u, alpha, theta []float32) {
 	n := len(u) &^ 7
@@ -157,18 +167,6 @@ func affineAVX2(u, alpha, theta []float32) {
 	}
 	if n < len(u) {
 		affineGo(u[n:], alpha[n:], theta[n:])
-	}
-}
-
-// addAVX2 is addGo.
-func addAVX2(dst, a, b []float32) {
-	n := len(dst) &^ 7
-	if n > 0 {
-		_, _ = a[n-1], b[n-1]
-		addLoopAVX2(&dst[0], &a[0], &b[0], n)
-	}
-	if n < len(dst) {
-		addGo(dst[n:], a[n:], b[n:])
 	}
 }
 
@@ -220,36 +218,48 @@ func maskBFloatsAVX2(dst []float32, src []uint16, words []uint64) {
 	}
 }
 
-// absMaxAVX2 is absMaxGo.
-func absMaxAVX2(most, x []float32) {
-	n := len(most) &^ 7
+// addAVX2 is addGo.
+func addAVX2(dst, a, b []float32) {
+	n := len(dst) &^ 7
 	if n > 0 {
-		_ = x[n-1]
-		absMaxLoopAVX2(&most[0], &x[0], n)
+		_, _ = a[n-1], b[n-1]
+		addLoopAVX2(&dst[0], &a[0], &b[0], n)
 	}
-	if n < len(most) {
-		absMaxGo(most[n:], x[n:])
+	if n < len(dst) {
+		addGo(dst[n:], a[n:], b[n:])
 	}
 }
 
-// absMaxProductAVX2 is absMaxProductGo.
-func absMaxProductAVX2(a, b []float32) float32 {
-	n := len(a) &^ 7
-	if n == 0 {
-		return absMaxProductGo(a[n:], b[n:])
+// multiplyAVX2 is multiplyGo.
+func multiplyAVX2(dst, a, b []float32) {
+	n := len(dst) &^ 7
+	if n > 0 {
+		_, _ = a[n-1], b[n-1]
+		multiplyLoopAVX2(&dst[0], &a[0], &b[0], n)
 	}
-	_ = b[n-1]
-	return max(absMaxProductLoopAVX2(&a[0], &b[0], n), absMaxProductGo(a[n:], b[n:]))
+	if n < len(dst) {
+		multiplyGo(dst[n:], a[n:], b[n:])
+	}
 }
 
-// addScaledAVX2 is addScaledGo.
-func addScaledAVX2(dst []float32, sums []int32, signs []uint64, offset int32, factor float32) float64 {
-	n := len(dst) &^ 63
-	if n == 0 {
-		return addScaledGo(dst[n:], sums[n:], signs[n/64:], offset, factor)
+// scaleAVX2 is scaleGo.
+func scaleAVX2(x []float32, factor float32) {
+	n := len(x) &^ 7
+	if n > 0 {
+		scaleLoopAVX2(&x[0], factor, n)
 	}
-	_, _ = sums[n-1], signs[n/64-1]
-	return addScaledLoopAVX2(&dst[0], &sums[0], &signs[0], offset, factor, n) + addScaledGo(dst[n:], sums[n:], signs[n/64:], offset, factor)
+	if n < len(x) {
+		scaleGo(x[n:], factor)
+	}
+}
+
+// sumSquaresAVX2 is sumSquaresGo.
+func sumSquaresAVX2(x []float32) float64 {
+	n := len(x) &^ 7
+	if n == 0 {
+		return sumSquaresGo(x[n:])
+	}
+	return sumSquaresLoopAVX2(&x[0], n) + sumSquaresGo(x[n:])
 }
 
 // addRowsAVX2 is addRowsGo.
@@ -276,37 +286,44 @@ func addBFloatRowsAVX2(sums []float64, most []float32, src []uint16, stride int,
 	}
 }
 
-// sumSquaresAVX2 is sumSquaresGo.
-func sumSquaresAVX2(x []float32) float64 {
+// absMaxAVX2 is absMaxGo.
+func absMaxAVX2(most, x []float32) {
+	n := len(most) &^ 7
+	if n > 0 {
+		_ = x[n-1]
+		absMaxLoopAVX2(&most[0], &x[0], n)
+	}
+	if n < len(most) {
+		absMaxGo(most[n:], x[n:])
+	}
+}
+
+// absMaxProductAVX2 is absMaxProductGo.
+func absMaxProductAVX2(a, b []float32) float32 {
+	n := len(a) &^ 7
+	if n == 0 {
+		return absMaxProductGo(a[n:], b[n:])
+	}
+	_ = b[n-1]
+	return max(absMaxProductLoopAVX2(&a[0], &b[0], n), absMaxProductGo(a[n:], b[n:]))
+}
+
+// maximumAVX2 is maximumGo.
+func maximumAVX2(x []float32) float32 {
 	n := len(x) &^ 7
 	if n == 0 {
-		return sumSquaresGo(x[n:])
+		return maximumGo(x[n:])
 	}
-	return sumSquaresLoopAVX2(&x[0], n) + sumSquaresGo(x[n:])
+	return max(maximumLoopAVX2(&x[0], n), maximumGo(x[n:]))
 }
 
-// adamAVX2 is adamGo.
-func adamAVX2(param, grad, m, v []float32, u *update) {
-	n := len(param) &^ 7
-	if n > 0 {
-		_, _, _ = grad[n-1], m[n-1], v[n-1]
-		adamLoopAVX2(&param[0], &grad[0], &m[0], &v[0], &u.clip, n)
+// exponentialsAVX2 is exponentialsGo.
+func exponentialsAVX2(x []float32, top float32) float64 {
+	n := len(x) &^ 7
+	if n == 0 {
+		return exponentialsGo(x[n:], top)
 	}
-	if n < len(param) {
-		adamGo(param[n:], grad[n:], m[n:], v[n:], u)
-	}
-}
-
-// multiplyAVX2 is multiplyGo.
-func multiplyAVX2(dst, a, b []float32) {
-	n := len(dst) &^ 7
-	if n > 0 {
-		_, _ = a[n-1], b[n-1]
-		multiplyLoopAVX2(&dst[0], &a[0], &b[0], n)
-	}
-	if n < len(dst) {
-		multiplyGo(dst[n:], a[n:], b[n:])
-	}
+	return exponentialsLoopAVX2(&x[0], top, n) + exponentialsGo(x[n:], top)
 }
 
 // quantizeAVX2 is quantizeGo.
@@ -365,32 +382,42 @@ func scoreGradientAVX2(dq, dk []float64, q, k []float32, s float64) {
 	}
 }
 
-// maximumAVX2 is maximumGo.
-func maximumAVX2(x []float32) float32 {
-	n := len(x) &^ 7
-	if n == 0 {
-		return maximumGo(x[n:])
-	}
-	return max(maximumLoopAVX2(&x[0], n), maximumGo(x[n:]))
-}
-
-// exponentialsAVX2 is exponentialsGo.
-func exponentialsAVX2(x []float32, top float32) float64 {
-	n := len(x) &^ 7
-	if n == 0 {
-		return exponentialsGo(x[n:], top)
-	}
-	return exponentialsLoopAVX2(&x[0], top, n) + exponentialsGo(x[n:], top)
-}
-
-// scaleAVX2 is scaleGo.
-func scaleAVX2(x []float32, factor float32) {
-	n := len(x) &^ 7
+// adamAVX2 is adamGo.
+func adamAVX2(param, grad, m, v []float32, u *update) {
+	n := len(param) &^ 7
 	if n > 0 {
-		scaleLoopAVX2(&x[0], factor, n)
+		_, _, _ = grad[n-1], m[n-1], v[n-1]
+		adamLoopAVX2(&param[0], &grad[0], &m[0], &v[0], &u.clip, n)
 	}
-	if n < len(x) {
-		scaleGo(x[n:], factor)
+	if n < len(param) {
+		adamGo(param[n:], grad[n:], m[n:], v[n:], u)
+	}
+}
+
+// scaleToBFloatsAVX512 is scaleToBFloatsGo.
+func scaleToBFloatsAVX512(dst []uint16, sums []int32, offset int32, unit float32) {
+	n := len(dst) &^ 31
+	if unit-unit != 0 { // not finite: values may be NaN
+		n = 0
+	}
+	if n > 0 {
+		_ = sums[n-1]
+		scaleToBFloatsLoopAVX512(&dst[0], &sums[0], offset, unit, n)
+	}
+	if n < len(dst) {
+		scaleToBFloatsAVX2(dst[n:], sums[n:], offset, unit)
+	}
+}
+
+// signsOfSumsAVX512 is signsOfSumsGo.
+func signsOfSumsAVX512(signs, mask []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32) {
+	n := len(sums) &^ 63
+	if n > 0 {
+		_, _, _, _ = signs[n/64-1], mask[n/64-1], alpha[n-1], theta[n-1]
+		signsOfSumsLoopAVX512(&signs[0], &mask[0], &sums[0], &alpha[0], &theta[0], offset, unit, n)
+	}
+	if n < len(sums) {
+		signsOfSumsGo(signs[n/64:], mask[n/64:], sums[n:], alpha[n:], theta[n:], offset, unit)
 	}
 }
 
@@ -418,30 +445,6 @@ func roundColumnsAVX512(dst []int8, gradient, inverse []float32, random []uint16
 	}
 }
 
-// signsOfSumsAVX512 is signsOfSumsGo.
-func signsOfSumsAVX512(signs, mask []uint64, sums []int32, alpha, theta []float32, offset int32, unit float32) {
-	n := len(sums) &^ 63
-	if n > 0 {
-		_, _, _, _ = signs[n/64-1], mask[n/64-1], alpha[n-1], theta[n-1]
-		signsOfSumsLoopAVX512(&signs[0], &mask[0], &sums[0], &alpha[0], &theta[0], offset, unit, n)
-	}
-	if n < len(sums) {
-		signsOfSumsGo(signs[n/64:], mask[n/64:], sums[n:], alpha[n:], theta[n:], offset, unit)
-	}
-}
-
-// addBFloatRowsAVX512 is addBFloatRowsGo.
-func addBFloatRowsAVX512(sums []float64, most []float32, src []uint16, stride int, words []uint64, wordStride, rows int) {
-	n := len(sums) &^ 63
-	if n > 0 && rows > 0 {
-		_, _, _ = most[n-1], src[(rows-1)*stride+n-1], words[(rows-1)*wordStride+n/64-1]
-		addBFloatRowsLoopAVX512(&sums[0], &most[0], &src[0], stride, &words[0], wordStride, rows, n)
-	}
-	if n < len(sums) {
-		addBFloatRowsGo(sums[n:], most[n:], src[n:], stride, words[n/64:], wordStride, rows)
-	}
-}
-
 // roundBFloatsAVX512 is roundBFloatsGo.
 func roundBFloatsAVX512(dst []uint16, dstStride int, src []float32, srcStride, rows, cols int) {
 	n := cols &^ 31
@@ -454,17 +457,14 @@ func roundBFloatsAVX512(dst []uint16, dstStride int, src []float32, srcStride, r
 	}
 }
 
-// scaleToBFloatsAVX512 is scaleToBFloatsGo.
-func scaleToBFloatsAVX512(dst []uint16, sums []int32, offset int32, unit float32) {
-	n := len(dst) &^ 31
-	if unit-unit != 0 { // not finite: there may be values that are no numbers
-		n = 0
+// addBFloatRowsAVX512 is addBFloatRowsGo.
+func addBFloatRowsAVX512(sums []float64, most []float32, src []uint16, stride int, words []uint64, wordStride, rows int) {
+	n := len(sums) &^ 63
+	if n > 0 && rows > 0 {
+		_, _, _ = most[n-1], src[(rows-1)*stride+n-1], words[(rows-1)*wordStride+n/64-1]
+		addBFloatRowsLoopAVX512(&sums[0], &most[0], &src[0], stride, &words[0], wordStride, rows, n)
 	}
-	if n > 0 {
-		_ = sums[n-1]
-		scaleToBFloatsLoopAVX512(&dst[0], &sums[0], offset, unit, n)
-	}
-	if n < len(dst) {
-		scaleToBFloatsAVX2(dst[n:], sums[n:], offset, unit)
+	if n < len(sums) {
+		addBFloatRowsGo(sums[n:], most[n:], src[n:], stride, words[n/64:], wordStride, rows)
 	}
 }

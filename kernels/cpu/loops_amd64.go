@@ -4,35 +4,75 @@
 
 package cpu
 
+// andCountsLoopAVX2 is andCountsGo for 4*quads rows of 4*steps words.
+//
+//go:noescape
+func andCountsLoopAVX2(dst *int32, x *uint64, w *uint64, steps int, quads int)
+
+// addCountsLoopAVX2 is addCountsGo for n values, a multiple of 8.
+//
+//go:noescape
+func addCountsLoopAVX2(sums *int32, counts *int32, pops *int32, shift int32, weight int32, n int)
+
+// tileLoopAVX2 is tileGo with four lanes.
+//
+//go:noescape
+func tileLoopAVX2(c *float64, ldc int, a *float64, b *float64, k int)
+
 // makeTablesLoopAVX2 is makeTablesGo for n integers, a multiple of 32.
 //
 //go:noescape
 func makeTablesLoopAVX2(dst *byte, q *int8, n int) (sum int32)
-
-// makeTablesLoopAVX512 is makeTablesGo for n integers, a multiple of 32.
-//
-//go:noescape
-func makeTablesLoopAVX512(dst *byte, q *int8, n int) (sum int32)
 
 // lookupLoopAVX2 is lookupGo for all panels; skip groups lie between what it reads of two of them.
 //
 //go:noescape
 func lookupLoopAVX2(sums *int32, stride int, tables *byte, panel *byte, groups int, skip int, panels int, flush int, add bool)
 
-// lookupLoopAVX512 is lookupGo for all panels; skip groups lie between what it reads of two of them.
+// packSignsLoopAVX2 is packSignsGo for n whole words.
 //
 //go:noescape
-func lookupLoopAVX512(sums *int32, stride int, tables *byte, panel *byte, groups int, skip int, panels int, flush int, add bool)
+func packSignsLoopAVX2(words *uint64, x *float32, n int)
+
+// packMaskLoopAVX2 is packMaskGo for n whole words.
+//
+//go:noescape
+func packMaskLoopAVX2(words *uint64, x *float32, n int)
+
+// transposeBitsLoopAVX2 is transposeBitsGo with a stride in bytes.
+//
+//go:noescape
+func transposeBitsLoopAVX2(dst *byte, src *uint64, stride int, groups int)
 
 // transposeBytesLoopAVX2 is transposeBytesGo for n columns, a multiple of 16.
 //
 //go:noescape
 func transposeBytesLoopAVX2(dst *byte, dstStride int, src *byte, srcStride int, n int)
 
-// transposeBitsLoopAVX2 is transposeBitsGo with a stride in bytes.
+// scaleIntegersLoopAVX2 is scaleIntegersGo for n values, a multiple of 8.
 //
 //go:noescape
-func transposeBitsLoopAVX2(dst *byte, src *uint64, stride int, groups int)
+func scaleIntegersLoopAVX2(dst *float32, sums *int32, offset int32, unit float32, n int)
+
+// scaleToBFloatsLoopAVX2 is scaleToBFloatsGo for n values, a multiple of 16.
+//
+//go:noescape
+func scaleToBFloatsLoopAVX2(dst *uint16, sums *int32, offset int32, unit float32, n int)
+
+// affineSumsLoopAVX2 is affineSumsGo for n values, a multiple of 8.
+//
+//go:noescape
+func affineSumsLoopAVX2(dst *float32, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
+
+// signsOfSumsLoopAVX2 is signsOfSumsGo for n values, a multiple of 64.
+//
+//go:noescape
+func signsOfSumsLoopAVX2(signs *uint64, mask *uint64, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
+
+// addScaledLoopAVX2 is addScaledGo for n values, a multiple of 64.
+//
+//go:noescape
+func addScaledLoopAVX2(dst *float32, sums *int32, signs *uint64, offset int32, factor float32, n int) float64
 
 // randomWordsLoopAVX2 is randomWordsGo for 32 words a step.
 //
@@ -49,50 +89,10 @@ func roundRowLoopAVX2(dst *int8, gradient *float32, alpha *float32, inverse floa
 //go:noescape
 func roundColumnsLoopAVX2(dst *int8, gradient *float32, inverse *float32, random *uint16, limit float32, n int)
 
-// andCountsLoopAVX2 is andCountsGo for 4*quads rows of 4*steps words.
-//
-//go:noescape
-func andCountsLoopAVX2(dst *int32, x *uint64, w *uint64, steps int, quads int)
-
-// tileLoopAVX2 is tileGo with four lanes.
-//
-//go:noescape
-func tileLoopAVX2(c *float64, ldc int, a *float64, b *float64, k int)
-
-// scaleIntegersLoopAVX2 is scaleIntegersGo for n values, a multiple of 8.
-//
-//go:noescape
-func scaleIntegersLoopAVX2(dst *float32, sums *int32, offset int32, unit float32, n int)
-
-// scaleToBFloatsLoopAVX2 is scaleToBFloatsGo for n values, a multiple of 16.
-//
-//go:noescape
-func scaleToBFloatsLoopAVX2(dst *uint16, sums *int32, offset int32, unit float32, n int)
-
-// addCountsLoopAVX2 is addCountsGo for n values, a multiple of 8.
-//
-//go:noescape
-func addCountsLoopAVX2(sums *int32, counts *int32, pops *int32, shift int32, weight int32, n int)
-
-// affineSumsLoopAVX2 is affineSumsGo for n values, a multiple of 8.
-//
-//go:noescape
-func affineSumsLoopAVX2(dst *float32, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
-
-// signsOfSumsLoopAVX2 is signsOfSumsGo for n values, a multiple of 64.
-//
-//go:noescape
-func signsOfSumsLoopAVX2(signs *uint64, mask *uint64, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
-
 // affineLoopAVX2 is affineGo for n values, a multiple of 8.
 //
 //go:noescape
 func affineLoopAVX2(u *float32, alpha *float32, theta *float32, n int)
-
-// addLoopAVX2 is addGo for n values, a multiple of 8.
-//
-//go:noescape
-func addLoopAVX2(dst *float32, a *float32, b *float32, n int)
 
 // roundBFloatsLoopAVX2 is roundBFloatsGo for n values, a multiple of 16.
 //
@@ -104,16 +104,6 @@ func roundBFloatsLoopAVX2(dst *uint16, dstStride int, src *float32, srcStride in
 //go:noescape
 func widenBFloatsLoopAVX2(dst *float32, dstStride int, src *uint16, srcStride int, rows int, n int)
 
-// packSignsLoopAVX2 is packSignsGo for n whole words.
-//
-//go:noescape
-func packSignsLoopAVX2(words *uint64, x *float32, n int)
-
-// packMaskLoopAVX2 is packMaskGo for n whole words.
-//
-//go:noescape
-func packMaskLoopAVX2(words *uint64, x *float32, n int)
-
 // maskLoopAVX2 is maskGo for n values, a multiple of 64.
 //
 //go:noescape
@@ -124,20 +114,25 @@ func maskLoopAVX2(dst *float32, src *float32, words *uint64, n int)
 //go:noescape
 func maskBFloatsLoopAVX2(dst *float32, src *uint16, words *uint64, n int)
 
-// absMaxLoopAVX2 is absMaxGo for n values, a multiple of 8.
+// addLoopAVX2 is addGo for n values, a multiple of 8.
 //
 //go:noescape
-func absMaxLoopAVX2(most *float32, x *float32, n int)
+func addLoopAVX2(dst *float32, a *float32, b *float32, n int)
 
-// absMaxProductLoopAVX2 is absMaxProductGo for n values, a multiple of 8.
+// multiplyLoopAVX2 is multiplyGo for n values, a multiple of 8.
 //
 //go:noescape
-func absMaxProductLoopAVX2(a *float32, b *float32, n int) float32
+func multiplyLoopAVX2(dst *float32, a *float32, b *float32, n int)
 
-// addScaledLoopAVX2 is addScaledGo for n values, a multiple of 64.
+// scaleLoopAVX2 is scaleGo for n values, a multiple of 8.
 //
 //go:noescape
-func addScaledLoopAVX2(dst *float32, sums *int32, signs *uint64, offset int32, factor float32, n int) float64
+func scaleLoopAVX2(x *float32, factor float32, n int)
+
+// sumSquaresLoopAVX2 is sumSquaresGo for n values, a multiple of 8.
+//
+//go:noescape
+func sumSquaresLoopAVX2(x *float32, n int) float64
 
 // addRowsLoopAVX2 is addRowsGo for n values, a multiple of 64.
 //
@@ -149,20 +144,25 @@ func addRowsLoopAVX2(sums *float64, most *float32, src *float32, stride int, wor
 //go:noescape
 func addBFloatRowsLoopAVX2(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride int, rows int, n int)
 
-// sumSquaresLoopAVX2 is sumSquaresGo for n values, a multiple of 8.
+// absMaxLoopAVX2 is absMaxGo for n values, a multiple of 8.
 //
 //go:noescape
-func sumSquaresLoopAVX2(x *float32, n int) float64
+func absMaxLoopAVX2(most *float32, x *float32, n int)
 
-// adamLoopAVX2 is adamGo for n values, a multiple of 8.
+// absMaxProductLoopAVX2 is absMaxProductGo for n values, a multiple of 8.
 //
 //go:noescape
-func adamLoopAVX2(param *float32, grad *float32, m *float32, v *float32, u *float32, n int)
+func absMaxProductLoopAVX2(a *float32, b *float32, n int) float32
 
-// multiplyLoopAVX2 is multiplyGo for n values, a multiple of 8.
+// maximumLoopAVX2 is maximumGo for n values, a multiple of 8.
 //
 //go:noescape
-func multiplyLoopAVX2(dst *float32, a *float32, b *float32, n int)
+func maximumLoopAVX2(x *float32, n int) float32
+
+// exponentialsLoopAVX2 is exponentialsGo for n values, a multiple of 8.
+//
+//go:noescape
+func exponentialsLoopAVX2(x *float32, top float32, n int) float64
 
 // quantizeLoopAVX2 is quantizeGo for n values, a multiple of 8.
 //
@@ -197,38 +197,42 @@ func nearestLoopAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uin
 // rankedLoopAVX2 is rankedGo for whole registers.
 //
 //go:noescape
-func rankedLoopAVX2(dq *float32, dk *float32, dv *float32, do *float32, q *uint64, k *uint64, v *uint64, at *int32, exps *float32, weights *[4]float32, scale float64, dqStride int, doStride int, words int, n int, queries int)
+func rankedLoopAVX2(dq *float32, dk *float32, dv *float32, do *float32, q *uint64, k *uint64, v *uint64, survivors *int32, exps *float32, weights *[4]float32, scale float64, dqStride int, doStride int, words int, n int, queries int)
 
-// maximumLoopAVX2 is maximumGo for n values, a multiple of 8.
+// adamLoopAVX2 is adamGo for n values, a multiple of 8.
 //
 //go:noescape
-func maximumLoopAVX2(x *float32, n int) float32
-
-// exponentialsLoopAVX2 is exponentialsGo for n values, a multiple of 8.
-//
-//go:noescape
-func exponentialsLoopAVX2(x *float32, top float32, n int) float64
-
-// scaleLoopAVX2 is scaleGo for n values, a multiple of 8.
-//
-//go:noescape
-func scaleLoopAVX2(x *float32, factor float32, n int)
-
-// randomWordsLoopAVX512 is randomWordsGo for 128 words a step.
-//
-//go:noescape
-func randomWordsLoopAVX512(dst *uint32, steps int, key *[2]uint32, counter *[4]uint32)
+func adamLoopAVX2(param *float32, grad *float32, m *float32, v *float32, u *float32, n int)
 
 // countSignsLoopAVX512 is countSignsGo for 16 channels at a time.
 //
 //go:noescape
 func countSignsLoopAVX512(dst *int32, stride int, x *uint64, xStride int, w *uint64, channels int, words int)
 
-// nearestLoopAVX512 is nearestGo for dimensions that have a reciprocal, and pointers to the first query and the first
-// key to look at.
+// makeTablesLoopAVX512 is makeTablesGo for n integers, a multiple of 32.
 //
 //go:noescape
-func nearestLoopAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[4][4]float64)
+func makeTablesLoopAVX512(dst *byte, q *int8, n int) (sum int32)
+
+// lookupLoopAVX512 is lookupGo for all panels; skip groups lie between what it reads of two of them.
+//
+//go:noescape
+func lookupLoopAVX512(sums *int32, stride int, tables *byte, panel *byte, groups int, skip int, panels int, flush int, add bool)
+
+// scaleToBFloatsLoopAVX512 is scaleToBFloatsGo for n values, a multiple of 32.
+//
+//go:noescape
+func scaleToBFloatsLoopAVX512(dst *uint16, sums *int32, offset int32, unit float32, n int)
+
+// signsOfSumsLoopAVX512 is signsOfSumsGo for n values, a multiple of 64.
+//
+//go:noescape
+func signsOfSumsLoopAVX512(signs *uint64, mask *uint64, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
+
+// randomWordsLoopAVX512 is randomWordsGo for 128 words a step.
+//
+//go:noescape
+func randomWordsLoopAVX512(dst *uint32, steps int, key *[2]uint32, counter *[4]uint32)
 
 // roundRowLoopAVX512 is roundRowGo for n values, a multiple of 64.
 //
@@ -240,22 +244,17 @@ func roundRowLoopAVX512(dst *int8, gradient *float32, alpha *float32, inverse fl
 //go:noescape
 func roundColumnsLoopAVX512(dst *int8, gradient *float32, inverse *float32, random *uint16, limit float32, n int)
 
-// signsOfSumsLoopAVX512 is signsOfSumsGo for n values, a multiple of 64.
+// roundBFloatsLoopAVX512 is roundBFloatsGo for n values, a multiple of 32.
 //
 //go:noescape
-func signsOfSumsLoopAVX512(signs *uint64, mask *uint64, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
+func roundBFloatsLoopAVX512(dst *uint16, dstStride int, src *float32, srcStride int, rows int, n int)
 
 // addBFloatRowsLoopAVX512 is addBFloatRowsGo for n values, a multiple of 64.
 //
 //go:noescape
 func addBFloatRowsLoopAVX512(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride int, rows int, n int)
 
-// roundBFloatsLoopAVX512 is roundBFloatsGo for n values, a multiple of 32.
+// nearestLoopAVX512 is nearestGo for dimensions that have a reciprocal, and pointers to the first query and the first key to look at.
 //
 //go:noescape
-func roundBFloatsLoopAVX512(dst *uint16, dstStride int, src *float32, srcStride int, rows int, n int)
-
-// scaleToBFloatsLoopAVX512 is scaleToBFloatsGo for n values, a multiple of 32.
-//
-//go:noescape
-func scaleToBFloatsLoopAVX512(dst *uint16, sums *int32, offset int32, unit float32, n int)
+func nearestLoopAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[4][4]float64)

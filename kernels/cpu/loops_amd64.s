@@ -4,151 +4,230 @@
 
 #include "textflag.h"
 
-DATA lowBits<>+0(SB)/1, $0x00
-DATA lowBits<>+1(SB)/1, $0x01
-DATA lowBits<>+2(SB)/1, $0x02
-DATA lowBits<>+3(SB)/1, $0x03
-DATA lowBits<>+4(SB)/1, $0x00
-DATA lowBits<>+5(SB)/1, $0x01
-DATA lowBits<>+6(SB)/1, $0x02
-DATA lowBits<>+7(SB)/1, $0x03
-DATA lowBits<>+8(SB)/1, $0x00
-DATA lowBits<>+9(SB)/1, $0x01
-DATA lowBits<>+10(SB)/1, $0x02
-DATA lowBits<>+11(SB)/1, $0x03
-DATA lowBits<>+12(SB)/1, $0x00
-DATA lowBits<>+13(SB)/1, $0x01
-DATA lowBits<>+14(SB)/1, $0x02
-DATA lowBits<>+15(SB)/1, $0x03
-DATA lowBits<>+16(SB)/1, $0x04
-DATA lowBits<>+17(SB)/1, $0x05
-DATA lowBits<>+18(SB)/1, $0x06
-DATA lowBits<>+19(SB)/1, $0x07
-DATA lowBits<>+20(SB)/1, $0x04
-DATA lowBits<>+21(SB)/1, $0x05
-DATA lowBits<>+22(SB)/1, $0x06
-DATA lowBits<>+23(SB)/1, $0x07
-DATA lowBits<>+24(SB)/1, $0x04
-DATA lowBits<>+25(SB)/1, $0x05
-DATA lowBits<>+26(SB)/1, $0x06
-DATA lowBits<>+27(SB)/1, $0x07
-DATA lowBits<>+28(SB)/1, $0x04
-DATA lowBits<>+29(SB)/1, $0x05
-DATA lowBits<>+30(SB)/1, $0x06
-DATA lowBits<>+31(SB)/1, $0x07
-GLOBL lowBits<>(SB), RODATA|NOPTR, $32
+// func andCountsLoopAVX2(dst *int32, x *uint64, w *uint64, steps int, quads int)
+// Requires: AVX, AVX2
+TEXT ·andCountsLoopAVX2(SB), NOSPLIT, $0-40
+	MOVQ    dst+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    w+16(FP), DX
+	MOVQ    steps+24(FP), BX
+	MOVQ    quads+32(FP), SI
+	SHLQ    $0x05, BX
+	VMOVDQU nibbles<>+0(SB), Y0
+	VMOVDQU nibbleCounts<>+0(SB), Y1
+	VPXOR   Y2, Y2, Y2
 
-DATA highBits<>+0(SB)/1, $0x00
-DATA highBits<>+1(SB)/1, $0x00
-DATA highBits<>+2(SB)/1, $0x00
-DATA highBits<>+3(SB)/1, $0x00
-DATA highBits<>+4(SB)/1, $0x01
-DATA highBits<>+5(SB)/1, $0x01
-DATA highBits<>+6(SB)/1, $0x01
-DATA highBits<>+7(SB)/1, $0x01
-DATA highBits<>+8(SB)/1, $0x02
-DATA highBits<>+9(SB)/1, $0x02
-DATA highBits<>+10(SB)/1, $0x02
-DATA highBits<>+11(SB)/1, $0x02
-DATA highBits<>+12(SB)/1, $0x03
-DATA highBits<>+13(SB)/1, $0x03
-DATA highBits<>+14(SB)/1, $0x03
-DATA highBits<>+15(SB)/1, $0x03
-DATA highBits<>+16(SB)/1, $0x04
-DATA highBits<>+17(SB)/1, $0x04
-DATA highBits<>+18(SB)/1, $0x04
-DATA highBits<>+19(SB)/1, $0x04
-DATA highBits<>+20(SB)/1, $0x05
-DATA highBits<>+21(SB)/1, $0x05
-DATA highBits<>+22(SB)/1, $0x05
-DATA highBits<>+23(SB)/1, $0x05
-DATA highBits<>+24(SB)/1, $0x06
-DATA highBits<>+25(SB)/1, $0x06
-DATA highBits<>+26(SB)/1, $0x06
-DATA highBits<>+27(SB)/1, $0x06
-DATA highBits<>+28(SB)/1, $0x07
-DATA highBits<>+29(SB)/1, $0x07
-DATA highBits<>+30(SB)/1, $0x07
-DATA highBits<>+31(SB)/1, $0x07
-GLOBL highBits<>(SB), RODATA|NOPTR, $32
+quad:
+	LEAQ  (DX)(BX*1), DI
+	LEAQ  (DI)(BX*1), R8
+	LEAQ  (R8)(BX*1), R9
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	XORQ  R10, R10
 
-DATA first<>+0(SB)/1, $0x00
-DATA first<>+1(SB)/1, $0x00
-DATA first<>+2(SB)/1, $0x00
-DATA first<>+3(SB)/1, $0x00
-DATA first<>+4(SB)/1, $0x04
-DATA first<>+5(SB)/1, $0x04
-DATA first<>+6(SB)/1, $0x04
-DATA first<>+7(SB)/1, $0x04
-DATA first<>+8(SB)/1, $0x08
-DATA first<>+9(SB)/1, $0x08
-DATA first<>+10(SB)/1, $0x08
-DATA first<>+11(SB)/1, $0x08
-DATA first<>+12(SB)/1, $0x0c
-DATA first<>+13(SB)/1, $0x0c
-DATA first<>+14(SB)/1, $0x0c
-DATA first<>+15(SB)/1, $0x0c
-DATA first<>+16(SB)/1, $0x00
-DATA first<>+17(SB)/1, $0x00
-DATA first<>+18(SB)/1, $0x00
-DATA first<>+19(SB)/1, $0x00
-DATA first<>+20(SB)/1, $0x04
-DATA first<>+21(SB)/1, $0x04
-DATA first<>+22(SB)/1, $0x04
-DATA first<>+23(SB)/1, $0x04
-DATA first<>+24(SB)/1, $0x08
-DATA first<>+25(SB)/1, $0x08
-DATA first<>+26(SB)/1, $0x08
-DATA first<>+27(SB)/1, $0x08
-DATA first<>+28(SB)/1, $0x0c
-DATA first<>+29(SB)/1, $0x0c
-DATA first<>+30(SB)/1, $0x0c
-DATA first<>+31(SB)/1, $0x0c
-GLOBL first<>(SB), RODATA|NOPTR, $32
+step:
+	VMOVDQU      (CX)(R10*1), Y7
+	VPAND        (DX)(R10*1), Y7, Y8
+	VPSRLW       $0x04, Y8, Y9
+	VPAND        Y0, Y8, Y8
+	VPAND        Y0, Y9, Y9
+	VPSHUFB      Y8, Y1, Y8
+	VPSHUFB      Y9, Y1, Y9
+	VPADDB       Y8, Y9, Y8
+	VPSADBW      Y2, Y8, Y8
+	VPADDQ       Y8, Y3, Y3
+	VPAND        (DI)(R10*1), Y7, Y8
+	VPSRLW       $0x04, Y8, Y9
+	VPAND        Y0, Y8, Y8
+	VPAND        Y0, Y9, Y9
+	VPSHUFB      Y8, Y1, Y8
+	VPSHUFB      Y9, Y1, Y9
+	VPADDB       Y8, Y9, Y8
+	VPSADBW      Y2, Y8, Y8
+	VPADDQ       Y8, Y4, Y4
+	VPAND        (R8)(R10*1), Y7, Y8
+	VPSRLW       $0x04, Y8, Y9
+	VPAND        Y0, Y8, Y8
+	VPAND        Y0, Y9, Y9
+	VPSHUFB      Y8, Y1, Y8
+	VPSHUFB      Y9, Y1, Y9
+	VPADDB       Y8, Y9, Y8
+	VPSADBW      Y2, Y8, Y8
+	VPADDQ       Y8, Y5, Y5
+	VPAND        (R9)(R10*1), Y7, Y7
+	VPSRLW       $0x04, Y7, Y8
+	VPAND        Y0, Y7, Y7
+	VPAND        Y0, Y8, Y8
+	VPSHUFB      Y7, Y1, Y7
+	VPSHUFB      Y8, Y1, Y8
+	VPADDB       Y7, Y8, Y7
+	VPSADBW      Y2, Y7, Y7
+	VPADDQ       Y7, Y6, Y6
+	ADDQ         $0x20, R10
+	CMPQ         R10, BX
+	JLT          step
+	VPSLLQ       $0x20, Y4, Y4
+	VPSLLQ       $0x20, Y6, Y6
+	VPOR         Y3, Y4, Y3
+	VPOR         Y5, Y6, Y5
+	VPUNPCKLQDQ  Y5, Y3, Y4
+	VPUNPCKHQDQ  Y5, Y3, Y6
+	VPADDD       Y4, Y6, Y3
+	VEXTRACTI128 $0x01, Y3, X4
+	VPADDD       X3, X4, X4
+	VMOVDQU      X4, (AX)
+	ADDQ         $0x10, AX
+	LEAQ         (R9)(BX*1), DX
+	DECQ         SI
+	JNZ          quad
+	VZEROUPPER
+	RET
 
-DATA ones<>+0(SB)/1, $0x01
-DATA ones<>+1(SB)/1, $0x01
-DATA ones<>+2(SB)/1, $0x01
-DATA ones<>+3(SB)/1, $0x01
-DATA ones<>+4(SB)/1, $0x01
-DATA ones<>+5(SB)/1, $0x01
-DATA ones<>+6(SB)/1, $0x01
-DATA ones<>+7(SB)/1, $0x01
-DATA ones<>+8(SB)/1, $0x01
-DATA ones<>+9(SB)/1, $0x01
-DATA ones<>+10(SB)/1, $0x01
-DATA ones<>+11(SB)/1, $0x01
-DATA ones<>+12(SB)/1, $0x01
-DATA ones<>+13(SB)/1, $0x01
-DATA ones<>+14(SB)/1, $0x01
-DATA ones<>+15(SB)/1, $0x01
-DATA ones<>+16(SB)/1, $0x01
-DATA ones<>+17(SB)/1, $0x01
-DATA ones<>+18(SB)/1, $0x01
-DATA ones<>+19(SB)/1, $0x01
-DATA ones<>+20(SB)/1, $0x01
-DATA ones<>+21(SB)/1, $0x01
-DATA ones<>+22(SB)/1, $0x01
-DATA ones<>+23(SB)/1, $0x01
-DATA ones<>+24(SB)/1, $0x01
-DATA ones<>+25(SB)/1, $0x01
-DATA ones<>+26(SB)/1, $0x01
-DATA ones<>+27(SB)/1, $0x01
-DATA ones<>+28(SB)/1, $0x01
-DATA ones<>+29(SB)/1, $0x01
-DATA ones<>+30(SB)/1, $0x01
-DATA ones<>+31(SB)/1, $0x01
-GLOBL ones<>(SB), RODATA|NOPTR, $32
+DATA nibbles<>+0(SB)/1, $0x0f
+DATA nibbles<>+1(SB)/1, $0x0f
+DATA nibbles<>+2(SB)/1, $0x0f
+DATA nibbles<>+3(SB)/1, $0x0f
+DATA nibbles<>+4(SB)/1, $0x0f
+DATA nibbles<>+5(SB)/1, $0x0f
+DATA nibbles<>+6(SB)/1, $0x0f
+DATA nibbles<>+7(SB)/1, $0x0f
+DATA nibbles<>+8(SB)/1, $0x0f
+DATA nibbles<>+9(SB)/1, $0x0f
+DATA nibbles<>+10(SB)/1, $0x0f
+DATA nibbles<>+11(SB)/1, $0x0f
+DATA nibbles<>+12(SB)/1, $0x0f
+DATA nibbles<>+13(SB)/1, $0x0f
+DATA nibbles<>+14(SB)/1, $0x0f
+DATA nibbles<>+15(SB)/1, $0x0f
+DATA nibbles<>+16(SB)/1, $0x0f
+DATA nibbles<>+17(SB)/1, $0x0f
+DATA nibbles<>+18(SB)/1, $0x0f
+DATA nibbles<>+19(SB)/1, $0x0f
+DATA nibbles<>+20(SB)/1, $0x0f
+DATA nibbles<>+21(SB)/1, $0x0f
+DATA nibbles<>+22(SB)/1, $0x0f
+DATA nibbles<>+23(SB)/1, $0x0f
+DATA nibbles<>+24(SB)/1, $0x0f
+DATA nibbles<>+25(SB)/1, $0x0f
+DATA nibbles<>+26(SB)/1, $0x0f
+DATA nibbles<>+27(SB)/1, $0x0f
+DATA nibbles<>+28(SB)/1, $0x0f
+DATA nibbles<>+29(SB)/1, $0x0f
+DATA nibbles<>+30(SB)/1, $0x0f
+DATA nibbles<>+31(SB)/1, $0x0f
+GLOBL nibbles<>(SB), RODATA|NOPTR, $32
 
-DATA middleBytes<>+0(SB)/4, $0x00ffff00
-DATA middleBytes<>+4(SB)/4, $0x00ffff00
-DATA middleBytes<>+8(SB)/4, $0x00ffff00
-DATA middleBytes<>+12(SB)/4, $0x00ffff00
-DATA middleBytes<>+16(SB)/4, $0x00ffff00
-DATA middleBytes<>+20(SB)/4, $0x00ffff00
-DATA middleBytes<>+24(SB)/4, $0x00ffff00
-DATA middleBytes<>+28(SB)/4, $0x00ffff00
-GLOBL middleBytes<>(SB), RODATA|NOPTR, $32
+DATA nibbleCounts<>+0(SB)/1, $0x00
+DATA nibbleCounts<>+1(SB)/1, $0x01
+DATA nibbleCounts<>+2(SB)/1, $0x01
+DATA nibbleCounts<>+3(SB)/1, $0x02
+DATA nibbleCounts<>+4(SB)/1, $0x01
+DATA nibbleCounts<>+5(SB)/1, $0x02
+DATA nibbleCounts<>+6(SB)/1, $0x02
+DATA nibbleCounts<>+7(SB)/1, $0x03
+DATA nibbleCounts<>+8(SB)/1, $0x01
+DATA nibbleCounts<>+9(SB)/1, $0x02
+DATA nibbleCounts<>+10(SB)/1, $0x02
+DATA nibbleCounts<>+11(SB)/1, $0x03
+DATA nibbleCounts<>+12(SB)/1, $0x02
+DATA nibbleCounts<>+13(SB)/1, $0x03
+DATA nibbleCounts<>+14(SB)/1, $0x03
+DATA nibbleCounts<>+15(SB)/1, $0x04
+DATA nibbleCounts<>+16(SB)/1, $0x00
+DATA nibbleCounts<>+17(SB)/1, $0x01
+DATA nibbleCounts<>+18(SB)/1, $0x01
+DATA nibbleCounts<>+19(SB)/1, $0x02
+DATA nibbleCounts<>+20(SB)/1, $0x01
+DATA nibbleCounts<>+21(SB)/1, $0x02
+DATA nibbleCounts<>+22(SB)/1, $0x02
+DATA nibbleCounts<>+23(SB)/1, $0x03
+DATA nibbleCounts<>+24(SB)/1, $0x01
+DATA nibbleCounts<>+25(SB)/1, $0x02
+DATA nibbleCounts<>+26(SB)/1, $0x02
+DATA nibbleCounts<>+27(SB)/1, $0x03
+DATA nibbleCounts<>+28(SB)/1, $0x02
+DATA nibbleCounts<>+29(SB)/1, $0x03
+DATA nibbleCounts<>+30(SB)/1, $0x03
+DATA nibbleCounts<>+31(SB)/1, $0x04
+GLOBL nibbleCounts<>(SB), RODATA|NOPTR, $32
+
+// func addCountsLoopAVX2(sums *int32, counts *int32, pops *int32, shift int32, weight int32, n int)
+// Requires: AVX, AVX2
+TEXT ·addCountsLoopAVX2(SB), NOSPLIT, $0-40
+	MOVQ         sums+0(FP), AX
+	MOVQ         n+32(FP), CX
+	MOVQ         counts+8(FP), DX
+	MOVQ         pops+16(FP), BX
+	VBROADCASTSS weight+28(FP), Y0
+	MOVL         shift+24(FP), SI
+	VMOVD        SI, X1
+	XORQ         SI, SI
+
+loop:
+	VMOVDQU (DX)(SI*4), Y2
+	VPSLLD  X1, Y2, Y2
+	VPMULLD (BX)(SI*4), Y0, Y3
+	VPSUBD  Y3, Y2, Y2
+	VPADDD  (AX)(SI*4), Y2, Y2
+	VMOVDQU Y2, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, CX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func tileLoopAVX2(c *float64, ldc int, a *float64, b *float64, k int)
+// Requires: AVX, FMA3
+TEXT ·tileLoopAVX2(SB), NOSPLIT, $0-40
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
+	MOVQ    a+16(FP), DX
+	MOVQ    b+24(FP), BX
+	MOVQ    k+32(FP), SI
+	SHLQ    $0x03, CX
+	LEAQ    (AX)(CX*1), DI
+	LEAQ    (DI)(CX*1), R8
+	LEAQ    (R8)(CX*1), CX
+	VMOVUPD (AX), Y0
+	VMOVUPD 32(AX), Y1
+	VMOVUPD (DI), Y2
+	VMOVUPD 32(DI), Y3
+	VMOVUPD (R8), Y4
+	VMOVUPD 32(R8), Y5
+	VMOVUPD (CX), Y6
+	VMOVUPD 32(CX), Y7
+
+k:
+	VMOVUPD      (BX), Y8
+	VMOVUPD      32(BX), Y9
+	VBROADCASTSD (DX), Y10
+	VFMADD231PD  Y8, Y10, Y0
+	VFMADD231PD  Y9, Y10, Y1
+	VBROADCASTSD 8(DX), Y10
+	VFMADD231PD  Y8, Y10, Y2
+	VFMADD231PD  Y9, Y10, Y3
+	VBROADCASTSD 16(DX), Y10
+	VFMADD231PD  Y8, Y10, Y4
+	VFMADD231PD  Y9, Y10, Y5
+	VBROADCASTSD 24(DX), Y10
+	VFMADD231PD  Y8, Y10, Y6
+	VFMADD231PD  Y9, Y10, Y7
+	ADDQ         $0x40, BX
+	ADDQ         $0x20, DX
+	DECQ         SI
+	JNZ          k
+	VMOVUPD      Y0, (AX)
+	VMOVUPD      Y1, 32(AX)
+	VMOVUPD      Y2, (DI)
+	VMOVUPD      Y3, 32(DI)
+	VMOVUPD      Y4, (R8)
+	VMOVUPD      Y5, 32(R8)
+	VMOVUPD      Y6, (CX)
+	VMOVUPD      Y7, 32(CX)
+	VZEROUPPER
+	RET
 
 // func makeTablesLoopAVX2(dst *byte, q *int8, n int) (sum int32)
 // Requires: AVX, AVX2
@@ -223,382 +302,151 @@ block:
 	VZEROUPPER
 	RET
 
-// func makeTablesLoopAVX512(dst *byte, q *int8, n int) (sum int32)
-// Requires: AVX, AVX2, AVX512VBMI, AVX512VL
-TEXT ·makeTablesLoopAVX512(SB), NOSPLIT, $0-28
-	MOVQ    dst+0(FP), AX
-	MOVQ    q+8(FP), CX
-	MOVQ    n+16(FP), DX
-	VMOVDQU ones<>+0(SB), Y2
-	VMOVDQU first<>+0(SB), Y3
-	VMOVDQU middleBytes<>+0(SB), Y4
-	VPXOR   Y0, Y0, Y0
-	VPXOR   Y1, Y1, Y1
+DATA ones<>+0(SB)/1, $0x01
+DATA ones<>+1(SB)/1, $0x01
+DATA ones<>+2(SB)/1, $0x01
+DATA ones<>+3(SB)/1, $0x01
+DATA ones<>+4(SB)/1, $0x01
+DATA ones<>+5(SB)/1, $0x01
+DATA ones<>+6(SB)/1, $0x01
+DATA ones<>+7(SB)/1, $0x01
+DATA ones<>+8(SB)/1, $0x01
+DATA ones<>+9(SB)/1, $0x01
+DATA ones<>+10(SB)/1, $0x01
+DATA ones<>+11(SB)/1, $0x01
+DATA ones<>+12(SB)/1, $0x01
+DATA ones<>+13(SB)/1, $0x01
+DATA ones<>+14(SB)/1, $0x01
+DATA ones<>+15(SB)/1, $0x01
+DATA ones<>+16(SB)/1, $0x01
+DATA ones<>+17(SB)/1, $0x01
+DATA ones<>+18(SB)/1, $0x01
+DATA ones<>+19(SB)/1, $0x01
+DATA ones<>+20(SB)/1, $0x01
+DATA ones<>+21(SB)/1, $0x01
+DATA ones<>+22(SB)/1, $0x01
+DATA ones<>+23(SB)/1, $0x01
+DATA ones<>+24(SB)/1, $0x01
+DATA ones<>+25(SB)/1, $0x01
+DATA ones<>+26(SB)/1, $0x01
+DATA ones<>+27(SB)/1, $0x01
+DATA ones<>+28(SB)/1, $0x01
+DATA ones<>+29(SB)/1, $0x01
+DATA ones<>+30(SB)/1, $0x01
+DATA ones<>+31(SB)/1, $0x01
+GLOBL ones<>(SB), RODATA|NOPTR, $32
 
-block:
-	VMOVDQU      (CX), Y5
-	VPABSB       Y5, Y6
-	VPSADBW      Y0, Y6, Y6
-	VPADDQ       Y6, Y1, Y1
-	VPSUBB       Y5, Y0, Y6
-	VPMAXSB      Y0, Y6, Y6
-	VPMADDUBSW   Y2, Y6, Y6
-	VPSRLD       $0x10, Y6, Y7
-	VPADDD       Y7, Y6, Y6
-	VPSHUFB      Y3, Y6, Y6
-	VPMADDUBSW   Y5, Y2, Y8
-	VPSLLD       $0x08, Y5, Y9
-	VPAND        Y4, Y9, Y9
-	VPSLLD       $0x18, Y8, Y7
-	VPOR         Y7, Y9, Y9
-	VPADDB       Y6, Y9, Y9
-	VPSRLD       $0x08, Y5, Y5
-	VPAND        Y4, Y5, Y5
-	VPSRLD       $0x10, Y8, Y8
-	VPSLLD       $0x18, Y8, Y8
-	VPOR         Y8, Y5, Y5
-	VMOVDQU      lowBits0<>+0(SB), Y6
-	VMOVDQU      highBits0<>+0(SB), Y7
-	VPERMB       Y9, Y6, Y6
-	VPERMB       Y5, Y7, Y7
-	VPADDB       Y7, Y6, Y6
-	VMOVDQU      Y6, (AX)
-	VMOVDQU      lowBits1<>+0(SB), Y6
-	VMOVDQU      highBits1<>+0(SB), Y7
-	VPERMB       Y9, Y6, Y6
-	VPERMB       Y5, Y7, Y7
-	VPADDB       Y7, Y6, Y6
-	VMOVDQU      Y6, 128(AX)
-	VMOVDQU      lowBits2<>+0(SB), Y6
-	VMOVDQU      highBits2<>+0(SB), Y7
-	VPERMB       Y9, Y6, Y6
-	VPERMB       Y5, Y7, Y7
-	VPADDB       Y7, Y6, Y6
-	VMOVDQU      Y6, 256(AX)
-	VMOVDQU      lowBits3<>+0(SB), Y6
-	VMOVDQU      highBits3<>+0(SB), Y7
-	VPERMB       Y9, Y6, Y6
-	VPERMB       Y5, Y7, Y7
-	VPADDB       Y7, Y6, Y6
-	VMOVDQU      Y6, 384(AX)
-	ADDQ         $0x20, CX
-	ADDQ         $0x00000200, AX
-	SUBQ         $0x20, DX
-	JNZ          block
-	VEXTRACTI128 $0x01, Y1, X0
-	VPADDQ       X0, X1, X0
-	VPSRLDQ      $0x08, X0, X1
-	VPADDQ       X1, X0, X0
-	VMOVD        X0, AX
-	MOVL         AX, sum+24(FP)
-	VZEROUPPER
-	RET
+DATA first<>+0(SB)/1, $0x00
+DATA first<>+1(SB)/1, $0x00
+DATA first<>+2(SB)/1, $0x00
+DATA first<>+3(SB)/1, $0x00
+DATA first<>+4(SB)/1, $0x04
+DATA first<>+5(SB)/1, $0x04
+DATA first<>+6(SB)/1, $0x04
+DATA first<>+7(SB)/1, $0x04
+DATA first<>+8(SB)/1, $0x08
+DATA first<>+9(SB)/1, $0x08
+DATA first<>+10(SB)/1, $0x08
+DATA first<>+11(SB)/1, $0x08
+DATA first<>+12(SB)/1, $0x0c
+DATA first<>+13(SB)/1, $0x0c
+DATA first<>+14(SB)/1, $0x0c
+DATA first<>+15(SB)/1, $0x0c
+DATA first<>+16(SB)/1, $0x00
+DATA first<>+17(SB)/1, $0x00
+DATA first<>+18(SB)/1, $0x00
+DATA first<>+19(SB)/1, $0x00
+DATA first<>+20(SB)/1, $0x04
+DATA first<>+21(SB)/1, $0x04
+DATA first<>+22(SB)/1, $0x04
+DATA first<>+23(SB)/1, $0x04
+DATA first<>+24(SB)/1, $0x08
+DATA first<>+25(SB)/1, $0x08
+DATA first<>+26(SB)/1, $0x08
+DATA first<>+27(SB)/1, $0x08
+DATA first<>+28(SB)/1, $0x0c
+DATA first<>+29(SB)/1, $0x0c
+DATA first<>+30(SB)/1, $0x0c
+DATA first<>+31(SB)/1, $0x0c
+GLOBL first<>(SB), RODATA|NOPTR, $32
 
-DATA lowBits0<>+0(SB)/1, $0x00
-DATA lowBits0<>+1(SB)/1, $0x01
-DATA lowBits0<>+2(SB)/1, $0x02
-DATA lowBits0<>+3(SB)/1, $0x03
-DATA lowBits0<>+4(SB)/1, $0x00
-DATA lowBits0<>+5(SB)/1, $0x01
-DATA lowBits0<>+6(SB)/1, $0x02
-DATA lowBits0<>+7(SB)/1, $0x03
-DATA lowBits0<>+8(SB)/1, $0x00
-DATA lowBits0<>+9(SB)/1, $0x01
-DATA lowBits0<>+10(SB)/1, $0x02
-DATA lowBits0<>+11(SB)/1, $0x03
-DATA lowBits0<>+12(SB)/1, $0x00
-DATA lowBits0<>+13(SB)/1, $0x01
-DATA lowBits0<>+14(SB)/1, $0x02
-DATA lowBits0<>+15(SB)/1, $0x03
-DATA lowBits0<>+16(SB)/1, $0x04
-DATA lowBits0<>+17(SB)/1, $0x05
-DATA lowBits0<>+18(SB)/1, $0x06
-DATA lowBits0<>+19(SB)/1, $0x07
-DATA lowBits0<>+20(SB)/1, $0x04
-DATA lowBits0<>+21(SB)/1, $0x05
-DATA lowBits0<>+22(SB)/1, $0x06
-DATA lowBits0<>+23(SB)/1, $0x07
-DATA lowBits0<>+24(SB)/1, $0x04
-DATA lowBits0<>+25(SB)/1, $0x05
-DATA lowBits0<>+26(SB)/1, $0x06
-DATA lowBits0<>+27(SB)/1, $0x07
-DATA lowBits0<>+28(SB)/1, $0x04
-DATA lowBits0<>+29(SB)/1, $0x05
-DATA lowBits0<>+30(SB)/1, $0x06
-DATA lowBits0<>+31(SB)/1, $0x07
-GLOBL lowBits0<>(SB), RODATA|NOPTR, $32
+DATA lowBits<>+0(SB)/1, $0x00
+DATA lowBits<>+1(SB)/1, $0x01
+DATA lowBits<>+2(SB)/1, $0x02
+DATA lowBits<>+3(SB)/1, $0x03
+DATA lowBits<>+4(SB)/1, $0x00
+DATA lowBits<>+5(SB)/1, $0x01
+DATA lowBits<>+6(SB)/1, $0x02
+DATA lowBits<>+7(SB)/1, $0x03
+DATA lowBits<>+8(SB)/1, $0x00
+DATA lowBits<>+9(SB)/1, $0x01
+DATA lowBits<>+10(SB)/1, $0x02
+DATA lowBits<>+11(SB)/1, $0x03
+DATA lowBits<>+12(SB)/1, $0x00
+DATA lowBits<>+13(SB)/1, $0x01
+DATA lowBits<>+14(SB)/1, $0x02
+DATA lowBits<>+15(SB)/1, $0x03
+DATA lowBits<>+16(SB)/1, $0x04
+DATA lowBits<>+17(SB)/1, $0x05
+DATA lowBits<>+18(SB)/1, $0x06
+DATA lowBits<>+19(SB)/1, $0x07
+DATA lowBits<>+20(SB)/1, $0x04
+DATA lowBits<>+21(SB)/1, $0x05
+DATA lowBits<>+22(SB)/1, $0x06
+DATA lowBits<>+23(SB)/1, $0x07
+DATA lowBits<>+24(SB)/1, $0x04
+DATA lowBits<>+25(SB)/1, $0x05
+DATA lowBits<>+26(SB)/1, $0x06
+DATA lowBits<>+27(SB)/1, $0x07
+DATA lowBits<>+28(SB)/1, $0x04
+DATA lowBits<>+29(SB)/1, $0x05
+DATA lowBits<>+30(SB)/1, $0x06
+DATA lowBits<>+31(SB)/1, $0x07
+GLOBL lowBits<>(SB), RODATA|NOPTR, $32
 
-DATA highBits0<>+0(SB)/1, $0x00
-DATA highBits0<>+1(SB)/1, $0x00
-DATA highBits0<>+2(SB)/1, $0x00
-DATA highBits0<>+3(SB)/1, $0x00
-DATA highBits0<>+4(SB)/1, $0x01
-DATA highBits0<>+5(SB)/1, $0x01
-DATA highBits0<>+6(SB)/1, $0x01
-DATA highBits0<>+7(SB)/1, $0x01
-DATA highBits0<>+8(SB)/1, $0x02
-DATA highBits0<>+9(SB)/1, $0x02
-DATA highBits0<>+10(SB)/1, $0x02
-DATA highBits0<>+11(SB)/1, $0x02
-DATA highBits0<>+12(SB)/1, $0x03
-DATA highBits0<>+13(SB)/1, $0x03
-DATA highBits0<>+14(SB)/1, $0x03
-DATA highBits0<>+15(SB)/1, $0x03
-DATA highBits0<>+16(SB)/1, $0x04
-DATA highBits0<>+17(SB)/1, $0x04
-DATA highBits0<>+18(SB)/1, $0x04
-DATA highBits0<>+19(SB)/1, $0x04
-DATA highBits0<>+20(SB)/1, $0x05
-DATA highBits0<>+21(SB)/1, $0x05
-DATA highBits0<>+22(SB)/1, $0x05
-DATA highBits0<>+23(SB)/1, $0x05
-DATA highBits0<>+24(SB)/1, $0x06
-DATA highBits0<>+25(SB)/1, $0x06
-DATA highBits0<>+26(SB)/1, $0x06
-DATA highBits0<>+27(SB)/1, $0x06
-DATA highBits0<>+28(SB)/1, $0x07
-DATA highBits0<>+29(SB)/1, $0x07
-DATA highBits0<>+30(SB)/1, $0x07
-DATA highBits0<>+31(SB)/1, $0x07
-GLOBL highBits0<>(SB), RODATA|NOPTR, $32
+DATA highBits<>+0(SB)/1, $0x00
+DATA highBits<>+1(SB)/1, $0x00
+DATA highBits<>+2(SB)/1, $0x00
+DATA highBits<>+3(SB)/1, $0x00
+DATA highBits<>+4(SB)/1, $0x01
+DATA highBits<>+5(SB)/1, $0x01
+DATA highBits<>+6(SB)/1, $0x01
+DATA highBits<>+7(SB)/1, $0x01
+DATA highBits<>+8(SB)/1, $0x02
+DATA highBits<>+9(SB)/1, $0x02
+DATA highBits<>+10(SB)/1, $0x02
+DATA highBits<>+11(SB)/1, $0x02
+DATA highBits<>+12(SB)/1, $0x03
+DATA highBits<>+13(SB)/1, $0x03
+DATA highBits<>+14(SB)/1, $0x03
+DATA highBits<>+15(SB)/1, $0x03
+DATA highBits<>+16(SB)/1, $0x04
+DATA highBits<>+17(SB)/1, $0x04
+DATA highBits<>+18(SB)/1, $0x04
+DATA highBits<>+19(SB)/1, $0x04
+DATA highBits<>+20(SB)/1, $0x05
+DATA highBits<>+21(SB)/1, $0x05
+DATA highBits<>+22(SB)/1, $0x05
+DATA highBits<>+23(SB)/1, $0x05
+DATA highBits<>+24(SB)/1, $0x06
+DATA highBits<>+25(SB)/1, $0x06
+DATA highBits<>+26(SB)/1, $0x06
+DATA highBits<>+27(SB)/1, $0x06
+DATA highBits<>+28(SB)/1, $0x07
+DATA highBits<>+29(SB)/1, $0x07
+DATA highBits<>+30(SB)/1, $0x07
+DATA highBits<>+31(SB)/1, $0x07
+GLOBL highBits<>(SB), RODATA|NOPTR, $32
 
-DATA lowBits1<>+0(SB)/1, $0x08
-DATA lowBits1<>+1(SB)/1, $0x09
-DATA lowBits1<>+2(SB)/1, $0x0a
-DATA lowBits1<>+3(SB)/1, $0x0b
-DATA lowBits1<>+4(SB)/1, $0x08
-DATA lowBits1<>+5(SB)/1, $0x09
-DATA lowBits1<>+6(SB)/1, $0x0a
-DATA lowBits1<>+7(SB)/1, $0x0b
-DATA lowBits1<>+8(SB)/1, $0x08
-DATA lowBits1<>+9(SB)/1, $0x09
-DATA lowBits1<>+10(SB)/1, $0x0a
-DATA lowBits1<>+11(SB)/1, $0x0b
-DATA lowBits1<>+12(SB)/1, $0x08
-DATA lowBits1<>+13(SB)/1, $0x09
-DATA lowBits1<>+14(SB)/1, $0x0a
-DATA lowBits1<>+15(SB)/1, $0x0b
-DATA lowBits1<>+16(SB)/1, $0x0c
-DATA lowBits1<>+17(SB)/1, $0x0d
-DATA lowBits1<>+18(SB)/1, $0x0e
-DATA lowBits1<>+19(SB)/1, $0x0f
-DATA lowBits1<>+20(SB)/1, $0x0c
-DATA lowBits1<>+21(SB)/1, $0x0d
-DATA lowBits1<>+22(SB)/1, $0x0e
-DATA lowBits1<>+23(SB)/1, $0x0f
-DATA lowBits1<>+24(SB)/1, $0x0c
-DATA lowBits1<>+25(SB)/1, $0x0d
-DATA lowBits1<>+26(SB)/1, $0x0e
-DATA lowBits1<>+27(SB)/1, $0x0f
-DATA lowBits1<>+28(SB)/1, $0x0c
-DATA lowBits1<>+29(SB)/1, $0x0d
-DATA lowBits1<>+30(SB)/1, $0x0e
-DATA lowBits1<>+31(SB)/1, $0x0f
-GLOBL lowBits1<>(SB), RODATA|NOPTR, $32
-
-DATA highBits1<>+0(SB)/1, $0x08
-DATA highBits1<>+1(SB)/1, $0x08
-DATA highBits1<>+2(SB)/1, $0x08
-DATA highBits1<>+3(SB)/1, $0x08
-DATA highBits1<>+4(SB)/1, $0x09
-DATA highBits1<>+5(SB)/1, $0x09
-DATA highBits1<>+6(SB)/1, $0x09
-DATA highBits1<>+7(SB)/1, $0x09
-DATA highBits1<>+8(SB)/1, $0x0a
-DATA highBits1<>+9(SB)/1, $0x0a
-DATA highBits1<>+10(SB)/1, $0x0a
-DATA highBits1<>+11(SB)/1, $0x0a
-DATA highBits1<>+12(SB)/1, $0x0b
-DATA highBits1<>+13(SB)/1, $0x0b
-DATA highBits1<>+14(SB)/1, $0x0b
-DATA highBits1<>+15(SB)/1, $0x0b
-DATA highBits1<>+16(SB)/1, $0x0c
-DATA highBits1<>+17(SB)/1, $0x0c
-DATA highBits1<>+18(SB)/1, $0x0c
-DATA highBits1<>+19(SB)/1, $0x0c
-DATA highBits1<>+20(SB)/1, $0x0d
-DATA highBits1<>+21(SB)/1, $0x0d
-DATA highBits1<>+22(SB)/1, $0x0d
-DATA highBits1<>+23(SB)/1, $0x0d
-DATA highBits1<>+24(SB)/1, $0x0e
-DATA highBits1<>+25(SB)/1, $0x0e
-DATA highBits1<>+26(SB)/1, $0x0e
-DATA highBits1<>+27(SB)/1, $0x0e
-DATA highBits1<>+28(SB)/1, $0x0f
-DATA highBits1<>+29(SB)/1, $0x0f
-DATA highBits1<>+30(SB)/1, $0x0f
-DATA highBits1<>+31(SB)/1, $0x0f
-GLOBL highBits1<>(SB), RODATA|NOPTR, $32
-
-DATA lowBits2<>+0(SB)/1, $0x10
-DATA lowBits2<>+1(SB)/1, $0x11
-DATA lowBits2<>+2(SB)/1, $0x12
-DATA lowBits2<>+3(SB)/1, $0x13
-DATA lowBits2<>+4(SB)/1, $0x10
-DATA lowBits2<>+5(SB)/1, $0x11
-DATA lowBits2<>+6(SB)/1, $0x12
-DATA lowBits2<>+7(SB)/1, $0x13
-DATA lowBits2<>+8(SB)/1, $0x10
-DATA lowBits2<>+9(SB)/1, $0x11
-DATA lowBits2<>+10(SB)/1, $0x12
-DATA lowBits2<>+11(SB)/1, $0x13
-DATA lowBits2<>+12(SB)/1, $0x10
-DATA lowBits2<>+13(SB)/1, $0x11
-DATA lowBits2<>+14(SB)/1, $0x12
-DATA lowBits2<>+15(SB)/1, $0x13
-DATA lowBits2<>+16(SB)/1, $0x14
-DATA lowBits2<>+17(SB)/1, $0x15
-DATA lowBits2<>+18(SB)/1, $0x16
-DATA lowBits2<>+19(SB)/1, $0x17
-DATA lowBits2<>+20(SB)/1, $0x14
-DATA lowBits2<>+21(SB)/1, $0x15
-DATA lowBits2<>+22(SB)/1, $0x16
-DATA lowBits2<>+23(SB)/1, $0x17
-DATA lowBits2<>+24(SB)/1, $0x14
-DATA lowBits2<>+25(SB)/1, $0x15
-DATA lowBits2<>+26(SB)/1, $0x16
-DATA lowBits2<>+27(SB)/1, $0x17
-DATA lowBits2<>+28(SB)/1, $0x14
-DATA lowBits2<>+29(SB)/1, $0x15
-DATA lowBits2<>+30(SB)/1, $0x16
-DATA lowBits2<>+31(SB)/1, $0x17
-GLOBL lowBits2<>(SB), RODATA|NOPTR, $32
-
-DATA highBits2<>+0(SB)/1, $0x10
-DATA highBits2<>+1(SB)/1, $0x10
-DATA highBits2<>+2(SB)/1, $0x10
-DATA highBits2<>+3(SB)/1, $0x10
-DATA highBits2<>+4(SB)/1, $0x11
-DATA highBits2<>+5(SB)/1, $0x11
-DATA highBits2<>+6(SB)/1, $0x11
-DATA highBits2<>+7(SB)/1, $0x11
-DATA highBits2<>+8(SB)/1, $0x12
-DATA highBits2<>+9(SB)/1, $0x12
-DATA highBits2<>+10(SB)/1, $0x12
-DATA highBits2<>+11(SB)/1, $0x12
-DATA highBits2<>+12(SB)/1, $0x13
-DATA highBits2<>+13(SB)/1, $0x13
-DATA highBits2<>+14(SB)/1, $0x13
-DATA highBits2<>+15(SB)/1, $0x13
-DATA highBits2<>+16(SB)/1, $0x14
-DATA highBits2<>+17(SB)/1, $0x14
-DATA highBits2<>+18(SB)/1, $0x14
-DATA highBits2<>+19(SB)/1, $0x14
-DATA highBits2<>+20(SB)/1, $0x15
-DATA highBits2<>+21(SB)/1, $0x15
-DATA highBits2<>+22(SB)/1, $0x15
-DATA highBits2<>+23(SB)/1, $0x15
-DATA highBits2<>+24(SB)/1, $0x16
-DATA highBits2<>+25(SB)/1, $0x16
-DATA highBits2<>+26(SB)/1, $0x16
-DATA highBits2<>+27(SB)/1, $0x16
-DATA highBits2<>+28(SB)/1, $0x17
-DATA highBits2<>+29(SB)/1, $0x17
-DATA highBits2<>+30(SB)/1, $0x17
-DATA highBits2<>+31(SB)/1, $0x17
-GLOBL highBits2<>(SB), RODATA|NOPTR, $32
-
-DATA lowBits3<>+0(SB)/1, $0x18
-DATA lowBits3<>+1(SB)/1, $0x19
-DATA lowBits3<>+2(SB)/1, $0x1a
-DATA lowBits3<>+3(SB)/1, $0x1b
-DATA lowBits3<>+4(SB)/1, $0x18
-DATA lowBits3<>+5(SB)/1, $0x19
-DATA lowBits3<>+6(SB)/1, $0x1a
-DATA lowBits3<>+7(SB)/1, $0x1b
-DATA lowBits3<>+8(SB)/1, $0x18
-DATA lowBits3<>+9(SB)/1, $0x19
-DATA lowBits3<>+10(SB)/1, $0x1a
-DATA lowBits3<>+11(SB)/1, $0x1b
-DATA lowBits3<>+12(SB)/1, $0x18
-DATA lowBits3<>+13(SB)/1, $0x19
-DATA lowBits3<>+14(SB)/1, $0x1a
-DATA lowBits3<>+15(SB)/1, $0x1b
-DATA lowBits3<>+16(SB)/1, $0x1c
-DATA lowBits3<>+17(SB)/1, $0x1d
-DATA lowBits3<>+18(SB)/1, $0x1e
-DATA lowBits3<>+19(SB)/1, $0x1f
-DATA lowBits3<>+20(SB)/1, $0x1c
-DATA lowBits3<>+21(SB)/1, $0x1d
-DATA lowBits3<>+22(SB)/1, $0x1e
-DATA lowBits3<>+23(SB)/1, $0x1f
-DATA lowBits3<>+24(SB)/1, $0x1c
-DATA lowBits3<>+25(SB)/1, $0x1d
-DATA lowBits3<>+26(SB)/1, $0x1e
-DATA lowBits3<>+27(SB)/1, $0x1f
-DATA lowBits3<>+28(SB)/1, $0x1c
-DATA lowBits3<>+29(SB)/1, $0x1d
-DATA lowBits3<>+30(SB)/1, $0x1e
-DATA lowBits3<>+31(SB)/1, $0x1f
-GLOBL lowBits3<>(SB), RODATA|NOPTR, $32
-
-DATA highBits3<>+0(SB)/1, $0x18
-DATA highBits3<>+1(SB)/1, $0x18
-DATA highBits3<>+2(SB)/1, $0x18
-DATA highBits3<>+3(SB)/1, $0x18
-DATA highBits3<>+4(SB)/1, $0x19
-DATA highBits3<>+5(SB)/1, $0x19
-DATA highBits3<>+6(SB)/1, $0x19
-DATA highBits3<>+7(SB)/1, $0x19
-DATA highBits3<>+8(SB)/1, $0x1a
-DATA highBits3<>+9(SB)/1, $0x1a
-DATA highBits3<>+10(SB)/1, $0x1a
-DATA highBits3<>+11(SB)/1, $0x1a
-DATA highBits3<>+12(SB)/1, $0x1b
-DATA highBits3<>+13(SB)/1, $0x1b
-DATA highBits3<>+14(SB)/1, $0x1b
-DATA highBits3<>+15(SB)/1, $0x1b
-DATA highBits3<>+16(SB)/1, $0x1c
-DATA highBits3<>+17(SB)/1, $0x1c
-DATA highBits3<>+18(SB)/1, $0x1c
-DATA highBits3<>+19(SB)/1, $0x1c
-DATA highBits3<>+20(SB)/1, $0x1d
-DATA highBits3<>+21(SB)/1, $0x1d
-DATA highBits3<>+22(SB)/1, $0x1d
-DATA highBits3<>+23(SB)/1, $0x1d
-DATA highBits3<>+24(SB)/1, $0x1e
-DATA highBits3<>+25(SB)/1, $0x1e
-DATA highBits3<>+26(SB)/1, $0x1e
-DATA highBits3<>+27(SB)/1, $0x1e
-DATA highBits3<>+28(SB)/1, $0x1f
-DATA highBits3<>+29(SB)/1, $0x1f
-DATA highBits3<>+30(SB)/1, $0x1f
-DATA highBits3<>+31(SB)/1, $0x1f
-GLOBL highBits3<>(SB), RODATA|NOPTR, $32
-
-DATA nibbles<>+0(SB)/1, $0x0f
-DATA nibbles<>+1(SB)/1, $0x0f
-DATA nibbles<>+2(SB)/1, $0x0f
-DATA nibbles<>+3(SB)/1, $0x0f
-DATA nibbles<>+4(SB)/1, $0x0f
-DATA nibbles<>+5(SB)/1, $0x0f
-DATA nibbles<>+6(SB)/1, $0x0f
-DATA nibbles<>+7(SB)/1, $0x0f
-DATA nibbles<>+8(SB)/1, $0x0f
-DATA nibbles<>+9(SB)/1, $0x0f
-DATA nibbles<>+10(SB)/1, $0x0f
-DATA nibbles<>+11(SB)/1, $0x0f
-DATA nibbles<>+12(SB)/1, $0x0f
-DATA nibbles<>+13(SB)/1, $0x0f
-DATA nibbles<>+14(SB)/1, $0x0f
-DATA nibbles<>+15(SB)/1, $0x0f
-DATA nibbles<>+16(SB)/1, $0x0f
-DATA nibbles<>+17(SB)/1, $0x0f
-DATA nibbles<>+18(SB)/1, $0x0f
-DATA nibbles<>+19(SB)/1, $0x0f
-DATA nibbles<>+20(SB)/1, $0x0f
-DATA nibbles<>+21(SB)/1, $0x0f
-DATA nibbles<>+22(SB)/1, $0x0f
-DATA nibbles<>+23(SB)/1, $0x0f
-DATA nibbles<>+24(SB)/1, $0x0f
-DATA nibbles<>+25(SB)/1, $0x0f
-DATA nibbles<>+26(SB)/1, $0x0f
-DATA nibbles<>+27(SB)/1, $0x0f
-DATA nibbles<>+28(SB)/1, $0x0f
-DATA nibbles<>+29(SB)/1, $0x0f
-DATA nibbles<>+30(SB)/1, $0x0f
-DATA nibbles<>+31(SB)/1, $0x0f
-GLOBL nibbles<>(SB), RODATA|NOPTR, $32
+DATA middleBytes<>+0(SB)/4, $0x00ffff00
+DATA middleBytes<>+4(SB)/4, $0x00ffff00
+DATA middleBytes<>+8(SB)/4, $0x00ffff00
+DATA middleBytes<>+12(SB)/4, $0x00ffff00
+DATA middleBytes<>+16(SB)/4, $0x00ffff00
+DATA middleBytes<>+20(SB)/4, $0x00ffff00
+DATA middleBytes<>+24(SB)/4, $0x00ffff00
+DATA middleBytes<>+28(SB)/4, $0x00ffff00
+GLOBL middleBytes<>(SB), RODATA|NOPTR, $32
 
 DATA evens<>+0(SB)/1, $0xff
 DATA evens<>+1(SB)/1, $0x00
@@ -1007,259 +855,290 @@ groups:
 	VZEROUPPER
 	RET
 
-DATA columns0<>+0(SB)/4, $0x00100000
-DATA columns0<>+4(SB)/4, $0x00110001
-DATA columns0<>+8(SB)/4, $0x00120002
-DATA columns0<>+12(SB)/4, $0x00130003
-DATA columns0<>+16(SB)/4, $0x00140004
-DATA columns0<>+20(SB)/4, $0x00150005
-DATA columns0<>+24(SB)/4, $0x00160006
-DATA columns0<>+28(SB)/4, $0x00170007
-GLOBL columns0<>(SB), RODATA|NOPTR, $32
+// func packSignsLoopAVX2(words *uint64, x *float32, n int)
+// Requires: AVX
+TEXT ·packSignsLoopAVX2(SB), NOSPLIT, $0-24
+	MOVQ   words+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   n+16(FP), DX
+	VXORPS Y0, Y0, Y0
 
-DATA columns1<>+0(SB)/4, $0x00180008
-DATA columns1<>+4(SB)/4, $0x00190009
-DATA columns1<>+8(SB)/4, $0x001a000a
-DATA columns1<>+12(SB)/4, $0x001b000b
-DATA columns1<>+16(SB)/4, $0x001c000c
-DATA columns1<>+20(SB)/4, $0x001d000d
-DATA columns1<>+24(SB)/4, $0x001e000e
-DATA columns1<>+28(SB)/4, $0x001f000f
-GLOBL columns1<>(SB), RODATA|NOPTR, $32
+word:
+	XORQ      BX, BX
+	VMOVUPS   (CX), Y1
+	VCMPPS    $0x1d, Y0, Y1, Y1
+	VMOVMSKPS Y1, SI
+	ORQ       SI, BX
+	VMOVUPS   32(CX), Y1
+	VCMPPS    $0x1d, Y0, Y1, Y1
+	VMOVMSKPS Y1, SI
+	SHLQ      $0x08, SI
+	ORQ       SI, BX
+	VMOVUPS   64(CX), Y1
+	VCMPPS    $0x1d, Y0, Y1, Y1
+	VMOVMSKPS Y1, SI
+	SHLQ      $0x10, SI
+	ORQ       SI, BX
+	VMOVUPS   96(CX), Y1
+	VCMPPS    $0x1d, Y0, Y1, Y1
+	VMOVMSKPS Y1, SI
+	SHLQ      $0x18, SI
+	ORQ       SI, BX
+	VMOVUPS   128(CX), Y1
+	VCMPPS    $0x1d, Y0, Y1, Y1
+	VMOVMSKPS Y1, SI
+	SHLQ      $0x20, SI
+	ORQ       SI, BX
+	VMOVUPS   160(CX), Y1
+	VCMPPS    $0x1d, Y0, Y1, Y1
+	VMOVMSKPS Y1, SI
+	SHLQ      $0x28, SI
+	ORQ       SI, BX
+	VMOVUPS   192(CX), Y1
+	VCMPPS    $0x1d, Y0, Y1, Y1
+	VMOVMSKPS Y1, SI
+	SHLQ      $0x30, SI
+	ORQ       SI, BX
+	VMOVUPS   224(CX), Y1
+	VCMPPS    $0x1d, Y0, Y1, Y1
+	VMOVMSKPS Y1, SI
+	SHLQ      $0x38, SI
+	ORQ       SI, BX
+	MOVQ      BX, (AX)
+	ADDQ      $0x08, AX
+	ADDQ      $0x00000100, CX
+	DECQ      DX
+	JNZ       word
+	VZEROUPPER
+	RET
 
-// func lookupLoopAVX512(sums *int32, stride int, tables *byte, panel *byte, groups int, skip int, panels int, flush int, add bool)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL
-TEXT ·lookupLoopAVX512(SB), NOSPLIT, $0-65
-	MOVQ    panel+24(FP), AX
-	MOVQ    flush+56(FP), CX
-	MOVQ    sums+0(FP), DX
-	MOVQ    stride+8(FP), BX
-	SHLQ    $0x02, BX
-	MOVBLZX add+64(FP), SI
-	NEGL    SI
-	MOVQ    panels+48(FP), DI
+// func packMaskLoopAVX2(words *uint64, x *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·packMaskLoopAVX2(SB), NOSPLIT, $0-24
+	MOVQ    words+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVDQU magnitude<>+0(SB), Y0
+	VMOVDQU above1<>+0(SB), Y1
 
-panel:
-	MOVQ   tables+16(FP), R8
-	MOVQ   groups+32(FP), R9
-	VPXORD Y16, Y16, Y16
-	VPXORD Y17, Y17, Y17
-	VPXORD Y18, Y18, Y18
-	VPXORD Y19, Y19, Y19
-	VPXORD Y20, Y20, Y20
-	VPXORD Y21, Y21, Y21
-	VPXORD Y22, Y22, Y22
-	VPXORD Y23, Y23, Y23
-	VPXORD Y24, Y24, Y24
-	VPXORD Y25, Y25, Y25
-	VPXORD Y26, Y26, Y26
-	VPXORD Y27, Y27, Y27
-	VPXORD Y28, Y28, Y28
-	VPXORD Y29, Y29, Y29
-	VPXORD Y30, Y30, Y30
-	VPXORD Y31, Y31, Y31
+word:
+	XORQ      BX, BX
+	VMOVUPS   (CX), Y2
+	VPAND     Y0, Y2, Y2
+	VPSUBD    Y1, Y2, Y2
+	VMOVMSKPS Y2, SI
+	ORQ       SI, BX
+	VMOVUPS   32(CX), Y2
+	VPAND     Y0, Y2, Y2
+	VPSUBD    Y1, Y2, Y2
+	VMOVMSKPS Y2, SI
+	SHLQ      $0x08, SI
+	ORQ       SI, BX
+	VMOVUPS   64(CX), Y2
+	VPAND     Y0, Y2, Y2
+	VPSUBD    Y1, Y2, Y2
+	VMOVMSKPS Y2, SI
+	SHLQ      $0x10, SI
+	ORQ       SI, BX
+	VMOVUPS   96(CX), Y2
+	VPAND     Y0, Y2, Y2
+	VPSUBD    Y1, Y2, Y2
+	VMOVMSKPS Y2, SI
+	SHLQ      $0x18, SI
+	ORQ       SI, BX
+	VMOVUPS   128(CX), Y2
+	VPAND     Y0, Y2, Y2
+	VPSUBD    Y1, Y2, Y2
+	VMOVMSKPS Y2, SI
+	SHLQ      $0x20, SI
+	ORQ       SI, BX
+	VMOVUPS   160(CX), Y2
+	VPAND     Y0, Y2, Y2
+	VPSUBD    Y1, Y2, Y2
+	VMOVMSKPS Y2, SI
+	SHLQ      $0x28, SI
+	ORQ       SI, BX
+	VMOVUPS   192(CX), Y2
+	VPAND     Y0, Y2, Y2
+	VPSUBD    Y1, Y2, Y2
+	VMOVMSKPS Y2, SI
+	SHLQ      $0x30, SI
+	ORQ       SI, BX
+	VMOVUPS   224(CX), Y2
+	VPAND     Y0, Y2, Y2
+	VPSUBD    Y1, Y2, Y2
+	VMOVMSKPS Y2, SI
+	SHLQ      $0x38, SI
+	ORQ       SI, BX
+	MOVQ      BX, (AX)
+	ADDQ      $0x08, AX
+	ADDQ      $0x00000100, CX
+	DECQ      DX
+	JNZ       word
+	VZEROUPPER
+	RET
 
-flushes:
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	VPXOR Y2, Y2, Y2
-	VPXOR Y3, Y3, Y3
-	VPXOR Y4, Y4, Y4
-	VPXOR Y5, Y5, Y5
-	VPXOR Y6, Y6, Y6
-	VPXOR Y7, Y7, Y7
-	MOVQ  CX, R10
+DATA magnitude<>+0(SB)/4, $0x7fffffff
+DATA magnitude<>+4(SB)/4, $0x7fffffff
+DATA magnitude<>+8(SB)/4, $0x7fffffff
+DATA magnitude<>+12(SB)/4, $0x7fffffff
+DATA magnitude<>+16(SB)/4, $0x7fffffff
+DATA magnitude<>+20(SB)/4, $0x7fffffff
+DATA magnitude<>+24(SB)/4, $0x7fffffff
+DATA magnitude<>+28(SB)/4, $0x7fffffff
+GLOBL magnitude<>(SB), RODATA|NOPTR, $32
 
-groups:
-	VMOVDQU        (AX), Y8
-	VPSRLW         $0x04, Y8, Y9
-	VMOVDQU        32(AX), Y10
-	VPSRLW         $0x04, Y10, Y11
-	VBROADCASTI128 (R8), Y12
-	VPERMB         Y12, Y8, Y13
-	VPADDB         Y13, Y0, Y0
-	VPERMB         Y12, Y10, Y12
-	VPADDB         Y12, Y1, Y1
-	VBROADCASTI128 16(R8), Y12
-	VPERMB         Y12, Y9, Y13
-	VPADDB         Y13, Y0, Y0
-	VPERMB         Y12, Y11, Y12
-	VPADDB         Y12, Y1, Y1
-	VBROADCASTI128 32(R8), Y12
-	VPERMB         Y12, Y8, Y13
-	VPADDB         Y13, Y2, Y2
-	VPERMB         Y12, Y10, Y12
-	VPADDB         Y12, Y3, Y3
-	VBROADCASTI128 48(R8), Y12
-	VPERMB         Y12, Y9, Y13
-	VPADDB         Y13, Y2, Y2
-	VPERMB         Y12, Y11, Y12
-	VPADDB         Y12, Y3, Y3
-	VBROADCASTI128 64(R8), Y12
-	VPERMB         Y12, Y8, Y13
-	VPADDB         Y13, Y4, Y4
-	VPERMB         Y12, Y10, Y12
-	VPADDB         Y12, Y5, Y5
-	VBROADCASTI128 80(R8), Y12
-	VPERMB         Y12, Y9, Y13
-	VPADDB         Y13, Y4, Y4
-	VPERMB         Y12, Y11, Y12
-	VPADDB         Y12, Y5, Y5
-	VBROADCASTI128 96(R8), Y12
-	VPERMB         Y12, Y8, Y8
-	VPADDB         Y8, Y6, Y6
-	VPERMB         Y12, Y10, Y8
-	VPADDB         Y8, Y7, Y7
-	VBROADCASTI128 112(R8), Y8
-	VPERMB         Y8, Y9, Y9
-	VPADDB         Y9, Y6, Y6
-	VPERMB         Y8, Y11, Y8
-	VPADDB         Y8, Y7, Y7
-	ADDQ           $0x40, AX
-	ADDQ           $0x00000080, R8
-	DECQ           R10
-	JNZ            groups
-	VPADDW         Y0, Y16, Y16
-	VPSRLW         $0x08, Y0, Y0
-	VPADDW         Y0, Y17, Y17
-	VPADDW         Y1, Y18, Y18
-	VPSRLW         $0x08, Y1, Y1
-	VPADDW         Y1, Y19, Y19
-	VPADDW         Y2, Y20, Y20
-	VPSRLW         $0x08, Y2, Y2
-	VPADDW         Y2, Y21, Y21
-	VPADDW         Y3, Y22, Y22
-	VPSRLW         $0x08, Y3, Y3
-	VPADDW         Y3, Y23, Y23
-	VPADDW         Y4, Y24, Y24
-	VPSRLW         $0x08, Y4, Y4
-	VPADDW         Y4, Y25, Y25
-	VPADDW         Y5, Y26, Y26
-	VPSRLW         $0x08, Y5, Y5
-	VPADDW         Y5, Y27, Y27
-	VPADDW         Y6, Y28, Y28
-	VPSRLW         $0x08, Y6, Y6
-	VPADDW         Y6, Y29, Y29
-	VPADDW         Y7, Y30, Y30
-	VPSRLW         $0x08, Y7, Y7
-	VPADDW         Y7, Y31, Y31
-	SUBQ           CX, R9
-	JNZ            flushes
-	MOVQ           DX, R8
-	KMOVW          SI, K1
-	VPSLLW         $0x08, Y17, Y0
-	VPSUBW         Y0, Y16, Y16
-	VMOVDQU64      columns0<>+0(SB), Y0
-	VPERMI2W       Y17, Y16, Y0
-	VPMOVZXWD      Y0, Z0
-	VPADDD         (R8), Z0, K1, Z0
-	VMOVDQU32      Z0, (R8)
-	VMOVDQU64      columns1<>+0(SB), Y0
-	VPERMI2W       Y17, Y16, Y0
-	VPMOVZXWD      Y0, Z0
-	VPADDD         64(R8), Z0, K1, Z0
-	VMOVDQU32      Z0, 64(R8)
-	KMOVW          SI, K1
-	VPSLLW         $0x08, Y19, Y0
-	VPSUBW         Y0, Y18, Y18
-	VMOVDQU64      columns0<>+0(SB), Y0
-	VPERMI2W       Y19, Y18, Y0
-	VPMOVZXWD      Y0, Z0
-	VPADDD         128(R8), Z0, K1, Z0
-	VMOVDQU32      Z0, 128(R8)
-	VMOVDQU64      columns1<>+0(SB), Y0
-	VPERMI2W       Y19, Y18, Y0
-	VPMOVZXWD      Y0, Z0
-	VPADDD         192(R8), Z0, K1, Z0
-	VMOVDQU32      Z0, 192(R8)
-	ADDQ           BX, R8
-	KMOVW          SI, K1
-	VPSLLW         $0x08, Y21, Y0
-	VPSUBW         Y0, Y20, Y20
-	VMOVDQU64      columns0<>+0(SB), Y0
-	VPERMI2W       Y21, Y20, Y0
-	VPMOVZXWD      Y0, Z0
-	VPADDD         (R8), Z0, K1, Z0
-	VMOVDQU32      Z0, (R8)
-	VMOVDQU64      columns1<>+0(SB), Y0
-	VPERMI2W       Y21, Y20, Y0
-	VPMOVZXWD      Y0, Z0
-	VPADDD         64(R8), Z0, K1, Z0
-	VMOVDQU32      Z0, 64(R8)
-	KMOVW          SI, K1
-	VPSLLW         $0x08, Y23, Y0
-	VPSUBW         Y0, Y22, Y22
-	VMOVDQU64      columns0<>+0(SB), Y0
-	VPERMI2W       Y23, Y22, Y0
-	VPMOVZXWD      Y0, Z0
-	VPADDD         128(R8), Z0, K1, Z0
-	VMOVDQU32      Z0, 128(R8)
-	VMOVDQU64      columns1<>+0(SB), Y0
-	VPERMI2W       Y23, Y22, Y0
-	VPMOVZXWD      Y0, Z0
-	VPADDD         192(R8), Z0, K1, Z0
-	VMOVDQU32      Z0, 192(R8)
-	ADDQ           BX, R8
-	KMOVW          SI, K1
-	VPSLLW         $0x08, Y25, Y0
-	VPSUBW         Y0, Y24, Y24
-	VMOVDQU64      columns0<>+0(SB), Y0
-	VPERMI2W       Y25, Y24, Y0
-	VPMOVZXWD      Y0, Z0
-	VPADDD         (R8), Z0, K1, Z0
-	VMOVDQU32      Z0, (R8)
-	VMOVDQU64      columns1<>+0(SB), Y0
-	VPERMI2W       Y25, Y24, Y0
-	VPMOVZXWD      Y0, Z0
-	VPADDD         64(R8), Z0, K1, Z0
-	VMOVDQU32      Z0, 64(R8)
-	KMOVW          SI, K1
-	VPSLLW         $0x08, Y27, Y0
-	VPSUBW         Y0, Y26, Y26
-	VMOVDQU64      columns0<>+0(SB), Y0
-	VPERMI2W       Y27, Y26, Y0
-	VPMOVZXWD      Y0, Z0
-	VPADDD         128(R8), Z0, K1, Z0
-	VMOVDQU32      Z0, 128(R8)
-	VMOVDQU64      columns1<>+0(SB), Y0
-	VPERMI2W       Y27, Y26, Y0
-	VPMOVZXWD      Y0, Z0
-	VPADDD         192(R8), Z0, K1, Z0
-	VMOVDQU32      Z0, 192(R8)
-	ADDQ           BX, R8
-	KMOVW          SI, K1
-	VPSLLW         $0x08, Y29, Y0
-	VPSUBW         Y0, Y28, Y28
-	VMOVDQU64      columns0<>+0(SB), Y0
-	VPERMI2W       Y29, Y28, Y0
-	VPMOVZXWD      Y0, Z0
-	VPADDD         (R8), Z0, K1, Z0
-	VMOVDQU32      Z0, (R8)
-	VMOVDQU64      columns1<>+0(SB), Y0
-	VPERMI2W       Y29, Y28, Y0
-	VPMOVZXWD      Y0, Z0
-	VPADDD         64(R8), Z0, K1, Z0
-	VMOVDQU32      Z0, 64(R8)
-	KMOVW          SI, K1
-	VPSLLW         $0x08, Y31, Y0
-	VPSUBW         Y0, Y30, Y30
-	VMOVDQU64      columns0<>+0(SB), Y0
-	VPERMI2W       Y31, Y30, Y0
-	VPMOVZXWD      Y0, Z0
-	VPADDD         128(R8), Z0, K1, Z0
-	VMOVDQU32      Z0, 128(R8)
-	VMOVDQU64      columns1<>+0(SB), Y0
-	VPERMI2W       Y31, Y30, Y0
-	VPMOVZXWD      Y0, Z0
-	VPADDD         192(R8), Z0, K1, Z0
-	VMOVDQU32      Z0, 192(R8)
-	ADDQ           BX, R8
-	ADDQ           $0x00000100, DX
-	MOVQ           skip+40(FP), R8
-	SHLQ           $0x06, R8
-	ADDQ           R8, AX
-	DECQ           DI
-	JNZ            panel
+DATA above1<>+0(SB)/4, $0x3f800001
+DATA above1<>+4(SB)/4, $0x3f800001
+DATA above1<>+8(SB)/4, $0x3f800001
+DATA above1<>+12(SB)/4, $0x3f800001
+DATA above1<>+16(SB)/4, $0x3f800001
+DATA above1<>+20(SB)/4, $0x3f800001
+DATA above1<>+24(SB)/4, $0x3f800001
+DATA above1<>+28(SB)/4, $0x3f800001
+GLOBL above1<>(SB), RODATA|NOPTR, $32
+
+DATA pairs<>+0(SB)/1, $0x00
+DATA pairs<>+1(SB)/1, $0x08
+DATA pairs<>+2(SB)/1, $0x01
+DATA pairs<>+3(SB)/1, $0x09
+DATA pairs<>+4(SB)/1, $0x02
+DATA pairs<>+5(SB)/1, $0x0a
+DATA pairs<>+6(SB)/1, $0x03
+DATA pairs<>+7(SB)/1, $0x0b
+DATA pairs<>+8(SB)/1, $0x04
+DATA pairs<>+9(SB)/1, $0x0c
+DATA pairs<>+10(SB)/1, $0x05
+DATA pairs<>+11(SB)/1, $0x0d
+DATA pairs<>+12(SB)/1, $0x06
+DATA pairs<>+13(SB)/1, $0x0e
+DATA pairs<>+14(SB)/1, $0x07
+DATA pairs<>+15(SB)/1, $0x0f
+DATA pairs<>+16(SB)/1, $0x00
+DATA pairs<>+17(SB)/1, $0x08
+DATA pairs<>+18(SB)/1, $0x01
+DATA pairs<>+19(SB)/1, $0x09
+DATA pairs<>+20(SB)/1, $0x02
+DATA pairs<>+21(SB)/1, $0x0a
+DATA pairs<>+22(SB)/1, $0x03
+DATA pairs<>+23(SB)/1, $0x0b
+DATA pairs<>+24(SB)/1, $0x04
+DATA pairs<>+25(SB)/1, $0x0c
+DATA pairs<>+26(SB)/1, $0x05
+DATA pairs<>+27(SB)/1, $0x0d
+DATA pairs<>+28(SB)/1, $0x06
+DATA pairs<>+29(SB)/1, $0x0e
+DATA pairs<>+30(SB)/1, $0x07
+DATA pairs<>+31(SB)/1, $0x0f
+GLOBL pairs<>(SB), RODATA|NOPTR, $32
+
+DATA pairsOfLanes<>+0(SB)/4, $0x00000000
+DATA pairsOfLanes<>+4(SB)/4, $0x00000004
+DATA pairsOfLanes<>+8(SB)/4, $0x00000001
+DATA pairsOfLanes<>+12(SB)/4, $0x00000005
+DATA pairsOfLanes<>+16(SB)/4, $0x00000002
+DATA pairsOfLanes<>+20(SB)/4, $0x00000006
+DATA pairsOfLanes<>+24(SB)/4, $0x00000003
+DATA pairsOfLanes<>+28(SB)/4, $0x00000007
+GLOBL pairsOfLanes<>(SB), RODATA|NOPTR, $32
+
+DATA swap7<>+0(SB)/8, $0x00aa00aa00aa00aa
+DATA swap7<>+8(SB)/8, $0x00aa00aa00aa00aa
+DATA swap7<>+16(SB)/8, $0x00aa00aa00aa00aa
+DATA swap7<>+24(SB)/8, $0x00aa00aa00aa00aa
+GLOBL swap7<>(SB), RODATA|NOPTR, $32
+
+DATA swap14<>+0(SB)/8, $0x0000cccc0000cccc
+DATA swap14<>+8(SB)/8, $0x0000cccc0000cccc
+DATA swap14<>+16(SB)/8, $0x0000cccc0000cccc
+DATA swap14<>+24(SB)/8, $0x0000cccc0000cccc
+GLOBL swap14<>(SB), RODATA|NOPTR, $32
+
+DATA swap28<>+0(SB)/8, $0x00000000f0f0f0f0
+DATA swap28<>+8(SB)/8, $0x00000000f0f0f0f0
+DATA swap28<>+16(SB)/8, $0x00000000f0f0f0f0
+DATA swap28<>+24(SB)/8, $0x00000000f0f0f0f0
+GLOBL swap28<>(SB), RODATA|NOPTR, $32
+
+// func transposeBitsLoopAVX2(dst *byte, src *uint64, stride int, groups int)
+// Requires: AVX, AVX2
+TEXT ·transposeBitsLoopAVX2(SB), NOSPLIT, $0-32
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    stride+16(FP), DX
+	MOVQ    groups+24(FP), BX
+	VMOVDQU pairs<>+0(SB), Y0
+	VMOVDQU pairsOfLanes<>+0(SB), Y1
+	VMOVDQU swap7<>+0(SB), Y2
+	VMOVDQU swap14<>+0(SB), Y3
+	VMOVDQU swap28<>+0(SB), Y4
+
+group:
+	VMOVQ       (CX), X5
+	ADDQ        DX, CX
+	VPINSRQ     $0x01, (CX), X5, X5
+	ADDQ        DX, CX
+	VMOVQ       (CX), X6
+	ADDQ        DX, CX
+	VPINSRQ     $0x01, (CX), X6, X6
+	ADDQ        DX, CX
+	VMOVQ       (CX), X7
+	ADDQ        DX, CX
+	VPINSRQ     $0x01, (CX), X7, X7
+	ADDQ        DX, CX
+	VMOVQ       (CX), X8
+	ADDQ        DX, CX
+	VPINSRQ     $0x01, (CX), X8, X8
+	ADDQ        DX, CX
+	VINSERTI128 $0x01, X7, Y5, Y7
+	VINSERTI128 $0x01, X8, Y6, Y8
+	VPSHUFB     Y0, Y7, Y7
+	VPSHUFB     Y0, Y8, Y8
+	VPUNPCKLWD  Y8, Y7, Y9
+	VPUNPCKHWD  Y8, Y7, Y7
+	VPERMD      Y9, Y1, Y9
+	VPSRLQ      $0x07, Y9, Y8
+	VPXOR       Y9, Y8, Y8
+	VPAND       Y2, Y8, Y8
+	VPXOR       Y8, Y9, Y9
+	VPSLLQ      $0x07, Y8, Y8
+	VPXOR       Y8, Y9, Y9
+	VPSRLQ      $0x0e, Y9, Y8
+	VPXOR       Y9, Y8, Y8
+	VPAND       Y3, Y8, Y8
+	VPXOR       Y8, Y9, Y9
+	VPSLLQ      $0x0e, Y8, Y8
+	VPXOR       Y8, Y9, Y9
+	VPSRLQ      $0x1c, Y9, Y8
+	VPXOR       Y9, Y8, Y8
+	VPAND       Y4, Y8, Y8
+	VPXOR       Y8, Y9, Y9
+	VPSLLQ      $0x1c, Y8, Y8
+	VPXOR       Y8, Y9, Y9
+	VMOVDQU     Y9, (AX)
+	VPERMD      Y7, Y1, Y7
+	VPSRLQ      $0x07, Y7, Y8
+	VPXOR       Y7, Y8, Y8
+	VPAND       Y2, Y8, Y8
+	VPXOR       Y8, Y7, Y7
+	VPSLLQ      $0x07, Y8, Y8
+	VPXOR       Y8, Y7, Y7
+	VPSRLQ      $0x0e, Y7, Y8
+	VPXOR       Y7, Y8, Y8
+	VPAND       Y3, Y8, Y8
+	VPXOR       Y8, Y7, Y7
+	VPSLLQ      $0x0e, Y8, Y8
+	VPXOR       Y8, Y7, Y7
+	VPSRLQ      $0x1c, Y7, Y8
+	VPXOR       Y7, Y8, Y8
+	VPAND       Y4, Y8, Y8
+	VPXOR       Y8, Y7, Y7
+	VPSLLQ      $0x1c, Y8, Y8
+	VPXOR       Y8, Y7, Y7
+	VMOVDQU     Y7, 32(AX)
+	ADDQ        $0x40, AX
+	DECQ        BX
+	JNZ         group
 	VZEROUPPER
 	RET
 
@@ -1351,149 +1230,348 @@ columns:
 	VZEROUPPER
 	RET
 
-DATA pairs<>+0(SB)/1, $0x00
-DATA pairs<>+1(SB)/1, $0x08
-DATA pairs<>+2(SB)/1, $0x01
-DATA pairs<>+3(SB)/1, $0x09
-DATA pairs<>+4(SB)/1, $0x02
-DATA pairs<>+5(SB)/1, $0x0a
-DATA pairs<>+6(SB)/1, $0x03
-DATA pairs<>+7(SB)/1, $0x0b
-DATA pairs<>+8(SB)/1, $0x04
-DATA pairs<>+9(SB)/1, $0x0c
-DATA pairs<>+10(SB)/1, $0x05
-DATA pairs<>+11(SB)/1, $0x0d
-DATA pairs<>+12(SB)/1, $0x06
-DATA pairs<>+13(SB)/1, $0x0e
-DATA pairs<>+14(SB)/1, $0x07
-DATA pairs<>+15(SB)/1, $0x0f
-DATA pairs<>+16(SB)/1, $0x00
-DATA pairs<>+17(SB)/1, $0x08
-DATA pairs<>+18(SB)/1, $0x01
-DATA pairs<>+19(SB)/1, $0x09
-DATA pairs<>+20(SB)/1, $0x02
-DATA pairs<>+21(SB)/1, $0x0a
-DATA pairs<>+22(SB)/1, $0x03
-DATA pairs<>+23(SB)/1, $0x0b
-DATA pairs<>+24(SB)/1, $0x04
-DATA pairs<>+25(SB)/1, $0x0c
-DATA pairs<>+26(SB)/1, $0x05
-DATA pairs<>+27(SB)/1, $0x0d
-DATA pairs<>+28(SB)/1, $0x06
-DATA pairs<>+29(SB)/1, $0x0e
-DATA pairs<>+30(SB)/1, $0x07
-DATA pairs<>+31(SB)/1, $0x0f
-GLOBL pairs<>(SB), RODATA|NOPTR, $32
-
-DATA halves<>+0(SB)/4, $0x00000000
-DATA halves<>+4(SB)/4, $0x00000004
-DATA halves<>+8(SB)/4, $0x00000001
-DATA halves<>+12(SB)/4, $0x00000005
-DATA halves<>+16(SB)/4, $0x00000002
-DATA halves<>+20(SB)/4, $0x00000006
-DATA halves<>+24(SB)/4, $0x00000003
-DATA halves<>+28(SB)/4, $0x00000007
-GLOBL halves<>(SB), RODATA|NOPTR, $32
-
-DATA swap7<>+0(SB)/8, $0x00aa00aa00aa00aa
-DATA swap7<>+8(SB)/8, $0x00aa00aa00aa00aa
-DATA swap7<>+16(SB)/8, $0x00aa00aa00aa00aa
-DATA swap7<>+24(SB)/8, $0x00aa00aa00aa00aa
-GLOBL swap7<>(SB), RODATA|NOPTR, $32
-
-DATA swap14<>+0(SB)/8, $0x0000cccc0000cccc
-DATA swap14<>+8(SB)/8, $0x0000cccc0000cccc
-DATA swap14<>+16(SB)/8, $0x0000cccc0000cccc
-DATA swap14<>+24(SB)/8, $0x0000cccc0000cccc
-GLOBL swap14<>(SB), RODATA|NOPTR, $32
-
-DATA swap28<>+0(SB)/8, $0x00000000f0f0f0f0
-DATA swap28<>+8(SB)/8, $0x00000000f0f0f0f0
-DATA swap28<>+16(SB)/8, $0x00000000f0f0f0f0
-DATA swap28<>+24(SB)/8, $0x00000000f0f0f0f0
-GLOBL swap28<>(SB), RODATA|NOPTR, $32
-
-// func transposeBitsLoopAVX2(dst *byte, src *uint64, stride int, groups int)
+// func scaleIntegersLoopAVX2(dst *float32, sums *int32, offset int32, unit float32, n int)
 // Requires: AVX, AVX2
-TEXT ·transposeBitsLoopAVX2(SB), NOSPLIT, $0-32
-	MOVQ    dst+0(FP), AX
-	MOVQ    src+8(FP), CX
-	MOVQ    stride+16(FP), DX
-	MOVQ    groups+24(FP), BX
-	VMOVDQU pairs<>+0(SB), Y0
-	VMOVDQU halves<>+0(SB), Y1
-	VMOVDQU swap7<>+0(SB), Y2
-	VMOVDQU swap14<>+0(SB), Y3
-	VMOVDQU swap28<>+0(SB), Y4
+TEXT ·scaleIntegersLoopAVX2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         sums+8(FP), CX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS offset+16(FP), Y0
+	VBROADCASTSS unit+20(FP), Y1
+	XORQ         BX, BX
 
-group:
-	VMOVQ       (CX), X5
-	ADDQ        DX, CX
-	VPINSRQ     $0x01, (CX), X5, X5
-	ADDQ        DX, CX
-	VMOVQ       (CX), X6
-	ADDQ        DX, CX
-	VPINSRQ     $0x01, (CX), X6, X6
-	ADDQ        DX, CX
-	VMOVQ       (CX), X7
-	ADDQ        DX, CX
-	VPINSRQ     $0x01, (CX), X7, X7
-	ADDQ        DX, CX
-	VMOVQ       (CX), X8
-	ADDQ        DX, CX
-	VPINSRQ     $0x01, (CX), X8, X8
-	ADDQ        DX, CX
-	VINSERTI128 $0x01, X7, Y5, Y7
-	VINSERTI128 $0x01, X8, Y6, Y8
-	VPSHUFB     Y0, Y7, Y7
-	VPSHUFB     Y0, Y8, Y8
-	VPUNPCKLWD  Y8, Y7, Y9
-	VPUNPCKHWD  Y8, Y7, Y7
-	VPERMD      Y9, Y1, Y9
-	VPSRLQ      $0x07, Y9, Y8
-	VPXOR       Y9, Y8, Y8
-	VPAND       Y2, Y8, Y8
-	VPXOR       Y8, Y9, Y9
-	VPSLLQ      $0x07, Y8, Y8
-	VPXOR       Y8, Y9, Y9
-	VPSRLQ      $0x0e, Y9, Y8
-	VPXOR       Y9, Y8, Y8
-	VPAND       Y3, Y8, Y8
-	VPXOR       Y8, Y9, Y9
-	VPSLLQ      $0x0e, Y8, Y8
-	VPXOR       Y8, Y9, Y9
-	VPSRLQ      $0x1c, Y9, Y8
-	VPXOR       Y9, Y8, Y8
-	VPAND       Y4, Y8, Y8
-	VPXOR       Y8, Y9, Y9
-	VPSLLQ      $0x1c, Y8, Y8
-	VPXOR       Y8, Y9, Y9
-	VMOVDQU     Y9, (AX)
-	VPERMD      Y7, Y1, Y7
-	VPSRLQ      $0x07, Y7, Y8
-	VPXOR       Y7, Y8, Y8
-	VPAND       Y2, Y8, Y8
-	VPXOR       Y8, Y7, Y7
-	VPSLLQ      $0x07, Y8, Y8
-	VPXOR       Y8, Y7, Y7
-	VPSRLQ      $0x0e, Y7, Y8
-	VPXOR       Y7, Y8, Y8
-	VPAND       Y3, Y8, Y8
-	VPXOR       Y8, Y7, Y7
-	VPSLLQ      $0x0e, Y8, Y8
-	VPXOR       Y8, Y7, Y7
-	VPSRLQ      $0x1c, Y7, Y8
-	VPXOR       Y7, Y8, Y8
-	VPAND       Y4, Y8, Y8
-	VPXOR       Y8, Y7, Y7
-	VPSLLQ      $0x1c, Y8, Y8
-	VPXOR       Y8, Y7, Y7
-	VMOVDQU     Y7, 32(AX)
-	ADDQ        $0x40, AX
-	DECQ        BX
-	JNZ         group
+loop:
+	VMOVDQU   (CX)(BX*4), Y2
+	VPADDD    Y2, Y2, Y2
+	VPSUBD    Y0, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y1, Y2, Y2
+	VMOVUPS   Y2, (AX)(BX*4)
+	ADDQ      $0x08, BX
+	CMPQ      BX, DX
+	JLT       loop
 	VZEROUPPER
 	RET
+
+// func scaleToBFloatsLoopAVX2(dst *uint16, sums *int32, offset int32, unit float32, n int)
+// Requires: AVX, AVX2
+TEXT ·scaleToBFloatsLoopAVX2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         sums+8(FP), CX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS offset+16(FP), Y0
+	VBROADCASTSS unit+20(FP), Y1
+	XORQ         BX, BX
+
+loop:
+	VMOVDQU   (CX)(BX*4), Y2
+	VPADDD    Y2, Y2, Y2
+	VPSUBD    Y0, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y1, Y2, Y2
+	VMOVDQU   32(CX)(BX*4), Y3
+	VPADDD    Y3, Y3, Y3
+	VPSUBD    Y0, Y3, Y3
+	VCVTDQ2PS Y3, Y3
+	VMULPS    Y1, Y3, Y3
+	VPSRLD    $0x10, Y2, Y4
+	VPAND     lastBit<>+0(SB), Y4, Y4
+	VPADDD    belowHalf<>+0(SB), Y4, Y4
+	VPADDD    Y2, Y4, Y4
+	VPSRLD    $0x10, Y4, Y4
+	VPSRLD    $0x10, Y3, Y2
+	VPAND     lastBit<>+0(SB), Y2, Y2
+	VPADDD    belowHalf<>+0(SB), Y2, Y2
+	VPADDD    Y3, Y2, Y2
+	VPSRLD    $0x10, Y2, Y2
+	VPACKUSDW Y2, Y4, Y2
+	VPERMQ    $0xd8, Y2, Y2
+	VMOVDQU   Y2, (AX)(BX*2)
+	ADDQ      $0x10, BX
+	CMPQ      BX, DX
+	JLT       loop
+	VZEROUPPER
+	RET
+
+DATA belowHalf<>+0(SB)/4, $0x00007fff
+DATA belowHalf<>+4(SB)/4, $0x00007fff
+DATA belowHalf<>+8(SB)/4, $0x00007fff
+DATA belowHalf<>+12(SB)/4, $0x00007fff
+DATA belowHalf<>+16(SB)/4, $0x00007fff
+DATA belowHalf<>+20(SB)/4, $0x00007fff
+DATA belowHalf<>+24(SB)/4, $0x00007fff
+DATA belowHalf<>+28(SB)/4, $0x00007fff
+GLOBL belowHalf<>(SB), RODATA|NOPTR, $32
+
+DATA lastBit<>+0(SB)/4, $0x00000001
+DATA lastBit<>+4(SB)/4, $0x00000001
+DATA lastBit<>+8(SB)/4, $0x00000001
+DATA lastBit<>+12(SB)/4, $0x00000001
+DATA lastBit<>+16(SB)/4, $0x00000001
+DATA lastBit<>+20(SB)/4, $0x00000001
+DATA lastBit<>+24(SB)/4, $0x00000001
+DATA lastBit<>+28(SB)/4, $0x00000001
+GLOBL lastBit<>(SB), RODATA|NOPTR, $32
+
+DATA quiet<>+0(SB)/4, $0x00400000
+DATA quiet<>+4(SB)/4, $0x00400000
+DATA quiet<>+8(SB)/4, $0x00400000
+DATA quiet<>+12(SB)/4, $0x00400000
+DATA quiet<>+16(SB)/4, $0x00400000
+DATA quiet<>+20(SB)/4, $0x00400000
+DATA quiet<>+24(SB)/4, $0x00400000
+DATA quiet<>+28(SB)/4, $0x00400000
+GLOBL quiet<>(SB), RODATA|NOPTR, $32
+
+// func affineSumsLoopAVX2(dst *float32, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
+// Requires: AVX, AVX2
+TEXT ·affineSumsLoopAVX2(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         sums+8(FP), CX
+	MOVQ         n+40(FP), DX
+	MOVQ         alpha+16(FP), BX
+	MOVQ         theta+24(FP), SI
+	VBROADCASTSS offset+32(FP), Y0
+	VBROADCASTSS unit+36(FP), Y1
+	XORQ         DI, DI
+
+loop:
+	VMOVDQU   (CX)(DI*4), Y2
+	VPADDD    Y2, Y2, Y2
+	VPSUBD    Y0, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y1, Y2, Y2
+	VMULPS    (BX)(DI*4), Y2, Y2
+	VSUBPS    (SI)(DI*4), Y2, Y2
+	VMOVUPS   Y2, (AX)(DI*4)
+	ADDQ      $0x08, DI
+	CMPQ      DI, DX
+	JLT       loop
+	VZEROUPPER
+	RET
+
+// func signsOfSumsLoopAVX2(signs *uint64, mask *uint64, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
+// Requires: AVX, AVX2
+TEXT ·signsOfSumsLoopAVX2(SB), NOSPLIT, $0-56
+	MOVQ         signs+0(FP), AX
+	MOVQ         mask+8(FP), CX
+	MOVQ         sums+16(FP), DX
+	MOVQ         alpha+24(FP), BX
+	MOVQ         theta+32(FP), SI
+	MOVQ         n+48(FP), DI
+	VBROADCASTSS offset+40(FP), Y0
+	VBROADCASTSS unit+44(FP), Y1
+	VMOVDQU      magnitude<>+0(SB), Y2
+	VMOVDQU      above1<>+0(SB), Y3
+	VXORPS       Y4, Y4, Y4
+	XORQ         R8, R8
+
+loop:
+	XORQ      R9, R9
+	XORQ      R10, R10
+	VMOVDQU   (DX)(R8*4), Y5
+	VPADDD    Y5, Y5, Y5
+	VPSUBD    Y0, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    (BX)(R8*4), Y5, Y5
+	VSUBPS    (SI)(R8*4), Y5, Y5
+	VCMPPS    $0x1d, Y4, Y5, Y6
+	VPAND     Y2, Y5, Y5
+	VPSUBD    Y3, Y5, Y5
+	VMOVMSKPS Y6, R11
+	ORQ       R11, R9
+	VMOVMSKPS Y5, R11
+	ORQ       R11, R10
+	VMOVDQU   32(DX)(R8*4), Y5
+	VPADDD    Y5, Y5, Y5
+	VPSUBD    Y0, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    32(BX)(R8*4), Y5, Y5
+	VSUBPS    32(SI)(R8*4), Y5, Y5
+	VCMPPS    $0x1d, Y4, Y5, Y6
+	VPAND     Y2, Y5, Y5
+	VPSUBD    Y3, Y5, Y5
+	VMOVMSKPS Y6, R11
+	SHLQ      $0x08, R11
+	ORQ       R11, R9
+	VMOVMSKPS Y5, R11
+	SHLQ      $0x08, R11
+	ORQ       R11, R10
+	VMOVDQU   64(DX)(R8*4), Y5
+	VPADDD    Y5, Y5, Y5
+	VPSUBD    Y0, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    64(BX)(R8*4), Y5, Y5
+	VSUBPS    64(SI)(R8*4), Y5, Y5
+	VCMPPS    $0x1d, Y4, Y5, Y6
+	VPAND     Y2, Y5, Y5
+	VPSUBD    Y3, Y5, Y5
+	VMOVMSKPS Y6, R11
+	SHLQ      $0x10, R11
+	ORQ       R11, R9
+	VMOVMSKPS Y5, R11
+	SHLQ      $0x10, R11
+	ORQ       R11, R10
+	VMOVDQU   96(DX)(R8*4), Y5
+	VPADDD    Y5, Y5, Y5
+	VPSUBD    Y0, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    96(BX)(R8*4), Y5, Y5
+	VSUBPS    96(SI)(R8*4), Y5, Y5
+	VCMPPS    $0x1d, Y4, Y5, Y6
+	VPAND     Y2, Y5, Y5
+	VPSUBD    Y3, Y5, Y5
+	VMOVMSKPS Y6, R11
+	SHLQ      $0x18, R11
+	ORQ       R11, R9
+	VMOVMSKPS Y5, R11
+	SHLQ      $0x18, R11
+	ORQ       R11, R10
+	VMOVDQU   128(DX)(R8*4), Y5
+	VPADDD    Y5, Y5, Y5
+	VPSUBD    Y0, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    128(BX)(R8*4), Y5, Y5
+	VSUBPS    128(SI)(R8*4), Y5, Y5
+	VCMPPS    $0x1d, Y4, Y5, Y6
+	VPAND     Y2, Y5, Y5
+	VPSUBD    Y3, Y5, Y5
+	VMOVMSKPS Y6, R11
+	SHLQ      $0x20, R11
+	ORQ       R11, R9
+	VMOVMSKPS Y5, R11
+	SHLQ      $0x20, R11
+	ORQ       R11, R10
+	VMOVDQU   160(DX)(R8*4), Y5
+	VPADDD    Y5, Y5, Y5
+	VPSUBD    Y0, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    160(BX)(R8*4), Y5, Y5
+	VSUBPS    160(SI)(R8*4), Y5, Y5
+	VCMPPS    $0x1d, Y4, Y5, Y6
+	VPAND     Y2, Y5, Y5
+	VPSUBD    Y3, Y5, Y5
+	VMOVMSKPS Y6, R11
+	SHLQ      $0x28, R11
+	ORQ       R11, R9
+	VMOVMSKPS Y5, R11
+	SHLQ      $0x28, R11
+	ORQ       R11, R10
+	VMOVDQU   192(DX)(R8*4), Y5
+	VPADDD    Y5, Y5, Y5
+	VPSUBD    Y0, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    192(BX)(R8*4), Y5, Y5
+	VSUBPS    192(SI)(R8*4), Y5, Y5
+	VCMPPS    $0x1d, Y4, Y5, Y6
+	VPAND     Y2, Y5, Y5
+	VPSUBD    Y3, Y5, Y5
+	VMOVMSKPS Y6, R11
+	SHLQ      $0x30, R11
+	ORQ       R11, R9
+	VMOVMSKPS Y5, R11
+	SHLQ      $0x30, R11
+	ORQ       R11, R10
+	VMOVDQU   224(DX)(R8*4), Y5
+	VPADDD    Y5, Y5, Y5
+	VPSUBD    Y0, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VMULPS    224(BX)(R8*4), Y5, Y5
+	VSUBPS    224(SI)(R8*4), Y5, Y5
+	VCMPPS    $0x1d, Y4, Y5, Y6
+	VPAND     Y2, Y5, Y5
+	VPSUBD    Y3, Y5, Y5
+	VMOVMSKPS Y6, R11
+	SHLQ      $0x38, R11
+	ORQ       R11, R9
+	VMOVMSKPS Y5, R11
+	SHLQ      $0x38, R11
+	ORQ       R11, R10
+	MOVQ      R9, (AX)
+	MOVQ      R10, (CX)
+	ADDQ      $0x08, AX
+	ADDQ      $0x08, CX
+	ADDQ      $0x40, R8
+	CMPQ      R8, DI
+	JLT       loop
+	VZEROUPPER
+	RET
+
+// func addScaledLoopAVX2(dst *float32, sums *int32, signs *uint64, offset int32, factor float32, n int) float64
+// Requires: AVX, AVX2, SSE2
+TEXT ·addScaledLoopAVX2(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         sums+8(FP), CX
+	MOVQ         signs+16(FP), DX
+	MOVQ         n+32(FP), BX
+	VBROADCASTSS offset+24(FP), Y0
+	VBROADCASTSS factor+28(FP), Y1
+	VMOVDQU      bits<>+0(SB), Y2
+	VMOVDQU      sign<>+0(SB), Y3
+	VXORPD       Y4, Y4, Y4
+	VXORPD       Y5, Y5, Y5
+	SHRQ         $0x03, BX
+	XORQ         SI, SI
+
+loop:
+	VMOVDQU      (CX), Y6
+	VPADDD       Y6, Y6, Y6
+	VPSUBD       Y0, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y1, Y6, Y7
+	VADDPS       (AX), Y7, Y7
+	VMOVUPS      Y7, (AX)
+	VPBROADCASTB (DX)(SI*1), Y7
+	VPAND        Y2, Y7, Y7
+	VPCMPEQD     Y2, Y7, Y7
+	VPANDN       Y3, Y7, Y7
+	VXORPS       Y7, Y6, Y6
+	VEXTRACTF128 $0x01, Y6, X7
+	VCVTPS2PD    X6, Y6
+	VADDPD       Y6, Y4, Y4
+	VCVTPS2PD    X7, Y6
+	VADDPD       Y6, Y5, Y5
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+	ADDQ         $0x01, SI
+	CMPQ         SI, BX
+	JLT          loop
+	VADDPD       Y5, Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X0
+	VADDPD       X0, X4, X0
+	VPERMILPD    $0x01, X0, X1
+	VADDSD       X1, X0, X0
+	MOVSD        X0, ret+40(FP)
+	VZEROUPPER
+	RET
+
+DATA bits<>+0(SB)/4, $0x00000001
+DATA bits<>+4(SB)/4, $0x00000002
+DATA bits<>+8(SB)/4, $0x00000004
+DATA bits<>+12(SB)/4, $0x00000008
+DATA bits<>+16(SB)/4, $0x00000010
+DATA bits<>+20(SB)/4, $0x00000020
+DATA bits<>+24(SB)/4, $0x00000040
+DATA bits<>+28(SB)/4, $0x00000080
+GLOBL bits<>(SB), RODATA|NOPTR, $32
+
+DATA sign<>+0(SB)/4, $0x80000000
+DATA sign<>+4(SB)/4, $0x80000000
+DATA sign<>+8(SB)/4, $0x80000000
+DATA sign<>+12(SB)/4, $0x80000000
+DATA sign<>+16(SB)/4, $0x80000000
+DATA sign<>+20(SB)/4, $0x80000000
+DATA sign<>+24(SB)/4, $0x80000000
+DATA sign<>+28(SB)/4, $0x80000000
+GLOBL sign<>(SB), RODATA|NOPTR, $32
 
 DATA blocks<>+0(SB)/8, $0x0000000000000000
 DATA blocks<>+8(SB)/8, $0x0000000000000001
@@ -1501,25 +1579,15 @@ DATA blocks<>+16(SB)/8, $0x0000000000000002
 DATA blocks<>+24(SB)/8, $0x0000000000000003
 GLOBL blocks<>(SB), RODATA|NOPTR, $32
 
-DATA round0<>+0(SB)/4, $0xd2511f53
-DATA round0<>+4(SB)/4, $0xd2511f53
-DATA round0<>+8(SB)/4, $0xd2511f53
-DATA round0<>+12(SB)/4, $0xd2511f53
-DATA round0<>+16(SB)/4, $0xd2511f53
-DATA round0<>+20(SB)/4, $0xd2511f53
-DATA round0<>+24(SB)/4, $0xd2511f53
-DATA round0<>+28(SB)/4, $0xd2511f53
-GLOBL round0<>(SB), RODATA|NOPTR, $32
-
-DATA round1<>+0(SB)/4, $0xcd9e8d57
-DATA round1<>+4(SB)/4, $0xcd9e8d57
-DATA round1<>+8(SB)/4, $0xcd9e8d57
-DATA round1<>+12(SB)/4, $0xcd9e8d57
-DATA round1<>+16(SB)/4, $0xcd9e8d57
-DATA round1<>+20(SB)/4, $0xcd9e8d57
-DATA round1<>+24(SB)/4, $0xcd9e8d57
-DATA round1<>+28(SB)/4, $0xcd9e8d57
-GLOBL round1<>(SB), RODATA|NOPTR, $32
+DATA four<>+0(SB)/4, $0x00000004
+DATA four<>+4(SB)/4, $0x00000004
+DATA four<>+8(SB)/4, $0x00000004
+DATA four<>+12(SB)/4, $0x00000004
+DATA four<>+16(SB)/4, $0x00000004
+DATA four<>+20(SB)/4, $0x00000004
+DATA four<>+24(SB)/4, $0x00000004
+DATA four<>+28(SB)/4, $0x00000004
+GLOBL four<>(SB), RODATA|NOPTR, $32
 
 DATA weyl0<>+0(SB)/4, $0x9e3779b9
 DATA weyl0<>+4(SB)/4, $0x9e3779b9
@@ -1540,16 +1608,6 @@ DATA weyl1<>+20(SB)/4, $0xbb67ae85
 DATA weyl1<>+24(SB)/4, $0xbb67ae85
 DATA weyl1<>+28(SB)/4, $0xbb67ae85
 GLOBL weyl1<>(SB), RODATA|NOPTR, $32
-
-DATA four<>+0(SB)/4, $0x00000004
-DATA four<>+4(SB)/4, $0x00000004
-DATA four<>+8(SB)/4, $0x00000004
-DATA four<>+12(SB)/4, $0x00000004
-DATA four<>+16(SB)/4, $0x00000004
-DATA four<>+20(SB)/4, $0x00000004
-DATA four<>+24(SB)/4, $0x00000004
-DATA four<>+28(SB)/4, $0x00000004
-GLOBL four<>(SB), RODATA|NOPTR, $32
 
 // func randomWordsLoopAVX2(dst *uint32, steps int, key *[2]uint32, counter *[4]uint32)
 // Requires: AVX, AVX2
@@ -1782,48 +1840,38 @@ step:
 	VZEROUPPER
 	RET
 
-DATA interleave<>+0(SB)/4, $0x00000000
-DATA interleave<>+4(SB)/4, $0x00000004
-DATA interleave<>+8(SB)/4, $0x00000001
-DATA interleave<>+12(SB)/4, $0x00000005
-DATA interleave<>+16(SB)/4, $0x00000002
-DATA interleave<>+20(SB)/4, $0x00000006
-DATA interleave<>+24(SB)/4, $0x00000003
-DATA interleave<>+28(SB)/4, $0x00000007
-GLOBL interleave<>(SB), RODATA|NOPTR, $32
+DATA round0<>+0(SB)/4, $0xd2511f53
+DATA round0<>+4(SB)/4, $0xd2511f53
+DATA round0<>+8(SB)/4, $0xd2511f53
+DATA round0<>+12(SB)/4, $0xd2511f53
+DATA round0<>+16(SB)/4, $0xd2511f53
+DATA round0<>+20(SB)/4, $0xd2511f53
+DATA round0<>+24(SB)/4, $0xd2511f53
+DATA round0<>+28(SB)/4, $0xd2511f53
+GLOBL round0<>(SB), RODATA|NOPTR, $32
 
-DATA highHalf<>+0(SB)/4, $0x37800000
-DATA highHalf<>+4(SB)/4, $0x37800000
-DATA highHalf<>+8(SB)/4, $0x37800000
-DATA highHalf<>+12(SB)/4, $0x37800000
-DATA highHalf<>+16(SB)/4, $0x37800000
-DATA highHalf<>+20(SB)/4, $0x37800000
-DATA highHalf<>+24(SB)/4, $0x37800000
-DATA highHalf<>+28(SB)/4, $0x37800000
-GLOBL highHalf<>(SB), RODATA|NOPTR, $32
-
-DATA lowHalf<>+0(SB)/4, $0x2f800000
-DATA lowHalf<>+4(SB)/4, $0x2f800000
-DATA lowHalf<>+8(SB)/4, $0x2f800000
-DATA lowHalf<>+12(SB)/4, $0x2f800000
-DATA lowHalf<>+16(SB)/4, $0x2f800000
-DATA lowHalf<>+20(SB)/4, $0x2f800000
-DATA lowHalf<>+24(SB)/4, $0x2f800000
-DATA lowHalf<>+28(SB)/4, $0x2f800000
-GLOBL lowHalf<>(SB), RODATA|NOPTR, $32
+DATA round1<>+0(SB)/4, $0xcd9e8d57
+DATA round1<>+4(SB)/4, $0xcd9e8d57
+DATA round1<>+8(SB)/4, $0xcd9e8d57
+DATA round1<>+12(SB)/4, $0xcd9e8d57
+DATA round1<>+16(SB)/4, $0xcd9e8d57
+DATA round1<>+20(SB)/4, $0xcd9e8d57
+DATA round1<>+24(SB)/4, $0xcd9e8d57
+DATA round1<>+28(SB)/4, $0xcd9e8d57
+GLOBL round1<>(SB), RODATA|NOPTR, $32
 
 // func roundRowLoopAVX2(dst *int8, gradient *float32, alpha *float32, inverse float32, random *uint16, limit float32, n int)
 // Requires: AVX, AVX2, FMA3, SSE
 TEXT ·roundRowLoopAVX2(SB), NOSPLIT, $8-56
-	MOVQ         dst+0(FP), AX
-	MOVQ         gradient+8(FP), CX
-	MOVQ         alpha+16(FP), DX
+	MOVQ         alpha+16(FP), AX
+	VBROADCASTSS inverse+24(FP), Y0
+	MOVQ         dst+0(FP), CX
+	MOVQ         gradient+8(FP), DX
 	MOVQ         random+32(FP), BX
 	MOVQ         n+48(FP), SI
-	VBROADCASTSS inverse+24(FP), Y0
 	VBROADCASTSS limit+40(FP), Y1
-	VMOVDQU      highHalf<>+0(SB), Y3
-	VMOVDQU      lowHalf<>+0(SB), Y4
+	VMOVDQU      upperBits<>+0(SB), Y3
+	VMOVDQU      lowerBits<>+0(SB), Y4
 	VXORPS       Y2, Y2, Y2
 	VSUBPS       Y1, Y2, Y2
 	STMXCSR      (SP)
@@ -1833,17 +1881,17 @@ TEXT ·roundRowLoopAVX2(SB), NOSPLIT, $8-56
 	XORQ         DI, DI
 
 loop:
-	VMOVUPS     (CX)(DI*4), Y5
-	VMULPS      (DX)(DI*4), Y5, Y5
+	VMOVUPS     (DX)(DI*4), Y5
+	VMULPS      (AX)(DI*4), Y5, Y5
 	VMULPS      Y0, Y5, Y5
-	VMOVUPS     32(CX)(DI*4), Y6
-	VMULPS      32(DX)(DI*4), Y6, Y6
+	VMOVUPS     32(DX)(DI*4), Y6
+	VMULPS      32(AX)(DI*4), Y6, Y6
 	VMULPS      Y0, Y6, Y6
-	VMOVUPS     64(CX)(DI*4), Y7
-	VMULPS      64(DX)(DI*4), Y7, Y7
+	VMOVUPS     64(DX)(DI*4), Y7
+	VMULPS      64(AX)(DI*4), Y7, Y7
 	VMULPS      Y0, Y7, Y7
-	VMOVUPS     96(CX)(DI*4), Y8
-	VMULPS      96(DX)(DI*4), Y8, Y8
+	VMOVUPS     96(DX)(DI*4), Y8
+	VMULPS      96(AX)(DI*4), Y8, Y8
 	VMULPS      Y0, Y8, Y8
 	LDMXCSR     4(SP)
 	VPMOVZXWD   (BX)(DI*2), Y9
@@ -1888,24 +1936,54 @@ loop:
 	VPACKSSWB   Y7, Y5, Y5
 	VMOVDQU     interleave<>+0(SB), Y6
 	VPERMD      Y5, Y6, Y5
-	VMOVDQU     Y5, (AX)(DI*1)
+	VMOVDQU     Y5, (CX)(DI*1)
 	ADDQ        $0x20, DI
 	CMPQ        DI, SI
 	JLT         loop
 	VZEROUPPER
 	RET
 
+DATA upperBits<>+0(SB)/4, $0x37800000
+DATA upperBits<>+4(SB)/4, $0x37800000
+DATA upperBits<>+8(SB)/4, $0x37800000
+DATA upperBits<>+12(SB)/4, $0x37800000
+DATA upperBits<>+16(SB)/4, $0x37800000
+DATA upperBits<>+20(SB)/4, $0x37800000
+DATA upperBits<>+24(SB)/4, $0x37800000
+DATA upperBits<>+28(SB)/4, $0x37800000
+GLOBL upperBits<>(SB), RODATA|NOPTR, $32
+
+DATA lowerBits<>+0(SB)/4, $0x2f800000
+DATA lowerBits<>+4(SB)/4, $0x2f800000
+DATA lowerBits<>+8(SB)/4, $0x2f800000
+DATA lowerBits<>+12(SB)/4, $0x2f800000
+DATA lowerBits<>+16(SB)/4, $0x2f800000
+DATA lowerBits<>+20(SB)/4, $0x2f800000
+DATA lowerBits<>+24(SB)/4, $0x2f800000
+DATA lowerBits<>+28(SB)/4, $0x2f800000
+GLOBL lowerBits<>(SB), RODATA|NOPTR, $32
+
+DATA interleave<>+0(SB)/4, $0x00000000
+DATA interleave<>+4(SB)/4, $0x00000004
+DATA interleave<>+8(SB)/4, $0x00000001
+DATA interleave<>+12(SB)/4, $0x00000005
+DATA interleave<>+16(SB)/4, $0x00000002
+DATA interleave<>+20(SB)/4, $0x00000006
+DATA interleave<>+24(SB)/4, $0x00000003
+DATA interleave<>+28(SB)/4, $0x00000007
+GLOBL interleave<>(SB), RODATA|NOPTR, $32
+
 // func roundColumnsLoopAVX2(dst *int8, gradient *float32, inverse *float32, random *uint16, limit float32, n int)
 // Requires: AVX, AVX2, FMA3, SSE
 TEXT ·roundColumnsLoopAVX2(SB), NOSPLIT, $8-48
-	MOVQ         dst+0(FP), AX
-	MOVQ         gradient+8(FP), CX
-	MOVQ         inverse+16(FP), DX
+	MOVQ         inverse+16(FP), AX
+	MOVQ         dst+0(FP), CX
+	MOVQ         gradient+8(FP), DX
 	MOVQ         random+24(FP), BX
 	MOVQ         n+40(FP), SI
 	VBROADCASTSS limit+32(FP), Y0
-	VMOVDQU      highHalf<>+0(SB), Y2
-	VMOVDQU      lowHalf<>+0(SB), Y3
+	VMOVDQU      upperBits<>+0(SB), Y2
+	VMOVDQU      lowerBits<>+0(SB), Y3
 	VXORPS       Y1, Y1, Y1
 	VSUBPS       Y0, Y1, Y1
 	STMXCSR      (SP)
@@ -1915,14 +1993,14 @@ TEXT ·roundColumnsLoopAVX2(SB), NOSPLIT, $8-48
 	XORQ         DI, DI
 
 loop:
-	VMOVUPS     (CX)(DI*4), Y4
-	VMULPS      (DX)(DI*4), Y4, Y4
-	VMOVUPS     32(CX)(DI*4), Y5
-	VMULPS      32(DX)(DI*4), Y5, Y5
-	VMOVUPS     64(CX)(DI*4), Y6
-	VMULPS      64(DX)(DI*4), Y6, Y6
-	VMOVUPS     96(CX)(DI*4), Y7
-	VMULPS      96(DX)(DI*4), Y7, Y7
+	VMOVUPS     (DX)(DI*4), Y4
+	VMULPS      (AX)(DI*4), Y4, Y4
+	VMOVUPS     32(DX)(DI*4), Y5
+	VMULPS      32(AX)(DI*4), Y5, Y5
+	VMOVUPS     64(DX)(DI*4), Y6
+	VMULPS      64(AX)(DI*4), Y6, Y6
+	VMOVUPS     96(DX)(DI*4), Y7
+	VMULPS      96(AX)(DI*4), Y7, Y7
 	LDMXCSR     4(SP)
 	VPMOVZXWD   (BX)(DI*2), Y8
 	VCVTDQ2PS   Y8, Y8
@@ -1966,516 +2044,10 @@ loop:
 	VPACKSSWB   Y6, Y4, Y4
 	VMOVDQU     interleave<>+0(SB), Y5
 	VPERMD      Y4, Y5, Y4
-	VMOVDQU     Y4, (AX)(DI*1)
+	VMOVDQU     Y4, (CX)(DI*1)
 	ADDQ        $0x20, DI
 	CMPQ        DI, SI
 	JLT         loop
-	VZEROUPPER
-	RET
-
-DATA nibbleCounts<>+0(SB)/1, $0x00
-DATA nibbleCounts<>+1(SB)/1, $0x01
-DATA nibbleCounts<>+2(SB)/1, $0x01
-DATA nibbleCounts<>+3(SB)/1, $0x02
-DATA nibbleCounts<>+4(SB)/1, $0x01
-DATA nibbleCounts<>+5(SB)/1, $0x02
-DATA nibbleCounts<>+6(SB)/1, $0x02
-DATA nibbleCounts<>+7(SB)/1, $0x03
-DATA nibbleCounts<>+8(SB)/1, $0x01
-DATA nibbleCounts<>+9(SB)/1, $0x02
-DATA nibbleCounts<>+10(SB)/1, $0x02
-DATA nibbleCounts<>+11(SB)/1, $0x03
-DATA nibbleCounts<>+12(SB)/1, $0x02
-DATA nibbleCounts<>+13(SB)/1, $0x03
-DATA nibbleCounts<>+14(SB)/1, $0x03
-DATA nibbleCounts<>+15(SB)/1, $0x04
-DATA nibbleCounts<>+16(SB)/1, $0x00
-DATA nibbleCounts<>+17(SB)/1, $0x01
-DATA nibbleCounts<>+18(SB)/1, $0x01
-DATA nibbleCounts<>+19(SB)/1, $0x02
-DATA nibbleCounts<>+20(SB)/1, $0x01
-DATA nibbleCounts<>+21(SB)/1, $0x02
-DATA nibbleCounts<>+22(SB)/1, $0x02
-DATA nibbleCounts<>+23(SB)/1, $0x03
-DATA nibbleCounts<>+24(SB)/1, $0x01
-DATA nibbleCounts<>+25(SB)/1, $0x02
-DATA nibbleCounts<>+26(SB)/1, $0x02
-DATA nibbleCounts<>+27(SB)/1, $0x03
-DATA nibbleCounts<>+28(SB)/1, $0x02
-DATA nibbleCounts<>+29(SB)/1, $0x03
-DATA nibbleCounts<>+30(SB)/1, $0x03
-DATA nibbleCounts<>+31(SB)/1, $0x04
-GLOBL nibbleCounts<>(SB), RODATA|NOPTR, $32
-
-// func andCountsLoopAVX2(dst *int32, x *uint64, w *uint64, steps int, quads int)
-// Requires: AVX, AVX2
-TEXT ·andCountsLoopAVX2(SB), NOSPLIT, $0-40
-	MOVQ    dst+0(FP), AX
-	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), DX
-	MOVQ    steps+24(FP), BX
-	MOVQ    quads+32(FP), SI
-	SHLQ    $0x05, BX
-	VMOVDQU nibbles<>+0(SB), Y0
-	VMOVDQU nibbleCounts<>+0(SB), Y1
-	VPXOR   Y2, Y2, Y2
-
-quad:
-	LEAQ  (DX)(BX*1), DI
-	LEAQ  (DI)(BX*1), R8
-	LEAQ  (R8)(BX*1), R9
-	VPXOR Y3, Y3, Y3
-	VPXOR Y4, Y4, Y4
-	VPXOR Y5, Y5, Y5
-	VPXOR Y6, Y6, Y6
-	XORQ  R10, R10
-
-step:
-	VMOVDQU      (CX)(R10*1), Y7
-	VPAND        (DX)(R10*1), Y7, Y8
-	VPSRLW       $0x04, Y8, Y9
-	VPAND        Y0, Y8, Y8
-	VPAND        Y0, Y9, Y9
-	VPSHUFB      Y8, Y1, Y8
-	VPSHUFB      Y9, Y1, Y9
-	VPADDB       Y8, Y9, Y8
-	VPSADBW      Y2, Y8, Y8
-	VPADDQ       Y8, Y3, Y3
-	VPAND        (DI)(R10*1), Y7, Y8
-	VPSRLW       $0x04, Y8, Y9
-	VPAND        Y0, Y8, Y8
-	VPAND        Y0, Y9, Y9
-	VPSHUFB      Y8, Y1, Y8
-	VPSHUFB      Y9, Y1, Y9
-	VPADDB       Y8, Y9, Y8
-	VPSADBW      Y2, Y8, Y8
-	VPADDQ       Y8, Y4, Y4
-	VPAND        (R8)(R10*1), Y7, Y8
-	VPSRLW       $0x04, Y8, Y9
-	VPAND        Y0, Y8, Y8
-	VPAND        Y0, Y9, Y9
-	VPSHUFB      Y8, Y1, Y8
-	VPSHUFB      Y9, Y1, Y9
-	VPADDB       Y8, Y9, Y8
-	VPSADBW      Y2, Y8, Y8
-	VPADDQ       Y8, Y5, Y5
-	VPAND        (R9)(R10*1), Y7, Y7
-	VPSRLW       $0x04, Y7, Y8
-	VPAND        Y0, Y7, Y7
-	VPAND        Y0, Y8, Y8
-	VPSHUFB      Y7, Y1, Y7
-	VPSHUFB      Y8, Y1, Y8
-	VPADDB       Y7, Y8, Y7
-	VPSADBW      Y2, Y7, Y7
-	VPADDQ       Y7, Y6, Y6
-	ADDQ         $0x20, R10
-	CMPQ         R10, BX
-	JLT          step
-	VPSLLQ       $0x20, Y4, Y4
-	VPSLLQ       $0x20, Y6, Y6
-	VPOR         Y3, Y4, Y3
-	VPOR         Y5, Y6, Y5
-	VPUNPCKLQDQ  Y5, Y3, Y4
-	VPUNPCKHQDQ  Y5, Y3, Y6
-	VPADDD       Y4, Y6, Y3
-	VEXTRACTI128 $0x01, Y3, X4
-	VPADDD       X3, X4, X4
-	VMOVDQU      X4, (AX)
-	ADDQ         $0x10, AX
-	LEAQ         (R9)(BX*1), DX
-	DECQ         SI
-	JNZ          quad
-	VZEROUPPER
-	RET
-
-// func tileLoopAVX2(c *float64, ldc int, a *float64, b *float64, k int)
-// Requires: AVX, FMA3
-TEXT ·tileLoopAVX2(SB), NOSPLIT, $0-40
-	MOVQ    c+0(FP), AX
-	MOVQ    ldc+8(FP), CX
-	MOVQ    a+16(FP), DX
-	MOVQ    b+24(FP), BX
-	MOVQ    k+32(FP), SI
-	SHLQ    $0x03, CX
-	LEAQ    (AX)(CX*1), DI
-	LEAQ    (DI)(CX*1), R8
-	LEAQ    (R8)(CX*1), CX
-	VMOVUPD (AX), Y0
-	VMOVUPD 32(AX), Y1
-	VMOVUPD (DI), Y2
-	VMOVUPD 32(DI), Y3
-	VMOVUPD (R8), Y4
-	VMOVUPD 32(R8), Y5
-	VMOVUPD (CX), Y6
-	VMOVUPD 32(CX), Y7
-
-k:
-	VMOVUPD      (BX), Y8
-	VMOVUPD      32(BX), Y9
-	VBROADCASTSD (DX), Y10
-	VFMADD231PD  Y8, Y10, Y0
-	VFMADD231PD  Y9, Y10, Y1
-	VBROADCASTSD 8(DX), Y10
-	VFMADD231PD  Y8, Y10, Y2
-	VFMADD231PD  Y9, Y10, Y3
-	VBROADCASTSD 16(DX), Y10
-	VFMADD231PD  Y8, Y10, Y4
-	VFMADD231PD  Y9, Y10, Y5
-	VBROADCASTSD 24(DX), Y10
-	VFMADD231PD  Y8, Y10, Y6
-	VFMADD231PD  Y9, Y10, Y7
-	ADDQ         $0x40, BX
-	ADDQ         $0x20, DX
-	DECQ         SI
-	JNZ          k
-	VMOVUPD      Y0, (AX)
-	VMOVUPD      Y1, 32(AX)
-	VMOVUPD      Y2, (DI)
-	VMOVUPD      Y3, 32(DI)
-	VMOVUPD      Y4, (R8)
-	VMOVUPD      Y5, 32(R8)
-	VMOVUPD      Y6, (CX)
-	VMOVUPD      Y7, 32(CX)
-	VZEROUPPER
-	RET
-
-DATA sign<>+0(SB)/4, $0x80000000
-DATA sign<>+4(SB)/4, $0x80000000
-DATA sign<>+8(SB)/4, $0x80000000
-DATA sign<>+12(SB)/4, $0x80000000
-DATA sign<>+16(SB)/4, $0x80000000
-DATA sign<>+20(SB)/4, $0x80000000
-DATA sign<>+24(SB)/4, $0x80000000
-DATA sign<>+28(SB)/4, $0x80000000
-GLOBL sign<>(SB), RODATA|NOPTR, $32
-
-DATA magnitude<>+0(SB)/4, $0x7fffffff
-DATA magnitude<>+4(SB)/4, $0x7fffffff
-DATA magnitude<>+8(SB)/4, $0x7fffffff
-DATA magnitude<>+12(SB)/4, $0x7fffffff
-DATA magnitude<>+16(SB)/4, $0x7fffffff
-DATA magnitude<>+20(SB)/4, $0x7fffffff
-DATA magnitude<>+24(SB)/4, $0x7fffffff
-DATA magnitude<>+28(SB)/4, $0x7fffffff
-GLOBL magnitude<>(SB), RODATA|NOPTR, $32
-
-DATA above1<>+0(SB)/4, $0x3f800001
-DATA above1<>+4(SB)/4, $0x3f800001
-DATA above1<>+8(SB)/4, $0x3f800001
-DATA above1<>+12(SB)/4, $0x3f800001
-DATA above1<>+16(SB)/4, $0x3f800001
-DATA above1<>+20(SB)/4, $0x3f800001
-DATA above1<>+24(SB)/4, $0x3f800001
-DATA above1<>+28(SB)/4, $0x3f800001
-GLOBL above1<>(SB), RODATA|NOPTR, $32
-
-DATA bits<>+0(SB)/4, $0x00000001
-DATA bits<>+4(SB)/4, $0x00000002
-DATA bits<>+8(SB)/4, $0x00000004
-DATA bits<>+12(SB)/4, $0x00000008
-DATA bits<>+16(SB)/4, $0x00000010
-DATA bits<>+20(SB)/4, $0x00000020
-DATA bits<>+24(SB)/4, $0x00000040
-DATA bits<>+28(SB)/4, $0x00000080
-GLOBL bits<>(SB), RODATA|NOPTR, $32
-
-DATA belowHalf<>+0(SB)/4, $0x00007fff
-DATA belowHalf<>+4(SB)/4, $0x00007fff
-DATA belowHalf<>+8(SB)/4, $0x00007fff
-DATA belowHalf<>+12(SB)/4, $0x00007fff
-DATA belowHalf<>+16(SB)/4, $0x00007fff
-DATA belowHalf<>+20(SB)/4, $0x00007fff
-DATA belowHalf<>+24(SB)/4, $0x00007fff
-DATA belowHalf<>+28(SB)/4, $0x00007fff
-GLOBL belowHalf<>(SB), RODATA|NOPTR, $32
-
-DATA lastBit<>+0(SB)/4, $0x00000001
-DATA lastBit<>+4(SB)/4, $0x00000001
-DATA lastBit<>+8(SB)/4, $0x00000001
-DATA lastBit<>+12(SB)/4, $0x00000001
-DATA lastBit<>+16(SB)/4, $0x00000001
-DATA lastBit<>+20(SB)/4, $0x00000001
-DATA lastBit<>+24(SB)/4, $0x00000001
-DATA lastBit<>+28(SB)/4, $0x00000001
-GLOBL lastBit<>(SB), RODATA|NOPTR, $32
-
-DATA quiet<>+0(SB)/4, $0x00400000
-DATA quiet<>+4(SB)/4, $0x00400000
-DATA quiet<>+8(SB)/4, $0x00400000
-DATA quiet<>+12(SB)/4, $0x00400000
-DATA quiet<>+16(SB)/4, $0x00400000
-DATA quiet<>+20(SB)/4, $0x00400000
-DATA quiet<>+24(SB)/4, $0x00400000
-DATA quiet<>+28(SB)/4, $0x00400000
-GLOBL quiet<>(SB), RODATA|NOPTR, $32
-
-// func scaleIntegersLoopAVX2(dst *float32, sums *int32, offset int32, unit float32, n int)
-// Requires: AVX, AVX2
-TEXT ·scaleIntegersLoopAVX2(SB), NOSPLIT, $0-32
-	MOVQ         dst+0(FP), AX
-	MOVQ         sums+8(FP), CX
-	MOVQ         n+24(FP), DX
-	VBROADCASTSS offset+16(FP), Y0
-	VBROADCASTSS unit+20(FP), Y1
-	XORQ         BX, BX
-
-loop:
-	VMOVDQU   (CX)(BX*4), Y2
-	VPADDD    Y2, Y2, Y2
-	VPSUBD    Y0, Y2, Y2
-	VCVTDQ2PS Y2, Y2
-	VMULPS    Y1, Y2, Y2
-	VMOVUPS   Y2, (AX)(BX*4)
-	ADDQ      $0x08, BX
-	CMPQ      BX, DX
-	JLT       loop
-	VZEROUPPER
-	RET
-
-// func scaleToBFloatsLoopAVX2(dst *uint16, sums *int32, offset int32, unit float32, n int)
-// Requires: AVX, AVX2
-TEXT ·scaleToBFloatsLoopAVX2(SB), NOSPLIT, $0-32
-	MOVQ         dst+0(FP), AX
-	MOVQ         sums+8(FP), CX
-	MOVQ         n+24(FP), DX
-	VBROADCASTSS offset+16(FP), Y0
-	VBROADCASTSS unit+20(FP), Y1
-	XORQ         BX, BX
-
-loop:
-	VMOVDQU   (CX)(BX*4), Y2
-	VPADDD    Y2, Y2, Y2
-	VPSUBD    Y0, Y2, Y2
-	VCVTDQ2PS Y2, Y2
-	VMULPS    Y1, Y2, Y2
-	VPSRLD    $0x10, Y2, Y3
-	VPAND     lastBit<>+0(SB), Y3, Y3
-	VPADDD    belowHalf<>+0(SB), Y3, Y3
-	VPADDD    Y2, Y3, Y3
-	VPSRLD    $0x10, Y3, Y3
-	VMOVDQU   32(CX)(BX*4), Y2
-	VPADDD    Y2, Y2, Y2
-	VPSUBD    Y0, Y2, Y2
-	VCVTDQ2PS Y2, Y2
-	VMULPS    Y1, Y2, Y2
-	VPSRLD    $0x10, Y2, Y4
-	VPAND     lastBit<>+0(SB), Y4, Y4
-	VPADDD    belowHalf<>+0(SB), Y4, Y4
-	VPADDD    Y2, Y4, Y4
-	VPSRLD    $0x10, Y4, Y4
-	VPACKUSDW Y4, Y3, Y2
-	VPERMQ    $0xd8, Y2, Y2
-	VMOVDQU   Y2, (AX)(BX*2)
-	ADDQ      $0x10, BX
-	CMPQ      BX, DX
-	JLT       loop
-	VZEROUPPER
-	RET
-
-// func addCountsLoopAVX2(sums *int32, counts *int32, pops *int32, shift int32, weight int32, n int)
-// Requires: AVX, AVX2
-TEXT ·addCountsLoopAVX2(SB), NOSPLIT, $0-40
-	MOVQ         sums+0(FP), AX
-	MOVQ         n+32(FP), CX
-	MOVQ         counts+8(FP), DX
-	MOVQ         pops+16(FP), BX
-	VBROADCASTSS weight+28(FP), Y0
-	MOVL         shift+24(FP), SI
-	VMOVD        SI, X1
-	XORQ         SI, SI
-
-loop:
-	VMOVDQU (DX)(SI*4), Y2
-	VPSLLD  X1, Y2, Y2
-	VPMULLD (BX)(SI*4), Y0, Y3
-	VPSUBD  Y3, Y2, Y2
-	VPADDD  (AX)(SI*4), Y2, Y2
-	VMOVDQU Y2, (AX)(SI*4)
-	ADDQ    $0x08, SI
-	CMPQ    SI, CX
-	JLT     loop
-	VZEROUPPER
-	RET
-
-// func affineSumsLoopAVX2(dst *float32, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
-// Requires: AVX, AVX2
-TEXT ·affineSumsLoopAVX2(SB), NOSPLIT, $0-48
-	MOVQ         dst+0(FP), AX
-	MOVQ         sums+8(FP), CX
-	MOVQ         n+40(FP), DX
-	MOVQ         alpha+16(FP), BX
-	MOVQ         theta+24(FP), SI
-	VBROADCASTSS offset+32(FP), Y0
-	VBROADCASTSS unit+36(FP), Y1
-	XORQ         DI, DI
-
-loop:
-	VMOVDQU   (CX)(DI*4), Y2
-	VPADDD    Y2, Y2, Y2
-	VPSUBD    Y0, Y2, Y2
-	VCVTDQ2PS Y2, Y2
-	VMULPS    Y1, Y2, Y2
-	VMULPS    (BX)(DI*4), Y2, Y2
-	VSUBPS    (SI)(DI*4), Y2, Y2
-	VMOVUPS   Y2, (AX)(DI*4)
-	ADDQ      $0x08, DI
-	CMPQ      DI, DX
-	JLT       loop
-	VZEROUPPER
-	RET
-
-// func signsOfSumsLoopAVX2(signs *uint64, mask *uint64, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
-// Requires: AVX, AVX2
-TEXT ·signsOfSumsLoopAVX2(SB), NOSPLIT, $0-56
-	MOVQ         signs+0(FP), AX
-	MOVQ         mask+8(FP), CX
-	MOVQ         sums+16(FP), DX
-	MOVQ         alpha+24(FP), BX
-	MOVQ         theta+32(FP), SI
-	MOVQ         n+48(FP), DI
-	VBROADCASTSS offset+40(FP), Y0
-	VBROADCASTSS unit+44(FP), Y1
-	VMOVDQU      magnitude<>+0(SB), Y2
-	VMOVDQU      above1<>+0(SB), Y3
-	VXORPS       Y4, Y4, Y4
-	XORQ         R8, R8
-
-loop:
-	XORQ      R9, R9
-	XORQ      R10, R10
-	VMOVDQU   (DX)(R8*4), Y5
-	VPADDD    Y5, Y5, Y5
-	VPSUBD    Y0, Y5, Y5
-	VCVTDQ2PS Y5, Y5
-	VMULPS    Y1, Y5, Y5
-	VMULPS    (BX)(R8*4), Y5, Y5
-	VSUBPS    (SI)(R8*4), Y5, Y5
-	VCMPPS    $0x1d, Y4, Y5, Y6
-	VPAND     Y2, Y5, Y5
-	VPSUBD    Y3, Y5, Y5
-	VMOVMSKPS Y6, R11
-	ORQ       R11, R9
-	VMOVMSKPS Y5, R11
-	ORQ       R11, R10
-	VMOVDQU   32(DX)(R8*4), Y5
-	VPADDD    Y5, Y5, Y5
-	VPSUBD    Y0, Y5, Y5
-	VCVTDQ2PS Y5, Y5
-	VMULPS    Y1, Y5, Y5
-	VMULPS    32(BX)(R8*4), Y5, Y5
-	VSUBPS    32(SI)(R8*4), Y5, Y5
-	VCMPPS    $0x1d, Y4, Y5, Y6
-	VPAND     Y2, Y5, Y5
-	VPSUBD    Y3, Y5, Y5
-	VMOVMSKPS Y6, R11
-	SHLQ      $0x08, R11
-	ORQ       R11, R9
-	VMOVMSKPS Y5, R11
-	SHLQ      $0x08, R11
-	ORQ       R11, R10
-	VMOVDQU   64(DX)(R8*4), Y5
-	VPADDD    Y5, Y5, Y5
-	VPSUBD    Y0, Y5, Y5
-	VCVTDQ2PS Y5, Y5
-	VMULPS    Y1, Y5, Y5
-	VMULPS    64(BX)(R8*4), Y5, Y5
-	VSUBPS    64(SI)(R8*4), Y5, Y5
-	VCMPPS    $0x1d, Y4, Y5, Y6
-	VPAND     Y2, Y5, Y5
-	VPSUBD    Y3, Y5, Y5
-	VMOVMSKPS Y6, R11
-	SHLQ      $0x10, R11
-	ORQ       R11, R9
-	VMOVMSKPS Y5, R11
-	SHLQ      $0x10, R11
-	ORQ       R11, R10
-	VMOVDQU   96(DX)(R8*4), Y5
-	VPADDD    Y5, Y5, Y5
-	VPSUBD    Y0, Y5, Y5
-	VCVTDQ2PS Y5, Y5
-	VMULPS    Y1, Y5, Y5
-	VMULPS    96(BX)(R8*4), Y5, Y5
-	VSUBPS    96(SI)(R8*4), Y5, Y5
-	VCMPPS    $0x1d, Y4, Y5, Y6
-	VPAND     Y2, Y5, Y5
-	VPSUBD    Y3, Y5, Y5
-	VMOVMSKPS Y6, R11
-	SHLQ      $0x18, R11
-	ORQ       R11, R9
-	VMOVMSKPS Y5, R11
-	SHLQ      $0x18, R11
-	ORQ       R11, R10
-	VMOVDQU   128(DX)(R8*4), Y5
-	VPADDD    Y5, Y5, Y5
-	VPSUBD    Y0, Y5, Y5
-	VCVTDQ2PS Y5, Y5
-	VMULPS    Y1, Y5, Y5
-	VMULPS    128(BX)(R8*4), Y5, Y5
-	VSUBPS    128(SI)(R8*4), Y5, Y5
-	VCMPPS    $0x1d, Y4, Y5, Y6
-	VPAND     Y2, Y5, Y5
-	VPSUBD    Y3, Y5, Y5
-	VMOVMSKPS Y6, R11
-	SHLQ      $0x20, R11
-	ORQ       R11, R9
-	VMOVMSKPS Y5, R11
-	SHLQ      $0x20, R11
-	ORQ       R11, R10
-	VMOVDQU   160(DX)(R8*4), Y5
-	VPADDD    Y5, Y5, Y5
-	VPSUBD    Y0, Y5, Y5
-	VCVTDQ2PS Y5, Y5
-	VMULPS    Y1, Y5, Y5
-	VMULPS    160(BX)(R8*4), Y5, Y5
-	VSUBPS    160(SI)(R8*4), Y5, Y5
-	VCMPPS    $0x1d, Y4, Y5, Y6
-	VPAND     Y2, Y5, Y5
-	VPSUBD    Y3, Y5, Y5
-	VMOVMSKPS Y6, R11
-	SHLQ      $0x28, R11
-	ORQ       R11, R9
-	VMOVMSKPS Y5, R11
-	SHLQ      $0x28, R11
-	ORQ       R11, R10
-	VMOVDQU   192(DX)(R8*4), Y5
-	VPADDD    Y5, Y5, Y5
-	VPSUBD    Y0, Y5, Y5
-	VCVTDQ2PS Y5, Y5
-	VMULPS    Y1, Y5, Y5
-	VMULPS    192(BX)(R8*4), Y5, Y5
-	VSUBPS    192(SI)(R8*4), Y5, Y5
-	VCMPPS    $0x1d, Y4, Y5, Y6
-	VPAND     Y2, Y5, Y5
-	VPSUBD    Y3, Y5, Y5
-	VMOVMSKPS Y6, R11
-	SHLQ      $0x30, R11
-	ORQ       R11, R9
-	VMOVMSKPS Y5, R11
-	SHLQ      $0x30, R11
-	ORQ       R11, R10
-	VMOVDQU   224(DX)(R8*4), Y5
-	VPADDD    Y5, Y5, Y5
-	VPSUBD    Y0, Y5, Y5
-	VCVTDQ2PS Y5, Y5
-	VMULPS    Y1, Y5, Y5
-	VMULPS    224(BX)(R8*4), Y5, Y5
-	VSUBPS    224(SI)(R8*4), Y5, Y5
-	VCMPPS    $0x1d, Y4, Y5, Y6
-	VPAND     Y2, Y5, Y5
-	VPSUBD    Y3, Y5, Y5
-	VMOVMSKPS Y6, R11
-	SHLQ      $0x38, R11
-	ORQ       R11, R9
-	VMOVMSKPS Y5, R11
-	SHLQ      $0x38, R11
-	ORQ       R11, R10
-	MOVQ      R9, (AX)
-	MOVQ      R10, (CX)
-	ADDQ      $0x08, AX
-	ADDQ      $0x08, CX
-	ADDQ      $0x40, R8
-	CMPQ      R8, DI
-	JLT       loop
 	VZEROUPPER
 	RET
 
@@ -2492,25 +2064,6 @@ loop:
 	VMOVUPS (AX)(SI*4), Y0
 	VMULPS  (CX)(SI*4), Y0, Y0
 	VSUBPS  (DX)(SI*4), Y0, Y0
-	VMOVUPS Y0, (AX)(SI*4)
-	ADDQ    $0x08, SI
-	CMPQ    SI, BX
-	JLT     loop
-	VZEROUPPER
-	RET
-
-// func addLoopAVX2(dst *float32, a *float32, b *float32, n int)
-// Requires: AVX
-TEXT ·addLoopAVX2(SB), NOSPLIT, $0-32
-	MOVQ dst+0(FP), AX
-	MOVQ a+8(FP), CX
-	MOVQ b+16(FP), DX
-	MOVQ n+24(FP), BX
-	XORQ SI, SI
-
-loop:
-	VMOVUPS (CX)(SI*4), Y0
-	VADDPS  (DX)(SI*4), Y0, Y0
 	VMOVUPS Y0, (AX)(SI*4)
 	ADDQ    $0x08, SI
 	CMPQ    SI, BX
@@ -2596,129 +2149,6 @@ loop:
 	VZEROUPPER
 	RET
 
-// func packSignsLoopAVX2(words *uint64, x *float32, n int)
-// Requires: AVX
-TEXT ·packSignsLoopAVX2(SB), NOSPLIT, $0-24
-	MOVQ   words+0(FP), AX
-	MOVQ   x+8(FP), CX
-	MOVQ   n+16(FP), DX
-	VXORPS Y0, Y0, Y0
-
-word:
-	XORQ      BX, BX
-	VMOVUPS   (CX), Y1
-	VCMPPS    $0x1d, Y0, Y1, Y1
-	VMOVMSKPS Y1, SI
-	ORQ       SI, BX
-	VMOVUPS   32(CX), Y1
-	VCMPPS    $0x1d, Y0, Y1, Y1
-	VMOVMSKPS Y1, SI
-	SHLQ      $0x08, SI
-	ORQ       SI, BX
-	VMOVUPS   64(CX), Y1
-	VCMPPS    $0x1d, Y0, Y1, Y1
-	VMOVMSKPS Y1, SI
-	SHLQ      $0x10, SI
-	ORQ       SI, BX
-	VMOVUPS   96(CX), Y1
-	VCMPPS    $0x1d, Y0, Y1, Y1
-	VMOVMSKPS Y1, SI
-	SHLQ      $0x18, SI
-	ORQ       SI, BX
-	VMOVUPS   128(CX), Y1
-	VCMPPS    $0x1d, Y0, Y1, Y1
-	VMOVMSKPS Y1, SI
-	SHLQ      $0x20, SI
-	ORQ       SI, BX
-	VMOVUPS   160(CX), Y1
-	VCMPPS    $0x1d, Y0, Y1, Y1
-	VMOVMSKPS Y1, SI
-	SHLQ      $0x28, SI
-	ORQ       SI, BX
-	VMOVUPS   192(CX), Y1
-	VCMPPS    $0x1d, Y0, Y1, Y1
-	VMOVMSKPS Y1, SI
-	SHLQ      $0x30, SI
-	ORQ       SI, BX
-	VMOVUPS   224(CX), Y1
-	VCMPPS    $0x1d, Y0, Y1, Y1
-	VMOVMSKPS Y1, SI
-	SHLQ      $0x38, SI
-	ORQ       SI, BX
-	MOVQ      BX, (AX)
-	ADDQ      $0x08, AX
-	ADDQ      $0x00000100, CX
-	DECQ      DX
-	JNZ       word
-	VZEROUPPER
-	RET
-
-// func packMaskLoopAVX2(words *uint64, x *float32, n int)
-// Requires: AVX, AVX2
-TEXT ·packMaskLoopAVX2(SB), NOSPLIT, $0-24
-	MOVQ    words+0(FP), AX
-	MOVQ    x+8(FP), CX
-	MOVQ    n+16(FP), DX
-	VMOVDQU magnitude<>+0(SB), Y0
-	VMOVDQU above1<>+0(SB), Y1
-
-word:
-	XORQ      BX, BX
-	VMOVUPS   (CX), Y2
-	VPAND     Y0, Y2, Y2
-	VPSUBD    Y1, Y2, Y2
-	VMOVMSKPS Y2, SI
-	ORQ       SI, BX
-	VMOVUPS   32(CX), Y2
-	VPAND     Y0, Y2, Y2
-	VPSUBD    Y1, Y2, Y2
-	VMOVMSKPS Y2, SI
-	SHLQ      $0x08, SI
-	ORQ       SI, BX
-	VMOVUPS   64(CX), Y2
-	VPAND     Y0, Y2, Y2
-	VPSUBD    Y1, Y2, Y2
-	VMOVMSKPS Y2, SI
-	SHLQ      $0x10, SI
-	ORQ       SI, BX
-	VMOVUPS   96(CX), Y2
-	VPAND     Y0, Y2, Y2
-	VPSUBD    Y1, Y2, Y2
-	VMOVMSKPS Y2, SI
-	SHLQ      $0x18, SI
-	ORQ       SI, BX
-	VMOVUPS   128(CX), Y2
-	VPAND     Y0, Y2, Y2
-	VPSUBD    Y1, Y2, Y2
-	VMOVMSKPS Y2, SI
-	SHLQ      $0x20, SI
-	ORQ       SI, BX
-	VMOVUPS   160(CX), Y2
-	VPAND     Y0, Y2, Y2
-	VPSUBD    Y1, Y2, Y2
-	VMOVMSKPS Y2, SI
-	SHLQ      $0x28, SI
-	ORQ       SI, BX
-	VMOVUPS   192(CX), Y2
-	VPAND     Y0, Y2, Y2
-	VPSUBD    Y1, Y2, Y2
-	VMOVMSKPS Y2, SI
-	SHLQ      $0x30, SI
-	ORQ       SI, BX
-	VMOVUPS   224(CX), Y2
-	VPAND     Y0, Y2, Y2
-	VPSUBD    Y1, Y2, Y2
-	VMOVMSKPS Y2, SI
-	SHLQ      $0x38, SI
-	ORQ       SI, BX
-	MOVQ      BX, (AX)
-	ADDQ      $0x08, AX
-	ADDQ      $0x00000100, CX
-	DECQ      DX
-	JNZ       word
-	VZEROUPPER
-	RET
-
 // func maskLoopAVX2(dst *float32, src *float32, words *uint64, n int)
 // Requires: AVX, AVX2
 TEXT ·maskLoopAVX2(SB), NOSPLIT, $0-32
@@ -2771,98 +2201,86 @@ loop:
 	VZEROUPPER
 	RET
 
-// func absMaxLoopAVX2(most *float32, x *float32, n int)
-// Requires: AVX, AVX2
-TEXT ·absMaxLoopAVX2(SB), NOSPLIT, $0-24
-	MOVQ    most+0(FP), AX
-	MOVQ    x+8(FP), CX
-	MOVQ    n+16(FP), DX
-	VMOVDQU magnitude<>+0(SB), Y0
-	XORQ    BX, BX
+// func addLoopAVX2(dst *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·addLoopAVX2(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
 
 loop:
-	VANDPS  (CX)(BX*4), Y0, Y1
-	VPMAXSD (AX)(BX*4), Y1, Y1
-	VMOVUPS Y1, (AX)(BX*4)
-	ADDQ    $0x08, BX
-	CMPQ    BX, DX
+	VMOVUPS (CX)(SI*4), Y0
+	VADDPS  (DX)(SI*4), Y0, Y0
+	VMOVUPS Y0, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, BX
 	JLT     loop
 	VZEROUPPER
 	RET
 
-// func absMaxProductLoopAVX2(a *float32, b *float32, n int) float32
-// Requires: AVX, AVX2, SSE
-TEXT ·absMaxProductLoopAVX2(SB), NOSPLIT, $0-28
-	MOVQ    a+0(FP), AX
-	MOVQ    b+8(FP), CX
-	MOVQ    n+16(FP), DX
-	VMOVDQU magnitude<>+0(SB), Y0
-	VXORPS  Y1, Y1, Y1
-	XORQ    BX, BX
+// func multiplyLoopAVX2(dst *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·multiplyLoopAVX2(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
 
 loop:
-	VMOVUPS      (AX)(BX*4), Y2
-	VMULPS       (CX)(BX*4), Y2, Y2
-	VANDPS       Y0, Y2, Y2
-	VPMAXSD      Y1, Y2, Y1
-	ADDQ         $0x08, BX
-	CMPQ         BX, DX
-	JLT          loop
-	VEXTRACTF128 $0x01, Y1, X0
-	VPMAXSD      X1, X0, X0
-	VPSHUFD      $0x0e, X0, X1
-	VPMAXSD      X1, X0, X0
-	VPSHUFD      $0x01, X0, X1
-	VPMAXSD      X1, X0, X0
-	MOVSS        X0, ret+24(FP)
+	VMOVUPS (CX)(SI*4), Y0
+	VMULPS  (DX)(SI*4), Y0, Y0
+	VMOVUPS Y0, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, BX
+	JLT     loop
 	VZEROUPPER
 	RET
 
-// func addScaledLoopAVX2(dst *float32, sums *int32, signs *uint64, offset int32, factor float32, n int) float64
-// Requires: AVX, AVX2, SSE2
-TEXT ·addScaledLoopAVX2(SB), NOSPLIT, $0-48
-	MOVQ         dst+0(FP), AX
-	MOVQ         sums+8(FP), CX
-	MOVQ         signs+16(FP), DX
-	MOVQ         n+32(FP), BX
-	VBROADCASTSS offset+24(FP), Y0
-	VBROADCASTSS factor+28(FP), Y1
-	VMOVDQU      bits<>+0(SB), Y2
-	VMOVDQU      sign<>+0(SB), Y3
-	VXORPD       Y4, Y4, Y4
-	VXORPD       Y5, Y5, Y5
-	SHRQ         $0x03, BX
-	XORQ         SI, SI
+// func scaleLoopAVX2(x *float32, factor float32, n int)
+// Requires: AVX
+TEXT ·scaleLoopAVX2(SB), NOSPLIT, $0-24
+	MOVQ         x+0(FP), AX
+	MOVQ         n+16(FP), CX
+	VBROADCASTSS factor+8(FP), Y0
+	XORQ         DX, DX
 
 loop:
-	VMOVDQU      (CX), Y6
-	VPADDD       Y6, Y6, Y6
-	VPSUBD       Y0, Y6, Y6
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       Y1, Y6, Y7
-	VADDPS       (AX), Y7, Y7
-	VMOVUPS      Y7, (AX)
-	VPBROADCASTB (DX)(SI*1), Y7
-	VPAND        Y2, Y7, Y7
-	VPCMPEQD     Y2, Y7, Y7
-	VPANDN       Y3, Y7, Y7
-	VXORPS       Y7, Y6, Y6
-	VEXTRACTF128 $0x01, Y6, X7
-	VCVTPS2PD    X6, Y6
-	VADDPD       Y6, Y4, Y4
-	VCVTPS2PD    X7, Y6
-	VADDPD       Y6, Y5, Y5
-	ADDQ         $0x20, CX
-	ADDQ         $0x20, AX
-	ADDQ         $0x01, SI
-	CMPQ         SI, BX
+	VMULPS  (AX)(DX*4), Y0, Y1
+	VMOVUPS Y1, (AX)(DX*4)
+	ADDQ    $0x08, DX
+	CMPQ    DX, CX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func sumSquaresLoopAVX2(x *float32, n int) float64
+// Requires: AVX, SSE2
+TEXT ·sumSquaresLoopAVX2(SB), NOSPLIT, $0-24
+	MOVQ   x+0(FP), AX
+	MOVQ   n+8(FP), CX
+	VXORPD Y0, Y0, Y0
+	VXORPD Y1, Y1, Y1
+	XORQ   DX, DX
+
+loop:
+	VCVTPS2PD    (AX)(DX*4), Y2
+	VCVTPS2PD    16(AX)(DX*4), Y3
+	VMULPD       Y2, Y2, Y2
+	VMULPD       Y3, Y3, Y3
+	VADDPD       Y2, Y0, Y0
+	VADDPD       Y3, Y1, Y1
+	ADDQ         $0x08, DX
+	CMPQ         DX, CX
 	JLT          loop
-	VADDPD       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPD       X0, X4, X0
-	VPERMILPD    $0x01, X0, X1
-	VADDSD       X1, X0, X0
-	MOVSD        X0, ret+40(FP)
+	VADDPD       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPD       X1, X0, X1
+	VPERMILPD    $0x01, X1, X0
+	VADDSD       X0, X1, X1
+	MOVSD        X1, ret+16(FP)
 	VZEROUPPER
 	RET
 
@@ -2883,16 +2301,16 @@ TEXT ·addRowsLoopAVX2(SB), NOSPLIT, $0-64
 columns:
 	VMOVUPD (AX), Y0
 	VMOVUPD 32(AX), Y1
-	VMOVUPS (CX), Y2
+	VMOVUPD (CX), Y2
 	VMOVUPD 64(AX), Y3
 	VMOVUPD 96(AX), Y4
-	VMOVUPS 32(CX), Y5
+	VMOVUPD 32(CX), Y5
 	VMOVUPD 128(AX), Y6
 	VMOVUPD 160(AX), Y7
-	VMOVUPS 64(CX), Y8
+	VMOVUPD 64(CX), Y8
 	VMOVUPD 192(AX), Y9
 	VMOVUPD 224(AX), Y10
-	VMOVUPS 96(CX), Y11
+	VMOVUPD 96(CX), Y11
 	MOVQ    DX, R10
 	MOVQ    SI, R11
 	MOVQ    R8, R12
@@ -2950,16 +2368,16 @@ rows:
 	JNZ          rows
 	VMOVUPD      Y0, (AX)
 	VMOVUPD      Y1, 32(AX)
-	VMOVUPS      Y2, (CX)
+	VMOVUPD      Y2, (CX)
 	VMOVUPD      Y3, 64(AX)
 	VMOVUPD      Y4, 96(AX)
-	VMOVUPS      Y5, 32(CX)
+	VMOVUPD      Y5, 32(CX)
 	VMOVUPD      Y6, 128(AX)
 	VMOVUPD      Y7, 160(AX)
-	VMOVUPS      Y8, 64(CX)
+	VMOVUPD      Y8, 64(CX)
 	VMOVUPD      Y9, 192(AX)
 	VMOVUPD      Y10, 224(AX)
-	VMOVUPS      Y11, 96(CX)
+	VMOVUPD      Y11, 96(CX)
 	ADDQ         $0x00000100, AX
 	ADDQ         $0x00000080, CX
 	ADDQ         $0x00000080, DX
@@ -2986,16 +2404,16 @@ TEXT ·addBFloatRowsLoopAVX2(SB), NOSPLIT, $0-64
 columns:
 	VMOVUPD (AX), Y0
 	VMOVUPD 32(AX), Y1
-	VMOVUPS (CX), Y2
+	VMOVUPD (CX), Y2
 	VMOVUPD 64(AX), Y3
 	VMOVUPD 96(AX), Y4
-	VMOVUPS 32(CX), Y5
+	VMOVUPD 32(CX), Y5
 	VMOVUPD 128(AX), Y6
 	VMOVUPD 160(AX), Y7
-	VMOVUPS 64(CX), Y8
+	VMOVUPD 64(CX), Y8
 	VMOVUPD 192(AX), Y9
 	VMOVUPD 224(AX), Y10
-	VMOVUPS 96(CX), Y11
+	VMOVUPD 96(CX), Y11
 	MOVQ    DX, R10
 	MOVQ    SI, R11
 	MOVQ    R8, R12
@@ -3060,16 +2478,16 @@ rows:
 	JNZ          rows
 	VMOVUPD      Y0, (AX)
 	VMOVUPD      Y1, 32(AX)
-	VMOVUPS      Y2, (CX)
+	VMOVUPD      Y2, (CX)
 	VMOVUPD      Y3, 64(AX)
 	VMOVUPD      Y4, 96(AX)
-	VMOVUPS      Y5, 32(CX)
+	VMOVUPD      Y5, 32(CX)
 	VMOVUPD      Y6, 128(AX)
 	VMOVUPD      Y7, 160(AX)
-	VMOVUPS      Y8, 64(CX)
+	VMOVUPD      Y8, 64(CX)
 	VMOVUPD      Y9, 192(AX)
 	VMOVUPD      Y10, 224(AX)
-	VMOVUPS      Y11, 96(CX)
+	VMOVUPD      Y11, 96(CX)
 	ADDQ         $0x00000100, AX
 	ADDQ         $0x00000080, CX
 	ADDQ         $0x00000040, DX
@@ -3079,103 +2497,268 @@ rows:
 	VZEROUPPER
 	RET
 
-// func sumSquaresLoopAVX2(x *float32, n int) float64
-// Requires: AVX, SSE2
-TEXT ·sumSquaresLoopAVX2(SB), NOSPLIT, $0-24
-	MOVQ   x+0(FP), AX
-	MOVQ   n+8(FP), CX
-	VXORPD Y0, Y0, Y0
-	VXORPD Y1, Y1, Y1
-	XORQ   DX, DX
+// func absMaxLoopAVX2(most *float32, x *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·absMaxLoopAVX2(SB), NOSPLIT, $0-24
+	MOVQ    most+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVDQU magnitude<>+0(SB), Y0
+	XORQ    BX, BX
 
 loop:
-	VCVTPS2PD    (AX)(DX*4), Y2
-	VCVTPS2PD    16(AX)(DX*4), Y3
-	VMULPD       Y2, Y2, Y2
-	VMULPD       Y3, Y3, Y3
-	VADDPD       Y2, Y0, Y0
-	VADDPD       Y3, Y1, Y1
+	VANDPS  (CX)(BX*4), Y0, Y1
+	VPMAXSD (AX)(BX*4), Y1, Y1
+	VMOVUPS Y1, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	CMPQ    BX, DX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func absMaxProductLoopAVX2(a *float32, b *float32, n int) float32
+// Requires: AVX, AVX2, SSE
+TEXT ·absMaxProductLoopAVX2(SB), NOSPLIT, $0-28
+	MOVQ    a+0(FP), AX
+	MOVQ    b+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVDQU magnitude<>+0(SB), Y0
+	VXORPS  Y1, Y1, Y1
+	XORQ    BX, BX
+
+loop:
+	VMOVUPS      (AX)(BX*4), Y2
+	VMULPS       (CX)(BX*4), Y2, Y2
+	VANDPS       Y0, Y2, Y2
+	VPMAXSD      Y1, Y2, Y1
+	ADDQ         $0x08, BX
+	CMPQ         BX, DX
+	JLT          loop
+	VEXTRACTF128 $0x01, Y1, X0
+	VPMAXSD      X1, X0, X0
+	VPSHUFD      $0x0e, X0, X1
+	VPMAXSD      X1, X0, X0
+	VPSHUFD      $0x01, X0, X1
+	VPMAXSD      X1, X0, X0
+	MOVSS        X0, ret+24(FP)
+	VZEROUPPER
+	RET
+
+// func maximumLoopAVX2(x *float32, n int) float32
+// Requires: AVX, SSE
+TEXT ·maximumLoopAVX2(SB), NOSPLIT, $0-20
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VBROADCASTSS negativeInfinity<>+0(SB), Y0
+	XORQ         DX, DX
+
+loop:
+	VMOVUPS      (AX)(DX*4), Y1
+	VMAXPS       Y0, Y1, Y0
 	ADDQ         $0x08, DX
 	CMPQ         DX, CX
 	JLT          loop
-	VADDPD       Y1, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
-	VADDPD       X1, X0, X1
-	VPERMILPD    $0x01, X1, X0
-	VADDSD       X0, X1, X1
-	MOVSD        X1, ret+16(FP)
+	VMAXPS       X0, X1, X1
+	VPSHUFD      $0x0e, X1, X0
+	VMAXPS       X0, X1, X1
+	VPSHUFD      $0x01, X1, X0
+	VMAXPS       X0, X1, X1
+	MOVSS        X1, ret+16(FP)
 	VZEROUPPER
 	RET
 
-// func adamLoopAVX2(param *float32, grad *float32, m *float32, v *float32, u *float32, n int)
-// Requires: AVX
-TEXT ·adamLoopAVX2(SB), NOSPLIT, $0-48
-	MOVQ         param+0(FP), AX
-	MOVQ         grad+8(FP), CX
-	MOVQ         m+16(FP), DX
-	MOVQ         v+24(FP), BX
-	MOVQ         n+40(FP), SI
-	MOVQ         u+32(FP), DI
-	VBROADCASTSS (DI), Y0
-	VBROADCASTSS 4(DI), Y1
-	VBROADCASTSS 8(DI), Y2
-	VBROADCASTSS 12(DI), Y3
-	VBROADCASTSS 16(DI), Y4
-	VBROADCASTSS 20(DI), Y5
-	VBROADCASTSS 24(DI), Y6
-	VBROADCASTSS 28(DI), Y7
-	VBROADCASTSS 32(DI), Y8
-	XORQ         DI, DI
+DATA negativeInfinity<>+0(SB)/4, $0xff800000
+DATA negativeInfinity<>+4(SB)/4, $0xff800000
+DATA negativeInfinity<>+8(SB)/4, $0xff800000
+DATA negativeInfinity<>+12(SB)/4, $0xff800000
+DATA negativeInfinity<>+16(SB)/4, $0xff800000
+DATA negativeInfinity<>+20(SB)/4, $0xff800000
+DATA negativeInfinity<>+24(SB)/4, $0xff800000
+DATA negativeInfinity<>+28(SB)/4, $0xff800000
+GLOBL negativeInfinity<>(SB), RODATA|NOPTR, $32
+
+DATA exp0<>+0(SB)/4, $0x39506967
+DATA exp0<>+4(SB)/4, $0x39506967
+DATA exp0<>+8(SB)/4, $0x39506967
+DATA exp0<>+12(SB)/4, $0x39506967
+DATA exp0<>+16(SB)/4, $0x39506967
+DATA exp0<>+20(SB)/4, $0x39506967
+DATA exp0<>+24(SB)/4, $0x39506967
+DATA exp0<>+28(SB)/4, $0x39506967
+GLOBL exp0<>(SB), RODATA|NOPTR, $32
+
+DATA exp1<>+0(SB)/4, $0x3ab743ce
+DATA exp1<>+4(SB)/4, $0x3ab743ce
+DATA exp1<>+8(SB)/4, $0x3ab743ce
+DATA exp1<>+12(SB)/4, $0x3ab743ce
+DATA exp1<>+16(SB)/4, $0x3ab743ce
+DATA exp1<>+20(SB)/4, $0x3ab743ce
+DATA exp1<>+24(SB)/4, $0x3ab743ce
+DATA exp1<>+28(SB)/4, $0x3ab743ce
+GLOBL exp1<>(SB), RODATA|NOPTR, $32
+
+DATA exp2<>+0(SB)/4, $0x3c088908
+DATA exp2<>+4(SB)/4, $0x3c088908
+DATA exp2<>+8(SB)/4, $0x3c088908
+DATA exp2<>+12(SB)/4, $0x3c088908
+DATA exp2<>+16(SB)/4, $0x3c088908
+DATA exp2<>+20(SB)/4, $0x3c088908
+DATA exp2<>+24(SB)/4, $0x3c088908
+DATA exp2<>+28(SB)/4, $0x3c088908
+GLOBL exp2<>(SB), RODATA|NOPTR, $32
+
+DATA exp3<>+0(SB)/4, $0x3d2aa9c1
+DATA exp3<>+4(SB)/4, $0x3d2aa9c1
+DATA exp3<>+8(SB)/4, $0x3d2aa9c1
+DATA exp3<>+12(SB)/4, $0x3d2aa9c1
+DATA exp3<>+16(SB)/4, $0x3d2aa9c1
+DATA exp3<>+20(SB)/4, $0x3d2aa9c1
+DATA exp3<>+24(SB)/4, $0x3d2aa9c1
+DATA exp3<>+28(SB)/4, $0x3d2aa9c1
+GLOBL exp3<>(SB), RODATA|NOPTR, $32
+
+DATA exp4<>+0(SB)/4, $0x3e2aaaaa
+DATA exp4<>+4(SB)/4, $0x3e2aaaaa
+DATA exp4<>+8(SB)/4, $0x3e2aaaaa
+DATA exp4<>+12(SB)/4, $0x3e2aaaaa
+DATA exp4<>+16(SB)/4, $0x3e2aaaaa
+DATA exp4<>+20(SB)/4, $0x3e2aaaaa
+DATA exp4<>+24(SB)/4, $0x3e2aaaaa
+DATA exp4<>+28(SB)/4, $0x3e2aaaaa
+GLOBL exp4<>(SB), RODATA|NOPTR, $32
+
+DATA exp5<>+0(SB)/4, $0x3f000000
+DATA exp5<>+4(SB)/4, $0x3f000000
+DATA exp5<>+8(SB)/4, $0x3f000000
+DATA exp5<>+12(SB)/4, $0x3f000000
+DATA exp5<>+16(SB)/4, $0x3f000000
+DATA exp5<>+20(SB)/4, $0x3f000000
+DATA exp5<>+24(SB)/4, $0x3f000000
+DATA exp5<>+28(SB)/4, $0x3f000000
+GLOBL exp5<>(SB), RODATA|NOPTR, $32
+
+DATA bias<>+0(SB)/4, $0x0000007f
+DATA bias<>+4(SB)/4, $0x0000007f
+DATA bias<>+8(SB)/4, $0x0000007f
+DATA bias<>+12(SB)/4, $0x0000007f
+DATA bias<>+16(SB)/4, $0x0000007f
+DATA bias<>+20(SB)/4, $0x0000007f
+DATA bias<>+24(SB)/4, $0x0000007f
+DATA bias<>+28(SB)/4, $0x0000007f
+GLOBL bias<>(SB), RODATA|NOPTR, $32
+
+// func exponentialsLoopAVX2(x *float32, top float32, n int) float64
+// Requires: AVX, AVX2, SSE2
+TEXT ·exponentialsLoopAVX2(SB), NOSPLIT, $0-32
+	MOVQ         x+0(FP), AX
+	MOVQ         n+16(FP), CX
+	VBROADCASTSS top+8(FP), Y0
+	VXORPD       Y1, Y1, Y1
+	VXORPD       Y2, Y2, Y2
+	VMOVDQU      log2e<>+0(SB), Y3
+	VMOVDQU      one<>+0(SB), Y4
+	VMOVDQU      lowest<>+0(SB), Y5
+	VMOVDQU      ln2High<>+0(SB), Y6
+	VMOVDQU      ln2Low<>+0(SB), Y7
+	XORQ         DX, DX
 
 loop:
-	VMULPS  (CX)(DI*4), Y0, Y9
-	VMULPS  (DX)(DI*4), Y1, Y10
-	VMULPS  Y3, Y9, Y11
-	VADDPS  Y11, Y10, Y10
-	VMOVUPS Y10, (DX)(DI*4)
-	VMULPS  Y9, Y9, Y9
-	VMULPS  Y4, Y9, Y9
-	VMULPS  (BX)(DI*4), Y2, Y11
-	VADDPS  Y9, Y11, Y11
-	VMOVUPS Y11, (BX)(DI*4)
-	VSQRTPS Y11, Y11
-	VMULPS  Y7, Y11, Y11
-	VADDPS  Y8, Y11, Y11
-	VMULPS  Y6, Y10, Y10
-	VDIVPS  Y11, Y10, Y10
-	VMULPS  (AX)(DI*4), Y5, Y11
-	VSUBPS  Y10, Y11, Y11
-	VMOVUPS Y11, (AX)(DI*4)
-	ADDQ    $0x08, DI
-	CMPQ    DI, SI
-	JLT     loop
+	VMOVUPS      (AX)(DX*4), Y8
+	VSUBPS       Y0, Y8, Y8
+	VMAXPS       Y8, Y5, Y8
+	VMULPS       Y3, Y8, Y9
+	VROUNDPS     $0x00, Y9, Y9
+	VMULPS       Y6, Y9, Y10
+	VSUBPS       Y10, Y8, Y8
+	VMULPS       Y7, Y9, Y10
+	VSUBPS       Y10, Y8, Y8
+	VMOVUPS      exp0<>+0(SB), Y11
+	VMULPS       Y8, Y11, Y11
+	VADDPS       exp1<>+0(SB), Y11, Y11
+	VMULPS       Y8, Y11, Y11
+	VADDPS       exp2<>+0(SB), Y11, Y11
+	VMULPS       Y8, Y11, Y11
+	VADDPS       exp3<>+0(SB), Y11, Y11
+	VMULPS       Y8, Y11, Y11
+	VADDPS       exp4<>+0(SB), Y11, Y11
+	VMULPS       Y8, Y11, Y11
+	VADDPS       exp5<>+0(SB), Y11, Y11
+	VMULPS       Y8, Y8, Y10
+	VMULPS       Y10, Y11, Y11
+	VADDPS       Y8, Y11, Y11
+	VADDPS       Y4, Y11, Y11
+	VCVTPS2DQ    Y9, Y9
+	VPADDD       bias<>+0(SB), Y9, Y9
+	VPSLLD       $0x17, Y9, Y9
+	VMULPS       Y9, Y11, Y11
+	VMOVUPS      Y11, (AX)(DX*4)
+	VEXTRACTF128 $0x01, Y11, X8
+	VCVTPS2PD    X11, Y9
+	VADDPD       Y9, Y1, Y1
+	VCVTPS2PD    X8, Y8
+	VADDPD       Y8, Y2, Y2
+	ADDQ         $0x08, DX
+	CMPQ         DX, CX
+	JLT          loop
+	VADDPD       Y2, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPD       X0, X1, X0
+	VPERMILPD    $0x01, X0, X1
+	VADDSD       X1, X0, X0
+	MOVSD        X0, ret+24(FP)
 	VZEROUPPER
 	RET
 
-DATA magnitude64<>+0(SB)/8, $0x7fffffffffffffff
-DATA magnitude64<>+8(SB)/8, $0x7fffffffffffffff
-DATA magnitude64<>+16(SB)/8, $0x7fffffffffffffff
-DATA magnitude64<>+24(SB)/8, $0x7fffffffffffffff
-GLOBL magnitude64<>(SB), RODATA|NOPTR, $32
+DATA log2e<>+0(SB)/4, $0x3fb8aa3b
+DATA log2e<>+4(SB)/4, $0x3fb8aa3b
+DATA log2e<>+8(SB)/4, $0x3fb8aa3b
+DATA log2e<>+12(SB)/4, $0x3fb8aa3b
+DATA log2e<>+16(SB)/4, $0x3fb8aa3b
+DATA log2e<>+20(SB)/4, $0x3fb8aa3b
+DATA log2e<>+24(SB)/4, $0x3fb8aa3b
+DATA log2e<>+28(SB)/4, $0x3fb8aa3b
+GLOBL log2e<>(SB), RODATA|NOPTR, $32
 
-// func multiplyLoopAVX2(dst *float32, a *float32, b *float32, n int)
-// Requires: AVX
-TEXT ·multiplyLoopAVX2(SB), NOSPLIT, $0-32
-	MOVQ dst+0(FP), AX
-	MOVQ a+8(FP), CX
-	MOVQ b+16(FP), DX
-	MOVQ n+24(FP), BX
-	XORQ SI, SI
+DATA one<>+0(SB)/4, $0x3f800000
+DATA one<>+4(SB)/4, $0x3f800000
+DATA one<>+8(SB)/4, $0x3f800000
+DATA one<>+12(SB)/4, $0x3f800000
+DATA one<>+16(SB)/4, $0x3f800000
+DATA one<>+20(SB)/4, $0x3f800000
+DATA one<>+24(SB)/4, $0x3f800000
+DATA one<>+28(SB)/4, $0x3f800000
+GLOBL one<>(SB), RODATA|NOPTR, $32
 
-loop:
-	VMOVUPS (CX)(SI*4), Y0
-	VMULPS  (DX)(SI*4), Y0, Y0
-	VMOVUPS Y0, (AX)(SI*4)
-	ADDQ    $0x08, SI
-	CMPQ    SI, BX
-	JLT     loop
-	VZEROUPPER
-	RET
+DATA lowest<>+0(SB)/4, $0xc2ae0000
+DATA lowest<>+4(SB)/4, $0xc2ae0000
+DATA lowest<>+8(SB)/4, $0xc2ae0000
+DATA lowest<>+12(SB)/4, $0xc2ae0000
+DATA lowest<>+16(SB)/4, $0xc2ae0000
+DATA lowest<>+20(SB)/4, $0xc2ae0000
+DATA lowest<>+24(SB)/4, $0xc2ae0000
+DATA lowest<>+28(SB)/4, $0xc2ae0000
+GLOBL lowest<>(SB), RODATA|NOPTR, $32
+
+DATA ln2High<>+0(SB)/4, $0x3f318000
+DATA ln2High<>+4(SB)/4, $0x3f318000
+DATA ln2High<>+8(SB)/4, $0x3f318000
+DATA ln2High<>+12(SB)/4, $0x3f318000
+DATA ln2High<>+16(SB)/4, $0x3f318000
+DATA ln2High<>+20(SB)/4, $0x3f318000
+DATA ln2High<>+24(SB)/4, $0x3f318000
+DATA ln2High<>+28(SB)/4, $0x3f318000
+GLOBL ln2High<>(SB), RODATA|NOPTR, $32
+
+DATA ln2Low<>+0(SB)/4, $0xb95e8083
+DATA ln2Low<>+4(SB)/4, $0xb95e8083
+DATA ln2Low<>+8(SB)/4, $0xb95e8083
+DATA ln2Low<>+12(SB)/4, $0xb95e8083
+DATA ln2Low<>+16(SB)/4, $0xb95e8083
+DATA ln2Low<>+20(SB)/4, $0xb95e8083
+DATA ln2Low<>+24(SB)/4, $0xb95e8083
+DATA ln2Low<>+28(SB)/4, $0xb95e8083
+GLOBL ln2Low<>(SB), RODATA|NOPTR, $32
 
 // func quantizeLoopAVX2(dst *byte, x *float32, gain *float32, r float64, step float64, half float64, n int)
 // Requires: AVX
@@ -3284,6 +2867,12 @@ loop:
 	MOVSD        X0, ret+56(FP)
 	VZEROUPPER
 	RET
+
+DATA magnitude64<>+0(SB)/8, $0x7fffffffffffffff
+DATA magnitude64<>+8(SB)/8, $0x7fffffffffffffff
+DATA magnitude64<>+16(SB)/8, $0x7fffffffffffffff
+DATA magnitude64<>+24(SB)/8, $0x7fffffffffffffff
+GLOBL magnitude64<>(SB), RODATA|NOPTR, $32
 
 // func addNormalizedLoopAVX2(dx *float32, dGain *float64, da *float32, x *float32, gain *float32, r float64, c float64, n int)
 // Requires: AVX
@@ -3396,49 +2985,31 @@ DATA integer<>+16(SB)/8, $0x4330000000000000
 DATA integer<>+24(SB)/8, $0x4330000000000000
 GLOBL integer<>(SB), RODATA|NOPTR, $32
 
-DATA none<>+0(SB)/8, $0xfff0000000000000
-DATA none<>+8(SB)/8, $0xfff0000000000000
-DATA none<>+16(SB)/8, $0xfff0000000000000
-DATA none<>+24(SB)/8, $0xfff0000000000000
-GLOBL none<>(SB), RODATA|NOPTR, $32
-
-DATA one64<>+0(SB)/8, $0x3ff0000000000000
-DATA one64<>+8(SB)/8, $0x3ff0000000000000
-DATA one64<>+16(SB)/8, $0x3ff0000000000000
-DATA one64<>+24(SB)/8, $0x3ff0000000000000
-GLOBL one64<>(SB), RODATA|NOPTR, $32
-
-DATA start<>+0(SB)/8, $0xc008000000000000
-DATA start<>+8(SB)/8, $0xc000000000000000
-DATA start<>+16(SB)/8, $0xbff0000000000000
-DATA start<>+24(SB)/8, $0x0000000000000000
-GLOBL start<>(SB), RODATA|NOPTR, $32
-
 // func nearestLoopAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[4][4]float64)
 // Requires: AVX, AVX2
 TEXT ·nearestLoopAVX2(SB), NOSPLIT, $0-56
-	MOVQ         best+0(FP), AX
-	MOVQ         away+8(FP), CX
-	MOVQ         q+16(FP), DX
-	MOVQ         k+24(FP), BX
-	MOVQ         n+32(FP), SI
-	MOVQ         constants+48(FP), DI
+	MOVQ         q+16(FP), AX
+	MOVQ         k+24(FP), CX
+	MOVQ         n+32(FP), DX
+	MOVQ         constants+48(FP), BX
 	VMOVDQU      nibbleCounts<>+0(SB), Y1
 	VMOVDQU      nibbles<>+0(SB), Y2
 	VBROADCASTSD skip+40(FP), Y3
 	VADDPD       start<>+0(SB), Y3, Y3
-	VMOVDQU      (DX), Y0
+	VMOVDQU      (AX), Y0
+	MOVQ         best+0(FP), AX
+	MOVQ         away+8(FP), SI
 	VMOVUPD      (AX), Y4
-	VMOVUPD      (CX), Y5
+	VMOVUPD      (SI), Y5
 	VMOVUPD      32(AX), Y6
-	VMOVUPD      32(CX), Y7
+	VMOVUPD      32(SI), Y7
 	VMOVUPD      64(AX), Y8
-	VMOVUPD      64(CX), Y9
+	VMOVUPD      64(SI), Y9
 	VMOVUPD      96(AX), Y10
-	VMOVUPD      96(CX), Y11
+	VMOVUPD      96(SI), Y11
 
 key:
-	VPBROADCASTQ (BX), Y12
+	VPBROADCASTQ (CX), Y12
 	VPXOR        Y0, Y12, Y12
 	VPSRLW       $0x04, Y12, Y13
 	VPAND        Y2, Y12, Y12
@@ -3450,10 +3021,10 @@ key:
 	VPOR         integer<>+0(SB), Y12, Y12
 	VSUBPD       integer<>+0(SB), Y12, Y12
 	VADDPD       Y12, Y12, Y12
-	VMOVUPD      (DI), Y13
+	VMOVUPD      (BX), Y13
 	VSUBPD       Y12, Y13, Y12
-	VDIVPD       32(DI), Y12, Y12
-	VMULPD       64(DI), Y3, Y13
+	VDIVPD       32(BX), Y12, Y12
+	VMULPD       64(BX), Y3, Y13
 	VSUBPD       Y13, Y12, Y12
 	VMOVUPD      none<>+0(SB), Y13
 	VBLENDVPD    Y3, Y13, Y12, Y12
@@ -3476,61 +3047,39 @@ key:
 	VMAXPD       Y4, Y12, Y4
 	VBLENDVPD    Y14, Y3, Y5, Y5
 	VADDPD       one64<>+0(SB), Y3, Y3
-	SUBQ         $0x08, BX
-	DECQ         SI
+	SUBQ         $0x08, CX
+	DECQ         DX
 	JNZ          key
 	VMOVUPD      Y4, (AX)
-	VMOVUPD      Y5, (CX)
+	VMOVUPD      Y5, (SI)
 	VMOVUPD      Y6, 32(AX)
-	VMOVUPD      Y7, 32(CX)
+	VMOVUPD      Y7, 32(SI)
 	VMOVUPD      Y8, 64(AX)
-	VMOVUPD      Y9, 64(CX)
+	VMOVUPD      Y9, 64(SI)
 	VMOVUPD      Y10, 96(AX)
-	VMOVUPD      Y11, 96(CX)
+	VMOVUPD      Y11, 96(SI)
 	VZEROUPPER
 	RET
 
-DATA toSign0<>+0(SB)/4, $0x0000001f
-DATA toSign0<>+4(SB)/4, $0x0000001e
-DATA toSign0<>+8(SB)/4, $0x0000001d
-DATA toSign0<>+12(SB)/4, $0x0000001c
-DATA toSign0<>+16(SB)/4, $0x0000001b
-DATA toSign0<>+20(SB)/4, $0x0000001a
-DATA toSign0<>+24(SB)/4, $0x00000019
-DATA toSign0<>+28(SB)/4, $0x00000018
-GLOBL toSign0<>(SB), RODATA|NOPTR, $32
+DATA start<>+0(SB)/8, $0xc008000000000000
+DATA start<>+8(SB)/8, $0xc000000000000000
+DATA start<>+16(SB)/8, $0xbff0000000000000
+DATA start<>+24(SB)/8, $0x0000000000000000
+GLOBL start<>(SB), RODATA|NOPTR, $32
 
-DATA toSign1<>+0(SB)/4, $0x00000017
-DATA toSign1<>+4(SB)/4, $0x00000016
-DATA toSign1<>+8(SB)/4, $0x00000015
-DATA toSign1<>+12(SB)/4, $0x00000014
-DATA toSign1<>+16(SB)/4, $0x00000013
-DATA toSign1<>+20(SB)/4, $0x00000012
-DATA toSign1<>+24(SB)/4, $0x00000011
-DATA toSign1<>+28(SB)/4, $0x00000010
-GLOBL toSign1<>(SB), RODATA|NOPTR, $32
+DATA none<>+0(SB)/8, $0xfff0000000000000
+DATA none<>+8(SB)/8, $0xfff0000000000000
+DATA none<>+16(SB)/8, $0xfff0000000000000
+DATA none<>+24(SB)/8, $0xfff0000000000000
+GLOBL none<>(SB), RODATA|NOPTR, $32
 
-DATA toSign2<>+0(SB)/4, $0x0000000f
-DATA toSign2<>+4(SB)/4, $0x0000000e
-DATA toSign2<>+8(SB)/4, $0x0000000d
-DATA toSign2<>+12(SB)/4, $0x0000000c
-DATA toSign2<>+16(SB)/4, $0x0000000b
-DATA toSign2<>+20(SB)/4, $0x0000000a
-DATA toSign2<>+24(SB)/4, $0x00000009
-DATA toSign2<>+28(SB)/4, $0x00000008
-GLOBL toSign2<>(SB), RODATA|NOPTR, $32
+DATA one64<>+0(SB)/8, $0x3ff0000000000000
+DATA one64<>+8(SB)/8, $0x3ff0000000000000
+DATA one64<>+16(SB)/8, $0x3ff0000000000000
+DATA one64<>+24(SB)/8, $0x3ff0000000000000
+GLOBL one64<>(SB), RODATA|NOPTR, $32
 
-DATA toSign3<>+0(SB)/4, $0x00000007
-DATA toSign3<>+4(SB)/4, $0x00000006
-DATA toSign3<>+8(SB)/4, $0x00000005
-DATA toSign3<>+12(SB)/4, $0x00000004
-DATA toSign3<>+16(SB)/4, $0x00000003
-DATA toSign3<>+20(SB)/4, $0x00000002
-DATA toSign3<>+24(SB)/4, $0x00000001
-DATA toSign3<>+28(SB)/4, $0x00000000
-GLOBL toSign3<>(SB), RODATA|NOPTR, $32
-
-// func rankedLoopAVX2(dq *float32, dk *float32, dv *float32, do *float32, q *uint64, k *uint64, v *uint64, at *int32, exps *float32, weights *[4]float32, scale float64, dqStride int, doStride int, words int, n int, queries int)
+// func rankedLoopAVX2(dq *float32, dk *float32, dv *float32, do *float32, q *uint64, k *uint64, v *uint64, survivors *int32, exps *float32, weights *[4]float32, scale float64, dqStride int, doStride int, words int, n int, queries int)
 // Requires: AVX, AVX2
 TEXT ·rankedLoopAVX2(SB), NOSPLIT, $104-128
 	MOVQ dq+0(FP), AX
@@ -3547,7 +3096,7 @@ TEXT ·rankedLoopAVX2(SB), NOSPLIT, $104-128
 	MOVQ AX, 40(SP)
 	MOVQ v+48(FP), AX
 	MOVQ AX, 48(SP)
-	MOVQ at+56(FP), AX
+	MOVQ survivors+56(FP), AX
 	MOVQ AX, 56(SP)
 	MOVQ exps+64(FP), AX
 	MOVQ AX, 64(SP)
@@ -3968,238 +3517,912 @@ scores:
 	VZEROUPPER
 	RET
 
-DATA log2e<>+0(SB)/4, $0x3fb8aa3b
-DATA log2e<>+4(SB)/4, $0x3fb8aa3b
-DATA log2e<>+8(SB)/4, $0x3fb8aa3b
-DATA log2e<>+12(SB)/4, $0x3fb8aa3b
-DATA log2e<>+16(SB)/4, $0x3fb8aa3b
-DATA log2e<>+20(SB)/4, $0x3fb8aa3b
-DATA log2e<>+24(SB)/4, $0x3fb8aa3b
-DATA log2e<>+28(SB)/4, $0x3fb8aa3b
-GLOBL log2e<>(SB), RODATA|NOPTR, $32
+DATA toSign0<>+0(SB)/4, $0x0000001f
+DATA toSign0<>+4(SB)/4, $0x0000001e
+DATA toSign0<>+8(SB)/4, $0x0000001d
+DATA toSign0<>+12(SB)/4, $0x0000001c
+DATA toSign0<>+16(SB)/4, $0x0000001b
+DATA toSign0<>+20(SB)/4, $0x0000001a
+DATA toSign0<>+24(SB)/4, $0x00000019
+DATA toSign0<>+28(SB)/4, $0x00000018
+GLOBL toSign0<>(SB), RODATA|NOPTR, $32
 
-DATA ln2High<>+0(SB)/4, $0x3f318000
-DATA ln2High<>+4(SB)/4, $0x3f318000
-DATA ln2High<>+8(SB)/4, $0x3f318000
-DATA ln2High<>+12(SB)/4, $0x3f318000
-DATA ln2High<>+16(SB)/4, $0x3f318000
-DATA ln2High<>+20(SB)/4, $0x3f318000
-DATA ln2High<>+24(SB)/4, $0x3f318000
-DATA ln2High<>+28(SB)/4, $0x3f318000
-GLOBL ln2High<>(SB), RODATA|NOPTR, $32
+DATA toSign1<>+0(SB)/4, $0x00000017
+DATA toSign1<>+4(SB)/4, $0x00000016
+DATA toSign1<>+8(SB)/4, $0x00000015
+DATA toSign1<>+12(SB)/4, $0x00000014
+DATA toSign1<>+16(SB)/4, $0x00000013
+DATA toSign1<>+20(SB)/4, $0x00000012
+DATA toSign1<>+24(SB)/4, $0x00000011
+DATA toSign1<>+28(SB)/4, $0x00000010
+GLOBL toSign1<>(SB), RODATA|NOPTR, $32
 
-DATA ln2Low<>+0(SB)/4, $0xb95e8083
-DATA ln2Low<>+4(SB)/4, $0xb95e8083
-DATA ln2Low<>+8(SB)/4, $0xb95e8083
-DATA ln2Low<>+12(SB)/4, $0xb95e8083
-DATA ln2Low<>+16(SB)/4, $0xb95e8083
-DATA ln2Low<>+20(SB)/4, $0xb95e8083
-DATA ln2Low<>+24(SB)/4, $0xb95e8083
-DATA ln2Low<>+28(SB)/4, $0xb95e8083
-GLOBL ln2Low<>(SB), RODATA|NOPTR, $32
+DATA toSign2<>+0(SB)/4, $0x0000000f
+DATA toSign2<>+4(SB)/4, $0x0000000e
+DATA toSign2<>+8(SB)/4, $0x0000000d
+DATA toSign2<>+12(SB)/4, $0x0000000c
+DATA toSign2<>+16(SB)/4, $0x0000000b
+DATA toSign2<>+20(SB)/4, $0x0000000a
+DATA toSign2<>+24(SB)/4, $0x00000009
+DATA toSign2<>+28(SB)/4, $0x00000008
+GLOBL toSign2<>(SB), RODATA|NOPTR, $32
 
-DATA lowest<>+0(SB)/4, $0xc2ae0000
-DATA lowest<>+4(SB)/4, $0xc2ae0000
-DATA lowest<>+8(SB)/4, $0xc2ae0000
-DATA lowest<>+12(SB)/4, $0xc2ae0000
-DATA lowest<>+16(SB)/4, $0xc2ae0000
-DATA lowest<>+20(SB)/4, $0xc2ae0000
-DATA lowest<>+24(SB)/4, $0xc2ae0000
-DATA lowest<>+28(SB)/4, $0xc2ae0000
-GLOBL lowest<>(SB), RODATA|NOPTR, $32
+DATA toSign3<>+0(SB)/4, $0x00000007
+DATA toSign3<>+4(SB)/4, $0x00000006
+DATA toSign3<>+8(SB)/4, $0x00000005
+DATA toSign3<>+12(SB)/4, $0x00000004
+DATA toSign3<>+16(SB)/4, $0x00000003
+DATA toSign3<>+20(SB)/4, $0x00000002
+DATA toSign3<>+24(SB)/4, $0x00000001
+DATA toSign3<>+28(SB)/4, $0x00000000
+GLOBL toSign3<>(SB), RODATA|NOPTR, $32
 
-DATA one<>+0(SB)/4, $0x3f800000
-DATA one<>+4(SB)/4, $0x3f800000
-DATA one<>+8(SB)/4, $0x3f800000
-DATA one<>+12(SB)/4, $0x3f800000
-DATA one<>+16(SB)/4, $0x3f800000
-DATA one<>+20(SB)/4, $0x3f800000
-DATA one<>+24(SB)/4, $0x3f800000
-DATA one<>+28(SB)/4, $0x3f800000
-GLOBL one<>(SB), RODATA|NOPTR, $32
-
-DATA bias<>+0(SB)/4, $0x0000007f
-DATA bias<>+4(SB)/4, $0x0000007f
-DATA bias<>+8(SB)/4, $0x0000007f
-DATA bias<>+12(SB)/4, $0x0000007f
-DATA bias<>+16(SB)/4, $0x0000007f
-DATA bias<>+20(SB)/4, $0x0000007f
-DATA bias<>+24(SB)/4, $0x0000007f
-DATA bias<>+28(SB)/4, $0x0000007f
-GLOBL bias<>(SB), RODATA|NOPTR, $32
-
-DATA negativeInfinity<>+0(SB)/4, $0xff800000
-DATA negativeInfinity<>+4(SB)/4, $0xff800000
-DATA negativeInfinity<>+8(SB)/4, $0xff800000
-DATA negativeInfinity<>+12(SB)/4, $0xff800000
-DATA negativeInfinity<>+16(SB)/4, $0xff800000
-DATA negativeInfinity<>+20(SB)/4, $0xff800000
-DATA negativeInfinity<>+24(SB)/4, $0xff800000
-DATA negativeInfinity<>+28(SB)/4, $0xff800000
-GLOBL negativeInfinity<>(SB), RODATA|NOPTR, $32
-
-DATA exp0<>+0(SB)/4, $0x39506967
-DATA exp0<>+4(SB)/4, $0x39506967
-DATA exp0<>+8(SB)/4, $0x39506967
-DATA exp0<>+12(SB)/4, $0x39506967
-DATA exp0<>+16(SB)/4, $0x39506967
-DATA exp0<>+20(SB)/4, $0x39506967
-DATA exp0<>+24(SB)/4, $0x39506967
-DATA exp0<>+28(SB)/4, $0x39506967
-GLOBL exp0<>(SB), RODATA|NOPTR, $32
-
-DATA exp1<>+0(SB)/4, $0x3ab743ce
-DATA exp1<>+4(SB)/4, $0x3ab743ce
-DATA exp1<>+8(SB)/4, $0x3ab743ce
-DATA exp1<>+12(SB)/4, $0x3ab743ce
-DATA exp1<>+16(SB)/4, $0x3ab743ce
-DATA exp1<>+20(SB)/4, $0x3ab743ce
-DATA exp1<>+24(SB)/4, $0x3ab743ce
-DATA exp1<>+28(SB)/4, $0x3ab743ce
-GLOBL exp1<>(SB), RODATA|NOPTR, $32
-
-DATA exp2<>+0(SB)/4, $0x3c088908
-DATA exp2<>+4(SB)/4, $0x3c088908
-DATA exp2<>+8(SB)/4, $0x3c088908
-DATA exp2<>+12(SB)/4, $0x3c088908
-DATA exp2<>+16(SB)/4, $0x3c088908
-DATA exp2<>+20(SB)/4, $0x3c088908
-DATA exp2<>+24(SB)/4, $0x3c088908
-DATA exp2<>+28(SB)/4, $0x3c088908
-GLOBL exp2<>(SB), RODATA|NOPTR, $32
-
-DATA exp3<>+0(SB)/4, $0x3d2aa9c1
-DATA exp3<>+4(SB)/4, $0x3d2aa9c1
-DATA exp3<>+8(SB)/4, $0x3d2aa9c1
-DATA exp3<>+12(SB)/4, $0x3d2aa9c1
-DATA exp3<>+16(SB)/4, $0x3d2aa9c1
-DATA exp3<>+20(SB)/4, $0x3d2aa9c1
-DATA exp3<>+24(SB)/4, $0x3d2aa9c1
-DATA exp3<>+28(SB)/4, $0x3d2aa9c1
-GLOBL exp3<>(SB), RODATA|NOPTR, $32
-
-DATA exp4<>+0(SB)/4, $0x3e2aaaaa
-DATA exp4<>+4(SB)/4, $0x3e2aaaaa
-DATA exp4<>+8(SB)/4, $0x3e2aaaaa
-DATA exp4<>+12(SB)/4, $0x3e2aaaaa
-DATA exp4<>+16(SB)/4, $0x3e2aaaaa
-DATA exp4<>+20(SB)/4, $0x3e2aaaaa
-DATA exp4<>+24(SB)/4, $0x3e2aaaaa
-DATA exp4<>+28(SB)/4, $0x3e2aaaaa
-GLOBL exp4<>(SB), RODATA|NOPTR, $32
-
-DATA exp5<>+0(SB)/4, $0x3f000000
-DATA exp5<>+4(SB)/4, $0x3f000000
-DATA exp5<>+8(SB)/4, $0x3f000000
-DATA exp5<>+12(SB)/4, $0x3f000000
-DATA exp5<>+16(SB)/4, $0x3f000000
-DATA exp5<>+20(SB)/4, $0x3f000000
-DATA exp5<>+24(SB)/4, $0x3f000000
-DATA exp5<>+28(SB)/4, $0x3f000000
-GLOBL exp5<>(SB), RODATA|NOPTR, $32
-
-// func maximumLoopAVX2(x *float32, n int) float32
-// Requires: AVX, SSE
-TEXT ·maximumLoopAVX2(SB), NOSPLIT, $0-20
-	MOVQ         x+0(FP), AX
-	MOVQ         n+8(FP), CX
-	VBROADCASTSS negativeInfinity<>+0(SB), Y0
-	XORQ         DX, DX
-
-loop:
-	VMOVUPS      (AX)(DX*4), Y1
-	VMAXPS       Y0, Y1, Y0
-	ADDQ         $0x08, DX
-	CMPQ         DX, CX
-	JLT          loop
-	VEXTRACTF128 $0x01, Y0, X1
-	VMAXPS       X0, X1, X1
-	VPSHUFD      $0x0e, X1, X0
-	VMAXPS       X0, X1, X1
-	VPSHUFD      $0x01, X1, X0
-	VMAXPS       X0, X1, X1
-	MOVSS        X1, ret+16(FP)
-	VZEROUPPER
-	RET
-
-// func exponentialsLoopAVX2(x *float32, top float32, n int) float64
-// Requires: AVX, AVX2, SSE2
-TEXT ·exponentialsLoopAVX2(SB), NOSPLIT, $0-32
-	MOVQ         x+0(FP), AX
-	MOVQ         n+16(FP), CX
-	VBROADCASTSS top+8(FP), Y0
-	VXORPD       Y1, Y1, Y1
-	VXORPD       Y2, Y2, Y2
-	VMOVDQU      log2e<>+0(SB), Y3
-	VMOVDQU      one<>+0(SB), Y4
-	VMOVDQU      ln2High<>+0(SB), Y5
-	VMOVDQU      ln2Low<>+0(SB), Y6
-	VMOVDQU      lowest<>+0(SB), Y7
-	XORQ         DX, DX
-
-loop:
-	VMOVUPS      (AX)(DX*4), Y8
-	VSUBPS       Y0, Y8, Y8
-	VMAXPS       Y8, Y7, Y8
-	VMULPS       Y3, Y8, Y9
-	VROUNDPS     $0x00, Y9, Y9
-	VMULPS       Y5, Y9, Y10
-	VSUBPS       Y10, Y8, Y8
-	VMULPS       Y6, Y9, Y10
-	VSUBPS       Y10, Y8, Y8
-	VMOVUPS      exp0<>+0(SB), Y11
-	VMULPS       Y8, Y11, Y11
-	VADDPS       exp1<>+0(SB), Y11, Y11
-	VMULPS       Y8, Y11, Y11
-	VADDPS       exp2<>+0(SB), Y11, Y11
-	VMULPS       Y8, Y11, Y11
-	VADDPS       exp3<>+0(SB), Y11, Y11
-	VMULPS       Y8, Y11, Y11
-	VADDPS       exp4<>+0(SB), Y11, Y11
-	VMULPS       Y8, Y11, Y11
-	VADDPS       exp5<>+0(SB), Y11, Y11
-	VMULPS       Y8, Y8, Y10
-	VMULPS       Y10, Y11, Y11
-	VADDPS       Y8, Y11, Y11
-	VADDPS       Y4, Y11, Y11
-	VCVTPS2DQ    Y9, Y9
-	VPADDD       bias<>+0(SB), Y9, Y9
-	VPSLLD       $0x17, Y9, Y9
-	VMULPS       Y9, Y11, Y11
-	VMOVUPS      Y11, (AX)(DX*4)
-	VEXTRACTF128 $0x01, Y11, X8
-	VCVTPS2PD    X11, Y9
-	VADDPD       Y9, Y1, Y1
-	VCVTPS2PD    X8, Y8
-	VADDPD       Y8, Y2, Y2
-	ADDQ         $0x08, DX
-	CMPQ         DX, CX
-	JLT          loop
-	VADDPD       Y2, Y1, Y1
-	VEXTRACTF128 $0x01, Y1, X0
-	VADDPD       X0, X1, X0
-	VPERMILPD    $0x01, X0, X1
-	VADDSD       X1, X0, X0
-	MOVSD        X0, ret+24(FP)
-	VZEROUPPER
-	RET
-
-// func scaleLoopAVX2(x *float32, factor float32, n int)
+// func adamLoopAVX2(param *float32, grad *float32, m *float32, v *float32, u *float32, n int)
 // Requires: AVX
-TEXT ·scaleLoopAVX2(SB), NOSPLIT, $0-24
-	MOVQ         x+0(FP), AX
-	MOVQ         n+16(FP), CX
-	VBROADCASTSS factor+8(FP), Y0
-	XORQ         DX, DX
+TEXT ·adamLoopAVX2(SB), NOSPLIT, $0-48
+	MOVQ         param+0(FP), AX
+	MOVQ         grad+8(FP), CX
+	MOVQ         m+16(FP), DX
+	MOVQ         v+24(FP), BX
+	MOVQ         n+40(FP), SI
+	MOVQ         u+32(FP), DI
+	VBROADCASTSS (DI), Y0
+	VBROADCASTSS 4(DI), Y1
+	VBROADCASTSS 8(DI), Y2
+	VBROADCASTSS 12(DI), Y3
+	VBROADCASTSS 16(DI), Y4
+	VBROADCASTSS 20(DI), Y5
+	VBROADCASTSS 24(DI), Y6
+	VBROADCASTSS 28(DI), Y7
+	VBROADCASTSS 32(DI), Y8
+	XORQ         DI, DI
 
 loop:
-	VMULPS  (AX)(DX*4), Y0, Y1
-	VMOVUPS Y1, (AX)(DX*4)
-	ADDQ    $0x08, DX
-	CMPQ    DX, CX
+	VMULPS  (CX)(DI*4), Y0, Y9
+	VMULPS  (DX)(DI*4), Y1, Y10
+	VMULPS  Y3, Y9, Y11
+	VADDPS  Y11, Y10, Y10
+	VMOVUPS Y10, (DX)(DI*4)
+	VMULPS  Y9, Y9, Y9
+	VMULPS  Y4, Y9, Y9
+	VMULPS  (BX)(DI*4), Y2, Y11
+	VADDPS  Y9, Y11, Y11
+	VMOVUPS Y11, (BX)(DI*4)
+	VSQRTPS Y11, Y11
+	VMULPS  Y7, Y11, Y11
+	VADDPS  Y8, Y11, Y11
+	VMULPS  Y6, Y10, Y10
+	VDIVPS  Y11, Y10, Y10
+	VMULPS  (AX)(DI*4), Y5, Y11
+	VSUBPS  Y10, Y11, Y11
+	VMOVUPS Y11, (AX)(DI*4)
+	ADDQ    $0x08, DI
+	CMPQ    DI, SI
 	JLT     loop
 	VZEROUPPER
 	RET
+
+// func countSignsLoopAVX512(dst *int32, stride int, x *uint64, xStride int, w *uint64, channels int, words int)
+// Requires: AVX, AVX512F, AVX512VPOPCNTDQ
+TEXT ·countSignsLoopAVX512(SB), NOSPLIT, $0-56
+	MOVQ dst+0(FP), AX
+	MOVQ stride+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ xStride+24(FP), BX
+	MOVQ w+32(FP), SI
+	MOVQ channels+40(FP), DI
+	MOVQ words+48(FP), R8
+	SHLQ $0x02, CX
+	SHLQ $0x03, BX
+	LEAQ (DX)(BX*1), R9
+	LEAQ (AX)(CX*1), R11
+	LEAQ (R9)(BX*1), R10
+	LEAQ (R11)(CX*1), R12
+	LEAQ (R10)(BX*1), BX
+	LEAQ (R12)(CX*1), CX
+	MOVQ DI, R13
+	SHLQ $0x03, R13
+
+channels:
+	VPXORQ Z0, Z0, Z0
+	VPXORQ Z1, Z1, Z1
+	VPXORQ Z2, Z2, Z2
+	VPXORQ Z3, Z3, Z3
+	VPXORQ Z4, Z4, Z4
+	VPXORQ Z5, Z5, Z5
+	VPXORQ Z6, Z6, Z6
+	VPXORQ Z7, Z7, Z7
+	MOVQ   SI, R14
+	XORQ   R15, R15
+
+words:
+	VMOVDQU64    (R14), Z8
+	VMOVDQU64    64(R14), Z9
+	VPBROADCASTQ (DX)(R15*8), Z10
+	VPXORQ       Z8, Z10, Z11
+	VPOPCNTQ     Z11, Z11
+	VPSUBQ       Z11, Z0, Z0
+	VPXORQ       Z9, Z10, Z10
+	VPOPCNTQ     Z10, Z10
+	VPSUBQ       Z10, Z1, Z1
+	VPBROADCASTQ (R9)(R15*8), Z10
+	VPXORQ       Z8, Z10, Z11
+	VPOPCNTQ     Z11, Z11
+	VPSUBQ       Z11, Z2, Z2
+	VPXORQ       Z9, Z10, Z10
+	VPOPCNTQ     Z10, Z10
+	VPSUBQ       Z10, Z3, Z3
+	VPBROADCASTQ (R10)(R15*8), Z10
+	VPXORQ       Z8, Z10, Z11
+	VPOPCNTQ     Z11, Z11
+	VPSUBQ       Z11, Z4, Z4
+	VPXORQ       Z9, Z10, Z10
+	VPOPCNTQ     Z10, Z10
+	VPSUBQ       Z10, Z5, Z5
+	VPBROADCASTQ (BX)(R15*8), Z10
+	VPXORQ       Z8, Z10, Z8
+	VPOPCNTQ     Z8, Z8
+	VPSUBQ       Z8, Z6, Z6
+	VPXORQ       Z9, Z10, Z8
+	VPOPCNTQ     Z8, Z8
+	VPSUBQ       Z8, Z7, Z7
+	ADDQ         R13, R14
+	INCQ         R15
+	CMPQ         R15, R8
+	JLT          words
+	VPMOVQD      Z0, (AX)
+	VPMOVQD      Z1, 32(AX)
+	ADDQ         $0x40, AX
+	VPMOVQD      Z2, (R11)
+	VPMOVQD      Z3, 32(R11)
+	ADDQ         $0x40, R11
+	VPMOVQD      Z4, (R12)
+	VPMOVQD      Z5, 32(R12)
+	ADDQ         $0x40, R12
+	VPMOVQD      Z6, (CX)
+	VPMOVQD      Z7, 32(CX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x00000080, SI
+	SUBQ         $0x10, DI
+	JNZ          channels
+	VZEROUPPER
+	RET
+
+// func makeTablesLoopAVX512(dst *byte, q *int8, n int) (sum int32)
+// Requires: AVX, AVX2, AVX512VBMI, AVX512VL
+TEXT ·makeTablesLoopAVX512(SB), NOSPLIT, $0-28
+	MOVQ    dst+0(FP), AX
+	MOVQ    q+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVDQU ones<>+0(SB), Y2
+	VMOVDQU first<>+0(SB), Y3
+	VMOVDQU middleBytes<>+0(SB), Y4
+	VPXOR   Y0, Y0, Y0
+	VPXOR   Y1, Y1, Y1
+
+block:
+	VMOVDQU      (CX), Y5
+	VPABSB       Y5, Y6
+	VPSADBW      Y0, Y6, Y6
+	VPADDQ       Y6, Y1, Y1
+	VPSUBB       Y5, Y0, Y6
+	VPMAXSB      Y0, Y6, Y6
+	VPMADDUBSW   Y2, Y6, Y6
+	VPSRLD       $0x10, Y6, Y7
+	VPADDD       Y7, Y6, Y6
+	VPSHUFB      Y3, Y6, Y6
+	VPMADDUBSW   Y5, Y2, Y8
+	VPSLLD       $0x08, Y5, Y9
+	VPAND        Y4, Y9, Y9
+	VPSLLD       $0x18, Y8, Y7
+	VPOR         Y7, Y9, Y9
+	VPADDB       Y6, Y9, Y9
+	VPSRLD       $0x08, Y5, Y5
+	VPAND        Y4, Y5, Y5
+	VPSRLD       $0x10, Y8, Y8
+	VPSLLD       $0x18, Y8, Y8
+	VPOR         Y8, Y5, Y5
+	VMOVDQU      lowBits0<>+0(SB), Y6
+	VMOVDQU      highBits0<>+0(SB), Y7
+	VPERMB       Y9, Y6, Y6
+	VPERMB       Y5, Y7, Y7
+	VPADDB       Y7, Y6, Y6
+	VMOVDQU      Y6, (AX)
+	VMOVDQU      lowBits1<>+0(SB), Y6
+	VMOVDQU      highBits1<>+0(SB), Y7
+	VPERMB       Y9, Y6, Y6
+	VPERMB       Y5, Y7, Y7
+	VPADDB       Y7, Y6, Y6
+	VMOVDQU      Y6, 128(AX)
+	VMOVDQU      lowBits2<>+0(SB), Y6
+	VMOVDQU      highBits2<>+0(SB), Y7
+	VPERMB       Y9, Y6, Y6
+	VPERMB       Y5, Y7, Y7
+	VPADDB       Y7, Y6, Y6
+	VMOVDQU      Y6, 256(AX)
+	VMOVDQU      lowBits3<>+0(SB), Y6
+	VMOVDQU      highBits3<>+0(SB), Y7
+	VPERMB       Y9, Y6, Y6
+	VPERMB       Y5, Y7, Y7
+	VPADDB       Y7, Y6, Y6
+	VMOVDQU      Y6, 384(AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x00000200, AX
+	SUBQ         $0x20, DX
+	JNZ          block
+	VEXTRACTI128 $0x01, Y1, X0
+	VPADDQ       X0, X1, X0
+	VPSRLDQ      $0x08, X0, X1
+	VPADDQ       X1, X0, X0
+	VMOVD        X0, AX
+	MOVL         AX, sum+24(FP)
+	VZEROUPPER
+	RET
+
+DATA lowBits0<>+0(SB)/1, $0x00
+DATA lowBits0<>+1(SB)/1, $0x01
+DATA lowBits0<>+2(SB)/1, $0x02
+DATA lowBits0<>+3(SB)/1, $0x03
+DATA lowBits0<>+4(SB)/1, $0x00
+DATA lowBits0<>+5(SB)/1, $0x01
+DATA lowBits0<>+6(SB)/1, $0x02
+DATA lowBits0<>+7(SB)/1, $0x03
+DATA lowBits0<>+8(SB)/1, $0x00
+DATA lowBits0<>+9(SB)/1, $0x01
+DATA lowBits0<>+10(SB)/1, $0x02
+DATA lowBits0<>+11(SB)/1, $0x03
+DATA lowBits0<>+12(SB)/1, $0x00
+DATA lowBits0<>+13(SB)/1, $0x01
+DATA lowBits0<>+14(SB)/1, $0x02
+DATA lowBits0<>+15(SB)/1, $0x03
+DATA lowBits0<>+16(SB)/1, $0x04
+DATA lowBits0<>+17(SB)/1, $0x05
+DATA lowBits0<>+18(SB)/1, $0x06
+DATA lowBits0<>+19(SB)/1, $0x07
+DATA lowBits0<>+20(SB)/1, $0x04
+DATA lowBits0<>+21(SB)/1, $0x05
+DATA lowBits0<>+22(SB)/1, $0x06
+DATA lowBits0<>+23(SB)/1, $0x07
+DATA lowBits0<>+24(SB)/1, $0x04
+DATA lowBits0<>+25(SB)/1, $0x05
+DATA lowBits0<>+26(SB)/1, $0x06
+DATA lowBits0<>+27(SB)/1, $0x07
+DATA lowBits0<>+28(SB)/1, $0x04
+DATA lowBits0<>+29(SB)/1, $0x05
+DATA lowBits0<>+30(SB)/1, $0x06
+DATA lowBits0<>+31(SB)/1, $0x07
+GLOBL lowBits0<>(SB), RODATA|NOPTR, $32
+
+DATA highBits0<>+0(SB)/1, $0x00
+DATA highBits0<>+1(SB)/1, $0x00
+DATA highBits0<>+2(SB)/1, $0x00
+DATA highBits0<>+3(SB)/1, $0x00
+DATA highBits0<>+4(SB)/1, $0x01
+DATA highBits0<>+5(SB)/1, $0x01
+DATA highBits0<>+6(SB)/1, $0x01
+DATA highBits0<>+7(SB)/1, $0x01
+DATA highBits0<>+8(SB)/1, $0x02
+DATA highBits0<>+9(SB)/1, $0x02
+DATA highBits0<>+10(SB)/1, $0x02
+DATA highBits0<>+11(SB)/1, $0x02
+DATA highBits0<>+12(SB)/1, $0x03
+DATA highBits0<>+13(SB)/1, $0x03
+DATA highBits0<>+14(SB)/1, $0x03
+DATA highBits0<>+15(SB)/1, $0x03
+DATA highBits0<>+16(SB)/1, $0x04
+DATA highBits0<>+17(SB)/1, $0x04
+DATA highBits0<>+18(SB)/1, $0x04
+DATA highBits0<>+19(SB)/1, $0x04
+DATA highBits0<>+20(SB)/1, $0x05
+DATA highBits0<>+21(SB)/1, $0x05
+DATA highBits0<>+22(SB)/1, $0x05
+DATA highBits0<>+23(SB)/1, $0x05
+DATA highBits0<>+24(SB)/1, $0x06
+DATA highBits0<>+25(SB)/1, $0x06
+DATA highBits0<>+26(SB)/1, $0x06
+DATA highBits0<>+27(SB)/1, $0x06
+DATA highBits0<>+28(SB)/1, $0x07
+DATA highBits0<>+29(SB)/1, $0x07
+DATA highBits0<>+30(SB)/1, $0x07
+DATA highBits0<>+31(SB)/1, $0x07
+GLOBL highBits0<>(SB), RODATA|NOPTR, $32
+
+DATA lowBits1<>+0(SB)/1, $0x08
+DATA lowBits1<>+1(SB)/1, $0x09
+DATA lowBits1<>+2(SB)/1, $0x0a
+DATA lowBits1<>+3(SB)/1, $0x0b
+DATA lowBits1<>+4(SB)/1, $0x08
+DATA lowBits1<>+5(SB)/1, $0x09
+DATA lowBits1<>+6(SB)/1, $0x0a
+DATA lowBits1<>+7(SB)/1, $0x0b
+DATA lowBits1<>+8(SB)/1, $0x08
+DATA lowBits1<>+9(SB)/1, $0x09
+DATA lowBits1<>+10(SB)/1, $0x0a
+DATA lowBits1<>+11(SB)/1, $0x0b
+DATA lowBits1<>+12(SB)/1, $0x08
+DATA lowBits1<>+13(SB)/1, $0x09
+DATA lowBits1<>+14(SB)/1, $0x0a
+DATA lowBits1<>+15(SB)/1, $0x0b
+DATA lowBits1<>+16(SB)/1, $0x0c
+DATA lowBits1<>+17(SB)/1, $0x0d
+DATA lowBits1<>+18(SB)/1, $0x0e
+DATA lowBits1<>+19(SB)/1, $0x0f
+DATA lowBits1<>+20(SB)/1, $0x0c
+DATA lowBits1<>+21(SB)/1, $0x0d
+DATA lowBits1<>+22(SB)/1, $0x0e
+DATA lowBits1<>+23(SB)/1, $0x0f
+DATA lowBits1<>+24(SB)/1, $0x0c
+DATA lowBits1<>+25(SB)/1, $0x0d
+DATA lowBits1<>+26(SB)/1, $0x0e
+DATA lowBits1<>+27(SB)/1, $0x0f
+DATA lowBits1<>+28(SB)/1, $0x0c
+DATA lowBits1<>+29(SB)/1, $0x0d
+DATA lowBits1<>+30(SB)/1, $0x0e
+DATA lowBits1<>+31(SB)/1, $0x0f
+GLOBL lowBits1<>(SB), RODATA|NOPTR, $32
+
+DATA highBits1<>+0(SB)/1, $0x08
+DATA highBits1<>+1(SB)/1, $0x08
+DATA highBits1<>+2(SB)/1, $0x08
+DATA highBits1<>+3(SB)/1, $0x08
+DATA highBits1<>+4(SB)/1, $0x09
+DATA highBits1<>+5(SB)/1, $0x09
+DATA highBits1<>+6(SB)/1, $0x09
+DATA highBits1<>+7(SB)/1, $0x09
+DATA highBits1<>+8(SB)/1, $0x0a
+DATA highBits1<>+9(SB)/1, $0x0a
+DATA highBits1<>+10(SB)/1, $0x0a
+DATA highBits1<>+11(SB)/1, $0x0a
+DATA highBits1<>+12(SB)/1, $0x0b
+DATA highBits1<>+13(SB)/1, $0x0b
+DATA highBits1<>+14(SB)/1, $0x0b
+DATA highBits1<>+15(SB)/1, $0x0b
+DATA highBits1<>+16(SB)/1, $0x0c
+DATA highBits1<>+17(SB)/1, $0x0c
+DATA highBits1<>+18(SB)/1, $0x0c
+DATA highBits1<>+19(SB)/1, $0x0c
+DATA highBits1<>+20(SB)/1, $0x0d
+DATA highBits1<>+21(SB)/1, $0x0d
+DATA highBits1<>+22(SB)/1, $0x0d
+DATA highBits1<>+23(SB)/1, $0x0d
+DATA highBits1<>+24(SB)/1, $0x0e
+DATA highBits1<>+25(SB)/1, $0x0e
+DATA highBits1<>+26(SB)/1, $0x0e
+DATA highBits1<>+27(SB)/1, $0x0e
+DATA highBits1<>+28(SB)/1, $0x0f
+DATA highBits1<>+29(SB)/1, $0x0f
+DATA highBits1<>+30(SB)/1, $0x0f
+DATA highBits1<>+31(SB)/1, $0x0f
+GLOBL highBits1<>(SB), RODATA|NOPTR, $32
+
+DATA lowBits2<>+0(SB)/1, $0x10
+DATA lowBits2<>+1(SB)/1, $0x11
+DATA lowBits2<>+2(SB)/1, $0x12
+DATA lowBits2<>+3(SB)/1, $0x13
+DATA lowBits2<>+4(SB)/1, $0x10
+DATA lowBits2<>+5(SB)/1, $0x11
+DATA lowBits2<>+6(SB)/1, $0x12
+DATA lowBits2<>+7(SB)/1, $0x13
+DATA lowBits2<>+8(SB)/1, $0x10
+DATA lowBits2<>+9(SB)/1, $0x11
+DATA lowBits2<>+10(SB)/1, $0x12
+DATA lowBits2<>+11(SB)/1, $0x13
+DATA lowBits2<>+12(SB)/1, $0x10
+DATA lowBits2<>+13(SB)/1, $0x11
+DATA lowBits2<>+14(SB)/1, $0x12
+DATA lowBits2<>+15(SB)/1, $0x13
+DATA lowBits2<>+16(SB)/1, $0x14
+DATA lowBits2<>+17(SB)/1, $0x15
+DATA lowBits2<>+18(SB)/1, $0x16
+DATA lowBits2<>+19(SB)/1, $0x17
+DATA lowBits2<>+20(SB)/1, $0x14
+DATA lowBits2<>+21(SB)/1, $0x15
+DATA lowBits2<>+22(SB)/1, $0x16
+DATA lowBits2<>+23(SB)/1, $0x17
+DATA lowBits2<>+24(SB)/1, $0x14
+DATA lowBits2<>+25(SB)/1, $0x15
+DATA lowBits2<>+26(SB)/1, $0x16
+DATA lowBits2<>+27(SB)/1, $0x17
+DATA lowBits2<>+28(SB)/1, $0x14
+DATA lowBits2<>+29(SB)/1, $0x15
+DATA lowBits2<>+30(SB)/1, $0x16
+DATA lowBits2<>+31(SB)/1, $0x17
+GLOBL lowBits2<>(SB), RODATA|NOPTR, $32
+
+DATA highBits2<>+0(SB)/1, $0x10
+DATA highBits2<>+1(SB)/1, $0x10
+DATA highBits2<>+2(SB)/1, $0x10
+DATA highBits2<>+3(SB)/1, $0x10
+DATA highBits2<>+4(SB)/1, $0x11
+DATA highBits2<>+5(SB)/1, $0x11
+DATA highBits2<>+6(SB)/1, $0x11
+DATA highBits2<>+7(SB)/1, $0x11
+DATA highBits2<>+8(SB)/1, $0x12
+DATA highBits2<>+9(SB)/1, $0x12
+DATA highBits2<>+10(SB)/1, $0x12
+DATA highBits2<>+11(SB)/1, $0x12
+DATA highBits2<>+12(SB)/1, $0x13
+DATA highBits2<>+13(SB)/1, $0x13
+DATA highBits2<>+14(SB)/1, $0x13
+DATA highBits2<>+15(SB)/1, $0x13
+DATA highBits2<>+16(SB)/1, $0x14
+DATA highBits2<>+17(SB)/1, $0x14
+DATA highBits2<>+18(SB)/1, $0x14
+DATA highBits2<>+19(SB)/1, $0x14
+DATA highBits2<>+20(SB)/1, $0x15
+DATA highBits2<>+21(SB)/1, $0x15
+DATA highBits2<>+22(SB)/1, $0x15
+DATA highBits2<>+23(SB)/1, $0x15
+DATA highBits2<>+24(SB)/1, $0x16
+DATA highBits2<>+25(SB)/1, $0x16
+DATA highBits2<>+26(SB)/1, $0x16
+DATA highBits2<>+27(SB)/1, $0x16
+DATA highBits2<>+28(SB)/1, $0x17
+DATA highBits2<>+29(SB)/1, $0x17
+DATA highBits2<>+30(SB)/1, $0x17
+DATA highBits2<>+31(SB)/1, $0x17
+GLOBL highBits2<>(SB), RODATA|NOPTR, $32
+
+DATA lowBits3<>+0(SB)/1, $0x18
+DATA lowBits3<>+1(SB)/1, $0x19
+DATA lowBits3<>+2(SB)/1, $0x1a
+DATA lowBits3<>+3(SB)/1, $0x1b
+DATA lowBits3<>+4(SB)/1, $0x18
+DATA lowBits3<>+5(SB)/1, $0x19
+DATA lowBits3<>+6(SB)/1, $0x1a
+DATA lowBits3<>+7(SB)/1, $0x1b
+DATA lowBits3<>+8(SB)/1, $0x18
+DATA lowBits3<>+9(SB)/1, $0x19
+DATA lowBits3<>+10(SB)/1, $0x1a
+DATA lowBits3<>+11(SB)/1, $0x1b
+DATA lowBits3<>+12(SB)/1, $0x18
+DATA lowBits3<>+13(SB)/1, $0x19
+DATA lowBits3<>+14(SB)/1, $0x1a
+DATA lowBits3<>+15(SB)/1, $0x1b
+DATA lowBits3<>+16(SB)/1, $0x1c
+DATA lowBits3<>+17(SB)/1, $0x1d
+DATA lowBits3<>+18(SB)/1, $0x1e
+DATA lowBits3<>+19(SB)/1, $0x1f
+DATA lowBits3<>+20(SB)/1, $0x1c
+DATA lowBits3<>+21(SB)/1, $0x1d
+DATA lowBits3<>+22(SB)/1, $0x1e
+DATA lowBits3<>+23(SB)/1, $0x1f
+DATA lowBits3<>+24(SB)/1, $0x1c
+DATA lowBits3<>+25(SB)/1, $0x1d
+DATA lowBits3<>+26(SB)/1, $0x1e
+DATA lowBits3<>+27(SB)/1, $0x1f
+DATA lowBits3<>+28(SB)/1, $0x1c
+DATA lowBits3<>+29(SB)/1, $0x1d
+DATA lowBits3<>+30(SB)/1, $0x1e
+DATA lowBits3<>+31(SB)/1, $0x1f
+GLOBL lowBits3<>(SB), RODATA|NOPTR, $32
+
+DATA highBits3<>+0(SB)/1, $0x18
+DATA highBits3<>+1(SB)/1, $0x18
+DATA highBits3<>+2(SB)/1, $0x18
+DATA highBits3<>+3(SB)/1, $0x18
+DATA highBits3<>+4(SB)/1, $0x19
+DATA highBits3<>+5(SB)/1, $0x19
+DATA highBits3<>+6(SB)/1, $0x19
+DATA highBits3<>+7(SB)/1, $0x19
+DATA highBits3<>+8(SB)/1, $0x1a
+DATA highBits3<>+9(SB)/1, $0x1a
+DATA highBits3<>+10(SB)/1, $0x1a
+DATA highBits3<>+11(SB)/1, $0x1a
+DATA highBits3<>+12(SB)/1, $0x1b
+DATA highBits3<>+13(SB)/1, $0x1b
+DATA highBits3<>+14(SB)/1, $0x1b
+DATA highBits3<>+15(SB)/1, $0x1b
+DATA highBits3<>+16(SB)/1, $0x1c
+DATA highBits3<>+17(SB)/1, $0x1c
+DATA highBits3<>+18(SB)/1, $0x1c
+DATA highBits3<>+19(SB)/1, $0x1c
+DATA highBits3<>+20(SB)/1, $0x1d
+DATA highBits3<>+21(SB)/1, $0x1d
+DATA highBits3<>+22(SB)/1, $0x1d
+DATA highBits3<>+23(SB)/1, $0x1d
+DATA highBits3<>+24(SB)/1, $0x1e
+DATA highBits3<>+25(SB)/1, $0x1e
+DATA highBits3<>+26(SB)/1, $0x1e
+DATA highBits3<>+27(SB)/1, $0x1e
+DATA highBits3<>+28(SB)/1, $0x1f
+DATA highBits3<>+29(SB)/1, $0x1f
+DATA highBits3<>+30(SB)/1, $0x1f
+DATA highBits3<>+31(SB)/1, $0x1f
+GLOBL highBits3<>(SB), RODATA|NOPTR, $32
+
+DATA columns0<>+0(SB)/4, $0x00100000
+DATA columns0<>+4(SB)/4, $0x00110001
+DATA columns0<>+8(SB)/4, $0x00120002
+DATA columns0<>+12(SB)/4, $0x00130003
+DATA columns0<>+16(SB)/4, $0x00140004
+DATA columns0<>+20(SB)/4, $0x00150005
+DATA columns0<>+24(SB)/4, $0x00160006
+DATA columns0<>+28(SB)/4, $0x00170007
+GLOBL columns0<>(SB), RODATA|NOPTR, $32
+
+DATA columns1<>+0(SB)/4, $0x00180008
+DATA columns1<>+4(SB)/4, $0x00190009
+DATA columns1<>+8(SB)/4, $0x001a000a
+DATA columns1<>+12(SB)/4, $0x001b000b
+DATA columns1<>+16(SB)/4, $0x001c000c
+DATA columns1<>+20(SB)/4, $0x001d000d
+DATA columns1<>+24(SB)/4, $0x001e000e
+DATA columns1<>+28(SB)/4, $0x001f000f
+GLOBL columns1<>(SB), RODATA|NOPTR, $32
+
+// func lookupLoopAVX512(sums *int32, stride int, tables *byte, panel *byte, groups int, skip int, panels int, flush int, add bool)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL
+TEXT ·lookupLoopAVX512(SB), NOSPLIT, $0-65
+	MOVQ    panel+24(FP), AX
+	MOVQ    flush+56(FP), CX
+	MOVQ    sums+0(FP), DX
+	MOVQ    stride+8(FP), BX
+	SHLQ    $0x02, BX
+	MOVBLZX add+64(FP), SI
+	NEGL    SI
+	MOVQ    panels+48(FP), DI
+
+panel:
+	MOVQ   tables+16(FP), R8
+	MOVQ   groups+32(FP), R9
+	VPXORD Y16, Y16, Y16
+	VPXORD Y17, Y17, Y17
+	VPXORD Y18, Y18, Y18
+	VPXORD Y19, Y19, Y19
+	VPXORD Y20, Y20, Y20
+	VPXORD Y21, Y21, Y21
+	VPXORD Y22, Y22, Y22
+	VPXORD Y23, Y23, Y23
+	VPXORD Y24, Y24, Y24
+	VPXORD Y25, Y25, Y25
+	VPXORD Y26, Y26, Y26
+	VPXORD Y27, Y27, Y27
+	VPXORD Y28, Y28, Y28
+	VPXORD Y29, Y29, Y29
+	VPXORD Y30, Y30, Y30
+	VPXORD Y31, Y31, Y31
+
+flushes:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	MOVQ  CX, R10
+
+groups:
+	VMOVDQU        (AX), Y8
+	VPSRLW         $0x04, Y8, Y9
+	VMOVDQU        32(AX), Y10
+	VPSRLW         $0x04, Y10, Y11
+	VBROADCASTI128 (R8), Y12
+	VPERMB         Y12, Y8, Y13
+	VPADDB         Y13, Y0, Y0
+	VPERMB         Y12, Y10, Y12
+	VPADDB         Y12, Y1, Y1
+	VBROADCASTI128 16(R8), Y12
+	VPERMB         Y12, Y9, Y13
+	VPADDB         Y13, Y0, Y0
+	VPERMB         Y12, Y11, Y12
+	VPADDB         Y12, Y1, Y1
+	VBROADCASTI128 32(R8), Y12
+	VPERMB         Y12, Y8, Y13
+	VPADDB         Y13, Y2, Y2
+	VPERMB         Y12, Y10, Y12
+	VPADDB         Y12, Y3, Y3
+	VBROADCASTI128 48(R8), Y12
+	VPERMB         Y12, Y9, Y13
+	VPADDB         Y13, Y2, Y2
+	VPERMB         Y12, Y11, Y12
+	VPADDB         Y12, Y3, Y3
+	VBROADCASTI128 64(R8), Y12
+	VPERMB         Y12, Y8, Y13
+	VPADDB         Y13, Y4, Y4
+	VPERMB         Y12, Y10, Y12
+	VPADDB         Y12, Y5, Y5
+	VBROADCASTI128 80(R8), Y12
+	VPERMB         Y12, Y9, Y13
+	VPADDB         Y13, Y4, Y4
+	VPERMB         Y12, Y11, Y12
+	VPADDB         Y12, Y5, Y5
+	VBROADCASTI128 96(R8), Y12
+	VPERMB         Y12, Y8, Y8
+	VPADDB         Y8, Y6, Y6
+	VPERMB         Y12, Y10, Y8
+	VPADDB         Y8, Y7, Y7
+	VBROADCASTI128 112(R8), Y8
+	VPERMB         Y8, Y9, Y9
+	VPADDB         Y9, Y6, Y6
+	VPERMB         Y8, Y11, Y8
+	VPADDB         Y8, Y7, Y7
+	ADDQ           $0x40, AX
+	ADDQ           $0x00000080, R8
+	DECQ           R10
+	JNZ            groups
+	VPADDW         Y0, Y16, Y16
+	VPSRLW         $0x08, Y0, Y0
+	VPADDW         Y0, Y17, Y17
+	VPADDW         Y1, Y18, Y18
+	VPSRLW         $0x08, Y1, Y1
+	VPADDW         Y1, Y19, Y19
+	VPADDW         Y2, Y20, Y20
+	VPSRLW         $0x08, Y2, Y2
+	VPADDW         Y2, Y21, Y21
+	VPADDW         Y3, Y22, Y22
+	VPSRLW         $0x08, Y3, Y3
+	VPADDW         Y3, Y23, Y23
+	VPADDW         Y4, Y24, Y24
+	VPSRLW         $0x08, Y4, Y4
+	VPADDW         Y4, Y25, Y25
+	VPADDW         Y5, Y26, Y26
+	VPSRLW         $0x08, Y5, Y5
+	VPADDW         Y5, Y27, Y27
+	VPADDW         Y6, Y28, Y28
+	VPSRLW         $0x08, Y6, Y6
+	VPADDW         Y6, Y29, Y29
+	VPADDW         Y7, Y30, Y30
+	VPSRLW         $0x08, Y7, Y7
+	VPADDW         Y7, Y31, Y31
+	SUBQ           CX, R9
+	JNZ            flushes
+	MOVQ           DX, R8
+	KMOVW          SI, K1
+	VPSLLW         $0x08, Y17, Y0
+	VPSUBW         Y0, Y16, Y16
+	VMOVDQU64      columns0<>+0(SB), Y0
+	VPERMI2W       Y17, Y16, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         (R8), Z0, K1, Z0
+	VMOVDQU32      Z0, (R8)
+	VMOVDQU64      columns1<>+0(SB), Y0
+	VPERMI2W       Y17, Y16, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         64(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 64(R8)
+	KMOVW          SI, K1
+	VPSLLW         $0x08, Y19, Y0
+	VPSUBW         Y0, Y18, Y18
+	VMOVDQU64      columns0<>+0(SB), Y0
+	VPERMI2W       Y19, Y18, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         128(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 128(R8)
+	VMOVDQU64      columns1<>+0(SB), Y0
+	VPERMI2W       Y19, Y18, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         192(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 192(R8)
+	ADDQ           BX, R8
+	KMOVW          SI, K1
+	VPSLLW         $0x08, Y21, Y0
+	VPSUBW         Y0, Y20, Y20
+	VMOVDQU64      columns0<>+0(SB), Y0
+	VPERMI2W       Y21, Y20, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         (R8), Z0, K1, Z0
+	VMOVDQU32      Z0, (R8)
+	VMOVDQU64      columns1<>+0(SB), Y0
+	VPERMI2W       Y21, Y20, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         64(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 64(R8)
+	KMOVW          SI, K1
+	VPSLLW         $0x08, Y23, Y0
+	VPSUBW         Y0, Y22, Y22
+	VMOVDQU64      columns0<>+0(SB), Y0
+	VPERMI2W       Y23, Y22, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         128(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 128(R8)
+	VMOVDQU64      columns1<>+0(SB), Y0
+	VPERMI2W       Y23, Y22, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         192(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 192(R8)
+	ADDQ           BX, R8
+	KMOVW          SI, K1
+	VPSLLW         $0x08, Y25, Y0
+	VPSUBW         Y0, Y24, Y24
+	VMOVDQU64      columns0<>+0(SB), Y0
+	VPERMI2W       Y25, Y24, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         (R8), Z0, K1, Z0
+	VMOVDQU32      Z0, (R8)
+	VMOVDQU64      columns1<>+0(SB), Y0
+	VPERMI2W       Y25, Y24, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         64(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 64(R8)
+	KMOVW          SI, K1
+	VPSLLW         $0x08, Y27, Y0
+	VPSUBW         Y0, Y26, Y26
+	VMOVDQU64      columns0<>+0(SB), Y0
+	VPERMI2W       Y27, Y26, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         128(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 128(R8)
+	VMOVDQU64      columns1<>+0(SB), Y0
+	VPERMI2W       Y27, Y26, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         192(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 192(R8)
+	ADDQ           BX, R8
+	KMOVW          SI, K1
+	VPSLLW         $0x08, Y29, Y0
+	VPSUBW         Y0, Y28, Y28
+	VMOVDQU64      columns0<>+0(SB), Y0
+	VPERMI2W       Y29, Y28, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         (R8), Z0, K1, Z0
+	VMOVDQU32      Z0, (R8)
+	VMOVDQU64      columns1<>+0(SB), Y0
+	VPERMI2W       Y29, Y28, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         64(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 64(R8)
+	KMOVW          SI, K1
+	VPSLLW         $0x08, Y31, Y0
+	VPSUBW         Y0, Y30, Y30
+	VMOVDQU64      columns0<>+0(SB), Y0
+	VPERMI2W       Y31, Y30, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         128(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 128(R8)
+	VMOVDQU64      columns1<>+0(SB), Y0
+	VPERMI2W       Y31, Y30, Y0
+	VPMOVZXWD      Y0, Z0
+	VPADDD         192(R8), Z0, K1, Z0
+	VMOVDQU32      Z0, 192(R8)
+	ADDQ           BX, R8
+	ADDQ           $0x00000100, DX
+	MOVQ           skip+40(FP), R8
+	SHLQ           $0x06, R8
+	ADDQ           R8, AX
+	DECQ           DI
+	JNZ            panel
+	VZEROUPPER
+	RET
+
+// func scaleToBFloatsLoopAVX512(dst *uint16, sums *int32, offset int32, unit float32, n int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·scaleToBFloatsLoopAVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         sums+8(FP), CX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS offset+16(FP), Z0
+	VBROADCASTSS unit+20(FP), Z1
+	VMOVDQU64    belowHalf16<>+0(SB), Z2
+	VMOVDQU64    lastBit16<>+0(SB), Z3
+	VMOVDQU64    unit16<>+0(SB), Z4
+	VMOVDQU64    upperHalves<>+0(SB), Z5
+	XORQ         BX, BX
+
+loop:
+	VMOVDQU32 (CX)(BX*4), Z6
+	VPADDD    Z6, Z6, Z6
+	VPSUBD    Z0, Z6, Z6
+	VCVTDQ2PS Z6, Z6
+	VMULPS    Z1, Z6, Z6
+	VPTESTMD  Z3, Z6, K1
+	VPADDD    Z2, Z6, Z6
+	VPADDD    Z4, Z6, K1, Z6
+	VMOVDQU32 64(CX)(BX*4), Z7
+	VPADDD    Z7, Z7, Z7
+	VPSUBD    Z0, Z7, Z7
+	VCVTDQ2PS Z7, Z7
+	VMULPS    Z1, Z7, Z7
+	VPTESTMD  Z3, Z7, K1
+	VPADDD    Z2, Z7, Z7
+	VPADDD    Z4, Z7, K1, Z7
+	VMOVDQA64 Z5, Z8
+	VPERMI2W  Z7, Z6, Z8
+	VMOVDQU64 Z8, (AX)(BX*2)
+	ADDQ      $0x20, BX
+	CMPQ      BX, DX
+	JLT       loop
+	VZEROUPPER
+	RET
+
+DATA belowHalf16<>+0(SB)/8, $0x00007fff00007fff
+DATA belowHalf16<>+8(SB)/8, $0x00007fff00007fff
+DATA belowHalf16<>+16(SB)/8, $0x00007fff00007fff
+DATA belowHalf16<>+24(SB)/8, $0x00007fff00007fff
+DATA belowHalf16<>+32(SB)/8, $0x00007fff00007fff
+DATA belowHalf16<>+40(SB)/8, $0x00007fff00007fff
+DATA belowHalf16<>+48(SB)/8, $0x00007fff00007fff
+DATA belowHalf16<>+56(SB)/8, $0x00007fff00007fff
+GLOBL belowHalf16<>(SB), RODATA|NOPTR, $64
+
+DATA lastBit16<>+0(SB)/8, $0x0001000000010000
+DATA lastBit16<>+8(SB)/8, $0x0001000000010000
+DATA lastBit16<>+16(SB)/8, $0x0001000000010000
+DATA lastBit16<>+24(SB)/8, $0x0001000000010000
+DATA lastBit16<>+32(SB)/8, $0x0001000000010000
+DATA lastBit16<>+40(SB)/8, $0x0001000000010000
+DATA lastBit16<>+48(SB)/8, $0x0001000000010000
+DATA lastBit16<>+56(SB)/8, $0x0001000000010000
+GLOBL lastBit16<>(SB), RODATA|NOPTR, $64
+
+DATA unit16<>+0(SB)/8, $0x0000000100000001
+DATA unit16<>+8(SB)/8, $0x0000000100000001
+DATA unit16<>+16(SB)/8, $0x0000000100000001
+DATA unit16<>+24(SB)/8, $0x0000000100000001
+DATA unit16<>+32(SB)/8, $0x0000000100000001
+DATA unit16<>+40(SB)/8, $0x0000000100000001
+DATA unit16<>+48(SB)/8, $0x0000000100000001
+DATA unit16<>+56(SB)/8, $0x0000000100000001
+GLOBL unit16<>(SB), RODATA|NOPTR, $64
+
+DATA upperHalves<>+0(SB)/8, $0x0007000500030001
+DATA upperHalves<>+8(SB)/8, $0x000f000d000b0009
+DATA upperHalves<>+16(SB)/8, $0x0017001500130011
+DATA upperHalves<>+24(SB)/8, $0x001f001d001b0019
+DATA upperHalves<>+32(SB)/8, $0x0027002500230021
+DATA upperHalves<>+40(SB)/8, $0x002f002d002b0029
+DATA upperHalves<>+48(SB)/8, $0x0037003500330031
+DATA upperHalves<>+56(SB)/8, $0x003f003d003b0039
+GLOBL upperHalves<>(SB), RODATA|NOPTR, $64
+
+// func signsOfSumsLoopAVX512(signs *uint64, mask *uint64, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·signsOfSumsLoopAVX512(SB), NOSPLIT, $0-56
+	MOVQ         signs+0(FP), AX
+	MOVQ         mask+8(FP), CX
+	MOVQ         sums+16(FP), DX
+	MOVQ         alpha+24(FP), BX
+	MOVQ         theta+32(FP), SI
+	MOVQ         n+48(FP), DI
+	VBROADCASTSS offset+40(FP), Z0
+	VBROADCASTSS unit+44(FP), Z1
+	VMOVDQU64    magnitude16<>+0(SB), Z2
+	VPXORD       Z3, Z3, Z3
+	VMOVDQU64    one16<>+0(SB), Z4
+	XORQ         R8, R8
+
+loop:
+	VMOVDQU32 (DX)(R8*4), Z5
+	VPADDD    Z5, Z5, Z5
+	VPSUBD    Z0, Z5, Z5
+	VCVTDQ2PS Z5, Z5
+	VMULPS    Z1, Z5, Z5
+	VMULPS    (BX)(R8*4), Z5, Z5
+	VSUBPS    (SI)(R8*4), Z5, Z5
+	VCMPPS    $0x1d, Z3, Z5, K1
+	VPANDD    Z2, Z5, Z5
+	VCMPPS    $0x02, Z4, Z5, K2
+	KMOVW     K1, (AX)
+	KMOVW     K2, (CX)
+	ADDQ      $0x02, AX
+	ADDQ      $0x02, CX
+	ADDQ      $0x10, R8
+	CMPQ      R8, DI
+	JLT       loop
+	VZEROUPPER
+	RET
+
+DATA magnitude16<>+0(SB)/8, $0x7fffffff7fffffff
+DATA magnitude16<>+8(SB)/8, $0x7fffffff7fffffff
+DATA magnitude16<>+16(SB)/8, $0x7fffffff7fffffff
+DATA magnitude16<>+24(SB)/8, $0x7fffffff7fffffff
+DATA magnitude16<>+32(SB)/8, $0x7fffffff7fffffff
+DATA magnitude16<>+40(SB)/8, $0x7fffffff7fffffff
+DATA magnitude16<>+48(SB)/8, $0x7fffffff7fffffff
+DATA magnitude16<>+56(SB)/8, $0x7fffffff7fffffff
+GLOBL magnitude16<>(SB), RODATA|NOPTR, $64
+
+DATA one16<>+0(SB)/8, $0x3f8000003f800000
+DATA one16<>+8(SB)/8, $0x3f8000003f800000
+DATA one16<>+16(SB)/8, $0x3f8000003f800000
+DATA one16<>+24(SB)/8, $0x3f8000003f800000
+DATA one16<>+32(SB)/8, $0x3f8000003f800000
+DATA one16<>+40(SB)/8, $0x3f8000003f800000
+DATA one16<>+48(SB)/8, $0x3f8000003f800000
+DATA one16<>+56(SB)/8, $0x3f8000003f800000
+GLOBL one16<>(SB), RODATA|NOPTR, $64
 
 DATA blocks8<>+0(SB)/8, $0x0000000000000000
 DATA blocks8<>+8(SB)/8, $0x0000000000000001
@@ -4619,165 +4842,96 @@ step:
 	VZEROUPPER
 	RET
 
-// func countSignsLoopAVX512(dst *int32, stride int, x *uint64, xStride int, w *uint64, channels int, words int)
-// Requires: AVX, AVX512F, AVX512VPOPCNTDQ
-TEXT ·countSignsLoopAVX512(SB), NOSPLIT, $0-56
-	MOVQ dst+0(FP), AX
-	MOVQ stride+8(FP), CX
-	MOVQ x+16(FP), DX
-	MOVQ xStride+24(FP), BX
-	MOVQ w+32(FP), SI
-	MOVQ channels+40(FP), DI
-	MOVQ words+48(FP), R8
-	SHLQ $0x02, CX
-	SHLQ $0x03, BX
-	LEAQ (DX)(BX*1), R9
-	LEAQ (AX)(CX*1), R11
-	LEAQ (R9)(BX*1), R10
-	LEAQ (R11)(CX*1), R12
-	LEAQ (R10)(BX*1), BX
-	LEAQ (R12)(CX*1), CX
-	MOVQ DI, R13
-	SHLQ $0x03, R13
+// func roundRowLoopAVX512(dst *int8, gradient *float32, alpha *float32, inverse float32, random *uint16, limit float32, n int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·roundRowLoopAVX512(SB), NOSPLIT, $0-56
+	VBROADCASTSS inverse+24(FP), Z0
+	MOVQ         dst+0(FP), AX
+	MOVQ         gradient+8(FP), CX
+	MOVQ         alpha+16(FP), DX
+	MOVQ         random+32(FP), BX
+	MOVQ         n+48(FP), SI
+	VBROADCASTSS limit+40(FP), Z1
+	VMOVDQU64    lowerBits16<>+0(SB), Z2
+	VMOVDQU64    upperBits16<>+0(SB), Z3
+	VMOVDQU64    unpack<>+0(SB), Z4
+	VCVTTSS2SI   limit+40(FP), DI
+	NEGL         DI
+	VPBROADCASTB DI, Z5
+	XORQ         DI, DI
 
-channels:
-	VPXORQ Z0, Z0, Z0
-	VPXORQ Z1, Z1, Z1
-	VPXORQ Z2, Z2, Z2
-	VPXORQ Z3, Z3, Z3
-	VPXORQ Z4, Z4, Z4
-	VPXORQ Z5, Z5, Z5
-	VPXORQ Z6, Z6, Z6
-	VPXORQ Z7, Z7, Z7
-	MOVQ   SI, R14
-	XORQ   R15, R15
-
-words:
-	VMOVDQU64    (R14), Z8
-	VMOVDQU64    64(R14), Z9
-	VPBROADCASTQ (DX)(R15*8), Z10
-	VPXORQ       Z8, Z10, Z11
-	VPOPCNTQ     Z11, Z11
-	VPSUBQ       Z11, Z0, Z0
-	VPXORQ       Z9, Z10, Z10
-	VPOPCNTQ     Z10, Z10
-	VPSUBQ       Z10, Z1, Z1
-	VPBROADCASTQ (R9)(R15*8), Z10
-	VPXORQ       Z8, Z10, Z11
-	VPOPCNTQ     Z11, Z11
-	VPSUBQ       Z11, Z2, Z2
-	VPXORQ       Z9, Z10, Z10
-	VPOPCNTQ     Z10, Z10
-	VPSUBQ       Z10, Z3, Z3
-	VPBROADCASTQ (R10)(R15*8), Z10
-	VPXORQ       Z8, Z10, Z11
-	VPOPCNTQ     Z11, Z11
-	VPSUBQ       Z11, Z4, Z4
-	VPXORQ       Z9, Z10, Z10
-	VPOPCNTQ     Z10, Z10
-	VPSUBQ       Z10, Z5, Z5
-	VPBROADCASTQ (BX)(R15*8), Z10
-	VPXORQ       Z8, Z10, Z8
-	VPOPCNTQ     Z8, Z8
-	VPSUBQ       Z8, Z6, Z6
-	VPXORQ       Z9, Z10, Z8
-	VPOPCNTQ     Z8, Z8
-	VPSUBQ       Z8, Z7, Z7
-	ADDQ         R13, R14
-	INCQ         R15
-	CMPQ         R15, R8
-	JLT          words
-	VPMOVQD      Z0, (AX)
-	VPMOVQD      Z1, 32(AX)
-	ADDQ         $0x40, AX
-	VPMOVQD      Z2, (R11)
-	VPMOVQD      Z3, 32(R11)
-	ADDQ         $0x40, R11
-	VPMOVQD      Z4, (R12)
-	VPMOVQD      Z5, 32(R12)
-	ADDQ         $0x40, R12
-	VPMOVQD      Z6, (CX)
-	VPMOVQD      Z7, 32(CX)
-	ADDQ         $0x40, CX
-	ADDQ         $0x00000080, SI
-	SUBQ         $0x10, DI
-	JNZ          channels
+loop:
+	VMOVUPS            (CX)(DI*4), Z6
+	VMULPS             (DX)(DI*4), Z6, Z6
+	VMULPS             Z0, Z6, Z6
+	VPMOVZXWD          (BX)(DI*2), Z7
+	VCVTDQ2PS          Z7, Z7
+	VPERMILPS          $0xb1, Z7, Z8
+	VFMADD231PS.RD_SAE Z2, Z8, Z6
+	VFMADD231PS.RD_SAE Z3, Z7, Z6
+	VMINPS             Z6, Z1, Z6
+	VCVTPS2DQ.RD_SAE   Z6, Z6
+	VMOVUPS            64(CX)(DI*4), Z7
+	VMULPS             64(DX)(DI*4), Z7, Z7
+	VMULPS             Z0, Z7, Z7
+	VPMOVZXWD          32(BX)(DI*2), Z8
+	VCVTDQ2PS          Z8, Z8
+	VPERMILPS          $0xb1, Z8, Z9
+	VFMADD231PS.RD_SAE Z2, Z9, Z7
+	VFMADD231PS.RD_SAE Z3, Z8, Z7
+	VMINPS             Z7, Z1, Z7
+	VCVTPS2DQ.RD_SAE   Z7, Z7
+	VMOVUPS            128(CX)(DI*4), Z8
+	VMULPS             128(DX)(DI*4), Z8, Z8
+	VMULPS             Z0, Z8, Z8
+	VPMOVZXWD          64(BX)(DI*2), Z9
+	VCVTDQ2PS          Z9, Z9
+	VPERMILPS          $0xb1, Z9, Z10
+	VFMADD231PS.RD_SAE Z2, Z10, Z8
+	VFMADD231PS.RD_SAE Z3, Z9, Z8
+	VMINPS             Z8, Z1, Z8
+	VCVTPS2DQ.RD_SAE   Z8, Z8
+	VMOVUPS            192(CX)(DI*4), Z9
+	VMULPS             192(DX)(DI*4), Z9, Z9
+	VMULPS             Z0, Z9, Z9
+	VPMOVZXWD          96(BX)(DI*2), Z10
+	VCVTDQ2PS          Z10, Z10
+	VPERMILPS          $0xb1, Z10, Z11
+	VFMADD231PS.RD_SAE Z2, Z11, Z9
+	VFMADD231PS.RD_SAE Z3, Z10, Z9
+	VMINPS             Z9, Z1, Z9
+	VCVTPS2DQ.RD_SAE   Z9, Z9
+	VPACKSSDW          Z7, Z6, Z6
+	VPACKSSDW          Z9, Z8, Z8
+	VPACKSSWB          Z8, Z6, Z6
+	VPERMD             Z6, Z4, Z6
+	VPMAXSB            Z5, Z6, Z6
+	VMOVDQU64          Z6, (AX)(DI*1)
+	ADDQ               $0x40, DI
+	CMPQ               DI, SI
+	JLT                loop
 	VZEROUPPER
 	RET
 
-// func nearestLoopAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[4][4]float64)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, AVX512VPOPCNTDQ, FMA3
-TEXT ·nearestLoopAVX512(SB), NOSPLIT, $0-56
-	MOVQ         best+0(FP), AX
-	MOVQ         away+8(FP), CX
-	MOVQ         q+16(FP), DX
-	MOVQ         k+24(FP), BX
-	MOVQ         n+32(FP), SI
-	MOVQ         constants+48(FP), DI
-	VBROADCASTSD skip+40(FP), Y1
-	VADDPD       start<>+0(SB), Y1, Y1
-	VMOVUPD      one64<>+0(SB), Y2
-	VMOVUPD      none<>+0(SB), Y3
-	VADDPD       Y2, Y2, Y4
-	VMOVDQU64    (DX), Y0
-	VMOVUPD      (AX), Y5
-	VMOVUPD      (CX), Y6
-	VMOVUPD      (DI), Y7
-	VMOVUPD      32(AX), Y8
-	VMOVUPD      32(CX), Y9
-	VMOVUPD      32(DI), Y10
-	VMOVUPD      64(AX), Y11
-	VMOVUPD      64(CX), Y12
-	VMOVUPD      64(DI), Y13
-	VMOVUPD      96(AX), Y14
-	VMOVUPD      96(CX), Y15
-	VMOVUPD      96(DI), Y16
+DATA lowerBits16<>+0(SB)/8, $0x2f8000002f800000
+DATA lowerBits16<>+8(SB)/8, $0x2f8000002f800000
+DATA lowerBits16<>+16(SB)/8, $0x2f8000002f800000
+DATA lowerBits16<>+24(SB)/8, $0x2f8000002f800000
+DATA lowerBits16<>+32(SB)/8, $0x2f8000002f800000
+DATA lowerBits16<>+40(SB)/8, $0x2f8000002f800000
+DATA lowerBits16<>+48(SB)/8, $0x2f8000002f800000
+DATA lowerBits16<>+56(SB)/8, $0x2f8000002f800000
+GLOBL lowerBits16<>(SB), RODATA|NOPTR, $64
 
-key:
-	VPXORQ.BCST  (BX), Y0, Y17
-	VPOPCNTQ     Z17, Z17
-	VCVTQQ2PD    Y17, Y18
-	VFNMADD213PD Y7, Y4, Y18
-	VMULPD       Y16, Y18, Y17
-	VMOVAPD      Y18, Y18
-	VFNMADD231PD Y10, Y17, Y18
-	VFMADD231PD  Y16, Y18, Y17
-	VMULPD       Y13, Y1, Y18
-	VSUBPD       Y18, Y17, Y17
-	VPMOVQ2M     Y1, K1
-	VBLENDMPD    Y3, Y17, K1, Y17
-	VCMPPD       $0x01, Y17, Y5, K1
-	VCMPPD       $0x01, Y17, Y8, K2
-	VCMPPD       $0x01, Y17, Y11, K3
-	VCMPPD       $0x01, Y17, Y14, K4
-	VMINPD       Y11, Y17, Y18
-	VMAXPD       Y14, Y18, Y14
-	VBLENDMPD    Y12, Y1, K3, Y19
-	VBLENDMPD    Y19, Y15, K4, Y15
-	VMINPD       Y8, Y17, Y18
-	VMAXPD       Y11, Y18, Y11
-	VBLENDMPD    Y9, Y1, K2, Y20
-	VBLENDMPD    Y20, Y12, K3, Y12
-	VMINPD       Y5, Y17, Y18
-	VMAXPD       Y8, Y18, Y8
-	VBLENDMPD    Y6, Y1, K1, Y21
-	VBLENDMPD    Y21, Y9, K2, Y9
-	VMAXPD       Y5, Y17, Y5
-	VBLENDMPD    Y1, Y6, K1, Y6
-	VADDPD       Y2, Y1, Y1
-	SUBQ         $0x08, BX
-	DECQ         SI
-	JNZ          key
-	VMOVUPD      Y5, (AX)
-	VMOVUPD      Y6, (CX)
-	VMOVUPD      Y8, 32(AX)
-	VMOVUPD      Y9, 32(CX)
-	VMOVUPD      Y11, 64(AX)
-	VMOVUPD      Y12, 64(CX)
-	VMOVUPD      Y14, 96(AX)
-	VMOVUPD      Y15, 96(CX)
-	VZEROUPPER
-	RET
+DATA upperBits16<>+0(SB)/8, $0x3780000037800000
+DATA upperBits16<>+8(SB)/8, $0x3780000037800000
+DATA upperBits16<>+16(SB)/8, $0x3780000037800000
+DATA upperBits16<>+24(SB)/8, $0x3780000037800000
+DATA upperBits16<>+32(SB)/8, $0x3780000037800000
+DATA upperBits16<>+40(SB)/8, $0x3780000037800000
+DATA upperBits16<>+48(SB)/8, $0x3780000037800000
+DATA upperBits16<>+56(SB)/8, $0x3780000037800000
+GLOBL upperBits16<>(SB), RODATA|NOPTR, $64
 
 DATA unpack<>+0(SB)/8, $0x0000000400000000
 DATA unpack<>+8(SB)/8, $0x0000000c00000008
@@ -4789,97 +4943,6 @@ DATA unpack<>+48(SB)/8, $0x0000000700000003
 DATA unpack<>+56(SB)/8, $0x0000000f0000000b
 GLOBL unpack<>(SB), RODATA|NOPTR, $64
 
-DATA lowHalf16<>+0(SB)/8, $0x2f8000002f800000
-DATA lowHalf16<>+8(SB)/8, $0x2f8000002f800000
-DATA lowHalf16<>+16(SB)/8, $0x2f8000002f800000
-DATA lowHalf16<>+24(SB)/8, $0x2f8000002f800000
-DATA lowHalf16<>+32(SB)/8, $0x2f8000002f800000
-DATA lowHalf16<>+40(SB)/8, $0x2f8000002f800000
-DATA lowHalf16<>+48(SB)/8, $0x2f8000002f800000
-DATA lowHalf16<>+56(SB)/8, $0x2f8000002f800000
-GLOBL lowHalf16<>(SB), RODATA|NOPTR, $64
-
-DATA highHalf16<>+0(SB)/8, $0x3780000037800000
-DATA highHalf16<>+8(SB)/8, $0x3780000037800000
-DATA highHalf16<>+16(SB)/8, $0x3780000037800000
-DATA highHalf16<>+24(SB)/8, $0x3780000037800000
-DATA highHalf16<>+32(SB)/8, $0x3780000037800000
-DATA highHalf16<>+40(SB)/8, $0x3780000037800000
-DATA highHalf16<>+48(SB)/8, $0x3780000037800000
-DATA highHalf16<>+56(SB)/8, $0x3780000037800000
-GLOBL highHalf16<>(SB), RODATA|NOPTR, $64
-
-// func roundRowLoopAVX512(dst *int8, gradient *float32, alpha *float32, inverse float32, random *uint16, limit float32, n int)
-// Requires: AVX, AVX512BW, AVX512F
-TEXT ·roundRowLoopAVX512(SB), NOSPLIT, $0-56
-	MOVQ         dst+0(FP), AX
-	MOVQ         gradient+8(FP), CX
-	MOVQ         alpha+16(FP), DX
-	MOVQ         random+32(FP), BX
-	MOVQ         n+48(FP), SI
-	VBROADCASTSS limit+40(FP), Z0
-	VMOVDQU64    lowHalf16<>+0(SB), Z1
-	VMOVDQU64    highHalf16<>+0(SB), Z2
-	VMOVDQU64    unpack<>+0(SB), Z3
-	VBROADCASTSS inverse+24(FP), Z4
-	VCVTTSS2SI   limit+40(FP), DI
-	NEGL         DI
-	VPBROADCASTB DI, Z5
-	XORQ         DI, DI
-
-loop:
-	VMOVUPS            (CX)(DI*4), Z6
-	VMULPS             (DX)(DI*4), Z6, Z6
-	VMULPS             Z4, Z6, Z6
-	VPMOVZXWD          (BX)(DI*2), Z7
-	VCVTDQ2PS          Z7, Z7
-	VPERMILPS          $0xb1, Z7, Z8
-	VFMADD231PS.RD_SAE Z1, Z8, Z6
-	VFMADD231PS.RD_SAE Z2, Z7, Z6
-	VMINPS             Z6, Z0, Z6
-	VCVTPS2DQ.RD_SAE   Z6, Z6
-	VMOVUPS            64(CX)(DI*4), Z7
-	VMULPS             64(DX)(DI*4), Z7, Z7
-	VMULPS             Z4, Z7, Z7
-	VPMOVZXWD          32(BX)(DI*2), Z8
-	VCVTDQ2PS          Z8, Z8
-	VPERMILPS          $0xb1, Z8, Z9
-	VFMADD231PS.RD_SAE Z1, Z9, Z7
-	VFMADD231PS.RD_SAE Z2, Z8, Z7
-	VMINPS             Z7, Z0, Z7
-	VCVTPS2DQ.RD_SAE   Z7, Z7
-	VMOVUPS            128(CX)(DI*4), Z8
-	VMULPS             128(DX)(DI*4), Z8, Z8
-	VMULPS             Z4, Z8, Z8
-	VPMOVZXWD          64(BX)(DI*2), Z9
-	VCVTDQ2PS          Z9, Z9
-	VPERMILPS          $0xb1, Z9, Z10
-	VFMADD231PS.RD_SAE Z1, Z10, Z8
-	VFMADD231PS.RD_SAE Z2, Z9, Z8
-	VMINPS             Z8, Z0, Z8
-	VCVTPS2DQ.RD_SAE   Z8, Z8
-	VMOVUPS            192(CX)(DI*4), Z9
-	VMULPS             192(DX)(DI*4), Z9, Z9
-	VMULPS             Z4, Z9, Z9
-	VPMOVZXWD          96(BX)(DI*2), Z10
-	VCVTDQ2PS          Z10, Z10
-	VPERMILPS          $0xb1, Z10, Z11
-	VFMADD231PS.RD_SAE Z1, Z11, Z9
-	VFMADD231PS.RD_SAE Z2, Z10, Z9
-	VMINPS             Z9, Z0, Z9
-	VCVTPS2DQ.RD_SAE   Z9, Z9
-	VPACKSSDW          Z7, Z6, Z6
-	VPACKSSDW          Z9, Z8, Z8
-	VPACKSSWB          Z8, Z6, Z6
-	VPERMD             Z6, Z3, Z6
-	VPMAXSB            Z5, Z6, Z6
-	VMOVDQU64          Z6, (AX)(DI*1)
-	ADDQ               $0x40, DI
-	CMPQ               DI, SI
-	JLT                loop
-	VZEROUPPER
-	RET
-
 // func roundColumnsLoopAVX512(dst *int8, gradient *float32, inverse *float32, random *uint16, limit float32, n int)
 // Requires: AVX, AVX512BW, AVX512F
 TEXT ·roundColumnsLoopAVX512(SB), NOSPLIT, $0-48
@@ -4889,8 +4952,8 @@ TEXT ·roundColumnsLoopAVX512(SB), NOSPLIT, $0-48
 	MOVQ         random+24(FP), BX
 	MOVQ         n+40(FP), SI
 	VBROADCASTSS limit+32(FP), Z0
-	VMOVDQU64    lowHalf16<>+0(SB), Z1
-	VMOVDQU64    highHalf16<>+0(SB), Z2
+	VMOVDQU64    lowerBits16<>+0(SB), Z1
+	VMOVDQU64    upperBits16<>+0(SB), Z2
 	VMOVDQU64    unpack<>+0(SB), Z3
 	VCVTTSS2SI   limit+32(FP), DI
 	NEGL         DI
@@ -4946,66 +5009,68 @@ loop:
 	VZEROUPPER
 	RET
 
-DATA magnitude16<>+0(SB)/8, $0x7fffffff7fffffff
-DATA magnitude16<>+8(SB)/8, $0x7fffffff7fffffff
-DATA magnitude16<>+16(SB)/8, $0x7fffffff7fffffff
-DATA magnitude16<>+24(SB)/8, $0x7fffffff7fffffff
-DATA magnitude16<>+32(SB)/8, $0x7fffffff7fffffff
-DATA magnitude16<>+40(SB)/8, $0x7fffffff7fffffff
-DATA magnitude16<>+48(SB)/8, $0x7fffffff7fffffff
-DATA magnitude16<>+56(SB)/8, $0x7fffffff7fffffff
-GLOBL magnitude16<>(SB), RODATA|NOPTR, $64
+// func roundBFloatsLoopAVX512(dst *uint16, dstStride int, src *float32, srcStride int, rows int, n int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·roundBFloatsLoopAVX512(SB), NOSPLIT, $0-48
+	MOVQ      dst+0(FP), AX
+	MOVQ      src+16(FP), CX
+	MOVQ      n+40(FP), DX
+	VMOVDQU64 belowHalf16<>+0(SB), Z0
+	VMOVDQU64 lastBit16<>+0(SB), Z1
+	VMOVDQU64 unit16<>+0(SB), Z2
+	VMOVDQU64 upperHalves<>+0(SB), Z3
+	VMOVDQU64 quiet16<>+0(SB), Z4
+	MOVQ      dstStride+8(FP), BX
+	MOVQ      srcStride+24(FP), SI
+	MOVQ      rows+32(FP), DI
+	SHLQ      $0x01, BX
+	SHLQ      $0x02, SI
 
-DATA one16<>+0(SB)/8, $0x3f8000003f800000
-DATA one16<>+8(SB)/8, $0x3f8000003f800000
-DATA one16<>+16(SB)/8, $0x3f8000003f800000
-DATA one16<>+24(SB)/8, $0x3f8000003f800000
-DATA one16<>+32(SB)/8, $0x3f8000003f800000
-DATA one16<>+40(SB)/8, $0x3f8000003f800000
-DATA one16<>+48(SB)/8, $0x3f8000003f800000
-DATA one16<>+56(SB)/8, $0x3f8000003f800000
-GLOBL one16<>(SB), RODATA|NOPTR, $64
-
-// func signsOfSumsLoopAVX512(signs *uint64, mask *uint64, sums *int32, alpha *float32, theta *float32, offset int32, unit float32, n int)
-// Requires: AVX, AVX512F
-TEXT ·signsOfSumsLoopAVX512(SB), NOSPLIT, $0-56
-	MOVQ         signs+0(FP), AX
-	MOVQ         mask+8(FP), CX
-	MOVQ         sums+16(FP), DX
-	MOVQ         alpha+24(FP), BX
-	MOVQ         theta+32(FP), SI
-	MOVQ         n+48(FP), DI
-	VBROADCASTSS offset+40(FP), Z0
-	VBROADCASTSS unit+44(FP), Z1
-	VMOVDQU64    magnitude16<>+0(SB), Z2
-	VMOVDQU64    one16<>+0(SB), Z3
-	VPXORD       Z4, Z4, Z4
-	XORQ         R8, R8
+row:
+	XORQ R8, R8
 
 loop:
-	VMOVDQU32 (DX)(R8*4), Z5
-	VPADDD    Z5, Z5, Z5
-	VPSUBD    Z0, Z5, Z5
-	VCVTDQ2PS Z5, Z5
-	VMULPS    Z1, Z5, Z5
-	VMULPS    (BX)(R8*4), Z5, Z5
-	VSUBPS    (SI)(R8*4), Z5, Z5
-	VCMPPS    $0x1d, Z4, Z5, K1
-	VPANDD    Z2, Z5, Z5
-	VCMPPS    $0x02, Z3, Z5, K2
-	KMOVW     K1, (AX)
-	KMOVW     K2, (CX)
-	ADDQ      $0x02, AX
-	ADDQ      $0x02, CX
-	ADDQ      $0x10, R8
-	CMPQ      R8, DI
+	VMOVUPS   (CX)(R8*4), Z5
+	VCMPPS    $0x03, Z5, Z5, K1
+	VMOVDQA64 Z5, Z6
+	VPTESTMD  Z1, Z6, K2
+	VPADDD    Z0, Z6, Z6
+	VPADDD    Z2, Z6, K2, Z6
+	VPORD     Z4, Z5, K1, Z6
+	VMOVUPS   64(CX)(R8*4), Z5
+	VCMPPS    $0x03, Z5, Z5, K1
+	VMOVDQA64 Z5, Z7
+	VPTESTMD  Z1, Z7, K2
+	VPADDD    Z0, Z7, Z7
+	VPADDD    Z2, Z7, K2, Z7
+	VPORD     Z4, Z5, K1, Z7
+	VMOVDQA64 Z3, Z5
+	VPERMI2W  Z7, Z6, Z5
+	VMOVDQU64 Z5, (AX)(R8*2)
+	ADDQ      $0x20, R8
+	CMPQ      R8, DX
 	JLT       loop
+	ADDQ      BX, AX
+	ADDQ      SI, CX
+	DECQ      DI
+	JNZ       row
 	VZEROUPPER
 	RET
+
+DATA quiet16<>+0(SB)/8, $0x0040000000400000
+DATA quiet16<>+8(SB)/8, $0x0040000000400000
+DATA quiet16<>+16(SB)/8, $0x0040000000400000
+DATA quiet16<>+24(SB)/8, $0x0040000000400000
+DATA quiet16<>+32(SB)/8, $0x0040000000400000
+DATA quiet16<>+40(SB)/8, $0x0040000000400000
+DATA quiet16<>+48(SB)/8, $0x0040000000400000
+DATA quiet16<>+56(SB)/8, $0x0040000000400000
+GLOBL quiet16<>(SB), RODATA|NOPTR, $64
 
 // func addBFloatRowsLoopAVX512(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride int, rows int, n int)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·addBFloatRowsLoopAVX512(SB), NOSPLIT, $0-64
+	VMOVDQU64 magnitude16<>+0(SB), Z0
 	MOVQ      sums+0(FP), AX
 	MOVQ      most+8(FP), CX
 	MOVQ      src+16(FP), DX
@@ -5016,21 +5081,20 @@ TEXT ·addBFloatRowsLoopAVX512(SB), NOSPLIT, $0-64
 	MOVQ      n+56(FP), R9
 	SHLQ      $0x01, BX
 	SHLQ      $0x03, DI
-	VMOVDQU64 magnitude16<>+0(SB), Z0
 
 columns:
 	VMOVUPD (AX), Z1
 	VMOVUPD 64(AX), Z2
-	VMOVUPS (CX), Z3
+	VMOVUPD (CX), Z3
 	VMOVUPD 128(AX), Z4
 	VMOVUPD 192(AX), Z5
-	VMOVUPS 64(CX), Z6
+	VMOVUPD 64(CX), Z6
 	VMOVUPD 256(AX), Z7
 	VMOVUPD 320(AX), Z8
-	VMOVUPS 128(CX), Z9
+	VMOVUPD 128(CX), Z9
 	VMOVUPD 384(AX), Z10
 	VMOVUPD 448(AX), Z11
-	VMOVUPS 192(CX), Z12
+	VMOVUPD 192(CX), Z12
 	MOVQ    DX, R10
 	MOVQ    SI, R11
 	MOVQ    R8, R12
@@ -5084,16 +5148,16 @@ rows:
 	JNZ           rows
 	VMOVUPD       Z1, (AX)
 	VMOVUPD       Z2, 64(AX)
-	VMOVUPS       Z3, (CX)
+	VMOVUPD       Z3, (CX)
 	VMOVUPD       Z4, 128(AX)
 	VMOVUPD       Z5, 192(AX)
-	VMOVUPS       Z6, 64(CX)
+	VMOVUPD       Z6, 64(CX)
 	VMOVUPD       Z7, 256(AX)
 	VMOVUPD       Z8, 320(AX)
-	VMOVUPS       Z9, 128(CX)
+	VMOVUPD       Z9, 128(CX)
 	VMOVUPD       Z10, 384(AX)
 	VMOVUPD       Z11, 448(AX)
-	VMOVUPS       Z12, 192(CX)
+	VMOVUPD       Z12, 192(CX)
 	ADDQ          $0x00000200, AX
 	ADDQ          $0x00000100, CX
 	ADDQ          $0x00000080, DX
@@ -5103,140 +5167,76 @@ rows:
 	VZEROUPPER
 	RET
 
-DATA upperHalves<>+0(SB)/8, $0x0007000500030001
-DATA upperHalves<>+8(SB)/8, $0x000f000d000b0009
-DATA upperHalves<>+16(SB)/8, $0x0017001500130011
-DATA upperHalves<>+24(SB)/8, $0x001f001d001b0019
-DATA upperHalves<>+32(SB)/8, $0x0027002500230021
-DATA upperHalves<>+40(SB)/8, $0x002f002d002b0029
-DATA upperHalves<>+48(SB)/8, $0x0037003500330031
-DATA upperHalves<>+56(SB)/8, $0x003f003d003b0039
-GLOBL upperHalves<>(SB), RODATA|NOPTR, $64
+// func nearestLoopAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[4][4]float64)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, AVX512VPOPCNTDQ, FMA3
+TEXT ·nearestLoopAVX512(SB), NOSPLIT, $0-56
+	MOVQ         q+16(FP), AX
+	MOVQ         k+24(FP), CX
+	MOVQ         n+32(FP), DX
+	MOVQ         constants+48(FP), BX
+	VBROADCASTSD skip+40(FP), Y1
+	VADDPD       start<>+0(SB), Y1, Y1
+	VMOVUPD      one64<>+0(SB), Y2
+	VMOVUPD      none<>+0(SB), Y3
+	VADDPD       Y2, Y2, Y4
+	VMOVDQU64    (AX), Y0
+	MOVQ         best+0(FP), AX
+	MOVQ         away+8(FP), SI
+	VMOVUPD      (AX), Y5
+	VMOVUPD      (SI), Y6
+	VMOVUPD      32(AX), Y7
+	VMOVUPD      32(SI), Y8
+	VMOVUPD      64(AX), Y9
+	VMOVUPD      64(SI), Y10
+	VMOVUPD      96(AX), Y11
+	VMOVUPD      96(SI), Y12
+	VMOVUPD      (BX), Y13
+	VMOVUPD      32(BX), Y14
+	VMOVUPD      64(BX), Y15
+	VMOVUPD      96(BX), Y16
 
-DATA belowHalf16<>+0(SB)/8, $0x00007fff00007fff
-DATA belowHalf16<>+8(SB)/8, $0x00007fff00007fff
-DATA belowHalf16<>+16(SB)/8, $0x00007fff00007fff
-DATA belowHalf16<>+24(SB)/8, $0x00007fff00007fff
-DATA belowHalf16<>+32(SB)/8, $0x00007fff00007fff
-DATA belowHalf16<>+40(SB)/8, $0x00007fff00007fff
-DATA belowHalf16<>+48(SB)/8, $0x00007fff00007fff
-DATA belowHalf16<>+56(SB)/8, $0x00007fff00007fff
-GLOBL belowHalf16<>(SB), RODATA|NOPTR, $64
-
-DATA lastBit16<>+0(SB)/8, $0x0001000000010000
-DATA lastBit16<>+8(SB)/8, $0x0001000000010000
-DATA lastBit16<>+16(SB)/8, $0x0001000000010000
-DATA lastBit16<>+24(SB)/8, $0x0001000000010000
-DATA lastBit16<>+32(SB)/8, $0x0001000000010000
-DATA lastBit16<>+40(SB)/8, $0x0001000000010000
-DATA lastBit16<>+48(SB)/8, $0x0001000000010000
-DATA lastBit16<>+56(SB)/8, $0x0001000000010000
-GLOBL lastBit16<>(SB), RODATA|NOPTR, $64
-
-DATA unit16<>+0(SB)/8, $0x0000000100000001
-DATA unit16<>+8(SB)/8, $0x0000000100000001
-DATA unit16<>+16(SB)/8, $0x0000000100000001
-DATA unit16<>+24(SB)/8, $0x0000000100000001
-DATA unit16<>+32(SB)/8, $0x0000000100000001
-DATA unit16<>+40(SB)/8, $0x0000000100000001
-DATA unit16<>+48(SB)/8, $0x0000000100000001
-DATA unit16<>+56(SB)/8, $0x0000000100000001
-GLOBL unit16<>(SB), RODATA|NOPTR, $64
-
-DATA quiet16<>+0(SB)/8, $0x0040000000400000
-DATA quiet16<>+8(SB)/8, $0x0040000000400000
-DATA quiet16<>+16(SB)/8, $0x0040000000400000
-DATA quiet16<>+24(SB)/8, $0x0040000000400000
-DATA quiet16<>+32(SB)/8, $0x0040000000400000
-DATA quiet16<>+40(SB)/8, $0x0040000000400000
-DATA quiet16<>+48(SB)/8, $0x0040000000400000
-DATA quiet16<>+56(SB)/8, $0x0040000000400000
-GLOBL quiet16<>(SB), RODATA|NOPTR, $64
-
-// func roundBFloatsLoopAVX512(dst *uint16, dstStride int, src *float32, srcStride int, rows int, n int)
-// Requires: AVX, AVX512BW, AVX512F
-TEXT ·roundBFloatsLoopAVX512(SB), NOSPLIT, $0-48
-	MOVQ      dst+0(FP), AX
-	MOVQ      src+16(FP), CX
-	MOVQ      n+40(FP), DX
-	MOVQ      dstStride+8(FP), BX
-	MOVQ      srcStride+24(FP), SI
-	MOVQ      rows+32(FP), DI
-	SHLQ      $0x01, BX
-	SHLQ      $0x02, SI
-	VMOVDQU64 belowHalf16<>+0(SB), Z0
-	VMOVDQU64 lastBit16<>+0(SB), Z1
-	VMOVDQU64 unit16<>+0(SB), Z2
-	VMOVDQU64 quiet16<>+0(SB), Z3
-	VMOVDQU64 upperHalves<>+0(SB), Z4
-
-row:
-	XORQ R8, R8
-
-loop:
-	VMOVUPS   (CX)(R8*4), Z5
-	VCMPPS    $0x03, Z5, Z5, K1
-	VMOVDQA64 Z5, Z6
-	VPTESTMD  Z1, Z6, K2
-	VPADDD    Z0, Z6, Z6
-	VPADDD    Z2, Z6, K2, Z6
-	VPORD     Z3, Z5, K1, Z6
-	VMOVUPS   64(CX)(R8*4), Z5
-	VCMPPS    $0x03, Z5, Z5, K1
-	VMOVDQA64 Z5, Z7
-	VPTESTMD  Z1, Z7, K2
-	VPADDD    Z0, Z7, Z7
-	VPADDD    Z2, Z7, K2, Z7
-	VPORD     Z3, Z5, K1, Z7
-	VMOVDQA64 Z4, Z5
-	VPERMI2W  Z7, Z6, Z5
-	VMOVDQU64 Z5, (AX)(R8*2)
-	ADDQ      $0x20, R8
-	CMPQ      R8, DX
-	JLT       loop
-	ADDQ      BX, AX
-	ADDQ      SI, CX
-	DECQ      DI
-	JNZ       row
-	VZEROUPPER
-	RET
-
-// func scaleToBFloatsLoopAVX512(dst *uint16, sums *int32, offset int32, unit float32, n int)
-// Requires: AVX, AVX512BW, AVX512F
-TEXT ·scaleToBFloatsLoopAVX512(SB), NOSPLIT, $0-32
-	MOVQ         dst+0(FP), AX
-	MOVQ         sums+8(FP), CX
-	MOVQ         n+24(FP), DX
-	VBROADCASTSS offset+16(FP), Z0
-	VBROADCASTSS unit+20(FP), Z1
-	VMOVDQU64    belowHalf16<>+0(SB), Z2
-	VMOVDQU64    lastBit16<>+0(SB), Z3
-	VMOVDQU64    unit16<>+0(SB), Z4
-	VMOVDQU64    upperHalves<>+0(SB), Z5
-	XORQ         BX, BX
-
-loop:
-	VMOVDQU32 (CX)(BX*4), Z6
-	VPADDD    Z6, Z6, Z6
-	VPSUBD    Z0, Z6, Z6
-	VCVTDQ2PS Z6, Z6
-	VMULPS    Z1, Z6, Z6
-	VPTESTMD  Z3, Z6, K1
-	VPADDD    Z2, Z6, Z6
-	VPADDD    Z4, Z6, K1, Z6
-	VMOVDQU32 64(CX)(BX*4), Z7
-	VPADDD    Z7, Z7, Z7
-	VPSUBD    Z0, Z7, Z7
-	VCVTDQ2PS Z7, Z7
-	VMULPS    Z1, Z7, Z7
-	VPTESTMD  Z3, Z7, K1
-	VPADDD    Z2, Z7, Z7
-	VPADDD    Z4, Z7, K1, Z7
-	VMOVDQA64 Z5, Z8
-	VPERMI2W  Z7, Z6, Z8
-	VMOVDQU64 Z8, (AX)(BX*2)
-	ADDQ      $0x20, BX
-	CMPQ      BX, DX
-	JLT       loop
+key:
+	VPXORQ.BCST  (CX), Y0, Y17
+	VPOPCNTQ     Z17, Z17
+	VCVTQQ2PD    Y17, Y18
+	VFNMADD213PD Y13, Y4, Y18
+	VMULPD       Y16, Y18, Y17
+	VMOVAPD      Y18, Y18
+	VFNMADD231PD Y14, Y17, Y18
+	VFMADD231PD  Y16, Y18, Y17
+	VMULPD       Y15, Y1, Y18
+	VSUBPD       Y18, Y17, Y17
+	VPMOVQ2M     Y1, K1
+	VBLENDMPD    Y3, Y17, K1, Y17
+	VCMPPD       $0x01, Y17, Y5, K1
+	VCMPPD       $0x01, Y17, Y7, K2
+	VCMPPD       $0x01, Y17, Y9, K3
+	VCMPPD       $0x01, Y17, Y11, K4
+	VMINPD       Y9, Y17, Y18
+	VMAXPD       Y11, Y18, Y11
+	VBLENDMPD    Y10, Y1, K3, Y19
+	VBLENDMPD    Y19, Y12, K4, Y12
+	VMINPD       Y7, Y17, Y18
+	VMAXPD       Y9, Y18, Y9
+	VBLENDMPD    Y8, Y1, K2, Y20
+	VBLENDMPD    Y20, Y10, K3, Y10
+	VMINPD       Y5, Y17, Y18
+	VMAXPD       Y7, Y18, Y7
+	VBLENDMPD    Y6, Y1, K1, Y21
+	VBLENDMPD    Y21, Y8, K2, Y8
+	VMAXPD       Y5, Y17, Y5
+	VBLENDMPD    Y1, Y6, K1, Y6
+	VADDPD       Y2, Y1, Y1
+	SUBQ         $0x08, CX
+	DECQ         DX
+	JNZ          key
+	VMOVUPD      Y5, (AX)
+	VMOVUPD      Y6, (SI)
+	VMOVUPD      Y7, 32(AX)
+	VMOVUPD      Y8, 32(SI)
+	VMOVUPD      Y9, 64(AX)
+	VMOVUPD      Y10, 64(SI)
+	VMOVUPD      Y11, 96(AX)
+	VMOVUPD      Y12, 96(SI)
 	VZEROUPPER
 	RET

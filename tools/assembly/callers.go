@@ -33,8 +33,9 @@ func callers() []byte {
 	return text
 }
 
-// writeCaller writes the function that gives whole steps to the assembly and the rest to a narrower loop. Before it takes addresses it
-// looks at the last value that the assembly reads of every slice, so that slices that are too short panic.
+// writeCaller writes the function that gives whole steps to the assembly and the rest to a narrower loop. Before it
+// takes addresses it looks at the last value that the assembly reads of every slice, so that slices that are too short
+// panic.
 func (l *innerLoop) writeCaller(b *strings.Builder) {
 	var params, last, toAssembly, rest []string
 	length, some := "", "n > 0" // of what the loop runs over; there is something to do
@@ -72,10 +73,11 @@ func (l *innerLoop) writeCaller(b *strings.Builder) {
 	call := fmt.Sprintf("%sLoop%s(%s, n)", l.name, l.set, strings.Join(toAssembly, ", "))
 	other := fmt.Sprintf("%s(%s)", l.narrower(), strings.Join(rest, ", "))
 
-	fmt.Fprintf(b, "\n// %s%s is %sGo.\nfunc %s%s(%s) %s {\n", l.name, l.set, l.name, l.name, l.set, strings.Join(params, ", "), l.result)
+	fmt.Fprintf(b, "\n// %s%s is %sGo.\n", l.name, l.set, l.name)
+	fmt.Fprintf(b, "func %s%s(%s) %s {\n", l.name, l.set, strings.Join(params, ", "), l.result)
 	fmt.Fprintf(b, "n := %s &^ %d\n", length, l.step-1)
 	if l.finite != "" {
-		fmt.Fprintf(b, "if %s-%s != 0 { // not finite: there may be values that are no numbers\nn = 0\n}\n", l.finite, l.finite)
+		fmt.Fprintf(b, "if %s-%s != 0 { // not finite: values may be NaN\nn = 0\n}\n", l.finite, l.finite)
 	}
 	bounds := ""
 	if len(last) > 0 {
@@ -93,8 +95,8 @@ func (l *innerLoop) writeCaller(b *strings.Builder) {
 	}
 }
 
-// last is the index of the last value that the assembly reads of slice i: words hold a bit for each value; a parameter after the slice
-// whose name ends in stride is from one of its rows to the next.
+// last is the index of the last value that the assembly reads of slice i: words hold a bit for each value; a parameter
+// after the slice whose name ends in stride is from one of its rows to the next.
 func (l *innerLoop) last(i int) string {
 	n := "n-1"
 	if l.params[i].kind == "[]uint64" {

@@ -14,18 +14,7 @@ const (
 	tableSize  = 32 // of the eight integers of a row that a group reads; those of lookupRows rows follow one another
 )
 
-// bytes32 is a constant of 32 bytes.
-func bytes32(name string, f func(i int) byte) Mem {
-	m := GLOBL(name, RODATA|NOPTR)
-	for i := range 32 {
-		DATA(i, U8(f(i)))
-	}
-	return m
-}
-
-func same(b byte) func(int) byte { return func(int) byte { return b } }
-
-// lookupParts are what differs between instruction sets.
+// lookupParts are the parts of lookup that differ between instruction sets.
 type lookupParts struct {
 	clear   func()                                 // the 16-bit sums
 	indices func(panel Mem) (low, high VecVirtual) // of the tables' entries, for 32 columns
@@ -34,17 +23,16 @@ type lookupParts struct {
 	finish  func(i int, to Mem, before GPVirtual) // writes them as 32 bits, added to what is there if before has all bits
 }
 
-// lookup: 8 sums of bytes (4 rows × 64 columns) stay in registers; every flush groups they are added to 16-bit sums of
-// even and of odd columns, for which only AVX-512 has registers too.
+// lookup keeps 8 registers of byte sums, 4 rows × 64 columns. After flush groups they are added to 16-bit sums, apart
+// for even and odd columns. Only AVX-512 has registers for these too.
 func lookup() {
-	nibbles := bytes32("nibbles", same(0x0f))
 	evens := bytes32("evens", func(i int) byte { return byte(0xff * (1 - i%2)) })
 	lookupWith(avx2, func() lookupParts {
 		frame, base := AllocLocal(lookupRows*2*64+32), GP64()
 		LEAQ(frame.Offset(31), base)
 		ANDQ(I32(-32), base) // sums that cross lines of the cache cost a third of the speed
 		wide := Mem{Base: base}
-		mask, even := constant(nibbles), constant(evens)
+		mask, even := constant(nibbles()), constant(evens)
 		return lookupParts{
 			clear: func() {
 				t := YMM()
@@ -90,14 +78,19 @@ func lookup() {
 			},
 		}
 	})
-	// A permutation of all bytes, with the table in both lanes, does not see what an index has above four bits. Tables are broadcast
-	// to the registers of AVX2, for the others it takes a shuffle.
+}
+
+// wideLookup permutes bytes of a whole register, with the table in both of its lanes. This does not see what an index
+// has above four bits. Tables are broadcast to AVX2's registers; to the others it would take a shuffle.
+func wideLookup() {
 	var inOrder [2]Mem
 	for i := range inOrder {
 		inOrder[i] = words8(fmt.Sprintf("columns%d", i), func(j int) uint32 { return uint32(8*i+j)*(1<<16+1) + 16<<16 })
 	}
 	lookupWith(avx512, func() lookupParts {
-		wide := [2 * lookupRows][2]VecPhysical{{Y16, Y17}, {Y18, Y19}, {Y20, Y21}, {Y22, Y23}, {Y24, Y25}, {Y26, Y27}, {Y28, Y29}, {Y30, Y31}}
+		wide := [2 * lookupRows][2]VecPhysical{
+			{Y16, Y17}, {Y18, Y19}, {Y20, Y21}, {Y22, Y23}, {Y24, Y25}, {Y26, Y27}, {Y28, Y29}, {Y30, Y31},
+		}
 		return lookupParts{
 			clear: func() {
 				for _, w := range wide {
@@ -136,7 +129,8 @@ func lookup() {
 }
 
 func lookupWith(set string, prepare func() lookupParts) {
-	beginOther(set, "lookup", "func(sums *int32, stride int, tables, panel *byte, groups, skip, panels, flush int, add bool)",
+	beginOther(set, "lookup",
+		"func(sums *int32, stride int, tables, panel *byte, groups, skip, panels, flush int, add bool)",
 		"for all panels; skip groups lie between what it reads of two of them.")
 	panel, flush := pointer("panel"), pointer("flush")
 	sums, stride := pointer("sums"), pointer("stride")
@@ -205,101 +199,4 @@ func lookupWith(set string, prepare func() lookupParts) {
 	DECQ(panels)
 	JNZ(LabelRef("panel"))
 	end()
-}
-
-// argument is where a parameter lies.
-func argument(name string) Mem {
-	m, err := Param(name).Resolve()
-	if err != nil {
-		panic(err)
-	}
-	return m.Addr
-}
-
-// makeTables: the sum that four bits choose is one of four sums of the first two integers and one of four of the others. A
-// register holds the tables of eight integers, a lane for each four.
-func makeTables() {
-	byLow := bytes32("lowBits", func(n int) byte { return byte(n%4 + n/16*4) })
-	byHigh := bytes32("highBits", func(n int) byte { return byte(n/4%4 + n/16*4) })
-	first := bytes32("first", func(n int) byte { return byte(n % 16 &^ 3) })
-	ones := bytes32("ones", same(1))
-	middle := words8("middleBytes", all(0x00ffff00))
-	tables := func(set string, spread func() func(j int, lower, upper VecVirtual) (a, b VecVirtual)) {
-		beginOther(set, "makeTables", "func(dst *byte, q *int8, n int) (sum int32)", "for n integers, a multiple of 32.")
-		dst, q, n := pointer("dst"), pointer("q"), pointer("n")
-		zero, total, one := YMM(), YMM(), constant(ones)
-		lowest := constant(first)
-		entries := spread()
-		inner := constant(middle)
-		VPXOR(zero, zero, zero)
-		VPXOR(total, total, total)
-
-		Label("block")
-		values, negative, absolute, t := YMM(), YMM(), YMM(), YMM()
-		VMOVDQU(Mem{Base: q}, values)
-		VPABSB(values, absolute)
-		VPSADBW(zero, absolute, absolute)
-		VPADDQ(absolute, total, total)
-		// The entry that no bits choose, in all bytes of 32 bits.
-		VPSUBB(values, zero, negative)
-		VPMAXSB(zero, negative, negative)
-		VPMADDUBSW(one, negative, negative)
-		VPSRLD(Imm(16), negative, t)
-		VPADDD(t, negative, negative)
-		VPSHUFB(lowest, negative, negative)
-		// Bytes 0, q0, q1, q0+q1; and the same of q2 and q3.
-		pairs, upper, lower := YMM(), YMM(), YMM()
-		VPMADDUBSW(values, one, pairs)
-		VPSLLD(Imm(8), values, lower)
-		VPAND(inner, lower, lower)
-		VPSLLD(Imm(24), pairs, t)
-		VPOR(t, lower, lower)
-		VPADDB(negative, lower, lower)
-		VPSRLD(Imm(8), values, upper)
-		VPAND(inner, upper, upper)
-		VPSRLD(Imm(16), pairs, pairs)
-		VPSLLD(Imm(24), pairs, pairs)
-		VPOR(pairs, upper, upper)
-		for j := range 4 {
-			a, b := entries(j, lower, upper)
-			VPADDB(b, a, a)
-			VMOVDQU(a, Mem{Base: dst, Disp: lookupRows * tableSize * j})
-		}
-		ADDQ(Imm(32), q)
-		ADDQ(U32(4*lookupRows*tableSize), dst)
-		SUBQ(Imm(32), n)
-		JNZ(LabelRef("block"))
-		half, other, result := XMM(), XMM(), GP32()
-		VEXTRACTI128(Imm(1), total, half)
-		VPADDQ(half, total.AsX(), half)
-		VPSRLDQ(Imm(8), half, other)
-		VPADDQ(other, half, half)
-		VMOVD(half, result)
-		Store(result, ReturnIndex(0))
-		end()
-	}
-	tables(avx2, func() func(j int, lower, upper VecVirtual) (a, b VecVirtual) {
-		low, high := constant(byLow), constant(byHigh)
-		return func(j int, lower, upper VecVirtual) (a, b VecVirtual) {
-			a, b = YMM(), YMM()
-			VPERMQ(Imm(uint64(0x55*j)), lower, a)
-			VPERMQ(Imm(uint64(0x55*j)), upper, b)
-			VPSHUFB(low, a, a)
-			VPSHUFB(high, b, b)
-			return a, b
-		}
-	})
-	tables(avx512, func() func(j int, lower, upper VecVirtual) (a, b VecVirtual) {
-		var low, high [4]Mem // where the four bytes of the eight integers j lie
-		for j := range low {
-			low[j] = bytes32(fmt.Sprintf("lowBits%d", j), func(n int) byte { return byte(8*j + n%4 + n/16*4) })
-			high[j] = bytes32(fmt.Sprintf("highBits%d", j), func(n int) byte { return byte(8*j + n/4%4 + n/16*4) })
-		}
-		return func(j int, lower, upper VecVirtual) (a, b VecVirtual) {
-			a, b = constant(low[j]), constant(high[j])
-			VPERMB(lower, a, a)
-			VPERMB(upper, b, b)
-			return a, b
-		}
-	})
 }

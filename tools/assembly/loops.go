@@ -20,8 +20,8 @@ const (
 	avx512 = "AVX512"
 )
 
-// innerLoop is an inner loop of kernels/cpu for one instruction set. The Go function of its name, with Go at its end, says what it computes and has
-// its parameters.
+// innerLoop is an inner loop of kernels/cpu for one instruction set. The Go function of its name, with Go at its end,
+// says what it computes and has its parameters.
 type innerLoop struct {
 	set, name string
 	params    []param
@@ -37,9 +37,9 @@ type param struct{ name, kind string }
 // innerLoops are all of them, in the order of their declaration.
 var innerLoops []*innerLoop
 
-// begin declares the assembly of a loop over values: n of them, a multiple of step, which is the last parameter; the others are
-// those of the Go function, with pointers for slices. The caller, which leaves the other values to a narrower
-// instruction set or to Go, is generated.
+// begin declares the assembly of a loop over values: n of them, a multiple of step, which is the last parameter; the
+// others are those of the Go function, with pointers for slices. The caller, which leaves the other values to a
+// narrower instruction set or to Go, is generated.
 func begin(set, name string, step int, more ...func(*innerLoop)) {
 	l := &innerLoop{set: set, name: name, step: step}
 	l.params, l.result = goSignature(name)

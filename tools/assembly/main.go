@@ -1,10 +1,11 @@
-// Command assembly writes the inner loops of kernels/cpu for amd64: the assembly, its declarations, and the Go functions that
-// call it.
+// Command assembly writes the inner loops of kernels/cpu for amd64: the assembly, its declarations, and the Go
+// functions that call it.
 //
 //	go run -C tools/assembly .
 //
-// What a loop computes is written in Go in kernels/cpu: the function of its name with Go at its end, whose parameters the
-// assembly has too. A test compares the two, bit by bit. Floating-point products and sums round separately everywhere.
+// What a loop computes is written in Go in kernels/cpu: the function of its name with Go at its end, whose parameters
+// the assembly has too. A test compares the two, bit by bit. Floating-point products and sums round separately
+// everywhere.
 package main
 
 import (
@@ -27,14 +28,20 @@ func main() {
 		}
 	}
 	ConstraintExpr("amd64")
-	makeTables()
-	lookup()
-	arrange()
-	rounding()
-	products()
-	vectors()
-	network()
-	wide()
+	for _, write := range []func(){
+		andCounts, addCounts, tile, makeTables, lookup,
+		packSigns, packMask, transposeBits, transposeBytes,
+		scaleIntegers, scaleToBFloats, affineSums, signsOfSums, addScaled, randomWords, roundRow, roundColumns,
+		affine, roundBFloats, widenBFloats, mask, maskBFloats, add, multiply, scale,
+		sumSquares, addRows, addBFloatRows, absMax, absMaxProduct, maximum, exponentials,
+		quantize, maskNormalized, addNormalized, valueGradient, scoreGradient, nearest, ranked, adam,
+		// With long registers, more registers, or masks, where these gain much. Looking up does not gain from long registers:
+		// they shuffle at half the rate.
+		wideCountSigns, wideMakeTables, wideLookup, wideScaleToBFloats, wideSignsOfSums, wideRandomWords, wideRoundRow,
+		wideRoundColumns, wideRoundBFloats, wideAddBFloatRows, wideNearest,
+	} {
+		write()
+	}
 	Generate()
 	if err := os.WriteFile(filepath.Join(dir, "callers_amd64.go"), callers(), 0o644); err != nil {
 		log.Fatal(err)

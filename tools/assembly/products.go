@@ -6,22 +6,13 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-func products() {
-	andCountsAVX2()
-	tileAVX2()
-}
-
-// andCountsAVX2 counts the bits of four rows at a time, a nibble's by a shuffle (Muła).
-func andCountsAVX2() {
+// andCounts counts the bits of four rows at a time, a nibble's by a shuffle (Muła).
+func andCounts() {
 	const rows = 4
-	table := bytes32("nibbleCounts", func(i int) byte {
-		n := i % 16
-		return byte(n&1 + n>>1&1 + n>>2&1 + n>>3)
-	})
 	beginOther(avx2, "andCounts", "func(dst *int32, x, w *uint64, steps, quads int)", "for 4*quads rows of 4*steps words.")
 	dst, x, w, size, quads := pointer("dst"), pointer("x"), pointer("w"), pointer("steps"), pointer("quads")
 	SHLQ(Imm(5), size)
-	mask, counts, zero := constant(NewDataAddr(Symbol{Name: "nibbles", Static: true}, 0)), constant(table), YMM()
+	mask, counts, zero := constant(nibbles()), constant(nibbleCounts()), YMM()
 	VPXOR(zero, zero, zero)
 	Label("quad")
 	row := [rows]GPVirtual{w, GP64(), GP64(), GP64()}
@@ -72,8 +63,69 @@ func andCountsAVX2() {
 	end()
 }
 
-// tileAVX2 keeps 4 × 8 sums in registers.
-func tileAVX2() {
+// wideCountSigns keeps the sums of 4 rows × 16 channels, as 64 bits, in registers.
+func wideCountSigns() {
+	const rows, registers = 4, 2
+	beginOther(avx512, "countSigns", "func(dst *int32, stride int, x *uint64, xStride int, w *uint64, channels, words int)",
+		"for 16 channels at a time.")
+	dst, stride, x, xStride := pointer("dst"), pointer("stride"), pointer("x"), pointer("xStride")
+	w, channels, words := pointer("w"), pointer("channels"), pointer("words")
+	SHLQ(Imm(2), stride)
+	SHLQ(Imm(3), xStride)
+	row := [rows]GPVirtual{x, GP64(), GP64(), GP64()}
+	to := [rows]GPVirtual{dst, GP64(), GP64(), GP64()}
+	for r := 1; r < rows; r++ {
+		LEAQ(Mem{Base: row[r-1], Index: xStride, Scale: 1}, row[r])
+		LEAQ(Mem{Base: to[r-1], Index: stride, Scale: 1}, to[r])
+	}
+	next, left := GP64(), GP64() // bytes to the next word of the channels; channels left
+	MOVQ(channels, next)
+	SHLQ(Imm(3), next)
+	MOVQ(channels, left)
+	Label("channels")
+	var sum [rows][registers]VecVirtual
+	for r := range sum {
+		for i := range sum[r] {
+			sum[r][i] = ZMM()
+			VPXORQ(sum[r][i], sum[r][i], sum[r][i])
+		}
+	}
+	at, k := GP64(), GP64()
+	MOVQ(w, at)
+	XORQ(k, k)
+	Label("words")
+	weights := [registers]VecVirtual{ZMM(), ZMM()}
+	for i := range weights {
+		VMOVDQU64(Mem{Base: at, Disp: 64 * i}, weights[i])
+	}
+	for r := range sum {
+		word := ZMM()
+		VPBROADCASTQ(Mem{Base: row[r], Index: k, Scale: 8}, word)
+		for i := range weights {
+			t := ZMM()
+			VPXORQ(weights[i], word, t)
+			VPOPCNTQ(t, t)
+			VPSUBQ(t, sum[r][i], sum[r][i])
+		}
+	}
+	ADDQ(next, at)
+	INCQ(k)
+	CMPQ(k, words)
+	JLT(LabelRef("words"))
+	for r := range sum {
+		for i, s := range sum[r] {
+			VPMOVQD(s, Mem{Base: to[r], Disp: 32 * i})
+		}
+		ADDQ(Imm(64), to[r])
+	}
+	ADDQ(U32(128), w)
+	SUBQ(Imm(16), left)
+	JNZ(LabelRef("channels"))
+	end()
+}
+
+// tile keeps 4 × 8 sums in registers.
+func tile() {
 	const rows = 4
 	beginOther(avx2, "tile", "func(c *float64, ldc int, a, b *float64, k int)", "with four lanes.")
 	c, ldc, a, b, k := pointer("c"), pointer("ldc"), pointer("a"), pointer("b"), pointer("k")

@@ -6,15 +6,53 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-func arrange() {
-	transposeBytes()
-	transposeBits()
+func packSigns() {
+	beginOther(avx2, "packSigns", "func(words *uint64, x *float32, n int)", "for n whole words.")
+	words, x, n, zero := pointer("words"), pointer("x"), pointer("n"), YMM()
+	VXORPS(zero, zero, zero)
+	packs(words, x, n, func(v VecVirtual) { VCMPPS(atLeast, zero, v, v) })
+	end()
+}
+
+func packMask() {
+	beginOther(avx2, "packMask", "func(words *uint64, x *float32, n int)", "for n whole words.")
+	words, x, n := pointer("words"), pointer("x"), pointer("n")
+	absolute, above := constant(magnitude()), constant(above1())
+	packs(words, x, n, func(v VecVirtual) {
+		VPAND(absolute, v, v)
+		VPSUBD(above, v, v)
+	})
+	end()
+}
+
+// packs packs the sign bits of what prepare makes of 64 values at a time.
+func packs(words, x, n GPVirtual, prepare func(v VecVirtual)) {
+	Label("word")
+	word := GP64()
+	XORQ(word, word)
+	for i := range 8 {
+		v, byte := YMM(), GP64()
+		VMOVUPS(Mem{Base: x, Disp: 32 * i}, v)
+		prepare(v)
+		VMOVMSKPS(v, byte.As32())
+		if i > 0 {
+			SHLQ(Imm(uint64(8*i)), byte)
+		}
+		ORQ(byte, word)
+	}
+	MOVQ(word, Mem{Base: words})
+	ADDQ(Imm(8), words)
+	ADDQ(U32(256), x)
+	DECQ(n)
+	JNZ(LabelRef("word"))
 }
 
 // transposeBytes: 8 rows of 16 bytes are 16 columns of 8, by three rounds of interleaving.
 func transposeBytes() {
-	beginOther(avx2, "transposeBytes", "func(dst *byte, dstStride int, src *byte, srcStride int, n int)", "for n columns, a multiple of 16.")
-	dst, dstStride, src, srcStride, n := pointer("dst"), pointer("dstStride"), pointer("src"), pointer("srcStride"), pointer("n")
+	beginOther(avx2, "transposeBytes", "func(dst *byte, dstStride int, src *byte, srcStride int, n int)",
+		"for n columns, a multiple of 16.")
+	dst, dstStride := pointer("dst"), pointer("dstStride")
+	src, srcStride, n := pointer("src"), pointer("srcStride"), pointer("n")
 	Label("columns")
 	from := GP64()
 	MOVQ(src, from)
@@ -36,8 +74,10 @@ func transposeBytes() {
 		}
 		x = y
 	}
-	interleave(VPUNPCKLBW, VPUNPCKHBW) // x[i]: columns 0..7 of rows 2i and 2i + 1; x[i+4]: columns 8..15
-	interleave(VPUNPCKLWD, VPUNPCKHWD) // x[0], x[1]: columns 0..3 of rows 0..3 and 4..7; x[2], x[3]: 8..11; x[4..7]: 4..7, 12..15
+	// x[i]: columns 0..7 of rows 2i and 2i + 1; x[i+4]: columns 8..15.
+	interleave(VPUNPCKLBW, VPUNPCKHBW)
+	// x[0], x[1]: columns 0..3 of rows 0..3 and 4..7; x[2], x[3]: 8..11; x[4..7]: 4..7, 12..15.
+	interleave(VPUNPCKLWD, VPUNPCKHWD)
 	interleave(VPUNPCKLDQ, VPUNPCKHDQ)
 	to := GP64()
 	for i, v := range [8]int{0, 4, 2, 6, 1, 5, 3, 7} { // columns 2i and 2i + 1
@@ -59,13 +99,11 @@ func transposeBytes() {
 // transposeBits: the bytes of eight words are brought together, then every 64 bits, an 8 × 8 matrix, are transposed.
 func transposeBits() {
 	pairs := bytes32("pairs", func(i int) byte { return byte(i%16/2 + i%2*8) })
-	order := words8("halves", func(i int) uint32 { return uint32(i/2 + i%2*4) })
-	masks := [3]Mem{}
-	for i, m := range []uint64{0x00aa00aa00aa00aa, 0x0000cccc0000cccc, 0x00000000f0f0f0f0} {
-		masks[i] = GLOBL([]string{"swap7", "swap14", "swap28"}[i], RODATA|NOPTR)
-		for j := range 4 {
-			DATA(8*j, U64(m))
-		}
+	order := words8("pairsOfLanes", func(i int) uint32 { return uint32(i/2 + i%2*4) })
+	masks := [3]Mem{
+		quads4("swap7", all[uint64](0x00aa00aa00aa00aa)),
+		quads4("swap14", all[uint64](0x0000cccc0000cccc)),
+		quads4("swap28", all[uint64](0x00000000f0f0f0f0)),
 	}
 	beginOther(avx2, "transposeBits", "func(dst *byte, src *uint64, stride, groups int)", "with a stride in bytes.")
 	dst, src, stride, groups := pointer("dst"), pointer("src"), pointer("stride"), pointer("groups")
