@@ -41,7 +41,7 @@ type Params struct {
 	TurnSeparator  string   `json:"turn_separator" usage:"text between two turns"`
 	StripThinking  bool     `json:"strip_thinking" usage:"leave out thoughts, from an opening think tag to the closing one"`
 	Filters        []string `json:"filters" usage:"conditions that a row must meet, all of them, such as score >= 3 or language = en"`
-	Format         string   `json:"format" usage:"jsonl, json (a list), csv, tsv or text, for files that are not parquet; empty: by extension and first bytes"`
+	Format         string   `json:"format" usage:"format of files that are not parquet, one of those in docs/data.md, such as jsonl or text; empty: by extension and first bytes"`
 	TextSplit      string   `json:"text_split" usage:"how plain text is divided into documents: file (not at all), blank (at empty lines), line, or another text, at which it is divided"`
 	OnBadFile      string   `json:"on_bad_file" source:"same" usage:"what a file that cannot be read does: stop the run, or skip the file"`
 }
