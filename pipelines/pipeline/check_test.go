@@ -109,3 +109,21 @@ func TestALaunchedStageHasADeadline(t *testing.T) {
 		t.Errorf("status %d: %s", o.status, tail(o.stderr))
 	}
 }
+
+// A value that a stage refuses is named with where it was given.
+func TestARefusedValueIsFound(t *testing.T) {
+	w := newWorld(t)
+	file := w.write("stages: {tokenize: , shard: , train: {\n    beta1: 3}}\n")
+	w.refuses(1, []string{"pipeline: stage train: batch_tokens is 0", "(given by --set train.batch_tokens=0)"},
+		"pipeline", "run", "--check", "--preset", "nano", "--set", "train.batch_tokens=0", "pipelines/v76.yml")
+	w.refuses(1, []string{"pipeline: stage train: ", "beta1", "(given by " + file + ":2)"}, "pipeline", "run", "--check", "--preset", "nano", file)
+}
+
+// What keeps several jobs from being done is told once at the end.
+func TestACauseIsToldOnce(t *testing.T) {
+	w := newWorld(t)
+	o := w.run("pipeline", tiny("--set", "shard.validation_share=0", "--set", "train.steps=40")...)
+	if o.status != 1 || !strings.Contains(o.stderr, "4 jobs failed:") || strings.Count(o.stderr, "nothing to measure on") != 1 {
+		t.Errorf("status %d: %s", o.status, o.stderr)
+	}
+}

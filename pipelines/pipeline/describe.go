@@ -94,7 +94,8 @@ func (s plannedStage) checkParameters(ctx context.Context, section []byte) error
 	var stderr bytes.Buffer
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(section), &stderr
 	if err := cmd.Run(); err != nil {
-		return errors.New(cmp.Or(strings.TrimSpace(stderr.String()), err.Error()))
+		said := strings.TrimPrefix(strings.TrimSpace(stderr.String()), s.Name+": ") // a program begins with its name
+		return errors.New(cmp.Or(said, err.Error()))
 	}
 	return nil
 }

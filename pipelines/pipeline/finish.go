@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -116,11 +117,22 @@ func (l *launcher) keep(ctx context.Context) error {
 	return nil
 }
 
+// failure says why a run could not end: each cause once, with the stages that it kept from their jobs.
 func failure(failed []event.JobFinished, stuck []string) error {
+	var causes []string
+	stages := map[string][]string{} // by cause
+	for _, f := range failed {
+		if stages[f.Cause] == nil {
+			causes = append(causes, f.Cause)
+		}
+		if !slices.Contains(stages[f.Cause], f.Listener) {
+			stages[f.Cause] = append(stages[f.Cause], f.Listener)
+		}
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s failed:", plural(len(failed), "job"))
-	for _, f := range failed {
-		fmt.Fprintf(&b, "\n  %s: %s", f.Listener, f.Cause)
+	for _, cause := range causes {
+		fmt.Fprintf(&b, "\n  %s: %s", strings.Join(stages[cause], ", "), cause)
 	}
 	for _, s := range stuck {
 		fmt.Fprintf(&b, "\n  %s waits for what they should have made", s)

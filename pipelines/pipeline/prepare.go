@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -79,7 +80,7 @@ func prepare(ctx context.Context, c *cli.Context) (*plan, error) {
 	if p.definition, err = file.Resolve(name, definitionOf(p.sources), fields); err != nil {
 		return nil, err
 	}
-	if err := p.checkValues(ctx); err != nil {
+	if err := p.checkValues(ctx, file); err != nil {
 		return nil, err
 	}
 	p.run = c.String("run")
@@ -105,10 +106,16 @@ func (p *plan) choosePreset(c *cli.Context) string {
 }
 
 // checkValues has every stage check its parameters beyond their types.
-func (p *plan) checkValues(ctx context.Context) error {
+func (p *plan) checkValues(ctx context.Context, file *pipelinefile.File) error {
 	var problems []error
 	for _, s := range p.stages {
-		problems = append(problems, s.checkParameters(ctx, p.definition.Stages[s.Name]))
+		err := s.checkParameters(ctx, p.definition.Stages[s.Name])
+		if err != nil {
+			if places := file.Given(s.Name, err.Error()); len(places) > 0 {
+				err = fmt.Errorf("%w (given by %s)", err, strings.Join(places, " and "))
+			}
+		}
+		problems = append(problems, err)
 		if slices.Contains(p.readers(), s.Name) {
 			problems = append(problems, p.checkSources(ctx, s))
 		}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
 
 	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/param"
@@ -93,6 +94,19 @@ func (f *File) Value(key string, fields map[string][]param.Field) (stage string,
 		return stage, b, err == nil
 	}
 	return "", nil, false
+}
+
+// Given says where the parameters of a stage that a message names were given: "pipelines/v76.yml:12" or
+// "--set train.steps=3".
+func (f *File) Given(stage, message string) []string {
+	words := strings.FieldsFunc(message, func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+	var places []string
+	for _, key := range slices.Sorted(maps.Keys(f.sections[stage])) {
+		if slices.Contains(words, key) {
+			places = append(places, f.sections[stage][key].Where)
+		}
+	}
+	return slices.Compact(places)
 }
 
 // Resolve makes the definition of a run. Stages that take a seed and are given
