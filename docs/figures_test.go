@@ -155,7 +155,7 @@ func compareRow(t *testing.T, page, label, format string, cells ...any) {
 }
 
 var (
-	measured = regexp.MustCompile(`(?m)^(dataset sealed|checkpoint |\s+\d+  ).*$`) // lines that do not depend on the machine
+	measured = regexp.MustCompile(`(?m)^(dataset sealed|checkpoint |\s+\d+  ).*$`) // equal on all machines
 	about    = regexp.MustCompile(`takes about (\d+) seconds`)
 	took     = regexp.MustCompile(`finished in (\S+)`)
 )

@@ -13,7 +13,8 @@ import (
 	"bitnet1/shared/run/artifact"
 )
 
-// question is what an experiment asks; its answer has a name, and files of that name are never those of another question.
+// question is what an experiment asks; its answer has a name, and files of that name are never those of another
+// question.
 type question struct {
 	Of    string              `json:"of"`             // grid or curves
 	Given []string            `json:"given"`          // the pipeline file and its flags, or runs
@@ -50,12 +51,14 @@ func claim(dir, name string, q question, force bool) error {
 	case force:
 	case err == nil && json.Unmarshal(b, &old) == nil && q.covers(old):
 	case err == nil:
-		return fmt.Errorf("%s has the answer to another question: give another --name, or none, or --force to replace it", path)
+		return fmt.Errorf("%s has the answer to another question: give another --name, or none, or --force to replace it",
+			path)
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	default:
 		if _, err := os.Stat(filepath.Join(dir, name+".md")); err == nil {
-			return fmt.Errorf("%s is there, and nothing says what it answers: give another --name, or none, or --force to replace it", filepath.Join(dir, name+".md"))
+			return fmt.Errorf("%s is there, and nothing says what it answers: give another --name, or none, "+
+				"or --force to replace it", filepath.Join(dir, name+".md"))
 		}
 	}
 	if b, err = json.MarshalIndent(q, "", "  "); err != nil {

@@ -26,7 +26,8 @@ import (
 func curvesCommand() *cli.Command {
 	return &cli.Command{
 		Name: "curves", Usage: "draw the losses of runs beside each other and write their table",
-		Description: "Reads the training logs, evaluations and probes of runs and writes NAME.png, NAME.csv (every step) and NAME.md.\n" +
+		Description: "Reads the training logs, evaluations and probes of runs and writes NAME.png, NAME.csv " +
+			"(every step) and NAME.md.\n" +
 			"Lines are training losses, dots are checkpoints on validation text.\n\n" +
 			"Example:\n   experiment curves --name streams --run strict=v76-75M-1a2b3c4d --run 'four bits=v76-75M-5e6f7a8b'",
 		Flags: append(commonFlags(),
@@ -82,7 +83,8 @@ func readCurves(j journal.Journal, given []string, programs string) ([]curve, er
 		}
 		for _, other := range all {
 			if other.run == run || other.label == label {
-				return nil, command.UsageError(fmt.Errorf("--run %s: the run or its label is given before, as %s=%s", text, other.label, other.run))
+				return nil, command.UsageError(fmt.Errorf("--run %s: the run or its label is given before, as %s=%s", text,
+					other.label, other.run))
 			}
 		}
 		c, err := readCurve(j, run, programs)
@@ -117,7 +119,8 @@ func lastCheckpoints(all []curve) table {
 		tables[i] = c.results
 	}
 	columns := columnsOf(tables)
-	t := table{columns: append([]column{{Name: "run"}, {Name: "steps"}, {Name: "million tokens"}}, columns...), legend: columns}
+	t := table{columns: append([]column{{Name: "run"}, {Name: "steps"}, {Name: "million tokens"}}, columns...),
+		legend: columns}
 	for _, c := range all {
 		row := []any{c.label, c.results.Last().Name, float64(c.last.Tokens) / 1e6}
 		t.rows = append(t.rows, append(row, cellsOf(c.results, columns)...))
@@ -125,11 +128,12 @@ func lastCheckpoints(all []curve) table {
 	return t
 }
 
-// everyStep is the table of all runs' steps. Where a checkpoint was saved, it has the mean loss since the one before and the
-// validation loss, too.
+// everyStep is the table of all runs' steps. Where a checkpoint was saved, it has the mean loss since the one before
+// and the validation loss, too.
 func everyStep(all []curve) table {
 	t := table{columns: []column{
-		{Name: "run"}, {Name: "step"}, {Name: "tokens"}, {Name: "training bits"}, {Name: "mean training bits"}, {Name: "validation bits"},
+		{Name: "run"}, {Name: "step"}, {Name: "tokens"}, {Name: "training bits"}, {Name: "mean training bits"},
+		{Name: "validation bits"},
 	}}
 	const training, mean, validation = 3, 4, 5
 	row := func(c curve, step int, tokens int64) []any {

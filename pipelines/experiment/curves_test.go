@@ -25,14 +25,16 @@ func TestCurves(t *testing.T) {
 		}
 		var log strings.Builder
 		for step := 1; step <= 500; step++ {
-			fmt.Fprintf(&log, `{"event":"step","step":%d,"tokens":%d,"train_bpc":%v}`+"\n", step, 1000*step, float64(5+i)+10/float64(step))
+			fmt.Fprintf(&log, `{"event":"step","step":%d,"tokens":%d,"train_bpc":%v}`+"\n", step, 1000*step,
+				float64(5+i)+10/float64(step))
 		}
 		fmt.Fprintf(&log, `{"event":"checkpoint","step":500,"tokens":500000,"train_bpc":5.5,"val_bpc":%d}`+"\n", 6+i)
 		if err := os.WriteFile(at, []byte(log.String()), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		model := artifact.Ref{Digest: fmt.Sprintf("%064d", i+1), Name: "m"}
-		announce(t, j, run, event.CheckpointSaved{Step: 250, Tokens: 250000, Model: artifact.Ref{Digest: fmt.Sprintf("%064d", 9), Name: "m"}})
+		announce(t, j, run,
+			event.CheckpointSaved{Step: 250, Tokens: 250000, Model: artifact.Ref{Digest: fmt.Sprintf("%064d", 9), Name: "m"}})
 		announce(t, j, run, event.CheckpointSaved{Step: 500, Tokens: 500000, TrainBits: 5.5, Model: model})
 		announce(t, j, run, event.EvaluationWritten{Step: 250, BitsPerToken: 9})
 		for _, d := range fakeDeclarations() {
@@ -41,8 +43,10 @@ func TestCurves(t *testing.T) {
 			}
 		}
 		if i == 1 {
-			announce(t, j, run, event.EvaluationWritten{Step: 500, Model: model, Report: model, BitsPerToken: 6.25, BitsPerByte: 1.5})
-			announce(t, j, run, event.ProbeWritten{Step: 500, Model: model, Health: model, TopLayer: 1, TopHead: 2, TopIPMR: 0.5, CopyAccuracy: 0.25})
+			announce(t, j, run,
+				event.EvaluationWritten{Step: 500, Model: model, Report: model, BitsPerToken: 6.25, BitsPerByte: 1.5})
+			announce(t, j, run, event.ProbeWritten{Step: 500, Model: model, Health: model, TopLayer: 1, TopHead: 2, TopIPMR: 0.5,
+				CopyAccuracy: 0.25})
 		}
 	}
 	said, err := run(t, "curves", "--data", data, "--name", "two", "--run", "v75", "--run", "pointing=v76")
@@ -59,7 +63,8 @@ func TestCurves(t *testing.T) {
 	}
 	out := filepath.Join(data, "experiments", "two")
 	csv, err := os.ReadFile(filepath.Join(out, "two.csv"))
-	if err != nil || !strings.Contains(string(csv), "\nv75,2,2000,10,,\n") || !strings.HasSuffix(string(csv), "\npointing,500,500000,6.02,5.5,7\n") {
+	if err != nil || !strings.Contains(string(csv), "\nv75,2,2000,10,,\n") ||
+		!strings.HasSuffix(string(csv), "\npointing,500,500000,6.02,5.5,7\n") {
 		t.Errorf("CSV (%v):\n%s", err, csv)
 	}
 	f, err := os.Open(filepath.Join(out, "two.png"))
@@ -71,8 +76,10 @@ func TestCurves(t *testing.T) {
 		t.Errorf("picture: %v", err)
 	}
 
-	for _, runs := range [][]string{{"--run", "v75", "--run", "v75"}, {"--run", "a=v75", "--run", "b=v75"}, {"--run", "a=v75", "--run", "a=v76"}} {
-		if _, err := run(t, append([]string{"curves", "--data", data}, runs...)...); err == nil || !strings.Contains(err.Error(), "given before") {
+	for _, runs := range [][]string{{"--run", "v75", "--run", "v75"}, {"--run", "a=v75", "--run", "b=v75"},
+		{"--run", "a=v75", "--run", "a=v76"}} {
+		if _, err := run(t, append([]string{"curves", "--data", data}, runs...)...); err == nil ||
+			!strings.Contains(err.Error(), "given before") {
 			t.Errorf("%v: %v", runs, err)
 		}
 	}

@@ -56,7 +56,8 @@ func fakePipeline(args []string) int {
 	j := journal.Open(args[slices.Index(args, "--data")+1])
 	for _, body := range []event.Body{
 		event.CheckpointSaved{Step: 1}, event.CheckpointSaved{Step: 20},
-		event.EvaluationWritten{Step: 20, BitsPerToken: bits}, event.ProbeWritten{Step: 20, TopIPMR: 0.25, TopHead: len(args)},
+		event.EvaluationWritten{Step: 20, BitsPerToken: bits},
+		event.ProbeWritten{Step: 20, TopIPMR: 0.25, TopHead: len(args)},
 	} {
 		e, err := event.New(run, "", "", event.Part{}, body)
 		if err == nil {
@@ -83,18 +84,21 @@ func fakeDeclarations() []results.Declaration {
 			Kind: answers, Row: &results.Column{Key: "step", Name: "checkpoint", Value: "{step}"},
 		}}},
 		{Stage: "evaluate", Answers: answers, Results: []results.Result{{
-			Kind: event.EvaluationWritten{}.Kind(), Columns: []results.Column{{Key: "bits", Name: "bits/token", Value: "{bits_per_token:.3}", Better: results.Lower}},
+			Kind:    event.EvaluationWritten{}.Kind(),
+			Columns: []results.Column{{Key: "bits", Name: "bits/token", Value: "{bits_per_token:.3}", Better: results.Lower}},
 		}}},
 		{Stage: "probe", Answers: answers, Results: []results.Result{{
 			Kind: event.ProbeWritten{}.Kind(),
 			Columns: []results.Column{
-				{Key: "head", Name: "top head", Value: "H{top_head}"}, {Key: "ipmr", Name: "IPMR", Value: "{top_ipmr:.1%}", Better: results.Higher, About: "how often a head copies"},
+				{Key: "head", Name: "top head", Value: "H{top_head}"},
+				{Key: "ipmr", Name: "IPMR", Value: "{top_ipmr:.1%}", Better: results.Higher, About: "how often a head copies"},
 			},
 		}}},
 	}
 }
 
-// fakeMeasurement is a stage that gives every pair of a checkpoint and a dataset numbers of its own: the lengths of the files.
+// fakeMeasurement is a stage that gives every pair of a checkpoint and a dataset numbers of its own: the lengths of the
+// files.
 func fakeMeasurement(name string, args []string) int {
 	all := fakeDeclarations()
 	d := all[slices.IndexFunc(all, func(d results.Declaration) bool { return d.Stage == name })]
@@ -155,7 +159,8 @@ func TestAxes(t *testing.T) {
 			t.Errorf("%s: got %+v, %v", text, a, err)
 		}
 	}
-	for _, text := range []string{"train.alibi", "alibi=true", "train.alibi=", "train.alibi=true,,false", "train.x=[0,1", "train.x=0]"} {
+	for _, text := range []string{"train.alibi", "alibi=true", "train.alibi=", "train.alibi=true,,false", "train.x=[0,1",
+		"train.x=0]"} {
 		if a, err := parseAxis(text); err == nil {
 			t.Errorf("%s was taken as %+v", text, a)
 		}
@@ -171,7 +176,8 @@ func TestGridIsCheckedFirst(t *testing.T) {
 	data := t.TempDir()
 	said, err := run(t, "grid", "--name", "g", "--programs", standIns(t), "--data", data,
 		"--grid", "train.stream_bits=1,4", "--grid", "train.alibi=true,x", "p.yml")
-	if err == nil || !strings.Contains(err.Error(), "alibi=x") || !strings.Contains(err.Error(), "nothing is run") || strings.Contains(said, "cell") {
+	if err == nil || !strings.Contains(err.Error(), "alibi=x") || !strings.Contains(err.Error(), "nothing is run") ||
+		strings.Contains(said, "cell") {
 		t.Errorf("it says %q and ends with %v", said, err)
 	}
 	if left, _ := os.ReadDir(data); len(left) > 0 {
@@ -197,7 +203,8 @@ func TestGrid(t *testing.T) {
 		t.Errorf("CSV:\n%s\nwant\n%s", csv, want)
 	}
 	markdown, err := os.ReadFile(filepath.Join(data, "experiments", "streams", "streams.md"))
-	if err != nil || !strings.Contains(string(markdown), "| 1 | false | off | 20 | **3.500** | H11 | 25.0 % |") || !strings.Contains(said, string(markdown)) {
+	if err != nil || !strings.Contains(string(markdown), "| 1 | false | off | 20 | **3.500** | H11 | 25.0 % |") ||
+		!strings.Contains(said, string(markdown)) {
 		t.Errorf("Markdown (%v):\n%s", err, markdown)
 	}
 	f, err := os.Open(filepath.Join(data, "experiments", "streams", "streams.png"))
@@ -235,7 +242,8 @@ func TestAnExperimentReplacesNoOther(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{
-		{"--name", "mine", "--grid", "train.alibi=true"}, {"--name", "mine", "--grid", "train.alibi=false", "--set", "train.steps=5"},
+		{"--name", "mine", "--grid", "train.alibi=true"},
+		{"--name", "mine", "--grid", "train.alibi=false", "--set", "train.steps=5"},
 		{"--name", "mine", "--grid", "train.alibi=false", "--grid", "train.steps=5"},
 	} {
 		if err := grid(args...); err == nil || !strings.Contains(err.Error(), "--force") {
@@ -248,9 +256,11 @@ func TestGridRefusesMistakes(t *testing.T) {
 	for want, args := range map[string][]string{
 		"one pipeline file": {"--grid", "a.b=1"},
 		"stage.key=value":   {"--grid", "b=1", "p.yml"},
-		"--plot loss: the columns are bits/token, top head, IPMR": {"--grid", "a.b=1", "--plot", "loss", "--programs", standIns(t), "p.yml"},
+		"--plot loss: the columns are bits/token, top head, IPMR": {"--grid", "a.b=1", "--plot", "loss", "--programs",
+			standIns(t), "p.yml"},
 	} {
-		if _, err := run(t, append([]string{"grid", "--data", t.TempDir()}, args...)...); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := run(t, append([]string{"grid", "--data", t.TempDir()}, args...)...); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%v: error %v, want %q in it", args, err, want)
 		}
 	}
@@ -271,7 +281,8 @@ func TestForgetting(t *testing.T) {
 
 	manifest := put(t, j, store, "ft", "shard", "manifest", "manifest.json", []byte(strings.Repeat("y", 40)))
 	announce(t, j, "ft", event.DatasetSealed{Manifest: manifest})
-	after := put(t, j, store, "ft", "train", "checkpoint", "step-000002.safetensors", tiny(t, manifest.Digest, `{"init_digest":"`+before.Digest+`"}`))
+	after := put(t, j, store, "ft", "train", "checkpoint", "step-000002.safetensors",
+		tiny(t, manifest.Digest, `{"init_digest":"`+before.Digest+`"}`))
 	announce(t, j, "ft", event.CheckpointSaved{Step: 2, Model: after, Manifest: manifest})
 
 	for _, d := range fakeDeclarations() {
@@ -283,7 +294,8 @@ func TestForgetting(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "| finetuning | IPMR | 40.0 % | 40.0 % | +0.0 % |"; !strings.Contains(said, want) || !strings.Contains(said, "- `IPMR`: how often a head copies (higher is better)") {
+	if want := "| finetuning | IPMR | 40.0 % | 40.0 % | +0.0 % |"; !strings.Contains(said, want) ||
+		!strings.Contains(said, "- `IPMR`: how often a head copies (higher is better)") {
 		t.Errorf("it lacks %s or what IPMR is:\n%s", want, said)
 	}
 	csv, err := os.ReadFile(filepath.Join(j.RunDir("ft"), "forgetting", "forgetting.csv"))
@@ -296,13 +308,16 @@ func TestForgetting(t *testing.T) {
 	if !strings.HasSuffix(string(csv), want) {
 		t.Errorf("CSV:\n%s\nwant at its end\n%s", csv, want)
 	}
-	if _, err := run(t, "forgetting", "--data", data, "--programs", standIns(t), "--run", "base"); err == nil || !strings.Contains(err.Error(), "random parameters") {
+	if _, err := run(t, "forgetting", "--data", data, "--programs", standIns(t), "--run", "base"); err == nil ||
+		!strings.Contains(err.Error(), "random parameters") {
 		t.Errorf("a run that began from nothing: error %v", err)
 	}
-	if _, err := run(t, "forgetting", "--data", data, "--programs", t.TempDir(), "--run", "ft"); err == nil || !strings.Contains(err.Error(), "no stage that measures") {
+	if _, err := run(t, "forgetting", "--data", data, "--programs", t.TempDir(), "--run", "ft"); err == nil ||
+		!strings.Contains(err.Error(), "no stage that measures") {
 		t.Errorf("without the programs: %v", err)
 	}
-	if _, err := run(t, "forgetting", "--data", data, "--run", "fy"); err == nil || !strings.Contains(err.Error(), "no run fy") {
+	if _, err := run(t, "forgetting", "--data", data, "--run", "fy"); err == nil ||
+		!strings.Contains(err.Error(), "no run fy") {
 		t.Errorf("a run that is not there: error %v", err)
 	}
 }
@@ -324,7 +339,8 @@ func tiny(t *testing.T, dataset, recipe string) []byte {
 	return b.Bytes()
 }
 
-func put(t *testing.T, j journal.Journal, store *artifact.Store, run, by, kind, name string, content []byte) artifact.Ref {
+func put(t *testing.T, j journal.Journal, store *artifact.Store, run, by, kind, name string,
+	content []byte) artifact.Ref {
 	t.Helper()
 	w, err := store.Create(kind, "", name)
 	if err != nil {

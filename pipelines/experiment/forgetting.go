@@ -25,10 +25,13 @@ import (
 func forgettingCommand() *cli.Command {
 	return &cli.Command{
 		Name: "forgetting", Usage: "compare a finetuned checkpoint with the one it began from, on the datasets of both",
-		Description: "Has every stage of the run that measures checkpoints on a dataset measure both checkpoints on both datasets, and writes\nforgetting.md and forgetting.csv.\n\nExample:\n   experiment forgetting --run v76-glm-ft-nano-1a2b3c4d",
+		Description: "Has every stage of the run that measures checkpoints on a dataset measure both checkpoints on both " +
+			"datasets, and writes\nforgetting.md and forgetting.csv.\n\nExample:\n   experiment forgetting --run " +
+			"v76-glm-ft-nano-1a2b3c4d",
 		Flags: append(commonFlags(),
 			&cli.StringFlag{Name: "run", Required: true, Usage: "the finetuning `RUN`"},
-			&cli.StringFlag{Name: "dataset", Usage: "`MANIFEST` of the dataset before finetuning (default: found among the runs of the data directory)"},
+			&cli.StringFlag{Name: "dataset", Usage: "`MANIFEST` of the dataset before finetuning (default: found among the " +
+				"runs of the data directory)"},
 			&cli.StringFlag{Name: "out", Usage: "output `DIR`ectory (default: the folder forgetting of the run)"},
 		),
 		Action: func(c *cli.Context) error {
@@ -110,12 +113,14 @@ func measuring(ctx context.Context, j journal.Journal, run, programs string) ([]
 			OnDataset bool `json:"on_dataset"`
 		}
 		answer, err := results.Describe(ctx, d.Stage, filepath.Join(programs, d.Stage))
-		if err == nil && json.Unmarshal(answer, &says) == nil && says.OnDataset && d.Answers == (event.CheckpointSaved{}).Kind() {
+		if err == nil && json.Unmarshal(answer, &says) == nil && says.OnDataset &&
+			d.Answers == (event.CheckpointSaved{}).Kind() {
 			found = append(found, d)
 		}
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("run %s has no stage that measures checkpoints on a dataset, and whose program is in %s", run, programs)
+		return nil, fmt.Errorf("run %s has no stage that measures checkpoints on a dataset, and whose program is in %s", run,
+			programs)
 	}
 	return found, nil
 }
@@ -195,7 +200,8 @@ func findDataset(j journal.Journal, sum string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("no run in this data directory has the dataset %s that the checkpoint was trained on: give its manifest with --dataset", digest.Short(sum))
+	return "", fmt.Errorf("no run in this data directory has the dataset %s that the checkpoint was trained on: give "+
+		"its manifest with --dataset", digest.Short(sum))
 }
 
 // datasetOf finds the manifest with a digest in a run.
@@ -213,8 +219,8 @@ func datasetOf(j journal.Journal, run, sum string) (string, error) {
 	return "", fmt.Errorf("run %s has not sealed the dataset %s", run, digest.Short(sum))
 }
 
-// measure has the stages measure both checkpoints on both datasets. The table has a row for each dataset and each column
-// that says which values are better.
+// measure has the stages measure both checkpoints on both datasets. The table has a row for each dataset and each
+// column that says which values are better.
 func (f *forgetting) measure(ctx context.Context) (table, error) {
 	t := table{
 		title:   filepath.Base(f.after) + " against the checkpoint that its training began from",

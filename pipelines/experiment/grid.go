@@ -15,8 +15,8 @@ type axis struct {
 	values []string
 }
 
-// parseAxis reads "train.alibi=true,false", a list as everywhere: in brackets or without. Brackets inside of it hold a value
-// that is a list itself: "train.kshift_layers=[0],[0,2],none".
+// parseAxis reads "train.alibi=true,false", a list as everywhere: in brackets or without. Brackets inside of it hold a
+// value that is a list itself: "train.kshift_layers=[0],[0,2],none".
 func parseAxis(text string) (axis, error) {
 	key, list, ok := strings.Cut(text, "=")
 	if _, _, dotted := strings.Cut(key, "."); !ok || !dotted {
@@ -61,7 +61,8 @@ func cells(axes []axis) [][]string {
 	return all
 }
 
-// probes lists combinations in which every value of every axis comes up: the first of each axis, and then one other at a time.
+// probes lists combinations in which every value of every axis comes up: the first of each axis, and then one other at
+// a time.
 func probes(axes []axis) [][]string {
 	var first []string
 	for _, a := range axes {

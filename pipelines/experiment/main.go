@@ -26,13 +26,15 @@ func main() {
 	defer stop()
 	app := &cli.App{
 		Name: "experiment", Usage: "compare many runs", HideVersion: true,
-		Description:               "Example:\n   experiment grid --grid train.alibi=true,false --grid train.stream_bits=1,4 pipelines/v76.yml",
+		Description: "Example:\n   experiment grid --grid train.alibi=true,false --grid " +
+			"train.stream_bits=1,4 pipelines/v76.yml",
 		Commands:                  []*cli.Command{gridCommand(), curvesCommand(), forgettingCommand()},
 		ExitErrHandler:            func(*cli.Context, error) {},
 		OnUsageError:              usage,
 		DisableSliceFlagSeparator: true,
 		Action: func(c *cli.Context) error {
-			return command.UsageError(fmt.Errorf("unknown command %q: use grid, curves or forgetting (--help explains them)", c.Args().First()))
+			return command.UsageError(fmt.Errorf("unknown command %q: use grid, curves or forgetting (--help explains them)",
+				c.Args().First()))
 		},
 	}
 	for _, c := range app.Commands {
@@ -52,8 +54,10 @@ func usage(c *cli.Context, err error, _ bool) error {
 
 func commonFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "data", Value: "./data", EnvVars: []string{"BITNET1_DATA"}, Usage: "data `DIR`ectory: artifacts, runs, events"},
-		&cli.StringFlag{Name: "programs", Usage: "`DIR`ectory of the launcher's and the stages' programs (default: where this program is)"},
+		&cli.StringFlag{Name: "data", Value: "./data", EnvVars: []string{"BITNET1_DATA"},
+			Usage: "data `DIR`ectory: artifacts, runs, events"},
+		&cli.StringFlag{Name: "programs", Usage: "`DIR`ectory of the launcher's and the stages' programs " +
+			"(default: where this program is)"},
 	}
 }
 

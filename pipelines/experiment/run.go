@@ -25,17 +25,21 @@ func gridCommand() *cli.Command {
 	return &cli.Command{
 		Name: "grid", Usage: "run a pipeline file with every combination of parameters", ArgsUsage: "FILE",
 		Description: "Runs one cell of the grid after the other and writes NAME.md, NAME.csv and NAME.png after each.\n" +
-			"A cell whose run has finished is not run again, and cells share the jobs that are the same in both, so the same command\ncontinues where it stopped.\n\n" +
-			"Example:\n   experiment grid --name streams --grid train.stream_bits=16,4,1 --grid train.alibi=true,false --set train.steps=300 pipelines/v76.yml",
+			"A cell whose run has finished is not run again, and cells share the jobs that are the same in both, so the same " +
+			"command\ncontinues where it stopped.\n\n" +
+			"Example:\n   experiment grid --name streams --grid train.stream_bits=16,4,1 --grid train.alibi=true,false --set " +
+			"train.steps=300 pipelines/v76.yml",
 		Flags: append(commonFlags(),
-			&cli.StringSliceFlag{Name: "grid", Required: true, Usage: "an axis: `STAGE.KEY=VALUE,VALUE`; lists in brackets; give one flag for each axis"},
+			&cli.StringSliceFlag{Name: "grid", Required: true, Usage: "an axis: `STAGE.KEY=VALUE,VALUE`; lists in brackets; " +
+				"give one flag for each axis"},
 			&cli.StringFlag{Name: "name", Usage: "`NAME` of the experiment (default: made of a digest of what it asks)"},
 			forceFlag(),
 			&cli.StringFlag{Name: "preset", Usage: "as pipeline run takes it"},
 			&cli.StringSliceFlag{Name: "source", Usage: "as pipeline run takes it"},
 			&cli.StringSliceFlag{Name: "set", Usage: "as pipeline run takes it: for all cells"},
 			&cli.StringFlag{Name: "out", Usage: "output `DIR`ectory (default: experiments/NAME in the data directory)"},
-			&cli.StringSliceFlag{Name: "plot", Usage: "`COLUMN`s to plot (default: of each stage the first that says which values are better)"},
+			&cli.StringSliceFlag{Name: "plot", Usage: "`COLUMN`s to plot (default: of each stage the first that says " +
+				"which values are better)"},
 		),
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
@@ -106,8 +110,8 @@ func newExperiment(c *cli.Context) (*experiment, error) {
 	return e, claim(e.out, e.name, q, c.Bool("force"))
 }
 
-// check has the launcher check every value of the axes, so that a wrong one is found before the first cell is run. What the
-// launcher says of the stages' columns is compared with those to plot.
+// check has the launcher check every value of the axes, so that a wrong one is found before the first cell is run. What
+// the launcher says of the stages' columns is compared with those to plot.
 func (e *experiment) check(ctx context.Context) error {
 	for i, values := range probes(e.axes) {
 		var said bytes.Buffer

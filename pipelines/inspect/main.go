@@ -1,5 +1,5 @@
-// Command inspect shows what is in a sealed dataset: its manifest in brief, any of its sequences with the documents they
-// come from, and histograms of document lengths and of token frequencies as PNG.
+// Command inspect shows what is in a sealed dataset: its manifest in brief, any of its sequences with the documents
+// they come from, and histograms of document lengths and of token frequencies as PNG.
 package main
 
 import (
@@ -26,7 +26,8 @@ func main() {
 func run(args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("inspect", flag.ContinueOnError)
 	flags.Usage = func() {
-		fmt.Fprintln(flags.Output(), "inspect [options] MANIFEST\n\nThe shards are looked for beside the manifest, the times of tokenizing in folders beside its own.")
+		fmt.Fprintln(flags.Output(), "inspect [options] MANIFEST\n\nThe shards are looked for beside the manifest, the "+
+			"times of tokenizing in folders beside its own.")
 		flags.PrintDefaults()
 	}
 	split := flags.String("split", "train", "train or validation")
@@ -72,10 +73,13 @@ func open(path string) (*dataset.Dataset, error) {
 }
 
 func summarize(out io.Writer, m *dataset.Manifest) {
-	fmt.Fprintf(out, "tokenizer   %s, %d ids, end of text %d\n", m.Tokenizer.Name, m.Tokenizer.Vocab, m.Tokenizer.EndOfText)
-	fmt.Fprintf(out, "sequences   of %d targets, seed %d, %g of the documents validate\n", m.SequenceLength, m.Seed, m.ValidationShare)
+	fmt.Fprintf(out, "tokenizer   %s, %d ids, end of text %d\n", m.Tokenizer.Name, m.Tokenizer.Vocab,
+		m.Tokenizer.EndOfText)
+	fmt.Fprintf(out, "sequences   of %d targets, seed %d, %g of the documents validate\n", m.SequenceLength, m.Seed,
+		m.ValidationShare)
 	for name, s := range map[string]dataset.SplitInfo{"train": m.Splits.Train, "validation": m.Splits.Validation} {
-		fmt.Fprintf(out, "%-11s %d documents, %d targets in %d sequences, %d shards\n", name, s.Documents, s.Tokens, s.Sequences, len(s.Shards))
+		fmt.Fprintf(out, "%-11s %d documents, %d targets in %d sequences, %d shards\n", name, s.Documents, s.Tokens,
+			s.Sequences, len(s.Shards))
 	}
 	if d := m.Duplicates; d != nil {
 		if len(d.Known) > 0 {
@@ -84,7 +88,8 @@ func summarize(out io.Writer, m *dataset.Manifest) {
 		fmt.Fprintf(out, "duplicates  %d exact, %d near left out (%s)\n", d.Exact, d.Near, d.Method)
 	}
 	for _, s := range m.Mixture {
-		fmt.Fprintf(out, "mixture     %s: weight %g, %d documents, %d tokens, %d left out\n", s.Sources, s.Weight, s.Documents, s.Tokens, s.Left)
+		fmt.Fprintf(out, "mixture     %s: weight %g, %d documents, %d tokens, %d left out\n", s.Sources, s.Weight,
+			s.Documents, s.Tokens, s.Left)
 	}
 	for _, s := range m.Sources {
 		fmt.Fprintf(out, "source      %s: %d documents, %d tokens, %d bytes\n", s.Name, s.Documents, s.Tokens, s.Bytes)
@@ -111,7 +116,8 @@ func show(out io.Writer, m *dataset.Manifest, s *dataset.Split, i int) error {
 		for _, id := range tokens[r.Start : r.Start+r.Length] {
 			ids = append(ids, uint32(id))
 		}
-		fmt.Fprintf(out, "\n--- %s (row %d of %s), its tokens %d to %d\n%s\n", r.Document, r.Row, m.Sources[r.Source].Name, r.Offset, r.Offset+int64(r.Length), t.Decode(nil, ids))
+		fmt.Fprintf(out, "\n--- %s (row %d of %s), its tokens %d to %d\n%s\n", r.Document, r.Row, m.Sources[r.Source].Name,
+			r.Offset, r.Offset+int64(r.Length), t.Decode(nil, ids))
 	}
 	return nil
 }

@@ -46,12 +46,14 @@ func sealed(t *testing.T, texts ...string) string {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	w, err := dataset.NewBatchWriter(&b, dataset.TokenizerInfo{Name: tok.Name(), Vocab: tok.Vocab(), EndOfText: tok.EndOfText()})
+	w, err := dataset.NewBatchWriter(&b,
+		dataset.TokenizerInfo{Name: tok.Name(), Vocab: tok.Vocab(), EndOfText: tok.EndOfText()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, text := range texts {
-		if err := w.Append(dataset.BatchDocument{ID: text[:3], Source: "s", Row: int64(i), Bytes: int64(len(text))}, tok.Encode(nil, []byte(text))); err != nil {
+		if err := w.Append(dataset.BatchDocument{ID: text[:3], Source: "s", Row: int64(i), Bytes: int64(len(text))},
+			tok.Encode(nil, []byte(text))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -123,10 +125,14 @@ func TestTimes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, times := range map[string]stage.JobTimes{
-		filepath.Join(dir, stage.TimesFile("dataset")):  {Stage: "shard", Of: "dataset", Bytes: 9e6, Steps: []stage.StepTime{{Step: "write", CPU: 3, Wall: 4}}},
-		filepath.Join(tokens, stage.TimesFile("s")):     {Stage: "tokenize", Of: "s", Bytes: 5e6, Steps: []stage.StepTime{{Step: "decode", CPU: 1, Wall: 2}}},
-		filepath.Join(tokens, "again.times.json"):       {Stage: "tokenize", Of: "s", Bytes: 5e6, Steps: []stage.StepTime{{Step: "decode", CPU: 1, Wall: 2}}},
-		filepath.Join(tokens, stage.TimesFile("other")): {Stage: "tokenize", Of: "other", Steps: []stage.StepTime{{Step: "decode", CPU: 100, Wall: 2}}},
+		filepath.Join(dir, stage.TimesFile("dataset")): {Stage: "shard", Of: "dataset", Bytes: 9e6,
+			Steps: []stage.StepTime{{Step: "write", CPU: 3, Wall: 4}}},
+		filepath.Join(tokens, stage.TimesFile("s")): {Stage: "tokenize", Of: "s", Bytes: 5e6,
+			Steps: []stage.StepTime{{Step: "decode", CPU: 1, Wall: 2}}},
+		filepath.Join(tokens, "again.times.json"): {Stage: "tokenize", Of: "s", Bytes: 5e6,
+			Steps: []stage.StepTime{{Step: "decode", CPU: 1, Wall: 2}}},
+		filepath.Join(tokens, stage.TimesFile("other")): {Stage: "tokenize", Of: "other",
+			Steps: []stage.StepTime{{Step: "decode", CPU: 100, Wall: 2}}},
 	} {
 		b, err := json.Marshal(times)
 		if err == nil {
@@ -143,7 +149,8 @@ func TestTimes(t *testing.T) {
 	if err := run([]string{manifest}, &out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"tokenize   decode              2.000        4.000            5.0\n", "shard      write               3.000        4.000            3.0\n"} {
+	for _, want := range []string{"tokenize   decode              2.000        4.000            5.0\n",
+		"shard      write               3.000        4.000            3.0\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("lacks %q:\n%s", want, out.String())
 		}
@@ -158,7 +165,8 @@ func TestTimes(t *testing.T) {
 
 // TestCounts: every document is counted once with its length, every target once.
 func TestCounts(t *testing.T) {
-	d, err := open(sealed(t, "One text of some words.", "Two texts of other words, a longer one this time.", "Six", strings.Repeat("Ten ", 40)))
+	d, err := open(sealed(t, "One text of some words.", "Two texts of other words, a longer one this time.", "Six",
+		strings.Repeat("Ten ", 40)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +184,8 @@ func TestCounts(t *testing.T) {
 			tokens += n
 		}
 	}
-	if want := int(d.Manifest.Splits.Train.Tokens + d.Manifest.Splits.Validation.Tokens); documents != 4 || tokens != want {
+	if want := int(d.Manifest.Splits.Train.Tokens + d.Manifest.Splits.Validation.Tokens); documents != 4 ||
+		tokens != want {
 		t.Errorf("%d documents and %d tokens, want 4 and %d", documents, tokens, want)
 	}
 }

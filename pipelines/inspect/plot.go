@@ -71,7 +71,8 @@ func plotAll(out io.Writer, m *dataset.Manifest, s *dataset.Split, dir string) e
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for name, draw := range map[string]func() (*plot.Plot, error){"lengths.png": c.plotLengths, "tokens.png": c.plotTokens} {
+	plots := map[string]func() (*plot.Plot, error){"lengths.png": c.plotLengths, "tokens.png": c.plotTokens}
+	for name, draw := range plots {
 		p, err := draw()
 		if err != nil {
 			return err

@@ -20,15 +20,16 @@ type stepSum struct {
 	bytes int64 // of text that went through it
 }
 
-// writeTimes says what the steps took that made the dataset, as far as they left it beside the manifest and, as in a run,
-// beside the token batches in a folder next to the manifest's.
+// writeTimes says what the steps took that made the dataset, as far as they left it beside the manifest and, as in a
+// run, beside the token batches in a folder next to the manifest's.
 func writeTimes(out io.Writer, m *dataset.Manifest, dir string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return err
 	}
 	var neighbours, own []string
-	for _, pattern := range []string{"*.times.json", stage.TimesFile("*")} { // the first is where an older version left them
+	// the first is where an older version left them
+	for _, pattern := range []string{"*.times.json", stage.TimesFile("*")} {
 		n, err1 := filepath.Glob(filepath.Join(filepath.Dir(dir), "*", pattern))
 		o, err2 := filepath.Glob(filepath.Join(dir, pattern))
 		if err := errors.Join(err1, err2); err != nil {

@@ -54,7 +54,8 @@ func drawProfile(path string, m measurement) error {
 	dc.SetColor(color.White)
 	dc.Fill(dc.Rectangle.Path())
 	titles := []string{
-		m.title() + fmt.Sprintf("\nblue: integers, orange: floats (%.0f %% of the sum)", 100*s.floats.Seconds()/s.sum.Seconds()),
+		m.title() + fmt.Sprintf("\nblue: integers, orange: floats (%.0f %% of the sum)",
+			100*s.floats.Seconds()/s.sum.Seconds()),
 		"the longest, milliseconds of a step",
 	}
 	top := dc.Max.Y - 6

@@ -1,6 +1,6 @@
-// Command profile measures training steps: tokens a second of whole steps, and what every kernel of a GPU, or every operation
-// of the processor, takes of them, in categories. It writes a table and a picture. It trains nothing worth keeping: tokens are
-// random, with the frequencies of language.
+// Command profile measures training steps: tokens a second of whole steps, and what every kernel of a GPU, or every
+// operation of the processor, takes of them, in categories. It writes a table and a picture. It trains nothing worth
+// keeping: tokens are random, with the frequencies of language.
 package main
 
 import (
@@ -37,7 +37,8 @@ func main() {
 			&cli.IntFlag{Name: "grad-bits", Value: 4, Usage: "bits of gradients, as train's"},
 			&cli.IntFlag{Name: "tokens", Value: 4096, Usage: "tokens of a step"},
 			&cli.IntFlag{Name: "micro-tokens", Usage: "tokens computed at once; 0: all of a step"},
-			&cli.IntFlag{Name: "steps", Value: 20, Usage: "whole steps to take the median of, and at most 4 of these to look into"},
+			&cli.IntFlag{Name: "steps", Value: 20, Usage: "whole steps to take the median of, and at most " +
+				"4 of these to look into"},
 			&cli.StringFlag{Name: "out", Value: "profiles/step", Usage: "write `FILE`.md and FILE.png"},
 			&cli.StringFlag{Name: "pprof", Usage: "write the processor's profile of the whole steps to this `FILE`"},
 		},
@@ -116,7 +117,8 @@ func settingsOf(c *cli.Context) (s settings, err error) {
 	case s.steps < 1:
 		return s, fmt.Errorf("steps is %d: it must be positive", s.steps)
 	case s.micro < s.config.Seq || s.micro%s.config.Seq != 0 || s.tokens%s.micro != 0 || s.tokens == 0:
-		return s, fmt.Errorf("%d tokens in micro-batches of %d: want whole micro-batches of whole sequences of %d", s.tokens, s.micro, s.config.Seq)
+		return s, fmt.Errorf("%d tokens in micro-batches of %d: want whole micro-batches of whole sequences of %d", s.tokens,
+			s.micro, s.config.Seq)
 	}
 	s.measuredInto = min(s.steps, 4)
 	return s, s.config.Validate()
@@ -129,7 +131,8 @@ func (s settings) open(with func(kernels.Device) kernels.Device) (kernels.Device
 		return nil, nil, err
 	}
 	dev = with(dev)
-	m, err := model.New(s.config, dev, model.Options{Batch: s.micro / s.config.Seq, GradBits: s.gradBits, Documents: s.documents})
+	m, err := model.New(s.config, dev,
+		model.Options{Batch: s.micro / s.config.Seq, GradBits: s.gradBits, Documents: s.documents})
 	if err == nil {
 		err = m.Init(1)
 	}

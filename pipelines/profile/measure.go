@@ -23,8 +23,8 @@ type measurement struct {
 // warmUp steps get all memory, and record graphs.
 const warmUp = 2
 
-// measure times whole steps as training takes them, then looks into others, on a device of their own: to measure kernels keeps
-// them from overlapping.
+// measure times whole steps as training takes them, then looks into others, on a device of their own: to measure
+// kernels keeps them from overlapping.
 func (s settings) measure(pprofFile string) (measurement, error) {
 	m := measurement{settings: s, looked: s.measuredInto}
 	dev, net, err := s.open(func(d kernels.Device) kernels.Device { return d })
@@ -88,7 +88,8 @@ func (s settings) look(net *model.Model, profiler timing.Profiler) ([]timing.Ope
 // take is one step, to its end.
 func take(net *model.Model, tokens, targets []int32, step int) error {
 	u := model.Update{
-		Settings:     model.Settings{Gamma: 0.6, Mix: 1, Gumbel: net.Config().AttentionRule().Noise, Seed: 9, Step: uint64(step)},
+		Settings: model.Settings{Gamma: 0.6, Mix: 1, Gumbel: net.Config().AttentionRule().Noise, Seed: 9,
+			Step: uint64(step)},
 		LearningRate: 6e-4, Beta1: 0.9, Beta2: 0.95, MaxNorm: 1,
 	}
 	if err := net.Step(tokens, targets, u); err != nil {
@@ -98,7 +99,8 @@ func take(net *model.Model, tokens, targets []int32, step int) error {
 	return err
 }
 
-// text draws the tokens of a step with frequencies like those of language: rank r as often as 1/r. Separate documents end by chance.
+// text draws the tokens of a step with frequencies like those of language: rank r as often as 1/r. Separate documents
+// end by chance.
 func (s settings) text(seed uint64) (tokens, targets []int32) {
 	vocab := s.config.Vocab
 	x := seed*2862933555777941757 + 3037000493

@@ -82,7 +82,8 @@ func TestPicture(t *testing.T) {
 // Products of a step, counted by hand for one layer that is as small as can be.
 func TestWork(t *testing.T) {
 	c := model.Config{D: 2, FF: 3, Layers: 1, Vocab: 5, StreamBits: 4}
-	// Pairs of inputs and outputs: 12 of q, k and v, 4 of o, 6 of up, 6 of down, 10 of the head; 2 operations for each of 7 tokens.
+	// Pairs of inputs and outputs: 12 of q, k and v, 4 of o, 6 of up, 6 of down, 10 of the head; 2 operations for each of
+	// 7 tokens.
 	const each = 2 * 7
 	for _, test := range []struct {
 		stream, grad  int
@@ -106,7 +107,8 @@ func TestWork(t *testing.T) {
 // A small model is measured on the processor, all of it.
 func TestMeasure(t *testing.T) {
 	c := model.Config{Vocab: 64, D: 16, Layers: 2, Heads: 2, FF: 32, Seq: 16, Eps: 1e-5, StreamBits: 4, Alibi: true}.V76()
-	s := settings{preset: "small", config: c, gradBits: 4, tokens: 64, micro: 32, steps: 3, device: "cpu", threads: 1, measuredInto: 2}
+	s := settings{preset: "small", config: c, gradBits: 4, tokens: 64, micro: 32, steps: 3, device: "cpu", threads: 1,
+		measuredInto: 2}
 	m, err := s.measure(filepath.Join(t.TempDir(), "cpu.pprof"))
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +117,8 @@ func TestMeasure(t *testing.T) {
 	for _, o := range m.operations {
 		calls[o.Name] = o.Calls / m.looked
 	}
-	for name, want := range map[string]int{"AdamW": 3, "CrossEntropyBackward": 2, "Attend": 2 * 2, "LinearBackward": 2 * 2 * 4} {
+	for name, want := range map[string]int{"AdamW": 3, "CrossEntropyBackward": 2, "Attend": 2 * 2,
+		"LinearBackward": 2 * 2 * 4} {
 		if calls[name] != want {
 			t.Errorf("a step has %d calls of %s, want %d", calls[name], name, want)
 		}

@@ -8,12 +8,12 @@ import (
 	"bitnet1/shared/lm/model"
 )
 
-// work is how many operations a step's integer products take, a multiplication or an addition each: pairs of bit planes, and
-// pairs of bytes.
+// work is how many operations a step's integer products take, a multiplication or an addition each: pairs of bit
+// planes, and pairs of bytes.
 type work map[timing.Category]float64
 
-// workOf counts the products of a step with the given bits of gradients. Where inputs have several planes, a GPU multiplies the
-// gradients of weights as bytes; the processor has no bytes.
+// workOf counts the products of a step with the given bits of gradients. Where inputs have several planes, a GPU
+// multiplies the gradients of weights as bytes; the processor has no bytes.
 func workOf(c model.Config, gradBits, tokens int, gpu bool) work {
 	w := work{}
 	stream := c.StreamBits
@@ -46,8 +46,8 @@ func workOf(c model.Config, gradBits, tokens int, gpu bool) work {
 	return w
 }
 
-// peaks are operations a second of the units that do the products. Of the GPUs with warpgroup matrix units, an H100 or H200 in
-// an SXM module: bits as measured (kernels/cuda/NOTES.md), bytes as its data sheet says. Others are not known.
+// peaks are operations a second of the units that do the products. Of the GPUs with warpgroup matrix units, an H100 or
+// H200 in an SXM module: bits as measured (kernels/cuda/NOTES.md), bytes as its data sheet says. Others are not known.
 func peaks(device string) work {
 	if strings.Contains(device, "H100") || strings.Contains(device, "H200") {
 		return work{timing.BinaryProducts: 15.4e15, timing.ByteProducts: 1.979e15}

@@ -17,8 +17,8 @@ import (
 	"bitnet1/shared/digest"
 )
 
-// writerFor, when set, makes of the test binary a program that starts an
-// artifact in the store it names and then waits to be killed.
+// writerFor, when set, makes of the test binary a program that starts an artifact in the store it names and then waits
+// to be killed.
 const writerFor = "BITNET1_TEST_WRITER"
 
 func TestMain(m *testing.M) {
@@ -212,7 +212,8 @@ func TestMissingArtifactsAndHostileReferences(t *testing.T) {
 	missing := Ref{Digest: strings.Repeat("0", 64), Kind: "shard", Name: "train-00001.arrow"}
 	_, err := store.Path(missing)
 	wantError(t, err, "shard train-00001.arrow", "is not in the store")
-	for _, digest := range []string{"", "0", "../../../../etc/passwd", strings.Repeat("A", 64), strings.Repeat("0", 63) + "/"} {
+	for _, digest := range []string{"", "0", "../../../../etc/passwd", strings.Repeat("A", 64),
+		strings.Repeat("0", 63) + "/"} {
 		ref := Ref{Digest: digest, Kind: "shard", Name: "x"}
 		if _, err := store.Path(ref); err == nil {
 			t.Errorf("digest %q was taken", digest)
@@ -230,7 +231,8 @@ func TestMissingArtifactsAndHostileReferences(t *testing.T) {
 
 func TestNamesThatAreNoFileNames(t *testing.T) {
 	store := open(t)
-	for _, name := range []string{"", ".", "..", ".hidden", "a/b", `a\b`, "a\x00b", "a\nb", "\x1b[2J", "\xff", strings.Repeat("x", 201)} {
+	for _, name := range []string{"", ".", "..", ".hidden", "a/b", `a\b`, "a\x00b", "a\nb", "\x1b[2J", "\xff",
+		strings.Repeat("x", 201)} {
 		if _, err := store.Create("test", "", name); err == nil {
 			t.Errorf("name %q was taken", name)
 		}

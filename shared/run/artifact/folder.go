@@ -10,8 +10,8 @@ import (
 	"bitnet1/shared/digest"
 )
 
-// Folder is the Space of a one-shot stage: outputs are plain files with their
-// names in one directory, inputs are files that the user named.
+// Folder is the Space of a one-shot stage: outputs are plain files with their names in one directory, inputs are files
+// that the user named.
 type Folder struct {
 	dir string
 
@@ -32,7 +32,8 @@ func OpenFolder(dir string) (*Folder, error) {
 	if err := sweep(dir); err != nil {
 		return nil, fmt.Errorf("output directory: %w", err)
 	}
-	return &Folder{dir: dir, known: map[string]string{}, taken: map[string]string{}, own: map[string]bool{}, search: []string{dir}}, nil
+	return &Folder{dir: dir, known: map[string]string{}, taken: map[string]string{}, own: map[string]bool{},
+		search: []string{dir}}, nil
 }
 
 // NewInputs returns a Folder of inputs alone: nothing is written into it.
@@ -131,7 +132,8 @@ func (f *Folder) Holds(ref Ref) bool {
 	return err == nil && sum == ref.Digest
 }
 
-// Replace lets an output replace the file of that name, whatever is in it. Other files that are there are never replaced.
+// Replace lets an output replace the file of that name, whatever is in it. Other files that are there are never
+// replaced.
 func (f *Folder) Replace(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -152,8 +154,8 @@ func (f *Folder) Replaces(name string) bool {
 	return f.all || f.own[name]
 }
 
-// Path implements Space: an input or output by digest, otherwise a file of
-// that name beside one of the inputs whose digest matches.
+// Path implements Space: an input or output by digest, otherwise a file of that name beside one of the inputs whose
+// digest matches.
 func (f *Folder) Path(ref Ref) (string, error) {
 	f.mu.Lock()
 	path, search := f.known[ref.Digest], append([]string(nil), f.search...)

@@ -66,11 +66,11 @@ func TestFolderKeepsOutputsUnderTheirNames(t *testing.T) {
 	}
 }
 
-// A folder may hold anything of its user's; opening it as an output directory
-// must not cost a file.
+// A folder may hold anything of its user's; opening it as an output directory must not cost a file.
 func TestFolderLeavesTheUsersFilesAlone(t *testing.T) {
 	dir := t.TempDir()
-	writeFiles(t, dir, map[string]string{"artifact-of-mine.txt": "precious", "notes": "precious", ".write-up": "precious", "artifact-": "precious"})
+	writeFiles(t, dir, map[string]string{"artifact-of-mine.txt": "precious", "notes": "precious", ".write-up": "precious",
+		"artifact-": "precious"})
 	put(t, openFolder(t, dir), "result", []byte("x"))
 	openFolder(t, dir)
 	if found := files(t, dir); len(found) != 5 {

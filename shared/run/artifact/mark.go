@@ -15,8 +15,8 @@ import (
 	"bitnet1/shared/digest"
 )
 
-// markName is the file that makes a directory a data directory. Every process that uses the directory holds a shared lock
-// of the file, and whoever removes the directory an exclusive one.
+// markName is the file that makes a directory a data directory. Every process that uses the directory holds a shared
+// lock of the file, and whoever removes the directory an exclusive one.
 const markName = ".bitnet1-data"
 
 // mark is the content of the file.
@@ -25,10 +25,11 @@ type mark struct {
 	Others []string `json:"others"` // what was in the directory before, and is never removed with it
 }
 
-const markAbout = "This is a data directory of bitnet1. The command pipeline clean removes from it what bitnet1 has made."
+const markAbout = "This is a data directory of bitnet1. The command pipeline clean removes from " +
+	"it what bitnet1 has made."
 
-// Recognize returns what was in the data directory dir before it became one. The error says so where dir is none.
-// A directory of a version that wrote no mark is known by its artifacts.
+// Recognize returns what was in the data directory dir before it became one. The error says so where dir is none. A
+// directory of a version that wrote no mark is known by its artifacts.
 func Recognize(dir string) (others []string, err error) {
 	b, err := os.ReadFile(filepath.Join(dir, markName))
 	if err == nil {

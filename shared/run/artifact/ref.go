@@ -1,7 +1,6 @@
-// Package artifact keeps immutable bytes on disk and names them by the digest
-// of their content. It writes to a temporary name, syncs, renames and only then
-// hands out a reference; it checks the digest when bytes are read back. It does
-// not know what the bytes mean, and it never changes or deletes an artifact.
+// Package artifact keeps immutable bytes on disk and names them by the digest of their content. It writes to a
+// temporary name, syncs, renames and only then hands out a reference; it checks the digest when bytes are read back. It
+// does not know what the bytes mean, and it never changes or deletes an artifact.
 package artifact
 
 import (
@@ -13,8 +12,8 @@ import (
 	"bitnet1/shared/digest"
 )
 
-// Ref names an artifact. Digest alone identifies the bytes; the other fields
-// say what they are and travel with every event that mentions them.
+// Ref names an artifact. Digest alone identifies the bytes; the other fields say what they are and travel with every
+// event that mentions them.
 type Ref struct {
 	Digest    string `msgpack:"digest" json:"digest" usage:"blake3-256 of the bytes, lowercase hex"`
 	Kind      string `msgpack:"kind" json:"kind" usage:"what they are, e.g. checkpoint"`
@@ -34,8 +33,8 @@ func (r Ref) String() string {
 // maxName is what every file system takes, in bytes.
 const maxName = 200
 
-// ValidName reports whether s is a plain file name that is safe to create in
-// any folder and to show: no separators, no hidden file, nothing unprintable.
+// ValidName reports whether s is a plain file name that is safe to create in any folder and to show: no separators, no
+// hidden file, nothing unprintable.
 func ValidName(s string) bool {
 	return s != "" && len(s) <= maxName && s[0] != '.' && utf8.ValidString(s) &&
 		strings.IndexFunc(s, func(r rune) bool { return r == '/' || r == '\\' || !unicode.IsPrint(r) }) < 0

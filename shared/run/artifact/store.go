@@ -11,16 +11,15 @@ import (
 	"bitnet1/shared/digest"
 )
 
-// Space is where a job finds its inputs and puts its outputs: the shared
-// content-addressed Store, or a plain Folder for one-shot use.
+// Space is where a job finds its inputs and puts its outputs: the shared content-addressed Store, or a plain Folder for
+// one-shot use.
 type Space interface {
-	// Create starts a new artifact. name is for people: the same name may be
-	// used for different bytes in a Store, and replaces the file in a Folder.
+	// Create starts a new artifact. name is for people: the same name may be used for different bytes in a Store, and
+	// replaces the file in a Folder.
 	Create(kind, mediaType, name string) (*Writer, error)
 	// Path returns the file that holds ref's bytes, after checking its digest.
 	Path(ref Ref) (string, error)
-	// Has reports, without reading the bytes, whether a file that can be ref's
-	// is there.
+	// Has reports, without reading the bytes, whether a file that can be ref's is there.
 	Has(ref Ref) bool
 }
 
@@ -39,8 +38,7 @@ type Store struct {
 	verified map[string]bool // digests whose file was checked by this process
 }
 
-// Open opens the store under dir, creating it when missing, and removes what
-// writers that died have left in tmp.
+// Open opens the store under dir, creating it when missing, and removes what writers that died have left in tmp.
 func Open(dir string) (*Store, error) {
 	s := &Store{dir: dir, verified: map[string]bool{}}
 	err := os.MkdirAll(dir, 0o755)
@@ -103,16 +101,14 @@ func (s *Store) place(temporary string, ref Ref) error {
 	if err := os.MkdirAll(filepath.Dir(final), 0o755); err != nil {
 		return err
 	}
-	// The same bytes may be there already. Renaming over them is harmless and
-	// also repairs a copy that was damaged since.
+	// The same bytes may be there already. Renaming over them is harmless and also repairs a copy that was damaged since.
 	if err := os.Rename(temporary, final); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(final))
 }
 
-// Path implements Space. The digest is checked the first time a process asks
-// for an artifact.
+// Path implements Space. The digest is checked the first time a process asks for an artifact.
 func (s *Store) Path(ref Ref) (string, error) {
 	if !digest.Valid(ref.Digest) {
 		return "", fmt.Errorf("%s: %q is not a digest", ref, ref.Digest)

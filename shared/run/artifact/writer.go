@@ -13,9 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Writer receives the bytes of one artifact. Nothing is visible to readers
-// until Commit returns; Abort (or a crash) leaves only a temporary file that
-// the next Open of the store sweeps.
+// Writer receives the bytes of one artifact. Nothing is visible to readers until Commit returns; Abort (or a crash)
+// leaves only a temporary file that the next Open of the store sweeps.
 type Writer struct {
 	ref    Ref
 	file   *os.File
@@ -26,8 +25,7 @@ type Writer struct {
 	done   bool
 }
 
-// temporaryPrefix is hidden and our own: a Folder may be full of a user's files,
-// and what bears it is swept.
+// temporaryPrefix is hidden and our own: a Folder may be full of a user's files, and what bears it is swept.
 const temporaryPrefix = ".bitnet1-unfinished-"
 
 func newWriter(dir string, ref Ref, place func(string, Ref) error) (*Writer, error) {
@@ -43,9 +41,8 @@ func newWriter(dir string, ref Ref, place func(string, Ref) error) (*Writer, err
 	return w, nil
 }
 
-// createLocked creates a temporary file and locks it. The lock tells a sweep in
-// another process that the writer is alive; the kernel drops it when the
-// process dies, however it dies.
+// createLocked creates a temporary file and locks it. The lock tells a sweep in another process that the writer is
+// alive; the kernel drops it when the process dies, however it dies.
 func createLocked(dir string) (*os.File, error) {
 	for {
 		f, err := os.CreateTemp(dir, temporaryPrefix)
@@ -89,8 +86,8 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// Commit makes the bytes durable and visible and returns their reference. When
-// it fails, the artifact is there whole or not at all.
+// Commit makes the bytes durable and visible and returns their reference. When it fails, the artifact is there whole or
+// not at all.
 func (w *Writer) Commit() (Ref, error) {
 	if w.done {
 		return Ref{}, errors.New("artifact is committed or aborted already")
@@ -120,8 +117,7 @@ func (w *Writer) flush() error {
 	return w.file.Sync()
 }
 
-// Abort discards what was written. After Commit it does nothing, so it can be
-// deferred.
+// Abort discards what was written. After Commit it does nothing, so it can be deferred.
 func (w *Writer) Abort() error {
 	if w.done {
 		return nil
@@ -163,9 +159,8 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-// WriteFile atomically replaces the file at path with b: temporary name, sync,
-// rename, sync of the directory. It is for small mutable records beside the
-// artifacts (job records, manifests of a run), not for artifacts.
+// WriteFile atomically replaces the file at path with b: temporary name, sync, rename, sync of the directory. It is for
+// small mutable records beside the artifacts (job records, manifests of a run), not for artifacts.
 func WriteFile(path string, b []byte) error {
 	return explained(writeFile(path, b))
 }
@@ -175,8 +170,8 @@ func writeFile(path string, b []byte) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	// One temporary name for each path: what a killed writer has left goes when
-	// its work is done again. It is hidden and has another ending.
+	// One temporary name for each path: what a killed writer has left goes when its work is done again. It is hidden and
+	// has another ending.
 	f, err := openLocked(filepath.Join(dir, "."+filepath.Base(path)+".write"))
 	if err != nil {
 		return err

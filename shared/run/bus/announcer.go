@@ -9,8 +9,8 @@ import (
 	"bitnet1/shared/run/journal"
 )
 
-// Announcer writes events to the journal and then announces them on the bus, each of them once however often it is asked
-// to. Without a bus it only writes.
+// Announcer writes events to the journal and then announces them on the bus, each of them once however often it is
+// asked to. Without a bus it only writes.
 type Announcer struct {
 	journal journal.Journal
 	bus     *Bus // nil: journal only
@@ -60,8 +60,8 @@ func (a *Announcer) publish(ctx context.Context, e event.Envelope, isNew bool) e
 	return a.announceAgain(ctx, e)
 }
 
-// Restore announces the events of a run's journal that the bus lacks, and returns their number. It reads what the bus has
-// once, however many events are missing.
+// Restore announces the events of a run's journal that the bus lacks, and returns their number. It reads what the bus
+// has once, however many events are missing.
 func (a *Announcer) Restore(ctx context.Context, run string) (missing int, err error) {
 	kept, err := a.journal.All(run)
 	if err != nil {
@@ -88,8 +88,8 @@ func (a *Announcer) Restore(ctx context.Context, run string) (missing int, err e
 	return missing, nil
 }
 
-// announceAgain announces e unless the bus has it. The server is told which event is the last that this process knows of on
-// the subject. It refuses e where another process was faster, for that may have announced e.
+// announceAgain announces e unless the bus has it. The server is told which event is the last that this process knows
+// of on the subject. It refuses e where another process was faster, for that may have announced e.
 func (a *Announcer) announceAgain(ctx context.Context, e event.Envelope) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -100,7 +100,8 @@ func TestWhatCannotBeKeptIsNotAnnounced(t *testing.T) {
 	d.wantAnnounced(0)
 }
 
-// A server that has lost its stream gets everything again, with no consumer for each event: a stream can have only so many.
+// A server that has lost its stream gets everything again, with no consumer for each event: a stream can have only so
+// many.
 func TestALostStreamIsAnnouncedAgainWithFewConsumers(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, 0)
@@ -113,7 +114,8 @@ func TestALostStreamIsAnnouncedAgainWithFewConsumers(t *testing.T) {
 	}
 	publish(t, d.bus, all[7])
 	var created atomic.Int32
-	if _, err := d.js.Conn().Subscribe("$JS.EVENT.ADVISORY.CONSUMER.CREATED."+EventStream+".*", func(*nats.Msg) { created.Add(1) }); err != nil {
+	if _, err := d.js.Conn().Subscribe("$JS.EVENT.ADVISORY.CONSUMER.CREATED."+EventStream+".*",
+		func(*nats.Msg) { created.Add(1) }); err != nil {
 		t.Fatal(err)
 	}
 	for i, want := range []int{events - 1, 0} {

@@ -1,9 +1,9 @@
-// Package bus carries events over NATS JetStream. It declares the streams and the stages' consumers, announces events once,
-// reads a run's history, follows a run, and starts a server of its own where the user has none. It knows subjects and
-// delivery, not what the events mean.
+// Package bus carries events over NATS JetStream. It declares the streams and the stages' consumers, announces events
+// once, reads a run's history, follows a run, and starts a server of its own where the user has none. It knows subjects
+// and delivery, not what the events mean.
 //
-// The bus is never the only copy of anything. Artifacts are files, and Announcer writes every event to the run's journal
-// (package journal) before it announces the event.
+// The bus is never the only copy of anything. Artifacts are files, and Announcer writes every event to the run's
+// journal (package journal) before it announces the event.
 package bus
 
 import (
@@ -31,12 +31,11 @@ type Bus struct {
 	js   jetstream.JetStream
 }
 
-// Patience is how long whoever needs the event server, its store or the disk
-// waits for them to be usable again, unless told otherwise.
+// Patience is how long whoever needs the event server, its store or the disk waits for them to be usable again, unless
+// told otherwise.
 const Patience = 30 * time.Second
 
-// Connect connects and makes sure the streams exist. name shows up in the
-// server's connection list.
+// Connect connects and makes sure the streams exist. name shows up in the server's connection list.
 func Connect(ctx context.Context, a Address, name string) (*Bus, error) {
 	if a.URL == "" {
 		return nil, errNoAddress
@@ -80,11 +79,12 @@ func Connect(ctx context.Context, a Address, name string) (*Bus, error) {
 	return b, nil
 }
 
-// checkLimits makes sure that a stage's answer and its cause can be announced:
-// a failure that cannot be told would be tried again without end.
+// checkLimits makes sure that a stage's answer and its cause can be announced: a failure that cannot be told would be
+// tried again without end.
 func (b *Bus) checkLimits() error {
 	if n := b.conn.MaxPayload(); n < minMessage {
-		return fmt.Errorf("it takes messages of at most %d bytes, and stages' answers need %d: raise max_payload in its configuration", n, minMessage)
+		return fmt.Errorf("it takes messages of at most %d bytes, and stages' answers need %d: raise "+
+			"max_payload in its configuration", n, minMessage)
 	}
 	return nil
 }
@@ -92,9 +92,11 @@ func (b *Bus) checkLimits() error {
 func connectError(address string, err error) error {
 	switch {
 	case errors.Is(err, nats.ErrAuthorization), strings.Contains(err.Error(), "Authorization"):
-		return fmt.Errorf("event server %s refused the credentials: check NATS_USER and NATS_PASSWORD, NATS_TOKEN or NATS_CREDS (%w)", hostOf(address), err)
+		return fmt.Errorf("event server %s refused the credentials: check NATS_USER and NATS_PASSWORD, "+
+			"NATS_TOKEN or NATS_CREDS (%w)", hostOf(address), err)
 	default:
-		return fmt.Errorf("event server %s cannot be reached: check NATS_URL and that the server runs, or unset NATS_URL to let the launcher start one (%w)", hostOf(address), err)
+		return fmt.Errorf("event server %s cannot be reached: check NATS_URL and that the server runs, or unset NATS_URL "+
+			"to let the launcher start one (%w)", hostOf(address), err)
 	}
 }
 
@@ -111,18 +113,16 @@ func (b *Bus) Close() {
 	b.conn.Close()
 }
 
-// Publish announces e and returns when the server has it on disk. The server
-// drops a second announcement of the same id within its dedupe window. Errors
-// are ErrTooLarge, and what Unusable recognises where the server did not take e
-// for as long as b.Patience.
+// Publish announces e and returns when the server has it on disk. The server drops a second announcement of the same id
+// within its dedupe window. Errors are ErrTooLarge, and what Unusable recognises where the server did not take e for as
+// long as b.Patience.
 func (b *Bus) Publish(ctx context.Context, e event.Envelope) error {
 	_, err := b.publish(ctx, e)
 	return err
 }
 
-// PublishAfter is Publish on the condition that the last event on e's subject is
-// the one with the given sequence, 0 for none. It returns the sequence of e;
-// ErrBehind when the subject has another last event.
+// PublishAfter is Publish on the condition that the last event on e's subject is the one with the given sequence, 0 for
+// none. It returns the sequence of e; ErrBehind when the subject has another last event.
 func (b *Bus) PublishAfter(ctx context.Context, e event.Envelope, last uint64) (sequence uint64, err error) {
 	return b.publish(ctx, e, jetstream.WithExpectLastSequencePerSubject(last))
 }
@@ -130,10 +130,12 @@ func (b *Bus) PublishAfter(ctx context.Context, e event.Envelope, last uint64) (
 // Errors of publishing.
 var (
 	ErrBehind   = errors.New("other events were announced meanwhile")
-	ErrTooLarge = errors.New("it is larger than the event server takes: raise max_payload in the server's configuration and the stream's largest message")
+	ErrTooLarge = errors.New("it is larger than the event server takes: raise max_payload in the server's configuration " +
+		"and the stream's largest message")
 )
 
-func (b *Bus) publish(ctx context.Context, e event.Envelope, opts ...jetstream.PublishOpt) (sequence uint64, err error) {
+func (b *Bus) publish(ctx context.Context, e event.Envelope, opts ...jetstream.PublishOpt) (
+	sequence uint64, err error) {
 	data, err := e.Encode()
 	if err != nil {
 		return 0, err
@@ -152,8 +154,8 @@ func (b *Bus) publish(ctx context.Context, e event.Envelope, opts ...jetstream.P
 	return sequence, nil
 }
 
-// again calls ask until it succeeds or b.Patience is over: a request that a
-// restart of the server has swallowed is answered when it is made once more.
+// again calls ask until it succeeds or b.Patience is over: a request that a restart of the server has swallowed is
+// answered when it is made once more.
 func (b *Bus) again(ctx context.Context, ask func() error) error {
 	limit := time.Now().Add(b.Patience)
 	for attempt := 1; ; attempt++ {
@@ -174,7 +176,9 @@ func verdict(err error) error {
 	switch {
 	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, jetstream.ErrStreamMessageExceedsMaximum):
 		return fmt.Errorf("%w (%w)", ErrTooLarge, err)
-	case errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
+	case errors.As(err, &api) &&
+		(api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
+			api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
 		return ErrBehind
 	}
 	return err
@@ -185,8 +189,7 @@ type unusable struct{ error }
 
 func (u unusable) Unwrap() error { return u.error }
 
-// Unusable marks err as the event server's, its store's or the disk's: whoever
-// needs them has waited for them in vain.
+// Unusable marks err as the event server's, its store's or the disk's: whoever needs them has waited for them in vain.
 func Unusable(err error) error { return unusable{err} }
 
 // IsUnusable reports whether err is so marked.
@@ -198,17 +201,16 @@ type Kept struct {
 	Sequence uint64
 }
 
-// History returns the events of a run and kind (either may be "*", as may the
-// noun or verb) with a stream sequence above after, oldest first. Events that
-// cannot be decoded are left out; their count is returned.
+// History returns the events of a run and kind (either may be "*", as may the noun or verb) with a stream sequence
+// above after, oldest first. Events that cannot be decoded are left out; their count is returned.
 func (b *Bus) History(ctx context.Context, run, kind string, after uint64) (events []Kept, bad int, err error) {
 	all, err := b.read(ctx, run, kind, after)
 	events = slices.DeleteFunc(all, Kept.undecodable)
 	return events, len(all) - len(events), err
 }
 
-// Since is History that returns, beside the events, the sequence of the last
-// message that was read, decodable or not; after when there was none.
+// Since is History that returns, beside the events, the sequence of the last message that was read, decodable or not;
+// after when there was none.
 func (b *Bus) Since(ctx context.Context, run, kind string, after uint64) (events []Kept, last uint64, err error) {
 	all, err := b.read(ctx, run, kind, after)
 	last = after
@@ -260,8 +262,7 @@ func (b *Bus) readOnce(ctx context.Context, subject string, after uint64) (all [
 	return all, nil
 }
 
-// remove removes a consumer that only read. Where that fails the server does so
-// after readerLife.
+// remove removes a consumer that only read. Where that fails the server does so after readerLife.
 func (b *Bus) remove(ctx context.Context, consumer string) {
 	_ = b.js.DeleteConsumer(ctx, EventStream, consumer)
 }
@@ -282,11 +283,12 @@ func (b *Bus) Last(ctx context.Context, run string) (uint64, error) {
 	return last.Sequence, nil
 }
 
-// Follow calls each for every event of a run, from its first one on, until ctx
-// ends. Of what is no event each gets only the sequence.
+// Follow calls each for every event of a run, from its first one on, until ctx ends. Of what is no event each gets only
+// the sequence.
 func (b *Bus) Follow(ctx context.Context, run string, each func(Kept)) error {
 	consumer, err := b.js.OrderedConsumer(ctx, EventStream, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{event.Subject(run, "*.*")}, DeliverPolicy: jetstream.DeliverAllPolicy, InactiveThreshold: readerLife,
+		FilterSubjects: []string{event.Subject(run, "*.*")}, DeliverPolicy: jetstream.DeliverAllPolicy,
+		InactiveThreshold: readerLife,
 	})
 	if err != nil {
 		return fmt.Errorf("following run %s: %w", run, err)

@@ -36,8 +36,7 @@ func serve(t *testing.T) *Server {
 	return s
 }
 
-// restart stops s and starts it again on the same port, with the same password
-// and streams.
+// restart stops s and starts it again on the same port, with the same password and streams.
 func restart(t *testing.T, s *Server) {
 	t.Helper()
 	port, dir := s.nats.Addr().(*net.TCPAddr).Port, filepath.Dir(s.nats.StoreDir())
@@ -140,7 +139,8 @@ func TestStreamsAreMadeOnceAndKeepWhatTheyHave(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := stream.CachedInfo().Config
-			if got.Retention != jetstream.LimitsPolicy || got.Storage != jetstream.FileStorage || got.MaxMsgSize != want.MaxMsgSize {
+			if got.Retention != jetstream.LimitsPolicy || got.Storage != jetstream.FileStorage ||
+				got.MaxMsgSize != want.MaxMsgSize {
 				t.Errorf("%s: %+v", want.Name, got)
 			}
 		}
@@ -250,7 +250,8 @@ func TestHistoryIsOfOneRunAndKindAndContinues(t *testing.T) {
 		t.Fatal(err)
 	}
 	for pattern, want := range map[[2]string]int{
-		{"r", "*.*"}: 601, {"r", "pack.written"}: 600, {"r", "pack.*"}: 600, {"*", "*.*"}: 602, {"*", "run.started"}: 1, {"absent", "*.*"}: 0,
+		{"r", "*.*"}: 601, {"r", "pack.written"}: 600, {"r", "pack.*"}: 600, {"*", "*.*"}: 602, {"*", "run.started"}: 1,
+		{"absent", "*.*"}: 0,
 	} {
 		events, _, err := b.History(t.Context(), pattern[0], pattern[1], 0)
 		if err != nil || len(events) != want {
@@ -309,7 +310,9 @@ func TestProgressIsSeenAndNotKept(t *testing.T) {
 	nan := 0.0
 	nan /= nan
 	b.Report("other", Progress{Stage: "train"})
-	b.Report("r", Progress{Stage: "train", Job: "j", Report: progress.Report{Done: 3, Total: 9, Unit: "steps", Values: map[string]float64{"loss": nan}}})
+	b.Report("r",
+		Progress{Stage: "train", Job: "j",
+			Report: progress.Report{Done: 3, Total: 9, Unit: "steps", Values: map[string]float64{"loss": nan}}})
 	// A loss that is no number is what one most wants to see.
 	if p := <-seen; p.Stage != "train" || p.Done != 3 || p.Values["loss"] == p.Values["loss"] {
 		t.Errorf("%+v", p)
@@ -525,9 +528,10 @@ func TestConnectSaysWhatIsWrong(t *testing.T) {
 		address Address
 		want    []string
 	}{
-		"no address":        {Address{}, []string{"NATS_URL"}},
-		"nobody listens":    {Address{URL: nobody}, []string{"cannot be reached", nobody[7:], "check NATS_URL"}},
-		"wrong password":    {Address{URL: good.URL, User: good.User, Password: "guess"}, []string{"refused the credentials", "NATS_PASSWORD"}},
+		"no address":     {Address{}, []string{"NATS_URL"}},
+		"nobody listens": {Address{URL: nobody}, []string{"cannot be reached", nobody[7:], "check NATS_URL"}},
+		"wrong password": {Address{URL: good.URL, User: good.User, Password: "guess"},
+			[]string{"refused the credentials", "NATS_PASSWORD"}},
 		"no password":       {Address{URL: good.URL}, []string{"refused the credentials"}},
 		"wrong token":       {Address{URL: good.URL, Token: "guess"}, []string{"refused the credentials", "NATS_TOKEN"}},
 		"missing creds":     {Address{URL: good.URL, Creds: "no/such.creds"}, []string{"NATS_CREDS", "no/such.creds"}},
@@ -573,12 +577,13 @@ func greeter(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// A server that takes only small messages, or whose streams another stream keeps
-// from being made, is refused before anything is announced.
+// A server that takes only small messages, or whose streams another stream keeps from being made, is refused before
+// anything is announced.
 func TestConnectRefusesAServerThatStagesCannotAnswerOn(t *testing.T) {
 	foreign := func(payload int32) (*server.Server, jetstream.JetStream) {
 		s, err := server.NewServer(&server.Options{
-			Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true, MaxPayload: payload,
+			Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
+			MaxPayload: payload,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -607,13 +612,15 @@ func TestConnectRefusesAServerThatStagesCannotAnswerOn(t *testing.T) {
 	refused(small, "4096 bytes", "max_payload")
 
 	taken, js := foreign(1 << 20)
-	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "AUDIT", Subjects: []string{"bitnet1.>"}}); err != nil {
+	if _, err := js.CreateStream(t.Context(),
+		jetstream.StreamConfig{Name: "AUDIT", Subjects: []string{"bitnet1.>"}}); err != nil {
 		t.Fatal(err)
 	}
 	refused(taken, "stream AUDIT", "NATS_URL")
 
 	narrow, js := foreign(1 << 20)
-	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: EventStream, Subjects: []string{"bitnet1.*.*.*"}, MaxMsgSize: 1000}); err != nil {
+	if _, err := js.CreateStream(t.Context(),
+		jetstream.StreamConfig{Name: EventStream, Subjects: []string{"bitnet1.*.*.*"}, MaxMsgSize: 1000}); err != nil {
 		t.Fatal(err)
 	}
 	refused(narrow, EventStream, "1000 bytes")
@@ -630,7 +637,8 @@ func TestADeadLetterThatIsTooLargeKeepsItsCause(t *testing.T) {
 	if _, err := b.js.UpdateStream(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Bury(t.Context(), "tester", event.Subject("r", "pack.written"), make([]byte, 2000), "the cause"); err != nil {
+	if err := b.Bury(t.Context(), "tester", event.Subject("r", "pack.written"), make([]byte, 2000),
+		"the cause"); err != nil {
 		t.Fatal(err)
 	}
 	letter, err := stream.GetLastMsgForSubject(t.Context(), "bitnet1.r.dead.tester.pack.written")

@@ -16,9 +16,8 @@ import (
 	"bitnet1/shared/run/progress"
 )
 
-// Queue hands out the events that a stage has to answer, one at a time: a
-// message that waits in a client's prefetch buffer runs into its AckWait and is
-// worked on twice.
+// Queue hands out the events that a stage has to answer, one at a time: a message that waits in a client's prefetch
+// buffer runs into its AckWait and is worked on twice.
 type Queue struct {
 	AckWait time.Duration // as the server has it
 
@@ -34,9 +33,8 @@ type Delivery struct {
 	Data    []byte
 }
 
-// Next waits for an event. It returns nil when none came within a short while
-// or the connection is interrupted, and an error when the consumer is gone or
-// the connection is closed for good.
+// Next waits for an event. It returns nil when none came within a short while or the connection is interrupted, and an
+// error when the consumer is gone or the connection is closed for good.
 func (q *Queue) Next(ctx context.Context) (*Delivery, error) {
 	wait, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -95,9 +93,8 @@ const (
 	HeaderCause = "Bitnet1-Cause"
 )
 
-// Bury keeps data, which arrived on subject and which stage could not answer,
-// in the dead-letter stream together with the cause; the cause alone where the
-// server takes no larger message than the event was.
+// Bury keeps data, which arrived on subject and which stage could not answer, in the dead-letter stream together with
+// the cause; the cause alone where the server takes no larger message than the event was.
 func (b *Bus) Bury(ctx context.Context, stage, subject string, data []byte, cause string) error {
 	run, kind, ok := event.SplitSubject(subject)
 	if !ok {

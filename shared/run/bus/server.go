@@ -16,8 +16,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// Server is a nats-server inside this process: JetStream on disk, listening on
-// 127.0.0.1 only, open to whoever has the random password it was started with.
+// Server is a nats-server inside this process: JetStream on disk, listening on 127.0.0.1 only, open to whoever has the
+// random password it was started with.
 type Server struct {
 	nats     *server.Server
 	password string
@@ -34,8 +34,7 @@ var (
 	ErrPort  = errors.New("cannot be used")
 )
 
-// StartServer starts a server that keeps its streams under dir. Port 0 picks a
-// free port.
+// StartServer starts a server that keeps its streams under dir. Port 0 picks a free port.
 func StartServer(dir string, port int) (*Server, error) {
 	secret := make([]byte, 24)
 	if _, err := rand.Read(secret); err != nil {
@@ -58,8 +57,7 @@ func start(dir string, port int, password string) (*Server, error) {
 	options := &server.Options{
 		ServerName: "bitnet1", Host: "127.0.0.1", Port: port,
 		JetStream: true, StoreDir: dir,
-		// The default syncs every two minutes: a power cut would lose events
-		// whose announcement was acknowledged.
+		// The default syncs every two minutes: a power cut would lose events whose announcement was acknowledged.
 		SyncAlways: true,
 		Username:   user, Password: s.password,
 		NoSigs:                 true,
@@ -74,7 +72,8 @@ func start(dir string, port int, password string) (*Server, error) {
 	s.nats.Start()
 	if !s.nats.ReadyForConnections(20 * time.Second) {
 		s.Stop()
-		return nil, fmt.Errorf("event server did not start on port %d within 20 seconds, with its streams in %s", max(port, 0), filepath.Clean(dir))
+		return nil, fmt.Errorf("event server did not start on port %d within 20 seconds, with its streams in %s",
+			max(port, 0), filepath.Clean(dir))
 	}
 	if !s.nats.JetStreamEnabled() {
 		s.Stop()
@@ -84,9 +83,8 @@ func start(dir string, port int, password string) (*Server, error) {
 	return s, nil
 }
 
-// storeLog listens to the server's log for the one thing that the server tells
-// nobody else: that a stream could not be written, after which that stream takes
-// nothing more until the server is started again, whatever becomes of the disk.
+// storeLog listens to the server's log for the one thing that the server tells nobody else: that a stream could not be
+// written, after which that stream takes nothing more until the server is started again, whatever becomes of the disk.
 type storeLog struct {
 	mu  sync.Mutex
 	err error
@@ -106,9 +104,8 @@ func (l *storeLog) Fatalf(format string, args ...any) { l.Errorf(format, args...
 func (l *storeLog) Debugf(string, ...any)             {}
 func (l *storeLog) Tracef(string, ...any)             {}
 
-// Mend starts the server anew, on the same port and with the same password,
-// after its store could not be written, once there is room for it again. The
-// error says why the store is unusable; nil when it is usable, or is again.
+// Mend starts the server anew, on the same port and with the same password, after its store could not be written, once
+// there is room for it again. The error says why the store is unusable; nil when it is usable, or is again.
 func (s *Server) Mend() error {
 	s.store.mu.Lock()
 	err := s.store.err
@@ -138,8 +135,7 @@ func roomy(dir string) error {
 	return errors.Join(err, probe.Sync(), probe.Close(), os.Remove(probe.Name()))
 }
 
-// writable turns another vague and late failure of the server into an early,
-// clear one.
+// writable turns another vague and late failure of the server into an early, clear one.
 func writable(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -174,8 +170,8 @@ func (s *Server) Stop() {
 	s.nats.WaitForShutdown()
 }
 
-// Address is where a NATS server is and what it wants to see. It is read from
-// the environment, never from arguments, which other users could list.
+// Address is where a NATS server is and what it wants to see. It is read from the environment, never from arguments,
+// which other users could list.
 type Address struct {
 	URL      string // NATS_URL, e.g. nats://127.0.0.1:4222
 	User     string // NATS_USER
@@ -206,4 +202,5 @@ func (a Address) Environ() []string {
 	return env
 }
 
-var errNoAddress = errors.New("no event server: set NATS_URL (and NATS_USER with NATS_PASSWORD, NATS_TOKEN or NATS_CREDS where the server wants them), or let the launcher start one")
+var errNoAddress = errors.New("no event server: set NATS_URL (and NATS_USER with NATS_PASSWORD, NATS_TOKEN or " +
+	"NATS_CREDS where the server wants them), or let the launcher start one")

@@ -14,20 +14,18 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// The streams, their limits and the consumers are declared in this file and
-// nowhere else.
+// The streams, their limits and the consumers are declared in this file and nowhere else.
 const (
 	// EventStream keeps every event, on bitnet1.<run>.<noun>.<verb>.
 	EventStream = "BITNET1_EVENTS"
-	// DeadStream keeps events that a stage could not answer, with the cause,
-	// on bitnet1.<run>.dead.<stage>.<noun>.<verb>.
+	// DeadStream keeps events that a stage could not answer, with the cause, on bitnet1.<run>.dead.<stage>.<noun>.<verb>.
 	DeadStream = "BITNET1_DEAD"
 )
 
 // Limits of the streams and of the stages' consumers.
 const (
-	// AckWait is how long the server waits for a sign of life from a worker
-	// before it hands the job to another. Workers give one three times as often.
+	// AckWait is how long the server waits for a sign of life from a worker before it hands the job to another. Workers
+	// give one three times as often.
 	AckWait = 10 * time.Second
 
 	dedupeWindow   = 2 * time.Minute
@@ -40,10 +38,9 @@ const (
 	maxCause       = 4 << 10             // bytes of the cause in a dead letter
 	minMessage     = 16 << 10            // bytes that must pass: a cause, twice, with what is around it
 
-	// maxUnanswered bounds the events that are being worked on or that wait for
-	// another try, over all processes of a stage. It is far above the number of
-	// workers: a job that waits for its next try must not hold up the others.
-	// That no worker has more than one event is the doing of Queue.Next.
+	// maxUnanswered bounds the events that are being worked on or that wait for another try, over all processes of a
+	// stage. It is far above the number of workers: a job that waits for its next try must not hold up the others. That no
+	// worker has more than one event is the doing of Queue.Next.
 	maxUnanswered = 1000
 )
 
@@ -64,8 +61,8 @@ func streams() []jetstream.StreamConfig {
 	}
 }
 
-// ensureStreams creates the streams that are missing. An existing stream is
-// left as its owner configured it, unless stages could not answer there.
+// ensureStreams creates the streams that are missing. An existing stream is left as its owner configured it, unless
+// stages could not answer there.
 func (b *Bus) ensureStreams(ctx context.Context) error {
 	for _, c := range streams() {
 		stream, err := b.js.Stream(ctx, c.Name)
@@ -73,7 +70,8 @@ func (b *Bus) ensureStreams(ctx context.Context) error {
 			err = b.createStream(ctx, c)
 		} else if err == nil {
 			if n := stream.CachedInfo().Config.MaxMsgSize; n >= 0 && n < minMessage {
-				return fmt.Errorf("stream %s takes messages of at most %d bytes, and stages' answers need %d: raise its largest message", c.Name, n, minMessage)
+				return fmt.Errorf("stream %s takes messages of at most %d bytes, and stages' answers need %d: "+
+					"raise its largest message", c.Name, n, minMessage)
 			}
 		}
 		if err != nil {
@@ -101,7 +99,8 @@ func (b *Bus) createStream(ctx context.Context, c jetstream.StreamConfig) error 
 // withHint adds what a server without JetStream answers, or does not.
 func withHint(err error) error {
 	for _, sign := range []error{
-		jetstream.ErrJetStreamNotEnabled, jetstream.ErrJetStreamNotEnabledForAccount, nats.ErrNoResponders, context.DeadlineExceeded,
+		jetstream.ErrJetStreamNotEnabled, jetstream.ErrJetStreamNotEnabledForAccount, nats.ErrNoResponders,
+		context.DeadlineExceeded,
 	} {
 		if errors.Is(err, sign) {
 			return fmt.Errorf("%w (does the server have JetStream?)", err)
@@ -125,7 +124,8 @@ func (b *Bus) overlap(ctx context.Context, c jetstream.StreamConfig) error {
 			return fmt.Errorf("another stream has subjects among %s: %w", strings.Join(c.Subjects, ", "), err)
 		}
 	}
-	return fmt.Errorf("its subjects %s are taken by the server's stream %s: give that stream other subjects, or name another server in NATS_URL",
+	return fmt.Errorf("its subjects %s are taken by the server's stream %s: give that stream other subjects, or name "+
+		"another server in NATS_URL",
 		strings.Join(c.Subjects, ", "), strings.Join(others, ", "))
 }
 
@@ -138,8 +138,8 @@ type Listener struct {
 	AckWait time.Duration // 0: AckWait
 }
 
-// durable is the consumer's name: stages that listen to one run have a consumer
-// of their own, so that an unfinished older run does not come first.
+// durable is the consumer's name: stages that listen to one run have a consumer of their own, so that an unfinished
+// older run does not come first.
 func (l Listener) durable() string {
 	if l.Run == "*" {
 		return l.Stage
@@ -152,8 +152,8 @@ func (l Listener) config() jetstream.ConsumerConfig {
 		Durable: l.durable(), Description: "stage " + l.Stage,
 		FilterSubject: event.Subject(l.Run, l.Kind),
 		AckPolicy:     jetstream.AckExplicitPolicy, AckWait: cmp.Or(l.AckWait, AckWait),
-		// Attempts are counted by the stage runner, which knows an interrupted
-		// job from a failed one; here they are unlimited.
+		// Attempts are counted by the stage runner, which knows an interrupted job from a failed one; here they are
+		// unlimited.
 		MaxDeliver: -1, MaxAckPending: maxUnanswered, InactiveThreshold: consumerLife,
 	}
 	if l.Run != "*" {
@@ -165,8 +165,8 @@ func (l Listener) config() jetstream.ConsumerConfig {
 	return config
 }
 
-// Listen returns the durable consumer of l, created when missing. One that is
-// there keeps its place in the stream and gets the limits declared here.
+// Listen returns the durable consumer of l, created when missing. One that is there keeps its place in the stream and
+// gets the limits declared here.
 func (b *Bus) Listen(ctx context.Context, l Listener) (*Queue, error) {
 	want := l.config()
 	consumer, err := b.js.Consumer(ctx, EventStream, want.Durable)
@@ -186,8 +186,8 @@ func (b *Bus) Listen(ctx context.Context, l Listener) (*Queue, error) {
 	return &Queue{consumer: consumer, conn: b.conn, AckWait: want.AckWait}, nil
 }
 
-// Forget removes the durable consumer of l, so that the next Listen starts from
-// the first event. Removing one that is not there is fine.
+// Forget removes the durable consumer of l, so that the next Listen starts from the first event. Removing one that is
+// not there is fine.
 func (b *Bus) Forget(ctx context.Context, l Listener) error {
 	err := b.js.DeleteConsumer(ctx, EventStream, l.durable())
 	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
@@ -196,8 +196,8 @@ func (b *Bus) Forget(ctx context.Context, l Listener) error {
 	return nil
 }
 
-// ForgetAll removes every consumer, for a server that has just started and so
-// has no listeners yet: what a killed launcher has left costs each later start.
+// ForgetAll removes every consumer, for a server that has just started and so has no listeners yet: what a killed
+// launcher has left costs each later start.
 func (b *Bus) ForgetAll(ctx context.Context) error {
 	stream, err := b.js.Stream(ctx, EventStream)
 	if err != nil {
@@ -217,7 +217,8 @@ func (b *Bus) ForgetAll(ctx context.Context) error {
 
 // ForgetRun removes every event and dead letter of a run.
 func (b *Bus) ForgetRun(ctx context.Context, run string) error {
-	for name, subject := range map[string]string{EventStream: "bitnet1." + run + ".*.*", DeadStream: "bitnet1." + run + ".dead.>"} {
+	for name, subject := range map[string]string{EventStream: "bitnet1." + run + ".*.*", DeadStream: "bitnet1." + run +
+		".dead.>"} {
 		stream, err := b.js.Stream(ctx, name)
 		if err != nil {
 			return fmt.Errorf("stream %s: %w", name, err)
@@ -229,8 +230,8 @@ func (b *Bus) ForgetRun(ctx context.Context, run string) error {
 	return nil
 }
 
-// Unanswered counts the events that the stage of l has still to answer, those
-// included that it is at work on or will try again.
+// Unanswered counts the events that the stage of l has still to answer, those included that it is at work on or will
+// try again.
 func (b *Bus) Unanswered(ctx context.Context, l Listener) (int, error) {
 	consumer, err := b.js.Consumer(ctx, EventStream, l.durable())
 	if err != nil {

@@ -75,7 +75,8 @@ func TestErrorsComeWithAdvice(t *testing.T) {
 			t.Errorf("%v: a package that has no command line speaks of flags", err)
 		}
 		var printed strings.Builder
-		if status := ExitStatus("program", err, &printed); status != Failed || !strings.Contains(printed.String(), strings.TrimSpace(want)) {
+		if status := ExitStatus("program", err, &printed); status != Failed ||
+			!strings.Contains(printed.String(), strings.TrimSpace(want)) {
 			t.Errorf("status %d, want %q in\n%s", status, want, printed.String())
 		}
 		for _, a := range advice {

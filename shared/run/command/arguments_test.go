@@ -9,7 +9,8 @@ import (
 
 func TestArrangeLetsAFlagTakeSeveralValuesAndFlagsStandAnywhere(t *testing.T) {
 	flags := []cli.Flag{
-		&cli.StringSliceFlag{Name: "source"}, &cli.StringSliceFlag{Name: "set"}, &cli.BoolFlag{Name: "json"}, &cli.StringFlag{Name: "run", Aliases: []string{"r"}},
+		&cli.StringSliceFlag{Name: "source"}, &cli.StringSliceFlag{Name: "set"}, &cli.BoolFlag{Name: "json"},
+		&cli.StringFlag{Name: "run", Aliases: []string{"r"}},
 	}
 	isOwn := func(arg string) bool { return strings.HasSuffix(arg, ".yml") }
 	for given, want := range map[string]string{

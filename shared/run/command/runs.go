@@ -15,5 +15,6 @@ func NoSuchRun(run string, runs []string) error {
 	if len(runs) == 0 {
 		return fmt.Errorf("there is no run %s in this data directory, and no other: name the directory with --data", run)
 	}
-	return fmt.Errorf("there is no run %s in this data directory; the runs are: %s (--data names another directory)", run, strings.Join(runs, ", "))
+	return fmt.Errorf("there is no run %s in this data directory; the runs are: %s (--data names another directory)", run,
+		strings.Join(runs, ", "))
 }

@@ -55,8 +55,8 @@ func ExitStatus(program string, err error, stderr io.Writer) int {
 	return Failed
 }
 
-// EnvLauncher is set for stages that a launcher started: they end when their standard input does, so that they never outlive
-// the launcher.
+// EnvLauncher is set for stages that a launcher started: they end when their standard input does, so that they never
+// outlive the launcher.
 const EnvLauncher = "BITNET1_LAUNCHER"
 
 // EnvOutage is the environment's word for --outage.

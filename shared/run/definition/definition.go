@@ -1,5 +1,5 @@
-// Package definition says what a run does: its Definition, which is kept with the run, and the presets and sections that
-// definitions are made of. A stage reads its parameters from there, whether a launcher has started it or a person.
+// Package definition says what a run does: its Definition, which is kept with the run, and the presets and sections
+// that definitions are made of. A stage reads its parameters from there, whether a launcher has started it or a person.
 package definition
 
 import (
@@ -16,8 +16,8 @@ import (
 	"bitnet1/shared/run/journal"
 )
 
-// Definition is a resolved pipeline: what a run does, with nothing left to choose. It is kept as an artifact. Two runs with
-// equal definitions and equal sources are the same work.
+// Definition is a resolved pipeline: what a run does, with nothing left to choose. It is kept as an artifact. Two runs
+// with equal definitions and equal sources are the same work.
 type Definition struct {
 	Name    string                     `json:"name"`
 	Preset  string                     `json:"preset"`
@@ -50,8 +50,8 @@ func (d Definition) ID() (string, error) {
 	return fmt.Sprintf("%s-%s-%s", d.Name, d.Preset, digest.Bytes(b)[:8]), nil
 }
 
-// OfRun reads the definition that a run was started with. A run that has none
-// (its events were announced by hand) gives nil.
+// OfRun reads the definition that a run was started with. A run that has none (its events were announced by hand) gives
+// nil.
 func OfRun(j journal.Journal, space artifact.Space, run string) (*Definition, error) {
 	path, err := pathOfRun(j, space, run)
 	if err != nil || path == "" {
@@ -75,7 +75,8 @@ type lostError struct {
 }
 
 func (e lostError) Error() string {
-	return fmt.Sprintf("the definition of run %s is lost or damaged: give the command `pipeline run` of that run again, which writes it anew", e.run)
+	return fmt.Sprintf("the definition of run %s is lost or damaged: give the command `pipeline run` of that run "+
+		"again, which writes it anew", e.run)
 }
 
 // pathOfRun is the file of a run's definition, "" if the run has none.
@@ -123,8 +124,7 @@ func (d Definition) Store(j journal.Journal, store *artifact.Store, run string) 
 	return ref, j.Link(run, linkFolder, ref)
 }
 
-// CheckRun makes sure that run, if it was begun before, was begun with d: a run
-// is one execution of one definition.
+// CheckRun makes sure that run, if it was begun before, was begun with d: a run is one execution of one definition.
 func (d Definition) CheckRun(j journal.Journal, space artifact.Space, run string) error {
 	want, err := d.Encode()
 	if err != nil {
@@ -147,7 +147,8 @@ func (d Definition) CheckRun(j journal.Journal, space artifact.Space, run string
 		same = bytes.Equal(want, have)
 	}
 	if !same {
-		return fmt.Errorf("run %s was begun with other parameters, sources or seed: choose another --run, or leave it out", run)
+		return fmt.Errorf("run %s was begun with other parameters, sources or seed: choose another --run, or leave it out",
+			run)
 	}
 	return nil
 }

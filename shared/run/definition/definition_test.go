@@ -14,7 +14,8 @@ import (
 
 func TestTheIDDependsOnEverythingThatIsResolved(t *testing.T) {
 	id := func(change func(*Definition)) string {
-		d := Definition{Name: "n", Preset: "p", Seed: 1, Sources: []Source{{Name: "s", Digest: "d"}}, Stages: map[string]json.RawMessage{"train": []byte(`{"steps":1}`)}}
+		d := Definition{Name: "n", Preset: "p", Seed: 1, Sources: []Source{{Name: "s", Digest: "d"}},
+			Stages: map[string]json.RawMessage{"train": []byte(`{"steps":1}`)}}
 		change(&d)
 		id, err := d.ID()
 		if err != nil || !event.ValidRun(id) {
@@ -28,7 +29,8 @@ func TestTheIDDependsOnEverythingThatIsResolved(t *testing.T) {
 	}
 	for name, change := range map[string]func(*Definition){
 		"seed": func(d *Definition) { d.Seed = 2 }, "source": func(d *Definition) { d.Sources[0].Digest = "e" },
-		"parameter": func(d *Definition) { d.Stages["train"] = []byte(`{"steps":2}`) }, "preset": func(d *Definition) { d.Preset = "q" },
+		"parameter": func(d *Definition) { d.Stages["train"] = []byte(`{"steps":2}`) },
+		"preset":    func(d *Definition) { d.Preset = "q" },
 	} {
 		if id(change) == base {
 			t.Errorf("the %s does not change the id", name)
@@ -70,7 +72,8 @@ func TestARunKeepsItsDefinition(t *testing.T) {
 		t.Fatal(err)
 	}
 	j := journal.Open(store.Dir())
-	d := Definition{Name: "n", Preset: "p", Seed: 7, Sources: []Source{{Name: "s", Size: 3}}, Stages: map[string]json.RawMessage{"train": []byte(`{"steps":1}`)}}
+	d := Definition{Name: "n", Preset: "p", Seed: 7, Sources: []Source{{Name: "s", Size: 3}},
+		Stages: map[string]json.RawMessage{"train": []byte(`{"steps":1}`)}}
 	if none, err := OfRun(j, store, "r"); err != nil || none != nil {
 		t.Errorf("before: %v, %v", none, err)
 	}
@@ -101,7 +104,8 @@ func TestARunKeepsItsDefinition(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OfRun(j, again, "r"); err == nil || !strings.Contains(err.Error(), "definition of run r") || !strings.Contains(err.Error(), "pipeline run") {
+	if _, err := OfRun(j, again, "r"); err == nil || !strings.Contains(err.Error(), "definition of run r") ||
+		!strings.Contains(err.Error(), "pipeline run") {
 		t.Errorf("without its file: %v", err)
 	}
 	if err := other.CheckRun(j, again, "r"); err == nil || !strings.Contains(err.Error(), "choose another --run") {

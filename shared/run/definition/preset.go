@@ -15,7 +15,8 @@ import (
 //go:embed presets/*.yml
 var presets embed.FS
 
-// Preset is what a preset says of stages: sections by stage. A preset is a YAML file with the key stages, and perhaps about.
+// Preset is what a preset says of stages: sections by stage. A preset is a YAML file with the key stages, and perhaps
+// about.
 type Preset map[string]Section
 
 // ReadPreset reads the content of a preset; path is what messages call it.

@@ -7,7 +7,8 @@ import (
 
 func TestPresetsThatAreWrong(t *testing.T) {
 	for text, want := range map[string]string{
-		"seed: 3\nstages: {}\n": `unknown key "seed"`, "stages: {train: [1]}\n": "wrong.yml:1: stage train: give a mapping", "": "is empty",
+		"seed: 3\nstages: {}\n": `unknown key "seed"`, "stages: {train: [1]}\n": "wrong.yml:1: stage train: give a mapping",
+		"":                                "is empty",
 		"stages: {train: {a: 1, a: 2}}\n": "given twice", "about: [x]\nstages: {}\n": "about: give one sentence",
 	} {
 		if _, err := ReadPreset("wrong.yml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {

@@ -1,6 +1,5 @@
-// Package journal keeps the events of every run as files, beside the artifacts
-// they mention, so that the bus is never their only copy: runs can be listed,
-// rerun and resumed with no bus at all. It does not deliver events.
+// Package journal keeps the events of every run as files, beside the artifacts they mention, so that the bus is never
+// their only copy: runs can be listed, rerun and resumed with no bus at all. It does not deliver events.
 //
 //	runs/<run>/events/<kind>/<id>.msgpack   the events; <id>.<job>.msgpack where another job found the same
 //	runs/<run>/<stage>/<name>               links to a stage's artifacts, for people
@@ -35,7 +34,8 @@ type damage struct {
 	told sync.Map
 }
 
-// Open returns the journal under the data directory dir. Reading leaves damaged events out and says so on standard error.
+// Open returns the journal under the data directory dir. Reading leaves damaged events out and says so on standard
+// error.
 func Open(dir string) Journal {
 	return Journal{dir: dir, damage: &damage{tell: func(err error) { fmt.Fprintln(os.Stderr, "warning:", err) }}}
 }
@@ -68,13 +68,12 @@ func (j Journal) path(run, kind, name string) string {
 	return filepath.Join(j.kindDir(run, kind), name+suffix)
 }
 
-// Write keeps e. It reports whether e is new: an event whose id is there
-// already is left as it is, unless its file is damaged. Where another job found
-// the same, with other parameters say, that is kept beside it.
+// Write keeps e. It reports whether e is new: an event whose id is there already is left as it is, unless its file is
+// damaged. Where another job found the same, with other parameters say, that is kept beside it.
 func (j Journal) Write(e event.Envelope) (isNew bool, err error) { return j.write(e, false) }
 
-// Renew is Write for what was found anew: of what was found with equal
-// parameters it is then the latest, also where an equal event is there already.
+// Renew is Write for what was found anew: of what was found with equal parameters it is then the latest, also where an
+// equal event is there already.
 func (j Journal) Renew(e event.Envelope) (isNew bool, err error) { return j.write(e, true) }
 
 func (j Journal) write(e event.Envelope, renew bool) (isNew bool, err error) {
@@ -104,11 +103,9 @@ func (j Journal) Keeps(e event.Envelope) bool {
 	return err == nil
 }
 
-// Read returns the events of a run and kind, each once, in the order of their
-// parts. Of one part the last one counts: those that were found with other
-// parameters than the run's own come first, the rest in the order of their time.
-// A run without such events gives none. Damaged events are left out: who
-// announces them again, or the bus, mends them.
+// Read returns the events of a run and kind, each once, in the order of their parts. Of one part the last one counts:
+// those that were found with other parameters than the run's own come first, the rest in the order of their time. A run
+// without such events gives none. Damaged events are left out: who announces them again, or the bus, mends them.
 func (j Journal) Read(run, kind string) ([]event.Envelope, error) {
 	all, err := j.Announcements(run, kind)
 	if err != nil {
@@ -147,7 +144,8 @@ func (j Journal) Announcements(run, kind string) ([]event.Envelope, error) {
 		}
 		e, err := j.readFile(run, kind, name, id)
 		if err != nil {
-			j.tell(fmt.Errorf("%s is left out: %w (pipeline run, or the stage that made it, announces it again)", j.path(run, kind, name), err))
+			j.tell(fmt.Errorf("%s is left out: %w (pipeline run, or the stage that made it, announces it again)",
+				j.path(run, kind, name), err))
 			continue
 		}
 		events = append(events, e)
@@ -264,11 +262,12 @@ func (j Journal) Link(run, stage string, ref artifact.Ref) error {
 	if !digest.Valid(ref.Digest) || !artifact.ValidName(ref.Name) {
 		return fmt.Errorf("%q with digest %q cannot be a file", ref.Name, ref.Digest)
 	}
-	return Symlink(filepath.Join(j.dir, "objects", ref.Digest[:2], ref.Digest), filepath.Join(j.RunDir(run), stage, ref.Name))
+	return Symlink(filepath.Join(j.dir, "objects", ref.Digest[:2], ref.Digest),
+		filepath.Join(j.RunDir(run), stage, ref.Name))
 }
 
-// Symlink makes link point to target, relative to its own folder, replacing
-// what is there. Several processes may make the same link at once.
+// Symlink makes link point to target, relative to its own folder, replacing what is there. Several processes may make
+// the same link at once.
 func Symlink(target, link string) error {
 	dir := filepath.Dir(link)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -278,8 +277,7 @@ func Symlink(target, link string) error {
 	if err != nil {
 		return err
 	}
-	// One temporary name for each link: what a killed process has left goes when
-	// its work is done again.
+	// One temporary name for each link: what a killed process has left goes when its work is done again.
 	temporary := filepath.Join(dir, ".link-"+filepath.Base(link))
 	for {
 		if old, err := os.Readlink(link); err == nil && old == relative {

@@ -98,7 +98,8 @@ func TestWhatCountsOfAFactFoundAgain(t *testing.T) {
 			t.Errorf("the last one is %+v, want %+v", e, want)
 		}
 	}
-	one, two := newEvent(t, "r", event.Part{}, 0, event.PackWritten{Step: 1}), newEvent(t, "r", event.Part{}, 0, event.PackWritten{Step: 2})
+	one, two := newEvent(t, "r", event.Part{}, 0, event.PackWritten{Step: 1}), newEvent(t, "r", event.Part{}, 0,
+		event.PackWritten{Step: 2})
 	found(1, "own", "i", "", 10, true)
 	found(2, "other", "i", "2", 20, true)
 	last(2, one)
@@ -162,7 +163,8 @@ func TestWhatIsNotThereIsNoError(t *testing.T) {
 
 func TestNamesThatLeaveTheJournalAreRefused(t *testing.T) {
 	j := Open(t.TempDir())
-	for _, c := range [][2]string{{"..", "pack.written"}, {"a/b", "pack.written"}, {"", "pack.written"}, {"r", "../../x"}, {"r", ""}} {
+	for _, c := range [][2]string{{"..", "pack.written"}, {"a/b", "pack.written"}, {"", "pack.written"}, {"r", "../../x"},
+		{"r", ""}} {
 		if _, err := j.Read(c[0], c[1]); err == nil {
 			t.Errorf("run %q, kind %q was read", c[0], c[1])
 		}
@@ -216,7 +218,8 @@ func TestDamagedEventsAreNamedAndMendedByWritingThemAgain(t *testing.T) {
 					t.Errorf("beside a damaged event: %v, %v", events, err)
 				}
 			}
-			if len(told) != 1 || !strings.Contains(told[0].Error(), path) || !strings.Contains(told[0].Error(), "announces it again") {
+			if len(told) != 1 || !strings.Contains(told[0].Error(), path) ||
+				!strings.Contains(told[0].Error(), "announces it again") {
 				t.Errorf("told: %v", told)
 			}
 			if isNew, err := j.Write(e); err != nil || !isNew {
@@ -247,7 +250,8 @@ func TestEventsBelongWhereTheyWereWritten(t *testing.T) {
 		if events, err := j.Read(at.run, at.kind); err != nil || len(events) != 0 {
 			t.Errorf("%v: %v, %v", at, events, err)
 		}
-		if len(told) != i+1 || !strings.Contains(told[i].Error(), "it is the event pack.written "+digest.Short(e.ID)+" of run r") {
+		if len(told) != i+1 ||
+			!strings.Contains(told[i].Error(), "it is the event pack.written "+digest.Short(e.ID)+" of run r") {
 			t.Errorf("%v: told %v", at, told)
 		}
 	}
@@ -269,7 +273,8 @@ func TestBodiesOfAnotherShapeAreLeftOutAndNamed(t *testing.T) {
 	if bodies, err := Bodies[event.PackWritten](j, "r"); err != nil || len(bodies) != 1 || bodies[0].Step != 1 {
 		t.Errorf("%v, %v", bodies, err)
 	}
-	if len(told) != 1 || !strings.Contains(told[0].Error(), "run r") || !strings.Contains(told[0].Error(), "stage colour") {
+	if len(told) != 1 || !strings.Contains(told[0].Error(), "run r") ||
+		!strings.Contains(told[0].Error(), "stage colour") {
 		t.Errorf("told: %v", told)
 	}
 }

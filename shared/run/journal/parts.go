@@ -12,7 +12,8 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// Parts knows which parts of the sets of one run and kind are there. However often it is asked, it reads each event once.
+// Parts knows which parts of the sets of one run and kind are there. However often it is asked, it reads each event
+// once.
 type Parts struct {
 	journal   Journal
 	run, kind string

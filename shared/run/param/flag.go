@@ -24,9 +24,8 @@ func Flags(params any) []cli.Flag {
 	return flags
 }
 
-// Spread lets parameters that are true or false be given as flags without a
-// value: --alibi becomes --alibi=true and --no-alibi becomes --alibi=false.
-// --alibi false and --alibi=false stay what they are.
+// Spread lets parameters that are true or false be given as flags without a value: --alibi becomes --alibi=true and
+// --no-alibi becomes --alibi=false. --alibi false and --alibi=false stay what they are.
 func Spread(args []string, params any) []string {
 	short := map[string]string{}
 	for _, f := range Fields(params) {

@@ -13,8 +13,10 @@ func TestFlagsOfListsMayBeGivenSeveralTimes(t *testing.T) {
 		Flags: Flags(p), DisableSliceFlagSeparator: true,
 		Action: func(c *cli.Context) error { return Apply(c, &p) },
 	}
-	err := app.Run([]string{"x", "--names", `author = "Roe, Jane"`, "--names", "[a, b]", "--kshift-layers", "none", "--steps", "1e3"})
-	if err != nil || !slices.Equal(p.Names, []string{`author = "Roe, Jane"`, "a", "b"}) || len(p.Layers) > 0 || p.Steps != 1000 {
+	err := app.Run([]string{"x", "--names", `author = "Roe, Jane"`, "--names", "[a, b]", "--kshift-layers", "none",
+		"--steps", "1e3"})
+	if err != nil || !slices.Equal(p.Names, []string{`author = "Roe, Jane"`, "a", "b"}) || len(p.Layers) > 0 ||
+		p.Steps != 1000 {
 		t.Errorf("%+v, %v", p, err)
 	}
 }

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// UnknownKey is the error for a key that is not among valid. It names the
-// nearest valid key, or all of them when none is near.
+// UnknownKey is the error for a key that is not among valid. It names the nearest valid key, or all of them when none
+// is near.
 func UnknownKey(key string, valid []string) error {
 	if len(key) > maxWord {
 		return fmt.Errorf("unknown key %q… of %d bytes: the keys here are %v", key[:maxWord], len(key), valid)
@@ -23,8 +23,8 @@ func UnknownKey(key string, valid []string) error {
 // maxWord bounds the words that are compared: longer ones are no typing error.
 const maxWord = 100
 
-// Nearest returns the candidate with the smallest edit distance to word, when
-// that is at most a third of the word's length plus one.
+// Nearest returns the candidate with the smallest edit distance to word, when that is at most a third of the word's
+// length plus one.
 func Nearest(word string, candidates []string) (string, bool) {
 	if len(word) > maxWord {
 		return "", false
@@ -38,8 +38,7 @@ func Nearest(word string, candidates []string) (string, bool) {
 	return best, best != ""
 }
 
-// editDistance counts the insertions, deletions and substitutions of bytes
-// that turn a into b (Levenshtein).
+// editDistance counts the insertions, deletions and substitutions of bytes that turn a into b (Levenshtein).
 func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -1,18 +1,15 @@
-// Package param turns a struct of parameters into everything people meet it
-// as: keys of a pipeline file, command-line flags, a row in the reference, and
-// the canonical bytes that a job's key is made of. The struct is the only place
+// Package param turns a struct of parameters into everything people meet it as: keys of a pipeline file, command-line
+// flags, a row in the reference, and the canonical bytes that a job's key is made of. The struct is the only place
 // where a parameter is named, typed, explained and given its default.
 //
 // A field looks like
 //
 //	Steps int `json:"steps" usage:"optimizer steps"`
 //
-// and is the key steps in a file and the flag --steps (underscores become
-// dashes). Field types are bool, int, int64, uint64, float64, string, []int and
-// []string. With the tag digest:"-" a field is no part of the canonical bytes:
-// it says how far or how a job goes on, and changes nothing that the job makes.
-// With the tag seed:"own" a seed is not the pipeline's. With the tag source:"same" a
-// parameter cannot differ between the sources of a run.
+// and is the key steps in a file and the flag --steps (underscores become dashes). Field types are bool, int, int64,
+// uint64, float64, string, []int and []string. With the tag digest:"-" a field is no part of the canonical bytes: it
+// says how far or how a job goes on, and changes nothing that the job makes. With the tag seed:"own" a seed is not the
+// pipeline's. With the tag source:"same" a parameter cannot differ between the sources of a run.
 package param
 
 import (
@@ -44,8 +41,8 @@ type Field struct {
 // Flag is the command-line form of the key.
 func (f Field) Flag() string { return strings.ReplaceAll(f.Key, "_", "-") }
 
-// Fields describes the parameters of params, which is a struct or a pointer to
-// one, with its current values as defaults.
+// Fields describes the parameters of params, which is a struct or a pointer to one, with its current values as
+// defaults.
 func Fields(params any) []Field {
 	v := reflect.Indirect(reflect.ValueOf(params))
 	if !v.IsValid() || v.Kind() != reflect.Struct {
@@ -85,9 +82,8 @@ func typeName(t reflect.Type) string {
 	}
 }
 
-// Decode overlays the JSON object section onto params, a pointer to a struct.
-// Unknown keys and wrong types are errors that name the key, what it takes and
-// the nearest key there is. An empty section changes nothing.
+// Decode overlays the JSON object section onto params, a pointer to a struct. Unknown keys and wrong types are errors
+// that name the key, what it takes and the nearest key there is. An empty section changes nothing.
 func Decode(section []byte, params any) error {
 	if len(bytes.TrimSpace(section)) == 0 || string(section) == "null" {
 		return nil
@@ -104,8 +100,7 @@ func Decode(section []byte, params any) error {
 			problems = append(problems, UnknownKey(key, keys(fields)))
 			continue
 		}
-		// A value of its own: decoding into a list would write into the one that
-		// the defaults hold.
+		// A value of its own: decoding into a list would write into the one that the defaults hold.
 		field := reflect.ValueOf(params).Elem().Field(f.index)
 		value := reflect.New(field.Type())
 		if hasNull(values[key]) || json.Unmarshal(values[key], value.Interface()) != nil {
@@ -146,8 +141,8 @@ func Conforms(typ string, value []byte) bool {
 	return known && json.Unmarshal(value, target) == nil
 }
 
-// hasNull reports whether a JSON value is null or a list with null in it, which
-// package json takes for any type and leaves at zero.
+// hasNull reports whether a JSON value is null or a list with null in it, which package json takes for any type and
+// leaves at zero.
 func hasNull(value []byte) bool {
 	var items []json.RawMessage
 	if json.Unmarshal(value, &items) != nil {
@@ -164,8 +159,8 @@ func WrongType(key string, value []byte, typ string) error {
 	return fmt.Errorf("%s: %s is not %s", key, value, article(typ))
 }
 
-// Canonical returns the bytes that stand for params in a digest: a JSON object
-// of every parameter that is part of it, in the order of the struct.
+// Canonical returns the bytes that stand for params in a digest: a JSON object of every parameter that is part of it,
+// in the order of the struct.
 func Canonical(params any) ([]byte, error) {
 	var out bytes.Buffer
 	out.WriteByte('{')
@@ -189,8 +184,8 @@ func Canonical(params any) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// Overrides tells what of params differs from base, two structs of one type: keys to values as flags take them. Parameters
-// that change nothing of what is made are left out.
+// Overrides tells what of params differs from base, two structs of one type: keys to values as flags take them.
+// Parameters that change nothing of what is made are left out.
 func Overrides(base, params any) map[string]string {
 	differing := map[string]string{}
 	before := Fields(base)

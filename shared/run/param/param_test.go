@@ -19,7 +19,8 @@ type sample struct {
 
 func TestDecodeOverlaysOnlyTheKeysGiven(t *testing.T) {
 	p := sample{Steps: 10, Rate: 0.5, Seed: 7}
-	if err := Decode([]byte(`{"learning_rate": 0.25, "kshift_layers": [0, 2], "seed": 18446744073709551615}`), &p); err != nil {
+	if err := Decode([]byte(`{"learning_rate": 0.25, "kshift_layers": [0, 2], "seed": 18446744073709551615}`),
+		&p); err != nil {
 		t.Fatal(err)
 	}
 	if p.Steps != 10 || p.Rate != 0.25 || len(p.Layers) != 2 || p.Seed != 1<<64-1 {
@@ -150,7 +151,8 @@ func TestHostileSectionsChangeNothingAndAreNamedBriefly(t *testing.T) {
 }
 
 func TestConformsAgreesWithDecode(t *testing.T) {
-	values := []string{"null", "true", "1", "-1", "1.5", "18446744073709551615", "1e3", `"x"`, "[]", "[1]", `["x"]`, "[null]", "[1, null]", "{}"}
+	values := []string{"null", "true", "1", "-1", "1.5", "18446744073709551615", "1e3", `"x"`, "[]", "[1]", `["x"]`,
+		"[null]", "[1, null]", "{}"}
 	for _, f := range Fields(sample{}) {
 		for _, value := range values {
 			var p sample
@@ -177,7 +179,8 @@ func TestNearest(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, section := range []string{`{}`, `null`, `{"steps": 3, "kshift_layers": [1], "names": ["a"], "seed": 1}`, `{"learning_rate": 1e-3, "alibi": true, "kind": "é"}`, `[`, ``} {
+	for _, section := range []string{`{}`, `null`, `{"steps": 3, "kshift_layers": [1], "names": ["a"], "seed": 1}`,
+		`{"learning_rate": 1e-3, "alibi": true, "kind": "é"}`, `[`, ``} {
 		f.Add(section)
 	}
 	f.Fuzz(func(t *testing.T, section string) {

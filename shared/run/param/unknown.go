@@ -15,8 +15,8 @@ func UndefinedFlag(err error) (name string, ok bool) {
 	return strings.TrimLeft(name, "-"), ok
 }
 
-// UnknownFlag makes of package cli's error about a flag one that names the nearest of those that the command takes. Other
-// errors stay as they are.
+// UnknownFlag makes of package cli's error about a flag one that names the nearest of those that the command takes.
+// Other errors stay as they are.
 func UnknownFlag(err error, taken []cli.Flag) error {
 	name, ok := UndefinedFlag(err)
 	if !ok {

@@ -9,12 +9,12 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Value writes text as the JSON value it stands for, given the type that a Field names. It is the one way in which values
-// are written outside of YAML: in flags, in --set and --grid, and where a file has a text in place of a list.
+// Value writes text as the JSON value it stands for, given the type that a Field names. It is the one way in which
+// values are written outside of YAML: in flags, in --set and --grid, and where a file has a text in place of a list.
 //
-// Numbers and truth are written as in YAML: 1e3, 0x10, 1_000, true. A list is separated by commas, in brackets or without
-// them; "none" is the empty list. Quotes around a text or an item are taken off, and a comma inside of quotes separates
-// nothing. Text that cannot stand for the type becomes a JSON string, which does not conform.
+// Numbers and truth are written as in YAML: 1e3, 0x10, 1_000, true. A list is separated by commas, in brackets or
+// without them; "none" is the empty list. Quotes around a text or an item are taken off, and a comma inside of quotes
+// separates nothing. Text that cannot stand for the type becomes a JSON string, which does not conform.
 func Value(typ, text string) json.RawMessage {
 	switch {
 	case typ == "text":
@@ -139,7 +139,8 @@ func InBrackets(text string) (inner string, ok bool) {
 // opening is what a quote follows that opens a quoted part: not a letter, for the apostrophe is the same sign.
 var opening = regexp.MustCompile(`^$|[\s=<>,\[]$`)
 
-// scan calls at for every byte of text that is not inside of quotes, with the number of brackets that are open after it.
+// scan calls at for every byte of text that is not inside of quotes, with the number of brackets that are open after
+// it.
 func scan(text string, at func(i, depth int)) {
 	depth := 0
 	for i := 0; i < len(text); i++ {

@@ -84,7 +84,8 @@ func FuzzValue(f *testing.F) {
 	f.Add("author = \"Roe, Jane\"")
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, typ := range []string{texts, integers, "integer", "number", "true or false", "text"} {
-			if v := Value(typ, text); !strings.HasPrefix(string(v), `"`) && !Conforms(typ, v) && typ != "integer" && typ != "number" && typ != "true or false" {
+			if v := Value(typ, text); !strings.HasPrefix(string(v), `"`) && !Conforms(typ, v) && typ != "integer" &&
+				typ != "number" && typ != "true or false" {
 				t.Errorf("%s %q is %s", typ, text, v)
 			}
 		}

@@ -64,7 +64,8 @@ func (f layout) write(l Line) string {
 		parts = append(parts, count)
 	}
 	if rate, unit := l.rate(); rate > 0 && f.rate != "" {
-		parts = append(parts, strings.TrimSuffix(fmt.Sprintf(f.rate, []any{results.SI(rate), unit}[:strings.Count(f.rate, "%s")]...), " "))
+		parts = append(parts,
+			strings.TrimSuffix(fmt.Sprintf(f.rate, []any{results.SI(rate), unit}[:strings.Count(f.rate, "%s")]...), " "))
 	}
 	if left := l.left(); left != "" {
 		parts = append(parts, left+" left")

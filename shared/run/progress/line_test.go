@@ -35,11 +35,14 @@ func TestALineFitsItsWidth(t *testing.T) {
 		}
 	}
 	for want, l := range map[string]Line{
-		"pack      waiting":              {Stage: "pack", State: "waiting"},
-		"pack      done  4/4 events":     {Stage: "pack", State: "done", Report: Report{Done: 4, Total: 4, Unit: "events"}},
-		"probe     1/2 s  3h20m left":    {Stage: "probe", Report: Report{Done: 1, Total: 2, Unit: "s"}, Left: 3*time.Hour + 20*time.Minute},
-		"probe     1/2 s  12m30s left":   {Stage: "probe", Report: Report{Done: 1, Total: 2, Unit: "s"}, Left: 12*time.Minute + 30*time.Second},
-		"probe     1/2 s  1.5 k bytes/s": {Stage: "probe", Report: Report{Done: 1, Total: 2, Unit: "s", Values: map[string]float64{"bytes_per_second": 1500}}},
+		"pack      waiting":          {Stage: "pack", State: "waiting"},
+		"pack      done  4/4 events": {Stage: "pack", State: "done", Report: Report{Done: 4, Total: 4, Unit: "events"}},
+		"probe     1/2 s  3h20m left": {Stage: "probe", Report: Report{Done: 1, Total: 2, Unit: "s"},
+			Left: 3*time.Hour + 20*time.Minute},
+		"probe     1/2 s  12m30s left": {Stage: "probe", Report: Report{Done: 1, Total: 2, Unit: "s"},
+			Left: 12*time.Minute + 30*time.Second},
+		"probe     1/2 s  1.5 k bytes/s": {Stage: "probe",
+			Report: Report{Done: 1, Total: 2, Unit: "s", Values: map[string]float64{"bytes_per_second": 1500}}},
 	} {
 		if got := l.Text(0); got != want {
 			t.Errorf("%q, want %q", got, want)

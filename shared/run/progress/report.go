@@ -1,5 +1,5 @@
-// Package progress is about jobs at work: what a stage reports of one, how long it will go on, and the line in which people
-// see it. It does not carry reports (package bus does) or write to a terminal.
+// Package progress is about jobs at work: what a stage reports of one, how long it will go on, and the line in which
+// people see it. It does not carry reports (package bus does) or write to a terminal.
 package progress
 
 import "time"
@@ -20,8 +20,8 @@ func (r Report) Fraction() float64 {
 	return min(float64(r.Done)/float64(r.Total), 1)
 }
 
-// LeftOf is how long a job will go on if it goes on as it did in the time elapsed, at whose beginning the fraction before of
-// its work was done; 0 while that is a mere guess.
+// LeftOf is how long a job will go on if it goes on as it did in the time elapsed, at whose beginning the fraction
+// before of its work was done; 0 while that is a mere guess.
 func LeftOf(r Report, before float64, elapsed time.Duration) time.Duration {
 	done := r.Fraction()
 	if done >= 1 {

@@ -11,8 +11,8 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// Mentioned finds the artifact references in an event's body: maps with a digest, a kind and a name. Bodies of kinds that
-// this program does not know are searched as well.
+// Mentioned finds the artifact references in an event's body: maps with a digest, a kind and a name. Bodies of kinds
+// that this program does not know are searched as well.
 func Mentioned(body []byte) []artifact.Ref {
 	var fields map[string]msgpack.RawMessage
 	if event.Unmarshal(body, &fields) != nil {
@@ -30,7 +30,8 @@ func Mentioned(body []byte) []artifact.Ref {
 
 // Made lists the artifacts of an output that the job itself has made.
 func (r *Record) Made(out Output) []artifact.Ref {
-	return slices.DeleteFunc(Mentioned(out.Body), func(ref artifact.Ref) bool { return slices.Contains(r.Inputs, ref.Digest) })
+	return slices.DeleteFunc(Mentioned(out.Body),
+		func(ref artifact.Ref) bool { return slices.Contains(r.Inputs, ref.Digest) })
 }
 
 // Own are all artifacts that the job has made.

@@ -10,9 +10,9 @@ import (
 	"bitnet1/shared/run/journal"
 )
 
-// Gap says what the journal of a run lacks although the run's other events or the records of its jobs speak of it; "" where
-// nothing is missing. listeners are the stages that answer each kind of event. An event server may have lost any event, so a
-// run is whole only when its files say so.
+// Gap says what the journal of a run lacks although the run's other events or the records of its jobs speak of it; ""
+// where nothing is missing. listeners are the stages that answer each kind of event. An event server may have lost any
+// event, so a run is whole only when its files say so.
 func Gap(store *artifact.Store, j journal.Journal, run string, listeners map[string][]string) (string, error) {
 	events, err := j.All(run)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package record keeps on disk what is known of each job: its outputs once it is done, and what an interrupted job goes on
-// from. It finds out what a run lacks of what its jobs have made, and it fences processes off from one another: the process
-// that opened a record is the only one at work on the job. It does not do jobs; package stage does.
+// Package record keeps on disk what is known of each job: its outputs once it is done, and what an interrupted job goes
+// on from. It finds out what a run lacks of what its jobs have made, and it fences processes off from one another: the
+// process that opened a record is the only one at work on the job. It does not do jobs; package stage does.
 package record
 
 import (
@@ -43,8 +43,8 @@ type Record struct {
 	complete bool
 }
 
-// Output is an event of the job, without the run it is announced in: another
-// run that needs the same work gets the same outputs.
+// Output is an event of the job, without the run it is announced in: another run that needs the same work gets the same
+// outputs.
 type Output struct {
 	Kind string             `msgpack:"kind"`
 	Body msgpack.RawMessage `msgpack:"body"`
@@ -65,8 +65,8 @@ var ErrBusy = errors.New("another process works on this job")
 // Root is where the records of a data directory are.
 func Root(store *artifact.Store) string { return filepath.Join(store.Dir(), "jobs") }
 
-// Open opens or creates the record of a job under root and takes its lock. The error is ErrBusy where another process has
-// the lock.
+// Open opens or creates the record of a job under root and takes its lock. The error is ErrBusy where another process
+// has the lock.
 func Open(root, stage, key string, params []byte, inputs []string) (*Record, error) {
 	r := &Record{Stage: stage, Key: key, Params: string(params), Inputs: inputs}
 	r.dir = filepath.Join(root, key[:2], key)
@@ -90,7 +90,8 @@ const (
 	recordName = "record.msgpack"
 )
 
-// lockJob makes the folder of a job and takes its lock. Whoever has the lock may remove the folder: then it is made again.
+// lockJob makes the folder of a job and takes its lock. Whoever has the lock may remove the folder: then it is made
+// again.
 func lockJob(dir string) (*os.File, error) {
 	path := filepath.Join(dir, lockName)
 	for {
@@ -158,8 +159,7 @@ func (r *Record) OfSameInputs(root string) (others []*Record, err error) {
 	return others, nil
 }
 
-// loadPartial takes the outputs up to the first one that is missing or damaged;
-// what follows is done again.
+// loadPartial takes the outputs up to the first one that is missing or damaged; what follows is done again.
 func (r *Record) loadPartial() error {
 	for i := 0; ; i++ {
 		out, ok, err := r.readPartial(i)
@@ -218,7 +218,8 @@ func (r *Record) Commit() error {
 	return r.removeWork()
 }
 
-// Retract takes back the outputs of an unfinished job from the n-th on. They are announced anew when they are made again.
+// Retract takes back the outputs of an unfinished job from the n-th on. They are announced anew when they are made
+// again.
 func (r *Record) Retract(n int) error {
 	for i := len(r.Outputs) - 1; i >= n; i-- { // the last first: those that are left are always the first ones
 		if err := os.Remove(r.partial(i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -248,8 +249,8 @@ func (r *Record) Scratch() (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-// Attempts is how often the job was begun since it last got anywhere. The number is kept on disk because a job that kills
-// its process must not do so for ever.
+// Attempts is how often the job was begun since it last got anywhere. The number is kept on disk because a job that
+// kills its process must not do so for ever.
 func (r *Record) Attempts() int {
 	b, err := os.ReadFile(filepath.Join(r.dir, "attempts"))
 	if err != nil {

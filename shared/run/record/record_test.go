@@ -67,7 +67,8 @@ func TestAttemptsCountFromTheLastOutput(t *testing.T) {
 	want(r, 0)
 }
 
-// The outputs of a job that are taken back are gone from its record, wherever it is opened next; those before them stay.
+// The outputs of a job that are taken back are gone from its record, wherever it is opened next; those before them
+// stay.
 func TestOutputsAreTakenBack(t *testing.T) {
 	t.Parallel()
 	root, key := t.TempDir(), strings.Repeat("cd", 32)
@@ -128,7 +129,8 @@ func TestAJobsKeyDependsOnWhatMayChangeItsOutput(t *testing.T) {
 		t.Error("no list and an empty list are other work")
 	}
 	// Where a file lies and when it was announced are no part of it.
-	one, two := event.SourceAdded{Name: "n", Digest: "d", Path: "/a", Size: 1}, event.SourceAdded{Name: "n", Digest: "d", Path: "/b"}
+	one, two := event.SourceAdded{Name: "n", Digest: "d", Path: "/a", Size: 1}, event.SourceAdded{Name: "n", Digest: "d",
+		Path: "/b"}
 	if !slices.Equal(one.Inputs(), two.Inputs()) {
 		t.Error("the path of a source is part of its identity")
 	}

@@ -41,8 +41,8 @@ func Declare(j journal.Journal, run string, d Declaration) error {
 	return artifact.WriteFile(path, append(b, '\n'))
 }
 
-// Declared lists what the stages of a run said, in the run's order of stages; others come after them. Of stages that the
-// run has nothing of, as one of an older version has of none, it asks ask, which may be nil.
+// Declared lists what the stages of a run said, in the run's order of stages; others come after them. Of stages that
+// the run has nothing of, as one of an older version has of none, it asks ask, which may be nil.
 func Declared(j journal.Journal, run string, ask func(stage string) (Declaration, bool)) ([]Declaration, error) {
 	started, err := journal.Bodies[event.RunStarted](j, run)
 	if err != nil {
@@ -95,9 +95,9 @@ func Ask(dir string) func(stage string) (Declaration, bool) {
 	}
 }
 
-// Describe returns what a stage says of itself, as JSON: the content of the file STAGE.json beside its program or, where
-// there is none, what the program answers to `describe`. The command is the words that start the program; the file lies in
-// the folder of any word that is a file.
+// Describe returns what a stage says of itself, as JSON: the content of the file STAGE.json beside its program or,
+// where there is none, what the program answers to `describe`. The command is the words that start the program; the
+// file lies in the folder of any word that is a file.
 func Describe(ctx context.Context, stage string, command ...string) ([]byte, error) {
 	if path, ok := DescriptionFile(stage, command...); ok {
 		return os.ReadFile(path)
@@ -148,8 +148,8 @@ func Of(declared []Declaration, e event.Envelope) (Result, bool) {
 	return found, ok
 }
 
-// Headline is what the screen shows of an event, "" for nothing. It says with which parameters the event was found, where
-// they are not the run's own.
+// Headline is what the screen shows of an event, "" for nothing. It says with which parameters the event was found,
+// where they are not the run's own.
 func Headline(declared []Declaration, e event.Envelope) string {
 	r, ok := Of(declared, e)
 	body, err := Body(e.Body)

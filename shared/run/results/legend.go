@@ -20,7 +20,8 @@ func (t *Table) WriteLegend(w io.Writer, width int) error {
 			continue
 		}
 		indent := names + gap
-		text := fmt.Sprintf("%-*s%s", indent, c.Name, strings.Join(wrap(meaning, width-indent), "\n"+strings.Repeat(" ", indent)))
+		text := fmt.Sprintf("%-*s%s", indent, c.Name,
+			strings.Join(wrap(meaning, width-indent), "\n"+strings.Repeat(" ", indent)))
 		if _, err := fmt.Fprintln(w, text); err != nil {
 			return err
 		}
@@ -50,8 +51,8 @@ func (c Column) Meaning() string {
 	return strings.Join(parts, " ")
 }
 
-// wrap breaks text between words into lines of at most width characters. Words that are longer, and a width of less than
-// a few words, are left as they are.
+// wrap breaks text between words into lines of at most width characters. Words that are longer, and a width of less
+// than a few words, are left as they are.
 func wrap(text string, width int) []string {
 	if width < 20 {
 		return []string{text}

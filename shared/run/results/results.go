@@ -1,7 +1,7 @@
-// Package results is how a stage says what people are to be shown of what it announces, and how a run's results are read:
-// by its parameters, so that a rerun with other ones stands beside the run's own result and never in its place. What a
-// stage says is data, which its program prints with `describe` and which is kept with every run, so that a table needs
-// none of the programs. The package knows no stage.
+// Package results is how a stage says what people are to be shown of what it announces, and how a run's results are
+// read: by its parameters, so that a rerun with other ones stands beside the run's own result and never in its place.
+// What a stage says is data, which its program prints with `describe` and which is kept with every run, so that a table
+// needs none of the programs. The package knows no stage.
 package results
 
 import (
@@ -18,8 +18,8 @@ type Result struct {
 	// Headline is the line that the screen shows when such an event is announced: a Template over the event's body.
 	Headline string `json:"headline,omitempty"`
 
-	// Row makes every event of this kind a row of the run's table, which this column names. The events that answer it
-	// give the row's cells, beside its own Columns.
+	// Row makes every event of this kind a row of the run's table, which this column names. The events that answer it give
+	// the row's cells, beside its own Columns.
 	Row *Column `json:"row,omitempty"`
 
 	Columns []Column `json:"columns,omitempty"`
@@ -33,15 +33,17 @@ type Column struct {
 	Unit  string   `json:"unit,omitempty"`  // as it stands behind a number, where the format does not write one
 	About string   `json:"about,omitempty"` // what the number is
 
-	Better string   `json:"better,omitempty"` // Lower or Higher; empty where neither is
-	Mark   string   `json:"mark,omitempty"`   // a word beside the row whose value is the best
-	Unless string   `json:"unless,omitempty"` // a field of the row's event: rows where it is true or not 0 are not the best
-	Error  Template `json:"error,omitempty"`  // the value's standard error
+	Better string `json:"better,omitempty"` // Lower or Higher; empty where neither is
+	Mark   string `json:"mark,omitempty"`   // a word beside the row whose value is the best
+	// a field of the row's event: rows where it is true or not 0 are not the best
+	Unless string   `json:"unless,omitempty"`
+	Error  Template `json:"error,omitempty"` // the value's standard error
 
 	Baseline *Baseline `json:"baseline,omitempty"`
 }
 
-// Baseline is what a value is compared with: what knowing nothing would give. It is a column of its own beside the value's.
+// Baseline is what a value is compared with: what knowing nothing would give. It is a column of its own beside the
+// value's.
 type Baseline struct {
 	Key   string   `json:"key"`
 	Name  string   `json:"name"`

@@ -43,7 +43,8 @@ func TestTemplates(t *testing.T) {
 			t.Errorf("the value of %q is %v, want %v", template, got, want)
 		}
 	}
-	for _, template := range []string{"{step", "step}", "[step", "step]", "{}", "{step:wide}", "{step:.}", "{a{b}}", "[{a}", "{:.3}"} {
+	for _, template := range []string{"{step", "step}", "[step", "step]", "{}", "{step:wide}", "{step:.}", "{a{b}}",
+		"[{a}", "{:.3}"} {
 		if err := Template(template).check("it"); err == nil {
 			t.Errorf("%q is taken for a template", template)
 		}
@@ -53,13 +54,16 @@ func TestTemplates(t *testing.T) {
 func TestDeclarationsAreChecked(t *testing.T) {
 	column := Column{Key: "k", Name: "n", Value: "{v}"}
 	for want, d := range map[string]Declaration{
-		"no kind of event":  {Results: []Result{{Kind: "pack"}}},
-		"headline of a.b":   {Results: []Result{{Kind: "a.b", Headline: "{"}}},
-		"needs a key":       {Results: []Result{{Kind: "a.b", Columns: []Column{{Name: "n", Value: "{v}"}}}}},
-		"a name and":        {Results: []Result{{Kind: "a.b", Row: &Column{}}}},
-		`better is "more"`:  {Results: []Result{{Kind: "a.b", Columns: []Column{{Key: "k", Name: "n", Value: "{v}", Better: "more"}}}}},
-		"say which is":      {Results: []Result{{Kind: "a.b", Columns: []Column{{Key: "k", Name: "n", Value: "{v}", Mark: "best"}}}}},
-		"its baseline":      {Results: []Result{{Kind: "a.b", Columns: []Column{{Key: "k", Name: "n", Value: "{v}", Baseline: &Baseline{}}}}}},
+		"no kind of event": {Results: []Result{{Kind: "pack"}}},
+		"headline of a.b":  {Results: []Result{{Kind: "a.b", Headline: "{"}}},
+		"needs a key":      {Results: []Result{{Kind: "a.b", Columns: []Column{{Name: "n", Value: "{v}"}}}}},
+		"a name and":       {Results: []Result{{Kind: "a.b", Row: &Column{}}}},
+		`better is "more"`: {Results: []Result{
+			{Kind: "a.b", Columns: []Column{{Key: "k", Name: "n", Value: "{v}", Better: "more"}}}}},
+		"say which is": {Results: []Result{
+			{Kind: "a.b", Columns: []Column{{Key: "k", Name: "n", Value: "{v}", Mark: "best"}}}}},
+		"its baseline": {Results: []Result{
+			{Kind: "a.b", Columns: []Column{{Key: "k", Name: "n", Value: "{v}", Baseline: &Baseline{}}}}}},
 		"not a name or not": {Stage: "../up", Results: []Result{{Kind: "a.b", Columns: []Column{column}}}},
 	} {
 		if err := Declare(journal.Open(t.TempDir()), "r", d); err == nil || !strings.Contains(err.Error(), want) {
@@ -72,13 +76,16 @@ func TestDeclarationsAreChecked(t *testing.T) {
 func declared() []Declaration {
 	return []Declaration{
 		{Stage: "train", Answers: "dataset.sealed", Results: []Result{{
-			Kind: "checkpoint.saved", Headline: "checkpoint {step} saved", Row: &Column{Key: "step", Name: "checkpoint", Value: "{step}"},
-			Columns: []Column{{Key: "validation_bits", Name: "validation", Value: "{validation_bits:.3}", Better: Lower, Mark: "best", Unless: "blend"}},
+			Kind: "checkpoint.saved", Headline: "checkpoint {step} saved",
+			Row: &Column{Key: "step", Name: "checkpoint", Value: "{step}"},
+			Columns: []Column{{Key: "validation_bits", Name: "validation", Value: "{validation_bits:.3}", Better: Lower,
+				Mark: "best", Unless: "blend"}},
 		}}},
 		{Stage: "evaluate", Answers: "checkpoint.saved", Results: []Result{{
 			Kind: "evaluation.written", Headline: "checkpoint {step} evaluated: {bits_per_token:.3}",
 			Columns: []Column{{
-				Key: "bits_per_token", Name: "bits/token", Value: "{bits_per_token:.3}", Unit: "bits", Better: Lower, Error: "{bits_per_byte:.3}",
+				Key: "bits_per_token", Name: "bits/token", Value: "{bits_per_token:.3}", Unit: "bits", Better: Lower,
+				Error:    "{bits_per_byte:.3}",
 				Baseline: &Baseline{Key: "unigram", Name: "unigram", Value: "{unigram_entropy:.3}"},
 			}},
 		}}},
@@ -100,7 +107,8 @@ func newHistory(t *testing.T) *history { return &history{t: t, Journal: journal.
 // found announces what a stage found, with the given parameters; anew says that its job was really done.
 func (h *history) found(body event.Body, input string, params string, anew bool) string {
 	h.t.Helper()
-	e, err := event.New("r", strings.Split(body.Kind(), ".")[0], digest.Bytes([]byte(body.Kind()+params)), event.Part{}, body)
+	e, err := event.New("r", strings.Split(body.Kind(), ".")[0], digest.Bytes([]byte(body.Kind()+params)), event.Part{},
+		body)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -149,7 +157,8 @@ func (h *history) shows(when string, want string) {
 	}
 }
 
-// The run's own results stay what they are, whatever is measured with other parameters; the latest of equal ones counts.
+// The run's own results stay what they are, whatever is measured with other parameters; the latest of equal ones
+// counts.
 func TestResultsAreKeyedByTheirParameters(t *testing.T) {
 	h := newHistory(t)
 	first, second := h.checkpoint(150, 3.6, 0), h.checkpoint(300, 3.5, 0)
@@ -224,7 +233,8 @@ checkpoint        validation     bits/token  unigram  words
 	}
 }
 
-// A checkpoint that was made again with other bytes has no results until it is measured; one that is blended is not the best.
+// A checkpoint that was made again with other bytes has no results until it is measured; one that is blended is not the
+// best.
 func TestRowsAreTheLatestCheckpoints(t *testing.T) {
 	h := newHistory(t)
 	first := h.checkpoint(150, 3.0, 0.5)
@@ -234,7 +244,8 @@ func TestRowsAreTheLatestCheckpoints(t *testing.T) {
 	if best, c := h.table().Best(); best.Name != "300" || c.Key != "bits_per_token" || best.Marks[0] != "best" {
 		t.Errorf("the best is %+v by %s", best, c.Key)
 	}
-	again := event.CheckpointSaved{Step: 300, ValidationBits: 3.7, Model: artifact.Ref{Digest: digest.Bytes([]byte("again")), Kind: "checkpoint", Name: "m"}}
+	again := event.CheckpointSaved{Step: 300, ValidationBits: 3.7,
+		Model: artifact.Ref{Digest: digest.Bytes([]byte("again")), Kind: "checkpoint", Name: "m"}}
 	h.found(again, "d", "", true)
 	if cells := h.table().Rows[1].Cells; len(cells) != 1 || cells["validation_bits"].Number() != 3.7 {
 		t.Errorf("the checkpoint that was made again has %+v", cells)
@@ -339,19 +350,25 @@ func TestLegend(t *testing.T) {
 	table := &Table{
 		Row: Column{Name: "checkpoint", About: "optimizer steps taken"},
 		Columns: []Column{
-			{Name: "validation", Unit: "bits/token", Better: Lower, Mark: "best", About: "loss on the trainer's sample of the validation text"},
-			{Name: "IPMR", Error: "{e}", Better: Higher, About: "how often that head points at the token after an earlier occurrence"},
+			{Name: "validation", Unit: "bits/token", Better: Lower, Mark: "best",
+				About: "loss on the trainer's sample of the validation text"},
+			{Name: "IPMR", Error: "{e}", Better: Higher, About: "how often that head points at the token " +
+				"after an earlier occurrence"},
 			{Name: "bits", Unit: "bits/token", About: "loss in bits/token"}, {Name: "unsaid"},
 		},
 	}
 	for width, want := range map[int]string{
 		0: "checkpoint  optimizer steps taken\n" +
-			"validation  loss on the trainer's sample of the validation text (bits/token; lower is better; \"best\" marks the row)\n" +
-			"IPMR        how often that head points at the token after an earlier occurrence (± standard error; higher is better)\n" +
+			"validation  loss on the trainer's sample of the validation text (bits/token; lower is better; " +
+			"\"best\" marks the row)\n" +
+			"IPMR        how often that head points at the token after an earlier occurrence (± standard " +
+			"error; higher is better)\n" +
 			"bits        loss in bits/token\n",
 		50: "checkpoint  optimizer steps taken\n" +
-			"validation  loss on the trainer's sample of the\n            validation text (bits/token; lower is\n            better; \"best\" marks the row)\n" +
-			"IPMR        how often that head points at the\n            token after an earlier occurrence (±\n            standard error; higher is better)\n" +
+			"validation  loss on the trainer's sample of the\n            validation text (bits/token; lower is\n" +
+			"            better; \"best\" marks the row)\n" +
+			"IPMR        how often that head points at the\n            token after an earlier occurrence (±\n" +
+			"            standard error; higher is better)\n" +
 			"bits        loss in bits/token\n",
 	} {
 		var out strings.Builder
@@ -361,7 +378,8 @@ func TestLegend(t *testing.T) {
 	}
 }
 
-// A stage is described by the file beside its program, in any folder that the command names, and otherwise by the program.
+// A stage is described by the file beside its program, in any folder that the command names, and otherwise by the
+// program.
 func TestDescriptions(t *testing.T) {
 	bin, scripts := t.TempDir(), t.TempDir()
 	write := func(path, content string, mode os.FileMode) {
@@ -369,11 +387,14 @@ func TestDescriptions(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(filepath.Join(bin, "says"), "#!/bin/sh\n[ \"$1 $2\" = 'x describe' ] && echo asked || { echo 'not like that' >&2; exit 1; }\n", 0o755)
+	write(filepath.Join(bin, "says"), "#!/bin/sh\n[ \"$1 $2\" = 'x describe' ] && echo asked || { echo 'not "+
+		"like that' >&2; exit 1; }\n", 0o755)
 	write(filepath.Join(scripts, "count.py"), "", 0o644)
-	write(filepath.Join(scripts, "count.json"), `{"name":"count","kind":"checkpoint.saved","results":[{"kind":"words.counted","headline":"{n}"}]}`, 0o644)
+	write(filepath.Join(scripts, "count.json"),
+		`{"name":"count","kind":"checkpoint.saved","results":[{"kind":"words.counted","headline":"{n}"}]}`, 0o644)
 	for want, command := range map[string][]string{
-		"asked": {filepath.Join(bin, "says"), "x"}, `{"name":"count"`: {"python3", filepath.Join(scripts, "count.py"), "--fast"},
+		"asked":           {filepath.Join(bin, "says"), "x"},
+		`{"name":"count"`: {"python3", filepath.Join(scripts, "count.py"), "--fast"},
 	} {
 		got, err := Describe(t.Context(), "count", command...)
 		if err != nil || !strings.HasPrefix(string(got), want) {

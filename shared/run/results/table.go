@@ -53,8 +53,8 @@ func (c Cell) Number() float64 {
 	return math.NaN()
 }
 
-// Read makes the tables of a run from its journal, one for each kind of row that is declared. Of results for the same row
-// with equal parameters, the latest counts.
+// Read makes the tables of a run from its journal, one for each kind of row that is declared. Of results for the same
+// row with equal parameters, the latest counts.
 func Read(j journal.Journal, run string, declared []Declaration) ([]*Table, error) {
 	var tables []*Table
 	for _, rows := range declared {
@@ -225,8 +225,8 @@ func (t *Table) addCells(e event.Envelope, columns []Column) error {
 }
 
 // answered finds the row that an event is about: the event names the one that it answers, which is the row's or answers
-// another one in turn. An event that does not, because it is of another language or an older version, names the checkpoint
-// by its digest, or only the step.
+// another one in turn. An event that does not, because it is of another language or an older version, names the
+// checkpoint by its digest, or only the step.
 func (t *Table) answered(e event.Envelope, body map[string]any) *Row {
 	rows := slices.Concat(t.Rows, t.Others)
 	find := func(is func(*Row) bool) *Row {
@@ -303,7 +303,8 @@ func withBaselines(columns []Column) []Column {
 // finish sorts the rows, marks the best and leaves out columns without values.
 func (t *Table) finish() {
 	byName := func(a, b *Row) int {
-		return cmp.Or(cmp.Compare(a.place, b.place), cmp.Compare(a.Name, b.Name), cmp.Compare(Label(a.Overrides), Label(b.Overrides)))
+		return cmp.Or(cmp.Compare(a.place, b.place), cmp.Compare(a.Name, b.Name),
+			cmp.Compare(Label(a.Overrides), Label(b.Overrides)))
 	}
 	slices.SortFunc(t.Rows, byName)
 	slices.SortFunc(t.Others, byName)
@@ -317,7 +318,8 @@ func (t *Table) finish() {
 	})
 }
 
-// bestBy is the row with the best value in a column, the first of equal ones; nil where there is none or none is better.
+// bestBy is the row with the best value in a column, the first of equal ones; nil where there is none or none is
+// better.
 func (t *Table) bestBy(c Column) *Row {
 	var best *Row
 	for _, r := range t.Rows {
@@ -325,15 +327,16 @@ func (t *Table) bestBy(c Column) *Row {
 		if math.IsNaN(v) || c.Better == "" || r.barred {
 			continue
 		}
-		if best == nil || c.Better == Lower && v < best.Cells[c.Key].Number() || c.Better == Higher && v > best.Cells[c.Key].Number() {
+		if best == nil || c.Better == Lower && v < best.Cells[c.Key].Number() || c.Better == Higher &&
+			v > best.Cells[c.Key].Number() {
 			best = r
 		}
 	}
 	return best
 }
 
-// Best is the row with the best value of the run's main column: the first one that says which values are better, a column
-// of a stage that answers the rows before one of the rows' own. It is nil where nothing is known.
+// Best is the row with the best value of the run's main column: the first one that says which values are better, a
+// column of a stage that answers the rows before one of the rows' own. It is nil where nothing is known.
 func (t *Table) Best() (*Row, Column) {
 	for _, own := range []bool{false, true} {
 		for _, c := range t.Columns {

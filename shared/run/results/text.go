@@ -61,7 +61,8 @@ func (t *Table) WriteText(w io.Writer, width int) error {
 	name, remark := TextColumn{Heading: t.Row.Name}, TextColumn{Left: true}
 	for _, r := range rows {
 		name.Cells = append(name.Cells, r.Name)
-		remark.Cells = append(remark.Cells, strings.Join(append(r.Marks[:len(r.Marks):len(r.Marks)], nonEmpty(Label(r.Overrides))...), " "))
+		remark.Cells = append(remark.Cells,
+			strings.Join(append(r.Marks[:len(r.Marks):len(r.Marks)], nonEmpty(Label(r.Overrides))...), " "))
 	}
 	all := []TextColumn{name}
 	if remark.width() > 0 {
