@@ -162,8 +162,8 @@ func (d *Device) Close() error {
 	return nil
 }
 
-// run does one operation, unless the contract refuses its arguments or an earlier operation failed. A refusal, and a panic
-// in f because of a token outside the vocabulary, become the device's error.
+// run does one operation, unless the contract refuses its arguments or an earlier operation failed. A refusal, and a
+// panic in f because of a token outside the vocabulary, become the device's error.
 func (d *Device) run(operation string, refusal error, f func()) {
 	if d.err != nil {
 		return

@@ -12,8 +12,8 @@ func (d *Device) reciprocalRMS(x []float32, eps float64) float64 {
 	return 1 / math.Sqrt(d.sumSquares(x)/float64(len(x))+eps)
 }
 
-// Normalize is RMSNorm followed by the reading of the residual stream. It works in float64, so that what decides a
-// level is the float32 input alone; a sign needs no more than the signs of gain and x.
+// Normalize is RMSNorm (Zhang and Sennrich 2019) followed by quantization. It computes in float64, so that all devices find
+// the same levels for the same float32 input. Signs follow from the signs of gain and x alone.
 func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps float64) {
 	d.run("Normalize", kernels.CheckNormalize(out, x, gain), func() {
 		in, g := values(x), values(gain)
@@ -43,12 +43,13 @@ func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps f
 	})
 }
 
-// normalizedSigns writes the signs of gain * x, of which a tiny float32 product would lose some.
+// normalizedSigns writes the signs of gain * x. It replaces gain by its signs first, because a tiny float32 product
+// would be zero.
 func (d *Device) normalizedSigns(out *planes, x, gain []float32, rows int) {
 	width := len(gain)
 	signs := d.shared.gainSigns.take(width)
 	for i, g := range gain {
-		if signs[i] = g; g != 0 && g-g == 0 { // what is infinite or NaN makes NaN of zeros, or of all
+		if signs[i] = g; g != 0 && g-g == 0 { // infinity stays, which makes NaN of 0, and so does NaN
 			signs[i] = float32(math.Copysign(1, float64(g)))
 		}
 	}
@@ -80,7 +81,7 @@ func quantizeGo(dst []byte, x, gain []float32, r, step, half float64) {
 	}
 }
 
-// setLevels writes the levels' indices, in binary across the planes, to row r.
+// setLevels writes the indices of levels to row r: bit b of an index goes to plane b.
 func (p *planes) setLevels(r int, index []byte) {
 	row := p.row(r)
 	clear(row)
@@ -94,7 +95,7 @@ func (p *planes) setLevels(r int, index []byte) {
 		}
 		x := binary.LittleEndian.Uint64(eight[:])
 		for b := range p.bits {
-			// The product brings the lowest bits of all bytes to the top one.
+			// The product collects the lowest bits of all bytes in the top byte.
 			bits := x >> b & spread1 * 0x0102040810204080 >> 56
 			row[b*p.stride+i>>6] |= bits << (i & 63)
 		}
@@ -108,8 +109,7 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 		in, g, grad, to := values(x), values(gain), anyFloatsOf(dOut), anyFloatsOf(dx)
 		width, limit := len(g), q.PassLimit()
 		d.sumRows(values(dGain), len(in)/width, width, 1, func(from, end int, dGain []float64, s *scratch) {
-			// A few rows at a time: what one row waits for, others fill.
-			const most = 8
+			const most = 8 // rows at a time: while a reduction of one row waits for its last sums, the next row begins
 			var rms, dots [most]float64
 			da := s.maskedRows.take(most * width)
 			for first := from; first < end; first += most {
@@ -119,12 +119,13 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 					rms[r-first] = d.reciprocalRMS(row(r), eps)
 				}
 				for r := first; r < last; r++ {
-					passed, line := da[(r-first)*width:][:width], d.read(s.normalizedRow.take(width), grad, r*width)
-					dots[r-first] = d.maskNormalized(passed, line, row(r), g, rms[r-first], limit)
+					masked, line := da[(r-first)*width:][:width], d.read(s.normalizedRow.take(width), grad, r*width)
+					dots[r-first] = d.maskNormalized(masked, line, row(r), g, rms[r-first], limit)
 				}
 				for r := first; r < last; r++ {
-					rms, passed, sum := rms[r-first], da[(r-first)*width:][:width], d.read(s.inputRow.take(width), to, r*width)
-					d.addNormalized(sum, dGain, passed, row(r), g, rms, dots[r-first]*rms*rms/float64(width))
+					rms, masked := rms[r-first], da[(r-first)*width:][:width]
+					sum := d.read(s.inputRow.take(width), to, r*width)
+					d.addNormalized(sum, dGain, masked, row(r), g, rms, dots[r-first]*rms*rms/float64(width))
 					d.write(to, r*width, sum)
 				}
 			}
@@ -132,8 +133,8 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 	})
 }
 
-// maskNormalizedGo copies the gradient da of a = gain * x * r where |a| <= limit, writes zeros elsewhere, and returns
-// Σ da * gain * x of what passed.
+// maskNormalizedGo applies the STE mask |a| <= limit, with a = gain * x * r, to the gradient da of a. It returns Σ dst
+// * gain * x.
 func maskNormalizedGo(dst, da, x, gain []float32, r, limit float64) float64 {
 	return inLanes(len(dst), func(i int) float64 {
 		v, g := float64(x[i]), float64(gain[i])

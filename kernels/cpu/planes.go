@@ -8,7 +8,7 @@ import (
 	"bitnet1/kernels"
 )
 
-// wordsPerStep words are what a wide register holds; rows are padded to whole ones.
+// wordsPerStep is the number of words in a YMM register. Planes of a row are padded to a multiple.
 const wordsPerStep = 4
 
 // planes keeps the planes of a row together: plane b of row r starts at word (r*bits + b) * stride.
@@ -40,7 +40,9 @@ func (p *planes) Quantization() kernels.Quantization { return p.quantization }
 
 func (p *planes) Slice(from, to int) kernels.Planes {
 	n := p.bits * p.stride
-	return &planes{to - from, p.cols, p.bits, p.quantization, p.stride, p.words[from*n : to*n], p.pops[from*p.bits : to*p.bits]}
+	part := *p
+	part.rows, part.words, part.pops = to-from, p.words[from*n:to*n], p.pops[from*p.bits:to*p.bits]
+	return &part
 }
 
 // DownloadPlanes copies the words of src without the padding beyond whole words.
@@ -55,8 +57,8 @@ func (d *Device) DownloadPlanes(dst []uint64, src kernels.Planes) error {
 	return d.err
 }
 
-// wordsOf is how many words so many bits take.
-func wordsOf(cols int) int { return (cols + 63) / 64 }
+// wordsOf is the number of words that n bits take.
+func wordsOf(n int) int { return (n + 63) / 64 }
 
 // row returns all planes of row r.
 func (p *planes) row(r int) []uint64 {
@@ -64,7 +66,7 @@ func (p *planes) row(r int) []uint64 {
 	return p.words[r*n : r*n+n]
 }
 
-// count refreshes the set bits of row r.
+// count counts the set bits of row r.
 func (p *planes) count(r int) {
 	words := wordsOf(p.cols)
 	for i := r * p.bits; i < (r+1)*p.bits; i++ {
@@ -76,13 +78,13 @@ func (p *planes) count(r int) {
 	}
 }
 
-// packSignsGo writes where x >= 0 to the words of one plane. It has no branches: signs are unpredictable.
+// packSignsGo sets the bits of words where x >= 0. It has no branches, because signs are unpredictable.
 func packSignsGo(words []uint64, x []float32) {
 	const infinity = 0x7f800000
 	for i := range words {
 		var w uint64
 		for j, v := range x[min(len(x), i*64):min(len(x), i*64+64)] {
-			// -0 + 0 is +0, and what is no number lies above infinity.
+			// -0 + 0 is +0. As an integer, the magnitude of NaN is above that of infinity.
 			bits := math.Float32bits(v + 0)
 			w |= uint64((bits>>31|(infinity-bits&^(1<<31))>>31)^1) << j
 		}
@@ -90,7 +92,7 @@ func packSignsGo(words []uint64, x []float32) {
 	}
 }
 
-// packMaskGo writes where |x| <= 1 to the words of one plane.
+// packMaskGo sets the bits of words where |x| <= 1.
 func packMaskGo(words []uint64, x []float32) {
 	const one = 0x3f800000
 	for i := range words {
@@ -112,7 +114,7 @@ var signs8 = func() (t [256][8]float32) {
 	return t
 }()
 
-// segment writes the values of row from column col, a multiple of 8, to dst.
+// segment writes the values of a row from column col on, a multiple of 8, to dst.
 func (p *planes) segment(dst []float32, row, col int) {
 	if p.bits == 1 {
 		expandSigns(dst, p.row(row), col)
@@ -130,7 +132,7 @@ func (p *planes) segment(dst []float32, row, col int) {
 	}
 }
 
-// expandSigns writes ±1 for the bits of words from bit at, a multiple of 8.
+// expandSigns writes ±1 for the bits of words from bit at on, a multiple of 8.
 func expandSigns(dst []float32, words []uint64, at int) {
 	for len(dst) >= 8 {
 		*(*[8]float32)(dst) = signs8[byte(words[at>>6]>>(at&63))]
@@ -141,8 +143,8 @@ func expandSigns(dst []float32, words []uint64, at int) {
 	}
 }
 
-// copyBits moves n bits from bit at on of rows row.. of one plane to whole words of their own, as many rows as dst
-// holds.
+// copyBits copies n bits of every row of a plane, from bit at on, to dst. In dst a row takes whole words. The first row
+// is row, and there are as many as dst has room for.
 func (p *planes) copyBits(dst []uint64, row, at, n int) {
 	perRow, shift := wordsOf(n), at&63
 	for i := range perRow {
@@ -159,7 +161,7 @@ func (p *planes) copyBits(dst []uint64, row, at, n int) {
 	}
 }
 
-// dense is a row-major matrix of floats; with columns scaled if scale is set.
+// dense is a row-major matrix of floats. If scale is set, column c is multiplied by scale[c].
 type dense struct {
 	data  []float32
 	cols  int
