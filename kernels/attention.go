@@ -16,8 +16,9 @@ const (
 	RWSP
 )
 
-// AttentionRule is what devices, configurations and tests need to know of a kind of attention. In every kind the gradient of
-// a value is its weight times the gradient of what is read, and the gradient of the scores is that of a softmax.
+// AttentionRule is what devices, configurations and tests need to know of a kind of attention. In every kind the
+// gradient of a value is its weight times the gradient of what is read, and the gradient of the scores is that of a
+// softmax.
 type AttentionRule struct {
 	Name         string // in configurations
 	AllKeys      bool   // a query reads all keys of its document, in their order; otherwise its survivors: the best keys, best first
@@ -90,8 +91,9 @@ func ParseAttentionKind(name string) (AttentionKind, error) {
 	return 0, fmt.Errorf("attention is %q, want %s or %s", name, strings.Join(names[1:], ", "), names[0])
 }
 
-// Attention describes one attention read. The score of a query and a key is q·k/sqrt(HeadDim) - Slope(head)*distance, plus noise, in
-// float64, over the keys from the start of the query's document to the query itself. Of equal scores the most recent key comes first.
+// Attention describes one attention read. The score of a query and a key is q·k/sqrt(HeadDim) - Slope(head)*distance,
+// plus noise, in float64, over the keys from the start of the query's document to the query itself. Of equal scores the
+// most recent key comes first.
 type Attention struct {
 	Kind                      AttentionKind
 	Batch, Seq                int
@@ -111,8 +113,8 @@ func (a Attention) Slope(h int) float64 {
 	return AlibiSlope(h, a.Heads)
 }
 
-// AlibiSlope is 2^(-8(h+1)/heads) for head h from 0 (Press, Smith and Lewis 2022). It is computed in this one place: math.Exp2
-// differs from math.Pow in the last bit for a third of all heads.
+// AlibiSlope is 2^(-8(h+1)/heads) for head h from 0 (Press, Smith and Lewis 2022). It is computed in this one place:
+// math.Exp2 differs from math.Pow in the last bit for a third of all heads.
 func AlibiSlope(h, heads int) float64 { return math.Pow(2, -8*float64(h+1)/float64(heads)) }
 
 // DotScores writes q·k/sqrt(HeadDim) by the number of bits in which q and k differ: HeadDim + 1 scores.
@@ -122,8 +124,8 @@ func (a Attention) DotScores(scores []float64) {
 	}
 }
 
-// RankWeights writes gamma^r, normalised to 1, for ranks r from 0. Every device keeps this order of operations: with some gammas two
-// ranks balance the others exactly, and the order decides the sign of what is read.
+// RankWeights writes gamma^r, normalised to 1, for ranks r from 0. Every device keeps this order of operations: with
+// some gammas two ranks balance the others exactly, and the order decides the sign of what is read.
 func RankWeights(w []float64, gamma float64) {
 	var sum float64
 	for r := range w {
@@ -135,8 +137,8 @@ func RankWeights(w []float64, gamma float64) {
 	}
 }
 
-// SignedSum adds w[r] where bit r of pattern is set and subtracts it elsewhere, in the order of ranks. Its sign is the sign that a query
-// reads of values whose bits are the pattern's.
+// SignedSum adds w[r] where bit r of pattern is set and subtracts it elsewhere, in the order of ranks. Its sign is the
+// sign that a query reads of values whose bits are the pattern's.
 func SignedSum(w []float64, pattern int) float32 {
 	var sum float64
 	for r, v := range w {

@@ -2,9 +2,9 @@ package kernels
 
 import "fmt"
 
-// Every device runs an operation's check before its own code, so that all devices refuse the same arguments with the same words.
-// A check looks at shapes and types alone: what memory holds is the device's to see. Memory may be larger than what is needed, planes
-// may not.
+// Every device runs an operation's check before its own code, so that all devices refuse the same arguments with the
+// same words. A check looks at shapes and types alone: what memory holds is the device's to see. Memory may be larger
+// than what is needed, planes may not.
 
 // CheckPlanes checks NewPlanes.
 func CheckPlanes(rows, cols int, q Quantization) error {
@@ -165,12 +165,12 @@ func CheckNormalizeBackward(dx, dGain, dOut, x, gain Floats, q Quantization) err
 }
 
 // CheckLinearSigns checks LinearSigns.
-func CheckLinearSigns(out, pass Planes, x Activation, l Linear, shift KShift) error {
+func CheckLinearSigns(out, mask Planes, x Activation, l Linear, shift KShift) error {
 	var c checker
 	rows := c.product(x, l)
 	c.planes("out", out, rows, l.Out, Sign())
-	if pass != nil {
-		c.planes("pass", pass, rows, l.Out, Sign())
+	if mask != nil {
+		c.planes("mask", mask, rows, l.Out, Sign())
 	}
 	c.shift(shift, rows, l.Out)
 	return c.err
@@ -186,13 +186,13 @@ func CheckLinearAdd(out, residual Floats, x Activation, l Linear) error {
 }
 
 // CheckLinearBackward checks LinearBackward.
-func CheckLinearBackward(dx Floats, dl LinearGradient, dy Floats, pass Planes, x Activation, l Linear, shift KShift, gradBits int) error {
+func CheckLinearBackward(dx Floats, dl LinearGradient, dy Floats, mask Planes, x Activation, l Linear, shift KShift, gradBits int) error {
 	var c checker
 	rows := c.product(x, l)
 	c.gradients("dx", dx, rows*l.In)
 	c.gradients("dy", dy, rows*l.Out)
-	if pass != nil {
-		c.planes("pass", pass, rows, l.Out, Sign())
+	if mask != nil {
+		c.planes("mask", mask, rows, l.Out, Sign())
 	}
 	c.shift(shift, rows, l.Out)
 	c.parameters(dl, x, l, rows, gradBits)

@@ -8,9 +8,9 @@ import (
 // FloatBits is the number of bits that stands for floats wherever a configuration counts bits.
 const FloatBits = 16
 
-// Quantization says which values a tensor can have, and which integers stand for them: a value is Unit() times an integer, and the
-// integer is Σ_b 2^b p_b over the tensor's planes p_b, whose bits mean ±1 or {0,1}. So a product of tensors is a product of integers
-// times their units. It is one of
+// Quantization says which values a tensor can have, and which integers stand for them: a value is Unit() times an
+// integer, and the integer is Σ_b 2^b p_b over the tensor's planes p_b, whose bits mean ±1 or {0,1}. So a product of
+// tensors is a product of integers times their units. It is one of
 //
 //	Sign()           one plane of ±1: -1 and +1
 //	MidRise(bits)    planes of ±1: 2^bits levels between -2.5 and 2.5, none of them 0
@@ -18,8 +18,9 @@ const FloatBits = 16
 //	Unsigned(bits)   planes of {0,1}: 2^bits levels from 0 to 4
 //	Unquantized()    floats, no planes
 //
-// The residual stream has Sign, MidRise or Unquantized. In v77 values and what attention reads have Sign or MidRise, the output of up
-// (squared ReLU) Sign or Unsigned, and the rows of the codebook, divided by their root mean square, Sign or Normal.
+// The residual stream has Sign, MidRise or Unquantized. In v77 values and what attention reads have Sign or MidRise,
+// the output of up (squared ReLU) Sign or Unsigned, and the rows of the codebook, divided by their root mean square,
+// Sign or Normal.
 type Quantization struct {
 	levels levels
 	bits   int
@@ -59,8 +60,8 @@ func Sign() Quantization { return Quantization{signs, 1} }
 // Unquantized leaves floats as they are.
 func Unquantized() Quantization { return Quantization{floats, FloatBits} }
 
-// MidRise is what so many bits of a configuration mean for the residual stream: Sign for 1, Unquantized for FloatBits, and levels for
-// 2 to 8. Check refuses other numbers.
+// MidRise is what so many bits of a configuration mean for the residual stream: Sign for 1, Unquantized for FloatBits,
+// and levels for 2 to 8. Check refuses other numbers.
 func MidRise(bits int) Quantization {
 	if bits == FloatBits {
 		return Unquantized()
@@ -121,8 +122,8 @@ func (q Quantization) Step() float64 {
 // Largest is the largest absolute value of the integer behind a value.
 func (q Quantization) Largest() int { return 1<<q.bits - 1 }
 
-// Integer is the integer behind the level nearest to v; half way between two levels, it is the one of even number, counted from the
-// lowest. NaN has the lowest level.
+// Integer is the integer behind the level nearest to v; half way between two levels, it is the one of even number,
+// counted from the lowest. NaN has the lowest level.
 func (q Quantization) Integer(v float64) int {
 	top := float64(q.Largest())
 	switch {
@@ -139,7 +140,8 @@ func (q Quantization) Integer(v float64) int {
 	return int(min(max(math.RoundToEven(v*(top/4)), 0), top)) // divided by the step, ties would not be exact
 }
 
-// PassLimit bounds the absolute value of what was quantized where its gradient passes (the straight-through estimator's mask).
+// PassLimit bounds the absolute value of what was quantized where its gradient passes (the straight-through estimator's
+// mask).
 func (q Quantization) PassLimit() float64 { return levelRules[q.levels].passLimit }
 
 func (q Quantization) String() string {

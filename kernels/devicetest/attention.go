@@ -19,7 +19,8 @@ type reading struct {
 	starts  []int32 // of documents, or nil
 }
 
-// readings are attention reads of all kinds, of sequences that are one document each and of sequences that hold several.
+// readings are attention reads of all kinds, of sequences that are one document each and of sequences that hold
+// several.
 func (b *bench) readings() []kernels.Attention {
 	one := []kernels.Attention{
 		{Batch: 2, Seq: 100, Heads: 2, HeadDim: 64, Alibi: true, Layer: 3},
@@ -127,7 +128,8 @@ func (v reading) score(n, t, u int) float64 {
 	return s
 }
 
-// best lists the keys of query t by score, cut to the survivors. Of equal keys the most recent comes first, or the first where all are read.
+// best lists the keys of query t by score, cut to the survivors. Of equal keys the most recent comes first, or the
+// first where all are read.
 func (v reading) best(n, t int) []int {
 	keys := v.keys(n, t)
 	scores := map[int]float64{}

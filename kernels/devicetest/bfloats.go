@@ -7,8 +7,8 @@ import (
 	"bitnet1/kernels"
 )
 
-// bfloat is the number nearest to x of those with 8 significant bits, of two equally near ones that with an even last bit. Numbers
-// closer to zero than 2^-126 have a unit of 2^-133.
+// bfloat is the number nearest to x of those with 8 significant bits, of two equally near ones that with an even last
+// bit. Numbers closer to zero than 2^-126 have a unit of 2^-133.
 func bfloat(x float32) float32 {
 	if v := float64(x); x != 0 && !math.IsInf(v, 0) && x == x {
 		_, exponent := math.Frexp(v)
@@ -89,8 +89,8 @@ func bitsOf(x []float32) []uint32 {
 	return y
 }
 
-// Every operation that takes gradients computes from bfloats what it computes from the same floats, and leaves in bfloats what it leaves
-// in floats, rounded.
+// Every operation that takes gradients computes from bfloats what it computes from the same floats, and leaves in
+// bfloats what it leaves in floats, rounded.
 func testBFloatGradients(b *bench) {
 	for i, c := range []struct {
 		rows, in, out, bits, grad int
@@ -181,8 +181,8 @@ func (b *bench) nearParts(what string, got, want []float32, width int) {
 	}
 }
 
-// agree runs f with floats and with bfloats: for the n values of to that it overwrites, and for from, of which it gets what bfloat16
-// has. What else it returns must be the same.
+// agree runs f with floats and with bfloats: for the n values of to that it overwrites, and for from, of which it gets
+// what bfloat16 has. What else it returns must be the same.
 func (b *bench) agree(what string, n int, from []float32, f func(to, from kernels.Floats) []kernels.Floats) {
 	b.t.Helper()
 	from = bfloatsOf(from)

@@ -7,8 +7,8 @@ import (
 	"bitnet1/kernels"
 )
 
-// AdamW divides a gradient by its own size, and the sign of an output hangs on any remainder: what is zero in exact arithmetic must not
-// be noise.
+// AdamW divides a gradient by its own size, and the sign of an output hangs on any remainder: what is zero in exact
+// arithmetic must not be noise.
 
 // The gradients of a query's scores add up to zero, so a query whose keys are all equal has none.
 func testEqualKeys(b *bench) {

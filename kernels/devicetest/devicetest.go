@@ -1,6 +1,6 @@
-// Package devicetest is the test that every kernels.Device must pass. It runs each operation on random odd shapes, over memory
-// that was poisoned before, and compares with plain Go written to be read: integers, signs and pointers bit for bit, floats to
-// tolerances relative to sums of the same numbers in float64.
+// Package devicetest is the test that every kernels.Device must pass. It runs each operation on random odd shapes, over
+// memory that was poisoned before, and compares with plain Go written to be read: integers, signs and pointers bit for
+// bit, floats to tolerances relative to sums of the same numbers in float64.
 //
 // It measures no speed and knows no model.
 package devicetest
@@ -14,7 +14,8 @@ import (
 	"bitnet1/kernels"
 )
 
-// Run tests the device that open returns. open is called again where a test needs a device of its own, and registers what closes it.
+// Run tests the device that open returns. open is called again where a test needs a device of its own, and registers
+// what closes it.
 func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 	d := open(t)
 	for _, test := range []struct {
@@ -217,7 +218,8 @@ func same[T comparable](t testing.TB, what string, got, want []T, cols int) {
 	}
 }
 
-// near compares got with want where size is the sum of the magnitudes that want is a sum of: the error allowed is tolerance * size.
+// near compares got with want where size is the sum of the magnitudes that want is a sum of: the error allowed is
+// tolerance * size.
 func near(t testing.TB, what string, got []float32, want, size []float64, tolerance float64, cols int) {
 	t.Helper()
 	if len(got) != len(want) {

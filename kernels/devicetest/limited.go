@@ -7,8 +7,9 @@ import (
 	"bitnet1/kernels"
 )
 
-// Limited is a device that has no more than Limit bytes for buffers, so that what a program does then can be tested where
-// memory is plenty. It counts four bytes for a float or an int and whole bytes of planes, not the device's working memory.
+// Limited is a device that has no more than Limit bytes for buffers, so that what a program does then can be tested
+// where memory is plenty. It counts four bytes for a float or an int and whole bytes of planes, not the device's
+// working memory.
 type Limited struct {
 	kernels.Device
 	Limit int

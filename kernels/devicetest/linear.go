@@ -210,7 +210,8 @@ func randomNumber(t, c, out int, id uint16, s kernels.Scalars) uint32 {
 	return word
 }
 
-// roundOne is floor(v * inverse + r), the sum exact: both are counted in units of 2^-32, of which what is less than one decides nothing.
+// roundOne is floor(v * inverse + r), the sum exact: both are counted in units of 2^-32, of which what is less than one
+// decides nothing.
 func roundOne(v, inverse float32, r uint32) float64 {
 	const one = 1 << 32
 	units := int64(math.Floor(float64(float32(v*inverse))*one)) + int64(r)
@@ -332,8 +333,8 @@ func testLinearBackward(b *bench) {
 	}
 }
 
-// unwanted runs a backward pass without the gradients that need products, and without any: dx and dTheta, which began as base,
-// must be those of the whole pass.
+// unwanted runs a backward pass without the gradients that need products, and without any: dx and dTheta, which began
+// as base, must be those of the whole pass.
 func (b *bench) unwanted(what string, dx, dTheta kernels.Floats, base []float32, backward func(dx kernels.Floats, dl kernels.LinearGradient)) {
 	b.t.Helper()
 	theta := b.floats(base)

@@ -10,11 +10,12 @@ import (
 	"bitnet1/kernels"
 )
 
-// Where rounding is tested by its mean, a difference of so many standard deviations is a failure. The seeds are fixed, so a test that
-// passed once on one device passes always and on every device.
+// Where rounding is tested by its mean, a difference of so many standard deviations is a failure. The seeds are fixed,
+// so a test that passed once on one device passes always and on every device.
 const deviations = 5.5
 
-// draws is about how many integers a test of a mean looks at for each size of gradient: BITNET1_DRAWS, or what takes a second.
+// draws is about how many integers a test of a mean looks at for each size of gradient: BITNET1_DRAWS, or what takes a
+// second.
 func (b *bench) draws() int {
 	b.t.Helper()
 	s := os.Getenv("BITNET1_DRAWS")
@@ -28,7 +29,8 @@ func (b *bench) draws() int {
 	return n
 }
 
-// plainLinear has scales of 1, so that its weights' gradients are sums of rounded gradients times their channel's scale.
+// plainLinear has scales of 1, so that its weights' gradients are sums of rounded gradients times their channel's
+// scale.
 func (b *bench) plainLinear(in, out int) linear {
 	b.t.Helper()
 	l := b.newLinear(in, out, 1)
@@ -123,7 +125,8 @@ func onesOf(n int) []float32 {
 	return x
 }
 
-// What the loss pushes very many improbable tokens down by arrives in the mean, whatever their probability and the sign of their scale.
+// What the loss pushes very many improbable tokens down by arrives in the mean, whatever their probability and the sign
+// of their scale.
 func testRoundingOfTheLMHead(b *bench) {
 	const rows, in, grad = 1 << 10, 8, 4
 	const n = 1<<(grad-1) - 1
@@ -132,9 +135,9 @@ func testRoundingOfTheLMHead(b *bench) {
 		alpha       float32
 	}{{1e-6, 1}, {1e-6, -1}, {2e-6, 1}, {2e-6, -1}, {5e-6, 1}, {5e-6, -1}}
 	const channels = 512 // of a group
-	// All weights of two channels are +1: one has nearly all of the probability, the other is the target. A group's weights are a pattern
-	// that is orthogonal to the others', so a gradient of the input times that pattern is the sum of the group's gradients. The input is
-	// +1 throughout, so a group's products are 0 and its logits what theta says.
+	// All weights of two channels are +1: one has nearly all of the probability, the other is the target. A group's
+	// weights are a pattern that is orthogonal to the others', so a gradient of the input times that pattern is the sum
+	// of the group's gradients. The input is +1 throughout, so a group's products are 0 and its logits what theta says.
 	out := 2 + len(groups)*channels
 	weight, alpha, theta := make([]float32, out*in), onesOf(out), make([]float32, out)
 	target, most := -7.0, 0.0 // logits

@@ -9,7 +9,8 @@ import (
 	"bitnet1/kernels"
 )
 
-// What operations make of values that are not finite, of zeros with a sign and of subnormal numbers, as package kernels defines it.
+// What operations make of values that are not finite, of zeros with a sign and of subnormal numbers, as package kernels
+// defines it.
 
 var (
 	nan          = float32(math.NaN())
@@ -161,7 +162,8 @@ func testSpecialWeights(b *bench) {
 	alike(b.t, "gradient of the embedding", b.download(dWeight), want, magnitudes(want), 1e-6, in)
 }
 
-// specialRows are rows of the residual stream: the first has NaN, the second an infinity, the third tiny numbers and zeros, the others numbers.
+// specialRows are rows of the residual stream: the first has NaN, the second an infinity, the third tiny numbers and
+// zeros, the others numbers.
 func (b *bench) specialRows(rows, width int) []float32 {
 	x := b.normals(rows * width)
 	x[width/2] = []float32{nan, negativeNaN}[b.r.IntN(2)]
@@ -324,7 +326,8 @@ func poison(x []float32, cols int, rows ...int) []float32 {
 	return x
 }
 
-// A gradient that is not finite makes its row of dx and its channel's gradients NaN, and leaves all others what they are without it.
+// A gradient that is not finite makes its row of dx and its channel's gradients NaN, and leaves all others what they
+// are without it.
 func testSpecialBackward(b *bench) {
 	for _, c := range []struct {
 		rows, in, out, bits, grad int
@@ -434,7 +437,8 @@ func (b *bench) tinyGradients() {
 	near(b.t, "tiny and large gradients: weights", weight, want.weight, want.weightSize, 2e-6, in)
 }
 
-// Losses whose logits are not finite. Rows without a target have neither a loss nor a gradient of their logits, whatever these are.
+// Losses whose logits are not finite. Rows without a target have neither a loss nor a gradient of their logits,
+// whatever these are.
 func testSpecialLosses(b *bench) {
 	const rows, in, vocab, target = 40, 30, 61, 17
 	for _, c := range []struct {

@@ -99,7 +99,8 @@ func (d *Device) measure(name string, category Category, f func()) {
 	o.Time += took
 }
 
-// floats are the categories whose arithmetic is that of floats. Attention's is one of integers forward, of floats backward.
+// floats are the categories whose arithmetic is that of floats. Attention's is one of integers forward, of floats
+// backward.
 var floats = map[Category]bool{Elementwise: true, Loss: true, Optimizer: true}
 
 // Capture returns enqueue: operations inside a graph could not be told apart.

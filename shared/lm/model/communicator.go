@@ -6,12 +6,13 @@ import (
 	"bitnet1/kernels"
 )
 
-// Communicator places a model among the ranks that train it together: equal models, each on a device of its own, that are
-// given the same steps. Rank r of n computes micro-batches r, r+n, … of a step; gradients and losses are added up over the
-// ranks, and all of them make the same update. The zero value is a model alone.
+// Communicator places a model among the ranks that train it together: equal models, each on a device of its own, that
+// are given the same steps. Rank r of n computes micro-batches r, r+n, … of a step; gradients and losses are added up
+// over the ranks, and all of them make the same update. The zero value is a model alone.
 type Communicator struct {
 	Rank, Ranks int
-	// AllReduce replaces x by the sum of all ranks' x, the same bits on each of them, in the order of the operations of dev.
+	// AllReduce replaces x by the sum of all ranks' x, the same bits on each of them, in the order of the operations of
+	// dev.
 	AllReduce func(dev kernels.Device, x kernels.Floats) error
 }
 

@@ -37,8 +37,8 @@ func (e *exchange) allReduce(rank int) func(kernels.Device, kernels.Floats) erro
 	}
 }
 
-// Two ranks stay equal to the bit, and train what one device trains, to the rounding of sums: gradients of every micro-batch
-// are drawn from the same random numbers.
+// Two ranks stay equal to the bit, and train what one device trains, to the rounding of sums: gradients of every
+// micro-batch are drawn from the same random numbers.
 func TestTwoRanksTrainWhatOneDoes(t *testing.T) {
 	for _, bits := range []int{kernels.FloatBits, 4} {
 		t.Run(fmt.Sprint(bits), func(t *testing.T) {

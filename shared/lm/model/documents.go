@@ -10,10 +10,10 @@ const (
 
 // Documents says how sequences of several documents are read. The zero value is Packed.
 //
-// A document is an end of text and what follows up to the next one, as a split's stream has them: the first token of a document is
-// predicted from the end of text before it, and that end of text, where it ends another document, from that. So documents are told
-// apart by the tokens alone, wherever these come from. What comes before the first end of text of a sequence is a document as well,
-// which began in an earlier sequence.
+// A document is an end of text and what follows up to the next one, as a split's stream has them: the first token of a
+// document is predicted from the end of text before it, and that end of text, where it ends another document, from
+// that. So documents are told apart by the tokens alone, wherever these come from. What comes before the first end of
+// text of a sequence is a document as well, which began in an earlier sequence.
 type Documents struct {
 	Separate  bool
 	EndOfText int32 // the token that documents begin with; only Separate looks at it
@@ -34,7 +34,8 @@ func (d Documents) validate(c Config) error {
 	return nil
 }
 
-// Starts returns, for each token of whole sequences of seq, the position in its sequence of the first token that it may read.
+// Starts returns, for each token of whole sequences of seq, the position in its sequence of the first token that it may
+// read.
 func (d Documents) Starts(tokens []int32, seq int) []int32 {
 	starts := make([]int32, len(tokens))
 	if !d.Separate {

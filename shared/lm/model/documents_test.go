@@ -36,8 +36,8 @@ func TestDocumentsAlone(t *testing.T) {
 	})
 }
 
-// checkDocumentsAlone holds documents that share sequences against each of them alone in a sequence of its own: logits are equal to
-// the bit, and the gradients add up to those of all. Packed, they are not.
+// checkDocumentsAlone holds documents that share sequences against each of them alone in a sequence of its own: logits
+// are equal to the bit, and the gradients add up to those of all. Packed, they are not.
 func checkDocumentsAlone(t *testing.T, open func() kernels.Device) {
 	list := variants()
 	for name, change := range map[string]func(*Config){

@@ -4,10 +4,10 @@ import (
 	"fmt"
 )
 
-// Training without float latents ("truebit"): a weight is ±1 and has an integer counter. Every step subtracts the sign of
-// the weight's gradient from its counter; once the counter lies further than a threshold on the side that speaks against
-// the weight, the weight flips and the counter starts again from 0. There is no learning rate: the size of a gradient is
-// lost, and so is that of what had come together for a weight when it flips.
+// Training without float latents ("truebit"): a weight is ±1 and has an integer counter. Every step subtracts the sign
+// of the weight's gradient from its counter; once the counter lies further than a threshold on the side that speaks
+// against the weight, the weight flips and the counter starts again from 0. There is no learning rate: the size of a
+// gradient is lost, and so is that of what had come together for a weight when it flips.
 //
 // It needs nothing of a device that other training does not: gradients come to the processor, and the weights go back
 // when any of them has flipped.
@@ -61,7 +61,8 @@ func (f *flips) count(from, to int) {
 	}
 }
 
-// flip does what the last gradients ask of the weights. The signs on the device are refreshed by the update that follows.
+// flip does what the last gradients ask of the weights. The signs on the device are refreshed by the update that
+// follows.
 func (m *Model) flip() error {
 	f, s := m.store.flips, &m.store
 	if err := m.dev.Download(f.gradient, s.grad.Slice(0, s.gains)); err != nil {

@@ -155,8 +155,8 @@ func (m *Model) pass(kind string) pass {
 	return pass{kind, m.mixed, m.settings.Gumbel, m.settings.Noise != nil}
 }
 
-// Losses returns the loss of every token in nats: tokens are 1 to Batch whole sequences, targets as many, -1 where there
-// is nothing to predict (loss 0).
+// Losses returns the loss of every token in nats: tokens are 1 to Batch whole sequences, targets as many, -1 where
+// there is nothing to predict (loss 0).
 func (m *Model) Losses(tokens, targets []int32, s Settings) ([]float32, error) {
 	if targets == nil {
 		targets = []int32{}
@@ -222,7 +222,8 @@ func (m *Model) forward(tokens []int32, s Settings) error {
 // logitsAtOnce bounds the logits that exist at a time: 64 MiB.
 const logitsAtOnce = 1 << 24
 
-// eachLogits calls f for rows from..to-1 of what the last forward pass left for the language-model head. logits are f's for the call.
+// eachLogits calls f for rows from..to-1 of what the last forward pass left for the language-model head. logits are f's
+// for the call.
 func (m *Model) eachLogits(from, to int, f func(row int, logits []float32)) error {
 	vocab := m.config.Vocab
 	part := min(m.rows(), max(1, logitsAtOnce/vocab))

@@ -237,8 +237,8 @@ func checkGradients(t *testing.T, m *Model, g *golden) {
 	}
 	for _, p := range gradients {
 		want := g.floats["grad."+p.Name]
-		// Some gradients vanish: that of a query's threshold, say, where the keys are equal. The reference then has nothing
-		// but the rounding of float64, and there is nothing but that of float32 to be had.
+		// Some gradients vanish: that of a query's threshold, say, where the keys are equal. The reference then has
+		// nothing but the rounding of float64, and there is nothing but that of float32 to be had.
 		if norm(want) < 1e-14*largest {
 			if got := norm(widen(p.Data)); got > 1e-7*largest {
 				t.Errorf("gradient of %s has norm %.2g where it vanishes", p.Name, got)

@@ -13,8 +13,8 @@ import (
 const initStep = math.MaxUint32
 
 // Init sets parameters to the reference's initial distribution: weights normal with deviation 1/sqrt(n_in), alpha
-// 1/sqrt(n_in) (o and down: further / sqrt(2 Layers)), theta 0, gains 1. It forgets the optimizer's state. The values are a
-// function of seed, the parameter's place in Config.Parameters and the element's index.
+// 1/sqrt(n_in) (o and down: further / sqrt(2 Layers)), theta 0, gains 1. It forgets the optimizer's state. The values
+// are a function of seed, the parameter's place in Config.Parameters and the element's index.
 func (m *Model) Init(seed uint64) error {
 	s := &m.store
 	largest := 0

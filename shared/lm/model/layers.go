@@ -104,7 +104,8 @@ func (m *Model) linears() []kernels.Linear {
 	return list
 }
 
-// binarize refreshes every sign and, in bonsai, every effective weight. Without latents signs are set as weights are given.
+// binarize refreshes every sign and, in bonsai, every effective weight. Without latents signs are set as weights are
+// given.
 func (m *Model) binarize() {
 	if m.store.base > 0 {
 		return

@@ -22,7 +22,8 @@ func limited(t *testing.T, c Config, o Options, n int) *devicetest.Limited {
 	return dev
 }
 
-// The batch that Fits names can be trained, and the next larger one cannot. The device is one of limited memory on the processor.
+// The batch that Fits names can be trained, and the next larger one cannot. The device is one of limited memory on the
+// processor.
 func TestFits(t *testing.T) {
 	for _, o := range []Options{{Snapshots: true}, {GradBits: 4, Bonsai: true}} {
 		dev := limited(t, small(), o, 8)

@@ -14,15 +14,15 @@ type Options struct {
 	Inference bool     // no gradients, optimizer or, without Bonsai, latents: layers share memory for activations, and Backward and Step fail
 	GradBits  int      // 2..8: gradients are rounded to integers where they are multiplied; 16 keeps floats; default 16
 	Freeze    []string // patterns of parameters that updates leave as they are: see Config.Frozen
-	// FlipThreshold above 0 trains without float latents: a weight flips when so many more gradients, and one, have asked for
-	// that than against it. At most 126, and not together with Bonsai.
+	// FlipThreshold above 0 trains without float latents: a weight flips when so many more gradients, and one, have
+	// asked for that than against it. At most 126, and not together with Bonsai.
 	FlipThreshold int
 	Documents     Documents
 	Snapshots     bool // room on the device for Snapshot: a copy of parameters and optimizer state
 	Communicator  Communicator
 	// Abandon is asked between layers whether what is computed is to be given up: Step, Backward and Losses then return
-	// ErrAbandoned and leave parameters and optimizer state as they were. A device that replays what it has captured asks
-	// between micro-batches only. Not with a Communicator: the other ranks would wait.
+	// ErrAbandoned and leave parameters and optimizer state as they were. A device that replays what it has captured
+	// asks between micro-batches only. Not with a Communicator: the other ranks would wait.
 	Abandon func() bool
 	Bonsai  bool // weights blend from latent to sign with Settings.Mix; costs a second copy of every weight
 }

@@ -538,8 +538,8 @@ func TestSchedules(t *testing.T) {
 	}
 }
 
-// One training step of the nano preset on all cores: with integer gradients, with float ones, with no assembly, and with separate documents
-// of 64 tokens on average.
+// One training step of the nano preset on all cores: with integer gradients, with float ones, with no assembly, and
+// with separate documents of 64 tokens on average.
 func BenchmarkNanoStep(b *testing.B) {
 	for _, v := range []struct {
 		name     string

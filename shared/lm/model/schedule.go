@@ -2,8 +2,8 @@ package model
 
 import "math"
 
-// WarmupCosine is the learning rate of a step, counted from 0: linear from peak/warmup to peak over warmup steps, then a
-// half cosine that reaches floor at the last of total steps.
+// WarmupCosine is the learning rate of a step, counted from 0: linear from peak/warmup to peak over warmup steps, then
+// a half cosine that reaches floor at the last of total steps.
 func WarmupCosine(step, warmup, total int, peak, floor float64) float64 {
 	if step < warmup {
 		return peak * float64(step+1) / float64(warmup)

@@ -13,8 +13,8 @@ type Snapshot struct {
 	State      State
 }
 
-// Snapshot copies parameters and optimizer state within the device's memory, in order with the steps: it does not wait for
-// them. The model must have been built with Options.Snapshots, which makes the room.
+// Snapshot copies parameters and optimizer state within the device's memory, in order with the steps: it does not wait
+// for them. The model must have been built with Options.Snapshots, which makes the room.
 func (m *Model) Snapshot() (Snapshot, error) {
 	s := &m.store
 	if s.kept == nil {

@@ -12,8 +12,8 @@ import (
 )
 
 // store holds all parameters in one array, and gradients and optimizer state in arrays of the same order, so that
-// clearing, clipping and updating are one operation each. The order is weights, gains, scales (alpha and theta); what is
-// read together (q, k and v) lies together.
+// clearing, clipping and updating are one operation each. The order is weights, gains, scales (alpha and theta); what
+// is read together (q, k and v) lies together.
 type store struct {
 	list   []Parameter // as Config.Parameters
 	at     []int       // where each begins
@@ -118,8 +118,8 @@ func (s *store) bindSigns(signs kernels.Planes, from, in int) {
 // isScale says whether parameter i is an alpha or a theta.
 func (s *store) isScale(i int) bool { return s.at[i] >= s.scales }
 
-// inOrder returns list in the order of Config.Parameters. It wants every parameter that lies at from or later, exactly once
-// and of the right shape; the others have no data.
+// inOrder returns list in the order of Config.Parameters. It wants every parameter that lies at from or later, exactly
+// once and of the right shape; the others have no data.
 func (s *store) inOrder(list []Parameter, from int) ([]Parameter, error) {
 	ordered := make([]Parameter, len(s.list))
 	err := s.every(Each(list), from, func(i int, p Parameter) { ordered[i] = p })
@@ -226,8 +226,8 @@ func (m *Model) Parameters() ([]Parameter, error) {
 	return m.download(m.store.param)
 }
 
-// Gradients returns copies of the gradients that the last Backward or Step left, before clipping. Those of frozen parameters are
-// computed only as far as others need them.
+// Gradients returns copies of the gradients that the last Backward or Step left, before clipping. Those of frozen
+// parameters are computed only as far as others need them.
 func (m *Model) Gradients() ([]Parameter, error) {
 	if m.options.Inference {
 		return nil, errInference

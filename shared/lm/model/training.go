@@ -21,8 +21,8 @@ type Update struct {
 const adamEps = 1e-8
 
 // Step does one update: gradients of the mean loss over all targets, clipping, AdamW. tokens are any number of whole
-// batches, which are computed one after the other; targets are as many, -1 where there is nothing to predict. It may return
-// before the device is done; Result waits.
+// batches, which are computed one after the other; targets are as many, -1 where there is nothing to predict. It may
+// return before the device is done; Result waits.
 func (m *Model) Step(tokens, targets []int32, u Update) error {
 	if err := m.Backward(tokens, targets, u.Settings); err != nil {
 		return err
@@ -118,8 +118,8 @@ func (m *Model) Result() (Result, error) {
 	return r, nil
 }
 
-// NotFinite names the first gradient of the last Step or, if all of these are finite, the first parameter now, in the order of
-// Config.Parameters, that holds NaN or an infinity; "" if none does.
+// NotFinite names the first gradient of the last Step or, if all of these are finite, the first parameter now, in the
+// order of Config.Parameters, that holds NaN or an infinity; "" if none does.
 func (m *Model) NotFinite() (string, error) {
 	if m.options.Inference {
 		return "", errInference

@@ -11,8 +11,9 @@ import (
 	"bitnet1/kernels/cpu"
 )
 
-// adamW is an optimizer in float64, written from the paper (Loshchilov and Hutter, 2019) and knowing nothing of the model
-// but the names of its parameters: those of matrices decay, gains and scales do not, and what is frozen is not there.
+// adamW is an optimizer in float64, written from the paper (Loshchilov and Hutter, 2019) and knowing nothing of the
+// model but the names of its parameters: those of matrices decay, gains and scales do not, and what is frozen is not
+// there.
 type adamW struct {
 	Update
 	frozen  []string // names
