@@ -186,7 +186,7 @@ func (d *Device) survivorsBackward(dqkv, dOut gradients, pointers cu.DevicePtr, 
 	} else if counts, err = d.scratch("counts of keys", 4*heads*a.Seq); err != nil {
 		return err
 	}
-	err = d.beside(func() error {
+	err = d.fork(func() error {
 		return d.launch(lists).survivorLists(pointers, a.Seq, a.Survivors, offsets, entries, counts)
 	})
 	if err != nil {

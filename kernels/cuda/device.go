@@ -33,14 +33,14 @@ type Device struct {
 	context         cu.CUContext
 	stream          cu.Stream
 	side            cu.Stream // for memory that is readied while the other stream records a graph
-	aside           aside
+	branch          branch
 	loaded          map[string]loaded
 	memory          memory
 	uploads         uploads
 	reader          *reader // the one that NewReader returns
 	graphs          []*driver.Graph
 	recording       bool
-	rehearsing      bool // nothing is launched, copied or allocated
+	dryRun          bool // nothing is launched, copied or allocated
 	profile         *profile
 	err             error
 }
@@ -100,7 +100,7 @@ func (d *Device) open(o Options) error {
 			return fmt.Errorf("stream: %w", err)
 		}
 	}
-	if err := d.aside.open(); err != nil {
+	if err := d.branch.open(); err != nil {
 		return fmt.Errorf("second stream: %w", err)
 	}
 	if err := d.loadKernels(); err != nil {
@@ -199,7 +199,7 @@ func (d *Device) Capture(enqueue func()) (replay func(), err error) {
 	if d.profile != nil { // events between kernels are not part of a graph
 		return enqueue, nil
 	}
-	if d.rehearsing {
+	if d.dryRun {
 		return enqueue, nil
 	}
 	var graph *driver.Graph
@@ -231,7 +231,7 @@ func (d *Device) Capture(enqueue func()) (replay func(), err error) {
 
 // Close waits for queued work and frees all memory of the device. A failure that an operation has reported is not reported again.
 func (d *Device) Close() error {
-	if d.rehearsing {
+	if d.dryRun {
 		return nil
 	}
 	release, err := d.current()
@@ -245,7 +245,7 @@ func (d *Device) Close() error {
 	}
 	d.graphs = nil
 	failed = append(failed, d.memory.close(), d.uploads.close(), d.reader.close())
-	for _, s := range []*cu.Stream{&d.stream, &d.side, &d.aside.stream} {
+	for _, s := range []*cu.Stream{&d.stream, &d.side, &d.branch.stream} {
 		failed = append(failed, s.Destroy())
 	}
 	for _, err := range failed {
@@ -269,9 +269,9 @@ func (d *Device) clear(p cu.DevicePtr, bytes int) error {
 	})
 }
 
-// timed queues work, which a profile measures as the given operation and a rehearsal leaves out.
+// timed queues work, which a profile measures as the given operation and a dry run leaves out.
 func (d *Device) timed(operation timing.Operation, queue func() error) error {
-	if d.rehearsing {
+	if d.dryRun {
 		return nil
 	}
 	if d.profile == nil {

@@ -79,8 +79,8 @@ func TestGranted(t *testing.T) {
 	}
 }
 
-// A rehearsal takes the memory that the same calls take, and none of it.
-func TestRehearsal(t *testing.T) {
+// A dry run takes the memory that the same calls take, and none of it.
+func TestDryRun(t *testing.T) {
 	d := open(t, Options{})
 	work := func(d kernels.Device) error {
 		x, err := d.NewFloats(5 << 20)
@@ -94,7 +94,7 @@ func TestRehearsal(t *testing.T) {
 	before := d.memory.granted
 	bytes, err := d.DryRun(work)
 	if err != nil || d.memory.granted != before {
-		t.Fatalf("a rehearsal took %d bytes of the device (%v)", d.memory.granted-before, err)
+		t.Fatalf("a dry run took %d bytes of the device (%v)", d.memory.granted-before, err)
 	}
 	room, err := d.Room()
 	if err != nil || room < bytes {
@@ -105,6 +105,6 @@ func TestRehearsal(t *testing.T) {
 		t.Fatal(err)
 	}
 	if took := fresh.memory.granted; took != bytes {
-		t.Errorf("the rehearsal took %d bytes, the calls %d", bytes, took)
+		t.Errorf("the dry run took %d bytes, the calls %d", bytes, took)
 	}
 }

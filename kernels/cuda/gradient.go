@@ -62,7 +62,7 @@ func linearBackward[S any](d *Device, dx kernels.Floats, dl kernels.LinearGradie
 	b.columnsRounded = dl.Weight != nil && gradBits != kernels.FloatBits && x.Floats == nil
 	b.columnsFloat = dl.Weight != nil && !b.columnsRounded
 	b.asBytes = b.columnsRounded && d.hopper && x.Planes.(*planes).bits > 1
-	if err := b.beside(b.operands); err != nil {
+	if err := b.fork(b.operands); err != nil {
 		return err
 	}
 	if err := b.maxima(float32s(dl.Theta, l.Out)); err != nil {

@@ -110,18 +110,18 @@ var modules = []module{
 		{timing.Operation{Name: "grad_round_planes_8_shifted_bfloat16", Category: timing.Rounding}, 256, 100352},
 		{timing.Operation{Name: "grad_round_bytes_8_shifted_bfloat16", Category: timing.Rounding}, 256, 99328},
 		{timing.Operation{Name: "grad_copy_shifted_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
-		{timing.Operation{Name: "grad_max_head_int16", Category: timing.Rounding}, 256, 0},
-		{timing.Operation{Name: "grad_round_planes_4_head_int16", Category: timing.Rounding}, 256, 66560},
-		{timing.Operation{Name: "grad_round_bytes_4_head_int16", Category: timing.Rounding}, 256, 99328},
-		{timing.Operation{Name: "grad_round_planes_8_head_int16", Category: timing.Rounding}, 256, 100352},
-		{timing.Operation{Name: "grad_round_bytes_8_head_int16", Category: timing.Rounding}, 256, 99328},
-		{timing.Operation{Name: "grad_copy_head_int16", Category: timing.Elementwise, Float: true}, 256, 0},
-		{timing.Operation{Name: "grad_max_head_float32", Category: timing.Rounding}, 256, 0},
-		{timing.Operation{Name: "grad_round_planes_4_head_float32", Category: timing.Rounding}, 256, 82944},
-		{timing.Operation{Name: "grad_round_bytes_4_head_float32", Category: timing.Rounding}, 256, 115712},
-		{timing.Operation{Name: "grad_round_planes_8_head_float32", Category: timing.Rounding}, 256, 116736},
-		{timing.Operation{Name: "grad_round_bytes_8_head_float32", Category: timing.Rounding}, 256, 115712},
-		{timing.Operation{Name: "grad_copy_head_float32", Category: timing.Elementwise, Float: true}, 256, 0},
+		{timing.Operation{Name: "grad_max_logits_int16", Category: timing.Rounding}, 256, 0},
+		{timing.Operation{Name: "grad_round_planes_4_logits_int16", Category: timing.Rounding}, 256, 66560},
+		{timing.Operation{Name: "grad_round_bytes_4_logits_int16", Category: timing.Rounding}, 256, 99328},
+		{timing.Operation{Name: "grad_round_planes_8_logits_int16", Category: timing.Rounding}, 256, 100352},
+		{timing.Operation{Name: "grad_round_bytes_8_logits_int16", Category: timing.Rounding}, 256, 99328},
+		{timing.Operation{Name: "grad_copy_logits_int16", Category: timing.Elementwise, Float: true}, 256, 0},
+		{timing.Operation{Name: "grad_max_logits_float32", Category: timing.Rounding}, 256, 0},
+		{timing.Operation{Name: "grad_round_planes_4_logits_float32", Category: timing.Rounding}, 256, 82944},
+		{timing.Operation{Name: "grad_round_bytes_4_logits_float32", Category: timing.Rounding}, 256, 115712},
+		{timing.Operation{Name: "grad_round_planes_8_logits_float32", Category: timing.Rounding}, 256, 116736},
+		{timing.Operation{Name: "grad_round_bytes_8_logits_float32", Category: timing.Rounding}, 256, 115712},
+		{timing.Operation{Name: "grad_copy_logits_float32", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "finish_weights_int32", Category: timing.Rounding}, 256, 0},
 		{timing.Operation{Name: "finish_weights_float64", Category: timing.Rounding}, 256, 0},
 	}},
@@ -267,8 +267,8 @@ var _ [24]byte = [unsafe.Sizeof(addInt32{})]byte{}
 
 // affine is struct Affine of the sources.
 //
-// u = alpha_n * (row_scale_m * scale * s) - theta_n, each operation rounded, plus the residual when there is one. Pointers that are
-// null count as 1, 1, 0, 0.
+// u = alpha_n * (row_scale_m * scale * s) - theta_n, each operation rounded, plus the residual when there is one.
+// Pointers that are null count as 1, 1, 0, 0.
 type affine struct {
 	rowScale cu.DevicePtr
 	alpha    cu.DevicePtr
@@ -300,7 +300,8 @@ var _ [56]byte = [unsafe.Sizeof(product{})]byte{}
 
 // storeBFloat16 is struct StoreBFloat16 of the sources.
 //
-// row_scale_m * s in bfloat16, 16 bytes a thread; n and stride are multiples of 8. For products without terms of columns, |s| < 2^22.
+// row_scale_m * s in bfloat16, 16 bytes a thread; n and stride are multiples of 8. For products without terms of
+// columns, |s| < 2^22.
 type storeBFloat16 struct {
 	rowScale cu.DevicePtr
 	out      cu.DevicePtr
@@ -356,8 +357,8 @@ var _ [56]byte = [unsafe.Sizeof(storeFloat32{})]byte{}
 
 // storeInt16 is struct StoreInt16 of the sources.
 //
-// s as int16, where it fits; 16 bytes a thread. The columns' popcounts must be readable, and the rows writable, up to a multiple
-// of 8.
+// s as int16, where it fits; 16 bytes a thread. The columns' popcounts must be readable, and the rows writable, up to a
+// multiple of 8.
 type storeInt16 struct {
 	out    cu.DevicePtr
 	stride int64 // in elements, a multiple of 8
@@ -382,26 +383,10 @@ type denseGradient struct {
 // The PTX has a DenseGradient of 56 bytes.
 var _ [56]byte = [unsafe.Sizeof(denseGradient{})]byte{}
 
-// headGradient is struct HeadGradient of the sources.
-//
-// The gradient of GradScale * Σ losses: (softmax - onehot) * GradScale. row_stats are, for each row, the greatest logit in units of
-// ln 2 and GradScale / Σ exp(u - greatest), or 0 where there is no target.
-type headGradient struct {
-	logits   logits
-	rowStats cu.DevicePtr
-	targets  cu.DevicePtr
-	scalars  cu.DevicePtr
-}
-
-func (headGradient) kAhead() int { return 2 }
-
-// The PTX has a HeadGradient of 64 bytes.
-var _ [64]byte = [unsafe.Sizeof(headGradient{})]byte{}
-
 // logits is struct Logits of the sources.
 //
-// Logits u = alpha * (unit * s) - theta from what the head's product left, integers or floats. Softmax wants them in units of ln 2:
-// slope * s - offset.
+// Logits u = alpha * (unit * s) - theta from what the head's product left, integers or floats. Softmax wants them in
+// units of ln 2: slope * s - offset.
 type logits struct {
 	data   cu.DevicePtr
 	stride int64
@@ -413,6 +398,22 @@ type logits struct {
 
 // The PTX has a Logits of 40 bytes.
 var _ [40]byte = [unsafe.Sizeof(logits{})]byte{}
+
+// logitsGradient is struct LogitsGradient of the sources.
+//
+// The gradient of GradScale * Σ losses: (softmax - onehot) * GradScale. row_stats are, for each row, the greatest logit
+// in units of ln 2 and GradScale / Σ exp(u - greatest), or 0 where there is no target.
+type logitsGradient struct {
+	logits   logits
+	rowStats cu.DevicePtr
+	targets  cu.DevicePtr
+	scalars  cu.DevicePtr
+}
+
+func (logitsGradient) kAhead() int { return 2 }
+
+// The PTX has a LogitsGradient of 64 bytes.
+var _ [64]byte = [unsafe.Sizeof(logitsGradient{})]byte{}
 
 // rounding is struct Rounding of the sources.
 type rounding struct {
@@ -443,7 +444,8 @@ var _ [120]byte = [unsafe.Sizeof(rounding{})]byte{}
 
 // shift is struct Shift of the sources.
 //
-// Channels from ... to - 1 of token t become y[t - offset], plus y[t] when self is 1. y before the start of t's document is 0.
+// Channels from ... to - 1 of token t become y[t - offset], plus y[t] when self is 1. y before the start of t's
+// document is 0.
 type shift struct {
 	from   int32
 	to     int32
@@ -888,52 +890,52 @@ func (l launch) gradCopyShiftedBfloat16(source denseGradient, rows, width int, o
 	return l.queue("grad_copy_shifted_bfloat16", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(out))
 }
 
-func (l launch) gradMaxHeadInt16(source headGradient, rows, width int, alpha, rowMax, columnMax, theta cu.DevicePtr) error {
-	return l.queue("grad_max_head_int16", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(alpha), argument(rowMax), argument(columnMax), argument(theta))
+func (l launch) gradMaxLogitsInt16(source logitsGradient, rows, width int, alpha, rowMax, columnMax, theta cu.DevicePtr) error {
+	return l.queue("grad_max_logits_int16", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(alpha), argument(rowMax), argument(columnMax), argument(theta))
 }
 
-func (l launch) gradRoundPlanes4HeadInt16(source headGradient, rounding rounding) error {
-	return l.queue("grad_round_planes_4_head_int16", argument(source), argument(rounding))
+func (l launch) gradRoundPlanes4LogitsInt16(source logitsGradient, rounding rounding) error {
+	return l.queue("grad_round_planes_4_logits_int16", argument(source), argument(rounding))
 }
 
-func (l launch) gradRoundBytes4HeadInt16(source headGradient, rounding rounding) error {
-	return l.queue("grad_round_bytes_4_head_int16", argument(source), argument(rounding))
+func (l launch) gradRoundBytes4LogitsInt16(source logitsGradient, rounding rounding) error {
+	return l.queue("grad_round_bytes_4_logits_int16", argument(source), argument(rounding))
 }
 
-func (l launch) gradRoundPlanes8HeadInt16(source headGradient, rounding rounding) error {
-	return l.queue("grad_round_planes_8_head_int16", argument(source), argument(rounding))
+func (l launch) gradRoundPlanes8LogitsInt16(source logitsGradient, rounding rounding) error {
+	return l.queue("grad_round_planes_8_logits_int16", argument(source), argument(rounding))
 }
 
-func (l launch) gradRoundBytes8HeadInt16(source headGradient, rounding rounding) error {
-	return l.queue("grad_round_bytes_8_head_int16", argument(source), argument(rounding))
+func (l launch) gradRoundBytes8LogitsInt16(source logitsGradient, rounding rounding) error {
+	return l.queue("grad_round_bytes_8_logits_int16", argument(source), argument(rounding))
 }
 
-func (l launch) gradCopyHeadInt16(source headGradient, rows, width int, out cu.DevicePtr) error {
-	return l.queue("grad_copy_head_int16", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(out))
+func (l launch) gradCopyLogitsInt16(source logitsGradient, rows, width int, out cu.DevicePtr) error {
+	return l.queue("grad_copy_logits_int16", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(out))
 }
 
-func (l launch) gradMaxHeadFloat32(source headGradient, rows, width int, alpha, rowMax, columnMax, theta cu.DevicePtr) error {
-	return l.queue("grad_max_head_float32", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(alpha), argument(rowMax), argument(columnMax), argument(theta))
+func (l launch) gradMaxLogitsFloat32(source logitsGradient, rows, width int, alpha, rowMax, columnMax, theta cu.DevicePtr) error {
+	return l.queue("grad_max_logits_float32", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(alpha), argument(rowMax), argument(columnMax), argument(theta))
 }
 
-func (l launch) gradRoundPlanes4HeadFloat32(source headGradient, rounding rounding) error {
-	return l.queue("grad_round_planes_4_head_float32", argument(source), argument(rounding))
+func (l launch) gradRoundPlanes4LogitsFloat32(source logitsGradient, rounding rounding) error {
+	return l.queue("grad_round_planes_4_logits_float32", argument(source), argument(rounding))
 }
 
-func (l launch) gradRoundBytes4HeadFloat32(source headGradient, rounding rounding) error {
-	return l.queue("grad_round_bytes_4_head_float32", argument(source), argument(rounding))
+func (l launch) gradRoundBytes4LogitsFloat32(source logitsGradient, rounding rounding) error {
+	return l.queue("grad_round_bytes_4_logits_float32", argument(source), argument(rounding))
 }
 
-func (l launch) gradRoundPlanes8HeadFloat32(source headGradient, rounding rounding) error {
-	return l.queue("grad_round_planes_8_head_float32", argument(source), argument(rounding))
+func (l launch) gradRoundPlanes8LogitsFloat32(source logitsGradient, rounding rounding) error {
+	return l.queue("grad_round_planes_8_logits_float32", argument(source), argument(rounding))
 }
 
-func (l launch) gradRoundBytes8HeadFloat32(source headGradient, rounding rounding) error {
-	return l.queue("grad_round_bytes_8_head_float32", argument(source), argument(rounding))
+func (l launch) gradRoundBytes8LogitsFloat32(source logitsGradient, rounding rounding) error {
+	return l.queue("grad_round_bytes_8_logits_float32", argument(source), argument(rounding))
 }
 
-func (l launch) gradCopyHeadFloat32(source headGradient, rows, width int, out cu.DevicePtr) error {
-	return l.queue("grad_copy_head_float32", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(out))
+func (l launch) gradCopyLogitsFloat32(source logitsGradient, rows, width int, out cu.DevicePtr) error {
+	return l.queue("grad_copy_logits_float32", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(out))
 }
 
 func (l launch) finishWeightsInt32(s cu.DevicePtr, width int, alpha, scales cu.DevicePtr, unit float32, signs cu.DevicePtr, words int, mixed, dweight, dalpha cu.DevicePtr) error {
@@ -959,8 +961,8 @@ var (
 	gradientKernelsDenseBfloat16   = gradientKernels[denseGradient]{launch.gradMaxDenseBfloat16, launch.gradRoundPlanes4DenseBfloat16, launch.gradRoundBytes4DenseBfloat16, launch.gradRoundPlanes8DenseBfloat16, launch.gradRoundBytes8DenseBfloat16, launch.gradCopyDenseBfloat16}
 	gradientKernelsShiftedFloat32  = gradientKernels[denseGradient]{launch.gradMaxShiftedFloat32, launch.gradRoundPlanes4ShiftedFloat32, launch.gradRoundBytes4ShiftedFloat32, launch.gradRoundPlanes8ShiftedFloat32, launch.gradRoundBytes8ShiftedFloat32, launch.gradCopyShiftedFloat32}
 	gradientKernelsShiftedBfloat16 = gradientKernels[denseGradient]{launch.gradMaxShiftedBfloat16, launch.gradRoundPlanes4ShiftedBfloat16, launch.gradRoundBytes4ShiftedBfloat16, launch.gradRoundPlanes8ShiftedBfloat16, launch.gradRoundBytes8ShiftedBfloat16, launch.gradCopyShiftedBfloat16}
-	gradientKernelsHeadInt16       = gradientKernels[headGradient]{launch.gradMaxHeadInt16, launch.gradRoundPlanes4HeadInt16, launch.gradRoundBytes4HeadInt16, launch.gradRoundPlanes8HeadInt16, launch.gradRoundBytes8HeadInt16, launch.gradCopyHeadInt16}
-	gradientKernelsHeadFloat32     = gradientKernels[headGradient]{launch.gradMaxHeadFloat32, launch.gradRoundPlanes4HeadFloat32, launch.gradRoundBytes4HeadFloat32, launch.gradRoundPlanes8HeadFloat32, launch.gradRoundBytes8HeadFloat32, launch.gradCopyHeadFloat32}
+	gradientKernelsLogitsInt16     = gradientKernels[logitsGradient]{launch.gradMaxLogitsInt16, launch.gradRoundPlanes4LogitsInt16, launch.gradRoundBytes4LogitsInt16, launch.gradRoundPlanes8LogitsInt16, launch.gradRoundBytes8LogitsInt16, launch.gradCopyLogitsInt16}
+	gradientKernelsLogitsFloat32   = gradientKernels[logitsGradient]{launch.gradMaxLogitsFloat32, launch.gradRoundPlanes4LogitsFloat32, launch.gradRoundBytes4LogitsFloat32, launch.gradRoundPlanes8LogitsFloat32, launch.gradRoundBytes8LogitsFloat32, launch.gradCopyLogitsFloat32}
 )
 
 // ---- loss.cu ----

@@ -25,7 +25,7 @@ func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, l ker
 			return err
 		}
 		g := h.gradient()
-		return g.parts(func(int, int, headGradient) error { return nil })
+		return g.parts(func(int, int, logitsGradient) error { return nil })
 	})
 }
 
@@ -82,20 +82,20 @@ func (d *Device) newLMHead(losses kernels.Floats, x kernels.Activation, l kernel
 	return h, err
 }
 
-func (h *lmHead) gradient() gradient[headGradient] {
-	family := either(h.integers, gradientKernelsHeadInt16, gradientKernelsHeadFloat32)
-	return gradient[headGradient]{family, h.rows, h.l.Out, h.part, h.source}
+func (h *lmHead) gradient() gradient[logitsGradient] {
+	family := either(h.integers, gradientKernelsLogitsInt16, gradientKernelsLogitsFloat32)
+	return gradient[logitsGradient]{family, h.rows, h.l.Out, h.part, h.source}
 }
 
 // source computes the products of rows from..to-1, unless they are there, and their losses.
-func (h *lmHead) source(from, to int) (s headGradient, err error) {
+func (h *lmHead) source(from, to int) (s logitsGradient, err error) {
 	there := h.ready == from+1
 	if !there {
 		if err := h.multiply(from, to); err != nil {
 			return s, err
 		}
 	}
-	s = headGradient{
+	s = logitsGradient{
 		logits: logits{
 			data: h.products, stride: int64(h.stride), width: int32(h.l.Out), unit: 1,
 			alpha: float32s(h.l.Alpha, h.l.Out), theta: float32s(h.l.Theta, h.l.Out),

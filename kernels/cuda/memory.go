@@ -143,7 +143,7 @@ func (m *memory) close() (err error) {
 // failure waits for the stream and returns what kernels left in status.
 func (m *memory) failure(d *Device) (int32, error) {
 	var status int32
-	if d.rehearsing {
+	if d.dryRun {
 		return 0, nil
 	}
 	if err := cu.MemcpyDtoHAsync(unsafe.Pointer(&status), m.status, 4, d.stream); err != nil {
@@ -154,7 +154,7 @@ func (m *memory) failure(d *Device) (int32, error) {
 
 // alloc returns zeroed memory. It goes through the side stream, so that it works while a graph is being recorded.
 func (d *Device) alloc(bytes int) (cu.DevicePtr, error) {
-	if d.rehearsing {
+	if d.dryRun {
 		return d.memory.imagine(bytes), nil
 	}
 	p, err := cu.MemAlloc(int64(max(bytes, 16)))
@@ -205,7 +205,7 @@ func (d *Device) table(key string, values func() []float64) (cu.DevicePtr, error
 		return 0, err
 	}
 	d.memory.tables[key] = p
-	if d.rehearsing {
+	if d.dryRun {
 		return p, nil
 	}
 	if err := cu.MemcpyHtoDAsync(p, unsafe.Pointer(unsafe.SliceData(v)), int64(8*len(v)), d.side); err != nil {
@@ -284,7 +284,7 @@ func (d *Device) receive(to unsafe.Pointer, from cu.DevicePtr, bytes int) error 
 	if err := d.wait(); err != nil {
 		return err
 	}
-	if bytes == 0 || d.rehearsing {
+	if bytes == 0 || d.dryRun {
 		return nil
 	}
 	if err := cu.MemcpyDtoHAsync(to, from, int64(bytes), d.stream); err != nil {

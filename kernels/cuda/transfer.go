@@ -84,7 +84,7 @@ func (d *Device) send(to cu.DevicePtr, from unsafe.Pointer, bytes int) error {
 	if d.recording {
 		return fmt.Errorf("copy of %d bytes while a graph is being recorded", bytes)
 	}
-	if d.rehearsing {
+	if d.dryRun {
 		return nil
 	}
 	for at := 0; at < bytes; at += pieceBytes {
@@ -126,7 +126,7 @@ type reader struct {
 // NewReader returns what downloads beside operations that are enqueued later.
 func (d *Device) NewReader() (kernels.Reader, error) {
 	d.run("NewReader", nil, func() error {
-		if d.rehearsing {
+		if d.dryRun {
 			return nil
 		}
 		if d.reader == nil {

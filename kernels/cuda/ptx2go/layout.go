@@ -77,7 +77,7 @@ func (u *unit) structure(name string) (*structure, error) {
 	if s := u.structs[name]; s != nil {
 		return s, nil
 	}
-	definition := regexp.MustCompile(`(?m)((?:^//.*\n)*)^(?:template <[^>]*> )?struct ` + name + ` \{`)
+	definition := regexp.MustCompile(`(?m)((?:^//.*\n)*)^(?:template <[^>]*>\s)?struct ` + name + ` \{`)
 	found := definition.FindAllStringSubmatchIndex(u.text, -1)
 	if len(found) != 1 {
 		return nil, fmt.Errorf("struct %s has %d definitions: want one", name, len(found))

@@ -7,7 +7,8 @@ constexpr int kTile = 128;
 DEVICE uint32_t read_few(const uint32_t (&v)[4], uint32_t signs) {
   uint32_t level[8];
 #pragma unroll
-  for (int i = 0; i < 8; i++) level[i] = (v[0] & (0u - (signs >> (2 * i + 1) & 1))) | (~v[0] & (0u - (signs >> (2 * i) & 1)));
+  for (int i = 0; i < 8; i++)
+    level[i] = (v[0] & (0u - (signs >> (2 * i + 1) & 1))) | (~v[0] & (0u - (signs >> (2 * i) & 1)));
 #pragma unroll
   for (int r = 1; r < 4; r++)
 #pragma unroll
@@ -27,12 +28,12 @@ DEVICE uint32_t read_many(const Head& h, const int* pointers, int alive, int w) 
   return out;
 }
 
-// A thread per query; a block's 128 queries pass over tiles of 128 keys, from the most recent backwards. Grid: x tiles of queries,
-// y heads of all sequences.
+// A thread per query; a block's 128 queries pass over tiles of 128 keys, from the most recent backwards. Grid: x tiles
+// of queries, y heads of all sequences.
 //
-// A key that could be among the best has few enough bits that differ: at most (highest - bar - slope * distance) / step, where bar is
-// the score to beat. This bound is kept in fixed point, 2^-16 a bit, with a margin for its rounding; what passes gets an exact score in
-// float64. A query is done once not even equal bits would do.
+// A key that could be among the best has few enough bits that differ: at most (highest - bar - slope * distance) /
+// step, where bar is the score to beat. This bound is kept in fixed point, 2^-16 a bit, with a margin for its rounding;
+// what passes gets an exact score in float64. A query is done once not even equal bits would do.
 template <int kWords, int kMax, bool kSeparate>
 DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* pointers) {
   __shared__ uint32_t keys[kTile][kWords];
@@ -51,10 +52,12 @@ DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* po
 #pragma unroll
   for (int r = 0; r < kMax; r++) best[r] = -1e300, at[r] = -1;
   float highest = (float)a.products[0], per_bit = (float)a.dim / (highest - (float)a.products[a.dim]);
-  float slope = (float)h.slope * per_bit;  // bits a step of distance costs
+  float slope = (float)h.slope * per_bit;              // bits a step of distance costs
   float margin = 0.02f + 1e-5f * slope, above = kFar;  // above: bits that the best score lies over the bar
   int slope_fixed = (int)(slope * kUnit);
-  auto room = [&](int distance) { return (int)(kUnit * __nvvm_fmin_f(above - slope * (float)distance + margin, kFar)); };
+  auto room = [&](int distance) {
+    return (int)(kUnit * __nvvm_fmin_f(above - slope * (float)distance + margin, kFar));
+  };
   for (int from = blockIdx.x * kTile; from >= 0; from -= kTile) {
     block_sync();
     if (from + (int)threadIdx.x < a.seq) {
@@ -130,10 +133,10 @@ DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* po
   }
 }
 
-#define SURVIVORS(name, kWords, kMax, kSeparate)                                                                      \
-  KERNEL(attention, 128) void survivors_##name(const __grid_constant__ Attention a, uint32_t* out, int* popcounts,    \
-      int* pointers) {                                                                                                \
-    survivors<kWords, kMax, kSeparate>(a, out, popcounts, pointers);                                                  \
+#define SURVIVORS(name, kWords, kMax, kSeparate)                                                             \
+  KERNEL(attention, 128)                                                                                     \
+  void survivors_##name(const __grid_constant__ Attention a, uint32_t* out, int* popcounts, int* pointers) { \
+    survivors<kWords, kMax, kSeparate>(a, out, popcounts, pointers);                                         \
   }
 SURVIVORS(1_4, 1, 4, false)
 SURVIVORS(2_4, 2, 4, false)
@@ -166,8 +169,8 @@ template <int kWords> DEVICE int best_key(const Head& h, int first, int t) {
   return at;
 }
 
-KERNEL(attention float, 256) void attend_pointer(const __grid_constant__ Attention a, uint32_t* out, int* popcounts,
-    int* pointers) {
+KERNEL(attention float, 256)
+void attend_pointer(const __grid_constant__ Attention a, uint32_t* out, int* popcounts, int* pointers) {
   Head h(a, blockIdx.y);
   int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (t >= a.seq) return;
@@ -176,10 +179,12 @@ KERNEL(attention float, 256) void attend_pointer(const __grid_constant__ Attenti
   if (32 * lane < a.dim) h.write(out, popcounts, t, lane, h.word(2, at, lane));
 }
 
-// The same with Gumbel noise, for heads and sequences that tiles are for: a warp has 16 queries, a block 64, which pass over tiles of 64 keys. The
-// two best scores of a query in float32 tell its best key, unless they lie closer together than kClose, fifty times what
-// float32 can be wrong by; then all its keys are looked at again in float64. Grid: x queries / 64, the last ones first, y heads.
-template <bool kSeparate> DEVICE void attend_pointer_tiles(const Attention& a, uint32_t* out, int* popcounts, int* pointers) {
+// The same with Gumbel noise, for heads and sequences that tiles are for: a warp has 16 queries, a block 64, which pass
+// over tiles of 64 keys. The two best scores of a query in float32 tell its best key, unless they lie closer together
+// than kClose, fifty times what float32 can be wrong by; then all its keys are looked at again in float64. Grid: x
+// queries / 64, the last ones first, y heads.
+template <bool kSeparate>
+DEVICE void attend_pointer_tiles(const Attention& a, uint32_t* out, int* popcounts, int* pointers) {
   constexpr float kClose = 1e-3f;
   __shared__ uint32_t keys[64][2];
   Head h(a, blockIdx.y);
@@ -228,8 +233,10 @@ template <bool kSeparate> DEVICE void attend_pointer_tiles(const Attention& a, u
       if (s > best[r]) best[r] = s, at[r] = u;
     }
     int t = row0 + lane / 4 + 8 * r;
-    for (uint32_t open = ballot(t < a.seq && !(best[r] - second[r] > kClose) && lane % 4 == 0); open; open &= open - 1) {
-      int from = __builtin_ctz(open), query = row0 + from / 4 + 8 * r, found = best_key<2>(h, kSeparate ? h.first(query) : 0, query);
+    for (uint32_t open = ballot(t < a.seq && !(best[r] - second[r] > kClose) && lane % 4 == 0); open;
+        open &= open - 1) {
+      int from = __builtin_ctz(open), query = row0 + from / 4 + 8 * r,
+          found = best_key<2>(h, kSeparate ? h.first(query) : 0, query);
       if (lane / 4 == from / 4) at[r] = found;
     }
     if (t < a.seq && lane % 4 == 0) pointers[h.query(t)] = at[r];
@@ -237,7 +244,8 @@ template <bool kSeparate> DEVICE void attend_pointer_tiles(const Attention& a, u
   }
 }
 
-// Softmax over all keys from `first` on of query t: the signs of what it reads; the first key of the highest score is returned.
+// Softmax over all keys from `first` on of query t: the signs of what it reads; the first key of the highest score is
+// returned.
 template <int kWords> DEVICE int read_all(const Head& h, int first, int t, uint32_t (&bits)[kWords]) {
   int lane = threadIdx.x % 32;
   uint32_t q[kWords];
@@ -269,8 +277,8 @@ template <int kWords> DEVICE int read_all(const Head& h, int first, int t, uint3
   return at;
 }
 
-KERNEL(attention float, 256) void attend_softmax(const __grid_constant__ Attention a, uint32_t* out, int* popcounts,
-    int* pointers) {
+KERNEL(attention float, 256)
+void attend_softmax(const __grid_constant__ Attention a, uint32_t* out, int* popcounts, int* pointers) {
   Head h(a, blockIdx.y);
   int t = blockIdx.x * 8 + threadIdx.x / 32;
   if (t >= a.seq) return;
@@ -283,10 +291,12 @@ KERNEL(attention float, 256) void attend_softmax(const __grid_constant__ Attenti
     if (32 * w < a.dim) h.write(out, popcounts, t, w, bits[w]);
 }
 
-// The same in tiles, as attend_pointer_64. No score is above 8 and the query's own is not below -8, so that no maximum is needed. Weights
-// are two bfloat16; a query that reads something of less than kSmall of its weights' sum is read again in float64, and so is one whose
-// best keys lie close together, unless float32 is exact: it is where slopes are powers of two.
-template <bool kSeparate> DEVICE void attend_softmax_tiles(const Attention& a, uint32_t* out, int* popcounts, int* pointers) {
+// The same in tiles, as attend_pointer_64. No score is above 8 and the query's own is not below -8, so that no maximum
+// is needed. Weights are two bfloat16; a query that reads something of less than kSmall of its weights' sum is read
+// again in float64, and so is one whose best keys lie close together, unless float32 is exact: it is where slopes are
+// powers of two.
+template <bool kSeparate>
+DEVICE void attend_softmax_tiles(const Attention& a, uint32_t* out, int* popcounts, int* pointers) {
   constexpr float kClose = 1e-3f, kSmall = 1e-4f;
   __shared__ alignas(16) uint32_t keys[64][2], values[64][2];
   __shared__ Signs signs[4];  // of values
@@ -372,10 +382,10 @@ template <bool kSeparate> DEVICE void attend_softmax_tiles(const Attention& a, u
   }
 }
 
-#define ATTEND_TILES(kind, suffix, kSeparate)                                                                         \
-  KERNEL(attention float, 128) void attend_##kind##_64##suffix(const __grid_constant__ Attention a, uint32_t* out,    \
-      int* popcounts, int* pointers) {                                                                                \
-    attend_##kind##_tiles<kSeparate>(a, out, popcounts, pointers);                                                    \
+#define ATTEND_TILES(kind, suffix, kSeparate)                                                                          \
+  KERNEL(attention float, 128)                                                                                         \
+  void attend_##kind##_64##suffix(const __grid_constant__ Attention a, uint32_t* out, int* popcounts, int* pointers) { \
+    attend_##kind##_tiles<kSeparate>(a, out, popcounts, pointers);                                                     \
   }
 ATTEND_TILES(pointer, , false)
 ATTEND_TILES(pointer, _separate, true)

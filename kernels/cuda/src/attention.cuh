@@ -4,16 +4,16 @@
 
 struct Attention {
   int batch, seq, heads, dim, survivors;
-  int words, out_words;     // 32-bit words of a row of qkv, and of what is read
-  int gumbel;               // 1: scores get Gumbel noise
+  int words, out_words;  // 32-bit words of a row of qkv, and of what is read
+  int gumbel;            // 1: scores get Gumbel noise
   uint32_t layer;
-  const uint32_t* qkv;      // rows x 3 * heads * dim bits
-  const float* noise;       // batch x heads x seq x seq, or null
-  const double* products;   // q·k / sqrt(dim) by the number of bits that differ
-  const double* slopes;     // by head
-  float scale;              // 1 / sqrt(dim)
+  const uint32_t* qkv;     // rows x 3 * heads * dim bits
+  const float* noise;      // batch x heads x seq x seq, or null
+  const double* products;  // q·k / sqrt(dim) by the number of bits that differ
+  const double* slopes;    // by head
+  float scale;             // 1 / sqrt(dim)
   const Scalars* scalars;
-  const int* starts;        // batch x seq: the first key that a query may read; null: 0
+  const int* starts;  // batch x seq: the first key that a query may read; null: 0
 };
 
 constexpr int kMaxWords = 8;  // of a head: up to 256 channels
@@ -67,7 +67,8 @@ struct Head {
     if (a.noise) return a.noise[at];
     if (!a.gumbel) return 0;
     const Scalars& s = *a.scalars;
-    Words4 block = philox(s.seed[0], s.seed[1], (uint32_t)(at / 4), (uint32_t)(at / 4 >> 32), a.layer | s.micro << 16, s.step[0]);
+    Words4 block =
+        philox(s.seed[0], s.seed[1], (uint32_t)(at / 4), (uint32_t)(at / 4 >> 32), a.layer | s.micro << 16, s.step[0]);
     int i = (int)(at % 4);
     return gumbel(i < 2 ? (i == 0 ? block.w[0] : block.w[1]) : (i == 2 ? block.w[2] : block.w[3]));
   }

@@ -1,7 +1,8 @@
 // Attention, backward. dqkv is rows x 3 * heads * dim, dout is rows x heads * dim, both of T: float or BFloat.
 //
-// With survivors a query touches few keys: one kernel computes the gradients of scores and queries; then every key's list of the
-// queries that chose it is made, in order, and a last kernel walks along the lists. Nothing is added to by two writers.
+// With survivors a query touches few keys: one kernel computes the gradients of scores and queries; then every key's
+// list of the queries that chose it is made, in order, and a last kernel walks along the lists. Nothing is added to by
+// two writers.
 #include "attention_tile.cuh"
 
 DEVICE float signed_by(uint32_t word, int bit, float x) { return as_float(as_int(x) ^ (int)(~(word >> bit) << 31)); }
@@ -23,9 +24,9 @@ DEVICE float four_sums(const float (&v)[4], int lane) {
   return x + shuffle_xor(x, 1);
 }
 
-// The gradients of a query's scores add up to zero, and so must they as float32: where its keys are equal, nothing but that sum is left
-// of dq. So the last living survivor's is minus the sum of the others, in the order in which dq adds them up. slope is this lane's, kLanes
-// lanes are each survivor's, and the first survivor's begin at lane `first`.
+// The gradients of a query's scores add up to zero, and so must they as float32: where its keys are equal, nothing but
+// that sum is left of dq. So the last living survivor's is minus the sum of the others, in the order in which dq adds
+// them up. slope is this lane's, kLanes lanes are each survivor's, and the first survivor's begin at lane `first`.
 template <int kLanes, int kMax> DEVICE float balanced(float slope, int mine, int alive, int first) {
   float others = 0;
 #pragma unroll
@@ -36,8 +37,8 @@ template <int kLanes, int kMax> DEVICE float balanced(float slope, int mine, int
   return mine == alive - 1 ? -others : slope;
 }
 
-// A warp per query: ds [query][survivor], the gradient of q·k, and dq. With up to 4 survivors eight lanes are each one's, with more
-// one lane.
+// A warp per query: ds [query][survivor], the gradient of q·k, and dq. With up to 4 survivors eight lanes are each
+// one's, with more one lane.
 template <int kWords, int kMax, class T>
 DEVICE void survivor_scores(const Attention& a, const T* dout, const int* pointers, float* ds, T* dqkv) {
   Head h(a, blockIdx.y);
@@ -96,10 +97,10 @@ DEVICE void survivor_scores(const Attention& a, const T* dout, const int* pointe
 
 DEVICE uint32_t lanes_with(int value) { return __nvvm_match_any_sync_i32(0xffffffff, value); }
 
-// A block of one warp per head: entries [seq * survivors] lists the positions in pointers, ordered by key and then by position;
-// key u's begin at offsets[u] of seq + 1. counts is seq ints of working memory, shared if it fits.
-KERNEL(attention shared, 32) void survivor_lists(const int* pointers, int seq, int survivors, int* offsets,
-    int* entries, int* global_counts) {
+// A block of one warp per head: entries [seq * survivors] lists the positions in pointers, ordered by key and then by
+// position; key u's begin at offsets[u] of seq + 1. counts is seq ints of working memory, shared if it fits.
+KERNEL(attention shared, 32)
+void survivor_lists(const int* pointers, int seq, int survivors, int* offsets, int* entries, int* global_counts) {
   extern __shared__ int shared_counts[];
   int* counts = global_counts ? global_counts + (long)blockIdx.x * seq : shared_counts;
   int lane = threadIdx.x, n = seq * survivors;
@@ -148,8 +149,8 @@ KERNEL(attention shared, 32) void survivor_lists(const int* pointers, int seq, i
 }
 
 // A warp per key: dk = Σ ds q and dv = Σ w_r do over the queries that chose it, in their order.
-template <int kWords, class T>
-DEVICE void survivor_gather(const Attention& a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {
+template <int kWords, class T> DEVICE void survivor_gather(
+    const Attention& a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {
   Head h(a, blockIdx.y);
   int u = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, most = a.survivors;
   if (u >= a.seq) return;
@@ -185,22 +186,28 @@ DEVICE void survivor_gather(const Attention& a, const T* dout, const float* ds, 
     if (32 * w + lane < a.dim) write(to_k + 32 * w + lane, dk[w]), write(to_v + 32 * w + lane, dv[w]);
 }
 
-// ---- The same for heads of 64 channels and 4 survivors, which is what presets have: eight lanes a query, or a key, each with eight
-// channels, so that all there is of a row is one load. dout and dqkv are aligned to 16 bytes. Neighbouring blocks have different heads of
-// the same tokens: together they read and write whole rows ----
+// ---- The same for heads of 64 channels and 4 survivors, which is what presets have: eight lanes a query, or a key,
+// each with eight channels, so that all there is of a row is one load. dout and dqkv are aligned to 16 bytes.
+// Neighbouring blocks have different heads of the same tokens: together they read and write whole rows ----
 
 // sum += x where bit j of a byte is set. Of Σ ±x this is what costs least: Σ ±x = 2 Σ_{bits set} x - Σ x.
 template <int j> DEVICE void add_where(uint32_t byte, float x, float& sum) {
-  asm("{ .reg .pred p; .reg .b32 t; and.b32 t, %1, %2; setp.ne.b32 p, t, 0; @p add.f32 %0, %0, %3; }" : "+f"(sum) : "r"(byte), "n"(1 << j), "f"(x));
+  asm("{ .reg .pred p; .reg .b32 t; and.b32 t, %1, %2; setp.ne.b32 p, t, 0; @p add.f32 %0, %0, %3; }"
+      : "+f"(sum)
+      : "r"(byte), "n"(1 << j), "f"(x));
 }
 // The same for eight channels, of one value and of eight.
 DEVICE void add_eight(uint32_t byte, float x, float (&sums)[8]) {
-  add_where<0>(byte, x, sums[0]), add_where<1>(byte, x, sums[1]), add_where<2>(byte, x, sums[2]), add_where<3>(byte, x, sums[3]);
-  add_where<4>(byte, x, sums[4]), add_where<5>(byte, x, sums[5]), add_where<6>(byte, x, sums[6]), add_where<7>(byte, x, sums[7]);
+  add_where<0>(byte, x, sums[0]), add_where<1>(byte, x, sums[1]), add_where<2>(byte, x, sums[2]),
+      add_where<3>(byte, x, sums[3]);
+  add_where<4>(byte, x, sums[4]), add_where<5>(byte, x, sums[5]), add_where<6>(byte, x, sums[6]),
+      add_where<7>(byte, x, sums[7]);
 }
 DEVICE void add_eight(uint32_t byte, const float (&x)[8], float& sum) {
-  add_where<0>(byte, x[0], sum), add_where<1>(byte, x[1], sum), add_where<2>(byte, x[2], sum), add_where<3>(byte, x[3], sum);
-  add_where<4>(byte, x[4], sum), add_where<5>(byte, x[5], sum), add_where<6>(byte, x[6], sum), add_where<7>(byte, x[7], sum);
+  add_where<0>(byte, x[0], sum), add_where<1>(byte, x[1], sum), add_where<2>(byte, x[2], sum),
+      add_where<3>(byte, x[3], sum);
+  add_where<4>(byte, x[4], sum), add_where<5>(byte, x[5], sum), add_where<6>(byte, x[6], sum),
+      add_where<7>(byte, x[7], sum);
 }
 
 // This lane's eight bits of a head's 64 in part 0 (query), 1 (key) or 2 (value) of token t, and all of them.
@@ -209,7 +216,8 @@ DEVICE const char* head_bits(const Head& h, int part, int t) {
 }
 
 // Grid: x heads, y queries / 32, z sequences.
-template <bool kSeparate, class T> DEVICE void survivor_scores_64(const Attention& a, const T* dout, const int* pointers, float* ds, T* dqkv) {
+template <bool kSeparate, class T>
+DEVICE void survivor_scores_64(const Attention& a, const T* dout, const int* pointers, float* ds, T* dqkv) {
   Head h(a, blockIdx.z * a.heads + blockIdx.x);
   int t = blockIdx.y * 32 + threadIdx.x / 8, lane = threadIdx.x % 8;
   bool inside = t < a.seq;
@@ -229,7 +237,8 @@ template <bool kSeparate, class T> DEVICE void survivor_scores_64(const Attentio
   bool live = mine < alive;
   int u = mine < 2 ? (mine == 0 ? at[0] : at[1]) : (mine == 2 ? at[2] : at[3]);
   Int2 q2 = load_two(head_bits(h, 0, t)), k2 = load_two(head_bits(h, 1, u));
-  double s = h.score(a.products, popcount(q2.x ^ k2.x) + popcount(q2.y ^ k2.y), t - u), top = shuffle(s, threadIdx.x & 24);
+  double s = h.score(a.products, popcount(q2.x ^ k2.x) + popcount(q2.y ^ k2.y), t - u),
+         top = shuffle(s, threadIdx.x & 24);
   float e = live ? exp2_fast((float)(s - top) * kLog2E) : 0.0f;
   // Σ_c do_c v_c of every survivor: partial sums over eight channels, then each pair of lanes gets one survivor's.
   float g[8], sums[4] = {}, all = 0;
@@ -261,11 +270,11 @@ template <bool kSeparate, class T> DEVICE void survivor_scores_64(const Attentio
   if (inside) store_eight(gradient_row(dqkv, h, 0, t) + 8 * lane, dq);
 }
 
-// Grid: x heads, y keys / 32, z sequences. The eight lanes of a key get an entry each and tell each other; the four keys of a warp go on until the
-// longest list is done.
-template <bool kSeparate, class T>
-DEVICE void survivor_gather_64(const Attention& a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {
-  constexpr int kAhead = 4;  // entries whose loads are in flight together
+// Grid: x heads, y keys / 32, z sequences. The eight lanes of a key get an entry each and tell each other; the four
+// keys of a warp go on until the longest list is done.
+template <bool kSeparate, class T> DEVICE void survivor_gather_64(
+    const Attention& a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {
+  constexpr int kAhead = 4;      // entries whose loads are in flight together
   __shared__ float weights[16];  // [keys before the query that it may read, at most 3][rank]
   Head h(a, blockIdx.z * a.heads + blockIdx.x);
   int u = blockIdx.y * 32 + threadIdx.x / 8, lane = threadIdx.x % 8, group = threadIdx.x & 24;
@@ -300,8 +309,8 @@ DEVICE void survivor_gather_64(const Attention& a, const T* dout, const float* d
       }
 #pragma unroll
       for (int i = 0; i < kAhead; i++) {
-        settle(q[i]);
-        for (uint32_t& word : grad[i].words) settle(word);
+        fence_operand(q[i]);
+        for (uint32_t& word : grad[i].words) fence_operand(word);
       }
 #pragma unroll
       for (int i = 0; i < kAhead; i++) {
@@ -320,44 +329,49 @@ DEVICE void survivor_gather_64(const Attention& a, const T* dout, const float* d
   store_eight(gradient_row(dqkv, h, 2, u) + 8 * lane, dv);
 }
 
-#define SURVIVOR_KERNELS_64(type, T, kSeparate)                                                                       \
-  KERNEL(attention float, 256) void survivor_scores_64_##type(const __grid_constant__ Attention a, const T* dout,     \
-      const int* pointers, float* ds, T* dqkv) {                                                                      \
-    survivor_scores_64<kSeparate>(a, dout, pointers, ds, dqkv);                                                       \
-  }                                                                                                                   \
-  KERNEL(attention float, 256, 3) void survivor_gather_64_##type(const __grid_constant__ Attention a, const T* dout,  \
-      const float* ds, const int* offsets, const int* entries, T* dqkv) {                                             \
-    survivor_gather_64<kSeparate>(a, dout, ds, offsets, entries, dqkv);                                               \
+#define SURVIVOR_KERNELS_64(type, T, kSeparate)                                                       \
+  KERNEL(attention float, 256)                                                                        \
+  void survivor_scores_64_##type(                                                                     \
+      const __grid_constant__ Attention a, const T* dout, const int* pointers, float* ds, T* dqkv) {  \
+    survivor_scores_64<kSeparate>(a, dout, pointers, ds, dqkv);                                       \
+  }                                                                                                   \
+  KERNEL(attention float, 256, 3)                                                                     \
+  void survivor_gather_64_##type(const __grid_constant__ Attention a, const T* dout, const float* ds, \
+      const int* offsets, const int* entries, T* dqkv) {                                              \
+    survivor_gather_64<kSeparate>(a, dout, ds, offsets, entries, dqkv);                               \
   }
 SURVIVOR_KERNELS_64(float32, float, false)
 SURVIVOR_KERNELS_64(bfloat16, BFloat, false)
 SURVIVOR_KERNELS_64(separate_float32, float, true)
 SURVIVOR_KERNELS_64(separate_bfloat16, BFloat, true)
 
-#define SCORES_KERNEL(kWords, kMax, type, T)                                                                          \
-  KERNEL(attention float, 256) void survivor_scores_##kWords##_##kMax##_##type(const __grid_constant__ Attention a,   \
-      const T* dout, const int* pointers, float* ds, T* dqkv) {                                                       \
-    survivor_scores<kWords, kMax>(a, dout, pointers, ds, dqkv);                                                       \
+#define SCORES_KERNEL(kWords, kMax, type, T)                                                         \
+  KERNEL(attention float, 256)                                                                       \
+  void survivor_scores_##kWords##_##kMax##_##type(                                                   \
+      const __grid_constant__ Attention a, const T* dout, const int* pointers, float* ds, T* dqkv) { \
+    survivor_scores<kWords, kMax>(a, dout, pointers, ds, dqkv);                                      \
   }
-#define GATHER_KERNEL(kWords, type, T)                                                                                \
-  KERNEL(attention float, 256, kWords == 2 ? 6 : 2) void survivor_gather_##kWords##_##type(                           \
-      const __grid_constant__ Attention a, const T* dout, const float* ds, const int* offsets, const int* entries,    \
-      T* dqkv) {                                                                                                      \
-    survivor_gather<kWords>(a, dout, ds, offsets, entries, dqkv);                                                     \
+#define GATHER_KERNEL(kWords, type, T)                                                                        \
+  KERNEL(attention float, 256, kWords == 2 ? 6 : 2)                                                           \
+  void survivor_gather_##kWords##_##type(const __grid_constant__ Attention a, const T* dout, const float* ds, \
+      const int* offsets, const int* entries, T* dqkv) {                                                      \
+    survivor_gather<kWords>(a, dout, ds, offsets, entries, dqkv);                                             \
   }
-#define SURVIVOR_KERNELS(type, T)                                                                                     \
-  SCORES_KERNEL(2, 4, type, T)                                                                                        \
-  SCORES_KERNEL(8, 4, type, T)                                                                                        \
-  SCORES_KERNEL(8, 16, type, T)                                                                                       \
-  GATHER_KERNEL(2, type, T)                                                                                           \
+#define SURVIVOR_KERNELS(type, T) \
+  SCORES_KERNEL(2, 4, type, T)    \
+  SCORES_KERNEL(8, 4, type, T)    \
+  SCORES_KERNEL(8, 16, type, T)   \
+  GATHER_KERNEL(2, type, T)       \
   GATHER_KERNEL(8, type, T)
 SURVIVOR_KERNELS(float32, float)
 SURVIVOR_KERNELS(bfloat16, BFloat)
 
-// ---- All keys: softmax, and the pointer's straight-through gradient as softmax((score + noise) / tau). All sums are float64, so that
-// what cancels is zero ----
+// ---- All keys: softmax, and the pointer's straight-through gradient as softmax((score + noise) / tau). All sums are
+// float64, so that what cancels is zero ----
 
-struct RowStats { double top, sum, mean; };  // of a query
+struct RowStats {
+  double top, sum, mean;
+};  // of a query
 
 DEVICE double dense_score(const Head& h, const uint32_t (&q)[kMaxWords], int t, int u, int pointer) {
   double s = h.score(q, t, u);
@@ -419,8 +433,8 @@ template <class T> DEVICE void dense_queries(const Attention& a, const T* dout, 
 }
 
 // A warp per key: dk and dv, queries in their order.
-template <class T>
-DEVICE void dense_keys(const Attention& a, const T* dout, int pointer, const int* pointers, const RowStats* stats, T* dqkv) {
+template <class T> DEVICE void dense_keys(
+    const Attention& a, const T* dout, int pointer, const int* pointers, const RowStats* stats, T* dqkv) {
   Head h(a, blockIdx.y);
   int u = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (u >= a.seq) return;
@@ -455,14 +469,16 @@ DEVICE void dense_keys(const Attention& a, const T* dout, int pointer, const int
     if (32 * w + lane < a.dim) write(to_k + 32 * w + lane, (float)dk[w]), write(to_v + 32 * w + lane, (float)dv[w]);
 }
 
-#define DENSE_KERNELS(type, T)                                                                                        \
-  KERNEL(attention float, 256) void dense_queries_##type(const __grid_constant__ Attention a, const T* dout,          \
-      int pointer, RowStats* stats, T* dqkv) {                                                                        \
-    dense_queries(a, dout, pointer, stats, dqkv);                                                                     \
-  }                                                                                                                   \
-  KERNEL(attention float, 256) void dense_keys_##type(const __grid_constant__ Attention a, const T* dout,             \
-      int pointer, const int* pointers, const RowStats* stats, T* dqkv) {                                             \
-    dense_keys(a, dout, pointer, pointers, stats, dqkv);                                                              \
+#define DENSE_KERNELS(type, T)                                                                                 \
+  KERNEL(attention float, 256)                                                                                 \
+  void dense_queries_##type(                                                                                   \
+      const __grid_constant__ Attention a, const T* dout, int pointer, RowStats* stats, T* dqkv) {             \
+    dense_queries(a, dout, pointer, stats, dqkv);                                                              \
+  }                                                                                                            \
+  KERNEL(attention float, 256)                                                                                 \
+  void dense_keys_##type(const __grid_constant__ Attention a, const T* dout, int pointer, const int* pointers, \
+      const RowStats* stats, T* dqkv) {                                                                        \
+    dense_keys(a, dout, pointer, pointers, stats, dqkv);                                                       \
   }
 DENSE_KERNELS(float32, float)
 DENSE_KERNELS(bfloat16, BFloat)

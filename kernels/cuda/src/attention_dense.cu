@@ -1,14 +1,14 @@
-// The backward pass of attention over all keys, softmax or a pointer's straight-through gradient, for heads and sequences that tiles are for
-// and gradients in bfloat16. Nothing of seq x seq is in memory: probabilities are computed again wherever they are wanted, and
-// every sum has one warp that adds it up in order.
+// The backward pass of attention over all keys, softmax or a pointer's straight-through gradient, for heads and
+// sequences that tiles are for and gradients in bfloat16. Nothing of seq x seq is in memory: probabilities are computed
+// again wherever they are wanted, and every sum has one warp that adds it up in order.
 //
 // With w = exp((score - top) / tau), the gradient do of what a query reads, and d_u = do·v_u:
 //
 //	p_u = w_u / Σ w    ds_u = p_u (d_u - Σ p d) / (tau sqrt(dim))    dq = Σ_u ds_u k_u    dk_u = Σ_t ds_tu q_t
 //	dv_u = Σ_t p_tu do_t, or of a pointer Σ do_t over the queries that point at u
 //
-// These sums are matrix products with ±1, or with do, which are bfloat16 already. The other factors are split into two bfloat16,
-// 16 bits of them together.
+// These sums are matrix products with ±1, or with do, which are bfloat16 already. The other factors are split into two
+// bfloat16, 16 bits of them together.
 #include "attention_tile.cuh"
 
 // An 8 x 8 matrix of 16-bit values transposed: lane 4 g + t has row g, columns 2 t and 2 t + 1.
@@ -23,11 +23,14 @@ DEVICE void transpose(uint32_t (&x)[4]) {
   x[0] = transpose(x[0]), x[1] = transpose(x[2]), x[2] = y, x[3] = transpose(x[3]);
 }
 
-// Sums over channels take them in pairs that are 16 apart: unit i < 8 of lane t of four has channels c and c + 16, c = channel(t, i).
+// Sums over channels take them in pairs that are 16 apart: unit i < 8 of lane t of four has channels c and c + 16, c =
+// channel(t, i).
 DEVICE int channel(int t, int i) { return 32 * (i / 4) + 8 * (i / 2 % 2) + 2 * t + i % 2; }
 
 // What a query needs beside its scores: w = exp2(score * slope + shift), ds = w * (d - mean) * factor, p = w * inverse.
-struct alignas(16) QueryStats { float shift, factor, mean, inverse; };
+struct alignas(16) QueryStats {
+  float shift, factor, mean, inverse;
+};
 
 // Puts the values of 16 keys: columns, of which lane 4 g + t has g of the tile's two matrices, and their channels.
 DEVICE void put_columns(Signs& s, const uint32_t (*bits)[2]) {
@@ -35,7 +38,8 @@ DEVICE void put_columns(Signs& s, const uint32_t (*bits)[2]) {
 #pragma unroll
   for (int j = 0; j < 4; j++) {
     uint32_t word = bits[g / 2 * 4 + 2 * (j / 2) + g % 2][j % 2];
-    s.put(j, signs_of(word, channel(t, 0)), signs_of(word, channel(t, 1)), signs_of(word, channel(t, 2)), signs_of(word, channel(t, 3)));
+    s.put(j, signs_of(word, channel(t, 0)), signs_of(word, channel(t, 1)), signs_of(word, channel(t, 2)),
+        signs_of(word, channel(t, 3)));
   }
 }
 
@@ -48,7 +52,8 @@ DEVICE void tile_products(const uint32_t (&grads)[2][8], const Signs& values, fl
     for (int w = 0; w < 2; w++) {
       Int4 four = values.words[2 * n + w][threadIdx.x % 32];
       mma_bf16(sum, {grads[0][4 * w], grads[1][4 * w], grads[0][4 * w + 1], grads[1][4 * w + 1]}, four.x, four.y);
-      mma_bf16(sum, {grads[0][4 * w + 2], grads[1][4 * w + 2], grads[0][4 * w + 3], grads[1][4 * w + 3]}, four.z, four.w);
+      mma_bf16(
+          sum, {grads[0][4 * w + 2], grads[1][4 * w + 2], grads[0][4 * w + 3], grads[1][4 * w + 3]}, four.z, four.w);
     }
 #pragma unroll
     for (int j = 0; j < 4; j++) d[j / 2][2 * n + j % 2] = sum[j];
@@ -65,17 +70,21 @@ DEVICE void write_rows(BFloat* row, const float (&sums)[8][4], int half) {
 DEVICE BFloat* gradient_row(BFloat* dqkv, const Head& h, int part, int t) {
   return dqkv + ((h.row0 + t) * 3 + part) * h.a.heads * 64 + h.head * 64;
 }
-DEVICE const BFloat* read_row(const BFloat* dout, const Head& h, int t) { return dout + ((h.row0 + t) * h.a.heads + h.head) * 64; }
+DEVICE const BFloat* read_row(const BFloat* dout, const Head& h, int t) {
+  return dout + ((h.row0 + t) * h.a.heads + h.head) * 64;
+}
 
-// dq and the statistics of queries: a warp has 16, a block 64, which pass over tiles of 64 keys. As the mean is known only at the end,
-// there are two sums over keys: with e_u = d_u - d_best and its mean m, dq is factor * (Σ w e k - m Σ w k). So nearly all that is
-// large in a query with one strong key is left out exactly. Grid: x queries / 64, the last ones first, y heads.
-template <bool kPointer, bool kSeparate>
-DEVICE void dense_queries(const Attention& a, const BFloat* dout, const int* pointers, QueryStats* stats, BFloat* dqkv) {
+// dq and the statistics of queries: a warp has 16, a block 64, which pass over tiles of 64 keys. As the mean is known
+// only at the end, there are two sums over keys: with e_u = d_u - d_best and its mean m, dq is factor * (Σ w e k - m Σ
+// w k). So nearly all that is large in a query with one strong key is left out exactly. Grid: x queries / 64, the last
+// ones first, y heads.
+template <bool kPointer, bool kSeparate> DEVICE void dense_queries(
+    const Attention& a, const BFloat* dout, const int* pointers, QueryStats* stats, BFloat* dqkv) {
   __shared__ alignas(16) uint32_t keys[64][2], values[64][2];
   __shared__ Signs key_signs[4], value_signs[4];
   Head h(a, blockIdx.y);
-  int lane = threadIdx.x % 32, t = lane % 4, mine = threadIdx.x / 32, first = (gridDim.x - 1 - blockIdx.x) * 64, row0 = first + threadIdx.x / 32 * 16;
+  int lane = threadIdx.x % 32, t = lane % 4, mine = threadIdx.x / 32, first = (gridDim.x - 1 - blockIdx.x) * 64,
+      row0 = first + threadIdx.x / 32 * 16;
   float slope = (float)h.slope, tau = kPointer ? (float)a.scalars->tau : 1.0f, sharpness = kLog2E / tau;
   TileQueries q;
   TileNoise noise(a);
@@ -104,7 +113,8 @@ DEVICE void dense_queries(const Attention& a, const BFloat* dout, const int* poi
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       uint32_t signs = v[i / 4] >> channel(t, i) % 32;
-      reference[r] += (signs & 1 ? 1.0f : -1.0f) * low_bf16(grads[r][i]) + (signs >> 16 & 1 ? 1.0f : -1.0f) * high_bf16(grads[r][i]);
+      reference[r] += (signs & 1 ? 1.0f : -1.0f) * low_bf16(grads[r][i]) +
+                      (signs >> 16 & 1 ? 1.0f : -1.0f) * high_bf16(grads[r][i]);
     }
 #pragma unroll
     for (int mask = 1; mask < 4; mask *= 2) reference[r] += shuffle_xor(reference[r], mask);
@@ -168,7 +178,8 @@ struct QueryTile {
   alignas(16) uint32_t pairs[32][72];  // do again: of every channel two neighbouring queries'
   Signs signs[4];                      // of bits
 
-  DEVICE_MEMBER void load(const Head& h, const BFloat* dout, const int* all_pointers, const QueryStats* all_stats, int from) {
+  DEVICE_MEMBER void load(
+      const Head& h, const BFloat* dout, const int* all_pointers, const QueryStats* all_stats, int from) {
     const Int4 none = {};
     int row = threadIdx.x / 2, w = threadIdx.x % 2;
     bool inside = from + row < h.a.seq;
@@ -186,8 +197,8 @@ struct QueryTile {
       int xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};
 #pragma unroll
       for (int t = 0; t < 4; t++) {
-        units[row][8 * t + 4 * w + 2 * half] = halves((uint32_t)xs[t], (uint32_t)ys[t], 0);
-        units[row][8 * t + 4 * w + 2 * half + 1] = halves((uint32_t)xs[t], (uint32_t)ys[t], 1);
+        units[row][8 * t + 4 * w + 2 * half] = pack_u16((uint32_t)xs[t], (uint32_t)ys[t], 0);
+        units[row][8 * t + 4 * w + 2 * half + 1] = pack_u16((uint32_t)xs[t], (uint32_t)ys[t], 1);
       }
     }
     for (int e = threadIdx.x; e < 256; e += 128) {  // eight channels of two rows
@@ -196,19 +207,21 @@ struct QueryTile {
       Int4 y = t + 1 < h.a.seq ? load_four_words(read_row(dout, h, t + 1) + c) : none;
       int xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};
 #pragma unroll
-      for (int i = 0; i < 8; i++) pairs[pair][c + i] = halves((uint32_t)xs[i / 2], (uint32_t)ys[i / 2], i % 2);
+      for (int i = 0; i < 8; i++) pairs[pair][c + i] = pack_u16((uint32_t)xs[i / 2], (uint32_t)ys[i / 2], i % 2);
     }
   }
 };
 
-// dk and dv: a warp has 16 keys, a block 64, which pass over tiles of 64 queries, in their order. Grid: x keys / 64, y heads.
-template <bool kPointer, bool kSeparate>
-DEVICE void dense_keys(const Attention& a, const BFloat* dout, const int* pointers, const QueryStats* stats, BFloat* dqkv) {
+// dk and dv: a warp has 16 keys, a block 64, which pass over tiles of 64 queries, in their order. Grid: x keys / 64, y
+// heads.
+template <bool kPointer, bool kSeparate> DEVICE void dense_keys(
+    const Attention& a, const BFloat* dout, const int* pointers, const QueryStats* stats, BFloat* dqkv) {
   __shared__ alignas(16) uint32_t keys[64][2], values[64][2];
   __shared__ Signs value_signs[4];
   __shared__ QueryTile tile;
   Head h(a, blockIdx.y);
-  int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, first = blockIdx.x * 64, mine = threadIdx.x / 32 * 16, key0 = first + mine;
+  int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, first = blockIdx.x * 64, mine = threadIdx.x / 32 * 16,
+      key0 = first + mine;
   float slope = (float)h.slope, sharpness = kLog2E / (kPointer ? (float)a.scalars->tau : 1.0f);
   TileNoise noise(a);
   {
@@ -240,7 +253,8 @@ DEVICE void dense_keys(const Attention& a, const BFloat* dout, const int* pointe
 #pragma unroll
         for (int i = 0; i < 2; i++) {
           Int4 four = units[i];
-          grads[r][4 * i] = four.x, grads[r][4 * i + 1] = four.y, grads[r][4 * i + 2] = four.z, grads[r][4 * i + 3] = four.w;
+          grads[r][4 * i] = four.x, grads[r][4 * i + 1] = four.y, grads[r][4 * i + 2] = four.z,
+                       grads[r][4 * i + 3] = four.w;
         }
       }
       tile_scores<kPointer>(q, noise, slope, keys + mine, key0, w);
@@ -280,14 +294,16 @@ DEVICE void dense_keys(const Attention& a, const BFloat* dout, const int* pointe
   }
 }
 
-#define DENSE_KERNELS_64(name, kPointer, kSeparate)                                                                   \
-  KERNEL(attention float, 128, 3) void dense_queries_64_##name(const __grid_constant__ Attention a,                   \
-      const BFloat* dout, const int* pointers, QueryStats* stats, BFloat* dqkv) {                                     \
-    dense_queries<kPointer, kSeparate>(a, dout, pointers, stats, dqkv);                                               \
-  }                                                                                                                   \
-  KERNEL(attention float, 128, 3) void dense_keys_64_##name(const __grid_constant__ Attention a, const BFloat* dout,  \
-      const int* pointers, const QueryStats* stats, BFloat* dqkv) {                                                   \
-    dense_keys<kPointer, kSeparate>(a, dout, pointers, stats, dqkv);                                                  \
+#define DENSE_KERNELS_64(name, kPointer, kSeparate)                                                                    \
+  KERNEL(attention float, 128, 3)                                                                                      \
+  void dense_queries_64_##name(                                                                                        \
+      const __grid_constant__ Attention a, const BFloat* dout, const int* pointers, QueryStats* stats, BFloat* dqkv) { \
+    dense_queries<kPointer, kSeparate>(a, dout, pointers, stats, dqkv);                                                \
+  }                                                                                                                    \
+  KERNEL(attention float, 128, 3)                                                                                      \
+  void dense_keys_64_##name(const __grid_constant__ Attention a, const BFloat* dout, const int* pointers,              \
+      const QueryStats* stats, BFloat* dqkv) {                                                                         \
+    dense_keys<kPointer, kSeparate>(a, dout, pointers, stats, dqkv);                                                   \
   }
 DENSE_KERNELS_64(softmax, false, false)
 DENSE_KERNELS_64(softmax_separate, false, true)

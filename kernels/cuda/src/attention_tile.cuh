@@ -1,6 +1,6 @@
-// Scores of 16 queries and 16 keys at a time, for heads of 64 channels and sequences of whole fours: what passes over all pairs is made of.
-// A warp computes such a tile with the matrix units. Lane 4 g + t has the queries g and g + 8, and the keys 4 t ... 4 t + 3: those
-// that one block of random numbers is for.
+// Scores of 16 queries and 16 keys at a time, for heads of 64 channels and sequences of whole fours: what passes over
+// all pairs is made of. A warp computes such a tile with the matrix units. Lane 4 g + t has the queries g and g + 8,
+// and the keys 4 t ... 4 t + 3: those that one block of random numbers is for.
 #pragma once
 #include "attention.cuh"
 
@@ -11,9 +11,10 @@ DEVICE float log2_fast(float x) { return __nvvm_lg2_approx_ftz_f(x); }
 
 // d (16 x 8) += popcount(a & b) over 128 bits, of which each lane of four has a word.
 DEVICE void mma_bits(int (&d)[4], const uint32_t (&a)[2], uint32_t b) {
-  asm volatile("mma.sync.aligned.m16n8k128.row.col.s32.b1.b1.s32.and.popc {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-               : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(b));
+  asm volatile(
+      "mma.sync.aligned.m16n8k128.row.col.s32.b1.b1.s32.and.popc {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(b));
 }
 
 // The Gumbel distribution's value for a word, to 1e-5. Near 1 the first logarithm is that of 1 - c, in units of ln 2.
@@ -27,8 +28,8 @@ DEVICE float gumbel_fast(uint32_t word) {
   return __builtin_fmaf(log2_fast(e), -0.6931471805599453f, 0.36651292058166435f);  // -ln(e ln 2)
 }
 
-// A lane's word of a head's 64 bits: of four lanes two have the bits and two their complement, so that the popcount of an
-// "and" over all four is the number of channels that agree.
+// A lane's word of a head's 64 bits: of four lanes two have the bits and two their complement, so that the popcount of
+// an "and" over all four is the number of channels that agree.
 DEVICE uint32_t lane_word(const uint32_t* bits) {
   int t = threadIdx.x % 4;
   return bits[t % 2] ^ (t < 2 ? 0u : ~0u);
@@ -50,12 +51,14 @@ struct TileQueries {
 struct TileNoise {
   uint32_t seed[2], stream, step;
   __device__ __forceinline__ explicit TileNoise(const Attention& a)
-      : seed{a.scalars->seed[0], a.scalars->seed[1]}, stream(a.layer | a.scalars->micro << 16), step(a.scalars->step[0]) {}
+      : seed{a.scalars->seed[0], a.scalars->seed[1]},
+        stream(a.layer | a.scalars->micro << 16),
+        step(a.scalars->step[0]) {}
 };
 
 // score[r][i] is that of query g + 8 r and key from + 4 t + i; keys are the bits of key `from` and those that follow.
-template <bool kNoise>
-DEVICE void tile_scores(const TileQueries& q, const TileNoise& noise, float slope, const uint32_t (*keys)[2], int from, float (&score)[2][4]) {
+template <bool kNoise> DEVICE void tile_scores(const TileQueries& q, const TileNoise& noise, float slope,
+    const uint32_t (*keys)[2], int from, float (&score)[2][4]) {
   int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   int agree[2][4] = {};
 #pragma unroll
@@ -78,16 +81,17 @@ DEVICE void tile_scores(const TileQueries& q, const TileNoise& noise, float slop
   }
 }
 
-// The first keys that the first and the last of 16 queries from t on may read. Kernels are made twice: where sequences are one document
-// each, nothing of this is left of them.
+// The first keys that the first and the last of 16 queries from t on may read. Kernels are made twice: where sequences
+// are one document each, nothing of this is left of them.
 template <bool kSeparate> struct TileStarts {
   int earliest, latest;
   __device__ __forceinline__ TileStarts(const Head& h, int t)
-      : earliest(kSeparate ? h.first(min(t, h.a.seq - 1)) : 0), latest(kSeparate ? h.first(min(t + 15, h.a.seq - 1)) : 0) {}
+      : earliest(kSeparate ? h.first(min(t, h.a.seq - 1)) : 0),
+        latest(kSeparate ? h.first(min(t + 15, h.a.seq - 1)) : 0) {}
 };
 
-// Hides, among the scores of the queries from t on and the keys from `from` on, those of keys before the queries' documents. Few tiles
-// have any: what a query needs is not kept for them.
+// Hides, among the scores of the queries from t on and the keys from `from` on, those of keys before the queries'
+// documents. Few tiles have any: what a query needs is not kept for them.
 template <bool kSeparate>
 DEVICE void hide(const Head& h, const TileStarts<kSeparate>& starts, int t, int from, float (&score)[2][4]) {
   if (!kSeparate || from >= starts.latest) return;
@@ -103,20 +107,24 @@ DEVICE void hide(const Head& h, const TileStarts<kSeparate>& starts, int t, int 
 
 // ---- Products of tiles with ±1 ----
 
-// d (16 x 8) += a (16 x 16) b (16 x 8). Lane 4 g + t has of a rows g and g + 8, columns 2 t, 2 t + 1 and, in the second half, 8 more;
-// of b these as rows, column g; of d rows g and g + 8, columns 2 t and 2 t + 1.
+// d (16 x 8) += a (16 x 16) b (16 x 8). Lane 4 g + t has of a rows g and g + 8, columns 2 t, 2 t + 1 and, in the second
+// half, 8 more; of b these as rows, column g; of d rows g and g + 8, columns 2 t and 2 t + 1.
 DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+      "%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-// The low halves of two words, or their high halves.
-DEVICE uint32_t halves(uint32_t x, uint32_t y, int high) { return __nvvm_prmt(x, y, high ? 0x7632 : 0x5410); }
+// The lower 16 bits of two words as one word, or their upper 16 bits.
+DEVICE uint32_t pack_u16(uint32_t x, uint32_t y, int upper) { return __nvvm_prmt(x, y, upper ? 0x7632 : 0x5410); }
 // Bits j and 16 + j of a word as two bfloat16 of ±1.
 DEVICE uint32_t signs_of(uint32_t word, int j) { return (word << (15 - j) & 0x80008000u) ^ 0xbf80bf80u; }
 
 // A tile, or its transpose, as the left side of a product: in bfloat16, and what that leaves.
-struct Split { uint32_t high[4], low[4]; };
+struct Split {
+  uint32_t high[4], low[4];
+};
 DEVICE Split split(const float (&x)[2][4]) {
   Split s;
 #pragma unroll
@@ -128,18 +136,21 @@ DEVICE Split split(const float (&x)[2][4]) {
   return s;
 }
 
-// The right side of a tile's product with ±1 for all lanes, in shared memory: all warps of a block use it, and one makes it of bits.
+// The right side of a tile's product with ±1 for all lanes, in shared memory: all warps of a block use it, and one
+// makes it of bits.
 struct Signs {
   Int4 words[4][32];  // two products' b0, b1 each
 
-  DEVICE_MEMBER void put(int j, uint32_t a, uint32_t b, uint32_t c, uint32_t d) { words[j][threadIdx.x % 32] = {(int)a, (int)b, (int)c, (int)d}; }
+  DEVICE_MEMBER void put(int j, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+    words[j][threadIdx.x % 32] = {(int)a, (int)b, (int)c, (int)d};
+  }
   // Of 16 rows of 64 channels: rows 2 t and 2 t + 1, and those of the second half. Products are of 8 channels.
   DEVICE_MEMBER void put_rows(Int4 first, Int4 second) {
     int g = threadIdx.x % 32 / 4;
 #pragma unroll
     for (int c = 0; c < 4; c++) {
-      uint32_t rows = (uint32_t)(c < 2 ? halves(first.x, first.z, c % 2) : halves(first.y, first.w, c % 2));
-      uint32_t more = (uint32_t)(c < 2 ? halves(second.x, second.z, c % 2) : halves(second.y, second.w, c % 2));
+      uint32_t rows = (uint32_t)(c < 2 ? pack_u16(first.x, first.z, c % 2) : pack_u16(first.y, first.w, c % 2));
+      uint32_t more = (uint32_t)(c < 2 ? pack_u16(second.x, second.z, c % 2) : pack_u16(second.y, second.w, c % 2));
       put(c, signs_of(rows, g), signs_of(more, g), signs_of(rows, 8 + g), signs_of(more, 8 + g));
     }
   }

@@ -1,7 +1,7 @@
-// Matrix products of floats, for gradients that are not rounded, unquantized streams and blended weights. They are there for
-// completeness and for comparison, and plain: binary products are what training runs on. Products of two float32 are exact in
-// float64, where they are summed in ascending order, so that what cancels is zero: the sign of an output, or the step of an
-// optimizer that divides by a gradient's size, would hang on what is left of it otherwise.
+// Matrix products of floats, for gradients that are not rounded, unquantized streams and blended weights. They are
+// there for completeness and for comparison, and plain: binary products are what training runs on. Products of two
+// float32 are exact in float64, where they are summed in ascending order, so that what cancels is zero: the sign of an
+// output, or the step of an optimizer that divides by a gradient's size, would hang on what is left of it otherwise.
 
 struct Operand {
   const float* data;
@@ -11,7 +11,8 @@ struct Operand {
 constexpr int kSide = 64, kDepth = 16;
 
 // store(i, j, Σ_k a(i,k) b(j,k)). A block computes 64 x 64, a thread 4 x 4.
-template <class Store> DEVICE void multiply(const Operand& a, const Operand& b, int m, int n, int k, const Store& store) {
+template <class Store>
+DEVICE void multiply(const Operand& a, const Operand& b, int m, int n, int k, const Store& store) {
   __shared__ double tile_a[kDepth][kSide + 2], tile_b[kDepth][kSide + 2];
   int row0 = blockIdx.y * kSide, column0 = blockIdx.x * kSide;
   int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
@@ -48,13 +49,15 @@ template <class Store> DEVICE void multiply(const Operand& a, const Operand& b, 
 }
 
 // out[i][j] = Σ_k a(i,k) b(j,k), rounded to float32.
-KERNEL(elementwise float, 256) void float_product(const __grid_constant__ Operand a,
-    const __grid_constant__ Operand b, int m, int n, int k, float* out, long stride) {
+KERNEL(elementwise float, 256)
+void float_product(const __grid_constant__ Operand a, const __grid_constant__ Operand b, int m, int n, int k,
+    float* out, long stride) {
   multiply(a, b, m, n, k, [&](int r, int c, double sum) { out[r * stride + c] = (float)sum; });
 }
 
 // out[i][j] += Σ_k a(i,k) b(j,k), in float64.
-KERNEL(elementwise float, 256) void float_product_add(const __grid_constant__ Operand a,
-    const __grid_constant__ Operand b, int m, int n, int k, double* out, long stride) {
+KERNEL(elementwise float, 256)
+void float_product_add(const __grid_constant__ Operand a, const __grid_constant__ Operand b, int m, int n, int k,
+    double* out, long stride) {
   multiply(a, b, m, n, k, [&](int r, int c, double sum) { out[r * stride + c] += sum; });
 }

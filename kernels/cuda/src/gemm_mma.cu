@@ -15,7 +15,8 @@ struct PlainProduct {
 // d (16 x 8) += popcount(a & b) over 256 bits. Lane l holds rows l / 4 and l / 4 + 8, columns 2 (l % 4) and the next.
 DEVICE void mma_and_popc(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   asm volatile(
-      "mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      "mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, "
+      "%1, %2, %3};"
       : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
@@ -24,7 +25,8 @@ DEVICE uint32_t word_or_zero(const uint32_t* matrix, int row, int rows, int word
   return row < rows && word < words ? matrix[(long)row * words + word] : 0;
 }
 
-template <class Store> DEVICE void gemm(const uint32_t* a, const uint32_t* b, const PlainProduct& p, const Store& store) {
+template <class Store>
+DEVICE void gemm(const uint32_t* a, const uint32_t* b, const PlainProduct& p, const Store& store) {
   int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   int row = blockIdx.y * 64 + threadIdx.x / 32 * 16 + g, column = blockIdx.x * 8 * kTiles;
   int d[kTiles][4] = {};
@@ -32,7 +34,7 @@ template <class Store> DEVICE void gemm(const uint32_t* a, const uint32_t* b, co
     const uint32_t* bits = a + plane * p.plane_words;
     for (int w = t; w < p.words; w += 8) {
       uint32_t x[4] = {word_or_zero(bits, row, p.m, w, p.words), word_or_zero(bits, row + 8, p.m, w, p.words),
-                       word_or_zero(bits, row, p.m, w + 4, p.words), word_or_zero(bits, row + 8, p.m, w + 4, p.words)};
+          word_or_zero(bits, row, p.m, w + 4, p.words), word_or_zero(bits, row + 8, p.m, w + 4, p.words)};
       for (int j = 0; j < kTiles; j++) {
         int c = column + 8 * j + g;
         uint32_t y[2] = {word_or_zero(b, c, p.n, w, p.words), word_or_zero(b, c, p.n, w + 4, p.words)};
@@ -47,17 +49,21 @@ template <class Store> DEVICE void gemm(const uint32_t* a, const uint32_t* b, co
     for (int i = 0; i < 4; i++) {
       int r = row + i / 2 * 8, c = column + 8 * j + 2 * t + i % 2;
       if (r < p.m && c < p.n)
-        store(r, c, p.product * d[j][i] + p.row_weight * p.row_popcounts[r] + p.column_weight * p.column_popcounts[c] + p.bias);
+        store(r, c,
+            p.product * d[j][i] + p.row_weight * p.row_popcounts[r] + p.column_weight * p.column_popcounts[c] + p.bias);
     }
   }
 }
 
-KERNEL(binary_products, 128) void gemm_mma_add(const uint32_t* a, const uint32_t* b,
-    const __grid_constant__ PlainProduct p, int* out, long stride, int factor) {
+KERNEL(binary_products, 128)
+void gemm_mma_add(
+    const uint32_t* a, const uint32_t* b, const __grid_constant__ PlainProduct p, int* out, long stride, int factor) {
   gemm(a, b, p, [&](int r, int c, int s) { out[r * stride + c] += factor * s; });
 }
 
-KERNEL(binary_products, 128) void gemm_mma_float32(const uint32_t* a, const uint32_t* b,
-    const __grid_constant__ PlainProduct p, const float* row_scale, float scale, float* out, long stride) {
-  gemm(a, b, p, [&](int r, int c, int s) { out[r * stride + c] = (row_scale ? row_scale[r] * scale : scale) * (float)s; });
+KERNEL(binary_products, 128)
+void gemm_mma_float32(const uint32_t* a, const uint32_t* b, const __grid_constant__ PlainProduct p,
+    const float* row_scale, float scale, float* out, long stride) {
+  gemm(a, b, p,
+      [&](int r, int c, int s) { out[r * stride + c] = (row_scale ? row_scale[r] * scale : scale) * (float)s; });
 }

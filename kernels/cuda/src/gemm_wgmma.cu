@@ -1,41 +1,44 @@
 // Binary matrix product C = A Bᵀ on Hopper's warpgroup matrix units.
 //
-// A is [m, k] in one or more bit planes, B is [n, k] in one; both are packed rows, 128 bytes (1,024 bits) of a row at a time.
-// The matrix unit counts c = popcount(A & B); several planes are joined by Horner's rule, C = Σ_p 2^p c_p, doubling the
-// accumulators between planes. Every dot product the model needs is then an integer linear form of C and the rows' weighted
-// popcounts P (Go's `product` says which):
+// A is [m, k] in one or more bit planes, B is [n, k] in one; both are packed rows, 128 bytes (1,024 bits) of a row at a
+// time. The matrix unit counts c = popcount(A & B); several planes are joined by Horner's rule, C = Σ_p 2^p c_p,
+// doubling the accumulators between planes. Every dot product the model needs is then an integer linear form of C and
+// the rows' weighted popcounts P (Go's `product` says which):
 //
 //     s = product * C + row_weight * P_m + column_weight * P_n + bias
 //
-// Matrices of signed bytes, whose rows are cut into 128 bytes of k alike, go through the same pipeline to the unit for bytes: where both
-// sides have several planes it is faster than all pairs of planes.
+// Matrices of signed bytes, whose rows are cut into 128 bytes of k alike, go through the same pipeline to the unit for
+// bytes: where both sides have several planes it is faster than all pairs of planes.
 //
-// Shape of the work: a block owns a 128 x 256 tile and consists of one producer warpgroup, whose first thread feeds two rings of
-// shared-memory stages, of A and of B, through the copy engine, and two consumer warpgroups with 64 x 256 of accumulators each. Two blocks of
-// a cluster work on two tiles that differ in their rows, so each loads half of B and multicasts it to both: filling shared
-// memory from L2 is what limits such a kernel. Where k is one stage, all planes of A meet the same stage of B, which stays. Blocks are
-// persistent and walk over the tiles.
+// Shape of the work: a block owns a 128 x 256 tile and consists of one producer warpgroup, whose first thread feeds two
+// rings of shared-memory stages, of A and of B, through the copy engine, and two consumer warpgroups with 64 x 256 of
+// accumulators each. Two blocks of a cluster work on two tiles that differ in their rows, so each loads half of B and
+// multicasts it to both: filling shared memory from L2 is what limits such a kernel. Where k is one stage, all planes
+// of A meet the same stage of B, which stays. Blocks are persistent and walk over the tiles.
 //
-// Epilogues wait for nothing: what they want of the rows is loaded before the products, what they want of the columns comes through a
-// third ring.
+// Epilogues wait for nothing: what they want of the rows is loaded before the products, what they want of the columns
+// comes through a third ring.
 //
-// Columns of a tile are permuted on the way in. The matrix unit hands each thread columns 8j + 2t + {0, 1}; the tensor map of B
-// (Go: columnMap) lays the rows of B out in shared memory such that these are kRun neighbouring columns of C. Epilogues then
-// store 8 or 16 bytes a thread, or 64 packed bits, with no exchange between lanes and no staging in shared memory.
+// Columns of a tile are permuted on the way in. The matrix unit hands each thread columns 8j + 2t + {0, 1}; the tensor
+// map of B (Go: columnMap) lays the rows of B out in shared memory such that these are kRun neighbouring columns of C.
+// Epilogues then store 8 or 16 bytes a thread, or 64 packed bits, with no exchange between lanes and no staging in
+// shared memory.
 #include "hopper.cuh"
 
-constexpr int kTileRows = 128, kTileColumns = 256, kStageBytesOfRow = 128, kStagesA = 5, kStagesB = 4, kStagesColumns = 4;
+constexpr int kTileRows = 128, kTileColumns = 256, kStageBytesOfRow = 128, kStagesA = 5, kStagesB = 4,
+              kStagesColumns = 4;
 constexpr int kBytesA = kTileRows * kStageBytesOfRow, kBytesB = kTileColumns * kStageBytesOfRow;
 constexpr int kBytesColumns = 8 * kTileColumns;  // most that an epilogue wants to have of a tile's columns
 constexpr int kThreads = 384;
-constexpr int kDynamicShared = kStagesA * kBytesA + kStagesB * kBytesB + kStagesColumns * kBytesColumns + 1024;  // 1024: to align it
+constexpr int kDynamicShared =
+    kStagesA * kBytesA + kStagesB * kBytesB + kStagesColumns * kBytesColumns + 1024;  // 1024: to align it
 
 struct Product {
   int m, n;
-  int planes;         // of A, the first in memory the least significant
-  int negative_top;   // 1: the top plane weighs -2^(planes-1) (two's complement)
-  int blocks;         // of 1,024 bits along k
-  int splits;         // of the blocks, each a piece of work of its own; more than 1 only where the epilogue adds
+  int planes;        // of A, the first in memory the least significant
+  int negative_top;  // 1: the top plane weighs -2^(planes-1) (two's complement)
+  int blocks;        // of 1,024 bits along k
+  int splits;        // of the blocks, each a piece of work of its own; more than 1 only where the epilogue adds
   int product, row_weight, column_weight, bias;
   const int* row_popcounts;     // [m]
   const int* column_popcounts;  // [n]
@@ -47,7 +50,7 @@ struct Tiles {
   int columns, per_split, total, next, stride;  // in units of one cluster's work
   int blocks, blocks_per_split;
   int row, column, first_block, last_block;  // of the piece at hand
-  bool b_stays;  // one stage of B serves all planes
+  bool b_stays;                              // one stage of B serves all planes
   __device__ __forceinline__ Tiles(const Product& p) {
     int size = cluster_size();
     columns = ceil_div(p.n, kTileColumns);
@@ -113,26 +116,26 @@ struct Stages {
 // ---- Producer ----
 
 // Half of B's tile: box (128 bytes, 2, 4, ...) of the permuted map.
-template <int kRun> DEVICE void load_half_b(const TensorMap* map, uint32_t target, uint32_t barrier, int k, int column, int half) {
+template <int kRun>
+DEVICE void load_half_b(const TensorMap* map, uint32_t target, uint32_t barrier, int k, int column, int half) {
   int run = kRun == 64 ? 16 * half : 0;
   int group = kRun == 64 ? column / 256 : (column + 128 * half) / (4 * kRun);
   target += half * (kBytesB / 2);
-  if (cluster_size() == 1)
-    copy_5d(target, map, barrier, k, 0, 0, run, group);
-  else
-    copy_5d_multicast(target, map, barrier, k, 0, 0, run, group, 3);
+  if (cluster_size() == 1) copy_5d(target, map, barrier, k, 0, 0, run, group);
+  else copy_5d_multicast(target, map, barrier, k, 0, 0, run, group, 3);
 }
 
-template <class Epilogue>
-DEVICE void produce(const TensorMap* map_a, const TensorMap* map_b, const Product& p, const Rings& rings, const Epilogue& epilogue) {
+template <class Epilogue> DEVICE void produce(
+    const TensorMap* map_a, const TensorMap* map_b, const Product& p, const Rings& rings, const Epilogue& epilogue) {
   constexpr int kRun = Epilogue::kRun;
   Stages stages;
   Tiles tiles(p);
   while (tiles.take()) {
     if constexpr (Epilogue::kColumnBytes > 0) {
       int bytes = Epilogue::kColumnBytes * epilogue.columns_of_tile(p.n - tiles.column);
-      copy_bytes(rings.columns.at(stages.columns), (const char*)epilogue.columns(p) + Epilogue::kColumnBytes * tiles.column,
-                 rings.columns.fill(stages.columns, bytes), bytes);
+      copy_bytes(rings.columns.at(stages.columns),
+          (const char*)epilogue.columns(p) + Epilogue::kColumnBytes * tiles.column,
+          rings.columns.fill(stages.columns, bytes), bytes);
       stages.columns.advance();
     }
     for (int plane = p.planes - 1; plane >= 0; plane--) {
@@ -159,10 +162,14 @@ DEVICE void produce(const TensorMap* map_a, const TensorMap* map_b, const Produc
 
 // What the matrix unit multiplies: 32 bytes of a row, a quarter of a stage, at a time.
 struct Binary {
-  static DEVICE_MEMBER void multiply(int (&acc)[128], uint64_t a, uint64_t b, int accumulate) { wgmma_and_popc(acc, a, b, accumulate); }
+  static DEVICE_MEMBER void multiply(int (&acc)[128], uint64_t a, uint64_t b, int accumulate) {
+    wgmma_and_popc(acc, a, b, accumulate);
+  }
 };
 struct Bytes {
-  static DEVICE_MEMBER void multiply(int (&acc)[128], uint64_t a, uint64_t b, int accumulate) { wgmma_int8(acc, a, b, accumulate); }
+  static DEVICE_MEMBER void multiply(int (&acc)[128], uint64_t a, uint64_t b, int accumulate) {
+    wgmma_int8(acc, a, b, accumulate);
+  }
 };
 
 // One thread per warpgroup gives a stage back, to every block whose copies land in it.
@@ -176,8 +183,8 @@ DEVICE void release_b(const Rings& rings, int index) {
   }
 }
 
-// Where no turns are taken the first warpgroup gets a head start of two stages. It stays ahead, so that its epilogues run under the
-// other's products, and the other's under its own.
+// Where no turns are taken the first warpgroup gets a head start of two stages. It stays ahead, so that its epilogues
+// run under the other's products, and the other's under its own.
 struct HeadStart {
   int left;
   __device__ __forceinline__ HeadStart(bool given, int group) : left(0) {
@@ -195,8 +202,8 @@ struct HeadStart {
 };
 
 // C over all planes, from the top one down; on return all products have arrived in the registers.
-template <class Unit>
-DEVICE void multiply(int (&acc)[128], const Product& p, const Tiles& tiles, const Rings& rings, Stages& stages, int row_half, HeadStart& start) {
+template <class Unit> DEVICE void multiply(int (&acc)[128], const Product& p, const Tiles& tiles, const Rings& rings,
+    Stages& stages, int row_half, HeadStart& start) {
   int blocks = tiles.last_block - tiles.first_block;
   int scale = p.negative_top ? -2 : 2;
   for (int plane = 0; plane < p.planes; plane++) {
@@ -205,7 +212,7 @@ DEVICE void multiply(int (&acc)[128], const Product& p, const Tiles& tiles, cons
       for (int i = 0; i < 128; i++) acc[i] *= scale;
       scale = 2;
     }
-    accumulators_settle(acc);
+    warpgroup_fence_operand(acc);
     int previous_a = -1, previous_b = -1;
     int block = 0;
     do {  // not a for: ptxas pipelines the products only when it sees that at least one block runs
@@ -227,19 +234,21 @@ DEVICE void multiply(int (&acc)[128], const Product& p, const Tiles& tiles, cons
       if (!tiles.b_stays) stages.b.advance();
     } while (++block < blocks);
     wgmma_wait<0>();
-    accumulators_settle(acc);
+    warpgroup_fence_operand(acc);
     release_a(rings, previous_a);
     if (!tiles.b_stays || plane == p.planes - 1) release_b(rings, previous_b);
   }
   if (tiles.b_stays) stages.b.advance();
 }
 
-// The warpgroups take turns at the matrix unit, so that one's epilogue runs under the other's products. A turn lasts a whole
-// tile, which pays only while the ring holds the stages of two: those of the tile at work go back with the second turn.
+// The warpgroups take turns at the matrix unit, so that one's epilogue runs under the other's products. A turn lasts a
+// whole tile, which pays only while the ring holds the stages of two: those of the tile at work go back with the second
+// turn.
 struct Turns {
   bool taken;
   int group;
-  __device__ __forceinline__ Turns(const Product& p, const Tiles& tiles, int group) : taken(2 * p.planes * tiles.blocks_per_split <= kStagesB), group(group) {
+  __device__ __forceinline__ Turns(const Product& p, const Tiles& tiles, int group)
+      : taken(2 * p.planes * tiles.blocks_per_split <= kStagesB), group(group) {
     if (taken && group == 1) named_arrive(1, 256);
   }
   __device__ __forceinline__ void begin() const {
@@ -250,7 +259,8 @@ struct Turns {
   }
 };
 
-template <class Unit, class Epilogue> DEVICE void consume(const Product& p, const Rings& rings, const Epilogue& epilogue) {
+template <class Unit, class Epilogue>
+DEVICE void consume(const Product& p, const Rings& rings, const Epilogue& epilogue) {
   int group = warp_uniform(threadIdx.x / 128) - 1;
   int lane = threadIdx.x % 32;
   int row_in_tile = group * 64 + threadIdx.x % 128 / 32 * 16 + lane / 4;
@@ -308,12 +318,15 @@ DEVICE void gemm(const TensorMap* map_a, const TensorMap* map_b, const Product& 
   cluster_sync();  // a block must not leave while its neighbour still signals or fills its shared memory
 }
 
-// ---- Epilogues: store(acc, p, row, column, t, rows, ...) gets rows row and row + 8, and this thread's quarter t of every group, and
-// what rows() has loaded before. The last argument is what columns() has of the tile's columns, kColumnBytes each, or, of those that
-// want none, whether this is the first of the splits, which adds the terms of popcounts ----
+// ---- Epilogues: store(acc, p, row, column, t, rows, ...) gets rows row and row + 8, and this thread's quarter t of
+// every group, and what rows() has loaded before. The last argument is what columns() has of the tile's columns,
+// kColumnBytes each, or, of those that want none, whether this is the first of the splits, which adds the terms of
+// popcounts ----
 
 // The term that rows row and row + 8 add to every sum.
-struct RowTerms { int term[2]; };
+struct RowTerms {
+  int term[2];
+};
 DEVICE RowTerms row_terms(const Product& p, int row, int factor, int base) {
   RowTerms r;
 #pragma unroll
@@ -322,7 +335,9 @@ DEVICE RowTerms row_terms(const Product& p, int row, int factor, int base) {
 }
 
 // kRun neighbouring columns of C that start at column group * 4 * kRun + t * kRun: pairs of accumulators, 4 apart.
-template <int kRun> DEVICE int accumulator(int group, int half, int i) { return 4 * (group * (kRun / 2) + i / 2) + 2 * half + i % 2; }
+template <int kRun> DEVICE int accumulator(int group, int half, int i) {
+  return 4 * (group * (kRun / 2) + i / 2) + 2 * half + i % 2;
+}
 
 template <int kCount> DEVICE void load_ints(int (&to)[kCount], const int* from, int valid) {
 #pragma unroll
@@ -355,8 +370,8 @@ DEVICE void store_four(int* to, int a, int b, int c, int d, int valid) {
   if (valid > 2) to[2] = c;
 }
 
-// u = alpha_n * (row_scale_m * scale * s) - theta_n, each operation rounded, plus the residual when there is one. Pointers that are
-// null count as 1, 1, 0, 0.
+// u = alpha_n * (row_scale_m * scale * s) - theta_n, each operation rounded, plus the residual when there is one.
+// Pointers that are null count as 1, 1, 0, 0.
 struct Affine {
   const float *row_scale, *alpha, *theta;
   float scale;
@@ -376,10 +391,10 @@ struct StoreFloat32 {
     return residual ? add + y : y;
   }
 
-  // Columns first + 16 g ... + 3 of both rows. A batch's loads go before its stores: the compiler must not reorder them, for out may be
-  // residual.
-  template <bool kWhole, int kBatch>
-  DEVICE_MEMBER void store_groups(int (&acc)[128], const Product& p, int row, int first0, const int (&terms)[2], const float (&scales)[2]) const {
+  // Columns first + 16 g ... + 3 of both rows. A batch's loads go before its stores: the compiler must not reorder
+  // them, for out may be residual.
+  template <bool kWhole, int kBatch> DEVICE_MEMBER void store_groups(
+      int (&acc)[128], const Product& p, int row, int first0, const int (&terms)[2], const float (&scales)[2]) const {
 #pragma unroll
     for (int g0 = 0; g0 < 16; g0 += kBatch) {
       int popcounts[kBatch][4] = {};
@@ -392,7 +407,8 @@ struct StoreFloat32 {
         if (affine.theta) load_floats(theta[b], affine.theta + first, valid);
 #pragma unroll
         for (int h = 0; h < 2; h++)
-          if (residual && (kWhole || row + 8 * h < p.m)) load_floats(add[b][h], residual + (row + 8 * h) * stride + first, valid);
+          if (residual && (kWhole || row + 8 * h < p.m))
+            load_floats(add[b][h], residual + (row + 8 * h) * stride + first, valid);
       }
 #pragma unroll
       for (int b = 0; b < kBatch; b++) {
@@ -402,9 +418,11 @@ struct StoreFloat32 {
           int u[4];
 #pragma unroll
           for (int i = 0; i < 4; i++)
-            u[i] = as_int(value(p.product * acc[accumulator<4>(g0 + b, h, i)] + p.column_weight * popcounts[b][i] + terms[h], scales[h],
-                                alpha[b][i], theta[b][i], add[b][h][i]));
-          if (kWhole || row + 8 * h < p.m) store_four((int*)out + (row + 8 * h) * stride + first, u[0], u[1], u[2], u[3], valid);
+            u[i] = as_int(
+                value(p.product * acc[accumulator<4>(g0 + b, h, i)] + p.column_weight * popcounts[b][i] + terms[h],
+                    scales[h], alpha[b][i], theta[b][i], add[b][h][i]));
+          if (kWhole || row + 8 * h < p.m)
+            store_four((int*)out + (row + 8 * h) * stride + first, u[0], u[1], u[2], u[3], valid);
         }
       }
     }
@@ -422,15 +440,16 @@ struct StoreFloat32 {
     return r;
   }
 
-  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, const Rows& r, bool) const {
+  __device__ __forceinline__ void store(
+      int (&acc)[128], const Product& p, int row, int column, int t, const Rows& r, bool) const {
     if (warp_uniform(row / 128 * 128 + 128 <= p.m && column + kTileColumns <= p.n))
       store_groups<true, 2>(acc, p, row, column + 4 * t, r.terms.term, r.scales);
-    else
-      store_groups<false, 1>(acc, p, row, column + 4 * t, r.terms.term, r.scales);
+    else store_groups<false, 1>(acc, p, row, column + 4 * t, r.terms.term, r.scales);
   }
 };
 
-// row_scale_m * s in bfloat16, 16 bytes a thread; n and stride are multiples of 8. For products without terms of columns, |s| < 2^22.
+// row_scale_m * s in bfloat16, 16 bytes a thread; n and stride are multiples of 8. For products without terms of
+// columns, |s| < 2^22.
 struct StoreBFloat16 {
   static constexpr int kRun = 8, kColumnBytes = 0;
   static constexpr int kBase = 0x4b400000;  // see exact_float
@@ -450,7 +469,8 @@ struct StoreBFloat16 {
     return r;
   }
 
-  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, const Rows& r, bool) const {
+  __device__ __forceinline__ void store(
+      int (&acc)[128], const Product& p, int row, int column, int t, const Rows& r, bool) const {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       if (row + 8 * h >= p.m) continue;
@@ -474,18 +494,21 @@ struct StoreBFloat16 {
   }
 };
 
-// s as int16, where it fits; 16 bytes a thread. The columns' popcounts must be readable, and the rows writable, up to a multiple
-// of 8.
+// s as int16, where it fits; 16 bytes a thread. The columns' popcounts must be readable, and the rows writable, up to a
+// multiple of 8.
 struct StoreInt16 {
   static constexpr int kRun = 8, kColumnBytes = 4;
   uint16_t* out;
   long stride;  // in elements, a multiple of 8
 
-  DEVICE_MEMBER RowTerms rows(const Product& p, int row, int, int) const { return row_terms(p, row, p.row_weight, p.bias); }
+  DEVICE_MEMBER RowTerms rows(const Product& p, int row, int, int) const {
+    return row_terms(p, row, p.row_weight, p.bias);
+  }
   DEVICE_MEMBER const void* columns(const Product& p) const { return p.column_popcounts; }
   DEVICE_MEMBER int columns_of_tile(int left) const { return min(kTileColumns, ceil_div(left, 4) * 4); }
 
-  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, const RowTerms& r, uint32_t columns) const {
+  __device__ __forceinline__ void store(
+      int (&acc)[128], const Product& p, int row, int column, int t, const RowTerms& r, uint32_t columns) const {
 #pragma unroll
     for (int g = 0; g < 8; g++) {
       int first = column + 32 * g + 8 * t, valid = p.n - first;
@@ -501,7 +524,8 @@ struct StoreInt16 {
           int s[2];
 #pragma unroll
           for (int e = 0; e < 2; e++)
-            s[e] = p.product * acc[accumulator<8>(g, h, 2 * i + e)] + p.column_weight * popcounts[2 * i + e] + r.term[h];
+            s[e] =
+                p.product * acc[accumulator<8>(g, h, 2 * i + e)] + p.column_weight * popcounts[2 * i + e] + r.term[h];
           packed[i] = (s[0] & 0xffff) | s[1] << 16;
         }
         *(Int4*)(out + (row + 8 * h) * stride + first) = Int4{packed[0], packed[1], packed[2], packed[3]};
@@ -517,8 +541,8 @@ struct AddInt32 {
   long stride;
   int factor;
 
-  template <bool kWhole>
-  DEVICE_MEMBER void add_groups(int (&acc)[128], const Product& p, int row, int first0, const int (&terms)[2], bool first_split) const {
+  template <bool kWhole> DEVICE_MEMBER void add_groups(
+      int (&acc)[128], const Product& p, int row, int first0, const int (&terms)[2], bool first_split) const {
 #pragma unroll
     for (int g = 0; g < 16; g++) {
       int first = first0 + 16 * g, valid = kWhole ? 4 : p.n - first;
@@ -536,14 +560,16 @@ struct AddInt32 {
     }
   }
 
-  DEVICE_MEMBER RowTerms rows(const Product& p, int row, int, int) const { return row_terms(p, row, p.row_weight, p.bias); }
+  DEVICE_MEMBER RowTerms rows(const Product& p, int row, int, int) const {
+    return row_terms(p, row, p.row_weight, p.bias);
+  }
 
-  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, const RowTerms& r, bool first_split) const {
+  __device__ __forceinline__ void store(
+      int (&acc)[128], const Product& p, int row, int column, int t, const RowTerms& r, bool first_split) const {
     int terms[2] = {first_split ? r.term[0] : 0, first_split ? r.term[1] : 0};
     if (warp_uniform(row / 128 * 128 + 128 <= p.m && column + kTileColumns <= p.n))
       add_groups<true>(acc, p, row, column + 4 * t, terms, first_split);
-    else
-      add_groups<false>(acc, p, row, column + 4 * t, terms, first_split);
+    else add_groups<false>(acc, p, row, column + 4 * t, terms, first_split);
   }
 };
 
@@ -553,11 +579,11 @@ struct AddInt32 {
 struct StoreBits {
   static constexpr int kRun = 64, kColumnBytes = 8;
   static constexpr int kBase = 0x4b200000;  // the float 10,485,760: adding an integer to its bits adds it to its value
-  const Float4* thresholds;   // [n up to 256 multiple] centre and radius, in the order of the accumulators
-  const uint64_t* negative;   // [n / 64] bit 1: alpha is negative, so the sign is inverted
-  uint64_t *sign, *clip;      // [m, stride]
-  int* sign_popcounts;        // [m], added to; null when not wanted
-  long stride;                // in words of 64 bits
+  const Float4* thresholds;  // [n up to 256 multiple] centre and radius, in the order of the accumulators
+  const uint64_t* negative;  // [n / 64] bit 1: alpha is negative, so the sign is inverted
+  uint64_t *sign, *clip;     // [m, stride]
+  int* sign_popcounts;       // [m], added to; null when not wanted
+  long stride;               // in words of 64 bits
 
   struct Rows {
     RowTerms terms;
@@ -569,11 +595,14 @@ struct StoreBits {
     return r;
   }
   DEVICE_MEMBER const void* columns(const Product&) const { return thresholds; }
-  DEVICE_MEMBER int columns_of_tile(int) const { return kTileColumns; }  // in the order of the accumulators, those left are all over it
+  DEVICE_MEMBER int columns_of_tile(int) const {
+    return kTileColumns;
+  }  // in the order of the accumulators, those left are all over it
 
-  __device__ __forceinline__ void store(int (&acc)[128], const Product& p, int row, int column, int t, const Rows& r, uint32_t columns) const {
+  __device__ __forceinline__ void store(
+      int (&acc)[128], const Product& p, int row, int column, int t, const Rows& r, uint32_t columns) const {
     int quarter = 4 * p.product;
-    const int(&terms)[2] = r.terms.term;
+    const int (&terms)[2] = r.terms.term;
     uint32_t below[2][2], outside[2][2];  // [row half][word], bits in reverse
 #pragma unroll
     for (int w = 0; w < 2; w++) {
@@ -581,7 +610,8 @@ struct StoreBits {
 #pragma unroll
       for (int b = 15; b >= 0; b--) {
         Int4 threshold = load_shared(columns + 64 * (16 * w + b) + 16 * t);
-        float centre[2] = {as_float(threshold.x), as_float(threshold.z)}, radius[2] = {as_float(threshold.y), as_float(threshold.w)};
+        float centre[2] = {as_float(threshold.x), as_float(threshold.z)},
+              radius[2] = {as_float(threshold.y), as_float(threshold.w)};
 #pragma unroll
         for (int e = 1; e >= 0; e--) {
 #pragma unroll
@@ -618,11 +648,11 @@ struct StoreBits {
   }
 };
 
-#define GEMM_KERNEL(category, name, Unit, Epilogue)                                                                    \
-  KERNEL(category shared(kDynamicShared), kThreads, 1) void name(const __grid_constant__ TensorMap map_a,             \
-      const __grid_constant__ TensorMap map_b, const __grid_constant__ Product product,                               \
-      const __grid_constant__ Epilogue epilogue) {                                                                    \
-    gemm<Unit>(&map_a, &map_b, product, epilogue);                                                                    \
+#define GEMM_KERNEL(category, name, Unit, Epilogue)                                           \
+  KERNEL(category shared(kDynamicShared), kThreads, 1)                                        \
+  void name(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, \
+      const __grid_constant__ Product product, const __grid_constant__ Epilogue epilogue) {   \
+    gemm<Unit>(&map_a, &map_b, product, epilogue);                                            \
   }
 
 GEMM_KERNEL(binary_products, gemm_wgmma_float32, Binary, StoreFloat32)

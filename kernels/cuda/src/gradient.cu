@@ -1,5 +1,6 @@
-// The backward pass of linears but for its products: the greatest gradients, which fix the scales; rounding to integers and packing
-// them as bit planes, along channels for dx and along tokens for the weights; and what becomes of the weights' products.
+// The backward pass of linears but for its products: the greatest gradients, which fix the scales; rounding to integers
+// and packing them as bit planes, along channels for dx and along tokens for the weights; and what becomes of the
+// weights' products.
 //
 // A block of 256 threads handles 256 rows x 256 channels, a lane eight neighbouring channels.
 #include "philox.cuh"
@@ -7,9 +8,8 @@
 
 // row_max[t] = max_c |alpha_c g|, column_max[c] = max_t |g|, as the bits of non-negative floats over what is there, and
 // theta[block of rows][c] = Σ_t of the masked gradient. Null pointers are left out.
-template <class Source>
-DEVICE void grad_max(const Source& source, int rows, int width, const float* alpha, uint32_t* row_max, uint32_t* column_max,
-                     float* theta) {
+template <class Source> DEVICE void grad_max(const Source& source, int rows, int width, const float* alpha,
+    uint32_t* row_max, uint32_t* column_max, float* theta) {
   __shared__ float tops[8][256], sums[8][256];
   constexpr int kAhead = Source::kAhead;  // rows whose loads are in flight together
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 256 + 8 * lane;
@@ -51,8 +51,8 @@ DEVICE void grad_max(const Source& source, int rows, int width, const float* alp
   if (theta) theta[(long)blockIdx.y * width + c] = total;
 }
 
-// From maxima (float bits) the scales max / levels, over them, and the inverses, a little less than levels / max. A maximum that is not
-// finite has the scale NaN.
+// From maxima (float bits) the scales max / levels, over them, and the inverses, a little less than levels / max. A
+// maximum that is not finite has the scale NaN.
 constexpr float kBelowOne = 1 - 0x1p-22f;
 KERNEL(rounding, 256) void grad_scales(float* maxima, int n, float levels, float* inverse) {
   int i = blockIdx.x * 256 + threadIdx.x;
@@ -81,21 +81,25 @@ struct Rounding {
 };
 
 // Half a random word as a multiple of 2^-16 in [0, 1), exactly: it becomes the low half of a float from 128 on.
-DEVICE float fraction(uint32_t word, int half) { return as_float((int)__nvvm_prmt(word, 0x43000000, half ? 0x7632 : 0x7610)) - 128.0f; }
+DEVICE float fraction(uint32_t word, int upper) {
+  return as_float((int)__nvvm_prmt(word, 0x43000000, upper ? 0x7632 : 0x7610)) - 128.0f;
+}
 
-// floor(v * inverse + r), where r is `high` followed by `low`, halves of a random word, as the bits of the float 12,582,912 + q, which are
-// kRounded + q: adding downwards is what floors, and takes no slow conversion. All sums are rounded downwards, so that what is rounded
-// away decides nothing: a multiple of 2^-16 is a float, and what reaches it exactly does so rounded, too. No bound needs a test: inverse
-// is so that |v * inverse| does not exceed the levels.
+// floor(v * inverse + r), where r is `high` followed by `low`, halves of a random word, as the bits of the float
+// 12,582,912 + q, which are kRounded + q: adding downwards is what floors, and takes no slow conversion. All sums are
+// rounded downwards, so that what is rounded away decides nothing: a multiple of 2^-16 is a float, and what reaches it
+// exactly does so rounded, too. No bound needs a test: inverse is so that |v * inverse| does not exceed the levels.
 constexpr uint32_t kRounded = 0x4b400000u;
 DEVICE uint32_t rounded(float v, float inverse, float high, float low) {
   float sum = __nvvm_add_rm_f(__nvvm_fma_rm_f(low, 0x1p-16f, v * inverse), high);
   return (uint32_t)as_int(__nvvm_add_rm_f(sum, 12582912.0f));
 }
 
-// Turns Σ_e (kRounded + q_e) 16^e (or 256^e) into the word that holds each q_e in two's complement. Of high nibbles, whose bits are
-// kRounded/16 + q_e/16, likewise.
-DEVICE uint32_t nibbles(uint32_t sum, uint32_t each = kRounded) { return (sum + 0x88888888u - each * 0x11111111u) ^ 0x88888888u; }
+// Turns Σ_e (kRounded + q_e) 16^e (or 256^e) into the word that holds each q_e in two's complement. Of high nibbles,
+// whose bits are kRounded/16 + q_e/16, likewise.
+DEVICE uint32_t nibbles(uint32_t sum, uint32_t each = kRounded) {
+  return (sum + 0x88888888u - each * 0x11111111u) ^ 0x88888888u;
+}
 DEVICE uint32_t bytes(uint32_t sum) { return (sum + 0x80808080u - kRounded * 0x01010101u) ^ 0x80808080u; }
 
 // sum plus the four signed bytes of a word.
@@ -113,17 +117,19 @@ DEVICE uint32_t separate_lanes(uint32_t x, int lane) {
   return lane & 2 ? (y >> 2 & k3) | (x & ~k3) : (x & k3) | (y << 2 & ~k3);
 }
 
-// The dynamic shared memory of grad_round: a slot a thread for each row on its way, and what is collected of 256 channels, as planes of
-// up to 4 bits or as bytes.
-constexpr int kRowsAhead = 4, kSlots = 256 * kRowsAhead, kCollectedPlanes = 4 * 256 * 33, kCollectedBytes = 4 * 256 * 65;
+// The dynamic shared memory of grad_round: a slot a thread for each row on its way, and what is collected of 256
+// channels, as planes of up to 4 bits or as bytes.
+constexpr int kRowsAhead = 4, kSlots = 256 * kRowsAhead, kCollectedPlanes = 4 * 256 * 33,
+              kCollectedBytes = 4 * 256 * 65;
 
 // A lane passes over its warp's 32 rows. kNibbles: 1 for up to 4 bits, else 2. With kBytes the
-// weights' integers become bytes, else planes. They are collected in shared memory, a word for 4 bytes or 8 nibbles of a channel, so
-// that whole sectors are written; channels lie there in the order of lanes: 32 e + lane is channel 8 lane + e.
+// weights' integers become bytes, else planes. They are collected in shared memory, a word for 4 bytes or 8 nibbles of
+// a channel, so that whole sectors are written; channels lie there in the order of lanes: 32 e + lane is channel 8 lane
+// + e.
 template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const Source& source, const Rounding& p) {
   extern __shared__ uint32_t collected[];
   constexpr int kRows = kBytes ? 4 : 8, kWords = kBytes ? 1 : kNibbles;  // of one word; words for a channel's integers
-  constexpr int kChannel = 256 / kRows + 1;                             // words of a channel: an odd number, against bank conflicts
+  constexpr int kChannel = 256 / kRows + 1;  // words of a channel: an odd number, against bank conflicts
   static_assert(4 * kWords * 256 * kChannel == (kBytes ? kCollectedBytes : kWords * kCollectedPlanes));
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 256 + 8 * lane;
   int groups = ceil_div(p.width, 8), first = blockIdx.y * 256 + 32 * warp;
@@ -155,10 +161,14 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
         typename Source::Raw raw = source.template take<kWhole>(slots[i % kRowsAhead * 256], c0);
         if (!kWhole && row >= p.rows) source.drop(raw);
         fetch(i + kRowsAhead);
-        float g[8], plain[8], inverse_row = kWhole ? p.row_inverse[row] : p.row_planes ? p.row_inverse[min(row, p.rows - 1)] : 0;
+        float g[8], plain[8],
+            inverse_row = kWhole         ? p.row_inverse[row]
+                          : p.row_planes ? p.row_inverse[min(row, p.rows - 1)]
+                                         : 0;
         uint32_t q[8], weight_q[8];
         source.finish(raw, row, c0, channels, g, plain);
-        Words4 random = philox(key0, key1, (uint32_t)(p.row0 + row) * (uint32_t)groups + (uint32_t)(c0 / 8), stream, step0, step1);
+        Words4 random =
+            philox(key0, key1, (uint32_t)(p.row0 + row) * (uint32_t)groups + (uint32_t)(c0 / 8), stream, step0, step1);
 #pragma unroll
         for (int e = 0; e < 8; e++) {
           float own = fraction(random.w[e / 2], e % 2), other = fraction(random.w[e / 2], 1 - e % 2);
@@ -199,11 +209,14 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
         for (int e = 0; e < 8; e++) {
           uint32_t x = column[n][e];
           collected[(256 * n + 32 * e + lane) * kChannel + 32 / kRows * warp + group] =
-              kBytes ? bytes(x) : n == kWords - 1 ? nibbles(x, kRounded >> 4 * n) : x;
+              kBytes            ? bytes(x)
+              : n == kWords - 1 ? nibbles(x, kRounded >> 4 * n)
+                                : x;
         }
     }
   };
-  bool whole = blockIdx.y * 256 + 256 <= p.rows && blockIdx.x * 256 + 256 <= p.width && source.aligned() && p.row_planes;
+  bool whole =
+      blockIdx.y * 256 + 256 <= p.rows && blockIdx.x * 256 + 256 <= p.width && source.aligned() && p.row_planes;
   if (kNibbles == 1 && whole) pass_over.template operator()<true>();
   else pass_over.template operator()<false>();
   if (!p.columns) return;
@@ -217,7 +230,8 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
       int at = blockIdx.y * 256 + 16 * (i % 16);
       const uint32_t* from = collected + place * kChannel + 4 * (i % 16);
       if (channel < p.width && at < p.column_left)
-        *(Int4*)((char*)p.columns + (long)channel * p.column_stride + at) = Int4{(int)from[0], (int)from[1], (int)from[2], (int)from[3]};
+        *(Int4*)((char*)p.columns + (long)channel * p.column_stride + at) =
+            Int4{(int)from[0], (int)from[1], (int)from[2], (int)from[3]};
     }
   } else if (c < p.width) {
 #pragma unroll
@@ -261,28 +275,29 @@ template <class Source> DEVICE void grad_copy(const Source& source, int rows, in
 }
 
 #define GRADIENT_KERNELS(name, Source, kSlot)                                                                         \
-  KERNEL(rounding, 256, 3) void grad_max_##name(const __grid_constant__ Source source, int rows, int width,           \
-      const float* alpha, uint32_t* row_max, uint32_t* column_max, float* theta) {                                    \
+  KERNEL(rounding, 256, 3)                                                                                            \
+  void grad_max_##name(const __grid_constant__ Source source, int rows, int width, const float* alpha,                \
+      uint32_t* row_max, uint32_t* column_max, float* theta) {                                                        \
     grad_max<Source>(source, rows, width, alpha, row_max, column_max, theta);                                         \
   }                                                                                                                   \
-  KERNEL(rounding shared(kCollectedPlanes + kSlots * kSlot), 256, 2) void grad_round_planes_4_##name(                 \
-      const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {                             \
+  KERNEL(rounding shared(kCollectedPlanes + kSlots * kSlot), 256, 2)                                                  \
+  void grad_round_planes_4_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) { \
     grad_round<1, false, Source>(source, rounding);                                                                   \
   }                                                                                                                   \
-  KERNEL(rounding shared(kCollectedBytes + kSlots * kSlot), 256, 2) void grad_round_bytes_4_##name(                   \
-      const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {                             \
+  KERNEL(rounding shared(kCollectedBytes + kSlots * kSlot), 256, 2)                                                   \
+  void grad_round_bytes_4_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {  \
     grad_round<1, true, Source>(source, rounding);                                                                    \
   }                                                                                                                   \
-  KERNEL(rounding shared(kCollectedPlanes * 2 + kSlots * kSlot), 256, 2) void grad_round_planes_8_##name(             \
-      const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {                             \
+  KERNEL(rounding shared(kCollectedPlanes * 2 + kSlots * kSlot), 256, 2)                                              \
+  void grad_round_planes_8_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) { \
     grad_round<2, false, Source>(source, rounding);                                                                   \
   }                                                                                                                   \
-  KERNEL(rounding shared(kCollectedBytes + kSlots * kSlot), 256, 2) void grad_round_bytes_8_##name(                   \
-      const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {                             \
+  KERNEL(rounding shared(kCollectedBytes + kSlots * kSlot), 256, 2)                                                   \
+  void grad_round_bytes_8_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {  \
     grad_round<2, true, Source>(source, rounding);                                                                    \
   }                                                                                                                   \
-  KERNEL(elementwise float, 256) void grad_copy_##name(const __grid_constant__ Source source, int rows, int width,    \
-      float* out) {                                                                                                   \
+  KERNEL(elementwise float, 256)                                                                                      \
+  void grad_copy_##name(const __grid_constant__ Source source, int rows, int width, float* out) {                     \
     grad_copy<Source>(source, rows, width, out);                                                                      \
   }                                                                                                                   \
   static_assert(sizeof(Source::Raw) == kSlot);
@@ -294,14 +309,14 @@ GRADIENT_KERNELS(dense_float32, DenseFloats, 48)
 GRADIENT_KERNELS(dense_bfloat16, DenseBFloats, 32)
 GRADIENT_KERNELS(shifted_float32, ShiftedFloats, 48)
 GRADIENT_KERNELS(shifted_bfloat16, ShiftedBFloats, 32)
-GRADIENT_KERNELS(head_int16, HeadGradient<short>, 32)
-GRADIENT_KERNELS(head_float32, HeadGradient<float>, 48)
+GRADIENT_KERNELS(logits_int16, LogitsGradient<short>, 32)
+GRADIENT_KERNELS(logits_float32, LogitsGradient<float>, 48)
 
-// A block per channel c, s = Σ_t g x of its weights: dweight += alpha_c scale_c unit s, dalpha_c += scale_c unit Σ_k w_ck s_k, with
-// w the effective weight. Null scales count as 1. Of integers the first product is one of float32, of float64 it is rounded last.
-template <class T>
-DEVICE void finish_weights(const T* s, int width, const float* alpha, const float* scales, float unit, const uint32_t* signs,
-                           int words, const float* mixed, float* dweight, float* dalpha) {
+// A block per channel c, s = Σ_t g x of its weights: dweight += alpha_c scale_c unit s, dalpha_c += scale_c unit Σ_k
+// w_ck s_k, with w the effective weight. Null scales count as 1. Of integers the first product is one of float32, of
+// float64 it is rounded last.
+template <class T> DEVICE void finish_weights(const T* s, int width, const float* alpha, const float* scales,
+    float unit, const uint32_t* signs, int words, const float* mixed, float* dweight, float* dalpha) {
   __shared__ double room[8];
   long c = blockIdx.x, at = c * width;
   float scale = scales ? scales[c] * unit : unit, factor = alpha[c] * scale;
@@ -321,11 +336,13 @@ DEVICE void finish_weights(const T* s, int width, const float* alpha, const floa
   dalpha[c] += (float)((double)scale * sum);
 }
 
-KERNEL(rounding, 256) void finish_weights_int32(const int* s, int width, const float* alpha, const float* scales,
-    float unit, const uint32_t* signs, int words, const float* mixed, float* dweight, float* dalpha) {
+KERNEL(rounding, 256)
+void finish_weights_int32(const int* s, int width, const float* alpha, const float* scales, float unit,
+    const uint32_t* signs, int words, const float* mixed, float* dweight, float* dalpha) {
   finish_weights(s, width, alpha, scales, unit, signs, words, mixed, dweight, dalpha);
 }
-KERNEL(rounding, 256) void finish_weights_float64(const double* s, int width, const float* alpha, const float* scales,
-    float unit, const uint32_t* signs, int words, const float* mixed, float* dweight, float* dalpha) {
+KERNEL(rounding, 256)
+void finish_weights_float64(const double* s, int width, const float* alpha, const float* scales, float unit,
+    const uint32_t* signs, int words, const float* mixed, float* dweight, float* dalpha) {
   finish_weights(s, width, alpha, scales, unit, signs, words, mixed, dweight, dalpha);
 }

@@ -1,13 +1,13 @@
-// Where the gradient g of a linear's plain product comes from: either it lies in memory, as float32 or bfloat16, to be masked and its
-// K-shift undone, or it follows from the logits of the head. A source gives eight neighbouring channels of a row at a time, zeros beyond
-// the last: fetch loads what finish turns into g, and into plain, the gradient of the output itself, before a shift is undone. The two
-// are apart so that loads of later rows can be on their way.
+// Where the gradient g of a linear's plain product comes from: either it lies in memory, as float32 or bfloat16, to be
+// masked and its K-shift undone, or it follows from the logits of the head. A source gives eight neighbouring channels
+// of a row at a time, zeros beyond the last: fetch loads what finish turns into g, and into plain, the gradient of the
+// output itself, before a shift is undone. The two are apart so that loads of later rows can be on their way.
 #pragma once
 #include "shift.cuh"
 
 // Short integers without the slow conversion: from -32,768 on, they are the low half of a float from 8,388,608 on.
-DEVICE float short_float(uint32_t pair, int half) {
-  return as_float((int)__nvvm_prmt(pair ^ 0x80008000u, 0x4b000000, half ? 0x7632 : 0x7610)) - 8421376.0f;
+DEVICE float short_float(uint32_t pair, int upper) {
+  return as_float((int)__nvvm_prmt(pair ^ 0x80008000u, 0x4b000000, upper ? 0x7632 : 0x7610)) - 8421376.0f;
 }
 DEVICE float value(const Packed<short>& p, int j) { return short_float(p.words[j / 2], j % 2); }
 
@@ -18,7 +18,7 @@ template <class T, bool kShifted> struct DenseGradient {
   Shift shift;
 
   static constexpr int kAhead = sizeof(T) == 2 && !kShifted ? 4 : 2;  // of rows in registers
-  struct Channels {};  // what a lane keeps of its eight channels
+  struct Channels {};                                                 // what a lane keeps of its eight channels
   DEVICE_MEMBER Channels channels(int) const { return {}; }
 
   struct alignas(16) Raw {  // what is loaded for eight channels of a row
@@ -89,8 +89,8 @@ template <class T, bool kShifted> struct DenseGradient {
 constexpr float kLog2E = 1.4426950408889634f;
 DEVICE float exp2_fast(float x) { return __nvvm_ex2_approx_ftz_f(x); }
 
-// Logits u = alpha * (unit * s) - theta from what the head's product left, integers or floats. Softmax wants them in units of ln 2:
-// slope * s - offset.
+// Logits u = alpha * (unit * s) - theta from what the head's product left, integers or floats. Softmax wants them in
+// units of ln 2: slope * s - offset.
 template <class T> struct Logits {
   const T* data;
   long stride;
@@ -112,21 +112,21 @@ template <class T> struct Logits {
   // Beyond the last channel there are logits that count for nothing.
   DEVICE_MEMBER float slope(int c) const { return c < width ? alpha[c] * unit * kLog2E : 0.0f; }
   DEVICE_MEMBER float offset(int c) const { return c < width ? theta[c] * kLog2E : 3.4e38f; }
-  DEVICE_MEMBER float at(long row, int c) const {
-    return alpha[c] * (unit * (float)data[row * stride + c]) - theta[c];
-  }
+  DEVICE_MEMBER float at(long row, int c) const { return alpha[c] * (unit * (float)data[row * stride + c]) - theta[c]; }
 };
 
-// The gradient of GradScale * Σ losses: (softmax - onehot) * GradScale. row_stats are, for each row, the greatest logit in units of
-// ln 2 and GradScale / Σ exp(u - greatest), or 0 where there is no target.
-template <class T> struct HeadGradient {
+// The gradient of GradScale * Σ losses: (softmax - onehot) * GradScale. row_stats are, for each row, the greatest logit
+// in units of ln 2 and GradScale / Σ exp(u - greatest), or 0 where there is no target.
+template <class T> struct LogitsGradient {
   Logits<T> logits;
   const float* row_stats;
   const int* targets;
   const Scalars* scalars;
 
   static constexpr int kAhead = 2;
-  struct Channels { float slope[8], offset[8], scale; };  // what a lane keeps of its eight channels
+  struct Channels {
+    float slope[8], offset[8], scale;
+  };  // what a lane keeps of its eight channels
   DEVICE_MEMBER Channels channels(int c0) const {
     Channels c;
     c.scale = (float)scalars->grad_scale;
@@ -148,7 +148,8 @@ template <class T> struct HeadGradient {
     return r;
   }
   template <bool> DEVICE_MEMBER void fetch(Raw& slot, int row, int c0) const {
-    const char* from = (const char*)(logits.data + wide_product(row, (int)logits.stride) + min(c0, (logits.width - 1) / 8 * 8));
+    const char* from =
+        (const char*)(logits.data + wide_product(row, (int)logits.stride) + min(c0, (logits.width - 1) / 8 * 8));
 #pragma unroll
     for (int i = 0; i < (int)sizeof(T) / 2; i++) copy_async<16>(slot.y.words + 4 * i, from + 16 * i);
     copy_async<8>(&slot.top, row_stats + 2l * row);

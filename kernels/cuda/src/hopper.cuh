@@ -1,14 +1,24 @@
-// Hopper's asynchronous machinery, one thin function per instruction: transaction barriers, bulk tensor copies, warpgroup
-// matrix multiply, clusters. PTX ISA, "mbarrier", "cp.async.bulk.tensor", "wgmma".
+// Hopper's asynchronous machinery, one thin function per instruction: transaction barriers, bulk tensor copies,
+// warpgroup matrix multiply, clusters. PTX ISA, "mbarrier", "cp.async.bulk.tensor", "wgmma".
 #pragma once
 
 // The 128-byte tensor map that the driver encodes; opaque here.
-struct alignas(64) TensorMap { char opaque[128]; };
+struct alignas(64) TensorMap {
+  char opaque[128];
+};
 
 // ---- Clusters ----
 
-DEVICE int cluster_rank() { int r; asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r)); return r; }
-DEVICE int cluster_size() { int n; asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(n)); return n; }
+DEVICE int cluster_rank() {
+  int r;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+  return r;
+}
+DEVICE int cluster_size() {
+  int n;
+  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(n));
+  return n;
+}
 DEVICE void cluster_sync() {
   asm volatile("barrier.cluster.arrive.aligned;\n\tbarrier.cluster.wait.aligned;" ::: "memory");
 }
@@ -25,13 +35,15 @@ DEVICE void barrier_init_fence() { asm volatile("fence.mbarrier_init.release.clu
 DEVICE void barrier_arrive_expect(uint32_t barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
-// Arrives at the barrier that lies at the same address in the block `rank` of this cluster. What a stage's readers read through the
-// matrix unit is complete when they arrive, so the block's own scope is enough of a fence: a wider one invalidates the L1 cache at
-// every stage.
+// Arrives at the barrier that lies at the same address in the block `rank` of this cluster. What a stage's readers read
+// through the matrix unit is complete when they arrive, so the block's own scope is enough of a fence: a wider one
+// invalidates the L1 cache at every stage.
 DEVICE void barrier_arrive_at(uint32_t barrier, int rank) {
   asm volatile(
       "{ .reg .b32 remote; mapa.shared::cluster.u32 remote, %0, %1;\n\t"
-      "mbarrier.arrive.shared::cluster.b64 _, [remote]; }" ::"r"(barrier), "r"(rank) : "memory");
+      "mbarrier.arrive.shared::cluster.b64 _, [remote]; }" ::"r"(barrier),
+      "r"(rank)
+      : "memory");
 }
 DEVICE void barrier_arrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
@@ -41,71 +53,92 @@ DEVICE void barrier_wait(uint32_t barrier, int parity) {
       "{ .reg .pred done;\n"
       "again:\n\t"
       "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n\t"
-      "@!done bra again; }" ::"r"(barrier), "r"(parity) : "memory");
+      "@!done bra again; }" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
 }
 
 // ---- Bulk tensor copies, global to shared memory ----
 
 DEVICE void copy_3d(uint32_t target, const TensorMap* map, uint32_t barrier, int c0, int c1, int c2) {
   asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];"
-      ::"r"(target), "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2) : "memory");
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
+      "[%2];" ::"r"(target),
+      "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2)
+      : "memory");
 }
 DEVICE void copy_5d(uint32_t target, const TensorMap* map, uint32_t barrier, int c0, int c1, int c2, int c3, int c4) {
   asm volatile(
       "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-      " [%0], [%1, {%3, %4, %5, %6, %7}], [%2];"
-      ::"r"(target), "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4) : "memory");
+      " [%0], [%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(target),
+      "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
+      : "memory");
 }
 // The same copy delivered to every block of the cluster whose bit is set in `blocks`, each completing its own barrier.
-DEVICE void copy_5d_multicast(uint32_t target, const TensorMap* map, uint32_t barrier, int c0, int c1, int c2, int c3, int c4,
-                              uint16_t blocks) {
+DEVICE void copy_5d_multicast(
+    uint32_t target, const TensorMap* map, uint32_t barrier, int c0, int c1, int c2, int c3, int c4, uint16_t blocks) {
   asm volatile(
       "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
-      " [%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;"
-      ::"r"(target), "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "h"(blocks) : "memory");
+      " [%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(target),
+      "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "h"(blocks)
+      : "memory");
 }
 
 // bytes, a multiple of 16, from global memory aligned to that.
 DEVICE void copy_bytes(uint32_t target, const void* from, uint32_t barrier, int bytes) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-               ::"r"(target), "l"(from), "r"(bytes), "r"(barrier) : "memory");
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(target),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
 }
 
 // 16 bytes that the copy engine wrote; stays behind the wait for them.
 DEVICE Int4 load_shared(uint32_t from) {
   Int4 v;
-  asm volatile("ld.shared.v4.s32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(from) : "memory");
+  asm volatile("ld.shared.v4.s32 {%0, %1, %2, %3}, [%4];"
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+      : "r"(from)
+      : "memory");
   return v;
 }
 
 // ---- Registers and named barriers ----
 
-template <int kCount> DEVICE void give_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCount)); }
-template <int kCount> DEVICE void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount)); }
+template <int kCount> DEVICE void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCount));
+}
+template <int kCount> DEVICE void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
+}
 DEVICE void named_sync(int id, int threads) { asm volatile("barrier.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
-DEVICE void named_arrive(int id, int threads) { asm volatile("barrier.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+DEVICE void named_arrive(int id, int threads) {
+  asm volatile("barrier.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 
 // ---- Warpgroup matrix multiply ----
 
-// Describes a tile of 128-byte rows that the copy engine wrote with its 128-byte swizzle: 8 rows are one 1,024-byte atom.
+// Describes a tile of 128-byte rows that the copy engine wrote with its 128-byte swizzle: 8 rows are one 1,024-byte
+// atom.
 DEVICE uint64_t swizzled_tile(uint32_t address) {
   return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
 }
 DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int kPending> DEVICE void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory"); }
+template <int kPending> DEVICE void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
 
-#define REGISTERS_8(d, i) \
-  "+r"(d[i]), "+r"(d[i + 1]), "+r"(d[i + 2]), "+r"(d[i + 3]), "+r"(d[i + 4]), "+r"(d[i + 5]), "+r"(d[i + 6]), "+r"(d[i + 7])
+#define REGISTERS_8(d, i)                                                                                     \
+  "+r"(d[i]), "+r"(d[i + 1]), "+r"(d[i + 2]), "+r"(d[i + 3]), "+r"(d[i + 4]), "+r"(d[i + 5]), "+r"(d[i + 6]), \
+      "+r"(d[i + 7])
 #define REGISTERS_32(d, i) REGISTERS_8(d, i), REGISTERS_8(d, i + 8), REGISTERS_8(d, i + 16), REGISTERS_8(d, i + 24)
 #define REGISTERS_128(d) REGISTERS_32(d, 0), REGISTERS_32(d, 32), REGISTERS_32(d, 64), REGISTERS_32(d, 96)
 
 // Tells the compiler that the accumulators change here, so that nothing that reads them moves above a wait.
-DEVICE void accumulators_settle(int (&d)[128]) { asm volatile("" : REGISTERS_128(d)::"memory"); }
+DEVICE void warpgroup_fence_operand(int (&d)[128]) { asm volatile("" : REGISTERS_128(d)::"memory"); }
 
 // d (64 x 256, int32) = popcount(A & B) (+ d when accumulate), over 256 bits of K; a and b describe 64 and 256 rows.
-// Thread t of the warpgroup holds row 16 (t / 32) + t % 32 / 4 + 8 (i / 2 % 2), column 8 (i / 4) + 2 (t % 4) + i % 2 in d[i].
+// Thread t of the warpgroup holds row 16 (t / 32) + t % 32 / 4 + 8 (i / 2 % 2), column 8 (i / 4) + 2 (t % 4) + i % 2 in
+// d[i].
 DEVICE void wgmma_and_popc(int (&d)[128], uint64_t a, uint64_t b, int accumulate) {
   asm volatile(
       "{ .reg .pred accumulate; setp.ne.b32 accumulate, %130, 0;\n\t"

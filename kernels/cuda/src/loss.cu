@@ -3,9 +3,9 @@
 
 constexpr int kLossRows = 4;  // of a block, so that alpha and theta are read once for all of them
 
-// losses[row] = log Σ exp(u) - u[target] in nats, 0 without a target, and what HeadGradient needs of a row.
-template <class T>
-DEVICE void losses(const Logits<T>& logits, int rows, const int* targets, const Scalars* scalars, float* losses, float* row_stats) {
+// losses[row] = log Σ exp(u) - u[target] in nats, 0 without a target, and what LogitsGradient needs of a row.
+template <class T> DEVICE void losses(
+    const Logits<T>& logits, int rows, const int* targets, const Scalars* scalars, float* losses, float* row_stats) {
   __shared__ float tops[kLossRows][8], sums[kLossRows][8];
   int first = blockIdx.x * kLossRows, count = min(kLossRows, rows - first);
   float top[kLossRows], sum[kLossRows];
@@ -46,18 +46,21 @@ DEVICE void losses(const Logits<T>& logits, int rows, const int* targets, const 
   double total = 0;
   for (int i = 0; i < 8; i++) total += (double)(sums[threadIdx.x][i] * exp2_fast(tops[threadIdx.x][i] - most));
   if (!(total > 0)) total = __builtin_nan("");  // a logit is NaN or +Inf, or all are -Inf
-  double loss = logarithm(total) + ((double)most * 0.6931471805599453 - (double)logits.at(row, target < 0 ? 0 : target));
+  double loss =
+      logarithm(total) + ((double)most * 0.6931471805599453 - (double)logits.at(row, target < 0 ? 0 : target));
   losses[row] = target < 0 ? 0.0f : (float)(total > 0 ? loss : total);
   if (!row_stats) return;
   row_stats[2 * row] = most;
   row_stats[2 * row + 1] = target < 0 ? 0.0f : (float)(scalars->grad_scale / total);
 }
 
-KERNEL(loss float, 256) void losses_int16(const __grid_constant__ Logits<short> logits, int rows, const int* targets,
-    const Scalars* scalars, float* to, float* row_stats) {
+KERNEL(loss float, 256)
+void losses_int16(const __grid_constant__ Logits<short> logits, int rows, const int* targets, const Scalars* scalars,
+    float* to, float* row_stats) {
   losses(logits, rows, targets, scalars, to, row_stats);
 }
-KERNEL(loss float, 256) void losses_float32(const __grid_constant__ Logits<float> logits, int rows,
-    const int* targets, const Scalars* scalars, float* to, float* row_stats) {
+KERNEL(loss float, 256)
+void losses_float32(const __grid_constant__ Logits<float> logits, int rows, const int* targets, const Scalars* scalars,
+    float* to, float* row_stats) {
   losses(logits, rows, targets, scalars, to, row_stats);
 }

@@ -1,8 +1,8 @@
 // Packing the signs of floats, transposing bit planes, and the integer thresholds that decide a channel's output bits.
 
 // One warp per row: bit c of a row is x[c] >= 0. `words` 32-bit words a row, a multiple of 4; padding bits are zero.
-KERNEL(packing, 256) void pack_signs(const float* x, long x_stride, int rows, int columns, uint32_t* out, int words,
-    int* popcounts) {
+KERNEL(packing, 256)
+void pack_signs(const float* x, long x_stride, int rows, int columns, uint32_t* out, int words, int* popcounts) {
   int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
   if (row >= rows) return;
   constexpr int kAhead = 8;  // words whose loads are in flight together
@@ -33,7 +33,8 @@ struct Channel {
   __device__ __forceinline__ float output(int s) const { return alpha * (unit * (float)s) - theta; }
 };
 
-// The least s in [low, high] with test(s), high + 1 when there is none; test must be false up to some s and true from there.
+// The least s in [low, high] with test(s), high + 1 when there is none; test must be false up to some s and true from
+// there.
 template <class Test> DEVICE int first_where(int low, int high, const Test& test) {
   high++;
   while (low < high) {
@@ -44,18 +45,20 @@ template <class Test> DEVICE int first_where(int low, int high, const Test& test
   return low;
 }
 
-// For every output channel, the bits' test in quarters of s (Go: Thresholds has the derivation), shifted so that the epilogue
-// needs no column term: centre = base + 4 (centre - column_weight * popcount - bias). Written in the order in which the
-// accumulators of a 256-column tile hold the channels: channel 64 t + 2 b + e at 8 b + 2 t + e.
-KERNEL(packing, 256) void channel_thresholds(const float* alpha, const float* theta, float unit, int n, int largest,
-    const int* popcounts, int column_weight, int bias, float* centre_radius, uint32_t* negative) {
+// For every output channel, the bits' test in quarters of s (Go: Thresholds has the derivation), shifted so that the
+// epilogue needs no column term: centre = base + 4 (centre - column_weight * popcount - bias). Written in the order in
+// which the accumulators of a 256-column tile hold the channels: channel 64 t + 2 b + e at 8 b + 2 t + e.
+KERNEL(packing, 256)
+void channel_thresholds(const float* alpha, const float* theta, float unit, int n, int largest, const int* popcounts,
+    int column_weight, int bias, float* centre_radius, uint32_t* negative) {
   int channel = blockIdx.x * 256 + threadIdx.x;  // the grid covers n rounded up to 256
   int centre = 0, radius = -1;
   bool flip = false;
   if (channel < n) {
     Channel c{unit, alpha[channel], theta[channel]};
     flip = c.alpha < 0;
-    // Rounding is monotonic, so each test changes once as s grows: middle is the first s with the other sign, low..high pass.
+    // Rounding is monotonic, so each test changes once as s grows: middle is the first s with the other sign, low..high
+    // pass.
     int middle, low, high;
     if (flip) {
       middle = first_where(-largest, largest, [&](int s) { return !(c.output(s) >= 0); });
@@ -78,17 +81,19 @@ KERNEL(packing, 256) void channel_thresholds(const float* alpha, const float* th
   if (threadIdx.x % 32 == 0) negative[channel / 32] = word;
 }
 
-// The row whose bits become bit `lane` of word `target` of out's rows: neighbours, or the order in which gradients are packed
-// (gradient.cu), which products with them need on their other side. Over the sum's index any order serves.
+// The row whose bits become bit `lane` of word `target` of out's rows: neighbours, or the order in which gradients are
+// packed (gradient.cu), which products with them need on their other side. Over the sum's index any order serves.
 constexpr int kNeighbours = 0, kGradientOrder = 1;
 DEVICE int source_row(int order, int target, int lane) {
   return 32 * target + (order == kNeighbours ? lane : 8 * (lane % 4) + lane / 4);
 }
 
-// out (columns x rows bits) = transpose of bits (rows x columns bits), plane by plane. A warp turns 32 rows of four words.
-// Grid: x ceil(words / 4) of the input, y words of the output's rows / 8, z planes. Padding of out is written as zero.
-KERNEL(packing, 256) void transpose_bits(const uint32_t* bits, int rows, int columns, int words, long plane_words,
-    uint32_t* out, int out_words, long out_plane_words, int order) {
+// out (columns x rows bits) = transpose of bits (rows x columns bits), plane by plane. A warp turns 32 rows of four
+// words. Grid: x ceil(words / 4) of the input, y words of the output's rows / 8, z planes. Padding of out is written as
+// zero.
+KERNEL(packing, 256)
+void transpose_bits(const uint32_t* bits, int rows, int columns, int words, long plane_words, uint32_t* out,
+    int out_words, long out_plane_words, int order) {
   __shared__ uint32_t tile[8][132];  // 132: no bank conflicts below
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   int target = blockIdx.y * 8 + warp;  // word of the output's rows
@@ -118,10 +123,10 @@ KERNEL(packing, 256) void transpose_bits(const uint32_t* bits, int rows, int col
   }
 }
 
-// out[r][k] = entry k of row r of the planes as a signed byte: the level from -2^(planes-1) on, which is (value - 1) / 2. A thread
-// turns 32 entries. Grid: x blocks of 256 words, y rows.
-KERNEL(packing, 256) void spread_bytes(const uint32_t* bits, int words, long plane_words, int planes, char* out,
-    int row_bytes) {
+// out[r][k] = entry k of row r of the planes as a signed byte: the level from -2^(planes-1) on, which is (value - 1)
+// / 2. A thread turns 32 entries. Grid: x blocks of 256 words, y rows.
+KERNEL(packing, 256)
+void spread_bytes(const uint32_t* bits, int words, long plane_words, int planes, char* out, int row_bytes) {
   int w = blockIdx.x * 256 + threadIdx.x;
   if (32 * w >= row_bytes) return;
   uint32_t four[8];

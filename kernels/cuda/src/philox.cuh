@@ -1,7 +1,9 @@
 // The counter-based generator Philox4x32-10 (Salmon et al. 2011), as kernels/number/philox has it.
 #pragma once
 
-struct Words4 { uint32_t w[4]; };
+struct Words4 {
+  uint32_t w[4];
+};
 
 DEVICE Words4 philox(uint32_t key0, uint32_t key1, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3) {
 #pragma unroll

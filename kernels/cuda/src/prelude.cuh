@@ -12,8 +12,8 @@
 #include <__clang_cuda_builtin_vars.h>
 #include <stdint.h>
 
-// KERNEL(category, threads of a block, blocks of a multiprocessor at least) begins every kernel. ptx2go reads it and writes
-// the kernel's launcher in Go. The category is one of those of kernels/timing, with these words behind it:
+// KERNEL(category, threads of a block, blocks of a multiprocessor at least) begins every kernel. ptx2go reads it and
+// writes the kernel's launcher in Go. The category is one of those of kernels/timing, with these words behind it:
 //   float            the kernel's arithmetic is float work
 //   shared(bytes)    a block has that much dynamic shared memory
 //   shared           a block has as much dynamic shared memory as the launch says, up to 48 KiB
@@ -30,24 +30,35 @@ DEVICE float min(float a, float b) { return __nvvm_fmin_f(a, b); }
 DEVICE float max_nan(float a, float b) { return __nvvm_fmax_nan_f(a, b); }  // NaN counts as the largest
 DEVICE float as_float(int bits) { return __builtin_bit_cast(float, bits); }
 DEVICE int as_int(float x) { return __builtin_bit_cast(int, x); }
-DEVICE long wide_product(int a, int b) { return (long)((uint64_t)(uint32_t)a * (uint32_t)b); }  // of what is not negative
+DEVICE long wide_product(int a, int b) {
+  return (long)((uint64_t)(uint32_t)a * (uint32_t)b);
+}  // of what is not negative
 DEVICE int popcount(uint32_t x) { return __builtin_popcount(x); }
 
 // Lane-to-lane exchange within a full warp.
-DEVICE int shuffle_xor(int value, int lane_mask) { return __nvvm_shfl_sync_bfly_i32(0xffffffff, value, lane_mask, 0x1f); }
-DEVICE float shuffle_xor(float value, int lane_mask) { return __nvvm_shfl_sync_bfly_f32(0xffffffff, value, lane_mask, 0x1f); }
+DEVICE int shuffle_xor(int value, int lane_mask) {
+  return __nvvm_shfl_sync_bfly_i32(0xffffffff, value, lane_mask, 0x1f);
+}
+DEVICE float shuffle_xor(float value, int lane_mask) {
+  return __nvvm_shfl_sync_bfly_f32(0xffffffff, value, lane_mask, 0x1f);
+}
 // Lets the compiler know that a value is the same in all lanes.
 DEVICE int warp_uniform(int value) { return __nvvm_shfl_sync_idx_i32(0xffffffff, value, 0, 0x1f); }
 DEVICE uint32_t ballot(bool predicate) { return __nvvm_vote_ballot_sync(0xffffffff, predicate); }
 
 // Adds to memory without waiting for the old value.
-DEVICE void add_to(int* target, int value) { asm volatile("red.global.add.s32 [%0], %1;" ::"l"(target), "r"(value) : "memory"); }
+DEVICE void add_to(int* target, int value) {
+  asm volatile("red.global.add.s32 [%0], %1;" ::"l"(target), "r"(value) : "memory");
+}
 
-struct BFloat { uint16_t bits; };  // the upper half of a float
-// Keeps the compiler from moving the computation of x behind this place: loads that are to be in flight together stay together.
-DEVICE void settle(uint32_t& x) { asm volatile("" : "+r"(x)); }
-DEVICE void settle(int& x) { asm volatile("" : "+r"(x)); }
-DEVICE void settle(float& x) { asm volatile("" : "+f"(x)); }
+struct BFloat {
+  uint16_t bits;
+};  // the upper half of a float
+// Keeps the compiler from moving the computation of x behind this place: loads that are to be in flight together stay
+// together.
+DEVICE void fence_operand(uint32_t& x) { asm volatile("" : "+r"(x)); }
+DEVICE void fence_operand(int& x) { asm volatile("" : "+r"(x)); }
+DEVICE void fence_operand(float& x) { asm volatile("" : "+f"(x)); }
 // Two floats rounded to nearest even as bfloat16, the first in the low half.
 DEVICE uint32_t pack_bf16(float low, float high) {
   uint32_t packed;
@@ -78,7 +89,8 @@ DEVICE float warp_max(float value) {
 }
 DEVICE double shuffle_xor(double value, int lane_mask) {
   long bits = __builtin_bit_cast(long, value);
-  uint32_t low = (uint32_t)shuffle_xor((int)bits, lane_mask), high = (uint32_t)shuffle_xor((int)(bits >> 32), lane_mask);
+  uint32_t low = (uint32_t)shuffle_xor((int)bits, lane_mask),
+           high = (uint32_t)shuffle_xor((int)(bits >> 32), lane_mask);
   return __builtin_bit_cast(double, (long)((uint64_t)high << 32 | low));
 }
 DEVICE double warp_sum(double value) {
@@ -99,12 +111,15 @@ DEVICE void block_sync() { asm volatile("bar.sync 0;" ::: "memory"); }
 DEVICE bool block_any(bool predicate) {
   int result;
   asm volatile("{ .reg .pred p, q; setp.ne.s32 p, %1, 0; bar.red.or.pred q, 0, p; selp.s32 %0, 1, 0, q; }"
-               : "=r"(result) : "r"((int)predicate) : "memory");
+      : "=r"(result)
+      : "r"((int)predicate)
+      : "memory");
   return result;
 }
 DEVICE void warp_sync() { asm volatile("bar.warp.sync 0xffffffff;" ::: "memory"); }
 
-// The larger of what is there and value; of non-negative floats by their bits, NaN being the largest. Order does not change the result.
+// The larger of what is there and value; of non-negative floats by their bits, NaN being the largest. Order does not
+// change the result.
 DEVICE void max_to(uint32_t* target, uint32_t value) {
   asm volatile("red.global.max.u32 [%0], %1;" ::"l"(target), "r"(value) : "memory");
 }
@@ -159,12 +174,18 @@ DEVICE double logarithm(double x) {  // x positive and normal
   return multiply_add((double)exponent, 6.93147180369123816490e-01, 2 * f + low);
 }
 
-struct alignas(16) Int4 { int x, y, z, w; };
-struct alignas(16) Float4 { float x, y, z, w; };
-struct alignas(8) Int2 { int x, y; };
+struct alignas(16) Int4 {
+  int x, y, z, w;
+};
+struct alignas(16) Float4 {
+  float x, y, z, w;
+};
+struct alignas(8) Int2 {
+  int x, y;
+};
 
-// Vector loads of what the kernel does not write. The compiler takes loads of structs apart, and joins the pieces with those of other
-// branches: then one load waits for another.
+// Vector loads of what the kernel does not write. The compiler takes loads of structs apart, and joins the pieces with
+// those of other branches: then one load waits for another.
 DEVICE Float4 load_four(const float* from) {
   Float4 v;
   asm("ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(from));
@@ -186,7 +207,9 @@ DEVICE Int2 load_two(const void* from) {
   return v;
 }
 // Eight values at `from`, which is aligned to 16 bytes, as they lie in memory.
-template <class T> struct Packed { uint32_t words[2 * sizeof(T)]; };
+template <class T> struct Packed {
+  uint32_t words[2 * sizeof(T)];
+};
 template <class T> DEVICE Packed<T> load_eight(const T* from) {
   Packed<T> p;
 #pragma unroll
@@ -198,7 +221,9 @@ template <class T> DEVICE Packed<T> load_eight(const T* from) {
 }
 // Entry j of them.
 DEVICE float value(const Packed<float>& p, int j) { return as_float((int)p.words[j]); }
-DEVICE float value(const Packed<BFloat>& p, int j) { return j % 2 ? high_bf16(p.words[j / 2]) : low_bf16(p.words[j / 2]); }
+DEVICE float value(const Packed<BFloat>& p, int j) {
+  return j % 2 ? high_bf16(p.words[j / 2]) : low_bf16(p.words[j / 2]);
+}
 // Four values, aligned to that many, of what the kernel may write as well; they stay packed until they are used.
 struct FourFloats {
   uint32_t words[4];
@@ -211,13 +236,13 @@ struct FourBFloats {
 DEVICE FourFloats load_four_of(const float* from) {
   Int4 v = *(const Int4*)from;
   FourFloats f{{(uint32_t)v.x, (uint32_t)v.y, (uint32_t)v.z, (uint32_t)v.w}};
-  for (uint32_t& word : f.words) settle(word);
+  for (uint32_t& word : f.words) fence_operand(word);
   return f;
 }
 DEVICE FourBFloats load_four_of(const BFloat* from) {
   Int2 v = *(const Int2*)from;
   FourBFloats f{{(uint32_t)v.x, (uint32_t)v.y}};
-  for (uint32_t& word : f.words) settle(word);
+  for (uint32_t& word : f.words) fence_operand(word);
   return f;
 }
 
@@ -227,21 +252,28 @@ DEVICE void store_eight(float* to, const float (&x)[8]) {
   *(Float4*)(to + 4) = Float4{x[4], x[5], x[6], x[7]};
 }
 DEVICE void store_eight(BFloat* to, const float (&x)[8]) {
-  *(Int4*)to = Int4{(int)pack_bf16(x[0], x[1]), (int)pack_bf16(x[2], x[3]), (int)pack_bf16(x[4], x[5]), (int)pack_bf16(x[6], x[7])};
+  *(Int4*)to = Int4{
+      (int)pack_bf16(x[0], x[1]), (int)pack_bf16(x[2], x[3]), (int)pack_bf16(x[4], x[5]), (int)pack_bf16(x[6], x[7])};
 }
 
-// Copies from global to shared memory that go on by themselves: a thread sees what it copied itself once it has waited for the group.
+// Copies from global to shared memory that go on by themselves: a thread sees what it copied itself once it has waited
+// for the group.
 DEVICE uint32_t shared_address(const void* pointer) {
   uint32_t address;
   asm("{ .reg .u64 q; cvta.to.shared.u64 q, %1; cvt.u32.u64 %0, q; }" : "=r"(address) : "l"(pointer));
   return address;
 }
 template <int kBytes> DEVICE void copy_async(void* to, const void* from) {
-  if constexpr (kBytes == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
-  else asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to)), "l"(from), "n"(kBytes) : "memory");
+  if constexpr (kBytes == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to)), "l"(from), "n"(kBytes)
+        : "memory");
 }
 DEVICE void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int kPending> DEVICE void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory"); }
+template <int kPending> DEVICE void copies_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
 
 // From four words of eight nibbles the four planes: bit 4 n + k of plane b is bit b of nibble n of word k.
 DEVICE void separate(uint32_t (&x)[4]) {

@@ -1,14 +1,16 @@
-// What happens row by row around the linears: looking tokens up, normalising and quantizing the residual stream, the outputs of
-// linears that were multiplied in floats or whose keys are shifted, and expanding bits into floats.
+// What happens row by row around the linears: looking tokens up, normalising and quantizing the residual stream, the
+// outputs of linears that were multiplied in floats or whose keys are shifted, and expanding bits into floats.
 #include "shift.cuh"
 
 // Bit c of a row of packed words.
 DEVICE uint32_t bit_at(const uint32_t* row, int c) { return row[c / 32] >> (c % 32) & 1; }
 DEVICE float sign_at(const uint32_t* row, int c) { return bit_at(row, c) ? 1.0f : -1.0f; }
 
-// A block per row of x: the effective weight of the row's token. `failure` gets 1 + row where a token is outside the vocabulary.
-KERNEL(elementwise float, 256) void embed(float* x, const int* tokens, const uint32_t* signs, int words,
-    const float* mixed, int width, int vocab, int* failure) {
+// A block per row of x: the effective weight of the row's token. `failure` gets 1 + row where a token is outside the
+// vocabulary.
+KERNEL(elementwise float, 256)
+void embed(float* x, const int* tokens, const uint32_t* signs, int words, const float* mixed, int width, int vocab,
+    int* failure) {
   long row = blockIdx.x;
   int token = tokens[row];
   if (token < 0 || token >= vocab) {
@@ -28,9 +30,9 @@ DEVICE double reciprocal_rms(const float* x, int width, double eps) {
   return 1.0 / __builtin_sqrt(warp_sum(sum) / (double)width + eps);
 }
 
-// The level of v on the 2^bits mid-rise levels of [-2.5, 2.5]: round(v / step - 1/2), ties to even, from the lowest level 0, which is also
-// that of NaN.
-// Dividing is slow, so it is done only where the product with 1 / step could round to another side.
+// The level of v on the 2^bits mid-rise levels of [-2.5, 2.5]: round(v / step - 1/2), ties to even, from the lowest
+// level 0, which is also that of NaN. Dividing is slow, so it is done only where the product with 1 / step could round
+// to another side.
 DEVICE int level(double v, double step, double inverse, double half) {
   double q = v * inverse - 0.5, rounded = round_even(q), off = q - rounded;
   if (__builtin_fabs(__builtin_fabs(off) - 0.5) < 1e-9) rounded = round_even(v / step - 0.5);
@@ -38,8 +40,8 @@ DEVICE int level(double v, double step, double inverse, double half) {
   return !(index > 0) ? 0 : index >= 2 * half - 1 ? (int)(2 * half - 1) : (int)index;
 }
 
-// Which of two bits, or which level, gain * x * rms becomes. Float32 decides where it is far enough from every border, float64 where it
-// is not, so that what decides is the float32 input alone.
+// Which of two bits, or which level, gain * x * rms becomes. Float32 decides where it is far enough from every border,
+// float64 where it is not, so that what decides is the float32 input alone.
 template <int kBits> struct Reader {
   double rms, half, step, inverse;
   float rms_float, scale, half_float;
@@ -52,15 +54,19 @@ template <int kBits> struct Reader {
       bool finite = (gain != 0) & (__builtin_fabsf(gain) <= 3.4028235e38f);
       return x * (finite ? __builtin_copysignf(1.0f, gain) : gain) >= 0;  // gain * x may be too small for float32
     }
-    constexpr float kMagic = 12582912.0f;  // its unit is 1: adding it rounds, ties to even, and leaves the integer in the low bits
-    float q = __nvvm_fmin_f(max(gain * (x * rms_float) * scale - 0.5f, -half_float), half_float - 1), shifted = q + kMagic;
+    constexpr float kMagic =
+        12582912.0f;  // its unit is 1: adding it rounds, ties to even, and leaves the integer in the low bits
+    float q = __nvvm_fmin_f(max(gain * (x * rms_float) * scale - 0.5f, -half_float), half_float - 1),
+          shifted = q + kMagic;
     float off = q - (shifted - kMagic);
-    if (__builtin_fabsf(__builtin_fabsf(off) - 0.5f) < 1e-4f) return level((double)gain * (double)x * rms, step, inverse, half);
+    if (__builtin_fabsf(__builtin_fabsf(off) - 0.5f) < 1e-4f)
+      return level((double)gain * (double)x * rms, step, inverse, half);
     return as_int(shifted + half_float);
   }
 };
 
-// Word k of a lane in lane k of eight, and word k of that lane here, whatever k: nibbles exchanged as in an 8 x 8 matrix.
+// Word k of a lane in lane k of eight, and word k of that lane here, whatever k: nibbles exchanged as in an 8 x 8
+// matrix.
 DEVICE uint32_t transpose_nibbles(uint32_t x, int lane) {
   uint32_t y = (uint32_t)shuffle_xor((int)x, 1);
   x = lane & 1 ? (x & 0xf0f0f0f0u) | (y >> 4 & 0x0f0f0f0fu) : (x & 0x0f0f0f0fu) | (y << 4 & 0xf0f0f0f0u);
@@ -68,11 +74,12 @@ DEVICE uint32_t transpose_nibbles(uint32_t x, int lane) {
   return (uint32_t)__nvvm_prmt(x, shuffle_xor((int)x, 4), lane & 4 ? 0x3276 : 0x5410);
 }
 
-// A warp per row of up to 1,024 values, whole words of four lanes' fours: planes of 2 to 4 bits, and the rows' weighted popcounts. A
-// lane has fours of columns, 128 apart. Levels are packed as nibbles, separated into planes within the lane, and exchanged among eight
-// lanes, each of which gets one chunk's word.
-KERNEL(elementwise float, 256) void normalize_levels(const float* x, const float* gain, int rows, int width,
-    double eps, int bits, uint32_t* out, int words, long plane_words, int* popcounts) {
+// A warp per row of up to 1,024 values, whole words of four lanes' fours: planes of 2 to 4 bits, and the rows' weighted
+// popcounts. A lane has fours of columns, 128 apart. Levels are packed as nibbles, separated into planes within the
+// lane, and exchanged among eight lanes, each of which gets one chunk's word.
+KERNEL(elementwise float, 256)
+void normalize_levels(const float* x, const float* gain, int rows, int width, double eps, int bits, uint32_t* out,
+    int words, long plane_words, int* popcounts) {
   constexpr int kFours = 8;
   constexpr float kMagic = 12582912.0f;  // see Reader
   int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -90,7 +97,7 @@ KERNEL(elementwise float, 256) void normalize_levels(const float* x, const float
     for (int j = 0; j < 4; j++) squares = multiply_add((double)value[i][j], (double)value[i][j], squares);
 #pragma unroll
   for (int i = 0; i < kFours; i++)
-    for (uint32_t& word : value[i].words) settle(word);  // nobody needs them as float64 again
+    for (uint32_t& word : value[i].words) fence_operand(word);  // nobody needs them as float64 again
   double rms = 1.0 / __builtin_sqrt(warp_sum(squares) / (double)width + eps);
   double half = (double)(1 << (bits - 1)), step = 2.5 / half, inverse = half / 2.5;
   float factor = (float)(rms * inverse), low = -(float)half, high = (float)half - 1, base = kMagic + (float)half;
@@ -103,14 +110,16 @@ KERNEL(elementwise float, 256) void normalize_levels(const float* x, const float
       bool border = false;
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        float q = __nvvm_fmin_f(max(by[j] * (value[i][j] * factor) - 0.5f, low), high), shifted = q + kMagic, off = q - (shifted - kMagic);
+        float q = __nvvm_fmin_f(max(by[j] * (value[i][j] * factor) - 0.5f, low), high), shifted = q + kMagic,
+              off = q - (shifted - kMagic);
         border |= __builtin_fabsf(__builtin_fabsf(off) - 0.5f) < 1e-4f;
         index[j] = (uint32_t)as_int(shifted - kMagic + base);
       }
       if (ballot(border)) {
 #pragma unroll
         for (int j = 0; j < 4; j++)
-          index[j] = (uint32_t)as_int(kMagic) + (uint32_t)level((double)by[j] * (double)value[i][j] * rms, step, inverse, half);
+          index[j] = (uint32_t)as_int(kMagic) +
+                     (uint32_t)level((double)by[j] * (double)value[i][j] * rms, step, inverse, half);
       }
     } else {
 #pragma unroll
@@ -134,9 +143,10 @@ KERNEL(elementwise float, 256) void normalize_levels(const float* x, const float
   if (lane == 0) popcounts[row] = count;
 }
 
-// A warp per row: planes of Q(gain * x / rms(x)), and the rows' weighted popcounts. Rows of up to 1,024 values stay in registers.
-template <int kBits> DEVICE void normalize_row(const float* x, const float* gain, int width, double eps, int bits, uint32_t* out,
-                                               int words, long plane_words, int* popcount_out) {
+// A warp per row: planes of Q(gain * x / rms(x)), and the rows' weighted popcounts. Rows of up to 1,024 values stay in
+// registers.
+template <int kBits> DEVICE void normalize_row(const float* x, const float* gain, int width, double eps, int bits,
+    uint32_t* out, int words, long plane_words, int* popcount_out) {
   constexpr int kHeld = 32;
   int lane = threadIdx.x % 32, count = 0;
   float held[kHeld];
@@ -183,8 +193,9 @@ template <int kBits> DEVICE void normalize_row(const float* x, const float* gain
   if (lane == 0) *popcount_out = count;
 }
 
-KERNEL(elementwise float, 256) void normalize(const float* x, const float* gain, int rows, int width, double eps,
-    int bits, uint32_t* out, int words, long plane_words, int* popcounts) {
+KERNEL(elementwise float, 256)
+void normalize(const float* x, const float* gain, int rows, int width, double eps, int bits, uint32_t* out, int words,
+    long plane_words, int* popcounts) {
   int row = blockIdx.x * 8 + threadIdx.x / 32;
   if (row >= rows) return;
   x += (long)row * width;
@@ -194,13 +205,14 @@ KERNEL(elementwise float, 256) void normalize(const float* x, const float* gain,
   else normalize_row<8>(x, gain, width, eps, bits, out, words, plane_words, popcounts + row);
 }
 
-KERNEL(elementwise float, 256) void normalize_floats(const float* x, const float* gain, int rows, int width,
-    double eps, float* out) {
+KERNEL(elementwise float, 256)
+void normalize_floats(const float* x, const float* gain, int rows, int width, double eps, float* out) {
   int row = blockIdx.x * 8 + threadIdx.x / 32;
   if (row >= rows) return;
   x += (long)row * width;
   double rms = reciprocal_rms(x, width, eps);
-  for (int c = threadIdx.x % 32; c < width; c += 32) out[(long)row * width + c] = (float)((double)gain[c] * (double)x[c] * rms);
+  for (int c = threadIdx.x % 32; c < width; c += 32)
+    out[(long)row * width + c] = (float)((double)gain[c] * (double)x[c] * rms);
 }
 
 // The sum over a block of 256 threads, in every thread; `room` alternates between two pieces of shared memory.
@@ -215,15 +227,16 @@ DEVICE double block_sum(double value, double* room) {
 }
 
 DEVICE void store_four_of(float* to, const float (&x)[4]) { *(Float4*)to = Float4{x[0], x[1], x[2], x[3]}; }
-DEVICE void store_four_of(BFloat* to, const float (&x)[4]) { *(Int2*)to = Int2{(int)pack_bf16(x[0], x[1]), (int)pack_bf16(x[2], x[3])}; }
+DEVICE void store_four_of(BFloat* to, const float (&x)[4]) {
+  *(Int2*)to = Int2{(int)pack_bf16(x[0], x[1]), (int)pack_bf16(x[2], x[3])};
+}
 
-// With a = gain * x * r and da the gradient where |a| <= limit: dx += r * (da*gain - x * r²/d * Σ da*gain*x), and the block's part of
-// dGain = Σ da*x*r over its rows goes to partial [gridDim.x][width]. A warp per row of up to 1,024 values, a multiple of 4, aligned to
-// 16 bytes; a lane has fours of columns, 128 apart. Float32 decides what
-// passes where no lane is near the border, float64 where one is.
-template <class T>
-DEVICE void normalize_backward_rows(T* dx, float* partial, const T* dout, const float* x, const float* gain, int rows, int width,
-                                    double eps, float limit) {
+// With a = gain * x * r and da the gradient where |a| <= limit: dx += r * (da*gain - x * r²/d * Σ da*gain*x), and the
+// block's part of dGain = Σ da*x*r over its rows goes to partial [gridDim.x][width]. A warp per row of up to 1,024
+// values, a multiple of 4, aligned to 16 bytes; a lane has fours of columns, 128 apart. Float32 decides what passes
+// where no lane is near the border, float64 where one is.
+template <class T> DEVICE void normalize_backward_rows(T* dx, float* partial, const T* dout, const float* x,
+    const float* gain, int rows, int width, double eps, float limit) {
   constexpr int kFours = 8, kWarps = 4;
   __shared__ float sums[kWarps][128 * kFours];
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -245,7 +258,7 @@ DEVICE void normalize_backward_rows(T* dx, float* partial, const T* dout, const 
       for (int j = 0; j < 4; j++) squares = multiply_add((double)value[i][j], (double)value[i][j], squares);
 #pragma unroll
     for (int i = 0; i < kFours; i++) {
-      for (uint32_t& word : value[i].words) settle(word);  // nobody needs them as float64 again
+      for (uint32_t& word : value[i].words) fence_operand(word);  // nobody needs them as float64 again
       if (128 * i + 4 * lane < width) before[i] = load_four_of(dx + at + 128 * i);
     }
     double rms = 1.0 / __builtin_sqrt(warp_sum(squares) / (double)width + eps);
@@ -263,7 +276,8 @@ DEVICE void normalize_backward_rows(T* dx, float* partial, const T* dout, const 
       }
       if (ballot(border)) {
 #pragma unroll
-        for (int j = 0; j < 4; j++) pass[j] = __builtin_fabs((double)by[j] * (double)value[i][j] * rms) <= (double)limit;
+        for (int j = 0; j < 4; j++)
+          pass[j] = __builtin_fabs((double)by[j] * (double)value[i][j] * rms) <= (double)limit;
       }
 #pragma unroll
       for (int j = 0; j < 4; j++) {
@@ -295,9 +309,8 @@ DEVICE void normalize_backward_rows(T* dx, float* partial, const T* dout, const 
 }
 
 // The same for any row of up to 256 kPer values: a block per row, rows blockIdx.x, + gridDim.x, ...
-template <int kPer, class T>
-DEVICE void normalize_backward_any(T* dx, float* partial, const T* dout, const float* x, const float* gain, int rows, int width,
-                                   double eps, float limit) {
+template <int kPer, class T> DEVICE void normalize_backward_any(T* dx, float* partial, const T* dout, const float* x,
+    const float* gain, int rows, int width, double eps, float limit) {
   __shared__ double room[2][2][8];
   float dgain[kPer] = {};
   int turn = 0;
@@ -329,18 +342,21 @@ DEVICE void normalize_backward_any(T* dx, float* partial, const T* dout, const f
   }
 }
 
-#define NORMALIZE_BACKWARD_KERNELS(type, T)                                                                           \
-  KERNEL(elementwise float, 128, 3) void normalize_backward_##type(T* dx, float* partial, const T* dout,              \
-      const float* x, const float* gain, int rows, int width, double eps, float limit) {                              \
-    normalize_backward_rows(dx, partial, dout, x, gain, rows, width, eps, limit);                                     \
-  }                                                                                                                   \
-  KERNEL(elementwise float, 256) void normalize_backward_16_##type(T* dx, float* partial, const T* dout,              \
-      const float* x, const float* gain, int rows, int width, double eps, float limit) {                              \
-    normalize_backward_any<16>(dx, partial, dout, x, gain, rows, width, eps, limit);                                  \
-  }                                                                                                                   \
-  KERNEL(elementwise float, 256) void normalize_backward_64_##type(T* dx, float* partial, const T* dout,              \
-      const float* x, const float* gain, int rows, int width, double eps, float limit) {                              \
-    normalize_backward_any<64>(dx, partial, dout, x, gain, rows, width, eps, limit);                                  \
+#define NORMALIZE_BACKWARD_KERNELS(type, T)                                                                            \
+  KERNEL(elementwise float, 128, 3)                                                                                    \
+  void normalize_backward_##type(T* dx, float* partial, const T* dout, const float* x, const float* gain, int rows,    \
+      int width, double eps, float limit) {                                                                            \
+    normalize_backward_rows(dx, partial, dout, x, gain, rows, width, eps, limit);                                      \
+  }                                                                                                                    \
+  KERNEL(elementwise float, 256)                                                                                       \
+  void normalize_backward_16_##type(T* dx, float* partial, const T* dout, const float* x, const float* gain, int rows, \
+      int width, double eps, float limit) {                                                                            \
+    normalize_backward_any<16>(dx, partial, dout, x, gain, rows, width, eps, limit);                                   \
+  }                                                                                                                    \
+  KERNEL(elementwise float, 256)                                                                                       \
+  void normalize_backward_64_##type(T* dx, float* partial, const T* dout, const float* x, const float* gain, int rows, \
+      int width, double eps, float limit) {                                                                            \
+    normalize_backward_any<64>(dx, partial, dout, x, gain, rows, width, eps, limit);                                   \
   }
 NORMALIZE_BACKWARD_KERNELS(float32, float)
 NORMALIZE_BACKWARD_KERNELS(bfloat16, BFloat)
@@ -356,9 +372,9 @@ DEVICE float shifted(const float* y, long stride, long row, int c, const Shift& 
 }
 
 // A warp per row: bits u >= 0 to sign, with popcounts, and |u| <= 1 to pass unless that is null.
-KERNEL(elementwise float, 256) void emit_signs(const float* y, long stride, const float* alpha, const float* theta,
-    int rows, int width, const __grid_constant__ Shift shift, uint32_t* sign, uint32_t* pass, int words,
-    int* popcounts) {
+KERNEL(elementwise float, 256)
+void emit_signs(const float* y, long stride, const float* alpha, const float* theta, int rows, int width,
+    const __grid_constant__ Shift shift, uint32_t* sign, uint32_t* pass, int words, int* popcounts) {
   int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, count = 0;
   if (row >= rows) return;
   for (int w = 0; 32 * w < width; w++) {
@@ -375,8 +391,9 @@ KERNEL(elementwise float, 256) void emit_signs(const float* y, long stride, cons
 }
 
 // out = residual + u, or u where residual is null; u is y itself where alpha is null. out may be residual.
-KERNEL(elementwise float, 256) void emit_add(float* out, const float* residual, const float* y, long stride,
-    const float* alpha, const float* theta, long count, int width) {
+KERNEL(elementwise float, 256)
+void emit_add(float* out, const float* residual, const float* y, long stride, const float* alpha, const float* theta,
+    long count, int width) {
   for (long i = blockIdx.x * 256l + threadIdx.x; i < count; i += gridDim.x * 256l) {
     int c = (int)(i % width);
     float u = y[i / width * stride + c];
@@ -387,27 +404,30 @@ KERNEL(elementwise float, 256) void emit_add(float* out, const float* residual, 
 
 // out = y rounded to bfloat16.
 KERNEL(elementwise float, 256) void emit_bfloats(BFloat* out, const float* y, long stride, long count, int width) {
-  for (long i = blockIdx.x * 256l + threadIdx.x; i < count; i += gridDim.x * 256l) write(out + i, y[i / width * stride + i % width]);
+  for (long i = blockIdx.x * 256l + threadIdx.x; i < count; i += gridDim.x * 256l)
+    write(out + i, y[i / width * stride + i % width]);
 }
 
 // out = scale_r * s, for sums of any size.
 template <class T> DEVICE void emit_integers(T* out, const int* s, const float* scale, long count, int width) {
-  for (long i = blockIdx.x * 256l + threadIdx.x; i < count; i += gridDim.x * 256l) write(out + i, scale[i / width] * (float)s[i]);
+  for (long i = blockIdx.x * 256l + threadIdx.x; i < count; i += gridDim.x * 256l)
+    write(out + i, scale[i / width] * (float)s[i]);
 }
-KERNEL(elementwise float, 256) void emit_integers_float32(float* out, const int* s, const float* scale, long count,
-    int width) {
+KERNEL(elementwise float, 256)
+void emit_integers_float32(float* out, const int* s, const float* scale, long count, int width) {
   emit_integers(out, s, scale, count, width);
 }
-KERNEL(elementwise float, 256) void emit_integers_bfloat16(BFloat* out, const int* s, const float* scale, long count,
-    int width) {
+KERNEL(elementwise float, 256)
+void emit_integers_bfloat16(BFloat* out, const int* s, const float* scale, long count, int width) {
   emit_integers(out, s, scale, count, width);
 }
 
 // ---- Bits as floats, for products with floats ----
 
 // out[r][c] = factor_r * Σ_p 2^p s_p, times unit; factor may be null.
-KERNEL(elementwise float, 256) void expand(const uint32_t* bits, int rows, int columns, int planes, int words,
-    long plane_words, float unit, const float* factor, float* out) {
+KERNEL(elementwise float, 256)
+void expand(const uint32_t* bits, int rows, int columns, int planes, int words, long plane_words, float unit,
+    const float* factor, float* out) {
   long row = blockIdx.x;
   float f = factor ? factor[row] * unit : unit;
   for (int c = threadIdx.x; c < columns; c += 256) {

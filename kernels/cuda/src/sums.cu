@@ -1,5 +1,5 @@
-// Sums, clearing, the optimizer, and gradients of looked-up rows: everything that is elementwise over parameters or reduces.
-// Sums are taken in an order that depends on sizes alone.
+// Sums, clearing, the optimizer, and gradients of looked-up rows: everything that is elementwise over parameters or
+// reduces. Sums are taken in an order that depends on sizes alone.
 
 DEVICE double block_sum(double value) {
   __shared__ double room[32];
@@ -14,7 +14,8 @@ DEVICE double block_sum(double value) {
 // partial[block] = Σ x, or Σ x² when square, over the block's elements.
 KERNEL(optimizer float, 256) void sum_blocks(const float* x, long n, int square, double* partial) {
   double sum = 0;
-  for (long i = blockIdx.x * 256l + threadIdx.x; i < n; i += gridDim.x * 256l) sum += square ? (double)x[i] * (double)x[i] : (double)x[i];
+  for (long i = blockIdx.x * 256l + threadIdx.x; i < n; i += gridDim.x * 256l)
+    sum += square ? (double)x[i] * (double)x[i] : (double)x[i];
   sum = block_sum(sum);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
@@ -42,7 +43,8 @@ KERNEL(rounding, 256) void add_columns(const float* partial, int rows, int colum
 }
 
 KERNEL(copies) void set_scalars(Scalars* to, const __grid_constant__ Scalars from) {
-  for (int i = threadIdx.x; i < (int)sizeof(Scalars) / 4; i += blockDim.x) ((uint32_t*)to)[i] = ((const uint32_t*)&from)[i];
+  for (int i = threadIdx.x; i < (int)sizeof(Scalars) / 4; i += blockDim.x)
+    ((uint32_t*)to)[i] = ((const uint32_t*)&from)[i];
 }
 
 // ---- AdamW (Loshchilov and Hutter 2019) ----
@@ -63,7 +65,8 @@ KERNEL(optimizer float, 256) void adamw(const __grid_constant__ Adam a, const Sc
     if (!(clip < 1)) clip = clip >= 1 ? 1 : clip;
   }
   float factor = (float)clip;
-  float keep = (float)(1 - scalars->learning_rate * a.decay), rate = (float)(scalars->learning_rate / scalars->correction1);
+  float keep = (float)(1 - scalars->learning_rate * a.decay),
+        rate = (float)(scalars->learning_rate / scalars->correction1);
   float root = (float)(1 / __builtin_sqrt(scalars->correction2));
   float* target = a.master ? a.master : a.param;
   for (long i = blockIdx.x * 256l + threadIdx.x; i < a.n; i += gridDim.x * 256l) {
@@ -80,8 +83,8 @@ KERNEL(optimizer float, 256) void adamw(const __grid_constant__ Adam a, const Sc
 
 // ---- Gradients of looked-up rows ----
 
-// next[i] is the next row with row i's token, or n; later[j] = 1 where an earlier row has row j's token. A thread per row looks
-// through the rows after it.
+// next[i] is the next row with row i's token, or n; later[j] = 1 where an earlier row has row j's token. A thread per
+// row looks through the rows after it.
 KERNEL(elementwise, 256) void chain_tokens(const int* tokens, int n, int* next, int* later) {
   constexpr int kTile = 1024;
   __shared__ alignas(16) int tile[kTile];
@@ -120,10 +123,10 @@ KERNEL(elementwise, 256) void chain_jumps(const int* next, int n, int* jumps) {
   }
 }
 
-// A block per row that is its token's first: adds the gradients of all rows with this token, in their order. The chain is followed
-// kJump rows at a time, for every link costs a wait for memory.
-template <class T>
-DEVICE void embed_backward(float* dweight, const T* dx, const int* tokens, const int* jumps, const int* later, int n, int width) {
+// A block per row that is its token's first: adds the gradients of all rows with this token, in their order. The chain
+// is followed kJump rows at a time, for every link costs a wait for memory.
+template <class T> DEVICE void embed_backward(
+    float* dweight, const T* dx, const int* tokens, const int* jumps, const int* later, int n, int width) {
   if (later[blockIdx.x]) return;
   float* row = dweight + (long)tokens[blockIdx.x] * width;
   bool aligned = width % 4 == 0 && (((long)row | (long)dx) & 15) == 0;
@@ -171,11 +174,13 @@ DEVICE void embed_backward(float* dweight, const T* dx, const int* tokens, const
   }
 }
 
-KERNEL(elementwise float, 256, 3) void embed_backward_float32(float* dweight, const float* dx, const int* tokens,
-    const int* jumps, const int* later, int n, int width) {
+KERNEL(elementwise float, 256, 3)
+void embed_backward_float32(
+    float* dweight, const float* dx, const int* tokens, const int* jumps, const int* later, int n, int width) {
   embed_backward(dweight, dx, tokens, jumps, later, n, width);
 }
-KERNEL(elementwise float, 256, 3) void embed_backward_bfloat16(float* dweight, const BFloat* dx, const int* tokens,
-    const int* jumps, const int* later, int n, int width) {
+KERNEL(elementwise float, 256, 3)
+void embed_backward_bfloat16(
+    float* dweight, const BFloat* dx, const int* tokens, const int* jumps, const int* later, int n, int width) {
   embed_backward(dweight, dx, tokens, jumps, later, n, width);
 }
