@@ -27,7 +27,8 @@ func (l *launcher) announceSources(ctx context.Context) error {
 		return err
 	}
 	for i, s := range l.sources {
-		added := event.SourceAdded{Name: s.Name, Path: s.Location, Digest: s.Digest, Size: s.Size, Version: s.Version, Parameters: s.Parameters}
+		added := event.SourceAdded{Name: s.Name, Path: s.Location, Digest: s.Digest, Size: s.Size, Version: s.Version,
+			Parameters: s.Parameters}
 		if err := l.announce(ctx, announcer, event.Part{Index: i, Count: len(l.sources)}, added); err != nil {
 			return err
 		}
@@ -35,8 +36,8 @@ func (l *launcher) announceSources(ctx context.Context) error {
 	return nil
 }
 
-// beganIn names the data directory by the name that it had when the run began:
-// a directory that was moved is still the run's.
+// beganIn names the data directory by the name that it had when the run began: a directory that was moved is still the
+// run's.
 func (l *launcher) beganIn() (string, error) {
 	before, err := journal.Bodies[event.RunStarted](l.journal, l.run)
 	if err != nil || len(before) == 0 {

@@ -16,8 +16,7 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// barScreen keeps one line a stage at the bottom of a terminal; what happens
-// scrolls by above them.
+// barScreen keeps one line a stage at the bottom of a terminal; what happens scrolls by above them.
 type barScreen struct {
 	l   *launcher
 	out io.Writer
@@ -33,8 +32,8 @@ func newBarScreen(l *launcher, out *os.File) *barScreen {
 
 func (s *barScreen) header() { fmt.Fprint(s.out, headerText(s.l)) }
 
-// start puts the lines up; it waits for the first event, when there is a tracker. They are drawn anew with every refresh,
-// in the width that the terminal then has.
+// start puts the lines up; it waits for the first event, when there is a tracker. They are drawn anew with every
+// refresh, in the width that the terminal then has.
 func (s *barScreen) start() {
 	s.lines = mpb.New(mpb.WithOutput(s.out), mpb.WithRefreshRate(150*time.Millisecond))
 	for _, st := range s.l.stages {

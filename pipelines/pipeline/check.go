@@ -13,10 +13,11 @@ import (
 	"bitnet1/shared/run/param"
 )
 
-// checkReach makes sure that every stage has events to answer: the launcher's own, or those of a stage that has some. Of a
-// stage that does not say what it announces, anything may come.
+// checkReach makes sure that every stage has events to answer: the launcher's own, or those of a stage that has some.
+// Of a stage that does not say what it announces, anything may come.
 func checkReach(stages []plannedStage) error {
-	announced := map[string]bool{event.RunStarted{}.Kind(): true, event.SourceAdded{}.Kind(): true, event.JobFinished{}.Kind(): true}
+	announced := map[string]bool{event.RunStarted{}.Kind(): true, event.SourceAdded{}.Kind(): true,
+		event.JobFinished{}.Kind(): true}
 	for before := -1; before < len(announced); {
 		before = len(announced)
 		for _, s := range stages {
@@ -33,20 +34,23 @@ func checkReach(stages []plannedStage) error {
 	var problems []error
 	for _, s := range stages {
 		if !announced[s.Kind] {
-			problems = append(problems, fmt.Errorf("stage %s answers %s events, and no stage that is reached announces them: add such a stage to the pipeline file (%s describe prints what it answers and announces)", s.Name, s.Kind, s.Name))
+			problems = append(problems,
+				fmt.Errorf("stage %s answers %s events, and no stage that is reached announces them: add such a stage to the "+
+					"pipeline file (%s describe prints what it answers and announces)", s.Name, s.Kind, s.Name))
 		}
 	}
 	return errors.Join(problems...)
 }
 
-// checkCopyTasks compares the lengths that a copy task is described by: the source's, the shards' and that of what counts.
-// Without counted_targets a copy task is text like any other.
+// checkCopyTasks compares the lengths that a copy task is described by: the source's, the shards' and that of what
+// counts. Without counted_targets a copy task is text like any other.
 func checkCopyTasks(inputs []pipelinefile.Input, file *pipelinefile.File, fields map[string][]param.Field) error {
 	var sequence int
 	var counted []int
 	var tokenizer string
 	setting := map[string]string{} // STAGE.KEY by key
-	for key, into := range map[string]any{"sequence_length": &sequence, "counted_targets": &counted, "tokenizer": &tokenizer} {
+	for key, into := range map[string]any{"sequence_length": &sequence, "counted_targets": &counted,
+		"tokenizer": &tokenizer} {
 		stage, value, ok := file.Value(key, fields)
 		if !ok || json.Unmarshal(value, into) != nil {
 			return nil // stages of another kind, or a value that is complained of elsewhere
@@ -66,7 +70,8 @@ func checkCopyTasks(inputs []pipelinefile.Input, file *pipelinefile.File, fields
 		}
 		first, last := task.Length+1, 2*task.Length
 		if sequence != last+1 || !slices.Equal(counted, []int{first, last}) || tokenizer != task.Tokenizer() {
-			return fmt.Errorf("source %s: its length and symbols, a sequence of %d, the counted targets %v and the tokenizer %s do not belong together: "+
+			return fmt.Errorf("source %s: its length and symbols, a sequence of %d, the counted targets %v and the tokenizer "+
+				"%s do not belong together: "+
 				"give --set %s=%d --set %s=%d,%d --set %s=%s", in.Location, sequence, counted, tokenizer,
 				setting["sequence_length"], last+1, setting["counted_targets"], first, last, setting["tokenizer"], task.Tokenizer())
 		}

@@ -27,18 +27,24 @@ func TestMistakesAreFoundBeforeAnythingStarts(t *testing.T) {
 		args       []string
 		words      []string
 	}{
-		{"no stage announces", "stages: {train: {}}", nil, []string{"stage train answers dataset.sealed events", "train describe"}},
-		{"a chain without its first", "stages: {shard: {}, train: {}}", nil, []string{"stage shard answers tokens.written", "stage train"}},
+		{"no stage announces", "stages: {train: {}}", nil,
+			[]string{"stage train answers dataset.sealed events", "train describe"}},
+		{"a chain without its first", "stages: {shard: {}, train: {}}", nil,
+			[]string{"stage shard answers tokens.written", "stage train"}},
 		{"lengths of a copy task", "", []string{"--source", "copy:length=32", "pipelines/copy.yml"},
 			[]string{"--set shard.sequence_length=65 --set shard.counted_targets=33,64 --set tokenize.tokenizer=symbols-64"}},
-		{"symbols of a copy task", "", []string{"--source", "copy:symbols=8", "pipelines/copy.yml"}, []string{"--set tokenize.tokenizer=symbols-8"}},
+		{"symbols of a copy task", "", []string{"--source", "copy:symbols=8", "pipelines/copy.yml"},
+			[]string{"--set tokenize.tokenizer=symbols-8"}},
 		{"no checkpoint", "", []string{"--set", "train.init=go.mod", "pipelines/v76.yml"}, []string{"init: ", "go.mod"}},
-		{"a parameter as a flag", "", []string{"--steps", "10", "pipelines/v76.yml"}, []string{"-steps", "given as --set train.steps=10"}},
+		{"a parameter as a flag", "", []string{"--steps", "10", "pipelines/v76.yml"},
+			[]string{"-steps", "given as --set train.steps=10"}},
 		{"a parameter as a flag of two stages", "", []string{"pipelines/v76.yml", "--micro-tokens=9"},
 			[]string{"--set train.micro_tokens=9 or --set evaluate.micro_tokens=9 or --set probe.micro_tokens=9"}},
-		{"nearly a parameter", "", []string{"--learning-rat", "1", "pipelines/v76.yml"}, []string{"--set train.learning_rate=1"}},
+		{"nearly a parameter", "", []string{"--learning-rat", "1", "pipelines/v76.yml"},
+			[]string{"--set train.learning_rate=1"}},
 		{"without the stage", "", []string{"--set", "steps=10", "pipelines/v76.yml"}, []string{"e.g. train.steps=10"}},
-		{"a wrong value", "", []string{"--set", "train.steps=ten", "pipelines/v76.yml"}, []string{"--set train.steps=ten", "is not an integer"}},
+		{"a wrong value", "", []string{"--set", "train.steps=ten", "pipelines/v76.yml"},
+			[]string{"--set train.steps=ten", "is not an integer"}},
 		{"two files", "", []string{"pipelines/v75.yml", "pipelines/v76.yml"}, []string{"give one pipeline file"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -67,13 +73,16 @@ func TestMistakesAreFoundBeforeAnythingStarts(t *testing.T) {
 // What the message about a copy task advises is accepted, and so is what needs no advice.
 func TestCheckAcceptsWhatIsRight(t *testing.T) {
 	w := newWorld(t)
-	w.must("pipeline", "run", "--check", "pipelines/v76.yml", "--preset", "nano", "--set", "train.kshift_layers=[0,2]", "--set", "train.steps=1e3")
+	w.must("pipeline", "run", "--check", "pipelines/v76.yml", "--preset", "nano", "--set", "train.kshift_layers=[0,2]",
+		"--set", "train.steps=1e3")
 	w.must("pipeline", "run", "--check", "--source", "copy:symbols=8,length=32", "pipelines/copy.yml",
 		"--set", "shard.sequence_length=65", "--set", "shard.counted_targets=33,64", "--set", "tokenize.tokenizer=symbols-8")
-	w.must("pipeline", "run", "--check", w.write("stages: {tokenize: {filters: 'score >= 3, language = en'}}\nsources: [sample]\n"))
+	w.must("pipeline", "run", "--check",
+		w.write("stages: {tokenize: {filters: 'score >= 3, language = en'}}\nsources: [sample]\n"))
 	said := w.must("pipeline", "run", "--check", "--json", "pipelines/v76.yml")
 	var checked struct{ Stages []results.Declaration }
-	if err := json.Unmarshal([]byte(said), &checked); err != nil || len(checked.Stages) != 6 || len(checked.Stages[3].Results) == 0 || checked.Stages[3].Stage != "evaluate" {
+	if err := json.Unmarshal([]byte(said), &checked); err != nil || len(checked.Stages) != 6 ||
+		len(checked.Stages[3].Results) == 0 || checked.Stages[3].Stage != "evaluate" {
 		t.Errorf("%v, %s", err, said)
 	}
 	if _, err := os.Stat(w.data); err == nil {
@@ -116,14 +125,16 @@ func TestARefusedValueIsFound(t *testing.T) {
 	file := w.write("stages: {tokenize: , shard: , train: {\n    beta1: 3}}\n")
 	w.refuses(1, []string{"pipeline: stage train: batch_tokens is 0", "(given by --set train.batch_tokens=0)"},
 		"pipeline", "run", "--check", "--preset", "nano", "--set", "train.batch_tokens=0", "pipelines/v76.yml")
-	w.refuses(1, []string{"pipeline: stage train: ", "beta1", "(given by " + file + ":2)"}, "pipeline", "run", "--check", "--preset", "nano", file)
+	w.refuses(1, []string{"pipeline: stage train: ", "beta1", "(given by " + file + ":2)"}, "pipeline", "run", "--check",
+		"--preset", "nano", file)
 }
 
 // What keeps several jobs from being done is told once at the end.
 func TestACauseIsToldOnce(t *testing.T) {
 	w := newWorld(t)
 	o := w.run("pipeline", tiny("--set", "shard.validation_share=0", "--set", "train.steps=40")...)
-	if o.status != 1 || !strings.Contains(o.stderr, "4 jobs failed:") || strings.Count(o.stderr, "nothing to measure on") != 1 {
+	if o.status != 1 || !strings.Contains(o.stderr, "4 jobs failed:") ||
+		strings.Count(o.stderr, "nothing to measure on") != 1 {
 		t.Errorf("status %d: %s", o.status, o.stderr)
 	}
 }

@@ -20,7 +20,8 @@ func cleanCommand() *cli.Command {
 	return &cli.Command{
 		Name: "clean", Usage: "remove the data directory: all runs, artifacts and events",
 		Description: "Files that were in the directory before its first use, or that somebody else has put there, stay.",
-		Flags:       []cli.Flag{dataFlag(), &cli.BoolFlag{Name: "yes", Usage: "do it; without this flag it only says what would go"}},
+		Flags: []cli.Flag{dataFlag(),
+			&cli.BoolFlag{Name: "yes", Usage: "do it; without this flag it only says what would go"}},
 		Action: func(c *cli.Context) error {
 			dir := c.String("data")
 			ours, others, err := sortEntries(dir)

@@ -17,14 +17,16 @@ func TestCleanRemovesWhatTheProjectMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.must("pipeline", "sample")
-	if said := w.must("pipeline", "clean"); !strings.Contains(said, "would be removed") || !strings.Contains(said, "stay: books") {
+	if said := w.must("pipeline", "clean"); !strings.Contains(said, "would be removed") ||
+		!strings.Contains(said, "stay: books") {
 		t.Errorf("it says %q", said)
 	}
 	if _, err := os.Stat(filepath.Join(w.data, "sample")); err != nil {
 		t.Errorf("removed without --yes: %v", err)
 	}
 	w.must("pipeline", "clean", "--yes")
-	if left, err := filepath.Glob(filepath.Join(w.data, "*")); err != nil || len(left) != 1 || left[0] != filepath.Dir(own) {
+	if left, err := filepath.Glob(filepath.Join(w.data, "*")); err != nil || len(left) != 1 ||
+		left[0] != filepath.Dir(own) {
 		t.Errorf("left: %v, %v", left, err)
 	}
 
@@ -72,7 +74,8 @@ func TestCleanWaitsForAOneShot(t *testing.T) {
 	}
 	dataset := filepath.Join(w.data, "dataset")
 	w.must("shard", append(append([]string{"run", "--in"}, batches...), "--out", dataset, "--sequence-length", "64")...)
-	training := w.command("train", "run", "--in", filepath.Join(dataset, "manifest.json"), "--out", out, "--steps", "100000")
+	training := w.command("train", "run", "--in", filepath.Join(dataset, "manifest.json"), "--out", out, "--steps",
+		"100000")
 	log, err := training.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

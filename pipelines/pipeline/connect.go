@@ -45,8 +45,8 @@ func (l *launcher) restore(ctx context.Context) error {
 	return err
 }
 
-// checkDirectory makes sure that what a server of others has of this run was
-// made in this data directory: the journal and the artifacts are nowhere else.
+// checkDirectory makes sure that what a server of others has of this run was made in this data directory: the journal
+// and the artifacts are nowhere else.
 func (l *launcher) checkDirectory(ctx context.Context) error {
 	there, _, err := l.bus.History(ctx, l.run, "*.*", 0)
 	if err != nil {
@@ -60,19 +60,21 @@ func (l *launcher) checkDirectory(ctx context.Context) error {
 		}
 		if started, err := event.Into[event.RunStarted](k.Envelope); err == nil {
 			if began = cmp.Or(started.Data, began); began != here {
-				return fmt.Errorf("run %s was begun on this event server in %s, and this is %s: name that directory with --data, or give the run a name of its own with --run", l.run, began, here)
+				return fmt.Errorf("run %s was begun on this event server in %s, and this is %s: name that directory with --data, "+
+					"or give the run a name of its own with --run", l.run, began, here)
 			}
 		}
 		if ref, lacks := record.Lacks(l.store, k.Envelope); lacks {
-			return fmt.Errorf("the event server has events of run %s that were made in %s, but %s is not in %s (was it removed, or copied from elsewhere?): name another directory with --data, or give the run a name of its own with --run", l.run, began, ref, here)
+			return fmt.Errorf("the event server has events of run %s that were made in %s, but %s is not in %s (was it "+
+				"removed, or copied from elsewhere?): name another directory with --data, or give the run a "+
+				"name of its own with --run", l.run, began, ref, here)
 		}
 	}
 	return nil
 }
 
-// listenFirst creates the stages' consumers anew, before anything is announced.
-// All events of the run come to them again; what is done is answered from the
-// jobs' records, what failed or was interrupted is tried again at once.
+// listenFirst creates the stages' consumers anew, before anything is announced. All events of the run come to them
+// again; what is done is answered from the jobs' records, what failed or was interrupted is tried again at once.
 func (l *launcher) listenFirst(ctx context.Context) error {
 	for _, s := range l.stages {
 		if err := l.bus.Forget(ctx, l.listener(s)); err != nil {
@@ -89,8 +91,7 @@ func (l *launcher) listener(s plannedStage) bus.Listener {
 	return bus.Listener{Stage: s.Name, Run: l.run, Kind: s.Kind}
 }
 
-// forget removes the stages' consumers: the next launch makes them anew, and a
-// stream can only have so many.
+// forget removes the stages' consumers: the next launch makes them anew, and a stream can only have so many.
 func (l *launcher) forget() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -103,8 +104,7 @@ func (l *launcher) forget() {
 
 func (l *launcher) follow(ctx context.Context) error {
 	err := l.bus.Follow(ctx, l.run, func(k bus.Kept) {
-		// A stage in another language knows only the bus, which must not be the
-		// only copy of what it says.
+		// A stage in another language knows only the bus, which must not be the only copy of what it says.
 		if k.ID != "" {
 			if _, err := l.journal.Write(k.Envelope); err != nil {
 				l.unkept.Store(true)

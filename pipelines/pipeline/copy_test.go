@@ -14,10 +14,13 @@ func TestCopyTask(t *testing.T) {
 	w := newWorld(t)
 	all := messages(w.must("pipeline", "run", "--json", "--source", "copy:symbols=8,length=6,steps=4",
 		"--set", "tokenize.tokenizer=symbols-8", "--set", "shard.sequence_length=13", "--set", "shard.counted_targets=7,12",
-		"--set", "train.d=16", "--set", "train.heads=2", "--set", "train.layers=1", "--set", "train.ff=16", "--set", "train.steps=4", "--set", "train.warmup=0",
-		"--set", "train.batch_tokens=416", "--set", "train.micro_tokens=416", "--set", "probe.repeats=4", "pipelines/copy.yml"))
+		"--set", "train.d=16", "--set", "train.heads=2", "--set", "train.layers=1", "--set", "train.ff=16", "--set",
+		"train.steps=4", "--set", "train.warmup=0",
+		"--set", "train.batch_tokens=416", "--set", "train.micro_tokens=416", "--set", "probe.repeats=4",
+		"pipelines/copy.yml"))
 	if !slices.ContainsFunc(all, func(m message) bool {
-		return m.Type == "note" && strings.HasPrefix(m.Text, "train: checkpoint_every is 1000: the only checkpoint of the run's 4 steps")
+		return m.Type == "note" &&
+			strings.HasPrefix(m.Text, "train: checkpoint_every is 1000: the only checkpoint of the run's 4 steps")
 	}) {
 		t.Error("the launcher does not show what the trainer notes")
 	}
@@ -40,7 +43,8 @@ func TestCopyTask(t *testing.T) {
 	if report.Accuracy == nil || report.Sequences == 0 || report.Tokens != 5*report.Sequences {
 		t.Errorf("the evaluation says %s", b)
 	}
-	if o := w.run("pipeline", "run", "--source", "copy:symbol=8", "pipelines/copy.yml"); o.status == 0 || !strings.Contains(o.stderr, "the keys are symbols, length and steps") {
+	if o := w.run("pipeline", "run", "--source", "copy:symbol=8", "pipelines/copy.yml"); o.status == 0 ||
+		!strings.Contains(o.stderr, "the keys are symbols, length and steps") {
 		t.Errorf("a mistaken source: %+v", o)
 	}
 }

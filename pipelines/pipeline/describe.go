@@ -51,7 +51,8 @@ func describe(ctx context.Context, c *cli.Context, file *pipelinefile.File, name
 		return s, fmt.Errorf("stage %s: %w", name, err)
 	}
 	if err := json.Unmarshal(said, &s.Description); err != nil || s.Kind == "" {
-		return s, fmt.Errorf("stage %s: what %s is not a description (docs/pipelines.md says what one holds)", name, s.describedBy(name))
+		return s, fmt.Errorf("stage %s: what %s is not a description (docs/pipelines.md says what one holds)", name,
+			s.describedBy(name))
 	}
 	if s.Name != name {
 		return s, fmt.Errorf("stage %s: its program calls itself %s", name, s.Name)
@@ -79,13 +80,14 @@ func ownProgram(c *cli.Context, name string) (string, error) {
 	}
 	program := filepath.Join(dir, name)
 	if _, err := os.Stat(program); err != nil {
-		return "", fmt.Errorf("stage %s has no program %s: build it (task build), or say under commands how to start it", name, program)
+		return "", fmt.Errorf("stage %s has no program %s: build it (task build), or say under commands how to start it",
+			name, program)
 	}
 	return program, nil
 }
 
-// checkParameters has the stage's program check parameters, a JSON object, beyond their types. A stage that is described by
-// a file has no further check.
+// checkParameters has the stage's program check parameters, a JSON object, beyond their types. A stage that is
+// described by a file has no further check.
 func (s plannedStage) checkParameters(ctx context.Context, section []byte) error {
 	if _, ok := results.DescriptionFile(s.Name, s.command...); ok {
 		return nil

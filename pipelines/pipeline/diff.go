@@ -34,7 +34,8 @@ func diffRuns(c *cli.Context, j journal.Journal, a, b string) error {
 		for _, key := range differing(both) {
 			parameters[key] = []string{both[0].given[key], both[1].given[key]}
 		}
-		return json.NewEncoder(c.App.Writer).Encode(map[string]any{"type": "diff", "runs": []string{a, b}, "parameters": parameters})
+		return json.NewEncoder(c.App.Writer).Encode(
+			map[string]any{"type": "diff", "runs": []string{a, b}, "parameters": parameters})
 	}
 	width := columnsOf(c.App.Writer)
 	given := twoColumns("parameter", a, b)

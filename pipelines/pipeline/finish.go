@@ -52,11 +52,9 @@ func (l *launcher) wait(ctx context.Context, changed <-chan struct{}, gaveUp <-c
 	}
 }
 
-// answered reports whether the stages have answered everything that the server
-// has of the run, in this launch: an answer of an earlier one says nothing of
-// what was lost since. A stage announces what it makes before it acknowledges,
-// so nothing can follow when no stage has anything to answer and nothing was
-// announced while they were asked.
+// answered reports whether the stages have answered everything that the server has of the run, in this launch: an
+// answer of an earlier one says nothing of what was lost since. A stage announces what it makes before it acknowledges,
+// so nothing can follow when no stage has anything to answer and nothing was announced while they were asked.
 func (l *launcher) answered(ctx context.Context) (bool, error) {
 	if l.server != nil {
 		if err := l.server.Mend(); err != nil {
@@ -77,8 +75,8 @@ func (l *launcher) answered(ctx context.Context) (bool, error) {
 	return before == after && l.tracker.hasRead(after), err
 }
 
-// conclude ends the run when its files say that it is whole, and reports whether
-// they do. What the server has lost is announced again and the run goes on.
+// conclude ends the run when its files say that it is whole, and reports whether they do. What the server has lost is
+// announced again and the run goes on.
 func (l *launcher) conclude(ctx context.Context) (ended bool, err error) {
 	failed, stuck := l.tracker.failures()
 	if len(failed) > 0 || len(stuck) > 0 {
@@ -98,7 +96,8 @@ func (l *launcher) conclude(ctx context.Context) (ended bool, err error) {
 		return true, err
 	}
 	if gap != "" {
-		return true, fmt.Errorf("the stages have nothing left to do, but %s: give the same command again; a stage of your own announces job.finished before it acknowledges an event", gap)
+		return true, fmt.Errorf("the stages have nothing left to do, but %s: give the same command again; a stage of your "+
+			"own announces job.finished before it acknowledges an event", gap)
 	}
 	return true, l.announce(ctx, announcer, event.Part{}, event.RunFinished{Events: l.tracker.eventCount()})
 }

@@ -69,15 +69,16 @@ func TestEventsOfStrangers(t *testing.T) {
 	}
 }
 
-// A stage in Python has its line on the screen and its column in the table, and a rerun over the run that needs no launcher
-// shows the column too.
+// A stage in Python has its line on the screen and its column in the table, and a rerun over the run that needs no
+// launcher shows the column too.
 func TestAForeignStageHasAColumn(t *testing.T) {
 	python := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
 	if out, err := exec.Command(python, "-c", "import nats, msgpack").CombinedOutput(); err != nil {
 		t.Skipf("%s has no nats-py or no msgpack, which docs/examples/watch.py needs: %v %s", python, err, out)
 	}
 	w := newWorld(t)
-	file := w.write("stages: {tokenize: , shard: , train: , evaluate: , watch: }\ncommands: {watch: [" + python + ", docs/examples/watch.py]}\n")
+	file := w.write("stages: {tokenize: , shard: , train: , evaluate: , watch: }\ncommands: {watch: [" + python +
+		", docs/examples/watch.py]}\n")
 	args := tiny("--run", "r", "--set", "train.steps=40")
 	args = slices.DeleteFunc(append(args[:len(args)-1], file), func(a string) bool { return a == "--json" })
 	for i := len(args) - 1; i > 0; i-- { // the pipeline has no probe
@@ -86,7 +87,8 @@ func TestAForeignStageHasAColumn(t *testing.T) {
 		}
 	}
 	said := w.must("pipeline", args...)
-	for _, want := range []string{"checkpoint 40 watched", "  gain\n", "gain        how much less the loss is", "(bits/token; higher is better)"} {
+	for _, want := range []string{"checkpoint 40 watched", "  gain\n", "gain        how much less the loss is",
+		"(bits/token; higher is better)"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("%q is missing:\n%s", want, said)
 		}
@@ -123,7 +125,8 @@ func TestAFileDescribesAStage(t *testing.T) {
 	if !strings.Contains(said, `"stage":"count","answers":"source.added"`) || !strings.Contains(said, `"name":"words"`) {
 		t.Errorf("it says %s", said)
 	}
-	w.refuses(1, []string{"least: \"many\" is not an integer"}, "pipeline", "run", "--check", "--set", "count.least=many", file)
+	w.refuses(1, []string{"least: \"many\" is not an integer"}, "pipeline", "run", "--check", "--set", "count.least=many",
+		file)
 	if err := os.WriteFile(beside, []byte("{"), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -15,10 +15,12 @@ import (
 func gcCommand() *cli.Command {
 	return &cli.Command{
 		Name: "gc", Usage: "free the artifacts that no run names and no unfinished job needs",
-		Description: "Without --yes it only says what would go. A data directory that a program uses is left alone.\n\nExample:\n   pipeline gc --keep-checkpoints 2 --yes",
+		Description: "Without --yes it only says what would go. A data directory that a program uses is left alone.\n\n" +
+			"Example:\n   pipeline gc --keep-checkpoints 2 --yes",
 		Flags: []cli.Flag{
 			dataFlag(), jsonFlag(), &cli.BoolFlag{Name: "yes", Usage: "do it"},
-			&cli.IntFlag{Name: "keep-checkpoints", Usage: "of finished runs keep the last `N` checkpoints and the best, and free the others (0: keep all)"},
+			&cli.IntFlag{Name: "keep-checkpoints", Usage: "of finished runs keep the last `N` checkpoints and the best, and " +
+				"free the others (0: keep all)"},
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
@@ -50,7 +52,8 @@ func gcCommand() *cli.Command {
 			what := fmt.Sprintf("%s, %s", plural(len(unnamed), "artifact"), results.Size(size))
 			switch {
 			case c.Bool("json"):
-				fmt.Fprintf(c.App.Writer, `{"type":"gc","artifacts":%d,"bytes":%d,"removed":%v}`+"\n", len(unnamed), size, c.Bool("yes"))
+				fmt.Fprintf(c.App.Writer, `{"type":"gc","artifacts":%d,"bytes":%d,"removed":%v}`+"\n", len(unnamed), size,
+					c.Bool("yes"))
 			case c.Bool("yes"):
 				fmt.Fprintln(c.App.Writer, what+": removed")
 			default:

@@ -67,7 +67,8 @@ func (k *kept) found(run, key string, body event.Body) {
 // begin begins a run with what train is given.
 func (k *kept) begin(run, train string) {
 	k.t.Helper()
-	d := definition.Definition{Name: "p", Preset: "nano", Seed: 1, Stages: map[string]json.RawMessage{"train": json.RawMessage(train)}}
+	d := definition.Definition{Name: "p", Preset: "nano", Seed: 1,
+		Stages: map[string]json.RawMessage{"train": json.RawMessage(train)}}
 	b, err := d.Encode()
 	if err != nil {
 		k.t.Fatal(err)
@@ -75,7 +76,8 @@ func (k *kept) begin(run, train string) {
 	k.found(run, "", event.RunStarted{Pipeline: "p", Definition: k.object(string(b)), Stages: []string{"train"}})
 }
 
-// A run is removed when its user says so and nobody uses the data; then what only it had made can be freed, and nothing else.
+// A run is removed when its user says so and nobody uses the data; then what only it had made can be freed, and nothing
+// else.
 func TestRemovedRunsAndWhatIsFreed(t *testing.T) {
 	k := newKept(t)
 	k.begin("a", `{"steps":600,"seed":1}`)
@@ -114,7 +116,8 @@ func TestRemovedRunsAndWhatIsFreed(t *testing.T) {
 	if said := gc("--yes", "--json"); !strings.Contains(said, `"artifacts":2`) { // its definition and its state
 		t.Errorf("after run b is removed: %s", said)
 	}
-	for name, ref := range map[string]artifact.Ref{"shard": shard, "base": base, "both": both, "unfinished": unfinished, "manifest": manifest} {
+	for name, ref := range map[string]artifact.Ref{"shard": shard, "base": base, "both": both, "unfinished": unfinished,
+		"manifest": manifest} {
 		if !k.has(ref) {
 			t.Errorf("%s is gone", name)
 		}
@@ -152,12 +155,14 @@ func TestCheckpointsThatAreFreed(t *testing.T) {
 		t.Errorf("without --keep-checkpoints: %s", said)
 	}
 	k.must("pipeline", "gc", "--data", k.data, "--yes", "--keep-checkpoints", "1")
-	for i, want := range []struct{ model, state bool }{{true, false}, {true, true}, {true, false}, {false, false}, {true, true}} {
+	for i, want := range []struct{ model, state bool }{{true, false}, {true, true}, {true, false}, {false, false},
+		{true, true}} {
 		if k.has(models[i]) != want.model || k.has(states[i]) != want.state {
 			t.Errorf("checkpoint %d: model %v, state %v, want %+v", i, k.has(models[i]), k.has(states[i]), want)
 		}
 	}
-	k.refuses(1, []string{"step 3", "choose another"}, "pack", "run", "--data", k.data, "--run", "fin", "--checkpoint", "3")
+	k.refuses(1, []string{"step 3", "choose another"}, "pack", "run", "--data", k.data, "--run", "fin", "--checkpoint",
+		"3")
 	k.refuses(2, []string{"--keep-checkpoints"}, "pipeline", "gc", "--data", k.data, "--keep-checkpoints", "-1")
 }
 
@@ -204,7 +209,8 @@ func TestListOfRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	said := k.must("pipeline", "runs")
-	states := map[string]string{"done": "finished", "paused": "paused", "failed": "failed", "mended": "paused", "working": "running"}
+	states := map[string]string{"done": "finished", "paused": "paused", "failed": "failed", "mended": "paused",
+		"working": "running"}
 	for line := range strings.Lines(said) {
 		if words := strings.Fields(line); states[words[0]] != "" {
 			if words[1] != states[words[0]] {
@@ -216,7 +222,8 @@ func TestListOfRuns(t *testing.T) {
 	if len(states) > 0 {
 		t.Errorf("the list lacks %v:\n%s", states, said)
 	}
-	for _, want := range []string{"kshift_layers  seed  steps\n", "  4.000 validation at 20", "  3.000 validation at 20", " 0,2 "} {
+	for _, want := range []string{"kshift_layers  seed  steps\n", "  4.000 validation at 20", "  3.000 validation at 20",
+		" 0,2 "} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the list lacks %q:\n%s", want, said)
 		}

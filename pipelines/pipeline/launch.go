@@ -27,7 +27,8 @@ const launcherName = "launcher"
 
 var (
 	errInterrupted = errors.New("interrupted: the same command continues where it stopped")
-	errKilled      = errors.New("ended at once: what the stages had not saved is done again when the same command continues")
+	errKilled      = errors.New("ended at once: what the stages had not saved is done again when " +
+		"the same command continues")
 )
 
 // continues ends the message about a run that could not go on.
@@ -46,8 +47,8 @@ type launcher struct {
 	unkept  atomic.Bool // an event could not be written to the journal
 }
 
-// launch is the command `pipeline run`. Until the stages are started a signal
-// ends the program: there is nothing to save.
+// launch is the command `pipeline run`. Until the stages are started a signal ends the program: there is nothing to
+// save.
 func launch(c *cli.Context) error {
 	if c.Bool("check") {
 		p, err := prepare(c.Context, c)
@@ -128,8 +129,7 @@ func (l *launcher) listeners() map[string][]string {
 	return all
 }
 
-// withBus connects, starting a server unless NATS_URL names one, and drives the
-// run to its end.
+// withBus connects, starting a server unless NATS_URL names one, and drives the run to its end.
 func (l *launcher) withBus(parent context.Context, port int) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)

@@ -12,11 +12,12 @@ type line struct {
 	Fraction float64 // of the work there is so far
 }
 
-// lineOf describes a stage at the given time. A stage with one long job (train)
-// is shown by that job's own units, one with many jobs by how many are answered.
+// lineOf describes a stage at the given time. A stage with one long job (train) is shown by that job's own units, one
+// with many jobs by how many are answered.
 func lineOf(s *stageState, now time.Time) line {
 	answered, total := s.counts()
-	l := line{Line: progress.Line{Stage: s.Name, State: "waiting", Report: progress.Report{Done: int64(answered), Total: int64(total), Unit: "events"}}}
+	l := line{Line: progress.Line{Stage: s.Name, State: "waiting",
+		Report: progress.Report{Done: int64(answered), Total: int64(total), Unit: "events"}}}
 	var working float64 // jobs' worth of unfinished work that is done
 	var job *workingJob
 	for _, j := range s.Jobs {

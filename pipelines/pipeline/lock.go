@@ -20,7 +20,8 @@ func lockData(dir string) (*os.File, error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("data directory %s is in use by another launcher: let it end, or choose another directory with --data", dir)
+		return nil, fmt.Errorf("data directory %s is in use by another launcher: let it end, or choose "+
+			"another directory with --data", dir)
 	}
 	return f, nil
 }

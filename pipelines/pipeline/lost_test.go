@@ -131,7 +131,8 @@ func TestTwoDataDirectoriesOnOneServer(t *testing.T) {
 	if n := consumers(t, server); n != 0 {
 		t.Errorf("%d consumers are left after the run", n)
 	}
-	second.refuses(1, []string{run, artifact.DirectoryName(first.data), artifact.DirectoryName(second.data), "--data", "--run"}, "pipeline", tiny()...)
+	second.refuses(1, []string{run, artifact.DirectoryName(first.data), artifact.DirectoryName(second.data), "--data",
+		"--run"}, "pipeline", tiny()...)
 	second.must("pipeline", tiny("--run", "mine")...)
 	second.sameAsReference()
 
@@ -170,7 +171,8 @@ func TestAServerThatStaysAway(t *testing.T) {
 	l.until("training", func(m message) bool { return m.Progress.Stage == "train" && m.Progress.Done > 25 })
 	server.Stop()
 	o := l.wait()
-	if o.status != 1 || !strings.Contains(o.stderr, "event server cannot be used") || !strings.Contains(o.stderr, "same command again") {
+	if o.status != 1 || !strings.Contains(o.stderr, "event server cannot be used") ||
+		!strings.Contains(o.stderr, "same command again") {
 		t.Errorf("status %d: %s", o.status, o.stderr)
 	}
 	server, err = bus.StartServer(dir, 0)

@@ -1,6 +1,5 @@
-// Command pipeline launches runs: it reads a pipeline file, starts the event
-// server and the stages, announces the sources, shows what happens, and starts
-// again what dies. It does none of the stages' work and no stage knows it.
+// Command pipeline launches runs: it reads a pipeline file, starts the event server and the stages, announces the
+// sources, shows what happens, and starts again what dies. It does none of the stages' work and no stage knows it.
 package main
 
 import (
@@ -28,7 +27,8 @@ func main() {
 			if c.NArg() == 0 {
 				return cli.ShowAppHelp(c)
 			}
-			return command.UsageError(fmt.Errorf("unknown command %q: use run, runs, gc, sample or clean (--help explains them)", c.Args().First()))
+			return command.UsageError(fmt.Errorf("unknown command %q: use run, runs, gc, sample or clean (--help explains them)",
+				c.Args().First()))
 		},
 	}
 	for _, c := range app.Commands {
@@ -49,7 +49,8 @@ func usage(c *cli.Context, err error, _ bool) error {
 }
 
 func dataFlag() cli.Flag {
-	return &cli.StringFlag{Name: "data", Value: "./data", EnvVars: []string{"BITNET1_DATA"}, Usage: "data `DIR`ectory: artifacts, runs, events"}
+	return &cli.StringFlag{Name: "data", Value: "./data", EnvVars: []string{"BITNET1_DATA"},
+		Usage: "data `DIR`ectory: artifacts, runs, events"}
 }
 
 func jsonFlag() cli.Flag {
@@ -62,15 +63,21 @@ func runCommand() *cli.Command {
 		Description: "Example:\n   pipeline run --preset nano --set train.steps=100 pipelines/v76.yml",
 		Flags: []cli.Flag{
 			dataFlag(), jsonFlag(),
-			&cli.StringFlag{Name: "preset", Usage: "size of the model and its training: nano, 75M, 300M, or a file in the folder presets beside FILE (default: nano without a GPU)"},
-			&cli.StringSliceFlag{Name: "source", Usage: "`FILE`s or patterns to train on, or sample; replaces the file's sources; takes several at once"},
+			&cli.StringFlag{Name: "preset", Usage: "size of the model and its training: nano, 75M, 300M, or a file in the " +
+				"folder presets beside FILE (default: nano without a GPU)"},
+			&cli.StringSliceFlag{Name: "source", Usage: "`FILE`s or patterns to train on, or sample; replaces the file's " +
+				"sources; takes several at once"},
 			&cli.BoolFlag{Name: "check", Usage: "only check the pipeline file and the flags; start nothing"},
 			&cli.StringSliceFlag{Name: "set", Usage: "override a parameter: `STAGE.KEY=VALUE`"},
 			&cli.Uint64Flag{Name: "seed", Usage: "seed of the run; replaces the file's"},
-			&cli.StringFlag{Name: "run", Usage: "id of the `RUN` (default: made of name, preset and a digest of all that defines it)"},
-			&cli.StringSliceFlag{Name: "deadline", Usage: "longest time for one job, `[STAGE=]DURATION`, such as train=2h; also a key of FILE"},
-			&cli.StringSliceFlag{Name: "attempts", Usage: "how often a job is begun without getting anywhere before it is given up, `[STAGE=]N`; also a key of FILE"},
-			&cli.StringSliceFlag{Name: "metrics", Usage: "serve Prometheus metrics of a stage, `STAGE=ADDRESS`; further workers take the ports above; also a key of FILE"},
+			&cli.StringFlag{Name: "run", Usage: "id of the `RUN` (default: made of name, preset and a digest " +
+				"of all that defines it)"},
+			&cli.StringSliceFlag{Name: "deadline", Usage: "longest time for one job, `[STAGE=]DURATION`, such as " +
+				"train=2h; also a key of FILE"},
+			&cli.StringSliceFlag{Name: "attempts", Usage: "how often a job is begun without getting anywhere before it is " +
+				"given up, `[STAGE=]N`; also a key of FILE"},
+			&cli.StringSliceFlag{Name: "metrics", Usage: "serve Prometheus metrics of a stage, `STAGE=ADDRESS`; further " +
+				"workers take the ports above; also a key of FILE"},
 			&cli.IntFlag{Name: "nats-port", Usage: "port of the event server on 127.0.0.1 (0: any free one)"},
 			command.OutageFlag(),
 			&cli.StringFlag{Name: "stages-dir", Usage: "`DIR`ectory of the stages' programs (default: where this program is)"},
@@ -108,7 +115,8 @@ func sampleDir(data string) string { return filepath.Join(data, "sample") }
 
 func sampleText(r corpus.Report) string {
 	documents, size, tokens := r.Totals()
-	text := fmt.Sprintf("sample corpus: %d documents, %.2f MB of text, %d GPT-2 tokens\n", documents, float64(size)/1e6, tokens)
+	text := fmt.Sprintf("sample corpus: %d documents, %.2f MB of text, %d GPT-2 tokens\n", documents, float64(size)/1e6,
+		tokens)
 	for _, b := range r.Books {
 		text += fmt.Sprintf("  %-40s %4d documents  %s\n", b.Title, b.Documents, b.File)
 	}

@@ -28,8 +28,7 @@ type plan struct {
 	notes      []string // what was decided for the user, to be shown
 }
 
-// prepare reads and checks everything that can be checked before anything is
-// started.
+// prepare reads and checks everything that can be checked before anything is started.
 func prepare(ctx context.Context, c *cli.Context) (*plan, error) {
 	file, err := pipelinefile.Load(c.Args().First())
 	if err != nil {
@@ -90,8 +89,7 @@ func prepare(ctx context.Context, c *cli.Context) (*plan, error) {
 	return p, err
 }
 
-// choosePreset picks the preset that was asked for or one that this machine
-// can train.
+// choosePreset picks the preset that was asked for or one that this machine can train.
 func (p *plan) choosePreset(c *cli.Context) string {
 	if preset := c.String("preset"); preset != "" {
 		return preset

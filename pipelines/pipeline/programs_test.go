@@ -26,8 +26,8 @@ import (
 	"bitnet1/shared/run/journal"
 )
 
-// The tests of this package start the real programs, built once, and a real event server. Their model is so small that a
-// run takes seconds.
+// The tests of this package start the real programs, built once, and a real event server. Their model is so small that
+// a run takes seconds.
 
 // buildFlags and buildEnv are how the programs are built; with the race detector when the tests are.
 var buildFlags, buildEnv = []string(nil), []string{"CGO_ENABLED=0"}
@@ -90,8 +90,10 @@ func (w *world) command(program string, args ...string) *exec.Cmd {
 func tiny(flags ...string) []string {
 	args := []string{
 		"run", "--json", "--preset", "nano", "--source", texts,
-		"--set", "shard.sequence_length=64", "--set", "train.d=32", "--set", "train.layers=2", "--set", "train.heads=2", "--set", "train.ff=64",
-		"--set", "train.steps=80", "--set", "train.warmup=5", "--set", "train.batch_tokens=1024", "--set", "train.micro_tokens=512", "--set", "train.checkpoint_every=20",
+		"--set", "shard.sequence_length=64", "--set", "train.d=32", "--set", "train.layers=2", "--set", "train.heads=2",
+		"--set", "train.ff=64",
+		"--set", "train.steps=80", "--set", "train.warmup=5", "--set", "train.batch_tokens=1024", "--set",
+		"train.micro_tokens=512", "--set", "train.checkpoint_every=20",
 		"--set", "probe.sequences=32", "--set", "probe.repeats=8",
 	}
 	return append(append(args, flags...), "pipelines/v76.yml")

@@ -140,11 +140,13 @@ func TestRefusedPipelineFiles(t *testing.T) {
 		file string
 		says []string
 	}{
-		"wrong type":       {"stages: {tokenize: {}, train: {steps: many}}\nsources: [sample]", []string{":1:", "train", "steps", "integer"}},
-		"unknown key":      {"stages: {train: {stepz: 3}}\nsources: [sample]", []string{":1:", "stepz", "steps"}},
-		"unknown top key":  {"stagez: {}\n", []string{"stagez", "stages"}},
-		"unknown stage":    {"stages: {trian: {}}\nsources: [sample]", []string{"trian"}},
-		"wrong value":      {"stages: {tokenize: {}, shard: {}, train: {steps: -1}}\nsources: [sample]", []string{"steps", "positive"}},
+		"wrong type": {"stages: {tokenize: {}, train: {steps: many}}\nsources: [sample]",
+			[]string{":1:", "train", "steps", "integer"}},
+		"unknown key":     {"stages: {train: {stepz: 3}}\nsources: [sample]", []string{":1:", "stepz", "steps"}},
+		"unknown top key": {"stagez: {}\n", []string{"stagez", "stages"}},
+		"unknown stage":   {"stages: {trian: {}}\nsources: [sample]", []string{"trian"}},
+		"wrong value": {"stages: {tokenize: {}, shard: {}, train: {steps: -1}}\nsources: [sample]",
+			[]string{"steps", "positive"}},
 		"no stages":        {"name: x\n", []string{"stages"}},
 		"not YAML":         {"stages: [\n", []string{"yaml"}},
 		"empty":            {"", []string{"empty"}},
@@ -167,12 +169,15 @@ func TestWrongUsage(t *testing.T) {
 	w := newWorld(t)
 	w.refuses(2, []string{"--preset nan0", "nano"}, "pipeline", "run", "--preset", "nan0", "pipelines/v76.yml")
 	w.refuses(2, []string{"train.stepz", "steps"}, "pipeline", "run", "--set", "train.stepz=1", "pipelines/v76.yml")
-	w.refuses(2, []string{"there is no flag --sorce: did you mean --source?"}, "pipeline", "run", "--sorce", "x", "pipelines/v76.yml")
-	w.refuses(2, []string{"there is no flag --stps", "--set train.steps=9"}, "pipeline", "run", "--stps", "9", "pipelines/v76.yml")
+	w.refuses(2, []string{"there is no flag --sorce: did you mean --source?"}, "pipeline", "run", "--sorce", "x",
+		"pipelines/v76.yml")
+	w.refuses(2, []string{"there is no flag --stps", "--set train.steps=9"}, "pipeline", "run", "--stps", "9",
+		"pipelines/v76.yml")
 	w.refuses(2, []string{"did you mean --data?"}, "pipeline", "runs", "--dta", "x")
 	w.refuses(1, []string{"there are", "v76.yml"}, "pipeline", "run", "pipelines/v77.yml")
 	w.refuses(1, []string{"there are", "v76.yml"}, "pipeline", "run", "pipelines")
-	w.refuses(2, []string{"--help lists the flags, and parameters of a stage are given as --set STAGE.KEY=VALUE"}, "pipeline", "run", "--nothing-like-it", "pipelines/v76.yml")
+	w.refuses(2, []string{"--help lists the flags, and parameters of a stage are given as --set STAGE.KEY=VALUE"},
+		"pipeline", "run", "--nothing-like-it", "pipelines/v76.yml")
 	w.refuses(2, []string{"FILE"}, "pipeline", "run")
 	w.refuses(2, []string{"lunch"}, "pipeline", "lunch")
 	for _, stage := range []string{"tokenize", "shard", "train", "evaluate", "probe", "pack"} {
@@ -193,7 +198,8 @@ func TestRefusedServers(t *testing.T) {
 	}
 	defer l.Close()
 	port := l.Addr().(*net.TCPAddr).Port
-	newWorld(t).refuses(1, []string{fmt.Sprint(port), "in use", "--nats-port"}, "pipeline", tiny("--nats-port", strconv.Itoa(port))...)
+	newWorld(t).refuses(1, []string{fmt.Sprint(port), "in use", "--nats-port"}, "pipeline",
+		tiny("--nats-port", strconv.Itoa(port))...)
 
 	w := newWorld(t)
 	free, err := net.Listen("tcp", "127.0.0.1:0")
@@ -265,9 +271,11 @@ func TestDamagedArtifacts(t *testing.T) {
 		}
 	}
 	damage("train/step-000080.safetensors")
-	w.refuses(1, []string{"digest differs", "step-000080.safetensors", "--force"}, "probe", "run", "--run", run, "--checkpoint", "80", "--force")
+	w.refuses(1, []string{"digest differs", "step-000080.safetensors", "--force"}, "probe", "run", "--run", run,
+		"--checkpoint", "80", "--force")
 	damage("shard/validation-00000.arrow")
-	w.refuses(1, []string{"digest differs", "validation-00000.arrow", "--force"}, "evaluate", "run", "--run", run, "--checkpoint", "60", "--force")
+	w.refuses(1, []string{"digest differs", "validation-00000.arrow", "--force"}, "evaluate", "run", "--run", run,
+		"--checkpoint", "60", "--force")
 	w.must("shard", "run", "--run", run, "--force")
 	w.must("train", "run", "--run", run, "--force")
 	w.sameAsReference()

@@ -20,9 +20,11 @@ import (
 
 func removeCommand() *cli.Command {
 	return &cli.Command{
-		Name: "rm", Usage: "remove a run: its events, links and logs; pipeline gc then frees what only it had", ArgsUsage: "RUN",
-		Description: "It asks first; without a terminal it wants --yes. A data directory that a program uses is left alone.\n\nExample:\n   pipeline runs rm --yes v76-nano-8799682f",
-		Flags:       []cli.Flag{dataFlag(), &cli.BoolFlag{Name: "yes", Usage: "do not ask"}},
+		Name: "rm", Usage: "remove a run: its events, links and logs; pipeline gc then frees what only it had",
+		ArgsUsage: "RUN",
+		Description: "It asks first; without a terminal it wants --yes. A data directory that a program uses is left " +
+			"alone.\n\nExample:\n   pipeline runs rm --yes v76-nano-8799682f",
+		Flags: []cli.Flag{dataFlag(), &cli.BoolFlag{Name: "yes", Usage: "do not ask"}},
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
 				return command.UsageError(errors.New("give one run, after all flags: pipeline runs rm [--yes] RUN"))

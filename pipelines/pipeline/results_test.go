@@ -29,7 +29,8 @@ func (w *world) otherParameters(run string) {
 		w.t.Helper()
 		now := w.table(run)
 		for i, c := range now.Checkpoints {
-			if c.BitsPerToken != before.Checkpoints[i].BitsPerToken || c.CopyAccuracy != before.Checkpoints[i].CopyAccuracy || c.Best != before.Checkpoints[i].Best {
+			if c.BitsPerToken != before.Checkpoints[i].BitsPerToken || c.CopyAccuracy != before.Checkpoints[i].CopyAccuracy ||
+				c.Best != before.Checkpoints[i].Best {
 				w.t.Errorf("%s checkpoint %d is %+v, and was %+v", when, c.Step, c, before.Checkpoints[i])
 			}
 		}
@@ -53,7 +54,8 @@ func (w *world) otherParameters(run string) {
 	w.must("evaluate", "run", "--run", run, "--checkpoint", "20", "--sequences", "100000")
 	w.must("probe", "run", "--run", run, "--checkpoint", "20", "--sequences", "8")
 	others = same("after more sequences than there are")
-	if len(others) != 3 || others[0].Overrides["evaluate.sequences"] == others[1].Overrides["evaluate.sequences"] || others[2].BestHead == "" {
+	if len(others) != 3 || others[0].Overrides["evaluate.sequences"] == others[1].Overrides["evaluate.sequences"] ||
+		others[2].BestHead == "" {
 		w.t.Errorf("three measurements of one's own are shown as %+v", others)
 	}
 	// The files of a run's own results stay what they are, too.
@@ -65,7 +67,8 @@ func (w *world) otherParameters(run string) {
 		var report struct {
 			Sequences float64 `json:"sequences"`
 		}
-		if err := json.Unmarshal(b, &report); err != nil || want == 1 && report.Sequences != 1 || want == 0 && report.Sequences < 2 {
+		if err := json.Unmarshal(b, &report); err != nil || want == 1 && report.Sequences != 1 ||
+			want == 0 && report.Sequences < 2 {
 			w.t.Errorf("%q: an evaluation of %g sequences", path, report.Sequences)
 		}
 	}

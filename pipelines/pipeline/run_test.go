@@ -29,7 +29,8 @@ func TestRun(t *testing.T) {
 		}
 	}
 	want := map[string]int{
-		"run.started": 1, "source.added": 3, "tokens.written": 3, "shard.sealed": 2, "dataset.sealed": 1, "checkpoint.saved": 4,
+		"run.started": 1, "source.added": 3, "tokens.written": 3, "shard.sealed": 2, "dataset.sealed": 1,
+		"checkpoint.saved":  4,
 		"training.finished": 1, "evaluation.written": 4, "probe.written": 4, "pack.written": 4, "run.finished": 1,
 		"job.finished": 3 + 3 + 1 + 3*4,
 	}
@@ -38,15 +39,18 @@ func TestRun(t *testing.T) {
 			t.Errorf("%s is documented, and this test expects a whole run to announce none", body.Kind())
 		}
 	}
-	if delete(kinds, "run.finished"); !maps.Equal(kinds, without(want, "run.finished")) { // the last event may come too late to be shown
+	// the last event may come too late to be shown
+	if delete(kinds, "run.finished"); !maps.Equal(kinds, without(want, "run.finished")) {
 		t.Errorf("events shown: %v, want %v", kinds, want)
 	}
 	if kept := w.history(all[0].Run); !maps.Equal(kept, want) {
 		t.Errorf("events kept by the server: %v, want %v", kept, want)
 	}
 	learns(t, all[len(all)-1].Checkpoints)
-	for name, want := range map[string]int{"tokenize": 3, "shard": 1} { // what the data stages took lies beside what they made
-		if found, _ := filepath.Glob(filepath.Join(w.data, "runs", all[0].Run, name, stage.TimesFile("*"))); len(found) != want {
+	// what the data stages took lies beside what they made
+	for name, want := range map[string]int{"tokenize": 3, "shard": 1} {
+		if found, _ := filepath.Glob(filepath.Join(w.data, "runs", all[0].Run, name, stage.TimesFile("*"))); len(
+			found) != want {
 			t.Errorf("%d files of times of stage %s, want %d", len(found), name, want)
 		}
 	}
@@ -145,7 +149,8 @@ func TestKilledStage(t *testing.T) {
 
 // A launcher that is asked to end, or killed, takes all of its stages with it, and the next one continues.
 func TestStoppedLauncher(t *testing.T) {
-	for name, signal := range map[string]syscall.Signal{"interrupted": syscall.SIGINT, "terminated": syscall.SIGTERM, "killed": syscall.SIGKILL} {
+	for name, signal := range map[string]syscall.Signal{"interrupted": syscall.SIGINT, "terminated": syscall.SIGTERM,
+		"killed": syscall.SIGKILL} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			l := w.start(tiny()...)
@@ -192,7 +197,8 @@ func TestRerun(t *testing.T) {
 	}
 	w.sameAsReference()
 	w.otherParameters(run)
-	if o := w.run("probe", "run", "--run", run, "--checkpoint", "21"); o.status != 1 || !strings.Contains(o.stderr, "[20 40 60 80]") {
+	if o := w.run("probe", "run", "--run", run, "--checkpoint", "21"); o.status != 1 ||
+		!strings.Contains(o.stderr, "[20 40 60 80]") {
 		t.Errorf("a checkpoint that is not there: status %d, %s", o.status, o.stderr)
 	}
 	if o := w.run("probe", "run", "--run", run[:len(run)-1]); o.status != 1 || !strings.Contains(o.stderr, run) {
@@ -211,9 +217,11 @@ func TestOneShot(t *testing.T) {
 	at := func(path ...string) string { return filepath.Join(append([]string{dir}, path...)...) }
 	w.must("tokenize", append(append([]string{"run", "--preset", "nano", "--in"}, sources...), "--out", at("tokens"))...)
 	batches, _ := filepath.Glob(at("tokens", "*.arrow"))
-	w.must("shard", append(append([]string{"run", "--preset", "nano", "--sequence-length", "64", "--in"}, batches...), "--out", at("dataset"))...)
+	w.must("shard", append(append([]string{"run", "--preset", "nano", "--sequence-length", "64", "--in"}, batches...),
+		"--out", at("dataset"))...)
 	w.must("train", "run", "--in", at("dataset", "manifest.json"), "--out", at("model"),
-		"--d", "32", "--layers", "2", "--heads", "2", "--ff", "64", "--steps", "80", "--warmup", "5", "--batch-tokens", "1024", "--micro-tokens", "512",
+		"--d", "32", "--layers", "2", "--heads", "2", "--ff", "64", "--steps", "80", "--warmup", "5", "--batch-tokens",
+		"1024", "--micro-tokens", "512",
 		"--checkpoint-every", "20", "--preset", "nano")
 	last := at("model", "step-000080.safetensors")
 	for _, stage := range []string{"evaluate", "probe"} {
@@ -221,7 +229,8 @@ func TestOneShot(t *testing.T) {
 	}
 	w.must("pack", "run", "--in", last, "--out", at("packed"))
 	for _, path := range []string{
-		"evaluate/step-000080_evaluation.json", "probe/step-000080_pointer_health.json", "probe/step-000080_induction.json", "packed/step-000080.bit2",
+		"evaluate/step-000080_evaluation.json", "probe/step-000080_pointer_health.json", "probe/step-000080_induction.json",
+		"packed/step-000080.bit2",
 	} {
 		if _, err := os.Stat(at(path)); err != nil {
 			t.Error(err)
@@ -270,7 +279,8 @@ func TestOwnStage(t *testing.T) {
 
 	old := newWorld(t)
 	run := messages(old.must("pipeline", tiny()...))[0].Run
-	if out := old.must("generate", "run", "--run", run, "--prompt", "60"); !strings.Contains(out, "step-000080_text.json") {
+	if out := old.must("generate", "run", "--run", run, "--prompt", "60"); !strings.Contains(out,
+		"step-000080_text.json") {
 		t.Errorf("over an old run: %s", out)
 	}
 	if other := old.table(run).Others; len(other) != 1 || other[0].Step != 80 || other[0].Continued == nil {

@@ -23,7 +23,10 @@ import (
 func runsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "runs", Usage: "list the runs, show the table of one, compare two, or remove one", ArgsUsage: "[RUN]",
-		Description: "The list has the checkpoints that a run has saved and the best of them. A run is running (a launcher is at it), paused (its command goes on with it), failed (the same, once the cause is\nmended) or finished. The list shows in which parameters the runs differ.\n\nExample:\n   pipeline runs --diff v76-nano-8799682f v76-nano-1a2b3c4d",
+		Description: "The list has the checkpoints that a run has saved and the best of them. A run is running (a launcher " +
+			"is at it), paused (its command goes on with it), failed (the same, once the cause is\n" +
+			"mended) or finished. The list shows in which parameters the runs differ.\n\nExample:\n" +
+			"   pipeline runs --diff v76-nano-8799682f v76-nano-1a2b3c4d",
 		Flags:       []cli.Flag{dataFlag(), jsonFlag(), &cli.BoolFlag{Name: "diff", Usage: "compare two runs: --diff A B"}},
 		Subcommands: []*cli.Command{removeCommand()},
 		Action: func(c *cli.Context) error {
@@ -177,7 +180,8 @@ func differing(all []knownOf) []string {
 }
 
 func listColumns(all []knownOf) []results.TextColumn {
-	columns := []results.TextColumn{{Heading: "run"}, {Heading: "state"}, {Heading: "started"}, {Heading: "saved"}, {Heading: "best"}}
+	columns := []results.TextColumn{{Heading: "run"}, {Heading: "state"}, {Heading: "started"}, {Heading: "saved"},
+		{Heading: "best"}}
 	keys := differing(all)
 	for _, key := range keys {
 		columns = append(columns, results.TextColumn{Heading: shortKey(key, keys)})
@@ -187,7 +191,8 @@ func listColumns(all []knownOf) []results.TextColumn {
 		if len(k.tables) > 0 {
 			count = len(k.tables[0].Rows)
 		}
-		cells := []string{k.run, k.state, time.UnixMilli(k.started).Format("2006-01-02 15:04"), fmt.Sprint(count), bestOf(k.tables)}
+		cells := []string{k.run, k.state, time.UnixMilli(k.started).Format("2006-01-02 15:04"), fmt.Sprint(count),
+			bestOf(k.tables)}
 		for _, key := range keys {
 			cells = append(cells, shorten(k.given[key]))
 		}

@@ -17,8 +17,7 @@ import (
 	"bitnet1/shared/run/results"
 )
 
-// screen shows a run to whoever watches: a person at a terminal, a log file, or
-// a program.
+// screen shows a run to whoever watches: a person at a terminal, a log file, or a program.
 type screen interface {
 	header()
 	note(text string)
@@ -50,7 +49,8 @@ func headerText(l *launcher) string {
 		names[i] = s.Name
 	}
 	text := fmt.Sprintf("run %s\n  pipeline %s, preset %s, seed %d, %s (%s)\n  stages   %s\n  data     %s\n",
-		l.run, l.definition.Name, l.definition.Preset, l.definition.Seed, plural(len(l.definition.Sources), "source file"), results.Size(size),
+		l.run, l.definition.Name, l.definition.Preset, l.definition.Seed, plural(len(l.definition.Sources), "source file"),
+		results.Size(size),
 		strings.Join(names, ", "), l.journal.RunDir(l.run))
 	for _, n := range l.notes {
 		text += "  note     " + n + "\n"
@@ -58,8 +58,8 @@ func headerText(l *launcher) string {
 	return text
 }
 
-// headline says in a line what an event means for a person, as its stage declares it; "" for events that are of interest
-// to programs only.
+// headline says in a line what an event means for a person, as its stage declares it; "" for events that are of
+// interest to programs only.
 func (l *launcher) headline(e event.Envelope) string {
 	declared := l.declarations()
 	if _, known := results.Of(declared, e); !known && l.stage(e.Stage) == nil && e.Stage != launcherName {

@@ -83,7 +83,8 @@ func (p *plan) writeOwn(location, data string, seed uint64) (string, error) {
 func definitionOf(found []source.Found) []definition.Source {
 	sources := make([]definition.Source, len(found))
 	for i, f := range found {
-		sources[i] = definition.Source{Name: f.Name, Digest: f.Digest, Size: f.Size, Parameters: json.RawMessage(f.Parameters)}
+		sources[i] = definition.Source{Name: f.Name, Digest: f.Digest, Size: f.Size,
+			Parameters: json.RawMessage(f.Parameters)}
 	}
 	return sources
 }

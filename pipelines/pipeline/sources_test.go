@@ -68,7 +68,8 @@ func TestSourcesAsTyped(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := w.must("pipeline", tokenizing(t, relative, filepath.Join(dir, "c/**/*.jsonl"))...)
-	w.must("pipeline", tokenizing(t, filepath.Join(dir, "c/caf*"), filepath.Join(dir, "c/../c/d/deep.jsonl"), filepath.Join(dir, "top.jsonl"))...)
+	w.must("pipeline", tokenizing(t, filepath.Join(dir, "c/caf*"), filepath.Join(dir, "c/../c/d/deep.jsonl"),
+		filepath.Join(dir, "top.jsonl"))...)
 	if names := w.sourceNames(); !slices.Equal(names, []string{"c/caf%E9.jsonl", "c/d/deep.jsonl", "top.jsonl"}) {
 		t.Errorf("%q", names)
 	}
@@ -90,7 +91,8 @@ func TestSecretsOfSources(t *testing.T) {
 	valid.Store("first")
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		user, password, _ := r.BasicAuth()
-		if user != "ann" || password != "hunter2secret" || r.URL.Query().Get("X-Amz-Signature") != valid.Load().(string)+"signature" {
+		if user != "ann" || password != "hunter2secret" || r.URL.Query().Get("X-Amz-Signature") != valid.Load().(string)+
+			"signature" {
 			rw.WriteHeader(http.StatusForbidden)
 			return
 		}
@@ -136,7 +138,8 @@ func TestSecretsOfSources(t *testing.T) {
 // its job depends on. Mistakes are found before anything starts.
 func TestParametersBySource(t *testing.T) {
 	dir := t.TempDir()
-	for name, text := range map[string]string{"new.jsonl": `{"text":"new"}`, "old/a.jsonl": `{"body":"old","text":"not this","score":1}`, "old/b.jsonl": `{"body":"older","score":9}`} {
+	for name, text := range map[string]string{"new.jsonl": `{"text":"new"}`,
+		"old/a.jsonl": `{"body":"old","text":"not this","score":1}`, "old/b.jsonl": `{"body":"older","score":9}`} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -146,7 +149,9 @@ func TestParametersBySource(t *testing.T) {
 		}
 	}
 	file := func(sources string) string {
-		return write(t, "mixed.yml", []byte("sources:\n  - "+filepath.Join(dir, "new.jsonl")+"\n  - "+sources+"\nstages: {tokenize: {tokenizer: bytes}}\n"))
+		return write(t, "mixed.yml",
+			[]byte("sources:\n  - "+filepath.Join(dir, "new.jsonl")+"\n  - "+sources+"\nstages: "+
+				"{tokenize: {tokenizer: bytes}}\n"))
 	}
 	old := filepath.Join(dir, "old", "*.jsonl")
 	w := newWorld(t)

@@ -26,7 +26,8 @@ func slow(t *testing.T) (l *launched, room, saved string) {
 	at := func(name string) string { return filepath.Join(dir, name) }
 	for name, text := range map[string]string{
 		"slow.sh": slowToStop, "source.jsonl": `{"text":"a"}`,
-		"slow.yml": "name: slow\nsources: [" + at("source.jsonl") + "]\nstages: {slow: {}}\ncommands: {slow: [sh, " + at("slow.sh") + "]}\n",
+		"slow.yml": "name: slow\nsources: [" + at("source.jsonl") + "]\nstages: {slow: {}}\n" +
+			"commands: {slow: [sh, " + at("slow.sh") + "]}\n",
 	} {
 		if err := os.WriteFile(at(name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -50,7 +51,8 @@ func TestStoppingWaitsForWhatIsSaved(t *testing.T) {
 			if err := l.cmd.Process.Signal(signal); err != nil {
 				t.Fatal(err)
 			}
-			said := l.until("a word of whom it waits for", func(m message) bool { return strings.Contains(m.Text, "waiting for slow") })
+			said := l.until("a word of whom it waits for",
+				func(m message) bool { return strings.Contains(m.Text, "waiting for slow") })
 			if !strings.Contains(said.Text, "Ctrl-C ends at once") {
 				t.Errorf("it says %q", said.Text)
 			}

@@ -12,8 +12,8 @@ import (
 	"bitnet1/shared/run/param"
 )
 
-// suggestSet explains the error about an unknown flag: a stage's parameter is given to `pipeline run` with --set, and others
-// are misspelt.
+// suggestSet explains the error about an unknown flag: a stage's parameter is given to `pipeline run` with --set, and
+// others are misspelt.
 func suggestSet(c *cli.Context, err error, args []string) error {
 	name, ok := param.UndefinedFlag(err)
 	unknown := param.UnknownFlag(err, c.Command.Flags)
@@ -48,7 +48,8 @@ func suggestSet(c *cli.Context, err error, args []string) error {
 	meant, _ := param.Nearest(key, words)
 	switch {
 	case settings[meant] != nil:
-		return fmt.Errorf("there is no flag --%s: parameters of a stage are given as %s", name, strings.Join(settings[meant], " or "))
+		return fmt.Errorf("there is no flag --%s: parameters of a stage are given as %s", name,
+			strings.Join(settings[meant], " or "))
 	case meant == "":
 		return fmt.Errorf("%w, and parameters of a stage are given as --set STAGE.KEY=VALUE", unknown)
 	}

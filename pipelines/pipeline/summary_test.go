@@ -33,7 +33,8 @@ func TestHintsFindTheDataDirectory(t *testing.T) {
 		want []string
 	}{
 		{[]string{"x"}, []string{"/pipeline runs r1\n", "/count run --run r1 --force\n"}},
-		{[]string{"x", "--data", "else where"}, []string{"/pipeline runs --data 'else where' r1\n", "/count run --data 'else where' --run r1 --force\n"}},
+		{[]string{"x", "--data", "else where"},
+			[]string{"/pipeline runs --data 'else where' r1\n", "/count run --data 'else where' --run r1 --force\n"}},
 	} {
 		var out bytes.Buffer
 		app := &cli.App{Writer: &out, Flags: []cli.Flag{dataFlag()}, Action: func(c *cli.Context) error {

@@ -63,7 +63,8 @@ func TestTerminal(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%v\n%s", err, tail(seen.String()))
 	}
-	for _, text := range []string{"train     working", "80/80 steps", "loss ", "checkpoint 80 saved", "training  validation", "task probe"} {
+	for _, text := range []string{"train     working", "80/80 steps", "loss ", "checkpoint 80 saved",
+		"training  validation", "task probe"} {
 		if !strings.Contains(seen.String(), text) {
 			t.Errorf("the screen never shows %q", text)
 		}
@@ -72,8 +73,8 @@ func TestTerminal(t *testing.T) {
 	w.sameAsReference()
 }
 
-// ends checks what is left on the screen: that the run has finished and after how long, below the lines of the stages, and
-// the validation loss of the last checkpoint beside the training.
+// ends checks what is left on the screen: that the run has finished and after how long, below the lines of the stages,
+// and the validation loss of the last checkpoint beside the training.
 func ends(t *testing.T, w *world, screen string) {
 	t.Helper()
 	after := screen[strings.LastIndex(screen, "80/80 steps"):]

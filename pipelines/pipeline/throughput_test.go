@@ -29,12 +29,14 @@ import (
 )
 
 var (
-	throughput      = flag.Bool("throughput", false, "measure how fast the programs make datasets, and print it as Markdown")
+	throughput = flag.Bool("throughput", false, "measure how fast the programs make datasets, "+
+		"and print it as Markdown")
 	throughputScale = flag.Int("throughput.scale", 1, "how many times as much text is taken")
 )
 
-// TestThroughput measures the data plane as users have it: the real programs, parquet compressed with zstd in, sealed shards
-// out, wall-clock time of all processors of the machine. It asserts nothing about time: its tables go into docs/data.md.
+// TestThroughput measures the data plane as users have it: the real programs, parquet compressed with zstd in, sealed
+// shards out, wall-clock time of all processors of the machine. It asserts nothing about time: its tables go into
+// docs/data.md.
 func TestThroughput(t *testing.T) {
 	if !*throughput {
 		t.Skip("a measurement and no test: task data:bench runs it")
@@ -48,7 +50,8 @@ func TestThroughput(t *testing.T) {
 // measureFiles makes a dataset of one file of each of two sizes.
 func measureFiles(t *testing.T, texts []string) {
 	var steps [][]string // of the last
-	fmt.Print("\n| text | stage | wall-clock seconds | MB/s | processor seconds | MB a processor second | peak memory |\n|---|---|---|---|---|---|---|\n")
+	fmt.Print("\n| text | stage | wall-clock seconds | MB/s | processor seconds | MB a processor second | peak memory " +
+		"|\n|---|---|---|---|---|---|---|\n")
 	for _, times := range []int{2, 8} {
 		w := newWorld(t)
 		dir := t.TempDir()
@@ -56,17 +59,21 @@ func measureFiles(t *testing.T, texts []string) {
 		size := writeTexts(t, source, texts, times**throughputScale)
 		tokens, dataset := filepath.Join(dir, "tokens"), filepath.Join(dir, "dataset")
 		a := w.measure("tokenize", "run", "--in", source, "--out", tokens, "--log-level", "error")
-		b := w.measure("shard", "run", "--in", filepath.Join(tokens, "texts.tokens.arrow"), "--out", dataset, "--log-level", "error")
+		b := w.measure("shard", "run", "--in", filepath.Join(tokens, "texts.tokens.arrow"), "--out", dataset, "--log-level",
+			"error")
 		both := expense{a.wall + b.wall, a.cpu + b.cpu, max(a.memory, b.memory)}
 		for _, row := range []struct {
 			name string
 			expense
 		}{{"tokenize", a}, {"shard", b}, {"both", both}} {
-			fmt.Printf("| %d MB | %s | %.2f | %.0f | %.2f | %.0f | %d MiB |\n", size/1e6, row.name, row.wall.Seconds(), speed(size, row.wall), row.cpu.Seconds(), speed(size, row.cpu), row.memory>>20)
+			fmt.Printf("| %d MB | %s | %.2f | %.0f | %.2f | %.0f | %d MiB |\n", size/1e6, row.name, row.wall.Seconds(),
+				speed(size, row.wall), row.cpu.Seconds(), speed(size, row.cpu), row.memory>>20)
 		}
-		steps = slices.Concat(stepRows(t, filepath.Join(tokens, stage.TimesFile("texts"))), stepRows(t, filepath.Join(dataset, stage.TimesFile("dataset"))))
+		steps = slices.Concat(stepRows(t, filepath.Join(tokens, stage.TimesFile("texts"))),
+			stepRows(t, filepath.Join(dataset, stage.TimesFile("dataset"))))
 	}
-	fmt.Print("\n| stage | step | processor seconds | seconds by the clock, of all threads | MB a processor second |\n|---|---|---|---|---|\n")
+	fmt.Print("\n| stage | step | processor seconds | seconds by the clock, of all threads | MB a processor second |\n" +
+		"|---|---|---|---|---|\n")
 	for _, row := range steps {
 		fmt.Printf("| %s |\n", strings.Join(row, " | "))
 	}
@@ -87,33 +94,39 @@ func stepRows(t *testing.T, path string) (rows [][]string) {
 		if s.CPU < 0.01 { // it is not measured well
 			continue
 		}
-		rows = append(rows, []string{times.Stage, s.Step, fmt.Sprintf("%.2f", s.CPU), fmt.Sprintf("%.2f", s.Wall), fmt.Sprintf("%.0f", float64(times.Bytes)/1e6/s.CPU)})
+		rows = append(rows, []string{times.Stage, s.Step, fmt.Sprintf("%.2f", s.CPU), fmt.Sprintf("%.2f", s.Wall),
+			fmt.Sprintf("%.0f", float64(times.Bytes)/1e6/s.CPU)})
 	}
 	return rows
 }
 
-// measureWorkers tokenizes eight files by one, two and four processes of the stage with one encoding thread each, linked by
-// the event server. Each has a second process that decodes.
+// measureWorkers tokenizes eight files by one, two and four processes of the stage with one encoding thread each,
+// linked by the event server. Each has a second process that decodes.
 func measureWorkers(t *testing.T, texts []string) {
 	sources := t.TempDir()
 	size := 0
 	for i := range 8 {
-		size += writeTexts(t, filepath.Join(sources, fmt.Sprintf("%d.parquet", i)), texts[i*len(texts)/8:(i+1)*len(texts)/8], 4**throughputScale)
+		size += writeTexts(t, filepath.Join(sources, fmt.Sprintf("%d.parquet", i)), texts[i*len(texts)/8:(i+1)*len(texts)/8],
+			4**throughputScale)
 	}
-	fmt.Print("\n| workers | wall-clock seconds | MB/s | against one worker | processors busy | MB a processor second |\n|---|---|---|---|---|---|\n")
+	fmt.Print("\n| workers | wall-clock seconds | MB/s | against one worker | processors busy | MB a processor second " +
+		"|\n|---|---|---|---|---|---|\n")
 	var one time.Duration
 	for _, workers := range []int{1, 2, 4} {
 		w := newWorld(t)
 		w.env = []string{"BITNET1_THREADS=1", "GOMAXPROCS=1"}
 		definition := filepath.Join(t.TempDir(), "tokenize.yml")
-		text := fmt.Sprintf("name: throughput\nabout: tokenize alone\nsources: [%q]\nstages: {tokenize: {}}\nworkers: {tokenize: %d}\n", filepath.Join(sources, "*.parquet"), workers)
+		text := fmt.Sprintf("name: throughput\nabout: tokenize alone\nsources: [%q]\nstages: {tokenize: {}}\n"+
+			"workers: {tokenize: %d}\n", filepath.Join(sources, "*.parquet"), workers)
 		if err := os.WriteFile(definition, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		used := w.measure("pipeline", "run", "--run", "throughput", "--preset", "nano", "--set", "tokenize.tokenizer=gpt2", "--json", definition)
+		used := w.measure("pipeline", "run", "--run", "throughput", "--preset", "nano", "--set", "tokenize.tokenizer=gpt2",
+			"--json", definition)
 		wall := eventsApart(t, w.data)
 		one = cmp.Or(one, wall)
-		fmt.Printf("| %d | %.2f | %.0f | %.2f | %.2f | %.0f |\n", workers, wall.Seconds(), speed(size, wall), one.Seconds()/wall.Seconds(), used.cpu.Seconds()/used.wall.Seconds(), speed(size, used.cpu))
+		fmt.Printf("| %d | %.2f | %.0f | %.2f | %.2f | %.0f |\n", workers, wall.Seconds(), speed(size, wall),
+			one.Seconds()/wall.Seconds(), used.cpu.Seconds()/used.wall.Seconds(), speed(size, used.cpu))
 	}
 }
 
@@ -130,7 +143,8 @@ func eventsApart(t *testing.T, data string) time.Duration {
 		}
 		return times
 	}
-	return time.Duration(slices.Max(at(event.TokensWritten{}.Kind()))-slices.Min(at(event.SourceAdded{}.Kind()))) * time.Millisecond
+	return time.Duration(
+		slices.Max(at(event.TokensWritten{}.Kind()))-slices.Min(at(event.SourceAdded{}.Kind()))) * time.Millisecond
 }
 
 func speed(size int, d time.Duration) float64 { return float64(size) / 1e6 / d.Seconds() }
@@ -194,8 +208,8 @@ func family(pid int) []int {
 	return all
 }
 
-// memory is what a process has of its own; 0 where the system does not say. Pages of mapped files, which the system can take
-// back whenever it needs them, are not among it.
+// memory is what a process has of its own; 0 where the system does not say. Pages of mapped files, which the system can
+// take back whenever it needs them, are not among it.
 func memory(pid int) int64 {
 	said, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	_, rest, _ := strings.Cut(string(said), "RssAnon:")
@@ -207,7 +221,8 @@ func memory(pid int) int64 {
 // benchTexts are some sixty megabytes of documents: sections of textbooks where they are, or else pieces of a book that
 // came with Go.
 func benchTexts(t *testing.T) (what string, texts []string) {
-	path := filepath.Join(cmp.Or(os.Getenv("BITNET1_SHARED"), filepath.Join("..", "..", "..", "shared")), "data", "openstax.jsonl.zst")
+	path := filepath.Join(cmp.Or(os.Getenv("BITNET1_SHARED"), filepath.Join("..", "..", "..", "shared")), "data",
+		"openstax.jsonl.zst")
 	f, err := os.Open(path)
 	if err != nil {
 		book, err := os.ReadFile(filepath.Join(build.Default.GOROOT, "src", "testdata", "Isaac.Newton-Opticks.txt"))
@@ -244,7 +259,8 @@ func writeTexts(t *testing.T, path string, texts []string, times int) (size int)
 		t.Fatal(err)
 	}
 	defer f.Close()
-	node := schema.Must(schema.NewPrimitiveNodeLogical("text", parquet.Repetitions.Required, schema.StringLogicalType{}, parquet.Types.ByteArray, -1, -1))
+	node := schema.Must(schema.NewPrimitiveNodeLogical("text", parquet.Repetitions.Required, schema.StringLogicalType{},
+		parquet.Types.ByteArray, -1, -1))
 	root := schema.MustGroup(schema.NewGroupNode("schema", parquet.Repetitions.Required, schema.FieldList{node}, -1))
 	w := file.NewParquetWriter(f, root, file.WithWriterProps(parquet.NewWriterProperties(
 		parquet.WithCompression(compress.Codecs.Zstd), parquet.WithDictionaryDefault(false), parquet.WithStats(false))))

@@ -10,8 +10,8 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// tracker knows how far a run is from its events alone, for whoever watches, and
-// which jobs have failed. Whether the run is finished is for its files to say.
+// tracker knows how far a run is from its events alone, for whoever watches, and which jobs have failed. Whether the
+// run is finished is for its files to say.
 type tracker struct {
 	listeners map[string][]string // kind -> stages
 	since     uint64              // failures up to this sequence are of earlier starts
@@ -163,8 +163,7 @@ func (t *tracker) quiet() bool {
 	return true
 }
 
-// failures returns what went wrong since this launch, and the stages that wait
-// for parts that will not come.
+// failures returns what went wrong since this launch, and the stages that wait for parts that will not come.
 func (t *tracker) failures() (failed []event.JobFinished, stuck []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -14,8 +14,8 @@ import (
 	"bitnet1/shared/data/tokenizer"
 )
 
-// CopyTask describes documents of random symbols that are written twice: what comes in the second half can be known from
-// the first, by looking for what came after the same symbol.
+// CopyTask describes documents of random symbols that are written twice: what comes in the second half can be known
+// from the first, by looking for what came after the same symbol.
 type CopyTask struct {
 	Symbols   int // to draw from; their tokenizer is symbols-N
 	Length    int // symbols before they come again
@@ -26,8 +26,8 @@ type CopyTask struct {
 // copyBatch is how many documents a training step takes in ParseCopyTask's count.
 const copyBatch = 32
 
-// ParseCopyTask reads a source such as copy:symbols=64,length=24,steps=1000. The steps say how long training on batches of
-// 32 meets no document twice.
+// ParseCopyTask reads a source such as copy:symbols=64,length=24,steps=1000. The steps say how long training on batches
+// of 32 meets no document twice.
 func ParseCopyTask(source string, seed uint64) (CopyTask, error) {
 	steps := 1000
 	c := CopyTask{Symbols: 64, Length: 24, Seed: seed}
@@ -54,8 +54,8 @@ func ParseCopyTask(source string, seed uint64) (CopyTask, error) {
 // Tokenizer is the one whose tokens are the symbols.
 func (c CopyTask) Tokenizer() string { return fmt.Sprintf("symbols-%d", c.Symbols) }
 
-// Write writes the documents into dir as JSON lines and returns the file's path. The bytes are a function of c, so a file
-// that is there is left alone.
+// Write writes the documents into dir as JSON lines and returns the file's path. The bytes are a function of c, so a
+// file that is there is left alone.
 func (c CopyTask) Write(dir string) (string, error) {
 	path := filepath.Join(dir, fmt.Sprintf("copy-%dx%d-%d-%d.jsonl", c.Symbols, c.Length, c.Documents, c.Seed))
 	if _, err := os.Stat(path); err == nil {

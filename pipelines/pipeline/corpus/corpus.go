@@ -99,7 +99,8 @@ func Sample(dir string) (Report, error) {
 		var ids []uint32
 		for i, text := range docs {
 			ids = tok.Encode(ids[:0], text)
-			rows[i] = row{text: text, id: fmt.Sprintf("%s/%03d", b.name, i+1), url: "sample:" + b.name, file: b.name, tokens: int64(len(ids))}
+			rows[i] = row{text: text, id: fmt.Sprintf("%s/%03d", b.name, i+1), url: "sample:" + b.name, file: b.name,
+				tokens: int64(len(ids))}
 			made.Bytes += int64(len(text))
 			made.Tokens += int64(len(ids))
 		}
@@ -109,7 +110,8 @@ func Sample(dir string) (Report, error) {
 		report.Books = append(report.Books, made)
 	}
 	if len(report.Books) == 0 {
-		return report, fmt.Errorf("sample corpus: none of the texts was found: install Go with its sources, or run `go mod download %s`:\n%s",
+		return report, fmt.Errorf("sample corpus: none of the texts was found: install Go with its sources, or run "+
+			"`go mod download %s`:\n%s",
 			lz4Module, strings.Join(report.Missing, "\n"))
 	}
 	return report, nil

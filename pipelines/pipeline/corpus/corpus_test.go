@@ -75,7 +75,9 @@ func TestDocumentsAreProse(t *testing.T) {
 }
 
 func TestBodyCutsBoilerplate(t *testing.T) {
-	got := string(body([]byte("\uFEFFThe Project Gutenberg EBook\r\n*** START OF THIS EBOOK ***\r\nIt was.\r\n\r\nEnd of the Project Gutenberg EBook\r\n*** END OF THIS EBOOK ***\r\nlicence")))
+	got := string(
+		body([]byte("\uFEFFThe Project Gutenberg EBook\r\n*** START OF THIS EBOOK ***\r\nIt was.\r\n\r\n" +
+			"End of the Project Gutenberg EBook\r\n*** END OF THIS EBOOK ***\r\nlicence")))
 	if strings.TrimSpace(got) != "It was." {
 		t.Errorf("%q", got)
 	}

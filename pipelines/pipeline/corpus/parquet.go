@@ -15,8 +15,8 @@ import (
 // rowsPerGroup is small so that even a short book has several row groups, as real files do.
 const rowsPerGroup = 16
 
-// row is a document with what FineWeb-Edu records about one and differs here. Language is always English with
-// score 1; score and int_score, the educational value, are 0: nobody judged these texts.
+// row is a document with what FineWeb-Edu records about one and differs here. Language is always English with score 1;
+// score and int_score, the educational value, are 0: nobody judged these texts.
 type row struct {
 	text          []byte
 	id, url, file string
@@ -67,7 +67,8 @@ func fineWebEdu() *schema.GroupNode {
 	var fields schema.FieldList
 	add := func(physical parquet.Type, logical schema.LogicalType, names ...string) {
 		for _, name := range names {
-			fields = append(fields, schema.Must(schema.NewPrimitiveNodeLogical(name, parquet.Repetitions.Optional, logical, physical, -1, -1)))
+			fields = append(fields,
+				schema.Must(schema.NewPrimitiveNodeLogical(name, parquet.Repetitions.Optional, logical, physical, -1, -1)))
 		}
 	}
 	add(parquet.Types.ByteArray, schema.StringLogicalType{}, "text", "id", "dump", "url", "file_path", "language")

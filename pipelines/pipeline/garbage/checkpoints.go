@@ -16,8 +16,8 @@ import (
 // initial is how the record of a training names the checkpoint that it began from.
 var initial = regexp.MustCompile(`"init_digest":"([0-9a-f]{64})"`)
 
-// thin takes back the names of checkpoints that finished runs can do without: all but the last ones and the best of each.
-// What an unfinished run or job names, and what another training began from, stays.
+// thin takes back the names of checkpoints that finished runs can do without: all but the last ones and the best of
+// each. What an unfinished run or job names, and what another training began from, stays.
 func (n *naming) thin(keep int) error {
 	j := journal.Open(n.dir)
 	runs, err := j.Runs()
@@ -65,7 +65,8 @@ func (n *naming) thin(keep int) error {
 // checkpointPath is how a definition names a checkpoint to start from.
 var checkpointPath = regexp.MustCompile(`"([^"]+\.(?:safetensors|pt))"`)
 
-// startsFrom takes the checkpoints that an unfinished run's definition names by their paths, which may be links into a run.
+// startsFrom takes the checkpoints that an unfinished run's definition names by their paths, which may be links into a
+// run.
 func (n *naming) startsFrom(definition string) {
 	b, _ := os.ReadFile(definition) // one that is lost names nothing
 	for _, path := range checkpointPath.FindAllSubmatch(b, -1) {

@@ -13,8 +13,8 @@ import (
 	"bitnet1/shared/run/artifact"
 )
 
-// anyDigest is how artifacts and jobs are named in events and records: it is searched for in their bytes, so that also what
-// an event of an unknown kind names is kept.
+// anyDigest is how artifacts and jobs are named in events and records: it is searched for in their bytes, so that also
+// what an event of an unknown kind names is kept.
 var anyDigest = regexp.MustCompile(`[0-9a-f]{64}`)
 
 // Unnamed lists what no run names and no unfinished job has made or works on. With keep above 0, only the last keep
@@ -115,8 +115,8 @@ func (n *naming) take(b []byte) {
 // mostText bounds the artifacts in which others are looked for, in bytes: manifests and definitions are small.
 const mostText = 64 << 20
 
-// inside takes what is named by an artifact that is text, such as a manifest, or by the record of a finished job, such as
-// the checkpoint that a finetuning began from.
+// inside takes what is named by an artifact that is text, such as a manifest, or by the record of a finished job, such
+// as the checkpoint that a finetuning began from.
 func (n *naming) inside(name string) {
 	if b, err := os.ReadFile(filepath.Join(n.dir, "jobs", name[:2], name, "record.msgpack")); err == nil {
 		n.take(b)

@@ -1,5 +1,5 @@
-// Package pipelinefile reads the YAML files that say what a run does, and makes of one, a preset and the command line the
-// definition of a run. It starts nothing: the launcher does.
+// Package pipelinefile reads the YAML files that say what a run does, and makes of one, a preset and the command line
+// the definition of a run. It starts nothing: the launcher does.
 package pipelinefile
 
 import (
@@ -44,7 +44,8 @@ type File struct {
 	sections map[string]definition.Section
 }
 
-var fileKeys = []string{"name", "about", "seed", "sources", "stages", "commands", "workers", "deadline", "attempts", "metrics"}
+var fileKeys = []string{"name", "about", "seed", "sources", "stages", "commands", "workers", "deadline", "attempts",
+	"metrics"}
 
 // Load reads a pipeline file. All of its mistakes are reported together, with their lines.
 func Load(path string) (*File, error) {
@@ -91,7 +92,8 @@ func (f *File) readKey(r *definition.Reader, key string, value *yaml.Node) error
 	switch key {
 	case "name":
 		if value.Tag != "!!str" || !definition.ValidName(value.Value) {
-			return fmt.Errorf("name %q: use letters, digits, - and _ (at most %d; in quotes if it is a number)", value.Value, definition.MaxName)
+			return fmt.Errorf("name %q: use letters, digits, - and _ (at most %d; in quotes if it is a number)", value.Value,
+				definition.MaxName)
 		}
 		f.Name = value.Value
 	case "about":

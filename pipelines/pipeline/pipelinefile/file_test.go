@@ -51,8 +51,10 @@ func TestLoadReadsAFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.Name != "mine" || f.Seed != 1<<64-1 || len(f.Sources) != 2 || f.Sources[0].Location != "sample" || f.Sources[1].Location != "data/*.parquet" ||
-		!slices.Equal(f.Stages(), []string{"train", "pack"}) || f.Commands["pack"][0] != "./my pack" || f.Workers["train"] != 2 {
+	if f.Name != "mine" || f.Seed != 1<<64-1 || len(f.Sources) != 2 || f.Sources[0].Location != "sample" ||
+		f.Sources[1].Location != "data/*.parquet" ||
+		!slices.Equal(f.Stages(), []string{"train", "pack"}) || f.Commands["pack"][0] != "./my pack" ||
+		f.Workers["train"] != 2 {
 		t.Errorf("%+v", f)
 	}
 	if err := f.Check(fields()); err != nil {
@@ -77,40 +79,44 @@ func TestANamelessFileIsCalledAsItsFile(t *testing.T) {
 
 func TestLoadSaysWhatIsWrongAndWhere(t *testing.T) {
 	for text, wants := range map[string][]string{
-		"":                                                            {"is empty"},
-		"# nothing\n":                                                 {"is empty"},
-		"- a\n- b\n":                                                  {"p.yml:1", "is a mapping of keys"},
-		"just text":                                                   {"is a mapping of keys"},
-		"stages: {train: {steps: 1}":                                  {"p.yml", "yaml"},
-		"\x00\x01\x02":                                                {"p.yml"},
-		"name: x\n":                                                   {"no stages"},
-		"stages: {}\n":                                                {"no stages"},
-		"stages: [train]\n":                                           {"p.yml:1", "give a mapping of stages"},
-		"stages:\n  train: 7\n":                                       {"p.yml:2", "give a mapping of parameters, or nothing"},
-		"stages:\n  tr ain: {}\n":                                     {"p.yml:2", `stage "tr ain"`},
-		"stages:\n  ../up: {}\n":                                      {`stage "../up"`},
-		"stage:\n  train: {}\n":                                       {"p.yml:1", `did you mean "stages"`},
-		"stages: {train: }\nseeds: 3\n":                               {"p.yml:2", `did you mean "seed"`},
-		"stages: {train: }\nseed: many\n":                             {"p.yml:2", `"many" is not an integer`},
-		"stages: {train: }\nseed: -1\n":                               {"is not an integer from 0"},
-		"stages: {train: }\nseed: 1.5\n":                              {"is not an integer"},
-		"stages: {train: }\nsources: {}\n":                            {"give a list of files"},
-		"stages: {train: }\nsources: []\n":                            {"give a list of files"},
-		"stages: {train: }\nsources: one\n":                           {"give a list of files"},
-		"stages: {train: }\ncommands: x\n":                            {"give each stage a list of words"},
-		"stages: {train: }\ncommands: {train: []}\n":                  {"give each stage a list of words"},
-		"stages: {train: }\ncommands: {trian: [x]}\n":                 {`did you mean "train"`},
-		"stages: {train: }\nworkers: {train: many}\n":                 {"number of processes"},
-		"stages: {train: }\nworkers: {train: 0}\n":                    {"from 1 to"},
-		"stages: {train: }\nworkers: {train: 99999}\n":                {"from 1 to"},
-		"stages: {train: }\nworkers: {trian: 2}\n":                    {`did you mean "train"`},
-		"stages: {train: }\nname: [x]\n":                              {"name"},
-		"stages: {train: }\nname: a/b\n":                              {`name "a/b"`},
-		"stages: {train: }\nabout: [x]\n":                             {"about"},
-		"stages: {train: }\nname: " + strings.Repeat("x", 41):         {"at most 40"},
-		"stages: {train: }\nstages: {pack: }\n":                       {"p.yml:2", `key "stages" is given twice, first on line 1`},
-		"stages:\n  train: {}\n  train: {}\n":                         {"p.yml:3", `key "train" is given twice, first on line 2`},
-		"stages:\n  train:\n    steps: 1\n    steps: 2\n":             {"p.yml:4", `key "steps" is given twice, first on line 3`},
+		"":                           {"is empty"},
+		"# nothing\n":                {"is empty"},
+		"- a\n- b\n":                 {"p.yml:1", "is a mapping of keys"},
+		"just text":                  {"is a mapping of keys"},
+		"stages: {train: {steps: 1}": {"p.yml", "yaml"},
+		"\x00\x01\x02":               {"p.yml"},
+		"name: x\n":                  {"no stages"},
+		"stages: {}\n":               {"no stages"},
+		"stages: [train]\n":          {"p.yml:1", "give a mapping of stages"},
+		"stages:\n" +
+			"  train: 7\n": {"p.yml:2", "give a mapping of parameters, or nothing"},
+		"stages:\n  tr ain: {}\n":                             {"p.yml:2", `stage "tr ain"`},
+		"stages:\n  ../up: {}\n":                              {`stage "../up"`},
+		"stage:\n  train: {}\n":                               {"p.yml:1", `did you mean "stages"`},
+		"stages: {train: }\nseeds: 3\n":                       {"p.yml:2", `did you mean "seed"`},
+		"stages: {train: }\nseed: many\n":                     {"p.yml:2", `"many" is not an integer`},
+		"stages: {train: }\nseed: -1\n":                       {"is not an integer from 0"},
+		"stages: {train: }\nseed: 1.5\n":                      {"is not an integer"},
+		"stages: {train: }\nsources: {}\n":                    {"give a list of files"},
+		"stages: {train: }\nsources: []\n":                    {"give a list of files"},
+		"stages: {train: }\nsources: one\n":                   {"give a list of files"},
+		"stages: {train: }\ncommands: x\n":                    {"give each stage a list of words"},
+		"stages: {train: }\ncommands: {train: []}\n":          {"give each stage a list of words"},
+		"stages: {train: }\ncommands: {trian: [x]}\n":         {`did you mean "train"`},
+		"stages: {train: }\nworkers: {train: many}\n":         {"number of processes"},
+		"stages: {train: }\nworkers: {train: 0}\n":            {"from 1 to"},
+		"stages: {train: }\nworkers: {train: 99999}\n":        {"from 1 to"},
+		"stages: {train: }\nworkers: {trian: 2}\n":            {`did you mean "train"`},
+		"stages: {train: }\nname: [x]\n":                      {"name"},
+		"stages: {train: }\nname: a/b\n":                      {`name "a/b"`},
+		"stages: {train: }\nabout: [x]\n":                     {"about"},
+		"stages: {train: }\nname: " + strings.Repeat("x", 41): {"at most 40"},
+		"stages: {train: }\n" +
+			"stages: {pack: }\n": {"p.yml:2", `key "stages" is given twice, first on line 1`},
+		"stages:\n  train: {}\n" +
+			"  train: {}\n": {"p.yml:3", `key "train" is given twice, first on line 2`},
+		"stages:\n  train:\n    steps: 1\n" +
+			"    steps: 2\n": {"p.yml:4", `key "steps" is given twice, first on line 3`},
 		"stages:\n  train: &a {}\n  pack: *a\n":                       {"p.yml:3", "aliases are not taken"},
 		"stages:\n  train: {<<: {steps: 1}}\n":                        {"p.yml:2", "write the value out"},
 		"stages:\n  train: {[1, 2]: 3}\n":                             {"p.yml:2", "keys are words"},
@@ -147,14 +153,17 @@ func TestHugeFilesAreRefused(t *testing.T) {
 }
 
 func TestCheckNamesStageKeyAndPlace(t *testing.T) {
-	f, err := Load(file(t, "stages:\n  train:\n    stpes: 3\n    steps: many\n    kshift_layers: true\n    alibi:\n    label: 7\n  pack: {x: 1}\n"))
+	f, err := Load(file(t, "stages:\n  train:\n    stpes: 3\n    steps: many\n    kshift_layers: true\n    alibi:\n"+
+		"    label: 7\n  pack: {x: 1}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	err = f.Check(fields())
 	for _, want := range []string{
-		`p.yml:3: stage train: unknown key "stpes": did you mean "steps"`, `p.yml:4: stage train: steps: "many" is not an integer`,
-		"p.yml:5: stage train: kshift_layers: true is not a list of integers", "p.yml:6: stage train: alibi: null is not true or false",
+		`p.yml:3: stage train: unknown key "stpes": did you mean "steps"`,
+		`p.yml:4: stage train: steps: "many" is not an integer`,
+		"p.yml:5: stage train: kshift_layers: true is not a list of integers",
+		"p.yml:6: stage train: alibi: null is not true or false",
 		"p.yml:7: stage train: label: 7 is not text", `p.yml:8: stage pack: unknown key "x": none is taken here`,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -169,7 +178,8 @@ func TestAPresetFillsWhatTheFileLeavesOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	preset, err := definition.ReadPreset("small.yml", []byte("stages:\n  train: {steps: 1, alibi: true}\n  probe: {x: 1}\n"))
+	preset, err := definition.ReadPreset("small.yml",
+		[]byte("stages:\n  train: {steps: 1, alibi: true}\n  probe: {x: 1}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +243,8 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// The seed of a run is not the one that says which documents validate: runs of other seeds are compared on the same text.
+// The seed of a run is not the one that says which documents validate: runs of other seeds are compared on the same
+// text.
 func TestASeedOfItsOwnIsNotThePipelines(t *testing.T) {
 	type shard struct {
 		Seed uint64 `json:"seed" seed:"own"`
@@ -241,7 +252,8 @@ func TestASeedOfItsOwnIsNotThePipelines(t *testing.T) {
 	type train struct {
 		Seed uint64 `json:"seed"`
 	}
-	fields := map[string][]param.Field{"shard": param.Fields(shard{Seed: 42}), "train": param.Fields(train{Seed: 1}), "fixed": param.Fields(shard{Seed: 42})}
+	fields := map[string][]param.Field{"shard": param.Fields(shard{Seed: 42}), "train": param.Fields(train{Seed: 1}),
+		"fixed": param.Fields(shard{Seed: 42})}
 	f, err := Load(file(t, "seed: 7\nstages: {shard: , train: , fixed: {seed: 3}}\n"))
 	if err != nil {
 		t.Fatal(err)

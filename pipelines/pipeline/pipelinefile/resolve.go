@@ -55,8 +55,8 @@ func (f *File) example(key, value string, fields map[string][]param.Field) strin
 	return "train.steps=100"
 }
 
-// Check compares every parameter with what the stages say they take, and writes lists in one way. Readers are the stages
-// that read sources.
+// Check compares every parameter with what the stages say they take, and writes lists in one way. Readers are the
+// stages that read sources.
 func (f *File) Check(fields map[string][]param.Field, readers ...string) error {
 	var problems []error
 	for _, stage := range f.order {
@@ -69,9 +69,11 @@ func (f *File) Check(fields map[string][]param.Field, readers ...string) error {
 			}
 			switch {
 			case i < 0:
-				problems = append(problems, fmt.Errorf("%s: stage %s: %w", s.Where, stage, param.UnknownKey(key, keysOf(fields[stage]))))
+				problems = append(problems,
+					fmt.Errorf("%s: stage %s: %w", s.Where, stage, param.UnknownKey(key, keysOf(fields[stage]))))
 			case !param.Conforms(fields[stage][i].Type, s.Value):
-				problems = append(problems, fmt.Errorf("%s: stage %s: %w", s.Where, stage, param.WrongType(key, s.Value, fields[stage][i].Type)))
+				problems = append(problems,
+					fmt.Errorf("%s: stage %s: %w", s.Where, stage, param.WrongType(key, s.Value, fields[stage][i].Type)))
 			}
 		}
 	}
@@ -96,10 +98,11 @@ func (f *File) Value(key string, fields map[string][]param.Field) (stage string,
 	return "", nil, false
 }
 
-// Given says where the parameters of a stage that a message names were given: "pipelines/v76.yml:12" or
-// "--set train.steps=3".
+// Given says where the parameters of a stage that a message names were given: "pipelines/v76.yml:12" or "--set
+// train.steps=3".
 func (f *File) Given(stage, message string) []string {
-	words := strings.FieldsFunc(message, func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+	words := strings.FieldsFunc(message,
+		func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) })
 	var places []string
 	for _, key := range slices.Sorted(maps.Keys(f.sections[stage])) {
 		if slices.Contains(words, key) {
@@ -109,10 +112,12 @@ func (f *File) Given(stage, message string) []string {
 	return slices.Compact(places)
 }
 
-// Resolve makes the definition of a run. Stages that take a seed and are given
-// none get the file's, unless it is their own: which documents validate does not depend on the file's seed.
-func (f *File) Resolve(preset string, sources []definition.Source, fields map[string][]param.Field) (definition.Definition, error) {
-	d := definition.Definition{Name: f.Name, Preset: preset, Seed: f.Seed, Sources: sources, Stages: map[string]json.RawMessage{}}
+// Resolve makes the definition of a run. Stages that take a seed and are given none get the file's, unless it is their
+// own: which documents validate does not depend on the file's seed.
+func (f *File) Resolve(preset string, sources []definition.Source, fields map[string][]param.Field) (
+	definition.Definition, error) {
+	d := definition.Definition{Name: f.Name, Preset: preset, Seed: f.Seed, Sources: sources,
+		Stages: map[string]json.RawMessage{}}
 	for _, stage := range f.order {
 		values := map[string]json.RawMessage{}
 		for key, s := range f.sections[stage] {

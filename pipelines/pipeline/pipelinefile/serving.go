@@ -13,8 +13,8 @@ import (
 	"bitnet1/shared/run/param"
 )
 
-// ServingKeys are the keys of a pipeline file, and the flags of its launcher, that say how a stage's processes serve. They
-// change nothing that the stage makes. Each is a flag of the stage's program too.
+// ServingKeys are the keys of a pipeline file, and the flags of its launcher, that say how a stage's processes serve.
+// They change nothing that the stage makes. Each is a flag of the stage's program too.
 var ServingKeys = []string{"deadline", "attempts", "metrics"}
 
 // checkServing returns an error that says what the key takes, unless value is such.
@@ -79,8 +79,8 @@ func (f *File) serve(stage, key, value string) {
 	f.serving[stage][key] = value
 }
 
-// ServingFlags are the flags with which a worker of the stage serves, counted from 0. The port of its metrics is as many
-// above the one given.
+// ServingFlags are the flags with which a worker of the stage serves, counted from 0. The port of its metrics is as
+// many above the one given.
 func (f *File) ServingFlags(stage string, worker int) []string {
 	var flags []string
 	for _, key := range ServingKeys {

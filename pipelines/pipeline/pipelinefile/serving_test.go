@@ -7,7 +7,8 @@ import (
 )
 
 func TestServingIsGivenInTheFileAndByFlags(t *testing.T) {
-	f, err := Load(file(t, "stages: {tokenize: {}, train: {}}\ndeadline: {train: 2h}\nattempts: {train: 2}\nmetrics: {tokenize: '127.0.0.1:9100'}\n"))
+	f, err := Load(file(t, "stages: {tokenize: {}, train: {}}\ndeadline: {train: 2h}\nattempts: {train: 2}\n"+
+		"metrics: {tokenize: '127.0.0.1:9100'}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +36,8 @@ func TestServingIsGivenInTheFileAndByFlags(t *testing.T) {
 	if err := f.SetServing("deadline", "trian=1s"); err == nil || !strings.Contains(err.Error(), `did you mean "train"`) {
 		t.Error(err)
 	}
-	for _, text := range []string{"deadline: {trian: 1s}", "deadline: {train: soon}", "deadline: 5", "attempts: {train: x}", "metrics: {train: here}"} {
+	for _, text := range []string{"deadline: {trian: 1s}", "deadline: {train: soon}", "deadline: 5",
+		"attempts: {train: x}", "metrics: {train: here}"} {
 		if _, err := Load(file(t, "stages: {train: {}}\n"+text+"\n")); err == nil {
 			t.Errorf("%s is accepted", text)
 		}

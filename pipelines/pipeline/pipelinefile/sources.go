@@ -23,7 +23,8 @@ type Input struct {
 
 // readSources takes a list of locations. Where a source has parameters of its own, its entry is a mapping.
 func (f *File) readSources(r *definition.Reader, node *yaml.Node) error {
-	usage := errors.New(`sources: give a list of files or patterns, e.g. [sample], ["data/*.parquet"] or [{path: "old/*.csv", text_column: body}]`)
+	usage := errors.New(
+		`sources: give a list of files or patterns, e.g. [sample], ["data/*.parquet"] or [{path: "old/*.csv", text_column: body}]`)
 	if node.Kind != yaml.SequenceNode || len(node.Content) == 0 {
 		return usage
 	}
@@ -57,8 +58,9 @@ func (f *File) checkSources(fields map[string][]param.Field) error {
 	var problems []error
 	for _, in := range f.Sources {
 		if len(in.Parameters) > 0 && len(fields) == 0 {
-			problems = append(problems, fmt.Errorf("%s: source %s: its parameters are for a stage that reads sources, which this pipeline has not",
-				in.where, in.Location))
+			problems = append(problems,
+				fmt.Errorf("%s: source %s: its parameters are for a stage that reads sources, which this pipeline has not",
+					in.where, in.Location))
 		}
 		for _, stage := range slices.Sorted(maps.Keys(fields)) {
 			for _, key := range slices.Sorted(maps.Keys(in.Parameters)) {

@@ -60,8 +60,8 @@ type Group struct {
 	killed  bool
 }
 
-// Keep starts a process of s and starts it again when it dies, until ctx ends.
-// The error channel gets the reason when that is of no use.
+// Keep starts a process of s and starts it again when it dies, until ctx ends. The error channel gets the reason when
+// that is of no use.
 func (g *Group) Keep(ctx context.Context, s Stage, worker int, gaveUp chan<- error) {
 	g.wg.Go(func() {
 		early := 0
@@ -100,17 +100,16 @@ func give(gaveUp chan<- error, err error) {
 	}
 }
 
-// unusable reports whether a process has ended because the event server or the
-// disk kept it from working: to start it again would only wait once more.
+// unusable reports whether a process has ended because the event server or the disk kept it from working: to start it
+// again would only wait once more.
 func unusable(err error) bool {
 	var exit *exec.ExitError
 	return errors.As(err, &exit) && exit.ExitCode() == command.Unusable
 }
 
-// Stop waits until all processes have ended; their context has. It says what it
-// waits for: a stage that is at work saves it first, however long that takes. A
-// signal ends them at once, and so does a while without work to save: idle says
-// that there is none. Stop reports whether they ended by themselves.
+// Stop waits until all processes have ended; their context has. It says what it waits for: a stage that is at work
+// saves it first, however long that takes. A signal ends them at once, and so does a while without work to save: idle
+// says that there is none. Stop reports whether they ended by themselves.
 func (g *Group) Stop(signals <-chan os.Signal, idle bool) bool {
 	ended := make(chan struct{})
 	go func() { g.wg.Wait(); close(ended) }()
@@ -183,9 +182,10 @@ func (g *Group) once(ctx context.Context, s Stage, worker int) (last string, err
 	args := append(slices.Clone(s.Command[1:]), "serve", "--run", g.Run)
 	cmd := exec.Command(s.Command[0], append(args, s.Flags(worker)...)...)
 	cmd.Env = append(WithoutBus(os.Environ()), g.Address.Environ()...)
-	cmd.Env = append(append(cmd.Env, g.Keys...), "BITNET1_DATA="+g.Data, command.EnvLauncher+"=1", command.EnvOutage+"="+g.Outage.String())
-	// A group of its own: Ctrl-C reaches the launcher, which ends its children
-	// in order. Standard input is how they notice when it is killed.
+	cmd.Env = append(append(cmd.Env, g.Keys...), "BITNET1_DATA="+g.Data, command.EnvLauncher+"=1",
+		command.EnvOutage+"="+g.Outage.String())
+	// A group of its own: Ctrl-C reaches the launcher, which ends its children in order. Standard input is how they notice
+	// when it is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	alive, err := cmd.StdinPipe()
 	if err != nil {

@@ -126,8 +126,8 @@ type Reader struct {
 
 // rowReader reads the rows of one format.
 type rowReader interface {
-	// next returns the next row or io.EOF. The row is valid until the next call. With an oddRow only the number of the
-	// row is valid.
+	// next returns the next row or io.EOF. The row is valid until the next call. With an oddRow only the number of the row
+	// is valid.
 	next() (row, error)
 	// skip skips the rows before number n, or all rows if there are fewer.
 	skip(n int64) error

@@ -26,8 +26,8 @@ const (
 // format is a format beside parquet.
 type format struct {
 	name string
-	// typical are the extensions of names that files of documents have. Files with other extensions, such as .txt,
-	// may as well be about the documents in their folder.
+	// typical are the extensions of names that files of documents have. Files with other extensions, such as .txt, may as
+	// well be about the documents in their folder.
 	typical, other []string
 	open           func(in *bufio.Reader, o Options) (rowReader, error)
 }

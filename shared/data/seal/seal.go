@@ -26,8 +26,8 @@ import (
 type Options struct {
 	// SequenceLength is the number of targets of a sequence, T.
 	SequenceLength int
-	// Counted, if set, is a range from, to: only these targets of a sequence are predicted. A synthetic task may have
-	// its answers at known places. The sums of the manifest count all targets.
+	// Counted, if set, is a range from, to: only these targets of a sequence are predicted. A synthetic task may have its
+	// answers at known places. The sums of the manifest count all targets.
 	Counted []int
 	// SequencesPerShard is the number of sequences of a shard. 0: about 64 MiB of tokens.
 	SequencesPerShard int
@@ -38,11 +38,11 @@ type Options struct {
 	ValidationShare float64
 	// Duplicates says which duplicates are left out: KeepDuplicates, ExactDuplicates or NearDuplicates.
 	Duplicates string
-	// Similarity is the share of common phrases from which on two documents are near duplicates, from 0 to 1. At 0
-	// every pair that MinHash proposes counts.
+	// Similarity is the share of common phrases from which on two documents are near duplicates, from 0 to 1. At 0 every
+	// pair that MinHash proposes counts.
 	Similarity float64
-	// Known are lists of the texts of earlier datasets. Documents with such a text are left out; documents that are
-	// only similar to such a text stay. Known needs ExactDuplicates or NearDuplicates.
+	// Known are lists of the texts of earlier datasets. Documents with such a text are left out; documents that are only
+	// similar to such a text stay. Known needs ExactDuplicates or NearDuplicates.
 	Known []KnownTexts
 	// Duplicate, if set, is called for every document left out, in order.
 	Duplicate func(Duplicate)

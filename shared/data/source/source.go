@@ -191,8 +191,8 @@ func matching(all []Object, pattern string, key func(Object) string) ([]Object, 
 	return nil, nil
 }
 
-// holdsDocuments tells whether a file in a folder is likely to hold documents. Plain text and JSON may be about the other
-// files.
+// holdsDocuments tells whether a file in a folder is likely to hold documents. Plain text and JSON may be about the
+// other files.
 func holdsDocuments(name string) bool {
 	name = strings.TrimSuffix(strings.TrimSuffix(name, ".gz"), ".zst")
 	return slices.Contains(documents.TypicalExtensions(), path.Ext(name))

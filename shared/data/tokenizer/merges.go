@@ -96,8 +96,8 @@ func (m *merges) follows(left, right uint32) bool {
 type path struct {
 	dead []uint64 // a bit for each place of the piece: it leads nowhere
 
-	// known remembers answers of follows: a place has room for one, left<<32 | right<<1 | answer, and the latest has
-	// it. Zero says that token 0 does not follow itself, which is as false as any answer that has to be found out.
+	// known remembers answers of follows: a place has room for one, left<<32 | right<<1 | answer, and the latest has it.
+	// Zero says that token 0 does not follow itself, which is as false as any answer that has to be found out.
 	known [1 << knownBits]uint64
 }
 

@@ -24,8 +24,8 @@ type Tokenizer interface {
 	EndOfText() uint32
 	// Encode appends the tokens of text to dst. Decode(Encode(text)) is text for all byte strings.
 	Encode(dst []uint32, text []byte) []uint32
-	// Decode appends the bytes of tokens to dst. The end of text becomes "<|endoftext|>", and an id outside the
-	// vocabulary U+FFFD.
+	// Decode appends the bytes of tokens to dst. The end of text becomes "<|endoftext|>", and an id outside the vocabulary
+	// U+FFFD.
 	Decode(dst []byte, tokens []uint32) []byte
 }
 

@@ -11,10 +11,9 @@ const maxDepth = 32
 
 var errTruncated = errors.New("msgpack: truncated")
 
-// checkBounds walks the msgpack in b and refuses it when any declared length
-// exceeds the bytes that are left, when it nests deeper than maxDepth or when
-// bytes follow the value. The decoder allocates what a length claims, so five
-// bytes can otherwise kill the process.
+// checkBounds walks the msgpack in b and refuses it when any declared length exceeds the bytes that are left, when it
+// nests deeper than maxDepth or when bytes follow the value. The decoder allocates what a length claims, so five bytes
+// can otherwise kill the process.
 func checkBounds(b []byte) error {
 	rest, err := skip(b, 0)
 	if err != nil {

@@ -1,10 +1,9 @@
-// Package event defines the facts that stages tell each other, their msgpack
-// form and their subjects. It knows nothing of how they travel (package bus) or
-// where the artifacts they mention are kept (package artifact).
+// Package event defines the facts that stages tell each other, their msgpack form and their subjects. It knows nothing
+// of how they travel (package bus) or where the artifacts they mention are kept (package artifact).
 //
-// Every event is announced on the subject bitnet1.<run>.<noun>.<verb>. Its kind
-// is "<noun>.<verb>". An event is immutable; its ID is a digest of its content,
-// so that the same fact announced twice is recognised, and a damaged one too.
+// Every event is announced on the subject bitnet1.<run>.<noun>.<verb>. Its kind is "<noun>.<verb>". An event is
+// immutable; its ID is a digest of its content, so that the same fact announced twice is recognised, and a damaged one
+// too.
 package event
 
 import (
@@ -22,29 +21,25 @@ import (
 	"bitnet1/shared/digest"
 )
 
-// Version is the version of the envelope and of all bodies declared in this
-// package. A reader refuses events of a newer version; fields are only ever
-// added within one.
+// Version is the version of the envelope and of all bodies declared in this package. A reader refuses events of a newer
+// version; fields are only ever added within one.
 const Version = 1
 
-// MaxSize bounds an encoded event, in bytes. Events carry references, never
-// tensors or text. Half of what a NATS server takes by default leaves room for
-// headers and for dead letters.
+// MaxSize bounds an encoded event, in bytes. Events carry references, never tensors or text. Half of what a NATS server
+// takes by default leaves room for headers and for dead letters.
 const MaxSize = 512 << 10
 
 // Body is the typed content of an event.
 type Body interface {
 	// Kind is "<noun>.<verb>".
 	Kind() string
-	// Inputs lists what a job that answers this event depends on: digests of
-	// artifacts and any other value that may change its output. Two events with
-	// equal Inputs are the same work.
+	// Inputs lists what a job that answers this event depends on: digests of artifacts and any other value that may change
+	// its output. Two events with equal Inputs are the same work.
 	Inputs() []string
 }
 
-// Part places an event in a set that is complete when all its parts are there:
-// Index runs from 0 to Count-1. Stages that gather wait for Count of them.
-// An event with a Count of 0 is a set of its own.
+// Part places an event in a set that is complete when all its parts are there: Index runs from 0 to Count-1. Stages
+// that gather wait for Count of them. An event with a Count of 0 is a set of its own.
 type Part struct {
 	Index int `msgpack:"index" json:"index" usage:"place in the set, from 0"`
 	Count int `msgpack:"count" json:"count" usage:"events in the set; 0: the event is a set of its own"`
@@ -87,8 +82,8 @@ func Wrap(run, stage, job string, part Part, kind string, raw []byte) (Envelope,
 	return e, nil
 }
 
-// digest is the ID that e must have. Events are small, so they use the digest
-// that every language's standard library has; artifacts use a faster one.
+// digest is the ID that e must have. Events are small, so they use the digest that every language's standard library
+// has; artifacts use a faster one.
 func (e Envelope) digest() string {
 	sum := sha256.Sum256(bytes.Join([][]byte{[]byte(e.Kind), []byte(e.Run), e.Body}, []byte{0}))
 	return hex.EncodeToString(sum[:])
@@ -136,8 +131,7 @@ func Into[B Body](e Envelope) (B, error) {
 	return b, nil
 }
 
-// Marshal encodes v as msgpack with struct fields in order and map keys sorted,
-// so that equal values give equal bytes.
+// Marshal encodes v as msgpack with struct fields in order and map keys sorted, so that equal values give equal bytes.
 func Marshal(v any) ([]byte, error) {
 	var buffer bytes.Buffer
 	enc := msgpack.NewEncoder(&buffer)

@@ -14,8 +14,8 @@ import (
 	"bitnet1/shared/run/artifact"
 )
 
-// filled returns a copy of body with every field set to a value of its own, so
-// that no field can be lost or swapped unnoticed.
+// filled returns a copy of body with every field set to a value of its own, so that no field can be lost or swapped
+// unnoticed.
 func filled(body Body) Body {
 	v := reflect.New(reflect.TypeOf(body)).Elem()
 	n := 0
@@ -116,7 +116,8 @@ func TestIntoRefusesAnotherKind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Into[ProbeWritten](e); err == nil || !strings.Contains(err.Error(), "is a pack.written, not a probe.written") {
+	if _, err := Into[ProbeWritten](e); err == nil ||
+		!strings.Contains(err.Error(), "is a pack.written, not a probe.written") {
 		t.Errorf("error %v", err)
 	}
 	if _, err := Into[PackWritten](e); err != nil {
@@ -124,8 +125,8 @@ func TestIntoRefusesAnotherKind(t *testing.T) {
 	}
 }
 
-// A field that this version does not know is passed over, so that fields can
-// be added; a field with another type is an error.
+// A field that this version does not know is passed over, so that fields can be added; a field with another type is an
+// error.
 func TestBodiesMayHaveMoreFieldsButNoOtherTypes(t *testing.T) {
 	raw, err := Marshal(map[string]any{"step": 7, "colour": []any{"red", map[string]any{"x": 1}}})
 	if err != nil {
@@ -256,7 +257,8 @@ func TestEqualValuesGiveEqualBytes(t *testing.T) {
 }
 
 func TestNumbersThatJSONDoesNotHaveAreShown(t *testing.T) {
-	raw, err := Marshal(map[string]any{"loss": math.NaN(), "list": []any{math.Inf(1), map[string]any{"x": math.Inf(-1)}}, "fine": 2.5, "text": "NaN"})
+	raw, err := Marshal(map[string]any{"loss": math.NaN(), "list": []any{math.Inf(1), map[string]any{"x": math.Inf(-1)}},
+		"fine": 2.5, "text": "NaN"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,15 +276,16 @@ func TestNumbersThatJSONDoesNotHaveAreShown(t *testing.T) {
 }
 
 func TestSplitSubjectRefusesOthers(t *testing.T) {
-	for _, subject := range []string{"", "bitnet1", "bitnet1.r.pack", "other.r.pack.written", "bitnet1.r.dead.pack.pack.written"} {
+	for _, subject := range []string{"", "bitnet1", "bitnet1.r.pack", "other.r.pack.written",
+		"bitnet1.r.dead.pack.pack.written"} {
 		if _, _, ok := SplitSubject(subject); ok {
 			t.Errorf("%q was taken for an event's subject", subject)
 		}
 	}
 }
 
-// killers are short messages that claim much. Without a check of the lengths
-// the decoder allocates what they claim and the process dies.
+// killers are short messages that claim much. Without a check of the lengths the decoder allocates what they claim and
+// the process dies.
 func killers() map[string][]byte {
 	many := func(code byte) []byte { return []byte{code, 0xff, 0xff, 0xff, 0xff} }
 	return map[string][]byte{
@@ -390,8 +393,9 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// What a job depends on is named by digests, names and values, never by a sentence: a sentence that is worded better would
-// do every job again. TokensWritten's digest is frozen, for it is part of the keys of jobs that users have recorded.
+// What a job depends on is named by digests, names and values, never by a sentence: a sentence that is worded better
+// would do every job again. TokensWritten's digest is frozen, for it is part of the keys of jobs that users have
+// recorded.
 func TestInputsAreNoSentences(t *testing.T) {
 	for _, kind := range Kinds() {
 		for _, in := range filled(kind).Inputs() {
@@ -413,7 +417,8 @@ func TestInputsAreNoSentences(t *testing.T) {
 	for what, other := range map[string]TokensWritten{
 		"rows without text": {Source: "a", Batch: batch, Documents: 3, Nulls: 2, Refused: "cut short"},
 		"refused":           {Source: "a", Batch: batch, Documents: 3, Nulls: 1, Refused: "no parquet"},
-		"odd rows":          {Source: "a", Batch: batch, Documents: 3, Nulls: 1, Refused: "cut short", OddRows: []string{"row 3"}},
+		"odd rows": {Source: "a", Batch: batch, Documents: 3, Nulls: 1, Refused: "cut short",
+			OddRows: []string{"row 3"}},
 	} {
 		if other.Inputs()[1] == want {
 			t.Errorf("%s: the report says otherwise, and the job's key is the same", what)

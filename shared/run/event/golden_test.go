@@ -14,10 +14,9 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files and the reference page anew")
 
-// TestBytesOnTheWireAreStable compares every kind with the bytes it had when it
-// was declared: events are kept for good, and stages in other languages read
-// them. Only adding a field changes them lawfully (then run it with -update);
-// any other difference is another version.
+// TestBytesOnTheWireAreStable compares every kind with the bytes it had when it was declared: events are kept for good,
+// and stages in other languages read them. Only adding a field changes them lawfully (then run it with -update); any
+// other difference is another version.
 func TestBytesOnTheWireAreStable(t *testing.T) {
 	path := filepath.Join("testdata", fmt.Sprintf("version-%d.txt", Version))
 	var want strings.Builder
@@ -91,8 +90,8 @@ func encoded(t *testing.T) []byte {
 	return b
 }
 
-// TestReferencePageIsCurrent keeps docs/reference/events.md equal to what the
-// declarations say. `go test ./shared/run/event -update` writes it anew.
+// TestReferencePageIsCurrent keeps docs/reference/events.md equal to what the declarations say. `go test
+// ./shared/run/event -update` writes it anew.
 func TestReferencePageIsCurrent(t *testing.T) {
 	page, err := reference("kinds.go")
 	if err != nil {

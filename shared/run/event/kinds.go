@@ -5,8 +5,8 @@ import (
 	"bitnet1/shared/run/artifact"
 )
 
-// Kinds lists one zero value of every event that the project itself announces,
-// in the order in which a run meets them. The reference page is made from it.
+// Kinds lists one zero value of every event that the project itself announces, in the order in which a run meets them.
+// The reference page is made from it.
 func Kinds() []Body {
 	return []Body{
 		RunStarted{}, SourceAdded{}, TokensWritten{}, ShardSealed{}, DatasetSealed{},
@@ -73,8 +73,8 @@ type TokensWritten struct {
 // Kind implements Body.
 func (TokensWritten) Kind() string { return "tokens.written" }
 
-// Inputs implements Body: the batch, and a digest of the other fields, which the dataset's report repeats. A field that is
-// added is to be omitted where it is empty, so that older events keep their digest.
+// Inputs implements Body: the batch, and a digest of the other fields, which the dataset's report repeats. A field that
+// is added is to be omitted where it is empty, so that older events keep their digest.
 func (e TokensWritten) Inputs() []string {
 	batch := e.Batch.Digest
 	e.Batch = artifact.Ref{}
@@ -207,9 +207,8 @@ func (PackWritten) Kind() string { return "pack.written" }
 // Inputs implements Body.
 func (e PackWritten) Inputs() []string { return []string{e.Pack.Digest} }
 
-// JobFinished says that a stage has answered an event, whatever came of it. A
-// run has finished when every event in it is answered by every stage that
-// listens for its kind.
+// JobFinished says that a stage has answered an event, whatever came of it. A run has finished when every event in it
+// is answered by every stage that listens for its kind.
 type JobFinished struct {
 	Listener string `msgpack:"listener" json:"listener" usage:"the stage"`
 	Input    string `msgpack:"input" json:"input" usage:"id of the event answered"`

@@ -5,9 +5,8 @@ import (
 	"math"
 )
 
-// Plain decodes a msgpack map of any kind into a value that encoding/json can
-// print. Numbers that JSON does not have, which a diverging loss becomes, are
-// replaced by their names: "NaN", "+Inf", "-Inf".
+// Plain decodes a msgpack map of any kind into a value that encoding/json can print. Numbers that JSON does not have,
+// which a diverging loss becomes, are replaced by their names: "NaN", "+Inf", "-Inf".
 func Plain(b []byte) (map[string]any, error) {
 	var v map[string]any
 	if err := Unmarshal(b, &v); err != nil {

@@ -28,8 +28,8 @@ Lengths in a message are not to be trusted: five bytes can claim four thousand m
 
 `
 
-// reference makes the page docs/reference/events.md. The sentence about a kind
-// is its comment in the file of declarations.
+// reference makes the page docs/reference/events.md. The sentence about a kind is its comment in the file of
+// declarations.
 func reference(declarations string) ([]byte, error) {
 	comments, err := typeComments(declarations)
 	if err != nil {
@@ -56,7 +56,8 @@ func section(page *bytes.Buffer, title, about string, t reflect.Type) {
 	fmt.Fprint(page, "| key | type | meaning |\n|---|---|---|\n")
 	for i := range t.NumField() {
 		f := t.Field(i)
-		fmt.Fprintf(page, "| `%s` | %s | %s |\n", strings.TrimSuffix(f.Tag.Get("msgpack"), ",omitempty"), typeName(f.Type), f.Tag.Get("usage"))
+		fmt.Fprintf(page, "| `%s` | %s | %s |\n", strings.TrimSuffix(f.Tag.Get("msgpack"), ",omitempty"), typeName(f.Type),
+			f.Tag.Get("usage"))
 	}
 	fmt.Fprintln(page)
 }

@@ -52,18 +52,23 @@ func arrange(app *cli.App, args []string) []string {
 // flags are those of both forms, the parameters and more.
 func (s Spec[P, E]) flags(more ...cli.Flag) []cli.Flag {
 	all := []cli.Flag{
-		&cli.StringFlag{Name: "data", Value: "./data", EnvVars: []string{"BITNET1_DATA"}, Usage: "data `DIR`ectory: artifacts, runs, events"},
+		&cli.StringFlag{Name: "data", Value: "./data", EnvVars: []string{"BITNET1_DATA"},
+			Usage: "data `DIR`ectory: artifacts, runs, events"},
 		&cli.StringFlag{Name: "run", Usage: "id of the `RUN`"},
 	}
 	if s.Threads {
-		all = append(all, &cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), EnvVars: []string{"BITNET1_THREADS"}, Usage: "worker threads of compute kernels"})
+		all = append(all, &cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), EnvVars: []string{"BITNET1_THREADS"},
+			Usage: "worker threads of compute kernels"})
 	}
 	if s.Device {
-		all = append(all, &cli.StringFlag{Name: "device", Value: "auto", EnvVars: []string{"BITNET1_DEVICE"}, Usage: "compute device: cpu, cuda, cuda:1 …, or auto: a GPU if this build and this machine have one"})
+		all = append(all,
+			&cli.StringFlag{Name: "device", Value: "auto", EnvVars: []string{"BITNET1_DEVICE"},
+				Usage: "compute device: cpu, cuda, cuda:1 …, or auto: a GPU if this build and this machine have one"})
 	}
 	all = append(all,
 		&cli.DurationFlag{Name: "deadline", Usage: "longest time for one job (0: none)"},
-		&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: []string{"BITNET1_LOG_LEVEL"}, Usage: "debug, info, warn or error"},
+		&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: []string{"BITNET1_LOG_LEVEL"},
+			Usage: "debug, info, warn or error"},
 		&cli.BoolFlag{Name: "json", EnvVars: []string{"BITNET1_JSON"}, Usage: "log and print JSON lines"},
 	)
 	return append(append(all, more...), param.Flags(s.Defaults)...)

@@ -16,7 +16,8 @@ import (
 func (p *performer[P, E]) attempt(ctx context.Context, t task[P, E], r *record.Record) error {
 	n := r.Attempts() + 1
 	if p.attempts > 0 && n > p.attempts {
-		return Permanentf("job %s was begun %d times and got nowhere: the process died each time (out of memory?) or hung beyond its deadline", digest.Short(r.Key), n-1)
+		return Permanentf("job %s was begun %d times and got nowhere: the process died each time (out of memory?) or "+
+			"hung beyond its deadline", digest.Short(r.Key), n-1)
 	}
 	if err := r.SetAttempts(n); err != nil {
 		return err
@@ -24,7 +25,8 @@ func (p *performer[P, E]) attempt(ctx context.Context, t task[P, E], r *record.R
 	work := ctx
 	if p.deadline > 0 {
 		var cancel context.CancelFunc
-		work, cancel = context.WithTimeoutCause(ctx, p.deadline, fmt.Errorf("the job took longer than --deadline %s", p.deadline))
+		work, cancel = context.WithTimeoutCause(ctx, p.deadline,
+			fmt.Errorf("the job took longer than --deadline %s", p.deadline))
 		defer cancel()
 	}
 	job := p.newJob(t, r)
@@ -53,8 +55,8 @@ type hungError struct{ error }
 
 func (hungError) Unfit() bool { return true }
 
-// abandonable calls do, which ends soon after work, and leaves it behind when it does not although its deadline is over.
-// While the process is asked to end, it is waited for: it saves what was done.
+// abandonable calls do, which ends soon after work, and leaves it behind when it does not although its deadline is
+// over. While the process is asked to end, it is waited for: it saves what was done.
 func (p *performer[P, E]) abandonable(ctx, work context.Context, do func() error) error {
 	if p.deadline == 0 {
 		return do()
@@ -74,11 +76,12 @@ func (p *performer[P, E]) abandonable(ctx, work context.Context, do func() error
 	if ctx.Err() != nil {
 		return <-done
 	}
-	return hungError{fmt.Errorf("the job hangs: it has not ended %s after its deadline, and its process ends instead", p.grace)}
+	return hungError{fmt.Errorf("the job hangs: it has not ended %s after its deadline, and its process ends instead",
+		p.grace)}
 }
 
-// call runs the author's function and turns a panic into an error, so that one
-// bad input cannot take the other jobs of the process down.
+// call runs the author's function and turns a panic into an error, so that one bad input cannot take the other jobs of
+// the process down.
 func (p *performer[P, E]) call(ctx context.Context, job *Job[P], in []E) (err error) {
 	defer func() {
 		if v := recover(); v != nil {

@@ -80,8 +80,10 @@ func TestWhatCountsAsAnAttempt(t *testing.T) {
 	defer end()
 	var outcome func() error
 	p := &performer[testParams, event.SourceAdded]{
-		spec:  Spec[testParams, event.SourceAdded]{Name: "try", Version: "1", Work: func(context.Context, *Job[testParams], event.SourceAdded) error { return outcome() }},
-		space: store, journal: journal.Open(store.Dir()), records: record.Root(store), log: slog.New(slog.DiscardHandler), report: unheard,
+		spec: Spec[testParams, event.SourceAdded]{Name: "try", Version: "1",
+			Work: func(context.Context, *Job[testParams], event.SourceAdded) error { return outcome() }},
+		space: store, journal: journal.Open(store.Dir()), records: record.Root(store), log: slog.New(slog.DiscardHandler),
+		report: unheard,
 	}
 	for i, c := range []struct {
 		outcome  func() error

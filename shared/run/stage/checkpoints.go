@@ -9,9 +9,8 @@ import (
 
 // This file is for the Spec of stages that answer checkpoints.
 
-// Checkpoints makes an event of every checkpoint that the command line names,
-// with the dataset of --dataset. It is the Files of stages that answer
-// checkpoints and need their dataset.
+// Checkpoints makes an event of every checkpoint that the command line names, with the dataset of --dataset. It is the
+// Files of stages that answer checkpoints and need their dataset.
 func Checkpoints(in *Files) ([]event.CheckpointSaved, error) {
 	manifest, err := in.AddDataset()
 	if err != nil {
@@ -60,7 +59,8 @@ func ByStep() *Choice[event.CheckpointSaved] {
 				}
 			}
 			if blended > 0 {
-				return fmt.Sprintf("with a validation loss and weights that are all ±1 (%d of %d are from before the end of the annealing)",
+				return fmt.Sprintf("with a validation loss and weights that are all ±1 (%d of %d are from before "+
+					"the end of the annealing)",
 					blended, len(all))
 			}
 			return "with a validation loss (no validation split, or validation_sequences 0), so none is the best"

@@ -22,17 +22,19 @@ func TestBestCheckpoint(t *testing.T) {
 		want        int       // 0: none
 		refusal     string
 	}{
-		"lowest":                    {[]float64{5, 3, 4}, []float64{0, 0, 0}, 20, ""},
-		"first of equal ones":       {[]float64{5, 3, 3}, []float64{0, 0, 0}, 20, ""},
-		"some without a sample":     {[]float64{none, 5, 0, 4}, []float64{0, 0, 0, 0}, 40, ""},
-		"bonsai":                    {[]float64{1, 2, 4, 3}, []float64{1, 0.5, 0, 0}, 40, ""},
-		"no sample at all":          {[]float64{none, none}, []float64{0, 0}, 0, "no checkpoint with a validation loss"},
-		"still annealing":           {[]float64{2, 1}, []float64{0.5, 0.1}, 0, "2 of 2 are from before the end of the annealing"},
+		"lowest":                {[]float64{5, 3, 4}, []float64{0, 0, 0}, 20, ""},
+		"first of equal ones":   {[]float64{5, 3, 3}, []float64{0, 0, 0}, 20, ""},
+		"some without a sample": {[]float64{none, 5, 0, 4}, []float64{0, 0, 0, 0}, 40, ""},
+		"bonsai":                {[]float64{1, 2, 4, 3}, []float64{1, 0.5, 0, 0}, 40, ""},
+		"no sample at all":      {[]float64{none, none}, []float64{0, 0}, 0, "no checkpoint with a validation loss"},
+		"still annealing": {[]float64{2, 1}, []float64{0.5, 0.1}, 0,
+			"2 of 2 are from before the end of the annealing"},
 		"annealing, then no sample": {[]float64{2, none}, []float64{0.5, 0}, 0, "1 of 2 are from before"},
 	} {
 		var events []event.Envelope
 		for i, bits := range c.bits {
-			saved := event.CheckpointSaved{Step: 10 * (i + 1), ValidationBits: bits, Blend: c.blend[i], Model: artifact.Ref{Name: "m"}}
+			saved := event.CheckpointSaved{Step: 10 * (i + 1), ValidationBits: bits, Blend: c.blend[i],
+				Model: artifact.Ref{Name: "m"}}
 			e, err := event.New("r", "train", "", event.Part{}, saved)
 			if err != nil {
 				t.Fatal(err)
@@ -41,7 +43,8 @@ func TestBestCheckpoint(t *testing.T) {
 		}
 		found, err := ByStep().choose(events, events, "r", "best")
 		if c.want == 0 {
-			if err == nil || !strings.Contains(err.Error(), c.refusal) || !strings.Contains(err.Error(), "use --checkpoint last") {
+			if err == nil || !strings.Contains(err.Error(), c.refusal) ||
+				!strings.Contains(err.Error(), "use --checkpoint last") {
 				t.Errorf("%s: %v, want %q", what, err, c.refusal)
 			}
 			continue
@@ -64,7 +67,8 @@ func TestWhichCheckpoints(t *testing.T) {
 		step int
 		name string
 	}{{30, "a"}, {10, "b"}, {20, "c"}, {10, "d"}} {
-		e, err := event.New("r", "train", "", event.Part{}, event.CheckpointSaved{Step: c.step, Model: artifact.Ref{Name: c.name}})
+		e, err := event.New("r", "train", "", event.Part{},
+			event.CheckpointSaved{Step: c.step, Model: artifact.Ref{Name: c.name}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,19 +91,22 @@ func TestWhichCheckpoints(t *testing.T) {
 			t.Errorf("%s: %s, want %s", which, got, want)
 		}
 	}
-	for which, want := range map[string]string{"15": "no checkpoint at step 15; its steps are [10 20 30]", "first": "use last, best, all or a step"} {
+	for which, want := range map[string]string{"15": "no checkpoint at step 15; its steps are [10 20 30]",
+		"first": "use last, best, all or a step"} {
 		if _, err := ByStep().choose(events, events, "r", which); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", which, err, want)
 		}
 	}
 }
 
-// A rerun is about what the run's own parameters gave, unless a step names a checkpoint of others or there is nothing else.
+// A rerun is about what the run's own parameters gave, unless a step names a checkpoint of others or there is nothing
+// else.
 func TestWhoseCheckpoints(t *testing.T) {
 	t.Parallel()
 	j := journal.Open(t.TempDir())
 	write := func(run string, step int, overrides map[string]string) {
-		e, err := event.New(run, "train", "", event.Part{}, event.CheckpointSaved{Step: step, ValidationBits: 9 - float64(step)/10, Model: artifact.Ref{Name: "m"}})
+		e, err := event.New(run, "train", "", event.Part{},
+			event.CheckpointSaved{Step: step, ValidationBits: 9 - float64(step)/10, Model: artifact.Ref{Name: "m"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +121,8 @@ func TestWhoseCheckpoints(t *testing.T) {
 	write("mixed", 30, longer)
 	write("others", 40, longer)
 	for _, c := range []struct{ run, which, want string }{
-		{"mixed", "last", "20"}, {"mixed", "best", "20"}, {"mixed", "all", "10 20"}, {"mixed", "30", "30"}, {"mixed", "10", "10"}, {"others", "last", "40"},
+		{"mixed", "last", "20"}, {"mixed", "best", "20"}, {"mixed", "all", "10 20"}, {"mixed", "30", "30"},
+		{"mixed", "10", "10"}, {"others", "last", "40"},
 	} {
 		events, own, err := eventsOver[event.CheckpointSaved](slog.New(slog.DiscardHandler), j, c.run, "checkpoint.saved")
 		if err != nil {

@@ -15,8 +15,8 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// Choice says how a rerun over a run chooses among the events that the stage answers: the last one, the best one, all of
-// them, or one by its number. It makes a flag of `run --run RUN`.
+// Choice says how a rerun over a run chooses among the events that the stage answers: the last one, the best one, all
+// of them, or one by its number. It makes a flag of `run --run RUN`.
 type Choice[E event.Body] struct {
 	Noun   string      // what such an event is called, and the flag's name: checkpoint
 	Number string      // what its number is called: step
@@ -34,7 +34,8 @@ type Choice[E event.Body] struct {
 
 func (c *Choice[E]) flag() cli.Flag {
 	return &cli.StringFlag{
-		Name: c.Noun, Value: "last", Usage: fmt.Sprintf("which %ss of the run, with --run: last, best, all or a %s", c.Noun, c.Number),
+		Name: c.Noun, Value: "last", Usage: fmt.Sprintf("which %ss of the run, with --run: last, best, all or a %s", c.Noun,
+			c.Number),
 	}
 }
 
@@ -110,7 +111,8 @@ func (c *Choice[E]) best(bodies map[int]E, order []int, run string) (int, error)
 }
 
 // there leaves out events whose artifacts were freed since (pipeline gc --keep-checkpoints).
-func (c *Choice[E]) there(log *slog.Logger, store *artifact.Store, run string, events []event.Envelope) ([]event.Envelope, error) {
+func (c *Choice[E]) there(log *slog.Logger, store *artifact.Store, run string, events []event.Envelope) (
+	[]event.Envelope, error) {
 	var left []event.Envelope
 	var gone []string
 	for _, e := range events {
@@ -122,7 +124,8 @@ func (c *Choice[E]) there(log *slog.Logger, store *artifact.Store, run string, e
 		left = append(left, e)
 	}
 	if len(left) == 0 {
-		return nil, fmt.Errorf("run %s: the %s of %s %s is no longer in the data directory (freed by pipeline gc?): choose another with --%s",
+		return nil, fmt.Errorf("run %s: the %s of %s %s is no longer in the data directory (freed by pipeline gc?): "+
+			"choose another with --%s",
 			run, c.Noun, c.Number, strings.Join(gone, ", "), c.Noun)
 	}
 	if len(gone) > 0 {

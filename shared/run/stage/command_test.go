@@ -67,7 +67,8 @@ func TestOneShotMayFailAsOftenAsItsUserTries(t *testing.T) {
 	}
 	out := filepath.Join(t.TempDir(), "out")
 	for try := 1; try <= 7; try++ {
-		status, stdout, stderr := w.run("shout", "run", "--in", in, "--out", out, "--trace", w.trace, "--mode", "fail", "--times", "6")
+		status, stdout, stderr := w.run("shout", "run", "--in", in, "--out", out, "--trace", w.trace, "--mode", "fail",
+			"--times", "6")
 		if want := map[bool]int{true: command.Failed, false: command.Done}[try <= 6]; status != want {
 			t.Fatalf("try %d: status %d, want %d: %s", try, status, want, stderr)
 		}
@@ -241,8 +242,10 @@ func TestLinesOfAnOutput(t *testing.T) {
 	}{
 		"nothing declared": {nil, []string{"pack.written", file}},
 		"a headline":       {[]results.Result{{Kind: "pack.written", Headline: "packed {step}"}}, []string{"packed 7", file}},
-		"a number":         {[]results.Result{{Kind: "a.b"}, {Kind: "pack.written", Columns: []results.Column{column}}}, []string{"pack.written", "steps  7", file}},
-		"a row of a table": {[]results.Result{{Kind: "pack.written", Row: &column, Columns: []results.Column{column}}}, []string{"pack.written", file}},
+		"a number": {[]results.Result{{Kind: "a.b"}, {Kind: "pack.written", Columns: []results.Column{column}}},
+			[]string{"pack.written", "steps  7", file}},
+		"a row of a table": {[]results.Result{{Kind: "pack.written", Row: &column, Columns: []results.Column{column}}},
+			[]string{"pack.written", file}},
 	} {
 		if got := outputLines(c.declared, record.Output{Kind: "pack.written", Body: body}, dir); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", what, got, c.want)
@@ -276,7 +279,8 @@ func TestPresetOverARun(t *testing.T) {
 func TestNameOfADirectory(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
-	if a, b := artifact.DirectoryName("data"), artifact.DirectoryName(filepath.Join(dir, "data")); a != b || !strings.HasSuffix(a, ":"+filepath.Join(dir, "data")) {
+	if a, b := artifact.DirectoryName("data"), artifact.DirectoryName(filepath.Join(dir, "data")); a != b ||
+		!strings.HasSuffix(a, ":"+filepath.Join(dir, "data")) {
 		t.Errorf("%s and %s", a, b)
 	}
 }
@@ -294,7 +298,8 @@ func TestJSONOutputIsOneObjectALine(t *testing.T) {
 			Recorded  bool
 			Body      map[string]any
 		}
-		if err := json.Unmarshal([]byte(line), &v); err != nil || v.Kind != "tokens.written" || !v.Recorded || v.Body["source"] == nil {
+		if err := json.Unmarshal([]byte(line), &v); err != nil || v.Kind != "tokens.written" || !v.Recorded ||
+			v.Body["source"] == nil {
 			t.Errorf("%s: %v", line, err)
 		}
 	}
@@ -373,7 +378,8 @@ func TestExitStatusesAndMessages(t *testing.T) {
 		{[]string{"run", "--in", file, "--out", file}, command.Failed, "output directory"},
 		{[]string{"run", "--in", file, "--out", out, "--mode", "fail"}, command.Failed, "a failed for the 0. time"},
 		{[]string{"run", "--in", file, "--out", out, "--mode", "panic"}, command.Failed, "panic in stage shout"},
-		{[]string{"run", "--in", file, "--out", out, "--mode", "wait", "--deadline", "10ms"}, command.Failed, "longer than --deadline"},
+		{[]string{"run", "--in", file, "--out", out, "--mode", "wait", "--deadline", "10ms"}, command.Failed,
+			"longer than --deadline"},
 		{[]string{"run", "--in", file, "--out", out}, command.Done, ""},
 		{[]string{"run", "--data", file, "--run", "r"}, command.Failed, "cannot be used"},
 		{[]string{"describe", "extra"}, command.Usage, "unexpected argument"},
@@ -423,7 +429,8 @@ func TestAnInterruptedOneShotFailsAndLeavesNothingHalfWritten(t *testing.T) {
 	if err := os.WriteFile(in, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p := w.start(w.command("shout", "run", "--in", in, "--out", out, "--mode", "wait", "--release", w.release, "--trace", w.trace))
+	p := w.start(w.command("shout", "run", "--in", in, "--out", out, "--mode", "wait", "--release", w.release, "--trace",
+		w.trace))
 	w.begun(1)
 	p.signal(syscall.SIGINT)
 	if status := p.status(); status != command.Failed {
@@ -446,7 +453,8 @@ func TestHelpHasAnExampleAndAllParameters(t *testing.T) {
 		}
 		wantText(t, strings.Join(args, " "), stdout, "Example:")
 		if args[0] == "serve" || args[0] == "run" {
-			wantText(t, strings.Join(args, " "), stdout, "--mode", "--layers", "work, wait, stay, fail", "(list of integers)", "(default: 0)")
+			wantText(t, strings.Join(args, " "), stdout, "--mode", "--layers", "work, wait, stay, fail", "(list of integers)",
+				"(default: 0)")
 		}
 	}
 }
@@ -459,12 +467,14 @@ func TestDescribeTellsALauncherAll(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &d); err != nil || status != command.Done {
 		t.Fatalf("status %d, %v: %s", status, err, stdout)
 	}
-	if d.Name != "shout" || d.Kind != "source.added" || !slices.Equal(d.Emits, []string{"tokens.written"}) || len(d.Parameters) != 6 || d.Parameters[1].Default != "work" {
+	if d.Name != "shout" || d.Kind != "source.added" || !slices.Equal(d.Emits, []string{"tokens.written"}) ||
+		len(d.Parameters) != 6 || d.Parameters[1].Default != "work" {
 		t.Errorf("%+v", d)
 	}
 	var looks Description
 	_, stdout, _ = w.run("look", "describe")
-	if err := json.Unmarshal([]byte(stdout), &looks); err != nil || looks.ChosenBy != "checkpoint" || !looks.OnDataset || d.ChosenBy != "" || d.OnDataset {
+	if err := json.Unmarshal([]byte(stdout), &looks); err != nil || looks.ChosenBy != "checkpoint" || !looks.OnDataset ||
+		d.ChosenBy != "" || d.OnDataset {
 		t.Errorf("%s: %v", stdout, err)
 	}
 }

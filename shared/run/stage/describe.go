@@ -14,8 +14,8 @@ import (
 	"bitnet1/shared/run/results"
 )
 
-// Description is what `<stage> describe` prints: enough for a launcher to check
-// a pipeline file and for a reference page.
+// Description is what `<stage> describe` prints: enough for a launcher to check a pipeline file and for a reference
+// page.
 type Description struct {
 	Name       string           `json:"name"`
 	About      string           `json:"about"`
@@ -43,8 +43,9 @@ const maxSection = 1 << 20
 func describeCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 	return &cli.Command{
 		Name: "describe", Usage: "print what the stage takes and gives, as JSON",
-		Description: "With --check it reads parameters (a JSON object) from standard input instead and says what is wrong with them.\n\nExample:\n   " + s.Name + " describe",
-		Flags:       []cli.Flag{&cli.BoolFlag{Name: "check", Usage: "check parameters read from standard input"}},
+		Description: "With --check it reads parameters (a JSON object) from standard input instead and says what is wrong " +
+			"with them.\n\nExample:\n   " + s.Name + " describe",
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "check", Usage: "check parameters read from standard input"}},
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -62,8 +63,9 @@ func describeCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 			}
 			d := Description{
 				Name: s.Name, About: s.About, Kind: s.kind(), Example: s.Example,
-				Emits: []string{}, Results: append([]results.Result{}, s.Results...), Parameters: append([]param.Field{}, param.Fields(s.Defaults)...),
-				OnDataset: s.Files != nil && s.OnDataset != nil, ChosenBy: strings.Join(s.Choice.flags(), ""),
+				Emits: []string{}, Results: append([]results.Result{}, s.Results...),
+				Parameters: append([]param.Field{}, param.Fields(s.Defaults)...),
+				OnDataset:  s.Files != nil && s.OnDataset != nil, ChosenBy: strings.Join(s.Choice.flags(), ""),
 			}
 			for _, body := range s.Emits {
 				d.Emits = append(d.Emits, body.Kind())

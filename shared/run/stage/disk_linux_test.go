@@ -12,8 +12,7 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// fill mounts a small file system as the data directory and fills it; the
-// function that it returns makes room again.
+// fill mounts a small file system as the data directory and fills it; the function that it returns makes room again.
 func (w *world) fill() (room func()) {
 	w.t.Helper()
 	if err := os.MkdirAll(w.data, 0o755); err != nil {

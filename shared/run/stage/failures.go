@@ -14,15 +14,14 @@ import (
 	"bitnet1/shared/run/record"
 )
 
-// unended is a delivery that could not be ended: neither its answer nor its
-// failure could be written or announced.
+// unended is a delivery that could not be ended: neither its answer nor its failure could be written or announced.
 type unended struct {
 	since time.Time
 	times int
 }
 
-// later hands back a delivery that could not be ended. When it could not be for
-// as long as s.outage, the error says that the process is of no use.
+// later hands back a delivery that could not be ended. When it could not be for as long as s.outage, the error says
+// that the process is of no use.
 func (s *service[P, E]) later(d *bus.Delivery, cause error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -36,7 +35,8 @@ func (s *service[P, E]) later(d *bus.Delivery, cause error) error {
 	if time.Since(u.since) > s.outage {
 		return bus.Unusable(fmt.Errorf("tried for %s: %w", s.outage, cause))
 	}
-	s.log.Error("could not finish a delivery: the event will come again", "subject", d.Subject, "error", command.Advised(cause))
+	s.log.Error("could not finish a delivery: the event will come again", "subject", d.Subject, "error",
+		command.Advised(cause))
 	_ = d.Nak(s.backOff(u.times)) // it comes again anyway, when the server misses signs of life
 	return nil
 }
@@ -49,8 +49,8 @@ func (s *service[P, E]) ended(d *bus.Delivery) {
 	}
 }
 
-// countFailure notes that a job failed and returns how often it did. The count
-// on disk survives the process; the one in memory counts when the disk is full.
+// countFailure notes that a job failed and returns how often it did. The count on disk survives the process; the one in
+// memory counts when the disk is full.
 func (s *service[P, E]) countFailure(e event.Envelope, key string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,8 +74,8 @@ func (s *service[P, E]) backOff(failures int) time.Duration {
 	return min(s.retryPause<<min(failures-1, 10), max(s.retryPause, 30*time.Second))
 }
 
-// fail gives an event up: it is kept as a dead letter with the cause, the run
-// is told, and only then is it taken out of the queue.
+// fail gives an event up: it is kept as a dead letter with the cause, the run is told, and only then is it taken out of
+// the queue.
 func (s *service[P, E]) fail(ctx context.Context, d *bus.Delivery, e event.Envelope, key string, cause error) error {
 	s.metrics.jobs.WithLabelValues(event.Failed).Inc()
 	cause = command.Advised(cause)
@@ -94,8 +94,7 @@ func (s *service[P, E]) fail(ctx context.Context, d *bus.Delivery, e event.Envel
 	return d.Term("dead letter kept")
 }
 
-// brief is the text of an error, short enough for an event: causes can be a
-// list of parameters or a stack.
+// brief is the text of an error, short enough for an event: causes can be a list of parameters or a stack.
 func brief(err error) string {
 	const most = 4000
 	text := err.Error()

@@ -25,7 +25,8 @@ func (f *Files) Add(kind, mediaType, path string) (artifact.Ref, error) {
 // AddDataset makes the manifest named by --dataset an input artifact.
 func (f *Files) AddDataset() (artifact.Ref, error) {
 	if f.Dataset == "" {
-		return artifact.Ref{}, command.UsageError(fmt.Errorf("this stage needs a dataset: add --dataset MANIFEST (its shards beside it)"))
+		return artifact.Ref{}, command.UsageError(
+			fmt.Errorf("this stage needs a dataset: add --dataset MANIFEST (its shards beside it)"))
 	}
 	return f.Add("manifest", "application/json", f.Dataset)
 }

@@ -9,8 +9,8 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// A job that does not heed its deadline is left behind, and its process is of no use any more. One that saves what it has
-// done is waited for, and so is one that ends because the process is asked to.
+// A job that does not heed its deadline is left behind, and its process is of no use any more. One that saves what it
+// has done is waited for, and so is one that ends because the process is asked to.
 func TestAJobThatHangsBeyondItsDeadlineIsLeftBehind(t *testing.T) {
 	p := &performer[testParams, event.SourceAdded]{deadline: time.Millisecond, grace: time.Hour}
 	ended := func() context.Context {
@@ -23,7 +23,8 @@ func TestAJobThatHangsBeyondItsDeadlineIsLeftBehind(t *testing.T) {
 		t.Errorf("a job that saves: %v", err)
 	}
 	p.grace = time.Millisecond
-	if err := p.abandonable(ended(), ended(), func() error { time.Sleep(20 * time.Millisecond); return saved }); !errors.Is(err, saved) {
+	if err := p.abandonable(ended(), ended(),
+		func() error { time.Sleep(20 * time.Millisecond); return saved }); !errors.Is(err, saved) {
 		t.Errorf("a job of a process that is to end: %v", err)
 	}
 	release := make(chan struct{})
@@ -32,7 +33,8 @@ func TestAJobThatHangsBeyondItsDeadlineIsLeftBehind(t *testing.T) {
 		t.Errorf("a job that hangs: %v", err)
 	}
 	p.deadline = 0
-	if err := p.abandonable(t.Context(), ended(), func() error { time.Sleep(20 * time.Millisecond); return saved }); !errors.Is(err, saved) {
+	if err := p.abandonable(t.Context(), ended(),
+		func() error { time.Sleep(20 * time.Millisecond); return saved }); !errors.Is(err, saved) {
 		t.Errorf("a job without a deadline: %v", err)
 	}
 }

@@ -6,8 +6,8 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// inputs returns the events a job for e works on, and whether they are all
-// there. A gathering stage reads the other parts from the run's journal.
+// inputs returns the events a job for e works on, and whether they are all there. A gathering stage reads the other
+// parts from the run's journal.
 func (s *service[P, E]) inputs(e event.Envelope) ([]event.Envelope, bool, error) {
 	if s.spec.Gather == nil || e.Part.Count == 0 {
 		return []event.Envelope{e}, true, nil
@@ -26,8 +26,8 @@ func (s *service[P, E]) inputs(e event.Envelope) ([]event.Envelope, bool, error)
 	return events, ready, nil
 }
 
-// gathered returns parts 0 to count-1, if they are all there. Of several events
-// for one part the last one counts that is an E.
+// gathered returns parts 0 to count-1, if they are all there. Of several events for one part the last one counts that
+// is an E.
 func gathered[E event.Body](parts []event.Envelope, count int) ([]event.Envelope, bool) {
 	if count > len(parts) { // count is what an event claims: allocate nothing for it
 		return nil, false

@@ -14,12 +14,12 @@ import (
 	"bitnet1/shared/run/record"
 )
 
-// Progress is what a job says while it works: that Done of Total things are done, what Unit is counted, and Values such as step,
-// loss, tokens_per_second or learning_rate.
+// Progress is what a job says while it works: that Done of Total things are done, what Unit is counted, and Values such
+// as step, loss, tokens_per_second or learning_rate.
 type Progress = progress.Report
 
-// Host is how a stage uses the machine it runs on. It never changes what a job
-// computes, so it is no part of the job's key.
+// Host is how a stage uses the machine it runs on. It never changes what a job computes, so it is no part of the job's
+// key.
 type Host struct {
 	Threads int    // worker threads of compute kernels
 	Device  string // its name for compute.Open
@@ -52,8 +52,8 @@ func (j *Job[P]) Create(kind, mediaType, name string) (*artifact.Writer, error) 
 	return j.space.Create(kind, mediaType, name)
 }
 
-// Emit records body as an output of the job and announces it. Emitting what the
-// job has emitted before, in this attempt or an earlier one, does nothing.
+// Emit records body as an output of the job and announces it. Emitting what the job has emitted before, in this attempt
+// or an earlier one, does nothing.
 func (j *Job[P]) Emit(ctx context.Context, body event.Body) error {
 	return j.emit(ctx, j.record, body)
 }
@@ -75,17 +75,15 @@ func (j *Job[P]) WriteJSON(kind, name string, v any) (artifact.Ref, error) {
 	return artifact.Put(j, kind, "application/json", name, append(b, '\n'))
 }
 
-// Scratch is a directory that survives an interruption of the job and is
-// removed when the job is committed.
+// Scratch is a directory that survives an interruption of the job and is removed when the job is committed.
 func (j *Job[P]) Scratch() (string, error) { return j.record.Scratch() }
 
-// Advanced says that the job has put what it needs to go on from here into
-// Scratch: however often it is interrupted from now on, it gets somewhere.
+// Advanced says that the job has put what it needs to go on from here into Scratch: however often it is interrupted
+// from now on, it gets somewhere.
 func (j *Job[P]) Advanced() error { return j.record.SetAttempts(1) }
 
-// LiveFile is the path of a file in Scratch that people see, under its name,
-// beside the job's artifacts while the job is at work: a log, say. At the end
-// the job makes an artifact of that name, which takes its place.
+// LiveFile is the path of a file in Scratch that people see, under its name, beside the job's artifacts while the job
+// is at work: a log, say. At the end the job makes an artifact of that name, which takes its place.
 func (j *Job[P]) LiveFile(name string) (string, error) {
 	dir, err := j.Scratch()
 	if err != nil {
@@ -95,10 +93,9 @@ func (j *Job[P]) LiveFile(name string) (string, error) {
 	return path, j.show(path, name, false)
 }
 
-// Emitted returns what the job announced in earlier attempts, oldest first, for
-// work that continues where it was interrupted. An output whose artifacts are
-// gone or damaged since is not among them, nor is what followed it: it is to be
-// made again, although Scratch may be ahead of it.
+// Emitted returns what the job announced in earlier attempts, oldest first, for work that continues where it was
+// interrupted. An output whose artifacts are gone or damaged since is not among them, nor is what followed it: it is to
+// be made again, although Scratch may be ahead of it.
 func Emitted[B event.Body, P any](j *Job[P]) ([]B, error) {
 	var found []B
 	var zero B

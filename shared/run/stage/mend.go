@@ -21,12 +21,13 @@ func (p *performer[P, E]) mend(t task[P, E], r *record.Record) error {
 		p.log.Warn("an output is gone or damaged, and the job is done again", "run", t.run, "error", cause)
 		return r.Reset()
 	}
-	p.log.Warn(fmt.Sprintf("an output is gone or damaged: the job goes back to the %s before", r.Outputs[sound-1].Kind), "run", t.run, "error", cause)
+	p.log.Warn(fmt.Sprintf("an output is gone or damaged: the job goes back to the %s before", r.Outputs[sound-1].Kind),
+		"run", t.run, "error", cause)
 	return r.Retract(sound)
 }
 
-// soundOutputs counts the outputs up to the first whose artifacts are not there. The last output is what an unfinished job
-// goes on from: its bytes are checked.
+// soundOutputs counts the outputs up to the first whose artifacts are not there. The last output is what an unfinished
+// job goes on from: its bytes are checked.
 func (p *performer[P, E]) soundOutputs(r *record.Record) (n int, cause error) {
 	for _, out := range r.Outputs {
 		for _, ref := range r.Made(out) {

@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// metrics counts what a serving stage does. They are collected always and
-// served, in the Prometheus text format, with --metrics ADDRESS.
+// metrics counts what a serving stage does. They are collected always and served, in the Prometheus text format, with
+// --metrics ADDRESS.
 type metrics struct {
 	registry   *prometheus.Registry
 	deliveries prometheus.Counter

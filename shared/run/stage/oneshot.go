@@ -17,8 +17,10 @@ import (
 func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 	return &cli.Command{
 		Name: "run", Usage: "one shot: from files to a folder, or over an old run",
-		Description: "Either\n   " + s.Name + " run --in FILE … --out DIR\nor, over the " + s.kind() + " events of a run that is in the data directory,\n   " + s.Name + " run --run RUN\nNeither needs an event server; with NATS_URL set the second form announces what it made.\n\nExample:\n   " + s.Example,
-		Flags:       s.runFlags(),
+		Description: "Either\n   " + s.Name + " run --in FILE … --out DIR\nor, over the " + s.kind() + " events of a run " +
+			"that is in the data directory,\n   " + s.Name + " run --run RUN\nNeither needs an event server; with NATS_URL " +
+			"set the second form announces what it made.\n\nExample:\n   " + s.Example,
+		Flags: s.runFlags(),
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -56,7 +58,9 @@ func (s Spec[P, E]) runFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "force", Usage: "begin anew, whatever is recorded or was left unfinished"},
 	}
 	if s.OnDataset != nil {
-		more = append(more, &cli.StringFlag{Name: "dataset", Usage: "`MANIFEST` of the dataset: the one that goes with --in, or another than the run's with --run"})
+		more = append(more,
+			&cli.StringFlag{Name: "dataset", Usage: "`MANIFEST` of the dataset: the one that goes with --in, or another " +
+				"than the run's with --run"})
 	}
 	if s.Choice != nil {
 		more = append(more, s.Choice.flag())
@@ -74,8 +78,8 @@ func unused(c *cli.Context, form string, names ...string) error {
 	return nil
 }
 
-// presetFlag is the flag of a preset, for stages of which presets say something and which have no such parameter: there the
-// parameter's flag is the preset's too.
+// presetFlag is the flag of a preset, for stages of which presets say something and which have no such parameter: there
+// the parameter's flag is the preset's too.
 func presetFlag[P any, E event.Body](s Spec[P, E]) []cli.Flag {
 	for _, f := range param.Fields(s.Defaults) {
 		if f.Key == "preset" {
@@ -85,7 +89,9 @@ func presetFlag[P any, E event.Body](s Spec[P, E]) []cli.Flag {
 	for _, name := range definition.Presets() {
 		if section, err := definition.PresetSection(name, s.Name); err == nil && section != nil {
 			names := strings.Join(definition.Presets(), ", ")
-			return []cli.Flag{&cli.StringFlag{Name: "preset", Usage: "with --in: what the preset of a pipeline says of this stage (" + names + ")"}}
+			return []cli.Flag{
+				&cli.StringFlag{Name: "preset", Usage: "with --in: what the preset of a " +
+					"pipeline says of this stage (" + names + ")"}}
 		}
 	}
 	return nil

@@ -12,8 +12,7 @@ import (
 	"bitnet1/shared/run/results"
 )
 
-// params are the stage's defaults, overlaid by its section in the run's
-// definition, overlaid by the command line.
+// params are the stage's defaults, overlaid by its section in the run's definition, overlaid by the command line.
 func (s *service[P, E]) params(ctx context.Context, run string) (params P, def *definition.Definition, err error) {
 	s.mu.Lock()
 	def, known := s.definitions[run]
@@ -46,8 +45,8 @@ func sectionOf(def *definition.Definition, stage string) []byte {
 	return def.Stages[stage]
 }
 
-// checkDirectory makes sure that a run of which the journal has no beginning was
-// not begun in another data directory: its parameters and artifacts are there.
+// checkDirectory makes sure that a run of which the journal has no beginning was not begun in another data directory:
+// its parameters and artifacts are there.
 func (s *service[P, E]) checkDirectory(ctx context.Context, run string) error {
 	events, _, err := s.bus.History(ctx, run, event.RunStarted{}.Kind(), 0)
 	if err != nil {
@@ -55,7 +54,8 @@ func (s *service[P, E]) checkDirectory(ctx context.Context, run string) error {
 	}
 	for _, k := range events {
 		if started, err := event.Into[event.RunStarted](k.Envelope); err == nil && started.Data != "" {
-			return elsewhere{fmt.Errorf("run %s keeps its data in %s, and this stage serves %s: give the stage that directory with --data or BITNET1_DATA",
+			return elsewhere{fmt.Errorf("run %s keeps its data in %s, and this stage serves %s: give the stage that directory "+
+				"with --data or BITNET1_DATA",
 				run, started.Data, artifact.DirectoryName(filepath.Dir(s.records)))}
 		}
 	}

@@ -57,8 +57,8 @@ func (p *performer[P, E]) performWhenFree(ctx context.Context, t task[P, E]) (re
 	}
 }
 
-// perform does the job or finds that it is done, and announces its outputs.
-// The error is record.ErrBusy when another process is at it.
+// perform does the job or finds that it is done, and announces its outputs. The error is record.ErrBusy when another
+// process is at it.
 func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, error) {
 	var inputs []string
 	for _, in := range t.in {
@@ -129,9 +129,10 @@ func (p *performer[P, E]) newJob(t task[P, E], r *record.Record) *Job[P] {
 	}
 }
 
-// announce makes an output public: a link for people to every artifact that the
-// job made, then the event. In a folder the artifacts have their names already.
-func (p *performer[P, E]) announce(ctx context.Context, t task[P, E], r *record.Record, out record.Output, renew bool) error {
+// announce makes an output public: a link for people to every artifact that the job made, then the event. In a folder
+// the artifacts have their names already.
+func (p *performer[P, E]) announce(ctx context.Context, t task[P, E], r *record.Record, out record.Output,
+	renew bool) error {
 	if p.folder != nil {
 		return nil
 	}

@@ -16,8 +16,8 @@ import (
 
 var errStopped = errors.New("stopped by a signal")
 
-// signalContext ends on SIGINT, SIGTERM and, for a stage that a launcher
-// started, when the launcher is gone. A second signal ends the process at once.
+// signalContext ends on SIGINT, SIGTERM and, for a stage that a launcher started, when the launcher is gone. A second
+// signal ends the process at once.
 func signalContext(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 2)

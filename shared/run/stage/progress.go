@@ -18,8 +18,8 @@ import (
 	"bitnet1/shared/run/progress"
 )
 
-// progressLine shows the progress of a one-shot run as a launcher does: on a terminal a line that moves, elsewhere a line
-// every two seconds. What is logged goes through it, so that the two do not mix.
+// progressLine shows the progress of a one-shot run as a launcher does: on a terminal a line that moves, elsewhere a
+// line every two seconds. What is logged goes through it, so that the two do not mix.
 type progressLine struct {
 	stage  string
 	json   bool // progress is logged, for programs
@@ -97,7 +97,8 @@ func (l *progressLine) show(key string, p Progress) {
 	if _, known := l.first[key]; !known {
 		l.first[key] = begun{time.Now(), p.Fraction()}
 	}
-	line := progress.Line{Stage: l.stage, State: progress.Working, Report: p, Left: progress.LeftOf(p, l.first[key].fraction, time.Since(l.first[key].at))}
+	line := progress.Line{Stage: l.stage, State: progress.Working, Report: p,
+		Left: progress.LeftOf(p, l.first[key].fraction, time.Since(l.first[key].at))}
 	if !l.moving {
 		fmt.Fprintln(l.out, line.Text(0))
 		return

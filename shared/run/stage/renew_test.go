@@ -17,8 +17,8 @@ import (
 	"bitnet1/shared/run/record"
 )
 
-// What a job finds when it is done again is the latest, also where it had found the same before; with other parameters than
-// the run's own it is told apart, and the jobs after it know of that.
+// What a job finds when it is done again is the latest, also where it had found the same before; with other parameters
+// than the run's own it is told apart, and the jobs after it know of that.
 func TestAJobThatIsDoneAgainIsTheLatest(t *testing.T) {
 	t.Parallel()
 	store, err := artifact.Open(t.TempDir())
@@ -37,7 +37,8 @@ func TestAJobThatIsDoneAgainIsTheLatest(t *testing.T) {
 		},
 	}
 	p := &performer[params, event.SourceAdded]{
-		spec: spec, space: store, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, nil), log: slog.New(slog.DiscardHandler), report: unheard,
+		spec: spec, space: store, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, nil),
+		log: slog.New(slog.DiscardHandler), report: unheard,
 	}
 	added, err := event.New("r", "launcher", "", event.Part{}, event.SourceAdded{Name: "a"})
 	if err != nil {
@@ -70,7 +71,8 @@ func TestAJobThatIsDoneAgainIsTheLatest(t *testing.T) {
 		}
 		body, err := event.Into[event.PackWritten](last)
 		if err != nil || body.Step != step || last.Overrides["count.sequences"] != overrides || last.Input != added.ID {
-			t.Errorf("%s the latest is step %d with %v, %v; want %d with %q", when, body.Step, last.Overrides, err, step, overrides)
+			t.Errorf("%s the latest is step %d with %v, %v; want %d with %q", when, body.Step, last.Overrides, err, step,
+				overrides)
 		}
 	}
 	do(1, 5, false, true)
@@ -110,7 +112,8 @@ func TestFoldersOfOtherParameters(t *testing.T) {
 	}
 	names := map[string]string{}
 	for _, value := range []string{
-		"fail", "../fail", ".._fail", "a\nb", "a_b", strings.Repeat("x", 300), strings.Repeat("x", 301), "a" + strings.Repeat("é", 150),
+		"fail", "../fail", ".._fail", "a\nb", "a_b", strings.Repeat("x", 300), strings.Repeat("x", 301),
+		"a" + strings.Repeat("é", 150),
 	} {
 		name := folder(value)
 		if other, taken := names[name]; taken {

@@ -86,7 +86,8 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 // otherDataset returns where a rerun over a run finds its artifacts, and what makes its tasks be about the dataset that
 // --dataset names. A result on another dataset than the run's own stands beside the run's results, as one of other
 // parameters does.
-func otherDataset[P any, E event.Body](s Spec[P, E], c *cli.Context, store *artifact.Store) (artifact.Space, func(*task[P, E]), error) {
+func otherDataset[P any, E event.Body](s Spec[P, E], c *cli.Context, store *artifact.Store) (
+	artifact.Space, func(*task[P, E]), error) {
 	if s.OnDataset == nil || c.String("dataset") == "" {
 		return store, func(*task[P, E]) {}, nil
 	}
@@ -106,8 +107,8 @@ func otherDataset[P any, E event.Body](s Spec[P, E], c *cli.Context, store *arti
 	}, nil
 }
 
-// jobsOver are the events of a run that a rerun is about, split into the inputs of jobs. Which is what the user has given to
-// the flag of the stage's Choice.
+// jobsOver are the events of a run that a rerun is about, split into the inputs of jobs. Which is what the user has
+// given to the flag of the stage's Choice.
 func jobsOver[P any, E event.Body](
 	log *slog.Logger, s Spec[P, E], store *artifact.Store, j journal.Journal, run, which string,
 ) (jobs [][]event.Envelope, err error) {
@@ -126,7 +127,8 @@ func jobsOver[P any, E event.Body](
 	if count := latest(events).Part.Count; s.Gather != nil && count > 0 {
 		set, ready := gathered[E](events, count)
 		if !ready {
-			return nil, fmt.Errorf("run %s: some of the %d %s events are missing: let the pipeline finish first", run, count, s.kind())
+			return nil, fmt.Errorf("run %s: some of the %d %s events are missing: let the pipeline finish first", run, count,
+				s.kind())
 		}
 		return [][]event.Envelope{set}, nil
 	}
@@ -141,9 +143,10 @@ func latest(events []event.Envelope) event.Envelope {
 	return slices.MaxFunc(events, func(a, b event.Envelope) int { return cmp.Compare(a.Time, b.Time) })
 }
 
-// eventsOver reads the events of a kind that a run has, one at least, and those among them that the run's own parameters
-// gave. Where there is none of the latter, all are the run's own.
-func eventsOver[E event.Body](log *slog.Logger, j journal.Journal, run, kind string) (events, own []event.Envelope, err error) {
+// eventsOver reads the events of a kind that a run has, one at least, and those among them that the run's own
+// parameters gave. Where there is none of the latter, all are the run's own.
+func eventsOver[E event.Body](log *slog.Logger, j journal.Journal, run,
+	kind string) (events, own []event.Envelope, err error) {
 	if events, err = j.Read(run, kind); err != nil {
 		return nil, nil, err
 	}

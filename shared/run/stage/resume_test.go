@@ -10,8 +10,8 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// wantClimbed makes sure that the job was begun twice, that its first step was
-// done once, and that each output was announced once.
+// wantClimbed makes sure that the job was begun twice, that its first step was done once, and that each output was
+// announced once.
 func (w *world) wantClimbed(run string) {
 	w.t.Helper()
 	w.wantBegun(2)
@@ -56,8 +56,7 @@ func TestAFailedJobContinuesAfterTheOutputsItHas(t *testing.T) {
 	w.wantClimbed("r")
 }
 
-// Attempts count from the last output: a long job that is interrupted now and
-// then is no job that gets nowhere.
+// Attempts count from the last output: a long job that is interrupted now and then is no job that gets nowhere.
 func TestGettingSomewhereIsNoFailure(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

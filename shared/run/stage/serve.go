@@ -20,12 +20,16 @@ import (
 func serveCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 	return &cli.Command{
 		Name: "serve", Usage: "react to " + s.kind() + " events",
-		Description: "Connects to NATS_URL (with NATS_USER and NATS_PASSWORD, NATS_TOKEN or NATS_CREDS) and answers events until stopped.\n\nExample:\n   NATS_URL=nats://127.0.0.1:4222 " + s.Name + " serve",
+		Description: "Connects to NATS_URL (with NATS_USER and NATS_PASSWORD, NATS_TOKEN or NATS_CREDS) and answers events " +
+			"until stopped.\n\nExample:\n   NATS_URL=nats://127.0.0.1:4222 " + s.Name + " serve",
 		Flags: s.flags(
 			&cli.IntFlag{Name: "workers", Value: 1, Usage: "jobs at a time in this process"},
-			&cli.IntFlag{Name: "attempts", Value: 4, Usage: "how often a job is begun without getting anywhere before it is given up; crashes count"},
-			&cli.DurationFlag{Name: "retry-pause", Value: time.Second, Usage: "pause before a failed job is tried again; doubled every time, up to 30 s"},
-			&cli.DurationFlag{Name: "ack-wait", Value: bus.AckWait, Usage: "time without a sign of life after which the server gives a job to another worker"},
+			&cli.IntFlag{Name: "attempts", Value: 4, Usage: "how often a job is begun without getting anywhere before it is " +
+				"given up; crashes count"},
+			&cli.DurationFlag{Name: "retry-pause", Value: time.Second, Usage: "pause before a failed job is tried again; " +
+				"doubled every time, up to 30 s"},
+			&cli.DurationFlag{Name: "ack-wait", Value: bus.AckWait, Usage: "time without a sign of life after which the " +
+				"server gives a job to another worker"},
 			command.OutageFlag(),
 			&cli.StringFlag{Name: "from", Value: "all", Usage: "which events to start with when the stage is new: all, or now"},
 			&cli.StringFlag{Name: "metrics", Usage: "serve Prometheus metrics on `ADDRESS`, e.g. 127.0.0.1:9100"},
@@ -88,8 +92,10 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 			host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace,
 			report: reporter(b, s.Name), attempts: c.Int("attempts"),
 		},
-		bus: b, queue: queue, metrics: m, overlay: overlayOf[P](c), retryPause: c.Duration("retry-pause"), busy: map[string]*rate.Sometimes{},
-		outage: c.Duration("outage"), definitions: map[string]*definition.Definition{}, failures: map[string]int{}, parts: map[string]*journal.Parts{}, unended: map[string]unended{},
+		bus: b, queue: queue, metrics: m, overlay: overlayOf[P](c), retryPause: c.Duration("retry-pause"),
+		busy:   map[string]*rate.Sometimes{},
+		outage: c.Duration("outage"), definitions: map[string]*definition.Definition{}, failures: map[string]int{},
+		parts: map[string]*journal.Parts{}, unended: map[string]unended{},
 	}
 	log.Info("serving", "stage", s.Name, "kind", s.kind(), "run", run, "workers", c.Int("workers"))
 	return svc.serve(ctx, c.Int("workers"))

@@ -208,7 +208,8 @@ func TestARefusedEventIsGivenUpAtOnce(t *testing.T) {
 func TestWhatFailsTheSameWayEachTimeIsTriedOnce(t *testing.T) {
 	t.Parallel()
 	failing := func(err error) error {
-		return Deterministic(func(context.Context, *Job[testParams], event.SourceAdded) error { return err })(t.Context(), nil, event.SourceAdded{})
+		return Deterministic(func(context.Context, *Job[testParams], event.SourceAdded) error { return err })(
+			t.Context(), nil, event.SourceAdded{})
 	}
 	if err := failing(nil); err != nil {
 		t.Errorf("no failure: %v", err)
@@ -358,8 +359,8 @@ func TestALostDeviceEndsTheProcessAndAnotherContinues(t *testing.T) {
 	}
 }
 
-// A worker that the server gave up, but which lives, still holds its job: the
-// lock on the record fences it from the one that the event was given to.
+// A worker that the server gave up, but which lives, still holds its job: the lock on the record fences it from the one
+// that the event was given to.
 func TestAStalledWorkerIsFencedFromItsSuccessor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -407,8 +408,8 @@ func (w *world) eventuallyFenced(p *program) {
 	w.eventually(func() bool { return strings.Contains(p.log(), "another process works on this job") }, "a fenced job")
 }
 
-// Whenever workers are killed, every event is answered once, and with the same
-// outputs: what is acknowledged was announced before.
+// Whenever workers are killed, every event is answered once, and with the same outputs: what is acknowledged was
+// announced before.
 func TestKillsAtRandomMomentsLoseNothingAndDoubleNothing(t *testing.T) {
 	t.Parallel()
 	const seed = 76
@@ -442,7 +443,8 @@ func TestKillsAtRandomMomentsLoseNothingAndDoubleNothing(t *testing.T) {
 			want *= 3
 		}
 		kept, err := w.journal().Read("r", kind)
-		if announced := w.history("r", kind); err != nil || len(kept) != len(announced) || kind == "tokens.written" && len(kept) != want {
+		if announced := w.history("r", kind); err != nil || len(kept) != len(announced) || kind == "tokens.written" &&
+			len(kept) != want {
 			t.Errorf("%s: %d in the journal, %d announced, want %d (%v)", kind, len(kept), len(announced), want, err)
 		}
 	}
@@ -463,7 +465,9 @@ func TestKillsAtRandomMomentsLoseNothingAndDoubleNothing(t *testing.T) {
 func TestWorkersShareTheWork(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*world) []*program{
-		"in one process": func(w *world) []*program { return []*program{w.serve("shout", "--mode", "wait", "--workers", "2")} },
+		"in one process": func(w *world) []*program {
+			return []*program{w.serve("shout", "--mode", "wait", "--workers", "2")}
+		},
 		"in two processes": func(w *world) []*program {
 			return []*program{w.serve("shout", "--mode", "wait"), w.serve("shout", "--mode", "wait")}
 		},
@@ -502,12 +506,12 @@ func TestAStageSurvivesARestartOfTheServer(t *testing.T) {
 	w.wantBegun(2)
 }
 
-// operatorsServer is a server that is not ours: it has a password of its own and
-// the defaults of nats-server.
+// operatorsServer is a server that is not ours: it has a password of its own and the defaults of nats-server.
 func operatorsServer(t *testing.T, dir string, port int) *server.Server {
 	t.Helper()
 	s, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, Username: "operator", Password: "secret", NoSigs: true, NoLog: true,
+		Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, Username: "operator", Password: "secret", NoSigs: true,
+		NoLog: true,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -552,7 +556,8 @@ func TestMessagesThatAreNoEventsAreBuried(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hostile := [][]byte{{}, []byte("hello"), {0xdd, 0xff, 0xff, 0xff, 0xff}, bytes.Repeat([]byte{0x91}, 100_000), misplaced}
+	hostile := [][]byte{{}, []byte("hello"), {0xdd, 0xff, 0xff, 0xff, 0xff}, bytes.Repeat([]byte{0x91}, 100_000),
+		misplaced}
 	for _, data := range hostile {
 		if _, err := conn.Request("bitnet1.r.source.added", data, 5*time.Second); err != nil {
 			t.Fatal(err)
@@ -625,7 +630,8 @@ func TestGatherNeedsNoJournalOfOthers(t *testing.T) {
 	ref := w.store("HELLO")
 	w.serve("collect")
 	for _, index := range []int{1, 0} {
-		e, err := event.New("r", "foreign", "", event.Part{Index: index, Count: 2}, event.TokensWritten{Source: fmt.Sprint(index), Batch: ref})
+		e, err := event.New("r", "foreign", "", event.Part{Index: index, Count: 2},
+			event.TokensWritten{Source: fmt.Sprint(index), Batch: ref})
 		if err != nil {
 			t.Fatal(err)
 		}

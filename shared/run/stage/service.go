@@ -136,7 +136,8 @@ func (s *service[P, E]) sayBusy(e event.Envelope, key string) {
 	limit := s.busy[key]
 	s.mu.Unlock()
 	limit.Do(func() {
-		s.log.Info("another process works on this job: the event will come again", "run", e.Run, "event", e.Kind, "job", digest.Short(key))
+		s.log.Info("another process works on this job: the event will come again", "run", e.Run, "event", e.Kind, "job",
+			digest.Short(key))
 	})
 }
 
@@ -159,8 +160,7 @@ func (s *service[P, E]) handle(ctx context.Context, e event.Envelope) (key, outc
 	if err != nil {
 		return "", "", Permanent(err)
 	}
-	// Who announced it may know nothing of the journal: a stage in another
-	// language needs only the bus.
+	// Who announced it may know nothing of the journal: a stage in another language needs only the bus.
 	if _, err := s.journal.Write(e); err != nil {
 		return "", "", err
 	}
@@ -177,7 +177,8 @@ func (s *service[P, E]) handle(ctx context.Context, e event.Envelope) (key, outc
 	}
 	res, err := s.perform(ctx, t)
 	if err == nil {
-		s.log.Info("job done", "run", e.Run, "event", e.Kind, "job", digest.Short(res.key), "outputs", len(res.outputs), "recorded", res.cached)
+		s.log.Info("job done", "run", e.Run, "event", e.Kind, "job", digest.Short(res.key), "outputs", len(res.outputs),
+			"recorded", res.cached)
 	}
 	return res.key, event.Done, err
 }

@@ -13,39 +13,36 @@ import (
 	"bitnet1/shared/run/results"
 )
 
-// Spec describes a stage whose parameters are the struct P (see package param
-// for its tags) and which answers events of type E. Exactly one of Work and
-// Gather is set.
+// Spec describes a stage whose parameters are the struct P (see package param for its tags) and which answers events of
+// type E. Exactly one of Work and Gather is set.
 type Spec[P any, E event.Body] struct {
 	Name    string // one word; part of subjects, flags and folders
 	About   string // what it does, one sentence
 	Example string // a command line, for --help
 
-	// Version is part of every job's key. Change it when the same inputs give
-	// other outputs than before, so that recorded jobs are done again.
+	// Version is part of every job's key. Change it when the same inputs give other outputs than before, so that recorded
+	// jobs are done again.
 	Version string
 
 	Defaults P
 	Check    func(P) error // validates parameters beyond their types; may be nil
 
-	// Complete fills in parameters that follow from others and from files that those name: a digest that belongs in
-	// the job's key, say. It may be nil.
+	// Complete fills in parameters that follow from others and from files that those name: a digest that belongs in the
+	// job's key, say. It may be nil.
 	Complete func(*P) error
 
-	// Work answers one event. What it returns says what happens next: nil
-	// commits the job, Permanent(err) gives the event up at once, any other error
-	// is tried again. It must return soon after ctx ends.
+	// Work answers one event. What it returns says what happens next: nil commits the job, Permanent(err) gives the event
+	// up at once, any other error is tried again. It must return soon after ctx ends.
 	Work func(ctx context.Context, job *Job[P], in E) error
 
-	// Gather answers all parts of a set at once, ordered by part, when every
-	// one of them is there.
+	// Gather answers all parts of a set at once, ordered by part, when every one of them is there.
 	Gather func(ctx context.Context, job *Job[P], in []E) error
 
-	// Files makes events out of the files that `run --in` names; nil where the
-	// stage cannot work on files alone.
+	// Files makes events out of the files that `run --in` names; nil where the stage cannot work on files alone.
 	Files func(in *Files) ([]E, error)
 
-	// Threads and Device say that the stage heeds Host.Threads and Host.Device: the program takes the flags of what it heeds.
+	// Threads and Device say that the stage heeds Host.Threads and Host.Device: the program takes the flags of what it
+	// heeds.
 	Threads, Device bool
 
 	// OnDataset returns in with another dataset in place of its own, which --dataset names; nil where the stage reads no
@@ -90,8 +87,8 @@ func (s Spec[P, E]) validate() error {
 	return s.declaration().Check()
 }
 
-// Main runs the stage as a program and returns its exit status: 0 done,
-// 1 failed, 2 wrong usage, 3 what it needs was unusable for too long.
+// Main runs the stage as a program and returns its exit status: 0 done, 1 failed, 2 wrong usage, 3 what it needs was
+// unusable for too long.
 func Main[P any, E event.Body](s Spec[P, E], args []string) int {
 	if err := s.validate(); err != nil {
 		return command.ExitStatus(cmp.Or(s.Name, "stage"), err, os.Stderr)

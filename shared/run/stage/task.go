@@ -67,8 +67,8 @@ func (p *performer[P, E]) outputs(t task[P, E]) string {
 	return filepath.Join(p.journal.RunDir(t.run), t.folder(p.spec.Name))
 }
 
-// folder is where a run's outputs of the stage lie: those of other parameters than the run's own in a folder of their own,
-// named by what differs.
+// folder is where a run's outputs of the stage lie: those of other parameters than the run's own in a folder of their
+// own, named by what differs.
 func (t task[P, E]) folder(stage string) string {
 	if len(t.overrides) == 0 {
 		return stage

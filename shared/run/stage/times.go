@@ -19,10 +19,11 @@ type StepTime struct {
 	Wall float64 `json:"wall_seconds"` // by the clock
 }
 
-// Times adds up what the steps of a job take, in the order in which they are first heard of. It is safe for concurrent use;
-// the zero value is empty.
+// Times adds up what the steps of a job take, in the order in which they are first heard of. It is safe for concurrent
+// use; the zero value is empty.
 //
-// Times are about an attempt and a machine. They are never part of an artifact or an event, which equal inputs make alike.
+// Times are about an attempt and a machine. They are never part of an artifact or an event, which equal inputs make
+// alike.
 type Times struct {
 	mu    sync.Mutex
 	steps []StepTime
@@ -96,7 +97,8 @@ type JobTimes struct {
 	Steps []StepTime `json:"steps"`
 }
 
-// TimesFolder is where files of times lie, in the folder of what a job makes: that holds the same bytes whatever work took.
+// TimesFolder is where files of times lie, in the folder of what a job makes: that holds the same bytes whatever work
+// took.
 const TimesFolder = "times"
 
 // TimesFile is a file of times, seen from that folder.
@@ -125,8 +127,8 @@ func (j *Job[P]) KeepTimes(name string) error {
 	return j.leave(filepath.Join(TimesFolder, name), b)
 }
 
-// WriteTimes leaves a file of times where people look for the job's outputs. It is no artifact: no
-// event mentions it and nothing depends on it.
+// WriteTimes leaves a file of times where people look for the job's outputs. It is no artifact: no event mentions it
+// and nothing depends on it.
 func (j *Job[P]) WriteTimes(name string, t JobTimes) error {
 	b, err := json.MarshalIndent(t, "", "  ")
 	if err != nil {

@@ -14,11 +14,11 @@ import (
 	"bitnet1/shared/run/record"
 )
 
-// A folder of one-shot runs keeps the records of its jobs, so that what one command made there is not taken for another's:
-// the same command again is answered or goes on, and another one never replaces or mixes with what is there.
+// A folder of one-shot runs keeps the records of its jobs, so that what one command made there is not taken for
+// another's: the same command again is answered or goes on, and another one never replaces or mixes with what is there.
 
-// checkUsed refuses a job that has nothing in the folder yet, where another one of the stage has made something of the same
-// inputs: it would have the same names.
+// checkUsed refuses a job that has nothing in the folder yet, where another one of the stage has made something of the
+// same inputs: it would have the same names.
 func (p *performer[P, E]) checkUsed(r *record.Record) error {
 	others, err := r.OfSameInputs(p.records)
 	if err != nil {
@@ -29,7 +29,8 @@ func (p *performer[P, E]) checkUsed(r *record.Record) error {
 		if len(there) == 0 {
 			continue
 		}
-		return Permanentf("%s has what %s made of the same input%s: choose another --out, or --force to replace files of equal names",
+		return Permanentf("%s has what %s made of the same input%s: choose another --out, or --force to "+
+			"replace files of equal names",
 			filepath.Join(p.folder.Dir(), there[0].Name), r.Stage, differently(other.Params, r.Params))
 	}
 	return nil
@@ -54,7 +55,8 @@ func differently(other, params string) string {
 	return " with " + strings.Join(parts, ", ")
 }
 
-// showLive links name, in the folder, to a file that the job is at work on. What another job made or has begun there stays.
+// showLive links name, in the folder, to a file that the job is at work on. What another job made or has begun there
+// stays.
 func (p *performer[P, E]) showLive(r *record.Record, path, link string, replace bool) error {
 	name := filepath.Base(link)
 	if p.folder != nil && !replace {
@@ -67,8 +69,10 @@ func (p *performer[P, E]) showLive(r *record.Record, path, link string, replace 
 			return err
 		case info.Mode()&fs.ModeSymlink == 0:
 			return Permanentf("%s is there from another %s: choose another --out, or --force to replace it", link, r.Stage)
-		case gone == nil && !strings.HasPrefix(filepath.Join(filepath.Dir(link), target), filepath.Clean(r.Dir())+string(filepath.Separator)):
-			return Permanentf("%s belongs to another %s, which is unfinished (its own command goes on with it): choose another --out, or --force to replace it", link, r.Stage)
+		case gone == nil && !strings.HasPrefix(filepath.Join(filepath.Dir(link), target),
+			filepath.Clean(r.Dir())+string(filepath.Separator)):
+			return Permanentf("%s belongs to another %s, which is unfinished (its own command goes on with it): choose "+
+				"another --out, or --force to replace it", link, r.Stage)
 		}
 	}
 	if p.folder != nil && !replace {

@@ -25,8 +25,8 @@ import (
 	"bitnet1/shared/run/journal"
 )
 
-// The tests of this package start the test binary itself as a stage's program:
-// processes can be killed, and what they do is what a user's stage does.
+// The tests of this package start the test binary itself as a stage's program: processes can be killed, and what they
+// do is what a user's stage does.
 
 // asStage names the stage that the test binary is to be.
 const asStage = "BITNET1_TEST_STAGE"
@@ -47,8 +47,8 @@ func TestMain(m *testing.M) {
 
 const leaked = 99
 
-// leakless turns a goroutine that outlives Main into an exit status of its own.
-// (One that reads standard input for a launcher cannot be ended.)
+// leakless turns a goroutine that outlives Main into an exit status of its own. (One that reads standard input for a
+// launcher cannot be ended.)
 func leakless(status int) int {
 	if os.Getenv(command.EnvLauncher) != "" {
 		return status
@@ -140,8 +140,8 @@ func collect() Spec[testParams, event.TokensWritten] {
 	}
 }
 
-// climb is a stage that answers a source in three steps, each with an output. It
-// behaves as told in the middle of the second one, and continues where it was.
+// climb is a stage that answers a source in three steps, each with an output. It behaves as told in the middle of the
+// second one, and continues where it was.
 func climb() Spec[testParams, event.SourceAdded] {
 	s := shout()
 	s.Name, s.Example = "climb", "climb run --in a.txt --out steps"
@@ -307,7 +307,8 @@ func newWorld(t *testing.T) *world {
 func newWorldAt(t *testing.T, address bus.Address) *world {
 	t.Helper()
 	dir := t.TempDir()
-	w := &world{t: t, address: address, data: filepath.Join(dir, "data"), trace: filepath.Join(dir, "trace"), release: filepath.Join(dir, "release")}
+	w := &world{t: t, address: address, data: filepath.Join(dir, "data"), trace: filepath.Join(dir, "trace"),
+		release: filepath.Join(dir, "release")}
 	var err error
 	if w.bus, err = bus.Connect(t.Context(), w.address, "test"); err != nil {
 		t.Fatal(err)
@@ -340,8 +341,7 @@ func (p *program) log() string {
 	return p.stderr.String()
 }
 
-// status waits for the program to end and returns its exit status, -1 when a
-// signal killed it.
+// status waits for the program to end and returns its exit status, -1 when a signal killed it.
 func (p *program) status() int {
 	p.t.Helper()
 	select {
@@ -372,8 +372,7 @@ func (p *program) stop() {
 	}
 }
 
-// command prepares a stage's program. It traces its jobs, and learns of the bus
-// only where it serves.
+// command prepares a stage's program. It traces its jobs, and learns of the bus only where it serves.
 func (w *world) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
 	for _, kv := range os.Environ() {
@@ -392,7 +391,8 @@ func (w *world) serve(name string, args ...string) *program {
 }
 
 func (w *world) serveCommand(name string, args ...string) *exec.Cmd {
-	args = append([]string{"serve", "--ack-wait", "300ms", "--retry-pause", "10ms", "--trace", w.trace, "--release", w.release}, args...)
+	args = append([]string{"serve", "--ack-wait", "300ms", "--retry-pause", "10ms", "--trace", w.trace, "--release",
+		w.release}, args...)
 	cmd := w.command(name, args...)
 	cmd.Env = append(cmd.Env, w.address.Environ()...)
 	return cmd
@@ -447,12 +447,12 @@ func (w *world) announce(run string, part event.Part, body event.Body) event.Env
 func (w *world) sources(run string, names ...string) {
 	w.t.Helper()
 	for i, name := range names {
-		w.announce(run, event.Part{Index: i, Count: len(names)}, event.SourceAdded{Name: name, Digest: digest.Bytes([]byte(name))})
+		w.announce(run, event.Part{Index: i, Count: len(names)},
+			event.SourceAdded{Name: name, Digest: digest.Bytes([]byte(name))})
 	}
 }
 
-// answers waits until a stage has answered n events of a run and returns its
-// answers.
+// answers waits until a stage has answered n events of a run and returns its answers.
 func (w *world) answers(run, stage string, n int) []event.JobFinished {
 	w.t.Helper()
 	var found []event.JobFinished
@@ -552,7 +552,8 @@ func (w *world) text(run, stage, name string) string {
 // clean makes sure that nothing half-written and no unfinished job is left.
 func (w *world) clean() {
 	w.t.Helper()
-	for _, pattern := range []string{"tmp/*", "tmp/.*", "jobs/*/*/partial", "jobs/*/*/scratch", "jobs/*/*/attempts", "jobs/*/*/.*", "runs/*/*/.*", "runs/*/events/*/.*"} {
+	for _, pattern := range []string{"tmp/*", "tmp/.*", "jobs/*/*/partial", "jobs/*/*/scratch", "jobs/*/*/attempts",
+		"jobs/*/*/.*", "runs/*/*/.*", "runs/*/events/*/.*"} {
 		found, err := filepath.Glob(filepath.Join(w.data, pattern))
 		if err != nil {
 			w.t.Fatal(err)
