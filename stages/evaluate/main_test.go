@@ -203,3 +203,7 @@ func TestRefuses(t *testing.T) {
 }
 
 func TestReportIsDocumented(t *testing.T) { measuretest.Documented(t, "Evaluation", report{}) }
+
+func TestDefaults(t *testing.T) {
+	measuretest.Defaults(t, `{"greedy": false, "micro_tokens": 4096, "sequences": 0}`)
+}

@@ -259,14 +259,6 @@ func TestOneTokenAtATime(t *testing.T) {
 	near(t, "val_bpc", one.ValBPC, many.ValBPC)
 }
 
-// The random tokens are those of seed 42 unless another is given.
-func TestSeed(t *testing.T) {
-	bits := map[string]float64{}
-	for _, seed := range []string{"", " --seed 42", " --seed 43"} {
-		_, _, _, _, copying := probed(t, model.Documents{}, "--sequences 1 --repeats 2"+seed)
-		bits[seed] = copying.FirstBits
-	}
-	if bits[""] != bits[" --seed 42"] || bits[""] == bits[" --seed 43"] {
-		t.Errorf("bits of the first copy by seed: %v", bits)
-	}
+func TestDefaults(t *testing.T) {
+	measuretest.Defaults(t, `{"micro_tokens": 4096, "repeats": 32, "seed": 42, "sequences": 128}`)
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"bitnet1/kernels/cpu"
+	"bitnet1/shared/data/seal"
 	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/measure/measuretest"
 )
@@ -100,6 +101,28 @@ func TestRefusesPartsOfSequences(t *testing.T) {
 	}
 }
 
+// The log has every log_every-th step, and the last.
+func TestLogEvery(t *testing.T) {
+	dir := t.TempDir()
+	trainWith(t, small(writeDataset(t, 16, proverbs()...), dir, "--steps", "17", "--log-every", "7")...)
+	var logged []int
+	for _, line := range steps(t, dir) {
+		logged = append(logged, line.Step)
+	}
+	if !slices.Equal(logged, []int{7, 14, 17}) {
+		t.Errorf("steps %v are in the log", logged)
+	}
+}
+
+// One sequence is enough to train on.
+func TestOneSequence(t *testing.T) {
+	manifest := measuretest.Sealed(t, seal.Options{SequenceLength: 2, Seed: 3}, "")
+	if n := measuretest.Open(t, manifest).Train.Len(); n != 1 {
+		t.Fatalf("%d sequences", n)
+	}
+	trainWith(t, small(manifest, t.TempDir(), "--steps", "2", "--batch-tokens", "2")...)
+}
+
 // Every epoch reads every sequence once, in an order of its own, wherever its steps begin.
 func TestEpochs(t *testing.T) {
 	data := measuretest.Open(t, writeDataset(t, 16, proverbs()...))
@@ -145,7 +168,7 @@ func TestEpochs(t *testing.T) {
 func TestNextBatchIsRead(t *testing.T) {
 	data := measuretest.Open(t, writeDataset(t, 16, proverbs()...))
 	p := prefetcher{batches: newBatches(data.Train, 5, 16, 3), steps: 4}
-	for _, step := range []int{0, 1, 3} { // also where one is left out
+	for _, step := range []int{0, 2, 3} { // also where one is left out
 		tokens, targets, err := p.of(step)
 		if err != nil {
 			t.Fatal(err)

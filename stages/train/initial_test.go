@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/measure/measuretest"
@@ -72,6 +73,28 @@ func TestEpsilonOfTheStart(t *testing.T) {
 	trainWith(t, small(writeDataset(t, 16, proverbs()...), dir, "--steps", "1", "--warmup", "0", "--init", base)...)
 	if got := readCheckpoint(t, filepath.Join(dir, "step-000001.safetensors")).Config; got.Eps != 1e-3 || got.D != c.D {
 		t.Errorf("the model is %+v, want eps 1e-3", got)
+	}
+}
+
+// A checkpoint of another tokenizer is refused; one that names none goes with any. The recipe says which one it was.
+func TestTokenizerAndDigestOfTheStart(t *testing.T) {
+	manifest := writeDataset(t, 16, proverbs()...)
+	for name, want := range map[string]string{"bytes": "", "": "", "gpt2": "gpt2"} {
+		base := measuretest.Checkpoint(t, measuretest.Config(16), checkpoint.Provenance{Step: 1, Tokenizer: name, Gamma: 0.3, Mix: 1})
+		dir := t.TempDir()
+		cmd, said := program(t, small(manifest, dir, "--steps", "1", "--warmup", "0", "--init", base)...)
+		err := cmd.Run()
+		if (err == nil) != (want == "") || !strings.Contains(said.String(), want) {
+			t.Errorf("tokenizer %q: %v, want %q in\n%s", name, err, want, said)
+		}
+		if err != nil {
+			continue
+		}
+		sum, _, err := digest.File(base)
+		recipe := string(readCheckpoint(t, filepath.Join(dir, "step-000001.safetensors")).Recipe)
+		if err != nil || !strings.Contains(recipe, `"init_digest":"`+sum+`"`) {
+			t.Errorf("the recipe does not name %s (%v): %s", sum, err, recipe)
+		}
 	}
 }
 

@@ -23,11 +23,16 @@ func TestMicroBatchThatDoesNotFit(t *testing.T) {
 		t.Fatal(err)
 	}
 	dev := &devicetest.Limited{Device: cpu.New(cpu.Options{})}
-	options := model.Options{Batch: 6, Seq: 16, Snapshots: true}
-	if dev.Limit, err = model.Memory(c, dev, options); err != nil {
-		t.Fatal(err)
+	options := model.Options{Seq: 16, Snapshots: true}
+	memory := func(batch int) int {
+		options.Batch = batch
+		n, err := model.Memory(c, dev, options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
 	}
-	dev.Limit += dev.Limit / 20
+	dev.Limit = memory(6) * 21 / 20
 	for _, test := range []struct {
 		limit, micro, per int
 		want              string // nothing: it fits
@@ -37,6 +42,8 @@ func TestMicroBatchThatDoesNotFit(t *testing.T) {
 			"a step stays 384 tokens"},
 		// 6 sequences fit, 5 divide the step
 		{dev.Limit, 20, 40, "use --micro-tokens 80, which fits; a step stays 640 tokens"},
+		{memory(8) - 1, 8, 56, "use --micro-tokens 112, which fits"},
+		{memory(1) * 21 / 20, 4, 12, "use --micro-tokens 16, which fits"},
 		{1000, 6, 24, "too little memory to train this model, even a sequence of 16 tokens at a " +
 			"time: use a smaller --preset"},
 	} {

@@ -143,7 +143,7 @@ func TestPauseKeepsEveryStep(t *testing.T) {
 	for _, c := range []struct {
 		damage     bool
 		stop, from string
-	}{{false, "29", "step=25"}, {true, "30", "step=16"}} {
+	}{{false, "29", "step=25"}, {true, "30", "step=16"}, {false, "32", "step=30"}, {false, "33", "step=32"}} {
 		if c.damage {
 			truncate(t, pauseFile(t, dir))
 		}

@@ -57,6 +57,38 @@ func Run(t *testing.T, flags ...string) string {
 	return said.String()
 }
 
+// Defaults compares the defaults of the stage's parameters with those that a JSON mapping gives. A default is part of the
+// key of a job: where it changes, everything that was made with it is made again.
+func Defaults(t *testing.T, want string) {
+	t.Helper()
+	cmd, said := Program(t)
+	cmd.Args = []string{cmd.Path, "describe"}
+	var described struct {
+		Parameters []struct {
+			Key     string
+			Default any
+		}
+	}
+	err := cmd.Run()
+	if err == nil {
+		err = json.Unmarshal(said.Bytes(), &described)
+	}
+	got, wanted := map[string]any{}, map[string]any{}
+	if err == nil {
+		err = json.Unmarshal([]byte(want), &wanted)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range described.Parameters {
+		got[p.Key] = p.Default
+	}
+	if !reflect.DeepEqual(got, wanted) {
+		b, err := json.Marshal(got)
+		t.Errorf("the defaults are %s (%v), want %s", b, err, want)
+	}
+}
+
 // ReadJSON reads a JSON file into the value that to points at.
 func ReadJSON(t *testing.T, path string, to any) {
 	t.Helper()
