@@ -18,7 +18,7 @@ func instructionSets() []instructions {
 	return sets
 }
 
-// avx2 computes whole registers by assembly, and what is left over in Go.
+// avx2 has assembly for whole registers, and Go for the remaining values.
 func avx2() instructions {
 	s := plainGo()
 	s.name, s.shuffles = "AVX2", true
@@ -34,7 +34,8 @@ func avx512() instructions {
 	return s
 }
 
-// The callers of assembly that are not all alike; the others are in callers_amd64.go.
+// Callers of assembly that the generator does not write, because their slices are not rows of values. As in
+// callers_amd64.go, they look at the last value that the assembly reads, so that a short slice panics.
 
 func andCountsAVX2(dst []int32, x, w []uint64) {
 	n := len(dst) &^ 3

@@ -43,6 +43,74 @@ func TestInstructionSetsAgree(t *testing.T) {
 	}
 }
 
+// Assembly does not check bounds, so its callers do: a slice that is too short for the others is a panic, not a read beyond
+// its end. The loops are one of every shape for which callers are generated.
+func TestShortSlicesPanic(t *testing.T) {
+	const n = 256 // values; enough for whole registers alone
+	for _, set := range instructionSets()[1:] {
+		for _, c := range []struct {
+			name     string
+			loop     any
+			checked  int   // slices; the others say how many values there are
+			integers []int // arguments
+		}{
+			{"scaleIntegers", set.scaleIntegers, 1, nil},
+			{"roundRow", set.roundRow, 3, nil},
+			{"adam", set.adam, 3, nil},
+			{"mask", set.mask, 2, nil},
+			{"signsOfSums", set.signsOfSums, 4, nil},
+			{"roundBFloats", set.roundBFloats, 2, []int{n, n, 1, n}},
+			{"addBFloatRows", set.addBFloatRows, 3, []int{n, n / 64, 1}},
+			{"absMaxProduct", set.absMaxProduct, 1, nil},
+			{"maskNormalized", set.maskNormalized, 3, nil},
+		} {
+			loop := reflect.ValueOf(c.loop)
+			call := func(short int) (failure any) {
+				defer func() { failure = recover() }()
+				loop.Call(arguments(loop.Type(), n, short, c.integers))
+				return nil
+			}
+			if failure := call(-1); failure != nil {
+				t.Errorf("%s: %s: %v", set.name, c.name, failure)
+			}
+			refused := 0
+			for i := range loop.Type().NumIn() {
+				if call(i) != nil {
+					refused++
+				}
+			}
+			if refused < c.checked {
+				t.Errorf("%s: %s refuses %d slices that are too short, want %d", set.name, c.name, refused, c.checked)
+			}
+		}
+	}
+}
+
+// arguments are those of a loop over n values. Argument short, if it is a slice, is too short.
+func arguments(loop reflect.Type, n, short int, integers []int) []reflect.Value {
+	list := make([]reflect.Value, loop.NumIn())
+	for i := range list {
+		switch kind := loop.In(i); kind.Kind() {
+		case reflect.Slice:
+			length := n
+			if kind == reflect.TypeFor[[]uint64]() {
+				length = wordsOf(n)
+			}
+			if i == short {
+				length--
+			}
+			list[i] = reflect.MakeSlice(kind, length, length)
+		case reflect.Pointer:
+			list[i] = reflect.New(kind.Elem())
+		case reflect.Int:
+			list[i], integers = reflect.ValueOf(integers[0]), integers[1:]
+		default:
+			list[i] = reflect.Zero(kind)
+		}
+	}
+	return list
+}
+
 func firstDifference(got, want any) string {
 	a, b := reflect.ValueOf(got), reflect.ValueOf(want)
 	for i := range min(a.Len(), b.Len()) {
