@@ -805,3 +805,29 @@ func TestAddressTravelsThroughTheEnvironment(t *testing.T) {
 		}
 	}
 }
+
+// However many consumers killed launchers have left, none is after ForgetAll: the server lists them in pages.
+func TestForgetAllForgetsMoreThanAPage(t *testing.T) {
+	t.Parallel()
+	server := serve(t)
+	b := connect(t, server)
+	const page = 1024
+	for i := range page + 50 {
+		_, err := b.js.CreateConsumer(t.Context(), EventStream, jetstream.ConsumerConfig{
+			Durable: fmt.Sprintf("killed-%d", i), AckPolicy: jetstream.AckExplicitPolicy, MemoryStorage: true,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.ForgetAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := b.js.Stream(t.Context(), EventStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := stream.CachedInfo().State.Consumers; n != 0 {
+		t.Errorf("%d consumers are left", n)
+	}
+}

@@ -203,14 +203,19 @@ func (b *Bus) ForgetAll(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", EventStream, err)
 	}
+	// The list is read to its end first: it comes in pages, which removing consumers would shift.
+	var all []string
 	names := stream.ConsumerNames(ctx)
 	for name := range names.Name() {
-		if err := b.js.DeleteConsumer(ctx, EventStream, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-			return fmt.Errorf("consumer %s: %w", name, err)
-		}
+		all = append(all, name)
 	}
 	if err := names.Err(); err != nil {
 		return fmt.Errorf("consumers of stream %s: %w", EventStream, err)
+	}
+	for _, name := range all {
+		if err := b.js.DeleteConsumer(ctx, EventStream, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return fmt.Errorf("consumer %s: %w", name, err)
+		}
 	}
 	return nil
 }
