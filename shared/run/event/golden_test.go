@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -37,10 +38,15 @@ func TestBytesOnTheWireAreStable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := strings.Split(want.String(), "\n")
-	for i, line := range strings.Split(string(golden), "\n") {
-		if i >= len(lines) || line != lines[i] {
+	kept, made := strings.Split(string(golden), "\n"), strings.Split(want.String(), "\n")
+	for _, line := range kept {
+		if !slices.Contains(made, line) {
 			t.Errorf("these bytes have changed:\n%s", line)
+		}
+	}
+	for _, line := range made {
+		if !slices.Contains(kept, line) {
+			t.Errorf("these bytes are new (go test ./shared/run/event -update keeps those of a new kind):\n%s", line)
 		}
 	}
 	for line := range strings.Lines(string(golden)) {
