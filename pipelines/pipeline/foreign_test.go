@@ -114,7 +114,8 @@ func TestAForeignStageHasAColumn(t *testing.T) {
 func TestAFileDescribesAStage(t *testing.T) {
 	w := newWorld(t)
 	program := write(t, "count.sh", []byte("#!/bin/sh\nexit 1\n"))
-	description := `{"name": "count", "kind": "source.added", "emits": [], "parameters": [{"key": "least", "type": "integer", "default": 3}],
+	description := `{"name": "count", "kind": "source.added", "emits": [],
+		"parameters": [{"key": "least", "type": "integer", "default": 3}],
 		"results": [{"kind": "words.counted", "columns": [{"key": "n", "name": "words", "value": "{n}"}]}]}`
 	beside := filepath.Join(filepath.Dir(program), "count.json")
 	if err := os.WriteFile(beside, []byte(description), 0o644); err != nil {

@@ -23,8 +23,8 @@ type Input struct {
 
 // readSources takes a list of locations. Where a source has parameters of its own, its entry is a mapping.
 func (f *File) readSources(r *definition.Reader, node *yaml.Node) error {
-	usage := errors.New(
-		`sources: give a list of files or patterns, e.g. [sample], ["data/*.parquet"] or [{path: "old/*.csv", text_column: body}]`)
+	usage := errors.New(`sources: give a list of files or patterns, e.g. [sample], ["data/*.parquet"] ` +
+		`or [{path: "old/*.csv", text_column: body}]`)
 	if node.Kind != yaml.SequenceNode || len(node.Content) == 0 {
 		return usage
 	}

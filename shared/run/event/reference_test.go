@@ -16,13 +16,15 @@ const referenceHead = `# Events
 
 <!-- Made by "go test ./shared/run/event -update" from the declarations in shared/run/event. -->
 
-A stage in any language needs NATS and [msgpack](https://msgpack.org), nothing of ours. Events travel on
-` + "`bitnet1.<run>.<noun>.<verb>`" + ` and are kept in the JetStream stream ` + "`BITNET1_EVENTS`" + `. Each is one msgpack map, the
-envelope below, of at most %d KiB. Readers pass over keys they do not know; within a version keys are only added.
+A stage in any language needs NATS and [msgpack](https://msgpack.org), and nothing of this project. Events travel on
+` + "`bitnet1.<run>.<noun>.<verb>`" + ` and are kept in the JetStream stream ` + "`BITNET1_EVENTS`" + `.
+An event is one msgpack map, the envelope below, of at most %d KiB. Readers ignore keys that they do not know; within a
+version keys are only added.
 
-` + "`id`" + ` is the SHA-256, in lowercase hex, of the kind, a zero byte, the run, a zero byte and the msgpack bytes of ` + "`body`" + `
-exactly as they travel. Give it as the header ` + "`Nats-Msg-Id`" + ` when you publish: the server then drops what it has already.
-Lengths in a message are not to be trusted: five bytes can claim four thousand million elements.
+` + "`id`" + ` is the SHA-256, in lowercase hex, of the kind, a zero byte, the run, a zero byte and the msgpack bytes of
+` + "`body`" + ` exactly as they travel. Give it as the header ` + "`Nats-Msg-Id`" + ` when you publish: the server
+then drops an event that it has already. Do not trust lengths in a message: five bytes can claim four thousand million
+elements.
 
 [docs/examples/watch.py](../examples/watch.py) is a whole stage in Python. The [glossary](../glossary.md) has the terms.
 

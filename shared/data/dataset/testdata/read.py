@@ -1,4 +1,4 @@
-"""Reads a shard with a library of Python and prints, for every sequence, its valid targets and the sum of its tokens."""
+"""Reads a shard with a library of Python; prints, for every sequence, its valid targets and the sum of its tokens."""
 import sys
 
 library, path = sys.argv[1:]

@@ -1,5 +1,5 @@
-"""Writes the same three rows, with a column of every type, as types.parquet, types_integers.parquet and types.jsonl, and an
-empty table as empty.parquet, into the folder of this file. They were made by pyarrow 26.
+"""Writes the same three rows, with a column of every type, as types.parquet, types_integers.parquet and types.jsonl,
+and an empty table as empty.parquet, into the folder of this file. They were made by pyarrow 26.
 """
 import datetime as dt
 import decimal
@@ -31,7 +31,8 @@ columns = {
     "time": ([dt.time(9, 30), dt.time(10), dt.time(23, 59, 59, 999999)], pa.time64("us")),
     "language": (["en", "en", "de"], pa.dictionary(pa.int8(), pa.string())),
     "uuid": ([i.bytes for i in ids], pa.uuid()),
-    "meta": ([{"score": 1, "kind": "x"}, {"score": 2, "kind": "y"}, {"score": 3, "kind": "x"}], pa.struct([("score", pa.int8()), ("kind", pa.string())])),
+    "meta": ([{"score": 1, "kind": "x"}, {"score": 2, "kind": "y"}, {"score": 3, "kind": "x"}],
+             pa.struct([("score", pa.int8()), ("kind", pa.string())])),
     "nothing": ([None, None, None], pa.null()),
 }
 
@@ -66,7 +67,8 @@ def written(name, value):
 here = os.path.dirname(os.path.abspath(__file__))
 table = pa.table({name: array(values, kind) for name, (values, kind) in columns.items()})
 for name, integers in ("types.parquet", False), ("types_integers.parquet", True):
-    pq.write_table(table, os.path.join(here, name), compression="zstd", write_statistics=False, store_schema=False, store_decimal_as_integer=integers)
+    pq.write_table(table, os.path.join(here, name), compression="zstd", write_statistics=False, store_schema=False,
+                   store_decimal_as_integer=integers)
 pq.write_table(pa.table({}), os.path.join(here, "empty.parquet"), store_schema=False)
 with open(os.path.join(here, "types.jsonl"), "w") as out:
     for row in range(3):

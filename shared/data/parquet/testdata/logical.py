@@ -2,8 +2,8 @@
 
     python logical.py FILE [integers] [split] [int96]
 
-The words choose how: decimals in INT32 and INT64, BYTE_STREAM_SPLIT, timestamps in INT96 with pages of version 2. The files
-beside this one were made so, by pyarrow 26.
+The words choose how: decimals in INT32 and INT64, BYTE_STREAM_SPLIT, timestamps in INT96 with pages of version 2. The
+files beside this one were made so, by pyarrow 26.
 """
 import datetime as dt
 import decimal

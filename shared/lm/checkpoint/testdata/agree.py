@@ -24,8 +24,10 @@ with torch.no_grad():
     logits, _ = model(torch.tensor(json.loads(tokens)), gamma=float(meta["gamma"]))
 save_file({"logits": logits.contiguous()}, out + "/logits.safetensors")
 
-description = dict(config=asdict(config), gamma=float(meta["gamma"]), mix=float(meta["mix"]), tokenizer=meta["tokenizer"])
-for name, dtype in dict(float64=torch.float64, float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16).items():
+description = dict(config=asdict(config), gamma=float(meta["gamma"]), mix=float(meta["mix"]),
+                   tokenizer=meta["tokenizer"])
+for name in ("float64", "float32", "bfloat16", "float16"):
+    dtype = getattr(torch, name)
     state = {k: v.to(dtype) for k, v in model.state_dict().items()}
     torch.save(dict(model=state, optimizer={"lr": 1e-3}, **description), f"{out}/{name}.pt")
     save_file(state, f"{out}/{name}.safetensors", metadata={"format": "pt"})

@@ -13,8 +13,8 @@ config = dict(vocab=5, d=4, layers=1, heads=2, ff=4, seq=8, eps=1e-5, attention=
               kshift_offset=1, kshift_self=True, alibi=True, stream_bits=4)
 shapes = {"norm_out": [4], "codebook.weight": [5, 4], "codebook.alpha": [5], "codebook.theta": [5],
           "blocks.0.norm_attn": [4], "blocks.0.norm_ffn": [4]}
-for name, n_out, n_in in (("attn.q", 4, 4), ("attn.k", 4, 4), ("attn.v", 4, 4), ("attn.o", 4, 4), ("up", 4, 4), ("down", 4, 4)):
-    shapes |= {f"blocks.0.{name}.weight": [n_out, n_in], f"blocks.0.{name}.alpha": [n_out], f"blocks.0.{name}.theta": [n_out]}
+for name in ("attn.q", "attn.k", "attn.v", "attn.o", "up", "down"):
+    shapes |= {f"blocks.0.{name}.weight": [4, 4], f"blocks.0.{name}.alpha": [4], f"blocks.0.{name}.theta": [4]}
 state = {name: torch.full(shape, 0.5) for name, shape in shapes.items()}
 
 
