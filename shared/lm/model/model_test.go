@@ -434,10 +434,13 @@ func TestRefusesWrongInput(t *testing.T) {
 	c := small()
 	m := build(t, c, 1, Options{Batch: 2})
 	tokens, targets := sequences(c, 2, 1)
+	longer, _ := sequences(c, 3, 1)
 	spoilt := slices.Clone(tokens)
 	spoilt[3] = int32(c.Vocab)
 	for name, call := range map[string]func() error{
 		"short":    func() error { _, err := m.Losses(tokens[:c.Seq-1], targets[:c.Seq-1], Settings{}); return err },
+		"empty":    func() error { _, err := m.Losses(nil, nil, Settings{}); return err },
+		"long":     func() error { _, err := m.Losses(longer, longer, Settings{}); return err },
 		"token":    func() error { _, err := m.Losses(spoilt, targets, Settings{}); return err },
 		"target":   func() error { return m.Backward(tokens, spoilt, Settings{}) },
 		"partial":  func() error { return m.Backward(tokens[:c.Seq], targets[:c.Seq], Settings{}) },
