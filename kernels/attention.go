@@ -20,17 +20,21 @@ const (
 // gradient of a value is its weight times the gradient of what is read, and the gradient of the scores is that of a
 // softmax.
 type AttentionRule struct {
-	Name         string // in configurations
-	AllKeys      bool   // a query reads all keys of its document, in their order; otherwise its survivors: the best keys, best first
-	MaxSurvivors int    // the largest Attention.Survivors
-	Gamma        bool   // the weights depend on Scalars.Gamma and on ranks, not on scores
-	Noise        bool   // training adds noise to the scores: Attention.Gumbel or Attention.Noise; such a kind has one survivor
+	Name string // in configurations
+	// AllKeys: a query reads all keys of its document, in their order. Otherwise it reads its survivors: the best keys,
+	// best first.
+	AllKeys      bool
+	MaxSurvivors int  // the largest Attention.Survivors
+	Gamma        bool // the weights depend on Scalars.Gamma and on ranks, not on scores
+	// Noise: training adds noise to the scores, Attention.Gumbel or Attention.Noise. Such a kind has one survivor.
+	Noise bool
 
 	// Weights replaces the scores of the keys that a query reads by the weights of their values, which sum to 1.
 	Weights func(scores []float64, gamma float64)
 
-	SoftmaxOverAll bool // the gradient of scores is that of a softmax over all keys; otherwise over the survivors
-	Tau            bool // and that softmax divides the scores by Scalars.Tau
+	// SoftmaxOverAll: the gradient of scores is that of a softmax over all keys, and otherwise over the survivors.
+	SoftmaxOverAll bool
+	Tau            bool // that softmax divides the scores by Scalars.Tau
 }
 
 // attentionRules are by AttentionKind.

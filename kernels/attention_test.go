@@ -41,11 +41,13 @@ func TestAttentionKinds(t *testing.T) {
 		if got, err := ParseAttentionKind(kind.String()); err != nil || got != kind {
 			t.Errorf("%v is parsed as %v, %v", kind, got, err)
 		}
-		if r := kind.Rule(); r.Weights == nil || r.MaxSurvivors < 1 || r.MaxSurvivors > MaxSurvivors || r.Noise && r.MaxSurvivors > 1 {
+		if r := kind.Rule(); r.Weights == nil || r.MaxSurvivors < 1 || r.MaxSurvivors > MaxSurvivors || r.Noise &&
+			r.MaxSurvivors > 1 {
 			t.Errorf("the rule of %v is %+v", kind, r)
 		}
 	}
-	if _, err := ParseAttentionKind("linear"); err == nil || err.Error() != `attention is "linear", want pointer, rwsp or softmax` {
+	if _, err := ParseAttentionKind("linear"); err == nil ||
+		err.Error() != `attention is "linear", want pointer, rwsp or softmax` {
 		t.Errorf("an unknown kind gave %v", err)
 	}
 	if got := AttentionKind(3).String(); got != "kind 3" {

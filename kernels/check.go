@@ -186,7 +186,8 @@ func CheckLinearAdd(out, residual Floats, x Activation, l Linear) error {
 }
 
 // CheckLinearBackward checks LinearBackward.
-func CheckLinearBackward(dx Floats, dl LinearGradient, dy Floats, mask Planes, x Activation, l Linear, shift KShift, gradBits int) error {
+func CheckLinearBackward(dx Floats, dl LinearGradient, dy Floats, mask Planes, x Activation, l Linear, shift KShift,
+	gradBits int) error {
 	var c checker
 	rows := c.product(x, l)
 	c.gradients("dx", dx, rows*l.In)
@@ -227,7 +228,8 @@ func CheckCrossEntropy(losses Floats, x Activation, lmHead Linear, targets Ints)
 }
 
 // CheckCrossEntropyBackward checks CrossEntropyBackward.
-func CheckCrossEntropyBackward(losses, dx Floats, dl LinearGradient, x Activation, lmHead Linear, targets Ints, gradBits int) error {
+func CheckCrossEntropyBackward(losses, dx Floats, dl LinearGradient, x Activation, lmHead Linear, targets Ints,
+	gradBits int) error {
 	c := checker{CheckCrossEntropy(losses, x, lmHead, targets)}
 	if c.err == nil {
 		rows := c.activation("x", x, lmHead.In)
@@ -264,7 +266,8 @@ func CheckGradBits(gradBits int) error {
 func CheckSums(rows, gradBits int, input Quantization) error {
 	largest := (1<<(gradBits-1) - 1) * input.Largest() // of a term
 	if most := (1<<31 - 1) / largest; rows > most {
-		return fmt.Errorf("sums over %d rows of %d-bit gradients and inputs of %v may pass 32 bits: use a smaller micro-batch, of at most %d rows",
+		return fmt.Errorf("sums over %d rows of %d-bit gradients and inputs of %v may pass 32 bits: "+
+			"use a smaller micro-batch, of at most %d rows",
 			rows, gradBits, input, most)
 	}
 	return nil

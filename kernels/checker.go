@@ -134,7 +134,8 @@ func (c *checker) attention(pointers Ints, qkv Planes, a Attention) (rows, width
 		c.refuse("attention of %v: want one of %v", a.Kind, AttentionKinds())
 	}
 	if a.Batch < 1 || a.Seq < 1 || a.Heads < 1 || a.HeadDim < 1 {
-		c.refuse("attention of %d × %d tokens with %d heads × %d channels, want 1 or more of each", a.Batch, a.Seq, a.Heads, a.HeadDim)
+		c.refuse("attention of %d × %d tokens with %d heads × %d channels, want 1 or more of each", a.Batch, a.Seq,
+			a.Heads, a.HeadDim)
 		return 0, 0
 	}
 	if a.Survivors < 1 || a.Survivors > rule.MaxSurvivors {

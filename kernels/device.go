@@ -181,7 +181,8 @@ type Device interface {
 	// where the mask is set. It overwrites dx, rows × In, with the gradient of x, and adds to the gradients of the
 	// parameters. The latent weight receives the gradient of the effective weight. dy is not changed. gradBits is 2 to
 	// 8 or FloatBits.
-	LinearBackward(dx Floats, dl LinearGradient, dy Floats, mask Planes, x Activation, l Linear, shift KShift, gradBits int)
+	LinearBackward(dx Floats, dl LinearGradient, dy Floats, mask Planes, x Activation, l Linear, shift KShift,
+		gradBits int)
 
 	// Attend reads values. qkv holds the signs of queries, keys and values, rows × 3*Heads*HeadDim. out receives the
 	// signs of the attention output, rows × Heads*HeadDim. pointers receives the positions of the survivors, best

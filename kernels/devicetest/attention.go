@@ -37,7 +37,8 @@ func (b *bench) readings() []kernels.Attention {
 		{Batch: 1, Seq: 90, Heads: 3, HeadDim: 33, Survivors: 1, Alibi: true},
 		{Batch: 1, Seq: 130, Heads: 2, HeadDim: 128, Survivors: 2},
 		{Batch: 2, Seq: 3, Heads: 1, HeadDim: 32, Survivors: 3, Alibi: true},
-		{Batch: b.size(3), Seq: b.size(200), Heads: b.size(4), HeadDim: b.size(90), Survivors: 1 + b.r.IntN(16), Alibi: b.r.IntN(2) == 0},
+		{Batch: b.size(3), Seq: b.size(200), Heads: b.size(4), HeadDim: b.size(90), Survivors: 1 + b.r.IntN(16),
+			Alibi: b.r.IntN(2) == 0},
 	}
 	var list []kernels.Attention
 	for _, kind := range kernels.AttentionKinds() {
@@ -55,7 +56,7 @@ func (b *bench) readings() []kernels.Attention {
 	return list
 }
 
-// starts cuts sequences into documents: of one token, of a few, and such that end with a tile of keys.
+// starts cuts sequences into documents: some of one token, some of a few, and some that end with a tile of keys.
 func (b *bench) starts(batch, seq int) []int32 {
 	list := make([]int32, 0, batch*seq)
 	for range batch {
@@ -73,7 +74,9 @@ func (b *bench) starts(batch, seq int) []int32 {
 
 func (b *bench) reading(a kernels.Attention) (reading, kernels.Planes) {
 	a.Survivors = min(a.Survivors, a.Seq)
-	v := reading{Attention: a, rule: a.Kind.Rule(), scalars: kernels.Scalars{Seed: b.r.Uint64(), Step: uint64(b.r.Uint32()), Micro: 9, Gamma: 0.1 + 0.8*b.r.Float64(), Tau: 0.7}}
+	v := reading{Attention: a, rule: a.Kind.Rule(),
+		scalars: kernels.Scalars{Seed: b.r.Uint64(), Step: uint64(b.r.Uint32()), Micro: 9,
+			Gamma: 0.1 + 0.8*b.r.Float64(), Tau: 0.7}}
 	planes := b.signs(a.Batch*a.Seq, 3*a.Heads*a.HeadDim)
 	v.qkv = b.integers(planes)
 	if v.rule.Noise && !a.Gumbel {
@@ -88,7 +91,7 @@ func (b *bench) reading(a kernels.Attention) (reading, kernels.Planes) {
 	return v, planes
 }
 
-// part is the query (0), key (1) or value (2) of token t for head n of all sequences' heads.
+// part is the query (0), key (1) or value (2) of token t in head n. Heads count through all sequences.
 func (v reading) part(part, n, t int) []int {
 	row := (n/v.Heads)*v.Seq + t
 	return v.qkv[(row*3+part)*v.Heads*v.HeadDim+n%v.Heads*v.HeadDim:][:v.HeadDim]
@@ -122,7 +125,9 @@ func (v reading) score(n, t, u int) float64 {
 	case v.noise != nil:
 		s += float64(v.noise[at])
 	case v.Gumbel:
-		block := philox.Block(philox.Key(v.scalars.Seed), [4]uint32{uint32(at / 4), uint32(at / 4 >> 32), uint32(v.Layer) | v.scalars.Micro<<16, uint32(v.scalars.Step)})
+		block := philox.Block(philox.Key(v.scalars.Seed),
+			[4]uint32{uint32(at / 4), uint32(at / 4 >> 32), uint32(v.Layer) | v.scalars.Micro<<16,
+				uint32(v.scalars.Step)})
 		s += philox.Gumbel(block[at%4])
 	}
 	return s
@@ -151,7 +156,7 @@ func (v reading) best(n, t int) []int {
 	return keys[:min(len(keys), v.Survivors)]
 }
 
-// weights are those with which query t reads the given keys.
+// weights are the weights of the values of the given keys, for query t.
 func (v reading) weights(n, t int, keys []int) []float64 {
 	w := make([]float64, len(keys))
 	for r, u := range keys {
@@ -210,7 +215,7 @@ func testAttend(b *bench) {
 		if wrong > 0 {
 			b.t.Errorf("%+v: %d of %d signs differ", a, wrong, len(read))
 		}
-		// The counts of bits that go with out must be right for products with it.
+		// Planes come with the popcounts of their rows: a product with out shows whether they are right.
 		l := b.newLinear(width, 9, 1)
 		y := b.poisoned(rows * 9)
 		b.d.LinearAdd(y, nil, kernels.Activation{Planes: out}, l.Linear)
@@ -251,7 +256,7 @@ func testAttendBackward(b *bench) {
 	}
 }
 
-// addGradients adds what the gradient do of query t's read gives to queries, keys and values.
+// addGradients adds to the gradients of queries, keys and values what follows from do, the gradient of query t's read.
 func (v reading) addGradients(row func(part, t int) []float64, do []float64, n, t int) {
 	keys, tau := v.reads(n, t), 1.0
 	for r, w := range v.weights(n, t, keys) {

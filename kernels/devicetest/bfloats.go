@@ -7,8 +7,7 @@ import (
 	"bitnet1/kernels"
 )
 
-// bfloat is the number nearest to x of those with 8 significant bits, of two equally near ones that with an even last
-// bit. Numbers closer to zero than 2^-126 have a unit of 2^-133.
+// bfloat rounds x to 8 significant bits, to nearest, ties to even. Below 2^-126 the unit is 2^-133.
 func bfloat(x float32) float32 {
 	if v := float64(x); x != 0 && !math.IsInf(v, 0) && x == x {
 		_, exponent := math.Frexp(v)
@@ -64,7 +63,8 @@ func testBFloats(b *bench) {
 			values[i] = 0
 		}
 	}
-	copy(values, []float32{1.00390625, 1.01171875, math.MaxFloat32, float32(math.Inf(-1)), float32(math.Copysign(0, -1)), math.SmallestNonzeroFloat32})
+	copy(values, []float32{1.00390625, 1.01171875, math.MaxFloat32, float32(math.Inf(-1)),
+		float32(math.Copysign(0, -1)), math.SmallestNonzeroFloat32})
 	want := bfloatsOf(values)
 	x := b.bfloats(values)
 	same(b.t, "uploaded bfloats", bitsOf(b.download(x)), bitsOf(want), len(want))
@@ -73,7 +73,8 @@ func testBFloats(b *bench) {
 	copy(want[101:], []float32{bfloat(1.001), bfloat(2.002), 0, 0, 0, 0})
 	same(b.t, "changed bfloats", bitsOf(b.download(x)), bitsOf(want), len(want))
 	same(b.t, "a part of bfloats", b.download(x.Slice(99, 120)), want[99:120], 21)
-	if got := b.download(b.bfloats([]float32{float32(math.NaN()), math.Float32frombits(0xff800001)})); got[0] == got[0] || got[1] == got[1] {
+	if got := b.download(b.bfloats([]float32{float32(math.NaN()),
+		math.Float32frombits(0xff800001)})); got[0] == got[0] || got[1] == got[1] {
 		b.t.Errorf("NaN became %v", got)
 	}
 	if _, err := b.d.NewBFloats(-1); err == nil {
@@ -89,14 +90,15 @@ func bitsOf(x []float32) []uint32 {
 	return y
 }
 
-// Every operation that takes gradients computes from bfloats what it computes from the same floats, and leaves in
-// bfloats what it leaves in floats, rounded.
+// Given bfloat16 gradients, an operation computes what it computes from float32 gradients of the same values. Where it
+// writes bfloat16, it rounds what it writes as float32.
 func testBFloatGradients(b *bench) {
 	for i, c := range []struct {
 		rows, in, out, bits, grad int
 		mix                       float64
 	}{
-		{256, 512, 256, 4, 4, 1}, {300, 256, 520, 1, 4, 1}, {60, 37, 29, 1, 4, 1}, {513, 70, 65, 8, 8, 1}, {140, 64, 64, 16, 4, 1}, {75, 50, 60, 4, 4, 0.5},
+		{256, 512, 256, 4, 4, 1}, {300, 256, 520, 1, 4, 1}, {60, 37, 29, 1, 4, 1}, {513, 70, 65, 8, 8, 1},
+		{140, 64, 64, 16, 4, 1}, {75, 50, 60, 4, 4, 0.5},
 		{90, 41, 53, 4, 16, 1}, {b.size(300), b.size(200), b.size(200), 1 + b.r.IntN(8), 2 + b.r.IntN(7), 1},
 		{b.size(300), 4 * b.size(100), 4 * b.size(100), 4, 4, 1},
 	} {
@@ -114,9 +116,11 @@ func testBFloatGradients(b *bench) {
 			targets[i] = int32(b.r.IntN(c.out))
 		}
 		b.d.SetScalars(kernels.Scalars{Seed: b.r.Uint64(), Step: 3, Mix: c.mix, GradScale: 1e-3})
-		what := fmt.Sprintf("%d rows of %d bits, %v, shift %+v, pass %v, gradients of %d bits", c.rows, c.bits, l, shift, pass != nil, c.grad)
+		what := fmt.Sprintf("%d rows of %d bits, %v, shift %+v, pass %v, gradients of %d bits", c.rows, c.bits, l,
+			shift, pass != nil, c.grad)
 		empty := func() kernels.LinearGradient {
-			return kernels.LinearGradient{Weight: b.floats(make([]float32, c.in*c.out)), Alpha: b.floats(make([]float32, c.out)), Theta: b.floats(make([]float32, c.out))}
+			return kernels.LinearGradient{Weight: b.floats(make([]float32, c.in*c.out)),
+				Alpha: b.floats(make([]float32, c.out)), Theta: b.floats(make([]float32, c.out))}
 		}
 		b.agree(what, c.rows*c.in, b.scaled(c.rows*c.out, 1e-3), func(dx, dy kernels.Floats) []kernels.Floats {
 			dl := empty()
@@ -142,33 +146,37 @@ func testBFloatGradients(b *bench) {
 			b.nearParts(fmt.Sprintf("%+v: rounded", a), b.download(small), bfloatsOf(b.download(plain)), width)
 			continue
 		}
-		b.agree(fmt.Sprintf("%+v", a), 3*rows*width, b.normals(rows*width), func(dqkv, dOut kernels.Floats) []kernels.Floats {
-			b.d.AttendBackward(dqkv, dOut, qkv, pointers, v.Attention)
-			return nil
-		})
+		b.agree(fmt.Sprintf("%+v", a), 3*rows*width, b.normals(rows*width),
+			func(dqkv, dOut kernels.Floats) []kernels.Floats {
+				b.d.AttendBackward(dqkv, dOut, qkv, pointers, v.Attention)
+				return nil
+			})
 	}
 	for _, width := range []int{b.size(256), 1024, b.size(1100), 2300} {
 		rows := b.size(150)
 		x, gain, base := b.floats(b.normals(rows*width)), b.floats(b.normals(width)), bfloatsOf(b.normals(rows*width))
-		b.agree(fmt.Sprintf("%d × %d normalized", rows, width), rows*width, b.normals(rows*width), func(dx, dOut kernels.Floats) []kernels.Floats {
-			dGain := b.floats(make([]float32, width))
-			b.d.Upload(dx, base)
-			b.d.NormalizeBackward(dx, dGain, dOut, x, gain, eps, kernels.MidRise(4))
-			return []kernels.Floats{dGain}
-		})
+		b.agree(fmt.Sprintf("%d × %d normalized", rows, width), rows*width, b.normals(rows*width),
+			func(dx, dOut kernels.Floats) []kernels.Floats {
+				dGain := b.floats(make([]float32, width))
+				b.d.Upload(dx, base)
+				b.d.NormalizeBackward(dx, dGain, dOut, x, gain, eps, kernels.MidRise(4))
+				return []kernels.Floats{dGain}
+			})
 		tokens := make([]int32, rows)
 		for i := range tokens {
 			tokens[i] = int32(b.r.IntN(20))
 		}
-		b.agree(fmt.Sprintf("%d × %d embedded", rows, width), 0, b.normals(rows*width), func(_, dx kernels.Floats) []kernels.Floats {
-			dWeight := b.floats(make([]float32, 20*width))
-			b.d.EmbedBackward(dWeight, dx, b.ints(tokens), width)
-			return []kernels.Floats{dWeight}
-		})
+		b.agree(fmt.Sprintf("%d × %d embedded", rows, width), 0, b.normals(rows*width),
+			func(_, dx kernels.Floats) []kernels.Floats {
+				dWeight := b.floats(make([]float32, 20*width))
+				b.d.EmbedBackward(dWeight, dx, b.ints(tokens), width)
+				return []kernels.Floats{dWeight}
+			})
 	}
 }
 
-// nearParts compares the gradients of queries, of keys and of values: few may be rounded to the other side.
+// nearParts compares the gradients of queries, of keys and of values by their norms: a few values may be rounded to the
+// other neighbour.
 func (b *bench) nearParts(what string, got, want []float32, width int) {
 	b.t.Helper()
 	for part, name := range []string{"queries", "keys", "values"} {
@@ -181,8 +189,9 @@ func (b *bench) nearParts(what string, got, want []float32, width int) {
 	}
 }
 
-// agree runs f with floats and with bfloats: for the n values of to that it overwrites, and for from, of which it gets
-// what bfloat16 has. What else it returns must be the same.
+// agree calls f twice, once with float32 memory and once with bfloat16 memory. `from` holds the same values both times,
+// those of the argument rounded to bfloat16. f overwrites the n values of `to`: bfloat16 memory must then hold the
+// rounded float32 values. What f returns must be the same both times.
 func (b *bench) agree(what string, n int, from []float32, f func(to, from kernels.Floats) []kernels.Floats) {
 	b.t.Helper()
 	from = bfloatsOf(from)

@@ -7,14 +7,16 @@ import (
 	"bitnet1/kernels"
 )
 
-// AdamW divides a gradient by its own size, and the sign of an output hangs on any remainder: what is zero in exact
-// arithmetic must not be noise.
+// AdamW divides a gradient by its own size, and an output's sign may hang on any remainder. So what is zero in exact
+// arithmetic must be zero, and not noise.
 
 // The gradients of a query's scores add up to zero, so a query whose keys are all equal has none.
 func testEqualKeys(b *bench) {
 	for _, a := range []kernels.Attention{
-		{Kind: kernels.RWSP, HeadDim: 40, Survivors: 4}, {Kind: kernels.RWSP, HeadDim: 64, Survivors: 4}, {Kind: kernels.RWSP, HeadDim: 100, Survivors: 3},
-		{Kind: kernels.RWSP, HeadDim: 40, Survivors: 7}, {Kind: kernels.Softmax, HeadDim: 64, Survivors: 1}, {Kind: kernels.Pointer, HeadDim: 40, Survivors: 1},
+		{Kind: kernels.RWSP, HeadDim: 40, Survivors: 4}, {Kind: kernels.RWSP, HeadDim: 64, Survivors: 4},
+		{Kind: kernels.RWSP, HeadDim: 100, Survivors: 3},
+		{Kind: kernels.RWSP, HeadDim: 40, Survivors: 7}, {Kind: kernels.Softmax, HeadDim: 64, Survivors: 1},
+		{Kind: kernels.Pointer, HeadDim: 40, Survivors: 1},
 		{Kind: kernels.Pointer, HeadDim: 64, Survivors: 1, Gumbel: true},
 	} {
 		a.Batch, a.Seq, a.Heads, a.Alibi = 2, 20, 3, true
@@ -38,8 +40,8 @@ func testEqualKeys(b *bench) {
 	}
 }
 
-// halves are rows whose second half repeats the first, turned by the row's number.
-func (b *bench) halves(rows, cols int) []float32 {
+// repeated are rows whose second half repeats the first, rotated by the row's number.
+func (b *bench) repeated(rows, cols int) []float32 {
 	x := b.normals(rows * cols)
 	for n := range rows {
 		row := x[n*cols:][:cols]
@@ -58,7 +60,8 @@ func (b *bench) opposite(in, out int) kernels.Linear {
 	}
 	signs, err := b.d.NewPlanes(out, in, kernels.Sign())
 	b.must(err)
-	l := kernels.Linear{In: in, Out: out, Weight: b.floats(weight), Signs: signs, Alpha: b.floats(b.normals(out)), Theta: b.floats(make([]float32, out))}
+	l := kernels.Linear{In: in, Out: out, Weight: b.floats(weight), Signs: signs, Alpha: b.floats(b.normals(out)),
+		Theta: b.floats(make([]float32, out))}
 	b.d.Binarize(l)
 	return l
 }
@@ -66,9 +69,11 @@ func (b *bench) opposite(in, out int) kernels.Linear {
 // A scale whose products are all zero has no gradient.
 func testUnusedScale(b *bench) {
 	const rows, in, out = 30, 90, 20
-	x, l := b.signsOf(b.halves(rows, in), rows, in), b.opposite(in, out)
-	dl := kernels.LinearGradient{Weight: b.floats(make([]float32, out*in)), Alpha: b.floats(make([]float32, out)), Theta: b.floats(make([]float32, out))}
-	b.d.LinearBackward(b.poisoned(rows*in), dl, b.floats(b.normals(rows*out)), nil, kernels.Activation{Planes: x}, l, kernels.KShift{}, kernels.FloatBits)
+	x, l := b.signsOf(b.repeated(rows, in), rows, in), b.opposite(in, out)
+	dl := kernels.LinearGradient{Weight: b.floats(make([]float32, out*in)), Alpha: b.floats(make([]float32, out)),
+		Theta: b.floats(make([]float32, out))}
+	b.d.LinearBackward(b.poisoned(rows*in), dl, b.floats(b.normals(rows*out)), nil, kernels.Activation{Planes: x}, l,
+		kernels.KShift{}, kernels.FloatBits)
 	for o, v := range b.download(dl.Alpha) {
 		if !(math.Abs(float64(v)) <= 1e-12) {
 			b.t.Errorf("channel %d: the scale of products that are zero has gradient %g", o, v)
@@ -76,10 +81,10 @@ func testUnusedScale(b *bench) {
 	}
 }
 
-// A product of values of one size that cancels is zero, and its sign +1.
+// Where values of one size cancel, the product is zero and its sign +1.
 func testCancelledOutput(b *bench) {
 	const rows, in, out = 30, 90, 20
-	x, l := b.halves(rows, in), b.opposite(in, out)
+	x, l := b.repeated(rows, in), b.opposite(in, out)
 	for i, v := range x {
 		x[i] = float32(math.Copysign(0.7234567, float64(v)))
 	}

@@ -14,24 +14,32 @@ import (
 	"bitnet1/kernels"
 )
 
-// Run tests the device that open returns. open is called again where a test needs a device of its own, and registers
-// what closes it.
+// Run tests the device that open returns. A test that needs a device of its own calls open again. open registers the
+// closing of the device.
 func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 	d := open(t)
 	for _, test := range []struct {
 		name string
 		run  func(b *bench)
 	}{
-		{"Memory", testMemory}, {"Reader", testReader}, {"BFloats", testBFloats}, {"BFloatGradients", testBFloatGradients}, {"Sums", testSums}, {"Binarize", testBinarize}, {"Embed", testEmbed},
+		{"Memory", testMemory}, {"Reader", testReader}, {"BFloats", testBFloats},
+		{"BFloatGradients", testBFloatGradients}, {"Sums", testSums}, {"Binarize", testBinarize},
+		{"Embed", testEmbed},
 		{"Normalize", testNormalize}, {"NormalizeBackward", testNormalizeBackward},
-		{"LinearSigns", testLinearSigns}, {"LinearAdd", testLinearAdd}, {"LinearBackward", testLinearBackward}, {"WideSums", testWideSums},
-		{"RoundingThresholds", testRoundingThresholds}, {"RoundingMean", testRoundingMean}, {"RoundingOfTheLMHead", testRoundingOfTheLMHead},
-		{"SpecialSums", testSpecialSums}, {"SpecialWeights", testSpecialWeights}, {"SpecialNormalize", testSpecialNormalize},
-		{"SpecialNormalizeBackward", testSpecialNormalizeBackward}, {"SpecialLinears", testSpecialLinears}, {"SpecialBackward", testSpecialBackward},
-		{"SpecialLosses", testSpecialLosses}, {"SpecialAdamW", testSpecialAdamW}, {"SpecialAttention", testSpecialAttention},
+		{"LinearSigns", testLinearSigns}, {"LinearAdd", testLinearAdd}, {"LinearBackward", testLinearBackward},
+		{"WideSums", testWideSums},
+		{"RoundingThresholds", testRoundingThresholds}, {"RoundingMean", testRoundingMean},
+		{"RoundingOfTheLMHead", testRoundingOfTheLMHead},
+		{"SpecialSums", testSpecialSums}, {"SpecialWeights", testSpecialWeights},
+		{"SpecialNormalize", testSpecialNormalize},
+		{"SpecialNormalizeBackward", testSpecialNormalizeBackward}, {"SpecialLinears", testSpecialLinears},
+		{"SpecialBackward", testSpecialBackward},
+		{"SpecialLosses", testSpecialLosses}, {"SpecialAdamW", testSpecialAdamW},
+		{"SpecialAttention", testSpecialAttention},
 		{"Attend", testAttend}, {"AttendBackward", testAttendBackward},
 		{"EqualKeys", testEqualKeys}, {"UnusedScale", testUnusedScale}, {"CancelledOutput", testCancelledOutput},
-		{"CrossEntropy", testCrossEntropy}, {"AdamW", testAdamW}, {"Capture", testCapture}, {"Determinism", testDeterminism},
+		{"CrossEntropy", testCrossEntropy}, {"AdamW", testAdamW}, {"Capture", testCapture},
+		{"Determinism", testDeterminism},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			seed := rand.Uint64()
@@ -123,7 +131,7 @@ func (b *bench) ints(values []int32) kernels.Ints {
 	return x
 }
 
-// signs is a matrix of random ±1; also what outputs are poisoned with.
+// signs is a matrix of random ±1. It also serves as memory to be overwritten.
 func (b *bench) signs(rows, cols int) kernels.Planes {
 	b.t.Helper()
 	return b.signsOf(b.normals(rows*cols), rows, cols)
@@ -218,7 +226,7 @@ func same[T comparable](t testing.TB, what string, got, want []T, cols int) {
 	}
 }
 
-// near compares got with want where size is the sum of the magnitudes that want is a sum of: the error allowed is
+// near compares got with want. size is the sum of the magnitudes of the terms of want, and the error allowed is
 // tolerance * size.
 func near(t testing.TB, what string, got []float32, want, size []float64, tolerance float64, cols int) {
 	t.Helper()
@@ -230,7 +238,8 @@ func near(t testing.TB, what string, got []float32, want, size []float64, tolera
 		e := math.Abs(float64(v) - want[i])
 		if !(e <= tolerance*size[i]+1e-30) {
 			if wrong++; wrong <= 3 {
-				t.Errorf("%s: row %d, column %d is %v, want %v: error %.2g of the terms' size", what, i/cols, i%cols, v, want[i], e/size[i])
+				t.Errorf("%s: row %d, column %d is %v, want %v: error %.2g of the terms' size", what, i/cols, i%cols, v,
+					want[i], e/size[i])
 			}
 			worst = max(worst, e/size[i])
 		}
@@ -250,11 +259,12 @@ func norms(t testing.TB, what string, got []float32, want []float64, tolerance f
 		norm += w * w
 	}
 	if !(math.Sqrt(difference) <= tolerance*math.Sqrt(norm)+1e-30) {
-		t.Errorf("%s: off by %.2g of the norm %.3g, allowed %.2g", what, math.Sqrt(difference/norm), math.Sqrt(norm), tolerance)
+		t.Errorf("%s: off by %.2g of the norm %.3g, allowed %.2g", what, math.Sqrt(difference/norm), math.Sqrt(norm),
+			tolerance)
 	}
 }
 
-// linear is a Linear with what the oracles need of it.
+// linear is a Linear and the values behind it, for the oracles.
 type linear struct {
 	kernels.Linear
 	sign         []int     // Out × In
@@ -267,7 +277,8 @@ func (b *bench) newLinear(in, out int, mix float64) linear {
 	b.t.Helper()
 	l := linear{alpha: b.scaled(out, 1/math.Sqrt(float64(in))), theta: b.normals(out)}
 	weight := b.normals(out * in)
-	l.Linear = kernels.Linear{In: in, Out: out, ID: uint16(b.r.IntN(1 << 16)), Weight: b.floats(weight), Alpha: b.floats(l.alpha), Theta: b.floats(l.theta)}
+	l.Linear = kernels.Linear{In: in, Out: out, ID: uint16(b.r.IntN(1 << 16)), Weight: b.floats(weight),
+		Alpha: b.floats(l.alpha), Theta: b.floats(l.theta)}
 	var err error
 	l.Signs, err = b.d.NewPlanes(out, in, kernels.Sign())
 	b.must(err)
@@ -290,7 +301,8 @@ func (b *bench) newLinear(in, out int, mix float64) linear {
 	return l
 }
 
-// unpleasant gives some channels scales that are zero, negative, tiny, huge, or put thresholds on sums that occur.
+// unpleasant gives some channels scales that are zero, negative, tiny or huge, or thresholds that equal sums that
+// occur.
 func (b *bench) unpleasant(l *linear) {
 	for i := range l.alpha {
 		switch b.r.IntN(12) {

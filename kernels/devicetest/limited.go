@@ -7,9 +7,9 @@ import (
 	"bitnet1/kernels"
 )
 
-// Limited is a device that has no more than Limit bytes for buffers, so that what a program does then can be tested
-// where memory is plenty. It counts four bytes for a float or an int and whole bytes of planes, not the device's
-// working memory.
+// Limited is a device with no more than Limit bytes for buffers. With it a program's behaviour at the limit can be
+// tested where memory is plenty. It counts four bytes for a float or an int and whole bytes of planes, and no working
+// memory.
 type Limited struct {
 	kernels.Device
 	Limit int
@@ -61,7 +61,7 @@ func (l *Limited) NewPlanes(rows, cols int, q kernels.Quantization) (kernels.Pla
 // Room is the limit: nobody else has any of it.
 func (l *Limited) Room() (int, error) { return l.Limit, nil }
 
-// DryRun counts what f takes of a device without a limit. It is no real one: the device inside does the work.
+// DryRun counts the memory that f takes without a limit. It is no real dry run: the device inside does the work.
 func (l *Limited) DryRun(f func(kernels.Device) error) (bytes int, err error) {
 	r := &Limited{Device: l.Device, Limit: math.MaxInt}
 	err = f(r)

@@ -22,7 +22,7 @@ func (l linear) product(x []float64, r, o int) (sum, size float64) {
 	return sum, size
 }
 
-// output is u of row r and channel o with float32 operations, and a bound on what another order of sums may change.
+// output is u of row r and channel o, computed in float32, and a bound on what another order of sums may change.
 func (l linear) output(x []float64, r, o int, s keyShift) (u float32, slack float64) {
 	var y float32
 	var size float64
@@ -39,14 +39,15 @@ func (l linear) output(x []float64, r, o int, s keyShift) (u float32, slack floa
 type shape struct{ rows, in, out, bits int }
 
 func (b *bench) shapes() []shape {
-	list := []shape{{1, 1, 1, 1}, {128, 256, 256, 1}, {129, 1025, 257, 4}, {300, 128, 520, 4}, {64, 70, 100, 8}, {70, 1100, 64, 2}}
+	list := []shape{{1, 1, 1, 1}, {128, 256, 256, 1}, {129, 1025, 257, 4}, {300, 128, 520, 4}, {64, 70, 100, 8},
+		{70, 1100, 64, 2}}
 	for range 5 {
 		list = append(list, shape{b.size(400), b.size(700), b.size(600), 1 + b.r.IntN(8)})
 	}
 	return append(list, shape{50, 100, 70, 16})
 }
 
-// keyShift is a K-shift, and where the documents of its rows start if it has Starts.
+// keyShift is a K-shift and, if it has Starts, the positions where the documents of its rows start.
 type keyShift struct {
 	kernels.KShift
 	starts []int32
@@ -60,7 +61,7 @@ func (s keyShift) start(n int) int {
 	return int(s.starts[n])
 }
 
-// shift makes a random one, of sequences that are one document each or hold several.
+// shift makes a random K-shift for sequences that are one document each or, if several, hold more.
 func (b *bench) shift(rows, out int, several bool) (s keyShift) {
 	seq := rows
 	for _, n := range []int{7, 5, 3, 2} {
@@ -69,7 +70,8 @@ func (b *bench) shift(rows, out int, several bool) (s keyShift) {
 		}
 	}
 	from := b.r.IntN(out)
-	s.KShift = kernels.KShift{From: from, To: from + 1 + b.r.IntN(out-from), Offset: b.r.IntN(3), Self: b.r.IntN(2) == 0, Seq: seq}
+	s.KShift = kernels.KShift{From: from, To: from + 1 + b.r.IntN(out-from), Offset: b.r.IntN(3),
+		Self: b.r.IntN(2) == 0, Seq: seq}
 	if several {
 		s.starts = b.starts(rows/seq, seq)
 		s.Starts = b.ints(s.starts)
@@ -93,13 +95,14 @@ func testLinearSigns(b *bench) {
 			b.d.LinearSigns(out, pass, x, l.Linear, shift.KShift)
 			alone := b.signs(c.rows, c.out)
 			b.d.LinearSigns(alone, nil, x, l.Linear, shift.KShift)
-			b.checkSigns(fmt.Sprintf("%d rows of %d bits, %v, shift %+v", c.rows, c.bits, l, shift), l, b.values(x), shift,
+			b.checkSigns(fmt.Sprintf("%d rows of %d bits, %v, shift %+v", c.rows, c.bits, l, shift), l, b.values(x),
+				shift,
 				c.bits < 16 && mix == 1, b.integers(out), b.integers(pass), b.integers(alone))
 		}
 	}
 }
 
-// checkSigns compares every bit if the products are exact, and those that rounding cannot change otherwise.
+// checkSigns compares every bit if the products are exact, and otherwise the bits that rounding cannot change.
 func (b *bench) checkSigns(what string, l linear, x []float64, shift keyShift, exact bool, sign, pass, alone []int) {
 	b.t.Helper()
 	wrong := 0
@@ -119,7 +122,8 @@ func (b *bench) checkSigns(what string, l linear, x []float64, shift keyShift, e
 		passOff := pass[i] != wantPass && math.Abs(math.Abs(float64(u))-1) >= slack
 		if signOff || passOff || alone[i] != sign[i] {
 			if wrong++; wrong <= 3 {
-				b.t.Errorf("%s: row %d, channel %d: u = %v, alpha %v, theta %v: sign %d (alone %d), pass %d", what, i/l.Out, i%l.Out, u,
+				b.t.Errorf("%s: row %d, channel %d: u = %v, alpha %v, theta %v: sign %d (alone %d), pass %d", what,
+					i/l.Out, i%l.Out, u,
 					l.alpha[i%l.Out], l.theta[i%l.Out], sign[i], alone[i], pass[i])
 			}
 		}
@@ -143,7 +147,8 @@ func testLinearAdd(b *bench) {
 		b.d.LinearAdd(plain, nil, x, l.Linear)
 		b.d.LinearAdd(added, inPlace, x, l.Linear)
 		b.d.LinearAdd(inPlace, inPlace, x, l.Linear)
-		want, sum, size := make([]float64, len(residual)), make([]float64, len(residual)), make([]float64, len(residual))
+		want, sum, size := make([]float64, len(residual)), make([]float64, len(residual)),
+			make([]float64, len(residual))
 		values := b.values(x)
 		for i := range want {
 			y, terms := l.product(values, i/c.out, i%c.out)
@@ -210,7 +215,7 @@ func randomNumber(t, c, out int, id uint16, s kernels.Scalars) uint32 {
 	return word
 }
 
-// roundOne is floor(v * inverse + r), the sum exact: both are counted in units of 2^-32, of which what is less than one
+// roundOne is floor(v * inverse + r) with an exact sum: both terms are counted in units of 2^-32. Less than one unit
 // decides nothing.
 func roundOne(v, inverse float32, r uint32) float64 {
 	const one = 1 << 32
@@ -218,7 +223,7 @@ func roundOne(v, inverse float32, r uint32) float64 {
 	return float64(units >> 32)
 }
 
-// gradients are what LinearBackward computes, with the magnitudes that each is a sum of.
+// gradients are the results of LinearBackward, each with the sum of the magnitudes of its terms.
 type gradients struct {
 	dx, weight, alpha, theta                 []float64
 	dxSize, weightSize, alphaSize, thetaSize []float64
@@ -284,8 +289,10 @@ func testLinearBackward(b *bench) {
 		rows, in, out, bits, grad int
 		mix                       float64
 	}{
-		{60, 37, 29, 1, 16, 1}, {60, 128, 256, 1, 4, 1}, {300, 65, 130, 4, 4, 1}, {259, 130, 257, 2, 3, 1}, {513, 70, 65, 8, 8, 1},
-		{33, 300, 70, 3, 2, 1}, {140, 64, 64, 16, 4, 1}, {75, 50, 60, 4, 4, 0.5}, {90, 41, 53, 16, 16, 1}, {77, 33, 129, 1, 16, 0.2},
+		{60, 37, 29, 1, 16, 1}, {60, 128, 256, 1, 4, 1}, {300, 65, 130, 4, 4, 1}, {259, 130, 257, 2, 3, 1},
+		{513, 70, 65, 8, 8, 1},
+		{33, 300, 70, 3, 2, 1}, {140, 64, 64, 16, 4, 1}, {75, 50, 60, 4, 4, 0.5}, {90, 41, 53, 16, 16, 1},
+		{77, 33, 129, 1, 16, 0.2},
 		{1, 1, 1, 1, 5, 1}, {b.size(300), b.size(200), b.size(200), 1 + b.r.IntN(8), 2 + b.r.IntN(7), 1},
 		{b.size(300), b.size(200), b.size(200), 1, 4, 1},
 	} {
@@ -315,27 +322,34 @@ func testLinearBackward(b *bench) {
 		}
 		s := kernels.Scalars{Seed: b.r.Uint64(), Step: b.r.Uint64(), Micro: uint32(b.r.IntN(1 << 16)), Mix: c.mix}
 		b.d.SetScalars(s)
-		base := gradients{weight: wide(b.scaled(c.out*c.in, 1e-3)), alpha: wide(b.scaled(c.out, 1e-3)), theta: wide(b.scaled(c.out, 1e-3))}
+		base := gradients{weight: wide(b.scaled(c.out*c.in, 1e-3)), alpha: wide(b.scaled(c.out, 1e-3)),
+			theta: wide(b.scaled(c.out, 1e-3))}
 		dx := b.poisoned(c.rows * c.in)
-		dl := kernels.LinearGradient{Weight: b.floats(narrow(base.weight)), Alpha: b.floats(narrow(base.alpha)), Theta: b.floats(narrow(base.theta))}
+		dl := kernels.LinearGradient{Weight: b.floats(narrow(base.weight)), Alpha: b.floats(narrow(base.alpha)),
+			Theta: b.floats(narrow(base.theta))}
 		b.d.LinearBackward(dx, dl, b.floats(dy), pass, x, l.Linear, shift.KShift, c.grad)
 
 		want := l.backward(unshift(u, c.rows, c.out, shift), u, b.values(x), c.bits == 16, c.rows, c.grad, s)
-		what := fmt.Sprintf("%d rows of %d bits, %v, shift %+v, pass %v, gradients of %d bits", c.rows, c.bits, l, shift, pass != nil, c.grad)
+		what := fmt.Sprintf("%d rows of %d bits, %v, shift %+v, pass %v, gradients of %d bits", c.rows, c.bits, l,
+			shift, pass != nil, c.grad)
 		b.unwanted(what, dx, dl.Theta, narrow(base.theta), func(dx kernels.Floats, dl kernels.LinearGradient) {
 			b.d.LinearBackward(dx, dl, b.floats(dy), pass, x, l.Linear, shift.KShift, c.grad)
 		})
 		tolerance := 2e-6
 		near(b.t, what+": dx", b.download(dx), want.dx, want.dxSize, tolerance, c.in)
-		near(b.t, what+": weights", b.download(dl.Weight), plus(want.weight, base.weight), plusSize(want.weightSize, base.weight), tolerance, c.in)
-		near(b.t, what+": alpha", b.download(dl.Alpha), plus(want.alpha, base.alpha), plusSize(want.alphaSize, base.alpha), tolerance, c.out)
-		near(b.t, what+": theta", b.download(dl.Theta), plus(want.theta, base.theta), plusSize(want.thetaSize, base.theta), tolerance, c.out)
+		near(b.t, what+": weights", b.download(dl.Weight), plus(want.weight, base.weight),
+			plusSize(want.weightSize, base.weight), tolerance, c.in)
+		near(b.t, what+": alpha", b.download(dl.Alpha), plus(want.alpha, base.alpha),
+			plusSize(want.alphaSize, base.alpha), tolerance, c.out)
+		near(b.t, what+": theta", b.download(dl.Theta), plus(want.theta, base.theta),
+			plusSize(want.thetaSize, base.theta), tolerance, c.out)
 	}
 }
 
-// unwanted runs a backward pass without the gradients that need products, and without any: dx and dTheta, which began
-// as base, must be those of the whole pass.
-func (b *bench) unwanted(what string, dx, dTheta kernels.Floats, base []float32, backward func(dx kernels.Floats, dl kernels.LinearGradient)) {
+// unwanted repeats a backward pass without the gradients that need products, and without any gradients. dx and dTheta,
+// which began as base, must be those of the whole pass.
+func (b *bench) unwanted(what string, dx, dTheta kernels.Floats, base []float32,
+	backward func(dx kernels.Floats, dl kernels.LinearGradient)) {
 	b.t.Helper()
 	theta := b.floats(base)
 	for _, dl := range []kernels.LinearGradient{{Theta: theta}, {}} {
@@ -346,7 +360,8 @@ func (b *bench) unwanted(what string, dx, dTheta kernels.Floats, base []float32,
 	same(b.t, what+": theta without the weights' gradients", b.download(theta), b.download(dTheta), 1)
 }
 
-// unshift is the gradient of plain products from that of shifted ones: g[t] = u[t] (if Self) + u[t+Offset].
+// unshift returns the gradient of the plain products, given u, the gradient of the shifted ones: g[t] = u[t] (if Self)
+// + u[t+Offset].
 func unshift(u []float32, rows, out int, s keyShift) []float32 {
 	if s.To <= s.From {
 		return u
@@ -400,7 +415,8 @@ func testDeterminism(b *bench) {
 		var first [4][]float32
 		for range 3 {
 			dx := b.poisoned(rows * in)
-			dl := kernels.LinearGradient{Weight: b.floats(make([]float32, in*out)), Alpha: b.floats(make([]float32, out)), Theta: b.floats(make([]float32, out))}
+			dl := kernels.LinearGradient{Weight: b.floats(make([]float32, in*out)),
+				Alpha: b.floats(make([]float32, out)), Theta: b.floats(make([]float32, out))}
 			b.d.LinearBackward(dx, dl, dy, nil, x, l.Linear, kernels.KShift{}, bits)
 			for i, v := range []kernels.Floats{dx, dl.Weight, dl.Alpha, dl.Theta} {
 				got := b.download(v)
@@ -422,10 +438,12 @@ func testWideSums(b *bench) {
 	for i := range ones {
 		ones[i] = 1
 	}
-	l := kernels.Linear{In: in, Out: out, Weight: b.floats(ones[:out*in]), Signs: signs, Alpha: b.floats(ones[:out]), Theta: b.floats(ones[:out])}
+	l := kernels.Linear{In: in, Out: out, Weight: b.floats(ones[:out*in]), Signs: signs, Alpha: b.floats(ones[:out]),
+		Theta: b.floats(ones[:out])}
 	b.d.Binarize(l)
 	x := kernels.Activation{Planes: b.signs(rows, in)}
-	for name, dx := range map[string]kernels.Floats{"floats": b.poisoned(rows * in), "bfloats": b.poisonedBFloats(rows * in)} {
+	for name, dx := range map[string]kernels.Floats{"floats": b.poisoned(rows * in),
+		"bfloats": b.poisonedBFloats(rows * in)} {
 		dy := b.floats(ones[:rows*out])
 		if name == "bfloats" {
 			dy = b.bfloats(ones[:rows*out])

@@ -12,7 +12,8 @@ func testCrossEntropy(b *bench) {
 		rows, in, vocab, bits, grad int
 		mix                         float64
 	}{
-		{40, 30, 50, 1, 16, 1}, {70, 128, 257, 4, 16, 1}, {300, 64, 1000, 4, 4, 1}, {33, 40, 61, 16, 16, 1}, {50, 32, 90, 4, 16, 0.5},
+		{40, 30, 50, 1, 16, 1}, {70, 128, 257, 4, 16, 1}, {300, 64, 1000, 4, 4, 1}, {33, 40, 61, 16, 16, 1},
+		{50, 32, 90, 4, 16, 0.5},
 		{600, 50, 129, 1, 8, 1}, {60, 200, 70, 8, 4, 1}, {1, 1, 1, 1, 4, 1},
 	} {
 		l, x := b.newLinear(c.in, c.vocab, c.mix), b.activation(c.rows, c.in, c.bits)
@@ -30,7 +31,8 @@ func testCrossEntropy(b *bench) {
 		s := kernels.Scalars{Seed: 7, Step: 3, GradScale: 1 / float64(c.rows), Mix: c.mix}
 		b.d.SetScalars(s)
 		losses, alone, dx := b.poisoned(c.rows), b.poisoned(c.rows), b.poisoned(c.rows*c.in)
-		dl := kernels.LinearGradient{Weight: b.floats(make([]float32, c.vocab*c.in)), Alpha: b.floats(make([]float32, c.vocab)), Theta: b.floats(make([]float32, c.vocab))}
+		dl := kernels.LinearGradient{Weight: b.floats(make([]float32, c.vocab*c.in)),
+			Alpha: b.floats(make([]float32, c.vocab)), Theta: b.floats(make([]float32, c.vocab))}
 		b.d.CrossEntropy(alone, x, l.Linear, b.ints(targets))
 		b.d.CrossEntropyBackward(losses, dx, dl, x, l.Linear, b.ints(targets), c.grad)
 
@@ -58,7 +60,8 @@ func testCrossEntropy(b *bench) {
 	}
 }
 
-// loss is that of one row, with the greatest magnitude among its terms, and fills g with the gradient of its logits.
+// loss is the loss of one row and the largest magnitude among its terms. It writes the gradient of the row's logits to
+// g.
 func (l linear) loss(x []float64, r, target int, scale float64, g []float32) (loss, size float64) {
 	if target < 0 {
 		return 0, 0

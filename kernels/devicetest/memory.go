@@ -38,7 +38,7 @@ func testMemory(b *bench) {
 	}
 }
 
-// A reader on another goroutine sees what was enqueued before it was made, while what is not its own changes.
+// A reader on another goroutine sees what was enqueued before the reader was made, while other memory changes.
 func testReader(b *bench) {
 	const n = 3 << 20 // more than one piece, however a device divides it
 	first, second := b.normals(n), b.normals(n)
@@ -101,16 +101,18 @@ func testFailure(b *bench) {
 	}
 }
 
-// What is captured runs when it is replayed, with the scalars and the memory of that time.
+// Captured operations run when they are replayed, with the scalars and the memory of that time.
 func testCapture(b *bench) {
 	const n = 700
 	param, grad := b.normals(n), b.normals(n)
 	state := func() kernels.Adam {
-		return kernels.Adam{Param: b.floats(param), Grad: b.floats(grad), M: b.floats(make([]float32, n)), V: b.floats(make([]float32, n)),
+		return kernels.Adam{Param: b.floats(param), Grad: b.floats(grad), M: b.floats(make([]float32, n)),
+			V:     b.floats(make([]float32, n)),
 			Beta1: 0.9, Beta2: 0.95, Eps: 1e-8}
 	}
 	scalars := func(step int) kernels.Scalars {
-		return kernels.Scalars{LearningRate: 0.01 * float64(step), Correction1: 1 - math.Pow(0.9, float64(step)), Correction2: 1 - math.Pow(0.95, float64(step))}
+		return kernels.Scalars{LearningRate: 0.01 * float64(step), Correction1: 1 - math.Pow(0.9, float64(step)),
+			Correction2: 1 - math.Pow(0.95, float64(step))}
 	}
 	direct, recorded := state(), state()
 	x := b.activation(40, 100, 4)

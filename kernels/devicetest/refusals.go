@@ -28,7 +28,8 @@ func refusals() []refusal {
 		b.d.Attend(b.signs(4, 6), ints(b, 16), b.signs(4, 18), a)
 	}
 	backward := func(b *bench, dl kernels.LinearGradient, gradBits int) {
-		b.d.LinearBackward(floats(b, 24), dl, floats(b, 20), nil, x(b), b.plainLinear(6, 5).Linear, kernels.KShift{}, gradBits)
+		b.d.LinearBackward(floats(b, 24), dl, floats(b, 20), nil, x(b), b.plainLinear(6, 5).Linear, kernels.KShift{},
+			gradBits)
 	}
 	signs := func(b *bench, cols int, s kernels.KShift) {
 		b.d.LinearSigns(b.signs(4, cols), nil, x(b), b.plainLinear(6, 5).Linear, s)
@@ -37,21 +38,28 @@ func refusals() []refusal {
 		{"Upload", "dst has 2 values, want 3", func(b *bench) { b.d.Upload(floats(b, 2), make([]float32, 3)) }},
 		{"UploadInts", "dst has 2 values, want 3", func(b *bench) { b.d.UploadInts(ints(b, 2), make([]int32, 3)) }},
 		{"Download", "src has 2 values, want 3", func(b *bench) { _ = b.d.Download(make([]float32, 3), floats(b, 2)) }},
-		{"DownloadInts", "src has 2 values, want 3", func(b *bench) { _ = b.d.DownloadInts(make([]int32, 3), ints(b, 2)) }},
-		{"DownloadPlanes", "dst has 3 words, want 4", func(b *bench) { _ = b.d.DownloadPlanes(make([]uint64, 3), b.signs(2, 65)) }},
+		{"DownloadInts", "src has 2 values, want 3",
+			func(b *bench) { _ = b.d.DownloadInts(make([]int32, 3), ints(b, 2)) }},
+		{"DownloadPlanes", "dst has 3 words, want 4",
+			func(b *bench) { _ = b.d.DownloadPlanes(make([]uint64, 3), b.signs(2, 65)) }},
 		{"Zero", "x is missing", func(b *bench) { b.d.Zero(nil) }},
 		{"Copy", "dst has 2 values, want 3", func(b *bench) { b.d.Copy(floats(b, 2), floats(b, 3)) }},
 		{"Copy", "src is bfloat16", func(b *bench) { b.d.Copy(floats(b, 2), b.bfloats(make([]float32, 2))) }},
-		{"AddSum", "x is bfloat16, want float32", func(b *bench) { b.d.AddSum(floats(b, 1), b.bfloats(make([]float32, 2))) }},
+		{"AddSum", "x is bfloat16, want float32",
+			func(b *bench) { b.d.AddSum(floats(b, 1), b.bfloats(make([]float32, 2))) }},
 		{"AddSumSquares", "dst has 0 values, want 1", func(b *bench) { b.d.AddSumSquares(floats(b, 0), floats(b, 3)) }},
 		{"Binarize", "signs is 2 × 4 signs, want 2 × 3 signs", func(b *bench) {
 			b.d.Binarize(kernels.Linear{In: 3, Out: 2, Weight: floats(b, 6), Signs: b.signs(2, 4)})
 		}},
-		{"Embed", "x has 5 values, want 6", func(b *bench) { b.d.Embed(floats(b, 5), ints(b, 2), b.plainLinear(3, 4).Linear) }},
+		{"Embed", "x has 5 values, want 6", func(b *bench) {
+			b.d.Embed(floats(b, 5), ints(b, 2),
+				b.plainLinear(3, 4).Linear)
+		}},
 		{"Embed", "the token of row 1 is outside the vocabulary", func(b *bench) {
 			b.d.Embed(floats(b, 6), b.ints([]int32{3, 4}), b.plainLinear(3, 4).Linear)
 		}},
-		{"EmbedBackward", "dx has 5 values, want 6", func(b *bench) { b.d.EmbedBackward(floats(b, 12), floats(b, 5), ints(b, 2), 3) }},
+		{"EmbedBackward", "dx has 5 values, want 6",
+			func(b *bench) { b.d.EmbedBackward(floats(b, 12), floats(b, 5), ints(b, 2), 3) }},
 		{"Normalize", "out has 3 rows, want 2", func(b *bench) {
 			b.d.Normalize(kernels.Activation{Planes: b.signs(3, 4)}, floats(b, 8), floats(b, 4), eps)
 		}},
@@ -59,35 +67,52 @@ func refusals() []refusal {
 			b.d.Normalize(kernels.Activation{Floats: floats(b, 8)}, floats(b, 7), floats(b, 4), eps)
 		}},
 		{"NormalizeBackward", "want one type", func(b *bench) {
-			b.d.NormalizeBackward(floats(b, 8), floats(b, 4), b.bfloats(make([]float32, 8)), floats(b, 8), floats(b, 4), eps, kernels.Sign())
+			b.d.NormalizeBackward(floats(b, 8), floats(b, 4), b.bfloats(make([]float32, 8)), floats(b, 8), floats(b, 4),
+				eps, kernels.Sign())
 		}},
 		{"NormalizeBackward", "9 bits", func(b *bench) {
-			b.d.NormalizeBackward(floats(b, 8), floats(b, 4), floats(b, 8), floats(b, 8), floats(b, 4), eps, kernels.MidRise(9))
+			b.d.NormalizeBackward(floats(b, 8), floats(b, 4), floats(b, 8), floats(b, 8), floats(b, 4), eps,
+				kernels.MidRise(9))
 		}},
 		{"LinearSigns", "out is 4 × 6 signs, want 4 × 5 signs", func(b *bench) { signs(b, 6, kernels.KShift{}) }},
-		{"LinearSigns", "4 rows are no whole sequences of 3", func(b *bench) { signs(b, 5, kernels.KShift{To: 2, Offset: 1, Seq: 3}) }},
-		{"LinearSigns", "K-shift of channels 0 to 6 of 5", func(b *bench) { signs(b, 5, kernels.KShift{To: 6, Offset: 1, Seq: 4}) }},
-		{"LinearAdd", "x has rows of 6 values, want 7", func(b *bench) { b.d.LinearAdd(floats(b, 20), nil, x(b), b.plainLinear(7, 5).Linear) }},
+		{"LinearSigns", "4 rows are no whole sequences of 3",
+			func(b *bench) { signs(b, 5, kernels.KShift{To: 2, Offset: 1, Seq: 3}) }},
+		{"LinearSigns", "K-shift of channels 0 to 6 of 5",
+			func(b *bench) { signs(b, 5, kernels.KShift{To: 6, Offset: 1, Seq: 4}) }},
+		{"LinearAdd", "x has rows of 6 values, want 7",
+			func(b *bench) { b.d.LinearAdd(floats(b, 20), nil, x(b), b.plainLinear(7, 5).Linear) }},
 		{"LinearAdd", "x must be planes or floats", func(b *bench) {
 			b.d.LinearAdd(floats(b, 20), nil, kernels.Activation{}, b.plainLinear(6, 5).Linear)
 		}},
-		{"LinearAdd", "residual has 19 values, want 20", func(b *bench) { b.d.LinearAdd(floats(b, 20), floats(b, 19), x(b), b.plainLinear(6, 5).Linear) }},
+		{"LinearAdd", "residual has 19 values, want 20",
+			func(b *bench) { b.d.LinearAdd(floats(b, 20), floats(b, 19), x(b), b.plainLinear(6, 5).Linear) }},
 		{"LinearBackward", "gradients of 9 bits", func(b *bench) { backward(b, kernels.LinearGradient{}, 9) }},
-		{"LinearBackward", "wanted together", func(b *bench) { backward(b, kernels.LinearGradient{Alpha: floats(b, 5)}, 4) }},
-		{"Attend", "attention of kind 77: want one of [softmax pointer rwsp", func(b *bench) { attention(b, func(a *kernels.Attention) { a.Kind = 77 }) }},
+		{"LinearBackward", "wanted together", func(b *bench) {
+			backward(b, kernels.LinearGradient{Alpha: floats(b, 5)},
+				4)
+		}},
+		{"Attend", "attention of kind 77: want one of [softmax pointer rwsp",
+			func(b *bench) { attention(b, func(a *kernels.Attention) { a.Kind = 77 }) }},
 		{"Attend", "attention of kind -1", func(b *bench) { attention(b, func(a *kernels.Attention) { a.Kind = -1 }) }},
-		{"Attend", "2 survivors, want 1 to 1 with pointer attention", func(b *bench) { attention(b, func(a *kernels.Attention) { a.Kind = kernels.Pointer }) }},
-		{"Attend", "17 survivors, want 1 to 16", func(b *bench) { attention(b, func(a *kernels.Attention) { a.Survivors = 17 }) }},
-		{"Attend", "pointers has 16 values, want 24", func(b *bench) { attention(b, func(a *kernels.Attention) { a.Survivors = 3 }) }},
-		{"Attend", "qkv is 4 × 18 signs, want 4 × 24 signs", func(b *bench) { attention(b, func(a *kernels.Attention) { a.HeadDim = 4 }) }},
-		{"Attend", "starts has 3 values, want 4", func(b *bench) { attention(b, func(a *kernels.Attention) { a.Starts = ints(b, 3) }) }},
+		{"Attend", "2 survivors, want 1 to 1 with pointer attention",
+			func(b *bench) { attention(b, func(a *kernels.Attention) { a.Kind = kernels.Pointer }) }},
+		{"Attend", "17 survivors, want 1 to 16",
+			func(b *bench) { attention(b, func(a *kernels.Attention) { a.Survivors = 17 }) }},
+		{"Attend", "pointers has 16 values, want 24",
+			func(b *bench) { attention(b, func(a *kernels.Attention) { a.Survivors = 3 }) }},
+		{"Attend", "qkv is 4 × 18 signs, want 4 × 24 signs",
+			func(b *bench) { attention(b, func(a *kernels.Attention) { a.HeadDim = 4 }) }},
+		{"Attend", "starts has 3 values, want 4",
+			func(b *bench) { attention(b, func(a *kernels.Attention) { a.Starts = ints(b, 3) }) }},
 		{"AttendBackward", "attention of kind 3", func(b *bench) {
 			a := kernels.Attention{Kind: 3, Batch: 1, Seq: 4, Heads: 2, HeadDim: 3, Survivors: 1}
 			b.d.AttendBackward(floats(b, 72), floats(b, 24), b.signs(4, 18), ints(b, 8), a)
 		}},
-		{"CrossEntropy", "targets has 3 values, want 4", func(b *bench) { b.d.CrossEntropy(floats(b, 4), x(b), b.plainLinear(6, 5).Linear, ints(b, 3)) }},
+		{"CrossEntropy", "targets has 3 values, want 4",
+			func(b *bench) { b.d.CrossEntropy(floats(b, 4), x(b), b.plainLinear(6, 5).Linear, ints(b, 3)) }},
 		{"CrossEntropyBackward", "dx has 23 values, want 24", func(b *bench) {
-			b.d.CrossEntropyBackward(floats(b, 4), floats(b, 23), kernels.LinearGradient{}, x(b), b.plainLinear(6, 5).Linear, ints(b, 4), 4)
+			b.d.CrossEntropyBackward(floats(b, 4), floats(b, 23), kernels.LinearGradient{}, x(b),
+				b.plainLinear(6, 5).Linear, ints(b, 4), 4)
 		}},
 		{"AdamW", "V has 2 values, want 3", func(b *bench) {
 			b.d.AdamW(kernels.Adam{Param: floats(b, 3), Grad: floats(b, 3), M: floats(b, 3), V: floats(b, 2)})
@@ -98,15 +123,17 @@ func refusals() []refusal {
 // Every operation refuses what does not fit, with the words of the contract: its name, the argument and what is wanted.
 func testRefusals(t *testing.T, open func(t testing.TB) kernels.Device) {
 	tried := map[string]bool{ // these take no memory
-		"Name": true, "NewFloats": true, "NewBFloats": true, "NewInts": true, "NewPlanes": true, "SetScalars": true, "NewReader": true,
-		"Sync": true, "Capture": true, "Close": true,
+		"Name": true, "NewFloats": true, "NewBFloats": true, "NewInts": true, "NewPlanes": true, "SetScalars": true,
+		"NewReader": true,
+		"Sync":      true, "Capture": true, "Close": true,
 	}
 	for i, r := range refusals() {
 		tried[r.operation] = true
 		t.Run(fmt.Sprintf("%s/%d", r.operation, i), func(t *testing.T) {
 			b := &bench{t: t, d: open(t), r: rand.New(rand.NewPCG(1, 2))}
 			r.call(b)
-			if err := b.d.Sync(); err == nil || !strings.Contains(err.Error(), r.operation+": ") || !strings.Contains(err.Error(), r.words) {
+			if err := b.d.Sync(); err == nil || !strings.Contains(err.Error(), r.operation+": ") ||
+				!strings.Contains(err.Error(), r.words) {
 				t.Errorf("the device says %v, want %s: … %s", err, r.operation, r.words)
 			}
 		})

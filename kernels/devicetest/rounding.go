@@ -14,8 +14,8 @@ import (
 // so a test that passed once on one device passes always and on every device.
 const deviations = 5.5
 
-// draws is about how many integers a test of a mean looks at for each size of gradient: BITNET1_DRAWS, or what takes a
-// second.
+// draws is about how many integers a test of a mean looks at for each size of gradient: BITNET1_DRAWS, or as many as a
+// second allows.
 func (b *bench) draws() int {
 	b.t.Helper()
 	s := os.Getenv("BITNET1_DRAWS")
@@ -43,7 +43,8 @@ func (b *bench) plainLinear(in, out int) linear {
 	return l
 }
 
-// Every gradient lies where its own random number decides, or a last bit beside: all 32 bits of that number count.
+// Each gradient lies where its own random number decides, or the number beside it does: so all 32 bits of that number
+// count.
 func testRoundingThresholds(b *bench) {
 	for _, grad := range []int{2, 4, 8} {
 		const rows, in, out = 300, 3, 70
@@ -67,7 +68,8 @@ func testRoundingThresholds(b *bench) {
 		b.d.SetScalars(s)
 		x := b.activation(rows, in, 4)
 		dx := b.poisoned(rows * in)
-		dl := kernels.LinearGradient{Weight: b.floats(make([]float32, out*in)), Alpha: b.floats(make([]float32, out)), Theta: b.floats(make([]float32, out))}
+		dl := kernels.LinearGradient{Weight: b.floats(make([]float32, out*in)), Alpha: b.floats(make([]float32, out)),
+			Theta: b.floats(make([]float32, out))}
 		b.d.LinearBackward(dx, dl, b.floats(dy), nil, x, l.Linear, kernels.KShift{}, grad)
 		want := l.backward(dy, dy, b.values(x), false, rows, grad, s)
 		what := fmt.Sprintf("gradients of %d bits beside what decides", grad)
@@ -76,7 +78,7 @@ func testRoundingThresholds(b *bench) {
 	}
 }
 
-// The mean of what a gradient is rounded to is the gradient, for all sizes of it and both signs.
+// The mean of the integers is the gradient, for all sizes of gradients and both signs.
 func testRoundingMean(b *bench) {
 	const rows, channels, grad = 1 << 14, 32, 4
 	const n = 1<<(grad-1) - 1
@@ -95,7 +97,8 @@ func testRoundingMean(b *bench) {
 	}
 	passes := (b.draws() + rows*channels - 1) / (rows * channels)
 	gradient, x := b.floats(dy), b.signsOf(onesOf(rows), rows, 1)
-	dl := kernels.LinearGradient{Weight: b.floats(make([]float32, out)), Alpha: b.floats(make([]float32, out)), Theta: b.floats(make([]float32, out))}
+	dl := kernels.LinearGradient{Weight: b.floats(make([]float32, out)), Alpha: b.floats(make([]float32, out)),
+		Theta: b.floats(make([]float32, out))}
 	dx := b.poisoned(rows)
 	sums := make([]float64, len(sizes))
 	for pass := range passes {
@@ -112,7 +115,8 @@ func testRoundingMean(b *bench) {
 		_, fraction := math.Modf(math.Abs(size))
 		sd := math.Sqrt(draws * fraction * (1 - fraction))
 		if off := sums[i] - draws*size; math.Abs(off) > deviations*sd+1 {
-			b.t.Errorf("%.0f gradients of %g units add up to %g instead of %.6g: %.1f standard deviations off", draws, sizes[i], sums[i], draws*size, off/sd)
+			b.t.Errorf("%.0f gradients of %g units add up to %g instead of %.6g: %.1f standard deviations off", draws,
+				sizes[i], sums[i], draws*size, off/sd)
 		}
 	}
 }
@@ -125,8 +129,8 @@ func onesOf(n int) []float32 {
 	return x
 }
 
-// What the loss pushes very many improbable tokens down by arrives in the mean, whatever their probability and the sign
-// of their scale.
+// The loss pushes very many improbable tokens down by very little each. In the mean that arrives, whatever the tokens'
+// probability and the sign of their scale.
 func testRoundingOfTheLMHead(b *bench) {
 	const rows, in, grad = 1 << 10, 8, 4
 	const n = 1<<(grad-1) - 1
@@ -159,7 +163,8 @@ func testRoundingOfTheLMHead(b *bench) {
 	}
 	signs, err := b.d.NewPlanes(out, in, kernels.Sign())
 	b.must(err)
-	l := kernels.Linear{In: in, Out: out, ID: 9, Weight: b.floats(weight), Signs: signs, Alpha: b.floats(alpha), Theta: b.floats(theta)}
+	l := kernels.Linear{In: in, Out: out, ID: 9, Weight: b.floats(weight), Signs: signs, Alpha: b.floats(alpha),
+		Theta: b.floats(theta)}
 	b.d.Binarize(l)
 	targets := make([]int32, rows)
 	for i := range targets {
@@ -183,7 +188,8 @@ func testRoundingOfTheLMHead(b *bench) {
 		p := g.probability / total
 		want, sd := float64(passes*rows*channels)*p, scale*math.Sqrt(float64(passes*rows*channels)*p/scale)
 		if off := sums[i]*float64(g.alpha) - want; math.Abs(off) > deviations*sd+0.001*want {
-			b.t.Errorf("tokens of probability %g and scale %g receive a gradient of %.4g instead of %.4g: %.1f standard deviations off",
+			b.t.Errorf("tokens of probability %g and scale %g receive a gradient of %.4g instead of %.4g: "+
+				"%.1f standard deviations off",
 				g.probability, g.alpha, sums[i]*float64(g.alpha), want, off/sd)
 		}
 	}

@@ -16,7 +16,8 @@ func testBinarize(b *bench) {
 				weight[i] = float32(math.Copysign(0, float64(weight[i]))) // sign(±0) is +1
 			}
 		}
-		l := kernels.Linear{In: in, Out: out, Weight: b.floats(weight), Signs: b.signs(out, in), Mixed: b.poisoned(in * out)}
+		l := kernels.Linear{In: in, Out: out, Weight: b.floats(weight), Signs: b.signs(out, in),
+			Mixed: b.poisoned(in * out)}
 		const mix = 0.3
 		b.d.SetScalars(kernels.Scalars{Mix: mix})
 		b.d.Binarize(l)
@@ -41,7 +42,8 @@ func testBinarize(b *bench) {
 		cut := b.r.IntN(out + 1)
 		whole := b.signs(out, in)
 		for _, part := range [][2]int{{0, cut}, {cut, out}} {
-			b.d.Binarize(kernels.Linear{In: in, Out: part[1] - part[0], Weight: l.Weight.Slice(part[0]*in, part[1]*in), Signs: whole.Slice(part[0], part[1])})
+			b.d.Binarize(kernels.Linear{In: in, Out: part[1] - part[0], Weight: l.Weight.Slice(part[0]*in, part[1]*in),
+				Signs: whole.Slice(part[0], part[1])})
 		}
 		same(b.t, "signs in two parts", b.integers(whole), want, in)
 	}
@@ -195,7 +197,8 @@ func testAdamW(b *bench) {
 		for i := range v {
 			v[i] *= v[i]
 		}
-		a := kernels.Adam{Param: b.floats(param), Grad: b.floats(grad), M: b.floats(m), V: b.floats(v), Beta1: 0.9, Beta2: 0.95, Eps: 1e-8, Decay: 0.1}
+		a := kernels.Adam{Param: b.floats(param), Grad: b.floats(grad), M: b.floats(m), V: b.floats(v), Beta1: 0.9,
+			Beta2: 0.95, Eps: 1e-8, Decay: 0.1}
 		clip := 1.0
 		if variant&1 == 1 {
 			a.SquaredNorm, a.MaxNorm = b.floats([]float32{900}), 3
@@ -213,7 +216,8 @@ func testAdamW(b *bench) {
 			mean, square := 0.9*float64(m[i])+0.1*g, 0.95*float64(v[i])+0.05*g*g
 			denominator := math.Sqrt(square)/math.Sqrt(s.Correction2) + a.Eps
 			want[i] = float64(param[i])*(1-s.LearningRate*a.Decay) - s.LearningRate/s.Correction1*mean/denominator
-			size[i] = math.Abs(float64(param[i])) + s.LearningRate/s.Correction1*(0.9*math.Abs(float64(m[i]))+0.1*math.Abs(g))/denominator
+			size[i] = math.Abs(float64(param[i])) + s.LearningRate/s.Correction1*
+				(0.9*math.Abs(float64(m[i]))+0.1*math.Abs(g))/denominator
 		}
 		updated := a.Param
 		if a.Master != nil {

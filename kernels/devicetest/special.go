@@ -9,8 +9,7 @@ import (
 	"bitnet1/kernels"
 )
 
-// What operations make of values that are not finite, of zeros with a sign and of subnormal numbers, as package kernels
-// defines it.
+// Values that are not finite, zeros with a sign and subnormal numbers are treated as package kernels says.
 
 var (
 	nan          = float32(math.NaN())
@@ -19,9 +18,10 @@ var (
 	negativeZero = float32(math.Copysign(0, -1))
 )
 
-// specials are all of them, and some numbers.
+// specials are all special values and some ordinary numbers.
 func specials() []float32 {
-	return []float32{nan, negativeNaN, infinity, -infinity, negativeZero, 0, 1e-45, -1e-45, 1e-39, -1e-39, 1, -1, 0.3, math.MaxFloat32, -math.MaxFloat32}
+	return []float32{nan, negativeNaN, infinity, -infinity, negativeZero, 0, 1e-45, -1e-45, 1e-39, -1e-39, 1, -1, 0.3,
+		math.MaxFloat32, -math.MaxFloat32}
 }
 
 // sprinkle puts special values among x.
@@ -32,7 +32,7 @@ func (b *bench) sprinkle(x []float32) []float32 {
 	return x
 }
 
-// alike is near, where what is not finite must be the same, and any NaN is like any other.
+// alike is near for values that may be special: what is not finite must be the same, and any NaN equals any other.
 func alike(t testing.TB, what string, got []float32, want, size []float64, tolerance float64, cols int) {
 	t.Helper()
 	wrong := 0
@@ -59,7 +59,7 @@ func alike(t testing.TB, what string, got []float32, want, size []float64, toler
 	}
 }
 
-// sameBits compares bit for bit, but any NaN with any other.
+// sameBits compares bit for bit. Any NaN equals any other.
 func sameBits(b *bench, what string, got, want []float32, cols int) {
 	b.t.Helper()
 	bitsOfNumbers := func(x []float32) []uint32 {
@@ -85,7 +85,8 @@ func magnitudes(x []float64) []float64 {
 
 func testSpecialSums(b *bench) {
 	for _, c := range []struct{ x, sum, squares float32 }{
-		{nan, nan, nan}, {negativeNaN, nan, nan}, {infinity, infinity, infinity}, {-infinity, -infinity, infinity}, {negativeZero, 0, 0}, {math.MaxFloat32, infinity, infinity},
+		{nan, nan, nan}, {negativeNaN, nan, nan}, {infinity, infinity, infinity}, {-infinity, -infinity, infinity},
+		{negativeZero, 0, 0}, {math.MaxFloat32, infinity, infinity},
 	} {
 		x := make([]float32, 5003)
 		x[4100], x[37] = c.x, c.x
@@ -123,7 +124,8 @@ func testSpecialWeights(b *bench) {
 	weight := b.normals(in * out)
 	copy(weight, specials())
 	weight[3*in+5], weight[7*in+5], weight[9*in+5] = nan, infinity, negativeZero
-	l := kernels.Linear{In: in, Out: out, Weight: b.floats(weight), Signs: b.signs(out, in), Mixed: b.poisoned(in * out)}
+	l := kernels.Linear{In: in, Out: out, Weight: b.floats(weight), Signs: b.signs(out, in),
+		Mixed: b.poisoned(in * out)}
 	const mix = 0.25
 	b.d.SetScalars(kernels.Scalars{Mix: mix})
 	b.d.Binarize(l)
@@ -150,7 +152,8 @@ func testSpecialWeights(b *bench) {
 	x := b.poisoned(2 * in)
 	b.d.Embed(x, b.ints([]int32{7, 3}), l)
 	blended := b.download(l.Mixed)
-	sameBits(b, "embedding", b.download(x), append(append([]float32(nil), blended[7*in:8*in]...), blended[3*in:4*in]...), in)
+	sameBits(b, "embedding", b.download(x), append(append([]float32(nil), blended[7*in:8*in]...),
+		blended[3*in:4*in]...), in)
 
 	dx := b.sprinkle(b.normals(3 * in))
 	dWeight := b.floats(make([]float32, 4*in))
@@ -162,8 +165,8 @@ func testSpecialWeights(b *bench) {
 	alike(b.t, "gradient of the embedding", b.download(dWeight), want, magnitudes(want), 1e-6, in)
 }
 
-// specialRows are rows of the residual stream: the first has NaN, the second an infinity, the third tiny numbers and
-// zeros, the others numbers.
+// specialRows are rows of the residual stream. The first row holds NaN, the second an infinity, the third tiny numbers
+// and zeros, and the others ordinary numbers.
 func (b *bench) specialRows(rows, width int) []float32 {
 	x := b.normals(rows * width)
 	x[width/2] = []float32{nan, negativeNaN}[b.r.IntN(2)]
@@ -230,7 +233,8 @@ func testSpecialNormalizeBackward(b *bench) {
 					dOut[2*width+5], dOut[4*width+7] = nan, infinity
 				}
 				dx, dGain := b.floats(make([]float32, rows*width)), b.floats(make([]float32, width))
-				b.d.NormalizeBackward(dx, dGain, b.floats(dOut), b.floats(x), b.floats(gain), eps, kernels.MidRise(bits))
+				b.d.NormalizeBackward(dx, dGain, b.floats(dOut), b.floats(x), b.floats(gain), eps,
+					kernels.MidRise(bits))
 				wantX, wantGain, size := make([]float64, rows*width), make([]float64, width), make([]float64, width)
 				for r := range rows {
 					row := x[r*width:][:width]
@@ -294,7 +298,8 @@ func testSpecialLinears(b *bench) {
 			u, _ := l.output(values, i/c.out, i%c.out, keyShift{})
 			sum[i] = float64(residual[i] + u)
 			y, _ := l.product(values, i/c.out, i%c.out)
-			size[i] = math.Abs(float64(residual[i])) + math.Abs(y*float64(l.alpha[i%c.out])) + math.Abs(float64(l.theta[i%c.out]))
+			size[i] = math.Abs(float64(residual[i])) + math.Abs(y*float64(l.alpha[i%c.out])) +
+				math.Abs(float64(l.theta[i%c.out]))
 		}
 		what := fmt.Sprintf("%d rows of %d bits, %v with special scales", c.rows, c.bits, l)
 		b.checkSigns(what, l, values, keyShift{}, c.bits < 16, b.integers(out), b.integers(pass), b.integers(out))
@@ -303,14 +308,16 @@ func testSpecialLinears(b *bench) {
 }
 
 // backwardOf runs a backward pass of rounded or float gradients with fresh memory.
-func (b *bench) backwardOf(l linear, x kernels.Activation, dy []float32, pass kernels.Planes, shift kernels.KShift, grad int, small bool) (dx, weight, alpha, theta []float32) {
+func (b *bench) backwardOf(l linear, x kernels.Activation, dy []float32, pass kernels.Planes, shift kernels.KShift,
+	grad int, small bool) (dx, weight, alpha, theta []float32) {
 	b.t.Helper()
 	rows := len(dy) / l.Out
 	to, from := b.poisoned(rows*l.In), b.floats(dy)
 	if small {
 		to, from = b.poisonedBFloats(rows*l.In), b.bfloats(dy)
 	}
-	dl := kernels.LinearGradient{Weight: b.floats(make([]float32, l.In*l.Out)), Alpha: b.floats(make([]float32, l.Out)), Theta: b.floats(make([]float32, l.Out))}
+	dl := kernels.LinearGradient{Weight: b.floats(make([]float32, l.In*l.Out)), Alpha: b.floats(make([]float32, l.Out)),
+		Theta: b.floats(make([]float32, l.Out))}
 	b.d.LinearBackward(to, dl, from, pass, x, l.Linear, shift, grad)
 	return b.download(to), b.download(dl.Weight), b.download(dl.Alpha), b.download(dl.Theta)
 }
@@ -326,14 +333,15 @@ func poison(x []float32, cols int, rows ...int) []float32 {
 	return x
 }
 
-// A gradient that is not finite makes its row of dx and its channel's gradients NaN, and leaves all others what they
+// A gradient that is not finite makes its row of dx and its channel's gradients NaN. All other gradients are what they
 // are without it.
 func testSpecialBackward(b *bench) {
 	for _, c := range []struct {
 		rows, in, out, bits, grad int
 		small                     bool
 	}{
-		{300, 64, 256, 4, 4, false}, {256, 128, 256, 1, 4, true}, {70, 37, 29, 1, 4, false}, {64, 40, 130, 8, 8, false}, {70, 33, 60, 2, 2, true},
+		{300, 64, 256, 4, 4, false}, {256, 128, 256, 1, 4, true}, {70, 37, 29, 1, 4, false}, {64, 40, 130, 8, 8, false},
+		{70, 33, 60, 2, 2, true},
 		{50, 30, 40, 4, 16, false}, {80, 30, 40, 16, 4, false},
 	} {
 		for _, special := range []float32{nan, negativeNaN, infinity, -infinity} {
@@ -344,10 +352,12 @@ func testSpecialBackward(b *bench) {
 			b.d.SetScalars(kernels.Scalars{Seed: 3, Step: 4})
 			dx, weight, alpha, theta := b.backwardOf(l, x, dy, nil, kernels.KShift{}, c.grad, c.small)
 			gotX, gotWeight, gotAlpha, gotTheta := b.backwardOf(l, x, with, nil, kernels.KShift{}, c.grad, c.small)
-			what := fmt.Sprintf("%g among gradients of %d bits, %d rows of %d bits, %v, bfloats %v", special, c.grad, c.rows, c.bits, l, c.small)
+			what := fmt.Sprintf("%g among gradients of %d bits, %d rows of %d bits, %v, bfloats %v", special, c.grad,
+				c.rows, c.bits, l, c.small)
 			theta[o] -= special
 			sameBits(b, what+": theta", gotTheta, theta, c.out)
-			if c.grad == kernels.FloatBits || c.bits == 16 { // some products are of floats: an infinity may stay one there
+			// Where a product is one of floats, an infinity may stay one.
+			if c.grad == kernels.FloatBits || c.bits == 16 {
 				allButOne(b, what+": dx", gotX, dx, c.in, t)
 				allButOne(b, what+": weights", gotWeight, weight, c.in, o)
 				continue
@@ -366,7 +376,7 @@ func testSpecialBackward(b *bench) {
 			sameBits(b, what+", masked: dx", gotX, dx, c.in)
 			sameBits(b, what+", masked: weights", gotWeight, weight, c.in)
 
-			// K-shift takes it to the row whose key was read, and leaves it in its own.
+			// K-shift takes the gradient to the row whose key was read, and leaves it in its own row.
 			shift := kernels.KShift{From: 0, To: c.out, Offset: 1, Self: true, Seq: c.rows}
 			gotX, _, _, _ = b.backwardOf(l, x, with, nil, shift, c.grad, c.small)
 			dx, _, _, _ = b.backwardOf(l, x, dy, nil, shift, c.grad, c.small)
@@ -437,8 +447,7 @@ func (b *bench) tinyGradients() {
 	near(b.t, "tiny and large gradients: weights", weight, want.weight, want.weightSize, 2e-6, in)
 }
 
-// Losses whose logits are not finite. Rows without a target have neither a loss nor a gradient of their logits,
-// whatever these are.
+// Logits that are not finite. A row without a target has no loss, and its logits no gradient, whatever the logits are.
 func testSpecialLosses(b *bench) {
 	const rows, in, vocab, target = 40, 30, 61, 17
 	for _, c := range []struct {
@@ -447,7 +456,8 @@ func testSpecialLosses(b *bench) {
 		alpha, theta float32
 		loss         float32 // 0: that of a vocabulary without the channel
 	}{
-		{"a scale is NaN", 3, nan, 0, nan}, {"an offset is NaN", 60, 1, negativeNaN, nan}, {"a logit is +Inf", 5, 1, -infinity, nan},
+		{"a scale is NaN", 3, nan, 0, nan}, {"an offset is NaN", 60, 1, negativeNaN, nan},
+		{"a logit is +Inf", 5, 1, -infinity, nan},
 		{"a logit is -Inf", 5, 1, infinity, 0}, {"the target's logit is -Inf", target, 1, infinity, infinity},
 	} {
 		for _, bits := range []int{4, 16} {
@@ -463,7 +473,8 @@ func testSpecialLosses(b *bench) {
 			}
 			b.d.SetScalars(kernels.Scalars{Seed: 2, GradScale: 1})
 			losses, alone, dx := b.poisoned(rows), b.poisoned(rows), b.poisoned(rows*in)
-			dl := kernels.LinearGradient{Weight: b.floats(make([]float32, vocab*in)), Alpha: b.floats(make([]float32, vocab)), Theta: b.floats(make([]float32, vocab))}
+			dl := kernels.LinearGradient{Weight: b.floats(make([]float32, vocab*in)),
+				Alpha: b.floats(make([]float32, vocab)), Theta: b.floats(make([]float32, vocab))}
 			b.d.CrossEntropy(alone, x, l.Linear, b.ints(targets))
 			b.d.CrossEntropyBackward(losses, dx, dl, x, l.Linear, b.ints(targets), 4)
 			values, want, size := b.values(x), make([]float64, rows), make([]float64, rows)
@@ -511,7 +522,8 @@ func testSpecialAdamW(b *bench) {
 			v[i] = float32(math.Abs(float64(v[i])))
 		}
 		v[5], m[6], param[7] = infinity, 1e-42, nan
-		a := kernels.Adam{Param: b.floats(param), Grad: b.floats(grad), M: b.floats(m), V: b.floats(v), Beta1: 0.9, Beta2: 0.95, Eps: 1e-8,
+		a := kernels.Adam{Param: b.floats(param), Grad: b.floats(grad), M: b.floats(m), V: b.floats(v), Beta1: 0.9,
+			Beta2: 0.95, Eps: 1e-8,
 			Master: b.floats(param), SquaredNorm: b.floats([]float32{norm}), MaxNorm: 3}
 		b.d.SetScalars(kernels.Scalars{LearningRate: 0.02, Correction1: 0.5, Correction2: 0.4})
 		b.d.AdamW(a)
@@ -533,7 +545,7 @@ func testSpecialAdamW(b *bench) {
 	}
 }
 
-// What depends on a gradient that is not finite is not finite either, and no other sequence is touched.
+// What depends on a gradient that is not finite is not finite either. No other sequence is affected.
 func testSpecialAttention(b *bench) {
 	for _, a := range b.readings() {
 		v, qkv := b.reading(a)
@@ -567,8 +579,10 @@ func testSumsThatOverflow(b *bench) {
 		x, err := b.d.NewPlanes(rows, 1, kernels.MidRise(8))
 		b.must(err)
 		b.d.Normalize(kernels.Activation{Planes: x}, b.floats(onesOf(rows)), b.floats([]float32{100}), eps)
-		dl := kernels.LinearGradient{Weight: b.floats(make([]float32, 1)), Alpha: b.floats(make([]float32, 1)), Theta: b.floats(make([]float32, 1))}
-		b.d.LinearBackward(b.poisoned(rows), dl, b.floats(onesOf(rows)), nil, kernels.Activation{Planes: x}, l.Linear, kernels.KShift{}, 8)
+		dl := kernels.LinearGradient{Weight: b.floats(make([]float32, 1)), Alpha: b.floats(make([]float32, 1)),
+			Theta: b.floats(make([]float32, 1))}
+		b.d.LinearBackward(b.poisoned(rows), dl, b.floats(onesOf(rows)), nil, kernels.Activation{Planes: x}, l.Linear,
+			kernels.KShift{}, 8)
 		v := make([]float32, 1)
 		if b.d.Download(v, dl.Weight) != nil {
 			return nan
@@ -578,7 +592,8 @@ func testSumsThatOverflow(b *bench) {
 	want := float64(most) * 2.5 * 255 / 256
 	near(b.t, "the largest sum", []float32{run(most)}, []float64{want}, []float64{want}, 1e-5, 1)
 	run(most + 1)
-	if err := b.d.Sync(); err == nil || !strings.Contains(err.Error(), "LinearBackward") || !strings.Contains(err.Error(), "66311 rows") {
+	if err := b.d.Sync(); err == nil || !strings.Contains(err.Error(), "LinearBackward") ||
+		!strings.Contains(err.Error(), "66311 rows") {
 		b.t.Errorf("sums over %d rows of 8 by 8 bits gave %v", most+1, err)
 	}
 }

@@ -1,7 +1,7 @@
-// Package timing measures what each operation of a device takes. Its Device stands around another and waits after every
-// operation, so it works for devices that compute later, and costs them that overlap.
+// Package timing measures how long each operation of a device takes. Its Device wraps another device and waits after
+// every operation. So it works for devices that compute later, but overlapping work then takes longer.
 //
-// It does not look inside operations: a processor's profile does.
+// It does not look inside operations: a CPU profile does.
 package timing
 
 import (
@@ -52,7 +52,7 @@ type Profiler interface {
 	Profile() ([]Operation, error)
 }
 
-// Of returns d, if it measures its kernels, or a Device around it, which measures operations.
+// Of returns d itself if d measures its kernels, and otherwise a Device around d, which measures operations.
 func Of(d kernels.Device) Profiler {
 	if p, ok := d.(Profiler); ok {
 		return p
@@ -84,7 +84,7 @@ func Sort(list []Operation) {
 	})
 }
 
-// measure runs one operation to its end. Its failure stays for the next Sync or download to report.
+// measure runs one operation to its end. A failure is reported by the next Sync or download.
 func (d *Device) measure(name string, category Category, f func()) {
 	start := time.Now()
 	f()
@@ -99,8 +99,8 @@ func (d *Device) measure(name string, category Category, f func()) {
 	o.Time += took
 }
 
-// floats are the categories whose arithmetic is that of floats. Attention's is one of integers forward, of floats
-// backward.
+// floats are the categories of float arithmetic. Attention is not among them: its forward pass computes with integers,
+// its backward pass with floats.
 var floats = map[Category]bool{Elementwise: true, Loss: true, Optimizer: true}
 
 // Capture returns enqueue: operations inside a graph could not be told apart.
@@ -166,7 +166,8 @@ func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l
 // LinearBackward times the operation of that name.
 func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, pass kernels.Planes,
 	x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
-	d.measure("LinearBackward", BinaryProducts, func() { d.Device.LinearBackward(dx, dl, dy, pass, x, l, shift, gradBits) })
+	d.measure("LinearBackward", BinaryProducts,
+		func() { d.Device.LinearBackward(dx, dl, dy, pass, x, l, shift, gradBits) })
 }
 
 // Attend times the operation of that name.
@@ -175,7 +176,8 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.P
 }
 
 // AttendBackward times the operation of that name.
-func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, pointers kernels.Ints, a kernels.Attention) {
+func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, pointers kernels.Ints,
+	a kernels.Attention) {
 	d.measure("AttendBackward", Attention, func() { d.Device.AttendBackward(dqkv, dOut, qkv, pointers, a) })
 }
 
@@ -187,7 +189,10 @@ func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, head 
 // CrossEntropyBackward times the operation of that name.
 func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.LinearGradient, x kernels.Activation,
 	head kernels.Linear, targets kernels.Ints, gradBits int) {
-	d.measure("CrossEntropyBackward", Loss, func() { d.Device.CrossEntropyBackward(losses, dx, dl, x, head, targets, gradBits) })
+	d.measure("CrossEntropyBackward", Loss, func() {
+		d.Device.CrossEntropyBackward(losses, dx, dl, x, head, targets,
+			gradBits)
+	})
 }
 
 // AdamW times the operation of that name.

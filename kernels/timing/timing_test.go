@@ -33,7 +33,8 @@ func TestMeasures(t *testing.T) {
 	calls := map[string]int{}
 	for _, o := range operations {
 		calls[o.Name] = o.Calls
-		if want := map[string]Category{"Zero": Copies, "AddSum": Optimizer}[o.Name]; o.Time <= 0 || o.Category != want || o.Float != (want == Optimizer) {
+		if want := map[string]Category{"Zero": Copies, "AddSum": Optimizer}[o.Name]; o.Time <= 0 ||
+			o.Category != want || o.Float != (want == Optimizer) {
 			t.Errorf("measured %+v", o)
 		}
 	}

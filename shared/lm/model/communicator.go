@@ -6,19 +6,20 @@ import (
 	"bitnet1/kernels"
 )
 
-// Communicator places a model among the ranks that train it together: equal models, each on a device of its own, that
-// are given the same steps. Rank r of n computes micro-batches r, r+n, … of a step; gradients and losses are added up
-// over the ranks, and all of them make the same update. The zero value is a model alone.
+// Communicator tells a model which of the ranks it is that train together: equal models, each on a device of its own,
+// that are given the same steps. Rank r of n computes micro-batches r, r+n, … of a step. Gradients and losses are
+// summed over the ranks, and all ranks make the same update. The zero value is a model alone.
 type Communicator struct {
 	Rank, Ranks int
-	// AllReduce replaces x by the sum of all ranks' x, the same bits on each of them, in the order of the operations of
-	// dev.
+	// AllReduce replaces x by the sum of x over all ranks: the same bits on each rank. It is ordered with the
+	// operations of dev.
 	AllReduce func(dev kernels.Device, x kernels.Floats) error
 }
 
 func (c Communicator) validate() error {
 	if c.Rank < 0 || c.Rank >= max(c.Ranks, 1) || (c.Ranks > 1) != (c.AllReduce != nil) {
-		return fmt.Errorf("model options: rank %d of %d ranks: want a rank below the number of ranks, and AllReduce where there are several", c.Rank, c.Ranks)
+		return fmt.Errorf("model options: rank %d of %d ranks: "+
+			"want a rank below the number of ranks, and AllReduce where there are several", c.Rank, c.Ranks)
 	}
 	return nil
 }

@@ -80,7 +80,8 @@ func TestTwoRanksTrainWhatOneDoes(t *testing.T) {
 			}
 		})
 	}
-	for _, c := range []Communicator{{Rank: 1}, {Ranks: 2}, {Rank: 2, Ranks: 2, AllReduce: newExchange().allReduce(0)}, {Rank: -1}} {
+	for _, c := range []Communicator{{Rank: 1}, {Ranks: 2}, {Rank: 2, Ranks: 2, AllReduce: newExchange().allReduce(0)},
+		{Rank: -1}} {
 		if _, err := New(small(), cpu.New(cpu.Options{}), Options{Communicator: c}); err == nil {
 			t.Errorf("rank %d of %d was taken", c.Rank, c.Ranks)
 		}

@@ -42,7 +42,7 @@ func (c Config) MarshalJSON() ([]byte, error) {
 	return json.Marshal(plain(c))
 }
 
-// Limits keep the sizes that follow from a configuration far from overflow; a file may claim anything.
+// Limits keep the sizes of a model far from overflow: a file may claim any configuration.
 const (
 	maxVocab  = 1 << 20
 	maxWidth  = 1 << 16
@@ -50,7 +50,7 @@ const (
 	maxSeq    = 1 << 20
 )
 
-// Validate reports the first thing that makes c impossible to build.
+// Validate returns an error for the first value that makes it impossible to build c.
 func (c Config) Validate() error {
 	for _, f := range []struct {
 		key       string
@@ -113,7 +113,7 @@ func (c Config) attentionKind() kernels.AttentionKind {
 	return kind
 }
 
-// AttentionRule says what the kind of attention needs and does. c must be valid.
+// AttentionRule returns the rule of the kind of attention. c must be valid.
 func (c Config) AttentionRule() kernels.AttentionRule { return c.attentionKind().Rule() }
 
 func (c Config) shiftsKeys(layer int) bool { return slices.Contains(c.KShiftLayers, layer) }

@@ -78,14 +78,19 @@ func TestRangesOfConfigurations(t *testing.T) {
 		{"vocab", []float64{2, 1 << 20}, []float64{1, 1<<20 + 1}, func(c *Config, v float64) { c.Vocab = int(v) }},
 		{"d", []float64{1, 1 << 16}, []float64{0, 1<<16 + 1}, func(c *Config, v float64) { c.D, c.Heads = int(v), 1 }},
 		{"layers", []float64{1, 1 << 10}, []float64{0, 1<<10 + 1}, func(c *Config, v float64) { c.Layers = int(v) }},
-		{"heads", []float64{1, 1 << 16}, []float64{0, -1, 1<<16 + 1}, func(c *Config, v float64) { c.D, c.Heads = 1<<16, int(v) }},
+		{"heads", []float64{1, 1 << 16}, []float64{0, -1, 1<<16 + 1},
+			func(c *Config, v float64) { c.D, c.Heads = 1<<16, int(v) }},
 		{"ff", []float64{1, 1 << 16}, []float64{0, 1<<16 + 1}, func(c *Config, v float64) { c.FF = int(v) }},
 		{"seq", []float64{1, 1 << 20}, []float64{0, 1<<20 + 1}, func(c *Config, v float64) { c.Seq = int(v) }},
-		{"kshift_offset", []float64{0, 1 << 20}, []float64{-1, 1<<20 + 1}, func(c *Config, v float64) { c.KShiftOffset = int(v) }},
+		{"kshift_offset", []float64{0, 1 << 20}, []float64{-1, 1<<20 + 1},
+			func(c *Config, v float64) { c.KShiftOffset = int(v) }},
 		{"rwsp_k", []float64{1, 16}, []float64{0, 17}, func(c *Config, v float64) { c.RWSPK = int(v) }},
-		{"eps", []float64{1e-30, 1}, []float64{0, -1, math.Inf(1), math.NaN()}, func(c *Config, v float64) { c.Eps = v }},
-		{"stream_bits", []float64{1, 8, 16}, []float64{0, 9, 15, 17}, func(c *Config, v float64) { c.StreamBits = int(v) }},
-		{"kshift_layers", []float64{0, 3}, []float64{-1, 4}, func(c *Config, v float64) { c.KShiftLayers = []int{int(v)} }},
+		{"eps", []float64{1e-30, 1}, []float64{0, -1, math.Inf(1), math.NaN()},
+			func(c *Config, v float64) { c.Eps = v }},
+		{"stream_bits", []float64{1, 8, 16}, []float64{0, 9, 15, 17},
+			func(c *Config, v float64) { c.StreamBits = int(v) }},
+		{"kshift_layers", []float64{0, 3}, []float64{-1, 4},
+			func(c *Config, v float64) { c.KShiftLayers = []int{int(v)} }},
 	} {
 		for i, v := range append(c.good, c.bad...) {
 			config, _ := Preset("nano")
@@ -109,22 +114,28 @@ func TestRangesOfConfigurations(t *testing.T) {
 func TestRangesOfOptions(t *testing.T) {
 	c := small()
 	o := Options{}
-	if err := o.ensureDefaults(c); err != nil || o.Batch != 1 || o.Seq != c.Seq || o.ScaleBits != 16 || o.GradBits != kernels.FloatBits {
+	if err := o.ensureDefaults(c); err != nil || o.Batch != 1 || o.Seq != c.Seq || o.ScaleBits != 16 ||
+		o.GradBits != kernels.FloatBits {
 		t.Errorf("defaults %+v, %v", o, err)
 	}
 	reduce := func(kernels.Device, kernels.Floats) error { return nil }
 	for name, options := range map[string][2][]Options{
-		"batch":          {{{Batch: 1}, {Batch: 1 << 20}}, {{Batch: -1}, {Batch: 1<<20 + 1}}},
-		"seq":            {{{Seq: 1}, {Seq: c.Seq}}, {{Seq: -1}, {Seq: c.Seq + 1}}},
-		"scale bits":     {{{ScaleBits: 16}, {ScaleBits: 32}}, {{ScaleBits: 8}, {ScaleBits: 33}}},
-		"grad bits":      {{{GradBits: 2}, {GradBits: 8}, {GradBits: 16}}, {{GradBits: 1}, {GradBits: 9}, {GradBits: 15}}},
+		"batch":      {{{Batch: 1}, {Batch: 1 << 20}}, {{Batch: -1}, {Batch: 1<<20 + 1}}},
+		"seq":        {{{Seq: 1}, {Seq: c.Seq}}, {{Seq: -1}, {Seq: c.Seq + 1}}},
+		"scale bits": {{{ScaleBits: 16}, {ScaleBits: 32}}, {{ScaleBits: 8}, {ScaleBits: 33}}},
+		"grad bits": {{{GradBits: 2}, {GradBits: 8}, {GradBits: 16}},
+			{{GradBits: 1}, {GradBits: 9}, {GradBits: 15}}},
 		"flip threshold": {{{FlipThreshold: 1}, {FlipThreshold: 126}}, {{FlipThreshold: -1}, {FlipThreshold: 127}}},
 		"latents":        {{{Bonsai: true}}, {{Bonsai: true, FlipThreshold: 1}}},
 		"rank": {
-			{{}, {Communicator: Communicator{Ranks: 1}}, {Communicator: Communicator{Rank: 1, Ranks: 2, AllReduce: reduce}}},
+			{{}, {Communicator: Communicator{Ranks: 1}},
+				{Communicator: Communicator{Rank: 1, Ranks: 2, AllReduce: reduce}}},
 			{
-				{Communicator: Communicator{Rank: 1}}, {Communicator: Communicator{Rank: -1, Ranks: 2, AllReduce: reduce}}, {Communicator: Communicator{Ranks: 2}},
-				{Communicator: Communicator{Rank: 2, Ranks: 2, AllReduce: reduce}}, {Communicator: Communicator{Ranks: 1, AllReduce: reduce}},
+				{Communicator: Communicator{Rank: 1}},
+				{Communicator: Communicator{Rank: -1, Ranks: 2, AllReduce: reduce}},
+				{Communicator: Communicator{Ranks: 2}},
+				{Communicator: Communicator{Rank: 2, Ranks: 2, AllReduce: reduce}},
+				{Communicator: Communicator{Ranks: 1, AllReduce: reduce}},
 			},
 		},
 	} {

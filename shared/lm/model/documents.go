@@ -10,10 +10,10 @@ const (
 
 // Documents says how sequences of several documents are read. The zero value is Packed.
 //
-// A document is an end of text and what follows up to the next one, as a split's stream has them: the first token of a
-// document is predicted from the end of text before it, and that end of text, where it ends another document, from
-// that. So documents are told apart by the tokens alone, wherever these come from. What comes before the first end of
-// text of a sequence is a document as well, which began in an earlier sequence.
+// A document is an end-of-text token and the tokens up to the next one. The first token of a document is predicted from
+// the end of text before it. That end of text, where it ends another document, is predicted from that other document.
+// So tokens alone tell where documents begin. The tokens before the first end of text of a sequence are a document,
+// too: one that began in an earlier sequence.
 type Documents struct {
 	Separate  bool
 	EndOfText int32 // the token that documents begin with; only Separate looks at it
@@ -29,7 +29,8 @@ func (d Documents) String() string {
 
 func (d Documents) validate(c Config) error {
 	if d.Separate && (d.EndOfText < 0 || int(d.EndOfText) >= c.Vocab) {
-		return fmt.Errorf("model options: end of text is token %d of a vocabulary of %d: separate documents need the token that they begin with", d.EndOfText, c.Vocab)
+		return fmt.Errorf("model options: end of text is token %d of a vocabulary of %d: "+
+			"separate documents need the token that they begin with", d.EndOfText, c.Vocab)
 	}
 	return nil
 }

@@ -23,7 +23,8 @@ func TestStarts(t *testing.T) {
 
 func TestSeparateNeedsAnEndOfText(t *testing.T) {
 	for _, id := range []int32{-1, 31} {
-		if _, err := New(small(), cpu.New(cpu.Options{}), Options{Documents: Documents{Separate: true, EndOfText: id}}); err == nil {
+		if _, err := New(small(), cpu.New(cpu.Options{}),
+			Options{Documents: Documents{Separate: true, EndOfText: id}}); err == nil {
 			t.Errorf("token %d of 31 was taken for the end of text", id)
 		}
 	}
@@ -120,7 +121,8 @@ func (d documents) documents() (list []stretch) {
 
 func (d documents) model(t *testing.T, dev kernels.Device, batch, seq int, separate bool) *Model {
 	t.Helper()
-	m, err := New(d.Config, dev, Options{Batch: batch, Seq: seq, Documents: Documents{Separate: separate, EndOfText: endOfText}})
+	m, err := New(d.Config, dev, Options{Batch: batch, Seq: seq,
+		Documents: Documents{Separate: separate, EndOfText: endOfText}})
 	if err == nil {
 		err = m.Init(5)
 	}

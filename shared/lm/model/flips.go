@@ -4,13 +4,15 @@ import (
 	"fmt"
 )
 
-// Training without float latents ("truebit"): a weight is ±1 and has an integer counter. Every step subtracts the sign
-// of the weight's gradient from its counter; once the counter lies further than a threshold on the side that speaks
-// against the weight, the weight flips and the counter starts again from 0. There is no learning rate: the size of a
-// gradient is lost, and so is that of what had come together for a weight when it flips.
+// flips trains weights without float latents ("truebit"): a weight is ±1 and has an integer counter. In every step the
+// counter loses the sign of the weight's gradient. When the counter says, by more than a threshold, that the weight
+// should have the other sign, the weight flips and its counter starts again from 0.
 //
-// It needs nothing of a device that other training does not: gradients come to the processor, and the weights go back
-// when any of them has flipped.
+// There is no learning rate. The size of a gradient does not count, and a flip throws away what the counter had above
+// the threshold.
+//
+// The device needs no operations of its own for it: the host downloads the gradients, and uploads the weights when any
+// of them has flipped.
 type flips struct {
 	threshold int
 	counters  []int8    // saturating, one for each weight, in the store's order
@@ -19,7 +21,7 @@ type flips struct {
 	flipped   int // weights in the last step
 }
 
-// maxFlipThreshold is what a counter of 8 bits can exceed.
+// maxFlipThreshold is the largest threshold that a counter of 8 bits can exceed.
 const maxFlipThreshold = 126
 
 func newFlips(threshold, weights int) *flips {
@@ -29,7 +31,7 @@ func newFlips(threshold, weights int) *flips {
 	}
 }
 
-// start takes the signs of latents for the weights from at on, and returns them.
+// start sets the weights from index at on to the signs of latents, clears their counters, and returns these weights.
 func (f *flips) start(at int, latents []float32) []float32 {
 	weights := f.weights[at:][:len(latents)]
 	for i, w := range latents {
@@ -42,7 +44,7 @@ func (f *flips) start(at int, latents []float32) []float32 {
 	return weights
 }
 
-// count counts the gradients of weights from..to-1 and flips.
+// count takes the gradients of weights from..to-1 into their counters, and flips the weights that ask for it.
 func (f *flips) count(from, to int) {
 	for i := from; i < to; i++ {
 		c := int(f.counters[i])
@@ -61,8 +63,7 @@ func (f *flips) count(from, to int) {
 	}
 }
 
-// flip does what the last gradients ask of the weights. The signs on the device are refreshed by the update that
-// follows.
+// flip trains the weights by the last gradients. The update that follows refreshes the signs on the device.
 func (m *Model) flip() error {
 	f, s := m.store.flips, &m.store
 	if err := m.dev.Download(f.gradient, s.grad.Slice(0, s.gains)); err != nil {
@@ -78,25 +79,26 @@ func (m *Model) flip() error {
 	return nil
 }
 
-// Counter is what has come together against and for the weights of one parameter.
+// Counter holds the counters of one parameter: the balance of the gradients that wanted each weight larger and smaller.
 type Counter struct {
 	Name  string
 	Shape []int
 	Data  []int8
 }
 
-// list names the counters' parts.
+// list returns a copy of the counters, by parameter.
 func (f *flips) list(s *store) []Counter {
 	var list []Counter
 	for i, p := range s.list {
 		if at := s.at[i]; at < s.gains {
-			list = append(list, Counter{Name: p.Name, Shape: p.Shape, Data: append([]int8(nil), f.counters[at:at+p.Size()]...)})
+			list = append(list, Counter{Name: p.Name, Shape: p.Shape,
+				Data: append([]int8(nil), f.counters[at:at+p.Size()]...)})
 		}
 	}
 	return list
 }
 
-// restore is the inverse of list.
+// restore sets the counters to those that list returned.
 func (f *flips) restore(s *store, list []Counter) error {
 	found := 0
 	for _, c := range list {

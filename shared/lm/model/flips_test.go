@@ -23,7 +23,8 @@ func TestFlipRule(t *testing.T) {
 			t.Fatalf("step %d: %d flips", step, f.flipped)
 		}
 	}
-	if f.weights[0] != -1 || f.weights[1] != -1 || f.weights[2] != 1 || f.counters[0] != -127 || f.counters[1] != 0 || f.counters[2] != 127 {
+	if f.weights[0] != -1 || f.weights[1] != -1 || f.weights[2] != 1 || f.counters[0] != -127 || f.counters[1] != 0 ||
+		f.counters[2] != 127 {
 		t.Errorf("weights %v, counters %v", f.weights, f.counters)
 	}
 }
@@ -64,7 +65,8 @@ func TestTruebit(t *testing.T) {
 	tokens, targets := sequences(small(), 2, 1)
 	step := func(m *Model, n int) (first, last Result, flipped int) {
 		for i := range n {
-			if err := m.Step(tokens, targets, Update{Settings: Settings{Gamma: 0.6}, LearningRate: 3e-3, Beta1: 0.9, Beta2: 0.95}); err != nil {
+			if err := m.Step(tokens, targets, Update{Settings: Settings{Gamma: 0.6}, LearningRate: 3e-3, Beta1: 0.9,
+				Beta2: 0.95}); err != nil {
 				t.Fatal(err)
 			}
 			r, err := m.Result()
@@ -97,7 +99,8 @@ func TestTruebit(t *testing.T) {
 	if err := resumed.Load(Each(parametersOf(t, whole))); err != nil {
 		t.Fatal(err)
 	}
-	if err := resumed.SetState(State{ExpAvg: state.ExpAvg, ExpAvgSq: state.ExpAvgSq, Masters: state.Masters}); err == nil {
+	if err := resumed.SetState(State{ExpAvg: state.ExpAvg, ExpAvgSq: state.ExpAvgSq,
+		Masters: state.Masters}); err == nil {
 		t.Error("a state without counters was taken")
 	}
 	for what, spoil := range map[string]func(c *Counter){

@@ -7,14 +7,14 @@ import (
 	"bitnet1/kernels"
 )
 
-// ErrAbandoned says that Options.Abandon asked for an end before a result was there.
+// ErrAbandoned is returned by a pass that Options.Abandon ended before its result was there.
 var ErrAbandoned = errors.New("abandoned")
 
 func (m *Model) abandoned() bool { return m.options.Abandon != nil && m.options.Abandon() }
 
 var errInference = errors.New("the model was built with Options.Inference: it has no gradients or optimizer state")
 
-// strict is l as this pass multiplies with it: the blend only while there is one.
+// strict is l without mixed weights, unless this pass blends them.
 func (m *Model) strict(l kernels.Linear) kernels.Linear {
 	if !m.mixed {
 		l.Mixed = nil
@@ -22,7 +22,7 @@ func (m *Model) strict(l kernels.Linear) kernels.Linear {
 	return l
 }
 
-// enqueueForward runs tokens through all layers, up to what the language-model head reads.
+// enqueueForward computes all layers, up to the input of the language-model head.
 func (m *Model) enqueueForward() {
 	b, eps := &m.buffers, m.config.Eps
 	m.dev.Embed(m.layers[0].in, b.tokens, m.strict(m.codebook))
@@ -58,7 +58,7 @@ func (m *Model) attention(l *layer) kernels.Attention {
 	return a
 }
 
-// prepare takes the settings of a pass over.
+// prepare uploads the settings of a pass.
 func (m *Model) prepare(s Settings) error {
 	if s.Tau == 0 {
 		s.Tau = 1
@@ -98,7 +98,8 @@ func (m *Model) uploadNoise(noise [][]float32) error {
 	return nil
 }
 
-// uploadTokens checks tokens, and targets if there are any, and fills a batch of whole sequences up.
+// uploadTokens checks and uploads tokens and targets. Fewer sequences than a batch holds are padded with token 0,
+// without targets. targets may be nil.
 func (m *Model) uploadTokens(tokens, targets []int32) error {
 	n := m.rows()
 	if len(tokens) == 0 || len(tokens) > n || len(tokens)%m.options.Seq != 0 {
@@ -114,7 +115,8 @@ func (m *Model) uploadTokens(tokens, targets []int32) error {
 	}
 	for i, id := range ids {
 		if id < 0 || int(id) >= m.config.Vocab {
-			return fmt.Errorf("token %d at %d is outside the vocabulary of %d: were the shards made with another tokenizer?", id, i, m.config.Vocab)
+			return fmt.Errorf("token %d at %d is outside the vocabulary of %d: "+
+				"were the shards made with another tokenizer?", id, i, m.config.Vocab)
 		}
 		if t := wanted[i]; t < -1 || int(t) >= m.config.Vocab {
 			return fmt.Errorf("target %d at %d is outside the vocabulary of %d", t, i, m.config.Vocab)
@@ -128,7 +130,7 @@ func (m *Model) uploadTokens(tokens, targets []int32) error {
 	return nil
 }
 
-// program returns what runs enqueue: captured once for each key, where the device can.
+// program returns a function that runs what enqueue enqueues. A device that can capture does so once for each key.
 func (m *Model) program(key any, enqueue func()) (func(), error) {
 	if run, ok := m.programs[key]; ok {
 		return run, nil
@@ -144,7 +146,7 @@ func (m *Model) program(key any, enqueue func()) (func(), error) {
 	return run, nil
 }
 
-// pass names a captured program: what is enqueued depends on this much of the settings.
+// pass is the key of a captured program: the settings on which the enqueued operations depend.
 type pass struct {
 	kind          string
 	mixed, gumbel bool
@@ -155,8 +157,8 @@ func (m *Model) pass(kind string) pass {
 	return pass{kind, m.mixed, m.settings.Gumbel, m.settings.Noise != nil}
 }
 
-// Losses returns the loss of every token in nats: tokens are 1 to Batch whole sequences, targets as many, -1 where
-// there is nothing to predict (loss 0).
+// Losses returns the loss of every token in nats. tokens are 1 to Batch whole sequences. There are as many targets; a
+// target is -1 where there is nothing to predict, and the loss is 0 there.
 func (m *Model) Losses(tokens, targets []int32, s Settings) ([]float32, error) {
 	if targets == nil {
 		targets = []int32{}
@@ -192,7 +194,7 @@ func (m *Model) Logits(tokens []int32, from, to int, s Settings) ([]float32, err
 	return all, err
 }
 
-// Greedy returns the most probable next token of every position; of equal ones the first.
+// Greedy returns the most probable next token of every position, and the first of equally probable ones.
 func (m *Model) Greedy(tokens []int32, s Settings) ([]int32, error) {
 	if err := m.forward(tokens, s); err != nil {
 		return nil, err
@@ -207,7 +209,7 @@ func (m *Model) Greedy(tokens []int32, s Settings) ([]int32, error) {
 	})
 }
 
-// forward runs tokens up to what the language-model head reads.
+// forward computes tokens up to the input of the language-model head.
 func (m *Model) forward(tokens []int32, s Settings) error {
 	if err := m.begin(tokens, nil, s); err != nil {
 		return err
@@ -222,8 +224,7 @@ func (m *Model) forward(tokens []int32, s Settings) error {
 // logitsAtOnce bounds the logits that exist at a time: 64 MiB.
 const logitsAtOnce = 1 << 24
 
-// eachLogits calls f for rows from..to-1 of what the last forward pass left for the language-model head. logits are f's
-// for the call.
+// eachLogits calls f with the logits of rows from..to-1 of the last forward pass. f must not keep logits.
 func (m *Model) eachLogits(from, to int, f func(row int, logits []float32)) error {
 	vocab := m.config.Vocab
 	part := min(m.rows(), max(1, logitsAtOnce/vocab))
@@ -257,8 +258,8 @@ func rowsOf(x kernels.Activation, width, from, to int) kernels.Activation {
 	return kernels.Activation{Planes: x.Planes.Slice(from, to)}
 }
 
-// Pointers returns where the last pass's queries of a layer pointed: Batch × Heads × Seq × Config.Survivors(Seq)
-// positions, best first, -1 where a query has fewer keys.
+// Pointers returns the positions of the keys that a layer's queries chose in the last pass, best first: Batch × Heads ×
+// Seq × Config.Survivors(Seq). It is -1 where a query had fewer keys.
 func (m *Model) Pointers(layer int) ([]int32, error) {
 	if layer < 0 || layer >= len(m.layers) {
 		return nil, fmt.Errorf("pointers of layer %d: the model has %d", layer, len(m.layers))

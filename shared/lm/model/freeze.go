@@ -7,9 +7,10 @@ import (
 	"strings"
 )
 
-// Frozen says for each of c.Parameters whether patterns keep it as it is. A pattern is a glob (path.Match) of parameter
-// names; one that begins with ! lets what it matches train again; the last match counts. Layers are also known by their
-// number from the end: blocks.-1.up.weight is the last layer's. A pattern without a match is an error.
+// Frozen says for each of c.Parameters whether patterns freeze it. A pattern is a glob (path.Match) of parameter names.
+// A pattern that begins with ! lets the parameters that it matches train again. The last pattern that matches counts.
+// Layers may also be counted from the end: blocks.-1.up.weight is the last layer's. A pattern without a match is an
+// error.
 func (c Config) Frozen(patterns []string) ([]bool, error) {
 	list := c.Parameters()
 	frozen := make([]bool, len(list))
@@ -26,7 +27,8 @@ func (c Config) Frozen(patterns []string) ([]bool, error) {
 			}
 		}
 		if !found {
-			return nil, fmt.Errorf("freeze pattern %q matches no parameter: names are such as codebook.weight, norm_out and blocks.%d.attn.q.alpha", pattern, c.Layers-1)
+			return nil, fmt.Errorf("freeze pattern %q matches no parameter: "+
+				"names are such as codebook.weight, norm_out and blocks.%d.attn.q.alpha", pattern, c.Layers-1)
 		}
 	}
 	if !slices.Contains(frozen, false) {
@@ -48,7 +50,7 @@ func (c Config) fromEnd(name string) string {
 // span is a part of the store's arrays.
 type span struct{ from, to int }
 
-// trained lists the parts of from..to that are not frozen, as few and as long as can be.
+// trained lists the spans of from..to that are not frozen, as few and as long as possible.
 func (s *store) trained(from, to int) []span {
 	order := make([]int, len(s.list))
 	for i := range order {
@@ -69,7 +71,7 @@ func (s *store) trained(from, to int) []span {
 	return spans
 }
 
-// lowest is the lowest layer through which gradients must flow to reach everything that trains; -1: to the embedding.
+// lowest is the lowest layer whose gradients are needed for anything that trains; -1 where the embedding trains.
 func (m *Model) lowest() int {
 	if m.store.trains("codebook.weight", 1) {
 		return -1

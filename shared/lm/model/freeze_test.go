@@ -17,8 +17,10 @@ func TestFreezePatterns(t *testing.T) {
 		trained  []string
 	}{
 		{"codebook.*", []string{"codebook.weight", "codebook.theta"}, []string{"norm_out", "blocks.0.up.weight"}},
-		{"blocks.*.attn.*", []string{"blocks.0.attn.q.weight", "blocks.1.attn.o.theta"}, []string{"blocks.0.norm_attn", "blocks.1.up.weight"}},
-		{"* !blocks.-1.*", []string{"norm_out", "codebook.alpha", "blocks.0.up.weight"}, []string{"blocks.1.up.weight", "blocks.1.norm_ffn"}},
+		{"blocks.*.attn.*", []string{"blocks.0.attn.q.weight", "blocks.1.attn.o.theta"},
+			[]string{"blocks.0.norm_attn", "blocks.1.up.weight"}},
+		{"* !blocks.-1.*", []string{"norm_out", "codebook.alpha", "blocks.0.up.weight"},
+			[]string{"blocks.1.up.weight", "blocks.1.norm_ffn"}},
 		{"*.theta *.alpha", []string{"blocks.1.down.alpha", "codebook.theta"}, []string{"codebook.weight", "norm_out"}},
 		{"blocks.-2.*", []string{"blocks.0.attn.v.alpha"}, []string{"blocks.1.attn.v.alpha"}},
 	} {
@@ -28,13 +30,15 @@ func TestFreezePatterns(t *testing.T) {
 			continue
 		}
 		for i, p := range c.Parameters() {
-			if slices.Contains(test.frozen, p.Name) && !frozen[i] || slices.Contains(test.trained, p.Name) && frozen[i] {
+			if slices.Contains(test.frozen, p.Name) && !frozen[i] || slices.Contains(test.trained, p.Name) &&
+				frozen[i] {
 				t.Errorf("%s: %s is frozen: %v", test.patterns, p.Name, frozen[i])
 			}
 		}
 	}
 	for patterns, want := range map[string]string{
-		"blocks.2.*": "matches no parameter", "*": "nothing to train", "blocks.[": "syntax error", "codbook.*": "matches no parameter",
+		"blocks.2.*": "matches no parameter", "*": "nothing to train", "blocks.[": "syntax error",
+		"codbook.*": "matches no parameter",
 	} {
 		if _, err := c.Frozen(strings.Fields(patterns)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q in it", patterns, err, want)
@@ -88,7 +92,8 @@ func TestFrozenGradientsDoNotCount(t *testing.T) {
 // What trains gets the gradients that it would get if everything did, and nothing is computed for what does not.
 func TestFreezingChangesNoOtherGradient(t *testing.T) {
 	for _, patterns := range []string{
-		"codebook.*", "codebook.weight", "blocks.*.attn.*", "* !blocks.-1.*", "* !norm_out", "* !codebook.theta", "*.theta",
+		"codebook.*", "codebook.weight", "blocks.*.attn.*", "* !blocks.-1.*", "* !norm_out", "* !codebook.theta",
+		"*.theta",
 		"* !blocks.0.norm_attn", "blocks.0.attn.q.*", "* !codebook.weight",
 	} {
 		for _, bits := range []int{kernels.FloatBits, 4} {
@@ -113,7 +118,8 @@ func TestFreezingChangesNoOtherGradient(t *testing.T) {
 					t.Errorf("freeze %s, gradients of %d bits: that of %s differs", patterns, bits, p.Name)
 				}
 			}
-			if l := part.layers[0]; frozen[part.store.index["blocks.0.up.weight"]] && frozen[part.store.index["blocks.0.up.alpha"]] && l.dUp.Weight != nil {
+			if l := part.layers[0]; frozen[part.store.index["blocks.0.up.weight"]] &&
+				frozen[part.store.index["blocks.0.up.alpha"]] && l.dUp.Weight != nil {
 				t.Errorf("freeze %s: weights' gradients are computed where none trains", patterns)
 			}
 		}
@@ -135,7 +141,8 @@ func TestNotFinite(t *testing.T) {
 	}
 	look("")
 	nan := []float32{float32(math.NaN())}
-	m.dev.Upload(m.store.slice(m.store.param, "blocks.1.down.weight", 20).Slice(17, 18), nan) // its sign is still a sign
+	m.dev.Upload(m.store.slice(m.store.param, "blocks.1.down.weight", 20).Slice(17, 18),
+		nan) // its sign is still a sign
 	look("parameter blocks.1.down.weight holds NaN, at 17")
 	m.dev.Upload(m.store.slice(m.store.param, "blocks.1.norm_ffn", 1), nan)
 	look("the gradient of ")

@@ -257,7 +257,8 @@ func checkSteps(t *testing.T, m *Model, g *golden) {
 	}
 	for i, want := range g.floats["step.losses"] {
 		err := m.Step(g.ints["tokens"], g.ints["targets"], Update{Settings: g.settings(),
-			LearningRate: g.adam.LR, Beta1: g.adam.Betas[0], Beta2: g.adam.Betas[1], Decay: g.adam.Decay, MaxNorm: g.adam.Clip})
+			LearningRate: g.adam.LR, Beta1: g.adam.Betas[0], Beta2: g.adam.Betas[1], Decay: g.adam.Decay,
+			MaxNorm: g.adam.Clip})
 		if err != nil {
 			t.Fatal(err)
 		}

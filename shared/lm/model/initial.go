@@ -9,7 +9,7 @@ import (
 	"bitnet1/kernels/number/philox"
 )
 
-// initStep is the step counter of initial values; training steps stay below it, so no word is drawn twice.
+// initStep is the step counter of initial values. Training steps stay below it, so that no random word is drawn twice.
 const initStep = math.MaxUint32
 
 // Init sets parameters to the reference's initial distribution: weights normal with deviation 1/sqrt(n_in), alpha
@@ -46,7 +46,8 @@ func (m *Model) Init(seed uint64) error {
 	return m.dev.Sync()
 }
 
-// outputScale keeps what all layers together add to the residual stream near the size of one.
+// outputScale makes alpha of o and down smaller, so that the sum that all layers add to the residual stream is about as
+// large as one layer's would be.
 func (m *Model) outputScale(name string) float64 {
 	if strings.HasSuffix(name, ".attn.o.alpha") || strings.HasSuffix(name, ".down.alpha") {
 		return 1 / math.Sqrt(2*float64(m.config.Layers))

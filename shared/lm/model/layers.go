@@ -6,7 +6,8 @@ import (
 	"bitnet1/kernels"
 )
 
-// layer is one block: its parameters, their gradients, and what its forward pass leaves for its backward pass.
+// layer is one block: its parameters, their gradients, and the activations that its forward pass keeps for its backward
+// pass.
 type layer struct {
 	qkv, o, up, down     kernels.Linear
 	dQKV, dO, dUp, dDown kernels.LinearGradient
@@ -40,7 +41,8 @@ func (m *Model) bindLayers(a *allocator) {
 		l.gainAttn, l.dGainAttn = m.gain(name + "norm_attn")
 		l.gainFFN, l.dGainFFN = m.gain(name + "norm_ffn")
 		if c.shiftsKeys(i) {
-			l.shift = kernels.KShift{From: c.D, To: 2 * c.D, Offset: c.KShiftOffset, Self: c.KShiftSelf, Seq: m.options.Seq}
+			l.shift = kernels.KShift{From: c.D, To: 2 * c.D, Offset: c.KShiftOffset, Self: c.KShiftSelf,
+				Seq: m.options.Seq}
 		}
 		l.attention = kernels.Attention{
 			Kind: c.attentionKind(), Batch: m.options.Batch, Seq: m.options.Seq, Heads: c.Heads, HeadDim: c.HeadDim(),
@@ -49,7 +51,7 @@ func (m *Model) bindLayers(a *allocator) {
 	}
 }
 
-// bind makes the linear of out channels that begins with the named one.
+// bind returns the linear of out channels whose first weight is the named one, and its gradients.
 func (m *Model) bind(a *allocator, name string, in, out int) (kernels.Linear, kernels.LinearGradient) {
 	part := func(x kernels.Floats, suffix string, n int) kernels.Floats {
 		if a.err != nil {
@@ -60,7 +62,8 @@ func (m *Model) bind(a *allocator, name string, in, out int) (kernels.Linear, ke
 	s := &m.store
 	l := kernels.Linear{
 		In: in, Out: out, ID: m.bound,
-		Weight: part(s.param, ".weight", in*out), Alpha: part(s.param, ".alpha", out), Theta: part(s.param, ".theta", out),
+		Weight: part(s.param, ".weight", in*out), Alpha: part(s.param, ".alpha", out),
+		Theta: part(s.param, ".theta", out),
 		Signs: a.planes(out, in, kernels.Sign()),
 	}
 	m.bound++
@@ -104,8 +107,8 @@ func (m *Model) linears() []kernels.Linear {
 	return list
 }
 
-// binarize refreshes every sign and, in bonsai, every effective weight. Without latents signs are set as weights are
-// given.
+// binarize refreshes the signs of all weights and bonsai's effective weights. A model without latents has its signs
+// from the upload of its weights.
 func (m *Model) binarize() {
 	if m.store.base > 0 {
 		return
@@ -115,7 +118,7 @@ func (m *Model) binarize() {
 	}
 }
 
-// buffers are the arrays that no layer owns.
+// buffers is memory that belongs to no layer.
 type buffers struct {
 	tokens, targets kernels.Ints
 	starts          kernels.Ints       // of tokens' documents; nil where all of a sequence is one
@@ -125,7 +128,7 @@ type buffers struct {
 	totalLoss       kernels.Floats // summed over the micro-batches of a step
 	squaredNorm     kernels.Floats
 
-	// Gradients that one operation hands to the next, bfloat16 where they are rounded to integers anyway.
+	// Gradients between operations: bfloat16 where products round them to integers anyway.
 	dx      kernels.Floats // of the residual stream
 	dStream kernels.Floats // of what a linear read, rows × D
 	dQKV    kernels.Floats
@@ -166,13 +169,14 @@ func (m *Model) newBuffers(a *allocator) buffers {
 	return b
 }
 
-// layerBuffers allocates what a layer's passes need. Without a backward pass the residual stream is one array.
+// layerBuffers allocates the activations of a layer. Without a backward pass the residual stream is one array.
 func (m *Model) layerBuffers(a *allocator, l *layer) {
 	c, n := m.config, m.rows()
 	l.in = a.floats(n * c.D)
 	l.mid = l.in
 	l.readAttn, l.readFF = a.activation(n, c.D, c.stream()), a.activation(n, c.D, c.stream())
-	l.signs, l.read, l.hidden = a.planes(n, 3*c.D, kernels.Sign()), a.planes(n, c.D, kernels.Sign()), a.planes(n, c.FF, kernels.Sign())
+	l.signs, l.read, l.hidden = a.planes(n, 3*c.D, kernels.Sign()), a.planes(n, c.D, kernels.Sign()),
+		a.planes(n, c.FF, kernels.Sign())
 	if !m.options.Inference {
 		l.mid = a.floats(n * c.D)
 		l.pass, l.hiddenPass = a.planes(n, 3*c.D, kernels.Sign()), a.planes(n, c.FF, kernels.Sign())

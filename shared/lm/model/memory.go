@@ -2,8 +2,8 @@ package model
 
 import "bitnet1/kernels"
 
-// Memory is how many bytes of dev's memory training with these options takes: everything that a step and a validation
-// allocate, working memory included. Nothing is computed and dev's memory stays as it is.
+// Memory returns how many bytes of dev's memory training with these options takes: all memory of a step and a
+// validation, working memory included. Nothing is computed and dev's memory stays as it is.
 func Memory(c Config, dev kernels.DryRunner, o Options) (int, error) {
 	return dev.DryRun(func(dev kernels.Device) error {
 		m, err := New(c, dev, o)
@@ -12,7 +12,8 @@ func Memory(c Config, dev kernels.DryRunner, o Options) (int, error) {
 		}
 		tokens := make([]int32, m.rows())
 		for _, mix := range []float64{0, 1} { // bonsai passes through both
-			u := Update{Settings: Settings{Gamma: 0.5, Mix: mix, Gumbel: c.AttentionRule().Noise}, LearningRate: 1, MaxNorm: 1}
+			u := Update{Settings: Settings{Gamma: 0.5, Mix: mix, Gumbel: c.AttentionRule().Noise}, LearningRate: 1,
+				MaxNorm: 1}
 			if err := m.Step(tokens, tokens, u); err != nil {
 				return err
 			}

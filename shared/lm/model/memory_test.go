@@ -53,7 +53,8 @@ func TestFits(t *testing.T) {
 	for limit, want := range map[int]int{dev.Limit: 1, dev.Limit - 1: 0} {
 		dev.Limit = limit
 		if batch, err := Fits(small(), dev, Options{}, []int{1}); batch != want || err != nil {
-			t.Errorf("in %d bytes, of which %d are needed, a batch of %d fits (%v), want %d", limit, need, batch, err, want)
+			t.Errorf("in %d bytes, of which %d are needed, a batch of %d fits (%v), want %d", limit, need, batch, err,
+				want)
 		}
 	}
 	dev.Limit /= 2

@@ -8,21 +8,25 @@ import (
 
 // Options says how much of a model is built, and for what.
 type Options struct {
-	Batch     int      // sequences that are computed together; default 1
-	Seq       int      // tokens per sequence, at most Config.Seq; default Config.Seq
-	ScaleBits int      // 16 keeps alpha and theta at float16 values, so that packing loses nothing; 32 does not; default 16
-	Inference bool     // no gradients, optimizer or, without Bonsai, latents: layers share memory for activations, and Backward and Step fail
-	GradBits  int      // 2..8: gradients are rounded to integers where they are multiplied; 16 keeps floats; default 16
-	Freeze    []string // patterns of parameters that updates leave as they are: see Config.Frozen
-	// FlipThreshold above 0 trains without float latents: a weight flips when so many more gradients, and one, have
-	// asked for that than against it. At most 126, and not together with Bonsai.
+	Batch int // sequences that are computed together; default 1
+	Seq   int // tokens per sequence, at most Config.Seq; default Config.Seq
+	// ScaleBits is 16 (the default) or 32. 16 keeps alpha and theta at float16 values, so that packing loses nothing.
+	ScaleBits int
+	// Inference builds a model without gradients and optimizer, and without latents unless Bonsai is set. Layers share
+	// memory for activations. Backward and Step fail.
+	Inference bool
+	// GradBits is 2 to 8, to round gradients to integers of so many bits for products, or 16 (the default) for floats.
+	GradBits int
+	Freeze   []string // patterns of parameters that do not train: see Config.Frozen
+	// FlipThreshold above 0 trains without float latents. A weight flips when the gradients that want its other sign
+	// exceed those that want its sign by more than the threshold. At most 126, and not together with Bonsai.
 	FlipThreshold int
 	Documents     Documents
-	Snapshots     bool // room on the device for Snapshot: a copy of parameters and optimizer state
+	Snapshots     bool // memory on the device for Snapshot: a copy of parameters and optimizer state
 	Communicator  Communicator
-	// Abandon is asked between layers whether what is computed is to be given up: Step, Backward and Losses then return
-	// ErrAbandoned and leave parameters and optimizer state as they were. A device that replays what it has captured
-	// asks between micro-batches only. Not with a Communicator: the other ranks would wait.
+	// Abandon is asked between layers whether to give up the pass. Then Step, Backward and Losses return ErrAbandoned,
+	// and parameters and optimizer state stay as they were. A device that replays captured programs asks between
+	// micro-batches only. Not with a Communicator: the other ranks would wait.
 	Abandon func() bool
 	Bonsai  bool // weights blend from latent to sign with Settings.Mix; costs a second copy of every weight
 }
@@ -48,7 +52,8 @@ func (o *Options) ensureDefaults(c Config) error {
 	case o.ScaleBits != 16 && o.ScaleBits != 32:
 		return fmt.Errorf("model options: scale bits are %d, want 16 or 32", o.ScaleBits)
 	case o.FlipThreshold < 0 || o.FlipThreshold > maxFlipThreshold:
-		return fmt.Errorf("model options: flip threshold is %d, want 1 to %d, or 0 for float latents", o.FlipThreshold, maxFlipThreshold)
+		return fmt.Errorf("model options: flip threshold is %d, want 1 to %d, or 0 for float latents", o.FlipThreshold,
+			maxFlipThreshold)
 	case o.FlipThreshold > 0 && o.Bonsai:
 		return fmt.Errorf("model options: weights that flip have no latents for bonsai to blend")
 	}
@@ -118,7 +123,8 @@ func New(c Config, dev kernels.Device, o Options) (*Model, error) {
 	m.bindLayers(a)
 	m.buffers = m.newBuffers(a)
 	if a.err != nil {
-		return nil, fmt.Errorf("build a model of d = %d, %d layers, batch %d × %d: %w", c.D, c.Layers, o.Batch, o.Seq, a.err)
+		return nil, fmt.Errorf("build a model of d = %d, %d layers, batch %d × %d: %w", c.D, c.Layers, o.Batch, o.Seq,
+			a.err)
 	}
 	return m, nil
 }

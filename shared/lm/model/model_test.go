@@ -81,7 +81,8 @@ func variants() map[string]Config {
 	levels.StreamBits = 4
 	alone.StreamBits, alone.KShiftSelf = kernels.FloatBits, false
 	soft.Attention = kernels.Softmax.String()
-	return map[string]Config{"strict": strict, "stream 4": levels, "stream float": alone, "pointer": small().V75(), "softmax": soft}
+	return map[string]Config{"strict": strict, "stream 4": levels, "stream float": alone, "pointer": small().V75(),
+		"softmax": soft}
 }
 
 // Training ends with the same bits on any number of workers.
@@ -94,7 +95,8 @@ func TestWorkersDoNotMatter(t *testing.T) {
 			for _, workers := range []int{2, 5} {
 				many := build(t, c, workers, o)
 				train(t, many, 0, 3)
-				sameParameters(t, fmt.Sprintf("%s, gradients of %d bits, %d workers", name, bits, workers), parametersOf(t, one), parametersOf(t, many))
+				sameParameters(t, fmt.Sprintf("%s, gradients of %d bits, %d workers", name, bits, workers),
+					parametersOf(t, one), parametersOf(t, many))
 			}
 		}
 	}
@@ -147,7 +149,8 @@ func TestResumeIsEqual(t *testing.T) {
 
 // A step that is abandoned, wherever, leaves the model as it was.
 func TestAbandonedStep(t *testing.T) {
-	for name, o := range map[string]Options{"floats": {Batch: 2}, "flips": {Batch: 2, FlipThreshold: 2}, "bonsai": {Batch: 2, Bonsai: true}} {
+	for name, o := range map[string]Options{"floats": {Batch: 2}, "flips": {Batch: 2, FlipThreshold: 2},
+		"bonsai": {Batch: 2, Bonsai: true}} {
 		left := -1 // asks until the next step is abandoned; -1: it is not
 		o.Abandon = func() bool {
 			if left > 0 {
@@ -162,7 +165,8 @@ func TestAbandonedStep(t *testing.T) {
 		var asks int
 		for left = 1; ; left = asks + 1 {
 			asks = left
-			err := m.Step(tokens, targets, Update{Settings: Settings{Gamma: 0.6, Seed: 9, Step: 2}, LearningRate: 3e-3, Beta2: 0.95})
+			err := m.Step(tokens, targets, Update{Settings: Settings{Gamma: 0.6, Seed: 9, Step: 2}, LearningRate: 3e-3,
+				Beta2: 0.95})
 			if err == nil {
 				break
 			}
@@ -175,11 +179,13 @@ func TestAbandonedStep(t *testing.T) {
 				t.Errorf("%s, abandoned at ask %d: the optimizer's state differs", name, asks)
 			}
 		}
-		if want := 2 * (1 + 2*m.Config().Layers); asks < want { // in each layer, forward and backward, of two micro-batches
+		// In each layer, forward and backward, of two micro-batches.
+		if want := 2 * (1 + 2*m.Config().Layers); asks < want {
 			t.Errorf("%s: a step asks %d times, want %d or more", name, asks-1, want)
 		}
 		left = 1
-		if _, err := m.Losses(tokens[:m.Config().Seq], targets[:m.Config().Seq], Settings{}); !errors.Is(err, ErrAbandoned) {
+		if _, err := m.Losses(tokens[:m.Config().Seq], targets[:m.Config().Seq], Settings{}); !errors.Is(err,
+			ErrAbandoned) {
 			t.Errorf("%s: losses: %v", name, err)
 		}
 		left = -1
@@ -362,7 +368,8 @@ func TestFiniteDifferences(t *testing.T) {
 		return mean(losses, targets)
 	}
 	for i, p := range list {
-		if !slices.Contains([]string{"norm_out", "codebook.alpha", "codebook.theta", "blocks.1.down.alpha", "blocks.1.down.theta"}, p.Name) {
+		if !slices.Contains([]string{"norm_out", "codebook.alpha", "codebook.theta", "blocks.1.down.alpha",
+			"blocks.1.down.theta"}, p.Name) {
 			continue
 		}
 		// Along the gradient the slope is its norm.
@@ -513,7 +520,8 @@ func TestInitialValues(t *testing.T) {
 			if !(math.Abs(sum/n) <= 5*math.Sqrt(want/n)) || !(math.Abs(squares/n-want) <= 8*want/math.Sqrt(n)) {
 				t.Errorf("%s: mean %v, mean square %v, want 0 and %v", p.Name, sum/n, squares/n, want)
 			}
-		case p.Name == "blocks.0.attn.o.alpha" && p.Data[0] != float32(1/math.Sqrt(2*float64(c.Layers))/math.Sqrt(float64(c.D))),
+		case p.Name == "blocks.0.attn.o.alpha" &&
+			p.Data[0] != float32(1/math.Sqrt(2*float64(c.Layers))/math.Sqrt(float64(c.D))),
 			p.Name == "codebook.alpha" && p.Data[0] != float32(1/math.Sqrt(float64(c.D))):
 			t.Errorf("%s is %v", p.Name, p.Data[0])
 		}
@@ -556,7 +564,8 @@ func BenchmarkNanoStep(b *testing.B) {
 		b.Run(v.name, func(b *testing.B) {
 			c, _ := Preset("nano")
 			const batch = 32 // 4,096 tokens, as the train stage has
-			m, err := New(c, cpu.New(v.dev), Options{Batch: batch, GradBits: v.bits, Documents: Documents{Separate: v.separate, EndOfText: 256}})
+			m, err := New(c, cpu.New(v.dev), Options{Batch: batch, GradBits: v.bits,
+				Documents: Documents{Separate: v.separate, EndOfText: 256}})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -568,7 +577,8 @@ func BenchmarkNanoStep(b *testing.B) {
 				tokens[i] = 256
 			}
 			for b.Loop() {
-				if err := m.Step(tokens, targets, Update{Settings: Settings{Gamma: 0.5}, LearningRate: 1e-3, Beta1: 0.9, Beta2: 0.95, MaxNorm: 1}); err != nil {
+				if err := m.Step(tokens, targets, Update{Settings: Settings{Gamma: 0.5}, LearningRate: 1e-3, Beta1: 0.9,
+					Beta2: 0.95, MaxNorm: 1}); err != nil {
 					b.Fatal(err)
 				}
 			}

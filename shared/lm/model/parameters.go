@@ -53,7 +53,7 @@ func (p Parameter) Read(dst []float32, from int) error {
 	return nil
 }
 
-// NotFinite says where p's data holds NaN or an infinity; "" where it does not.
+// NotFinite says where the data of p holds NaN or an infinity; "" where there is none.
 func (p Parameter) NotFinite() string {
 	if i := FirstNotFinite(p.Data); i >= 0 {
 		return fmt.Sprintf("%s holds %v, at %d", p.Name, p.Data[i], i)
@@ -66,7 +66,7 @@ func FirstNotFinite(values []float32) int {
 	return slices.IndexFunc(values, func(v float32) bool { return v-v != 0 })
 }
 
-// Each is list as a sequence, for what takes parameters one at a time.
+// Each returns list as a sequence, for functions that take parameters one at a time.
 func Each(list []Parameter) iter.Seq2[Parameter, error] {
 	return func(yield func(Parameter, error) bool) {
 		for _, p := range list {

@@ -31,7 +31,8 @@ func TestReadParameter(t *testing.T) {
 			}
 		}
 	}
-	if err := data.Read(make([]float32, 3), 4); err == nil || !strings.Contains(err.Error(), "a.weight has 1 values fewer") {
+	if err := data.Read(make([]float32, 3), 4); err == nil ||
+		!strings.Contains(err.Error(), "a.weight has 1 values fewer") {
 		t.Errorf("beyond the end: %v", err)
 	}
 	for what, due := range map[string]Parameter{
@@ -49,13 +50,15 @@ func TestReadParameter(t *testing.T) {
 
 func TestFirstNotFinite(t *testing.T) {
 	for want, values := range map[int][]float32{
-		-1: {0, -1, math.MaxFloat32, math.SmallestNonzeroFloat32}, 0: {float32(math.NaN()), 1}, 2: {1, 2, float32(math.Inf(-1))},
+		-1: {0, -1, math.MaxFloat32, math.SmallestNonzeroFloat32}, 0: {float32(math.NaN()), 1},
+		2: {1, 2, float32(math.Inf(-1))},
 	} {
 		if got := FirstNotFinite(values); got != want {
 			t.Errorf("%v: %d, want %d", values, got, want)
 		}
 	}
-	if got := (Parameter{Name: "a", Data: []float32{1, float32(math.Inf(1))}}).NotFinite(); got != "a holds +Inf, at 1" {
+	if got := (Parameter{Name: "a", Data: []float32{1,
+		float32(math.Inf(1))}}).NotFinite(); got != "a holds +Inf, at 1" {
 		t.Errorf("%q", got)
 	}
 }
@@ -83,8 +86,10 @@ func TestParametersOfAModel(t *testing.T) {
 		shapes[p.Name] = p.Shape
 	}
 	for name, want := range map[string][]int{
-		"norm_out": {2}, "codebook.weight": {5, 2}, "codebook.alpha": {5}, "blocks.0.up.weight": {3, 2}, "blocks.0.up.theta": {3},
-		"blocks.0.down.weight": {2, 3}, "blocks.0.down.alpha": {2}, "blocks.0.attn.o.weight": {2, 2}, "blocks.0.norm_ffn": {2},
+		"norm_out": {2}, "codebook.weight": {5, 2}, "codebook.alpha": {5}, "blocks.0.up.weight": {3, 2},
+		"blocks.0.up.theta":    {3},
+		"blocks.0.down.weight": {2, 3}, "blocks.0.down.alpha": {2}, "blocks.0.attn.o.weight": {2, 2},
+		"blocks.0.norm_ffn": {2},
 	} {
 		if !slices.Equal(shapes[name], want) {
 			t.Errorf("%s is %v, want %v", name, shapes[name], want)

@@ -7,14 +7,14 @@ import (
 )
 
 // Snapshot is a model as it was at one moment. Another goroutine may read it while training goes on, until the next
-// snapshot is taken or the device is closed: its parameters have a Source in place of data.
+// snapshot is taken or the device is closed. Its parameters have a Source in place of data.
 type Snapshot struct {
 	Parameters []Parameter // in the order of Config.Parameters
 	State      State
 }
 
-// Snapshot copies parameters and optimizer state within the device's memory, in order with the steps: it does not wait
-// for them. The model must have been built with Options.Snapshots, which makes the room.
+// Snapshot copies parameters and optimizer state within the device's memory, after the steps that were enqueued before,
+// for which it does not wait. The model must have been built with Options.Snapshots, which reserves the memory.
 func (m *Model) Snapshot() (Snapshot, error) {
 	s := &m.store
 	if s.kept == nil {

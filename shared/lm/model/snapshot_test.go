@@ -8,7 +8,8 @@ import (
 
 // A snapshot holds what the model was when it was taken, whatever training does meanwhile.
 func TestSnapshotStaysAsItWas(t *testing.T) {
-	for _, o := range []Options{{Batch: 2, Snapshots: true}, {Batch: 2, Snapshots: true, ScaleBits: 32}, {Batch: 2, Snapshots: true, FlipThreshold: 2}} {
+	for _, o := range []Options{{Batch: 2, Snapshots: true}, {Batch: 2, Snapshots: true, ScaleBits: 32},
+		{Batch: 2, Snapshots: true, FlipThreshold: 2}} {
 		m := build(t, small(), 2, o)
 		for round := range 2 {
 			train(t, m, 3*round, 3*round+2)
@@ -36,7 +37,8 @@ func TestSnapshotStaysAsItWas(t *testing.T) {
 
 func sameValues(s Snapshot, parameters []Parameter, state State) error {
 	if s.State.Updates != state.Updates || len(s.State.Counters) != len(state.Counters) {
-		return fmt.Errorf("%d updates and %d counters, want %d and %d", s.State.Updates, len(s.State.Counters), state.Updates, len(state.Counters))
+		return fmt.Errorf("%d updates and %d counters, want %d and %d", s.State.Updates, len(s.State.Counters),
+			state.Updates, len(state.Counters))
 	}
 	for i, c := range s.State.Counters {
 		if !slices.Equal(c.Data, state.Counters[i].Data) {

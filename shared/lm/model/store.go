@@ -11,9 +11,9 @@ import (
 	"bitnet1/kernels/number/float16"
 )
 
-// store holds all parameters in one array, and gradients and optimizer state in arrays of the same order, so that
-// clearing, clipping and updating are one operation each. The order is weights, gains, scales (alpha and theta); what
-// is read together (q, k and v) lies together.
+// store holds all parameters in one array. Gradients and optimizer state are arrays of the same order, so that
+// clearing, clipping and updating take one operation each. First come the weights, then the gains, then the scales
+// (alpha and theta). Parameters that are read together (q, k and v) are neighbours.
 type store struct {
 	list   []Parameter // as Config.Parameters
 	at     []int       // where each begins
@@ -30,12 +30,12 @@ type store struct {
 
 	param, grad, m, v kernels.Floats
 	master            kernels.Floats // of the scales; nil if they are not rounded
-	halves            bool           // scales are rounded to float16
+	float16Scales     bool           // scales are rounded to float16
 	kept              kernels.Floats // room for a Snapshot: param, m, v and master
 }
 
 func newStore(a *allocator, c Config, o Options) store {
-	s := store{list: c.Parameters(), index: map[string]int{}, halves: o.ScaleBits == 16}
+	s := store{list: c.Parameters(), index: map[string]int{}, float16Scales: o.ScaleBits == 16}
 	s.at = make([]int, len(s.list))
 	place := func(belongs func(name string) bool) {
 		for i, p := range s.list {
@@ -66,12 +66,12 @@ func newStore(a *allocator, c Config, o Options) store {
 		s.flips = newFlips(o.FlipThreshold, s.gains)
 	}
 	s.grad, s.m, s.v = a.floats(s.size), a.floats(s.size), a.floats(s.size)
-	if s.halves {
+	if s.float16Scales {
 		s.master = a.floats(s.size - s.scales)
 	}
 	if o.Snapshots {
 		n := 3 * s.size
-		if s.halves {
+		if s.float16Scales {
 			n += s.size - s.scales
 		}
 		s.kept = a.floats(n)
@@ -91,7 +91,7 @@ func (c Config) staging() int {
 	return min(largest, max(most, row))
 }
 
-// slice is the part of x that belongs to n values from the named parameter on; nil for a weight without latents.
+// slice returns the n values of x that begin with the named parameter; nil for a weight that is kept without latents.
 func (s *store) slice(x kernels.Floats, name string, n int) kernels.Floats {
 	at := s.at[s.index[name]] - s.base
 	if x == nil || at < 0 {
@@ -100,13 +100,14 @@ func (s *store) slice(x kernels.Floats, name string, n int) kernels.Floats {
 	return x.Slice(at, at+n)
 }
 
-// trains says whether updates change any of the n values from the named parameter on.
+// trains says whether updates change any of the n values that begin with the named parameter.
 func (s *store) trains(name string, n int) bool {
 	at := s.at[s.index[name]]
 	return len(s.trained(at, at+n)) > 0
 }
 
-// bindSigns shares out the signs of a linear of in columns among the weights that lie at from and after.
+// bindSigns gives each weight of a linear its rows of the linear's signs. The weights begin at index at; rows have in
+// columns.
 func (s *store) bindSigns(signs kernels.Planes, from, in int) {
 	for i, p := range s.list {
 		if row := (s.at[i] - from) / in; s.at[i] >= from && row < signs.Rows() {
@@ -118,15 +119,15 @@ func (s *store) bindSigns(signs kernels.Planes, from, in int) {
 // isScale says whether parameter i is an alpha or a theta.
 func (s *store) isScale(i int) bool { return s.at[i] >= s.scales }
 
-// inOrder returns list in the order of Config.Parameters. It wants every parameter that lies at from or later, exactly
-// once and of the right shape; the others have no data.
+// inOrder sorts list into the order of Config.Parameters. list must hold every parameter that begins at index from or
+// later, exactly once and of the right shape. Other parameters of the result have no data.
 func (s *store) inOrder(list []Parameter, from int) ([]Parameter, error) {
 	ordered := make([]Parameter, len(s.list))
 	err := s.every(Each(list), from, func(i int, p Parameter) { ordered[i] = p })
 	return ordered, err
 }
 
-// every calls f with each of the parameters, which must be those that lie at from or later, in any order.
+// every calls f with each parameter, in any order. The parameters must be those that begin at index from or later.
 func (s *store) every(parameters iter.Seq2[Parameter, error], from int, f func(i int, p Parameter)) error {
 	given := make([]bool, len(s.list))
 	for p, err := range parameters {
@@ -157,7 +158,7 @@ func (s *store) every(parameters iter.Seq2[Parameter, error], from int, f func(i
 	return nil
 }
 
-// upload writes what inOrder returned to an array that begins at from in the store's order.
+// upload writes parameters that inOrder returned to an array whose first value has the index from.
 func (m *Model) upload(dst kernels.Floats, list []Parameter, from int) {
 	for i, p := range list {
 		if p.Data != nil {
@@ -167,8 +168,8 @@ func (m *Model) upload(dst kernels.Floats, list []Parameter, from int) {
 	}
 }
 
-// Load sets every parameter. They may come in any order, and none's data is needed once the next is asked for, so no
-// second copy of a large model has to exist; after an error some are set. Scales are rounded to float16 unless
+// Load sets every parameter. Parameters may come in any order. Load reads one at a time, so that no second copy of a
+// large model has to exist; after an error some parameters are set. Scales are rounded to float16 unless
 // Options.ScaleBits is 32.
 func (m *Model) Load(parameters iter.Seq2[Parameter, error]) error {
 	err := m.store.every(parameters, 0, func(i int, p Parameter) { m.setParameter(i, p.Data) })
@@ -179,7 +180,7 @@ func (m *Model) Load(parameters iter.Seq2[Parameter, error]) error {
 	return m.dev.Sync()
 }
 
-// setParameter uploads parameter i, a scale as the float16 that it is kept at.
+// setParameter uploads parameter i. A scale is rounded to float16 where the store keeps float16.
 func (m *Model) setParameter(i int, data []float32) {
 	s := &m.store
 	if s.at[i] < s.base {
@@ -190,7 +191,7 @@ func (m *Model) setParameter(i int, data []float32) {
 	if s.flips != nil && from < s.gains {
 		data = s.flips.start(from, data)
 	}
-	if s.halves && s.isScale(i) {
+	if s.float16Scales && s.isScale(i) {
 		if s.master != nil {
 			m.dev.Upload(s.master.Slice(from-s.scales, to-s.scales), data)
 		}
@@ -217,8 +218,8 @@ func (m *Model) setSigns(i int, data []float32) {
 
 var errSigns = errors.New("the model was built with Options.Inference: of its weights it keeps the signs")
 
-// Parameters returns copies of all parameters, in the order of Config.Parameters. A model for inference has them with
-// Options.Bonsai alone.
+// Parameters returns copies of all parameters, in the order of Config.Parameters. A model for inference keeps the signs
+// of its weights alone, unless it was built with Options.Bonsai, and returns an error.
 func (m *Model) Parameters() ([]Parameter, error) {
 	if m.store.base > 0 {
 		return nil, errSigns
@@ -226,8 +227,8 @@ func (m *Model) Parameters() ([]Parameter, error) {
 	return m.download(m.store.param)
 }
 
-// Gradients returns copies of the gradients that the last Backward or Step left, before clipping. Those of frozen
-// parameters are computed only as far as others need them.
+// Gradients returns copies of the gradients of the last Backward or Step, before clipping. The gradient of a frozen
+// parameter is computed only where other gradients depend on it.
 func (m *Model) Gradients() ([]Parameter, error) {
 	if m.options.Inference {
 		return nil, errInference
@@ -239,14 +240,16 @@ func (m *Model) download(x kernels.Floats) ([]Parameter, error) {
 	return m.store.cut(x, 0, m.copied)
 }
 
-// copied gives p a copy of its values.
+// copied downloads values into p.Data.
 func (m *Model) copied(p *Parameter, values kernels.Floats) error {
 	p.Data = make([]float32, values.Len())
 	return m.dev.Download(p.Data, values)
 }
 
-// cut lists the parameters that lie at from and later, whose values x holds, as give gives these to them.
-func (s *store) cut(x kernels.Floats, from int, give func(p *Parameter, values kernels.Floats) error) ([]Parameter, error) {
+// cut divides x by parameter. x holds the values of all parameters that begin at index from or later. For each of
+// these, cut calls give with the parameter and its part of x, and returns the parameters that give has completed.
+func (s *store) cut(x kernels.Floats, from int, give func(p *Parameter, values kernels.Floats) error) ([]Parameter,
+	error) {
 	var list []Parameter
 	for i, p := range s.list {
 		at := s.at[i] - from
@@ -261,7 +264,7 @@ func (s *store) cut(x kernels.Floats, from int, give func(p *Parameter, values k
 	return list, nil
 }
 
-// State is what training needs beside the parameters to go on as if it had never stopped.
+// State is what training needs, beside the parameters, to go on as if it had never stopped.
 type State struct {
 	Updates  int         // updates done
 	ExpAvg   []Parameter // AdamW's mean of gradients, one entry per parameter
@@ -278,7 +281,8 @@ func (m *Model) State() (State, error) {
 	return m.state(m.store.m, m.store.v, m.store.master, m.copied)
 }
 
-func (m *Model) state(mean, square, master kernels.Floats, give func(p *Parameter, values kernels.Floats) error) (state State, err error) {
+func (m *Model) state(mean, square, master kernels.Floats,
+	give func(p *Parameter, values kernels.Floats) error) (state State, err error) {
 	s := &m.store
 	state.Updates = m.updates
 	if s.flips != nil {

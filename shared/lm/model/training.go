@@ -20,9 +20,9 @@ type Update struct {
 // adamEps is added to the root of the mean square, as in the reference.
 const adamEps = 1e-8
 
-// Step does one update: gradients of the mean loss over all targets, clipping, AdamW. tokens are any number of whole
-// batches, which are computed one after the other; targets are as many, -1 where there is nothing to predict. It may
-// return before the device is done; Result waits.
+// Step makes one update: gradients of the mean loss over all targets, clipping, AdamW. tokens are one or more whole
+// batches, which are computed one after the other. There are as many targets as tokens; a target is -1 where there is
+// nothing to predict. Step may return before the device is done; Result waits.
 func (m *Model) Step(tokens, targets []int32, u Update) error {
 	if err := m.Backward(tokens, targets, u.Settings); err != nil {
 		return err
@@ -46,14 +46,15 @@ func (m *Model) Step(tokens, targets []int32, u Update) error {
 	return nil
 }
 
-// Backward leaves the gradients of the mean loss over all targets, for Gradients, and changes no parameter.
+// Backward computes the gradients of the mean loss over all targets, which Gradients returns. It changes no parameter.
 func (m *Model) Backward(tokens, targets []int32, s Settings) error {
 	n := m.rows()
 	switch {
 	case m.options.Inference:
 		return errInference
 	case len(tokens) == 0 || len(tokens)%n != 0:
-		return fmt.Errorf("training step: %d tokens are no whole batches of %d × %d", len(tokens), m.options.Batch, m.options.Seq)
+		return fmt.Errorf("training step: %d tokens are no whole batches of %d × %d", len(tokens), m.options.Batch,
+			m.options.Seq)
 	case len(tokens) != len(targets):
 		return fmt.Errorf("training step: %d targets for %d tokens", len(targets), len(tokens))
 	}
@@ -118,8 +119,8 @@ func (m *Model) Result() (Result, error) {
 	return r, nil
 }
 
-// NotFinite names the first gradient of the last Step or, if all of these are finite, the first parameter now, in the
-// order of Config.Parameters, that holds NaN or an infinity; "" if none does.
+// NotFinite looks for NaN and infinities. It names the first gradient of the last Step that holds one or, if all
+// gradients are finite, the first parameter, in the order of Config.Parameters. It returns "" if there is none.
 func (m *Model) NotFinite() (string, error) {
 	if m.options.Inference {
 		return "", errInference
@@ -145,7 +146,7 @@ func (m *Model) NotFinite() (string, error) {
 	return "parameter " + found, nil
 }
 
-// enqueueTraining runs one micro-batch forward and backward, and adds to all gradients.
+// enqueueTraining computes one micro-batch forward and backward. It adds to all gradients.
 func (m *Model) enqueueTraining() {
 	m.enqueueForward()
 	if m.abandoned() {
@@ -166,13 +167,14 @@ func (m *Model) enqueueTraining() {
 
 func (m *Model) enqueueLMHeadBackward() {
 	b, c := &m.buffers, m.config
-	m.dev.CrossEntropyBackward(b.losses, b.dStream, m.dCodebook, b.readOut, m.strict(m.codebook), b.targets, m.options.GradBits)
+	m.dev.CrossEntropyBackward(b.losses, b.dStream, m.dCodebook, b.readOut, m.strict(m.codebook), b.targets,
+		m.options.GradBits)
 	m.dev.AddSum(b.totalLoss, b.losses)
 	m.dev.Zero(b.dx)
 	m.dev.NormalizeBackward(b.dx, m.dGainOut, b.dStream, b.out, m.gainOut, c.Eps, c.stream())
 }
 
-// enqueueLayerBackward turns the gradient of what leaves a layer, in dx, into that of what entered it.
+// enqueueLayerBackward replaces the gradient of a layer's output, in dx, by that of its input.
 func (m *Model) enqueueLayerBackward(l *layer) {
 	b, c, none, bits := &m.buffers, m.config, kernels.KShift{}, m.options.GradBits
 	read, hidden := kernels.Activation{Planes: l.read}, kernels.Activation{Planes: l.hidden}
@@ -185,8 +187,8 @@ func (m *Model) enqueueLayerBackward(l *layer) {
 	m.dev.NormalizeBackward(b.dx, l.dGainAttn, b.dStream, l.in, l.gainAttn, c.Eps, c.stream())
 }
 
-// enqueueUpdate clips and applies AdamW to weights, gains and scales, and refreshes the signs. What is frozen counts
-// neither in the norm nor in the update.
+// enqueueUpdate clips the gradient, applies AdamW to weights, gains and scales, and refreshes the signs. Frozen
+// parameters count neither in the norm nor in the update.
 func (m *Model) enqueueUpdate(u Update) {
 	s, norm := &m.store, m.buffers.squaredNorm
 	m.dev.Zero(norm)

@@ -24,7 +24,8 @@ type adamW struct {
 }
 
 func newAdamW(u Update, start []Parameter, frozen ...string) *adamW {
-	a := &adamW{Update: u, frozen: frozen, mean: map[string][]float64{}, square: map[string][]float64{}, weights: map[string][]float64{}}
+	a := &adamW{Update: u, frozen: frozen, mean: map[string][]float64{}, square: map[string][]float64{},
+		weights: map[string][]float64{}}
 	for _, p := range start {
 		a.weights[p.Name] = widen(p.Data)
 		a.mean[p.Name], a.square[p.Name] = make([]float64, len(p.Data)), make([]float64, len(p.Data))
@@ -82,15 +83,17 @@ func TestUpdatesAreAdamW(t *testing.T) {
 		freeze []string
 		frozen []string
 	}{
-		"plain":           {change: func(*Update) {}},
-		"decay":           {change: func(u *Update) { u.Decay = 3 }},      // decays as much as gradients do
-		"clipped":         {change: func(u *Update) { u.MaxNorm = 1e-5 }}, // where eps counts, so that the limit shows
-		"not clipped":     {change: func(u *Update) { u.MaxNorm = 1e3 }},
-		"no mean":         {change: func(u *Update) { u.Beta1 = 0 }},
-		"no mean square":  {change: func(u *Update) { u.Beta2 = 0 }},
-		"neither":         {change: func(u *Update) { u.Beta1, u.Beta2 = 0, 0 }},
-		"frozen codebook": {change: func(u *Update) { u.MaxNorm, u.Decay = 1e-5, 1 }, freeze: []string{"codebook.*"}, frozen: []string{"codebook.weight", "codebook.alpha", "codebook.theta"}},
-		"frozen gain":     {change: func(u *Update) { u.MaxNorm = 1e-5 }, freeze: []string{"norm_out", "blocks.1.down.alpha"}, frozen: []string{"norm_out", "blocks.1.down.alpha"}},
+		"plain":          {change: func(*Update) {}},
+		"decay":          {change: func(u *Update) { u.Decay = 3 }},      // decays as much as gradients do
+		"clipped":        {change: func(u *Update) { u.MaxNorm = 1e-5 }}, // where eps counts, so that the limit shows
+		"not clipped":    {change: func(u *Update) { u.MaxNorm = 1e3 }},
+		"no mean":        {change: func(u *Update) { u.Beta1 = 0 }},
+		"no mean square": {change: func(u *Update) { u.Beta2 = 0 }},
+		"neither":        {change: func(u *Update) { u.Beta1, u.Beta2 = 0, 0 }},
+		"frozen codebook": {change: func(u *Update) { u.MaxNorm, u.Decay = 1e-5, 1 }, freeze: []string{"codebook.*"},
+			frozen: []string{"codebook.weight", "codebook.alpha", "codebook.theta"}},
+		"frozen gain": {change: func(u *Update) { u.MaxNorm = 1e-5 },
+			freeze: []string{"norm_out", "blocks.1.down.alpha"}, frozen: []string{"norm_out", "blocks.1.down.alpha"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := usual
@@ -147,7 +150,8 @@ func TestGoldenUpdates(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		u := Update{Settings: g.settings(), LearningRate: g.adam.LR, Beta1: g.adam.Betas[0], Beta2: g.adam.Betas[1], Decay: 2, MaxNorm: 1e-5}
+		u := Update{Settings: g.settings(), LearningRate: g.adam.LR, Beta1: g.adam.Betas[0], Beta2: g.adam.Betas[1],
+			Decay: 2, MaxNorm: 1e-5}
 		m, err := New(g.config, cpu.New(cpu.Options{}), Options{
 			Batch: len(g.ints["tokens"]) / g.config.Seq, ScaleBits: 32, Bonsai: g.run.Mix < 1})
 		if err != nil {
@@ -196,7 +200,8 @@ func TestInitialWeightsAreIndependent(t *testing.T) {
 				for j := range n {
 					product += float64(p.Data[j+shift]) * float64(q.Data[j])
 				}
-				if c := product / (norm(widen(p.Data[shift:][:n])) * norm(widen(q.Data[:n]))); !(math.Abs(c) <= 5/math.Sqrt(float64(n))) {
+				c := product / (norm(widen(p.Data[shift:][:n])) * norm(widen(q.Data[:n])))
+				if !(math.Abs(c) <= 5/math.Sqrt(float64(n))) {
 					t.Errorf("%s and %s, shifted by %d, correlate by %.2f", p.Name, q.Name, shift, c)
 				}
 			}
