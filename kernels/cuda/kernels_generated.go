@@ -251,7 +251,7 @@ var _ [64]byte = [unsafe.Sizeof(plainProduct{})]byte{}
 
 // addInt32 is struct AddInt32 of the sources.
 //
-// Adds factor * s to int32 in memory; sums of integers do not depend on the order. For products that are split along k.
+// Adds factor * s to int32 in memory. Sums of integers do not depend on the order, so k may be split.
 type addInt32 struct {
 	out    cu.DevicePtr
 	stride int64
@@ -267,8 +267,8 @@ var _ [24]byte = [unsafe.Sizeof(addInt32{})]byte{}
 
 // affine is struct Affine of the sources.
 //
-// u = alpha_n * (row_scale_m * scale * s) - theta_n, each operation rounded, plus the residual when there is one.
-// Pointers that are null count as 1, 1, 0, 0.
+// u = alpha_n * (row_scale_m * scale * s) - theta_n, each operation rounded to float32. A null row_scale or alpha
+// counts as 1, a null theta as 0.
 type affine struct {
 	rowScale cu.DevicePtr
 	alpha    cu.DevicePtr
@@ -300,8 +300,8 @@ var _ [56]byte = [unsafe.Sizeof(product{})]byte{}
 
 // storeBFloat16 is struct StoreBFloat16 of the sources.
 //
-// row_scale_m * s in bfloat16, 16 bytes a thread; n and stride are multiples of 8. For products without terms of
-// columns, |s| < 2^22.
+// Writes row_scale_m * s in bfloat16, 16 bytes a thread. n and stride must be multiples of 8, |s| < 2^22, and
+// column_weight and bias 0.
 type storeBFloat16 struct {
 	rowScale cu.DevicePtr
 	out      cu.DevicePtr
@@ -319,9 +319,10 @@ var _ [24]byte = [unsafe.Sizeof(storeBFloat16{})]byte{}
 
 // storeBits is struct StoreBits of the sources.
 //
-// Packed bits: sign (u >= 0) and, unless clip is null, |u| <= 1, decided in integers against per-column thresholds (Go:
-// Thresholds). Five instructions an output, since this epilogue and not the matrix unit bounds the kernel at k = 1,024.
-// The thresholds count in quarters of s: the quarter is what lets one centre serve both tests exactly.
+// Writes packed bits: u >= 0 to sign and, unless clip is null, |u| <= 1 to clip, which is the mask of the
+// straight-through estimator (STE). Both are decided in integers by thresholds of the column, in quarters of s (in Go:
+// thresholds, with the derivation). A quarter lets one centre serve both tests exactly. At k = 1,024 this epilogue, not
+// the matrix unit, bounds the kernel: it takes five instructions an output.
 type storeBits struct {
 	thresholds    cu.DevicePtr // [n up to 256 multiple] centre and radius, in the order of the accumulators
 	negative      cu.DevicePtr // [n / 64] bit 1: alpha is negative, so the sign is inverted
@@ -357,8 +358,8 @@ var _ [56]byte = [unsafe.Sizeof(storeFloat32{})]byte{}
 
 // storeInt16 is struct StoreInt16 of the sources.
 //
-// s as int16, where it fits; 16 bytes a thread. The columns' popcounts must be readable, and the rows writable, up to a
-// multiple of 8.
+// Writes s as int16, 16 bytes a thread; s must fit. The columns' popcounts must be readable, and out's rows writable,
+// up to a multiple of 8 columns.
 type storeInt16 struct {
 	out    cu.DevicePtr
 	stride int64 // in elements, a multiple of 8
@@ -385,8 +386,8 @@ var _ [56]byte = [unsafe.Sizeof(denseGradient{})]byte{}
 
 // logits is struct Logits of the sources.
 //
-// Logits u = alpha * (unit * s) - theta from what the head's product left, integers or floats. Softmax wants them in
-// units of ln 2: slope * s - offset.
+// Logits u = alpha * (unit * s) - theta from the sums s of the language-model head's product, integers or floats.
+// Softmax is computed with logits in units of ln 2: slope * s - offset.
 type logits struct {
 	data   cu.DevicePtr
 	stride int64
@@ -401,8 +402,8 @@ var _ [40]byte = [unsafe.Sizeof(logits{})]byte{}
 
 // logitsGradient is struct LogitsGradient of the sources.
 //
-// The gradient of GradScale * Σ losses: (softmax - onehot) * GradScale. row_stats are, for each row, the greatest logit
-// in units of ln 2 and GradScale / Σ exp(u - greatest), or 0 where there is no target.
+// The gradient of GradScale * Σ losses: (softmax - onehot) * GradScale. row_stats has two floats a row: the largest
+// logit in units of ln 2, and GradScale / Σ exp(u - largest), which is 0 where the row has no target.
 type logitsGradient struct {
 	logits   logits
 	rowStats cu.DevicePtr

@@ -1,9 +1,11 @@
-// Attention, forward: which keys a query reads, and the signs of what it reads. No scores are written.
+// Attention, forward: the keys that a query reads, and the signs of the attention output. No scores are written to
+// memory.
 #include "attention_tile.cuh"
 
 constexpr int kTile = 128;
 
-// The sign bits of Σ_r w_r v_r from the survivors' value bits; signs has a bit for each pattern of alive <= 4 values.
+// The sign bits of Σ_r w_r v_r from the survivors' value bits, for up to 4 survivors. `signs` has a bit for each
+// pattern of their values.
 DEVICE uint32_t read_few(const uint32_t (&v)[4], uint32_t signs) {
   uint32_t level[8];
 #pragma unroll
@@ -28,12 +30,13 @@ DEVICE uint32_t read_many(const Head& h, const int* pointers, int alive, int w) 
   return out;
 }
 
-// A thread per query; a block's 128 queries pass over tiles of 128 keys, from the most recent backwards. Grid: x tiles
+// A thread per query. The 128 queries of a block pass over tiles of 128 keys, the most recent tile first. Grid: x tiles
 // of queries, y heads of all sequences.
 //
-// A key that could be among the best has few enough bits that differ: at most (highest - bar - slope * distance) /
-// step, where bar is the score to beat. This bound is kept in fixed point, 2^-16 a bit, with a margin for its rounding;
-// what passes gets an exact score in float64. A query is done once not even equal bits would do.
+// A key can be among the best only if few of its bits differ from the query's: at most (highest - last - slope *
+// distance) / step, where last is the worst score that is kept. This bound is kept in fixed point, 2^-16 of a bit, with
+// a margin for its rounding. A key within the bound gets an exact score in float64. A query is done when even a key
+// with equal bits would be too far away.
 template <int kWords, int kMax, bool kSeparate>
 DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* pointers) {
   __shared__ uint32_t keys[kTile][kWords];
@@ -86,7 +89,8 @@ DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* po
         int distance = t - from - k;
         double s = h.score(products, differ, distance);
         if (s <= last) continue;
-        // Goes behind those of at least its score, which are more recent; those behind it move back.
+        // The key goes behind keys of the same or a higher score, which are more recent. Keys of lower scores move
+        // back.
         double carry = s;
         int key = from + k;
         bool moving = false;
@@ -149,9 +153,9 @@ SURVIVORS(4_4_separate, 4, 4, true)
 SURVIVORS(8_4_separate, 8, 4, true)
 SURVIVORS(8_16_separate, 8, 16, true)
 
-// ---- One key, or all keys, of a query: a warp per query, keys among its lanes. Grid: x queries / 8, y heads ----
+// ---- Pointers and softmax: a warp per query, keys among its lanes. Grid: x queries / 8, y heads ----
 
-// The best key from `first` on of score + noise for query t, the most recent of equal ones.
+// The key from `first` on with the highest score + noise for query t. Of equal ones it is the most recent.
 template <int kWords> DEVICE int best_key(const Head& h, int first, int t) {
   uint32_t q[kWords];
   h.load(0, t, q);
@@ -179,10 +183,10 @@ void attend_pointer(const __grid_constant__ Attention a, uint32_t* out, int* pop
   if (32 * lane < a.dim) h.write(out, popcounts, t, lane, h.word(2, at, lane));
 }
 
-// The same with Gumbel noise, for heads and sequences that tiles are for: a warp has 16 queries, a block 64, which pass
-// over tiles of 64 keys. The two best scores of a query in float32 tell its best key, unless they lie closer together
-// than kClose, fifty times what float32 can be wrong by; then all its keys are looked at again in float64. Grid: x
-// queries / 64, the last ones first, y heads.
+// Pointers with Gumbel noise, for heads of 64 channels and sequences of a multiple of 4. A warp has 16 queries, a block
+// 64; they pass over tiles of 64 keys. The two best scores of a query, in float32, tell its best key if they differ by
+// more than kClose, fifty times the error of float32. Otherwise the query's keys are scored again in float64. Grid: x
+// queries / 64, the last queries first, y heads.
 template <bool kSeparate>
 DEVICE void attend_pointer_tiles(const Attention& a, uint32_t* out, int* popcounts, int* pointers) {
   constexpr float kClose = 1e-3f;
@@ -195,11 +199,7 @@ DEVICE void attend_pointer_tiles(const Attention& a, uint32_t* out, int* popcoun
   TileNoise noise(a);
 #pragma unroll
   for (int r = 0; r < 2; r++) {
-    int t = row0 + lane / 4 + 8 * r;
-    uint32_t bits[2];
-    h.load(0, min(t, a.seq - 1), bits);
-    q.place(h, r, t);
-    q.bits[r] = lane_word(bits);
+    q.load(h, r, row0 + lane / 4 + 8 * r);
     best[r] = second[r] = kNever;
   }
   TileStarts<kSeparate> starts(h, row0);
@@ -244,8 +244,8 @@ DEVICE void attend_pointer_tiles(const Attention& a, uint32_t* out, int* popcoun
   }
 }
 
-// Softmax over all keys from `first` on of query t: the signs of what it reads; the first key of the highest score is
-// returned.
+// Softmax over all keys from `first` on: writes the signs of query t's attention output to bits, and returns the first
+// key of the highest score.
 template <int kWords> DEVICE int read_all(const Head& h, int first, int t, uint32_t (&bits)[kWords]) {
   int lane = threadIdx.x % 32;
   uint32_t q[kWords];
@@ -291,10 +291,10 @@ void attend_softmax(const __grid_constant__ Attention a, uint32_t* out, int* pop
     if (32 * w < a.dim) h.write(out, popcounts, t, w, bits[w]);
 }
 
-// The same in tiles, as attend_pointer_64. No score is above 8 and the query's own is not below -8, so that no maximum
-// is needed. Weights are two bfloat16; a query that reads something of less than kSmall of its weights' sum is read
-// again in float64, and so is one whose best keys lie close together, unless float32 is exact: it is where slopes are
-// powers of two.
+// Softmax in tiles, as attend_pointer_tiles has them. It needs no maximum: no score is above 8, and the query's own is
+// not below -8. Weights are split into two bfloat16. A query is computed again in float64 where an output is less than
+// kSmall of the weights' sum, and where its best keys lie closer than kClose, unless scores in float32 are exact, which
+// they are where slopes are powers of two.
 template <bool kSeparate>
 DEVICE void attend_softmax_tiles(const Attention& a, uint32_t* out, int* popcounts, int* pointers) {
   constexpr float kClose = 1e-3f, kSmall = 1e-4f;
@@ -309,11 +309,7 @@ DEVICE void attend_softmax_tiles(const Attention& a, uint32_t* out, int* popcoun
   TileNoise noise(a);
 #pragma unroll
   for (int r = 0; r < 2; r++) {
-    int t = row0 + lane / 4 + 8 * r;
-    uint32_t bits[2];
-    h.load(0, min(t, a.seq - 1), bits);
-    q.place(h, r, t);
-    q.bits[r] = lane_word(bits);
+    q.load(h, r, row0 + lane / 4 + 8 * r);
     best[r] = second[r] = kNever;
   }
   TileStarts<kSeparate> starts(h, row0);

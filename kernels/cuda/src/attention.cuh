@@ -1,4 +1,4 @@
-// What all attention kernels share: where heads lie in packed rows, and scores.
+// What the attention kernels share: where heads lie in packed rows, and scores.
 #pragma once
 #include "philox.cuh"
 
@@ -51,7 +51,7 @@ struct Head {
 #pragma unroll
     for (int w = 0; w < kWords; w++) to[w] = word(part, t, w);
   }
-  // Exactly as every device computes it: one rounding of the product, one of the difference.
+  // Every device computes the score so: the product is rounded once, and the difference once.
   __device__ __forceinline__ double score(const double* products, int differ, int distance) const {
     return products[differ] - slope * (double)distance;
   }
@@ -76,7 +76,8 @@ struct Head {
   // The first key that query t may read: that of its document.
   __device__ __forceinline__ int first(int t) const { return a.starts ? a.starts[row0 + t] : 0; }
 
-  // Writes word w of what query t reads. Heads that are no whole words share them: their memory must be zero before.
+  // Writes word w of query t's attention output. Heads whose bits are not whole words share words: out must be zero
+  // before.
   __device__ __forceinline__ void write(uint32_t* out, int* popcounts, int t, int w, uint32_t bits) const {
     long row = row0 + t;
     int at = head * a.dim + 32 * w;

@@ -1,8 +1,8 @@
-// Attention, backward. dqkv is rows x 3 * heads * dim, dout is rows x heads * dim, both of T: float or BFloat.
+// Attention, backward. dqkv is rows x 3 * heads * dim, dout is rows x heads * dim, both of type T: float or BFloat.
 //
-// With survivors a query touches few keys: one kernel computes the gradients of scores and queries; then every key's
-// list of the queries that chose it is made, in order, and a last kernel walks along the lists. Nothing is added to by
-// two writers.
+// With survivors a query reads few keys. One kernel computes the gradients of scores and of queries. The next one lists
+// for every key the queries that read it, in order. The last one sums along these lists. No memory is added to by two
+// threads.
 #include "attention_tile.cuh"
 
 DEVICE float signed_by(uint32_t word, int bit, float x) { return as_float(as_int(x) ^ (int)(~(word >> bit) << 31)); }
@@ -24,9 +24,10 @@ DEVICE float four_sums(const float (&v)[4], int lane) {
   return x + shuffle_xor(x, 1);
 }
 
-// The gradients of a query's scores add up to zero, and so must they as float32: where its keys are equal, nothing but
-// that sum is left of dq. So the last living survivor's is minus the sum of the others, in the order in which dq adds
-// them up. slope is this lane's, kLanes lanes are each survivor's, and the first survivor's begin at lane `first`.
+// The gradients of a query's scores sum to zero, and they must do so in float32: where all keys of a query are equal,
+// dq is nothing but that sum. So the gradient of the last survivor is minus the sum of the others, in the order in
+// which dq adds them. kLanes lanes belong to each survivor; the first survivor's begin at lane `first`. slope is the
+// gradient of this lane's survivor.
 template <int kLanes, int kMax> DEVICE float balanced(float slope, int mine, int alive, int first) {
   float others = 0;
 #pragma unroll
@@ -37,8 +38,8 @@ template <int kLanes, int kMax> DEVICE float balanced(float slope, int mine, int
   return mine == alive - 1 ? -others : slope;
 }
 
-// A warp per query: ds [query][survivor], the gradient of q·k, and dq. With up to 4 survivors eight lanes are each
-// one's, with more one lane.
+// A warp per query: ds [query][survivor], the gradient of q·k, and dq. Each survivor has eight lanes where there are up
+// to 4, else one lane.
 template <int kWords, int kMax, class T>
 DEVICE void survivor_scores(const Attention& a, const T* dout, const int* pointers, float* ds, T* dqkv) {
   Head h(a, blockIdx.y);
@@ -97,8 +98,9 @@ DEVICE void survivor_scores(const Attention& a, const T* dout, const int* pointe
 
 DEVICE uint32_t lanes_with(int value) { return __nvvm_match_any_sync_i32(0xffffffff, value); }
 
-// A block of one warp per head: entries [seq * survivors] lists the positions in pointers, ordered by key and then by
-// position; key u's begin at offsets[u] of seq + 1. counts is seq ints of working memory, shared if it fits.
+// A block of one warp per head. entries [seq * survivors] gets the positions in pointers, ordered by key and then by
+// position. The entries of key u are offsets[u] ... offsets[u + 1] - 1. counts is working memory of seq ints, in shared
+// memory if it fits.
 KERNEL(attention shared, 32)
 void survivor_lists(const int* pointers, int seq, int survivors, int* offsets, int* entries, int* global_counts) {
   extern __shared__ int shared_counts[];
@@ -148,7 +150,7 @@ void survivor_lists(const int* pointers, int seq, int survivors, int* offsets, i
   }
 }
 
-// A warp per key: dk = Σ ds q and dv = Σ w_r do over the queries that chose it, in their order.
+// A warp per key: dk = Σ ds q and dv = Σ w_r do over the queries that read it, in their order.
 template <int kWords, class T> DEVICE void survivor_gather(
     const Attention& a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {
   Head h(a, blockIdx.y);
@@ -186,11 +188,14 @@ template <int kWords, class T> DEVICE void survivor_gather(
     if (32 * w + lane < a.dim) write(to_k + 32 * w + lane, dk[w]), write(to_v + 32 * w + lane, dv[w]);
 }
 
-// ---- The same for heads of 64 channels and 4 survivors, which is what presets have: eight lanes a query, or a key,
-// each with eight channels, so that all there is of a row is one load. dout and dqkv are aligned to 16 bytes.
-// Neighbouring blocks have different heads of the same tokens: together they read and write whole rows ----
+// ---- Heads of 64 channels and 4 survivors, as in all presets ----
+//
+// Eight lanes take a query or a key, each lane eight channels, so that a row's part is one load. dout and dqkv must be
+// aligned to 16 bytes. Neighbouring blocks have different heads of the same tokens: together they read and write whole
+// rows.
 
-// sum += x where bit j of a byte is set. Of Σ ±x this is what costs least: Σ ±x = 2 Σ_{bits set} x - Σ x.
+// sum += x where bit j of a byte is set. Σ ±x is computed as 2 Σ_{bits set} x - Σ x, which takes the fewest
+// instructions.
 template <int j> DEVICE void add_where(uint32_t byte, float x, float& sum) {
   asm("{ .reg .pred p; .reg .b32 t; and.b32 t, %1, %2; setp.ne.b32 p, t, 0; @p add.f32 %0, %0, %3; }"
       : "+f"(sum)
@@ -270,8 +275,8 @@ DEVICE void survivor_scores_64(const Attention& a, const T* dout, const int* poi
   if (inside) store_eight(gradient_row(dqkv, h, 0, t) + 8 * lane, dq);
 }
 
-// Grid: x heads, y keys / 32, z sequences. The eight lanes of a key get an entry each and tell each other; the four
-// keys of a warp go on until the longest list is done.
+// Grid: x heads, y keys / 32, z sequences. Each of a key's eight lanes loads an entry and shuffles it to the others.
+// The four keys of a warp continue until the longest list is done.
 template <bool kSeparate, class T> DEVICE void survivor_gather_64(
     const Attention& a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {
   constexpr int kAhead = 4;      // entries whose loads are in flight together
@@ -366,8 +371,9 @@ SURVIVOR_KERNELS_64(separate_bfloat16, BFloat, true)
 SURVIVOR_KERNELS(float32, float)
 SURVIVOR_KERNELS(bfloat16, BFloat)
 
-// ---- All keys: softmax, and the pointer's straight-through gradient as softmax((score + noise) / tau). All sums are
-// float64, so that what cancels is zero ----
+// ---- All keys: softmax, and the pointer's straight-through gradient as softmax((score + noise) / tau) ----
+//
+// All sums are float64, so that terms that cancel leave zero.
 
 struct RowStats {
   double top, sum, mean;

@@ -1,30 +1,30 @@
-// The backward pass of attention over all keys, softmax or a pointer's straight-through gradient, for heads and
-// sequences that tiles are for and gradients in bfloat16. Nothing of seq x seq is in memory: probabilities are computed
-// again wherever they are wanted, and every sum has one warp that adds it up in order.
+// The backward pass of attention over all keys: softmax, and the straight-through gradient of a pointer. For heads of
+// 64 channels, sequences of a multiple of 4 and gradients in bfloat16. No seq x seq matrix is kept: probabilities are
+// computed again where they are needed. Every sum is taken by one warp in a fixed order.
 //
-// With w = exp((score - top) / tau), the gradient do of what a query reads, and d_u = do·v_u:
+// Let w = exp((score - top) / tau), do the gradient of a query's attention output, and d_u = do·v_u:
 //
 //	p_u = w_u / Σ w    ds_u = p_u (d_u - Σ p d) / (tau sqrt(dim))    dq = Σ_u ds_u k_u    dk_u = Σ_t ds_tu q_t
 //	dv_u = Σ_t p_tu do_t, or of a pointer Σ do_t over the queries that point at u
 //
-// These sums are matrix products with ±1, or with do, which are bfloat16 already. The other factors are split into two
-// bfloat16, 16 bits of them together.
+// These sums are matrix products with ±1, or with do, which is bfloat16 already. The other factors are split into two
+// bfloat16, which keep 16 significant bits.
 #include "attention_tile.cuh"
 
-// An 8 x 8 matrix of 16-bit values transposed: lane 4 g + t has row g, columns 2 t and 2 t + 1.
+// Transposes an 8 x 8 matrix of 16-bit values. Lane 4 g + t has row g, columns 2 t and 2 t + 1.
 DEVICE uint32_t transpose(uint32_t x) {
   uint32_t y;
   asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
   return y;
 }
-// Of a Split: that of the transpose.
+// Transposes one part of a Split.
 DEVICE void transpose(uint32_t (&x)[4]) {
   uint32_t y = transpose(x[1]);
   x[0] = transpose(x[0]), x[1] = transpose(x[2]), x[2] = y, x[3] = transpose(x[3]);
 }
 
-// Sums over channels take them in pairs that are 16 apart: unit i < 8 of lane t of four has channels c and c + 16, c =
-// channel(t, i).
+// Sums over channels take pairs of channels that are 16 apart. Pair i < 8 of lane t of four is channels c and c + 16
+// with c = channel(t, i).
 DEVICE int channel(int t, int i) { return 32 * (i / 4) + 8 * (i / 2 % 2) + 2 * t + i % 2; }
 
 // What a query needs beside its scores: w = exp2(score * slope + shift), ds = w * (d - mean) * factor, p = w * inverse.
@@ -32,7 +32,8 @@ struct alignas(16) QueryStats {
   float shift, factor, mean, inverse;
 };
 
-// Puts the values of 16 keys: columns, of which lane 4 g + t has g of the tile's two matrices, and their channels.
+// Writes the value bits of 16 keys as columns. Lane 4 g + t has column g of the tile's two matrices and the channels of
+// its pairs.
 DEVICE void put_columns(Signs& s, const uint32_t (*bits)[2]) {
   int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
@@ -43,7 +44,8 @@ DEVICE void put_columns(Signs& s, const uint32_t (*bits)[2]) {
   }
 }
 
-// d[r][i] = do·v of query g + 8 r and key 4 t + i. grads are the units of rows g and g + 8; values were put as columns.
+// d[r][i] = do·v of query g + 8 r and key 4 t + i. grads are the channel pairs of rows g and g + 8; values were written
+// by put_columns.
 DEVICE void tile_products(const uint32_t (&grads)[2][8], const Signs& values, float (&d)[2][4]) {
 #pragma unroll
   for (int n = 0; n < 2; n++) {
@@ -74,10 +76,10 @@ DEVICE const BFloat* read_row(const BFloat* dout, const Head& h, int t) {
   return dout + ((h.row0 + t) * h.a.heads + h.head) * 64;
 }
 
-// dq and the statistics of queries: a warp has 16, a block 64, which pass over tiles of 64 keys. As the mean is known
-// only at the end, there are two sums over keys: with e_u = d_u - d_best and its mean m, dq is factor * (Σ w e k - m Σ
-// w k). So nearly all that is large in a query with one strong key is left out exactly. Grid: x queries / 64, the last
-// ones first, y heads.
+// Computes dq and the statistics of queries. A warp has 16 queries, a block 64; they pass over tiles of 64 keys. The
+// mean m of e_u = d_u - d_best is known only at the end, so two sums over keys are kept: dq = factor * (Σ w e k - m Σ w
+// k). In a query with one strong key nearly everything large cancels exactly. Grid: x queries / 64, the last queries
+// first, y heads.
 template <bool kPointer, bool kSeparate> DEVICE void dense_queries(
     const Attention& a, const BFloat* dout, const int* pointers, QueryStats* stats, BFloat* dqkv) {
   __shared__ alignas(16) uint32_t keys[64][2], values[64][2];
@@ -169,7 +171,7 @@ template <bool kPointer, bool kSeparate> DEVICE void dense_queries(
   }
 }
 
-// Of 64 queries what a block of keys needs.
+// What a block of keys needs of 64 queries.
 struct QueryTile {
   alignas(16) uint32_t bits[64][2];
   QueryStats stats[64];
@@ -212,8 +214,8 @@ struct QueryTile {
   }
 };
 
-// dk and dv: a warp has 16 keys, a block 64, which pass over tiles of 64 queries, in their order. Grid: x keys / 64, y
-// heads.
+// Computes dk and dv. A warp has 16 keys, a block 64; they pass over tiles of 64 queries in the queries' order. Grid: x
+// keys / 64, y heads.
 template <bool kPointer, bool kSeparate> DEVICE void dense_keys(
     const Attention& a, const BFloat* dout, const int* pointers, const QueryStats* stats, BFloat* dqkv) {
   __shared__ alignas(16) uint32_t keys[64][2], values[64][2];

@@ -1,6 +1,6 @@
-// Scores of 16 queries and 16 keys at a time, for heads of 64 channels and sequences of whole fours: what passes over
-// all pairs is made of. A warp computes such a tile with the matrix units. Lane 4 g + t has the queries g and g + 8,
-// and the keys 4 t ... 4 t + 3: those that one block of random numbers is for.
+// Scores of 16 queries and 16 keys at a time, for kernels that pass over all pairs of queries and keys. Heads have 64
+// channels, sequences a multiple of 4 tokens. A warp computes such a tile with the matrix units. Lane 4 g + t has
+// queries g and g + 8, and keys 4 t ... 4 t + 3, which share one block of random numbers.
 #pragma once
 #include "attention.cuh"
 
@@ -17,7 +17,8 @@ DEVICE void mma_bits(int (&d)[4], const uint32_t (&a)[2], uint32_t b) {
       : "r"(a[0]), "r"(a[1]), "r"(b));
 }
 
-// The Gumbel distribution's value for a word, to 1e-5. Near 1 the first logarithm is that of 1 - c, in units of ln 2.
+// A random word's value of the Gumbel distribution, to 1e-5. Where the word's fraction is near 1, the inner logarithm
+// is computed as that of 1 - c, in units of ln 2.
 DEVICE float gumbel_fast(uint32_t word) {
   float w = __builtin_fmaf((float)word, 0x1p-32f, 0x1p-33f), c = __builtin_fmaf((float)~word, 0x1p-32f, 0x1p-33f);
   float near = __builtin_fmaf(c, kLog2E / 5, kLog2E / 4);
@@ -28,14 +29,14 @@ DEVICE float gumbel_fast(uint32_t word) {
   return __builtin_fmaf(log2_fast(e), -0.6931471805599453f, 0.36651292058166435f);  // -ln(e ln 2)
 }
 
-// A lane's word of a head's 64 bits: of four lanes two have the bits and two their complement, so that the popcount of
-// an "and" over all four is the number of channels that agree.
+// A lane's word of a head's 64 bits. Of four lanes two have the bits and two their complement: the popcount of an "and"
+// over all four lanes is the number of channels that agree.
 DEVICE uint32_t lane_word(const uint32_t* bits) {
   int t = threadIdx.x % 4;
   return bits[t % 2] ^ (t < 2 ? 0u : ~0u);
 }
 
-// What a lane has of its two queries.
+// A lane's two queries.
 struct TileQueries {
   uint32_t bits[2];
   float at[2];        // positions; negative beyond the sequence, where no key counts
@@ -44,6 +45,13 @@ struct TileQueries {
   DEVICE_MEMBER void place(const Head& h, int row, int t) {
     at[row] = t < h.a.seq ? (float)t : -1.0f;
     noise[row] = (uint64_t)h.query(t) * (uint32_t)(h.a.seq / 4);
+  }
+  // Takes query t, and reads its bits.
+  DEVICE_MEMBER void load(const Head& h, int row, int t) {
+    uint32_t all[2];
+    h.load(0, min(t, h.a.seq - 1), all);
+    place(h, row, t);
+    bits[row] = lane_word(all);
   }
 };
 
@@ -56,7 +64,7 @@ struct TileNoise {
         step(a.scalars->step[0]) {}
 };
 
-// score[r][i] is that of query g + 8 r and key from + 4 t + i; keys are the bits of key `from` and those that follow.
+// score[r][i] becomes the score of query g + 8 r and key from + 4 t + i. keys points at the bits of key `from`.
 template <bool kNoise> DEVICE void tile_scores(const TileQueries& q, const TileNoise& noise, float slope,
     const uint32_t (*keys)[2], int from, float (&score)[2][4]) {
   int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -81,8 +89,8 @@ template <bool kNoise> DEVICE void tile_scores(const TileQueries& q, const TileN
   }
 }
 
-// The first keys that the first and the last of 16 queries from t on may read. Kernels are made twice: where sequences
-// are one document each, nothing of this is left of them.
+// The first keys that the first and the last of 16 queries from t on may read. For sequences of one document the
+// compiler removes all of it: kernels are compiled for both cases.
 template <bool kSeparate> struct TileStarts {
   int earliest, latest;
   __device__ __forceinline__ TileStarts(const Head& h, int t)
@@ -90,8 +98,8 @@ template <bool kSeparate> struct TileStarts {
         latest(kSeparate ? h.first(min(t + 15, h.a.seq - 1)) : 0) {}
 };
 
-// Hides, among the scores of the queries from t on and the keys from `from` on, those of keys before the queries'
-// documents. Few tiles have any: what a query needs is not kept for them.
+// Sets scores to kNever where the key lies before the query's document. The scores are of queries from t on and keys
+// from `from` on. Few tiles have such keys, so the first key of each query is read again for them.
 template <bool kSeparate>
 DEVICE void hide(const Head& h, const TileStarts<kSeparate>& starts, int t, int from, float (&score)[2][4]) {
   if (!kSeparate || from >= starts.latest) return;
@@ -107,8 +115,8 @@ DEVICE void hide(const Head& h, const TileStarts<kSeparate>& starts, int t, int 
 
 // ---- Products of tiles with ±1 ----
 
-// d (16 x 8) += a (16 x 16) b (16 x 8). Lane 4 g + t has of a rows g and g + 8, columns 2 t, 2 t + 1 and, in the second
-// half, 8 more; of b these as rows, column g; of d rows g and g + 8, columns 2 t and 2 t + 1.
+// d (16 x 8) += a (16 x 16) b (16 x 8). Lane 4 g + t has rows g and g + 8 of a, columns 2 t, 2 t + 1, 2 t + 8 and 2 t +
+// 9; column g of b with these as rows; and rows g and g + 8 of d, columns 2 t and 2 t + 1.
 DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
@@ -121,7 +129,7 @@ DEVICE uint32_t pack_u16(uint32_t x, uint32_t y, int upper) { return __nvvm_prmt
 // Bits j and 16 + j of a word as two bfloat16 of ±1.
 DEVICE uint32_t signs_of(uint32_t word, int j) { return (word << (15 - j) & 0x80008000u) ^ 0xbf80bf80u; }
 
-// A tile, or its transpose, as the left side of a product: in bfloat16, and what that leaves.
+// A tile, or its transpose, as the left side of a product: bfloat16, and the remainders in bfloat16.
 struct Split {
   uint32_t high[4], low[4];
 };
@@ -136,15 +144,16 @@ DEVICE Split split(const float (&x)[2][4]) {
   return s;
 }
 
-// The right side of a tile's product with ±1 for all lanes, in shared memory: all warps of a block use it, and one
-// makes it of bits.
+// ±1 as the right side of a tile's product, in shared memory, in the order in which lanes read it. One warp writes it;
+// all warps of a block read it.
 struct Signs {
   Int4 words[4][32];  // two products' b0, b1 each
 
   DEVICE_MEMBER void put(int j, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
     words[j][threadIdx.x % 32] = {(int)a, (int)b, (int)c, (int)d};
   }
-  // Of 16 rows of 64 channels: rows 2 t and 2 t + 1, and those of the second half. Products are of 8 channels.
+  // Writes ±1 from the bits of 16 rows of 64 channels. first holds rows 2 t and 2 t + 1, second rows 2 t + 8 and 2 t +
+  // 9. Products are of 8 channels.
   DEVICE_MEMBER void put_rows(Int4 first, Int4 second) {
     int g = threadIdx.x % 32 / 4;
 #pragma unroll
@@ -156,7 +165,7 @@ struct Signs {
   }
 };
 
-// sums[j][c / 8] += x[j] s, where s was put as rows.
+// sums[j][c / 8] += x[j] s, where s was written by put_rows.
 template <int kCount> DEVICE void add_signs(float (&sums)[kCount][8][4], const Split (&x)[kCount], const Signs& s) {
 #pragma unroll
   for (int c = 0; c < 4; c++) {

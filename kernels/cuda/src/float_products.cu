@@ -1,7 +1,9 @@
-// Matrix products of floats, for gradients that are not rounded, unquantized streams and blended weights. They are
-// there for completeness and for comparison, and plain: binary products are what training runs on. Products of two
-// float32 are exact in float64, where they are summed in ascending order, so that what cancels is zero: the sign of an
-// output, or the step of an optimizer that divides by a gradient's size, would hang on what is left of it otherwise.
+// Matrix products of floats: for gradients that are not rounded, streams that are not quantized and blended weights.
+// They are plain code, for completeness and comparison; training runs on binary products.
+//
+// Products of two float32 are exact in float64. They are summed in float64 in ascending order, so that terms that
+// cancel leave zero. Otherwise a rounding error could decide the sign of an output, or the step of an optimizer that
+// divides by a gradient's size.
 
 struct Operand {
   const float* data;

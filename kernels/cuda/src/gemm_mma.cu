@@ -1,6 +1,6 @@
-// Binary matrix product in its simplest form on the matrix units of compute capability 8.0 and later: a warp computes
-// 16 x 32 of C and reads its operands straight from global memory. It is the version to read first, the one that other
-// cards than Hopper run, and the one that the fast kernel is compared with.
+// Binary matrix product in its simplest form on the matrix units of compute capability 8.0 and later. A warp computes
+// 16 x 32 of C and reads its operands from global memory. Read this version first. All devices but Hopper run it, and
+// tests compare the fast kernel with it.
 #include <stdint.h>
 
 constexpr int kTiles = 4;  // of 8 columns per warp

@@ -1,28 +1,28 @@
-// Binary matrix product C = A Bᵀ on Hopper's warpgroup matrix units.
+// Binary matrix product C = A Bᵀ on Hopper's warpgroup matrix units (wgmma).
 //
-// A is [m, k] in one or more bit planes, B is [n, k] in one; both are packed rows, 128 bytes (1,024 bits) of a row at a
-// time. The matrix unit counts c = popcount(A & B); several planes are joined by Horner's rule, C = Σ_p 2^p c_p,
-// doubling the accumulators between planes. Every dot product the model needs is then an integer linear form of C and
-// the rows' weighted popcounts P (Go's `product` says which):
+// A is [m, k] in one or more bit planes, B is [n, k] in one plane. Rows are packed bits; a pipeline stage holds 128
+// bytes (1,024 bits) of each row. The matrix unit counts c_p = popcount(A_p & B). Several planes are joined by Horner's
+// rule, C = Σ_p 2^p c_p: the accumulators are doubled between planes. Every dot product s that the model needs is an
+// integer linear form of C and of the rows' weighted popcounts P. The form's factors are in Product (in Go:
+// linearForm):
 //
 //     s = product * C + row_weight * P_m + column_weight * P_n + bias
 //
-// Matrices of signed bytes, whose rows are cut into 128 bytes of k alike, go through the same pipeline to the unit for
-// bytes: where both sides have several planes it is faster than all pairs of planes.
+// Matrices of signed bytes go through the same pipeline, 128 bytes of a row a stage, to the matrix unit for bytes.
+// Where both sides have several planes, this is faster than the products of all pairs of planes.
 //
-// Shape of the work: a block owns a 128 x 256 tile and consists of one producer warpgroup, whose first thread feeds two
-// rings of shared-memory stages, of A and of B, through the copy engine, and two consumer warpgroups with 64 x 256 of
-// accumulators each. Two blocks of a cluster work on two tiles that differ in their rows, so each loads half of B and
-// multicasts it to both: filling shared memory from L2 is what limits such a kernel. Where k is one stage, all planes
-// of A meet the same stage of B, which stays. Blocks are persistent and walk over the tiles.
+// A block computes tiles of 128 x 256. It has one producer warpgroup and two consumer warpgroups. The producer's first
+// thread copies stages of A and of B to two rings in shared memory with bulk tensor copies. Each consumer accumulates
+// 64 x 256 in registers. The two blocks of a cluster work on tiles of the same columns: each block loads half of B's
+// stage and multicasts it to both, because filling shared memory from L2 is what limits such a kernel. Where k is a
+// single stage, B's stage is loaded once and stays for all planes of A. Blocks are persistent and walk over the tiles.
 //
-// Epilogues wait for nothing: what they want of the rows is loaded before the products, what they want of the columns
-// comes through a third ring.
+// An epilogue waits for no memory. What it needs of the rows is loaded into registers before the products. What it
+// needs of the columns (popcounts, thresholds) comes through a third ring.
 //
-// Columns of a tile are permuted on the way in. The matrix unit hands each thread columns 8j + 2t + {0, 1}; the tensor
-// map of B (Go: columnMap) lays the rows of B out in shared memory such that these are kRun neighbouring columns of C.
-// Epilogues then store 8 or 16 bytes a thread, or 64 packed bits, with no exchange between lanes and no staging in
-// shared memory.
+// The columns of a tile are permuted in shared memory. The matrix unit gives each thread columns 8 j + 2 t + {0, 1} of
+// its operand. B's tensor map (in Go: columnMap) orders B's rows so that these are kRun neighbouring columns of C. An
+// epilogue then stores 8 or 16 bytes a thread, or 64 packed bits, without exchanging data between lanes.
 #include "hopper.cuh"
 
 constexpr int kTileRows = 128, kTileColumns = 256, kStageBytesOfRow = 128, kStagesA = 5, kStagesB = 4,
@@ -86,13 +86,14 @@ template <int kStages, int kBytes> struct Ring {
   __device__ __forceinline__ uint32_t at(const Stage<kStages>& s) const { return data + s.index * kBytes; }
   __device__ __forceinline__ uint32_t full_at(const Stage<kStages>& s) const { return full + 8 * s.index; }
   __device__ __forceinline__ uint32_t empty_at(int index) const { return empty + 8 * index; }
-  // Waits until a stage is free and says how many bytes are on their way to it; returns the barrier that they complete.
+  // Waits until a stage is free, and announces how many bytes will be copied to it. Returns the barrier that these
+  // bytes complete.
   __device__ __forceinline__ uint32_t fill(const Stage<kStages>& s, int bytes = kBytes) const {
     barrier_wait(empty_at(s.index), s.parity ^ 1);
     barrier_arrive_expect(full_at(s), bytes);
     return full_at(s);
   }
-  // Readies the barriers; that of an empty stage waits for this many readers.
+  // Initializes the barriers. A stage is empty when that many readers have arrived.
   __device__ __forceinline__ void init(int readers) const {
     for (int i = 0; i < kStages; i++) {
       barrier_init(full + 8 * i, 1);
@@ -115,7 +116,7 @@ struct Stages {
 
 // ---- Producer ----
 
-// Half of B's tile: box (128 bytes, 2, 4, ...) of the permuted map.
+// Copies half of B's stage. The box of the permuted tensor map is (128 bytes, 2, 4, ...).
 template <int kRun>
 DEVICE void load_half_b(const TensorMap* map, uint32_t target, uint32_t barrier, int k, int column, int half) {
   int run = kRun == 64 ? 16 * half : 0;
@@ -160,7 +161,7 @@ template <class Epilogue> DEVICE void produce(
 
 // ---- Consumers ----
 
-// What the matrix unit multiplies: 32 bytes of a row, a quarter of a stage, at a time.
+// A unit multiplies 32 bytes of each row, a quarter of a stage, at a time.
 struct Binary {
   static DEVICE_MEMBER void multiply(int (&acc)[128], uint64_t a, uint64_t b, int accumulate) {
     wgmma_and_popc(acc, a, b, accumulate);
@@ -172,7 +173,7 @@ struct Bytes {
   }
 };
 
-// One thread per warpgroup gives a stage back, to every block whose copies land in it.
+// One thread of a warpgroup returns a stage to every block that copies into it.
 DEVICE void release_a(const Rings& rings, int index) {
   if (threadIdx.x % 128 == 0) barrier_arrive_at(rings.a.empty_at(index), cluster_rank());
 }
@@ -183,8 +184,8 @@ DEVICE void release_b(const Rings& rings, int index) {
   }
 }
 
-// Where no turns are taken the first warpgroup gets a head start of two stages. It stays ahead, so that its epilogues
-// run under the other's products, and the other's under its own.
+// Where the warpgroups take no turns, the first one starts two stages ahead of the second and stays ahead. So the
+// epilogue of each runs while the other multiplies.
 struct HeadStart {
   int left;
   __device__ __forceinline__ HeadStart(bool given, int group) : left(0) {
@@ -201,7 +202,7 @@ struct HeadStart {
   }
 };
 
-// C over all planes, from the top one down; on return all products have arrived in the registers.
+// C over all planes, from the top plane down. When it returns, all products are in the registers.
 template <class Unit> DEVICE void multiply(int (&acc)[128], const Product& p, const Tiles& tiles, const Rings& rings,
     Stages& stages, int row_half, HeadStart& start) {
   int blocks = tiles.last_block - tiles.first_block;
@@ -241,9 +242,9 @@ template <class Unit> DEVICE void multiply(int (&acc)[128], const Product& p, co
   if (tiles.b_stays) stages.b.advance();
 }
 
-// The warpgroups take turns at the matrix unit, so that one's epilogue runs under the other's products. A turn lasts a
-// whole tile, which pays only while the ring holds the stages of two: those of the tile at work go back with the second
-// turn.
+// The warpgroups take turns at the matrix unit, so that the epilogue of one runs while the other multiplies. A turn
+// lasts a whole tile. This pays only while the ring holds the stages of two tiles, for the stages of a tile are
+// returned during the next turn.
 struct Turns {
   bool taken;
   int group;
@@ -318,12 +319,21 @@ DEVICE void gemm(const TensorMap* map_a, const TensorMap* map_b, const Product& 
   cluster_sync();  // a block must not leave while its neighbour still signals or fills its shared memory
 }
 
-// ---- Epilogues: store(acc, p, row, column, t, rows, ...) gets rows row and row + 8, and this thread's quarter t of
-// every group, and what rows() has loaded before. The last argument is what columns() has of the tile's columns,
-// kColumnBytes each, or, of those that want none, whether this is the first of the splits, which adds the terms of
-// popcounts ----
+// ---- Epilogues ----
+//
+// An epilogue turns a thread's accumulators into its part of the output. Its members:
+//
+//   kRun            neighbouring columns of C that a thread has: see columnMap in Go
+//   kColumnBytes    bytes that it needs of each column; 0: none
+//   rows(...)       loads what it needs of rows `row` and `row + 8`, before the products
+//   columns(p)      where what it needs of the columns lies in global memory; only where kColumnBytes > 0
+//   columns_of_tile(left)  of how many columns the producer copies it
+//   store(acc, p, row, column, t, rows, last)   writes quarter t of every group of 4 kRun columns of both rows
+//
+// The last argument of store is the address of the columns' data in shared memory where kColumnBytes > 0. Otherwise it
+// says whether this is the first split of k: the first split adds the terms of the popcounts.
 
-// The term that rows row and row + 8 add to every sum.
+// What is added to every sum of row `row` and of row `row + 8`.
 struct RowTerms {
   int term[2];
 };
@@ -334,7 +344,8 @@ DEVICE RowTerms row_terms(const Product& p, int row, int factor, int base) {
   return r;
 }
 
-// kRun neighbouring columns of C that start at column group * 4 * kRun + t * kRun: pairs of accumulators, 4 apart.
+// The index of the accumulator of column i of kRun neighbouring columns of C, in one of the thread's two rows. The
+// columns start at 4 * kRun * group + kRun * t; accumulators come in pairs, 4 apart.
 template <int kRun> DEVICE int accumulator(int group, int half, int i) {
   return 4 * (group * (kRun / 2) + i / 2) + 2 * half + i % 2;
 }
@@ -357,7 +368,8 @@ template <int kCount> DEVICE void load_floats(float (&to)[kCount], const float* 
 #pragma unroll
   for (int i = 0; i < kCount; i++) to[i] = as_float(bits[i]);
 }
-// c as a float, for |c| < 2^22, without the slow conversion: the float 12,582,912 + c has c in its low bits.
+// c as a float, for |c| < 2^22. The float 12,582,912 + c has c in its low bits, which is faster than the conversion
+// instruction.
 DEVICE float exact_float(int c) { return as_float(0x4b400000 + c) - 12582912.0f; }
 
 DEVICE void store_four(int* to, int a, int b, int c, int d, int valid) {
@@ -370,8 +382,8 @@ DEVICE void store_four(int* to, int a, int b, int c, int d, int valid) {
   if (valid > 2) to[2] = c;
 }
 
-// u = alpha_n * (row_scale_m * scale * s) - theta_n, each operation rounded, plus the residual when there is one.
-// Pointers that are null count as 1, 1, 0, 0.
+// u = alpha_n * (row_scale_m * scale * s) - theta_n, each operation rounded to float32. A null row_scale or alpha
+// counts as 1, a null theta as 0.
 struct Affine {
   const float *row_scale, *alpha, *theta;
   float scale;
@@ -391,8 +403,8 @@ struct StoreFloat32 {
     return residual ? add + y : y;
   }
 
-  // Columns first + 16 g ... + 3 of both rows. A batch's loads go before its stores: the compiler must not reorder
-  // them, for out may be residual.
+  // Writes columns first0 + 16 g ... first0 + 16 g + 3 of both rows, kBatch groups g at a time. All loads of a batch
+  // come before its stores: the compiler must not reorder them, because out may be residual.
   template <bool kWhole, int kBatch> DEVICE_MEMBER void store_groups(
       int (&acc)[128], const Product& p, int row, int first0, const int (&terms)[2], const float (&scales)[2]) const {
 #pragma unroll
@@ -448,8 +460,8 @@ struct StoreFloat32 {
   }
 };
 
-// row_scale_m * s in bfloat16, 16 bytes a thread; n and stride are multiples of 8. For products without terms of
-// columns, |s| < 2^22.
+// Writes row_scale_m * s in bfloat16, 16 bytes a thread. n and stride must be multiples of 8, |s| < 2^22, and
+// column_weight and bias 0.
 struct StoreBFloat16 {
   static constexpr int kRun = 8, kColumnBytes = 0;
   static constexpr int kBase = 0x4b400000;  // see exact_float
@@ -494,8 +506,8 @@ struct StoreBFloat16 {
   }
 };
 
-// s as int16, where it fits; 16 bytes a thread. The columns' popcounts must be readable, and the rows writable, up to a
-// multiple of 8.
+// Writes s as int16, 16 bytes a thread; s must fit. The columns' popcounts must be readable, and out's rows writable,
+// up to a multiple of 8 columns.
 struct StoreInt16 {
   static constexpr int kRun = 8, kColumnBytes = 4;
   uint16_t* out;
@@ -534,7 +546,7 @@ struct StoreInt16 {
   }
 };
 
-// Adds factor * s to int32 in memory; sums of integers do not depend on the order. For products that are split along k.
+// Adds factor * s to int32 in memory. Sums of integers do not depend on the order, so k may be split.
 struct AddInt32 {
   static constexpr int kRun = 4, kColumnBytes = 0;
   int* out;
@@ -573,9 +585,10 @@ struct AddInt32 {
   }
 };
 
-// Packed bits: sign (u >= 0) and, unless clip is null, |u| <= 1, decided in integers against per-column thresholds (Go:
-// Thresholds). Five instructions an output, since this epilogue and not the matrix unit bounds the kernel at k = 1,024.
-// The thresholds count in quarters of s: the quarter is what lets one centre serve both tests exactly.
+// Writes packed bits: u >= 0 to sign and, unless clip is null, |u| <= 1 to clip, which is the mask of the
+// straight-through estimator (STE). Both are decided in integers by thresholds of the column, in quarters of s (in Go:
+// thresholds, with the derivation). A quarter lets one centre serve both tests exactly. At k = 1,024 this epilogue, not
+// the matrix unit, bounds the kernel: it takes five instructions an output.
 struct StoreBits {
   static constexpr int kRun = 64, kColumnBytes = 8;
   static constexpr int kBase = 0x4b200000;  // the float 10,485,760: adding an integer to its bits adds it to its value
@@ -623,7 +636,8 @@ struct StoreBits {
           }
         }
       }
-      // Keeps the compiler from moving the tests into the conditional stores, with all thresholds alive until there.
+      // Without this the compiler moves the tests into the conditional stores, and keeps all thresholds in registers
+      // until there.
       asm volatile("" : "+r"(below[0][w]), "+r"(below[1][w]), "+r"(outside[0][w]), "+r"(outside[1][w]));
     }
     int first = column + 64 * t;

@@ -1,13 +1,14 @@
-// The backward pass of linears but for its products: the greatest gradients, which fix the scales; rounding to integers
-// and packing them as bit planes, along channels for dx and along tokens for the weights; and what becomes of the
-// weights' products.
+// The backward pass of a linear, without its products: the largest gradients, from which the scales follow; rounding to
+// integers; packing these as bit planes or bytes, along channels for dx and along tokens for the weights; and the
+// weights' gradients from the products' sums.
 //
-// A block of 256 threads handles 256 rows x 256 channels, a lane eight neighbouring channels.
+// A block of 256 threads takes 256 rows x 256 channels. A lane has eight neighbouring channels.
 #include "philox.cuh"
 #include "gradient.cuh"
 
-// row_max[t] = max_c |alpha_c g|, column_max[c] = max_t |g|, as the bits of non-negative floats over what is there, and
-// theta[block of rows][c] = Σ_t of the masked gradient. Null pointers are left out.
+// row_max[t] = max_c |alpha_c g| and column_max[c] = max_t |g|. Both are kept as the bits of non-negative floats, and
+// are the maximum of what was there and the new value. theta[block of rows][c] = Σ_t of the gradient after the STE
+// mask. A null output is not computed.
 template <class Source> DEVICE void grad_max(const Source& source, int rows, int width, const float* alpha,
     uint32_t* row_max, uint32_t* column_max, float* theta) {
   __shared__ float tops[8][256], sums[8][256];
@@ -51,8 +52,8 @@ template <class Source> DEVICE void grad_max(const Source& source, int rows, int
   if (theta) theta[(long)blockIdx.y * width + c] = total;
 }
 
-// From maxima (float bits) the scales max / levels, over them, and the inverses, a little less than levels / max. A
-// maximum that is not finite has the scale NaN.
+// Replaces maxima by the scales max / levels, and writes the inverses, which are a little less than levels / max. The
+// scale of a maximum that is not finite is NaN.
 constexpr float kBelowOne = 1 - 0x1p-22f;
 KERNEL(rounding, 256) void grad_scales(float* maxima, int n, float levels, float* inverse) {
   int i = blockIdx.x * 256 + threadIdx.x;
@@ -80,23 +81,27 @@ struct Rounding {
   const Scalars* scalars;
 };
 
-// Half a random word as a multiple of 2^-16 in [0, 1), exactly: it becomes the low half of a float from 128 on.
+// 16 of a random word's bits as a multiple of 2^-16 in [0, 1). Exact: the bits become the low bits of a float in [128,
+// 129).
 DEVICE float fraction(uint32_t word, int upper) {
   return as_float((int)__nvvm_prmt(word, 0x43000000, upper ? 0x7632 : 0x7610)) - 128.0f;
 }
 
-// floor(v * inverse + r), where r is `high` followed by `low`, halves of a random word, as the bits of the float
-// 12,582,912 + q, which are kRounded + q: adding downwards is what floors, and takes no slow conversion. All sums are
-// rounded downwards, so that what is rounded away decides nothing: a multiple of 2^-16 is a float, and what reaches it
-// exactly does so rounded, too. No bound needs a test: inverse is so that |v * inverse| does not exceed the levels.
+// floor(v * inverse + r) as the bits of the float 12,582,912 + q, which are kRounded + q. r has 32 random bits: `high`
+// counts 2^-16 and `low` 2^-32.
+//
+// Adding 12,582,912 with rounding downwards takes the floor, which is faster than the conversion instruction. All sums
+// are rounded downwards, so no rounding changes the floor: where the exact sum reaches an integer, the rounded sum does
+// so as well, because multiples of 2^-16 are floats. The result needs no bounds: inverse is such that |v * inverse| <=
+// levels.
 constexpr uint32_t kRounded = 0x4b400000u;
 DEVICE uint32_t rounded(float v, float inverse, float high, float low) {
   float sum = __nvvm_add_rm_f(__nvvm_fma_rm_f(low, 0x1p-16f, v * inverse), high);
   return (uint32_t)as_int(__nvvm_add_rm_f(sum, 12582912.0f));
 }
 
-// Turns Σ_e (kRounded + q_e) 16^e (or 256^e) into the word that holds each q_e in two's complement. Of high nibbles,
-// whose bits are kRounded/16 + q_e/16, likewise.
+// From Σ_e (kRounded + q_e) 16^e (or 256^e) the word that holds every q_e in two's complement. `each` replaces kRounded
+// for the upper nibbles of 8 bits: kRounded / 16.
 DEVICE uint32_t nibbles(uint32_t sum, uint32_t each = kRounded) {
   return (sum + 0x88888888u - each * 0x11111111u) ^ 0x88888888u;
 }
@@ -108,7 +113,7 @@ DEVICE int sum_bytes(int word, int sum) {
   return sum;
 }
 
-// separate with word k in lane k of every four lanes; lane b gets plane b.
+// As `separate` does, for four words in four neighbouring lanes: lane k passes word k, and lane b gets plane b.
 DEVICE uint32_t separate_lanes(uint32_t x, int lane) {
   constexpr uint32_t k5 = 0x55555555, k3 = 0x33333333;
   uint32_t y = (uint32_t)shuffle_xor((int)x, 1);
@@ -117,15 +122,14 @@ DEVICE uint32_t separate_lanes(uint32_t x, int lane) {
   return lane & 2 ? (y >> 2 & k3) | (x & ~k3) : (x & k3) | (y << 2 & ~k3);
 }
 
-// The dynamic shared memory of grad_round: a slot a thread for each row on its way, and what is collected of 256
-// channels, as planes of up to 4 bits or as bytes.
+// Dynamic shared memory of grad_round: for each thread a slot for each row that is being copied, and the integers of
+// 256 channels, as planes of up to 4 bits or as bytes.
 constexpr int kRowsAhead = 4, kSlots = 256 * kRowsAhead, kCollectedPlanes = 4 * 256 * 33,
               kCollectedBytes = 4 * 256 * 65;
 
-// A lane passes over its warp's 32 rows. kNibbles: 1 for up to 4 bits, else 2. With kBytes the
-// weights' integers become bytes, else planes. They are collected in shared memory, a word for 4 bytes or 8 nibbles of
-// a channel, so that whole sectors are written; channels lie there in the order of lanes: 32 e + lane is channel 8 lane
-// + e.
+// A warp rounds its 32 rows one after another. kNibbles is 1 for up to 4 bits, else 2. The integers for the weights
+// become bytes if kBytes, else planes. They are collected in shared memory first, as words of 4 bytes or of 8 nibbles
+// of a channel, so that whole sectors are written to global memory. Channel 8 lane + e has place 32 e + lane there.
 template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const Source& source, const Rounding& p) {
   extern __shared__ uint32_t collected[];
   constexpr int kRows = kBytes ? 4 : 8, kWords = kBytes ? 1 : kNibbles;  // of one word; words for a channel's integers
@@ -142,9 +146,9 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
     a[e] = c0 + e < p.width ? p.alpha[c0 + e] : 0;
     inverse[e] = p.columns && c0 + e < p.width ? p.column_inverse[c0 + e] : 0;
   }
-  // Rows are passed over in the order kRows - 1 ... 0, 2 kRows - 1 ...: the i-th is i ^ (kRows - 1).
+  // The order of rows is kRows - 1 ... 0, then 2 kRows - 1 ... kRows, and so on: the i-th row is i ^ (kRows - 1).
   auto* slots = (typename Source::Raw*)(collected + kWords * 256 * kChannel) + threadIdx.x;
-  // kWhole: there are all rows and channels, so that nothing needs a test.
+  // kWhole: all 256 rows and channels exist, and nothing is tested.
   auto pass_over = [&]<bool kWhole>() {
     auto fetch = [&](int i) {
       int row = first + (i ^ (kRows - 1));
@@ -312,9 +316,9 @@ GRADIENT_KERNELS(shifted_bfloat16, ShiftedBFloats, 32)
 GRADIENT_KERNELS(logits_int16, LogitsGradient<short>, 32)
 GRADIENT_KERNELS(logits_float32, LogitsGradient<float>, 48)
 
-// A block per channel c, s = Σ_t g x of its weights: dweight += alpha_c scale_c unit s, dalpha_c += scale_c unit Σ_k
-// w_ck s_k, with w the effective weight. Null scales count as 1. Of integers the first product is one of float32, of
-// float64 it is rounded last.
+// A block per channel c, with s_k = Σ_t g x_k: dweight_k += alpha_c scale_c unit s_k, and dalpha_c += scale_c unit Σ_k
+// w_ck s_k with the effective weight w. Null scales count as 1. Integers s are converted to float32 before they are
+// multiplied; products of float64 are rounded once, at the end.
 template <class T> DEVICE void finish_weights(const T* s, int width, const float* alpha, const float* scales,
     float unit, const uint32_t* signs, int words, const float* mixed, float* dweight, float* dalpha) {
   __shared__ double room[8];

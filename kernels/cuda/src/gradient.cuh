@@ -1,11 +1,15 @@
-// Where the gradient g of a linear's plain product comes from: either it lies in memory, as float32 or bfloat16, to be
-// masked and its K-shift undone, or it follows from the logits of the head. A source gives eight neighbouring channels
-// of a row at a time, zeros beyond the last: fetch loads what finish turns into g, and into plain, the gradient of the
-// output itself, before a shift is undone. The two are apart so that loads of later rows can be on their way.
+// Sources of the gradient g of a linear's plain product. DenseGradient reads the gradient of the linear's output from
+// memory, as float32 or bfloat16, applies the STE mask and undoes the K-shift. LogitsGradient computes it from the
+// logits of the language-model head.
+//
+// A source gives eight neighbouring channels of a row at a time, zeros beyond the last channel. fetch loads them.
+// finish computes from what was loaded g, and plain: the gradient of the output, before a K-shift is undone. They are
+// two functions so that loads of later rows can be in flight.
 #pragma once
 #include "shift.cuh"
 
-// Short integers without the slow conversion: from -32,768 on, they are the low half of a float from 8,388,608 on.
+// An int16 of a pair as a float. The int16 plus 32,768 becomes the low bits of a float from 8,388,608 on, which is
+// faster than the conversion instruction.
 DEVICE float short_float(uint32_t pair, int upper) {
   return as_float((int)__nvvm_prmt(pair ^ 0x80008000u, 0x4b000000, upper ? 0x7632 : 0x7610)) - 8421376.0f;
 }
@@ -34,7 +38,8 @@ template <class T, bool kShifted> struct DenseGradient {
     else r.dy = load_each(row, c0);
     return r;
   }
-  // The same by way of a slot in shared memory, of this thread alone. kWhole: all of them are there, and aligned.
+  // The same through a slot in shared memory, which belongs to this thread alone. kWhole: all eight channels exist and
+  // are aligned.
   template <bool kWhole> DEVICE_MEMBER void fetch(Raw& slot, int row, int c0) const {
     if (!kWhole && c0 >= width) return;
     if (pass) copy_async<4>(&slot.keep, pass + wide_product(row, pass_words) + c0 / 32);
@@ -89,8 +94,8 @@ template <class T, bool kShifted> struct DenseGradient {
 constexpr float kLog2E = 1.4426950408889634f;
 DEVICE float exp2_fast(float x) { return __nvvm_ex2_approx_ftz_f(x); }
 
-// Logits u = alpha * (unit * s) - theta from what the head's product left, integers or floats. Softmax wants them in
-// units of ln 2: slope * s - offset.
+// Logits u = alpha * (unit * s) - theta from the sums s of the language-model head's product, integers or floats.
+// Softmax is computed with logits in units of ln 2: slope * s - offset.
 template <class T> struct Logits {
   const T* data;
   long stride;
@@ -98,7 +103,7 @@ template <class T> struct Logits {
   float unit;
   const float *alpha, *theta;
 
-  // Four products from column c0, a multiple of 4; rows are padded to eight.
+  // Four sums from column c0 on, a multiple of 4. Rows are padded to multiples of eight.
   DEVICE_MEMBER void load(long row, int c0, float (&y)[4]) const {
     const T* from = data + row * stride + c0;
     if constexpr (sizeof(T) == 2) {
@@ -109,14 +114,14 @@ template <class T> struct Logits {
       y[0] = v.x, y[1] = v.y, y[2] = v.z, y[3] = v.w;
     }
   }
-  // Beyond the last channel there are logits that count for nothing.
+  // Channels beyond the last get logits of -3.4e38, whose exponential is 0.
   DEVICE_MEMBER float slope(int c) const { return c < width ? alpha[c] * unit * kLog2E : 0.0f; }
   DEVICE_MEMBER float offset(int c) const { return c < width ? theta[c] * kLog2E : 3.4e38f; }
   DEVICE_MEMBER float at(long row, int c) const { return alpha[c] * (unit * (float)data[row * stride + c]) - theta[c]; }
 };
 
-// The gradient of GradScale * Σ losses: (softmax - onehot) * GradScale. row_stats are, for each row, the greatest logit
-// in units of ln 2 and GradScale / Σ exp(u - greatest), or 0 where there is no target.
+// The gradient of GradScale * Σ losses: (softmax - onehot) * GradScale. row_stats has two floats a row: the largest
+// logit in units of ln 2, and GradScale / Σ exp(u - largest), which is 0 where the row has no target.
 template <class T> struct LogitsGradient {
   Logits<T> logits;
   const float* row_stats;

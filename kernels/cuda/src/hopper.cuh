@@ -1,5 +1,5 @@
-// Hopper's asynchronous machinery, one thin function per instruction: transaction barriers, bulk tensor copies,
-// warpgroup matrix multiply, clusters. PTX ISA, "mbarrier", "cp.async.bulk.tensor", "wgmma".
+// Hopper's asynchronous instructions, one function each: transaction barriers, bulk tensor copies, warpgroup matrix
+// multiply, clusters. See mbarrier, cp.async.bulk.tensor and wgmma in the PTX ISA.
 #pragma once
 
 // The 128-byte tensor map that the driver encodes; opaque here.
@@ -35,9 +35,9 @@ DEVICE void barrier_init_fence() { asm volatile("fence.mbarrier_init.release.clu
 DEVICE void barrier_arrive_expect(uint32_t barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
-// Arrives at the barrier that lies at the same address in the block `rank` of this cluster. What a stage's readers read
-// through the matrix unit is complete when they arrive, so the block's own scope is enough of a fence: a wider one
-// invalidates the L1 cache at every stage.
+// Arrives at the barrier at the same address in block `rank` of this cluster. The scope of the fence is the block
+// alone: what readers read through the matrix unit is complete when they arrive. A fence of the cluster's scope would
+// invalidate the L1 cache at every stage.
 DEVICE void barrier_arrive_at(uint32_t barrier, int rank) {
   asm volatile(
       "{ .reg .b32 remote; mapa.shared::cluster.u32 remote, %0, %1;\n\t"
@@ -84,14 +84,14 @@ DEVICE void copy_5d_multicast(
       : "memory");
 }
 
-// bytes, a multiple of 16, from global memory aligned to that.
+// Copies bytes, a multiple of 16, from an address in global memory that is a multiple of 16.
 DEVICE void copy_bytes(uint32_t target, const void* from, uint32_t barrier, int bytes) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(target),
       "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 }
 
-// 16 bytes that the copy engine wrote; stays behind the wait for them.
+// Loads 16 bytes that a bulk copy wrote. The compiler does not move the load above the wait for them.
 DEVICE Int4 load_shared(uint32_t from) {
   Int4 v;
   asm volatile("ld.shared.v4.s32 {%0, %1, %2, %3}, [%4];"
@@ -133,8 +133,18 @@ template <int kPending> DEVICE void wgmma_wait() {
 #define REGISTERS_32(d, i) REGISTERS_8(d, i), REGISTERS_8(d, i + 8), REGISTERS_8(d, i + 16), REGISTERS_8(d, i + 24)
 #define REGISTERS_128(d) REGISTERS_32(d, 0), REGISTERS_32(d, 32), REGISTERS_32(d, 64), REGISTERS_32(d, 96)
 
-// Tells the compiler that the accumulators change here, so that nothing that reads them moves above a wait.
+// Tells the compiler that the accumulators change here, so that it moves no use of them above a wait.
 DEVICE void warpgroup_fence_operand(int (&d)[128]) { asm volatile("" : REGISTERS_128(d)::"memory"); }
+
+// The accumulators in the text of an instruction.
+#define ACCUMULATOR_NAMES                                                                                     \
+  "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "     \
+  "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, " \
+  "%43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, " \
+  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, " \
+  "%85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, %104, " \
+  "%105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, "    \
+  "%122, %123, %124, %125, %126, %127}, "
 
 // d (64 x 256, int32) = popcount(A & B) (+ d when accumulate), over 256 bits of K; a and b describe 64 and 256 rows.
 // Thread t of the warpgroup holds row 16 (t / 32) + t % 32 / 4 + 8 (i / 2 % 2), column 8 (i / 4) + 2 (t % 4) + i % 2 in
@@ -142,15 +152,7 @@ DEVICE void warpgroup_fence_operand(int (&d)[128]) { asm volatile("" : REGISTERS
 DEVICE void wgmma_and_popc(int (&d)[128], uint64_t a, uint64_t b, int accumulate) {
   asm volatile(
       "{ .reg .pred accumulate; setp.ne.b32 accumulate, %130, 0;\n\t"
-      "wgmma.mma_async.sync.aligned.m64n256k256.s32.b1.b1.and.popc "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, "
-      "%43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, "
-      "%85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, %104, "
-      "%105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, "
-      "%122, %123, %124, %125, %126, %127}, "
-      "%128, %129, accumulate; }"
+      "wgmma.mma_async.sync.aligned.m64n256k256.s32.b1.b1.and.popc " ACCUMULATOR_NAMES "%128, %129, accumulate; }"
       : REGISTERS_128(d)
       : "l"(a), "l"(b), "r"(accumulate));
 }
@@ -159,15 +161,7 @@ DEVICE void wgmma_and_popc(int (&d)[128], uint64_t a, uint64_t b, int accumulate
 DEVICE void wgmma_int8(int (&d)[128], uint64_t a, uint64_t b, int accumulate) {
   asm volatile(
       "{ .reg .pred accumulate; setp.ne.b32 accumulate, %130, 0;\n\t"
-      "wgmma.mma_async.sync.aligned.m64n256k32.s32.s8.s8 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, "
-      "%43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, "
-      "%85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, %104, "
-      "%105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, "
-      "%122, %123, %124, %125, %126, %127}, "
-      "%128, %129, accumulate; }"
+      "wgmma.mma_async.sync.aligned.m64n256k32.s32.s8.s8 " ACCUMULATOR_NAMES "%128, %129, accumulate; }"
       : REGISTERS_128(d)
       : "l"(a), "l"(b), "r"(accumulate));
 }

@@ -1,4 +1,5 @@
-// Softmax cross-entropy over logits that exist only as the integers, or floats, of the head's product.
+// Softmax cross-entropy over the logits of the language-model head. Of the logits only the sums of the head's product
+// are kept, as int16 or float32.
 #include "gradient.cuh"
 
 constexpr int kLossRows = 4;  // of a block, so that alpha and theta are read once for all of them

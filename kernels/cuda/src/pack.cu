@@ -45,9 +45,10 @@ template <class Test> DEVICE int first_where(int low, int high, const Test& test
   return low;
 }
 
-// For every output channel, the bits' test in quarters of s (Go: Thresholds has the derivation), shifted so that the
-// epilogue needs no column term: centre = base + 4 (centre - column_weight * popcount - bias). Written in the order in
-// which the accumulators of a 256-column tile hold the channels: channel 64 t + 2 b + e at 8 b + 2 t + e.
+// The thresholds of every output channel, in quarters of s (in Go: thresholds, with the derivation). They are shifted
+// so that the epilogue adds no term of the column: centre = base + 4 (centre - column_weight * popcount - bias). They
+// are written in the order in which the accumulators of a 256-column tile hold the channels: channel 64 t + 2 b + e has
+// place 8 b + 2 t + e.
 KERNEL(packing, 256)
 void channel_thresholds(const float* alpha, const float* theta, float unit, int n, int largest, const int* popcounts,
     int column_weight, int bias, float* centre_radius, uint32_t* negative) {
@@ -57,8 +58,8 @@ void channel_thresholds(const float* alpha, const float* theta, float unit, int 
   if (channel < n) {
     Channel c{unit, alpha[channel], theta[channel]};
     flip = c.alpha < 0;
-    // Rounding is monotonic, so each test changes once as s grows: middle is the first s with the other sign, low..high
-    // pass.
+    // Rounding is monotonic, so each test changes once as s grows. middle is the first s with the other sign; low ...
+    // high are the s with |u| <= 1.
     int middle, low, high;
     if (flip) {
       middle = first_where(-largest, largest, [&](int s) { return !(c.output(s) >= 0); });
@@ -81,16 +82,16 @@ void channel_thresholds(const float* alpha, const float* theta, float unit, int 
   if (threadIdx.x % 32 == 0) negative[channel / 32] = word;
 }
 
-// The row whose bits become bit `lane` of word `target` of out's rows: neighbours, or the order in which gradients are
-// packed (gradient.cu), which products with them need on their other side. Over the sum's index any order serves.
+// The row whose bits become bit `lane` of word `target` of out's rows. With kNeighbours it is row 32 target + lane.
+// With kGradientOrder it follows the order in which gradient.cu packs gradients, so that the two can be multiplied: a
+// sum over rows may take them in any order.
 constexpr int kNeighbours = 0, kGradientOrder = 1;
 DEVICE int source_row(int order, int target, int lane) {
   return 32 * target + (order == kNeighbours ? lane : 8 * (lane % 4) + lane / 4);
 }
 
-// out (columns x rows bits) = transpose of bits (rows x columns bits), plane by plane. A warp turns 32 rows of four
-// words. Grid: x ceil(words / 4) of the input, y words of the output's rows / 8, z planes. Padding of out is written as
-// zero.
+// out (columns x rows bits) = bits (rows x columns bits) transposed, plane by plane. A warp transposes 32 rows of four
+// words. Padding of out is written as zero. Grid: x words of a row / 4, y words of an output's row / 8, z planes.
 KERNEL(packing, 256)
 void transpose_bits(const uint32_t* bits, int rows, int columns, int words, long plane_words, uint32_t* out,
     int out_words, long out_plane_words, int order) {
@@ -123,8 +124,8 @@ void transpose_bits(const uint32_t* bits, int rows, int columns, int words, long
   }
 }
 
-// out[r][k] = entry k of row r of the planes as a signed byte: the level from -2^(planes-1) on, which is (value - 1)
-// / 2. A thread turns 32 entries. Grid: x blocks of 256 words, y rows.
+// out[r][k] = entry k of row r as a signed byte, (value - 1) / 2. A thread writes 32 entries. Grid: x words of a row /
+// 256, y rows.
 KERNEL(packing, 256)
 void spread_bytes(const uint32_t* bits, int words, long plane_words, int planes, char* out, int row_bytes) {
   int w = blockIdx.x * 256 + threadIdx.x;

@@ -54,8 +54,7 @@ DEVICE void add_to(int* target, int value) {
 struct BFloat {
   uint16_t bits;
 };  // the upper half of a float
-// Keeps the compiler from moving the computation of x behind this place: loads that are to be in flight together stay
-// together.
+// The compiler computes x before this place. So loads that should be in flight together stay together.
 DEVICE void fence_operand(uint32_t& x) { asm volatile("" : "+r"(x)); }
 DEVICE void fence_operand(int& x) { asm volatile("" : "+r"(x)); }
 DEVICE void fence_operand(float& x) { asm volatile("" : "+f"(x)); }
@@ -118,8 +117,8 @@ DEVICE bool block_any(bool predicate) {
 }
 DEVICE void warp_sync() { asm volatile("bar.warp.sync 0xffffffff;" ::: "memory"); }
 
-// The larger of what is there and value; of non-negative floats by their bits, NaN being the largest. Order does not
-// change the result.
+// *target = max(*target, value). Non-negative floats compare as their bits, with NaN the largest. The order of calls
+// does not change the result.
 DEVICE void max_to(uint32_t* target, uint32_t value) {
   asm volatile("red.global.max.u32 [%0], %1;" ::"l"(target), "r"(value) : "memory");
 }
@@ -184,8 +183,8 @@ struct alignas(8) Int2 {
   int x, y;
 };
 
-// Vector loads of what the kernel does not write. The compiler takes loads of structs apart, and joins the pieces with
-// those of other branches: then one load waits for another.
+// Vector loads of memory that the kernel does not write. They are assembly because the compiler splits loads of structs
+// and merges the pieces with those of other branches, so that one load waits for another.
 DEVICE Float4 load_four(const float* from) {
   Float4 v;
   asm("ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(from));
@@ -224,7 +223,7 @@ DEVICE float value(const Packed<float>& p, int j) { return as_float((int)p.words
 DEVICE float value(const Packed<BFloat>& p, int j) {
   return j % 2 ? high_bf16(p.words[j / 2]) : low_bf16(p.words[j / 2]);
 }
-// Four values, aligned to that many, of what the kernel may write as well; they stay packed until they are used.
+// Loads four aligned values that the kernel may write as well. They stay packed until they are used.
 struct FourFloats {
   uint32_t words[4];
   DEVICE_MEMBER float operator[](int j) const { return as_float((int)words[j]); }
@@ -256,8 +255,7 @@ DEVICE void store_eight(BFloat* to, const float (&x)[8]) {
       (int)pack_bf16(x[0], x[1]), (int)pack_bf16(x[2], x[3]), (int)pack_bf16(x[4], x[5]), (int)pack_bf16(x[6], x[7])};
 }
 
-// Copies from global to shared memory that go on by themselves: a thread sees what it copied itself once it has waited
-// for the group.
+// Asynchronous copies from global to shared memory. A thread sees what it copied after it has waited for the group.
 DEVICE uint32_t shared_address(const void* pointer) {
   uint32_t address;
   asm("{ .reg .u64 q; cvta.to.shared.u64 q, %1; cvt.u32.u64 %0, q; }" : "=r"(address) : "l"(pointer));
@@ -275,7 +273,7 @@ template <int kPending> DEVICE void copies_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// From four words of eight nibbles the four planes: bit 4 n + k of plane b is bit b of nibble n of word k.
+// Separates four words of eight nibbles into four planes: bit 4 n + k of plane b is bit b of nibble n of word k.
 DEVICE void separate(uint32_t (&x)[4]) {
   constexpr uint32_t k5 = 0x55555555, k3 = 0x33333333;
   uint32_t a0 = (x[0] & k5) | (x[1] << 1 & ~k5), a1 = (x[0] >> 1 & k5) | (x[1] & ~k5);

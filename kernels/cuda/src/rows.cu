@@ -1,13 +1,13 @@
-// What happens row by row around the linears: looking tokens up, normalising and quantizing the residual stream, the
-// outputs of linears that were multiplied in floats or whose keys are shifted, and expanding bits into floats.
+// Operations on rows around the linears: embedding, RMSNorm and quantization of the residual stream, outputs of linears
+// whose product was computed in floats or whose keys are shifted, and bits expanded to floats.
 #include "shift.cuh"
 
 // Bit c of a row of packed words.
 DEVICE uint32_t bit_at(const uint32_t* row, int c) { return row[c / 32] >> (c % 32) & 1; }
 DEVICE float sign_at(const uint32_t* row, int c) { return bit_at(row, c) ? 1.0f : -1.0f; }
 
-// A block per row of x: the effective weight of the row's token. `failure` gets 1 + row where a token is outside the
-// vocabulary.
+// A block per row of x: looks up the effective weight of the row's token. *failure becomes 1 + row where a token is
+// outside the vocabulary.
 KERNEL(elementwise float, 256)
 void embed(float* x, const int* tokens, const uint32_t* signs, int words, const float* mixed, int width, int vocab,
     int* failure) {
@@ -21,7 +21,7 @@ void embed(float* x, const int* tokens, const uint32_t* signs, int words, const 
     x[row * width + c] = mixed ? mixed[(long)token * width + c] : sign_at(signs + (long)token * words, c);
 }
 
-// ---- RMSNorm and the reading of the residual stream ----
+// ---- RMSNorm and quantization of the residual stream ----
 
 // 1 / sqrt(mean(x²) + eps) in float64, by a warp.
 DEVICE double reciprocal_rms(const float* x, int width, double eps) {
@@ -30,9 +30,9 @@ DEVICE double reciprocal_rms(const float* x, int width, double eps) {
   return 1.0 / __builtin_sqrt(warp_sum(sum) / (double)width + eps);
 }
 
-// The level of v on the 2^bits mid-rise levels of [-2.5, 2.5]: round(v / step - 1/2), ties to even, from the lowest
-// level 0, which is also that of NaN. Dividing is slow, so it is done only where the product with 1 / step could round
-// to another side.
+// The level of v on the 2^bits mid-rise levels of [-2.5, 2.5]: round(v / step - 1/2), ties to even, counted from the
+// lowest level, which NaN gets as well. A division is slow, so v is multiplied by 1 / step, and divided only where the
+// product could round to another level.
 DEVICE int level(double v, double step, double inverse, double half) {
   double q = v * inverse - 0.5, rounded = round_even(q), off = q - rounded;
   if (__builtin_fabs(__builtin_fabs(off) - 0.5) < 1e-9) rounded = round_even(v / step - 0.5);
@@ -40,8 +40,8 @@ DEVICE int level(double v, double step, double inverse, double half) {
   return !(index > 0) ? 0 : index >= 2 * half - 1 ? (int)(2 * half - 1) : (int)index;
 }
 
-// Which of two bits, or which level, gain * x * rms becomes. Float32 decides where it is far enough from every border,
-// float64 where it is not, so that what decides is the float32 input alone.
+// The sign, or the level, of gain * x * rms. Float32 decides where the value is far from every border, else float64. So
+// the result is that of exact arithmetic on the float32 inputs.
 template <int kBits> struct Reader {
   double rms, half, step, inverse;
   float rms_float, scale, half_float;
@@ -65,8 +65,17 @@ template <int kBits> struct Reader {
   }
 };
 
-// Word k of a lane in lane k of eight, and word k of that lane here, whatever k: nibbles exchanged as in an 8 x 8
-// matrix.
+// The sum of squares of a lane's values, in float64.
+template <int kFours> DEVICE double sum_squares(const FourFloats (&value)[kFours]) {
+  double squares = 0;
+#pragma unroll
+  for (int i = 0; i < kFours; i++)
+#pragma unroll
+    for (int j = 0; j < 4; j++) squares = multiply_add((double)value[i][j], (double)value[i][j], squares);
+  return squares;
+}
+
+// Nibble k of lane j becomes nibble j of lane k, among eight lanes: an 8 x 8 transpose.
 DEVICE uint32_t transpose_nibbles(uint32_t x, int lane) {
   uint32_t y = (uint32_t)shuffle_xor((int)x, 1);
   x = lane & 1 ? (x & 0xf0f0f0f0u) | (y >> 4 & 0x0f0f0f0fu) : (x & 0x0f0f0f0fu) | (y << 4 & 0xf0f0f0f0u);
@@ -74,9 +83,9 @@ DEVICE uint32_t transpose_nibbles(uint32_t x, int lane) {
   return (uint32_t)__nvvm_prmt(x, shuffle_xor((int)x, 4), lane & 4 ? 0x3276 : 0x5410);
 }
 
-// A warp per row of up to 1,024 values, whole words of four lanes' fours: planes of 2 to 4 bits, and the rows' weighted
-// popcounts. A lane has fours of columns, 128 apart. Levels are packed as nibbles, separated into planes within the
-// lane, and exchanged among eight lanes, each of which gets one chunk's word.
+// A warp per row of up to 1,024 values, a multiple of 128: planes of 2 to 4 bits, and the rows' weighted popcounts. A
+// lane has groups of four columns, 128 apart. Levels are packed as nibbles, separated into planes within the lane, and
+// transposed among eight lanes, so that each lane gets a word of a plane.
 KERNEL(elementwise float, 256)
 void normalize_levels(const float* x, const float* gain, int rows, int width, double eps, int bits, uint32_t* out,
     int words, long plane_words, int* popcounts) {
@@ -90,11 +99,7 @@ void normalize_levels(const float* x, const float* gain, int rows, int width, do
 #pragma unroll
   for (int i = 0; i < kFours; i++)
     if (128 * i < width) value[i] = load_four_of(x + 128 * i);
-  double squares = 0;
-#pragma unroll
-  for (int i = 0; i < kFours; i++)
-#pragma unroll
-    for (int j = 0; j < 4; j++) squares = multiply_add((double)value[i][j], (double)value[i][j], squares);
+  double squares = sum_squares(value);
 #pragma unroll
   for (int i = 0; i < kFours; i++)
     for (uint32_t& word : value[i].words) fence_operand(word);  // nobody needs them as float64 again
@@ -231,10 +236,11 @@ DEVICE void store_four_of(BFloat* to, const float (&x)[4]) {
   *(Int2*)to = Int2{(int)pack_bf16(x[0], x[1]), (int)pack_bf16(x[2], x[3])};
 }
 
-// With a = gain * x * r and da the gradient where |a| <= limit: dx += r * (da*gain - x * r²/d * Σ da*gain*x), and the
-// block's part of dGain = Σ da*x*r over its rows goes to partial [gridDim.x][width]. A warp per row of up to 1,024
-// values, a multiple of 4, aligned to 16 bytes; a lane has fours of columns, 128 apart. Float32 decides what passes
-// where no lane is near the border, float64 where one is.
+// The gradient of RMSNorm and quantization. With a = gain * x * r and da the gradient where |a| <= limit, dx += r *
+// (da*gain - x * r²/d * Σ da*gain*x). The block's part of dGain = Σ da*x*r goes to partial [gridDim.x][width].
+//
+// A warp per row of up to 1,024 values, a multiple of 4, aligned to 16 bytes. A lane has groups of four columns, 128
+// apart. Where no lane is near the limit, float32 decides |a| <= limit, else float64.
 template <class T> DEVICE void normalize_backward_rows(T* dx, float* partial, const T* dout, const float* x,
     const float* gain, int rows, int width, double eps, float limit) {
   constexpr int kFours = 8, kWarps = 4;
@@ -251,11 +257,7 @@ template <class T> DEVICE void normalize_backward_rows(T* dx, float* partial, co
       value[i] = load_four_of(x + at + 128 * i);
       grad[i] = load_four_of(dout + at + 128 * i);
     }
-    double squares = 0;
-#pragma unroll
-    for (int i = 0; i < kFours; i++)
-#pragma unroll
-      for (int j = 0; j < 4; j++) squares = multiply_add((double)value[i][j], (double)value[i][j], squares);
+    double squares = sum_squares(value);
 #pragma unroll
     for (int i = 0; i < kFours; i++) {
       for (uint32_t& word : value[i].words) fence_operand(word);  // nobody needs them as float64 again

@@ -1,5 +1,4 @@
-// Sums, clearing, the optimizer, and gradients of looked-up rows: everything that is elementwise over parameters or
-// reduces. Sums are taken in an order that depends on sizes alone.
+// Sums, the optimizer, and the gradient of the embedding. The order of every sum depends on sizes alone.
 
 DEVICE double block_sum(double value) {
   __shared__ double room[32];
@@ -83,8 +82,8 @@ KERNEL(optimizer float, 256) void adamw(const __grid_constant__ Adam a, const Sc
 
 // ---- Gradients of looked-up rows ----
 
-// next[i] is the next row with row i's token, or n; later[j] = 1 where an earlier row has row j's token. A thread per
-// row looks through the rows after it.
+// next[i] is the next row with the token of row i, or n. later[j] is 1 where an earlier row has the token of row j. A
+// thread per row searches the rows after it.
 KERNEL(elementwise, 256) void chain_tokens(const int* tokens, int n, int* next, int* later) {
   constexpr int kTile = 1024;
   __shared__ alignas(16) int tile[kTile];
@@ -123,14 +122,14 @@ KERNEL(elementwise, 256) void chain_jumps(const int* next, int n, int* jumps) {
   }
 }
 
-// A block per row that is its token's first: adds the gradients of all rows with this token, in their order. The chain
-// is followed kJump rows at a time, for every link costs a wait for memory.
+// A block per row that is the first of its token: adds the gradients of all rows with this token, in their order. Links
+// are read kJump at a time, because every link waits for memory.
 template <class T> DEVICE void embed_backward(
     float* dweight, const T* dx, const int* tokens, const int* jumps, const int* later, int n, int width) {
   if (later[blockIdx.x]) return;
   float* row = dweight + (long)tokens[blockIdx.x] * width;
   bool aligned = width % 4 == 0 && (((long)row | (long)dx) & 15) == 0;
-  // Adds the rows that f(sum, rows) adds, kJump at a time; the next links are on their way while those rows are.
+  // Calls f(sum, rows) for the next kJump rows until the chain ends. The next links are loaded while f adds the rows.
   auto follow = [&](auto& sum, auto f) {
     int rows[kJump], next[kJump];
 #pragma unroll
