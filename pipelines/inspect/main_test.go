@@ -2,77 +2,25 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"encoding/hex"
 	"encoding/json"
-	"hash"
 	"image/png"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/zeebo/blake3"
-
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/data/datasettest"
 	"bitnet1/shared/data/seal"
-	"bitnet1/shared/data/tokenizer"
 	"bitnet1/shared/run/stage"
 )
-
-// output is a file of a dataset.
-type output struct {
-	*os.File
-	digest hash.Hash
-	size   int64
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.digest.Write(p)
-	o.size += int64(len(p))
-	return o.File.Write(p)
-}
-func (o *output) Commit() (string, int64, error) {
-	return hex.EncodeToString(o.digest.Sum(nil)), o.size, o.Close()
-}
-func (o *output) Abort() error { return o.Close() }
 
 // sealed makes a dataset of texts and returns its manifest's path.
 func sealed(t *testing.T, texts ...string) string {
 	t.Helper()
-	dir := t.TempDir()
-	tok, err := tokenizer.New("gpt2")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	w, err := dataset.NewBatchWriter(&b,
-		dataset.TokenizerInfo{Name: tok.Name(), Vocab: tok.Vocab(), EndOfText: tok.EndOfText()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, text := range texts {
-		if err := w.Append(dataset.BatchDocument{ID: text[:3], Source: "s", Row: int64(i), Bytes: int64(len(text))},
-			tok.Encode(nil, []byte(text))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	batch := filepath.Join(dir, "batch")
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(batch, b.Bytes(), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	options := seal.DefaultOptions()
-	options.SequenceLength = 16
-	m, err := seal.Dataset(context.Background(), options, []string{batch}, func(name string) (seal.Output, error) {
-		f, err := os.Create(filepath.Join(dir, name))
-		return &output{File: f, digest: blake3.New()}, err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	tok, info := datasettest.Tokenizer(t, "gpt2")
+	batch := datasettest.Batch(t, info, datasettest.Texts(tok, "s", texts...))
+	m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 16}, batch)
 	encoded, err := m.Encode()
 	if err != nil {
 		t.Fatal(err)
