@@ -58,7 +58,7 @@ func TestEndedDeliveriesAreForgotten(t *testing.T) {
 // A failed job is not tried again before its pause is over, whatever else is to be done.
 func TestAFailedJobWaits(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	w.serve("shout", "--mode", "fail", "--only", "one", "--retry-pause", "1h")
 	w.sources("r", "one")
 	w.begun(1)
@@ -114,7 +114,7 @@ func TestWhatCountsAsAnAttempt(t *testing.T) {
 // A job that was given up has all its attempts again when another run asks for it.
 func TestAGivenUpJobIsTriedAnew(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	w.serve("shout", "--mode", "fail", "--attempts", "2")
 	for i, cause := range []string{"one failed for the 2. time", "one failed for the 4. time"} {
 		run := fmt.Sprintf("r%d", i)

@@ -23,7 +23,7 @@ import (
 
 func TestOneShotFromFilesToAFolder(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	dir := t.TempDir()
 	for _, name := range []string{"a", "b"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o644); err != nil {
@@ -60,7 +60,7 @@ func TestOneShotFromFilesToAFolder(t *testing.T) {
 
 func TestOneShotMayFailAsOftenAsItsUserTries(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	in := filepath.Join(t.TempDir(), "a")
 	if err := os.WriteFile(in, nil, 0o644); err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func TestOneShotMayFailAsOftenAsItsUserTries(t *testing.T) {
 // Many one-shots share a folder, some of them the very job: each does its own, and none removes what another needs.
 func TestOneShotsShareAnOutputFolder(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	dir := t.TempDir()
 	out := filepath.Join(dir, "out")
 	start := func(stage, name string, args ...string) *program {
@@ -119,7 +119,7 @@ func TestOneShotsShareAnOutputFolder(t *testing.T) {
 
 func TestOneShotOutputsDoNotReplaceInputs(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	dir := t.TempDir()
 	for _, name := range []string{"a", "a.loud"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("an input"), 0o644); err != nil {
@@ -137,9 +137,9 @@ func TestOneShotOutputsDoNotReplaceInputs(t *testing.T) {
 }
 
 // rerunnable makes a finished run "r" and stops everything.
-func rerunnable(t *testing.T) *world {
+func rerunnable(t *testing.T) *harness {
 	t.Helper()
-	w := newWorld(t)
+	w := newHarness(t)
 	p, q := w.serve("shout"), w.serve("collect")
 	own := fmt.Sprintf(`{"trace":%q,"release":%q}`, w.trace, w.release)
 	store, err := artifact.Open(w.data)
@@ -338,7 +338,7 @@ func TestRerunsSayWhatIsMissing(t *testing.T) {
 
 func TestExitStatusesAndMessages(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "a")
 	if err := os.WriteFile(file, nil, 0o644); err != nil {
@@ -407,7 +407,7 @@ func TestExitStatusesAndMessages(t *testing.T) {
 
 func TestServersThatCannotBeUsed(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	for name, c := range map[string]struct{ env, want string }{
 		"wrong password": {"NATS_PASSWORD=guess", "refused the credentials"},
 		"unreachable":    {"NATS_URL=nats://127.0.0.1:1", "cannot be reached"},
@@ -424,7 +424,7 @@ func TestServersThatCannotBeUsed(t *testing.T) {
 
 func TestAnInterruptedOneShotFailsAndLeavesNothingHalfWritten(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	in, out := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "out")
 	if err := os.WriteFile(in, nil, 0o644); err != nil {
 		t.Fatal(err)
@@ -445,7 +445,7 @@ func TestAnInterruptedOneShotFailsAndLeavesNothingHalfWritten(t *testing.T) {
 
 func TestHelpHasAnExampleAndAllParameters(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	for _, args := range [][]string{{"--help"}, {"serve", "--help"}, {"run", "--help"}, {"describe", "--help"}} {
 		status, stdout, stderr := w.run("shout", args...)
 		if status != command.Done || stderr != "" {
@@ -461,7 +461,7 @@ func TestHelpHasAnExampleAndAllParameters(t *testing.T) {
 
 func TestDescribeTellsALauncherAll(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	status, stdout, _ := w.run("shout", "describe")
 	var d Description
 	if err := json.Unmarshal([]byte(stdout), &d); err != nil || status != command.Done {
@@ -481,7 +481,7 @@ func TestDescribeTellsALauncherAll(t *testing.T) {
 
 func TestDescribeChecksParameters(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	for section, want := range map[string]string{
 		``:                             "",
 		`{}`:                           "",
@@ -519,7 +519,7 @@ func TestDescribeChecksParameters(t *testing.T) {
 
 func TestDefinitionsSpeakToStagesByTheirSections(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	definition := func(run, section string) {
 		ref := w.store(fmt.Sprintf(`{"name": "t", "stages": {"shout": %s}}`, section))
 		w.announce(run, event.Part{}, event.RunStarted{Definition: ref})

@@ -13,7 +13,7 @@ import (
 )
 
 // fill mounts a small file system as the data directory and fills it; the function that it returns makes room again.
-func (w *world) fill() (room func()) {
+func (w *harness) fill() (room func()) {
 	w.t.Helper()
 	if err := os.MkdirAll(w.data, 0o755); err != nil {
 		w.t.Fatal(err)
@@ -44,7 +44,7 @@ func (w *world) fill() (room func()) {
 // A full disk is nobody's failure: the job is done when there is room.
 func TestAStageWaitsForRoomOnTheDisk(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	room := w.fill()
 	p := w.serve("shout", "--attempts", "1")
 	w.eventually(func() bool { return strings.Count(p.log(), "could not finish") > 3 }, "several tries")
@@ -58,7 +58,7 @@ func TestAStageWaitsForRoomOnTheDisk(t *testing.T) {
 
 func TestAStageEndsWhenTheDiskStaysFull(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	room := w.fill()
 	p := w.serve("shout", "--outage", "200ms")
 	if status := p.status(); status != command.Unusable {

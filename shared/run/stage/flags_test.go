@@ -15,9 +15,9 @@ import (
 )
 
 // looked makes a run "r" of two checkpoints of one dataset, and files of another one.
-func looked(t *testing.T) (w *world, in []string, dataset string) {
+func looked(t *testing.T) (w *harness, in []string, dataset string) {
 	t.Helper()
-	w = newWorld(t)
+	w = newHarness(t)
 	own := w.store("own")
 	for step, text := range []string{"first", "second"} {
 		w.announce("r", event.Part{}, event.CheckpointSaved{Step: step + 1, Model: w.store(text), Manifest: own})

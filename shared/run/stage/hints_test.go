@@ -63,7 +63,7 @@ func TestHintsWork(t *testing.T) {
 // What is damaged or gone in a data directory is made again by the stage that the message speaks of.
 func TestHintsAboutDamageWork(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	w.announce("r", event.Part{Count: 1}, event.SourceAdded{Name: "one", Digest: digest.Bytes([]byte("one"))})
 	must := func(stage string, args ...string) (stderr string) {
 		t.Helper()

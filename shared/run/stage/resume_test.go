@@ -12,7 +12,7 @@ import (
 
 // wantClimbed makes sure that the job was begun twice, that its first step was done once, and that each output was
 // announced once.
-func (w *world) wantClimbed(run string) {
+func (w *harness) wantClimbed(run string) {
 	w.t.Helper()
 	w.wantBegun(2)
 	if got := w.text(run, "climb", "climb.log"); got != "step 1\nstep 2\nstep 2\nstep 3\n" {
@@ -26,7 +26,7 @@ func (w *world) wantClimbed(run string) {
 
 func TestAKilledJobContinuesAfterTheOutputsItHas(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	p := w.serve("climb", "--mode", "wait")
 	w.sources("r", "one")
 	w.begun(1)
@@ -48,7 +48,7 @@ func TestAKilledJobContinuesAfterTheOutputsItHas(t *testing.T) {
 
 func TestAFailedJobContinuesAfterTheOutputsItHas(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	p := w.serve("climb", "--mode", "fail", "--times", "1")
 	w.sources("r", "one")
 	w.outcomes("r", "climb", 1, event.Done)
@@ -59,7 +59,7 @@ func TestAFailedJobContinuesAfterTheOutputsItHas(t *testing.T) {
 // Attempts count from the last output: a long job that is interrupted now and then is no job that gets nowhere.
 func TestGettingSomewhereIsNoFailure(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	p := w.serve("climb", "--mode", "fail", "--times", "2", "--attempts", "3")
 	w.sources("r", "one")
 	w.outcomes("r", "climb", 1, event.Done)
@@ -69,7 +69,7 @@ func TestGettingSomewhereIsNoFailure(t *testing.T) {
 
 func TestAnUnfinishedJobWhoseOutputIsGoneBeginsAnew(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	p := w.serve("climb", "--mode", "wait")
 	w.sources("r", "one")
 	w.begun(1)
@@ -92,7 +92,7 @@ func TestAnUnfinishedJobWhoseOutputIsGoneBeginsAnew(t *testing.T) {
 
 func TestOneShotContinuesWhereItWasKilled(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	in, out := filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "out")
 	if err := os.WriteFile(in, []byte("text"), 0o644); err != nil {
 		t.Fatal(err)

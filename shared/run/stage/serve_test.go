@@ -29,14 +29,26 @@ import (
 )
 
 // raw connects without our own packages, as a stage in another language does.
-func (w *world) raw() (*nats.Conn, jetstream.JetStream) {
+func (w *harness) raw() (*nats.Conn, jetstream.JetStream) {
 	w.t.Helper()
 	js := bustest.Connect(w.t, w.address.URL, w.address.User, w.address.Password)
 	return js.Conn(), js
 }
 
+// wantDoneAfter waits until shout's one job of run r is done, and makes sure that it was begun n times and that nothing is left
+// of what went wrong.
+func (w *harness) wantDoneAfter(n int) {
+	w.t.Helper()
+	w.outcomes("r", "shout", 1, event.Done)
+	w.wantBegun(n)
+	w.clean()
+	if letters := w.deadLetters(); len(letters) != 0 {
+		w.t.Errorf("%d dead letters", len(letters))
+	}
+}
+
 // deadLetters returns the letters in the dead-letter stream.
-func (w *world) deadLetters() (letters []*jetstream.RawStreamMsg) {
+func (w *harness) deadLetters() (letters []*jetstream.RawStreamMsg) {
 	w.t.Helper()
 	_, js := w.raw()
 	stream, err := js.Stream(w.t.Context(), bus.DeadStream)
@@ -56,7 +68,7 @@ func (w *world) deadLetters() (letters []*jetstream.RawStreamMsg) {
 
 func TestServeAnswersEvents(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	p := w.serve("shout")
 	w.sources("r", "one", "two")
 	answers := w.outcomes("r", "shout", 2, event.Done)
@@ -88,7 +100,7 @@ func TestServeAnswersEvents(t *testing.T) {
 
 func TestTheSameJobIsDoneOnceWhateverTheRun(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	w.serve("shout")
 	w.sources("first", "one")
 	key := w.outcomes("first", "shout", 1, event.Done)[0].Key
@@ -107,7 +119,7 @@ func TestTheSameJobIsDoneOnceWhateverTheRun(t *testing.T) {
 
 func TestARunStartedAgainAnswersFromItsRecords(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	w.serve("shout", "--run", "r").kill(w, 1)
 	listener := bus.Listener{Stage: "shout", Run: "r", Kind: "source.added"}
 	if err := w.bus.Forget(t.Context(), listener); err != nil {
@@ -124,7 +136,7 @@ func TestARunStartedAgainAnswersFromItsRecords(t *testing.T) {
 }
 
 // kill lets the program answer n sources of run r and kills it.
-func (p *program) kill(w *world, n int) {
+func (p *program) kill(w *harness, n int) {
 	w.t.Helper()
 	names := []string{"one", "two", "three"}[:n]
 	w.sources("r", names...)
@@ -135,7 +147,7 @@ func (p *program) kill(w *world, n int) {
 
 func TestOutputsThatAreGoneAreMadeAgain(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	w.serve("shout")
 	w.sources("first", "one")
 	w.outcomes("first", "shout", 1, event.Done)
@@ -152,20 +164,15 @@ func TestOutputsThatAreGoneAreMadeAgain(t *testing.T) {
 
 func TestAFailedJobIsTriedAgain(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	w.serve("shout", "--mode", "fail", "--times", "2")
 	w.sources("r", "one")
-	w.outcomes("r", "shout", 1, event.Done)
-	w.wantBegun(3)
-	w.clean()
-	if letters := w.deadLetters(); len(letters) != 0 {
-		t.Errorf("%d dead letters", len(letters))
-	}
+	w.wantDoneAfter(3)
 }
 
 func TestAJobThatKeepsFailingIsGivenUpWithItsCause(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	w.serve("shout", "--mode", "fail", "--attempts", "3", "--only", "one")
 	w.sources("r", "one")
 	failed := w.outcomes("r", "shout", 1, event.Failed)[0]
@@ -194,7 +201,7 @@ func TestAJobThatKeepsFailingIsGivenUpWithItsCause(t *testing.T) {
 
 func TestARefusedEventIsGivenUpAtOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	w.serve("shout", "--mode", "refuse")
 	w.sources("r", "one")
 	failed := w.outcomes("r", "shout", 1, event.Failed)[0]
@@ -231,7 +238,7 @@ func TestWhatFailsTheSameWayEachTimeIsTriedOnce(t *testing.T) {
 
 func TestAPanicIsAFailureOfItsJobAlone(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	p := w.serve("shout", "--mode", "panic", "--only", "one", "--attempts", "2")
 	w.sources("r", "one", "two")
 	for _, f := range w.answers("r", "shout", 2) {
@@ -245,7 +252,7 @@ func TestAPanicIsAFailureOfItsJobAlone(t *testing.T) {
 
 func TestALongJobIsDoneOnceWhileItShowsSignsOfLife(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	first, second := w.serve("shout", "--mode", "wait"), w.serve("shout", "--mode", "wait")
 	w.sources("r", "one")
 	w.begun(1)
@@ -259,7 +266,7 @@ func TestALongJobIsDoneOnceWhileItShowsSignsOfLife(t *testing.T) {
 
 func TestTheDeadlineEndsAJob(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	w.serve("shout", "--mode", "wait", "--deadline", "50ms", "--attempts", "2")
 	w.sources("r", "one")
 	failed := w.outcomes("r", "shout", 1, event.Failed)[0]
@@ -270,7 +277,7 @@ func TestTheDeadlineEndsAJob(t *testing.T) {
 func TestASignalEndsAStageInTheMiddleOfAJobAndAnotherContinues(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
-		w := newWorld(t)
+		w := newHarness(t)
 		p := w.serve("shout", "--mode", "wait", "--attempts", "1")
 		w.sources("r", "one")
 		w.begun(1)
@@ -291,7 +298,7 @@ func TestASignalEndsAStageInTheMiddleOfAJobAndAnotherContinues(t *testing.T) {
 
 func TestAKilledWorkersJobIsTakenOver(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	p := w.serve("shout", "--mode", "wait")
 	w.sources("r", "one")
 	w.begun(1)
@@ -309,7 +316,7 @@ func TestAKilledWorkersJobIsTakenOver(t *testing.T) {
 
 func TestAJobThatKillsItsProcessIsGivenUp(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	w.sources("r", "one", "two")
 	deaths := 0
 	for range 10 {
@@ -343,7 +350,7 @@ func TestAJobThatKillsItsProcessIsGivenUp(t *testing.T) {
 // A process that has lost its device ends at once, and its successor does the job.
 func TestALostDeviceEndsTheProcessAndAnotherContinues(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	w.sources("r", "one")
 	p := w.serve("shout", "--mode", "lose", "--times", "1")
 	if status := p.status(); status != command.Failed {
@@ -351,19 +358,14 @@ func TestALostDeviceEndsTheProcessAndAnotherContinues(t *testing.T) {
 	}
 	wantText(t, "what it said", p.stderr.String(), "the device is lost")
 	w.serve("shout", "--mode", "lose", "--times", "1")
-	w.outcomes("r", "shout", 1, event.Done)
-	w.wantBegun(2)
-	w.clean()
-	if letters := w.deadLetters(); len(letters) != 0 {
-		t.Errorf("%d dead letters", len(letters))
-	}
+	w.wantDoneAfter(2)
 }
 
 // A worker that the server gave up, but which lives, still holds its job: the lock on the record fences it from the one
 // that the event was given to.
 func TestAStalledWorkerIsFencedFromItsSuccessor(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	stalled := w.serve("shout", "--mode", "wait")
 	w.sources("r", "one")
 	w.begun(1)
@@ -384,7 +386,7 @@ func TestAStalledWorkerIsFencedFromItsSuccessor(t *testing.T) {
 
 func TestAStalledWorkerThatWakesUpFinishesItsJobOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	stalled := w.serve("shout", "--mode", "wait")
 	w.sources("r", "one")
 	w.begun(1)
@@ -403,7 +405,7 @@ func TestAStalledWorkerThatWakesUpFinishesItsJobOnce(t *testing.T) {
 }
 
 // eventuallyFenced waits until the server has given the program a job that another one holds.
-func (w *world) eventuallyFenced(p *program) {
+func (w *harness) eventuallyFenced(p *program) {
 	w.t.Helper()
 	w.eventually(func() bool { return strings.Contains(p.log(), "another process works on this job") }, "a fenced job")
 }
@@ -414,7 +416,7 @@ func TestKillsAtRandomMomentsLoseNothingAndDoubleNothing(t *testing.T) {
 	t.Parallel()
 	const seed = 76
 	rnd := rand.New(rand.NewPCG(seed, seed))
-	w := newWorld(t)
+	w := newHarness(t)
 	var names []string
 	for i := range 40 {
 		names = append(names, fmt.Sprintf("source-%02d", i))
@@ -464,15 +466,15 @@ func TestKillsAtRandomMomentsLoseNothingAndDoubleNothing(t *testing.T) {
 
 func TestWorkersShareTheWork(t *testing.T) {
 	t.Parallel()
-	for name, start := range map[string]func(*world) []*program{
-		"in one process": func(w *world) []*program {
+	for name, start := range map[string]func(*harness) []*program{
+		"in one process": func(w *harness) []*program {
 			return []*program{w.serve("shout", "--mode", "wait", "--workers", "2")}
 		},
-		"in two processes": func(w *world) []*program {
+		"in two processes": func(w *harness) []*program {
 			return []*program{w.serve("shout", "--mode", "wait"), w.serve("shout", "--mode", "wait")}
 		},
 	} {
-		w := newWorld(t)
+		w := newHarness(t)
 		programs := start(w)
 		w.sources("r", "one", "two")
 		w.begun(2) // both, while neither can end
@@ -491,7 +493,7 @@ func TestAStageSurvivesARestartOfTheServer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	operators := operatorsServer(t, dir, server.RANDOM_PORT)
-	w := newWorldAt(t, bus.Address{URL: operators.ClientURL(), User: "operator", Password: "secret"})
+	w := newHarnessAt(t, bus.Address{URL: operators.ClientURL(), User: "operator", Password: "secret"})
 	p := w.serve("shout", "--mode", "wait")
 	w.sources("r", "one")
 	w.begun(1)
@@ -526,7 +528,7 @@ func operatorsServer(t *testing.T, dir string, port int) *server.Server {
 
 func TestAStageEndsWhenTheServerRefusesItsCredentials(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	p := w.serve("shout")
 	w.sources("r", "one")
 	w.outcomes("r", "shout", 1, event.Done)
@@ -545,7 +547,7 @@ func TestAStageEndsWhenTheServerRefusesItsCredentials(t *testing.T) {
 
 func TestMessagesThatAreNoEventsAreBuried(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	w.serve("shout")
 	conn, _ := w.raw()
 	elsewhere, err := event.New("other", "test", "", event.Part{}, event.SourceAdded{Name: "x"})
@@ -578,7 +580,7 @@ func TestMessagesThatAreNoEventsAreBuried(t *testing.T) {
 
 func TestBodiesOfTheWrongShapeAreRefused(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	w.serve("shout")
 	raw, err := event.Marshal(map[string]any{"name": []int{1, 2, 3}})
 	if err != nil {
@@ -598,7 +600,7 @@ func TestBodiesOfTheWrongShapeAreRefused(t *testing.T) {
 
 func TestGatherWaitsForAllPartsAndTakesThemInOrder(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	shouter, collector := w.serve("shout", "--workers", "2"), w.serve("collect")
 	w.sources("r", "one", "two", "three")
 	answers := w.answers("r", "collect", 3)
@@ -626,7 +628,7 @@ func TestGatherWaitsForAllPartsAndTakesThemInOrder(t *testing.T) {
 // Whoever announces the parts may know only the bus.
 func TestGatherNeedsNoJournalOfOthers(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	ref := w.store("HELLO")
 	w.serve("collect")
 	for _, index := range []int{1, 0} {
@@ -650,7 +652,7 @@ func TestGatherNeedsNoJournalOfOthers(t *testing.T) {
 
 func TestGatherTakesAnEventWithoutAPartAsASetOfItsOwn(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	ref := w.store("ALONE")
 	w.serve("collect")
 	w.announce("r", event.Part{}, event.TokensWritten{Source: "x", Batch: ref})
@@ -662,7 +664,7 @@ func TestGatherTakesAnEventWithoutAPartAsASetOfItsOwn(t *testing.T) {
 
 func TestGatherAllocatesNothingForWhatAnEventClaims(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	p := w.serve("collect")
 	ref := w.store("X")
 	w.announce("r", event.Part{Index: 1 << 61, Count: 1 << 62}, event.TokensWritten{Source: "x", Batch: ref})
@@ -681,7 +683,7 @@ func TestArtifactsThatAreDamagedOrMissingAreRefused(t *testing.T) {
 			return os.WriteFile(path, []byte("HELLP"), 0o644)
 		},
 	} {
-		w := newWorld(t)
+		w := newHarness(t)
 		ref := w.store("HELLO")
 		if err := damage(filepath.Join(w.data, "objects", ref.Digest[:2], ref.Digest)); err != nil {
 			t.Fatal(err)
@@ -699,7 +701,7 @@ func TestArtifactsThatAreDamagedOrMissingAreRefused(t *testing.T) {
 // The parameters and the artifacts of a run are in its own data directory.
 func TestAStageWithTheWrongDataDirectoryEndsAndNamesBoth(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	definition := w.store("{}")
 	w.announce("r", event.Part{}, event.RunStarted{Definition: definition, Data: "elsewhere:/there"})
 	w.sources("r", "one")
@@ -721,7 +723,7 @@ func TestAStageWithTheWrongDataDirectoryEndsAndNamesBoth(t *testing.T) {
 
 func TestAnAnswerThatIsTooLargeForTheServerEndsTheStage(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	p := w.serve("shout")
 	w.eventuallyServing(p)
 	_, js := w.raw()
@@ -753,7 +755,7 @@ func TestAnAnswerThatIsTooLargeForTheServerEndsTheStage(t *testing.T) {
 
 func TestAStageOfALauncherEndsWithIt(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	cmd := w.serveCommand("shout", "--mode", "wait")
 	cmd.Env = append(cmd.Env, command.EnvLauncher+"=1")
 	stdin, err := cmd.StdinPipe()
@@ -778,7 +780,7 @@ func TestAStageOfALauncherEndsWithIt(t *testing.T) {
 
 func TestASecondSignalEndsAtOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	p := w.serve("shout", "--mode", "stay")
 	w.sources("r", "one")
 	w.begun(1)
@@ -791,7 +793,7 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 
 func TestFromNowLeavesOldEventsAlone(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	w.sources("old", "one")
 	w.eventuallyServing(w.serve("shout", "--from", "now"))
 	w.sources("new", "two")
@@ -803,7 +805,7 @@ func TestFromNowLeavesOldEventsAlone(t *testing.T) {
 
 func TestMetricsCountWhatHappens(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -845,20 +847,13 @@ func TestMetricsCountWhatHappens(t *testing.T) {
 }
 
 // store puts a text into the store, as some other stage would.
-func (w *world) store(text string) artifact.Ref {
+func (w *harness) store(text string) artifact.Ref {
 	w.t.Helper()
 	store, err := artifact.Open(w.data)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	out, err := store.Create("text", "text/plain", strings.ToLower(text))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	if _, err := out.Write([]byte(text)); err != nil {
-		w.t.Fatal(err)
-	}
-	ref, err := out.Commit()
+	ref, err := artifact.Put(store, "text", "text/plain", strings.ToLower(text), []byte(text))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -866,12 +861,12 @@ func (w *world) store(text string) artifact.Ref {
 }
 
 // eventuallyServing waits until the program has its consumer.
-func (w *world) eventuallyServing(p *program) {
+func (w *harness) eventuallyServing(p *program) {
 	w.t.Helper()
 	w.eventually(func() bool { return strings.Contains(p.log(), "msg=serving") }, "a serving stage")
 }
 
-func (w *world) port() int {
+func (w *harness) port() int {
 	w.t.Helper()
 	var port int
 	if _, err := fmt.Sscanf(w.address.URL, "nats://127.0.0.1:%d", &port); err != nil {

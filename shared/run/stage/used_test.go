@@ -11,13 +11,13 @@ import (
 
 // used is a folder that one-shot runs write into.
 type used struct {
-	*world
+	*harness
 	in, out string
 }
 
 func newUsed(t *testing.T) *used {
 	t.Helper()
-	u := &used{world: newWorld(t), in: filepath.Join(t.TempDir(), "one"), out: filepath.Join(t.TempDir(), "out")}
+	u := &used{harness: newHarness(t), in: filepath.Join(t.TempDir(), "one"), out: filepath.Join(t.TempDir(), "out")}
 	u.let()
 	u.write(u.in, "words")
 	return u
