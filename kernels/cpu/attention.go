@@ -17,7 +17,7 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.P
 		outputs := d.shared.headOutputs.take(in.rows * a.Heads * perHead)
 		all := d.newHead(a)
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
-			h := all.load(in, task, s)
+			h := loadHead(&all, in, task, s)
 			for t := range a.Seq {
 				if t%4 == 0 && !h.rule.AllKeys && !h.rule.Noise {
 					h.searchNear(t)
@@ -62,7 +62,7 @@ type head struct {
 	noiseStep  uint32
 	rankTables
 
-	// This head and sequence, from load.
+	// This head and sequence, from loadHead.
 	index     int      // b*Heads + h
 	row0, col int      // of the first query in the rows of the batch
 	q, k, v   []uint64 // Seq × words
@@ -93,8 +93,8 @@ func (d *Device) newHead(a kernels.Attention) head {
 	return h
 }
 
-// load returns head task%Heads of sequence task/Heads. The head is valid until the next load with the same scratch.
-func (all *head) load(qkv *planes, task int, s *scratch) *head {
+// loadHead returns head task%Heads of sequence task/Heads. The head is valid until the next call with the same scratch.
+func loadHead(all *head, qkv *planes, task int, s *scratch) *head {
 	h := &s.head
 	*h = *all
 	b, i := task/h.Heads, task%h.Heads

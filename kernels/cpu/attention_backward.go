@@ -13,7 +13,7 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 		in, grad, dst, ptr := qkv.(*planes), anyFloatsOf(dOut), anyFloatsOf(dqkv), pointers.(ints)
 		all := d.newHead(a)
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
-			h := all.load(in, task, s)
+			h := loadHead(&all, in, task, s)
 			g := d.headGradients(h, s, dst, grad)
 			p := ptr[task*a.Seq*a.Survivors:][:a.Seq*a.Survivors]
 			if h.rule.Gamma && a.Survivors <= fewSurvivors {

@@ -254,8 +254,7 @@ func roundBFloatsLoopAVX512(dst *uint16, dstStride int, src *float32, srcStride 
 //go:noescape
 func addBFloatRowsLoopAVX512(sums *float64, most *float32, src *uint16, stride int, words *uint64, wordStride int, rows int, n int)
 
-// nearestLoopAVX512 is nearestGo for dimensions that have a reciprocal, and pointers to the first query and the first
-// key to look at.
+// nearestLoopAVX512 is nearestGo for dimensions that have a reciprocal, and pointers to the first query and the first key to look at.
 //
 //go:noescape
 func nearestLoopAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[4][4]float64)

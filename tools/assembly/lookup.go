@@ -128,6 +128,25 @@ func wideLookup() {
 	})
 }
 
+// addGroup adds the entries of one group, 8 rows of signs, to the byte sums.
+func (p lookupParts) addGroup(sum *[lookupRows][2]VecVirtual, panel, table GPVirtual) {
+	var index [2][2]VecVirtual // low and high nibbles, of the first and the last 32 columns
+	for i := range 2 {
+		index[0][i], index[1][i] = p.indices(Mem{Base: panel, Disp: 32 * i})
+	}
+	for r := range sum {
+		for nibble := range index {
+			entries := YMM()
+			VBROADCASTI128(Mem{Base: table, Disp: tableSize*r + 16*nibble}, entries)
+			for i := range 2 {
+				entry := YMM()
+				p.pick(index[nibble][i], entries, entry)
+				VPADDB(entry, sum[r][i], sum[r][i])
+			}
+		}
+	}
+}
+
 func lookupWith(set string, prepare func() lookupParts) {
 	beginOther(set, "lookup",
 		"func(sums *int32, stride int, tables, panel *byte, groups, skip, panels, flush int, add bool)",
@@ -157,21 +176,7 @@ func lookupWith(set string, prepare func() lookupParts) {
 	count := GP64()
 	MOVQ(flush, count)
 	Label("groups")
-	var index [2][2]VecVirtual // low and high nibbles of both halves of the columns
-	for i := range 2 {
-		index[0][i], index[1][i] = parts.indices(Mem{Base: panel, Disp: 32 * i})
-	}
-	for r := range sum {
-		for half := range index {
-			entries := YMM()
-			VBROADCASTI128(Mem{Base: table, Disp: tableSize*r + 16*half}, entries)
-			for i := range 2 {
-				entry := YMM()
-				parts.pick(index[half][i], entries, entry)
-				VPADDB(entry, sum[r][i], sum[r][i])
-			}
-		}
-	}
+	parts.addGroup(&sum, panel, table)
 	ADDQ(Imm(panelCols), panel)
 	ADDQ(U32(lookupRows*tableSize), table)
 	DECQ(count)

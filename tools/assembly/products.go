@@ -44,23 +44,27 @@ func andCounts() {
 	ADDQ(Imm(32), at)
 	CMPQ(at, size)
 	JLT(LabelRef("step"))
-	// Transpose and add: four sums of four to one register of four.
-	VPSLLQ(Imm(32), sum[1], sum[1])
-	VPSLLQ(Imm(32), sum[3], sum[3])
-	VPOR(sum[0], sum[1], sum[0])
-	VPOR(sum[2], sum[3], sum[2])
-	VPUNPCKLQDQ(sum[2], sum[0], sum[1])
-	VPUNPCKHQDQ(sum[2], sum[0], sum[3])
-	VPADDD(sum[1], sum[3], sum[0])
-	half := XMM()
-	VEXTRACTI128(Imm(1), sum[0], half)
-	VPADDD(sum[0].AsX(), half, half)
-	VMOVDQU(half, Mem{Base: dst})
+	VMOVDQU(sumOfLanes(sum), Mem{Base: dst})
 	ADDQ(Imm(16), dst)
 	LEAQ(Mem{Base: row[3], Index: size, Scale: 1}, w)
 	DECQ(quads)
 	JNZ(LabelRef("quad"))
 	end()
+}
+
+// sumOfLanes returns the sums of the lanes of four registers, in one register.
+func sumOfLanes(x [4]VecVirtual) VecVirtual {
+	VPSLLQ(Imm(32), x[1], x[1])
+	VPSLLQ(Imm(32), x[3], x[3])
+	VPOR(x[0], x[1], x[0])
+	VPOR(x[2], x[3], x[2])
+	VPUNPCKLQDQ(x[2], x[0], x[1])
+	VPUNPCKHQDQ(x[2], x[0], x[3])
+	VPADDD(x[1], x[3], x[0])
+	half := XMM()
+	VEXTRACTI128(Imm(1), x[0], half)
+	VPADDD(x[0].AsX(), half, half)
+	return half
 }
 
 // wideCountSigns keeps the sums of 4 rows × 16 channels, as 64 bits, in registers.

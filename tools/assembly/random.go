@@ -16,8 +16,8 @@ const (
 	philoxWeyl1 = 0xBB67AE85
 )
 
-// randomWords: every 64-bit lane holds one block's word, of which the multiplication sees only the lower half. Two
-// registers of four blocks hide its latency.
+// randomWords has one word of a block in every 64-bit lane, of which a multiplication sees only the lower 32 bits. It
+// computes two registers of four blocks at a time, which hides the latency of multiplications.
 func randomWords() {
 	lanes := quads4("blocks", func(i int) uint64 { return uint64(i) })
 	four := words8("four", all[uint32](4))
@@ -45,33 +45,13 @@ func randomWords() {
 	}
 	for range 10 {
 		for s := range x {
-			p0, p1 := YMM(), YMM()
-			VPMULUDQ(m0, x[s][0], p0)
-			VPMULUDQ(m1, x[s][2], p1)
-			VPXOR(k0, x[s][1], x[s][1])
-			VPXOR(k1, x[s][3], x[s][3])
-			VPSRLQ(Imm(32), p1, x[s][0])
-			VPXOR(x[s][1], x[s][0], x[s][0])
-			VPSRLQ(Imm(32), p0, x[s][2])
-			VPXOR(x[s][3], x[s][2], x[s][2])
-			x[s][1], x[s][3] = p1, p0
+			philoxRound(&x[s], m0, m1, k0, k1)
 		}
 		VPADDD(weyl0, k0, k0)
 		VPADDD(weyl1, k1, k1)
 	}
 	for s := range x {
-		for i := 0; i < 4; i += 2 {
-			VPSLLQ(Imm(32), x[s][i+1], x[s][i+1])
-			VPBLENDD(Imm(0xaa), x[s][i+1], x[s][i], x[s][i])
-		}
-		even, odd := YMM(), YMM() // blocks 0 and 2, 1 and 3
-		VPUNPCKLQDQ(x[s][2], x[s][0], even)
-		VPUNPCKHQDQ(x[s][2], x[s][0], odd)
-		for i, halves := range []uint64{0x20, 0x31} {
-			v := YMM()
-			VPERM2I128(Imm(halves), odd, even, v)
-			VMOVDQU(v, Mem{Base: dst, Disp: 64*s + 32*i})
-		}
+		storeBlocks(Mem{Base: dst, Disp: 64 * s}, x[s])
 	}
 	ADDQ(U32(128), dst)
 	DECQ(steps)
@@ -79,8 +59,37 @@ func randomWords() {
 	end()
 }
 
-// wideRandomWords: every 64-bit lane holds one block's word in its lower half. Four registers of eight blocks hide the
-// latency of multiplication; the keys of the ten rounds stay in memory, every lane for itself.
+// philoxRound is one round with the keys k0 and k1.
+func philoxRound(x *[4]VecVirtual, m0, m1, k0, k1 VecVirtual) {
+	p0, p1 := YMM(), YMM()
+	VPMULUDQ(m0, x[0], p0)
+	VPMULUDQ(m1, x[2], p1)
+	VPXOR(k0, x[1], x[1])
+	VPXOR(k1, x[3], x[3])
+	VPSRLQ(Imm(32), p1, x[0])
+	VPXOR(x[1], x[0], x[0])
+	VPSRLQ(Imm(32), p0, x[2])
+	VPXOR(x[3], x[2], x[2])
+	x[1], x[3] = p1, p0
+}
+
+// storeBlocks stores four blocks, one after the other.
+func storeBlocks(to Mem, x [4]VecVirtual) {
+	for i := 0; i < 4; i += 2 {
+		VPSLLQ(Imm(32), x[i+1], x[i+1])
+		VPBLENDD(Imm(0xaa), x[i+1], x[i], x[i])
+	}
+	even, odd := YMM(), YMM() // blocks 0 and 2, 1 and 3
+	VPUNPCKLQDQ(x[2], x[0], even)
+	VPUNPCKHQDQ(x[2], x[0], odd)
+	for i, lanes := range []uint64{0x20, 0x31} {
+		v := YMM()
+		VPERM2I128(Imm(lanes), odd, even, v)
+		VMOVDQU(v, to.Offset(32*i))
+	}
+}
+
+// wideRandomWords computes four registers of eight blocks at a time. The keys of the ten rounds are in memory.
 func wideRandomWords() {
 	const streams, rounds = 4, 10
 	lanes := quads8("blocks8", 0, 1, 2, 3, 4, 5, 6, 7)
@@ -91,14 +100,7 @@ func wideRandomWords() {
 	beginOther(avx512, "randomWords", randomWordsSignature, "for 128 words a step.")
 	dst, steps, key, counter := pointer("dst"), pointer("steps"), pointer("key"), pointer("counter")
 	frame := AllocLocal(rounds * 2 * 4)
-	for i, weyl := range []uint32{philoxWeyl0, philoxWeyl1} {
-		k := GP32()
-		MOVL(Mem{Base: key, Disp: 4 * i}, k)
-		for r := range rounds {
-			MOVL(k, frame.Offset(8*r+4*i))
-			ADDL(U32(weyl), k)
-		}
-	}
+	storeKeys(frame, key, rounds)
 	mul0, mul1, step := wideConstant(m0), wideConstant(m1), wideConstant(eight)
 	firstOrder, lastOrder := wideConstant(first), wideConstant(last)
 	odd := maskOf(0xaaaa)
@@ -144,4 +146,16 @@ func wideRandomWords() {
 	DECQ(steps)
 	JNZ(LabelRef("step"))
 	end()
+}
+
+// storeKeys stores the two keys of every round.
+func storeKeys(to Mem, key GPVirtual, rounds int) {
+	for i, weyl := range []uint32{philoxWeyl0, philoxWeyl1} {
+		k := GP32()
+		MOVL(Mem{Base: key, Disp: 4 * i}, k)
+		for r := range rounds {
+			MOVL(k, to.Offset(8*r+4*i))
+			ADDL(U32(weyl), k)
+		}
+	}
 }
