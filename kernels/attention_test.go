@@ -3,6 +3,7 @@ package kernels
 import (
 	"math"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -47,10 +48,10 @@ func TestAttentionKinds(t *testing.T) {
 		}
 	}
 	if _, err := ParseAttentionKind("linear"); err == nil ||
-		err.Error() != `attention is "linear", want pointer, rwsp or softmax` {
+		!strings.HasPrefix(err.Error(), `attention is "linear", want pointer, rwsp`) {
 		t.Errorf("an unknown kind gave %v", err)
 	}
-	if got := AttentionKind(3).String(); got != "kind 3" {
+	if got := AttentionKind(77).String(); got != "kind 77" {
 		t.Errorf("a kind beyond the table is called %q", got)
 	}
 }

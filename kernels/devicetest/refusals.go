@@ -104,8 +104,8 @@ func refusals() []refusal {
 			func(b *bench) { attention(b, func(a *kernels.Attention) { a.HeadDim = 4 }) }},
 		{"Attend", "starts has 3 values, want 4",
 			func(b *bench) { attention(b, func(a *kernels.Attention) { a.Starts = ints(b, 3) }) }},
-		{"AttendBackward", "attention of kind 3", func(b *bench) {
-			a := kernels.Attention{Kind: 3, Batch: 1, Seq: 4, Heads: 2, HeadDim: 3, Survivors: 1}
+		{"AttendBackward", "attention of kind 77", func(b *bench) {
+			a := kernels.Attention{Kind: 77, Batch: 1, Seq: 4, Heads: 2, HeadDim: 3, Survivors: 1}
 			b.d.AttendBackward(floats(b, 72), floats(b, 24), b.signs(4, 18), ints(b, 8), a)
 		}},
 		{"CrossEntropy", "targets has 3 values, want 4",

@@ -35,17 +35,15 @@ func (m *Model) enqueueForward() {
 		if i+1 < len(m.layers) {
 			next = m.layers[i+1].in
 		}
-		read := kernels.Activation{Planes: l.read}
-		hidden := kernels.Activation{Planes: l.hidden}
-		m.dev.Normalize(l.readAttn, l.in, l.gainAttn, eps)
-		m.dev.LinearSigns(l.signs, l.pass, l.readAttn, m.strict(l.qkv), l.shift)
-		m.dev.Attend(l.read, l.pointers, l.signs, m.attention(l))
-		m.dev.LinearAdd(l.mid, l.in, read, m.strict(l.o))
-		m.dev.Normalize(l.readFF, l.mid, l.gainFFN, eps)
-		m.dev.LinearSigns(l.hidden, l.hiddenPass, l.readFF, m.strict(l.up), kernels.KShift{})
-		m.dev.LinearAdd(next, l.mid, hidden, m.strict(l.down))
+		m.dev.Normalize(l.attnIn, l.in, l.gainAttn, eps)
+		m.dev.LinearSigns(l.qkvSigns, l.mask, l.attnIn, m.strict(l.qkv), l.shift)
+		m.dev.Attend(l.attnOut.Planes, l.pointers, l.qkvSigns, m.attention(l))
+		m.dev.LinearAdd(l.mid, l.in, l.attnOut, m.strict(l.o))
+		m.dev.Normalize(l.mlpIn, l.mid, l.gainFFN, eps)
+		m.dev.LinearSigns(l.hidden.Planes, l.hiddenMask, l.mlpIn, m.strict(l.up), kernels.KShift{})
+		m.dev.LinearAdd(next, l.mid, l.hidden, m.strict(l.down))
 	}
-	m.dev.Normalize(b.readOut, b.out, m.gainOut, eps)
+	m.dev.Normalize(b.lmHeadIn, b.out, m.gainOut, eps)
 }
 
 // attention is l's attention with this pass's noise.
@@ -168,7 +166,7 @@ func (m *Model) Losses(tokens, targets []int32, s Settings) ([]float32, error) {
 	}
 	run, err := m.program(m.pass("losses"), func() {
 		m.enqueueForward()
-		m.dev.CrossEntropy(m.buffers.losses, m.buffers.readOut, m.strict(m.codebook), m.buffers.targets)
+		m.dev.CrossEntropy(m.buffers.losses, m.buffers.lmHeadIn, m.strict(m.codebook), m.buffers.targets)
 	})
 	if err != nil {
 		return nil, err
@@ -239,7 +237,7 @@ func (m *Model) eachLogits(from, to int, f func(row int, logits []float32)) erro
 	for r := from; r < to; r += part {
 		end := min(r+part, to)
 		logits := m.logits.Slice(0, (end-r)*vocab)
-		m.dev.LinearAdd(logits, nil, rowsOf(m.buffers.readOut, m.config.D, r, end), m.strict(m.codebook))
+		m.dev.LinearAdd(logits, nil, rowsOf(m.buffers.lmHeadIn, m.config.D, r, end), m.strict(m.codebook))
 		if err := m.dev.Download(host[:(end-r)*vocab], logits); err != nil {
 			return err
 		}

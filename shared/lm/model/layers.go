@@ -16,14 +16,14 @@ type layer struct {
 	shift                kernels.KShift
 	attention            kernels.Attention
 
-	in, mid          kernels.Floats     // the residual stream before attention, and before the feed-forward
-	readAttn, readFF kernels.Activation // what q, k and v, and what up, read of it
-	signs, pass      kernels.Planes     // of q, k and v
-	read             kernels.Planes     // what attention read
-	hidden           kernels.Planes     // signs of up
-	hiddenPass       kernels.Planes
-	pointers         kernels.Ints
-	noise            kernels.Floats // given noise, once there is any
+	in, mid         kernels.Floats     // the residual stream before attention, and before the MLP
+	attnIn, mlpIn   kernels.Activation // the inputs of q, k and v, and of up: the normalized residual stream
+	qkvSigns        kernels.Planes     // signs of q, k and v
+	attnOut, hidden kernels.Activation // the inputs of o and of down: signs of the attention output, and of up
+	mask            kernels.Planes     // STE masks of q, k and v
+	hiddenMask      kernels.Planes     // STE mask of up
+	pointers        kernels.Ints
+	noise           kernels.Floats // given noise, once there is any
 }
 
 // bindLayers points every linear at its part of the store.
@@ -123,7 +123,7 @@ type buffers struct {
 	tokens, targets kernels.Ints
 	starts          kernels.Ints       // of tokens' documents; nil where all of a sequence is one
 	out             kernels.Floats     // the residual stream after the last layer
-	readOut         kernels.Activation // what the language-model head reads of it
+	lmHeadIn        kernels.Activation // the input of the language-model head
 	losses          kernels.Floats
 	totalLoss       kernels.Floats // summed over the micro-batches of a step
 	squaredNorm     kernels.Floats
@@ -139,7 +139,7 @@ func (m *Model) newBuffers(a *allocator) buffers {
 	c, n := m.config, m.rows()
 	b := buffers{
 		tokens: a.ints(n), targets: a.ints(n), losses: a.floats(n), totalLoss: a.floats(1),
-		readOut: a.activation(n, c.D, c.stream()),
+		lmHeadIn: a.activation(n, c.D, c.stream()),
 	}
 	if m.options.Documents.Separate {
 		b.starts = a.ints(n)
@@ -149,8 +149,8 @@ func (m *Model) newBuffers(a *allocator) buffers {
 		l.shift.Starts, l.attention.Starts = b.starts, b.starts
 		if m.options.Inference && i > 0 {
 			first := m.layers[0]
-			l.in, l.mid, l.readAttn, l.readFF = first.in, first.mid, first.readAttn, first.readFF
-			l.signs, l.read, l.hidden = first.signs, first.read, first.hidden
+			l.in, l.mid, l.attnIn, l.mlpIn = first.in, first.mid, first.attnIn, first.mlpIn
+			l.qkvSigns, l.attnOut, l.hidden = first.qkvSigns, first.attnOut, first.hidden
 		} else {
 			m.layerBuffers(a, l)
 		}
@@ -174,11 +174,11 @@ func (m *Model) layerBuffers(a *allocator, l *layer) {
 	c, n := m.config, m.rows()
 	l.in = a.floats(n * c.D)
 	l.mid = l.in
-	l.readAttn, l.readFF = a.activation(n, c.D, c.stream()), a.activation(n, c.D, c.stream())
-	l.signs, l.read, l.hidden = a.planes(n, 3*c.D, kernels.Sign()), a.planes(n, c.D, kernels.Sign()),
-		a.planes(n, c.FF, kernels.Sign())
+	l.attnIn, l.mlpIn = a.activation(n, c.D, c.stream()), a.activation(n, c.D, c.stream())
+	l.qkvSigns = a.planes(n, 3*c.D, kernels.Sign())
+	l.attnOut, l.hidden = a.activation(n, c.D, kernels.Sign()), a.activation(n, c.FF, kernels.Sign())
 	if !m.options.Inference {
 		l.mid = a.floats(n * c.D)
-		l.pass, l.hiddenPass = a.planes(n, 3*c.D, kernels.Sign()), a.planes(n, c.FF, kernels.Sign())
+		l.mask, l.hiddenMask = a.planes(n, 3*c.D, kernels.Sign()), a.planes(n, c.FF, kernels.Sign())
 	}
 }

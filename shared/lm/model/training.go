@@ -167,7 +167,7 @@ func (m *Model) enqueueTraining() {
 
 func (m *Model) enqueueLMHeadBackward() {
 	b, c := &m.buffers, m.config
-	m.dev.CrossEntropyBackward(b.losses, b.dStream, m.dCodebook, b.readOut, m.strict(m.codebook), b.targets,
+	m.dev.CrossEntropyBackward(b.losses, b.dStream, m.dCodebook, b.lmHeadIn, m.strict(m.codebook), b.targets,
 		m.options.GradBits)
 	m.dev.AddSum(b.totalLoss, b.losses)
 	m.dev.Zero(b.dx)
@@ -177,13 +177,12 @@ func (m *Model) enqueueLMHeadBackward() {
 // enqueueLayerBackward replaces the gradient of a layer's output, in dx, by that of its input.
 func (m *Model) enqueueLayerBackward(l *layer) {
 	b, c, none, bits := &m.buffers, m.config, kernels.KShift{}, m.options.GradBits
-	read, hidden := kernels.Activation{Planes: l.read}, kernels.Activation{Planes: l.hidden}
-	m.dev.LinearBackward(b.dHidden, l.dDown, b.dx, nil, hidden, m.strict(l.down), none, bits)
-	m.dev.LinearBackward(b.dStream, l.dUp, b.dHidden, l.hiddenPass, l.readFF, m.strict(l.up), none, bits)
+	m.dev.LinearBackward(b.dHidden, l.dDown, b.dx, nil, l.hidden, m.strict(l.down), none, bits)
+	m.dev.LinearBackward(b.dStream, l.dUp, b.dHidden, l.hiddenMask, l.mlpIn, m.strict(l.up), none, bits)
 	m.dev.NormalizeBackward(b.dx, l.dGainFFN, b.dStream, l.mid, l.gainFFN, c.Eps, c.stream())
-	m.dev.LinearBackward(b.dStream, l.dO, b.dx, nil, read, m.strict(l.o), none, bits)
-	m.dev.AttendBackward(b.dQKV, b.dStream, l.signs, l.pointers, m.attention(l))
-	m.dev.LinearBackward(b.dStream, l.dQKV, b.dQKV, l.pass, l.readAttn, m.strict(l.qkv), l.shift, bits)
+	m.dev.LinearBackward(b.dStream, l.dO, b.dx, nil, l.attnOut, m.strict(l.o), none, bits)
+	m.dev.AttendBackward(b.dQKV, b.dStream, l.qkvSigns, l.pointers, m.attention(l))
+	m.dev.LinearBackward(b.dStream, l.dQKV, b.dQKV, l.mask, l.attnIn, m.strict(l.qkv), l.shift, bits)
 	m.dev.NormalizeBackward(b.dx, l.dGainAttn, b.dStream, l.in, l.gainAttn, c.Eps, c.stream())
 }
 
