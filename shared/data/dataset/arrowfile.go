@@ -42,6 +42,7 @@ const arrowMagic = "ARROW1"
 // maxNesting limits the nesting of a schema's fields. Our fields nest three deep.
 const maxNesting = 8
 
+// ErrCorrupt is wrapped by the errors of files whose bytes contradict one another.
 var ErrCorrupt = errors.New("the file is corrupt or truncated")
 
 func corrupt(format string, args ...any) error {

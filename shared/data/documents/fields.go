@@ -97,7 +97,13 @@ func (f Fields) choose(
 			}
 		}
 		return shape{prompt: f.Prompt, response: f.Response}, nil
-	case has("text"):
+	}
+	return search(names, has, list)
+}
+
+// search finds the shape of rows if the user names no columns.
+func search(names func() []string, has func(string) bool, list func(string) (shape, bool)) (shape, error) {
+	if has("text") {
 		return shape{text: "text"}, nil
 	}
 	for _, name := range []string{"conversations", "messages"} {

@@ -88,6 +88,11 @@ func (f *File) readFooter(data []byte) error {
 	case f.rows < 0 || !grouped:
 		return errors.New("no number of rows, or no row groups: the file is corrupt")
 	}
+	return f.checkRows()
+}
+
+// checkRows compares the rows of the row groups with those of the file.
+func (f *File) checkRows() error {
 	var rows int64
 	for i, g := range f.groups {
 		if g.rows < 0 || g.rows > math.MaxInt64-rows {

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	"slices"
 
@@ -162,10 +161,16 @@ func Dataset(
 		return nil, err
 	}
 	step(StepWrite)
+	return s.write(ctx)
+}
+
+// write writes the shards of both splits and the list of texts.
+func (s *sealer) write(ctx context.Context) (*dataset.Manifest, error) {
 	train, validation, err := s.divide()
 	if err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
 	}
+	o := s.options
 	m := &dataset.Manifest{
 		Format: dataset.ManifestFormat, Tokenizer: s.tokenizer, SequenceLength: o.SequenceLength, Counted: o.Counted,
 		Seed: o.Seed, ValidationShare: o.ValidationShare, Duplicates: s.duplicates, Mixture: s.shares,
@@ -260,8 +265,7 @@ func (s *sealer) openBatches(paths []string) error {
 
 // index lists the documents of all batches, sorted by source and row.
 func (s *sealer) index(ctx context.Context) error {
-	sources := map[string]*dataset.Source{}
-	number := map[string]uint32{} // source indices in order of appearance, replaced below by the order of names
+	number := map[string]uint32{} // index into s.sources, by name
 	documents := 0
 	for _, b := range s.batches {
 		documents += b.Len()
@@ -280,17 +284,18 @@ func (s *sealer) index(ctx context.Context) error {
 				return fmt.Errorf("seal: token batch %s: document %d claims %d bytes: %w", b.Path(), i, d.Bytes,
 					dataset.ErrCorrupt)
 			}
-			source := sources[d.Source]
-			if source == nil {
-				source = &dataset.Source{Name: d.Source}
-				sources[d.Source] = source
-				number[d.Source] = uint32(len(number))
+			n, known := number[d.Source]
+			if !known {
+				n = uint32(len(number))
+				number[d.Source] = n
+				s.sources = append(s.sources, dataset.Source{Name: d.Source})
 			}
+			source := &s.sources[n]
 			source.Documents++
 			source.Tokens += int64(tokens.Len())
 			source.Bytes += d.Bytes
 			s.entries = append(s.entries, entry{
-				batch: uint32(bi), document: uint32(i), source: number[d.Source], row: d.Row,
+				batch: uint32(bi), document: uint32(i), source: n, row: d.Row,
 				validation: s.validates(xxh3.HashStringSeed(d.ID, s.options.Seed)),
 			})
 		}
@@ -299,10 +304,16 @@ func (s *sealer) index(ctx context.Context) error {
 		return NoDatasetError{"there are no documents: every row is without a text, filtered, or in a file that was " +
 			"left out"}
 	}
+	s.sort(number)
+	return s.refuseRepeats()
+}
+
+// sort sorts the sources by name, and the entries by source and row. number is the index of each source so far.
+func (s *sealer) sort(number map[string]uint32) {
+	slices.SortFunc(s.sources, func(a, b dataset.Source) int { return cmp.Compare(a.Name, b.Name) })
 	rank := make([]uint32, len(number))
-	for i, name := range slices.Sorted(maps.Keys(sources)) {
-		s.sources = append(s.sources, *sources[name])
-		rank[number[name]] = uint32(i)
+	for i, source := range s.sources {
+		rank[number[source.Name]] = uint32(i)
 	}
 	for i := range s.entries {
 		s.entries[i].source = rank[s.entries[i].source]
@@ -310,7 +321,6 @@ func (s *sealer) index(ctx context.Context) error {
 	slices.SortFunc(s.entries, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.source, b.source), cmp.Compare(a.row, b.row))
 	})
-	return s.refuseRepeats()
 }
 
 func (s *sealer) validates(hash uint64) bool {
