@@ -80,7 +80,8 @@ func TestEpsilonOfTheStart(t *testing.T) {
 func TestTokenizerAndDigestOfTheStart(t *testing.T) {
 	manifest := writeDataset(t, 16, proverbs()...)
 	for name, want := range map[string]string{"bytes": "", "": "", "gpt2": "gpt2"} {
-		base := measuretest.Checkpoint(t, measuretest.Config(16), checkpoint.Provenance{Step: 1, Tokenizer: name, Gamma: 0.3, Mix: 1})
+		base := measuretest.Checkpoint(t, measuretest.Config(16),
+			checkpoint.Provenance{Step: 1, Tokenizer: name, Gamma: 0.3, Mix: 1})
 		dir := t.TempDir()
 		cmd, said := program(t, small(manifest, dir, "--steps", "1", "--warmup", "0", "--init", base)...)
 		err := cmd.Run()

@@ -1,5 +1,5 @@
-// Package bfloat16 converts between float32 and bfloat16, the upper 16 bits of a float32. Gradients pass from one operation
-// to the next in bfloat16.
+// Package bfloat16 converts between float32 and bfloat16, the upper 16 bits of a float32. Gradients pass from one
+// operation to the next in bfloat16.
 package bfloat16
 
 import "math"
