@@ -1,6 +1,12 @@
-// Package artifact keeps immutable bytes on disk and names them by the digest of their content. It writes to a
-// temporary name, syncs, renames and only then hands out a reference; it checks the digest when bytes are read back. It
-// does not know what the bytes mean, and it never changes or deletes an artifact.
+// Package artifact keeps files that never change, and names each by the digest of its bytes.
+//
+// A Space is where a job reads and writes artifacts. Store is the Space of a data directory, which many runs share;
+// Folder is the Space of a one-shot run, with files under the names that people know. Create returns a Writer, and its
+// Commit a Ref, which events carry. Nobody sees an artifact before Commit has synced and renamed it; Path checks the
+// digest of the bytes before anybody reads them.
+//
+// The package also knows which directory is a data directory (its mark), and who uses it. It does not know what the
+// bytes of an artifact mean.
 package artifact
 
 import (

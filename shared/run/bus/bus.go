@@ -1,9 +1,11 @@
-// Package bus carries events over NATS JetStream. It declares the streams and the stages' consumers, announces events
-// once, reads a run's history, follows a run, and starts a server of its own where the user has none. It knows subjects
-// and delivery, not what the events mean.
+// Package bus carries events over NATS JetStream. It knows subjects and delivery, not what the events mean.
 //
-// The bus is never the only copy of anything. Artifacts are files, and Announcer writes every event to the run's
-// journal (package journal) before it announces the event.
+// Connect makes sure that the streams exist. Publish announces an event; Announcer does so once, however often it is
+// asked, and writes the event to the run's journal (package journal) before. Listen returns the Queue of a stage: a
+// durable consumer from which workers take one Delivery at a time. History and Follow read the events of a run.
+// StartServer starts a server where the user has none.
+//
+// The bus is never the only copy of anything: artifacts and journals are files.
 package bus
 
 import (

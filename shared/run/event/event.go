@@ -1,9 +1,14 @@
-// Package event defines the facts that stages tell each other, their msgpack form and their subjects. It knows nothing
-// of how they travel (package bus) or where the artifacts they mention are kept (package artifact).
+// Package event defines the facts that stages tell each other: their kinds, their bytes and their subjects.
 //
-// Every event is announced on the subject bitnet1.<run>.<noun>.<verb>. Its kind is "<noun>.<verb>". An event is
-// immutable; its ID is a digest of its content, so that the same fact announced twice is recognised, and a damaged one
-// too.
+// A stage declares a kind of event as a struct with the methods of Body. New wraps a body as an Envelope, Encode makes
+// the bytes that travel, Decode reads bytes that nobody has to trust, and Into gives the typed body back. Kinds lists
+// the events of this project; docs/reference/events.md shows them for other languages.
+//
+// An event of the kind "<noun>.<verb>" is announced on the subject bitnet1.<run>.<noun>.<verb>. An event never changes.
+// Its ID is a digest of its content, so a fact that is announced twice is recognised, and a damaged event too.
+//
+// The package knows nothing of how events travel (package bus) or where the artifacts that they mention are kept
+// (package artifact).
 package event
 
 import (

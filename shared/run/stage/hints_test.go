@@ -22,8 +22,11 @@ func TestHintsWork(t *testing.T) {
 	if err := os.WriteFile(in, []byte("words"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	w.announce("first", event.Part{}, event.RunStarted{Pipeline: "words", Definition: w.store(`{"name": "words", "stages": {}}`)})
+	definition := w.store(`{"name": "words", "stages": {}}`)
+	w.announce("first", event.Part{}, event.RunStarted{Pipeline: "words", Definition: definition})
 	w.announce("first", event.Part{Count: 1}, event.SourceAdded{Name: "one", Digest: digest.Bytes([]byte("one"))})
+	names := strings.NewReplacer(
+		"OUT", out, "IN", in, "OTHER", filepath.Join(dir, "other"), "DATA", w.data, "MANIFEST", manifest)
 	for _, c := range []struct {
 		stage, refused, hint, follow string
 	}{
@@ -31,9 +34,9 @@ func TestHintsWork(t *testing.T) {
 		{"shout", "run", "say what to work on: --in FILE … --out DIR, or --run RUN", "run --in IN --out OUT/1"},
 		{"shout", "walk", "use serve, run or describe", "describe"},
 		{"shout", "run --in IN", "--in needs --out DIR", "run --in IN --out OUT/2"},
-		{"shout", "run --in IN --out OUT/3 --data OTHER", "--data does nothing with --in: leave it out", "run --in IN --out OUT/3"},
+		{"shout", "run --in IN --out OUT/3 --data OTHER", "--data does nothing with --in", "run --in IN --out OUT/3"},
 		{"shout", "run --in IN --out OUT/4 --run first", "--in and --run exclude each other", "run --run first"},
-		{"shout", "run --in IN --out OUT/5 --log-level loud", "use debug, info, warn or error", "run --in IN --out OUT/5 --log-level warn"},
+		{"shout", "run --in IN --out OUT/5 --log-level loud", "use debug, info", "run --in IN --out OUT/5 --log-level info"},
 		{"shout", "run --in IN --out OUT/6 --layer 3", "did you mean --layers", "run --in IN --out OUT/6 --layers 3"},
 		{"shout", "run --in IN --out OUT/6 --layers 4", "choose another --out", "run --in IN --out OUT/7 --layers 4"},
 		{"shout", "run --in IN --out OUT/6 --layers 4", "--force to replace", "run --in IN --out OUT/6 --layers 4 --force"},
@@ -46,10 +49,7 @@ func TestHintsWork(t *testing.T) {
 		{"look", "run --run r --checkpoint best", "use --checkpoint last, all or a step", "run --run r --checkpoint all"},
 		{"look", "run --run r --checkpoint 7", "its steps are [1 2]", "run --run r --checkpoint 2"},
 	} {
-		args := func(text string) []string {
-			text = strings.NewReplacer("OUT", out, "IN", in, "OTHER", filepath.Join(dir, "other"), "DATA", w.data, "MANIFEST", manifest).Replace(text)
-			return strings.Fields(text)
-		}
+		args := func(text string) []string { return strings.Fields(names.Replace(text)) }
 		status, _, stderr := w.run(c.stage, args(c.refused)...)
 		if status == command.Done || !strings.Contains(stderr, c.hint) {
 			t.Errorf("%s %s: status %d, want %q in\n%s", c.stage, c.refused, status, c.hint, stderr)

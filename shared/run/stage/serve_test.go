@@ -35,8 +35,8 @@ func (w *harness) raw() (*nats.Conn, jetstream.JetStream) {
 	return js.Conn(), js
 }
 
-// wantDoneAfter waits until shout's one job of run r is done, and makes sure that it was begun n times and that nothing is left
-// of what went wrong.
+// wantDoneAfter waits until shout's one job of run r is done, and makes sure that it was begun n times and that nothing
+// is left of what went wrong.
 func (w *harness) wantDoneAfter(n int) {
 	w.t.Helper()
 	w.outcomes("r", "shout", 1, event.Done)
