@@ -188,7 +188,8 @@ func softmaxGradient(ds, p []float64, tau float64) {
 	}
 }
 
-// addScore adds what the gradient ds of the score of query t and key u adds to the gradients of the query and the key.
+// addScore adds the share of one score, of query t and key u with the gradient ds, to the gradients of the query and
+// the key.
 func (x *doubleGradients) addScore(h *head, t, u int, ds float64) {
 	h.scoreGradient(x.dq, x.sums(x.dk, u), x.row(x.q, t), x.row(x.k, u), ds/math.Sqrt(float64(h.HeadDim)))
 }

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/cpu"
 )
 
-// instructionSets lists what this processor can run, the best last.
+// instructionSets lists the instruction sets of this processor, the best last.
 func instructionSets() []instructions {
 	sets := []instructions{plainGo()}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {

@@ -11,8 +11,8 @@ import (
 	"bitnet1/kernels"
 )
 
-// Every instruction set gives the bits that the Go loops give, for whole registers, for less, and for what is left
-// over.
+// Every instruction set gives the same bits as the Go loops: for whole registers, for fewer values, and for the
+// remainder.
 func TestInstructionSetsAgree(t *testing.T) {
 	sets := instructionSets()
 	if len(sets) == 1 {
@@ -43,8 +43,8 @@ func TestInstructionSetsAgree(t *testing.T) {
 	}
 }
 
-// Assembly does not check bounds, so its callers do: a slice that is too short for the others is a panic, not a read beyond
-// its end. The loops are one of every shape for which callers are generated.
+// Assembly does not check bounds, so its callers do: a slice that is too short for the others is a panic, not a read
+// beyond its end. The loops are one of every shape for which callers are generated.
 func TestShortSlicesPanic(t *testing.T) {
 	const n = 256 // values; enough for whole registers alone
 	for _, set := range instructionSets()[1:] {

@@ -24,7 +24,7 @@ func tileLoopAVX2(c *float64, ldc int, a *float64, b *float64, k int)
 //go:noescape
 func makeTablesLoopAVX2(dst *byte, q *int8, n int) (sum int32)
 
-// lookupLoopAVX2 is lookupGo for all panels; skip groups lie between what it reads of two of them.
+// lookupLoopAVX2 is lookupGo for all panels; between the groups of two panels it skips so many.
 //
 //go:noescape
 func lookupLoopAVX2(sums *int32, stride int, tables *byte, panel *byte, groups int, skip int, panels int, flush int, add bool)
@@ -214,7 +214,7 @@ func countSignsLoopAVX512(dst *int32, stride int, x *uint64, xStride int, w *uin
 //go:noescape
 func makeTablesLoopAVX512(dst *byte, q *int8, n int) (sum int32)
 
-// lookupLoopAVX512 is lookupGo for all panels; skip groups lie between what it reads of two of them.
+// lookupLoopAVX512 is lookupGo for all panels; between the groups of two panels it skips so many.
 //
 //go:noescape
 func lookupLoopAVX512(sums *int32, stride int, tables *byte, panel *byte, groups int, skip int, panels int, flush int, add bool)

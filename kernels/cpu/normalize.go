@@ -12,8 +12,8 @@ func (d *Device) reciprocalRMS(x []float32, eps float64) float64 {
 	return 1 / math.Sqrt(d.sumSquares(x)/float64(len(x))+eps)
 }
 
-// Normalize is RMSNorm (Zhang and Sennrich 2019) followed by quantization. It computes in float64, so that all devices find
-// the same levels for the same float32 input. Signs follow from the signs of gain and x alone.
+// Normalize is RMSNorm (Zhang and Sennrich 2019) followed by quantization. It computes in float64, so that all devices
+// find the same levels for the same float32 input. Signs follow from the signs of gain and x alone.
 func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps float64) {
 	d.run("Normalize", kernels.CheckNormalize(out, x, gain), func() {
 		in, g := values(x), values(gain)

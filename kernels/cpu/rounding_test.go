@@ -47,7 +47,7 @@ func TestRoundingHasNoBias(t *testing.T) {
 	}
 }
 
-// fraction32 is what v is above the integer below it, in units of 2^-32.
+// fraction32 is v - floor(v), in units of 2^-32.
 func fraction32(v float32) uint64 {
 	x := new(big.Float).SetPrec(300).SetFloat64(float64(v))
 	x.Sub(x, big.NewFloat(math.Floor(float64(v))))

@@ -44,7 +44,7 @@ type scratch struct {
 	scores                        buffer[float64]
 	outputSums                    buffer[float32]
 
-	// attention_backward.go
+	// attention_backward.go, ranks_backward.go
 	keyValueGradients, queryGradients, outputGradients buffer[float32]
 	survivorExps, filledExps, headSigns                buffer[float32]
 	filledPointers                                     buffer[int32]

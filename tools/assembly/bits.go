@@ -25,7 +25,7 @@ func packMask() {
 	end()
 }
 
-// packs packs the sign bits of what prepare makes of 64 values at a time.
+// packs takes 64 values at a time, lets prepare replace them, and packs their sign bits.
 func packs(words, x, n GPVirtual, prepare func(v VecVirtual)) {
 	Label("word")
 	word := GP64()
@@ -64,7 +64,7 @@ func transposeBytes() {
 			ADDQ(srcStride, from)
 		}
 	}
-	// Each round interleaves what the one before left of rows i and i + 1.
+	// Each round interleaves two neighbouring results of the round before.
 	interleave := func(low, high func(ops ...Op)) {
 		var y [8]VecVirtual
 		for i := 0; i < 4; i++ {

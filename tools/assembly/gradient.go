@@ -65,7 +65,7 @@ func (c *columns) addRows(set, name string, size int, add func(row, bits GPVirtu
 	MOVQ(rows, left)
 	Label("rows")
 	lanes := c.size / 4                       // of a register
-	for line := range 4 * lanes * size / 64 { // rows are too far apart for the processor to see what comes
+	for line := range 4 * lanes * size / 64 { // rows are too far apart for the processor to prefetch them itself
 		PREFETCHT0(Mem{Base: row, Index: stride, Scale: 8, Disp: 64 * line})
 	}
 	for i := range c.sum {

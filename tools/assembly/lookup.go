@@ -20,7 +20,7 @@ type lookupParts struct {
 	indices func(panel Mem) (low, high VecVirtual) // of the tables' entries, for 32 columns
 	pick    func(index, entries, entry VecVirtual)
 	flush   func(bytes VecVirtual, i int)         // adds bytes to the 16-bit sums of even columns and those of odd ones
-	finish  func(i int, to Mem, before GPVirtual) // writes them as 32 bits, added to what is there if before has all bits
+	finish  func(i int, to Mem, before GPVirtual) // writes them as 32 bits; all bits of before: adds them to the sums in memory
 }
 
 // lookup keeps 8 registers of byte sums, 4 rows × 64 columns. After flush groups they are added to 16-bit sums, apart
@@ -150,11 +150,11 @@ func (p lookupParts) addGroup(sum *[lookupRows][2]VecVirtual, panel, table GPVir
 func lookupWith(set string, prepare func() lookupParts) {
 	beginOther(set, "lookup",
 		"func(sums *int32, stride int, tables, panel *byte, groups, skip, panels, flush int, add bool)",
-		"for all panels; skip groups lie between what it reads of two of them.")
+		"for all panels; between the groups of two panels it skips so many.")
 	panel, flush := pointer("panel"), pointer("flush")
 	sums, stride := pointer("sums"), pointer("stride")
 	SHLQ(Imm(2), stride)
-	before := GP32() // all bits, if the sums are to be added to what is there
+	before := GP32() // all bits are set if the sums are to be added to those in memory
 	MOVBLZX(argument("add"), before)
 	NEGL(before)
 	parts := prepare()

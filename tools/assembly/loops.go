@@ -27,9 +27,9 @@ type innerLoop struct {
 	params    []param
 	result    string // type, or empty
 
-	step      int    // the assembly computes multiples of so many values; 0: the caller of the assembly is not generated
+	step      int    // the assembly computes multiples of so many values; 0: its caller is written by hand
 	finite    string // the assembly is for finite values of this parameter alone
-	addressOf string // field of the last parameter, a pointer to a struct, which the assembly gets the address of
+	addressOf string // the assembly gets the address of this field of the last parameter, a pointer to a struct
 }
 
 type param struct{ name, kind string }
@@ -37,9 +37,9 @@ type param struct{ name, kind string }
 // innerLoops are all of them, in the order of their declaration.
 var innerLoops []*innerLoop
 
-// begin declares the assembly of a loop over values: n of them, a multiple of step, which is the last parameter; the
-// others are those of the Go function, with pointers for slices. The caller, which leaves the other values to a
-// narrower instruction set or to Go, is generated.
+// begin declares the assembly of a loop over n values, a multiple of step. Its parameters are those of the Go function,
+// with pointers for slices, and n as the last one. Its caller is generated: it leaves the values beyond n to a narrower
+// instruction set or to Go.
 func begin(set, name string, step int, more ...func(*innerLoop)) {
 	l := &innerLoop{set: set, name: name, step: step}
 	l.params, l.result = goSignature(name)
@@ -57,7 +57,7 @@ func begin(set, name string, step int, more ...func(*innerLoop)) {
 	declare(set, name, strings.TrimSpace(signature), fmt.Sprintf("for n values, a multiple of %d.", step))
 }
 
-// beginOther declares the assembly of a loop of another kind: its caller is written by hand, in instructions_amd64.go.
+// beginOther declares the assembly of a loop of another kind. Its caller is written by hand, in instructions_amd64.go.
 func beginOther(set, name, signature, doc string) {
 	goSignature(name) // there has to be one
 	innerLoops = append(innerLoops, &innerLoop{set: set, name: name})
@@ -122,7 +122,7 @@ func goSignature(name string) (params []param, result string) {
 	return params, result
 }
 
-// narrower is what computes the values beyond the last whole step.
+// narrower is the name of the function that computes the values beyond the last whole step.
 func (l *innerLoop) narrower() string {
 	for _, other := range slices.Backward(innerLoops) {
 		if other.name == l.name && other.set != l.set && other.step < l.step {
