@@ -13,8 +13,7 @@ import (
 	"bitnet1/shared/run/artifact"
 )
 
-// question is what an experiment asks; its answer has a name, and files of that name are never those of another
-// question.
+// question is what an experiment asks. The files of its answer have a name, which no other question may use.
 type question struct {
 	Of    string              `json:"of"`             // grid or curves
 	Given []string            `json:"given"`          // the pipeline file and its flags, or runs
@@ -27,7 +26,7 @@ func (q question) name() string {
 	return q.Of + "-" + digest.Bytes(b)[:8]
 }
 
-// covers reports whether q asks all that old asked: the same, or further values on an axis.
+// covers reports whether q asks everything that old asked, and perhaps further values on an axis.
 func (q question) covers(old question) bool {
 	if q.Of != old.Of || !slices.Equal(q.Given, old.Given) || len(q.Axes) != len(old.Axes) {
 		return false
@@ -42,7 +41,7 @@ func (q question) covers(old question) bool {
 	return true
 }
 
-// claim makes the files NAME.* in dir those of a question, or says that they are another's.
+// claim reserves the files NAME.* in dir for a question. It fails if they belong to another question.
 func claim(dir, name string, q question, force bool) error {
 	path := filepath.Join(dir, name+".json")
 	b, err := os.ReadFile(path)

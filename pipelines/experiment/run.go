@@ -230,7 +230,7 @@ func (e *experiment) write(t table) error {
 	})
 }
 
-// plots are the columns to plot that the table has; without any, there is nothing but labels to see.
+// plots are the columns to plot that the table has. Without any, the picture shows the steps.
 func (e *experiment) plots(t table) []string {
 	var there []string
 	for _, name := range e.plotted {

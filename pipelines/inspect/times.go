@@ -13,15 +13,15 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// stepSum is what a step took in all jobs that a dataset was made by.
+// stepSum is the time that a step took, over all jobs that made a dataset.
 type stepSum struct {
 	stage.StepTime
 	stage string
 	bytes int64 // of text that went through it
 }
 
-// writeTimes says what the steps took that made the dataset, as far as they left it beside the manifest and, as in a
-// run, beside the token batches in a folder next to the manifest's.
+// writeTimes prints how long the steps took that made the dataset. It reads the files of times beside the manifest and,
+// as in a run, in the folders next to the manifest's.
 func writeTimes(out io.Writer, m *dataset.Manifest, dir string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {

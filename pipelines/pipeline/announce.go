@@ -36,8 +36,7 @@ func (l *launcher) announceSources(ctx context.Context) error {
 	return nil
 }
 
-// beganIn names the data directory by the name that it had when the run began: a directory that was moved is still the
-// run's.
+// beganIn is the name that the data directory had when the run began: a directory may be moved during a run.
 func (l *launcher) beganIn() (string, error) {
 	before, err := journal.Bodies[event.RunStarted](l.journal, l.run)
 	if err != nil || len(before) == 0 {

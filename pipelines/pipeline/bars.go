@@ -16,7 +16,7 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// barScreen keeps one line a stage at the bottom of a terminal; what happens scrolls by above them.
+// barScreen keeps one line for each stage at the bottom of a terminal. Events scroll by above these lines.
 type barScreen struct {
 	l   *launcher
 	out io.Writer
@@ -32,8 +32,8 @@ func newBarScreen(l *launcher, out *os.File) *barScreen {
 
 func (s *barScreen) header() { fmt.Fprint(s.out, headerText(s.l)) }
 
-// start puts the lines up; it waits for the first event, when there is a tracker. They are drawn anew with every
-// refresh, in the width that the terminal then has.
+// start shows the lines. It is called with the first event, because the tracker exists by then. Every refresh draws the
+// lines anew, in the width that the terminal has at that time.
 func (s *barScreen) start() {
 	s.lines = mpb.New(mpb.WithOutput(s.out), mpb.WithRefreshRate(150*time.Millisecond))
 	for _, st := range s.l.stages {
@@ -47,7 +47,7 @@ func (s *barScreen) start() {
 // barWidth is how wide a bar is, with its frame; narrow terminals have no room for one.
 const barWidth = 18
 
-// drawLine writes a stage's line, with a bar where there is room beside all that it says.
+// drawLine writes a stage's line, and a bar behind the line if the terminal is wide enough for both.
 func drawLine(l line, width int) string {
 	width-- // a line that ends at the edge of some terminals begins another
 	text := l.Text(0)
@@ -86,7 +86,7 @@ func (s *barScreen) event(e event.Envelope) {
 
 func (s *barScreen) progress(bus.Progress) {}
 
-// close leaves the lines as they are last and gives the terminal back. What is written afterwards stands below them.
+// close leaves the last state of the lines on the terminal. Later text stands below them.
 func (s *barScreen) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"bitnet1/shared/run/artifact"
 )
 
-// dataEntries is what the project's programs make in a data directory.
+// dataEntries are the files and folders that the project's programs make in a data directory.
 var dataEntries = []string{"objects", "tmp", "runs", "jobs", "nats", "sample", "copy", "experiments", lockName}
 
 func cleanCommand() *cli.Command {
@@ -48,7 +48,7 @@ func cleanCommand() *cli.Command {
 	}
 }
 
-// sortEntries lists what is in a data directory: the project's, and what is others'.
+// sortEntries lists the entries of a data directory that are the project's, and all others.
 func sortEntries(dir string) (ours, others []string, err error) {
 	before, err := artifact.Recognize(dir)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"bitnet1/shared/run/record"
 )
 
-// prepareBus brings the bus to where the journal is, and listens.
+// prepareBus announces what the event server lacks of the run, and subscribes to its events.
 func (l *launcher) prepareBus(ctx context.Context, changed func()) error {
 	if l.server != nil {
 		if err := l.bus.ForgetAll(ctx); err != nil {
@@ -36,7 +36,7 @@ func (l *launcher) prepareBus(ctx context.Context, changed func()) error {
 	return l.follow(ctx)
 }
 
-// restore announces what the journal has and the bus lacks.
+// restore announces the events that the journal has and the event server lacks.
 func (l *launcher) restore(ctx context.Context) error {
 	missing, err := bus.NewAnnouncer(l.journal, l.bus).Restore(ctx, l.run)
 	if missing > 0 {
@@ -45,8 +45,8 @@ func (l *launcher) restore(ctx context.Context) error {
 	return err
 }
 
-// checkDirectory makes sure that what a server of others has of this run was made in this data directory: the journal
-// and the artifacts are nowhere else.
+// checkDirectory compares an event server that the launcher did not start with this data directory. The run's events
+// there must have been made here: the journal and the artifacts are nowhere else.
 func (l *launcher) checkDirectory(ctx context.Context) error {
 	there, _, err := l.bus.History(ctx, l.run, "*.*", 0)
 	if err != nil {
@@ -73,8 +73,8 @@ func (l *launcher) checkDirectory(ctx context.Context) error {
 	return nil
 }
 
-// listenFirst creates the stages' consumers anew, before anything is announced. All events of the run come to them
-// again; what is done is answered from the jobs' records, what failed or was interrupted is tried again at once.
+// listenFirst creates the stages' consumers anew, before anything is announced. Every stage receives all events of the
+// run again. It answers finished jobs from their records, and tries at once those that failed or were interrupted.
 func (l *launcher) listenFirst(ctx context.Context) error {
 	for _, s := range l.stages {
 		if err := l.bus.Forget(ctx, l.listener(s)); err != nil {

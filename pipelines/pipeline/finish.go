@@ -52,9 +52,10 @@ func (l *launcher) wait(ctx context.Context, changed <-chan struct{}, gaveUp <-c
 	}
 }
 
-// answered reports whether the stages have answered everything that the server has of the run, in this launch: an
-// answer of an earlier one says nothing of what was lost since. A stage announces what it makes before it acknowledges,
-// so nothing can follow when no stage has anything to answer and nothing was announced while they were asked.
+// answered reports whether the stages have answered, in this launch, every event of the run that the server has.
+// Answers of an earlier launch do not count: files may have been lost since. A stage announces its outputs before it
+// acknowledges an event. So nothing can follow when no stage has an event left to answer and no event was announced
+// while the stages were asked.
 func (l *launcher) answered(ctx context.Context) (bool, error) {
 	if l.server != nil {
 		if err := l.server.Mend(); err != nil {
@@ -75,8 +76,8 @@ func (l *launcher) answered(ctx context.Context) (bool, error) {
 	return before == after && l.tracker.hasRead(after), err
 }
 
-// conclude ends the run when its files say that it is whole, and reports whether they do. What the server has lost is
-// announced again and the run goes on.
+// conclude ends the run if all of its files are there, and reports whether it did. If the server has lost events,
+// conclude announces them again and the run goes on.
 func (l *launcher) conclude(ctx context.Context) (ended bool, err error) {
 	failed, stuck := l.tracker.failures()
 	if len(failed) > 0 || len(stuck) > 0 {

@@ -22,7 +22,7 @@ import (
 	"bitnet1/shared/run/results"
 )
 
-// launcherName is who announces what the launcher does.
+// launcherName is the name under which the launcher announces events.
 const launcherName = "launcher"
 
 var (
@@ -34,7 +34,7 @@ var (
 // continues ends the message about a run that could not go on.
 const continues = "What was made is kept. Mend the cause and give the same command again: it continues from here."
 
-// launcher is one run being driven.
+// launcher drives one run.
 type launcher struct {
 	*plan
 	store   *artifact.Store
@@ -107,7 +107,7 @@ func launch(c *cli.Context) error {
 	return l.summary(c)
 }
 
-// whole reports whether the run has ended and its files lack nothing.
+// whole reports whether the run has ended and all of its files are there.
 func (l *launcher) whole() (bool, error) {
 	ended, err := finished(l.journal, l.run)
 	if err != nil || !ended {
@@ -180,7 +180,7 @@ func (l *launcher) withBus(parent context.Context, port int) error {
 	return err
 }
 
-// drive brings the run to its end, or returns why that cannot be.
+// drive brings the run to its end, or returns the reason why the run cannot end.
 func (l *launcher) drive(ctx context.Context, group *process.Group) error {
 	changed := make(chan struct{}, 1)
 	if err := l.prepareBus(ctx, func() {

@@ -12,8 +12,8 @@ type line struct {
 	Fraction float64 // of the work there is so far
 }
 
-// lineOf describes a stage at the given time. A stage with one long job (train) is shown by that job's own units, one
-// with many jobs by how many are answered.
+// lineOf describes a stage at the given time. The line of a stage with one long job counts in that job's units, and the
+// line of a stage with many jobs counts jobs.
 func lineOf(s *stageState, now time.Time) line {
 	answered, total := s.counts()
 	l := line{Line: progress.Line{Stage: s.Name, State: "waiting",

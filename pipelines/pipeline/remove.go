@@ -54,7 +54,7 @@ func removeCommand() *cli.Command {
 	}
 }
 
-// dataOf is the data directory of a subcommand, whose flag may stand before it as well.
+// dataOf is the data directory of a subcommand. The flag --data may also stand before the subcommand.
 func dataOf(c *cli.Context) string {
 	for _, at := range c.Lineage() {
 		if slices.Contains(at.LocalFlagNames(), "data") {
@@ -64,7 +64,7 @@ func dataOf(c *cli.Context) string {
 	return c.String("data")
 }
 
-// confirmed asks a person; nobody answers where there is no terminal.
+// confirmed asks a person. Without a terminal the answer is no.
 func confirmed(c *cli.Context, question string) bool {
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
 		return false
@@ -75,7 +75,7 @@ func confirmed(c *cli.Context, question string) bool {
 	return strings.EqualFold(answer, "y") || strings.EqualFold(answer, "yes")
 }
 
-// forgetEvents removes a run from the event server: a run of the same name begins anew then.
+// forgetEvents removes a run from the event server, so that a run of the same name begins anew.
 func forgetEvents(ctx context.Context, dir, run string) error {
 	address := bus.AddressFrom(os.Getenv)
 	if address.URL == "" {

@@ -60,7 +60,7 @@ func knownRun(j journal.Journal, run string) error {
 	return nil
 }
 
-// knownOf is what the list shows of a run.
+// knownOf is the row of a run in the list.
 type knownOf struct {
 	run     string
 	state   string
@@ -108,7 +108,7 @@ func listRuns(c *cli.Context, j journal.Journal) error {
 	return errors.Join(problems...)
 }
 
-// know reads what the list shows of a run.
+// know reads the row of a run.
 func know(j journal.Journal, store *artifact.Store, run string) (k knownOf, err error) {
 	k.run = run
 	started, err := j.Read(run, event.RunStarted{}.Kind())
@@ -128,7 +128,7 @@ func know(j journal.Journal, store *artifact.Store, run string) (k knownOf, err 
 	return k, nil
 }
 
-// givenOf is what defines a run: STAGE.KEY, pipeline, preset, seed and sources to their values.
+// givenOf maps the keys of a run's definition to their values: STAGE.KEY, pipeline, preset, seed and sources.
 func givenOf(j journal.Journal, store *artifact.Store, run string) (map[string]string, error) {
 	d, err := definition.OfRun(j, store, run)
 	if err != nil || d == nil {
@@ -155,7 +155,7 @@ func givenOf(j journal.Journal, store *artifact.Store, run string) (map[string]s
 	return given, nil
 }
 
-// textOf is a parameter of a definition as a flag takes it.
+// textOf writes a parameter of a definition as the value of a flag.
 func textOf(v any) string {
 	list, ok := v.([]any)
 	if !ok {
@@ -203,7 +203,7 @@ func listColumns(all []knownOf) []results.TextColumn {
 	return columns
 }
 
-// shortKey leaves the stage out of a key where no other stage's key is the same.
+// shortKey removes the stage from a key, unless another stage has the same key.
 func shortKey(full string, all []string) string {
 	_, key, dotted := strings.Cut(full, ".")
 	same := 0

@@ -58,8 +58,8 @@ func headerText(l *launcher) string {
 	return text
 }
 
-// headline says in a line what an event means for a person, as its stage declares it; "" for events that are of
-// interest to programs only.
+// headline is the line that a person sees of an event, as its stage declares it. It is "" for events that only programs
+// read.
 func (l *launcher) headline(e event.Envelope) string {
 	declared := l.declarations()
 	if _, known := results.Of(declared, e); !known && l.stage(e.Stage) == nil && e.Stage != launcherName {

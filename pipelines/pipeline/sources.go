@@ -50,7 +50,7 @@ func (p *plan) findSources(ctx context.Context, c *cli.Context, file *pipelinefi
 	return err
 }
 
-// inputsOf are the sources as they were named.
+// inputsOf are the sources as the command line or the pipeline file names them.
 func inputsOf(c *cli.Context, file *pipelinefile.File) []pipelinefile.Input {
 	if !c.IsSet("source") {
 		return file.Sources
@@ -62,7 +62,8 @@ func inputsOf(c *cli.Context, file *pipelinefile.File) []pipelinefile.Input {
 	return inputs
 }
 
-// writeOwn writes a source that the project makes itself, and returns where its files are; any other is where it is.
+// writeOwn writes a source that the project makes itself, and returns where its files are. It returns any other
+// location unchanged.
 func (p *plan) writeOwn(location, data string, seed uint64) (string, error) {
 	switch {
 	case location == "sample":
@@ -79,7 +80,7 @@ func (p *plan) writeOwn(location, data string, seed uint64) (string, error) {
 	return location, nil
 }
 
-// definitionOf are the sources as a run's definition has them: without where they are.
+// definitionOf are the sources as a run's definition has them, without their locations.
 func definitionOf(found []source.Found) []definition.Source {
 	sources := make([]definition.Source, len(found))
 	for i, f := range found {
@@ -89,7 +90,7 @@ func definitionOf(found []source.Found) []definition.Source {
 	return sources
 }
 
-// checkSources has the stage that reads sources check the parameters that some of them have of their own.
+// checkSources calls the stage that reads sources to check the parameters that differ between sources.
 func (p *plan) checkSources(ctx context.Context, s plannedStage) error {
 	var problems []error
 	checked := map[string]bool{"": true}

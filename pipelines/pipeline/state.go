@@ -13,7 +13,7 @@ import (
 	"bitnet1/shared/run/journal"
 )
 
-// stateOf is running, finished, failed or paused.
+// stateOf returns the state of a run: running, finished, failed or paused.
 func stateOf(j journal.Journal, data, run string) (string, error) {
 	done, err := finished(j, run)
 	switch {
@@ -40,7 +40,7 @@ func stateOf(j journal.Journal, data, run string) (string, error) {
 	return "paused", nil
 }
 
-// runningRun is the run that a launcher is at; empty where there is none.
+// runningRun is the run that a launcher drives at present, or empty.
 func runningRun(data string) string {
 	f, err := os.Open(filepath.Join(data, lockName))
 	if err != nil {

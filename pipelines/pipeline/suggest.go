@@ -12,8 +12,8 @@ import (
 	"bitnet1/shared/run/param"
 )
 
-// suggestSet explains the error about an unknown flag: a stage's parameter is given to `pipeline run` with --set, and
-// others are misspelt.
+// suggestSet explains the error about an unknown flag. If the flag is a parameter of a stage, the message says how to
+// give it with --set. Otherwise it names the flag that may be meant.
 func suggestSet(c *cli.Context, err error, args []string) error {
 	name, ok := param.UndefinedFlag(err)
 	unknown := param.UnknownFlag(err, c.Command.Flags)
@@ -56,7 +56,7 @@ func suggestSet(c *cli.Context, err error, args []string) error {
 	return unknown
 }
 
-// valueOf is what is given to the flag in args.
+// valueOf is the value of the flag in args.
 func valueOf(name string, args []string) string {
 	for i, a := range args {
 		flag, value, ok := strings.Cut(strings.TrimLeft(a, "-"), "=")

@@ -17,7 +17,7 @@ import (
 	"bitnet1/shared/run/results"
 )
 
-// summary prints the tables of the run and how to look further.
+// summary prints the tables of the run, and commands that show more.
 func (l *launcher) summary(c *cli.Context) error {
 	return printSummary(c, l.journal, l.run)
 }
@@ -37,7 +37,7 @@ func printSummary(c *cli.Context, j journal.Journal, run string) error {
 	return nil
 }
 
-// summaryJSON is what programs read of a run: of its first table, which is that of the checkpoints, and of all.
+// summaryJSON is the summary for programs. The first table, which is that of the checkpoints, is at the top level.
 func summaryJSON(run string, tables []*results.Table) map[string]any {
 	s := map[string]any{"type": "summary", "run": run, "checkpoints": []any{}}
 	for i, t := range tables {
@@ -50,7 +50,7 @@ func summaryJSON(run string, tables []*results.Table) map[string]any {
 	return s
 }
 
-// tablesOf reads the tables of a run. A run of an older version has not kept what its stages say of their results: the
+// tablesOf reads the tables of a run. A run of an older version has not kept its stages' declarations: then the
 // programs beside this one are asked.
 func tablesOf(j journal.Journal, run string) ([]*results.Table, error) {
 	declared, err := results.Declared(j, run, askProgram())
@@ -107,7 +107,7 @@ func columnsOf(out io.Writer) int {
 	return width
 }
 
-// writeHints says how to look further, in commands that find the data directory that this one was told of.
+// writeHints prints commands that show more of the run. They name the data directory if this command did.
 func writeHints(c *cli.Context, j journal.Journal, run string, tables []*results.Table) {
 	data := ""
 	if c.IsSet("data") {
@@ -133,7 +133,7 @@ func hasFile(path string) bool {
 	return err == nil
 }
 
-// program is the path of a program beside this one, as short as it can be from here.
+// program is the path of a program beside this one. It is relative to the current directory if that is shorter.
 func program(name string) string {
 	self, err := os.Executable()
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// tracker knows how far a run is from its events alone, for whoever watches, and which jobs have failed. Whether the
-// run is finished is for its files to say.
+// tracker learns from events how far a run is and which jobs have failed. The screen shows that. Whether the run is
+// finished is read from its files instead.
 type tracker struct {
 	listeners map[string][]string // kind -> stages
 	since     uint64              // failures up to this sequence are of earlier starts

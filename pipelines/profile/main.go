@@ -1,6 +1,6 @@
-// Command profile measures training steps: tokens a second of whole steps, and what every kernel of a GPU, or every
-// operation of the processor, takes of them, in categories. It writes a table and a picture. It trains nothing worth
-// keeping: tokens are random, with the frequencies of language.
+// Command profile measures training steps: the tokens per second of whole steps, and the time of every kernel of a GPU
+// or every operation of the processor, in categories. It writes a table and a picture. The trained model is of no use:
+// its tokens are random, with the frequencies of language.
 package main
 
 import (
@@ -124,7 +124,7 @@ func settingsOf(c *cli.Context) (s settings, err error) {
 	return s, s.config.Validate()
 }
 
-// open readies a device; `with` sees it before the model is built on it.
+// open opens a device and builds the model on it. It calls with before the model is built.
 func (s settings) open(with func(kernels.Device) kernels.Device) (kernels.Device, *model.Model, error) {
 	dev, err := compute.Open(s.device, s.threads)
 	if err != nil {

@@ -20,11 +20,11 @@ type measurement struct {
 	looked     int // steps that operations are of
 }
 
-// warmUp steps get all memory, and record graphs.
+// warmUp is how many steps come before the measurement: the first steps allocate all memory and record CUDA graphs.
 const warmUp = 2
 
-// measure times whole steps as training takes them, then looks into others, on a device of their own: to measure
-// kernels keeps them from overlapping.
+// measure times whole steps as training takes them. It then measures the kernels of other steps, on a device of their
+// own, because measured kernels cannot overlap.
 func (s settings) measure(pprofFile string) (measurement, error) {
 	m := measurement{settings: s, looked: s.measuredInto}
 	dev, net, err := s.open(func(d kernels.Device) kernels.Device { return d })
@@ -99,8 +99,8 @@ func take(net *model.Model, tokens, targets []int32, step int) error {
 	return err
 }
 
-// text draws the tokens of a step with frequencies like those of language: rank r as often as 1/r. Separate documents
-// end by chance.
+// text draws the tokens of a step. The token of rank r has a frequency proportional to 1/r, as in language. Separate
+// documents have random lengths.
 func (s settings) text(seed uint64) (tokens, targets []int32) {
 	vocab := s.config.Vocab
 	x := seed*2862933555777941757 + 3037000493

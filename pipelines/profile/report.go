@@ -23,7 +23,7 @@ type row struct {
 	share  float64       // of the unit's peak; 0: not known
 }
 
-// summary is what the operations of a step come to.
+// summary is the sum of the operations of a step.
 type summary struct {
 	rows   []row // the longest first
 	sum    time.Duration
@@ -63,7 +63,7 @@ func (m measurement) summarize() summary {
 
 func (m measurement) perStep(t time.Duration) time.Duration { return t / time.Duration(m.looked) }
 
-// gpu says whether kernels were measured, and not whole operations of the processor.
+// gpu reports whether kernels of a GPU were measured, rather than operations of the processor.
 func (m measurement) gpu() bool { return !strings.HasPrefix(m.name, "cpu") }
 
 func (m measurement) rate() float64 { return float64(m.tokens) / m.median.Seconds() }

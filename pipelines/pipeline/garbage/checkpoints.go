@@ -13,11 +13,11 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// initial is how the record of a training names the checkpoint that it began from.
+// initial finds the checkpoint that a training began from in the record of the job.
 var initial = regexp.MustCompile(`"init_digest":"([0-9a-f]{64})"`)
 
-// thin takes back the names of checkpoints that finished runs can do without: all but the last ones and the best of
-// each. What an unfinished run or job names, and what another training began from, stays.
+// thin unnames checkpoints of finished runs: all but the last keep ones and the best one of each run. It leaves the
+// checkpoints that an unfinished run or job names, and those that another training began from.
 func (n *naming) thin(keep int) error {
 	j := journal.Open(n.dir)
 	runs, err := j.Runs()
@@ -62,11 +62,11 @@ func (n *naming) thin(keep int) error {
 	return nil
 }
 
-// checkpointPath is how a definition names a checkpoint to start from.
+// checkpointPath finds the path of a checkpoint to start from in a definition.
 var checkpointPath = regexp.MustCompile(`"([^"]+\.(?:safetensors|pt))"`)
 
-// startsFrom takes the checkpoints that an unfinished run's definition names by their paths, which may be links into a
-// run.
+// startsFrom names the checkpoints whose paths an unfinished run's definition contains. Such a path may be a link into
+// another run.
 func (n *naming) startsFrom(definition string) {
 	b, _ := os.ReadFile(definition) // one that is lost names nothing
 	for _, path := range checkpointPath.FindAllSubmatch(b, -1) {

@@ -13,12 +13,12 @@ import (
 	"bitnet1/shared/run/artifact"
 )
 
-// anyDigest is how artifacts and jobs are named in events and records: it is searched for in their bytes, so that also
-// what an event of an unknown kind names is kept.
+// anyDigest matches the names of artifacts and jobs. It is searched for in the bytes of events and records, so that
+// artifacts named by events of an unknown kind are kept, too.
 var anyDigest = regexp.MustCompile(`[0-9a-f]{64}`)
 
-// Unnamed lists what no run names and no unfinished job has made or works on. With keep above 0, only the last keep
-// checkpoints of each finished run and its best one count as named.
+// Unnamed lists the artifacts that no run names and no unfinished job uses. If keep is above 0, only the last keep
+// checkpoints and the best one of each finished run count as named.
 func Unnamed(dir string, keep int) ([]artifact.Object, error) {
 	all, err := artifact.Objects(dir)
 	if err != nil {
@@ -51,7 +51,7 @@ type naming struct {
 	named map[string]bool
 }
 
-// run takes all that the files under a folder of runs name: events, links to artifacts, and what those name in turn.
+// run names all artifacts that events and links under a folder of runs name, and the artifacts that those name in turn.
 func (n *naming) run(folder string) error {
 	return filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
 		switch {
@@ -70,7 +70,7 @@ func (n *naming) run(folder string) error {
 	})
 }
 
-// unfinishedJobs takes all that is recorded of jobs that have not ended.
+// unfinishedJobs names all artifacts in the records of jobs that have not ended.
 func (n *naming) unfinishedJobs() error {
 	jobs, err := filepath.Glob(filepath.Join(n.dir, "jobs", "*", "*"))
 	if err != nil {
@@ -115,8 +115,8 @@ func (n *naming) take(b []byte) {
 // mostText bounds the artifacts in which others are looked for, in bytes: manifests and definitions are small.
 const mostText = 64 << 20
 
-// inside takes what is named by an artifact that is text, such as a manifest, or by the record of a finished job, such
-// as the checkpoint that a finetuning began from.
+// inside names the artifacts that an artifact of text (a manifest, say) or the record of a finished job names: the
+// checkpoint that a finetuning began from, for example.
 func (n *naming) inside(name string) {
 	if b, err := os.ReadFile(filepath.Join(n.dir, "jobs", name[:2], name, "record.msgpack")); err == nil {
 		n.take(b)

@@ -1,5 +1,6 @@
-// Package pipelinefile reads the YAML files that say what a run does, and makes of one, a preset and the command line
-// the definition of a run. It starts nothing: the launcher does.
+// Package pipelinefile reads pipeline files: YAML that says which stages a run has, with which parameters, on which
+// sources. File.Resolve makes the definition of a run from a file, a preset and the command line. The package starts
+// nothing; the launcher does.
 package pipelinefile
 
 import (
@@ -149,7 +150,7 @@ func ReadFile(path string) ([]byte, error) {
 	return b, nil
 }
 
-// nearby names the pipeline files in the folder that path is or is in, for who has named none of them.
+// nearby lists the pipeline files in or beside path, for the message about a path that is no pipeline file.
 func nearby(path string) string {
 	dir := path
 	if info, err := os.Stat(path); err != nil || !info.IsDir() {

@@ -45,7 +45,7 @@ func (f *File) Set(text string, fields map[string][]param.Field) error {
 	return nil
 }
 
-// example is how one might write a parameter that was written without its stage.
+// example writes a parameter with its stage, for the message about one that was given without.
 func (f *File) example(key, value string, fields map[string][]param.Field) string {
 	for _, stage := range f.order {
 		if slices.Contains(keysOf(fields[stage]), key) {
@@ -112,8 +112,8 @@ func (f *File) Given(stage, message string) []string {
 	return slices.Compact(places)
 }
 
-// Resolve makes the definition of a run. Stages that take a seed and are given none get the file's, unless it is their
-// own: which documents validate does not depend on the file's seed.
+// Resolve makes the definition of a run. A stage that takes a seed and is given none gets the file's. A seed that is
+// the stage's own keeps its default: which documents validate does not depend on the file's seed.
 func (f *File) Resolve(preset string, sources []definition.Source, fields map[string][]param.Field) (
 	definition.Definition, error) {
 	d := definition.Definition{Name: f.Name, Preset: preset, Seed: f.Seed, Sources: sources,

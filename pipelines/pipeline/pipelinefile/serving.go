@@ -17,7 +17,7 @@ import (
 // They change nothing that the stage makes. Each is a flag of the stage's program too.
 var ServingKeys = []string{"deadline", "attempts", "metrics"}
 
-// checkServing returns an error that says what the key takes, unless value is such.
+// checkServing returns an error that says which values the key takes, if value is none of them.
 func checkServing(key, value string) error {
 	switch key {
 	case "deadline":

@@ -60,8 +60,8 @@ type Group struct {
 	killed  bool
 }
 
-// Keep starts a process of s and starts it again when it dies, until ctx ends. The error channel gets the reason when
-// that is of no use.
+// Keep starts a process of s, and starts it again when it dies, until ctx ends. If starting it again cannot help,
+// gaveUp receives the reason.
 func (g *Group) Keep(ctx context.Context, s Stage, worker int, gaveUp chan<- error) {
 	g.wg.Go(func() {
 		early := 0
@@ -92,7 +92,7 @@ func (g *Group) Keep(ctx context.Context, s Stage, worker int, gaveUp chan<- err
 	})
 }
 
-// give sends err unless there is another one already.
+// give sends err, unless the channel holds an error already.
 func give(gaveUp chan<- error, err error) {
 	select {
 	case gaveUp <- err:
@@ -100,16 +100,16 @@ func give(gaveUp chan<- error, err error) {
 	}
 }
 
-// unusable reports whether a process has ended because the event server or the disk kept it from working: to start it
-// again would only wait once more.
+// unusable reports whether a process has ended because it could not use the event server or the disk for too long. A
+// new process would only wait again.
 func unusable(err error) bool {
 	var exit *exec.ExitError
 	return errors.As(err, &exit) && exit.ExitCode() == command.Unusable
 }
 
-// Stop waits until all processes have ended; their context has. It says what it waits for: a stage that is at work
-// saves it first, however long that takes. A signal ends them at once, and so does a while without work to save: idle
-// says that there is none. Stop reports whether they ended by themselves.
+// Stop waits until all processes have ended, after their context has. A stage at work saves its work first, however
+// long that takes, and Stop says which stages it waits for. A signal ends all processes at once. If idle is true there
+// is no work to save, and the processes are ended after a short while. Stop reports whether no signal was needed.
 func (g *Group) Stop(signals <-chan os.Signal, idle bool) bool {
 	ended := make(chan struct{})
 	go func() { g.wg.Wait(); close(ended) }()
@@ -154,7 +154,7 @@ func (g *Group) names() []string {
 	return slices.Compact(slices.Sorted(maps.Values(g.running)))
 }
 
-// begin starts cmd where processes are not to end at once meanwhile.
+// begin starts cmd, unless kill was called.
 func (g *Group) begin(cmd *exec.Cmd, stage string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -177,15 +177,15 @@ func (g *Group) end(cmd *exec.Cmd) {
 	delete(g.running, cmd.Process)
 }
 
-// once runs the process to its end and returns the last line it wrote.
+// once runs one process to its end and returns the last line of its log.
 func (g *Group) once(ctx context.Context, s Stage, worker int) (last string, err error) {
 	args := append(slices.Clone(s.Command[1:]), "serve", "--run", g.Run)
 	cmd := exec.Command(s.Command[0], append(args, s.Flags(worker)...)...)
 	cmd.Env = append(WithoutBus(os.Environ()), g.Address.Environ()...)
 	cmd.Env = append(append(cmd.Env, g.Keys...), "BITNET1_DATA="+g.Data, command.EnvLauncher+"=1",
 		command.EnvOutage+"="+g.Outage.String())
-	// A group of its own: Ctrl-C reaches the launcher, which ends its children in order. Standard input is how they notice
-	// when it is killed.
+	// The process has a group of its own, so that Ctrl-C reaches only the launcher, which ends its processes in order. A
+	// process whose launcher is killed notices the end of its standard input.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	alive, err := cmd.StdinPipe()
 	if err != nil {
@@ -245,7 +245,7 @@ func (g *Group) copyLog(name string, from io.Reader, to io.Writer) (last string)
 	}
 }
 
-// readLine makes a sentence of a JSON log line; other lines are as they are.
+// readLine makes a sentence of a JSON log line. It returns other lines unchanged.
 func readLine(line []byte) (text, level string) {
 	var entry map[string]any
 	if json.Unmarshal(line, &entry) != nil {

@@ -107,7 +107,7 @@ func (r *Reader) Stages(node *yaml.Node) (order []string, sections map[string]Se
 	return order, sections
 }
 
-// Section reads a mapping of parameters; of is what messages say they are of, such as "stage train".
+// Section reads a mapping of parameters. Messages call the mapping of, such as "stage train".
 func (r *Reader) Section(of string, node *yaml.Node) Section {
 	section := Section{}
 	if node.Tag == "!!null" {

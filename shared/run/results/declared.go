@@ -41,8 +41,8 @@ func Declare(j journal.Journal, run string, d Declaration) error {
 	return artifact.WriteFile(path, append(b, '\n'))
 }
 
-// Declared lists what the stages of a run said, in the run's order of stages; others come after them. Of stages that
-// the run has nothing of, as one of an older version has of none, it asks ask, which may be nil.
+// Declared lists the declarations that a run has kept, in the run's order of stages, and after them those of stages
+// that joined later. A run of an older version has kept none: for such a stage Declared calls ask, which may be nil.
 func Declared(j journal.Journal, run string, ask func(stage string) (Declaration, bool)) ([]Declaration, error) {
 	started, err := journal.Bodies[event.RunStarted](j, run)
 	if err != nil {
@@ -126,7 +126,7 @@ func DescriptionFile(stage string, command ...string) (path string, ok bool) {
 	return "", false
 }
 
-// read reads a declaration; one that is damaged, or of a version with other formats, is as if it were not there.
+// read reads a declaration. ok is false if the file is missing, damaged, or of a version with other formats.
 func read(path string) (d Declaration, ok bool) {
 	b, err := os.ReadFile(path)
 	if err != nil || json.Unmarshal(b, &d) != nil || d.Check() != nil {
@@ -135,7 +135,8 @@ func read(path string) (d Declaration, ok bool) {
 	return d, true
 }
 
-// Of finds what is declared of an event: by its stage, or by any stage that announces its kind.
+// Of finds the declaration for an event: that of its own stage or, without one, that of any stage that announces its
+// kind.
 func Of(declared []Declaration, e event.Envelope) (Result, bool) {
 	found, ok := Result{}, false
 	for _, d := range declared {

@@ -1,7 +1,9 @@
-// Package results is how a stage says what people are to be shown of what it announces, and how a run's results are
-// read: by its parameters, so that a rerun with other ones stands beside the run's own result and never in its place.
-// What a stage says is data, which its program prints with `describe` and which is kept with every run, so that a table
-// needs none of the programs. The package knows no stage.
+// Package results declares how a stage's events are shown, and reads the results of a run as tables. A stage declares a
+// headline for the screen and columns for the table of its run (Result, Column); screens, tables and experiments read
+// nothing else of it. The declaration is data: the stage's program prints it with `describe`, and every run keeps it,
+// so that a table needs none of the programs.
+//
+// A rerun with other parameters gets a row of its own and never replaces the run's result. The package knows no stage.
 package results
 
 import (
@@ -42,8 +44,7 @@ type Column struct {
 	Baseline *Baseline `json:"baseline,omitempty"`
 }
 
-// Baseline is what a value is compared with: what knowing nothing would give. It is a column of its own beside the
-// value's.
+// Baseline is the value of a model that knows nothing. It is a column of its own beside the value.
 type Baseline struct {
 	Key   string   `json:"key"`
 	Name  string   `json:"name"`

@@ -12,7 +12,8 @@ import (
 	"bitnet1/shared/run/journal"
 )
 
-// Table is what is known of a run's checkpoints, or of whatever else its stages declare rows of.
+// Table holds the results of a run: a row for each checkpoint, or for each event of another kind that a stage declares
+// as a row.
 type Table struct {
 	Run     string
 	Row     Column   // what names the rows
@@ -191,7 +192,7 @@ func shared(all []Declaration, kind string) bool {
 	return stages > 1
 }
 
-// unique gives columns whose keys or names other stages use those of this stage.
+// unique puts the stage's name before keys and names of columns that another stage uses, too.
 func (t *Table) unique(stage string, columns []Column) []Column {
 	for i := range columns {
 		c := &columns[i]
@@ -224,9 +225,9 @@ func (t *Table) addCells(e event.Envelope, columns []Column) error {
 	return nil
 }
 
-// answered finds the row that an event is about: the event names the one that it answers, which is the row's or answers
-// another one in turn. An event that does not, because it is of another language or an older version, names the
-// checkpoint by its digest, or only the step.
+// answered finds the row that an event is about. The event's input is the row's event, or an event whose input is, and
+// so on. An event without an input is of another language or an older version: it contains a digest of the row's
+// artifacts, or only the row's name (the step).
 func (t *Table) answered(e event.Envelope, body map[string]any) *Row {
 	rows := slices.Concat(t.Rows, t.Others)
 	find := func(is func(*Row) bool) *Row {
@@ -253,7 +254,8 @@ func (t *Table) answered(e event.Envelope, body map[string]any) *Row {
 	return find(func(r *Row) bool { return r.input != "" && r.Name == name })
 }
 
-// digests are those of the artifacts that a body mentions, but for the dataset's: it is many checkpoints'.
+// digests are the digests of the artifacts in a body. The manifest is left out, because many checkpoints share a
+// dataset.
 func digests(body map[string]any) []string {
 	var all []string
 	for key, v := range body {

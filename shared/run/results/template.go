@@ -169,7 +169,7 @@ func lookUp(body map[string]any, name string) any {
 	return v
 }
 
-// there reports whether a field has something to say.
+// there reports whether a field has a value: not absent, empty, false or not a number.
 func there(v any) bool {
 	if n, ok := number(v); ok {
 		return !math.IsNaN(n) && !math.IsInf(n, 0)
