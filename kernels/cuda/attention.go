@@ -22,9 +22,12 @@ func (d *Device) attention(qkv *planes, a kernels.Attention) (v attention, err e
 	if a.HeadDim > maxHeadDim {
 		return v, fmt.Errorf("heads of %d channels: at most %d are supported on CUDA devices", a.HeadDim, maxHeadDim)
 	}
-	v = attention{batch: int32(a.Batch), seq: int32(a.Seq), heads: int32(a.Heads), dim: int32(a.HeadDim), survivors: int32(a.Survivors),
-		words: int32(qkv.words()), layer: uint32(a.Layer), qkv: qkv.data, scale: float32(1 / math.Sqrt(float64(a.HeadDim))), scalars: d.memory.scalars,
-		starts: int32s(a.Starts, a.Batch*a.Seq)}
+	v = attention{
+		batch: int32(a.Batch), seq: int32(a.Seq), heads: int32(a.Heads), dim: int32(a.HeadDim),
+		survivors: int32(a.Survivors), words: int32(qkv.words()), layer: uint32(a.Layer), qkv: qkv.data,
+		scale: float32(1 / math.Sqrt(float64(a.HeadDim))), scalars: d.memory.scalars,
+		starts: int32s(a.Starts, a.Batch*a.Seq),
+	}
 	if a.Kind.Rule().Noise && a.Noise != nil {
 		v.noise = float32s(a.Noise, a.Batch*a.Heads*a.Seq*a.Seq)
 	} else if a.Gumbel {
@@ -73,19 +76,21 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.P
 	})
 }
 
-// attendKernel chooses the kernel for a, and its grid. Kernels with Separate in their names are for sequences of several documents: whole
-// sequences stay as fast as they are without.
+// attendKernel chooses the kernel for a, and its grid. Kernels with Separate in their names are for sequences of
+// several documents: the others stay as fast as without documents.
 func attendKernel(a kernels.Attention) (attend, driver.Geometry, error) {
 	heads, separate := a.Batch*a.Heads, a.Starts != nil
 	switch {
 	case a.Kind == kernels.RWSP:
 		return survivorsKernel(a), grid(ceilDiv(a.Seq, kTile), heads), nil
 	case a.Kind == kernels.Softmax && tiled(a):
-		return either(separate, launch.attendSoftmax64Separate, launch.attendSoftmax64), grid(ceilDiv(a.Seq, 64), heads), nil
+		kernel := either(separate, launch.attendSoftmax64Separate, launch.attendSoftmax64)
+		return kernel, grid(ceilDiv(a.Seq, 64), heads), nil
 	case a.Kind == kernels.Softmax:
 		return launch.attendSoftmax, warpPerQuery(a), nil
 	case a.Kind == kernels.Pointer && a.Noise == nil && a.Gumbel && tiled(a):
-		return either(separate, launch.attendPointer64Separate, launch.attendPointer64), grid(ceilDiv(a.Seq, 64), heads), nil
+		kernel := either(separate, launch.attendPointer64Separate, launch.attendPointer64)
+		return kernel, grid(ceilDiv(a.Seq, 64), heads), nil
 	case a.Kind == kernels.Pointer:
 		return launch.attendPointer, warpPerQuery(a), nil
 	}
@@ -102,7 +107,8 @@ func warpPerQuery(a kernels.Attention) driver.Geometry {
 	return grid(ceilDiv(a.Seq, 8), a.Batch*a.Heads)
 }
 
-// tiled says whether kernels that pass over all pairs a tile at a time serve a: heads are what presets have.
+// tiled says whether a's heads and sequences fit the kernels that pass over all pairs a tile at a time. Heads of all
+// presets do.
 func tiled(a kernels.Attention) bool { return a.HeadDim == 64 && a.Seq%4 == 0 }
 
 // survivorsKernel chooses by the words of a head's bits and the survivors that fit in registers.
@@ -122,14 +128,16 @@ func survivorsKernel(a kernels.Attention) attend {
 }
 
 // AttendBackward computes the gradients of queries, keys and values.
-func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, pointers kernels.Ints, a kernels.Attention) {
+func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, pointers kernels.Ints,
+	a kernels.Attention) {
 	d.run("AttendBackward", kernels.CheckAttendBackward(dqkv, dOut, qkv, pointers, a), func() error {
 		v, err := d.attention(qkv.(*planes), a)
 		if err != nil {
 			return err
 		}
 		rows, width, heads := a.Batch*a.Seq, a.Heads*a.HeadDim, a.Batch*a.Heads
-		to, grad, list := gradientsOf(dqkv, 3*rows*width), gradientsOf(dOut, rows*width), int32s(pointers, heads*a.Seq*a.Survivors)
+		to, grad := gradientsOf(dqkv, 3*rows*width), gradientsOf(dOut, rows*width)
+		list := int32s(pointers, heads*a.Seq*a.Survivors)
 		switch a.Kind {
 		case kernels.RWSP:
 			return d.survivorsBackward(to, grad, list, v, a)
@@ -165,7 +173,8 @@ func denseKernels64Of(a kernels.Attention) denseKernels64 {
 	return either(separate, denseKernels64SoftmaxSeparate, denseKernels64Softmax)
 }
 
-func (d *Device) survivorsBackward(dqkv, dOut gradients, pointers cu.DevicePtr, v attention, a kernels.Attention) error {
+func (d *Device) survivorsBackward(dqkv, dOut gradients, pointers cu.DevicePtr, v attention,
+	a kernels.Attention) error {
 	heads := a.Batch * a.Heads
 	slopes, err := d.scratch("score gradients", 4*heads*a.Seq*a.Survivors)
 	if err != nil {
@@ -202,8 +211,8 @@ func (d *Device) survivorsBackward(dqkv, dOut gradients, pointers cu.DevicePtr, 
 	return gather(d.launch(g), v, dOut.at, slopes, offsets, entries, dqkv.at)
 }
 
-// survivorKernelsOf chooses the kernels of survivorsBackward, and their grid. aligned says whether all that they read and write eight
-// channels at a time begins at a multiple of 16 bytes.
+// survivorKernelsOf chooses the kernels of survivorsBackward, and their grid. aligned says whether the memory that they
+// read and write eight channels at a time begins at multiples of 16 bytes.
 func survivorKernelsOf(a kernels.Attention, bfloat16, aligned bool) (
 	scores func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error,
 	gather func(l launch, a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error, g driver.Geometry) {

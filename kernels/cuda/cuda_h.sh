@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes the cuda.h that gorgonia.org/cu needs to compile, out of the header inside that module: no CUDA toolkit is installed.
+# Makes the cuda.h that gorgonia.org/cu needs to compile, out of the header inside that module: no CUDA toolkit is
+# installed.
 # Usage: cuda_h.sh DIRECTORY   then   CGO_ENABLED=1 CGO_CFLAGS=-IDIRECTORY go build -tags cuda ./...
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)

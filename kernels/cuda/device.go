@@ -20,10 +20,12 @@ var ErrNoDevice = errors.New("no CUDA device")
 
 // Options of a Device. The zero value works.
 type Options struct {
-	Plain bool // use only what every supported device has, as if it were none with kernels of its own; slow
+	// Plain leaves out the kernels that are written for this device's architecture, and uses those that every supported
+	// device can run. Slow; for tests.
+	Plain bool
 }
 
-// Device is one GPU with its kernels loaded and one stream on which all operations are queued in order. It serves one
+// Device is one GPU with its kernels loaded. All operations are queued in order on one stream. A Device serves one
 // goroutine at a time.
 type Device struct {
 	index           int
@@ -62,8 +64,8 @@ func Count() (int, error) {
 	return n, nil
 }
 
-// Open readies device index (0 <= index < Count). Compiling the kernels takes the driver seconds the first time; it keeps the
-// result on disk.
+// Open readies device index (0 <= index < Count). The first time the driver compiles the kernels, which takes seconds;
+// it keeps the result on disk.
 func Open(index int, o Options) (*Device, error) {
 	n, err := Count()
 	if err != nil {
@@ -134,8 +136,8 @@ func (d *Device) describe(device cu.Device, o Options) (err error) {
 // Name is what the driver calls the device.
 func (d *Device) Name() string { return d.name }
 
-// current makes the device's context that of the thread, which the goroutine keeps until the returned function is called: the
-// driver's current context is a property of threads.
+// current makes the device's context that of the thread, and keeps the goroutine on the thread until the returned
+// function is called: the driver's current context belongs to the thread.
 func (d *Device) current() (release func(), err error) { return enter(d.context, d.index) }
 
 func enter(context cu.CUContext, index int) (release func(), err error) {
@@ -147,8 +149,8 @@ func enter(context cu.CUContext, index int) (release func(), err error) {
 	return runtime.UnlockOSThread, nil
 }
 
-// run does one operation, unless the contract refuses its arguments or an earlier operation failed. A refusal, an error of f
-// and a panic in f become the device's error.
+// run does one operation, unless the contract refuses its arguments or an earlier operation failed. A refusal, an error
+// of f and a panic in f become the device's error.
 func (d *Device) run(operation string, refusal error, f func() error) {
 	if d.err != nil {
 		return
@@ -229,7 +231,8 @@ func (d *Device) Capture(enqueue func()) (replay func(), err error) {
 	return func() { d.run("replay", nil, func() error { return graph.Launch(d.stream) }) }, nil
 }
 
-// Close waits for queued work and frees all memory of the device. A failure that an operation has reported is not reported again.
+// Close waits for queued work and frees the device's memory. It does not report a failure again that an operation has
+// reported.
 func (d *Device) Close() error {
 	if d.dryRun {
 		return nil
@@ -269,7 +272,7 @@ func (d *Device) clear(p cu.DevicePtr, bytes int) error {
 	})
 }
 
-// timed queues work, which a profile measures as the given operation and a dry run leaves out.
+// timed queues work. A profile measures the work as the given operation; a dry run leaves it out.
 func (d *Device) timed(operation timing.Operation, queue func() error) error {
 	if d.dryRun {
 		return nil

@@ -82,7 +82,8 @@ func TestFailureInCapture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Capture(func() { d.Normalize(kernels.Activation{Floats: short}, x, x, 1e-5) }); err == nil || !strings.Contains(err.Error(), "Normalize") {
+	_, err = d.Capture(func() { d.Normalize(kernels.Activation{Floats: short}, x, x, 1e-5) })
+	if err == nil || !strings.Contains(err.Error(), "Normalize") {
 		t.Errorf("a failure within Capture gave %v", err)
 	}
 }

@@ -26,7 +26,8 @@ func (d *Device) Room() (int, error) {
 	return int(free) + d.memory.granted, nil
 }
 
-// DryRun calls f with a device of the same kernels that launches none: memory gets addresses, but is not there.
+// DryRun calls f with a device that has the same kernels and launches none. Its memory has addresses, but does not
+// exist.
 func (d *Device) DryRun(f func(kernels.Device) error) (bytes int, err error) {
 	r := &Device{
 		index: d.index, name: d.name, hopper: d.hopper, multiprocessors: d.multiprocessors,
@@ -41,7 +42,7 @@ func (d *Device) DryRun(f func(kernels.Device) error) (bytes int, err error) {
 	return r.memory.granted, r.err
 }
 
-// granted is what the driver takes for an allocation: large ones are whole pages of 2 MiB, small ones share such pages.
+// granted is what the driver takes for an allocation: whole pages of 2 MiB for large ones; small ones share pages.
 func granted(bytes int) int {
 	if bytes < 1<<20 {
 		return roundUp(bytes, 512)
@@ -49,7 +50,7 @@ func granted(bytes int) int {
 	return roundUp(bytes, 2<<20)
 }
 
-// imagine returns an address for memory that is never used. Its first is none that the driver would give.
+// imagine returns an address for memory that is never used. The driver gives no such address.
 func (m *memory) imagine(bytes int) cu.DevicePtr {
 	const first = 1 << 40
 	p := cu.DevicePtr(first + m.granted)

@@ -33,8 +33,8 @@ func supports(name string, major, minor, driverVersion int) error {
 
 // What the driver's codes mean to whoever runs the program.
 const (
-	lost = "the device is lost to this process: start the program again; if it happens again, `nvidia-smi` and the system " +
-		"log (Xid) say what is wrong with the device"
+	lost = "the device is lost to this process: start the program again; if it happens again, `nvidia-smi` and " +
+		"the system log (Xid) say what is wrong with the device"
 	defect = "a kernel did something it must not: please report this with the command, then start the program again"
 	tooOld = "update the NVIDIA driver to one for CUDA 12.0 or later"
 	inUse  = "another process has the device to itself, or it is not ready: see `nvidia-smi`"

@@ -4,8 +4,8 @@ package cuda
 
 import "gorgonia.org/cu"
 
-// branch is a second stream, for work that does not depend on what the device's own stream does next: small kernels that
-// wait for memory run under large ones. In a recorded graph the stream becomes a branch.
+// branch is a second stream, for work that does not depend on what the device's own stream does next: small kernels
+// that wait for memory run under large ones. In a recorded graph the stream becomes a branch.
 type branch struct {
 	stream       cu.Stream
 	begin, ended cu.Event

@@ -9,8 +9,8 @@ import (
 	"gorgonia.org/cu"
 )
 
-// gradient is the gradient of a linear's plain product, rows × width: where kernels find it, all of it or a part of the rows at a time. S
-// is what describes it to them.
+// gradient describes the gradient of a linear's plain product, rows × width. Kernels compute it from a source of type
+// S, all rows at once or a part of them at a time.
 type gradient[S any] struct {
 	kernels     gradientKernels[S]
 	rows, width int
@@ -48,14 +48,15 @@ func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy
 		if s.To > s.From {
 			family = either(from.bfloat16, gradientKernelsShiftedBfloat16, gradientKernelsShiftedFloat32)
 		}
-		g := gradient[denseGradient]{family, rows, l.Out, rows, func(int, int) (denseGradient, error) { return source, nil }}
+		all := func(int, int) (denseGradient, error) { return source, nil }
+		g := gradient[denseGradient]{family, rows, l.Out, rows, all}
 		return linearBackward(d, dx, dl, g, x, l, gradBits)
 	})
 }
 
 // linearBackward is LinearBackward for any gradient.
-func linearBackward[S any](d *Device, dx kernels.Floats, dl kernels.LinearGradient, g gradient[S], x kernels.Activation, l kernels.Linear,
-	gradBits int) error {
+func linearBackward[S any](d *Device, dx kernels.Floats, dl kernels.LinearGradient, g gradient[S],
+	x kernels.Activation, l kernels.Linear, gradBits int) error {
 	b := backward[S]{Device: d, gradient: g, l: l, x: x, bits: gradBits, to: gradientsOf(dx, g.rows*l.In),
 		alpha: float32s(l.Alpha, l.Out), dWeight: float32s(dl.Weight, l.In*l.Out), dAlpha: float32s(dl.Alpha, l.Out)}
 	b.rowsRounded = gradBits != kernels.FloatBits && l.Mixed == nil
@@ -114,7 +115,7 @@ type backward[S any] struct {
 
 func (b *backward[S]) levels() float32 { return float32(int(1)<<(b.bits-1) - 1) }
 
-// operands readies the other sides of the products with rounded gradients, which do not depend on these.
+// operands transposes the other sides of the products with rounded gradients. They do not depend on the gradients.
 func (b *backward[S]) operands() (err error) {
 	if b.rowsRounded {
 		if b.weights, err = b.scratchPlanes("transposed weights", b.l.In, roundUp(b.width, 256), 1, false); err != nil {
@@ -178,7 +179,8 @@ func (b *backward[S]) maxima(dTheta cu.DevicePtr) (err error) {
 	return b.addColumns(dTheta, theta, blocks, b.width, -1)
 }
 
-// scales lays out what rounding needs of rows and of channels, rows first: maxima that become scales, then popcounts, all zero.
+// scales clears memory for the maxima of rows and channels, which become scales, and for the popcounts. Rows come
+// first.
 func (b *backward[S]) scales() error {
 	if !b.rowsRounded && !b.columnsRounded {
 		return nil
@@ -208,10 +210,11 @@ func (d *Device) addColumns(dst, partial cu.DevicePtr, rows, columns int, sign f
 	return d.launch(grid(ceilDiv(columns, 32))).addColumns(partial, rows, columns, sign, dst)
 }
 
-// round packs the rounded gradients as planes or, for weights whose inputs have several planes too, as bytes.
+// round packs the rounded gradients: as bytes for weights whose inputs have several planes on Hopper, else as planes.
 func (b *backward[S]) round() (err error) {
 	if b.rowsRounded {
-		if b.rowPlanes, err = b.scratchPlanes("gradients by row", b.rows, roundUp(b.width, 256), b.bits, true); err != nil {
+		width := roundUp(b.width, 256)
+		if b.rowPlanes, err = b.scratchPlanes("gradients by row", b.rows, width, b.bits, true); err != nil {
 			return err
 		}
 		b.rowPlanes.popcounts = b.rowPopcounts
@@ -244,7 +247,8 @@ func (b *backward[S]) round() (err error) {
 			r.columnStride, r.columnLeft = int32(p.rowBytes()), int32(p.rowBytes()-from)
 		} else if p != nil {
 			r.columns, r.columnPopcounts = p.data+cu.DevicePtr(from/8), p.popcounts
-			r.columnPlaneWords, r.columnStride, r.columnLeft = int64(p.planeBytes/4), int32(p.words()), int32(p.words()-from/32)
+			r.columnPlaneWords = int64(p.planeBytes / 4)
+			r.columnStride, r.columnLeft = int32(p.words()), int32(p.words()-from/32)
 		}
 		return kernel(b.launch(b.blocks(to-from)), source, r)
 	})
@@ -269,7 +273,8 @@ func (b *backward[S]) inputProduct() error {
 	return b.emit(0, b.rows, y, stride)
 }
 
-// wideInputProduct is inputProduct for sums that the epilogues of products turn into wrong floats: they become floats by a pass of their own.
+// wideInputProduct is inputProduct for sums of 2^22 or more: the products' epilogues do not turn these into floats
+// exactly, so another kernel does.
 func (b *backward[S]) wideInputProduct() error {
 	n := b.rows * b.l.In
 	sums, err := b.scratch("wide sums", 4*n)
@@ -286,7 +291,8 @@ func (b *backward[S]) wideInputProduct() error {
 	return kernel(b.launch(b.elementwise(n)), b.to.at, sums, b.rowScale, n, b.l.In)
 }
 
-// floatsOfInput is where a product may write n rows of dx from row `from` on, as floats: dx itself if it can. emit moves them there.
+// floatsOfInput is where a product writes rows from..from+n-1 of dx as float32: dx itself where possible, else working
+// memory, from which emit copies them.
 func (b *backward[S]) floatsOfInput(from, n int) (y cu.DevicePtr, stride int, err error) {
 	if !b.to.bfloat16 && (!b.hopper || aligned(b.l.In, b.to.at)) {
 		return b.to.at + cu.DevicePtr(4*from*b.l.In), b.l.In, nil
@@ -296,7 +302,7 @@ func (b *backward[S]) floatsOfInput(from, n int) (y cu.DevicePtr, stride int, er
 	return y, stride, err
 }
 
-// emit writes rows from..to-1, which a product left in y, to dx.
+// emit writes rows from..to-1 of dx from y, where a product left them.
 func (b *backward[S]) emit(from, to int, y cu.DevicePtr, stride int) error {
 	n := (to - from) * b.l.In
 	at := b.to.at + cu.DevicePtr(b.to.bytes(from*b.l.In))
@@ -333,17 +339,17 @@ func (b *backward[S]) weightProduct() error {
 	return b.finish(launch.finishWeightsInt32, sums, b.columnScale, x.quantization.Unit())
 }
 
-// finish turns the sums behind weights' gradients into gradients.
+// finish computes the gradients of the weights and of alpha from the products' sums.
 func (b *backward[S]) finish(kernel finishWeights, sums, scales cu.DevicePtr, unit float32) error {
 	signs := b.l.Signs.(*planes)
 	return kernel(b.launch(grid(b.width)), sums, b.l.In, b.alpha, scales, unit, signs.data, signs.words(),
 		float32s(b.l.Mixed, b.l.In*b.l.Out), b.dWeight, b.dAlpha)
 }
 
-type finishWeights = func(l launch, sums cu.DevicePtr, width int, alpha, scales cu.DevicePtr, unit float32, signs cu.DevicePtr, words int,
-	mixed, dWeight, dAlpha cu.DevicePtr) error
+type finishWeights = func(l launch, sums cu.DevicePtr, width int, alpha, scales cu.DevicePtr, unit float32,
+	signs cu.DevicePtr, words int, mixed, dWeight, dAlpha cu.DevicePtr) error
 
-// floatProducts computes from floats what is not rounded.
+// floatProducts computes in floats the gradients that are not rounded.
 func (b *backward[S]) floatProducts() error {
 	var weights, inputs, sums cu.DevicePtr
 	var err error
@@ -377,7 +383,8 @@ func (b *backward[S]) floatProducts() error {
 			if err != nil {
 				return err
 			}
-			if err := b.multiplyDense(dx, stride, rowMajor(g, b.width), columnMajor(weights, b.l.In), n, b.l.In, b.width); err != nil {
+			left, right := rowMajor(g, b.width), columnMajor(weights, b.l.In)
+			if err := b.multiplyDense(dx, stride, left, right, n, b.l.In, b.width); err != nil {
 				return err
 			}
 			if err := b.emit(from, to, dx, stride); err != nil {

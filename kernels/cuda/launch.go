@@ -68,8 +68,9 @@ func (d *Device) loadKernels() error {
 	return nil
 }
 
-// launch is a launch that lacks its kernel: d.launch(grid(n)).embed(…) is what CUDA C++ writes as embed<<<n, threads>>>(…).
-// It has a method for each kernel, which ptx2go writes. Kernels with the same parameters are chosen as method expressions:
+// launch is a launch that lacks its kernel: d.launch(grid(n)).embed(…) is what CUDA C++ writes as embed<<<n,
+// threads>>>(…). It has a method for each kernel, which ptx2go writes. Kernels with the same parameters are chosen as
+// method expressions:
 //
 //	kernel := launch.lossesFloat32
 //	if integers { kernel = launch.lossesInt16 }

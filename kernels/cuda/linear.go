@@ -16,7 +16,7 @@ func rowsOf(x kernels.Activation, in int) int {
 	return x.Planes.Rows()
 }
 
-// integers returns the planes of x if the product with l is one of integers.
+// integers returns the planes of x and of l's weights if their product is one of integers.
 func integers(x kernels.Activation, l kernels.Linear) (a, w *planes, ok bool) {
 	if x.Floats != nil || l.Mixed != nil {
 		return nil, nil, false
@@ -29,8 +29,8 @@ func shiftOf(s kernels.KShift, rows int) shift {
 		return shift{seq: 1}
 	}
 	return shift{
-		from: int32(s.From), to: int32(s.To), offset: int32(s.Offset), self: either[int32](s.Self, 1, 0), seq: int32(s.Seq),
-		starts: int32s(s.Starts, rows),
+		from: int32(s.From), to: int32(s.To), offset: int32(s.Offset), self: either[int32](s.Self, 1, 0),
+		seq: int32(s.Seq), starts: int32s(s.Starts, rows),
 	}
 }
 
@@ -59,8 +59,8 @@ func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l k
 		if inside != nil {
 			passBits = inside.data
 		}
-		return d.launch(warpPerRow(rows)).emitSigns(y, stride, alpha, theta, rows, l.Out, shiftOf(s, rows), sign.data, passBits,
-			sign.words(), sign.popcounts)
+		return d.launch(warpPerRow(rows)).emitSigns(y, stride, alpha, theta, rows, l.Out, shiftOf(s, rows),
+			sign.data, passBits, sign.words(), sign.popcounts)
 	})
 }
 
@@ -71,7 +71,8 @@ func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l
 		to, base := float32s(out, rows*l.Out), float32s(residual, rows*l.Out)
 		alpha, theta := float32s(l.Alpha, l.Out), float32s(l.Theta, l.Out)
 		if a, w, ok := integers(x, l); ok && d.hopper && aligned(l.Out, to, base, alpha, theta) {
-			return d.multiplyAffine(to, base, l.Out, a, w, affine{alpha: alpha, theta: theta, scale: a.quantization.Unit()})
+			u := affine{alpha: alpha, theta: theta, scale: a.quantization.Unit()}
+			return d.multiplyAffine(to, base, l.Out, a, w, u)
 		}
 		y, stride, err := d.outputs(x, l, rows)
 		if err != nil {
@@ -134,5 +135,6 @@ func (d *Device) expand(name string, p *planes, unit float32, factor cu.DevicePt
 	if err != nil {
 		return 0, err
 	}
-	return to, d.launch(grid(p.rows)).expand(p.data, p.rows, p.cols, p.bits, p.words(), p.planeBytes/4, unit, factor, to)
+	return to, d.launch(grid(p.rows)).expand(p.data, p.rows, p.cols, p.bits, p.words(), p.planeBytes/4,
+		unit, factor, to)
 }

@@ -10,8 +10,8 @@ import (
 	"gorgonia.org/cu"
 )
 
-// logitBytes bounds the products that exist at a time. As int16 all of 65,536 rows of 50,304 channels fit, so that they are computed
-// once for the loss and all passes over the gradient.
+// logitBytes bounds the memory of the logits that exist at a time. As int16 all of 65,536 rows of 50,304 channels fit,
+// so they are computed once for the loss and for every pass over the gradient.
 const (
 	logitBytes      = 7 << 30
 	floatLogitBytes = 1 << 30
@@ -30,9 +30,10 @@ func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, l ker
 }
 
 // CrossEntropyBackward computes losses and the gradients that follow from them.
-func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.LinearGradient, x kernels.Activation, l kernels.Linear,
-	targets kernels.Ints, gradBits int) {
-	d.run("CrossEntropyBackward", kernels.CheckCrossEntropyBackward(losses, dx, dl, x, l, targets, gradBits), func() error {
+func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.LinearGradient, x kernels.Activation,
+	l kernels.Linear, targets kernels.Ints, gradBits int) {
+	refusal := kernels.CheckCrossEntropyBackward(losses, dx, dl, x, l, targets, gradBits)
+	d.run("CrossEntropyBackward", refusal, func() error {
 		h, err := d.newLMHead(losses, x, l, targets, gradBits == kernels.FloatBits || l.Mixed != nil || x.Floats != nil)
 		if err != nil {
 			return err
@@ -41,7 +42,7 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 	})
 }
 
-// lmHead is a linear whose outputs are logits, at work.
+// lmHead is the language-model head in one call of CrossEntropy: the linear whose outputs are logits.
 type lmHead struct {
 	*Device
 	x               kernels.Activation
@@ -55,7 +56,8 @@ type lmHead struct {
 	ready           int // 1 + the first row of the part whose products are there
 }
 
-func (d *Device) newLMHead(losses kernels.Floats, x kernels.Activation, l kernels.Linear, targets kernels.Ints, floatGradients bool) (*lmHead, error) {
+func (d *Device) newLMHead(losses kernels.Floats, x kernels.Activation, l kernels.Linear, targets kernels.Ints,
+	floatGradients bool) (*lmHead, error) {
 	rows := rowsOf(x, l.In)
 	h := &lmHead{Device: d, x: x, l: l, rows: rows, losses: float32s(losses, rows), targets: int32s(targets, rows)}
 	a, w, ok := integers(x, l)

@@ -57,7 +57,8 @@ func checkSlice(from, to, n int) {
 	}
 }
 
-// float32s is where at least n values of x lie; it is 0 for nil. It panics when there are fewer: run turns that into an error.
+// float32s is where at least n values of x lie; it is 0 for nil. It panics when there are fewer: run turns that into an
+// error.
 func float32s(x kernels.Floats, n int) cu.DevicePtr {
 	if x == nil {
 		return 0
@@ -69,7 +70,7 @@ func float32s(x kernels.Floats, n int) cu.DevicePtr {
 	return f.at
 }
 
-// gradients is where at least n values of x lie, which keeps them as float32 or as bfloat16.
+// gradients is memory of gradients, float32 or bfloat16.
 type gradients struct {
 	at       cu.DevicePtr
 	bfloat16 bool
@@ -140,7 +141,7 @@ func (m *memory) close() (err error) {
 	return err
 }
 
-// failure waits for the stream and returns what kernels left in status.
+// failure waits for the stream and returns what kernels wrote to status.
 func (m *memory) failure(d *Device) (int32, error) {
 	var status int32
 	if d.dryRun {
@@ -152,7 +153,7 @@ func (m *memory) failure(d *Device) (int32, error) {
 	return status, d.stream.Synchronize()
 }
 
-// alloc returns zeroed memory. It goes through the side stream, so that it works while a graph is being recorded.
+// alloc returns zeroed memory. It clears the memory on the side stream, so it works while a graph is being recorded.
 func (d *Device) alloc(bytes int) (cu.DevicePtr, error) {
 	if d.dryRun {
 		return d.memory.imagine(bytes), nil
@@ -179,8 +180,8 @@ func (d *Device) Allocated() int { return d.memory.bytes }
 
 func size(bytes int) string { return fmt.Sprintf("%.2f GiB", float64(bytes)/(1<<30)) }
 
-// scratch returns working memory of undefined content. Each name is one piece that grows; what a recorded graph uses is never
-// given back.
+// scratch returns working memory of undefined content. Each name is one buffer, which grows. A buffer that a recorded
+// graph uses is never freed.
 func (d *Device) scratch(name string, bytes int) (cu.DevicePtr, error) {
 	b := d.memory.scratch[name]
 	if b.size >= bytes && b.at != 0 {

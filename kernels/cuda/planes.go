@@ -11,11 +11,11 @@ import (
 	"gorgonia.org/cu"
 )
 
-// planes is a matrix of small integers as packed bit planes: bit c%32 of 32-bit word c/32 of a row is column c, plane p has weight
-// 2^p. Bits are ±1 (1 is +1), so an entry is Σ 2^p s_p; or, when signed, they are {0,1} and an entry is the two's-complement number
-// they spell.
+// planes is a matrix of small integers as packed bit planes. Bit c%32 of 32-bit word c/32 of a row is column c; plane p
+// has weight 2^p. If signed is false, bits are ±1 (1 is +1) and an entry is Σ 2^p s_p. If signed is true, bits are 0
+// and 1, and an entry is the two's-complement number that they spell.
 //
-// Rows are padded to 128 bits and their number to 256, with zeros, as the matrix units and the copy engine want it.
+// Rows are padded with zeros to 128 bits, and their number to 256: the matrix units and bulk copies need that.
 type planes struct {
 	rows, cols, bits int
 	quantization     kernels.Quantization // unset in working memory
@@ -75,7 +75,7 @@ func (d *Device) NewPlanes(rows, cols int, q kernels.Quantization) (kernels.Plan
 	return p, err
 }
 
-// scratchPlanes are planes of undefined content. Whoever fills them writes whole rows, padding included.
+// scratchPlanes are planes of undefined content. A kernel that fills them writes whole rows, padding included.
 func (d *Device) scratchPlanes(name string, rows, cols, bits int, signed bool) (*planes, error) {
 	p := &planes{rows: rows, cols: cols, bits: bits, signed: signed, planeBytes: planeBytes(rows, cols)}
 	var err error
@@ -107,15 +107,16 @@ func (d *Device) DownloadPlanes(dst []uint64, src kernels.Planes) error {
 	return d.err
 }
 
-// transpose writes p's planes with rows and columns exchanged. order is that of out's columns: kNeighbours or kGradientOrder. out
-// gets no popcounts.
+// transpose writes p's planes with rows and columns exchanged. order is the order of out's columns: kNeighbours or
+// kGradientOrder. It does not write out's popcounts.
 func (d *Device) transpose(out, p *planes, order int) error {
-	return d.launch(grid(ceilDiv(p.words(), 4), ceilDiv(out.words(), 8), p.bits)).transposeBits(p.data, p.rows, p.cols, p.words(),
-		p.planeBytes/4, out.data, out.words(), out.planeBytes/4, order)
+	g := grid(ceilDiv(p.words(), 4), ceilDiv(out.words(), 8), p.bits)
+	return d.launch(g).transposeBits(p.data, p.rows, p.cols, p.words(), p.planeBytes/4,
+		out.data, out.words(), out.planeBytes/4, order)
 }
 
-// scratchBytes is a matrix of signed bytes, in rows of a multiple of 16 bytes, for multiplyBytes; described as planes are, 8 bits to an
-// entry, its popcounts being sums of rows.
+// scratchBytes is a matrix of signed bytes for multiplyBytes, in rows of a multiple of 16 bytes. It is described as
+// planes are: 8 bits an entry, and popcounts that are sums of rows.
 func (d *Device) scratchBytes(name string, rows, cols int) (*planes, error) {
 	return d.scratchPlanes(name, rows, 8*roundUp(cols, 16), 1, true)
 }
@@ -126,14 +127,16 @@ func (d *Device) spread(p *planes) (*planes, error) {
 	if err != nil {
 		return nil, err
 	}
-	return out, d.launch(grid(ceilDiv(p.words(), 256), p.rows)).spreadBytes(p.data, p.words(), p.planeBytes/4, p.bits, out.data, out.rowBytes())
+	g := grid(ceilDiv(p.words(), 256), p.rows)
+	return out, d.launch(g).spreadBytes(p.data, p.words(), p.planeBytes/4, p.bits, out.data, out.rowBytes())
 }
 
 // Binarize refreshes the signs, and bonsai's effective weights, of a linear.
 func (d *Device) Binarize(l kernels.Linear) {
 	d.run("Binarize", kernels.CheckBinarize(l), func() error {
 		weight, signs := float32s(l.Weight, l.In*l.Out), l.Signs.(*planes)
-		err := d.launch(warpPerRow(l.Out)).packSigns(weight, l.In, l.Out, l.In, signs.data, signs.words(), signs.popcounts)
+		err := d.launch(warpPerRow(l.Out)).packSigns(weight, l.In, l.Out, l.In,
+			signs.data, signs.words(), signs.popcounts)
 		if err != nil || l.Mixed == nil {
 			return err
 		}

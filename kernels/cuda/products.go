@@ -13,8 +13,8 @@ import (
 // wgmmaCluster is the number of blocks that share what they load of B.
 const wgmmaCluster = 2
 
-// linearForm says how the dot products s of A's and B's rows follow from C = Σ_p weight_p popcount(a_p & w) and the rows' weighted
-// popcounts P, over k columns of which padding is zero on both sides:
+// linearForm says how the dot products s of A's and B's rows follow from C = Σ_p weight_p popcount(a_p & w) and the
+// rows' weighted popcounts P, over k columns of which padding is zero on both sides:
 //
 //	±1 planes:  s = 4C - 2 P_a - 2 (2^n-1) P_w + (2^n-1) k     because x·w = k - 2 pop(x) - 2 pop(w) + 4 pop(x & w)
 //	signed:     s = 2C - P_a                                   because p·w = 2 pop(p & w) - pop(p)
@@ -26,10 +26,12 @@ type linearForm struct {
 
 func linearFormOf(a, b *planes) (linearForm, error) {
 	if a.cols != b.cols || b.bits != 1 || b.signed || a.signed && a.bits < 2 {
-		return linearForm{}, fmt.Errorf("product of %v and %v: columns must agree, the second matrix be one ±1 plane and a signed one have two", a, b)
+		return linearForm{}, fmt.Errorf("product of %v and %v: columns must agree, the second matrix must be one ±1 plane, "+
+			"and a signed one must have two", a, b)
 	}
 	if largest := largestSum(a); largest >= 1<<31 {
-		return linearForm{}, fmt.Errorf("product of %v and %v: sums to %d overflow 32 bits: compute less at once", a, b, largest)
+		return linearForm{}, fmt.Errorf("product of %v and %v: sums to %d overflow 32 bits: compute less at once",
+			a, b, largest)
 	}
 	if a.signed {
 		return linearForm{product: 2, rowWeight: -1}, nil
@@ -38,12 +40,13 @@ func linearFormOf(a, b *planes) (linearForm, error) {
 	return linearForm{product: 4, rowWeight: -2, columnWeight: -2 * levels, bias: levels * int32(a.cols)}, nil
 }
 
-// exactFloat bounds the sums that gemm_wgmma.cu's exact_float turns into floats.
+// exactFloat bounds the sums that gemm_wgmma.cu's exact_float converts to floats exactly.
 const exactFloat = 1 << 22
 
 func checkExactFloat(a, b *planes) error {
 	if largest := largestSum(a); largest >= exactFloat {
-		return fmt.Errorf("product of %v and %v: sums to %d are more than the %d that become floats exactly: use fewer bits or narrower layers", a, b, largest, exactFloat)
+		return fmt.Errorf("product of %v and %v: sums to %d are more than the %d that become floats exactly: use fewer "+
+			"bits or narrower layers", a, b, largest, exactFloat)
 	}
 	return nil
 }
@@ -72,11 +75,12 @@ func (d *Device) multiplyAdd(out cu.DevicePtr, stride int, a, b *planes, factor 
 // multiplyBytes adds Σ_k a_ik (2 b_jk + 1) of two matrices of bytes to out[i*stride+j], int32. It needs Hopper.
 func (d *Device) multiplyBytes(out cu.DevicePtr, stride int, a, b *planes) error {
 	epilogue := addInt32{out: out, stride: int64(stride), factor: 1}
-	return multiplyHopper(d, launch.gemmWgmmaBytesAdd, d.splits(a, b), linearForm{product: 2, rowWeight: 1}, a, b, epilogue)
+	f := linearForm{product: 2, rowWeight: 1}
+	return multiplyHopper(d, launch.gemmWgmmaBytesAdd, d.splits(a, b), f, a, b, epilogue)
 }
 
-// multiplyAffine computes residual + u, or u where residual is 0, in float32, with u as affine says. It needs Hopper, pointers to multiples of 16 bytes and a
-// stride that is a multiple of 4: see aligned.
+// multiplyAffine computes residual + u in float32, or u where residual is 0, with u as affine says. It needs Hopper,
+// pointers to multiples of 16 bytes and a stride that is a multiple of 4 (see aligned).
 func (d *Device) multiplyAffine(out, residual cu.DevicePtr, stride int, a, b *planes, u affine) error {
 	f, err := linearFormOf(a, b)
 	if err == nil {
@@ -111,8 +115,8 @@ func (d *Device) multiplyFloats(out cu.DevicePtr, stride int, a, b *planes, rowS
 	return d.multiplyAffine(out, 0, stride, a, b, affine{rowScale: rowScale, scale: scale})
 }
 
-// multiplyBFloats writes rowScale_i * s to out in bfloat16, rows `stride` apart, for rounded gradients a. It needs Hopper, rows and an
-// out that are multiples of 16 bytes.
+// multiplyBFloats writes rowScale_i * s to out in bfloat16, rows `stride` apart, for rounded gradients a. It needs
+// Hopper, and rows and an out at multiples of 16 bytes.
 func (d *Device) multiplyBFloats(out cu.DevicePtr, stride int, a, b *planes, rowScale cu.DevicePtr) error {
 	f, err := linearFormOf(a, b)
 	if err != nil {
@@ -128,7 +132,8 @@ func (d *Device) multiplyBFloats(out cu.DevicePtr, stride int, a, b *planes, row
 	return multiplyHopper(d, launch.gemmWgmmaBfloat16, 1, f, a, b, epilogue)
 }
 
-// multiplyInt16 writes s, which must fit, to out; stride is a multiple of 8. It needs Hopper, and b's popcounts at a multiple of 16 bytes.
+// multiplyInt16 writes s to out; s must fit. stride is a multiple of 8. It needs Hopper, and b's popcounts at a
+// multiple of 16 bytes.
 func (d *Device) multiplyInt16(out cu.DevicePtr, stride int, a, b *planes) error {
 	f, err := linearFormOf(a, b)
 	if err != nil {
@@ -137,7 +142,7 @@ func (d *Device) multiplyInt16(out cu.DevicePtr, stride int, a, b *planes) error
 	return multiplyHopper(d, launch.gemmWgmmaInt16, 1, f, a, b, storeInt16{out: out, stride: int64(stride)})
 }
 
-// multiplyBits writes the output bits of every channel to sign, with popcounts, and, unless pass is nil, whether |u| <= 1 to pass. It
+// multiplyBits writes every channel's sign bits to sign, with popcounts, and |u| <= 1 to pass unless pass is nil. It
 // needs Hopper.
 func (d *Device) multiplyBits(sign, pass, a, b *planes, t thresholds) error {
 	f, err := linearFormOf(a, b)
@@ -160,8 +165,8 @@ func (d *Device) multiplyBits(sign, pass, a, b *planes, t thresholds) error {
 // plain is f as gemm_mma.cu's kernels take it.
 func (f linearForm) plain(a, b *planes) plainProduct {
 	return plainProduct{
-		m: int32(a.rows), n: int32(b.rows), planes: int32(a.bits), negativeTop: either[int32](a.signed, 1, 0), words: int32(a.words()),
-		product: f.product, rowWeight: f.rowWeight, columnWeight: f.columnWeight, bias: f.bias,
+		m: int32(a.rows), n: int32(b.rows), planes: int32(a.bits), negativeTop: either[int32](a.signed, 1, 0),
+		words: int32(a.words()), product: f.product, rowWeight: f.rowWeight, columnWeight: f.columnWeight, bias: f.bias,
 		planeWords: int64(a.planeBytes / 4), rowPopcounts: a.popcounts, columnPopcounts: b.popcounts,
 	}
 }
@@ -172,8 +177,8 @@ func plainGrid(a, b *planes) driver.Geometry {
 }
 
 // multiplyHopper launches one of the kernels of gemm_wgmma.cu. E is its epilogue.
-func multiplyHopper[E interface{ kRun() int }](d *Device, kernel func(l launch, mapA, mapB driver.TensorMap, p product, epilogue E) error,
-	splits int, f linearForm, a, b *planes, epilogue E) error {
+func multiplyHopper[E interface{ kRun() int }](d *Device,
+	kernel func(l launch, mapA, mapB driver.TensorMap, p product, epilogue E) error, splits int, f linearForm, a, b *planes, epilogue E) error {
 	mapA, err := rowMap(a)
 	if err != nil {
 		return err
@@ -198,8 +203,8 @@ func tiles(a, b *planes) int {
 	return ceilDiv(a.rows, wgmmaCluster*kTileRows) * ceilDiv(b.rows, kTileColumns)
 }
 
-// splits divides the sum over k such that all multiprocessors are busy: it minimises the rounds of work, counted in stages, with what
-// an epilogue takes in the same unit.
+// splits divides the sum over k so that all multiprocessors are busy: it minimises the rounds of work. A round is
+// counted in stages; an epilogue takes as long as six.
 func (d *Device) splits(a, b *planes) int {
 	const epilogue = 6
 	clusters, blocks, best, least := d.multiprocessors/wgmmaCluster, ceilDiv(a.rowBytes(), kStageBytesOfRow), 1, 0
@@ -222,9 +227,10 @@ func rowMap(a *planes) (*driver.TensorMap, error) {
 		[]int{a.rowBytes(), a.planeBytes}, []int{kStageBytesOfRow, kTileRows, 1})
 }
 
-// columnMap describes half a tile of b, 128 rows of 1,024 bits, in an order that gives each thread `run` neighbouring columns of C.
-// A thread t of four gets columns 8j + 2t + e of what lies in shared memory (e = 0, 1; j = 0 … 31). Row e + 2t + 8b of a group of
-// 4 run rows in shared memory is therefore row e + run t + 2b of the group in b: three dimensions of strides 1, run and 2 rows.
+// columnMap describes half a tile of b: 128 rows of 1,024 bits, in an order that gives each thread `run` neighbouring
+// columns of C. The matrix unit gives thread t of four columns 8j + 2t + e of the tile in shared memory (e = 0, 1; j =
+// 0 … 31). So row e + 2t + 8i of a group of 4 run rows in shared memory must be row e + run t + 2i of the group in b:
+// three dimensions, of strides 1, run and 2 rows.
 func columnMap(b *planes, run int) (*driver.TensorMap, error) {
 	row, group := b.rowBytes(), 4*run
 	return driver.NewTensorMap(b.data,

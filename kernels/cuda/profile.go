@@ -13,7 +13,8 @@ import (
 
 var _ timing.Profiler = (*Device)(nil)
 
-// profile measures every kernel with a pair of events. Events cannot be recorded in graphs, so nothing is captured meanwhile.
+// profile measures every operation with a pair of events. Graphs cannot hold events, so nothing is captured during a
+// profile.
 type profile struct {
 	events     []cu.Event // begin and end of every operation; those beyond are free for later ones
 	used       int
@@ -39,10 +40,12 @@ func (p *profile) begin(stream cu.Stream, operation timing.Operation) error {
 
 func (p *profile) end(stream cu.Stream) error { return p.mark(stream) }
 
-// StartProfile measures every kernel from here on; programs captured before go unmeasured, so call it before the first step.
+// StartProfile measures every kernel from now on. Graphs that were captured before are not measured, so call it before
+// the first step.
 func (d *Device) StartProfile() { d.profile = &profile{} }
 
-// Profile returns the time of every kernel since StartProfile, or since the last call of Profile, longest first, and goes on measuring.
+// Profile returns the time of every kernel since StartProfile, or since the last call of Profile, longest first, and
+// goes on measuring.
 func (d *Device) Profile() ([]timing.Operation, error) {
 	if err := d.Sync(); err != nil {
 		return nil, err

@@ -14,8 +14,8 @@ import (
 func (d *Device) Embed(x kernels.Floats, tokens kernels.Ints, codebook kernels.Linear) {
 	d.run("Embed", kernels.CheckEmbed(x, tokens, codebook), func() error {
 		rows, signs := tokens.Len(), codebook.Signs.(*planes)
-		return d.launch(grid(rows)).embed(float32s(x, rows*codebook.In), int32s(tokens, rows), signs.data, signs.words(),
-			float32s(codebook.Mixed, codebook.In*codebook.Out), codebook.In, codebook.Out, d.memory.status)
+		return d.launch(grid(rows)).embed(float32s(x, rows*codebook.In), int32s(tokens, rows),
+			signs.data, signs.words(), float32s(codebook.Mixed, codebook.In*codebook.Out), codebook.In, codebook.Out, d.memory.status)
 	})
 }
 
@@ -58,14 +58,16 @@ func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps f
 		rows := x.Len() / width
 		from, g := float32s(x, rows*width), float32s(gain, width)
 		if out.Floats != nil {
-			return d.launch(warpPerRow(rows)).normalizeFloats(from, g, rows, width, eps, float32s(out.Floats, rows*width))
+			to := float32s(out.Floats, rows*width)
+			return d.launch(warpPerRow(rows)).normalizeFloats(from, g, rows, width, eps, to)
 		}
 		p := out.Planes.(*planes)
 		kernel := launch.normalize
 		if 2 <= p.bits && p.bits <= 4 && width <= 1024 && width%128 == 0 && aligned(width, from, g) {
 			kernel = launch.normalizeLevels
 		}
-		return kernel(d.launch(warpPerRow(rows)), from, g, rows, width, eps, p.bits, p.data, p.words(), p.planeBytes/4, p.popcounts)
+		return kernel(d.launch(warpPerRow(rows)), from, g, rows, width, eps, p.bits,
+			p.data, p.words(), p.planeBytes/4, p.popcounts)
 	})
 }
 
@@ -92,7 +94,8 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 		if err != nil {
 			return err
 		}
-		if err := kernel(d.launch(g), to.at, partial, from.at, xs, gains, rows, width, eps, float32(q.PassLimit())); err != nil {
+		limit := float32(q.PassLimit())
+		if err := kernel(d.launch(g), to.at, partial, from.at, xs, gains, rows, width, eps, limit); err != nil {
 			return err
 		}
 		return d.addColumns(float32s(dGain, width), partial, blocks, width, 1)

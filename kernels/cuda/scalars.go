@@ -9,7 +9,7 @@ import (
 // The kernels keep weights for as many survivors as every device has to know.
 var _ = [1]struct{}{}[kernels.MaxSurvivors-kMaxSurvivors]
 
-// SetScalars replaces the scalars: they travel as the argument of a kernel, so that nothing waits for a copy.
+// SetScalars replaces the scalars. They travel as the argument of a kernel, so nothing waits for a copy.
 func (d *Device) SetScalars(s kernels.Scalars) {
 	v := scalars{
 		seed: [2]uint32{uint32(s.Seed), uint32(s.Seed >> 32)}, step: [2]uint32{uint32(s.Step), uint32(s.Step >> 32)},
@@ -29,7 +29,8 @@ func (d *Device) SetScalars(s kernels.Scalars) {
 	})
 }
 
-// patternSigns has bit p set where the sum of w, each added where p has a bit and subtracted elsewhere, is not negative.
+// patternSigns has bit p set where the sum of w, each added where p has a bit and subtracted elsewhere, is not
+// negative.
 func patternSigns(w []float64) (signs uint32) {
 	for p := range 1 << len(w) {
 		if kernels.SignedSum(w, p) >= 0 {

@@ -13,14 +13,14 @@ import (
 	"gorgonia.org/cu"
 )
 
-// Copies between the host and the device go through page-locked memory, a piece at a time: from other memory the driver
-// first waits for everything that is queued.
+// Copies between the host and the device go through page-locked memory, a piece at a time. Copies of other memory would
+// make the driver wait for everything that is queued.
 const (
 	pieceBytes   = 1 << 20
 	uploadPieces = 8
 )
 
-// piece is page-locked memory on its way.
+// piece is page-locked memory for one copy.
 type piece struct {
 	host   unsafe.Pointer
 	copied cu.Event // recorded behind the copy out of it, or into it
@@ -50,7 +50,7 @@ func (p *piece) close() error {
 // bytes are the first n bytes of p.
 func (p *piece) bytes(n int) []byte { return unsafe.Slice((*byte)(p.host), n) }
 
-// uploads are pieces in turn: the host runs ahead of the device by as many.
+// uploads are pieces that are used in turn. The host runs ahead of the device by that many.
 type uploads struct {
 	pieces [uploadPieces]piece
 	next   int
@@ -110,11 +110,13 @@ func (d *Device) Copy(dst, src kernels.Floats) {
 	d.run("Copy", kernels.CheckCopy(dst, src), func() error {
 		n := src.Len()
 		to, from := float32s(dst, n), float32s(src, n)
-		return d.timed(timing.Operation{Name: "copy", Category: timing.Copies}, func() error { return cu.MemcpyDtoDAsync(to, from, int64(4*n), d.stream) })
+		return d.timed(timing.Operation{Name: "copy", Category: timing.Copies}, func() error {
+			return cu.MemcpyDtoDAsync(to, from, int64(4*n), d.stream)
+		})
 	})
 }
 
-// reader downloads on a stream of its own. It uses nothing of its device that an operation changes.
+// reader downloads on a stream of its own. It uses nothing of its device that operations change.
 type reader struct {
 	index   int
 	context cu.CUContext
@@ -123,7 +125,7 @@ type reader struct {
 	piece   piece
 }
 
-// NewReader returns what downloads beside operations that are enqueued later.
+// NewReader returns a reader, which downloads while operations that are enqueued later run.
 func (d *Device) NewReader() (kernels.Reader, error) {
 	d.run("NewReader", nil, func() error {
 		if d.dryRun {
@@ -175,7 +177,8 @@ func (r *reader) Read(dst []float32, src kernels.Floats) error {
 		return err
 	}
 	defer release()
-	if err := r.read(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(dst))), 4*len(dst)), float32s(src, len(dst))); err != nil {
+	to := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(dst))), 4*len(dst))
+	if err := r.read(to, float32s(src, len(dst))); err != nil {
 		return fmt.Errorf("CUDA device %d: reading %d floats: %w", r.index, len(dst), advise(err))
 	}
 	return nil

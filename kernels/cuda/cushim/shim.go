@@ -1,7 +1,7 @@
 //go:build cuda
 
-// Package cushim lets one binary start on machines with and without an NVIDIA driver: it satisfies the libcuda symbols that
-// gorgonia.org/cu links against with jumps through a table, and fills the table from the driver found at run time.
+// Package cushim lets one binary start on machines with and without an NVIDIA driver: it satisfies the libcuda symbols
+// that gorgonia.org/cu links against with jumps through a table, and fills the table from the driver found at run time.
 // It wraps no driver call and holds no state beyond the loaded library.
 package cushim
 
@@ -19,8 +19,8 @@ import (
 
 var load sync.Mutex // dlopen and the table are process-wide
 
-// Load finds libcuda.so.1 and initialises it. Until it has returned nil, every driver call answers CUDA_ERROR_NOT_INITIALIZED.
-// Calling it again is cheap.
+// Load finds libcuda.so.1 and initialises it. Until it has returned nil, every driver call answers
+// CUDA_ERROR_NOT_INITIALIZED. Calling it again is cheap.
 func Load() error {
 	load.Lock()
 	defer load.Unlock()

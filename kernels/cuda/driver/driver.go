@@ -1,8 +1,8 @@
 //go:build cuda
 
-// Package driver holds the few CUDA driver calls that gorgonia.org/cu lacks, on its handles: launches with arguments of any size
-// and with clusters, tensor maps, more than 48 KB of shared memory, captured graphs, page-locked
-// memory. It keeps no state.
+// Package driver holds the few CUDA driver calls that gorgonia.org/cu lacks, on its handles: launches with arguments of
+// any size and with clusters, tensor maps, more than 48 KB of shared memory, captured graphs, page-locked memory. It
+// keeps no state.
 package driver
 
 /*
@@ -21,8 +21,8 @@ extern Result cuGraphInstantiateWithFlags(Handle *, Handle, unsigned long long);
 extern Result cuGraphLaunch(Handle, Handle);
 extern Result cuGraphDestroy(Handle);
 extern Result cuGraphExecDestroy(Handle);
-extern Result cuTensorMapEncodeTiled(void *, int type, uint32_t rank, void *address, const uint64_t *sizes, const uint64_t *strides,
-  const uint32_t *box, const uint32_t *steps, int interleave, int swizzle, int l2, int fill);
+extern Result cuTensorMapEncodeTiled(void *, int type, uint32_t rank, void *address, const uint64_t *sizes,
+  const uint64_t *strides, const uint32_t *box, const uint32_t *steps, int interleave, int swizzle, int l2, int fill);
 
 // As in CUDA's header: an attribute is an id and 64 bytes.
 typedef struct { int id; char pad[4]; union { char bytes[64]; unsigned cluster[3]; } value; } Attribute;
@@ -32,8 +32,8 @@ extern Result cuLaunchKernelEx(const Config *, Handle, void **, void **);
 enum { maxArguments = 32, clusterDimension = 4 };
 
 // block holds the argument values, offsets where each begins.
-static Result launch(Handle f, const unsigned *grid, const unsigned *threads, unsigned shared, unsigned cluster, Handle stream,
-                     char *block, const unsigned *offsets, int n) {
+static Result launch(Handle f, const unsigned *grid, const unsigned *threads, unsigned shared, unsigned cluster,
+                     Handle stream, char *block, const unsigned *offsets, int n) {
   void *arguments[maxArguments];
   for (int i = 0; i < n; i++) arguments[i] = block + offsets[i];
   Attribute attribute;
@@ -41,7 +41,8 @@ static Result launch(Handle f, const unsigned *grid, const unsigned *threads, un
   attribute.id = clusterDimension;
   attribute.value.cluster[0] = cluster;
   attribute.value.cluster[1] = attribute.value.cluster[2] = 1;
-  Config config = {{grid[0], grid[1], grid[2]}, {threads[0], threads[1], threads[2]}, shared, stream, &attribute, cluster > 1};
+  Config config = {{grid[0], grid[1], grid[2]}, {threads[0], threads[1], threads[2]}, shared, stream, &attribute,
+                   cluster > 1};
   return cuLaunchKernelEx(&config, f, arguments, 0);
 }
 */
@@ -88,8 +89,8 @@ func AllowShared(f cu.Function, bytes int) error {
 	return check(C.cuFuncSetAttribute(handle(f), maxDynamicSharedSize, C.int(bytes)))
 }
 
-// Geometry is the shape of a launch. Zero sizes count as 1; Cluster is the number of neighbouring blocks along x that share
-// their shared memory, Shared the bytes of dynamic shared memory of a block.
+// Geometry is the shape of a launch. Zero sizes count as 1; Cluster is the number of neighbouring blocks along x that
+// share their shared memory, Shared the bytes of dynamic shared memory of a block.
 type Geometry struct {
 	Grid, Block     [3]int
 	Shared, Cluster int
@@ -127,9 +128,9 @@ func atLeastOne(size [3]int) (out [3]C.uint) {
 // TensorMap describes a tensor of bytes in device memory and the box of it that one bulk copy moves to shared memory.
 type TensorMap [128]byte
 
-// NewTensorMap encodes a map of rank len(sizes) <= 5, innermost dimension first. strides are in bytes and leave out the innermost
-// dimension, whose stride is 1; they must be multiples of 16, as must address. The innermost box must be 128 bytes, for
-// rows are written with the 128-byte swizzle. Bytes outside of sizes read as zero.
+// NewTensorMap encodes a map of rank len(sizes) <= 5, innermost dimension first. strides are in bytes and leave out the
+// innermost dimension, whose stride is 1; they must be multiples of 16, as must address. The innermost box must be 128
+// bytes, for rows are written with the 128-byte swizzle. Bytes outside of sizes read as zero.
 func NewTensorMap(address cu.DevicePtr, sizes, strides []int, box []int) (*TensorMap, error) {
 	const uint8Type, swizzle128, promoteL2To256 = 0, 3, 3
 	var size, stride [5]C.uint64_t
@@ -143,7 +144,8 @@ func NewTensorMap(address cu.DevicePtr, sizes, strides []int, box []int) (*Tenso
 	var room [192]byte // the driver writes to an address that is a multiple of 64
 	at := (64 - int(uintptr(unsafe.Pointer(&room))%64)) % 64
 	err := check(C.cuTensorMapEncodeTiled(unsafe.Pointer(&room[at]), uint8Type, C.uint32_t(len(sizes)),
-		*(*unsafe.Pointer)(unsafe.Pointer(&address)), &size[0], &stride[0], &boxed[0], &step[0], 0, swizzle128, promoteL2To256, 0))
+		*(*unsafe.Pointer)(unsafe.Pointer(&address)), &size[0], &stride[0], &boxed[0], &step[0], 0, swizzle128,
+		promoteL2To256, 0))
 	if err != nil {
 		return nil, fmt.Errorf("tensor map of sizes %v, strides %v, box %v: %w", sizes, strides, box, err)
 	}

@@ -53,7 +53,8 @@ func (w *writer) list(units []*unit) {
 			if k.float {
 				float = ", Float: true"
 			}
-			w.line("{timing.Operation{Name: %q, Category: timing.%s%s}, %d, %d},", k.name, k.category, float, u.module.entries[k.name].threads, k.shared)
+			w.line("{timing.Operation{Name: %q, Category: timing.%s%s}, %d, %d},",
+				k.name, k.category, float, u.module.entries[k.name].threads, k.shared)
 		}
 		w.line("}},")
 	}

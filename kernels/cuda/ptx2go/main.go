@@ -2,13 +2,13 @@
 //
 //	KERNEL(attention float, 256) void attend_pointer(const __grid_constant__ Attention a, uint32_t* out, int* popcounts) { …
 //
-// From that line, and from the PTX that clang made of it, ptx2go writes a typed method of launch, the Go struct of every C
-// struct among the parameters, and the kernel's entry in the list of kernels: its category in profiles, threads of a block and
-// dynamic shared memory. Kernels that one C macro makes together become the fields of one Go struct, with a value for each use
-// of the macro. Constants (constexpr int) become Go constants of the same name.
+// From that line, and from the PTX that clang made of it, ptx2go writes a typed method of launch, the Go struct of
+// every C struct among the parameters, and the kernel's entry in the list of kernels: its category in profiles, threads
+// of a block and dynamic shared memory. Kernels that one C macro makes together become the fields of one Go struct,
+// with a value for each use of the macro. Constants (constexpr int) become Go constants of the same name.
 //
-// The PTX states the size and alignment of every parameter. ptx2go refuses sources that do not fit it, and the Go structs
-// are compared with it when they are compiled. It needs neither clang nor a GPU:
+// The PTX states the size and alignment of every parameter. ptx2go refuses sources that do not fit it, and the Go
+// structs are compared with it when they are compiled. It needs neither clang nor a GPU:
 //
 //	cd kernels/cuda && go run ./ptx2go            writes kernels_generated.go; compile.sh does so
 //	cd kernels/cuda && go run ./ptx2go -check     fails if the file differs from what would be written

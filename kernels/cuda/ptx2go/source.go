@@ -73,7 +73,10 @@ var (
 
 // parse reads a source.
 func parse(dir, name string) (*unit, error) {
-	u := &unit{name: strings.TrimSuffix(name, ".cu"), aliases: map[string]string{}, structs: map[string]*structure{}, macros: map[string]*macro{}}
+	u := &unit{
+		name: strings.TrimSuffix(name, ".cu"), aliases: map[string]string{},
+		structs: map[string]*structure{}, macros: map[string]*macro{},
+	}
 	text, err := withIncludes(dir, name, map[string]bool{})
 	if err != nil {
 		return nil, err
@@ -138,7 +141,8 @@ func (u *unit) findConstants(code string) error {
 			if err != nil {
 				return fmt.Errorf("constant %s: %w", name, err)
 			}
-			u.scope.Scope().Insert(types.NewConst(token.NoPos, u.scope, name, types.Typ[types.Int], constant.MakeInt64(value)))
+			c := types.NewConst(token.NoPos, u.scope, name, types.Typ[types.Int], constant.MakeInt64(value))
+			u.scope.Scope().Insert(c)
 			u.constants = append(u.constants, named{name, value})
 		}
 	}
