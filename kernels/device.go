@@ -69,6 +69,7 @@ type Scalars struct {
 	LearningRate float64
 	Correction1  float64 // 1 - Beta1^n at the n-th update, from 1
 	Correction2  float64 // 1 - Beta2^n
+	MuonRate     float64 // the learning rate of Muon
 }
 
 // Adam describes one AdamW update of equally long buffers.
@@ -79,6 +80,33 @@ type Adam struct {
 	Decay             float64 // decoupled weight decay
 	SquaredNorm       Floats  // 1 value: Σ gradient² over all parameters; nil: no clipping
 	MaxNorm           float64 // gradients are scaled by min(1, MaxNorm / (sqrt(SquaredNorm) + 1e-6))
+}
+
+// NewtonSchulz are the coefficients of the iteration of Muon.
+var NewtonSchulz = [3]float32{3.4445, -4.7750, 2.0315}
+
+// Muon describes one update of matrices of one shape by their momentum, made nearly orthogonal (Jordan et al. 2024,
+// kellerjordan.github.io/posts/muon). For each matrix W, Rows × Cols, with gradient G and momentum M, in this order:
+//
+//	M = Beta*M + (1 - Beta)*G
+//	U = Beta*M + (1 - Beta)*G
+//	W = (1 - MuonRate*Decay) * W - MuonRate * sqrt(max(1, Rows/Cols)) * orthogonal(U)
+//
+// orthogonal is Steps steps of the Newton–Schulz iteration with the coefficients a, b, c of NewtonSchulz:
+//
+//	X = U / (‖U‖ + 1e-7)     ‖·‖ the root of the sum of squares
+//	X = a X + (b A + c A²) X     A = X Xᵀ; of Xᵀ, where Rows > Cols
+//
+// A device may keep X and A in bfloat16. Momentum and parameters are float32.
+type Muon struct {
+	Param, Grad, Momentum Floats
+	At                    []int // where each matrix begins in Param, Grad and Momentum
+	Rows, Cols            int
+	Decay                 float64 // decoupled weight decay
+	Beta                  float64 // decay of the momentum, 0 to below 1
+	Steps                 int     // of the iteration, at least 1
+	SquaredNorm           Floats  // as Adam's: gradients are clipped before anything else
+	MaxNorm               float64
 }
 
 // Reader copies memory to the host while its device goes on. It serves one goroutine, which need not be the device's.
@@ -202,4 +230,6 @@ type Device interface {
 
 	// AdamW makes one update.
 	AdamW(a Adam)
+	// Muon applies one update to every matrix that u names.
+	Muon(u Muon)
 }

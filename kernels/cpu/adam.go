@@ -32,14 +32,18 @@ type update struct {
 	clip, beta1, beta2, rest1, rest2, keep, rate, root, eps float32
 }
 
-func (d *Device) update(a kernels.Adam) update {
-	clip := 1.0
-	if a.SquaredNorm != nil {
-		clip = min(1, a.MaxNorm/(math.Sqrt(float64(values(a.SquaredNorm)[0]))+1e-6))
+// clip is the factor on gradients whose Σ gradient² is given; 1 where it is not.
+func clip(squaredNorm kernels.Floats, most float64) float32 {
+	if squaredNorm == nil {
+		return 1
 	}
+	return float32(min(1, most/(math.Sqrt(float64(values(squaredNorm)[0]))+1e-6)))
+}
+
+func (d *Device) update(a kernels.Adam) update {
 	s := d.scalars
 	return update{
-		clip:  float32(clip),
+		clip:  clip(a.SquaredNorm, a.MaxNorm),
 		beta1: float32(a.Beta1), beta2: float32(a.Beta2),
 		rest1: float32(1 - a.Beta1), rest2: float32(1 - a.Beta2),
 		keep: float32(1 - s.LearningRate*a.Decay),

@@ -77,6 +77,9 @@ type sharedScratch struct {
 	gainSigns, logits, rowMaxima buffer[float32]
 	rowExpSums                   buffer[float64]
 
+	// muon.go
+	orthogonal, orthogonalNext, gram, gramSquare buffer[float32]
+
 	// attention.go
 	headOutputs   buffer[uint64]
 	scoresByCount buffer[float64]

@@ -129,6 +129,17 @@ var modules = []module{
 		{timing.Operation{Name: "losses_int16", Category: timing.Loss, Float: true}, 256, 0},
 		{timing.Operation{Name: "losses_float32", Category: timing.Loss, Float: true}, 256, 0},
 	}},
+	{"muon", "sm_80", []kernel{
+		{timing.Operation{Name: "muon_momentum", Category: timing.Optimizer, Float: true}, 256, 0},
+		{timing.Operation{Name: "muon_scale", Category: timing.Optimizer, Float: true}, 256, 0},
+		{timing.Operation{Name: "muon_update", Category: timing.Optimizer, Float: true}, 256, 0},
+		{timing.Operation{Name: "bf16_product_symmetric", Category: timing.Optimizer, Float: true}, 256, 98304},
+		{timing.Operation{Name: "bf16_product", Category: timing.Optimizer, Float: true}, 256, 98304},
+	}},
+	{"muon_wgmma", "sm_90a", []kernel{
+		{timing.Operation{Name: "bf16_wgmma_symmetric", Category: timing.Optimizer, Float: true}, 384, 197728},
+		{timing.Operation{Name: "bf16_wgmma", Category: timing.Optimizer, Float: true}, 384, 197728},
+	}},
 	{"pack", "sm_80", []kernel{
 		{timing.Operation{Name: "pack_signs", Category: timing.Packing}, 256, 0},
 		{timing.Operation{Name: "channel_thresholds", Category: timing.Packing}, 256, 0},
@@ -170,31 +181,42 @@ var modules = []module{
 
 // The constants of the sources.
 const (
-	kMaxSurvivors    = 16
-	kMaxWords        = 8
-	kTile            = 128
-	kSide            = 64
-	kDepth           = 16
-	kTiles           = 4
-	kTileRows        = 128
-	kTileColumns     = 256
-	kStageBytesOfRow = 128
-	kStagesA         = 5
-	kStagesB         = 4
-	kStagesColumns   = 4
-	kBytesA          = 16384
-	kBytesB          = 32768
-	kBytesColumns    = 2048
-	kThreads         = 384
-	kDynamicShared   = 222208
-	kRowsAhead       = 4
-	kSlots           = 1024
-	kCollectedPlanes = 33792
-	kCollectedBytes  = 66560
-	kLossRows        = 4
-	kNeighbours      = 0
-	kGradientOrder   = 1
-	kJump            = 8
+	kMaxSurvivors     = 16
+	kMaxWords         = 8
+	kTile             = 128
+	kSide             = 64
+	kDepth            = 16
+	kTiles            = 4
+	kTileRows         = 128
+	kTileColumns      = 256
+	kStageBytesOfRow  = 128
+	kStagesA          = 5
+	kStagesB          = 4
+	kStagesColumns    = 4
+	kBytesA           = 16384
+	kBytesB           = 32768
+	kBytesColumns     = 2048
+	kThreads          = 384
+	kDynamicShared    = 222208
+	kRowsAhead        = 4
+	kSlots            = 1024
+	kCollectedPlanes  = 33792
+	kCollectedBytes   = 66560
+	kLossRows         = 4
+	kBf16Tile         = 128
+	kBf16Depth        = 64
+	kMuonSide         = 32
+	kBf16Stages       = 3
+	kBf16Threads      = 256
+	kBf16Stage        = 32768
+	kBf16WgmmaStages  = 6
+	kBf16WgmmaThreads = 384
+	kOperandBytes     = 16384
+	kStageBytes       = 32768
+	kBf16WgmmaShared  = 197728
+	kNeighbours       = 0
+	kGradientOrder    = 1
+	kJump             = 8
 )
 
 // attention is struct Attention of the sources.
@@ -459,6 +481,53 @@ type shift struct {
 // The PTX has a Shift of 32 bytes.
 var _ [32]byte = [unsafe.Sizeof(shift{})]byte{}
 
+// bf16Product is struct Bf16Product of the sources.
+//
+// out[i][j] = alpha Σ_k a[i][k] b(k, j) + beta add[i][j]. a has m rows, padded to stride_a; b(k, j) is b[j][k], or b[k][j] where the
+// kernel says so; out and add have rows of stride_out values.
+type bf16Product struct {
+	a         cu.DevicePtr
+	b         cu.DevicePtr
+	add       cu.DevicePtr
+	out       cu.DevicePtr
+	sizeA     int64 // of one matrix
+	sizeB     int64 // of one matrix
+	sizeOut   int64 // of one matrix
+	m         int32
+	n         int32
+	k         int32
+	strideA   int32
+	strideB   int32
+	strideOut int32
+	alpha     float32
+	beta      float32
+}
+
+// The PTX has a Bf16Product of 88 bytes.
+var _ [88]byte = [unsafe.Sizeof(bf16Product{})]byte{}
+
+// muon is struct Muon of the sources.
+type muon struct {
+	param       cu.DevicePtr
+	momentum    cu.DevicePtr
+	grad        cu.DevicePtr // squared_norm may be null
+	squaredNorm cu.DevicePtr // squared_norm may be null
+	at          cu.DevicePtr // where each matrix begins
+	x           cu.DevicePtr // [count][short][stride]
+	squares     cu.DevicePtr // [count][blocks of muon_momentum]
+	rows        int32
+	cols        int32
+	stride      int32
+	beta        float32 // root = sqrt(max(1, rows / cols))
+	rest        float32 // root = sqrt(max(1, rows / cols))
+	root        float32 // root = sqrt(max(1, rows / cols))
+	decay       float64
+	maxNorm     float64
+}
+
+// The PTX has a Muon of 96 bytes.
+var _ [96]byte = [unsafe.Sizeof(muon{})]byte{}
+
 // adam is struct Adam of the sources.
 type adam struct {
 	param       cu.DevicePtr // master may be null: else it is updated and param becomes it rounded to float16
@@ -493,10 +562,11 @@ type scalars struct {
 	correction1  float64
 	correction2  float64
 	weights      [17][16]float64 // [alive][rank], of sum 1
+	muonRate     float64
 }
 
-// The PTX has a Scalars of 2264 bytes.
-var _ [2264]byte = [unsafe.Sizeof(scalars{})]byte{}
+// The PTX has a Scalars of 2272 bytes.
+var _ [2272]byte = [unsafe.Sizeof(scalars{})]byte{}
 
 // ---- attention.cu ----
 
@@ -974,6 +1044,38 @@ func (l launch) lossesInt16(logits logits, rows int, targets, scalars, to, rowSt
 
 func (l launch) lossesFloat32(logits logits, rows int, targets, scalars, to, rowStats cu.DevicePtr) error {
 	return l.queue("losses_float32", argument(logits), argument(int32Of(rows)), argument(targets), argument(scalars), argument(to), argument(rowStats))
+}
+
+// ---- muon.cu ----
+
+func (l launch) muonMomentum(m muon) error {
+	return l.queue("muon_momentum", argument(m))
+}
+
+func (l launch) muonScale(x, squares cu.DevicePtr, blocks, size int) error {
+	return l.queue("muon_scale", argument(x), argument(squares), argument(int32Of(blocks)), argument(int64Of(size)))
+}
+
+func (l launch) muonUpdate(m muon, scalars cu.DevicePtr) error {
+	return l.queue("muon_update", argument(m), argument(scalars))
+}
+
+func (l launch) bf16ProductSymmetric(p bf16Product) error {
+	return l.queue("bf16_product_symmetric", argument(p))
+}
+
+func (l launch) bf16Product(p bf16Product) error {
+	return l.queue("bf16_product", argument(p))
+}
+
+// ---- muon_wgmma.cu ----
+
+func (l launch) bf16WgmmaSymmetric(mapA, mapB driver.TensorMap, product bf16Product) error {
+	return l.queue("bf16_wgmma_symmetric", argument(mapA), argument(mapB), argument(product))
+}
+
+func (l launch) bf16Wgmma(mapA, mapB driver.TensorMap, product bf16Product) error {
+	return l.queue("bf16_wgmma", argument(mapA), argument(mapB), argument(product))
 }
 
 // ---- pack.cu ----

@@ -38,7 +38,8 @@ func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 		{"SpecialAttention", testSpecialAttention},
 		{"Attend", testAttend}, {"AttendBackward", testAttendBackward},
 		{"EqualKeys", testEqualKeys}, {"UnusedScale", testUnusedScale}, {"CancelledOutput", testCancelledOutput},
-		{"CrossEntropy", testCrossEntropy}, {"AdamW", testAdamW}, {"Capture", testCapture},
+		{"CrossEntropy", testCrossEntropy}, {"AdamW", testAdamW}, {"Muon", testMuon},
+		{"Capture", testCapture},
 		{"Determinism", testDeterminism},
 	} {
 		t.Run(test.name, func(t *testing.T) {

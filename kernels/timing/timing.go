@@ -199,3 +199,8 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 func (d *Device) AdamW(a kernels.Adam) {
 	d.measure("AdamW", Optimizer, func() { d.Device.AdamW(a) })
 }
+
+// Muon times the operation of that name.
+func (d *Device) Muon(u kernels.Muon) {
+	d.measure("Muon", Optimizer, func() { d.Device.Muon(u) })
+}

@@ -1,0 +1,164 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"fmt"
+	"math"
+
+	"bitnet1/kernels"
+	"bitnet1/kernels/cuda/driver"
+
+	"gorgonia.org/cu"
+)
+
+// muonAtOnce is how many bytes of matrices are updated together: they stay in the cache.
+const muonAtOnce = 32 << 20
+
+// Muon updates matrices a few at a time.
+func (d *Device) Muon(u kernels.Muon) {
+	d.run("Muon", kernels.CheckMuon(u), func() error {
+		n := 0
+		for _, at := range u.At {
+			n = max(n, at+u.Rows*u.Cols)
+		}
+		m := muon{
+			param: float32s(u.Param, n), momentum: float32s(u.Momentum, n), grad: float32s(u.Grad, n),
+			squaredNorm: float32s(u.SquaredNorm, 1),
+			rows:        int32(u.Rows), cols: int32(u.Cols), stride: int32(roundUp(max(u.Rows, u.Cols), 8)),
+			beta: float32(u.Beta), rest: float32(1 - u.Beta), root: float32(math.Sqrt(max(1, float64(u.Rows)/float64(u.Cols)))),
+			decay: u.Decay, maxNorm: u.MaxNorm,
+		}
+		bytes := 2 * min(u.Rows, u.Cols) * int(m.stride)
+		together := max(1, muonAtOnce/bytes)
+		for from := 0; from < len(u.At); from += together {
+			if err := d.updateMatrices(m, u.At[from:min(from+together, len(u.At))], u.Steps); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// updateMatrices updates the matrices that begin at the given places.
+func (d *Device) updateMatrices(m muon, at []int, steps int) (err error) {
+	height, width := int(min(m.rows, m.cols)), int(max(m.rows, m.cols))
+	g := grid(ceilDiv(int(m.cols), kMuonSide), ceilDiv(int(m.rows), kMuonSide), len(at))
+	blocks, size := g.Grid[0]*g.Grid[1], height*int(m.stride)
+	if m.at, err = d.table(fmt.Sprintf("matrices at %v", at), func() []float64 {
+		list := make([]float64, len(at))
+		for i, n := range at {
+			list[i] = float64(n)
+		}
+		return list
+	}); err != nil {
+		return err
+	}
+	if m.squares, err = d.scratch("Muon's sums of squares", 8*blocks*len(at)); err != nil {
+		return err
+	}
+	if m.x, err = d.scratch("Muon's matrices", 2*size*len(at)); err != nil {
+		return err
+	}
+	if err := d.launch(g).muonMomentum(m); err != nil {
+		return err
+	}
+	if err := d.launch(grid(ceilDiv(size, 4096), len(at))).muonScale(m.x, m.squares, blocks, size); err != nil {
+		return err
+	}
+	x, err := d.newtonSchulz(bf16Matrices{m.x, height, width, len(at)}, steps)
+	if err != nil {
+		return err
+	}
+	m.x = x.data
+	return d.launch(g).muonUpdate(m, d.memory.scalars)
+}
+
+// bf16Matrices are matrices of one shape in bfloat16, one behind the other.
+type bf16Matrices struct {
+	data                 cu.DevicePtr
+	rows, cols, matrices int
+}
+
+func (m bf16Matrices) stride() int { return roundUp(m.cols, 8) }
+func (m bf16Matrices) size() int   { return m.rows * m.stride() }
+
+// boxes describes m and boxes of boxRows rows of 64 columns to the copy engine.
+func (m bf16Matrices) boxes(boxRows int) (driver.TensorMap, error) {
+	row := 2 * m.stride()
+	t, err := driver.NewTensorMap(m.data, []int{row, m.rows, m.matrices}, []int{row, 2 * m.size()}, []int{2 * kBf16Depth, boxRows, 1})
+	if err != nil {
+		return driver.TensorMap{}, err
+	}
+	return *t, nil
+}
+
+// newtonSchulz makes x nearly orthogonal and returns where it is then.
+func (d *Device) newtonSchulz(x bf16Matrices, steps int) (bf16Matrices, error) {
+	next, gram := x, bf16Matrices{0, x.rows, x.rows, x.matrices}
+	polynomial := gram
+	for name, m := range map[string]*bf16Matrices{"next": &next, "gram": &gram, "polynomial": &polynomial} {
+		var err error
+		if m.data, err = d.scratch("Muon's products: "+name, 2*m.size()*m.matrices); err != nil {
+			return x, err
+		}
+	}
+	for range steps {
+		if err := d.multiplyTransposed(gram, x, 1, 0); err != nil {
+			return x, err
+		}
+		if err := d.multiplyTransposed(polynomial, gram, kernels.NewtonSchulz[2], kernels.NewtonSchulz[1]); err != nil {
+			return x, err
+		}
+		if err := d.multiplyAdded(next, polynomial, x, kernels.NewtonSchulz[0]); err != nil {
+			return x, err
+		}
+		x, next = next, x
+	}
+	return x, nil
+}
+
+// multiplyTransposed writes alpha a·aᵀ + beta a to out; a is square where beta is not 0.
+func (d *Device) multiplyTransposed(out, a bf16Matrices, alpha, beta float32) error {
+	p := bf16Products(out, a, a, alpha, beta)
+	if beta != 0 {
+		p.add = a.data
+	}
+	side := ceilDiv(a.rows, kBf16Tile)
+	l := d.launch(grid(side, side, a.matrices))
+	if !d.hopper {
+		return l.bf16ProductSymmetric(p)
+	}
+	boxes, err := a.boxes(kBf16Tile)
+	if err != nil {
+		return err
+	}
+	return l.bf16WgmmaSymmetric(boxes, boxes, p)
+}
+
+// multiplyAdded writes a·b + beta b to out.
+func (d *Device) multiplyAdded(out, a, b bf16Matrices, beta float32) error {
+	p := bf16Products(out, a, b, 1, beta)
+	p.add = b.data
+	l := d.launch(grid(ceilDiv(b.cols, kBf16Tile), ceilDiv(a.rows, kBf16Tile), a.matrices))
+	if !d.hopper {
+		return l.bf16Product(p)
+	}
+	boxesA, err := a.boxes(kBf16Tile)
+	if err != nil {
+		return err
+	}
+	boxesB, err := b.boxes(kBf16Depth)
+	if err != nil {
+		return err
+	}
+	return l.bf16Wgmma(boxesA, boxesB, p)
+}
+
+func bf16Products(out, a, b bf16Matrices, alpha, beta float32) bf16Product {
+	return bf16Product{
+		a: a.data, b: b.data, out: out.data, sizeA: int64(a.size()), sizeB: int64(b.size()), sizeOut: int64(out.size()),
+		m: int32(out.rows), n: int32(out.cols), k: int32(a.cols),
+		strideA: int32(a.stride()), strideB: int32(b.stride()), strideOut: int32(out.stride()), alpha: alpha, beta: beta,
+	}
+}
