@@ -8,8 +8,10 @@
 //
 // and is the key steps in a file and the flag --steps (underscores become dashes). Field types are bool, int, int64,
 // uint64, float64, string, []int and []string. With the tag digest:"-" a field is no part of the canonical bytes: it
-// says how far or how a job goes on, and changes nothing that the job makes. With the tag seed:"own" a seed is not the
-// pipeline's. With the tag source:"same" a parameter cannot differ between the sources of a run.
+// says how far or how a job goes on, and changes nothing that the job makes. With the tag digest:"unless=VALUE" a field
+// is left out where it has that value: a parameter that came later, and at VALUE changes nothing, leaves earlier bytes
+// as they were. With the tag seed:"own" a seed is not the pipeline's. With the tag source:"same" a parameter cannot
+// differ between the sources of a run.
 package param
 
 import (
@@ -30,6 +32,8 @@ type Field struct {
 	Usage   string `json:"usage"`
 	index   int
 	passing bool // no part of what is made
+	unless  string
+	later   bool // has the tag unless
 
 	// Own is for a seed that the seed of a pipeline does not replace.
 	Own bool `json:"own,omitempty"`
@@ -55,9 +59,10 @@ func Fields(params any) []Field {
 		if key == "" || key == "-" {
 			continue
 		}
+		unless, later := strings.CutPrefix(t.Tag.Get("digest"), "unless=")
 		fields = append(fields, Field{
 			Key: key, Type: typeName(t.Type), Default: v.Field(i).Interface(), Usage: t.Tag.Get("usage"), index: i,
-			passing: t.Tag.Get("digest") == "-", Own: t.Tag.Get("seed") == "own",
+			passing: t.Tag.Get("digest") == "-", unless: unless, later: later, Own: t.Tag.Get("seed") == "own",
 			Same: t.Tag.Get("source") == "same",
 		})
 	}
@@ -165,7 +170,7 @@ func Canonical(params any) ([]byte, error) {
 	var out bytes.Buffer
 	out.WriteByte('{')
 	for _, f := range Fields(params) {
-		if f.passing {
+		if f.passing || f.later && Text(f.Default) == f.unless {
 			continue
 		}
 		value, err := json.Marshal(f.Default)

@@ -69,6 +69,30 @@ func TestSetReadsFlagText(t *testing.T) {
 	}
 }
 
+// A parameter that came later is not seen while it changes nothing: earlier bytes stay as they were.
+func TestCanonicalLeavesLaterParametersOut(t *testing.T) {
+	type before struct {
+		Steps int `json:"steps"`
+	}
+	type after struct {
+		Steps int     `json:"steps"`
+		Kind  string  `json:"kind" digest:"unless=plain"`
+		Share float64 `json:"share" digest:"unless=0.2"`
+	}
+	old, _ := Canonical(before{3})
+	if b, _ := Canonical(after{3, "plain", 0.2}); string(b) != string(old) {
+		t.Errorf("%s, want %s", b, old)
+	}
+	for _, p := range []after{{3, "other", 0.2}, {3, "plain", 0.25}, {3, "", 0.2}} {
+		if b, _ := Canonical(p); string(b) == string(old) {
+			t.Errorf("%+v is not seen", p)
+		}
+	}
+	if differing := Overrides(after{3, "plain", 0.2}, after{3, "plain", 0.5}); len(differing) != 1 || differing["share"] != "0.5" {
+		t.Errorf("differing: %v", differing)
+	}
+}
+
 func TestCanonicalSeesEveryValue(t *testing.T) {
 	a, _ := Canonical(sample{Steps: 1})
 	b, _ := Canonical(&sample{Steps: 1})
