@@ -12,6 +12,7 @@ import (
 const (
 	meanPrefix    = "exp_avg."
 	squarePrefix  = "exp_avg_sq."
+	muonPrefix    = "momentum."
 	masterPrefix  = "master."
 	counterPrefix = "counter." // of weights that train by flipping
 	updatesName   = "updates"
@@ -24,7 +25,7 @@ func OptimizerTensors(s model.State) []safetensors.Tensor {
 	for _, group := range []struct {
 		prefix     string
 		parameters []model.Parameter
-	}{{meanPrefix, s.ExpAvg}, {squarePrefix, s.ExpAvgSq}, {masterPrefix, s.Masters}} {
+	}{{meanPrefix, s.ExpAvg}, {squarePrefix, s.ExpAvgSq}, {muonPrefix, s.Momentum}, {masterPrefix, s.Masters}} {
 		list = append(list, ParameterTensors(group.prefix, group.parameters)...)
 	}
 	for _, c := range s.Counters {
@@ -60,7 +61,7 @@ func (s State) Optimizer() (model.State, error) {
 	}
 	var err error
 	for prefix, list := range map[string]*[]model.Parameter{
-		meanPrefix: &out.ExpAvg, squarePrefix: &out.ExpAvgSq, masterPrefix: &out.Masters,
+		meanPrefix: &out.ExpAvg, squarePrefix: &out.ExpAvgSq, muonPrefix: &out.Momentum, masterPrefix: &out.Masters,
 	} {
 		if *list, err = s.Parameters(prefix); err != nil {
 			return out, err

@@ -49,8 +49,9 @@ func TestFreezePatterns(t *testing.T) {
 // Frozen parameters keep every bit, through weight decay and the rounding of scales; all others move.
 func TestFrozenParametersStayAsTheyAre(t *testing.T) {
 	for _, patterns := range []string{"codebook.*", "*.alpha", "blocks.*.attn.q.*", "* !blocks.-1.down.* !norm_out"} {
-		for _, bits := range []int{16, 32} {
-			m := build(t, small(), 2, Options{Batch: 2, ScaleBits: bits, Freeze: strings.Fields(patterns)})
+		for _, o := range []Options{{ScaleBits: 16}, {ScaleBits: 32}, {Muon: true}} {
+			o.Batch, o.Freeze = 2, strings.Fields(patterns)
+			m := build(t, small(), 2, o)
 			frozen, err := m.Config().Frozen(m.Options().Freeze)
 			if err != nil {
 				t.Fatal(err)

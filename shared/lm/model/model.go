@@ -21,6 +21,7 @@ type Options struct {
 	// FlipThreshold above 0 trains without float latents. A weight flips when the gradients that want its other sign
 	// exceed those that want its sign by more than the threshold. At most 126, and not together with Bonsai.
 	FlipThreshold int
+	Muon          bool // Muon updates the weights of the blocks, AdamW all else: see Update.Muon
 	Documents     Documents
 	Snapshots     bool // memory on the device for Snapshot: a copy of parameters and optimizer state
 	Communicator  Communicator
@@ -54,6 +55,8 @@ func (o *Options) ensureDefaults(c Config) error {
 	case o.FlipThreshold < 0 || o.FlipThreshold > maxFlipThreshold:
 		return fmt.Errorf("model options: flip threshold is %d, want 1 to %d, or 0 for float latents", o.FlipThreshold,
 			maxFlipThreshold)
+	case o.FlipThreshold > 0 && o.Muon:
+		return fmt.Errorf("model options: weights that flip have no latents for Muon to update")
 	case o.FlipThreshold > 0 && o.Bonsai:
 		return fmt.Errorf("model options: weights that flip have no latents for bonsai to blend")
 	}

@@ -50,7 +50,8 @@ func train(t *testing.T, m *Model, from, to int) {
 		tokens, targets := sequences(m.Config(), 2*m.Options().Batch, uint64(step))
 		err := m.Step(tokens, targets, Update{
 			Settings:     Settings{Gamma: 0.6, Gumbel: true, Seed: 9, Step: uint64(step)},
-			LearningRate: 3e-3, Beta1: 0.9, Beta2: 0.95, Decay: 0.1, MaxNorm: 1})
+			LearningRate: 3e-3, Beta1: 0.9, Beta2: 0.95, Decay: 0.1, MaxNorm: 1,
+			Muon: Muon{LearningRate: 0.02, Beta: 0.9, Steps: 3, Decay: 0.1}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -529,12 +530,13 @@ func TestInitialValues(t *testing.T) {
 }
 
 func TestSchedules(t *testing.T) {
+	cosine := Schedule{Decay: Cosine, Total: 100, Warmup: 10, Final: 0.1}
+	linear := Schedule{Decay: Linear, Total: 100, Warmup: 10, Final: 0.5}
+	trapezoid := Schedule{Decay: Trapezoid, Total: 100, Warmup: 10, Cooldown: 0.25}
 	for _, c := range []struct{ got, want float64 }{
-		{WarmupCosine(0, 10, 100, 1, 0.1), 0.1},
-		{WarmupCosine(9, 10, 100, 1, 0.1), 1},
-		{WarmupCosine(10, 10, 100, 1, 0.1), 1},
-		{WarmupCosine(99, 10, 100, 1, 0.1), 0.1},
-		{WarmupCosine(500, 10, 100, 1, 0.1), 0.1},
+		{cosine.Rate(0, 1), 0.1}, {cosine.Rate(9, 1), 1}, {cosine.Rate(10, 1), 1}, {cosine.Rate(99, 1), 0.1}, {cosine.Rate(500, 1), 0.1},
+		{linear.Rate(4, 2), 1}, {linear.Rate(9, 2), 2}, {linear.Rate(10, 2), 2}, {linear.Rate(40, 2), 2 - 30.0/89}, {linear.Rate(99, 2), 1},
+		{trapezoid.Rate(4, 2), 1}, {trapezoid.Rate(10, 2), 2}, {trapezoid.Rate(74, 2), 2}, {trapezoid.Rate(79, 2), 1.6}, {trapezoid.Rate(99, 2), 0},
 		{Geometric(0, 101, 0.9, 0.1), 0.9},
 		{Geometric(50, 101, 0.9, 0.1), 0.3},
 		{Geometric(100, 101, 0.9, 0.1), 0.1},
@@ -557,14 +559,16 @@ func BenchmarkNanoStep(b *testing.B) {
 		bits     int
 		dev      cpu.Options
 		separate bool
+		muon     int // steps of its iteration
 	}{
-		{"gradients=4", 4, cpu.Options{}, false}, {"gradients=float", kernels.FloatBits, cpu.Options{}, false},
-		{"plain", kernels.FloatBits, cpu.Options{PlainGo: true}, false}, {"documents=separate", 4, cpu.Options{}, true},
+		{name: "gradients=4", bits: 4}, {name: "gradients=float", bits: kernels.FloatBits},
+		{name: "plain", bits: kernels.FloatBits, dev: cpu.Options{PlainGo: true}}, {name: "documents=separate", bits: 4, separate: true},
+		{name: "muon=3", bits: 4, muon: 3}, {name: "muon=5", bits: 4, muon: 5},
 	} {
 		b.Run(v.name, func(b *testing.B) {
 			c, _ := Preset("nano")
 			const batch = 32 // 4,096 tokens, as the train stage has
-			m, err := New(c, cpu.New(v.dev), Options{Batch: batch, GradBits: v.bits,
+			m, err := New(c, cpu.New(v.dev), Options{Batch: batch, GradBits: v.bits, Muon: v.muon > 0,
 				Documents: Documents{Separate: v.separate, EndOfText: 256}})
 			if err != nil {
 				b.Fatal(err)
@@ -576,9 +580,10 @@ func BenchmarkNanoStep(b *testing.B) {
 			for r, i := rand.New(rand.NewPCG(2, 0)), 0; i < len(tokens); i += 1 + int(64*r.ExpFloat64()) {
 				tokens[i] = 256
 			}
+			u := Update{Settings: Settings{Gamma: 0.5}, LearningRate: 1e-3, Beta1: 0.9, Beta2: 0.95, MaxNorm: 1,
+				Muon: Muon{LearningRate: 0.09, Beta: 0.9, Steps: v.muon}}
 			for b.Loop() {
-				if err := m.Step(tokens, targets, Update{Settings: Settings{Gamma: 0.5}, LearningRate: 1e-3, Beta1: 0.9,
-					Beta2: 0.95, MaxNorm: 1}); err != nil {
+				if err := m.Step(tokens, targets, u); err != nil {
 					b.Fatal(err)
 				}
 			}

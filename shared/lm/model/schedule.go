@@ -2,13 +2,39 @@ package model
 
 import "math"
 
-// WarmupCosine is the learning rate of a step, counted from 0: linear from peak/warmup to peak over warmup steps, then
-// a half cosine that reaches floor at the last of total steps.
-func WarmupCosine(step, warmup, total int, peak, floor float64) float64 {
-	if step < warmup {
-		return peak * float64(step+1) / float64(warmup)
+// The ways a learning rate falls after the warm-up.
+const (
+	Cosine    = "cosine"    // half a cosine
+	Linear    = "linear"    // a line
+	Trapezoid = "trapezoid" // level at the peak, then a line over the last steps: the cool-down
+)
+
+// Schedule is the course of a learning rate over Total steps: linear warm-up to the peak over Warmup steps, then as Decay says
+// to Final times the peak, which the last step has.
+type Schedule struct {
+	Decay         string // Cosine, Linear or Trapezoid
+	Total, Warmup int
+	Cooldown      float64 // Trapezoid: share of the steps in which the rate falls
+	Final         float64 // share of the peak
+}
+
+// Rate is the learning rate of a step, counted from 0.
+func (s Schedule) Rate(step int, peak float64) float64 {
+	floor := peak * s.Final
+	switch {
+	case step < s.Warmup:
+		return peak * float64(step+1) / float64(s.Warmup)
+	case s.Decay == Linear:
+		return peak - (peak-floor)*progress(step-s.Warmup, s.Total-s.Warmup)
+	case s.Decay == Trapezoid:
+		level := s.Total - int(math.Round(s.Cooldown*float64(s.Total))) // steps before the cool-down
+		if step < level {
+			return peak
+		}
+		return peak - (peak-floor)*float64(step+1-level)/float64(s.Total-level)
+	default:
+		return floor + (peak-floor)*(1+math.Cos(math.Pi*progress(step-s.Warmup, s.Total-s.Warmup)))/2
 	}
-	return floor + (peak-floor)*(1+math.Cos(math.Pi*progress(step-warmup, total-warmup)))/2
 }
 
 // Geometric goes from start to end by equal factors over total steps, as gamma does: 0.9 to 0.1.

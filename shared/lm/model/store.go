@@ -21,6 +21,7 @@ type store struct {
 	frozen []bool // updates leave it as it is
 	flips  *flips // in the place of the weights' optimizer; nil: AdamW
 	size   int
+	muon   int // where weights begin that Muon updates, to the gains
 	gains  int // where gains begin
 	scales int // where scales begin
 
@@ -46,7 +47,10 @@ func newStore(a *allocator, c Config, o Options) store {
 		}
 	}
 	place(func(n string) bool { return strings.HasSuffix(n, ".weight") })
-	s.gains = s.size
+	s.gains, s.muon = s.size, s.size
+	if o.Muon {
+		s.muon = c.Vocab * c.D // behind the codebook
+	}
 	place(func(n string) bool { return strings.Contains(n, "norm_") })
 	s.scales = s.size
 	// q, k and v are one linear: their alphas are neighbours, and so are their thetas.
@@ -116,26 +120,36 @@ func (s *store) bindSigns(signs kernels.Planes, from, in int) {
 	}
 }
 
+// every is the condition that all parameters meet.
+func every(int) bool { return true }
+
+// takesMuon says whether Muon updates parameter i.
+func (s *store) takesMuon(i int) bool { return s.at[i] >= s.muon && s.at[i] < s.gains }
+
+// takesAdamW says whether AdamW updates parameter i.
+func (s *store) takesAdamW(i int) bool { return !s.takesMuon(i) }
+
 // isScale says whether parameter i is an alpha or a theta.
 func (s *store) isScale(i int) bool { return s.at[i] >= s.scales }
 
-// inOrder sorts list into the order of Config.Parameters. list must hold every parameter that begins at index from or
-// later, exactly once and of the right shape. Other parameters of the result have no data.
-func (s *store) inOrder(list []Parameter, from int) ([]Parameter, error) {
+// inOrder sorts list into the order of Config.Parameters. list must hold every parameter that belongs, exactly once and
+// of the right shape. Other parameters of the result have no data.
+func (s *store) inOrder(list []Parameter, belongs func(i int) bool) ([]Parameter, error) {
 	ordered := make([]Parameter, len(s.list))
-	err := s.every(Each(list), from, func(i int, p Parameter) { ordered[i] = p })
+	err := s.every(Each(list), belongs, func(i int, p Parameter) { ordered[i] = p })
 	return ordered, err
 }
 
-// every calls f with each parameter, in any order. The parameters must be those that begin at index from or later.
-func (s *store) every(parameters iter.Seq2[Parameter, error], from int, f func(i int, p Parameter)) error {
+// every calls f with each parameter, in any order. The parameters must be those that belong.
+func (s *store) every(parameters iter.Seq2[Parameter, error], belongs func(i int) bool,
+	f func(i int, p Parameter)) error {
 	given := make([]bool, len(s.list))
 	for p, err := range parameters {
 		if err != nil {
 			return err
 		}
 		i, ok := s.index[p.Name]
-		if !ok || s.at[i] < from {
+		if !ok || !belongs(i) {
 			return fmt.Errorf("parameter %s is not one of this model", p.Name)
 		}
 		if given[i] {
@@ -151,7 +165,7 @@ func (s *store) every(parameters iter.Seq2[Parameter, error], from int, f func(i
 		f(i, p)
 	}
 	for i, p := range s.list {
-		if !given[i] && s.at[i] >= from {
+		if !given[i] && belongs(i) {
 			return fmt.Errorf("parameter %s is missing", p.Name)
 		}
 	}
@@ -172,7 +186,7 @@ func (m *Model) upload(dst kernels.Floats, list []Parameter, from int) {
 // large model has to exist; after an error some parameters are set. Scales are rounded to float16 unless
 // Options.ScaleBits is 32.
 func (m *Model) Load(parameters iter.Seq2[Parameter, error]) error {
-	err := m.store.every(parameters, 0, func(i int, p Parameter) { m.setParameter(i, p.Data) })
+	err := m.store.every(parameters, every, func(i int, p Parameter) { m.setParameter(i, p.Data) })
 	if err != nil {
 		return fmt.Errorf("load parameters: %w", err)
 	}
@@ -237,7 +251,7 @@ func (m *Model) Gradients() ([]Parameter, error) {
 }
 
 func (m *Model) download(x kernels.Floats) ([]Parameter, error) {
-	return m.store.cut(x, 0, m.copied)
+	return m.store.cut(x, 0, every, m.copied)
 }
 
 // copied downloads values into p.Data.
@@ -246,16 +260,16 @@ func (m *Model) copied(p *Parameter, values kernels.Floats) error {
 	return m.dev.Download(p.Data, values)
 }
 
-// cut divides x by parameter. x holds the values of all parameters that begin at index from or later. For each of
-// these, cut calls give with the parameter and its part of x, and returns the parameters that give has completed.
-func (s *store) cut(x kernels.Floats, from int, give func(p *Parameter, values kernels.Floats) error) ([]Parameter,
-	error) {
+// cut divides x, which holds the values of all parameters that begin at index from or later. For each parameter that
+// belongs, cut calls give with the parameter and its part of x, and returns the parameters that give has completed.
+func (s *store) cut(x kernels.Floats, from int, belongs func(i int) bool,
+	give func(p *Parameter, values kernels.Floats) error) ([]Parameter, error) {
 	var list []Parameter
 	for i, p := range s.list {
-		at := s.at[i] - from
-		if at < 0 {
+		if !belongs(i) {
 			continue
 		}
+		at := s.at[i] - from
 		if err := give(&p, x.Slice(at, at+p.Size())); err != nil {
 			return nil, err
 		}
@@ -267,8 +281,9 @@ func (s *store) cut(x kernels.Floats, from int, give func(p *Parameter, values k
 // State is what training needs, beside the parameters, to go on as if it had never stopped.
 type State struct {
 	Updates  int         // updates done
-	ExpAvg   []Parameter // AdamW's mean of gradients, one entry per parameter
+	ExpAvg   []Parameter // AdamW's mean of gradients, one entry per parameter that AdamW updates
 	ExpAvgSq []Parameter // and of their squares
+	Momentum []Parameter // Muon's, one entry per weight that Muon updates
 	Masters  []Parameter // alpha and theta before rounding to float16; empty if they are not rounded
 	Counters []Counter   // of the weights, where they train by flipping
 }
@@ -288,14 +303,17 @@ func (m *Model) state(mean, square, master kernels.Floats,
 	if s.flips != nil {
 		state.Counters = s.flips.list(s)
 	}
-	if state.ExpAvg, err = s.cut(mean, 0, give); err != nil {
+	if state.ExpAvg, err = s.cut(mean, 0, s.takesAdamW, give); err != nil {
 		return State{}, err
 	}
-	if state.ExpAvgSq, err = s.cut(square, 0, give); err != nil {
+	if state.ExpAvgSq, err = s.cut(square, 0, s.takesAdamW, give); err != nil {
+		return State{}, err
+	}
+	if state.Momentum, err = s.cut(mean, 0, s.takesMuon, give); err != nil {
 		return State{}, err
 	}
 	if master != nil {
-		state.Masters, err = s.cut(master, s.scales, give)
+		state.Masters, err = s.cut(master, s.scales, s.isScale, give)
 	}
 	return state, err
 }
@@ -310,22 +328,27 @@ func (m *Model) SetState(state State) error {
 			return fmt.Errorf("restore counters: %w", err)
 		}
 	}
-	mean, err := m.store.inOrder(state.ExpAvg, 0)
+	mean, err := m.store.inOrder(state.ExpAvg, m.store.takesAdamW)
 	if err != nil {
 		return fmt.Errorf("restore exp_avg: %w", err)
 	}
-	square, err := m.store.inOrder(state.ExpAvgSq, 0)
+	square, err := m.store.inOrder(state.ExpAvgSq, m.store.takesAdamW)
 	if err != nil {
 		return fmt.Errorf("restore exp_avg_sq: %w", err)
 	}
+	momentum, err := m.store.inOrder(state.Momentum, m.store.takesMuon)
+	if err != nil {
+		return fmt.Errorf("restore momentum: %w", err)
+	}
 	if m.store.master != nil {
-		masters, err := m.store.inOrder(state.Masters, m.store.scales)
+		masters, err := m.store.inOrder(state.Masters, m.store.isScale)
 		if err != nil {
 			return fmt.Errorf("restore masters: %w", err)
 		}
 		m.upload(m.store.master, masters, m.store.scales)
 	}
 	m.upload(m.store.m, mean, 0)
+	m.upload(m.store.m, momentum, 0)
 	m.upload(m.store.v, square, 0)
 	m.updates = state.Updates
 	return m.dev.Sync()

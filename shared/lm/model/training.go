@@ -15,25 +15,31 @@ type Update struct {
 	Beta2        float64 // decay of the mean square of gradients, likewise
 	Decay        float64 // decoupled weight decay of the weights; gains and scales do not decay
 	MaxNorm      float64 // gradients are scaled down to this norm; 0 does not clip
+	Muon         Muon    // with Options.Muon: for the matrices of the blocks, in place of the values above
 }
 
 // adamEps is added to the root of the mean square, as in the reference.
 const adamEps = 1e-8
 
-// Step makes one update: gradients of the mean loss over all targets, clipping, AdamW. tokens are one or more whole
-// batches, which are computed one after the other. There are as many targets as tokens; a target is -1 where there is
-// nothing to predict. Step may return before the device is done; Result waits.
+// Step makes one update: gradients of the mean loss over all targets, clipping, AdamW or Muon. tokens are one or more
+// whole batches, which are computed one after the other. There are as many targets as tokens; a target is -1 where there
+// is nothing to predict. Step may return before the device is done; Result waits.
 func (m *Model) Step(tokens, targets []int32, u Update) error {
 	if err := m.Backward(tokens, targets, u.Settings); err != nil {
 		return err
 	}
-	type key struct{ beta1, beta2, decay, norm float64 }
-	run, err := m.program(key{u.Beta1, u.Beta2, u.Decay, u.MaxNorm}, func() { m.enqueueUpdate(u) })
+	type key struct {
+		beta1, beta2, decay, norm float64
+		muon                      Muon
+	}
+	captured := key{u.Beta1, u.Beta2, u.Decay, u.MaxNorm, u.Muon}
+	captured.muon.LearningRate = 0 // a scalar
+	run, err := m.program(captured, func() { m.enqueueUpdate(u) })
 	if err != nil {
 		return err
 	}
 	m.updates++ // from here on the step is not abandoned
-	m.scalars.LearningRate = u.LearningRate
+	m.scalars.LearningRate, m.scalars.MuonRate = u.LearningRate, u.Muon.LearningRate
 	m.scalars.Correction1 = 1 - math.Pow(u.Beta1, float64(m.updates))
 	m.scalars.Correction2 = 1 - math.Pow(u.Beta2, float64(m.updates))
 	m.dev.SetScalars(m.scalars)
@@ -134,13 +140,13 @@ func (m *Model) NotFinite() (string, error) {
 		found = p.NotFinite()
 		return err
 	}
-	if _, err := m.store.cut(m.store.grad, 0, look); err != nil {
+	if _, err := m.store.cut(m.store.grad, 0, every, look); err != nil {
 		return "", err
 	}
 	if found != "" {
 		return "the gradient of " + found, nil
 	}
-	if _, err := m.store.cut(m.store.param, 0, look); err != nil || found == "" {
+	if _, err := m.store.cut(m.store.param, 0, every, look); err != nil || found == "" {
 		return "", err
 	}
 	return "parameter " + found, nil
@@ -186,8 +192,8 @@ func (m *Model) enqueueLayerBackward(l *layer) {
 	m.dev.NormalizeBackward(b.dx, l.dGainAttn, b.dStream, l.in, l.gainAttn, c.Eps, c.stream())
 }
 
-// enqueueUpdate clips the gradient, applies AdamW to weights, gains and scales, and refreshes the signs. Frozen
-// parameters count neither in the norm nor in the update.
+// enqueueUpdate clips the gradient, applies AdamW to weights, gains and scales, or Muon to the weights of the blocks, and
+// refreshes the signs. Frozen parameters count neither in the norm nor in the update.
 func (m *Model) enqueueUpdate(u Update) {
 	s, norm := &m.store, m.buffers.squaredNorm
 	m.dev.Zero(norm)
@@ -211,7 +217,8 @@ func (m *Model) enqueueUpdate(u Update) {
 		}
 	}
 	if s.flips == nil {
-		update(0, s.gains, u.Decay, nil)
+		update(0, s.muon, u.Decay, nil)
+		m.enqueueMuon(u)
 	}
 	update(s.gains, s.scales, 0, nil)
 	update(s.scales, s.size, 0, s.master)
