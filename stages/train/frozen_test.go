@@ -30,6 +30,9 @@ func TestFrozenNumbers(t *testing.T) {
 		{"v76, separate documents", "--grad-bits 4 --documents separate"},
 		{"v75", "--grad-bits 4 --attention pointer --kshift-layers none"},
 		{"softmax, K-shift alone, no ALiBi", "--attention softmax --no-kshift-self --no-alibi"},
+		{"Muon", "--grad-bits 4 --optimizer muon --muon-steps 3 --muon-momentum 0.9 --muon-weight-decay 0.1"},
+		{"linear to zero", "--schedule linear --final-share 0"},
+		{"trapezoid", "--schedule trapezoid --cooldown 0.5"},
 		{"bonsai", "--anneal-binarize"},
 		{"truebit", "--truebit --flip-threshold 1"},
 		{"finetuning", "--init " + filepath.Join(base, "step-000006.safetensors") + " --freeze codebook.* --warmup 0 " +

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"bitnet1/kernels"
 	"bitnet1/shared/data/dataset"
@@ -44,9 +45,16 @@ type Params struct {
 	LearningRate float64 `json:"learning_rate" usage:"peak learning rate"`
 	FinalShare   float64 `json:"final_share" usage:"learning rate of the last step as a share of the peak (cosine decay)"`
 	Warmup       int     `json:"warmup" usage:"steps in which the learning rate rises to its peak (linearly)"`
+	Schedule     string  `json:"schedule" digest:"unless=cosine" usage:"how the learning rate falls after the warm-up: cosine, linear or trapezoid (level, then linear in the last steps)"`
+	Cooldown     float64 `json:"cooldown" digest:"unless=0.2" usage:"trapezoid: share of the steps in which the learning rate falls"`
 	Beta1        float64 `json:"beta1" usage:"AdamW: decay of the mean gradient"`
 	Beta2        float64 `json:"beta2" usage:"AdamW: decay of the mean squared gradient"`
 	Decay        float64 `json:"weight_decay" usage:"AdamW: decoupled weight decay of the weights' latents"`
+	Optimizer    string  `json:"optimizer" digest:"unless=adamw" usage:"of the weights of the blocks: adamw or muon; everything else takes AdamW"`
+	MuonRate     float64 `json:"muon_learning_rate" digest:"unless=0.06" usage:"muon: peak learning rate; it has the same schedule"`
+	MuonMomentum float64 `json:"muon_momentum" digest:"unless=0.95" usage:"muon: decay of the momentum"`
+	MuonSteps    int     `json:"muon_steps" digest:"unless=5" usage:"muon: steps of the Newton–Schulz iteration"`
+	MuonDecay    float64 `json:"muon_weight_decay" digest:"unless=0" usage:"muon: decoupled weight decay"`
 	Clip         float64 `json:"clip" usage:"largest norm of the gradient, to which a larger one is scaled down; 0: no limit"`
 	GammaStart   float64 `json:"gamma_start" usage:"RWSP: weight of a survivor over the weight of the one before, at the first step"`
 	GammaEnd     float64 `json:"gamma_end" usage:"RWSP: the same at the last step (geometric schedule)"`
@@ -58,6 +66,12 @@ type Params struct {
 	StopAt              int `json:"stop_at" digest:"-" usage:"stop after this step; the same command without it goes on from there. 0: do not stop"`
 }
 
+// The optimizers of the blocks' weights.
+const (
+	adamW = "adamw"
+	muon  = "muon"
+)
+
 func defaults() Params {
 	return Params{
 		Preset: "nano", Attention: kernels.RWSP.String(), RWSPK: 4,
@@ -65,7 +79,9 @@ func defaults() Params {
 		StreamBits: 1, Documents: model.Packed, GradBits: kernels.FloatBits,
 		BinarizeAnnealEndFrac: 0.6, FlipThreshold: 8,
 		Seed: 42, Steps: 600, BatchTokens: 4096, MicroTokens: 4096,
-		LearningRate: 3e-3, FinalShare: 0.1, Warmup: 50, Beta1: 0.9, Beta2: 0.95, Clip: 1,
+		LearningRate: 3e-3, FinalShare: 0.1, Warmup: 50, Schedule: model.Cosine, Cooldown: 0.2,
+		Beta1: 0.9, Beta2: 0.95, Clip: 1,
+		Optimizer: adamW, MuonRate: 0.06, MuonMomentum: 0.95, MuonSteps: 5,
 		GammaStart: 0.9, GammaEnd: 0.1, Tau: 1,
 		CheckpointEvery: 200, ValidationSequences: 32, LogEvery: 10,
 	}
@@ -86,6 +102,20 @@ func (p Params) check() error {
 		{!(p.Beta1 >= 0 && p.Beta1 < 1 && p.Beta2 >= 0 && p.Beta2 < 1), "beta1 and beta2 must lie between 0 and 1"},
 		{!(p.Decay >= 0), "weight_decay must not be negative"},
 		{!(p.Clip >= 0), "clip must not be negative"},
+		{!slices.Contains([]string{model.Cosine, model.Linear, model.Trapezoid}, p.Schedule),
+			fmt.Sprintf("schedule is %q: it must be %s, %s or %s", p.Schedule, model.Cosine, model.Linear, model.Trapezoid)},
+		{!(p.Cooldown > 0 && p.Cooldown <= 1),
+			fmt.Sprintf("cooldown is %g: it must lie between 0 (excluded) and 1", p.Cooldown)},
+		{p.Optimizer != adamW && p.Optimizer != muon,
+			fmt.Sprintf("optimizer is %q: it must be %s or %s", p.Optimizer, adamW, muon)},
+		{!(p.MuonRate > 0), fmt.Sprintf("muon_learning_rate is %g: it must be positive", p.MuonRate)},
+		{!(p.MuonMomentum >= 0 && p.MuonMomentum < 1),
+			fmt.Sprintf("muon_momentum is %g: it must lie between 0 and 1", p.MuonMomentum)},
+		{p.MuonSteps < 1 || p.MuonSteps > 100,
+			fmt.Sprintf("muon_steps is %d: it must lie between 1 and 100", p.MuonSteps)},
+		{!(p.MuonDecay >= 0), "muon_weight_decay must not be negative"},
+		{p.Truebit && p.Optimizer == muon,
+			"truebit and the optimizer muon exclude each other: without latents there is nothing to update"},
 		{!(p.GammaStart > 0 && p.GammaStart <= 1 && p.GammaEnd > 0 && p.GammaEnd <= 1),
 			"gamma_start and gamma_end must lie between 0 (excluded) and 1"},
 		{!(p.Tau > 0), "tau must be positive"},
@@ -172,8 +202,11 @@ func (p Params) update(step int) model.Update {
 			Gamma: p.gamma(step), Tau: p.Tau, Mix: p.mix(step),
 			Gumbel: p.attentionRule().Noise, Seed: p.Seed, Step: uint64(step),
 		},
-		LearningRate: model.WarmupCosine(step, p.Warmup, p.Steps, p.LearningRate, p.LearningRate*p.FinalShare),
-		Beta1:        p.Beta1, Beta2: p.Beta2, Decay: p.Decay, MaxNorm: p.Clip,
+		LearningRate: p.schedule().Rate(step, p.LearningRate),
+		Muon: model.Muon{
+			LearningRate: p.schedule().Rate(step, p.MuonRate), Beta: p.MuonMomentum, Steps: p.MuonSteps, Decay: p.MuonDecay,
+		},
+		Beta1: p.Beta1, Beta2: p.Beta2, Decay: p.Decay, MaxNorm: p.Clip,
 	}
 }
 
@@ -181,6 +214,11 @@ func (p Params) update(step int) model.Update {
 func (p Params) attentionRule() kernels.AttentionRule {
 	kind, _ := kernels.ParseAttentionKind(p.Attention)
 	return kind.Rule()
+}
+
+// schedule is the course of the learning rates.
+func (p Params) schedule() model.Schedule {
+	return model.Schedule{Decay: p.Schedule, Total: p.Steps, Warmup: p.Warmup, Cooldown: p.Cooldown, Final: p.FinalShare}
 }
 
 func (p Params) gamma(step int) float64 {

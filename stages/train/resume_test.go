@@ -43,6 +43,7 @@ func TestResumedRunEndsWithTheSameBytes(t *testing.T) {
 		"grad 4":  {"--grad-bits", "4"},
 		"busy":    {"--checkpoint-every", "1"}, // always a checkpoint on its way
 		"v75":     {"--attention", "pointer", "--kshift-layers", "none", "--stream-bits", "4"},
+		"Muon":    {"--optimizer", "muon", "--schedule", "trapezoid"},
 		"bonsai":  {"--anneal-binarize"},
 		"truebit": {"--truebit", "--flip-threshold", "4"},
 	}

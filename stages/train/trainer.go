@@ -74,7 +74,7 @@ func newTrainer(ctx context.Context, job *stage.Job[Params], ref artifact.Ref, d
 		job: job, manifest: ref, tokenizer: m.Tokenizer, data: data, recipe: recipe, config: c,
 		options: model.Options{
 			Batch: micro, Seq: c.Seq, GradBits: p.GradBits, Bonsai: p.AnnealBinarize, Freeze: p.Freeze,
-			FlipThreshold: p.flipThreshold(), Documents: p.documents(m.Tokenizer), Snapshots: true,
+			FlipThreshold: p.flipThreshold(), Muon: p.Optimizer == muon, Documents: p.documents(m.Tokenizer), Snapshots: true,
 			Abandon: func() bool { return ctx.Err() != nil },
 		},
 		batches:  prefetcher{batches: newBatches(data.Train, p.Seed, c.Seq, perStep), steps: p.Steps},
