@@ -107,24 +107,24 @@ func testBFloatGradients(b *bench) {
 		if i%3 == 1 {
 			shift = b.shift(c.rows, c.out, i%2 == 0)
 		}
-		var pass kernels.Planes
+		var mask kernels.Planes
 		if i%2 == 0 {
-			pass = b.signs(c.rows, c.out)
+			mask = b.signs(c.rows, c.out)
 		}
 		targets := make([]int32, c.rows)
 		for i := range targets {
 			targets[i] = int32(b.r.IntN(c.out))
 		}
 		b.d.SetScalars(kernels.Scalars{Seed: b.r.Uint64(), Step: 3, Mix: c.mix, GradScale: 1e-3})
-		what := fmt.Sprintf("%d rows of %d bits, %v, shift %+v, pass %v, gradients of %d bits", c.rows, c.bits, l,
-			shift, pass != nil, c.grad)
+		what := fmt.Sprintf("%d rows of %d bits, %v, shift %+v, mask %v, gradients of %d bits", c.rows, c.bits, l,
+			shift, mask != nil, c.grad)
 		empty := func() kernels.LinearGradient {
 			return kernels.LinearGradient{Weight: b.floats(make([]float32, c.in*c.out)),
 				Alpha: b.floats(make([]float32, c.out)), Theta: b.floats(make([]float32, c.out))}
 		}
 		b.agree(what, c.rows*c.in, b.scaled(c.rows*c.out, 1e-3), func(dx, dy kernels.Floats) []kernels.Floats {
 			dl := empty()
-			b.d.LinearBackward(dx, dl, dy, pass, x, l.Linear, shift.KShift, c.grad)
+			b.d.LinearBackward(dx, dl, dy, mask, x, l.Linear, shift.KShift, c.grad)
 			return []kernels.Floats{dl.Weight, dl.Alpha, dl.Theta}
 		})
 		b.agree("loss of "+what, c.rows*c.in, nil, func(dx, _ kernels.Floats) []kernels.Floats {

@@ -91,19 +91,19 @@ func testLinearSigns(b *bench) {
 			}
 			b.unpleasant(&l)
 			x := b.activation(c.rows, c.in, c.bits)
-			out, pass := b.signs(c.rows, c.out), b.signs(c.rows, c.out)
-			b.d.LinearSigns(out, pass, x, l.Linear, shift.KShift)
+			out, mask := b.signs(c.rows, c.out), b.signs(c.rows, c.out)
+			b.d.LinearSigns(out, mask, x, l.Linear, shift.KShift)
 			alone := b.signs(c.rows, c.out)
 			b.d.LinearSigns(alone, nil, x, l.Linear, shift.KShift)
 			b.checkSigns(fmt.Sprintf("%d rows of %d bits, %v, shift %+v", c.rows, c.bits, l, shift), l, b.values(x),
 				shift,
-				c.bits < 16 && mix == 1, b.integers(out), b.integers(pass), b.integers(alone))
+				c.bits < 16 && mix == 1, b.integers(out), b.integers(mask), b.integers(alone))
 		}
 	}
 }
 
 // checkSigns compares every bit if the products are exact, and otherwise the bits that rounding cannot change.
-func (b *bench) checkSigns(what string, l linear, x []float64, shift keyShift, exact bool, sign, pass, alone []int) {
+func (b *bench) checkSigns(what string, l linear, x []float64, shift keyShift, exact bool, sign, mask, alone []int) {
 	b.t.Helper()
 	wrong := 0
 	for i := range sign {
@@ -111,20 +111,20 @@ func (b *bench) checkSigns(what string, l linear, x []float64, shift keyShift, e
 		if exact {
 			slack = 0
 		}
-		wantSign, wantPass := -1, -1
+		wantSign, wantMask := -1, -1
 		if u >= 0 {
 			wantSign = 1
 		}
 		if math.Abs(float64(u)) <= 1 {
-			wantPass = 1
+			wantMask = 1
 		}
 		signOff := sign[i] != wantSign && math.Abs(float64(u)) >= slack
-		passOff := pass[i] != wantPass && math.Abs(math.Abs(float64(u))-1) >= slack
-		if signOff || passOff || alone[i] != sign[i] {
+		maskOff := mask[i] != wantMask && math.Abs(math.Abs(float64(u))-1) >= slack
+		if signOff || maskOff || alone[i] != sign[i] {
 			if wrong++; wrong <= 3 {
-				b.t.Errorf("%s: row %d, channel %d: u = %v, alpha %v, theta %v: sign %d (alone %d), pass %d", what,
+				b.t.Errorf("%s: row %d, channel %d: u = %v, alpha %v, theta %v: sign %d (alone %d), mask %d", what,
 					i/l.Out, i%l.Out, u,
-					l.alpha[i%l.Out], l.theta[i%l.Out], sign[i], alone[i], pass[i])
+					l.alpha[i%l.Out], l.theta[i%l.Out], sign[i], alone[i], mask[i])
 			}
 		}
 	}
@@ -311,10 +311,10 @@ func testLinearBackward(b *bench) {
 			}
 		}
 		u := append([]float32(nil), dy...)
-		var pass kernels.Planes
+		var mask kernels.Planes
 		if i%2 == 0 {
-			pass = b.signs(c.rows, c.out)
-			for j, s := range b.integers(pass) {
+			mask = b.signs(c.rows, c.out)
+			for j, s := range b.integers(mask) {
 				if s < 0 {
 					u[j] = 0
 				}
@@ -327,13 +327,13 @@ func testLinearBackward(b *bench) {
 		dx := b.poisoned(c.rows * c.in)
 		dl := kernels.LinearGradient{Weight: b.floats(narrow(base.weight)), Alpha: b.floats(narrow(base.alpha)),
 			Theta: b.floats(narrow(base.theta))}
-		b.d.LinearBackward(dx, dl, b.floats(dy), pass, x, l.Linear, shift.KShift, c.grad)
+		b.d.LinearBackward(dx, dl, b.floats(dy), mask, x, l.Linear, shift.KShift, c.grad)
 
 		want := l.backward(unshift(u, c.rows, c.out, shift), u, b.values(x), c.bits == 16, c.rows, c.grad, s)
-		what := fmt.Sprintf("%d rows of %d bits, %v, shift %+v, pass %v, gradients of %d bits", c.rows, c.bits, l,
-			shift, pass != nil, c.grad)
+		what := fmt.Sprintf("%d rows of %d bits, %v, shift %+v, mask %v, gradients of %d bits", c.rows, c.bits, l,
+			shift, mask != nil, c.grad)
 		b.unwanted(what, dx, dl.Theta, narrow(base.theta), func(dx kernels.Floats, dl kernels.LinearGradient) {
-			b.d.LinearBackward(dx, dl, b.floats(dy), pass, x, l.Linear, shift.KShift, c.grad)
+			b.d.LinearBackward(dx, dl, b.floats(dy), mask, x, l.Linear, shift.KShift, c.grad)
 		})
 		tolerance := 2e-6
 		near(b.t, what+": dx", b.download(dx), want.dx, want.dxSize, tolerance, c.in)

@@ -52,8 +52,7 @@ func refusals() []refusal {
 			b.d.Binarize(kernels.Linear{In: 3, Out: 2, Weight: floats(b, 6), Signs: b.signs(2, 4)})
 		}},
 		{"Embed", "x has 5 values, want 6", func(b *bench) {
-			b.d.Embed(floats(b, 5), ints(b, 2),
-				b.plainLinear(3, 4).Linear)
+			b.d.Embed(floats(b, 5), ints(b, 2), b.plainLinear(3, 4).Linear)
 		}},
 		{"Embed", "the token of row 1 is outside the vocabulary", func(b *bench) {
 			b.d.Embed(floats(b, 6), b.ints([]int32{3, 4}), b.plainLinear(3, 4).Linear)
@@ -88,8 +87,7 @@ func refusals() []refusal {
 			func(b *bench) { b.d.LinearAdd(floats(b, 20), floats(b, 19), x(b), b.plainLinear(6, 5).Linear) }},
 		{"LinearBackward", "gradients of 9 bits", func(b *bench) { backward(b, kernels.LinearGradient{}, 9) }},
 		{"LinearBackward", "wanted together", func(b *bench) {
-			backward(b, kernels.LinearGradient{Alpha: floats(b, 5)},
-				4)
+			backward(b, kernels.LinearGradient{Alpha: floats(b, 5)}, 4)
 		}},
 		{"Attend", "attention of kind 77: want one of [softmax pointer rwsp",
 			func(b *bench) { attention(b, func(a *kernels.Attention) { a.Kind = 77 }) }},

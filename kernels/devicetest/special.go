@@ -288,8 +288,8 @@ func testSpecialLinears(b *bench) {
 			floats[5*c.in+3], floats[9*c.in] = nan, -infinity
 			x.Floats, values = b.floats(floats), wide(floats)
 		}
-		out, pass := b.signs(c.rows, c.out), b.signs(c.rows, c.out)
-		b.d.LinearSigns(out, pass, x, l.Linear, kernels.KShift{})
+		out, mask := b.signs(c.rows, c.out), b.signs(c.rows, c.out)
+		b.d.LinearSigns(out, mask, x, l.Linear, kernels.KShift{})
 		residual := b.sprinkle(b.normals(c.rows * c.out))
 		added := b.poisoned(c.rows * c.out)
 		b.d.LinearAdd(added, b.floats(residual), x, l.Linear)
@@ -302,13 +302,13 @@ func testSpecialLinears(b *bench) {
 				math.Abs(float64(l.theta[i%c.out]))
 		}
 		what := fmt.Sprintf("%d rows of %d bits, %v with special scales", c.rows, c.bits, l)
-		b.checkSigns(what, l, values, keyShift{}, c.bits < 16, b.integers(out), b.integers(pass), b.integers(out))
+		b.checkSigns(what, l, values, keyShift{}, c.bits < 16, b.integers(out), b.integers(mask), b.integers(out))
 		alike(b.t, what, b.download(added), sum, size, 1e-5, c.out)
 	}
 }
 
 // backwardOf runs a backward pass of rounded or float gradients with fresh memory.
-func (b *bench) backwardOf(l linear, x kernels.Activation, dy []float32, pass kernels.Planes, shift kernels.KShift,
+func (b *bench) backwardOf(l linear, x kernels.Activation, dy []float32, mask kernels.Planes, shift kernels.KShift,
 	grad int, small bool) (dx, weight, alpha, theta []float32) {
 	b.t.Helper()
 	rows := len(dy) / l.Out
@@ -318,7 +318,7 @@ func (b *bench) backwardOf(l linear, x kernels.Activation, dy []float32, pass ke
 	}
 	dl := kernels.LinearGradient{Weight: b.floats(make([]float32, l.In*l.Out)), Alpha: b.floats(make([]float32, l.Out)),
 		Theta: b.floats(make([]float32, l.Out))}
-	b.d.LinearBackward(to, dl, from, pass, x, l.Linear, shift, grad)
+	b.d.LinearBackward(to, dl, from, mask, x, l.Linear, shift, grad)
 	return b.download(to), b.download(dl.Weight), b.download(dl.Alpha), b.download(dl.Theta)
 }
 
@@ -367,9 +367,9 @@ func testSpecialBackward(b *bench) {
 			sameBits(b, what+": alpha", gotAlpha, poison(alpha, 1, o), 1)
 
 			// Where no gradient passes, nothing counts.
-			pass := make([]float32, c.rows*c.out)
-			pass[t*c.out+o] = -1
-			hides := b.signsOf(pass, c.rows, c.out)
+			mask := make([]float32, c.rows*c.out)
+			mask[t*c.out+o] = -1
+			hides := b.signsOf(mask, c.rows, c.out)
 			masked := append([]float32(nil), dy...)
 			dx, weight, _, _ = b.backwardOf(l, x, masked, hides, kernels.KShift{}, c.grad, c.small)
 			gotX, gotWeight, _, _ = b.backwardOf(l, x, with, hides, kernels.KShift{}, c.grad, c.small)

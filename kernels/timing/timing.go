@@ -154,8 +154,8 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 }
 
 // LinearSigns times the operation of that name.
-func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
-	d.measure("LinearSigns", BinaryProducts, func() { d.Device.LinearSigns(out, pass, x, l, shift) })
+func (d *Device) LinearSigns(out, mask kernels.Planes, x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
+	d.measure("LinearSigns", BinaryProducts, func() { d.Device.LinearSigns(out, mask, x, l, shift) })
 }
 
 // LinearAdd times the operation of that name.
@@ -164,10 +164,10 @@ func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l
 }
 
 // LinearBackward times the operation of that name.
-func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, pass kernels.Planes,
+func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, mask kernels.Planes,
 	x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
 	d.measure("LinearBackward", BinaryProducts,
-		func() { d.Device.LinearBackward(dx, dl, dy, pass, x, l, shift, gradBits) })
+		func() { d.Device.LinearBackward(dx, dl, dy, mask, x, l, shift, gradBits) })
 }
 
 // Attend times the operation of that name.
@@ -182,16 +182,15 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 }
 
 // CrossEntropy times the operation of that name.
-func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, head kernels.Linear, targets kernels.Ints) {
-	d.measure("CrossEntropy", Loss, func() { d.Device.CrossEntropy(losses, x, head, targets) })
+func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, lmHead kernels.Linear, targets kernels.Ints) {
+	d.measure("CrossEntropy", Loss, func() { d.Device.CrossEntropy(losses, x, lmHead, targets) })
 }
 
 // CrossEntropyBackward times the operation of that name.
 func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.LinearGradient, x kernels.Activation,
-	head kernels.Linear, targets kernels.Ints, gradBits int) {
+	lmHead kernels.Linear, targets kernels.Ints, gradBits int) {
 	d.measure("CrossEntropyBackward", Loss, func() {
-		d.Device.CrossEntropyBackward(losses, dx, dl, x, head, targets,
-			gradBits)
+		d.Device.CrossEntropyBackward(losses, dx, dl, x, lmHead, targets, gradBits)
 	})
 }
 
