@@ -10,6 +10,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"bitnet1/shared/filetype"
+
 	"github.com/klauspost/compress/gzip"
 )
 
@@ -282,5 +284,24 @@ func TestLimitsOfFormats(t *testing.T) {
 	got, _, err = textsOf(t, "a.txt", long+"|b", Options{MaxDocument: 300, Split: "|"})
 	if err != nil || !slices.Equal(got, []string{long[:150], long[150:], "b"}) {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestExtensions: which format a text has by the extension of its name, and which files of a folder are read.
+func TestExtensions(t *testing.T) {
+	for name, want := range map[string]string{
+		"a.jsonl": FormatJSONL, "a.ndjson": FormatJSONL, "a.json": FormatJSONL, "a.csv": FormatCSV, "a.tsv": FormatTSV,
+		"a.tab": FormatTSV, "a.txt": FormatText, "a.text": FormatText, "a.md": FormatText, "a.markdown": FormatText,
+		"a.rst": FormatText, "a.tex": FormatText, "a": FormatText, "A.CSV.GZ": FormatCSV, "a.tsv.zstd": FormatTSV,
+	} {
+		if got, err := formatOf(name, filetype.Text, nil); got != want || err != nil {
+			t.Errorf("%s is %q, %v, want %q", name, got, err, want)
+		}
+	}
+	if _, err := formatOf("a.log", filetype.Text, nil); err == nil || !strings.Contains(err.Error(), ".tsv, .json") {
+		t.Errorf("an unknown extension: %v", err)
+	}
+	if want := []string{".parquet", ".jsonl", ".ndjson", ".csv", ".tsv"}; !slices.Equal(TypicalExtensions(), want) {
+		t.Errorf("in a folder %v are read, want %v", TypicalExtensions(), want)
 	}
 }
