@@ -483,8 +483,8 @@ var _ [32]byte = [unsafe.Sizeof(shift{})]byte{}
 
 // bf16Product is struct Bf16Product of the sources.
 //
-// out[i][j] = alpha Σ_k a[i][k] b(k, j) + beta add[i][j]. a has m rows, padded to stride_a; b(k, j) is b[j][k], or b[k][j] where the
-// kernel says so; out and add have rows of stride_out values.
+// out[i][j] = alpha Σ_k a[i][k] b(k, j) + beta add[i][j]. a has m rows, padded to stride_a; b(k, j) is b[j][k], or
+// b[k][j] where the kernel says so; out and add have rows of stride_out values.
 type bf16Product struct {
 	a         cu.DevicePtr
 	b         cu.DevicePtr

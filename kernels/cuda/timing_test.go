@@ -46,7 +46,8 @@ func TestTimings(t *testing.T) {
 				}
 			}
 			rate := 2e-15 * float64(s.m) * float64(s.n) * float64(s.k) * float64(s.planes) / took.Seconds()
-			fmt.Printf("%-30s %-10s %10.1f %9.2f\n", fmt.Sprintf("%d × %d × %d / %d", s.m, s.n, s.k, s.planes), output, 1e6*took.Seconds(), rate)
+			shape := fmt.Sprintf("%d × %d × %d / %d", s.m, s.n, s.k, s.planes)
+			fmt.Printf("%-30s %-10s %10.1f %9.2f\n", shape, output, 1e6*took.Seconds(), rate)
 		}
 		out, err := d.NewFloats(s.m * s.n)
 		if err != nil {
@@ -105,7 +106,9 @@ func TestTimingsOfMuon(t *testing.T) {
 		buffers[i] = x
 	}
 	update := func(rows, cols, steps int, offsets ...int) kernels.Muon {
-		u := kernels.Muon{Param: buffers[0], Grad: buffers[1], Momentum: buffers[2], Rows: rows, Cols: cols, Beta: 0.95, Steps: steps}
+		u := kernels.Muon{
+			Param: buffers[0], Grad: buffers[1], Momentum: buffers[2], Rows: rows, Cols: cols, Beta: 0.95, Steps: steps,
+		}
 		for l := range layers {
 			for _, at := range offsets {
 				u.At = append(u.At, l*block+at)

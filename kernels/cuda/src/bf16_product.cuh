@@ -3,8 +3,8 @@
 
 constexpr int kBf16Tile = 128, kBf16Depth = 64;  // rows and columns of out that a block computes, and the k of a stage
 
-// out[i][j] = alpha Σ_k a[i][k] b(k, j) + beta add[i][j]. a has m rows, padded to stride_a; b(k, j) is b[j][k], or b[k][j] where the
-// kernel says so; out and add have rows of stride_out values.
+// out[i][j] = alpha Σ_k a[i][k] b(k, j) + beta add[i][j]. a has m rows, padded to stride_a; b(k, j) is b[j][k], or
+// b[k][j] where the kernel says so; out and add have rows of stride_out values.
 struct Bf16Product {
   const BFloat *a, *b, *add;
   BFloat* out;

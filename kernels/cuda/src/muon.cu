@@ -1,6 +1,6 @@
-// Muon (Jordan et al. 2024): momentum, made nearly orthogonal by the Newton–Schulz iteration. Matrices of one shape are updated
-// together, a block's z is the matrix. They are kept in bfloat16 with `short` rows of `wide` values: the transpose, where a matrix
-// has more rows than columns. Rows are padded with zeros to `stride` values, a multiple of 8.
+// Muon (Jordan et al. 2024): momentum, made nearly orthogonal by the Newton–Schulz iteration. Matrices of one shape are
+// updated together, a block's z is the matrix. They are kept in bfloat16 with `short` rows of `wide` values: the
+// transpose, where a matrix has more rows than columns. Rows are padded with zeros to `stride` values, a multiple of 8.
 #include "bf16_product.cuh"
 
 struct Muon {
@@ -10,7 +10,7 @@ struct Muon {
   BFloat* x;                         // [count][short][stride]
   double* squares;                   // [count][blocks of muon_momentum]
   int rows, cols, stride;
-  float beta, rest, root;            // root = sqrt(max(1, rows / cols))
+  float beta, rest, root;  // root = sqrt(max(1, rows / cols))
   double decay, max_norm;
 
   DEVICE_MEMBER bool transposed() const { return rows > cols; }
@@ -21,8 +21,8 @@ struct Muon {
 
 constexpr int kMuonSide = 32;  // blocks of elementwise kernels have 32 x 32 values, four a thread
 
-// Calls f(value's index in the matrix, row and column in x) for this thread's values, four rows of the matrix apart; places beyond
-// the matrix are left out.
+// Calls f(value's index in the matrix, row and column in x) for this thread's values, four rows of the matrix apart;
+// places beyond the matrix are left out.
 template <class F> DEVICE void each_value(const Muon& m, const F& f) {
   int tx = threadIdx.x % kMuonSide, ty = threadIdx.x / kMuonSide;
   int c = blockIdx.x * kMuonSide + tx;
@@ -33,7 +33,8 @@ template <class F> DEVICE void each_value(const Muon& m, const F& f) {
   }
 }
 
-// Where value (r, c) of this block's 32 x 32 of the matrix lies in x; -1 beyond x. Values between the width and the stride exist.
+// Where value (r, c) of this block's 32 x 32 of the matrix lies in x; -1 beyond x. Values between the width and the
+// stride exist.
 DEVICE long place(const Muon& m, int r, int c) {
   int row = (m.transposed() ? blockIdx.x : blockIdx.y) * kMuonSide + r;
   int column = (m.transposed() ? blockIdx.y : blockIdx.x) * kMuonSide + c;
@@ -118,20 +119,27 @@ DEVICE void copy_async_or_zero(uint32_t to, const void* from, bool there) {
 }
 DEVICE void load_matrices(uint32_t (&d)[4], uint32_t from) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3]) : "r"(from) : "memory");
+      : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+      : "r"(from)
+      : "memory");
 }
 DEVICE void load_matrices_transposed(uint32_t (&d)[4], uint32_t from) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3]) : "r"(from) : "memory");
+      : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+      : "r"(from)
+      : "memory");
 }
 // d (16 x 8) += a (16 x 16) b (16 x 8).
 DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+      "%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Rows of 128 or 256 bytes in shared memory, whose 16-byte chunks are exchanged so that eight rows' chunks lie in different banks.
+// Rows of 128 or 256 bytes in shared memory, whose 16-byte chunks are exchanged so that eight rows' chunks lie in
+// different banks.
 template <int kRowBytes> DEVICE uint32_t chunk_at(uint32_t base, int row, int chunk) {
   return base + row * kRowBytes + (chunk ^ row % 8) * 16;
 }
@@ -142,7 +150,8 @@ DEVICE void load_rows(uint32_t to, const BFloat* from, int stride, int first, in
   for (int i = threadIdx.x; i < kBf16Tile * 8; i += kBf16Threads) {
     int row = i / 8, chunk = i % 8;
     bool there = first + row < rows && k + 8 * chunk < columns;
-    copy_async_or_zero(chunk_at<128>(to, row, chunk), there ? from + (long)(first + row) * stride + k + 8 * chunk : from, there);
+    copy_async_or_zero(
+        chunk_at<128>(to, row, chunk), there ? from + (long)(first + row) * stride + k + 8 * chunk : from, there);
   }
 }
 // A stage of rows k … k + 63 of `from`, the tile's columns first … first + 127.
@@ -151,11 +160,13 @@ DEVICE void load_columns(uint32_t to, const BFloat* from, int stride, int first,
   for (int i = threadIdx.x; i < kBf16Depth * 16; i += kBf16Threads) {
     int row = i / 16, chunk = i % 16;
     bool there = k + row < rows && first + 8 * chunk < columns;
-    copy_async_or_zero(chunk_at<256>(to, row, chunk), there ? from + (long)(k + row) * stride + first + 8 * chunk : from, there);
+    copy_async_or_zero(
+        chunk_at<256>(to, row, chunk), there ? from + (long)(k + row) * stride + first + 8 * chunk : from, there);
   }
 }
 
-// A block computes 128 x 128 with eight warps of 64 x 32. kSymmetric: out is symmetric, blocks above the diagonal leave it to those below.
+// A block computes 128 x 128 with eight warps of 64 x 32. kSymmetric: out is symmetric, blocks above the diagonal leave
+// it to those below.
 template <bool kByRows, bool kSymmetric> DEVICE void multiply_bf16(const Bf16Product& p) {
   extern __shared__ char memory[];
   int row0 = blockIdx.y * kBf16Tile, column0 = blockIdx.x * kBf16Tile;
@@ -189,18 +200,22 @@ template <bool kByRows, bool kSymmetric> DEVICE void multiply_bf16(const Bf16Pro
     for (int k = 0; k < kBf16Depth / 16; k++) {
       uint32_t fragment_a[4][4], fragment_b[2][4];
 #pragma unroll
-      for (int i = 0; i < 4; i++) load_matrices(fragment_a[i], chunk_at<128>(at_a, warp_row + 16 * i + lane % 16, 2 * k + lane / 16));
+      for (int i = 0; i < 4; i++)
+        load_matrices(fragment_a[i], chunk_at<128>(at_a, warp_row + 16 * i + lane % 16, 2 * k + lane / 16));
 #pragma unroll
       for (int j = 0; j < 2; j++) {
         if constexpr (kByRows)
-          load_matrices_transposed(fragment_b[j], chunk_at<256>(at_b, 16 * k + lane % 16, warp_column / 8 + 2 * j + lane / 16));
+          load_matrices_transposed(
+              fragment_b[j], chunk_at<256>(at_b, 16 * k + lane % 16, warp_column / 8 + 2 * j + lane / 16));
         else
-          load_matrices(fragment_b[j], chunk_at<128>(at_b, warp_column + 16 * j + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+          load_matrices(fragment_b[j],
+              chunk_at<128>(at_b, warp_column + 16 * j + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
       }
 #pragma unroll
       for (int i = 0; i < 4; i++)
 #pragma unroll
-        for (int j = 0; j < 4; j++) mma_bf16(sums[i][j], fragment_a[i], fragment_b[j / 2][j % 2 * 2], fragment_b[j / 2][j % 2 * 2 + 1]);
+        for (int j = 0; j < 4; j++)
+          mma_bf16(sums[i][j], fragment_a[i], fragment_b[j / 2][j % 2 * 2], fragment_b[j / 2][j % 2 * 2 + 1]);
     }
   }
 #pragma unroll
@@ -215,10 +230,12 @@ template <bool kByRows, bool kSymmetric> DEVICE void multiply_bf16(const Bf16Pro
 }
 
 // A = X Xᵀ, or b A + c A Aᵀ of a symmetric A.
-KERNEL(optimizer float shared(kBf16Stages * kBf16Stage), kBf16Threads) void bf16_product_symmetric(const __grid_constant__ Bf16Product p) {
+KERNEL(optimizer float shared(kBf16Stages* kBf16Stage), kBf16Threads)
+void bf16_product_symmetric(const __grid_constant__ Bf16Product p) {
   multiply_bf16<false, true>(p);
 }
 // a X + P X.
-KERNEL(optimizer float shared(kBf16Stages * kBf16Stage), kBf16Threads) void bf16_product(const __grid_constant__ Bf16Product p) {
+KERNEL(optimizer float shared(kBf16Stages* kBf16Stage), kBf16Threads)
+void bf16_product(const __grid_constant__ Bf16Product p) {
   multiply_bf16<true, false>(p);
 }

@@ -1,8 +1,8 @@
 // The products of Muon on Hopper's warpgroup matrix units: out = alpha A B + beta add of bfloat16 with sums in float32.
 //
-// A block owns 128 x 128 of out: one producer warpgroup, whose first thread feeds a ring of stages through the copy engine, and two
-// consumer warpgroups of 64 x 128. A has k along its rows in memory; B too, or across them: then its tile is 64 rows of k of twice
-// 64 columns, and the matrix unit transposes it.
+// A block owns 128 x 128 of out: one producer warpgroup, whose first thread feeds a ring of stages through the copy
+// engine, and two consumer warpgroups of 64 x 128. A has k along its rows in memory; B too, or across them: then its
+// tile is 64 rows of k of twice 64 columns, and the matrix unit transposes it.
 #include "bf16_product.cuh"
 #include "hopper.cuh"
 
@@ -11,13 +11,15 @@ constexpr int kOperandBytes = 2 * kBf16Tile * kBf16Depth, kStageBytes = 2 * kOpe
 // Stages, their barriers, and room to begin at a multiple of 1,024.
 constexpr int kBf16WgmmaShared = kBf16WgmmaStages * (kStageBytes + 16) + 1024;
 
-#define FLOATS_8(d, i) \
-  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
-#define FLOATS_64(d) \
-  FLOATS_8(d, 0), FLOATS_8(d, 8), FLOATS_8(d, 16), FLOATS_8(d, 24), FLOATS_8(d, 32), FLOATS_8(d, 40), FLOATS_8(d, 48), FLOATS_8(d, 56)
+#define FLOATS_8(d, i)                                                                                        \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), \
+      "+f"(d[i + 7])
+#define FLOATS_64(d)                                                                                                   \
+  FLOATS_8(d, 0), FLOATS_8(d, 8), FLOATS_8(d, 16), FLOATS_8(d, 24), FLOATS_8(d, 32), FLOATS_8(d, 40), FLOATS_8(d, 48), \
+      FLOATS_8(d, 56)
 
-// d (64 x 128) = A B (+ d when accumulate), over 16 of k. Thread t of the warpgroup holds row 16 (t / 32) + t % 32 / 4 + 8 (i / 2 % 2),
-// column 8 (i / 4) + 2 (t % 4) + i % 2 in d[i]. kAcross: k lies across the rows of B in shared memory.
+// d (64 x 128) = A B (+ d when accumulate), over 16 of k. Thread t of the warpgroup holds row 16 (t / 32) + t % 32 / 4
+// + 8 (i / 2 % 2), column 8 (i / 4) + 2 (t % 4) + i % 2 in d[i]. kAcross: k lies across the rows of B in shared memory.
 template <bool kAcross> DEVICE void wgmma_bf16(float (&d)[64], uint64_t a, uint64_t b, int accumulate) {
   asm volatile(
       "{ .reg .pred accumulate; setp.ne.b32 accumulate, %66, 0;\n\t"
@@ -36,9 +38,11 @@ DEVICE void wait_for_sums(float (&d)[64]) {
   asm volatile("" : FLOATS_64(d)::"memory");
 }
 
-// Describes 64 rows of k of 128-byte rows that hold 64 columns each, with the next 64 columns `kOperandBytes / 2` further on.
+// Describes 64 rows of k of 128-byte rows that hold 64 columns each, with the next 64 columns `kOperandBytes / 2`
+// further on.
 DEVICE uint64_t swizzled_tile_across(uint32_t address) {
-  return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)(kOperandBytes / 2 >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+  return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)(kOperandBytes / 2 >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 |
+         (uint64_t)1 << 62;
 }
 
 template <bool kAcross, bool kSymmetric>
@@ -49,7 +53,8 @@ DEVICE void multiply(const TensorMap* map_a, const TensorMap* map_b, const Bf16P
     clear_padding(p, row0, column0);
     return;
   }
-  uint32_t data = (shared_address(memory) + 1023) / 1024 * 1024, full = data + kBf16WgmmaStages * kStageBytes, empty = full + 8 * kBf16WgmmaStages;
+  uint32_t data = (shared_address(memory) + 1023) / 1024 * 1024, full = data + kBf16WgmmaStages * kStageBytes,
+           empty = full + 8 * kBf16WgmmaStages;
   if (threadIdx.x == 0) {
     for (int i = 0; i < kBf16WgmmaStages; i++) {
       barrier_init(full + 8 * i, 1);
@@ -82,7 +87,8 @@ DEVICE void multiply(const TensorMap* map_a, const TensorMap* map_b, const Bf16P
   float sums[64] = {};
   for (int step = 0; step < steps; step++) {
     int stage = step % kBf16WgmmaStages;
-    uint32_t a = data + stage * kStageBytes + (group - 1) * kOperandBytes / 2, b = data + stage * kStageBytes + kOperandBytes;
+    uint32_t a = data + stage * kStageBytes + (group - 1) * kOperandBytes / 2,
+             b = data + stage * kStageBytes + kOperandBytes;
     barrier_wait(full + 8 * stage, step / kBf16WgmmaStages % 2);
     wgmma_fence();
 #pragma unroll
@@ -100,14 +106,17 @@ DEVICE void multiply(const TensorMap* map_a, const TensorMap* map_b, const Bf16P
   int thread = threadIdx.x % 128, lane = thread % 32, row = row0 + 64 * (group - 1) + 16 * (thread / 32) + lane / 4;
 #pragma unroll
   for (int i = 0; i < 64; i += 2)
-    store_pair(p, row + 8 * (i / 2 % 2), column0 + 8 * (i / 4) + 2 * (lane % 4), sums[i], sums[i + 1], kSymmetric && column0 < row0);
+    store_pair(p, row + 8 * (i / 2 % 2), column0 + 8 * (i / 4) + 2 * (lane % 4), sums[i], sums[i + 1],
+        kSymmetric && column0 < row0);
 }
 
-KERNEL(optimizer float shared(kBf16WgmmaShared), kBf16WgmmaThreads, 1) void bf16_wgmma_symmetric(
-    const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, const __grid_constant__ Bf16Product product) {
+KERNEL(optimizer float shared(kBf16WgmmaShared), kBf16WgmmaThreads, 1)
+void bf16_wgmma_symmetric(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b,
+    const __grid_constant__ Bf16Product product) {
   multiply<false, true>(&map_a, &map_b, product);
 }
-KERNEL(optimizer float shared(kBf16WgmmaShared), kBf16WgmmaThreads, 1) void bf16_wgmma(
-    const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, const __grid_constant__ Bf16Product product) {
+KERNEL(optimizer float shared(kBf16WgmmaShared), kBf16WgmmaThreads, 1)
+void bf16_wgmma(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b,
+    const __grid_constant__ Bf16Product product) {
   multiply<true, false>(&map_a, &map_b, product);
 }

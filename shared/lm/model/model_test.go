@@ -534,9 +534,12 @@ func TestSchedules(t *testing.T) {
 	linear := Schedule{Decay: Linear, Total: 100, Warmup: 10, Final: 0.5}
 	trapezoid := Schedule{Decay: Trapezoid, Total: 100, Warmup: 10, Cooldown: 0.25}
 	for _, c := range []struct{ got, want float64 }{
-		{cosine.Rate(0, 1), 0.1}, {cosine.Rate(9, 1), 1}, {cosine.Rate(10, 1), 1}, {cosine.Rate(99, 1), 0.1}, {cosine.Rate(500, 1), 0.1},
-		{linear.Rate(4, 2), 1}, {linear.Rate(9, 2), 2}, {linear.Rate(10, 2), 2}, {linear.Rate(40, 2), 2 - 30.0/89}, {linear.Rate(99, 2), 1},
-		{trapezoid.Rate(4, 2), 1}, {trapezoid.Rate(10, 2), 2}, {trapezoid.Rate(74, 2), 2}, {trapezoid.Rate(79, 2), 1.6}, {trapezoid.Rate(99, 2), 0},
+		{cosine.Rate(0, 1), 0.1}, {cosine.Rate(9, 1), 1}, {cosine.Rate(10, 1), 1},
+		{cosine.Rate(99, 1), 0.1}, {cosine.Rate(500, 1), 0.1},
+		{linear.Rate(4, 2), 1}, {linear.Rate(9, 2), 2}, {linear.Rate(10, 2), 2},
+		{linear.Rate(40, 2), 2 - 30.0/89}, {linear.Rate(99, 2), 1},
+		{trapezoid.Rate(4, 2), 1}, {trapezoid.Rate(10, 2), 2}, {trapezoid.Rate(74, 2), 2},
+		{trapezoid.Rate(79, 2), 1.6}, {trapezoid.Rate(99, 2), 0},
 		{Geometric(0, 101, 0.9, 0.1), 0.9},
 		{Geometric(50, 101, 0.9, 0.1), 0.3},
 		{Geometric(100, 101, 0.9, 0.1), 0.1},
