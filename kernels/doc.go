@@ -37,8 +37,8 @@
 // every device if the floats are. Let n = 2^(gradBits-1) - 1, and let g be the gradient of the plain product y: masked,
 // with K-shift undone. g is rounded twice:
 //
-//	for dx:      v = alpha_c * g   a scale for each row,      max_c |v| / n   dx = scale_t * Σ_c q * sign(W_c)
-//	for weights: v = g             a scale for each channel,  max_t |v| / n   dWeight_c += alpha_c * scale_c * Σ_t q * x_t
+//	for dx:      v = alpha_c * g   a scale for each row,     max_c |v| / n   dx = scale_t * Σ_c q * sign(W_c)
+//	for weights: v = g             a scale for each channel, max_t |v| / n   dWeight_c += alpha_c * scale_c * Σ_t q * x_t
 //
 //	q = floor(v * inverse + r)       inverse = n / max * (1 - 2^-22), or 0 where max < 1e-30
 //

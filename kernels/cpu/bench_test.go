@@ -7,9 +7,9 @@ import (
 	"bitnet1/kernels"
 )
 
-// Binary products with everything around them: scale, threshold, signs and STE mask. An operation is a
-// multiplication or an addition. Wanted with AVX2 on one core: 560 Gop/s for many rows (the up projection of the 300M
-// preset), 450 for one, and 1.9 times that on two: 1,058 and 2,058 were measured, 1,870 and 3,620 with AVX-512.
+// Binary products with everything around them: scale, threshold, signs and STE mask. An operation is a multiplication
+// or an addition. Wanted with AVX2 on one core: 560 Gop/s for many rows (the up projection of the 300M preset), 450 for
+// one, and 1.9 times that on two: 1,058 and 2,058 were measured, 1,870 and 3,620 with AVX-512.
 func BenchmarkBinaryProduct(b *testing.B) {
 	for _, workers := range []int{1, 2} {
 		for _, set := range instructionSets() {

@@ -57,8 +57,8 @@ func Run(t *testing.T, flags ...string) string {
 	return said.String()
 }
 
-// Defaults compares the defaults of the stage's parameters with those that a JSON mapping gives. A default is part of the
-// key of a job: where it changes, everything that was made with it is made again.
+// Defaults compares the defaults of the stage's parameters with those that a JSON mapping gives. A default is part of
+// the key of a job: where it changes, everything that was made with it is made again.
 func Defaults(t *testing.T, want string) {
 	t.Helper()
 	cmd, said := Program(t)
