@@ -77,11 +77,8 @@ func programs(c *cli.Context) string {
 	return filepath.Dir(self)
 }
 
-// call runs a program to its end. Interrupting this one interrupts it.
-func call(ctx context.Context, program string, args ...string) error {
-	return callTo(ctx, io.Discard, program, args...)
-}
-
+// callTo runs a program to its end, with its standard output to stdout. An interrupt of this program interrupts that
+// one.
 func callTo(ctx context.Context, stdout io.Writer, program string, args ...string) error {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

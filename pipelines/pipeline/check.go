@@ -52,8 +52,9 @@ func checkCopyTasks(inputs []pipelinefile.Input, file *pipelinefile.File, fields
 	for key, into := range map[string]any{"sequence_length": &sequence, "counted_targets": &counted,
 		"tokenizer": &tokenizer} {
 		stage, value, ok := file.Value(key, fields)
-		if !ok || json.Unmarshal(value, into) != nil {
-			return nil // stages of another kind, or a value that is complained of elsewhere
+		readable := ok && json.Unmarshal(value, into) == nil
+		if !readable {
+			return nil // the pipeline has stages of another kind, or another check refuses the value
 		}
 		setting[key] = stage + "." + key
 	}
