@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
@@ -25,12 +26,16 @@ var advice = []struct {
 	{bus.ErrStore, "choose another data directory with --data"},
 }
 
-// Advised adds to err what its user can do.
+// Advised adds to err what its user can do, once.
 func Advised(err error) error {
 	for _, a := range advice {
-		if errors.Is(err, a.is) {
-			return fmt.Errorf("%w: %s", err, a.say)
+		if !errors.Is(err, a.is) {
+			continue
 		}
+		if strings.Contains(err.Error(), a.say) {
+			return err
+		}
+		return fmt.Errorf("%w: %s", err, a.say)
 	}
 	return err
 }

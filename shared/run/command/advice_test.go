@@ -2,6 +2,7 @@ package command
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -87,6 +88,10 @@ func TestErrorsComeWithAdvice(t *testing.T) {
 	}
 	if len(given) != len(advice) {
 		t.Errorf("of %d pieces of advice only these are given: %v", len(advice), given)
+	}
+	once := Advised(artifact.ErrFull)
+	if again := Advised(fmt.Errorf("tried for a while: %w", once)); strings.Count(again.Error(), "make room") != 1 {
+		t.Errorf("advice is given twice: %v", again)
 	}
 	if err := errors.New("no advice"); Advised(err) != err {
 		t.Error("what nobody knows more about is changed")

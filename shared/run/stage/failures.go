@@ -20,9 +20,9 @@ type unended struct {
 	times int
 }
 
-// later hands back a delivery that could not be ended. When it could not be for as long as s.outage, the error says
-// that the process is of no use.
-func (s *service[P, E]) later(d *bus.Delivery, cause error) error {
+// handBack returns a delivery that could not be ended to the queue. When the delivery could not be ended for as long as
+// s.outage, the error says that the process is of no use.
+func (s *service[P, E]) handBack(d *bus.Delivery, cause error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := digest.Bytes(d.Data)
@@ -37,7 +37,7 @@ func (s *service[P, E]) later(d *bus.Delivery, cause error) error {
 	}
 	s.log.Error("could not finish a delivery: the event will come again", "subject", d.Subject, "error",
 		command.Advised(cause))
-	_ = d.Nak(s.backOff(u.times)) // it comes again anyway, when the server misses signs of life
+	_ = d.Nak(s.backOff(u.times)) // the event comes again anyway, when AckWait is over
 	return nil
 }
 

@@ -73,7 +73,7 @@ func (s *service[P, E]) work(ctx context.Context) error {
 		case unfit(err), bus.IsUnusable(err):
 			return err
 		default:
-			if err := s.later(d, err); err != nil {
+			if err := s.handBack(d, err); err != nil {
 				return err
 			}
 		}
