@@ -3,6 +3,7 @@
 // queries g and g + 8, and keys 4 t ... 4 t + 3, which share one block of random numbers.
 #pragma once
 #include "attention.cuh"
+#include "mma.cuh"
 
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kNever = -1e30f;  // the score of a key that comes after its query
@@ -115,15 +116,6 @@ DEVICE void hide(const Head& h, const TileStarts<kSeparate>& starts, int t, int 
 
 // ---- Products of tiles with ±1 ----
 
-// d (16 x 8) += a (16 x 16) b (16 x 8). Lane 4 g + t has rows g and g + 8 of a, columns 2 t, 2 t + 1, 2 t + 8 and 2 t +
-// 9; column g of b with these as rows; and rows g and g + 8 of d, columns 2 t and 2 t + 1.
-DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
-      "%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
 // The lower 16 bits of two words as one word, or their upper 16 bits.
 DEVICE uint32_t pack_u16(uint32_t x, uint32_t y, int upper) { return __nvvm_prmt(x, y, upper ? 0x7632 : 0x5410); }
 // Bits j and 16 + j of a word as two bfloat16 of ±1.

@@ -2,6 +2,8 @@
 // updated together, a block's z is the matrix. They are kept in bfloat16 with `short` rows of `wide` values: the
 // transpose, where a matrix has more rows than columns. Rows are padded with zeros to `stride` values, a multiple of 8.
 #include "bf16_product.cuh"
+#include "block_sum.cuh"
+#include "mma.cuh"
 
 struct Muon {
   float *param, *momentum;
@@ -42,17 +44,6 @@ DEVICE long place(const Muon& m, int r, int c) {
   return ((long)blockIdx.z * m.height() + row) * m.stride + column;
 }
 
-DEVICE double block_sum_256(double value) {
-  __shared__ double room[8];
-  value = warp_sum(value);
-  if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = value;
-  block_sync();
-  double sum = 0;
-#pragma unroll
-  for (int i = 0; i < 8; i++) sum += room[i];
-  return sum;
-}
-
 // momentum = beta * momentum + rest * grad; x = beta * momentum + rest * grad; and Σ x² of the block.
 KERNEL(optimizer float, 256) void muon_momentum(const __grid_constant__ Muon m) {
   __shared__ float tile[kMuonSide][kMuonSide + 1];
@@ -72,7 +63,8 @@ KERNEL(optimizer float, 256) void muon_momentum(const __grid_constant__ Muon m) 
     squares += (double)u * (double)u;
     tile[r][c] = u;
   });
-  squares = block_sum_256(squares);  // and a barrier
+  __shared__ double room[8];
+  squares = block_sum(squares, room);  // and a barrier
   if (threadIdx.x == 0) m.squares[((long)blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x] = squares;
 #pragma unroll
   for (int i = 0; i < 4; i++) {
@@ -84,9 +76,10 @@ KERNEL(optimizer float, 256) void muon_momentum(const __grid_constant__ Muon m) 
 
 // x /= ‖x‖ + 1e-7, of which `blocks` pieces of Σ x² are there. blockIdx.y is the matrix.
 KERNEL(optimizer float, 256) void muon_scale(BFloat* x, const double* squares, int blocks, long size) {
+  __shared__ double room[8];
   double sum = 0;
   for (int i = threadIdx.x; i < blocks; i += 256) sum += squares[(long)blockIdx.y * blocks + i];
-  float inverse = (float)(1 / (__builtin_sqrt(block_sum_256(sum)) + 1e-7));
+  float inverse = (float)(1 / (__builtin_sqrt(block_sum(sum, room)) + 1e-7));
   x += blockIdx.y * size;
   for (long i = blockIdx.x * 256l + threadIdx.x; i < size; i += gridDim.x * 256l) write(x + i, inverse * read(x + i));
 }
@@ -129,15 +122,6 @@ DEVICE void load_matrices_transposed(uint32_t (&d)[4], uint32_t from) {
       : "r"(from)
       : "memory");
 }
-// d (16 x 8) += a (16 x 16) b (16 x 8).
-DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
-      "%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 // Rows of 128 or 256 bytes in shared memory, whose 16-byte chunks are exchanged so that eight rows' chunks lie in
 // different banks.
 template <int kRowBytes> DEVICE uint32_t chunk_at(uint32_t base, int row, int chunk) {
@@ -231,11 +215,7 @@ template <bool kByRows, bool kSymmetric> DEVICE void multiply_bf16(const Bf16Pro
 
 // A = X Xᵀ, or b A + c A Aᵀ of a symmetric A.
 KERNEL(optimizer float shared(kBf16Stages* kBf16Stage), kBf16Threads)
-void bf16_product_symmetric(const __grid_constant__ Bf16Product p) {
-  multiply_bf16<false, true>(p);
-}
+void bf16_product_symmetric(const __grid_constant__ Bf16Product p) { multiply_bf16<false, true>(p); }
 // a X + P X.
 KERNEL(optimizer float shared(kBf16Stages* kBf16Stage), kBf16Threads)
-void bf16_product(const __grid_constant__ Bf16Product p) {
-  multiply_bf16<true, false>(p);
-}
+void bf16_product(const __grid_constant__ Bf16Product p) { multiply_bf16<true, false>(p); }

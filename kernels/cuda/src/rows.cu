@@ -1,5 +1,6 @@
 // Operations on rows around the linears: embedding, RMSNorm and quantization of the residual stream, outputs of linears
 // whose product was computed in floats or whose keys are shifted, and bits expanded to floats.
+#include "block_sum.cuh"
 #include "shift.cuh"
 
 // Bit c of a row of packed words.
@@ -218,17 +219,6 @@ void normalize_floats(const float* x, const float* gain, int rows, int width, do
   double rms = reciprocal_rms(x, width, eps);
   for (int c = threadIdx.x % 32; c < width; c += 32)
     out[(long)row * width + c] = (float)((double)gain[c] * (double)x[c] * rms);
-}
-
-// The sum over a block of 256 threads, in every thread; `room` alternates between two pieces of shared memory.
-DEVICE double block_sum(double value, double* room) {
-  value = warp_sum(value);
-  if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = value;
-  block_sync();
-  double sum = 0;
-#pragma unroll
-  for (int i = 0; i < 8; i++) sum += room[i];
-  return sum;
 }
 
 DEVICE void store_four_of(float* to, const float (&x)[4]) { *(Float4*)to = Float4{x[0], x[1], x[2], x[3]}; }

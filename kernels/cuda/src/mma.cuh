@@ -1,0 +1,12 @@
+// The matrix unit for bfloat16 that every device has from compute capability 8.0 on. PTX ISA, "mma".
+#pragma once
+
+// d (16 x 8) += a (16 x 16) b (16 x 8). Lane 4 g + t has rows g and g + 8 of a, columns 2 t, 2 t + 1, 2 t + 8 and 2 t +
+// 9; column g of b with these as rows; and rows g and g + 8 of d, columns 2 t and 2 t + 1.
+DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+      "%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
