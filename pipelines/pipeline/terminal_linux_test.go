@@ -64,7 +64,7 @@ func TestTerminal(t *testing.T) {
 		t.Fatalf("%v\n%s", err, tail(seen.String()))
 	}
 	for _, text := range []string{"train     working", "80/80 steps", "loss ", "checkpoint 80 saved",
-		"training  validation", "task probe"} {
+		"training  validation", "optimizer steps taken", "evaluate run --"} {
 		if !strings.Contains(seen.String(), text) {
 			t.Errorf("the screen never shows %q", text)
 		}
