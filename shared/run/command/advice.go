@@ -17,8 +17,8 @@ var advice = []struct {
 }{
 	{artifact.ErrFull, "make room and give the same command again"},
 	{artifact.ErrDirectory, "choose another directory with --data or BITNET1_DATA"},
-	{artifact.ErrMissing, "run the stage that made it again, with --force"},
-	{artifact.ErrDamaged, "run the stage that made it again, with --force"},
+	{artifact.ErrMissing, "rerun the stage that made it with --force"},
+	{artifact.ErrDamaged, "rerun the stage that made it with --force"},
 	{artifact.ErrOther, "choose another --out, or --force to replace it"},
 	{artifact.ErrTaken, "give inputs of one name separately, each with another --out"},
 	{artifact.ErrReadOnly, "choose a folder that you may write to with --data, BITNET1_DATA or --out"},

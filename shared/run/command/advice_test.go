@@ -57,7 +57,7 @@ func trouble(t *testing.T) map[string]error {
 	_, port := bus.StartServer(t.TempDir(), l.Addr().(*net.TCPAddr).Port)
 	_, streams := bus.StartServer(filepath.Join(file, "nats"), 0)
 	return map[string]error{
-		"--data or BITNET1_DATA": directory, "again, with --force": missing, "again, with --force ": damaged,
+		"--data or BITNET1_DATA": directory, "made it with --force": missing, "made it with --force ": damaged,
 		"--force to replace it": other, "another --out": taken, "--nats-port": port, "data directory with --data": streams,
 	}
 }

@@ -91,7 +91,7 @@ func TestHintsAboutDamageWork(t *testing.T) {
 			t.Fatal(err)
 		}
 		status, _, stderr := w.run("collect", "run", "--run", "r", "--force")
-		if status != command.Failed || !strings.Contains(stderr, "run the stage that made it again, with --force") {
+		if status != command.Failed || !strings.Contains(stderr, "rerun the stage that made it with --force") {
 			t.Errorf("%s: status %d\n%s", what, status, stderr)
 		}
 		must("shout", "--force")
