@@ -53,7 +53,8 @@ func (x oriented) row(r int) (at, step int) {
 	return r * x.cols, 1
 }
 
-// orthogonal advances a matrix's momentum and returns the nearly orthogonal matrix of the update, which the next call overwrites.
+// orthogonal advances a matrix's momentum and returns the nearly orthogonal matrix of the update, which the next call
+// overwrites.
 func (d *Device) orthogonal(momentum, grad []float32, clip float32, u kernels.Muon) oriented {
 	m := &d.shared
 	n := len(momentum)

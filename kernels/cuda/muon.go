@@ -86,7 +86,8 @@ func (m bf16Matrices) size() int   { return m.rows * m.stride() }
 // boxes describes m and boxes of boxRows rows of 64 columns to the copy engine.
 func (m bf16Matrices) boxes(boxRows int) (driver.TensorMap, error) {
 	row := 2 * m.stride()
-	t, err := driver.NewTensorMap(m.data, []int{row, m.rows, m.matrices}, []int{row, 2 * m.size()}, []int{2 * kBf16Depth, boxRows, 1})
+	t, err := driver.NewTensorMap(m.data, []int{row, m.rows, m.matrices}, []int{row, 2 * m.size()},
+		[]int{2 * kBf16Depth, boxRows, 1})
 	if err != nil {
 		return driver.TensorMap{}, err
 	}

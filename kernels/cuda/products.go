@@ -104,7 +104,8 @@ func aligned(stride int, pointers ...cu.DevicePtr) bool {
 }
 
 // multiplyFloats writes rowScale_i * scale * s to out, rows `stride` floats apart. rowScale may be 0.
-func (d *Device) multiplyFloats(out cu.DevicePtr, stride int, a, b *planes, rowScale cu.DevicePtr, scale float32) error {
+func (d *Device) multiplyFloats(out cu.DevicePtr, stride int, a, b *planes, rowScale cu.DevicePtr,
+	scale float32) error {
 	if !d.hopper {
 		f, err := linearFormOf(a, b)
 		if err != nil {
@@ -178,7 +179,8 @@ func plainGrid(a, b *planes) driver.Geometry {
 
 // multiplyHopper launches one of the kernels of gemm_wgmma.cu. E is its epilogue.
 func multiplyHopper[E interface{ kRun() int }](d *Device,
-	kernel func(l launch, mapA, mapB driver.TensorMap, p product, epilogue E) error, splits int, f linearForm, a, b *planes, epilogue E) error {
+	kernel func(l launch, mapA, mapB driver.TensorMap, p product, epilogue E) error, splits int, f linearForm, a,
+	b *planes, epilogue E) error {
 	mapA, err := rowMap(a)
 	if err != nil {
 		return err

@@ -6,9 +6,9 @@ import (
 	"bitnet1/kernels"
 )
 
-// testMuon compares updates of several matrices with the formulas in float64. A device may multiply in bfloat16: each step then
-// rounds to 2^-9, and a step makes small singular values, with what was rounded there, up to 3.4 times as large. The reference with
-// bfloat16 in the same places is 0.01 to 0.04 away from itself in float64.
+// testMuon compares updates of several matrices with the formulas in float64. A device may multiply in bfloat16: each
+// step then rounds to 2^-9, and a step makes small singular values, with what was rounded there, up to 3.4 times as
+// large. The reference with bfloat16 in the same places is 0.01 to 0.04 away from itself in float64.
 func testMuon(b *bench) {
 	for range 8 {
 		rows, cols, steps := b.size(150), b.size(150), 1+b.r.IntN(5)

@@ -116,10 +116,12 @@ func refusals() []refusal {
 			b.d.AdamW(kernels.Adam{Param: floats(b, 3), Grad: floats(b, 3), M: floats(b, 3), V: floats(b, 2)})
 		}},
 		{"Muon", "the momentum has 7 values, want 8", func(b *bench) {
-			b.d.Muon(kernels.Muon{Param: floats(b, 8), Grad: floats(b, 8), Momentum: floats(b, 7), At: []int{0, 4}, Rows: 2, Cols: 2, Steps: 1})
+			b.d.Muon(kernels.Muon{Param: floats(b, 8), Grad: floats(b, 8), Momentum: floats(b, 7), At: []int{0, 4}, Rows: 2,
+				Cols: 2, Steps: 1})
 		}},
 		{"Muon", "2 × 2, 0 steps of the iteration", func(b *bench) {
-			b.d.Muon(kernels.Muon{Param: floats(b, 4), Grad: floats(b, 4), Momentum: floats(b, 4), At: []int{0}, Rows: 2, Cols: 2})
+			b.d.Muon(kernels.Muon{Param: floats(b, 4), Grad: floats(b, 4), Momentum: floats(b, 4), At: []int{0}, Rows: 2,
+				Cols: 2})
 		}},
 	}
 }

@@ -182,7 +182,8 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, p
 }
 
 // CrossEntropy times the operation of that name.
-func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, lmHead kernels.Linear, targets kernels.Ints) {
+func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, lmHead kernels.Linear,
+	targets kernels.Ints) {
 	d.measure("CrossEntropy", Loss, func() { d.Device.CrossEntropy(losses, x, lmHead, targets) })
 }
 

@@ -19,8 +19,9 @@ type lookupParts struct {
 	clear   func()                                 // the 16-bit sums
 	indices func(panel Mem) (low, high VecVirtual) // of the tables' entries, for 32 columns
 	pick    func(index, entries, entry VecVirtual)
-	flush   func(bytes VecVirtual, i int)         // adds bytes to the 16-bit sums of even columns and those of odd ones
-	finish  func(i int, to Mem, before GPVirtual) // writes them as 32 bits; all bits of before: adds them to the sums in memory
+	flush   func(bytes VecVirtual, i int) // adds bytes to the 16-bit sums of even columns and those of odd ones
+	// writes them as 32 bits; all bits of before: adds them to the sums in memory
+	finish func(i int, to Mem, before GPVirtual)
 }
 
 // lookup keeps 8 registers of byte sums, 4 rows × 64 columns. After flush groups they are added to 16-bit sums, apart

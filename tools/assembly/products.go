@@ -70,7 +70,8 @@ func sumOfLanes(x [4]VecVirtual) VecVirtual {
 // wideCountSigns keeps the sums of 4 rows × 16 channels, as 64 bits, in registers.
 func wideCountSigns() {
 	const rows, registers = 4, 2
-	beginOther(avx512, "countSigns", "func(dst *int32, stride int, x *uint64, xStride int, w *uint64, channels, words int)",
+	beginOther(avx512, "countSigns", "func(dst *int32, stride int, x *uint64, xStride int, w "+
+		"*uint64, channels, words int)",
 		"for 16 channels at a time.")
 	dst, stride, x, xStride := pointer("dst"), pointer("stride"), pointer("x"), pointer("xStride")
 	w, channels, words := pointer("w"), pointer("channels"), pointer("words")

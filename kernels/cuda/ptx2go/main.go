@@ -49,7 +49,8 @@ func run(dir string, check bool) error {
 		return err
 	}
 	if !bytes.Equal(old, text) {
-		return errors.New(generated + " does not belong to src/ and ptx/: run kernels/cuda/compile.sh and commit what it writes")
+		return errors.New(generated + " does not belong to src/ and ptx/: run kernels/cuda/compile.sh " +
+			"and commit what it writes")
 	}
 	return nil
 }

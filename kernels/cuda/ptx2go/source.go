@@ -179,7 +179,8 @@ func (u *unit) findMacros(code string) {
 }
 
 func (u *unit) makesKernels(body string) bool {
-	return slices.ContainsFunc(word.FindAllString(body, -1), func(w string) bool { return w == "KERNEL" || u.macros[w] != nil })
+	return slices.ContainsFunc(word.FindAllString(body, -1),
+		func(w string) bool { return w == "KERNEL" || u.macros[w] != nil })
 }
 
 // expand is what the preprocessor makes of a use of m.

@@ -31,8 +31,8 @@ func gpu(t *testing.T) *cuda.Device {
 }
 
 // Muon multiplies in bfloat16 on a GPU. The reference with bfloat16 in the same places differs from itself in float64
-// after six steps: by 4 % of the loss, 6 % of a weight and 70 % of a threshold. A few weights change their signs then, and
-// what a threshold learns depends on these signs.
+// after six steps: by 4 % of the loss, 6 % of a weight and 70 % of a threshold. A few weights change their signs then,
+// and what a threshold learns depends on these signs.
 func TestGoldenOnGPU(t *testing.T) {
 	checkGolden(t, gpu(t), tolerances{loss: 0.08, norm: 0.5, after: 1})
 }

@@ -565,7 +565,8 @@ func BenchmarkNanoStep(b *testing.B) {
 		muon     int // steps of its iteration
 	}{
 		{name: "gradients=4", bits: 4}, {name: "gradients=float", bits: kernels.FloatBits},
-		{name: "plain", bits: kernels.FloatBits, dev: cpu.Options{PlainGo: true}}, {name: "documents=separate", bits: 4, separate: true},
+		{name: "plain", bits: kernels.FloatBits, dev: cpu.Options{PlainGo: true}},
+		{name: "documents=separate", bits: 4, separate: true},
 		{name: "muon=3", bits: 4, muon: 3}, {name: "muon=5", bits: 4, muon: 5},
 	} {
 		b.Run(v.name, func(b *testing.B) {

@@ -9,8 +9,8 @@ const (
 	Trapezoid = "trapezoid" // level at the peak, then a line over the last steps: the cool-down
 )
 
-// Schedule is the course of a learning rate over Total steps: linear warm-up to the peak over Warmup steps, then as Decay says
-// to Final times the peak, which the last step has.
+// Schedule is the course of a learning rate over Total steps: linear warm-up to the peak over Warmup steps, then as
+// Decay says to Final times the peak, which the last step has.
 type Schedule struct {
 	Decay         string // Cosine, Linear or Trapezoid
 	Total, Warmup int

@@ -22,8 +22,8 @@ type Update struct {
 const adamEps = 1e-8
 
 // Step makes one update: gradients of the mean loss over all targets, clipping, AdamW or Muon. tokens are one or more
-// whole batches, which are computed one after the other. There are as many targets as tokens; a target is -1 where there
-// is nothing to predict. Step may return before the device is done; Result waits.
+// whole batches, which are computed one after the other. There are as many targets as tokens; a target is -1 where
+// there is nothing to predict. Step may return before the device is done; Result waits.
 func (m *Model) Step(tokens, targets []int32, u Update) error {
 	if err := m.Backward(tokens, targets, u.Settings); err != nil {
 		return err
@@ -192,8 +192,8 @@ func (m *Model) enqueueLayerBackward(l *layer) {
 	m.dev.NormalizeBackward(b.dx, l.dGainAttn, b.dStream, l.in, l.gainAttn, c.Eps, c.stream())
 }
 
-// enqueueUpdate clips the gradient, applies AdamW to weights, gains and scales, or Muon to the weights of the blocks, and
-// refreshes the signs. Frozen parameters count neither in the norm nor in the update.
+// enqueueUpdate clips the gradient, applies AdamW to weights, gains and scales, or Muon to the weights of the blocks,
+// and refreshes the signs. Frozen parameters count neither in the norm nor in the update.
 func (m *Model) enqueueUpdate(u Update) {
 	s, norm := &m.store, m.buffers.squaredNorm
 	m.dev.Zero(norm)

@@ -88,7 +88,8 @@ func TestCanonicalLeavesLaterParametersOut(t *testing.T) {
 			t.Errorf("%+v is not seen", p)
 		}
 	}
-	if differing := Overrides(after{3, "plain", 0.2}, after{3, "plain", 0.5}); len(differing) != 1 || differing["share"] != "0.5" {
+	if differing := Overrides(after{3, "plain", 0.2}, after{3, "plain", 0.5}); len(differing) != 1 ||
+		differing["share"] != "0.5" {
 		t.Errorf("differing: %v", differing)
 	}
 }
