@@ -21,7 +21,7 @@ var swapped = map[token.Token][]token.Token{
 // spoken are functions whose arguments are for people; that words are wrong no test of behaviour tells. tidying are
 // those whose absence shows only in what a process holds.
 var (
-	spoken  = []string{"Errorf", "Refusef", "Note", "New", "Info", "Warn", "Error", "Debug", "Sprintf", "usagef"}
+	spoken  = []string{"Errorf", "Permanentf", "Note", "New", "Info", "Warn", "Error", "Debug", "Sprintf", "Usagef"}
 	tidying = []string{"Close", "close", "Abort", "Lock", "Unlock", "stop", "cancel", "Stop", "Done", "clear", "Sync",
 		"sync"}
 )
