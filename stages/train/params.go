@@ -87,14 +87,57 @@ func defaults() Params {
 	}
 }
 
+// rule is a text about parameters and whether it is true.
+type rule struct {
+	wrong bool
+	text  string
+}
+
 func (p Params) check() error {
-	for _, c := range []struct {
-		wrong bool
-		text  string
-	}{
+	for _, c := range append(p.optimizerRules(), []rule{
 		{p.Steps < 1, fmt.Sprintf("steps is %d: it must be positive", p.Steps)},
 		{p.BatchTokens < 1, fmt.Sprintf("batch_tokens is %d: it must be positive", p.BatchTokens)},
 		{p.MicroTokens < 1, fmt.Sprintf("micro_tokens is %d: it must be positive", p.MicroTokens)},
+		{!(p.GammaStart > 0 && p.GammaStart <= 1 && p.GammaEnd > 0 && p.GammaEnd <= 1),
+			"gamma_start and gamma_end must lie between 0 (excluded) and 1"},
+		{!(p.Tau > 0), "tau must be positive"},
+		{p.CheckpointEvery < 1, fmt.Sprintf("checkpoint_every is %d: it must be positive", p.CheckpointEvery)},
+		{p.ValidationSequences < 0, "validation_sequences must not be negative"},
+		{p.Documents != model.Packed && p.Documents != model.Separate,
+			fmt.Sprintf("documents is %q: it must be %s or %s", p.Documents, model.Packed, model.Separate)},
+		{!(p.BinarizeAnnealEndFrac > 0 && p.BinarizeAnnealEndFrac <= 1),
+			fmt.Sprintf("binarize_anneal_end_frac is %g: it must lie between 0 (excluded) and 1", p.BinarizeAnnealEndFrac)},
+		{p.Init == "" && p.InitDigest != "", "init_digest is given without init, the checkpoint's file"},
+		{p.FlipThreshold < 1 || p.FlipThreshold > 126,
+			fmt.Sprintf("flip_threshold is %d: it must lie between 1 and 126", p.FlipThreshold)},
+		{p.Truebit && p.AnnealBinarize, "truebit and anneal_binarize exclude each other: without latents " +
+			"there is nothing to blend"},
+		{p.StopAt < 0, "stop_at must not be negative"},
+		{p.LogEvery < 1, fmt.Sprintf("log_every is %d: it must be positive", p.LogEvery)},
+	}...) {
+		if c.wrong {
+			return fmt.Errorf("%s", c.text)
+		}
+	}
+	if err := kernels.CheckGradBits(p.GradBits); err != nil {
+		return fmt.Errorf("grad_bits: %w", err)
+	}
+	// Any tokenizer and sequence length will do: newTrainer checks the configuration again with the dataset's.
+	if _, err := p.config(dataset.TokenizerInfo{Vocab: 257}, 128); err != nil {
+		return err
+	}
+	if p.GradBits == kernels.FloatBits || p.StreamBits == kernels.FloatBits {
+		return nil
+	}
+	if err := kernels.CheckSums(min(p.MicroTokens, p.BatchTokens), p.GradBits, kernels.MidRise(p.StreamBits)); err != nil {
+		return fmt.Errorf("micro_tokens is %d: %w", p.MicroTokens, err)
+	}
+	return nil
+}
+
+// optimizerRules are about the optimizer and the course of its learning rates.
+func (p Params) optimizerRules() []rule {
+	return []rule{
 		{!(p.LearningRate > 0), fmt.Sprintf("learning_rate is %g: it must be positive", p.LearningRate)},
 		{!(p.FinalShare >= 0 && p.FinalShare <= 1),
 			fmt.Sprintf("final_share is %g: it must lie between 0 and 1", p.FinalShare)},
@@ -116,41 +159,7 @@ func (p Params) check() error {
 		{!(p.MuonDecay >= 0), "muon_weight_decay must not be negative"},
 		{p.Truebit && p.Optimizer == muon,
 			"truebit and the optimizer muon exclude each other: without latents there is nothing to update"},
-		{!(p.GammaStart > 0 && p.GammaStart <= 1 && p.GammaEnd > 0 && p.GammaEnd <= 1),
-			"gamma_start and gamma_end must lie between 0 (excluded) and 1"},
-		{!(p.Tau > 0), "tau must be positive"},
-		{p.CheckpointEvery < 1, fmt.Sprintf("checkpoint_every is %d: it must be positive", p.CheckpointEvery)},
-		{p.ValidationSequences < 0, "validation_sequences must not be negative"},
-		{p.Documents != model.Packed && p.Documents != model.Separate,
-			fmt.Sprintf("documents is %q: it must be %s or %s", p.Documents, model.Packed, model.Separate)},
-		{!(p.BinarizeAnnealEndFrac > 0 && p.BinarizeAnnealEndFrac <= 1),
-			fmt.Sprintf("binarize_anneal_end_frac is %g: it must lie between 0 (excluded) and 1", p.BinarizeAnnealEndFrac)},
-		{p.Init == "" && p.InitDigest != "", "init_digest is given without init, the checkpoint's file"},
-		{p.FlipThreshold < 1 || p.FlipThreshold > 126,
-			fmt.Sprintf("flip_threshold is %d: it must lie between 1 and 126", p.FlipThreshold)},
-		{p.Truebit && p.AnnealBinarize, "truebit and anneal_binarize exclude each other: without latents " +
-			"there is nothing to blend"},
-		{p.StopAt < 0, "stop_at must not be negative"},
-		{p.LogEvery < 1, fmt.Sprintf("log_every is %d: it must be positive", p.LogEvery)},
-	} {
-		if c.wrong {
-			return fmt.Errorf("%s", c.text)
-		}
 	}
-	if err := kernels.CheckGradBits(p.GradBits); err != nil {
-		return fmt.Errorf("grad_bits: %w", err)
-	}
-	// Any tokenizer and sequence length will do: newTrainer checks the configuration again with the dataset's.
-	if _, err := p.config(dataset.TokenizerInfo{Vocab: 257}, 128); err != nil {
-		return err
-	}
-	if p.GradBits == kernels.FloatBits || p.StreamBits == kernels.FloatBits {
-		return nil
-	}
-	if err := kernels.CheckSums(min(p.MicroTokens, p.BatchTokens), p.GradBits, kernels.MidRise(p.StreamBits)); err != nil {
-		return fmt.Errorf("micro_tokens is %d: %w", p.MicroTokens, err)
-	}
-	return nil
 }
 
 // config is the configuration of the model for a dataset's tokenizer and sequence length.

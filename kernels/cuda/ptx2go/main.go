@@ -1,6 +1,6 @@
 // Command ptx2go writes the Go launchers of the CUDA kernels. A kernel is declared once, in its source:
 //
-//	KERNEL(attention float, 256) void attend_pointer(const __grid_constant__ Attention a, uint32_t* out, int* popcounts) { …
+//	KERNEL(attention float, 256) void attend_pointer(const __grid_constant__ Attention a, uint32_t* out) { …
 //
 // From that line, and from the PTX that clang made of it, ptx2go writes a typed method of launch, the Go struct of
 // every C struct among the parameters, and the kernel's entry in the list of kernels: its category in profiles, threads
