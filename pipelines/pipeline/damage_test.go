@@ -69,7 +69,7 @@ func TestDamageIsNamedSkippedAndMended(t *testing.T) {
 	step("event", append(evaluate, "--checkpoint", "all"), 0)
 
 	damage("runs/r/train/step-000080.safetensors")
-	step("checkpoint", append(evaluate, "--force"), 1, "digest differs", "run the stage that made it again, with --force")
+	step("checkpoint", append(evaluate, "--force"), 1, "digest differs", "rerun the stage that made it with --force")
 	step("checkpoint", []string{"train", "run", "--run", "r", "--force"}, 0)
 	step("checkpoint", append(evaluate, "--force"), 0)
 

@@ -118,10 +118,13 @@ func TestConfigOfParameters(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	measuretest.Defaults(t, `{
 		"alibi": true, "anneal_binarize": false, "attention": "rwsp", "batch_tokens": 4096, "beta1": 0.9, "beta2": 0.95,
-		"binarize_anneal_end_frac": 0.6, "checkpoint_every": 200, "clip": 1, "d": 0, "documents": "packed", "ff": 0,
+		"binarize_anneal_end_frac": 0.6, "checkpoint_every": 200, "clip": 1, "cooldown": 0.2, "d": 0,
+		"documents": "packed", "ff": 0,
 		"final_share": 0.1, "flip_threshold": 8, "freeze": null, "gamma_end": 0.1, "gamma_start": 0.9, "grad_bits": 16,
 		"heads": 0, "init": "", "init_digest": "", "kshift_layers": [0], "kshift_offset": 1, "kshift_self": true,
-		"layers": 0, "learning_rate": 0.003, "log_every": 10, "micro_tokens": 4096, "preset": "nano", "rwsp_k": 4,
+		"layers": 0, "learning_rate": 0.003, "log_every": 10, "micro_tokens": 4096,
+		"muon_learning_rate": 0.06, "muon_momentum": 0.95, "muon_steps": 5, "muon_weight_decay": 0,
+		"optimizer": "adamw", "preset": "nano", "rwsp_k": 4, "schedule": "cosine",
 		"seed": 42, "steps": 600, "stop_at": 0, "stream_bits": 1, "tau": 1, "truebit": false, "validation_sequences": 32,
 		"vocab": 0, "warmup": 50, "weight_decay": 0
 	}`)
