@@ -34,15 +34,15 @@ func (g *gradient[S]) parts(f func(from, to int, source S) error) error {
 }
 
 // LinearBackward turns the gradient of a linear's output into those of its input and its parameters.
-func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, pass kernels.Planes,
+func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, mask kernels.Planes,
 	x kernels.Activation, l kernels.Linear, s kernels.KShift, gradBits int) {
-	d.run("LinearBackward", kernels.CheckLinearBackward(dx, dl, dy, pass, x, l, s, gradBits), func() error {
+	d.run("LinearBackward", kernels.CheckLinearBackward(dx, dl, dy, mask, x, l, s, gradBits), func() error {
 		rows := rowsOf(x, l.In)
 		from := gradientsOf(dy, rows*l.Out)
 		source := denseGradient{dy: from.at, width: int32(l.Out), shift: shiftOf(s, rows)}
-		if pass != nil {
-			p := pass.(*planes)
-			source.pass, source.passWords = p.data, int32(p.words())
+		if mask != nil {
+			p := mask.(*planes)
+			source.mask, source.maskWords = p.data, int32(p.words())
 		}
 		family := either(from.bfloat16, gradientKernelsDenseBfloat16, gradientKernelsDenseFloat32)
 		if s.To > s.From {

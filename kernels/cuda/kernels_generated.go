@@ -341,7 +341,7 @@ var _ [24]byte = [unsafe.Sizeof(storeBFloat16{})]byte{}
 
 // storeBits is struct StoreBits of the sources.
 //
-// Writes packed bits: u >= 0 to sign and, unless clip is null, |u| <= 1 to clip, which is the mask of the
+// Writes packed bits: u >= 0 to sign and, unless mask is null, |u| <= 1 to mask, that of the
 // straight-through estimator (STE). Both are decided in integers by thresholds of the column, in quarters of s (in Go:
 // thresholds, with the derivation). A quarter lets one centre serve both tests exactly. At k = 1,024 this epilogue, not
 // the matrix unit, bounds the kernel: it takes five instructions an output.
@@ -349,7 +349,7 @@ type storeBits struct {
 	thresholds    cu.DevicePtr // [n up to 256 multiple] centre and radius, in the order of the accumulators
 	negative      cu.DevicePtr // [n / 64] bit 1: alpha is negative, so the sign is inverted
 	sign          cu.DevicePtr // [m, stride]
-	clip          cu.DevicePtr // [m, stride]
+	mask          cu.DevicePtr // [m, stride]
 	signPopcounts cu.DevicePtr // [m], added to; null when not wanted
 	stride        int64        // in words of 64 bits
 }
@@ -397,8 +397,8 @@ var _ [16]byte = [unsafe.Sizeof(storeInt16{})]byte{}
 // denseGradient is struct DenseGradient of the sources.
 type denseGradient struct {
 	dy        cu.DevicePtr
-	pass      cu.DevicePtr // may be null
-	passWords int32
+	mask      cu.DevicePtr // may be null
+	maskWords int32
 	width     int32
 	shift     shift
 }
@@ -1138,8 +1138,8 @@ func (l launch) normalizeBackward64Bfloat16(dx, partial, dout, x, gain cu.Device
 	return l.queue("normalize_backward_64_bfloat16", argument(dx), argument(partial), argument(dout), argument(x), argument(gain), argument(int32Of(rows)), argument(int32Of(width)), argument(eps), argument(limit))
 }
 
-func (l launch) emitSigns(y cu.DevicePtr, stride int, alpha, theta cu.DevicePtr, rows, width int, shift shift, sign, pass cu.DevicePtr, words int, popcounts cu.DevicePtr) error {
-	return l.queue("emit_signs", argument(y), argument(int64Of(stride)), argument(alpha), argument(theta), argument(int32Of(rows)), argument(int32Of(width)), argument(shift), argument(sign), argument(pass), argument(int32Of(words)), argument(popcounts))
+func (l launch) emitSigns(y cu.DevicePtr, stride int, alpha, theta cu.DevicePtr, rows, width int, shift shift, sign, mask cu.DevicePtr, words int, popcounts cu.DevicePtr) error {
+	return l.queue("emit_signs", argument(y), argument(int64Of(stride)), argument(alpha), argument(theta), argument(int32Of(rows)), argument(int32Of(width)), argument(shift), argument(sign), argument(mask), argument(int32Of(words)), argument(popcounts))
 }
 
 func (l launch) emitAdd(out, residual, y cu.DevicePtr, stride int, alpha, theta cu.DevicePtr, count, width int) error {

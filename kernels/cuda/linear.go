@@ -35,13 +35,13 @@ func shiftOf(s kernels.KShift, rows int) shift {
 }
 
 // LinearSigns writes the signs of a linear's output, and where its gradient passes.
-func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l kernels.Linear, s kernels.KShift) {
-	d.run("LinearSigns", kernels.CheckLinearSigns(out, pass, x, l, s), func() error {
+func (d *Device) LinearSigns(out, mask kernels.Planes, x kernels.Activation, l kernels.Linear, s kernels.KShift) {
+	d.run("LinearSigns", kernels.CheckLinearSigns(out, mask, x, l, s), func() error {
 		rows, sign := rowsOf(x, l.In), out.(*planes)
 		alpha, theta := float32s(l.Alpha, l.Out), float32s(l.Theta, l.Out)
 		var inside *planes
-		if pass != nil {
-			inside = pass.(*planes)
+		if mask != nil {
+			inside = mask.(*planes)
 		}
 		a, w, ok := integers(x, l)
 		if ok && d.hopper && s.To <= s.From && largestSum(a) <= largestThreshold {
@@ -55,12 +55,12 @@ func (d *Device) LinearSigns(out, pass kernels.Planes, x kernels.Activation, l k
 		if err != nil {
 			return err
 		}
-		passBits := cu.DevicePtr(0)
+		maskBits := cu.DevicePtr(0)
 		if inside != nil {
-			passBits = inside.data
+			maskBits = inside.data
 		}
 		return d.launch(warpPerRow(rows)).emitSigns(y, stride, alpha, theta, rows, l.Out, shiftOf(s, rows),
-			sign.data, passBits, sign.words(), sign.popcounts)
+			sign.data, maskBits, sign.words(), sign.popcounts)
 	})
 }
 

@@ -143,9 +143,9 @@ func (d *Device) multiplyInt16(out cu.DevicePtr, stride int, a, b *planes) error
 	return multiplyHopper(d, launch.gemmWgmmaInt16, 1, f, a, b, storeInt16{out: out, stride: int64(stride)})
 }
 
-// multiplyBits writes every channel's sign bits to sign, with popcounts, and |u| <= 1 to pass unless pass is nil. It
+// multiplyBits writes every channel's sign bits to sign, with popcounts, and |u| <= 1 to mask unless mask is nil. It
 // needs Hopper.
-func (d *Device) multiplyBits(sign, pass, a, b *planes, t thresholds) error {
+func (d *Device) multiplyBits(sign, mask, a, b *planes, t thresholds) error {
 	f, err := linearFormOf(a, b)
 	if err != nil {
 		return err
@@ -157,8 +157,8 @@ func (d *Device) multiplyBits(sign, pass, a, b *planes, t thresholds) error {
 		thresholds: t.centreRadius, negative: t.negative, sign: sign.data, signPopcounts: sign.popcounts,
 		stride: int64(sign.rowBytes() / 8),
 	}
-	if pass != nil {
-		epilogue.clip = pass.data
+	if mask != nil {
+		epilogue.mask = mask.data
 	}
 	return multiplyHopper(d, launch.gemmWgmmaBits, 1, f, a, b, epilogue)
 }

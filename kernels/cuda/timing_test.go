@@ -54,18 +54,18 @@ func TestTimings(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sign, pass := noisePlanes(t, d, s.m, s.n, 1), noisePlanes(t, d, s.m, s.n, 1)
+		sign, mask := noisePlanes(t, d, s.m, s.n, 1), noisePlanes(t, d, s.m, s.n, 1)
 		alpha, err := d.NewFloats(s.n)
 		if err != nil {
 			t.Fatal(err)
 		}
 		at, scale := float32s(out, s.m*s.n), float32s(alpha, s.n)
-		row("bits+pass", func() error {
+		row("bits+mask", func() error {
 			bounds, err := d.thresholds(scale, scale, 1, a, b)
 			if err != nil {
 				return err
 			}
-			return d.multiplyBits(sign, pass, a, b, bounds)
+			return d.multiplyBits(sign, mask, a, b, bounds)
 		})
 		row("float32",
 			func() error { return d.multiplyAffine(at, 0, s.n, a, b, affine{alpha: scale, theta: scale, scale: 1}) })

@@ -585,7 +585,7 @@ struct AddInt32 {
   }
 };
 
-// Writes packed bits: u >= 0 to sign and, unless clip is null, |u| <= 1 to clip, which is the mask of the
+// Writes packed bits: u >= 0 to sign and, unless mask is null, |u| <= 1 to mask, that of the
 // straight-through estimator (STE). Both are decided in integers by thresholds of the column, in quarters of s (in Go:
 // thresholds, with the derivation). A quarter lets one centre serve both tests exactly. At k = 1,024 this epilogue, not
 // the matrix unit, bounds the kernel: it takes five instructions an output.
@@ -594,7 +594,7 @@ struct StoreBits {
   static constexpr int kBase = 0x4b200000;  // the float 10,485,760: adding an integer to its bits adds it to its value
   const Float4* thresholds;  // [n up to 256 multiple] centre and radius, in the order of the accumulators
   const uint64_t* negative;  // [n / 64] bit 1: alpha is negative, so the sign is inverted
-  uint64_t *sign, *clip;     // [m, stride]
+  uint64_t *sign, *mask;     // [m, stride]
   int* sign_popcounts;       // [m], added to; null when not wanted
   long stride;               // in words of 64 bits
 
@@ -650,7 +650,7 @@ struct StoreBits {
       long at = (row + 8 * h) * stride + first / 64;
       if (first >= 0 && row + 8 * h < p.m) {
         sign[at] = word;
-        if (clip) clip[at] = ~((uint64_t)outside[h][1] << 32 | outside[h][0]) & valid;
+        if (mask) mask[at] = ~((uint64_t)outside[h][1] << 32 | outside[h][0]) & valid;
       }
       if (sign_popcounts) {
         int count = __builtin_popcountll(word);

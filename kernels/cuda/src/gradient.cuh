@@ -17,8 +17,8 @@ DEVICE float value(const Packed<short>& p, int j) { return short_float(p.words[j
 
 template <class T, bool kShifted> struct DenseGradient {
   const T* dy;
-  const uint32_t* pass;  // may be null
-  int pass_words, width;
+  const uint32_t* mask;  // may be null
+  int mask_words, width;
   Shift shift;
 
   static constexpr int kAhead = sizeof(T) == 2 && !kShifted ? 4 : 2;  // of rows in registers
@@ -33,7 +33,7 @@ template <class T, bool kShifted> struct DenseGradient {
   DEVICE_MEMBER Raw fetch(int row, int c0) const {
     Raw r = {};
     if (c0 >= width) return r;
-    r.keep = pass ? load_byte((const char*)(pass + wide_product(row, pass_words)) + c0 / 8) : 0xffu;
+    r.keep = mask ? load_byte((const char*)(mask + wide_product(row, mask_words)) + c0 / 8) : 0xffu;
     if (aligned()) r.dy = load_eight(dy + wide_product(row, width) + c0);
     else r.dy = load_each(row, c0);
     return r;
@@ -42,7 +42,7 @@ template <class T, bool kShifted> struct DenseGradient {
   // are aligned.
   template <bool kWhole> DEVICE_MEMBER void fetch(Raw& slot, int row, int c0) const {
     if (!kWhole && c0 >= width) return;
-    if (pass) copy_async<4>(&slot.keep, pass + wide_product(row, pass_words) + c0 / 32);
+    if (mask) copy_async<4>(&slot.keep, mask + wide_product(row, mask_words) + c0 / 32);
     if (kWhole || aligned()) {
       const T* from = dy + wide_product(row, width) + c0;
 #pragma unroll
@@ -53,7 +53,7 @@ template <class T, bool kShifted> struct DenseGradient {
   }
   template <bool kWhole> DEVICE_MEMBER Raw take(const Raw& slot, int c0) const {
     if (!kWhole && c0 >= width) return {};
-    return Raw{slot.dy, pass ? slot.keep >> (c0 % 32) : 0xffu, false};
+    return Raw{slot.dy, mask ? slot.keep >> (c0 % 32) : 0xffu, false};
   }
   DEVICE_MEMBER bool aligned() const { return width % 8 == 0 && ((long)dy & 15) == 0; }
   DEVICE_MEMBER Packed<T> load_each(int row, int c0) const {

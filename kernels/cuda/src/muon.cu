@@ -3,6 +3,7 @@
 // transpose, where a matrix has more rows than columns. Rows are padded with zeros to `stride` values, a multiple of 8.
 #include "bf16_product.cuh"
 #include "block_sum.cuh"
+#include "clip_factor.cuh"
 #include "mma.cuh"
 
 struct Muon {
@@ -47,11 +48,7 @@ DEVICE long place(const Muon& m, int r, int c) {
 // momentum = beta * momentum + rest * grad; x = beta * momentum + rest * grad; and Σ x² of the block.
 KERNEL(optimizer float, 256) void muon_momentum(const __grid_constant__ Muon m) {
   __shared__ float tile[kMuonSide][kMuonSide + 1];
-  float clip = 1;
-  if (m.squared_norm) {
-    double norm = __builtin_sqrt((double)*m.squared_norm) + 1e-6;
-    if (m.max_norm < norm) clip = (float)(m.max_norm / norm);
-  }
+  float clip = clip_factor(m.squared_norm, m.max_norm);
 #pragma unroll
   for (int i = 0; i < 4; i++) tile[threadIdx.x / kMuonSide + 8 * i][threadIdx.x % kMuonSide] = 0;
   double squares = 0;

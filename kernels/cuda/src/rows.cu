@@ -363,10 +363,10 @@ DEVICE float shifted(const float* y, long stride, long row, int c, const Shift& 
   return sum;
 }
 
-// A warp per row: bits u >= 0 to sign, with popcounts, and |u| <= 1 to pass unless that is null.
+// A warp per row: bits u >= 0 to sign, with popcounts, and |u| <= 1 to mask unless that is null.
 KERNEL(elementwise float, 256)
 void emit_signs(const float* y, long stride, const float* alpha, const float* theta, int rows, int width,
-    const __grid_constant__ Shift shift, uint32_t* sign, uint32_t* pass, int words, int* popcounts) {
+    const __grid_constant__ Shift shift, uint32_t* sign, uint32_t* mask, int words, int* popcounts) {
   int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, count = 0;
   if (row >= rows) return;
   for (int w = 0; 32 * w < width; w++) {
@@ -376,7 +376,7 @@ void emit_signs(const float* y, long stride, const float* alpha, const float* th
     count += popcount(positive);
     if (lane == 0) {
       sign[(long)row * words + w] = positive;
-      if (pass) pass[(long)row * words + w] = inside;
+      if (mask) mask[(long)row * words + w] = inside;
     }
   }
   if (lane == 0) popcounts[row] = count;

@@ -1,5 +1,7 @@
 // Sums, the optimizer, and the gradient of the embedding. The order of every sum depends on sizes alone.
 
+#include "clip_factor.cuh"
+
 DEVICE double block_sum(double value) {
   __shared__ double room[32];
   value = warp_sum(value);
@@ -58,12 +60,7 @@ struct Adam {
 
 // Every operation is rounded to float32 by itself, as on every device.
 KERNEL(optimizer float, 256) void adamw(const __grid_constant__ Adam a, const Scalars* scalars) {
-  double clip = 1;
-  if (a.squared_norm) {
-    clip = a.max_norm / (__builtin_sqrt((double)*a.squared_norm) + 1e-6);
-    if (!(clip < 1)) clip = clip >= 1 ? 1 : clip;
-  }
-  float factor = (float)clip;
+  float factor = clip_factor(a.squared_norm, a.max_norm);
   float keep = (float)(1 - scalars->learning_rate * a.decay),
         rate = (float)(scalars->learning_rate / scalars->correction1);
   float root = (float)(1 / __builtin_sqrt(scalars->correction2));
