@@ -38,7 +38,7 @@ func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 		{"SpecialAttention", testSpecialAttention},
 		{"Attend", testAttend}, {"AttendBackward", testAttendBackward},
 		{"EqualKeys", testEqualKeys}, {"UnusedScale", testUnusedScale}, {"CancelledOutput", testCancelledOutput},
-		{"CrossEntropy", testCrossEntropy}, {"AdamW", testAdamW}, {"Muon", testMuon},
+		{"CrossEntropy", testCrossEntropy}, {"AdamW", testAdamW}, {"Muon", testMuon}, {"SpecialMuon", testSpecialMuon},
 		{"Capture", testCapture},
 		{"Determinism", testDeterminism},
 	} {

@@ -52,6 +52,21 @@ func testMuon(b *bench) {
 	}
 }
 
+// testSpecialMuon: of gradients whose norm is not a number no parameter stays one, so that the step shows what went wrong.
+func testSpecialMuon(b *bench) {
+	u := kernels.Muon{
+		Param: b.floats(b.normals(12)), Grad: b.floats(b.normals(12)), Momentum: b.floats(b.normals(12)), At: []int{0},
+		Rows: 3, Cols: 4, Beta: 0.9, Steps: 2, SquaredNorm: b.poisoned(1), MaxNorm: 1,
+	}
+	b.d.SetScalars(kernels.Scalars{MuonRate: 0.02})
+	b.d.Muon(u)
+	for i, v := range b.download(u.Param) {
+		if v == v {
+			b.t.Fatalf("parameter %d is %v, want NaN", i, v)
+		}
+	}
+}
+
 // near compares by the norm of the difference.
 func (b *bench) near(what string, got []float32, want []float64, tolerance float64) {
 	b.t.Helper()
