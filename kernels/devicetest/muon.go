@@ -52,7 +52,7 @@ func testMuon(b *bench) {
 	}
 }
 
-// testSpecialMuon: of gradients whose norm is not a number no parameter stays one, so that the step shows what went wrong.
+// testSpecialMuon: no parameter stays a number where the norm of the gradients is none, so that the step shows it.
 func testSpecialMuon(b *bench) {
 	u := kernels.Muon{
 		Param: b.floats(b.normals(12)), Grad: b.floats(b.normals(12)), Momentum: b.floats(b.normals(12)), At: []int{0},
