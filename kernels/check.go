@@ -259,14 +259,13 @@ func CheckMuon(u Muon) error {
 	if u.Rows < 1 || u.Cols < 1 || u.Steps < 1 {
 		return fmt.Errorf("matrices of %d × %d, %d steps of the iteration: want at least 1 of each", u.Rows, u.Cols, u.Steps)
 	}
-	n := 0
 	for _, at := range u.At {
 		if at < 0 {
 			return fmt.Errorf("a matrix begins at %d: want 0 or more", at)
 		}
-		n = max(n, at+u.Rows*u.Cols)
 	}
 	var c checker
+	n := u.Extent()
 	c.floats("the parameters", u.Param, n)
 	c.floats("the gradient", u.Grad, n)
 	c.floats("the momentum", u.Momentum, n)

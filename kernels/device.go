@@ -1,6 +1,9 @@
 package kernels
 
-import "errors"
+import (
+	"errors"
+	"math"
+)
 
 // Floats is device memory for float32 values, or for bfloat16 values in their place: see Device.NewBFloats.
 type Floats interface {
@@ -108,6 +111,18 @@ type Muon struct {
 	SquaredNorm           Floats  // as Adam's: gradients are clipped before anything else
 	MaxNorm               float64
 }
+
+// Extent is the number of values of a buffer that reaches to the end of the last matrix.
+func (u Muon) Extent() int {
+	n := 0
+	for _, at := range u.At {
+		n = max(n, at+u.Rows*u.Cols)
+	}
+	return n
+}
+
+// RateFactor is sqrt(max(1, Rows/Cols)), by which the learning rate of a tall matrix is larger.
+func (u Muon) RateFactor() float64 { return math.Sqrt(max(1, float64(u.Rows)/float64(u.Cols))) }
 
 // Reader copies memory to the host while its device goes on. It serves one goroutine, which need not be the device's.
 type Reader interface {

@@ -11,7 +11,7 @@ func (d *Device) Muon(u kernels.Muon) {
 	d.run("Muon", kernels.CheckMuon(u), func() {
 		clipped := clip(u.SquaredNorm, u.MaxNorm)
 		keep := float32(1 - d.scalars.MuonRate*u.Decay)
-		rate := float32(d.scalars.MuonRate * math.Sqrt(max(1, float64(u.Rows)/float64(u.Cols))))
+		rate := float32(d.scalars.MuonRate * u.RateFactor())
 		for _, at := range u.At {
 			matrix := func(x kernels.Floats) []float32 { return values(x)[at : at+u.Rows*u.Cols] }
 			x := d.orthogonal(matrix(u.Momentum), matrix(u.Grad), clipped, u)

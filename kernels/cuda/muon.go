@@ -4,7 +4,6 @@ package cuda
 
 import (
 	"fmt"
-	"math"
 
 	"bitnet1/kernels"
 	"bitnet1/kernels/cuda/driver"
@@ -18,15 +17,12 @@ const muonAtOnce = 32 << 20
 // Muon updates matrices a few at a time.
 func (d *Device) Muon(u kernels.Muon) {
 	d.run("Muon", kernels.CheckMuon(u), func() error {
-		n := 0
-		for _, at := range u.At {
-			n = max(n, at+u.Rows*u.Cols)
-		}
+		n := u.Extent()
 		m := muon{
 			param: float32s(u.Param, n), momentum: float32s(u.Momentum, n), grad: float32s(u.Grad, n),
 			squaredNorm: float32s(u.SquaredNorm, 1),
 			rows:        int32(u.Rows), cols: int32(u.Cols), stride: int32(roundUp(max(u.Rows, u.Cols), 8)),
-			beta: float32(u.Beta), rest: float32(1 - u.Beta), root: float32(math.Sqrt(max(1, float64(u.Rows)/float64(u.Cols)))),
+			beta: float32(u.Beta), rest: float32(1 - u.Beta), root: float32(u.RateFactor()),
 			decay: u.Decay, maxNorm: u.MaxNorm,
 		}
 		bytes := 2 * min(u.Rows, u.Cols) * int(m.stride)
