@@ -120,8 +120,8 @@ func (s *store) bindSigns(signs kernels.Planes, from, in int) {
 	}
 }
 
-// every is the condition that all parameters meet.
-func every(int) bool { return true }
+// all is the condition that every parameter meets.
+func all(int) bool { return true }
 
 // takesMuon says whether Muon updates parameter i.
 func (s *store) takesMuon(i int) bool { return s.at[i] >= s.muon && s.at[i] < s.gains }
@@ -186,7 +186,7 @@ func (m *Model) upload(dst kernels.Floats, list []Parameter, from int) {
 // large model has to exist; after an error some parameters are set. Scales are rounded to float16 unless
 // Options.ScaleBits is 32.
 func (m *Model) Load(parameters iter.Seq2[Parameter, error]) error {
-	err := m.store.every(parameters, every, func(i int, p Parameter) { m.setParameter(i, p.Data) })
+	err := m.store.every(parameters, all, func(i int, p Parameter) { m.setParameter(i, p.Data) })
 	if err != nil {
 		return fmt.Errorf("load parameters: %w", err)
 	}
@@ -251,7 +251,7 @@ func (m *Model) Gradients() ([]Parameter, error) {
 }
 
 func (m *Model) download(x kernels.Floats) ([]Parameter, error) {
-	return m.store.cut(x, 0, every, m.copied)
+	return m.store.cut(x, 0, all, m.copied)
 }
 
 // copied downloads values into p.Data.

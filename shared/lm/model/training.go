@@ -140,13 +140,13 @@ func (m *Model) NotFinite() (string, error) {
 		found = p.NotFinite()
 		return err
 	}
-	if _, err := m.store.cut(m.store.grad, 0, every, look); err != nil {
+	if _, err := m.store.cut(m.store.grad, 0, all, look); err != nil {
 		return "", err
 	}
 	if found != "" {
 		return "the gradient of " + found, nil
 	}
-	if _, err := m.store.cut(m.store.param, 0, every, look); err != nil || found == "" {
+	if _, err := m.store.cut(m.store.param, 0, all, look); err != nil || found == "" {
 		return "", err
 	}
 	return "parameter " + found, nil

@@ -32,8 +32,7 @@ type Field struct {
 	Usage   string `json:"usage"`
 	index   int
 	passing bool // no part of what is made
-	unless  string
-	later   bool // has the tag unless
+	neutral bool // came later, and has the value at which it changes nothing
 
 	// Own is for a seed that the seed of a pipeline does not replace.
 	Own bool `json:"own,omitempty"`
@@ -62,7 +61,8 @@ func Fields(params any) []Field {
 		unless, later := strings.CutPrefix(t.Tag.Get("digest"), "unless=")
 		fields = append(fields, Field{
 			Key: key, Type: typeName(t.Type), Default: v.Field(i).Interface(), Usage: t.Tag.Get("usage"), index: i,
-			passing: t.Tag.Get("digest") == "-", unless: unless, later: later, Own: t.Tag.Get("seed") == "own",
+			passing: t.Tag.Get("digest") == "-", neutral: later && Text(v.Field(i).Interface()) == unless,
+			Own:  t.Tag.Get("seed") == "own",
 			Same: t.Tag.Get("source") == "same",
 		})
 	}
@@ -170,7 +170,7 @@ func Canonical(params any) ([]byte, error) {
 	var out bytes.Buffer
 	out.WriteByte('{')
 	for _, f := range Fields(params) {
-		if f.passing || f.later && Text(f.Default) == f.unless {
+		if f.passing || f.neutral {
 			continue
 		}
 		value, err := json.Marshal(f.Default)
