@@ -90,6 +90,11 @@ func describeStages(t *testing.T) []stage.Description {
 		if err := json.Unmarshal(out, &d); err != nil {
 			t.Fatalf("%s: %v", p.Name(), err)
 		}
+		for _, p := range d.Parameters {
+			if p.Usage == "" {
+				t.Errorf("%s: the parameter %s has no usage", d.Name, p.Key)
+			}
+		}
 		all = append(all, d)
 	}
 	slices.SortStableFunc(all, func(a, b stage.Description) int { return place(a.Name) - place(b.Name) })

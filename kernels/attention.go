@@ -20,7 +20,8 @@ const (
 // gradient of a value is its weight times the gradient of what is read, and the gradient of the scores is that of a
 // softmax.
 type AttentionRule struct {
-	Name string // in configurations
+	Name  string // in configurations
+	About string // what a query reads, for the help of programs
 	// AllKeys: a query reads all keys of its document, in their order. Otherwise it reads its survivors: the best keys,
 	// best first.
 	AllKeys      bool
@@ -41,17 +42,20 @@ type AttentionRule struct {
 var attentionRules = [...]AttentionRule{
 	// The control: softmax over all keys. Its one pointer is the first key of the highest score.
 	Softmax: {
-		Name: "softmax", AllKeys: true, MaxSurvivors: 1, SoftmaxOverAll: true,
+		Name: "softmax", About: "all keys",
+		AllKeys: true, MaxSurvivors: 1, SoftmaxOverAll: true,
 		Weights: func(scores []float64, _ float64) { SoftmaxWeights(scores, 1) },
 	},
 	// v75: the best key alone, chosen with noise in training.
 	Pointer: {
-		Name: "pointer", MaxSurvivors: 1, Noise: true, SoftmaxOverAll: true, Tau: true,
+		Name: "pointer", About: "v75: the best key",
+		MaxSurvivors: 1, Noise: true, SoftmaxOverAll: true, Tau: true,
 		Weights: func(scores []float64, _ float64) { RankWeights(scores, 1) },
 	},
 	// v76, rank-weighted survivors with geometric weights: the best keys, weighted by Gamma^rank.
 	RWSP: {
-		Name: "rwsp", MaxSurvivors: MaxSurvivors, Gamma: true,
+		Name: "rwsp", About: "v76: the best keys, weighted by rank",
+		MaxSurvivors: MaxSurvivors, Gamma: true,
 		Weights: RankWeights,
 	},
 }

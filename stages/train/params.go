@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"bitnet1/kernels"
 	"bitnet1/shared/data/dataset"
@@ -18,7 +19,7 @@ type Params struct {
 	Heads        int    `json:"heads" usage:"attention heads of a layer; 0: the preset's"`
 	FF           int    `json:"ff" usage:"width of the feed-forward layer; 0: the preset's"`
 	Vocab        int    `json:"vocab" usage:"size of the vocabulary; 0: the tokenizer's, above 4096 rounded up to a multiple of 128"`
-	Attention    string `json:"attention" usage:"rwsp (v76: the best keys, weighted by rank), pointer (v75: the best key) or softmax (all keys)"`
+	Attention    string `json:"attention"` // see Usage
 	RWSPK        int    `json:"rwsp_k" usage:"RWSP: number of keys that a query reads, its survivors"`
 	KShiftLayers []int  `json:"kshift_layers" usage:"K-shift: layers whose keys also read an earlier position"`
 	KShiftOffset int    `json:"kshift_offset" usage:"K-shift: distance to that earlier position"`
@@ -64,6 +65,18 @@ type Params struct {
 	ValidationSequences int `json:"validation_sequences" usage:"validation sequences in the trainer's own sample; 0: no validation"`
 	LogEvery            int `json:"log_every" usage:"steps between lines of train.jsonl"`
 	StopAt              int `json:"stop_at" digest:"-" usage:"stop after this step; the same command without it goes on from there. 0: do not stop"`
+}
+
+// Usage lists the values of attention, which are rows of a table.
+func (Params) Usage(key string) string {
+	if key != "attention" {
+		return ""
+	}
+	var kinds []string
+	for _, kind := range kernels.AttentionKinds() {
+		kinds = append(kinds, fmt.Sprintf("%s (%s)", kind, kind.Rule().About))
+	}
+	return "what a query reads: " + strings.Join(kinds, ", ")
 }
 
 // The optimizers of the blocks' weights.

@@ -12,6 +12,8 @@
 // is left out where it has that value: a parameter that came later, and at VALUE changes nothing, leaves earlier bytes
 // as they were. With the tag seed:"own" a seed is not the pipeline's. With the tag source:"same" a parameter cannot
 // differ between the sources of a run.
+//
+// A usage that lists what another package declares is no tag: see Explainer.
 package param
 
 import (
@@ -41,6 +43,13 @@ type Field struct {
 	Same bool `json:"same,omitempty"`
 }
 
+// Explainer is a struct of parameters that writes the usage of some of them itself, such as a list of values that
+// another package declares.
+type Explainer interface {
+	// Usage returns the usage of the parameter key, whose field has no usage tag.
+	Usage(key string) string
+}
+
 // Flag is the command-line form of the key.
 func (f Field) Flag() string { return strings.ReplaceAll(f.Key, "_", "-") }
 
@@ -51,6 +60,7 @@ func Fields(params any) []Field {
 	if !v.IsValid() || v.Kind() != reflect.Struct {
 		return nil
 	}
+	explainer, explains := v.Interface().(Explainer)
 	var fields []Field
 	for i := range v.NumField() {
 		t := v.Type().Field(i)
@@ -65,6 +75,9 @@ func Fields(params any) []Field {
 			Own:  t.Tag.Get("seed") == "own",
 			Same: t.Tag.Get("source") == "same",
 		})
+		if f := &fields[len(fields)-1]; explains && f.Usage == "" {
+			f.Usage = explainer.Usage(key)
+		}
 	}
 	return fields
 }

@@ -47,6 +47,23 @@ func TestDecodeNamesTheProblem(t *testing.T) {
 	}
 }
 
+// listing has the usage of kind from a method, and that of steps from a tag.
+type listing struct {
+	Steps int    `json:"steps" usage:"optimizer steps"`
+	Kind  string `json:"kind"`
+}
+
+func (listing) Usage(key string) string { return key + " has values of its own" }
+
+func TestUsageComesFromTheTagOrTheStruct(t *testing.T) {
+	for _, params := range []any{listing{}, &listing{}} {
+		fields := Fields(params)
+		if fields[0].Usage != "optimizer steps" || fields[1].Usage != "kind has values of its own" {
+			t.Errorf("%T: %+v", params, fields)
+		}
+	}
+}
+
 func TestSetReadsFlagText(t *testing.T) {
 	var p sample
 	for key, text := range map[string]string{
