@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"bitnet1/kernels/cpu"
+	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/run/stage"
 )
 
@@ -73,7 +74,7 @@ func TestMeasured(t *testing.T) {
 
 // A line of times has the mean since the line before, and another one begins with it.
 func TestTimesOfSteps(t *testing.T) {
-	path := filepath.Join(t.TempDir(), timesName)
+	path := filepath.Join(t.TempDir(), trainlog.TimesFileName)
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
@@ -93,9 +94,9 @@ func TestTimesOfSteps(t *testing.T) {
 	if len(lines) != 3 || strings.Contains(lines[2], `"tokens_per_second":0}`) {
 		t.Errorf("a step of less than a second has no speed: %q", b)
 	}
-	for i, want := range []timeLine{{Step: 1, Seconds: 3600, TokensPerSecond: 1},
+	for i, want := range []trainlog.StepTime{{Step: 1, Seconds: 3600, TokensPerSecond: 1},
 		{Step: 5, Seconds: 900, TokensPerSecond: 4}} {
-		var got timeLine
+		var got trainlog.StepTime
 		if i >= len(lines) || json.Unmarshal([]byte(lines[i]), &got) != nil {
 			t.Fatalf("line %d of %q", i, b)
 		}

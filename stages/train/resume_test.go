@@ -128,7 +128,7 @@ func sameFiles(t *testing.T, a, b string, how []string) {
 			t.Errorf("%s differs (%v) after %v", e.Name(), err, how)
 		}
 	}
-	times, err := os.ReadFile(filepath.Join(b, stage.TimesFolder, timesName))
+	times, err := os.ReadFile(filepath.Join(b, stage.TimesFolder, trainlog.TimesFileName))
 	if n := bytes.Count(times, []byte("\n")); err != nil || n != 60 && n != 40 {
 		t.Errorf("times of %d steps (%v), want those of each: %v", n, err, how)
 	}

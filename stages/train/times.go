@@ -7,19 +7,9 @@ import (
 	"os"
 	"time"
 
+	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/run/stage"
 )
-
-// timesName is the name of the file of step times, in the folder of times. It is not part of the training log because
-// equal runs write equal logs.
-const timesName = "train.jsonl"
-
-// timeLine is the mean time of the steps since the line before it, or since training resumed.
-type timeLine struct {
-	Step            int     `json:"step"`
-	Seconds         float64 `json:"seconds"` // per step
-	TokensPerSecond float64 `json:"tokens_per_second"`
-}
 
 // stepTimes writes the file of step times. Training continues if it cannot be written.
 type stepTimes struct {
@@ -31,7 +21,7 @@ type stepTimes struct {
 // openTimes opens the file of step times and removes the lines of later steps than step: they are taken again.
 func openTimes(job *stage.Job[Params], step int) *stepTimes {
 	s := &stepTimes{step: step, at: time.Now()}
-	path, err := job.LiveTimes(timesName)
+	path, err := job.LiveTimes(trainlog.TimesFileName)
 	if err != nil {
 		job.Log.Warn("no times of steps are kept", "error", err)
 		return s
@@ -39,7 +29,7 @@ func openTimes(job *stage.Job[Params], step int) *stepTimes {
 	before, _ := os.ReadFile(path)
 	var kept bytes.Buffer
 	for lines := bufio.NewScanner(bytes.NewReader(before)); lines.Scan(); {
-		var l timeLine
+		var l trainlog.StepTime
 		if json.Unmarshal(lines.Bytes(), &l) == nil && l.Step <= step {
 			kept.Write(append(lines.Bytes(), '\n'))
 		}
@@ -55,7 +45,7 @@ func openTimes(job *stage.Job[Params], step int) *stepTimes {
 // took writes a line about the steps since the last line. tokens is the number in one step.
 func (s *stepTimes) took(step, tokens int) {
 	now := time.Now()
-	line := timeLine{Step: step, Seconds: now.Sub(s.at).Seconds() / float64(max(step-s.step, 1))}
+	line := trainlog.StepTime{Step: step, Seconds: now.Sub(s.at).Seconds() / float64(max(step-s.step, 1))}
 	if line.Seconds > 0 {
 		line.TokensPerSecond = float64(tokens) / line.Seconds
 	}

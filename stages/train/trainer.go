@@ -291,7 +291,7 @@ func (t *trainer) finish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := t.job.KeepTimes(timesName); err != nil {
+	if err := t.job.KeepTimes(trainlog.TimesFileName); err != nil {
 		t.job.Log.Warn("no times of steps are kept", "error", err)
 	}
 	return t.job.Emit(ctx, event.TrainingFinished{

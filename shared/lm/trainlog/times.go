@@ -1,0 +1,43 @@
+package trainlog
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+)
+
+// TimesFileName is the name of the file of step times, in the folder of times beside the log. The times are not part of
+// the log because equal runs write equal logs.
+const TimesFileName = "train.jsonl"
+
+// StepTime is a line of the file: the mean time of the steps since the line before it, or since training resumed.
+type StepTime struct {
+	Step            int     `json:"step"`
+	Seconds         float64 `json:"seconds"` // per step
+	TokensPerSecond float64 `json:"tokens_per_second"`
+}
+
+// Seconds is how long the steps of a file of times took together. Steps that an interruption lost, and that no line
+// counts, are taken to be as long as those that were done again.
+func Seconds(path string) (float64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, fmt.Errorf("times of steps: %w", err)
+	}
+	defer f.Close()
+	sum, before := 0.0, 0
+	lines := bufio.NewScanner(f)
+	for number := 1; lines.Scan(); number++ {
+		var l StepTime
+		if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
+			return 0, fmt.Errorf("times of steps %s, line %d: %w", path, number, err)
+		}
+		sum += float64(l.Step-before) * l.Seconds
+		before = l.Step
+	}
+	if err := lines.Err(); err != nil {
+		return 0, fmt.Errorf("times of steps %s: %w", path, err)
+	}
+	return sum, nil
+}
