@@ -73,6 +73,8 @@ type Scalars struct {
 	Correction1  float64 // 1 - Beta1^n at the n-th update, from 1
 	Correction2  float64 // 1 - Beta2^n
 	MuonRate     float64 // the learning rate of Muon
+	Decay        float64 // decoupled weight decay of AdamW, where Adam.Decays: a step takes LearningRate*Decay of a value
+	MuonDecay    float64 // of Muon: a step takes MuonRate*MuonDecay of a value
 }
 
 // Adam describes one AdamW update of equally long buffers.
@@ -80,7 +82,7 @@ type Adam struct {
 	Param, Grad, M, V Floats
 	Master            Floats // if set, it is updated, and Param becomes Master rounded to float16
 	Beta1, Beta2, Eps float64
-	Decay             float64 // decoupled weight decay
+	Decays            bool    // by Scalars.Decay
 	SquaredNorm       Floats  // 1 value: Σ gradient² over all parameters; nil: no clipping
 	MaxNorm           float64 // gradients are scaled by min(1, MaxNorm / (sqrt(SquaredNorm) + 1e-6))
 }
@@ -93,7 +95,7 @@ var NewtonSchulz = [3]float32{3.4445, -4.7750, 2.0315}
 //
 //	M = Beta*M + (1 - Beta)*G
 //	U = Beta*M + (1 - Beta)*G
-//	W = (1 - MuonRate*Decay) * W - MuonRate * sqrt(max(1, Rows/Cols)) * orthogonal(U)
+//	W = (1 - MuonRate*MuonDecay) * W - MuonRate * sqrt(max(1, Rows/Cols)) * orthogonal(U)
 //
 // orthogonal is Steps steps of the Newton–Schulz iteration with the coefficients a, b, c of NewtonSchulz:
 //
@@ -105,7 +107,6 @@ type Muon struct {
 	Param, Grad, Momentum Floats
 	At                    []int // where each matrix begins in Param, Grad and Momentum
 	Rows, Cols            int
-	Decay                 float64 // decoupled weight decay
 	Beta                  float64 // decay of the momentum, 0 to below 1
 	Steps                 int     // of the iteration, at least 1
 	SquaredNorm           Floats  // as Adam's: gradients are clipped before anything else

@@ -41,12 +41,15 @@ func clip(squaredNorm kernels.Floats, most float64) float32 {
 }
 
 func (d *Device) update(a kernels.Adam) update {
-	s := d.scalars
+	s, decay := d.scalars, 0.0
+	if a.Decays {
+		decay = s.Decay
+	}
 	return update{
 		clip:  clip(a.SquaredNorm, a.MaxNorm),
 		beta1: float32(a.Beta1), beta2: float32(a.Beta2),
 		rest1: float32(1 - a.Beta1), rest2: float32(1 - a.Beta2),
-		keep: float32(1 - s.LearningRate*a.Decay),
+		keep: float32(1 - s.LearningRate*decay),
 		rate: float32(s.LearningRate / s.Correction1),
 		root: float32(1 / math.Sqrt(s.Correction2)),
 		eps:  float32(a.Eps),

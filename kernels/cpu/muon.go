@@ -10,7 +10,7 @@ import (
 func (d *Device) Muon(u kernels.Muon) {
 	d.run("Muon", kernels.CheckMuon(u), func() {
 		clipped := clip(u.SquaredNorm, u.MaxNorm)
-		keep := float32(1 - d.scalars.MuonRate*u.Decay)
+		keep := float32(1 - d.scalars.MuonRate*d.scalars.MuonDecay)
 		rate := float32(d.scalars.MuonRate * u.RateFactor())
 		for _, at := range u.At {
 			matrix := func(x kernels.Floats) []float32 { return values(x)[at : at+u.Rows*u.Cols] }

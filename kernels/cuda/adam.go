@@ -12,7 +12,7 @@ func (d *Device) AdamW(a kernels.Adam) {
 			param: float32s(a.Param, n), m: float32s(a.M, n), v: float32s(a.V, n), master: float32s(a.Master, n),
 			grad: float32s(a.Grad, n), squaredNorm: float32s(a.SquaredNorm, 1), n: int64(n),
 			beta1: float32(a.Beta1), beta2: float32(a.Beta2), rest1: float32(1 - a.Beta1), rest2: float32(1 - a.Beta2),
-			eps: float32(a.Eps), decay: a.Decay, maxNorm: a.MaxNorm,
+			eps: float32(a.Eps), decays: either(a.Decays, int32(1), 0), maxNorm: a.MaxNorm,
 		}, d.memory.scalars)
 	})
 }

@@ -521,12 +521,11 @@ type muon struct {
 	beta        float32 // root = sqrt(max(1, rows / cols))
 	rest        float32 // root = sqrt(max(1, rows / cols))
 	root        float32 // root = sqrt(max(1, rows / cols))
-	decay       float64
 	maxNorm     float64
 }
 
-// The PTX has a Muon of 96 bytes.
-var _ [96]byte = [unsafe.Sizeof(muon{})]byte{}
+// The PTX has a Muon of 88 bytes.
+var _ [88]byte = [unsafe.Sizeof(muon{})]byte{}
 
 // adam is struct Adam of the sources.
 type adam struct {
@@ -542,8 +541,8 @@ type adam struct {
 	rest1       float32
 	rest2       float32
 	eps         float32
-	decay       float64
 	maxNorm     float64
+	decays      int32
 }
 
 // The PTX has a Adam of 96 bytes.
@@ -563,10 +562,12 @@ type scalars struct {
 	correction2  float64
 	weights      [17][16]float64 // [alive][rank], of sum 1
 	muonRate     float64
+	decay        float64
+	muonDecay    float64
 }
 
-// The PTX has a Scalars of 2272 bytes.
-var _ [2272]byte = [unsafe.Sizeof(scalars{})]byte{}
+// The PTX has a Scalars of 2288 bytes.
+var _ [2288]byte = [unsafe.Sizeof(scalars{})]byte{}
 
 // ---- attention.cu ----
 

@@ -23,7 +23,7 @@ func (d *Device) Muon(u kernels.Muon) {
 			squaredNorm: float32s(u.SquaredNorm, 1),
 			rows:        int32(u.Rows), cols: int32(u.Cols), stride: int32(roundUp(max(u.Rows, u.Cols), 8)),
 			beta: float32(u.Beta), rest: float32(1 - u.Beta), root: float32(u.RateFactor()),
-			decay: u.Decay, maxNorm: u.MaxNorm,
+			maxNorm: u.MaxNorm,
 		}
 		bytes := 2 * min(u.Rows, u.Cols) * int(m.stride)
 		together := max(1, muonAtOnce/bytes)

@@ -15,6 +15,7 @@ func (d *Device) SetScalars(s kernels.Scalars) {
 		seed: [2]uint32{uint32(s.Seed), uint32(s.Seed >> 32)}, step: [2]uint32{uint32(s.Step), uint32(s.Step >> 32)},
 		micro: s.Micro, tau: s.Tau, mix: s.Mix, gradScale: s.GradScale,
 		learningRate: s.LearningRate, correction1: s.Correction1, correction2: s.Correction2, muonRate: s.MuonRate,
+		decay: s.Decay, muonDecay: s.MuonDecay,
 	}
 	for alive := 1; alive <= kernels.MaxSurvivors; alive++ {
 		kernels.RankWeights(v.weights[alive][:alive], s.Gamma)

@@ -18,14 +18,14 @@ func testMuon(b *bench) {
 		param, grad, momentum := b.normals(n), b.scaled(n, 1e-3), b.scaled(n, 1e-3)
 		u := kernels.Muon{
 			Param: b.floats(param), Grad: b.floats(grad), Momentum: b.floats(momentum), At: at, Rows: rows, Cols: cols,
-			Beta: 0.9, Steps: steps, Decay: 0.1,
+			Beta: 0.9, Steps: steps,
 		}
 		clip := 1.0
 		if b.r.IntN(2) == 0 {
 			u.SquaredNorm, u.MaxNorm = b.floats([]float32{4}), 1
 			clip = 1 / (2 + 1e-6)
 		}
-		b.d.SetScalars(kernels.Scalars{MuonRate: 0.02})
+		b.d.SetScalars(kernels.Scalars{MuonRate: 0.02, MuonDecay: 0.1})
 		b.d.Muon(u)
 		gotParam, gotMomentum := b.download(u.Param), b.download(u.Momentum)
 		for _, from := range at {

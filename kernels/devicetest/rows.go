@@ -192,13 +192,13 @@ func testNormalizeBackward(b *bench) {
 
 func testAdamW(b *bench) {
 	const n = 3001
-	for variant := range 4 {
+	for variant := range 8 {
 		param, grad, m, v := b.normals(n), b.normals(n), b.scaled(n, 0.1), b.normals(n)
 		for i := range v {
 			v[i] *= v[i]
 		}
 		a := kernels.Adam{Param: b.floats(param), Grad: b.floats(grad), M: b.floats(m), V: b.floats(v), Beta1: 0.9,
-			Beta2: 0.95, Eps: 1e-8, Decay: 0.1}
+			Beta2: 0.95, Eps: 1e-8, Decays: variant&4 == 0}
 		clip := 1.0
 		if variant&1 == 1 {
 			a.SquaredNorm, a.MaxNorm = b.floats([]float32{900}), 3
@@ -207,7 +207,12 @@ func testAdamW(b *bench) {
 		if variant&2 == 2 {
 			a.Master = b.floats(param)
 		}
-		s := kernels.Scalars{LearningRate: 0.02, Correction1: 1 - math.Pow(0.9, 7), Correction2: 1 - math.Pow(0.95, 7)}
+		s := kernels.Scalars{LearningRate: 0.02, Correction1: 1 - math.Pow(0.9, 7), Correction2: 1 - math.Pow(0.95, 7),
+			Decay: 0.1}
+		decay := s.Decay
+		if !a.Decays {
+			decay = 0
+		}
 		b.d.SetScalars(s)
 		b.d.AdamW(a)
 		want, size := make([]float64, n), make([]float64, n)
@@ -215,7 +220,7 @@ func testAdamW(b *bench) {
 			g := float64(grad[i]) * clip
 			mean, square := 0.9*float64(m[i])+0.1*g, 0.95*float64(v[i])+0.05*g*g
 			denominator := math.Sqrt(square)/math.Sqrt(s.Correction2) + a.Eps
-			want[i] = float64(param[i])*(1-s.LearningRate*a.Decay) - s.LearningRate/s.Correction1*mean/denominator
+			want[i] = float64(param[i])*(1-s.LearningRate*decay) - s.LearningRate/s.Correction1*mean/denominator
 			size[i] = math.Abs(float64(param[i])) + s.LearningRate/s.Correction1*
 				(0.9*math.Abs(float64(m[i]))+0.1*math.Abs(g))/denominator
 		}

@@ -14,7 +14,7 @@ struct Muon {
   double* squares;                   // [count][blocks of muon_momentum]
   int rows, cols, stride;
   float beta, rest, root;  // root = sqrt(max(1, rows / cols))
-  double decay, max_norm;
+  double max_norm;
 
   DEVICE_MEMBER bool transposed() const { return rows > cols; }
   DEVICE_MEMBER int height() const { return min(rows, cols); }
@@ -94,7 +94,7 @@ KERNEL(optimizer float, 256) void muon_update(const __grid_constant__ Muon m, co
   }
   block_sync();
   double rate = scalars->muon_rate;
-  float keep = (float)(1 - rate * m.decay), step = (float)(rate * (double)m.root);
+  float keep = (float)(1 - rate * scalars->muon_decay), step = (float)(rate * (double)m.root);
   each_value(m, [&](long i, int r, int c) { m.param[i] = m.param[i] * keep - step * tile[r][c]; });
 }
 

@@ -290,5 +290,5 @@ struct Scalars {
   uint32_t signs[5];  // [alive]: bit p tells whether the rank-weighted sum of the pattern p of values is not negative
   double tau, mix, grad_scale, learning_rate, correction1, correction2;
   double weights[kMaxSurvivors + 1][kMaxSurvivors];  // [alive][rank], of sum 1
-  double muon_rate;
+  double muon_rate, decay, muon_decay;
 };

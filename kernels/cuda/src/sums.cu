@@ -55,13 +55,14 @@ struct Adam {
   const float *grad, *squared_norm;
   long n;
   float beta1, beta2, rest1, rest2, eps;
-  double decay, max_norm;
+  double max_norm;
+  int decays;
 };
 
 // Every operation is rounded to float32 by itself, as on every device.
 KERNEL(optimizer float, 256) void adamw(const __grid_constant__ Adam a, const Scalars* scalars) {
   float factor = clip_factor(a.squared_norm, a.max_norm);
-  float keep = (float)(1 - scalars->learning_rate * a.decay),
+  float keep = (float)(1 - scalars->learning_rate * (a.decays ? scalars->decay : 0)),
         rate = (float)(scalars->learning_rate / scalars->correction1);
   float root = (float)(1 / __builtin_sqrt(scalars->correction2));
   float* target = a.master ? a.master : a.param;

@@ -30,7 +30,7 @@ func (m *Model) enqueueMuon(u Update) {
 	for _, of := range shapes {
 		update := kernels.Muon{
 			Param: s.param, Grad: s.grad, Momentum: s.m, At: at[of], Rows: of.rows, Cols: of.cols,
-			Beta: u.Muon.Beta, Steps: u.Muon.Steps, Decay: u.Muon.Decay,
+			Beta: u.Muon.Beta, Steps: u.Muon.Steps,
 		}
 		if u.MaxNorm > 0 {
 			update.SquaredNorm, update.MaxNorm = m.buffers.squaredNorm, u.MaxNorm

@@ -29,17 +29,17 @@ func (m *Model) Step(tokens, targets []int32, u Update) error {
 		return err
 	}
 	type key struct {
-		beta1, beta2, decay, norm float64
-		muon                      Muon
+		beta1, beta2, norm, momentum float64
+		iterations                   int
 	}
-	captured := key{u.Beta1, u.Beta2, u.Decay, u.MaxNorm, u.Muon}
-	captured.muon.LearningRate = 0 // a scalar
+	captured := key{u.Beta1, u.Beta2, u.MaxNorm, u.Muon.Beta, u.Muon.Steps} // all else are scalars
 	run, err := m.program(captured, func() { m.enqueueUpdate(u) })
 	if err != nil {
 		return err
 	}
 	m.updates++ // from here on the step is not abandoned
-	m.scalars.LearningRate, m.scalars.MuonRate = u.LearningRate, u.Muon.LearningRate
+	m.scalars.LearningRate, m.scalars.Decay = u.LearningRate, u.Decay
+	m.scalars.MuonRate, m.scalars.MuonDecay = u.Muon.LearningRate, u.Muon.Decay
 	m.scalars.Correction1 = 1 - math.Pow(u.Beta1, float64(m.updates))
 	m.scalars.Correction2 = 1 - math.Pow(u.Beta2, float64(m.updates))
 	m.dev.SetScalars(m.scalars)
@@ -200,12 +200,12 @@ func (m *Model) enqueueUpdate(u Update) {
 	for _, t := range s.trained(0, s.size) {
 		m.dev.AddSumSquares(norm, s.grad.Slice(t.from, t.to))
 	}
-	update := func(from, to int, decay float64, master kernels.Floats) {
+	update := func(from, to int, decays bool, master kernels.Floats) {
 		for _, t := range s.trained(from, to) {
 			a := kernels.Adam{
 				Param: s.param.Slice(t.from, t.to), Grad: s.grad.Slice(t.from, t.to),
 				M: s.m.Slice(t.from, t.to), V: s.v.Slice(t.from, t.to),
-				Beta1: u.Beta1, Beta2: u.Beta2, Eps: adamEps, Decay: decay,
+				Beta1: u.Beta1, Beta2: u.Beta2, Eps: adamEps, Decays: decays,
 			}
 			if master != nil {
 				a.Master = master.Slice(t.from-from, t.to-from)
@@ -217,10 +217,10 @@ func (m *Model) enqueueUpdate(u Update) {
 		}
 	}
 	if s.flips == nil {
-		update(0, s.muon, u.Decay, nil)
+		update(0, s.muon, true, nil)
 		m.enqueueMuon(u)
 	}
-	update(s.gains, s.scales, 0, nil)
-	update(s.scales, s.size, 0, s.master)
+	update(s.gains, s.scales, false, nil)
+	update(s.scales, s.size, false, s.master)
 	m.binarize()
 }

@@ -75,7 +75,7 @@ func named(list []Parameter) map[string][]float64 {
 	return m
 }
 
-// Updates with decay, with clipping, with betas of zero and with frozen parameters are AdamW's.
+// Updates with decay, which changes from step to step, with clipping, with betas of zero and with frozen parameters are AdamW's.
 func TestUpdatesAreAdamW(t *testing.T) {
 	usual := Update{Settings: Settings{Gamma: 0.6, Mix: 1}, LearningRate: 3e-3, Beta1: 0.9, Beta2: 0.95}
 	for name, c := range map[string]struct {
@@ -102,6 +102,8 @@ func TestUpdatesAreAdamW(t *testing.T) {
 			want := newAdamW(u, parametersOf(t, m), c.frozen...)
 			for step := range 4 {
 				tokens, targets := sequences(m.Config(), 4, uint64(step))
+				u.Decay /= float64(step + 1)
+				want.Decay = u.Decay
 				if err := m.Step(tokens, targets, u); err != nil {
 					t.Fatal(err)
 				}
@@ -133,6 +135,38 @@ func TestUpdatesAreAdamW(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The weight decay of Muon may change from step to step: it takes its share of the weights of the blocks, and of
+// nothing else.
+func TestWeightDecayOfMuon(t *testing.T) {
+	const rate, decay = 0.02, 3
+	step := func(m *Model, decay float64) []Parameter {
+		tokens, targets := sequences(m.Config(), 2, 1)
+		u := Update{LearningRate: 3e-3, Beta1: 0.9, Beta2: 0.95,
+			Muon: Muon{LearningRate: rate, Beta: 0.9, Steps: 3, Decay: decay}}
+		if err := m.Step(tokens, targets, u); err != nil {
+			t.Fatal(err)
+		}
+		return parametersOf(t, m)
+	}
+	o := Options{Batch: 2, Muon: true}
+	decays, stays := build(t, small(), 1, o), build(t, small(), 1, o)
+	before := step(decays, 0)
+	sameParameters(t, "without decay", before, step(stays, 0))
+	without := step(stays, 0)
+	for i, p := range step(decays, decay) {
+		want := make([]float64, len(p.Data))
+		for j, w := range without[i].Data {
+			want[j] = float64(w)
+			if strings.HasPrefix(p.Name, "blocks.") && strings.HasSuffix(p.Name, ".weight") {
+				want[j] -= rate * decay * float64(before[i].Data[j])
+			}
+		}
+		if e := distance(p.Data, want); e > 1e-6 {
+			t.Errorf("%s is %.2g of its norm from what decays", p.Name, e)
+		}
 	}
 }
 
