@@ -81,3 +81,8 @@ func TestDocumentsAloneOnGPU(t *testing.T) {
 	dev := gpu(t)
 	checkDocumentsAlone(t, func() kernels.Device { return dev })
 }
+
+func TestCutSequencesOnGPU(t *testing.T) {
+	dev := gpu(t)
+	checkCutSequences(t, func() kernels.Device { return dev })
+}

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -36,7 +37,7 @@ func (m *Model) enqueueForward() {
 			next = m.layers[i+1].in
 		}
 		m.dev.Normalize(l.attnIn, l.in, l.gainAttn, eps)
-		m.dev.LinearSigns(l.qkvSigns, l.mask, l.attnIn, m.strict(l.qkv), l.shift)
+		m.dev.LinearSigns(l.qkvSigns, l.mask, l.attnIn, m.strict(l.qkv), m.shift(l))
 		m.dev.Attend(l.attnOut.Planes, l.pointers, l.qkvSigns, m.attention(l))
 		m.dev.LinearAdd(l.mid, l.in, l.attnOut, m.strict(l.o))
 		m.dev.Normalize(l.mlpIn, l.mid, l.gainFFN, eps)
@@ -46,9 +47,21 @@ func (m *Model) enqueueForward() {
 	m.dev.Normalize(b.lmHeadIn, b.out, m.gainOut, eps)
 }
 
-// attention is l's attention with this pass's noise.
+// seq is the number of tokens of a sequence in this pass.
+func (m *Model) seq() int { return cmp.Or(m.settings.Seq, m.options.Seq) }
+
+// shift is l's K-shift in this pass's sequences.
+func (m *Model) shift(l *layer) kernels.KShift {
+	s := l.shift
+	s.Seq = m.seq()
+	return s
+}
+
+// attention is l's attention in this pass's sequences and with its noise.
 func (m *Model) attention(l *layer) kernels.Attention {
 	a := l.attention
+	a.Seq = m.seq()
+	a.Batch, a.Survivors = m.rows()/a.Seq, m.config.Survivors(a.Seq)
 	a.Gumbel = m.settings.Gumbel
 	if m.settings.Noise != nil {
 		a.Noise = l.noise
@@ -58,6 +71,10 @@ func (m *Model) attention(l *layer) kernels.Attention {
 
 // prepare uploads the settings of a pass.
 func (m *Model) prepare(s Settings) error {
+	if s.Seq < 0 || s.Seq > 0 && m.options.Seq%s.Seq != 0 {
+		return fmt.Errorf("sequences of %d tokens cannot be cut into sequences of %d: want a divisor", m.options.Seq,
+			s.Seq)
+	}
 	if s.Tau == 0 {
 		s.Tau = 1
 	}
@@ -76,7 +93,7 @@ func (m *Model) uploadNoise(noise [][]float32) error {
 	if noise == nil {
 		return nil
 	}
-	size := m.rows() * m.config.Heads * m.options.Seq
+	size, most := m.rows()*m.config.Heads*m.seq(), m.rows()*m.config.Heads*m.options.Seq
 	if len(noise) != len(m.layers) {
 		return fmt.Errorf("noise is given for %d layers of %d", len(noise), len(m.layers))
 	}
@@ -85,7 +102,7 @@ func (m *Model) uploadNoise(noise [][]float32) error {
 			return fmt.Errorf("noise of layer %d has %d values, want %d", i, len(noise[i]), size)
 		}
 		if m.layers[i].noise == nil {
-			x, err := m.dev.NewFloats(size)
+			x, err := m.dev.NewFloats(most)
 			if err != nil {
 				return err
 			}
@@ -123,7 +140,7 @@ func (m *Model) uploadTokens(tokens, targets []int32) error {
 	m.dev.UploadInts(m.buffers.tokens, ids)
 	m.dev.UploadInts(m.buffers.targets, wanted)
 	if m.buffers.starts != nil {
-		m.dev.UploadInts(m.buffers.starts, m.options.Documents.Starts(ids, m.options.Seq))
+		m.dev.UploadInts(m.buffers.starts, m.options.Documents.Starts(ids, m.seq()))
 	}
 	return nil
 }
@@ -147,12 +164,13 @@ func (m *Model) program(key any, enqueue func()) (func(), error) {
 // pass is the key of a captured program: the settings on which the enqueued operations depend.
 type pass struct {
 	kind          string
+	seq           int
 	mixed, gumbel bool
 	noise         bool
 }
 
 func (m *Model) pass(kind string) pass {
-	return pass{kind, m.mixed, m.settings.Gumbel, m.settings.Noise != nil}
+	return pass{kind, m.seq(), m.mixed, m.settings.Gumbel, m.settings.Noise != nil}
 }
 
 // Losses returns the loss of every token in nats. tokens are 1 to Batch whole sequences. There are as many targets; a
@@ -257,12 +275,13 @@ func rowsOf(x kernels.Activation, width, from, to int) kernels.Activation {
 }
 
 // Pointers returns the positions of the keys that a layer's queries chose in the last pass, best first: Batch × Heads ×
-// Seq × Config.Survivors(Seq). It is -1 where a query had fewer keys.
+// Seq × Config.Survivors(Seq), with the Seq of that pass. It is -1 where a query had fewer keys.
 func (m *Model) Pointers(layer int) ([]int32, error) {
 	if layer < 0 || layer >= len(m.layers) {
 		return nil, fmt.Errorf("pointers of layer %d: the model has %d", layer, len(m.layers))
 	}
-	p := m.layers[layer].pointers
+	a := m.attention(&m.layers[layer])
+	p := m.layers[layer].pointers.Slice(0, a.Batch*a.Heads*a.Seq*a.Survivors)
 	list := make([]int32, p.Len())
 	return list, m.dev.DownloadInts(list, p)
 }

@@ -41,12 +41,10 @@ func (m *Model) bindLayers(a *allocator) {
 		l.gainAttn, l.dGainAttn = m.gain(name + "norm_attn")
 		l.gainFFN, l.dGainFFN = m.gain(name + "norm_ffn")
 		if c.shiftsKeys(i) {
-			l.shift = kernels.KShift{From: c.D, To: 2 * c.D, Offset: c.KShiftOffset, Self: c.KShiftSelf,
-				Seq: m.options.Seq}
+			l.shift = kernels.KShift{From: c.D, To: 2 * c.D, Offset: c.KShiftOffset, Self: c.KShiftSelf}
 		}
 		l.attention = kernels.Attention{
-			Kind: c.attentionKind(), Batch: m.options.Batch, Seq: m.options.Seq, Heads: c.Heads, HeadDim: c.HeadDim(),
-			Survivors: c.Survivors(m.options.Seq), Alibi: c.Alibi, Layer: i,
+			Kind: c.attentionKind(), Heads: c.Heads, HeadDim: c.HeadDim(), Alibi: c.Alibi, Layer: i,
 		}
 	}
 }
@@ -154,7 +152,7 @@ func (m *Model) newBuffers(a *allocator) buffers {
 		} else {
 			m.layerBuffers(a, l)
 		}
-		l.pointers = a.ints(n * c.Heads * l.attention.Survivors)
+		l.pointers = a.ints(n * c.Heads * c.Survivors(m.options.Seq))
 	}
 	if m.options.Inference {
 		b.out = m.layers[0].in

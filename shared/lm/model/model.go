@@ -81,6 +81,7 @@ type Settings struct {
 	Noise  [][]float32 // Pointer: noise of each layer, Batch × Heads × Seq × Seq, in place of drawn noise
 	Seed   uint64      // of the drawn noise
 	Step   uint64      // of the drawn noise
+	Seq    int         // tokens of the sequences into which those of Options.Seq are cut; a divisor; 0: they stay whole
 }
 
 // Model is a language model on a device. It serves one goroutine at a time.

@@ -188,7 +188,7 @@ func (m *Model) enqueueLayerBackward(l *layer) {
 	m.dev.NormalizeBackward(b.dx, l.dGainFFN, b.dStream, l.mid, l.gainFFN, c.Eps, c.stream())
 	m.dev.LinearBackward(b.dStream, l.dO, b.dx, nil, l.attnOut, m.strict(l.o), none, bits)
 	m.dev.AttendBackward(b.dQKV, b.dStream, l.qkvSigns, l.pointers, m.attention(l))
-	m.dev.LinearBackward(b.dStream, l.dQKV, b.dQKV, l.mask, l.attnIn, m.strict(l.qkv), l.shift, bits)
+	m.dev.LinearBackward(b.dStream, l.dQKV, b.dQKV, l.mask, l.attnIn, m.strict(l.qkv), m.shift(l), bits)
 	m.dev.NormalizeBackward(b.dx, l.dGainAttn, b.dStream, l.in, l.gainAttn, c.Eps, c.stream())
 }
 
