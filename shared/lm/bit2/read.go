@@ -9,11 +9,11 @@ import (
 	"io"
 	"iter"
 	"math"
-	"os"
 	"slices"
 
 	"bitnet1/kernels/number/float16"
 	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/container"
 	"bitnet1/shared/lm/model"
 
 	"github.com/zeebo/blake3"
@@ -32,21 +32,11 @@ type File struct {
 
 // Open opens the packed model at path. A damaged, truncated or inconsistent file is refused.
 func Open(path string) (*File, error) {
-	source, err := os.Open(path)
+	f, close, err := container.Open(path, New)
 	if err != nil {
-		return nil, fmt.Errorf("reading packed model: %w", err)
-	}
-	info, err := source.Stat()
-	if err != nil {
-		source.Close()
-		return nil, fmt.Errorf("reading packed model: %w", err)
-	}
-	f, err := New(path, source, info.Size())
-	if err != nil {
-		source.Close()
 		return nil, err
 	}
-	f.close = source.Close
+	f.close = close
 	return f, nil
 }
 

@@ -12,10 +12,10 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"slices"
 	"strings"
 
+	"bitnet1/shared/lm/container"
 	"bitnet1/shared/lm/safetensors"
 )
 
@@ -54,21 +54,11 @@ func legacy(head []byte) bool { return len(head) > 1 && head[0] == 0x80 && head[
 
 // Open opens the file at path. It checks the place of every tensor, and reads none.
 func Open(path string) (*File, error) {
-	source, err := os.Open(path)
+	f, close, err := container.Open(path, New)
 	if err != nil {
-		return nil, fmt.Errorf("pytorch: %w", err)
-	}
-	info, err := source.Stat()
-	if err != nil {
-		source.Close()
-		return nil, fmt.Errorf("pytorch: %w", err)
-	}
-	f, err := New(path, source, info.Size())
-	if err != nil {
-		source.Close()
 		return nil, err
 	}
-	f.close = source.Close
+	f.close = close
 	return f, nil
 }
 

@@ -11,8 +11,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
+
+	"bitnet1/shared/lm/container"
 )
 
 // maxHeader is the format's own limit on the JSON header, in bytes.
@@ -72,22 +73,12 @@ type File struct {
 // Open opens the file at path and checks its header. The byte ranges of the tensors must tile the rest of the file
 // exactly. A truncated or extended file is therefore refused here, before any tensor takes memory.
 func Open(path string) (*File, error) {
-	f, err := os.Open(path)
+	f, close, err := container.Open(path, New)
 	if err != nil {
-		return nil, fmt.Errorf("safetensors: %w", err)
-	}
-	info, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("safetensors: %w", err)
-	}
-	file, err := New(path, f, info.Size())
-	if err != nil {
-		f.Close()
 		return nil, err
 	}
-	file.close = f.Close
-	return file, nil
+	f.close = close
+	return f, nil
 }
 
 // New is Open for size bytes of source; name stands for them in errors.
