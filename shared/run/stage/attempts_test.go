@@ -4,17 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"bitnet1/shared/digest"
-	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
-	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/record"
 )
 
@@ -72,19 +69,13 @@ func TestAFailedJobWaits(t *testing.T) {
 // What is not the job's failure is no attempt: a stage that is asked to end, a full disk, an event server that is away.
 func TestWhatCountsAsAnAttempt(t *testing.T) {
 	t.Parallel()
-	store, err := artifact.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, end := context.WithCancel(t.Context())
 	defer end()
 	var outcome func() error
-	p := &performer[testParams, event.SourceAdded]{
-		spec: Spec[testParams, event.SourceAdded]{Name: "try", Version: "1",
-			Work: func(context.Context, *Job[testParams], event.SourceAdded) error { return outcome() }},
-		space: store, journal: journal.Open(store.Dir()), records: record.Root(store), log: slog.New(slog.DiscardHandler),
-		report: unheard,
-	}
+	p := newPerformer(t, Spec[testParams, event.SourceAdded]{
+		Name: "try", Version: "1",
+		Work: func(context.Context, *Job[testParams], event.SourceAdded) error { return outcome() },
+	})
 	for i, c := range []struct {
 		outcome  func() error
 		attempts int

@@ -35,11 +35,7 @@ func TestBestCheckpoint(t *testing.T) {
 		for i, bits := range c.bits {
 			saved := event.CheckpointSaved{Step: 10 * (i + 1), ValidationBits: bits, Blend: c.blend[i],
 				Model: artifact.Ref{Name: "m"}}
-			e, err := event.New("r", "train", "", event.Part{}, saved)
-			if err != nil {
-				t.Fatal(err)
-			}
-			events = append(events, e)
+			events = append(events, newEvent(t, "r", "train", saved))
 		}
 		found, err := ByStep().choose(events, events, "r", "best")
 		if c.want == 0 {
@@ -67,12 +63,8 @@ func TestWhichCheckpoints(t *testing.T) {
 		step int
 		name string
 	}{{30, "a"}, {10, "b"}, {20, "c"}, {10, "d"}} {
-		e, err := event.New("r", "train", "", event.Part{},
-			event.CheckpointSaved{Step: c.step, Model: artifact.Ref{Name: c.name}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		events = append(events, e)
+		saved := event.CheckpointSaved{Step: c.step, Model: artifact.Ref{Name: c.name}}
+		events = append(events, newEvent(t, "r", "train", saved))
 	}
 	for which, want := range map[string]string{"all": "d c a", "last": "a", "10": "d", "20": "c"} {
 		found, err := ByStep().choose(events, events, "r", which)
@@ -105,11 +97,8 @@ func TestWhoseCheckpoints(t *testing.T) {
 	t.Parallel()
 	j := journal.Open(t.TempDir())
 	write := func(run string, step int, overrides map[string]string) {
-		e, err := event.New(run, "train", "", event.Part{},
+		e := newEvent(t, run, "train",
 			event.CheckpointSaved{Step: step, ValidationBits: 9 - float64(step)/10, Model: artifact.Ref{Name: "m"}})
-		if err != nil {
-			t.Fatal(err)
-		}
 		e.Overrides = overrides
 		if _, err := j.Write(e); err != nil {
 			t.Fatal(err)
@@ -159,11 +148,7 @@ func TestCheckpointsThatWereFreed(t *testing.T) {
 	}
 	freed := artifact.Ref{Digest: strings.Repeat("0", 64), Kind: "checkpoint", Name: "m"}
 	saved := func(step int, model artifact.Ref) event.Envelope {
-		e, err := event.New("r", "train", "", event.Part{}, event.CheckpointSaved{Step: step, Model: model})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return e
+		return newEvent(t, "r", "train", event.CheckpointSaved{Step: step, Model: model})
 	}
 	for _, c := range []struct {
 		events     []event.Envelope

@@ -26,9 +26,7 @@ func TestOneShotFromFilesToAFolder(t *testing.T) {
 	w := newHarness(t)
 	dir := t.TempDir()
 	for _, name := range []string{"a", "b"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		writeFile(t, filepath.Join(dir, name), name)
 	}
 	out := filepath.Join(dir, "out")
 	for _, files := range [][]string{
@@ -62,9 +60,7 @@ func TestOneShotMayFailAsOftenAsItsUserTries(t *testing.T) {
 	t.Parallel()
 	w := newHarness(t)
 	in := filepath.Join(t.TempDir(), "a")
-	if err := os.WriteFile(in, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, in, "")
 	out := filepath.Join(t.TempDir(), "out")
 	for try := 1; try <= 7; try++ {
 		status, stdout, stderr := w.run("shout", "run", "--in", in, "--out", out, "--trace", w.trace, "--mode", "fail",
@@ -89,9 +85,7 @@ func TestOneShotsShareAnOutputFolder(t *testing.T) {
 	out := filepath.Join(dir, "out")
 	start := func(stage, name string, args ...string) *program {
 		in := filepath.Join(dir, name)
-		if err := os.WriteFile(in, []byte(name), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		writeFile(t, in, name)
 		return w.start(w.command(stage, append([]string{"run", "--in", in, "--out", out}, args...)...))
 	}
 	long := start("climb", "long", "--mode", "wait", "--release", w.release, "--trace", w.trace)
@@ -122,9 +116,7 @@ func TestOneShotOutputsDoNotReplaceInputs(t *testing.T) {
 	w := newHarness(t)
 	dir := t.TempDir()
 	for _, name := range []string{"a", "a.loud"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("an input"), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		writeFile(t, filepath.Join(dir, name), "an input")
 	}
 	status, _, stderr := w.run("shout", "run", "--in", filepath.Join(dir, "a"), filepath.Join(dir, "a.loud"), "--out", dir)
 	if status != command.Failed {
@@ -224,9 +216,7 @@ func TestARerunLeavesOutWhatItCannotRead(t *testing.T) {
 func TestLinesOfAnOutput(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "there"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, filepath.Join(dir, "there"), "")
 	ref := func(name string) artifact.Ref {
 		return artifact.Ref{Digest: digest.Bytes([]byte(name)), Kind: "pack", Name: name}
 	}
@@ -341,9 +331,7 @@ func TestExitStatusesAndMessages(t *testing.T) {
 	w := newHarness(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "a")
-	if err := os.WriteFile(file, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, file, "")
 	out := filepath.Join(dir, "out")
 	for _, c := range []struct {
 		args   []string
@@ -426,9 +414,7 @@ func TestAnInterruptedOneShotFailsAndLeavesNothingHalfWritten(t *testing.T) {
 	t.Parallel()
 	w := newHarness(t)
 	in, out := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "out")
-	if err := os.WriteFile(in, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, in, "")
 	p := w.start(w.command("shout", "run", "--in", in, "--out", out, "--mode", "wait", "--release", w.release, "--trace",
 		w.trace))
 	w.begun(1)

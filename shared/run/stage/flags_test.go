@@ -1,7 +1,6 @@
 package stage
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -23,9 +22,7 @@ func looked(t *testing.T) (w *harness, in []string, dataset string) {
 		w.announce("r", event.Part{}, event.CheckpointSaved{Step: step + 1, Model: w.store(text), Manifest: own})
 	}
 	dataset = filepath.Join(t.TempDir(), "manifest.json")
-	if err := os.WriteFile(dataset, []byte("other"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, dataset, "other")
 	return w, []string{"--in", dataset}, dataset
 }
 
@@ -117,9 +114,7 @@ func TestAnotherDatasetStandsBesideTheRunsOwn(t *testing.T) {
 	}
 	// The run's own manifest is no other dataset.
 	path := filepath.Join(t.TempDir(), "manifest.json")
-	if err := os.WriteFile(path, []byte("own"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, path, "own")
 	status, stdout, stderr := w.run("look", "run", "--run", "r", "--dataset", path)
 	if status != command.Done || !strings.Contains(stdout, "made before") {
 		t.Errorf("status %d: %s%s", status, stdout, stderr)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,10 +15,12 @@ import (
 	"time"
 
 	"bitnet1/shared/digest"
+	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/record"
 )
 
 // harness is an event server, a data directory and the programs that use them.
@@ -98,6 +101,15 @@ func (p *program) signal(s os.Signal) {
 	}
 }
 
+// kill ends the program by a signal that it cannot handle.
+func (p *program) kill() {
+	p.t.Helper()
+	p.signal(syscall.SIGKILL)
+	if status := p.status(); status != -1 {
+		p.t.Errorf("%v ended with status %d before it was killed:\n%s", p.Args[1:], status, p.log())
+	}
+}
+
 // stop asks the program to end and expects that it does so cleanly.
 func (p *program) stop() {
 	p.t.Helper()
@@ -153,6 +165,15 @@ func (w *harness) start(cmd *exec.Cmd) *program {
 		_ = cmd.Process.Kill()
 		<-p.exited
 	})
+	return p
+}
+
+// busy starts a stage and gives it a source in run r. It returns in the middle of that job.
+func (w *harness) busy(name string, args ...string) *program {
+	w.t.Helper()
+	p := w.serve(name, args...)
+	w.sources("r", "one")
+	w.begun(1)
 	return p
 }
 
@@ -273,9 +294,7 @@ func (w *harness) wantBegun(n int) {
 // let ends the waiting of jobs in mode wait.
 func (w *harness) let() {
 	w.t.Helper()
-	if err := os.WriteFile(w.release, nil, 0o644); err != nil {
-		w.t.Fatal(err)
-	}
+	writeFile(w.t, w.release, "")
 }
 
 // text reads what a stage wrote, where people look for it.
@@ -314,5 +333,34 @@ func wantText(t *testing.T, what, text string, parts ...string) {
 	}
 }
 
-// unheard takes the progress of jobs that nobody watches.
-func unheard(_, _ string) func(Progress) { return func(Progress) {} }
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newPerformer does jobs of a stage in this process, in a data directory of its own, without an event server.
+func newPerformer[P any, E event.Body](t *testing.T, spec Spec[P, E]) *performer[P, E] {
+	t.Helper()
+	store, err := artifact.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := journal.Open(store.Dir())
+	return &performer[P, E]{
+		spec: spec, space: store, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, nil),
+		log:    slog.New(slog.DiscardHandler),
+		report: func(_, _ string) func(Progress) { return func(Progress) {} },
+	}
+}
+
+// newEvent is an event that is no part of a set.
+func newEvent(t *testing.T, run, stage string, body event.Body) event.Envelope {
+	t.Helper()
+	e, err := event.New(run, stage, "", event.Part{}, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}

@@ -19,9 +19,7 @@ func TestHintsWork(t *testing.T) {
 	w, _, manifest := looked(t)
 	dir := t.TempDir()
 	in, out := filepath.Join(dir, "one"), filepath.Join(dir, "out")
-	if err := os.WriteFile(in, []byte("words"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, in, "words")
 	definition := w.store(`{"name": "words", "stages": {}}`)
 	w.announce("first", event.Part{}, event.RunStarted{Pipeline: "words", Definition: definition})
 	w.announce("first", event.Part{Count: 1}, event.SourceAdded{Name: "one", Digest: digest.Bytes([]byte("one"))})

@@ -3,47 +3,32 @@ package stage
 import (
 	"context"
 	"encoding/json"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
 	"bitnet1/shared/run/artifact"
-	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
-	"bitnet1/shared/run/journal"
-	"bitnet1/shared/run/record"
 )
 
 // What a job finds when it is done again is the latest, also where it had found the same before; with other parameters
 // than the run's own it is told apart, and the jobs after it know of that.
 func TestAJobThatIsDoneAgainIsTheLatest(t *testing.T) {
 	t.Parallel()
-	store, err := artifact.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
 	type params struct {
 		Sequences int `json:"sequences"`
 	}
 	found := 0 // what the job finds, on this machine or another
-	j := journal.Open(store.Dir())
 	spec := Spec[params, event.SourceAdded]{
 		Name: "count", Version: "1", Defaults: params{Sequences: 9},
 		Work: func(ctx context.Context, job *Job[params], in event.SourceAdded) error {
 			return job.Emit(ctx, event.PackWritten{Step: found})
 		},
 	}
-	p := &performer[params, event.SourceAdded]{
-		spec: spec, space: store, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, nil),
-		log: slog.New(slog.DiscardHandler), report: unheard,
-	}
-	added, err := event.New("r", "launcher", "", event.Part{}, event.SourceAdded{Name: "a"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := newPerformer(t, spec)
+	added := newEvent(t, "r", "launcher", event.SourceAdded{Name: "a"})
 	own := &definition.Definition{Stages: map[string]json.RawMessage{"count": []byte(`{"sequences":5}`)}}
 	do := func(find, sequences int, force, renew bool) {
 		t.Helper()
@@ -59,7 +44,7 @@ func TestAJobThatIsDoneAgainIsTheLatest(t *testing.T) {
 	}
 	latest := func(when string, step int, overrides string) {
 		t.Helper()
-		all, err := j.Announcements("r", event.PackWritten{}.Kind())
+		all, err := p.journal.Announcements("r", event.PackWritten{}.Kind())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +74,7 @@ func TestAJobThatIsDoneAgainIsTheLatest(t *testing.T) {
 	latest("asked for, and recorded", 1, "")
 	added.Overrides = map[string]string{"shout.mode": "work"}
 	do(3, 5, true, true)
-	all, err := j.Read("r", event.PackWritten{}.Kind())
+	all, err := p.journal.Read("r", event.PackWritten{}.Kind())
 	if err != nil || len(all[0].Overrides) != 1 || all[0].Overrides["shout.mode"] != "work" {
 		t.Errorf("what follows from other parameters is %+v, %v", all, err)
 	}

@@ -3,7 +3,6 @@ package stage
 import (
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 
 	"bitnet1/shared/run/command"
@@ -27,9 +26,7 @@ func (w *harness) wantClimbed(run string) {
 func TestAKilledJobContinuesAfterTheOutputsItHas(t *testing.T) {
 	t.Parallel()
 	w := newHarness(t)
-	p := w.serve("climb", "--mode", "wait")
-	w.sources("r", "one")
-	w.begun(1)
+	p := w.busy("climb", "--mode", "wait")
 	// What is done is seen already, and so is the log of what goes on.
 	if len(w.history("r", "tokens.written")) != 1 || w.text("r", "climb", "one.step1") != "x" {
 		t.Error("the first step is not announced")
@@ -37,8 +34,7 @@ func TestAKilledJobContinuesAfterTheOutputsItHas(t *testing.T) {
 	if got := w.text("r", "climb", "climb.log"); got != "step 1\nstep 2\n" {
 		t.Errorf("live file: %q", got)
 	}
-	p.signal(syscall.SIGKILL)
-	p.status()
+	p.kill()
 	w.let()
 	next := w.serve("climb", "--mode", "wait")
 	w.outcomes("r", "climb", 1, event.Done)
@@ -70,11 +66,8 @@ func TestGettingSomewhereIsNoFailure(t *testing.T) {
 func TestAnUnfinishedJobWhoseOutputIsGoneBeginsAnew(t *testing.T) {
 	t.Parallel()
 	w := newHarness(t)
-	p := w.serve("climb", "--mode", "wait")
-	w.sources("r", "one")
-	w.begun(1)
-	p.signal(syscall.SIGKILL)
-	p.status()
+	p := w.busy("climb", "--mode", "wait")
+	p.kill()
 	if err := os.RemoveAll(filepath.Join(w.data, "objects")); err != nil {
 		t.Fatal(err)
 	}
@@ -94,14 +87,11 @@ func TestOneShotContinuesWhereItWasKilled(t *testing.T) {
 	t.Parallel()
 	w := newHarness(t)
 	in, out := filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "out")
-	if err := os.WriteFile(in, []byte("text"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, in, "text")
 	args := []string{"run", "--in", in, "--out", out, "--trace", w.trace, "--mode", "wait", "--release", w.release}
 	p := w.start(w.command("climb", args...))
 	w.begun(1)
-	p.signal(syscall.SIGKILL)
-	p.status()
+	p.kill()
 	w.let()
 	status, _, stderr := w.run("climb", args...)
 	if status != command.Done {

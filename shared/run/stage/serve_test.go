@@ -120,7 +120,10 @@ func TestTheSameJobIsDoneOnceWhateverTheRun(t *testing.T) {
 func TestARunStartedAgainAnswersFromItsRecords(t *testing.T) {
 	t.Parallel()
 	w := newHarness(t)
-	w.serve("shout", "--run", "r").kill(w, 1)
+	first := w.serve("shout", "--run", "r")
+	w.sources("r", "one")
+	w.outcomes("r", "shout", 1, event.Done)
+	first.kill()
 	listener := bus.Listener{Stage: "shout", Run: "r", Kind: "source.added"}
 	if err := w.bus.Forget(t.Context(), listener); err != nil {
 		t.Fatal(err)
@@ -133,16 +136,6 @@ func TestARunStartedAgainAnswersFromItsRecords(t *testing.T) {
 	if n := len(w.history("r", "tokens.written")); n != 1 {
 		t.Errorf("%d outputs", n)
 	}
-}
-
-// kill lets the program answer n sources of run r and kills it.
-func (p *program) kill(w *harness, n int) {
-	w.t.Helper()
-	names := []string{"one", "two", "three"}[:n]
-	w.sources("r", names...)
-	w.outcomes("r", "shout", n, event.Done)
-	p.signal(syscall.SIGKILL)
-	p.status()
 }
 
 func TestOutputsThatAreGoneAreMadeAgain(t *testing.T) {
@@ -278,9 +271,7 @@ func TestASignalEndsAStageInTheMiddleOfAJobAndAnotherContinues(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
 		w := newHarness(t)
-		p := w.serve("shout", "--mode", "wait", "--attempts", "1")
-		w.sources("r", "one")
-		w.begun(1)
+		p := w.busy("shout", "--mode", "wait", "--attempts", "1")
 		p.signal(signal)
 		if status := p.status(); status != command.Done {
 			t.Errorf("%v: status %d: %s", signal, status, p.log())
@@ -299,13 +290,8 @@ func TestASignalEndsAStageInTheMiddleOfAJobAndAnotherContinues(t *testing.T) {
 func TestAKilledWorkersJobIsTakenOver(t *testing.T) {
 	t.Parallel()
 	w := newHarness(t)
-	p := w.serve("shout", "--mode", "wait")
-	w.sources("r", "one")
-	w.begun(1)
-	p.signal(syscall.SIGKILL)
-	if status := p.status(); status != -1 {
-		t.Errorf("status %d", status)
-	}
+	p := w.busy("shout", "--mode", "wait")
+	p.kill()
 	w.let()
 	next := w.serve("shout", "--mode", "wait")
 	w.outcomes("r", "shout", 1, event.Done)
@@ -366,9 +352,7 @@ func TestALostDeviceEndsTheProcessAndAnotherContinues(t *testing.T) {
 func TestAStalledWorkerIsFencedFromItsSuccessor(t *testing.T) {
 	t.Parallel()
 	w := newHarness(t)
-	stalled := w.serve("shout", "--mode", "wait")
-	w.sources("r", "one")
-	w.begun(1)
+	stalled := w.busy("shout", "--mode", "wait")
 	stalled.signal(syscall.SIGSTOP)
 	next := w.serve("shout", "--mode", "wait")
 	w.eventuallyFenced(next)
@@ -376,8 +360,7 @@ func TestAStalledWorkerIsFencedFromItsSuccessor(t *testing.T) {
 	if n := len(w.history("r", "job.finished")); n != 0 {
 		t.Errorf("%d answers while the job is being done", n)
 	}
-	stalled.signal(syscall.SIGKILL)
-	stalled.status()
+	stalled.kill()
 	w.begun(2)
 	w.let()
 	w.outcomes("r", "shout", 1, event.Done)
@@ -387,9 +370,7 @@ func TestAStalledWorkerIsFencedFromItsSuccessor(t *testing.T) {
 func TestAStalledWorkerThatWakesUpFinishesItsJobOnce(t *testing.T) {
 	t.Parallel()
 	w := newHarness(t)
-	stalled := w.serve("shout", "--mode", "wait")
-	w.sources("r", "one")
-	w.begun(1)
+	stalled := w.busy("shout", "--mode", "wait")
 	stalled.signal(syscall.SIGSTOP)
 	next := w.serve("shout", "--mode", "wait")
 	w.eventuallyFenced(next)
@@ -426,8 +407,7 @@ func TestKillsAtRandomMomentsLoseNothingAndDoubleNothing(t *testing.T) {
 	for ; kills < 12; kills++ {
 		p := w.serve("climb", "--workers", "2", "--attempts", "100")
 		time.Sleep(time.Duration(40+rnd.IntN(120)) * time.Millisecond)
-		p.signal(syscall.SIGKILL)
-		p.status()
+		p.kill()
 	}
 	p := w.serve("climb", "--workers", "2", "--attempts", "100")
 	answers := w.outcomes("r", "climb", len(names), event.Done)
@@ -494,9 +474,7 @@ func TestAStageSurvivesARestartOfTheServer(t *testing.T) {
 	dir := t.TempDir()
 	operators := operatorsServer(t, dir, server.RANDOM_PORT)
 	w := newHarnessAt(t, bus.Address{URL: operators.ClientURL(), User: "operator", Password: "secret"})
-	p := w.serve("shout", "--mode", "wait")
-	w.sources("r", "one")
-	w.begun(1)
+	p := w.busy("shout", "--mode", "wait")
 	operators.Shutdown()
 	operators.WaitForShutdown()
 	operatorsServer(t, dir, w.port())
@@ -550,10 +528,7 @@ func TestMessagesThatAreNoEventsAreBuried(t *testing.T) {
 	w := newHarness(t)
 	w.serve("shout")
 	conn, _ := w.raw()
-	elsewhere, err := event.New("other", "test", "", event.Part{}, event.SourceAdded{Name: "x"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	elsewhere := newEvent(t, "other", "test", event.SourceAdded{Name: "x"})
 	misplaced, err := elsewhere.Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -740,10 +715,7 @@ func TestAnAnswerThatIsTooLargeForTheServerEndsTheStage(t *testing.T) {
 	if _, err := js.UpdateStream(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
-	small, err := event.New("r3", "t", "", event.Part{}, event.SourceAdded{Name: strings.Repeat("n", 100)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	small := newEvent(t, "r3", "t", event.SourceAdded{Name: strings.Repeat("n", 100)})
 	if err := w.bus.Publish(t.Context(), small); err != nil {
 		t.Fatal(err)
 	}
@@ -781,9 +753,7 @@ func TestAStageOfALauncherEndsWithIt(t *testing.T) {
 func TestASecondSignalEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newHarness(t)
-	p := w.serve("shout", "--mode", "stay")
-	w.sources("r", "one")
-	w.begun(1)
+	p := w.busy("shout", "--mode", "stay")
 	p.signal(syscall.SIGTERM)
 	p.signal(os.Interrupt) // two of one kind may arrive as one
 	if status := p.status(); status != command.Failed {

@@ -3,7 +3,6 @@ package stage
 import (
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 
 	"bitnet1/shared/run/command"
@@ -19,15 +18,8 @@ func newUsed(t *testing.T) *used {
 	t.Helper()
 	u := &used{harness: newHarness(t), in: filepath.Join(t.TempDir(), "one"), out: filepath.Join(t.TempDir(), "out")}
 	u.let()
-	u.write(u.in, "words")
+	writeFile(u.t, u.in, "words")
 	return u
-}
-
-func (u *used) write(path, text string) {
-	u.t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		u.t.Fatal(err)
-	}
 }
 
 func (u *used) args(more ...string) []string {
@@ -73,12 +65,12 @@ func TestAUsedFolderKeepsWhatWasMade(t *testing.T) {
 	// Another input that has an output of the same name: the file decides.
 	first := u.in
 	u.in = filepath.Join(t.TempDir(), "one")
-	u.write(u.in, "other words")
+	writeFile(u.t, u.in, "other words")
 	u.made("shout", "one.loud") // which is equal
 	u.in = first
 	u.holds("one.loud", "ONE")
 	// What has changed since is not replaced, what is missing is made again.
-	u.write(filepath.Join(u.out, "one.loud"), "precious")
+	writeFile(u.t, filepath.Join(u.out, "one.loud"), "precious")
 	u.refused("shout", []string{"one.loud", "another content"})
 	u.holds("one.loud", "precious")
 	if err := os.Remove(filepath.Join(u.out, "one.loud")); err != nil {
@@ -86,7 +78,7 @@ func TestAUsedFolderKeepsWhatWasMade(t *testing.T) {
 	}
 	u.made("shout", "one.loud")
 	u.holds("one.loud", "ONE")
-	u.write(filepath.Join(u.out, "one.loud"), "not so precious")
+	writeFile(u.t, filepath.Join(u.out, "one.loud"), "not so precious")
 	u.made("shout", "one.loud", "--force")
 	u.holds("one.loud", "ONE")
 	u.made("shout", "one.loud", "--force", "--layers", "3")
@@ -101,8 +93,7 @@ func TestAUsedFolderKeepsUnfinishedWork(t *testing.T) {
 	}
 	p := u.start(u.command("climb", u.args("--mode", "wait")...))
 	u.begun(1)
-	p.signal(syscall.SIGKILL)
-	p.status()
+	p.kill()
 	u.let()
 	u.refused("climb", []string{"climb.log", "unfinished"}, "--mode", "wait", "--layers", "3")
 	u.made("climb", "climb.log", "--mode", "wait")
