@@ -17,10 +17,7 @@ func diffRuns(c *cli.Context, j journal.Journal, a, b string) error {
 	if err := errors.Join(knownRun(j, a), knownRun(j, b)); err != nil {
 		return err
 	}
-	store, err := artifact.Open(c.String("data"))
-	if err != nil {
-		return err
-	}
+	store := artifact.ReadOnly(c.String("data"))
 	var both []knownOf
 	for _, run := range []string{a, b} {
 		k, err := know(j, store, run)

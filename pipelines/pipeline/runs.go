@@ -78,10 +78,7 @@ func listRuns(c *cli.Context, j journal.Journal) error {
 		fmt.Fprintf(c.App.Writer, "no runs in %s: start one with task pipeline:v76\n", c.String("data"))
 		return nil
 	}
-	store, err := artifact.Open(c.String("data"))
-	if err != nil {
-		return err
-	}
+	store := artifact.ReadOnly(c.String("data"))
 	var all []knownOf
 	var problems []error
 	for _, run := range runs {

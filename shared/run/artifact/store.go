@@ -32,7 +32,7 @@ type Space interface {
 // While it is reachable, nobody removes the data directory.
 type Store struct {
 	dir string
-	use *os.File // the lock that says so
+	use *os.File // the lock that says so; nil: see ReadOnly
 
 	mu       sync.Mutex
 	verified map[string]bool // digests whose file was checked by this process
@@ -63,6 +63,10 @@ func Open(dir string) (*Store, error) {
 	}
 	return s, nil
 }
+
+// ReadOnly is the store under dir for a caller that only reads, and that need not be allowed to write there. Nothing is
+// created, and the store may be removed while the caller reads.
+func ReadOnly(dir string) *Store { return &Store{dir: dir, verified: map[string]bool{}} }
 
 // Dir is the data directory.
 func (s *Store) Dir() string { return s.dir }
