@@ -70,7 +70,7 @@ func TestMistakesAreFoundBeforeAnythingStarts(t *testing.T) {
 	}
 }
 
-// What the message about a copy task advises is accepted, and so is what needs no advice.
+// The advice of the messages about copy tasks is accepted, and so are correct copy tasks.
 func TestCheckAcceptsWhatIsRight(t *testing.T) {
 	w := newWorld(t)
 	w.must("pipeline", "run", "--check", "pipelines/v76.yml", "--preset", "nano", "--set", "train.kshift_layers=[0,2]",
@@ -90,7 +90,7 @@ func TestCheckAcceptsWhatIsRight(t *testing.T) {
 	}
 }
 
-// A shell makes several arguments of a pattern.
+// A shell expands a pattern to several arguments.
 func TestASourcesPatternNeedsNoQuotes(t *testing.T) {
 	w := newWorld(t)
 	books, err := filepath.Glob(texts)
@@ -129,7 +129,7 @@ func TestARefusedValueIsFound(t *testing.T) {
 		"--preset", "nano", file)
 }
 
-// What keeps several jobs from being done is told once at the end.
+// A cause for which several jobs failed is told once at the end.
 func TestACauseIsToldOnce(t *testing.T) {
 	w := newWorld(t)
 	o := w.run("pipeline", tiny("--set", "shard.validation_share=0", "--set", "train.steps=40")...)

@@ -10,7 +10,7 @@ import (
 	"bitnet1/shared/run/journal"
 )
 
-// Damage to one run, of every kind there is, is named, and mended by the very command or flag that the messages advise.
+// Every kind of damage to a run is named in an error, and the command or flag that the error advises mends it.
 func TestDamageIsNamedSkippedAndMended(t *testing.T) {
 	w := newWorld(t)
 	w.must("pipeline", tiny("--run", "r")...)
@@ -73,14 +73,14 @@ func TestDamageIsNamedSkippedAndMended(t *testing.T) {
 	step("checkpoint", []string{"train", "run", "--run", "r", "--force"}, 0)
 	step("checkpoint", append(evaluate, "--force"), 0)
 
-	// A finished run whose ends are damaged is finished again.
+	// A finished run whose events run.finished are damaged is finished again.
 	damage("runs/r/events/run.finished/*")
 	damage("runs/r/events/job.finished/*")
 	step("end", again, 0)
 	if after := w.must("pipeline", "runs", "r"); after != before {
 		t.Errorf("the table was\n%sand is\n%s", before, after)
 	}
-	// What another stage says in another shape concerns nobody else.
+	// An event with a wrong shape does not disturb stages that do not read it.
 	raw, err := event.Marshal(map[string]any{"step": "eighty"})
 	if err != nil {
 		t.Fatal(err)

@@ -24,7 +24,7 @@ func TestReadOnlyDataDirectory(t *testing.T) {
 	w.refuses(1, []string{"read-only", "--data"}, "pipeline", tiny()...)
 }
 
-// A disk that stays full ends the run with a message; with room it goes on to the same artifacts.
+// A disk that stays full ends the run with a message. Once there is room, the run goes on and makes the same artifacts.
 func TestFullDisk(t *testing.T) {
 	w := newWorld(t)
 	dir := mount(t, "size=4m", 0)
@@ -38,7 +38,7 @@ func TestFullDisk(t *testing.T) {
 	w.sameAsReference()
 }
 
-// A disk that has room again soon enough does not end the run.
+// A disk that is full for a short time does not end the run.
 func TestFullDiskThatHasRoomAgain(t *testing.T) {
 	w := newWorld(t)
 	dir := mount(t, "size=4m", 0)

@@ -17,7 +17,7 @@ import (
 	"bitnet1/shared/run/journal"
 )
 
-// The launcher uses the server that NATS_URL names, and keeps what others say there in the run's journal.
+// The launcher uses the server that NATS_URL names, and writes the events of other programs into the run's journal.
 func TestEventsOfStrangers(t *testing.T) {
 	server, err := bus.StartServer(t.TempDir(), 0)
 	if err != nil {
@@ -69,8 +69,8 @@ func TestEventsOfStrangers(t *testing.T) {
 	}
 }
 
-// A stage in Python has its line on the screen and its column in the table, and a rerun over the run that needs no
-// launcher shows the column too.
+// A stage in Python has its line on the screen and its column in the table. After a rerun without a launcher the table
+// has the column, too.
 func TestAForeignStageHasAColumn(t *testing.T) {
 	python := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
 	if out, err := exec.Command(python, "-c", "import nats, msgpack").CombinedOutput(); err != nil {

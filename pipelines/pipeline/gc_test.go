@@ -64,7 +64,7 @@ func (k *kept) found(run, key string, body event.Body) {
 	}
 }
 
-// begin begins a run with what train is given.
+// begin begins a run with parameters of train.
 func (k *kept) begin(run, train string) {
 	k.t.Helper()
 	d := definition.Definition{Name: "p", Preset: "nano", Seed: 1,
@@ -76,8 +76,8 @@ func (k *kept) begin(run, train string) {
 	k.found(run, "", event.RunStarted{Pipeline: "p", Definition: k.object(string(b)), Stages: []string{"train"}})
 }
 
-// A run is removed when its user says so and nobody uses the data; then what only it had made can be freed, and nothing
-// else.
+// runs rm removes a run, unless a program uses the data directory. Then gc frees the artifacts that no other run names,
+// and no others.
 func TestRemovedRunsAndWhatIsFreed(t *testing.T) {
 	k := newKept(t)
 	k.begin("a", `{"steps":600,"seed":1}`)
@@ -127,7 +127,8 @@ func TestRemovedRunsAndWhatIsFreed(t *testing.T) {
 	}
 }
 
-// Of finished runs all checkpoints but the last and the best can be freed; what others need of them stays.
+// gc --keep-checkpoints frees the checkpoints of finished runs, except for the last, the best and those that other runs
+// need.
 func TestCheckpointsThatAreFreed(t *testing.T) {
 	k := newKept(t)
 	k.begin("fin", `{"steps":4}`)

@@ -67,7 +67,7 @@ func (w *world) unkept(run string, which func(event.Envelope) bool) {
 	}
 }
 
-// The files of a run say whether it is finished, not what its server happens to have.
+// The files of a run say whether it is finished, whatever its server has.
 func TestWhatTheEventServerLostIsDone(t *testing.T) {
 	w := newWorld(t)
 	run := messages(w.must("pipeline", tiny()...))[0].Run
@@ -79,7 +79,7 @@ func TestWhatTheEventServerLostIsDone(t *testing.T) {
 	if err != nil || len(saved) != 4 {
 		t.Fatalf("%d checkpoints, %v", len(saved), err)
 	}
-	// What evaluate has done with the second checkpoint, and that the run has ended.
+	// What is removed: the answer of evaluate to the second checkpoint, and the end of the run.
 	after := func(e event.Envelope) bool {
 		if v, err := event.Into[event.EvaluationWritten](e); err == nil {
 			return v.Step == 40
@@ -98,7 +98,7 @@ func TestWhatTheEventServerLostIsDone(t *testing.T) {
 		t.Errorf("%d evaluations, want 4", n)
 	}
 
-	// A run that a launcher took for finished although an output is missing is opened again.
+	// The journal lacks an output of a run that is finished: the next launcher goes on with the run.
 	w.unkept(run, func(e event.Envelope) bool { return e.Kind == event.EvaluationWritten{}.Kind() })
 	out = w.must("pipeline", tiny()...)
 	if !strings.Contains(out, "evaluation.written") || len(w.evaluations(run)) != 4 {
@@ -118,7 +118,8 @@ func (w *world) evaluations(run string) []event.EvaluationWritten {
 	return all
 }
 
-// A server that several people use knows whose run it is; and a run leaves no consumers there.
+// Two data directories may use one server, but not for runs of the same name. A finished run leaves no consumers on the
+// server.
 func TestTwoDataDirectoriesOnOneServer(t *testing.T) {
 	server, err := bus.StartServer(t.TempDir(), 0)
 	if err != nil {
@@ -136,7 +137,7 @@ func TestTwoDataDirectoriesOnOneServer(t *testing.T) {
 	second.must("pipeline", tiny("--run", "mine")...)
 	second.sameAsReference()
 
-	// A directory that was moved is still the run's; one that was emptied is not.
+	// A data directory that was moved goes on with its run. An emptied directory does not.
 	moved := newWorld(t)
 	moved.env = first.env
 	if err := os.Rename(first.data, moved.data); err != nil {
@@ -158,7 +159,7 @@ func consumers(t *testing.T, server *bus.Server) int {
 	return stream.CachedInfo().State.Consumers
 }
 
-// A server that goes away has a while to come back; then the launcher ends and says why.
+// The launcher waits a while for a server that has gone away. Then it ends and says why.
 func TestAServerThatStaysAway(t *testing.T) {
 	dir := t.TempDir()
 	server, err := bus.StartServer(dir, 0)

@@ -92,7 +92,7 @@ func TestRefusedSources(t *testing.T) {
 	}
 }
 
-// One bad file among good ones costs nothing that was made of the good ones, and its repair lets the run go on.
+// A bad file among good ones does not lose the work on the good ones. Once it is repaired, the run goes on.
 func TestRepairedSource(t *testing.T) {
 	good, content := goodParquet(t)
 	dir := t.TempDir()
@@ -228,7 +228,7 @@ func TestRefusedServers(t *testing.T) {
 	w.sameAsReference()
 }
 
-// A data directory that cannot be used is refused; a second launcher waits for nobody.
+// A data directory that cannot be used is refused. A second launcher is refused at once.
 func TestRefusedDataDirectories(t *testing.T) {
 	w := newWorld(t)
 	w.data = filepath.Join(write(t, "file", nil), "data")
@@ -243,7 +243,7 @@ func TestRefusedDataDirectories(t *testing.T) {
 	}
 }
 
-// Artifacts that were damaged on disk are noticed before they are used, and made again on request.
+// Damaged artifacts are noticed before they are used, and made again on request.
 func TestDamagedArtifacts(t *testing.T) {
 	w := newWorld(t)
 	run := messages(w.must("pipeline", tiny()...))[0].Run

@@ -17,8 +17,8 @@ func (w *world) table(run string) message {
 	return all[0]
 }
 
-// otherParameters measures a finished run again with other parameters: they stand beside the run's own, which stay what
-// they are, whatever comes first and however often.
+// otherParameters measures a finished run again with other parameters. The new results stand beside the run's own
+// results, which do not change, in whatever order and however often the commands are given.
 func (w *world) otherParameters(run string) {
 	w.t.Helper()
 	before := w.table(run)
@@ -50,7 +50,7 @@ func (w *world) otherParameters(run string) {
 	same("after the default rerun")
 	w.must("evaluate", "run", "--run", run, "--checkpoint", "20", "--force")
 	same("after --force")
-	// Equal numbers from other parameters are the same fact, and a result of their own all the same.
+	// A result of other parameters is a row of its own, even if its numbers are equal.
 	w.must("evaluate", "run", "--run", run, "--checkpoint", "20", "--sequences", "100000")
 	w.must("probe", "run", "--run", run, "--checkpoint", "20", "--sequences", "8")
 	others = same("after more sequences than there are")
@@ -58,7 +58,7 @@ func (w *world) otherParameters(run string) {
 		others[2].BestHead == "" {
 		w.t.Errorf("three measurements of one's own are shown as %+v", others)
 	}
-	// The files of a run's own results stay what they are, too.
+	// The files of the run's own results do not change, either.
 	for path, want := range map[string]float64{"": 0, "sequences=1": 1} {
 		b, err := os.ReadFile(filepath.Join(w.data, "runs", run, "evaluate", path, "step-000020_evaluation.json"))
 		if err != nil {
@@ -75,7 +75,8 @@ func (w *world) otherParameters(run string) {
 	w.bestRun(run, before)
 }
 
-// bestRun checks that the list of runs names the best of the run's own results: one sequence can have fewer bits.
+// bestRun checks that the list of runs names the best of the run's own results, although a measurement of one sequence
+// has fewer bits.
 func (w *world) bestRun(run string, before message) {
 	w.t.Helper()
 	for _, n := range []string{"1", "2", "3"} { // some of them are better than the mean

@@ -47,7 +47,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("events kept by the server: %v, want %v", kept, want)
 	}
 	learns(t, all[len(all)-1].Checkpoints)
-	// what the data stages took lies beside what they made
+	// the times of the data stages lie beside their outputs
 	for name, want := range map[string]int{"tokenize": 3, "shard": 1} {
 		if found, _ := filepath.Glob(filepath.Join(w.data, "runs", all[0].Run, name, stage.TimesFile("*"))); len(
 			found) != want {
@@ -252,7 +252,7 @@ func TestOneShot(t *testing.T) {
 	}
 }
 
-// A stage of a user's own takes part like the project's, and works on old runs as well.
+// A user's own stage takes part in a run, and works on old runs as well.
 func TestOwnStage(t *testing.T) {
 	w := newWorld(t)
 	args := tiny()

@@ -45,8 +45,8 @@ func (w *world) sourceNames() (names []string) {
 	return names
 }
 
-// TestSourcesAsTyped: relative and absolute paths, ** and a name that is no text go through a whole launch, and what is
-// typed otherwise continues the same run.
+// A run takes relative and absolute paths, ** and names that are no UTF-8. The same files in another spelling continue
+// the same run.
 func TestSourcesAsTyped(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"top.jsonl", "c/d/deep.jsonl", "c/caf\xe9.jsonl"} {
@@ -84,8 +84,8 @@ func TestSourcesAsTyped(t *testing.T) {
 	}
 }
 
-// TestSecretsOfSources: a URL's signature and password reach the server from the stage that fetches, and stand in
-// nothing that is written or said. With another signature it is the same run.
+// The stage that fetches a URL sends its signature and password to the server. No file and no message contains them.
+// With another signature it is the same run.
 func TestSecretsOfSources(t *testing.T) {
 	var valid atomic.Value // the server's requests read it
 	valid.Store("first")
@@ -134,8 +134,8 @@ func TestSecretsOfSources(t *testing.T) {
 	}
 }
 
-// TestParametersBySource: sources with different columns make one dataset, and a source's parameters are part of what
-// its job depends on. Mistakes are found before anything starts.
+// Sources with different columns make one dataset. The key of a source's job depends on the source's parameters.
+// Mistakes are found before anything starts.
 func TestParametersBySource(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{"new.jsonl": `{"text":"new"}`,

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// slowToStop is a stage, in a shell's words, that saves for as long as it takes when it is asked to end.
+// slowToStop is a stage, written in shell, that takes a while to save when it is asked to end.
 const slowToStop = `
 case $1 in
 describe) echo '{"name":"slow","about":"takes its time","kind":"source.added","emits":[],"parameters":[]}' ;;
@@ -42,7 +42,7 @@ func slow(t *testing.T) (l *launched, room, saved string) {
 	return l, at("room"), at("saved")
 }
 
-// Stopping takes as long as the stages need to save what is done, and says whom it waits for.
+// A launcher that is asked to end waits until all stages have saved, and says for which stages it waits.
 func TestStoppingWaitsForWhatIsSaved(t *testing.T) {
 	for name, signal := range map[string]syscall.Signal{"interrupted": syscall.SIGINT, "terminated": syscall.SIGTERM} {
 		t.Run(name, func(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"bitnet1/shared/run/results"
 )
 
-// The commands that a run ends with find its data directory, wherever that is.
+// The commands that are printed at the end of a run name its data directory.
 func TestHintsFindTheDataDirectory(t *testing.T) {
 	t.Setenv("BITNET1_DATA", "") // back to what it was when the test ends
 	if err := os.Unsetenv("BITNET1_DATA"); err != nil {

@@ -40,7 +40,7 @@ func terminal(t *testing.T) (outer, inner *os.File) {
 	return outer, inner
 }
 
-// On a terminal every stage has a line that moves, and the run ends as it does elsewhere.
+// On a terminal every stage has a line that shows its progress. The run ends with the same text as elsewhere.
 func TestTerminal(t *testing.T) {
 	outer, inner := terminal(t)
 	w := newWorld(t)
@@ -73,8 +73,8 @@ func TestTerminal(t *testing.T) {
 	w.sameAsReference()
 }
 
-// ends checks what is left on the screen: that the run has finished and after how long, below the lines of the stages,
-// and the validation loss of the last checkpoint beside the training.
+// ends checks the last screen: the line that the run has finished, with its duration, is below the lines of the stages,
+// and the line of train has the validation loss of the last checkpoint.
 func ends(t *testing.T, w *world, screen string) {
 	t.Helper()
 	after := screen[strings.LastIndex(screen, "80/80 steps"):]

@@ -208,8 +208,8 @@ func family(pid int) []int {
 	return all
 }
 
-// memory is what a process has of its own; 0 where the system does not say. Pages of mapped files, which the system can
-// take back whenever it needs them, are not among it.
+// memory is the private memory of a process, without pages of mapped files, which the system can take back at any time.
+// It is 0 if the system does not say.
 func memory(pid int) int64 {
 	said, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	_, rest, _ := strings.Cut(string(said), "RssAnon:")

@@ -45,7 +45,7 @@ func TestCopyTask(t *testing.T) {
 	}
 }
 
-// The bytes are the same everywhere, and other seeds give others.
+// The bytes are the same on every machine, and different for different seeds.
 func TestCopyTaskIsFrozen(t *testing.T) {
 	short := func(seed uint64) string {
 		path, err := CopyTask{Symbols: 64, Length: 24, Documents: 100, Seed: seed}.Write(t.TempDir())

@@ -243,7 +243,7 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// The seed of a run is not the one that says which documents validate: runs of other seeds are compared on the same
+// The seed of a run does not choose the validation documents, so that runs of different seeds are compared on the same
 // text.
 func TestASeedOfItsOwnIsNotThePipelines(t *testing.T) {
 	type shard struct {

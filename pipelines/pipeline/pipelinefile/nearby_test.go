@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// Who names no pipeline file is told those that there are: in the folder pipelines rather than others beside it.
+// If a pipeline file is missing, the error lists the files of the folder pipelines, and no YAML files beside that
+// folder.
 func TestNearbyFiles(t *testing.T) {
 	dir := t.TempDir()
 	pipelines := filepath.Join(dir, "pipelines")

@@ -17,8 +17,8 @@ import (
 	"bitnet1/shared/digest"
 )
 
-// writerFor, when set, makes of the test binary a program that starts an artifact in the store it names and then waits
-// to be killed.
+// writerFor is an environment variable. If it names a store, the test binary begins an artifact there and waits to be
+// killed.
 const writerFor = "BITNET1_TEST_WRITER"
 
 func TestMain(m *testing.M) {
@@ -196,7 +196,7 @@ func TestDamageIsNoticedOnReading(t *testing.T) {
 			}
 			_, err := store.Path(ref)
 			wantError(t, err, ErrDamaged.Error(), "checkpoint")
-			// Making it again repairs it, in the same process too.
+			// The artifact is made again, which repairs it for this process too.
 			if again := put(t, store, "checkpoint", content); again.Digest != ref.Digest {
 				t.Fatalf("other digest %s", again.Digest)
 			}

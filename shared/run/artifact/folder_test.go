@@ -43,7 +43,7 @@ func TestFolderKeepsOutputsUnderTheirNames(t *testing.T) {
 	if !folder.Has(ref) || folder.Has(Ref{Digest: strings.Repeat("0", 64)}) {
 		t.Error("Has is wrong")
 	}
-	// A later run replaces it when it may, and leaves an equal one as it is.
+	// A later run replaces the file if it is allowed to. It leaves an equal file as it is.
 	put(t, openFolder(t, dir), "result.json", []byte("{}"))
 	later := openFolder(t, dir)
 	w, err := later.Create("test", "", "result.json")
@@ -66,7 +66,7 @@ func TestFolderKeepsOutputsUnderTheirNames(t *testing.T) {
 	}
 }
 
-// A folder may hold anything of its user's; opening it as an output directory must not cost a file.
+// An output directory may hold any files of the user. Opening it removes none of them.
 func TestFolderLeavesTheUsersFilesAlone(t *testing.T) {
 	dir := t.TempDir()
 	writeFiles(t, dir, map[string]string{"artifact-of-mine.txt": "precious", "notes": "precious", ".write-up": "precious",

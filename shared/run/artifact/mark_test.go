@@ -93,7 +93,7 @@ func TestADataDirectoryInUseIsNotSeized(t *testing.T) {
 	wantError(t, err, store.Dir(), "in use")
 	_ = store.use.Close()
 
-	// A folder's input lies in it, behind a link as people see it.
+	// An input of the folder is an artifact of the data directory. It is named by a link that lies elsewhere.
 	lay(t, store.Dir(), "objects/in/put")
 	outside := t.TempDir()
 	if err := os.Symlink(filepath.Join(store.Dir(), "objects/in/put"), filepath.Join(outside, "link")); err != nil {

@@ -13,7 +13,7 @@ import (
 	"bitnet1/shared/run/journal"
 )
 
-// desk is an event server and a journal, whose events are announced there.
+// desk is a journal, and the event server on which the journal's events are announced.
 type desk struct {
 	*testing.T
 	journal journal.Journal
@@ -21,7 +21,7 @@ type desk struct {
 	bus     *Bus
 }
 
-// newDesk starts a server; with window, one that recognises what it has for no longer than that.
+// newDesk starts a server. If window is not 0, the server recognises repeated messages for that long only.
 func newDesk(t *testing.T, window time.Duration) *desk {
 	t.Helper()
 	server := serve(t)
@@ -39,7 +39,7 @@ func newDesk(t *testing.T, window time.Duration) *desk {
 	return d
 }
 
-// announce has e announced by a process that has nothing of the run in memory.
+// announce announces e as a new process does, which remembers no event of the run.
 func (d *desk) announce(e event.Envelope) {
 	d.Helper()
 	if err := NewAnnouncer(d.journal, d.bus).Announce(d.Context(), e); err != nil {
@@ -47,7 +47,7 @@ func (d *desk) announce(e event.Envelope) {
 	}
 }
 
-// write has e written to the journal alone: the process died before it was announced.
+// write writes e to the journal alone, as a process does that dies before it announces e.
 func (d *desk) write(e event.Envelope) {
 	d.Helper()
 	if err := NewAnnouncer(d.journal, nil).Announce(d.Context(), e); err != nil {
@@ -100,8 +100,8 @@ func TestWhatCannotBeKeptIsNotAnnounced(t *testing.T) {
 	d.wantAnnounced(0)
 }
 
-// A server that has lost its stream gets everything again, with no consumer for each event: a stream can have only so
-// many.
+// A server that has lost its stream gets all events again. That takes no consumer for each event: the number of
+// consumers of a stream is limited.
 func TestALostStreamIsAnnouncedAgainWithFewConsumers(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, 0)
@@ -123,7 +123,8 @@ func TestALostStreamIsAnnouncedAgainWithFewConsumers(t *testing.T) {
 			t.Fatalf("time %d: %d announced again, %v; want %d", i, missing, err, want)
 		}
 	}
-	// Stages announce one by one what they have made before; meanwhile others announce on the same subject.
+	// A stage announces again, one by one, the events of its earlier jobs. Meanwhile other stages announce on the same
+	// subject.
 	alone := NewAnnouncer(d.journal, d.bus)
 	for i, e := range all {
 		if i%500 == 0 {
@@ -149,7 +150,7 @@ func TestALostStreamIsAnnouncedAgainWithFewConsumers(t *testing.T) {
 	}
 }
 
-// What stands on the subject and is no event keeps nothing from being announced.
+// A message on the subject that is no event does not keep events from being announced.
 func TestGarbageOnASubjectKeepsNothingBack(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, 0)

@@ -313,7 +313,7 @@ func TestProgressIsSeenAndNotKept(t *testing.T) {
 	b.Report("r",
 		Progress{Stage: "train", Job: "j",
 			Report: progress.Report{Done: 3, Total: 9, Unit: "steps", Values: map[string]float64{"loss": nan}}})
-	// A loss that is no number is what one most wants to see.
+	// Progress with a loss of NaN is still delivered: it is the progress that matters most.
 	if p := <-seen; p.Stage != "train" || p.Done != 3 || p.Values["loss"] == p.Values["loss"] {
 		t.Errorf("%+v", p)
 	}
@@ -449,7 +449,7 @@ func TestAForgottenConsumerStartsAgain(t *testing.T) {
 	}
 }
 
-// A stage that comes to answer another kind keeps its name.
+// A new version of a stage may answer another kind of event under the same name.
 func TestAConsumerFollowsItsListenersDeclaration(t *testing.T) {
 	b := connect(t, serve(t))
 	listen(t, b, Listener{Stage: "tester", Run: "*", Kind: "run.started"})
@@ -577,8 +577,8 @@ func greeter(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// A server that takes only small messages, or whose streams another stream keeps from being made, is refused before
-// anything is announced.
+// A server is refused, before anything is announced, if it takes only small messages or if another stream holds the
+// subjects.
 func TestConnectRefusesAServerThatStagesCannotAnswerOn(t *testing.T) {
 	foreign := func(payload int32) (*server.Server, jetstream.JetStream) {
 		s, err := server.NewServer(&server.Options{
@@ -806,7 +806,7 @@ func TestAddressTravelsThroughTheEnvironment(t *testing.T) {
 	}
 }
 
-// However many consumers killed launchers have left, none is after ForgetAll: the server lists them in pages.
+// ForgetAll removes all consumers, also more than one page of the server's list.
 func TestForgetAllForgetsMoreThanAPage(t *testing.T) {
 	t.Parallel()
 	server := serve(t)

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A store that could not be written stays closed until the server is started again; then the connections come back and
-// what was kept is there.
+// After a failed write the server's store stays closed until the server is restarted. After the restart clients
+// reconnect, and all stored messages are there.
 func TestAServerIsMendedWhenItsDiskHasRoom(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

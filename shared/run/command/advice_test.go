@@ -15,7 +15,7 @@ import (
 	"bitnet1/shared/run/bus"
 )
 
-// trouble makes the errors that users meet, by what the advice about each is to name.
+// trouble makes errors that users meet. Each key is a word that the advice about the error must contain.
 func trouble(t *testing.T) map[string]error {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "file")
@@ -62,7 +62,7 @@ func trouble(t *testing.T) map[string]error {
 	}
 }
 
-// Whoever meets an error of the packages below reads what to do, in the words of the command line.
+// The advice about errors of other packages is in the words of the command line.
 func TestErrorsComeWithAdvice(t *testing.T) {
 	all := trouble(t)
 	all["make room"] = errors.Join(syscall.ENOSPC, artifact.ErrFull)

@@ -111,7 +111,7 @@ func TestARunKeepsItsDefinition(t *testing.T) {
 	if err := other.CheckRun(j, again, "r"); err == nil || !strings.Contains(err.Error(), "choose another --run") {
 		t.Errorf("another, without its file: %v", err)
 	}
-	// What the message advises mends it.
+	// The advice of the message mends the run.
 	if err := d.CheckRun(j, again, "r"); err != nil {
 		t.Errorf("the same, without its file: %v", err)
 	}
@@ -123,7 +123,8 @@ func TestARunKeepsItsDefinition(t *testing.T) {
 	}
 }
 
-// A damaged event does not make a run one without a definition, which stages would answer with their defaults.
+// If the event run.started is damaged, the definition is found by its link. Without the link the run is refused: it is
+// not taken for a run without a definition, for which stages use their defaults.
 func TestADamagedEventDoesNotHideTheDefinition(t *testing.T) {
 	store, err := artifact.Open(t.TempDir())
 	if err != nil {

@@ -125,8 +125,8 @@ func TestIntoRefusesAnotherKind(t *testing.T) {
 	}
 }
 
-// A field that this version does not know is passed over, so that fields can be added; a field with another type is an
-// error.
+// A field that this version does not know is ignored, so that later versions can add fields. A field of a wrong type is
+// an error.
 func TestBodiesMayHaveMoreFieldsButNoOtherTypes(t *testing.T) {
 	raw, err := Marshal(map[string]any{"step": 7, "colour": []any{"red", map[string]any{"x": 1}}})
 	if err != nil {
@@ -284,8 +284,8 @@ func TestSplitSubjectRefusesOthers(t *testing.T) {
 	}
 }
 
-// killers are short messages that claim much. Without a check of the lengths the decoder allocates what they claim and
-// the process dies.
+// killers are short messages that claim great lengths. A decoder that does not check lengths allocates that much
+// memory, and the process dies.
 func killers() map[string][]byte {
 	many := func(code byte) []byte { return []byte{code, 0xff, 0xff, 0xff, 0xff} }
 	return map[string][]byte{
@@ -393,9 +393,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// What a job depends on is named by digests, names and values, never by a sentence: a sentence that is worded better
-// would do every job again. TokensWritten's digest is frozen, for it is part of the keys of jobs that users have
-// recorded.
+// Inputs are digests, names and values, and never sentences: if somebody reworded a sentence, every job would be done
+// again. The digest for TokensWritten is frozen, because it is part of the keys of recorded jobs.
 func TestInputsAreNoSentences(t *testing.T) {
 	for _, kind := range Kinds() {
 		for _, in := range filled(kind).Inputs() {

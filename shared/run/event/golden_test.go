@@ -15,9 +15,9 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files and the reference page anew")
 
-// TestBytesOnTheWireAreStable compares every kind with the bytes it had when it was declared: events are kept for good,
-// and stages in other languages read them. Only adding a field changes them lawfully (then run it with -update); any
-// other difference is another version.
+// TestBytesOnTheWireAreStable compares the bytes of every kind with those of its declaration, because events are kept
+// for good and stages in other languages read them. A new field may change the bytes: run the test with -update. Any
+// other difference needs a new version of the kind.
 func TestBytesOnTheWireAreStable(t *testing.T) {
 	path := filepath.Join("testdata", fmt.Sprintf("version-%d.txt", Version))
 	var want strings.Builder

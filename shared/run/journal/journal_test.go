@@ -45,7 +45,7 @@ func TestEventsComeBackInTheOrderOfTheirParts(t *testing.T) {
 			t.Fatalf("order %+v", packs)
 		}
 	}
-	// Without parts, in the order of their time.
+	// Events without parts come in the order of their time.
 	for _, at := range []int64{30, 10, 20} {
 		keep(t, j, newEvent(t, "r2", event.Part{}, at, event.PackWritten{Step: int(at)}))
 	}
@@ -70,8 +70,8 @@ func TestAnEventIsKeptOnce(t *testing.T) {
 	}
 }
 
-// The same fact found by another job is kept beside the first; what was found anew is the latest, and the run's own
-// parameters count more than any others.
+// If two jobs find the same fact, both events are kept. The event of the later job is the latest, and events of the
+// run's own parameters win over all others.
 func TestWhatCountsOfAFactFoundAgain(t *testing.T) {
 	j := Open(t.TempDir())
 	found := func(step int, job, input, sequences string, at int64, renew bool) {
@@ -127,7 +127,7 @@ func TestWhatCountsOfAFactFoundAgain(t *testing.T) {
 	}
 }
 
-// The history of a run is its events of all kinds by time, of each fact what counts.
+// The history of a run has the events of all kinds in the order of time, one event for each fact.
 func TestAllEventsOfARun(t *testing.T) {
 	dir := t.TempDir()
 	j := Open(dir)
@@ -232,7 +232,7 @@ func TestDamagedEventsAreNamedAndMendedByWritingThemAgain(t *testing.T) {
 	}
 }
 
-// A file that was copied from another run, or to another kind of event, is no event of where it lies.
+// An event file that was copied from another run, or into the folder of another kind, is refused.
 func TestEventsBelongWhereTheyWereWritten(t *testing.T) {
 	var told []error
 	j := Open(t.TempDir()).Telling(func(err error) { told = append(told, err) })
@@ -397,7 +397,8 @@ func TestManyProcessesMayMakeTheSameLink(t *testing.T) {
 	}
 }
 
-// Parts reads an event once however often it is asked, also what others write in between, and sees what is mended.
+// Parts reads each event once, however often it is called. It also finds events that others write between two calls,
+// and events that were damaged and are mended.
 func TestPartsAreReadOnceAndSeenWhenAllAreThere(t *testing.T) {
 	j := Open(t.TempDir()).Telling(func(error) {})
 	const count = 5
@@ -433,7 +434,7 @@ func TestPartsAreReadOnceAndSeenWhenAllAreThere(t *testing.T) {
 	want(count + 1) // a part twice, one of the other set, and without the one that was damaged after it had been read
 }
 
-// A part that was read is not read again: a gathering stage asks for each of its events, and there may be thousands.
+// Parts reads no file twice: a gathering stage calls Parts for each of its events, and there may be thousands.
 func TestPartsAreNotReadAgain(t *testing.T) {
 	j := Open(t.TempDir())
 	first := newEvent(t, "r", event.Part{Index: 0, Count: 2}, 1, event.PackWritten{Step: 1})

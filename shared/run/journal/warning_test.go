@@ -9,7 +9,7 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// Who opens a journal and says nothing else is told of a damaged event on standard error, once.
+// By default a journal warns of a damaged event on standard error, once.
 func TestDamageIsSaidOnStandardError(t *testing.T) {
 	read, write, err := os.Pipe()
 	if err != nil {

@@ -86,7 +86,7 @@ func TestSetReadsFlagText(t *testing.T) {
 	}
 }
 
-// A parameter that came later is not seen while it changes nothing: earlier bytes stay as they were.
+// A parameter that was added later is left out of the canonical bytes while it has the value that changes nothing.
 func TestCanonicalLeavesLaterParametersOut(t *testing.T) {
 	type before struct {
 		Steps int `json:"steps"`
@@ -200,7 +200,7 @@ func TestConformsAgreesWithDecode(t *testing.T) {
 			var p sample
 			decoded := Decode([]byte(`{"`+f.Key+`": `+value+`}`), &p) == nil
 			conforms := Conforms(f.Type, []byte(value))
-			// The one type "integer" stands for signed and unsigned fields.
+			// The type "integer" stands for signed and for unsigned fields.
 			if decoded && !conforms || conforms && !decoded && f.Type != "integer" {
 				t.Errorf("%s (%s) = %s: decoded %v, conforms %v", f.Key, f.Type, value, decoded, conforms)
 			}

@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// What matters of a training is there in 80 columns and in 60.
+// A line of 80 columns, and one of 60, has what matters of a training.
 func TestALineFitsItsWidth(t *testing.T) {
 	t.Parallel()
 	line := Line{

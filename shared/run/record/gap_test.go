@@ -11,7 +11,7 @@ import (
 	"bitnet1/shared/run/journal"
 )
 
-// A run is whole when all who listen to an event have answered it, and every output of their records is there.
+// A run has no gap if every listener of every event has answered, and all outputs in the listeners' records are there.
 func TestGap(t *testing.T) {
 	dir := t.TempDir()
 	store, err := artifact.Open(dir)
@@ -75,7 +75,7 @@ func TestGap(t *testing.T) {
 	gap("")
 }
 
-// An event lacks the artifact that it speaks of and that is not in the store.
+// Lacks names the artifact that an event mentions and the store does not have.
 func TestLacks(t *testing.T) {
 	store, err := artifact.Open(t.TempDir())
 	if err != nil {

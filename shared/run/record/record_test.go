@@ -67,8 +67,7 @@ func TestAttemptsCountFromTheLastOutput(t *testing.T) {
 	want(r, 0)
 }
 
-// The outputs of a job that are taken back are gone from its record, wherever it is opened next; those before them
-// stay.
+// Outputs that are retracted are gone from the record, also when it is opened again. The outputs before them stay.
 func TestOutputsAreTakenBack(t *testing.T) {
 	t.Parallel()
 	root, key := t.TempDir(), strings.Repeat("cd", 32)
@@ -128,7 +127,7 @@ func TestAJobsKeyDependsOnWhatMayChangeItsOutput(t *testing.T) {
 	if keys[0] != key("s", "1", params{Layers: []int{}}, "a", "b") {
 		t.Error("no list and an empty list are other work")
 	}
-	// Where a file lies and when it was announced are no part of it.
+	// The key does not depend on where a file lies, nor on when it was announced.
 	one, two := event.SourceAdded{Name: "n", Digest: "d", Path: "/a", Size: 1}, event.SourceAdded{Name: "n", Digest: "d",
 		Path: "/b"}
 	if !slices.Equal(one.Inputs(), two.Inputs()) {

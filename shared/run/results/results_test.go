@@ -72,7 +72,7 @@ func TestDeclarationsAreChecked(t *testing.T) {
 	}
 }
 
-// declared are a stage of checkpoints and two that measure them.
+// declared are the results of three stages: one that saves checkpoints and two that measure them.
 func declared() []Declaration {
 	return []Declaration{
 		{Stage: "train", Answers: "dataset.sealed", Results: []Result{{
@@ -104,7 +104,8 @@ type history struct {
 
 func newHistory(t *testing.T) *history { return &history{t: t, Journal: journal.Open(t.TempDir())} }
 
-// found announces what a stage found, with the given parameters; anew says that its job was really done.
+// found announces a result of a stage that ran with the given parameters. anew says that the job was done, and not
+// answered from its record.
 func (h *history) found(body event.Body, input string, params string, anew bool) string {
 	h.t.Helper()
 	e, err := event.New("r", strings.Split(body.Kind(), ".")[0], digest.Bytes([]byte(body.Kind()+params)), event.Part{},
@@ -157,8 +158,7 @@ func (h *history) shows(when string, want string) {
 	}
 }
 
-// The run's own results stay what they are, whatever is measured with other parameters; the latest of equal ones
-// counts.
+// Measurements with other parameters do not change the run's own results. Of equal results the latest counts.
 func TestResultsAreKeyedByTheirParameters(t *testing.T) {
 	h := newHistory(t)
 	first, second := h.checkpoint(150, 3.6, 0), h.checkpoint(300, 3.5, 0)
@@ -182,12 +182,12 @@ checkpoint               validation     bits/token  unigram
 	}
 	h.found(evaluation(150, 3.578), first, "", false)
 	h.shows("after a default rerun", other)
-	// Done again, on another device, to other numbers and then to the old ones.
+	// The job is done again on another device with other numbers, and then once more with the old numbers.
 	h.found(evaluation(150, 3.579), first, "", true)
 	h.shows("after another number", strings.Replace(other, "3.578", "3.579", 1))
 	h.found(evaluation(150, 3.578), first, "", true)
 	h.shows("after the old number again", other)
-	// Equal numbers of other parameters are a result of their own.
+	// A result of other parameters is a row of its own, even if its numbers are equal.
 	h.found(evaluation(150, 3.578), first, "evaluate.sequences=99", true)
 	if n := len(h.table().Others); n != 2 {
 		t.Errorf("%d rows of other parameters, want 2", n)
@@ -199,8 +199,9 @@ checkpoint               validation     bits/token  unigram
 	}
 }
 
-// Results that do not say which event they answer, of other languages and older versions, are found by the checkpoint's
-// digest or step. What says so and has the run's own parameters counts more than they do.
+// Stages in other languages and of older versions do not say which event a result answers. Such results are found by
+// the checkpoint's digest or step. A result that names its event, and has the run's own parameters, counts more than
+// they do.
 func TestResultsThatDoNotSayWhatTheyAnswer(t *testing.T) {
 	h := newHistory(t)
 	first := h.checkpoint(150, 3.6, 0)
@@ -233,8 +234,8 @@ checkpoint        validation     bits/token  unigram  words
 	}
 }
 
-// A checkpoint that was made again with other bytes has no results until it is measured; one that is blended is not the
-// best.
+// A checkpoint that was saved again with other bytes has no results until it is measured. A checkpoint with blended
+// weights is never the best.
 func TestRowsAreTheLatestCheckpoints(t *testing.T) {
 	h := newHistory(t)
 	first := h.checkpoint(150, 3.0, 0.5)
@@ -325,7 +326,8 @@ func TestDeclarationsAreKeptWithTheRun(t *testing.T) {
 	}
 }
 
-// A stage may measure what another stage has measured: its events are about the row that those are about.
+// A stage may answer the events of a stage that measures checkpoints. Its results stand in the row of the same
+// checkpoint.
 func TestResultsOfResults(t *testing.T) {
 	h := newHistory(t)
 	first, second := h.checkpoint(150, 3, 0), h.checkpoint(300, 2, 0)
@@ -345,7 +347,7 @@ func TestResultsOfResults(t *testing.T) {
 	}
 }
 
-// A legend says of every column what it is, and fits into narrow terminals.
+// The legend explains every column, and fits into narrow terminals.
 func TestLegend(t *testing.T) {
 	table := &Table{
 		Row: Column{Name: "checkpoint", About: "optimizer steps taken"},

@@ -37,7 +37,7 @@ func TestThePauseGrows(t *testing.T) {
 	}
 }
 
-// A delivery that was ended after all is counted anew when it cannot be ended again.
+// Failures to acknowledge a delivery are counted anew once it was acknowledged.
 func TestEndedDeliveriesAreForgotten(t *testing.T) {
 	t.Parallel()
 	one, two := &bus.Delivery{Data: []byte("one")}, &bus.Delivery{Data: []byte("two")}
@@ -52,7 +52,7 @@ func TestEndedDeliveriesAreForgotten(t *testing.T) {
 	}
 }
 
-// A failed job is not tried again before its pause is over, whatever else is to be done.
+// Other jobs do not shorten the pause after which a failed job is tried again.
 func TestAFailedJobWaits(t *testing.T) {
 	t.Parallel()
 	w := newHarness(t)
@@ -66,7 +66,7 @@ func TestAFailedJobWaits(t *testing.T) {
 	w.wantBegun(4)
 }
 
-// What is not the job's failure is no attempt: a stage that is asked to end, a full disk, an event server that is away.
+// Three causes do not count as an attempt: the stage is asked to end, the disk is full, the event server is away.
 func TestWhatCountsAsAnAttempt(t *testing.T) {
 	t.Parallel()
 	ctx, end := context.WithCancel(t.Context())
@@ -115,7 +115,7 @@ func TestAGivenUpJobIsTriedAnew(t *testing.T) {
 	w.wantBegun(4)
 }
 
-// A cause that is a list or a stack is cut short, and is text whatever it was.
+// A long cause, such as a list or a stack, is cut short. The result is valid UTF-8 whatever the cause was.
 func TestBrief(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ cause, want string }{

@@ -13,7 +13,7 @@ import (
 	"bitnet1/shared/run/journal"
 )
 
-// The best checkpoint is the one with the lowest validation loss, of those that have one and are ±1.
+// The best checkpoint has the lowest validation loss of all checkpoints whose weights are ±1 and that have such a loss.
 func TestBestCheckpoint(t *testing.T) {
 	t.Parallel()
 	none := math.NaN()
@@ -55,7 +55,7 @@ func TestBestCheckpoint(t *testing.T) {
 	}
 }
 
-// Checkpoints are found by their steps, whatever the order of their events; of two of one step the later counts.
+// Checkpoints are found by their steps, in any order of their events. If two have the same step, the later one counts.
 func TestWhichCheckpoints(t *testing.T) {
 	t.Parallel()
 	var events []event.Envelope
@@ -91,8 +91,8 @@ func TestWhichCheckpoints(t *testing.T) {
 	}
 }
 
-// A rerun is about what the run's own parameters gave, unless a step names a checkpoint of others or there is nothing
-// else.
+// A rerun takes the checkpoints of the run's own parameters. It takes others if a step names one, or if there are no
+// others.
 func TestWhoseCheckpoints(t *testing.T) {
 	t.Parallel()
 	j := journal.Open(t.TempDir())
@@ -135,7 +135,7 @@ func TestWhoseCheckpoints(t *testing.T) {
 	}
 }
 
-// Checkpoints that were freed since are left out and named, and where none is left, the error names them.
+// Checkpoints that were freed are left out, and a warning names them. If no checkpoint is left, the error names them.
 func TestCheckpointsThatWereFreed(t *testing.T) {
 	t.Parallel()
 	store, err := artifact.Open(t.TempDir())

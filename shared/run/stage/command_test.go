@@ -77,7 +77,8 @@ func TestOneShotMayFailAsOftenAsItsUserTries(t *testing.T) {
 	}
 }
 
-// Many one-shots share a folder, some of them the very job: each does its own, and none removes what another needs.
+// Many one-shots write into one folder at once, and some of them do the same job. None removes files that another
+// needs.
 func TestOneShotsShareAnOutputFolder(t *testing.T) {
 	t.Parallel()
 	w := newHarness(t)
@@ -157,7 +158,7 @@ func TestOldEventsAreAnsweredAgainWithoutABus(t *testing.T) {
 	t.Parallel()
 	w := rerunnable(t)
 	before := len(w.traced("begin"))
-	// The same parameters as in the run: what is recorded answers.
+	// With the parameters of the run the answer comes from the record.
 	args := []string{"run", "--run", "r", "--trace", w.trace, "--release", w.release}
 	status, stdout, stderr := w.run("shout", args...)
 	if status != command.Done || strings.Count(stdout, "made before; --force makes it again") != 2 {
@@ -186,7 +187,7 @@ func TestOldEventsAreAnsweredAgainWithoutABus(t *testing.T) {
 	}
 }
 
-// An event that a rerun cannot read is left out, and said to be; the others are answered, and nothing is said of them.
+// A rerun leaves out an event that it cannot read, and warns of that event alone. All other events are answered.
 func TestARerunLeavesOutWhatItCannotRead(t *testing.T) {
 	t.Parallel()
 	w := rerunnable(t)
@@ -212,7 +213,7 @@ func TestARerunLeavesOutWhatItCannotRead(t *testing.T) {
 	}
 }
 
-// What a one-shot prints of an output is its headline, its numbers where no table has a row of them, and its files.
+// A one-shot prints the headline of an output and its files, and its numbers if they are not in a row of a table.
 func TestLinesOfAnOutput(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -243,7 +244,7 @@ func TestLinesOfAnOutput(t *testing.T) {
 	}
 }
 
-// A preset is of files alone, unless it is a parameter of the stage like any other.
+// A preset is for files alone, unless the stage has a parameter named preset.
 func TestPresetOverARun(t *testing.T) {
 	type own struct {
 		Preset string `json:"preset"`
@@ -265,7 +266,7 @@ func TestPresetOverARun(t *testing.T) {
 	}
 }
 
-// A data directory is called the same from wherever it is named.
+// A data directory has one name, whatever path leads to it.
 func TestNameOfADirectory(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
@@ -423,7 +424,7 @@ func TestAnInterruptedOneShotFailsAndLeavesNothingHalfWritten(t *testing.T) {
 		t.Errorf("status %d: %s", status, p.log())
 	}
 	wantText(t, "error", p.log(), "stopped by a signal")
-	// What is needed to continue is kept out of sight.
+	// The record that the job continues from is in a hidden folder.
 	if entries, err := os.ReadDir(out); err != nil || len(entries) != 1 || entries[0].Name() != ".jobs" {
 		t.Errorf("left: %v, %v", entries, err)
 	}

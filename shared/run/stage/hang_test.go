@@ -9,8 +9,8 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// A job that does not heed its deadline is left behind, and its process is of no use any more. One that saves what it
-// has done is waited for, and so is one that ends because the process is asked to.
+// A job that ignores its deadline is abandoned, and its process is unfit for other jobs. A job that saves its work at
+// the deadline is waited for. A job that ends because its process is asked to end is waited for, too.
 func TestAJobThatHangsBeyondItsDeadlineIsLeftBehind(t *testing.T) {
 	p := &performer[testParams, event.SourceAdded]{deadline: time.Millisecond, grace: time.Hour}
 	ended := func() context.Context {

@@ -113,7 +113,7 @@ func (p *program) kill() {
 // stop asks the program to end and expects that it does so cleanly.
 func (p *program) stop() {
 	p.t.Helper()
-	// Before it serves a program may not listen for signals yet, and then one ends it at once.
+	// A program that does not serve yet may not handle signals yet: a signal would end it at once.
 	for limit := time.Now().Add(20 * time.Second); !strings.Contains(p.log(), "serving") && time.Now().Before(limit); {
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -123,7 +123,7 @@ func (p *program) stop() {
 	}
 }
 
-// command prepares a stage's program. It traces its jobs, and learns of the bus only where it serves.
+// command prepares a stage's program. The program gets no address of the event server.
 func (w *harness) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
 	for _, kv := range os.Environ() {
@@ -235,7 +235,7 @@ func (w *harness) answers(run, stage string, n int) []event.JobFinished {
 	return found
 }
 
-// outcomes is answers, expecting the same outcome of all.
+// outcomes is answers, and makes sure that all have the given outcome.
 func (w *harness) outcomes(run, stage string, n int, outcome string) []event.JobFinished {
 	w.t.Helper()
 	all := w.answers(run, stage, n)
@@ -307,7 +307,7 @@ func (w *harness) text(run, stage, name string) string {
 	return string(b)
 }
 
-// clean makes sure that nothing half-written and no unfinished job is left.
+// clean makes sure that no half-written file and no unfinished job is left.
 func (w *harness) clean() {
 	w.t.Helper()
 	for _, pattern := range []string{"tmp/*", "tmp/.*", "jobs/*/*/partial", "jobs/*/*/scratch", "jobs/*/*/attempts",

@@ -13,7 +13,7 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// Whoever does what a message says gets what was asked for.
+// A command that follows the advice of an error message succeeds.
 func TestHintsWork(t *testing.T) {
 	t.Parallel()
 	w, _, manifest := looked(t)
@@ -58,7 +58,7 @@ func TestHintsWork(t *testing.T) {
 	}
 }
 
-// What is damaged or gone in a data directory is made again by the stage that the message speaks of.
+// The stage that an error message names makes damaged and missing artifacts again.
 func TestHintsAboutDamageWork(t *testing.T) {
 	t.Parallel()
 	w := newHarness(t)

@@ -13,8 +13,8 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// What a job finds when it is done again is the latest, also where it had found the same before; with other parameters
-// than the run's own it is told apart, and the jobs after it know of that.
+// The result of a job that is done again is the latest, even if an earlier attempt had the same result. A result of
+// other parameters than the run's own says so, and so do the results that follow from it.
 func TestAJobThatIsDoneAgainIsTheLatest(t *testing.T) {
 	t.Parallel()
 	type params struct {
@@ -80,7 +80,8 @@ func TestAJobThatIsDoneAgainIsTheLatest(t *testing.T) {
 	}
 }
 
-// The folder of a result is named by what differs from the run's parameters, as far as that can be a name.
+// The folder of a result is named by the parameters that differ from the run's. Characters that no name can have are
+// replaced.
 func TestFoldersOfOtherParameters(t *testing.T) {
 	t.Parallel()
 	folder := func(value string) string {

@@ -27,7 +27,7 @@ func TestAKilledJobContinuesAfterTheOutputsItHas(t *testing.T) {
 	t.Parallel()
 	w := newHarness(t)
 	p := w.busy("climb", "--mode", "wait")
-	// What is done is seen already, and so is the log of what goes on.
+	// The first output is announced already, and the log of the unfinished job can be read.
 	if len(w.history("r", "tokens.written")) != 1 || w.text("r", "climb", "one.step1") != "x" {
 		t.Error("the first step is not announced")
 	}
@@ -52,7 +52,7 @@ func TestAFailedJobContinuesAfterTheOutputsItHas(t *testing.T) {
 	w.wantClimbed("r")
 }
 
-// Attempts count from the last output: a long job that is interrupted now and then is no job that gets nowhere.
+// Attempts are counted from the last output, so that a long job may fail several times on its way.
 func TestGettingSomewhereIsNoFailure(t *testing.T) {
 	t.Parallel()
 	w := newHarness(t)

@@ -35,8 +35,8 @@ func (w *harness) raw() (*nats.Conn, jetstream.JetStream) {
 	return js.Conn(), js
 }
 
-// wantDoneAfter waits until shout's one job of run r is done, and makes sure that it was begun n times and that nothing
-// is left of what went wrong.
+// wantDoneAfter waits until shout's one job of run r is done. It makes sure that the job was begun n times, and that no
+// unfinished file and no dead letter is left.
 func (w *harness) wantDoneAfter(n int) {
 	w.t.Helper()
 	w.outcomes("r", "shout", 1, event.Done)
@@ -217,7 +217,7 @@ func TestWhatFailsTheSameWayEachTimeIsTriedOnce(t *testing.T) {
 	if err := failing(errors.New("token 9 is outside the vocabulary")); !isPermanent(err) {
 		t.Errorf("%v is tried again", err)
 	}
-	// These say more about the process and its surroundings than about the job.
+	// These errors come from the process and its surroundings rather than from the job.
 	if err := failing(lostDevice{}); !unfit(err) {
 		t.Errorf("%v does not end the process", err)
 	}
@@ -347,8 +347,8 @@ func TestALostDeviceEndsTheProcessAndAnotherContinues(t *testing.T) {
 	w.wantDoneAfter(2)
 }
 
-// A worker that the server gave up, but which lives, still holds its job: the lock on the record fences it from the one
-// that the event was given to.
+// The server delivers the event of a stalled worker to another worker. The stalled worker still holds the lock of the
+// job's record, so the other one waits.
 func TestAStalledWorkerIsFencedFromItsSuccessor(t *testing.T) {
 	t.Parallel()
 	w := newHarness(t)
@@ -391,8 +391,8 @@ func (w *harness) eventuallyFenced(p *program) {
 	w.eventually(func() bool { return strings.Contains(p.log(), "another process works on this job") }, "a fenced job")
 }
 
-// Whenever workers are killed, every event is answered once, and with the same outputs: what is acknowledged was
-// announced before.
+// Workers are killed at random moments. Every event is answered once and with the same outputs, because a worker
+// announces before it acknowledges.
 func TestKillsAtRandomMomentsLoseNothingAndDoubleNothing(t *testing.T) {
 	t.Parallel()
 	const seed = 76
@@ -486,7 +486,7 @@ func TestAStageSurvivesARestartOfTheServer(t *testing.T) {
 	w.wantBegun(2)
 }
 
-// operatorsServer is a server that is not ours: it has a password of its own and the defaults of nats-server.
+// operatorsServer is a nats-server that an operator runs: it has its own password and default settings.
 func operatorsServer(t *testing.T, dir string, port int) *server.Server {
 	t.Helper()
 	s, err := server.NewServer(&server.Options{
@@ -600,7 +600,7 @@ func TestGatherWaitsForAllPartsAndTakesThemInOrder(t *testing.T) {
 	w.clean()
 }
 
-// Whoever announces the parts may know only the bus.
+// The parts are announced on the bus alone, and stand in no journal.
 func TestGatherNeedsNoJournalOfOthers(t *testing.T) {
 	t.Parallel()
 	w := newHarness(t)

@@ -15,8 +15,8 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// The tests of this package start the test binary itself as a stage's program: processes can be killed, and what they
-// do is what a user's stage does.
+// The tests of this package start the test binary as the program of a stage. So a test can kill the program, and the
+// program runs as a user's stage does.
 
 // asStage names the stage that the test binary is to be.
 const asStage = "BITNET1_TEST_STAGE"
@@ -37,8 +37,8 @@ func TestMain(m *testing.M) {
 
 const leaked = 99
 
-// leakless turns a goroutine that outlives Main into an exit status of its own. (One that reads standard input for a
-// launcher cannot be ended.)
+// leakless returns another exit status if goroutines outlive Main. It does not check the stages of a launcher, because
+// their goroutine that reads standard input cannot be ended.
 func leakless(status int) int {
 	if os.Getenv(command.EnvLauncher) != "" {
 		return status
@@ -189,7 +189,7 @@ func look() Spec[testParams, event.CheckpointSaved] {
 	}
 }
 
-// behave does what the parameters say for the given source.
+// behave behaves as the parameters say for the given source.
 func behave(ctx context.Context, job *Job[testParams], name string) error {
 	p := job.Params
 	begun := trace(p.Trace, "begin "+name)
@@ -217,7 +217,7 @@ func behave(ctx context.Context, job *Job[testParams], name string) error {
 	return nil
 }
 
-// lostDevice is an error that no later job of the process can do without.
+// lostDevice is an error after which the process can do no other job.
 type lostDevice struct{}
 
 func (lostDevice) Error() string { return "the device is lost" }

@@ -53,7 +53,7 @@ func (u *used) refused(stage string, wants []string, args ...string) {
 	wantText(u.t, "error", stderr, append(wants, "another --out", "--force")...)
 }
 
-// What one command made in a folder is not mixed with what another one makes; the same command is answered.
+// A command does not replace the files of another command in a folder. The same command gets its recorded answer.
 func TestAUsedFolderKeepsWhatWasMade(t *testing.T) {
 	t.Parallel()
 	u := newUsed(t)
@@ -62,14 +62,14 @@ func TestAUsedFolderKeepsWhatWasMade(t *testing.T) {
 	u.wantBegun(1)
 	u.refused("shout", []string{"one.loud", "layers [0]"}, "--layers", "3")
 	u.wantBegun(1) // before any work is done
-	// Another input that has an output of the same name: the file decides.
+	// Another input has an output of the same name: it is accepted if the file has the same content.
 	first := u.in
 	u.in = filepath.Join(t.TempDir(), "one")
 	writeFile(u.t, u.in, "other words")
 	u.made("shout", "one.loud") // which is equal
 	u.in = first
 	u.holds("one.loud", "ONE")
-	// What has changed since is not replaced, what is missing is made again.
+	// A file that has changed is not replaced, and a missing file is made again.
 	writeFile(u.t, filepath.Join(u.out, "one.loud"), "precious")
 	u.refused("shout", []string{"one.loud", "another content"})
 	u.holds("one.loud", "precious")
@@ -84,7 +84,7 @@ func TestAUsedFolderKeepsWhatWasMade(t *testing.T) {
 	u.made("shout", "one.loud", "--force", "--layers", "3")
 }
 
-// Work that is unfinished in a folder is gone on with by its own command, and is not another's.
+// Unfinished work in a folder is continued by the command that began it, and is refused to other commands.
 func TestAUsedFolderKeepsUnfinishedWork(t *testing.T) {
 	t.Parallel()
 	u := newUsed(t)
@@ -100,7 +100,7 @@ func TestAUsedFolderKeepsUnfinishedWork(t *testing.T) {
 	u.holds("climb.log", "step 1\nstep 2\nstep 2\nstep 3\n")
 	u.made("climb", "made before", "--mode", "wait")
 	u.refused("climb", []string{"one.step1", "layers [0]"}, "--mode", "wait", "--layers", "3")
-	// A log without a record, of a version that kept none.
+	// Versions that kept no records left a log alone.
 	if err := os.RemoveAll(filepath.Join(u.out, ".jobs")); err != nil {
 		t.Fatal(err)
 	}
