@@ -11,8 +11,8 @@ func CheckPlanes(rows, cols int, q Quantization) error {
 	if err := q.Check(); err != nil {
 		return fmt.Errorf("%d × %d planes: %w", rows, cols, err)
 	}
-	if q != MidRise(q.Bits()) || q == Unquantized() {
-		return fmt.Errorf("%d × %d planes of %v: devices have planes of signs and of mid-rise levels", rows, cols, q)
+	if q == Unquantized() {
+		return fmt.Errorf("%d × %d planes of floats: want a quantization", rows, cols)
 	}
 	if rows < 0 || cols < 1 {
 		return fmt.Errorf("%d × %d planes: want 0 rows or more, and 1 column or more", rows, cols)
@@ -101,8 +101,8 @@ func CheckAddSum(dst, x Floats) error {
 	return c.err
 }
 
-// CheckBinarize checks Binarize.
-func CheckBinarize(l Linear) error {
+// CheckQuantize checks Quantize.
+func CheckQuantize(l Linear) error {
 	var c checker
 	c.weights(l)
 	c.floats("the linear's weights", l.Weight, l.In*l.Out)
@@ -138,9 +138,9 @@ func CheckEmbedBackward(dWeight, dx Floats, tokens Ints, width int) error {
 }
 
 // CheckNormalize checks Normalize.
-func CheckNormalize(out Activation, x, gain Floats) error {
+func CheckNormalize(out Activation, x Floats, n RMSNorm) error {
 	var c checker
-	rows, width := c.normalized(x, gain)
+	rows, width := c.normalized(x, n)
 	if c.err != nil {
 		return c.err
 	}
@@ -151,9 +151,9 @@ func CheckNormalize(out Activation, x, gain Floats) error {
 }
 
 // CheckNormalizeBackward checks NormalizeBackward.
-func CheckNormalizeBackward(dx, dGain, dOut, x, gain Floats, q Quantization) error {
+func CheckNormalizeBackward(dx, dGain, dOut, x Floats, n RMSNorm, q Quantization) error {
 	var c checker
-	rows, width := c.normalized(x, gain)
+	rows, width := c.normalized(x, n)
 	c.gradients("dx", dx, rows*width)
 	c.gradients("dOut", dOut, rows*width)
 	c.alike("dx", "dOut", dx, dOut)
@@ -164,14 +164,31 @@ func CheckNormalizeBackward(dx, dGain, dOut, x, gain Floats, q Quantization) err
 	return c.err
 }
 
-// CheckLinearSigns checks LinearSigns.
-func CheckLinearSigns(out, mask Planes, x Activation, l Linear, shift KShift) error {
+// CheckLinearQuantize checks LinearQuantize.
+func CheckLinearQuantize(out []Planes, derivative Derivative, x Activation, l Linear, shift KShift) error {
 	var c checker
 	rows := c.product(x, l)
-	c.planes("out", out, rows, l.Out, Sign())
-	if mask != nil {
-		c.planes("mask", mask, rows, l.Out, Sign())
+	channels := 0
+	for i, p := range out {
+		name := fmt.Sprintf("out[%d]", i)
+		if p == nil {
+			c.refuse("%s is missing", name)
+			return c.err
+		}
+		q := p.Quantization()
+		if q != MidRise(q.Bits()) && q != Unsigned(q.Bits()) {
+			c.refuse("%s is of %v: want signs, mid-rise levels or unsigned levels", name, q)
+		}
+		if squared := !q.PlusMinus(); squared && derivative.Mask != nil || !squared && derivative.Factors != nil {
+			c.refuse("%s is of %v: its derivative is a mask where bits mean ±1, and otherwise factors", name, q)
+		}
+		c.planes(name, p, rows, p.Cols(), q)
+		channels += p.Cols()
 	}
+	if channels != l.Out {
+		c.refuse("out has %d channels in all, want %d", channels, l.Out)
+	}
+	c.derivative(derivative, rows, l.Out)
 	c.shift(shift, rows, l.Out)
 	return c.err
 }
@@ -186,32 +203,33 @@ func CheckLinearAdd(out, residual Floats, x Activation, l Linear) error {
 }
 
 // CheckLinearBackward checks LinearBackward.
-func CheckLinearBackward(dx Floats, dl LinearGradient, dy Floats, mask Planes, x Activation, l Linear, shift KShift,
-	gradBits int) error {
+func CheckLinearBackward(dx Floats, dl LinearGradient, dy Floats, derivative Derivative, x Activation, l Linear,
+	shift KShift, gradBits int) error {
 	var c checker
 	rows := c.product(x, l)
 	c.gradients("dx", dx, rows*l.In)
 	c.gradients("dy", dy, rows*l.Out)
-	if mask != nil {
-		c.planes("mask", mask, rows, l.Out, Sign())
-	}
+	c.derivative(derivative, rows, l.Out)
 	c.shift(shift, rows, l.Out)
 	c.parameters(dl, x, l, rows, gradBits)
 	return c.err
 }
 
 // CheckAttend checks Attend.
-func CheckAttend(out Planes, pointers Ints, qkv Planes, a Attention) error {
+func CheckAttend(out Planes, pointers Ints, qk, values Planes, a Attention) error {
 	var c checker
-	rows, width := c.attention(pointers, qkv, a)
-	c.planes("out", out, rows, width, Sign())
+	rows, width := c.attention(pointers, qk, values, a)
+	if c.levels("out", out, rows, width); c.err == nil && out.Quantization().Bits() > values.Quantization().Bits() {
+		c.refuse("out has %v and values %v: want no more bits than the values', or a read of equal values lies "+
+			"half way between two levels", out.Quantization(), values.Quantization())
+	}
 	return c.err
 }
 
 // CheckAttendBackward checks AttendBackward.
-func CheckAttendBackward(dqkv, dOut Floats, qkv Planes, pointers Ints, a Attention) error {
+func CheckAttendBackward(dqkv, dOut Floats, qk, values Planes, pointers Ints, a Attention) error {
 	var c checker
-	rows, width := c.attention(pointers, qkv, a)
+	rows, width := c.attention(pointers, qk, values, a)
 	c.gradients("dqkv", dqkv, 3*rows*width)
 	c.gradients("dOut", dOut, rows*width)
 	c.alike("dqkv", "dOut", dqkv, dOut)
@@ -281,13 +299,13 @@ func CheckGradBits(gradBits int) error {
 	return nil
 }
 
-// CheckSums refuses to multiply rounded gradients with inputs over so many rows that the sums may not fit int32.
-func CheckSums(rows, gradBits int, input Quantization) error {
-	largest := (1<<(gradBits-1) - 1) * input.Largest() // of a term
-	if most := (1<<31 - 1) / largest; rows > most {
-		return fmt.Errorf("sums over %d rows of %d-bit gradients and inputs of %v may pass 32 bits: "+
-			"use a smaller micro-batch, of at most %d rows",
-			rows, gradBits, input, most)
+// CheckSums refuses to multiply rounded gradients with inputs, or with weights, over so many terms that the sums may not
+// fit int32. terms names them: "rows" or "channels".
+func CheckSums(n int, terms string, gradBits int, other Quantization) error {
+	largest := (1<<(gradBits-1) - 1) * other.Largest() // of a term
+	if most := (1<<31 - 1) / largest; n > most {
+		return fmt.Errorf("sums over %d %s of %d-bit gradients and %v may pass 32 bits: want at most %d %s",
+			n, terms, gradBits, other, most, terms)
 	}
 	return nil
 }

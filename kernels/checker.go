@@ -57,6 +57,31 @@ func (c *checker) planes(name string, p Planes, rows, cols int, q Quantization) 
 	}
 }
 
+// levels wants planes of signs or of mid-rise levels.
+func (c *checker) levels(name string, p Planes, rows, cols int) {
+	q := Sign()
+	if p != nil {
+		q = p.Quantization()
+	}
+	if q != MidRise(q.Bits()) {
+		c.refuse("%s is of %v: want signs or mid-rise levels", name, q)
+	}
+	c.planes(name, p, rows, cols, q)
+}
+
+// derivative wants one of a mask and factors, or neither.
+func (c *checker) derivative(d Derivative, rows, cols int) {
+	if d.Mask != nil && d.Factors != nil {
+		c.refuse("a derivative is a mask or factors, not both")
+	}
+	if d.Mask != nil {
+		c.planes("mask", d.Mask, rows, cols, Sign())
+	}
+	if d.Factors != nil {
+		c.gradients("factors", d.Factors, rows*cols)
+	}
+}
+
 // activation wants one of planes and floats, rows of the given width, and returns how many rows there are.
 func (c *checker) activation(name string, x Activation, width int) (rows int) {
 	switch {
@@ -83,7 +108,14 @@ func (c *checker) weights(l Linear) {
 		c.refuse("a linear of %d to %d channels", l.In, l.Out)
 		return
 	}
-	c.planes("the linear's signs", l.Signs, l.Out, l.In, Sign())
+	q := Sign()
+	if l.Quantized != nil {
+		q = l.Quantized.Quantization()
+	}
+	if q != Normal(q.Bits()) {
+		c.refuse("the linear's weights are of %v: want signs or levels of a normal", q)
+	}
+	c.planes("the linear's quantized weights", l.Quantized, l.Out, l.In, q)
 	c.optional("the linear's mixed weights", l.Mixed, l.In*l.Out)
 }
 
@@ -92,7 +124,14 @@ func (c *checker) product(x Activation, l Linear) (rows int) {
 	c.weights(l)
 	c.floats("alpha", l.Alpha, l.Out)
 	c.floats("theta", l.Theta, l.Out)
-	return c.activation("x", x, l.In)
+	rows = c.activation("x", x, l.In)
+	if c.err == nil && x.Planes != nil {
+		in, w := x.Planes.Quantization(), l.Quantized.Quantization()
+		if most := (1<<31 - 1) / (in.Largest() * w.Largest()); l.In > most {
+			c.refuse("sums over %d channels of %v and %v may pass 32 bits: want at most %d channels", l.In, in, w, most)
+		}
+	}
+	return rows
 }
 
 func (c *checker) shift(s KShift, rows, out int) {
@@ -120,15 +159,24 @@ func (c *checker) parameters(dl LinearGradient, x Activation, l Linear, rows, gr
 	c.optional("the gradient of theta", dl.Theta, l.Out)
 	if err := CheckGradBits(gradBits); err != nil {
 		c.refuse("%w", err)
-	} else if dl.Weight != nil && gradBits != FloatBits && x.Planes != nil {
-		if err := CheckSums(rows, gradBits, x.Planes.Quantization()); err != nil {
-			c.refuse("%w", err)
-		}
+		return
+	}
+	if gradBits == FloatBits || c.err != nil {
+		return
+	}
+	if err := CheckSums(l.Out, "channels", gradBits, l.Quantized.Quantization()); err != nil {
+		c.refuse("%w", err)
+	}
+	if dl.Weight == nil || x.Planes == nil {
+		return
+	}
+	if err := CheckSums(rows, "rows", gradBits, x.Planes.Quantization()); err != nil {
+		c.refuse("%w: use a smaller micro-batch", err)
 	}
 }
 
 // attention wants what both passes of an attention read need.
-func (c *checker) attention(pointers Ints, qkv Planes, a Attention) (rows, width int) {
+func (c *checker) attention(pointers Ints, qk, values Planes, a Attention) (rows, width int) {
 	rule := a.Kind.Rule()
 	if rule.Name == "" {
 		c.refuse("attention of %v: want one of %v", a.Kind, AttentionKinds())
@@ -142,7 +190,8 @@ func (c *checker) attention(pointers Ints, qkv Planes, a Attention) (rows, width
 		c.refuse("%d survivors, want 1 to %d with %v attention", a.Survivors, rule.MaxSurvivors, a.Kind)
 	}
 	rows, width = a.Batch*a.Seq, a.Heads*a.HeadDim
-	c.planes("qkv", qkv, rows, 3*width, Sign())
+	c.planes("qk", qk, rows, 2*width, Sign())
+	c.levels("values", values, rows, width)
 	c.ints("pointers", pointers, rows*a.Heads*a.Survivors)
 	if rule.Noise {
 		c.optional("noise", a.Noise, rows*a.Heads*a.Seq)
@@ -153,14 +202,17 @@ func (c *checker) attention(pointers Ints, qkv Planes, a Attention) (rows, width
 	return rows, width
 }
 
-// normalized wants x in rows as long as gain, and returns their number and length.
-func (c *checker) normalized(x, gain Floats) (rows, width int) {
-	c.floats("gain", gain, 1)
+// normalized wants x in rows as long as the gain, and returns their number and length.
+func (c *checker) normalized(x Floats, n RMSNorm) (rows, width int) {
+	c.floats("gain", n.Gain, 1)
 	if c.floats("x", x, 0); c.err != nil {
 		return 0, 0
 	}
-	if width = gain.Len(); x.Len()%width != 0 {
+	if width = n.Gain.Len(); x.Len()%width != 0 {
 		c.refuse("x has %d values: they are no whole rows of %d", x.Len(), width)
+	}
+	if r := n.Rotation; r < 0 || r&(r-1) != 0 || r > 0 && width%r != 0 {
+		c.refuse("a rotation of blocks of %d in rows of %d values: want 0, or a power of two that divides %d", r, width, width)
 	}
 	return x.Len() / width, width
 }

@@ -32,20 +32,39 @@ type Activation struct {
 	Floats Floats // rows*In values
 }
 
-// Linear is a binary linear, u = Alpha * (x · sign(Weight)ᵀ) - Theta. Several linears that read the same input may be
-// one Linear, with their output channels one after the other.
+// Linear is a linear with a quantized weight, u = Alpha * (x · Q(Weight)ᵀ) - Theta. Q is the quantization of Quantized:
+// Sign for the matrices of blocks, Sign or Normal for the codebook. Several linears that read the same input may be one
+// Linear, with their output channels one after the other.
 type Linear struct {
 	In, Out      int
 	ID           uint16 // of a model's linears; a counter of the random rounding of gradients
 	Weight       Floats // latent, Out × In
-	Signs        Planes // sign(Weight), kept by Binarize
-	Mixed        Floats // bonsai's effective weight, kept by Binarize; nil once every weight is ±1
+	Quantized    Planes // Q(Weight), kept by Quantize
+	Mixed        Floats // bonsai's effective weight, kept by Quantize; nil once every weight is quantized
 	Alpha, Theta Floats // Out each
 }
 
 // LinearGradient receives the gradients of a Linear's parameters. A gradient that is nil is not wanted. Weight and
 // Alpha are both set or both nil: they come from one product, which is not computed when they are nil.
 type LinearGradient struct{ Weight, Alpha, Theta Floats }
+
+// RMSNorm is gain * x / rms(x) with rms(x) = sqrt(mean(x²) + Eps), row by row (Zhang and Sennrich 2019), and then a
+// rotation. A row has as many values as Gain.
+type RMSNorm struct {
+	Gain Floats
+	Eps  float64
+	// Rotation is 0, or the power of two, a divisor of the row's length, that is the size of blocks: each block of a row is
+	// multiplied by the orthonormal Hadamard matrix of that size. In float64 and in this order: butterflies a+b and a-b of
+	// values 1, 2, 4 … apart, then one product with 1/sqrt(Rotation).
+	Rotation int
+}
+
+// Derivative is what the gradient of an activation is multiplied by to be the gradient of u, value by value. The zero
+// value is 1 everywhere. At most one of the two is set.
+type Derivative struct {
+	Mask    Planes // of Sign: 1 where a bit is set and 0 elsewhere, the mask of the straight-through estimator (STE)
+	Factors Floats // rows × channels, float32 or bfloat16: of the squared ReLU
+}
 
 // KShift makes output channels From..To-1 of a linear read an earlier token. Their product at token t becomes
 // y[t-Offset], or y[t-Offset] + y[t] with Self, where y before the start of t's document is 0. The zero value shifts
@@ -67,7 +86,7 @@ type Scalars struct {
 	Micro        uint32  // micro-batch within the step, below 2^16, a counter of the noise and of rounding
 	Gamma        float64 // RWSP: the weight of rank r is proportional to Gamma^r
 	Tau          float64 // Pointer: temperature of the softmax in the backward pass
-	Mix          float64 // bonsai: 0 latent, 1 sign
+	Mix          float64 // bonsai: 0 latent, 1 quantized
 	GradScale    float64 // factor on the gradient of every token's loss: 1 / number of targets in the step
 	LearningRate float64
 	Correction1  float64 // 1 - Beta1^n at the n-th update, from 1
@@ -160,7 +179,8 @@ type Device interface {
 	//   - dx and dy of LinearBackward, dx of CrossEntropyBackward, dx of EmbedBackward;
 	//   - dx and dOut of NormalizeBackward, both or neither;
 	//   - dqkv and dOut of AttendBackward, both or neither. Where all keys are read, dqkv need only be within 1e-3 of
-	//     the norm of the rounded gradients.
+	//     the norm of the rounded gradients;
+	//   - Factors of a Derivative, whatever the gradients are.
 	//
 	// It can be cleared, uploaded and downloaded. All other operations refuse it.
 	NewBFloats(n int) (Floats, error)
@@ -200,42 +220,51 @@ type Device interface {
 	// AddSumSquares adds the sum of squares of x to dst[0].
 	AddSumSquares(dst, x Floats)
 
-	// Binarize writes sign(l.Weight) to l.Signs and, unless l.Mixed is nil, the effective weight of bonsai to l.Mixed:
-	// (1-Mix) * W / mean|W_row| + Mix * sign(W).
-	Binarize(l Linear)
+	// Quantize writes Q(l.Weight) to l.Quantized and, unless l.Mixed is nil, the effective weight of bonsai to l.Mixed:
+	// (1-Mix) * W / mean|W_row| + Mix * Q(W). Levels of a normal are those of W / sqrt(max(mean(W_row²), 1e-24)), in
+	// float64; the levels themselves are not scaled back.
+	Quantize(l Linear)
 
 	// Embed writes row tokens[i] of the codebook's effective weight to row i of x, len(tokens) × In.
 	Embed(x Floats, tokens Ints, codebook Linear)
 	// EmbedBackward adds row i of dx to row tokens[i] of dWeight, in the order of i. Rows have width values.
 	EmbedBackward(dWeight, dx Floats, tokens Ints, width int)
 
-	// Normalize writes Q(gain * x / rms(x)) to out, row by row, with rms(x) = sqrt(mean(x²) + eps). Q is the
-	// quantization of out.
-	Normalize(out Activation, x, gain Floats, eps float64)
+	// Normalize writes Q(n(x)) to out. Q is the quantization of out.
+	Normalize(out Activation, x Floats, n RMSNorm)
 	// NormalizeBackward takes dOut, the gradient of Normalize's output, which was quantized to q, and adds to dx and
-	// dGain. Products of gain, x and dOut must stay within the range of float32.
-	NormalizeBackward(dx, dGain, dOut, x, gain Floats, eps float64, q Quantization)
+	// dGain. The gradient passes where what was quantized, so after the rotation, lies within q's PassLimit. Products of
+	// gain, x and dOut must stay within the range of float32.
+	NormalizeBackward(dx, dGain, dOut, x Floats, n RMSNorm, q Quantization)
 
-	// LinearSigns writes sign(u) to out and, unless mask is nil, |u| <= 1 to mask: the mask of the straight-through
-	// estimator (STE).
-	LinearSigns(out, mask Planes, x Activation, l Linear, shift KShift)
+	// LinearQuantize writes Q(u) to out: planes of rows × channels that hold l's channels one after the other, each with a
+	// Q of its own. Sign and MidRise quantize u, Unsigned quantizes relu(u)²: r = min(u², 4) rounded to float32 after each
+	// operation where u > 0, otherwise 0. Unless derivative is the zero value, derivative receives the derivative of Q's
+	// straight-through estimator, rows × l.Out. Mask, with Sign and MidRise: |u| <= PassLimit. Factors, with Unsigned: 2u
+	// where 0 < u <= 2, and 0 elsewhere.
+	LinearQuantize(out []Planes, derivative Derivative, x Activation, l Linear, shift KShift)
 	// LinearAdd writes residual + u to out, or u where residual is nil. out may be residual.
 	LinearAdd(out, residual Floats, x Activation, l Linear)
-	// LinearBackward takes dy, the gradient of a linear's output or, with a mask, of the output's sign: then dy counts
-	// where the mask is set. It overwrites dx, rows × In, with the gradient of x, and adds to the gradients of the
+	// LinearBackward takes dy, the gradient of a linear's output or, with a derivative, of what LinearQuantize made of the
+	// output: dy times Factors is one float32 product. It overwrites dx, rows × In, with the gradient of x, and adds to the gradients of the
 	// parameters. The latent weight receives the gradient of the effective weight. dy is not changed. gradBits is 2 to
 	// 8 or FloatBits.
-	LinearBackward(dx Floats, dl LinearGradient, dy Floats, mask Planes, x Activation, l Linear, shift KShift,
-		gradBits int)
+	LinearBackward(dx Floats, dl LinearGradient, dy Floats, derivative Derivative, x Activation, l Linear,
+		shift KShift, gradBits int)
 
-	// Attend reads values. qkv holds the signs of queries, keys and values, rows × 3*Heads*HeadDim. out receives the
-	// signs of the attention output, rows × Heads*HeadDim. pointers receives the positions of the survivors, best
-	// first, Batch × Heads × Seq × Survivors, and -1 where a query has fewer keys. A kind that reads all keys points at
-	// the first key of the highest score.
-	Attend(out Planes, pointers Ints, qkv Planes, a Attention)
+	// Attend reads values. qk holds the signs of queries and keys, rows × 2*Heads*HeadDim, and values what may be read,
+	// rows × Heads*HeadDim of Sign or MidRise. out receives the attention output, rows × Heads*HeadDim of Sign or MidRise,
+	// of no more bits than values. pointers receives the positions of the survivors, best first, Batch × Heads × Seq ×
+	// Survivors, and -1 where a query has fewer keys. A kind that reads all keys points at the first key of the highest
+	// score.
+	//
+	// Where keys are weighted by rank, a query reads values.Unit() * Σ_b 2^b * SignedSum(weights, the bits of plane b by
+	// rank), added in float32 from b = 0 on, and every device finds the same levels.
+	Attend(out Planes, pointers Ints, qk, values Planes, a Attention)
 	// AttendBackward takes dOut, the gradient of the attention output, and the pointers that Attend wrote. It
-	// overwrites dqkv, rows × 3*Heads*HeadDim.
-	AttendBackward(dqkv, dOut Floats, qkv Planes, pointers Ints, a Attention)
+	// overwrites dqkv, the gradients of queries, keys and values, rows × 3*Heads*HeadDim. All of dOut passes: what is read
+	// lies within the PassLimit of out's quantization.
+	AttendBackward(dqkv, dOut Floats, qk, values Planes, pointers Ints, a Attention)
 
 	// CrossEntropy writes the loss of each row in nats: -log softmax(u)[target] for the logits u of lmHead, and 0 where
 	// the target is -1. The device decides how many logits exist at a time.

@@ -23,8 +23,12 @@
 //
 //	x·w = K - 2 pop(x) - 2 pop(w) + 4 pop(x & w)     pop counts bits, 1 is +1
 //
-// Products of planes are exact integers. They must be equal on every device, and so must every sign that follows from
-// them: u = alpha*y - theta is one float32 multiplication and one float32 subtraction, never fused.
+// and that of a plane x of {0,1} and a plane w of ±1 is 2 pop(x & w) - pop(x). A product of several planes on one side
+// or both is the sum of the products of any two, times 2^(a+b) for plane a of x and plane b of w.
+//
+// Products of planes are exact integers n. They must be equal on every device, and so must every bit that follows from
+// them: y = unit * float32(n), with unit = x.Unit() * w.Unit() in float32, and u = alpha*y - theta are one float32
+// operation each, rounded to nearest and never fused.
 //
 // # Gradients
 //
@@ -37,7 +41,7 @@
 // every device if the floats are. Let n = 2^(gradBits-1) - 1, and let g be the gradient of the plain product y: masked,
 // with K-shift undone. g is rounded twice:
 //
-//	for dx:      v = alpha_c * g   a scale for each row,     max_c |v| / n   dx = scale_t * Σ_c q * sign(W_c)
+//	for dx:      v = alpha_c * g   a scale for each row,     max_c |v| / n   dx = scale_t * Σ_c q * Q(W_c)
 //	for weights: v = g             a scale for each channel, max_t |v| / n   dWeight_c += alpha_c * scale_c * Σ_t q * x_t
 //
 //	q = floor(v * inverse + r)       inverse = n / max * (1 - 2^-22), or 0 where max < 1e-30
@@ -56,8 +60,8 @@
 // with its upper and lower 16 bits exchanged where c is even: two channels share a word, and each has other bits first.
 // t counts from 0 in each call.
 //
-// The sums over q are int32, with the integer behind x_t (see Quantization). A call with so many rows that a sum may
-// not fit is refused: see CheckSums. Where the other side of a product is floats (an unquantized stream, bonsai's mixed
+// The sums over q are int32, with the integers behind x_t and Q(W_c) (see Quantization); units are multiplied into
+// scales, in float32. A call with so many rows or channels that a sum may not fit is refused: see CheckSums. Where the other side of a product is floats (an unquantized stream, bonsai's mixed
 // weights) the product stays one of floats. dAlpha_c = scale_c * Σ_k w_ck * Σ_t q x_tk with the effective weight w.
 // dTheta_c is minus the sum over t of the masked gradient, in floats, before K-shift is undone.
 //

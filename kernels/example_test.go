@@ -18,8 +18,8 @@ func Example() {
 	}
 	signs, _ := d.NewPlanes(3, 4, kernels.Sign())
 	weights := floats(0.3, -2, 0.1, 5, -1, -1, 1, 1, 7, 8, 9, 0)
-	l := kernels.Linear{In: 4, Out: 3, Weight: weights, Signs: signs, Alpha: floats(1, 1, 0.5), Theta: floats(0, 0, 1)}
-	d.Binarize(l) // + - + +, - - + + and + + + +
+	l := kernels.Linear{In: 4, Out: 3, Weight: weights, Quantized: signs, Alpha: floats(1, 1, 0.5), Theta: floats(0, 0, 1)}
+	d.Quantize(l) // + - + +, - - + + and + + + +
 
 	x, _ := d.NewPlanes(2, 4, kernels.Sign())
 	d.Normalize(kernels.Activation{Planes: x}, floats(1, 2, 3, 4, -1, 2, -3, 4), floats(1, 1, 1, 1), 1e-5)

@@ -21,9 +21,9 @@ func BenchmarkBinaryProduct(b *testing.B) {
 					w, _ := d.NewPlanes(c.out, c.in, kernels.Sign())
 					signs, _ := d.NewPlanes(c.rows, c.out, kernels.Sign())
 					mask, _ := d.NewPlanes(c.rows, c.out, kernels.Sign())
-					l := kernels.Linear{In: c.in, Out: c.out, Signs: w, Alpha: ones(c.out), Theta: ones(c.out)}
+					l := kernels.Linear{In: c.in, Out: c.out, Quantized: w, Alpha: ones(c.out), Theta: ones(c.out)}
 					for b.Loop() {
-						d.LinearSigns(signs, mask, kernels.Activation{Planes: x}, l, kernels.KShift{})
+						d.LinearQuantize(signs, mask, kernels.Activation{Planes: x}, l, kernels.KShift{})
 					}
 					b.ReportMetric(2*float64(c.rows*c.in*c.out)*float64(b.N)/b.Elapsed().Seconds()/1e9, "Gop/s")
 				})
@@ -71,7 +71,7 @@ func BenchmarkLinearBackward(b *testing.B) {
 				d := New(Options{Workers: 1})
 				x, _ := d.NewPlanes(rows, in, kernels.MidRise(streamBits))
 				w, _ := d.NewPlanes(out, in, kernels.Sign())
-				l := kernels.Linear{In: in, Out: out, Signs: w, Alpha: ones(out), Theta: ones(out)}
+				l := kernels.Linear{In: in, Out: out, Quantized: w, Alpha: ones(out), Theta: ones(out)}
 				dl := kernels.LinearGradient{Weight: make(floats, out*in), Alpha: make(floats, out), Theta: make(floats, out)}
 				dx, dy := make(floats, rows*in), normals(random(1), rows*out)
 				for b.Loop() {

@@ -62,7 +62,7 @@ func TestBinaryProductsAreExact(t *testing.T) {
 		w, b := randomPlanes(t, d, r, c.out, c.in, 1)
 		got := make(floats, c.rows*c.out)
 		d.LinearAdd(got, nil, kernels.Activation{Planes: x},
-			kernels.Linear{In: c.in, Out: c.out, Signs: w, Alpha: ones(c.out), Theta: make(floats, c.out)})
+			kernels.Linear{In: c.in, Out: c.out, Quantized: w, Alpha: ones(c.out), Theta: make(floats, c.out)})
 		if err := d.Sync(); err != nil {
 			t.Fatal(err)
 		}
@@ -88,8 +88,8 @@ func TestLinearBackward(t *testing.T) {
 		"alone": {From: 0, To: 29, Offset: 1, Seq: seq},
 	} {
 		l := kernels.Linear{In: in, Out: out, Weight: normals(r, out*in), Alpha: normals(r, out), Theta: normals(r, out)}
-		l.Signs, _ = d.NewPlanes(out, in, kernels.Sign())
-		d.Binarize(l)
+		l.Quantized, _ = d.NewPlanes(out, in, kernels.Sign())
+		d.Quantize(l)
 		x, dy := normals(r, rows*in), normals(r, rows*out)
 		pass, set := randomPlanes(t, d, r, rows, out, 1)
 		dx := make(floats, rows*in)
@@ -288,8 +288,8 @@ func TestCrossEntropyIgnoresTargets(t *testing.T) {
 	d := New(Options{})
 	d.SetScalars(kernels.Scalars{GradScale: 0.5})
 	head := kernels.Linear{In: 1, Out: 3, Weight: ones(3), Alpha: floats{1, 2, 3}, Theta: make(floats, 3)}
-	head.Signs, _ = d.NewPlanes(3, 1, kernels.Sign())
-	d.Binarize(head)
+	head.Quantized, _ = d.NewPlanes(3, 1, kernels.Sign())
+	d.Quantize(head)
 	dl := kernels.LinearGradient{Weight: make(floats, 3), Alpha: make(floats, 3), Theta: make(floats, 3)}
 	losses, alone, dx := make(floats, 2), make(floats, 2), ones(2)
 	x := kernels.Activation{Floats: ones(2)} // logits 1, 2, 3
@@ -331,7 +331,7 @@ func TestAdamWRoundsFromMasters(t *testing.T) {
 func TestFailureSticks(t *testing.T) {
 	d := New(Options{Workers: 2})
 	table := kernels.Linear{In: 8, Out: 4}
-	table.Signs, _ = d.NewPlanes(4, 8, kernels.Sign())
+	table.Quantized, _ = d.NewPlanes(4, 8, kernels.Sign())
 	d.Embed(make(floats, 300*8), append(make(ints, 299), 4), table)
 	if err := d.Sync(); err == nil || !strings.Contains(err.Error(), "Embed") {
 		t.Fatalf("a token outside the table gave %v", err)

@@ -40,11 +40,11 @@ func randomBackward(t *testing.T, d *Device, r *rand.Rand) *backwardCase {
 	d.SetScalars(c.scalars)
 	c.linear = kernels.Linear{In: c.in, Out: c.out, ID: uint16(r.Uint32()),
 		Weight: normals(r, c.out*c.in), Alpha: normals(r, c.out), Theta: normals(r, c.out)}
-	c.linear.Signs, _ = d.NewPlanes(c.out, c.in, kernels.Sign())
+	c.linear.Quantized, _ = d.NewPlanes(c.out, c.in, kernels.Sign())
 	if c.mixed {
 		c.linear.Mixed = make(floats, c.in*c.out)
 	}
-	d.Binarize(c.linear)
+	d.Quantize(c.linear)
 	c.x, c.levels = randomPlanes(t, d, r, c.rows, c.in, c.streamBits)
 	c.dy = normals(r, c.rows*c.out)
 	for o := range c.out { // a channel without gradient
@@ -186,8 +186,8 @@ func TestHeadInParts(t *testing.T) {
 			whole := New(Options{Workers: 2})
 			whole.SetScalars(kernels.Scalars{GradScale: 0.1, Step: 3})
 			head := kernels.Linear{In: in, Out: out, Weight: normals(r, out*in), Alpha: normals(r, out), Theta: normals(r, out)}
-			head.Signs, _ = whole.NewPlanes(out, in, kernels.Sign())
-			whole.Binarize(head)
+			head.Quantized, _ = whole.NewPlanes(out, in, kernels.Sign())
+			whole.Quantize(head)
 			for i := range values(head.Alpha) {
 				head.Alpha.(floats)[i] *= 0.1
 			}

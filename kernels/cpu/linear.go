@@ -6,10 +6,10 @@ import (
 	"bitnet1/kernels"
 )
 
-// Binarize refreshes the signs, and bonsai's effective weights, of a linear.
-func (d *Device) Binarize(l kernels.Linear) {
-	d.run("Binarize", kernels.CheckBinarize(l), func() {
-		weight, mixed, signs := values(l.Weight), values(l.Mixed), l.Signs.(*planes)
+// Quantize refreshes the signs, and bonsai's effective weights, of a linear.
+func (d *Device) Quantize(l kernels.Linear) {
+	d.run("Quantize", kernels.CheckQuantize(l), func() {
+		weight, mixed, signs := values(l.Weight), values(l.Mixed), l.Quantized.(*planes)
 		mix := d.scalars.Mix
 		d.blocks(l.Out, 16, func(from, to int, _ *scratch) {
 			for r := from; r < to; r++ {
@@ -45,7 +45,7 @@ func effective(l kernels.Linear) matrix {
 	if l.Mixed != nil {
 		return dense{data: values(l.Mixed), cols: l.In}
 	}
-	return l.Signs.(*planes)
+	return l.Quantized.(*planes)
 }
 
 // rowsOf is the number of rows of x.
@@ -144,7 +144,7 @@ func startOf(starts kernels.Ints, r int) int {
 // 2^24 and unit is 5 over a power of two, so y is exact in float32.
 func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear,
 	emit func(row int, sums []int32, offset int32, unit float32, s *scratch)) {
-	x, w := activation.Planes.(*planes), l.Signs.(*planes)
+	x, w := activation.Planes.(*planes), l.Quantized.(*planes)
 	unit := x.quantization.Unit()
 	switch {
 	case x.rows < fewRows: // the workers divide the channels
@@ -183,9 +183,9 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 // fewRows is the number of rows from which on it is worth arranging the signs of a weight for lookup.
 const fewRows = 8
 
-// LinearSigns writes the signs of a linear's output, and the STE mask: where |u| <= 1.
-func (d *Device) LinearSigns(out, mask kernels.Planes, x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
-	d.run("LinearSigns", kernels.CheckLinearSigns(out, mask, x, l, shift), func() {
+// LinearQuantize writes the signs of a linear's output, and the STE mask: where |u| <= 1.
+func (d *Device) LinearQuantize(out, mask kernels.Planes, x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
+	d.run("LinearQuantize", kernels.CheckLinearQuantize(out, mask, x, l, shift), func() {
 		signs := out.(*planes)
 		maskRow := func(row int, s *scratch) []uint64 {
 			if mask == nil {

@@ -62,7 +62,7 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 // inputGradient returns a function that overwrites rows from..to-1 of dx with products of rounded gradients by the
 // signs of the weight. It is called for a few rows at a time, while their integers are in the cache.
 func (d *Device) inputGradient(dx kernels.Floats, l kernels.Linear) func(from, to int, q roundedGradient, s *scratch) {
-	signs := []signPanels{d.alongRows(&d.shared.weightRows, l.Signs.(*planes), 0)}
+	signs := []signPanels{d.alongRows(&d.shared.weightRows, l.Quantized.(*planes), 0)}
 	to := anyFloatsOf(dx)
 	return func(from, end int, q roundedGradient, s *scratch) {
 		d.lookupProducts(q.values, signs, 0, end-from, s, func(r int, sums []int32, offset int32) {
@@ -89,7 +89,7 @@ func (d *Device) weightGradient(dl kernels.LinearGradient, q roundedGradient, g 
 			o, unit := g.from+r, q.units[r]*input.quantization.Unit()
 			dst, factor := dWeight[o*l.In:][:l.In], alpha[o]*unit
 			if l.Mixed == nil {
-				sum := d.addScaled(dst, sums, l.Signs.(*planes).row(o), offset, factor)
+				sum := d.addScaled(dst, sums, l.Quantized.(*planes).row(o), offset, factor)
 				dAlpha[o] += unit * float32(sum)
 				return
 			}

@@ -101,7 +101,7 @@ func (h *lmHeadPass) channelParts(f func(from, to int, logits floats)) {
 func channelsFrom(l kernels.Linear, from, to int) kernels.Linear {
 	part := kernels.Linear{
 		In: l.In, Out: to - from, ID: l.ID,
-		Signs: l.Signs.Slice(from, to), Alpha: l.Alpha.Slice(from, to), Theta: l.Theta.Slice(from, to),
+		Quantized: l.Quantized.Slice(from, to), Alpha: l.Alpha.Slice(from, to), Theta: l.Theta.Slice(from, to),
 	}
 	if l.Mixed != nil {
 		part.Mixed = l.Mixed.Slice(from*l.In, to*l.In)

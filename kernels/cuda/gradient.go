@@ -121,7 +121,7 @@ func (b *backward[S]) operands() (err error) {
 		if b.weights, err = b.scratchPlanes("transposed weights", b.l.In, roundUp(b.width, 256), 1, false); err != nil {
 			return err
 		}
-		if err := b.transpose(b.weights, b.l.Signs.(*planes), kGradientOrder); err != nil {
+		if err := b.transpose(b.weights, b.l.Quantized.(*planes), kGradientOrder); err != nil {
 			return err
 		}
 	}
@@ -341,7 +341,7 @@ func (b *backward[S]) weightProduct() error {
 
 // finish computes the gradients of the weights and of alpha from the products' sums.
 func (b *backward[S]) finish(kernel finishWeights, sums, scales cu.DevicePtr, unit float32) error {
-	signs := b.l.Signs.(*planes)
+	signs := b.l.Quantized.(*planes)
 	return kernel(b.launch(grid(b.width)), sums, b.l.In, b.alpha, scales, unit, signs.data, signs.words(),
 		float32s(b.l.Mixed, b.l.In*b.l.Out), b.dWeight, b.dAlpha)
 }

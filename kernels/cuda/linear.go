@@ -21,7 +21,7 @@ func integers(x kernels.Activation, l kernels.Linear) (a, w *planes, ok bool) {
 	if x.Floats != nil || l.Mixed != nil {
 		return nil, nil, false
 	}
-	return x.Planes.(*planes), l.Signs.(*planes), true
+	return x.Planes.(*planes), l.Quantized.(*planes), true
 }
 
 func shiftOf(s kernels.KShift, rows int) shift {
@@ -34,9 +34,9 @@ func shiftOf(s kernels.KShift, rows int) shift {
 	}
 }
 
-// LinearSigns writes the signs of a linear's output, and where its gradient passes.
-func (d *Device) LinearSigns(out, mask kernels.Planes, x kernels.Activation, l kernels.Linear, s kernels.KShift) {
-	d.run("LinearSigns", kernels.CheckLinearSigns(out, mask, x, l, s), func() error {
+// LinearQuantize writes the signs of a linear's output, and where its gradient passes.
+func (d *Device) LinearQuantize(out, mask kernels.Planes, x kernels.Activation, l kernels.Linear, s kernels.KShift) {
+	d.run("LinearQuantize", kernels.CheckLinearQuantize(out, mask, x, l, s), func() error {
 		rows, sign := rowsOf(x, l.In), out.(*planes)
 		alpha, theta := float32s(l.Alpha, l.Out), float32s(l.Theta, l.Out)
 		var inside *planes
@@ -116,7 +116,7 @@ func (d *Device) activation(x kernels.Activation, in int) (cu.DevicePtr, error) 
 func (d *Device) effective(l kernels.Linear, factor kernels.Floats) (cu.DevicePtr, error) {
 	scale := float32s(factor, l.Out)
 	if l.Mixed == nil {
-		return d.expand("weights", l.Signs.(*planes), 1, scale)
+		return d.expand("weights", l.Quantized.(*planes), 1, scale)
 	}
 	mixed := float32s(l.Mixed, l.In*l.Out)
 	if scale == 0 {

@@ -121,7 +121,7 @@ func (h *lmHead) source(from, to int) (s logitsGradient, err error) {
 func (h *lmHead) multiply(from, to int) (err error) {
 	if h.integers {
 		a := h.x.Planes.Slice(from, to).(*planes)
-		return h.multiplyInt16(h.products, h.stride, a, h.l.Signs.(*planes))
+		return h.multiplyInt16(h.products, h.stride, a, h.l.Quantized.(*planes))
 	}
 	x := kernels.Activation{}
 	if h.x.Floats != nil {

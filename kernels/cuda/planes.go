@@ -131,10 +131,10 @@ func (d *Device) spread(p *planes) (*planes, error) {
 	return out, d.launch(g).spreadBytes(p.data, p.words(), p.planeBytes/4, p.bits, out.data, out.rowBytes())
 }
 
-// Binarize refreshes the signs, and bonsai's effective weights, of a linear.
-func (d *Device) Binarize(l kernels.Linear) {
-	d.run("Binarize", kernels.CheckBinarize(l), func() error {
-		weight, signs := float32s(l.Weight, l.In*l.Out), l.Signs.(*planes)
+// Quantize refreshes the signs, and bonsai's effective weights, of a linear.
+func (d *Device) Quantize(l kernels.Linear) {
+	d.run("Quantize", kernels.CheckQuantize(l), func() error {
+		weight, signs := float32s(l.Weight, l.In*l.Out), l.Quantized.(*planes)
 		err := d.launch(warpPerRow(l.Out)).packSigns(weight, l.In, l.Out, l.In,
 			signs.data, signs.words(), signs.popcounts)
 		if err != nil || l.Mixed == nil {

@@ -13,7 +13,7 @@ import (
 // Embed looks tokens up in the codebook.
 func (d *Device) Embed(x kernels.Floats, tokens kernels.Ints, codebook kernels.Linear) {
 	d.run("Embed", kernels.CheckEmbed(x, tokens, codebook), func() error {
-		rows, signs := tokens.Len(), codebook.Signs.(*planes)
+		rows, signs := tokens.Len(), codebook.Quantized.(*planes)
 		return d.launch(grid(rows)).embed(float32s(x, rows*codebook.In), int32s(tokens, rows),
 			signs.data, signs.words(), float32s(codebook.Mixed, codebook.In*codebook.Out), codebook.In, codebook.Out,
 			d.memory.status)

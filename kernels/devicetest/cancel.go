@@ -60,9 +60,9 @@ func (b *bench) opposite(in, out int) kernels.Linear {
 	}
 	signs, err := b.d.NewPlanes(out, in, kernels.Sign())
 	b.must(err)
-	l := kernels.Linear{In: in, Out: out, Weight: b.floats(weight), Signs: signs, Alpha: b.floats(b.normals(out)),
+	l := kernels.Linear{In: in, Out: out, Weight: b.floats(weight), Quantized: signs, Alpha: b.floats(b.normals(out)),
 		Theta: b.floats(make([]float32, out))}
-	b.d.Binarize(l)
+	b.d.Quantize(l)
 	return l
 }
 
@@ -89,7 +89,7 @@ func testCancelledOutput(b *bench) {
 		x[i] = float32(math.Copysign(0.7234567, float64(v)))
 	}
 	sign := b.signs(rows, out)
-	b.d.LinearSigns(sign, nil, kernels.Activation{Floats: b.floats(x)}, l, kernels.KShift{})
+	b.d.LinearQuantize(sign, nil, kernels.Activation{Floats: b.floats(x)}, l, kernels.KShift{})
 	want := make([]int, rows*out)
 	for i := range want {
 		want[i] = 1

@@ -23,10 +23,10 @@ func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 		run  func(b *bench)
 	}{
 		{"Memory", testMemory}, {"Reader", testReader}, {"BFloats", testBFloats},
-		{"BFloatGradients", testBFloatGradients}, {"Sums", testSums}, {"Binarize", testBinarize},
+		{"BFloatGradients", testBFloatGradients}, {"Sums", testSums}, {"Quantize", testQuantize},
 		{"Embed", testEmbed},
 		{"Normalize", testNormalize}, {"NormalizeBackward", testNormalizeBackward},
-		{"LinearSigns", testLinearSigns}, {"LinearAdd", testLinearAdd}, {"LinearBackward", testLinearBackward},
+		{"LinearQuantize", testLinearQuantize}, {"LinearAdd", testLinearAdd}, {"LinearBackward", testLinearBackward},
 		{"WideSums", testWideSums},
 		{"RoundingThresholds", testRoundingThresholds}, {"RoundingMean", testRoundingMean},
 		{"RoundingOfTheLMHead", testRoundingOfTheLMHead},
@@ -143,7 +143,7 @@ func (b *bench) signsOf(values []float32, rows, cols int) kernels.Planes {
 	b.t.Helper()
 	p, err := b.d.NewPlanes(rows, cols, kernels.Sign())
 	b.must(err)
-	b.d.Binarize(kernels.Linear{In: cols, Out: rows, Weight: b.floats(values), Signs: p})
+	b.d.Quantize(kernels.Linear{In: cols, Out: rows, Weight: b.floats(values), Quantized: p})
 	return p
 }
 
@@ -281,13 +281,13 @@ func (b *bench) newLinear(in, out int, mix float64) linear {
 	l.Linear = kernels.Linear{In: in, Out: out, ID: uint16(b.r.IntN(1 << 16)), Weight: b.floats(weight),
 		Alpha: b.floats(l.alpha), Theta: b.floats(l.theta)}
 	var err error
-	l.Signs, err = b.d.NewPlanes(out, in, kernels.Sign())
+	l.Quantized, err = b.d.NewPlanes(out, in, kernels.Sign())
 	b.must(err)
 	if mix < 1 {
 		l.Mixed = b.poisoned(out * in)
 	}
 	b.d.SetScalars(kernels.Scalars{Mix: mix})
-	b.d.Binarize(l.Linear)
+	b.d.Quantize(l.Linear)
 	l.sign, l.effective = make([]int, out*in), make([]float64, out*in)
 	for i, w := range weight {
 		l.sign[i] = 1

@@ -79,7 +79,7 @@ func (b *bench) shift(rows, out int, several bool) (s keyShift) {
 	return s
 }
 
-func testLinearSigns(b *bench) {
+func testLinearQuantize(b *bench) {
 	for i, c := range b.shapes() {
 		for _, mix := range []float64{1, 0.5} {
 			if mix < 1 && c.rows*c.in*c.out > 1<<22 {
@@ -92,9 +92,9 @@ func testLinearSigns(b *bench) {
 			b.unpleasant(&l)
 			x := b.activation(c.rows, c.in, c.bits)
 			out, mask := b.signs(c.rows, c.out), b.signs(c.rows, c.out)
-			b.d.LinearSigns(out, mask, x, l.Linear, shift.KShift)
+			b.d.LinearQuantize(out, mask, x, l.Linear, shift.KShift)
 			alone := b.signs(c.rows, c.out)
-			b.d.LinearSigns(alone, nil, x, l.Linear, shift.KShift)
+			b.d.LinearQuantize(alone, nil, x, l.Linear, shift.KShift)
 			b.checkSigns(fmt.Sprintf("%d rows of %d bits, %v, shift %+v", c.rows, c.bits, l, shift), l, b.values(x),
 				shift,
 				c.bits < 16 && mix == 1, b.integers(out), b.integers(mask), b.integers(alone))
@@ -438,9 +438,9 @@ func testWideSums(b *bench) {
 	for i := range ones {
 		ones[i] = 1
 	}
-	l := kernels.Linear{In: in, Out: out, Weight: b.floats(ones[:out*in]), Signs: signs, Alpha: b.floats(ones[:out]),
+	l := kernels.Linear{In: in, Out: out, Weight: b.floats(ones[:out*in]), Quantized: signs, Alpha: b.floats(ones[:out]),
 		Theta: b.floats(ones[:out])}
-	b.d.Binarize(l)
+	b.d.Quantize(l)
 	x := kernels.Activation{Planes: b.signs(rows, in)}
 	for name, dx := range map[string]kernels.Floats{"floats": b.poisoned(rows * in),
 		"bfloats": b.poisonedBFloats(rows * in)} {

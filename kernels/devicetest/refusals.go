@@ -32,7 +32,7 @@ func refusals() []refusal {
 			gradBits)
 	}
 	signs := func(b *bench, cols int, s kernels.KShift) {
-		b.d.LinearSigns(b.signs(4, cols), nil, x(b), b.plainLinear(6, 5).Linear, s)
+		b.d.LinearQuantize(b.signs(4, cols), nil, x(b), b.plainLinear(6, 5).Linear, s)
 	}
 	return []refusal{
 		{"Upload", "dst has 2 values, want 3", func(b *bench) { b.d.Upload(floats(b, 2), make([]float32, 3)) }},
@@ -48,8 +48,8 @@ func refusals() []refusal {
 		{"AddSum", "x is bfloat16, want float32",
 			func(b *bench) { b.d.AddSum(floats(b, 1), b.bfloats(make([]float32, 2))) }},
 		{"AddSumSquares", "dst has 0 values, want 1", func(b *bench) { b.d.AddSumSquares(floats(b, 0), floats(b, 3)) }},
-		{"Binarize", "signs is 2 × 4 signs, want 2 × 3 signs", func(b *bench) {
-			b.d.Binarize(kernels.Linear{In: 3, Out: 2, Weight: floats(b, 6), Signs: b.signs(2, 4)})
+		{"Quantize", "signs is 2 × 4 signs, want 2 × 3 signs", func(b *bench) {
+			b.d.Quantize(kernels.Linear{In: 3, Out: 2, Weight: floats(b, 6), Quantized: b.signs(2, 4)})
 		}},
 		{"Embed", "x has 5 values, want 6", func(b *bench) {
 			b.d.Embed(floats(b, 5), ints(b, 2), b.plainLinear(3, 4).Linear)
@@ -73,10 +73,10 @@ func refusals() []refusal {
 			b.d.NormalizeBackward(floats(b, 8), floats(b, 4), floats(b, 8), floats(b, 8), floats(b, 4), eps,
 				kernels.MidRise(9))
 		}},
-		{"LinearSigns", "out is 4 × 6 signs, want 4 × 5 signs", func(b *bench) { signs(b, 6, kernels.KShift{}) }},
-		{"LinearSigns", "4 rows are no whole sequences of 3",
+		{"LinearQuantize", "out is 4 × 6 signs, want 4 × 5 signs", func(b *bench) { signs(b, 6, kernels.KShift{}) }},
+		{"LinearQuantize", "4 rows are no whole sequences of 3",
 			func(b *bench) { signs(b, 5, kernels.KShift{To: 2, Offset: 1, Seq: 3}) }},
-		{"LinearSigns", "K-shift of channels 0 to 6 of 5",
+		{"LinearQuantize", "K-shift of channels 0 to 6 of 5",
 			func(b *bench) { signs(b, 5, kernels.KShift{To: 6, Offset: 1, Seq: 4}) }},
 		{"LinearAdd", "x has rows of 6 values, want 7",
 			func(b *bench) { b.d.LinearAdd(floats(b, 20), nil, x(b), b.plainLinear(7, 5).Linear) }},

@@ -163,9 +163,9 @@ func testRoundingOfTheLMHead(b *bench) {
 	}
 	signs, err := b.d.NewPlanes(out, in, kernels.Sign())
 	b.must(err)
-	l := kernels.Linear{In: in, Out: out, ID: 9, Weight: b.floats(weight), Signs: signs, Alpha: b.floats(alpha),
+	l := kernels.Linear{In: in, Out: out, ID: 9, Weight: b.floats(weight), Quantized: signs, Alpha: b.floats(alpha),
 		Theta: b.floats(theta)}
-	b.d.Binarize(l)
+	b.d.Quantize(l)
 	targets := make([]int32, rows)
 	for i := range targets {
 		targets[i] = 1

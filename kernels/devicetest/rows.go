@@ -7,7 +7,7 @@ import (
 	"bitnet1/kernels"
 )
 
-func testBinarize(b *bench) {
+func testQuantize(b *bench) {
 	for range 6 {
 		in, out := b.size(400), b.size(300)
 		weight := b.normals(in * out)
@@ -16,11 +16,11 @@ func testBinarize(b *bench) {
 				weight[i] = float32(math.Copysign(0, float64(weight[i]))) // sign(±0) is +1
 			}
 		}
-		l := kernels.Linear{In: in, Out: out, Weight: b.floats(weight), Signs: b.signs(out, in),
+		l := kernels.Linear{In: in, Out: out, Weight: b.floats(weight), Quantized: b.signs(out, in),
 			Mixed: b.poisoned(in * out)}
 		const mix = 0.3
 		b.d.SetScalars(kernels.Scalars{Mix: mix})
-		b.d.Binarize(l)
+		b.d.Quantize(l)
 		want, blend, size := make([]int, in*out), make([]float64, in*out), make([]float64, in*out)
 		for r := range out {
 			var sum float64
@@ -37,13 +37,13 @@ func testBinarize(b *bench) {
 				size[i] = math.Abs(blend[i]) + 1
 			}
 		}
-		same(b.t, "signs", b.integers(l.Signs), want, in)
+		same(b.t, "signs", b.integers(l.Quantized), want, in)
 		near(b.t, "blended weights", b.download(l.Mixed), blend, size, 1e-6, in)
 		cut := b.r.IntN(out + 1)
 		whole := b.signs(out, in)
 		for _, part := range [][2]int{{0, cut}, {cut, out}} {
-			b.d.Binarize(kernels.Linear{In: in, Out: part[1] - part[0], Weight: l.Weight.Slice(part[0]*in, part[1]*in),
-				Signs: whole.Slice(part[0], part[1])})
+			b.d.Quantize(kernels.Linear{In: in, Out: part[1] - part[0], Weight: l.Weight.Slice(part[0]*in, part[1]*in),
+				Quantized: whole.Slice(part[0], part[1])})
 		}
 		same(b.t, "signs in two parts", b.integers(whole), want, in)
 	}

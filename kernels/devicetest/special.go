@@ -124,11 +124,11 @@ func testSpecialWeights(b *bench) {
 	weight := b.normals(in * out)
 	copy(weight, specials())
 	weight[3*in+5], weight[7*in+5], weight[9*in+5] = nan, infinity, negativeZero
-	l := kernels.Linear{In: in, Out: out, Weight: b.floats(weight), Signs: b.signs(out, in),
+	l := kernels.Linear{In: in, Out: out, Weight: b.floats(weight), Quantized: b.signs(out, in),
 		Mixed: b.poisoned(in * out)}
 	const mix = 0.25
 	b.d.SetScalars(kernels.Scalars{Mix: mix})
-	b.d.Binarize(l)
+	b.d.Quantize(l)
 	signs, mixed := make([]int, in*out), make([]float64, in*out)
 	for i, w := range weight {
 		signs[i] = signOf(float64(w))
@@ -142,7 +142,7 @@ func testSpecialWeights(b *bench) {
 		}
 		mixed[i] = (1-mix)/(sum/in)*float64(w) + s
 	}
-	same(b.t, "signs", b.integers(l.Signs), signs, in)
+	same(b.t, "signs", b.integers(l.Quantized), signs, in)
 	size := magnitudes(mixed)
 	for i := range size {
 		size[i]++
@@ -289,7 +289,7 @@ func testSpecialLinears(b *bench) {
 			x.Floats, values = b.floats(floats), wide(floats)
 		}
 		out, mask := b.signs(c.rows, c.out), b.signs(c.rows, c.out)
-		b.d.LinearSigns(out, mask, x, l.Linear, kernels.KShift{})
+		b.d.LinearQuantize(out, mask, x, l.Linear, kernels.KShift{})
 		residual := b.sprinkle(b.normals(c.rows * c.out))
 		added := b.poisoned(c.rows * c.out)
 		b.d.LinearAdd(added, b.floats(residual), x, l.Linear)

@@ -128,9 +128,9 @@ func (d *Device) AddSumSquares(dst, x kernels.Floats) {
 	d.measure("AddSumSquares", Optimizer, func() { d.Device.AddSumSquares(dst, x) })
 }
 
-// Binarize times the operation of that name.
-func (d *Device) Binarize(l kernels.Linear) {
-	d.measure("Binarize", Packing, func() { d.Device.Binarize(l) })
+// Quantize times the operation of that name.
+func (d *Device) Quantize(l kernels.Linear) {
+	d.measure("Quantize", Packing, func() { d.Device.Quantize(l) })
 }
 
 // Embed times the operation of that name.
@@ -153,9 +153,9 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 	d.measure("NormalizeBackward", Elementwise, func() { d.Device.NormalizeBackward(dx, dGain, dOut, x, gain, eps, q) })
 }
 
-// LinearSigns times the operation of that name.
-func (d *Device) LinearSigns(out, mask kernels.Planes, x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
-	d.measure("LinearSigns", BinaryProducts, func() { d.Device.LinearSigns(out, mask, x, l, shift) })
+// LinearQuantize times the operation of that name.
+func (d *Device) LinearQuantize(out, mask kernels.Planes, x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
+	d.measure("LinearQuantize", BinaryProducts, func() { d.Device.LinearQuantize(out, mask, x, l, shift) })
 }
 
 // LinearAdd times the operation of that name.

@@ -37,11 +37,11 @@ func (m *Model) enqueueForward() {
 			next = m.layers[i+1].in
 		}
 		m.dev.Normalize(l.attnIn, l.in, l.gainAttn, eps)
-		m.dev.LinearSigns(l.qkvSigns, l.mask, l.attnIn, m.strict(l.qkv), m.shift(l))
+		m.dev.LinearQuantize(l.qkvSigns, l.mask, l.attnIn, m.strict(l.qkv), m.shift(l))
 		m.dev.Attend(l.attnOut.Planes, l.pointers, l.qkvSigns, m.attention(l))
 		m.dev.LinearAdd(l.mid, l.in, l.attnOut, m.strict(l.o))
 		m.dev.Normalize(l.mlpIn, l.mid, l.gainFFN, eps)
-		m.dev.LinearSigns(l.hidden.Planes, l.hiddenMask, l.mlpIn, m.strict(l.up), kernels.KShift{})
+		m.dev.LinearQuantize(l.hidden.Planes, l.hiddenMask, l.mlpIn, m.strict(l.up), kernels.KShift{})
 		m.dev.LinearAdd(next, l.mid, l.hidden, m.strict(l.down))
 	}
 	m.dev.Normalize(b.lmHeadIn, b.out, m.gainOut, eps)

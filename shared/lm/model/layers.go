@@ -62,11 +62,11 @@ func (m *Model) bind(a *allocator, name string, in, out int) (kernels.Linear, ke
 		In: in, Out: out, ID: m.bound,
 		Weight: part(s.param, ".weight", in*out), Alpha: part(s.param, ".alpha", out),
 		Theta: part(s.param, ".theta", out),
-		Signs: a.planes(out, in, kernels.Sign()),
+		Quantized: a.planes(out, in, kernels.Sign()),
 	}
 	m.bound++
-	if s.base > 0 && l.Signs != nil {
-		s.bindSigns(l.Signs, s.at[s.index[name+".weight"]], in)
+	if s.base > 0 && l.Quantized != nil {
+		s.bindSigns(l.Quantized, s.at[s.index[name+".weight"]], in)
 	}
 	if m.options.Bonsai {
 		l.Mixed = a.floats(in * out)
@@ -112,7 +112,7 @@ func (m *Model) binarize() {
 		return
 	}
 	for _, l := range m.linears() {
-		m.dev.Binarize(l)
+		m.dev.Quantize(l)
 	}
 }
 

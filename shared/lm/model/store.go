@@ -226,7 +226,7 @@ func (m *Model) setSigns(i int, data []float32) {
 		to := min(from+rows, out)
 		weight := s.staging.Slice(0, (to-from)*in)
 		m.dev.Upload(weight, data[from*in:to*in])
-		m.dev.Binarize(kernels.Linear{In: in, Out: to - from, Weight: weight, Signs: s.signs[i].Slice(from, to)})
+		m.dev.Quantize(kernels.Linear{In: in, Out: to - from, Weight: weight, Quantized: s.signs[i].Slice(from, to)})
 	}
 }
 
