@@ -115,7 +115,7 @@ func (c *checker) weights(l Linear) {
 	if q != Normal(q.Bits()) {
 		c.refuse("the linear's weights are of %v: want signs or levels of a normal", q)
 	}
-	c.planes("the linear's quantized weights", l.Quantized, l.Out, l.In, q)
+	c.planes("the quantized weights", l.Quantized, l.Out, l.In, q)
 	c.optional("the linear's mixed weights", l.Mixed, l.In*l.Out)
 }
 

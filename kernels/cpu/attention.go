@@ -9,12 +9,12 @@ import (
 )
 
 // Attend computes the attention output, one task per sequence and head.
-func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.Planes, a kernels.Attention) {
-	d.run("Attend", kernels.CheckAttend(out, pointers, qkv, a), func() {
-		in, dst, ptr := qkv.(*planes), out.(*planes), pointers.(ints)
+func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qk, values kernels.Planes, a kernels.Attention) {
+	d.run("Attend", kernels.CheckAttend(out, pointers, qk, values, a), func() {
+		in, dst, ptr := attentionInput{qk.(*planes), values.(*planes)}, out.(*planes), pointers.(ints)
 		// In a row of out, several heads may share a word. So every head first writes words of its own.
 		perHead := wordsOf(a.HeadDim)
-		outputs := d.shared.headOutputs.take(in.rows * a.Heads * perHead)
+		outputs := d.shared.headOutputs.take(dst.rows * a.Heads * perHead)
 		all := d.newHead(a)
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
 			h := loadHead(&all, in, task, s)
@@ -26,7 +26,7 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.P
 				h.read(to, ptr[(task*a.Seq+t)*a.Survivors:][:a.Survivors], t)
 			}
 		})
-		d.blocks(in.rows, 32, func(from, to int, _ *scratch) {
+		d.blocks(dst.rows, 32, func(from, to int, _ *scratch) {
 			for r := from; r < to; r++ {
 				row := dst.row(r)
 				clear(row)
@@ -76,6 +76,9 @@ type head struct {
 	near         nearSearch
 }
 
+// attentionInput are the queries and keys, and the values, of an operation.
+type attentionInput struct{ qk, values *planes }
+
 // newHead returns a head that has what all heads of an operation have in common.
 func (d *Device) newHead(a kernels.Attention) head {
 	h := head{
@@ -94,7 +97,7 @@ func (d *Device) newHead(a kernels.Attention) head {
 }
 
 // loadHead returns head task%Heads of sequence task/Heads. The head is valid until the next call with the same scratch.
-func loadHead(all *head, qkv *planes, task int, s *scratch) *head {
+func loadHead(all *head, in attentionInput, task int, s *scratch) *head {
 	h := &s.head
 	*h = *all
 	b, i := task/h.Heads, task%h.Heads
@@ -102,9 +105,9 @@ func loadHead(all *head, qkv *planes, task int, s *scratch) *head {
 	h.slope = h.Slope(i)
 	h.near.setSlope(h.slope)
 	h.q, h.k, h.v = s.queryBits.take(h.Seq*h.words), s.keyBits.take(h.Seq*h.words), s.valueBits.take(h.Seq*h.words)
-	for j, dst := range [][]uint64{h.q, h.k, h.v} {
-		qkv.copyBits(dst, h.row0, j*h.Heads*h.HeadDim+h.col, h.HeadDim)
-	}
+	in.qk.copyBits(h.q, h.row0, h.col, h.HeadDim)
+	in.qk.copyBits(h.k, h.row0, h.Heads*h.HeadDim+h.col, h.HeadDim)
+	in.values.copyBits(h.v, h.row0, h.col, h.HeadDim)
 	h.scores, h.sums = s.scores.take(h.Seq), s.outputSums.take(h.HeadDim)
 	if h.Starts != nil {
 		h.starts = h.Starts.(ints)[h.row0:][:h.Seq]

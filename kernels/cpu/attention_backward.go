@@ -7,10 +7,11 @@ import (
 )
 
 // AttendBackward computes the gradients of queries, keys and values, one task per sequence and head.
-func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, pointers kernels.Ints,
+func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qk, values kernels.Planes, pointers kernels.Ints,
 	a kernels.Attention) {
-	d.run("AttendBackward", kernels.CheckAttendBackward(dqkv, dOut, qkv, pointers, a), func() {
-		in, grad, dst, ptr := qkv.(*planes), anyFloatsOf(dOut), anyFloatsOf(dqkv), pointers.(ints)
+	d.run("AttendBackward", kernels.CheckAttendBackward(dqkv, dOut, qk, values, pointers, a), func() {
+		in := attentionInput{qk.(*planes), values.(*planes)}
+		grad, dst, ptr := anyFloatsOf(dOut), anyFloatsOf(dqkv), pointers.(ints)
 		all := d.newHead(a)
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
 			h := loadHead(&all, in, task, s)

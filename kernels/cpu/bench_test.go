@@ -23,7 +23,8 @@ func BenchmarkBinaryProduct(b *testing.B) {
 					mask, _ := d.NewPlanes(c.rows, c.out, kernels.Sign())
 					l := kernels.Linear{In: c.in, Out: c.out, Quantized: w, Alpha: ones(c.out), Theta: ones(c.out)}
 					for b.Loop() {
-						d.LinearQuantize(signs, mask, kernels.Activation{Planes: x}, l, kernels.KShift{})
+						d.LinearQuantize([]kernels.Planes{signs}, kernels.Derivative{Mask: mask}, kernels.Activation{Planes: x}, l,
+							kernels.KShift{})
 					}
 					b.ReportMetric(2*float64(c.rows*c.in*c.out)*float64(b.N)/b.Elapsed().Seconds()/1e9, "Gop/s")
 				})
@@ -75,7 +76,7 @@ func BenchmarkLinearBackward(b *testing.B) {
 				dl := kernels.LinearGradient{Weight: make(floats, out*in), Alpha: make(floats, out), Theta: make(floats, out)}
 				dx, dy := make(floats, rows*in), normals(random(1), rows*out)
 				for b.Loop() {
-					d.LinearBackward(dx, dl, dy, nil, kernels.Activation{Planes: x}, l, kernels.KShift{}, gradBits)
+					d.LinearBackward(dx, dl, dy, kernels.Derivative{}, kernels.Activation{Planes: x}, l, kernels.KShift{}, gradBits)
 				}
 				b.ReportMetric(4*rows*in*out*float64(b.N)/b.Elapsed().Seconds()/1e9, "Gop/s")
 			})

@@ -94,7 +94,7 @@ func TestLinearBackward(t *testing.T) {
 		pass, set := randomPlanes(t, d, r, rows, out, 1)
 		dx := make(floats, rows*in)
 		dl := kernels.LinearGradient{Weight: make(floats, out*in), Alpha: make(floats, out), Theta: make(floats, out)}
-		d.LinearBackward(dx, dl, dy, pass, kernels.Activation{Floats: x}, l, shift, kernels.FloatBits)
+		d.LinearBackward(dx, dl, dy, kernels.Derivative{Mask: pass}, kernels.Activation{Floats: x}, l, shift, kernels.FloatBits)
 		if err := d.Sync(); err != nil {
 			t.Fatal(err)
 		}
@@ -198,11 +198,12 @@ func TestSurvivorsMatchSorting(t *testing.T) {
 		{Kind: kernels.RWSP, Batch: 1, Seq: 300, Heads: 4, HeadDim: 32, Survivors: 2, Alibi: true},
 	} {
 		width := a.Heads * a.HeadDim
-		qkv, levels := randomPlanes(t, d, r, a.Batch*a.Seq, 3*width, 1)
+		qk, levels := randomPlanes(t, d, r, a.Batch*a.Seq, 2*width, 1)
+		values, _ := randomPlanes(t, d, r, a.Batch*a.Seq, width, 1)
 		out, _ := d.NewPlanes(a.Batch*a.Seq, width, kernels.Sign())
 		pointers := make(ints, a.Batch*a.Heads*a.Seq*a.Survivors)
 		d.SetScalars(kernels.Scalars{Gamma: 0.5})
-		d.Attend(out, pointers, qkv, a)
+		d.Attend(out, pointers, qk, values, a)
 		if err := d.Sync(); err != nil {
 			t.Fatal(err)
 		}
@@ -218,7 +219,7 @@ func TestSurvivorsMatchSorting(t *testing.T) {
 
 func sortedKeys(a kernels.Attention, levels []int, b, h, t int) []int32 {
 	width := a.Heads * a.HeadDim
-	row := func(u, part int) []int { return levels[(b*a.Seq+u)*3*width+part*width+h*a.HeadDim:][:a.HeadDim] }
+	row := func(u, part int) []int { return levels[(b*a.Seq+u)*2*width+part*width+h*a.HeadDim:][:a.HeadDim] }
 	score := func(u int32) float64 {
 		sum := 0
 		for i, q := range row(t, 0) {
@@ -256,14 +257,14 @@ func TestNormalizeBackward(t *testing.T) {
 	x, gain, weight := normals(r, rows*width), normals(r, width), normals(r, rows*width)
 	value := func() (sum float64) {
 		out := make(floats, rows*width)
-		d.Normalize(kernels.Activation{Floats: out}, x, gain, eps)
+		d.Normalize(kernels.Activation{Floats: out}, x, kernels.RMSNorm{Gain: gain, Eps: eps})
 		for i, v := range out {
 			sum += float64(v) * float64(weight[i])
 		}
 		return sum
 	}
 	dx, dGain := make(floats, rows*width), make(floats, width)
-	d.NormalizeBackward(dx, dGain, weight, x, gain, eps, kernels.Unquantized())
+	d.NormalizeBackward(dx, dGain, weight, x, kernels.RMSNorm{Gain: gain, Eps: eps}, kernels.Unquantized())
 	check := func(name string, at, gradient floats) {
 		for i := range at {
 			v := at[i]

@@ -84,7 +84,7 @@ func (d *Device) floatMatrix(x kernels.Activation, in int) matrix {
 
 // forward computes u = alpha * y - theta and calls emit with every row of u. emit runs on several goroutines.
 func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.KShift,
-	emit func(row int, u []float32)) {
+	emit func(row int, u []float32, s *scratch)) {
 	rows := rowsOf(x, l.In)
 	alpha, theta := values(l.Alpha)[:l.Out], values(l.Theta)[:l.Out]
 	shifts := shift.To > shift.From
@@ -92,7 +92,7 @@ func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.K
 		d.integerProducts(x, l, func(row int, sums []int32, offset int32, unit float32, s *scratch) {
 			u := s.outputRow.take(l.Out)
 			d.affineSums(u, sums, alpha, theta, offset, unit)
-			emit(row, u)
+			emit(row, u, s)
 		})
 		return
 	}
@@ -112,7 +112,7 @@ func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.K
 				d.addShifted(u, all, r, l.Out, shift)
 			}
 			d.affine(u, alpha, theta)
-			emit(r, u)
+			emit(r, u, s)
 		}
 	})
 }
@@ -183,39 +183,11 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 // fewRows is the number of rows from which on it is worth arranging the signs of a weight for lookup.
 const fewRows = 8
 
-// LinearQuantize writes the signs of a linear's output, and the STE mask: where |u| <= 1.
-func (d *Device) LinearQuantize(out, mask kernels.Planes, x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
-	d.run("LinearQuantize", kernels.CheckLinearQuantize(out, mask, x, l, shift), func() {
-		signs := out.(*planes)
-		maskRow := func(row int, s *scratch) []uint64 {
-			if mask == nil {
-				return s.unwantedMask.take(signs.stride)
-			}
-			return mask.(*planes).row(row)
-		}
-		if integer(x, l) && shift.To <= shift.From {
-			alpha, theta := values(l.Alpha), values(l.Theta)
-			d.integerProducts(x, l, func(row int, sums []int32, offset int32, unit float32, s *scratch) {
-				d.signsOfSums(signs.row(row), maskRow(row, s), sums, alpha, theta, offset, unit)
-				signs.count(row)
-			})
-			return
-		}
-		d.forward(x, l, shift, func(row int, u []float32) {
-			d.packSigns(signs.row(row), u)
-			signs.count(row)
-			if mask != nil {
-				d.packMask(mask.(*planes).row(row), u)
-			}
-		})
-	})
-}
-
 // LinearAdd adds a linear's output to the residual stream.
 func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l kernels.Linear) {
 	d.run("LinearAdd", kernels.CheckLinearAdd(out, residual, x, l), func() {
 		dst, base := values(out), values(residual)
-		d.forward(x, l, kernels.KShift{}, func(row int, u []float32) {
+		d.forward(x, l, kernels.KShift{}, func(row int, u []float32, _ *scratch) {
 			to := dst[row*l.Out:][:l.Out]
 			if base == nil {
 				copy(to, u)

@@ -3,13 +3,13 @@ package cpu
 import "bitnet1/kernels"
 
 // LinearBackward computes the gradients of a linear's input and parameters from the gradient of its output.
-func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, mask kernels.Planes,
-	x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
-	d.run("LinearBackward", kernels.CheckLinearBackward(dx, dl, dy, mask, x, l, shift, gradBits), func() {
+func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats,
+	derivative kernels.Derivative, x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
+	d.run("LinearBackward", kernels.CheckLinearBackward(dx, dl, dy, derivative, x, l, shift, gradBits), func() {
 		rows := rowsOf(x, l.In)
 		g := &gradient{output: anyFloatsOf(dy), stride: l.Out, shift: shift, rows: rows, to: l.Out}
-		if mask != nil {
-			g.mask = mask.(*planes)
+		if derivative.Mask != nil {
+			g.mask = derivative.Mask.(*planes)
 		}
 		d.summarize(values(dl.Theta), g)
 		d.productGradients(dx, ofProducts(&dl), g, x, l, gradBits)

@@ -14,9 +14,9 @@ func (d *Device) reciprocalRMS(x []float32, eps float64) float64 {
 
 // Normalize is RMSNorm (Zhang and Sennrich 2019) followed by quantization. It computes in float64, so that all devices
 // find the same levels for the same float32 input. Signs follow from the signs of gain and x alone.
-func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps float64) {
-	d.run("Normalize", kernels.CheckNormalize(out, x, gain), func() {
-		in, g := values(x), values(gain)
+func (d *Device) Normalize(out kernels.Activation, x kernels.Floats, n kernels.RMSNorm) {
+	d.run("Normalize", kernels.CheckNormalize(out, x, n), func() {
+		in, g := values(x), values(n.Gain)
 		width := len(g)
 		rows := len(in) / width
 		if out.Floats == nil && out.Planes.Quantization() == kernels.Sign() {
@@ -27,7 +27,7 @@ func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps f
 			index := s.levelIndices.take(width)
 			for r := from; r < to; r++ {
 				row := in[r*width:][:width]
-				rms := d.reciprocalRMS(row, eps)
+				rms := d.reciprocalRMS(row, n.Eps)
 				if out.Floats == nil {
 					p := out.Planes.(*planes)
 					half, step := halfLevels(p.quantization)
@@ -104,9 +104,9 @@ func (p *planes) setLevels(r int, index []byte) {
 }
 
 // NormalizeBackward is the gradient of Normalize: with a = gain * x * r, dx = r * (da*gain - x * r²/d * Σ da*gain*x).
-func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps float64, q kernels.Quantization) {
-	d.run("NormalizeBackward", kernels.CheckNormalizeBackward(dx, dGain, dOut, x, gain, q), func() {
-		in, g, grad, to := values(x), values(gain), anyFloatsOf(dOut), anyFloatsOf(dx)
+func (d *Device) NormalizeBackward(dx, dGain, dOut, x kernels.Floats, n kernels.RMSNorm, q kernels.Quantization) {
+	d.run("NormalizeBackward", kernels.CheckNormalizeBackward(dx, dGain, dOut, x, n, q), func() {
+		in, g, grad, to := values(x), values(n.Gain), anyFloatsOf(dOut), anyFloatsOf(dx)
 		width, limit := len(g), q.PassLimit()
 		d.sumRows(values(dGain), len(in)/width, width, 1, func(from, end int, dGain []float64, s *scratch) {
 			const most = 8 // rows at a time: while a reduction of one row waits for its last sums, the next row begins
@@ -116,7 +116,7 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps 
 				last := min(first+most, end)
 				row := func(r int) []float32 { return in[r*width:][:width] }
 				for r := first; r < last; r++ {
-					rms[r-first] = d.reciprocalRMS(row(r), eps)
+					rms[r-first] = d.reciprocalRMS(row(r), n.Eps)
 				}
 				for r := first; r < last; r++ {
 					masked, line := da[(r-first)*width:][:width], d.read(s.normalizedRow.take(width), grad, r*width)

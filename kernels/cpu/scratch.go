@@ -24,9 +24,9 @@ type scratch struct {
 	lookupDigits                             buffer[int8]
 	channelCounts, countedSums, countedSigns buffer[int32]
 
-	// linear.go, linear_backward.go
+	// linear.go, linear_quantize.go, linear_backward.go
 	outputRow, weightRow buffer[float32]
-	unwantedMask         buffer[uint64]
+	partMask             buffer[uint64]
 	weightSums           buffer[float64]
 
 	// gradient.go, rounding.go

@@ -82,7 +82,7 @@ func TestFailureInCapture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = d.Capture(func() { d.Normalize(kernels.Activation{Floats: short}, x, x, 1e-5) })
+	_, err = d.Capture(func() { d.Normalize(kernels.Activation{Floats: short}, x, kernels.RMSNorm{Gain: x, Eps: 1e-5}) })
 	if err == nil || !strings.Contains(err.Error(), "Normalize") {
 		t.Errorf("a failure within Capture gave %v", err)
 	}

@@ -14,7 +14,8 @@ type reading struct {
 	kernels.Attention
 	rule    kernels.AttentionRule
 	scalars kernels.Scalars
-	qkv     []int // rows × 3 * heads * dim
+	qk      []int // rows × 2 * heads * dim
+	values  []int // rows × heads * dim
 	noise   []float32
 	starts  []int32 // of documents, or nil
 }
@@ -72,13 +73,13 @@ func (b *bench) starts(batch, seq int) []int32 {
 	return list
 }
 
-func (b *bench) reading(a kernels.Attention) (reading, kernels.Planes) {
+func (b *bench) reading(a kernels.Attention) (v reading, qk, values kernels.Planes) {
 	a.Survivors = min(a.Survivors, a.Seq)
-	v := reading{Attention: a, rule: a.Kind.Rule(),
+	v = reading{Attention: a, rule: a.Kind.Rule(),
 		scalars: kernels.Scalars{Seed: b.r.Uint64(), Step: uint64(b.r.Uint32()), Micro: 9,
 			Gamma: 0.1 + 0.8*b.r.Float64(), Tau: 0.7}}
-	planes := b.signs(a.Batch*a.Seq, 3*a.Heads*a.HeadDim)
-	v.qkv = b.integers(planes)
+	qk, values = b.signs(a.Batch*a.Seq, 2*a.Heads*a.HeadDim), b.signs(a.Batch*a.Seq, a.Heads*a.HeadDim)
+	v.qk, v.values = b.integers(qk), b.integers(values)
 	if v.rule.Noise && !a.Gumbel {
 		v.noise = b.normals(a.Batch * a.Heads * a.Seq * a.Seq)
 		v.Noise = b.floats(v.noise)
@@ -88,13 +89,16 @@ func (b *bench) reading(a kernels.Attention) (reading, kernels.Planes) {
 		b.must(b.d.DownloadInts(v.starts, a.Starts))
 	}
 	b.d.SetScalars(v.scalars)
-	return v, planes
+	return v, qk, values
 }
 
 // part is the query (0), key (1) or value (2) of token t in head n. Heads count through all sequences.
 func (v reading) part(part, n, t int) []int {
 	row := (n/v.Heads)*v.Seq + t
-	return v.qkv[(row*3+part)*v.Heads*v.HeadDim+n%v.Heads*v.HeadDim:][:v.HeadDim]
+	if part == 2 {
+		return v.values[row*v.Heads*v.HeadDim+n%v.Heads*v.HeadDim:][:v.HeadDim]
+	}
+	return v.qk[(row*2+part)*v.Heads*v.HeadDim+n%v.Heads*v.HeadDim:][:v.HeadDim]
 }
 
 // keys lists those that query t of head n may read.
@@ -176,7 +180,7 @@ func (v reading) reads(n, t int) []int {
 
 func testAttend(b *bench) {
 	for _, a := range b.readings() {
-		v, qkv := b.reading(a)
+		v, qk, values := b.reading(a)
 		rows, width, heads := v.Batch*v.Seq, v.Heads*v.HeadDim, v.Batch*v.Heads
 		out := b.signs(rows, width)
 		list := make([]int32, heads*v.Seq*v.Survivors)
@@ -184,7 +188,7 @@ func testAttend(b *bench) {
 			list[i] = -77
 		}
 		pointers := b.ints(list)
-		b.d.Attend(out, pointers, qkv, v.Attention)
+		b.d.Attend(out, pointers, qk, values, v.Attention)
 		b.must(b.d.DownloadInts(list, pointers))
 		want, read := make([]int32, len(list)), b.integers(out)
 		wrong := 0
@@ -219,13 +223,10 @@ func testAttend(b *bench) {
 		l := b.newLinear(width, 9, 1)
 		y := b.poisoned(rows * 9)
 		b.d.LinearAdd(y, nil, kernels.Activation{Planes: out}, l.Linear)
-		values := make([]float64, len(read))
-		for i, s := range read {
-			values[i] = float64(s)
-		}
+		levels := b.values(kernels.Activation{Planes: out})
 		sums, size := make([]float64, rows*9), make([]float64, rows*9)
 		for i := range sums {
-			sum, _ := l.product(values, i/9, i%9)
+			sum, _ := l.product(levels, i/9, i%9)
 			alpha, theta := float64(l.alpha[i%9]), float64(l.theta[i%9])
 			sums[i], size[i] = alpha*sum-theta, math.Abs(alpha*sum)+math.Abs(theta)
 		}
@@ -235,13 +236,13 @@ func testAttend(b *bench) {
 
 func testAttendBackward(b *bench) {
 	for _, a := range b.readings() {
-		v, qkv := b.reading(a)
+		v, qk, values := b.reading(a)
 		rows, width, heads := v.Batch*v.Seq, v.Heads*v.HeadDim, v.Batch*v.Heads
 		pointers := b.ints(make([]int32, heads*v.Seq*v.Survivors))
-		b.d.Attend(b.signs(rows, width), pointers, qkv, v.Attention)
+		b.d.Attend(b.signs(rows, width), pointers, qk, values, v.Attention)
 		dOut := b.normals(rows * width)
 		dqkv := b.poisoned(rows * 3 * width)
-		b.d.AttendBackward(dqkv, b.floats(dOut), qkv, pointers, v.Attention)
+		b.d.AttendBackward(dqkv, b.floats(dOut), qk, values, pointers, v.Attention)
 		want := make([]float64, rows*3*width)
 		for n := range heads {
 			row := func(part, t int) []float64 {

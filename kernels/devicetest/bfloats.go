@@ -124,7 +124,7 @@ func testBFloatGradients(b *bench) {
 		}
 		b.agree(what, c.rows*c.in, b.scaled(c.rows*c.out, 1e-3), func(dx, dy kernels.Floats) []kernels.Floats {
 			dl := empty()
-			b.d.LinearBackward(dx, dl, dy, mask, x, l.Linear, shift.KShift, c.grad)
+			b.d.LinearBackward(dx, dl, dy, kernels.Derivative{Mask: mask}, x, l.Linear, shift.KShift, c.grad)
 			return []kernels.Floats{dl.Weight, dl.Alpha, dl.Theta}
 		})
 		b.agree("loss of "+what, c.rows*c.in, nil, func(dx, _ kernels.Floats) []kernels.Floats {
@@ -134,21 +134,21 @@ func testBFloatGradients(b *bench) {
 		})
 	}
 	for _, a := range b.readings() {
-		v, qkv := b.reading(a)
+		v, qk, values := b.reading(a)
 		rows, width := v.Batch*v.Seq, v.Heads*v.HeadDim
 		pointers := b.ints(make([]int32, v.Batch*v.Heads*v.Seq*v.Survivors))
-		b.d.Attend(b.signs(rows, width), pointers, qkv, v.Attention)
+		b.d.Attend(b.signs(rows, width), pointers, qk, values, v.Attention)
 		if v.rule.SoftmaxOverAll {
 			dOut := bfloatsOf(b.normals(rows * width))
 			plain, small := b.poisoned(3*rows*width), b.poisonedBFloats(3*rows*width)
-			b.d.AttendBackward(plain, b.floats(dOut), qkv, pointers, v.Attention)
-			b.d.AttendBackward(small, b.bfloats(dOut), qkv, pointers, v.Attention)
+			b.d.AttendBackward(plain, b.floats(dOut), qk, values, pointers, v.Attention)
+			b.d.AttendBackward(small, b.bfloats(dOut), qk, values, pointers, v.Attention)
 			b.nearParts(fmt.Sprintf("%+v: rounded", a), b.download(small), bfloatsOf(b.download(plain)), width)
 			continue
 		}
 		b.agree(fmt.Sprintf("%+v", a), 3*rows*width, b.normals(rows*width),
 			func(dqkv, dOut kernels.Floats) []kernels.Floats {
-				b.d.AttendBackward(dqkv, dOut, qkv, pointers, v.Attention)
+				b.d.AttendBackward(dqkv, dOut, qk, values, pointers, v.Attention)
 				return nil
 			})
 	}
@@ -159,7 +159,7 @@ func testBFloatGradients(b *bench) {
 			func(dx, dOut kernels.Floats) []kernels.Floats {
 				dGain := b.floats(make([]float32, width))
 				b.d.Upload(dx, base)
-				b.d.NormalizeBackward(dx, dGain, dOut, x, gain, eps, kernels.MidRise(4))
+				b.d.NormalizeBackward(dx, dGain, dOut, x, kernels.RMSNorm{Gain: gain, Eps: eps}, kernels.MidRise(4))
 				return []kernels.Floats{dGain}
 			})
 		tokens := make([]int32, rows)

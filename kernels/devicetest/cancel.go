@@ -22,15 +22,15 @@ func testEqualKeys(b *bench) {
 		a.Batch, a.Seq, a.Heads, a.Alibi = 2, 20, 3, true
 		b.d.SetScalars(kernels.Scalars{Gamma: 0.7, Tau: 0.8})
 		rows, width := a.Batch*a.Seq, a.Heads*a.HeadDim
-		values := b.normals(rows * 3 * width)
+		equal := b.normals(rows * 2 * width)
 		for n := range rows {
-			copy(values[(3*n+1)*width:][:width], values[width:2*width])
+			copy(equal[(2*n+1)*width:][:width], equal[width:2*width])
 		}
-		qkv := b.signsOf(values, rows, 3*width)
+		qk, values := b.signsOf(equal, rows, 2*width), b.signs(rows, width)
 		pointers := b.ints(make([]int32, rows*a.Heads*a.Survivors))
-		b.d.Attend(b.signs(rows, width), pointers, qkv, a)
+		b.d.Attend(b.signs(rows, width), pointers, qk, values, a)
 		dqkv := b.poisoned(rows * 3 * width)
-		b.d.AttendBackward(dqkv, b.floats(b.normals(rows*width)), qkv, pointers, a)
+		b.d.AttendBackward(dqkv, b.floats(b.normals(rows*width)), qk, values, pointers, a)
 		for i, v := range b.download(dqkv) {
 			if i%(3*width) < width && !(math.Abs(float64(v)) <= 1e-14) {
 				b.t.Errorf("%+v: a query's gradient is %g where all keys are equal", a, v)
@@ -72,7 +72,7 @@ func testUnusedScale(b *bench) {
 	x, l := b.signsOf(b.repeated(rows, in), rows, in), b.opposite(in, out)
 	dl := kernels.LinearGradient{Weight: b.floats(make([]float32, out*in)), Alpha: b.floats(make([]float32, out)),
 		Theta: b.floats(make([]float32, out))}
-	b.d.LinearBackward(b.poisoned(rows*in), dl, b.floats(b.normals(rows*out)), nil, kernels.Activation{Planes: x}, l,
+	b.d.LinearBackward(b.poisoned(rows*in), dl, b.floats(b.normals(rows*out)), passes, kernels.Activation{Planes: x}, l,
 		kernels.KShift{}, kernels.FloatBits)
 	for o, v := range b.download(dl.Alpha) {
 		if !(math.Abs(float64(v)) <= 1e-12) {
@@ -89,7 +89,8 @@ func testCancelledOutput(b *bench) {
 		x[i] = float32(math.Copysign(0.7234567, float64(v)))
 	}
 	sign := b.signs(rows, out)
-	b.d.LinearQuantize(sign, nil, kernels.Activation{Floats: b.floats(x)}, l, kernels.KShift{})
+	b.d.LinearQuantize([]kernels.Planes{sign}, kernels.Derivative{}, kernels.Activation{Floats: b.floats(x)},
+		l, kernels.KShift{})
 	want := make([]int, rows*out)
 	for i := range want {
 		want[i] = 1

@@ -92,9 +92,9 @@ func testLinearQuantize(b *bench) {
 			b.unpleasant(&l)
 			x := b.activation(c.rows, c.in, c.bits)
 			out, mask := b.signs(c.rows, c.out), b.signs(c.rows, c.out)
-			b.d.LinearQuantize(out, mask, x, l.Linear, shift.KShift)
+			b.d.LinearQuantize([]kernels.Planes{out}, kernels.Derivative{Mask: mask}, x, l.Linear, shift.KShift)
 			alone := b.signs(c.rows, c.out)
-			b.d.LinearQuantize(alone, nil, x, l.Linear, shift.KShift)
+			b.d.LinearQuantize([]kernels.Planes{alone}, kernels.Derivative{}, x, l.Linear, shift.KShift)
 			b.checkSigns(fmt.Sprintf("%d rows of %d bits, %v, shift %+v", c.rows, c.bits, l, shift), l, b.values(x),
 				shift,
 				c.bits < 16 && mix == 1, b.integers(out), b.integers(mask), b.integers(alone))
@@ -327,13 +327,13 @@ func testLinearBackward(b *bench) {
 		dx := b.poisoned(c.rows * c.in)
 		dl := kernels.LinearGradient{Weight: b.floats(narrow(base.weight)), Alpha: b.floats(narrow(base.alpha)),
 			Theta: b.floats(narrow(base.theta))}
-		b.d.LinearBackward(dx, dl, b.floats(dy), mask, x, l.Linear, shift.KShift, c.grad)
+		b.d.LinearBackward(dx, dl, b.floats(dy), kernels.Derivative{Mask: mask}, x, l.Linear, shift.KShift, c.grad)
 
 		want := l.backward(unshift(u, c.rows, c.out, shift), u, b.values(x), c.bits == 16, c.rows, c.grad, s)
 		what := fmt.Sprintf("%d rows of %d bits, %v, shift %+v, mask %v, gradients of %d bits", c.rows, c.bits, l,
 			shift, mask != nil, c.grad)
 		b.unwanted(what, dx, dl.Theta, narrow(base.theta), func(dx kernels.Floats, dl kernels.LinearGradient) {
-			b.d.LinearBackward(dx, dl, b.floats(dy), mask, x, l.Linear, shift.KShift, c.grad)
+			b.d.LinearBackward(dx, dl, b.floats(dy), kernels.Derivative{Mask: mask}, x, l.Linear, shift.KShift, c.grad)
 		})
 		tolerance := 2e-6
 		near(b.t, what+": dx", b.download(dx), want.dx, want.dxSize, tolerance, c.in)
@@ -417,7 +417,7 @@ func testDeterminism(b *bench) {
 			dx := b.poisoned(rows * in)
 			dl := kernels.LinearGradient{Weight: b.floats(make([]float32, in*out)),
 				Alpha: b.floats(make([]float32, out)), Theta: b.floats(make([]float32, out))}
-			b.d.LinearBackward(dx, dl, dy, nil, x, l.Linear, kernels.KShift{}, bits)
+			b.d.LinearBackward(dx, dl, dy, passes, x, l.Linear, kernels.KShift{}, bits)
 			for i, v := range []kernels.Floats{dx, dl.Weight, dl.Alpha, dl.Theta} {
 				got := b.download(v)
 				if first[i] == nil {
@@ -448,7 +448,7 @@ func testWideSums(b *bench) {
 		if name == "bfloats" {
 			dy = b.bfloats(ones[:rows*out])
 		}
-		b.d.LinearBackward(dx, kernels.LinearGradient{}, dy, nil, x, l, kernels.KShift{}, 8)
+		b.d.LinearBackward(dx, kernels.LinearGradient{}, dy, passes, x, l, kernels.KShift{}, 8)
 		for i, v := range b.download(dx) {
 			if math.Abs(float64(v)-out) > 0.005*out {
 				b.t.Fatalf("%s: entry %d of the input's gradient is %g, want about %d", name, i, v, out)

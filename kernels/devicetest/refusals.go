@@ -21,18 +21,19 @@ type refusal struct {
 func refusals() []refusal {
 	floats := func(b *bench, n int) kernels.Floats { return b.floats(make([]float32, n)) }
 	ints := func(b *bench, n int) kernels.Ints { return b.ints(make([]int32, n)) }
+	norm := func(b *bench) kernels.RMSNorm { return kernels.RMSNorm{Gain: floats(b, 4), Eps: eps} }
 	x := func(b *bench) kernels.Activation { return kernels.Activation{Planes: b.signs(4, 6)} }
 	attention := func(b *bench, change func(a *kernels.Attention)) {
 		a := kernels.Attention{Kind: kernels.RWSP, Batch: 1, Seq: 4, Heads: 2, HeadDim: 3, Survivors: 2}
 		change(&a)
-		b.d.Attend(b.signs(4, 6), ints(b, 16), b.signs(4, 18), a)
+		b.d.Attend(b.signs(4, 6), ints(b, 16), b.signs(4, 12), b.signs(4, 6), a)
 	}
 	backward := func(b *bench, dl kernels.LinearGradient, gradBits int) {
-		b.d.LinearBackward(floats(b, 24), dl, floats(b, 20), nil, x(b), b.plainLinear(6, 5).Linear, kernels.KShift{},
+		b.d.LinearBackward(floats(b, 24), dl, floats(b, 20), passes, x(b), b.plainLinear(6, 5).Linear, kernels.KShift{},
 			gradBits)
 	}
 	signs := func(b *bench, cols int, s kernels.KShift) {
-		b.d.LinearQuantize(b.signs(4, cols), nil, x(b), b.plainLinear(6, 5).Linear, s)
+		b.d.LinearQuantize([]kernels.Planes{b.signs(4, cols)}, kernels.Derivative{}, x(b), b.plainLinear(6, 5).Linear, s)
 	}
 	return []refusal{
 		{"Upload", "dst has 2 values, want 3", func(b *bench) { b.d.Upload(floats(b, 2), make([]float32, 3)) }},
@@ -48,7 +49,7 @@ func refusals() []refusal {
 		{"AddSum", "x is bfloat16, want float32",
 			func(b *bench) { b.d.AddSum(floats(b, 1), b.bfloats(make([]float32, 2))) }},
 		{"AddSumSquares", "dst has 0 values, want 1", func(b *bench) { b.d.AddSumSquares(floats(b, 0), floats(b, 3)) }},
-		{"Quantize", "signs is 2 × 4 signs, want 2 × 3 signs", func(b *bench) {
+		{"Quantize", "the quantized weights is 2 × 4 signs, want 2 × 3 signs", func(b *bench) {
 			b.d.Quantize(kernels.Linear{In: 3, Out: 2, Weight: floats(b, 6), Quantized: b.signs(2, 4)})
 		}},
 		{"Embed", "x has 5 values, want 6", func(b *bench) {
@@ -60,20 +61,20 @@ func refusals() []refusal {
 		{"EmbedBackward", "dx has 5 values, want 6",
 			func(b *bench) { b.d.EmbedBackward(floats(b, 12), floats(b, 5), ints(b, 2), 3) }},
 		{"Normalize", "out has 3 rows, want 2", func(b *bench) {
-			b.d.Normalize(kernels.Activation{Planes: b.signs(3, 4)}, floats(b, 8), floats(b, 4), eps)
+			b.d.Normalize(kernels.Activation{Planes: b.signs(3, 4)}, floats(b, 8), norm(b))
 		}},
 		{"Normalize", "x has 7 values: they are no whole rows of 4", func(b *bench) {
-			b.d.Normalize(kernels.Activation{Floats: floats(b, 8)}, floats(b, 7), floats(b, 4), eps)
+			b.d.Normalize(kernels.Activation{Floats: floats(b, 8)}, floats(b, 7), norm(b))
 		}},
 		{"NormalizeBackward", "want one type", func(b *bench) {
-			b.d.NormalizeBackward(floats(b, 8), floats(b, 4), b.bfloats(make([]float32, 8)), floats(b, 8), floats(b, 4),
-				eps, kernels.Sign())
+			b.d.NormalizeBackward(floats(b, 8), floats(b, 4), b.bfloats(make([]float32, 8)), floats(b, 8), norm(b),
+				kernels.Sign())
 		}},
 		{"NormalizeBackward", "9 bits", func(b *bench) {
-			b.d.NormalizeBackward(floats(b, 8), floats(b, 4), floats(b, 8), floats(b, 8), floats(b, 4), eps,
+			b.d.NormalizeBackward(floats(b, 8), floats(b, 4), floats(b, 8), floats(b, 8), norm(b),
 				kernels.MidRise(9))
 		}},
-		{"LinearQuantize", "out is 4 × 6 signs, want 4 × 5 signs", func(b *bench) { signs(b, 6, kernels.KShift{}) }},
+		{"LinearQuantize", "out has 6 channels in all, want 5", func(b *bench) { signs(b, 6, kernels.KShift{}) }},
 		{"LinearQuantize", "4 rows are no whole sequences of 3",
 			func(b *bench) { signs(b, 5, kernels.KShift{To: 2, Offset: 1, Seq: 3}) }},
 		{"LinearQuantize", "K-shift of channels 0 to 6 of 5",
@@ -98,13 +99,13 @@ func refusals() []refusal {
 			func(b *bench) { attention(b, func(a *kernels.Attention) { a.Survivors = 17 }) }},
 		{"Attend", "pointers has 16 values, want 24",
 			func(b *bench) { attention(b, func(a *kernels.Attention) { a.Survivors = 3 }) }},
-		{"Attend", "qkv is 4 × 18 signs, want 4 × 24 signs",
+		{"Attend", "qk is 4 × 12 signs, want 4 × 16 signs",
 			func(b *bench) { attention(b, func(a *kernels.Attention) { a.HeadDim = 4 }) }},
 		{"Attend", "starts has 3 values, want 4",
 			func(b *bench) { attention(b, func(a *kernels.Attention) { a.Starts = ints(b, 3) }) }},
 		{"AttendBackward", "attention of kind 77", func(b *bench) {
 			a := kernels.Attention{Kind: 77, Batch: 1, Seq: 4, Heads: 2, HeadDim: 3, Survivors: 1}
-			b.d.AttendBackward(floats(b, 72), floats(b, 24), b.signs(4, 18), ints(b, 8), a)
+			b.d.AttendBackward(floats(b, 72), floats(b, 24), b.signs(4, 12), b.signs(4, 6), ints(b, 8), a)
 		}},
 		{"CrossEntropy", "targets has 3 values, want 4",
 			func(b *bench) { b.d.CrossEntropy(floats(b, 4), x(b), b.plainLinear(6, 5).Linear, ints(b, 3)) }},

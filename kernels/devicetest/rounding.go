@@ -70,7 +70,7 @@ func testRoundingThresholds(b *bench) {
 		dx := b.poisoned(rows * in)
 		dl := kernels.LinearGradient{Weight: b.floats(make([]float32, out*in)), Alpha: b.floats(make([]float32, out)),
 			Theta: b.floats(make([]float32, out))}
-		b.d.LinearBackward(dx, dl, b.floats(dy), nil, x, l.Linear, kernels.KShift{}, grad)
+		b.d.LinearBackward(dx, dl, b.floats(dy), passes, x, l.Linear, kernels.KShift{}, grad)
 		want := l.backward(dy, dy, b.values(x), false, rows, grad, s)
 		what := fmt.Sprintf("gradients of %d bits beside what decides", grad)
 		near(b.t, what+": dx", b.download(dx), want.dx, want.dxSize, 1e-6, in)
@@ -104,7 +104,7 @@ func testRoundingMean(b *bench) {
 	for pass := range passes {
 		b.d.SetScalars(kernels.Scalars{Seed: 20, Step: uint64(pass)})
 		b.d.Zero(dl.Weight)
-		b.d.LinearBackward(dx, dl, gradient, nil, kernels.Activation{Planes: x}, l.Linear, kernels.KShift{}, grad)
+		b.d.LinearBackward(dx, dl, gradient, kernels.Derivative{}, kernels.Activation{Planes: x}, l.Linear, kernels.KShift{}, grad)
 		for c, v := range b.download(dl.Weight) {
 			sums[c/channels] += float64(v) - n
 		}

@@ -126,7 +126,7 @@ func testNormalize(b *bench) {
 		} else {
 			out = b.activation(rows, width, bits) // other values, to be overwritten
 		}
-		b.d.Normalize(out, b.floats(x), b.floats(gain), eps)
+		b.d.Normalize(out, b.floats(x), kernels.RMSNorm{Gain: b.floats(gain), Eps: eps})
 		want, size, levels := make([]float64, rows*width), make([]float64, rows*width), make([]int, rows*width)
 		for r := range rows {
 			for i, a := range normalized(x[r*width:][:width], gain, eps) {
@@ -162,7 +162,8 @@ func testNormalizeBackward(b *bench) {
 			x, gain, dOut := b.normals(rows*width), b.normals(width), b.normals(rows*width)
 			base, baseGain := b.normals(rows*width), b.normals(width)
 			dx, dGain := b.floats(base), b.floats(baseGain)
-			b.d.NormalizeBackward(dx, dGain, b.floats(dOut), b.floats(x), b.floats(gain), eps, kernels.MidRise(bits))
+			b.d.NormalizeBackward(dx, dGain, b.floats(dOut), b.floats(x),
+				kernels.RMSNorm{Gain: b.floats(gain), Eps: eps}, kernels.MidRise(bits))
 			wantX, wantGain := wide(base), wide(baseGain)
 			for r := range rows {
 				row := x[r*width:][:width]

@@ -195,7 +195,7 @@ func testSpecialNormalize(b *bench) {
 			} else {
 				out = b.activation(rows, width, bits)
 			}
-			b.d.Normalize(out, b.floats(x), b.floats(gain), eps)
+			b.d.Normalize(out, b.floats(x), kernels.RMSNorm{Gain: b.floats(gain), Eps: eps})
 			want, levels := make([]float64, rows*width), make([]int, rows*width)
 			for r := range rows {
 				for i, a := range normalized(x[r*width:][:width], gain, eps) {
@@ -233,7 +233,7 @@ func testSpecialNormalizeBackward(b *bench) {
 					dOut[2*width+5], dOut[4*width+7] = nan, infinity
 				}
 				dx, dGain := b.floats(make([]float32, rows*width)), b.floats(make([]float32, width))
-				b.d.NormalizeBackward(dx, dGain, b.floats(dOut), b.floats(x), b.floats(gain), eps,
+				b.d.NormalizeBackward(dx, dGain, b.floats(dOut), b.floats(x), kernels.RMSNorm{Gain: b.floats(gain), Eps: eps},
 					kernels.MidRise(bits))
 				wantX, wantGain, size := make([]float64, rows*width), make([]float64, width), make([]float64, width)
 				for r := range rows {
@@ -289,7 +289,7 @@ func testSpecialLinears(b *bench) {
 			x.Floats, values = b.floats(floats), wide(floats)
 		}
 		out, mask := b.signs(c.rows, c.out), b.signs(c.rows, c.out)
-		b.d.LinearQuantize(out, mask, x, l.Linear, kernels.KShift{})
+		b.d.LinearQuantize([]kernels.Planes{out}, kernels.Derivative{Mask: mask}, x, l.Linear, kernels.KShift{})
 		residual := b.sprinkle(b.normals(c.rows * c.out))
 		added := b.poisoned(c.rows * c.out)
 		b.d.LinearAdd(added, b.floats(residual), x, l.Linear)
@@ -318,7 +318,7 @@ func (b *bench) backwardOf(l linear, x kernels.Activation, dy []float32, mask ke
 	}
 	dl := kernels.LinearGradient{Weight: b.floats(make([]float32, l.In*l.Out)), Alpha: b.floats(make([]float32, l.Out)),
 		Theta: b.floats(make([]float32, l.Out))}
-	b.d.LinearBackward(to, dl, from, mask, x, l.Linear, shift, grad)
+	b.d.LinearBackward(to, dl, from, kernels.Derivative{Mask: mask}, x, l.Linear, shift, grad)
 	return b.download(to), b.download(dl.Weight), b.download(dl.Alpha), b.download(dl.Theta)
 }
 
@@ -548,17 +548,17 @@ func testSpecialAdamW(b *bench) {
 // What depends on a gradient that is not finite is not finite either. No other sequence is affected.
 func testSpecialAttention(b *bench) {
 	for _, a := range b.readings() {
-		v, qkv := b.reading(a)
+		v, qk, values := b.reading(a)
 		rows, width := v.Batch*v.Seq, v.Heads*v.HeadDim
 		pointers := b.ints(make([]int32, v.Batch*v.Heads*v.Seq*v.Survivors))
-		b.d.Attend(b.signs(rows, width), pointers, qkv, v.Attention)
+		b.d.Attend(b.signs(rows, width), pointers, qk, values, v.Attention)
 		for _, special := range []float32{nan, infinity} {
 			dOut, plain := b.normals(rows*width), b.poisoned(3*rows*width)
-			b.d.AttendBackward(plain, b.floats(dOut), qkv, pointers, v.Attention)
+			b.d.AttendBackward(plain, b.floats(dOut), qk, values, pointers, v.Attention)
 			t, c := b.r.IntN(v.Seq), b.r.IntN(width)
 			dOut[t*width+c] = special
 			dqkv := b.poisoned(3 * rows * width)
-			b.d.AttendBackward(dqkv, b.floats(dOut), qkv, pointers, v.Attention)
+			b.d.AttendBackward(dqkv, b.floats(dOut), qk, values, pointers, v.Attention)
 			got, before := b.download(dqkv), b.download(plain)
 			what := fmt.Sprintf("%+v: %g in row %d, channel %d", a, special, t, c)
 			sameBits(b, what+": other sequences", got[3*v.Seq*width:], before[3*v.Seq*width:], 3*width)
@@ -578,10 +578,11 @@ func testSumsThatOverflow(b *bench) {
 	run := func(rows int) float32 {
 		x, err := b.d.NewPlanes(rows, 1, kernels.MidRise(8))
 		b.must(err)
-		b.d.Normalize(kernels.Activation{Planes: x}, b.floats(onesOf(rows)), b.floats([]float32{100}), eps)
+		b.d.Normalize(kernels.Activation{Planes: x}, b.floats(onesOf(rows)),
+			kernels.RMSNorm{Gain: b.floats([]float32{100}), Eps: eps})
 		dl := kernels.LinearGradient{Weight: b.floats(make([]float32, 1)), Alpha: b.floats(make([]float32, 1)),
 			Theta: b.floats(make([]float32, 1))}
-		b.d.LinearBackward(b.poisoned(rows), dl, b.floats(onesOf(rows)), nil, kernels.Activation{Planes: x}, l.Linear,
+		b.d.LinearBackward(b.poisoned(rows), dl, b.floats(onesOf(rows)), passes, kernels.Activation{Planes: x}, l.Linear,
 			kernels.KShift{}, 8)
 		v := make([]float32, 1)
 		if b.d.Download(v, dl.Weight) != nil {

@@ -144,18 +144,19 @@ func (d *Device) EmbedBackward(dWeight, dx kernels.Floats, tokens kernels.Ints, 
 }
 
 // Normalize times the operation of that name.
-func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps float64) {
-	d.measure("Normalize", Elementwise, func() { d.Device.Normalize(out, x, gain, eps) })
+func (d *Device) Normalize(out kernels.Activation, x kernels.Floats, n kernels.RMSNorm) {
+	d.measure("Normalize", Elementwise, func() { d.Device.Normalize(out, x, n) })
 }
 
 // NormalizeBackward times the operation of that name.
-func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps float64, q kernels.Quantization) {
-	d.measure("NormalizeBackward", Elementwise, func() { d.Device.NormalizeBackward(dx, dGain, dOut, x, gain, eps, q) })
+func (d *Device) NormalizeBackward(dx, dGain, dOut, x kernels.Floats, n kernels.RMSNorm, q kernels.Quantization) {
+	d.measure("NormalizeBackward", Elementwise, func() { d.Device.NormalizeBackward(dx, dGain, dOut, x, n, q) })
 }
 
 // LinearQuantize times the operation of that name.
-func (d *Device) LinearQuantize(out, mask kernels.Planes, x kernels.Activation, l kernels.Linear, shift kernels.KShift) {
-	d.measure("LinearQuantize", BinaryProducts, func() { d.Device.LinearQuantize(out, mask, x, l, shift) })
+func (d *Device) LinearQuantize(out []kernels.Planes, derivative kernels.Derivative, x kernels.Activation,
+	l kernels.Linear, shift kernels.KShift) {
+	d.measure("LinearQuantize", BinaryProducts, func() { d.Device.LinearQuantize(out, derivative, x, l, shift) })
 }
 
 // LinearAdd times the operation of that name.
@@ -164,21 +165,21 @@ func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l
 }
 
 // LinearBackward times the operation of that name.
-func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, mask kernels.Planes,
-	x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
+func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats,
+	derivative kernels.Derivative, x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
 	d.measure("LinearBackward", BinaryProducts,
-		func() { d.Device.LinearBackward(dx, dl, dy, mask, x, l, shift, gradBits) })
+		func() { d.Device.LinearBackward(dx, dl, dy, derivative, x, l, shift, gradBits) })
 }
 
 // Attend times the operation of that name.
-func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.Planes, a kernels.Attention) {
-	d.measure("Attend", Attention, func() { d.Device.Attend(out, pointers, qkv, a) })
+func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qk, values kernels.Planes, a kernels.Attention) {
+	d.measure("Attend", Attention, func() { d.Device.Attend(out, pointers, qk, values, a) })
 }
 
 // AttendBackward times the operation of that name.
-func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, pointers kernels.Ints,
+func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qk, values kernels.Planes, pointers kernels.Ints,
 	a kernels.Attention) {
-	d.measure("AttendBackward", Attention, func() { d.Device.AttendBackward(dqkv, dOut, qkv, pointers, a) })
+	d.measure("AttendBackward", Attention, func() { d.Device.AttendBackward(dqkv, dOut, qk, values, pointers, a) })
 }
 
 // CrossEntropy times the operation of that name.

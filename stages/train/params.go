@@ -142,7 +142,7 @@ func (p Params) check() error {
 	if p.GradBits == kernels.FloatBits || p.StreamBits == kernels.FloatBits {
 		return nil
 	}
-	if err := kernels.CheckSums(min(p.MicroTokens, p.BatchTokens), p.GradBits, kernels.MidRise(p.StreamBits)); err != nil {
+	if err := kernels.CheckSums(min(p.MicroTokens, p.BatchTokens), "rows", p.GradBits, kernels.MidRise(p.StreamBits)); err != nil {
 		return fmt.Errorf("micro_tokens is %d: %w", p.MicroTokens, err)
 	}
 	return nil

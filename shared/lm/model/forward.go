@@ -25,7 +25,7 @@ func (m *Model) strict(l kernels.Linear) kernels.Linear {
 
 // enqueueForward computes all layers, up to the input of the language-model head.
 func (m *Model) enqueueForward() {
-	b, eps := &m.buffers, m.config.Eps
+	b := &m.buffers
 	m.dev.Embed(m.layers[0].in, b.tokens, m.strict(m.codebook))
 	for i := range m.layers {
 		if m.abandoned() {
@@ -36,15 +36,21 @@ func (m *Model) enqueueForward() {
 		if i+1 < len(m.layers) {
 			next = m.layers[i+1].in
 		}
-		m.dev.Normalize(l.attnIn, l.in, l.gainAttn, eps)
-		m.dev.LinearQuantize(l.qkvSigns, l.mask, l.attnIn, m.strict(l.qkv), m.shift(l))
-		m.dev.Attend(l.attnOut.Planes, l.pointers, l.qkvSigns, m.attention(l))
+		m.dev.Normalize(l.attnIn, l.in, m.norm(l.gainAttn))
+		m.dev.LinearQuantize([]kernels.Planes{l.qk, l.values}, l.derivative(), l.attnIn, m.strict(l.qkv), m.shift(l))
+		m.dev.Attend(l.attnOut.Planes, l.pointers, l.qk, l.values, m.attention(l))
 		m.dev.LinearAdd(l.mid, l.in, l.attnOut, m.strict(l.o))
-		m.dev.Normalize(l.mlpIn, l.mid, l.gainFFN, eps)
-		m.dev.LinearQuantize(l.hidden.Planes, l.hiddenMask, l.mlpIn, m.strict(l.up), kernels.KShift{})
+		m.dev.Normalize(l.mlpIn, l.mid, m.norm(l.gainFFN))
+		m.dev.LinearQuantize([]kernels.Planes{l.hidden.Planes}, l.hiddenDerivative(), l.mlpIn, m.strict(l.up),
+			kernels.KShift{})
 		m.dev.LinearAdd(next, l.mid, l.hidden, m.strict(l.down))
 	}
-	m.dev.Normalize(b.lmHeadIn, b.out, m.gainOut, eps)
+	m.dev.Normalize(b.lmHeadIn, b.out, m.norm(m.gainOut))
+}
+
+// norm is the RMSNorm of the given gain.
+func (m *Model) norm(gain kernels.Floats) kernels.RMSNorm {
+	return kernels.RMSNorm{Gain: gain, Eps: m.config.Eps}
 }
 
 // seq is the number of tokens of a sequence in this pass.

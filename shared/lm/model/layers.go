@@ -18,13 +18,19 @@ type layer struct {
 
 	in, mid         kernels.Floats     // the residual stream before attention, and before the MLP
 	attnIn, mlpIn   kernels.Activation // the inputs of q, k and v, and of up: the normalized residual stream
-	qkvSigns        kernels.Planes     // signs of q, k and v
+	qk, values      kernels.Planes     // signs of q and k; of v
 	attnOut, hidden kernels.Activation // the inputs of o and of down: signs of the attention output, and of up
 	mask            kernels.Planes     // STE masks of q, k and v
 	hiddenMask      kernels.Planes     // STE mask of up
 	pointers        kernels.Ints
 	noise           kernels.Floats // given noise, once there is any
 }
+
+// derivative is that of q, k and v.
+func (l *layer) derivative() kernels.Derivative { return kernels.Derivative{Mask: l.mask} }
+
+// hiddenDerivative is that of up.
+func (l *layer) hiddenDerivative() kernels.Derivative { return kernels.Derivative{Mask: l.hiddenMask} }
 
 // bindLayers points every linear at its part of the store.
 func (m *Model) bindLayers(a *allocator) {
@@ -61,7 +67,7 @@ func (m *Model) bind(a *allocator, name string, in, out int) (kernels.Linear, ke
 	l := kernels.Linear{
 		In: in, Out: out, ID: m.bound,
 		Weight: part(s.param, ".weight", in*out), Alpha: part(s.param, ".alpha", out),
-		Theta: part(s.param, ".theta", out),
+		Theta:     part(s.param, ".theta", out),
 		Quantized: a.planes(out, in, kernels.Sign()),
 	}
 	m.bound++
@@ -148,7 +154,7 @@ func (m *Model) newBuffers(a *allocator) buffers {
 		if m.options.Inference && i > 0 {
 			first := m.layers[0]
 			l.in, l.mid, l.attnIn, l.mlpIn = first.in, first.mid, first.attnIn, first.mlpIn
-			l.qkvSigns, l.attnOut, l.hidden = first.qkvSigns, first.attnOut, first.hidden
+			l.qk, l.values, l.attnOut, l.hidden = first.qk, first.values, first.attnOut, first.hidden
 		} else {
 			m.layerBuffers(a, l)
 		}
@@ -173,7 +179,7 @@ func (m *Model) layerBuffers(a *allocator, l *layer) {
 	l.in = a.floats(n * c.D)
 	l.mid = l.in
 	l.attnIn, l.mlpIn = a.activation(n, c.D, c.stream()), a.activation(n, c.D, c.stream())
-	l.qkvSigns = a.planes(n, 3*c.D, kernels.Sign())
+	l.qk, l.values = a.planes(n, 2*c.D, kernels.Sign()), a.planes(n, c.D, kernels.Sign())
 	l.attnOut, l.hidden = a.activation(n, c.D, kernels.Sign()), a.activation(n, c.FF, kernels.Sign())
 	if !m.options.Inference {
 		l.mid = a.floats(n * c.D)

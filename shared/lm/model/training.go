@@ -177,19 +177,20 @@ func (m *Model) enqueueLMHeadBackward() {
 		m.options.GradBits)
 	m.dev.AddSum(b.totalLoss, b.losses)
 	m.dev.Zero(b.dx)
-	m.dev.NormalizeBackward(b.dx, m.dGainOut, b.dStream, b.out, m.gainOut, c.Eps, c.stream())
+	m.dev.NormalizeBackward(b.dx, m.dGainOut, b.dStream, b.out, m.norm(m.gainOut), c.stream())
 }
 
 // enqueueLayerBackward replaces the gradient of a layer's output, in dx, by that of its input.
 func (m *Model) enqueueLayerBackward(l *layer) {
 	b, c, none, bits := &m.buffers, m.config, kernels.KShift{}, m.options.GradBits
-	m.dev.LinearBackward(b.dHidden, l.dDown, b.dx, nil, l.hidden, m.strict(l.down), none, bits)
-	m.dev.LinearBackward(b.dStream, l.dUp, b.dHidden, l.hiddenMask, l.mlpIn, m.strict(l.up), none, bits)
-	m.dev.NormalizeBackward(b.dx, l.dGainFFN, b.dStream, l.mid, l.gainFFN, c.Eps, c.stream())
-	m.dev.LinearBackward(b.dStream, l.dO, b.dx, nil, l.attnOut, m.strict(l.o), none, bits)
-	m.dev.AttendBackward(b.dQKV, b.dStream, l.qkvSigns, l.pointers, m.attention(l))
-	m.dev.LinearBackward(b.dStream, l.dQKV, b.dQKV, l.mask, l.attnIn, m.strict(l.qkv), m.shift(l), bits)
-	m.dev.NormalizeBackward(b.dx, l.dGainAttn, b.dStream, l.in, l.gainAttn, c.Eps, c.stream())
+	passes := kernels.Derivative{} // everything
+	m.dev.LinearBackward(b.dHidden, l.dDown, b.dx, passes, l.hidden, m.strict(l.down), none, bits)
+	m.dev.LinearBackward(b.dStream, l.dUp, b.dHidden, l.hiddenDerivative(), l.mlpIn, m.strict(l.up), none, bits)
+	m.dev.NormalizeBackward(b.dx, l.dGainFFN, b.dStream, l.mid, m.norm(l.gainFFN), c.stream())
+	m.dev.LinearBackward(b.dStream, l.dO, b.dx, passes, l.attnOut, m.strict(l.o), none, bits)
+	m.dev.AttendBackward(b.dQKV, b.dStream, l.qk, l.values, l.pointers, m.attention(l))
+	m.dev.LinearBackward(b.dStream, l.dQKV, b.dQKV, l.derivative(), l.attnIn, m.strict(l.qkv), m.shift(l), bits)
+	m.dev.NormalizeBackward(b.dx, l.dGainAttn, b.dStream, l.in, m.norm(l.gainAttn), c.stream())
 }
 
 // enqueueUpdate clips the gradient, applies AdamW to weights, gains and scales, or Muon to the weights of the blocks,
