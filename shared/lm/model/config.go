@@ -1,4 +1,4 @@
-// Package model is the v75/v76 language model with ±1 weights, written once over kernels.Device: its configuration, its
+// Package model is the v75, v76 and v77 language model with ±1 weights, written once over kernels.Device: its configuration, its
 // parameters, the forward pass, training steps and the state that resumes them exactly.
 //
 // It reads no files and knows no datasets: parameters and tokens come in as Go slices.
@@ -31,13 +31,26 @@ type Config struct {
 	Alibi        bool    `json:"alibi"`         // scores fall linearly with distance
 	Eps          float64 `json:"eps"`           // added to the mean square in RMSNorm
 	StreamBits   int     `json:"stream_bits"`   // how linears read the residual stream: bits of kernels.MidRise
+
+	// The options of v77. v75 and v76 have ±1 in these places, and no rotation. 0 bits mean 1.
+	HiddenBits   int `json:"hidden_bits,omitempty"`   // how down reads the output of up: bits of kernels.Unsigned
+	ValueBits    int `json:"value_bits,omitempty"`    // how attention reads values: bits of kernels.MidRise
+	ReadBits     int `json:"read_bits,omitempty"`     // how o reads what attention read: bits of kernels.MidRise
+	CodebookBits int `json:"codebook_bits,omitempty"` // weights of embedding and head: bits of kernels.Normal
+	Hadamard     int `json:"hadamard,omitempty"`      // kernels.RMSNorm's Rotation; 0: none
 }
 
-// MarshalJSON writes an empty list of K-shift layers as [], which the reference expects.
+// MarshalJSON writes an empty list of K-shift layers as [], which the reference expects. It leaves out options of v77
+// that are off: a v75 or v76 has the JSON that it had before there was a v77.
 func (c Config) MarshalJSON() ([]byte, error) {
 	type plain Config
 	if c.KShiftLayers == nil {
 		c.KShiftLayers = []int{}
+	}
+	for _, bits := range []*int{&c.HiddenBits, &c.ValueBits, &c.ReadBits, &c.CodebookBits} {
+		if *bits == 1 {
+			*bits = 0
+		}
 	}
 	return json.Marshal(plain(c))
 }
@@ -48,6 +61,7 @@ const (
 	maxWidth  = 1 << 16
 	maxLayers = 1 << 10
 	maxSeq    = 1 << 20
+	maxBits   = 8 // of planes
 )
 
 // Validate returns an error for the first value that makes it impossible to build c.
@@ -64,6 +78,11 @@ func (c Config) Validate() error {
 		{"ff", c.FF, 1, maxWidth},
 		{"seq", c.Seq, 1, maxSeq},
 		{"kshift_offset", c.KShiftOffset, 0, maxSeq},
+		{"hidden_bits", orOne(c.HiddenBits), 1, maxBits},
+		{"value_bits", orOne(c.ValueBits), 1, maxBits},
+		{"read_bits", orOne(c.ReadBits), 1, maxBits},
+		{"codebook_bits", orOne(c.CodebookBits), 1, maxBits},
+		{"hadamard", c.Hadamard, 0, maxWidth},
 	} {
 		if f.value < f.low || f.value > f.high {
 			return fmt.Errorf("model configuration: %s is %d, want %d to %d", f.key, f.value, f.low, f.high)
@@ -85,6 +104,9 @@ func (c Config) Validate() error {
 	if err := c.stream().Check(); err != nil {
 		return fmt.Errorf("model configuration: stream_bits: %w", err)
 	}
+	if err := c.validateV77(); err != nil {
+		return fmt.Errorf("model configuration: %w", err)
+	}
 	for _, l := range c.KShiftLayers {
 		if l < 0 || l >= c.Layers {
 			return fmt.Errorf("model configuration: kshift_layers names layer %d of %d", l, c.Layers)
@@ -93,8 +115,49 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// validateV77 returns an error where options of v77 do not go together. Each must be within its range.
+func (c Config) validateV77() error {
+	reads, values := c.reads().Bits(), c.values().Bits()
+	if reads > values {
+		return fmt.Errorf("read_bits is %d and value_bits %d: want no more read_bits than value_bits, "+
+			"or a read of equal values lies half way between two levels", reads, values)
+	}
+	if h := c.Hadamard; h > 0 && (h&(h-1) != 0 || c.D%h != 0) {
+		return fmt.Errorf("hadamard is %d, want 0 or a power of two that divides d = %d", h, c.D)
+	}
+	if c.stream() == kernels.Unquantized() {
+		return nil
+	}
+	// Of all products of planes, only the head's has several on both sides.
+	if most := math.MaxInt32 / (c.stream().Largest() * c.Codebook().Largest()); c.D > most {
+		return fmt.Errorf("d is %d: logits of %d stream_bits and %d codebook_bits are sums that may pass 32 bits, "+
+			"want a d of at most %d, or fewer bits", c.D, c.StreamBits, c.CodebookBits, most)
+	}
+	return nil
+}
+
 // stream is how linears read the residual stream.
 func (c Config) stream() kernels.Quantization { return kernels.MidRise(c.StreamBits) }
+
+// hidden is how down reads the output of up.
+func (c Config) hidden() kernels.Quantization { return kernels.Unsigned(orOne(c.HiddenBits)) }
+
+// values is how attention reads values.
+func (c Config) values() kernels.Quantization { return kernels.MidRise(orOne(c.ValueBits)) }
+
+// reads is how o reads what attention read.
+func (c Config) reads() kernels.Quantization { return kernels.MidRise(orOne(c.ReadBits)) }
+
+// Codebook is the quantization of the codebook's weights.
+func (c Config) Codebook() kernels.Quantization { return kernels.Normal(orOne(c.CodebookBits)) }
+
+// orOne is the number of bits that an option of v77 means.
+func orOne(bits int) int {
+	if bits == 0 {
+		return 1
+	}
+	return bits
+}
 
 // HeadDim is the width of one head.
 func (c Config) HeadDim() int { return c.D / c.Heads }
@@ -127,6 +190,15 @@ func (c Config) V75() Config {
 // V76 is c with v76's attention: RWSP-G with four survivors and K-shift at layer 0.
 func (c Config) V76() Config {
 	c.Attention, c.RWSPK, c.KShiftLayers, c.KShiftOffset, c.KShiftSelf = kernels.RWSP.String(), 4, []int{0}, 1, true
+	return c
+}
+
+// V77 is c with v76's attention and v77's options: 4 bits wherever a v76 has ±1, except for the weights of blocks and
+// for queries and keys, and a rotation of blocks of 128, or of the largest power of two below it that divides d.
+func (c Config) V77() Config {
+	c = c.V76()
+	c.StreamBits, c.HiddenBits, c.ValueBits, c.ReadBits, c.CodebookBits = 4, 4, 4, 4, 4
+	c.Hadamard = min(128, c.D&-c.D)
 	return c
 }
 

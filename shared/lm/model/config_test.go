@@ -3,6 +3,7 @@ package model
 import (
 	"encoding/json"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -48,6 +49,70 @@ func TestConfigJSON(t *testing.T) {
 	}
 }
 
+// What a v76 does not use is not in its JSON, whether it is 0 or what the reference writes; what a v77 uses is.
+func TestConfigJSONOfV77(t *testing.T) {
+	v76, _ := Preset("nano")
+	want, err := json.Marshal(v76)
+	if err != nil {
+		t.Fatal(err)
+	}
+	off := v76
+	off.HiddenBits, off.ValueBits, off.ReadBits, off.CodebookBits = 1, 1, 1, 1
+	if got, err := json.Marshal(off); err != nil || string(got) != string(want) {
+		t.Errorf("a v76 whose options are 1 bit has the JSON %s, %v, want %s", got, err, want)
+	}
+	v77 := v76.V77()
+	v77.ReadBits = 3
+	text, err := json.Marshal(v77)
+	const options = `"stream_bits":4,"hidden_bits":4,"value_bits":4,"read_bits":3,"codebook_bits":4,"hadamard":128}`
+	if err != nil || !strings.HasSuffix(string(text), options) {
+		t.Errorf("a v77 has the JSON %s, %v, want one that ends with %s", text, err, options)
+	}
+	var back Config
+	if err := json.Unmarshal(text, &back); err != nil || !reflect.DeepEqual(back, v77) {
+		t.Errorf("round trip gave %+v, %v, want %+v", back, err, v77)
+	}
+}
+
+// v77 rotates the largest blocks that the width allows, up to 128.
+func TestV77Rotates(t *testing.T) {
+	for d, want := range map[int]int{1024: 128, 128: 128, 96: 32, 48: 16, 6: 2, 7: 1} {
+		c, _ := Preset("nano")
+		c.D, c.Heads = d, 1
+		if c = c.V77(); c.Hadamard != want || c.Validate() != nil {
+			t.Errorf("d = %d has blocks of %d, %v, want %d", d, c.Hadamard, c.Validate(), want)
+		}
+	}
+}
+
+func TestOptionsOfV77ThatDoNotGoTogether(t *testing.T) {
+	for want, spoil := range map[string]func(*Config){
+		"read_bits is 4 and value_bits 3":                         func(c *Config) { c.ValueBits = 3 },
+		"read_bits is 4 and value_bits 1":                         func(c *Config) { c.ValueBits = 0 },
+		"hadamard is 12, want 0 or a power of two":                func(c *Config) { c.D, c.Hadamard = 24, 12 },
+		"hadamard is 16, want 0 or a power of two that divides d": func(c *Config) { c.D, c.Hadamard = 24, 16 },
+		"d is 33026: logits of 8 stream_bits and 8 codebook_bits are sums that may pass 32 bits": func(c *Config) {
+			c.D, c.Heads, c.StreamBits, c.CodebookBits, c.Hadamard = 33026, 1, 8, 8, 2
+		},
+	} {
+		c, _ := Preset("nano")
+		c = c.V77()
+		spoil(&c)
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error with %q", err, want)
+		}
+	}
+	for name, c := range map[string]Config{
+		"the longest sums": {D: 33025, StreamBits: 8, CodebookBits: 8},
+		"a float stream":   {D: maxWidth, StreamBits: kernels.FloatBits, CodebookBits: 8},
+	} {
+		c.Vocab, c.Layers, c.Heads, c.FF, c.Seq, c.Eps = 2, 1, 1, 1, 1, 1
+		if err := c.V76().Validate(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestValidateRefuses(t *testing.T) {
 	for name, spoil := range map[string]func(*Config){
 		"heads":  func(c *Config) { c.Heads = 7 },
@@ -89,6 +154,14 @@ func TestRangesOfConfigurations(t *testing.T) {
 			func(c *Config, v float64) { c.Eps = v }},
 		{"stream_bits", []float64{1, 8, 16}, []float64{0, 9, 15, 17},
 			func(c *Config, v float64) { c.StreamBits = int(v) }},
+		{"hidden_bits", []float64{0, 1, 8}, []float64{-1, 9, 16}, func(c *Config, v float64) { c.HiddenBits = int(v) }},
+		{"value_bits", []float64{0, 1, 8}, []float64{-1, 9, 16}, func(c *Config, v float64) { c.ValueBits = int(v) }},
+		{"read_bits", []float64{0, 1, 8}, []float64{-1, 9, 16},
+			func(c *Config, v float64) { c.ValueBits, c.ReadBits = 8, int(v) }},
+		{"codebook_bits", []float64{0, 1, 8}, []float64{-1, 9, 16},
+			func(c *Config, v float64) { c.CodebookBits = int(v) }},
+		{"hadamard", []float64{0, 1, 2, 128}, []float64{-2, 3, 256, 1 << 17},
+			func(c *Config, v float64) { c.Hadamard = int(v) }},
 		{"kshift_layers", []float64{0, 3}, []float64{-1, 4},
 			func(c *Config, v float64) { c.KShiftLayers = []int{int(v)} }},
 	} {
