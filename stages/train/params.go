@@ -26,6 +26,11 @@ type Params struct {
 	KShiftSelf   bool   `json:"kshift_self" usage:"K-shift: keys read their own position too"`
 	Alibi        bool   `json:"alibi" usage:"scores fall with the distance between query and key (ALiBi)"`
 	StreamBits   int    `json:"stream_bits" usage:"bits with which linears read the residual stream: 1 (its sign), 2 to 8 (levels) or 16 (floats)"`
+	HiddenBits   int    `json:"hidden_bits" digest:"unless=1" usage:"v77: bits with which down reads the output of up: 1 (its sign) or 2 to 8 (levels of the squared ReLU)"`
+	ValueBits    int    `json:"value_bits" digest:"unless=1" usage:"v77: bits of the values that attention reads: 1 (signs) or 2 to 8 (levels)"`
+	ReadBits     int    `json:"read_bits" digest:"unless=1" usage:"v77: bits with which o reads what attention read: 1 (its sign) or 2 to 8 (levels), at most value_bits"`
+	CodebookBits int    `json:"codebook_bits" digest:"unless=1" usage:"v77: bits of the weights of the embedding and the head: 1 (signs) or 2 to 8 (levels)"`
+	Hadamard     int    `json:"hadamard" digest:"unless=0" usage:"v77: size of the blocks of the normalized residual stream that are rotated before linears read it: a power of two that divides d; 0: no rotation"`
 	Documents    string `json:"documents" usage:"packed: a token reads across the ends of documents; separate: it reads its own document alone"`
 	GradBits     int    `json:"grad_bits" usage:"bits of the integers to which gradients are rounded for products: 2 to 8, or 16 (floats)"`
 
@@ -89,7 +94,7 @@ func defaults() Params {
 	return Params{
 		Preset: "nano", Attention: kernels.RWSP.String(), RWSPK: 4,
 		KShiftLayers: []int{0}, KShiftOffset: 1, KShiftSelf: true, Alibi: true,
-		StreamBits: 1, Documents: model.Packed, GradBits: kernels.FloatBits,
+		StreamBits: 1, HiddenBits: 1, ValueBits: 1, ReadBits: 1, CodebookBits: 1, Documents: model.Packed, GradBits: kernels.FloatBits,
 		BinarizeAnnealEndFrac: 0.6, FlipThreshold: 8,
 		Seed: 42, Steps: 600, BatchTokens: 4096, MicroTokens: 4096,
 		LearningRate: 3e-3, FinalShare: 0.1, Warmup: 50, Schedule: model.Cosine, Cooldown: 0.2,
@@ -107,7 +112,7 @@ type rule struct {
 }
 
 func (p Params) check() error {
-	for _, c := range append(p.optimizerRules(), []rule{
+	for _, c := range slices.Concat(p.optimizerRules(), p.planesRules(), []rule{
 		{p.Steps < 1, fmt.Sprintf("steps is %d: it must be positive", p.Steps)},
 		{p.BatchTokens < 1, fmt.Sprintf("batch_tokens is %d: it must be positive", p.BatchTokens)},
 		{p.MicroTokens < 1, fmt.Sprintf("micro_tokens is %d: it must be positive", p.MicroTokens)},
@@ -127,7 +132,7 @@ func (p Params) check() error {
 			"there is nothing to blend"},
 		{p.StopAt < 0, "stop_at must not be negative"},
 		{p.LogEvery < 1, fmt.Sprintf("log_every is %d: it must be positive", p.LogEvery)},
-	}...) {
+	}) {
 		if c.wrong {
 			return fmt.Errorf("%s", c.text)
 		}
@@ -136,16 +141,22 @@ func (p Params) check() error {
 		return fmt.Errorf("grad_bits: %w", err)
 	}
 	// Any tokenizer and sequence length will do: newTrainer checks the configuration again with the dataset's.
-	if _, err := p.config(dataset.TokenizerInfo{Vocab: 257}, 128); err != nil {
-		return err
+	_, err := p.config(dataset.TokenizerInfo{Vocab: 257}, 128)
+	return err
+}
+
+// planesRules are about the options of v77. The model's configuration has further ones.
+func (p Params) planesRules() []rule {
+	var rules []rule
+	for _, b := range []struct {
+		name string
+		bits int
+	}{{"hidden_bits", p.HiddenBits}, {"value_bits", p.ValueBits}, {"read_bits", p.ReadBits},
+		{"codebook_bits", p.CodebookBits}} {
+		rules = append(rules, rule{b.bits < 1, fmt.Sprintf("%s is %d: it must lie between 1 and 8", b.name, b.bits)})
 	}
-	if p.GradBits == kernels.FloatBits || p.StreamBits == kernels.FloatBits {
-		return nil
-	}
-	if err := kernels.CheckSums(min(p.MicroTokens, p.BatchTokens), "rows", p.GradBits, kernels.MidRise(p.StreamBits)); err != nil {
-		return fmt.Errorf("micro_tokens is %d: %w", p.MicroTokens, err)
-	}
-	return nil
+	return append(rules, rule{p.Truebit && p.CodebookBits > 1, fmt.Sprintf(
+		"truebit and %d codebook_bits exclude each other: weights without latents are ±1", p.CodebookBits)})
 }
 
 // optimizerRules are about the optimizer and the course of its learning rates.
@@ -198,7 +209,15 @@ func (p Params) config(t dataset.TokenizerInfo, seq int) (model.Config, error) {
 	}
 	c.Attention, c.RWSPK, c.Alibi, c.StreamBits = p.Attention, p.RWSPK, p.Alibi, p.StreamBits
 	c.KShiftLayers, c.KShiftOffset, c.KShiftSelf = p.KShiftLayers, p.KShiftOffset, p.KShiftSelf
-	return c, c.Validate()
+	c.HiddenBits, c.ValueBits, c.ReadBits, c.CodebookBits = p.HiddenBits, p.ValueBits, p.ReadBits, p.CodebookBits
+	c.Hadamard = p.Hadamard
+	if err := c.Validate(); err != nil {
+		return c, err
+	}
+	if err := c.CheckSums(min(p.MicroTokens, p.BatchTokens), p.GradBits); err != nil {
+		return c, fmt.Errorf("micro_tokens is %d and grad_bits %d: %w", p.MicroTokens, p.GradBits, err)
+	}
+	return c, nil
 }
 
 // documents says whether the model reads across the documents of a sequence, and how their ends are marked.

@@ -55,6 +55,22 @@ func TestRangesOfParameters(t *testing.T) {
 		{"stop_at", []float64{0}, []float64{-1}, func(p *Params, v float64) { p.StopAt = int(v) }},
 		{"log_every", []float64{1}, []float64{0}, func(p *Params, v float64) { p.LogEvery = int(v) }},
 		{"stream_bits", []float64{1, 8, 16}, []float64{0, 9}, func(p *Params, v float64) { p.StreamBits = int(v) }},
+		{"hidden_bits", []float64{1, 8}, []float64{-1, 0, 9}, func(p *Params, v float64) { p.HiddenBits = int(v) }},
+		{"value_bits", []float64{1, 8}, []float64{-1, 0, 9}, func(p *Params, v float64) { p.ValueBits = int(v) }},
+		{"read_bits", []float64{1, 6}, []float64{-1, 0, 7}, func(p *Params, v float64) {
+			p.ReadBits, p.ValueBits = int(v), 6
+		}},
+		{"codebook_bits", []float64{1, 8}, []float64{-1, 0, 9}, func(p *Params, v float64) { p.CodebookBits = int(v) }},
+		{"hadamard", []float64{0, 128}, []float64{-1, 48, 256}, func(p *Params, v float64) { p.Hadamard = int(v) }},
+		{"vocab", []float64{66311}, []float64{66312}, func(p *Params, v float64) { // what sums of 8 by 8 bits hold
+			p.Vocab, p.GradBits, p.CodebookBits = int(v), 8, 8
+		}},
+		{"micro_tokens", []float64{66311}, []float64{66312}, func(p *Params, v float64) {
+			p.MicroTokens, p.BatchTokens, p.GradBits, p.HiddenBits = int(v), 1<<20, 8, 8
+		}},
+		{"micro_tokens", []float64{66311}, []float64{66312}, func(p *Params, v float64) {
+			p.MicroTokens, p.BatchTokens, p.GradBits, p.ValueBits, p.ReadBits = int(v), 1<<20, 8, 8, 8
+		}},
 		{"rwsp_k", []float64{1, 16}, []float64{0, 17}, func(p *Params, v float64) { p.RWSPK = int(v) }},
 		{"kshift_layers", []float64{0, 3}, []float64{-1, 4}, func(p *Params, v float64) { p.KShiftLayers = []int{int(v)} }},
 		{"kshift_offset", []float64{0, 7}, []float64{-1}, func(p *Params, v float64) { p.KShiftOffset = int(v) }},
@@ -79,6 +95,7 @@ func TestRangesOfParameters(t *testing.T) {
 		"preset":       func(p *Params) { p.Preset = "31M" },
 		"attention":    func(p *Params) { p.Attention = "rswp" },
 		"exclude":      func(p *Params) { p.Truebit, p.AnnealBinarize = true, true },
+		"±1":           func(p *Params) { p.Truebit, p.CodebookBits = true, 2 },
 		"without init": func(p *Params) { p.InitDigest = "00" },
 		"heads":        func(p *Params) { p.Heads = 5 },
 	} {
@@ -96,9 +113,11 @@ func TestConfigOfParameters(t *testing.T) {
 	p.D, p.Heads, p.FF, p.Layers, p.Alibi, p.StreamBits, p.RWSPK, p.KShiftOffset, p.KShiftSelf = 64, 2, 96, 3, false, 4, 2,
 		3, false
 	p.KShiftLayers = []int{1, 2}
+	p.HiddenBits, p.ValueBits, p.ReadBits, p.CodebookBits, p.Hadamard = 2, 4, 3, 5, 32
 	c, err := p.config(dataset.TokenizerInfo{Vocab: 257}, 48)
 	if err != nil || c.D != 64 || c.Heads != 2 || c.FF != 96 || c.Layers != 3 || c.Vocab != 257 || c.Seq != 48 ||
-		c.Alibi || c.StreamBits != 4 || c.RWSPK != 2 || c.KShiftOffset != 3 || c.KShiftSelf || len(c.KShiftLayers) != 2 {
+		c.Alibi || c.StreamBits != 4 || c.RWSPK != 2 || c.KShiftOffset != 3 || c.KShiftSelf || len(c.KShiftLayers) != 2 ||
+		c.HiddenBits != 2 || c.ValueBits != 4 || c.ReadBits != 3 || c.CodebookBits != 5 || c.Hadamard != 32 {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for ids, want := range map[int]int{257: 257, 4096: 4096, 4097: 4224, 50257: 50304, 50304: 50304} {
@@ -118,14 +137,14 @@ func TestConfigOfParameters(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	measuretest.Defaults(t, `{
 		"alibi": true, "anneal_binarize": false, "attention": "rwsp", "batch_tokens": 4096, "beta1": 0.9, "beta2": 0.95,
-		"binarize_anneal_end_frac": 0.6, "checkpoint_every": 200, "clip": 1, "cooldown": 0.2, "d": 0,
+		"binarize_anneal_end_frac": 0.6, "checkpoint_every": 200, "clip": 1, "codebook_bits": 1, "cooldown": 0.2, "d": 0,
 		"documents": "packed", "ff": 0,
 		"final_share": 0.1, "flip_threshold": 8, "freeze": null, "gamma_end": 0.1, "gamma_start": 0.9, "grad_bits": 16,
-		"heads": 0, "init": "", "init_digest": "", "kshift_layers": [0], "kshift_offset": 1, "kshift_self": true,
+		"hadamard": 0, "heads": 0, "hidden_bits": 1, "init": "", "init_digest": "", "kshift_layers": [0], "kshift_offset": 1, "kshift_self": true,
 		"layers": 0, "learning_rate": 0.003, "log_every": 10, "micro_tokens": 4096,
 		"muon_learning_rate": 0.06, "muon_momentum": 0.95, "muon_steps": 5, "muon_weight_decay": 0,
-		"optimizer": "adamw", "preset": "nano", "rwsp_k": 4, "schedule": "cosine",
+		"optimizer": "adamw", "preset": "nano", "read_bits": 1, "rwsp_k": 4, "schedule": "cosine",
 		"seed": 42, "steps": 600, "stop_at": 0, "stream_bits": 1, "tau": 1, "truebit": false, "validation_sequences": 32,
-		"vocab": 0, "warmup": 50, "weight_decay": 0
+		"value_bits": 1, "vocab": 0, "warmup": 50, "weight_decay": 0
 	}`)
 }

@@ -136,6 +136,26 @@ func (c Config) validateV77() error {
 	return nil
 }
 
+// CheckSums refuses to train c with gradients of gradBits bits, rows tokens at a time, if sums of integers may pass 32
+// bits.
+func (c Config) CheckSums(rows, gradBits int) error {
+	if gradBits == kernels.FloatBits {
+		return nil
+	}
+	if err := kernels.CheckSums(c.Vocab, "channels", gradBits, c.Codebook()); err != nil {
+		return fmt.Errorf("vocab is %d and codebook_bits %d: %w", c.Vocab, c.Codebook().Bits(), err)
+	}
+	for _, input := range []kernels.Quantization{c.stream(), c.hidden(), c.reads()} {
+		if input == kernels.Unquantized() {
+			continue
+		}
+		if err := kernels.CheckSums(rows, "rows", gradBits, input); err != nil {
+			return fmt.Errorf("%w: use a smaller micro-batch", err)
+		}
+	}
+	return nil
+}
+
 // stream is how linears read the residual stream.
 func (c Config) stream() kernels.Quantization { return kernels.MidRise(c.StreamBits) }
 

@@ -224,3 +224,32 @@ func TestRangesOfOptions(t *testing.T) {
 		}
 	}
 }
+
+// Options that no device could compute with a v77 are refused before there is a model.
+func TestOptionsOfV77(t *testing.T) {
+	codebook, hidden, reads := small(), small(), small()
+	codebook.CodebookBits = 2
+	hidden.HiddenBits = 8
+	reads.ValueBits, reads.ReadBits = 8, 8
+	wide := codebook
+	wide.Vocab, wide.CodebookBits = 66312, 8
+	for _, c := range []struct {
+		config Config
+		good   Options
+		bad    Options
+		want   string
+	}{
+		{codebook, Options{}, Options{FlipThreshold: 1}, "2 codebook_bits"},
+		{wide, Options{GradBits: 7}, Options{GradBits: 8}, "vocab is 66312 and codebook_bits 8: sums over 66312 channels"},
+		{hidden, Options{GradBits: 8, Batch: 66311, Seq: 1}, Options{GradBits: 8, Batch: 66312, Seq: 1}, "66312 rows"},
+		{reads, Options{GradBits: 8, Batch: 66311, Seq: 1}, Options{GradBits: 8, Batch: 66312, Seq: 1}, "66312 rows"},
+		{reads, Options{Batch: 66312, Seq: 1}, Options{GradBits: 8, Batch: 6029, Seq: 11}, "66319 rows"},
+	} {
+		if err := c.good.ensureDefaults(c.config); err != nil {
+			t.Errorf("%+v: %v", c.good, err)
+		}
+		if _, err := New(c.config, nil, c.bad); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v, want an error with %q", c.bad, err, c.want)
+		}
+	}
+}

@@ -36,21 +36,15 @@ func (m *Model) enqueueForward() {
 		if i+1 < len(m.layers) {
 			next = m.layers[i+1].in
 		}
-		m.dev.Normalize(l.attnIn, l.in, m.norm(l.gainAttn))
-		m.dev.LinearQuantize([]kernels.Planes{l.qk, l.values}, l.derivative(), l.attnIn, m.strict(l.qkv), m.shift(l))
+		m.dev.Normalize(l.attnIn, l.in, l.normAttn)
+		m.dev.LinearQuantize([]kernels.Planes{l.qk, l.values}, l.qkvDerivative, l.attnIn, m.strict(l.qkv), m.shift(l))
 		m.dev.Attend(l.attnOut.Planes, l.pointers, l.qk, l.values, m.attention(l))
 		m.dev.LinearAdd(l.mid, l.in, l.attnOut, m.strict(l.o))
-		m.dev.Normalize(l.mlpIn, l.mid, m.norm(l.gainFFN))
-		m.dev.LinearQuantize([]kernels.Planes{l.hidden.Planes}, l.hiddenDerivative(), l.mlpIn, m.strict(l.up),
-			kernels.KShift{})
+		m.dev.Normalize(l.mlpIn, l.mid, l.normFFN)
+		m.dev.LinearQuantize([]kernels.Planes{l.hidden.Planes}, l.upDerivative, l.mlpIn, m.strict(l.up), kernels.KShift{})
 		m.dev.LinearAdd(next, l.mid, l.hidden, m.strict(l.down))
 	}
-	m.dev.Normalize(b.lmHeadIn, b.out, m.norm(m.gainOut))
-}
-
-// norm is the RMSNorm of the given gain.
-func (m *Model) norm(gain kernels.Floats) kernels.RMSNorm {
-	return kernels.RMSNorm{Gain: gain, Eps: m.config.Eps}
+	m.dev.Normalize(b.lmHeadIn, b.out, m.normOut)
 }
 
 // seq is the number of tokens of a sequence in this pass.
@@ -89,7 +83,7 @@ func (m *Model) prepare(s Settings) error {
 	m.scalars = kernels.Scalars{Seed: s.Seed, Step: s.Step, Gamma: s.Gamma, Tau: s.Tau, Mix: s.Mix}
 	m.dev.SetScalars(m.scalars)
 	if m.mixed && m.blended != s.Mix {
-		m.binarize()
+		m.quantize()
 		m.blended = s.Mix
 	}
 	return m.uploadNoise(s.Noise)

@@ -42,7 +42,7 @@ func (m *Model) Init(seed uint64) error {
 		m.dev.Zero(s.v)
 	}
 	m.updates = 0
-	m.binarize()
+	m.quantize()
 	return m.dev.Sync()
 }
 

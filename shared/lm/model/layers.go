@@ -11,41 +11,36 @@ import (
 type layer struct {
 	qkv, o, up, down     kernels.Linear
 	dQKV, dO, dUp, dDown kernels.LinearGradient
-	gainAttn, gainFFN    kernels.Floats
+	normAttn, normFFN    kernels.RMSNorm
 	dGainAttn, dGainFFN  kernels.Floats
 	shift                kernels.KShift
 	attention            kernels.Attention
 
 	in, mid         kernels.Floats     // the residual stream before attention, and before the MLP
 	attnIn, mlpIn   kernels.Activation // the inputs of q, k and v, and of up: the normalized residual stream
-	qk, values      kernels.Planes     // signs of q and k; of v
-	attnOut, hidden kernels.Activation // the inputs of o and of down: signs of the attention output, and of up
-	mask            kernels.Planes     // STE masks of q, k and v
-	hiddenMask      kernels.Planes     // STE mask of up
+	qk              kernels.Planes     // signs of q and k
+	values          kernels.Planes     // v, quantized
+	attnOut, hidden kernels.Activation // the inputs of o and of down: the attention output and up's, quantized
+	qkvDerivative   kernels.Derivative // of quantizing q, k and v
+	upDerivative    kernels.Derivative // of quantizing up's output
 	pointers        kernels.Ints
 	noise           kernels.Floats // given noise, once there is any
 }
 
-// derivative is that of q, k and v.
-func (l *layer) derivative() kernels.Derivative { return kernels.Derivative{Mask: l.mask} }
-
-// hiddenDerivative is that of up.
-func (l *layer) hiddenDerivative() kernels.Derivative { return kernels.Derivative{Mask: l.hiddenMask} }
-
 // bindLayers points every linear at its part of the store.
 func (m *Model) bindLayers(a *allocator) {
 	c := m.config
-	m.codebook, m.dCodebook = m.bind(a, "codebook", c.D, c.Vocab)
-	m.gainOut, m.dGainOut = m.gain("norm_out")
+	m.codebook, m.dCodebook = m.bind(a, "codebook", c.D, c.Vocab, c.Codebook())
+	m.normOut, m.dGainOut = m.norm("norm_out")
 	m.layers = make([]layer, c.Layers)
 	for i := range m.layers {
 		l, name := &m.layers[i], fmt.Sprintf("blocks.%d.", i)
-		l.qkv, l.dQKV = m.bind(a, name+"attn.q", c.D, 3*c.D)
-		l.o, l.dO = m.bind(a, name+"attn.o", c.D, c.D)
-		l.up, l.dUp = m.bind(a, name+"up", c.D, c.FF)
-		l.down, l.dDown = m.bind(a, name+"down", c.FF, c.D)
-		l.gainAttn, l.dGainAttn = m.gain(name + "norm_attn")
-		l.gainFFN, l.dGainFFN = m.gain(name + "norm_ffn")
+		l.qkv, l.dQKV = m.bind(a, name+"attn.q", c.D, 3*c.D, kernels.Sign())
+		l.o, l.dO = m.bind(a, name+"attn.o", c.D, c.D, kernels.Sign())
+		l.up, l.dUp = m.bind(a, name+"up", c.D, c.FF, kernels.Sign())
+		l.down, l.dDown = m.bind(a, name+"down", c.FF, c.D, kernels.Sign())
+		l.normAttn, l.dGainAttn = m.norm(name + "norm_attn")
+		l.normFFN, l.dGainFFN = m.norm(name + "norm_ffn")
 		if c.shiftsKeys(i) {
 			l.shift = kernels.KShift{From: c.D, To: 2 * c.D, Offset: c.KShiftOffset, Self: c.KShiftSelf}
 		}
@@ -55,8 +50,9 @@ func (m *Model) bindLayers(a *allocator) {
 	}
 }
 
-// bind returns the linear of out channels whose first weight is the named one, and its gradients.
-func (m *Model) bind(a *allocator, name string, in, out int) (kernels.Linear, kernels.LinearGradient) {
+// bind returns the linear of out channels whose first weight is the named one, quantized to q, and its gradients.
+func (m *Model) bind(a *allocator, name string, in, out int, q kernels.Quantization) (kernels.Linear,
+	kernels.LinearGradient) {
 	part := func(x kernels.Floats, suffix string, n int) kernels.Floats {
 		if a.err != nil {
 			return nil
@@ -68,11 +64,11 @@ func (m *Model) bind(a *allocator, name string, in, out int) (kernels.Linear, ke
 		In: in, Out: out, ID: m.bound,
 		Weight: part(s.param, ".weight", in*out), Alpha: part(s.param, ".alpha", out),
 		Theta:     part(s.param, ".theta", out),
-		Quantized: a.planes(out, in, kernels.Sign()),
+		Quantized: a.planes(out, in, q),
 	}
 	m.bound++
 	if s.base > 0 && l.Quantized != nil {
-		s.bindSigns(l.Quantized, s.at[s.index[name+".weight"]], in)
+		s.bindQuantized(l.Quantized, s.at[s.index[name+".weight"]], in)
 	}
 	if m.options.Bonsai {
 		l.Mixed = a.floats(in * out)
@@ -90,15 +86,17 @@ func (m *Model) bind(a *allocator, name string, in, out int) (kernels.Linear, ke
 	return l, dl
 }
 
-func (m *Model) gain(name string) (gain, gradient kernels.Floats) {
+// norm returns the RMSNorm with the named gain, and the gradient of the gain.
+func (m *Model) norm(name string) (n kernels.RMSNorm, dGain kernels.Floats) {
+	n = kernels.RMSNorm{Eps: m.config.Eps, Rotation: m.config.Hadamard}
 	if m.store.param == nil {
-		return nil, nil
+		return n, nil
 	}
-	gain = m.store.slice(m.store.param, name, m.config.D)
+	n.Gain = m.store.slice(m.store.param, name, m.config.D)
 	if m.store.grad != nil {
-		gradient = m.store.slice(m.store.grad, name, m.config.D)
+		dGain = m.store.slice(m.store.grad, name, m.config.D)
 	}
-	return gain, gradient
+	return n, dGain
 }
 
 // linears lists every linear of the model.
@@ -111,9 +109,9 @@ func (m *Model) linears() []kernels.Linear {
 	return list
 }
 
-// binarize refreshes the signs of all weights and bonsai's effective weights. A model without latents has its signs
+// quantize refreshes the planes of all weights and bonsai's effective weights. A model without latents has its planes
 // from the upload of its weights.
-func (m *Model) binarize() {
+func (m *Model) quantize() {
 	if m.store.base > 0 {
 		return
 	}
@@ -132,7 +130,7 @@ type buffers struct {
 	totalLoss       kernels.Floats // summed over the micro-batches of a step
 	squaredNorm     kernels.Floats
 
-	// Gradients between operations: bfloat16 where products round them to integers anyway.
+	// Gradients between operations.
 	dx      kernels.Floats // of the residual stream
 	dStream kernels.Floats // of what a linear read, rows × D
 	dQKV    kernels.Floats
@@ -165,12 +163,17 @@ func (m *Model) newBuffers(a *allocator) buffers {
 		return b
 	}
 	b.out, b.squaredNorm = a.floats(n*c.D), a.floats(1)
-	handed := a.bfloats
-	if m.options.GradBits == kernels.FloatBits {
-		handed = a.floats
-	}
-	b.dx, b.dStream, b.dQKV, b.dHidden = handed(n*c.D), handed(n*c.D), handed(n*3*c.D), handed(n*c.FF)
+	b.dx, b.dStream = m.gradientFloats(a, n*c.D), m.gradientFloats(a, n*c.D)
+	b.dQKV, b.dHidden = m.gradientFloats(a, n*3*c.D), m.gradientFloats(a, n*c.FF)
 	return b
+}
+
+// gradientFloats allocates gradients between operations: bfloat16 where products round them to integers anyway.
+func (m *Model) gradientFloats(a *allocator, n int) kernels.Floats {
+	if m.options.GradBits == kernels.FloatBits {
+		return a.floats(n)
+	}
+	return a.bfloats(n)
 }
 
 // layerBuffers allocates the activations of a layer. Without a backward pass the residual stream is one array.
@@ -179,10 +182,16 @@ func (m *Model) layerBuffers(a *allocator, l *layer) {
 	l.in = a.floats(n * c.D)
 	l.mid = l.in
 	l.attnIn, l.mlpIn = a.activation(n, c.D, c.stream()), a.activation(n, c.D, c.stream())
-	l.qk, l.values = a.planes(n, 2*c.D, kernels.Sign()), a.planes(n, c.D, kernels.Sign())
-	l.attnOut, l.hidden = a.activation(n, c.D, kernels.Sign()), a.activation(n, c.FF, kernels.Sign())
-	if !m.options.Inference {
-		l.mid = a.floats(n * c.D)
-		l.mask, l.hiddenMask = a.planes(n, 3*c.D, kernels.Sign()), a.planes(n, c.FF, kernels.Sign())
+	l.qk, l.values = a.planes(n, 2*c.D, kernels.Sign()), a.planes(n, c.D, c.values())
+	l.attnOut, l.hidden = a.activation(n, c.D, c.reads()), a.activation(n, c.FF, c.hidden())
+	if m.options.Inference {
+		return
+	}
+	l.mid = a.floats(n * c.D)
+	l.qkvDerivative.Mask = a.planes(n, 3*c.D, kernels.Sign())
+	if c.hidden() == kernels.Sign() {
+		l.upDerivative.Mask = a.planes(n, c.FF, kernels.Sign())
+	} else {
+		l.upDerivative.Factors = m.gradientFloats(a, n*c.FF)
 	}
 }

@@ -29,7 +29,7 @@ type Options struct {
 	// and parameters and optimizer state stay as they were. A device that replays captured programs asks between
 	// micro-batches only. Not with a Communicator: the other ranks would wait.
 	Abandon func() bool
-	Bonsai  bool // weights blend from latent to sign with Settings.Mix; costs a second copy of every weight
+	Bonsai  bool // weights blend from latent to quantized with Settings.Mix; costs a second copy of every weight
 }
 
 func (o *Options) ensureDefaults(c Config) error {
@@ -59,12 +59,18 @@ func (o *Options) ensureDefaults(c Config) error {
 		return fmt.Errorf("model options: weights that flip have no latents for Muon to update")
 	case o.FlipThreshold > 0 && o.Bonsai:
 		return fmt.Errorf("model options: weights that flip have no latents for bonsai to blend")
+	case o.FlipThreshold > 0 && c.Codebook() != kernels.Sign():
+		return fmt.Errorf("model options: weights that flip are ±1, and the codebook's have %d codebook_bits: want 1, "+
+			"or a flip threshold of 0", c.CodebookBits)
 	}
 	if o.Abandon != nil && o.Communicator.Ranks > 1 {
 		return fmt.Errorf("model options: one of several ranks cannot abandon a step")
 	}
 	if err := kernels.CheckGradBits(o.GradBits); err != nil {
 		return fmt.Errorf("model options: grad bits: %w", err)
+	}
+	if err := c.CheckSums(o.Batch*o.Seq, o.GradBits); err != nil {
+		return fmt.Errorf("model options: %w", err)
 	}
 	if err := o.Documents.validate(c); err != nil {
 		return err
@@ -76,7 +82,7 @@ func (o *Options) ensureDefaults(c Config) error {
 type Settings struct {
 	Gamma  float64     // RWSP: the weight of rank r is proportional to Gamma^r
 	Tau    float64     // Pointer: temperature of the backward softmax; 0 means 1
-	Mix    float64     // with Options.Bonsai: 0 latent weights … 1 signs; otherwise every weight is a sign
+	Mix    float64     // with Options.Bonsai: 0 latent weights … 1 quantized; otherwise every weight is quantized
 	Gumbel bool        // Pointer: draw noise from Seed and Step, as training does
 	Noise  [][]float32 // Pointer: noise of each layer, Batch × Heads × Seq × Seq, in place of drawn noise
 	Seed   uint64      // of the drawn noise
@@ -95,7 +101,7 @@ type Model struct {
 
 	codebook  kernels.Linear
 	dCodebook kernels.LinearGradient
-	gainOut   kernels.Floats
+	normOut   kernels.RMSNorm
 	dGainOut  kernels.Floats
 
 	settings Settings

@@ -25,9 +25,9 @@ type store struct {
 	gains  int // where gains begin
 	scales int // where scales begin
 
-	base    int              // where param begins: at the gains, if of the weights only signs are kept
-	signs   []kernels.Planes // then: of each weight
-	staging kernels.Floats   // and what weights pass through on their way to them
+	base      int              // where param begins: at the gains, if of the weights only planes are kept
+	quantized []kernels.Planes // then: of each weight
+	staging   kernels.Floats   // and what weights pass through on their way to them
 
 	param, grad, m, v kernels.Floats
 	master            kernels.Floats // of the scales; nil if they are not rounded
@@ -60,7 +60,7 @@ func newStore(a *allocator, c Config, o Options) store {
 		s.index[p.Name] = i
 	}
 	if o.Inference && !o.Bonsai {
-		s.base, s.signs, s.staging = s.gains, make([]kernels.Planes, len(s.list)), a.floats(c.staging())
+		s.base, s.quantized, s.staging = s.gains, make([]kernels.Planes, len(s.list)), a.floats(c.staging())
 	}
 	s.param = a.floats(s.size - s.base)
 	if o.Inference {
@@ -110,12 +110,12 @@ func (s *store) trains(name string, n int) bool {
 	return len(s.trained(at, at+n)) > 0
 }
 
-// bindSigns gives each weight of a linear its rows of the linear's signs. The weights begin at index at; rows have in
-// columns.
-func (s *store) bindSigns(signs kernels.Planes, from, in int) {
+// bindQuantized gives each weight of a linear its rows of the linear's quantized weight. The weights begin at index
+// from; rows have in columns.
+func (s *store) bindQuantized(weight kernels.Planes, from, in int) {
 	for i, p := range s.list {
-		if row := (s.at[i] - from) / in; s.at[i] >= from && row < signs.Rows() {
-			s.signs[i] = signs.Slice(row, row+p.Shape[0])
+		if row := (s.at[i] - from) / in; s.at[i] >= from && row < weight.Rows() {
+			s.quantized[i] = weight.Slice(row, row+p.Shape[0])
 		}
 	}
 }
@@ -190,7 +190,7 @@ func (m *Model) Load(parameters iter.Seq2[Parameter, error]) error {
 	if err != nil {
 		return fmt.Errorf("load parameters: %w", err)
 	}
-	m.binarize()
+	m.quantize()
 	return m.dev.Sync()
 }
 
@@ -198,7 +198,7 @@ func (m *Model) Load(parameters iter.Seq2[Parameter, error]) error {
 func (m *Model) setParameter(i int, data []float32) {
 	s := &m.store
 	if s.at[i] < s.base {
-		m.setSigns(i, data)
+		m.setQuantized(i, data)
 		return
 	}
 	from, to := s.at[i], s.at[i]+len(data)
@@ -217,8 +217,8 @@ func (m *Model) setParameter(i int, data []float32) {
 	m.dev.Upload(s.param.Slice(from-s.base, to-s.base), data)
 }
 
-// setSigns packs weight i, as many rows at a time as staging holds.
-func (m *Model) setSigns(i int, data []float32) {
+// setQuantized quantizes weight i, as many rows at a time as staging holds.
+func (m *Model) setQuantized(i int, data []float32) {
 	s := &m.store
 	in, out := s.list[i].Shape[1], s.list[i].Shape[0]
 	rows := s.staging.Len() / in
@@ -226,17 +226,17 @@ func (m *Model) setSigns(i int, data []float32) {
 		to := min(from+rows, out)
 		weight := s.staging.Slice(0, (to-from)*in)
 		m.dev.Upload(weight, data[from*in:to*in])
-		m.dev.Quantize(kernels.Linear{In: in, Out: to - from, Weight: weight, Quantized: s.signs[i].Slice(from, to)})
+		m.dev.Quantize(kernels.Linear{In: in, Out: to - from, Weight: weight, Quantized: s.quantized[i].Slice(from, to)})
 	}
 }
 
-var errSigns = errors.New("the model was built with Options.Inference: of its weights it keeps the signs")
+var errNoLatents = errors.New("the model was built with Options.Inference: its weights are quantized, without latents")
 
-// Parameters returns copies of all parameters, in the order of Config.Parameters. A model for inference keeps the signs
-// of its weights alone, unless it was built with Options.Bonsai, and returns an error.
+// Parameters returns copies of all parameters, in the order of Config.Parameters. A model for inference has no latents,
+// unless it was built with Options.Bonsai, and returns an error.
 func (m *Model) Parameters() ([]Parameter, error) {
 	if m.store.base > 0 {
-		return nil, errSigns
+		return nil, errNoLatents
 	}
 	return m.download(m.store.param)
 }

@@ -172,29 +172,30 @@ func (m *Model) enqueueTraining() {
 }
 
 func (m *Model) enqueueLMHeadBackward() {
-	b, c := &m.buffers, m.config
+	b := &m.buffers
 	m.dev.CrossEntropyBackward(b.losses, b.dStream, m.dCodebook, b.lmHeadIn, m.strict(m.codebook), b.targets,
 		m.options.GradBits)
 	m.dev.AddSum(b.totalLoss, b.losses)
 	m.dev.Zero(b.dx)
-	m.dev.NormalizeBackward(b.dx, m.dGainOut, b.dStream, b.out, m.norm(m.gainOut), c.stream())
+	m.dev.NormalizeBackward(b.dx, m.dGainOut, b.dStream, b.out, m.normOut, m.config.stream())
 }
 
 // enqueueLayerBackward replaces the gradient of a layer's output, in dx, by that of its input.
 func (m *Model) enqueueLayerBackward(l *layer) {
-	b, c, none, bits := &m.buffers, m.config, kernels.KShift{}, m.options.GradBits
-	passes := kernels.Derivative{} // everything
-	m.dev.LinearBackward(b.dHidden, l.dDown, b.dx, passes, l.hidden, m.strict(l.down), none, bits)
-	m.dev.LinearBackward(b.dStream, l.dUp, b.dHidden, l.hiddenDerivative(), l.mlpIn, m.strict(l.up), none, bits)
-	m.dev.NormalizeBackward(b.dx, l.dGainFFN, b.dStream, l.mid, m.norm(l.gainFFN), c.stream())
-	m.dev.LinearBackward(b.dStream, l.dO, b.dx, passes, l.attnOut, m.strict(l.o), none, bits)
+	b, stream, bits := &m.buffers, m.config.stream(), m.options.GradBits
+	var whole kernels.Derivative
+	var none kernels.KShift
+	m.dev.LinearBackward(b.dHidden, l.dDown, b.dx, whole, l.hidden, m.strict(l.down), none, bits)
+	m.dev.LinearBackward(b.dStream, l.dUp, b.dHidden, l.upDerivative, l.mlpIn, m.strict(l.up), none, bits)
+	m.dev.NormalizeBackward(b.dx, l.dGainFFN, b.dStream, l.mid, l.normFFN, stream)
+	m.dev.LinearBackward(b.dStream, l.dO, b.dx, whole, l.attnOut, m.strict(l.o), none, bits)
 	m.dev.AttendBackward(b.dQKV, b.dStream, l.qk, l.values, l.pointers, m.attention(l))
-	m.dev.LinearBackward(b.dStream, l.dQKV, b.dQKV, l.derivative(), l.attnIn, m.strict(l.qkv), m.shift(l), bits)
-	m.dev.NormalizeBackward(b.dx, l.dGainAttn, b.dStream, l.in, m.norm(l.gainAttn), c.stream())
+	m.dev.LinearBackward(b.dStream, l.dQKV, b.dQKV, l.qkvDerivative, l.attnIn, m.strict(l.qkv), m.shift(l), bits)
+	m.dev.NormalizeBackward(b.dx, l.dGainAttn, b.dStream, l.in, l.normAttn, stream)
 }
 
 // enqueueUpdate clips the gradient, applies AdamW to weights, gains and scales, or Muon to the weights of the blocks,
-// and refreshes the signs. Frozen parameters count neither in the norm nor in the update.
+// and quantizes the weights. Frozen parameters count neither in the norm nor in the update.
 func (m *Model) enqueueUpdate(u Update) {
 	s, norm := &m.store, m.buffers.squaredNorm
 	m.dev.Zero(norm)
@@ -221,7 +222,7 @@ func (m *Model) enqueueUpdate(u Update) {
 		update(0, s.muon, true, nil)
 		m.enqueueMuon(u)
 	}
-	update(s.gains, s.scales, false, nil)
-	update(s.scales, s.size, false, s.master)
-	m.binarize()
+	update(s.gains, s.scales, 0, nil)
+	update(s.scales, s.size, 0, s.master)
+	m.quantize()
 }
