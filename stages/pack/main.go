@@ -72,7 +72,7 @@ func write(job *stage.Job[Params], saved *checkpoint.File) (artifact.Ref, error)
 		return artifact.Ref{}, err
 	}
 	defer w.Abort()
-	if err := bit2.Write(w, saved.Config, saved.Provenance, saved.Parameters()); err != nil {
+	if err := bit2.Write(w, saved.Config, saved.Provenance, saved.Parameters(), nil); err != nil {
 		return artifact.Ref{}, stage.Permanent(err)
 	}
 	return w.Commit()

@@ -23,11 +23,16 @@ import (
 	"github.com/zeebo/blake3"
 )
 
-// small is a random model with widths that are no multiples of 64. scale rounds alpha and theta.
-func small(scale func(float32) float32) checkpoint.Model {
-	random := rand.New(rand.NewPCG(2, 2))
-	c := model.Config{Vocab: 61, D: 72, Layers: 2, Heads: 4, FF: 130, Seq: 24, Eps: 1e-5, StreamBits: 4,
+// v76 and v77 have widths that are no multiples of 64.
+var (
+	v76 = model.Config{Vocab: 61, D: 72, Layers: 2, Heads: 4, FF: 130, Seq: 24, Eps: 1e-5, StreamBits: 4,
 		Alibi: true}.V76()
+	v77 = v76.V77()
+)
+
+// small is a random model. scale rounds alpha and theta.
+func small(c model.Config, scale func(float32) float32) checkpoint.Model {
+	random := rand.New(rand.NewPCG(2, 2))
 	m := checkpoint.Model{Config: c, Parameters: c.Parameters(), Provenance: checkpoint.Provenance{
 		Step: 250, Tokens: 16_384_000, Tokenizer: "gpt2", Dataset: strings.Repeat("5e", 32),
 		Recipe: json.RawMessage(`{"lr":0.003}`), Gamma: 0.7320508075688772, Mix: 1,
@@ -57,8 +62,13 @@ func exact(x float32) float32 { return x }
 
 func pack(t testing.TB, m checkpoint.Model) []byte {
 	t.Helper()
+	return packTested(t, m, nil)
+}
+
+func packTested(t testing.TB, m checkpoint.Model, test *SelfTest) []byte {
+	t.Helper()
 	var b bytes.Buffer
-	if err := Write(&b, m.Config, m.Provenance, model.Each(m.Parameters)); err != nil {
+	if err := Write(&b, m.Config, m.Provenance, model.Each(m.Parameters), test); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -86,33 +96,29 @@ func readAll(f *File) (checkpoint.Model, error) {
 }
 
 func TestRoundTrip(t *testing.T) {
-	for name, scale := range map[string]func(float32) float32{"float16": float16.Round, "float32": exact} {
-		want := small(scale)
-		if name == "float32" {
+	type scaled struct {
+		model.Config
+		scale func(float32) float32
+	}
+	for name, c := range map[string]scaled{
+		"v76, float16": {v76, float16.Round}, "v76, float32": {v76, exact},
+		"v77, float16": {v77, float16.Round}, "v77, float32": {v77, exact},
+	} {
+		want := small(c.Config, c.scale)
+		if strings.HasSuffix(name, "float32") {
 			want.Documents = model.Documents{Separate: true, EndOfText: 3}
 		}
 		packed := pack(t, want)
 		if n, err := Size(want); err != nil || n != int64(len(packed)) {
 			t.Errorf("%s: Size says %d, %v; %d bytes were written", name, n, err, len(packed))
 		}
-		path := filepath.Join(t.TempDir(), "model.bit2")
-		if err := os.WriteFile(path, packed, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		f, err := Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := readAll(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Close(); err != nil {
-			t.Error(err)
-		}
+		got := reopened(t, packed)
 		for _, p := range want.Parameters {
+			if isCodebook(p) && c.CodebookBits > 1 {
+				copy(p.Data, got.Parameters[1].Data) // TestCodebookRoundTrip compares levels
+			}
 			for i, w := range p.Data {
-				if len(p.Shape) == 2 {
+				if len(p.Shape) == 2 && kindOf(c.Config, p) == kindSign {
 					p.Data[i] = -1
 					if w >= 0 {
 						p.Data[i] = 1
@@ -129,13 +135,84 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// reopened writes a packed model to a file and reads the file.
+func reopened(t *testing.T, packed []byte) checkpoint.Model {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "model.bit2")
+	if err := os.WriteFile(path, packed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := readAll(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	return got
+}
+
+// Models that version 1 has words for are written in version 1, and others in version 2.
+func TestVersions(t *testing.T) {
+	for want, options := range map[int][]func(*model.Config){
+		1: {func(*model.Config) {}, func(c *model.Config) { c.StreamBits = kernels.FloatBits },
+			func(c *model.Config) { c.HiddenBits, c.ValueBits, c.ReadBits, c.CodebookBits = 1, 1, 1, 1 }},
+		2: {func(c *model.Config) { c.HiddenBits = 2 }, func(c *model.Config) { c.ValueBits = 8 },
+			func(c *model.Config) { c.ValueBits, c.ReadBits = 2, 2 }, func(c *model.Config) { c.CodebookBits = 3 },
+			func(c *model.Config) { c.Hadamard = 8 }, func(c *model.Config) { *c = c.V77() }},
+	} {
+		for _, set := range options {
+			m := small(v76, exact)
+			set(&m.Config)
+			packed := pack(t, m)
+			if got := binary.LittleEndian.Uint32(packed[4:]); int(got) != want || Version(m.Config) != want {
+				t.Errorf("%+v is written in version %d, and to be in version %d; want %d", m.Config, got, Version(m.Config), want)
+			}
+			if got, err := unpack(packed); err != nil || got.Config.HiddenBits > 1 != (m.Config.HiddenBits > 1) ||
+				got.Config.Hadamard != m.Config.Hadamard || got.Config.Codebook() != m.Config.Codebook() {
+				t.Errorf("%+v came back as %+v, %v", m.Config, got.Config, err)
+			}
+		}
+	}
+}
+
+// A reader may map the file: every tensor begins at a multiple of 64 bytes, and the weights of q, k and v are one matrix.
+func TestMapped(t *testing.T) {
+	c := v77
+	c.D, c.Hadamard = 128, 128
+	packed := pack(t, small(c, exact))
+	f, err := New("model", bytes.NewReader(packed), int64(len(packed)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := prefixSize + int64(binary.LittleEndian.Uint64(packed[8:]))
+	at := map[string]int64{}
+	for _, e := range f.list {
+		at[e.Name] = data + e.Offset
+		if at[e.Name]%64 != 0 {
+			t.Errorf("%s begins at %d", e.Name, at[e.Name])
+		}
+	}
+	for l := range c.Layers {
+		name := fmt.Sprintf("blocks.%d.attn.", l)
+		q, size := at[name+"q.weight"], int64(c.D*c.D/8)
+		if at[name+"k.weight"] != q+size || at[name+"v.weight"] != q+2*size {
+			t.Errorf("layer %d: weights of q, k and v begin at %d, %d and %d", l, q, at[name+"k.weight"], at[name+"v.weight"])
+		}
+	}
+}
+
 // TestSameComputation holds a packed model to its checkpoint: the same pointers and, to the last bit, the same logits.
 func TestSameComputation(t *testing.T) {
 	for _, c := range []struct {
 		scaleBits, streamBits int
 		scale                 func(float32) float32
 	}{{16, 1, float16.Round}, {16, 4, float16.Round}, {32, 1, exact}, {32, kernels.FloatBits, exact}} {
-		m := small(c.scale)
+		m := small(v76, c.scale)
 		m.Config.StreamBits = c.streamBits
 		packed, err := unpack(pack(t, m))
 		if err != nil {
@@ -180,24 +257,33 @@ func run(t *testing.T, m checkpoint.Model, scaleBits int) (logits []float32, poi
 }
 
 // TestPresetSizes holds the sizes that the document states to those of the format; the PyTorch project's README says 45
-// MB for 300M.
+// MB for 300M. A v77 has three bits more for every weight of its codebook.
 func TestPresetSizes(t *testing.T) {
-	page, err := os.ReadFile(document)
+	text, err := os.ReadFile(document)
 	if err != nil {
 		t.Fatal(err)
 	}
+	page := strings.Join(strings.Fields(string(text)), " ")
+	before, as77, _ := strings.Cut(page, "as a v77, ")
 	for preset, megabytes := range map[string]float64{"300M": 41, "75M": 10} {
 		c, err := model.Preset(preset)
 		if err != nil {
 			t.Fatal(err)
 		}
-		n, err := Size(checkpoint.Model{Config: c, Parameters: c.Parameters()})
-		if err != nil || math.Abs(float64(n)/1e6-megabytes) > 0.5 {
-			t.Errorf("%s packs to %d bytes (%v), want about %v MB", preset, n, err, megabytes)
-		}
-		stated := fmt.Sprintf("the %s preset takes %d,%03d,%03d bytes", preset, n/1e6, n/1e3%1e3, n%1e3)
-		if !strings.Contains(string(page), stated) {
-			t.Errorf("%s does not state: %s", document, stated)
+		more := 3 * float64(c.Vocab*c.D) / 8e6
+		for _, f := range []struct {
+			model.Config
+			megabytes float64
+			page      string
+		}{{c, megabytes, before}, {c.V77(), megabytes + more, as77}} {
+			n, err := Size(checkpoint.Model{Config: f.Config, Parameters: f.Parameters()})
+			if err != nil || math.Abs(float64(n)/1e6-f.megabytes) > 0.5 {
+				t.Errorf("%s packs to %d bytes (%v), want about %v MB", preset, n, err, f.megabytes)
+			}
+			stated := fmt.Sprintf("the %s preset takes %d,%03d,%03d bytes", preset, n/1e6, n/1e3%1e3, n%1e3)
+			if !strings.Contains(f.page, stated) {
+				t.Errorf("%s does not state: %s", document, stated)
+			}
 		}
 	}
 }
@@ -207,30 +293,31 @@ func TestWriteRefuses(t *testing.T) {
 		"blended weights": func(m *checkpoint.Model) { m.Mix = 0.5 },
 		"missing tensor":  func(m *checkpoint.Model) { m.Parameters = m.Parameters[1:] },
 	} {
-		m := small(exact)
+		m := small(v77, exact)
 		spoil(&m)
-		if Write(&bytes.Buffer{}, m.Config, m.Provenance, model.Each(m.Parameters)) == nil {
+		if Write(&bytes.Buffer{}, m.Config, m.Provenance, model.Each(m.Parameters), nil) == nil {
 			t.Errorf("%s: written", name)
 		}
 	}
 }
 
 func TestRefusesEveryFlippedBitAndTruncation(t *testing.T) {
-	good := pack(t, tiny())
-	for i := range good {
-		for bit := range 8 {
-			bad := slices.Clone(good)
-			bad[i] ^= 1 << bit
-			if _, err := unpack(bad); err == nil {
-				t.Fatalf("bit %d of byte %d flipped: accepted", bit, i)
+	for name, good := range map[string][]byte{"version 1": pack(t, tiny()), "version 2": pack(t, tinyV77())} {
+		for i := range good {
+			for bit := range 8 {
+				bad := slices.Clone(good)
+				bad[i] ^= 1 << bit
+				if _, err := unpack(bad); err == nil {
+					t.Fatalf("%s: bit %d of byte %d flipped: accepted", name, bit, i)
+				}
+			}
+			if _, err := unpack(good[:i]); err == nil {
+				t.Fatalf("%s: cut to %d bytes: accepted", name, i)
 			}
 		}
-		if _, err := unpack(good[:i]); err == nil {
-			t.Fatalf("cut to %d bytes: accepted", i)
+		if _, err := unpack(append(slices.Clone(good), 0)); err == nil {
+			t.Errorf("%s: a byte more: accepted", name)
 		}
-	}
-	if _, err := unpack(append(slices.Clone(good), 0)); err == nil {
-		t.Error("a byte more: accepted")
 	}
 }
 
@@ -258,7 +345,9 @@ func TestRefusesForgeries(t *testing.T) {
 	}
 	for name, bad := range map[string][]byte{
 		"magic":          put(0, 'b'),
-		"version":        put(4, 2),
+		"later version":  put(4, 3),
+		"version 0":      put(4, 0),
+		"another layout": put(4, 2),
 		"header length":  put(8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f),
 		"odd header":     put(8, good[8]+1),
 		"header":         put(prefixSize, '['),
@@ -288,10 +377,79 @@ func TestRefusesForgeries(t *testing.T) {
 	}
 }
 
+// inVersion packs m in a version that is not the model's.
+func inVersion(t *testing.T, v version, m checkpoint.Model) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := write(&b, v, m.Config, m.Provenance, model.Each(m.Parameters), nil); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// What version 2 has beside version 1 is held to the configuration, too.
+func TestRefusesForgeriesOfVersion2(t *testing.T) {
+	good := packTested(t, tinyV77(), tinyTest())
+	for name, change := range map[string]struct{ old, new string }{
+		"bits":                 {`"bits":2`, `"bits":3`},
+		"unit":                 {`"unit":0.49785`, `"unit":0.49784`},
+		"no unit":              {`"unit":0.49785`, `"unix":0.49785`},
+		"signs":                {`"kind":"planes"`, `"kind":"sign"  `},
+		"planes of a block":    {`"blocks.0.up.weight","kind":"sign"`, `"blocks.0.up.weight","kind":"plan"`},
+		"tensor not aligned":   {`"shape":[2],"offset":64`, `"shape":[2],"offset":56`},
+		"another first":        {`"tensors","offset":0`, `"tensorz","offset":0`},
+		"size of tensors":      {`"offset":0,"size":1`, `"offset":0,"size":2`},
+		"place of a section":   {`"selftest","offset":1`, `"selftest","offset":2`},
+		"size of a section":    {`"size":62}`, `"size":65}`},
+		"section beyond":       {`"size":62}`, `"size":99}`},
+		"negative size":        {`"size":62}`, `"size":-2}`},
+		"two of one name":      {`"selftest","offset":`, `"tensors","offset": `},
+		"bits of configration": {`"codebook_bits":2`, `"codebook_bits":3`},
+	} {
+		if bytes.Count(good, []byte(change.old)) == 0 {
+			t.Errorf("%s: there is no %s", name, change.old)
+			continue
+		}
+		bad := bytes.Replace(good, []byte(change.old), []byte(change.new), 1)
+		if longer := len(bad) - len(good); longer != 0 {
+			t.Errorf("%s: %d bytes longer", name, longer)
+		}
+		if _, err := unpack(seal(bad)); err == nil || strings.Contains(err.Error(), "digest") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A file of a version says nothing that the version has no words for; version 2 has words for every model.
+func TestModelsInTheOtherVersion(t *testing.T) {
+	if _, err := unpack(inVersion(t, v1, tinyV77())); err == nil || !strings.Contains(err.Error(), "version 1 does not have") {
+		t.Errorf("a v77 in version 1: %v", err)
+	}
+	m := small(v76, exact)
+	got, err := unpack(inVersion(t, v2, m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := unpack(pack(t, m))
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("a v76 in version 2 is another model (%v)", err)
+	}
+}
+
+func TestLaterVersion(t *testing.T) {
+	later := pack(t, tiny())
+	later[4] = 3
+	if _, err := unpack(later); err == nil || !strings.Contains(err.Error(), "version 3, and this program reads versions up "+
+		"to 2: update this program") {
+		t.Errorf("version 3: %v", err)
+	}
+}
+
 func FuzzRead(f *testing.F) {
-	good := pack(f, tiny())
-	f.Add(good)
-	f.Add(good[:100])
+	for _, good := range [][]byte{pack(f, tiny()), packTested(f, tinyV77(), tinyTest())} {
+		f.Add(good)
+		f.Add(good[:100])
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		unpack(b)
 		if len(b) < prefixSize+digestSize {
@@ -306,7 +464,7 @@ func FuzzRead(f *testing.F) {
 		}
 		for _, p := range m.Parameters {
 			for _, w := range p.Data {
-				if len(p.Shape) == 2 && w != 1 && w != -1 {
+				if kindOf(m.Config, p) == kindSign && w != 1 && w != -1 {
 					t.Fatalf("%s holds %v", p.Name, w)
 				}
 			}

@@ -2,12 +2,14 @@ package bit2
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"flag"
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,13 +21,25 @@ var update = flag.Bool("update", false, "rewrite the worked example in the forma
 
 const (
 	document = "../../../docs/formats/bit2.md"
-	begin    = "<!-- worked example: go test ./shared/lm/bit2 -update -->\n"
-	end      = "<!-- end of worked example -->\n"
+	begin    = "<!-- worked example of version %d: go test ./shared/lm/bit2 -update -->\n"
+	end      = "<!-- end of worked example of version %d -->\n"
 )
 
-// tiny is the model of the worked example. Its values follow from their place, as the document says.
+// tiny is the model of the first worked example. Its values follow from their place, as the document says.
 func tiny() checkpoint.Model {
-	c := model.Config{Vocab: 3, D: 2, Layers: 1, Heads: 1, FF: 2, Seq: 4, Eps: 1e-5, StreamBits: 1, Alibi: true}.V76()
+	return placed(model.Config{Vocab: 3, D: 2, Layers: 1, Heads: 1, FF: 2, Seq: 4, Eps: 1e-5, StreamBits: 1,
+		Alibi: true}.V76())
+}
+
+// tinyV77 is the model of the second.
+func tinyV77() checkpoint.Model {
+	c := tiny().Config
+	c.StreamBits, c.HiddenBits, c.ValueBits, c.ReadBits, c.CodebookBits, c.Hadamard = 4, 4, 4, 3, 2, 2
+	return placed(c)
+}
+
+// placed is a model whose values follow from their place.
+func placed(c model.Config) checkpoint.Model {
 	m := checkpoint.Model{Config: c, Parameters: c.Parameters(), Provenance: checkpoint.Provenance{
 		Step: 7, Tokens: 28, Tokenizer: "bytes", Gamma: 0.5, Mix: 1,
 	}}
@@ -48,19 +62,36 @@ func tiny() checkpoint.Model {
 	return m
 }
 
-// TestDocument holds the worked example of the document to what Write writes, and reads the document's own bytes back.
+// TestDocument holds the worked examples of the document to what Write writes, and reads the document's own bytes back.
 func TestDocument(t *testing.T) {
+	for version, m := range map[int]checkpoint.Model{1: tiny(), 2: tinyV77()} {
+		packed := packTested(t, m, tinyTest())
+		b := transcribe(t, exampleOf(t, version, describe(t, packed)))
+		if !bytes.Equal(b, packed) {
+			t.Fatalf("version %d: the document's bytes are not the file's", version)
+		}
+		got, err := unpack(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got.Config, m.Config) {
+			t.Errorf("version %d: the document's bytes hold configuration %+v", version, got.Config)
+		}
+	}
+}
+
+// exampleOf is the document's worked example, which must be as wanted.
+func exampleOf(t *testing.T, version int, want string) string {
 	page, err := os.ReadFile(document)
 	if err != nil {
 		t.Fatal(err)
 	}
+	begin, end := fmt.Sprintf(begin, version), fmt.Sprintf(end, version)
 	before, rest, ok := strings.Cut(string(page), begin)
 	example, after, ok2 := strings.Cut(rest, end)
 	if !ok || !ok2 {
-		t.Fatalf("%s has lost the marks around its worked example", document)
+		t.Fatalf("%s has lost the marks around its worked example of version %d", document, version)
 	}
-	packed := pack(t, tiny())
-	want := describe(t, packed)
 	if *update {
 		if err := os.WriteFile(document, []byte(before+begin+want+end+after), 0o644); err != nil {
 			t.Fatal(err)
@@ -68,30 +99,24 @@ func TestDocument(t *testing.T) {
 		example = want
 	}
 	if example != want {
-		t.Errorf("the worked example of %s differs from what is written; run go test ./shared/lm/bit2 -update",
-			document)
+		t.Errorf("the worked example of version %d in %s differs from what is written; run go test ./shared/lm/bit2 -update",
+			version, document)
 	}
-	b := transcribe(t, example)
-	if !bytes.Equal(b, packed) {
-		t.Fatalf("the document's bytes are not the file's")
-	}
-	m, err := unpack(b)
+	return example
+}
+
+// describe renders a packed model for people: bytes in hexadecimal with their meaning, JSON as the text it is. Zeros
+// between two parts are left out.
+func describe(t *testing.T, packed []byte) string {
+	f, err := New("model", bytes.NewReader(packed), int64(len(packed)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(m.Config, tiny().Config) {
-		t.Errorf("the document's bytes hold configuration %+v", m.Config)
-	}
-}
-
-// describe renders a packed model for people: bytes in hexadecimal with their meaning, the header as the text it is.
-func describe(t *testing.T, packed []byte) string {
-	m, err := unpack(packed)
+	m, err := readAll(f)
 	if err != nil {
 		t.Fatal(err)
 	}
 	data := prefixSize + int(binary.LittleEndian.Uint64(packed[8:]))
-	list, _ := directory(m.Parameters, func(i int) string { return kindOf(m.Parameters[i]) })
 	var out strings.Builder
 	line := func(at, n int, meaning string) {
 		text := fmt.Sprintf("%06x  %-47s  %s", at, fmt.Sprintf("% x", packed[at:at+n]), meaning)
@@ -99,57 +124,94 @@ func describe(t *testing.T, packed []byte) string {
 	}
 	out.WriteString("```text\n")
 	line(0, 4, `magic "BIT2"`)
-	line(4, 4, "version 1")
+	line(4, 4, fmt.Sprintf("version %d", f.version))
 	line(8, 8, fmt.Sprintf("length of the header: %d bytes", data-prefixSize))
 	fmt.Fprintf(&out, "```\n\nFrom offset %06x, the header:\n\n```json\n%s\n```\n\nAnd from %06x:\n\n```text\n",
 		prefixSize, strings.TrimRight(string(packed[prefixSize:data]), " "), data)
-	for i, e := range list {
+	for _, i := range f.inOrder() {
+		e := f.list[i]
 		for at := int64(0); at < e.size(); at += 16 {
-			meaning := fmt.Sprintf("%s, %s: %s", e.Name, e.Kind, values(m.Parameters[i], e, at))
-			line(data+int(e.Offset+at), int(min(16, padded(e.size())-at)), meaning)
+			meaning := fmt.Sprintf("%s, %s: %s", e.Name, e.Kind, values(m.Parameters[i], e, packed[data+int(e.Offset):], at))
+			line(data+int(e.Offset+at), int(min(16, f.version.padded(e.size())-at)), meaning)
 		}
+	}
+	for _, s := range f.sections[1:] {
+		fmt.Fprintf(&out, "```\n\nFrom %06x, section %s:\n\n```json\n%s\n```\n\n```text\n", data+int(s.Offset), s.Name,
+			packed[data+int(s.Offset):][:s.Size])
 	}
 	out.WriteString("```\n\nLast, the digest:\n\n```text\n")
 	line(len(packed)-32, 16, "blake3-256 of all bytes before")
 	line(len(packed)-16, 16, "")
 	out.WriteString("```\n")
-	return out.String()
+	return strings.ReplaceAll(out.String(), "```text\n```\n\n", "")
 }
 
-// values renders what the 16 bytes from at hold: two rows of signs, or a short list of numbers.
-func values(p model.Parameter, e entry, at int64) string {
-	if e.Kind != kindSign {
+// inOrder are the numbers of the tensors in the order of their places.
+func (f *File) inOrder() []int {
+	order := make([]int, len(f.list))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(f.list[a].Offset, f.list[b].Offset) })
+	return order
+}
+
+// values renders what the 16 bytes from at of a tensor hold: two rows of signs, a row of levels, or a short list of
+// numbers.
+func values(p model.Parameter, e entry, data []byte, at int64) string {
+	if len(e.Shape) == 1 {
 		return fmt.Sprint(p.Data)
+	}
+	width := e.Shape[1]
+	if e.Kind == kindPlanes {
+		return fmt.Sprintf("row %d is %g × %+d", at/16, e.Unit, integersOf(data[at:][:8*e.Bits], width, e.Bits))
 	}
 	var rows []string
 	for r := at / 8; r < min(at/8+2, int64(e.Shape[0])); r++ {
-		rows = append(rows, fmt.Sprintf("row %d is %+.0f", r, p.Data[int(r)*e.Shape[1]:][:e.Shape[1]]))
+		rows = append(rows, fmt.Sprintf("row %d is %+.0f", r, p.Data[int(r)*width:][:width]))
 	}
 	return strings.Join(rows, ", ")
 }
 
-// transcribe is the way back, knowing only how the document is laid out: hexadecimal up to two spaces, and JSON as
-// text, padded with spaces to the length that the prefix gives.
+// transcribe is the way back, knowing only how the document is laid out: JSON as text, padded with spaces to the length
+// that the prefix gives if it is the header; hexadecimal up to two spaces; and zeros up to the next place that is named.
 func transcribe(t *testing.T, example string) []byte {
 	var b []byte
+	goTo := func(text string) {
+		var at int
+		if _, err := fmt.Sscanf(text, "%x", &at); err != nil || at < len(b) || at >= len(b)+64 {
+			t.Fatalf("%.40q does not follow %d bytes (%v)", text, len(b), err)
+		}
+		b = append(b, make([]byte, at-len(b))...)
+	}
 	for i, block := range strings.Split(example, "```") {
 		if i%2 == 0 {
+			if _, place, ok := strings.Cut(strings.ToLower(block), "from "); ok {
+				goTo(strings.TrimPrefix(place, "offset "))
+			}
 			continue
 		}
-		if header, ok := strings.CutPrefix(block, "json\n"); ok {
-			length := int(binary.LittleEndian.Uint64(b[8:]))
-			b = fmt.Appendf(b, "%-*s", length, strings.TrimSuffix(header, "\n"))
+		if text, ok := strings.CutPrefix(block, "json\n"); ok {
+			length := 0
+			if len(b) == prefixSize {
+				length = int(binary.LittleEndian.Uint64(b[8:]))
+			}
+			b = fmt.Appendf(b, "%-*s", length, strings.TrimSuffix(text, "\n"))
 			continue
 		}
 		for _, line := range strings.Split(strings.TrimSpace(strings.TrimPrefix(block, "text\n")), "\n") {
-			var at int
-			fmt.Sscanf(line, "%x", &at)
+			goTo(line)
 			raw, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(line[8:min(55, len(line))]), " ", ""))
-			if err != nil || at != len(b) {
-				t.Fatalf("line %q does not follow %d bytes (%v)", line, len(b), err)
+			if err != nil {
+				t.Fatalf("line %q: %v", line, err)
 			}
 			b = append(b, raw...)
 		}
 	}
 	return b
+}
+
+// tinyTest is the self-test of tinyV77.
+func tinyTest() *SelfTest {
+	return &SelfTest{Tokens: []int32{2, 0, 1, 1}, Best: []int32{0, 1, 2, 2}, Logits: []float32{1, 0.5, 0.25, -1}}
 }

@@ -23,7 +23,7 @@ func Example() {
 	}
 	var file bytes.Buffer
 	about := checkpoint.Provenance{Step: 100, Tokenizer: "bytes", Gamma: 0.5, Mix: 1}
-	if err := bit2.Write(&file, c, about, model.Each(parameters)); err != nil {
+	if err := bit2.Write(&file, c, about, model.Each(parameters), nil); err != nil {
 		panic(err)
 	}
 	fmt.Printf("%d parameters: %d bytes as float32, %d packed\n", floats, 4*floats, file.Len())

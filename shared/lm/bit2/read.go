@@ -11,6 +11,7 @@ import (
 	"math"
 	"slices"
 
+	"bitnet1/kernels"
 	"bitnet1/kernels/number/float16"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/container"
@@ -24,10 +25,12 @@ type File struct {
 	Config model.Config
 	checkpoint.Provenance
 
-	name  string
-	list  []entry
-	data  io.ReaderAt
-	close func() error
+	version  version
+	name     string
+	sections []section // of version 2
+	list     []entry
+	data     io.ReaderAt
+	close    func() error
 }
 
 // Open opens the packed model at path. A damaged, truncated or inconsistent file is refused.
@@ -55,7 +58,7 @@ func (f *File) Close() error { return f.close() }
 func (f *File) error(err error) error { return fmt.Errorf("reading packed model %s: %w", f.name, err) }
 
 func (f *File) open(source io.ReaderAt, size int64) error {
-	headerSize, err := checkPrefix(source, size)
+	headerSize, err := f.parsePrefix(source, size)
 	if err != nil {
 		return err
 	}
@@ -71,22 +74,23 @@ func (f *File) open(source io.ReaderAt, size int64) error {
 		return fmt.Errorf("header: %w", err)
 	}
 	f.data = io.NewSectionReader(source, prefixSize+headerSize, dataSize)
-	return nil
+	return f.checkPadding()
 }
 
-// Parameters reads the parameters in the order of Config.Parameters: weights as -1 and +1, all others as in the
-// checkpoint. The data of a parameter is valid until the next one. An error ends the sequence.
+// Parameters reads the parameters in the order of Config.Parameters: weights as -1 and +1, or for a codebook of levels
+// as weights that the model quantizes to these levels, and all others as in the checkpoint. The data of a parameter is
+// valid until the next one. An error ends the sequence.
 func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
 	return func(yield func(model.Parameter, error) bool) {
 		var stored []byte
 		var data []float32
 		for _, e := range f.list {
-			stored = grow(stored, int(padded(e.size())))
+			stored = grow(stored, int(f.version.padded(e.size())))
 			p := model.Parameter{Name: e.Name, Shape: e.Shape}
 			_, err := f.data.ReadAt(stored, e.Offset)
 			if err == nil || err == io.EOF { // io.EOF at the end of the last tensor
 				data = grow(data, p.Size())
-				err = e.decode(data, stored)
+				err = e.decode(data, stored, f.Config.Codebook())
 			}
 			if err != nil {
 				yield(p, f.error(fmt.Errorf("tensor %q: %w", e.Name, err)))
@@ -100,6 +104,11 @@ func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
 	}
 }
 
+// Inference loads the model onto a device: see checkpoint.Inference.
+func (f *File) Inference(dev kernels.Device, batch, seq int) (*model.Model, model.Settings, error) {
+	return checkpoint.Inference(dev, f.Config, f.Provenance, f.Parameters(), batch, seq)
+}
+
 // grow returns n values of any content. It uses the memory of a if a is large enough.
 func grow[T any](a []T, n int) []T {
 	if cap(a) < n {
@@ -108,8 +117,8 @@ func grow[T any](a []T, n int) []T {
 	return a[:n]
 }
 
-// checkPrefix checks the first bytes and returns the length of the header.
-func checkPrefix(source io.ReaderAt, size int64) (int64, error) {
+// parsePrefix checks the first bytes and returns the length of the header.
+func (f *File) parsePrefix(source io.ReaderAt, size int64) (int64, error) {
 	var prefix [prefixSize]byte
 	if size < prefixSize+digestSize {
 		return 0, fmt.Errorf("%d bytes are too few for a packed model", size)
@@ -120,11 +129,13 @@ func checkPrefix(source io.ReaderAt, size int64) (int64, error) {
 	if string(prefix[:4]) != magic {
 		return 0, fmt.Errorf("begins with %q, not with %q: not a packed model", prefix[:4], magic)
 	}
-	if v := binary.LittleEndian.Uint32(prefix[4:]); v != version {
-		return 0, fmt.Errorf("has version %d, this program reads %d", v, version)
+	f.version = version(binary.LittleEndian.Uint32(prefix[4:]))
+	if f.version < v1 || f.version > newest {
+		return 0, fmt.Errorf("has version %d, and this program reads versions up to %d: update this program, or pack "+
+			"the checkpoint with this program", f.version, newest)
 	}
 	n := binary.LittleEndian.Uint64(prefix[8:])
-	if n > maxHeader || n%align != 0 || int64(n) > size-prefixSize-digestSize {
+	if n > maxHeader || int64(n) != f.version.headerSize(int64(n)) || int64(n) > size-prefixSize-digestSize {
 		return 0, fmt.Errorf("claims a header of %d bytes in a file of %d (truncated?)", n, size)
 	}
 	return int64(n), nil
@@ -149,6 +160,7 @@ func (f *File) parseHeader(text []byte, dataSize int64) error {
 	var header struct {
 		Config   json.RawMessage   `json:"config"`
 		Metadata map[string]string `json:"metadata"`
+		Sections []section         `json:"sections"`
 		Tensors  []entry           `json:"tensors"`
 	}
 	err := json.Unmarshal(text, &header)
@@ -158,39 +170,89 @@ func (f *File) parseHeader(text []byte, dataSize int64) error {
 	if f.Config, err = checkpoint.ParseConfig(header.Config); err != nil {
 		return err
 	}
+	if least := versionOf(f.Config); f.version < least {
+		return fmt.Errorf("the configuration has options that version %d does not have: %s", f.version, header.Config)
+	}
 	if f.Provenance, err = checkpoint.ParseProvenance(header.Metadata); err != nil {
 		return err
 	}
+	size, err := f.parseDirectory(header.Tensors)
+	if err != nil {
+		return err
+	}
+	if f.sections = header.Sections; f.version == v1 {
+		f.sections = []section{{Name: tensorSection, Size: size}}
+	}
+	return f.checkSections(size, dataSize)
+}
+
+// parseDirectory returns how many bytes the tensors take.
+func (f *File) parseDirectory(given []entry) (size int64, err error) {
 	due := f.Config.Parameters()
-	if len(header.Tensors) != len(due) {
-		return fmt.Errorf("%d tensors where the configuration has %d", len(header.Tensors), len(due))
+	if len(given) != len(due) {
+		return 0, fmt.Errorf("%d tensors where the configuration has %d", len(given), len(due))
 	}
-	for i, e := range header.Tensors {
-		if !slices.Contains(kinds(due[i]), e.Kind) {
-			return fmt.Errorf("tensor %q is stored as %q, want one of %q", e.Name, e.Kind, kinds(due[i]))
+	for i, e := range given {
+		if kinds := kinds(f.Config, due[i]); !slices.Contains(kinds, e.Kind) {
+			return 0, fmt.Errorf("tensor %q is stored as %q, want one of %q", e.Name, e.Kind, kinds)
 		}
 	}
-	list, size := directory(due, func(i int) string { return header.Tensors[i].Kind })
-	for i, e := range header.Tensors {
-		if e.Name != list[i].Name || !slices.Equal(e.Shape, list[i].Shape) || e.Offset != list[i].Offset {
-			return fmt.Errorf("tensor %+v where the configuration implies %+v", e, list[i])
+	f.list, size = f.version.directory(f.Config, func(i int, _ model.Parameter) string { return given[i].Kind })
+	for i, e := range given {
+		if !e.equals(f.list[i]) {
+			return 0, fmt.Errorf("tensor %+v where the configuration implies %+v", e, f.list[i])
 		}
 	}
-	if size != dataSize {
-		return fmt.Errorf("tensors take %d bytes, the file holds %d", size, dataSize)
+	return size, nil
+}
+
+// checkSections wants the tensors, of so many bytes, and other sections one after another, and all of the data to be of
+// a section. It takes sections of any name: later programs may add some.
+func (f *File) checkSections(tensors, dataSize int64) error {
+	if len(f.sections) == 0 || f.sections[0] != (section{Name: tensorSection, Size: tensors}) {
+		return fmt.Errorf("tensors take %d bytes, and the first section is not theirs: %+v", tensors, f.sections)
 	}
-	f.list = list
+	names := map[string]bool{}
+	at := int64(0)
+	for _, s := range f.sections {
+		if names[s.Name] || s.Offset != at || s.Size < 0 || s.Size > dataSize-at {
+			return fmt.Errorf("section %+v does not begin at %d of %d bytes, or there are two of the name", s, at, dataSize)
+		}
+		names[s.Name] = true
+		at += f.version.padded(s.Size)
+	}
+	if at != dataSize {
+		return fmt.Errorf("the sections take %d bytes, the file holds %d", at, dataSize)
+	}
 	return nil
 }
 
+// checkPadding wants zeros behind the sections; Parameters looks behind tensors.
+func (f *File) checkPadding() error {
+	for _, s := range f.sections {
+		rest := make([]byte, f.version.padded(s.Size)-s.Size)
+		if _, err := f.data.ReadAt(rest, s.Offset+s.Size); err != nil && err != io.EOF {
+			return err
+		}
+		if len(bytes.Trim(rest, "\x00")) != 0 {
+			return fmt.Errorf("section %q: %w", s.Name, errPadding)
+		}
+	}
+	return nil
+}
+
+var errPadding = errors.New("padding is not zero")
+
 // decode turns a tensor's bytes into its elements. The padding must be zero.
-func (e entry) decode(out []float32, b []byte) error {
+func (e entry) decode(out []float32, b []byte, codebook kernels.Quantization) error {
 	if len(bytes.Trim(b[e.size():], "\x00")) != 0 {
-		return errors.New("padding is not zero")
+		return errPadding
 	}
 	switch e.Kind {
 	case kindSign:
-		return signs(out, b, e.Shape[1])
+		return e.rows(out, b, signs)
+	case kindPlanes:
+		return e.rows(out, b, func(row []float32, b []byte) error { return latents(row, b, codebook) })
 	case kindFloat16:
 		for i := range out {
 			out[i] = float16.ToFloat32(binary.LittleEndian.Uint16(b[2*i:]))
@@ -203,19 +265,28 @@ func (e entry) decode(out []float32, b []byte) error {
 	return nil
 }
 
-// signs unpacks rows of n signs.
-func signs(out []float32, b []byte, n int) error {
-	for row := range slices.Chunk(out, n) {
-		for part := range slices.Chunk(row, wordBits) {
-			word := binary.LittleEndian.Uint64(b)
-			b = b[8:]
-			for j := range part {
-				part[j] = float32(int(word&1)*2 - 1)
-				word >>= 1
-			}
-			if word != 0 && len(part) < wordBits {
-				return errors.New("a row's padding bits are not zero")
-			}
+// rows unpacks each row of a matrix.
+func (e entry) rows(out []float32, b []byte, unpack func(row []float32, b []byte) error) error {
+	width, size := e.Shape[1], int(e.size())/e.Shape[0]
+	for r := range e.Shape[0] {
+		if err := unpack(out[r*width:][:width], b[r*size:][:size]); err != nil {
+			return fmt.Errorf("row %d: %w", r, err)
+		}
+	}
+	return nil
+}
+
+// signs unpacks a row of signs.
+func signs(out []float32, b []byte) error {
+	for part := range slices.Chunk(out, wordBits) {
+		word := binary.LittleEndian.Uint64(b)
+		b = b[8:]
+		for j := range part {
+			part[j] = float32(int(word&1)*2 - 1)
+			word >>= 1
+		}
+		if word != 0 && len(part) < wordBits {
+			return errPadding
 		}
 	}
 	return nil

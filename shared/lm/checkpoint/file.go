@@ -81,15 +81,21 @@ func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
 	}
 }
 
-// Inference loads the model onto a device for inference, and returns it with its settings. batch is the number of
-// sequences that are computed together, seq their length (0: that of the configuration).
+// Inference loads the model onto a device for inference: see the function of that name.
 func (f *File) Inference(dev kernels.Device, batch, seq int) (*model.Model, model.Settings, error) {
-	m, err := model.New(f.Config, dev, model.Options{Batch: batch, Seq: seq, ScaleBits: 32, Inference: true,
-		Bonsai: f.Mix < 1, Documents: f.Documents})
+	return Inference(dev, f.Config, f.Provenance, f.Parameters(), batch, seq)
+}
+
+// Inference loads a model onto a device for inference, and returns it with its settings. batch is the number of
+// sequences that are computed together, seq their length (0: that of the configuration).
+func Inference(dev kernels.Device, c model.Config, p Provenance, parameters iter.Seq2[model.Parameter, error],
+	batch, seq int) (*model.Model, model.Settings, error) {
+	m, err := model.New(c, dev, model.Options{Batch: batch, Seq: seq, ScaleBits: 32, Inference: true, Bonsai: p.Mix < 1,
+		Documents: p.Documents})
 	if err != nil {
 		return nil, model.Settings{}, err
 	}
-	return m, model.Settings{Gamma: f.Gamma, Mix: f.Mix}, m.Load(f.Parameters())
+	return m, model.Settings{Gamma: p.Gamma, Mix: p.Mix}, m.Load(parameters)
 }
 
 func (f *File) error(err error) error { return fmt.Errorf("reading checkpoint %s: %w", f.path, err) }

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 
 	"bitnet1/kernels"
 	"bitnet1/shared/lm/model"
@@ -118,77 +117,6 @@ func share(metadata map[string]string, key string) (float64, error) {
 		return 0, fmt.Errorf("metadata %s is %q, want a number from 0 to 1", key, metadata[key])
 	}
 	return x, nil
-}
-
-// off are the values of keys of later versions that make the same model as without the key.
-var off = map[string]string{"hidden_bits": "1", "value_bits": "1", "read_bits": "1", "codebook_bits": "1",
-	"hadamard": "0"}
-
-// ParseConfig reads a configuration as the asdict of the PyTorch reference writes it. Every key must be there. An
-// unknown key is an error unless its value is off: a model with an unknown feature would compute something else.
-func ParseConfig(text []byte) (model.Config, error) {
-	var c model.Config
-	var given, known map[string]json.RawMessage
-	if err := json.Unmarshal(text, &given); err != nil {
-		return c, fmt.Errorf("model configuration: %w", err)
-	}
-	all, err := json.Marshal(c)
-	if err == nil {
-		err = json.Unmarshal(all, &known)
-	}
-	if err != nil {
-		return c, err
-	}
-	for key := range known {
-		if _, ok := given[key]; !ok {
-			return c, fmt.Errorf("model configuration: key %q is missing", key)
-		}
-	}
-	if err := refuseNull("model configuration", text); err != nil {
-		return c, err
-	}
-	for key := range given {
-		if _, ok := known[key]; !ok && (off[key] == "" || string(given[key]) != off[key]) {
-			return c, fmt.Errorf("model configuration: key %q is unknown", key)
-		}
-	}
-	if err := json.Unmarshal(text, &c); err != nil {
-		return c, fmt.Errorf("model configuration: %w", err)
-	}
-	return c, c.Validate()
-}
-
-// refuseNull reports a null in the JSON text: encoding/json would read it as a default.
-func refuseNull(what string, text []byte) error {
-	var value any
-	if err := json.Unmarshal(text, &value); err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	if key, ok := nullIn(value); ok {
-		return fmt.Errorf("%s: %s has no value (null)", what, strings.TrimPrefix(key, "."))
-	}
-	return nil
-}
-
-// nullIn is the path of a null: keys joined by dots.
-func nullIn(value any) (path string, found bool) {
-	switch v := value.(type) {
-	case nil:
-		return "", true
-	case map[string]any:
-		for key, item := range v {
-			if path, found := nullIn(item); found {
-				return "." + key + path, true
-			}
-		}
-	case []any:
-		for i, item := range v {
-			if path, found := nullIn(item); found {
-				return fmt.Sprintf("[%d]%s", i, path), true
-			}
-		}
-	}
-	return "", false
 }
 
 // Write writes m as a model file: float32 tensors with the names of the reference, and the ALiBi slopes, which PyTorch
