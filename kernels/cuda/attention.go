@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -18,13 +19,15 @@ const maxHeadDim = 256
 // attend is a kernel that computes what queries read.
 type attend = func(l launch, a attention, out, popcounts, pointers cu.DevicePtr) error
 
-func (d *Device) attention(qkv *planes, a kernels.Attention) (v attention, err error) {
+func (d *Device) attention(qk, values *planes, a kernels.Attention) (v attention, err error) {
 	if a.HeadDim > maxHeadDim {
 		return v, fmt.Errorf("heads of %d channels: at most %d are supported on CUDA devices", a.HeadDim, maxHeadDim)
 	}
 	v = attention{
 		batch: int32(a.Batch), seq: int32(a.Seq), heads: int32(a.Heads), dim: int32(a.HeadDim),
-		survivors: int32(a.Survivors), words: int32(qkv.words()), layer: uint32(a.Layer), qkv: qkv.data,
+		survivors: int32(a.Survivors), layer: uint32(a.Layer), qk: qk.data, words: int32(qk.words()),
+		values: values.data, valueWords: int32(values.words()), valuePlanes: int32(values.bits),
+		valuePlaneWords: int64(values.planeBytes / 4), valueUnit: values.quantization.Unit(),
 		scale: float32(1 / math.Sqrt(float64(a.HeadDim))), scalars: d.memory.scalars,
 		starts: int32s(a.Starts, a.Batch*a.Seq),
 	}
@@ -52,11 +55,14 @@ func (d *Device) attention(qkv *planes, a kernels.Attention) (v attention, err e
 }
 
 // Attend reads values.
-func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qkv kernels.Planes, a kernels.Attention) {
-	d.run("Attend", kernels.CheckAttend(out, pointers, qkv, a), func() error {
-		v, err := d.attention(qkv.(*planes), a)
+func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qk, values kernels.Planes, a kernels.Attention) {
+	d.run("Attend", kernels.CheckAttend(out, pointers, qk, values, a), func() error {
+		v, err := d.attention(qk.(*planes), values.(*planes), a)
 		if err != nil {
 			return err
+		}
+		if v.valuePlanes > 1 {
+			return errors.New("CUDA devices read no levels yet")
 		}
 		to, list := out.(*planes), int32s(pointers, a.Batch*a.Heads*a.Seq*a.Survivors)
 		v.outWords = int32(to.words())
@@ -128,12 +134,15 @@ func survivorsKernel(a kernels.Attention) attend {
 }
 
 // AttendBackward computes the gradients of queries, keys and values.
-func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qkv kernels.Planes, pointers kernels.Ints,
+func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qk, values kernels.Planes, pointers kernels.Ints,
 	a kernels.Attention) {
-	d.run("AttendBackward", kernels.CheckAttendBackward(dqkv, dOut, qkv, pointers, a), func() error {
-		v, err := d.attention(qkv.(*planes), a)
+	d.run("AttendBackward", kernels.CheckAttendBackward(dqkv, dOut, qk, values, pointers, a), func() error {
+		v, err := d.attention(qk.(*planes), values.(*planes), a)
 		if err != nil {
 			return err
+		}
+		if v.valuePlanes > 1 {
+			return errors.New("CUDA devices read no levels yet")
 		}
 		rows, width, heads := a.Batch*a.Seq, a.Heads*a.HeadDim, a.Batch*a.Heads
 		to, grad := gradientsOf(dqkv, 3*rows*width), gradientsOf(dOut, rows*width)

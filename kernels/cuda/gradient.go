@@ -34,14 +34,27 @@ func (g *gradient[S]) parts(f func(from, to int, source S) error) error {
 }
 
 // LinearBackward turns the gradient of a linear's output into those of its input and its parameters.
-func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, mask kernels.Planes,
-	x kernels.Activation, l kernels.Linear, s kernels.KShift, gradBits int) {
-	d.run("LinearBackward", kernels.CheckLinearBackward(dx, dl, dy, mask, x, l, s, gradBits), func() error {
+func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats,
+	derivative kernels.Derivative, x kernels.Activation, l kernels.Linear, s kernels.KShift, gradBits int) {
+	d.run("LinearBackward", kernels.CheckLinearBackward(dx, dl, dy, derivative, x, l, s, gradBits), func() error {
 		rows := rowsOf(x, l.In)
 		from := gradientsOf(dy, rows*l.Out)
+		if derivative.Factors != nil {
+			factors := gradientsOf(derivative.Factors, rows*l.Out)
+			if s.To <= s.From && from.bfloat16 && factors.bfloat16 && l.Out%8 == 0 && (from.at|factors.at)%16 == 0 {
+				source := factoredGradient{dy: from.at, factors: factors.at, width: int32(l.Out)}
+				all := func(int, int) (factoredGradient, error) { return source, nil }
+				g := gradient[factoredGradient]{gradientKernelsFactoredBfloat16, rows, l.Out, rows, all}
+				return linearBackward(d, dx, dl, g, x, l, gradBits)
+			}
+			var err error
+			if from, err = d.factored(from, factors, rows*l.Out); err != nil {
+				return err
+			}
+		}
 		source := denseGradient{dy: from.at, width: int32(l.Out), shift: shiftOf(s, rows)}
-		if mask != nil {
-			p := mask.(*planes)
+		if derivative.Mask != nil {
+			p := derivative.Mask.(*planes)
 			source.mask, source.maskWords = p.data, int32(p.words())
 		}
 		family := either(from.bfloat16, gradientKernelsDenseBfloat16, gradientKernelsDenseFloat32)
@@ -52,6 +65,17 @@ func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy
 		g := gradient[denseGradient]{family, rows, l.Out, rows, all}
 		return linearBackward(d, dx, dl, g, x, l, gradBits)
 	})
+}
+
+// factored returns the products of n gradients and their factors, as float32.
+func (d *Device) factored(dy, factors gradients, n int) (gradients, error) {
+	to, err := d.scratch("factored gradients", 4*n)
+	if err != nil {
+		return gradients{}, err
+	}
+	family := either(dy.bfloat16, multiplyFactorsKernelsBfloat16, multiplyFactorsKernelsFloat32)
+	kernel := either(factors.bfloat16, family.multiplyByBfloat16, family.multiplyByFloat32)
+	return gradients{at: to}, kernel(d.launch(d.elementwise(n)), dy.at, factors.at, n, to)
 }
 
 // linearBackward is LinearBackward for any gradient.
@@ -118,10 +142,8 @@ func (b *backward[S]) levels() float32 { return float32(int(1)<<(b.bits-1) - 1) 
 // operands transposes the other sides of the products with rounded gradients. They do not depend on the gradients.
 func (b *backward[S]) operands() (err error) {
 	if b.rowsRounded {
-		if b.weights, err = b.scratchPlanes("transposed weights", b.l.In, roundUp(b.width, 256), 1, false); err != nil {
-			return err
-		}
-		if err := b.transpose(b.weights, b.l.Quantized.(*planes), kGradientOrder); err != nil {
+		w := b.l.Quantized.(*planes)
+		if b.weights, err = b.transpose("transposed weights", w, roundUp(b.width, 256), kGradientOrder); err != nil {
 			return err
 		}
 	}
@@ -132,13 +154,10 @@ func (b *backward[S]) operands() (err error) {
 	if b.asBytes {
 		order = kNeighbours
 	}
-	if b.inputs, err = b.scratchPlanes("transposed inputs", b.l.In, b.rows, x.bits, false); err != nil {
+	if b.inputs, err = b.transpose("transposed inputs", x, b.rows, order); err != nil || !b.asBytes {
 		return err
 	}
-	if err := b.transpose(b.inputs, x, order); err != nil || !b.asBytes {
-		return err
-	}
-	b.inputs, err = b.spread(b.inputs)
+	b.inputs, err = b.spread("inputs as bytes", b.inputs)
 	return err
 }
 
@@ -212,23 +231,25 @@ func (d *Device) addColumns(dst, partial cu.DevicePtr, rows, columns int, sign f
 
 // round packs the rounded gradients: as bytes for weights whose inputs have several planes on Hopper, else as planes.
 func (b *backward[S]) round() (err error) {
-	if b.rowsRounded {
-		width := roundUp(b.width, 256)
-		if b.rowPlanes, err = b.scratchPlanes("gradients by row", b.rows, width, b.bits, true); err != nil {
-			return err
-		}
-		b.rowPlanes.popcounts = b.rowPopcounts
+	rounded := func(name string, p planes) (*planes, error) {
+		p.encoding, p.signed = encodingOfGradients(b.bits), true
+		return p.scratch(b.Device, name)
 	}
-	if b.columnsRounded {
-		if b.asBytes {
-			b.columns, err = b.scratchBytes("gradients by channel as bytes", b.width, b.rows)
-		} else {
-			b.columns, err = b.scratchPlanes("gradients by channel", b.width, b.rows, b.bits, true)
-		}
+	if b.rowsRounded {
+		b.rowPlanes, err = rounded("gradients by row",
+			planes{rows: b.rows, cols: roundUp(b.width, 256), bits: b.bits, popcounts: b.rowPopcounts})
 		if err != nil {
 			return err
 		}
-		b.columns.popcounts = b.columnPopcounts
+	}
+	if b.columnsRounded {
+		p, name := planes{rows: b.width, cols: b.rows, bits: b.bits, popcounts: b.columnPopcounts}, "gradients by channel"
+		if b.asBytes {
+			p.bits, p.bytes, name = 1, true, "gradients by channel as bytes"
+		}
+		if b.columns, err = rounded(name, p); err != nil {
+			return err
+		}
 	}
 	kernel := either(b.bits > 4, b.kernels.gradRoundPlanes8, b.kernels.gradRoundPlanes4)
 	if b.asBytes {
@@ -254,20 +275,24 @@ func (b *backward[S]) round() (err error) {
 	})
 }
 
-// inputProduct computes dx = scale_t * Σ_c q * sign(W_c).
+// inputProduct computes dx = scale_t * Σ_c q * Q(W_c).
 func (b *backward[S]) inputProduct() error {
-	w, in := b.weights, b.l.In
-	if b.hopper && largestSum(b.rowPlanes) >= exactFloat {
-		return b.wideInputProduct()
+	in, unit := b.l.In, b.l.Quantized.Quantization().Unit()
+	q, w, err := b.sides(b.rowPlanes, b.weights)
+	if err != nil {
+		return err
+	}
+	if b.hopper && !q.bytes && largestSum(q, w) >= exactFloat {
+		return b.wideInputProduct(q, w, unit)
 	}
 	if b.hopper && b.to.bfloat16 && in%8 == 0 && b.to.at%16 == 0 {
-		return b.multiplyBFloats(b.to.at, in, b.rowPlanes, w, b.rowScale)
+		return b.multiplyBFloats(b.to.at, in, q, w, b.rowScale, unit)
 	}
 	y, stride, err := b.floatsOfInput(0, b.rows)
 	if err != nil {
 		return err
 	}
-	if err := b.multiplyFloats(y, stride, b.rowPlanes, w, b.rowScale, 1); err != nil {
+	if err := b.multiplyFloats(y, stride, q, w, b.rowScale, unit); err != nil {
 		return err
 	}
 	return b.emit(0, b.rows, y, stride)
@@ -275,7 +300,7 @@ func (b *backward[S]) inputProduct() error {
 
 // wideInputProduct is inputProduct for sums of 2^22 or more: the products' epilogues do not turn these into floats
 // exactly, so another kernel does.
-func (b *backward[S]) wideInputProduct() error {
+func (b *backward[S]) wideInputProduct(q, w *planes, unit float32) error {
 	n := b.rows * b.l.In
 	sums, err := b.scratch("wide sums", 4*n)
 	if err != nil {
@@ -284,11 +309,11 @@ func (b *backward[S]) wideInputProduct() error {
 	if err := b.clear(sums, 4*n); err != nil {
 		return err
 	}
-	if err := b.multiplyAdd(sums, b.l.In, b.rowPlanes, b.weights, 1); err != nil {
+	if err := b.multiplyAdd(sums, b.l.In, q, w); err != nil {
 		return err
 	}
 	kernel := either(b.to.bfloat16, launch.emitIntegersBfloat16, launch.emitIntegersFloat32)
-	return kernel(b.launch(b.elementwise(n)), b.to.at, sums, b.rowScale, n, b.l.In)
+	return kernel(b.launch(b.elementwise(n)), b.to.at, sums, b.rowScale, unit, n, b.l.In)
 }
 
 // floatsOfInput is where a product writes rows from..from+n-1 of dx as float32: dx itself where possible, else working
@@ -325,29 +350,20 @@ func (b *backward[S]) weightProduct() error {
 	if err := b.clear(sums, 4*b.width*b.l.In); err != nil {
 		return err
 	}
-	if b.asBytes {
-		if err := b.multiplyBytes(sums, b.l.In, b.columns, b.inputs); err != nil {
-			return err
-		}
-	} else {
-		for p := range x.bits {
-			if err := b.multiplyAdd(sums, b.l.In, b.columns, b.inputs.plane(p), 1<<p); err != nil {
-				return err
-			}
-		}
+	if err := b.multiplyAdd(sums, b.l.In, b.columns, b.inputs); err != nil {
+		return err
 	}
 	return b.finish(launch.finishWeightsInt32, sums, b.columnScale, x.quantization.Unit())
 }
 
 // finish computes the gradients of the weights and of alpha from the products' sums.
 func (b *backward[S]) finish(kernel finishWeights, sums, scales cu.DevicePtr, unit float32) error {
-	signs := b.l.Quantized.(*planes)
-	return kernel(b.launch(grid(b.width)), sums, b.l.In, b.alpha, scales, unit, signs.data, signs.words(),
+	return kernel(b.launch(grid(b.width)), sums, b.l.In, b.alpha, scales, unit, b.l.Quantized.(*planes).values(),
 		float32s(b.l.Mixed, b.l.In*b.l.Out), b.dWeight, b.dAlpha)
 }
 
 type finishWeights = func(l launch, sums cu.DevicePtr, width int, alpha, scales cu.DevicePtr, unit float32,
-	signs cu.DevicePtr, words int, mixed, dWeight, dAlpha cu.DevicePtr) error
+	weights quantized, mixed, dWeight, dAlpha cu.DevicePtr) error
 
 // floatProducts computes in floats the gradients that are not rounded.
 func (b *backward[S]) floatProducts() error {

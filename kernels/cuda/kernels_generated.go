@@ -79,6 +79,8 @@ var modules = []module{
 	{"gemm_wgmma", "sm_90a", []kernel{
 		{timing.Operation{Name: "gemm_wgmma_float32", Category: timing.BinaryProducts}, 384, 222208},
 		{timing.Operation{Name: "gemm_wgmma_bfloat16", Category: timing.BinaryProducts}, 384, 222208},
+		{timing.Operation{Name: "gemm_wgmma_bytes_float32", Category: timing.ByteProducts}, 384, 222208},
+		{timing.Operation{Name: "gemm_wgmma_bytes_bfloat16", Category: timing.ByteProducts}, 384, 222208},
 		{timing.Operation{Name: "gemm_wgmma_int16", Category: timing.BinaryProducts}, 384, 222208},
 		{timing.Operation{Name: "gemm_wgmma_add", Category: timing.BinaryProducts}, 384, 222208},
 		{timing.Operation{Name: "gemm_wgmma_bytes_add", Category: timing.ByteProducts}, 384, 222208},
@@ -110,6 +112,12 @@ var modules = []module{
 		{timing.Operation{Name: "grad_round_planes_8_shifted_bfloat16", Category: timing.Rounding}, 256, 100352},
 		{timing.Operation{Name: "grad_round_bytes_8_shifted_bfloat16", Category: timing.Rounding}, 256, 99328},
 		{timing.Operation{Name: "grad_copy_shifted_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
+		{timing.Operation{Name: "grad_max_factored_bfloat16", Category: timing.Rounding}, 256, 0},
+		{timing.Operation{Name: "grad_round_planes_4_factored_bfloat16", Category: timing.Rounding}, 256, 66560},
+		{timing.Operation{Name: "grad_round_bytes_4_factored_bfloat16", Category: timing.Rounding}, 256, 99328},
+		{timing.Operation{Name: "grad_round_planes_8_factored_bfloat16", Category: timing.Rounding}, 256, 100352},
+		{timing.Operation{Name: "grad_round_bytes_8_factored_bfloat16", Category: timing.Rounding}, 256, 99328},
+		{timing.Operation{Name: "grad_copy_factored_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "grad_max_logits_int16", Category: timing.Rounding}, 256, 0},
 		{timing.Operation{Name: "grad_round_planes_4_logits_int16", Category: timing.Rounding}, 256, 66560},
 		{timing.Operation{Name: "grad_round_bytes_4_logits_int16", Category: timing.Rounding}, 256, 99328},
@@ -122,6 +130,10 @@ var modules = []module{
 		{timing.Operation{Name: "grad_round_planes_8_logits_float32", Category: timing.Rounding}, 256, 116736},
 		{timing.Operation{Name: "grad_round_bytes_8_logits_float32", Category: timing.Rounding}, 256, 115712},
 		{timing.Operation{Name: "grad_copy_logits_float32", Category: timing.Elementwise, Float: true}, 256, 0},
+		{timing.Operation{Name: "multiply_by_float32_float32", Category: timing.Elementwise, Float: true}, 256, 0},
+		{timing.Operation{Name: "multiply_by_bfloat16_float32", Category: timing.Elementwise, Float: true}, 256, 0},
+		{timing.Operation{Name: "multiply_by_float32_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
+		{timing.Operation{Name: "multiply_by_bfloat16_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "finish_weights_int32", Category: timing.Rounding}, 256, 0},
 		{timing.Operation{Name: "finish_weights_float64", Category: timing.Rounding}, 256, 0},
 	}},
@@ -142,6 +154,7 @@ var modules = []module{
 	}},
 	{"pack", "sm_80", []kernel{
 		{timing.Operation{Name: "pack_signs", Category: timing.Packing}, 256, 0},
+		{timing.Operation{Name: "pack_levels", Category: timing.Packing}, 256, 0},
 		{timing.Operation{Name: "channel_thresholds", Category: timing.Packing}, 256, 0},
 		{timing.Operation{Name: "transpose_bits", Category: timing.Packing}, 256, 0},
 		{timing.Operation{Name: "spread_bytes", Category: timing.Packing}, 256, 0},
@@ -157,7 +170,9 @@ var modules = []module{
 		{timing.Operation{Name: "normalize_backward_bfloat16", Category: timing.Elementwise, Float: true}, 128, 0},
 		{timing.Operation{Name: "normalize_backward_16_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize_backward_64_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
-		{timing.Operation{Name: "emit_signs", Category: timing.Elementwise, Float: true}, 256, 0},
+		{timing.Operation{Name: "emit_levels", Category: timing.Elementwise, Float: true}, 256, 0},
+		{timing.Operation{Name: "emit_squares_float32", Category: timing.Elementwise, Float: true}, 256, 0},
+		{timing.Operation{Name: "emit_squares_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "emit_add", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "emit_bfloats", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "emit_integers_float32", Category: timing.Elementwise, Float: true}, 256, 0},
@@ -221,26 +236,31 @@ const (
 
 // attention is struct Attention of the sources.
 type attention struct {
-	batch     int32
-	seq       int32
-	heads     int32
-	dim       int32
-	survivors int32
-	words     int32 // 32-bit words of a row of qkv, and of what is read
-	outWords  int32 // 32-bit words of a row of qkv, and of what is read
-	gumbel    int32 // 1: scores get Gumbel noise
-	layer     uint32
-	qkv       cu.DevicePtr // rows x 3 * heads * dim bits
-	noise     cu.DevicePtr // batch x heads x seq x seq, or null
-	products  cu.DevicePtr // q·k / sqrt(dim) by the number of bits that differ
-	slopes    cu.DevicePtr // by head
-	scale     float32      // 1 / sqrt(dim)
-	scalars   cu.DevicePtr
-	starts    cu.DevicePtr // batch x seq: the first key that a query may read; null: 0
+	batch           int32
+	seq             int32
+	heads           int32
+	dim             int32
+	survivors       int32
+	words           int32 // 32-bit words of a row of qk, of values and of what is read
+	valueWords      int32 // 32-bit words of a row of qk, of values and of what is read
+	outWords        int32 // 32-bit words of a row of qk, of values and of what is read
+	valuePlanes     int32
+	gumbel          int32 // 1: scores get Gumbel noise
+	layer           uint32
+	valuePlaneWords int64
+	qk              cu.DevicePtr // rows x 2 * heads * dim signs; rows x heads * dim values
+	values          cu.DevicePtr // rows x 2 * heads * dim signs; rows x heads * dim values
+	noise           cu.DevicePtr // batch x heads x seq x seq, or null
+	products        cu.DevicePtr // q·k / sqrt(dim) by the number of bits that differ
+	slopes          cu.DevicePtr // by head
+	scale           float32      // 1 / sqrt(dim)
+	valueUnit       float32      // what 1 of the integer behind a value is worth
+	scalars         cu.DevicePtr
+	starts          cu.DevicePtr // batch x seq: the first key that a query may read; null: 0
 }
 
-// The PTX has a Attention of 96 bytes.
-var _ [96]byte = [unsafe.Sizeof(attention{})]byte{}
+// The PTX has a Attention of 120 bytes.
+var _ [120]byte = [unsafe.Sizeof(attention{})]byte{}
 
 // operand is struct Operand of the sources.
 type operand struct {
@@ -254,38 +274,39 @@ var _ [24]byte = [unsafe.Sizeof(operand{})]byte{}
 
 // plainProduct is struct PlainProduct of the sources.
 type plainProduct struct {
-	m               int32 // words: 32-bit words of a row
-	n               int32 // words: 32-bit words of a row
-	planes          int32 // words: 32-bit words of a row
-	negativeTop     int32 // words: 32-bit words of a row
-	words           int32 // words: 32-bit words of a row
-	product         int32
-	rowWeight       int32
-	columnWeight    int32
-	bias            int32
-	planeWords      int64 // from one plane of A to the next
-	rowPopcounts    cu.DevicePtr
-	columnPopcounts cu.DevicePtr
+	m                int32 // planes: of A; column_planes: of B; words: of 32 bits in a row
+	n                int32 // planes: of A; column_planes: of B; words: of 32 bits in a row
+	planes           int32 // planes: of A; column_planes: of B; words: of 32 bits in a row
+	negativeTop      int32 // planes: of A; column_planes: of B; words: of 32 bits in a row
+	columnPlanes     int32 // planes: of A; column_planes: of B; words: of 32 bits in a row
+	words            int32 // planes: of A; column_planes: of B; words: of 32 bits in a row
+	product          int32
+	rowWeight        int32
+	columnWeight     int32
+	bias             int32
+	planeWords       int64 // from one plane to the next
+	columnPlaneWords int64 // from one plane to the next
+	rowPopcounts     cu.DevicePtr
+	columnPopcounts  cu.DevicePtr
 }
 
-// The PTX has a PlainProduct of 64 bytes.
-var _ [64]byte = [unsafe.Sizeof(plainProduct{})]byte{}
+// The PTX has a PlainProduct of 72 bytes.
+var _ [72]byte = [unsafe.Sizeof(plainProduct{})]byte{}
 
 // addInt32 is struct AddInt32 of the sources.
 //
-// Adds factor * s to int32 in memory. Sums of integers do not depend on the order, so k may be split.
+// Adds s to int32 in memory. Sums of integers do not depend on the order, so k may be split.
 type addInt32 struct {
 	out    cu.DevicePtr
 	stride int64
-	factor int32
 }
 
 func (addInt32) kRun() int { return 4 }
 
 func (addInt32) kColumnBytes() int { return 0 }
 
-// The PTX has a AddInt32 of 24 bytes.
-var _ [24]byte = [unsafe.Sizeof(addInt32{})]byte{}
+// The PTX has a AddInt32 of 16 bytes.
+var _ [16]byte = [unsafe.Sizeof(addInt32{})]byte{}
 
 // affine is struct Affine of the sources.
 //
@@ -322,10 +343,11 @@ var _ [56]byte = [unsafe.Sizeof(product{})]byte{}
 
 // storeBFloat16 is struct StoreBFloat16 of the sources.
 //
-// Writes row_scale_m * s in bfloat16, 16 bytes a thread. n and stride must be multiples of 8, |s| < 2^22, and
-// column_weight and bias 0.
+// Writes row_scale_m * scale * s in bfloat16, 16 bytes a thread. n and stride must be multiples of 8, and column_weight
+// and bias 0.
 type storeBFloat16 struct {
 	rowScale cu.DevicePtr
+	scale    float32
 	out      cu.DevicePtr
 	stride   int64
 }
@@ -334,10 +356,8 @@ func (storeBFloat16) kRun() int { return 8 }
 
 func (storeBFloat16) kColumnBytes() int { return 0 }
 
-func (storeBFloat16) kBase() int { return 1262485504 }
-
-// The PTX has a StoreBFloat16 of 24 bytes.
-var _ [24]byte = [unsafe.Sizeof(storeBFloat16{})]byte{}
+// The PTX has a StoreBFloat16 of 32 bytes.
+var _ [32]byte = [unsafe.Sizeof(storeBFloat16{})]byte{}
 
 // storeBits is struct StoreBits of the sources.
 //
@@ -348,10 +368,11 @@ var _ [24]byte = [unsafe.Sizeof(storeBFloat16{})]byte{}
 type storeBits struct {
 	thresholds    cu.DevicePtr // [n up to 256 multiple] centre and radius, in the order of the accumulators
 	negative      cu.DevicePtr // [n / 64] bit 1: alpha is negative, so the sign is inverted
-	sign          cu.DevicePtr // [m, stride]
-	mask          cu.DevicePtr // [m, stride]
+	sign          cu.DevicePtr // [m, stride] and [m, mask_stride]
+	mask          cu.DevicePtr // [m, stride] and [m, mask_stride]
 	signPopcounts cu.DevicePtr // [m], added to; null when not wanted
 	stride        int64        // in words of 64 bits
+	maskStride    int64        // in words of 64 bits
 }
 
 func (storeBits) kRun() int { return 64 }
@@ -360,8 +381,8 @@ func (storeBits) kColumnBytes() int { return 8 }
 
 func (storeBits) kBase() int { return 1260388352 }
 
-// The PTX has a StoreBits of 48 bytes.
-var _ [48]byte = [unsafe.Sizeof(storeBits{})]byte{}
+// The PTX has a StoreBits of 56 bytes.
+var _ [56]byte = [unsafe.Sizeof(storeBits{})]byte{}
 
 // storeFloat32 is struct StoreFloat32 of the sources.
 type storeFloat32 struct {
@@ -406,6 +427,21 @@ type denseGradient struct {
 // The PTX has a DenseGradient of 56 bytes.
 var _ [56]byte = [unsafe.Sizeof(denseGradient{})]byte{}
 
+// factoredGradient is struct FactoredGradient of the sources.
+//
+// The gradient of a linear's output times factors, both bfloat16. width is a multiple of 8, and both are aligned to 16
+// bytes.
+type factoredGradient struct {
+	dy      cu.DevicePtr
+	factors cu.DevicePtr
+	width   int32
+}
+
+func (factoredGradient) kAhead() int { return 2 }
+
+// The PTX has a FactoredGradient of 24 bytes.
+var _ [24]byte = [unsafe.Sizeof(factoredGradient{})]byte{}
+
 // logits is struct Logits of the sources.
 //
 // Logits u = alpha * (unit * s) - theta from the sums s of the language-model head's product, integers or floats.
@@ -437,6 +473,22 @@ func (logitsGradient) kAhead() int { return 2 }
 
 // The PTX has a LogitsGradient of 64 bytes.
 var _ [64]byte = [unsafe.Sizeof(logitsGradient{})]byte{}
+
+// quantized is struct Quantized of the sources.
+//
+// Quantized values as they lie in planes: the integer behind one is factor * (the number its bits spell) - offset.
+type quantized struct {
+	data       cu.DevicePtr
+	planeWords int64
+	words      int32 // words: 32-bit words of a row
+	planes     int32 // words: 32-bit words of a row
+	factor     int32
+	offset     int32
+	unit       float32 // what 1 of the integer is worth
+}
+
+// The PTX has a Quantized of 40 bytes.
+var _ [40]byte = [unsafe.Sizeof(quantized{})]byte{}
 
 // rounding is struct Rounding of the sources.
 type rounding struct {
@@ -526,6 +578,23 @@ type muon struct {
 
 // The PTX has a Muon of 88 bytes.
 var _ [88]byte = [unsafe.Sizeof(muon{})]byte{}
+
+// levels is struct Levels of the sources.
+//
+// Where the quantized channels from ... from + width - 1 of a linear go: planes of rows x width, with the rows' weighted
+// popcounts.
+type levels struct {
+	from       int32 // words: 32-bit words of a row
+	width      int32 // words: 32-bit words of a row
+	bits       int32 // words: 32-bit words of a row
+	words      int32 // words: 32-bit words of a row
+	planeWords int64
+	data       cu.DevicePtr
+	popcounts  cu.DevicePtr
+}
+
+// The PTX has a Levels of 40 bytes.
+var _ [40]byte = [unsafe.Sizeof(levels{})]byte{}
 
 // adam is struct Adam of the sources.
 type adam struct {
@@ -826,8 +895,8 @@ func (l launch) floatProductAdd(a, b operand, m, n, k int, out cu.DevicePtr, str
 
 // ---- gemm_mma.cu ----
 
-func (l launch) gemmMmaAdd(a, b cu.DevicePtr, p plainProduct, out cu.DevicePtr, stride, factor int) error {
-	return l.queue("gemm_mma_add", argument(a), argument(b), argument(p), argument(out), argument(int64Of(stride)), argument(int32Of(factor)))
+func (l launch) gemmMmaAdd(a, b cu.DevicePtr, p plainProduct, out cu.DevicePtr, stride int) error {
+	return l.queue("gemm_mma_add", argument(a), argument(b), argument(p), argument(out), argument(int64Of(stride)))
 }
 
 func (l launch) gemmMmaFloat32(a, b cu.DevicePtr, p plainProduct, rowScale cu.DevicePtr, scale float32, out cu.DevicePtr, stride int) error {
@@ -842,6 +911,14 @@ func (l launch) gemmWgmmaFloat32(mapA, mapB driver.TensorMap, product product, e
 
 func (l launch) gemmWgmmaBfloat16(mapA, mapB driver.TensorMap, product product, epilogue storeBFloat16) error {
 	return l.queue("gemm_wgmma_bfloat16", argument(mapA), argument(mapB), argument(product), argument(epilogue))
+}
+
+func (l launch) gemmWgmmaBytesFloat32(mapA, mapB driver.TensorMap, product product, epilogue storeFloat32) error {
+	return l.queue("gemm_wgmma_bytes_float32", argument(mapA), argument(mapB), argument(product), argument(epilogue))
+}
+
+func (l launch) gemmWgmmaBytesBfloat16(mapA, mapB driver.TensorMap, product product, epilogue storeBFloat16) error {
+	return l.queue("gemm_wgmma_bytes_bfloat16", argument(mapA), argument(mapB), argument(product), argument(epilogue))
 }
 
 func (l launch) gemmWgmmaInt16(mapA, mapB driver.TensorMap, product product, epilogue storeInt16) error {
@@ -962,6 +1039,30 @@ func (l launch) gradCopyShiftedBfloat16(source denseGradient, rows, width int, o
 	return l.queue("grad_copy_shifted_bfloat16", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(out))
 }
 
+func (l launch) gradMaxFactoredBfloat16(source factoredGradient, rows, width int, alpha, rowMax, columnMax, theta cu.DevicePtr) error {
+	return l.queue("grad_max_factored_bfloat16", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(alpha), argument(rowMax), argument(columnMax), argument(theta))
+}
+
+func (l launch) gradRoundPlanes4FactoredBfloat16(source factoredGradient, rounding rounding) error {
+	return l.queue("grad_round_planes_4_factored_bfloat16", argument(source), argument(rounding))
+}
+
+func (l launch) gradRoundBytes4FactoredBfloat16(source factoredGradient, rounding rounding) error {
+	return l.queue("grad_round_bytes_4_factored_bfloat16", argument(source), argument(rounding))
+}
+
+func (l launch) gradRoundPlanes8FactoredBfloat16(source factoredGradient, rounding rounding) error {
+	return l.queue("grad_round_planes_8_factored_bfloat16", argument(source), argument(rounding))
+}
+
+func (l launch) gradRoundBytes8FactoredBfloat16(source factoredGradient, rounding rounding) error {
+	return l.queue("grad_round_bytes_8_factored_bfloat16", argument(source), argument(rounding))
+}
+
+func (l launch) gradCopyFactoredBfloat16(source factoredGradient, rows, width int, out cu.DevicePtr) error {
+	return l.queue("grad_copy_factored_bfloat16", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(out))
+}
+
 func (l launch) gradMaxLogitsInt16(source logitsGradient, rows, width int, alpha, rowMax, columnMax, theta cu.DevicePtr) error {
 	return l.queue("grad_max_logits_int16", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(alpha), argument(rowMax), argument(columnMax), argument(theta))
 }
@@ -1010,12 +1111,28 @@ func (l launch) gradCopyLogitsFloat32(source logitsGradient, rows, width int, ou
 	return l.queue("grad_copy_logits_float32", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(out))
 }
 
-func (l launch) finishWeightsInt32(s cu.DevicePtr, width int, alpha, scales cu.DevicePtr, unit float32, signs cu.DevicePtr, words int, mixed, dweight, dalpha cu.DevicePtr) error {
-	return l.queue("finish_weights_int32", argument(s), argument(int32Of(width)), argument(alpha), argument(scales), argument(unit), argument(signs), argument(int32Of(words)), argument(mixed), argument(dweight), argument(dalpha))
+func (l launch) multiplyByFloat32Float32(dy, factors cu.DevicePtr, count int, out cu.DevicePtr) error {
+	return l.queue("multiply_by_float32_float32", argument(dy), argument(factors), argument(int64Of(count)), argument(out))
 }
 
-func (l launch) finishWeightsFloat64(s cu.DevicePtr, width int, alpha, scales cu.DevicePtr, unit float32, signs cu.DevicePtr, words int, mixed, dweight, dalpha cu.DevicePtr) error {
-	return l.queue("finish_weights_float64", argument(s), argument(int32Of(width)), argument(alpha), argument(scales), argument(unit), argument(signs), argument(int32Of(words)), argument(mixed), argument(dweight), argument(dalpha))
+func (l launch) multiplyByBfloat16Float32(dy, factors cu.DevicePtr, count int, out cu.DevicePtr) error {
+	return l.queue("multiply_by_bfloat16_float32", argument(dy), argument(factors), argument(int64Of(count)), argument(out))
+}
+
+func (l launch) multiplyByFloat32Bfloat16(dy, factors cu.DevicePtr, count int, out cu.DevicePtr) error {
+	return l.queue("multiply_by_float32_bfloat16", argument(dy), argument(factors), argument(int64Of(count)), argument(out))
+}
+
+func (l launch) multiplyByBfloat16Bfloat16(dy, factors cu.DevicePtr, count int, out cu.DevicePtr) error {
+	return l.queue("multiply_by_bfloat16_bfloat16", argument(dy), argument(factors), argument(int64Of(count)), argument(out))
+}
+
+func (l launch) finishWeightsInt32(s cu.DevicePtr, width int, alpha, scales cu.DevicePtr, unit float32, weights quantized, mixed, dweight, dalpha cu.DevicePtr) error {
+	return l.queue("finish_weights_int32", argument(s), argument(int32Of(width)), argument(alpha), argument(scales), argument(unit), argument(weights), argument(mixed), argument(dweight), argument(dalpha))
+}
+
+func (l launch) finishWeightsFloat64(s cu.DevicePtr, width int, alpha, scales cu.DevicePtr, unit float32, weights quantized, mixed, dweight, dalpha cu.DevicePtr) error {
+	return l.queue("finish_weights_float64", argument(s), argument(int32Of(width)), argument(alpha), argument(scales), argument(unit), argument(weights), argument(mixed), argument(dweight), argument(dalpha))
 }
 
 // gradientKernels are the kernels that GRADIENT_KERNELS makes together. The type of P depends on the use.
@@ -1029,12 +1146,24 @@ type gradientKernels[P any] struct {
 }
 
 var (
-	gradientKernelsDenseFloat32    = gradientKernels[denseGradient]{launch.gradMaxDenseFloat32, launch.gradRoundPlanes4DenseFloat32, launch.gradRoundBytes4DenseFloat32, launch.gradRoundPlanes8DenseFloat32, launch.gradRoundBytes8DenseFloat32, launch.gradCopyDenseFloat32}
-	gradientKernelsDenseBfloat16   = gradientKernels[denseGradient]{launch.gradMaxDenseBfloat16, launch.gradRoundPlanes4DenseBfloat16, launch.gradRoundBytes4DenseBfloat16, launch.gradRoundPlanes8DenseBfloat16, launch.gradRoundBytes8DenseBfloat16, launch.gradCopyDenseBfloat16}
-	gradientKernelsShiftedFloat32  = gradientKernels[denseGradient]{launch.gradMaxShiftedFloat32, launch.gradRoundPlanes4ShiftedFloat32, launch.gradRoundBytes4ShiftedFloat32, launch.gradRoundPlanes8ShiftedFloat32, launch.gradRoundBytes8ShiftedFloat32, launch.gradCopyShiftedFloat32}
-	gradientKernelsShiftedBfloat16 = gradientKernels[denseGradient]{launch.gradMaxShiftedBfloat16, launch.gradRoundPlanes4ShiftedBfloat16, launch.gradRoundBytes4ShiftedBfloat16, launch.gradRoundPlanes8ShiftedBfloat16, launch.gradRoundBytes8ShiftedBfloat16, launch.gradCopyShiftedBfloat16}
-	gradientKernelsLogitsInt16     = gradientKernels[logitsGradient]{launch.gradMaxLogitsInt16, launch.gradRoundPlanes4LogitsInt16, launch.gradRoundBytes4LogitsInt16, launch.gradRoundPlanes8LogitsInt16, launch.gradRoundBytes8LogitsInt16, launch.gradCopyLogitsInt16}
-	gradientKernelsLogitsFloat32   = gradientKernels[logitsGradient]{launch.gradMaxLogitsFloat32, launch.gradRoundPlanes4LogitsFloat32, launch.gradRoundBytes4LogitsFloat32, launch.gradRoundPlanes8LogitsFloat32, launch.gradRoundBytes8LogitsFloat32, launch.gradCopyLogitsFloat32}
+	gradientKernelsDenseFloat32     = gradientKernels[denseGradient]{launch.gradMaxDenseFloat32, launch.gradRoundPlanes4DenseFloat32, launch.gradRoundBytes4DenseFloat32, launch.gradRoundPlanes8DenseFloat32, launch.gradRoundBytes8DenseFloat32, launch.gradCopyDenseFloat32}
+	gradientKernelsDenseBfloat16    = gradientKernels[denseGradient]{launch.gradMaxDenseBfloat16, launch.gradRoundPlanes4DenseBfloat16, launch.gradRoundBytes4DenseBfloat16, launch.gradRoundPlanes8DenseBfloat16, launch.gradRoundBytes8DenseBfloat16, launch.gradCopyDenseBfloat16}
+	gradientKernelsShiftedFloat32   = gradientKernels[denseGradient]{launch.gradMaxShiftedFloat32, launch.gradRoundPlanes4ShiftedFloat32, launch.gradRoundBytes4ShiftedFloat32, launch.gradRoundPlanes8ShiftedFloat32, launch.gradRoundBytes8ShiftedFloat32, launch.gradCopyShiftedFloat32}
+	gradientKernelsShiftedBfloat16  = gradientKernels[denseGradient]{launch.gradMaxShiftedBfloat16, launch.gradRoundPlanes4ShiftedBfloat16, launch.gradRoundBytes4ShiftedBfloat16, launch.gradRoundPlanes8ShiftedBfloat16, launch.gradRoundBytes8ShiftedBfloat16, launch.gradCopyShiftedBfloat16}
+	gradientKernelsFactoredBfloat16 = gradientKernels[factoredGradient]{launch.gradMaxFactoredBfloat16, launch.gradRoundPlanes4FactoredBfloat16, launch.gradRoundBytes4FactoredBfloat16, launch.gradRoundPlanes8FactoredBfloat16, launch.gradRoundBytes8FactoredBfloat16, launch.gradCopyFactoredBfloat16}
+	gradientKernelsLogitsInt16      = gradientKernels[logitsGradient]{launch.gradMaxLogitsInt16, launch.gradRoundPlanes4LogitsInt16, launch.gradRoundBytes4LogitsInt16, launch.gradRoundPlanes8LogitsInt16, launch.gradRoundBytes8LogitsInt16, launch.gradCopyLogitsInt16}
+	gradientKernelsLogitsFloat32    = gradientKernels[logitsGradient]{launch.gradMaxLogitsFloat32, launch.gradRoundPlanes4LogitsFloat32, launch.gradRoundBytes4LogitsFloat32, launch.gradRoundPlanes8LogitsFloat32, launch.gradRoundBytes8LogitsFloat32, launch.gradCopyLogitsFloat32}
+)
+
+// multiplyFactorsKernels are the kernels that MULTIPLY_FACTORS_KERNELS makes together.
+type multiplyFactorsKernels struct {
+	multiplyByFloat32  func(l launch, dy, factors cu.DevicePtr, count int, out cu.DevicePtr) error
+	multiplyByBfloat16 func(l launch, dy, factors cu.DevicePtr, count int, out cu.DevicePtr) error
+}
+
+var (
+	multiplyFactorsKernelsFloat32  = multiplyFactorsKernels{launch.multiplyByFloat32Float32, launch.multiplyByBfloat16Float32}
+	multiplyFactorsKernelsBfloat16 = multiplyFactorsKernels{launch.multiplyByFloat32Bfloat16, launch.multiplyByBfloat16Bfloat16}
 )
 
 // ---- loss.cu ----
@@ -1085,6 +1214,10 @@ func (l launch) packSigns(x cu.DevicePtr, xStride, rows, columns int, out cu.Dev
 	return l.queue("pack_signs", argument(x), argument(int64Of(xStride)), argument(int32Of(rows)), argument(int32Of(columns)), argument(out), argument(int32Of(words)), argument(popcounts))
 }
 
+func (l launch) packLevels(x cu.DevicePtr, rows int, step float64, to levels) error {
+	return l.queue("pack_levels", argument(x), argument(int32Of(rows)), argument(step), argument(to))
+}
+
 func (l launch) channelThresholds(alpha, theta cu.DevicePtr, unit float32, n, largest int, popcounts cu.DevicePtr, columnWeight, bias int, centreRadius, negative cu.DevicePtr) error {
 	return l.queue("channel_thresholds", argument(alpha), argument(theta), argument(unit), argument(int32Of(n)), argument(int32Of(largest)), argument(popcounts), argument(int32Of(columnWeight)), argument(int32Of(bias)), argument(centreRadius), argument(negative))
 }
@@ -1093,14 +1226,14 @@ func (l launch) transposeBits(bits cu.DevicePtr, rows, columns, words, planeWord
 	return l.queue("transpose_bits", argument(bits), argument(int32Of(rows)), argument(int32Of(columns)), argument(int32Of(words)), argument(int64Of(planeWords)), argument(out), argument(int32Of(outWords)), argument(int64Of(outPlaneWords)), argument(int32Of(order)))
 }
 
-func (l launch) spreadBytes(bits cu.DevicePtr, words, planeWords, planes int, out cu.DevicePtr, rowBytes int) error {
-	return l.queue("spread_bytes", argument(bits), argument(int32Of(words)), argument(int64Of(planeWords)), argument(int32Of(planes)), argument(out), argument(int32Of(rowBytes)))
+func (l launch) spreadBytes(bits cu.DevicePtr, columns, words, planeWords, planes, isSigned int, out cu.DevicePtr, rowBytes int) error {
+	return l.queue("spread_bytes", argument(bits), argument(int32Of(columns)), argument(int32Of(words)), argument(int64Of(planeWords)), argument(int32Of(planes)), argument(int32Of(isSigned)), argument(out), argument(int32Of(rowBytes)))
 }
 
 // ---- rows.cu ----
 
-func (l launch) embed(x, tokens, signs cu.DevicePtr, words int, mixed cu.DevicePtr, width, vocab int, failure cu.DevicePtr) error {
-	return l.queue("embed", argument(x), argument(tokens), argument(signs), argument(int32Of(words)), argument(mixed), argument(int32Of(width)), argument(int32Of(vocab)), argument(failure))
+func (l launch) embed(x, tokens cu.DevicePtr, table quantized, mixed cu.DevicePtr, width, vocab int, failure cu.DevicePtr) error {
+	return l.queue("embed", argument(x), argument(tokens), argument(table), argument(mixed), argument(int32Of(width)), argument(int32Of(vocab)), argument(failure))
 }
 
 func (l launch) normalizeLevels(x, gain cu.DevicePtr, rows, width int, eps float64, bits int, out cu.DevicePtr, words, planeWords int, popcounts cu.DevicePtr) error {
@@ -1139,8 +1272,16 @@ func (l launch) normalizeBackward64Bfloat16(dx, partial, dout, x, gain cu.Device
 	return l.queue("normalize_backward_64_bfloat16", argument(dx), argument(partial), argument(dout), argument(x), argument(gain), argument(int32Of(rows)), argument(int32Of(width)), argument(eps), argument(limit))
 }
 
-func (l launch) emitSigns(y cu.DevicePtr, stride int, alpha, theta cu.DevicePtr, rows, width int, shift shift, sign, mask cu.DevicePtr, words int, popcounts cu.DevicePtr) error {
-	return l.queue("emit_signs", argument(y), argument(int64Of(stride)), argument(alpha), argument(theta), argument(int32Of(rows)), argument(int32Of(width)), argument(shift), argument(sign), argument(mask), argument(int32Of(words)), argument(popcounts))
+func (l launch) emitLevels(y cu.DevicePtr, stride int, alpha, theta cu.DevicePtr, rows int, shift shift, to levels, mask cu.DevicePtr, maskWords int) error {
+	return l.queue("emit_levels", argument(y), argument(int64Of(stride)), argument(alpha), argument(theta), argument(int32Of(rows)), argument(shift), argument(to), argument(mask), argument(int32Of(maskWords)))
+}
+
+func (l launch) emitSquaresFloat32(y cu.DevicePtr, stride int, alpha, theta cu.DevicePtr, rows int, shift shift, to levels, factors cu.DevicePtr, all int) error {
+	return l.queue("emit_squares_float32", argument(y), argument(int64Of(stride)), argument(alpha), argument(theta), argument(int32Of(rows)), argument(shift), argument(to), argument(factors), argument(int32Of(all)))
+}
+
+func (l launch) emitSquaresBfloat16(y cu.DevicePtr, stride int, alpha, theta cu.DevicePtr, rows int, shift shift, to levels, factors cu.DevicePtr, all int) error {
+	return l.queue("emit_squares_bfloat16", argument(y), argument(int64Of(stride)), argument(alpha), argument(theta), argument(int32Of(rows)), argument(shift), argument(to), argument(factors), argument(int32Of(all)))
 }
 
 func (l launch) emitAdd(out, residual, y cu.DevicePtr, stride int, alpha, theta cu.DevicePtr, count, width int) error {
@@ -1151,24 +1292,24 @@ func (l launch) emitBfloats(out, y cu.DevicePtr, stride, count, width int) error
 	return l.queue("emit_bfloats", argument(out), argument(y), argument(int64Of(stride)), argument(int64Of(count)), argument(int32Of(width)))
 }
 
-func (l launch) emitIntegersFloat32(out, s, scale cu.DevicePtr, count, width int) error {
-	return l.queue("emit_integers_float32", argument(out), argument(s), argument(scale), argument(int64Of(count)), argument(int32Of(width)))
+func (l launch) emitIntegersFloat32(out, s, scale cu.DevicePtr, unit float32, count, width int) error {
+	return l.queue("emit_integers_float32", argument(out), argument(s), argument(scale), argument(unit), argument(int64Of(count)), argument(int32Of(width)))
 }
 
-func (l launch) emitIntegersBfloat16(out, s, scale cu.DevicePtr, count, width int) error {
-	return l.queue("emit_integers_bfloat16", argument(out), argument(s), argument(scale), argument(int64Of(count)), argument(int32Of(width)))
+func (l launch) emitIntegersBfloat16(out, s, scale cu.DevicePtr, unit float32, count, width int) error {
+	return l.queue("emit_integers_bfloat16", argument(out), argument(s), argument(scale), argument(unit), argument(int64Of(count)), argument(int32Of(width)))
 }
 
-func (l launch) expand(bits cu.DevicePtr, rows, columns, planes, words, planeWords int, unit float32, factor, out cu.DevicePtr) error {
-	return l.queue("expand", argument(bits), argument(int32Of(rows)), argument(int32Of(columns)), argument(int32Of(planes)), argument(int32Of(words)), argument(int64Of(planeWords)), argument(unit), argument(factor), argument(out))
+func (l launch) expand(values quantized, columns int, factor, out cu.DevicePtr) error {
+	return l.queue("expand", argument(values), argument(int32Of(columns)), argument(factor), argument(out))
 }
 
 func (l launch) scaleRows(x cu.DevicePtr, columns int, factor, out cu.DevicePtr) error {
 	return l.queue("scale_rows", argument(x), argument(int32Of(columns)), argument(factor), argument(out))
 }
 
-func (l launch) blend(weight cu.DevicePtr, width int, scalars, mixed cu.DevicePtr) error {
-	return l.queue("blend", argument(weight), argument(int32Of(width)), argument(scalars), argument(mixed))
+func (l launch) blend(weight cu.DevicePtr, width int, quantized quantized, scalars, mixed cu.DevicePtr) error {
+	return l.queue("blend", argument(weight), argument(int32Of(width)), argument(quantized), argument(scalars), argument(mixed))
 }
 
 // normalizeBackwardKernels are the kernels that NORMALIZE_BACKWARD_KERNELS makes together.

@@ -24,6 +24,9 @@ func integers(x kernels.Activation, l kernels.Linear) (a, w *planes, ok bool) {
 	return x.Planes.(*planes), l.Quantized.(*planes), true
 }
 
+// unitOf is what 1 of the integer products of x and w is worth.
+func unitOf(x, w *planes) float32 { return x.quantization.Unit() * w.quantization.Unit() }
+
 func shiftOf(s kernels.KShift, rows int) shift {
 	if s.To <= s.From {
 		return shift{seq: 1}
@@ -34,34 +37,95 @@ func shiftOf(s kernels.KShift, rows int) shift {
 	}
 }
 
-// LinearQuantize writes the signs of a linear's output, and where its gradient passes.
-func (d *Device) LinearQuantize(out, mask kernels.Planes, x kernels.Activation, l kernels.Linear, s kernels.KShift) {
-	d.run("LinearQuantize", kernels.CheckLinearQuantize(out, mask, x, l, s), func() error {
-		rows, sign := rowsOf(x, l.In), out.(*planes)
-		alpha, theta := float32s(l.Alpha, l.Out), float32s(l.Theta, l.Out)
-		var inside *planes
-		if mask != nil {
-			inside = mask.(*planes)
-		}
+// LinearQuantize quantizes a linear's output, and writes the derivative of that.
+func (d *Device) LinearQuantize(out []kernels.Planes, derivative kernels.Derivative, x kernels.Activation,
+	l kernels.Linear, s kernels.KShift) {
+	d.run("LinearQuantize", kernels.CheckLinearQuantize(out, derivative, x, l, s), func() error {
+		parts := quantizedParts(out, derivative, rowsOf(x, l.In), l.Out)
 		a, w, ok := integers(x, l)
-		if ok && d.hopper && s.To <= s.From && largestSum(a) <= largestThreshold {
-			t, err := d.thresholds(alpha, theta, a.quantization.Unit(), a, w)
-			if err != nil {
-				return err
-			}
-			return d.multiplyBits(sign, inside, a, w, t)
+		if ok && d.hopper && s.To <= s.From && largestSum(a, w) <= largestThreshold && inProduct(parts) {
+			return d.quantizeInProduct(parts, a, w, l)
 		}
-		y, stride, err := d.outputs(x, l, rows)
+		return d.quantizeFloats(parts, x, l, s)
+	})
+}
+
+// quantizedPart is one of LinearQuantize's outputs: channels from..from+out.cols-1 of a linear.
+type quantizedPart struct {
+	from, all int // all: channels of the linear
+	out       *planes
+	mask      *planes   // of all channels; nil: not wanted
+	factors   gradients // the same
+}
+
+func quantizedParts(out []kernels.Planes, derivative kernels.Derivative, rows, all int) []quantizedPart {
+	parts := make([]quantizedPart, len(out))
+	from := 0
+	for i, p := range out {
+		part := quantizedPart{from: from, all: all, out: p.(*planes)}
+		if derivative.Mask != nil {
+			part.mask = derivative.Mask.(*planes)
+		}
+		if derivative.Factors != nil {
+			part.factors = gradientsOf(derivative.Factors, rows*all)
+		}
+		parts[i] = part
+		from += p.Cols()
+	}
+	return parts
+}
+
+// inProduct says whether products can quantize all parts by themselves. They write masks in words of 64 channels.
+func inProduct(parts []quantizedPart) bool {
+	for _, p := range parts {
+		if p.from%64 != 0 || p.out.quantization != kernels.Sign() {
+			return false
+		}
+	}
+	return true
+}
+
+// quantizeInProduct computes each part by a product of its own, whose epilogue quantizes.
+func (d *Device) quantizeInProduct(parts []quantizedPart, a, w *planes, l kernels.Linear) error {
+	for _, p := range parts {
+		channels := w.Slice(p.from, p.from+p.out.cols).(*planes)
+		offset := cu.DevicePtr(4 * p.from)
+		alpha, theta := float32s(l.Alpha, l.Out)+offset, float32s(l.Theta, l.Out)+offset
+		t, err := d.thresholds(alpha, theta, unitOf(a, channels), a, channels)
 		if err != nil {
 			return err
 		}
-		maskBits := cu.DevicePtr(0)
-		if inside != nil {
-			maskBits = inside.data
+		if err := d.multiplyBits(p, a, channels, t); err != nil {
+			return err
 		}
-		return d.launch(warpPerRow(rows)).emitSigns(y, stride, alpha, theta, rows, l.Out, shiftOf(s, rows),
-			sign.data, maskBits, sign.words(), sign.popcounts)
-	})
+	}
+	return nil
+}
+
+// quantizeFloats computes all products as floats, and quantizes these.
+func (d *Device) quantizeFloats(parts []quantizedPart, x kernels.Activation, l kernels.Linear, s kernels.KShift) error {
+	rows, alpha, theta := rowsOf(x, l.In), float32s(l.Alpha, l.Out), float32s(l.Theta, l.Out)
+	y, stride, err := d.outputs(x, l, rows)
+	if err != nil {
+		return err
+	}
+	shift := shiftOf(s, rows)
+	for _, p := range parts {
+		to, g := p.out.levels(p.from), d.launch(warpPerRow(rows))
+		switch {
+		case !p.out.quantization.PlusMinus():
+			kernel := either(p.factors.bfloat16, launch.emitSquaresBfloat16, launch.emitSquaresFloat32)
+			err = kernel(g, y, stride, alpha, theta, rows, shift, to, p.factors.at, p.all)
+		case p.mask == nil:
+			err = g.emitLevels(y, stride, alpha, theta, rows, shift, to, 0, 0)
+		default:
+			err = g.emitLevels(y, stride, alpha, theta, rows, shift, to, p.mask.data, p.mask.words())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // LinearAdd adds a linear's output to the residual stream.
@@ -71,7 +135,7 @@ func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l
 		to, base := float32s(out, rows*l.Out), float32s(residual, rows*l.Out)
 		alpha, theta := float32s(l.Alpha, l.Out), float32s(l.Theta, l.Out)
 		if a, w, ok := integers(x, l); ok && d.hopper && aligned(l.Out, to, base, alpha, theta) {
-			u := affine{alpha: alpha, theta: theta, scale: a.quantization.Unit()}
+			u := affine{alpha: alpha, theta: theta, scale: unitOf(a, w)}
 			return d.multiplyAffine(to, base, l.Out, a, w, u)
 		}
 		y, stride, err := d.outputs(x, l, rows)
@@ -90,7 +154,7 @@ func (d *Device) outputs(x kernels.Activation, l kernels.Linear, rows int) (y cu
 		return 0, 0, err
 	}
 	if a, w, ok := integers(x, l); ok {
-		return y, stride, d.multiplyFloats(y, stride, a, w, 0, a.quantization.Unit())
+		return y, stride, d.multiplyFloats(y, stride, a, w, 0, unitOf(a, w))
 	}
 	values, err := d.activation(x, l.In)
 	if err != nil {
@@ -108,15 +172,14 @@ func (d *Device) activation(x kernels.Activation, in int) (cu.DevicePtr, error) 
 	if x.Floats != nil {
 		return float32s(x.Floats, 0), nil
 	}
-	p := x.Planes.(*planes)
-	return d.expand("activation", p, p.quantization.Unit(), 0)
+	return d.expand("activation", x.Planes.(*planes), 0)
 }
 
 // effective returns the weight that products see as floats, out × in, with rows scaled by factor if there is one.
 func (d *Device) effective(l kernels.Linear, factor kernels.Floats) (cu.DevicePtr, error) {
 	scale := float32s(factor, l.Out)
 	if l.Mixed == nil {
-		return d.expand("weights", l.Quantized.(*planes), 1, scale)
+		return d.expand("weights", l.Quantized.(*planes), scale)
 	}
 	mixed := float32s(l.Mixed, l.In*l.Out)
 	if scale == 0 {
@@ -130,11 +193,10 @@ func (d *Device) effective(l kernels.Linear, factor kernels.Floats) (cu.DevicePt
 }
 
 // expand writes the values of p, times rows' factors unless that is 0, to working memory.
-func (d *Device) expand(name string, p *planes, unit float32, factor cu.DevicePtr) (cu.DevicePtr, error) {
+func (d *Device) expand(name string, p *planes, factor cu.DevicePtr) (cu.DevicePtr, error) {
 	to, err := d.scratch(name, 4*p.rows*p.cols)
 	if err != nil {
 		return 0, err
 	}
-	return to, d.launch(grid(p.rows)).expand(p.data, p.rows, p.cols, p.bits, p.words(), p.planeBytes/4,
-		unit, factor, to)
+	return to, d.launch(grid(p.rows)).expand(p.values(), p.cols, factor, to)
 }

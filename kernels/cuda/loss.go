@@ -10,8 +10,9 @@ import (
 	"gorgonia.org/cu"
 )
 
-// logitBytes bounds the memory of the logits that exist at a time. As int16 all of 65,536 rows of 50,304 channels fit,
-// so they are computed once for the loss and for every pass over the gradient.
+// logitBytes bounds the memory of the logits that exist at a time as int16. All of 65,536 rows of 50,304 channels fit,
+// so they are computed once for the loss and for every pass over the gradient. Where weights have several planes, logits
+// are too large for int16, and take twice that memory as float32.
 const (
 	logitBytes      = 7 << 30
 	floatLogitBytes = 1 << 30
@@ -61,14 +62,11 @@ func (d *Device) newLMHead(losses kernels.Floats, x kernels.Activation, l kernel
 	rows := rowsOf(x, l.In)
 	h := &lmHead{Device: d, x: x, l: l, rows: rows, losses: float32s(losses, rows), targets: int32s(targets, rows)}
 	a, w, ok := integers(x, l)
-	h.integers = ok && d.hopper && largestSum(a) < 1<<15 && w.popcounts%16 == 0
-	bytes, limit := 4, floatLogitBytes
+	h.integers = ok && d.hopper && w.bits == 1 && largestSum(a, w) < 1<<15 && w.popcounts%16 == 0
+	bytes, limit := either(h.integers, 2, 4), floatLogitBytes
 	h.stride = roundUp(l.Out, 8)
-	if h.integers {
-		bytes = 2
-		if !floatGradients {
-			limit = logitBytes
-		}
+	if ok && d.hopper && !floatGradients {
+		limit = logitBytes / 2 * bytes
 	}
 	h.part = rows
 	if most := max(256, limit/(bytes*h.stride)/256*256); most < rows {

@@ -11,19 +11,41 @@ import (
 	"gorgonia.org/cu"
 )
 
-// planes is a matrix of small integers as packed bit planes. Bit c%32 of 32-bit word c/32 of a row is column c; plane p
-// has weight 2^p. If signed is false, bits are ±1 (1 is +1) and an entry is Σ 2^p s_p. If signed is true, bits are 0
-// and 1, and an entry is the two's-complement number that they spell.
+// planes is a matrix of small integers. Its entries are the numbers that the bits of planes spell: bit c%32 of 32-bit
+// word c/32 of a row is column c, and plane p has weight 2^p, but for the top plane of a signed matrix, which has
+// -2^p (two's complement). Working memory may keep entries as signed bytes instead. encoding says which integers the
+// entries stand for.
 //
-// Rows are padded with zeros to 128 bits, and their number to 256: the matrix units and bulk copies need that.
+// Rows of bits are padded with zeros to 128 bits, rows of bytes to 16 bytes, and their number to 256: the matrix units
+// and bulk copies need that.
 type planes struct {
 	rows, cols, bits int
 	quantization     kernels.Quantization // unset in working memory
+	encoding         encoding
 	signed           bool
+	bytes            bool // one plane of bytes
 	planeBytes       int
 	data             cu.DevicePtr
-	popcounts        cu.DevicePtr // an int32 for each row: Σ_p weight_p * popcount, the top weight negative when signed
+	popcounts        cu.DevicePtr // an int32 for each row: Σ_p weight_p * popcount
 }
+
+// encoding says which integers stand behind the entries of a matrix: factor*entry - offset. The sum of a row's entries is
+// its popcount + perColumn for each column.
+type encoding struct {
+	factor, offset, perColumn int
+	largest                   int // absolute value of an integer
+}
+
+// encodingOf is that of the planes of quantized values.
+func encodingOf(q kernels.Quantization) encoding {
+	if q.PlusMinus() { // Σ 2^p s_p with s_p = 2 p_p - 1
+		return encoding{factor: 2, offset: q.Largest(), largest: q.Largest()}
+	}
+	return encoding{factor: 1, largest: q.Largest()}
+}
+
+// encodingOfGradients is that of gradients rounded to so many bits.
+func encodingOfGradients(bits int) encoding { return encoding{factor: 1, largest: 1<<(bits-1) - 1} }
 
 func (p *planes) Rows() int { return p.rows }
 func (p *planes) Cols() int { return p.cols }
@@ -39,25 +61,41 @@ func (p *planes) Slice(from, to int) kernels.Planes {
 	return &s
 }
 
-// plane is plane b alone. Its popcounts are not those of p.
-func (p *planes) plane(b int) *planes {
-	s := *p
-	s.bits = 1
-	s.data += cu.DevicePtr(b * p.planeBytes)
-	return &s
+func (p *planes) rowBytes() int {
+	if p.bytes {
+		return roundUp(p.cols, 16)
+	}
+	return roundUp(p.cols, 128) / 8
 }
 
-func (p *planes) rowBytes() int { return roundUp(p.cols, 128) / 8 }
-func (p *planes) words() int    { return p.rowBytes() / 4 }
+func (p *planes) words() int { return p.rowBytes() / 4 }
 
-func planeBytes(rows, cols int) int { return roundUp(cols, 128) / 8 * roundUp(rows, 256) }
+// values is p as kernels read it.
+func (p *planes) values() quantized {
+	return quantized{
+		data: p.data, planeWords: int64(p.planeBytes / 4), words: int32(p.words()), planes: int32(p.bits),
+		factor: int32(p.encoding.factor), offset: int32(p.encoding.offset), unit: p.quantization.Unit(),
+	}
+}
+
+// levels is p as kernels write it, where p's columns are channels from..from+cols-1 of a linear.
+func (p *planes) levels(from int) levels {
+	return levels{
+		from: int32(from), width: int32(p.cols), bits: int32(p.bits), words: int32(p.words()),
+		planeWords: int64(p.planeBytes / 4), data: p.data, popcounts: p.popcounts,
+	}
+}
 
 func (p *planes) String() string {
-	kind := "±1"
-	if p.signed {
-		kind = "two's-complement"
+	switch {
+	case p.bytes:
+		return fmt.Sprintf("%d × %d bytes", p.rows, p.cols)
+	case p.signed:
+		return fmt.Sprintf("%d × %d in %d two's-complement planes", p.rows, p.cols, p.bits)
+	case p.encoding.factor == 1:
+		return fmt.Sprintf("%d × %d in %d planes of {0,1}", p.rows, p.cols, p.bits)
 	}
-	return fmt.Sprintf("%d × %d in %d %s planes", p.rows, p.cols, p.bits, kind)
+	return fmt.Sprintf("%d × %d in %d planes of ±1", p.rows, p.cols, p.bits)
 }
 
 // NewPlanes allocates planes whose bits are all zero, that is -1.
@@ -65,24 +103,21 @@ func (d *Device) NewPlanes(rows, cols int, q kernels.Quantization) (kernels.Plan
 	if err := kernels.CheckPlanes(rows, cols, q); err != nil {
 		return nil, fmt.Errorf("CUDA device %d: %w", d.index, err)
 	}
-	bits := q.Planes()
-	p := &planes{rows: rows, cols: cols, bits: bits, quantization: q, planeBytes: planeBytes(rows, cols)}
+	p := &planes{rows: rows, cols: cols, bits: q.Planes(), quantization: q, encoding: encodingOf(q)}
+	p.planeBytes = p.rowBytes() * roundUp(rows, 256)
 	var err error
-	if p.data, err = d.allocate("bytes of bit planes", bits*p.planeBytes, bits*p.planeBytes); err != nil {
+	if p.data, err = d.allocate("bytes of bit planes", p.bits*p.planeBytes, p.bits*p.planeBytes); err != nil {
 		return nil, err
 	}
 	p.popcounts, err = d.allocate("popcounts", rows, 4*roundUp(rows, 256))
 	return p, err
 }
 
-// scratchPlanes are planes of undefined content. A kernel that fills them writes whole rows, padding included.
-func (d *Device) scratchPlanes(name string, rows, cols, bits int, signed bool) (*planes, error) {
-	p := &planes{rows: rows, cols: cols, bits: bits, signed: signed, planeBytes: planeBytes(rows, cols)}
-	var err error
-	if p.data, err = d.scratch(name, bits*p.planeBytes); err != nil {
-		return nil, err
-	}
-	p.popcounts, err = d.scratch(name+" popcounts", 4*roundUp(rows, 256))
+// scratch gives p working memory of undefined content. A kernel that fills it writes whole rows, padding included.
+// There is no memory for popcounts.
+func (p *planes) scratch(d *Device, name string) (_ *planes, err error) {
+	p.planeBytes = p.rowBytes() * roundUp(p.rows, 256)
+	p.data, err = d.scratch(name, p.bits*p.planeBytes)
 	return p, err
 }
 
@@ -107,39 +142,48 @@ func (d *Device) DownloadPlanes(dst []uint64, src kernels.Planes) error {
 	return d.err
 }
 
-// transpose writes p's planes with rows and columns exchanged. order is the order of out's columns: kNeighbours or
-// kGradientOrder. It does not write out's popcounts.
-func (d *Device) transpose(out, p *planes, order int) error {
+// transpose returns p's planes with rows and columns exchanged, the columns padded to a number of columns. order is
+// their order: kNeighbours or kGradientOrder. The result has no popcounts.
+func (d *Device) transpose(name string, p *planes, columns, order int) (*planes, error) {
+	out, err := (&planes{rows: p.cols, cols: columns, bits: p.bits, encoding: p.encoding}).scratch(d, name)
+	if err != nil {
+		return nil, err
+	}
 	g := grid(ceilDiv(p.words(), 4), ceilDiv(out.words(), 8), p.bits)
-	return d.launch(g).transposeBits(p.data, p.rows, p.cols, p.words(), p.planeBytes/4,
+	return out, d.launch(g).transposeBits(p.data, p.rows, p.cols, p.words(), p.planeBytes/4,
 		out.data, out.words(), out.planeBytes/4, order)
 }
 
-// scratchBytes is a matrix of signed bytes for multiplyBytes, in rows of a multiple of 16 bytes. It is described as
-// planes are: 8 bits an entry, and popcounts that are sums of rows.
-func (d *Device) scratchBytes(name string, rows, cols int) (*planes, error) {
-	return d.scratchPlanes(name, rows, 8*roundUp(cols, 16), 1, true)
-}
-
-// spread turns the entries of ±1 planes into bytes (value - 1) / 2.
-func (d *Device) spread(p *planes) (*planes, error) {
-	out, err := d.scratchBytes("inputs as bytes", p.rows, p.cols)
+// spread returns the entries of planes as bytes. Those of n planes that are not signed are entry - 2^(n-1), which fits
+// for up to 8 planes. Bytes of padding are zero.
+func (d *Device) spread(name string, p *planes) (*planes, error) {
+	out := &planes{rows: p.rows, cols: p.cols, bits: 1, encoding: p.encoding, bytes: true, popcounts: p.popcounts}
+	if half := 1 << (p.bits - 1); !p.signed {
+		out.encoding.offset -= p.encoding.factor * half
+		out.encoding.perColumn -= half
+	}
+	out, err := out.scratch(d, name)
 	if err != nil {
 		return nil, err
 	}
 	g := grid(ceilDiv(p.words(), 256), p.rows)
-	return out, d.launch(g).spreadBytes(p.data, p.words(), p.planeBytes/4, p.bits, out.data, out.rowBytes())
+	return out, d.launch(g).spreadBytes(p.data, p.cols, p.words(), p.planeBytes/4, p.bits, either(p.signed, 1, 0),
+		out.data, out.rowBytes())
 }
 
-// Quantize refreshes the signs, and bonsai's effective weights, of a linear.
+// Quantize refreshes the quantized weights, and bonsai's effective weights, of a linear.
 func (d *Device) Quantize(l kernels.Linear) {
 	d.run("Quantize", kernels.CheckQuantize(l), func() error {
-		weight, signs := float32s(l.Weight, l.In*l.Out), l.Quantized.(*planes)
-		err := d.launch(warpPerRow(l.Out)).packSigns(weight, l.In, l.Out, l.In,
-			signs.data, signs.words(), signs.popcounts)
+		weight, to := float32s(l.Weight, l.In*l.Out), l.Quantized.(*planes)
+		var err error
+		if g := d.launch(warpPerRow(l.Out)); to.quantization == kernels.Sign() {
+			err = g.packSigns(weight, l.In, l.Out, l.In, to.data, to.words(), to.popcounts)
+		} else {
+			err = g.packLevels(weight, l.Out, to.quantization.Step(), to.levels(0))
+		}
 		if err != nil || l.Mixed == nil {
 			return err
 		}
-		return d.launch(grid(l.Out)).blend(weight, l.In, d.memory.scalars, float32s(l.Mixed, l.In*l.Out))
+		return d.launch(grid(l.Out)).blend(weight, l.In, to.values(), d.memory.scalars, float32s(l.Mixed, l.In*l.Out))
 	})
 }

@@ -13,75 +13,93 @@ import (
 // wgmmaCluster is the number of blocks that share what they load of B.
 const wgmmaCluster = 2
 
-// linearForm says how the dot products s of A's and B's rows follow from C = Σ_p weight_p popcount(a_p & w) and the
-// rows' weighted popcounts P, over k columns of which padding is zero on both sides:
+// linearForm says how the dot products s of A's and B's rows follow from those of their entries, C, and from the rows'
+// popcounts P, over k columns of which padding is zero on both sides, or on that of an encoding without offset:
 //
-//	±1 planes:  s = 4C - 2 P_a - 2 (2^n-1) P_w + (2^n-1) k     because x·w = k - 2 pop(x) - 2 pop(w) + 4 pop(x & w)
-//	signed:     s = 2C - P_a                                   because p·w = 2 pop(p & w) - pop(p)
+//	s = product C + rowWeight P_a + columnWeight P_b + bias
 //
-// Both kernels' arguments have its factors.
+// Let the integers behind entries x of A and y of B be f_a x - o_a and f_b y - o_b. Then s is the sum over k columns of
+//
+//	(f_a x - o_a) (f_b y - o_b) = f_a f_b x y - f_a o_b x - o_a f_b y + o_a o_b
+//
+// where Σ x = P_a + k perColumn_a, and likewise Σ y. For planes of ±1 this is x·w = k - 2 pop(x) - 2 pop(w) + 4 pop(x &
+// w), and for planes of {0,1} with ±1 it is 2 pop(x & w) - pop(x).
+//
+// All arithmetic is that of int32, which may overflow on the way to a sum that fits. Both kernels' arguments have the
+// form's factors.
 type linearForm struct {
 	product, rowWeight, columnWeight, bias int32
 }
 
 func linearFormOf(a, b *planes) (linearForm, error) {
-	if a.cols != b.cols || b.bits != 1 || b.signed || a.signed && a.bits < 2 {
-		return linearForm{}, fmt.Errorf("product of %v and %v: columns must agree, the second matrix must be one ±1 plane, "+
-			"and a signed one must have two", a, b)
+	if a.cols != b.cols || a.bytes != b.bytes || b.signed {
+		return linearForm{}, fmt.Errorf("product of %v and %v: columns must agree, both must be planes or both bytes, and "+
+			"the second matrix must not be signed", a, b)
 	}
-	if largest := largestSum(a); largest >= 1<<31 {
+	if largest := largestSum(a, b); largest >= 1<<31 {
 		return linearForm{}, fmt.Errorf("product of %v and %v: sums to %d overflow 32 bits: compute less at once",
 			a, b, largest)
 	}
-	if a.signed {
-		return linearForm{product: 2, rowWeight: -1}, nil
-	}
-	levels := int32(1)<<a.bits - 1
-	return linearForm{product: 4, rowWeight: -2, columnWeight: -2 * levels, bias: levels * int32(a.cols)}, nil
+	x, y, k := a.encoding, b.encoding, a.cols
+	rowWeight, columnWeight := -x.factor*y.offset, -x.offset*y.factor
+	return linearForm{
+		product: int32(x.factor * y.factor), rowWeight: int32(rowWeight), columnWeight: int32(columnWeight),
+		bias: int32(k * (x.offset*y.offset + rowWeight*x.perColumn + columnWeight*y.perColumn)),
+	}, nil
 }
 
-// exactFloat bounds the sums that gemm_wgmma.cu's exact_float converts to floats exactly.
+// sides returns a and b as Hopper's matrix units take them: where b has one plane as they are, and otherwise as bytes.
+// One product of bytes then is faster than a product for each of b's planes. Other devices take any planes.
+func (d *Device) sides(a, b *planes) (left, right *planes, err error) {
+	if !d.hopper || a.bytes || b.bits == 1 {
+		return a, b, nil
+	}
+	if left, err = d.spread("left side as bytes", a); err != nil {
+		return nil, nil, err
+	}
+	right, err = d.spread("right side as bytes", b)
+	return left, right, err
+}
+
+// exactFloat bounds the sums of planes that gemm_wgmma.cu's exact_float converts to floats exactly. Sums of bytes have
+// another conversion, without bounds.
 const exactFloat = 1 << 22
 
 func checkExactFloat(a, b *planes) error {
-	if largest := largestSum(a); largest >= exactFloat {
+	if largest := largestSum(a, b); !a.bytes && largest >= exactFloat {
 		return fmt.Errorf("product of %v and %v: sums to %d are more than the %d that become floats exactly: use fewer "+
 			"bits or narrower layers", a, b, largest, exactFloat)
 	}
 	return nil
 }
 
-// largestSum bounds |s| for products with a.
-func largestSum(a *planes) int {
-	if a.signed {
-		return (1<<(a.bits-1) - 1) * a.cols
-	}
-	return (1<<a.bits - 1) * a.cols
-}
+// largestSum bounds |s|.
+func largestSum(a, b *planes) int { return a.encoding.largest * b.encoding.largest * a.cols }
 
-// multiplyAdd adds factor * (row i of a · row j of b) to out[i*stride+j], int32.
-func (d *Device) multiplyAdd(out cu.DevicePtr, stride int, a, b *planes, factor int) error {
+// multiplyAdd adds row i of a · row j of b to out[i*stride+j], int32.
+func (d *Device) multiplyAdd(out cu.DevicePtr, stride int, a, b *planes) error {
+	a, b, err := d.sides(a, b)
+	if err != nil {
+		return err
+	}
 	f, err := linearFormOf(a, b)
 	if err != nil {
 		return err
 	}
 	if !d.hopper {
-		return d.launch(plainGrid(a, b)).gemmMmaAdd(a.data, b.data, f.plain(a, b), out, stride, factor)
+		return d.launch(plainGrid(a, b)).gemmMmaAdd(a.data, b.data, f.plain(a, b), out, stride)
 	}
-	epilogue := addInt32{out: out, stride: int64(stride), factor: int32(factor)}
-	return multiplyHopper(d, launch.gemmWgmmaAdd, d.splits(a, b), f, a, b, epilogue)
-}
-
-// multiplyBytes adds Σ_k a_ik (2 b_jk + 1) of two matrices of bytes to out[i*stride+j], int32. It needs Hopper.
-func (d *Device) multiplyBytes(out cu.DevicePtr, stride int, a, b *planes) error {
-	epilogue := addInt32{out: out, stride: int64(stride), factor: 1}
-	f := linearForm{product: 2, rowWeight: 1}
-	return multiplyHopper(d, launch.gemmWgmmaBytesAdd, d.splits(a, b), f, a, b, epilogue)
+	epilogue, kernel := addInt32{out: out, stride: int64(stride)}, either(a.bytes, launch.gemmWgmmaBytesAdd, launch.gemmWgmmaAdd)
+	return multiplyHopper(d, kernel, d.splits(a, b), f, a, b, epilogue)
 }
 
 // multiplyAffine computes residual + u in float32, or u where residual is 0, with u as affine says. It needs Hopper,
 // pointers to multiples of 16 bytes and a stride that is a multiple of 4 (see aligned).
 func (d *Device) multiplyAffine(out, residual cu.DevicePtr, stride int, a, b *planes, u affine) error {
+	a, b, err := d.sides(a, b)
+	if err != nil {
+		return err
+	}
 	f, err := linearFormOf(a, b)
 	if err == nil {
 		err = checkExactFloat(a, b)
@@ -90,7 +108,7 @@ func (d *Device) multiplyAffine(out, residual cu.DevicePtr, stride int, a, b *pl
 		return err
 	}
 	epilogue := storeFloat32{affine: u, residual: residual, out: out, stride: int64(stride)}
-	return multiplyHopper(d, launch.gemmWgmmaFloat32, 1, f, a, b, epilogue)
+	return multiplyHopper(d, either(a.bytes, launch.gemmWgmmaBytesFloat32, launch.gemmWgmmaFloat32), 1, f, a, b, epilogue)
 }
 
 // aligned says whether float32 rows of the given stride can be read and written 16 bytes at a time.
@@ -116,9 +134,9 @@ func (d *Device) multiplyFloats(out cu.DevicePtr, stride int, a, b *planes, rowS
 	return d.multiplyAffine(out, 0, stride, a, b, affine{rowScale: rowScale, scale: scale})
 }
 
-// multiplyBFloats writes rowScale_i * s to out in bfloat16, rows `stride` apart, for rounded gradients a. It needs
-// Hopper, and rows and an out at multiples of 16 bytes.
-func (d *Device) multiplyBFloats(out cu.DevicePtr, stride int, a, b *planes, rowScale cu.DevicePtr) error {
+// multiplyBFloats writes rowScale_i * unit * s to out in bfloat16, rows `stride` apart, for rounded gradients a. It
+// needs Hopper, and rows and an out at multiples of 16 bytes.
+func (d *Device) multiplyBFloats(out cu.DevicePtr, stride int, a, b *planes, rowScale cu.DevicePtr, unit float32) error {
 	f, err := linearFormOf(a, b)
 	if err != nil {
 		return err
@@ -129,8 +147,9 @@ func (d *Device) multiplyBFloats(out cu.DevicePtr, stride int, a, b *planes, row
 	if f.columnWeight != 0 || f.bias != 0 {
 		return fmt.Errorf("product of %v and %v in bfloat16: it has terms of columns", a, b)
 	}
-	epilogue := storeBFloat16{rowScale: rowScale, out: out, stride: int64(stride)}
-	return multiplyHopper(d, launch.gemmWgmmaBfloat16, 1, f, a, b, epilogue)
+	epilogue := storeBFloat16{rowScale: rowScale, scale: unit, out: out, stride: int64(stride)}
+	kernel := either(a.bytes, launch.gemmWgmmaBytesBfloat16, launch.gemmWgmmaBfloat16)
+	return multiplyHopper(d, kernel, 1, f, a, b, epilogue)
 }
 
 // multiplyInt16 writes s to out; s must fit. stride is a multiple of 8. It needs Hopper, and b's popcounts at a
@@ -143,22 +162,22 @@ func (d *Device) multiplyInt16(out cu.DevicePtr, stride int, a, b *planes) error
 	return multiplyHopper(d, launch.gemmWgmmaInt16, 1, f, a, b, storeInt16{out: out, stride: int64(stride)})
 }
 
-// multiplyBits writes every channel's sign bits to sign, with popcounts, and |u| <= 1 to mask unless mask is nil. It
-// needs Hopper.
-func (d *Device) multiplyBits(sign, mask, a, b *planes, t thresholds) error {
+// multiplyBits writes the sign bits of a part's channels, whose weights are b, with popcounts, and the part's mask. It
+// needs Hopper, and a part that begins at a multiple of 64 channels.
+func (d *Device) multiplyBits(to quantizedPart, a, b *planes, t thresholds) error {
 	f, err := linearFormOf(a, b)
 	if err != nil {
 		return err
 	}
-	if err := d.clear(sign.popcounts, 4*sign.rows); err != nil {
+	if err := d.clear(to.out.popcounts, 4*to.out.rows); err != nil {
 		return err
 	}
 	epilogue := storeBits{
-		thresholds: t.centreRadius, negative: t.negative, sign: sign.data, signPopcounts: sign.popcounts,
-		stride: int64(sign.rowBytes() / 8),
+		thresholds: t.centreRadius, negative: t.negative, sign: to.out.data, signPopcounts: to.out.popcounts,
+		stride: int64(to.out.rowBytes() / 8),
 	}
-	if mask != nil {
-		epilogue.mask = mask.data
+	if m := to.mask; m != nil {
+		epilogue.mask, epilogue.maskStride = m.data+cu.DevicePtr(to.from/8), int64(m.rowBytes()/8)
 	}
 	return multiplyHopper(d, launch.gemmWgmmaBits, 1, f, a, b, epilogue)
 }
@@ -167,8 +186,10 @@ func (d *Device) multiplyBits(sign, mask, a, b *planes, t thresholds) error {
 func (f linearForm) plain(a, b *planes) plainProduct {
 	return plainProduct{
 		m: int32(a.rows), n: int32(b.rows), planes: int32(a.bits), negativeTop: either[int32](a.signed, 1, 0),
-		words: int32(a.words()), product: f.product, rowWeight: f.rowWeight, columnWeight: f.columnWeight, bias: f.bias,
-		planeWords: int64(a.planeBytes / 4), rowPopcounts: a.popcounts, columnPopcounts: b.popcounts,
+		columnPlanes: int32(b.bits), words: int32(a.words()),
+		product: f.product, rowWeight: f.rowWeight, columnWeight: f.columnWeight, bias: f.bias,
+		planeWords: int64(a.planeBytes / 4), columnPlaneWords: int64(b.planeBytes / 4),
+		rowPopcounts: a.popcounts, columnPopcounts: b.popcounts,
 	}
 }
 

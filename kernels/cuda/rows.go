@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 
 	"bitnet1/kernels"
@@ -13,10 +14,9 @@ import (
 // Embed looks tokens up in the codebook.
 func (d *Device) Embed(x kernels.Floats, tokens kernels.Ints, codebook kernels.Linear) {
 	d.run("Embed", kernels.CheckEmbed(x, tokens, codebook), func() error {
-		rows, signs := tokens.Len(), codebook.Quantized.(*planes)
-		return d.launch(grid(rows)).embed(float32s(x, rows*codebook.In), int32s(tokens, rows),
-			signs.data, signs.words(), float32s(codebook.Mixed, codebook.In*codebook.Out), codebook.In, codebook.Out,
-			d.memory.status)
+		rows, table := tokens.Len(), codebook.Quantized.(*planes)
+		return d.launch(grid(rows)).embed(float32s(x, rows*codebook.In), int32s(tokens, rows), table.values(),
+			float32s(codebook.Mixed, codebook.In*codebook.Out), codebook.In, codebook.Out, d.memory.status)
 	})
 }
 
@@ -53,11 +53,14 @@ func (d *Device) EmbedBackward(dWeight, dx kernels.Floats, tokens kernels.Ints, 
 }
 
 // Normalize is RMSNorm followed by the reading of the residual stream.
-func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps float64) {
-	d.run("Normalize", kernels.CheckNormalize(out, x, gain), func() error {
-		width := gain.Len()
+func (d *Device) Normalize(out kernels.Activation, x kernels.Floats, n kernels.RMSNorm) {
+	d.run("Normalize", kernels.CheckNormalize(out, x, n), func() error {
+		width, eps := n.Gain.Len(), n.Eps
 		rows := x.Len() / width
-		from, g := float32s(x, rows*width), float32s(gain, width)
+		if n.Rotation > 1 {
+			return errors.New("CUDA devices do not rotate yet")
+		}
+		from, g := float32s(x, rows*width), float32s(n.Gain, width)
 		if out.Floats != nil {
 			to := float32s(out.Floats, rows*width)
 			return d.launch(warpPerRow(rows)).normalizeFloats(from, g, rows, width, eps, to)
@@ -73,12 +76,15 @@ func (d *Device) Normalize(out kernels.Activation, x, gain kernels.Floats, eps f
 }
 
 // NormalizeBackward is the gradient of Normalize.
-func (d *Device) NormalizeBackward(dx, dGain, dOut, x, gain kernels.Floats, eps float64, q kernels.Quantization) {
-	d.run("NormalizeBackward", kernels.CheckNormalizeBackward(dx, dGain, dOut, x, gain, q), func() error {
-		width := gain.Len()
+func (d *Device) NormalizeBackward(dx, dGain, dOut, x kernels.Floats, n kernels.RMSNorm, q kernels.Quantization) {
+	d.run("NormalizeBackward", kernels.CheckNormalizeBackward(dx, dGain, dOut, x, n, q), func() error {
+		width, eps := n.Gain.Len(), n.Eps
 		rows := x.Len() / width
 		to, from := gradientsOf(dx, rows*width), gradientsOf(dOut, rows*width)
-		xs, gains := float32s(x, rows*width), float32s(gain, width)
+		if n.Rotation > 1 {
+			return errors.New("CUDA devices do not rotate yet")
+		}
+		xs, gains := float32s(x, rows*width), float32s(n.Gain, width)
 		family := either(to.bfloat16, normalizeBackwardKernelsBfloat16, normalizeBackwardKernelsFloat32)
 		kernel, g := family.normalizeBackward, grid(min(ceilDiv(rows, 4), 3*d.multiprocessors))
 		switch {

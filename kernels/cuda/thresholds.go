@@ -40,6 +40,6 @@ func (d *Device) thresholds(alpha, theta cu.DevicePtr, unit float32, a, b *plane
 	if t.negative, err = d.scratch("negative channels", channels/8); err != nil {
 		return t, err
 	}
-	return t, d.launch(grid(channels/256)).channelThresholds(alpha, theta, unit, b.rows, largestSum(a), b.popcounts,
+	return t, d.launch(grid(channels/256)).channelThresholds(alpha, theta, unit, b.rows, largestSum(a, b), b.popcounts,
 		int(p.columnWeight), int(p.bias), t.centreRadius, t.negative)
 }

@@ -65,13 +65,13 @@ func TestTimings(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return d.multiplyBits(sign, mask, a, b, bounds)
+			return d.multiplyBits(quantizedPart{out: sign, mask: mask}, a, b, bounds)
 		})
 		row("float32",
 			func() error { return d.multiplyAffine(at, 0, s.n, a, b, affine{alpha: scale, theta: scale, scale: 1}) })
 		row("float32+r",
 			func() error { return d.multiplyAffine(at, at, s.n, a, b, affine{alpha: scale, theta: scale, scale: 1}) })
-		row("int32 add", func() error { return d.multiplyAdd(at, s.n, a, b, 1) })
+		row("int32 add", func() error { return d.multiplyAdd(at, s.n, a, b) })
 	}
 }
 

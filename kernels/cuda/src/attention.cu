@@ -24,7 +24,7 @@ DEVICE uint32_t read_many(const Head& h, const int* pointers, int alive, int w) 
   uint32_t out = 0;
   for (int i = 0; i < min(32, h.a.dim - 32 * w); i++) {
     double sum = 0;
-    for (int r = 0; r < alive; r++) sum += h.word(2, pointers[r], w) >> i & 1 ? weights[r] : -weights[r];
+    for (int r = 0; r < alive; r++) sum += h.value_word(pointers[r], w) >> i & 1 ? weights[r] : -weights[r];
     out |= (uint32_t)((float)sum >= 0) << i;
   }
   return out;
@@ -127,7 +127,7 @@ DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* po
       uint32_t v[4] = {};
 #pragma unroll
       for (int r = 0; r < 4; r++)
-        if (r < alive) v[r] = h.word(2, at[r], w);
+        if (r < alive) v[r] = h.value_word(at[r], w);
       bits = read_few(v, a.scalars->signs[alive]);
       if (a.dim - 32 * w < 32) bits &= (1u << (a.dim - 32 * w)) - 1;
     } else {
@@ -180,7 +180,7 @@ void attend_pointer(const __grid_constant__ Attention a, uint32_t* out, int* pop
   if (t >= a.seq) return;
   int at = best_key<kMaxWords>(h, h.first(t), t);
   if (lane == 0) pointers[h.query(t)] = at;
-  if (32 * lane < a.dim) h.write(out, popcounts, t, lane, h.word(2, at, lane));
+  if (32 * lane < a.dim) h.write(out, popcounts, t, lane, h.value_word(at, lane));
 }
 
 // Pointers with Gumbel noise, for heads of 64 channels and sequences of a multiple of 4. A warp has 16 queries, a block
@@ -240,7 +240,7 @@ DEVICE void attend_pointer_tiles(const Attention& a, uint32_t* out, int* popcoun
       if (lane / 4 == from / 4) at[r] = found;
     }
     if (t < a.seq && lane % 4 == 0) pointers[h.query(t)] = at[r];
-    if (t < a.seq && lane % 4 < 2) h.write(out, popcounts, t, lane % 4, h.word(2, at[r], lane % 4));
+    if (t < a.seq && lane % 4 < 2) h.write(out, popcounts, t, lane % 4, h.value_word(at[r], lane % 4));
   }
 }
 
@@ -269,7 +269,7 @@ template <int kWords> DEVICE int read_all(const Head& h, int first, int t, uint3
       double p = shuffle(e, j);
 #pragma unroll
       for (int w = 0; w < kWords; w++)
-        if (32 * w < h.a.dim) sum[w] += h.word(2, from + j, w) >> lane & 1 ? p : -p;
+        if (32 * w < h.a.dim) sum[w] += h.value_word(from + j, w) >> lane & 1 ? p : -p;
     }
   }
 #pragma unroll
@@ -318,7 +318,7 @@ DEVICE void attend_softmax_tiles(const Attention& a, uint32_t* out, int* popcoun
     int key = threadIdx.x / 2, word = threadIdx.x % 2;
     bool inside = from + key < a.seq;
     keys[key][word] = inside ? h.word(1, from + key, word) : 0;
-    values[key][word] = inside ? h.word(2, from + key, word) : 0;
+    values[key][word] = inside ? h.value_word(from + key, word) : 0;
     warp_sync();
     const Int4* bits = (const Int4*)values[threadIdx.x / 32 * 16 + 4 * (lane % 4)];
     signs[threadIdx.x / 32].put_rows(bits[0], bits[1]);

@@ -4,14 +4,17 @@
 
 struct Attention {
   int batch, seq, heads, dim, survivors;
-  int words, out_words;  // 32-bit words of a row of qkv, and of what is read
+  int words, value_words, out_words;  // 32-bit words of a row of qk, of values and of what is read
+  int value_planes;
   int gumbel;            // 1: scores get Gumbel noise
   uint32_t layer;
-  const uint32_t* qkv;     // rows x 3 * heads * dim bits
+  long value_plane_words;
+  const uint32_t *qk, *values;  // rows x 2 * heads * dim signs; rows x heads * dim values
   const float* noise;      // batch x heads x seq x seq, or null
   const double* products;  // q·k / sqrt(dim) by the number of bits that differ
   const double* slopes;    // by head
   float scale;             // 1 / sqrt(dim)
+  float value_unit;        // what 1 of the integer behind a value is worth
   const Scalars* scalars;
   const int* starts;  // batch x seq: the first key that a query may read; null: 0
 };
@@ -25,31 +28,45 @@ DEVICE uint32_t bits_at(const uint32_t* row, int at, int n) {
   return n < 32 ? w & ((1u << n) - 1) : w;
 }
 
+// Word w of the dim bits of a row from bit `at` on; zero beyond them.
+DEVICE uint32_t head_word(const uint32_t* row, int at, int dim, int w) {
+  int n = dim - 32 * w;
+  if (n <= 0) return 0;
+  if (dim % 32 == 0) return row[at / 32 + w];
+  return bits_at(row, at + 32 * w, min(32, n));
+}
+
 // One head of one sequence.
 struct Head {
   const Attention& a;
   int index;  // sequence * heads + head
   int head;
   long row0;  // of the sequence
-  const uint32_t* start;
+  const uint32_t *start, *values;
   double slope;
 
   __device__ __forceinline__ Head(const Attention& a, int index) : a(a), index(index) {
     head = index % a.heads;
     row0 = (long)(index / a.heads) * a.seq;
-    start = a.qkv + row0 * a.words;
+    start = a.qk + row0 * a.words;
+    values = a.values + row0 * a.value_words;
     slope = a.slopes[head];
   }
-  // Word w of the head's bits in part 0 (query), 1 (key) or 2 (value) of token t; zero beyond the head.
+  // Word w of the head's bits in part 0 (query) or 1 (key) of token t; zero beyond the head.
   __device__ __forceinline__ uint32_t word(int part, int t, int w) const {
-    int n = a.dim - 32 * w, at = (part * a.heads + head) * a.dim + 32 * w;
-    if (n <= 0) return 0;
-    if (a.dim % 32 == 0) return start[t * a.words + at / 32];
-    return bits_at(start + t * a.words, at, min(32, n));
+    return head_word(start + t * a.words, (part * a.heads + head) * a.dim, a.dim, w);
+  }
+  // The same for a plane of the values.
+  __device__ __forceinline__ uint32_t value_word(int t, int w, int plane = 0) const {
+    return head_word(values + plane * a.value_plane_words + t * a.value_words, head * a.dim, a.dim, w);
   }
   template <int kWords> __device__ __forceinline__ void load(int part, int t, uint32_t (&to)[kWords]) const {
 #pragma unroll
     for (int w = 0; w < kWords; w++) to[w] = word(part, t, w);
+  }
+  template <int kWords> __device__ __forceinline__ void load_value(int t, uint32_t (&to)[kWords], int plane = 0) const {
+#pragma unroll
+    for (int w = 0; w < kWords; w++) to[w] = value_word(t, w, plane);
   }
   // Every device computes the score so: the product is rounded once, and the difference once.
   __device__ __forceinline__ double score(const double* products, int differ, int distance) const {

@@ -56,7 +56,7 @@ DEVICE void survivor_scores(const Attention& a, const T* dout, const int* pointe
   uint32_t q[kWords], k[kWords], v[kWords];
   h.load(0, t, q);
   h.load(1, u, k);
-  h.load(2, u, v);
+  h.load_value(u, v);
   float product = 0;  // Σ_c do_c v_c of this lane's survivor
   if constexpr (kMax == 4) {
     float sums[4] = {};
@@ -215,9 +215,12 @@ DEVICE void add_eight(uint32_t byte, const float (&x)[8], float& sum) {
       add_where<7>(byte, x[7], sum);
 }
 
-// This lane's eight bits of a head's 64 in part 0 (query), 1 (key) or 2 (value) of token t, and all of them.
+// A head's 64 bits in part 0 (query) or 1 (key) of token t, and in the first plane of its value.
 DEVICE const char* head_bits(const Head& h, int part, int t) {
   return (const char*)(h.start + wide_product(t, h.a.words) + (part * h.a.heads + h.head) * 2);
+}
+DEVICE const char* value_bits(const Head& h, int t) {
+  return (const char*)(h.values + wide_product(t, h.a.value_words) + h.head * 2);
 }
 
 // Grid: x heads, y queries / 32, z sequences.
@@ -235,7 +238,7 @@ DEVICE void survivor_scores_64(const Attention& a, const T* dout, const int* poi
   for (int r = 0; r < 4; r++) {
     if (r >= alive) at[r] = at[0];
     k[r] = load_byte(head_bits(h, 1, at[r]) + lane);
-    v[r] = load_byte(head_bits(h, 2, at[r]) + lane);
+    v[r] = load_byte(value_bits(h, at[r]) + lane);
   }
   // Two lanes a survivor: the score.
   int mine = lane / 2;
@@ -386,7 +389,7 @@ DEVICE double dense_score(const Head& h, const uint32_t (&q)[kMaxWords], int t, 
 // Σ_c do_c v_c for query t and key u.
 template <class T> DEVICE double dense_product(const Head& h, const T* grad, int u) {
   double sum = 0;
-  for (int c = 0; c < h.a.dim; c++) sum += (double)signed_by(h.word(2, u, c / 32), c % 32, read(grad + c));
+  for (int c = 0; c < h.a.dim; c++) sum += (double)signed_by(h.value_word(u, c / 32), c % 32, read(grad + c));
   return sum;
 }
 

@@ -110,7 +110,7 @@ template <bool kPointer, bool kSeparate> DEVICE void dense_queries(
       grads[r][i] = at < a.seq ? from[c].bits | (uint32_t)from[c + 16].bits << 16 : 0;
     }
     uint32_t v[2];
-    h.load(2, best, v);
+    h.load_value(best, v);
     reference[r] = 0;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
@@ -127,7 +127,7 @@ template <bool kPointer, bool kSeparate> DEVICE void dense_queries(
     int key = threadIdx.x / 2, word = threadIdx.x % 2;
     bool inside = from + key < a.seq;
     keys[key][word] = inside ? h.word(1, from + key, word) : 0;
-    values[key][word] = inside ? h.word(2, from + key, word) : 0;
+    values[key][word] = inside ? h.value_word(from + key, word) : 0;
     warp_sync();  // a warp makes signs of the keys that it loaded
     const Int4* bits = (const Int4*)keys[16 * mine + 4 * t];
     key_signs[mine].put_rows(bits[0], bits[1]);
@@ -230,7 +230,7 @@ template <bool kPointer, bool kSeparate> DEVICE void dense_keys(
     int key = threadIdx.x / 2, w = threadIdx.x % 2;
     bool inside = first + key < a.seq;
     keys[key][w] = inside ? h.word(1, first + key, w) : 0;
-    values[key][w] = inside ? h.word(2, first + key, w) : 0;
+    values[key][w] = inside ? h.value_word(first + key, w) : 0;
   }
   warp_sync();
   put_columns(value_signs[threadIdx.x / 32], values + mine);

@@ -1,14 +1,15 @@
 // Binary matrix product in its simplest form on the matrix units of compute capability 8.0 and later. A warp computes
-// 16 x 32 of C and reads its operands from global memory. Read this version first. All devices but Hopper run it, and
+// 16 x 32 of C and reads its operands from global memory: one plane of A and one of B after the other. Read this version
+// first. All devices but Hopper run it, and
 // tests compare the fast kernel with it.
 #include <stdint.h>
 
 constexpr int kTiles = 4;  // of 8 columns per warp
 
 struct PlainProduct {
-  int m, n, planes, negative_top, words;  // words: 32-bit words of a row
+  int m, n, planes, negative_top, column_planes, words;  // planes: of A; column_planes: of B; words: of 32 bits in a row
   int product, row_weight, column_weight, bias;
-  long plane_words;  // from one plane of A to the next
+  long plane_words, column_plane_words;  // from one plane to the next
   const int *row_popcounts, *column_popcounts;
 };
 
@@ -30,35 +31,38 @@ DEVICE void gemm(const uint32_t* a, const uint32_t* b, const PlainProduct& p, co
   int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   int row = blockIdx.y * 64 + threadIdx.x / 32 * 16 + g, column = blockIdx.x * 8 * kTiles;
   int d[kTiles][4] = {};
-  for (int plane = p.planes - 1; plane >= 0; plane--) {
-    const uint32_t* bits = a + plane * p.plane_words;
+  for (int pair = 0; pair < p.planes * p.column_planes; pair++) {
+    int plane = pair % p.planes, column_plane = pair / p.planes, count[kTiles][4] = {};
+    const uint32_t *left = a + plane * p.plane_words, *right = b + column_plane * p.column_plane_words;
     for (int w = t; w < p.words; w += 8) {
-      uint32_t x[4] = {word_or_zero(bits, row, p.m, w, p.words), word_or_zero(bits, row + 8, p.m, w, p.words),
-          word_or_zero(bits, row, p.m, w + 4, p.words), word_or_zero(bits, row + 8, p.m, w + 4, p.words)};
+      uint32_t x[4] = {word_or_zero(left, row, p.m, w, p.words), word_or_zero(left, row + 8, p.m, w, p.words),
+          word_or_zero(left, row, p.m, w + 4, p.words), word_or_zero(left, row + 8, p.m, w + 4, p.words)};
       for (int j = 0; j < kTiles; j++) {
         int c = column + 8 * j + g;
-        uint32_t y[2] = {word_or_zero(b, c, p.n, w, p.words), word_or_zero(b, c, p.n, w + 4, p.words)};
-        mma_and_popc(d[j], x, y);
+        uint32_t y[2] = {word_or_zero(right, c, p.n, w, p.words), word_or_zero(right, c, p.n, w + 4, p.words)};
+        mma_and_popc(count[j], x, y);
       }
     }
-    int scale = plane == 0 ? 1 : p.negative_top && plane == p.planes - 1 ? -2 : 2;
+    int weight = (p.negative_top && plane == p.planes - 1 ? -1 : 1) * (1 << (plane + column_plane));
     for (int j = 0; j < kTiles; j++)
-      for (int i = 0; i < 4; i++) d[j][i] *= scale;
+      for (int i = 0; i < 4; i++) d[j][i] += weight * count[j][i];
   }
   for (int j = 0; j < kTiles; j++) {
     for (int i = 0; i < 4; i++) {
       int r = row + i / 2 * 8, c = column + 8 * j + 2 * t + i % 2;
-      if (r < p.m && c < p.n)
-        store(r, c,
-            p.product * d[j][i] + p.row_weight * p.row_popcounts[r] + p.column_weight * p.column_popcounts[c] + p.bias);
+      if (r >= p.m || c >= p.n) continue;
+      int s = p.product * d[j][i] + p.bias;
+      if (p.row_weight) s += p.row_weight * p.row_popcounts[r];
+      if (p.column_weight) s += p.column_weight * p.column_popcounts[c];
+      store(r, c, s);
     }
   }
 }
 
 KERNEL(binary_products, 128)
 void gemm_mma_add(
-    const uint32_t* a, const uint32_t* b, const __grid_constant__ PlainProduct p, int* out, long stride, int factor) {
-  gemm(a, b, p, [&](int r, int c, int s) { out[r * stride + c] += factor * s; });
+    const uint32_t* a, const uint32_t* b, const __grid_constant__ PlainProduct p, int* out, long stride) {
+  gemm(a, b, p, [&](int r, int c, int s) { out[r * stride + c] += s; });
 }
 
 KERNEL(binary_products, 128)

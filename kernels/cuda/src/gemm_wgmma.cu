@@ -163,11 +163,17 @@ template <class Epilogue> DEVICE void produce(
 
 // A unit multiplies 32 bytes of each row, a quarter of a stage, at a time.
 struct Binary {
+  // kBase + c as the float c. Sums of bits are below 2^22: the float 12,582,912 + c has c in its low bits, which is faster
+  // than the conversion instruction.
+  static constexpr int kBase = 0x4b400000;
+  static DEVICE_MEMBER float to_float(int based) { return as_float(based) - 12582912.0f; }
   static DEVICE_MEMBER void multiply(int (&acc)[128], uint64_t a, uint64_t b, int accumulate) {
     wgmma_and_popc(acc, a, b, accumulate);
   }
 };
 struct Bytes {
+  static constexpr int kBase = 0;
+  static DEVICE_MEMBER float to_float(int c) { return (float)c; }
   static DEVICE_MEMBER void multiply(int (&acc)[128], uint64_t a, uint64_t b, int accumulate) {
     wgmma_int8(acc, a, b, accumulate);
   }
@@ -368,10 +374,6 @@ template <int kCount> DEVICE void load_floats(float (&to)[kCount], const float* 
 #pragma unroll
   for (int i = 0; i < kCount; i++) to[i] = as_float(bits[i]);
 }
-// c as a float, for |c| < 2^22. The float 12,582,912 + c has c in its low bits, which is faster than the conversion
-// instruction.
-DEVICE float exact_float(int c) { return as_float(0x4b400000 + c) - 12582912.0f; }
-
 DEVICE void store_four(int* to, int a, int b, int c, int d, int valid) {
   if (valid >= 4) {
     *(Int4*)to = Int4{a, b, c, d};
@@ -389,7 +391,7 @@ struct Affine {
   float scale;
 };
 
-struct StoreFloat32 {
+template <class Unit> struct StoreFloat32 {
   static constexpr int kRun = 4, kColumnBytes = 0;
   Affine affine;
   const float* residual;  // may be `out`
@@ -397,7 +399,7 @@ struct StoreFloat32 {
   long stride;
 
   __device__ __forceinline__ float value(int c, float scale, float alpha, float theta, float add) const {
-    float y = scale * exact_float(c);
+    float y = scale * Unit::to_float(Unit::kBase + c);
     if (affine.alpha) y = alpha * y;
     if (affine.theta) y = y - theta;
     return residual ? add + y : y;
@@ -460,12 +462,12 @@ struct StoreFloat32 {
   }
 };
 
-// Writes row_scale_m * s in bfloat16, 16 bytes a thread. n and stride must be multiples of 8, |s| < 2^22, and
-// column_weight and bias 0.
-struct StoreBFloat16 {
+// Writes row_scale_m * scale * s in bfloat16, 16 bytes a thread. n and stride must be multiples of 8, and column_weight
+// and bias 0.
+template <class Unit> struct StoreBFloat16 {
   static constexpr int kRun = 8, kColumnBytes = 0;
-  static constexpr int kBase = 0x4b400000;  // see exact_float
   const float* row_scale;
+  float scale;
   BFloat* out;
   long stride;
 
@@ -474,10 +476,10 @@ struct StoreBFloat16 {
     float scales[2];
   };
   DEVICE_MEMBER Rows rows(const Product& p, int row, int, int) const {
-    Rows r{row_terms(p, row, p.row_weight, kBase), {}};
+    Rows r{row_terms(p, row, p.row_weight, Unit::kBase), {}};
 #pragma unroll
     for (int h = 0; h < 2; h++)
-      if (row + 8 * h < p.m) r.scales[h] = row_scale[row + 8 * h];
+      if (row + 8 * h < p.m) r.scales[h] = row_scale[row + 8 * h] * scale;
     return r;
   }
 
@@ -487,7 +489,7 @@ struct StoreBFloat16 {
     for (int h = 0; h < 2; h++) {
       if (row + 8 * h >= p.m) continue;
       int term = r.terms.term[h];
-      float scale = r.scales[h];
+      float by = r.scales[h];
       BFloat* to = out + (row + 8 * h) * stride + column + 8 * t;
 #pragma unroll
       for (int g = 0; g < 8; g++) {
@@ -497,7 +499,7 @@ struct StoreBFloat16 {
           float y[2];
 #pragma unroll
           for (int e = 0; e < 2; e++)
-            y[e] = scale * (as_float(p.product * acc[accumulator<8>(g, h, 2 * i + e)] + term) - 12582912.0f);
+            y[e] = by * Unit::to_float(p.product * acc[accumulator<8>(g, h, 2 * i + e)] + term);
           packed[i] = (int)pack_bf16(y[0], y[1]);
         }
         if (column + 32 * g + 8 * t < p.n) *(Int4*)(to + 32 * g) = Int4{packed[0], packed[1], packed[2], packed[3]};
@@ -546,12 +548,11 @@ struct StoreInt16 {
   }
 };
 
-// Adds factor * s to int32 in memory. Sums of integers do not depend on the order, so k may be split.
+// Adds s to int32 in memory. Sums of integers do not depend on the order, so k may be split.
 struct AddInt32 {
   static constexpr int kRun = 4, kColumnBytes = 0;
   int* out;
   long stride;
-  int factor;
 
   template <bool kWhole> DEVICE_MEMBER void add_groups(
       int (&acc)[128], const Product& p, int row, int first0, const int (&terms)[2], bool first_split) const {
@@ -566,7 +567,7 @@ struct AddInt32 {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
           int s = p.product * acc[accumulator<4>(g, h, i)] + p.column_weight * popcounts[i] + terms[h];
-          if (kWhole || (row + 8 * h < p.m && i < valid)) add_to(to + i, factor * s);
+          if (kWhole || (row + 8 * h < p.m && i < valid)) add_to(to + i, s);
         }
       }
     }
@@ -594,9 +595,9 @@ struct StoreBits {
   static constexpr int kBase = 0x4b200000;  // the float 10,485,760: adding an integer to its bits adds it to its value
   const Float4* thresholds;  // [n up to 256 multiple] centre and radius, in the order of the accumulators
   const uint64_t* negative;  // [n / 64] bit 1: alpha is negative, so the sign is inverted
-  uint64_t *sign, *mask;     // [m, stride]
+  uint64_t *sign, *mask;     // [m, stride] and [m, mask_stride]
   int* sign_popcounts;       // [m], added to; null when not wanted
-  long stride;               // in words of 64 bits
+  long stride, mask_stride;  // in words of 64 bits
 
   struct Rows {
     RowTerms terms;
@@ -647,10 +648,10 @@ struct StoreBits {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       uint64_t word = (~((uint64_t)below[h][1] << 32 | below[h][0]) ^ flip) & valid;
-      long at = (row + 8 * h) * stride + first / 64;
       if (first >= 0 && row + 8 * h < p.m) {
-        sign[at] = word;
-        if (mask) mask[at] = ~((uint64_t)outside[h][1] << 32 | outside[h][0]) & valid;
+        sign[(row + 8 * h) * stride + first / 64] = word;
+        if (mask)
+          mask[(row + 8 * h) * mask_stride + first / 64] = ~((uint64_t)outside[h][1] << 32 | outside[h][0]) & valid;
       }
       if (sign_popcounts) {
         int count = __builtin_popcountll(word);
@@ -669,8 +670,14 @@ struct StoreBits {
     gemm<Unit>(&map_a, &map_b, product, epilogue);                                            \
   }
 
-GEMM_KERNEL(binary_products, gemm_wgmma_float32, Binary, StoreFloat32)
-GEMM_KERNEL(binary_products, gemm_wgmma_bfloat16, Binary, StoreBFloat16)
+using StoreSumsFloat32 = StoreFloat32<Binary>;
+using StoreSumsBFloat16 = StoreBFloat16<Binary>;
+using StoreByteSumsFloat32 = StoreFloat32<Bytes>;
+using StoreByteSumsBFloat16 = StoreBFloat16<Bytes>;
+GEMM_KERNEL(binary_products, gemm_wgmma_float32, Binary, StoreSumsFloat32)
+GEMM_KERNEL(binary_products, gemm_wgmma_bfloat16, Binary, StoreSumsBFloat16)
+GEMM_KERNEL(byte_products, gemm_wgmma_bytes_float32, Bytes, StoreByteSumsFloat32)
+GEMM_KERNEL(byte_products, gemm_wgmma_bytes_bfloat16, Bytes, StoreByteSumsBFloat16)
 GEMM_KERNEL(binary_products, gemm_wgmma_int16, Binary, StoreInt16)
 GEMM_KERNEL(binary_products, gemm_wgmma_add, Binary, AddInt32)
 GEMM_KERNEL(byte_products, gemm_wgmma_bytes_add, Bytes, AddInt32)

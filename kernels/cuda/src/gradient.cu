@@ -5,6 +5,7 @@
 // A block of 256 threads takes 256 rows x 256 channels. A lane has eight neighbouring channels.
 #include "philox.cuh"
 #include "gradient.cuh"
+#include "levels.cuh"
 
 // row_max[t] = max_c |alpha_c g| and column_max[c] = max_t |g|. Both are kept as the bits of non-negative floats, and
 // are the maximum of what was there and the new value. theta[block of rows][c] = Σ_t of the gradient after the STE
@@ -313,21 +314,39 @@ GRADIENT_KERNELS(dense_float32, DenseFloats, 48)
 GRADIENT_KERNELS(dense_bfloat16, DenseBFloats, 32)
 GRADIENT_KERNELS(shifted_float32, ShiftedFloats, 48)
 GRADIENT_KERNELS(shifted_bfloat16, ShiftedBFloats, 32)
+GRADIENT_KERNELS(factored_bfloat16, FactoredGradient, 32)
 GRADIENT_KERNELS(logits_int16, LogitsGradient<short>, 32)
 GRADIENT_KERNELS(logits_float32, LogitsGradient<float>, 48)
+
+// out = gradients times factors.
+template <class T, class F> DEVICE void multiply_by(const T* dy, const F* factors, long count, float* out) {
+  for (long i = blockIdx.x * 256l + threadIdx.x; i < count; i += gridDim.x * 256l)
+    out[i] = read(dy + i) * read(factors + i);
+}
+#define MULTIPLY_FACTORS_KERNELS(type, T)                                                           \
+  KERNEL(elementwise float, 256)                                                                    \
+  void multiply_by_float32_##type(const T* dy, const float* factors, long count, float* out) {      \
+    multiply_by(dy, factors, count, out);                                                           \
+  }                                                                                                 \
+  KERNEL(elementwise float, 256)                                                                    \
+  void multiply_by_bfloat16_##type(const T* dy, const BFloat* factors, long count, float* out) {    \
+    multiply_by(dy, factors, count, out);                                                           \
+  }
+MULTIPLY_FACTORS_KERNELS(float32, float)
+MULTIPLY_FACTORS_KERNELS(bfloat16, BFloat)
 
 // A block per channel c, with s_k = Σ_t g x_k: dweight_k += alpha_c scale_c unit s_k, and dalpha_c += scale_c unit Σ_k
 // w_ck s_k with the effective weight w. Null scales count as 1. Integers s are converted to float32 before they are
 // multiplied; products of float64 are rounded once, at the end.
 template <class T> DEVICE void finish_weights(const T* s, int width, const float* alpha, const float* scales,
-    float unit, const uint32_t* signs, int words, const float* mixed, float* dweight, float* dalpha) {
+    float unit, const Quantized& weights, const float* mixed, float* dweight, float* dalpha) {
   __shared__ double room[8];
   long c = blockIdx.x, at = c * width;
   float scale = scales ? scales[c] * unit : unit, factor = alpha[c] * scale;
   double sum = 0;
   for (int k = threadIdx.x; k < width; k += 256) {
     T value = s[at + k];
-    double w = mixed ? (double)mixed[at + k] : signs[c * words + k / 32] >> (k % 32) & 1 ? 1.0 : -1.0;
+    double w = mixed ? (double)mixed[at + k] : (double)weights.value(c, k);
     sum += w * (double)value;
     if constexpr (sizeof(T) == 8) dweight[at + k] += (float)((double)factor * value);
     else dweight[at + k] += factor * (float)value;
@@ -342,11 +361,11 @@ template <class T> DEVICE void finish_weights(const T* s, int width, const float
 
 KERNEL(rounding, 256)
 void finish_weights_int32(const int* s, int width, const float* alpha, const float* scales, float unit,
-    const uint32_t* signs, int words, const float* mixed, float* dweight, float* dalpha) {
-  finish_weights(s, width, alpha, scales, unit, signs, words, mixed, dweight, dalpha);
+    const __grid_constant__ Quantized weights, const float* mixed, float* dweight, float* dalpha) {
+  finish_weights(s, width, alpha, scales, unit, weights, mixed, dweight, dalpha);
 }
 KERNEL(rounding, 256)
 void finish_weights_float64(const double* s, int width, const float* alpha, const float* scales, float unit,
-    const uint32_t* signs, int words, const float* mixed, float* dweight, float* dalpha) {
-  finish_weights(s, width, alpha, scales, unit, signs, words, mixed, dweight, dalpha);
+    const __grid_constant__ Quantized weights, const float* mixed, float* dweight, float* dalpha) {
+  finish_weights(s, width, alpha, scales, unit, weights, mixed, dweight, dalpha);
 }

@@ -1,6 +1,6 @@
 // Sources of the gradient g of a linear's plain product. DenseGradient reads the gradient of the linear's output from
-// memory, as float32 or bfloat16, applies the STE mask and undoes the K-shift. LogitsGradient computes it from the
-// logits of the language-model head.
+// memory, as float32 or bfloat16, applies the STE mask and undoes the K-shift. FactoredGradient multiplies it by factors.
+// LogitsGradient computes it from the logits of the language-model head.
 //
 // A source gives eight neighbouring channels of a row at a time, zeros beyond the last channel. fetch loads them.
 // finish computes from what was loaded g, and plain: the gradient of the output, before a K-shift is undone. They are
@@ -88,6 +88,40 @@ template <class T, bool kShifted> struct DenseGradient {
       bool inside = c0 + j >= shift.from && c0 + j < shift.to;
       g[j] = inside ? (shift.self ? plain[j] : 0.0f) + later[j] : plain[j];
     }
+  }
+};
+
+// The gradient of a linear's output times factors, both bfloat16. width is a multiple of 8, and both are aligned to 16
+// bytes.
+struct FactoredGradient {
+  const BFloat *dy, *factors;
+  int width;
+
+  static constexpr int kAhead = 2;
+  struct Channels {};
+  DEVICE_MEMBER Channels channels(int) const { return {}; }
+
+  struct alignas(16) Raw {
+    Packed<BFloat> dy, factors;
+  };
+  DEVICE_MEMBER Raw fetch(int row, int c0) const {
+    if (c0 >= width) return {};
+    return Raw{load_eight(dy + wide_product(row, width) + c0), load_eight(factors + wide_product(row, width) + c0)};
+  }
+  template <bool kWhole> DEVICE_MEMBER void fetch(Raw& slot, int row, int c0) const {
+    if (!kWhole && c0 >= width) return;
+    copy_async<16>(slot.dy.words, dy + wide_product(row, width) + c0);
+    copy_async<16>(slot.factors.words, factors + wide_product(row, width) + c0);
+  }
+  template <bool kWhole> DEVICE_MEMBER Raw take(const Raw& slot, int c0) const {
+    if (!kWhole && c0 >= width) return {};
+    return slot;
+  }
+  DEVICE_MEMBER bool aligned() const { return true; }
+  DEVICE_MEMBER void drop(Raw& r) const { r = {}; }
+  DEVICE_MEMBER void finish(const Raw& r, int, int, const Channels&, float (&g)[8], float (&plain)[8]) const {
+#pragma unroll
+    for (int j = 0; j < 8; j++) g[j] = plain[j] = value(r.dy, j) * value(r.factors, j);
   }
 };
 

@@ -1,4 +1,5 @@
-// Packing the signs of floats, transposing bit planes, and the integer thresholds that decide a channel's output bits.
+// Packing the signs and levels of floats, transposing bit planes, and the integer thresholds that decide a channel's output bits.
+#include "levels.cuh"
 
 // One warp per row: bit c of a row is x[c] >= 0. `words` 32-bit words a row, a multiple of 4; padding bits are zero.
 KERNEL(packing, 256)
@@ -25,6 +26,23 @@ void pack_signs(const float* x, long x_stride, int rows, int columns, uint32_t* 
   }
   count = warp_sum(count);
   if (lane == 0) popcounts[row] = count;
+}
+
+// One warp per row: the levels of x / sqrt(max(mean(x²), 1e-24)), `step` apart.
+KERNEL(packing, 256)
+void pack_levels(const float* x, int rows, double step, const __grid_constant__ Levels to) {
+  int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, count = 0;
+  if (row >= rows) return;
+  x += (long)row * to.width;
+  double sum = 0;
+  for (int c = lane; c < to.width; c += 32) sum = multiply_add((double)x[c], (double)x[c], sum);
+  double mean = warp_sum(sum) / (double)to.width, rms = __builtin_sqrt(mean < 1e-24 ? 1e-24 : mean);
+  double half = (double)(1 << (to.bits - 1));
+  for (int w = 0; 32 * w < to.width; w++) {
+    int c = 32 * w + lane;
+    count += put_levels(to, row, w, c < to.width ? nearest_level((double)x[c] / rms, step, half) : 0);
+  }
+  if (lane == 0) to.popcounts[row] = count;
 }
 
 // The output of a channel whose sum is s, exactly as every device computes it.
@@ -124,10 +142,12 @@ void transpose_bits(const uint32_t* bits, int rows, int columns, int words, long
   }
 }
 
-// out[r][k] = entry k of row r as a signed byte, (value - 1) / 2. A thread writes 32 entries. Grid: x words of a row /
-// 256, y rows.
+// out[r][k] = entry k of row r as a signed byte: a two's-complement number if it is signed, and otherwise its bits'
+// number - 2^(planes-1), which is that number with its top bit flipped. Bytes from `columns` on are 0. A thread writes
+// 32 entries. Grid: x words of a row / 256, y rows.
 KERNEL(packing, 256)
-void spread_bytes(const uint32_t* bits, int words, long plane_words, int planes, char* out, int row_bytes) {
+void spread_bytes(const uint32_t* bits, int columns, int words, long plane_words, int planes, int is_signed, char* out,
+    int row_bytes) {
   int w = blockIdx.x * 256 + threadIdx.x;
   if (32 * w >= row_bytes) return;
   uint32_t four[8];
@@ -135,11 +155,17 @@ void spread_bytes(const uint32_t* bits, int words, long plane_words, int planes,
   for (int i = 0; i < 8; i++) four[i] = (uint32_t)(256 - (1 << (planes - 1)) & 255) * 0x01010101u;
   for (int p = 0; p < planes; p++) {
     uint32_t word = bits[p * plane_words + (long)blockIdx.y * words + w];
+    if (is_signed && p == planes - 1) word = ~word;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       uint32_t spread = ((word >> 4 * i & 15) * 0x00204081u & 0x01010101u) << p;
       four[i] = ((four[i] & 0x7f7f7f7fu) + spread) ^ (four[i] & 0x80808080u);  // bytewise sum
     }
+  }
+#pragma unroll
+  for (int i = 0; i < 8; i++) {
+    int left = columns - 32 * w - 4 * i;
+    if (left < 4) four[i] &= left > 0 ? (1u << 8 * left) - 1 : 0;
   }
   for (int i = 0; i < 2 && 32 * w + 16 * i < row_bytes; i++)
     *(Int4*)(out + (long)blockIdx.y * row_bytes + 32 * w + 16 * i) =

@@ -1,17 +1,14 @@
 // Operations on rows around the linears: embedding, RMSNorm and quantization of the residual stream, outputs of linears
 // whose product was computed in floats or whose keys are shifted, and bits expanded to floats.
 #include "block_sum.cuh"
+#include "levels.cuh"
 #include "shift.cuh"
-
-// Bit c of a row of packed words.
-DEVICE uint32_t bit_at(const uint32_t* row, int c) { return row[c / 32] >> (c % 32) & 1; }
-DEVICE float sign_at(const uint32_t* row, int c) { return bit_at(row, c) ? 1.0f : -1.0f; }
 
 // A block per row of x: looks up the effective weight of the row's token. *failure becomes 1 + row where a token is
 // outside the vocabulary.
 KERNEL(elementwise float, 256)
-void embed(float* x, const int* tokens, const uint32_t* signs, int words, const float* mixed, int width, int vocab,
-    int* failure) {
+void embed(float* x, const int* tokens, const __grid_constant__ Quantized table, const float* mixed, int width,
+    int vocab, int* failure) {
   long row = blockIdx.x;
   int token = tokens[row];
   if (token < 0 || token >= vocab) {
@@ -19,7 +16,7 @@ void embed(float* x, const int* tokens, const uint32_t* signs, int words, const 
     return;
   }
   for (int c = threadIdx.x; c < width; c += 256)
-    x[row * width + c] = mixed ? mixed[(long)token * width + c] : sign_at(signs + (long)token * words, c);
+    x[row * width + c] = mixed ? mixed[(long)token * width + c] : table.value(token, c);
 }
 
 // ---- RMSNorm and quantization of the residual stream ----
@@ -29,16 +26,6 @@ DEVICE double reciprocal_rms(const float* x, int width, double eps) {
   double sum = 0;
   for (int c = threadIdx.x % 32; c < width; c += 32) sum += (double)x[c] * (double)x[c];
   return 1.0 / __builtin_sqrt(warp_sum(sum) / (double)width + eps);
-}
-
-// The level of v on the 2^bits mid-rise levels of [-2.5, 2.5]: round(v / step - 1/2), ties to even, counted from the
-// lowest level, which NaN gets as well. A division is slow, so v is multiplied by 1 / step, and divided only where the
-// product could round to another level.
-DEVICE int level(double v, double step, double inverse, double half) {
-  double q = v * inverse - 0.5, rounded = round_even(q), off = q - rounded;
-  if (__builtin_fabs(__builtin_fabs(off) - 0.5) < 1e-9) rounded = round_even(v / step - 0.5);
-  double index = rounded + half;
-  return !(index > 0) ? 0 : index >= 2 * half - 1 ? (int)(2 * half - 1) : (int)index;
 }
 
 // The sign, or the level, of gain * x * rms. Float32 decides where the value is far from every border, else float64. So
@@ -363,24 +350,57 @@ DEVICE float shifted(const float* y, long stride, long row, int c, const Shift& 
   return sum;
 }
 
-// A warp per row: bits u >= 0 to sign, with popcounts, and |u| <= 1 to mask unless that is null.
+// A warp per row: signs, or mid-rise levels, of u and, unless mask is null, whether u lies within their range: bits of a
+// mask of all channels.
 KERNEL(elementwise float, 256)
-void emit_signs(const float* y, long stride, const float* alpha, const float* theta, int rows, int width,
-    const __grid_constant__ Shift shift, uint32_t* sign, uint32_t* mask, int words, int* popcounts) {
+void emit_levels(const float* y, long stride, const float* alpha, const float* theta, int rows,
+    const __grid_constant__ Shift shift, const __grid_constant__ Levels to, uint32_t* mask, int mask_words) {
   int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, count = 0;
   if (row >= rows) return;
-  for (int w = 0; 32 * w < width; w++) {
-    int c = 32 * w + lane;
-    float u = c < width ? alpha[c] * shifted(y, stride, row, c, shift) - theta[c] : -2.0f;
-    uint32_t positive = ballot(u >= 0.0f), inside = ballot(__builtin_fabsf(u) <= 1.0f);
-    count += popcount(positive);
-    if (lane == 0) {
-      sign[(long)row * words + w] = positive;
-      if (mask) mask[(long)row * words + w] = inside;
-    }
+  double half = (double)(1 << (to.bits - 1)), step = 2.5 / half, inverse = half / 2.5;
+  float limit = to.bits == 1 ? 1.0f : 2.5f;
+  for (int w = 0; 32 * w < to.width; w++) {
+    int c = to.from + 32 * w + lane, left = to.width - 32 * w;
+    float u = lane < left ? alpha[c] * shifted(y, stride, row, c, shift) - theta[c] : -4.0f;
+    count += put_levels(to, row, w, to.bits == 1 ? u >= 0.0f : level((double)u, step, inverse, half));
+    uint32_t inside = ballot(__builtin_fabsf(u) <= limit);
+    if (mask && lane == 0) put_bits(mask + (long)row * mask_words, to.from + 32 * w, min(32, left), inside);
   }
-  if (lane == 0) popcounts[row] = count;
+  if (lane == 0) to.popcounts[row] = count;
 }
+
+// The level of relu(u)² on the levels from 0 to 4, of which `top` is the highest. The sum in multiply_add is rounded
+// once, to the nearest integer, ties to even, so the level is that of the exact product.
+DEVICE int squared_level(float u, float top) {
+  float r = u > 0 ? min(u * u, 4.0f) : 0.0f;
+  return as_int(__builtin_fmaf(r, top * 0.25f, 12582912.0f)) - 0x4b400000;
+}
+// And its derivative.
+DEVICE float squared_factor(float u) { return u > 0 && u <= 2.0f ? 2 * u : 0.0f; }
+
+// A warp per row: levels of relu(u)², and factors of all channels unless that is null.
+template <class T> DEVICE void emit_squares(const float* y, long stride, const float* alpha, const float* theta,
+    int rows, const Shift& shift, const Levels& to, T* factors, int all) {
+  int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, count = 0;
+  if (row >= rows) return;
+  float top = (float)((1 << to.bits) - 1);
+  for (int w = 0; 32 * w < to.width; w++) {
+    int c = to.from + 32 * w + lane;
+    bool inside = 32 * w + lane < to.width;
+    float u = inside ? alpha[c] * shifted(y, stride, row, c, shift) - theta[c] : 0.0f;
+    count += put_levels(to, row, w, squared_level(u, top));
+    if (factors && inside) write(factors + (long)row * all + c, squared_factor(u));
+  }
+  if (lane == 0) to.popcounts[row] = count;
+}
+#define EMIT_SQUARES(type, T)                                                                                 \
+  KERNEL(elementwise float, 256)                                                                              \
+  void emit_squares_##type(const float* y, long stride, const float* alpha, const float* theta, int rows,     \
+      const __grid_constant__ Shift shift, const __grid_constant__ Levels to, T* factors, int all) {          \
+    emit_squares(y, stride, alpha, theta, rows, shift, to, factors, all);                                     \
+  }
+EMIT_SQUARES(float32, float)
+EMIT_SQUARES(bfloat16, BFloat)
 
 // out = residual + u, or u where residual is null; u is y itself where alpha is null. out may be residual.
 KERNEL(elementwise float, 256)
@@ -400,33 +420,29 @@ KERNEL(elementwise float, 256) void emit_bfloats(BFloat* out, const float* y, lo
     write(out + i, y[i / width * stride + i % width]);
 }
 
-// out = scale_r * s, for sums of any size.
-template <class T> DEVICE void emit_integers(T* out, const int* s, const float* scale, long count, int width) {
+// out = scale_r * unit * s, for sums of any size.
+template <class T>
+DEVICE void emit_integers(T* out, const int* s, const float* scale, float unit, long count, int width) {
   for (long i = blockIdx.x * 256l + threadIdx.x; i < count; i += gridDim.x * 256l)
-    write(out + i, scale[i / width] * (float)s[i]);
+    write(out + i, scale[i / width] * unit * (float)s[i]);
 }
 KERNEL(elementwise float, 256)
-void emit_integers_float32(float* out, const int* s, const float* scale, long count, int width) {
-  emit_integers(out, s, scale, count, width);
+void emit_integers_float32(float* out, const int* s, const float* scale, float unit, long count, int width) {
+  emit_integers(out, s, scale, unit, count, width);
 }
 KERNEL(elementwise float, 256)
-void emit_integers_bfloat16(BFloat* out, const int* s, const float* scale, long count, int width) {
-  emit_integers(out, s, scale, count, width);
+void emit_integers_bfloat16(BFloat* out, const int* s, const float* scale, float unit, long count, int width) {
+  emit_integers(out, s, scale, unit, count, width);
 }
 
 // ---- Bits as floats, for products with floats ----
 
-// out[r][c] = factor_r * Σ_p 2^p s_p, times unit; factor may be null.
+// out[r][c] = factor_r * values[r][c]; factor may be null.
 KERNEL(elementwise float, 256)
-void expand(const uint32_t* bits, int rows, int columns, int planes, int words, long plane_words, float unit,
-    const float* factor, float* out) {
+void expand(const __grid_constant__ Quantized values, int columns, const float* factor, float* out) {
   long row = blockIdx.x;
-  float f = factor ? factor[row] * unit : unit;
-  for (int c = threadIdx.x; c < columns; c += 256) {
-    int sum = 1 - (1 << planes);
-    for (int p = 0; p < planes; p++) sum += (int)bit_at(bits + p * plane_words + row * words, c) << (p + 1);
-    out[row * columns + c] = f * (float)sum;
-  }
+  float f = factor ? factor[row] : 1.0f;
+  for (int c = threadIdx.x; c < columns; c += 256) out[row * columns + c] = f * values.value(row, c);
 }
 
 // out[r][c] = factor_r * x[r][c].
@@ -435,8 +451,10 @@ KERNEL(elementwise float, 256) void scale_rows(const float* x, int columns, cons
   for (int c = threadIdx.x; c < columns; c += 256) out[row * columns + c] = factor[row] * x[row * columns + c];
 }
 
-// A block per row: mixed = (1-mix) * w / mean|w| + mix * sign(w).
-KERNEL(elementwise float, 256) void blend(const float* weight, int width, const Scalars* scalars, float* mixed) {
+// A block per row: mixed = (1-mix) * w / mean|w| + mix * Q(w).
+KERNEL(elementwise float, 256)
+void blend(const float* weight, int width, const __grid_constant__ Quantized quantized, const Scalars* scalars,
+    float* mixed) {
   __shared__ double room[8];
   long at = (long)blockIdx.x * width;
   double sum = 0;
@@ -444,7 +462,7 @@ KERNEL(elementwise float, 256) void blend(const float* weight, int width, const 
   double mean = block_sum(sum, room) / (double)width, mix = scalars->mix;
   double factor = (1 - mix) / (mean < 1e-12 ? 1e-12 : mean);
   for (int c = threadIdx.x; c < width; c += 256) {
-    float w = weight[at + c];
-    mixed[at + c] = (float)((double)w * factor + (w < 0 ? -mix : mix));
+    double w = weight[at + c];
+    mixed[at + c] = (float)(w * factor + mix * (double)quantized.value(blockIdx.x, c));
   }
 }

@@ -1,0 +1,62 @@
+// Quantized values in planes: how kernels read and write them, and which level is nearest to a value.
+#pragma once
+
+// Quantized values as they lie in planes: the integer behind one is factor * (the number its bits spell) - offset.
+struct Quantized {
+  const uint32_t* data;
+  long plane_words;
+  int words, planes;  // words: 32-bit words of a row
+  int factor, offset;
+  float unit;  // what 1 of the integer is worth
+
+  DEVICE_MEMBER float value(long row, int c) const {
+    int index = 0;
+    for (int p = 0; p < planes; p++)
+      index |= (int)(data[p * plane_words + row * words + c / 32] >> (c % 32) & 1) << p;
+    return unit * (float)(factor * index - offset);
+  }
+};
+
+// Where the quantized channels from ... from + width - 1 of a linear go: planes of rows x width, with the rows' weighted
+// popcounts.
+struct Levels {
+  int from, width, bits, words;  // words: 32-bit words of a row
+  long plane_words;
+  uint32_t* data;
+  int* popcounts;
+};
+
+// Replaces bits at ... at + n - 1 of a row of packed words, n <= 32. No other thread may write the row.
+DEVICE void put_bits(uint32_t* row, int at, int n, uint32_t bits) {
+  uint32_t all = n < 32 ? (1u << n) - 1 : ~0u;
+  int word = at / 32, shift = at % 32;
+  row[word] = (row[word] & ~(all << shift)) | (bits & all) << shift;
+  if (shift + n > 32) row[word + 1] = (row[word + 1] & ~(all >> (32 - shift))) | (bits & all) >> (32 - shift);
+}
+
+// Writes the planes of 32 levels, one a lane, as word w of a row. Returns their weighted popcount.
+DEVICE int put_levels(const Levels& to, long row, int w, int index) {
+  int count = 0;
+  for (int b = 0; b < to.bits; b++) {
+    uint32_t word = ballot(index >> b & 1);
+    count += popcount(word) << b;
+    if (threadIdx.x % 32 == 0) to.data[b * to.plane_words + row * to.words + w] = word;
+  }
+  return count;
+}
+
+// The level nearest to v of 2 * half levels that are `step` apart: round(v / step - 1/2), ties to even, counted from the
+// lowest level, which NaN gets as well.
+DEVICE int nearest_level(double v, double step, double half) {
+  double index = round_even(v / step - 0.5) + half;
+  return !(index > 0) ? 0 : index >= 2 * half - 1 ? (int)(2 * half - 1) : (int)index;
+}
+
+// The same, where inverse is 1 / step. A division is slow, so v is multiplied by the inverse, and divided only where the
+// product could round to another level.
+DEVICE int level(double v, double step, double inverse, double half) {
+  double q = v * inverse - 0.5, rounded = round_even(q), off = q - rounded;
+  if (__builtin_fabs(__builtin_fabs(off) - 0.5) < 1e-9) return nearest_level(v, step, half);
+  double index = rounded + half;
+  return !(index > 0) ? 0 : index >= 2 * half - 1 ? (int)(2 * half - 1) : (int)index;
+}
