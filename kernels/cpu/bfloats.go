@@ -25,6 +25,9 @@ func anyFloatsOf(x kernels.Floats) anyFloats {
 	return anyFloats{floats: values(x)}
 }
 
+// given says whether there is such memory.
+func (m anyFloats) given() bool { return m.floats != nil || m.bfloats != nil }
+
 func (m anyFloats) from(at int) anyFloats {
 	if m.bfloats != nil {
 		return anyFloats{bfloats: m.bfloats[at:]}

@@ -22,6 +22,7 @@ func (s *instructions) useAVX2() {
 	s.roundRow = roundRowAVX2
 	s.roundColumns = roundColumnsAVX2
 	s.affine = affineAVX2
+	s.squaredReLU = squaredReLUAVX2
 	s.roundBFloats = roundBFloatsAVX2
 	s.widenBFloats = widenBFloatsAVX2
 	s.mask = maskAVX2
@@ -167,6 +168,18 @@ func affineAVX2(u, alpha, theta []float32) {
 	}
 	if n < len(u) {
 		affineGo(u[n:], alpha[n:], theta[n:])
+	}
+}
+
+// squaredReLUAVX2 is squaredReLUGo.
+func squaredReLUAVX2(dst []byte, factors, u []float32, perUnit float32) {
+	n := len(dst) &^ 7
+	if n > 0 {
+		_, _ = factors[n-1], u[n-1]
+		squaredReLULoopAVX2(&dst[0], &factors[0], &u[0], perUnit, n)
+	}
+	if n < len(dst) {
+		squaredReLUGo(dst[n:], factors[n:], u[n:], perUnit)
 	}
 }
 

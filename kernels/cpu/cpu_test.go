@@ -152,7 +152,7 @@ func TestSignsAndMask(t *testing.T) {
 	x := []float32{0, negativeZero, 1, -1, aboveOne, -aboveOne, 1e-45, -1e-45, float32(math.Inf(-1))}
 	var signs, mask [1]uint64
 	packSignsGo(signs[:], x)
-	packMaskGo(mask[:], x)
+	packMaskGo(mask[:], x, 1)
 	for i, want := range []struct{ sign, mask uint64 }{
 		{1, 1}, {1, 1}, {1, 1}, {0, 1}, {1, 0}, {0, 0}, {1, 1}, {0, 1}, {0, 0},
 	} {

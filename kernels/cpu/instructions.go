@@ -21,7 +21,7 @@ type instructions struct {
 
 	// Arrangement of bits and bytes.
 	packSigns      func(words []uint64, x []float32)
-	packMask       func(words []uint64, x []float32)
+	packMask       func(words []uint64, x []float32, limit float32)
 	transposeBits  func(dst []byte, src []uint64, stride, groups int)
 	transposeBytes func(dst []byte, dstStride int, src []byte, srcStride, n int)
 
@@ -37,6 +37,7 @@ type instructions struct {
 
 	// Floats.
 	affine        func(u, alpha, theta []float32)
+	squaredReLU   func(dst []byte, factors, u []float32, perUnit float32)
 	roundBFloats  func(dst []uint16, dstStride int, src []float32, srcStride, rows, cols int)
 	widenBFloats  func(dst []float32, dstStride int, src []uint16, srcStride, rows, cols int)
 	mask          func(dst, src []float32, words []uint64)
@@ -77,7 +78,7 @@ func plainGo() instructions {
 		signsOfSums: signsOfSumsGo, addScaled: addScaledGo,
 		randomWords: randomWordsGo, roundRow: roundRowGo, roundColumns: roundColumnsGo,
 
-		affine: affineGo, roundBFloats: roundBFloatsGo, widenBFloats: widenBFloatsGo,
+		affine: affineGo, squaredReLU: squaredReLUGo, roundBFloats: roundBFloatsGo, widenBFloats: widenBFloatsGo,
 		mask: maskGo, maskBFloats: maskBFloatsGo,
 		add: addGo, multiply: multiplyGo, scale: scaleGo, sumSquares: sumSquaresGo,
 		addRows: addRowsGo, addBFloatRows: addBFloatRowsGo,

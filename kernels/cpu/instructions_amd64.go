@@ -83,13 +83,13 @@ func packSignsAVX2(words []uint64, x []float32) {
 	packSignsGo(words[n:], x[64*n:])
 }
 
-func packMaskAVX2(words []uint64, x []float32) {
+func packMaskAVX2(words []uint64, x []float32, limit float32) {
 	n := len(x) / 64
 	if n > 0 {
 		_ = words[n-1]
-		packMaskLoopAVX2(&words[0], &x[0], n)
+		packMaskLoopAVX2(&words[0], &x[0], limit, n)
 	}
-	packMaskGo(words[n:], x[64*n:])
+	packMaskGo(words[n:], x[64*n:], limit)
 }
 
 func transposeBitsAVX2(dst []byte, src []uint64, stride, groups int) {

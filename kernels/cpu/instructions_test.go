@@ -173,7 +173,7 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 		},
 		"packMask": func(s *instructions, r *rand.Rand, n int) any {
 			words := make([]uint64, (n+63)/64+1)
-			s.packMask(words, oddities(r, n))
+			s.packMask(words, oddities(r, n), []float32{1, 2.5}[r.IntN(2)])
 			return words
 		},
 		"transposeBits": func(s *instructions, r *rand.Rand, n int) any {
@@ -247,6 +247,20 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			u := normals(r, n)
 			s.affine(u, oddities(r, n), oddities(r, n))
 			return floatBits(u)
+		},
+		"squaredReLU": func(s *instructions, r *rand.Rand, n int) any {
+			u, index, factors := oddities(r, n), make([]byte, n), make([]float32, n)
+			perUnit := float32(int(1)<<(2+r.IntN(7))-1) / 4
+			for i := range u {
+				switch r.IntN(4) {
+				case 0: // beside the middle of two levels
+					u[i] = float32(math.Sqrt((float64(r.IntN(int(4*perUnit))) + 0.5) / float64(perUnit)))
+				case 1:
+					u[i] = 2 + float32(r.IntN(3)-1)/(1<<22)
+				}
+			}
+			s.squaredReLU(index, factors, u, perUnit)
+			return append(floatBits(factors), bytesAsWords(index)...)
 		},
 		"roundBFloats": func(s *instructions, r *rand.Rand, n int) any {
 			rows, dstStride, srcStride := r.IntN(5), n+r.IntN(3), n+r.IntN(3)
@@ -567,4 +581,12 @@ func signs(r *rand.Rand, n int) []float32 {
 		x[i] = float32(r.IntN(2)*2 - 1)
 	}
 	return x
+}
+
+func bytesAsWords(x []byte) []uint64 {
+	words := make([]uint64, len(x))
+	for i, b := range x {
+		words[i] = uint64(b)
+	}
+	return words
 }

@@ -12,7 +12,7 @@ type integers interface {
 	tables(d *Device, dst []byte, line []int8, row, from, digit int) int32
 }
 
-// levels are the integers Σ_b 2^b s_b of planes. Four planes make a digit.
+// levels are the integers Σ_b 2^b p_b of planes, whose bits mean ±1 or {0,1}. Four planes make a digit.
 type levels struct{ *planes }
 
 func (x levels) bounds() []int {
@@ -25,13 +25,16 @@ func (x levels) bounds() []int {
 func (x levels) fill(dst []int8, row, from, digit int) {
 	first, last := digit*4, min(digit*4+4, x.bits)
 	words := x.row(row)
-	top := uint64(1<<(last-first) - 1)
+	lowest, shift := uint64(0), 0
+	if x.quantization.PlusMinus() {
+		lowest, shift = 1<<(last-first)-1, 1 // below 0
+	}
 	to := asBytes(dst)
 	for i := 0; i < len(to); i += 8 {
 		at := from + i
-		sum := spread1 * (128 - top) // level + 128 in every byte
+		sum := spread1 * (128 - lowest) // integer + 128 in every byte
 		for b := first; b < last; b++ {
-			sum += spread8[byte(words[b*x.stride+at>>6]>>(at&63))] << (b - first + 1)
+			sum += spread8[byte(words[b*x.stride+at>>6]>>(at&63))] << (b - first + shift)
 		}
 		binary.LittleEndian.PutUint64(to[i:], sum^spread1*128)
 	}

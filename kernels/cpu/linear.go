@@ -117,7 +117,7 @@ func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.K
 	})
 }
 
-// integer says whether x·wᵀ is a product of integers by signs.
+// integer says whether x·wᵀ is a product of integers.
 func integer(x kernels.Activation, l kernels.Linear) bool { return x.Floats == nil && l.Mixed == nil }
 
 // addShifted applies K-shift to u, row r of the plain products.
@@ -140,12 +140,11 @@ func startOf(starts kernels.Ints, r int) int {
 	return int(starts.(ints)[r])
 }
 
-// integerProducts computes y = x·wᵀ and calls emit with every row: y = unit * (2*sums - offset). The integers are below
-// 2^24 and unit is 5 over a power of two, so y is exact in float32.
+// integerProducts computes y = x·wᵀ and calls emit with every row: y = unit * (2*sums - offset).
 func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear,
 	emit func(row int, sums []int32, offset int32, unit float32, s *scratch)) {
 	x, w := activation.Planes.(*planes), l.Quantized.(*planes)
-	unit := x.quantization.Unit()
+	unit := x.quantization.Unit() * w.quantization.Unit()
 	switch {
 	case x.rows < fewRows: // the workers divide the channels
 		all := d.shared.fewRowSums.take(x.rows * l.Out)
@@ -153,17 +152,17 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 			d.countProducts(all, l.Out, x, w, 0, x.rows, from, to, s)
 		})
 		for r := range x.rows {
-			emit(r, all[r*l.Out:][:l.Out], x.countedOffset(r), unit, &d.own)
+			emit(r, all[r*l.Out:][:l.Out], countedOffset(x, r, w), unit, &d.own)
 		}
 	case !d.shuffles:
 		d.blocks(x.rows, 16, func(from, to int, s *scratch) {
 			sums := s.countedSums.take((to - from) * l.Out)
 			d.countProducts(sums, l.Out, x, w, from, to, 0, l.Out, s)
 			for r := from; r < to; r++ {
-				emit(r, sums[(r-from)*l.Out:][:l.Out], x.countedOffset(r), unit, s)
+				emit(r, sums[(r-from)*l.Out:][:l.Out], countedOffset(x, r, w), unit, s)
 			}
 		})
-	case x.bits == 1 && d.counts:
+	case x.bits == 1 && w.bits == 1 && d.counts:
 		words := d.wordsOfChannels(w)
 		d.blocks(x.rows, d.rowsPerTask(x.rows), func(from, to int, s *scratch) {
 			d.signProducts(x, w, words, from, to, s, func(row int, sums []int32, offset int32) {
@@ -171,7 +170,10 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 			})
 		})
 	default:
-		signs := []signPanels{d.alongColumns(&d.shared.weightColumns, w)}
+		signs := make([]signPanels, w.bits)
+		for b := range signs {
+			signs[b] = d.alongColumns(&d.shared.weightColumns[b], w, b)
+		}
 		d.blocks(x.rows, d.rowsPerTask(x.rows), func(from, to int, s *scratch) {
 			d.lookupProducts(levels{x}, signs, from, to, s, func(row int, sums []int32, offset int32) {
 				emit(row, sums, offset, unit, s)
@@ -229,7 +231,7 @@ func signsOfSumsGo(signs, mask []uint64, sums []int32, alpha, theta []float32, o
 		part := u[:min(64, len(sums)-i)]
 		affineSumsGo(part, sums[i:], alpha[i:], theta[i:], offset, unit)
 		packSignsGo(signs[i/64:i/64+1], part)
-		packMaskGo(mask[i/64:i/64+1], part)
+		packMaskGo(mask[i/64:i/64+1], part, 1)
 	}
 }
 

@@ -37,7 +37,7 @@ func packSignsLoopAVX2(words *uint64, x *float32, n int)
 // packMaskLoopAVX2 is packMaskGo for n whole words.
 //
 //go:noescape
-func packMaskLoopAVX2(words *uint64, x *float32, n int)
+func packMaskLoopAVX2(words *uint64, x *float32, limit float32, n int)
 
 // transposeBitsLoopAVX2 is transposeBitsGo with a stride in bytes.
 //
@@ -93,6 +93,11 @@ func roundColumnsLoopAVX2(dst *int8, gradient *float32, inverse *float32, random
 //
 //go:noescape
 func affineLoopAVX2(u *float32, alpha *float32, theta *float32, n int)
+
+// squaredReLULoopAVX2 is squaredReLUGo for n values, a multiple of 8.
+//
+//go:noescape
+func squaredReLULoopAVX2(dst *byte, factors *float32, u *float32, perUnit float32, n int)
 
 // roundBFloatsLoopAVX2 is roundBFloatsGo for n values, a multiple of 16.
 //

@@ -912,61 +912,61 @@ word:
 	VZEROUPPER
 	RET
 
-// func packMaskLoopAVX2(words *uint64, x *float32, n int)
+// func packMaskLoopAVX2(words *uint64, x *float32, limit float32, n int)
 // Requires: AVX, AVX2
-TEXT ·packMaskLoopAVX2(SB), NOSPLIT, $0-24
-	MOVQ    words+0(FP), AX
-	MOVQ    x+8(FP), CX
-	MOVQ    n+16(FP), DX
-	VMOVDQU magnitude<>+0(SB), Y0
-	VMOVDQU above1<>+0(SB), Y1
+TEXT ·packMaskLoopAVX2(SB), NOSPLIT, $0-32
+	MOVQ         words+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+24(FP), DX
+	VMOVDQU      magnitude<>+0(SB), Y0
+	VBROADCASTSS limit+16(FP), Y1
 
 word:
 	XORQ      BX, BX
 	VMOVUPS   (CX), Y2
 	VPAND     Y0, Y2, Y2
-	VPSUBD    Y1, Y2, Y2
+	VCMPPS    $0x02, Y1, Y2, Y2
 	VMOVMSKPS Y2, SI
 	ORQ       SI, BX
 	VMOVUPS   32(CX), Y2
 	VPAND     Y0, Y2, Y2
-	VPSUBD    Y1, Y2, Y2
+	VCMPPS    $0x02, Y1, Y2, Y2
 	VMOVMSKPS Y2, SI
 	SHLQ      $0x08, SI
 	ORQ       SI, BX
 	VMOVUPS   64(CX), Y2
 	VPAND     Y0, Y2, Y2
-	VPSUBD    Y1, Y2, Y2
+	VCMPPS    $0x02, Y1, Y2, Y2
 	VMOVMSKPS Y2, SI
 	SHLQ      $0x10, SI
 	ORQ       SI, BX
 	VMOVUPS   96(CX), Y2
 	VPAND     Y0, Y2, Y2
-	VPSUBD    Y1, Y2, Y2
+	VCMPPS    $0x02, Y1, Y2, Y2
 	VMOVMSKPS Y2, SI
 	SHLQ      $0x18, SI
 	ORQ       SI, BX
 	VMOVUPS   128(CX), Y2
 	VPAND     Y0, Y2, Y2
-	VPSUBD    Y1, Y2, Y2
+	VCMPPS    $0x02, Y1, Y2, Y2
 	VMOVMSKPS Y2, SI
 	SHLQ      $0x20, SI
 	ORQ       SI, BX
 	VMOVUPS   160(CX), Y2
 	VPAND     Y0, Y2, Y2
-	VPSUBD    Y1, Y2, Y2
+	VCMPPS    $0x02, Y1, Y2, Y2
 	VMOVMSKPS Y2, SI
 	SHLQ      $0x28, SI
 	ORQ       SI, BX
 	VMOVUPS   192(CX), Y2
 	VPAND     Y0, Y2, Y2
-	VPSUBD    Y1, Y2, Y2
+	VCMPPS    $0x02, Y1, Y2, Y2
 	VMOVMSKPS Y2, SI
 	SHLQ      $0x30, SI
 	ORQ       SI, BX
 	VMOVUPS   224(CX), Y2
 	VPAND     Y0, Y2, Y2
-	VPSUBD    Y1, Y2, Y2
+	VCMPPS    $0x02, Y1, Y2, Y2
 	VMOVMSKPS Y2, SI
 	SHLQ      $0x38, SI
 	ORQ       SI, BX
@@ -987,16 +987,6 @@ DATA magnitude<>+20(SB)/4, $0x7fffffff
 DATA magnitude<>+24(SB)/4, $0x7fffffff
 DATA magnitude<>+28(SB)/4, $0x7fffffff
 GLOBL magnitude<>(SB), RODATA|NOPTR, $32
-
-DATA above1<>+0(SB)/4, $0x3f800001
-DATA above1<>+4(SB)/4, $0x3f800001
-DATA above1<>+8(SB)/4, $0x3f800001
-DATA above1<>+12(SB)/4, $0x3f800001
-DATA above1<>+16(SB)/4, $0x3f800001
-DATA above1<>+20(SB)/4, $0x3f800001
-DATA above1<>+24(SB)/4, $0x3f800001
-DATA above1<>+28(SB)/4, $0x3f800001
-GLOBL above1<>(SB), RODATA|NOPTR, $32
 
 DATA pairs<>+0(SB)/1, $0x00
 DATA pairs<>+1(SB)/1, $0x08
@@ -1504,6 +1494,16 @@ loop:
 	JLT       loop
 	VZEROUPPER
 	RET
+
+DATA above1<>+0(SB)/4, $0x3f800001
+DATA above1<>+4(SB)/4, $0x3f800001
+DATA above1<>+8(SB)/4, $0x3f800001
+DATA above1<>+12(SB)/4, $0x3f800001
+DATA above1<>+16(SB)/4, $0x3f800001
+DATA above1<>+20(SB)/4, $0x3f800001
+DATA above1<>+24(SB)/4, $0x3f800001
+DATA above1<>+28(SB)/4, $0x3f800001
+GLOBL above1<>(SB), RODATA|NOPTR, $32
 
 // func addScaledLoopAVX2(dst *float32, sums *int32, signs *uint64, offset int32, factor float32, n int) float64
 // Requires: AVX, AVX2, SSE2
@@ -2070,6 +2070,72 @@ loop:
 	JLT     loop
 	VZEROUPPER
 	RET
+
+// func squaredReLULoopAVX2(dst *byte, factors *float32, u *float32, perUnit float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·squaredReLULoopAVX2(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         factors+8(FP), CX
+	MOVQ         u+16(FP), DX
+	MOVQ         n+32(FP), BX
+	VBROADCASTSS perUnit+24(FP), Y0
+	VMOVDQU      unitAbove<>+0(SB), Y2
+	VMOVDQU      float2<>+0(SB), Y3
+	VMOVDQU      float4<>+0(SB), Y4
+	VXORPS       Y1, Y1, Y1
+	XORQ         SI, SI
+
+loop:
+	VMOVUPS      (DX)(SI*4), Y5
+	VCMPPS       $0x1e, Y1, Y5, Y7
+	VANDPS       Y7, Y5, Y5
+	VMULPS       Y5, Y5, Y6
+	VMINPS       Y4, Y6, Y6
+	VFMADD213PS  Y2, Y0, Y6
+	VPSUBD       Y2, Y6, Y6
+	VCMPPS       $0x02, Y3, Y5, Y7
+	VADDPS       Y5, Y5, Y5
+	VANDPS       Y7, Y5, Y5
+	VMOVUPS      Y5, (CX)(SI*4)
+	VEXTRACTI128 $0x01, Y6, X5
+	VPACKSSDW    X5, X6, X5
+	VPACKUSWB    X5, X5, X5
+	VMOVQ        X5, (AX)(SI*1)
+	ADDQ         $0x08, SI
+	CMPQ         SI, BX
+	JLT          loop
+	VZEROUPPER
+	RET
+
+DATA unitAbove<>+0(SB)/4, $0x4b400000
+DATA unitAbove<>+4(SB)/4, $0x4b400000
+DATA unitAbove<>+8(SB)/4, $0x4b400000
+DATA unitAbove<>+12(SB)/4, $0x4b400000
+DATA unitAbove<>+16(SB)/4, $0x4b400000
+DATA unitAbove<>+20(SB)/4, $0x4b400000
+DATA unitAbove<>+24(SB)/4, $0x4b400000
+DATA unitAbove<>+28(SB)/4, $0x4b400000
+GLOBL unitAbove<>(SB), RODATA|NOPTR, $32
+
+DATA float2<>+0(SB)/4, $0x40000000
+DATA float2<>+4(SB)/4, $0x40000000
+DATA float2<>+8(SB)/4, $0x40000000
+DATA float2<>+12(SB)/4, $0x40000000
+DATA float2<>+16(SB)/4, $0x40000000
+DATA float2<>+20(SB)/4, $0x40000000
+DATA float2<>+24(SB)/4, $0x40000000
+DATA float2<>+28(SB)/4, $0x40000000
+GLOBL float2<>(SB), RODATA|NOPTR, $32
+
+DATA float4<>+0(SB)/4, $0x40800000
+DATA float4<>+4(SB)/4, $0x40800000
+DATA float4<>+8(SB)/4, $0x40800000
+DATA float4<>+12(SB)/4, $0x40800000
+DATA float4<>+16(SB)/4, $0x40800000
+DATA float4<>+20(SB)/4, $0x40800000
+DATA float4<>+24(SB)/4, $0x40800000
+DATA float4<>+28(SB)/4, $0x40800000
+GLOBL float4<>(SB), RODATA|NOPTR, $32
 
 // func roundBFloatsLoopAVX2(dst *uint16, dstStride int, src *float32, srcStride int, rows int, n int)
 // Requires: AVX, AVX2

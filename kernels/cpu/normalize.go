@@ -63,6 +63,15 @@ func (d *Device) normalizedSigns(out *planes, x, gain []float32, rows int) {
 	})
 }
 
+// ones returns n ones.
+func (d *Device) ones(n int) []float32 {
+	x := d.shared.ones.take(n)
+	for i := range x {
+		x[i] = 1
+	}
+	return x
+}
+
 // halfLevels is half the number of q's levels, and the step from one to the next.
 func halfLevels(q kernels.Quantization) (half, step float64) {
 	return float64(q.Largest()+1) / 2, q.Step()

@@ -27,23 +27,24 @@ func (s signPanels) panel(p, from, to int) []byte {
 	return s.bytes[at+from*panelCols : at+to*panelCols]
 }
 
-// alongColumns arranges w for sums over its columns: column o of the panels is row o of w.
-func (d *Device) alongColumns(memory *buffer[byte], w *planes) signPanels {
+// alongColumns arranges plane b of w for sums over its columns: column o of the panels is row o of w.
+func (d *Device) alongColumns(memory *buffer[byte], w *planes, b int) signPanels {
 	s := newSignPanels(w.cols, w.rows, memory)
+	stride := 8 * w.bits * w.stride // bytes
 	d.parallel(s.panels(), func(p int, _ *scratch) {
 		dst := s.panel(p, 0, s.groups)
 		n := min(panelCols, w.rows-p*panelCols)
 		if n < panelCols {
 			clear(dst)
 		}
-		src := wordBytes(w.words[p*panelCols*w.stride:][:n*w.stride])
+		src := wordBytes(w.words[(p*panelCols*w.bits+b)*w.stride:][:((n-1)*w.bits+1)*w.stride])
 		c := 0
 		for ; c+8 <= n; c += 8 {
-			d.transposeBytes(dst[c:], panelCols, src[c*8*w.stride:], 8*w.stride, s.groups)
+			d.transposeBytes(dst[c:], panelCols, src[c*stride:], stride, s.groups)
 		}
 		for ; c < n; c++ {
 			for g := range s.groups {
-				dst[g*panelCols+c] = src[c*8*w.stride+g]
+				dst[g*panelCols+c] = src[c*stride+g]
 			}
 		}
 	})

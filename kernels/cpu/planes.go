@@ -15,7 +15,8 @@ const wordsPerStep = 4
 type planes struct {
 	rows, cols, bits int
 	quantization     kernels.Quantization
-	stride           int // words per plane of a row
+	values           []float32 // of the indices Σ_b 2^b of bits
+	stride           int       // words per plane of a row
 	words            []uint64
 	pops             []int32 // set bits per plane of a row, for the identity of binary products
 }
@@ -30,7 +31,21 @@ func (d *Device) NewPlanes(rows, cols int, q kernels.Quantization) (kernels.Plan
 	if err := kernels.CheckSize("words of bit planes", rows*bits*stride); err != nil {
 		return nil, fmt.Errorf("cpu: %w", err)
 	}
-	return &planes{rows, cols, bits, q, stride, make([]uint64, rows*bits*stride), make([]int32, rows*bits)}, nil
+	return &planes{rows, cols, bits, q, valuesOf(q), stride, make([]uint64, rows*bits*stride), make([]int32, rows*bits)},
+		nil
+}
+
+// valuesOf lists the values of q, from the lowest.
+func valuesOf(q kernels.Quantization) []float32 {
+	list := make([]float32, 1<<q.Planes())
+	for i := range list {
+		n := i
+		if q.PlusMinus() {
+			n = 2*i - q.Largest()
+		}
+		list[i] = q.Unit() * float32(n)
+	}
+	return list
 }
 
 func (p *planes) Rows() int { return p.rows }
@@ -92,13 +107,13 @@ func packSignsGo(words []uint64, x []float32) {
 	}
 }
 
-// packMaskGo sets the bits of words where |x| <= 1.
-func packMaskGo(words []uint64, x []float32) {
-	const one = 0x3f800000
+// packMaskGo sets the bits of words where |x| <= limit, a positive number.
+func packMaskGo(words []uint64, x []float32, limit float32) {
+	most := math.Float32bits(limit)
 	for i := range words {
 		var w uint64
 		for j, v := range x[min(len(x), i*64):min(len(x), i*64+64)] {
-			w |= uint64((math.Float32bits(v)&0x7fffffff-one-1)>>31) << j
+			w |= uint64((math.Float32bits(v)&0x7fffffff-most-1)>>31) << j
 		}
 		words[i] = w
 	}
@@ -121,14 +136,14 @@ func (p *planes) segment(dst []float32, row, col int) {
 		return
 	}
 	words := p.row(row)
-	unit := p.quantization.Unit()
-	for j := range dst {
-		c := col + j
-		level := -(1<<p.bits - 1)
+	for i := 0; i < len(dst); i += 8 {
+		index := uint64(0) // of eight values
 		for b := range p.bits {
-			level += int(words[b*p.stride+c>>6]>>(c&63)&1) << (b + 1)
+			index |= spread8[byte(words[b*p.stride+(col+i)>>6]>>((col+i)&63))] << b
 		}
-		dst[j] = unit * float32(level)
+		for j := range dst[i:min(i+8, len(dst))] {
+			dst[i+j] = p.values[byte(index>>(8*j))]
+		}
 	}
 }
 

@@ -11,17 +11,37 @@ const channelsPerBlock = 128
 func (d *Device) countProducts(sums []int32, stride int, x, w *planes, r0, r1, o0, o1 int, s *scratch) {
 	for o := o0; o < o1; o += channelsPerBlock {
 		end := min(o+channelsPerBlock, o1)
-		counts := s.channelCounts.take(end - o)
-		channels, pops := w.words[o*w.stride:end*w.stride], w.pops[o:end]
+		n := (end - o) * w.bits // planes of channels
+		counts, byPlane := s.channelCounts.take(n), s.planeSums.take(n)
+		channels, pops := w.words[o*w.bits*w.stride:][:n*w.stride], w.pops[o*w.bits:][:n]
 		for r := r0; r < r1; r++ {
 			row, to := x.row(r), sums[(r-r0)*stride+o:][:end-o]
-			clear(to)
-			weight := int32(1)<<x.bits - 1 // of the channel's own bits
+			if w.bits == 1 {
+				byPlane = to
+			}
+			clear(byPlane)
+			shift, weight := int32(0), int32(0)
+			if x.quantization.PlusMinus() {
+				shift, weight = 1, int32(1)<<x.bits-1 // of the channel's own bits
+			}
 			for b := range x.bits {
 				d.andCounts(counts, row[b*x.stride:][:x.stride], channels)
-				d.addCounts(to, counts, pops, int32(b+1), weight)
+				d.addCounts(byPlane, counts, pops, int32(b)+shift, weight)
 				weight = 0
 			}
+			if w.bits > 1 {
+				addPlanes(to, byPlane, w.bits)
+			}
+		}
+	}
+}
+
+// addPlanes writes Σ_b 2^b of the sums of every channel's planes.
+func addPlanes(dst, byPlane []int32, bits int) {
+	for c := range dst {
+		dst[c] = 0
+		for b, n := range byPlane[c*bits:][:bits] {
+			dst[c] += n << b
 		}
 	}
 }
@@ -79,12 +99,16 @@ func countSignsGo(dst []int32, stride int, x []uint64, xStride int, w []uint64, 
 	}
 }
 
-// countedOffset is the offset of row r in countProducts: Σ_b 2^b (2 pop(x_b) - K).
-func (p *planes) countedOffset(r int) (offset int32) {
-	for b, n := range p.pops[r*p.bits : (r+1)*p.bits] {
-		offset += (2*n - int32(p.cols)) << b
+// countedOffset is the offset of row r of x in countProducts: Σ_a 2^a Σ_b 2^b (2 pop(x_b) - K) over the planes a of w,
+// or pop(x_b) in place of the difference where bits of x mean {0,1}.
+func countedOffset(x *planes, r int, w *planes) (offset int32) {
+	for b, n := range x.pops[r*x.bits : (r+1)*x.bits] {
+		if x.quantization.PlusMinus() {
+			n = 2*n - int32(x.cols)
+		}
+		offset += n << b
 	}
-	return offset
+	return offset * int32(w.quantization.Largest())
 }
 
 // addCountsGo adds counts * 2^shift - weight * pops to sums.

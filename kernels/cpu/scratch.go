@@ -19,15 +19,16 @@ type scratch struct {
 	packedRow                               buffer[float32]
 
 	// lookup.go, popcount.go
-	lookupTotals, lookupSums                 buffer[int32]
-	lookupTables                             buffer[byte]
-	lookupDigits                             buffer[int8]
-	channelCounts, countedSums, countedSigns buffer[int32]
+	lookupTotals, lookupSums                            buffer[int32]
+	lookupTables                                        buffer[byte]
+	lookupDigits                                        buffer[int8]
+	channelCounts, planeSums, countedSums, countedSigns buffer[int32]
 
 	// linear.go, linear_quantize.go, linear_backward.go
-	outputRow, weightRow buffer[float32]
-	partMask             buffer[uint64]
-	weightSums           buffer[float64]
+	outputRow, outputPart, outputFactors, weightRow buffer[float32]
+	partMask                                        buffer[uint64]
+	outputLevels                                    buffer[byte]
+	weightSums                                      buffer[float64]
 
 	// gradient.go, rounding.go
 	plainRow, laterRow, rowUnits buffer[float32]
@@ -57,7 +58,7 @@ type sharedScratch struct {
 	inputMatrix, products buffer[float32]
 	fewRowSums            buffer[int32]
 	channelWords          buffer[uint64]
-	weightColumns         buffer[byte]
+	weightColumns         [8]buffer[byte] // of every plane
 
 	// linear_backward.go
 	inputGradients buffer[float32]
@@ -74,8 +75,8 @@ type sharedScratch struct {
 	blockSums, rowSums buffer[float64]
 
 	// normalize.go, loss.go
-	gainSigns, logits, rowMaxima buffer[float32]
-	rowExpSums                   buffer[float64]
+	gainSigns, ones, logits, rowMaxima buffer[float32]
+	rowExpSums                         buffer[float64]
 
 	// muon.go
 	orthogonal, orthogonalNext, gram, gramSquare buffer[float32]

@@ -168,19 +168,23 @@ func (b *bench) activation(rows, cols, bits int) kernels.Activation {
 	return a
 }
 
-// integers downloads p and returns Σ_b 2^b s_b of every entry.
+// integers downloads p and returns Σ_b 2^b p_b of every entry.
 func (b *bench) integers(p kernels.Planes) []int {
 	b.t.Helper()
-	rows, cols, bits := p.Rows(), p.Cols(), p.Quantization().Planes()
+	rows, cols, q := p.Rows(), p.Cols(), p.Quantization()
 	perPlane := (cols + 63) / 64
-	words := make([]uint64, rows*bits*perPlane)
+	words := make([]uint64, rows*q.Planes()*perPlane)
 	b.must(b.d.DownloadPlanes(words, p))
 	list := make([]int, rows*cols)
 	for r := range rows {
-		for k := range bits {
-			row := words[(r*bits+k)*perPlane:][:perPlane]
+		for k := range q.Planes() {
+			row := words[(r*q.Planes()+k)*perPlane:][:perPlane]
 			for c := range cols {
-				list[r*cols+c] += (int(row[c/64]>>(c%64)&1)*2 - 1) << k
+				bit := int(row[c/64] >> (c % 64) & 1)
+				if q.PlusMinus() {
+					bit = 2*bit - 1
+				}
+				list[r*cols+c] += bit << k
 			}
 			if last := cols % 64; last != 0 && row[perPlane-1]>>last != 0 {
 				b.t.Fatalf("%d × %d planes: padding of row %d is not zero", rows, cols, r)

@@ -79,60 +79,6 @@ func (b *bench) shift(rows, out int, several bool) (s keyShift) {
 	return s
 }
 
-func testLinearQuantize(b *bench) {
-	for i, c := range b.shapes() {
-		for _, mix := range []float64{1, 0.5} {
-			if mix < 1 && c.rows*c.in*c.out > 1<<22 {
-				continue
-			}
-			l, shift := b.newLinear(c.in, c.out, mix), keyShift{}
-			if i%2 == 1 {
-				shift = b.shift(c.rows, c.out, i%4 == 1)
-			}
-			b.unpleasant(&l)
-			x := b.activation(c.rows, c.in, c.bits)
-			out, mask := b.signs(c.rows, c.out), b.signs(c.rows, c.out)
-			b.d.LinearQuantize([]kernels.Planes{out}, kernels.Derivative{Mask: mask}, x, l.Linear, shift.KShift)
-			alone := b.signs(c.rows, c.out)
-			b.d.LinearQuantize([]kernels.Planes{alone}, kernels.Derivative{}, x, l.Linear, shift.KShift)
-			b.checkSigns(fmt.Sprintf("%d rows of %d bits, %v, shift %+v", c.rows, c.bits, l, shift), l, b.values(x),
-				shift,
-				c.bits < 16 && mix == 1, b.integers(out), b.integers(mask), b.integers(alone))
-		}
-	}
-}
-
-// checkSigns compares every bit if the products are exact, and otherwise the bits that rounding cannot change.
-func (b *bench) checkSigns(what string, l linear, x []float64, shift keyShift, exact bool, sign, mask, alone []int) {
-	b.t.Helper()
-	wrong := 0
-	for i := range sign {
-		u, slack := l.output(x, i/l.Out, i%l.Out, shift)
-		if exact {
-			slack = 0
-		}
-		wantSign, wantMask := -1, -1
-		if u >= 0 {
-			wantSign = 1
-		}
-		if math.Abs(float64(u)) <= 1 {
-			wantMask = 1
-		}
-		signOff := sign[i] != wantSign && math.Abs(float64(u)) >= slack
-		maskOff := mask[i] != wantMask && math.Abs(math.Abs(float64(u))-1) >= slack
-		if signOff || maskOff || alone[i] != sign[i] {
-			if wrong++; wrong <= 3 {
-				b.t.Errorf("%s: row %d, channel %d: u = %v, alpha %v, theta %v: sign %d (alone %d), mask %d", what,
-					i/l.Out, i%l.Out, u,
-					l.alpha[i%l.Out], l.theta[i%l.Out], sign[i], alone[i], mask[i])
-			}
-		}
-	}
-	if wrong > 3 {
-		b.t.Errorf("%s: %d of %d outputs are wrong", what, wrong, len(sign))
-	}
-}
-
 func testLinearAdd(b *bench) {
 	for i, c := range b.shapes() {
 		mix := 1.0

@@ -35,6 +35,13 @@ func refusals() []refusal {
 	signs := func(b *bench, cols int, s kernels.KShift) {
 		b.d.LinearQuantize([]kernels.Planes{b.signs(4, cols)}, kernels.Derivative{}, x(b), b.plainLinear(6, 5).Linear, s)
 	}
+	quantize := func(b *bench, derivative kernels.Derivative, list ...outputs) {
+		var out []kernels.Planes
+		for _, o := range list {
+			out = append(out, b.planesFor(o, 4)...)
+		}
+		b.d.LinearQuantize(out, derivative, x(b), b.plainLinear(6, 5).Linear, kernels.KShift{})
+	}
 	return []refusal{
 		{"Upload", "dst has 2 values, want 3", func(b *bench) { b.d.Upload(floats(b, 2), make([]float32, 3)) }},
 		{"UploadInts", "dst has 2 values, want 3", func(b *bench) { b.d.UploadInts(ints(b, 2), make([]int32, 3)) }},
@@ -79,6 +86,29 @@ func refusals() []refusal {
 			func(b *bench) { signs(b, 5, kernels.KShift{To: 2, Offset: 1, Seq: 3}) }},
 		{"LinearQuantize", "K-shift of channels 0 to 6 of 5",
 			func(b *bench) { signs(b, 5, kernels.KShift{To: 6, Offset: 1, Seq: 4}) }},
+		{"LinearQuantize", "out has 4 channels in all, want 5", func(b *bench) {
+			quantize(b, kernels.Derivative{}, outputs{{1, kernels.Sign()}, {3, kernels.MidRise(4)}})
+		}},
+		{"LinearQuantize", "out[1] is missing", func(b *bench) {
+			b.d.LinearQuantize([]kernels.Planes{b.signs(4, 3), nil}, kernels.Derivative{}, x(b), b.plainLinear(6, 5).Linear,
+				kernels.KShift{})
+		}},
+		{"LinearQuantize", "out[0] is 3 × 5 signs, want 4 × 5 signs", func(b *bench) {
+			b.d.LinearQuantize([]kernels.Planes{b.signs(3, 5)}, kernels.Derivative{}, x(b), b.plainLinear(6, 5).Linear,
+				kernels.KShift{})
+		}},
+		{"LinearQuantize", "out[0] is of 2-bit levels of a normal: want signs, mid-rise levels or unsigned levels",
+			func(b *bench) { quantize(b, kernels.Derivative{}, outputs{{5, kernels.Normal(2)}}) }},
+		{"LinearQuantize", "out[1] is of 4-bit unsigned levels: its derivative is a mask where bits mean ±1", func(b *bench) {
+			quantize(b, kernels.Derivative{Mask: b.signs(4, 5)}, outputs{{1, kernels.Sign()}, {4, kernels.Unsigned(4)}})
+		}},
+		{"LinearQuantize", "out[0] is of signs: its derivative is a mask where bits mean ±1, and otherwise factors",
+			func(b *bench) { quantize(b, kernels.Derivative{Factors: floats(b, 20)}, outputs{{5, kernels.Sign()}}) }},
+		{"LinearQuantize", "mask is 4 × 6 signs, want 4 × 5 signs",
+			func(b *bench) { quantize(b, kernels.Derivative{Mask: b.signs(4, 6)}, outputs{{5, kernels.Sign()}}) }},
+		{"LinearQuantize", "factors has 19 values, want 20", func(b *bench) {
+			quantize(b, kernels.Derivative{Factors: floats(b, 19)}, outputs{{5, kernels.Unsigned(4)}})
+		}},
 		{"LinearAdd", "x has rows of 6 values, want 7",
 			func(b *bench) { b.d.LinearAdd(floats(b, 20), nil, x(b), b.plainLinear(7, 5).Linear) }},
 		{"LinearAdd", "x must be planes or floats", func(b *bench) {

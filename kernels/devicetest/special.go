@@ -288,8 +288,6 @@ func testSpecialLinears(b *bench) {
 			floats[5*c.in+3], floats[9*c.in] = nan, -infinity
 			x.Floats, values = b.floats(floats), wide(floats)
 		}
-		out, mask := b.signs(c.rows, c.out), b.signs(c.rows, c.out)
-		b.d.LinearQuantize([]kernels.Planes{out}, kernels.Derivative{Mask: mask}, x, l.Linear, kernels.KShift{})
 		residual := b.sprinkle(b.normals(c.rows * c.out))
 		added := b.poisoned(c.rows * c.out)
 		b.d.LinearAdd(added, b.floats(residual), x, l.Linear)
@@ -302,7 +300,12 @@ func testSpecialLinears(b *bench) {
 				math.Abs(float64(l.theta[i%c.out]))
 		}
 		what := fmt.Sprintf("%d rows of %d bits, %v with special scales", c.rows, c.bits, l)
-		b.checkSigns(what, l, values, keyShift{}, c.bits < 16, b.integers(out), b.integers(mask), b.integers(out))
+		u := b.preactivations(l, values, c.rows, keyShift{}, c.bits < 16)
+		for _, list := range []outputs{
+			{{c.out, kernels.Sign()}}, {{3, kernels.Sign()}, {c.out - 3, kernels.MidRise(4)}}, {{c.out, kernels.Unsigned(3)}},
+		} {
+			b.quantizes(what, list, l, x, u, keyShift{})
+		}
 		alike(b.t, what, b.download(added), sum, size, 1e-5, c.out)
 	}
 }

@@ -15,12 +15,12 @@ func packSigns() {
 }
 
 func packMask() {
-	beginOther(avx2, "packMask", "func(words *uint64, x *float32, n int)", "for n whole words.")
+	beginOther(avx2, "packMask", "func(words *uint64, x *float32, limit float32, n int)", "for n whole words.")
 	words, x, n := pointer("words"), pointer("x"), pointer("n")
-	absolute, above := constant(magnitude()), constant(above1())
+	absolute, limit := constant(magnitude()), broadcast("limit")
 	packs(words, x, n, func(v VecVirtual) {
 		VPAND(absolute, v, v)
-		VPSUBD(above, v, v)
+		VCMPPS(atMost, limit, v, v)
 	})
 	end()
 }

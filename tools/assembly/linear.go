@@ -14,6 +14,7 @@ var (
 	atMost    = Imm(2)
 	unordered = Imm(3)    // true where one of the two is NaN
 	atLeast   = Imm(0x1d) // false for NaN
+	greater   = Imm(0x1e) // false for NaN
 )
 
 // scaled is unit * (2*sums - offset) of eight channels.
@@ -117,6 +118,42 @@ func wideSignsOfSums() {
 		ADDQ(Imm(2), masks)
 	})
 	end()
+}
+
+// squaredReLU: a fused product and sum with a number whose unit in the last place is 1 rounds the exact product to an
+// integer.
+func squaredReLU() {
+	begin(avx2, "squaredReLU", 8)
+	dst, factors, u, n := pointer("dst"), pointer("factors"), pointer("u"), pointer("n")
+	perUnit, zero := broadcast("perUnit"), YMM()
+	integer := constant(words8("unitAbove", all(math.Float32bits(3<<22))))
+	two, four := constant(words8("float2", all(math.Float32bits(2)))), constant(words8("float4", all(math.Float32bits(4))))
+	VXORPS(zero, zero, zero)
+	loop(n, 8, func(i GPVirtual) {
+		v, r, m := YMM(), YMM(), YMM()
+		VMOVUPS(at4(u, i, 0), v)
+		VCMPPS(greater, zero, v, m)
+		VANDPS(m, v, v)
+		VMULPS(v, v, r)
+		VMINPS(four, r, r)
+		VFMADD213PS(integer, perUnit, r)
+		VPSUBD(integer, r, r)
+		VCMPPS(atMost, two, v, m)
+		VADDPS(v, v, v)
+		VANDPS(m, v, v)
+		VMOVUPS(v, at4(factors, i, 0))
+		storeBytes(r, Mem{Base: dst, Index: i, Scale: 1})
+	})
+	end()
+}
+
+// storeBytes stores eight integers from 0 to 255.
+func storeBytes(v VecVirtual, to Mem) {
+	high := XMM()
+	VEXTRACTI128(Imm(1), v, high)
+	VPACKSSDW(high, v.AsX(), high)
+	VPACKUSWB(high, high, high)
+	VMOVQ(high, to)
 }
 
 func addCounts() {

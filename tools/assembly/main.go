@@ -32,7 +32,7 @@ func main() {
 		andCounts, addCounts, tile, makeTables, lookup,
 		packSigns, packMask, transposeBits, transposeBytes,
 		scaleIntegers, scaleToBFloats, affineSums, signsOfSums, addScaled, randomWords, roundRow, roundColumns,
-		affine, roundBFloats, widenBFloats, mask, maskBFloats, add, multiply, scale,
+		affine, squaredReLU, roundBFloats, widenBFloats, mask, maskBFloats, add, multiply, scale,
 		sumSquares, addRows, addBFloatRows, absMax, absMaxProduct, maximum, exponentials,
 		quantize, maskNormalized, addNormalized, valueGradient, scoreGradient, nearest, ranked, adam,
 		// With long registers, more registers, or masks, where these gain much. Looking up does not gain from long registers:

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"log"
 	"math"
 
 	. "github.com/mmcloughlin/avo/build"
@@ -8,19 +10,32 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// declared are the constants in memory, by name.
-var declared = map[string]Mem{}
+// declared are the constants in memory, by name, and what they hold.
+var declared = map[string]struct {
+	Mem
+	values string
+}{}
 
 // data returns the constant of the given name. The first call for a name declares it with n values of size bytes.
 func data(name string, n, size int, value func(i int) Constant) Mem {
+	values := ""
+	for i := range n {
+		values += fmt.Sprintf(" %v", value(i))
+	}
 	if m, ok := declared[name]; ok {
-		return m
+		if m.values != values {
+			log.Fatalf("two constants have the name %s: one holds%s, the other%s", name, m.values, values)
+		}
+		return m.Mem
 	}
 	m := GLOBL(name, RODATA|NOPTR)
 	for i := range n {
 		DATA(size*i, value(i))
 	}
-	declared[name] = m
+	declared[name] = struct {
+		Mem
+		values string
+	}{m, values}
 	return m
 }
 

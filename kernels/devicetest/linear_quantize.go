@@ -1,0 +1,187 @@
+package devicetest
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"bitnet1/kernels"
+)
+
+// outputs are what a linear's outputs are quantized to: the number of channels and the quantization of each part.
+type outputs []struct {
+	channels int
+	q        kernels.Quantization
+}
+
+func (o outputs) String() string {
+	s := ""
+	for _, p := range o {
+		s += fmt.Sprintf(" %d %v", p.channels, p.q)
+	}
+	return s
+}
+
+// outputs divides channels into up to most parts, at any channel, each with one of the quantizations that choose
+// returns.
+func (b *bench) outputs(channels, most int, choose func() kernels.Quantization) (list outputs) {
+	for n := 1 + b.r.IntN(most); channels > 0; n-- {
+		part := outputs{{channels, choose()}}
+		if n > 1 {
+			part[0].channels = 1 + b.r.IntN(channels)
+		}
+		channels -= part[0].channels
+		list = append(list, part...)
+	}
+	return list
+}
+
+// planesFor is zeroed memory for outputs.
+func (b *bench) planesFor(list outputs, rows int) []kernels.Planes {
+	b.t.Helper()
+	planes := make([]kernels.Planes, len(list))
+	for i, o := range list {
+		var err error
+		planes[i], err = b.d.NewPlanes(rows, o.channels, o.q)
+		b.must(err)
+	}
+	return planes
+}
+
+// integersOf are the integers of all channels, rows × channels.
+func (b *bench) integersOf(list []kernels.Planes) []int {
+	b.t.Helper()
+	rows := list[0].Rows()
+	all, parts := []int(nil), make([][]int, len(list))
+	for i, p := range list {
+		parts[i] = b.integers(p)
+	}
+	for r := range rows {
+		for i, p := range list {
+			all = append(all, parts[i][r*p.Cols():][:p.Cols()]...)
+		}
+	}
+	return all
+}
+
+func testLinearQuantize(b *bench) {
+	levels := func() kernels.Quantization { return kernels.MidRise(1 + b.r.IntN(8)) }
+	squares := func() kernels.Quantization { return kernels.Unsigned(2 + b.r.IntN(7)) }
+	for i, c := range b.shapes() {
+		for _, mix := range []float64{1, 0.5} {
+			if mix < 1 && c.rows*c.in*c.out > 1<<22 {
+				continue
+			}
+			l, shift := b.newLinear(c.in, c.out, mix), keyShift{}
+			if i%2 == 1 {
+				shift = b.shift(c.rows, c.out, i%4 == 1)
+			}
+			b.unpleasant(&l)
+			x := b.activation(c.rows, c.in, c.bits)
+			u := b.preactivations(l, b.values(x), c.rows, shift, c.bits < 16 && mix == 1)
+			for _, list := range []outputs{
+				{{c.out, kernels.Sign()}}, b.outputs(c.out, 4, levels), b.outputs(c.out, 2, squares),
+			} {
+				b.quantizes(fmt.Sprintf("%d rows of %d bits, %v, shift %+v", c.rows, c.bits, l, shift), list, l, x, u, shift)
+			}
+		}
+	}
+}
+
+// preactivations are a linear's outputs u, rows × channels, and what another order of sums may change of each.
+type preactivations struct {
+	u     []float32
+	slack []float64
+}
+
+func (b *bench) preactivations(l linear, x []float64, rows int, shift keyShift, exact bool) preactivations {
+	p := preactivations{make([]float32, rows*l.Out), make([]float64, rows*l.Out)}
+	for i := range p.u {
+		if p.u[i], p.slack[i] = l.output(x, i/l.Out, i%l.Out, shift); exact {
+			p.slack[i] = 0
+		}
+	}
+	return p
+}
+
+// quantizes runs LinearQuantize into memory of other contents and compares all of it. Where slack allows several
+// values, each of them will do.
+func (b *bench) quantizes(what string, list outputs, l linear, x kernels.Activation, p preactivations, shift keyShift) {
+	b.t.Helper()
+	rows := len(p.u) / l.Out
+	out, alone, derivative := b.planesFor(list, rows), b.planesFor(list, rows), kernels.Derivative{}
+	squared := !list[0].q.PlusMinus()
+	if squared {
+		derivative.Factors = b.poisoned(rows * l.Out)
+	} else {
+		derivative.Mask = b.signs(rows, l.Out)
+	}
+	other := kernels.Activation{Floats: b.floats(b.normals(rows * l.In))}
+	b.d.LinearQuantize(out, kernels.Derivative{}, other, l.Linear, kernels.KShift{})
+	b.d.LinearQuantize(out, derivative, x, l.Linear, shift.KShift)
+	b.d.LinearQuantize(alone, kernels.Derivative{}, x, l.Linear, shift.KShift)
+	what += fmt.Sprintf(" to%v", list)
+	got := b.integersOf(out)
+	same(b.t, what+": without the derivative", b.integersOf(alone), got, l.Out)
+	quantizations := make([]kernels.Quantization, 0, l.Out)
+	for _, o := range list {
+		quantizations = append(quantizations, slices.Repeat([]kernels.Quantization{o.q}, o.channels)...)
+	}
+	allowed(b, what+": integers", got, p, l.Out, func(u float32, channel int) int {
+		return level(quantizations[channel], u)
+	})
+	if squared {
+		factors := b.download(derivative.Factors)
+		allowed(b, what+": factors", factors, p, l.Out, func(u float32, _ int) float32 { return factor(u) })
+		rounded := b.poisonedBFloats(rows * l.Out)
+		b.d.LinearQuantize(out, kernels.Derivative{Factors: rounded}, x, l.Linear, shift.KShift)
+		same(b.t, what+": factors in bfloat16", b.download(rounded), bfloatsOf(factors), l.Out)
+		return
+	}
+	allowed(b, what+": mask", b.integers(derivative.Mask), p, l.Out, func(u float32, channel int) int {
+		if math.Abs(float64(u)) <= quantizations[channel].PassLimit() {
+			return 1
+		}
+		return -1
+	})
+}
+
+// level is the integer of an output.
+func level(q kernels.Quantization, u float32) int {
+	if q.PlusMinus() {
+		return q.Integer(float64(u))
+	}
+	if !(u > 0) {
+		return 0
+	}
+	return q.Integer(float64(min(float32(u*u), 4)))
+}
+
+// factor is the derivative of min(relu(u)², 4).
+func factor(u float32) float32 {
+	if u > 0 && u <= 2 {
+		return 2 * u
+	}
+	return 0
+}
+
+// allowed compares what was made of outputs with f of them. Where an output may be another by its slack, any value
+// between those of f is right.
+func allowed[T int | float32](b *bench, what string, got []T, p preactivations, cols int,
+	f func(u float32, channel int) T) {
+	b.t.Helper()
+	wrong := 0
+	for i, v := range got {
+		u, slack, c := p.u[i], float32(p.slack[i]), i%cols
+		lowest, want, highest := f(u-slack, c), f(u, c), f(u+slack, c)
+		if v == want || slack > 0 && min(lowest, want, highest) <= v && v <= max(lowest, want, highest) {
+			continue
+		}
+		if wrong++; wrong <= 3 {
+			b.t.Errorf("%s: row %d, channel %d, u = %v: %v, want %v", what, i/cols, c, u, v, want)
+		}
+	}
+	if wrong > 3 {
+		b.t.Errorf("%s: %d of %d outputs are wrong", what, wrong, len(got))
+	}
+}
