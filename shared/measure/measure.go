@@ -1,5 +1,6 @@
-// Package measure opens a checkpoint and a dataset together, for stages that run the model over the validation split:
-// the project's evaluate and probe, and stages of one's own (docs/examples/generate). It measures nothing itself.
+// Package measure opens a model file, a checkpoint or a packed model, and a dataset together, for stages that run the
+// model over the validation split: the project's evaluate and probe, and stages of one's own (docs/examples/generate).
+// It measures nothing itself.
 //
 //	s, err := measure.Open(job, in, job.Params.MicroTokens)
 //	…
@@ -16,7 +17,6 @@ import (
 	"bitnet1/kernels"
 	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/data/tokenizer"
-	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/compute"
 	"bitnet1/shared/lm/model"
 	"bitnet1/shared/run/artifact"
@@ -24,21 +24,21 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// Subject is a checkpoint that was loaded onto a device, and a dataset. Close frees both.
+// Subject is a model that was loaded onto a device, and a dataset. Close frees both.
 type Subject struct {
-	Saved     *checkpoint.File
+	Saved     *Saved
 	Manifest  *dataset.Manifest
 	Data      *dataset.Dataset
 	Tokenizer tokenizer.Tokenizer
 	Model     *model.Model   // computes Batch sequences of Seq tokens at once
-	Settings  model.Settings // the checkpoint's
+	Settings  model.Settings // the model file's
 	Batch     int
 	Seq       int
 
 	device kernels.Device
 }
 
-// Open opens the checkpoint and the dataset of an event. The model will compute at most microTokens tokens at once, but
+// Open opens the model file and the dataset of an event. The model will compute at most microTokens tokens at once, but
 // always a whole sequence. An error is permanent (stage.Permanent) if trying again would not help.
 func Open[P any](job *stage.Job[P], in event.CheckpointSaved, microTokens int) (*Subject, error) {
 	path, err := job.Path(in.Model)
@@ -46,7 +46,7 @@ func Open[P any](job *stage.Job[P], in event.CheckpointSaved, microTokens int) (
 		return nil, err
 	}
 	s := new(Subject)
-	if s.Saved, err = checkpoint.Open(path); err != nil {
+	if s.Saved, err = openSaved(path); err != nil {
 		return nil, stage.Permanent(err)
 	}
 	if err = s.openDataset(job.Path, in.Manifest); err == nil {

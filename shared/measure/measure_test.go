@@ -21,7 +21,7 @@ func subject(t *testing.T, manifest string) *Subject {
 	t.Helper()
 	path := measuretest.Checkpoint(t, measuretest.Config(16),
 		checkpoint.Provenance{Step: 1234, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
-	saved, err := checkpoint.Open(path)
+	saved, err := openSaved(path)
 	if err != nil {
 		t.Fatal(err)
 	}

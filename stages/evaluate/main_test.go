@@ -3,11 +3,13 @@ package main
 import (
 	"math"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
 	"bitnet1/shared/data/seal"
 	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/model"
 	"bitnet1/shared/measure/measuretest"
 )
 
@@ -170,6 +172,29 @@ func spread(x []float64) float64 {
 		squares += (v - mean) * (v - mean)
 	}
 	return math.Sqrt(squares / float64(len(x)-1) / float64(len(x)))
+}
+
+// A packed model has the report of its checkpoint.
+func TestPackedModel(t *testing.T) {
+	manifest := measuretest.Sealed(t, seal.Options{SequenceLength: 16, ValidationShare: 0.2, Seed: 3},
+		measuretest.Proverbs()...)
+	v76 := measuretest.Config(16)
+	v76.StreamBits = 4
+	for what, c := range map[string]model.Config{"v76": v76, "v77": v76.V77()} {
+		path := measuretest.Checkpoint(t, c, checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
+		var reports []report
+		for _, in := range []string{path, measuretest.Packed(t, path)} {
+			out := t.TempDir()
+			measuretest.Run(t, "--in", in, "--dataset", manifest, "--out", out, "--greedy")
+			var r report
+			measuretest.ReadJSON(t, filepath.Join(out, "step-000007_evaluation.json"), &r)
+			r.Checkpoint = ""
+			reports = append(reports, r)
+		}
+		if !reflect.DeepEqual(reports[0], reports[1]) || reports[0].Tokens == 0 {
+			t.Errorf("%s: the checkpoint has %+v, the packed model %+v", what, reports[0], reports[1])
+		}
+	}
 }
 
 // What cannot be measured is refused, with what to do.

@@ -1,5 +1,5 @@
-// Command pack is the stage that packs a checkpoint into a .bit2 file: one bit a weight, with float16 scales and
-// thresholds. It reads the file back before it announces it.
+// Command pack is the stage that packs a checkpoint into a .bit2 file: one bit a weight, a few for the codebook of a v77,
+// with float16 scales and thresholds. It reads the file back before it announces it.
 package main
 
 import (
@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"os"
 
+	"bitnet1/kernels"
+	"bitnet1/kernels/cpu"
 	"bitnet1/shared/lm/bit2"
 	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/model"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/results"
@@ -27,6 +30,7 @@ func main() {
 		Work:    stage.Deterministic(pack),
 		Files:   stage.BareCheckpoints,
 		Choice:  stage.ByStep(),
+		Threads: true,
 		Emits:   []event.Body{event.PackWritten{}},
 		Results: []results.Result{{
 			Kind:     event.PackWritten{}.Kind(),
@@ -60,35 +64,66 @@ func pack(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved)
 	if path, err = job.Path(ref); err != nil {
 		return err
 	}
-	if err := readBack(path); err != nil {
+	if err := readBack(path, job.Host.Threads); err != nil {
 		return fmt.Errorf("reading back %s: %w", ref, err)
 	}
 	return job.Emit(ctx, event.PackWritten{Step: int(saved.Step), Model: in.Model, Pack: ref})
 }
 
 func write(job *stage.Job[Params], saved *checkpoint.File) (artifact.Ref, error) {
+	var test *bit2.SelfTest
+	if bit2.Version(saved.Config) > 1 {
+		err := onCPU(saved, bit2.TestedTokens(saved.Config), job.Host.Threads,
+			func(m *model.Model, settings model.Settings) (err error) {
+				test, err = bit2.NewSelfTest(m, settings)
+				return err
+			})
+		if err != nil {
+			return artifact.Ref{}, stage.Permanent(err)
+		}
+	}
 	w, err := job.Create("bit2", "application/x-bit2", fmt.Sprintf("step-%06d.bit2", saved.Step))
 	if err != nil {
 		return artifact.Ref{}, err
 	}
 	defer w.Abort()
-	if err := bit2.Write(w, saved.Config, saved.Provenance, saved.Parameters(), nil); err != nil {
+	if err := bit2.Write(w, saved.Config, saved.Provenance, saved.Parameters(), test); err != nil {
 		return artifact.Ref{}, stage.Permanent(err)
 	}
 	return w.Commit()
 }
 
-// readBack reads all of a packed model.
-func readBack(path string) error {
+// readBack reads all of a packed model, and makes its self-test if it has one.
+func readBack(path string, threads int) error {
 	f, err := bit2.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	test, err := f.SelfTest()
+	if err != nil {
+		return err
+	}
+	if test != nil {
+		return onCPU(f, len(test.Tokens), threads, test.Check)
+	}
 	for _, err := range f.Parameters() {
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// onCPU calls f with the model of a file, which computes one sequence of seq tokens.
+func onCPU(file interface {
+	Inference(dev kernels.Device, batch, seq int) (*model.Model, model.Settings, error)
+}, seq, threads int, f func(*model.Model, model.Settings) error) error {
+	device := cpu.New(cpu.Options{Workers: threads})
+	defer device.Close()
+	m, settings, err := file.Inference(device, 1, seq)
+	if err != nil {
+		return err
+	}
+	return f(m, settings)
 }

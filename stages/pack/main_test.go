@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"bitnet1/kernels/number/float16"
 	"bitnet1/shared/lm/bit2"
 	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/model"
 	"bitnet1/shared/measure/measuretest"
 	"bitnet1/shared/run/event"
 )
@@ -78,6 +80,42 @@ func TestPack(t *testing.T) {
 	}
 }
 
+// A v77 is packed with a self-test that the packed model passes, and another model does not.
+func TestPackV77(t *testing.T) {
+	about := checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1}
+	for what, documents := range map[string]model.Documents{"packed": {}, "separate": {Separate: true, EndOfText: 256}} {
+		about.Documents = documents
+		config := measuretest.Config(90).V77()
+		path, out := measuretest.Checkpoint(t, config, about), t.TempDir()
+		said := measuretest.Run(t, "--in", path, "--out", out)
+		file := filepath.Join(out, "step-000007.bit2")
+		packed, err := bit2.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer packed.Close()
+		test, err := packed.SelfTest()
+		if err != nil || test == nil || len(test.Tokens) != 64 {
+			t.Fatalf("%s: self-test %+v, %v", what, test, err)
+		}
+		if documents.Separate && test.Tokens[32] != 256 {
+			t.Errorf("%s: tokens %v", what, test.Tokens)
+		}
+		// Its size is what a person is told.
+		info, err := os.Stat(file)
+		if err != nil || !strings.Contains(said, fmt.Sprintf("%.1f kB", float64(info.Size())/1e3)) {
+			t.Errorf("%d bytes (%v), said\n%s", info.Size(), err, said)
+		}
+		if err := onCPU(packed, 64, 1, test.Check); err != nil {
+			t.Error(err)
+		}
+		test.Logits[63] += 1e-3
+		if err := onCPU(packed, 64, 1, test.Check); err == nil || !strings.Contains(err.Error(), "after 64 tokens") {
+			t.Errorf("%s: another logit: %v", what, err)
+		}
+	}
+}
+
 // In the middle of bonsai's annealing there is nothing to pack, which is said and no failure.
 func TestNothingToPackYet(t *testing.T) {
 	path := measuretest.Checkpoint(t, measuretest.Config(16),
@@ -113,7 +151,7 @@ func TestDamaged(t *testing.T) {
 	out := t.TempDir()
 	measuretest.Run(t, "--in", good, "--out", out)
 	file := filepath.Join(out, "step-000008.bit2")
-	if err := readBack(file); err != nil {
+	if err := readBack(file, 1); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(file)
@@ -125,7 +163,7 @@ func TestDamaged(t *testing.T) {
 		if err := os.WriteFile(file, b, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if err := readBack(file); err == nil {
+		if err := readBack(file, 1); err == nil {
 			t.Errorf("a flipped bit in byte %d of %d was not noticed", at, len(b))
 		}
 		b[at] ^= 1

@@ -17,6 +17,7 @@ import (
 	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/data/seal"
 	"bitnet1/shared/data/tokenizer"
+	"bitnet1/shared/lm/bit2"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/model"
 	"bitnet1/shared/run/artifact"
@@ -270,6 +271,25 @@ func Checkpoint(t *testing.T, c model.Config, p checkpoint.Provenance) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// Packed packs a checkpoint and returns the path of the packed model.
+func Packed(t *testing.T, path string) string {
+	t.Helper()
+	saved, err := checkpoint.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer saved.Close()
+	f, err := os.Create(filepath.Join(t.TempDir(), "packed.bit2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := bit2.Write(f, saved.Config, saved.Provenance, saved.Parameters(), nil); err != nil {
+		t.Fatal(err)
+	}
+	return f.Name()
 }
 
 // Load loads a checkpoint that computes batch sequences at once, and returns its settings too.
