@@ -222,7 +222,7 @@ func (m *Model) enqueueUpdate(u Update) {
 		update(0, s.muon, true, nil)
 		m.enqueueMuon(u)
 	}
-	update(s.gains, s.scales, 0, nil)
-	update(s.scales, s.size, 0, s.master)
+	update(s.gains, s.scales, false, nil)
+	update(s.scales, s.size, false, s.master)
 	m.quantize()
 }
