@@ -3,7 +3,6 @@
 package cuda
 
 import (
-	"errors"
 	"fmt"
 	"math"
 
@@ -61,18 +60,22 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qk, values ke
 		if err != nil {
 			return err
 		}
-		if v.valuePlanes > 1 {
-			return errors.New("CUDA devices read no levels yet")
-		}
 		to, list := out.(*planes), int32s(pointers, a.Batch*a.Heads*a.Seq*a.Survivors)
 		v.outWords = int32(to.words())
+		levels := v.valuePlanes > 1 // out has no more planes
+		if levels && a.Kind != kernels.Softmax {
+			return d.attendLevels(to, list, v, a)
+		}
 		if err := d.clear(to.popcounts, 4*to.rows); err != nil {
 			return err
 		}
-		if a.HeadDim%32 != 0 { // heads share words, and set their bits
-			if err := d.clear(to.data, to.rows*to.rowBytes()); err != nil {
+		for b := 0; b < to.bits && a.HeadDim%32 != 0; b++ { // heads share words, and set their bits
+			if err := d.clear(to.data+cu.DevicePtr(b*to.planeBytes), to.rows*to.rowBytes()); err != nil {
 				return err
 			}
+		}
+		if levels {
+			return d.launch(warpPerQuery(a)).attendSoftmaxLevels(v, to.data, to.popcounts, list, to.bits, to.planeBytes/4)
 		}
 		kernel, g, err := attendKernel(a)
 		if err != nil {
@@ -80,6 +83,19 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qk, values ke
 		}
 		return kernel(d.launch(g), v, to.data, to.popcounts, list)
 	})
+}
+
+// attendLevels finds the pointers first, and then reads values of several planes along them.
+func (d *Device) attendLevels(to *planes, pointers cu.DevicePtr, v attention, a kernels.Attention) error {
+	kernel, g, err := attendKernel(a)
+	if err != nil {
+		return err
+	}
+	if err := kernel(d.launch(g), v, 0, 0, pointers); err != nil {
+		return err
+	}
+	read := either(a.Survivors > 4, launch.readLevels16, launch.readLevels4)
+	return read(d.launch(warpPerRow(to.rows)), v, pointers, to.rows, to.levels(0))
 }
 
 // attendKernel chooses the kernel for a, and its grid. Kernels with Separate in their names are for sequences of
@@ -141,9 +157,6 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qk, values kernels.Pl
 		if err != nil {
 			return err
 		}
-		if v.valuePlanes > 1 {
-			return errors.New("CUDA devices read no levels yet")
-		}
 		rows, width, heads := a.Batch*a.Seq, a.Heads*a.HeadDim, a.Batch*a.Heads
 		to, grad := gradientsOf(dqkv, 3*rows*width), gradientsOf(dOut, rows*width)
 		list := int32s(pointers, heads*a.Seq*a.Survivors)
@@ -158,7 +171,7 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qk, values kernels.Pl
 		if err != nil {
 			return err
 		}
-		if to.bfloat16 && tiled(a) && (a.Kind == kernels.Softmax || v.gumbel == 1) && (to.at|grad.at)%16 == 0 {
+		if to.bfloat16 && v.valuePlanes == 1 && tiled(a) && (a.Kind == kernels.Softmax || v.gumbel == 1) && (to.at|grad.at)%16 == 0 {
 			family, l := denseKernels64Of(a), d.launch(grid(ceilDiv(a.Seq, 64), heads))
 			if err := family.denseQueries64(l, v, grad.at, list, stats, to.at); err != nil {
 				return err
@@ -210,7 +223,7 @@ func (d *Device) survivorsBackward(dqkv, dOut gradients, pointers cu.DevicePtr, 
 	if err != nil {
 		return err
 	}
-	scores, gather, g := survivorKernelsOf(a, dqkv.bfloat16, (dqkv.at|dOut.at|pointers)%16 == 0)
+	scores, gather, g := survivorKernelsOf(a, int(v.valuePlanes), dqkv.bfloat16, (dqkv.at|dOut.at|pointers)%16 == 0)
 	if err := scores(d.launch(g), v, dOut.at, pointers, slopes, dqkv.at); err != nil {
 		return err
 	}
@@ -220,17 +233,17 @@ func (d *Device) survivorsBackward(dqkv, dOut gradients, pointers cu.DevicePtr, 
 	return gather(d.launch(g), v, dOut.at, slopes, offsets, entries, dqkv.at)
 }
 
-// survivorKernelsOf chooses the kernels of survivorsBackward, and their grid. aligned says whether the memory that they
-// read and write eight channels at a time begins at multiples of 16 bytes.
-func survivorKernelsOf(a kernels.Attention, bfloat16, aligned bool) (
+// survivorKernelsOf chooses the kernels of survivorsBackward, and their grid, for values of so many planes. aligned says
+// whether the memory that they read and write eight channels at a time begins at multiples of 16 bytes.
+func survivorKernelsOf(a kernels.Attention, planes int, bfloat16, aligned bool) (
 	scores func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error,
 	gather func(l launch, a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error, g driver.Geometry) {
-	if a.HeadDim == 64 && a.Survivors == 4 && aligned {
+	if a.HeadDim == 64 && a.Survivors == 4 && planes <= 4 && aligned {
 		family := either(bfloat16, survivorKernels64Bfloat16, survivorKernels64Float32)
 		if a.Starts != nil {
 			family = either(bfloat16, survivorKernels64SeparateBfloat16, survivorKernels64SeparateFloat32)
 		}
-		return family.survivorScores64, family.survivorGather64, grid(a.Heads, ceilDiv(a.Seq, 32), a.Batch)
+		return either(planes > 1, family.survivorScores64Levels, family.survivorScores64), family.survivorGather64, grid(a.Heads, ceilDiv(a.Seq, 32), a.Batch)
 	}
 	family := either(bfloat16, survivorKernelsBfloat16, survivorKernelsFloat32)
 	scores, gather = family.survivorScores8_4, family.survivorGather8

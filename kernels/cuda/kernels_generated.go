@@ -26,8 +26,11 @@ var modules = []module{
 		{timing.Operation{Name: "survivors_4_4_separate", Category: timing.Attention}, 128, 0},
 		{timing.Operation{Name: "survivors_8_4_separate", Category: timing.Attention}, 128, 0},
 		{timing.Operation{Name: "survivors_8_16_separate", Category: timing.Attention}, 128, 0},
+		{timing.Operation{Name: "read_levels_4", Category: timing.Attention}, 256, 0},
+		{timing.Operation{Name: "read_levels_16", Category: timing.Attention}, 256, 0},
 		{timing.Operation{Name: "attend_pointer", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "attend_softmax", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "attend_softmax_levels", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "attend_pointer_64", Category: timing.Attention, Float: true}, 128, 0},
 		{timing.Operation{Name: "attend_pointer_64_separate", Category: timing.Attention, Float: true}, 128, 0},
 		{timing.Operation{Name: "attend_softmax_64", Category: timing.Attention, Float: true}, 128, 0},
@@ -36,12 +39,16 @@ var modules = []module{
 	{"attention_backward", "sm_80", []kernel{
 		{timing.Operation{Name: "survivor_lists", Category: timing.Attention}, 32, 0},
 		{timing.Operation{Name: "survivor_scores_64_float32", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "survivor_scores_64_levels_float32", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_gather_64_float32", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_scores_64_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "survivor_scores_64_levels_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_gather_64_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_scores_64_separate_float32", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "survivor_scores_64_levels_separate_float32", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_gather_64_separate_float32", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_scores_64_separate_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "survivor_scores_64_levels_separate_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_gather_64_separate_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_scores_2_4_float32", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_scores_8_4_float32", Category: timing.Attention, Float: true}, 256, 0},
@@ -261,6 +268,23 @@ type attention struct {
 
 // The PTX has a Attention of 120 bytes.
 var _ [120]byte = [unsafe.Sizeof(attention{})]byte{}
+
+// levels is struct Levels of the sources.
+//
+// Where the quantized channels from ... from + width - 1 of a linear go: planes of rows x width, with the rows' weighted
+// popcounts.
+type levels struct {
+	from       int32 // words: 32-bit words of a row
+	width      int32 // words: 32-bit words of a row
+	bits       int32 // words: 32-bit words of a row
+	words      int32 // words: 32-bit words of a row
+	planeWords int64
+	data       cu.DevicePtr
+	popcounts  cu.DevicePtr
+}
+
+// The PTX has a Levels of 40 bytes.
+var _ [40]byte = [unsafe.Sizeof(levels{})]byte{}
 
 // operand is struct Operand of the sources.
 type operand struct {
@@ -579,23 +603,6 @@ type muon struct {
 // The PTX has a Muon of 88 bytes.
 var _ [88]byte = [unsafe.Sizeof(muon{})]byte{}
 
-// levels is struct Levels of the sources.
-//
-// Where the quantized channels from ... from + width - 1 of a linear go: planes of rows x width, with the rows' weighted
-// popcounts.
-type levels struct {
-	from       int32 // words: 32-bit words of a row
-	width      int32 // words: 32-bit words of a row
-	bits       int32 // words: 32-bit words of a row
-	words      int32 // words: 32-bit words of a row
-	planeWords int64
-	data       cu.DevicePtr
-	popcounts  cu.DevicePtr
-}
-
-// The PTX has a Levels of 40 bytes.
-var _ [40]byte = [unsafe.Sizeof(levels{})]byte{}
-
 // adam is struct Adam of the sources.
 type adam struct {
 	param       cu.DevicePtr // master may be null: else it is updated and param becomes it rounded to float16
@@ -622,7 +629,8 @@ type scalars struct {
 	seed         [2]uint32
 	step         [2]uint32
 	micro        uint32
-	signs        [5]uint32 // [alive]: bit p tells whether the rank-weighted sum of the pattern p of values is not negative
+	signs        [5]uint32      // [alive]: bit p tells whether the rank-weighted sum of the pattern p of values is not negative
+	sums         [5][16]float32 // [alive][pattern]: the rank-weighted sum itself
 	tau          float64
 	mix          float64
 	gradScale    float64
@@ -635,8 +643,8 @@ type scalars struct {
 	muonDecay    float64
 }
 
-// The PTX has a Scalars of 2288 bytes.
-var _ [2288]byte = [unsafe.Sizeof(scalars{})]byte{}
+// The PTX has a Scalars of 2608 bytes.
+var _ [2608]byte = [unsafe.Sizeof(scalars{})]byte{}
 
 // ---- attention.cu ----
 
@@ -680,12 +688,24 @@ func (l launch) survivors8_16Separate(a attention, out, popcounts, pointers cu.D
 	return l.queue("survivors_8_16_separate", argument(a), argument(out), argument(popcounts), argument(pointers))
 }
 
+func (l launch) readLevels4(a attention, pointers cu.DevicePtr, rows int, to levels) error {
+	return l.queue("read_levels_4", argument(a), argument(pointers), argument(int32Of(rows)), argument(to))
+}
+
+func (l launch) readLevels16(a attention, pointers cu.DevicePtr, rows int, to levels) error {
+	return l.queue("read_levels_16", argument(a), argument(pointers), argument(int32Of(rows)), argument(to))
+}
+
 func (l launch) attendPointer(a attention, out, popcounts, pointers cu.DevicePtr) error {
 	return l.queue("attend_pointer", argument(a), argument(out), argument(popcounts), argument(pointers))
 }
 
 func (l launch) attendSoftmax(a attention, out, popcounts, pointers cu.DevicePtr) error {
 	return l.queue("attend_softmax", argument(a), argument(out), argument(popcounts), argument(pointers))
+}
+
+func (l launch) attendSoftmaxLevels(a attention, out, popcounts, pointers cu.DevicePtr, bits, planeWords int) error {
+	return l.queue("attend_softmax_levels", argument(a), argument(out), argument(popcounts), argument(pointers), argument(int32Of(bits)), argument(int64Of(planeWords)))
 }
 
 func (l launch) attendPointer64(a attention, out, popcounts, pointers cu.DevicePtr) error {
@@ -714,12 +734,20 @@ func (l launch) survivorScores64Float32(a attention, dout, pointers, ds, dqkv cu
 	return l.queue("survivor_scores_64_float32", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
 }
 
+func (l launch) survivorScores64LevelsFloat32(a attention, dout, pointers, ds, dqkv cu.DevicePtr) error {
+	return l.queue("survivor_scores_64_levels_float32", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
+}
+
 func (l launch) survivorGather64Float32(a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error {
 	return l.queue("survivor_gather_64_float32", argument(a), argument(dout), argument(ds), argument(offsets), argument(entries), argument(dqkv))
 }
 
 func (l launch) survivorScores64Bfloat16(a attention, dout, pointers, ds, dqkv cu.DevicePtr) error {
 	return l.queue("survivor_scores_64_bfloat16", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
+}
+
+func (l launch) survivorScores64LevelsBfloat16(a attention, dout, pointers, ds, dqkv cu.DevicePtr) error {
+	return l.queue("survivor_scores_64_levels_bfloat16", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
 }
 
 func (l launch) survivorGather64Bfloat16(a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error {
@@ -730,12 +758,20 @@ func (l launch) survivorScores64SeparateFloat32(a attention, dout, pointers, ds,
 	return l.queue("survivor_scores_64_separate_float32", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
 }
 
+func (l launch) survivorScores64LevelsSeparateFloat32(a attention, dout, pointers, ds, dqkv cu.DevicePtr) error {
+	return l.queue("survivor_scores_64_levels_separate_float32", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
+}
+
 func (l launch) survivorGather64SeparateFloat32(a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error {
 	return l.queue("survivor_gather_64_separate_float32", argument(a), argument(dout), argument(ds), argument(offsets), argument(entries), argument(dqkv))
 }
 
 func (l launch) survivorScores64SeparateBfloat16(a attention, dout, pointers, ds, dqkv cu.DevicePtr) error {
 	return l.queue("survivor_scores_64_separate_bfloat16", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
+}
+
+func (l launch) survivorScores64LevelsSeparateBfloat16(a attention, dout, pointers, ds, dqkv cu.DevicePtr) error {
+	return l.queue("survivor_scores_64_levels_separate_bfloat16", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
 }
 
 func (l launch) survivorGather64SeparateBfloat16(a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error {
@@ -800,15 +836,16 @@ func (l launch) denseKeysBfloat16(a attention, dout cu.DevicePtr, pointer int, p
 
 // survivorKernels64 are the kernels that SURVIVOR_KERNELS_64 makes together.
 type survivorKernels64 struct {
-	survivorScores64 func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error
-	survivorGather64 func(l launch, a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error
+	survivorScores64       func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error
+	survivorScores64Levels func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error
+	survivorGather64       func(l launch, a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error
 }
 
 var (
-	survivorKernels64Float32          = survivorKernels64{launch.survivorScores64Float32, launch.survivorGather64Float32}
-	survivorKernels64Bfloat16         = survivorKernels64{launch.survivorScores64Bfloat16, launch.survivorGather64Bfloat16}
-	survivorKernels64SeparateFloat32  = survivorKernels64{launch.survivorScores64SeparateFloat32, launch.survivorGather64SeparateFloat32}
-	survivorKernels64SeparateBfloat16 = survivorKernels64{launch.survivorScores64SeparateBfloat16, launch.survivorGather64SeparateBfloat16}
+	survivorKernels64Float32          = survivorKernels64{launch.survivorScores64Float32, launch.survivorScores64LevelsFloat32, launch.survivorGather64Float32}
+	survivorKernels64Bfloat16         = survivorKernels64{launch.survivorScores64Bfloat16, launch.survivorScores64LevelsBfloat16, launch.survivorGather64Bfloat16}
+	survivorKernels64SeparateFloat32  = survivorKernels64{launch.survivorScores64SeparateFloat32, launch.survivorScores64LevelsSeparateFloat32, launch.survivorGather64SeparateFloat32}
+	survivorKernels64SeparateBfloat16 = survivorKernels64{launch.survivorScores64SeparateBfloat16, launch.survivorScores64LevelsSeparateBfloat16, launch.survivorGather64SeparateBfloat16}
 )
 
 // survivorKernels are the kernels that SURVIVOR_KERNELS makes together.

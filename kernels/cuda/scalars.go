@@ -20,7 +20,7 @@ func (d *Device) SetScalars(s kernels.Scalars) {
 	for alive := 1; alive <= kernels.MaxSurvivors; alive++ {
 		kernels.RankWeights(v.weights[alive][:alive], s.Gamma)
 		if alive < len(v.signs) {
-			v.signs[alive] = patternSigns(v.weights[alive][:alive])
+			v.signs[alive] = patternSums(v.weights[alive][:alive], &v.sums[alive])
 		}
 	}
 	d.run("SetScalars", nil, func() error {
@@ -30,11 +30,11 @@ func (d *Device) SetScalars(s kernels.Scalars) {
 	})
 }
 
-// patternSigns has bit p set where the sum of w, each added where p has a bit and subtracted elsewhere, is not
-// negative.
-func patternSigns(w []float64) (signs uint32) {
+// patternSums writes for each pattern p the sum of w, each added where p has a bit and subtracted elsewhere. It returns
+// signs, with bit p set where the sum is not negative.
+func patternSums(w []float64, sums *[16]float32) (signs uint32) {
 	for p := range 1 << len(w) {
-		if kernels.SignedSum(w, p) >= 0 {
+		if sums[p] = kernels.SignedSum(w, p); sums[p] >= 0 {
 			signs |= 1 << p
 		}
 	}

@@ -119,6 +119,7 @@ DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* po
     if (r < most) pointers[h.query(t) * most + r] = at[r];
     alive += at[r] >= 0;
   }
+  if (!out) return;
 #pragma unroll
   for (int w = 0; w < kWords; w++) {
     if (32 * w >= a.dim) break;
@@ -152,6 +153,61 @@ SURVIVORS(2_4_separate, 2, 4, true)
 SURVIVORS(4_4_separate, 4, 4, true)
 SURVIVORS(8_4_separate, 8, 4, true)
 SURVIVORS(8_16_separate, 8, 16, true)
+
+// ---- Values of several planes, read along pointers ----
+
+// A warp per row: the levels of unit * Σ_b 2^b Σ_r w_r s_br, where s_br is ±1, bit b of the value of survivor r. Sums
+// over r are rounded to float32, and those over b are float32. So are the levels of every device.
+template <int kMax> DEVICE void read_rows(const Attention& a, const int* pointers, int rows, const Levels& to) {
+  __shared__ float sums[5][16];
+  if (threadIdx.x < 80) sums[threadIdx.x / 16][threadIdx.x % 16] = a.scalars->sums[threadIdx.x / 16][threadIdx.x % 16];
+  block_sync();
+  int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, count = 0;
+  if (row >= rows) return;
+  int sequence = row / a.seq, t = row % a.seq, alive = min(t + 1 - (a.starts ? a.starts[row] : 0), a.survivors);
+  const double* weights = a.scalars->weights[alive];
+  MidRise levels(to.bits);
+  for (int w = 0; 32 * w < to.width; w++) {
+    int c = min(32 * w + lane, to.width - 1);
+    const int* keys = pointers + ((long)(sequence * a.heads + c / a.dim) * a.seq + t) * a.survivors;
+    const uint32_t* values = a.values + (long)sequence * a.seq * a.value_words + c / 32;
+    long at[kMax];
+#pragma unroll
+    for (int r = 0; r < kMax; r++) at[r] = r < alive ? (long)keys[r] * a.value_words : 0;
+    float x = 0;
+    for (int b = 0; b < a.value_planes; b++, values += a.value_plane_words) {
+      float sum;
+      if constexpr (kMax == 4) {
+        int pattern = 0;
+#pragma unroll
+        for (int r = 0; r < 4; r++)
+          if (r < alive) pattern |= (int)(values[at[r]] >> (c % 32) & 1) << r;
+        sum = sums[alive][pattern];
+      } else {
+        double exact = 0;
+#pragma unroll
+        for (int r = 0; r < kMax; r++)
+          if (r < alive) exact += values[at[r]] >> (c % 32) & 1 ? weights[r] : -weights[r];
+        sum = (float)exact;
+      }
+      x = b == 0 ? sum : x + (float)(1 << b) * sum;
+    }
+    x *= a.value_unit;
+    int index = to.bits == 1 ? x >= 0 : levels.level(x);
+    count += put_levels(to, row, w, 32 * w + lane < to.width ? index : 0);
+  }
+  if (lane == 0) to.popcounts[row] = count;
+}
+KERNEL(attention, 256)
+void read_levels_4(
+    const __grid_constant__ Attention a, const int* pointers, int rows, const __grid_constant__ Levels to) {
+  read_rows<4>(a, pointers, rows, to);
+}
+KERNEL(attention, 256)
+void read_levels_16(
+    const __grid_constant__ Attention a, const int* pointers, int rows, const __grid_constant__ Levels to) {
+  read_rows<16>(a, pointers, rows, to);
+}
 
 // ---- Pointers and softmax: a warp per query, keys among its lanes. Grid: x queries / 8, y heads ----
 
@@ -244,9 +300,10 @@ DEVICE void attend_pointer_tiles(const Attention& a, uint32_t* out, int* popcoun
   }
 }
 
-// Softmax over all keys from `first` on: writes the signs of query t's attention output to bits, and returns the first
-// key of the highest score.
-template <int kWords> DEVICE int read_all(const Head& h, int first, int t, uint32_t (&bits)[kWords]) {
+// Softmax over all keys from `first` on: Σ_u p_u v_u of query t, in float64, with the integers behind values and with p_u
+// = exp(score - best). Channel 32 w + lane is that of sum[w]. Returns the first key of the highest score.
+template <int kWords>
+DEVICE int sum_all(const Head& h, int first, int t, double (&sum)[kWords], double& total) {
   int lane = threadIdx.x % 32;
   uint32_t q[kWords];
   h.load(0, t, q);
@@ -261,19 +318,30 @@ template <int kWords> DEVICE int read_all(const Head& h, int first, int t, uint3
     int u = shuffle_xor(at, mask);
     if (s > best || (s == best && u < at)) best = s, at = u;
   }
-  double sum[kWords] = {};  // of channel 32 w + lane
+  total = 0;
+#pragma unroll
+  for (int w = 0; w < kWords; w++) sum[w] = 0;
   for (int from = first; from <= t; from += 32) {
     int u = from + lane;
     double e = u <= t ? exponential(h.score(q, t, u) - best) : 0;
+    total += e;
     for (int j = 0; j < min(32, t - from + 1); j++) {
       double p = shuffle(e, j);
 #pragma unroll
       for (int w = 0; w < kWords; w++)
-        if (32 * w < h.a.dim) sum[w] += h.value_word(from + j, w) >> lane & 1 ? p : -p;
+        if (32 * w < h.a.dim) sum[w] += p * (double)h.value_integer(from + j, 32 * w + lane);
     }
   }
+  total = warp_sum(total);
+  return at;
+}
+
+// The signs of query t's attention output.
+template <int kWords> DEVICE int read_all(const Head& h, int first, int t, uint32_t (&bits)[kWords]) {
+  double sum[kWords], total;
+  int at = sum_all(h, first, t, sum, total);
 #pragma unroll
-  for (int w = 0; w < kWords; w++) bits[w] = ballot(32 * w + lane < h.a.dim && sum[w] >= 0);
+  for (int w = 0; w < kWords; w++) bits[w] = ballot(32 * w + (int)threadIdx.x % 32 < h.a.dim && sum[w] >= 0);
   return at;
 }
 
@@ -289,6 +357,29 @@ void attend_softmax(const __grid_constant__ Attention a, uint32_t* out, int* pop
 #pragma unroll
   for (int w = 0; w < kMaxWords; w++)
     if (32 * w < a.dim) h.write(out, popcounts, t, w, bits[w]);
+}
+
+// The same, with levels of values of several planes. Planes of out lie plane_words apart.
+KERNEL(attention float, 256)
+void attend_softmax_levels(
+    const __grid_constant__ Attention a, uint32_t* out, int* popcounts, int* pointers, int bits, long plane_words) {
+  Head h(a, blockIdx.y);
+  int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (t >= a.seq) return;
+  double sum[kMaxWords], total;
+  int at = sum_all(h, h.first(t), t, sum, total);
+  if (lane == 0) pointers[h.query(t)] = at;
+  MidRise levels(bits);
+#pragma unroll
+  for (int w = 0; w < kMaxWords; w++) {
+    if (32 * w >= a.dim) break;
+    float x = (float)((double)a.value_unit * (sum[w] / total));
+    int index = 32 * w + lane >= a.dim ? 0 : bits == 1 ? x >= 0 : levels.level(x);
+    for (int b = 0; b < bits; b++) {
+      uint32_t word = ballot(index >> b & 1);
+      if (lane == 0) h.write(out + b * plane_words, popcounts, t, w, word, b);
+    }
+  }
 }
 
 // Softmax in tiles, as attend_pointer_tiles has them. It needs no maximum: no score is above 8, and the query's own is

@@ -1,5 +1,6 @@
 // What the attention kernels share: where heads lie in packed rows, and scores.
 #pragma once
+#include "levels.cuh"
 #include "philox.cuh"
 
 struct Attention {
@@ -93,9 +94,18 @@ struct Head {
   // The first key that query t may read: that of its document.
   __device__ __forceinline__ int first(int t) const { return a.starts ? a.starts[row0 + t] : 0; }
 
-  // Writes word w of query t's attention output. Heads whose bits are not whole words share words: out must be zero
-  // before.
-  __device__ __forceinline__ void write(uint32_t* out, int* popcounts, int t, int w, uint32_t bits) const {
+  // The integer behind channel c of token t's value.
+  __device__ __forceinline__ int value_integer(int t, int c) const {
+    int index = 0;
+    for (int p = 0; p < a.value_planes; p++) index |= (int)(value_word(t, c / 32, p) >> (c % 32) & 1) << p;
+    return 2 * index - ((1 << a.value_planes) - 1);
+  }
+
+  // Writes word w of a plane of query t's attention output, unless out is null: then read_levels does. Heads whose bits
+  // are not whole words share words: out must be zero before.
+  __device__ __forceinline__ void write(
+      uint32_t* out, int* popcounts, int t, int w, uint32_t bits, int plane = 0) const {
+    if (!out) return;
     long row = row0 + t;
     int at = head * a.dim + 32 * w;
     uint32_t* to = out + row * a.out_words + at / 32;
@@ -106,6 +116,6 @@ struct Head {
       if (at % 32 && bits >> (32 - at % 32))
         asm volatile("red.global.or.b32 [%0], %1;" ::"l"(to + 1), "r"(bits >> (32 - at % 32)) : "memory");
     }
-    add_to(popcounts + row, popcount(bits));
+    add_to(popcounts + row, popcount(bits) << plane);
   }
 };

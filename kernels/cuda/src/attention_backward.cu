@@ -56,24 +56,33 @@ DEVICE void survivor_scores(const Attention& a, const T* dout, const int* pointe
   uint32_t q[kWords], k[kWords], v[kWords];
   h.load(0, t, q);
   h.load(1, u, k);
-  h.load_value(u, v);
   float product = 0;  // Σ_c do_c v_c of this lane's survivor
   if constexpr (kMax == 4) {
     float sums[4] = {};
+    for (int plane = a.value_planes - 1; plane >= 0; plane--) {
+      h.load_value(u, v, plane);
 #pragma unroll
-    for (int r = 0; r < 4; r++)
+      for (int r = 0; r < 4; r++) {
+        sums[r] *= 2;
 #pragma unroll
-      for (int w = 0; w < kWords; w++) sums[r] += signed_by((uint32_t)shuffle((int)v[w], r * kLanes), lane, g[w]);
+        for (int w = 0; w < kWords; w++) sums[r] += signed_by((uint32_t)shuffle((int)v[w], r * kLanes), lane, g[w]);
+      }
+    }
     product = four_sums(sums, lane);
   } else {
-    for (int r = 0; r < most; r++) {
-      float sum = 0;
+    for (int plane = a.value_planes - 1; plane >= 0; plane--) {
+      h.load_value(u, v, plane);
+      product *= 2;
+      for (int r = 0; r < most; r++) {
+        float sum = 0;
 #pragma unroll
-      for (int w = 0; w < kWords; w++) sum += signed_by((uint32_t)shuffle((int)v[w], r), lane, g[w]);
-      sum = warp_sum(sum);
-      if (lane == r) product = sum;
+        for (int w = 0; w < kWords; w++) sum += signed_by((uint32_t)shuffle((int)v[w], r), lane, g[w]);
+        sum = warp_sum(sum);
+        if (lane == r) product += sum;
+      }
     }
   }
+  product *= a.value_unit;
   int differ = 0;
 #pragma unroll
   for (int w = 0; w < kWords; w++) differ += popcount(q[w] ^ k[w]);
@@ -223,8 +232,8 @@ DEVICE const char* value_bits(const Head& h, int t) {
   return (const char*)(h.values + wide_product(t, h.a.value_words) + h.head * 2);
 }
 
-// Grid: x heads, y queries / 32, z sequences.
-template <bool kSeparate, class T>
+// Grid: x heads, y queries / 32, z sequences. Values have up to kPlanes planes.
+template <int kPlanes, bool kSeparate, class T>
 DEVICE void survivor_scores_64(const Attention& a, const T* dout, const int* pointers, float* ds, T* dqkv) {
   Head h(a, blockIdx.z * a.heads + blockIdx.x);
   int t = blockIdx.y * 32 + threadIdx.x / 8, lane = threadIdx.x % 8;
@@ -233,12 +242,16 @@ DEVICE void survivor_scores_64(const Attention& a, const T* dout, const int* poi
   const Int4 keys = *(const Int4*)(pointers + 4 * h.query(t));
   int at[4] = {keys.x, keys.y, keys.z, keys.w}, alive = min(t + 1 - (kSeparate ? h.first(t) : 0), 4);
   auto grad = load_eight(read_row(dout, h, t) + 8 * lane);
-  uint32_t k[4], v[4];
+  uint32_t k[4], v[4][kPlanes];
 #pragma unroll
   for (int r = 0; r < 4; r++) {
     if (r >= alive) at[r] = at[0];
     k[r] = load_byte(head_bits(h, 1, at[r]) + lane);
-    v[r] = load_byte(value_bits(h, at[r]) + lane);
+#pragma unroll
+    for (int b = 0; b < kPlanes; b++)
+      v[r][b] = kPlanes == 1 || b < a.value_planes
+                    ? load_byte(value_bits(h, at[r]) + 4 * b * a.value_plane_words + lane)
+                    : 0;
   }
   // Two lanes a survivor: the score.
   int mine = lane / 2;
@@ -252,10 +265,16 @@ DEVICE void survivor_scores_64(const Attention& a, const T* dout, const int* poi
   float g[8], sums[4] = {}, all = 0;
 #pragma unroll
   for (int j = 0; j < 8; j++) g[j] = value(grad, j), all += g[j];
+  if (kPlanes > 1) all *= (float)((1 << a.value_planes) - 1);
 #pragma unroll
   for (int r = 0; r < 4; r++) {
-    add_eight(v[r], g, sums[r]);
+#pragma unroll
+    for (int b = kPlanes - 1; b >= 0; b--) {
+      sums[r] *= 2;
+      add_eight(v[r][b], g, sums[r]);
+    }
     sums[r] = 2 * sums[r] - all;
+    if (kPlanes > 1) sums[r] *= a.value_unit;
   }
   float x0 = (lane & 4 ? sums[2] : sums[0]) + shuffle_xor(lane & 4 ? sums[0] : sums[2], 4);
   float x1 = (lane & 4 ? sums[3] : sums[1]) + shuffle_xor(lane & 4 ? sums[1] : sums[3], 4);
@@ -341,7 +360,12 @@ template <bool kSeparate, class T> DEVICE void survivor_gather_64(
   KERNEL(attention float, 256)                                                                        \
   void survivor_scores_64_##type(                                                                     \
       const __grid_constant__ Attention a, const T* dout, const int* pointers, float* ds, T* dqkv) {  \
-    survivor_scores_64<kSeparate>(a, dout, pointers, ds, dqkv);                                       \
+    survivor_scores_64<1, kSeparate>(a, dout, pointers, ds, dqkv);                                    \
+  }                                                                                                   \
+  KERNEL(attention float, 256)                                                                        \
+  void survivor_scores_64_levels_##type(                                                              \
+      const __grid_constant__ Attention a, const T* dout, const int* pointers, float* ds, T* dqkv) {  \
+    survivor_scores_64<4, kSeparate>(a, dout, pointers, ds, dqkv);                                    \
   }                                                                                                   \
   KERNEL(attention float, 256, 3)                                                                     \
   void survivor_gather_64_##type(const __grid_constant__ Attention a, const T* dout, const float* ds, \
@@ -389,8 +413,8 @@ DEVICE double dense_score(const Head& h, const uint32_t (&q)[kMaxWords], int t, 
 // Σ_c do_c v_c for query t and key u.
 template <class T> DEVICE double dense_product(const Head& h, const T* grad, int u) {
   double sum = 0;
-  for (int c = 0; c < h.a.dim; c++) sum += (double)signed_by(h.value_word(u, c / 32), c % 32, read(grad + c));
-  return sum;
+  for (int c = 0; c < h.a.dim; c++) sum += (double)h.value_integer(u, c) * (double)read(grad + c);
+  return (double)h.a.value_unit * sum;
 }
 
 // A warp per query: its statistics and dq.

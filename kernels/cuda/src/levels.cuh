@@ -45,6 +45,25 @@ DEVICE int put_levels(const Levels& to, long row, int w, int index) {
   return count;
 }
 
+// Finds the mid-rise level of a float32: the level, counted from the lowest, that float64 arithmetic finds (see
+// nearest_level). A float32 product tells the nearest border j * step between two levels. Borders are exact in float32,
+// so a comparison decides. A value on a border has the even level. So has, on the border 0, what is lost when float64
+// subtracts 1/2.
+struct MidRise {
+  float scale, step, edge, zero;
+  int half;
+  DEVICE_MEMBER explicit MidRise(int bits) : half(1 << (bits - 1)) {
+    scale = (float)half * 0.4f, step = 2.5f / (float)half, edge = (float)(half - 1), zero = -step * 0x1p-54f;
+  }
+  DEVICE_MEMBER int level(float u) const {
+    float shifted = min(max(u * scale, -edge), edge) + 12582912.0f;  // rounds to an integer, kept in the low bits
+    int j = as_int(shifted) - 0x4b400000;
+    float border = j == 0 ? zero : (shifted - 12582912.0f) * step;
+    bool above = j % 2 == 0 ? u >= border : u > border;
+    return half + j - (above ? 0 : 1);
+  }
+};
+
 // The level nearest to v of 2 * half levels that are `step` apart: round(v / step - 1/2), ties to even, counted from the
 // lowest level, which NaN gets as well.
 DEVICE int nearest_level(double v, double step, double half) {

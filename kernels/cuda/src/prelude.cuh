@@ -288,6 +288,7 @@ struct Scalars {
   uint32_t seed[2], step[2];
   uint32_t micro;
   uint32_t signs[5];  // [alive]: bit p tells whether the rank-weighted sum of the pattern p of values is not negative
+  float sums[5][16];    // [alive][pattern]: the rank-weighted sum itself
   double tau, mix, grad_scale, learning_rate, correction1, correction2;
   double weights[kMaxSurvivors + 1][kMaxSurvivors];  // [alive][rank], of sum 1
   double muon_rate, decay, muon_decay;

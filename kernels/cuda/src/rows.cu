@@ -357,12 +357,12 @@ void emit_levels(const float* y, long stride, const float* alpha, const float* t
     const __grid_constant__ Shift shift, const __grid_constant__ Levels to, uint32_t* mask, int mask_words) {
   int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, count = 0;
   if (row >= rows) return;
-  double half = (double)(1 << (to.bits - 1)), step = 2.5 / half, inverse = half / 2.5;
+  MidRise levels(to.bits);
   float limit = to.bits == 1 ? 1.0f : 2.5f;
   for (int w = 0; 32 * w < to.width; w++) {
     int c = to.from + 32 * w + lane, left = to.width - 32 * w;
     float u = lane < left ? alpha[c] * shifted(y, stride, row, c, shift) - theta[c] : -4.0f;
-    count += put_levels(to, row, w, to.bits == 1 ? u >= 0.0f : level((double)u, step, inverse, half));
+    count += put_levels(to, row, w, to.bits == 1 ? u >= 0.0f : levels.level(u));
     uint32_t inside = ballot(__builtin_fabsf(u) <= limit);
     if (mask && lane == 0) put_bits(mask + (long)row * mask_words, to.from + 32 * w, min(32, left), inside);
   }
