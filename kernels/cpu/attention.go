@@ -13,9 +13,11 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qk, values ke
 	d.run("Attend", kernels.CheckAttend(out, pointers, qk, values, a), func() {
 		in, dst, ptr := attentionInput{qk.(*planes), values.(*planes)}, out.(*planes), pointers.(ints)
 		// In a row of out, several heads may share a word. So every head first writes words of its own.
-		perHead := wordsOf(a.HeadDim)
+		words := wordsOf(a.HeadDim)
+		perHead := words * dst.bits
 		outputs := d.shared.headOutputs.take(dst.rows * a.Heads * perHead)
-		all := d.newHead(a)
+		all := d.newHead(a, in.values.quantization)
+		all.reads(dst.quantization, d.ones(a.HeadDim))
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
 			h := loadHead(&all, in, task, s)
 			for t := range a.Seq {
@@ -31,7 +33,8 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qk, values ke
 				row := dst.row(r)
 				clear(row)
 				for i, w := range outputs[r*a.Heads*perHead:][:a.Heads*perHead] {
-					orBits(row, i/perHead*a.HeadDim+i%perHead*64, w)
+					plane := row[i%perHead/words*dst.stride:][:dst.stride]
+					orBits(plane, i/perHead*a.HeadDim+i%words*64, w)
 				}
 				dst.count(r)
 			}
@@ -53,7 +56,7 @@ type head struct {
 	kernels.Attention
 	*instructions
 	rule       kernels.AttentionRule
-	words      int       // of a query, key or value
+	words      int       // of a query, a key, or a plane of a value
 	dotScores  []float64 // q·k/sqrt(HeadDim), by the number of bits in which q and k differ
 	gamma, tau float64
 	noise      []float32 // of all scores, or nil
@@ -61,17 +64,23 @@ type head struct {
 	noiseLayer uint32    // counters of Philox
 	noiseStep  uint32
 	rankTables
+	valueRule  kernels.Quantization
+	outputRule kernels.Quantization
+	levels     []float32 // of values: see planes.values
+	ones       []float32 // HeadDim
 
 	// This head and sequence, from loadHead.
-	index     int      // b*Heads + h
+	number    int      // b*Heads + h
 	row0, col int      // of the first query in the rows of the batch
-	q, k, v   []uint64 // Seq × words
+	q, k      []uint64 // Seq × words
+	v         []uint64 // Seq × planes × words
 	starts    []int32  // of the queries' documents, or nil
 	slope     float64  // of ALiBi
 
 	// Results for one query.
 	scores       []float64
-	sums         []float32                     // attention output before its sign is taken
+	sums         []float32                     // attention output before it is quantized
+	index        []byte                        // of its levels
 	scoreWeights [kernels.MaxSurvivors]float64 // weights of survivors that depend on their scores
 	near         nearSearch
 }
@@ -80,9 +89,10 @@ type head struct {
 type attentionInput struct{ qk, values *planes }
 
 // newHead returns a head that has what all heads of an operation have in common.
-func (d *Device) newHead(a kernels.Attention) head {
+func (d *Device) newHead(a kernels.Attention, valueRule kernels.Quantization) head {
 	h := head{
 		Attention: a, instructions: &d.instructions, rule: a.Kind.Rule(), words: wordsOf(a.HeadDim),
+		valueRule: valueRule, levels: valuesOf(valueRule),
 		gamma: d.scalars.Gamma, tau: d.scalars.Tau, noise: values(a.Noise),
 		noiseKey:   philox.Key(d.scalars.Seed),
 		noiseLayer: uint32(a.Layer) | d.scalars.Micro<<16, noiseStep: uint32(d.scalars.Step),
@@ -96,19 +106,23 @@ func (d *Device) newHead(a kernels.Attention) head {
 	return h
 }
 
+// reads says what attention outputs are quantized to.
+func (h *head) reads(q kernels.Quantization, ones []float32) { h.outputRule, h.ones = q, ones }
+
 // loadHead returns head task%Heads of sequence task/Heads. The head is valid until the next call with the same scratch.
 func loadHead(all *head, in attentionInput, task int, s *scratch) *head {
 	h := &s.head
 	*h = *all
 	b, i := task/h.Heads, task%h.Heads
-	h.index, h.row0, h.col = task, b*h.Seq, i*h.HeadDim
+	h.number, h.row0, h.col = task, b*h.Seq, i*h.HeadDim
 	h.slope = h.Slope(i)
 	h.near.setSlope(h.slope)
-	h.q, h.k, h.v = s.queryBits.take(h.Seq*h.words), s.keyBits.take(h.Seq*h.words), s.valueBits.take(h.Seq*h.words)
+	h.q, h.k = s.queryBits.take(h.Seq*h.words), s.keyBits.take(h.Seq*h.words)
+	h.v = s.valueBits.take(h.Seq * in.values.bits * h.words)
 	in.qk.copyBits(h.q, h.row0, h.col, h.HeadDim)
 	in.qk.copyBits(h.k, h.row0, h.Heads*h.HeadDim+h.col, h.HeadDim)
 	in.values.copyBits(h.v, h.row0, h.col, h.HeadDim)
-	h.scores, h.sums = s.scores.take(h.Seq), s.outputSums.take(h.HeadDim)
+	h.scores, h.sums, h.index = s.scores.take(h.Seq), s.outputSums.take(h.HeadDim), s.outputIndices.take(h.HeadDim)
 	if h.Starts != nil {
 		h.starts = h.Starts.(ints)[h.row0:][:h.Seq]
 	}
@@ -151,7 +165,7 @@ func (h *head) allScores(t int) (first int, scores []float64) {
 	if !h.rule.Noise {
 		return first, s
 	}
-	at := (h.index*h.Seq+t)*h.Seq + first
+	at := (h.number*h.Seq+t)*h.Seq + first
 	switch {
 	case h.noise != nil:
 		for i := range s {
@@ -183,7 +197,7 @@ func (h *head) read(dst []uint64, pointers []int32, t int) {
 			}
 		}
 		pointers[0] = int32(first + best)
-		copy(dst, h.v[(first+best)*h.words:])
+		h.readOne(dst, first+best)
 	case h.rule.Gamma:
 		h.findSurvivors(pointers, t)
 		h.readRanked(dst, pointers[:countSurvivors(pointers)])
@@ -221,21 +235,76 @@ func (h *head) readAll(dst []uint64, pointers []int32, t int) {
 	h.readWeighted(dst, scores, func(i int) int { return first + i })
 }
 
-// readWeighted writes the signs of Σ_i weights[i] * v[key(i)].
+// value is all planes of the value of key u.
+func (h *head) value(u int) []uint64 {
+	n := h.valueRule.Planes() * h.words
+	return h.v[u*n:][:n]
+}
+
+// readOne writes the quantized value of key u.
+func (h *head) readOne(dst []uint64, u int) {
+	if h.valueRule == h.outputRule {
+		copy(dst, h.value(u))
+		return
+	}
+	h.expandValue(h.sums, u)
+	h.quantizeSums(dst)
+}
+
+// readWeighted writes the quantized Σ_i weights[i] * v[key(i)].
 func (h *head) readWeighted(dst []uint64, weights []float64, key func(i int) int) {
 	var sums [64]float64
-	for i := range dst {
+	for i := range h.words {
 		part := sums[:min(64, h.HeadDim-64*i)]
 		clear(part)
 		for j, p := range weights {
-			w := h.v[key(j)*h.words+i]
-			for c := range part {
-				part[c] += math.Copysign(p, float64(int(w>>c&1)*2-1))
-			}
+			h.addValue(part, h.value(key(j))[i:], p)
 		}
 		for c, v := range part {
 			h.sums[64*i+c] = float32(v)
 		}
 	}
-	h.packSigns(dst, h.sums)
+	h.quantizeSums(dst)
+}
+
+// addValue adds weight times a value to sums, for the channels of the first word of the value's planes.
+func (h *head) addValue(sums []float64, value []uint64, weight float64) {
+	if h.valueRule == kernels.Sign() {
+		for c := range sums {
+			sums[c] += math.Copysign(weight, float64(int(value[0]>>c&1)*2-1))
+		}
+		return
+	}
+	for c := range sums {
+		sums[c] += float64(weight * float64(h.levels[levelAt(value, h.words, c)]))
+	}
+}
+
+// expandValue writes the value of key u.
+func (h *head) expandValue(dst []float32, u int) {
+	if h.valueRule == kernels.Sign() {
+		expandSigns(dst, h.value(u), 0)
+		return
+	}
+	expandLevels(dst, h.value(u), h.words, 0, h.levels)
+}
+
+// levelAt is the index Σ_b 2^b of the bits of channel c of planes that are stride words apart.
+func levelAt(words []uint64, stride, c int) int {
+	index := 0
+	for b := 0; b*stride+c>>6 < len(words); b++ {
+		index |= int(words[b*stride+c>>6]>>(c&63)&1) << b
+	}
+	return index
+}
+
+// quantizeSums writes the planes of the quantized sums.
+func (h *head) quantizeSums(dst []uint64) {
+	if h.outputRule == kernels.Sign() {
+		h.packSigns(dst, h.sums)
+		return
+	}
+	half, step := halfLevels(h.outputRule)
+	h.quantize(h.index, h.sums, h.ones, 1, step, half)
+	packLevels(dst, h.words, h.index)
 }

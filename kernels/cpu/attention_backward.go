@@ -12,7 +12,7 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qk, values kernels.Pl
 	d.run("AttendBackward", kernels.CheckAttendBackward(dqkv, dOut, qk, values, pointers, a), func() {
 		in := attentionInput{qk.(*planes), values.(*planes)}
 		grad, dst, ptr := anyFloatsOf(dOut), anyFloatsOf(dqkv), pointers.(ints)
-		all := d.newHead(a)
+		all := d.newHead(a, in.values.quantization)
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
 			h := loadHead(&all, in, task, s)
 			g := d.headGradients(h, s, dst, grad)
@@ -88,7 +88,8 @@ func (h *head) exponentiate(pointers []int32, s *scratch) []float32 {
 // doubleGradients are a head's gradients summed up in float64, for queries that read more than a few keys.
 type doubleGradients struct {
 	*headGradients           // receives the sums, and has the gradient of the output
-	q, k, v        []float32 // Seq × width: ±1
+	q, k           []float32 // Seq × width: ±1
+	v              []float32 // Seq × width
 	dk, dv         []float64 // Seq × width
 	dq             []float64 // of one query
 	ds             []float64 // of one query's scores
@@ -97,17 +98,16 @@ type doubleGradients struct {
 
 func (g *headGradients) inFloat64(h *head, pointers []int32, s *scratch) {
 	n := h.Seq * h.HeadDim
-	signs, doubles := s.headSigns.take(3*n), s.gradientSums.take(2*n+h.HeadDim)
+	signs, doubles := s.headSigns.take(2*n), s.gradientSums.take(2*n+h.HeadDim)
 	clear(doubles)
 	x := &doubleGradients{
-		headGradients: g, q: signs[:n], k: signs[n : 2*n], v: signs[2*n:],
+		headGradients: g, q: signs[:n], k: signs[n:], v: h.expandValues(s),
 		dk: doubles[:n], dv: doubles[n : 2*n], dq: doubles[2*n:],
 		ds: s.scoreGradients.take(max(h.Seq, kernels.MaxSurvivors)),
 	}
 	for t := range h.Seq {
-		for i, src := range [][]uint64{h.q, h.k, h.v} {
-			expandSigns(signs[i*n+t*h.HeadDim:][:h.HeadDim], src[t*h.words:], 0)
-		}
+		expandSigns(x.row(x.q, t), h.q[t*h.words:], 0)
+		expandSigns(x.row(x.k, t), h.k[t*h.words:], 0)
 	}
 	if !h.rule.SoftmaxOverAll {
 		x.exps = h.exponentiate(pointers, s)
@@ -125,6 +125,15 @@ func (g *headGradients) inFloat64(h *head, pointers []int32, s *scratch) {
 	}
 	narrow(g.dk, x.dk)
 	narrow(g.dv, x.dv)
+}
+
+// expandValues returns the values of all keys, Seq × HeadDim.
+func (h *head) expandValues(s *scratch) []float32 {
+	all := s.headValues.take(h.Seq * h.HeadDim)
+	for u := range h.Seq {
+		h.expandValue(all[u*h.HeadDim:][:h.HeadDim], u)
+	}
+	return all
 }
 
 func (x *doubleGradients) row(m []float32, t int) []float32  { return m[t*x.width:][:x.width] }
@@ -195,7 +204,7 @@ func (x *doubleGradients) addScore(h *head, t, u int, ds float64) {
 	h.scoreGradient(x.dq, x.sums(x.dk, u), x.row(x.q, t), x.row(x.k, u), ds/math.Sqrt(float64(h.HeadDim)))
 }
 
-// valueGradientGo adds w*do to dv and returns do·v, the gradient of the weight w. v is ±1.
+// valueGradientGo adds w*do to dv and returns do·v, the gradient of the weight w.
 func valueGradientGo(dv []float64, do, v []float32, w float64) float64 {
 	for i := range dv {
 		dv[i] += float64(w * float64(do[i]))

@@ -126,7 +126,7 @@ func nearestAVX2(best, away *[4][4]float64, q, k []uint64, skip, n int, constant
 
 func rankedAVX2(g *rankedQueries) {
 	n, words, queries := g.width, wordsOf(g.width), len(g.survivors)/fewSurvivors
-	if n == 0 || n%32 != 0 || queries == 0 {
+	if n == 0 || n%32 != 0 || queries == 0 || g.levels != nil {
 		rankedGo(g)
 		return
 	}

@@ -90,10 +90,15 @@ func quantizeGo(dst []byte, x, gain []float32, r, step, half float64) {
 	}
 }
 
-// setLevels writes the indices of levels to row r: bit b of an index goes to plane b.
+// setLevels writes the indices of levels to row r.
 func (p *planes) setLevels(r int, index []byte) {
-	row := p.row(r)
-	clear(row)
+	packLevels(p.row(r), p.stride, index)
+	p.count(r)
+}
+
+// packLevels writes the bits of indices to planes that are stride words apart: bit b of an index goes to plane b.
+func packLevels(words []uint64, stride int, index []byte) {
+	clear(words)
 	var eight [8]byte
 	for i := 0; i < len(index); i += 8 {
 		part := index[i:min(i+8, len(index))]
@@ -103,13 +108,12 @@ func (p *planes) setLevels(r int, index []byte) {
 			clear(eight[copy(eight[:], part):])
 		}
 		x := binary.LittleEndian.Uint64(eight[:])
-		for b := range p.bits {
+		for b := range len(words) / stride {
 			// The product collects the lowest bits of all bytes in the top byte.
 			bits := x >> b & spread1 * 0x0102040810204080 >> 56
-			row[b*p.stride+i>>6] |= bits << (i & 63)
+			words[b*stride+i>>6] |= bits << (i & 63)
 		}
 	}
-	p.count(r)
 }
 
 // NormalizeBackward is the gradient of Normalize: with a = gain * x * r, dx = r * (da*gain - x * r²/d * Σ da*gain*x).

@@ -135,14 +135,18 @@ func (p *planes) segment(dst []float32, row, col int) {
 		expandSigns(dst, p.row(row), col)
 		return
 	}
-	words := p.row(row)
+	expandLevels(dst, p.row(row), p.stride, col, p.values)
+}
+
+// expandLevels writes the values of planes from bit at on, a multiple of 8. The planes are stride words apart.
+func expandLevels(dst []float32, words []uint64, stride, at int, values []float32) {
 	for i := 0; i < len(dst); i += 8 {
 		index := uint64(0) // of eight values
-		for b := range p.bits {
-			index |= spread8[byte(words[b*p.stride+(col+i)>>6]>>((col+i)&63))] << b
+		for b := 0; b*stride < len(words); b++ {
+			index |= spread8[byte(words[b*stride+(at+i)>>6]>>((at+i)&63))] << b
 		}
 		for j := range dst[i:min(i+8, len(dst))] {
-			dst[i+j] = p.values[byte(index>>(8*j))]
+			dst[i+j] = values[byte(index>>(8*j))]
 		}
 	}
 }
@@ -158,12 +162,12 @@ func expandSigns(dst []float32, words []uint64, at int) {
 	}
 }
 
-// copyBits copies n bits of every row of a plane, from bit at on, to dst. In dst a row takes whole words. The first row
-// is row, and there are as many as dst has room for.
+// copyBits copies n bits of all planes of every row, from bit at on, to dst. In dst a plane of a row takes whole words.
+// The first row is row, and there are as many as dst has room for.
 func (p *planes) copyBits(dst []uint64, row, at, n int) {
 	perRow, shift := wordsOf(n), at&63
 	for i := range perRow {
-		part, from := min(64, n-64*i), row*p.stride+at>>6+i
+		part, from := min(64, n-64*i), row*p.bits*p.stride+at>>6+i
 		mask, crosses := uint64(math.MaxUint64)>>(64-part), shift+part > 64
 		for to := i; to < len(dst); to += perRow {
 			w := p.words[from] >> shift

@@ -11,6 +11,7 @@ type rankTables struct {
 	// Both are by the number of survivors.
 	weights [kernels.MaxSurvivors + 1][kernels.MaxSurvivors]float64 // of ranks
 	signs   [fewSurvivors + 1]truthTable                            // of the weighted sum of signs
+	sums    [fewSurvivors + 1][1 << fewSurvivors]float32            // of signs, weighted, by their bits
 }
 
 // fewSurvivors is the largest number of survivors for which there is a truth table.
@@ -22,7 +23,10 @@ func (r *rankTables) prepare(most int, weigh func(w []float64)) {
 		w := r.rankWeights(n)
 		weigh(w)
 		if n <= fewSurvivors {
-			r.signs[n] = newTruthTable(func(pattern int) bool { return kernels.SignedSum(w, pattern&(1<<n-1)) >= 0 })
+			for pattern := range r.sums[n] {
+				r.sums[n][pattern] = kernels.SignedSum(w, pattern&(1<<n-1))
+			}
+			r.signs[n] = newTruthTable(func(pattern int) bool { return r.sums[n][pattern] >= 0 })
 		}
 	}
 }
@@ -30,9 +34,14 @@ func (r *rankTables) prepare(most int, weigh func(w []float64)) {
 // rankWeights returns the weights of the ranks of n survivors.
 func (r *rankTables) rankWeights(n int) []float64 { return r.weights[n][:n] }
 
-// readRanked writes the signs of the survivors' values weighted by rank.
+// readRanked writes the quantized sum of the survivors' values weighted by rank.
 func (h *head) readRanked(dst []uint64, survivors []int32) {
 	n := len(survivors)
+	if h.valueRule != kernels.Sign() {
+		h.sumRanked(survivors)
+		h.quantizeSums(dst)
+		return
+	}
 	for i := range dst {
 		var words [kernels.MaxSurvivors]uint64
 		for r, u := range survivors {
@@ -53,6 +62,27 @@ func (h *head) readRanked(dst []uint64, survivors []int32) {
 				dst[i] |= 1 << c
 			}
 		}
+	}
+}
+
+// sumRanked adds up the survivors' values weighted by rank: plane by plane, in the order that package kernels defines.
+func (h *head) sumRanked(survivors []int32) {
+	n, unit := len(survivors), h.valueRule.Unit()
+	for c := range h.sums {
+		sum, factor := float32(0), float32(1)
+		for b := range h.valueRule.Planes() {
+			pattern := 0
+			for r, u := range survivors {
+				pattern |= int(h.value(int(u))[b*h.words+c>>6]>>(c&63)&1) << r
+			}
+			if n <= fewSurvivors {
+				sum += float32(factor * h.rankTables.sums[n][pattern])
+			} else {
+				sum += float32(factor * kernels.SignedSum(h.rankWeights(n), pattern))
+			}
+			factor *= 2
+		}
+		h.sums[c] = unit * sum
 	}
 }
 

@@ -1,6 +1,10 @@
 package cpu
 
-import "math"
+import (
+	"math"
+
+	"bitnet1/kernels"
+)
 
 // rankedQueries are consecutive queries of one head that have four survivors each, worst ranks of missing ones first:
 // see fill.
@@ -8,6 +12,7 @@ type rankedQueries struct {
 	*headGradients            // dqs and dos begin with the first of these queries
 	q              []uint64   // these queries
 	k, v           []uint64   // all keys and values of the head
+	levels         []float32  // all values, if they are not signs: Seq × width
 	survivors      []int32    // queries × 4
 	exps           []float32  // queries × 4: see exponentiate
 	weights        [4]float32 // of the four values
@@ -19,6 +24,9 @@ type rankedQueries struct {
 func (g *headGradients) ofFewSurvivors(h *head, pointers []int32, s *scratch) {
 	exps := h.exponentiate(pointers, s)
 	r := rankedQueries{k: h.k, v: h.v, scale: 1 / math.Sqrt(float64(h.HeadDim))}
+	if h.valueRule != kernels.Sign() {
+		r.levels = h.expandValues(s)
+	}
 	for t := 0; t < h.Seq; {
 		from, n := t, h.survivorsOf(t)
 		for t++; t < h.Seq && h.survivorsOf(t) == n; t++ { // queries with as many survivors
@@ -64,8 +72,14 @@ func rankedGo(g *rankedQueries) {
 		survivors, do, dq, q := g.survivors[t*fewSurvivors:][:fewSurvivors], g.do(t), g.dq(t), g.q[t*words:][:words]
 		var dots, p, products [fewSurvivors]float64
 		for r, u := range survivors {
-			dv, v := g.dv[int(u)*n:][:n], g.v[int(u)*words:]
-			dots[r] = float64(inLanes(n, func(c int) float32 { return timesSign(do[c], v, c) }))
+			dv := g.dv[int(u)*n:][:n]
+			if g.levels == nil {
+				v := g.v[int(u)*words:]
+				dots[r] = float64(inLanes(n, func(c int) float32 { return timesSign(do[c], v, c) }))
+			} else {
+				v := g.levels[int(u)*n:][:n]
+				dots[r] = float64(inLanes(n, func(c int) float32 { return float32(do[c] * v[c]) }))
+			}
 			for c, x := range do {
 				dv[c] += float32(g.weights[r] * x)
 			}

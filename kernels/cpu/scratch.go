@@ -44,10 +44,11 @@ type scratch struct {
 	queryBits, keyBits, valueBits buffer[uint64]
 	scores                        buffer[float64]
 	outputSums                    buffer[float32]
+	outputIndices                 buffer[byte]
 
 	// attention_backward.go, ranks_backward.go
 	keyValueGradients, queryGradients, outputGradients buffer[float32]
-	survivorExps, filledExps, headSigns                buffer[float32]
+	survivorExps, filledExps, headSigns, headValues    buffer[float32]
 	filledPointers                                     buffer[int32]
 	gradientSums, scoreGradients                       buffer[float64]
 }

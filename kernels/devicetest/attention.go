@@ -14,8 +14,10 @@ type reading struct {
 	kernels.Attention
 	rule    kernels.AttentionRule
 	scalars kernels.Scalars
-	qk      []int // rows × 2 * heads * dim
-	values  []int // rows × heads * dim
+	qk      []int                // rows × 2 * heads * dim
+	values  []int                // rows × heads * dim, the integers behind values
+	of      kernels.Quantization // the values
+	reads   kernels.Quantization // the output
 	noise   []float32
 	starts  []int32 // of documents, or nil
 }
@@ -73,13 +75,19 @@ func (b *bench) starts(batch, seq int) []int32 {
 	return list
 }
 
+// reading draws queries, keys and values, whose number of bits it draws as well, and the output's.
 func (b *bench) reading(a kernels.Attention) (v reading, qk, values kernels.Planes) {
 	a.Survivors = min(a.Survivors, a.Seq)
 	v = reading{Attention: a, rule: a.Kind.Rule(),
 		scalars: kernels.Scalars{Seed: b.r.Uint64(), Step: uint64(b.r.Uint32()), Micro: 9,
 			Gamma: 0.1 + 0.8*b.r.Float64(), Tau: 0.7}}
-	qk, values = b.signs(a.Batch*a.Seq, 2*a.Heads*a.HeadDim), b.signs(a.Batch*a.Seq, a.Heads*a.HeadDim)
+	rows, width, bits := a.Batch*a.Seq, a.Heads*a.HeadDim, 1
+	if b.r.IntN(3) > 0 {
+		bits = 1 + b.r.IntN(8)
+	}
+	qk, values = b.signs(rows, 2*width), b.activation(rows, width, bits).Planes
 	v.qk, v.values = b.integers(qk), b.integers(values)
+	v.of, v.reads = kernels.MidRise(bits), kernels.MidRise(1+b.r.IntN(bits))
 	if v.rule.Noise && !a.Gumbel {
 		v.noise = b.normals(a.Batch * a.Heads * a.Seq * a.Seq)
 		v.Noise = b.floats(v.noise)
@@ -92,12 +100,14 @@ func (b *bench) reading(a kernels.Attention) (v reading, qk, values kernels.Plan
 	return v, qk, values
 }
 
-// part is the query (0), key (1) or value (2) of token t in head n. Heads count through all sequences.
+// value is the value of token t in head n. Heads count through all sequences.
+func (v reading) value(n, t int) []int {
+	return v.values[((n/v.Heads)*v.Seq+t)*v.Heads*v.HeadDim+n%v.Heads*v.HeadDim:][:v.HeadDim]
+}
+
+// part is the query (0) or key (1) of token t in head n.
 func (v reading) part(part, n, t int) []int {
 	row := (n/v.Heads)*v.Seq + t
-	if part == 2 {
-		return v.values[row*v.Heads*v.HeadDim+n%v.Heads*v.HeadDim:][:v.HeadDim]
-	}
 	return v.qk[(row*2+part)*v.Heads*v.HeadDim+n%v.Heads*v.HeadDim:][:v.HeadDim]
 }
 
@@ -170,8 +180,8 @@ func (v reading) weights(n, t int, keys []int) []float64 {
 	return w
 }
 
-// reads lists the keys that query t reads.
-func (v reading) reads(n, t int) []int {
+// readKeys lists the keys that query t reads.
+func (v reading) readKeys(n, t int) []int {
 	if v.rule.AllKeys {
 		return v.keys(n, t)
 	}
@@ -182,7 +192,7 @@ func testAttend(b *bench) {
 	for _, a := range b.readings() {
 		v, qk, values := b.reading(a)
 		rows, width, heads := v.Batch*v.Seq, v.Heads*v.HeadDim, v.Batch*v.Heads
-		out := b.signs(rows, width)
+		out := b.activation(rows, width, v.reads.Bits()).Planes // other values, to be overwritten
 		list := make([]int32, heads*v.Seq*v.Survivors)
 		for i := range list {
 			list[i] = -77
@@ -201,15 +211,12 @@ func testAttend(b *bench) {
 						want[(n*v.Seq+t)*v.Survivors+r] = int32(keys[r])
 					}
 				}
-				keys = v.reads(n, t)
+				keys = v.readKeys(n, t)
 				w := v.weights(n, t, keys)
 				for c := range v.HeadDim {
-					var sum float64
-					for r, u := range keys {
-						sum += w[r] * float64(v.part(2, n, u)[c])
-					}
+					sum, slack := v.read(n, keys, w, c)
 					got := read[((n/v.Heads)*v.Seq+t)*width+n%v.Heads*v.HeadDim+c]
-					if math.Abs(sum) > 1e-9 && (sum > 0) != (got > 0) {
+					if got < v.reads.Integer(sum-slack) || got > v.reads.Integer(sum+slack) {
 						wrong++
 					}
 				}
@@ -217,7 +224,8 @@ func testAttend(b *bench) {
 		}
 		same(b.t, fmt.Sprintf("%+v: pointers", a), list, want, v.Survivors)
 		if wrong > 0 {
-			b.t.Errorf("%+v: %d of %d signs differ", a, wrong, len(read))
+			b.t.Errorf("%+v, values of %v, output of %v: %d of %d differ", a, v.of, v.reads, wrong,
+				len(read))
 		}
 		// Planes come with the popcounts of their rows: a product with out shows whether they are right.
 		l := b.newLinear(width, 9, 1)
@@ -232,6 +240,26 @@ func testAttend(b *bench) {
 		}
 		near(b.t, fmt.Sprintf("%+v: product of what was read", a), b.download(y), sums, size, 1e-6, 9)
 	}
+}
+
+// read is channel c of what is read of the values of keys with weights w, and what another order of sums may change.
+// Where keys are weighted by rank, the order is that of the contract.
+func (v reading) read(n int, keys []int, w []float64, c int) (sum, slack float64) {
+	if !v.rule.Gamma {
+		for r, u := range keys {
+			sum += w[r] * float64(v.of.Unit()) * float64(v.value(n, u)[c])
+		}
+		return sum, 1e-6
+	}
+	total := float32(0)
+	for b := range v.of.Planes() {
+		pattern := 0
+		for r, u := range keys {
+			pattern |= (v.value(n, u)[c] + v.of.Largest()) / 2 >> b & 1 << r
+		}
+		total += float32(int(1)<<b) * kernels.SignedSum(w, pattern)
+	}
+	return float64(v.of.Unit() * total), 0
 }
 
 func testAttendBackward(b *bench) {
@@ -253,13 +281,13 @@ func testAttendBackward(b *bench) {
 				v.addGradients(row, do, n, t)
 			}
 		}
-		norms(b.t, fmt.Sprintf("%+v", a), b.download(dqkv), want, 2e-6)
+		norms(b.t, fmt.Sprintf("%+v, values of %v", a, v.of), b.download(dqkv), want, 2e-6)
 	}
 }
 
 // addGradients adds to the gradients of queries, keys and values what follows from do, the gradient of query t's read.
 func (v reading) addGradients(row func(part, t int) []float64, do []float64, n, t int) {
-	keys, tau := v.reads(n, t), 1.0
+	keys, tau := v.readKeys(n, t), 1.0
 	for r, w := range v.weights(n, t, keys) {
 		for c, x := range do {
 			row(2, keys[r])[c] += w * x
@@ -281,7 +309,7 @@ func (v reading) addGradients(row func(part, t int) []float64, do []float64, n, 
 		p[r] = math.Exp((v.score(n, t, u) - top) / tau)
 		sum += p[r]
 		for c, x := range do {
-			ds[r] += x * float64(v.part(2, n, u)[c])
+			ds[r] += x * float64(v.of.Unit()) * float64(v.value(n, u)[c])
 		}
 	}
 	for r := range p {

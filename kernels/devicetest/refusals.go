@@ -133,6 +133,18 @@ func refusals() []refusal {
 			func(b *bench) { attention(b, func(a *kernels.Attention) { a.HeadDim = 4 }) }},
 		{"Attend", "starts has 3 values, want 4",
 			func(b *bench) { attention(b, func(a *kernels.Attention) { a.Starts = ints(b, 3) }) }},
+		{"Attend", "values is of 2-bit unsigned levels: want signs or mid-rise levels", func(b *bench) {
+			a := kernels.Attention{Kind: kernels.RWSP, Batch: 1, Seq: 4, Heads: 2, HeadDim: 3, Survivors: 2}
+			b.d.Attend(b.signs(4, 6), ints(b, 16), b.signs(4, 12), b.planesFor(outputs{{6, kernels.Unsigned(2)}}, 4)[0], a)
+		}},
+		{"Attend", "out has 4-bit mid-rise levels and values 3-bit mid-rise levels: want no more bits", func(b *bench) {
+			a := kernels.Attention{Kind: kernels.RWSP, Batch: 1, Seq: 4, Heads: 2, HeadDim: 3, Survivors: 2}
+			b.d.Attend(b.activation(4, 6, 4).Planes, ints(b, 16), b.signs(4, 12), b.activation(4, 6, 3).Planes, a)
+		}},
+		{"AttendBackward", "values is 4 × 7 signs, want 4 × 6 signs", func(b *bench) {
+			a := kernels.Attention{Kind: kernels.RWSP, Batch: 1, Seq: 4, Heads: 2, HeadDim: 3, Survivors: 1}
+			b.d.AttendBackward(floats(b, 72), floats(b, 24), b.signs(4, 12), b.signs(4, 7), ints(b, 8), a)
+		}},
 		{"AttendBackward", "attention of kind 77", func(b *bench) {
 			a := kernels.Attention{Kind: 77, Batch: 1, Seq: 4, Heads: 2, HeadDim: 3, Survivors: 1}
 			b.d.AttendBackward(floats(b, 72), floats(b, 24), b.signs(4, 12), b.signs(4, 6), ints(b, 8), a)

@@ -565,7 +565,7 @@ func testSpecialAttention(b *bench) {
 			got, before := b.download(dqkv), b.download(plain)
 			what := fmt.Sprintf("%+v: %g in row %d, channel %d", a, special, t, c)
 			sameBits(b, what+": other sequences", got[3*v.Seq*width:], before[3*v.Seq*width:], 3*width)
-			for _, u := range v.reads(c/v.HeadDim, t) {
+			for _, u := range v.readKeys(c/v.HeadDim, t) {
 				if x := got[(3*u+2)*width+c]; !math.IsNaN(float64(x - x)) {
 					b.t.Errorf("%s: the gradient of value %d is %g", what, u, x)
 				}
