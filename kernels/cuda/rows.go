@@ -3,8 +3,8 @@
 package cuda
 
 import (
-	"errors"
 	"fmt"
+	"math"
 
 	"bitnet1/kernels"
 
@@ -57,17 +57,17 @@ func (d *Device) Normalize(out kernels.Activation, x kernels.Floats, n kernels.R
 	d.run("Normalize", kernels.CheckNormalize(out, x, n), func() error {
 		width, eps := n.Gain.Len(), n.Eps
 		rows := x.Len() / width
-		if n.Rotation > 1 {
-			return errors.New("CUDA devices do not rotate yet")
-		}
 		from, g := float32s(x, rows*width), float32s(n.Gain, width)
+		if n.Rotation > 1 {
+			return d.normalizeRotated(out, from, g, rows, width, n)
+		}
 		if out.Floats != nil {
 			to := float32s(out.Floats, rows*width)
 			return d.launch(warpPerRow(rows)).normalizeFloats(from, g, rows, width, eps, to)
 		}
 		p := out.Planes.(*planes)
 		kernel := launch.normalize
-		if 2 <= p.bits && p.bits <= 4 && width <= 1024 && width%128 == 0 && aligned(width, from, g) {
+		if p.bits >= 2 && packsNibbles(p, from, g) {
 			kernel = launch.normalizeLevels
 		}
 		return kernel(d.launch(warpPerRow(rows)), from, g, rows, width, eps, p.bits,
@@ -75,38 +75,108 @@ func (d *Device) Normalize(out kernels.Activation, x kernels.Floats, n kernels.R
 	})
 }
 
+// packsNibbles says whether a warp can hold a row and pack its levels as nibbles.
+func packsNibbles(p *planes, x, gain cu.DevicePtr) bool {
+	return p.bits <= 4 && fitsWarp(p.cols, x, gain)
+}
+
+// fitsWarp says whether a warp can hold a row with groups of 128 columns among its lanes.
+func fitsWarp(width int, pointers ...cu.DevicePtr) bool {
+	return width <= 1024 && width%128 == 0 && aligned(width, pointers...)
+}
+
+func (d *Device) normalizeRotated(out kernels.Activation, x, gain cu.DevicePtr, rows, width int,
+	n kernels.RMSNorm) error {
+	if out.Planes != nil {
+		if p := out.Planes.(*planes); n.Rotation <= 128 && packsNibbles(p, x, gain) {
+			return d.launch(warpPerRow(rows)).normalizeRotated(x, gain, rows, width, n.Eps, n.Rotation, p.bits,
+				p.data, p.words(), p.planeBytes/4, p.popcounts)
+		}
+	}
+	v, err := d.rotated(x, gain, rows, width, n)
+	if err != nil {
+		return err
+	}
+	g := d.launch(warpPerRow(rows))
+	if out.Floats != nil {
+		return g.quantizeRotated(v, rows, width, levels{}, float32s(out.Floats, rows*width))
+	}
+	return g.quantizeRotated(v, rows, width, out.Planes.(*planes).levels(0), 0)
+}
+
+// rotated returns what n says of rows of any length, as float64 in working memory.
+func (d *Device) rotated(x, gain cu.DevicePtr, rows, width int, n kernels.RMSNorm) (cu.DevicePtr, error) {
+	v, err := d.scratch("rotated rows", 8*rows*width)
+	if err != nil {
+		return 0, err
+	}
+	return v, d.launch(grid(rows)).rotateNormalized(x, gain, width, n.Eps, n.Rotation, v)
+}
+
 // NormalizeBackward is the gradient of Normalize.
 func (d *Device) NormalizeBackward(dx, dGain, dOut, x kernels.Floats, n kernels.RMSNorm, q kernels.Quantization) {
 	d.run("NormalizeBackward", kernels.CheckNormalizeBackward(dx, dGain, dOut, x, n, q), func() error {
-		width, eps := n.Gain.Len(), n.Eps
+		width, limit := n.Gain.Len(), float32(q.PassLimit())
 		rows := x.Len() / width
 		to, from := gradientsOf(dx, rows*width), gradientsOf(dOut, rows*width)
-		if n.Rotation > 1 {
-			return errors.New("CUDA devices do not rotate yet")
-		}
 		xs, gains := float32s(x, rows*width), float32s(n.Gain, width)
 		family := either(to.bfloat16, normalizeBackwardKernelsBfloat16, normalizeBackwardKernelsFloat32)
-		kernel, g := family.normalizeBackward, grid(min(ceilDiv(rows, 4), 3*d.multiprocessors))
+		kernel, g := family.normalizeBackward, grid(min(rows, 8*d.multiprocessors))
+		inWarp := grid(min(ceilDiv(rows, 4), 3*d.multiprocessors))
 		switch {
-		case width <= 1024 && aligned(width, to.at, from.at, xs, gains):
-		case width <= 16*256:
-			kernel, g = family.normalizeBackward16, grid(min(rows, 8*d.multiprocessors))
-		case width <= 64*256:
-			kernel, g = family.normalizeBackward64, grid(min(rows, 8*d.multiprocessors))
-		default:
+		case width > 64*256:
 			return fmt.Errorf("rows of %d values: at most %d are supported on CUDA devices", width, 64*256)
+		case 1 < n.Rotation && n.Rotation <= 128 && fitsWarp(width, to.at, from.at, xs, gains):
+			g, kernel = inWarp, rotating(family.normalizeBackwardRotated, n.Rotation)
+		case n.Rotation > 1:
+			var err error
+			if from.at, err = d.rotatedGradient(from, xs, gains, rows, width, n, limit); err != nil {
+				return err
+			}
+			kernel, limit = family.normalizeBackward64FromFloat64, float32(math.Inf(1)) // the mask is applied
+		case width <= 1024 && aligned(width, to.at, from.at, xs, gains):
+			g = inWarp
+		case width <= 16*256:
+			kernel = family.normalizeBackward16
+		default:
+			kernel = family.normalizeBackward64
 		}
 		blocks := g.Grid[0]
 		partial, err := d.scratch("gradients of gains", 4*blocks*width)
 		if err != nil {
 			return err
 		}
-		limit := float32(q.PassLimit())
-		if err := kernel(d.launch(g), to.at, partial, from.at, xs, gains, rows, width, eps, limit); err != nil {
+		if err := kernel(d.launch(g), to.at, partial, from.at, xs, gains, rows, width, n.Eps, limit); err != nil {
 			return err
 		}
 		return d.addColumns(float32s(dGain, width), partial, blocks, width, 1)
 	})
+}
+
+type backwardOfRows = func(l launch, dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64,
+	limit float32) error
+
+// rotating is a kernel with its last parameter set.
+func rotating(kernel func(l launch, dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32,
+	rotation int) error, rotation int) backwardOfRows {
+	return func(l launch, dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32) error {
+		return kernel(l, dx, partial, dout, x, gain, rows, width, eps, limit, rotation)
+	}
+}
+
+// rotatedGradient returns the gradient of gain * x / rms, for rows of any length, as float64 in working memory.
+func (d *Device) rotatedGradient(dOut gradients, x, gain cu.DevicePtr, rows, width int, n kernels.RMSNorm,
+	limit float32) (cu.DevicePtr, error) {
+	v, err := d.rotated(x, gain, rows, width, n)
+	if err != nil {
+		return 0, err
+	}
+	to, err := d.scratch("rotated gradients", 8*rows*width)
+	if err != nil {
+		return 0, err
+	}
+	kernel := either(dOut.bfloat16, launch.rotateGradientBfloat16, launch.rotateGradientFloat32)
+	return to, kernel(d.launch(grid(rows)), v, dOut.at, width, n.Rotation, limit, to)
 }
 
 // Zero clears x.

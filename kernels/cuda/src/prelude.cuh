@@ -69,6 +69,7 @@ DEVICE float high_bf16(uint32_t packed) { return as_float((int)(packed & 0xffff0
 
 // Gradients in memory, float32 or bfloat16.
 DEVICE float read(const float* from) { return *from; }
+DEVICE float read(const double* from) { return (float)*from; }
 DEVICE float read(const BFloat* from) { return as_float(from->bits << 16); }
 DEVICE void write(float* to, float x) { *to = x; }
 DEVICE void write(BFloat* to, float x) { to->bits = (uint16_t)pack_bf16(x, 0); }

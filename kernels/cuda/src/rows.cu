@@ -71,6 +71,37 @@ DEVICE uint32_t transpose_nibbles(uint32_t x, int lane) {
   return (uint32_t)__nvvm_prmt(x, shuffle_xor((int)x, 4), lane & 4 ? 0x3276 : 0x5410);
 }
 
+// Writes a row's planes of up to 4 bits. Nibble i of word j of a lane is the level of column 128 i + 4 lane + j.
+DEVICE void store_levels(uint32_t (&packed)[4], int row, int bits, uint32_t* out, int words, long plane_words,
+    int* popcounts) {
+  int lane = threadIdx.x % 32, count = 0, word = 4 * (lane % 8) + lane / 8;
+  separate(packed);
+#pragma unroll
+  for (int b = 0; b < 4; b++) {
+    uint32_t plane = transpose_nibbles(packed[b], lane);
+    if (b >= bits) continue;
+    if (word < words) out[b * plane_words + (long)row * words + word] = plane;
+    count += popcount(plane) << b;
+  }
+  count = warp_sum(count);
+  if (lane == 0) popcounts[row] = count;
+}
+
+// The rotation of a row in memory by a block of 256 threads, and a barrier before it.
+DEVICE void rotate_block(double* v, int width, int rotation) {
+  block_sync();
+  for (int n = 1; n < rotation; n *= 2) {
+    for (int i = threadIdx.x; i < width / 2; i += 256) {
+      int at = i / n * 2 * n + i % n;
+      double a = v[at], b = v[at + n];
+      v[at] = a + b, v[at + n] = a - b;
+    }
+    block_sync();
+  }
+  double scale = 1.0 / __builtin_sqrt((double)rotation);
+  for (int c = threadIdx.x; c < width; c += 256) v[c] *= scale;
+}
+
 // A warp per row of up to 1,024 values, a multiple of 128: planes of 2 to 4 bits, and the rows' weighted popcounts. A
 // lane has groups of four columns, 128 apart. Levels are packed as nibbles, separated into planes within the lane, and
 // transposed among eight lanes, so that each lane gets a word of a plane.
@@ -123,17 +154,123 @@ void normalize_levels(const float* x, const float* gain, int rows, int width, do
   }
 #pragma unroll
   for (int j = 0; j < 4; j++) packed[j] -= 0x4b400000u * 0x11111111u;  // what kMagic's bits left there
-  separate(packed);
-  int count = 0, word = 4 * (lane % 8) + lane / 8;
+  store_levels(packed, row, bits, out, words, plane_words, popcounts);
+}
+
+// ---- Rotation: blocks of a row times the orthonormal Hadamard matrix of their size (in Go: kernels.RMSNorm) ----
+
+// 128 columns among the lanes of a warp: v[j] is column 4 lane + j. `rotation` is at most 128. Butterflies of the columns
+// 1, 2, 4 ... apart, then the product with the scale.
+template <class T> DEVICE void rotate(T (&v)[4], int rotation, T scale) {
+  int lane = threadIdx.x % 32;
+  auto butterfly = [](T& a, T& b) {
+    T sum = a + b;
+    b = a - b, a = sum;
+  };
+  if (rotation > 1) butterfly(v[0], v[1]), butterfly(v[2], v[3]);
+  if (rotation > 2) butterfly(v[0], v[2]), butterfly(v[1], v[3]);
 #pragma unroll
-  for (int b = 0; b < 4; b++) {
-    uint32_t plane = transpose_nibbles(packed[b], lane);
-    if (b >= bits) continue;
-    if (word < words) out[b * plane_words + (long)row * words + word] = plane;
-    count += popcount(plane) << b;
+  for (int mask = 1; mask < 32; mask *= 2) {
+    if (rotation <= 4 * mask) break;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      T other = shuffle_xor(v[j], mask);
+      v[j] = lane & mask ? other - v[j] : v[j] + other;
+    }
   }
-  count = warp_sum(count);
-  if (lane == 0) popcounts[row] = count;
+#pragma unroll
+  for (int j = 0; j < 4; j++) v[j] *= scale;
+}
+
+// What is quantized of these columns: gain * x / rms, rotated.
+DEVICE void rotated_columns(
+    const FourFloats& x, const FourFloats& gain, double rms, int rotation, double scale, double (&v)[4]) {
+#pragma unroll
+  for (int j = 0; j < 4; j++) v[j] = (double)gain[j] * (double)x[j] * rms;
+  rotate(v, rotation, scale);
+}
+
+// normalize_levels with a rotation of up to 128 columns, for 1 to 4 bits.
+KERNEL(elementwise float, 256)
+void normalize_rotated(const float* x, const float* gain, int rows, int width, double eps, int rotation, int bits,
+    uint32_t* out, int words, long plane_words, int* popcounts) {
+  constexpr int kFours = 8;
+  int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  x += (long)row * width + 4 * lane;
+  FourFloats value[kFours] = {};
+#pragma unroll
+  for (int i = 0; i < kFours; i++)
+    if (128 * i < width) value[i] = load_four_of(x + 128 * i);
+  double squares = sum_squares(value);
+#pragma unroll
+  for (int i = 0; i < kFours; i++)
+    for (uint32_t& word : value[i].words) fence_operand(word);  // nobody needs them as float64 meanwhile
+  double rms = 1.0 / __builtin_sqrt(warp_sum(squares) / (double)width + eps);
+  double scale = 1.0 / __builtin_sqrt((double)rotation);
+  double half = (double)(1 << (bits - 1)), step = 2.5 / half, inverse = half / 2.5;
+  uint32_t packed[4] = {};
+#pragma unroll
+  for (int i = kFours - 1; i >= 0; i--) {
+    double v[4];
+    if (128 * i < width) rotated_columns(value[i], load_four_of(gain + 4 * lane + 128 * i), rms, rotation, scale, v);
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      int index = 128 * i >= width ? 0 : bits == 1 ? v[j] >= 0 : level(v[j], step, inverse, half);
+      packed[j] = packed[j] * 16 + (uint32_t)index;
+    }
+  }
+  store_levels(packed, row, bits, out, words, plane_words, popcounts);
+}
+
+// Rotations of rows of any length go through memory, in float64. A block per row: what is quantized.
+KERNEL(elementwise float, 256)
+void rotate_normalized(const float* x, const float* gain, int width, double eps, int rotation, double* out) {
+  __shared__ double room[8];
+  x += (long)blockIdx.x * width, out += (long)blockIdx.x * width;
+  double sum = 0;
+  for (int c = threadIdx.x; c < width; c += 256) sum = multiply_add((double)x[c], (double)x[c], sum);
+  double rms = 1.0 / __builtin_sqrt(block_sum(sum, room) / (double)width + eps);
+  for (int c = threadIdx.x; c < width; c += 256) out[c] = (double)gain[c] * (double)x[c] * rms;
+  rotate_block(out, width, rotation);
+}
+
+// A warp per row: the levels of v, or v as floats if those are wanted.
+KERNEL(elementwise float, 256)
+void quantize_rotated(const double* v, int rows, int width, const __grid_constant__ Levels to, float* floats) {
+  int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, count = 0;
+  if (row >= rows) return;
+  v += (long)row * width;
+  if (floats) {
+    for (int c = lane; c < width; c += 32) floats[(long)row * width + c] = (float)v[c];
+    return;
+  }
+  double half = (double)(1 << (to.bits - 1)), step = 2.5 / half;
+  for (int w = 0; 32 * w < width; w++) {
+    int c = 32 * w + lane;
+    double value = c < width ? v[c] : -1e9;
+    count += put_levels(to, row, w, to.bits == 1 ? value >= 0 : nearest_level(value, step, half));
+  }
+  if (lane == 0) to.popcounts[row] = count;
+}
+
+// A block per row: the gradient of gain * x / rms from that of its rotation, which passes where |v| <= limit.
+template <class T>
+DEVICE void rotate_gradient(const double* v, const T* dout, int width, int rotation, float limit, double* to) {
+  v += (long)blockIdx.x * width, dout += (long)blockIdx.x * width, to += (long)blockIdx.x * width;
+  for (int c = threadIdx.x; c < width; c += 256)
+    to[c] = __builtin_fabs(v[c]) <= (double)limit ? (double)read(dout + c) : 0.0;
+  rotate_block(to, width, rotation);
+}
+KERNEL(elementwise float, 256)
+void rotate_gradient_float32(
+    const double* v, const float* dout, int width, int rotation, float limit, double* to) {
+  rotate_gradient(v, dout, width, rotation, limit, to);
+}
+KERNEL(elementwise float, 256)
+void rotate_gradient_bfloat16(
+    const double* v, const BFloat* dout, int width, int rotation, float limit, double* to) {
+  rotate_gradient(v, dout, width, rotation, limit, to);
 }
 
 // A warp per row: planes of Q(gain * x / rms(x)), and the rows' weighted popcounts. Rows of up to 1,024 values stay in
@@ -214,12 +351,14 @@ DEVICE void store_four_of(BFloat* to, const float (&x)[4]) {
 }
 
 // The gradient of RMSNorm and quantization. With a = gain * x * r and da the gradient where |a| <= limit, dx += r *
-// (da*gain - x * r²/d * Σ da*gain*x). The block's part of dGain = Σ da*x*r goes to partial [gridDim.x][width].
+// (da*gain - x * r²/d * Σ da*gain*x). The block's part of dGain = Σ da*x*r goes to partial [gridDim.x][width]. With a
+// rotation, the gradient passes where |rotated a| <= limit, and da is the rotation of what passes.
 //
-// A warp per row of up to 1,024 values, a multiple of 4, aligned to 16 bytes. A lane has groups of four columns, 128
-// apart. Where no lane is near the limit, float32 decides |a| <= limit, else float64.
-template <class T> DEVICE void normalize_backward_rows(T* dx, float* partial, const T* dout, const float* x,
-    const float* gain, int rows, int width, double eps, float limit) {
+// A warp per row of up to 1,024 values, a multiple of 4, or of 128 with a rotation of up to 128, aligned to 16 bytes. A lane has
+// groups of four columns, 128 apart. Where no lane is near the limit, float32 decides |a| <= limit, else float64; with a
+// rotation float64 always does.
+template <bool kRotated, class T> DEVICE void normalize_backward_rows(T* dx, float* partial, const T* dout,
+    const float* x, const float* gain, int rows, int width, double eps, float limit, int rotation) {
   constexpr int kFours = 8, kWarps = 4;
   __shared__ float sums[kWarps][128 * kFours];
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -246,23 +385,34 @@ template <class T> DEVICE void normalize_backward_rows(T* dx, float* partial, co
     for (int i = 0; i < kFours; i++) {
       FourFloats by = {};
       if (128 * i + 4 * lane < width) by = load_four_of(gain + 128 * i + 4 * lane);
-      bool pass[4], border = false;
+      float da[4];
+      if (kRotated) {
+        if (128 * i >= width) break;
+        double v[4];
+        rotated_columns(value[i], by, rms, rotation, 1.0 / __builtin_sqrt((double)rotation), v);
+#pragma unroll
+        for (int j = 0; j < 4; j++) da[j] = __builtin_fabs(v[j]) <= (double)limit ? grad[i][j] : 0.0f;
+        rotate(da, rotation, 1.0f / __builtin_sqrtf((float)rotation));
+      } else {
+        bool pass[4], border = false;
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+          float off = __builtin_fabsf(by[j] * value[i][j] * r) - limit;
+          pass[j] = off <= 0;
+          border |= __builtin_fabsf(off) <= 1e-5f * limit;
+        }
+        if (ballot(border)) {
+#pragma unroll
+          for (int j = 0; j < 4; j++)
+            pass[j] = __builtin_fabs((double)by[j] * (double)value[i][j] * rms) <= (double)limit;
+        }
+#pragma unroll
+        for (int j = 0; j < 4; j++) da[j] = pass[j] ? grad[i][j] : 0.0f;
+      }
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        float off = __builtin_fabsf(by[j] * value[i][j] * r) - limit;
-        pass[j] = off <= 0;
-        border |= __builtin_fabsf(off) <= 1e-5f * limit;
-      }
-      if (ballot(border)) {
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-          pass[j] = __builtin_fabs((double)by[j] * (double)value[i][j] * rms) <= (double)limit;
-      }
-#pragma unroll
-      for (int j = 0; j < 4; j++) {
-        float da = pass[j] ? grad[i][j] : 0.0f;
-        dgain[i][j] += da * (value[i][j] * r);
-        scaled[i][j] = da * by[j];
+        dgain[i][j] += da[j] * (value[i][j] * r);
+        scaled[i][j] = da[j] * by[j];
         dot += scaled[i][j] * value[i][j];
       }
     }
@@ -288,8 +438,8 @@ template <class T> DEVICE void normalize_backward_rows(T* dx, float* partial, co
 }
 
 // The same for any row of up to 256 kPer values: a block per row, rows blockIdx.x, + gridDim.x, ...
-template <int kPer, class T> DEVICE void normalize_backward_any(T* dx, float* partial, const T* dout, const float* x,
-    const float* gain, int rows, int width, double eps, float limit) {
+template <int kPer, class T, class G> DEVICE void normalize_backward_any(T* dx, float* partial, const G* dout,
+    const float* x, const float* gain, int rows, int width, double eps, float limit) {
   __shared__ double room[2][2][8];
   float dgain[kPer] = {};
   int turn = 0;
@@ -325,7 +475,17 @@ template <int kPer, class T> DEVICE void normalize_backward_any(T* dx, float* pa
   KERNEL(elementwise float, 128, 3)                                                                                    \
   void normalize_backward_##type(T* dx, float* partial, const T* dout, const float* x, const float* gain, int rows,    \
       int width, double eps, float limit) {                                                                            \
-    normalize_backward_rows(dx, partial, dout, x, gain, rows, width, eps, limit);                                      \
+    normalize_backward_rows<false>(dx, partial, dout, x, gain, rows, width, eps, limit, 0);                            \
+  }                                                                                                                    \
+  KERNEL(elementwise float, 128, 3)                                                                                    \
+  void normalize_backward_rotated_##type(T* dx, float* partial, const T* dout, const float* x, const float* gain,      \
+      int rows, int width, double eps, float limit, int rotation) {                                                    \
+    normalize_backward_rows<true>(dx, partial, dout, x, gain, rows, width, eps, limit, rotation);                      \
+  }                                                                                                                    \
+  KERNEL(elementwise float, 256)                                                                                       \
+  void normalize_backward_64_from_float64_##type(T* dx, float* partial, const double* dout, const float* x,            \
+      const float* gain, int rows, int width, double eps, float limit) {                                               \
+    normalize_backward_any<64>(dx, partial, dout, x, gain, rows, width, eps, limit);                                   \
   }                                                                                                                    \
   KERNEL(elementwise float, 256)                                                                                       \
   void normalize_backward_16_##type(T* dx, float* partial, const T* dout, const float* x, const float* gain, int rows, \
