@@ -29,19 +29,19 @@ losses = lambda path: -Model(path).logits(rows).double().log_softmax(-1).gather(
 print(json.dumps([losses(path).tolist() for path in sys.argv[3:]]))
 `
 
-// torch returns an interpreter that has torch and safetensors: the one that BITNET1_PYTHON names, or python3.
-func torch(t *testing.T) string {
+// interpreter returns one that has these modules of Python: the one that BITNET1_PYTHON names, or python3.
+func interpreter(t *testing.T, modules string) string {
 	t.Helper()
 	name := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
-	if out, err := exec.Command(name, "-c", "import torch, safetensors").CombinedOutput(); err != nil {
-		t.Skipf("%s has no torch or no safetensors (BITNET1_PYTHON names another interpreter): %.80s", name, out)
+	if out, err := exec.Command(name, "-c", "import "+modules).CombinedOutput(); err != nil {
+		t.Skipf("%s cannot import %s (BITNET1_PYTHON names another interpreter): %.80s", name, modules, out)
 	}
 	return name
 }
 
 // The module in PyTorch gives every kind of model the losses that the project's own devices give it.
 func TestModelInPyTorch(t *testing.T) {
-	interpreter := torch(t)
+	python := interpreter(t, "torch, safetensors")
 	if _, err := os.Stat("model.py"); err != nil { // so that a test result is not kept for another module
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestModelInPyTorch(t *testing.T) {
 		}
 		names, want, command = append(names, what), append(want, losses), append(command, path)
 	}
-	out, err := exec.Command(interpreter, command...).Output()
+	out, err := exec.Command(python, command...).Output()
 	if err != nil {
 		t.Fatal(withOutput(err))
 	}
