@@ -246,8 +246,8 @@ type Device interface {
 	// LinearAdd writes residual + u to out, or u where residual is nil. out may be residual.
 	LinearAdd(out, residual Floats, x Activation, l Linear)
 	// LinearBackward takes dy, the gradient of a linear's output or, with a derivative, of what LinearQuantize made of the
-	// output: dy times Factors is one float32 product. It overwrites dx, rows × In, with the gradient of x, and adds to the gradients of the
-	// parameters. The latent weight receives the gradient of the effective weight. dy is not changed. gradBits is 2 to
+	// output: dy times Factors is one float32 product. It overwrites dx, rows × In, with the gradient of x, and adds to
+	// the gradients of the parameters. The latent weight receives the gradient of the effective weight. dy is not changed. gradBits is 2 to
 	// 8 or FloatBits.
 	LinearBackward(dx Floats, dl LinearGradient, dy Floats, derivative Derivative, x Activation, l Linear,
 		shift KShift, gradBits int)

@@ -38,8 +38,8 @@
 //
 // Where a linear multiplies gradients, gradBits says with what: FloatBits keeps floats, and 2 to 8 rounds the gradients
 // to integers of so many bits, at random but without bias. The products then are exact integers, which must be equal on
-// every device if the floats are. Let n = 2^(gradBits-1) - 1, and let g be the gradient of the plain product y: masked,
-// with K-shift undone. g is rounded twice:
+// every device if the floats are. Let n = 2^(gradBits-1) - 1, and let g be the gradient of the plain product y: with the
+// derivative applied and K-shift undone. g is rounded twice:
 //
 //	for dx:      v = alpha_c * g   a scale for each row,     max_c |v| / n   dx = scale_t * Σ_c q * Q(W_c)
 //	for weights: v = g             a scale for each channel, max_t |v| / n   dWeight_c += alpha_c * scale_c * Σ_t q * x_t
@@ -61,9 +61,10 @@
 // t counts from 0 in each call.
 //
 // The sums over q are int32, with the integers behind x_t and Q(W_c) (see Quantization); units are multiplied into
-// scales, in float32. A call with so many rows or channels that a sum may not fit is refused: see CheckSums. Where the other side of a product is floats (an unquantized stream, bonsai's mixed
-// weights) the product stays one of floats. dAlpha_c = scale_c * Σ_k w_ck * Σ_t q x_tk with the effective weight w.
-// dTheta_c is minus the sum over t of the masked gradient, in floats, before K-shift is undone.
+// scales, in float32. A call with so many rows or channels that a sum may not fit is refused: see CheckSums. Where the
+// other side of a product is floats (an unquantized stream, bonsai's mixed weights) the product stays one of floats.
+// dAlpha_c = scale_c * Σ_k w_ck * Σ_t q x_tk with the effective weight w. dTheta_c is minus the sum over t of the
+// gradient with the derivative applied, in floats, before K-shift is undone.
 //
 // # Documents
 //
@@ -79,8 +80,12 @@
 //
 //   - Bits cannot hold NaN. The sign of a value is +1 where the value is at least 0, so that of -0 is +1 and that of
 //     NaN is -1. The gradient of NaN does not pass. NaN has the lowest level. A row of Normalize with NaN has the root
-//     mean square NaN, so all its values have the lowest level and its gradient is NaN; where only signs are kept, gain
-//   - x of each value counts.
+//     mean square NaN, so all its values have the lowest level and its gradient is NaN; where only signs are kept, the
+//     product of gain and x of each value counts.
+//   - A row of weights with NaN that is quantized to levels has the lowest level throughout. In a row whose mean square
+//     is infinite, infinities have the lowest level, and all other weights have the level of 0.
+//   - Factors of a derivative are multiplied: a gradient that is not finite is not finite after it, even where the factor
+//     is 0.
 //   - A row or channel of gradients to be rounded whose max is not finite has the scale NaN: all of that row of dx, or
 //     all gradients of that channel's weights and alpha, are NaN. Other rows and channels are not affected. Gradients
 //     that pass masks do not count.

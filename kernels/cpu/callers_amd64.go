@@ -38,6 +38,7 @@ func (s *instructions) useAVX2() {
 	s.maximum = maximumAVX2
 	s.exponentials = exponentialsAVX2
 	s.quantize = quantizeAVX2
+	s.nearestLevels = nearestLevelsAVX2
 	s.maskNormalized = maskNormalizedAVX2
 	s.addNormalized = addNormalizedAVX2
 	s.valueGradient = valueGradientAVX2
@@ -348,6 +349,18 @@ func quantizeAVX2(dst []byte, x, gain []float32, r, step, half float64) {
 	}
 	if n < len(dst) {
 		quantizeGo(dst[n:], x[n:], gain[n:], r, step, half)
+	}
+}
+
+// nearestLevelsAVX2 is nearestLevelsGo.
+func nearestLevelsAVX2(dst []byte, x []float64, step, half float64) {
+	n := len(dst) &^ 7
+	if n > 0 {
+		_ = x[n-1]
+		nearestLevelsLoopAVX2(&dst[0], &x[0], step, half, n)
+	}
+	if n < len(dst) {
+		nearestLevelsGo(dst[n:], x[n:], step, half)
 	}
 }
 

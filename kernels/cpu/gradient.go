@@ -7,12 +7,13 @@ import (
 )
 
 // gradient is the gradient of a linear's output. From it follows, row by row, the gradient of the plain products: the
-// STE mask is applied and K-shift is undone. A gradient may be a part of an operation: its rows start at row, its
+// derivative is applied and K-shift is undone. A gradient may be a part of an operation: its rows start at row, its
 // channels are from..to-1.
 type gradient struct {
 	output   anyFloats // rows × stride
 	stride   int
-	mask     *planes // STE mask; nil lets everything pass
+	mask     *planes   // STE mask; nil lets everything pass
+	factors  anyFloats // of the derivative, rows × stride, or none
 	shift    kernels.KShift
 	row      int // number of the first row in the operation
 	rows     int
@@ -21,9 +22,12 @@ type gradient struct {
 	absMaxima []float32 // of the plain products' gradient, by channel; summarize sets them
 }
 
-// masked returns row t of the output's gradient with the STE mask applied. It may write the row to dst.
-func (g *gradient) masked(d *Device, dst []float32, t int) []float32 {
+// masked returns row t of the output's gradient with the derivative applied. It may write the row to dst.
+func (g *gradient) masked(d *Device, s *scratch, dst []float32, t int) []float32 {
 	switch {
+	case g.factors.given():
+		factors := d.read(s.factorRow.take(len(dst)), g.factors, t*g.stride)
+		d.multiply(dst, d.read(dst, g.output, t*g.stride), factors)
 	case g.mask == nil:
 		return d.read(dst, g.output, t*g.stride)
 	case g.output.bfloats != nil:
@@ -39,7 +43,7 @@ func (g *gradient) masked(d *Device, dst []float32, t int) []float32 {
 func (g *gradient) plain(d *Device, s *scratch, t int) []float32 {
 	out, k := g.to-g.from, g.shift
 	line := s.plainRow.take(out)
-	row := g.masked(d, line, t)
+	row := g.masked(d, s, line, t)
 	if k.To <= k.From {
 		return row
 	}
@@ -49,7 +53,7 @@ func (g *gradient) plain(d *Device, s *scratch, t int) []float32 {
 		clear(keys)
 	}
 	if at := t % k.Seq; at+k.Offset < k.Seq && at >= startOf(k.Starts, t+k.Offset) {
-		later := g.masked(d, s.laterRow.take(out), t+k.Offset)
+		later := g.masked(d, s, s.laterRow.take(out), t+k.Offset)
 		d.add(keys, keys, later[k.From:k.To])
 	}
 	return line
@@ -68,7 +72,12 @@ func (d *Device) summarize(dTheta []float32, g *gradient) {
 		sums, maxima := allSums[at:at+out], allMaxima[at:at+out]
 		clear(sums)
 		clear(maxima)
-		if part := g.output.from(from * g.stride); part.bfloats != nil {
+		if g.factors.given() {
+			for t := from; t < to; t++ {
+				row := g.masked(d, s, s.factoredRow.take(out), t)
+				d.addRows(sums, maxima, row, out, mask, maskStride, 1)
+			}
+		} else if part := g.output.from(from * g.stride); part.bfloats != nil {
 			d.addBFloatRows(sums, maxima, part.bfloats, g.stride, mask[from*maskStride:], maskStride, to-from)
 		} else {
 			d.addRows(sums, maxima, part.floats, g.stride, mask[from*maskStride:], maskStride, to-from)
@@ -104,7 +113,7 @@ func (d *Device) maskWords(g *gradient) (words []uint64, stride int) {
 
 // matrix returns all rows of the plain products' gradient, for float products.
 func (d *Device) matrix(g *gradient) []float32 {
-	if g.output.bfloats == nil && g.mask == nil && g.shift.To <= g.shift.From && g.stride == g.to-g.from {
+	if g.output.bfloats == nil && g.mask == nil && !g.factors.given() && g.shift.To <= g.shift.From && g.stride == g.to-g.from {
 		return g.output.floats
 	}
 	out := g.to - g.from

@@ -357,6 +357,20 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			s.quantize(dst, x, gain, []float64{1, 0, math.NaN()}[r.IntN(3)], step, half)
 			return dst
 		},
+		"nearestLevels": func(s *instructions, r *rand.Rand, n int) any {
+			index, x, half := make([]byte, n), doubles(r, n), math.Ldexp(1, r.IntN(8))
+			step := 2.5 / half
+			for i := range x {
+				switch r.IntN(5) {
+				case 0: // a tie
+					x[i] = step * float64(r.IntN(20)-10)
+				case 1:
+					x[i] = []float64{math.NaN(), math.Inf(1), math.Inf(-1), 0, 1e300}[r.IntN(5)]
+				}
+			}
+			s.nearestLevels(index, x, step, half)
+			return index
+		},
 		"maskNormalized": func(s *instructions, r *rand.Rand, n int) any {
 			dst := normals(r, n)
 			dot := s.maskNormalized(dst, oddities(r, n), oddities(r, n), normals(r, n), r.Float64(), 1)

@@ -1,52 +1,6 @@
 package cpu
 
-import (
-	"math"
-
-	"bitnet1/kernels"
-)
-
-// Quantize refreshes the signs, and bonsai's effective weights, of a linear.
-func (d *Device) Quantize(l kernels.Linear) {
-	d.run("Quantize", kernels.CheckQuantize(l), func() {
-		weight, mixed, signs := values(l.Weight), values(l.Mixed), l.Quantized.(*planes)
-		mix := d.scalars.Mix
-		d.blocks(l.Out, 16, func(from, to int, _ *scratch) {
-			for r := from; r < to; r++ {
-				row := weight[r*l.In:][:l.In]
-				d.packSigns(signs.row(r), row)
-				signs.count(r)
-				if mixed != nil {
-					blend(mixed[r*l.In:][:l.In], row, mix)
-				}
-			}
-		})
-	})
-}
-
-// blend writes (1-mix) * w / mean|w| + mix * sign(w).
-func blend(dst, w []float32, mix float64) {
-	var sum float64
-	for _, v := range w {
-		sum += math.Abs(float64(v))
-	}
-	factor := (1 - mix) / max(sum/float64(len(w)), 1e-12)
-	for i, v := range w {
-		s := mix
-		if v < 0 {
-			s = -mix
-		}
-		dst[i] = float32(float64(v)*factor + s)
-	}
-}
-
-// effective is the weight of l that products use: bonsai's mixed one, or the signs.
-func effective(l kernels.Linear) matrix {
-	if l.Mixed != nil {
-		return dense{data: values(l.Mixed), cols: l.In}
-	}
-	return l.Quantized.(*planes)
-}
+import "bitnet1/kernels"
 
 // rowsOf is the number of rows of x.
 func rowsOf(x kernels.Activation, in int) int {
@@ -69,17 +23,29 @@ func (d *Device) floatMatrix(x kernels.Activation, in int) matrix {
 	if x.Floats != nil {
 		return dense{data: values(x.Floats), cols: in}
 	}
-	p := x.Planes.(*planes)
+	return d.expanded(&d.shared.inputMatrix, x.Planes.(*planes))
+}
+
+// weightMatrix is floatMatrix for the weight of l.
+func (d *Device) weightMatrix(l kernels.Linear) matrix {
+	if l.Mixed != nil {
+		return effective(l)
+	}
+	return d.expanded(&d.shared.weightMatrix, l.Quantized.(*planes))
+}
+
+// expanded returns p, or the floats of planes of several bits.
+func (d *Device) expanded(memory *buffer[float32], p *planes) matrix {
 	if p.bits == 1 {
 		return p
 	}
-	data := d.shared.inputMatrix.take(p.rows * in)
+	data := memory.take(p.rows * p.cols)
 	d.blocks(p.rows, 32, func(from, to int, _ *scratch) {
 		for r := from; r < to; r++ {
-			p.segment(data[r*in:][:in], r, 0)
+			p.segment(data[r*p.cols:][:p.cols], r, 0)
 		}
 	})
-	return dense{data: data, cols: in}
+	return dense{data: data, cols: p.cols}
 }
 
 // forward computes u = alpha * y - theta and calls emit with every row of u. emit runs on several goroutines.
@@ -102,7 +68,7 @@ func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.K
 			d.scaleIntegers(all[row*l.Out:][:l.Out], sums, offset, unit)
 		})
 	} else {
-		d.product(all, operand{m: d.floatMatrix(x, l.In)}, operand{m: effective(l)}, rows, l.Out, l.In)
+		d.product(all, operand{m: d.floatMatrix(x, l.In)}, operand{m: d.weightMatrix(l)}, rows, l.Out, l.In)
 	}
 	d.blocks(rows, 16, func(from, to int, s *scratch) {
 		u := s.outputRow.take(l.Out)

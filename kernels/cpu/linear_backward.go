@@ -1,13 +1,19 @@
 package cpu
 
-import "bitnet1/kernels"
+import (
+	"encoding/binary"
+	"math"
+
+	"bitnet1/kernels"
+)
 
 // LinearBackward computes the gradients of a linear's input and parameters from the gradient of its output.
 func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats,
 	derivative kernels.Derivative, x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
 	d.run("LinearBackward", kernels.CheckLinearBackward(dx, dl, dy, derivative, x, l, shift, gradBits), func() {
 		rows := rowsOf(x, l.In)
-		g := &gradient{output: anyFloatsOf(dy), stride: l.Out, shift: shift, rows: rows, to: l.Out}
+		g := &gradient{output: anyFloatsOf(dy), factors: anyFloatsOf(derivative.Factors), stride: l.Out, shift: shift,
+			rows: rows, to: l.Out}
 		if derivative.Mask != nil {
 			g.mask = derivative.Mask.(*planes)
 		}
@@ -48,7 +54,7 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 		if input.bfloats != nil {
 			all = d.shared.inputGradients.take(g.rows * l.In)
 		}
-		d.product(all, operand{m: scaled}, operand{m: effective(l), byK: true}, g.rows, l.In, l.Out)
+		d.product(all, operand{m: scaled}, operand{m: d.weightMatrix(l), byK: true}, g.rows, l.In, l.Out)
 		d.blocks(g.rows, 16, func(from, to int, _ *scratch) { d.write(input, from*l.In, all[from*l.In:to*l.In]) })
 	}
 	switch {
@@ -60,16 +66,20 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 }
 
 // inputGradient returns a function that overwrites rows from..to-1 of dx with products of rounded gradients by the
-// signs of the weight. It is called for a few rows at a time, while their integers are in the cache.
+// planes of the weight. It is called for a few rows at a time, while their integers are in the cache.
 func (d *Device) inputGradient(dx kernels.Floats, l kernels.Linear) func(from, to int, q roundedGradient, s *scratch) {
-	signs := []signPanels{d.alongRows(&d.shared.weightRows, l.Quantized.(*planes), 0)}
-	to := anyFloatsOf(dx)
+	w := l.Quantized.(*planes)
+	signs := make([]signPanels, w.bits)
+	for b := range signs {
+		signs[b] = d.alongRows(&d.shared.weightRows[b], w, b)
+	}
+	to, unit := anyFloatsOf(dx), w.quantization.Unit()
 	return func(from, end int, q roundedGradient, s *scratch) {
 		d.lookupProducts(q.values, signs, 0, end-from, s, func(r int, sums []int32, offset int32) {
 			if at := (from + r) * l.In; to.bfloats != nil {
-				d.scaleToBFloats(to.bfloats[at:][:l.In], sums, offset, q.units[r])
+				d.scaleToBFloats(to.bfloats[at:][:l.In], sums, offset, q.units[r]*unit)
 			} else {
-				d.scaleIntegers(to.floats[at:][:l.In], sums, offset, q.units[r])
+				d.scaleIntegers(to.floats[at:][:l.In], sums, offset, q.units[r]*unit)
 			}
 		})
 	}
@@ -88,21 +98,58 @@ func (d *Device) weightGradient(dl kernels.LinearGradient, q roundedGradient, g 
 		d.lookupProducts(q.values, signs, from, to, s, func(r int, sums []int32, offset int32) {
 			o, unit := g.from+r, q.units[r]*input.quantization.Unit()
 			dst, factor := dWeight[o*l.In:][:l.In], alpha[o]*unit
-			if l.Mixed == nil {
-				sum := d.addScaled(dst, sums, l.Quantized.(*planes).row(o), offset, factor)
+			w, _ := effective(l).(*planes)
+			if w != nil && w.bits == 1 && input.quantization.PlusMinus() {
+				sum := d.addScaled(dst, sums, w.row(o), offset, factor)
 				dAlpha[o] += unit * float32(sum)
 				return
 			}
+			integers := s.gradientIntegers.take(l.In)
+			integersOf(integers, sums, offset, input, q.values.row(r)[:padded(g.rows)])
+			weight := s.gradientWeights.take(l.In)
+			effective(l).segment(weight, o, 0)
 			var sum float64
-			mixed := values(l.Mixed)[o*l.In:][:l.In]
-			for i, n := range sums {
-				p := float32(2*n - offset)
-				sum += float64(p) * float64(mixed[i])
+			for i, n := range integers {
+				p := float32(n)
+				sum += float64(p) * float64(weight[i])
 				dst[i] += float32(factor * p)
 			}
 			dAlpha[o] += unit * float32(sum)
 		})
 	})
+}
+
+// integersOf writes the products of a row q by the planes of x: 2*sums - offset where their bits mean ±1, and half of
+// that plus what all bits being set would give where they mean {0,1}.
+func integersOf(dst, sums []int32, offset int32, x *planes, q []int8) {
+	if x.quantization.PlusMinus() {
+		for i, n := range sums {
+			dst[i] = 2*n - offset
+		}
+		return
+	}
+	less := int32((int64(offset) - int64(x.quantization.Largest())*int64(sumOfBytes(q))) / 2)
+	for i, n := range sums {
+		dst[i] = n - less
+	}
+}
+
+// sumOfBytes is Σ q. q has a multiple of 8 values.
+func sumOfBytes(q []int8) int {
+	sum := 0
+	for words := asBytes(q); len(words) > 0; {
+		// Sums of up to 128 words of the bytes q + 128, of two bytes in 16 bits.
+		var pairs uint64
+		n := min(len(words), 128*8)
+		for i := 0; i < n; i += 8 {
+			w := binary.LittleEndian.Uint64(words[i:]) ^ spread1*128
+			pairs += w&0x00ff00ff00ff00ff + w>>8&0x00ff00ff00ff00ff
+		}
+		pairs = pairs&0x0000ffff0000ffff + pairs>>16&0x0000ffff0000ffff
+		sum += int(pairs&math.MaxUint32+pairs>>32) - 128*n
+		words = words[n:]
+	}
+	return sum
 }
 
 // floatWeightGradient is weightGradient with float products.

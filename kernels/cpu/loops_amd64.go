@@ -174,6 +174,11 @@ func exponentialsLoopAVX2(x *float32, top float32, n int) float64
 //go:noescape
 func quantizeLoopAVX2(dst *byte, x *float32, gain *float32, r float64, step float64, half float64, n int)
 
+// nearestLevelsLoopAVX2 is nearestLevelsGo for n values, a multiple of 8.
+//
+//go:noescape
+func nearestLevelsLoopAVX2(dst *byte, x *float64, step float64, half float64, n int)
+
 // maskNormalizedLoopAVX2 is maskNormalizedGo for n values, a multiple of 8.
 //
 //go:noescape

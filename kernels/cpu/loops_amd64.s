@@ -2880,6 +2880,46 @@ DATA middle<>+16(SB)/8, $0x3fe0000000000000
 DATA middle<>+24(SB)/8, $0x3fe0000000000000
 GLOBL middle<>(SB), RODATA|NOPTR, $32
 
+// func nearestLevelsLoopAVX2(dst *byte, x *float64, step float64, half float64, n int)
+// Requires: AVX
+TEXT ·nearestLevelsLoopAVX2(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+32(FP), DX
+	VBROADCASTSD step+16(FP), Y0
+	VBROADCASTSD half+24(FP), Y1
+	VMOVDQU      middle<>+0(SB), Y3
+	VSUBPD       Y3, Y1, Y2
+	VADDPD       Y2, Y2, Y2
+	VXORPD       Y4, Y4, Y4
+	XORQ         BX, BX
+
+loop:
+	VMOVUPD    (CX)(BX*8), Y5
+	VDIVPD     Y0, Y5, Y5
+	VSUBPD     Y3, Y5, Y5
+	VROUNDPD   $0x00, Y5, Y5
+	VADDPD     Y1, Y5, Y5
+	VMAXPD     Y4, Y5, Y5
+	VMINPD     Y2, Y5, Y5
+	VCVTPD2DQY Y5, X5
+	VMOVUPD    32(CX)(BX*8), Y6
+	VDIVPD     Y0, Y6, Y6
+	VSUBPD     Y3, Y6, Y6
+	VROUNDPD   $0x00, Y6, Y6
+	VADDPD     Y1, Y6, Y6
+	VMAXPD     Y4, Y6, Y6
+	VMINPD     Y2, Y6, Y6
+	VCVTPD2DQY Y6, X6
+	VPACKSSDW  X6, X5, X5
+	VPACKUSWB  X5, X5, X5
+	VMOVQ      X5, (AX)(BX*1)
+	ADDQ       $0x08, BX
+	CMPQ       BX, DX
+	JLT        loop
+	VZEROUPPER
+	RET
+
 // func maskNormalizedLoopAVX2(dst *float32, da *float32, x *float32, gain *float32, r float64, limit float64, n int) float64
 // Requires: AVX, SSE2
 TEXT ·maskNormalizedLoopAVX2(SB), NOSPLIT, $0-64

@@ -1,7 +1,6 @@
 package cpu
 
 import (
-	"encoding/binary"
 	"math"
 
 	"bitnet1/kernels"
@@ -61,59 +60,6 @@ func (d *Device) normalizedSigns(out *planes, x, gain []float32, rows int) {
 			out.count(r)
 		}
 	})
-}
-
-// ones returns n ones.
-func (d *Device) ones(n int) []float32 {
-	x := d.shared.ones.take(n)
-	for i := range x {
-		x[i] = 1
-	}
-	return x
-}
-
-// halfLevels is half the number of q's levels, and the step from one to the next.
-func halfLevels(q kernels.Quantization) (half, step float64) {
-	return float64(q.Largest()+1) / 2, q.Step()
-}
-
-// quantizeGo writes the indices of the levels nearest to gain * x * r, of 2*half levels that are step apart: the even
-// one of two that are as near, and 0 where the product is NaN.
-func quantizeGo(dst []byte, x, gain []float32, r, step, half float64) {
-	for i, v := range x[:len(dst)] {
-		a := float64(float64(gain[i])*float64(v)) * r
-		index := 0.0
-		if q := math.RoundToEven(a/step-0.5) + half; q > 0 {
-			index = min(q, 2*half-1)
-		}
-		dst[i] = byte(index)
-	}
-}
-
-// setLevels writes the indices of levels to row r.
-func (p *planes) setLevels(r int, index []byte) {
-	packLevels(p.row(r), p.stride, index)
-	p.count(r)
-}
-
-// packLevels writes the bits of indices to planes that are stride words apart: bit b of an index goes to plane b.
-func packLevels(words []uint64, stride int, index []byte) {
-	clear(words)
-	var eight [8]byte
-	for i := 0; i < len(index); i += 8 {
-		part := index[i:min(i+8, len(index))]
-		if len(part) == 8 {
-			copy(eight[:], part)
-		} else {
-			clear(eight[copy(eight[:], part):])
-		}
-		x := binary.LittleEndian.Uint64(eight[:])
-		for b := range len(words) / stride {
-			// The product collects the lowest bits of all bytes in the top byte.
-			bits := x >> b & spread1 * 0x0102040810204080 >> 56
-			words[b*stride+i>>6] |= bits << (i & 63)
-		}
-	}
 }
 
 // NormalizeBackward is the gradient of Normalize: with a = gain * x * r, dx = r * (da*gain - x * r²/d * Σ da*gain*x).

@@ -24,16 +24,23 @@ type scratch struct {
 	lookupDigits                                        buffer[int8]
 	channelCounts, planeSums, countedSums, countedSigns buffer[int32]
 
+	// quantize.go
+	quantizedRow  buffer[float32]
+	scaledWeights buffer[float64]
+	weightLevels  buffer[byte]
+
 	// linear.go, linear_quantize.go, linear_backward.go
 	outputRow, outputPart, outputFactors, weightRow buffer[float32]
 	partMask                                        buffer[uint64]
 	outputLevels                                    buffer[byte]
+	gradientWeights                                 buffer[float32]
+	gradientIntegers                                buffer[int32]
 	weightSums                                      buffer[float64]
 
 	// gradient.go, rounding.go
-	plainRow, laterRow, rowUnits buffer[float32]
-	roundedRows, roundedColumns  buffer[int8]
-	randomWords                  buffer[uint32]
+	plainRow, laterRow, rowUnits, factorRow, factoredRow buffer[float32]
+	roundedRows, roundedColumns                          buffer[int8]
+	randomWords                                          buffer[uint32]
 
 	// embed.go, normalize.go
 	tokenRow, signedRow, maskedRows, normalizedRow, inputRow buffer[float32]
@@ -56,15 +63,14 @@ type scratch struct {
 // sharedScratch is the memory of one operation that all workers read. Its buffers too belong to one function each.
 type sharedScratch struct {
 	// linear.go, popcount.go
-	inputMatrix, products buffer[float32]
-	fewRowSums            buffer[int32]
-	channelWords          buffer[uint64]
-	weightColumns         [8]buffer[byte] // of every plane
+	inputMatrix, weightMatrix, products buffer[float32]
+	fewRowSums                          buffer[int32]
+	channelWords                        buffer[uint64]
+	weightColumns                       [8]buffer[byte] // of every plane
 
 	// linear_backward.go
-	inputGradients buffer[float32]
-	weightRows     buffer[byte]
-	inputColumns   [8]buffer[byte] // of every plane
+	inputGradients           buffer[float32]
+	weightRows, inputColumns [8]buffer[byte] // of every plane
 
 	// gradient.go, rounding.go
 	channelMaxima, plainGradients, channelUnits, channelInverses buffer[float32]

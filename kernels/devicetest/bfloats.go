@@ -102,29 +102,27 @@ func testBFloatGradients(b *bench) {
 		{90, 41, 53, 4, 16, 1}, {b.size(300), b.size(200), b.size(200), 1 + b.r.IntN(8), 2 + b.r.IntN(7), 1},
 		{b.size(300), 4 * b.size(100), 4 * b.size(100), 4, 4, 1},
 	} {
-		l, x := b.newLinear(c.in, c.out, c.mix), b.activation(c.rows, c.in, c.bits)
+		input := b.inputOf(c.bits)
+		l, x := b.newLinearOf(c.in, c.out, c.mix, b.weightOf()), b.activationOf(c.rows, c.in, input)
 		shift := keyShift{}
 		if i%3 == 1 {
 			shift = b.shift(c.rows, c.out, i%2 == 0)
 		}
-		var mask kernels.Planes
-		if i%2 == 0 {
-			mask = b.signs(c.rows, c.out)
-		}
+		derivative := b.derivative(c.rows, c.out, i%4)
 		targets := make([]int32, c.rows)
 		for i := range targets {
 			targets[i] = int32(b.r.IntN(c.out))
 		}
 		b.d.SetScalars(kernels.Scalars{Seed: b.r.Uint64(), Step: 3, Mix: c.mix, GradScale: 1e-3})
-		what := fmt.Sprintf("%d rows of %d bits, %v, shift %+v, mask %v, gradients of %d bits", c.rows, c.bits, l,
-			shift, mask != nil, c.grad)
+		what := fmt.Sprintf("%d rows of %v, %v, shift %+v, derivative %d, gradients of %d bits", c.rows, input, l, shift,
+			i%4, c.grad)
 		empty := func() kernels.LinearGradient {
 			return kernels.LinearGradient{Weight: b.floats(make([]float32, c.in*c.out)),
 				Alpha: b.floats(make([]float32, c.out)), Theta: b.floats(make([]float32, c.out))}
 		}
 		b.agree(what, c.rows*c.in, b.scaled(c.rows*c.out, 1e-3), func(dx, dy kernels.Floats) []kernels.Floats {
 			dl := empty()
-			b.d.LinearBackward(dx, dl, dy, kernels.Derivative{Mask: mask}, x, l.Linear, shift.KShift, c.grad)
+			b.d.LinearBackward(dx, dl, dy, derivative, x, l.Linear, shift.KShift, c.grad)
 			return []kernels.Floats{dl.Weight, dl.Alpha, dl.Theta}
 		})
 		b.agree("loss of "+what, c.rows*c.in, nil, func(dx, _ kernels.Floats) []kernels.Floats {

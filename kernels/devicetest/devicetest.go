@@ -150,22 +150,57 @@ func (b *bench) signsOf(values []float32, rows, cols int) kernels.Planes {
 	return p
 }
 
+// planes is zeroed memory.
+func (b *bench) planes(rows, cols int, q kernels.Quantization) kernels.Planes {
+	b.t.Helper()
+	p, err := b.d.NewPlanes(rows, cols, q)
+	b.must(err)
+	return p
+}
+
 // activation is a matrix of random values of so many bits, 16 for floats.
 func (b *bench) activation(rows, cols, bits int) kernels.Activation {
 	b.t.Helper()
+	return b.activationOf(rows, cols, kernels.MidRise(bits))
+}
+
+// activationOf is a matrix of random values, as floats, mid-rise levels or unsigned levels.
+func (b *bench) activationOf(rows, cols int, q kernels.Quantization) kernels.Activation {
+	b.t.Helper()
 	x := b.floats(b.normals(rows * cols))
-	if bits == 16 {
+	if q == kernels.Unquantized() {
 		return kernels.Activation{Floats: x}
 	}
-	p, err := b.d.NewPlanes(rows, cols, kernels.MidRise(bits))
-	b.must(err)
+	a := kernels.Activation{Planes: b.planes(rows, cols, q)}
+	if !q.PlusMinus() {
+		const in = 9
+		l := b.newLinear(in, cols, 1)
+		b.d.LinearQuantize([]kernels.Planes{a.Planes}, kernels.Derivative{}, b.activation(rows, in, 16), l.Linear,
+			kernels.KShift{})
+		return a
+	}
 	gain := make([]float32, cols)
 	for i := range gain {
 		gain[i] = 1 + float32(b.r.IntN(3))
 	}
-	a := kernels.Activation{Planes: p}
 	b.d.Normalize(a, x, kernels.RMSNorm{Gain: b.floats(gain), Eps: 1e-5})
 	return a
+}
+
+// inputOf is a quantization of so many bits, of those that a linear reads.
+func (b *bench) inputOf(bits int) kernels.Quantization {
+	if bits > 1 && bits < 16 && b.r.IntN(2) == 0 {
+		return kernels.Unsigned(bits)
+	}
+	return kernels.MidRise(bits)
+}
+
+// weightOf is a quantization of weights, signs half of the time.
+func (b *bench) weightOf() kernels.Quantization {
+	if b.r.IntN(2) == 0 {
+		return kernels.Sign()
+	}
+	return kernels.Normal(2 + b.r.IntN(7))
 }
 
 // integers downloads p and returns Σ_b 2^b p_b of every entry.
@@ -275,38 +310,55 @@ func norms(t testing.TB, what string, got []float32, want []float64, tolerance f
 // linear is a Linear and the values behind it, for the oracles.
 type linear struct {
 	kernels.Linear
-	sign         []int     // Out × In
+	levels       []int     // Out × In, the integers behind Quantized
 	effective    []float64 // Out × In
 	alpha, theta []float32
 }
 
-// newLinear makes a linear with scales as training has them. mix < 1 blends its weights.
+// newLinear makes a linear of signs with scales as training has them. mix < 1 blends its weights.
 func (b *bench) newLinear(in, out int, mix float64) linear {
+	b.t.Helper()
+	return b.newLinearOf(in, out, mix, kernels.Sign())
+}
+
+// newLinearOf is newLinear with another quantization of the weights.
+func (b *bench) newLinearOf(in, out int, mix float64, q kernels.Quantization) linear {
 	b.t.Helper()
 	l := linear{alpha: b.scaled(out, 1/math.Sqrt(float64(in))), theta: b.normals(out)}
 	weight := b.normals(out * in)
 	l.Linear = kernels.Linear{In: in, Out: out, ID: uint16(b.r.IntN(1 << 16)), Weight: b.floats(weight),
-		Alpha: b.floats(l.alpha), Theta: b.floats(l.theta)}
-	var err error
-	l.Quantized, err = b.d.NewPlanes(out, in, kernels.Sign())
-	b.must(err)
+		Quantized: b.planes(out, in, q), Alpha: b.floats(l.alpha), Theta: b.floats(l.theta)}
 	if mix < 1 {
 		l.Mixed = b.poisoned(out * in)
 	}
 	b.d.SetScalars(kernels.Scalars{Mix: mix})
 	b.d.Quantize(l.Linear)
-	l.sign, l.effective = make([]int, out*in), make([]float64, out*in)
-	for i, w := range weight {
-		l.sign[i] = 1
-		if w < 0 {
-			l.sign[i] = -1
-		}
-		l.effective[i] = float64(l.sign[i])
+	l.levels = weightLevels(weight, in, q)
+	l.effective = make([]float64, out*in)
+	for i, n := range l.levels {
+		l.effective[i] = float64(q.Unit() * float32(n))
 	}
 	if l.Mixed != nil {
 		l.effective = wide(b.download(l.Mixed))
 	}
 	return l
+}
+
+// weightLevels are the integers behind quantized weights, in rows of `in`.
+func weightLevels(weight []float32, in int, q kernels.Quantization) []int {
+	levels := make([]int, len(weight))
+	for i, w := range weight {
+		if q == kernels.Sign() {
+			levels[i] = signOf(float64(w))
+			continue
+		}
+		var sum float64
+		for _, v := range weight[i/in*in:][:in] {
+			sum += float64(v) * float64(v)
+		}
+		levels[i] = q.Integer(float64(w) / math.Sqrt(max(sum/float64(in), 1e-24)))
+	}
+	return levels
 }
 
 // unpleasant gives some channels scales that are zero, negative, tiny or huge, or thresholds that equal sums that
@@ -339,7 +391,7 @@ func (l linear) String() string {
 	if l.Mixed != nil {
 		kind = ", mixed"
 	}
-	return fmt.Sprintf("%d to %d channels%s", l.In, l.Out, kind)
+	return fmt.Sprintf("%d to %d channels of %v%s", l.In, l.Out, l.Quantized.Quantization(), kind)
 }
 
 // sources lists the rows whose product reaches channel o of row n.

@@ -85,7 +85,8 @@ func testLinearAdd(b *bench) {
 		if i%3 == 2 && c.rows*c.in*c.out < 1<<22 {
 			mix = 0.3
 		}
-		l, x := b.newLinear(c.in, c.out, mix), b.activation(c.rows, c.in, c.bits)
+		input := b.inputOf(c.bits)
+		l, x := b.newLinearOf(c.in, c.out, mix, b.weightOf()), b.activationOf(c.rows, c.in, input)
 		b.unpleasant(&l)
 		residual := b.normals(c.rows * c.out)
 		plain, added := b.poisoned(c.rows*c.out), b.poisoned(c.rows*c.out)
@@ -95,18 +96,14 @@ func testLinearAdd(b *bench) {
 		b.d.LinearAdd(inPlace, inPlace, x, l.Linear)
 		want, sum, size := make([]float64, len(residual)), make([]float64, len(residual)),
 			make([]float64, len(residual))
-		values := b.values(x)
-		for i := range want {
-			y, terms := l.product(values, i/c.out, i%c.out)
-			alpha, theta := float64(l.alpha[i%c.out]), float64(l.theta[i%c.out])
-			if c.bits < 16 && mix == 1 {
-				terms = math.Abs(y) // the product is exact
-			}
-			want[i] = alpha*y - theta
+		p := b.preactivations(l, x, c.rows, keyShift{})
+		for i, u := range p.u {
+			theta := float64(l.theta[i%c.out])
+			want[i] = float64(u)
 			sum[i] = float64(residual[i]) + want[i]
-			size[i] = math.Abs(alpha)*terms + math.Abs(theta) + math.Abs(float64(residual[i]))
+			size[i] = math.Abs(want[i]+theta) + math.Abs(theta) + math.Abs(float64(residual[i])) + 1e5*p.slack[i]
 		}
-		what := fmt.Sprintf("%d rows of %d bits, %v", c.rows, c.bits, l)
+		what := fmt.Sprintf("%d rows of %v, %v", c.rows, input, l)
 		near(b.t, what, b.download(plain), want, size, 1e-6, c.out)
 		near(b.t, what+", residual", b.download(added), sum, size, 1e-6, c.out)
 		near(b.t, what+", in place", b.download(inPlace), sum, size, 1e-6, c.out)
@@ -242,7 +239,8 @@ func testLinearBackward(b *bench) {
 		{1, 1, 1, 1, 5, 1}, {b.size(300), b.size(200), b.size(200), 1 + b.r.IntN(8), 2 + b.r.IntN(7), 1},
 		{b.size(300), b.size(200), b.size(200), 1, 4, 1},
 	} {
-		l, x := b.newLinear(c.in, c.out, c.mix), b.activation(c.rows, c.in, c.bits)
+		input := b.inputOf(c.bits)
+		l, x := b.newLinearOf(c.in, c.out, c.mix, b.weightOf()), b.activationOf(c.rows, c.in, input)
 		shift := keyShift{}
 		if i%3 == 1 {
 			shift = b.shift(c.rows, c.out, i%2 == 0)
@@ -257,15 +255,8 @@ func testLinearBackward(b *bench) {
 			}
 		}
 		u := append([]float32(nil), dy...)
-		var mask kernels.Planes
-		if i%2 == 0 {
-			mask = b.signs(c.rows, c.out)
-			for j, s := range b.integers(mask) {
-				if s < 0 {
-					u[j] = 0
-				}
-			}
-		}
+		derivative := b.derivative(c.rows, c.out, i%4)
+		b.derive(u, derivative)
 		s := kernels.Scalars{Seed: b.r.Uint64(), Step: b.r.Uint64(), Micro: uint32(b.r.IntN(1 << 16)), Mix: c.mix}
 		b.d.SetScalars(s)
 		base := gradients{weight: wide(b.scaled(c.out*c.in, 1e-3)), alpha: wide(b.scaled(c.out, 1e-3)),
@@ -273,13 +264,13 @@ func testLinearBackward(b *bench) {
 		dx := b.poisoned(c.rows * c.in)
 		dl := kernels.LinearGradient{Weight: b.floats(narrow(base.weight)), Alpha: b.floats(narrow(base.alpha)),
 			Theta: b.floats(narrow(base.theta))}
-		b.d.LinearBackward(dx, dl, b.floats(dy), kernels.Derivative{Mask: mask}, x, l.Linear, shift.KShift, c.grad)
+		b.d.LinearBackward(dx, dl, b.floats(dy), derivative, x, l.Linear, shift.KShift, c.grad)
 
 		want := l.backward(unshift(u, c.rows, c.out, shift), u, b.values(x), c.bits == 16, c.rows, c.grad, s)
-		what := fmt.Sprintf("%d rows of %d bits, %v, shift %+v, mask %v, gradients of %d bits", c.rows, c.bits, l,
-			shift, mask != nil, c.grad)
+		what := fmt.Sprintf("%d rows of %v, %v, shift %+v, derivative %d, gradients of %d bits", c.rows, input, l, shift,
+			i%4, c.grad)
 		b.unwanted(what, dx, dl.Theta, narrow(base.theta), func(dx kernels.Floats, dl kernels.LinearGradient) {
-			b.d.LinearBackward(dx, dl, b.floats(dy), kernels.Derivative{Mask: mask}, x, l.Linear, shift.KShift, c.grad)
+			b.d.LinearBackward(dx, dl, b.floats(dy), derivative, x, l.Linear, shift.KShift, c.grad)
 		})
 		tolerance := 2e-6
 		near(b.t, what+": dx", b.download(dx), want.dx, want.dxSize, tolerance, c.in)
@@ -289,6 +280,41 @@ func testLinearBackward(b *bench) {
 			plusSize(want.alphaSize, base.alpha), tolerance, c.out)
 		near(b.t, what+": theta", b.download(dl.Theta), plus(want.theta, base.theta),
 			plusSize(want.thetaSize, base.theta), tolerance, c.out)
+	}
+}
+
+// derivative is, by kind, a mask, nothing, factors in float32, and factors in bfloat16.
+func (b *bench) derivative(rows, cols, kind int) kernels.Derivative {
+	factors := b.normals(rows * cols)
+	for i := range factors {
+		if factors[i] = 2 * float32(math.Abs(float64(factors[i]))); factors[i] > 4 || b.r.IntN(2) == 0 {
+			factors[i] = 0
+		}
+	}
+	switch kind {
+	case 0:
+		return kernels.Derivative{Mask: b.signs(rows, cols)}
+	case 2:
+		return kernels.Derivative{Factors: b.floats(factors)}
+	case 3:
+		return kernels.Derivative{Factors: b.bfloats(factors)}
+	}
+	return kernels.Derivative{}
+}
+
+// derive applies a derivative to the gradient u.
+func (b *bench) derive(u []float32, derivative kernels.Derivative) {
+	if derivative.Mask != nil {
+		for i, s := range b.integers(derivative.Mask) {
+			if s < 0 {
+				u[i] = 0
+			}
+		}
+	}
+	if derivative.Factors != nil {
+		for i, f := range b.download(derivative.Factors) {
+			u[i] *= f
+		}
 	}
 }
 

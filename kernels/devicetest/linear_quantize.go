@@ -41,9 +41,7 @@ func (b *bench) planesFor(list outputs, rows int) []kernels.Planes {
 	b.t.Helper()
 	planes := make([]kernels.Planes, len(list))
 	for i, o := range list {
-		var err error
-		planes[i], err = b.d.NewPlanes(rows, o.channels, o.q)
-		b.must(err)
+		planes[i] = b.planes(rows, o.channels, o.q)
 	}
 	return planes
 }
@@ -72,17 +70,18 @@ func testLinearQuantize(b *bench) {
 			if mix < 1 && c.rows*c.in*c.out > 1<<22 {
 				continue
 			}
-			l, shift := b.newLinear(c.in, c.out, mix), keyShift{}
+			l, shift := b.newLinearOf(c.in, c.out, mix, b.weightOf()), keyShift{}
 			if i%2 == 1 {
 				shift = b.shift(c.rows, c.out, i%4 == 1)
 			}
 			b.unpleasant(&l)
-			x := b.activation(c.rows, c.in, c.bits)
-			u := b.preactivations(l, b.values(x), c.rows, shift, c.bits < 16 && mix == 1)
+			input := b.inputOf(c.bits)
+			x := b.activationOf(c.rows, c.in, input)
+			u := b.preactivations(l, x, c.rows, shift)
 			for _, list := range []outputs{
 				{{c.out, kernels.Sign()}}, b.outputs(c.out, 4, levels), b.outputs(c.out, 2, squares),
 			} {
-				b.quantizes(fmt.Sprintf("%d rows of %d bits, %v, shift %+v", c.rows, c.bits, l, shift), list, l, x, u, shift)
+				b.quantizes(fmt.Sprintf("%d rows of %v, %v, shift %+v", c.rows, input, l, shift), list, l, x, u, shift)
 			}
 		}
 	}
@@ -94,12 +93,27 @@ type preactivations struct {
 	slack []float64
 }
 
-func (b *bench) preactivations(l linear, x []float64, rows int, shift keyShift, exact bool) preactivations {
+func (b *bench) preactivations(l linear, x kernels.Activation, rows int, shift keyShift) preactivations {
 	p := preactivations{make([]float32, rows*l.Out), make([]float64, rows*l.Out)}
-	for i := range p.u {
-		if p.u[i], p.slack[i] = l.output(x, i/l.Out, i%l.Out, shift); exact {
-			p.slack[i] = 0
+	if x.Planes == nil || l.Mixed != nil {
+		values := b.values(x)
+		for i := range p.u {
+			p.u[i], p.slack[i] = l.output(values, i/l.Out, i%l.Out, shift)
 		}
+		return p
+	}
+	integers, unit := b.integers(x.Planes), x.Planes.Quantization().Unit()*l.Quantized.Quantization().Unit()
+	for i := range p.u {
+		var y float32
+		r, o := i/l.Out, i%l.Out
+		for _, from := range sources(r, o, shift) {
+			n := 0
+			for k, v := range integers[from*l.In:][:l.In] {
+				n += v * l.levels[o*l.In+k]
+			}
+			y += unit * float32(n)
+		}
+		p.u[i] = float32(l.alpha[o]*y) - l.theta[o]
 	}
 	return p
 }

@@ -16,7 +16,7 @@ func testCrossEntropy(b *bench) {
 		{50, 32, 90, 4, 16, 0.5},
 		{600, 50, 129, 1, 8, 1}, {60, 200, 70, 8, 4, 1}, {1, 1, 1, 1, 4, 1},
 	} {
-		l, x := b.newLinear(c.in, c.vocab, c.mix), b.activation(c.rows, c.in, c.bits)
+		l, x := b.newLinearOf(c.in, c.vocab, c.mix, b.weightOf()), b.activation(c.rows, c.in, c.bits)
 		for i := range l.alpha { // logits of a size that softmax likes
 			l.alpha[i], l.theta[i] = float32(b.r.NormFloat64()/math.Sqrt(float64(c.in))), float32(b.r.NormFloat64())
 		}

@@ -32,6 +32,10 @@ func refusals() []refusal {
 		b.d.LinearBackward(floats(b, 24), dl, floats(b, 20), passes, x(b), b.plainLinear(6, 5).Linear, kernels.KShift{},
 			gradBits)
 	}
+	derive := func(b *bench, derivative kernels.Derivative) {
+		b.d.LinearBackward(floats(b, 24), kernels.LinearGradient{}, floats(b, 20), derivative, x(b),
+			b.plainLinear(6, 5).Linear, kernels.KShift{}, 4)
+	}
 	signs := func(b *bench, cols int, s kernels.KShift) {
 		b.d.LinearQuantize([]kernels.Planes{b.signs(4, cols)}, kernels.Derivative{}, x(b), b.plainLinear(6, 5).Linear, s)
 	}
@@ -58,6 +62,13 @@ func refusals() []refusal {
 		{"AddSumSquares", "dst has 0 values, want 1", func(b *bench) { b.d.AddSumSquares(floats(b, 0), floats(b, 3)) }},
 		{"Quantize", "the quantized weights is 2 × 4 signs, want 2 × 3 signs", func(b *bench) {
 			b.d.Quantize(kernels.Linear{In: 3, Out: 2, Weight: floats(b, 6), Quantized: b.signs(2, 4)})
+		}},
+		{"Quantize", "the linear's weights are of 4-bit mid-rise levels: want signs or levels of a normal", func(b *bench) {
+			b.d.Quantize(kernels.Linear{In: 3, Out: 2, Weight: floats(b, 6), Quantized: b.planes(2, 3, kernels.MidRise(4))})
+		}},
+		{"Quantize", "the linear's mixed weights has 5 values, want 6", func(b *bench) {
+			b.d.Quantize(kernels.Linear{In: 3, Out: 2, Weight: floats(b, 6), Quantized: b.planes(2, 3, kernels.Normal(4)),
+				Mixed: floats(b, 5)})
 		}},
 		{"Embed", "x has 5 values, want 6", func(b *bench) {
 			b.d.Embed(floats(b, 5), ints(b, 2), b.plainLinear(3, 4).Linear)
@@ -119,6 +130,22 @@ func refusals() []refusal {
 		{"LinearBackward", "gradients of 9 bits", func(b *bench) { backward(b, kernels.LinearGradient{}, 9) }},
 		{"LinearBackward", "wanted together", func(b *bench) {
 			backward(b, kernels.LinearGradient{Alpha: floats(b, 5)}, 4)
+		}},
+		{"LinearBackward", "a derivative is a mask or factors, not both", func(b *bench) {
+			derive(b, kernels.Derivative{Mask: b.signs(4, 5), Factors: floats(b, 20)})
+		}},
+		{"LinearBackward", "factors has 19 values, want 20",
+			func(b *bench) { derive(b, kernels.Derivative{Factors: floats(b, 19)}) }},
+		{"LinearBackward", "mask is 4 × 5 4-bit unsigned levels, want 4 × 5 signs", func(b *bench) {
+			derive(b, kernels.Derivative{Mask: b.planes(4, 5, kernels.Unsigned(4))})
+		}},
+		{"LinearBackward", "sums over 66312 channels of 8-bit gradients and 8-bit levels of a normal may pass 32 bits: " +
+			"want at most 66311 channels", func(b *bench) {
+			const out = 66312
+			l := kernels.Linear{In: 1, Out: out, Quantized: b.planes(out, 1, kernels.Normal(8)), Alpha: floats(b, out),
+				Theta: floats(b, out)}
+			x := kernels.Activation{Planes: b.signs(1, 1)}
+			b.d.LinearBackward(floats(b, 1), kernels.LinearGradient{}, floats(b, out), passes, x, l, kernels.KShift{}, 8)
 		}},
 		{"Attend", "attention of kind 77: want one of [softmax pointer rwsp",
 			func(b *bench) { attention(b, func(a *kernels.Attention) { a.Kind = 77 }) }},

@@ -8,7 +8,8 @@ import (
 )
 
 func testQuantize(b *bench) {
-	for range 6 {
+	for bits := range 8 {
+		q := kernels.Normal(bits + 1)
 		in, out := b.size(400), b.size(300)
 		weight := b.normals(in * out)
 		for i := range weight {
@@ -16,12 +17,13 @@ func testQuantize(b *bench) {
 				weight[i] = float32(math.Copysign(0, float64(weight[i]))) // sign(±0) is +1
 			}
 		}
-		l := kernels.Linear{In: in, Out: out, Weight: b.floats(weight), Quantized: b.signs(out, in),
+		other := b.newLinearOf(in, out, 1, q) // other values, to be overwritten
+		l := kernels.Linear{In: in, Out: out, Weight: b.floats(weight), Quantized: other.Quantized,
 			Mixed: b.poisoned(in * out)}
 		const mix = 0.3
 		b.d.SetScalars(kernels.Scalars{Mix: mix})
 		b.d.Quantize(l)
-		want, blend, size := make([]int, in*out), make([]float64, in*out), make([]float64, in*out)
+		want, blend, size := weightLevels(weight, in, q), make([]float64, in*out), make([]float64, in*out)
 		for r := range out {
 			var sum float64
 			for _, w := range weight[r*in:][:in] {
@@ -29,30 +31,26 @@ func testQuantize(b *bench) {
 			}
 			mean := max(sum/float64(in), 1e-12)
 			for i := r * in; i < (r+1)*in; i++ {
-				want[i] = 1
-				if weight[i] < 0 {
-					want[i] = -1
-				}
-				blend[i] = (1-mix)*float64(weight[i])/mean + mix*float64(want[i])
+				blend[i] = (1-mix)*float64(weight[i])/mean + mix*float64(q.Unit())*float64(want[i])
 				size[i] = math.Abs(blend[i]) + 1
 			}
 		}
-		same(b.t, "signs", b.integers(l.Quantized), want, in)
+		same(b.t, q.String(), b.integers(l.Quantized), want, in)
 		near(b.t, "blended weights", b.download(l.Mixed), blend, size, 1e-6, in)
 		cut := b.r.IntN(out + 1)
-		whole := b.signs(out, in)
+		whole := b.planes(out, in, q)
 		for _, part := range [][2]int{{0, cut}, {cut, out}} {
 			b.d.Quantize(kernels.Linear{In: in, Out: part[1] - part[0], Weight: l.Weight.Slice(part[0]*in, part[1]*in),
 				Quantized: whole.Slice(part[0], part[1])})
 		}
-		same(b.t, "signs in two parts", b.integers(whole), want, in)
+		same(b.t, q.String()+" in two parts", b.integers(whole), want, in)
 	}
 }
 
 func testEmbed(b *bench) {
-	for _, mix := range []float64{1, 0.4} {
+	for i, mix := range []float64{1, 0.4, 1} {
 		rows, vocab := 1+b.r.IntN(3000), b.size(90)
-		l := b.newLinear(b.size(1500), vocab, mix)
+		l := b.newLinearOf(b.size(1500), vocab, mix, kernels.Normal(1+i*b.r.IntN(4)))
 		tokens := make([]int32, rows)
 		for i := range tokens {
 			if tokens[i] = int32(b.r.IntN(vocab)); b.r.IntN(4) == 0 {

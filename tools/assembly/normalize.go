@@ -11,7 +11,32 @@ import (
 func quantize() {
 	begin(avx2, "quantize", 8)
 	dst, x, gain, n := pointer("dst"), pointer("x"), pointer("gain"), pointer("n")
-	r, step, half, top := broadcast64("r"), broadcast64("step"), broadcast64("half"), YMM()
+	r := broadcast64("r")
+	levelsOf(dst, n, func(i GPVirtual, j int) VecVirtual {
+		v, g := YMM(), YMM()
+		VCVTPS2PD(at4(x, i, 16*j), v)
+		VCVTPS2PD(at4(gain, i, 16*j), g)
+		VMULPD(v, g, v)
+		VMULPD(r, v, v)
+		return v
+	})
+	end()
+}
+
+func nearestLevels() {
+	begin(avx2, "nearestLevels", 8)
+	dst, x, n := pointer("dst"), pointer("x"), pointer("n")
+	levelsOf(dst, n, func(i GPVirtual, j int) VecVirtual {
+		v := YMM()
+		VMOVUPD(Mem{Base: x, Index: i, Scale: 8, Disp: 32 * j}, v)
+		return v
+	})
+	end()
+}
+
+// levelsOf stores the indices of the levels nearest to values. value loads the values i+4j..i+4j+3.
+func levelsOf(dst, n GPVirtual, value func(i GPVirtual, j int) VecVirtual) {
+	step, half, top := broadcast64("step"), broadcast64("half"), YMM()
 	middle, zero := constant(quads4("middle", all(math.Float64bits(0.5)))), YMM()
 	VSUBPD(middle, half, top)
 	VADDPD(top, top, top)
@@ -19,11 +44,7 @@ func quantize() {
 	loop(n, 8, func(i GPVirtual) {
 		var index [2]VecVirtual
 		for j := range index {
-			v, g := YMM(), YMM()
-			VCVTPS2PD(at4(x, i, 16*j), v)
-			VCVTPS2PD(at4(gain, i, 16*j), g)
-			VMULPD(v, g, v)
-			VMULPD(r, v, v)
+			v := value(i, j)
 			VDIVPD(step, v, v)
 			VSUBPD(middle, v, v)
 			VROUNDPD(Imm(0), v, v)
@@ -37,7 +58,6 @@ func quantize() {
 		VPACKUSWB(index[0], index[0], index[0])
 		VMOVQ(index[0], Mem{Base: dst, Index: i, Scale: 1})
 	})
-	end()
 }
 
 func maskNormalized() {
