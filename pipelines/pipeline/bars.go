@@ -14,6 +14,7 @@ import (
 
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/terminal"
 )
 
 // barScreen keeps one line for each stage at the bottom of a terminal. Events scroll by above these lines.
@@ -30,7 +31,7 @@ func newBarScreen(l *launcher, out *os.File) *barScreen {
 	return &barScreen{l: l, out: out}
 }
 
-func (s *barScreen) header() { fmt.Fprint(s.out, headerText(s.l)) }
+func (s *barScreen) header() { fmt.Fprint(s.out, terminal.Fit(headerText(s.l), terminal.Width(s.out))) }
 
 // start shows the lines. It is called with the first event, because the tracker exists by then. Every refresh draws the
 // lines anew, in the width that the terminal has at that time.
@@ -80,7 +81,7 @@ func (s *barScreen) event(e event.Envelope) {
 	}
 	s.mu.Unlock()
 	if text := s.l.headline(e); text != "" {
-		s.write(text)
+		s.write(terminal.Fit(text, terminal.Width(s.out)))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/results"
+	"bitnet1/shared/run/terminal"
 )
 
 // diffRuns prints in which parameters two runs differ, and their last checkpoints beside each other.
@@ -34,7 +35,7 @@ func diffRuns(c *cli.Context, j journal.Journal, a, b string) error {
 		return json.NewEncoder(c.App.Writer).Encode(
 			map[string]any{"type": "diff", "runs": []string{a, b}, "parameters": parameters})
 	}
-	width := columnsOf(c.App.Writer)
+	width := terminal.Width(c.App.Writer)
 	given := twoColumns("parameter", a, b)
 	for _, key := range differing(both) {
 		given.add(key, both[0].given[key], both[1].given[key])

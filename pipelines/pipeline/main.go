@@ -16,6 +16,7 @@ import (
 )
 
 func main() {
+	cli.HelpPrinter = command.PrintHelp
 	app := &cli.App{
 		Name: "pipeline", Usage: "run pipelines of 1-bit language model training", HideVersion: true,
 		Description:               "Example:\n   pipeline run pipelines/v76.yml",
@@ -118,7 +119,7 @@ func sampleText(r corpus.Report) string {
 	text := fmt.Sprintf("sample corpus: %d documents, %.2f MB of text, %d GPT-2 tokens\n", documents, float64(size)/1e6,
 		tokens)
 	for _, b := range r.Books {
-		text += fmt.Sprintf("  %-40s %4d documents  %s\n", b.Title, b.Documents, b.File)
+		text += fmt.Sprintf("  %-23s  %2d documents  %s\n", b.File, b.Documents, b.Title)
 	}
 	for _, m := range r.Missing {
 		text += "  left out: " + m + "\n"

@@ -18,13 +18,14 @@ import (
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/param"
 	"bitnet1/shared/run/results"
+	"bitnet1/shared/run/terminal"
 )
 
 func runsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "runs", Usage: "list the runs, show the table of one, compare two, or remove one", ArgsUsage: "[RUN]",
 		Description: "The list has the checkpoints that a run has saved and the best of them. A run is running (a launcher " +
-			"is at it), paused (its command goes on with it), failed (the same, once the cause is\n" +
+			"is at it), paused (its command goes on with it), failed (the same, once the cause is " +
 			"mended) or finished. The list shows in which parameters the runs differ.\n\nExample:\n" +
 			"   pipeline runs --diff v76-nano-8799682f v76-nano-1a2b3c4d",
 		Flags:       []cli.Flag{dataFlag(), jsonFlag(), &cli.BoolFlag{Name: "diff", Usage: "compare two runs: --diff A B"}},
@@ -98,7 +99,7 @@ func listRuns(c *cli.Context, j journal.Journal) error {
 		}
 	}
 	if len(all) > 0 {
-		if err := results.WriteColumns(c.App.Writer, columnsOf(c.App.Writer), 1, listColumns(all)); err != nil {
+		if err := results.WriteColumns(c.App.Writer, terminal.Width(c.App.Writer), 1, listColumns(all)); err != nil {
 			return err
 		}
 	}

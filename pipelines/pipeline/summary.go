@@ -11,10 +11,10 @@ import (
 	"sync"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/term"
 
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/results"
+	"bitnet1/shared/run/terminal"
 )
 
 // summary prints the tables of the run, and commands that show more.
@@ -30,7 +30,7 @@ func printSummary(c *cli.Context, j journal.Journal, run string) error {
 	if c.Bool("json") {
 		return json.NewEncoder(c.App.Writer).Encode(summaryJSON(run, tables))
 	}
-	if err := writeTables(c.App.Writer, tables, columnsOf(c.App.Writer)); err != nil {
+	if err := writeTables(c.App.Writer, tables, terminal.Width(c.App.Writer)); err != nil {
 		return err
 	}
 	writeHints(c, j, run, tables)
@@ -92,19 +92,6 @@ func writeTables(out io.Writer, tables []*results.Table, width int) error {
 		fmt.Fprintln(out, "\nno checkpoints")
 	}
 	return nil
-}
-
-// columnsOf is the width of the terminal that out is; 0 where it is none.
-func columnsOf(out io.Writer) int {
-	f, ok := out.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return 0
-	}
-	width, _, err := term.GetSize(int(f.Fd()))
-	if err != nil {
-		return 0
-	}
-	return width
 }
 
 // writeHints prints commands that show more of the run. They name the data directory if this command did.

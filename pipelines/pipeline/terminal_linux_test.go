@@ -15,8 +15,8 @@ import (
 	"bitnet1/shared/run/journal"
 )
 
-// terminal opens a pseudo-terminal of 150 columns and 40 lines.
-func terminal(t *testing.T) (outer, inner *os.File) {
+// openTerminal opens a pseudo-terminal of 150 columns and 40 lines.
+func openTerminal(t *testing.T) (outer, inner *os.File) {
 	t.Helper()
 	outer, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
@@ -42,7 +42,7 @@ func terminal(t *testing.T) (outer, inner *os.File) {
 
 // On a terminal every stage has a line that shows its progress. The run ends with the same text as elsewhere.
 func TestTerminal(t *testing.T) {
-	outer, inner := terminal(t)
+	outer, inner := openTerminal(t)
 	w := newWorld(t)
 	args := tiny()
 	for i, a := range args {

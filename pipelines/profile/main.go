@@ -21,6 +21,7 @@ import (
 )
 
 func main() {
+	cli.HelpPrinter = command.PrintHelp
 	app := &cli.App{
 		Name: "profile", Usage: "measure training steps", HideVersion: true,
 		Description:    "Example:\n   profile --device cuda --preset 300M --stream-bits 1",

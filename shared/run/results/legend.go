@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"bitnet1/shared/run/terminal"
 )
 
 // WriteLegend writes what each column is, a line for each, at most width characters wide; 0 is any width.
@@ -21,7 +23,7 @@ func (t *Table) WriteLegend(w io.Writer, width int) error {
 		}
 		indent := names + gap
 		text := fmt.Sprintf("%-*s%s", indent, c.Name,
-			strings.Join(wrap(meaning, width-indent), "\n"+strings.Repeat(" ", indent)))
+			strings.Join(terminal.Wrap(meaning, width-indent), "\n"+strings.Repeat(" ", indent)))
 		if _, err := fmt.Fprintln(w, text); err != nil {
 			return err
 		}
@@ -49,22 +51,4 @@ func (c Column) Meaning() string {
 		parts = append(parts, "("+strings.Join(notes, "; ")+")")
 	}
 	return strings.Join(parts, " ")
-}
-
-// wrap breaks text between words into lines of at most width characters. Words that are longer, and a width of less
-// than a few words, are left as they are.
-func wrap(text string, width int) []string {
-	if width < 20 {
-		return []string{text}
-	}
-	var lines []string
-	line := ""
-	for _, word := range strings.Fields(text) {
-		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
-			lines, line = append(lines, line), word
-			continue
-		}
-		line = strings.TrimSpace(line + " " + word)
-	}
-	return append(lines, line)
 }

@@ -16,6 +16,7 @@ import (
 )
 
 func runApp[P any, E event.Body](s Spec[P, E], args []string) int {
+	cli.HelpPrinter = command.PrintHelp
 	app := &cli.App{
 		Name: s.Name, Usage: s.About, HideVersion: true,
 		Description: fmt.Sprintf("Answers %s events.\n\nExample:\n   %s", s.kind(), s.Example),

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -12,10 +13,10 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/term"
 	"golang.org/x/time/rate"
 
 	"bitnet1/shared/run/progress"
+	"bitnet1/shared/run/terminal"
 )
 
 // progressLine shows the progress of a one-shot run as a launcher does: on a terminal a line that moves, elsewhere a
@@ -38,7 +39,7 @@ type begun struct {
 }
 
 func newProgressLine(c *cli.Context, stage string) *progressLine {
-	moving := term.IsTerminal(int(os.Stderr.Fd())) && os.Getenv("TERM") != "dumb"
+	moving := terminal.Width(os.Stderr) > 0 && os.Getenv("TERM") != "dumb"
 	return &progressLine{stage: stage, json: c.Bool("json"), moving: moving, out: os.Stderr, first: map[string]begun{}}
 }
 
@@ -103,11 +104,7 @@ func (l *progressLine) show(key string, p Progress) {
 		fmt.Fprintln(l.out, line.Text(0))
 		return
 	}
-	width, _, err := term.GetSize(int(l.out.Fd()))
-	if err != nil {
-		width = 80
-	}
-	fmt.Fprint(l.out, clearLine+line.Text(width-1))
+	fmt.Fprint(l.out, clearLine+line.Text(cmp.Or(terminal.Width(l.out), 80)-1))
 	l.shown = true
 }
 
