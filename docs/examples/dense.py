@@ -241,7 +241,7 @@ class Trainer:
                 raise SystemExit(f"step {step}: the loss is {bits}: lower --lr or --muon-lr, or raise --warmup")
             now = {"step": step, "tokens": step * a.batch_tokens, "seconds": round(seconds, 3), "train_bpc": bits}
             if step % a.log_every == 0 or done >= 1:
-                show({"event": "step", **now, "lr": a.lr * share, "grad_norm": norm.item()})
+                show({"event": "step", **now, "lr": both[0].param_groups[0]["lr"], "grad_norm": norm.item()})
             if a.validate_every and step % a.validate_every == 0 or done >= 1:
                 validation = self.validate()
                 show({"event": "validation", **now, "val_bpc": validation})

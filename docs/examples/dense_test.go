@@ -98,6 +98,7 @@ type denseLine struct {
 	Event        string
 	Step         int
 	LearningRate float64 `json:"lr"`
+	GradientNorm float64 `json:"grad_norm"`
 	Training     float64 `json:"train_bpc"`
 	Validation   float64 `json:"val_bpc"`
 }
@@ -224,6 +225,9 @@ func TestDenseSizes(t *testing.T) {
 			t.Errorf("%s is %g at once and %g in parts", what, whole.Results[what], got)
 		}
 	}
+	if a, b := whole.steps[0].GradientNorm, divided.steps[0].GradientNorm; math.Abs(a/b-1) > 1e-4 {
+		t.Errorf("the gradient's norm is %g at once and %g in parts", a, b)
+	}
 	bits := func(run trained) float64 { return run.Results["bits_per_token"] }
 	if d := bits(cut) - bits(whole); d == 0 || math.Abs(d) > 0.3 {
 		t.Errorf("sequences of 16 have a loss of %g bits, those of 32 %g", bits(cut), bits(whole))
@@ -235,8 +239,8 @@ func TestDenseSizes(t *testing.T) {
 
 // Weights of fewer bits lose more, and take the space of integers and scales.
 func TestDenseRounded(t *testing.T) {
-	results := dense(t, books(t), "--steps 20 --lr 0.01")[0].Results
-	const d, ff = 64, 96
+	results := dense(t, books(t), "--steps 20 --lr 0.01 --d 128")[0].Results
+	const d, ff = 128, 96
 	const gains, weights = 3 * d, 257*d + 4*d*d + 2*d*ff
 	const rows, groups = 257 + 4*d + ff + d, (257*d+4*d*d+ff*d)/64 + d // the rows of down, of 96, are not divided
 	for bits, bytes := range map[int]float64{
