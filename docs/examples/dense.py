@@ -62,7 +62,7 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     def __init__(self, vocab, seq, d, layers, heads, ff):
         super().__init__()
-        self.codebook = nn.Parameter(0.02 * torch.randn(vocab, d))
+        self.embedding = nn.Parameter(0.02 * torch.randn(vocab, d))
         self.blocks = nn.ModuleList(Block(d, layers, heads, ff) for _ in range(layers))
         self.norm_out = nn.Parameter(torch.ones(d))
         half = d // heads // 2
@@ -72,11 +72,11 @@ class Transformer(nn.Module):
 
     def forward(self, tokens, targets):
         """tokens and targets: B × T. Returns the sum of the losses in nats."""
-        x = rms_norm(F.embedding(tokens, self.codebook))
+        x = rms_norm(F.embedding(tokens, self.embedding))
         x = x.bfloat16() if x.is_cuda else x
         for block in self.blocks:
             x = block(x, self.cos, self.sin)
-        logits = F.linear(rms_norm(x, self.norm_out), self.codebook).float()
+        logits = F.linear(rms_norm(x, self.norm_out), self.embedding).float()
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
