@@ -84,14 +84,16 @@ var modules = []module{
 		{timing.Operation{Name: "gemm_mma_float32", Category: timing.BinaryProducts}, 128, 0},
 	}},
 	{"gemm_wgmma", "sm_90a", []kernel{
-		{timing.Operation{Name: "gemm_wgmma_float32", Category: timing.BinaryProducts}, 384, 222208},
-		{timing.Operation{Name: "gemm_wgmma_bfloat16", Category: timing.BinaryProducts}, 384, 222208},
-		{timing.Operation{Name: "gemm_wgmma_bytes_float32", Category: timing.ByteProducts}, 384, 222208},
-		{timing.Operation{Name: "gemm_wgmma_bytes_bfloat16", Category: timing.ByteProducts}, 384, 222208},
-		{timing.Operation{Name: "gemm_wgmma_int16", Category: timing.BinaryProducts}, 384, 222208},
-		{timing.Operation{Name: "gemm_wgmma_add", Category: timing.BinaryProducts}, 384, 222208},
-		{timing.Operation{Name: "gemm_wgmma_bytes_add", Category: timing.ByteProducts}, 384, 222208},
-		{timing.Operation{Name: "gemm_wgmma_bits", Category: timing.BinaryProducts}, 384, 222208},
+		{timing.Operation{Name: "gemm_wgmma_float32", Category: timing.BinaryProducts}, 384, 230400},
+		{timing.Operation{Name: "gemm_wgmma_bfloat16", Category: timing.BinaryProducts}, 384, 230400},
+		{timing.Operation{Name: "gemm_wgmma_bytes_float32", Category: timing.ByteProducts}, 384, 230400},
+		{timing.Operation{Name: "gemm_wgmma_bytes_bfloat16", Category: timing.ByteProducts}, 384, 230400},
+		{timing.Operation{Name: "gemm_wgmma_int16", Category: timing.BinaryProducts}, 384, 230400},
+		{timing.Operation{Name: "gemm_wgmma_add", Category: timing.BinaryProducts}, 384, 230400},
+		{timing.Operation{Name: "gemm_wgmma_bytes_add", Category: timing.ByteProducts}, 384, 230400},
+		{timing.Operation{Name: "gemm_wgmma_bits", Category: timing.BinaryProducts}, 384, 230400},
+		{timing.Operation{Name: "gemm_wgmma_squares", Category: timing.BinaryProducts}, 384, 230400},
+		{timing.Operation{Name: "gemm_wgmma_mid_rise", Category: timing.BinaryProducts}, 384, 230400},
 	}},
 	{"gradient", "sm_80", []kernel{
 		{timing.Operation{Name: "grad_scales", Category: timing.Rounding}, 256, 0},
@@ -163,6 +165,7 @@ var modules = []module{
 		{timing.Operation{Name: "pack_signs", Category: timing.Packing}, 256, 0},
 		{timing.Operation{Name: "pack_levels", Category: timing.Packing}, 256, 0},
 		{timing.Operation{Name: "channel_thresholds", Category: timing.Packing}, 256, 0},
+		{timing.Operation{Name: "channel_terms", Category: timing.Packing}, 256, 0},
 		{timing.Operation{Name: "transpose_bits", Category: timing.Packing}, 256, 0},
 		{timing.Operation{Name: "spread_bytes", Category: timing.Packing}, 256, 0},
 	}},
@@ -226,9 +229,9 @@ const (
 	kStagesColumns    = 4
 	kBytesA           = 16384
 	kBytesB           = 32768
-	kBytesColumns     = 2048
+	kBytesColumns     = 4096
 	kThreads          = 384
-	kDynamicShared    = 222208
+	kDynamicShared    = 230400
 	kRowsAhead        = 4
 	kSlots            = 1024
 	kCollectedPlanes  = 33792
@@ -447,6 +450,43 @@ func (storeInt16) kColumnBytes() int { return 4 }
 
 // The PTX has a StoreInt16 of 16 bytes.
 var _ [16]byte = [unsafe.Sizeof(storeInt16{})]byte{}
+
+// storeMidRise is struct StoreMidRise of the sources.
+//
+// Writes the mid-rise levels of u and, unless mask is null, whether |u| <= 2.5.
+type storeMidRise struct {
+	terms     cu.DevicePtr // see channel_terms
+	to        levels
+	unit      float32
+	mask      cu.DevicePtr
+	maskWords int64 // of a row
+}
+
+func (storeMidRise) kRun() int { return 64 }
+
+func (storeMidRise) kColumnBytes() int { return 16 }
+
+// The PTX has a StoreMidRise of 72 bytes.
+var _ [72]byte = [unsafe.Sizeof(storeMidRise{})]byte{}
+
+// storeSquares is struct StoreSquares of the sources.
+//
+// Writes the levels of relu(u)² and, unless factors is null, its derivative in bfloat16. n is a multiple of 8 then, and
+// rows of factors are aligned to 16 bytes. See levels.cuh.
+type storeSquares struct {
+	terms        cu.DevicePtr // see channel_terms
+	to           levels
+	unit         float32
+	factors      cu.DevicePtr
+	factorStride int64
+}
+
+func (storeSquares) kRun() int { return 64 }
+
+func (storeSquares) kColumnBytes() int { return 16 }
+
+// The PTX has a StoreSquares of 72 bytes.
+var _ [72]byte = [unsafe.Sizeof(storeSquares{})]byte{}
 
 // denseGradient is struct DenseGradient of the sources.
 type denseGradient struct {
@@ -983,6 +1023,14 @@ func (l launch) gemmWgmmaBits(mapA, mapB driver.TensorMap, product product, epil
 	return l.queue("gemm_wgmma_bits", argument(mapA), argument(mapB), argument(product), argument(epilogue))
 }
 
+func (l launch) gemmWgmmaSquares(mapA, mapB driver.TensorMap, product product, epilogue storeSquares) error {
+	return l.queue("gemm_wgmma_squares", argument(mapA), argument(mapB), argument(product), argument(epilogue))
+}
+
+func (l launch) gemmWgmmaMidRise(mapA, mapB driver.TensorMap, product product, epilogue storeMidRise) error {
+	return l.queue("gemm_wgmma_mid_rise", argument(mapA), argument(mapB), argument(product), argument(epilogue))
+}
+
 // ---- gradient.cu ----
 
 func (l launch) gradScales(maxima cu.DevicePtr, n int, levels float32, inverse cu.DevicePtr) error {
@@ -1266,6 +1314,10 @@ func (l launch) packLevels(x cu.DevicePtr, rows int, step float64, to levels) er
 
 func (l launch) channelThresholds(alpha, theta cu.DevicePtr, unit float32, n, largest int, popcounts cu.DevicePtr, columnWeight, bias int, centreRadius, negative cu.DevicePtr) error {
 	return l.queue("channel_thresholds", argument(alpha), argument(theta), argument(unit), argument(int32Of(n)), argument(int32Of(largest)), argument(popcounts), argument(int32Of(columnWeight)), argument(int32Of(bias)), argument(centreRadius), argument(negative))
+}
+
+func (l launch) channelTerms(alpha, theta cu.DevicePtr, n int, popcounts cu.DevicePtr, columnWeight, bias int, terms cu.DevicePtr) error {
+	return l.queue("channel_terms", argument(alpha), argument(theta), argument(int32Of(n)), argument(popcounts), argument(int32Of(columnWeight)), argument(int32Of(bias)), argument(terms))
 }
 
 func (l launch) transposeBits(bits cu.DevicePtr, rows, columns, words, planeWords int, out cu.DevicePtr, outWords, outPlaneWords, order int) error {

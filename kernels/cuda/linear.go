@@ -43,7 +43,7 @@ func (d *Device) LinearQuantize(out []kernels.Planes, derivative kernels.Derivat
 	d.run("LinearQuantize", kernels.CheckLinearQuantize(out, derivative, x, l, s), func() error {
 		parts := quantizedParts(out, derivative, rowsOf(x, l.In), l.Out)
 		a, w, ok := integers(x, l)
-		if ok && d.hopper && s.To <= s.From && largestSum(a, w) <= largestThreshold && inProduct(parts) {
+		if ok && d.hopper && s.To <= s.From && inProduct(parts, a, w) {
 			return d.quantizeInProduct(parts, a, w, l)
 		}
 		return d.quantizeFloats(parts, x, l, s)
@@ -75,10 +75,20 @@ func quantizedParts(out []kernels.Planes, derivative kernels.Derivative, rows, a
 	return parts
 }
 
-// inProduct says whether products can quantize all parts by themselves. They write masks in words of 64 channels.
-func inProduct(parts []quantizedPart) bool {
+// inProduct says whether products of a and w can quantize all parts by themselves. They write 64 channels at a time, of
+// up to 4 bits, and factors in bfloat16, eight at a time.
+func inProduct(parts []quantizedPart, a, w *planes) bool {
+	if w.bits > 1 || largestSum(a, w) >= exactFloat {
+		return false
+	}
 	for _, p := range parts {
-		if p.from%64 != 0 || p.out.quantization != kernels.Sign() {
+		f := p.factors
+		switch {
+		case p.from%64 != 0 || p.out.bits > 4:
+			return false
+		case p.out.quantization == kernels.Sign() && largestSum(a, w) > largestThreshold:
+			return false
+		case f.at != 0 && (!f.bfloat16 || f.at%16 != 0 || p.all%8 != 0 || p.out.cols%8 != 0):
 			return false
 		}
 	}
@@ -91,11 +101,14 @@ func (d *Device) quantizeInProduct(parts []quantizedPart, a, w *planes, l kernel
 		channels := w.Slice(p.from, p.from+p.out.cols).(*planes)
 		offset := cu.DevicePtr(4 * p.from)
 		alpha, theta := float32s(l.Alpha, l.Out)+offset, float32s(l.Theta, l.Out)+offset
-		t, err := d.thresholds(alpha, theta, unitOf(a, channels), a, channels)
-		if err != nil {
+		multiply := d.multiplyLevels
+		if p.out.quantization == kernels.Sign() {
+			multiply = d.multiplyBits
+		}
+		if err := d.clear(p.out.popcounts, 4*p.out.rows); err != nil {
 			return err
 		}
-		if err := d.multiplyBits(p, a, channels, t); err != nil {
+		if err := multiply(p, a, channels, alpha, theta); err != nil {
 			return err
 		}
 	}

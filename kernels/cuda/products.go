@@ -162,14 +162,15 @@ func (d *Device) multiplyInt16(out cu.DevicePtr, stride int, a, b *planes) error
 	return multiplyHopper(d, launch.gemmWgmmaInt16, 1, f, a, b, storeInt16{out: out, stride: int64(stride)})
 }
 
-// multiplyBits writes the sign bits of a part's channels, whose weights are b, with popcounts, and the part's mask. It
-// needs Hopper, and a part that begins at a multiple of 64 channels.
-func (d *Device) multiplyBits(to quantizedPart, a, b *planes, t thresholds) error {
+// multiplyBits writes the sign bits of a part's channels, whose weights are b, and the part's mask, and adds to the
+// popcounts. It needs Hopper, and a part that begins at a multiple of 64 channels.
+func (d *Device) multiplyBits(to quantizedPart, a, b *planes, alpha, theta cu.DevicePtr) error {
 	f, err := linearFormOf(a, b)
 	if err != nil {
 		return err
 	}
-	if err := d.clear(to.out.popcounts, 4*to.out.rows); err != nil {
+	t, err := d.thresholds(alpha, theta, unitOf(a, b), a, b)
+	if err != nil {
 		return err
 	}
 	epilogue := storeBits{
@@ -180,6 +181,39 @@ func (d *Device) multiplyBits(to quantizedPart, a, b *planes, t thresholds) erro
 		epilogue.mask, epilogue.maskStride = m.data+cu.DevicePtr(to.from/8), int64(m.rowBytes()/8)
 	}
 	return multiplyHopper(d, launch.gemmWgmmaBits, 1, f, a, b, epilogue)
+}
+
+// multiplyLevels is multiplyBits for levels of up to 4 bits, with the part's mask or factors (see inProduct).
+func (d *Device) multiplyLevels(to quantizedPart, a, b *planes, alpha, theta cu.DevicePtr) error {
+	f, err := linearFormOf(a, b)
+	if err == nil {
+		err = checkExactFloat(a, b)
+	}
+	if err != nil {
+		return err
+	}
+	channels := roundUp(b.rows, kTileColumns)
+	terms, err := d.scratch("terms of channels", 16*channels)
+	if err != nil {
+		return err
+	}
+	err = d.launch(grid(channels/256)).channelTerms(alpha, theta, b.rows, b.popcounts, int(f.columnWeight), int(f.bias), terms)
+	if err != nil {
+		return err
+	}
+	levels, unit := to.out.levels(0), unitOf(a, b)
+	if !to.out.quantization.PlusMinus() {
+		epilogue := storeSquares{terms: terms, to: levels, unit: unit, factorStride: int64(to.all)}
+		if to.factors.at != 0 {
+			epilogue.factors = to.factors.at + cu.DevicePtr(2*to.from)
+		}
+		return multiplyHopper(d, launch.gemmWgmmaSquares, 1, f, a, b, epilogue)
+	}
+	epilogue := storeMidRise{terms: terms, to: levels, unit: unit}
+	if m := to.mask; m != nil {
+		epilogue.mask, epilogue.maskWords = m.data+cu.DevicePtr(to.from/8), int64(m.words())
+	}
+	return multiplyHopper(d, launch.gemmWgmmaMidRise, 1, f, a, b, epilogue)
 }
 
 // plain is f as gemm_mma.cu's kernels take it.

@@ -61,11 +61,26 @@ func TestTimings(t *testing.T) {
 		}
 		at, scale := float32s(out, s.m*s.n), float32s(alpha, s.n)
 		row("bits+mask", func() error {
-			bounds, err := d.thresholds(scale, scale, 1, a, b)
-			if err != nil {
-				return err
-			}
-			return d.multiplyBits(quantizedPart{out: sign, mask: mask}, a, b, bounds)
+			return d.multiplyBits(quantizedPart{out: sign, mask: mask}, a, b, scale, scale)
+		})
+		squares, err := d.NewPlanes(s.m, s.n, kernels.Unsigned(4))
+		if err != nil {
+			t.Fatal(err)
+		}
+		values, err := d.NewPlanes(s.m, s.n, kernels.MidRise(4))
+		if err != nil {
+			t.Fatal(err)
+		}
+		factors, err := d.NewBFloats(s.m * s.n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		row("squares+f", func() error {
+			to := quantizedPart{out: squares.(*planes), all: s.n, factors: gradientsOf(factors, s.m*s.n)}
+			return d.multiplyLevels(to, a, b, scale, scale)
+		})
+		row("mid-rise+m", func() error {
+			return d.multiplyLevels(quantizedPart{out: values.(*planes), mask: mask}, a, b, scale, scale)
 		})
 		row("float32",
 			func() error { return d.multiplyAffine(at, 0, s.n, a, b, affine{alpha: scale, theta: scale, scale: 1}) })

@@ -300,10 +300,9 @@ DEVICE void attend_pointer_tiles(const Attention& a, uint32_t* out, int* popcoun
   }
 }
 
-// Softmax over all keys from `first` on: Σ_u p_u v_u of query t, in float64, with the integers behind values and with p_u
-// = exp(score - best). Channel 32 w + lane is that of sum[w]. Returns the first key of the highest score.
-template <int kWords>
-DEVICE int sum_all(const Head& h, int first, int t, double (&sum)[kWords], double& total) {
+// Softmax over all keys from `first` on: Σ_u p_u v_u of query t, in float64, with p_u = exp(score - best), and divided by
+// their sum first if kDivided. Channel 32 w + lane is that of sum[w]. Returns the first key of the highest score.
+template <bool kDivided, int kWords> DEVICE int sum_all(const Head& h, int first, int t, double (&sum)[kWords]) {
   int lane = threadIdx.x % 32;
   uint32_t q[kWords];
   h.load(0, t, q);
@@ -318,28 +317,30 @@ DEVICE int sum_all(const Head& h, int first, int t, double (&sum)[kWords], doubl
     int u = shuffle_xor(at, mask);
     if (s > best || (s == best && u < at)) best = s, at = u;
   }
-  total = 0;
+  double total = 0;
+  if (kDivided)
+    for (int u = first + lane; u <= t; u += 32) total += exponential(h.score(q, t, u) - best);
+  total = warp_sum(total);
 #pragma unroll
   for (int w = 0; w < kWords; w++) sum[w] = 0;
   for (int from = first; from <= t; from += 32) {
     int u = from + lane;
     double e = u <= t ? exponential(h.score(q, t, u) - best) : 0;
-    total += e;
+    if (kDivided) e /= total;
     for (int j = 0; j < min(32, t - from + 1); j++) {
       double p = shuffle(e, j);
 #pragma unroll
       for (int w = 0; w < kWords; w++)
-        if (32 * w < h.a.dim) sum[w] += p * (double)h.value_integer(from + j, 32 * w + lane);
+        if (32 * w < h.a.dim) sum[w] += p * (double)(h.a.value_unit * (float)h.value_integer(from + j, 32 * w + lane));
     }
   }
-  total = warp_sum(total);
   return at;
 }
 
 // The signs of query t's attention output.
 template <int kWords> DEVICE int read_all(const Head& h, int first, int t, uint32_t (&bits)[kWords]) {
-  double sum[kWords], total;
-  int at = sum_all(h, first, t, sum, total);
+  double sum[kWords];
+  int at = sum_all<false>(h, first, t, sum);
 #pragma unroll
   for (int w = 0; w < kWords; w++) bits[w] = ballot(32 * w + (int)threadIdx.x % 32 < h.a.dim && sum[w] >= 0);
   return at;
@@ -366,14 +367,14 @@ void attend_softmax_levels(
   Head h(a, blockIdx.y);
   int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (t >= a.seq) return;
-  double sum[kMaxWords], total;
-  int at = sum_all(h, h.first(t), t, sum, total);
+  double sum[kMaxWords];
+  int at = sum_all<true>(h, h.first(t), t, sum);
   if (lane == 0) pointers[h.query(t)] = at;
   MidRise levels(bits);
 #pragma unroll
   for (int w = 0; w < kMaxWords; w++) {
     if (32 * w >= a.dim) break;
-    float x = (float)((double)a.value_unit * (sum[w] / total));
+    float x = (float)sum[w];
     int index = 32 * w + lane >= a.dim ? 0 : bits == 1 ? x >= 0 : levels.level(x);
     for (int b = 0; b < bits; b++) {
       uint32_t word = ballot(index >> b & 1);

@@ -24,11 +24,12 @@
 // its operand. B's tensor map (in Go: columnMap) orders B's rows so that these are kRun neighbouring columns of C. An
 // epilogue then stores 8 or 16 bytes a thread, or 64 packed bits, without exchanging data between lanes.
 #include "hopper.cuh"
+#include "levels.cuh"
 
 constexpr int kTileRows = 128, kTileColumns = 256, kStageBytesOfRow = 128, kStagesA = 5, kStagesB = 4,
               kStagesColumns = 4;
 constexpr int kBytesA = kTileRows * kStageBytesOfRow, kBytesB = kTileColumns * kStageBytesOfRow;
-constexpr int kBytesColumns = 8 * kTileColumns;  // most that an epilogue wants to have of a tile's columns
+constexpr int kBytesColumns = 16 * kTileColumns;  // most that an epilogue wants to have of a tile's columns
 constexpr int kThreads = 384;
 constexpr int kDynamicShared =
     kStagesA * kBytesA + kStagesB * kBytesB + kStagesColumns * kBytesColumns + 1024;  // 1024: to align it
@@ -330,7 +331,7 @@ DEVICE void gemm(const TensorMap* map_a, const TensorMap* map_b, const Product& 
 // An epilogue turns a thread's accumulators into its part of the output. Its members:
 //
 //   kRun            neighbouring columns of C that a thread has: see columnMap in Go
-//   kColumnBytes    bytes that it needs of each column; 0: none
+//   kColumnBytes    bytes that it needs of each column, up to 16; 0: none
 //   rows(...)       loads what it needs of rows `row` and `row + 8`, before the products
 //   columns(p)      where what it needs of the columns lies in global memory; only where kColumnBytes > 0
 //   columns_of_tile(left)  of how many columns the producer copies it
@@ -663,6 +664,139 @@ struct StoreBits {
   }
 };
 
+// ---- Epilogues that quantize, to levels of up to 4 bits ----
+//
+// They compute u as every device does, which a channel's alpha and theta and what it adds to its sums (pack.cu:
+// channel_terms) are for. A thread has 64 neighbouring columns. Of every 32, four words collect levels as nibbles, column
+// 4 n + k as nibble n of word k, from the last column down; `separate` turns the words into planes.
+
+// Calls use(h, first, u) for eight neighbouring columns of row half h at a time, from the thread's last columns to its
+// first. `first` is the first one's number among the thread's 64. use returns the levels, each plus 0x4b400000.
+template <class Use> DEVICE void quantize_columns(const int (&acc)[128], const Product& p, const Levels& to, float unit,
+    int row, int column, const RowTerms& terms, uint32_t columns, int t, const Use& use) {
+  int count[2] = {};
+#pragma unroll
+  for (int w = 1; w >= 0; w--) {
+    uint32_t packed[2][4] = {};
+#pragma unroll
+    for (int eight = 3; eight >= 0; eight--) {
+      float u[2][8];
+#pragma unroll
+      for (int i = 0; i < 8; i++) {
+        int b = 16 * w + 4 * eight + i / 2;  // of 32 pairs of columns
+        Int4 of = load_shared(columns + 16 * (8 * b + 2 * t + i % 2));
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+          float s = as_float(p.product * acc[accumulator<64>(0, h, 2 * b + i % 2)] + of.z + terms.term[h]) - 12582912.0f;
+          u[h][i] = as_float(of.x) * (unit * s) - as_float(of.y);
+        }
+      }
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        uint32_t level[8];
+        use(h, 32 * w + 8 * eight, u[h], level);
+#pragma unroll
+        for (int i = 4; i >= 0; i -= 4)
+#pragma unroll
+          for (int k = 0; k < 4; k++) packed[h][k] = packed[h][k] * 16 + level[i + k];
+#pragma unroll
+        for (int k = 0; k < 4; k++) fence_operand(packed[h][k]);
+      }
+    }
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+#pragma unroll
+      for (int k = 0; k < 4; k++) packed[h][k] -= 0x4b400000u * 0x11111111u;
+      separate(packed[h]);
+      bool inside = row + 8 * h < p.m && column + 32 * w < p.n;
+#pragma unroll
+      for (int b = 0; b < 4; b++) {
+        if (b >= to.bits || !inside) continue;
+        to.data[b * to.plane_words + (long)(row + 8 * h) * to.words + column / 32 + w] = packed[h][b];
+        count[h] += popcount(packed[h][b]) << b;
+      }
+    }
+  }
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    count[h] += shuffle_xor(count[h], 1);
+    count[h] += shuffle_xor(count[h], 2);
+    if (t == 0 && row + 8 * h < p.m) add_to(to.popcounts + row + 8 * h, count[h]);
+  }
+}
+
+// Writes the levels of relu(u)² and, unless factors is null, its derivative in bfloat16. n is a multiple of 8 then, and
+// rows of factors are aligned to 16 bytes. See levels.cuh.
+struct StoreSquares {
+  static constexpr int kRun = 64, kColumnBytes = 16;
+  const Float4* terms;  // see channel_terms
+  Levels to;
+  float unit;
+  BFloat* factors;
+  long factor_stride;
+
+  DEVICE_MEMBER RowTerms rows(const Product& p, int row, int, int) const {
+    return row_terms(p, row, p.row_weight, Binary::kBase);
+  }
+  DEVICE_MEMBER const void* columns(const Product&) const { return terms; }
+  DEVICE_MEMBER int columns_of_tile(int) const { return kTileColumns; }
+
+  __device__ __forceinline__ void store(
+      int (&acc)[128], const Product& p, int row, int column, int t, const RowTerms& r, uint32_t columns) const {
+    int first = column + 64 * t;
+    float top = (float)((1 << to.bits) - 1);
+    quantize_columns(acc, p, to, unit, row, first, r, columns, t,
+        [&](int h, int at, const float (&u)[8], uint32_t (&level)[8]) {
+          int factor[4];
+#pragma unroll
+          for (int i = 0; i < 8; i++) level[i] = (uint32_t)rounded_square(u[i], top);
+#pragma unroll
+          for (int i = 0; i < 4; i++)
+            factor[i] = (int)pack_bf16(squared_factor(u[2 * i]), squared_factor(u[2 * i + 1]));
+          if (factors && row + 8 * h < p.m && first + at < p.n)
+            *(Int4*)(factors + (row + 8 * h) * factor_stride + first + at) =
+                Int4{factor[0], factor[1], factor[2], factor[3]};
+        });
+  }
+};
+
+// Writes the mid-rise levels of u and, unless mask is null, whether |u| <= 2.5.
+struct StoreMidRise {
+  static constexpr int kRun = 64, kColumnBytes = 16;
+  const Float4* terms;  // see channel_terms
+  Levels to;
+  float unit;
+  uint32_t* mask;
+  long mask_words;  // of a row
+
+  DEVICE_MEMBER RowTerms rows(const Product& p, int row, int, int) const {
+    return row_terms(p, row, p.row_weight, Binary::kBase);
+  }
+  DEVICE_MEMBER const void* columns(const Product&) const { return terms; }
+  DEVICE_MEMBER int columns_of_tile(int) const { return kTileColumns; }
+
+  __device__ __forceinline__ void store(
+      int (&acc)[128], const Product& p, int row, int column, int t, const RowTerms& r, uint32_t columns) const {
+    int first = column + 64 * t;
+    MidRise levels(to.bits);
+    uint32_t inside[2] = {};
+    quantize_columns(acc, p, to, unit, row, first, r, columns, t,
+        [&](int h, int at, const float (&u)[8], uint32_t (&level)[8]) {
+#pragma unroll
+          for (int i = 7; i >= 0; i--) {
+            level[i] = (uint32_t)levels.level(u[i]) + 0x4b400000u;
+            inside[h] = inside[h] * 2 + (__builtin_fabsf(u[i]) <= 2.5f ? 1 : 0);
+          }
+          fence_operand(inside[h]);  // or the compiler computes it in the branch below, and keeps all of u until there
+          if (at % 32 == 0) {
+            if (mask && row + 8 * h < p.m && first + at < p.n)
+              mask[(row + 8 * h) * mask_words + (first + at) / 32] = inside[h];
+            inside[h] = 0;
+          }
+        });
+  }
+};
+
 #define GEMM_KERNEL(category, name, Unit, Epilogue)                                           \
   KERNEL(category shared(kDynamicShared), kThreads, 1)                                        \
   void name(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, \
@@ -682,3 +816,5 @@ GEMM_KERNEL(binary_products, gemm_wgmma_int16, Binary, StoreInt16)
 GEMM_KERNEL(binary_products, gemm_wgmma_add, Binary, AddInt32)
 GEMM_KERNEL(byte_products, gemm_wgmma_bytes_add, Bytes, AddInt32)
 GEMM_KERNEL(binary_products, gemm_wgmma_bits, Binary, StoreBits)
+GEMM_KERNEL(binary_products, gemm_wgmma_squares, Binary, StoreSquares)
+GEMM_KERNEL(binary_products, gemm_wgmma_mid_rise, Binary, StoreMidRise)

@@ -100,6 +100,18 @@ void channel_thresholds(const float* alpha, const float* theta, float unit, int 
   if (threadIdx.x % 32 == 0) negative[channel / 32] = word;
 }
 
+// What the epilogues that quantize want of every output channel: alpha, theta, and what the channel adds to its sums. In
+// the order of channel_thresholds. Channels beyond the last get the lowest level, and no gradient passes there.
+KERNEL(packing, 256)
+void channel_terms(const float* alpha, const float* theta, int n, const int* popcounts, int column_weight, int bias,
+    Float4* terms) {
+  int channel = blockIdx.x * 256 + threadIdx.x;  // the grid covers n rounded up to 256
+  int t = channel % 256 / 64, b = channel % 64 / 2, e = channel % 2;
+  Float4 of = {0, 100, 0, 0};
+  if (channel < n) of = {alpha[channel], theta[channel], as_float(column_weight * popcounts[channel] + bias), 0};
+  terms[channel / 256 * 256 + 8 * b + 2 * t + e] = of;
+}
+
 // The row whose bits become bit `lane` of word `target` of out's rows. With kNeighbours it is row 32 target + lane.
 // With kGradientOrder it follows the order in which gradient.cu packs gradients, so that the two can be multiplied: a
 // sum over rows may take them in any order.

@@ -529,15 +529,6 @@ void emit_levels(const float* y, long stride, const float* alpha, const float* t
   if (lane == 0) to.popcounts[row] = count;
 }
 
-// The level of relu(u)² on the levels from 0 to 4, of which `top` is the highest. The sum in multiply_add is rounded
-// once, to the nearest integer, ties to even, so the level is that of the exact product.
-DEVICE int squared_level(float u, float top) {
-  float r = u > 0 ? min(u * u, 4.0f) : 0.0f;
-  return as_int(__builtin_fmaf(r, top * 0.25f, 12582912.0f)) - 0x4b400000;
-}
-// And its derivative.
-DEVICE float squared_factor(float u) { return u > 0 && u <= 2.0f ? 2 * u : 0.0f; }
-
 // A warp per row: levels of relu(u)², and factors of all channels unless that is null.
 template <class T> DEVICE void emit_squares(const float* y, long stride, const float* alpha, const float* theta,
     int rows, const Shift& shift, const Levels& to, T* factors, int all) {
@@ -548,7 +539,7 @@ template <class T> DEVICE void emit_squares(const float* y, long stride, const f
     int c = to.from + 32 * w + lane;
     bool inside = 32 * w + lane < to.width;
     float u = inside ? alpha[c] * shifted(y, stride, row, c, shift) - theta[c] : 0.0f;
-    count += put_levels(to, row, w, squared_level(u, top));
+    count += put_levels(to, row, w, rounded_square(u, top));
     if (factors && inside) write(factors + (long)row * all + c, squared_factor(u));
   }
   if (lane == 0) to.popcounts[row] = count;
