@@ -168,7 +168,8 @@ class Trainer:
         """Yields the sum of the losses of every micro-batch, in nats."""
         for t, y in zip(tokens.split(self.micro), targets.split(self.micro)):
             with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
-                yield self.compiled(*(x.to(self.device).reshape(-1, self.seq) for x in (t, y)))
+                loss = self.compiled(*(x.to(self.device).reshape(-1, self.seq) for x in (t, y)))
+            yield loss  # gradients take the types of the forward pass, and no autocast of their own
 
     def backward(self, tokens, targets):
         """Computes the gradients of a step and returns its mean loss in nats, a tensor."""
