@@ -1,5 +1,5 @@
-// Command pack is the stage that packs a checkpoint into a .bit2 file: one bit a weight, a few for the codebook of a v77,
-// with float16 scales and thresholds. It reads the file back before it announces it.
+// Command pack is the stage that packs a checkpoint into a .bit2 file: one bit a weight, a few for the codebook of a
+// v77, with float16 scales and thresholds. It reads the file back before it announces it.
 package main
 
 import (

@@ -3,6 +3,7 @@ package main
 import (
 	"math"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -59,19 +60,31 @@ func (p pass) chosen(layer, head, k, survivors int) []int32 {
 const seq = 32
 
 // probed runs the program over a checkpoint and returns what it was of beside its reports.
-func probed(t *testing.T, documents model.Documents, flags string) (m *model.Model, settings model.Settings,
-	data *dataset.Dataset, health healthReport, copying inductionReport) {
+func probed(t *testing.T, c model.Config, documents model.Documents, flags string) (m *model.Model,
+	settings model.Settings, data *dataset.Dataset, health healthReport, copying inductionReport) {
 	t.Helper()
 	manifest := measuretest.Sealed(t,
 		seal.Options{SequenceLength: seq, ValidationShare: 0.2, Seed: 3, Counted: []int{1, 32}}, measuretest.Proverbs()...)
-	path := measuretest.Checkpoint(t, measuretest.Config(seq),
+	path := measuretest.Checkpoint(t, c,
 		checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1, Documents: documents})
-	out := t.TempDir()
-	measuretest.Run(t, strings.Fields("--in "+path+" --dataset "+manifest+" --out "+out+" "+flags)...)
-	measuretest.ReadJSON(t, filepath.Join(out, "step-000007_pointer_health.json"), &health)
-	measuretest.ReadJSON(t, filepath.Join(out, "step-000007_induction.json"), &copying)
+	health, copying = reports(t, "--in "+path+" --dataset "+manifest+" "+flags)
+	h, i := reports(t, "--in "+measuretest.Packed(t, path)+" --dataset "+manifest+" "+flags)
+	if !reflect.DeepEqual(h, health) || !reflect.DeepEqual(i, copying) {
+		t.Errorf("the packed model has %+v and %+v, its checkpoint %+v and %+v", h, i, health, copying)
+	}
 	m, settings = measuretest.Load(t, path, 1)
 	return m, settings, measuretest.Open(t, manifest), health, copying
+}
+
+// reports runs the program and returns its reports, without the digest of what was probed.
+func reports(t *testing.T, flags string) (health healthReport, copying inductionReport) {
+	t.Helper()
+	out := t.TempDir()
+	measuretest.Run(t, strings.Fields(flags+" --out "+out)...)
+	measuretest.ReadJSON(t, filepath.Join(out, "step-000007_pointer_health.json"), &health)
+	measuretest.ReadJSON(t, filepath.Join(out, "step-000007_induction.json"), &copying)
+	health.Checkpoint, copying.Checkpoint = "", ""
+	return health, copying
 }
 
 func near(t *testing.T, what string, got, want float64) {
@@ -82,18 +95,19 @@ func near(t *testing.T, what string, got, want float64) {
 }
 
 // The report on validation text agrees with the definitions, a sequence at a time, whether its documents are packed or
-// separate.
+// separate, and whether the model is a v76 or a v77.
 func TestPointerHealth(t *testing.T) {
 	for _, documents := range []model.Documents{{}, {Separate: true, EndOfText: 256}} {
-		t.Run(documents.String(), func(t *testing.T) { comparePointerHealth(t, documents) })
+		t.Run(documents.String(), func(t *testing.T) { comparePointerHealth(t, measuretest.Config(seq), documents) })
 	}
+	t.Run("v77", func(t *testing.T) { comparePointerHealth(t, measuretest.Config(seq).V77(), model.Documents{}) })
 }
 
-func comparePointerHealth(t *testing.T, documents model.Documents) {
+func comparePointerHealth(t *testing.T, c model.Config, documents model.Documents) {
 	const n = 5
 	// two sequences at once
-	m, settings, data, got, _ := probed(t, documents, "--sequences 5 --repeats 1 --micro-tokens 70")
-	c, survivors := m.Config(), m.Config().Survivors(seq)
+	m, settings, data, got, _ := probed(t, c, documents, "--sequences 5 --repeats 1 --micro-tokens 70")
+	survivors := c.Survivors(seq)
 	positions, repeated, anyHead := 0, 0, 0
 	matches := map[[2]int]int{}
 	var nats float64
@@ -183,7 +197,8 @@ func mean(x []float64) (m float64) {
 // positions whose next token is in it too.
 func TestInduction(t *testing.T) {
 	const repeats, seed, half = 200, 9, seq / 2
-	m, settings, _, _, got := probed(t, model.Documents{}, "--sequences 1 --repeats 200 --seed 9 --micro-tokens 64")
+	m, settings, _, _, got := probed(t, measuretest.Config(seq), model.Documents{},
+		"--sequences 1 --repeats 200 --seed 9 --micro-tokens 64")
 	text, err := tokenizer.New("bytes")
 	if err != nil {
 		t.Fatal(err)
@@ -256,8 +271,10 @@ func TestReportsAreDocumented(t *testing.T) {
 
 // One token at a time is allowed, and computes a sequence at once.
 func TestOneTokenAtATime(t *testing.T) {
-	_, _, _, one, _ := probed(t, model.Documents{}, "--sequences 2 --repeats 1 --micro-tokens 1 --threads 1 --device cpu")
-	_, _, _, many, _ := probed(t, model.Documents{}, "--sequences 2 --repeats 1 --micro-tokens 64")
+	c := measuretest.Config(seq)
+	_, _, _, one, _ := probed(t, c, model.Documents{},
+		"--sequences 2 --repeats 1 --micro-tokens 1 --threads 1 --device cpu")
+	_, _, _, many, _ := probed(t, c, model.Documents{}, "--sequences 2 --repeats 1 --micro-tokens 64")
 	near(t, "IPMR", one.Top.IPMR, many.Top.IPMR)
 	near(t, "val_bpc", one.ValBPC, many.ValBPC)
 }

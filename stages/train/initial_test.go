@@ -2,12 +2,14 @@ package main
 
 import (
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"bitnet1/shared/digest"
 	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/model"
 	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/measure/measuretest"
 )
@@ -64,15 +66,28 @@ func TestFinetuning(t *testing.T) {
 	sameFiles(t, second, stopped, []string{"a pause after step 13"})
 }
 
-// What no parameter says of a model is the checkpoint's that training starts from.
-func TestEpsilonOfTheStart(t *testing.T) {
-	c := measuretest.Config(16)
-	c.Eps = 1e-3
-	base := measuretest.Checkpoint(t, c, checkpoint.Provenance{Step: 1, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
-	dir := t.TempDir()
-	trainWith(t, small(writeDataset(t, 16, proverbs()...), dir, "--steps", "1", "--warmup", "0", "--init", base)...)
-	if got := readCheckpoint(t, filepath.Join(dir, "step-000001.safetensors")).Config; got.Eps != 1e-3 || got.D != c.D {
-		t.Errorf("the model is %+v, want eps 1e-3", got)
+// The model is the checkpoint's that training starts from, whatever parameters say, and in what no parameter says.
+func TestModelOfTheStart(t *testing.T) {
+	v76 := measuretest.Config(16)
+	v76.Eps = 1e-3
+	v77 := v76.V77()
+	v77.ReadBits, v77.CodebookBits, v77.Hadamard = 3, 2, 8
+	manifest := writeDataset(t, 16, proverbs()...)
+	for what, c := range map[string]struct {
+		model.Config
+		flags string
+	}{
+		"a v76": {v76, ""}, "a v77": {v77, ""}, "a v77 with Muon": {v77, "--optimizer muon"},
+		"a v76 to be a v77": {v76, "--hidden-bits 4 --codebook-bits 4 --hadamard 8"},
+		"a v77 with bonsai": {v77, "--anneal-binarize"},
+	} {
+		base := measuretest.Checkpoint(t, c.Config, checkpoint.Provenance{Step: 1, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
+		dir := t.TempDir()
+		flags := append(strings.Fields(c.flags), "--steps", "2", "--warmup", "0", "--init", base)
+		trainWith(t, small(manifest, dir, flags...)...)
+		if got := readCheckpoint(t, filepath.Join(dir, "step-000002.safetensors")).Config; !reflect.DeepEqual(got, c.Config) {
+			t.Errorf("%s: the model is %+v, want %+v", what, got, c.Config)
+		}
 	}
 }
 
@@ -104,11 +119,15 @@ func TestRefusesWrongStart(t *testing.T) {
 	base, manifest := t.TempDir(), writeDataset(t, 16, proverbs()...)
 	trainWith(t, small(manifest, base, "--steps", "1", "--warmup", "0")...)
 	checkpointFile := filepath.Join(base, "step-000001.safetensors")
+	levels := measuretest.Checkpoint(t, measuretest.Config(16).V77(),
+		checkpoint.Provenance{Step: 1, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
 	for flags, want := range map[string]string{
 		"--init " + filepath.Join(base, "absent.pt"):       "no such file",
 		"--init " + filepath.Join(base, trainlog.FileName): "safetensors",
 		"--init " + checkpointFile + " --init-digest 00":   "another checkpoint",
-		"--init-digest 00": "without init",
+		"--init-digest 00":                                 "without init",
+		"--truebit --init " + levels:                       "the codebook's have 4 codebook_bits: want 1",
+		"--init " + measuretest.Packed(t, levels):          "is a packed model (.bit2): name the checkpoint",
 		"--init " + checkpointFile + " --freeze codbook.*": "matches no parameter",
 		"--init " + checkpointFile + " --freeze *":         "nothing to train",
 	} {

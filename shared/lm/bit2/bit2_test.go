@@ -180,7 +180,8 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// A reader may map the file: every tensor begins at a multiple of 64 bytes, and the weights of q, k and v are one matrix.
+// A reader may map the file: every tensor begins at a multiple of 64 bytes, and the weights of q, k and v are one
+// matrix.
 func TestMapped(t *testing.T) {
 	c := v77
 	c.D, c.Hadamard = 128, 128
@@ -208,11 +209,18 @@ func TestMapped(t *testing.T) {
 
 // TestSameComputation holds a packed model to its checkpoint: the same pointers and, to the last bit, the same logits.
 func TestSameComputation(t *testing.T) {
+	v77strict, v77mixed := v76, v77
+	v77strict.StreamBits, v77strict.CodebookBits, v77strict.Hadamard = 1, 8, 8
+	v77mixed.HiddenBits, v77mixed.ReadBits, v77mixed.CodebookBits = 2, 3, 2
 	for _, c := range []struct {
+		model.Config
 		scaleBits, streamBits int
 		scale                 func(float32) float32
-	}{{16, 1, float16.Round}, {16, 4, float16.Round}, {32, 1, exact}, {32, kernels.FloatBits, exact}} {
-		m := small(v76, c.scale)
+	}{
+		{v76, 16, 1, float16.Round}, {v76, 16, 4, float16.Round}, {v76, 32, 1, exact}, {v76, 32, kernels.FloatBits, exact},
+		{v77, 16, 4, float16.Round}, {v77mixed, 32, 3, exact}, {v77strict, 32, 1, exact},
+	} {
+		m := small(c.Config, c.scale)
 		m.Config.StreamBits = c.streamBits
 		packed, err := unpack(pack(t, m))
 		if err != nil {
@@ -422,7 +430,8 @@ func TestRefusesForgeriesOfVersion2(t *testing.T) {
 
 // A file of a version says nothing that the version has no words for; version 2 has words for every model.
 func TestModelsInTheOtherVersion(t *testing.T) {
-	if _, err := unpack(inVersion(t, v1, tinyV77())); err == nil || !strings.Contains(err.Error(), "version 1 does not have") {
+	if _, err := unpack(inVersion(t, v1, tinyV77())); err == nil ||
+		!strings.Contains(err.Error(), "version 1 does not have") {
 		t.Errorf("a v77 in version 1: %v", err)
 	}
 	m := small(v76, exact)
@@ -439,8 +448,8 @@ func TestModelsInTheOtherVersion(t *testing.T) {
 func TestLaterVersion(t *testing.T) {
 	later := pack(t, tiny())
 	later[4] = 3
-	if _, err := unpack(later); err == nil || !strings.Contains(err.Error(), "version 3, and this program reads versions up "+
-		"to 2: update this program") {
+	const want = "version 3, and this program reads versions up to 2: update this program"
+	if _, err := unpack(later); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("version 3: %v", err)
 	}
 }

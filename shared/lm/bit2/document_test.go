@@ -99,8 +99,8 @@ func exampleOf(t *testing.T, version int, want string) string {
 		example = want
 	}
 	if example != want {
-		t.Errorf("the worked example of version %d in %s differs from what is written; run go test ./shared/lm/bit2 -update",
-			version, document)
+		t.Errorf("the worked example of version %d in %s differs from what is written; run go test ./shared/lm/bit2 "+
+			"-update", version, document)
 	}
 	return example
 }
@@ -131,7 +131,8 @@ func describe(t *testing.T, packed []byte) string {
 	for _, i := range f.inOrder() {
 		e := f.list[i]
 		for at := int64(0); at < e.size(); at += 16 {
-			meaning := fmt.Sprintf("%s, %s: %s", e.Name, e.Kind, values(m.Parameters[i], e, packed[data+int(e.Offset):], at))
+			stored := packed[data+int(e.Offset):]
+			meaning := fmt.Sprintf("%s, %s: %s", e.Name, e.Kind, values(m.Parameters[i], e, stored, at))
 			line(data+int(e.Offset+at), int(min(16, f.version.padded(e.size())-at)), meaning)
 		}
 	}
@@ -173,8 +174,8 @@ func values(p model.Parameter, e entry, data []byte, at int64) string {
 	return strings.Join(rows, ", ")
 }
 
-// transcribe is the way back, knowing only how the document is laid out: JSON as text, padded with spaces to the length
-// that the prefix gives if it is the header; hexadecimal up to two spaces; and zeros up to the next place that is named.
+// transcribe is the way back, knowing only how the document is laid out: JSON as text, the header padded with spaces to
+// the length that the prefix gives; hexadecimal up to two spaces; and zeros up to the next place that is named.
 func transcribe(t *testing.T, example string) []byte {
 	var b []byte
 	goTo := func(text string) {

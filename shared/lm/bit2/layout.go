@@ -1,5 +1,6 @@
 // Package bit2 writes and reads packed models: one bit a weight, a few bits for the codebook of a v77, scales and
-// thresholds as float16 if that loses nothing, and a digest of the whole file. docs/formats/bit2.md describes the bytes.
+// thresholds as float16 if that loses nothing, and a digest of the whole file. docs/formats/bit2.md describes the
+// bytes.
 //
 // A packed model computes the same as its checkpoint, to the last bit. It cannot be trained further, because it has no
 // latents. The package chooses no file names.
@@ -173,7 +174,8 @@ func (v version) directory(c model.Config, kind func(i int, p model.Parameter) s
 
 // formatHeader is the JSON header, padded with spaces. Each tensor is on a line of its own, for people who look at the
 // file.
-func (v version) formatHeader(c model.Config, p checkpoint.Provenance, sections []section, list []entry) ([]byte, error) {
+func (v version) formatHeader(c model.Config, p checkpoint.Provenance, sections []section,
+	list []entry) ([]byte, error) {
 	var b strings.Builder
 	var failed error
 	write := func(before string, value any) {

@@ -2,6 +2,7 @@ package bit2
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"bitnet1/kernels"
+	"bitnet1/kernels/cpu"
 )
 
 // rowsOf are rows that training and people may leave: the shape of a normal, few large values, two values, tiny ones.
@@ -63,6 +65,55 @@ func TestLevels(t *testing.T) {
 	}
 }
 
+// A device has the very words of the file, of the latents and of the weights that are read from the file.
+func TestDeviceHasTheWordsOfTheFile(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 1))
+	for bits := 2; bits <= 8; bits++ {
+		q, width := kernels.Normal(bits), 150
+		latent := slices.Concat(rowsOf(random, width)...)
+		var packed []byte
+		for row := range slices.Chunk(latent, width) {
+			packed = appendPlanes(packed, row, q)
+		}
+		read := make([]float32, len(latent))
+		e := entry{Kind: kindPlanes, Bits: bits, Shape: []int{len(latent) / width, width}}
+		if err := e.decode(read, packed, q); err != nil {
+			t.Fatal(err)
+		}
+		for what, weights := range map[string][]float32{"latents": latent, "weights of the file": read} {
+			if got := quantized(t, weights, width, q); !bytes.Equal(got, packed) {
+				t.Errorf("%d bits: a device makes other planes of the %s", bits, what)
+			}
+		}
+	}
+}
+
+// quantized are the planes that a device makes of weights.
+func quantized(t *testing.T, weights []float32, width int, q kernels.Quantization) []byte {
+	t.Helper()
+	d := cpu.New(cpu.Options{})
+	rows := len(weights) / width
+	planes, err := d.NewPlanes(rows, width, q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := d.NewFloats(len(weights))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Upload(w, weights)
+	d.Quantize(kernels.Linear{In: width, Out: rows, Weight: w, Quantized: planes})
+	stored := make([]uint64, rows*q.Planes()*words(width))
+	if err := d.DownloadPlanes(stored, planes); err != nil {
+		t.Fatal(err)
+	}
+	var b []byte
+	for _, word := range stored {
+		b = binary.LittleEndian.AppendUint64(b, word)
+	}
+	return b
+}
+
 // levelsOf are the integers behind the levels of a row, by the formula of kernels.Device.Quantize.
 func levelsOf(row []float32, q kernels.Quantization) (levels []int) {
 	var squares float64
@@ -75,8 +126,8 @@ func levelsOf(row []float32, q kernels.Quantization) (levels []int) {
 	return levels
 }
 
-// integersOf reads a row of planes as the format's page says: the integer is the sum of 2^b for every bit that is 1, and
-// minus 2^b for every other.
+// integersOf reads a row of planes as the format's page says: the integer is the sum of 2^b for every bit that is 1,
+// and of -2^b for every other.
 func integersOf(b []byte, width, bits int) (integers []int) {
 	plane := len(b) / bits
 	for j := range width {

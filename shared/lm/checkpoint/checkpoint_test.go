@@ -88,6 +88,41 @@ func TestModelRoundTrip(t *testing.T) {
 	}
 }
 
+// A checkpoint of a v77 says so. One of a v76 does not say that it is none, as no file did before, and takes a
+// configuration that says it.
+func TestOptionsOfV77(t *testing.T) {
+	m := small()
+	text, err := json.Marshal(m.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	off := strings.Replace(string(text), "}",
+		`,"hidden_bits":1,"value_bits":1,"read_bits":1,"codebook_bits":1,"hadamard":0}`, 1)
+	c, err := ParseConfig([]byte(off))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := json.Marshal(c); err != nil || !bytes.Equal(again, text) {
+		t.Errorf("options that are off: %s, want %s (%v)", again, text, err)
+	}
+	m.Config = m.Config.V77()
+	m.Config.ReadBits, m.Config.CodebookBits, m.Config.Hadamard = 3, 2, 16
+	path := save(t, func(b *bytes.Buffer) error { return Write(b, m) })
+	got, err := read(path)
+	if err != nil || !reflect.DeepEqual(got, m) {
+		t.Errorf("a v77 came back as %+v, %v", got.Config, err)
+	}
+	f, err := safetensors.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if config := f.Metadata()["config"]; !strings.HasSuffix(config,
+		`"hidden_bits":4,"value_bits":4,"read_bits":3,"codebook_bits":2,"hadamard":16}`) {
+		t.Errorf("the file has configuration %s", config)
+	}
+}
+
 // A model of separate documents is run as it was trained; packed ones are not mentioned, as in all files once.
 func TestDocumentsAreKept(t *testing.T) {
 	m := small()
@@ -117,14 +152,27 @@ func TestReadRefuses(t *testing.T) {
 		tensors  func([]safetensors.Tensor) []safetensors.Tensor
 		names    string
 	}{
-		"format": {metadata: func(m map[string]string) { m["format"] = "bitnet1.checkpoint.v2" }, names: "format"},
+		"format": {metadata: func(m map[string]string) { m["format"] = "bitnet1.checkpoint.v2" },
+			names: "later version of bitnet1: update this program"},
 		"config": {metadata: func(m map[string]string) { delete(m, "config") }, names: "configuration"},
 		"missing key": {metadata: func(m map[string]string) {
 			m["config"] = strings.Replace(m["config"], `"kshift_self":true,`, "", 1)
 		}, names: "kshift_self"},
 		"new key": {metadata: func(m map[string]string) {
 			m["config"] = strings.Replace(m["config"], `{`, `{"Vocab":61,`, 1)
-		}, names: "Vocab"},
+		}, names: `key "Vocab" is unknown: correct it if it is misspelt`},
+		"later option": {metadata: func(m map[string]string) {
+			m["config"] = strings.Replace(m["config"], `{`, `{"gate_bits":2,`, 1)
+		}, names: `key "gate_bits" is unknown: correct it if it is misspelt; if it is an option of a later version, update`},
+		"impossible bits": {metadata: func(m map[string]string) {
+			m["config"] = strings.Replace(m["config"], `{`, `{"value_bits":2,"read_bits":3,`, 1)
+		}, names: "read_bits is 3 and value_bits 2"},
+		"impossible rotation": {metadata: func(m map[string]string) {
+			m["config"] = strings.Replace(m["config"], `{`, `{"hadamard":64,`, 1)
+		}, names: "hadamard is 64, want 0 or a power of two that divides d = 32"},
+		"bits as text": {metadata: func(m map[string]string) {
+			m["config"] = strings.Replace(m["config"], `{`, `{"hidden_bits":"4",`, 1)
+		}, names: "hidden_bits"},
 		"other size": {metadata: func(m map[string]string) {
 			m["config"] = strings.Replace(m["config"], `"ff":64`, `"ff":65`, 1)
 		}, names: "blocks.0.up.weight"},

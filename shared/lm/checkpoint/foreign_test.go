@@ -50,6 +50,20 @@ func TestDescriptionBesideAFile(t *testing.T) {
 	}
 }
 
+// The parameters of a v76 are those of a v77, if that is what their description says.
+func TestV76DescribedAsV77(t *testing.T) {
+	m := small()
+	want := m.Config.V77()
+	config, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := read(saveForeign(t, m, map[string]string{"config": string(config), "gamma": "0.25"}))
+	if err != nil || !reflect.DeepEqual(got.Config, want) || !reflect.DeepEqual(got.Parameters, m.Parameters) {
+		t.Errorf("read %+v, %v", got.Config, err)
+	}
+}
+
 func TestDescriptionInMetadata(t *testing.T) {
 	m := small()
 	config, err := json.Marshal(m.Config)
