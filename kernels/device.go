@@ -54,8 +54,10 @@ type RMSNorm struct {
 	Gain Floats
 	Eps  float64
 	// Rotation is 0, or the power of two, a divisor of the row's length, that is the size of blocks: each block of a row is
-	// multiplied by the orthonormal Hadamard matrix of that size. In float64 and in this order: butterflies a+b and a-b of
-	// values 1, 2, 4 … apart, then one product with 1/sqrt(Rotation).
+	// multiplied by the orthonormal Hadamard matrix of that size. In float64 and in this order: the products gain * x,
+	// butterflies a+b and a-b of values 1, 2, 4 … apart, then one product with (1/rms(x)) * (1/sqrt(Rotation)). So what
+	// cancels is 0 whatever rms(x) is, and every device finds the same levels and masks. Signs are those before the last
+	// product. The backward pass rotates the gradient that passes in the same way, in float32 or float64.
 	Rotation int
 }
 

@@ -39,6 +39,10 @@ func (s *instructions) useAVX2() {
 	s.exponentials = exponentialsAVX2
 	s.quantize = quantizeAVX2
 	s.nearestLevels = nearestLevelsAVX2
+	s.products = productsAVX2
+	s.rotate = rotateAVX2
+	s.maskRotated = maskRotatedAVX2
+	s.narrowScaled = narrowScaledAVX2
 	s.maskNormalized = maskNormalizedAVX2
 	s.addNormalized = addNormalizedAVX2
 	s.valueGradient = valueGradientAVX2
@@ -353,14 +357,50 @@ func quantizeAVX2(dst []byte, x, gain []float32, r, step, half float64) {
 }
 
 // nearestLevelsAVX2 is nearestLevelsGo.
-func nearestLevelsAVX2(dst []byte, x []float64, step, half float64) {
+func nearestLevelsAVX2(dst []byte, x []float64, r, step, half float64) {
 	n := len(dst) &^ 7
 	if n > 0 {
 		_ = x[n-1]
-		nearestLevelsLoopAVX2(&dst[0], &x[0], step, half, n)
+		nearestLevelsLoopAVX2(&dst[0], &x[0], r, step, half, n)
 	}
 	if n < len(dst) {
-		nearestLevelsGo(dst[n:], x[n:], step, half)
+		nearestLevelsGo(dst[n:], x[n:], r, step, half)
+	}
+}
+
+// productsAVX2 is productsGo.
+func productsAVX2(dst []float64, a, b []float32) {
+	n := len(dst) &^ 3
+	if n > 0 {
+		_, _ = a[n-1], b[n-1]
+		productsLoopAVX2(&dst[0], &a[0], &b[0], n)
+	}
+	if n < len(dst) {
+		productsGo(dst[n:], a[n:], b[n:])
+	}
+}
+
+// maskRotatedAVX2 is maskRotatedGo.
+func maskRotatedAVX2(v []float64, da []float32, r, limit float64) {
+	n := len(v) &^ 3
+	if n > 0 {
+		_ = da[n-1]
+		maskRotatedLoopAVX2(&v[0], &da[0], r, limit, n)
+	}
+	if n < len(v) {
+		maskRotatedGo(v[n:], da[n:], r, limit)
+	}
+}
+
+// narrowScaledAVX2 is narrowScaledGo.
+func narrowScaledAVX2(dst []float32, x []float64, factor float64) {
+	n := len(dst) &^ 3
+	if n > 0 {
+		_ = x[n-1]
+		narrowScaledLoopAVX2(&dst[0], &x[0], factor, n)
+	}
+	if n < len(dst) {
+		narrowScaledGo(dst[n:], x[n:], factor)
 	}
 }
 

@@ -55,7 +55,11 @@ type instructions struct {
 
 	// Normalization, attention and the optimizer.
 	quantize       func(dst []byte, x, gain []float32, r, step, half float64)
-	nearestLevels  func(dst []byte, x []float64, step, half float64)
+	nearestLevels  func(dst []byte, x []float64, r, step, half float64)
+	products       func(dst []float64, a, b []float32)
+	rotate         func(x []float64, block int)
+	maskRotated    func(v []float64, da []float32, r, limit float64)
+	narrowScaled   func(dst []float32, x []float64, factor float64)
 	maskNormalized func(dst, da, x, gain []float32, r, limit float64) float64
 	addNormalized  func(dx []float32, dGain []float64, da, x, gain []float32, r, c float64)
 	valueGradient  func(dv []float64, do, v []float32, w float64) float64
@@ -85,7 +89,8 @@ func plainGo() instructions {
 		addRows: addRowsGo, addBFloatRows: addBFloatRowsGo,
 		absMax: absMaxGo, absMaxProduct: absMaxProductGo, maximum: maximumGo, exponentials: exponentialsGo,
 
-		quantize: quantizeGo, nearestLevels: nearestLevelsGo, maskNormalized: maskNormalizedGo, addNormalized: addNormalizedGo,
+		quantize: quantizeGo, nearestLevels: nearestLevelsGo, products: productsGo, rotate: rotateGo,
+		maskRotated: maskRotatedGo, narrowScaled: narrowScaledGo, maskNormalized: maskNormalizedGo, addNormalized: addNormalizedGo,
 		valueGradient: valueGradientGo, scoreGradient: scoreGradientGo, nearest: nearestGo, ranked: rankedGo,
 		adam: adamGo,
 	}

@@ -110,6 +110,14 @@ func transposeBytesAVX2(dst []byte, dstStride int, src []byte, srcStride, n int)
 	}
 }
 
+func rotateAVX2(x []float64, block int) {
+	if block < 16 || len(x) == 0 {
+		rotateGo(x, block)
+		return
+	}
+	rotateLoopAVX2(&x[0], len(x), block)
+}
+
 func randomWordsAVX2(dst []uint32, key [2]uint32, counter [4]uint32) {
 	n := len(dst) &^ 31
 	if n > 0 {

@@ -368,8 +368,37 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 					x[i] = []float64{math.NaN(), math.Inf(1), math.Inf(-1), 0, 1e300}[r.IntN(5)]
 				}
 			}
-			s.nearestLevels(index, x, step, half)
+			s.nearestLevels(index, x, r.Float64(), step, half)
 			return index
+		},
+		"products": func(s *instructions, r *rand.Rand, n int) any {
+			dst := make([]float64, n)
+			s.products(dst, oddities(r, n), oddities(r, n))
+			return doubleBits(dst)
+		},
+		"rotate": func(s *instructions, r *rand.Rand, n int) any {
+			block := 1 << r.IntN(9)
+			x := doubles(r, n*block)
+			s.rotate(x, block)
+			return doubleBits(x)
+		},
+		"maskRotated": func(s *instructions, r *rand.Rand, n int) any {
+			v, limit := doubles(r, n), 1.0
+			for i := range v {
+				switch r.IntN(5) {
+				case 0:
+					v[i] = math.Copysign(limit, v[i])
+				case 1:
+					v[i] = math.NaN()
+				}
+			}
+			s.maskRotated(v, oddities(r, n), []float64{1, r.Float64()}[r.IntN(2)], limit)
+			return doubleBits(v)
+		},
+		"narrowScaled": func(s *instructions, r *rand.Rand, n int) any {
+			dst := make([]float32, n)
+			s.narrowScaled(dst, doubles(r, n), r.Float64())
+			return floatBits(dst)
 		},
 		"maskNormalized": func(s *instructions, r *rand.Rand, n int) any {
 			dst := normals(r, n)

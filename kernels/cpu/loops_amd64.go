@@ -177,7 +177,27 @@ func quantizeLoopAVX2(dst *byte, x *float32, gain *float32, r float64, step floa
 // nearestLevelsLoopAVX2 is nearestLevelsGo for n values, a multiple of 8.
 //
 //go:noescape
-func nearestLevelsLoopAVX2(dst *byte, x *float64, step float64, half float64, n int)
+func nearestLevelsLoopAVX2(dst *byte, x *float64, r float64, step float64, half float64, n int)
+
+// productsLoopAVX2 is productsGo for n values, a multiple of 4.
+//
+//go:noescape
+func productsLoopAVX2(dst *float64, a *float32, b *float32, n int)
+
+// rotateLoopAVX2 is rotateGo for blocks of 16 or more.
+//
+//go:noescape
+func rotateLoopAVX2(x *float64, n int, block int)
+
+// maskRotatedLoopAVX2 is maskRotatedGo for n values, a multiple of 4.
+//
+//go:noescape
+func maskRotatedLoopAVX2(v *float64, da *float32, r float64, limit float64, n int)
+
+// narrowScaledLoopAVX2 is narrowScaledGo for n values, a multiple of 4.
+//
+//go:noescape
+func narrowScaledLoopAVX2(dst *float32, x *float64, factor float64, n int)
 
 // maskNormalizedLoopAVX2 is maskNormalizedGo for n values, a multiple of 8.
 //

@@ -2880,41 +2880,218 @@ DATA middle<>+16(SB)/8, $0x3fe0000000000000
 DATA middle<>+24(SB)/8, $0x3fe0000000000000
 GLOBL middle<>(SB), RODATA|NOPTR, $32
 
-// func nearestLevelsLoopAVX2(dst *byte, x *float64, step float64, half float64, n int)
+// func nearestLevelsLoopAVX2(dst *byte, x *float64, r float64, step float64, half float64, n int)
 // Requires: AVX
-TEXT ·nearestLevelsLoopAVX2(SB), NOSPLIT, $0-40
+TEXT ·nearestLevelsLoopAVX2(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
-	MOVQ         n+32(FP), DX
-	VBROADCASTSD step+16(FP), Y0
-	VBROADCASTSD half+24(FP), Y1
-	VMOVDQU      middle<>+0(SB), Y3
-	VSUBPD       Y3, Y1, Y2
-	VADDPD       Y2, Y2, Y2
-	VXORPD       Y4, Y4, Y4
+	MOVQ         n+40(FP), DX
+	VBROADCASTSD r+16(FP), Y0
+	VBROADCASTSD step+24(FP), Y1
+	VBROADCASTSD half+32(FP), Y2
+	VMOVDQU      middle<>+0(SB), Y4
+	VSUBPD       Y4, Y2, Y3
+	VADDPD       Y3, Y3, Y3
+	VXORPD       Y5, Y5, Y5
 	XORQ         BX, BX
 
 loop:
-	VMOVUPD    (CX)(BX*8), Y5
-	VDIVPD     Y0, Y5, Y5
-	VSUBPD     Y3, Y5, Y5
-	VROUNDPD   $0x00, Y5, Y5
-	VADDPD     Y1, Y5, Y5
-	VMAXPD     Y4, Y5, Y5
-	VMINPD     Y2, Y5, Y5
-	VCVTPD2DQY Y5, X5
-	VMOVUPD    32(CX)(BX*8), Y6
-	VDIVPD     Y0, Y6, Y6
-	VSUBPD     Y3, Y6, Y6
+	VMULPD     (CX)(BX*8), Y0, Y6
+	VDIVPD     Y1, Y6, Y6
+	VSUBPD     Y4, Y6, Y6
 	VROUNDPD   $0x00, Y6, Y6
-	VADDPD     Y1, Y6, Y6
-	VMAXPD     Y4, Y6, Y6
-	VMINPD     Y2, Y6, Y6
+	VADDPD     Y2, Y6, Y6
+	VMAXPD     Y5, Y6, Y6
+	VMINPD     Y3, Y6, Y6
 	VCVTPD2DQY Y6, X6
-	VPACKSSDW  X6, X5, X5
-	VPACKUSWB  X5, X5, X5
-	VMOVQ      X5, (AX)(BX*1)
+	VMULPD     32(CX)(BX*8), Y0, Y7
+	VDIVPD     Y1, Y7, Y7
+	VSUBPD     Y4, Y7, Y7
+	VROUNDPD   $0x00, Y7, Y7
+	VADDPD     Y2, Y7, Y7
+	VMAXPD     Y5, Y7, Y7
+	VMINPD     Y3, Y7, Y7
+	VCVTPD2DQY Y7, X7
+	VPACKSSDW  X7, X6, X6
+	VPACKUSWB  X6, X6, X6
+	VMOVQ      X6, (AX)(BX*1)
 	ADDQ       $0x08, BX
+	CMPQ       BX, DX
+	JLT        loop
+	VZEROUPPER
+	RET
+
+// func productsLoopAVX2(dst *float64, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·productsLoopAVX2(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
+
+loop:
+	VCVTPS2PD (CX)(SI*4), Y0
+	VCVTPS2PD (DX)(SI*4), Y1
+	VMULPD    Y1, Y0, Y0
+	VMOVUPD   Y0, (AX)(SI*8)
+	ADDQ      $0x04, SI
+	CMPQ      SI, BX
+	JLT       loop
+	VZEROUPPER
+	RET
+
+// func rotateLoopAVX2(x *float64, n int, block int)
+// Requires: AVX
+TEXT ·rotateLoopAVX2(SB), NOSPLIT, $0-24
+	MOVQ    x+0(FP), AX
+	MOVQ    n+8(FP), CX
+	MOVQ    block+16(FP), DX
+	VMOVDQU minusOdd<>+0(SB), Y0
+	VMOVDQU minusUpper<>+0(SB), Y1
+	MOVQ    AX, BX
+	SHLQ    $0x03, CX
+	SHLQ    $0x03, DX
+	LEAQ    (AX)(CX*1), CX
+
+sixteen:
+	VMOVUPD    (BX), Y2
+	VPERMILPD  $0x05, Y2, Y3
+	VXORPD     Y0, Y2, Y2
+	VADDPD     Y3, Y2, Y2
+	VPERM2F128 $0x01, Y2, Y2, Y3
+	VXORPD     Y1, Y2, Y2
+	VADDPD     Y3, Y2, Y2
+	VMOVUPD    32(BX), Y3
+	VPERMILPD  $0x05, Y3, Y4
+	VXORPD     Y0, Y3, Y3
+	VADDPD     Y4, Y3, Y3
+	VPERM2F128 $0x01, Y3, Y3, Y4
+	VXORPD     Y1, Y3, Y3
+	VADDPD     Y4, Y3, Y3
+	VMOVUPD    64(BX), Y4
+	VPERMILPD  $0x05, Y4, Y5
+	VXORPD     Y0, Y4, Y4
+	VADDPD     Y5, Y4, Y4
+	VPERM2F128 $0x01, Y4, Y4, Y5
+	VXORPD     Y1, Y4, Y4
+	VADDPD     Y5, Y4, Y4
+	VMOVUPD    96(BX), Y5
+	VPERMILPD  $0x05, Y5, Y6
+	VXORPD     Y0, Y5, Y5
+	VADDPD     Y6, Y5, Y5
+	VPERM2F128 $0x01, Y5, Y5, Y6
+	VXORPD     Y1, Y5, Y5
+	VADDPD     Y6, Y5, Y5
+	VSUBPD     Y3, Y2, Y6
+	VADDPD     Y3, Y2, Y2
+	VSUBPD     Y5, Y4, Y3
+	VADDPD     Y5, Y4, Y4
+	VSUBPD     Y4, Y2, Y5
+	VADDPD     Y4, Y2, Y2
+	VSUBPD     Y3, Y6, Y4
+	VADDPD     Y3, Y6, Y6
+	VMOVUPD    Y2, (BX)
+	VMOVUPD    Y6, 32(BX)
+	VMOVUPD    Y5, 64(BX)
+	VMOVUPD    Y4, 96(BX)
+	ADDQ       $0x80, BX
+	CMPQ       BX, CX
+	JLT        sixteen
+	MOVQ       $0x00000080, BX
+
+distance:
+	CMPQ BX, DX
+	JGE  done
+	MOVQ AX, SI
+
+group:
+	LEAQ (SI)(BX*1), DI
+	MOVQ DI, R8
+
+pair:
+	VMOVUPD (SI), Y0
+	VMOVUPD (DI), Y1
+	VADDPD  Y1, Y0, Y2
+	VSUBPD  Y1, Y0, Y0
+	VMOVUPD Y2, (SI)
+	VMOVUPD Y0, (DI)
+	VMOVUPD 32(SI), Y0
+	VMOVUPD 32(DI), Y1
+	VADDPD  Y1, Y0, Y2
+	VSUBPD  Y1, Y0, Y0
+	VMOVUPD Y2, 32(SI)
+	VMOVUPD Y0, 32(DI)
+	ADDQ    $0x40, SI
+	ADDQ    $0x40, DI
+	CMPQ    SI, R8
+	JLT     pair
+	MOVQ    DI, SI
+	CMPQ    SI, CX
+	JLT     group
+	SHLQ    $0x01, BX
+	JMP     distance
+
+done:
+	VZEROUPPER
+	RET
+
+DATA minusOdd<>+0(SB)/8, $0x0000000000000000
+DATA minusOdd<>+8(SB)/8, $0x8000000000000000
+DATA minusOdd<>+16(SB)/8, $0x0000000000000000
+DATA minusOdd<>+24(SB)/8, $0x8000000000000000
+GLOBL minusOdd<>(SB), RODATA|NOPTR, $32
+
+DATA minusUpper<>+0(SB)/8, $0x0000000000000000
+DATA minusUpper<>+8(SB)/8, $0x0000000000000000
+DATA minusUpper<>+16(SB)/8, $0x8000000000000000
+DATA minusUpper<>+24(SB)/8, $0x8000000000000000
+GLOBL minusUpper<>(SB), RODATA|NOPTR, $32
+
+// func maskRotatedLoopAVX2(v *float64, da *float32, r float64, limit float64, n int)
+// Requires: AVX
+TEXT ·maskRotatedLoopAVX2(SB), NOSPLIT, $0-40
+	MOVQ         v+0(FP), AX
+	MOVQ         da+8(FP), CX
+	MOVQ         n+32(FP), DX
+	VBROADCASTSD r+16(FP), Y0
+	VBROADCASTSD limit+24(FP), Y1
+	VMOVDQU      magnitude64<>+0(SB), Y2
+	XORQ         BX, BX
+
+loop:
+	VMULPD    (AX)(BX*8), Y0, Y3
+	VANDPD    Y2, Y3, Y3
+	VCMPPD    $0x02, Y1, Y3, Y3
+	VCVTPS2PD (CX)(BX*4), Y4
+	VANDPD    Y3, Y4, Y4
+	VMOVUPD   Y4, (AX)(BX*8)
+	ADDQ      $0x04, BX
+	CMPQ      BX, DX
+	JLT       loop
+	VZEROUPPER
+	RET
+
+DATA magnitude64<>+0(SB)/8, $0x7fffffffffffffff
+DATA magnitude64<>+8(SB)/8, $0x7fffffffffffffff
+DATA magnitude64<>+16(SB)/8, $0x7fffffffffffffff
+DATA magnitude64<>+24(SB)/8, $0x7fffffffffffffff
+GLOBL magnitude64<>(SB), RODATA|NOPTR, $32
+
+// func narrowScaledLoopAVX2(dst *float32, x *float64, factor float64, n int)
+// Requires: AVX
+TEXT ·narrowScaledLoopAVX2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSD factor+16(FP), Y0
+	XORQ         BX, BX
+
+loop:
+	VMULPD     (CX)(BX*8), Y0, Y1
+	VCVTPD2PSY Y1, X1
+	VMOVUPS    X1, (AX)(BX*4)
+	ADDQ       $0x04, BX
 	CMPQ       BX, DX
 	JLT        loop
 	VZEROUPPER
@@ -2973,12 +3150,6 @@ loop:
 	MOVSD        X0, ret+56(FP)
 	VZEROUPPER
 	RET
-
-DATA magnitude64<>+0(SB)/8, $0x7fffffffffffffff
-DATA magnitude64<>+8(SB)/8, $0x7fffffffffffffff
-DATA magnitude64<>+16(SB)/8, $0x7fffffffffffffff
-DATA magnitude64<>+24(SB)/8, $0x7fffffffffffffff
-GLOBL magnitude64<>(SB), RODATA|NOPTR, $32
 
 // func addNormalizedLoopAVX2(dx *float32, dGain *float64, da *float32, x *float32, gain *float32, r float64, c float64, n int)
 // Requires: AVX

@@ -18,7 +18,16 @@ func (d *Device) Normalize(out kernels.Activation, x kernels.Floats, n kernels.R
 		in, g := values(x), values(n.Gain)
 		width := len(g)
 		rows := len(in) / width
-		if out.Floats == nil && out.Planes.Quantization() == kernels.Sign() {
+		switch {
+		case n.Rotation > 1:
+			d.blocks(rows, 16, func(from, to int, s *scratch) {
+				for r := from; r < to; r++ {
+					v, factor := d.rotated(s, in[r*width:][:width], g, n)
+					d.quantizeRotated(out, r, v, factor, s)
+				}
+			})
+			return
+		case out.Floats == nil && out.Planes.Quantization() == kernels.Sign():
 			d.normalizedSigns(out.Planes.(*planes), in, g, rows)
 			return
 		}
@@ -79,6 +88,10 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x kernels.Floats, n kernels.
 				}
 				for r := first; r < last; r++ {
 					masked, line := da[(r-first)*width:][:width], d.read(s.normalizedRow.take(width), grad, r*width)
+					limit := limit
+					if n.Rotation > 1 {
+						line, limit = d.rotateBack(s, line, row(r), g, n, limit), math.Inf(1)
+					}
 					dots[r-first] = d.maskNormalized(masked, line, row(r), g, rms[r-first], limit)
 				}
 				for r := first; r < last; r++ {

@@ -38,7 +38,7 @@ func (d *Device) quantizeWeights(p *planes, r int, w []float32, s *scratch) {
 		z[i] = float64(v) / rms
 	}
 	half, step := halfLevels(p.quantization)
-	d.nearestLevels(index, z, step, half)
+	d.nearestLevels(index, z, 1, step, half)
 	p.setLevels(r, index)
 }
 
@@ -83,11 +83,11 @@ func quantizeGo(dst []byte, x, gain []float32, r, step, half float64) {
 	}
 }
 
-// nearestLevelsGo writes the indices of the levels nearest to x, of 2*half levels that are step apart: the even one of
-// two that are as near, and 0 where x is NaN.
-func nearestLevelsGo(dst []byte, x []float64, step, half float64) {
+// nearestLevelsGo writes the indices of the levels nearest to x * r, of 2*half levels that are step apart: the even one
+// of two that are as near, and 0 where the product is NaN.
+func nearestLevelsGo(dst []byte, x []float64, r, step, half float64) {
 	for i, v := range x[:len(dst)] {
-		dst[i] = nearestLevel(v, step, half)
+		dst[i] = nearestLevel(float64(v*r), step, half)
 	}
 }
 

@@ -46,6 +46,11 @@ type scratch struct {
 	tokenRow, signedRow, maskedRows, normalizedRow, inputRow buffer[float32]
 	levelIndices                                             buffer[byte]
 
+	// rotation.go
+	rotatedRow    buffer[float64]
+	rotatedBack   buffer[float32]
+	rotatedLevels buffer[byte]
+
 	// attention.go
 	head                          head
 	queryBits, keyBits, valueBits buffer[uint64]

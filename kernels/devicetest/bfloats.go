@@ -152,12 +152,13 @@ func testBFloatGradients(b *bench) {
 	}
 	for _, width := range []int{b.size(256), 1024, b.size(1100), 2300} {
 		rows := b.size(150)
-		x, gain, base := b.floats(b.normals(rows*width)), b.floats(b.normals(width)), bfloatsOf(b.normals(rows*width))
+		x, base := b.floats(b.normals(rows*width)), bfloatsOf(b.normals(rows*width))
+		n := kernels.RMSNorm{Gain: b.floats(b.normals(width)), Eps: eps, Rotation: b.rotation(width)}
 		b.agree(fmt.Sprintf("%d × %d normalized", rows, width), rows*width, b.normals(rows*width),
 			func(dx, dOut kernels.Floats) []kernels.Floats {
 				dGain := b.floats(make([]float32, width))
 				b.d.Upload(dx, base)
-				b.d.NormalizeBackward(dx, dGain, dOut, x, kernels.RMSNorm{Gain: gain, Eps: eps}, kernels.MidRise(4))
+				b.d.NormalizeBackward(dx, dGain, dOut, x, n, kernels.MidRise(4))
 				return []kernels.Floats{dGain}
 			})
 		tokens := make([]int32, rows)

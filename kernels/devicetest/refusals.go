@@ -84,6 +84,17 @@ func refusals() []refusal {
 		{"Normalize", "x has 7 values: they are no whole rows of 4", func(b *bench) {
 			b.d.Normalize(kernels.Activation{Floats: floats(b, 8)}, floats(b, 7), norm(b))
 		}},
+		{"Normalize", "a rotation of blocks of 8 in rows of 4 values: want 0, or a power of two that divides 4",
+			func(b *bench) {
+				n := norm(b)
+				n.Rotation = 8
+				b.d.Normalize(kernels.Activation{Planes: b.signs(2, 4)}, floats(b, 8), n)
+			}},
+		{"NormalizeBackward", "a rotation of blocks of 3 in rows of 4 values", func(b *bench) {
+			n := norm(b)
+			n.Rotation = 3
+			b.d.NormalizeBackward(floats(b, 8), floats(b, 4), floats(b, 8), floats(b, 8), n, kernels.Sign())
+		}},
 		{"NormalizeBackward", "want one type", func(b *bench) {
 			b.d.NormalizeBackward(floats(b, 8), floats(b, 4), b.bfloats(make([]float32, 8)), floats(b, 8), norm(b),
 				kernels.Sign())

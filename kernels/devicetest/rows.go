@@ -3,6 +3,7 @@ package devicetest
 import (
 	"fmt"
 	"math"
+	"math/bits"
 
 	"bitnet1/kernels"
 )
@@ -93,41 +94,76 @@ func reciprocalRMS(x []float32, eps float64) float64 {
 	return 1 / math.Sqrt(sum/float64(len(x))+eps)
 }
 
-// normalized is gain * x / rms(x) of one row.
-func normalized(x, gain []float32, eps float64) []float64 {
+// normalized is gain * x / rms(x) of one row, rotated, and its signs.
+func normalized(x, gain []float32, rotation int) (a []float64, signs []int) {
 	r := reciprocalRMS(x, eps)
-	a := make([]float64, len(x))
+	a, signs = make([]float64, len(x)), make([]int, len(x))
 	for i, v := range x {
-		a[i] = float64(gain[i]) * float64(v) * r
+		a[i] = float64(gain[i]) * float64(v)
 	}
-	return a
+	hadamard(a, rotation)
+	if rotation > 1 {
+		r *= 1 / math.Sqrt(float64(rotation))
+	}
+	for i := range a {
+		signs[i] = signOf(a[i])
+		a[i] *= r
+	}
+	return a, signs
+}
+
+// hadamard multiplies blocks of v by the Hadamard matrix of ±1.
+func hadamard(v []float64, block int) {
+	for n := 1; n < block; n *= 2 {
+		for i := range v {
+			if i&n == 0 {
+				v[i], v[i+n] = v[i]+v[i+n], v[i]-v[i+n]
+			}
+		}
+	}
+}
+
+// rotation is 0 or the size of blocks that rows of a width may have.
+func (b *bench) rotation(width int) int {
+	if b.r.IntN(3) == 0 {
+		return 0
+	}
+	return 1 << b.r.IntN(bits.TrailingZeros(uint(width))+1)
 }
 
 const eps = 1e-5
 
 func testNormalize(b *bench) {
-	for i, bits := range []int{1, 2, 3, 4, 5, 8, 16, 2, 3, 4} {
+	for i, bits := range []int{1, 2, 3, 4, 5, 8, 16, 2, 3, 4, 1, 4, 16, 4, 1, 8} {
 		rows, width := b.size(200), b.size(1200)
 		if i > 6 {
 			width = 128 * (1 + b.r.IntN(8))
 		}
-		x, gain := b.normals(rows*width), b.normals(width)
+		x, gain, n := b.normals(rows*width), b.normals(width), kernels.RMSNorm{Eps: eps, Rotation: b.rotation(width)}
 		for i := range x {
 			if b.r.IntN(50) == 0 {
 				x[i] = float32(math.Copysign(0, float64(x[i])))
 			}
 		}
-		what := fmt.Sprintf("%d × %d in %d bits", rows, width, bits)
+		if i%2 == 0 { // sums that cancel
+			for i := range x {
+				x[i] = float32(b.r.IntN(7)-3) * 0.3
+			}
+			copy(gain, onesOf(width))
+		}
+		n.Gain = b.floats(gain)
+		what := fmt.Sprintf("%d × %d in %d bits, rotation %d", rows, width, bits, n.Rotation)
 		out := kernels.Activation{}
 		if bits == 16 {
 			out.Floats = b.poisoned(rows * width)
 		} else {
 			out = b.activation(rows, width, bits) // other values, to be overwritten
 		}
-		b.d.Normalize(out, b.floats(x), kernels.RMSNorm{Gain: b.floats(gain), Eps: eps})
+		b.d.Normalize(out, b.floats(x), n)
 		want, size, levels := make([]float64, rows*width), make([]float64, rows*width), make([]int, rows*width)
 		for r := range rows {
-			for i, a := range normalized(x[r*width:][:width], gain, eps) {
+			values, signs := normalized(x[r*width:][:width], gain, n.Rotation)
+			for i, a := range values {
 				at := r*width + i
 				want[at], size[at] = a, math.Abs(a)
 				if bits == 16 {
@@ -135,13 +171,10 @@ func testNormalize(b *bench) {
 				}
 				half := math.Ldexp(1, bits-1)
 				index := min(max(math.RoundToEven(a/(2.5/half)-0.5)+half, 0), 2*half-1)
-				if bits == 1 {
-					index = 0
-					if a >= 0 {
-						index = 1
-					}
-				}
 				levels[at] = 2*int(index) - (1<<bits - 1)
+				if bits == 1 {
+					levels[at] = signs[i]
+				}
 			}
 		}
 		if bits == 16 {
@@ -154,38 +187,47 @@ func testNormalize(b *bench) {
 
 func testNormalizeBackward(b *bench) {
 	for _, bits := range []int{1, 4, 16} {
-		for _, width := range []int{b.size(256), b.size(1100), 2300} {
-			rows := b.size(150)
+		for _, width := range []int{b.size(256), b.size(1100), 2300, 128 * (1 + b.r.IntN(8)), 64} {
+			rows, rotation := b.size(150), b.rotation(width)
 			limit := map[int]float64{1: 1, 4: 2.5, 16: math.Inf(1)}[bits]
 			x, gain, dOut := b.normals(rows*width), b.normals(width), b.normals(rows*width)
 			base, baseGain := b.normals(rows*width), b.normals(width)
 			dx, dGain := b.floats(base), b.floats(baseGain)
 			b.d.NormalizeBackward(dx, dGain, b.floats(dOut), b.floats(x),
-				kernels.RMSNorm{Gain: b.floats(gain), Eps: eps}, kernels.MidRise(bits))
+				kernels.RMSNorm{Gain: b.floats(gain), Eps: eps, Rotation: rotation}, kernels.MidRise(bits))
 			wantX, wantGain := wide(base), wide(baseGain)
 			for r := range rows {
 				row := x[r*width:][:width]
-				var sum, dot float64
-				for _, v := range row {
-					sum += float64(v) * float64(v)
-				}
-				rms := 1 / math.Sqrt(sum/float64(width)+eps)
-				scaled := make([]float64, width)
-				for i, a := range normalized(row, gain, eps) {
-					if math.Abs(a) <= limit {
-						scaled[i] = float64(dOut[r*width+i]) * float64(gain[i])
-						wantGain[i] += float64(dOut[r*width+i]) * float64(row[i]) * rms
-					}
-					dot += scaled[i] * float64(row[i])
-				}
-				for i, v := range row {
-					wantX[r*width+i] += rms * (scaled[i] - float64(v)*rms*rms/float64(width)*dot)
-				}
+				addNormalizedGradient(wantX[r*width:][:width], wantGain, make([]float64, width), dOut[r*width:][:width], row,
+					gain, rotation, limit)
 			}
-			what := fmt.Sprintf("%d × %d, %d bits", rows, width, bits)
+			what := fmt.Sprintf("%d × %d, %d bits, rotation %d", rows, width, bits, rotation)
 			norms(b.t, what+": dx", b.download(dx), wantX, 1e-6)
 			norms(b.t, what+": dgain", b.download(dGain), wantGain, 1e-6)
 		}
+	}
+}
+
+// addNormalizedGradient is the oracle of NormalizeBackward for one row. size receives the sizes of what is added to
+// dGain.
+func addNormalizedGradient(dx, dGain, size []float64, dOut, x, gain []float32, rotation int, limit float64) {
+	r, width, dot := reciprocalRMS(x, eps), len(x), 0.0
+	passed := make([]float64, width)
+	values, _ := normalized(x, gain, rotation)
+	for i, a := range values {
+		if math.Abs(a) <= limit {
+			passed[i] = float64(dOut[i])
+		}
+	}
+	hadamard(passed, rotation)
+	for i, v := range x {
+		passed[i] /= math.Sqrt(float64(max(rotation, 1)))
+		dot += passed[i] * float64(gain[i]) * float64(v)
+		dGain[i] += passed[i] * float64(v) * r
+		size[i] += math.Abs(passed[i] * float64(v) * r)
+	}
+	for i, v := range x {
+		dx[i] += r * (passed[i]*float64(gain[i]) - float64(v)*r*r/float64(width)*dot)
 	}
 }
 

@@ -186,7 +186,7 @@ func testSpecialNormalize(b *bench) {
 	for _, bits := range []int{1, 2, 4, 7, 16} {
 		for _, width := range []int{33, 128, 1024, 1100} {
 			const rows = 5
-			x, gain := b.specialRows(rows, width), b.normals(width)
+			x, gain, rotation := b.specialRows(rows, width), b.normals(width), b.rotation(width)
 			for i := range width { // products with gain pass the range of float32
 				x[3*width+i] = float32(math.Copysign(2e38+1e38*b.r.Float64(), float64(x[3*width+i])))
 			}
@@ -200,10 +200,11 @@ func testSpecialNormalize(b *bench) {
 			} else {
 				out = b.activation(rows, width, bits)
 			}
-			b.d.Normalize(out, b.floats(x), kernels.RMSNorm{Gain: b.floats(gain), Eps: eps})
+			b.d.Normalize(out, b.floats(x), kernels.RMSNorm{Gain: b.floats(gain), Eps: eps, Rotation: rotation})
 			want, levels := make([]float64, rows*width), make([]int, rows*width)
 			for r := range rows {
-				for i, a := range normalized(x[r*width:][:width], gain, eps) {
+				values, signs := normalized(x[r*width:][:width], gain, rotation)
+				for i, a := range values {
 					want[r*width+i] = a
 					half, index := math.Ldexp(1, bits-1), 0.0
 					if q := math.RoundToEven(a/(2.5/half)-0.5) + half; q > 0 {
@@ -211,11 +212,11 @@ func testSpecialNormalize(b *bench) {
 					}
 					levels[r*width+i] = 2*int(index) - (1<<bits - 1)
 					if bits == 1 { // what the row's scale is does not matter
-						levels[r*width+i] = signOf(float64(gain[i]) * float64(x[r*width+i]))
+						levels[r*width+i] = signs[i]
 					}
 				}
 			}
-			what := fmt.Sprintf("special rows of %d in %d bits", width, bits)
+			what := fmt.Sprintf("special rows of %d in %d bits, rotation %d", width, bits, rotation)
 			if bits == 16 {
 				alike(b.t, what, b.download(out.Floats), want, magnitudes(want), 1e-6, width)
 			} else {
@@ -232,33 +233,21 @@ func testSpecialNormalizeBackward(b *bench) {
 			limit := map[int]float64{1: 1, 4: 2.5, 16: math.Inf(1)}[bits]
 			for _, special := range []string{"row", "gradient"} {
 				x, gain, dOut := b.normals(rows*width), b.normals(width), b.normals(rows*width)
+				rotation := b.rotation(width)
 				if special == "row" {
 					x = b.specialRows(rows, width)
 				} else {
 					dOut[2*width+5], dOut[4*width+7] = nan, infinity
 				}
 				dx, dGain := b.floats(make([]float32, rows*width)), b.floats(make([]float32, width))
-				b.d.NormalizeBackward(dx, dGain, b.floats(dOut), b.floats(x), kernels.RMSNorm{Gain: b.floats(gain), Eps: eps},
-					kernels.MidRise(bits))
+				b.d.NormalizeBackward(dx, dGain, b.floats(dOut), b.floats(x),
+					kernels.RMSNorm{Gain: b.floats(gain), Eps: eps, Rotation: rotation}, kernels.MidRise(bits))
 				wantX, wantGain, size := make([]float64, rows*width), make([]float64, width), make([]float64, width)
 				for r := range rows {
-					row := x[r*width:][:width]
-					rms := reciprocalRMS(row, eps)
-					passed := make([]float64, width)
-					var dot float64
-					for i, a := range normalized(row, gain, eps) {
-						if math.Abs(a) <= limit {
-							passed[i] = float64(dOut[r*width+i])
-						}
-						dot += passed[i] * float64(gain[i]) * float64(row[i])
-						wantGain[i] += passed[i] * float64(row[i]) * rms
-						size[i] += math.Abs(passed[i] * float64(row[i]) * rms)
-					}
-					for i, v := range row {
-						wantX[r*width+i] = rms * (passed[i]*float64(gain[i]) - float64(v)*rms*rms/float64(width)*dot)
-					}
+					addNormalizedGradient(wantX[r*width:][:width], wantGain, size, dOut[r*width:][:width], x[r*width:][:width], gain,
+						rotation, limit)
 				}
-				what := fmt.Sprintf("special %s, width %d, %d bits", special, width, bits)
+				what := fmt.Sprintf("special %s, width %d, %d bits, rotation %d", special, width, bits, rotation)
 				norm := make([]float64, rows*width) // of a row
 				for i := range norm {
 					for _, v := range wantX[i/width*width:][:width] {

@@ -26,9 +26,10 @@ func quantize() {
 func nearestLevels() {
 	begin(avx2, "nearestLevels", 8)
 	dst, x, n := pointer("dst"), pointer("x"), pointer("n")
+	r := broadcast64("r")
 	levelsOf(dst, n, func(i GPVirtual, j int) VecVirtual {
 		v := YMM()
-		VMOVUPD(Mem{Base: x, Index: i, Scale: 8, Disp: 32 * j}, v)
+		VMULPD(at8(x, i, 32*j), r, v)
 		return v
 	})
 	end()
