@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"bitnet1/kernels"
+	"bitnet1/shared/lm/bit2"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/model"
 	"bitnet1/shared/measure/measuretest"
@@ -42,8 +43,10 @@ func interpreter(t *testing.T, modules string) string {
 // The module in PyTorch gives every kind of model the losses that the project's own devices give it.
 func TestModelInPyTorch(t *testing.T) {
 	python := interpreter(t, "torch, safetensors")
-	if _, err := os.Stat("model.py"); err != nil { // so that a test result is not kept for another module
-		t.Fatal(err)
+	for _, module := range []string{"model.py", "bit2.py"} { // so that a test result is not kept for another module
+		if _, err := os.Stat(module); err != nil {
+			t.Fatal(err)
+		}
 	}
 	const seq, batch = 24, 2
 	tokens, targets := make([]int32, batch*seq), make([]int32, batch*seq)
@@ -69,6 +72,15 @@ func TestModelInPyTorch(t *testing.T) {
 		"equal scores": {func(c *model.Config) { c.Alibi = false }, 1, model.Documents{}},
 		"bonsai":       {func(*model.Config) {}, 0.25, model.Documents{}},
 		"documents":    {func(c *model.Config) { c.KShiftSelf = false }, 1, model.Documents{Separate: true, EndOfText: 3}},
+		"v77":          {func(c *model.Config) { *c = c.V77() }, 1, model.Documents{}},
+		"v77 of few bits": {func(c *model.Config) {
+			c.StreamBits, c.HiddenBits, c.ValueBits, c.ReadBits, c.CodebookBits, c.Hadamard = 3, 2, 4, 3, 2, 4
+		}, 1, model.Documents{}},
+		"v77 of signs": {func(c *model.Config) { c.StreamBits, c.CodebookBits, c.Hadamard = 1, 8, 8 }, 1,
+			model.Documents{}},
+		"v77, bonsai": {func(c *model.Config) { *c = c.V77() }, 0.25, model.Documents{}},
+		"v77, softmax": {func(c *model.Config) { *c = c.V77(); c.Attention = kernels.Softmax.String() }, 1,
+			model.Documents{}},
 		"soft documents": {func(c *model.Config) { c.Attention = kernels.Softmax.String() }, 1,
 			model.Documents{Separate: true, EndOfText: 3}},
 	} {
@@ -83,6 +95,10 @@ func TestModelInPyTorch(t *testing.T) {
 			t.Fatal(err)
 		}
 		names, want, command = append(names, what), append(want, losses), append(command, path)
+		if c.mix == 1 {
+			names, want = append(names, what+", packed"), append(want, losses)
+			command = append(command, measuretest.Packed(t, path))
+		}
 	}
 	out, err := exec.Command(python, command...).Output()
 	if err != nil {
@@ -99,6 +115,51 @@ func TestModelInPyTorch(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+// testedIn prints, as JSON, by how much the module's logits differ from those of a packed model's self-test, and how many
+// of its best tokens are others.
+const testedIn = `
+import json, sys, torch
+from bit2 import read
+from model import Model
+test = read(sys.argv[1])[3]
+best = Model(sys.argv[1]).logits(torch.tensor([test["tokens"]]))[0].max(-1)
+print(json.dumps([(best.values - torch.tensor(test["logits"])).abs().max().item(),
+                  (best.indices != torch.tensor(test["best"])).sum().item()]))
+`
+
+// A program in another language passes the self-test of a packed model.
+func TestSelfTestInPyTorch(t *testing.T) {
+	python := interpreter(t, "torch, safetensors")
+	path := shaken(t, measuretest.Checkpoint(t, measuretest.Config(48).V77(),
+		checkpoint.Provenance{Step: 1, Gamma: 0.8, Mix: 1}))
+	m, settings := measuretest.Load(t, path, 1)
+	test, err := bit2.NewSelfTest(m, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	saved, err := checkpoint.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer saved.Close()
+	packed, err := os.Create(filepath.Join(t.TempDir(), "model.bit2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packed.Close()
+	if err := bit2.Write(packed, saved.Config, saved.Provenance, saved.Parameters(), test); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(python, "-c", testedIn, packed.Name()).Output()
+	if err != nil {
+		t.Fatal(withOutput(err))
+	}
+	var got [2]float64
+	if err := json.Unmarshal(out, &got); err != nil || !(got[0] <= 1e-4) || got[1] != 0 {
+		t.Errorf("logits differ by up to %g, and %g of the best tokens: %v", got[0], got[1], err)
 	}
 }
 

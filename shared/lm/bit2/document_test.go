@@ -65,7 +65,7 @@ func placed(c model.Config) checkpoint.Model {
 // TestDocument holds the worked examples of the document to what Write writes, and reads the document's own bytes back.
 func TestDocument(t *testing.T) {
 	for version, m := range map[int]checkpoint.Model{1: tiny(), 2: tinyV77()} {
-		packed := packTested(t, m, tinyTest())
+		packed := packTested(t, m, tinyTest(t))
 		b := transcribe(t, exampleOf(t, version, describe(t, packed)))
 		if !bytes.Equal(b, packed) {
 			t.Fatalf("version %d: the document's bytes are not the file's", version)
@@ -213,6 +213,12 @@ func transcribe(t *testing.T, example string) []byte {
 }
 
 // tinyTest is the self-test of tinyV77.
-func tinyTest() *SelfTest {
-	return &SelfTest{Tokens: []int32{2, 0, 1, 1}, Best: []int32{0, 1, 2, 2}, Logits: []float32{1, 0.5, 0.25, -1}}
+func tinyTest(t testing.TB) *SelfTest {
+	t.Helper()
+	m := tinyV77()
+	test, err := NewSelfTest(loaded(t, m, m.Config.Seq), model.Settings{Gamma: m.Gamma, Mix: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return test
 }

@@ -3,6 +3,7 @@ package bit2
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"math"
 	"reflect"
 	"slices"
@@ -48,14 +49,18 @@ func withSections(t *testing.T, parts ...part) []byte {
 // Sections that a reader does not know are no concern of its; all bytes belong to one.
 func TestSections(t *testing.T) {
 	some := []byte("a later program knows what this is")
-	known := part{"selftest", 62, []byte(`{"tokens":[2,0,1,1],"best":[0,1,2,2],"logits":[1,0.5,0.25,-1]}`)}
+	text, err := json.Marshal(tinyTest(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := part{"selftest", int64(len(text)), text}
 	later := part{"tokenizer", int64(len(some)), some}
 	file := withSections(t, later, known, part{"nothing", 0, nil})
 	f, err := New("model", bytes.NewReader(file), int64(len(file)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if test, err := f.SelfTest(); err != nil || !reflect.DeepEqual(test, tinyTest()) {
+	if test, err := f.SelfTest(); err != nil || !reflect.DeepEqual(test, tinyTest(t)) {
 		t.Errorf("self-test %+v, %v", test, err)
 	}
 	if got, err := readAll(f); err != nil || len(got.Parameters) != len(tinyV77().Parameters) {
@@ -153,7 +158,7 @@ func TestNoSelfTestOfWhatDiverged(t *testing.T) {
 }
 
 // loaded is the model on the CPU, for sequences of seq tokens.
-func loaded(t *testing.T, m checkpoint.Model, seq int) *model.Model {
+func loaded(t testing.TB, m checkpoint.Model, seq int) *model.Model {
 	t.Helper()
 	net, _, err := checkpoint.Inference(cpu.New(cpu.Options{}), m.Config, m.Provenance, model.Each(m.Parameters), 1, seq)
 	if err != nil {
