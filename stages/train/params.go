@@ -29,7 +29,7 @@ type Params struct {
 	HiddenBits   int    `json:"hidden_bits" digest:"unless=1" usage:"v77: bits with which down reads the output of up: 1 (its sign) or 2 to 8 (levels of the squared ReLU)"`
 	ValueBits    int    `json:"value_bits" digest:"unless=1" usage:"v77: bits of the values that attention reads: 1 (signs) or 2 to 8 (levels)"`
 	ReadBits     int    `json:"read_bits" digest:"unless=1" usage:"v77: bits with which o reads what attention read: 1 (its sign) or 2 to 8 (levels), at most value_bits"`
-	CodebookBits int    `json:"codebook_bits" digest:"unless=1" usage:"v77: bits of the weights of the embedding and the head: 1 (signs) or 2 to 8 (levels)"`
+	CodebookBits int    `json:"codebook_bits" digest:"unless=1" usage:"v77: bits of the weights of the embedding and the language-model head: 1 (signs) or 2 to 8 (levels)"`
 	Hadamard     int    `json:"hadamard" digest:"unless=0" usage:"v77: size of the blocks of the normalized residual stream that are rotated before linears read it: a power of two that divides d; 0: no rotation"`
 	Documents    string `json:"documents" usage:"packed: a token reads across the ends of documents; separate: it reads its own document alone"`
 	GradBits     int    `json:"grad_bits" usage:"bits of the integers to which gradients are rounded for products: 2 to 8, or 16 (floats)"`

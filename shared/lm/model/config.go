@@ -36,7 +36,7 @@ type Config struct {
 	HiddenBits   int `json:"hidden_bits,omitempty"`   // how down reads the output of up: bits of kernels.Unsigned
 	ValueBits    int `json:"value_bits,omitempty"`    // how attention reads values: bits of kernels.MidRise
 	ReadBits     int `json:"read_bits,omitempty"`     // how o reads what attention read: bits of kernels.MidRise
-	CodebookBits int `json:"codebook_bits,omitempty"` // weights of embedding and head: bits of kernels.Normal
+	CodebookBits int `json:"codebook_bits,omitempty"` // weights of embedding and lmHead: bits of kernels.Normal
 	Hadamard     int `json:"hadamard,omitempty"`      // kernels.RMSNorm's Rotation; 0: none
 }
 
@@ -128,7 +128,7 @@ func (c Config) validateV77() error {
 	if c.stream() == kernels.Unquantized() {
 		return nil
 	}
-	// Of all products of planes, only the head's has several on both sides.
+	// Of all products of planes, only the lmHead's has several on both sides.
 	if most := math.MaxInt32 / (c.stream().Largest() * c.Codebook().Largest()); c.D > most {
 		return fmt.Errorf("d is %d: logits of %d stream_bits and %d codebook_bits are sums that may pass 32 bits, "+
 			"want a d of at most %d, or fewer bits", c.D, c.StreamBits, c.CodebookBits, most)

@@ -40,10 +40,15 @@ func TestGoldenOnGPU(t *testing.T) {
 // What a GPU trains is what the processor trains, to rounding; and the same bytes every time.
 func TestTrainingOnGPU(t *testing.T) {
 	dev := gpu(t)
-	for name, o := range map[string]struct{ stream, grad int }{"float": {16, 16}, "strict": {1, 4}, "stream4": {4, 4}} {
+	for name, o := range map[string]struct {
+		variant string
+		grad    int
+	}{
+		"float": {"stream float", kernels.FloatBits}, "strict": {"strict", 4}, "stream4": {"stream 4", 4},
+		"v77": {"v77", 4}, "v77 float": {"v77", kernels.FloatBits}, "v77 pointer": {"v77 pointer", 5},
+	} {
 		t.Run(name, func(t *testing.T) {
-			c := small()
-			c.StreamBits = o.stream
+			c := variants()[o.variant]
 			var first, second []Parameter
 			for i, d := range []kernels.Device{cpu.New(cpu.Options{}), dev, dev} {
 				m, err := New(c, d, Options{Batch: 2, GradBits: o.grad})

@@ -78,12 +78,13 @@ func sameParameters(t *testing.T, what string, a, b []Parameter) {
 
 func variants() map[string]Config {
 	strict := small()
-	levels, alone, soft := small(), small(), small()
+	levels, alone, soft, mixed := small(), small(), small(), small().V77().V75()
 	levels.StreamBits = 4
+	mixed.StreamBits, mixed.HiddenBits, mixed.ValueBits, mixed.ReadBits, mixed.CodebookBits = 2, 8, 3, 1, 2
 	alone.StreamBits, alone.KShiftSelf = kernels.FloatBits, false
 	soft.Attention = kernels.Softmax.String()
 	return map[string]Config{"strict": strict, "stream 4": levels, "stream float": alone, "pointer": small().V75(),
-		"softmax": soft}
+		"softmax": soft, "v77": small().V77(), "v77 pointer": mixed}
 }
 
 // Training ends with the same bits on any number of workers.
