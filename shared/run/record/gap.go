@@ -2,7 +2,6 @@ package record
 
 import (
 	"fmt"
-	"path/filepath"
 
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
@@ -42,7 +41,11 @@ func Gap(store *artifact.Store, j journal.Journal, run string, listeners map[str
 		}
 	}
 	for _, f := range answers {
-		for _, out := range recorded(Root(store), f.Key) {
+		r, err := Find(Root(store), f.Key)
+		if err != nil {
+			continue // the record is gone, or the stage keeps none
+		}
+		for _, out := range r.Outputs {
 			e, err := event.Wrap(run, f.Listener, f.Key, event.Part{}, out.Kind, out.Body)
 			if err == nil && !kept[e.ID] {
 				return fmt.Sprintf("%s has made %s %s, which is not in the journal", f.Listener, e.Kind, digest.Short(e.ID)), nil
@@ -50,18 +53,6 @@ func Gap(store *artifact.Store, j journal.Journal, run string, listeners map[str
 		}
 	}
 	return "", nil
-}
-
-// recorded returns the outputs of a finished job; none where its record is gone.
-func recorded(root, key string) []Output {
-	if !digest.Valid(key) { // a stage in another language keeps no records
-		return nil
-	}
-	r, err := read(filepath.Join(root, key[:2], key))
-	if err != nil || r.Key != key {
-		return nil
-	}
-	return r.Outputs
 }
 
 // Lacks reports whether e speaks of an artifact that is not in the store.

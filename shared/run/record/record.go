@@ -143,20 +143,42 @@ func read(dir string) (*Record, error) {
 	return r, event.Unmarshal(b, r)
 }
 
-// OfSameInputs are the records under root of the finished jobs that the same stage did of the same inputs, with other
-// parameters or in another version.
-func (r *Record) OfSameInputs(root string) (others []*Record, err error) {
+// Find reads the record of a finished job under root.
+func Find(root, key string) (*Record, error) {
+	if !digest.Valid(key) { // a stage in another language keeps no records
+		return nil, fmt.Errorf("record of job %q: %w", key, fs.ErrNotExist)
+	}
+	r, err := read(filepath.Join(root, key[:2], key))
+	if err == nil && r.Key != key {
+		err = errors.New("it is of another job")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("record of job %s: %w", digest.Short(key), err)
+	}
+	return r, nil
+}
+
+// Finished are the records under root of all finished jobs. One that cannot be read is left out: its job is done again.
+func Finished(root string) (all []*Record, err error) {
 	found, err := filepath.Glob(filepath.Join(root, "*", "*", recordName))
 	if err != nil {
 		return nil, err
 	}
 	for _, path := range found {
-		other, err := read(filepath.Dir(path)) // one that cannot be read is being made anew
-		if err == nil && other.Key != r.Key && other.Stage == r.Stage && slices.Equal(other.Inputs, r.Inputs) {
-			others = append(others, other)
+		if r, err := read(filepath.Dir(path)); err == nil {
+			all = append(all, r)
 		}
 	}
-	return others, nil
+	return all, nil
+}
+
+// OfSameInputs are the records under root of the finished jobs that the same stage did of the same inputs, with other
+// parameters or in another version.
+func (r *Record) OfSameInputs(root string) ([]*Record, error) {
+	all, err := Finished(root)
+	return slices.DeleteFunc(all, func(other *Record) bool {
+		return other.Key == r.Key || other.Stage != r.Stage || !slices.Equal(other.Inputs, r.Inputs)
+	}), err
 }
 
 // loadPartial takes the outputs up to the first one that is missing or damaged; what follows is done again.

@@ -67,6 +67,39 @@ func TestAttemptsCountFromTheLastOutput(t *testing.T) {
 	want(r, 0)
 }
 
+// Finished jobs are found, by their keys and all together; those at work and damaged records are not.
+func TestFinishedJobs(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	done, working, damaged := strings.Repeat("ab", 32), strings.Repeat("cd", 32), strings.Repeat("ef", 32)
+	for _, key := range []string{done, working, damaged} {
+		r, err := Open(root, "train", key, []byte(`{"steps":3}`), []string{"in"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key != working {
+			err = r.Commit()
+		}
+		if r.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, damaged[:2], damaged, recordName), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := Find(root, done); err != nil || r.Params != `{"steps":3}` || r.Key != done {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for key, want := range map[string]string{working: "no such file", damaged: "record of job efef", "": "not exist"} {
+		if r, err := Find(root, key); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("job %q: %+v, %v, want %q", key, r, err, want)
+		}
+	}
+	if all, err := Finished(root); err != nil || len(all) != 1 || all[0].Key != done {
+		t.Errorf("%v, %v", all, err)
+	}
+}
+
 // Outputs that are retracted are gone from the record, also when it is opened again. The outputs before them stay.
 func TestOutputsAreTakenBack(t *testing.T) {
 	t.Parallel()

@@ -156,6 +156,16 @@ func (t Template) Value(body map[string]any) any {
 	return t.Text(body)
 }
 
+// Number writes n as the template writes the field that it is; a template of more than one field says nothing of
+// numbers, and n has three decimals.
+func (t Template) Number(n float64) string {
+	parts, err := t.parse()
+	if err != nil || len(parts) != 1 || len(parts[0].pieces) != 1 || parts[0].pieces[0].field == "" {
+		return format(n, ".3")
+	}
+	return format(n, parts[0].pieces[0].format)
+}
+
 // lookUp finds a field of a body; its name has dots where it lies in a map of the body.
 func lookUp(body map[string]any, name string) any {
 	outer, inner, nested := strings.Cut(name, ".")
