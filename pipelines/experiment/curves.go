@@ -120,7 +120,7 @@ func lastCheckpoints(all []curve) table {
 	}
 	columns := columnsOf(tables)
 	t := table{columns: append([]column{{Name: "run"}, {Name: "steps"}, {Name: "million tokens"}}, columns...),
-		legend: columns}
+		legend: columns, fixed: 1}
 	for _, c := range all {
 		row := []any{c.label, c.results.Last().Name, float64(c.last.Tokens) / 1e6}
 		t.rows = append(t.rows, append(row, cellsOf(c.results, columns)...))

@@ -53,15 +53,22 @@ func TestCurves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	out := filepath.Join(data, "experiments", "two")
+	markdown, err := os.ReadFile(filepath.Join(out, "two.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, want := range []string{
 		"| v75 | 500 | 0.500 |  |  |  |",
 		"| pointing | 500 | 0.500 | 6.250 | H2 | 50.0 % |", "- `IPMR`: how often a head copies (higher is better)",
 	} {
-		if !strings.Contains(said, want) {
-			t.Errorf("the table lacks %s:\n%s", want, said)
+		if !strings.Contains(string(markdown), want) {
+			t.Errorf("the table lacks %s:\n%s", want, markdown)
 		}
 	}
-	out := filepath.Join(data, "experiments", "two")
+	if want := "pointing  500             0.500       6.250  H2        50.0 %\n"; !strings.Contains(said, want) {
+		t.Errorf("the screen lacks %s:\n%s", want, said)
+	}
 	csv, err := os.ReadFile(filepath.Join(out, "two.csv"))
 	if err != nil || !strings.Contains(string(csv), "\nv75,2,2000,10,,\n") ||
 		!strings.HasSuffix(string(csv), "\npointing,500,500000,6.02,5.5,7\n") {

@@ -129,6 +129,7 @@ func measuring(ctx context.Context, j journal.Journal, run, programs string) ([]
 type trained struct {
 	event.CheckpointSaved
 	stage string
+	job   string // its key
 }
 
 // lastCheckpoint is the last one that the run trained with its own parameters.
@@ -143,7 +144,7 @@ func lastCheckpoint(j journal.Journal, run string) (last trained, err error) {
 			return last, err
 		}
 		if len(e.Overrides) == 0 && saved.Step >= last.Step { // of one step, the last counts
-			last = trained{saved, e.Stage}
+			last = trained{saved, e.Stage, e.Job}
 		}
 	}
 	if last.Model.Digest == "" {
@@ -225,6 +226,7 @@ func (f *forgetting) measure(ctx context.Context) (table, error) {
 	t := table{
 		title:   filepath.Base(f.after) + " against the checkpoint that its training began from",
 		columns: []column{{Name: "validation text"}, {Name: "measure"}, {Name: "before"}, {Name: "after"}, {Name: "change"}},
+		fixed:   2,
 	}
 	for i, d := range f.datasets {
 		before, err := f.one(ctx, f.before, d.manifest, fmt.Sprintf("before-%d", i))

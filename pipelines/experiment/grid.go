@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"bitnet1/shared/run/param"
@@ -40,10 +41,29 @@ func parseAxis(text string) (axis, error) {
 	return a, nil
 }
 
+// seedKey is the key of the axis of seeds, which is no parameter of a stage: the seed is the whole run's.
+const seedKey = "seed"
+
+// parseSeeds reads "1,2,3".
+func parseSeeds(text string) (axis, error) {
+	a := axis{key: seedKey, values: param.Split(text)}
+	for i, value := range a.values {
+		if _, err := strconv.ParseUint(value, 10, 64); err != nil || slices.Contains(a.values[:i], value) {
+			return axis{}, fmt.Errorf("--seeds %s: %q is no whole number of its own: write --seeds 1,2,3", text, value)
+		}
+	}
+	return a, nil
+}
+
 // name is the parameter's name without its stage.
-func (a axis) name() string {
-	_, key, _ := strings.Cut(a.key, ".")
-	return key
+func (a axis) name() string { return a.key[strings.Index(a.key, ".")+1:] }
+
+// flag is what the launcher is given for a value.
+func (a axis) flag(value string) []string {
+	if a.key == seedKey {
+		return []string{"--seed", value}
+	}
+	return []string{"--set", a.key + "=" + value}
 }
 
 // cells lists every combination of the axes' values; the last axis changes fastest.

@@ -1,6 +1,6 @@
-// Command experiment answers questions that take more than one run: what a grid of parameters does, and what finetuning
-// makes a model forget. It starts the launcher and the stages' programs, reads what they report, and writes a table. It
-// measures nothing itself.
+// Command experiment answers questions that take more than one run: what a grid of parameters does, whether it is more
+// than other seeds do, and what finetuning makes a model forget. It starts the launcher and the stages' programs, reads
+// what they report, and writes tables and results files, of which it prints tables again. It measures nothing itself.
 package main
 
 import (
@@ -19,6 +19,7 @@ import (
 
 	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/param"
+	"bitnet1/shared/run/terminal"
 )
 
 func main() {
@@ -28,24 +29,36 @@ func main() {
 		Name: "experiment", Usage: "compare many runs", HideVersion: true,
 		Description: "Example:\n   experiment grid --grid train.alibi=true,false --grid " +
 			"train.stream_bits=1,4 pipelines/v76.yml",
-		Commands:                  []*cli.Command{gridCommand(), curvesCommand(), forgettingCommand()},
+		Commands: []*cli.Command{gridCommand(), curvesCommand(), forgettingCommand(), recordCommand(),
+			tableCommand()},
 		ExitErrHandler:            func(*cli.Context, error) {},
 		OnUsageError:              usage,
 		DisableSliceFlagSeparator: true,
 		Action: func(c *cli.Context) error {
-			return command.UsageError(fmt.Errorf("unknown command %q: use grid, curves or forgetting (--help explains them)",
+			return command.UsageError(fmt.Errorf("unknown command %q: use grid, curves, forgetting, record or table "+
+				"(--help explains them)",
 				c.Args().First()))
 		},
 	}
 	for _, c := range app.Commands {
 		c.OnUsageError = usage
 	}
-	args := os.Args
-	if len(args) > 1 && args[1] == "grid" {
-		isPipelineFile := func(arg string) bool { return filepath.Ext(arg) == ".yml" || filepath.Ext(arg) == ".yaml" }
-		args = append(args[:2:2], command.Arrange(args[2:], app.Command("grid").Flags, "source", isPipelineFile)...)
+	os.Exit(command.ExitStatus("experiment", app.RunContext(ctx, arranged(app, os.Args)), os.Stderr))
+}
+
+// arranged are the arguments of the program, flags first.
+func arranged(app *cli.App, args []string) []string {
+	if len(args) < 2 {
+		return args
 	}
-	os.Exit(command.ExitStatus("experiment", app.RunContext(ctx, args), os.Stderr))
+	switch name := args[1]; name {
+	case "grid":
+		isPipelineFile := func(arg string) bool { return filepath.Ext(arg) == ".yml" || filepath.Ext(arg) == ".yaml" }
+		return append(args[:2:2], command.Arrange(args[2:], app.Command(name).Flags, "source", isPipelineFile)...)
+	case "record", "table":
+		return append(args[:2:2], command.Arrange(args[2:], app.Command(name).Flags, "", nil)...)
+	}
+	return args
 }
 
 func usage(c *cli.Context, err error, _ bool) error {
@@ -120,5 +133,5 @@ func writeFiles(dir, name string, files map[string]func(io.Writer) error) error 
 // show prints a table.
 func show(screen io.Writer, t table) error {
 	fmt.Fprintln(screen)
-	return t.writeMarkdown(screen)
+	return t.writeText(screen, terminal.Width(screen))
 }

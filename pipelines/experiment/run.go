@@ -15,6 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"bitnet1/pipelines/experiment/resultsfile"
 	"bitnet1/shared/data/source"
 	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/journal"
@@ -24,14 +25,21 @@ import (
 func gridCommand() *cli.Command {
 	return &cli.Command{
 		Name: "grid", Usage: "run a pipeline file with every combination of parameters", ArgsUsage: "FILE",
-		Description: "Runs one cell of the grid after the other and writes NAME.md, NAME.csv and NAME.png after each.\n" +
+		Description: "Runs one cell of the grid after the other and writes NAME.md, NAME.csv, NAME.png and a line of a results file " +
+			"after each.\n" +
 			"A cell whose run has finished is not run again, and cells share the jobs that are the same in both, so the same " +
 			"command\ncontinues where it stopped.\n\n" +
 			"Example:\n   experiment grid --name streams --grid train.stream_bits=16,4,1 --grid train.alibi=true,false --set " +
 			"train.steps=300 pipelines/v76.yml",
 		Flags: append(commonFlags(),
-			&cli.StringSliceFlag{Name: "grid", Required: true, Usage: "an axis: `STAGE.KEY=VALUE,VALUE`; lists in brackets; " +
+			&cli.StringSliceFlag{Name: "grid", Usage: "an axis: `STAGE.KEY=VALUE,VALUE`; lists in brackets; " +
 				"give one flag for each axis"},
+			&cli.StringFlag{Name: "seeds", Usage: "run every cell with each of these `SEEDS`, such as 1,2,3, and show means"},
+			&cli.StringFlag{Name: "baseline", Usage: "with --seeds: compare the rows with this `ROW`, such as " +
+				"stream_bits=1, instead of the best"},
+			&cli.StringFlag{Name: "results", Usage: "results `FILE` that gets a line for each run (default: NAME.jsonl in the " +
+				"output directory)"},
+			hardwareFlag(),
 			&cli.StringFlag{Name: "name", Usage: "`NAME` of the experiment (default: made of a digest of what it asks)"},
 			forceFlag(),
 			&cli.StringFlag{Name: "preset", Usage: "as pipeline run takes it"},
@@ -42,8 +50,13 @@ func gridCommand() *cli.Command {
 				"which values are better)"},
 		),
 		Action: func(c *cli.Context) error {
-			if c.NArg() != 1 {
+			switch {
+			case c.NArg() != 1:
 				return command.UsageError(errors.New("give one pipeline file: experiment grid [flags] FILE"))
+			case !c.IsSet("grid") && !c.IsSet("seeds"):
+				return command.UsageError(errors.New("give an axis: --grid STAGE.KEY=VALUE,VALUE, or --seeds 1,2,3"))
+			case c.IsSet("baseline") && !c.IsSet("seeds"):
+				return command.UsageError(errors.New("--baseline compares means over seeds: give --seeds, too"))
 			}
 			e, err := newExperiment(c)
 			if err != nil {
@@ -57,11 +70,14 @@ func gridCommand() *cli.Command {
 // experiment is a grid over a pipeline file.
 type experiment struct {
 	name     string
-	axes     []axis
+	axes     []axis // that of the seeds is the last
+	baseline string
 	programs string
 	common   []string // flags of every cell
 	file     string
 	out      string
+	record   string // the results file
+	hardware string
 	data     string
 	plotted  []string // names of columns
 	cells    []cell   // so far
@@ -77,7 +93,7 @@ type cell struct {
 func newExperiment(c *cli.Context) (*experiment, error) {
 	e := &experiment{
 		name: c.String("name"), file: c.Args().First(), programs: programs(c), data: c.String("data"),
-		plotted: c.StringSlice("plot"),
+		plotted: c.StringSlice("plot"), baseline: c.String("baseline"), hardware: c.String("hardware"),
 	}
 	for _, text := range c.StringSlice("grid") {
 		a, err := parseAxis(text)
@@ -85,6 +101,16 @@ func newExperiment(c *cli.Context) (*experiment, error) {
 			return nil, err
 		}
 		e.axes = append(e.axes, a)
+	}
+	if c.IsSet("seeds") {
+		a, err := parseSeeds(c.String("seeds"))
+		if err != nil {
+			return nil, err
+		}
+		e.axes = append(e.axes, a)
+	}
+	if err := e.checkBaseline(); err != nil {
+		return nil, err
 	}
 	e.common = []string{"run", "--json", "--data", e.data}
 	if c.IsSet("preset") {
@@ -107,6 +133,7 @@ func newExperiment(c *cli.Context) (*experiment, error) {
 	}
 	e.name = cmp.Or(e.name, q.name())
 	e.out = outDir(c, e.name)
+	e.record = cmp.Or(c.String("results"), filepath.Join(e.out, e.name+".jsonl"))
 	return e, claim(e.out, e.name, q, c.Bool("force"))
 }
 
@@ -165,7 +192,7 @@ func (e *experiment) choosePlots(said []byte) error {
 func (e *experiment) flags(values []string) []string {
 	flags := slices.Clone(e.common)
 	for i, v := range values {
-		flags = append(flags, "--set", e.axes[i].key+"="+v)
+		flags = append(flags, e.axes[i].flag(v)...)
 	}
 	return flags
 }
@@ -185,11 +212,15 @@ func (e *experiment) run(ctx context.Context, c *cli.Context) error {
 			failed = append(failed, fmt.Errorf("%s: %w", label, err))
 		}
 		e.cells = append(e.cells, found)
-		if err := e.write(e.table()); err != nil {
+		if err := e.write(); err != nil {
 			return err
 		}
 	}
-	if err := show(c.App.Writer, e.table()); err != nil {
+	summary, err := e.summary()
+	if err != nil {
+		return err
+	}
+	if err := show(c.App.Writer, summary); err != nil {
 		return err
 	}
 	fmt.Fprintf(c.App.Writer, "\nwritten to %s: %s.md, .csv and .png\n", e.out, e.name)
@@ -198,15 +229,11 @@ func (e *experiment) run(ctx context.Context, c *cli.Context) error {
 
 // table is what the cells so far have found: the last checkpoint of each.
 func (e *experiment) table() table {
-	t := table{title: fmt.Sprintf("%s: %s", e.name, filepath.Base(e.file))}
+	t := table{title: e.title(), fixed: len(e.axes)}
 	for _, a := range e.axes {
 		t.columns = append(t.columns, column{Name: a.name()})
 	}
-	var tables []*results.Table
-	for _, c := range e.cells {
-		tables = append(tables, c.results)
-	}
-	columns := columnsOf(tables)
+	columns := e.columns()
 	t.columns = append(append(t.columns, column{Name: "run"}, column{Name: "step"}), columns...)
 	t.legend = columns
 	for _, c := range e.cells {
@@ -223,10 +250,26 @@ func (e *experiment) table() table {
 	return t
 }
 
-func (e *experiment) write(t table) error {
+func (e *experiment) title() string { return fmt.Sprintf("%s: %s", e.name, filepath.Base(e.file)) }
+
+// columns are those of the cells so far.
+func (e *experiment) columns() []column {
+	var tables []*results.Table
+	for _, c := range e.cells {
+		tables = append(tables, c.results)
+	}
+	return columnsOf(tables)
+}
+
+// write writes what the cells so far have found: every cell for programs, and the summary for people.
+func (e *experiment) write() error {
+	summary, err := e.summary()
+	if err != nil {
+		return err
+	}
 	return writeFiles(e.out, e.name, map[string]func(io.Writer) error{
-		".md": t.writeMarkdown, ".csv": t.writeCSV,
-		".png": func(w io.Writer) error { return plotTable(w, t, len(e.axes), e.plots(t)) },
+		".md": summary.writeMarkdown, ".csv": e.table().writeCSV,
+		".png": func(w io.Writer) error { return plotTable(w, summary, summary.fixed, e.plots(summary)) },
 	})
 }
 
@@ -261,7 +304,13 @@ func (e *experiment) cell(ctx context.Context, values []string) (cell, error) {
 	if err != nil {
 		return found, err
 	}
-	found.results, err = resultsOf(journal.Open(e.data), found.run, e.programs)
+	if found.results, err = resultsOf(journal.Open(e.data), found.run, e.programs); err != nil {
+		return found, err
+	}
+	line, err := e.line(found)
+	if err == nil {
+		_, _, err = resultsfile.Add(e.record, line)
+	}
 	return found, err
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/csv"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ type table struct {
 	columns []column
 	rows    [][]any  // string, results.Cell, or float64 with NaN where nothing was measured
 	legend  []column // what is explained below the table
+	fixed   int      // how many columns name a row
 }
 
 // column is a column as a stage declares it; one of the experiment's own has a name alone.
@@ -143,14 +145,16 @@ func (t table) writeMarkdown(w io.Writer) error {
 		cells := make([]string, len(row))
 		for i, cell := range row {
 			if cells[i] = format(cell); best[i] == k {
-				cells[i] = "**" + cells[i] + "**"
+				value, mark, marked := strings.Cut(cells[i], differs)
+				if cells[i] = "**" + value + "**"; marked {
+					cells[i] += differs + mark
+				}
 			}
 		}
 		line(cells)
 	}
 	separator := "\n"
-	for _, c := range t.legend {
-		c.Mark = "" // no row is marked here
+	for _, c := range t.explained() {
 		if meaning := c.Meaning(); meaning != "" {
 			fmt.Fprintf(&b, "%s- `%s`: %s\n", separator, c.Name, meaning)
 			separator = ""
@@ -158,6 +162,54 @@ func (t table) writeMarkdown(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// writeText writes t for people, at most width characters wide, or of any width for 0 (see results.WriteColumns).
+func (t table) writeText(w io.Writer, width int) error {
+	columns := make([]results.TextColumn, len(t.columns))
+	for i, c := range t.columns {
+		column := results.TextColumn{Heading: c.Name, Left: true}
+		for _, row := range t.rows {
+			column.Cells = append(column.Cells, cmp.Or(format(row[i]), "-"))
+			column.Left = column.Left && math.IsNaN(number(row[i]))
+		}
+		column.Cells = align(column.Cells, differs)
+		columns[i] = column
+	}
+	if err := results.WriteColumns(w, width, t.fixed, columns); err != nil {
+		return err
+	}
+	legend := results.Table{Columns: t.explained()}
+	var b strings.Builder
+	if err := legend.WriteLegend(&b, cmp.Or(width, legendWidth)); err != nil || b.Len() == 0 {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\n%s", &b)
+	return err
+}
+
+// explained are the columns of the legend. No row has their marks here.
+func (t table) explained() []column {
+	legend := slices.Clone(t.legend)
+	for i := range legend {
+		legend[i].Mark = ""
+	}
+	return legend
+}
+
+// legendWidth is that of a legend where no terminal says how wide lines may be.
+const legendWidth = 100
+
+// align lets numbers end in the same place, whether the mark is behind them or not.
+func align(cells []string, mark string) []string {
+	if slices.ContainsFunc(cells, func(cell string) bool { return strings.HasSuffix(cell, mark) }) {
+		for i, cell := range cells {
+			if !strings.HasSuffix(cell, mark) {
+				cells[i] += strings.Repeat(" ", len(mark))
+			}
+		}
+	}
+	return cells
 }
 
 // writeCSV writes t for programs, numbers in full.

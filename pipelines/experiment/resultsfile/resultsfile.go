@@ -43,8 +43,8 @@ func (r Run) Same() string {
 	return string(b)
 }
 
-// repeats reports whether r is the same run as o, made once more.
-func (r Run) repeats(o Run) bool { return r.Seed == o.Seed && r.Same() == o.Same() }
+// Repeats reports whether r is the same run as o, made once more.
+func (r Run) Repeats(o Run) bool { return r.Seed == o.Seed && r.Same() == o.Same() }
 
 func (r Run) check() error {
 	switch {
@@ -124,7 +124,7 @@ func Add(path string, runs ...Run) (added, replaced int, err error) {
 		if err := r.check(); err != nil {
 			return 0, 0, fmt.Errorf("run of %q, seed %d: %w", r.Model, r.Seed, err)
 		}
-		if i := slices.IndexFunc(all, r.repeats); i >= 0 {
+		if i := slices.IndexFunc(all, r.Repeats); i >= 0 {
 			all[i], replaced = r, replaced+1
 			continue
 		}

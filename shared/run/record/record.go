@@ -65,6 +65,9 @@ var ErrBusy = errors.New("another process works on this job")
 // Root is where the records of a data directory are.
 func Root(store *artifact.Store) string { return filepath.Join(store.Dir(), "jobs") }
 
+// OneShot is the name of the folder of records in the folder into which a stage's one-shot form writes.
+const OneShot = ".jobs"
+
 // Open opens or creates the record of a job under root and takes its lock. The error is ErrBusy where another process
 // has the lock.
 func Open(root, stage, key string, params []byte, inputs []string) (*Record, error) {

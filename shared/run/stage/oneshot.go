@@ -12,6 +12,7 @@ import (
 	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/param"
+	"bitnet1/shared/run/record"
 )
 
 func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
@@ -132,7 +133,7 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 		return err
 	}
 	p := &performer[P, E]{
-		spec: s, space: folder, folder: folder, records: filepath.Join(folder.Dir(), ".jobs"),
+		spec: s, space: folder, folder: folder, records: filepath.Join(folder.Dir(), record.OneShot),
 		host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace, report: progress.reporter(log),
 	}
 	for _, group := range groups(s, in) {
