@@ -95,7 +95,7 @@ var known = []column{
 	{Key: "steps", Name: "steps", Value: "{steps}"},
 	{Key: "tokens", Name: "M tokens", Value: "{tokens:.1}"},
 	{Key: "seconds", Name: "seconds", Value: "{seconds:.0}"},
-	{Key: "tokens_per_second", Name: "tokens/s", Value: "{tokens_per_second:si}"},
+	{Key: "tokens_per_second", Name: "k tokens/s", Value: "{tokens_per_second:.0}"},
 }
 
 // losses are the results that a table shows by itself, if any run has them.
@@ -246,7 +246,7 @@ func labelsOf(groups [][]resultsfile.Run) []string {
 	return append(keys, resultsfile.Differing(first)...)
 }
 
-// measuredOf are the numbers of a run by the keys of their columns.
+// measuredOf are the numbers of a run by the keys of their columns, in the columns' units.
 func measuredOf(r resultsfile.Run) map[string]float64 {
 	all := maps.Clone(r.Results)
 	all["tokens"] = float64(r.Tokens) / 1e6
@@ -254,7 +254,7 @@ func measuredOf(r resultsfile.Run) map[string]float64 {
 		all["steps"] = float64(r.Steps)
 	}
 	if r.Seconds > 0 {
-		all["seconds"], all["tokens_per_second"] = r.Seconds, float64(r.Tokens)/r.Seconds
+		all["seconds"], all["tokens_per_second"] = r.Seconds, float64(r.Tokens)/r.Seconds/1e3
 	}
 	return all
 }

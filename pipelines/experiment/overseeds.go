@@ -82,15 +82,16 @@ func (o overSeeds) main() (main column) {
 	return main
 }
 
-// best is the row with the best mean; -1 where nothing was measured.
+// best is the row with the best mean of those with several seeds: with another, nothing can be compared. It is -1 where
+// there is none.
 func (o overSeeds) best(c column) int {
-	best, lead := -1, math.NaN()
+	best, lead := -1, math.Inf(1)
 	for i, r := range o.rows {
 		v := r.values[c.Key].Mean()
 		if c.Better == results.Higher {
 			v = -v
 		}
-		if v < lead || best < 0 && !math.IsNaN(v) {
+		if len(r.values[c.Key]) > 1 && v < lead {
 			best, lead = i, v
 		}
 	}
@@ -196,19 +197,29 @@ func signed(c column, v float64) string {
 
 // legend says what the columns are, and how the numbers were made of those of the seeds.
 func (o overSeeds) legend() []column {
-	columns := slices.Clone(o.columns)
-	for i := range columns {
-		columns[i].Error = "" // of one run, over sequences
-	}
-	if !slices.ContainsFunc(o.rows, func(r seedRow) bool { return r.seeds > 1 }) {
-		return columns
-	}
-	reference := "the best of the column"
+	reference := "the column's best of several seeds"
 	if o.baseline != "" {
 		reference = "the row " + o.baseline
 	}
-	return append(columns,
-		column{Name: "±", About: "standard error of the mean over seeds (standard deviation / √seeds); one seed has none"},
-		column{Name: strings.TrimSpace(differs), About: "differs from " + reference + " by more than chance: two-sided " +
-			"t-test at 95 %, paired where both rows have the same seeds, else Welch's"})
+	main := o.main()
+	columns := slices.Clone(o.columns)
+	for i := range columns {
+		c := &columns[i]
+		c.Error = "" // of one run, over sequences
+		switch c.Key {
+		case medianColumn.Key:
+			c.About = "of " + main.Name + ", over seeds"
+		case differenceColumn.Key:
+			c.About = "by how much " + main.Name + " is above that of " + reference
+		}
+	}
+	if slices.ContainsFunc(o.rows, func(r seedRow) bool { return r.seeds > 1 }) {
+		columns = append(columns,
+			column{Name: "±", About: "standard error of the mean over seeds (standard deviation / √seeds); one seed has none"})
+		if o.baseline != "" || main.Better != "" {
+			columns = append(columns, column{Name: strings.TrimSpace(differs), About: "differs from " + reference + " by more " +
+				"than chance: two-sided t-test at 95 %, paired where both rows have the same seeds, else Welch's"})
+		}
+	}
+	return columns
 }

@@ -36,7 +36,7 @@ func TestSeeds(t *testing.T) {
 		"| false | 4 | 3 | 3.540 ± 0.012 | 3.540 | H11 | 25.0 ± 0.0 % |", // 0.02 ± 0.01 above, by seed
 		"| true | 1 | 3 | 4.020 ± 0.006 * | 4.020 |",
 		"| true | 3 | 0 |  |  |  |  |",
-		"- `*`: differs from the best of the column by more than chance",
+		"- `*`: differs from the column's best of several seeds by more than chance",
 	} {
 		if !strings.Contains(markdown, want) {
 			t.Errorf("it lacks %s:\n%s", want, markdown)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/results"
@@ -164,19 +165,30 @@ func (t table) writeMarkdown(w io.Writer) error {
 	return err
 }
 
-// writeText writes t for people, at most width characters wide, or of any width for 0 (see results.WriteColumns).
+// writeText writes t for people, at most width characters wide, or of any width for 0 (see results.WriteColumns). Rows
+// whose names take more than half of the width have numbers, which stand in every block of columns.
 func (t table) writeText(w io.Writer, width int) error {
 	columns := make([]results.TextColumn, len(t.columns))
+	names, fixed := 0, t.fixed
 	for i, c := range t.columns {
 		column := results.TextColumn{Heading: c.Name, Left: true}
 		for _, row := range t.rows {
 			column.Cells = append(column.Cells, cmp.Or(format(row[i]), "-"))
 			column.Left = column.Left && math.IsNaN(number(row[i]))
 		}
-		column.Cells = align(column.Cells, differs)
-		columns[i] = column
+		align(column.Cells)
+		if columns[i] = column; i < fixed {
+			names += column.Width()
+		}
 	}
-	if err := results.WriteColumns(w, width, t.fixed, columns); err != nil {
+	if width > 0 && names > width/2 {
+		numbers := results.TextColumn{Heading: "row"}
+		for i := range t.rows {
+			numbers.Cells = append(numbers.Cells, strconv.Itoa(i+1))
+		}
+		columns, fixed = slices.Insert(columns, 0, numbers), 1
+	}
+	if err := results.WriteColumns(w, width, fixed, columns); err != nil {
 		return err
 	}
 	legend := results.Table{Columns: t.explained()}
@@ -200,16 +212,23 @@ func (t table) explained() []column {
 // legendWidth is that of a legend where no terminal says how wide lines may be.
 const legendWidth = 100
 
-// align lets numbers end in the same place, whether the mark is behind them or not.
-func align(cells []string, mark string) []string {
-	if slices.ContainsFunc(cells, func(cell string) bool { return strings.HasSuffix(cell, mark) }) {
-		for i, cell := range cells {
-			if !strings.HasSuffix(cell, mark) {
-				cells[i] += strings.Repeat(" ", len(mark))
+// align lets values end in the same place, whatever stands behind them: their standard error, and the mark.
+func align(cells []string) {
+	behind := func(cell string) int {
+		for _, sign := range []string{" ± ", differs} {
+			if i := strings.Index(cell, sign); i >= 0 {
+				return utf8.RuneCountInString(cell[i:])
 			}
 		}
+		return 0
 	}
-	return cells
+	most := 0
+	for _, cell := range cells {
+		most = max(most, behind(cell))
+	}
+	for i, cell := range cells {
+		cells[i] += strings.Repeat(" ", most-behind(cell))
+	}
 }
 
 // writeCSV writes t for programs, numbers in full.

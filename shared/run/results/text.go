@@ -20,7 +20,8 @@ type TextColumn struct {
 	Left    bool // cells begin where the column does; numbers end where it does
 }
 
-func (c TextColumn) width() int {
+// Width is that of its widest cell, in characters.
+func (c TextColumn) Width() int {
 	w := utf8.RuneCountInString(c.Heading)
 	for _, cell := range c.Cells {
 		w = max(w, utf8.RuneCountInString(cell))
@@ -35,10 +36,10 @@ func WriteColumns(w io.Writer, width, fixed int, columns []TextColumn) error {
 	for first := fixed; ; {
 		block, room, end := names, width, first
 		for _, c := range names {
-			room -= c.width() + gap
+			room -= c.Width() + gap
 		}
-		for ; end < len(columns) && (width == 0 || end == first || columns[end].width() <= room); end++ {
-			room -= columns[end].width() + gap
+		for ; end < len(columns) && (width == 0 || end == first || columns[end].Width() <= room); end++ {
+			room -= columns[end].Width() + gap
 			block = append(block, columns[end])
 		}
 		if first > fixed {
@@ -65,7 +66,7 @@ func (t *Table) WriteText(w io.Writer, width int) error {
 			strings.Join(append(r.Marks[:len(r.Marks):len(r.Marks)], nonEmpty(Label(r.Overrides))...), " "))
 	}
 	all := []TextColumn{name}
-	if remark.width() > 0 {
+	if remark.Width() > 0 {
 		all = append(all, remark)
 	}
 	fixed := len(all)
@@ -109,7 +110,7 @@ func (t *Table) inOrder() []*Row {
 func writeBlock(w io.Writer, columns []TextColumn) error {
 	widths := make([]int, len(columns))
 	for i, c := range columns {
-		widths[i] = c.width()
+		widths[i] = c.Width()
 	}
 	for row := -1; row < len(columns[0].Cells); row++ {
 		var line strings.Builder
