@@ -31,7 +31,8 @@ func tableCommand() *cli.Command {
 			"tokens, seconds,\ntokens_per_second, median, difference and the results of the lines (for columns).\n\n" +
 			"Example:\n   experiment table --where preset=75M --baseline v76 docs/recipes/v77.jsonl",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "rows", Usage: "`KEYS` that name a row (default: model, and what differs between the rows)"},
+			&cli.StringFlag{Name: "rows", Usage: "`KEYS` that name a row (default: model, and what differs between the rows); " +
+				"optimizer=adamw says what to call a parameter that a line leaves out"},
 			&cli.StringFlag{Name: "columns", Usage: "`KEYS` of the columns (default: seeds, the loss on validation text, " +
 				"tokens and seconds)"},
 			&cli.StringSliceFlag{Name: "where", Usage: "only runs with this `KEY=VALUE,VALUE`; give one flag for each key"},
@@ -112,16 +113,25 @@ func tableOf(runs []resultsfile.Run, s selection) (t table, err error) {
 	if len(rows) == 0 {
 		rows = labelsOf(groups)
 	}
-	for _, key := range rows {
+	defaults := map[string]string{}
+	for i, text := range rows {
+		key, value, given := strings.Cut(text, "=")
 		if !slices.Contains(keysOf(runs), key) {
-			return t, fmt.Errorf("--rows %s: %w", key, param.UnknownKey(key, keysOf(runs)))
+			return t, fmt.Errorf("--rows %s: %w", text, param.UnknownKey(key, keysOf(runs)))
+		}
+		if rows[i] = key; given {
+			defaults[key] = value
 		}
 		o.labels = append(o.labels, column{Name: key})
 	}
 	for _, group := range groups {
 		r := seedRow{seeds: len(group), values: map[string]seeds.Sample{}}
 		for _, key := range rows {
-			r.labels = append(r.labels, labelOf(group[0], key))
+			label := labelOf(group[0], key)
+			if text, given := defaults[key]; given && label == atDefault {
+				label = text
+			}
+			r.labels = append(r.labels, label)
 		}
 		for _, run := range group {
 			for key, value := range measuredOf(run) {
@@ -200,6 +210,10 @@ func keysOf(runs []resultsfile.Run) []string {
 	return append(all, slices.Sorted(maps.Keys(parameters))...)
 }
 
+// atDefault is the label of a parameter that a line leaves out: checkpoints have a parameter that later versions know
+// only where it changes something.
+const atDefault = "default"
+
 // labelOf is the text of a key; "" where the run does not have it.
 func labelOf(r resultsfile.Run, key string) string {
 	switch key {
@@ -212,6 +226,9 @@ func labelOf(r resultsfile.Run, key string) string {
 			return digest.Short(r.Dataset)
 		}
 		return r.Dataset
+	}
+	if r.Parameters[key] == nil && len(r.Parameters) > 0 {
+		return atDefault
 	}
 	var text string
 	if json.Unmarshal(r.Parameters[key], &text) == nil {
@@ -298,7 +315,8 @@ func (s selection) chosen(rows []seedRow) (columns []column, err error) {
 	return columns, nil
 }
 
-// sort brings the rows into the order of the main column, the best first and those without a value last.
+// sort brings the rows into the order of the main column if that is a loss, the lowest first and those without a value
+// last.
 func (o overSeeds) sort() {
 	main := o.main()
 	place := func(r seedRow) float64 {
@@ -308,8 +326,6 @@ func (o overSeeds) sort() {
 			return 0
 		case math.IsNaN(mean):
 			return math.Inf(1)
-		case main.Better == results.Higher:
-			return -mean
 		}
 		return mean
 	}

@@ -119,6 +119,31 @@ func TestTablesFit(t *testing.T) {
 	}
 }
 
+// What a run left at its default is called so, or as --rows says; what has no loss comes last; two seeds have no median.
+func TestTableOfSparseLines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "runs.jsonl")
+	write(t, path, `{"model":"a","seed":1,"parameters":{"x":1},"tokens":9000000,"results":{"copied":0.5}}
+{"model":"a","seed":1,"parameters":{"x":1,"optimizer":"muon"},"tokens":9000000,"results":{"bits_per_token":6.5}}
+{"model":"a","seed":1,"parameters":{"x":2,"optimizer":"muon"},"tokens":9000000,"results":{"bits_per_token":6.25}}
+{"model":"a","seed":2,"parameters":{"x":2,"optimizer":"muon"},"tokens":9000000,"results":{"bits_per_token":6.5}}
+`)
+	for rows, label := range map[string]string{"": "default", "optimizer=adamw,x": "adamw  "} {
+		args := []string{"table"}
+		if rows != "" {
+			args = append(args, "--rows", rows)
+		}
+		want := `
+optimizer  x  seeds     bits/token  M tokens
+muon       2      2  6.375 ± 0.125       9.0
+muon       1      1  6.500               9.0
+` + label + `    1      1      -               9.0
+`
+		if said, err := run(t, append(args, path)...); err != nil || !strings.HasPrefix(said, want[1:]) {
+			t.Errorf("%v:\n%s\nwant%s", err, said, want)
+		}
+	}
+}
+
 func TestTableRefusesMistakes(t *testing.T) {
 	path := study(t)
 	other := filepath.Join(t.TempDir(), "other.jsonl")

@@ -15,6 +15,7 @@ type overSeeds struct {
 	title    string
 	labels   []column // what names a row
 	columns  []column // what was measured, and the columns that are computed of it
+	mainKey  string   // of the column that matters most; "": the first that says which values are better
 	rows     []seedRow
 	baseline string // name of the row with which the others are compared; "": each column's best
 }
@@ -68,11 +69,11 @@ func (o overSeeds) table() (table, error) {
 	return t, nil
 }
 
-// main is the column that matters most: the first that says which values are better, or else the first with numbers.
+// main is the column that matters most. Where no column says which values are better, it is the first with numbers.
 func (o overSeeds) main() (main column) {
 	for _, c := range o.columns {
 		measured := slices.ContainsFunc(o.rows, func(r seedRow) bool { return len(r.values[c.Key]) > 0 })
-		if measured && c.Better != "" {
+		if measured && (c.Key == o.mainKey || o.mainKey == "" && c.Better != "") {
 			return c
 		}
 		if measured && main.Key == "" {
@@ -170,19 +171,17 @@ func (o overSeeds) cell(c, of column, i, reference int) results.Cell {
 		}
 		return results.Cell{Text: withError(of, signed(of, d.Mean), d.StandardError), Value: d.Mean}
 	}
-	text, stderr := of.Value.Number(sample.Mean()), sample.StandardError()
-	if stderr > 0 || of.Better != "" { // that runs have the same number of tokens needs no saying
-		text = withError(of, text, stderr)
-	}
+	text := withError(of, of.Value.Number(sample.Mean()), sample.StandardError())
 	if d.Significant {
 		text += differs
 	}
 	return results.Cell{Text: text, Value: sample.Mean()}
 }
 
-// withError adds the standard error to a value; a single seed has none.
+// withError adds the standard error to a value. A single seed has none, and what is the same for all seeds, such as the
+// number of tokens, needs none.
 func withError(c column, value string, stderr float64) string {
-	if math.IsNaN(stderr) {
+	if math.IsNaN(stderr) || stderr == 0 {
 		return value
 	}
 	return strings.TrimSuffix(value, " %") + " ± " + c.Value.Number(stderr)

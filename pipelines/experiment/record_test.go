@@ -67,7 +67,7 @@ func TestRecordFolders(t *testing.T) {
 	small := trainedFolder(t, last)
 	withRecord(t, small, strings.Repeat("3", 64), `{"seed":9,"steps":7}`) // of an earlier training into the folder
 	withRecord(t, small, last, `{"freeze":["codebook.*"],"seed":3,"steps":20}`)
-	for name, of := range map[string]string{"step-000010": strings.Repeat("1", 64), "step-000020": last} {
+	for name, of := range map[string]string{"step-000030": strings.Repeat("1", 64), "step-000020": last} {
 		write(t, filepath.Join(small, name+"_evaluation.json"),
 			fmt.Sprintf(`{"checkpoint":%q,"bits_per_token":%s.5}`, of, strings.TrimLeft(name, "step-0")))
 	}

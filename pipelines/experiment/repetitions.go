@@ -19,6 +19,12 @@ func (e *experiment) summary() (table, error) {
 	o := overSeeds{title: e.title(), baseline: e.baseline, labels: e.rowLabels(), columns: []column{seedsColumn}}
 	columns := e.columns()
 	repetitions := len(e.axes[len(e.axes)-1].values)
+	for _, c := range e.cells {
+		if c.results != nil {
+			_, main := c.results.Best()
+			o.mainKey = main.Key
+		}
+	}
 	for repeated := range slices.Chunk(e.cells, repetitions) {
 		o.rows = append(o.rows, rowOf(repeated, columns))
 	}

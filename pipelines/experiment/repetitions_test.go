@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"bitnet1/pipelines/experiment/resultsfile"
+	"bitnet1/pipelines/experiment/seeds"
+	"bitnet1/shared/run/results"
 )
 
 func readFile(t *testing.T, path string) string {
@@ -32,8 +34,8 @@ func TestSeeds(t *testing.T) {
 	markdown := readFile(t, filepath.Join(out, "s.md"))
 	for _, want := range []string{
 		"| alibi | stream_bits | seeds | bits/token | median | top head | IPMR |",
-		"| false | 1 | 3 | **3.520 ± 0.006** | 3.520 | H11 | 25.0 ± 0.0 % |",
-		"| false | 4 | 3 | 3.540 ± 0.012 | 3.540 | H11 | 25.0 ± 0.0 % |", // 0.02 ± 0.01 above, by seed
+		"| false | 1 | 3 | **3.520 ± 0.006** | 3.520 | H11 | 25.0 % |",
+		"| false | 4 | 3 | 3.540 ± 0.012 | 3.540 | H11 | 25.0 % |", // 0.02 ± 0.01 above, by seed
 		"| true | 1 | 3 | 4.020 ± 0.006 * | 4.020 |",
 		"| true | 3 | 0 |  |  |  |  |",
 		"- `*`: differs from the column's best of several seeds by more than chance",
@@ -42,7 +44,7 @@ func TestSeeds(t *testing.T) {
 			t.Errorf("it lacks %s:\n%s", want, markdown)
 		}
 	}
-	if want := "true   4                3  4.040 ± 0.012 *   4.040  H11       25.0 ± 0.0 %\n"; !strings.Contains(said, want) {
+	if want := "true   4                3  4.040 ± 0.012 *   4.040  H11       25.0 %\n"; !strings.Contains(said, want) {
 		t.Errorf("the screen lacks %s:\n%s", want, said)
 	}
 	csv := readFile(t, filepath.Join(out, "s.csv"))
@@ -129,6 +131,33 @@ func TestGridKeepsResults(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(data, "experiments", "a", "a.jsonl")); err == nil {
 		t.Error("there is a second file")
+	}
+}
+
+// Where higher values are better, the best is the highest; a value without a spread needs no error.
+func TestHigherIsBetter(t *testing.T) {
+	o := overSeeds{labels: []column{{Name: "model"}}, columns: []column{
+		{Key: "copied", Name: "copied", Value: "{copied:.0%}", Better: results.Higher}, medianColumn, differenceColumn,
+	}}
+	for model, copied := range map[string]float64{"a": 0.25, "b": 0.75} {
+		values := map[string]seeds.Sample{"copied": {1: copied - 0.01, 2: copied, 3: copied + 0.01}}
+		if model == "b" {
+			values["copied"] = seeds.Sample{1: copied, 2: copied, 3: copied}
+		}
+		o.rows = append(o.rows, seedRow{labels: []string{model}, seeds: 3, values: values})
+	}
+	table, err := o.table()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := table.writeMarkdown(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"| a | 25 ± 1 % * | 25 % | -50 ± 1 % |", "| b | **75 %** | 75 % |  |"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("it lacks %s:\n%s", want, &b)
+		}
 	}
 }
 

@@ -146,3 +146,18 @@ func TestDiffering(t *testing.T) {
 		t.Errorf("%v differ", got)
 	}
 }
+
+// The page has a row for each key of a line.
+func TestPageOfTheFormat(t *testing.T) {
+	page := read(t, filepath.Join("..", "..", "..", "docs", "formats", "results.md"))
+	line := reflect.TypeFor[Run]()
+	for i := range line.NumField() {
+		key, _, _ := strings.Cut(line.Field(i).Tag.Get("json"), ",")
+		if !strings.Contains(page, "\n| `"+key+"` |") {
+			t.Errorf("docs/formats/results.md lacks the key %s", key)
+		}
+	}
+	if rows := strings.Count(page, "\n| `"); rows != line.NumField() {
+		t.Errorf("docs/formats/results.md has %d keys, a line %d", rows, line.NumField())
+	}
+}

@@ -72,6 +72,7 @@ func TestFinishedJobs(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	done, working, damaged := strings.Repeat("ab", 32), strings.Repeat("cd", 32), strings.Repeat("ef", 32)
+	moved := strings.Repeat("12", 32)
 	for _, key := range []string{done, working, damaged} {
 		r, err := Open(root, "train", key, []byte(`{"steps":3}`), []string{"in"})
 		if err != nil {
@@ -90,10 +91,16 @@ func TestFinishedJobs(t *testing.T) {
 	if r, err := Find(root, done); err != nil || r.Params != `{"steps":3}` || r.Key != done {
 		t.Errorf("%+v, %v", r, err)
 	}
-	for key, want := range map[string]string{working: "no such file", damaged: "record of job efef", "": "not exist"} {
+	if err := os.CopyFS(filepath.Join(root, moved[:2], moved), os.DirFS(filepath.Join(root, done[:2], done))); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{moved: "of another job", working: "no such file", damaged: "record of job efef", "": "not exist"} {
 		if r, err := Find(root, key); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("job %q: %+v, %v, want %q", key, r, err, want)
 		}
+	}
+	if err := os.RemoveAll(filepath.Join(root, moved[:2])); err != nil {
+		t.Fatal(err)
 	}
 	if all, err := Finished(root); err != nil || len(all) != 1 || all[0].Key != done {
 		t.Errorf("%v, %v", all, err)
