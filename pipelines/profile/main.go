@@ -32,6 +32,12 @@ func main() {
 			&cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), Usage: "worker threads of the processor"},
 			&cli.StringFlag{Name: "preset", Value: "nano", Usage: "size of the model: nano, 75M or 300M"},
 			&cli.IntFlag{Name: "stream-bits", Value: 4, Usage: "bits of the residual stream, as train's"},
+			&cli.IntFlag{Name: "hidden-bits", Value: 1, Usage: "bits of the hidden layer, as train's"},
+			&cli.IntFlag{Name: "value-bits", Value: 1, Usage: "bits of values, as train's"},
+			&cli.IntFlag{Name: "read-bits", Value: 1, Usage: "bits of what attention reads, as train's"},
+			&cli.IntFlag{Name: "codebook-bits", Value: 1, Usage: "bits of embedding and head, as train's"},
+			&cli.IntFlag{Name: "hadamard", Usage: "size of the blocks of the stream that are rotated, as train's"},
+			&cli.BoolFlag{Name: "muon", Usage: "the blocks' weights take Muon, and not AdamW"},
 			&cli.StringFlag{Name: "attention", Value: kernels.RWSP.String(), Usage: "kind of attention, as train's"},
 			&cli.StringFlag{Name: "documents", Value: model.Packed, Usage: "packed or separate, as train's"},
 			&cli.IntFlag{Name: "document-tokens", Value: 500, Usage: "mean length of separate documents"},
@@ -79,6 +85,7 @@ func run(c *cli.Context) error {
 type settings struct {
 	preset       string
 	config       model.Config
+	muon         bool
 	gradBits     int
 	documents    model.Documents
 	length       int // of a document on average, in tokens
@@ -99,6 +106,9 @@ func settingsOf(c *cli.Context) (s settings, err error) {
 		return s, err
 	}
 	s.config.StreamBits = c.Int("stream-bits")
+	s.config.HiddenBits, s.config.ValueBits = c.Int("hidden-bits"), c.Int("value-bits")
+	s.config.ReadBits, s.config.CodebookBits = c.Int("read-bits"), c.Int("codebook-bits")
+	s.config.Hadamard, s.muon = c.Int("hadamard"), c.Bool("muon")
 	if attention := c.String("attention"); attention != kernels.RWSP.String() {
 		s.config = s.config.V75()
 		s.config.Attention = attention
@@ -133,7 +143,7 @@ func (s settings) open(with func(kernels.Device) kernels.Device) (kernels.Device
 	}
 	dev = with(dev)
 	m, err := model.New(s.config, dev,
-		model.Options{Batch: s.micro / s.config.Seq, GradBits: s.gradBits, Documents: s.documents})
+		model.Options{Batch: s.micro / s.config.Seq, GradBits: s.gradBits, Muon: s.muon, Documents: s.documents})
 	if err == nil {
 		err = m.Init(1)
 	}

@@ -91,6 +91,7 @@ func take(net *model.Model, tokens, targets []int32, step int) error {
 		Settings: model.Settings{Gamma: 0.6, Mix: 1, Gumbel: net.Config().AttentionRule().Noise, Seed: 9,
 			Step: uint64(step)},
 		LearningRate: 6e-4, Beta1: 0.9, Beta2: 0.95, MaxNorm: 1,
+		Muon: model.Muon{LearningRate: 0.06, Beta: 0.95, Steps: 5},
 	}
 	if err := net.Step(tokens, targets, u); err != nil {
 		return err

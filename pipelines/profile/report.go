@@ -77,6 +77,13 @@ func (m measurement) title() string {
 	if a := m.config.Attention; a != kernels.RWSP.String() {
 		preset += " with " + a + " attention"
 	}
+	if c := m.config; max(c.HiddenBits, c.ValueBits, c.ReadBits, c.CodebookBits) > 1 || c.Hadamard > 0 {
+		preset += fmt.Sprintf(" with hidden layers of %d bits, values of %d, reads of %d, a codebook of %d, rotations of %d",
+			max(1, c.HiddenBits), max(1, c.ValueBits), max(1, c.ReadBits), max(1, c.CodebookBits), c.Hadamard)
+	}
+	if m.muon {
+		preset += " with Muon"
+	}
 	if m.documents.Separate {
 		preset += fmt.Sprintf(" with separate documents of %d tokens", m.length)
 	}

@@ -12,36 +12,36 @@ import (
 // planes, and pairs of bytes.
 type work map[timing.Category]float64
 
-// workOf counts the products of a step with the given bits of gradients. Where inputs have several planes, a GPU
-// multiplies the gradients of weights as bytes; the processor has no bytes.
+// workOf counts the products of a step with the given bits of gradients. A GPU multiplies as bytes where the right side
+// has several planes: the inputs, in the gradients of weights, and the codebook. The processor has no bytes.
 func workOf(c model.Config, gradBits, tokens int, gpu bool) work {
 	w := work{}
-	stream := c.StreamBits
-	linear := func(in, out, planes int) {
+	linear := func(in, out, planes, weights int) {
 		one := 2 * float64(tokens) * float64(in) * float64(out)
-		if planes <= 8 {
-			w[timing.BinaryProducts] += one * float64(planes)
+		product := func(left, right int) {
+			switch {
+			case left > 8 || right > 8: // inputs are floats
+			case right > 1 && gpu:
+				w[timing.ByteProducts] += one
+			default:
+				w[timing.BinaryProducts] += one * float64(left*right)
+			}
 		}
+		product(planes, weights)
 		if gradBits == kernels.FloatBits {
 			return
 		}
-		w[timing.BinaryProducts] += one * float64(gradBits) // gradients of inputs
-		switch {
-		case planes > 8: // inputs are floats
-		case planes > 1 && gpu:
-			w[timing.ByteProducts] += one
-		default:
-			w[timing.BinaryProducts] += one * float64(gradBits*planes)
-		}
+		product(gradBits, weights) // gradients of inputs
+		product(gradBits, planes)  // gradients of weights
 	}
 	for range c.Layers {
-		linear(c.D, 3*c.D, stream)
-		linear(c.D, c.D, 1)
-		linear(c.D, c.FF, stream)
-		linear(c.FF, c.D, 1)
+		linear(c.D, 3*c.D, c.StreamBits, 1)
+		linear(c.D, c.D, max(1, c.ReadBits), 1)
+		linear(c.D, c.FF, c.StreamBits, 1)
+		linear(c.FF, c.D, max(1, c.HiddenBits), 1)
 	}
 	if gpu { // on the processor those of the head are part of the loss
-		linear(c.D, c.Vocab, stream)
+		linear(c.D, c.Vocab, c.StreamBits, max(1, c.CodebookBits))
 	}
 	return w
 }
