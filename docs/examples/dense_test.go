@@ -13,11 +13,11 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/pipelines/experiment/resultsfile"
 	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/data/datasettest"
 	"bitnet1/shared/data/seal"
 	"bitnet1/shared/lm/model"
+	"bitnet1/shared/run/resultsfile"
 )
 
 // stepsIn prints, as JSON, the tokens and the targets that dataset.py reads in two steps and of all validation.

@@ -13,12 +13,12 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"bitnet1/pipelines/experiment/resultsfile"
 	"bitnet1/pipelines/experiment/seeds"
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/param"
 	"bitnet1/shared/run/results"
+	"bitnet1/shared/run/resultsfile"
 	"bitnet1/shared/run/terminal"
 )
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/pipelines/experiment/resultsfile"
+	"bitnet1/shared/run/resultsfile"
 )
 
 // study is a results file of three seeds each of v76 with two streams and of v77 with two optimizers that noise alone

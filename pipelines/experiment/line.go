@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"bitnet1/pipelines/experiment/resultsfile"
 	"bitnet1/shared/digest"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/trainlog"
@@ -18,6 +17,7 @@ import (
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/record"
+	"bitnet1/shared/run/resultsfile"
 	"bitnet1/shared/run/stage"
 )
 

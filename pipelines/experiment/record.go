@@ -8,8 +8,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"bitnet1/pipelines/experiment/resultsfile"
 	"bitnet1/shared/run/command"
+	"bitnet1/shared/run/resultsfile"
 )
 
 func hardwareFlag() cli.Flag {

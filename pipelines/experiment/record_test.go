@@ -8,11 +8,11 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/pipelines/experiment/resultsfile"
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/record"
+	"bitnet1/shared/run/resultsfile"
 )
 
 // trainedFolder is what `train run --out` leaves of a training of 20 steps: its log, and its times.

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"bitnet1/pipelines/experiment/resultsfile"
 	"bitnet1/pipelines/experiment/seeds"
 	"bitnet1/shared/run/results"
+	"bitnet1/shared/run/resultsfile"
 )
 
 func readFile(t *testing.T, path string) string {

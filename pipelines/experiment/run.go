@@ -15,11 +15,11 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"bitnet1/pipelines/experiment/resultsfile"
 	"bitnet1/shared/data/source"
 	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/results"
+	"bitnet1/shared/run/resultsfile"
 )
 
 func gridCommand() *cli.Command {
