@@ -72,7 +72,8 @@ func TestMeasured(t *testing.T) {
 	}
 }
 
-// A line of times has the mean since the line before, and another one begins with it.
+// A line of times has the mean since the line before, without what was spent between steps, and another one begins with
+// it.
 func TestTimesOfSteps(t *testing.T) {
 	path := filepath.Join(t.TempDir(), trainlog.TimesFileName)
 	f, err := os.Create(path)
@@ -81,7 +82,8 @@ func TestTimesOfSteps(t *testing.T) {
 	}
 	s := stepTimes{file: f, at: time.Now().Add(-time.Hour)}
 	s.took(1, 3600)
-	s.at = s.at.Add(-time.Hour)
+	s.at = s.at.Add(-2 * time.Hour)
+	s.leaveOut(time.Hour)
 	s.took(5, 3600)
 	s.at = time.Now().Add(-time.Second / 2)
 	s.took(6, 1)

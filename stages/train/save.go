@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/model"
@@ -29,6 +30,8 @@ type pendingSave struct {
 // save validates the model and starts to write a checkpoint of the present step. It first waits for the checkpoint
 // before.
 func (t *trainer) save(ctx context.Context) error {
+	began := time.Now()
+	defer func() { t.times.leaveOut(time.Since(began)) }()
 	if err := t.awaitSave(ctx); err != nil {
 		return err
 	}

@@ -55,6 +55,9 @@ func (s *stepTimes) took(step, tokens int) {
 	s.step, s.at = step, now
 }
 
+// leaveOut leaves out time that was spent between steps, for a checkpoint and its validation.
+func (s *stepTimes) leaveOut(between time.Duration) { s.at = s.at.Add(between) }
+
 func (s *stepTimes) close() {
 	if s.file != nil {
 		s.file.Close()
