@@ -1342,20 +1342,20 @@ func (l launch) normalizeRotated(x, gain cu.DevicePtr, rows, width int, eps floa
 	return l.queue("normalize_rotated", argument(x), argument(gain), argument(int32Of(rows)), argument(int32Of(width)), argument(eps), argument(int32Of(rotation)), argument(int32Of(bits)), argument(out), argument(int32Of(words)), argument(int64Of(planeWords)), argument(popcounts))
 }
 
-func (l launch) rotateNormalized(x, gain cu.DevicePtr, width int, eps float64, rotation int, out cu.DevicePtr) error {
-	return l.queue("rotate_normalized", argument(x), argument(gain), argument(int32Of(width)), argument(eps), argument(int32Of(rotation)), argument(out))
+func (l launch) rotateNormalized(x, gain cu.DevicePtr, width int, eps float64, rotation int, out, factors cu.DevicePtr) error {
+	return l.queue("rotate_normalized", argument(x), argument(gain), argument(int32Of(width)), argument(eps), argument(int32Of(rotation)), argument(out), argument(factors))
 }
 
-func (l launch) quantizeRotated(v cu.DevicePtr, rows, width int, to levels, floats cu.DevicePtr) error {
-	return l.queue("quantize_rotated", argument(v), argument(int32Of(rows)), argument(int32Of(width)), argument(to), argument(floats))
+func (l launch) quantizeRotated(v, factors cu.DevicePtr, rows, width int, to levels, floats cu.DevicePtr) error {
+	return l.queue("quantize_rotated", argument(v), argument(factors), argument(int32Of(rows)), argument(int32Of(width)), argument(to), argument(floats))
 }
 
-func (l launch) rotateGradientFloat32(v, dout cu.DevicePtr, width, rotation int, limit float32, to cu.DevicePtr) error {
-	return l.queue("rotate_gradient_float32", argument(v), argument(dout), argument(int32Of(width)), argument(int32Of(rotation)), argument(limit), argument(to))
+func (l launch) rotateGradientFloat32(v, factors, dout cu.DevicePtr, width, rotation int, limit float32, to cu.DevicePtr) error {
+	return l.queue("rotate_gradient_float32", argument(v), argument(factors), argument(dout), argument(int32Of(width)), argument(int32Of(rotation)), argument(limit), argument(to))
 }
 
-func (l launch) rotateGradientBfloat16(v, dout cu.DevicePtr, width, rotation int, limit float32, to cu.DevicePtr) error {
-	return l.queue("rotate_gradient_bfloat16", argument(v), argument(dout), argument(int32Of(width)), argument(int32Of(rotation)), argument(limit), argument(to))
+func (l launch) rotateGradientBfloat16(v, factors, dout cu.DevicePtr, width, rotation int, limit float32, to cu.DevicePtr) error {
+	return l.queue("rotate_gradient_bfloat16", argument(v), argument(factors), argument(dout), argument(int32Of(width)), argument(int32Of(rotation)), argument(limit), argument(to))
 }
 
 func (l launch) normalize(x, gain cu.DevicePtr, rows, width int, eps float64, bits int, out cu.DevicePtr, words, planeWords int, popcounts cu.DevicePtr) error {

@@ -93,24 +93,27 @@ func (d *Device) normalizeRotated(out kernels.Activation, x, gain cu.DevicePtr, 
 				p.data, p.words(), p.planeBytes/4, p.popcounts)
 		}
 	}
-	v, err := d.rotated(x, gain, rows, width, n)
+	v, factors, err := d.rotated(x, gain, rows, width, n)
 	if err != nil {
 		return err
 	}
 	g := d.launch(warpPerRow(rows))
 	if out.Floats != nil {
-		return g.quantizeRotated(v, rows, width, levels{}, float32s(out.Floats, rows*width))
+		return g.quantizeRotated(v, factors, rows, width, levels{}, float32s(out.Floats, rows*width))
 	}
-	return g.quantizeRotated(v, rows, width, out.Planes.(*planes).levels(0), 0)
+	return g.quantizeRotated(v, factors, rows, width, out.Planes.(*planes).levels(0), 0)
 }
 
-// rotated returns what n says of rows of any length, as float64 in working memory.
-func (d *Device) rotated(x, gain cu.DevicePtr, rows, width int, n kernels.RMSNorm) (cu.DevicePtr, error) {
-	v, err := d.scratch("rotated rows", 8*rows*width)
-	if err != nil {
-		return 0, err
+// rotated returns gain * x, rotated, for rows of any length, and the factors of rows that are missing to what n says: as
+// float64 in working memory.
+func (d *Device) rotated(x, gain cu.DevicePtr, rows, width int, n kernels.RMSNorm) (v, factors cu.DevicePtr, err error) {
+	if v, err = d.scratch("rotated rows", 8*rows*width); err != nil {
+		return 0, 0, err
 	}
-	return v, d.launch(grid(rows)).rotateNormalized(x, gain, width, n.Eps, n.Rotation, v)
+	if factors, err = d.scratch("factors of rotated rows", 8*rows); err != nil {
+		return 0, 0, err
+	}
+	return v, factors, d.launch(grid(rows)).rotateNormalized(x, gain, width, n.Eps, n.Rotation, v, factors)
 }
 
 // NormalizeBackward is the gradient of Normalize.
@@ -167,7 +170,7 @@ func rotating(kernel func(l launch, dx, partial, dout, x, gain cu.DevicePtr, row
 // rotatedGradient returns the gradient of gain * x / rms, for rows of any length, as float64 in working memory.
 func (d *Device) rotatedGradient(dOut gradients, x, gain cu.DevicePtr, rows, width int, n kernels.RMSNorm,
 	limit float32) (cu.DevicePtr, error) {
-	v, err := d.rotated(x, gain, rows, width, n)
+	v, factors, err := d.rotated(x, gain, rows, width, n)
 	if err != nil {
 		return 0, err
 	}
@@ -176,7 +179,7 @@ func (d *Device) rotatedGradient(dOut gradients, x, gain cu.DevicePtr, rows, wid
 		return 0, err
 	}
 	kernel := either(dOut.bfloat16, launch.rotateGradientBfloat16, launch.rotateGradientFloat32)
-	return to, kernel(d.launch(grid(rows)), v, dOut.at, width, n.Rotation, limit, to)
+	return to, kernel(d.launch(grid(rows)), v, factors, dOut.at, width, n.Rotation, limit, to)
 }
 
 // Zero clears x.

@@ -87,7 +87,10 @@ DEVICE void store_levels(uint32_t (&packed)[4], int row, int bits, uint32_t* out
   if (lane == 0) popcounts[row] = count;
 }
 
-// The rotation of a row in memory by a block of 256 threads, and a barrier before it.
+// What makes a rotation orthonormal.
+DEVICE double rotation_factor(int rotation) { return 1.0 / __builtin_sqrt((double)rotation); }
+
+// The rotation of a row in memory by a block of 256 threads, without that factor, and barriers before and after it.
 DEVICE void rotate_block(double* v, int width, int rotation) {
   block_sync();
   for (int n = 1; n < rotation; n *= 2) {
@@ -98,8 +101,6 @@ DEVICE void rotate_block(double* v, int width, int rotation) {
     }
     block_sync();
   }
-  double scale = 1.0 / __builtin_sqrt((double)rotation);
-  for (int c = threadIdx.x; c < width; c += 256) v[c] *= scale;
 }
 
 // A warp per row of up to 1,024 values, a multiple of 128: planes of 2 to 4 bits, and the rows' weighted popcounts. A
@@ -160,8 +161,8 @@ void normalize_levels(const float* x, const float* gain, int rows, int width, do
 // ---- Rotation: blocks of a row times the orthonormal Hadamard matrix of their size (in Go: kernels.RMSNorm) ----
 
 // 128 columns among the lanes of a warp: v[j] is column 4 lane + j. `rotation` is at most 128. Butterflies of the columns
-// 1, 2, 4 ... apart, then the product with the scale.
-template <class T> DEVICE void rotate(T (&v)[4], int rotation, T scale) {
+// 1, 2, 4 ... apart, without the factor that makes the matrix orthonormal.
+template <class T> DEVICE void rotate(T (&v)[4], int rotation) {
   int lane = threadIdx.x % 32;
   auto butterfly = [](T& a, T& b) {
     T sum = a + b;
@@ -178,16 +179,13 @@ template <class T> DEVICE void rotate(T (&v)[4], int rotation, T scale) {
       v[j] = lane & mask ? other - v[j] : v[j] + other;
     }
   }
-#pragma unroll
-  for (int j = 0; j < 4; j++) v[j] *= scale;
 }
 
-// What is quantized of these columns: gain * x / rms, rotated.
-DEVICE void rotated_columns(
-    const FourFloats& x, const FourFloats& gain, double rms, int rotation, double scale, double (&v)[4]) {
+// gain * x of these columns, rotated. The product with rms * rotation_factor is what is quantized.
+DEVICE void rotated_columns(const FourFloats& x, const FourFloats& gain, int rotation, double (&v)[4]) {
 #pragma unroll
-  for (int j = 0; j < 4; j++) v[j] = (double)gain[j] * (double)x[j] * rms;
-  rotate(v, rotation, scale);
+  for (int j = 0; j < 4; j++) v[j] = (double)gain[j] * (double)x[j];
+  rotate(v, rotation);
 }
 
 // normalize_levels with a rotation of up to 128 columns, for 1 to 4 bits.
@@ -206,71 +204,77 @@ void normalize_rotated(const float* x, const float* gain, int rows, int width, d
 #pragma unroll
   for (int i = 0; i < kFours; i++)
     for (uint32_t& word : value[i].words) fence_operand(word);  // nobody needs them as float64 meanwhile
-  double rms = 1.0 / __builtin_sqrt(warp_sum(squares) / (double)width + eps);
-  double scale = 1.0 / __builtin_sqrt((double)rotation);
+  double factor = 1.0 / __builtin_sqrt(warp_sum(squares) / (double)width + eps) * rotation_factor(rotation);
   double half = (double)(1 << (bits - 1)), step = 2.5 / half, inverse = half / 2.5;
   uint32_t packed[4] = {};
 #pragma unroll
   for (int i = kFours - 1; i >= 0; i--) {
     double v[4];
-    if (128 * i < width) rotated_columns(value[i], load_four_of(gain + 4 * lane + 128 * i), rms, rotation, scale, v);
+    if (128 * i < width) rotated_columns(value[i], load_four_of(gain + 4 * lane + 128 * i), rotation, v);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-      int index = 128 * i >= width ? 0 : bits == 1 ? v[j] >= 0 : level(v[j], step, inverse, half);
+      int index = 128 * i >= width ? 0 : bits == 1 ? v[j] >= 0 : level(v[j] * factor, step, inverse, half);
       packed[j] = packed[j] * 16 + (uint32_t)index;
     }
   }
   store_levels(packed, row, bits, out, words, plane_words, popcounts);
 }
 
-// Rotations of rows of any length go through memory, in float64. A block per row: what is quantized.
+// Rotations of rows of any length go through memory, in float64. A block per row: gain * x, rotated. Its product with the
+// row's factor is what is quantized.
 KERNEL(elementwise float, 256)
-void rotate_normalized(const float* x, const float* gain, int width, double eps, int rotation, double* out) {
+void rotate_normalized(
+    const float* x, const float* gain, int width, double eps, int rotation, double* out, double* factors) {
   __shared__ double room[8];
   x += (long)blockIdx.x * width, out += (long)blockIdx.x * width;
   double sum = 0;
   for (int c = threadIdx.x; c < width; c += 256) sum = multiply_add((double)x[c], (double)x[c], sum);
   double rms = 1.0 / __builtin_sqrt(block_sum(sum, room) / (double)width + eps);
-  for (int c = threadIdx.x; c < width; c += 256) out[c] = (double)gain[c] * (double)x[c] * rms;
+  if (threadIdx.x == 0) factors[blockIdx.x] = rms * rotation_factor(rotation);
+  for (int c = threadIdx.x; c < width; c += 256) out[c] = (double)gain[c] * (double)x[c];
   rotate_block(out, width, rotation);
 }
 
-// A warp per row: the levels of v, or v as floats if those are wanted.
+// A warp per row: the levels of v times the row's factor, or floats if those are wanted.
 KERNEL(elementwise float, 256)
-void quantize_rotated(const double* v, int rows, int width, const __grid_constant__ Levels to, float* floats) {
+void quantize_rotated(const double* v, const double* factors, int rows, int width, const __grid_constant__ Levels to,
+    float* floats) {
   int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, count = 0;
   if (row >= rows) return;
   v += (long)row * width;
+  double factor = factors[row];
   if (floats) {
-    for (int c = lane; c < width; c += 32) floats[(long)row * width + c] = (float)v[c];
+    for (int c = lane; c < width; c += 32) floats[(long)row * width + c] = (float)(v[c] * factor);
     return;
   }
   double half = (double)(1 << (to.bits - 1)), step = 2.5 / half;
   for (int w = 0; 32 * w < width; w++) {
     int c = 32 * w + lane;
-    double value = c < width ? v[c] : -1e9;
-    count += put_levels(to, row, w, to.bits == 1 ? value >= 0 : nearest_level(value, step, half));
+    int index = c >= width ? 0 : to.bits == 1 ? v[c] >= 0 : nearest_level(v[c] * factor, step, half);
+    count += put_levels(to, row, w, index);
   }
   if (lane == 0) to.popcounts[row] = count;
 }
 
-// A block per row: the gradient of gain * x / rms from that of its rotation, which passes where |v| <= limit.
-template <class T>
-DEVICE void rotate_gradient(const double* v, const T* dout, int width, int rotation, float limit, double* to) {
+// A block per row: the gradient of gain * x / rms from that of its rotation, which passes where |v * factor| <= limit.
+template <class T> DEVICE void rotate_gradient(
+    const double* v, const double* factors, const T* dout, int width, int rotation, float limit, double* to) {
+  double factor = factors[blockIdx.x], scale = rotation_factor(rotation);
   v += (long)blockIdx.x * width, dout += (long)blockIdx.x * width, to += (long)blockIdx.x * width;
   for (int c = threadIdx.x; c < width; c += 256)
-    to[c] = __builtin_fabs(v[c]) <= (double)limit ? (double)read(dout + c) : 0.0;
+    to[c] = __builtin_fabs(v[c] * factor) <= (double)limit ? (double)read(dout + c) : 0.0;
   rotate_block(to, width, rotation);
+  for (int c = threadIdx.x; c < width; c += 256) to[c] *= scale;
 }
 KERNEL(elementwise float, 256)
-void rotate_gradient_float32(
-    const double* v, const float* dout, int width, int rotation, float limit, double* to) {
-  rotate_gradient(v, dout, width, rotation, limit, to);
+void rotate_gradient_float32(const double* v, const double* factors, const float* dout, int width, int rotation,
+    float limit, double* to) {
+  rotate_gradient(v, factors, dout, width, rotation, limit, to);
 }
 KERNEL(elementwise float, 256)
-void rotate_gradient_bfloat16(
-    const double* v, const BFloat* dout, int width, int rotation, float limit, double* to) {
-  rotate_gradient(v, dout, width, rotation, limit, to);
+void rotate_gradient_bfloat16(const double* v, const double* factors, const BFloat* dout, int width, int rotation,
+    float limit, double* to) {
+  rotate_gradient(v, factors, dout, width, rotation, limit, to);
 }
 
 // A warp per row: planes of Q(gain * x / rms(x)), and the rows' weighted popcounts. Rows of up to 1,024 values stay in
@@ -362,6 +366,7 @@ template <bool kRotated, class T> DEVICE void normalize_backward_rows(T* dx, flo
   constexpr int kFours = 8, kWarps = 4;
   __shared__ float sums[kWarps][128 * kFours];
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  double unrotate = kRotated ? rotation_factor(rotation) : 0;
   float dgain[kFours][4] = {};
   for (int row = blockIdx.x * kWarps + warp; row < rows; row += gridDim.x * kWarps) {
     long at = (long)row * width + 4 * lane;
@@ -389,10 +394,13 @@ template <bool kRotated, class T> DEVICE void normalize_backward_rows(T* dx, flo
       if (kRotated) {
         if (128 * i >= width) break;
         double v[4];
-        rotated_columns(value[i], by, rms, rotation, 1.0 / __builtin_sqrt((double)rotation), v);
+        rotated_columns(value[i], by, rotation, v);
 #pragma unroll
-        for (int j = 0; j < 4; j++) da[j] = __builtin_fabs(v[j]) <= (double)limit ? grad[i][j] : 0.0f;
-        rotate(da, rotation, 1.0f / __builtin_sqrtf((float)rotation));
+        for (int j = 0; j < 4; j++)
+          da[j] = __builtin_fabs(v[j] * (rms * unrotate)) <= (double)limit ? grad[i][j] : 0.0f;
+        rotate(da, rotation);
+#pragma unroll
+        for (int j = 0; j < 4; j++) da[j] *= (float)unrotate;
       } else {
         bool pass[4], border = false;
 #pragma unroll
