@@ -214,7 +214,8 @@ func (o overSeeds) legend() []column {
 	}
 	if slices.ContainsFunc(o.rows, func(r seedRow) bool { return r.seeds > 1 }) {
 		columns = append(columns,
-			column{Name: "±", About: "standard error of the mean over seeds (standard deviation / √seeds); one seed has none"})
+			column{Name: "±", About: "standard error of the mean over seeds (standard deviation / √seeds); one seed has none " +
+				"and no mark"})
 		if o.baseline != "" || main.Better != "" {
 			columns = append(columns, column{Name: strings.TrimSpace(differs), About: "differs from " + reference + " by more " +
 				"than chance: two-sided t-test at 95 %, paired where both rows have the same seeds, else Welch's"})
