@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"bitnet1/pipelines/experiment/seeds"
+	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/results"
 	"bitnet1/shared/run/resultsfile"
 )
@@ -131,6 +132,37 @@ func TestGridKeepsResults(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(data, "experiments", "a", "a.jsonl")); err == nil {
 		t.Error("there is a second file")
+	}
+}
+
+// What matters most is what a stage measured of the checkpoint, before the trainer's own sample.
+func TestMedianIsOfTheMainColumn(t *testing.T) {
+	data := t.TempDir()
+	if _, err := run(t, "grid", "--name", "g", "--programs", standIns(t), "--data", data, "--seeds", "1", "p.yml"); err != nil {
+		t.Fatal(err)
+	}
+	declared := fakeDeclarations()
+	declared[0].Results[0].Columns = []results.Column{
+		{Key: "validation_bits", Name: "validation", Value: "{validation_bits:.3}", Better: results.Lower},
+	}
+	tables, err := results.Read(journal.Open(data), "on-1", declared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &experiment{axes: []axis{{seedKey, []string{"1", "2", "3"}}}}
+	for _, seed := range e.axes[0].values {
+		e.cells = append(e.cells, cell{values: []string{seed}, results: tables[0]})
+	}
+	summary, err := e.summary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, c := range summary.columns {
+		names = append(names, c.Name)
+	}
+	if got := strings.Join(names, ","); got != "seeds,validation,bits/token,median,top head,IPMR" {
+		t.Errorf("the columns are %s", got)
 	}
 }
 
