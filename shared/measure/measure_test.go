@@ -37,6 +37,36 @@ func sealed(t *testing.T) string {
 		measuretest.Proverbs()...)
 }
 
+// A model file is opened by its content: a checkpoint or a packed model, which a damaged one is not.
+func TestModelFiles(t *testing.T) {
+	path := measuretest.Checkpoint(t, measuretest.Config(16).V77(),
+		checkpoint.Provenance{Step: 1234, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
+	packed := measuretest.Packed(t, path)
+	for _, path := range []string{path, packed} {
+		saved, err := openSaved(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if saved.Step != 1234 || saved.Config.CodebookBits != 4 || saved.Gamma != 0.3 {
+			t.Errorf("%s is of %+v, %+v", path, saved.Config, saved.Provenance)
+		}
+		if err := saved.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	b, err := os.ReadFile(packed)
+	if err == nil {
+		b[len(b)/2] ^= 1
+		err = os.WriteFile(packed, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openSaved(packed); err == nil || !strings.Contains(err.Error(), "digest differs") {
+		t.Errorf("a damaged packed model: %v", err)
+	}
+}
+
 // As many sequences are computed at once as micro_tokens holds, but one at least.
 func TestBatch(t *testing.T) {
 	for micro, want := range map[int]int{1: 1, 16: 1, 31: 1, 32: 2, 100: 6} {

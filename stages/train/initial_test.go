@@ -72,6 +72,8 @@ func TestModelOfTheStart(t *testing.T) {
 	v76.Eps = 1e-3
 	v77 := v76.V77()
 	v77.ReadBits, v77.CodebookBits, v77.Hadamard = 3, 2, 8
+	signs := v77
+	signs.CodebookBits = 0
 	manifest := writeDataset(t, 16, proverbs()...)
 	for what, c := range map[string]struct {
 		model.Config
@@ -79,7 +81,7 @@ func TestModelOfTheStart(t *testing.T) {
 	}{
 		"a v76": {v76, ""}, "a v77": {v77, ""}, "a v77 with Muon": {v77, "--optimizer muon"},
 		"a v76 to be a v77": {v76, "--hidden-bits 4 --codebook-bits 4 --hadamard 8"},
-		"a v77 with bonsai": {v77, "--anneal-binarize"},
+		"a v77 with bonsai": {v77, "--anneal-binarize"}, "a v77 without latents": {signs, "--truebit"},
 	} {
 		base := measuretest.Checkpoint(t, c.Config, checkpoint.Provenance{Step: 1, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
 		dir := t.TempDir()

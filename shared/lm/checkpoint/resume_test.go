@@ -12,7 +12,13 @@ import (
 // TestResumeIsExact saves a model and its state in the middle of training: what is read back must go on to the same
 // bytes as what never stopped.
 func TestResumeIsExact(t *testing.T) {
-	c := small().Config
+	v76, v77 := small().Config, small().Config.V77()
+	t.Run("v76", func(t *testing.T) { resumesExactly(t, v76, model.Options{}) })
+	t.Run("v77", func(t *testing.T) { resumesExactly(t, v77, model.Options{GradBits: 4}) })
+	t.Run("v77 with Muon", func(t *testing.T) { resumesExactly(t, v77, model.Options{Muon: true}) })
+}
+
+func resumesExactly(t *testing.T, c model.Config, options model.Options) {
 	tokens, targets := make([]int32, c.Seq), make([]int32, c.Seq)
 	for i := range tokens {
 		tokens[i], targets[i] = int32(i*7%c.Vocab), int32((i+1)*7%c.Vocab)
@@ -20,18 +26,19 @@ func TestResumeIsExact(t *testing.T) {
 	step := func(m *model.Model) {
 		t.Helper()
 		if err := m.Step(tokens, targets, model.Update{LearningRate: 3e-3, Beta1: 0.9, Beta2: 0.95,
+			Muon:     model.Muon{LearningRate: 0.06, Beta: 0.95, Steps: 3},
 			Settings: model.Settings{Gamma: 0.5, Mix: 1}}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	straight := newModel(t, c)
+	straight := newModel(t, c, options)
 	if err := straight.Load(model.Each(small().Parameters)); err != nil {
 		t.Fatal(err)
 	}
 	step(straight)
 	step(straight)
 
-	resumed := newModel(t, c)
+	resumed := newModel(t, c, options)
 	restore(t, resumed, straight)
 	step(straight)
 	step(resumed)
@@ -41,9 +48,9 @@ func TestResumeIsExact(t *testing.T) {
 	}
 }
 
-func newModel(t *testing.T, c model.Config) *model.Model {
+func newModel(t *testing.T, c model.Config, options model.Options) *model.Model {
 	t.Helper()
-	m, err := model.New(c, cpu.New(cpu.Options{}), model.Options{})
+	m, err := model.New(c, cpu.New(cpu.Options{}), options)
 	if err != nil {
 		t.Fatal(err)
 	}
