@@ -174,7 +174,7 @@ func TestWrongUsage(t *testing.T) {
 	w.refuses(2, []string{"there is no flag --stps", "--set train.steps=9"}, "pipeline", "run", "--stps", "9",
 		"pipelines/v76.yml")
 	w.refuses(2, []string{"did you mean --data?"}, "pipeline", "runs", "--dta", "x")
-	w.refuses(1, []string{"there are", "v76.yml"}, "pipeline", "run", "pipelines/v77.yml")
+	w.refuses(1, []string{"there are", "v76.yml"}, "pipeline", "run", "pipelines/v99.yml")
 	w.refuses(1, []string{"there are", "v76.yml"}, "pipeline", "run", "pipelines")
 	w.refuses(2, []string{"--help lists the flags, and parameters of a stage are given as --set STAGE.KEY=VALUE"},
 		"pipeline", "run", "--nothing-like-it", "pipelines/v76.yml")

@@ -569,14 +569,19 @@ func BenchmarkNanoStep(b *testing.B) {
 		dev      cpu.Options
 		separate bool
 		muon     int // steps of its iteration
+		v77      bool
 	}{
 		{name: "gradients=4", bits: 4}, {name: "gradients=float", bits: kernels.FloatBits},
 		{name: "plain", bits: kernels.FloatBits, dev: cpu.Options{PlainGo: true}},
 		{name: "documents=separate", bits: 4, separate: true},
 		{name: "muon=3", bits: 4, muon: 3}, {name: "muon=5", bits: 4, muon: 5},
+		{name: "v77", bits: 4, muon: 3, v77: true},
 	} {
 		b.Run(v.name, func(b *testing.B) {
 			c, _ := Preset("nano")
+			if v.v77 {
+				c = c.V77()
+			}
 			const batch = 32 // 4,096 tokens, as the train stage has
 			m, err := New(c, cpu.New(v.dev), Options{Batch: batch, GradBits: v.bits, Muon: v.muon > 0,
 				Documents: Documents{Separate: v.separate, EndOfText: 256}})
