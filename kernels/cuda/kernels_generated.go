@@ -462,7 +462,7 @@ type storeMidRise struct {
 	maskWords int64 // of a row
 }
 
-func (storeMidRise) kRun() int { return 64 }
+func (storeMidRise) kRun() int { return 8 }
 
 func (storeMidRise) kColumnBytes() int { return 16 }
 
@@ -481,7 +481,7 @@ type storeSquares struct {
 	factorStride int64
 }
 
-func (storeSquares) kRun() int { return 64 }
+func (storeSquares) kRun() int { return 8 }
 
 func (storeSquares) kColumnBytes() int { return 16 }
 

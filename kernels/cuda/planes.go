@@ -166,7 +166,7 @@ func (d *Device) spread(name string, p *planes) (*planes, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := grid(ceilDiv(p.words(), 256), p.rows)
+	g := grid(p.rows, ceilDiv(p.words(), 256))
 	return out, d.launch(g).spreadBytes(p.data, p.cols, p.words(), p.planeBytes/4, p.bits, either(p.signed, 1, 0),
 		out.data, out.rowBytes())
 }

@@ -667,68 +667,74 @@ struct StoreBits {
 // ---- Epilogues that quantize, to levels of up to 4 bits ----
 //
 // They compute u as every device does, which a channel's alpha and theta and what it adds to its sums (pack.cu:
-// channel_terms) are for. A thread has 64 neighbouring columns. Of every 32, four words collect levels as nibbles, column
-// 4 n + k as nibble n of word k, from the last column down; `separate` turns the words into planes.
+// channel_terms) are for. A thread has eight neighbouring columns of each group of 32. Their levels become a word of eight
+// nibbles, which is turned into a byte of each plane. Four threads exchange these, so that each gets a word of a plane.
 
-// Calls use(h, first, u) for eight neighbouring columns of row half h at a time, from the thread's last columns to its
-// first. `first` is the first one's number among the thread's 64. use returns the levels, each plus 0x4b400000.
+// From eight nibbles the bytes of four planes: bit n of byte b is bit b of the nibble of column n. The nibbles are in the
+// order of nibble_column, which saves half of the exchanges.
+DEVICE constexpr int nibble_column(int place) { return (place >> 1 & 1) + 2 * (place >> 2) + 4 * (place & 1); }
+DEVICE uint32_t planes_of_nibbles(uint32_t x) {
+  uint32_t t = (x >> 14 ^ x) & 0x0000cccc;
+  x ^= t ^ t << 14;
+  t = (x >> 7 ^ x) & 0x00aa00aa;
+  return x ^ t ^ t << 7;
+}
+// Byte k of lane t becomes byte t of lane k, among four lanes.
+DEVICE uint32_t transpose_bytes(uint32_t x, int lane) {
+  x = (uint32_t)__nvvm_prmt(x, shuffle_xor((int)x, 1), lane & 1 ? 0x3715 : 0x6240);
+  return (uint32_t)__nvvm_prmt(x, shuffle_xor((int)x, 2), lane & 2 ? 0x3276 : 0x5410);
+}
+
+// Calls use(h, g, u, level) for each group g of 32 columns and each row half h, with u of the thread's eight columns. use
+// writes their levels, each plus 0x4b400000.
 template <class Use> DEVICE void quantize_columns(const int (&acc)[128], const Product& p, const Levels& to, float unit,
     int row, int column, const RowTerms& terms, uint32_t columns, int t, const Use& use) {
-  int count[2] = {};
+  uint32_t planes[2][8];  // words of this thread's plane
 #pragma unroll
-  for (int w = 1; w >= 0; w--) {
-    uint32_t packed[2][4] = {};
+  for (int g = 0; g < 8; g++) {
+    float u[2][8];
 #pragma unroll
-    for (int eight = 3; eight >= 0; eight--) {
-      float u[2][8];
-#pragma unroll
-      for (int i = 0; i < 8; i++) {
-        int b = 16 * w + 4 * eight + i / 2;  // of 32 pairs of columns
-        Int4 of = load_shared(columns + 16 * (8 * b + 2 * t + i % 2));
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-          float s = as_float(p.product * acc[accumulator<64>(0, h, 2 * b + i % 2)] + of.z + terms.term[h]) - 12582912.0f;
-          u[h][i] = as_float(of.x) * (unit * s) - as_float(of.y);
-        }
-      }
+    for (int i = 0; i < 8; i++) {
+      Int4 of = load_shared(columns + 16 * (8 * (4 * g + i / 2) + 2 * t + i % 2));
 #pragma unroll
       for (int h = 0; h < 2; h++) {
-        uint32_t level[8];
-        use(h, 32 * w + 8 * eight, u[h], level);
-#pragma unroll
-        for (int i = 4; i >= 0; i -= 4)
-#pragma unroll
-          for (int k = 0; k < 4; k++) packed[h][k] = packed[h][k] * 16 + level[i + k];
-#pragma unroll
-        for (int k = 0; k < 4; k++) fence_operand(packed[h][k]);
+        float s = as_float(p.product * acc[accumulator<8>(g, h, i)] + of.z + terms.term[h]) - 12582912.0f;
+        u[h][i] = as_float(of.x) * (unit * s) - as_float(of.y);
       }
     }
 #pragma unroll
     for (int h = 0; h < 2; h++) {
+      uint32_t level[8], packed = 0;
+      use(h, g, u[h], level);
 #pragma unroll
-      for (int k = 0; k < 4; k++) packed[h][k] -= 0x4b400000u * 0x11111111u;
-      separate(packed[h]);
-      bool inside = row + 8 * h < p.m && column + 32 * w < p.n;
-#pragma unroll
-      for (int b = 0; b < 4; b++) {
-        if (b >= to.bits || !inside) continue;
-        to.data[b * to.plane_words + (long)(row + 8 * h) * to.words + column / 32 + w] = packed[h][b];
-        count[h] += popcount(packed[h][b]) << b;
-      }
+      for (int place = 7; place >= 0; place--) packed = packed * 16 + level[nibble_column(place)];
+      planes[h][g] = transpose_bytes(planes_of_nibbles(packed - 0x4b400000u * 0x11111111u), t);
     }
   }
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    count[h] += shuffle_xor(count[h], 1);
-    count[h] += shuffle_xor(count[h], 2);
-    if (t == 0 && row + 8 * h < p.m) add_to(to.popcounts + row + 8 * h, count[h]);
+    bool inside = row + 8 * h < p.m;
+    uint32_t* out = to.data + t * to.plane_words + (long)(row + 8 * h) * to.words + column / 32;
+    int count = 0;
+#pragma unroll
+    for (int g = 0; g < 8; g += 4) {
+      if (inside && t < to.bits && column / 32 + g < to.words)  // rows are whole multiples of four words
+        *(Int4*)(out + g) =
+            Int4{(int)planes[h][g], (int)planes[h][g + 1], (int)planes[h][g + 2], (int)planes[h][g + 3]};
+#pragma unroll
+      for (int i = g; i < g + 4; i++) count += popcount(planes[h][i]);
+    }
+    count <<= t;
+    count += shuffle_xor(count, 1);
+    count += shuffle_xor(count, 2);
+    if (t == 0 && inside) add_to(to.popcounts + row + 8 * h, count);
   }
 }
 
 // Writes the levels of relu(u)² and, unless factors is null, its derivative in bfloat16. n is a multiple of 8 then, and
 // rows of factors are aligned to 16 bytes. See levels.cuh.
 struct StoreSquares {
-  static constexpr int kRun = 64, kColumnBytes = 16;
+  static constexpr int kRun = 8, kColumnBytes = 16;
   const Float4* terms;  // see channel_terms
   Levels to;
   float unit;
@@ -743,26 +749,26 @@ struct StoreSquares {
 
   __device__ __forceinline__ void store(
       int (&acc)[128], const Product& p, int row, int column, int t, const RowTerms& r, uint32_t columns) const {
-    int first = column + 64 * t;
     float top = (float)((1 << to.bits) - 1);
-    quantize_columns(acc, p, to, unit, row, first, r, columns, t,
-        [&](int h, int at, const float (&u)[8], uint32_t (&level)[8]) {
+    BFloat* first = factors + row * factor_stride + column + 8 * t;
+    int left = factors ? p.n - column - 8 * t : 0;
+    quantize_columns(acc, p, to, unit, row, column, r, columns, t,
+        [&](int h, int g, const float (&u)[8], uint32_t (&level)[8]) {
           int factor[4];
 #pragma unroll
           for (int i = 0; i < 8; i++) level[i] = (uint32_t)rounded_square(u[i], top);
 #pragma unroll
           for (int i = 0; i < 4; i++)
             factor[i] = (int)pack_bf16(squared_factor(u[2 * i]), squared_factor(u[2 * i + 1]));
-          if (factors && row + 8 * h < p.m && first + at < p.n)
-            *(Int4*)(factors + (row + 8 * h) * factor_stride + first + at) =
-                Int4{factor[0], factor[1], factor[2], factor[3]};
+          if (32 * g < left && row + 8 * h < p.m)
+            *(Int4*)(first + 8 * h * factor_stride + 32 * g) = Int4{factor[0], factor[1], factor[2], factor[3]};
         });
   }
 };
 
 // Writes the mid-rise levels of u and, unless mask is null, whether |u| <= 2.5.
 struct StoreMidRise {
-  static constexpr int kRun = 64, kColumnBytes = 16;
+  static constexpr int kRun = 8, kColumnBytes = 16;
   const Float4* terms;  // see channel_terms
   Levels to;
   float unit;
@@ -777,20 +783,19 @@ struct StoreMidRise {
 
   __device__ __forceinline__ void store(
       int (&acc)[128], const Product& p, int row, int column, int t, const RowTerms& r, uint32_t columns) const {
-    int first = column + 64 * t;
     MidRise levels(to.bits);
-    uint32_t inside[2] = {};
-    quantize_columns(acc, p, to, unit, row, first, r, columns, t,
-        [&](int h, int at, const float (&u)[8], uint32_t (&level)[8]) {
+    uint32_t inside[2] = {};  // a byte of each of four groups
+    quantize_columns(acc, p, to, unit, row, column, r, columns, t,
+        [&](int h, int g, const float (&u)[8], uint32_t (&level)[8]) {
 #pragma unroll
-          for (int i = 7; i >= 0; i--) {
+          for (int i = 0; i < 8; i++) {
             level[i] = (uint32_t)levels.level(u[i]) + 0x4b400000u;
-            inside[h] = inside[h] * 2 + (__builtin_fabsf(u[i]) <= 2.5f ? 1 : 0);
+            inside[h] |= __builtin_fabsf(u[i]) <= 2.5f ? 1u << (8 * (g % 4) + i) : 0;
           }
-          fence_operand(inside[h]);  // or the compiler computes it in the branch below, and keeps all of u until there
-          if (at % 32 == 0) {
-            if (mask && row + 8 * h < p.m && first + at < p.n)
-              mask[(row + 8 * h) * mask_words + (first + at) / 32] = inside[h];
+          if (g % 4 == 3) {
+            uint32_t word = transpose_bytes(inside[h], t);  // of group g - 3 + t
+            int at = column + 32 * (g - 3 + t);
+            if (mask && row + 8 * h < p.m && at < p.n) mask[(row + 8 * h) * mask_words + at / 32] = word;
             inside[h] = 0;
           }
         });

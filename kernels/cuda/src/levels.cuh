@@ -46,21 +46,21 @@ DEVICE int put_levels(const Levels& to, long row, int w, int index) {
 }
 
 // Finds the mid-rise level of a float32: the level, counted from the lowest, that float64 arithmetic finds (see
-// nearest_level). A float32 product tells the nearest border j * step between two levels. Borders are exact in float32,
-// so a comparison decides. A value on a border has the even level. So has, on the border 0, what is lost when float64
-// subtracts 1/2.
+// nearest_level). A float32 product tells the nearest border j * step between two levels. The difference from the border
+// has the right sign, because the border is exact and one multiply-add computes it. A value on a border has the even level.
+// So has, on the border 0, what is lost when float64 subtracts 1/2.
 struct MidRise {
-  float scale, step, edge, zero;
-  int half;
+  float scale, step, last;
+  int lost, half;  // lost: the bits of the first difference that is not lost
   DEVICE_MEMBER explicit MidRise(int bits) : half(1 << (bits - 1)) {
-    scale = (float)half * 0.4f, step = 2.5f / (float)half, edge = (float)(half - 1), zero = -step * 0x1p-54f;
+    scale = (float)half * 0.4f, step = 2.5f / (float)half, last = (float)(half - 1) * step;
+    lost = as_int(-step * 0x1p-54f) + 1;
   }
   DEVICE_MEMBER int level(float u) const {
-    float shifted = min(max(u * scale, -edge), edge) + 12582912.0f;  // rounds to an integer, kept in the low bits
-    int j = as_int(shifted) - 0x4b400000;
-    float border = j == 0 ? zero : (shifted - 12582912.0f) * step;
-    bool above = j % 2 == 0 ? u >= border : u > border;
-    return half + j - (above ? 0 : 1);
+    float shifted = __builtin_fmaf(min(max(u, -last), last), scale, 12582912.0f);  // an integer j in the low bits
+    float off = __builtin_fmaf(12582912.0f - shifted, step, u);
+    float bar = as_float((~as_int(shifted) & 1) * lost);
+    return as_int(shifted) - 0x4b400000 + half - 1 + (off > bar ? 1 : 0);
   }
 };
 

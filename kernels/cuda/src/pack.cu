@@ -100,16 +100,17 @@ void channel_thresholds(const float* alpha, const float* theta, float unit, int 
   if (threadIdx.x % 32 == 0) negative[channel / 32] = word;
 }
 
-// What the epilogues that quantize want of every output channel: alpha, theta, and what the channel adds to its sums. In
-// the order of channel_thresholds. Channels beyond the last get the lowest level, and no gradient passes there.
+// What the epilogues that quantize want of every output channel: alpha, theta, and what the channel adds to its sums. They
+// are in the order in which the accumulators of a 256-column tile hold the channels there: channel 32 g + 8 t + 2 b + e
+// has place 32 g + 8 b + 2 t + e. Channels beyond the last get the lowest level, and no gradient passes there.
 KERNEL(packing, 256)
 void channel_terms(const float* alpha, const float* theta, int n, const int* popcounts, int column_weight, int bias,
     Float4* terms) {
   int channel = blockIdx.x * 256 + threadIdx.x;  // the grid covers n rounded up to 256
-  int t = channel % 256 / 64, b = channel % 64 / 2, e = channel % 2;
+  int t = channel % 32 / 8, b = channel % 8 / 2, e = channel % 2;
   Float4 of = {0, 100, 0, 0};
   if (channel < n) of = {alpha[channel], theta[channel], as_float(column_weight * popcounts[channel] + bias), 0};
-  terms[channel / 256 * 256 + 8 * b + 2 * t + e] = of;
+  terms[channel / 32 * 32 + 8 * b + 2 * t + e] = of;
 }
 
 // The row whose bits become bit `lane` of word `target` of out's rows. With kNeighbours it is row 32 target + lane.
@@ -156,17 +157,17 @@ void transpose_bits(const uint32_t* bits, int rows, int columns, int words, long
 
 // out[r][k] = entry k of row r as a signed byte: a two's-complement number if it is signed, and otherwise its bits'
 // number - 2^(planes-1), which is that number with its top bit flipped. Bytes from `columns` on are 0. A thread writes
-// 32 entries. Grid: x words of a row / 256, y rows.
+// 32 entries. Grid: x rows, y words of a row / 256.
 KERNEL(packing, 256)
 void spread_bytes(const uint32_t* bits, int columns, int words, long plane_words, int planes, int is_signed, char* out,
     int row_bytes) {
-  int w = blockIdx.x * 256 + threadIdx.x;
+  int w = blockIdx.y * 256 + threadIdx.x;
   if (32 * w >= row_bytes) return;
   uint32_t four[8];
 #pragma unroll
   for (int i = 0; i < 8; i++) four[i] = (uint32_t)(256 - (1 << (planes - 1)) & 255) * 0x01010101u;
   for (int p = 0; p < planes; p++) {
-    uint32_t word = bits[p * plane_words + (long)blockIdx.y * words + w];
+    uint32_t word = bits[p * plane_words + (long)blockIdx.x * words + w];
     if (is_signed && p == planes - 1) word = ~word;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
@@ -180,6 +181,6 @@ void spread_bytes(const uint32_t* bits, int columns, int words, long plane_words
     if (left < 4) four[i] &= left > 0 ? (1u << 8 * left) - 1 : 0;
   }
   for (int i = 0; i < 2 && 32 * w + 16 * i < row_bytes; i++)
-    *(Int4*)(out + (long)blockIdx.y * row_bytes + 32 * w + 16 * i) =
+    *(Int4*)(out + (long)blockIdx.x * row_bytes + 32 * w + 16 * i) =
         Int4{(int)four[4 * i], (int)four[4 * i + 1], (int)four[4 * i + 2], (int)four[4 * i + 3]};
 }
