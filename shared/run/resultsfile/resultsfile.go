@@ -125,6 +125,9 @@ func Add(path string, runs ...Run) (added, replaced int, err error) {
 			return 0, 0, fmt.Errorf("run of %q, seed %d: %w", r.Model, r.Seed, err)
 		}
 		if i := slices.IndexFunc(all, r.Repeats); i >= 0 {
+			if r.Seconds == 0 && r.Checkpoint == all[i].Checkpoint { // it is the same work, whose times others have
+				r.Seconds = all[i].Seconds
+			}
 			all[i], replaced = r, replaced+1
 			continue
 		}

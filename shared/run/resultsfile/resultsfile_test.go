@@ -78,6 +78,24 @@ func TestAdd(t *testing.T) {
 	}
 }
 
+// Where another run did the work, nobody knows how long it took but the line that is replaced.
+func TestSecondsAreKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "results.jsonl")
+	for _, c := range []struct {
+		checkpoint   string
+		seconds, was float64
+	}{{"aa", 60, 60}, {"aa", 0, 60}, {"aa", 50, 50}, {"bb", 0, 0}} {
+		r := made("v76", 1, "4", 6)
+		r.Checkpoint, r.Seconds = c.checkpoint, c.seconds
+		if _, _, err := Add(path, r); err != nil {
+			t.Fatal(err)
+		}
+		if runs, err := Read(path); err != nil || len(runs) != 1 || runs[0].Seconds != c.was {
+			t.Errorf("%+v: %+v, %v", c, runs, err)
+		}
+	}
+}
+
 // Programs that add at the same time lose nothing.
 func TestAddTogether(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "results.jsonl")
