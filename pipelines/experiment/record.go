@@ -80,13 +80,13 @@ func runsOf(arg string) ([]resultsfile.Run, error) {
 
 // eachOnce refuses runs of which one would replace the other.
 func eachOnce(runs []resultsfile.Run) error {
-	for i, r := range runs {
-		for _, o := range runs[:i] {
-			if o.Repeats(r) {
-				return fmt.Errorf("model %s, seed %d is given twice with the same parameters: give one of them, or another name",
-					r.Model, r.Seed)
-			}
+	given := map[string]bool{}
+	for _, r := range runs {
+		if given[r.Key()] {
+			return fmt.Errorf("model %s, seed %d is given twice with the same parameters: give one of them, or another name",
+				r.Model, r.Seed)
 		}
+		given[r.Key()] = true
 	}
 	return nil
 }

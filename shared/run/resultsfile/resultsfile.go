@@ -43,8 +43,8 @@ func (r Run) Same() string {
 	return string(b)
 }
 
-// Repeats reports whether r is the same run as o, made once more.
-func (r Run) Repeats(o Run) bool { return r.Seed == o.Seed && r.Same() == o.Same() }
+// Key is equal for lines of the same run.
+func (r Run) Key() string { return fmt.Sprint(r.Seed, " ", r.Same()) }
 
 func (r Run) check() error {
 	switch {
@@ -78,12 +78,11 @@ func Read(path string) ([]Run, error) {
 		if err != nil {
 			return nil, fmt.Errorf("results file %s, line %d: %w", path, number, err)
 		}
-		key := fmt.Sprint(r.Seed, r.Same())
-		if first := at[key]; first > 0 {
+		if first := at[r.Key()]; first > 0 {
 			return nil, fmt.Errorf("results file %s: line %d has the model, parameters and seed of line %d: remove one, "+
 				"or give each its seed", path, number, first)
 		}
-		at[key] = number
+		at[r.Key()] = number
 		runs = append(runs, r)
 	}
 	return runs, nil
@@ -120,18 +119,22 @@ func Add(path string, runs ...Run) (added, replaced int, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, 0, err
 	}
+	at := map[string]int{}
+	for i, r := range all {
+		at[r.Key()] = i
+	}
 	for _, r := range runs {
 		if err := r.check(); err != nil {
 			return 0, 0, fmt.Errorf("run of %q, seed %d: %w", r.Model, r.Seed, err)
 		}
-		if i := slices.IndexFunc(all, r.Repeats); i >= 0 {
+		if i, known := at[r.Key()]; known {
 			if r.Seconds == 0 && r.Checkpoint == all[i].Checkpoint { // it is the same work, whose times others have
 				r.Seconds = all[i].Seconds
 			}
 			all[i], replaced = r, replaced+1
 			continue
 		}
-		all, added = append(all, r), added+1
+		at[r.Key()], all, added = len(all), append(all, r), added+1
 	}
 	slices.SortFunc(all, compare)
 	var b bytes.Buffer
