@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"math/rand/v2"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"bitnet1/kernels/cpu"
 	"bitnet1/shared/lm/model"
 	"bitnet1/shared/lm/safetensors"
+
+	"github.com/zeebo/blake3"
 )
 
 func small() Model {
@@ -85,6 +88,18 @@ func TestModelRoundTrip(t *testing.T) {
 	}
 	if config := f.Metadata()["config"]; !strings.Contains(config, `"kshift_layers":[0]`) {
 		t.Errorf("configuration %s", config)
+	}
+}
+
+// The bytes of v76 checkpoints do not change: jobs are known by their digests.
+func TestBytesOfV76(t *testing.T) {
+	var b bytes.Buffer
+	if err := Write(&b, small()); err != nil {
+		t.Fatal(err)
+	}
+	const want = "d90025507128065d2705271c6a262d3637ceed80b338863c02e90410769b0394"
+	if got := blake3.Sum256(b.Bytes()); hex.EncodeToString(got[:]) != want {
+		t.Errorf("the file has digest %x, want %s", got, want)
 	}
 }
 
