@@ -49,6 +49,7 @@ func (s *instructions) useAVX2() {
 	s.scoreGradient = scoreGradientAVX2
 	s.nearest = nearestAVX2
 	s.ranked = rankedAVX2
+	s.rankedLevels = rankedLevelsAVX2
 	s.adam = adamAVX2
 }
 

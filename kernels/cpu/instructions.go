@@ -66,6 +66,7 @@ type instructions struct {
 	scoreGradient  func(dq, dk []float64, q, k []float32, s float64)
 	nearest        func(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[4][4]float64)
 	ranked         func(g *rankedQueries)
+	rankedLevels   func(g *rankedQueries)
 	adam           func(param, grad, m, v []float32, u *update)
 }
 
@@ -92,6 +93,7 @@ func plainGo() instructions {
 		quantize: quantizeGo, nearestLevels: nearestLevelsGo, products: productsGo, rotate: rotateGo,
 		maskRotated: maskRotatedGo, narrowScaled: narrowScaledGo, maskNormalized: maskNormalizedGo, addNormalized: addNormalizedGo,
 		valueGradient: valueGradientGo, scoreGradient: scoreGradientGo, nearest: nearestGo, ranked: rankedGo,
-		adam: adamGo,
+		rankedLevels: rankedLevelsGo,
+		adam:         adamGo,
 	}
 }

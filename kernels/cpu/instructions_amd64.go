@@ -133,17 +133,39 @@ func nearestAVX2(best, away *[4][4]float64, q, k []uint64, skip, n int, constant
 }
 
 func rankedAVX2(g *rankedQueries) {
-	n, words, queries := g.width, wordsOf(g.width), len(g.survivors)/fewSurvivors
-	if n == 0 || n%32 != 0 || queries == 0 || g.levels != nil {
+	if !g.wholeRegisters() {
 		rankedGo(g)
 		return
 	}
+	n, words := g.width, wordsOf(g.width)
+	_ = g.v[(int(slices.Max(g.survivors))+1)*words-1]
+	rankedLoopAVX2(&g.dqs[0], &g.dk[0], &g.dv[0], &g.dos[0], &g.q[0], &g.k[0], &g.v[0], &g.survivors[0], &g.exps[0],
+		&g.weights, g.scale, g.dqStride, g.doStride, words, n, len(g.survivors)/fewSurvivors)
+}
+
+func rankedLevelsAVX2(g *rankedQueries) {
+	if !g.wholeRegisters() {
+		rankedLevelsGo(g)
+		return
+	}
+	n, words := g.width, wordsOf(g.width)
+	_ = g.levels[(int(slices.Max(g.survivors))+1)*n-1]
+	rankedLevelsLoopAVX2(&g.dqs[0], &g.dk[0], &g.dv[0], &g.dos[0], &g.q[0], &g.k[0], &g.levels[0], &g.survivors[0],
+		&g.exps[0], &g.weights, g.scale, g.dqStride, g.doStride, words, n, len(g.survivors)/fewSurvivors)
+}
+
+// wholeRegisters says whether the assembly can compute all of g. It looks at the ends of what the assembly reads and
+// writes.
+func (g *rankedQueries) wholeRegisters() bool {
+	n, words, queries := g.width, wordsOf(g.width), len(g.survivors)/fewSurvivors
+	if n == 0 || n%32 != 0 || queries == 0 {
+		return false
+	}
 	for _, u := range []int32{slices.Min(g.survivors), slices.Max(g.survivors)} {
-		_, _, _, _ = g.dk[(int(u)+1)*n-1], g.dv[(int(u)+1)*n-1], g.k[(int(u)+1)*words-1], g.v[(int(u)+1)*words-1]
+		_, _, _ = g.dk[(int(u)+1)*n-1], g.dv[(int(u)+1)*n-1], g.k[(int(u)+1)*words-1]
 	}
 	_, _, _, _ = g.dq(queries-1), g.do(queries-1), g.q[queries*words-1], g.exps[queries*fewSurvivors-1]
-	rankedLoopAVX2(&g.dqs[0], &g.dk[0], &g.dv[0], &g.dos[0], &g.q[0], &g.k[0], &g.v[0], &g.survivors[0], &g.exps[0],
-		&g.weights, g.scale, g.dqStride, g.doStride, words, n, queries)
+	return true
 }
 
 func countSignsAVX512(dst []int32, stride int, x []uint64, xStride int, w []uint64, words int) {

@@ -451,25 +451,14 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			return doubleBits(all)
 		},
 		"ranked": func(s *instructions, r *rand.Rand, n int) any {
-			const queries, keys = 5, 9
-			width := min(n, 192)
-			words, stride := wordsOf(width), width+r.IntN(5)
-			g := &rankedQueries{
-				headGradients: &headGradients{
-					width: width, dqStride: stride, doStride: stride,
-					dqs: normals(r, queries*stride), dos: normals(r, queries*stride),
-					dk: normals(r, keys*width), dv: normals(r, keys*width),
-				},
-				q: randomWords(r, queries*words), k: randomWords(r, keys*words), v: randomWords(r, keys*words),
-				exps: normals(r, queries*fewSurvivors), weights: [4]float32(normals(r, 4)), scale: r.NormFloat64(),
-			}
-			for i := range g.exps {
-				g.exps[i] = max(0, g.exps[i]) + float32(i%4/3)
-			}
-			for range queries * fewSurvivors {
-				g.survivors = append(g.survivors, int32(r.IntN(keys)))
-			}
+			g := randomQueries(r, n)
 			s.ranked(g)
+			return floatBits(slices.Concat(g.dqs, g.dk, g.dv))
+		},
+		"rankedLevels": func(s *instructions, r *rand.Rand, n int) any {
+			g := randomQueries(r, n)
+			g.levels = normals(r, len(g.dk))
+			s.rankedLevels(g)
 			return floatBits(slices.Concat(g.dqs, g.dk, g.dv))
 		},
 		"adam": func(s *instructions, r *rand.Rand, n int) any {
@@ -484,6 +473,29 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			return floatBits(slices.Concat(param, m, v))
 		},
 	}
+}
+
+// randomQueries have heads of up to n channels.
+func randomQueries(r *rand.Rand, n int) *rankedQueries {
+	const queries, keys = 5, 9
+	width := min(n, 192)
+	words, stride := wordsOf(width), width+r.IntN(5)
+	g := &rankedQueries{
+		headGradients: &headGradients{
+			width: width, dqStride: stride, doStride: stride,
+			dqs: normals(r, queries*stride), dos: normals(r, queries*stride),
+			dk: normals(r, keys*width), dv: normals(r, keys*width),
+		},
+		q: randomWords(r, queries*words), k: randomWords(r, keys*words), v: randomWords(r, keys*words),
+		exps: normals(r, queries*fewSurvivors), weights: [4]float32(normals(r, 4)), scale: r.NormFloat64(),
+	}
+	for i := range g.exps {
+		g.exps[i] = max(0, g.exps[i]) + float32(i%4/3)
+	}
+	for range queries * fewSurvivors {
+		g.survivors = append(g.survivors, int32(r.IntN(keys)))
+	}
+	return g
 }
 
 // nan stands for every NaN: which one an operation leaves is open.

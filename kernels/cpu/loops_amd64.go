@@ -229,6 +229,11 @@ func nearestLoopAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uin
 //go:noescape
 func rankedLoopAVX2(dq *float32, dk *float32, dv *float32, do *float32, q *uint64, k *uint64, v *uint64, survivors *int32, exps *float32, weights *[4]float32, scale float64, dqStride int, doStride int, words int, n int, queries int)
 
+// rankedLevelsLoopAVX2 is rankedLevelsGo for whole registers.
+//
+//go:noescape
+func rankedLevelsLoopAVX2(dq *float32, dk *float32, dv *float32, do *float32, q *uint64, k *uint64, v *float32, survivors *int32, exps *float32, weights *[4]float32, scale float64, dqStride int, doStride int, words int, n int, queries int)
+
 // adamLoopAVX2 is adamGo for n values, a multiple of 8.
 //
 //go:noescape

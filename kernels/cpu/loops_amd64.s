@@ -3834,6 +3834,393 @@ DATA toSign3<>+24(SB)/4, $0x00000001
 DATA toSign3<>+28(SB)/4, $0x00000000
 GLOBL toSign3<>(SB), RODATA|NOPTR, $32
 
+// func rankedLevelsLoopAVX2(dq *float32, dk *float32, dv *float32, do *float32, q *uint64, k *uint64, v *float32, survivors *int32, exps *float32, weights *[4]float32, scale float64, dqStride int, doStride int, words int, n int, queries int)
+// Requires: AVX, AVX2
+TEXT ·rankedLevelsLoopAVX2(SB), NOSPLIT, $104-128
+	MOVQ dq+0(FP), AX
+	MOVQ AX, (SP)
+	MOVQ dk+8(FP), AX
+	MOVQ AX, 8(SP)
+	MOVQ dv+16(FP), AX
+	MOVQ AX, 16(SP)
+	MOVQ do+24(FP), AX
+	MOVQ AX, 24(SP)
+	MOVQ q+32(FP), AX
+	MOVQ AX, 32(SP)
+	MOVQ k+40(FP), AX
+	MOVQ AX, 40(SP)
+	MOVQ v+48(FP), AX
+	MOVQ AX, 48(SP)
+	MOVQ survivors+56(FP), AX
+	MOVQ AX, 56(SP)
+	MOVQ exps+64(FP), AX
+	MOVQ AX, 64(SP)
+	MOVQ queries+120(FP), AX
+	MOVQ AX, 72(SP)
+	MOVQ dqStride+88(FP), AX
+	SHLQ $0x02, AX
+	MOVQ AX, 80(SP)
+	MOVQ doStride+96(FP), AX
+	SHLQ $0x02, AX
+	MOVQ AX, 88(SP)
+	MOVQ words+104(FP), AX
+	SHLQ $0x03, AX
+	MOVQ AX, 96(SP)
+	MOVQ n+112(FP), AX
+	SHLQ $0x02, AX
+
+query:
+	MOVQ         48(SP), CX
+	MOVQ         56(SP), DX
+	MOVLQSX      (DX), BX
+	IMULQ        AX, BX
+	MOVLQSX      4(DX), SI
+	IMULQ        AX, SI
+	MOVLQSX      8(DX), DI
+	IMULQ        AX, DI
+	MOVLQSX      12(DX), DX
+	IMULQ        AX, DX
+	MOVQ         weights+72(FP), R8
+	VBROADCASTSS (R8), Y0
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS 4(R8), Y2
+	VXORPS       Y3, Y3, Y3
+	VBROADCASTSS 8(R8), Y4
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS 12(R8), Y6
+	VXORPS       Y7, Y7, Y7
+	XORQ         R10, R10
+	MOVQ         16(SP), R8
+	MOVQ         24(SP), R9
+
+read:
+	VMOVUPS      (R9)(R10*1), Y8
+	VMULPS       (CX)(BX*1), Y8, Y9
+	VADDPS       Y9, Y1, Y1
+	VMULPS       (CX)(SI*1), Y8, Y9
+	VADDPS       Y9, Y3, Y3
+	VMULPS       (CX)(DI*1), Y8, Y9
+	VADDPS       Y9, Y5, Y5
+	VMULPS       (CX)(DX*1), Y8, Y9
+	VADDPS       Y9, Y7, Y7
+	VMULPS       Y0, Y8, Y9
+	VADDPS       (R8)(BX*1), Y9, Y9
+	VMOVUPS      Y9, (R8)(BX*1)
+	VMULPS       Y2, Y8, Y9
+	VADDPS       (R8)(SI*1), Y9, Y9
+	VMOVUPS      Y9, (R8)(SI*1)
+	VMULPS       Y4, Y8, Y9
+	VADDPS       (R8)(DI*1), Y9, Y9
+	VMOVUPS      Y9, (R8)(DI*1)
+	VMULPS       Y6, Y8, Y8
+	VADDPS       (R8)(DX*1), Y8, Y8
+	VMOVUPS      Y8, (R8)(DX*1)
+	VMOVUPS      32(R9)(R10*1), Y8
+	VMULPS       32(CX)(BX*1), Y8, Y9
+	VADDPS       Y9, Y1, Y1
+	VMULPS       32(CX)(SI*1), Y8, Y9
+	VADDPS       Y9, Y3, Y3
+	VMULPS       32(CX)(DI*1), Y8, Y9
+	VADDPS       Y9, Y5, Y5
+	VMULPS       32(CX)(DX*1), Y8, Y9
+	VADDPS       Y9, Y7, Y7
+	VMULPS       Y0, Y8, Y9
+	VADDPS       32(R8)(BX*1), Y9, Y9
+	VMOVUPS      Y9, 32(R8)(BX*1)
+	VMULPS       Y2, Y8, Y9
+	VADDPS       32(R8)(SI*1), Y9, Y9
+	VMOVUPS      Y9, 32(R8)(SI*1)
+	VMULPS       Y4, Y8, Y9
+	VADDPS       32(R8)(DI*1), Y9, Y9
+	VMOVUPS      Y9, 32(R8)(DI*1)
+	VMULPS       Y6, Y8, Y8
+	VADDPS       32(R8)(DX*1), Y8, Y8
+	VMOVUPS      Y8, 32(R8)(DX*1)
+	VMOVUPS      64(R9)(R10*1), Y8
+	VMULPS       64(CX)(BX*1), Y8, Y9
+	VADDPS       Y9, Y1, Y1
+	VMULPS       64(CX)(SI*1), Y8, Y9
+	VADDPS       Y9, Y3, Y3
+	VMULPS       64(CX)(DI*1), Y8, Y9
+	VADDPS       Y9, Y5, Y5
+	VMULPS       64(CX)(DX*1), Y8, Y9
+	VADDPS       Y9, Y7, Y7
+	VMULPS       Y0, Y8, Y9
+	VADDPS       64(R8)(BX*1), Y9, Y9
+	VMOVUPS      Y9, 64(R8)(BX*1)
+	VMULPS       Y2, Y8, Y9
+	VADDPS       64(R8)(SI*1), Y9, Y9
+	VMOVUPS      Y9, 64(R8)(SI*1)
+	VMULPS       Y4, Y8, Y9
+	VADDPS       64(R8)(DI*1), Y9, Y9
+	VMOVUPS      Y9, 64(R8)(DI*1)
+	VMULPS       Y6, Y8, Y8
+	VADDPS       64(R8)(DX*1), Y8, Y8
+	VMOVUPS      Y8, 64(R8)(DX*1)
+	VMOVUPS      96(R9)(R10*1), Y8
+	VMULPS       96(CX)(BX*1), Y8, Y9
+	VADDPS       Y9, Y1, Y1
+	VMULPS       96(CX)(SI*1), Y8, Y9
+	VADDPS       Y9, Y3, Y3
+	VMULPS       96(CX)(DI*1), Y8, Y9
+	VADDPS       Y9, Y5, Y5
+	VMULPS       96(CX)(DX*1), Y8, Y9
+	VADDPS       Y9, Y7, Y7
+	VMULPS       Y0, Y8, Y9
+	VADDPS       96(R8)(BX*1), Y9, Y9
+	VMOVUPS      Y9, 96(R8)(BX*1)
+	VMULPS       Y2, Y8, Y9
+	VADDPS       96(R8)(SI*1), Y9, Y9
+	VMOVUPS      Y9, 96(R8)(SI*1)
+	VMULPS       Y4, Y8, Y9
+	VADDPS       96(R8)(DI*1), Y9, Y9
+	VMOVUPS      Y9, 96(R8)(DI*1)
+	VMULPS       Y6, Y8, Y8
+	VADDPS       96(R8)(DX*1), Y8, Y8
+	VMOVUPS      Y8, 96(R8)(DX*1)
+	ADDQ         $0x00000080, BX
+	ADDQ         $0x00000080, SI
+	ADDQ         $0x00000080, DI
+	ADDQ         $0x00000080, DX
+	ADDQ         $0x00000080, R10
+	CMPQ         R10, AX
+	JLT          read
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VEXTRACTF128 $0x01, Y3, X1
+	VADDPS       X1, X3, X1
+	VEXTRACTF128 $0x01, Y5, X2
+	VADDPS       X2, X5, X2
+	VEXTRACTF128 $0x01, Y7, X3
+	VADDPS       X3, X7, X3
+	VUNPCKLPS    X1, X0, X4
+	VUNPCKHPS    X1, X0, X0
+	VADDPS       X0, X4, X0
+	VUNPCKLPS    X3, X2, X1
+	VUNPCKHPS    X3, X2, X2
+	VADDPS       X2, X1, X2
+	VUNPCKLPD    X2, X0, X1
+	VUNPCKHPD    X2, X0, X0
+	VADDPS       X0, X1, X1
+	VCVTPS2PD    X1, Y0
+	VBROADCASTSD scale+80(FP), Y3
+	MOVQ         64(SP), CX
+	VCVTPS2PD    (CX), Y1
+	VEXTRACTF128 $0x01, Y1, X2
+	VADDPD       X2, X1, X2
+	VPERMILPD    $0x01, X2, X4
+	VADDSD       X4, X2, X2
+	VBROADCASTSD X2, Y2
+	VDIVPD       Y2, Y1, Y1
+	VMULPD       Y0, Y1, Y2
+	VEXTRACTF128 $0x01, Y2, X4
+	VADDPD       X4, X2, X4
+	VPERMILPD    $0x01, X4, X2
+	VADDSD       X2, X4, X4
+	VBROADCASTSD X4, Y2
+	VSUBPD       Y2, Y0, Y0
+	VMULPD       Y0, Y1, Y1
+	VMULPD       Y3, Y1, Y1
+	VCVTPD2PSY   Y1, X0
+	VPERMILPS    $0x01, X0, X1
+	VADDSS       X1, X0, X2
+	VPERMILPS    $0x02, X0, X1
+	VADDSS       X1, X2, X2
+	VXORPS       sign<>+0(SB), X2, X2
+	VINSERTPS    $0x30, X2, X0, X0
+	VPERMILPS    $0x00, X0, X1
+	VBROADCASTSS X1, Y1
+	VPERMILPS    $0x55, X0, X2
+	VBROADCASTSS X2, Y2
+	VPERMILPS    $0xaa, X0, X3
+	VBROADCASTSS X3, Y3
+	VPERMILPS    $0xff, X0, X0
+	VBROADCASTSS X0, Y0
+	MOVQ         56(SP), R8
+	MOVLQSX      (R8), CX
+	MOVQ         CX, DX
+	IMULQ        AX, CX
+	IMULQ        96(SP), DX
+	ADDQ         40(SP), DX
+	MOVLQSX      4(R8), BX
+	MOVQ         BX, SI
+	IMULQ        AX, BX
+	IMULQ        96(SP), SI
+	ADDQ         40(SP), SI
+	MOVLQSX      8(R8), DI
+	MOVQ         DI, R11
+	IMULQ        AX, DI
+	IMULQ        96(SP), R11
+	ADDQ         40(SP), R11
+	MOVLQSX      12(R8), R12
+	MOVQ         R12, R13
+	IMULQ        AX, R12
+	IMULQ        96(SP), R13
+	ADDQ         40(SP), R13
+	MOVQ         32(SP), R14
+	MOVQ         8(SP), R8
+	MOVQ         (SP), R9
+	XORQ         R10, R10
+
+scores:
+	VPBROADCASTD (R14), Y4
+	ADDQ         $0x04, R14
+	VPBROADCASTD (DX), Y5
+	VPBROADCASTD (SI), Y6
+	VPBROADCASTD (R11), Y7
+	VPBROADCASTD (R13), Y8
+	VXORPS       Y9, Y9, Y9
+	VPSLLVD      toSign0<>+0(SB), Y4, Y10
+	VPANDN       sign<>+0(SB), Y10, Y10
+	VPSLLVD      toSign0<>+0(SB), Y5, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y1, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VPSLLVD      toSign0<>+0(SB), Y6, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y2, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VPSLLVD      toSign0<>+0(SB), Y7, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y3, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VPSLLVD      toSign0<>+0(SB), Y8, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y0, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VMOVUPS      Y9, (R9)(R10*1)
+	VXORPS       Y10, Y1, Y9
+	VADDPS       (R8)(CX*1), Y9, Y9
+	VMOVUPS      Y9, (R8)(CX*1)
+	VXORPS       Y10, Y2, Y9
+	VADDPS       (R8)(BX*1), Y9, Y9
+	VMOVUPS      Y9, (R8)(BX*1)
+	VXORPS       Y10, Y3, Y9
+	VADDPS       (R8)(DI*1), Y9, Y9
+	VMOVUPS      Y9, (R8)(DI*1)
+	VXORPS       Y10, Y0, Y9
+	VADDPS       (R8)(R12*1), Y9, Y9
+	VMOVUPS      Y9, (R8)(R12*1)
+	VXORPS       Y9, Y9, Y9
+	VPSLLVD      toSign1<>+0(SB), Y4, Y10
+	VPANDN       sign<>+0(SB), Y10, Y10
+	VPSLLVD      toSign1<>+0(SB), Y5, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y1, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VPSLLVD      toSign1<>+0(SB), Y6, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y2, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VPSLLVD      toSign1<>+0(SB), Y7, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y3, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VPSLLVD      toSign1<>+0(SB), Y8, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y0, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VMOVUPS      Y9, 32(R9)(R10*1)
+	VXORPS       Y10, Y1, Y9
+	VADDPS       32(R8)(CX*1), Y9, Y9
+	VMOVUPS      Y9, 32(R8)(CX*1)
+	VXORPS       Y10, Y2, Y9
+	VADDPS       32(R8)(BX*1), Y9, Y9
+	VMOVUPS      Y9, 32(R8)(BX*1)
+	VXORPS       Y10, Y3, Y9
+	VADDPS       32(R8)(DI*1), Y9, Y9
+	VMOVUPS      Y9, 32(R8)(DI*1)
+	VXORPS       Y10, Y0, Y9
+	VADDPS       32(R8)(R12*1), Y9, Y9
+	VMOVUPS      Y9, 32(R8)(R12*1)
+	VXORPS       Y9, Y9, Y9
+	VPSLLVD      toSign2<>+0(SB), Y4, Y10
+	VPANDN       sign<>+0(SB), Y10, Y10
+	VPSLLVD      toSign2<>+0(SB), Y5, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y1, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VPSLLVD      toSign2<>+0(SB), Y6, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y2, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VPSLLVD      toSign2<>+0(SB), Y7, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y3, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VPSLLVD      toSign2<>+0(SB), Y8, Y11
+	VPANDN       sign<>+0(SB), Y11, Y11
+	VXORPS       Y0, Y11, Y11
+	VADDPS       Y11, Y9, Y9
+	VMOVUPS      Y9, 64(R9)(R10*1)
+	VXORPS       Y10, Y1, Y9
+	VADDPS       64(R8)(CX*1), Y9, Y9
+	VMOVUPS      Y9, 64(R8)(CX*1)
+	VXORPS       Y10, Y2, Y9
+	VADDPS       64(R8)(BX*1), Y9, Y9
+	VMOVUPS      Y9, 64(R8)(BX*1)
+	VXORPS       Y10, Y3, Y9
+	VADDPS       64(R8)(DI*1), Y9, Y9
+	VMOVUPS      Y9, 64(R8)(DI*1)
+	VXORPS       Y10, Y0, Y9
+	VADDPS       64(R8)(R12*1), Y9, Y9
+	VMOVUPS      Y9, 64(R8)(R12*1)
+	VXORPS       Y9, Y9, Y9
+	VPSLLVD      toSign3<>+0(SB), Y4, Y4
+	VPANDN       sign<>+0(SB), Y4, Y4
+	VPSLLVD      toSign3<>+0(SB), Y5, Y5
+	VPANDN       sign<>+0(SB), Y5, Y5
+	VXORPS       Y1, Y5, Y5
+	VADDPS       Y5, Y9, Y9
+	VPSLLVD      toSign3<>+0(SB), Y6, Y5
+	VPANDN       sign<>+0(SB), Y5, Y5
+	VXORPS       Y2, Y5, Y5
+	VADDPS       Y5, Y9, Y9
+	VPSLLVD      toSign3<>+0(SB), Y7, Y5
+	VPANDN       sign<>+0(SB), Y5, Y5
+	VXORPS       Y3, Y5, Y5
+	VADDPS       Y5, Y9, Y9
+	VPSLLVD      toSign3<>+0(SB), Y8, Y5
+	VPANDN       sign<>+0(SB), Y5, Y5
+	VXORPS       Y0, Y5, Y5
+	VADDPS       Y5, Y9, Y9
+	VMOVUPS      Y9, 96(R9)(R10*1)
+	VXORPS       Y4, Y1, Y5
+	VADDPS       96(R8)(CX*1), Y5, Y5
+	VMOVUPS      Y5, 96(R8)(CX*1)
+	VXORPS       Y4, Y2, Y5
+	VADDPS       96(R8)(BX*1), Y5, Y5
+	VMOVUPS      Y5, 96(R8)(BX*1)
+	VXORPS       Y4, Y3, Y5
+	VADDPS       96(R8)(DI*1), Y5, Y5
+	VMOVUPS      Y5, 96(R8)(DI*1)
+	VXORPS       Y4, Y0, Y4
+	VADDPS       96(R8)(R12*1), Y4, Y4
+	VMOVUPS      Y4, 96(R8)(R12*1)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x04, DX
+	ADDQ         $0x00000080, BX
+	ADDQ         $0x04, SI
+	ADDQ         $0x00000080, DI
+	ADDQ         $0x04, R11
+	ADDQ         $0x00000080, R12
+	ADDQ         $0x04, R13
+	ADDQ         $0x00000080, R10
+	CMPQ         R10, AX
+	JLT          scores
+	MOVQ         80(SP), CX
+	ADDQ         CX, (SP)
+	MOVQ         88(SP), CX
+	ADDQ         CX, 24(SP)
+	MOVQ         96(SP), CX
+	ADDQ         CX, 32(SP)
+	ADDQ         $0x10, 56(SP)
+	ADDQ         $0x10, 64(SP)
+	DECQ         72(SP)
+	JNZ          query
+	VZEROUPPER
+	RET
+
 // func adamLoopAVX2(param *float32, grad *float32, m *float32, v *float32, u *float32, n int)
 // Requires: AVX
 TEXT ·adamLoopAVX2(SB), NOSPLIT, $0-48

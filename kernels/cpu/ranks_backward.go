@@ -40,7 +40,11 @@ func (g *headGradients) ofFewSurvivors(h *head, pointers []int32, s *scratch) {
 		}
 		r.weights = [fewSurvivors]float32{}
 		narrow(r.weights[fewSurvivors-n:], h.rankWeights(n))
-		h.ranked(&r)
+		if r.levels != nil {
+			h.rankedLevels(&r)
+		} else {
+			h.ranked(&r)
+		}
 	}
 }
 
@@ -67,19 +71,24 @@ func (r *rankedQueries) fill(s *scratch, from, n, stride int) {
 // float32 values do so too, because the last one is computed from the others: where all survivors have the same key, dq
 // is that sum times the key.
 func rankedGo(g *rankedQueries) {
+	words := wordsOf(g.width)
+	g.gradients(func(do []float32, u, c int) float32 { return timesSign(do[c], g.v[u*words:], c) })
+}
+
+// rankedLevelsGo is rankedGo for values that are not signs.
+func rankedLevelsGo(g *rankedQueries) {
+	g.gradients(func(do []float32, u, c int) float32 { return float32(do[c] * g.levels[u*g.width+c]) })
+}
+
+// gradients takes the products of channel c of an output's gradient and the value of key u from product.
+func (g *rankedQueries) gradients(product func(do []float32, u, c int) float32) {
 	n, words := g.width, wordsOf(g.width)
 	for t := range len(g.survivors) / fewSurvivors {
 		survivors, do, dq, q := g.survivors[t*fewSurvivors:][:fewSurvivors], g.do(t), g.dq(t), g.q[t*words:][:words]
 		var dots, p, products [fewSurvivors]float64
 		for r, u := range survivors {
+			dots[r] = float64(inLanes(n, func(c int) float32 { return product(do, int(u), c) }))
 			dv := g.dv[int(u)*n:][:n]
-			if g.levels == nil {
-				v := g.v[int(u)*words:]
-				dots[r] = float64(inLanes(n, func(c int) float32 { return timesSign(do[c], v, c) }))
-			} else {
-				v := g.levels[int(u)*n:][:n]
-				dots[r] = float64(inLanes(n, func(c int) float32 { return float32(do[c] * v[c]) }))
-			}
 			for c, x := range do {
 				dv[c] += float32(g.weights[r] * x)
 			}

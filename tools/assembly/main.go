@@ -34,7 +34,7 @@ func main() {
 		scaleIntegers, scaleToBFloats, affineSums, signsOfSums, addScaled, randomWords, roundRow, roundColumns,
 		affine, squaredReLU, roundBFloats, widenBFloats, mask, maskBFloats, add, multiply, scale,
 		sumSquares, addRows, addBFloatRows, absMax, absMaxProduct, maximum, exponentials,
-		quantize, nearestLevels, products, rotate, maskRotated, narrowScaled, maskNormalized, addNormalized, valueGradient, scoreGradient, nearest, ranked, adam,
+		quantize, nearestLevels, products, rotate, maskRotated, narrowScaled, maskNormalized, addNormalized, valueGradient, scoreGradient, nearest, ranked, rankedLevels, adam,
 		// With long registers, more registers, or masks, where these gain much. Looking up does not gain from long registers:
 		// they shuffle at half the rate.
 		wideCountSigns, wideMakeTables, wideLookup, wideScaleToBFloats, wideSignsOfSums, wideRandomWords, wideRoundRow,

@@ -19,14 +19,21 @@ type rankedLoop struct {
 	width                                          GPVirtual
 
 	// For one query and a position in rows of floats.
+	signs            bool         // the rows are of signs, with bits and lanes
 	row, bits        [4]GPVirtual // where the survivors' rows of floats, relative to base, and of bits are
 	base, line, at   GPVirtual
 	lanes            [4]VecVirtual // 32 bits of the survivors, in every lane
 	dots, scoreGrads [4]VecVirtual
 }
 
-func ranked() {
-	beginOther(avx2, "ranked", "func(dq, dk, dv, do *float32, q, k, v *uint64, survivors *int32, exps *float32, "+
+func ranked() { rankedOf("ranked", "q, k, v *uint64", (*rankedLoop).dotsOfSigns) }
+
+func rankedLevels() { rankedOf("rankedLevels", "q, k *uint64, v *float32", (*rankedLoop).dotsOfFloats) }
+
+// rankedOf writes the loop for values of one kind. dots begins the dot products of values and the output's gradient, and
+// returns a function that adds eight products to each.
+func rankedOf(name, inputs string, dots func(l *rankedLoop) func(d VecVirtual, j int)) {
+	beginOther(avx2, name, "func(dq, dk, dv, do *float32, "+inputs+", survivors *int32, exps *float32, "+
 		"weights *[4]float32, scale float64, dqStride, doStride, words, n, queries int)", "for whole registers.")
 	l := &rankedLoop{frame: AllocLocal(13 * 8)}
 	l.dq, l.dk, l.dv, l.do = l.variable("dq", 0), l.variable("dk", 0), l.variable("dv", 0), l.variable("do", 0)
@@ -38,7 +45,7 @@ func ranked() {
 	SHLQ(Imm(2), l.width)
 
 	Label("query")
-	l.values()
+	l.values(dots)
 	l.scores()
 	l.queriesAndKeys()
 	step := GP64()
@@ -90,7 +97,9 @@ func (l *rankedLoop) loadLanes() {
 func (l *rankedLoop) next(label string) {
 	for r := range l.row {
 		ADDQ(U32(128), l.row[r])
-		ADDQ(Imm(4), l.bits[r])
+		if l.signs {
+			ADDQ(Imm(4), l.bits[r])
+		}
 	}
 	ADDQ(U32(128), l.at)
 	CMPQ(l.at, l.width)
@@ -120,8 +129,8 @@ func addTo(to Mem, v VecVirtual) {
 
 // values adds to the gradients of the survivors' values, and computes the dot products of the values and the output's
 // gradient.
-func (l *rankedLoop) values() {
-	l.findRows(l.v)
+func (l *rankedLoop) values(dots func(l *rankedLoop) func(d VecVirtual, j int)) {
+	add := dots(l)
 	weightsAt := pointer("weights")
 	var weight [4]VecVirtual
 	for r := range l.dots {
@@ -134,13 +143,13 @@ func (l *rankedLoop) values() {
 	MOVQ(l.dv, l.base)
 	MOVQ(l.do, l.line)
 	Label("read")
-	l.loadLanes()
+	if l.signs {
+		l.loadLanes()
+	}
 	for j := range 4 {
 		d := YMM()
 		VMOVUPS(Mem{Base: l.line, Index: l.at, Scale: 1, Disp: 32 * j}, d)
-		for r := range l.dots {
-			VADDPS(timesSign(l.lanes[r], j, d), l.dots[r], l.dots[r])
-		}
+		add(d, j)
 		for r := range l.dots {
 			t := YMM()
 			VMULPS(weight[r], d, t)
@@ -148,6 +157,35 @@ func (l *rankedLoop) values() {
 		}
 	}
 	l.next("read")
+}
+
+func (l *rankedLoop) dotsOfSigns() func(d VecVirtual, j int) {
+	l.findRows(l.v)
+	l.signs = true
+	return func(d VecVirtual, j int) {
+		for r := range l.dots {
+			VADDPS(timesSign(l.lanes[r], j, d), l.dots[r], l.dots[r])
+		}
+	}
+}
+
+func (l *rankedLoop) dotsOfFloats() func(d VecVirtual, j int) {
+	values, at := GP64(), GP64()
+	MOVQ(l.v, values)
+	MOVQ(l.survivors, at)
+	for r := range l.row {
+		l.row[r] = GP64()
+		MOVLQSX(Mem{Base: at, Disp: 4 * r}, l.row[r])
+		IMULQ(l.width, l.row[r])
+	}
+	l.signs = false
+	return func(d VecVirtual, j int) {
+		for r := range l.dots {
+			t := YMM()
+			VMULPS(Mem{Base: values, Index: l.row[r], Scale: 1, Disp: 32 * j}, d, t)
+			VADDPS(t, l.dots[r], l.dots[r])
+		}
+	}
 }
 
 // sumDots sums up the lanes of the four dot products, in the order of inLanes.
@@ -215,6 +253,7 @@ func (l *rankedLoop) scores() {
 // queriesAndKeys writes the gradient of the query and adds to the gradients of the survivors' keys.
 func (l *rankedLoop) queriesAndKeys() {
 	l.findRows(l.k)
+	l.signs = true
 	query := GP64()
 	MOVQ(l.q, query)
 	MOVQ(l.dk, l.base)
