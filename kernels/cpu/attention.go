@@ -80,7 +80,7 @@ type head struct {
 	// Results for one query.
 	scores       []float64
 	sums         []float32                     // attention output before it is quantized
-	index        []byte                        // of its levels
+	index        []byte                        // of its levels, whole words
 	scoreWeights [kernels.MaxSurvivors]float64 // weights of survivors that depend on their scores
 	near         nearSearch
 }
@@ -122,7 +122,8 @@ func loadHead(all *head, in attentionInput, task int, s *scratch) *head {
 	in.qk.copyBits(h.q, h.row0, h.col, h.HeadDim)
 	in.qk.copyBits(h.k, h.row0, h.Heads*h.HeadDim+h.col, h.HeadDim)
 	in.values.copyBits(h.v, h.row0, h.col, h.HeadDim)
-	h.scores, h.sums, h.index = s.scores.take(h.Seq), s.outputSums.take(h.HeadDim), s.outputIndices.take(h.HeadDim)
+	h.scores, h.sums, h.index = s.scores.take(h.Seq), s.outputSums.take(h.HeadDim), s.outputIndices.take(64*h.words)
+	clear(h.index) // beyond HeadDim it stays so
 	if h.Starts != nil {
 		h.starts = h.Starts.(ints)[h.row0:][:h.Seq]
 	}
@@ -305,6 +306,6 @@ func (h *head) quantizeSums(dst []uint64) {
 		return
 	}
 	half, step := halfLevels(h.outputRule)
-	h.quantize(h.index, h.sums, h.ones, 1, step, half)
-	packLevels(dst, h.words, h.index)
+	h.quantize(h.index[:h.HeadDim], h.sums, h.ones, 1, step, half)
+	h.packLevels(dst, h.words, h.index)
 }

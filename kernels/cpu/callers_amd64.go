@@ -11,6 +11,8 @@ func (s *instructions) useAVX2() {
 	s.lookup = lookupAVX2
 	s.packSigns = packSignsAVX2
 	s.packMask = packMaskAVX2
+	s.setBits = setBitsAVX2
+	s.expandBits = expandBitsAVX2
 	s.transposeBits = transposeBitsAVX2
 	s.transposeBytes = transposeBytesAVX2
 	s.scaleIntegers = scaleIntegersAVX2
@@ -48,6 +50,7 @@ func (s *instructions) useAVX2() {
 	s.valueGradient = valueGradientAVX2
 	s.scoreGradient = scoreGradientAVX2
 	s.nearest = nearestAVX2
+	s.weighLevels = weighLevelsAVX2
 	s.ranked = rankedAVX2
 	s.rankedLevels = rankedLevelsAVX2
 	s.adam = adamAVX2

@@ -174,7 +174,7 @@ func TestQuantize(t *testing.T) {
 		a, got, index := normals(r, width), make([]float32, width), make([]byte, width)
 		half, step := halfLevels(kernels.MidRise(bits))
 		d.quantize(index, a, ones(width), 2, step, half)
-		p.setLevels(0, index)
+		d.setLevels(p, 0, index)
 		p.segment(got, 0, 0)
 		for i := range a {
 			v := 2 * float64(a[i])

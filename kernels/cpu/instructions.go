@@ -22,6 +22,8 @@ type instructions struct {
 	// Arrangement of bits and bytes.
 	packSigns      func(words []uint64, x []float32)
 	packMask       func(words []uint64, x []float32, limit float32)
+	setBits        func(words []uint64, stride, planes int, index []byte)
+	expandBits     func(dst []int8, words []uint64, stride, planes, at int, lowest, weight int8)
 	transposeBits  func(dst []byte, src []uint64, stride, groups int)
 	transposeBytes func(dst []byte, dstStride int, src []byte, srcStride, n int)
 
@@ -65,9 +67,11 @@ type instructions struct {
 	valueGradient  func(dv []float64, do, v []float32, w float64) float64
 	scoreGradient  func(dq, dk []float64, q, k []float32, s float64)
 	nearest        func(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[4][4]float64)
-	ranked         func(g *rankedQueries)
-	rankedLevels   func(g *rankedQueries)
-	adam           func(param, grad, m, v []float32, u *update)
+	weighLevels    func(dst []float32, values []uint64, at *[fewSurvivors]int, stride, planes, from int,
+		sums *[1 << fewSurvivors]float32, unit float32)
+	ranked       func(g *rankedQueries)
+	rankedLevels func(g *rankedQueries)
+	adam         func(param, grad, m, v []float32, u *update)
 }
 
 // plainGo runs everywhere.
@@ -78,7 +82,8 @@ func plainGo() instructions {
 		andCounts: andCountsGo, countSigns: countSignsGo, addCounts: addCountsGo, tile: tileGo,
 		makeTables: makeTablesGo, lookup: lookupGo,
 
-		packSigns: packSignsGo, packMask: packMaskGo, transposeBits: transposeBitsGo, transposeBytes: transposeBytesGo,
+		packSigns: packSignsGo, packMask: packMaskGo, setBits: setBitsGo, expandBits: expandBitsGo,
+		transposeBits: transposeBitsGo, transposeBytes: transposeBytesGo,
 
 		scaleIntegers: scaleIntegersGo, scaleToBFloats: scaleToBFloatsGo, affineSums: affineSumsGo,
 		signsOfSums: signsOfSumsGo, addScaled: addScaledGo,
@@ -92,7 +97,8 @@ func plainGo() instructions {
 
 		quantize: quantizeGo, nearestLevels: nearestLevelsGo, products: productsGo, rotate: rotateGo,
 		maskRotated: maskRotatedGo, narrowScaled: narrowScaledGo, maskNormalized: maskNormalizedGo, addNormalized: addNormalizedGo,
-		valueGradient: valueGradientGo, scoreGradient: scoreGradientGo, nearest: nearestGo, ranked: rankedGo,
+		valueGradient: valueGradientGo, scoreGradient: scoreGradientGo, nearest: nearestGo,
+		weighLevels: weighLevelsGo, ranked: rankedGo,
 		rankedLevels: rankedLevelsGo,
 		adam:         adamGo,
 	}

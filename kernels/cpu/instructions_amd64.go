@@ -9,7 +9,7 @@ import (
 // instructionSets lists the instruction sets of this processor, the best last.
 func instructionSets() []instructions {
 	sets := []instructions{plainGo()}
-	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
+	if cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasBMI2 {
 		sets = append(sets, avx2())
 		x := cpu.X86
 		if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VBMI && x.HasAVX512VPOPCNTDQ {
@@ -90,6 +90,36 @@ func packMaskAVX2(words []uint64, x []float32, limit float32) {
 		packMaskLoopAVX2(&words[0], &x[0], limit, n)
 	}
 	packMaskGo(words[n:], x[64*n:], limit)
+}
+
+func setBitsAVX2(words []uint64, stride, planes int, index []byte) {
+	n := len(index) / 64
+	if n > 0 {
+		_ = words[(planes-1)*stride+n-1]
+		setBitsLoopAVX2(&words[0], stride, planes, &index[0], n)
+	}
+	if 64*n < len(index) {
+		setBitsGo(words[n:], stride, planes, index[64*n:])
+	}
+}
+
+func expandBitsAVX2(dst []int8, words []uint64, stride, planes, at int, lowest, weight int8) {
+	if len(dst) > 0 {
+		_ = words[(planes-1)*stride+(at+len(dst)-1)>>6]
+		expandBitsLoopAVX2(&dst[0], &wordBytes(words)[at/8], stride, planes, spread1*uint64(uint8(lowest)),
+			spread1*uint64(uint8(weight)), len(dst))
+	}
+}
+
+func weighLevelsAVX2(dst []float32, values []uint64, at *[fewSurvivors]int, stride, planes, from int,
+	sums *[1 << fewSurvivors]float32, unit float32) {
+	n := len(dst) &^ 15
+	if from == 0 && n > 0 {
+		_ = values[slices.Max(at[:])+(planes-1)*stride+(n-1)>>6]
+		weighLevelsLoopAVX2(&dst[0], &values[0], at, stride, planes, sums, unit, n)
+		from = n
+	}
+	weighLevelsGo(dst, values, at, stride, planes, from, sums, unit)
 }
 
 func transposeBitsAVX2(dst []byte, src []uint64, stride, groups int) {

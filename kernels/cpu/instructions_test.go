@@ -176,6 +176,30 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			s.packMask(words, oddities(r, n), []float32{1, 2.5}[r.IntN(2)])
 			return words
 		},
+		"setBits": func(s *instructions, r *rand.Rand, n int) any {
+			planes, stride := 1+r.IntN(8), wordsOf(n)+r.IntN(3)
+			index, words := randomBytes(r, n), make([]uint64, planes*stride)
+			for i := range index {
+				index[i] >>= 8 - planes
+			}
+			s.setBits(words, stride, planes, index)
+			return words
+		},
+		"expandBits": func(s *instructions, r *rand.Rand, n int) any {
+			planes, at, stride := 1+r.IntN(4), 32*r.IntN(5), wordsOf(n)+5
+			dst, weight := make([]int8, padded(n)), 1+r.IntN(2)
+			s.expandBits(dst, randomWords(r, planes*stride), stride, planes, at, int8(-r.IntN(16)), int8(weight))
+			return dst
+		},
+		"weighLevels": func(s *instructions, r *rand.Rand, n int) any {
+			planes, stride := 1+r.IntN(8), wordsOf(n)
+			values, dst, at := randomWords(r, 7*planes*stride), make([]float32, n), [fewSurvivors]int{}
+			for i := range at {
+				at[i] = r.IntN(7) * planes * stride
+			}
+			s.weighLevels(dst, values, &at, stride, planes, 0, (*[16]float32)(normals(r, 16)), float32(r.Float64()))
+			return floatBits(dst)
+		},
 		"transposeBits": func(s *instructions, r *rand.Rand, n int) any {
 			stride := 1 + r.IntN(5)
 			dst := make([]byte, n*panelCols)

@@ -1,13 +1,11 @@
 package cpu
 
-import "encoding/binary"
-
 // integers is a matrix of small integers, the left side of a product by lookup. An integer is Σ_i 16^i digit_i.
 type integers interface {
 	// bounds returns the largest absolute value of every digit. It is at most 31, so that the sum of four fits a byte.
 	bounds() []int
 	// fill writes one digit of a row's values, from value from on, to dst. Beyond the last value it writes 0.
-	fill(dst []int8, row, from, digit int)
+	fill(d *Device, dst []int8, row, from, digit int)
 	// tables does what makeTables does with the len(line) values that fill would write to line. It may overwrite line.
 	tables(d *Device, dst []byte, line []int8, row, from, digit int) int32
 }
@@ -22,24 +20,30 @@ func (x levels) bounds() []int {
 	return []int{1<<x.bits - 1}
 }
 
-func (x levels) fill(dst []int8, row, from, digit int) {
+func (x levels) fill(d *Device, dst []int8, row, from, digit int) {
 	first, last := digit*4, min(digit*4+4, x.bits)
-	words := x.row(row)
-	lowest, shift := uint64(0), 0
+	lowest, weight := int8(0), int8(1)
 	if x.quantization.PlusMinus() {
-		lowest, shift = 1<<(last-first)-1, 1 // below 0
+		lowest, weight = 1-1<<(last-first), 2
 	}
-	to := asBytes(dst)
-	for i := 0; i < len(to); i += 8 {
-		at := from + i
-		sum := spread1 * (128 - lowest) // integer + 128 in every byte
-		for b := first; b < last; b++ {
-			sum += spread8[byte(words[b*x.stride+at>>6]>>(at&63))] << (b - first + shift)
-		}
-		binary.LittleEndian.PutUint64(to[i:], sum^spread1*128)
-	}
+	d.expandBits(dst, x.row(row)[first*x.stride:], x.stride, last-first, from, lowest, weight)
 	if beyond := from + len(dst) - x.cols; beyond > 0 {
 		clear(dst[max(0, len(dst)-beyond):])
+	}
+}
+
+// expandBitsGo writes lowest + weight * Σ_b 2^b of the bits of planes, from bit at on, a multiple of 32. The planes are
+// stride words apart. len(dst) is a multiple of 32.
+func expandBitsGo(dst []int8, words []uint64, stride, planes, at int, lowest, weight int8) {
+	to := asBytes(dst)
+	for i := 0; i < len(to); i += 8 {
+		index := uint64(0) // of eight values
+		for b := range planes {
+			index |= spread8[byte(words[b*stride+(at+i)>>6]>>((at+i)&63))] << b
+		}
+		for j := range 8 {
+			dst[i+j] = lowest + weight*int8(index>>(8*j))
+		}
 	}
 }
 
@@ -55,7 +59,7 @@ func (x levels) tables(d *Device, dst []byte, line []int8, row, from, digit int)
 			return int32(whole)
 		}
 	}
-	x.fill(line[whole:], row, from+whole, digit)
+	x.fill(d, line[whole:], row, from+whole, digit)
 	return int32(whole) + d.makeTables(dst[tableAt(whole):], line[whole:])
 }
 
@@ -99,7 +103,7 @@ func (q int8Matrix) bounds() []int {
 	return []int{q.bound}
 }
 
-func (q int8Matrix) fill(dst []int8, row, from, digit int) {
+func (q int8Matrix) fill(_ *Device, dst []int8, row, from, digit int) {
 	src := q.values[row*q.stride+from:][:len(dst)]
 	if q.bound <= 31 {
 		copy(dst, src)
@@ -119,6 +123,6 @@ func (q int8Matrix) tables(d *Device, dst []byte, line []int8, row, from, digit 
 	if q.bound <= 31 {
 		return d.makeTables(dst, q.values[row*q.stride+from:][:len(line)])
 	}
-	q.fill(line, row, from, digit)
+	q.fill(d, line, row, from, digit)
 	return d.makeTables(dst, line)
 }

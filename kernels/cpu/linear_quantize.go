@@ -108,7 +108,7 @@ func (d *Device) quantizeOutput(o *quantizedOutput, p *planes, mask []uint64, ro
 		d.quantize(index, u, o.ones, 1, step, half)
 		d.packMask(mask, u, float32(q.PassLimit()))
 	}
-	p.setLevels(row, index)
+	d.setLevels(p, row, index)
 }
 
 // squaredReLUGo writes the indices of the levels nearest to r = min(relu(u)², 4), which are the integers nearest to r *

@@ -39,6 +39,16 @@ func packSignsLoopAVX2(words *uint64, x *float32, n int)
 //go:noescape
 func packMaskLoopAVX2(words *uint64, x *float32, limit float32, n int)
 
+// setBitsLoopAVX2 is setBitsGo for n whole words.
+//
+//go:noescape
+func setBitsLoopAVX2(words *uint64, stride int, planes int, index *byte, n int)
+
+// expandBitsLoopAVX2 is expandBitsGo for the bits from a byte on.
+//
+//go:noescape
+func expandBitsLoopAVX2(dst *int8, words *byte, stride int, planes int, lowest uint64, weight uint64, n int)
+
 // transposeBitsLoopAVX2 is transposeBitsGo with a stride in bytes.
 //
 //go:noescape
@@ -223,6 +233,11 @@ func scoreGradientLoopAVX2(dq *float64, dk *float64, q *float32, k *float32, s f
 //
 //go:noescape
 func nearestLoopAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[4][4]float64)
+
+// weighLevelsLoopAVX2 is weighLevelsGo for n values, a multiple of 16.
+//
+//go:noescape
+func weighLevelsLoopAVX2(dst *float32, values *uint64, at *[4]int, stride int, planes int, sums *[16]float32, unit float32, n int)
 
 // rankedLoopAVX2 is rankedGo for whole registers.
 //

@@ -988,6 +988,156 @@ DATA magnitude<>+24(SB)/4, $0x7fffffff
 DATA magnitude<>+28(SB)/4, $0x7fffffff
 GLOBL magnitude<>(SB), RODATA|NOPTR, $32
 
+// func setBitsLoopAVX2(words *uint64, stride int, planes int, index *byte, n int)
+// Requires: AVX, AVX2
+TEXT ·setBitsLoopAVX2(SB), NOSPLIT, $0-40
+	MOVQ  words+0(FP), AX
+	MOVQ  stride+8(FP), CX
+	MOVQ  planes+16(FP), DX
+	MOVQ  index+24(FP), BX
+	MOVQ  n+32(FP), SI
+	MOVQ  $0x00000008, DI
+	SUBQ  DX, DI
+	VMOVQ DI, X0
+	SHLQ  $0x03, CX
+	MOVQ  DX, DI
+	DECQ  DI
+	IMULQ CX, DI
+	ADDQ  AX, DI
+
+word:
+	VMOVDQU (BX), Y1
+	VMOVDQU 32(BX), Y2
+	VPSLLW  X0, Y1, Y1
+	VPSLLW  X0, Y2, Y2
+	MOVQ    DI, AX
+	MOVQ    DX, R8
+
+plane:
+	VPMOVMSKB Y1, R9
+	VPMOVMSKB Y2, R10
+	SHLQ      $0x20, R10
+	ORQ       R10, R9
+	MOVQ      R9, (AX)
+	VPADDB    Y1, Y1, Y1
+	VPADDB    Y2, Y2, Y2
+	SUBQ      CX, AX
+	DECQ      R8
+	JNZ       plane
+	ADDQ      $0x40, BX
+	ADDQ      $0x08, DI
+	DECQ      SI
+	JNZ       word
+	VZEROUPPER
+	RET
+
+// func expandBitsLoopAVX2(dst *int8, words *byte, stride int, planes int, lowest uint64, weight uint64, n int)
+// Requires: AVX, AVX2
+TEXT ·expandBitsLoopAVX2(SB), NOSPLIT, $0-56
+	MOVQ         dst+0(FP), AX
+	MOVQ         words+8(FP), CX
+	MOVQ         stride+16(FP), DX
+	MOVQ         planes+24(FP), BX
+	MOVQ         n+48(FP), SI
+	VBROADCASTSD lowest+32(FP), Y0
+	VBROADCASTSD weight+40(FP), Y1
+	VMOVDQU      byteOf<>+0(SB), Y2
+	VMOVDQU      bitOfByte<>+0(SB), Y3
+	SHLQ         $0x03, DX
+
+values:
+	VMOVDQA Y0, Y4
+	VMOVDQA Y1, Y5
+	MOVQ    CX, DI
+	MOVQ    BX, R8
+
+plane:
+	VPBROADCASTD (DI), Y6
+	VPSHUFB      Y2, Y6, Y6
+	VPAND        Y3, Y6, Y6
+	VPCMPEQB     Y3, Y6, Y6
+	VPAND        Y5, Y6, Y6
+	VPADDB       Y6, Y4, Y4
+	VPADDB       Y5, Y5, Y5
+	ADDQ         DX, DI
+	DECQ         R8
+	JNZ          plane
+	VMOVDQU      Y4, (AX)
+	ADDQ         $0x20, AX
+	ADDQ         $0x04, CX
+	SUBQ         $0x20, SI
+	JNZ          values
+	VZEROUPPER
+	RET
+
+DATA byteOf<>+0(SB)/1, $0x00
+DATA byteOf<>+1(SB)/1, $0x00
+DATA byteOf<>+2(SB)/1, $0x00
+DATA byteOf<>+3(SB)/1, $0x00
+DATA byteOf<>+4(SB)/1, $0x00
+DATA byteOf<>+5(SB)/1, $0x00
+DATA byteOf<>+6(SB)/1, $0x00
+DATA byteOf<>+7(SB)/1, $0x00
+DATA byteOf<>+8(SB)/1, $0x01
+DATA byteOf<>+9(SB)/1, $0x01
+DATA byteOf<>+10(SB)/1, $0x01
+DATA byteOf<>+11(SB)/1, $0x01
+DATA byteOf<>+12(SB)/1, $0x01
+DATA byteOf<>+13(SB)/1, $0x01
+DATA byteOf<>+14(SB)/1, $0x01
+DATA byteOf<>+15(SB)/1, $0x01
+DATA byteOf<>+16(SB)/1, $0x02
+DATA byteOf<>+17(SB)/1, $0x02
+DATA byteOf<>+18(SB)/1, $0x02
+DATA byteOf<>+19(SB)/1, $0x02
+DATA byteOf<>+20(SB)/1, $0x02
+DATA byteOf<>+21(SB)/1, $0x02
+DATA byteOf<>+22(SB)/1, $0x02
+DATA byteOf<>+23(SB)/1, $0x02
+DATA byteOf<>+24(SB)/1, $0x03
+DATA byteOf<>+25(SB)/1, $0x03
+DATA byteOf<>+26(SB)/1, $0x03
+DATA byteOf<>+27(SB)/1, $0x03
+DATA byteOf<>+28(SB)/1, $0x03
+DATA byteOf<>+29(SB)/1, $0x03
+DATA byteOf<>+30(SB)/1, $0x03
+DATA byteOf<>+31(SB)/1, $0x03
+GLOBL byteOf<>(SB), RODATA|NOPTR, $32
+
+DATA bitOfByte<>+0(SB)/1, $0x01
+DATA bitOfByte<>+1(SB)/1, $0x02
+DATA bitOfByte<>+2(SB)/1, $0x04
+DATA bitOfByte<>+3(SB)/1, $0x08
+DATA bitOfByte<>+4(SB)/1, $0x10
+DATA bitOfByte<>+5(SB)/1, $0x20
+DATA bitOfByte<>+6(SB)/1, $0x40
+DATA bitOfByte<>+7(SB)/1, $0x80
+DATA bitOfByte<>+8(SB)/1, $0x01
+DATA bitOfByte<>+9(SB)/1, $0x02
+DATA bitOfByte<>+10(SB)/1, $0x04
+DATA bitOfByte<>+11(SB)/1, $0x08
+DATA bitOfByte<>+12(SB)/1, $0x10
+DATA bitOfByte<>+13(SB)/1, $0x20
+DATA bitOfByte<>+14(SB)/1, $0x40
+DATA bitOfByte<>+15(SB)/1, $0x80
+DATA bitOfByte<>+16(SB)/1, $0x01
+DATA bitOfByte<>+17(SB)/1, $0x02
+DATA bitOfByte<>+18(SB)/1, $0x04
+DATA bitOfByte<>+19(SB)/1, $0x08
+DATA bitOfByte<>+20(SB)/1, $0x10
+DATA bitOfByte<>+21(SB)/1, $0x20
+DATA bitOfByte<>+22(SB)/1, $0x40
+DATA bitOfByte<>+23(SB)/1, $0x80
+DATA bitOfByte<>+24(SB)/1, $0x01
+DATA bitOfByte<>+25(SB)/1, $0x02
+DATA bitOfByte<>+26(SB)/1, $0x04
+DATA bitOfByte<>+27(SB)/1, $0x08
+DATA bitOfByte<>+28(SB)/1, $0x10
+DATA bitOfByte<>+29(SB)/1, $0x20
+DATA bitOfByte<>+30(SB)/1, $0x40
+DATA bitOfByte<>+31(SB)/1, $0x80
+GLOBL bitOfByte<>(SB), RODATA|NOPTR, $32
+
 DATA pairs<>+0(SB)/1, $0x00
 DATA pairs<>+1(SB)/1, $0x08
 DATA pairs<>+2(SB)/1, $0x01
@@ -3355,6 +3505,106 @@ DATA one64<>+8(SB)/8, $0x3ff0000000000000
 DATA one64<>+16(SB)/8, $0x3ff0000000000000
 DATA one64<>+24(SB)/8, $0x3ff0000000000000
 GLOBL one64<>(SB), RODATA|NOPTR, $32
+
+// func weighLevelsLoopAVX2(dst *float32, values *uint64, at *[4]int, stride int, planes int, sums *[16]float32, unit float32, n int)
+// Requires: AVX, AVX2, BMI2, FMA3
+TEXT ·weighLevelsLoopAVX2(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         values+8(FP), CX
+	MOVQ         at+16(FP), DX
+	MOVQ         stride+24(FP), BX
+	MOVQ         planes+32(FP), SI
+	MOVQ         sums+40(FP), DI
+	MOVQ         n+56(FP), R8
+	SHLQ         $0x03, BX
+	VBROADCASTSS unit+48(FP), Y2
+	VMOVUPS      (DI), Y0
+	VMOVUPS      32(DI), Y1
+	VMOVDQU      nibbleOf<>+0(SB), Y3
+	VMOVDQU      float1<>+0(SB), Y4
+	MOVQ         (DX), DI
+	LEAQ         (CX)(DI*8), DI
+	MOVQ         8(DX), R9
+	LEAQ         (CX)(R9*8), R9
+	MOVQ         16(DX), R10
+	LEAQ         (CX)(R10*8), R10
+	MOVQ         24(DX), DX
+	LEAQ         (CX)(DX*8), DX
+	MOVQ         $0x1111111111111111, CX
+
+values:
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VMOVAPS Y4, Y7
+	XORQ    R11, R11
+	MOVQ    SI, R12
+
+plane:
+	MOVWQZX      (DX)(R11*1), R13
+	PDEPQ        CX, R13, R13
+	MOVWQZX      (R10)(R11*1), R14
+	PDEPQ        CX, R14, R14
+	LEAQ         (R14)(R13*2), R13
+	MOVWQZX      (R9)(R11*1), R14
+	PDEPQ        CX, R14, R14
+	LEAQ         (R14)(R13*2), R13
+	MOVWQZX      (DI)(R11*1), R14
+	PDEPQ        CX, R14, R14
+	LEAQ         (R14)(R13*2), R13
+	VMOVD        R13, X8
+	VPBROADCASTD X8, Y8
+	VPSRLVD      Y3, Y8, Y8
+	VPERMPS      Y0, Y8, Y9
+	VPERMPS      Y1, Y8, Y10
+	VPSLLD       $0x1c, Y8, Y8
+	VBLENDVPS    Y8, Y10, Y9, Y9
+	VFMADD231PS  Y7, Y9, Y5
+	SHRQ         $0x20, R13
+	VMOVD        R13, X8
+	VPBROADCASTD X8, Y8
+	VPSRLVD      Y3, Y8, Y8
+	VPERMPS      Y0, Y8, Y9
+	VPERMPS      Y1, Y8, Y10
+	VPSLLD       $0x1c, Y8, Y8
+	VBLENDVPS    Y8, Y10, Y9, Y9
+	VFMADD231PS  Y7, Y9, Y6
+	VADDPS       Y7, Y7, Y7
+	ADDQ         BX, R11
+	DECQ         R12
+	JNZ          plane
+	VMULPS       Y2, Y5, Y5
+	VMOVUPS      Y5, (AX)
+	VMULPS       Y2, Y6, Y6
+	VMOVUPS      Y6, 32(AX)
+	ADDQ         $0x02, DI
+	ADDQ         $0x02, R9
+	ADDQ         $0x02, R10
+	ADDQ         $0x02, DX
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, R8
+	JNZ          values
+	VZEROUPPER
+	RET
+
+DATA nibbleOf<>+0(SB)/4, $0x00000000
+DATA nibbleOf<>+4(SB)/4, $0x00000004
+DATA nibbleOf<>+8(SB)/4, $0x00000008
+DATA nibbleOf<>+12(SB)/4, $0x0000000c
+DATA nibbleOf<>+16(SB)/4, $0x00000010
+DATA nibbleOf<>+20(SB)/4, $0x00000014
+DATA nibbleOf<>+24(SB)/4, $0x00000018
+DATA nibbleOf<>+28(SB)/4, $0x0000001c
+GLOBL nibbleOf<>(SB), RODATA|NOPTR, $32
+
+DATA float1<>+0(SB)/4, $0x3f800000
+DATA float1<>+4(SB)/4, $0x3f800000
+DATA float1<>+8(SB)/4, $0x3f800000
+DATA float1<>+12(SB)/4, $0x3f800000
+DATA float1<>+16(SB)/4, $0x3f800000
+DATA float1<>+20(SB)/4, $0x3f800000
+DATA float1<>+24(SB)/4, $0x3f800000
+DATA float1<>+28(SB)/4, $0x3f800000
+GLOBL float1<>(SB), RODATA|NOPTR, $32
 
 // func rankedLoopAVX2(dq *float32, dk *float32, dv *float32, do *float32, q *uint64, k *uint64, v *uint64, survivors *int32, exps *float32, weights *[4]float32, scale float64, dqStride int, doStride int, words int, n int, queries int)
 // Requires: AVX, AVX2

@@ -40,7 +40,7 @@ func (d *Device) Normalize(out kernels.Activation, x kernels.Floats, n kernels.R
 					p := out.Planes.(*planes)
 					half, step := halfLevels(p.quantization)
 					d.quantize(index, row, g, rms, step, half)
-					p.setLevels(r, index)
+					d.setLevels(p, r, index)
 					continue
 				}
 				for i, v := range row {

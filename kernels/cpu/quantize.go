@@ -39,7 +39,7 @@ func (d *Device) quantizeWeights(p *planes, r int, w []float32, s *scratch) {
 	}
 	half, step := halfLevels(p.quantization)
 	d.nearestLevels(index, z, 1, step, half)
-	p.setLevels(r, index)
+	d.setLevels(p, r, index)
 }
 
 // blend writes (1-mix) * w / mean|w| + mix * quantized.
@@ -99,14 +99,20 @@ func nearestLevel(v, step, half float64) byte {
 }
 
 // setLevels writes the indices of levels to row r.
-func (p *planes) setLevels(r int, index []byte) {
-	packLevels(p.row(r), p.stride, index)
+func (d *Device) setLevels(p *planes, r int, index []byte) {
+	d.packLevels(p.row(r), p.stride, index)
 	p.count(r)
 }
 
-// packLevels writes the bits of indices to planes that are stride words apart: bit b of an index goes to plane b.
-func packLevels(words []uint64, stride int, index []byte) {
+// packLevels writes the bits of indices to planes that are stride words apart, and clears what follows: bit b of an
+// index goes to plane b.
+func (d *instructions) packLevels(words []uint64, stride int, index []byte) {
 	clear(words)
+	d.setBits(words, stride, len(words)/stride, index)
+}
+
+// setBitsGo sets the bits of indices in planes that are stride words apart. They are clear before.
+func setBitsGo(words []uint64, stride, planes int, index []byte) {
 	var eight [8]byte
 	for i := 0; i < len(index); i += 8 {
 		part := index[i:min(i+8, len(index))]
@@ -116,7 +122,7 @@ func packLevels(words []uint64, stride int, index []byte) {
 			clear(eight[copy(eight[:], part):])
 		}
 		x := binary.LittleEndian.Uint64(eight[:])
-		for b := range len(words) / stride {
+		for b := range planes {
 			// The product collects the lowest bits of all bytes in the top byte.
 			bits := x >> b & spread1 * 0x0102040810204080 >> 56
 			words[b*stride+i>>6] |= bits << (i & 63)

@@ -68,6 +68,14 @@ func (h *head) readRanked(dst []uint64, survivors []int32) {
 // sumRanked adds up the survivors' values weighted by rank: plane by plane, in the order that package kernels defines.
 func (h *head) sumRanked(survivors []int32) {
 	n, unit := len(survivors), h.valueRule.Unit()
+	if n <= fewSurvivors {
+		var at [fewSurvivors]int // missing ones count for nothing
+		for r, u := range survivors {
+			at[r] = int(u) * h.valueRule.Planes() * h.words
+		}
+		h.weighLevels(h.sums, h.v, &at, h.words, h.valueRule.Planes(), 0, &h.rankTables.sums[n], unit)
+		return
+	}
 	for c := range h.sums {
 		sum, factor := float32(0), float32(1)
 		for b := range h.valueRule.Planes() {
@@ -75,14 +83,28 @@ func (h *head) sumRanked(survivors []int32) {
 			for r, u := range survivors {
 				pattern |= int(h.value(int(u))[b*h.words+c>>6]>>(c&63)&1) << r
 			}
-			if n <= fewSurvivors {
-				sum += float32(factor * h.rankTables.sums[n][pattern])
-			} else {
-				sum += float32(factor * kernels.SignedSum(h.rankWeights(n), pattern))
-			}
+			sum += float32(factor * kernels.SignedSum(h.rankWeights(n), pattern))
 			factor *= 2
 		}
 		h.sums[c] = unit * sum
+	}
+}
+
+// weighLevelsGo writes unit * Σ_b 2^b sums[bits of plane b], for the channels from `from` on. The planes of four values
+// begin at at, stride words apart. Bit r of an index of sums is that of value r.
+func weighLevelsGo(dst []float32, values []uint64, at *[fewSurvivors]int, stride, planes, from int,
+	sums *[1 << fewSurvivors]float32, unit float32) {
+	for c := from; c < len(dst); c++ {
+		sum, factor := float32(0), float32(1)
+		for b := range planes {
+			pattern := 0
+			for r, first := range at {
+				pattern |= int(values[first+b*stride+c>>6]>>(c&63)&1) << r
+			}
+			sum += float32(factor * sums[pattern])
+			factor *= 2
+		}
+		dst[c] = unit * sum
 	}
 }
 

@@ -35,7 +35,7 @@ func (d *Device) quantizeRotated(out kernels.Activation, r int, v []float64, fac
 		half, step := halfLevels(p.quantization)
 		d.nearestLevels(index, v, factor, step, half)
 	}
-	p.setLevels(r, index)
+	d.setLevels(p, r, index)
 }
 
 // rotateBack returns the gradient of gain * x / rms(x), given da, the gradient of a rotated row that was quantized: it

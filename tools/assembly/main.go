@@ -30,11 +30,11 @@ func main() {
 	ConstraintExpr("amd64")
 	for _, write := range []func(){
 		andCounts, addCounts, tile, makeTables, lookup,
-		packSigns, packMask, transposeBits, transposeBytes,
+		packSigns, packMask, setBits, expandBits, transposeBits, transposeBytes,
 		scaleIntegers, scaleToBFloats, affineSums, signsOfSums, addScaled, randomWords, roundRow, roundColumns,
 		affine, squaredReLU, roundBFloats, widenBFloats, mask, maskBFloats, add, multiply, scale,
 		sumSquares, addRows, addBFloatRows, absMax, absMaxProduct, maximum, exponentials,
-		quantize, nearestLevels, products, rotate, maskRotated, narrowScaled, maskNormalized, addNormalized, valueGradient, scoreGradient, nearest, ranked, rankedLevels, adam,
+		quantize, nearestLevels, products, rotate, maskRotated, narrowScaled, maskNormalized, addNormalized, valueGradient, scoreGradient, nearest, weighLevels, ranked, rankedLevels, adam,
 		// With long registers, more registers, or masks, where these gain much. Looking up does not gain from long registers:
 		// they shuffle at half the rate.
 		wideCountSigns, wideMakeTables, wideLookup, wideScaleToBFloats, wideSignsOfSums, wideRandomWords, wideRoundRow,
