@@ -171,8 +171,9 @@ func (o overSeeds) cell(c, of column, i, reference int) results.Cell {
 		}
 		return results.Cell{Text: withError(of, signed(of, d.Mean), d.StandardError), Value: d.Mean}
 	}
-	text := withError(of, of.Value.Number(sample.Mean()), sample.StandardError())
-	if d.Significant {
+	mean := of.Value.Number(sample.Mean())
+	text := withError(of, mean, sample.StandardError())
+	if d.Significant && mean != of.Value.Number(o.rows[reference].values[of.Key].Mean()) { // less cannot be seen
 		text += differs
 	}
 	return results.Cell{Text: text, Value: sample.Mean()}

@@ -166,16 +166,20 @@ func TestMedianIsOfTheMainColumn(t *testing.T) {
 	}
 }
 
-// Where higher values are better, the best is the highest; a value without a spread needs no error.
+// Where higher values are better, the best is the highest. A value without a spread needs no error. A difference that
+// the digits do not show is not marked.
 func TestHigherIsBetter(t *testing.T) {
 	o := overSeeds{labels: []column{{Name: "model"}}, columns: []column{
 		{Key: "copied", Name: "copied", Value: "{copied:.0%}", Better: results.Higher}, medianColumn, differenceColumn,
+		{Key: "size", Name: "size", Value: "{size:bytes}", Better: results.Lower},
 	}}
 	for model, copied := range map[string]float64{"a": 0.25, "b": 0.75} {
 		values := map[string]seeds.Sample{"copied": {1: copied - 0.01, 2: copied, 3: copied + 0.01}}
 		if model == "b" {
 			values["copied"] = seeds.Sample{1: copied, 2: copied, 3: copied}
 		}
+		size := 8700 + copied
+		values["size"] = seeds.Sample{1: size, 2: size, 3: size}
 		o.rows = append(o.rows, seedRow{labels: []string{model}, seeds: 3, values: values})
 	}
 	table, err := o.table()
@@ -186,7 +190,7 @@ func TestHigherIsBetter(t *testing.T) {
 	if err := table.writeMarkdown(&b); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| a | 25 ± 1 % * | 25 % | -50 ± 1 % |", "| b | **75 %** | 75 % |  |"} {
+	for _, want := range []string{"| a | 25 ± 1 % * | 25 % | -50 ± 1 % | **8.7 kB** |", "| b | **75 %** | 75 % |  | 8.7 kB |"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("it lacks %s:\n%s", want, &b)
 		}
