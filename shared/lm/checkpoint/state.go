@@ -52,19 +52,39 @@ func WriteState(w io.Writer, s State) error {
 // ReadState reads the state file at path. It must belong to the model file with the digest checkpoint. The tensors are
 // in the order of the file, which is not the order of writing.
 func ReadState(path, checkpoint string) (State, error) {
+	return openState(path, func(f *safetensors.File) (State, error) {
+		s, err := readStateHeader(f, checkpoint)
+		for _, name := range f.Names() {
+			if err != nil {
+				break
+			}
+			var t safetensors.Tensor
+			t, err = f.Read(name)
+			s.Tensors = append(s.Tensors, t)
+		}
+		return s, err
+	})
+}
+
+// ReadStateHeader is ReadState without the tensors.
+func ReadStateHeader(path, checkpoint string) (State, error) {
+	return openState(path, func(f *safetensors.File) (State, error) { return readStateHeader(f, checkpoint) })
+}
+
+func openState(path string, read func(*safetensors.File) (State, error)) (State, error) {
 	f, err := safetensors.Open(path)
 	if err != nil {
 		return State{}, fmt.Errorf("reading training state: %w", err)
 	}
 	defer f.Close()
-	s, err := readState(f, checkpoint)
+	s, err := read(f)
 	if err != nil {
 		return State{}, fmt.Errorf("reading training state %s: %w", path, err)
 	}
 	return s, nil
 }
 
-func readState(f *safetensors.File, checkpoint string) (s State, err error) {
+func readStateHeader(f *safetensors.File, checkpoint string) (s State, err error) {
 	metadata := f.Metadata()
 	if got := metadata["format"]; got != StateFormat {
 		return s, fmt.Errorf("metadata format is %q, want %q (is this a state file of bitnet1?)", got, StateFormat)
@@ -80,13 +100,6 @@ func readState(f *safetensors.File, checkpoint string) (s State, err error) {
 		}
 	}
 	s.Extra = extra(metadata)
-	for _, name := range f.Names() {
-		t, err := f.Read(name)
-		if err != nil {
-			return s, err
-		}
-		s.Tensors = append(s.Tensors, t)
-	}
 	return s, nil
 }
 
