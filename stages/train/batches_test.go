@@ -27,8 +27,8 @@ func TestSequencesOfAStep(t *testing.T) {
 		{12 * 16, 5 * 16, 16, 4, 12},
 		{12 * 16, 6*16 + 15, 16, 6, 12},
 	} {
-		p := Params{BatchTokens: c.batch, MicroTokens: c.microTokens}
-		if micro, step, err := p.sequences(c.seq); err != nil || micro != c.micro || step != c.step {
+		p := Params{BatchTokens: c.batch, MicroTokens: c.microTokens, BatchRamp: 1, Steps: 2}
+		if micro, step, err := p.sequences(c.seq); err != nil || micro != c.micro || step != newRamp(0, c.step, 2) {
 			t.Errorf("batch %d, micro %d, sequences of %d: %d at once of %d (%v), want %d of %d", c.batch, c.microTokens, c.seq,
 				micro, step, err, c.micro, c.step)
 		}
@@ -128,7 +128,7 @@ func TestEpochs(t *testing.T) {
 	data := measuretest.Open(t, writeDataset(t, 16, proverbs()...))
 	const per = 7
 	n := data.Train.Len()
-	b := newBatches(data.Train, 5, 16, per)
+	b := newBatches(data.Train, 5, 16, newRamp(0, per, 0), start{})
 	var epochs [3][]string
 	for step := range (3*n + per - 1) / per {
 		tokens, targets, err := b.step(step, nil, nil)
@@ -151,14 +151,14 @@ func TestEpochs(t *testing.T) {
 		}
 	}
 	// A step is the same whichever was read before.
-	late, _, err := newBatches(data.Train, 5, 16, per).step(n/per+3, nil, nil)
+	late, _, err := newBatches(data.Train, 5, 16, newRamp(0, per, 0), start{}).step(n/per+3, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if again, _, err := b.step(n/per+3, nil, nil); err != nil || !slices.Equal(late, again) {
 		t.Errorf("a step depends on the one before: %v", err)
 	}
-	if other, _, err := newBatches(data.Train, 6, 16, per).step(0, nil, nil); err != nil ||
+	if other, _, err := newBatches(data.Train, 6, 16, newRamp(0, per, 0), start{}).step(0, nil, nil); err != nil ||
 		slices.Equal(other, firstOf(t, b)) {
 		t.Errorf("the first step does not depend on the seed: %v", err)
 	}
@@ -167,14 +167,14 @@ func TestEpochs(t *testing.T) {
 // The batch of the next step is read while the present one is computed, as long as there is a next step.
 func TestNextBatchIsRead(t *testing.T) {
 	data := measuretest.Open(t, writeDataset(t, 16, proverbs()...))
-	p := prefetcher{batches: newBatches(data.Train, 5, 16, 3), steps: 4}
+	p := prefetcher{batches: newBatches(data.Train, 5, 16, newRamp(0, 3, 0), start{}), steps: 4}
 	for _, step := range []int{0, 2, 3} { // also where one is left out
 		tokens, targets, err := p.of(step)
 		if err != nil {
 			t.Fatal(err)
 		}
 		next := p.wait()
-		want, wantTargets, err := newBatches(data.Train, 5, 16, 3).step(step, nil, nil)
+		want, wantTargets, err := newBatches(data.Train, 5, 16, newRamp(0, 3, 0), start{}).step(step, nil, nil)
 		if err != nil || !slices.Equal(tokens, want) || !slices.Equal(targets, wantTargets) {
 			t.Errorf("step %d has the batch of another one (%v)", step, err)
 		}

@@ -33,6 +33,11 @@ func TestFrozenNumbers(t *testing.T) {
 		{"Muon", "--grad-bits 4 --optimizer muon --muon-steps 3 --muon-momentum 0.9 --muon-weight-decay 0.1"},
 		{"linear to zero", "--schedule linear --final-share 0"},
 		{"trapezoid", "--schedule trapezoid --cooldown 0.5"},
+		{"ramps of sequences and batches", "--grad-bits 4 --sequence-start 4 --sequence-ramp 0.5 --batch-start 16 " +
+			"--batch-ramp 0.75"},
+		{"weight decay to zero", "--weight-decay 3 --weight-decay-schedule linear"},
+		{"Muon, weight decay as the rate", "--optimizer muon --muon-weight-decay 3 --weight-decay 3 " +
+			"--weight-decay-schedule rate"},
 		{"bonsai", "--anneal-binarize"},
 		{"truebit", "--truebit --flip-threshold 1"},
 		{"finetuning", "--init " + filepath.Join(base, "step-000006.safetensors") + " --freeze codebook.* --warmup 0 " +

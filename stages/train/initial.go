@@ -2,34 +2,133 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"math"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 
 	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/digest"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/model"
+	"bitnet1/shared/run/param"
 	"bitnet1/shared/run/stage"
 )
 
-// complete sets InitDigest, the digest of the checkpoint to start from: a job is known by the bytes of that checkpoint,
-// not by its path. It refuses a file that is no checkpoint.
+// complete sets the digests of the files to start from: a job is known by the bytes of these files, not by their paths.
+// It refuses files that are no checkpoint and no state of that checkpoint.
 func (p *Params) complete() error {
 	if p.Init == "" {
 		return nil
 	}
-	sum, _, err := digest.File(p.Init)
-	if err != nil {
+	if err := identify(p.Init, "checkpoint", &p.InitDigest); err != nil {
 		return fmt.Errorf("init: %w", err)
 	}
-	if p.InitDigest != "" && p.InitDigest != sum {
-		return fmt.Errorf("init: %s has digest %s, init_digest says %s: it is another checkpoint", p.Init, digest.Short(sum),
-			digest.Short(p.InitDigest))
-	}
-	p.InitDigest = sum
 	m, err := checkpoint.Open(p.Init)
 	if err != nil {
 		return fmt.Errorf("init: %w", err)
 	}
-	return m.Close()
+	defer m.Close()
+	if !p.InitState {
+		return nil
+	}
+	if err := identify(p.statePath(), "state", &p.InitStateDigest); err != nil {
+		return fmt.Errorf("init_state: beside %s has to lie the state that was saved with it: %w", p.Init, err)
+	}
+	_, err = p.beginning()
+	return err
+}
+
+// identify sets sum to the digest of a file, or refuses the file if sum is another digest.
+func identify(path, what string, sum *string) error {
+	is, _, err := digest.File(path)
+	if err != nil {
+		return err
+	}
+	if *sum != "" && *sum != is {
+		return fmt.Errorf("%s has digest %s, not %s as given: it is another %s", path, digest.Short(is), digest.Short(*sum),
+			what)
+	}
+	*sum = is
+	return nil
+}
+
+// statePath is the path of the state file beside the checkpoint to start from.
+func (p Params) statePath() string {
+	return strings.TrimSuffix(p.Init, filepath.Ext(p.Init)) + ".state.safetensors"
+}
+
+// start is where training begins: at step 0, or where a checkpoint with InitState was.
+type start struct {
+	step     int
+	position int64 // sequences of the data order that the steps before have read
+	tokens   int64 // that the steps before have read
+}
+
+// beginning is where training begins.
+func (p Params) beginning() (start, error) {
+	if !p.InitState {
+		return start{}, nil
+	}
+	m, err := checkpoint.Open(p.Init)
+	if err != nil {
+		return start{}, fmt.Errorf("init: %w", err)
+	}
+	defer m.Close()
+	state, err := checkpoint.ReadStateHeader(p.statePath(), p.InitDigest)
+	if err != nil {
+		return start{}, fmt.Errorf("init_state: %w", err)
+	}
+	if state.Step >= int64(p.Steps) {
+		return start{}, fmt.Errorf("init_state: %s has taken %d steps, which steps counts too: use more than %d",
+			p.Init, state.Step, state.Step)
+	}
+	return start{step: int(state.Step), position: state.Position, tokens: m.Tokens}, nil
+}
+
+// free are the parameters in which a training may well differ from the one that it continues.
+var free = []string{"preset", "steps", "schedule", "cooldown", "cooldown_steps", "final_share", "gamma_steps",
+	"batch_ramp", "sequence_ramp", "binarize_anneal_end_frac", "checkpoint_every", "validation_sequences", "log_every",
+	"init_digest", "init_state", "init_state_digest"}
+
+// continues says in what a training that goes on from a checkpoint differs from the training that saved the checkpoint.
+func (p Params) continues(step int) (notes []string, err error) {
+	if !p.InitState {
+		return nil, nil
+	}
+	m, err := checkpoint.Open(p.Init)
+	if err != nil {
+		return nil, fmt.Errorf("init: %w", err)
+	}
+	defer m.Close()
+	was := defaults()
+	if err := param.Decode(m.Recipe, &was); err != nil {
+		return nil, fmt.Errorf("init_state: the recipe of %s: %w", p.Init, err)
+	}
+	was = was.adopt(m.Config)
+	before, now := param.Overrides(p, was), param.Overrides(was, p)
+	var changed []string
+	for _, key := range slices.Sorted(maps.Keys(now)) {
+		if !slices.Contains(free, key) {
+			changed = append(changed, fmt.Sprintf("%s %s instead of %s", key, now[key], before[key]))
+		}
+	}
+	if changed != nil {
+		notes = append(notes, "init_state: the training goes on otherwise than it began: "+strings.Join(changed, ", "))
+	}
+	if next := p.gamma(step - 1); p.attentionRule().MaxSurvivors > 1 && math.Abs(next-m.Gamma) > 1e-9 {
+		notes = append(notes, fmt.Sprintf("gamma jumps from %.3g to %.3g after step %d, for its course depends on steps: "+
+			"with %s it goes on as it was",
+			m.Gamma, next, step, stage.Setting("train", "gamma_steps", strconv.Itoa(was.gammaSteps()))))
+	}
+	if next := p.mix(step - 1); math.Abs(next-m.Mix) > 1e-9 {
+		notes = append(notes, fmt.Sprintf("the share of signs in the weights jumps from %.3g to %.3g after step %d: it goes "+
+			"on as it was where binarize_anneal_end_frac times steps is %.4g",
+			m.Mix, next, step, was.BinarizeAnnealEndFrac*float64(was.Steps)))
+	}
+	return notes, nil
 }
 
 // initial is the configuration of the checkpoint to start from, nil without one.

@@ -18,7 +18,7 @@ func (t *trainer) advise(err error) error {
 	}
 	t.job.Log.Debug("out of memory", "error", err)
 	seq, micro := t.options.Seq, t.options.Batch
-	fits, planning := model.Fits(t.config, device, t.options, smaller(micro, t.batches.perStep))
+	fits, planning := model.Fits(t.config, device, t.options, smaller(micro, t.batches.perStep.first))
 	switch {
 	case planning != nil:
 		return stage.Permanentf("%s has too little memory for %d tokens at once: lower micro_tokens "+
@@ -30,7 +30,7 @@ func (t *trainer) advise(err error) error {
 			device.Name(), seq, err)
 	}
 	return stage.Permanentf("%s has too little memory for %d tokens at once: use %s, which fits; a step stays %d tokens",
-		device.Name(), micro*seq, stage.Setting("train", "micro_tokens", strconv.Itoa(fits*seq)), t.batches.perStep*seq)
+		device.Name(), micro*seq, stage.Setting("train", "micro_tokens", strconv.Itoa(fits*seq)), t.batches.perStep.last*seq)
 }
 
 // smaller lists the numbers of sequences below micro that divide a step, the largest first.

@@ -50,7 +50,7 @@ func TestMicroBatchThatDoesNotFit(t *testing.T) {
 		options.Batch = test.micro
 		tr := &trainer{
 			job: &stage.Job[Params]{Params: p, Log: slog.New(slog.DiscardHandler)}, config: c, options: options,
-			batches: prefetcher{batches: &batches{perStep: test.per}},
+			batches: prefetcher{batches: &batches{perStep: newRamp(0, test.per, 0)}},
 		}
 		err := tr.build(&devicetest.Limited{Device: dev.Device, Limit: test.limit})
 		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {

@@ -25,13 +25,30 @@ func (p Params) notes(seq int) (texts []string) {
 			"and none is the best or packed",
 			100*(1-mix), p.BinarizeAnnealEndFrac)
 	}
+	if p.DecaySchedule != constantDecay && p.Decay == 0 && (p.Optimizer != muon || p.MuonDecay == 0) {
+		say("weight_decay_schedule is %s, and no weight decays: weight_decay is 0", p.DecaySchedule)
+	}
+	if p.BatchStart == 0 && p.BatchRamp != defaults().BatchRamp {
+		say("batch_ramp is %g, and every step has batch_tokens: batch_start says with how many tokens steps begin",
+			p.BatchRamp)
+	}
+	if p.SequenceStart == 0 && p.SequenceRamp != defaults().SequenceRamp {
+		say("sequence_ramp is %g, and all sequences are whole: sequence_start says with how many tokens they begin",
+			p.SequenceRamp)
+	}
 	if p.Truebit && p.Decay > 0 {
 		say("weight_decay is %g: under truebit there are no latents, and no weight decays", p.Decay)
 	}
-	if micro, step, err := p.sequences(seq); err == nil && 2*micro <= min(p.MicroTokens/seq, step) {
+	micro, perStep, err := p.sequences(seq)
+	switch {
+	case err != nil:
+	case 2*micro <= min(p.MicroTokens/seq, perStep.first):
 		say("%d tokens are computed at once where micro_tokens allows %d: of the %d sequences of a step only %d divide it; "+
 			"a batch_tokens with more divisors trains faster",
-			micro*seq, p.MicroTokens, step, micro)
+			micro*seq, p.MicroTokens, perStep.first, micro)
+	case 2*micro <= min(p.MicroTokens/seq, perStep.last):
+		say("%d tokens are computed at once where micro_tokens allows %d: the first steps have no more; a larger "+
+			"batch_start trains faster", micro*seq, p.MicroTokens)
 	}
 	return texts
 }

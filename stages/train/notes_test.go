@@ -38,7 +38,17 @@ func TestNotes(t *testing.T) {
 		"truebit decays": {func(p *Params) { p.Truebit, p.Decay = true, 0.1 },
 			"weight_decay is 0.1: under truebit there are no latents"},
 		"truebit": {func(p *Params) { p.Truebit = true }, ""},
-		"prime":   {func(p *Params) { p.BatchTokens = 31 * 128 }, ""}, // 31 sequences at once
+		"nothing decays": {func(p *Params) { p.DecaySchedule, p.MuonDecay = "linear", 1 },
+			"weight_decay_schedule is linear, and no weight decays"},
+		"Muon decays": {func(p *Params) { p.DecaySchedule, p.MuonDecay, p.Optimizer = "linear", 1, "muon" }, ""},
+		"no start of batches": {func(p *Params) { p.BatchRamp = 0.5 },
+			"batch_ramp is 0.5, and every step has batch_tokens"},
+		"no start of sequences": {func(p *Params) { p.SequenceRamp = 0.5 },
+			"sequence_ramp is 0.5, and all sequences are whole"},
+		"few tokens first": {func(p *Params) { p.BatchStart = 2048 }, "2048 tokens are computed at once where " +
+			"micro_tokens allows 4096: the first steps have no more"},
+		"few tokens fit": {func(p *Params) { p.BatchStart, p.MicroTokens = 2048, 4095 }, ""},
+		"prime":          {func(p *Params) { p.BatchTokens = 31 * 128 }, ""}, // 31 sequences at once
 		"large prime": {func(p *Params) { p.BatchTokens = 131 * 128 }, "128 tokens are computed at once where micro_tokens " +
 			"allows 4096: of the 131 sequences of a step only 1 divide it"},
 		"half": {func(p *Params) { p.BatchTokens = 37 * 16 * 128 }, "2048 tokens are computed at once where " +
@@ -60,7 +70,7 @@ func TestMeasured(t *testing.T) {
 	p := defaults()
 	p.Steps = 200
 	tr := trainer{job: &stage.Job[Params]{Params: p}, startStep: 100, steps: 120,
-		batches: prefetcher{batches: &batches{perStep: 4, seq: 64}}, validationBits: 3}
+		batches: prefetcher{batches: &batches{perStep: newRamp(0, 4, 0), seq: 64}}, validationBits: 3}
 	want := map[string]float64{"step": 120, "loss": 2.5, "learning_rate": 0.01, "tokens_per_second": 512,
 		"seconds_left": 40}
 	if got := tr.progressValues(10*time.Second, 2.5, 0.01); !maps.Equal(got, want) {
@@ -84,9 +94,9 @@ func TestTimesOfSteps(t *testing.T) {
 	s.took(1, 3600)
 	s.at = s.at.Add(-2 * time.Hour)
 	s.leaveOut(time.Hour)
-	s.took(5, 3600)
+	s.took(5, 18000)
 	s.at = time.Now().Add(-time.Second / 2)
-	s.took(6, 1)
+	s.took(6, 18001)
 	s.close()
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -127,7 +137,8 @@ func TestEstimate(t *testing.T) {
 	tr := func() *trainer {
 		return &trainer{
 			job:    &stage.Job[Params]{Params: p, Log: slog.New(slog.NewTextHandler(&said, nil))},
-			device: cpu.New(cpu.Options{}), steps: 1, batches: prefetcher{batches: &batches{perStep: 32, seq: 2048}},
+			device: cpu.New(cpu.Options{}), steps: 1,
+			batches: prefetcher{batches: &batches{perStep: newRamp(0, 32, 0), seq: 2048}},
 		}
 	}
 	long := tr()

@@ -34,9 +34,11 @@ type Params struct {
 	Documents    string `json:"documents" usage:"packed: a token reads across the ends of documents; separate: it reads its own document alone"`
 	GradBits     int    `json:"grad_bits" usage:"bits of the integers to which gradients are rounded for products: 2 to 8, or 16 (floats)"`
 
-	Init       string   `json:"init" digest:"-" usage:"checkpoint to start from, safetensors or .pt; the model takes its sizes and options from there"`
-	InitDigest string   `json:"init_digest" usage:"digest of the file init; computed when absent, and a file of another digest is refused"`
-	Freeze     []string `json:"freeze" usage:"patterns of parameters that do not train: codebook.*, blocks.*.attn.*; !blocks.-1.* excepts the last layer"`
+	Init            string   `json:"init" digest:"-" usage:"checkpoint to start from, safetensors or .pt; the model takes its sizes and options from there"`
+	InitDigest      string   `json:"init_digest" usage:"digest of the file init; computed when absent, and a file of another digest is refused"`
+	InitState       bool     `json:"init_state" digest:"unless=false" usage:"go on from init with the optimizer's state beside it, its step and its place in the data"`
+	InitStateDigest string   `json:"init_state_digest" digest:"unless=" usage:"digest of that state's file; computed when absent, and a file of another digest is refused"`
+	Freeze          []string `json:"freeze" usage:"patterns of parameters that do not train: codebook.*, blocks.*.attn.*; !blocks.-1.* excepts the last layer"`
 
 	AnnealBinarize        bool    `json:"anneal_binarize" usage:"bonsai: begin with float weights that become ±1 gradually"`
 	BinarizeAnnealEndFrac float64 `json:"binarize_anneal_end_frac" usage:"bonsai: share of the steps after which every weight is ±1"`
@@ -44,27 +46,34 @@ type Params struct {
 	Truebit       bool `json:"truebit" usage:"train without float latents: a counter of gradient signs flips a weight"`
 	FlipThreshold int  `json:"flip_threshold" usage:"truebit: a weight flips when its counter exceeds this value, 1 to 126"`
 
-	Seed         uint64  `json:"seed" usage:"seed of the initial parameters, the data order and the noise"`
-	Steps        int     `json:"steps" usage:"number of optimizer steps"`
-	BatchTokens  int     `json:"batch_tokens" usage:"tokens of a step, a multiple of the sequence length"`
-	MicroTokens  int     `json:"micro_tokens" usage:"most tokens computed at once; a step is divided into micro-batches of whole sequences"`
-	LearningRate float64 `json:"learning_rate" usage:"peak learning rate"`
-	FinalShare   float64 `json:"final_share" usage:"learning rate of the last step as a share of the peak (cosine decay)"`
-	Warmup       int     `json:"warmup" usage:"steps in which the learning rate rises to its peak (linearly)"`
-	Schedule     string  `json:"schedule" digest:"unless=cosine" usage:"how the learning rate falls after the warm-up: cosine, linear or trapezoid (level, then linear in the last steps)"`
-	Cooldown     float64 `json:"cooldown" digest:"unless=0.2" usage:"trapezoid: share of the steps in which the learning rate falls"`
-	Beta1        float64 `json:"beta1" usage:"AdamW: decay of the mean gradient"`
-	Beta2        float64 `json:"beta2" usage:"AdamW: decay of the mean squared gradient"`
-	Decay        float64 `json:"weight_decay" usage:"AdamW: decoupled weight decay of the weights' latents"`
-	Optimizer    string  `json:"optimizer" digest:"unless=adamw" usage:"of the weights of the blocks: adamw or muon; everything else takes AdamW"`
-	MuonRate     float64 `json:"muon_learning_rate" digest:"unless=0.06" usage:"muon: peak learning rate; it has the same schedule"`
-	MuonMomentum float64 `json:"muon_momentum" digest:"unless=0.95" usage:"muon: decay of the momentum"`
-	MuonSteps    int     `json:"muon_steps" digest:"unless=5" usage:"muon: steps of the Newton–Schulz iteration"`
-	MuonDecay    float64 `json:"muon_weight_decay" digest:"unless=0" usage:"muon: decoupled weight decay"`
-	Clip         float64 `json:"clip" usage:"largest norm of the gradient, to which a larger one is scaled down; 0: no limit"`
-	GammaStart   float64 `json:"gamma_start" usage:"RWSP: weight of a survivor over the weight of the one before, at the first step"`
-	GammaEnd     float64 `json:"gamma_end" usage:"RWSP: the same at the last step (geometric schedule)"`
-	Tau          float64 `json:"tau" usage:"pointer: temperature of the softmax in the backward pass"`
+	Seed          uint64  `json:"seed" usage:"seed of the initial parameters, the data order and the noise"`
+	Steps         int     `json:"steps" usage:"number of optimizer steps"`
+	BatchTokens   int     `json:"batch_tokens" usage:"tokens of a step, a multiple of the sequence length"`
+	MicroTokens   int     `json:"micro_tokens" usage:"most tokens computed at once; a step is divided into micro-batches of whole sequences"`
+	BatchStart    int     `json:"batch_start" digest:"unless=0" usage:"tokens of the first steps, which double until they are batch_tokens; 0: batch_tokens from the first step"`
+	BatchRamp     float64 `json:"batch_ramp" digest:"unless=0.25" usage:"share of the steps in which the tokens of a step double"`
+	SequenceStart int     `json:"sequence_start" digest:"unless=0" usage:"tokens of a sequence in the first steps, which double until sequences are whole; 0: whole from the first step"`
+	SequenceRamp  float64 `json:"sequence_ramp" digest:"unless=0.25" usage:"share of the steps in which the tokens of a sequence double"`
+	LearningRate  float64 `json:"learning_rate" usage:"peak learning rate"`
+	FinalShare    float64 `json:"final_share" usage:"learning rate of the last step as a share of the peak; 0: it falls to 0"`
+	Warmup        int     `json:"warmup" usage:"steps in which the learning rate rises to its peak (linearly)"`
+	Schedule      string  `json:"schedule" digest:"unless=cosine" usage:"how the learning rate falls after the warm-up: cosine, linear or trapezoid (level, then linear in the last steps)"`
+	Cooldown      float64 `json:"cooldown" digest:"unless=0.2" usage:"trapezoid: share of the steps in which the learning rate falls"`
+	CooldownSteps int     `json:"cooldown_steps" digest:"unless=0" usage:"trapezoid: number of steps in which the learning rate falls; 0: the share cooldown"`
+	Beta1         float64 `json:"beta1" usage:"AdamW: decay of the mean gradient"`
+	Beta2         float64 `json:"beta2" usage:"AdamW: decay of the mean squared gradient"`
+	Decay         float64 `json:"weight_decay" usage:"AdamW: decoupled weight decay of the weights' latents"`
+	DecaySchedule string  `json:"weight_decay_schedule" digest:"unless=constant" usage:"course of weight_decay and muon_weight_decay: constant, rate (in proportion to the learning rate) or linear (to 0 at the last step)"`
+	Optimizer     string  `json:"optimizer" digest:"unless=adamw" usage:"of the weights of the blocks: adamw or muon; everything else takes AdamW"`
+	MuonRate      float64 `json:"muon_learning_rate" digest:"unless=0.06" usage:"muon: peak learning rate; it has the same schedule"`
+	MuonMomentum  float64 `json:"muon_momentum" digest:"unless=0.95" usage:"muon: decay of the momentum"`
+	MuonSteps     int     `json:"muon_steps" digest:"unless=5" usage:"muon: steps of the Newton–Schulz iteration"`
+	MuonDecay     float64 `json:"muon_weight_decay" digest:"unless=0" usage:"muon: decoupled weight decay"`
+	Clip          float64 `json:"clip" usage:"largest norm of the gradient, to which a larger one is scaled down; 0: no limit"`
+	GammaStart    float64 `json:"gamma_start" usage:"RWSP: weight of a survivor over the weight of the one before, at the first step"`
+	GammaEnd      float64 `json:"gamma_end" usage:"RWSP: the same at the last step (geometric schedule)"`
+	GammaSteps    int     `json:"gamma_steps" digest:"unless=0" usage:"RWSP: number of steps after which gamma is gamma_end; 0: all steps"`
+	Tau           float64 `json:"tau" usage:"pointer: temperature of the softmax in the backward pass"`
 
 	CheckpointEvery     int `json:"checkpoint_every" usage:"steps between checkpoints"`
 	ValidationSequences int `json:"validation_sequences" usage:"validation sequences in the trainer's own sample; 0: no validation"`
@@ -94,10 +103,12 @@ func defaults() Params {
 	return Params{
 		Preset: "nano", Attention: kernels.RWSP.String(), RWSPK: 4,
 		KShiftLayers: []int{0}, KShiftOffset: 1, KShiftSelf: true, Alibi: true,
-		StreamBits: 1, HiddenBits: 1, ValueBits: 1, ReadBits: 1, CodebookBits: 1, Documents: model.Packed, GradBits: kernels.FloatBits,
+		StreamBits: 1, HiddenBits: 1, ValueBits: 1, ReadBits: 1, CodebookBits: 1,
+		Documents: model.Packed, GradBits: kernels.FloatBits,
 		BinarizeAnnealEndFrac: 0.6, FlipThreshold: 8,
 		Seed: 42, Steps: 600, BatchTokens: 4096, MicroTokens: 4096,
 		LearningRate: 3e-3, FinalShare: 0.1, Warmup: 50, Schedule: model.Cosine, Cooldown: 0.2,
+		BatchRamp: 0.25, SequenceRamp: 0.25, DecaySchedule: constantDecay,
 		Beta1: 0.9, Beta2: 0.95, Clip: 1,
 		Optimizer: adamW, MuonRate: 0.06, MuonMomentum: 0.95, MuonSteps: 5,
 		GammaStart: 0.9, GammaEnd: 0.1, Tau: 1,
@@ -112,7 +123,7 @@ type rule struct {
 }
 
 func (p Params) check() error {
-	for _, c := range slices.Concat(p.optimizerRules(), p.planesRules(), []rule{
+	for _, c := range slices.Concat(p.optimizerRules(), p.rampRules(), p.planesRules(), []rule{
 		{p.Steps < 1, fmt.Sprintf("steps is %d: it must be positive", p.Steps)},
 		{p.BatchTokens < 1, fmt.Sprintf("batch_tokens is %d: it must be positive", p.BatchTokens)},
 		{p.MicroTokens < 1, fmt.Sprintf("micro_tokens is %d: it must be positive", p.MicroTokens)},
@@ -128,6 +139,8 @@ func (p Params) check() error {
 		{p.Init == "" && p.InitDigest != "", "init_digest is given without init, the checkpoint's file"},
 		{p.FlipThreshold < 1 || p.FlipThreshold > 126,
 			fmt.Sprintf("flip_threshold is %d: it must lie between 1 and 126", p.FlipThreshold)},
+		{p.InitState && p.Init == "", "init_state is set without init, the checkpoint to go on from"},
+		{!p.InitState && p.InitStateDigest != "", "init_state_digest is given without init_state"},
 		{p.Truebit && p.AnnealBinarize, "truebit and anneal_binarize exclude each other: without latents " +
 			"there is nothing to blend"},
 		{p.StopAt < 0, "stop_at must not be negative"},
@@ -173,6 +186,13 @@ func (p Params) optimizerRules() []rule {
 			fmt.Sprintf("schedule is %q: it must be %s, %s or %s", p.Schedule, model.Cosine, model.Linear, model.Trapezoid)},
 		{!(p.Cooldown > 0 && p.Cooldown <= 1),
 			fmt.Sprintf("cooldown is %g: it must lie between 0 (excluded) and 1", p.Cooldown)},
+		{p.CooldownSteps < 0 || p.CooldownSteps > p.Steps,
+			fmt.Sprintf("cooldown_steps is %d: it must lie between 0 and the %d steps", p.CooldownSteps, p.Steps)},
+		{p.CooldownSteps > 0 && p.Schedule != model.Trapezoid, fmt.Sprintf(
+			"cooldown_steps is given and schedule is %s: a cool-down needs the schedule %s", p.Schedule, model.Trapezoid)},
+		{p.GammaSteps < 0, fmt.Sprintf("gamma_steps is %d: it must not be negative", p.GammaSteps)},
+		{!slices.Contains([]string{constantDecay, decayAsRate, linearDecay}, p.DecaySchedule), fmt.Sprintf(
+			"weight_decay_schedule is %q: it must be %s, %s or %s", p.DecaySchedule, constantDecay, decayAsRate, linearDecay)},
 		{p.Optimizer != adamW && p.Optimizer != muon,
 			fmt.Sprintf("optimizer is %q: it must be %s or %s", p.Optimizer, adamW, muon)},
 		{!(p.MuonRate > 0), fmt.Sprintf("muon_learning_rate is %g: it must be positive", p.MuonRate)},
@@ -183,6 +203,21 @@ func (p Params) optimizerRules() []rule {
 		{!(p.MuonDecay >= 0), "muon_weight_decay must not be negative"},
 		{p.Truebit && p.Optimizer == muon,
 			"truebit and the optimizer muon exclude each other: without latents there is nothing to update"},
+	}
+}
+
+// rampRules are about what doubles in the first steps. The number of tokens of a sequence is the dataset's, so lengths
+// checks sequence_start.
+func (p Params) rampRules() []rule {
+	batch := newRamp(p.BatchStart, p.BatchTokens, 0)
+	return []rule{
+		{!(p.BatchRamp > 0 && p.BatchRamp <= 1),
+			fmt.Sprintf("batch_ramp is %g: it must lie between 0 (excluded) and 1", p.BatchRamp)},
+		{!(p.SequenceRamp > 0 && p.SequenceRamp <= 1),
+			fmt.Sprintf("sequence_ramp is %g: it must lie between 0 (excluded) and 1", p.SequenceRamp)},
+		{p.BatchTokens > 0 && !batch.doubles(), fmt.Sprintf("batch_start is %d: batch_tokens, %d, must be 2, 4, 8 … times it",
+			p.BatchStart, p.BatchTokens)},
+		{p.SequenceStart < 0, fmt.Sprintf("sequence_start is %d: it must not be negative", p.SequenceStart)},
 	}
 }
 
@@ -234,44 +269,6 @@ func paddedVocab(ids int) int {
 		return ids
 	}
 	return (ids + 127) / 128 * 128
-}
-
-// update holds the scheduled values of a step, counted from 0.
-func (p Params) update(step int) model.Update {
-	return model.Update{
-		Settings: model.Settings{
-			Gamma: p.gamma(step), Tau: p.Tau, Mix: p.mix(step),
-			Gumbel: p.attentionRule().Noise, Seed: p.Seed, Step: uint64(step),
-		},
-		LearningRate: p.schedule().Rate(step, p.LearningRate),
-		Muon: model.Muon{
-			LearningRate: p.schedule().Rate(step, p.MuonRate), Beta: p.MuonMomentum, Steps: p.MuonSteps, Decay: p.MuonDecay,
-		},
-		Beta1: p.Beta1, Beta2: p.Beta2, Decay: p.Decay, MaxNorm: p.Clip,
-	}
-}
-
-// attentionRule is that of a kind that config has checked.
-func (p Params) attentionRule() kernels.AttentionRule {
-	kind, _ := kernels.ParseAttentionKind(p.Attention)
-	return kind.Rule()
-}
-
-// schedule is the course of the learning rates.
-func (p Params) schedule() model.Schedule {
-	return model.Schedule{Decay: p.Schedule, Total: p.Steps, Warmup: p.Warmup, Cooldown: p.Cooldown, Final: p.FinalShare}
-}
-
-func (p Params) gamma(step int) float64 {
-	return model.Geometric(step, p.Steps, p.GammaStart, p.GammaEnd)
-}
-
-// mix is the share of sign(W) in the effective weights at a step: less than 1 with bonsai alone.
-func (p Params) mix(step int) float64 {
-	if !p.AnnealBinarize {
-		return 1
-	}
-	return model.MixAt(step, p.Steps, p.BinarizeAnnealEndFrac)
 }
 
 // flipThreshold is model.Options.FlipThreshold: 0 where weights have latents.

@@ -43,6 +43,16 @@ func TestRangesOfParameters(t *testing.T) {
 		{"muon_steps", []float64{1, 100}, []float64{0, 101}, func(p *Params, v float64) { p.MuonSteps = int(v) }},
 		{"muon_weight_decay", []float64{0}, []float64{-0.1}, func(p *Params, v float64) { p.MuonDecay = v }},
 		{"cooldown", []float64{0.01, 1}, []float64{0, 1.01}, func(p *Params, v float64) { p.Cooldown = v }},
+		{"cooldown_steps", []float64{0, 600}, []float64{-1, 601}, func(p *Params, v float64) {
+			p.Schedule, p.CooldownSteps = "trapezoid", int(v)
+		}},
+		{"cooldown_steps", []float64{0}, []float64{1}, func(p *Params, v float64) { p.CooldownSteps = int(v) }}, // cosine
+		{"batch_start", []float64{0, 16, 2048, 4096}, []float64{-1, -2048, 15, 3000, 8192},
+			func(p *Params, v float64) { p.BatchStart = int(v) }},
+		{"batch_ramp", []float64{0.01, 1}, []float64{0, 1.01}, func(p *Params, v float64) { p.BatchRamp = v }},
+		{"sequence_start", []float64{0, 3}, []float64{-1}, func(p *Params, v float64) { p.SequenceStart = int(v) }},
+		{"sequence_ramp", []float64{0.01, 1}, []float64{0, 1.01}, func(p *Params, v float64) { p.SequenceRamp = v }},
+		{"gamma_steps", []float64{0, 5000}, []float64{-1}, func(p *Params, v float64) { p.GammaSteps = int(v) }},
 		{"gamma_start", []float64{0.01, 1}, []float64{0, 1.01}, func(p *Params, v float64) { p.GammaStart = v }},
 		{"gamma_end", []float64{0.01, 1}, []float64{0, 1.01}, func(p *Params, v float64) { p.GammaEnd = v }},
 		{"tau", []float64{1e-3}, []float64{0, -1}, func(p *Params, v float64) { p.Tau = v }},
@@ -92,12 +102,15 @@ func TestRangesOfParameters(t *testing.T) {
 		}
 	}
 	for name, change := range map[string]func(*Params){
-		"preset":       func(p *Params) { p.Preset = "31M" },
-		"attention":    func(p *Params) { p.Attention = "rswp" },
-		"exclude":      func(p *Params) { p.Truebit, p.AnnealBinarize = true, true },
-		"±1":           func(p *Params) { p.Truebit, p.CodebookBits = true, 2 },
-		"without init": func(p *Params) { p.InitDigest = "00" },
-		"heads":        func(p *Params) { p.Heads = 5 },
+		"preset":                         func(p *Params) { p.Preset = "31M" },
+		"attention":                      func(p *Params) { p.Attention = "rswp" },
+		"exclude":                        func(p *Params) { p.Truebit, p.AnnealBinarize = true, true },
+		"without init":                   func(p *Params) { p.InitDigest = "00" },
+		"init_state is set without init": func(p *Params) { p.InitState = true },
+		"without init_state":             func(p *Params) { p.Init, p.InitStateDigest = "a.pt", "00" },
+		"weight_decay_schedule":          func(p *Params) { p.DecaySchedule = "cosine" },
+		"heads":                          func(p *Params) { p.Heads = 5 },
+		"±1":                             func(p *Params) { p.Truebit, p.CodebookBits = true, 2 },
 	} {
 		p := defaults()
 		change(&p)
@@ -136,15 +149,16 @@ func TestConfigOfParameters(t *testing.T) {
 
 func TestDefaults(t *testing.T) {
 	measuretest.Defaults(t, `{
-		"alibi": true, "anneal_binarize": false, "attention": "rwsp", "batch_tokens": 4096, "beta1": 0.9, "beta2": 0.95,
-		"binarize_anneal_end_frac": 0.6, "checkpoint_every": 200, "clip": 1, "codebook_bits": 1, "cooldown": 0.2, "d": 0,
-		"documents": "packed", "ff": 0,
-		"final_share": 0.1, "flip_threshold": 8, "freeze": null, "gamma_end": 0.1, "gamma_start": 0.9, "grad_bits": 16,
-		"hadamard": 0, "heads": 0, "hidden_bits": 1, "init": "", "init_digest": "", "kshift_layers": [0], "kshift_offset": 1, "kshift_self": true,
-		"layers": 0, "learning_rate": 0.003, "log_every": 10, "micro_tokens": 4096,
-		"muon_learning_rate": 0.06, "muon_momentum": 0.95, "muon_steps": 5, "muon_weight_decay": 0,
-		"optimizer": "adamw", "preset": "nano", "read_bits": 1, "rwsp_k": 4, "schedule": "cosine",
-		"seed": 42, "steps": 600, "stop_at": 0, "stream_bits": 1, "tau": 1, "truebit": false, "validation_sequences": 32,
-		"value_bits": 1, "vocab": 0, "warmup": 50, "weight_decay": 0
+		"alibi": true, "anneal_binarize": false, "attention": "rwsp", "batch_ramp": 0.25, "batch_start": 0,
+		"batch_tokens": 4096, "beta1": 0.9, "beta2": 0.95, "binarize_anneal_end_frac": 0.6, "checkpoint_every": 200,
+		"clip": 1, "codebook_bits": 1, "cooldown": 0.2, "cooldown_steps": 0, "d": 0, "documents": "packed", "ff": 0,
+		"final_share": 0.1, "flip_threshold": 8, "freeze": null, "gamma_end": 0.1, "gamma_start": 0.9, "gamma_steps": 0,
+		"grad_bits": 16, "hadamard": 0, "heads": 0, "hidden_bits": 1, "init": "", "init_digest": "", "init_state": false,
+		"init_state_digest": "", "kshift_layers": [0], "kshift_offset": 1, "kshift_self": true, "layers": 0,
+		"learning_rate": 0.003, "log_every": 10, "micro_tokens": 4096, "muon_learning_rate": 0.06, "muon_momentum": 0.95,
+		"muon_steps": 5, "muon_weight_decay": 0, "optimizer": "adamw", "preset": "nano", "read_bits": 1, "rwsp_k": 4,
+		"schedule": "cosine", "seed": 42, "sequence_ramp": 0.25, "sequence_start": 0, "steps": 600, "stop_at": 0,
+		"stream_bits": 1, "tau": 1, "truebit": false, "validation_sequences": 32, "value_bits": 1, "vocab": 0,
+		"warmup": 50, "weight_decay": 0, "weight_decay_schedule": "constant"
 	}`)
 }

@@ -20,11 +20,11 @@ func (t *trainer) reportStep(bits, learningRate float64) {
 // progressValues are the numbers that a report of the last step holds. Speed and time left are computed from the steps
 // of this attempt alone, which took the time spent: an earlier attempt may have run on another machine.
 func (t *trainer) progressValues(spent time.Duration, bits, learningRate float64) map[string]float64 {
-	perStep := spent.Seconds() / float64(t.steps-t.startStep)
+	speed := float64(t.tokens()-t.batches.tokens(t.startStep)) / spent.Seconds()
 	values := map[string]float64{
 		"step": float64(t.steps), "loss": bits, "learning_rate": learningRate,
-		"tokens_per_second": float64(t.tokensPerStep()) / perStep,
-		"seconds_left":      perStep * float64(t.job.Params.Steps-t.steps),
+		"tokens_per_second": speed,
+		"seconds_left":      float64(t.batches.tokens(t.job.Params.Steps)-t.tokens()) / speed,
 	}
 	if t.checkpoints > 0 {
 		values["val_bpc"] = t.validationBits
@@ -56,7 +56,7 @@ func (t *trainer) estimate(spent time.Duration, tokensPerSecond, secondsLeft flo
 	t.estimated = true
 	if left := time.Duration(secondsLeft * float64(time.Second)); left >= longTraining {
 		t.job.Note("about %s to train on %s: %d steps of %d tokens at %.0f tokens/s",
-			roughly(left), t.device.Name(), t.job.Params.Steps-t.steps, t.tokensPerStep(), tokensPerSecond)
+			roughly(left), t.device.Name(), t.job.Params.Steps-t.steps, t.batches.perStep.last*t.batches.seq, tokensPerSecond)
 	}
 }
 

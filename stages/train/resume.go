@@ -34,6 +34,7 @@ func (t *trainer) resume() error {
 	if err != nil {
 		return err
 	}
+	t.steps, t.savedStep = t.batches.start.step, t.batches.start.step
 	for _, s := range saved {
 		t.countCheckpoint(s)
 		t.steps = s.Step
@@ -57,17 +58,27 @@ func (t *trainer) resume() error {
 	if t.log, err = openLog(t.job, offset); err != nil {
 		return err
 	}
-	t.times = openTimes(t.job, t.steps)
+	t.times = openTimes(t.job, t.steps, t.tokens())
 	return nil
 }
 
-// begin sets the parameters that training starts from.
+// begin sets the parameters, and with InitState the optimizer's state, that training starts from.
 func (t *trainer) begin() error {
 	p := t.job.Params
 	if err := t.model.Init(p.Seed); err != nil || p.Init == "" {
 		return err
 	}
-	return t.load(p.Init)
+	if err := t.load(p.Init); err != nil || !p.InitState {
+		return err
+	}
+	state, err := checkpoint.ReadState(p.statePath(), p.InitDigest)
+	if err != nil {
+		return fmt.Errorf("init_state: %w", err)
+	}
+	if err := t.restore(state); err != nil {
+		return stage.Permanentf("init_state: %w: optimizer and truebit have to be those of the checkpoint's training", err)
+	}
+	return nil
 }
 
 // load sets the parameters to those of a checkpoint.

@@ -13,14 +13,15 @@ import (
 
 // stepTimes writes the file of step times. Training continues if it cannot be written.
 type stepTimes struct {
-	file *os.File // nil: nothing is written
-	step int      // of the last line
-	at   time.Time
+	file   *os.File // nil: nothing is written
+	step   int      // of the last line
+	tokens int64    // that the steps up to the last line have read
+	at     time.Time
 }
 
 // openTimes opens the file of step times and removes the lines of later steps than step: they are taken again.
-func openTimes(job *stage.Job[Params], step int) *stepTimes {
-	s := &stepTimes{step: step, at: time.Now()}
+func openTimes(job *stage.Job[Params], step int, tokens int64) *stepTimes {
+	s := &stepTimes{step: step, tokens: tokens, at: time.Now()}
 	path, err := job.LiveTimes(trainlog.TimesFileName)
 	if err != nil {
 		job.Log.Warn("no times of steps are kept", "error", err)
@@ -42,17 +43,18 @@ func openTimes(job *stage.Job[Params], step int) *stepTimes {
 	return s
 }
 
-// took writes a line about the steps since the last line. tokens is the number in one step.
-func (s *stepTimes) took(step, tokens int) {
+// took writes a line about the steps since the last line. tokens is the number that all steps have read.
+func (s *stepTimes) took(step int, tokens int64) {
 	now := time.Now()
-	line := trainlog.StepTime{Step: step, Seconds: now.Sub(s.at).Seconds() / float64(max(step-s.step, 1))}
-	if line.Seconds > 0 {
-		line.TokensPerSecond = float64(tokens) / line.Seconds
+	seconds := now.Sub(s.at).Seconds()
+	line := trainlog.StepTime{Step: step, Seconds: seconds / float64(max(step-s.step, 1))}
+	if seconds > 0 {
+		line.TokensPerSecond = float64(tokens-s.tokens) / seconds
 	}
 	if b, err := json.Marshal(line); err == nil && s.file != nil {
 		_, _ = s.file.Write(append(b, '\n'))
 	}
-	s.step, s.at = step, now
+	s.step, s.tokens, s.at = step, tokens, now
 }
 
 // leaveOut leaves out time that was spent between steps, for a checkpoint and its validation.

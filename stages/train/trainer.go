@@ -32,6 +32,7 @@ type trainer struct {
 	device    kernels.Device
 	model     *model.Model
 	batches   prefetcher
+	lengths   ramp            // tokens of the sequences of a step
 	recipe    json.RawMessage // the parameters, as checkpoints hold them
 	log       *trainingLog
 	times     *stepTimes
@@ -70,14 +71,26 @@ func newTrainer(ctx context.Context, job *stage.Job[Params], ref artifact.Ref, d
 	if err != nil {
 		return nil, err
 	}
+	lengths, err := p.lengths(c.Seq)
+	if err != nil {
+		return nil, err
+	}
+	from, err := p.beginning()
+	if err != nil {
+		return nil, err
+	}
+	notes, err := p.continues(from.step)
+	if err != nil {
+		return nil, err
+	}
 	t := &trainer{
-		job: job, manifest: ref, tokenizer: m.Tokenizer, data: data, recipe: recipe, config: c,
+		job: job, manifest: ref, tokenizer: m.Tokenizer, data: data, recipe: recipe, config: c, lengths: lengths,
 		options: model.Options{
 			Batch: micro, Seq: c.Seq, GradBits: p.GradBits, Bonsai: p.AnnealBinarize, Freeze: p.Freeze,
 			FlipThreshold: p.flipThreshold(), Muon: p.Optimizer == muon, Documents: p.documents(m.Tokenizer), Snapshots: true,
 			Abandon: func() bool { return ctx.Err() != nil },
 		},
-		batches:  prefetcher{batches: newBatches(data.Train, p.Seed, c.Seq, perStep), steps: p.Steps},
+		batches:  prefetcher{batches: newBatches(data.Train, p.Seed, c.Seq, perStep, from), steps: p.Steps},
 		bestBits: math.Inf(1),
 	}
 	device, err := compute.Open(job.Host.Device, job.Host.Threads)
@@ -88,8 +101,9 @@ func newTrainer(ctx context.Context, job *stage.Job[Params], ref artifact.Ref, d
 		t.close()
 		return nil, err
 	}
-	job.Log.Info("training", "device", device.Name(), "tokens in a step", perStep*c.Seq, "tokens at once", micro*c.Seq)
-	for _, text := range p.notes(c.Seq) {
+	job.Log.Info("training", "device", device.Name(), "tokens in a step", perStep.last*c.Seq,
+		"tokens at once", micro*c.Seq)
+	for _, text := range append(notes, p.notes(c.Seq)...) {
 		job.Note("%s", text)
 	}
 	return t, nil
@@ -180,6 +194,9 @@ func (t *trainer) step() error {
 		return stage.Permanent(err)
 	}
 	update := t.job.Params.update(t.steps)
+	if n := t.lengths.at(t.steps); n < t.config.Seq {
+		update.Seq = n
+	}
 	if err := t.model.Step(tokens, targets, update); err != nil {
 		return err
 	}
@@ -198,10 +215,11 @@ func (t *trainer) step() error {
 	if t.steps%t.job.Params.LogEvery != 0 && t.steps != t.job.Params.Steps {
 		return nil
 	}
-	t.times.took(t.steps, t.tokensPerStep())
+	t.times.took(t.steps, t.tokens())
 	return t.log.write(trainlog.Step{
 		Event: trainlog.EventStep, Step: t.steps, Tokens: t.tokens(), TrainBPC: bits,
 		LearningRate: update.LearningRate, Gamma: update.Gamma, GradientNorm: result.Norm, Flipped: result.Flipped,
+		Sequence: update.Seq,
 	})
 }
 
@@ -249,12 +267,10 @@ func (t *trainer) fail(ctx context.Context, err error) error {
 }
 
 // position is the number of sequences of the data order that the steps have read.
-func (t *trainer) position() int64 { return int64(t.steps) * int64(t.batches.perStep) }
-
-func (t *trainer) tokensPerStep() int { return t.batches.perStep * t.batches.seq }
+func (t *trainer) position() int64 { return t.batches.position(t.steps) }
 
 // tokens is the number of training tokens that the steps have read.
-func (t *trainer) tokens() int64 { return t.position() * int64(t.batches.seq) }
+func (t *trainer) tokens() int64 { return t.batches.tokens(t.steps) }
 
 // validate returns the loss on the validation sample in bits per token, NaN if the sample is empty.
 func (t *trainer) validate() (float64, error) {

@@ -538,7 +538,7 @@ func TestInitialValues(t *testing.T) {
 func TestSchedules(t *testing.T) {
 	cosine := Schedule{Decay: Cosine, Total: 100, Warmup: 10, Final: 0.1}
 	linear := Schedule{Decay: Linear, Total: 100, Warmup: 10, Final: 0.5}
-	trapezoid := Schedule{Decay: Trapezoid, Total: 100, Warmup: 10, Cooldown: 0.25}
+	trapezoid := Schedule{Decay: Trapezoid, Total: 100, Warmup: 10, Cooldown: 25}
 	for _, c := range []struct{ got, want float64 }{
 		{cosine.Rate(0, 1), 0.1}, {cosine.Rate(9, 1), 1}, {cosine.Rate(10, 1), 1},
 		{cosine.Rate(99, 1), 0.1}, {cosine.Rate(500, 1), 0.1},

@@ -14,7 +14,7 @@ const (
 type Schedule struct {
 	Decay         string // Cosine, Linear or Trapezoid
 	Total, Warmup int
-	Cooldown      float64 // Trapezoid: share of the steps in which the rate falls
+	Cooldown      int     // Trapezoid: number of steps in which the rate falls
 	Final         float64 // share of the peak
 }
 
@@ -27,7 +27,7 @@ func (s Schedule) Rate(step int, peak float64) float64 {
 	case s.Decay == Linear:
 		return peak - (peak-floor)*progress(step-s.Warmup, s.Total-s.Warmup)
 	case s.Decay == Trapezoid:
-		level := s.Total - int(math.Round(s.Cooldown*float64(s.Total))) // steps before the cool-down
+		level := s.Total - s.Cooldown // steps before the cool-down
 		if step < level {
 			return peak
 		}
@@ -36,6 +36,9 @@ func (s Schedule) Rate(step int, peak float64) float64 {
 		return floor + (peak-floor)*(1+math.Cos(math.Pi*progress(step-s.Warmup, s.Total-s.Warmup)))/2
 	}
 }
+
+// StepsOf is the number of steps that a share of total steps is, rounded.
+func StepsOf(share float64, total int) int { return int(math.Round(share * float64(total))) }
 
 // Geometric goes from start to end by equal factors over total steps, as gamma does: 0.9 to 0.1.
 func Geometric(step, total int, start, end float64) float64 {

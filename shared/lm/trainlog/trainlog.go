@@ -33,9 +33,10 @@ type Step struct {
 	Tokens       int64   `json:"tokens"`
 	TrainBPC     float64 `json:"train_bpc"` // bits per token of the step's batch
 	LearningRate float64 `json:"lr"`
-	Gamma        float64 `json:"gamma"`             // RWSP: weight of a survivor over the weight of the one before
-	GradientNorm float64 `json:"grad_norm"`         // before clipping
-	Flipped      int     `json:"flipped,omitempty"` // truebit: weights whose sign this step changed
+	Gamma        float64 `json:"gamma"`              // RWSP: weight of a survivor over the weight of the one before
+	GradientNorm float64 `json:"grad_norm"`          // before clipping
+	Flipped      int     `json:"flipped,omitempty"`  // truebit: weights whose sign this step changed
+	Sequence     int     `json:"sequence,omitempty"` // tokens of the parts into which this step cut sequences
 }
 
 // Checkpoint is the line of a checkpoint.

@@ -13,7 +13,8 @@ import (
 // The log of an earlier version is read as it was written.
 func TestRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), FileName)
-	log := `{"event":"step","step":10,"tokens":640,"train_bpc":5.5,"lr":0.003,"gamma":0.9,"grad_norm":1.25,"flipped":7}
+	log := `{"event":"step","step":10,"tokens":640,"train_bpc":5.5,"lr":0.003,"gamma":0.9,"grad_norm":1.25,` +
+		`"flipped":7,"sequence":32}
 {"event":"of a later version","step":"ten"}
 {"event":"checkpoint","step":10,"tokens":640,"train_bpc":5.75,"val_bpc":5.25,"best":true,"model":"00ff"}
 {"event":"checkpoint","step":12,"tokens":768,"train_bpc":5.5,"val_bpc":null,"best":false,"model":"01ff"}
@@ -23,7 +24,7 @@ func TestRead(t *testing.T) {
 	}
 	bits := 5.25
 	want := []Line{
-		Step{EventStep, 10, 640, 5.5, 0.003, 0.9, 1.25, 7},
+		Step{EventStep, 10, 640, 5.5, 0.003, 0.9, 1.25, 7, 32},
 		Checkpoint{EventCheckpoint, 10, 640, 5.75, &bits, true, "00ff"},
 		Checkpoint{EventCheckpoint, 12, 768, 5.5, nil, false, "01ff"},
 	}

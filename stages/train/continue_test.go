@@ -1,0 +1,147 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"bitnet1/shared/digest"
+	"bitnet1/shared/lm/trainlog"
+)
+
+// A cool-down from a checkpoint of the level part ends with the parameters, the optimizer's state and the log of a run
+// that was planned so from its first step. It does so when it is stopped on its way, too.
+func TestCooldownFromACheckpoint(t *testing.T) {
+	manifest := writeDataset(t, 16, proverbs()...)
+	for name, c := range map[string]struct{ both, level, planned string }{
+		"AdamW":   {both: "--grad-bits 4 --gamma-steps 30"},
+		"pointer": {both: "--attention pointer --kshift-layers none"},
+		"Muon, ramps": {
+			both:  "--optimizer muon --muon-weight-decay 0.1 --batch-start 16 --sequence-start 4 --gamma-steps 60",
+			level: "--batch-ramp 0.2 --sequence-ramp 0.2", planned: "--batch-ramp 0.25 --sequence-ramp 0.25", // 12 steps
+		},
+		"bonsai": {both: "--anneal-binarize --gamma-steps 60", level: "--binarize-anneal-end-frac 0.4",
+			planned: "--binarize-anneal-end-frac 0.5"}, // 24 steps
+		"truebit": {both: "--truebit --flip-threshold 4 --gamma-steps 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			flags := func(out, more string) []string {
+				return small(manifest, out, strings.Fields("--schedule trapezoid --final-share 0 "+c.both+" "+more)...)
+			}
+			level, planned, cooled := t.TempDir(), t.TempDir(), t.TempDir()
+			trainWith(t, flags(level, "--cooldown-steps 10 "+c.level)...)
+			ends := "--steps 48 --cooldown-steps 16 " + c.planned
+			trainWith(t, flags(planned, ends)...)
+			from := flags(cooled, ends+" --init-state --init "+filepath.Join(level, "step-000032.safetensors"))
+			stopAt(t, 37, 0, cooled, from)
+			trainWith(t, from...)
+
+			if got := checkpoints(t, cooled); len(got) != 1 {
+				t.Errorf("checkpoints of the cool-down: %v", got)
+			}
+			want, got := readCheckpoint(t, filepath.Join(planned, "step-000048.safetensors")),
+				readCheckpoint(t, filepath.Join(cooled, "step-000048.safetensors"))
+			if !equalParameters(got, want) || got.Step != 48 || got.Tokens != want.Tokens || got.Gamma != want.Gamma {
+				t.Errorf("the cool-down ends with other parameters: step %d, %d tokens, want %d", got.Step, got.Tokens, want.Tokens)
+			}
+			if a, b := stateBytes(t, planned, 48), stateBytes(t, cooled, 48); !slices.Equal(a, b) {
+				t.Error("the cool-down ends with another state of the optimizer")
+			}
+			if a, b := steps(t, planned)[32:], steps(t, cooled); !slices.Equal(a, b) {
+				t.Errorf("the cool-down logs\n%+v\nwant\n%+v", b, a)
+			}
+		})
+	}
+}
+
+// stateBytes are the bytes of the tensors of a checkpoint's state file.
+func stateBytes(t *testing.T, dir string, step int) []byte {
+	t.Helper()
+	b, err := os.ReadFile(statePath(dir, step))
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := int(b[0]) | int(b[1])<<8 | int(b[2])<<16 // its metadata names the checkpoint, whose recipe names init
+	return b[8+header:]
+}
+
+func statePath(dir string, step int) string {
+	return filepath.Join(dir, fmt.Sprintf("step-%06d.state.safetensors", step))
+}
+
+// What a training goes on with is checked before it starts, and what differs from the training before is said.
+func TestGoesOnFromAState(t *testing.T) {
+	manifest, level := writeDataset(t, 16, proverbs()...), t.TempDir()
+	trainWith(t, small(manifest, level, "--steps", "4", "--checkpoint-every", "2", "--warmup", "0")...)
+	first := filepath.Join(level, "step-000002.safetensors")
+	alone := filepath.Join(t.TempDir(), "step-000002.safetensors")
+	b, err := os.ReadFile(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(alone, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	strange := filepath.Join(t.TempDir(), "step-000002.safetensors")
+	if err := os.WriteFile(strange, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if b, err = os.ReadFile(statePath(level, 4)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(strings.TrimSuffix(strange, ".safetensors")+".state.safetensors", b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		init, flags string
+		fails       bool
+		notes       int
+		want        []string
+	}{
+		{alone, "", true, 0, []string{"beside " + alone + " has to lie the state", "no such file"}},
+		{strange, "", true, 0, []string{"belongs to checkpoint"}},
+		{first, "--steps 2", true, 0, []string{"has taken 2 steps, which steps counts too: use more than 2"}},
+		{first, "--init-state-digest 00", true, 0, []string{"another state"}},
+		{first, "--optimizer muon", true, 2, []string{"optimizer and truebit have to be those of the checkpoint's training"}},
+		{first, "--learning-rate 1e-3 --clip 2", false, 2, []string{"msg=resuming", "step=2",
+			"the training goes on otherwise than it began: clip 2 instead of 1, learning_rate 0.001 instead of 0.003",
+			"gamma jumps from 0.433 to 0.52 after step 2", "with --gamma-steps 4 it goes on as it was"}},
+		{first, "--gamma-steps 4 --steps 3 --schedule trapezoid --checkpoint-every 1 --log-every 2", false, 0, nil},
+		{first, "--gamma-steps 4 --anneal-binarize", false, 2, []string{
+			"share of signs in the weights jumps from 1 to 0.333 after step 2"}},
+	} {
+		dir := t.TempDir()
+		cmd, said := program(t, small(manifest, dir, append(strings.Fields("--steps 5 --warmup 0 --checkpoint-every 2 "+
+			"--init-state --init "+c.init), strings.Fields(c.flags)...)...)...)
+		if err := cmd.Run(); (err != nil) != c.fails {
+			t.Errorf("%s: %v\n%s", c.flags, err, said)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(said.String(), want) {
+				t.Errorf("%s: %q is missing in\n%s", c.flags, want, said)
+			}
+		}
+		if _, err := os.Stat(filepath.Join(dir, trainlog.FileName)); c.fails && c.flags != "--optimizer muon" && err == nil {
+			t.Errorf("%s: it began to train", c.flags)
+		}
+		if n := strings.Count(said.String(), "level=NOTE"); n != c.notes {
+			t.Errorf("%s: %d notes, want %d, in\n%s", c.flags, n, c.notes, said)
+		}
+	}
+}
+
+// The recipe names both files, by their digests.
+func TestRecipeOfAContinuedTraining(t *testing.T) {
+	manifest, level, dir := writeDataset(t, 16, proverbs()...), t.TempDir(), t.TempDir()
+	trainWith(t, small(manifest, level, "--steps", "1", "--warmup", "0")...)
+	init := filepath.Join(level, "step-000001.safetensors")
+	trainWith(t, small(manifest, dir, "--steps", "2", "--warmup", "0", "--init-state", "--init", init)...)
+	sum, _, err := digest.File(statePath(level, 1))
+	recipe := string(readCheckpoint(t, filepath.Join(dir, "step-000002.safetensors")).Recipe)
+	if err != nil || !strings.Contains(recipe, `"init_state":true,"init_state_digest":"`+sum+`"`) {
+		t.Errorf("the recipe does not name %s (%v): %s", sum, err, recipe)
+	}
+}
