@@ -132,7 +132,6 @@ func TestRemovedRunsAndWhatIsFreed(t *testing.T) {
 func TestCheckpointsThatAreFreed(t *testing.T) {
 	k := newKept(t)
 	k.begin("fin", `{"steps":4}`)
-	k.begin("open", `{"steps":9}`)
 	var models, states []artifact.Ref
 	for i, bits := range []float64{3, 2, 4, 5, 6} {
 		models = append(models, k.object(fmt.Sprint("model ", i)))
@@ -145,18 +144,28 @@ func TestCheckpointsThatAreFreed(t *testing.T) {
 		k.found("fin", "", event.PackWritten{Step: i, Model: models[i]})
 	}
 	k.found("fin", "", event.RunFinished{})
-	k.found("open", "", event.CheckpointSaved{Step: 1, Model: models[0]})
+	links := t.TempDir() // as in the folder of a run
+	for name, ref := range map[string]artifact.Ref{"step-000000.safetensors": models[0],
+		"step-000000.state.safetensors": states[0]} {
+		if err := os.Symlink(artifact.ObjectPath(k.data, ref.Digest), filepath.Join(links, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.begin("open", `{"steps":9}`)
+	k.file(filepath.Join("runs", "open", "launcher", "definition.json"), fmt.Sprintf(
+		`{"init_state":true,"init":%q}`, filepath.Join(links, "step-000000.safetensors")))
 	tuning := digest.Bytes([]byte("tuning"))
 	k.begin("tuned", `{"steps":7}`)
 	k.found("tuned", tuning, event.TrainingFinished{Steps: 7})
 	k.found("tuned", "", event.RunFinished{})
-	k.file(filepath.Join("jobs", tuning[:2], tuning, "record.msgpack"), `params {"init_digest":"`+models[2].Digest+`"}`)
+	k.file(filepath.Join("jobs", tuning[:2], tuning, "record.msgpack"), fmt.Sprintf(
+		`params {"init_digest":%q,"init_state":true,"init_state_digest":%q}`, models[2].Digest, states[2].Digest))
 
 	if said := k.must("pipeline", "gc", "--data", k.data, "--yes"); !strings.HasPrefix(said, "0 artifacts") {
 		t.Errorf("without --keep-checkpoints: %s", said)
 	}
 	k.must("pipeline", "gc", "--data", k.data, "--yes", "--keep-checkpoints", "1")
-	for i, want := range []struct{ model, state bool }{{true, false}, {true, true}, {true, false}, {false, false},
+	for i, want := range []struct{ model, state bool }{{true, true}, {true, true}, {true, true}, {false, false},
 		{true, true}} {
 		if k.has(models[i]) != want.model || k.has(states[i]) != want.state {
 			t.Errorf("checkpoint %d: model %v, state %v, want %+v", i, k.has(models[i]), k.has(states[i]), want)

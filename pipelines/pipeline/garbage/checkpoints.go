@@ -7,14 +7,15 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/stage"
 )
 
-// initial finds the checkpoint that a training began from in the record of the job.
-var initial = regexp.MustCompile(`"init_digest":"([0-9a-f]{64})"`)
+// initial finds the checkpoint that a training began from, and its state, in the record of the job.
+var initial = regexp.MustCompile(`"init_(?:state_)?digest":"([0-9a-f]{64})"`)
 
 // thin unnames checkpoints of finished runs: all but the last keep ones and the best one of each run. It leaves the
 // checkpoints that an unfinished run or job names, and those that another training began from.
@@ -65,13 +66,16 @@ func (n *naming) thin(keep int) error {
 // checkpointPath finds the path of a checkpoint to start from in a definition.
 var checkpointPath = regexp.MustCompile(`"([^"]+\.(?:safetensors|pt))"`)
 
-// startsFrom names the checkpoints whose paths an unfinished run's definition contains. Such a path may be a link into
-// another run.
+// startsFrom names the checkpoints whose paths an unfinished run's definition contains, and the states beside them.
+// Such a path may be a link into another run.
 func (n *naming) startsFrom(definition string) {
 	b, _ := os.ReadFile(definition) // one that is lost names nothing
 	for _, path := range checkpointPath.FindAllSubmatch(b, -1) {
-		if real, err := filepath.EvalSymlinks(string(path[1])); err == nil {
-			n.take([]byte(real))
+		model := string(path[1])
+		for _, path := range []string{model, strings.TrimSuffix(model, filepath.Ext(model)) + ".state.safetensors"} {
+			if real, err := filepath.EvalSymlinks(path); err == nil {
+				n.take([]byte(real))
+			}
 		}
 	}
 }
