@@ -94,8 +94,24 @@ func (d *Device) attendLevels(to *planes, pointers cu.DevicePtr, v attention, a 
 	if err := kernel(d.launch(g), v, 0, 0, pointers); err != nil {
 		return err
 	}
-	read := either(a.Survivors > 4, launch.readLevels16, launch.readLevels4)
-	return read(d.launch(warpPerRow(to.rows)), v, pointers, to.rows, to.levels(0))
+	if v.valuePlanes > 4 || a.Survivors > 4 || a.HeadDim%32 != 0 {
+		read := either(a.Survivors > 4, launch.readLevels16, launch.readLevels4)
+		return read(d.launch(warpPerRow(to.rows)), v, pointers, to.rows, to.levels(0))
+	}
+	const values = 1 << 16 // of four survivors with values of 4 bits
+	table, err := d.scratch("levels by values", values)
+	if err != nil {
+		return err
+	}
+	err = d.launch(grid(values/256)).levelTable(d.memory.scalars, a.Survivors, int(v.valuePlanes), v.valueUnit, to.bits, table)
+	if err != nil {
+		return err
+	}
+	if err := d.clear(to.popcounts, 4*to.rows); err != nil {
+		return err
+	}
+	blocks := min(2*d.multiprocessors, ceilDiv(to.rows*to.cols/32, 512))
+	return d.launch(grid(blocks)).readLevelsFew(v, pointers, to.rows, to.levels(0), table)
 }
 
 // attendKernel chooses the kernel for a, and its grid. Kernels with Separate in their names are for sequences of

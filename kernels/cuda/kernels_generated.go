@@ -26,6 +26,8 @@ var modules = []module{
 		{timing.Operation{Name: "survivors_4_4_separate", Category: timing.Attention}, 128, 0},
 		{timing.Operation{Name: "survivors_8_4_separate", Category: timing.Attention}, 128, 0},
 		{timing.Operation{Name: "survivors_8_16_separate", Category: timing.Attention}, 128, 0},
+		{timing.Operation{Name: "level_table", Category: timing.Attention}, 256, 0},
+		{timing.Operation{Name: "read_levels_few", Category: timing.Attention}, 512, 65536},
 		{timing.Operation{Name: "read_levels_4", Category: timing.Attention}, 256, 0},
 		{timing.Operation{Name: "read_levels_16", Category: timing.Attention}, 256, 0},
 		{timing.Operation{Name: "attend_pointer", Category: timing.Attention, Float: true}, 256, 0},
@@ -735,6 +737,14 @@ func (l launch) survivors8_4Separate(a attention, out, popcounts, pointers cu.De
 
 func (l launch) survivors8_16Separate(a attention, out, popcounts, pointers cu.DevicePtr) error {
 	return l.queue("survivors_8_16_separate", argument(a), argument(out), argument(popcounts), argument(pointers))
+}
+
+func (l launch) levelTable(scalars cu.DevicePtr, survivors, planes int, unit float32, bits int, table cu.DevicePtr) error {
+	return l.queue("level_table", argument(scalars), argument(int32Of(survivors)), argument(int32Of(planes)), argument(unit), argument(int32Of(bits)), argument(table))
+}
+
+func (l launch) readLevelsFew(a attention, pointers cu.DevicePtr, rows int, to levels, table cu.DevicePtr) error {
+	return l.queue("read_levels_few", argument(a), argument(pointers), argument(int32Of(rows)), argument(to), argument(table))
 }
 
 func (l launch) readLevels4(a attention, pointers cu.DevicePtr, rows int, to levels) error {

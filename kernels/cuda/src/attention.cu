@@ -155,9 +155,96 @@ SURVIVORS(8_4_separate, 8, 4, true)
 SURVIVORS(8_16_separate, 8, 16, true)
 
 // ---- Values of several planes, read along pointers ----
+//
+// What is read is unit * Σ_b 2^b Σ_r w_r s_br, where s_br is ±1, bit b of the value of survivor r. Sums over r are rounded
+// to float32, and those over b are float32. So every device finds the same levels.
 
-// A warp per row: the levels of unit * Σ_b 2^b Σ_r w_r s_br, where s_br is ±1, bit b of the value of survivor r. Sums
-// over r are rounded to float32, and those over b are float32. So are the levels of every device.
+// Its level, where sum(b) is Σ_r w_r s_br.
+template <class Sum> DEVICE int read_level(int planes, float unit, int bits, const MidRise& levels, const Sum& sum) {
+  float x = sum(0);
+  for (int b = 1; b < planes; b++) x += (float)(1 << b) * sum(b);
+  x *= unit;
+  return bits == 1 ? x >= 0 : levels.level(x);
+}
+
+// table[v_0 + 16 v_1 + 256 v_2 + 4096 v_3] = the level for survivors with the values v_r, numbers of up to 4 bits.
+KERNEL(attention, 256)
+void level_table(const Scalars* scalars, int survivors, int planes, float unit, int bits, uint8_t* table) {
+  int index = blockIdx.x * 256 + threadIdx.x;
+  table[index] = (uint8_t)read_level(planes, unit, bits, MidRise(bits), [&](int b) {
+    int x = index >> b, pattern = (x & 1) | (x >> 3 & 2) | (x >> 6 & 4) | (x >> 9 & 8);
+    return scalars->sums[survivors][pattern & ((1 << survivors) - 1)];
+  });
+}
+
+// A thread takes 32 channels of a row at a time. The words of a survivor's planes become words of nibbles, as `separate`
+// makes planes of nibbles: it exchanges the numbers of word and bit. So do the levels that the table has.
+KERNEL(attention shared(65536), 512, 2)
+void read_levels_few(const __grid_constant__ Attention a, const int* pointers, int rows,
+    const __grid_constant__ Levels to, const uint8_t* table) {
+  alignas(16) extern __shared__ uint8_t level_of[];
+  for (int i = threadIdx.x; i < 4096; i += 512) ((Int4*)level_of)[i] = load_four_words(table + 16 * i);
+  block_sync();
+  int per_row = to.width / 32;
+  for (long e = blockIdx.x * 512l + threadIdx.x; e < (long)rows * per_row; e += gridDim.x * 512l) {
+    int row = (int)(e / per_row), w = (int)(e % per_row), sequence = row / a.seq, t = row % a.seq;
+    const int* keys = pointers + ((long)(sequence * a.heads + 32 * w / a.dim) * a.seq + t) * a.survivors;
+    const uint32_t* values = a.values + (long)sequence * a.seq * a.value_words + w;
+    int alive = min(t + 1 - (a.starts ? a.starts[row] : 0), a.survivors);
+    uint32_t v[4][4] = {}, levels[4] = {};  // [survivor][plane]
+#pragma unroll
+    for (int r = 0; r < 4; r++)
+#pragma unroll
+      for (int b = 0; b < 4; b++)
+        if (r < alive && b < a.value_planes)
+          v[r][b] = values[b * a.value_plane_words + (long)keys[r] * a.value_words];
+    if (alive == a.survivors) {
+#pragma unroll
+      for (int r = 0; r < 4; r++) separate(v[r]);
+#pragma unroll
+      for (int k = 0; k < 4; k++) {  // channels 4 n + k
+        constexpr uint32_t kLow = 0x0f0f0f0f;
+        uint32_t even01 = (v[0][k] & kLow) | (v[1][k] << 4 & ~kLow), odd01 = (v[0][k] >> 4 & kLow) | (v[1][k] & ~kLow);
+        uint32_t even23 = (v[2][k] & kLow) | (v[3][k] << 4 & ~kLow), odd23 = (v[2][k] >> 4 & kLow) | (v[3][k] & ~kLow);
+#pragma unroll
+        for (int n = 6; n >= 0; n -= 2) {  // byte n / 2 of each word
+          uint32_t pair = n < 4 ? __nvvm_prmt(even01, even23, 0x5140) : __nvvm_prmt(even01, even23, 0x7362);
+          uint32_t next = n < 4 ? __nvvm_prmt(odd01, odd23, 0x5140) : __nvvm_prmt(odd01, odd23, 0x7362);
+          bool upper = n % 4 == 2;
+          levels[k] = levels[k] * 16 + level_of[upper ? next >> 16 : next & 0xffff];
+          levels[k] = levels[k] * 16 + level_of[upper ? pair >> 16 : pair & 0xffff];
+        }
+      }
+    } else {  // a document's first queries
+      MidRise rule(to.bits);
+      for (int c = 31; c >= 0; c--) {
+        uint32_t level = (uint32_t)read_level(a.value_planes, a.value_unit, to.bits, rule, [&](int b) {
+          int pattern = 0;
+#pragma unroll
+          for (int r = 0; r < 4; r++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+              if (i == b) pattern |= (int)(v[r][i] >> c & 1) << r;
+          return a.scalars->sums[alive][pattern];
+        });
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+          if (k == c % 4) levels[k] = levels[k] * 16 + level;
+      }
+    }
+    separate(levels);
+    int count = 0;
+#pragma unroll
+    for (int b = 0; b < 4; b++) {
+      if (b >= to.bits) break;
+      to.data[b * to.plane_words + (long)row * to.words + w] = levels[b];
+      count += popcount(levels[b]) << b;
+    }
+    add_to(to.popcounts + row, count);
+  }
+}
+
+// The same for any number of planes, survivors and channels. A warp per row.
 template <int kMax> DEVICE void read_rows(const Attention& a, const int* pointers, int rows, const Levels& to) {
   __shared__ float sums[5][16];
   if (threadIdx.x < 80) sums[threadIdx.x / 16][threadIdx.x % 16] = a.scalars->sums[threadIdx.x / 16][threadIdx.x % 16];
@@ -174,26 +261,22 @@ template <int kMax> DEVICE void read_rows(const Attention& a, const int* pointer
     long at[kMax];
 #pragma unroll
     for (int r = 0; r < kMax; r++) at[r] = r < alive ? (long)keys[r] * a.value_words : 0;
-    float x = 0;
-    for (int b = 0; b < a.value_planes; b++, values += a.value_plane_words) {
-      float sum;
+    int index = read_level(a.value_planes, a.value_unit, to.bits, levels, [&](int b) {
+      const uint32_t* plane = values + b * a.value_plane_words;
       if constexpr (kMax == 4) {
         int pattern = 0;
 #pragma unroll
         for (int r = 0; r < 4; r++)
-          if (r < alive) pattern |= (int)(values[at[r]] >> (c % 32) & 1) << r;
-        sum = sums[alive][pattern];
+          if (r < alive) pattern |= (int)(plane[at[r]] >> (c % 32) & 1) << r;
+        return sums[alive][pattern];
       } else {
         double exact = 0;
 #pragma unroll
         for (int r = 0; r < kMax; r++)
-          if (r < alive) exact += values[at[r]] >> (c % 32) & 1 ? weights[r] : -weights[r];
-        sum = (float)exact;
+          if (r < alive) exact += plane[at[r]] >> (c % 32) & 1 ? weights[r] : -weights[r];
+        return (float)exact;
       }
-      x = b == 0 ? sum : x + (float)(1 << b) * sum;
-    }
-    x *= a.value_unit;
-    int index = to.bits == 1 ? x >= 0 : levels.level(x);
+    });
     count += put_levels(to, row, w, 32 * w + lane < to.width ? index : 0);
   }
   if (lane == 0) to.popcounts[row] = count;
