@@ -169,6 +169,34 @@ func (h *history) shows(when string, want string) {
 	}
 }
 
+// While the main column has no value, the best row is that of the rows' own main column, and not of whatever else was
+// measured first.
+func TestTheBestOfARunThatIsNotEvaluatedYet(t *testing.T) {
+	h := newHistory(t)
+	first, second := h.checkpoint(150, 3.6, 0), h.checkpoint(300, 3.5, 0)
+	h.found(event.PackWritten{Step: 7}, first, "", true)
+	pack := Declaration{Stage: "pack", Answers: "checkpoint.saved", Results: []Result{{
+		Kind: "pack.written", Columns: []Column{{Key: "size", Name: ".bit2", Value: "{step}", Better: Lower}},
+	}}}
+	best := func() string {
+		t.Helper()
+		tables, err := Read(h.Journal, "r", append(declared(), pack))
+		if err != nil {
+			t.Fatal(err)
+		}
+		row, c := tables[0].Best()
+		return row.Name + " by " + c.Key
+	}
+	if got := best(); got != "300 by validation_bits" {
+		t.Errorf("before any evaluation the best is %s", got)
+	}
+	h.found(evaluation(150, 3.578), first, "", true)
+	h.found(evaluation(300, 3.579), second, "", true)
+	if got := best(); got != "150 by bits_per_token" {
+		t.Errorf("the best is %s", got)
+	}
+}
+
 // Measurements with other parameters do not change the run's own results. Of equal results the latest counts.
 func TestResultsAreKeyedByTheirParameters(t *testing.T) {
 	h := newHistory(t)

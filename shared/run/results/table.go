@@ -23,6 +23,7 @@ type Table struct {
 	Stages  []string // those that answer the rows' events
 
 	own    map[string]bool   // keys of the columns that the rows' own events give
+	main   []Column          // that say which row is the best: see Best
 	inputs map[string]string // of events about the rows: which event each answers, both by id
 }
 
@@ -315,6 +316,12 @@ func (t *Table) finish() {
 			best.Marks = append(best.Marks, c.Mark)
 		}
 	}
+	for _, own := range []bool{false, true} {
+		isMain := func(c Column) bool { return t.own[c.Key] == own && c.Better != "" }
+		if i := slices.IndexFunc(t.Columns, isMain); i >= 0 {
+			t.main = append(t.main, t.Columns[i])
+		}
+	}
 	t.Columns = slices.DeleteFunc(t.Columns, func(c Column) bool {
 		return !slices.ContainsFunc(slices.Concat(t.Rows, t.Others), func(r *Row) bool { return r.Cells[c.Key].Value != nil })
 	})
@@ -337,17 +344,13 @@ func (t *Table) bestBy(c Column) *Row {
 	return best
 }
 
-// Best is the row with the best value of the run's main column: the first one that says which values are better, a
-// column of a stage that answers the rows before one of the rows' own. It is nil where nothing is known.
+// Best is the row with the best value of the run's main column. That is the first column that says which values are
+// better, of the stages that answer the rows; while it has no value, it is the first such column of the rows' own. Best
+// is nil where neither has a value.
 func (t *Table) Best() (*Row, Column) {
-	for _, own := range []bool{false, true} {
-		for _, c := range t.Columns {
-			if t.own[c.Key] != own {
-				continue
-			}
-			if best := t.bestBy(c); best != nil {
-				return best, c
-			}
+	for _, c := range t.main {
+		if best := t.bestBy(c); best != nil {
+			return best, c
 		}
 	}
 	return nil, Column{}
