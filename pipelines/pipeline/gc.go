@@ -56,6 +56,8 @@ func gcCommand() *cli.Command {
 					c.Bool("yes"))
 			case c.Bool("yes"):
 				fmt.Fprintln(c.App.Writer, what+": removed")
+			case c.Int("keep-checkpoints") > 0:
+				fmt.Fprintln(c.App.Writer, what+" that no run names, or of old checkpoints; add --yes to remove them")
 			default:
 				fmt.Fprintln(c.App.Writer, what+" that no run names; add --yes to remove them")
 			}

@@ -202,7 +202,7 @@ func TestListOfRuns(t *testing.T) {
 	k.begin("mended", `{"steps":600,"seed":5}`)
 	k.begin("working", `{"steps":600,"seed":5}`)
 	k.found("done", "", event.RunFinished{})
-	k.found("failed", "", event.JobFinished{Listener: "train", Input: "i", Outcome: event.Failed, At: 1})
+	k.found("failed", "", event.JobFinished{Listener: "train", Input: "i", Outcome: event.Failed, At: 1, Cause: "no room"})
 	k.found("mended", "", event.JobFinished{Listener: "train", Input: "i", Outcome: event.Failed, At: 1})
 	k.found("mended", "", event.JobFinished{Listener: "train", Input: "i", Outcome: event.Done})
 	for i, run := range []string{"done", "paused"} {
@@ -246,6 +246,12 @@ func TestListOfRuns(t *testing.T) {
 		if !strings.Contains(said, want) {
 			t.Errorf("the comparison lacks %q:\n%s", want, said)
 		}
+	}
+	if said := k.must("pipeline", "runs", "failed"); !strings.Contains(said, "1 job failed:\n  train: no room\n") {
+		t.Errorf("a run does not say why it failed:\n%s", said)
+	}
+	if said := k.must("pipeline", "runs", "mended"); strings.Contains(said, "failed") {
+		t.Errorf("a run speaks of a failure that is mended:\n%s", said)
 	}
 	k.refuses(2, []string{"--diff A B"}, "pipeline", "runs", "--diff", "done")
 	k.refuses(1, []string{"there is no run nix"}, "pipeline", "runs", "--diff", "done", "nix")

@@ -41,13 +41,29 @@ func runsCommand() *cli.Command {
 				if err := knownRun(j, c.Args().First()); err != nil {
 					return err
 				}
-				return printSummary(c, j, c.Args().First())
+				return showRun(c, j, c.Args().First())
 			case c.NArg() > 1:
 				return command.UsageError(errors.New("give one run, after all flags, or two with --diff"))
 			}
 			return listRuns(c, j)
 		},
 	}
+}
+
+// showRun prints the table of a run and, if the run has failed, why.
+func showRun(c *cli.Context, j journal.Journal, run string) error {
+	state, err := stateOf(j, c.String("data"), run)
+	if err != nil {
+		return err
+	}
+	if state == "failed" && !c.Bool("json") {
+		failed, err := failedJobs(j, run)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(c.App.Writer, failure(failed, nil))
+	}
+	return printSummary(c, j, run)
 }
 
 func knownRun(j journal.Journal, run string) error {

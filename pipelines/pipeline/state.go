@@ -1,7 +1,6 @@
 package main
 
 import (
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,20 +23,28 @@ func stateOf(j journal.Journal, data, run string) (string, error) {
 	case runningRun(data) == run:
 		return "running", nil
 	}
+	failed, err := failedJobs(j, run)
+	if len(failed) > 0 {
+		return "failed", err
+	}
+	return "paused", err
+}
+
+// failedJobs are the last failures of the jobs that have failed and were not done since, in the order of their events.
+func failedJobs(j journal.Journal, run string) ([]event.JobFinished, error) {
 	jobs, err := journal.Bodies[event.JobFinished](j, run)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	answered := map[string]string{} // by listener and input
+	answers := map[string]event.JobFinished{} // by listener and input
 	for _, f := range jobs {
-		if at := f.Listener + " " + f.Input; answered[at] != event.Done {
-			answered[at] = f.Outcome
+		if at := f.Listener + " " + f.Input; answers[at].Outcome != event.Done {
+			answers[at] = f
 		}
 	}
-	if slices.Contains(slices.Collect(maps.Values(answered)), event.Failed) {
-		return "failed", nil
-	}
-	return "paused", nil
+	return slices.DeleteFunc(jobs, func(f event.JobFinished) bool {
+		return f.Outcome != event.Failed || answers[f.Listener+" "+f.Input] != f
+	}), nil
 }
 
 // runningRun is the run that a launcher drives at present, or empty.

@@ -106,6 +106,9 @@ Look further:
   its table again   %s runs %s%s
 `, j.RunDir(run), quoted(program("pipeline")), data, run)
 	for _, t := range tables {
+		if len(t.Rows) == 0 { // nothing that a stage could answer
+			continue
+		}
 		for _, stage := range t.Stages {
 			if path := program(stage); hasFile(path) { // it may be of somebody else's, in another language
 				fmt.Fprintf(c.App.Writer, "  a stage again     %s run %s--run %s --force\n", quoted(path), data, run)
