@@ -59,7 +59,7 @@ func drawLine(l line, width int) string {
 	return text + "  [" + strings.Repeat("=", full) + strings.Repeat(" ", barWidth-2-full) + "]"
 }
 
-func (s *barScreen) note(text string) { s.write(text) }
+func (s *barScreen) note(text string) { s.write(terminal.Fit(text, terminal.Width(s.out))) }
 
 func (s *barScreen) warn(stage, text string) { s.write("warning: " + stage + ": " + text) }
 
@@ -81,7 +81,7 @@ func (s *barScreen) event(e event.Envelope) {
 	}
 	s.mu.Unlock()
 	if text := s.l.headline(e); text != "" {
-		s.write(terminal.Fit(text, terminal.Width(s.out)))
+		s.note(text)
 	}
 }
 

@@ -423,7 +423,7 @@ func TestAnInterruptedOneShotFailsAndLeavesNothingHalfWritten(t *testing.T) {
 	if status := p.status(); status != command.Failed {
 		t.Errorf("status %d: %s", status, p.log())
 	}
-	wantText(t, "error", p.log(), "stopped by a signal")
+	wantText(t, "error", p.log(), "stopped by a signal", "without --force, continues")
 	// The record that the job continues from is in a hidden folder.
 	if entries, err := os.ReadDir(out); err != nil || len(entries) != 1 || entries[0].Name() != ".jobs" {
 		t.Errorf("left: %v, %v", entries, err)

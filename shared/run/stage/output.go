@@ -12,6 +12,7 @@ import (
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/record"
 	"bitnet1/shared/run/results"
+	"bitnet1/shared/run/terminal"
 )
 
 // printResult says which artifacts a job made and where they are.
@@ -34,7 +35,7 @@ func printResult(c *cli.Context, declared []results.Result, res result, dir stri
 			note = " (made before; --force makes it again)"
 		}
 		lines := outputLines(declared, out, dir)
-		fmt.Fprintf(c.App.Writer, "%s%s\n", lines[0], note)
+		fmt.Fprintln(c.App.Writer, terminal.Fit(lines[0]+note, terminal.Width(c.App.Writer)))
 		for _, line := range lines[1:] {
 			fmt.Fprintln(c.App.Writer, "  "+line)
 		}

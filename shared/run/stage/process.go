@@ -14,7 +14,7 @@ import (
 	"bitnet1/shared/run/command"
 )
 
-var errStopped = errors.New("stopped by a signal")
+var errStopped = errors.New("stopped by a signal: the same command, without --force, continues from what is saved")
 
 // signalContext ends on SIGINT, SIGTERM and, for a stage that a launcher started, when the launcher is gone. A second
 // signal ends the process at once.
