@@ -42,8 +42,8 @@ func TestAttentionKinds(t *testing.T) {
 		if got, err := ParseAttentionKind(kind.String()); err != nil || got != kind {
 			t.Errorf("%v is parsed as %v, %v", kind, got, err)
 		}
-		if r := kind.Rule(); r.Weights == nil || r.About == "" || r.MaxSurvivors < 1 || r.MaxSurvivors > MaxSurvivors || r.Noise &&
-			r.MaxSurvivors > 1 {
+		if r := kind.Rule(); r.Weights == nil || r.About == "" || r.MaxSurvivors < 1 || r.MaxSurvivors > MaxSurvivors ||
+			r.Noise && r.MaxSurvivors > 1 {
 			t.Errorf("the rule of %v is %+v", kind, r)
 		}
 	}

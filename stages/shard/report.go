@@ -83,10 +83,10 @@ func newReport(in []event.TokensWritten) *report {
 // withRows adds the numbers of rows to an error.
 func (r *report) withRows(err error) error {
 	if r.Rows == 0 {
-		return fmt.Errorf("%w (no rows were read from %d files)", err, len(r.Sources))
+		return fmt.Errorf("%w (no rows were read; number of files: %d)", err, len(r.Sources))
 	}
-	return fmt.Errorf("%w (of %d rows in %d files %d are without a text, %d meet not all filters; %d files were left out)",
-		err, r.Rows, len(r.Sources), r.Nulls, r.Filtered, r.Refused)
+	return fmt.Errorf("%w (files: %d; rows: %d; without a text: %d; not meeting all filters: %d; files left out: %d)",
+		err, len(r.Sources), r.Rows, r.Nulls, r.Filtered, r.Refused)
 }
 
 func (r *report) addDuplicate(d seal.Duplicate) {

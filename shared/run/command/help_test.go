@@ -9,8 +9,8 @@ import (
 // Help fits into terminals of any width. It keeps its words, and examples stay on one line.
 func TestHelpFitsTheTerminal(t *testing.T) {
 	const long = "      probe run --in model/step-000600.safetensors --dataset dataset/manifest.json --out probe\n"
-	page := "NAME:\n   probe - look at what the attention heads of a checkpoint look at, and whether the model copies\n\n" +
-		"DESCRIPTION:\n   Example:\n" + long + "\nOPTIONS:\n" +
+	page := "NAME:\n   probe - look at what the attention heads of a checkpoint look at, and whether the model copies\n" +
+		"\nDESCRIPTION:\n   Example:\n" + long + "\nOPTIONS:\n" +
 		"   --device value                   compute device: cpu, cuda, or auto: a GPU if this machine has one\n" +
 		"   --metrics STAGE=ADDRESS [ --metrics STAGE=ADDRESS ]  serve Prometheus metrics of a stage\n"
 	if fitHelp(page, 0) != page {

@@ -40,9 +40,9 @@ func Wrap(text string, width int) (lines []string) {
 	return append(lines, text)
 }
 
-// Fit breaks the lines of text that have more than width characters; 0 is any width. If a line is a name and a text with
-// two spaces or more between them, the text continues in the column in which it begins, or below the name if that is
-// too narrow. A line without a name continues with the spaces it begins with, at least two.
+// Fit breaks the lines of text that have more than width characters; 0 is any width. If a line is a name and a text
+// with two spaces or more between them, the text continues in the column in which it begins, or below the name if that
+// is too narrow. A line without a name continues with the spaces it begins with, at least two.
 func Fit(text string, width int) string {
 	if width == 0 {
 		return text

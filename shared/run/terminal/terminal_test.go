@@ -16,7 +16,7 @@ func TestWrap(t *testing.T) {
 		{"twelve words are here", 21, []string{"twelve words are here"}},
 		{"twelve words are here", 20, []string{"twelve words are", "here"}},
 		{"±0.25 μm ± 0.25 μm now", 22, []string{"±0.25 μm ± 0.25 μm now"}}, // characters, not bytes
-		{"a/very/long/path/that/nobody/may/break and more", 20, []string{"a/very/long/path/that/nobody/may/break", "and more"}},
+		{"a/long/path/that/nobody/may/break and more", 20, []string{"a/long/path/that/nobody/may/break", "and more"}},
 		{"12 documents  one  two  three", 20, []string{"12 documents  one", "two  three"}},
 		{"one two three", 10, []string{"one two three"}},
 	} {
