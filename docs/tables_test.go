@@ -54,7 +54,8 @@ func TestTablesOfPages(t *testing.T) {
 func withTables(t *testing.T, dir, text string) (string, error) {
 	t.Helper()
 	tables := len(pageTable.FindAllString(text, -1))
-	if begun, ended := strings.Count(text, beginOfTable), strings.Count(text, endOfTable); begun != tables || ended != tables {
+	begun, ended := strings.Count(text, beginOfTable), strings.Count(text, endOfTable)
+	if begun != tables || ended != tables {
 		return "", fmt.Errorf("%d comments begin a table and %d end one, each a line of its own; %d are pairs", begun, ended,
 			tables)
 	}

@@ -29,8 +29,8 @@ func study(t *testing.T) string {
 				r.optimizer, 60+seed, r.bits[seed])
 		}
 	}
-	b.WriteString(`{"model":"v77","seed":0,"parameters":{"preset":"nano","stream_bits":4,"optimizer":"muon"},"tokens":1000000,` +
-		`"results":{"validation_bits":2.65,"copied":0.75}}` + "\n")
+	b.WriteString(`{"model":"v77","seed":0,"parameters":{"preset":"nano","stream_bits":4,"optimizer":"muon"},` +
+		`"tokens":1000000,"results":{"validation_bits":2.65,"copied":0.75}}` + "\n")
 	b.WriteString(`{"model":"dense bf16","seed":0,"hardware":"one H200","tokens":22000000,"seconds":150,` +
 		`"results":{"validation_bits":6.213}}` + "\n")
 	path := filepath.Join(t.TempDir(), "study.jsonl")
@@ -85,7 +85,8 @@ dense bf16       -     147          -
 - ` + "`validation`: loss on a sample of the validation text, bits per token (lower is better)\n"},
 	} {
 		said, err := run(t, append(append([]string{"table"}, c.args...), path)...)
-		if want := strings.TrimPrefix(c.want, "\n"); err != nil || !strings.HasPrefix(said, want) || strings.Contains(said, "NaN") {
+		want := strings.TrimPrefix(c.want, "\n")
+		if err != nil || !strings.HasPrefix(said, want) || strings.Contains(said, "NaN") {
 			t.Errorf("%s (%v):\n%s\nwant\n%s", name, err, said, want)
 		}
 	}
@@ -119,7 +120,8 @@ func TestTablesFit(t *testing.T) {
 	}
 }
 
-// What a run left at its default is called so, or as --rows says; what has no loss comes last; two seeds have no median.
+// A parameter at its default is called so, or as --rows says. A row without a loss comes last. Two seeds have no
+// median.
 func TestTableOfSparseLines(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "runs.jsonl")
 	write(t, path, `{"model":"a","seed":1,"parameters":{"x":1},"tokens":9000000,"results":{"copied":0.5}}

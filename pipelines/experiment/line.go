@@ -156,8 +156,8 @@ func configuration(dir string, last trainlog.Checkpoint) (parameters []byte, dat
 	path := filepath.Join(dir, fmt.Sprintf("step-%06d.safetensors", last.Step))
 	sum, _, err := digest.File(path)
 	if err != nil {
-		return nil, "", fmt.Errorf("%s has neither the record of the training (%s) nor its last checkpoint: copy one of them, "+
-			"too: %w", dir, record.OneShot, err)
+		return nil, "", fmt.Errorf("%s has neither the record of the training (%s) nor its last checkpoint: copy one of "+
+			"them, too: %w", dir, record.OneShot, err)
 	}
 	if sum != last.Model {
 		return nil, "", fmt.Errorf("%s is not the checkpoint of which the training log says step %d", path, last.Step)

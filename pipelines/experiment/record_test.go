@@ -19,11 +19,14 @@ import (
 func trainedFolder(t *testing.T, last string) string {
 	t.Helper()
 	dir := t.TempDir()
+	first := strings.Repeat("1", 64)
 	write(t, filepath.Join(dir, "train.jsonl"), `{"event":"step","step":10,"tokens":1000,"train_bpc":8}
-{"event":"checkpoint","step":10,"tokens":1000,"train_bpc":8,"val_bpc":7.5,"best":true,"model":"`+strings.Repeat("1", 64)+`"}
+{"event":"checkpoint","step":10,"tokens":1000,"train_bpc":8,"val_bpc":7.5,"best":true,"model":"`+first+`"}
 {"event":"checkpoint","step":20,"tokens":2000,"train_bpc":7.25,"val_bpc":7.125,"best":true,"model":"`+last+`"}
 `)
-	write(t, filepath.Join(dir, "times", "train.jsonl"), `{"step":10,"seconds":0.5}`+"\n"+`{"step":20,"seconds":0.25}`+"\n")
+	write(t, filepath.Join(dir, "times", "train.jsonl"), `{"step":10,"seconds":0.5}
+{"step":20,"seconds":0.25}
+`)
 	return dir
 }
 

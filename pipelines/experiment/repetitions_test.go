@@ -49,7 +49,8 @@ func TestSeeds(t *testing.T) {
 		t.Errorf("the screen lacks %s:\n%s", want, said)
 	}
 	csv := readFile(t, filepath.Join(out, "s.csv"))
-	if !strings.HasPrefix(csv, "alibi,stream_bits,seed,run,step,bits/token,top head,IPMR\nfalse,1,1,off-1,20,3.51,H11,0.25\n") ||
+	begin := "alibi,stream_bits,seed,run,step,bits/token,top head,IPMR\nfalse,1,1,off-1,20,3.51,H11,0.25\n"
+	if !strings.HasPrefix(csv, begin) ||
 		strings.Count(csv, "\n") != 1+2*3*3 {
 		t.Errorf("CSV:\n%s", csv)
 	}
@@ -63,7 +64,8 @@ func TestSeeds(t *testing.T) {
 	}
 	markdown = readFile(t, filepath.Join(data, "experiments", "b", "b.md"))
 	if !strings.Contains(markdown, "| false | 3 | **3.520 ± 0.006** * | 3.520 |") ||
-		!strings.Contains(markdown, "| true | 3 | 4.020 ± 0.006 | 4.020 |") || !strings.Contains(markdown, "from the row true by") {
+		!strings.Contains(markdown, "| true | 3 | 4.020 ± 0.006 | 4.020 |") ||
+		!strings.Contains(markdown, "from the row true by") {
 		t.Errorf("against the baseline:\n%s", markdown)
 	}
 }
@@ -75,8 +77,8 @@ func TestFewSeeds(t *testing.T) {
 		"1,2": "| alibi | seeds | bits/token | top head | IPMR |\n|---|---:|---:|---|---:|\n| true | 2 | 4.015 ± 0.005 |",
 		"7":   "| true | 1 | 4.070 | H9 | 25.0 % |\n\n- `bits/token`: (lower is better)\n- `IPMR`: how often",
 	} {
-		args := []string{"grid", "--name", "n" + seeds[:1], "--programs", programs, "--data", data, "--seeds", seeds, "--grid",
-			"train.alibi=true", "p.yml"}
+		args := []string{"grid", "--name", "n" + seeds[:1], "--programs", programs, "--data", data, "--seeds", seeds,
+			"--grid", "train.alibi=true", "p.yml"}
 		if _, err := run(t, args...); err != nil {
 			t.Fatal(err)
 		}
@@ -88,13 +90,14 @@ func TestFewSeeds(t *testing.T) {
 		}
 	}
 	// Further seeds continue the experiment; only pipeline files are named, no parameters.
-	if _, err := run(t, "grid", "--name", "only", "--programs", programs, "--data", data, "--seeds", "1", "p.yml"); err != nil {
-		t.Fatal(err)
+	for _, seeds := range []string{"1", "2,1"} {
+		args := []string{"grid", "--name", "only", "--programs", programs, "--data", data, "--seeds", seeds, "p.yml"}
+		if _, err := run(t, args...); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if _, err := run(t, "grid", "--name", "only", "--programs", programs, "--data", data, "--seeds", "2,1", "p.yml"); err != nil {
-		t.Fatal(err)
-	}
-	if markdown := readFile(t, filepath.Join(data, "experiments", "only", "only.md")); !strings.Contains(markdown, "| 2 | 4.015 ±") {
+	markdown := readFile(t, filepath.Join(data, "experiments", "only", "only.md"))
+	if !strings.Contains(markdown, "| 2 | 4.015 ±") {
 		t.Errorf("without an axis:\n%s", markdown)
 	}
 }
@@ -138,7 +141,8 @@ func TestGridKeepsResults(t *testing.T) {
 // What matters most is what a stage measured of the checkpoint, before the trainer's own sample.
 func TestMedianIsOfTheMainColumn(t *testing.T) {
 	data := t.TempDir()
-	if _, err := run(t, "grid", "--name", "g", "--programs", standIns(t), "--data", data, "--seeds", "1", "p.yml"); err != nil {
+	args := []string{"grid", "--name", "g", "--programs", standIns(t), "--data", data, "--seeds", "1", "p.yml"}
+	if _, err := run(t, args...); err != nil {
 		t.Fatal(err)
 	}
 	declared := fakeDeclarations()
@@ -190,7 +194,9 @@ func TestHigherIsBetter(t *testing.T) {
 	if err := table.writeMarkdown(&b); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| a | 25 ± 1 % * | 25 % | -50 ± 1 % | **8.7 kB** |", "| b | **75 %** | 75 % |  | 8.7 kB |"} {
+	for _, want := range []string{
+		"| a | 25 ± 1 % * | 25 % | -50 ± 1 % | **8.7 kB** |", "| b | **75 %** | 75 % |  | 8.7 kB |",
+	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("it lacks %s:\n%s", want, &b)
 		}

@@ -25,8 +25,8 @@ import (
 func gridCommand() *cli.Command {
 	return &cli.Command{
 		Name: "grid", Usage: "run a pipeline file with every combination of parameters", ArgsUsage: "FILE",
-		Description: "Runs one cell of the grid after the other and writes NAME.md, NAME.csv, NAME.png and a line of a results file " +
-			"after each.\n" +
+		Description: "Runs one cell of the grid after the other and writes NAME.md, NAME.csv, NAME.png and a line of a " +
+			"results file after each.\n" +
 			"A cell whose run has finished is not run again, and cells share the jobs that are the same in both, so the same " +
 			"command\ncontinues where it stopped.\n\n" +
 			"Example:\n   experiment grid --name streams --grid train.stream_bits=16,4,1 --grid train.alibi=true,false --set " +

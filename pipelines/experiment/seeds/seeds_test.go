@@ -50,8 +50,9 @@ func TestCompare(t *testing.T) {
 		"Welch, above the quantile":   {three(-2.78, math.Sqrt(1.5)), later(three(0, math.Sqrt(1.5))), -2.78, 1, true},
 		"Welch, one without a spread": {three(4.30, math.Sqrt(3)), later(level), 4.30, 1, false},
 		"a spread that pairs cancel":  {three(6, 1), Sample{1: 5.51, 2: 6.5, 3: 7.49}, -0.5, 0.01 / math.Sqrt(3), true},
-		"the same spread unpaired":    {three(6, 1), Sample{4: 5.51, 5: 6.5, 6: 7.49}, -0.5, math.Sqrt((1 + 0.9801) / 3), false},
-		"two seeds":                   {Sample{1: 1, 2: 1.2}, Sample{1: 0, 2: 0}, 1.1, 0.1, false},
+		"the same spread unpaired": {three(6, 1), Sample{4: 5.51, 5: 6.5, 6: 7.49}, -0.5, math.Sqrt((1 + 0.9801) / 3),
+			false},
+		"two seeds": {Sample{1: 1, 2: 1.2}, Sample{1: 0, 2: 0}, 1.1, 0.1, false},
 	} {
 		d := c.a.Compare(c.b)
 		if !near(d.Mean, c.mean) || !near(d.StandardError, c.error) || d.Significant != c.significant {

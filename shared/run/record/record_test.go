@@ -94,7 +94,9 @@ func TestFinishedJobs(t *testing.T) {
 	if err := os.CopyFS(filepath.Join(root, moved[:2], moved), os.DirFS(filepath.Join(root, done[:2], done))); err != nil {
 		t.Fatal(err)
 	}
-	for key, want := range map[string]string{moved: "of another job", working: "no such file", damaged: "record of job efef", "": "not exist"} {
+	for key, want := range map[string]string{
+		moved: "of another job", working: "no such file", damaged: "record of job efef", "": "not exist",
+	} {
 		if r, err := Find(root, key); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("job %q: %+v, %v, want %q", key, r, err, want)
 		}

@@ -35,7 +35,8 @@ func TestLines(t *testing.T) {
 		t.Fatal(added, replaced, err)
 	}
 	want := `{"model":"v76","seed":3,"hardware":"one H200","parameters":{"alibi":true,"stream_bits":4},"dataset":"aa",` +
-		`"definition":"bb","checkpoint":"cc","steps":800,"tokens":1000,"seconds":61.5,"results":{"validation_bits":6.5}}` + "\n"
+		`"definition":"bb","checkpoint":"cc","steps":800,"tokens":1000,"seconds":61.5,` +
+		`"results":{"validation_bits":6.5}}` + "\n"
 	if got := read(t, path); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
