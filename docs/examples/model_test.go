@@ -118,8 +118,8 @@ func TestModelInPyTorch(t *testing.T) {
 	}
 }
 
-// testedIn prints, as JSON, by how much the module's logits differ from those of a packed model's self-test, and how many
-// of its best tokens are others.
+// testedIn prints, as JSON, by how much the module's logits differ from those of a packed model's self-test, and how
+// many of its best tokens are others.
 const testedIn = `
 import json, sys, torch
 from bit2 import read

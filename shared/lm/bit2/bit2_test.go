@@ -399,18 +399,18 @@ func inVersion(t *testing.T, v version, m checkpoint.Model) []byte {
 func TestRefusesForgeriesOfVersion2(t *testing.T) {
 	good := packTested(t, tinyV77(), tinyTest(t))
 	for name, change := range map[string]struct{ old, new string }{
-		"bits":                 {`"bits":2`, `"bits":3`},
-		"unit":                 {`"unit":0.49785`, `"unit":0.49784`},
-		"no unit":              {`"unit":0.49785`, `"unix":0.49785`},
-		"signs":                {`"kind":"planes"`, `"kind":"sign"  `},
-		"planes of a block":    {`"blocks.0.up.weight","kind":"sign"`, `"blocks.0.up.weight","kind":"plan"`},
-		"tensor not aligned":   {`"shape":[2],"offset":64`, `"shape":[2],"offset":56`},
-		"another first":        {`"tensors","offset":0`, `"tensorz","offset":0`},
-		"size of tensors":      {`"offset":0,"size":1`, `"offset":0,"size":2`},
-		"place of a section":   {`"selftest","offset":1`, `"selftest","offset":2`},
-		"size of a section":    {`"offset":1536,"size":8`, `"offset":1536,"size":3`},
-		"two of one name":      {`"selftest","offset":`, `"tensors","offset": `},
-		"bits of configration": {`"codebook_bits":2`, `"codebook_bits":3`},
+		"bits":                  {`"bits":2`, `"bits":3`},
+		"unit":                  {`"unit":0.49785`, `"unit":0.49784`},
+		"no unit":               {`"unit":0.49785`, `"unix":0.49785`},
+		"signs":                 {`"kind":"planes"`, `"kind":"sign"  `},
+		"planes of a block":     {`"blocks.0.up.weight","kind":"sign"`, `"blocks.0.up.weight","kind":"plan"`},
+		"tensor not aligned":    {`"shape":[2],"offset":64`, `"shape":[2],"offset":56`},
+		"another first":         {`"tensors","offset":0`, `"tensorz","offset":0`},
+		"size of tensors":       {`"offset":0,"size":1`, `"offset":0,"size":2`},
+		"place of a section":    {`"selftest","offset":1`, `"selftest","offset":2`},
+		"size of a section":     {`"offset":1536,"size":8`, `"offset":1536,"size":3`},
+		"two of one name":       {`"selftest","offset":`, `"tensors","offset": `},
+		"bits of configuration": {`"codebook_bits":2`, `"codebook_bits":3`},
 	} {
 		if bytes.Count(good, []byte(change.old)) == 0 {
 			t.Errorf("%s: there is no %s", name, change.old)
