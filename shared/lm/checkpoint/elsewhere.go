@@ -14,7 +14,7 @@ const theCheckpoint = "name the checkpoint, step-000600.safetensors for instance
 
 // instead is the advice for a file without a state dict, for types without a remedy: filetype.Type.Remedy.
 var instead = map[filetype.Type]string{
-	filetype.PackedModel: theCheckpoint + ", of which it was made (the weights of a packed model are signs alone)",
+	filetype.PackedModel: theCheckpoint + ", of which it was made (a packed model has no latents)",
 	filetype.TrainingLog: theCheckpoint + ", which lies beside it",
 	filetype.Manifest:    theCheckpoint,
 	filetype.TokenBatch:  theCheckpoint + "; datasets are named by their manifest.json",
