@@ -200,7 +200,7 @@ func TestDenseLearns(t *testing.T) {
 		if !(bits < 2 && bits < before && math.Abs(bits-last) < 0.3) || run.Results["train_bits"] != last {
 			t.Errorf("run %d: validation %g and %g, training %g bits", i, before, bits, last)
 		}
-		schedule := model.Schedule{Decay: decays[i], Total: total, Warmup: warmup, Cooldown: cooldown, Final: final}
+		schedule := model.Schedule{Decay: decays[i], Total: total, Warmup: warmup, Cooldown: cooldown * total, Final: final}
 		for k, l := range run.steps {
 			want, within := schedule.Rate(k, peak), 1e-9
 			if schedule.Decay == model.Cosine && k >= warmup { // dense.py is up to a step ahead
