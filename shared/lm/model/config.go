@@ -1,5 +1,5 @@
-// Package model is the v75, v76 and v77 language model with ±1 weights, written once over kernels.Device: its configuration, its
-// parameters, the forward pass, training steps and the state that resumes them exactly.
+// Package model is the v75, v76 and v77 language model with ±1 weights, written once over kernels.Device: its
+// configuration, its parameters, the forward pass, training steps and the state that resumes them exactly.
 //
 // It reads no files and knows no datasets: parameters and tokens come in as Go slices.
 package model

@@ -13,7 +13,7 @@ func Memory(c Config, dev kernels.DryRunner, o Options) (int, error) {
 		tokens := make([]int32, m.rows())
 		for _, mix := range []float64{0, 1} { // bonsai passes through both
 			u := Update{Settings: Settings{Gamma: 0.5, Mix: mix, Gumbel: c.AttentionRule().Noise}, LearningRate: 1,
-				MaxNorm: 1}
+				MaxNorm: 1, Muon: Muon{LearningRate: 1, Steps: 1}}
 			if err := m.Step(tokens, tokens, u); err != nil {
 				return err
 			}

@@ -25,20 +25,27 @@ func limited(t *testing.T, c Config, o Options, n int) *devicetest.Limited {
 // The batch that Fits names can be trained, and the next larger one cannot. The device is one of limited memory on the
 // processor.
 func TestFits(t *testing.T) {
-	for _, o := range []Options{{Snapshots: true}, {GradBits: 4, Bonsai: true}} {
-		dev := limited(t, small(), o, 8)
-		batch, err := Fits(small(), dev, o, []int{64, 32, 16, 8, 4, 2, 1})
+	for _, v := range []struct {
+		config Config
+		o      Options
+	}{
+		{small(), Options{Snapshots: true}}, {small(), Options{GradBits: 4, Bonsai: true}},
+		{small().V77(), Options{Snapshots: true, Muon: true}}, {small().V77(), Options{GradBits: 4}},
+	} {
+		c, o := v.config, v.o
+		dev := limited(t, c, o, 8)
+		batch, err := Fits(c, dev, o, []int{64, 32, 16, 8, 4, 2, 1})
 		if err != nil || batch != 8 {
 			t.Fatalf("%+v: a batch of %d fits (%v), want 8", o, batch, err)
 		}
 		o.Batch = batch
-		m, err := New(small(), dev, o)
+		m, err := New(c, dev, o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		train(t, m, 0, 2)
 		o.Batch = 16
-		if _, err := New(small(), limited(t, small(), Options{}, 8), o); !errors.Is(err, kernels.ErrMemory) {
+		if _, err := New(c, limited(t, c, Options{}, 8), o); !errors.Is(err, kernels.ErrMemory) {
 			t.Errorf("a batch of 16 gave %v", err)
 		}
 	}
