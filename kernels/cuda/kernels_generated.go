@@ -346,20 +346,6 @@ func (addInt32) kColumnBytes() int { return 0 }
 // The PTX has a AddInt32 of 16 bytes.
 var _ [16]byte = [unsafe.Sizeof(addInt32{})]byte{}
 
-// affine is struct Affine of the sources.
-//
-// u = alpha_n * (row_scale_m * scale * s) - theta_n, each operation rounded to float32. A null row_scale or alpha
-// counts as 1, a null theta as 0.
-type affine struct {
-	rowScale cu.DevicePtr
-	alpha    cu.DevicePtr
-	theta    cu.DevicePtr
-	scale    float32
-}
-
-// The PTX has a Affine of 32 bytes.
-var _ [32]byte = [unsafe.Sizeof(affine{})]byte{}
-
 // product is struct Product of the sources.
 type product struct {
 	m               int32
@@ -423,8 +409,13 @@ func (storeBits) kBase() int { return 1260388352 }
 var _ [56]byte = [unsafe.Sizeof(storeBits{})]byte{}
 
 // storeFloat32 is struct StoreFloat32 of the sources.
+//
+// Writes residual + u in float32, or u where residual is null, with u = alpha_n * (row_scale_m * scale * s) - theta_n, each
+// operation rounded to float32. A null row_scale counts as 1.
 type storeFloat32 struct {
-	affine   affine
+	terms    cu.DevicePtr // see pack.cu: channel_terms
+	rowScale cu.DevicePtr
+	scale    float32
 	residual cu.DevicePtr // may be `out`
 	out      cu.DevicePtr
 	stride   int64
@@ -432,10 +423,10 @@ type storeFloat32 struct {
 
 func (storeFloat32) kRun() int { return 4 }
 
-func (storeFloat32) kColumnBytes() int { return 0 }
+func (storeFloat32) kColumnBytes() int { return 16 }
 
-// The PTX has a StoreFloat32 of 56 bytes.
-var _ [56]byte = [unsafe.Sizeof(storeFloat32{})]byte{}
+// The PTX has a StoreFloat32 of 48 bytes.
+var _ [48]byte = [unsafe.Sizeof(storeFloat32{})]byte{}
 
 // storeInt16 is struct StoreInt16 of the sources.
 //
@@ -1326,8 +1317,8 @@ func (l launch) channelThresholds(alpha, theta cu.DevicePtr, unit float32, n, la
 	return l.queue("channel_thresholds", argument(alpha), argument(theta), argument(unit), argument(int32Of(n)), argument(int32Of(largest)), argument(popcounts), argument(int32Of(columnWeight)), argument(int32Of(bias)), argument(centreRadius), argument(negative))
 }
 
-func (l launch) channelTerms(alpha, theta cu.DevicePtr, n int, popcounts cu.DevicePtr, columnWeight, bias int, terms cu.DevicePtr) error {
-	return l.queue("channel_terms", argument(alpha), argument(theta), argument(int32Of(n)), argument(popcounts), argument(int32Of(columnWeight)), argument(int32Of(bias)), argument(terms))
+func (l launch) channelTerms(alpha, theta cu.DevicePtr, n int, popcounts cu.DevicePtr, columnWeight, bias, run int, terms cu.DevicePtr) error {
+	return l.queue("channel_terms", argument(alpha), argument(theta), argument(int32Of(n)), argument(popcounts), argument(int32Of(columnWeight)), argument(int32Of(bias)), argument(int32Of(run)), argument(terms))
 }
 
 func (l launch) transposeBits(bits cu.DevicePtr, rows, columns, words, planeWords int, out cu.DevicePtr, outWords, outPlaneWords, order int) error {

@@ -147,7 +147,7 @@ func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l
 		rows := rowsOf(x, l.In)
 		to, base := float32s(out, rows*l.Out), float32s(residual, rows*l.Out)
 		alpha, theta := float32s(l.Alpha, l.Out), float32s(l.Theta, l.Out)
-		if a, w, ok := integers(x, l); ok && d.hopper && aligned(l.Out, to, base, alpha, theta) {
+		if a, w, ok := integers(x, l); ok && d.hopper && aligned(l.Out, to, base) {
 			u := affine{alpha: alpha, theta: theta, scale: unitOf(a, w)}
 			return d.multiplyAffine(to, base, l.Out, a, w, u)
 		}

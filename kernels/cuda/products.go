@@ -93,8 +93,26 @@ func (d *Device) multiplyAdd(out cu.DevicePtr, stride int, a, b *planes) error {
 	return multiplyHopper(d, kernel, d.splits(a, b), f, a, b, epilogue)
 }
 
-// multiplyAffine computes residual + u in float32, or u where residual is 0, with u as affine says. It needs Hopper,
-// pointers to multiples of 16 bytes and a stride that is a multiple of 4 (see aligned).
+// affine is u = alpha * (rowScale * scale * s) - theta, each operation rounded to float32. A rowScale or alpha that is 0
+// counts as 1, a theta that is 0 as 0.
+type affine struct {
+	rowScale, alpha, theta cu.DevicePtr
+	scale                  float32
+}
+
+// terms are what epilogues with `run` neighbouring channels a thread want of b's channels.
+func (d *Device) terms(f linearForm, alpha, theta cu.DevicePtr, b *planes, run int) (cu.DevicePtr, error) {
+	channels := roundUp(b.rows, kTileColumns)
+	terms, err := d.scratch("terms of channels", 16*channels)
+	if err != nil {
+		return 0, err
+	}
+	return terms, d.launch(grid(channels/256)).channelTerms(alpha, theta, b.rows, b.popcounts, int(f.columnWeight),
+		int(f.bias), run, terms)
+}
+
+// multiplyAffine computes residual + u in float32, or u where residual is 0, with u as affine says. It needs Hopper, an
+// out and a residual at multiples of 16 bytes and a stride that is a multiple of 4 (see aligned).
 func (d *Device) multiplyAffine(out, residual cu.DevicePtr, stride int, a, b *planes, u affine) error {
 	a, b, err := d.sides(a, b)
 	if err != nil {
@@ -107,7 +125,12 @@ func (d *Device) multiplyAffine(out, residual cu.DevicePtr, stride int, a, b *pl
 	if err != nil {
 		return err
 	}
-	epilogue := storeFloat32{affine: u, residual: residual, out: out, stride: int64(stride)}
+	epilogue := storeFloat32{
+		rowScale: u.rowScale, scale: u.scale, residual: residual, out: out, stride: int64(stride),
+	}
+	if epilogue.terms, err = d.terms(f, u.alpha, u.theta, b, epilogue.kRun()); err != nil {
+		return err
+	}
 	return multiplyHopper(d, either(a.bytes, launch.gemmWgmmaBytesFloat32, launch.gemmWgmmaFloat32), 1, f, a, b, epilogue)
 }
 
@@ -192,12 +215,7 @@ func (d *Device) multiplyLevels(to quantizedPart, a, b *planes, alpha, theta cu.
 	if err != nil {
 		return err
 	}
-	channels := roundUp(b.rows, kTileColumns)
-	terms, err := d.scratch("terms of channels", 16*channels)
-	if err != nil {
-		return err
-	}
-	err = d.launch(grid(channels/256)).channelTerms(alpha, theta, b.rows, b.popcounts, int(f.columnWeight), int(f.bias), terms)
+	terms, err := d.terms(f, alpha, theta, b, storeSquares{}.kRun())
 	if err != nil {
 		return err
 	}

@@ -385,41 +385,41 @@ DEVICE void store_four(int* to, int a, int b, int c, int d, int valid) {
   if (valid > 2) to[2] = c;
 }
 
-// u = alpha_n * (row_scale_m * scale * s) - theta_n, each operation rounded to float32. A null row_scale or alpha
-// counts as 1, a null theta as 0.
-struct Affine {
-  const float *row_scale, *alpha, *theta;
-  float scale;
-};
-
+// Writes residual + u in float32, or u where residual is null, with u = alpha_n * (row_scale_m * scale * s) - theta_n, each
+// operation rounded to float32. A null row_scale counts as 1.
 template <class Unit> struct StoreFloat32 {
-  static constexpr int kRun = 4, kColumnBytes = 0;
-  Affine affine;
+  static constexpr int kRun = 4, kColumnBytes = 16;
+  const Float4* terms;  // see pack.cu: channel_terms
+  const float* row_scale;
+  float scale;
   const float* residual;  // may be `out`
   float* out;
   long stride;
 
-  __device__ __forceinline__ float value(int c, float scale, float alpha, float theta, float add) const {
-    float y = scale * Unit::to_float(Unit::kBase + c);
-    if (affine.alpha) y = alpha * y;
-    if (affine.theta) y = y - theta;
-    return residual ? add + y : y;
+  struct Rows {
+    RowTerms terms;
+    float scales[2];
+  };
+  DEVICE_MEMBER Rows rows(const Product& p, int row, int, int) const {
+    Rows r{row_terms(p, row, p.row_weight, Unit::kBase), {scale, scale}};
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+      if (row_scale && row + 8 * h < p.m) r.scales[h] = row_scale[row + 8 * h] * scale;
+    return r;
   }
+  DEVICE_MEMBER const void* columns(const Product&) const { return terms; }
+  DEVICE_MEMBER int columns_of_tile(int) const { return kTileColumns; }
 
   // Writes columns first0 + 16 g ... first0 + 16 g + 3 of both rows, kBatch groups g at a time. All loads of a batch
   // come before its stores: the compiler must not reorder them, because out may be residual.
   template <bool kWhole, int kBatch> DEVICE_MEMBER void store_groups(
-      int (&acc)[128], const Product& p, int row, int first0, const int (&terms)[2], const float (&scales)[2]) const {
+      int (&acc)[128], const Product& p, int row, int first0, int t, const Rows& r, uint32_t columns) const {
 #pragma unroll
     for (int g0 = 0; g0 < 16; g0 += kBatch) {
-      int popcounts[kBatch][4] = {};
-      float alpha[kBatch][4] = {}, theta[kBatch][4] = {}, add[kBatch][2][4] = {};
+      float add[kBatch][2][4] = {};
 #pragma unroll
       for (int b = 0; b < kBatch; b++) {
         int first = first0 + 16 * (g0 + b), valid = kWhole ? 4 : p.n - first;
-        if (p.column_weight) load_ints(popcounts[b], p.column_popcounts + first, valid);
-        if (affine.alpha) load_floats(alpha[b], affine.alpha + first, valid);
-        if (affine.theta) load_floats(theta[b], affine.theta + first, valid);
 #pragma unroll
         for (int h = 0; h < 2; h++)
           if (residual && (kWhole || row + 8 * h < p.m))
@@ -427,39 +427,30 @@ template <class Unit> struct StoreFloat32 {
       }
 #pragma unroll
       for (int b = 0; b < kBatch; b++) {
-        int first = first0 + 16 * (g0 + b), valid = kWhole ? 4 : p.n - first;
+        int first = first0 + 16 * (g0 + b), valid = kWhole ? 4 : p.n - first, u[2][4];
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-          int u[4];
+        for (int i = 0; i < 4; i++) {
+          Int4 of = load_shared(columns + 16 * (16 * (g0 + b) + 4 * i + t));
 #pragma unroll
-          for (int i = 0; i < 4; i++)
-            u[i] = as_int(
-                value(p.product * acc[accumulator<4>(g0 + b, h, i)] + p.column_weight * popcounts[b][i] + terms[h],
-                    scales[h], alpha[b][i], theta[b][i], add[b][h][i]));
-          if (kWhole || row + 8 * h < p.m)
-            store_four((int*)out + (row + 8 * h) * stride + first, u[0], u[1], u[2], u[3], valid);
+          for (int h = 0; h < 2; h++) {
+            float s = Unit::to_float(p.product * acc[accumulator<4>(g0 + b, h, i)] + of.z + r.terms.term[h]);
+            float y = as_float(of.x) * (r.scales[h] * s) - as_float(of.y);
+            u[h][i] = as_int(residual ? add[b][h][i] + y : y);
+          }
         }
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+          if (kWhole || row + 8 * h < p.m)
+            store_four((int*)out + (row + 8 * h) * stride + first, u[h][0], u[h][1], u[h][2], u[h][3], valid);
       }
     }
   }
 
-  struct Rows {
-    RowTerms terms;
-    float scales[2];
-  };
-  DEVICE_MEMBER Rows rows(const Product& p, int row, int, int) const {
-    Rows r{row_terms(p, row, p.row_weight, p.bias), {affine.scale, affine.scale}};
-#pragma unroll
-    for (int h = 0; h < 2; h++)
-      if (affine.row_scale && row + 8 * h < p.m) r.scales[h] = affine.row_scale[row + 8 * h] * affine.scale;
-    return r;
-  }
-
   __device__ __forceinline__ void store(
-      int (&acc)[128], const Product& p, int row, int column, int t, const Rows& r, bool) const {
+      int (&acc)[128], const Product& p, int row, int column, int t, const Rows& r, uint32_t columns) const {
     if (warp_uniform(row / 128 * 128 + 128 <= p.m && column + kTileColumns <= p.n))
-      store_groups<true, 2>(acc, p, row, column + 4 * t, r.terms.term, r.scales);
-    else store_groups<false, 1>(acc, p, row, column + 4 * t, r.terms.term, r.scales);
+      store_groups<true, 4>(acc, p, row, column + 4 * t, t, r, columns);
+    else store_groups<false, 1>(acc, p, row, column + 4 * t, t, r, columns);
   }
 };
 
@@ -695,7 +686,7 @@ template <class Use> DEVICE void quantize_columns(const int (&acc)[128], const P
     float u[2][8];
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-      Int4 of = load_shared(columns + 16 * (8 * (4 * g + i / 2) + 2 * t + i % 2));
+      Int4 of = load_shared(columns + 16 * (32 * g + 4 * i + t));
 #pragma unroll
       for (int h = 0; h < 2; h++) {
         float s = as_float(p.product * acc[accumulator<8>(g, h, i)] + of.z + terms.term[h]) - 12582912.0f;

@@ -100,17 +100,21 @@ void channel_thresholds(const float* alpha, const float* theta, float unit, int 
   if (threadIdx.x % 32 == 0) negative[channel / 32] = word;
 }
 
-// What the epilogues that quantize want of every output channel: alpha, theta, and what the channel adds to its sums. They
-// are in the order in which the accumulators of a 256-column tile hold the channels there: channel 32 g + 8 t + 2 b + e
-// has place 32 g + 8 b + 2 t + e. Channels beyond the last get the lowest level, and no gradient passes there.
+// What epilogues want of every output channel: alpha, theta, and what the channel adds to its sums. A null alpha counts as
+// 1, a null theta as 0. Threads of an epilogue have `run` neighbouring channels, and four of them load one channel each at a
+// time: channel 4 run g + run t + i has place 4 run g + 4 i + t. Channels beyond the last get the lowest level, and no
+// gradient passes there.
 KERNEL(packing, 256)
-void channel_terms(const float* alpha, const float* theta, int n, const int* popcounts, int column_weight, int bias,
+void channel_terms(const float* alpha, const float* theta, int n, const int* popcounts, int column_weight, int bias, int run,
     Float4* terms) {
   int channel = blockIdx.x * 256 + threadIdx.x;  // the grid covers n rounded up to 256
-  int t = channel % 32 / 8, b = channel % 8 / 2, e = channel % 2;
+  int group = channel / (4 * run) * (4 * run), t = channel % (4 * run) / run, i = channel % run;
   Float4 of = {0, 100, 0, 0};
-  if (channel < n) of = {alpha[channel], theta[channel], as_float(column_weight * popcounts[channel] + bias), 0};
-  terms[channel / 32 * 32 + 8 * b + 2 * t + e] = of;
+  if (channel < n) {
+    int term = bias + (column_weight ? column_weight * popcounts[channel] : 0);
+    of = {alpha ? alpha[channel] : 1, theta ? theta[channel] : 0, as_float(term), 0};
+  }
+  terms[group + 4 * i + t] = of;
 }
 
 // The row whose bits become bit `lane` of word `target` of out's rows. With kNeighbours it is row 32 target + lane.
