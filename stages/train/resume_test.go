@@ -46,7 +46,8 @@ func TestResumedRunEndsWithTheSameBytes(t *testing.T) {
 		"Muon":   {"--optimizer", "muon", "--schedule", "trapezoid"},
 		"bonsai": {"--anneal-binarize"},
 		"ramps": strings.Fields("--sequence-start 2 --sequence-ramp 0.6 --batch-start 16 --batch-ramp 0.8 " +
-			"--documents separate --weight-decay 0.1 --weight-decay-schedule rate --schedule linear --final-share 0 --gamma-steps 20"),
+			"--documents separate --weight-decay 0.1 --weight-decay-schedule rate --schedule linear --final-share 0 " +
+			"--gamma-steps 20"),
 		"truebit": {"--truebit", "--flip-threshold", "4"},
 		"v77": strings.Fields("--stream-bits 4 --hidden-bits 4 --value-bits 4 --read-bits 3 --codebook-bits 2 --hadamard 8 " +
 			"--grad-bits 4 --optimizer muon"),

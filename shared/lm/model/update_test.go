@@ -75,7 +75,8 @@ func named(list []Parameter) map[string][]float64 {
 	return m
 }
 
-// Updates with decay, which changes from step to step, with clipping, with betas of zero and with frozen parameters are AdamW's.
+// Updates with decay, which changes from step to step, with clipping, with betas of zero and with frozen parameters are
+// AdamW's.
 func TestUpdatesAreAdamW(t *testing.T) {
 	usual := Update{Settings: Settings{Gamma: 0.6, Mix: 1}, LearningRate: 3e-3, Beta1: 0.9, Beta2: 0.95}
 	for name, c := range map[string]struct {
