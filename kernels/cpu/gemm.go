@@ -60,13 +60,23 @@ func (d *Device) addProduct(c []float64, ldc int, a, b operand, i0, ni, n, k int
 		for j0 := 0; j0 < n; j0 += blockN {
 			nj := min(blockN, n-j0)
 			b.pack(packedB, tileCols, j0, nj, k0, nk, line)
-			for j := 0; j < nj; j += tileCols {
-				panel := packedB[j*nk:][:tileCols*nk]
-				for i := 0; i < ni; i += tileRows {
-					to, rows, cols := c[i*ldc+j0+j:], min(tileRows, ni-i), min(tileCols, nj-j)
-					d.addTile(to, ldc, packedA[i*nk:][:tileRows*nk], panel, nk, rows, cols, edge)
-				}
+			for j := 0; j < nj; j += 2 * tileCols {
+				d.addPanels(c[j0+j:], ldc, packedA, packedB[j*nk:], ni, min(2*tileCols, nj-j), nk, edge)
 			}
+		}
+	}
+}
+
+// addPanels adds the products of ni packed rows with up to two panels of nj columns in all. Whole tiles go in pairs.
+func (d *Device) addPanels(c []float64, ldc int, a, b []float64, ni, nj, nk int, edge []float64) {
+	for i := 0; i < ni; i += tileRows {
+		rows, panel := min(tileRows, ni-i), a[i*nk:][:tileRows*nk]
+		if rows == tileRows && nj == 2*tileCols {
+			d.tilePair(c[i*ldc:], ldc, panel, b[:2*tileCols*nk], nk)
+			continue
+		}
+		for j := 0; j < nj; j += tileCols {
+			d.addTile(c[i*ldc+j:], ldc, panel, b[j*nk:][:tileCols*nk], nk, rows, min(tileCols, nj-j), edge)
 		}
 	}
 }
@@ -105,6 +115,12 @@ func tileGo(c []float64, ldc int, a, b []float64, k int) {
 			row[j], row[j+1], row[j+2], row[j+3] = c0, c1, c2, c3
 		}
 	}
+}
+
+// tilePairGo is tileGo for two tiles side by side. Their panels of b follow one another.
+func tilePairGo(c []float64, ldc int, a, b []float64, k int) {
+	tileGo(c, ldc, a, b[:k*tileCols], k)
+	tileGo(c[tileCols:], ldc, a, b[k*tileCols:], k)
 }
 
 // rowsPerTask is the number of rows in a task, in whole tiles, if rows are divided among the workers.

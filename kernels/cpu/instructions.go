@@ -16,6 +16,7 @@ type instructions struct {
 	countSigns func(dst []int32, stride int, x []uint64, xStride int, w []uint64, words int)
 	addCounts  func(sums, counts, pops []int32, shift, weight int32)
 	tile       func(c []float64, ldc int, a, b []float64, k int)
+	tilePair   func(c []float64, ldc int, a, b []float64, k int)
 	makeTables func(dst []byte, q []int8) int32
 	lookup     func(sums []int32, stride int, tables []byte, s signPanels, from, to, flush int, add bool)
 
@@ -79,7 +80,7 @@ func plainGo() instructions {
 	return instructions{
 		name: "Go",
 
-		andCounts: andCountsGo, countSigns: countSignsGo, addCounts: addCountsGo, tile: tileGo,
+		andCounts: andCountsGo, countSigns: countSignsGo, addCounts: addCountsGo, tile: tileGo, tilePair: tilePairGo,
 		makeTables: makeTablesGo, lookup: lookupGo,
 
 		packSigns: packSignsGo, packMask: packMaskGo, setBits: setBitsGo, expandBits: expandBitsGo,

@@ -24,6 +24,7 @@ func avx2() instructions {
 	s := plainGo()
 	s.name, s.shuffles = "AVX2", true
 	s.useAVX2()
+	s.tilePair = tilePairAVX2
 	return s
 }
 
@@ -52,6 +53,11 @@ func tileAVX2(c []float64, ldc int, a, b []float64, k int) {
 		_, _, _ = c[(tileRows-1)*ldc+tileCols-1], a[k*tileRows-1], b[k*tileCols-1]
 		tileLoopAVX2(&c[0], ldc, &a[0], &b[0], k)
 	}
+}
+
+func tilePairAVX2(c []float64, ldc int, a, b []float64, k int) {
+	tileAVX2(c, ldc, a, b[:k*tileCols], k)
+	tileAVX2(c[tileCols:], ldc, a, b[k*tileCols:], k)
 }
 
 func makeTablesAVX2(dst []byte, q []int8) int32 {
@@ -211,6 +217,13 @@ func nearestAVX512(best, away *[4][4]float64, q, k []uint64, skip, n int, consta
 	}
 	_ = k[len(k)-skip-n]
 	nearestLoopAVX512(best, away, &q[:4][0], &k[len(k)-1-skip], n, float64(skip), constants)
+}
+
+func tilePairAVX512(c []float64, ldc int, a, b []float64, k int) {
+	if k > 0 {
+		_, _, _ = c[(tileRows-1)*ldc+2*tileCols-1], a[k*tileRows-1], b[2*k*tileCols-1]
+		tilePairLoopAVX512(&c[0], ldc, &a[0], &b[0], k)
+	}
 }
 
 func makeTablesAVX512(dst []byte, q []int8) int32 {

@@ -143,6 +143,11 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			s.tile(c, 20, a, b, n)
 			return c
 		},
+		"tilePair": func(s *instructions, r *rand.Rand, n int) any {
+			c, a, b := doubles(r, 4*20), doubles(r, n*tileRows), doubles(r, 2*n*tileCols)
+			s.tilePair(c, 20, a, b, n)
+			return c
+		},
 		"makeTables": func(s *instructions, r *rand.Rand, n int) any {
 			q := smallIntegers(r, padded(n), 31)
 			dst := make([]byte, tableAt(len(q)))

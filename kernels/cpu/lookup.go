@@ -72,9 +72,8 @@ func (d *Device) lookupProducts(q integers, s []signPanels, r0, r1 int, k *scrat
 				break
 			}
 			for b := range s {
-				for i, v := range part[b*lookupRows*width:][:len(total)] {
-					total[i] += v << (b + 4*digit)
-				}
+				plane := part[b*lookupRows*width:][:len(total)]
+				d.addCounts(total, plane, plane, int32(b+4*digit), 0)
 			}
 		}
 		for i := range min(lookupRows, r1-r) {

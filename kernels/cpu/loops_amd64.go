@@ -259,6 +259,11 @@ func adamLoopAVX2(param *float32, grad *float32, m *float32, v *float32, u *floa
 //go:noescape
 func countSignsLoopAVX512(dst *int32, stride int, x *uint64, xStride int, w *uint64, channels int, words int)
 
+// tilePairLoopAVX512 is tilePairGo with eight lanes.
+//
+//go:noescape
+func tilePairLoopAVX512(c *float64, ldc int, a *float64, b *float64, k int)
+
 // makeTablesLoopAVX512 is makeTablesGo for n integers, a multiple of 32.
 //
 //go:noescape

@@ -4602,6 +4602,61 @@ words:
 	VZEROUPPER
 	RET
 
+// func tilePairLoopAVX512(c *float64, ldc int, a *float64, b *float64, k int)
+// Requires: AVX, AVX512F
+TEXT ·tilePairLoopAVX512(SB), NOSPLIT, $0-40
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
+	MOVQ    a+16(FP), DX
+	MOVQ    b+24(FP), BX
+	MOVQ    k+32(FP), SI
+	SHLQ    $0x03, CX
+	LEAQ    (AX)(CX*1), DI
+	LEAQ    (DI)(CX*1), R8
+	LEAQ    (R8)(CX*1), CX
+	VMOVUPD (AX), Z0
+	VMOVUPD 64(AX), Z1
+	VMOVUPD (DI), Z2
+	VMOVUPD 64(DI), Z3
+	VMOVUPD (R8), Z4
+	VMOVUPD 64(R8), Z5
+	VMOVUPD (CX), Z6
+	VMOVUPD 64(CX), Z7
+	MOVQ    SI, R9
+	SHLQ    $0x06, R9
+	ADDQ    BX, R9
+
+k:
+	VMOVUPD      (BX), Z8
+	VMOVUPD      (R9), Z9
+	VBROADCASTSD (DX), Z10
+	VFMADD231PD  Z8, Z10, Z0
+	VFMADD231PD  Z9, Z10, Z1
+	VBROADCASTSD 8(DX), Z10
+	VFMADD231PD  Z8, Z10, Z2
+	VFMADD231PD  Z9, Z10, Z3
+	VBROADCASTSD 16(DX), Z10
+	VFMADD231PD  Z8, Z10, Z4
+	VFMADD231PD  Z9, Z10, Z5
+	VBROADCASTSD 24(DX), Z10
+	VFMADD231PD  Z8, Z10, Z6
+	VFMADD231PD  Z9, Z10, Z7
+	ADDQ         $0x40, BX
+	ADDQ         $0x40, R9
+	ADDQ         $0x20, DX
+	DECQ         SI
+	JNZ          k
+	VMOVUPD      Z0, (AX)
+	VMOVUPD      Z1, 64(AX)
+	VMOVUPD      Z2, (DI)
+	VMOVUPD      Z3, 64(DI)
+	VMOVUPD      Z4, (R8)
+	VMOVUPD      Z5, 64(R8)
+	VMOVUPD      Z6, (CX)
+	VMOVUPD      Z7, 64(CX)
+	VZEROUPPER
+	RET
+
 // func makeTablesLoopAVX512(dst *byte, q *int8, n int) (sum int32)
 // Requires: AVX, AVX2, AVX512VBMI, AVX512VL
 TEXT ·makeTablesLoopAVX512(SB), NOSPLIT, $0-28

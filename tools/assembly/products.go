@@ -169,3 +169,49 @@ func tile() {
 	}
 	end()
 }
+
+// wideTilePair: a row of a tile is one register, and one of the other tile another.
+func wideTilePair() {
+	const rows = 4
+	beginOther(avx512, "tilePair", "func(c *float64, ldc int, a, b *float64, k int)", "with eight lanes.")
+	c, ldc, a, b, k := pointer("c"), pointer("ldc"), pointer("a"), pointer("b"), pointer("k")
+	SHLQ(Imm(3), ldc)
+	row := [rows]GPVirtual{c, GP64(), GP64(), GP64()}
+	for r := 1; r < rows; r++ {
+		LEAQ(Mem{Base: row[r-1], Index: ldc, Scale: 1}, row[r])
+	}
+	var sum [rows][2]VecVirtual
+	for r := range sum {
+		for i := range sum[r] {
+			sum[r][i] = ZMM()
+			VMOVUPD(Mem{Base: row[r], Disp: 64 * i}, sum[r][i])
+		}
+	}
+	panels := [2]GPVirtual{b, GP64()}
+	MOVQ(k, panels[1])
+	SHLQ(Imm(6), panels[1])
+	ADDQ(b, panels[1])
+	Label("k")
+	columns := [2]VecVirtual{ZMM(), ZMM()}
+	for i := range columns {
+		VMOVUPD(Mem{Base: panels[i]}, columns[i])
+	}
+	for r := range sum {
+		v := ZMM()
+		VBROADCASTSD(Mem{Base: a, Disp: 8 * r}, v)
+		for i := range columns {
+			VFMADD231PD(columns[i], v, sum[r][i])
+		}
+	}
+	ADDQ(Imm(64), panels[0])
+	ADDQ(Imm(64), panels[1])
+	ADDQ(Imm(32), a)
+	DECQ(k)
+	JNZ(LabelRef("k"))
+	for r := range sum {
+		for i := range sum[r] {
+			VMOVUPD(sum[r][i], Mem{Base: row[r], Disp: 64 * i})
+		}
+	}
+	end()
+}
