@@ -60,6 +60,7 @@ func (s *instructions) useAVX2() {
 func (s *instructions) useAVX512() {
 	s.countSigns = countSignsAVX512
 	s.tilePair = tilePairAVX512
+	s.byteProducts = byteProductsAVX512
 	s.makeTables = makeTablesAVX512
 	s.lookup = lookupAVX512
 	s.scaleToBFloats = scaleToBFloatsAVX512

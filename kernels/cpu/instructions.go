@@ -12,13 +12,14 @@ type instructions struct {
 	counts   bool // it counts bits in registers, so products of signs with signs are faster by counting
 
 	// Products.
-	andCounts  func(dst []int32, x, w []uint64)
-	countSigns func(dst []int32, stride int, x []uint64, xStride int, w []uint64, words int)
-	addCounts  func(sums, counts, pops []int32, shift, weight int32)
-	tile       func(c []float64, ldc int, a, b []float64, k int)
-	tilePair   func(c []float64, ldc int, a, b []float64, k int)
-	makeTables func(dst []byte, q []int8) int32
-	lookup     func(sums []int32, stride int, tables []byte, s signPanels, from, to, flush int, add bool)
+	andCounts    func(dst []int32, x, w []uint64)
+	countSigns   func(dst []int32, stride int, x []uint64, xStride int, w []uint64, words int)
+	addCounts    func(sums, counts, pops []int32, shift, weight int32)
+	tile         func(c []float64, ldc int, a, b []float64, k int)
+	tilePair     func(c []float64, ldc int, a, b []float64, k int)
+	makeTables   func(dst []byte, q []int8) int32
+	byteProducts func(dst []int32, panel []byte, q []int8, qStride, groups, flush int) // nil: products by lookup are faster
+	lookup       func(sums []int32, stride int, tables []byte, s signPanels, from, to, flush int, add bool)
 
 	// Arrangement of bits and bytes.
 	packSigns      func(words []uint64, x []float32)

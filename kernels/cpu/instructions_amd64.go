@@ -226,6 +226,14 @@ func tilePairAVX512(c []float64, ldc int, a, b []float64, k int) {
 	}
 }
 
+func byteProductsAVX512(dst []int32, panel []byte, q []int8, qStride, groups, flush int) {
+	if groups > 0 {
+		_, _ = dst[byteRows*2*byteCols-1], panel[groups*byteGroup*byteCols-1]
+		_ = q[(byteRows-1)*qStride+groups*byteGroup-1]
+		byteProductsLoopAVX512(&dst[0], &panel[0], &q[0], qStride, groups, flush)
+	}
+}
+
 func makeTablesAVX512(dst []byte, q []int8) int32 {
 	_ = dst[tableAt(len(q)-8)+tableSize-1]
 	return makeTablesLoopAVX512(&dst[0], &q[0], len(q))

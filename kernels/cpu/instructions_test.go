@@ -143,6 +143,20 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			s.tile(c, 20, a, b, n)
 			return c
 		},
+		"byteProducts": func(s *instructions, r *rand.Rand, n int) any {
+			multiply := s.byteProducts
+			if multiply == nil {
+				multiply = byteProductsGo
+			}
+			groups, stride, bound := (n+7)/8, n+15, 1+r.IntN(127)
+			panel, dst := randomBytes(r, groups*byteGroup*byteCols), make([]int32, byteRows*2*byteCols)
+			largest := min(255, math.MaxInt16/2/bound)
+			for i := range panel {
+				panel[i] = byte(int(panel[i]) % (largest + 1))
+			}
+			multiply(dst, panel, smallIntegers(r, byteRows*stride, bound), stride, groups, math.MaxInt16/2/bound/largest)
+			return dst
+		},
 		"tilePair": func(s *instructions, r *rand.Rand, n int) any {
 			c, a, b := doubles(r, 4*20), doubles(r, n*tileRows), doubles(r, 2*n*tileCols)
 			s.tilePair(c, 20, a, b, n)

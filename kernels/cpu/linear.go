@@ -135,6 +135,13 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 				emit(row, sums, offset, unit, s)
 			})
 		})
+	case x.bits <= 4 && d.multipliesBytes(x.quantization.Largest(), x.rows, w):
+		panels, integers := d.bytesAlongColumns(&d.shared.weightBytes, w), d.integerRows(x)
+		d.blocks(x.rows, d.rowsPerTask(x.rows), func(from, to int, s *scratch) {
+			d.bytesProducts(integers, panels, from, to, s, func(row int, sums []int32, offset int32) {
+				emit(row, sums, offset, unit, s)
+			})
+		})
 	default:
 		signs := make([]signPanels, w.bits)
 		for b := range signs {

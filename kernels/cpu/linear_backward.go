@@ -39,7 +39,7 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 	var byRow func(from, to int, q roundedGradient, s *scratch)
 	var byChannel *roundedGradient
 	if dx != nil && rounded && l.Mixed == nil {
-		byRow = d.inputGradient(dx, l)
+		byRow = d.inputGradient(dx, l, gradBits)
 	}
 	if dl != nil && rounded && x.Planes != nil {
 		byChannel = new(roundedGradient)
@@ -59,7 +59,7 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 	}
 	switch {
 	case byChannel != nil:
-		d.weightGradient(*dl, *byChannel, g, x.Planes.(*planes), l)
+		d.weightGradient(*dl, *byChannel, g, x.Planes.(*planes), l, gradBits)
 	case dl != nil:
 		d.floatWeightGradient(*dl, g, x, l)
 	}
@@ -67,15 +67,12 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 
 // inputGradient returns a function that overwrites rows from..to-1 of dx with products of rounded gradients by the
 // planes of the weight. It is called for a few rows at a time, while their integers are in the cache.
-func (d *Device) inputGradient(dx kernels.Floats, l kernels.Linear) func(from, to int, q roundedGradient, s *scratch) {
+func (d *Device) inputGradient(dx kernels.Floats, l kernels.Linear, gradBits int) func(from, to int, q roundedGradient, s *scratch) {
 	w := l.Quantized.(*planes)
-	signs := make([]signPanels, w.bits)
-	for b := range signs {
-		signs[b] = d.alongRows(&d.shared.weightRows[b], w, b)
-	}
+	products := d.productsAlongRows(&d.shared.weightRows, &d.shared.weightRowBytes, w, gradBits, rowsPerRounding)
 	to, unit := anyFloatsOf(dx), w.quantization.Unit()
 	return func(from, end int, q roundedGradient, s *scratch) {
-		d.lookupProducts(q.values, signs, 0, end-from, s, func(r int, sums []int32, offset int32) {
+		products(q.values, 0, end-from, s, func(r int, sums []int32, offset int32) {
 			if at := (from + r) * l.In; to.bfloats != nil {
 				d.scaleToBFloats(to.bfloats[at:][:l.In], sums, offset, q.units[r]*unit)
 			} else {
@@ -85,17 +82,35 @@ func (d *Device) inputGradient(dx kernels.Floats, l kernels.Linear) func(from, t
 	}
 }
 
+// integerProduct computes products of rows r0..r1-1 of q and calls emit with every row: the product is 2*sums - offset.
+type integerProduct func(q int8Matrix, r0, r1 int, s *scratch, emit func(row int, sums []int32, offset int32))
+
+// productsAlongRows returns the product of integers of so many bits, rows rows of them, by x, whose rows are summed over.
+func (d *Device) productsAlongRows(signMemory *[8]buffer[byte], byteMemory *buffer[byte], x *planes, gradBits,
+	rows int) integerProduct {
+	if d.multipliesBytes(1<<(gradBits-1)-1, rows, x) {
+		panels := d.bytesAlongRows(byteMemory, x)
+		return func(q int8Matrix, r0, r1 int, s *scratch, emit func(row int, sums []int32, offset int32)) {
+			d.bytesProducts(q, panels, r0, r1, s, emit)
+		}
+	}
+	signs := make([]signPanels, x.bits)
+	for b := range signs {
+		signs[b] = d.alongRows(&signMemory[b], x, b)
+	}
+	return func(q int8Matrix, r0, r1 int, s *scratch, emit func(row int, sums []int32, offset int32)) {
+		d.lookupProducts(q, signs, r0, r1, s, emit)
+	}
+}
+
 // weightGradient adds products of rounded gradients by inputs to the gradients of the latent weight and of alpha.
 func (d *Device) weightGradient(dl kernels.LinearGradient, q roundedGradient, g *gradient, input *planes,
-	l kernels.Linear) {
-	signs := make([]signPanels, input.bits)
-	for b := range signs {
-		signs[b] = d.alongRows(&d.shared.inputColumns[b], input, b)
-	}
-	dWeight, dAlpha, alpha := values(dl.Weight), values(dl.Alpha), values(l.Alpha)
+	l kernels.Linear, gradBits int) {
 	out := g.to - g.from
+	products := d.productsAlongRows(&d.shared.inputColumns, &d.shared.inputBytes, input, gradBits, out)
+	dWeight, dAlpha, alpha := values(dl.Weight), values(dl.Alpha), values(l.Alpha)
 	d.blocks(out, lookupTask, func(from, to int, s *scratch) {
-		d.lookupProducts(q.values, signs, from, to, s, func(r int, sums []int32, offset int32) {
+		products(q.values, from, to, s, func(r int, sums []int32, offset int32) {
 			o, unit := g.from+r, q.units[r]*input.quantization.Unit()
 			dst, factor := dWeight[o*l.In:][:l.In], alpha[o]*unit
 			w, _ := effective(l).(*planes)

@@ -264,6 +264,11 @@ func countSignsLoopAVX512(dst *int32, stride int, x *uint64, xStride int, w *uin
 //go:noescape
 func tilePairLoopAVX512(c *float64, ldc int, a *float64, b *float64, k int)
 
+// byteProductsLoopAVX512 is byteProductsGo for one group or more.
+//
+//go:noescape
+func byteProductsLoopAVX512(dst *int32, panel *byte, q *int8, qStride int, groups int, flush int)
+
 // makeTablesLoopAVX512 is makeTablesGo for n integers, a multiple of 32.
 //
 //go:noescape

@@ -18,10 +18,12 @@ type scratch struct {
 	packedA, packedB, edgeTile, productSums buffer[float64]
 	packedRow                               buffer[float32]
 
-	// lookup.go, popcount.go
+	// bytes.go, lookup.go, popcount.go
 	lookupTotals, lookupSums                            buffer[int32]
 	lookupTables                                        buffer[byte]
 	lookupDigits                                        buffer[int8]
+	byteSums, byteHalves                                buffer[int32]
+	indexRows, indexRow                                 buffer[int8]
 	channelCounts, planeSums, countedSums, countedSigns buffer[int32]
 
 	// quantize.go
@@ -67,11 +69,13 @@ type scratch struct {
 
 // sharedScratch is the memory of one operation that all workers read. Its buffers too belong to one function each.
 type sharedScratch struct {
-	// linear.go, popcount.go
-	inputMatrix, weightMatrix, products buffer[float32]
-	fewRowSums                          buffer[int32]
-	channelWords                        buffer[uint64]
-	weightColumns                       [8]buffer[byte] // of every plane
+	// bytes.go, linear.go, popcount.go
+	integerRows                             buffer[int8]
+	weightBytes, inputBytes, weightRowBytes buffer[byte]
+	inputMatrix, weightMatrix, products     buffer[float32]
+	fewRowSums                              buffer[int32]
+	channelWords                            buffer[uint64]
+	weightColumns                           [8]buffer[byte] // of every plane
 
 	// linear_backward.go
 	inputGradients           buffer[float32]

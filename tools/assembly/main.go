@@ -37,7 +37,7 @@ func main() {
 		quantize, nearestLevels, products, rotate, maskRotated, narrowScaled, maskNormalized, addNormalized, valueGradient, scoreGradient, nearest, weighLevels, ranked, rankedLevels, adam,
 		// With long registers, more registers, or masks, where these gain much. Looking up does not gain from long registers:
 		// they shuffle at half the rate.
-		wideCountSigns, wideTilePair, wideMakeTables, wideLookup, wideScaleToBFloats, wideSignsOfSums, wideRandomWords, wideRoundRow,
+		wideCountSigns, wideTilePair, wideByteProducts, wideMakeTables, wideLookup, wideScaleToBFloats, wideSignsOfSums, wideRandomWords, wideRoundRow,
 		wideRoundColumns, wideRoundBFloats, wideAddBFloatRows, wideNearest,
 	} {
 		write()
