@@ -8,8 +8,9 @@ type matrix interface {
 
 // operand is one side of a product, a sum over k. Its value (i, k) is m[i][k], or m[k][i] if byK.
 type operand struct {
-	m   matrix
-	byK bool
+	m      matrix
+	byK    bool
+	packed []float64 // all blocks as packAll arranges them, or nil
 }
 
 const (
@@ -17,6 +18,8 @@ const (
 	tileCols = 8
 	blockK   = 256 // the block of the second operand that stays in the cache
 	blockN   = 128
+
+	packedAtOnce = 1 << 18 // values of a second operand that is packed once for all tasks
 )
 
 // pack writes the values (i0..i0+ni-1, k0..k0+nk-1) to dst in panels. Panel p has, for each k, the values of i0 +
@@ -51,20 +54,42 @@ func (o operand) pack(dst []float64, width, i0, ni, k0, nk int, line []float32) 
 func (d *Device) addProduct(c []float64, ldc int, a, b operand, i0, ni, n, k int, s *scratch) {
 	padded := (ni + tileRows - 1) / tileRows * tileRows
 	packedA := s.packedA.take(padded * blockK)
-	packedB := s.packedB.take(blockN * blockK)
+	block := s.packedB.take(blockN * blockK)
 	line := s.packedRow.take(max(blockK, blockN, padded))
 	edge := s.edgeTile.take(tileRows * tileCols)
 	for k0 := 0; k0 < k; k0 += blockK {
 		nk := min(blockK, k-k0)
 		a.pack(packedA, tileRows, i0, ni, k0, nk, line)
 		for j0 := 0; j0 < n; j0 += blockN {
-			nj := min(blockN, n-j0)
-			b.pack(packedB, tileCols, j0, nj, k0, nk, line)
+			nj, packedB := min(blockN, n-j0), block
+			if b.packed != nil {
+				packedB = b.block(n, j0, k0)
+			} else {
+				b.pack(packedB, tileCols, j0, nj, k0, nk, line)
+			}
 			for j := 0; j < nj; j += 2 * tileCols {
 				d.addPanels(c[j0+j:], ldc, packedA, packedB[j*nk:], ni, min(2*tileCols, nj-j), nk, edge)
 			}
 		}
 	}
+}
+
+// block is the block of a packed second operand that begins with value (j0, k0). The operand has n rows.
+func (o operand) block(n, j0, k0 int) []float64 {
+	i := k0/blockK*((n+blockN-1)/blockN) + j0/blockN
+	return o.packed[i*blockN*blockK:][:blockN*blockK]
+}
+
+// packAll packs all blocks of a second operand of n × k, for all tasks of a product.
+func (d *Device) packAll(b operand, n, k int) operand {
+	rows, columns := (k+blockK-1)/blockK, (n+blockN-1)/blockN
+	b.packed = d.shared.packedOperand.take(rows * columns * blockN * blockK)
+	d.parallel(rows*columns, func(i int, s *scratch) {
+		k0, j0 := i/columns*blockK, i%columns*blockN
+		line := s.packingRow.take(max(blockK, blockN))
+		b.pack(b.block(n, j0, k0), tileCols, j0, min(blockN, n-j0), k0, min(blockK, k-k0), line)
+	})
+	return b
 }
 
 // addPanels adds the products of ni packed rows with up to two panels of nj columns in all. Whole tiles go in pairs.
@@ -131,6 +156,9 @@ func (d *Device) rowsPerTask(rows int) int {
 
 // product overwrites c, rows × n, with a·bᵀ.
 func (d *Device) product(c []float32, a, b operand, rows, n, k int) {
+	if n*k <= packedAtOnce {
+		b = d.packAll(b, n, k)
+	}
 	d.blocks(rows, d.rowsPerTask(rows), func(from, to int, s *scratch) {
 		sums := s.productSums.take((to - from) * n)
 		clear(sums)

@@ -16,7 +16,7 @@ func (b *buffer[T]) take(n int) []T {
 type scratch struct {
 	// gemm.go
 	packedA, packedB, edgeTile, productSums buffer[float64]
-	packedRow                               buffer[float32]
+	packedRow, packingRow                   buffer[float32]
 
 	// bytes.go, lookup.go, popcount.go
 	lookupTotals, lookupSums                            buffer[int32]
@@ -69,6 +69,9 @@ type scratch struct {
 
 // sharedScratch is the memory of one operation that all workers read. Its buffers too belong to one function each.
 type sharedScratch struct {
+	// gemm.go
+	packedOperand buffer[float64]
+
 	// bytes.go, linear.go, popcount.go
 	integerRows                             buffer[int8]
 	weightBytes, inputBytes, weightRowBytes buffer[byte]
