@@ -130,10 +130,25 @@ func (g *headGradients) inFloat64(h *head, pointers []int32, s *scratch) {
 // expandValues returns the values of all keys, Seq × HeadDim.
 func (h *head) expandValues(s *scratch) []float32 {
 	all := s.headValues.take(h.Seq * h.HeadDim)
+	if q := h.valueRule; 1 < q.Bits() && q.Bits() < 8 && h.HeadDim%32 == 0 {
+		integers := s.headIntegers.take(len(all))
+		for u := range h.Seq {
+			h.expandBits(integers[u*h.HeadDim:][:h.HeadDim], h.value(u), h.words, q.Planes(), 0, int8(-q.Largest()), 2)
+		}
+		h.scaleBytes(all, integers, q.Unit())
+		return all
+	}
 	for u := range h.Seq {
 		h.expandValue(all[u*h.HeadDim:][:h.HeadDim], u)
 	}
 	return all
+}
+
+// scaleBytesGo writes unit * q.
+func scaleBytesGo(dst []float32, q []int8, unit float32) {
+	for i, n := range q[:len(dst)] {
+		dst[i] = unit * float32(n)
+	}
 }
 
 func (x *doubleGradients) row(m []float32, t int) []float32  { return m[t*x.width:][:x.width] }

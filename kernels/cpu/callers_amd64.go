@@ -15,6 +15,7 @@ func (s *instructions) useAVX2() {
 	s.expandBits = expandBitsAVX2
 	s.transposeBits = transposeBitsAVX2
 	s.transposeBytes = transposeBytesAVX2
+	s.scaleBytes = scaleBytesAVX2
 	s.scaleIntegers = scaleIntegersAVX2
 	s.scaleToBFloats = scaleToBFloatsAVX2
 	s.affineSums = affineSumsAVX2
@@ -82,6 +83,18 @@ func addCountsAVX2(sums, counts, pops []int32, shift, weight int32) {
 	}
 	if n < len(sums) {
 		addCountsGo(sums[n:], counts[n:], pops[n:], shift, weight)
+	}
+}
+
+// scaleBytesAVX2 is scaleBytesGo.
+func scaleBytesAVX2(dst []float32, q []int8, unit float32) {
+	n := len(dst) &^ 7
+	if n > 0 {
+		_ = q[n-1]
+		scaleBytesLoopAVX2(&dst[0], &q[0], unit, n)
+	}
+	if n < len(dst) {
+		scaleBytesGo(dst[n:], q[n:], unit)
 	}
 }
 

@@ -30,6 +30,7 @@ type instructions struct {
 	transposeBytes func(dst []byte, dstStride int, src []byte, srcStride, n int)
 
 	// Between floats and integers.
+	scaleBytes     func(dst []float32, q []int8, unit float32)
 	scaleIntegers  func(dst []float32, sums []int32, offset int32, unit float32)
 	scaleToBFloats func(dst []uint16, sums []int32, offset int32, unit float32)
 	affineSums     func(dst []float32, sums []int32, alpha, theta []float32, offset int32, unit float32)
@@ -87,7 +88,7 @@ func plainGo() instructions {
 		packSigns: packSignsGo, packMask: packMaskGo, setBits: setBitsGo, expandBits: expandBitsGo,
 		transposeBits: transposeBitsGo, transposeBytes: transposeBytesGo,
 
-		scaleIntegers: scaleIntegersGo, scaleToBFloats: scaleToBFloatsGo, affineSums: affineSumsGo,
+		scaleBytes: scaleBytesGo, scaleIntegers: scaleIntegersGo, scaleToBFloats: scaleToBFloatsGo, affineSums: affineSumsGo,
 		signsOfSums: signsOfSumsGo, addScaled: addScaledGo,
 		randomWords: randomWordsGo, roundRow: roundRowGo, roundColumns: roundColumnsGo,
 

@@ -231,6 +231,11 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			s.transposeBytes(dst, to, randomBytes(r, 8*from), from, n)
 			return dst
 		},
+		"scaleBytes": func(s *instructions, r *rand.Rand, n int) any {
+			dst := make([]float32, n)
+			s.scaleBytes(dst, smallIntegers(r, n, 127), float32(r.NormFloat64()))
+			return floatBits(dst)
+		},
 		"scaleIntegers": func(s *instructions, r *rand.Rand, n int) any {
 			dst := make([]float32, n)
 			s.scaleIntegers(dst, randomInts(r, n), int32(r.Uint32())>>4, float32(r.NormFloat64()))

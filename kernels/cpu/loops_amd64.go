@@ -59,6 +59,11 @@ func transposeBitsLoopAVX2(dst *byte, src *uint64, stride int, groups int)
 //go:noescape
 func transposeBytesLoopAVX2(dst *byte, dstStride int, src *byte, srcStride int, n int)
 
+// scaleBytesLoopAVX2 is scaleBytesGo for n values, a multiple of 8.
+//
+//go:noescape
+func scaleBytesLoopAVX2(dst *float32, q *int8, unit float32, n int)
+
 // scaleIntegersLoopAVX2 is scaleIntegersGo for n values, a multiple of 8.
 //
 //go:noescape

@@ -1370,6 +1370,26 @@ columns:
 	VZEROUPPER
 	RET
 
+// func scaleBytesLoopAVX2(dst *float32, q *int8, unit float32, n int)
+// Requires: AVX, AVX2
+TEXT ·scaleBytesLoopAVX2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         q+8(FP), CX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS unit+16(FP), Y0
+	XORQ         BX, BX
+
+loop:
+	VPMOVSXBD (CX)(BX*1), Y1
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, (AX)(BX*4)
+	ADDQ      $0x08, BX
+	CMPQ      BX, DX
+	JLT       loop
+	VZEROUPPER
+	RET
+
 // func scaleIntegersLoopAVX2(dst *float32, sums *int32, offset int32, unit float32, n int)
 // Requires: AVX, AVX2
 TEXT ·scaleIntegersLoopAVX2(SB), NOSPLIT, $0-32

@@ -64,6 +64,7 @@ type scratch struct {
 	keyValueGradients, queryGradients, outputGradients buffer[float32]
 	survivorExps, filledExps, headSigns, headValues    buffer[float32]
 	filledPointers                                     buffer[int32]
+	headIntegers                                       buffer[int8]
 	gradientSums, scoreGradients                       buffer[float64]
 }
 

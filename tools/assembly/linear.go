@@ -54,6 +54,20 @@ func scaleIntegers() {
 	end()
 }
 
+func scaleBytes() {
+	begin(avx2, "scaleBytes", 8)
+	dst, q, n := pointer("dst"), pointer("q"), pointer("n")
+	unit := broadcast("unit")
+	loop(n, 8, func(i GPVirtual) {
+		v := YMM()
+		VPMOVSXBD(Mem{Base: q, Index: i, Scale: 1}, v)
+		VCVTDQ2PS(v, v)
+		VMULPS(unit, v, v)
+		VMOVUPS(v, at4(dst, i, 0))
+	})
+	end()
+}
+
 func affineSums() {
 	begin(avx2, "affineSums", 8)
 	dst, sums, n := pointer("dst"), pointer("sums"), pointer("n")

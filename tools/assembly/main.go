@@ -31,7 +31,7 @@ func main() {
 	for _, write := range []func(){
 		andCounts, addCounts, tile, makeTables, lookup,
 		packSigns, packMask, setBits, expandBits, transposeBits, transposeBytes,
-		scaleIntegers, scaleToBFloats, affineSums, signsOfSums, addScaled, randomWords, roundRow, roundColumns,
+		scaleBytes, scaleIntegers, scaleToBFloats, affineSums, signsOfSums, addScaled, randomWords, roundRow, roundColumns,
 		affine, squaredReLU, roundBFloats, widenBFloats, mask, maskBFloats, add, multiply, scale,
 		sumSquares, addRows, addBFloatRows, absMax, absMaxProduct, maximum, exponentials,
 		quantize, nearestLevels, products, rotate, maskRotated, narrowScaled, maskNormalized, addNormalized, valueGradient, scoreGradient, nearest, weighLevels, ranked, rankedLevels, adam,
