@@ -63,6 +63,12 @@ func TestFigures(t *testing.T) {
 			"bits/token of the last evaluation"
 		compareRow(t, "recipes/models.md", label, " %.3f | %.3f |", packed.bits, separate.bits)
 	})
+	t.Run("v77", func(t *testing.T) {
+		for _, name := range []string{"v76", "v77-strict", "v77"} {
+			r := trained(t, dir, name, each+sectionOfTrain(t, name+".yml"))
+			compareRow(t, "recipes/models.md", "`task pipeline:"+name+"`", " %.3f |", r.bits)
+		}
+	})
 	t.Run("gradients", func(t *testing.T) {
 		for _, seed := range []string{"1", "2", "3"} {
 			flags := "--checkpoint-every 200 --validation-sequences 256 --seed " + seed
@@ -125,6 +131,26 @@ func trained(t *testing.T, dir, name, flags string) training {
 	}
 	r.flipped = flips / lines
 	return r
+}
+
+// sectionOfTrain is what a pipeline file says of training, as flags.
+func sectionOfTrain(t *testing.T, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(pipelineFile(t, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var definition struct {
+		Stages struct{ Train map[string]any }
+	}
+	if err := yaml.Unmarshal(b, &definition); err != nil {
+		t.Fatal(err)
+	}
+	var flags strings.Builder
+	for key, value := range definition.Stages.Train {
+		fmt.Fprintf(&flags, " --%s %s", strings.ReplaceAll(key, "_", "-"), strings.Trim(fmt.Sprint(value), "[]"))
+	}
+	return flags.String()
 }
 
 // compareRow compares the row of a page's table that has this first cell.
