@@ -188,7 +188,19 @@ DEVICE void rotated_columns(const FourFloats& x, const FourFloats& gain, int rot
   rotate(v, rotation);
 }
 
-// normalize_levels with a rotation of up to 128 columns, for 1 to 4 bits.
+// The same in float32. No value is off by more than what is returned, which is NaN or infinite where a value is: nine
+// roundings of at most Σ |gain * x|, and the least float32.
+DEVICE float rotated_floats(const FourFloats& x, const FourFloats& gain, int rotation, float (&v)[4]) {
+  float sum = 0;
+#pragma unroll
+  for (int j = 0; j < 4; j++) v[j] = gain[j] * x[j], sum += __builtin_fabsf(v[j]);
+  uint32_t most = warp_max((uint32_t)as_int(sum));  // of 32 lanes
+  rotate(v, rotation);
+  return as_float((int)most) * (32 * 9 * 0x1p-24f) + 1e-42f;
+}
+
+// normalize_levels with a rotation of up to 128 columns, for 1 to 4 bits. Float32 decides where no value of 128 columns is
+// near a border, else float64.
 KERNEL(elementwise float, 256)
 void normalize_rotated(const float* x, const float* gain, int rows, int width, double eps, int rotation, int bits,
     uint32_t* out, int words, long plane_words, int* popcounts) {
@@ -206,17 +218,42 @@ void normalize_rotated(const float* x, const float* gain, int rows, int width, d
     for (uint32_t& word : value[i].words) fence_operand(word);  // nobody needs them as float64 meanwhile
   double factor = 1.0 / __builtin_sqrt(warp_sum(squares) / (double)width + eps) * rotation_factor(rotation);
   double half = (double)(1 << (bits - 1)), step = 2.5 / half, inverse = half / 2.5;
+  constexpr float kMagic = 12582912.0f;  // see Reader
+  float scale = (float)(factor * inverse), low = -(float)half, high = (float)half - 1, base = kMagic + (float)half;
   uint32_t packed[4] = {};
 #pragma unroll
   for (int i = kFours - 1; i >= 0; i--) {
-    double v[4];
-    if (128 * i < width) rotated_columns(value[i], load_four_of(gain + 4 * lane + 128 * i), rotation, v);
+    uint32_t index[4] = {0x4b400000u, 0x4b400000u, 0x4b400000u, 0x4b400000u};
+    if (128 * i < width) {
+      FourFloats by = load_four_of(gain + 4 * lane + 128 * i);
+      float v[4], error = rotated_floats(value[i], by, rotation, v), margin = error * scale + 4e-6f;
+      bool border = false;
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-      int index = 128 * i >= width ? 0 : bits == 1 ? v[j] >= 0 : level(v[j] * factor, step, inverse, half);
-      packed[j] = packed[j] * 16 + (uint32_t)index;
+      for (int j = 0; j < 4; j++) {
+        float q = __nvvm_fmin_f(max(v[j] * scale - 0.5f, low), high), shifted = q + kMagic,
+              off = q - (shifted - kMagic);
+        if (bits == 1) {
+          border |= !(__builtin_fabsf(v[j]) > error);
+          index[j] += v[j] >= 0 ? 1 : 0;
+        } else {
+          border |= !(__builtin_fabsf(__builtin_fabsf(off) - 0.5f) > margin);
+          index[j] = (uint32_t)as_int(shifted - kMagic + base);
+        }
+      }
+      if (ballot(border)) {
+        double exact[4];
+        rotated_columns(value[i], by, rotation, exact);
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+          index[j] = 0x4b400000u +
+                     (uint32_t)(bits == 1 ? exact[j] >= 0 : level(exact[j] * factor, step, inverse, half));
+      }
     }
+#pragma unroll
+    for (int j = 0; j < 4; j++) packed[j] = packed[j] * 16 + index[j];
   }
+#pragma unroll
+  for (int j = 0; j < 4; j++) packed[j] -= 0x4b400000u * 0x11111111u;
   store_levels(packed, row, bits, out, words, plane_words, popcounts);
 }
 
@@ -359,8 +396,7 @@ DEVICE void store_four_of(BFloat* to, const float (&x)[4]) {
 // rotation, the gradient passes where |rotated a| <= limit, and da is the rotation of what passes.
 //
 // A warp per row of up to 1,024 values, a multiple of 4, or of 128 with a rotation of up to 128, aligned to 16 bytes. A lane has
-// groups of four columns, 128 apart. Where no lane is near the limit, float32 decides |a| <= limit, else float64; with a
-// rotation float64 always does.
+// groups of four columns, 128 apart. Where no lane is near the limit, float32 decides |a| <= limit, else float64.
 template <bool kRotated, class T> DEVICE void normalize_backward_rows(T* dx, float* partial, const T* dout,
     const float* x, const float* gain, int rows, int width, double eps, float limit, int rotation) {
   constexpr int kFours = 8, kWarps = 4;
@@ -393,11 +429,22 @@ template <bool kRotated, class T> DEVICE void normalize_backward_rows(T* dx, flo
       float da[4];
       if (kRotated) {
         if (128 * i >= width) break;
-        double v[4];
-        rotated_columns(value[i], by, rotation, v);
+        float v[4], error = rotated_floats(value[i], by, rotation, v), scale = (float)(rms * unrotate);
+        float margin = error * scale + 4e-7f * limit;
+        bool border = false;
 #pragma unroll
-        for (int j = 0; j < 4; j++)
-          da[j] = __builtin_fabs(v[j] * (rms * unrotate)) <= (double)limit ? grad[i][j] : 0.0f;
+        for (int j = 0; j < 4; j++) {
+          float off = __builtin_fabsf(v[j] * scale) - limit;
+          da[j] = off <= 0 ? grad[i][j] : 0.0f;
+          border |= !(__builtin_fabsf(off) > margin);
+        }
+        if (ballot(border)) {
+          double exact[4];
+          rotated_columns(value[i], by, rotation, exact);
+#pragma unroll
+          for (int j = 0; j < 4; j++)
+            da[j] = __builtin_fabs(exact[j] * (rms * unrotate)) <= (double)limit ? grad[i][j] : 0.0f;
+        }
         rotate(da, rotation);
 #pragma unroll
         for (int j = 0; j < 4; j++) da[j] *= (float)unrotate;
