@@ -38,6 +38,7 @@ func main() {
 			&cli.IntFlag{Name: "codebook-bits", Value: 1, Usage: "bits of embedding and head, as train's"},
 			&cli.IntFlag{Name: "hadamard", Usage: "size of the blocks of the stream that are rotated, as train's"},
 			&cli.BoolFlag{Name: "muon", Usage: "the blocks' weights take Muon, and not AdamW"},
+			&cli.IntFlag{Name: "muon-steps", Value: 3, Usage: "steps of Muon's iteration, as train's"},
 			&cli.StringFlag{Name: "attention", Value: kernels.RWSP.String(), Usage: "kind of attention, as train's"},
 			&cli.StringFlag{Name: "documents", Value: model.Packed, Usage: "packed or separate, as train's"},
 			&cli.IntFlag{Name: "document-tokens", Value: 500, Usage: "mean length of separate documents"},
@@ -86,6 +87,7 @@ type settings struct {
 	preset       string
 	config       model.Config
 	muon         bool
+	muonSteps    int
 	gradBits     int
 	documents    model.Documents
 	length       int // of a document on average, in tokens
@@ -108,7 +110,7 @@ func settingsOf(c *cli.Context) (s settings, err error) {
 	s.config.StreamBits = c.Int("stream-bits")
 	s.config.HiddenBits, s.config.ValueBits = c.Int("hidden-bits"), c.Int("value-bits")
 	s.config.ReadBits, s.config.CodebookBits = c.Int("read-bits"), c.Int("codebook-bits")
-	s.config.Hadamard, s.muon = c.Int("hadamard"), c.Bool("muon")
+	s.config.Hadamard, s.muon, s.muonSteps = c.Int("hadamard"), c.Bool("muon"), c.Int("muon-steps")
 	if attention := c.String("attention"); attention != kernels.RWSP.String() {
 		s.config = s.config.V75()
 		s.config.Attention = attention
@@ -127,6 +129,8 @@ func settingsOf(c *cli.Context) (s settings, err error) {
 		return s, fmt.Errorf("document-tokens is %d: it must be positive", s.length)
 	case s.steps < 1:
 		return s, fmt.Errorf("steps is %d: it must be positive", s.steps)
+	case s.muonSteps < 1:
+		return s, fmt.Errorf("muon-steps is %d: it must be positive", s.muonSteps)
 	case s.micro < s.config.Seq || s.micro%s.config.Seq != 0 || s.tokens%s.micro != 0 || s.tokens == 0:
 		return s, fmt.Errorf("%d tokens in micro-batches of %d: want whole micro-batches of whole sequences of %d", s.tokens,
 			s.micro, s.config.Seq)

@@ -59,7 +59,7 @@ func (s settings) time(net *model.Model, pprofFile string) (median time.Duration
 		}
 		tokens, targets := s.text(uint64(step))
 		start := time.Now()
-		if err := take(net, tokens, targets, step); err != nil {
+		if err := s.take(net, tokens, targets, step); err != nil {
 			return 0, errors.Join(err, stop())
 		}
 		if step >= warmUp {
@@ -78,7 +78,7 @@ func (s settings) look(net *model.Model, profiler timing.Profiler) ([]timing.Ope
 			}
 		}
 		tokens, targets := s.text(uint64(step))
-		if err := take(net, tokens, targets, step); err != nil {
+		if err := s.take(net, tokens, targets, step); err != nil {
 			return nil, err
 		}
 	}
@@ -86,12 +86,12 @@ func (s settings) look(net *model.Model, profiler timing.Profiler) ([]timing.Ope
 }
 
 // take is one step, to its end.
-func take(net *model.Model, tokens, targets []int32, step int) error {
+func (s settings) take(net *model.Model, tokens, targets []int32, step int) error {
 	u := model.Update{
 		Settings: model.Settings{Gamma: 0.6, Mix: 1, Gumbel: net.Config().AttentionRule().Noise, Seed: 9,
 			Step: uint64(step)},
 		LearningRate: 6e-4, Beta1: 0.9, Beta2: 0.95, MaxNorm: 1,
-		Muon: model.Muon{LearningRate: 0.06, Beta: 0.95, Steps: 5},
+		Muon: model.Muon{LearningRate: 0.06, Beta: 0.95, Steps: s.muonSteps},
 	}
 	if err := net.Step(tokens, targets, u); err != nil {
 		return err

@@ -82,7 +82,7 @@ func (m measurement) title() string {
 			max(1, c.HiddenBits), max(1, c.ValueBits), max(1, c.ReadBits), max(1, c.CodebookBits), c.Hadamard)
 	}
 	if m.muon {
-		preset += " with Muon"
+		preset += fmt.Sprintf(" with %d steps of Muon", m.muonSteps)
 	}
 	if m.documents.Separate {
 		preset += fmt.Sprintf(" with separate documents of %d tokens", m.length)
