@@ -150,14 +150,11 @@ func (b *backward[S]) operands() (err error) {
 	if !b.columnsRounded {
 		return nil
 	}
-	x, order := b.x.Planes.(*planes), kGradientOrder
-	if b.asBytes {
-		order = kNeighbours
+	if x := b.x.Planes.(*planes); b.asBytes {
+		b.inputs, err = b.transposeBytes("inputs as bytes", x)
+	} else {
+		b.inputs, err = b.transpose("transposed inputs", x, b.rows, kGradientOrder)
 	}
-	if b.inputs, err = b.transpose("transposed inputs", x, b.rows, order); err != nil || !b.asBytes {
-		return err
-	}
-	b.inputs, err = b.spread("inputs as bytes", b.inputs)
 	return err
 }
 

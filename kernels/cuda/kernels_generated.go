@@ -170,6 +170,7 @@ var modules = []module{
 		{timing.Operation{Name: "channel_terms", Category: timing.Packing}, 256, 0},
 		{timing.Operation{Name: "transpose_bits", Category: timing.Packing}, 256, 0},
 		{timing.Operation{Name: "spread_bytes", Category: timing.Packing}, 256, 0},
+		{timing.Operation{Name: "transpose_spread", Category: timing.Packing}, 256, 0},
 	}},
 	{"rows", "sm_80", []kernel{
 		{timing.Operation{Name: "embed", Category: timing.Elementwise, Float: true}, 256, 0},
@@ -1327,6 +1328,10 @@ func (l launch) transposeBits(bits cu.DevicePtr, rows, columns, words, planeWord
 
 func (l launch) spreadBytes(bits cu.DevicePtr, columns, words, planeWords, planes, isSigned int, out cu.DevicePtr, rowBytes int) error {
 	return l.queue("spread_bytes", argument(bits), argument(int32Of(columns)), argument(int32Of(words)), argument(int64Of(planeWords)), argument(int32Of(planes)), argument(int32Of(isSigned)), argument(out), argument(int32Of(rowBytes)))
+}
+
+func (l launch) transposeSpread(bits cu.DevicePtr, rows, columns, words, planeWords, planes int, out cu.DevicePtr, rowBytes int) error {
+	return l.queue("transpose_spread", argument(bits), argument(int32Of(rows)), argument(int32Of(columns)), argument(int32Of(words)), argument(int64Of(planeWords)), argument(int32Of(planes)), argument(out), argument(int32Of(rowBytes)))
 }
 
 // ---- rows.cu ----

@@ -154,18 +154,42 @@ func (d *Device) transpose(name string, p *planes, columns, order int) (*planes,
 		out.data, out.words(), out.planeBytes/4, order)
 }
 
-// spread returns the entries of planes as bytes. Those of n planes that are not signed are entry - 2^(n-1), which fits
-// for up to 8 planes. Bytes of padding are zero.
-func (d *Device) spread(name string, p *planes) (*planes, error) {
-	out := &planes{rows: p.rows, cols: p.cols, bits: 1, encoding: p.encoding, bytes: true, popcounts: p.popcounts}
+// asBytes describes a matrix whose entries are those of p as bytes. Entries of n planes that are not signed become entry
+// - 2^(n-1), which fits for up to 8 planes. Bytes of padding are zero.
+func (p *planes) asBytes(rows, cols int) *planes {
+	out := &planes{rows: rows, cols: cols, bits: 1, encoding: p.encoding, bytes: true}
 	if half := 1 << (p.bits - 1); !p.signed {
 		out.encoding.offset -= p.encoding.factor * half
 		out.encoding.perColumn -= half
 	}
-	out, err := out.scratch(d, name)
+	return out
+}
+
+// transposeBytes returns p's entries as bytes, with rows and columns exchanged. The result has no popcounts.
+func (d *Device) transposeBytes(name string, p *planes) (*planes, error) {
+	if p.bits > 4 || p.signed {
+		t, err := d.transpose("transposed "+name, p, p.rows, kNeighbours)
+		if err != nil {
+			return nil, err
+		}
+		return d.spread(name, t)
+	}
+	out, err := p.asBytes(p.cols, p.rows).scratch(d, name)
 	if err != nil {
 		return nil, err
 	}
+	g := grid(ceilDiv(p.words(), 4), ceilDiv(p.rows, 256))
+	return out, d.launch(g).transposeSpread(p.data, p.rows, p.cols, p.words(), p.planeBytes/4, p.bits,
+		out.data, out.rowBytes())
+}
+
+// spread returns the entries of planes as bytes.
+func (d *Device) spread(name string, p *planes) (*planes, error) {
+	out, err := p.asBytes(p.rows, p.cols).scratch(d, name)
+	if err != nil {
+		return nil, err
+	}
+	out.popcounts = p.popcounts
 	g := grid(p.rows, ceilDiv(p.words(), 256))
 	return out, d.launch(g).spreadBytes(p.data, p.cols, p.words(), p.planeBytes/4, p.bits, either(p.signed, 1, 0),
 		out.data, out.rowBytes())

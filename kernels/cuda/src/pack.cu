@@ -125,6 +125,19 @@ DEVICE int source_row(int order, int target, int lane) {
   return 32 * target + (order == kNeighbours ? lane : 8 * (lane % 4) + lane / 4);
 }
 
+// 32 x 32 bits transposed: lane l passes row l, and gets column l. It exchanges the off-diagonal squares of side j (Hacker's
+// Delight, 7-3).
+DEVICE uint32_t transpose_square(uint32_t x, int lane) {
+  uint32_t mask = 0x0000ffff;
+#pragma unroll
+  for (int j = 16; j > 0; j /= 2) {
+    uint32_t other = (uint32_t)shuffle_xor((int)x, j);
+    x = lane & j ? (x & ~mask) | ((other & ~mask) >> j) : (x & mask) | ((other & mask) << j);
+    mask ^= mask << (j / 2);
+  }
+  return x;
+}
+
 // out (columns x rows bits) = bits (rows x columns bits) transposed, plane by plane. A warp transposes 32 rows of four
 // words. Padding of out is written as zero. Grid: x words of a row / 4, y words of an output's row / 8, z planes.
 KERNEL(packing, 256)
@@ -141,16 +154,7 @@ void transpose_bits(const uint32_t* bits, int rows, int columns, int words, long
   if (row < rows && target < out_words) four = *(const Int4*)(bits + (long)row * words + first);
   uint32_t x[4] = {(uint32_t)four.x, (uint32_t)four.y, (uint32_t)four.z, (uint32_t)four.w};
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
-    uint32_t mask = 0x0000ffff;
-#pragma unroll
-    for (int j = 16; j > 0; j /= 2) {  // exchanges the off-diagonal squares of side j (Hacker's Delight, 7-3)
-      uint32_t other = (uint32_t)shuffle_xor((int)x[i], j);
-      x[i] = lane & j ? (x[i] & ~mask) | ((other & ~mask) >> j) : (x[i] & mask) | ((other & mask) << j);
-      mask ^= mask << (j / 2);
-    }
-    tile[warp][32 * i + lane] = x[i];
-  }
+  for (int i = 0; i < 4; i++) tile[warp][32 * i + lane] = transpose_square(x[i], lane);
   block_sync();
   // 128 columns x 8 words: neighbouring threads write neighbouring words of a column.
   for (int i = threadIdx.x; i < 1024; i += 256) {
@@ -159,32 +163,76 @@ void transpose_bits(const uint32_t* bits, int rows, int columns, int words, long
   }
 }
 
-// out[r][k] = entry k of row r as a signed byte: a two's-complement number if it is signed, and otherwise its bits'
-// number - 2^(planes-1), which is that number with its top bit flipped. Bytes from `columns` on are 0. A thread writes
-// 32 entries. Grid: x rows, y words of a row / 256.
+// 32 entries of a row as signed bytes: the numbers that the bits of planes spell, minus 2^(planes-1).
+struct Spread {
+  uint32_t four[8];
+  DEVICE_MEMBER explicit Spread(int planes) {
+#pragma unroll
+    for (int i = 0; i < 8; i++) four[i] = (uint32_t)(256 - (1 << (planes - 1)) & 255) * 0x01010101u;
+  }
+  DEVICE_MEMBER void add(uint32_t word, int plane) {
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      uint32_t spread = ((word >> 4 * i & 15) * 0x00204081u & 0x01010101u) << plane;
+      four[i] = ((four[i] & 0x7f7f7f7fu) + spread) ^ (four[i] & 0x80808080u);  // bytewise sum
+    }
+  }
+  // Writes entries 32 w ... 32 w + 31 of a row, zero from `columns` on.
+  DEVICE_MEMBER void store(char* row, int w, int columns, int row_bytes) {
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      int left = columns - 32 * w - 4 * i;
+      if (left < 4) four[i] &= left > 0 ? (1u << 8 * left) - 1 : 0;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+      if (32 * w + 16 * i < row_bytes)
+        *(Int4*)(row + 32 * w + 16 * i) =
+            Int4{(int)four[4 * i], (int)four[4 * i + 1], (int)four[4 * i + 2], (int)four[4 * i + 3]};
+  }
+};
+
+// out[r][k] = entry k of row r as a signed byte. A two's-complement number is the number its bits spell with the top bit
+// flipped, minus 2^(planes-1). A thread writes 32 entries. Grid: x rows, y words of a row / 256.
 KERNEL(packing, 256)
 void spread_bytes(const uint32_t* bits, int columns, int words, long plane_words, int planes, int is_signed, char* out,
     int row_bytes) {
   int w = blockIdx.y * 256 + threadIdx.x;
   if (32 * w >= row_bytes) return;
-  uint32_t four[8];
-#pragma unroll
-  for (int i = 0; i < 8; i++) four[i] = (uint32_t)(256 - (1 << (planes - 1)) & 255) * 0x01010101u;
+  Spread spread(planes);
   for (int p = 0; p < planes; p++) {
     uint32_t word = bits[p * plane_words + (long)blockIdx.x * words + w];
-    if (is_signed && p == planes - 1) word = ~word;
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-      uint32_t spread = ((word >> 4 * i & 15) * 0x00204081u & 0x01010101u) << p;
-      four[i] = ((four[i] & 0x7f7f7f7fu) + spread) ^ (four[i] & 0x80808080u);  // bytewise sum
-    }
+    spread.add(is_signed && p == planes - 1 ? ~word : word, p);
   }
+  spread.store(out + (long)blockIdx.x * row_bytes, w, columns, row_bytes);
+}
+
+// spread_bytes of the transposed planes, up to 4 of them: out is columns x rows bytes. A block takes 256 rows of four
+// words. Grid: x words of a row / 4, y rows / 256.
+KERNEL(packing, 256)
+void transpose_spread(const uint32_t* bits, int rows, int columns, int words, long plane_words, int planes, char* out,
+    int row_bytes) {
+  __shared__ uint32_t tile[4][8][132];  // 132: no bank conflicts below
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = blockIdx.y * 256 + threadIdx.x;
+  Int4 four[4] = {};
 #pragma unroll
-  for (int i = 0; i < 8; i++) {
-    int left = columns - 32 * w - 4 * i;
-    if (left < 4) four[i] &= left > 0 ? (1u << 8 * left) - 1 : 0;
+  for (int p = 0; p < 4; p++)
+    if (p < planes && row < rows)
+      four[p] = load_four_words(bits + p * plane_words + (long)row * words + 4 * blockIdx.x);
+#pragma unroll
+  for (int p = 0; p < 4; p++) {
+    if (p >= planes) break;
+    uint32_t x[4] = {(uint32_t)four[p].x, (uint32_t)four[p].y, (uint32_t)four[p].z, (uint32_t)four[p].w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) tile[p][warp][32 * i + lane] = transpose_square(x[i], lane);
   }
-  for (int i = 0; i < 2 && 32 * w + 16 * i < row_bytes; i++)
-    *(Int4*)(out + (long)blockIdx.x * row_bytes + 32 * w + 16 * i) =
-        Int4{(int)four[4 * i], (int)four[4 * i + 1], (int)four[4 * i + 2], (int)four[4 * i + 3]};
+  block_sync();
+  // 128 columns x 8 words: neighbouring threads write neighbouring pieces of a column's bytes.
+  for (int i = threadIdx.x; i < 1024; i += 256) {
+    int column = blockIdx.x * 128 + i / 8, w = blockIdx.y * 8 + i % 8;
+    if (column >= columns || 32 * w >= row_bytes) continue;
+    Spread spread(planes);
+    for (int p = 0; p < planes; p++) spread.add(tile[p][i % 8][i / 8], p);
+    spread.store(out + (long)column * row_bytes, w, rows, row_bytes);
+  }
 }
