@@ -10,7 +10,8 @@ type matrix interface {
 type operand struct {
 	m      matrix
 	byK    bool
-	packed []float64 // all blocks as packAll arranges them, or nil
+	packed []float64 // as second operand: all its blocks, or nil
+	rows   int       // of packed
 }
 
 const (
@@ -63,7 +64,7 @@ func (d *Device) addProduct(c []float64, ldc int, a, b operand, i0, ni, n, k int
 		for j0 := 0; j0 < n; j0 += blockN {
 			nj, packedB := min(blockN, n-j0), block
 			if b.packed != nil {
-				packedB = b.block(n, j0, k0)
+				packedB = b.block(j0, k0)
 			} else {
 				b.pack(packedB, tileCols, j0, nj, k0, nk, line)
 			}
@@ -74,22 +75,25 @@ func (d *Device) addProduct(c []float64, ldc int, a, b operand, i0, ni, n, k int
 	}
 }
 
-// block is the block of a packed second operand that begins with value (j0, k0). The operand has n rows.
-func (o operand) block(n, j0, k0 int) []float64 {
-	i := k0/blockK*((n+blockN-1)/blockN) + j0/blockN
+// block is the block of a packed operand that begins with value (j0, k0).
+func (o operand) block(j0, k0 int) []float64 {
+	i := k0/blockK*((o.rows+blockN-1)/blockN) + j0/blockN
 	return o.packed[i*blockN*blockK:][:blockN*blockK]
 }
 
-// packAll packs all blocks of a second operand of n × k, for all tasks of a product.
-func (d *Device) packAll(b operand, n, k int) operand {
-	rows, columns := (k+blockK-1)/blockK, (n+blockN-1)/blockN
-	b.packed = d.shared.packedOperand.take(rows * columns * blockN * blockK)
-	d.parallel(rows*columns, func(i int, s *scratch) {
-		k0, j0 := i/columns*blockK, i%columns*blockN
-		line := s.packingRow.take(max(blockK, blockN))
-		b.pack(b.block(n, j0, k0), tileCols, j0, min(blockN, n-j0), k0, min(blockK, k-k0), line)
-	})
-	return b
+// withBlocks is the operand with memory for all blocks of n × k, and how many these are.
+func (o operand) withBlocks(n, k int, memory *buffer[float64]) (operand, int) {
+	blocks := (k + blockK - 1) / blockK * ((n + blockN - 1) / blockN)
+	o.packed, o.rows = memory.take(blocks*blockN*blockK), n
+	return o, blocks
+}
+
+// packBlock packs block i of n × k.
+func (o operand) packBlock(i, n, k int, s *scratch) {
+	columns := (n + blockN - 1) / blockN
+	k0, j0 := i/columns*blockK, i%columns*blockN
+	line := s.packingRow.take(max(blockK, blockN))
+	o.pack(o.block(j0, k0), tileCols, j0, min(blockN, n-j0), k0, min(blockK, k-k0), line)
 }
 
 // addPanels adds the products of ni packed rows with up to two panels of nj columns in all. Whole tiles go in pairs.
@@ -157,7 +161,9 @@ func (d *Device) rowsPerTask(rows int) int {
 // product overwrites c, rows × n, with a·bᵀ.
 func (d *Device) product(c []float32, a, b operand, rows, n, k int) {
 	if n*k <= packedAtOnce {
-		b = d.packAll(b, n, k)
+		var blocks int
+		b, blocks = b.withBlocks(n, k, &d.shared.packedOperand)
+		d.parallel(blocks, func(i int, s *scratch) { b.packBlock(i, n, k, s) })
 	}
 	d.blocks(rows, d.rowsPerTask(rows), func(from, to int, s *scratch) {
 		sums := s.productSums.take((to - from) * n)
@@ -165,4 +171,35 @@ func (d *Device) product(c []float32, a, b operand, rows, n, k int) {
 		d.addProduct(sums, n, a, b, from, to-from, n, k, s)
 		narrow(c[from*n:to*n], sums)
 	})
+}
+
+// ownProduct is product within one task. Where the product is symmetric, it computes what is not above the diagonal.
+func (d *Device) ownProduct(c []float32, a, b operand, rows, n, k int, symmetric bool, s *scratch) {
+	step := 256
+	if n*k <= packedAtOnce {
+		step = 32
+		var blocks int
+		b, blocks = b.withBlocks(n, k, &s.ownOperand)
+		for i := range blocks {
+			b.packBlock(i, n, k, s)
+		}
+	}
+	for from := 0; from < rows; from += step {
+		to, columns := min(from+step, rows), n
+		if symmetric {
+			columns = to
+		}
+		sums := s.ownSums.take((to - from) * columns)
+		clear(sums)
+		d.addProduct(sums, columns, a, b, from, to-from, columns, k, s)
+		for i := from; i < to; i++ {
+			row := c[i*n:][:columns]
+			narrow(row, sums[(i-from)*columns:])
+			if symmetric {
+				for j, v := range row[:from] {
+					c[j*n+i] = v
+				}
+			}
+		}
+	}
 }

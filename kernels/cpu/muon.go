@@ -6,32 +6,23 @@ import (
 	"bitnet1/kernels"
 )
 
-// Muon updates one matrix after the other.
+// Muon updates the matrices, each in one task.
 func (d *Device) Muon(u kernels.Muon) {
 	d.run("Muon", kernels.CheckMuon(u), func() {
 		clipped := clip(u.SquaredNorm, u.MaxNorm)
 		keep := float32(1 - d.scalars.MuonRate*d.scalars.MuonDecay)
 		rate := float32(d.scalars.MuonRate * u.RateFactor())
-		for _, at := range u.At {
-			matrix := func(x kernels.Floats) []float32 { return values(x)[at : at+u.Rows*u.Cols] }
-			x := d.orthogonal(matrix(u.Momentum), matrix(u.Grad), clipped, u)
+		d.parallel(len(u.At), func(i int, s *scratch) {
+			matrix := func(x kernels.Floats) []float32 { return values(x)[u.At[i]:][:u.Rows*u.Cols] }
+			x := d.orthogonal(matrix(u.Momentum), matrix(u.Grad), clipped, u, s)
 			param := matrix(u.Param)
-			d.eachRow(u.Rows, u.Cols, func(r int) {
+			for r := range u.Rows {
 				at, step := x.row(r)
 				for i, p := range param[r*u.Cols:][:u.Cols] {
 					param[r*u.Cols+i] = float32(p*keep) - float32(rate*x.values[at+i*step])
 				}
-			})
-		}
-	})
-}
-
-// eachRow calls f for every row of a matrix, on several goroutines.
-func (d *Device) eachRow(rows, cols int, f func(r int)) {
-	d.blocks(rows, max(1, (1<<14)/cols), func(from, to int, _ *scratch) {
-		for r := from; r < to; r++ {
-			f(r)
-		}
+			}
+		})
 	})
 }
 
@@ -54,13 +45,12 @@ func (x oriented) row(r int) (at, step int) {
 }
 
 // orthogonal advances a matrix's momentum and returns the nearly orthogonal matrix of the update, which the next call
-// overwrites.
-func (d *Device) orthogonal(momentum, grad []float32, clip float32, u kernels.Muon) oriented {
-	m := &d.shared
+// with the same scratch overwrites.
+func (d *Device) orthogonal(momentum, grad []float32, clip float32, u kernels.Muon, s *scratch) oriented {
 	n := len(momentum)
-	x := oriented{m.orthogonal.take(n), u.Rows, u.Cols}
+	x := oriented{s.orthogonal.take(n), u.Rows, u.Cols}
 	beta, rest := float32(u.Beta), float32(1-u.Beta)
-	d.eachRow(u.Rows, u.Cols, func(r int) {
+	for r := range u.Rows {
 		at, step := x.row(r)
 		row := momentum[r*u.Cols:][:u.Cols]
 		for i, g := range grad[r*u.Cols:][:u.Cols] {
@@ -68,20 +58,20 @@ func (d *Device) orthogonal(momentum, grad []float32, clip float32, u kernels.Mu
 			row[i] = float32(beta*row[i]) + float32(rest*g)
 			x.values[at+i*step] = float32(beta*row[i]) + float32(rest*g)
 		}
-	})
+	}
 	d.scale(x.values, float32(1/(math.Sqrt(d.sumSquares(x.values))+1e-7)))
 	short, long := x.short(), x.long()
 	a, b, c := kernels.NewtonSchulz[0], kernels.NewtonSchulz[1], kernels.NewtonSchulz[2]
-	gram, square, next := m.gram.take(short*short), m.gramSquare.take(short*short), m.orthogonalNext.take(n)
+	gram, square, next := s.gram.take(short*short), s.gramSquare.take(short*short), s.orthogonalNext.take(n)
 	for range u.Steps {
 		xs := dense{data: x.values, cols: long}
-		d.product(gram, operand{m: xs}, operand{m: xs}, short, short, long)
+		d.ownProduct(gram, operand{m: xs}, operand{m: xs}, short, short, long, true, s)
 		as := dense{data: gram, cols: short}
-		d.product(square, operand{m: as}, operand{m: as}, short, short, short) // A is symmetric
+		d.ownProduct(square, operand{m: as}, operand{m: as, byK: true}, short, short, short, true, s)
 		for i, v := range gram {
 			gram[i] = float32(b*v) + float32(c*square[i])
 		}
-		d.product(next, operand{m: as}, operand{m: xs, byK: true}, short, long, short)
+		d.ownProduct(next, operand{m: as}, operand{m: xs, byK: true}, short, long, short, false, s)
 		for i, v := range next {
 			x.values[i] = float32(a*x.values[i]) + v
 		}

@@ -18,6 +18,10 @@ type scratch struct {
 	packedA, packedB, edgeTile, productSums buffer[float64]
 	packedRow, packingRow                   buffer[float32]
 
+	// muon.go
+	ownOperand, ownSums                          buffer[float64]
+	orthogonal, orthogonalNext, gram, gramSquare buffer[float32]
+
 	// bytes.go, lookup.go, popcount.go
 	lookupTotals, lookupSums                            buffer[int32]
 	lookupTables                                        buffer[byte]
@@ -97,9 +101,6 @@ type sharedScratch struct {
 	// normalize.go, loss.go
 	gainSigns, ones, logits, rowMaxima buffer[float32]
 	rowExpSums                         buffer[float64]
-
-	// muon.go
-	orthogonal, orthogonalNext, gram, gramSquare buffer[float32]
 
 	// attention.go
 	headOutputs   buffer[uint64]
