@@ -61,8 +61,8 @@ func (d *Device) sides(a, b *planes) (left, right *planes, err error) {
 	return left, right, err
 }
 
-// exactFloat bounds the sums of planes that gemm_wgmma.cu's exact_float converts to floats exactly. Sums of bytes have
-// another conversion, without bounds.
+// exactFloat bounds the sums of planes that become floats in gemm_wgmma.cu (Binary::to_float). Sums of bytes have another
+// conversion, without bounds.
 const exactFloat = 1 << 22
 
 func checkExactFloat(a, b *planes) error {
