@@ -132,9 +132,14 @@ type backward[S any] struct {
 	rowInverse, columnInverse     cu.DevicePtr
 	allScales, allInverses        cu.DevicePtr // of rows, then channels
 	rowPopcounts, columnPopcounts cu.DevicePtr
-	rowPlanes, columns            *planes // rounded gradients: rows × channels, and channels × rows
+	rowPlanes, columns            *planes // rounded gradients: rows × channels, and channels × rows; either may be bytes
 	asBytes                       bool    // columns are bytes
 	weights, inputs               *planes // the products' other sides: In × channels, and In × rows
+}
+
+// allBytes says whether gradients become bytes for dx as well: where they do for weights, and weights have several planes.
+func (b *backward[S]) allBytes() bool {
+	return b.asBytes && b.rowsRounded && b.l.Quantized.Quantization().Planes() > 1
 }
 
 func (b *backward[S]) levels() float32 { return float32(int(1)<<(b.bits-1) - 1) }
@@ -143,7 +148,12 @@ func (b *backward[S]) levels() float32 { return float32(int(1)<<(b.bits-1) - 1) 
 func (b *backward[S]) operands() (err error) {
 	if b.rowsRounded {
 		w := b.l.Quantized.(*planes)
-		if b.weights, err = b.transpose("transposed weights", w, roundUp(b.width, 256), kGradientOrder); err != nil {
+		if width := roundUp(b.width, 256); b.allBytes() {
+			b.weights, err = b.transposeBytes("weights as bytes", w, width)
+		} else {
+			b.weights, err = b.transpose("transposed weights", w, width, kGradientOrder)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -151,7 +161,7 @@ func (b *backward[S]) operands() (err error) {
 		return nil
 	}
 	if x := b.x.Planes.(*planes); b.asBytes {
-		b.inputs, err = b.transposeBytes("inputs as bytes", x)
+		b.inputs, err = b.transposeBytes("inputs as bytes", x, b.rows)
 	} else {
 		b.inputs, err = b.transpose("transposed inputs", x, b.rows, kGradientOrder)
 	}
@@ -233,9 +243,11 @@ func (b *backward[S]) round() (err error) {
 		return p.scratch(b.Device, name)
 	}
 	if b.rowsRounded {
-		b.rowPlanes, err = rounded("gradients by row",
-			planes{rows: b.rows, cols: roundUp(b.width, 256), bits: b.bits, popcounts: b.rowPopcounts})
-		if err != nil {
+		p, name := planes{rows: b.rows, cols: roundUp(b.width, 256), bits: b.bits, popcounts: b.rowPopcounts}, "gradients by row"
+		if b.allBytes() {
+			p.bits, p.bytes, name = 1, true, "gradients by row as bytes"
+		}
+		if b.rowPlanes, err = rounded(name, p); err != nil {
 			return err
 		}
 	}
@@ -251,6 +263,9 @@ func (b *backward[S]) round() (err error) {
 	kernel := either(b.bits > 4, b.kernels.gradRoundPlanes8, b.kernels.gradRoundPlanes4)
 	if b.asBytes {
 		kernel = either(b.bits > 4, b.kernels.gradRoundBytes8, b.kernels.gradRoundBytes4)
+	}
+	if b.allBytes() {
+		kernel = b.kernels.gradRoundAllBytes
 	}
 	return b.parts(func(from, to int, source S) error {
 		r := rounding{rows: int32(to - from), width: int32(b.width), bits: int32(b.bits), row0: int32(from),

@@ -104,42 +104,49 @@ var modules = []module{
 		{timing.Operation{Name: "grad_round_bytes_4_dense_float32", Category: timing.Rounding}, 256, 115712},
 		{timing.Operation{Name: "grad_round_planes_8_dense_float32", Category: timing.Rounding}, 256, 116736},
 		{timing.Operation{Name: "grad_round_bytes_8_dense_float32", Category: timing.Rounding}, 256, 115712},
+		{timing.Operation{Name: "grad_round_all_bytes_dense_float32", Category: timing.Rounding}, 256, 115712},
 		{timing.Operation{Name: "grad_copy_dense_float32", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "grad_max_dense_bfloat16", Category: timing.Rounding}, 256, 0},
 		{timing.Operation{Name: "grad_round_planes_4_dense_bfloat16", Category: timing.Rounding}, 256, 66560},
 		{timing.Operation{Name: "grad_round_bytes_4_dense_bfloat16", Category: timing.Rounding}, 256, 99328},
 		{timing.Operation{Name: "grad_round_planes_8_dense_bfloat16", Category: timing.Rounding}, 256, 100352},
 		{timing.Operation{Name: "grad_round_bytes_8_dense_bfloat16", Category: timing.Rounding}, 256, 99328},
+		{timing.Operation{Name: "grad_round_all_bytes_dense_bfloat16", Category: timing.Rounding}, 256, 99328},
 		{timing.Operation{Name: "grad_copy_dense_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "grad_max_shifted_float32", Category: timing.Rounding}, 256, 0},
 		{timing.Operation{Name: "grad_round_planes_4_shifted_float32", Category: timing.Rounding}, 256, 82944},
 		{timing.Operation{Name: "grad_round_bytes_4_shifted_float32", Category: timing.Rounding}, 256, 115712},
 		{timing.Operation{Name: "grad_round_planes_8_shifted_float32", Category: timing.Rounding}, 256, 116736},
 		{timing.Operation{Name: "grad_round_bytes_8_shifted_float32", Category: timing.Rounding}, 256, 115712},
+		{timing.Operation{Name: "grad_round_all_bytes_shifted_float32", Category: timing.Rounding}, 256, 115712},
 		{timing.Operation{Name: "grad_copy_shifted_float32", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "grad_max_shifted_bfloat16", Category: timing.Rounding}, 256, 0},
 		{timing.Operation{Name: "grad_round_planes_4_shifted_bfloat16", Category: timing.Rounding}, 256, 66560},
 		{timing.Operation{Name: "grad_round_bytes_4_shifted_bfloat16", Category: timing.Rounding}, 256, 99328},
 		{timing.Operation{Name: "grad_round_planes_8_shifted_bfloat16", Category: timing.Rounding}, 256, 100352},
 		{timing.Operation{Name: "grad_round_bytes_8_shifted_bfloat16", Category: timing.Rounding}, 256, 99328},
+		{timing.Operation{Name: "grad_round_all_bytes_shifted_bfloat16", Category: timing.Rounding}, 256, 99328},
 		{timing.Operation{Name: "grad_copy_shifted_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "grad_max_factored_bfloat16", Category: timing.Rounding}, 256, 0},
 		{timing.Operation{Name: "grad_round_planes_4_factored_bfloat16", Category: timing.Rounding}, 256, 66560},
 		{timing.Operation{Name: "grad_round_bytes_4_factored_bfloat16", Category: timing.Rounding}, 256, 99328},
 		{timing.Operation{Name: "grad_round_planes_8_factored_bfloat16", Category: timing.Rounding}, 256, 100352},
 		{timing.Operation{Name: "grad_round_bytes_8_factored_bfloat16", Category: timing.Rounding}, 256, 99328},
+		{timing.Operation{Name: "grad_round_all_bytes_factored_bfloat16", Category: timing.Rounding}, 256, 99328},
 		{timing.Operation{Name: "grad_copy_factored_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "grad_max_logits_int16", Category: timing.Rounding}, 256, 0},
 		{timing.Operation{Name: "grad_round_planes_4_logits_int16", Category: timing.Rounding}, 256, 66560},
 		{timing.Operation{Name: "grad_round_bytes_4_logits_int16", Category: timing.Rounding}, 256, 99328},
 		{timing.Operation{Name: "grad_round_planes_8_logits_int16", Category: timing.Rounding}, 256, 100352},
 		{timing.Operation{Name: "grad_round_bytes_8_logits_int16", Category: timing.Rounding}, 256, 99328},
+		{timing.Operation{Name: "grad_round_all_bytes_logits_int16", Category: timing.Rounding}, 256, 99328},
 		{timing.Operation{Name: "grad_copy_logits_int16", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "grad_max_logits_float32", Category: timing.Rounding}, 256, 0},
 		{timing.Operation{Name: "grad_round_planes_4_logits_float32", Category: timing.Rounding}, 256, 82944},
 		{timing.Operation{Name: "grad_round_bytes_4_logits_float32", Category: timing.Rounding}, 256, 115712},
 		{timing.Operation{Name: "grad_round_planes_8_logits_float32", Category: timing.Rounding}, 256, 116736},
 		{timing.Operation{Name: "grad_round_bytes_8_logits_float32", Category: timing.Rounding}, 256, 115712},
+		{timing.Operation{Name: "grad_round_all_bytes_logits_float32", Category: timing.Rounding}, 256, 115712},
 		{timing.Operation{Name: "grad_copy_logits_float32", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "multiply_by_float32_float32", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "multiply_by_bfloat16_float32", Category: timing.Elementwise, Float: true}, 256, 0},
@@ -566,7 +573,7 @@ type rounding struct {
 	alpha         cu.DevicePtr
 	rowInverse    cu.DevicePtr
 	columnInverse cu.DevicePtr
-	// For dx, planes of rows x channels; null where not wanted. Bits are in the order of pack.cu's kGradientOrder.
+	// For dx, planes or bytes of rows x channels; null where not wanted. Bits are in the order of pack.cu's kGradientOrder.
 	rowPlanes     cu.DevicePtr
 	rowPopcounts  cu.DevicePtr // added to: the sum of a row's integers is its weighted popcount
 	rowPlaneWords int64
@@ -1059,6 +1066,10 @@ func (l launch) gradRoundBytes8DenseFloat32(source denseGradient, rounding round
 	return l.queue("grad_round_bytes_8_dense_float32", argument(source), argument(rounding))
 }
 
+func (l launch) gradRoundAllBytesDenseFloat32(source denseGradient, rounding rounding) error {
+	return l.queue("grad_round_all_bytes_dense_float32", argument(source), argument(rounding))
+}
+
 func (l launch) gradCopyDenseFloat32(source denseGradient, rows, width int, out cu.DevicePtr) error {
 	return l.queue("grad_copy_dense_float32", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(out))
 }
@@ -1081,6 +1092,10 @@ func (l launch) gradRoundPlanes8DenseBfloat16(source denseGradient, rounding rou
 
 func (l launch) gradRoundBytes8DenseBfloat16(source denseGradient, rounding rounding) error {
 	return l.queue("grad_round_bytes_8_dense_bfloat16", argument(source), argument(rounding))
+}
+
+func (l launch) gradRoundAllBytesDenseBfloat16(source denseGradient, rounding rounding) error {
+	return l.queue("grad_round_all_bytes_dense_bfloat16", argument(source), argument(rounding))
 }
 
 func (l launch) gradCopyDenseBfloat16(source denseGradient, rows, width int, out cu.DevicePtr) error {
@@ -1107,6 +1122,10 @@ func (l launch) gradRoundBytes8ShiftedFloat32(source denseGradient, rounding rou
 	return l.queue("grad_round_bytes_8_shifted_float32", argument(source), argument(rounding))
 }
 
+func (l launch) gradRoundAllBytesShiftedFloat32(source denseGradient, rounding rounding) error {
+	return l.queue("grad_round_all_bytes_shifted_float32", argument(source), argument(rounding))
+}
+
 func (l launch) gradCopyShiftedFloat32(source denseGradient, rows, width int, out cu.DevicePtr) error {
 	return l.queue("grad_copy_shifted_float32", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(out))
 }
@@ -1129,6 +1148,10 @@ func (l launch) gradRoundPlanes8ShiftedBfloat16(source denseGradient, rounding r
 
 func (l launch) gradRoundBytes8ShiftedBfloat16(source denseGradient, rounding rounding) error {
 	return l.queue("grad_round_bytes_8_shifted_bfloat16", argument(source), argument(rounding))
+}
+
+func (l launch) gradRoundAllBytesShiftedBfloat16(source denseGradient, rounding rounding) error {
+	return l.queue("grad_round_all_bytes_shifted_bfloat16", argument(source), argument(rounding))
 }
 
 func (l launch) gradCopyShiftedBfloat16(source denseGradient, rows, width int, out cu.DevicePtr) error {
@@ -1155,6 +1178,10 @@ func (l launch) gradRoundBytes8FactoredBfloat16(source factoredGradient, roundin
 	return l.queue("grad_round_bytes_8_factored_bfloat16", argument(source), argument(rounding))
 }
 
+func (l launch) gradRoundAllBytesFactoredBfloat16(source factoredGradient, rounding rounding) error {
+	return l.queue("grad_round_all_bytes_factored_bfloat16", argument(source), argument(rounding))
+}
+
 func (l launch) gradCopyFactoredBfloat16(source factoredGradient, rows, width int, out cu.DevicePtr) error {
 	return l.queue("grad_copy_factored_bfloat16", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(out))
 }
@@ -1179,6 +1206,10 @@ func (l launch) gradRoundBytes8LogitsInt16(source logitsGradient, rounding round
 	return l.queue("grad_round_bytes_8_logits_int16", argument(source), argument(rounding))
 }
 
+func (l launch) gradRoundAllBytesLogitsInt16(source logitsGradient, rounding rounding) error {
+	return l.queue("grad_round_all_bytes_logits_int16", argument(source), argument(rounding))
+}
+
 func (l launch) gradCopyLogitsInt16(source logitsGradient, rows, width int, out cu.DevicePtr) error {
 	return l.queue("grad_copy_logits_int16", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(out))
 }
@@ -1201,6 +1232,10 @@ func (l launch) gradRoundPlanes8LogitsFloat32(source logitsGradient, rounding ro
 
 func (l launch) gradRoundBytes8LogitsFloat32(source logitsGradient, rounding rounding) error {
 	return l.queue("grad_round_bytes_8_logits_float32", argument(source), argument(rounding))
+}
+
+func (l launch) gradRoundAllBytesLogitsFloat32(source logitsGradient, rounding rounding) error {
+	return l.queue("grad_round_all_bytes_logits_float32", argument(source), argument(rounding))
 }
 
 func (l launch) gradCopyLogitsFloat32(source logitsGradient, rows, width int, out cu.DevicePtr) error {
@@ -1233,22 +1268,23 @@ func (l launch) finishWeightsFloat64(s cu.DevicePtr, width int, alpha, scales cu
 
 // gradientKernels are the kernels that GRADIENT_KERNELS makes together. The type of P depends on the use.
 type gradientKernels[P any] struct {
-	gradMax          func(l launch, source P, rows, width int, alpha, rowMax, columnMax, theta cu.DevicePtr) error
-	gradRoundPlanes4 func(l launch, source P, rounding rounding) error
-	gradRoundBytes4  func(l launch, source P, rounding rounding) error
-	gradRoundPlanes8 func(l launch, source P, rounding rounding) error
-	gradRoundBytes8  func(l launch, source P, rounding rounding) error
-	gradCopy         func(l launch, source P, rows, width int, out cu.DevicePtr) error
+	gradMax           func(l launch, source P, rows, width int, alpha, rowMax, columnMax, theta cu.DevicePtr) error
+	gradRoundPlanes4  func(l launch, source P, rounding rounding) error
+	gradRoundBytes4   func(l launch, source P, rounding rounding) error
+	gradRoundPlanes8  func(l launch, source P, rounding rounding) error
+	gradRoundBytes8   func(l launch, source P, rounding rounding) error
+	gradRoundAllBytes func(l launch, source P, rounding rounding) error
+	gradCopy          func(l launch, source P, rows, width int, out cu.DevicePtr) error
 }
 
 var (
-	gradientKernelsDenseFloat32     = gradientKernels[denseGradient]{launch.gradMaxDenseFloat32, launch.gradRoundPlanes4DenseFloat32, launch.gradRoundBytes4DenseFloat32, launch.gradRoundPlanes8DenseFloat32, launch.gradRoundBytes8DenseFloat32, launch.gradCopyDenseFloat32}
-	gradientKernelsDenseBfloat16    = gradientKernels[denseGradient]{launch.gradMaxDenseBfloat16, launch.gradRoundPlanes4DenseBfloat16, launch.gradRoundBytes4DenseBfloat16, launch.gradRoundPlanes8DenseBfloat16, launch.gradRoundBytes8DenseBfloat16, launch.gradCopyDenseBfloat16}
-	gradientKernelsShiftedFloat32   = gradientKernels[denseGradient]{launch.gradMaxShiftedFloat32, launch.gradRoundPlanes4ShiftedFloat32, launch.gradRoundBytes4ShiftedFloat32, launch.gradRoundPlanes8ShiftedFloat32, launch.gradRoundBytes8ShiftedFloat32, launch.gradCopyShiftedFloat32}
-	gradientKernelsShiftedBfloat16  = gradientKernels[denseGradient]{launch.gradMaxShiftedBfloat16, launch.gradRoundPlanes4ShiftedBfloat16, launch.gradRoundBytes4ShiftedBfloat16, launch.gradRoundPlanes8ShiftedBfloat16, launch.gradRoundBytes8ShiftedBfloat16, launch.gradCopyShiftedBfloat16}
-	gradientKernelsFactoredBfloat16 = gradientKernels[factoredGradient]{launch.gradMaxFactoredBfloat16, launch.gradRoundPlanes4FactoredBfloat16, launch.gradRoundBytes4FactoredBfloat16, launch.gradRoundPlanes8FactoredBfloat16, launch.gradRoundBytes8FactoredBfloat16, launch.gradCopyFactoredBfloat16}
-	gradientKernelsLogitsInt16      = gradientKernels[logitsGradient]{launch.gradMaxLogitsInt16, launch.gradRoundPlanes4LogitsInt16, launch.gradRoundBytes4LogitsInt16, launch.gradRoundPlanes8LogitsInt16, launch.gradRoundBytes8LogitsInt16, launch.gradCopyLogitsInt16}
-	gradientKernelsLogitsFloat32    = gradientKernels[logitsGradient]{launch.gradMaxLogitsFloat32, launch.gradRoundPlanes4LogitsFloat32, launch.gradRoundBytes4LogitsFloat32, launch.gradRoundPlanes8LogitsFloat32, launch.gradRoundBytes8LogitsFloat32, launch.gradCopyLogitsFloat32}
+	gradientKernelsDenseFloat32     = gradientKernels[denseGradient]{launch.gradMaxDenseFloat32, launch.gradRoundPlanes4DenseFloat32, launch.gradRoundBytes4DenseFloat32, launch.gradRoundPlanes8DenseFloat32, launch.gradRoundBytes8DenseFloat32, launch.gradRoundAllBytesDenseFloat32, launch.gradCopyDenseFloat32}
+	gradientKernelsDenseBfloat16    = gradientKernels[denseGradient]{launch.gradMaxDenseBfloat16, launch.gradRoundPlanes4DenseBfloat16, launch.gradRoundBytes4DenseBfloat16, launch.gradRoundPlanes8DenseBfloat16, launch.gradRoundBytes8DenseBfloat16, launch.gradRoundAllBytesDenseBfloat16, launch.gradCopyDenseBfloat16}
+	gradientKernelsShiftedFloat32   = gradientKernels[denseGradient]{launch.gradMaxShiftedFloat32, launch.gradRoundPlanes4ShiftedFloat32, launch.gradRoundBytes4ShiftedFloat32, launch.gradRoundPlanes8ShiftedFloat32, launch.gradRoundBytes8ShiftedFloat32, launch.gradRoundAllBytesShiftedFloat32, launch.gradCopyShiftedFloat32}
+	gradientKernelsShiftedBfloat16  = gradientKernels[denseGradient]{launch.gradMaxShiftedBfloat16, launch.gradRoundPlanes4ShiftedBfloat16, launch.gradRoundBytes4ShiftedBfloat16, launch.gradRoundPlanes8ShiftedBfloat16, launch.gradRoundBytes8ShiftedBfloat16, launch.gradRoundAllBytesShiftedBfloat16, launch.gradCopyShiftedBfloat16}
+	gradientKernelsFactoredBfloat16 = gradientKernels[factoredGradient]{launch.gradMaxFactoredBfloat16, launch.gradRoundPlanes4FactoredBfloat16, launch.gradRoundBytes4FactoredBfloat16, launch.gradRoundPlanes8FactoredBfloat16, launch.gradRoundBytes8FactoredBfloat16, launch.gradRoundAllBytesFactoredBfloat16, launch.gradCopyFactoredBfloat16}
+	gradientKernelsLogitsInt16      = gradientKernels[logitsGradient]{launch.gradMaxLogitsInt16, launch.gradRoundPlanes4LogitsInt16, launch.gradRoundBytes4LogitsInt16, launch.gradRoundPlanes8LogitsInt16, launch.gradRoundBytes8LogitsInt16, launch.gradRoundAllBytesLogitsInt16, launch.gradCopyLogitsInt16}
+	gradientKernelsLogitsFloat32    = gradientKernels[logitsGradient]{launch.gradMaxLogitsFloat32, launch.gradRoundPlanes4LogitsFloat32, launch.gradRoundBytes4LogitsFloat32, launch.gradRoundPlanes8LogitsFloat32, launch.gradRoundBytes8LogitsFloat32, launch.gradRoundAllBytesLogitsFloat32, launch.gradCopyLogitsFloat32}
 )
 
 // multiplyFactorsKernels are the kernels that MULTIPLY_FACTORS_KERNELS makes together.

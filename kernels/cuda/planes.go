@@ -165,20 +165,21 @@ func (p *planes) asBytes(rows, cols int) *planes {
 	return out
 }
 
-// transposeBytes returns p's entries as bytes, with rows and columns exchanged. The result has no popcounts.
-func (d *Device) transposeBytes(name string, p *planes) (*planes, error) {
+// transposeBytes returns p's entries as bytes, with rows and columns exchanged, the columns padded to a number of columns.
+// The result has no popcounts. Padding is zero, or that of planes, so it must meet zeros.
+func (d *Device) transposeBytes(name string, p *planes, columns int) (*planes, error) {
 	if p.bits > 4 || p.signed {
-		t, err := d.transpose("transposed "+name, p, p.rows, kNeighbours)
+		t, err := d.transpose("transposed "+name, p, columns, kNeighbours)
 		if err != nil {
 			return nil, err
 		}
 		return d.spread(name, t)
 	}
-	out, err := p.asBytes(p.cols, p.rows).scratch(d, name)
+	out, err := p.asBytes(p.cols, columns).scratch(d, name)
 	if err != nil {
 		return nil, err
 	}
-	g := grid(ceilDiv(p.words(), 4), ceilDiv(p.rows, 256))
+	g := grid(ceilDiv(p.words(), 4), ceilDiv(columns, 256))
 	return out, d.launch(g).transposeSpread(p.data, p.rows, p.cols, p.words(), p.planeBytes/4, p.bits,
 		out.data, out.rowBytes())
 }

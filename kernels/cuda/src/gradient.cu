@@ -68,7 +68,7 @@ KERNEL(rounding, 256) void grad_scales(float* maxima, int n, float levels, float
 struct Rounding {
   int rows, width, bits, row0;  // row0: what counts as the first row's number
   const float *alpha, *row_inverse, *column_inverse;
-  // For dx, planes of rows x channels; null where not wanted. Bits are in the order of pack.cu's kGradientOrder.
+  // For dx, planes or bytes of rows x channels; null where not wanted. Bits are in the order of pack.cu's kGradientOrder.
   uint32_t* row_planes;
   int* row_popcounts;  // added to: the sum of a row's integers is its weighted popcount
   long row_plane_words;
@@ -108,6 +108,11 @@ DEVICE uint32_t nibbles(uint32_t sum, uint32_t each = kRounded) {
 }
 DEVICE uint32_t bytes(uint32_t sum) { return (sum + 0x80808080u - kRounded * 0x01010101u) ^ 0x80808080u; }
 
+// The low bytes of four words.
+DEVICE uint32_t low_bytes(const uint32_t* q) {
+  return (uint32_t)__nvvm_prmt(__nvvm_prmt(q[0], q[1], 0x0040), __nvvm_prmt(q[2], q[3], 0x0040), 0x5410);
+}
+
 // sum plus the four signed bytes of a word.
 DEVICE int sum_bytes(int word, int sum) {
   asm("dp4a.s32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(word), "r"(0x01010101));
@@ -128,10 +133,11 @@ DEVICE uint32_t separate_lanes(uint32_t x, int lane) {
 constexpr int kRowsAhead = 4, kSlots = 256 * kRowsAhead, kCollectedPlanes = 4 * 256 * 33,
               kCollectedBytes = 4 * 256 * 65;
 
-// A warp rounds its 32 rows one after another. kNibbles is 1 for up to 4 bits, else 2. The integers for the weights
-// become bytes if kBytes, else planes. They are collected in shared memory first, as words of 4 bytes or of 8 nibbles
+// A warp rounds its 32 rows one after another. kNibbles is 1 for up to 4 bits, else 2; it is 1 where there are no planes.
+// The integers for dx become bytes if kRowBytes, else planes; those for the weights bytes if kBytes, else planes. They are collected in shared memory first, as words of 4 bytes or of 8 nibbles
 // of a channel, so that whole sectors are written to global memory. Channel 8 lane + e has place 32 e + lane there.
-template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const Source& source, const Rounding& p) {
+template <int kNibbles, bool kRowBytes, bool kBytes, class Source>
+DEVICE void grad_round(const Source& source, const Rounding& p) {
   extern __shared__ uint32_t collected[];
   constexpr int kRows = kBytes ? 4 : 8, kWords = kBytes ? 1 : kNibbles;  // of one word; words for a channel's integers
   constexpr int kChannel = 256 / kRows + 1;  // words of a channel: an odd number, against bank conflicts
@@ -182,8 +188,14 @@ template <int kNibbles, bool kBytes, class Source> DEVICE void grad_round(const 
         }
         if (kWhole || (p.row_planes && row < p.rows)) {
           int total = 0;
+          if constexpr (kRowBytes) {
+            uint32_t low = low_bytes(q), high = low_bytes(q + 4);
+            char* to = (char*)(p.row_planes + (long)row * p.row_words) + blockIdx.x * 256 + 8 * lane;
+            *(Int2*)to = Int2{(int)low, (int)high};
+            total = sum_bytes((int)low, sum_bytes((int)high, 0));
+          }
 #pragma unroll
-          for (int n = 0; n < kNibbles; n++) {
+          for (int n = 0; n < (kRowBytes ? 0 : kNibbles); n++) {
             uint32_t x = 0;
 #pragma unroll
             for (int e = 7; e >= 0; e--) x = x * 16 + (n == kNibbles - 1 ? q[e] >> 4 * n : q[e] & 15);
@@ -287,19 +299,23 @@ template <class Source> DEVICE void grad_copy(const Source& source, int rows, in
   }                                                                                                                   \
   KERNEL(rounding shared(kCollectedPlanes + kSlots * kSlot), 256, 2)                                                  \
   void grad_round_planes_4_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) { \
-    grad_round<1, false, Source>(source, rounding);                                                                   \
+    grad_round<1, false, false, Source>(source, rounding);                                                                \
   }                                                                                                                   \
   KERNEL(rounding shared(kCollectedBytes + kSlots * kSlot), 256, 2)                                                   \
   void grad_round_bytes_4_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {  \
-    grad_round<1, true, Source>(source, rounding);                                                                    \
+    grad_round<1, false, true, Source>(source, rounding);                                                                 \
   }                                                                                                                   \
   KERNEL(rounding shared(kCollectedPlanes * 2 + kSlots * kSlot), 256, 2)                                              \
   void grad_round_planes_8_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) { \
-    grad_round<2, false, Source>(source, rounding);                                                                   \
+    grad_round<2, false, false, Source>(source, rounding);                                                                \
   }                                                                                                                   \
   KERNEL(rounding shared(kCollectedBytes + kSlots * kSlot), 256, 2)                                                   \
   void grad_round_bytes_8_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {  \
-    grad_round<2, true, Source>(source, rounding);                                                                    \
+    grad_round<2, false, true, Source>(source, rounding);                                                             \
+  }                                                                                                                   \
+  KERNEL(rounding shared(kCollectedBytes + kSlots * kSlot), 256, 2)                                                   \
+  void grad_round_all_bytes_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) { \
+    grad_round<1, true, true, Source>(source, rounding);                                                              \
   }                                                                                                                   \
   KERNEL(elementwise float, 256)                                                                                      \
   void grad_copy_##name(const __grid_constant__ Source source, int rows, int width, float* out) {                     \
