@@ -45,6 +45,10 @@ func fakePipeline(args []string) int {
 			fmt.Fprintln(os.Stderr, "pipeline: x is no value")
 			return 2
 		}
+		if strings.Contains(given, "stream_bits=5") && strings.Contains(given, "alibi=false") {
+			fmt.Fprintln(os.Stderr, "pipeline: 5 bits and no ALiBi exclude each other")
+			return 1
+		}
 		_ = json.NewEncoder(os.Stdout).Encode(map[string]any{"type": "check", "stages": fakeDeclarations()})
 		return 0
 	}
@@ -206,7 +210,7 @@ func run(t *testing.T, args ...string) (string, error) {
 func TestAxes(t *testing.T) {
 	for text, want := range map[string][]string{
 		"train.x=[0],[0,2], none":       {"0", "0,2", "none"},
-		"train.x=[[0],[0,2],none, []]":  {"0", "0,2", "none", "none"},
+		"train.x=[[0],[0,2], []]":       {"0", "0,2", "none"},
 		"train.x=[true,false]":          {"true", "false"},
 		`tokenize.x="a, b",['c, d', e]`: {`"a, b"`, "'c, d', e"},
 	} {
@@ -216,7 +220,7 @@ func TestAxes(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"train.alibi", "alibi=true", "train.alibi=", "train.alibi=true,,false", "train.x=[0,1",
-		"train.x=0]"} {
+		"train.x=0]", "train.x=1,2,1", "train.x=none,[]"} {
 		if a, err := parseAxis(text); err == nil {
 			t.Errorf("%s was taken as %+v", text, a)
 		}
@@ -227,17 +231,22 @@ func TestAxes(t *testing.T) {
 	}
 }
 
-// A value that is wrong is found before the first cell is run.
+// A value that is wrong, and two that exclude each other, are found before the first cell is run.
 func TestGridIsCheckedFirst(t *testing.T) {
-	data := t.TempDir()
-	said, err := run(t, "grid", "--name", "g", "--programs", standIns(t), "--data", data,
-		"--grid", "train.stream_bits=1,4", "--grid", "train.alibi=true,x", "p.yml")
-	if err == nil || !strings.Contains(err.Error(), "alibi=x") || !strings.Contains(err.Error(), "nothing is run") ||
-		strings.Contains(said, "cell") {
-		t.Errorf("it says %q and ends with %v", said, err)
-	}
-	if left, _ := os.ReadDir(data); len(left) > 0 {
-		t.Errorf("it made %v", left)
+	for want, axes := range map[string][2]string{
+		"stream_bits=1 alibi=x":     {"train.stream_bits=1,4", "train.alibi=true,x"},
+		"stream_bits=5 alibi=false": {"train.stream_bits=1,5", "train.alibi=true,false"},
+	} {
+		data := t.TempDir()
+		said, err := run(t, "grid", "--name", "g", "--programs", standIns(t), "--data", data,
+			"--grid", axes[0], "--grid", axes[1], "--seeds", "1,2", "p.yml")
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "nothing is run") ||
+			strings.Contains(said, "cell") {
+			t.Errorf("%s: it says %q and ends with %v", want, said, err)
+		}
+		if left, _ := os.ReadDir(data); len(left) > 0 {
+			t.Errorf("%s: it made %v", want, left)
+		}
 	}
 }
 

@@ -37,6 +37,9 @@ func parseAxis(text string) (axis, error) {
 		if value == "" {
 			return axis{}, fmt.Errorf("--grid %s: a value is empty (the empty list is none)", text)
 		}
+		if slices.Contains(a.values[:i], a.values[i]) {
+			return axis{}, fmt.Errorf("--grid %s: %s stands there twice", text, a.values[i])
+		}
 	}
 	return a, nil
 }
@@ -77,24 +80,6 @@ func cells(axes []axis) [][]string {
 			}
 		}
 		all = next
-	}
-	return all
-}
-
-// probes lists combinations in which every value of every axis comes up: the first of each axis, and then one other at
-// a time.
-func probes(axes []axis) [][]string {
-	var first []string
-	for _, a := range axes {
-		first = append(first, a.values[0])
-	}
-	all := [][]string{first}
-	for i, a := range axes {
-		for _, v := range a.values[1:] {
-			other := slices.Clone(first)
-			other[i] = v
-			all = append(all, other)
-		}
 	}
 	return all
 }

@@ -25,6 +25,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	cli.HelpPrinter = command.PrintHelp
 	app := &cli.App{
 		Name: "experiment", Usage: "compare many runs", HideVersion: true,
 		Description: "Example:\n   experiment grid --grid train.alibi=true,false --grid " +

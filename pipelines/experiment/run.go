@@ -137,10 +137,14 @@ func newExperiment(c *cli.Context) (*experiment, error) {
 	return e, claim(e.out, e.name, q, c.Bool("force"))
 }
 
-// check has the launcher check every value of the axes, so that a wrong one is found before the first cell is run. What
-// the launcher says of the stages' columns is compared with those to plot.
+// check has the launcher check every cell, with one seed, so that a wrong value and values that exclude each other are
+// found before the first cell is run. What the launcher says of the stages' columns is compared with those to plot.
 func (e *experiment) check(ctx context.Context) error {
-	for i, values := range probes(e.axes) {
+	axes := slices.Clone(e.axes)
+	if last := &axes[len(axes)-1]; last.key == seedKey {
+		last.values = last.values[:1] // parseSeeds has checked them all
+	}
+	for i, values := range cells(axes) {
 		var said bytes.Buffer
 		err := callTo(ctx, &said, filepath.Join(e.programs, "pipeline"), append(e.flags(values), "--check", e.file)...)
 		if err == nil && i == 0 {
