@@ -299,8 +299,8 @@ func CheckGradBits(gradBits int) error {
 	return nil
 }
 
-// CheckSums refuses to multiply rounded gradients with inputs, or with weights, over so many terms that the sums may not
-// fit int32. terms names them: "rows" or "channels".
+// CheckSums refuses to multiply rounded gradients with inputs, or with weights, over so many terms that the sums may
+// not fit int32. terms names them: "rows" or "channels".
 func CheckSums(n int, terms string, gradBits int, other Quantization) error {
 	largest := (1<<(gradBits-1) - 1) * other.Largest() // of a term
 	if most := (1<<31 - 1) / largest; n > most {

@@ -212,7 +212,8 @@ func (c *checker) normalized(x Floats, n RMSNorm) (rows, width int) {
 		c.refuse("x has %d values: they are no whole rows of %d", x.Len(), width)
 	}
 	if r := n.Rotation; r < 0 || r&(r-1) != 0 || r > 0 && width%r != 0 {
-		c.refuse("a rotation of blocks of %d in rows of %d values: want 0, or a power of two that divides %d", r, width, width)
+		c.refuse("a rotation of blocks of %d in rows of %d values: want 0, or a power of two that divides %d",
+			r, width, width)
 	}
 	return x.Len() / width, width
 }

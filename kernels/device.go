@@ -53,8 +53,8 @@ type LinearGradient struct{ Weight, Alpha, Theta Floats }
 type RMSNorm struct {
 	Gain Floats
 	Eps  float64
-	// Rotation is 0, or the power of two, a divisor of the row's length, that is the size of blocks: each block of a row is
-	// multiplied by the orthonormal Hadamard matrix of that size. In float64 and in this order: the products gain * x,
+	// Rotation is 0, or the power of two, a divisor of the row's length, that is the size of blocks: each block of a row
+	// is multiplied by the orthonormal Hadamard matrix of that size. In float64 and in this order: the products gain * x,
 	// butterflies a+b and a-b of values 1, 2, 4 … apart, then one product with (1/rms(x)) * (1/sqrt(Rotation)). So what
 	// cancels is 0 whatever rms(x) is, and every device finds the same levels and masks. Signs are those before the last
 	// product. The backward pass rotates the gradient that passes in the same way, in float32 or float64.
@@ -249,8 +249,8 @@ type Device interface {
 	LinearAdd(out, residual Floats, x Activation, l Linear)
 	// LinearBackward takes dy, the gradient of a linear's output or, with a derivative, of what LinearQuantize made of the
 	// output: dy times Factors is one float32 product. It overwrites dx, rows × In, with the gradient of x, and adds to
-	// the gradients of the parameters. The latent weight receives the gradient of the effective weight. dy is not changed. gradBits is 2 to
-	// 8 or FloatBits.
+	// the gradients of the parameters. The latent weight receives the gradient of the effective weight. dy is not
+	// changed. gradBits is 2 to 8 or FloatBits.
 	LinearBackward(dx Floats, dl LinearGradient, dy Floats, derivative Derivative, x Activation, l Linear,
 		shift KShift, gradBits int)
 

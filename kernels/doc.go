@@ -84,8 +84,8 @@
 //     product of gain and x of each value counts.
 //   - A row of weights with NaN that is quantized to levels has the lowest level throughout. In a row whose mean square
 //     is infinite, infinities have the lowest level, and all other weights have the level of 0.
-//   - Factors of a derivative are multiplied: a gradient that is not finite is not finite after it, even where the factor
-//     is 0.
+//   - Factors of a derivative are multiplied: a gradient that is not finite is not finite after it, even where the
+//     factor is 0.
 //   - A row or channel of gradients to be rounded whose max is not finite has the scale NaN: all of that row of dx, or
 //     all gradients of that channel's weights and alpha, are NaN. Other rows and channels are not affected. Gradients
 //     that pass masks do not count.

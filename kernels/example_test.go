@@ -22,7 +22,8 @@ func Example() {
 	d.Quantize(l) // + - + +, - - + + and + + + +
 
 	x, _ := d.NewPlanes(2, 4, kernels.Sign())
-	d.Normalize(kernels.Activation{Planes: x}, floats(1, 2, 3, 4, -1, 2, -3, 4), kernels.RMSNorm{Gain: floats(1, 1, 1, 1), Eps: 1e-5})
+	d.Normalize(kernels.Activation{Planes: x}, floats(1, 2, 3, 4, -1, 2, -3, 4),
+		kernels.RMSNorm{Gain: floats(1, 1, 1, 1), Eps: 1e-5})
 	u := floats(0, 0, 0, 0, 0, 0)
 	d.LinearAdd(u, nil, kernels.Activation{Planes: x}, l) // alpha * (x · sign(weight)) - theta
 

@@ -104,7 +104,8 @@ func testRoundingMean(b *bench) {
 	for pass := range passes {
 		b.d.SetScalars(kernels.Scalars{Seed: 20, Step: uint64(pass)})
 		b.d.Zero(dl.Weight)
-		b.d.LinearBackward(dx, dl, gradient, kernels.Derivative{}, kernels.Activation{Planes: x}, l.Linear, kernels.KShift{}, grad)
+		b.d.LinearBackward(dx, dl, gradient, kernels.Derivative{}, kernels.Activation{Planes: x}, l.Linear,
+			kernels.KShift{}, grad)
 		for c, v := range b.download(dl.Weight) {
 			sums[c/channels] += float64(v) - n
 		}

@@ -54,7 +54,8 @@ func TestTemplates(t *testing.T) {
 // A number that is computed of several values is written as each of them.
 func TestNumbersOfTemplates(t *testing.T) {
 	for template, want := range map[string]string{
-		"{bits:.1}": "0.5", "{share:.1%}": "46.9 %", "{steps}": "0.46875", "L{layer}.H{head}": "0.469", "": "0.469", "{": "0.469",
+		"{bits:.1}": "0.5", "{share:.1%}": "46.9 %", "{steps}": "0.46875", "L{layer}.H{head}": "0.469", "": "0.469",
+		"{": "0.469",
 	} {
 		if got := Template(template).Number(0.46875); got != want {
 			t.Errorf("%q gives %q, want %q", template, got, want)
