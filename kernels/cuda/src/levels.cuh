@@ -81,10 +81,11 @@ DEVICE int level(double v, double step, double inverse, double half) {
 }
 
 // The level of relu(u)² on the levels from 0 to 4, of which `top` is the highest, in the low bits of a float from
-// 12,582,912 on. The sum is rounded once, to the nearest integer, ties to even, so the level is that of the exact product.
+// 12,582,912 on. Half of u is exact where it matters, and its square is a quarter of the square. The sum is rounded once, to the nearest
+// integer, ties to even, so the level is that of the exact product.
 DEVICE int rounded_square(float u, float top) {
-  float v = max(u, 0.0f);  // 0 for NaN
-  return as_int(__builtin_fmaf(min(v * v, 4.0f), top * 0.25f, 12582912.0f));
+  float v = half_within_one(u);
+  return as_int(__builtin_fmaf(v * v, top, 12582912.0f));
 }
-// And its derivative.
-DEVICE float squared_factor(float u) { return u <= 2.0f ? 2 * max(u, 0.0f) : 0.0f; }
+// And its derivative. As unsigned integers, only the bits of floats from 0 to 2 are at most those of 2.
+DEVICE float squared_factor(float u) { return (uint32_t)as_int(u) <= 0x40000000u ? 2 * u : 0.0f; }
