@@ -3,10 +3,11 @@
 // results do not depend on that number. Operations are done when they return.
 //
 // The inner loops are Go functions, with assembly for AVX2 and AVX-512 that gives the same bits: see instructions.
-// There are three ways to multiply:
+// There are four ways to multiply:
 //
-//   - integers by signs: sums of four integers are looked up in tables (lookup.go);
+//   - integers by planes: sums of four integers are looked up in tables, plane by plane (lookup.go);
 //   - bit planes by signs, where that is faster: bits are counted (popcount.go);
+//   - integers by several planes, where that is faster: bytes are multiplied (bytes.go);
 //   - floats by floats or signs: tiles of float64 sums (gemm.go).
 //
 // An operation's memory is scratch that later operations use again: see scratch.go. Its goroutines are in workers.go.

@@ -87,6 +87,34 @@ func testLinearQuantize(b *bench) {
 	}
 }
 
+// Outputs beside what decides: thresholds between levels, the ends of masks and of the squared ReLU's derivative, and
+// special values. Scales of 0 make outputs what thresholds theta say.
+func testOutputThresholds(b *bench) {
+	for bits := 1; bits <= 8; bits++ {
+		for _, q := range []kernels.Quantization{kernels.MidRise(bits), kernels.Unsigned(bits)} {
+			u := append(specials(), 2, 2.5, math.Float32frombits(0x3fffffff), math.Float32frombits(0x40000001))
+			for i := range q.Largest() {
+				middle := float64(i+1-(q.Largest()+1)/2) * q.Step()
+				if !q.PlusMinus() {
+					middle = math.Sqrt((float64(i) + 0.5) * q.Step())
+				}
+				for around := -2; around <= 2; around++ {
+					u = append(u, math.Float32frombits(math.Float32bits(float32(middle))+uint32(around)))
+				}
+			}
+			l := b.newLinear(1, len(u), 1)
+			for i, v := range u {
+				l.alpha[i], l.theta[i] = 0, -v
+			}
+			b.d.Upload(l.Alpha, l.alpha)
+			b.d.Upload(l.Theta, l.theta)
+			x := b.activation(1, 1, 1)
+			b.quantizes("outputs beside thresholds", outputs{{len(u), q}}, l, x, b.preactivations(l, x, 1, keyShift{}),
+				keyShift{})
+		}
+	}
+}
+
 // preactivations are a linear's outputs u, rows × channels, and what another order of sums may change of each.
 type preactivations struct {
 	u     []float32
