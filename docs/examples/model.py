@@ -1,6 +1,6 @@
 """The models v75, v76 and v77 in PyTorch, in one file: loads a checkpoint or a packed model and computes its logits.
 
-    python model.py step-000600.safetensors 12 7 300        # the most probable token after each of these, with its bits
+    python model.py step-000600.safetensors 12 7 200        # the most probable token after each of these, with its bits
 
 Needs torch and safetensors, and nothing of this project but bit2.py, for packed models. docs/model.md has the same in
 formulas. Shapes: B sequences of T tokens, D the width of the residual stream, H heads of D/H. Weights of blocks are ±1:
@@ -51,7 +51,7 @@ def normal_levels(w, bits):
     w = w.double()
     z = w / w.square().mean(1, keepdim=True).clamp_min(1e-24).sqrt()
     half, step = 2 ** (bits - 1), NORMAL_STEP[bits]
-    return (((z / step - 0.5).round() + 0.5).clamp(0.5 - half, half - 0.5) * step).float()
+    return ((z / step - 0.5).round() + 0.5).clamp(0.5 - half, half - 0.5).float() * step
 
 
 def rotate(x, block):
