@@ -103,7 +103,8 @@ func (d *Device) attendLevels(to *planes, pointers cu.DevicePtr, v attention, a 
 	if err != nil {
 		return err
 	}
-	err = d.launch(grid(values/256)).levelTable(d.memory.scalars, a.Survivors, int(v.valuePlanes), v.valueUnit, to.bits, table)
+	err = d.launch(grid(values/256)).levelTable(d.memory.scalars, a.Survivors, int(v.valuePlanes), v.valueUnit, to.bits,
+		table)
 	if err != nil {
 		return err
 	}
@@ -187,7 +188,8 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qk, values kernels.Pl
 		if err != nil {
 			return err
 		}
-		if to.bfloat16 && v.valuePlanes == 1 && tiled(a) && (a.Kind == kernels.Softmax || v.gumbel == 1) && (to.at|grad.at)%16 == 0 {
+		inTiles := v.valuePlanes == 1 && tiled(a) && (a.Kind == kernels.Softmax || v.gumbel == 1)
+		if inTiles && to.bfloat16 && (to.at|grad.at)%16 == 0 {
 			family, l := denseKernels64Of(a), d.launch(grid(ceilDiv(a.Seq, 64), heads))
 			if err := family.denseQueries64(l, v, grad.at, list, stats, to.at); err != nil {
 				return err
@@ -249,8 +251,8 @@ func (d *Device) survivorsBackward(dqkv, dOut gradients, pointers cu.DevicePtr, 
 	return gather(d.launch(g), v, dOut.at, slopes, offsets, entries, dqkv.at)
 }
 
-// survivorKernelsOf chooses the kernels of survivorsBackward, and their grid, for values of so many planes. aligned says
-// whether the memory that they read and write eight channels at a time begins at multiples of 16 bytes.
+// survivorKernelsOf chooses the kernels of survivorsBackward, and their grid, for values of so many planes. aligned
+// says whether the memory that they read and write eight channels at a time begins at multiples of 16 bytes.
 func survivorKernelsOf(a kernels.Attention, planes int, bfloat16, aligned bool) (
 	scores func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error,
 	gather func(l launch, a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error, g driver.Geometry) {
@@ -259,7 +261,8 @@ func survivorKernelsOf(a kernels.Attention, planes int, bfloat16, aligned bool) 
 		if a.Starts != nil {
 			family = either(bfloat16, survivorKernels64SeparateBfloat16, survivorKernels64SeparateFloat32)
 		}
-		return either(planes > 1, family.survivorScores64Levels, family.survivorScores64), family.survivorGather64, grid(a.Heads, ceilDiv(a.Seq, 32), a.Batch)
+		scores = either(planes > 1, family.survivorScores64Levels, family.survivorScores64)
+		return scores, family.survivorGather64, grid(a.Heads, ceilDiv(a.Seq, 32), a.Batch)
 	}
 	family := either(bfloat16, survivorKernelsBfloat16, survivorKernelsFloat32)
 	scores, gather = family.survivorScores8_4, family.survivorGather8

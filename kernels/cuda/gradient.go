@@ -137,7 +137,8 @@ type backward[S any] struct {
 	weights, inputs               *planes // the products' other sides: In × channels, and In × rows
 }
 
-// allBytes says whether gradients become bytes for dx as well: where they do for weights, and weights have several planes.
+// allBytes says whether gradients become bytes for dx as well: where they do for weights, and weights have several
+// planes.
 func (b *backward[S]) allBytes() bool {
 	return b.asBytes && b.rowsRounded && b.l.Quantized.Quantization().Planes() > 1
 }
@@ -243,7 +244,8 @@ func (b *backward[S]) round() (err error) {
 		return p.scratch(b.Device, name)
 	}
 	if b.rowsRounded {
-		p, name := planes{rows: b.rows, cols: roundUp(b.width, 256), bits: b.bits, popcounts: b.rowPopcounts}, "gradients by row"
+		p, name := planes{rows: b.rows, cols: roundUp(b.width, 256), bits: b.bits}, "gradients by row"
+		p.popcounts = b.rowPopcounts
 		if b.allBytes() {
 			p.bits, p.bytes, name = 1, true, "gradients by row as bytes"
 		}

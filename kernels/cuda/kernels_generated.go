@@ -293,8 +293,8 @@ var _ [120]byte = [unsafe.Sizeof(attention{})]byte{}
 
 // levels is struct Levels of the sources.
 //
-// Where the quantized channels from ... from + width - 1 of a linear go: planes of rows x width, with the rows' weighted
-// popcounts.
+// Where the quantized channels from ... from + width - 1 of a linear go: planes of rows x width, with the rows'
+// weighted popcounts.
 type levels struct {
 	from       int32 // words: 32-bit words of a row
 	width      int32 // words: 32-bit words of a row
@@ -320,12 +320,12 @@ var _ [24]byte = [unsafe.Sizeof(operand{})]byte{}
 
 // plainProduct is struct PlainProduct of the sources.
 type plainProduct struct {
-	m                int32 // planes: of A; column_planes: of B; words: of 32 bits in a row
-	n                int32 // planes: of A; column_planes: of B; words: of 32 bits in a row
-	planes           int32 // planes: of A; column_planes: of B; words: of 32 bits in a row
-	negativeTop      int32 // planes: of A; column_planes: of B; words: of 32 bits in a row
-	columnPlanes     int32 // planes: of A; column_planes: of B; words: of 32 bits in a row
-	words            int32 // planes: of A; column_planes: of B; words: of 32 bits in a row
+	m                int32
+	n                int32
+	planes           int32 // of A and of B
+	negativeTop      int32 // of A and of B
+	columnPlanes     int32 // of A and of B
+	words            int32 // of 32 bits in a row
 	product          int32
 	rowWeight        int32
 	columnWeight     int32
@@ -418,8 +418,8 @@ var _ [56]byte = [unsafe.Sizeof(storeBits{})]byte{}
 
 // storeFloat32 is struct StoreFloat32 of the sources.
 //
-// Writes residual + u in float32, or u where residual is null, with u = alpha_n * (row_scale_m * scale * s) - theta_n, each
-// operation rounded to float32. A null row_scale counts as 1.
+// Writes residual + u in float32, or u where residual is null, with u = alpha_n * (row_scale_m * scale * s) - theta_n,
+// each operation rounded to float32. A null row_scale counts as 1.
 type storeFloat32 struct {
 	terms    cu.DevicePtr // see pack.cu: channel_terms
 	rowScale cu.DevicePtr
@@ -573,7 +573,8 @@ type rounding struct {
 	alpha         cu.DevicePtr
 	rowInverse    cu.DevicePtr
 	columnInverse cu.DevicePtr
-	// For dx, planes or bytes of rows x channels; null where not wanted. Bits are in the order of pack.cu's kGradientOrder.
+	// For dx, planes or bytes of rows x channels; null where not wanted. Bits are in the order of pack.cu's
+	// kGradientOrder.
 	rowPlanes     cu.DevicePtr
 	rowPopcounts  cu.DevicePtr // added to: the sum of a row's integers is its weighted popcount
 	rowPlaneWords int64

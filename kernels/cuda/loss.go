@@ -11,8 +11,8 @@ import (
 )
 
 // logitBytes bounds the memory of the logits that exist at a time as int16. All of 65,536 rows of 50,304 channels fit,
-// so they are computed once for the loss and for every pass over the gradient. Where weights have several planes, logits
-// are too large for int16, and take twice that memory as float32.
+// so they are computed once for the loss and for every pass over the gradient. Where weights have several planes,
+// logits are too large for int16, and take twice that memory as float32.
 const (
 	logitBytes      = 7 << 30
 	floatLogitBytes = 1 << 30

@@ -29,8 +29,8 @@ type planes struct {
 	popcounts        cu.DevicePtr // an int32 for each row: Σ_p weight_p * popcount
 }
 
-// encoding says which integers stand behind the entries of a matrix: factor*entry - offset. The sum of a row's entries is
-// its popcount + perColumn for each column.
+// encoding says which integers stand behind the entries of a matrix: factor*entry - offset. The sum of a row's entries
+// is its popcount + perColumn for each column.
 type encoding struct {
 	factor, offset, perColumn int
 	largest                   int // absolute value of an integer
@@ -154,8 +154,8 @@ func (d *Device) transpose(name string, p *planes, columns, order int) (*planes,
 		out.data, out.words(), out.planeBytes/4, order)
 }
 
-// asBytes describes a matrix whose entries are those of p as bytes. Entries of n planes that are not signed become entry
-// - 2^(n-1), which fits for up to 8 planes. Bytes of padding are zero.
+// asBytes describes a matrix whose entries are those of p as bytes. An entry of n planes that are not signed becomes
+// that entry minus 2^(n-1), which fits for up to 8 planes. Bytes of padding are zero.
 func (p *planes) asBytes(rows, cols int) *planes {
 	out := &planes{rows: rows, cols: cols, bits: 1, encoding: p.encoding, bytes: true}
 	if half := 1 << (p.bits - 1); !p.signed {
@@ -165,8 +165,8 @@ func (p *planes) asBytes(rows, cols int) *planes {
 	return out
 }
 
-// transposeBytes returns p's entries as bytes, with rows and columns exchanged, the columns padded to a number of columns.
-// The result has no popcounts. Padding is zero, or that of planes, so it must meet zeros.
+// transposeBytes returns p's entries as bytes, with rows and columns exchanged, the columns padded to a number of
+// columns. The result has no popcounts. Padding is zero, or that of planes, so it must meet zeros.
 func (d *Device) transposeBytes(name string, p *planes, columns int) (*planes, error) {
 	if p.bits > 4 || p.signed {
 		t, err := d.transpose("transposed "+name, p, columns, kNeighbours)

@@ -61,8 +61,8 @@ func (d *Device) sides(a, b *planes) (left, right *planes, err error) {
 	return left, right, err
 }
 
-// exactFloat bounds the sums of planes that become floats in gemm_wgmma.cu (Binary::to_float). Sums of bytes have another
-// conversion, without bounds.
+// exactFloat bounds the sums of planes that become floats in gemm_wgmma.cu (Binary::to_float). Sums of bytes have
+// another conversion, without bounds.
 const exactFloat = 1 << 22
 
 func checkExactFloat(a, b *planes) error {
@@ -89,12 +89,12 @@ func (d *Device) multiplyAdd(out cu.DevicePtr, stride int, a, b *planes) error {
 	if !d.hopper {
 		return d.launch(plainGrid(a, b)).gemmMmaAdd(a.data, b.data, f.plain(a, b), out, stride)
 	}
-	epilogue, kernel := addInt32{out: out, stride: int64(stride)}, either(a.bytes, launch.gemmWgmmaBytesAdd, launch.gemmWgmmaAdd)
-	return multiplyHopper(d, kernel, d.splits(a, b), f, a, b, epilogue)
+	kernel := either(a.bytes, launch.gemmWgmmaBytesAdd, launch.gemmWgmmaAdd)
+	return multiplyHopper(d, kernel, d.splits(a, b), f, a, b, addInt32{out: out, stride: int64(stride)})
 }
 
-// affine is u = alpha * (rowScale * scale * s) - theta, each operation rounded to float32. A rowScale or alpha that is 0
-// counts as 1, a theta that is 0 as 0.
+// affine is u = alpha * (rowScale * scale * s) - theta, each operation rounded to float32. A rowScale or alpha that is
+// 0 counts as 1, a theta that is 0 as 0.
 type affine struct {
 	rowScale, alpha, theta cu.DevicePtr
 	scale                  float32
@@ -159,7 +159,8 @@ func (d *Device) multiplyFloats(out cu.DevicePtr, stride int, a, b *planes, rowS
 
 // multiplyBFloats writes rowScale_i * unit * s to out in bfloat16, rows `stride` apart, for rounded gradients a. It
 // needs Hopper, and rows and an out at multiples of 16 bytes.
-func (d *Device) multiplyBFloats(out cu.DevicePtr, stride int, a, b *planes, rowScale cu.DevicePtr, unit float32) error {
+func (d *Device) multiplyBFloats(out cu.DevicePtr, stride int, a, b *planes, rowScale cu.DevicePtr,
+	unit float32) error {
 	f, err := linearFormOf(a, b)
 	if err != nil {
 		return err

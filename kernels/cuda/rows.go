@@ -104,9 +104,10 @@ func (d *Device) normalizeRotated(out kernels.Activation, x, gain cu.DevicePtr, 
 	return g.quantizeRotated(v, factors, rows, width, out.Planes.(*planes).levels(0), 0)
 }
 
-// rotated returns gain * x, rotated, for rows of any length, and the factors of rows that are missing to what n says: as
-// float64 in working memory.
-func (d *Device) rotated(x, gain cu.DevicePtr, rows, width int, n kernels.RMSNorm) (v, factors cu.DevicePtr, err error) {
+// rotated returns gain * x, rotated, for rows of any length, and the factors of rows that are missing to what n says:
+// as float64 in working memory.
+func (d *Device) rotated(x, gain cu.DevicePtr, rows, width int, n kernels.RMSNorm) (v, factors cu.DevicePtr,
+	err error) {
 	if v, err = d.scratch("rotated rows", 8*rows*width); err != nil {
 		return 0, 0, err
 	}
@@ -160,8 +161,8 @@ type backwardOfRows = func(l launch, dx, partial, dout, x, gain cu.DevicePtr, ro
 	limit float32) error
 
 // rotating is a kernel with its last parameter set.
-func rotating(kernel func(l launch, dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32,
-	rotation int) error, rotation int) backwardOfRows {
+func rotating(kernel func(l launch, dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64,
+	limit float32, rotation int) error, rotation int) backwardOfRows {
 	return func(l launch, dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32) error {
 		return kernel(l, dx, partial, dout, x, gain, rows, width, eps, limit, rotation)
 	}

@@ -156,8 +156,8 @@ SURVIVORS(8_16_separate, 8, 16, true)
 
 // ---- Values of several planes, read along pointers ----
 //
-// What is read is unit * Σ_b 2^b Σ_r w_r s_br, where s_br is ±1, bit b of the value of survivor r. Sums over r are rounded
-// to float32, and those over b are float32. So every device finds the same levels.
+// What is read is unit * Σ_b 2^b Σ_r w_r s_br, where s_br is ±1, bit b of the value of survivor r. Sums over r are
+// rounded to float32, and those over b are float32. So every device finds the same levels.
 
 // Its level, where sum(b) is Σ_r w_r s_br.
 template <class Sum> DEVICE int read_level(int planes, float unit, int bits, const MidRise& levels, const Sum& sum) {
@@ -177,8 +177,8 @@ void level_table(const Scalars* scalars, int survivors, int planes, float unit, 
   });
 }
 
-// A thread takes 32 channels of a row at a time. The words of a survivor's planes become words of nibbles, as `separate`
-// makes planes of nibbles: it exchanges the numbers of word and bit. So do the levels that the table has.
+// A thread takes 32 channels of a row at a time. The words of a survivor's planes become words of nibbles, as
+// `separate` makes planes of nibbles: it exchanges the numbers of word and bit. So do the levels that the table has.
 KERNEL(attention shared(65536), 512, 2)
 void read_levels_few(const __grid_constant__ Attention a, const int* pointers, int rows,
     const __grid_constant__ Levels to, const uint8_t* table) {
@@ -383,8 +383,8 @@ DEVICE void attend_pointer_tiles(const Attention& a, uint32_t* out, int* popcoun
   }
 }
 
-// Softmax over all keys from `first` on: Σ_u p_u v_u of query t, in float64, with p_u = exp(score - best), and divided by
-// their sum first if kDivided. Channel 32 w + lane is that of sum[w]. Returns the first key of the highest score.
+// Softmax over all keys from `first` on: Σ_u p_u v_u of query t, in float64, with p_u = exp(score - best), and divided
+// by their sum first if kDivided. Channel 32 w + lane is that of sum[w]. Returns the first key of the highest score.
 template <bool kDivided, int kWords> DEVICE int sum_all(const Head& h, int first, int t, double (&sum)[kWords]) {
   int lane = threadIdx.x % 32;
   uint32_t q[kWords];

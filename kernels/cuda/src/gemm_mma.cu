@@ -1,13 +1,14 @@
 // Binary matrix product in its simplest form on the matrix units of compute capability 8.0 and later. A warp computes
-// 16 x 32 of C and reads its operands from global memory: one plane of A and one of B after the other. Read this version
-// first. All devices but Hopper run it, and
-// tests compare the fast kernel with it.
+// 16 x 32 of C and reads its operands from global memory: one plane of A and one of B after the other. Read this
+// version first. All devices but Hopper run it, and tests compare the fast kernel with it.
 #include <stdint.h>
 
 constexpr int kTiles = 4;  // of 8 columns per warp
 
 struct PlainProduct {
-  int m, n, planes, negative_top, column_planes, words;  // planes: of A; column_planes: of B; words: of 32 bits in a row
+  int m, n;
+  int planes, negative_top, column_planes;  // of A and of B
+  int words;                                // of 32 bits in a row
   int product, row_weight, column_weight, bias;
   long plane_words, column_plane_words;  // from one plane to the next
   const int *row_popcounts, *column_popcounts;

@@ -164,8 +164,8 @@ template <class Epilogue> DEVICE void produce(
 
 // A unit multiplies 32 bytes of each row, a quarter of a stage, at a time.
 struct Binary {
-  // kBase + c as the float c. Sums of bits are below 2^22: the float 12,582,912 + c has c in its low bits, which is faster
-  // than the conversion instruction.
+  // kBase + c as the float c. Sums of bits are below 2^22: the float 12,582,912 + c has c in its low bits, which is
+  // faster than the conversion instruction.
   static constexpr int kBase = 0x4b400000;
   static DEVICE_MEMBER float to_float(int based) { return as_float(based) - 12582912.0f; }
   static DEVICE_MEMBER void multiply(int (&acc)[128], uint64_t a, uint64_t b, int accumulate) {
@@ -385,8 +385,8 @@ DEVICE void store_four(int* to, int a, int b, int c, int d, int valid) {
   if (valid > 2) to[2] = c;
 }
 
-// Writes residual + u in float32, or u where residual is null, with u = alpha_n * (row_scale_m * scale * s) - theta_n, each
-// operation rounded to float32. A null row_scale counts as 1.
+// Writes residual + u in float32, or u where residual is null, with u = alpha_n * (row_scale_m * scale * s) - theta_n,
+// each operation rounded to float32. A null row_scale counts as 1.
 template <class Unit> struct StoreFloat32 {
   static constexpr int kRun = 4, kColumnBytes = 16;
   const Float4* terms;  // see pack.cu: channel_terms
@@ -658,11 +658,12 @@ struct StoreBits {
 // ---- Epilogues that quantize, to levels of up to 4 bits ----
 //
 // They compute u as every device does, which a channel's alpha and theta and what it adds to its sums (pack.cu:
-// channel_terms) are for. A thread has eight neighbouring columns of each group of 32. Their levels become a word of eight
-// nibbles, which is turned into a byte of each plane. Four threads exchange these, so that each gets a word of a plane.
+// channel_terms) are for. A thread has eight neighbouring columns of each group of 32. Their levels become a word of
+// eight nibbles, which is turned into a byte of each plane. Four threads exchange these, so that each gets a word of a
+// plane.
 
-// From eight nibbles the bytes of four planes: bit n of byte b is bit b of the nibble of column n. The nibbles are in the
-// order of nibble_column, which saves half of the exchanges.
+// From eight nibbles the bytes of four planes: bit n of byte b is bit b of the nibble of column n. The nibbles are in
+// the order of nibble_column, which saves half of the exchanges.
 DEVICE constexpr int nibble_column(int place) { return (place >> 1 & 1) + 2 * (place >> 2) + 4 * (place & 1); }
 DEVICE uint32_t planes_of_nibbles(uint32_t x) {
   uint32_t t = (x >> 14 ^ x) & 0x0000cccc;
@@ -676,8 +677,8 @@ DEVICE uint32_t transpose_bytes(uint32_t x, int lane) {
   return (uint32_t)__nvvm_prmt(x, shuffle_xor((int)x, 2), lane & 2 ? 0x3276 : 0x5410);
 }
 
-// Calls use(h, g, u, level) for each group g of 32 columns and each row half h, with u of the thread's eight columns. use
-// writes their levels, each plus 0x4b400000.
+// Calls use(h, g, u, level) for each group g of 32 columns and each row half h, with u of the thread's eight columns.
+// use writes their levels, each plus 0x4b400000.
 template <class Use> DEVICE void quantize_columns(const int (&acc)[128], const Product& p, const Levels& to, float unit,
     int row, int column, const RowTerms& terms, uint32_t columns, int t, const Use& use) {
   uint32_t planes[2][8];  // words of this thread's plane

@@ -68,7 +68,8 @@ KERNEL(rounding, 256) void grad_scales(float* maxima, int n, float levels, float
 struct Rounding {
   int rows, width, bits, row0;  // row0: what counts as the first row's number
   const float *alpha, *row_inverse, *column_inverse;
-  // For dx, planes or bytes of rows x channels; null where not wanted. Bits are in the order of pack.cu's kGradientOrder.
+  // For dx, planes or bytes of rows x channels; null where not wanted. Bits are in the order of pack.cu's
+  // kGradientOrder.
   uint32_t* row_planes;
   int* row_popcounts;  // added to: the sum of a row's integers is its weighted popcount
   long row_plane_words;
@@ -133,9 +134,10 @@ DEVICE uint32_t separate_lanes(uint32_t x, int lane) {
 constexpr int kRowsAhead = 4, kSlots = 256 * kRowsAhead, kCollectedPlanes = 4 * 256 * 33,
               kCollectedBytes = 4 * 256 * 65;
 
-// A warp rounds its 32 rows one after another. kNibbles is 1 for up to 4 bits, else 2; it is 1 where there are no planes.
-// The integers for dx become bytes if kRowBytes, else planes; those for the weights bytes if kBytes, else planes. They are collected in shared memory first, as words of 4 bytes or of 8 nibbles
-// of a channel, so that whole sectors are written to global memory. Channel 8 lane + e has place 32 e + lane there.
+// A warp rounds its 32 rows one after another. kNibbles is 1 for up to 4 bits, else 2; it is 1 where there are no
+// planes. The integers for dx become bytes if kRowBytes, else planes; those for the weights bytes if kBytes, else
+// planes. They are collected in shared memory first, as words of 4 bytes or of 8 nibbles of a channel, so that whole
+// sectors are written to global memory. Channel 8 lane + e has place 32 e + lane there.
 template <int kNibbles, bool kRowBytes, bool kBytes, class Source>
 DEVICE void grad_round(const Source& source, const Rounding& p) {
   extern __shared__ uint32_t collected[];
@@ -291,36 +293,36 @@ template <class Source> DEVICE void grad_copy(const Source& source, int rows, in
   }
 }
 
-#define GRADIENT_KERNELS(name, Source, kSlot)                                                                         \
-  KERNEL(rounding, 256, 3)                                                                                            \
-  void grad_max_##name(const __grid_constant__ Source source, int rows, int width, const float* alpha,                \
-      uint32_t* row_max, uint32_t* column_max, float* theta) {                                                        \
-    grad_max<Source>(source, rows, width, alpha, row_max, column_max, theta);                                         \
-  }                                                                                                                   \
-  KERNEL(rounding shared(kCollectedPlanes + kSlots * kSlot), 256, 2)                                                  \
-  void grad_round_planes_4_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) { \
-    grad_round<1, false, false, Source>(source, rounding);                                                                \
-  }                                                                                                                   \
-  KERNEL(rounding shared(kCollectedBytes + kSlots * kSlot), 256, 2)                                                   \
-  void grad_round_bytes_4_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {  \
-    grad_round<1, false, true, Source>(source, rounding);                                                                 \
-  }                                                                                                                   \
-  KERNEL(rounding shared(kCollectedPlanes * 2 + kSlots * kSlot), 256, 2)                                              \
-  void grad_round_planes_8_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) { \
-    grad_round<2, false, false, Source>(source, rounding);                                                                \
-  }                                                                                                                   \
-  KERNEL(rounding shared(kCollectedBytes + kSlots * kSlot), 256, 2)                                                   \
-  void grad_round_bytes_8_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {  \
-    grad_round<2, false, true, Source>(source, rounding);                                                             \
-  }                                                                                                                   \
-  KERNEL(rounding shared(kCollectedBytes + kSlots * kSlot), 256, 2)                                                   \
+#define GRADIENT_KERNELS(name, Source, kSlot)                                                                          \
+  KERNEL(rounding, 256, 3)                                                                                             \
+  void grad_max_##name(const __grid_constant__ Source source, int rows, int width, const float* alpha,                 \
+      uint32_t* row_max, uint32_t* column_max, float* theta) {                                                         \
+    grad_max<Source>(source, rows, width, alpha, row_max, column_max, theta);                                          \
+  }                                                                                                                    \
+  KERNEL(rounding shared(kCollectedPlanes + kSlots * kSlot), 256, 2)                                                   \
+  void grad_round_planes_4_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {  \
+    grad_round<1, false, false, Source>(source, rounding);                                                             \
+  }                                                                                                                    \
+  KERNEL(rounding shared(kCollectedBytes + kSlots * kSlot), 256, 2)                                                    \
+  void grad_round_bytes_4_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {   \
+    grad_round<1, false, true, Source>(source, rounding);                                                              \
+  }                                                                                                                    \
+  KERNEL(rounding shared(kCollectedPlanes * 2 + kSlots * kSlot), 256, 2)                                               \
+  void grad_round_planes_8_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {  \
+    grad_round<2, false, false, Source>(source, rounding);                                                             \
+  }                                                                                                                    \
+  KERNEL(rounding shared(kCollectedBytes + kSlots * kSlot), 256, 2)                                                    \
+  void grad_round_bytes_8_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {   \
+    grad_round<2, false, true, Source>(source, rounding);                                                              \
+  }                                                                                                                    \
+  KERNEL(rounding shared(kCollectedBytes + kSlots * kSlot), 256, 2)                                                    \
   void grad_round_all_bytes_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) { \
-    grad_round<1, true, true, Source>(source, rounding);                                                              \
-  }                                                                                                                   \
-  KERNEL(elementwise float, 256)                                                                                      \
-  void grad_copy_##name(const __grid_constant__ Source source, int rows, int width, float* out) {                     \
-    grad_copy<Source>(source, rows, width, out);                                                                      \
-  }                                                                                                                   \
+    grad_round<1, true, true, Source>(source, rounding);                                                               \
+  }                                                                                                                    \
+  KERNEL(elementwise float, 256)                                                                                       \
+  void grad_copy_##name(const __grid_constant__ Source source, int rows, int width, float* out) {                      \
+    grad_copy<Source>(source, rows, width, out);                                                                       \
+  }                                                                                                                    \
   static_assert(sizeof(Source::Raw) == kSlot);
 using DenseFloats = DenseGradient<float, false>;
 using DenseBFloats = DenseGradient<BFloat, false>;
@@ -339,14 +341,14 @@ template <class T, class F> DEVICE void multiply_by(const T* dy, const F* factor
   for (long i = blockIdx.x * 256l + threadIdx.x; i < count; i += gridDim.x * 256l)
     out[i] = read(dy + i) * read(factors + i);
 }
-#define MULTIPLY_FACTORS_KERNELS(type, T)                                                           \
-  KERNEL(elementwise float, 256)                                                                    \
-  void multiply_by_float32_##type(const T* dy, const float* factors, long count, float* out) {      \
-    multiply_by(dy, factors, count, out);                                                           \
-  }                                                                                                 \
-  KERNEL(elementwise float, 256)                                                                    \
-  void multiply_by_bfloat16_##type(const T* dy, const BFloat* factors, long count, float* out) {    \
-    multiply_by(dy, factors, count, out);                                                           \
+#define MULTIPLY_FACTORS_KERNELS(type, T)                                                                              \
+  KERNEL(elementwise float, 256)                                                                                       \
+  void multiply_by_float32_##type(const T* dy, const float* factors, long count, float* out) {                         \
+    multiply_by(dy, factors, count, out);                                                                              \
+  }                                                                                                                    \
+  KERNEL(elementwise float, 256)                                                                                       \
+  void multiply_by_bfloat16_##type(const T* dy, const BFloat* factors, long count, float* out) {                       \
+    multiply_by(dy, factors, count, out);                                                                              \
   }
 MULTIPLY_FACTORS_KERNELS(float32, float)
 MULTIPLY_FACTORS_KERNELS(bfloat16, BFloat)

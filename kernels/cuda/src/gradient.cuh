@@ -1,6 +1,6 @@
 // Sources of the gradient g of a linear's plain product. DenseGradient reads the gradient of the linear's output from
-// memory, as float32 or bfloat16, applies the STE mask and undoes the K-shift. FactoredGradient multiplies it by factors.
-// LogitsGradient computes it from the logits of the language-model head.
+// memory, as float32 or bfloat16, applies the STE mask and undoes the K-shift. FactoredGradient multiplies it by
+// factors. LogitsGradient computes it from the logits of the language-model head.
 //
 // A source gives eight neighbouring channels of a row at a time, zeros beyond the last channel. fetch loads them.
 // finish computes from what was loaded g, and plain: the gradient of the output, before a K-shift is undone. They are

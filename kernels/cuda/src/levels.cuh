@@ -17,8 +17,8 @@ struct Quantized {
   }
 };
 
-// Where the quantized channels from ... from + width - 1 of a linear go: planes of rows x width, with the rows' weighted
-// popcounts.
+// Where the quantized channels from ... from + width - 1 of a linear go: planes of rows x width, with the rows'
+// weighted popcounts.
 struct Levels {
   int from, width, bits, words;  // words: 32-bit words of a row
   long plane_words;
@@ -46,9 +46,9 @@ DEVICE int put_levels(const Levels& to, long row, int w, int index) {
 }
 
 // Finds the mid-rise level of a float32: the level, counted from the lowest, that float64 arithmetic finds (see
-// nearest_level). A float32 product tells the nearest border j * step between two levels. The difference from the border
-// has the right sign, because the border is exact and one multiply-add computes it. A value on a border has the even level.
-// So has, on the border 0, what is lost when float64 subtracts 1/2.
+// nearest_level). A float32 product tells the nearest border j * step between two levels. The difference from the
+// border has the right sign, because the border is exact and one multiply-add computes it. A value on a border has the
+// even level. So has, on the border 0, what is lost when float64 subtracts 1/2.
 struct MidRise {
   float scale, step, last;
   int lost, half;  // lost: the bits of the first difference that is not lost
@@ -64,15 +64,15 @@ struct MidRise {
   }
 };
 
-// The level nearest to v of 2 * half levels that are `step` apart: round(v / step - 1/2), ties to even, counted from the
-// lowest level, which NaN gets as well.
+// The level nearest to v of 2 * half levels that are `step` apart: round(v / step - 1/2), ties to even, counted from
+// the lowest level, which NaN gets as well.
 DEVICE int nearest_level(double v, double step, double half) {
   double index = round_even(v / step - 0.5) + half;
   return !(index > 0) ? 0 : index >= 2 * half - 1 ? (int)(2 * half - 1) : (int)index;
 }
 
-// The same, where inverse is 1 / step. A division is slow, so v is multiplied by the inverse, and divided only where the
-// product could round to another level.
+// The same, where inverse is 1 / step. A division is slow, so v is multiplied by the inverse, and divided only where
+// the product could round to another level.
 DEVICE int level(double v, double step, double inverse, double half) {
   double q = v * inverse - 0.5, rounded = round_even(q), off = q - rounded;
   if (__builtin_fabs(__builtin_fabs(off) - 0.5) < 1e-9) return nearest_level(v, step, half);
@@ -81,8 +81,8 @@ DEVICE int level(double v, double step, double inverse, double half) {
 }
 
 // The level of relu(u)² on the levels from 0 to 4, of which `top` is the highest, in the low bits of a float from
-// 12,582,912 on. Half of u is exact where it matters, and its square is a quarter of the square. The sum is rounded once, to the nearest
-// integer, ties to even, so the level is that of the exact product.
+// 12,582,912 on. Half of u is exact where it matters, and its square is a quarter of the square. The sum is rounded
+// once, to the nearest integer, ties to even, so the level is that of the exact product.
 DEVICE int rounded_square(float u, float top) {
   float v = half_within_one(u);
   return as_int(__builtin_fmaf(v * v, top, 12582912.0f));

@@ -1,4 +1,5 @@
-// Packing the signs and levels of floats, transposing bit planes, and the integer thresholds that decide a channel's output bits.
+// Packing the signs and levels of floats, transposing bit planes, and the integer thresholds that decide a channel's
+// output bits.
 #include "levels.cuh"
 
 // One warp per row: bit c of a row is x[c] >= 0. `words` 32-bit words a row, a multiple of 4; padding bits are zero.
@@ -100,13 +101,13 @@ void channel_thresholds(const float* alpha, const float* theta, float unit, int 
   if (threadIdx.x % 32 == 0) negative[channel / 32] = word;
 }
 
-// What epilogues want of every output channel: alpha, theta, and what the channel adds to its sums. A null alpha counts as
-// 1, a null theta as 0. Threads of an epilogue have `run` neighbouring channels, and four of them load one channel each at a
-// time: channel 4 run g + run t + i has place 4 run g + 4 i + t. Channels beyond the last get the lowest level, and no
-// gradient passes there.
+// What epilogues want of every output channel: alpha, theta, and what the channel adds to its sums. A null alpha counts
+// as 1, a null theta as 0. Threads of an epilogue have `run` neighbouring channels, and four of them load one channel
+// each at a time: channel 4 run g + run t + i has place 4 run g + 4 i + t. Channels beyond the last get the lowest
+// level, and no gradient passes there.
 KERNEL(packing, 256)
-void channel_terms(const float* alpha, const float* theta, int n, const int* popcounts, int column_weight, int bias, int run,
-    Float4* terms) {
+void channel_terms(const float* alpha, const float* theta, int n, const int* popcounts, int column_weight, int bias,
+    int run, Float4* terms) {
   int channel = blockIdx.x * 256 + threadIdx.x;  // the grid covers n rounded up to 256
   int group = channel / (4 * run) * (4 * run), t = channel % (4 * run) / run, i = channel % run;
   Float4 of = {0, 100, 0, 0};
@@ -125,8 +126,8 @@ DEVICE int source_row(int order, int target, int lane) {
   return 32 * target + (order == kNeighbours ? lane : 8 * (lane % 4) + lane / 4);
 }
 
-// 32 x 32 bits transposed: lane l passes row l, and gets column l. It exchanges the off-diagonal squares of side j (Hacker's
-// Delight, 7-3).
+// 32 x 32 bits transposed: lane l passes row l, and gets column l. It exchanges the off-diagonal squares of side j
+// (Hacker's Delight, 7-3).
 DEVICE uint32_t transpose_square(uint32_t x, int lane) {
   uint32_t mask = 0x0000ffff;
 #pragma unroll
@@ -192,8 +193,8 @@ struct Spread {
   }
 };
 
-// out[r][k] = entry k of row r as a signed byte. A two's-complement number is the number its bits spell with the top bit
-// flipped, minus 2^(planes-1). A thread writes 32 entries. Grid: x rows, y words of a row / 256.
+// out[r][k] = entry k of row r as a signed byte. A two's-complement number is the number its bits spell with the top
+// bit flipped, minus 2^(planes-1). A thread writes 32 entries. Grid: x rows, y words of a row / 256.
 KERNEL(packing, 256)
 void spread_bytes(const uint32_t* bits, int columns, int words, long plane_words, int planes, int is_signed, char* out,
     int row_bytes) {

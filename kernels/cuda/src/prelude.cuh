@@ -27,7 +27,8 @@ DEVICE int min(int a, int b) { return a < b ? a : b; }
 DEVICE int max(int a, int b) { return a > b ? a : b; }
 DEVICE float max(float a, float b) { return __nvvm_fmax_f(a, b); }
 DEVICE float min(float a, float b) { return __nvvm_fmin_f(a, b); }
-// u / 2, but 0 where it is less or NaN, and 1 where it is more. Unlike minima and maxima it does not take the integer units.
+// u / 2, but 0 where it is less or NaN, and 1 where it is more. Unlike minima and maxima it does not take the integer
+// units.
 DEVICE float half_within_one(float u) {
   float v;
   asm("mul.rn.sat.f32 %0, %1, 0f3F000000;" : "=f"(v) : "f"(u));

@@ -160,8 +160,8 @@ void normalize_levels(const float* x, const float* gain, int rows, int width, do
 
 // ---- Rotation: blocks of a row times the orthonormal Hadamard matrix of their size (in Go: kernels.RMSNorm) ----
 
-// 128 columns among the lanes of a warp: v[j] is column 4 lane + j. `rotation` is at most 128. Butterflies of the columns
-// 1, 2, 4 ... apart, without the factor that makes the matrix orthonormal.
+// 128 columns among the lanes of a warp: v[j] is column 4 lane + j. `rotation` is at most 128. Butterflies of the
+// columns 1, 2, 4 ... apart, without the factor that makes the matrix orthonormal.
 template <class T> DEVICE void rotate(T (&v)[4], int rotation) {
   int lane = threadIdx.x % 32;
   auto butterfly = [](T& a, T& b) {
@@ -199,8 +199,8 @@ DEVICE float rotated_floats(const FourFloats& x, const FourFloats& gain, int rot
   return as_float((int)most) * (32 * 9 * 0x1p-24f) + 1e-42f;
 }
 
-// normalize_levels with a rotation of up to 128 columns, for 1 to 4 bits. Float32 decides where no value of 128 columns is
-// near a border, else float64.
+// normalize_levels with a rotation of up to 128 columns, for 1 to 4 bits. Float32 decides where no value of 128 columns
+// is near a border, else float64.
 KERNEL(elementwise float, 256)
 void normalize_rotated(const float* x, const float* gain, int rows, int width, double eps, int rotation, int bits,
     uint32_t* out, int words, long plane_words, int* popcounts) {
@@ -257,8 +257,8 @@ void normalize_rotated(const float* x, const float* gain, int rows, int width, d
   store_levels(packed, row, bits, out, words, plane_words, popcounts);
 }
 
-// Rotations of rows of any length go through memory, in float64. A block per row: gain * x, rotated. Its product with the
-// row's factor is what is quantized.
+// Rotations of rows of any length go through memory, in float64. A block per row: gain * x, rotated. Its product with
+// the row's factor is what is quantized.
 KERNEL(elementwise float, 256)
 void rotate_normalized(
     const float* x, const float* gain, int width, double eps, int rotation, double* out, double* factors) {
@@ -395,8 +395,9 @@ DEVICE void store_four_of(BFloat* to, const float (&x)[4]) {
 // (da*gain - x * r²/d * Σ da*gain*x). The block's part of dGain = Σ da*x*r goes to partial [gridDim.x][width]. With a
 // rotation, the gradient passes where |rotated a| <= limit, and da is the rotation of what passes.
 //
-// A warp per row of up to 1,024 values, a multiple of 4, or of 128 with a rotation of up to 128, aligned to 16 bytes. A lane has
-// groups of four columns, 128 apart. Where no lane is near the limit, float32 decides |a| <= limit, else float64.
+// A warp per row of up to 1,024 values, a multiple of 4, or of 128 with a rotation of up to 128, aligned to 16 bytes. A
+// lane has groups of four columns, 128 apart. Where no lane is near the limit, float32 decides |a| <= limit, else
+// float64.
 template <bool kRotated, class T> DEVICE void normalize_backward_rows(T* dx, float* partial, const T* dout,
     const float* x, const float* gain, int rows, int width, double eps, float limit, int rotation) {
   constexpr int kFours = 8, kWarps = 4;
@@ -565,8 +566,8 @@ DEVICE float shifted(const float* y, long stride, long row, int c, const Shift& 
   return sum;
 }
 
-// A warp per row: signs, or mid-rise levels, of u and, unless mask is null, whether u lies within their range: bits of a
-// mask of all channels.
+// A warp per row: signs, or mid-rise levels, of u and, unless mask is null, whether u lies within their range: bits of
+// a mask of all channels.
 KERNEL(elementwise float, 256)
 void emit_levels(const float* y, long stride, const float* alpha, const float* theta, int rows,
     const __grid_constant__ Shift shift, const __grid_constant__ Levels to, uint32_t* mask, int mask_words) {
