@@ -11,8 +11,8 @@ const (
 	byteRows  = 4  // rows of integers that are multiplied together
 )
 
-// bytePanels are a depth × cols matrix of indices, the right side of a product of bytes. A panel is byteCols columns: the
-// indices of the first byteGroup rows, column by column, then those of the next rows, and so on.
+// bytePanels are a depth × cols matrix of indices, the right side of a product of bytes. A panel is byteCols columns:
+// the indices of the first byteGroup rows, column by column, then those of the next rows, and so on.
 type bytePanels struct {
 	cols    int
 	groups  int // of byteGroup rows
@@ -87,8 +87,8 @@ func (d *Device) integerRows(x *planes) int8Matrix {
 	return q
 }
 
-// bytesProducts computes Σ_j q[r][j] Σ_b 2^b s_b[j][c] for rows r0..r1-1 and all columns c of p, where s_b is 1 for a set
-// bit and otherwise -1. It calls emit with every row: the product is 2*sums[c] - offset.
+// bytesProducts computes Σ_j q[r][j] Σ_b 2^b s_b[j][c] for rows r0..r1-1 and all columns c of p, where s_b is 1 for a
+// set bit and otherwise -1. It calls emit with every row: the product is 2*sums[c] - offset.
 func (d *Device) bytesProducts(q int8Matrix, p bytePanels, r0, r1 int, s *scratch,
 	emit func(row int, sums []int32, offset int32)) {
 	width, last := p.panels()*byteCols, len(q.values)/q.stride-byteRows

@@ -94,7 +94,8 @@ func TestLinearBackward(t *testing.T) {
 		pass, set := randomPlanes(t, d, r, rows, out, 1)
 		dx := make(floats, rows*in)
 		dl := kernels.LinearGradient{Weight: make(floats, out*in), Alpha: make(floats, out), Theta: make(floats, out)}
-		d.LinearBackward(dx, dl, dy, kernels.Derivative{Mask: pass}, kernels.Activation{Floats: x}, l, shift, kernels.FloatBits)
+		d.LinearBackward(dx, dl, dy, kernels.Derivative{Mask: pass}, kernels.Activation{Floats: x}, l, shift,
+			kernels.FloatBits)
 		if err := d.Sync(); err != nil {
 			t.Fatal(err)
 		}

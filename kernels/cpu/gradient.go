@@ -113,7 +113,8 @@ func (d *Device) maskWords(g *gradient) (words []uint64, stride int) {
 
 // matrix returns all rows of the plain products' gradient, for float products.
 func (d *Device) matrix(g *gradient) []float32 {
-	if g.output.bfloats == nil && g.mask == nil && !g.factors.given() && g.shift.To <= g.shift.From && g.stride == g.to-g.from {
+	plain := g.mask == nil && !g.factors.given() && g.shift.To <= g.shift.From
+	if plain && g.output.bfloats == nil && g.stride == g.to-g.from {
 		return g.output.floats
 	}
 	out := g.to - g.from

@@ -12,13 +12,14 @@ type instructions struct {
 	counts   bool // it counts bits in registers, so products of signs with signs are faster by counting
 
 	// Products.
-	andCounts    func(dst []int32, x, w []uint64)
-	countSigns   func(dst []int32, stride int, x []uint64, xStride int, w []uint64, words int)
-	addCounts    func(sums, counts, pops []int32, shift, weight int32)
-	tile         func(c []float64, ldc int, a, b []float64, k int)
-	tilePair     func(c []float64, ldc int, a, b []float64, k int)
-	makeTables   func(dst []byte, q []int8) int32
-	byteProducts func(dst []int32, panel []byte, q []int8, qStride, groups, flush int) // nil: products by lookup are faster
+	andCounts  func(dst []int32, x, w []uint64)
+	countSigns func(dst []int32, stride int, x []uint64, xStride int, w []uint64, words int)
+	addCounts  func(sums, counts, pops []int32, shift, weight int32)
+	tile       func(c []float64, ldc int, a, b []float64, k int)
+	tilePair   func(c []float64, ldc int, a, b []float64, k int)
+	makeTables func(dst []byte, q []int8) int32
+	// byteProducts is nil where products by lookup are faster.
+	byteProducts func(dst []int32, panel []byte, q []int8, qStride, groups, flush int)
 	lookup       func(sums []int32, stride int, tables []byte, s signPanels, from, to, flush int, add bool)
 
 	// Arrangement of bits and bytes.
@@ -99,7 +100,8 @@ func plainGo() instructions {
 		absMax: absMaxGo, absMaxProduct: absMaxProductGo, maximum: maximumGo, exponentials: exponentialsGo,
 
 		quantize: quantizeGo, nearestLevels: nearestLevelsGo, products: productsGo, rotate: rotateGo,
-		maskRotated: maskRotatedGo, narrowScaled: narrowScaledGo, maskNormalized: maskNormalizedGo, addNormalized: addNormalizedGo,
+		maskRotated: maskRotatedGo, narrowScaled: narrowScaledGo,
+		maskNormalized: maskNormalizedGo, addNormalized: addNormalizedGo,
 		valueGradient: valueGradientGo, scoreGradient: scoreGradientGo, nearest: nearestGo,
 		weighLevels: weighLevelsGo, ranked: rankedGo,
 		rankedLevels: rankedLevelsGo,

@@ -71,7 +71,8 @@ func (c *backwardCase) run(t *testing.T, d *Device) (dx floats, dl kernels.Linea
 	dx = slices.Repeat(floats{float32(math.NaN())}, c.rows*c.in)
 	dl = kernels.LinearGradient{Weight: make(floats, c.out*c.in), Alpha: make(floats, c.out), Theta: make(floats, c.out)}
 	d.SetScalars(c.scalars)
-	d.LinearBackward(dx, dl, c.dy, kernels.Derivative{Mask: c.pass}, kernels.Activation{Planes: c.x}, c.linear, c.shift, c.gradBits)
+	d.LinearBackward(dx, dl, c.dy, kernels.Derivative{Mask: c.pass}, kernels.Activation{Planes: c.x}, c.linear, c.shift,
+		c.gradBits)
 	if err := d.Sync(); err != nil {
 		t.Fatalf("%v: %v", c, err)
 	}

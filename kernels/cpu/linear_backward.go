@@ -67,7 +67,8 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 
 // inputGradient returns a function that overwrites rows from..to-1 of dx with products of rounded gradients by the
 // planes of the weight. It is called for a few rows at a time, while their integers are in the cache.
-func (d *Device) inputGradient(dx kernels.Floats, l kernels.Linear, gradBits int) func(from, to int, q roundedGradient, s *scratch) {
+func (d *Device) inputGradient(dx kernels.Floats, l kernels.Linear,
+	gradBits int) func(from, to int, q roundedGradient, s *scratch) {
 	w := l.Quantized.(*planes)
 	products := d.productsAlongRows(&d.shared.weightRows, &d.shared.weightRowBytes, w, gradBits, rowsPerRounding)
 	to, unit := anyFloatsOf(dx), w.quantization.Unit()
@@ -85,7 +86,8 @@ func (d *Device) inputGradient(dx kernels.Floats, l kernels.Linear, gradBits int
 // integerProduct computes products of rows r0..r1-1 of q and calls emit with every row: the product is 2*sums - offset.
 type integerProduct func(q int8Matrix, r0, r1 int, s *scratch, emit func(row int, sums []int32, offset int32))
 
-// productsAlongRows returns the product of integers of so many bits, rows rows of them, by x, whose rows are summed over.
+// productsAlongRows returns the product of integers of so many bits, rows rows of them, by x. The sums are over the rows
+// of x.
 func (d *Device) productsAlongRows(signMemory *[8]buffer[byte], byteMemory *buffer[byte], x *planes, gradBits,
 	rows int) integerProduct {
 	if d.multipliesBytes(1<<(gradBits-1)-1, rows, x) {

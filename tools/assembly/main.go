@@ -34,10 +34,12 @@ func main() {
 		scaleBytes, scaleIntegers, scaleToBFloats, affineSums, signsOfSums, addScaled, randomWords, roundRow, roundColumns,
 		affine, squaredReLU, roundBFloats, widenBFloats, mask, maskBFloats, add, multiply, scale,
 		sumSquares, addRows, addBFloatRows, absMax, absMaxProduct, maximum, exponentials,
-		quantize, nearestLevels, products, rotate, maskRotated, narrowScaled, maskNormalized, addNormalized, valueGradient, scoreGradient, nearest, weighLevels, ranked, rankedLevels, adam,
+		quantize, nearestLevels, products, rotate, maskRotated, narrowScaled, maskNormalized, addNormalized,
+		valueGradient, scoreGradient, nearest, weighLevels, ranked, rankedLevels, adam,
 		// With long registers, more registers, or masks, where these gain much. Looking up does not gain from long registers:
 		// they shuffle at half the rate.
-		wideCountSigns, wideTilePair, wideByteProducts, wideMakeTables, wideLookup, wideScaleToBFloats, wideSignsOfSums, wideRandomWords, wideRoundRow,
+		wideCountSigns, wideTilePair, wideByteProducts, wideMakeTables, wideLookup, wideScaleToBFloats,
+		wideSignsOfSums, wideRandomWords, wideRoundRow,
 		wideRoundColumns, wideRoundBFloats, wideAddBFloatRows, wideNearest,
 	} {
 		write()

@@ -30,7 +30,7 @@ func ranked() { rankedOf("ranked", "q, k, v *uint64", (*rankedLoop).dotsOfSigns)
 
 func rankedLevels() { rankedOf("rankedLevels", "q, k *uint64, v *float32", (*rankedLoop).dotsOfFloats) }
 
-// rankedOf writes the loop for values of one kind. dots begins the dot products of values and the output's gradient, and
+// rankedOf writes the loop for values of one kind. dots begins the dot products of values and the output's gradient. It
 // returns a function that adds eight products to each.
 func rankedOf(name, inputs string, dots func(l *rankedLoop) func(d VecVirtual, j int)) {
 	beginOther(avx2, name, "func(dq, dk, dv, do *float32, "+inputs+", survivors *int32, exps *float32, "+
