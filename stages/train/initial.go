@@ -18,7 +18,7 @@ import (
 )
 
 // complete sets the digests of the files to start from: a job is known by the bytes of these files, not by their paths.
-// It refuses files that are no checkpoint and no state of that checkpoint.
+// It refuses files that are no checkpoint and no state of that checkpoint, and a model that cannot be trained so.
 func (p *Params) complete() error {
 	if p.Init == "" {
 		return nil
@@ -31,6 +31,11 @@ func (p *Params) complete() error {
 		return fmt.Errorf("init: %w", err)
 	}
 	defer m.Close()
+	for _, r := range p.adopt(m.Config).planesRules() {
+		if r.wrong {
+			return fmt.Errorf("init: the model in %s: %s", p.Init, r.text)
+		}
+	}
 	if !p.InitState {
 		return nil
 	}

@@ -128,7 +128,7 @@ func TestRefusesWrongStart(t *testing.T) {
 		"--init " + filepath.Join(base, trainlog.FileName): "safetensors",
 		"--init " + checkpointFile + " --init-digest 00":   "another checkpoint",
 		"--init-digest 00":                                 "without init",
-		"--truebit --init " + levels:                       "the codebook's have 4 codebook_bits: want 1",
+		"--truebit --init " + levels:                       ": truebit and 4 codebook_bits exclude each other",
 		"--init " + measuretest.Packed(t, levels):          "is a packed model (.bit2): name the checkpoint",
 		"--init " + checkpointFile + " --freeze codbook.*": "matches no parameter",
 		"--init " + checkpointFile + " --freeze *":         "nothing to train",
