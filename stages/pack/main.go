@@ -37,7 +37,7 @@ func main() {
 			Headline: "checkpoint {step} packed: {pack.size:bytes}",
 			Columns: []results.Column{{
 				Key: "pack_bytes", Name: ".bit2", Value: "{pack.size:bytes}", Better: results.Lower,
-				About: "size of the packed model, one bit a weight",
+				About: "size of the packed model: one bit a weight, codebook_bits in the codebook",
 			}},
 		}},
 	}, os.Args))
