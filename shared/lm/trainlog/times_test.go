@@ -3,6 +3,7 @@ package trainlog
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -24,6 +25,9 @@ func TestSeconds(t *testing.T) {
 `)
 	if got, err := Seconds(path); err != nil || math.Abs(got-9) > 1e-12 {
 		t.Errorf("%v seconds, %v", got, err)
+	}
+	if got, err := Elapsed(path); err != nil || !maps.Equal(got, map[int]float64{10: 5, 12: 9}) {
+		t.Errorf("%v, %v", got, err)
 	}
 	write("{\"step\":10,\"seconds\":0.5}\n{\"step\":")
 	if got, err := Seconds(path); err == nil || !strings.Contains(err.Error(), "line 2") {

@@ -20,6 +20,8 @@ const FileName = "train.jsonl"
 const (
 	EventStep       = "step"
 	EventCheckpoint = "checkpoint"
+
+	eventValidation = "validation" // a validation of a program that saves no checkpoint, docs/examples/dense.py
 )
 
 // Line is a Step or a Checkpoint.
@@ -37,6 +39,7 @@ type Step struct {
 	GradientNorm float64 `json:"grad_norm"`          // before clipping
 	Flipped      int     `json:"flipped,omitempty"`  // truebit: weights whose sign this step changed
 	Sequence     int     `json:"sequence,omitempty"` // tokens of the parts into which this step cut sequences
+	Seconds      float64 `json:"seconds,omitempty"`  // of training until then; docs/examples/dense.py alone writes it
 }
 
 // Checkpoint is the line of a checkpoint.
@@ -90,7 +93,7 @@ func parse(text []byte) (Line, error) {
 		var s Step
 		err := json.Unmarshal(text, &s)
 		return s, err
-	case EventCheckpoint:
+	case EventCheckpoint, eventValidation:
 		var c Checkpoint
 		err := json.Unmarshal(text, &c)
 		return c, err

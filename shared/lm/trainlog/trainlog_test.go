@@ -18,15 +18,19 @@ func TestRead(t *testing.T) {
 {"event":"of a later version","step":"ten"}
 {"event":"checkpoint","step":10,"tokens":640,"train_bpc":5.75,"val_bpc":5.25,"best":true,"model":"00ff"}
 {"event":"checkpoint","step":12,"tokens":768,"train_bpc":5.5,"val_bpc":null,"best":false,"model":"01ff"}
+{"event":"step","step":20,"tokens":1280,"seconds":2.5,"train_bpc":5.5}
+{"event":"validation","step":20,"tokens":1280,"seconds":2.5,"train_bpc":5.5,"val_bpc":5.25}
 `
 	if err := os.WriteFile(path, []byte(log), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	bits := 5.25
 	want := []Line{
-		Step{EventStep, 10, 640, 5.5, 0.003, 0.9, 1.25, 7, 32},
+		Step{EventStep, 10, 640, 5.5, 0.003, 0.9, 1.25, 7, 32, 0},
 		Checkpoint{EventCheckpoint, 10, 640, 5.75, &bits, true, "00ff"},
 		Checkpoint{EventCheckpoint, 12, 768, 5.5, nil, false, "01ff"},
+		Step{Event: EventStep, Step: 20, Tokens: 1280, TrainBPC: 5.5, Seconds: 2.5},
+		Checkpoint{Event: "validation", Step: 20, Tokens: 1280, TrainBPC: 5.5, ValBPC: &bits},
 	}
 	if got, err := Read(path); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v (%v), want %+v", got, err, want)
