@@ -279,6 +279,13 @@ func world(t *testing.T) string {
 		}
 		write(t, filepath.Join(root, folder, "presets", "tiny.yml"), preset)
 	}
+	recipes, err := filepath.Abs("recipes") // with results files
+	if err == nil {
+		err = os.Symlink(recipes, filepath.Join(root, "docs", "recipes"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	weights, err := os.ReadFile("../shared/lm/checkpoint/testdata/numpy.pt")
 	if err != nil {
 		t.Fatal(err)

@@ -8,13 +8,13 @@ import (
 	"io/fs"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
-	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/plotutil"
 	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
 
 	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/run/command"
@@ -28,19 +28,23 @@ func curvesCommand() *cli.Command {
 		Name: "curves", Usage: "draw the losses of runs beside each other and write their table",
 		Description: "Reads the training logs, evaluations and probes of runs and writes NAME.png, NAME.csv " +
 			"(every step) and NAME.md.\n" +
-			"Lines are training losses, dots are checkpoints on validation text.\n\n" +
+			"Lines are training losses, dots are checkpoints on validation text. --log draws a training log beside them:\n" +
+			"train.jsonl of another machine, or what docs/examples/dense.py printed.\n\n" +
 			"Example:\n   experiment curves --name streams --run strict=v76-75M-1a2b3c4d --run 'four bits=v76-75M-5e6f7a8b'",
 		Flags: append(commonFlags(),
-			&cli.StringSliceFlag{Name: "run", Required: true, Usage: "a `RUN`, or LABEL=RUN; give one flag for each"},
+			&cli.StringSliceFlag{Name: "run", Usage: "a `RUN`, or LABEL=RUN; give one flag for each"},
+			&cli.StringSliceFlag{Name: "log", Usage: "`LABEL=FILE` of a training log; give one flag for each"},
+			&cli.StringFlag{Name: "over", Value: overTokens, Usage: "draw losses over `WHAT`: tokens, or seconds of training"},
+			&cli.StringSliceFlag{Name: "speed", Usage: "`LABEL=TOKENS` a second of a log that has no times beside it"},
 			&cli.StringFlag{Name: "name", Usage: "`NAME` of the comparison (default: made of a digest of the runs)"},
 			forceFlag(),
 			&cli.StringFlag{Name: "out", Usage: "output `DIR`ectory (default: experiments/NAME in the data directory)"},
 		),
 		Action: func(c *cli.Context) error {
-			q := question{Of: "curves", Given: c.StringSlice("run")}
+			q := question{Of: "curves", Given: slices.Concat(c.StringSlice("run"), c.StringSlice("log"))}
 			j, name := journal.Open(c.String("data")), cmp.Or(c.String("name"), q.name())
 			out := outDir(c, name)
-			all, err := readCurves(j, c.StringSlice("run"), programs(c))
+			all, err := chosenCurves(c, j)
 			if err != nil {
 				return err
 			}
@@ -50,7 +54,7 @@ func curvesCommand() *cli.Command {
 			last := lastCheckpoints(all)
 			err = writeFiles(out, name, map[string]func(io.Writer) error{
 				".md": last.writeMarkdown, ".csv": everyStep(all).writeCSV,
-				".png": func(w io.Writer) error { return plotCurves(w, all) },
+				".png": func(w io.Writer) error { return plotCurves(w, all, c.String("over")) },
 			})
 			if err != nil {
 				return err
@@ -64,13 +68,35 @@ func curvesCommand() *cli.Command {
 	}
 }
 
+// chosenCurves reads what the flags name.
+func chosenCurves(c *cli.Context, j journal.Journal) ([]curve, error) {
+	over := c.String("over")
+	if over != overTokens && over != overSeconds {
+		return nil, command.UsageError(fmt.Errorf("--over %s: use %s or %s", over, overTokens, overSeconds))
+	}
+	all, err := readCurves(j, c.StringSlice("run"), programs(c))
+	if err == nil {
+		all, err = withLogs(all, c.StringSlice("log"))
+	}
+	if err == nil && len(all) == 0 {
+		err = command.UsageError(errors.New("give what to draw: --run RUN or --log LABEL=FILE"))
+	}
+	if err == nil && over == overSeconds {
+		err = setClocks(all, c.StringSlice("speed"))
+	}
+	return all, err
+}
+
 // curve is how one run went.
 type curve struct {
 	label   string
 	run     string
 	log     []trainlog.Line
+	path    string // of the log
 	last    trained
 	results *results.Table
+
+	seconds map[int]float64 // of training until a step; nil unless losses are drawn over seconds
 }
 
 // readCurves reads what is known of runs, each given as RUN or as LABEL=RUN.
@@ -105,7 +131,8 @@ func readCurve(j journal.Journal, run, programs string) (c curve, err error) {
 	if c.results, err = resultsOf(j, run, programs); err != nil {
 		return c, err
 	}
-	c.log, err = trainlog.Read(filepath.Join(j.RunDir(run), c.last.stage, trainlog.FileName))
+	c.path = filepath.Join(j.RunDir(run), c.last.stage, trainlog.FileName)
+	c.log, err = trainlog.Read(c.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("%w: the training log is written as training goes on; has the run trained yet?", err)
 	}
@@ -122,7 +149,7 @@ func lastCheckpoints(all []curve) table {
 	t := table{columns: append([]column{{Name: "run"}, {Name: "steps"}, {Name: "million tokens"}}, columns...),
 		legend: columns, fixed: 1}
 	for _, c := range all {
-		row := []any{c.label, c.results.Last().Name, float64(c.last.Tokens) / 1e6}
+		row := []any{c.label, fmt.Sprint(c.last.Step), float64(c.last.Tokens) / 1e6}
 		t.rows = append(t.rows, append(row, cellsOf(c.results, columns)...))
 	}
 	return t
@@ -161,16 +188,19 @@ func everyStep(all []curve) table {
 // window is how many points of a curve are drawn: a point is the mean of the steps around it.
 const window = 200
 
-// points are a run's training losses, averaged, and the validation losses of its checkpoints, over millions of tokens.
+// points are a run's training losses, averaged, and the validation losses of its checkpoints. A step whose time is not
+// known has no point over seconds.
 func (c curve) points() (training, validation plotter.XYs) {
-	var steps []trainlog.Step
+	var steps plotter.XYs
 	for _, line := range c.log {
 		switch l := line.(type) {
 		case trainlog.Step:
-			steps = append(steps, l)
+			if x, ok := c.at(l.Step, l.Tokens); ok {
+				steps = append(steps, plotter.XY{X: x, Y: l.TrainBPC})
+			}
 		case trainlog.Checkpoint:
-			if l.ValBPC != nil {
-				validation = append(validation, plotter.XY{X: float64(l.Tokens) / 1e6, Y: *l.ValBPC})
+			if x, ok := c.at(l.Step, l.Tokens); ok && l.ValBPC != nil {
+				validation = append(validation, plotter.XY{X: x, Y: *l.ValBPC})
 			}
 		}
 	}
@@ -178,20 +208,28 @@ func (c curve) points() (training, validation plotter.XYs) {
 	for ; len(steps) >= size; steps = steps[size:] {
 		var mean plotter.XY
 		for _, step := range steps[:size] {
-			mean.X += float64(step.Tokens) / 1e6 / float64(size)
-			mean.Y += step.TrainBPC / float64(size)
+			mean.X += step.X / float64(size)
+			mean.Y += step.Y / float64(size)
 		}
 		training = append(training, mean)
 	}
 	return training, validation
 }
 
+// at is where a step lies: seconds or millions of tokens from the first one.
+func (c curve) at(step int, tokens int64) (x float64, known bool) {
+	if c.seconds != nil {
+		x, known = c.seconds[step]
+		return x, known
+	}
+	return float64(tokens) / 1e6, true
+}
+
 // plotCurves draws all runs into one picture.
-func plotCurves(w io.Writer, all []curve) error {
-	p := plot.New()
-	p.X.Label.Text, p.Y.Label.Text = "million tokens", "bits per token"
-	p.Legend.Top = true
-	p.Add(plotter.NewGrid())
+func plotCurves(w io.Writer, all []curve, over string) error {
+	p := newPicture(map[string]string{
+		overTokens: "million tokens", overSeconds: "seconds of training",
+	}[over], "loss in bits per token")
 	lowest, middle := math.Inf(1), 0.0
 	for i, c := range all {
 		training, validation := c.points()
@@ -202,14 +240,14 @@ func plotCurves(w io.Writer, all []curve) error {
 		if err != nil {
 			return fmt.Errorf("plotting %s: %w", c.label, err)
 		}
-		line.Color = plotutil.Color(i)
+		line.Color, line.Width = colorOf(i), vg.Points(1.5)
 		dots, err := plotter.NewScatter(validation)
 		if err != nil && len(validation) > 0 {
 			return fmt.Errorf("plotting %s: %w", c.label, err)
 		}
 		p.Add(line)
 		if len(validation) > 0 {
-			dots.Color, dots.Shape, dots.Radius = line.Color, plotutil.Shape(i), vg.Points(3)
+			dots.Color, dots.Shape, dots.Radius = line.Color, draw.CircleGlyph{}, vg.Points(4)
 			p.Add(dots)
 		}
 		p.Legend.Add(c.label, line)
@@ -219,7 +257,7 @@ func plotCurves(w io.Writer, all []curve) error {
 		middle = max(middle, training[len(training)/20].Y)
 	}
 	// The first steps fall from log2(vocabulary) and would press everything else flat.
-	p.X.Min, p.Y.Min, p.Y.Max = 0, lowest-0.1, middle
+	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = 0, p.X.Max*1.02, lowest-0.1, middle
 	canvas, err := p.WriterTo(18*vg.Centimeter, 11*vg.Centimeter, "png")
 	if err != nil {
 		return err

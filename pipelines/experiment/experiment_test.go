@@ -200,7 +200,7 @@ func run(t *testing.T, args ...string) (string, error) {
 	var out bytes.Buffer
 	app := &cli.App{
 		Writer: &out, Commands: []*cli.Command{gridCommand(), curvesCommand(), forgettingCommand(), recordCommand(),
-			tableCommand()},
+			tableCommand(), plotCommand()},
 		ExitErrHandler: func(*cli.Context, error) {}, DisableSliceFlagSeparator: true,
 	}
 	err := app.RunContext(t.Context(), append([]string{"experiment"}, args...))

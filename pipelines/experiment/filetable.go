@@ -28,7 +28,8 @@ func tableCommand() *cli.Command {
 		Description: "Runs that differ in their seed alone are one row: mean, standard error and, of three or more, the " +
 			"median. Rows come\nin the order of the first column that says which values are better. Nothing is run.\n\n" +
 			"Keys are model, hardware, dataset and the parameters of the training (for rows and --where), seeds, steps, " +
-			"tokens, seconds,\ntokens_per_second, median, difference and the results of the lines (for columns).\n\n" +
+			"tokens, seconds,\ntokens_per_second, megabytes, median, difference and the results of the lines (for " +
+			"columns).\n\n" +
 			"Example:\n   experiment table --where preset=75M --baseline v76 docs/recipes/v77.jsonl",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "rows", Usage: "`KEYS` that name a row (default: model, and what differs between the rows); " +
@@ -44,15 +45,8 @@ func tableCommand() *cli.Command {
 			if c.NArg() == 0 {
 				return command.UsageError(errors.New("give a results file: experiment table FILE"))
 			}
-			var runs []resultsfile.Run
-			for _, path := range c.Args().Slice() {
-				more, err := resultsfile.Read(path)
-				if err != nil {
-					return err
-				}
-				runs = append(runs, more...)
-			}
-			if err := eachOnce(runs); err != nil {
+			runs, err := readResults(c.Args().Slice())
+			if err != nil {
 				return err
 			}
 			t, err := tableOf(runs, selection{
@@ -68,6 +62,18 @@ func tableCommand() *cli.Command {
 			return t.writeText(c.App.Writer, terminal.Width(c.App.Writer))
 		},
 	}
+}
+
+// readResults reads the runs of results files.
+func readResults(paths []string) (runs []resultsfile.Run, err error) {
+	for _, path := range paths {
+		more, err := resultsfile.Read(path)
+		if err != nil {
+			return nil, err
+		}
+		runs = append(runs, more...)
+	}
+	return runs, eachOnce(runs)
 }
 
 func list(text string) []string {
@@ -96,6 +102,8 @@ var known = []column{
 	{Key: "steps", Name: "steps", Value: "{steps}"},
 	{Key: "tokens", Name: "M tokens", Value: "{tokens:.1}"},
 	{Key: "seconds", Name: "seconds", Value: "{seconds:.0}"},
+	{Key: "megabytes", Name: "MB packed", Value: "{megabytes:.1}", Better: results.Lower,
+		About: "size of the packed model in millions of bytes"},
 	{Key: "tokens_per_second", Name: "k tokens/s", Value: "{tokens_per_second:.0}"},
 }
 
@@ -103,11 +111,24 @@ var known = []column{
 var losses = []string{"bits_per_token", "validation_bits"}
 
 // tableOf makes the table of runs.
-func tableOf(runs []resultsfile.Run, s selection) (t table, err error) {
-	if runs, err = s.filter(runs); err != nil {
-		return t, err
+func tableOf(runs []resultsfile.Run, s selection) (table, error) {
+	o, err := rowsOf(runs, s)
+	if err != nil {
+		return table{}, err
 	}
-	o := overSeeds{baseline: s.baseline}
+	if o.columns, err = s.chosen(o.rows); err != nil {
+		return table{}, err
+	}
+	o.sort()
+	return o.table()
+}
+
+// rowsOf are the rows of runs that differ in more than their seeds.
+func rowsOf(runs []resultsfile.Run, s selection) (o overSeeds, err error) {
+	if runs, err = s.filter(runs); err != nil {
+		return o, err
+	}
+	o.baseline = s.baseline
 	groups := bySeed(runs)
 	rows := s.rows
 	if len(rows) == 0 {
@@ -117,7 +138,7 @@ func tableOf(runs []resultsfile.Run, s selection) (t table, err error) {
 	for i, text := range rows {
 		key, value, given := strings.Cut(text, "=")
 		if !slices.Contains(keysOf(runs), key) {
-			return t, fmt.Errorf("--rows %s: %w", text, param.UnknownKey(key, keysOf(runs)))
+			return o, fmt.Errorf("--rows %s: %w", text, param.UnknownKey(key, keysOf(runs)))
 		}
 		if rows[i] = key; given {
 			defaults[key] = value
@@ -142,16 +163,12 @@ func tableOf(runs []resultsfile.Run, s selection) (t table, err error) {
 			}
 		}
 		if i := slices.IndexFunc(o.rows, func(other seedRow) bool { return slices.Equal(other.labels, r.labels) }); i >= 0 {
-			return t, fmt.Errorf("two rows are called %s: --rows needs one of %s, too", strings.Join(r.labels, " "),
+			return o, fmt.Errorf("two rows are called %s: --rows needs one of %s, too", strings.Join(r.labels, " "),
 				strings.Join(labelsOf([][]resultsfile.Run{groups[i], group}), ", "))
 		}
 		o.rows = append(o.rows, r)
 	}
-	if o.columns, err = s.chosen(o.rows); err != nil {
-		return t, err
-	}
-	o.sort()
-	return o.table()
+	return o, nil
 }
 
 // filter leaves the runs that --where wants.
@@ -267,6 +284,9 @@ func labelsOf(groups [][]resultsfile.Run) []string {
 func measuredOf(r resultsfile.Run) map[string]float64 {
 	all := maps.Clone(r.Results)
 	all["tokens"] = float64(r.Tokens) / 1e6
+	if bytes, packed := all["pack_bytes"]; packed {
+		all["megabytes"] = bytes / 1e6
+	}
 	if r.Steps > 0 {
 		all["steps"] = float64(r.Steps)
 	}
@@ -306,13 +326,16 @@ func (s selection) chosen(rows []seedRow) (columns []column, err error) {
 		if !slices.Contains(all, key) {
 			return nil, fmt.Errorf("--columns %s: %w", key, param.UnknownKey(key, all))
 		}
-		c := column{Key: key, Name: key, Value: results.Template("{" + key + ":.3}")}
-		if i := slices.IndexFunc(known, func(k column) bool { return k.Key == key }); i >= 0 {
-			c = known[i]
-		}
-		columns = append(columns, c)
+		columns = append(columns, columnOf(key))
 	}
 	return columns, nil
+}
+
+func columnOf(key string) column {
+	if i := slices.IndexFunc(known, func(k column) bool { return k.Key == key }); i >= 0 {
+		return known[i]
+	}
+	return column{Key: key, Name: key, Value: results.Template("{" + key + ":.3}")}
 }
 
 // sort brings the rows into the order of the main column if that is a loss, the lowest first and those without a value

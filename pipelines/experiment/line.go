@@ -102,7 +102,8 @@ func secondsOf(dir string) (float64, error) {
 }
 
 // lineOfFolder is the line of a training whose outputs `train run --out` has written into a folder, on this machine or
-// another one: the last checkpoint of its log, and the evaluation of that checkpoint if it lies there, too.
+// another one: the last checkpoint of its log, and of that checkpoint its evaluation and its packed model if they lie
+// there, too.
 func lineOfFolder(model, dir string) (r resultsfile.Run, err error) {
 	log, err := trainlog.Read(filepath.Join(dir, trainlog.FileName))
 	if err != nil {
@@ -133,6 +134,9 @@ func lineOfFolder(model, dir string) (r resultsfile.Run, err error) {
 	}
 	if err := addEvaluation(&r, dir); err != nil {
 		return r, err
+	}
+	if packed, err := os.Stat(filepath.Join(dir, fmt.Sprintf("step-%06d.bit2", r.Steps))); err == nil {
+		r.Results["pack_bytes"] = float64(packed.Size())
 	}
 	r.Seconds, err = secondsOf(dir)
 	return r, err

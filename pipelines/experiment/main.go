@@ -31,12 +31,12 @@ func main() {
 		Description: "Example:\n   experiment grid --grid train.alibi=true,false --grid " +
 			"train.stream_bits=1,4 pipelines/v76.yml",
 		Commands: []*cli.Command{gridCommand(), curvesCommand(), forgettingCommand(), recordCommand(),
-			tableCommand()},
+			tableCommand(), plotCommand()},
 		ExitErrHandler:            func(*cli.Context, error) {},
 		OnUsageError:              usage,
 		DisableSliceFlagSeparator: true,
 		Action: func(c *cli.Context) error {
-			return command.UsageError(fmt.Errorf("unknown command %q: use grid, curves, forgetting, record or table "+
+			return command.UsageError(fmt.Errorf("unknown command %q: use grid, curves, forgetting, record, table or plot "+
 				"(--help explains them)",
 				c.Args().First()))
 		},
@@ -56,7 +56,7 @@ func arranged(app *cli.App, args []string) []string {
 	case "grid":
 		isPipelineFile := func(arg string) bool { return filepath.Ext(arg) == ".yml" || filepath.Ext(arg) == ".yaml" }
 		return append(args[:2:2], command.Arrange(args[2:], app.Command(name).Flags, "source", isPipelineFile)...)
-	case "record", "table":
+	case "record", "table", "plot":
 		return append(args[:2:2], command.Arrange(args[2:], app.Command(name).Flags, "", nil)...)
 	}
 	return args

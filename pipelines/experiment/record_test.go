@@ -74,6 +74,8 @@ func TestRecordFolders(t *testing.T) {
 		write(t, filepath.Join(small, name+"_evaluation.json"),
 			fmt.Sprintf(`{"checkpoint":%q,"bits_per_token":%s.5}`, of, strings.TrimLeft(name, "step-0")))
 	}
+	write(t, filepath.Join(small, "step-000010.bit2"), "of an earlier checkpoint")
+	write(t, filepath.Join(small, "step-000020.bit2"), "packed")
 	checkpoint := tiny(t, "dada", `{"seed":4,"steps":20}`)
 	whole := trainedFolder(t, digest.Bytes(checkpoint))
 	write(t, filepath.Join(whole, "step-000020.safetensors"), string(checkpoint))
@@ -85,7 +87,7 @@ func TestRecordFolders(t *testing.T) {
 	}
 	want := `{"model":"v77","seed":3,"hardware":"one H200","parameters":{"freeze":["codebook.*"],"steps":20},` +
 		`"dataset":"dada","checkpoint":"` + last + `","steps":20,"tokens":2000,"seconds":7.5,` +
-		`"results":{"bits_per_token":20.5,"train_bits":7.25,"validation_bits":7.125}}` + "\n" +
+		`"results":{"bits_per_token":20.5,"pack_bytes":6,"train_bits":7.25,"validation_bits":7.125}}` + "\n" +
 		`{"model":"v77","seed":4,"hardware":"one H200","parameters":{"steps":20},"dataset":"dada","checkpoint":"` +
 		digest.Bytes(checkpoint) + `","steps":20,"tokens":2000,"seconds":7.5,` +
 		`"results":{"train_bits":7.25,"validation_bits":7.125}}` + "\n"

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+
+	"bitnet1/shared/run/command"
+)
+
+func plotCommand() *cli.Command {
+	return &cli.Command{
+		Name: "plot", Usage: "draw a result of results files over another one", ArgsUsage: "FILE …",
+		Description: "A point is the mean over the seeds of a row, as `experiment table` has it. A row has several points " +
+			"where it has several\nforms of both results: megabytes_4_bit belongs to bits_per_token_4_bit. " +
+			"A row that lacks one of the results is not drawn.\n\n" +
+			"Example:\n   experiment plot --x megabytes --out size.png docs/recipes/v77.jsonl",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "x", Required: true, Usage: "`KEY` of the horizontal axis, such as megabytes or seconds"},
+			&cli.StringFlag{Name: "y", Value: "bits_per_token", Usage: "`KEY` of the vertical axis"},
+			&cli.StringFlag{Name: "rows", Usage: "`KEYS` that name a row (default: model, and what differs between the rows)"},
+			&cli.StringSliceFlag{Name: "where", Usage: "only runs with this `KEY=VALUE,VALUE`; give one flag for each key"},
+			&cli.StringFlag{Name: "out", Required: true, Usage: "`FILE` of the picture: .png or .svg"},
+		},
+		Action: func(c *cli.Context) error {
+			if c.NArg() == 0 {
+				return command.UsageError(errors.New("give a results file: experiment plot --x KEY --out FILE.png FILE"))
+			}
+			runs, err := readResults(c.Args().Slice())
+			if err != nil {
+				return err
+			}
+			o, err := rowsOf(runs, selection{rows: list(c.String("rows")), where: c.StringSlice("where")})
+			if err != nil {
+				return command.UsageError(err)
+			}
+			all, err := pointsOf(o.rows, c.String("x"), c.String("y"))
+			if err != nil {
+				return command.UsageError(err)
+			}
+			return drawPoints(all, columnOf(c.String("x")).Name, columnOf(c.String("y")).Name, c.String("out"))
+		},
+	}
+}
+
+// points are those of a row, from left to right.
+type points struct {
+	label string
+	at    plotter.XYs
+	forms []string // what distinguishes a row's points, such as "4 bit"
+}
+
+// pointsOf pairs the results of each row whose keys are x and y with the same end.
+func pointsOf(rows []seedRow, x, y string) (all []points, err error) {
+	for _, r := range rows {
+		p := points{label: strings.Join(r.labels, " ")}
+		keys := slices.DeleteFunc(slices.Collect(maps.Keys(r.values)), func(key string) bool {
+			return !strings.HasPrefix(key, x) || len(r.values[y+key[len(x):]]) == 0
+		})
+		slices.SortFunc(keys, func(a, b string) int {
+			if r.values[a].Mean() < r.values[b].Mean() {
+				return -1
+			}
+			return 1
+		})
+		for _, key := range keys {
+			form := key[len(x):]
+			p.at = append(p.at, plotter.XY{X: r.values[key].Mean(), Y: r.values[y+form].Mean()})
+			p.forms = append(p.forms, strings.TrimSpace(strings.ReplaceAll(form, "_", " ")))
+		}
+		if len(keys) > 0 {
+			all = append(all, p)
+		}
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("no row has both %s and %s: `experiment table` lists the results that there are", x, y)
+	}
+	return all, nil
+}
+
+// drawPoints draws rows into a file whose ending is the picture's format. Each point has its name beside it.
+func drawPoints(all []points, x, y, file string) error {
+	p := newPicture(x, y)
+	for i, row := range all {
+		line, dots, err := plotter.NewLinePoints(row.at)
+		if err != nil {
+			return fmt.Errorf("plotting %s: %w", row.label, err)
+		}
+		line.Color, dots.Color = colorOf(i), colorOf(i)
+		dots.Shape, dots.Radius = draw.CircleGlyph{}, vg.Points(4)
+		names := make([]string, len(row.forms))
+		for k, form := range row.forms {
+			names[k] = strings.TrimSuffix(row.label+", "+form, ", ")
+		}
+		labels, err := plotter.NewLabels(plotter.XYLabels{XYs: row.at, Labels: names})
+		if err != nil {
+			return fmt.Errorf("plotting %s: %w", row.label, err)
+		}
+		labels.Offset.Y = vg.Points(6)
+		for k := range labels.TextStyle {
+			labels.TextStyle[k] = nameStyle(colorOf(i))
+		}
+		p.Add(line, dots, labels)
+	}
+	p.X.Min, p.X.Max = 0, p.X.Max*1.15 // room for names
+	above := (p.Y.Max - p.Y.Min) / 10
+	p.Y.Min, p.Y.Max = p.Y.Min-above, p.Y.Max+above
+	format := strings.TrimPrefix(filepath.Ext(file), ".")
+	picture, err := p.WriterTo(18*vg.Centimeter, 11*vg.Centimeter, format)
+	if err != nil {
+		return command.UsageError(fmt.Errorf("--out %s: the name must end in .png or .svg: %w", file, err))
+	}
+	var b bytes.Buffer
+	if _, err := picture.WriteTo(&b); err != nil {
+		return err
+	}
+	return os.WriteFile(file, b.Bytes(), 0o644)
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"image/png"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"gonum.org/v1/plot/plotter"
+
+	"bitnet1/pipelines/experiment/seeds"
+)
+
+// Runs of results files are drawn as the rows of their table.
+func TestPlotResults(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "runs.jsonl")
+	write(t, file, `{"model":"v77","seed":1,"tokens":1,"results":{"bits_per_token":6,"pack_bytes":20000000}}
+{"model":"v77","seed":2,"tokens":1,"results":{"bits_per_token":5.5,"pack_bytes":20000000}}
+{"model":"dense","tokens":1,"results":{"bits_per_token_4_bit":5.25,"megabytes_4_bit":40}}
+`)
+	picture := filepath.Join(dir, "size.png")
+	if said, err := run(t, "plot", "--x", "megabytes", "--out", picture, file); err != nil {
+		t.Fatal(said, err)
+	}
+	f, err := os.Open(picture)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if p, err := png.Decode(f); err != nil || p.Bounds().Dx() < 400 {
+		t.Errorf("picture: %v", err)
+	}
+	if _, err := run(t, "plot", "--x", "megabytes", "--out", filepath.Join(dir, "size.svg"), file); err != nil {
+		t.Error(err)
+	}
+	if svg := readFile(t, filepath.Join(dir, "size.svg")); !strings.Contains(svg, "<svg") || !strings.Contains(svg, "v77") {
+		t.Errorf("SVG:\n%.300s", svg)
+	}
+	for want, args := range map[string][]string{
+		"must end in .png or .svg":           {"--x", "megabytes", "--out", filepath.Join(dir, "size.webp"), file},
+		"no row has both sparsity and bits_": {"--x", "sparsity", "--out", picture, file},
+		"give a results file":                {"--x", "megabytes", "--out", picture},
+		"no run is left":                     {"--x", "megabytes", "--where", "model=v75", "--out", picture, file},
+	} {
+		if _, err := run(t, append([]string{"plot"}, args...)...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %q in it", args, err, want)
+		}
+	}
+}
+
+// A point is a mean over seeds. A row has a point for each form in which it has both results, in their order.
+func TestPointsOf(t *testing.T) {
+	rows := []seedRow{
+		{labels: []string{"v77", "muon"}, values: map[string]seeds.Sample{
+			"megabytes": {1: 20, 2: 20}, "bits": {1: 6, 2: 5}, "bits_8_bit": {1: 4},
+		}},
+		{labels: []string{"dense"}, values: map[string]seeds.Sample{
+			"megabytes_8_bit": {1: 80}, "bits_8_bit": {1: 5}, "megabytes_4_bit": {1: 40}, "bits_4_bit": {1: 5.5},
+			"megabytes_2_bit": {1: 20},
+		}},
+		{labels: []string{"not packed"}, values: map[string]seeds.Sample{"bits": {1: 6}}},
+	}
+	want := []points{
+		{label: "v77 muon", at: plotter.XYs{{X: 20, Y: 5.5}}, forms: []string{""}},
+		{label: "dense", at: plotter.XYs{{X: 40, Y: 5.5}, {X: 80, Y: 5}}, forms: []string{"4 bit", "8 bit"}},
+	}
+	if got, err := pointsOf(rows, "megabytes", "bits"); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
+	}
+}
