@@ -38,8 +38,8 @@
 //
 // Where a linear multiplies gradients, gradBits says with what: FloatBits keeps floats, and 2 to 8 rounds the gradients
 // to integers of so many bits, at random but without bias. The products then are exact integers, which must be equal on
-// every device if the floats are. Let n = 2^(gradBits-1) - 1, and let g be the gradient of the plain product y: with the
-// derivative applied and K-shift undone. g is rounded twice:
+// every device if the floats are. Let n = 2^(gradBits-1) - 1, and let g be the gradient of the plain product y: with
+// the derivative applied and K-shift undone. g is rounded twice:
 //
 //	for dx:      v = alpha_c * g   a scale for each row,     max_c |v| / n   dx = scale_t * Σ_c q * Q(W_c)
 //	for weights: v = g             a scale for each channel, max_t |v| / n   dWeight_c += alpha_c * scale_c * Σ_t q * x_t

@@ -86,8 +86,8 @@ func (d *Device) inputGradient(dx kernels.Floats, l kernels.Linear,
 // integerProduct computes products of rows r0..r1-1 of q and calls emit with every row: the product is 2*sums - offset.
 type integerProduct func(q int8Matrix, r0, r1 int, s *scratch, emit func(row int, sums []int32, offset int32))
 
-// productsAlongRows returns the product of integers of so many bits, rows rows of them, by x. The sums are over the rows
-// of x.
+// productsAlongRows returns the product of integers of so many bits, rows rows of them, by x. The sums are over the
+// rows of x.
 func (d *Device) productsAlongRows(signMemory *[8]buffer[byte], byteMemory *buffer[byte], x *planes, gradBits,
 	rows int) integerProduct {
 	if d.multipliesBytes(1<<(gradBits-1)-1, rows, x) {

@@ -36,7 +36,8 @@ func TestPlotResults(t *testing.T) {
 	if _, err := run(t, "plot", "--x", "megabytes", "--out", filepath.Join(dir, "size.svg"), file); err != nil {
 		t.Error(err)
 	}
-	if svg := readFile(t, filepath.Join(dir, "size.svg")); !strings.Contains(svg, "<svg") || !strings.Contains(svg, "v77") {
+	svg := readFile(t, filepath.Join(dir, "size.svg"))
+	if !strings.Contains(svg, "<svg") || !strings.Contains(svg, "v77") {
 		t.Errorf("SVG:\n%.300s", svg)
 	}
 	for want, args := range map[string][]string{
