@@ -11,34 +11,44 @@ import (
 // Attend computes the attention output, one task per sequence and head.
 func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qk, values kernels.Planes, a kernels.Attention) {
 	d.run("Attend", kernels.CheckAttend(out, pointers, qk, values, a), func() {
-		in, dst, ptr := attentionInput{qk.(*planes), values.(*planes)}, out.(*planes), pointers.(ints)
-		// In a row of out, several heads may share a word. So every head first writes words of its own.
-		words := wordsOf(a.HeadDim)
-		perHead := words * dst.bits
-		outputs := d.shared.headOutputs.take(dst.rows * a.Heads * perHead)
+		in := attentionInput{qk.(*planes), values.(*planes)}
 		all := d.newHead(a, in.values.quantization)
-		all.reads(dst.quantization, d.ones(a.HeadDim))
-		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
-			h := loadHead(&all, in, task, s)
-			for t := range a.Seq {
-				if t%4 == 0 && !h.rule.AllKeys && !h.rule.Noise {
-					h.searchNear(t)
-				}
-				to := outputs[((h.row0+t)*a.Heads+task%a.Heads)*perHead:][:perHead]
-				h.read(to, ptr[(task*a.Seq+t)*a.Survivors:][:a.Survivors], t)
-			}
+		d.attend(out.(*planes), pointers.(ints), 0, &all, func(task int, s *scratch) *head {
+			return loadHead(&all, in, task, s)
 		})
-		d.blocks(dst.rows, 32, func(from, to int, _ *scratch) {
-			for r := from; r < to; r++ {
-				row := dst.row(r)
-				clear(row)
-				for i, w := range outputs[r*a.Heads*perHead:][:a.Heads*perHead] {
-					plane := row[i%perHead/words*dst.stride:][:dst.stride]
-					orBits(plane, i/perHead*a.HeadDim+i%words*64, w)
-				}
-				dst.count(r)
+	})
+}
+
+// attend writes what queries first..Seq-1 of every sequence read to out, and their keys to pointers: the pointers of
+// every head are Seq-first times Survivors. load returns a head that is valid until the next call with the same scratch.
+func (d *Device) attend(out *planes, pointers ints, first int, all *head, load func(task int, s *scratch) *head) {
+	// In a row of out, several heads may share a word. So every head first writes words of its own.
+	words := wordsOf(all.HeadDim)
+	perHead := words * out.bits
+	outputs := d.shared.headOutputs.take(out.rows * all.Heads * perHead)
+	queries := all.Seq - first
+	all.reads(out.quantization, d.ones(all.HeadDim))
+	d.parallel(all.Batch*all.Heads, func(task int, s *scratch) {
+		h := load(task, s)
+		for t := first; t < h.Seq; t++ {
+			if t%4 == 0 && !h.rule.AllKeys && !h.rule.Noise {
+				h.searchNear(t)
 			}
-		})
+			row := task/h.Heads*queries + t - first
+			to := outputs[(row*h.Heads+task%h.Heads)*perHead:][:perHead]
+			h.read(to, pointers[(task*queries+t-first)*h.Survivors:][:h.Survivors], t)
+		}
+	})
+	d.blocks(out.rows, 32, func(from, to int, _ *scratch) {
+		for r := from; r < to; r++ {
+			row := out.row(r)
+			clear(row)
+			for i, w := range outputs[r*all.Heads*perHead:][:all.Heads*perHead] {
+				plane := row[i%perHead/words*out.stride:][:out.stride]
+				orBits(plane, i/perHead*all.HeadDim+i%words*64, w)
+			}
+			out.count(r)
+		}
 	})
 }
 
@@ -111,22 +121,28 @@ func (h *head) reads(q kernels.Quantization, ones []float32) { h.outputRule, h.o
 
 // loadHead returns head task%Heads of sequence task/Heads. The head is valid until the next call with the same scratch.
 func loadHead(all *head, in attentionInput, task int, s *scratch) *head {
-	h := &s.head
-	*h = *all
-	b, i := task/h.Heads, task%h.Heads
-	h.number, h.row0, h.col = task, b*h.Seq, i*h.HeadDim
-	h.slope = h.Slope(i)
-	h.near.setSlope(h.slope)
+	b, i := task/all.Heads, task%all.Heads
+	h := placeHead(all, i, s)
+	h.number, h.row0 = task, b*h.Seq
 	h.q, h.k = s.queryBits.take(h.Seq*h.words), s.keyBits.take(h.Seq*h.words)
 	h.v = s.valueBits.take(h.Seq * in.values.bits * h.words)
 	in.qk.copyBits(h.q, h.row0, h.col, h.HeadDim)
 	in.qk.copyBits(h.k, h.row0, h.Heads*h.HeadDim+h.col, h.HeadDim)
 	in.values.copyBits(h.v, h.row0, h.col, h.HeadDim)
-	h.scores, h.sums, h.index = s.scores.take(h.Seq), s.outputSums.take(h.HeadDim), s.outputIndices.take(64*h.words)
-	clear(h.index) // beyond HeadDim it stays so
 	if h.Starts != nil {
 		h.starts = h.Starts.(ints)[h.row0:][:h.Seq]
 	}
+	return h
+}
+
+// placeHead returns head i of some sequence, without what it reads.
+func placeHead(all *head, i int, s *scratch) *head {
+	h := &s.head
+	*h = *all
+	h.col, h.slope = i*h.HeadDim, h.Slope(i)
+	h.near.setSlope(h.slope)
+	h.scores, h.sums, h.index = s.scores.take(h.Seq), s.outputSums.take(h.HeadDim), s.outputIndices.take(64*h.words)
+	clear(h.index) // beyond HeadDim it stays so
 	return h
 }
 

@@ -60,6 +60,7 @@ type scratch struct {
 	// attention.go
 	head                          head
 	queryBits, keyBits, valueBits buffer[uint64]
+	cachedQueries                 buffer[uint64] // cache.go
 	scores                        buffer[float64]
 	outputSums                    buffer[float32]
 	outputIndices                 buffer[byte]

@@ -1,0 +1,155 @@
+package cpu
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"bitnet1/kernels"
+)
+
+// AttendNext reads what Attend reads, for one token or several, in a cache that has been used before.
+func TestAttendNextIsAttend(t *testing.T) {
+	for _, kind := range kernels.AttentionKinds() {
+		for _, heads := range []int{1, 3} { // of 100 or 20 channels
+			for _, separate := range []bool{false, true} {
+				for _, bits := range []int{1, 4} {
+					name := fmt.Sprintf("%v, %d heads, separate documents %v, %d bits", kind, heads, separate, bits)
+					t.Run(name, func(t *testing.T) {
+						a := kernels.Attention{Kind: kind, Batch: 1, Seq: 300, Heads: heads, HeadDim: 100 / (2*heads - 1),
+							Survivors: min(4, kind.Rule().MaxSurvivors), Alibi: true}
+						compareAttendNext(t, a, separate, kernels.MidRise(bits))
+					})
+				}
+			}
+		}
+	}
+}
+
+func compareAttendNext(t *testing.T, a kernels.Attention, separate bool, values kernels.Quantization) {
+	d, random := New(Options{}), rand.New(rand.NewPCG(3, 1))
+	d.SetScalars(kernels.Scalars{Gamma: 0.7, Tau: 1})
+	width, words := a.Heads*a.HeadDim, wordsOf(a.HeadDim)
+	q, k := randomLevels(d, random, a.Seq, width, kernels.Sign()), randomLevels(d, random, a.Seq, width, kernels.Sign())
+	v := randomLevels(d, random, a.Seq, width, values)
+	if separate {
+		starts := make(ints, a.Seq)
+		for i := range starts {
+			starts[i] = int32(i / 130 * 130)
+		}
+		a.Starts = starts
+	}
+	qk, _ := d.NewPlanes(a.Seq, 2*width, kernels.Sign())
+	for r := range a.Seq {
+		for i, p := range []*planes{q, k} {
+			for c := range width {
+				orBits(qk.(*planes).row(r), i*width+c, p.row(r)[c/64]>>(c%64)&1)
+			}
+		}
+	}
+	want, _ := d.NewPlanes(a.Seq, width, values)
+	wantPointers := make(ints, a.Heads*a.Seq*a.Survivors)
+	d.Attend(want, wantPointers, qk, v, a)
+
+	cache := d.NewCache(a, values)
+	for i := range cache.keys { // of another sequence
+		for j := range cache.keys[i] {
+			cache.keys[i][j] = random.Uint64() >> ((64*words - a.HeadDim) % 64)
+		}
+	}
+	for first, pieces := 0, []int{1, 6, 1, 1, 130, 3}; first < a.Seq; pieces = append(pieces[1:], pieces[0]) {
+		next, all := a, a.Starts
+		next.Seq = min(a.Seq, first+pieces[0])
+		if all != nil {
+			next.Starts = all.Slice(0, next.Seq)
+		}
+		rows := next.Seq - first
+		got, _ := d.NewPlanes(rows, width, values)
+		pointers := make(ints, a.Heads*rows*a.Survivors)
+		part := func(p *planes) kernels.Planes { return p.Slice(first, next.Seq) }
+		d.AttendNext(got, pointers, part(q), part(k), part(v), cache, first, next)
+		if err := d.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got.(*planes).words, part(want.(*planes)).(*planes).words) ||
+			!slices.Equal(got.(*planes).pops, part(want.(*planes)).(*planes).pops) {
+			t.Fatalf("positions %d to %d read other values", first, next.Seq)
+		}
+		for h := range a.Heads {
+			if n := rows * a.Survivors; !slices.Equal(pointers[h*n:][:n], wantPointers[(h*a.Seq+first)*a.Survivors:][:n]) {
+				t.Fatalf("head %d: positions %d to %d have other pointers", h, first, next.Seq)
+			}
+		}
+		first = next.Seq
+	}
+}
+
+func randomLevels(d *Device, random *rand.Rand, rows, cols int, q kernels.Quantization) *planes {
+	p, _ := d.NewPlanes(rows, cols, q)
+	index := make([]byte, cols)
+	for r := range rows {
+		for i := range index {
+			index[i] = byte(random.IntN(1 << q.Planes()))
+		}
+		d.setLevels(p.(*planes), r, index)
+	}
+	return p.(*planes)
+}
+
+func TestAttendNextRefuses(t *testing.T) {
+	a := kernels.Attention{Kind: kernels.RWSP, Batch: 1, Seq: 5, Heads: 2, HeadDim: 8, Survivors: 2}
+	for want, change := range map[string]func(a *kernels.Attention, first *int, pointers *ints){
+		"want one sequence that the cache holds": func(a *kernels.Attention, first *int, _ *ints) { a.Seq, *first = 6, 4 },
+		"of 2 sequences":                         func(a *kernels.Attention, _ *int, _ *ints) { a.Batch = 2 },
+		"noise true":                             func(a *kernels.Attention, _ *int, _ *ints) { a.Gumbel = true },
+		"2 pointers, want 8":                     func(_ *kernels.Attention, _ *int, p *ints) { *p = (*p)[:2] },
+		"2 starts, want 5":                       func(a *kernels.Attention, _ *int, _ *ints) { a.Starts = make(ints, 2) },
+		"planes of 2 × 16, want 1 × 16":          func(_ *kernels.Attention, first *int, p *ints) { *first, *p = 4, (*p)[:4] },
+	} {
+		d := New(Options{})
+		cache := d.NewCache(a, kernels.Sign())
+		planes := func() kernels.Planes { p, _ := d.NewPlanes(2, 16, kernels.Sign()); return p }
+		changed, first, pointers := a, 3, make(ints, 8)
+		change(&changed, &first, &pointers)
+		d.AttendNext(planes(), pointers, planes(), planes(), planes(), cache, first, changed)
+		if err := d.Sync(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+// Planes of words are those that the words were downloaded from.
+func TestPlanesOf(t *testing.T) {
+	d, random := New(Options{}), rand.New(rand.NewPCG(3, 1))
+	for _, q := range []kernels.Quantization{kernels.Sign(), kernels.Normal(3)} {
+		for _, cols := range []int{1, 64, 100, 256, 512} {
+			want := randomLevels(d, random, 7, cols, q)
+			words := make([]uint64, 7*q.Planes()*wordsOf(cols))
+			if err := d.DownloadPlanes(words, want); err != nil {
+				t.Fatal(err)
+			}
+			p, err := d.PlanesOf(words, 7, cols, q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := p.(*planes)
+			if !slices.Equal(got.words, want.words) || !slices.Equal(got.pops, want.pops) ||
+				!slices.Equal(got.values, want.values) || got.stride != want.stride {
+				t.Errorf("%v, %d columns: other planes", q, cols)
+			}
+			if shared := &got.words[0] == &words[0]; shared != (cols%256 == 0) {
+				t.Errorf("%v, %d columns: memory is shared: %v", q, cols, shared)
+			}
+			if _, err := d.PlanesOf(words[1:], 7, cols, q); err == nil {
+				t.Errorf("%v, %d columns: a word is missing, and nothing is refused", q, cols)
+			}
+			if words[len(words)-1] |= 1 << 63; cols%64 != 0 {
+				if _, err := d.PlanesOf(words, 7, cols, q); err == nil || !strings.Contains(err.Error(), "row 6 ") {
+					t.Errorf("%v, %d columns: a bit behind the last column: %v", q, cols, err)
+				}
+			}
+		}
+	}
+}
