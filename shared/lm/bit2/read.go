@@ -30,6 +30,7 @@ type File struct {
 	sections []section // of version 2
 	list     []entry
 	data     io.ReaderAt
+	dataAt   int64 // where data begin in the file
 	close    func() error
 }
 
@@ -73,7 +74,8 @@ func (f *File) open(source io.ReaderAt, size int64) error {
 	if err := f.parseHeader(text, dataSize); err != nil {
 		return fmt.Errorf("header: %w", err)
 	}
-	f.data = io.NewSectionReader(source, prefixSize+headerSize, dataSize)
+	f.dataAt = prefixSize + headerSize
+	f.data = io.NewSectionReader(source, f.dataAt, dataSize)
 	return f.checkPadding()
 }
 
@@ -98,6 +100,36 @@ func (f *File) Parameters() iter.Seq2[model.Parameter, error] {
 			}
 			p.Data = data
 			if !yield(p, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Stored is a parameter as the file has it. The elements of a weight matrix stay where they are, and Data is nil. All
+// other parameters have Data.
+type Stored struct {
+	model.Parameter
+	At, Size int64 // a matrix takes the Size bytes from byte At of the file on: see docs/formats/bit2.md
+}
+
+// Stored returns the parameters in the order of Config.Parameters, without reading weights. An error ends the sequence.
+func (f *File) Stored() iter.Seq2[Stored, error] {
+	return func(yield func(Stored, error) bool) {
+		for _, e := range f.list {
+			s := Stored{Parameter: model.Parameter{Name: e.Name, Shape: e.Shape}, At: f.dataAt + e.Offset, Size: e.size()}
+			var err error
+			if len(e.Shape) == 1 {
+				s.Data = make([]float32, s.Parameter.Size())
+				stored := make([]byte, e.size())
+				if _, err = f.data.ReadAt(stored, e.Offset); err == nil || err == io.EOF {
+					err = e.decode(s.Data, stored, f.Config.Codebook())
+				}
+			}
+			if err != nil {
+				err = f.error(fmt.Errorf("tensor %q: %w", e.Name, err))
+			}
+			if !yield(s, err) || err != nil {
 				return
 			}
 		}

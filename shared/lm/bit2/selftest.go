@@ -63,12 +63,28 @@ func (t *SelfTest) Check(m *model.Model, settings model.Settings) error {
 		return err
 	}
 	for i := range t.Tokens {
-		if got.Best[i] != t.Best[i] || got.Logits[i] != t.Logits[i] {
-			return fmt.Errorf("self-test: after %d tokens the model finds token %d with logit %v, and was packed with token "+
-				"%d and logit %v", i+1, got.Best[i], got.Logits[i], t.Best[i], t.Logits[i])
+		if err := t.check(i, got.Best[i], got.Logits[i]); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// CheckLogits returns an error unless logits, those after token i, are what the test says, to the last bit.
+func (t *SelfTest) CheckLogits(i int, logits []float32) error {
+	best := slices.Index(logits, slices.Max(logits))
+	if best < 0 {
+		return fmt.Errorf("self-test: after %d tokens a logit is NaN", i+1)
+	}
+	return t.check(i, int32(best), logits[best])
+}
+
+func (t *SelfTest) check(i int, best int32, logit float32) error {
+	if best == t.Best[i] && logit == t.Logits[i] {
+		return nil
+	}
+	return fmt.Errorf("self-test: after %d tokens the model finds token %d with logit %v, and was packed with token "+
+		"%d and logit %v", i+1, best, logit, t.Best[i], t.Logits[i])
 }
 
 // SelfTest returns the self-test of the file; nil: it has none.

@@ -101,7 +101,7 @@ func (c Config) Validate() error {
 	case !(c.Eps > 0) || math.IsInf(c.Eps, 0):
 		return fmt.Errorf("model configuration: eps is %v, want a small positive number such as 1e-5", c.Eps)
 	}
-	if err := c.stream().Check(); err != nil {
+	if err := c.Stream().Check(); err != nil {
 		return fmt.Errorf("model configuration: stream_bits: %w", err)
 	}
 	if err := c.validateV77(); err != nil {
@@ -117,7 +117,7 @@ func (c Config) Validate() error {
 
 // validateV77 returns an error where options of v77 do not go together. Each must be within its range.
 func (c Config) validateV77() error {
-	reads, values := c.reads().Bits(), c.values().Bits()
+	reads, values := c.Reads().Bits(), c.Values().Bits()
 	if reads > values {
 		return fmt.Errorf("read_bits is %d and value_bits %d: want no more read_bits than value_bits, "+
 			"or a read of equal values lies half way between two levels", reads, values)
@@ -125,11 +125,11 @@ func (c Config) validateV77() error {
 	if h := c.Hadamard; h > 0 && (h&(h-1) != 0 || c.D%h != 0) {
 		return fmt.Errorf("hadamard is %d, want 0 or a power of two that divides d = %d", h, c.D)
 	}
-	if c.stream() == kernels.Unquantized() {
+	if c.Stream() == kernels.Unquantized() {
 		return nil
 	}
 	// Of all products of planes, only the lmHead's has several on both sides.
-	if most := math.MaxInt32 / (c.stream().Largest() * c.Codebook().Largest()); c.D > most {
+	if most := math.MaxInt32 / (c.Stream().Largest() * c.Codebook().Largest()); c.D > most {
 		return fmt.Errorf("d is %d: logits of %d stream_bits and %d codebook_bits are sums that may pass 32 bits, "+
 			"want a d of at most %d, or fewer bits", c.D, c.StreamBits, c.CodebookBits, most)
 	}
@@ -145,7 +145,7 @@ func (c Config) CheckSums(rows, gradBits int) error {
 	if err := kernels.CheckSums(c.Vocab, "channels", gradBits, c.Codebook()); err != nil {
 		return fmt.Errorf("vocab is %d and codebook_bits %d: %w", c.Vocab, c.Codebook().Bits(), err)
 	}
-	for _, input := range []kernels.Quantization{c.stream(), c.hidden(), c.reads()} {
+	for _, input := range []kernels.Quantization{c.Stream(), c.Hidden(), c.Reads()} {
 		if input == kernels.Unquantized() {
 			continue
 		}
@@ -156,17 +156,17 @@ func (c Config) CheckSums(rows, gradBits int) error {
 	return nil
 }
 
-// stream is how linears read the residual stream.
-func (c Config) stream() kernels.Quantization { return kernels.MidRise(c.StreamBits) }
+// Stream is how linears read the residual stream.
+func (c Config) Stream() kernels.Quantization { return kernels.MidRise(c.StreamBits) }
 
-// hidden is how down reads the output of up.
-func (c Config) hidden() kernels.Quantization { return kernels.Unsigned(orOne(c.HiddenBits)) }
+// Hidden is how down reads the output of up.
+func (c Config) Hidden() kernels.Quantization { return kernels.Unsigned(orOne(c.HiddenBits)) }
 
-// values is how attention reads values.
-func (c Config) values() kernels.Quantization { return kernels.MidRise(orOne(c.ValueBits)) }
+// Values is how attention reads values.
+func (c Config) Values() kernels.Quantization { return kernels.MidRise(orOne(c.ValueBits)) }
 
-// reads is how o reads what attention read.
-func (c Config) reads() kernels.Quantization { return kernels.MidRise(orOne(c.ReadBits)) }
+// Reads is how o reads what attention read.
+func (c Config) Reads() kernels.Quantization { return kernels.MidRise(orOne(c.ReadBits)) }
 
 // Codebook is the quantization of the codebook's weights.
 func (c Config) Codebook() kernels.Quantization { return kernels.Normal(orOne(c.CodebookBits)) }
@@ -190,16 +190,17 @@ func (c Config) Survivors(seq int) int {
 	return 1
 }
 
-// attentionKind is the kind of the name in c, which must be valid.
-func (c Config) attentionKind() kernels.AttentionKind {
+// AttentionKind is the kind of the name in c, which must be valid.
+func (c Config) AttentionKind() kernels.AttentionKind {
 	kind, _ := kernels.ParseAttentionKind(c.Attention)
 	return kind
 }
 
 // AttentionRule returns the rule of the kind of attention. c must be valid.
-func (c Config) AttentionRule() kernels.AttentionRule { return c.attentionKind().Rule() }
+func (c Config) AttentionRule() kernels.AttentionRule { return c.AttentionKind().Rule() }
 
-func (c Config) shiftsKeys(layer int) bool { return slices.Contains(c.KShiftLayers, layer) }
+// ShiftsKeys says whether keys of a layer read an earlier token: see KShiftLayers.
+func (c Config) ShiftsKeys(layer int) bool { return slices.Contains(c.KShiftLayers, layer) }
 
 // V75 is c with v75's attention: one pointer per query and no K-shift.
 func (c Config) V75() Config {

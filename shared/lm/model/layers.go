@@ -41,11 +41,11 @@ func (m *Model) bindLayers(a *allocator) {
 		l.down, l.dDown = m.bind(a, name+"down", c.FF, c.D, kernels.Sign())
 		l.normAttn, l.dGainAttn = m.norm(name + "norm_attn")
 		l.normFFN, l.dGainFFN = m.norm(name + "norm_ffn")
-		if c.shiftsKeys(i) {
+		if c.ShiftsKeys(i) {
 			l.shift = kernels.KShift{From: c.D, To: 2 * c.D, Offset: c.KShiftOffset, Self: c.KShiftSelf}
 		}
 		l.attention = kernels.Attention{
-			Kind: c.attentionKind(), Heads: c.Heads, HeadDim: c.HeadDim(), Alibi: c.Alibi, Layer: i,
+			Kind: c.AttentionKind(), Heads: c.Heads, HeadDim: c.HeadDim(), Alibi: c.Alibi, Layer: i,
 		}
 	}
 }
@@ -141,7 +141,7 @@ func (m *Model) newBuffers(a *allocator) buffers {
 	c, n := m.config, m.rows()
 	b := buffers{
 		tokens: a.ints(n), targets: a.ints(n), losses: a.floats(n), totalLoss: a.floats(1),
-		lmHeadIn: a.activation(n, c.D, c.stream()),
+		lmHeadIn: a.activation(n, c.D, c.Stream()),
 	}
 	if m.options.Documents.Separate {
 		b.starts = a.ints(n)
@@ -181,15 +181,15 @@ func (m *Model) layerBuffers(a *allocator, l *layer) {
 	c, n := m.config, m.rows()
 	l.in = a.floats(n * c.D)
 	l.mid = l.in
-	l.attnIn, l.mlpIn = a.activation(n, c.D, c.stream()), a.activation(n, c.D, c.stream())
-	l.qk, l.values = a.planes(n, 2*c.D, kernels.Sign()), a.planes(n, c.D, c.values())
-	l.attnOut, l.hidden = a.activation(n, c.D, c.reads()), a.activation(n, c.FF, c.hidden())
+	l.attnIn, l.mlpIn = a.activation(n, c.D, c.Stream()), a.activation(n, c.D, c.Stream())
+	l.qk, l.values = a.planes(n, 2*c.D, kernels.Sign()), a.planes(n, c.D, c.Values())
+	l.attnOut, l.hidden = a.activation(n, c.D, c.Reads()), a.activation(n, c.FF, c.Hidden())
 	if m.options.Inference {
 		return
 	}
 	l.mid = a.floats(n * c.D)
 	l.qkvDerivative.Mask = a.planes(n, 3*c.D, kernels.Sign())
-	if c.hidden() == kernels.Sign() {
+	if c.Hidden() == kernels.Sign() {
 		l.upDerivative.Mask = a.planes(n, c.FF, kernels.Sign())
 	} else {
 		l.upDerivative.Factors = m.gradientFloats(a, n*c.FF)

@@ -177,12 +177,12 @@ func (m *Model) enqueueLMHeadBackward() {
 		m.options.GradBits)
 	m.dev.AddSum(b.totalLoss, b.losses)
 	m.dev.Zero(b.dx)
-	m.dev.NormalizeBackward(b.dx, m.dGainOut, b.dStream, b.out, m.normOut, m.config.stream())
+	m.dev.NormalizeBackward(b.dx, m.dGainOut, b.dStream, b.out, m.normOut, m.config.Stream())
 }
 
 // enqueueLayerBackward replaces the gradient of a layer's output, in dx, by that of its input.
 func (m *Model) enqueueLayerBackward(l *layer) {
-	b, stream, bits := &m.buffers, m.config.stream(), m.options.GradBits
+	b, stream, bits := &m.buffers, m.config.Stream(), m.options.GradBits
 	var whole kernels.Derivative
 	var none kernels.KShift
 	m.dev.LinearBackward(b.dHidden, l.dDown, b.dx, whole, l.hidden, m.strict(l.down), none, bits)

@@ -1,0 +1,111 @@
+package inference
+
+import (
+	"encoding/json"
+	"iter"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"bitnet1/shared/lm/bit2"
+	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/model"
+)
+
+// presets calls f with random models of the presets: strict ones, those that read the stream as 4 bits, and v77.
+func presets(b *testing.B, f func(b *testing.B, m *Model)) {
+	for _, name := range []string{"75M", "300M"} {
+		strict, err := model.Preset(name)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for kind, c := range map[string]model.Config{
+			"strict": strict, "stream4": with(strict, func(c *model.Config) { c.StreamBits = 4 }), "v77": strict.V77(),
+		} {
+			b.Run(name+"/"+kind, func(b *testing.B) {
+				path := filepath.Join(b.TempDir(), "model.bit2")
+				file, err := os.Create(path)
+				if err != nil {
+					b.Fatal(err)
+				}
+				about := checkpoint.Provenance{Tokenizer: "gpt2", Gamma: 0.5, Mix: 1, Recipe: json.RawMessage(`{}`)}
+				if err := bit2.Write(file, c, about, randomParameters(c), nil); err != nil {
+					b.Fatal(err)
+				}
+				if err := file.Close(); err != nil {
+					b.Fatal(err)
+				}
+				f(b, open(b, path))
+			})
+		}
+	}
+}
+
+// randomParameters makes one parameter at a time.
+func randomParameters(c model.Config) iter.Seq2[model.Parameter, error] {
+	random := rand.New(rand.NewPCG(1, 2))
+	var data []float32
+	return func(yield func(model.Parameter, error) bool) {
+		for _, p := range c.Parameters() {
+			if cap(data) < p.Size() {
+				data = make([]float32, p.Size())
+			}
+			p.Data = data[:p.Size()]
+			for i := range p.Data {
+				switch {
+				case strings.HasSuffix(p.Name, ".alpha"):
+					p.Data[i] = float32(1 / math.Sqrt(float64(c.D)))
+				case strings.HasSuffix(p.Name, ".theta"):
+					p.Data[i] = 0
+				case len(p.Shape) == 1:
+					p.Data[i] = 1
+				default:
+					p.Data[i] = random.Float32() - 0.5
+				}
+			}
+			if !yield(p, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Decode appends one token after 512 others, until there are 1,024.
+func BenchmarkDecode(b *testing.B) {
+	presets(b, func(b *testing.B, m *Model) {
+		s := session(b, m)
+		if _, err := s.Prefill(text(m.Config, 512)); err != nil {
+			b.Fatal(err)
+		}
+		for b.Loop() {
+			if s.Len() == 1024 {
+				if err := s.Truncate(512); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if _, err := s.Decode(int32(s.Len() % m.Config.Vocab)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+	})
+}
+
+// Prefill computes a prompt of 512 tokens.
+func BenchmarkPrefill(b *testing.B) {
+	presets(b, func(b *testing.B, m *Model) {
+		s, prompt := session(b, m), text(m.Config, 512)
+		for b.Loop() {
+			if err := s.Truncate(0); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := s.Prefill(prompt); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(b.N*len(prompt))/b.Elapsed().Seconds(), "tokens/s")
+	})
+}

@@ -1,0 +1,275 @@
+package inference
+
+import (
+	"errors"
+	"fmt"
+
+	"bitnet1/kernels"
+	"bitnet1/kernels/cpu"
+)
+
+// ErrContextFull is wrapped by the errors of calls that would make a sequence longer than the model's Config.Seq.
+var ErrContextFull = errors.New("the context is full")
+
+var errClosed = errors.New("the model is closed")
+
+// Options of a Session. The zero value computes on all cores.
+type Options struct {
+	Workers int // goroutines that compute; default: GOMAXPROCS
+}
+
+// rowsAtOnce is how many tokens of a prompt are computed together: more gain little, and take memory.
+const rowsAtOnce = 256
+
+// Session is one sequence of a model. It serves one goroutine at a time; several sessions may compute at once.
+type Session struct {
+	model  *Model
+	dev    *cpu.Device
+	length int // tokens so far
+	// most is how many tokens are computed together. Buffers of activations have that many rows.
+	most   int
+	starts []int32 // of every token: the first position of its document
+
+	// Activations, of all layers in turn. The residual stream is x.
+	tokens        kernels.Ints
+	x             kernels.Floats
+	stream        kernels.Activation // normalized, the input of q, k, v and of up, and of lmHead
+	q, k, v       kernels.Planes
+	attnOut       kernels.Activation
+	hidden        kernels.Activation
+	logits        kernels.Floats
+	logitsOnHost  []float32
+	documents     kernels.Ints // starts on the device; nil where a sequence is one document
+	shiftedStarts kernels.Ints
+	layers        []sessionLayer
+}
+
+// sessionLayer is what a session keeps of one layer.
+type sessionLayer struct {
+	cache    *cpu.Cache
+	pointers kernels.Ints       // of the tokens that were computed last
+	shifted  kernels.Activation // with K-shift: the inputs of k at all positions so far
+}
+
+// NewSession returns an empty sequence.
+func (m *Model) NewSession(o Options) (*Session, error) {
+	if m.closed.Load() {
+		return nil, m.error(errClosed)
+	}
+	c := m.Config
+	s := &Session{model: m, dev: cpu.New(cpu.Options{Workers: o.Workers}), most: min(rowsAtOnce, c.Seq),
+		starts: make([]int32, 0, c.Seq), logitsOnHost: make([]float32, c.Vocab), layers: make([]sessionLayer, c.Layers)}
+	s.dev.SetScalars(kernels.Scalars{Gamma: m.Gamma, Tau: 1, Mix: 1})
+	if err := s.allocate(); err != nil {
+		return nil, m.error(fmt.Errorf("memory for a session of %d tokens: %w", c.Seq, err))
+	}
+	return s, nil
+}
+
+func (s *Session) allocate() error {
+	c, n := s.model.Config, s.most
+	a := allocator{dev: s.dev}
+	s.tokens, s.x, s.stream = a.ints(n), a.floats(n*c.D), a.activation(n, c.D, c.Stream())
+	s.q, s.v = a.planes(n, c.D, kernels.Sign()), a.planes(n, c.D, c.Values())
+	s.attnOut, s.hidden = a.activation(n, c.D, c.Reads()), a.activation(n, c.FF, c.Hidden())
+	s.logits = a.floats(c.Vocab)
+	if s.model.Documents.Separate {
+		s.documents = a.ints(c.Seq)
+	}
+	keys := n
+	for i := range s.layers {
+		l := &s.layers[i]
+		l.cache = s.dev.NewCache(s.attention(i, c.Seq), c.Values())
+		l.pointers = a.ints(n * c.Heads * c.Survivors(c.Seq))
+		if c.ShiftsKeys(i) {
+			l.shifted = a.activation(c.Seq, c.D, c.Stream())
+			keys = min(c.Seq, n+c.KShiftOffset)
+		}
+	}
+	s.k, s.shiftedStarts = a.planes(keys, c.D, kernels.Sign()), a.ints(keys)
+	return a.err
+}
+
+// attention is that of layer i in a sequence of so many tokens.
+func (s *Session) attention(i, tokens int) kernels.Attention {
+	c := s.model.Config
+	return kernels.Attention{Kind: c.AttentionKind(), Batch: 1, Seq: tokens, Heads: c.Heads, HeadDim: c.HeadDim(),
+		Survivors: c.Survivors(c.Seq), Alibi: c.Alibi, Layer: i}
+}
+
+// Len is the number of tokens of the sequence.
+func (s *Session) Len() int { return s.length }
+
+// Truncate takes back all tokens but the first n, which costs nothing: another continuation of the same prompt begins
+// with it.
+func (s *Session) Truncate(n int) error {
+	if n < 0 || n > s.length {
+		return fmt.Errorf("truncate a sequence of %d tokens to %d", s.length, n)
+	}
+	s.length, s.starts = n, s.starts[:n]
+	return nil
+}
+
+// Decode appends one token and returns the logits of the token that follows, Config.Vocab of them. They are valid until
+// the session's next call.
+func (s *Session) Decode(token int32) ([]float32, error) { return s.Prefill([]int32{token}) }
+
+// Prefill appends tokens, of which there is at least one, and returns the logits of the token that follows the last.
+// They are valid until the session's next call. It computes many tokens together, so that a prompt costs much less than
+// as many calls of Decode; the results are the same. After an error the sequence is as it was.
+func (s *Session) Prefill(tokens []int32) ([]float32, error) {
+	if len(tokens) == 0 {
+		return nil, errors.New("no tokens to append: a prompt has at least one, the end-of-text token for instance")
+	}
+	before := s.length
+	rows := 0
+	for len(tokens) > 0 {
+		rows = min(len(tokens), s.most)
+		if left := s.model.Config.Seq - s.length; len(tokens) > left {
+			err := fmt.Errorf("%d tokens after %d, and the model's context is %d: %w", before-s.length+len(tokens),
+				before, s.model.Config.Seq, ErrContextFull)
+			return nil, err
+		}
+		if err := s.forward(tokens[:rows]); err != nil {
+			return nil, errors.Join(err, s.Truncate(before))
+		}
+		tokens = tokens[rows:]
+	}
+	return s.logitsOf(rows - 1)
+}
+
+// forward appends at most s.most tokens, and computes the residual stream after the last layer.
+func (s *Session) forward(tokens []int32) error {
+	c := s.model.Config
+	if s.model.closed.Load() {
+		return s.model.error(errClosed)
+	}
+	for i, t := range tokens {
+		if t < 0 || int(t) >= c.Vocab {
+			return fmt.Errorf("token %d at position %d is none of the vocabulary of %d: was the text encoded with another "+
+				"tokenizer than %q?", t, s.length+i, c.Vocab, s.model.Tokenizer)
+		}
+	}
+	s.append(tokens)
+	n := len(tokens)
+	x := s.x.Slice(0, n*c.D)
+	s.dev.UploadInts(s.tokens, tokens)
+	s.dev.Embed(x, s.tokens.Slice(0, n), s.model.codebook)
+	for i := range s.layers {
+		l := &s.model.layers[i]
+		s.attend(i, x, n)
+		s.dev.LinearAdd(x, x, rows(s.attnOut, c.D, 0, n), l.o)
+		in, hidden := rows(s.stream, c.D, 0, n), rows(s.hidden, c.FF, 0, n)
+		s.dev.Normalize(in, x, l.normFFN)
+		s.dev.LinearQuantize([]kernels.Planes{hidden.Planes}, kernels.Derivative{}, in, l.up, kernels.KShift{})
+		s.dev.LinearAdd(x, x, hidden, l.down)
+	}
+	return s.dev.Sync()
+}
+
+// append counts tokens and finds where their documents start.
+func (s *Session) append(tokens []int32) {
+	for _, t := range tokens {
+		start := int32(0)
+		if at := len(s.starts); at > 0 {
+			start = s.starts[at-1]
+		}
+		if d := s.model.Documents; d.Separate && t == d.EndOfText {
+			start = int32(len(s.starts))
+		}
+		s.starts = append(s.starts, start)
+	}
+	s.length = len(s.starts)
+	if s.documents != nil {
+		s.dev.UploadInts(s.documents, s.starts)
+	}
+}
+
+// attend computes the attention of layer i for the last n tokens, whose residual stream is x, to attnOut.
+func (s *Session) attend(i int, x kernels.Floats, n int) {
+	c, l, own, first := s.model.Config, &s.model.layers[i], &s.layers[i], s.length-n
+	in := rows(s.stream, c.D, 0, n)
+	if c.ShiftsKeys(i) {
+		in = rows(own.shifted, c.D, first, s.length)
+	}
+	s.dev.Normalize(in, x, l.normAttn)
+	q, v := s.q.Slice(0, n), s.v.Slice(0, n)
+	s.dev.LinearQuantize([]kernels.Planes{q}, kernels.Derivative{}, in, l.q, kernels.KShift{})
+	s.dev.LinearQuantize([]kernels.Planes{v}, kernels.Derivative{}, in, l.v, kernels.KShift{})
+	k := s.keys(i, in, n)
+	a := s.attention(i, s.length)
+	if s.documents != nil {
+		a.Starts = s.documents.Slice(0, s.length)
+	}
+	pointers := own.pointers.Slice(0, n*a.Heads*a.Survivors)
+	s.dev.AttendNext(s.attnOut.Planes.Slice(0, n), pointers, q, k, v, own.cache, first, a)
+}
+
+// keys returns the keys of layer i for the last n tokens. in is their normalized residual stream. With K-shift the
+// products of earlier tokens are computed again, as far as the offset reaches back.
+func (s *Session) keys(i int, in kernels.Activation, n int) kernels.Planes {
+	c, k, shift := s.model.Config, s.k.Slice(0, n), kernels.KShift{}
+	if c.ShiftsKeys(i) {
+		from := max(0, s.length-n-c.KShiftOffset)
+		all := s.length - from
+		k, in = s.k.Slice(0, all), rows(s.layers[i].shifted, c.D, from, s.length)
+		shift = kernels.KShift{To: c.D, Offset: c.KShiftOffset, Self: c.KShiftSelf, Seq: all}
+		starts := make([]int32, all)
+		for r := range starts {
+			starts[r] = max(0, s.starts[from+r]-int32(from))
+		}
+		shift.Starts = s.shiftedStarts.Slice(0, all)
+		s.dev.UploadInts(shift.Starts, starts)
+	}
+	s.dev.LinearQuantize([]kernels.Planes{k}, kernels.Derivative{}, in, s.model.layers[i].k, shift)
+	return k.Slice(k.Rows()-n, k.Rows())
+}
+
+// logitsOf returns the logits that follow token `row` of those that forward appended last.
+func (s *Session) logitsOf(row int) ([]float32, error) {
+	c := s.model.Config
+	in := rows(s.stream, c.D, 0, 1)
+	s.dev.Normalize(in, s.x.Slice(row*c.D, (row+1)*c.D), s.model.normOut)
+	s.dev.LinearAdd(s.logits, nil, in, s.model.codebook)
+	return s.logitsOnHost, s.dev.Download(s.logitsOnHost, s.logits)
+}
+
+// rows is rows from..to-1 of x.
+func rows(x kernels.Activation, width, from, to int) kernels.Activation {
+	if x.Floats != nil {
+		return kernels.Activation{Floats: x.Floats.Slice(from*width, to*width)}
+	}
+	return kernels.Activation{Planes: x.Planes.Slice(from, to)}
+}
+
+// allocator keeps the first error, so that allocating reads as a list.
+type allocator struct {
+	dev kernels.Device
+	err error
+}
+
+func (a *allocator) floats(n int) kernels.Floats {
+	return allocate(a, func() (kernels.Floats, error) { return a.dev.NewFloats(n) })
+}
+
+func (a *allocator) ints(n int) kernels.Ints {
+	return allocate(a, func() (kernels.Ints, error) { return a.dev.NewInts(n) })
+}
+
+func (a *allocator) planes(rows, cols int, q kernels.Quantization) kernels.Planes {
+	return allocate(a, func() (kernels.Planes, error) { return a.dev.NewPlanes(rows, cols, q) })
+}
+
+func (a *allocator) activation(rows, width int, q kernels.Quantization) kernels.Activation {
+	if q == kernels.Unquantized() {
+		return kernels.Activation{Floats: a.floats(rows * width)}
+	}
+	return kernels.Activation{Planes: a.planes(rows, width, q)}
+}
+
+func allocate[T any](a *allocator, f func() (T, error)) (x T) {
+	if a.err == nil {
+		x, a.err = f()
+	}
+	return x
+}
