@@ -20,7 +20,8 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qk, values ke
 }
 
 // attend writes what queries first..Seq-1 of every sequence read to out, and their keys to pointers: the pointers of
-// every head are Seq-first times Survivors. load returns a head that is valid until the next call with the same scratch.
+// every head are Seq-first times Survivors. load returns a head that is valid until the next call with the same
+// scratch.
 func (d *Device) attend(out *planes, pointers ints, first int, all *head, load func(task int, s *scratch) *head) {
 	// In a row of out, several heads may share a word. So every head first writes words of its own.
 	words := wordsOf(all.HeadDim)

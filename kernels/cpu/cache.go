@@ -81,8 +81,8 @@ func checkAttendNext(out kernels.Planes, pointers kernels.Ints, q, k, v kernels.
 }
 
 // PlanesOf returns planes for reading that have the words that DownloadPlanes writes: rows × planes × ceil(cols/64).
-// Where cols is a multiple of 256 they lie where words lies, which may be memory that cannot be written; otherwise words
-// is copied. Bits beyond cols have to be 0.
+// Where cols is a multiple of 256 they lie where words lies, which may be memory that cannot be written; otherwise
+// words is copied. Bits beyond cols have to be 0.
 func (d *Device) PlanesOf(words []uint64, rows, cols int, q kernels.Quantization) (kernels.Planes, error) {
 	if err := kernels.CheckPlanes(rows, cols, q); err != nil {
 		return nil, fmt.Errorf("cpu: %w", err)

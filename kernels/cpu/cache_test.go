@@ -106,7 +106,9 @@ func TestAttendNextRefuses(t *testing.T) {
 		"noise true":                             func(a *kernels.Attention, _ *int, _ *ints) { a.Gumbel = true },
 		"2 pointers, want 8":                     func(_ *kernels.Attention, _ *int, p *ints) { *p = (*p)[:2] },
 		"2 starts, want 5":                       func(a *kernels.Attention, _ *int, _ *ints) { a.Starts = make(ints, 2) },
-		"planes of 2 × 16, want 1 × 16":          func(_ *kernels.Attention, first *int, p *ints) { *first, *p = 4, (*p)[:4] },
+		"planes of 2 × 16, want 1 × 16": func(_ *kernels.Attention, first *int, p *ints) {
+			*first, *p = 4, (*p)[:4]
+		},
 	} {
 		d := New(Options{})
 		cache := d.NewCache(a, kernels.Sign())

@@ -54,17 +54,17 @@ func (h *head) survivorsOf(t int) int { return min(t+1-h.start(t), h.Survivors) 
 // fill puts queries that have only n survivors each, in rows of stride, in rows of four: in front of the survivors come
 // stand-ins whose weight and exponential are 0. A stand-in's key is the query's own position, and nothing is added to
 // its gradient.
-func (r *rankedQueries) fill(s *scratch, from, n, stride int) {
-	queries, missing := len(r.survivors)/stride, fewSurvivors-n
+func (g *rankedQueries) fill(s *scratch, from, n, stride int) {
+	queries, missing := len(g.survivors)/stride, fewSurvivors-n
 	survivors, exps := s.filledPointers.take(queries*fewSurvivors), s.filledExps.take(queries*fewSurvivors)
 	for t := range queries {
 		for i := range missing {
 			survivors[t*fewSurvivors+i], exps[t*fewSurvivors+i] = int32(from+t), 0
 		}
-		copy(survivors[t*fewSurvivors+missing:][:n], r.survivors[t*stride:])
-		copy(exps[t*fewSurvivors+missing:][:n], r.exps[t*stride:])
+		copy(survivors[t*fewSurvivors+missing:][:n], g.survivors[t*stride:])
+		copy(exps[t*fewSurvivors+missing:][:n], g.exps[t*stride:])
 	}
-	r.survivors, r.exps = survivors, exps
+	g.survivors, g.exps = survivors, exps
 }
 
 // rankedGo overwrites the rows of dq, and adds to dk and dv. The gradients of a query's four scores sum to zero. Their

@@ -61,10 +61,12 @@ func setClocks(all []curve, speeds []string) error {
 		speed[label] = v
 	}
 	for i := range all {
-		c, err := &all[i], error(nil)
-		if c.seconds, err = secondsOfSteps(*c, speed[c.label]); err != nil {
+		c := &all[i]
+		seconds, err := secondsOfSteps(*c, speed[c.label])
+		if err != nil {
 			return err
 		}
+		c.seconds = seconds
 		delete(speed, c.label)
 	}
 	for label := range speed {
