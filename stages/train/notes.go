@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"bitnet1/shared/lm/model"
+)
 
 // notes warns of parameters that are valid but may surprise whoever set them. seq is the sequence length of the
 // dataset.
@@ -9,6 +13,11 @@ func (p Params) notes(seq int) (texts []string) {
 	if p.Warmup > p.Steps {
 		say("warmup of %d steps is longer than the %d steps of the run: the learning rate comes to %.3g of its peak, %g",
 			p.Warmup, p.Steps, p.update(p.Steps-1).LearningRate, p.LearningRate)
+	}
+	level := p.Steps - p.schedule().Cooldown
+	if p.Schedule == model.Trapezoid && p.Warmup > level && p.Warmup < p.Steps {
+		say("warmup of %d steps goes on in the cool-down, which begins after step %d: the learning rate is never level, and "+
+			"falls from %g to %.3g after the warm-up", p.Warmup, level, p.LearningRate, p.update(p.Warmup).LearningRate)
 	}
 	if p.CheckpointEvery > p.Steps {
 		say("checkpoint_every is %d: the only checkpoint of the run's %d steps is the one at its end", p.CheckpointEvery,

@@ -27,6 +27,13 @@ func TestNotes(t *testing.T) {
 		"defaults": {func(*Params) {}, ""},
 		"warm-up too long": {func(p *Params) { p.Steps, p.CheckpointEvery = 20, 20 }, "warmup of 50 steps is longer than " +
 			"the 20 steps of the run: the learning rate comes to 0.0012 of its peak, 0.003"},
+		"warm-up in the cool-down": {
+			func(p *Params) { p.Schedule, p.Cooldown, p.FinalShare, p.Warmup = "trapezoid", 0.5, 0, 400 },
+			"warmup of 400 steps goes on in the cool-down, which begins after step 300: the learning rate is never level, " +
+				"and falls from 0.003 to 0.00199 after the warm-up",
+		},
+		"warm-up to the end":          {func(p *Params) { p.Schedule, p.Cooldown, p.Warmup = "trapezoid", 0.5, 600 }, ""},
+		"warm-up up to the cool-down": {func(p *Params) { p.Schedule, p.Cooldown, p.Warmup = "trapezoid", 0.5, 300 }, ""},
 		"few steps": {func(p *Params) { p.Steps = 100 }, "checkpoint_every is 200: the only checkpoint of the run's " +
 			"100 steps is the one at its end"},
 		"stop behind":      {func(p *Params) { p.StopAt = 700 }, "stop_at is 700: the run ends before, with step 600"},
