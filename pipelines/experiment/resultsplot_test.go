@@ -37,8 +37,12 @@ func TestPlotResults(t *testing.T) {
 		t.Error(err)
 	}
 	svg := readFile(t, filepath.Join(dir, "size.svg"))
-	if !strings.Contains(svg, "<svg") || !strings.Contains(svg, "v77") {
+	if !strings.Contains(svg, "<svg") || !strings.Contains(svg, ">v77<") || !strings.Contains(svg, ">dense, 4 bit<") {
 		t.Errorf("SVG:\n%.300s", svg)
+	}
+	if said, err := run(t, "table", "--columns", "megabytes", "--where", "model=v77", file); err != nil ||
+		!strings.Contains(said, "v77         20.0\n") {
+		t.Errorf("20,000,000 bytes (%v):\n%s", err, said)
 	}
 	for want, args := range map[string][]string{
 		"must end in .png or .svg":           {"--x", "megabytes", "--out", filepath.Join(dir, "size.webp"), file},
