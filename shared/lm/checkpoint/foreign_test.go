@@ -31,7 +31,7 @@ func TestDescriptionBesideAFile(t *testing.T) {
 	if err == nil {
 		t.Fatal("a file without a description was read")
 	}
-	_, proposal, ok := strings.Cut(err.Error(), "differs: ")
+	_, proposal, ok := strings.Cut(err.Error(), "codebook_bits and hadamard): ")
 	if !ok || !strings.Contains(err.Error(), DescriptionPath(path)) {
 		t.Fatalf("error %v", err)
 	}
