@@ -59,6 +59,7 @@ func (s *instructions) useAVX2() {
 
 // useAVX512 sets the loops that there are for AVX512.
 func (s *instructions) useAVX512() {
+	s.andCounts = andCountsAVX512
 	s.countSigns = countSignsAVX512
 	s.tilePair = tilePairAVX512
 	s.byteProducts = byteProductsAVX512

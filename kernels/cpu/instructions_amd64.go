@@ -204,6 +204,17 @@ func (g *rankedQueries) wholeRegisters() bool {
 	return true
 }
 
+func andCountsAVX512(dst []int32, x, w []uint64) {
+	n := len(dst) &^ 3
+	if n == 0 || len(x)%8 > 0 {
+		andCountsAVX2(dst, x, w)
+		return
+	}
+	_ = w[n*len(x)-1]
+	andCountsLoopAVX512(&dst[0], &x[0], &w[0], len(x)/8, n/4)
+	andCountsGo(dst[n:], x, w[n*len(x):])
+}
+
 func countSignsAVX512(dst []int32, stride int, x []uint64, xStride int, w []uint64, words int) {
 	n := len(w) / words
 	_, _ = dst[3*stride+n-1], x[3*xStride+words-1]

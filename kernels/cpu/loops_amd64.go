@@ -259,6 +259,11 @@ func rankedLevelsLoopAVX2(dq *float32, dk *float32, dv *float32, do *float32, q 
 //go:noescape
 func adamLoopAVX2(param *float32, grad *float32, m *float32, v *float32, u *float32, n int)
 
+// andCountsLoopAVX512 is andCountsGo for 4*quads rows of 8*steps words.
+//
+//go:noescape
+func andCountsLoopAVX512(dst *int32, x *uint64, w *uint64, steps int, quads int)
+
 // countSignsLoopAVX512 is countSignsGo for 16 channels at a time.
 //
 //go:noescape

@@ -4536,6 +4536,68 @@ loop:
 	VZEROUPPER
 	RET
 
+// func andCountsLoopAVX512(dst *int32, x *uint64, w *uint64, steps int, quads int)
+// Requires: AVX, AVX2, AVX512F, AVX512VPOPCNTDQ
+TEXT ·andCountsLoopAVX512(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ steps+24(FP), BX
+	MOVQ quads+32(FP), SI
+	SHLQ $0x06, BX
+
+quad:
+	LEAQ   (DX)(BX*1), DI
+	LEAQ   (DI)(BX*1), R8
+	LEAQ   (R8)(BX*1), R9
+	VPXORQ Z0, Z0, Z0
+	VPXORQ Z1, Z1, Z1
+	VPXORQ Z2, Z2, Z2
+	VPXORQ Z3, Z3, Z3
+	XORQ   R10, R10
+
+step:
+	VMOVDQU64     (CX)(R10*1), Z4
+	VPANDQ        (DX)(R10*1), Z4, Z5
+	VPOPCNTQ      Z5, Z5
+	VPADDQ        Z5, Z0, Z0
+	VPANDQ        (DI)(R10*1), Z4, Z5
+	VPOPCNTQ      Z5, Z5
+	VPADDQ        Z5, Z1, Z1
+	VPANDQ        (R8)(R10*1), Z4, Z5
+	VPOPCNTQ      Z5, Z5
+	VPADDQ        Z5, Z2, Z2
+	VPANDQ        (R9)(R10*1), Z4, Z4
+	VPOPCNTQ      Z4, Z4
+	VPADDQ        Z4, Z3, Z3
+	ADDQ          $0x40, R10
+	CMPQ          R10, BX
+	JLT           step
+	VEXTRACTI64X4 $0x01, Z0, Y4
+	VPADDQ        Y0, Y4, Y4
+	VEXTRACTI64X4 $0x01, Z1, Y5
+	VPADDQ        Y1, Y5, Y5
+	VEXTRACTI64X4 $0x01, Z2, Y6
+	VPADDQ        Y2, Y6, Y6
+	VEXTRACTI64X4 $0x01, Z3, Y7
+	VPADDQ        Y3, Y7, Y7
+	VPSLLQ        $0x20, Y5, Y5
+	VPSLLQ        $0x20, Y7, Y7
+	VPOR          Y4, Y5, Y4
+	VPOR          Y6, Y7, Y6
+	VPUNPCKLQDQ   Y6, Y4, Y5
+	VPUNPCKHQDQ   Y6, Y4, Y7
+	VPADDD        Y5, Y7, Y4
+	VEXTRACTI128  $0x01, Y4, X5
+	VPADDD        X4, X5, X5
+	VMOVDQU       X5, (AX)
+	ADDQ          $0x10, AX
+	LEAQ          (R9)(BX*1), DX
+	DECQ          SI
+	JNZ           quad
+	VZEROUPPER
+	RET
+
 // func countSignsLoopAVX512(dst *int32, stride int, x *uint64, xStride int, w *uint64, channels int, words int)
 // Requires: AVX, AVX512F, AVX512VPOPCNTDQ
 TEXT ·countSignsLoopAVX512(SB), NOSPLIT, $0-56

@@ -38,7 +38,7 @@ func main() {
 		valueGradient, scoreGradient, nearest, weighLevels, ranked, rankedLevels, adam,
 		// With long registers, more registers, or masks, where these gain much. Looking up does not gain from long registers:
 		// they shuffle at half the rate.
-		wideCountSigns, wideTilePair, wideByteProducts, wideMakeTables, wideLookup, wideScaleToBFloats,
+		wideAndCounts, wideCountSigns, wideTilePair, wideByteProducts, wideMakeTables, wideLookup, wideScaleToBFloats,
 		wideSignsOfSums, wideRandomWords, wideRoundRow,
 		wideRoundColumns, wideRoundBFloats, wideAddBFloatRows, wideNearest,
 	} {

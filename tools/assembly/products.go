@@ -52,6 +52,51 @@ func andCounts() {
 	end()
 }
 
+// wideAndCounts counts the bits of four rows at a time.
+func wideAndCounts() {
+	const rows = 4
+	beginOther(avx512, "andCounts", "func(dst *int32, x, w *uint64, steps, quads int)", "for 4*quads rows of 8*steps words.")
+	dst, x, w, size, quads := pointer("dst"), pointer("x"), pointer("w"), pointer("steps"), pointer("quads")
+	SHLQ(Imm(6), size)
+	Label("quad")
+	row := [rows]GPVirtual{w, GP64(), GP64(), GP64()}
+	for r := 1; r < rows; r++ {
+		LEAQ(Mem{Base: row[r-1], Index: size, Scale: 1}, row[r])
+	}
+	var sum [rows]VecVirtual
+	for r := range sum {
+		sum[r] = ZMM()
+		VPXORQ(sum[r], sum[r], sum[r])
+	}
+	at := GP64()
+	XORQ(at, at)
+	Label("step")
+	v := ZMM()
+	VMOVDQU64(Mem{Base: x, Index: at, Scale: 1}, v)
+	for r := range sum {
+		bits := ZMM()
+		VPANDQ(Mem{Base: row[r], Index: at, Scale: 1}, v, bits)
+		VPOPCNTQ(bits, bits)
+		VPADDQ(bits, sum[r], sum[r])
+	}
+	ADDQ(Imm(64), at)
+	CMPQ(at, size)
+	JLT(LabelRef("step"))
+	var half [rows]VecVirtual
+	for r := range sum {
+		upper := YMM()
+		half[r] = YMM()
+		VEXTRACTI64X4(Imm(1), sum[r], upper)
+		VPADDQ(sum[r].AsY(), upper, half[r])
+	}
+	VMOVDQU(sumOfLanes(half), Mem{Base: dst})
+	ADDQ(Imm(16), dst)
+	LEAQ(Mem{Base: row[3], Index: size, Scale: 1}, w)
+	DECQ(quads)
+	JNZ(LabelRef("quad"))
+	end()
+}
+
 // sumOfLanes returns the sums of the lanes of four registers, in one register.
 func sumOfLanes(x [4]VecVirtual) VecVirtual {
 	VPSLLQ(Imm(32), x[1], x[1])
