@@ -2,15 +2,16 @@ package cpu
 
 import "math/bits"
 
-// channelsPerBlock is the number of channels of a weight that stay in the first cache while they are multiplied with
-// many rows.
+// channelsPerBlock is the number of planes of a weight's channels that stay in the first cache while they are multiplied
+// with all planes of many rows.
 const channelsPerBlock = 128
 
 // countProducts computes rows r0..r1-1 and channels o0..o1-1 of x·wᵀ by counting bits: the product is 2*sums -
 // countedOffset. A row of sums has stride values.
 func (d *Device) countProducts(sums []int32, stride int, x, w *planes, r0, r1, o0, o1 int, s *scratch) {
-	for o := o0; o < o1; o += channelsPerBlock {
-		end := min(o+channelsPerBlock, o1)
+	block := channelsPerBlock / w.bits
+	for o := o0; o < o1; o += block {
+		end := min(o+block, o1)
 		n := (end - o) * w.bits // planes of channels
 		counts, byPlane := s.channelCounts.take(n), s.planeSums.take(n)
 		channels, pops := w.words[o*w.bits*w.stride:][:n*w.stride], w.pops[o*w.bits:][:n]
