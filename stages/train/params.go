@@ -65,7 +65,9 @@ type Params struct {
 	Decay         float64 `json:"weight_decay" usage:"AdamW: decoupled weight decay of the weights' latents"`
 	DecaySchedule string  `json:"weight_decay_schedule" digest:"unless=constant" usage:"course of weight_decay and muon_weight_decay: constant, rate (in proportion to the learning rate) or linear (to 0 at the last step)"`
 	Optimizer     string  `json:"optimizer" digest:"unless=adamw" usage:"of the weights of the blocks: adamw or muon; everything else takes AdamW"`
-	MuonRate      float64 `json:"muon_learning_rate" digest:"unless=0.06" usage:"muon: peak learning rate; it has the same schedule"`
+	MuonRate      float64 `json:"muon_learning_rate" digest:"unless=0.06" usage:"muon: peak learning rate"`
+	MuonSchedule  string  `json:"muon_schedule" digest:"unless=same" usage:"muon: how its learning rate falls after the warm-up: same (as schedule says), cosine, linear or trapezoid"`
+	MuonFinal     float64 `json:"muon_final_share" digest:"unless=0" usage:"muon: learning rate of the last step as a share of the peak, where muon_schedule is not same"`
 	MuonMomentum  float64 `json:"muon_momentum" digest:"unless=0.95" usage:"muon: decay of the momentum"`
 	MuonSteps     int     `json:"muon_steps" digest:"unless=5" usage:"muon: steps of the Newton–Schulz iteration"`
 	MuonDecay     float64 `json:"muon_weight_decay" digest:"unless=0" usage:"muon: decoupled weight decay"`
@@ -110,7 +112,7 @@ func defaults() Params {
 		LearningRate: 3e-3, FinalShare: 0.1, Warmup: 50, Schedule: model.Cosine, Cooldown: 0.2,
 		BatchRamp: 0.25, SequenceRamp: 0.25, DecaySchedule: constantDecay,
 		Beta1: 0.9, Beta2: 0.95, Clip: 1,
-		Optimizer: adamW, MuonRate: 0.06, MuonMomentum: 0.95, MuonSteps: 5,
+		Optimizer: adamW, MuonRate: 0.06, MuonSchedule: sameSchedule, MuonMomentum: 0.95, MuonSteps: 5,
 		GammaStart: 0.9, GammaEnd: 0.1, Tau: 1,
 		CheckpointEvery: 200, ValidationSequences: 32, LogEvery: 10,
 	}
@@ -183,13 +185,13 @@ func (p Params) optimizerRules() []rule {
 			"beta1 and beta2 must lie between 0 and 1 (excluded)"},
 		{!(p.Decay >= 0), "weight_decay must not be negative"},
 		{!(p.Clip >= 0), "clip must not be negative"},
-		{!slices.Contains([]string{model.Cosine, model.Linear, model.Trapezoid}, p.Schedule),
+		{!slices.Contains(schedules, p.Schedule),
 			fmt.Sprintf("schedule is %q: it must be %s, %s or %s", p.Schedule, model.Cosine, model.Linear, model.Trapezoid)},
 		{!(p.Cooldown > 0 && p.Cooldown <= 1),
 			fmt.Sprintf("cooldown is %g: it must lie between 0 (excluded) and 1", p.Cooldown)},
 		{p.CooldownSteps < 0 || p.CooldownSteps > p.Steps,
 			fmt.Sprintf("cooldown_steps is %d: it must lie between 0 and the %d steps", p.CooldownSteps, p.Steps)},
-		{p.CooldownSteps > 0 && p.Schedule != model.Trapezoid, fmt.Sprintf(
+		{p.CooldownSteps > 0 && p.Schedule != model.Trapezoid && p.MuonSchedule != model.Trapezoid, fmt.Sprintf(
 			"cooldown_steps is given and schedule is %s: a cool-down needs the schedule %s", p.Schedule, model.Trapezoid)},
 		{p.GammaSteps < 0, fmt.Sprintf("gamma_steps is %d: it must not be negative", p.GammaSteps)},
 		{!slices.Contains([]string{constantDecay, decayAsRate, linearDecay}, p.DecaySchedule), fmt.Sprintf(
@@ -197,6 +199,13 @@ func (p Params) optimizerRules() []rule {
 		{p.Optimizer != adamW && p.Optimizer != muon,
 			fmt.Sprintf("optimizer is %q: it must be %s or %s", p.Optimizer, adamW, muon)},
 		{!(p.MuonRate > 0), fmt.Sprintf("muon_learning_rate is %g: it must be positive", p.MuonRate)},
+		{p.MuonSchedule != sameSchedule && !slices.Contains(schedules, p.MuonSchedule), fmt.Sprintf(
+			"muon_schedule is %q: it must be %s, %s, %s or %s",
+			p.MuonSchedule, sameSchedule, model.Cosine, model.Linear, model.Trapezoid)},
+		{!(p.MuonFinal >= 0 && p.MuonFinal <= 1),
+			fmt.Sprintf("muon_final_share is %g: it must lie between 0 and 1", p.MuonFinal)},
+		{p.MuonFinal > 0 && p.MuonSchedule == sameSchedule,
+			"muon_final_share is given and muon_schedule is same: the last step has final_share, or give muon_schedule"},
 		{!(p.MuonMomentum >= 0 && p.MuonMomentum < 1),
 			fmt.Sprintf("muon_momentum is %g: it must lie between 0 and 1 (excluded)", p.MuonMomentum)},
 		{p.MuonSteps < 1 || p.MuonSteps > 100,

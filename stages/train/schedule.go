@@ -21,10 +21,10 @@ func (p Params) update(step int) model.Update {
 		},
 		LearningRate: p.schedule().Rate(step, p.LearningRate),
 		Muon: model.Muon{
-			LearningRate: p.schedule().Rate(step, p.MuonRate), Beta: p.MuonMomentum, Steps: p.MuonSteps,
-			Decay: p.decay(step, p.MuonDecay),
+			LearningRate: p.muonSchedule().Rate(step, p.MuonRate), Beta: p.MuonMomentum, Steps: p.MuonSteps,
+			Decay: p.decay(step, p.muonSchedule(), p.MuonDecay),
 		},
-		Beta1: p.Beta1, Beta2: p.Beta2, Decay: p.decay(step, p.Decay), MaxNorm: p.Clip,
+		Beta1: p.Beta1, Beta2: p.Beta2, Decay: p.decay(step, p.schedule(), p.Decay), MaxNorm: p.Clip,
 	}
 }
 
@@ -34,12 +34,27 @@ func (p Params) attentionRule() kernels.AttentionRule {
 	return kind.Rule()
 }
 
-// schedule is the course of the learning rates.
+// schedules are the courses that a learning rate may take.
+var schedules = []string{model.Cosine, model.Linear, model.Trapezoid}
+
+// sameSchedule is the course of Muon's learning rate that is the course of the other.
+const sameSchedule = "same"
+
+// schedule is the course of the learning rate.
 func (p Params) schedule() model.Schedule {
 	return model.Schedule{
 		Decay: p.Schedule, Total: p.Steps, Warmup: p.Warmup, Final: p.FinalShare,
 		Cooldown: cmp.Or(p.CooldownSteps, model.StepsOf(p.Cooldown, p.Steps)),
 	}
+}
+
+// muonSchedule is the course of Muon's learning rate. Warm-up and cool-down take as long as those of the other.
+func (p Params) muonSchedule() model.Schedule {
+	s := p.schedule()
+	if p.MuonSchedule != sameSchedule {
+		s.Decay, s.Final = p.MuonSchedule, p.MuonFinal
+	}
+	return s
 }
 
 // The courses of weight decay.
@@ -49,11 +64,11 @@ const (
 	linearDecay   = "linear"
 )
 
-// decay is the weight decay of a step, which the step multiplies with the learning rate.
-func (p Params) decay(step int, first float64) float64 {
+// decay is the weight decay of a step, which the step multiplies with the learning rate, whose course is rate.
+func (p Params) decay(step int, rate model.Schedule, first float64) float64 {
 	switch p.DecaySchedule {
 	case decayAsRate:
-		return p.schedule().Rate(step, first)
+		return rate.Rate(step, first)
 	case linearDecay:
 		return model.Schedule{Decay: model.Linear, Total: p.Steps}.Rate(step, first)
 	}

@@ -82,6 +82,34 @@ func TestWeightDecayOfSteps(t *testing.T) {
 	}
 }
 
+// Muon's learning rate takes the course of the other one, or a course and a last step of its own.
+func TestMuonSchedule(t *testing.T) {
+	p := defaults()
+	p.Optimizer, p.Steps, p.Warmup, p.LearningRate, p.MuonRate = muon, 100, 10, 1, 2
+	p.Schedule, p.FinalShare, p.Cooldown = "linear", 0.5, 0.2
+	for _, c := range []struct {
+		schedule        string
+		final           float64
+		warm, mid, last float64 // Muon's rates of steps 4, 79 and 99
+	}{
+		{"same", 0, 1, 2 - 69./89, 1},
+		{"trapezoid", 0, 1, 2, 0},
+		{"trapezoid", 0.25, 1, 2, 0.5},
+	} {
+		p.MuonSchedule, p.MuonFinal, p.DecaySchedule, p.MuonDecay = c.schedule, c.final, decayAsRate, 3
+		for step, want := range map[int]float64{4: c.warm, 79: c.mid, 99: c.last} {
+			u := p.update(step)
+			if math.Abs(u.Muon.LearningRate-want) > 1e-9 || math.Abs(u.Muon.Decay-1.5*want) > 1e-9 {
+				t.Errorf("%s to %g: step %d has rate %g and decay %g, want %g and %g", c.schedule, c.final, step,
+					u.Muon.LearningRate, u.Muon.Decay, want, 1.5*want)
+			}
+			if other := p.schedule().Rate(step, 1); u.LearningRate != other {
+				t.Errorf("%s: AdamW's rate of step %d is %g, want %g", c.schedule, step, u.LearningRate, other)
+			}
+		}
+	}
+}
+
 // The cool-down has the given steps, gamma comes to its end after others.
 func TestStepsOfCooldownAndGamma(t *testing.T) {
 	p := defaults()
