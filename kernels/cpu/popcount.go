@@ -2,8 +2,8 @@ package cpu
 
 import "math/bits"
 
-// channelsPerBlock is the number of planes of a weight's channels that stay in the first cache while they are multiplied
-// with all planes of many rows.
+// channelsPerBlock is the number of planes of a weight's channels that stay in the first cache while they are
+// multiplied with all planes of many rows.
 const channelsPerBlock = 128
 
 // countProducts computes rows r0..r1-1 and channels o0..o1-1 of x·wᵀ by counting bits: the product is 2*sums -

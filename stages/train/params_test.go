@@ -157,7 +157,8 @@ func TestDefaults(t *testing.T) {
 		"init_state_digest": "", "kshift_layers": [0], "kshift_offset": 1, "kshift_self": true, "layers": 0,
 		"learning_rate": 0.003, "log_every": 10, "micro_tokens": 4096, "muon_learning_rate": 0.06, "muon_momentum": 0.95,
 		"muon_final_share": 0, "muon_schedule": "same", "muon_steps": 5, "muon_weight_decay": 0, "optimizer": "adamw",
-		"preset": "nano", "read_bits": 1, "rwsp_k": 4, "schedule": "cosine", "seed": 42, "sequence_ramp": 0.25, "sequence_start": 0, "steps": 600, "stop_at": 0,
+		"preset": "nano", "read_bits": 1, "rwsp_k": 4, "schedule": "cosine", "seed": 42,
+		"sequence_ramp": 0.25, "sequence_start": 0, "steps": 600, "stop_at": 0,
 		"stream_bits": 1, "tau": 1, "truebit": false, "validation_sequences": 32, "value_bits": 1, "vocab": 0,
 		"warmup": 50, "weight_decay": 0, "weight_decay_schedule": "constant"
 	}`)

@@ -55,7 +55,8 @@ func andCounts() {
 // wideAndCounts counts the bits of four rows at a time.
 func wideAndCounts() {
 	const rows = 4
-	beginOther(avx512, "andCounts", "func(dst *int32, x, w *uint64, steps, quads int)", "for 4*quads rows of 8*steps words.")
+	beginOther(avx512, "andCounts", "func(dst *int32, x, w *uint64, steps, quads int)",
+		"for 4*quads rows of 8*steps words.")
 	dst, x, w, size, quads := pointer("dst"), pointer("x"), pointer("w"), pointer("steps"), pointer("quads")
 	SHLQ(Imm(6), size)
 	Label("quad")

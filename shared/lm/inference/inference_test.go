@@ -26,7 +26,9 @@ import (
 const endOfText = 3
 
 // small has more positions than a query searches at first, and widths that are no multiples of 64.
-var small = model.Config{Vocab: 61, D: 72, Layers: 3, Heads: 4, FF: 130, Seq: 340, Eps: 1e-5, StreamBits: 1, Alibi: true}
+var small = model.Config{
+	Vocab: 61, D: 72, Layers: 3, Heads: 4, FF: 130, Seq: 340, Eps: 1e-5, StreamBits: 1, Alibi: true,
+}
 
 // write packs a random model of configuration c, with a self-test if tested.
 func write(t testing.TB, c model.Config, d model.Documents, tested bool) (path string) {

@@ -52,8 +52,8 @@ type layer struct {
 }
 
 // Open opens the packed model at path, of either version of the format, and computes its self-test. The file is mapped
-// into memory, and must not change while the model is open; where a file cannot be mapped, Open reads all of it. Rows of
-// weights that are no multiple of 256 bits long are copied: no preset but nano has such rows.
+// into memory, and must not change while the model is open; where a file cannot be mapped, Open reads all of it. Rows
+// of weights that are no multiple of 256 bits long are copied: no preset but nano has such rows.
 func Open(path string) (*Model, error) {
 	data, release, err := mapFile(path)
 	if err != nil {
@@ -98,8 +98,8 @@ func (m *Model) load(data []byte) error {
 		return err
 	}
 	if err := m.check(test); err != nil {
-		return m.error(fmt.Errorf("%w: this processor or this build of the program computes something else than the one that "+
-			"packed the model did, so it is not used; please report it with the processor's name", err))
+		return m.error(fmt.Errorf("%w: this processor or this build of the program computes something else than the one "+
+			"that packed the model did, so it is not used; please report it with the processor's name", err))
 	}
 	return nil
 }
