@@ -22,9 +22,10 @@ func presets(b *testing.B, f func(b *testing.B, m *Model)) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		for kind, c := range map[string]model.Config{
-			"strict": strict, "stream4": with(strict, func(c *model.Config) { c.StreamBits = 4 }), "v77": strict.V77(),
-		} {
+		for _, kind := range []string{"strict", "stream4", "v77"} {
+			c := map[string]model.Config{
+				"strict": strict, "stream4": with(strict, func(c *model.Config) { c.StreamBits = 4 }), "v77": strict.V77(),
+			}[kind]
 			b.Run(name+"/"+kind, func(b *testing.B) {
 				path := filepath.Join(b.TempDir(), "model.bit2")
 				file, err := os.Create(path)
@@ -73,7 +74,8 @@ func randomParameters(c model.Config) iter.Seq2[model.Parameter, error] {
 	}
 }
 
-// Decode appends one token after 512 others, until there are 1,024.
+// Decode appends one token after 512 others, until there are 1,024. Two AVX-512 cores of an EPYC decoded 572, 503 and
+// 356 tokens per second with 300M (strict, stream4, v77). The cores were busy with other programs: the load was 5 to 8.
 func BenchmarkDecode(b *testing.B) {
 	presets(b, func(b *testing.B, m *Model) {
 		s := session(b, m)
@@ -94,7 +96,8 @@ func BenchmarkDecode(b *testing.B) {
 	})
 }
 
-// Prefill computes a prompt of 512 tokens.
+// Prefill computes a prompt of 512 tokens. The same busy cores computed 3,017, 4,432 and 2,982 tokens per second with
+// 300M.
 func BenchmarkPrefill(b *testing.B) {
 	presets(b, func(b *testing.B, m *Model) {
 		s, prompt := session(b, m), text(m.Config, 512)

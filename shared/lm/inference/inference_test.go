@@ -21,6 +21,7 @@ import (
 	"bitnet1/shared/lm/model"
 
 	"github.com/zeebo/blake3"
+	"golang.org/x/sys/unix"
 )
 
 const endOfText = 3
@@ -208,7 +209,7 @@ func TestDecisionsAreThoseOfTraining(t *testing.T) {
 		"v77, K-shift by 3 without self, separate documents": {Config: with(v77, func(c *model.Config) {
 			c.KShiftLayers, c.KShiftOffset, c.KShiftSelf = []int{0, 2}, 3, false
 		}), documents: separate},
-		"v77, K-shift by more than a piece": {Config: with(v77, func(c *model.Config) { c.KShiftOffset = 50 })},
+		"v77, K-shift by more than a piece": {Config: with(v77, func(c *model.Config) { c.KShiftOffset, c.Seq = 50, 600 })},
 		"v77, few bits of reads": {Config: with(v77, func(c *model.Config) {
 			c.HiddenBits, c.ReadBits, c.ValueBits, c.CodebookBits = 2, 1, 3, 8
 		})},
@@ -360,6 +361,28 @@ func TestWeightsAreNotCopied(t *testing.T) {
 			t.Errorf("a file of %d bytes is opened with %d bytes of other memory", info.Size(), n)
 		}
 	}
+}
+
+// A pipe cannot be mapped into memory, and is read.
+func TestOpensWhatCannotBeMapped(t *testing.T) {
+	c := small.V77()
+	path := write(t, c, model.Documents{}, true)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	written := make(chan error)
+	go func() { written <- os.WriteFile(pipe, whole, 0o600) }()
+	m := open(t, pipe)
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	tokens := text(c, 50)
+	train(t, path, tokens).compare(t, session(t, m), tokens, 1)
 }
 
 // A file whose self-test says anything else than the model computes is not opened.

@@ -2,6 +2,7 @@ package inference
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"unsafe"
 
@@ -25,7 +26,7 @@ func mapFile(path string) (b []byte, release func() error, err error) {
 			return b, func() error { return unix.Munmap(b) }, nil
 		}
 	}
-	b, err = os.ReadFile(path)
+	b, err = io.ReadAll(f)
 	return b, func() error { return nil }, err
 }
 

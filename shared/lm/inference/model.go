@@ -13,8 +13,8 @@
 // that device. A file of version 2 holds a self-test, and Open refuses to go on where a processor or a build of the
 // program computes anything else.
 //
-// The package takes and gives numbers of tokens: see shared/data/tokenizer for their text. It does not train, and reads
-// no checkpoints: see shared/lm/checkpoint.
+// The package takes tokens and gives logits. See shared/lm/sampling for choosing a token, and shared/data/tokenizer for
+// text. The package does not train, and reads no checkpoints: see shared/lm/checkpoint.
 package inference
 
 import (
@@ -52,8 +52,8 @@ type layer struct {
 }
 
 // Open opens the packed model at path, of either version of the format, and computes its self-test. The file is mapped
-// into memory, and must not change while the model is open; where a file cannot be mapped, Open reads all of it. Rows
-// of weights that are no multiple of 256 bits long are copied: no preset but nano has such rows.
+// into memory, and must not change while the model is open. Where a file cannot be mapped, Open reads all of it. Weights
+// whose rows are no multiple of 256 bits are copied; of the presets only nano has such rows.
 func Open(path string) (*Model, error) {
 	data, release, err := mapFile(path)
 	if err != nil {
@@ -99,7 +99,7 @@ func (m *Model) load(data []byte) error {
 	}
 	if err := m.check(test); err != nil {
 		return m.error(fmt.Errorf("%w: this processor or this build of the program computes something else than the one "+
-			"that packed the model did, so it is not used; please report it with the processor's name", err))
+			"that packed the model; pack the checkpoint again on this machine, or use another machine or build", err))
 	}
 	return nil
 }
