@@ -321,6 +321,7 @@ func TestGridRefusesMistakes(t *testing.T) {
 	for want, args := range map[string][]string{
 		"one pipeline file": {"--grid", "a.b=1"},
 		"stage.key=value":   {"--grid", "b=1", "p.yml"},
+		"one --grid":        {"--grid", "a.b=1", "--grid", "a.b=2", "p.yml"},
 		"--plot loss: the columns are bits/token, top head, IPMR": {"--grid", "a.b=1", "--plot", "loss", "--programs",
 			standIns(t), "p.yml"},
 	} {

@@ -100,6 +100,9 @@ func newExperiment(c *cli.Context) (*experiment, error) {
 		if err != nil {
 			return nil, err
 		}
+		if slices.ContainsFunc(e.axes, func(other axis) bool { return other.key == a.key }) {
+			return nil, fmt.Errorf("--grid %s: %s is an axis already: give all its values to one --grid", text, a.key)
+		}
 		e.axes = append(e.axes, a)
 	}
 	if c.IsSet("seeds") {
