@@ -478,3 +478,45 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// Stored says where weights lie in the file, and has all else.
+func TestStored(t *testing.T) {
+	for _, c := range []model.Config{v76, v77} {
+		packed := pack(t, small(c, exact))
+		f, err := New("model", bytes.NewReader(packed), int64(len(packed)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := readAll(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := 0
+		for s, err := range f.Stored() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			due := want.Parameters[i]
+			if s.Name != due.Name || !slices.Equal(s.Shape, due.Shape) {
+				t.Fatalf("%s %v where %s %v is due", s.Name, s.Shape, due.Name, due.Shape)
+			}
+			data := s.Data
+			if len(s.Shape) == 2 {
+				if s.Data != nil {
+					t.Errorf("the weights of %s are read", s.Name)
+				}
+				data = make([]float32, s.Parameter.Size())
+				if err := f.list[i].decode(data, packed[s.At:][:s.Size], c.Codebook()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !slices.Equal(data, due.Data) {
+				t.Errorf("%s has other values", s.Name)
+			}
+			i++
+		}
+		if i != len(want.Parameters) {
+			t.Errorf("%d parameters, want %d", i, len(want.Parameters))
+		}
+	}
+}

@@ -166,3 +166,24 @@ func loaded(t testing.TB, m checkpoint.Model, seq int) *model.Model {
 	}
 	return net
 }
+
+// The logits after a token are compared to the last bit.
+func TestCheckLogits(t *testing.T) {
+	test := &SelfTest{Tokens: []int32{0, 2}, Best: []int32{1, 0}, Logits: []float32{3, 0.5}}
+	for _, c := range []struct {
+		i      int
+		logits []float32
+		equal  bool
+	}{
+		{0, []float32{2, 3, 3}, true},
+		{0, []float32{3, 3, 1}, false}, // the first of equal ones
+		{0, []float32{2, math.Nextafter32(3, 4), 1}, false},
+		{1, []float32{0.5, -1, 0.25}, true},
+		{1, []float32{2, 3, 3}, false},
+		{1, []float32{0.5, float32(math.NaN()), 0.25}, false},
+	} {
+		if err := test.CheckLogits(c.i, c.logits); (err == nil) != c.equal {
+			t.Errorf("token %d, logits %v: %v", c.i, c.logits, err)
+		}
+	}
+}

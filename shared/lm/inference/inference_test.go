@@ -235,6 +235,25 @@ func TestDecisionsAreThoseOfTraining(t *testing.T) {
 	}
 }
 
+// Keys that are far away are found as in training.
+func TestLongSequences(t *testing.T) {
+	long := with(small, func(c *model.Config) {
+		c.Seq, c.Layers, c.D, c.FF, c.StreamBits = 16_384, 2, 256, 256, 4
+	})
+	for name, c := range map[string]model.Config{
+		"v75": long.V75(), "v76": long.V76(), "v77": long.V77(),
+		"v76, strict": with(long.V76(), func(c *model.Config) { c.StreamBits = 1 }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := write(t, c, model.Documents{}, false)
+			tokens := text(c, c.Seq)
+			want := train(t, path, tokens)
+			want.compare(t, session(t, open(t, path)), tokens, 1)
+			want.compare(t, session(t, open(t, path)), tokens, 1000, 1, 1, 30)
+		})
+	}
+}
+
 // A sequence that is cut off goes on as if what was cut off had never been.
 func TestTruncate(t *testing.T) {
 	path := write(t, small.V77(), model.Documents{Separate: true, EndOfText: endOfText}, false)

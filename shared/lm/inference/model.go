@@ -99,7 +99,7 @@ func (m *Model) load(data []byte) error {
 	}
 	if err := m.check(test); err != nil {
 		return m.error(fmt.Errorf("%w: this processor or this build of the program computes something else than the one "+
-			"that packed the model; pack the checkpoint again on this machine, or use another machine or build", err))
+			"that packed the model; use another machine, or another build of the program", err))
 	}
 	return nil
 }
