@@ -32,7 +32,7 @@ func (d *Device) attend(out *planes, pointers ints, first int, all *head, load f
 	d.parallel(all.Batch*all.Heads, func(task int, s *scratch) {
 		h := load(task, s)
 		for t := first; t < h.Seq; t++ {
-			if t%4 == 0 && !h.rule.AllKeys && !h.rule.Noise {
+			if t%4 == 0 && !h.rule.AllKeys && !h.noisy() {
 				h.searchNear(t)
 			}
 			row := task/h.Heads*queries + t - first
@@ -180,7 +180,7 @@ func (h *head) allScores(t int) (first int, scores []float64) {
 	for i := range s {
 		s[i] = h.score(t, first+i)
 	}
-	if !h.rule.Noise {
+	if !h.noisy() {
 		return first, s
 	}
 	at := (h.number*h.Seq+t)*h.Seq + first
@@ -201,12 +201,15 @@ func (h *head) allScores(t int) (first int, scores []float64) {
 	return first, s
 }
 
+// noisy says whether scores have noise, which is not bounded as scores are.
+func (h *head) noisy() bool { return h.rule.Noise && (h.Gumbel || h.noise != nil) }
+
 // read writes the attention output of query t to dst, and the keys that the query reads to pointers.
 func (h *head) read(dst []uint64, pointers []int32, t int) {
 	switch {
 	case h.rule.AllKeys:
 		h.readAll(dst, pointers, t)
-	case h.rule.Noise:
+	case h.noisy():
 		first, scores := h.allScores(t)
 		best := len(scores) - 1
 		for i := best - 1; i >= 0; i-- {
@@ -216,6 +219,9 @@ func (h *head) read(dst []uint64, pointers []int32, t int) {
 		}
 		pointers[0] = int32(first + best)
 		h.readOne(dst, first+best)
+	case h.rule.Noise:
+		h.findSurvivors(pointers, t)
+		h.readOne(dst, int(pointers[0]))
 	case h.rule.Gamma:
 		h.findSurvivors(pointers, t)
 		h.readRanked(dst, pointers[:countSurvivors(pointers)])
