@@ -52,8 +52,8 @@ type layer struct {
 }
 
 // Open opens the packed model at path, of either version of the format, and computes its self-test. The file is mapped
-// into memory, and must not change while the model is open. Where a file cannot be mapped, Open reads all of it. Weights
-// whose rows are no multiple of 256 bits are copied; of the presets only nano has such rows.
+// into memory, and must not change while the model is open. Where a file cannot be mapped, Open reads all of it.
+// Weights whose rows are no multiple of 256 bits are copied; of the presets only nano has such rows.
 func Open(path string) (*Model, error) {
 	data, release, err := mapFile(path)
 	if err != nil {
