@@ -155,3 +155,36 @@ func TestPlanesOf(t *testing.T) {
 		}
 	}
 }
+
+// A pointer without noise is the one that noise of 0 gives, among equal scores too.
+func TestPointerWithoutNoise(t *testing.T) {
+	for _, alibi := range []bool{false, true} {
+		for _, dim := range []int{6, 100} {
+			a := kernels.Attention{Kind: kernels.Pointer, Batch: 2, Seq: 300, Heads: 2, HeadDim: dim, Survivors: 1, Alibi: alibi}
+			d, random := New(Options{}), rand.New(rand.NewPCG(3, 1))
+			rows, width := a.Batch*a.Seq, a.Heads*a.HeadDim
+			starts := make(ints, rows)
+			for i := range starts {
+				starts[i] = int32(i % a.Seq / 280 * 280)
+			}
+			a.Starts = starts
+			qk := randomLevels(d, random, rows, 2*width, kernels.Sign())
+			v := randomLevels(d, random, rows, width, kernels.MidRise(3))
+			var outs [2]kernels.Planes
+			var pointers [2]ints
+			for i := range outs {
+				outs[i], _ = d.NewPlanes(rows, width, kernels.MidRise(2))
+				pointers[i] = make(ints, rows*a.Heads)
+				d.Attend(outs[i], pointers[i], qk, v, a)
+				a.Noise = make(floats, rows*a.Heads*a.Seq)
+			}
+			if err := d.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(pointers[0], pointers[1]) ||
+				!slices.Equal(outs[0].(*planes).words, outs[1].(*planes).words) {
+				t.Errorf("ALiBi %v, %d channels: other pointers or values", alibi, dim)
+			}
+		}
+	}
+}
