@@ -74,8 +74,9 @@ func randomParameters(c model.Config) iter.Seq2[model.Parameter, error] {
 	}
 }
 
-// Decode appends one token after 512 others, until there are 1,024. Two AVX-512 cores of an EPYC decoded 572, 503 and
-// 356 tokens per second with 300M (strict, stream4, v77). The cores were busy with other programs: the load was 5 to 8.
+// Decode appends one token after 512 others, until there are 1,024. Two AVX-512 cores of an EPYC that other programs
+// kept busy (a load of 3 to 8) decoded 572, 503 and 356 tokens per second with 300M (strict, stream4, v77) in one run,
+// and 253, 207 and 131 in another. Counting bits takes two thirds of a token's time, and waits for memory.
 func BenchmarkDecode(b *testing.B) {
 	presets(b, func(b *testing.B, m *Model) {
 		s := session(b, m)
