@@ -41,7 +41,7 @@ func TestFigures(t *testing.T) {
 
 	const each = "--checkpoint-every 150 "
 	t.Run("README", func(t *testing.T) {
-		compareTerminal(t, must(t, dir, "pipeline run --preset nano "+pipelineFile(t, "v76.yml")))
+		compareTerminal(t, must(t, dir, "pipeline run --preset nano "+pipelineFile(t, "v77.yml")))
 	})
 	t.Run("bonsai", func(t *testing.T) {
 		strict, bonsai := trained(t, dir, "v76", each), trained(t, dir, "bonsai", each+"--anneal-binarize")
