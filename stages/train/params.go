@@ -125,7 +125,7 @@ type rule struct {
 }
 
 func (p Params) check() error {
-	for _, c := range slices.Concat(p.optimizerRules(), p.rampRules(), p.planesRules(), []rule{
+	for _, c := range slices.Concat([]rule{
 		{p.Steps < 1, fmt.Sprintf("steps is %d: it must be positive", p.Steps)},
 		{p.BatchTokens < 1, fmt.Sprintf("batch_tokens is %d: it must be positive", p.BatchTokens)},
 		{p.MicroTokens < 1, fmt.Sprintf("micro_tokens is %d: it must be positive", p.MicroTokens)},
@@ -147,7 +147,7 @@ func (p Params) check() error {
 			"there is nothing to blend"},
 		{p.StopAt < 0, "stop_at must not be negative"},
 		{p.LogEvery < 1, fmt.Sprintf("log_every is %d: it must be positive", p.LogEvery)},
-	}) {
+	}, p.optimizerRules(), p.rampRules(), p.planesRules()) {
 		if c.wrong {
 			return fmt.Errorf("%s", c.text)
 		}
