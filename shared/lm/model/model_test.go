@@ -449,6 +449,7 @@ func TestRefusesWrongInput(t *testing.T) {
 	for name, call := range map[string]func() error{
 		"short":    func() error { _, err := m.Losses(tokens[:c.Seq-1], targets[:c.Seq-1], Settings{}); return err },
 		"empty":    func() error { _, err := m.Losses(nil, nil, Settings{}); return err },
+		"untold":   func() error { _, err := m.Losses(tokens, nil, Settings{}); return err },
 		"long":     func() error { _, err := m.Losses(longer, longer, Settings{}); return err },
 		"token":    func() error { _, err := m.Losses(spoilt, targets, Settings{}); return err },
 		"target":   func() error { return m.Backward(tokens, spoilt, Settings{}) },

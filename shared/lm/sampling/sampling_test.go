@@ -57,6 +57,8 @@ func TestCandidates(t *testing.T) {
 				{2, math.E / (2*math.E + 2/math.E/math.E)}, {3, 1 / math.E / math.E / (2*math.E + 2/math.E/math.E)}}},
 		"repetition penalty, greedy": {Options{RepetitionPenalty: 1.5}, []float32{2, 3}, []int32{1, 1, 1, 0, 1, 1, 0},
 			[]Candidate{{1, 1}}},
+		"repetition penalty of a logit below 1": {Options{RepetitionPenalty: 2}, []float32{0.5, 0.4}, []int32{0},
+			[]Candidate{{1, 1}}},
 		"infinite logits": {Options{Temperature: 1}, []float32{infinite, 1, infinite}, nil,
 			[]Candidate{{0, 0.5}, {2, 0.5}}},
 		"NaN and -Inf": {Options{Temperature: 1, TopK: 4}, []float32{float32(math.NaN()), 1, -infinite, 1}, nil,
