@@ -32,6 +32,22 @@ type Activation struct {
 	Floats Floats // rows*In values
 }
 
+// Rows is the number of rows of x, which have width values each.
+func (x Activation) Rows(width int) int {
+	if x.Floats != nil {
+		return x.Floats.Len() / width
+	}
+	return x.Planes.Rows()
+}
+
+// Slice is rows from..to-1 of x, which have width values each; shares memory.
+func (x Activation) Slice(width, from, to int) Activation {
+	if x.Floats != nil {
+		return Activation{Floats: x.Floats.Slice(from*width, to*width)}
+	}
+	return Activation{Planes: x.Planes.Slice(from, to)}
+}
+
 // Linear is a linear with a quantized weight, u = Alpha * (x · Q(Weight)ᵀ) - Theta. Q is the quantization of Quantized:
 // Sign for the matrices of blocks, Sign or Normal for the codebook. Several linears that read the same input may be one
 // Linear, with their output channels one after the other.

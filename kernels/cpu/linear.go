@@ -2,22 +2,6 @@ package cpu
 
 import "bitnet1/kernels"
 
-// rowsOf is the number of rows of x.
-func rowsOf(x kernels.Activation, in int) int {
-	if x.Floats != nil {
-		return x.Floats.Len() / in
-	}
-	return x.Planes.Rows()
-}
-
-// rowsFrom returns rows from..to-1 of x.
-func rowsFrom(x kernels.Activation, in, from, to int) kernels.Activation {
-	if x.Floats != nil {
-		return kernels.Activation{Floats: x.Floats.Slice(from*in, to*in)}
-	}
-	return kernels.Activation{Planes: x.Planes.Slice(from, to)}
-}
-
 // floatMatrix returns x as the operand of a float product. Planes of several bits are expanded to floats once.
 func (d *Device) floatMatrix(x kernels.Activation, in int) matrix {
 	if x.Floats != nil {
@@ -51,7 +35,7 @@ func (d *Device) expanded(memory *buffer[float32], p *planes) matrix {
 // forward computes u = alpha * y - theta and calls emit with every row of u. emit runs on several goroutines.
 func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.KShift,
 	emit func(row int, u []float32, s *scratch)) {
-	rows := rowsOf(x, l.In)
+	rows := x.Rows(l.In)
 	alpha, theta := values(l.Alpha)[:l.Out], values(l.Theta)[:l.Out]
 	shifts := shift.To > shift.From
 	if integer(x, l) && !shifts {

@@ -11,7 +11,7 @@ import (
 func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats,
 	derivative kernels.Derivative, x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
 	d.run("LinearBackward", kernels.CheckLinearBackward(dx, dl, dy, derivative, x, l, shift, gradBits), func() {
-		rows := rowsOf(x, l.In)
+		rows := x.Rows(l.In)
 		g := &gradient{output: anyFloatsOf(dy), factors: anyFloatsOf(derivative.Factors), stride: l.Out, shift: shift,
 			rows: rows, to: l.Out}
 		if derivative.Mask != nil {

@@ -34,7 +34,7 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 			if byChannel && !whole {
 				now = nil
 			}
-			input := rowsFrom(x, lmHead.In, from, to)
+			input := x.Slice(lmHead.In, from, to)
 			d.productGradients(dx.Slice(from*lmHead.In, to*lmHead.In), now, g, input, lmHead, gradBits)
 		})
 		if byChannel && !whole {
@@ -63,7 +63,7 @@ type lmHeadPass struct {
 
 func (d *Device) newLMHeadPass(losses kernels.Floats, x kernels.Activation, lmHead kernels.Linear,
 	targets kernels.Ints) *lmHeadPass {
-	rows := rowsOf(x, lmHead.In)
+	rows := x.Rows(lmHead.In)
 	return &lmHeadPass{
 		Device: d, rows: rows, loss: values(losses)[:rows], x: x, linear: lmHead, targets: targets.(ints)[:rows],
 		top: d.shared.rowMaxima.take(rows), sum: d.shared.rowExpSums.take(rows),
@@ -77,7 +77,7 @@ func (h *lmHeadPass) rowParts(f func(from, to int, logits floats)) {
 	for from := 0; from < h.rows && h.err == nil; from += size {
 		to := min(from+size, h.rows)
 		logits := all[:(to-from)*h.linear.Out]
-		h.LinearAdd(logits, nil, rowsFrom(h.x, h.linear.In, from, to), h.linear)
+		h.LinearAdd(logits, nil, h.x.Slice(h.linear.In, from, to), h.linear)
 		f(from, to, logits)
 	}
 }

@@ -37,7 +37,7 @@ func (g *gradient[S]) parts(f func(from, to int, source S) error) error {
 func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats,
 	derivative kernels.Derivative, x kernels.Activation, l kernels.Linear, s kernels.KShift, gradBits int) {
 	d.run("LinearBackward", kernels.CheckLinearBackward(dx, dl, dy, derivative, x, l, s, gradBits), func() error {
-		rows := rowsOf(x, l.In)
+		rows := x.Rows(l.In)
 		from := gradientsOf(dy, rows*l.Out)
 		if derivative.Factors != nil {
 			factors := gradientsOf(derivative.Factors, rows*l.Out)

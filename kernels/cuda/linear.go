@@ -8,14 +8,6 @@ import (
 	"gorgonia.org/cu"
 )
 
-// rowsOf is the number of rows of x.
-func rowsOf(x kernels.Activation, in int) int {
-	if x.Floats != nil {
-		return x.Floats.Len() / in
-	}
-	return x.Planes.Rows()
-}
-
 // integers returns the planes of x and of l's weights if their product is one of integers.
 func integers(x kernels.Activation, l kernels.Linear) (a, w *planes, ok bool) {
 	if x.Floats != nil || l.Mixed != nil {
@@ -41,7 +33,7 @@ func shiftOf(s kernels.KShift, rows int) shift {
 func (d *Device) LinearQuantize(out []kernels.Planes, derivative kernels.Derivative, x kernels.Activation,
 	l kernels.Linear, s kernels.KShift) {
 	d.run("LinearQuantize", kernels.CheckLinearQuantize(out, derivative, x, l, s), func() error {
-		parts := quantizedParts(out, derivative, rowsOf(x, l.In), l.Out)
+		parts := quantizedParts(out, derivative, x.Rows(l.In), l.Out)
 		a, w, ok := integers(x, l)
 		if ok && d.hopper && s.To <= s.From && inProduct(parts, a, w) {
 			return d.quantizeInProduct(parts, a, w, l)
@@ -117,7 +109,7 @@ func (d *Device) quantizeInProduct(parts []quantizedPart, a, w *planes, l kernel
 
 // quantizeFloats computes all products as floats, and quantizes these.
 func (d *Device) quantizeFloats(parts []quantizedPart, x kernels.Activation, l kernels.Linear, s kernels.KShift) error {
-	rows, alpha, theta := rowsOf(x, l.In), float32s(l.Alpha, l.Out), float32s(l.Theta, l.Out)
+	rows, alpha, theta := x.Rows(l.In), float32s(l.Alpha, l.Out), float32s(l.Theta, l.Out)
 	y, stride, err := d.outputs(x, l, rows)
 	if err != nil {
 		return err
@@ -144,7 +136,7 @@ func (d *Device) quantizeFloats(parts []quantizedPart, x kernels.Activation, l k
 // LinearAdd adds a linear's output to the residual stream.
 func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l kernels.Linear) {
 	d.run("LinearAdd", kernels.CheckLinearAdd(out, residual, x, l), func() error {
-		rows := rowsOf(x, l.In)
+		rows := x.Rows(l.In)
 		to, base := float32s(out, rows*l.Out), float32s(residual, rows*l.Out)
 		alpha, theta := float32s(l.Alpha, l.Out), float32s(l.Theta, l.Out)
 		if a, w, ok := integers(x, l); ok && d.hopper && aligned(l.Out, to, base) {

@@ -59,7 +59,7 @@ type lmHead struct {
 
 func (d *Device) newLMHead(losses kernels.Floats, x kernels.Activation, l kernels.Linear, targets kernels.Ints,
 	floatGradients bool) (*lmHead, error) {
-	rows := rowsOf(x, l.In)
+	rows := x.Rows(l.In)
 	h := &lmHead{Device: d, x: x, l: l, rows: rows, losses: float32s(losses, rows), targets: int32s(targets, rows)}
 	a, w, ok := integers(x, l)
 	h.integers = ok && d.hopper && w.bits == 1 && largestSum(a, w) < 1<<15 && w.popcounts%16 == 0

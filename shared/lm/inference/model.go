@@ -83,15 +83,15 @@ func (m *Model) load(data []byte) error {
 		return err
 	}
 	m.Config, m.Provenance = f.Config, f.Provenance
-	b := binder{model: m, data: data, stored: make(map[string]bit2.Stored)}
+	b := binder{kernels.Allocator{Device: m.dev}, m, data, make(map[string]bit2.Stored)}
 	for p, err := range f.Stored() {
 		if err != nil {
 			return err
 		}
 		b.stored[p.Name] = p
 	}
-	if b.bind(); b.err != nil {
-		return m.error(b.err)
+	if b.bind(); b.Err != nil {
+		return m.error(b.Err)
 	}
 	test, err := f.SelfTest()
 	if err != nil || test == nil {
@@ -133,12 +133,12 @@ func (m *Model) check(test *bit2.SelfTest) error {
 	return nil
 }
 
-// binder makes linears of what the file stores. It keeps the first error, so that binding reads as a list.
+// binder makes linears of what the file stores. It keeps the first error, as its Allocator does.
 type binder struct {
+	kernels.Allocator
 	model  *Model
 	data   []byte
 	stored map[string]bit2.Stored
-	err    error
 }
 
 func (b *binder) bind() {
@@ -165,8 +165,8 @@ func (b *binder) linear(name string, q kernels.Quantization) kernels.Linear {
 	if err == nil {
 		l.Quantized, err = b.model.dev.PlanesOf(words, out, in, q)
 	}
-	if err != nil && b.err == nil {
-		b.err = fmt.Errorf("%s: %w", weight.Name, err)
+	if err != nil && b.Err == nil {
+		b.Err = fmt.Errorf("%s: %w", weight.Name, err)
 	}
 	return l
 }
@@ -177,13 +177,9 @@ func (b *binder) norm(name string) kernels.RMSNorm {
 
 func (b *binder) floats(name string) kernels.Floats {
 	data := b.stored[name].Data
-	x, err := b.model.dev.NewFloats(len(data))
-	if err != nil {
-		if b.err == nil {
-			b.err = err
-		}
-		return nil
+	x := b.Floats(len(data))
+	if b.Err == nil {
+		b.Device.Upload(x, data)
 	}
-	b.model.dev.Upload(x, data)
 	return x
 }

@@ -68,26 +68,26 @@ func (m *Model) NewSession(o Options) (*Session, error) {
 
 func (s *Session) allocate() error {
 	c, n := s.model.Config, s.most
-	a := allocator{dev: s.dev}
-	s.tokens, s.x, s.stream = a.ints(n), a.floats(n*c.D), a.activation(n, c.D, c.Stream())
-	s.q, s.v = a.planes(n, c.D, kernels.Sign()), a.planes(n, c.D, c.Values())
-	s.attnOut, s.hidden = a.activation(n, c.D, c.Reads()), a.activation(n, c.FF, c.Hidden())
-	s.logits = a.floats(c.Vocab)
+	a := kernels.Allocator{Device: s.dev}
+	s.tokens, s.x, s.stream = a.Ints(n), a.Floats(n*c.D), a.Activation(n, c.D, c.Stream())
+	s.q, s.v = a.Planes(n, c.D, kernels.Sign()), a.Planes(n, c.D, c.Values())
+	s.attnOut, s.hidden = a.Activation(n, c.D, c.Reads()), a.Activation(n, c.FF, c.Hidden())
+	s.logits = a.Floats(c.Vocab)
 	if s.model.Documents.Separate {
-		s.documents = a.ints(c.Seq)
+		s.documents = a.Ints(c.Seq)
 	}
 	keys := n
 	for i := range s.layers {
 		l := &s.layers[i]
 		l.cache = s.dev.NewCache(s.attention(i, c.Seq), c.Values())
-		l.pointers = a.ints(n * c.Heads * c.Survivors(c.Seq))
+		l.pointers = a.Ints(n * c.Heads * c.Survivors(c.Seq))
 		if c.ShiftsKeys(i) {
-			l.shifted = a.activation(c.Seq, c.D, c.Stream())
+			l.shifted = a.Activation(c.Seq, c.D, c.Stream())
 			keys = min(c.Seq, n+c.KShiftOffset)
 		}
 	}
-	s.k, s.shiftedStarts = a.planes(keys, c.D, kernels.Sign()), a.ints(keys)
-	return a.err
+	s.k, s.shiftedStarts = a.Planes(keys, c.D, kernels.Sign()), a.Ints(keys)
+	return a.Err
 }
 
 // attention is that of layer i in a sequence of so many tokens.
@@ -158,8 +158,8 @@ func (s *Session) forward(tokens []int32) error {
 	for i := range s.layers {
 		l := &s.model.layers[i]
 		s.attend(i, x, n)
-		s.dev.LinearAdd(x, x, rows(s.attnOut, c.D, 0, n), l.o)
-		in, hidden := rows(s.stream, c.D, 0, n), rows(s.hidden, c.FF, 0, n)
+		s.dev.LinearAdd(x, x, s.attnOut.Slice(c.D, 0, n), l.o)
+		in, hidden := s.stream.Slice(c.D, 0, n), s.hidden.Slice(c.FF, 0, n)
 		s.dev.Normalize(in, x, l.normFFN)
 		s.dev.LinearQuantize([]kernels.Planes{hidden.Planes}, kernels.Derivative{}, in, l.up, kernels.KShift{})
 		s.dev.LinearAdd(x, x, hidden, l.down)
@@ -170,14 +170,11 @@ func (s *Session) forward(tokens []int32) error {
 // append counts tokens and finds where their documents start.
 func (s *Session) append(tokens []int32) {
 	for _, t := range tokens {
-		start := int32(0)
-		if at := len(s.starts); at > 0 {
-			start = s.starts[at-1]
+		before, at := int32(0), len(s.starts)
+		if at > 0 {
+			before = s.starts[at-1]
 		}
-		if d := s.model.Documents; d.Separate && t == d.EndOfText {
-			start = int32(len(s.starts))
-		}
-		s.starts = append(s.starts, start)
+		s.starts = append(s.starts, s.model.Documents.Start(t, at, before))
 	}
 	s.length = len(s.starts)
 	if s.documents != nil {
@@ -188,9 +185,9 @@ func (s *Session) append(tokens []int32) {
 // attend computes the attention of layer i for the last n tokens, whose residual stream is x, to attnOut.
 func (s *Session) attend(i int, x kernels.Floats, n int) {
 	c, l, own, first := s.model.Config, &s.model.layers[i], &s.layers[i], s.length-n
-	in := rows(s.stream, c.D, 0, n)
+	in := s.stream.Slice(c.D, 0, n)
 	if c.ShiftsKeys(i) {
-		in = rows(own.shifted, c.D, first, s.length)
+		in = own.shifted.Slice(c.D, first, s.length)
 	}
 	s.dev.Normalize(in, x, l.normAttn)
 	q, v := s.q.Slice(0, n), s.v.Slice(0, n)
@@ -212,7 +209,7 @@ func (s *Session) keys(i int, in kernels.Activation, n int) kernels.Planes {
 	if c.ShiftsKeys(i) {
 		from := max(0, s.length-n-c.KShiftOffset)
 		all := s.length - from
-		k, in = s.k.Slice(0, all), rows(s.layers[i].shifted, c.D, from, s.length)
+		k, in = s.k.Slice(0, all), s.layers[i].shifted.Slice(c.D, from, s.length)
 		shift = kernels.KShift{To: c.D, Offset: c.KShiftOffset, Self: c.KShiftSelf, Seq: all}
 		starts := make([]int32, all)
 		for r := range starts {
@@ -228,48 +225,8 @@ func (s *Session) keys(i int, in kernels.Activation, n int) kernels.Planes {
 // logitsOf returns the logits that follow token `row` of those that forward appended last.
 func (s *Session) logitsOf(row int) ([]float32, error) {
 	c := s.model.Config
-	in := rows(s.stream, c.D, 0, 1)
+	in := s.stream.Slice(c.D, 0, 1)
 	s.dev.Normalize(in, s.x.Slice(row*c.D, (row+1)*c.D), s.model.normOut)
 	s.dev.LinearAdd(s.logits, nil, in, s.model.codebook)
 	return s.logitsOnHost, s.dev.Download(s.logitsOnHost, s.logits)
-}
-
-// rows is rows from..to-1 of x.
-func rows(x kernels.Activation, width, from, to int) kernels.Activation {
-	if x.Floats != nil {
-		return kernels.Activation{Floats: x.Floats.Slice(from*width, to*width)}
-	}
-	return kernels.Activation{Planes: x.Planes.Slice(from, to)}
-}
-
-// allocator keeps the first error, so that allocating reads as a list.
-type allocator struct {
-	dev kernels.Device
-	err error
-}
-
-func (a *allocator) floats(n int) kernels.Floats {
-	return allocate(a, func() (kernels.Floats, error) { return a.dev.NewFloats(n) })
-}
-
-func (a *allocator) ints(n int) kernels.Ints {
-	return allocate(a, func() (kernels.Ints, error) { return a.dev.NewInts(n) })
-}
-
-func (a *allocator) planes(rows, cols int, q kernels.Quantization) kernels.Planes {
-	return allocate(a, func() (kernels.Planes, error) { return a.dev.NewPlanes(rows, cols, q) })
-}
-
-func (a *allocator) activation(rows, width int, q kernels.Quantization) kernels.Activation {
-	if q == kernels.Unquantized() {
-		return kernels.Activation{Floats: a.floats(rows * width)}
-	}
-	return kernels.Activation{Planes: a.planes(rows, width, q)}
-}
-
-func allocate[T any](a *allocator, f func() (T, error)) (x T) {
-	if a.err == nil {
-		x, a.err = f()
-	}
-	return x
 }

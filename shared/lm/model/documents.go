@@ -42,13 +42,21 @@ func (d Documents) Starts(tokens []int32, seq int) []int32 {
 	if !d.Separate {
 		return starts
 	}
+	before := int32(0)
 	for i, id := range tokens {
-		switch at := i % seq; {
-		case id == d.EndOfText:
-			starts[i] = int32(at)
-		case at > 0:
-			starts[i] = starts[i-1]
-		}
+		before = d.Start(id, i%seq, before)
+		starts[i] = before
 	}
 	return starts
+}
+
+// Start returns the same for token id at position at of its sequence. before is that of the token before.
+func (d Documents) Start(id int32, at int, before int32) int32 {
+	switch {
+	case d.Separate && id == d.EndOfText:
+		return int32(at)
+	case at > 0:
+		return before
+	}
+	return 0
 }

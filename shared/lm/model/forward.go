@@ -255,7 +255,7 @@ func (m *Model) eachLogits(from, to int, f func(row int, logits []float32)) erro
 	for r := from; r < to; r += part {
 		end := min(r+part, to)
 		logits := m.logits.Slice(0, (end-r)*vocab)
-		m.dev.LinearAdd(logits, nil, rowsOf(m.buffers.lmHeadIn, m.config.D, r, end), m.strict(m.codebook))
+		m.dev.LinearAdd(logits, nil, m.buffers.lmHeadIn.Slice(m.config.D, r, end), m.strict(m.codebook))
 		if err := m.dev.Download(host[:(end-r)*vocab], logits); err != nil {
 			return err
 		}
@@ -264,14 +264,6 @@ func (m *Model) eachLogits(from, to int, f func(row int, logits []float32)) erro
 		}
 	}
 	return m.dev.Sync()
-}
-
-// rowsOf is rows from..to-1 of x.
-func rowsOf(x kernels.Activation, width, from, to int) kernels.Activation {
-	if x.Floats != nil {
-		return kernels.Activation{Floats: x.Floats.Slice(from*width, to*width)}
-	}
-	return kernels.Activation{Planes: x.Planes.Slice(from, to)}
 }
 
 // Pointers returns the positions of the keys that a layer's queries chose in the last pass, best first: Batch × Heads ×

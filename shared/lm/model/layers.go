@@ -28,7 +28,7 @@ type layer struct {
 }
 
 // bindLayers points every linear at its part of the store.
-func (m *Model) bindLayers(a *allocator) {
+func (m *Model) bindLayers(a *kernels.Allocator) {
 	c := m.config
 	m.codebook, m.dCodebook = m.bind(a, "codebook", c.D, c.Vocab, c.Codebook())
 	m.normOut, m.dGainOut = m.norm("norm_out")
@@ -51,10 +51,10 @@ func (m *Model) bindLayers(a *allocator) {
 }
 
 // bind returns the linear of out channels whose first weight is the named one, quantized to q, and its gradients.
-func (m *Model) bind(a *allocator, name string, in, out int, q kernels.Quantization) (kernels.Linear,
+func (m *Model) bind(a *kernels.Allocator, name string, in, out int, q kernels.Quantization) (kernels.Linear,
 	kernels.LinearGradient) {
 	part := func(x kernels.Floats, suffix string, n int) kernels.Floats {
-		if a.err != nil {
+		if a.Err != nil {
 			return nil
 		}
 		return m.store.slice(x, name+suffix, n)
@@ -64,14 +64,14 @@ func (m *Model) bind(a *allocator, name string, in, out int, q kernels.Quantizat
 		In: in, Out: out, ID: m.bound,
 		Weight: part(s.param, ".weight", in*out), Alpha: part(s.param, ".alpha", out),
 		Theta:     part(s.param, ".theta", out),
-		Quantized: a.planes(out, in, q),
+		Quantized: a.Planes(out, in, q),
 	}
 	m.bound++
 	if s.base > 0 && l.Quantized != nil {
 		s.bindQuantized(l.Quantized, s.at[s.index[name+".weight"]], in)
 	}
 	if m.options.Bonsai {
-		l.Mixed = a.floats(in * out)
+		l.Mixed = a.Floats(in * out)
 	}
 	if s.grad == nil {
 		return l, kernels.LinearGradient{}
@@ -137,14 +137,14 @@ type buffers struct {
 	dHidden kernels.Floats
 }
 
-func (m *Model) newBuffers(a *allocator) buffers {
+func (m *Model) newBuffers(a *kernels.Allocator) buffers {
 	c, n := m.config, m.rows()
 	b := buffers{
-		tokens: a.ints(n), targets: a.ints(n), losses: a.floats(n), totalLoss: a.floats(1),
-		lmHeadIn: a.activation(n, c.D, c.Stream()),
+		tokens: a.Ints(n), targets: a.Ints(n), losses: a.Floats(n), totalLoss: a.Floats(1),
+		lmHeadIn: a.Activation(n, c.D, c.Stream()),
 	}
 	if m.options.Documents.Separate {
-		b.starts = a.ints(n)
+		b.starts = a.Ints(n)
 	}
 	for i := range m.layers {
 		l := &m.layers[i]
@@ -156,41 +156,41 @@ func (m *Model) newBuffers(a *allocator) buffers {
 		} else {
 			m.layerBuffers(a, l)
 		}
-		l.pointers = a.ints(n * c.Heads * c.Survivors(m.options.Seq))
+		l.pointers = a.Ints(n * c.Heads * c.Survivors(m.options.Seq))
 	}
 	if m.options.Inference {
 		b.out = m.layers[0].in
 		return b
 	}
-	b.out, b.squaredNorm = a.floats(n*c.D), a.floats(1)
+	b.out, b.squaredNorm = a.Floats(n*c.D), a.Floats(1)
 	b.dx, b.dStream = m.gradientFloats(a, n*c.D), m.gradientFloats(a, n*c.D)
 	b.dQKV, b.dHidden = m.gradientFloats(a, n*3*c.D), m.gradientFloats(a, n*c.FF)
 	return b
 }
 
 // gradientFloats allocates gradients between operations: bfloat16 where products round them to integers anyway.
-func (m *Model) gradientFloats(a *allocator, n int) kernels.Floats {
+func (m *Model) gradientFloats(a *kernels.Allocator, n int) kernels.Floats {
 	if m.options.GradBits == kernels.FloatBits {
-		return a.floats(n)
+		return a.Floats(n)
 	}
-	return a.bfloats(n)
+	return a.BFloats(n)
 }
 
 // layerBuffers allocates the activations of a layer. Without a backward pass the residual stream is one array.
-func (m *Model) layerBuffers(a *allocator, l *layer) {
+func (m *Model) layerBuffers(a *kernels.Allocator, l *layer) {
 	c, n := m.config, m.rows()
-	l.in = a.floats(n * c.D)
+	l.in = a.Floats(n * c.D)
 	l.mid = l.in
-	l.attnIn, l.mlpIn = a.activation(n, c.D, c.Stream()), a.activation(n, c.D, c.Stream())
-	l.qk, l.values = a.planes(n, 2*c.D, kernels.Sign()), a.planes(n, c.D, c.Values())
-	l.attnOut, l.hidden = a.activation(n, c.D, c.Reads()), a.activation(n, c.FF, c.Hidden())
+	l.attnIn, l.mlpIn = a.Activation(n, c.D, c.Stream()), a.Activation(n, c.D, c.Stream())
+	l.qk, l.values = a.Planes(n, 2*c.D, kernels.Sign()), a.Planes(n, c.D, c.Values())
+	l.attnOut, l.hidden = a.Activation(n, c.D, c.Reads()), a.Activation(n, c.FF, c.Hidden())
 	if m.options.Inference {
 		return
 	}
-	l.mid = a.floats(n * c.D)
-	l.qkvDerivative.Mask = a.planes(n, 3*c.D, kernels.Sign())
+	l.mid = a.Floats(n * c.D)
+	l.qkvDerivative.Mask = a.Planes(n, 3*c.D, kernels.Sign())
 	if c.Hidden() == kernels.Sign() {
-		l.upDerivative.Mask = a.planes(n, c.FF, kernels.Sign())
+		l.upDerivative.Mask = a.Planes(n, c.FF, kernels.Sign())
 	} else {
 		l.upDerivative.Factors = m.gradientFloats(a, n*c.FF)
 	}

@@ -123,7 +123,7 @@ func New(c Config, dev kernels.Device, o Options) (*Model, error) {
 		return nil, err
 	}
 	m := &Model{config: c, options: o, dev: dev, blended: -1, programs: map[any]func(){}}
-	a := &allocator{dev: dev}
+	a := &kernels.Allocator{Device: dev}
 	frozen, err := c.Frozen(o.Freeze)
 	if err != nil {
 		return nil, err
@@ -132,9 +132,9 @@ func New(c Config, dev kernels.Device, o Options) (*Model, error) {
 	m.store.frozen = frozen
 	m.bindLayers(a)
 	m.buffers = m.newBuffers(a)
-	if a.err != nil {
+	if a.Err != nil {
 		return nil, fmt.Errorf("build a model of d = %d, %d layers, batch %d × %d: %w", c.D, c.Layers, o.Batch, o.Seq,
-			a.err)
+			a.Err)
 	}
 	return m, nil
 }
@@ -147,53 +147,3 @@ func (m *Model) Options() Options { return m.options }
 
 // rows is the number of tokens computed together.
 func (m *Model) rows() int { return m.options.Batch * m.options.Seq }
-
-// allocator keeps the first error, so that building reads as a list.
-type allocator struct {
-	dev kernels.Device
-	err error
-}
-
-func (a *allocator) floats(n int) kernels.Floats {
-	if a.err != nil {
-		return nil
-	}
-	x, err := a.dev.NewFloats(n)
-	a.err = err
-	return x
-}
-
-func (a *allocator) bfloats(n int) kernels.Floats {
-	if a.err != nil {
-		return nil
-	}
-	x, err := a.dev.NewBFloats(n)
-	a.err = err
-	return x
-}
-
-func (a *allocator) ints(n int) kernels.Ints {
-	if a.err != nil {
-		return nil
-	}
-	x, err := a.dev.NewInts(n)
-	a.err = err
-	return x
-}
-
-func (a *allocator) planes(rows, cols int, q kernels.Quantization) kernels.Planes {
-	if a.err != nil {
-		return nil
-	}
-	x, err := a.dev.NewPlanes(rows, cols, q)
-	a.err = err
-	return x
-}
-
-// activation allocates what a linear reads.
-func (a *allocator) activation(rows, width int, q kernels.Quantization) kernels.Activation {
-	if q == kernels.Unquantized() {
-		return kernels.Activation{Floats: a.floats(rows * width)}
-	}
-	return kernels.Activation{Planes: a.planes(rows, width, q)}
-}

@@ -35,7 +35,7 @@ type store struct {
 	kept              kernels.Floats // room for a Snapshot: param, m, v and master
 }
 
-func newStore(a *allocator, c Config, o Options) store {
+func newStore(a *kernels.Allocator, c Config, o Options) store {
 	s := store{list: c.Parameters(), index: map[string]int{}, float16Scales: o.ScaleBits == 16}
 	s.at = make([]int, len(s.list))
 	place := func(belongs func(name string) bool) {
@@ -60,25 +60,25 @@ func newStore(a *allocator, c Config, o Options) store {
 		s.index[p.Name] = i
 	}
 	if o.Inference && !o.Bonsai {
-		s.base, s.quantized, s.staging = s.gains, make([]kernels.Planes, len(s.list)), a.floats(c.staging())
+		s.base, s.quantized, s.staging = s.gains, make([]kernels.Planes, len(s.list)), a.Floats(c.staging())
 	}
-	s.param = a.floats(s.size - s.base)
+	s.param = a.Floats(s.size - s.base)
 	if o.Inference {
 		return s
 	}
 	if o.FlipThreshold > 0 {
 		s.flips = newFlips(o.FlipThreshold, s.gains)
 	}
-	s.grad, s.m, s.v = a.floats(s.size), a.floats(s.size), a.floats(s.size)
+	s.grad, s.m, s.v = a.Floats(s.size), a.Floats(s.size), a.Floats(s.size)
 	if s.float16Scales {
-		s.master = a.floats(s.size - s.scales)
+		s.master = a.Floats(s.size - s.scales)
 	}
 	if o.Snapshots {
 		n := 3 * s.size
 		if s.float16Scales {
 			n += s.size - s.scales
 		}
-		s.kept = a.floats(n)
+		s.kept = a.Floats(n)
 	}
 	return s
 }
