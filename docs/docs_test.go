@@ -76,11 +76,11 @@ func TestReadmeShowsTheExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	example, err := os.ReadFile("examples/generate/main.go")
+	example, err := os.ReadFile("examples/continue/main.go")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(readme), "```go\n"+string(example)+"```\n") {
-		t.Error("README.md does not show docs/examples/generate/main.go as it is")
+		t.Error("README.md does not show docs/examples/continue/main.go as it is")
 	}
 }

@@ -22,7 +22,7 @@ import (
 var update = flag.Bool("update", false, "write the reference page of the stages anew")
 
 // order is the one in which a run meets the stages; others come after them.
-var order = []string{"tokenize", "shard", "train", "evaluate", "probe", "pack"}
+var order = []string{"tokenize", "shard", "train", "evaluate", "probe", "pack", "generate"}
 
 // TestStagesPageIsCurrent keeps docs/reference/stages.md equal to what the programs say of themselves and to the
 // pipeline files. `go test ./docs -update` writes it anew.

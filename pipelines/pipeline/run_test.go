@@ -256,7 +256,7 @@ func TestOneShot(t *testing.T) {
 func TestOwnStage(t *testing.T) {
 	w := newWorld(t)
 	args := tiny()
-	args[len(args)-1] = "docs/examples/v76-generate.yml"
+	args[len(args)-1] = "docs/examples/v76-continue.yml"
 	all := messages(w.must("pipeline", args...))
 	written := 0
 	for _, m := range all {

@@ -1,5 +1,5 @@
 // Package measure opens a model file, a checkpoint or a packed model, and a dataset together, for stages that run the
-// model over the validation split: the project's evaluate and probe, and stages of one's own (docs/examples/generate).
+// model over the validation split: the project's evaluate and probe, and stages of one's own (docs/examples/continue).
 // It measures nothing itself.
 //
 //	s, err := measure.Open(job, in, job.Params.MicroTokens)

@@ -11,6 +11,7 @@ func Kinds() []Body {
 	return []Body{
 		RunStarted{}, SourceAdded{}, TokensWritten{}, ShardSealed{}, DatasetSealed{},
 		CheckpointSaved{}, TrainingFinished{}, EvaluationWritten{}, ProbeWritten{}, PackWritten{},
+		TextWritten{},
 		JobFinished{}, RunFinished{},
 	}
 }
@@ -206,6 +207,22 @@ func (PackWritten) Kind() string { return "pack.written" }
 
 // Inputs implements Body.
 func (e PackWritten) Inputs() []string { return []string{e.Pack.Digest} }
+
+// TextWritten says that a packed model has continued prompts.
+type TextWritten struct {
+	Step     int          `msgpack:"step" json:"step" usage:"step of the checkpoint"`
+	Pack     artifact.Ref `msgpack:"pack" json:"pack" usage:"the .bit2 file"`
+	Text     artifact.Ref `msgpack:"text" json:"text" usage:"prompts and their continuations: *_text.json"`
+	Texts    int          `msgpack:"texts" json:"texts" usage:"continuations"`
+	Tokens   int          `msgpack:"tokens" json:"tokens" usage:"tokens of all continuations"`
+	Repeated *float64     `msgpack:"repeated,omitempty" json:"repeated,omitempty" usage:"share of 4-grams of tokens that their continuation has before, 0 to 1; absent where none has four tokens"`
+}
+
+// Kind implements Body.
+func (TextWritten) Kind() string { return "text.written" }
+
+// Inputs implements Body.
+func (e TextWritten) Inputs() []string { return []string{e.Text.Digest} }
 
 // JobFinished says that a stage has answered an event, whatever came of it. A run has finished when every event in it
 // is answered by every stage that listens for its kind.

@@ -20,7 +20,7 @@ func runApp[P any, E event.Body](s Spec[P, E], args []string) int {
 	app := &cli.App{
 		Name: s.Name, Usage: s.About, HideVersion: true,
 		Description: fmt.Sprintf("Answers %s events.\n\nExample:\n   %s", s.kind(), s.Example),
-		Commands:    []*cli.Command{serveCommand(s), runCommand(s), describeCommand(s)},
+		Commands:    append([]*cli.Command{serveCommand(s), runCommand(s), describeCommand(s)}, s.Commands...),
 		// Errors are printed once, below, and no library code may exit.
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError: func(c *cli.Context, err error, _ bool) error {
@@ -28,7 +28,7 @@ func runApp[P any, E event.Body](s Spec[P, E], args []string) int {
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return command.Usagef("unknown command %q: use serve, run or describe", c.Args().First())
+				return command.Usagef("unknown command %q: use %s", c.Args().First(), alternatives(c.App.Commands))
 			}
 			return command.Usagef("say how to run: %s serve, or %s run (--help has an example)", s.Name, s.Name)
 		},
@@ -40,6 +40,18 @@ func runApp[P any, E event.Body](s Spec[P, E], args []string) int {
 	args = arrange(app, param.Spread(args, s.Defaults))
 	app.Metadata = map[string]any{argumentsKey: args}
 	return command.ExitStatus(s.Name, app.Run(args), os.Stderr)
+}
+
+// alternatives are the names of commands: "serve, run or describe".
+func alternatives(commands []*cli.Command) string {
+	var names []string
+	for _, c := range commands {
+		if c.Name != "help" { // which package cli adds
+			names = append(names, c.Name)
+		}
+	}
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
 // arrange lets --in take several files, as a shell's pattern gives them.
@@ -102,12 +114,14 @@ func given(c *cli.Context, name string) bool {
 // argumentsKey is where the app has its arguments, arranged.
 const argumentsKey = "arguments"
 
-func overlayOf[P any](c *cli.Context) func(*P) error {
+// overlayOf sets the parameters that the command line gives.
+func (s Spec[P, E]) overlayOf(c *cli.Context) func(*P) error {
 	return func(p *P) error {
-		if err := param.Apply(c, p); err != nil {
-			return command.UsageError(err)
+		err := param.Apply(c, p)
+		if err == nil && s.OneShot != nil && c.Command.Name == "run" {
+			err = s.OneShot.Overlay(c, p)
 		}
-		return nil
+		return command.UsageError(err)
 	}
 }
 

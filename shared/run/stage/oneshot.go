@@ -66,6 +66,9 @@ func (s Spec[P, E]) runFlags() []cli.Flag {
 	if s.Choice != nil {
 		more = append(more, s.Choice.flag())
 	}
+	if s.OneShot != nil {
+		more = append(more, s.OneShot.Flags...)
+	}
 	return s.flags(append(more, presetFlag(s)...)...)
 }
 
@@ -100,7 +103,8 @@ func presetFlag[P any, E event.Body](s Spec[P, E]) []cli.Flag {
 
 // runFiles works on files that the user named and writes into a folder.
 func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Context) error {
-	if !c.IsSet("out") {
+	printing := !c.IsSet("out") && s.OneShot != nil
+	if !c.IsSet("out") && !printing {
 		return command.Usagef("--in needs --out DIR")
 	}
 	if s.Files == nil {
@@ -113,9 +117,16 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 			return command.UsageError(err)
 		}
 	}
-	params, err := resolve(s, section, overlayOf[P](c))
+	params, err := resolve(s, section, s.overlayOf(c))
 	if err != nil {
 		return command.UsageError(err)
+	}
+	if printing {
+		if err := unused(c, "without --out", "force", "deadline"); err != nil {
+			return err
+		}
+		c.Context = ctx
+		return s.OneShot.Print(c, c.StringSlice("in"), params, hostOf(c))
 	}
 	progress := newProgressLine(c, s.Name)
 	defer progress.end()

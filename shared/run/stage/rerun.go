@@ -50,7 +50,7 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 	if err != nil {
 		return err
 	}
-	params, err := resolve(s, sectionOf(def, s.Name), overlayOf[P](c))
+	params, err := resolve(s, sectionOf(def, s.Name), s.overlayOf(c))
 	if err != nil {
 		return err
 	}

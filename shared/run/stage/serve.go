@@ -60,7 +60,7 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 	if err := checkServeFlags(c); err != nil {
 		return err
 	}
-	if _, err := resolve(s, nil, overlayOf[P](c)); err != nil {
+	if _, err := resolve(s, nil, s.overlayOf(c)); err != nil {
 		return command.UsageError(err)
 	}
 	store, err := artifact.Open(c.String("data"))
@@ -92,7 +92,7 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 			host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace,
 			report: reporter(b, s.Name), attempts: c.Int("attempts"),
 		},
-		bus: b, queue: queue, metrics: m, overlay: overlayOf[P](c), retryPause: c.Duration("retry-pause"),
+		bus: b, queue: queue, metrics: m, overlay: s.overlayOf(c), retryPause: c.Duration("retry-pause"),
 		busy:   map[string]*rate.Sometimes{},
 		outage: c.Duration("outage"), definitions: map[string]*definition.Definition{}, failures: map[string]int{},
 		parts: map[string]*journal.Parts{}, unended: map[string]unended{},

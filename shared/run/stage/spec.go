@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 
+	"github.com/urfave/cli/v2"
+
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/event"
@@ -52,11 +54,27 @@ type Spec[P any, E event.Body] struct {
 	// Choice lets a rerun over a run choose among the events that the stage answers; nil where it answers all of them.
 	Choice *Choice[E]
 
+	// OneShot is what `run` does beyond the two forms that every stage has; nil: nothing.
+	OneShot *OneShot[P]
+
+	// Commands are more ways into the program, beside serve, run and describe.
+	Commands []*cli.Command
+
 	// Emits lists zero values of the events the stage announces.
 	Emits []event.Body
 
 	// Results says what people are shown of those events: a line on the screen, columns of the run's table.
 	Results []results.Result
+}
+
+// OneShot extends the command `run` of a stage.
+type OneShot[P any] struct {
+	// Flags are flags of `run` beside those of the parameters, and Overlay sets the parameters that they are about.
+	Flags   []cli.Flag
+	Overlay func(c *cli.Context, p *P) error
+
+	// Print answers `run --in FILE …` without --out: it writes to c.App.Writer, and leaves no file.
+	Print func(c *cli.Context, in []string, p P, host Host) error
 }
 
 // declaration is what the stage says of its results.

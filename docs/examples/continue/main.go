@@ -1,4 +1,4 @@
-// Command generate is a stage of one's own: it has every checkpoint that is saved continue a validation text.
+// Command continue is a stage of one's own: it has every checkpoint that is saved continue a validation text.
 package main
 
 import (
@@ -17,23 +17,23 @@ type params struct {
 	Prompt int `json:"prompt" usage:"tokens of the text that the model is given; it writes the rest of the sequence"`
 }
 
-type textWritten struct {
+type continuationWritten struct {
 	Step  int          `msgpack:"step"`
 	Right float64      `msgpack:"right"` // share of the tokens it wrote that are the text's own, 0 to 1
 	Text  artifact.Ref `msgpack:"text"`
 }
 
-func (textWritten) Kind() string       { return "text.written" }
-func (e textWritten) Inputs() []string { return []string{e.Text.Digest} }
+func (continuationWritten) Kind() string       { return "continuation.written" }
+func (e continuationWritten) Inputs() []string { return []string{e.Text.Digest} }
 
 func main() {
 	os.Exit(stage.Main(stage.Spec[params, event.CheckpointSaved]{
-		Name: "generate", About: "have a checkpoint continue a validation text", Version: "1",
-		Example:  "generate run --run v76-nano-8799682f --checkpoint all",
-		Defaults: params{Prompt: 32}, Work: generate, Emits: []event.Body{textWritten{}},
+		Name: "continue", About: "have a checkpoint continue a validation text", Version: "1",
+		Example:  "continue run --run v76-nano-8799682f --checkpoint all",
+		Defaults: params{Prompt: 32}, Work: continueText, Emits: []event.Body{continuationWritten{}},
 		Files: stage.Checkpoints, OnDataset: stage.OnDataset, Choice: stage.ByStep(), Threads: true, Device: true,
 		Results: []results.Result{{
-			Kind: "text.written", Headline: "checkpoint {step} wrote: {right:.1%} of the tokens are the text's own",
+			Kind: "continuation.written", Headline: "checkpoint {step} wrote: {right:.1%} of the tokens are the text's own",
 			Columns: []results.Column{{
 				Key: "continued", Name: "continued", Value: "{right:.1%}", Better: results.Higher,
 				About: "share of the tokens it wrote that are the text's own",
@@ -42,7 +42,7 @@ func main() {
 	}, os.Args))
 }
 
-func generate(ctx context.Context, job *stage.Job[params], in event.CheckpointSaved) error {
+func continueText(ctx context.Context, job *stage.Job[params], in event.CheckpointSaved) error {
 	s, err := measure.Open(job, in, 1)
 	if err != nil {
 		return err
@@ -66,5 +66,5 @@ func generate(ctx context.Context, job *stage.Job[params], in event.CheckpointSa
 		return err
 	}
 	share := float64(right) / float64(max(s.Seq-job.Params.Prompt, 1))
-	return job.Emit(ctx, textWritten{Step: int(s.Saved.Step), Right: share, Text: text})
+	return job.Emit(ctx, continuationWritten{Step: int(s.Saved.Step), Right: share, Text: text})
 }
