@@ -18,6 +18,7 @@ var mayImport = map[string][]string{
 	"kernels/number":  {"kernels/number"},
 	"shared/digest":   {},
 	"shared/filetype": {},
+	"shared/plot":     {},
 	"shared/run":      {"shared/run", "shared/digest", "shared/filetype"},
 	"shared/data":     {"shared/data", "shared/digest", "shared/filetype"},
 	"shared/lm":       {"shared/lm", "shared/digest", "shared/filetype", "kernels"},

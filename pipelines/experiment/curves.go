@@ -12,11 +12,9 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
-	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/vg"
-	"gonum.org/v1/plot/vg/draw"
 
 	"bitnet1/shared/lm/trainlog"
+	"bitnet1/shared/plot"
 	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/results"
@@ -52,9 +50,13 @@ func curvesCommand() *cli.Command {
 				return err
 			}
 			last := lastCheckpoints(all)
+			figure, err := picture(all, c.String("over"))
+			if err != nil {
+				return err
+			}
 			err = writeFiles(out, name, map[string]func(io.Writer) error{
 				".md": last.writeMarkdown, ".csv": everyStep(all).writeCSV,
-				".png": func(w io.Writer) error { return plotCurves(w, all, c.String("over")) },
+				".png": pngOf(figure),
 			})
 			if err != nil {
 				return err
@@ -185,35 +187,23 @@ func everyStep(all []curve) table {
 	return t
 }
 
-// window is how many points of a curve are drawn: a point is the mean of the steps around it.
-const window = 200
-
 // points are a run's training losses, averaged, and the validation losses of its checkpoints. A step whose time is not
 // known has no point over seconds.
-func (c curve) points() (training, validation plotter.XYs) {
-	var steps plotter.XYs
+func (c curve) points() (training, validation []plot.Point) {
+	var steps []plot.Point
 	for _, line := range c.log {
 		switch l := line.(type) {
 		case trainlog.Step:
 			if x, ok := c.at(l.Step, l.Tokens); ok {
-				steps = append(steps, plotter.XY{X: x, Y: l.TrainBPC})
+				steps = append(steps, plot.Point{X: x, Y: l.TrainBPC})
 			}
 		case trainlog.Checkpoint:
 			if x, ok := c.at(l.Step, l.Tokens); ok && l.ValBPC != nil {
-				validation = append(validation, plotter.XY{X: x, Y: *l.ValBPC})
+				validation = append(validation, plot.Point{X: x, Y: *l.ValBPC})
 			}
 		}
 	}
-	size := max(1, len(steps)/window)
-	for ; len(steps) >= size; steps = steps[size:] {
-		var mean plotter.XY
-		for _, step := range steps[:size] {
-			mean.X += step.X / float64(size)
-			mean.Y += step.Y / float64(size)
-		}
-		training = append(training, mean)
-	}
-	return training, validation
+	return plot.Averaged(steps), validation
 }
 
 // at is where a step lies: seconds or millions of tokens from the first one.
@@ -225,43 +215,20 @@ func (c curve) at(step int, tokens int64) (x float64, known bool) {
 	return float64(tokens) / 1e6, true
 }
 
-// plotCurves draws all runs into one picture.
-func plotCurves(w io.Writer, all []curve, over string) error {
-	p := newPicture(map[string]string{
-		overTokens: "million tokens", overSeconds: "seconds of training",
-	}[over], "loss in bits per token")
-	lowest, middle := math.Inf(1), 0.0
+// picture is that of all runs.
+func picture(all []curve, over string) (plot.Figure, error) {
+	f := plot.Lines{
+		X: plot.Axis{Label: map[string]string{
+			overTokens: "million tokens", overSeconds: "seconds of training",
+		}[over]},
+		Y: plot.Axis{Label: "loss in bits per token"},
+	}
 	for i, c := range all {
 		training, validation := c.points()
 		if len(training) == 0 {
-			return stage.Permanentf("run %s has trained no step yet", c.label)
+			return nil, stage.Permanentf("run %s has trained no step yet", c.label)
 		}
-		line, err := plotter.NewLine(training)
-		if err != nil {
-			return fmt.Errorf("plotting %s: %w", c.label, err)
-		}
-		line.Color, line.Width = colorOf(i), vg.Points(1.5)
-		dots, err := plotter.NewScatter(validation)
-		if err != nil && len(validation) > 0 {
-			return fmt.Errorf("plotting %s: %w", c.label, err)
-		}
-		p.Add(line)
-		if len(validation) > 0 {
-			dots.Color, dots.Shape, dots.Radius = line.Color, draw.CircleGlyph{}, vg.Points(4)
-			p.Add(dots)
-		}
-		p.Legend.Add(c.label, line)
-		for _, at := range append(training, validation...) {
-			lowest = min(lowest, at.Y)
-		}
-		middle = max(middle, training[len(training)/20].Y)
+		f.Series = append(f.Series, plot.Series{Name: c.label, Color: i, Line: training, Dots: validation})
 	}
-	// The first steps fall from log2(vocabulary) and would press everything else flat.
-	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = 0, p.X.Max*1.02, lowest-0.1, middle
-	canvas, err := p.WriterTo(18*vg.Centimeter, 11*vg.Centimeter, "png")
-	if err != nil {
-		return err
-	}
-	_, err = canvas.WriteTo(w)
-	return err
+	return f.Falling(), nil
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"gonum.org/v1/plot/plotter"
+	"bitnet1/shared/plot"
 )
 
 // Training logs of other machines and of dense.py are drawn without a run.
@@ -62,7 +62,7 @@ func TestPointsOverSeconds(t *testing.T) {
 {"event":"step","step":15,"tokens":1500,"train_bpc":6}
 `
 	timed := strings.Replace(plain, `"tokens":1000,`, `"tokens":1000,"seconds":7,`, 1)
-	points := func(log, times string, speeds ...string) (training, validation plotter.XYs) {
+	points := func(log, times string, speeds ...string) (training, validation []plot.Point) {
 		t.Helper()
 		write(t, path, log)
 		if err := os.RemoveAll(filepath.Join(dir, "times")); err != nil {
@@ -80,7 +80,7 @@ func TestPointsOverSeconds(t *testing.T) {
 		}
 		return all[0].points()
 	}
-	check := func(name string, training, validation, wantTraining, wantValidation plotter.XYs) {
+	check := func(name string, training, validation, wantTraining, wantValidation []plot.Point) {
 		t.Helper()
 		if !reflect.DeepEqual(training, wantTraining) || !reflect.DeepEqual(validation, wantValidation) {
 			t.Errorf("%s: %v, %v, want %v, %v", name, training, validation, wantTraining, wantValidation)
@@ -88,9 +88,9 @@ func TestPointsOverSeconds(t *testing.T) {
 	}
 	const times = `{"step":10,"seconds":0.5}` + "\n" + `{"step":15,"seconds":0.25}` + "\n"
 	training, validation := points(plain, times, "a=500")
-	check("speed", training, validation, plotter.XYs{{X: 2, Y: 8}, {X: 3, Y: 6}}, plotter.XYs{{X: 2, Y: 7}})
+	check("speed", training, validation, []plot.Point{{X: 2, Y: 8}, {X: 3, Y: 6}}, []plot.Point{{X: 2, Y: 7}})
 	training, validation = points(plain, times)
-	check("times", training, validation, plotter.XYs{{X: 5, Y: 8}, {X: 6.25, Y: 6}}, plotter.XYs{{X: 5, Y: 7}})
+	check("times", training, validation, []plot.Point{{X: 5, Y: 8}, {X: 6.25, Y: 6}}, []plot.Point{{X: 5, Y: 7}})
 	training, validation = points(timed, times) // the log's own; a step without a time has no point
-	check("log", training, validation, plotter.XYs{{X: 7, Y: 8}}, plotter.XYs{{X: 7, Y: 7}})
+	check("log", training, validation, []plot.Point{{X: 7, Y: 8}}, []plot.Point{{X: 7, Y: 7}})
 }

@@ -1,20 +1,16 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
-	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/vg"
-	"gonum.org/v1/plot/vg/draw"
 
+	"bitnet1/shared/plot"
 	"bitnet1/shared/run/command"
 )
 
@@ -56,7 +52,7 @@ func plotCommand() *cli.Command {
 // points are those of a row, from left to right.
 type points struct {
 	label string
-	at    plotter.XYs
+	at    []plot.Point
 	forms []string // what distinguishes a row's points, such as "4 bit"
 }
 
@@ -75,7 +71,7 @@ func pointsOf(rows []seedRow, x, y string) (all []points, err error) {
 		})
 		for _, key := range keys {
 			form := key[len(x):]
-			p.at = append(p.at, plotter.XY{X: r.values[key].Mean(), Y: r.values[y+form].Mean()})
+			p.at = append(p.at, plot.Point{X: r.values[key].Mean(), Y: r.values[y+form].Mean()})
 			p.forms = append(p.forms, strings.TrimSpace(strings.ReplaceAll(form, "_", " ")))
 		}
 		if len(keys) > 0 {
@@ -88,41 +84,27 @@ func pointsOf(rows []seedRow, x, y string) (all []points, err error) {
 	return all, nil
 }
 
-// drawPoints draws rows into a file whose ending is the picture's format. Each point has its name beside it.
+// drawPoints draws rows into a file whose ending is the picture's format. The form of a point stands above it.
 func drawPoints(all []points, x, y, file string) error {
-	p := newPicture(x, y)
+	f := plot.Lines{X: plot.Axis{Label: x}, Y: plot.Axis{Label: y}}
+	var at []plot.Point
 	for i, row := range all {
-		line, dots, err := plotter.NewLinePoints(row.at)
-		if err != nil {
-			return fmt.Errorf("plotting %s: %w", row.label, err)
+		s := plot.Series{Name: row.label, Color: i, Dots: row.at, Labels: row.forms}
+		if len(row.at) > 1 {
+			s.Line = row.at
 		}
-		line.Color, dots.Color = colorOf(i), colorOf(i)
-		dots.Shape, dots.Radius = draw.CircleGlyph{}, vg.Points(4)
-		names := make([]string, len(row.forms))
-		for k, form := range row.forms {
-			names[k] = strings.TrimSuffix(row.label+", "+form, ", ")
-		}
-		labels, err := plotter.NewLabels(plotter.XYLabels{XYs: row.at, Labels: names})
-		if err != nil {
-			return fmt.Errorf("plotting %s: %w", row.label, err)
-		}
-		labels.Offset.Y = vg.Points(6)
-		for k := range labels.TextStyle {
-			labels.TextStyle[k] = nameStyle(colorOf(i))
-		}
-		p.Add(line, dots, labels)
+		f.Series = append(f.Series, s)
+		at = append(at, row.at...)
 	}
-	p.X.Min, p.X.Max = 0, p.X.Max*1.15 // room for names
-	above := (p.Y.Max - p.Y.Min) / 10
-	p.Y.Min, p.Y.Max = p.Y.Min-above, p.Y.Max+above
-	format := strings.TrimPrefix(filepath.Ext(file), ".")
-	picture, err := p.WriterTo(18*vg.Centimeter, 11*vg.Centimeter, format)
-	if err != nil {
-		return command.UsageError(fmt.Errorf("--out %s: the name must end in .png or .svg: %w", file, err))
+	byX := func(a, b plot.Point) int { return cmp.Compare(a.X, b.X) }
+	byY := func(a, b plot.Point) int { return cmp.Compare(a.Y, b.Y) }
+	f.X.Max = slices.MaxFunc(at, byX).X * 1.1 // room for names
+	f.Y.Min, f.Y.Max = slices.MinFunc(at, byY).Y, slices.MaxFunc(at, byY).Y
+	above := (f.Y.Max - f.Y.Min) / 10
+	f.Y.Min, f.Y.Max = f.Y.Min-above, f.Y.Max+above
+	err := plot.Write(file, f, y+" over "+x)
+	if format := new(plot.FormatError); errors.As(err, format) {
+		return command.UsageError(fmt.Errorf("--out %w", err))
 	}
-	var b bytes.Buffer
-	if _, err := picture.WriteTo(&b); err != nil {
-		return err
-	}
-	return os.WriteFile(file, b.Bytes(), 0o644)
+	return err
 }

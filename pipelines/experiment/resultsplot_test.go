@@ -8,9 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"gonum.org/v1/plot/plotter"
-
 	"bitnet1/pipelines/experiment/seeds"
+	"bitnet1/shared/plot"
 )
 
 // Runs of results files are drawn as the rows of their table.
@@ -37,7 +36,7 @@ func TestPlotResults(t *testing.T) {
 		t.Error(err)
 	}
 	svg := readFile(t, filepath.Join(dir, "size.svg"))
-	if !strings.Contains(svg, "<svg") || !strings.Contains(svg, ">v77<") || !strings.Contains(svg, ">dense, 4 bit<") {
+	if !strings.Contains(svg, "<svg") || !strings.Contains(svg, ">v77<") || !strings.Contains(svg, ">4 bit<") {
 		t.Errorf("SVG:\n%.300s", svg)
 	}
 	if said, err := run(t, "table", "--columns", "megabytes", "--where", "model=v77", file); err != nil ||
@@ -69,8 +68,8 @@ func TestPointsOf(t *testing.T) {
 		{labels: []string{"not packed"}, values: map[string]seeds.Sample{"bits": {1: 6}}},
 	}
 	want := []points{
-		{label: "v77 muon", at: plotter.XYs{{X: 20, Y: 5.5}}, forms: []string{""}},
-		{label: "dense", at: plotter.XYs{{X: 40, Y: 5.5}, {X: 80, Y: 5}}, forms: []string{"4 bit", "8 bit"}},
+		{label: "v77 muon", at: []plot.Point{{X: 20, Y: 5.5}}, forms: []string{""}},
+		{label: "dense", at: []plot.Point{{X: 40, Y: 5.5}, {X: 80, Y: 5}}, forms: []string{"4 bit", "8 bit"}},
 	}
 	if got, err := pointsOf(rows, "megabytes", "bits"); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v, want %+v", got, err, want)

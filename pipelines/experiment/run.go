@@ -276,7 +276,7 @@ func (e *experiment) write() error {
 	}
 	return writeFiles(e.out, e.name, map[string]func(io.Writer) error{
 		".md": summary.writeMarkdown, ".csv": e.table().writeCSV,
-		".png": func(w io.Writer) error { return plotTable(w, summary, summary.fixed, e.plots(summary)) },
+		".png": pngOf(bars(summary, summary.fixed, e.plots(summary))),
 	})
 }
 

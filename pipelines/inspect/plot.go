@@ -9,11 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 
-	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/vg"
-
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/plot"
 )
 
 // counts is what the histograms are made of.
@@ -71,14 +68,9 @@ func plotAll(out io.Writer, m *dataset.Manifest, s *dataset.Split, dir string) e
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	plots := map[string]func() (*plot.Plot, error){"lengths.png": c.plotLengths, "tokens.png": c.plotTokens}
-	for name, draw := range plots {
-		p, err := draw()
-		if err != nil {
-			return err
-		}
+	for name, f := range map[string]plot.Figure{"lengths.png": c.plotLengths(), "tokens.png": c.plotTokens()} {
 		path := filepath.Join(dir, name)
-		if err := p.Save(16*vg.Centimeter, 10*vg.Centimeter, path); err != nil {
+		if err := plot.Write(path, f, name); err != nil {
 			return err
 		}
 		fmt.Fprintln(out, path)
@@ -86,45 +78,37 @@ func plotAll(out io.Writer, m *dataset.Manifest, s *dataset.Split, dir string) e
 	return nil
 }
 
-func (c *counts) plotLengths() (*plot.Plot, error) {
-	p := plot.New()
-	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = "Documents by length", "tokens, from", "documents"
+// plotLengths draws how many documents have which length.
+func (c *counts) plotLengths() plot.Figure {
+	var f plot.Bars
 	first := max(slices.IndexFunc(c.lengths[:], func(n int) bool { return n > 0 }), 0)
 	last := len(c.lengths) - 1
 	for last > first && c.lengths[last] == 0 {
 		last--
 	}
-	var values plotter.Values
-	var names []string
+	part := plot.Part{}
+	panel := plot.Panel{X: plot.Axis{Label: "documents"}}
 	for i := first; i <= last; i++ {
-		values, names = append(values, float64(c.lengths[i])), append(names, fmt.Sprint(1<<i))
+		part.Values = append(part.Values, float64(c.lengths[i]))
+		panel.Texts = append(panel.Texts, fmt.Sprint(c.lengths[i]))
+		f.Labels = append(f.Labels, fmt.Sprintf("%d to %d tokens", 1<<i, 1<<(i+1)-1))
 	}
-	bars, err := plotter.NewBarChart(values, vg.Points(14))
-	if err != nil {
-		return nil, err
-	}
-	p.Add(bars)
-	p.NominalX(names...)
-	return p, nil
+	panel.Parts = []plot.Part{part}
+	f.Panels = []plot.Panel{panel}
+	return f
 }
 
 // plotTokens draws how often the most frequent token comes, the next, and so on, both axes in powers of ten.
-func (c *counts) plotTokens() (*plot.Plot, error) {
-	p := plot.New()
-	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = "Tokens by frequency", "rank, log10", "occurrences, log10"
+func (c *counts) plotTokens() plot.Figure {
 	sorted := slices.Clone(c.tokens)
 	slices.SortFunc(sorted, func(a, b int) int { return b - a })
-	var points plotter.XYs
+	var points []plot.Point
 	for i, n := range sorted {
 		if n == 0 {
 			break
 		}
-		points = append(points, plotter.XY{X: math.Log10(float64(i + 1)), Y: math.Log10(float64(n))})
+		points = append(points, plot.Point{X: math.Log10(float64(i + 1)), Y: math.Log10(float64(n))})
 	}
-	line, err := plotter.NewLine(points)
-	if err != nil {
-		return nil, err
-	}
-	p.Add(line)
-	return p, nil
+	return plot.Lines{X: plot.Axis{Label: "rank of the token, log10"}, Y: plot.Axis{Label: "occurrences, log10"},
+		Series: []plot.Series{{Line: points}}}
 }

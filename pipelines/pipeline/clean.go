@@ -11,10 +11,11 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/overview"
 )
 
 // dataEntries are the files and folders that the project's programs make in a data directory.
-var dataEntries = []string{"objects", "tmp", "runs", "jobs", "nats", "sample", "copy", "experiments", lockName}
+var dataEntries = []string{"objects", "tmp", "runs", "jobs", "nats", "sample", "copy", "experiments", overview.LockName}
 
 func cleanCommand() *cli.Command {
 	return &cli.Command{
@@ -78,7 +79,7 @@ func clean(dir string, entries []string) error {
 	}
 	defer release()
 	var problems []error
-	for _, name := range append(entries, lockName) {
+	for _, name := range append(entries, overview.LockName) {
 		problems = append(problems, os.RemoveAll(filepath.Join(dir, name)))
 	}
 	if err := errors.Join(problems...); err != nil {

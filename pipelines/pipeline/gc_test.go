@@ -15,6 +15,7 @@ import (
 	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/overview"
 )
 
 // kept makes files of a data directory by hand: objects, events and records.
@@ -209,8 +210,8 @@ func TestListOfRuns(t *testing.T) {
 		k.found(run, "", event.CheckpointSaved{Step: 10, ValidationBits: 5})
 		k.found(run, "", event.CheckpointSaved{Step: 20, ValidationBits: 4 - float64(i)})
 	}
-	k.file(lockName, "working\n")
-	lock, err := os.Open(filepath.Join(k.data, lockName))
+	k.file(overview.LockName, "working\n")
+	lock, err := os.Open(filepath.Join(k.data, overview.LockName))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/overview"
 	"bitnet1/shared/run/record"
 	"bitnet1/shared/run/results"
 )
@@ -109,7 +110,7 @@ func launch(c *cli.Context) error {
 
 // whole reports whether the run has ended and all of its files are there.
 func (l *launcher) whole() (bool, error) {
-	ended, err := finished(l.journal, l.run)
+	ended, err := overview.HasEnded(l.journal, l.run)
 	if err != nil || !ended {
 		return false, err
 	}

@@ -8,13 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/overview"
 )
-
-const lockName = "launcher.lock"
 
 // lockData makes sure that one launcher at a time uses a data directory.
 func lockData(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := os.OpenFile(filepath.Join(dir, overview.LockName), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)
 	}

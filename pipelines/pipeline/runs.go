@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -13,10 +12,9 @@ import (
 
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/command"
-	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
-	"bitnet1/shared/run/param"
+	"bitnet1/shared/run/overview"
 	"bitnet1/shared/run/results"
 	"bitnet1/shared/run/terminal"
 )
@@ -52,12 +50,12 @@ func runsCommand() *cli.Command {
 
 // showRun prints the table of a run and, if the run has failed, why.
 func showRun(c *cli.Context, j journal.Journal, run string) error {
-	state, err := stateOf(j, c.String("data"), run)
+	state, err := overview.State(j, c.String("data"), run)
 	if err != nil {
 		return err
 	}
-	if state == "failed" && !c.Bool("json") {
-		failed, err := failedJobs(j, run)
+	if state == overview.Failed && !c.Bool("json") {
+		failed, err := overview.FailedJobs(j, run)
 		if err != nil {
 			return err
 		}
@@ -130,67 +128,25 @@ func know(j journal.Journal, store *artifact.Store, run string) (k knownOf, err 
 		return k, err
 	}
 	k.started = started[0].Time
-	if k.state, err = stateOf(j, store.Dir(), run); err != nil {
+	if k.state, err = overview.State(j, store.Dir(), run); err != nil {
 		return k, err
 	}
-	if k.tables, err = tablesOf(j, run); err != nil {
+	if k.tables, err = overview.Tables(j, run); err != nil {
 		return k, err
 	}
-	if k.given, err = givenOf(j, store, run); err != nil { // a definition that is lost hides no run
+	if k.given, err = overview.Parameters(j, store, run); err != nil { // a definition that is lost hides no run
 		k.given = map[string]string{}
 	}
 	return k, nil
 }
 
-// givenOf maps the keys of a run's definition to their values: STAGE.KEY, pipeline, preset, seed and sources.
-func givenOf(j journal.Journal, store *artifact.Store, run string) (map[string]string, error) {
-	d, err := definition.OfRun(j, store, run)
-	if err != nil || d == nil {
-		return map[string]string{}, err
-	}
-	seed := fmt.Sprint(d.Seed)
-	given := map[string]string{"pipeline": d.Name, "preset": d.Preset, "seed": seed}
-	var sources []string
-	for _, s := range d.Sources {
-		sources = append(sources, s.Name)
-	}
-	given["sources"] = strings.Join(sources, ",")
-	for name, section := range d.Stages {
-		var values map[string]any
-		if err := json.Unmarshal(section, &values); err != nil {
-			return nil, fmt.Errorf("definition of run %s: stage %s: %w", run, name, err)
-		}
-		for key, v := range values {
-			if text := textOf(v); key != "seed" || text != seed {
-				given[name+"."+key] = text
-			}
-		}
-	}
-	return given, nil
-}
-
-// textOf writes a parameter of a definition as the value of a flag.
-func textOf(v any) string {
-	list, ok := v.([]any)
-	if !ok {
-		return param.Text(v)
-	}
-	items := make([]string, len(list))
-	for i, item := range list {
-		items[i] = param.Text(item)
-	}
-	return param.Text(items)
-}
-
 // differing lists the keys in which runs differ.
 func differing(all []knownOf) []string {
-	keys := map[string]bool{}
-	for _, k := range all {
-		for key := range k.given {
-			keys[key] = keys[key] || slices.ContainsFunc(all, func(o knownOf) bool { return o.given[key] != k.given[key] })
-		}
+	given := make([]map[string]string, len(all))
+	for i, k := range all {
+		given[i] = k.given
 	}
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(keys)), func(key string) bool { return !keys[key] })
+	return overview.Differing(given)
 }
 
 func listColumns(all []knownOf) []results.TextColumn {
@@ -198,7 +154,7 @@ func listColumns(all []knownOf) []results.TextColumn {
 		{Heading: "best"}}
 	keys := differing(all)
 	for _, key := range keys {
-		columns = append(columns, results.TextColumn{Heading: shortKey(key, keys)})
+		columns = append(columns, results.TextColumn{Heading: overview.ShortKey(key, keys)})
 	}
 	for _, k := range all {
 		count := 0
@@ -215,21 +171,6 @@ func listColumns(all []knownOf) []results.TextColumn {
 		}
 	}
 	return columns
-}
-
-// shortKey removes the stage from a key, unless another stage has the same key.
-func shortKey(full string, all []string) string {
-	_, key, dotted := strings.Cut(full, ".")
-	same := 0
-	for _, other := range all {
-		if _, k, _ := strings.Cut(other, "."); k == key || other == key {
-			same++
-		}
-	}
-	if dotted && same == 1 {
-		return key
-	}
-	return full
 }
 
 // longestValue bounds a value in a list, in characters.

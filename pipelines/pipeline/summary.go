@@ -8,11 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 
 	"github.com/urfave/cli/v2"
 
 	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/overview"
 	"bitnet1/shared/run/results"
 	"bitnet1/shared/run/terminal"
 )
@@ -23,7 +23,7 @@ func (l *launcher) summary(c *cli.Context) error {
 }
 
 func printSummary(c *cli.Context, j journal.Journal, run string) error {
-	tables, err := tablesOf(j, run)
+	tables, err := overview.Tables(j, run)
 	if err != nil {
 		return err
 	}
@@ -49,25 +49,6 @@ func summaryJSON(run string, tables []*results.Table) map[string]any {
 	}
 	return s
 }
-
-// tablesOf reads the tables of a run. A run of an older version has not kept its stages' declarations: then the
-// programs beside this one are asked.
-func tablesOf(j journal.Journal, run string) ([]*results.Table, error) {
-	declared, err := results.Declared(j, run, askProgram())
-	if err != nil {
-		return nil, err
-	}
-	return results.Read(j, run, declared)
-}
-
-// askProgram asks a program beside this one.
-var askProgram = sync.OnceValue(func() func(string) (results.Declaration, bool) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil
-	}
-	return results.Ask(filepath.Dir(self))
-})
 
 // legendWidth is how wide a legend is in a file, in characters.
 const legendWidth = 120

@@ -72,7 +72,7 @@ func TestPicture(t *testing.T) {
 			seen[[3]uint32{r >> 8, g >> 8, b >> 8}]++
 		}
 	}
-	for _, c := range [][3]uint32{{0x2f, 0x6d, 0xa3}, {0xd9, 0x82, 0x2b}} {
+	for _, c := range [][3]uint32{{0x00, 0x72, 0xb2}, {0xe6, 0x9f, 0x00}} {
 		if seen[c] < 1000 {
 			t.Errorf("%d pixels of colour %x were drawn", seen[c], c)
 		}

@@ -1,0 +1,84 @@
+// Package overview reads what is known of a run as a whole: its state, the parameters that define it, the tables of its
+// results. Commands that list, compare and report runs share it. It only reads, and needs neither a bus nor the stages.
+package overview
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
+)
+
+// The states of a run.
+const (
+	Running  = "running"  // a launcher is at it
+	Paused   = "paused"   // its command goes on with it
+	Failed   = "failed"   // the same, once the cause is mended
+	Finished = "finished" // all of its events are answered
+)
+
+// State returns the state of a run whose journal lies in the data directory data.
+func State(j journal.Journal, data, run string) (string, error) {
+	done, err := HasEnded(j, run)
+	switch {
+	case err != nil:
+		return "", err
+	case done:
+		return Finished, nil
+	case Driven(data) == run:
+		return Running, nil
+	}
+	failed, err := FailedJobs(j, run)
+	if len(failed) > 0 {
+		return Failed, err
+	}
+	return Paused, err
+}
+
+// FailedJobs are the last failures of the jobs that have failed and were not done since, in the order of their events.
+func FailedJobs(j journal.Journal, run string) ([]event.JobFinished, error) {
+	jobs, err := journal.Bodies[event.JobFinished](j, run)
+	if err != nil {
+		return nil, err
+	}
+	answers := map[string]event.JobFinished{} // by listener and input
+	for _, f := range jobs {
+		if at := f.Listener + " " + f.Input; answers[at].Outcome != event.Done {
+			answers[at] = f
+		}
+	}
+	return slices.DeleteFunc(jobs, func(f event.JobFinished) bool {
+		return f.Outcome != event.Failed || answers[f.Listener+" "+f.Input] != f
+	}), nil
+}
+
+// LockName is the file in a data directory that a launcher locks, and in which it names its run.
+const LockName = "launcher.lock"
+
+// Driven is the run that a launcher drives at present, or empty.
+func Driven(data string) string {
+	f, err := os.Open(filepath.Join(data, LockName))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
+		return "" // of a launcher that has ended
+	}
+	b, err := os.ReadFile(f.Name())
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// HasEnded reports whether the journal says that the run has ended well.
+func HasEnded(j journal.Journal, run string) (bool, error) {
+	ended, err := j.Read(run, event.RunFinished{}.Kind())
+	return len(ended) > 0, err
+}
