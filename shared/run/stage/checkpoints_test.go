@@ -37,7 +37,7 @@ func TestBestCheckpoint(t *testing.T) {
 				Model: artifact.Ref{Name: "m"}}
 			events = append(events, newEvent(t, "r", "train", saved))
 		}
-		found, err := ByStep().choose(events, events, "r", "best")
+		found, err := ByStep().choose(events, events, "r", "best", span{})
 		if c.want == 0 {
 			if err == nil || !strings.Contains(err.Error(), c.refusal) ||
 				!strings.Contains(err.Error(), "use --checkpoint last") {
@@ -67,7 +67,7 @@ func TestWhichCheckpoints(t *testing.T) {
 		events = append(events, newEvent(t, "r", "train", saved))
 	}
 	for which, want := range map[string]string{"all": "d c a", "last": "a", "10": "d", "20": "c"} {
-		found, err := ByStep().choose(events, events, "r", which)
+		found, err := ByStep().choose(events, events, "r", which, span{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,7 +85,7 @@ func TestWhichCheckpoints(t *testing.T) {
 	}
 	for which, want := range map[string]string{"15": "no checkpoint at step 15; its steps are [10 20 30]",
 		"first": "use last, best, all or a step"} {
-		if _, err := ByStep().choose(events, events, "r", which); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := ByStep().choose(events, events, "r", which, span{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", which, err, want)
 		}
 	}
@@ -117,7 +117,7 @@ func TestWhoseCheckpoints(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%+v: %v", c, err)
 		}
-		found, err := ByStep().choose(events, own, c.run, c.which)
+		found, err := ByStep().choose(events, own, c.run, c.which, span{})
 		if err != nil {
 			t.Fatalf("%+v: %v", c, err)
 		}

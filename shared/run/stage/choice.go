@@ -34,8 +34,9 @@ type Choice[E event.Body] struct {
 
 func (c *Choice[E]) flag() cli.Flag {
 	return &cli.StringFlag{
-		Name: c.Noun, Value: "last", Usage: fmt.Sprintf("which %ss of the run, with --run: last, best, all or a %s", c.Noun,
-			c.Number),
+		Name: c.Noun, Value: "last",
+		Usage: fmt.Sprintf("which %ss of the run, with --run: last, best, all or a %s (with --since or --every: all); "+
+			"without --run: the `FILE` of one", c.Noun, c.Number),
 	}
 }
 
@@ -47,20 +48,34 @@ func (c *Choice[E]) flags() []string {
 	return []string{c.Noun}
 }
 
-// given is what the user has given to the flag.
-func (c *Choice[E]) given(command *cli.Context) string {
-	if c == nil {
+// which is what the user has given to the flag. A span of the history is about all events in it.
+func (c *Choice[E]) which(command *cli.Context, s span) string {
+	switch {
+	case c == nil:
+		return ""
+	case !s.isAll() && !given(command, c.Noun):
+		return "all"
+	}
+	return command.String(c.Noun)
+}
+
+// file is the file that the flag names where no run is named; "" where it names none.
+func (c *Choice[E]) file(command *cli.Context) string {
+	if c == nil || !given(command, c.Noun) || command.IsSet("run") {
 		return ""
 	}
 	return command.String(c.Noun)
 }
 
-// choose returns the events that are meant, in the order of their numbers. A number may also be that of an event which
-// other parameters than the run's own have given.
-func (c *Choice[E]) choose(events, own []event.Envelope, run, which string) ([]event.Envelope, error) {
+// choose returns the events of a span that are meant, in the order of their numbers. A number may also be that of an
+// event which other parameters than the run's own have given.
+func (c *Choice[E]) choose(events, own []event.Envelope, run, which string, s span) ([]event.Envelope, error) {
 	number, err := strconv.Atoi(which)
-	if byNumber := err == nil; !byNumber {
+	switch byNumber := err == nil; {
+	case !byNumber:
 		events = own
+	case !s.isAll():
+		return nil, command.Usagef("--%s %s is one %s: leave out --since and --every", c.Noun, which, c.Noun)
 	}
 	bodies, envelopes := map[int]E{}, map[int]event.Envelope{} // of equal numbers the last one
 	for _, e := range events {
@@ -71,7 +86,11 @@ func (c *Choice[E]) choose(events, own []event.Envelope, run, which string) ([]e
 		bodies[c.Of(body)], envelopes[c.Of(body)] = body, e
 	}
 	order := slices.Sorted(maps.Keys(bodies))
+	known := order
+	order = s.numbers(slices.DeleteFunc(slices.Clone(order), func(n int) bool { return !s.includes(envelopes[n], n) }))
 	switch {
+	case len(order) == 0:
+		return nil, outsideError{fmt.Errorf("run %s has no %s%s; its %ss are %v", run, c.Noun, s, c.Number, known)}
 	case which == "all":
 		var all []event.Envelope
 		for _, n := range order {

@@ -1,7 +1,9 @@
 package stage
 
 import (
+	"cmp"
 	"context"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -19,8 +21,8 @@ func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 	return &cli.Command{
 		Name: "run", Usage: "one shot: from files to a folder, or over an old run",
 		Description: "Either\n   " + s.Name + " run --in FILE … --out DIR\nor, over the " + s.kind() + " events of a run " +
-			"that is in the data directory,\n   " + s.Name + " run --run RUN\nNeither needs an event server; with NATS_URL " +
-			"set the second form announces what it made.\n\nExample:\n   " + s.Example,
+			"that is in the data directory (of every run: '*'),\n   " + s.Name + " run --run RUN\nNeither needs an event " +
+			"server; with NATS_URL set the second form announces what it made.\n\nExample:\n   " + s.Example,
 		Flags: s.runFlags(),
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
@@ -28,14 +30,16 @@ func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 			}
 			ctx, stop := signalContext(c.Context)
 			defer stop()
-			switch {
-			case len(c.StringSlice("in")) > 0 && c.IsSet("run"):
+			switch in := c.StringSlice("in"); {
+			case len(in) > 0 && c.IsSet("run"):
 				return command.Usagef("--in and --run exclude each other")
-			case len(c.StringSlice("in")) > 0:
-				if err := unused(c, "with --in", append(s.Choice.flags(), "data")...); err != nil {
+			case len(in) > 0:
+				if err := unused(c, "with --in", append(s.Choice.flags(), "data", "since", "every")...); err != nil {
 					return err
 				}
-				return runFiles(ctx, s, c)
+				return runFiles(ctx, s, c, in, c.String("out"))
+			case s.Choice.file(c) != "":
+				return runFile(ctx, s, c)
 			case c.IsSet("run"):
 				if err := unused(c, "with --run", "out"); err != nil {
 					return err
@@ -51,11 +55,24 @@ func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 	}
 }
 
+// runFile works on the file that the flag of the Choice names. Without --out the folder has the stage's name.
+func runFile[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Context) error {
+	file := s.Choice.file(c)
+	if _, err := os.Stat(file); err != nil {
+		return command.Usagef("--%s %s is no file here; to choose among the %ss of a run, say of which: --run RUN", s.Choice.Noun,
+			file, s.Choice.Noun)
+	}
+	if err := unused(c, "with --"+s.Choice.Noun+" FILE", "data", "since", "every"); err != nil {
+		return err
+	}
+	return runFiles(ctx, s, c, []string{file}, cmp.Or(c.String("out"), s.Name))
+}
+
 // runFlags are those of the one-shot form. Which of them one of its two forms leaves unused, it refuses.
 func (s Spec[P, E]) runFlags() []cli.Flag {
 	more := []cli.Flag{
 		&cli.StringSliceFlag{Name: "in", Usage: "input `FILE`s"},
-		&cli.StringFlag{Name: "out", Usage: "output `DIR`ectory, with --in"},
+		&cli.StringFlag{Name: "out", Usage: "output `DIR`ectory, with files"},
 		&cli.BoolFlag{Name: "force", Usage: "begin anew, whatever is recorded or was left unfinished"},
 	}
 	if s.OnDataset != nil {
@@ -69,6 +86,7 @@ func (s Spec[P, E]) runFlags() []cli.Flag {
 	if s.OneShot != nil {
 		more = append(more, s.OneShot.Flags...)
 	}
+	more = append(more, spanFlags(s.Choice)...)
 	return s.flags(append(more, presetFlag(s)...)...)
 }
 
@@ -101,10 +119,10 @@ func presetFlag[P any, E event.Body](s Spec[P, E]) []cli.Flag {
 	return nil
 }
 
-// runFiles works on files that the user named and writes into a folder.
-func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Context) error {
-	printing := !c.IsSet("out") && s.OneShot != nil
-	if !c.IsSet("out") && !printing {
+// runFiles works on files that the user named and writes into the folder out.
+func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Context, in []string, out string) error {
+	printing := out == "" && s.OneShot != nil && s.OneShot.Print != nil
+	if out == "" && !printing {
 		return command.Usagef("--in needs --out DIR")
 	}
 	if s.Files == nil {
@@ -126,7 +144,7 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 			return err
 		}
 		c.Context = ctx
-		return s.OneShot.Print(c, c.StringSlice("in"), params, hostOf(c))
+		return s.OneShot.Print(c, in, params, hostOf(c))
 	}
 	progress := newProgressLine(c, s.Name)
 	defer progress.end()
@@ -134,12 +152,12 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 	if err != nil {
 		return err
 	}
-	folder, err := artifact.OpenFolder(c.String("out"))
+	folder, err := artifact.OpenFolder(out)
 	if err != nil {
 		return err
 	}
-	files := &Files{Context: ctx, In: c.StringSlice("in"), Dataset: c.String("dataset"), folder: folder}
-	in, err := s.Files(files)
+	files := &Files{Context: ctx, In: in, Dataset: c.String("dataset"), folder: folder}
+	events, err := s.Files(files)
 	if err != nil {
 		return err
 	}
@@ -147,7 +165,7 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 		spec: s, space: folder, folder: folder, records: filepath.Join(folder.Dir(), record.OneShot),
 		host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace, report: progress.reporter(log),
 	}
-	for _, group := range groups(s, in) {
+	for _, group := range groups(s, events) {
 		res, err := p.performWhenFree(ctx, task[P, E]{run: "local", params: params, in: group, force: c.Bool("force")})
 		if err != nil {
 			return err

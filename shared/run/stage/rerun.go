@@ -3,6 +3,7 @@ package stage
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -21,7 +22,20 @@ import (
 	"bitnet1/shared/run/results"
 )
 
-// runOver answers the events of an old run again, or for the first time.
+// rerun answers events of old runs again, or for the first time.
+type rerun[P any, E event.Body] struct {
+	*performer[P, E]
+	command  *cli.Context
+	store    *artifact.Store
+	span     span
+	redirect func(*task[P, E]) // to another dataset
+	progress *progressLine
+}
+
+// allRuns is what --run has for every run of the data directory. It is no run's id.
+const allRuns = "*"
+
+// runOver answers the events of an old run, or of all of them.
 func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Context) error {
 	progress := newProgressLine(c, s.Name)
 	defer progress.end()
@@ -29,13 +43,14 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 	if err != nil {
 		return err
 	}
-	store, err := artifact.Open(c.String("data"))
+	over, err := spanOf(c, s.Choice != nil)
 	if err != nil {
 		return err
 	}
-	j := journal.Open(store.Dir()).Telling(func(err error) { log.Warn(err.Error()) })
-	run := c.String("run")
-	jobs, err := jobsOver(log, s, store, j, run, s.Choice.given(c))
+	if s.Gather != nil && over.every > 1 {
+		return command.Usagef("--every %d: %s answers all parts of a set at once", over.every, s.Name)
+	}
+	store, err := artifact.Open(c.String("data"))
 	if err != nil {
 		return err
 	}
@@ -46,7 +61,66 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 	if b != nil {
 		defer b.Close()
 	}
-	def, err := definition.OfRun(j, store, run)
+	space, redirect, err := otherDataset(s, c, store)
+	if err != nil {
+		return err
+	}
+	j := journal.Open(store.Dir()).Telling(func(err error) { log.Warn(err.Error()) })
+	r := &rerun[P, E]{
+		performer: &performer[P, E]{
+			spec: s, space: space, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, b),
+			host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace, report: progress.reporter(log),
+		},
+		command: c, store: store, span: over, redirect: redirect, progress: progress,
+	}
+	if run := c.String("run"); run != allRuns {
+		return r.run(ctx, run)
+	}
+	return r.allRuns(ctx)
+}
+
+// allRuns answers the events of every run that has some in the span. What is wrong with one run keeps no other from its
+// answers.
+func (r *rerun[P, E]) allRuns(ctx context.Context) error {
+	runs, err := r.journal.Runs()
+	if err != nil {
+		return err
+	}
+	var problems []error
+	answered := 0
+	for _, run := range runs {
+		if !r.journal.Has(run, r.spec.kind()) {
+			continue
+		}
+		err := r.run(ctx, run)
+		switch {
+		case ctx.Err() != nil:
+			return err
+		case errors.As(err, new(outsideError)):
+			r.log.Info(err.Error())
+		case err != nil:
+			problems = append(problems, fmt.Errorf("run %s: %w", run, err))
+		default:
+			answered++
+		}
+	}
+	if answered+len(problems) == 0 {
+		return fmt.Errorf("no run in %s has a %s event%s", r.store.Dir(), r.spec.kind(), r.span)
+	}
+	return errors.Join(problems...)
+}
+
+// outsideError says that a run has no event in the span.
+type outsideError struct{ error }
+
+// run answers the events of one run.
+func (r *rerun[P, E]) run(ctx context.Context, run string) error {
+	c, s := r.command, r.spec
+	jobs, err := jobsOver(r.log, s, r.store, r.journal, run, s.Choice.which(c, r.span), r.span)
+	if err != nil {
+		return err
+	}
+	def, err := definition.OfRun(r.journal, r.store, run)
 	if err != nil {
 		return err
 	}
@@ -54,15 +128,7 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 	if err != nil {
 		return err
 	}
-	space, redirect, err := otherDataset(s, c, store)
-	if err != nil {
-		return err
-	}
-	p := &performer[P, E]{
-		spec: s, space: space, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, b),
-		host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace, report: progress.reporter(log),
-	}
-	if err := results.Declare(j, run, s.declaration()); err != nil {
+	if err := results.Declare(r.journal, run, s.declaration()); err != nil {
 		return err
 	}
 	for _, in := range jobs {
@@ -70,13 +136,13 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 		if err := t.answer(s, def, in); err != nil {
 			return err
 		}
-		redirect(&t)
-		res, err := p.performWhenFree(ctx, t)
+		r.redirect(&t)
+		res, err := r.performWhenFree(ctx, t)
 		if err != nil {
 			return err
 		}
-		progress.end()
-		if err := printResult(c, s.Results, res, p.outputs(t)); err != nil {
+		r.progress.end()
+		if err := printResult(c, s.Results, res, r.outputs(t)); err != nil {
 			return err
 		}
 	}
@@ -110,19 +176,29 @@ func otherDataset[P any, E event.Body](s Spec[P, E], c *cli.Context, store *arti
 // jobsOver are the events of a run that a rerun is about, split into the inputs of jobs. Which is what the user has
 // given to the flag of the stage's Choice.
 func jobsOver[P any, E event.Body](
-	log *slog.Logger, s Spec[P, E], store *artifact.Store, j journal.Journal, run, which string,
+	log *slog.Logger, s Spec[P, E], store *artifact.Store, j journal.Journal, run, which string, over span,
 ) (jobs [][]event.Envelope, err error) {
 	events, own, err := eventsOver[E](log, j, run, s.kind())
 	if err != nil {
 		return nil, err
 	}
-	if s.Choice == nil {
+	switch {
+	case s.Choice != nil:
+		if events, err = s.Choice.choose(events, own, run, which, over); err == nil {
+			events, err = s.Choice.there(log, store, run, events)
+		}
+	case s.Gather != nil && !over.includes(latest(own), 0):
+		events = nil
+	case s.Gather != nil:
 		events = own
-	} else if events, err = s.Choice.choose(events, own, run, which); err == nil {
-		events, err = s.Choice.there(log, store, run, events)
+	default:
+		events = over.events(own)
 	}
 	if err != nil {
 		return nil, err
+	}
+	if len(events) == 0 {
+		return nil, outsideError{fmt.Errorf("run %s has no %s event%s", run, s.kind(), over)}
 	}
 	if count := latest(events).Part.Count; s.Gather != nil && count > 0 {
 		set, ready := gathered[E](events, count)

@@ -73,7 +73,7 @@ type OneShot[P any] struct {
 	Flags   []cli.Flag
 	Overlay func(c *cli.Context, p *P) error
 
-	// Print answers `run --in FILE …` without --out: it writes to c.App.Writer, and leaves no file.
+	// Print answers `run --in FILE …` without --out: it writes to c.App.Writer, and leaves no file. It may be nil.
 	Print func(c *cli.Context, in []string, p P, host Host) error
 }
 
