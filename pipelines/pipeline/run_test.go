@@ -260,7 +260,7 @@ func TestOwnStage(t *testing.T) {
 	all := messages(w.must("pipeline", args...))
 	written := 0
 	for _, m := range all {
-		if m.Event.Kind == "text.written" {
+		if m.Event.Kind == "continuation.written" {
 			written++
 		}
 	}
@@ -272,14 +272,14 @@ func TestOwnStage(t *testing.T) {
 	if written != 4 {
 		t.Errorf("%d texts are announced, want one for each checkpoint", written)
 	}
-	made, _ := filepath.Glob(filepath.Join(w.data, "runs", "*", "generate", "step-*_text.json"))
+	made, _ := filepath.Glob(filepath.Join(w.data, "runs", "*", "continue", "step-*_text.json"))
 	if len(made) != 4 {
 		t.Errorf("texts: %v", made)
 	}
 
 	old := newWorld(t)
 	run := messages(old.must("pipeline", tiny()...))[0].Run
-	if out := old.must("generate", "run", "--run", run, "--prompt", "60"); !strings.Contains(out,
+	if out := old.must("continue", "run", "--run", run, "--prompt", "60"); !strings.Contains(out,
 		"step-000080_text.json") {
 		t.Errorf("over an old run: %s", out)
 	}

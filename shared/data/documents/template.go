@@ -54,6 +54,46 @@ func (t Template) write(dst []byte, list []turn) ([]byte, error) {
 	return dst, nil
 }
 
+// Turn is what one participant of a conversation says.
+type Turn struct{ Role, Text string }
+
+// Conversation is the text of the turns, as a document has it. If next is a role, the text goes on with the beginning of
+// its turn, up to what it says.
+func (t Template) Conversation(turns []Turn, next string) string {
+	t.ensureDefaults()
+	var text []byte
+	for i, said := range turns {
+		if i > 0 {
+			text = append(text, t.Between...)
+		}
+		text = t.writeTurn(text, turn{[]byte(said.Role), []byte(said.Text)})
+	}
+	if next != "" {
+		if len(turns) > 0 {
+			text = append(text, t.Between...)
+		}
+		text = append(text, t.part(next, 0)...)
+	}
+	return string(text)
+}
+
+// After is what follows the text of a role's turn: the end of the turn and, if next is a role, the beginning of its turn.
+func (t Template) After(role, next string) string {
+	t.ensureDefaults()
+	if next == "" {
+		return t.part(role, 1)
+	}
+	return t.part(role, 1) + t.Between + t.part(next, 0)
+}
+
+// part is what stands in a turn before its text (0) or behind it (1).
+func (t Template) part(role string, which int) string {
+	const text = "{text}"
+	parts := strings.SplitN(t.Turn, text, 2)
+	filled := Template{Turn: parts[which] + text}.writeTurn(nil, turn{role: []byte(role)})
+	return string(filled)
+}
+
 func (t Template) writeTurn(dst []byte, turn turn) []byte {
 	rest := t.Turn
 	for rest != "" {
