@@ -48,7 +48,6 @@ func (d *Device) attend(out *planes, pointers ints, first int, all *head, load f
 				plane := row[i%perHead/words*out.stride:][:out.stride]
 				orBits(plane, i/perHead*all.HeadDim+i%words*64, w)
 			}
-			out.count(r)
 		}
 	})
 }

@@ -46,8 +46,9 @@ func BenchmarkLoops(b *testing.B) {
 			})
 		}
 		const words, rows = 16, 128
-		x, w, counts := make([]uint64, words), make([]uint64, rows*words), make([]int32, rows)
-		run("andCounts", "Gop/s", 2*words*64*rows, func() { set.andCounts(counts, x, w) })
+		x, w, counts := make([]uint64, 4*words), make([]uint64, rows*words), make([]int32, rows)
+		run("countDiffering", "Gop/s", 2*words*64*rows, func() { set.countDiffering(counts, x[:words], 1, w, 1) })
+		run("countCommon/planes=4", "Gop/s", 8*words*64*rows, func() { set.countCommon(counts, x, 4, w, 1) })
 		sums, panel := make([]int32, lookupRows*panelCols), newSignPanels(blockDepth, panelCols, new(buffer[byte]))
 		tables, q := make([]byte, lookupRows*4*blockDepth), make([]int8, blockDepth)
 		for _, flush := range []int{16, 4, 2, 1} {

@@ -97,17 +97,13 @@ func (d *Device) PlanesOf(words []uint64, rows, cols int, q kernels.Quantization
 			return nil, fmt.Errorf("cpu: row %d of planes has bits beyond its %d columns", i/n/bits, cols)
 		}
 	}
-	p := &planes{rows: rows, cols: cols, bits: bits, quantization: q, values: valuesOf(q), stride: n, words: words,
-		pops: make([]int32, rows*bits)}
+	p := &planes{rows: rows, cols: cols, bits: bits, quantization: q, values: valuesOf(q), stride: n, words: words}
 	if n%wordsPerStep != 0 {
 		p.stride = (n + wordsPerStep - 1) / wordsPerStep * wordsPerStep
 		p.words = make([]uint64, rows*bits*p.stride)
 		for i := range rows * bits {
 			copy(p.words[i*p.stride:], words[i*n:][:n])
 		}
-	}
-	for r := range rows {
-		p.count(r)
 	}
 	return p, nil
 }

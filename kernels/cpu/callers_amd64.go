@@ -4,7 +4,8 @@ package cpu
 
 // useAVX2 sets the loops that there are for AVX2.
 func (s *instructions) useAVX2() {
-	s.andCounts = andCountsAVX2
+	s.countDiffering = countDifferingAVX2
+	s.countCommon = countCommonAVX2
 	s.addCounts = addCountsAVX2
 	s.tile = tileAVX2
 	s.makeTables = makeTablesAVX2
@@ -59,7 +60,8 @@ func (s *instructions) useAVX2() {
 
 // useAVX512 sets the loops that there are for AVX512.
 func (s *instructions) useAVX512() {
-	s.andCounts = andCountsAVX512
+	s.countDiffering = countDifferingAVX512
+	s.countCommon = countCommonAVX512
 	s.countSigns = countSignsAVX512
 	s.tilePair = tilePairAVX512
 	s.byteProducts = byteProductsAVX512
@@ -76,14 +78,14 @@ func (s *instructions) useAVX512() {
 }
 
 // addCountsAVX2 is addCountsGo.
-func addCountsAVX2(sums, counts, pops []int32, shift, weight int32) {
+func addCountsAVX2(sums, counts []int32, shift int32) {
 	n := len(sums) &^ 7
 	if n > 0 {
-		_, _ = counts[n-1], pops[n-1]
-		addCountsLoopAVX2(&sums[0], &counts[0], &pops[0], shift, weight, n)
+		_ = counts[n-1]
+		addCountsLoopAVX2(&sums[0], &counts[0], shift, n)
 	}
 	if n < len(sums) {
-		addCountsGo(sums[n:], counts[n:], pops[n:], shift, weight)
+		addCountsGo(sums[n:], counts[n:], shift)
 	}
 }
 

@@ -38,9 +38,6 @@ func randomPlanes(t *testing.T, d *Device, r *rand.Rand, rows, cols, bits int) (
 			levels[i] += int(bit) << (b + 1)
 		}
 	}
-	for i := range rows {
-		p.count(i)
-	}
 	return p, levels
 }
 

@@ -12,12 +12,13 @@ type instructions struct {
 	counts   bool // it counts bits in registers, so products of signs with signs are faster by counting
 
 	// Products.
-	andCounts  func(dst []int32, x, w []uint64)
-	countSigns func(dst []int32, stride int, x []uint64, xStride int, w []uint64, words int)
-	addCounts  func(sums, counts, pops []int32, shift, weight int32)
-	tile       func(c []float64, ldc int, a, b []float64, k int)
-	tilePair   func(c []float64, ldc int, a, b []float64, k int)
-	makeTables func(dst []byte, q []int8) int32
+	countDiffering func(dst []int32, x []uint64, xPlanes int, w []uint64, wPlanes int)
+	countCommon    func(dst []int32, x []uint64, xPlanes int, w []uint64, wPlanes int)
+	countSigns     func(dst []int32, stride int, x []uint64, xStride int, w []uint64, words int)
+	addCounts      func(sums, counts []int32, shift int32)
+	tile           func(c []float64, ldc int, a, b []float64, k int)
+	tilePair       func(c []float64, ldc int, a, b []float64, k int)
+	makeTables     func(dst []byte, q []int8) int32
 	// byteProducts is nil where products by lookup are faster.
 	byteProducts func(dst []int32, panel []byte, q []int8, qStride, groups, flush int)
 	lookup       func(sums []int32, stride int, tables []byte, s signPanels, from, to, flush int, add bool)
@@ -83,7 +84,7 @@ func plainGo() instructions {
 	return instructions{
 		name: "Go",
 
-		andCounts: andCountsGo, countSigns: countSignsGo, addCounts: addCountsGo, tile: tileGo, tilePair: tilePairGo,
+		countDiffering: countDifferingGo, countCommon: countCommonGo, countSigns: countSignsGo, addCounts: addCountsGo, tile: tileGo, tilePair: tilePairGo,
 		makeTables: makeTablesGo, lookup: lookupGo,
 
 		packSigns: packSignsGo, packMask: packMaskGo, setBits: setBitsGo, expandBits: expandBitsGo,

@@ -39,13 +39,34 @@ func avx512() instructions {
 // Callers of assembly that the generator does not write, because their slices are not rows of values. As in
 // callers_amd64.go, they look at the last value that the assembly reads, so that a short slice panics.
 
-func andCountsAVX2(dst []int32, x, w []uint64) {
-	n := len(dst) &^ 3
+func countDifferingAVX2(dst []int32, x []uint64, xPlanes int, w []uint64, wPlanes int) {
+	n := wholeChannels(len(dst), 4, x, xPlanes, wordsPerStep, w, wPlanes)
 	if n > 0 {
-		_ = w[n*len(x)-1]
-		andCountsLoopAVX2(&dst[0], &x[0], &w[0], len(x)/wordsPerStep, n/4)
+		countDifferingLoopAVX2(&dst[0], &x[0], xPlanes, &w[0], wPlanes, len(x)/xPlanes/wordsPerStep, n/4)
 	}
-	andCountsGo(dst[n:], x, w[n*len(x):])
+	countDifferingGo(dst[n:], x, xPlanes, w[n*wPlanes*len(x)/xPlanes:], wPlanes)
+}
+
+func countCommonAVX2(dst []int32, x []uint64, xPlanes int, w []uint64, wPlanes int) {
+	n := wholeChannels(len(dst), 4, x, xPlanes, wordsPerStep, w, wPlanes)
+	if n > 0 {
+		countCommonLoopAVX2(&dst[0], &x[0], xPlanes, &w[0], wPlanes, len(x)/xPlanes/wordsPerStep, n/4)
+	}
+	countCommonGo(dst[n:], x, xPlanes, w[n*wPlanes*len(x)/xPlanes:], wPlanes)
+}
+
+// wholeChannels is how many of n channels assembly can count that takes so many channels at a time, and planes of
+// multiples of so many words.
+func wholeChannels(n, channels int, x []uint64, xPlanes, step int, w []uint64, wPlanes int) int {
+	words := len(x) / xPlanes
+	if words == 0 || words%step > 0 {
+		return 0
+	}
+	n -= n % channels
+	if n > 0 {
+		_ = w[n*wPlanes*words-1]
+	}
+	return n
 }
 
 func tileAVX2(c []float64, ldc int, a, b []float64, k int) {
@@ -204,15 +225,20 @@ func (g *rankedQueries) wholeRegisters() bool {
 	return true
 }
 
-func andCountsAVX512(dst []int32, x, w []uint64) {
-	n := len(dst) &^ 3
-	if n == 0 || len(x)%8 > 0 {
-		andCountsAVX2(dst, x, w)
-		return
+func countDifferingAVX512(dst []int32, x []uint64, xPlanes int, w []uint64, wPlanes int) {
+	n := wholeChannels(len(dst), 8, x, xPlanes, 8, w, wPlanes)
+	if n > 0 {
+		countDifferingLoopAVX512(&dst[0], &x[0], xPlanes, &w[0], wPlanes, len(x)/xPlanes/8, n/8)
 	}
-	_ = w[n*len(x)-1]
-	andCountsLoopAVX512(&dst[0], &x[0], &w[0], len(x)/8, n/4)
-	andCountsGo(dst[n:], x, w[n*len(x):])
+	countDifferingAVX2(dst[n:], x, xPlanes, w[n*wPlanes*len(x)/xPlanes:], wPlanes)
+}
+
+func countCommonAVX512(dst []int32, x []uint64, xPlanes int, w []uint64, wPlanes int) {
+	n := wholeChannels(len(dst), 8, x, xPlanes, 8, w, wPlanes)
+	if n > 0 {
+		countCommonLoopAVX512(&dst[0], &x[0], xPlanes, &w[0], wPlanes, len(x)/xPlanes/8, n/8)
+	}
+	countCommonAVX2(dst[n:], x, xPlanes, w[n*wPlanes*len(x)/xPlanes:], wPlanes)
 }
 
 func countSignsAVX512(dst []int32, stride int, x []uint64, xStride int, w []uint64, words int) {

@@ -125,12 +125,8 @@ func firstDifference(got, want any) string {
 // where that is floats.
 func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 	return map[string]func(s *instructions, r *rand.Rand, n int) any{
-		"andCounts": func(s *instructions, r *rand.Rand, n int) any {
-			length := wordsPerStep * (1 + n%20)
-			dst := make([]int32, n)
-			s.andCounts(dst, randomWords(r, length), randomWords(r, n*length))
-			return dst
-		},
+		"countDiffering": func(s *instructions, r *rand.Rand, n int) any { return countedPlanes(s.countDiffering, r, n) },
+		"countCommon":    func(s *instructions, r *rand.Rand, n int) any { return countedPlanes(s.countCommon, r, n) },
 		"countSigns": func(s *instructions, r *rand.Rand, n int) any {
 			words, width := 1+r.IntN(9), (n+channelsPerCount-1)/channelsPerCount*channelsPerCount
 			xStride := words + r.IntN(3)
@@ -249,7 +245,7 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 		},
 		"addCounts": func(s *instructions, r *rand.Rand, n int) any {
 			sums := randomInts(r, n)
-			s.addCounts(sums, randomInts(r, n), randomInts(r, n), int32(r.IntN(8)), int32(r.IntN(256)))
+			s.addCounts(sums, randomInts(r, n), int32(r.IntN(8)))
 			return sums
 		},
 		"affineSums": func(s *instructions, r *rand.Rand, n int) any {
@@ -618,6 +614,14 @@ func random16(r *rand.Rand, n int) []uint16 {
 		x[i] = uint16(r.Uint32())
 	}
 	return x
+}
+
+// countedPlanes counts with n planes of x and w, of whole registers and of others.
+func countedPlanes(count func(dst []int32, x []uint64, xPlanes int, w []uint64, wPlanes int), r *rand.Rand, n int) any {
+	words, xPlanes, wPlanes := 1+n%20, 1+r.IntN(8), 1+r.IntN(8)
+	dst := make([]int32, n)
+	count(dst, randomWords(r, xPlanes*words), xPlanes, randomWords(r, n*wPlanes*words), wPlanes)
+	return dst
 }
 
 func randomInts(r *rand.Rand, n int) []int32 {

@@ -32,24 +32,25 @@ func (d *Device) expanded(memory *buffer[float32], p *planes) matrix {
 	return dense{data: data, cols: p.cols}
 }
 
-// forward computes u = alpha * y - theta and calls emit with every row of u. emit runs on several goroutines.
+// forward computes u = alpha * y - theta and calls emit with every row of u, or with parts of rows: u of the channels
+// from `from` on. emit runs on several goroutines.
 func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.KShift,
-	emit func(row int, u []float32, s *scratch)) {
+	emit func(row, from int, u []float32, s *scratch)) {
 	rows := x.Rows(l.In)
 	alpha, theta := values(l.Alpha)[:l.Out], values(l.Theta)[:l.Out]
 	shifts := shift.To > shift.From
 	if integer(x, l) && !shifts {
-		d.integerProducts(x, l, func(row int, sums []int32, offset int32, unit float32, s *scratch) {
-			u := s.outputRow.take(l.Out)
-			d.affineSums(u, sums, alpha, theta, offset, unit)
-			emit(row, u, s)
+		d.integerProducts(x, l, func(row, from int, sums []int32, offset int32, unit float32, s *scratch) {
+			u := s.outputRow.take(len(sums))
+			d.affineSums(u, sums, alpha[from:], theta[from:], offset, unit)
+			emit(row, from, u, s)
 		})
 		return
 	}
 	all := d.shared.products.take(rows * l.Out) // K-shift needs the rows of other tasks
 	if integer(x, l) {
-		d.integerProducts(x, l, func(row int, sums []int32, offset int32, unit float32, _ *scratch) {
-			d.scaleIntegers(all[row*l.Out:][:l.Out], sums, offset, unit)
+		d.integerProducts(x, l, func(row, from int, sums []int32, offset int32, unit float32, _ *scratch) {
+			d.scaleIntegers(all[row*l.Out+from:][:len(sums)], sums, offset, unit)
 		})
 	} else {
 		d.product(all, operand{m: d.floatMatrix(x, l.In)}, operand{m: d.weightMatrix(l)}, rows, l.Out, l.In)
@@ -62,7 +63,7 @@ func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.K
 				d.addShifted(u, all, r, l.Out, shift)
 			}
 			d.affine(u, alpha, theta)
-			emit(r, u, s)
+			emit(r, 0, u, s)
 		}
 	})
 }
@@ -90,40 +91,37 @@ func startOf(starts kernels.Ints, r int) int {
 	return int(starts.(ints)[r])
 }
 
-// integerProducts computes y = x·wᵀ and calls emit with every row: y = unit * (2*sums - offset).
+// integerProducts computes y = x·wᵀ and calls emit with every row, or with parts of rows: y = unit * (2*sums - offset)
+// are the channels from `from` on, a multiple of 64.
 func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear,
-	emit func(row int, sums []int32, offset int32, unit float32, s *scratch)) {
+	emit func(row, from int, sums []int32, offset int32, unit float32, s *scratch)) {
 	x, w := activation.Planes.(*planes), l.Quantized.(*planes)
 	unit := x.quantization.Unit() * w.quantization.Unit()
 	switch {
-	case x.rows < fewRows: // the workers divide the channels
-		all := d.shared.fewRowSums.take(x.rows * l.Out)
-		d.blocks(l.Out, 4*channelsPerBlock, func(from, to int, s *scratch) {
-			d.countProducts(all, l.Out, x, w, 0, x.rows, from, to, s)
+	case x.rows < fewRows:
+		d.fewRowProducts(x, []kernels.Linear{l}, func(_, row, from int, sums []int32, offset int32, unit float32, s *scratch) {
+			emit(row, from, sums, offset, unit, s)
 		})
-		for r := range x.rows {
-			emit(r, all[r*l.Out:][:l.Out], countedOffset(x, r, w), unit, &d.own)
-		}
 	case !d.shuffles:
 		d.blocks(x.rows, 16, func(from, to int, s *scratch) {
-			sums := s.countedSums.take((to - from) * l.Out)
-			d.countProducts(sums, l.Out, x, w, from, to, 0, l.Out, s)
+			sums := s.countedSums.take(l.Out)
 			for r := from; r < to; r++ {
-				emit(r, sums[(r-from)*l.Out:][:l.Out], countedOffset(x, r, w), unit, s)
+				d.countProducts(sums, x, w, r, 0)
+				emit(r, 0, sums, countedOffset(x, r, w), unit, s)
 			}
 		})
 	case x.bits == 1 && w.bits == 1 && d.counts:
 		words := d.wordsOfChannels(w)
 		d.blocks(x.rows, d.rowsPerTask(x.rows), func(from, to int, s *scratch) {
 			d.signProducts(x, w, words, from, to, s, func(row int, sums []int32, offset int32) {
-				emit(row, sums, offset, unit, s)
+				emit(row, 0, sums, offset, unit, s)
 			})
 		})
 	case x.bits <= 4 && d.multipliesBytes(x.quantization.Largest(), x.rows, w):
 		panels, integers := d.bytesAlongColumns(&d.shared.weightBytes, w), d.integerRows(x)
 		d.blocks(x.rows, d.rowsPerTask(x.rows), func(from, to int, s *scratch) {
 			d.bytesProducts(integers, panels, from, to, s, func(row int, sums []int32, offset int32) {
-				emit(row, sums, offset, unit, s)
+				emit(row, 0, sums, offset, unit, s)
 			})
 		})
 	default:
@@ -133,7 +131,7 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 		}
 		d.blocks(x.rows, d.rowsPerTask(x.rows), func(from, to int, s *scratch) {
 			d.lookupProducts(levels{x}, signs, from, to, s, func(row int, sums []int32, offset int32) {
-				emit(row, sums, offset, unit, s)
+				emit(row, 0, sums, offset, unit, s)
 			})
 		})
 	}
@@ -142,17 +140,47 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 // fewRows is the number of rows from which on it is worth arranging the signs of a weight for lookup.
 const fewRows = 8
 
+// bytesPerShare is how many bytes of weights a task multiplies with few rows: they stay in the first cache.
+const bytesPerShare = 32 << 10
+
+// share is the part of several linears that one task computes: channels from..to-1 of one of them.
+type share struct{ linear, from, to int }
+
+// fewRowProducts does what integerProducts does, for few rows and several linears: the workers divide the channels. Of
+// linear i, emit gets the channels from `from` on.
+func (d *Device) fewRowProducts(x *planes, linears []kernels.Linear,
+	emit func(i, row, from int, sums []int32, offset int32, unit float32, s *scratch)) {
+	shares := d.shared.shares.take(0)
+	for i, l := range linears {
+		w := l.Quantized.(*planes)
+		size := max(64, bytesPerShare/(8*w.bits*w.stride)&^63)
+		for from := 0; from < l.Out; from += size {
+			shares = append(shares, share{i, from, min(from+size, l.Out)})
+		}
+	}
+	d.shared.shares.memory = shares
+	d.parallel(len(shares), func(task int, s *scratch) {
+		part := shares[task]
+		w := linears[part.linear].Quantized.(*planes)
+		unit, sums := x.quantization.Unit()*w.quantization.Unit(), s.fewRowSums.take(part.to-part.from)
+		for r := range x.rows {
+			d.countProducts(sums, x, w, r, part.from)
+			emit(part.linear, r, part.from, sums, countedOffset(x, r, w), unit, s)
+		}
+	})
+}
+
 // LinearAdd adds a linear's output to the residual stream.
 func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l kernels.Linear) {
 	d.run("LinearAdd", kernels.CheckLinearAdd(out, residual, x, l), func() {
 		dst, base := values(out), values(residual)
-		d.forward(x, l, kernels.KShift{}, func(row int, u []float32, _ *scratch) {
-			to := dst[row*l.Out:][:l.Out]
+		d.forward(x, l, kernels.KShift{}, func(row, from int, u []float32, _ *scratch) {
+			to := dst[row*l.Out+from:][:len(u)]
 			if base == nil {
 				copy(to, u)
 				return
 			}
-			d.add(to, base[row*l.Out:][:l.Out], u)
+			d.add(to, base[row*l.Out+from:][:len(u)], u)
 		})
 	})
 }

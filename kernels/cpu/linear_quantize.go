@@ -12,25 +12,60 @@ func (d *Device) LinearQuantize(out []kernels.Planes, derivative kernels.Derivat
 	d.run("LinearQuantize", kernels.CheckLinearQuantize(out, derivative, x, l, shift), func() {
 		q := d.newQuantizedOutput(out, derivative)
 		if integer(x, l) && shift.To <= shift.From {
-			alpha, theta := values(l.Alpha), values(l.Theta)
-			d.integerProducts(x, l, func(row int, sums []int32, offset int32, unit float32, s *scratch) {
-				q.eachPart(row, s, func(p *planes, mask []uint64, from, to int) {
-					if p.quantization == kernels.Sign() {
-						d.signsOfSums(p.row(row), mask, sums[from:to], alpha[from:to], theta[from:to], offset, unit)
-						return
-					}
-					u := s.outputPart.take(to - from)
-					d.affineSums(u, sums[from:to], alpha[from:to], theta[from:to], offset, unit)
-					d.quantizeOutput(&q, p, mask, row, from, u, s)
-				})
+			d.integerProducts(x, l, func(row, from int, sums []int32, offset int32, unit float32, s *scratch) {
+				d.quantizeSums(&q, l, row, from, sums, offset, unit, s)
 			})
 			return
 		}
-		d.forward(x, l, shift, func(row int, u []float32, s *scratch) {
-			q.eachPart(row, s, func(p *planes, mask []uint64, from, to int) {
-				d.quantizeOutput(&q, p, mask, row, from, u[from:to], s)
+		d.forward(x, l, shift, func(row, from int, u []float32, s *scratch) {
+			q.eachPart(row, from, len(u), s, func(p *planes, mask []uint64, at, first, n int) {
+				d.quantizeOutput(&q, p, mask, row, at, first, u[first-from:][:n], s)
 			})
 		})
+	})
+}
+
+// LinearQuantizeEach is LinearQuantize for several linears that read the same few rows: it writes the quantized output
+// of l[i] to out[i]. The workers divide the channels of all of them.
+func (d *Device) LinearQuantizeEach(out []kernels.Planes, x kernels.Activation, l []kernels.Linear) {
+	few := x.Planes != nil && x.Planes.Rows() < fewRows
+	outputs := make([]quantizedOutput, len(l))
+	for i := range l {
+		to := []kernels.Planes{out[i]}
+		refusal := kernels.CheckLinearQuantize(to, kernels.Derivative{}, x, l[i], kernels.KShift{})
+		if !few || !integer(x, l[i]) || refusal != nil {
+			few = false
+			break
+		}
+		outputs[i] = d.newQuantizedOutput(to, kernels.Derivative{})
+	}
+	if !few {
+		for i := range l {
+			d.LinearQuantize([]kernels.Planes{out[i]}, kernels.Derivative{}, x, l[i], kernels.KShift{})
+		}
+		return
+	}
+	d.run("LinearQuantizeEach", nil, func() {
+		d.fewRowProducts(x.Planes.(*planes), l,
+			func(i, row, from int, sums []int32, offset int32, unit float32, s *scratch) {
+				d.quantizeSums(&outputs[i], l[i], row, from, sums, offset, unit, s)
+			})
+	})
+}
+
+// quantizeSums quantizes the products of a row and the channels from `from` on, unit * (2*sums - offset).
+func (d *Device) quantizeSums(q *quantizedOutput, l kernels.Linear, row, from int, sums []int32, offset int32,
+	unit float32, s *scratch) {
+	alpha, theta := values(l.Alpha), values(l.Theta)
+	q.eachPart(row, from, len(sums), s, func(p *planes, mask []uint64, at, first, n int) {
+		sums, alpha, theta := sums[first-from:][:n], alpha[first:][:n], theta[first:][:n]
+		if p.quantization == kernels.Sign() {
+			d.signsOfSums(p.row(row)[at/64:], mask, sums, alpha, theta, offset, unit)
+			return
+		}
+		u := s.outputPart.take(n)
+		d.affineSums(u, sums, alpha, theta, offset, unit)
+		d.quantizeOutput(q, p, mask, row, at, first, u, s)
 	})
 }
 
@@ -60,9 +95,10 @@ func (d *Device) newQuantizedOutput(out []kernels.Planes, derivative kernels.Der
 	return q
 }
 
-// eachPart calls f for every part p of a row, with its channels from..to-1. f writes the part's levels, and its mask to
-// the words of mask.
-func (q *quantizedOutput) eachPart(row int, s *scratch, f func(p *planes, mask []uint64, from, to int)) {
+// eachPart calls f for every part p that has some of n channels of a row, from channel `from` on: p's channels from at
+// on, a multiple of 64, are n channels from `first` on. f writes the levels of these, and their mask to the words of mask.
+func (q *quantizedOutput) eachPart(row, from, n int, s *scratch,
+	f func(p *planes, mask []uint64, at, first, n int)) {
 	var words []uint64 // of the row's mask
 	if q.mask != nil {
 		words = q.mask.row(row)
@@ -70,37 +106,42 @@ func (q *quantizedOutput) eachPart(row int, s *scratch, f func(p *planes, mask [
 			clear(words)
 		}
 	}
-	from := 0
+	begin := 0 // of p
 	for _, p := range q.parts {
-		to, n := from+p.cols, wordsOf(p.cols)
-		if words != nil && q.whole {
-			f(p, words[from/64:][:n], from, to)
-		} else {
-			part := s.partMask.take(n)
-			f(p, part, from, to)
-			for i, w := range part[:min(n, len(words))] {
-				orBits(words, from+64*i, w)
-			}
+		first, end := max(from, begin), min(from+n, begin+p.cols)
+		at := first - begin
+		begin += p.cols
+		if first >= end {
+			continue
 		}
-		p.count(row)
-		from = to
+		size := wordsOf(end - first)
+		if words != nil && q.whole {
+			f(p, words[first/64:][:size], at, first, end-first)
+			continue
+		}
+		part := s.partMask.take(size)
+		f(p, part, at, first, end-first)
+		for i, w := range part[:min(size, len(words))] {
+			orBits(words, first+64*i, w)
+		}
 	}
 }
 
-// quantizeOutput writes row u of a linear's output, the channels from `from` on, to p, and the derivative to mask or
-// factors.
-func (d *Device) quantizeOutput(o *quantizedOutput, p *planes, mask []uint64, row, from int, u []float32, s *scratch) {
-	q := p.quantization
+// quantizeOutput writes part of row u of a linear's output, the channels from `first` on, to the channels of p from at
+// on, and the derivative to mask or factors.
+func (d *Device) quantizeOutput(o *quantizedOutput, p *planes, mask []uint64, row, at, first int, u []float32,
+	s *scratch) {
+	q, words := p.quantization, p.row(row)[at/64:]
 	index := s.outputLevels.take(len(u))
 	switch {
 	case !q.PlusMinus():
 		line := s.outputFactors.take(len(u))
 		d.squaredReLU(index, line, u, float32(q.Largest())/4)
 		if o.factors.given() {
-			d.write(o.factors, row*o.stride+from, line)
+			d.write(o.factors, row*o.stride+first, line)
 		}
 	case q == kernels.Sign():
-		d.packSigns(p.row(row), u)
+		d.packSigns(words[:wordsOf(len(u))], u)
 		d.packMask(mask, u, float32(q.PassLimit()))
 		return
 	default:
@@ -108,7 +149,10 @@ func (d *Device) quantizeOutput(o *quantizedOutput, p *planes, mask []uint64, ro
 		d.quantize(index, u, o.ones, 1, step, half)
 		d.packMask(mask, u, float32(q.PassLimit()))
 	}
-	d.setLevels(p, row, index)
+	for b := range p.bits {
+		clear(words[b*p.stride:][:wordsOf(len(u))])
+	}
+	d.setBits(words, p.stride, p.bits, index)
 }
 
 // squaredReLUGo writes the indices of the levels nearest to r = min(relu(u)², 4), which are the integers nearest to r *

@@ -73,7 +73,7 @@ func (d *Device) lookupProducts(q integers, s []signPanels, r0, r1 int, k *scrat
 			}
 			for b := range s {
 				plane := part[b*lookupRows*width:][:len(total)]
-				d.addCounts(total, plane, plane, int32(b+4*digit), 0)
+				d.addCounts(total, plane, int32(b+4*digit))
 			}
 		}
 		for i := range min(lookupRows, r1-r) {

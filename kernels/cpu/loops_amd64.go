@@ -4,15 +4,20 @@
 
 package cpu
 
-// andCountsLoopAVX2 is andCountsGo for 4*quads rows of 4*steps words.
+// countDifferingLoopAVX2 is countDifferingGo for whole registers of words and groups of channels.
 //
 //go:noescape
-func andCountsLoopAVX2(dst *int32, x *uint64, w *uint64, steps int, quads int)
+func countDifferingLoopAVX2(dst *int32, x *uint64, xPlanes int, w *uint64, wPlanes int, steps int, groups int)
+
+// countCommonLoopAVX2 is countCommonGo for whole registers of words and groups of channels.
+//
+//go:noescape
+func countCommonLoopAVX2(dst *int32, x *uint64, xPlanes int, w *uint64, wPlanes int, steps int, groups int)
 
 // addCountsLoopAVX2 is addCountsGo for n values, a multiple of 8.
 //
 //go:noescape
-func addCountsLoopAVX2(sums *int32, counts *int32, pops *int32, shift int32, weight int32, n int)
+func addCountsLoopAVX2(sums *int32, counts *int32, shift int32, n int)
 
 // tileLoopAVX2 is tileGo with four lanes.
 //
@@ -259,10 +264,15 @@ func rankedLevelsLoopAVX2(dq *float32, dk *float32, dv *float32, do *float32, q 
 //go:noescape
 func adamLoopAVX2(param *float32, grad *float32, m *float32, v *float32, u *float32, n int)
 
-// andCountsLoopAVX512 is andCountsGo for 4*quads rows of 8*steps words.
+// countDifferingLoopAVX512 is countDifferingGo for whole registers of words and groups of channels.
 //
 //go:noescape
-func andCountsLoopAVX512(dst *int32, x *uint64, w *uint64, steps int, quads int)
+func countDifferingLoopAVX512(dst *int32, x *uint64, xPlanes int, w *uint64, wPlanes int, steps int, groups int)
+
+// countCommonLoopAVX512 is countCommonGo for whole registers of words and groups of channels.
+//
+//go:noescape
+func countCommonLoopAVX512(dst *int32, x *uint64, xPlanes int, w *uint64, wPlanes int, steps int, groups int)
 
 // countSignsLoopAVX512 is countSignsGo for 16 channels at a time.
 //

@@ -4,84 +4,128 @@
 
 #include "textflag.h"
 
-// func andCountsLoopAVX2(dst *int32, x *uint64, w *uint64, steps int, quads int)
+// func countDifferingLoopAVX2(dst *int32, x *uint64, xPlanes int, w *uint64, wPlanes int, steps int, groups int)
 // Requires: AVX, AVX2
-TEXT ·andCountsLoopAVX2(SB), NOSPLIT, $0-40
-	MOVQ    dst+0(FP), AX
-	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), DX
-	MOVQ    steps+24(FP), BX
-	MOVQ    quads+32(FP), SI
-	SHLQ    $0x05, BX
-	VMOVDQU nibbles<>+0(SB), Y0
-	VMOVDQU nibbleCounts<>+0(SB), Y1
-	VPXOR   Y2, Y2, Y2
+TEXT ·countDifferingLoopAVX2(SB), NOSPLIT, $0-56
+	MOVQ   dst+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   w+24(FP), DX
+	MOVQ   steps+40(FP), BX
+	IMUL3Q $0x20, BX, BX
+	MOVQ   BX, SI
+	IMULQ  wPlanes+32(FP), SI
+	LEAQ   (SI)(SI*2), DI
+	MOVQ   xPlanes+16(FP), R8
+	DECQ   R8
+	IMULQ  BX, R8
+	ADDQ   R8, CX
 
-quad:
-	LEAQ  (DX)(BX*1), DI
-	LEAQ  (DI)(BX*1), R8
-	LEAQ  (R8)(BX*1), R9
-	VPXOR Y3, Y3, Y3
+group:
+	MOVQ  SI, R8
+	SUBQ  BX, R8
+	ADDQ  DX, R8
+	VPXOR Y0, Y0, Y0
+	VPXOR Y2, Y2, Y2
 	VPXOR Y4, Y4, Y4
-	VPXOR Y5, Y5, Y5
 	VPXOR Y6, Y6, Y6
-	XORQ  R10, R10
+	MOVQ  wPlanes+32(FP), R9
+
+wPlane:
+	VPXOR Y1, Y1, Y1
+	VPXOR Y3, Y3, Y3
+	VPXOR Y5, Y5, Y5
+	VPXOR Y7, Y7, Y7
+	MOVQ  CX, R10
+	MOVQ  xPlanes+16(FP), R11
+
+xPlane:
+	VPADDQ Y1, Y1, Y1
+	VPADDQ Y3, Y3, Y3
+	VPADDQ Y5, Y5, Y5
+	VPADDQ Y7, Y7, Y7
+	XORQ   R12, R12
 
 step:
-	VMOVDQU      (CX)(R10*1), Y7
-	VPAND        (DX)(R10*1), Y7, Y8
+	VMOVDQU      (R10)(R12*1), Y8
+	VPXOR        (R8), Y8, Y9
+	VPSRLW       $0x04, Y9, Y10
+	VPAND        nibbles<>+0(SB), Y9, Y9
+	VPAND        nibbles<>+0(SB), Y10, Y10
+	VMOVDQU      nibbleCounts<>+0(SB), Y11
+	VPSHUFB      Y9, Y11, Y9
+	VPSHUFB      Y10, Y11, Y10
+	VPADDB       Y9, Y10, Y9
+	VPXOR        Y10, Y10, Y10
+	VPSADBW      Y10, Y9, Y9
+	VPADDQ       Y9, Y1, Y1
+	VPXOR        (R8)(SI*1), Y8, Y9
+	VPSRLW       $0x04, Y9, Y10
+	VPAND        nibbles<>+0(SB), Y9, Y9
+	VPAND        nibbles<>+0(SB), Y10, Y10
+	VMOVDQU      nibbleCounts<>+0(SB), Y11
+	VPSHUFB      Y9, Y11, Y9
+	VPSHUFB      Y10, Y11, Y10
+	VPADDB       Y9, Y10, Y9
+	VPXOR        Y10, Y10, Y10
+	VPSADBW      Y10, Y9, Y9
+	VPADDQ       Y9, Y3, Y3
+	VPXOR        (R8)(SI*2), Y8, Y9
+	VPSRLW       $0x04, Y9, Y10
+	VPAND        nibbles<>+0(SB), Y9, Y9
+	VPAND        nibbles<>+0(SB), Y10, Y10
+	VMOVDQU      nibbleCounts<>+0(SB), Y11
+	VPSHUFB      Y9, Y11, Y9
+	VPSHUFB      Y10, Y11, Y10
+	VPADDB       Y9, Y10, Y9
+	VPXOR        Y10, Y10, Y10
+	VPSADBW      Y10, Y9, Y9
+	VPADDQ       Y9, Y5, Y5
+	VPXOR        (R8)(DI*1), Y8, Y8
 	VPSRLW       $0x04, Y8, Y9
-	VPAND        Y0, Y8, Y8
-	VPAND        Y0, Y9, Y9
-	VPSHUFB      Y8, Y1, Y8
-	VPSHUFB      Y9, Y1, Y9
+	VPAND        nibbles<>+0(SB), Y8, Y8
+	VPAND        nibbles<>+0(SB), Y9, Y9
+	VMOVDQU      nibbleCounts<>+0(SB), Y10
+	VPSHUFB      Y8, Y10, Y8
+	VPSHUFB      Y9, Y10, Y9
 	VPADDB       Y8, Y9, Y8
-	VPSADBW      Y2, Y8, Y8
-	VPADDQ       Y8, Y3, Y3
-	VPAND        (DI)(R10*1), Y7, Y8
-	VPSRLW       $0x04, Y8, Y9
-	VPAND        Y0, Y8, Y8
-	VPAND        Y0, Y9, Y9
-	VPSHUFB      Y8, Y1, Y8
-	VPSHUFB      Y9, Y1, Y9
-	VPADDB       Y8, Y9, Y8
-	VPSADBW      Y2, Y8, Y8
-	VPADDQ       Y8, Y4, Y4
-	VPAND        (R8)(R10*1), Y7, Y8
-	VPSRLW       $0x04, Y8, Y9
-	VPAND        Y0, Y8, Y8
-	VPAND        Y0, Y9, Y9
-	VPSHUFB      Y8, Y1, Y8
-	VPSHUFB      Y9, Y1, Y9
-	VPADDB       Y8, Y9, Y8
-	VPSADBW      Y2, Y8, Y8
-	VPADDQ       Y8, Y5, Y5
-	VPAND        (R9)(R10*1), Y7, Y7
-	VPSRLW       $0x04, Y7, Y8
-	VPAND        Y0, Y7, Y7
-	VPAND        Y0, Y8, Y8
-	VPSHUFB      Y7, Y1, Y7
-	VPSHUFB      Y8, Y1, Y8
-	VPADDB       Y7, Y8, Y7
-	VPSADBW      Y2, Y7, Y7
-	VPADDQ       Y7, Y6, Y6
-	ADDQ         $0x20, R10
-	CMPQ         R10, BX
+	VPXOR        Y9, Y9, Y9
+	VPSADBW      Y9, Y8, Y8
+	VPADDQ       Y8, Y7, Y7
+	ADDQ         $0x20, R8
+	ADDQ         $0x20, R12
+	CMPQ         R12, BX
 	JLT          step
-	VPSLLQ       $0x20, Y4, Y4
+	SUBQ         BX, R8
+	SUBQ         BX, R10
+	DECQ         R11
+	JNZ          xPlane
+	VPADDQ       Y0, Y0, Y0
+	VPADDQ       Y1, Y0, Y0
+	VPADDQ       Y2, Y2, Y2
+	VPADDQ       Y3, Y2, Y2
+	VPADDQ       Y4, Y4, Y4
+	VPADDQ       Y5, Y4, Y4
+	VPADDQ       Y6, Y6, Y6
+	VPADDQ       Y7, Y6, Y6
+	SUBQ         BX, R8
+	DECQ         R9
+	JNZ          wPlane
+	VPSLLQ       $0x20, Y2, Y2
 	VPSLLQ       $0x20, Y6, Y6
-	VPOR         Y3, Y4, Y3
-	VPOR         Y5, Y6, Y5
-	VPUNPCKLQDQ  Y5, Y3, Y4
-	VPUNPCKHQDQ  Y5, Y3, Y6
-	VPADDD       Y4, Y6, Y3
-	VEXTRACTI128 $0x01, Y3, X4
-	VPADDD       X3, X4, X4
-	VMOVDQU      X4, (AX)
+	VPOR         Y0, Y2, Y0
+	VPOR         Y4, Y6, Y4
+	VPUNPCKLQDQ  Y4, Y0, Y2
+	VPUNPCKHQDQ  Y4, Y0, Y6
+	VPADDD       Y2, Y6, Y0
+	VEXTRACTI128 $0x01, Y0, X1
+	VPADDD       X0, X1, X1
+	VPXOR        X0, X0, X0
+	VPSUBD       X1, X0, X1
+	VMOVDQU      X1, (AX)
 	ADDQ         $0x10, AX
-	LEAQ         (R9)(BX*1), DX
-	DECQ         SI
-	JNZ          quad
+	LEAQ         (DX)(SI*4), DX
+	DECQ         groups+48(FP)
+	JNZ          group
 	VZEROUPPER
 	RET
 
@@ -153,27 +197,146 @@ DATA nibbleCounts<>+30(SB)/1, $0x03
 DATA nibbleCounts<>+31(SB)/1, $0x04
 GLOBL nibbleCounts<>(SB), RODATA|NOPTR, $32
 
-// func addCountsLoopAVX2(sums *int32, counts *int32, pops *int32, shift int32, weight int32, n int)
+// func countCommonLoopAVX2(dst *int32, x *uint64, xPlanes int, w *uint64, wPlanes int, steps int, groups int)
 // Requires: AVX, AVX2
-TEXT ·addCountsLoopAVX2(SB), NOSPLIT, $0-40
-	MOVQ         sums+0(FP), AX
-	MOVQ         n+32(FP), CX
-	MOVQ         counts+8(FP), DX
-	MOVQ         pops+16(FP), BX
-	VBROADCASTSS weight+28(FP), Y0
-	MOVL         shift+24(FP), SI
-	VMOVD        SI, X1
-	XORQ         SI, SI
+TEXT ·countCommonLoopAVX2(SB), NOSPLIT, $0-56
+	MOVQ   dst+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   w+24(FP), DX
+	MOVQ   steps+40(FP), BX
+	IMUL3Q $0x20, BX, BX
+	MOVQ   BX, SI
+	IMULQ  wPlanes+32(FP), SI
+	LEAQ   (SI)(SI*2), DI
+	MOVQ   xPlanes+16(FP), R8
+	DECQ   R8
+	IMULQ  BX, R8
+	ADDQ   R8, CX
+
+group:
+	MOVQ  SI, R8
+	SUBQ  BX, R8
+	ADDQ  DX, R8
+	VPXOR Y0, Y0, Y0
+	VPXOR Y2, Y2, Y2
+	VPXOR Y4, Y4, Y4
+	VPXOR Y6, Y6, Y6
+	MOVQ  wPlanes+32(FP), R9
+
+wPlane:
+	VPXOR Y1, Y1, Y1
+	VPXOR Y3, Y3, Y3
+	VPXOR Y5, Y5, Y5
+	VPXOR Y7, Y7, Y7
+	MOVQ  CX, R10
+	MOVQ  xPlanes+16(FP), R11
+
+xPlane:
+	VPADDQ Y1, Y1, Y1
+	VPADDQ Y3, Y3, Y3
+	VPADDQ Y5, Y5, Y5
+	VPADDQ Y7, Y7, Y7
+	XORQ   R12, R12
+
+step:
+	VMOVDQU      (R10)(R12*1), Y8
+	VPAND        (R8), Y8, Y9
+	VPSRLW       $0x04, Y9, Y10
+	VPAND        nibbles<>+0(SB), Y9, Y9
+	VPAND        nibbles<>+0(SB), Y10, Y10
+	VMOVDQU      nibbleCounts<>+0(SB), Y11
+	VPSHUFB      Y9, Y11, Y9
+	VPSHUFB      Y10, Y11, Y10
+	VPADDB       Y9, Y10, Y9
+	VPXOR        Y10, Y10, Y10
+	VPSADBW      Y10, Y9, Y9
+	VPADDQ       Y9, Y1, Y1
+	VPAND        (R8)(SI*1), Y8, Y9
+	VPSRLW       $0x04, Y9, Y10
+	VPAND        nibbles<>+0(SB), Y9, Y9
+	VPAND        nibbles<>+0(SB), Y10, Y10
+	VMOVDQU      nibbleCounts<>+0(SB), Y11
+	VPSHUFB      Y9, Y11, Y9
+	VPSHUFB      Y10, Y11, Y10
+	VPADDB       Y9, Y10, Y9
+	VPXOR        Y10, Y10, Y10
+	VPSADBW      Y10, Y9, Y9
+	VPADDQ       Y9, Y3, Y3
+	VPAND        (R8)(SI*2), Y8, Y9
+	VPSRLW       $0x04, Y9, Y10
+	VPAND        nibbles<>+0(SB), Y9, Y9
+	VPAND        nibbles<>+0(SB), Y10, Y10
+	VMOVDQU      nibbleCounts<>+0(SB), Y11
+	VPSHUFB      Y9, Y11, Y9
+	VPSHUFB      Y10, Y11, Y10
+	VPADDB       Y9, Y10, Y9
+	VPXOR        Y10, Y10, Y10
+	VPSADBW      Y10, Y9, Y9
+	VPADDQ       Y9, Y5, Y5
+	VPAND        (R8)(DI*1), Y8, Y8
+	VPSRLW       $0x04, Y8, Y9
+	VPAND        nibbles<>+0(SB), Y8, Y8
+	VPAND        nibbles<>+0(SB), Y9, Y9
+	VMOVDQU      nibbleCounts<>+0(SB), Y10
+	VPSHUFB      Y8, Y10, Y8
+	VPSHUFB      Y9, Y10, Y9
+	VPADDB       Y8, Y9, Y8
+	VPXOR        Y9, Y9, Y9
+	VPSADBW      Y9, Y8, Y8
+	VPADDQ       Y8, Y7, Y7
+	ADDQ         $0x20, R8
+	ADDQ         $0x20, R12
+	CMPQ         R12, BX
+	JLT          step
+	SUBQ         BX, R8
+	SUBQ         BX, R10
+	DECQ         R11
+	JNZ          xPlane
+	VPADDQ       Y0, Y0, Y0
+	VPADDQ       Y1, Y0, Y0
+	VPADDQ       Y2, Y2, Y2
+	VPADDQ       Y3, Y2, Y2
+	VPADDQ       Y4, Y4, Y4
+	VPADDQ       Y5, Y4, Y4
+	VPADDQ       Y6, Y6, Y6
+	VPADDQ       Y7, Y6, Y6
+	SUBQ         BX, R8
+	DECQ         R9
+	JNZ          wPlane
+	VPSLLQ       $0x20, Y2, Y2
+	VPSLLQ       $0x20, Y6, Y6
+	VPOR         Y0, Y2, Y0
+	VPOR         Y4, Y6, Y4
+	VPUNPCKLQDQ  Y4, Y0, Y2
+	VPUNPCKHQDQ  Y4, Y0, Y6
+	VPADDD       Y2, Y6, Y0
+	VEXTRACTI128 $0x01, Y0, X1
+	VPADDD       X0, X1, X1
+	VMOVDQU      X1, (AX)
+	ADDQ         $0x10, AX
+	LEAQ         (DX)(SI*4), DX
+	DECQ         groups+48(FP)
+	JNZ          group
+	VZEROUPPER
+	RET
+
+// func addCountsLoopAVX2(sums *int32, counts *int32, shift int32, n int)
+// Requires: AVX, AVX2
+TEXT ·addCountsLoopAVX2(SB), NOSPLIT, $0-32
+	MOVQ  sums+0(FP), AX
+	MOVQ  n+24(FP), CX
+	MOVQ  counts+8(FP), DX
+	MOVL  shift+16(FP), BX
+	VMOVD BX, X0
+	XORQ  BX, BX
 
 loop:
-	VMOVDQU (DX)(SI*4), Y2
-	VPSLLD  X1, Y2, Y2
-	VPMULLD (BX)(SI*4), Y0, Y3
-	VPSUBD  Y3, Y2, Y2
-	VPADDD  (AX)(SI*4), Y2, Y2
-	VMOVDQU Y2, (AX)(SI*4)
-	ADDQ    $0x08, SI
-	CMPQ    SI, CX
+	VMOVDQU (DX)(BX*4), Y1
+	VPSLLD  X0, Y1, Y1
+	VPADDD  (AX)(BX*4), Y1, Y1
+	VMOVDQU Y1, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	CMPQ    BX, CX
 	JLT     loop
 	VZEROUPPER
 	RET
@@ -4536,65 +4699,285 @@ loop:
 	VZEROUPPER
 	RET
 
-// func andCountsLoopAVX512(dst *int32, x *uint64, w *uint64, steps int, quads int)
-// Requires: AVX, AVX2, AVX512F, AVX512VPOPCNTDQ
-TEXT ·andCountsLoopAVX512(SB), NOSPLIT, $0-40
-	MOVQ dst+0(FP), AX
-	MOVQ x+8(FP), CX
-	MOVQ w+16(FP), DX
-	MOVQ steps+24(FP), BX
-	MOVQ quads+32(FP), SI
-	SHLQ $0x06, BX
+// func countDifferingLoopAVX512(dst *int32, x *uint64, xPlanes int, w *uint64, wPlanes int, steps int, groups int)
+// Requires: AVX, AVX512F, AVX512VPOPCNTDQ
+TEXT ·countDifferingLoopAVX512(SB), NOSPLIT, $0-56
+	MOVQ   dst+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   w+24(FP), DX
+	MOVQ   steps+40(FP), BX
+	IMUL3Q $0x40, BX, BX
+	MOVQ   BX, SI
+	IMULQ  wPlanes+32(FP), SI
+	LEAQ   (SI)(SI*2), DI
+	MOVQ   xPlanes+16(FP), R8
+	DECQ   R8
+	IMULQ  BX, R8
+	ADDQ   R8, CX
 
-quad:
-	LEAQ   (DX)(BX*1), DI
-	LEAQ   (DI)(BX*1), R8
-	LEAQ   (R8)(BX*1), R9
+group:
+	MOVQ   SI, R8
+	SUBQ   BX, R8
+	ADDQ   DX, R8
+	LEAQ   (R8)(SI*4), R9
 	VPXORQ Z0, Z0, Z0
-	VPXORQ Z1, Z1, Z1
 	VPXORQ Z2, Z2, Z2
+	VPXORQ Z4, Z4, Z4
+	VPXORQ Z6, Z6, Z6
+	VPXORQ Z8, Z8, Z8
+	VPXORQ Z10, Z10, Z10
+	VPXORQ Z12, Z12, Z12
+	VPXORQ Z14, Z14, Z14
+	MOVQ   wPlanes+32(FP), R10
+
+wPlane:
+	VPXORQ Z1, Z1, Z1
 	VPXORQ Z3, Z3, Z3
-	XORQ   R10, R10
+	VPXORQ Z5, Z5, Z5
+	VPXORQ Z7, Z7, Z7
+	VPXORQ Z9, Z9, Z9
+	VPXORQ Z11, Z11, Z11
+	VPXORQ Z13, Z13, Z13
+	VPXORQ Z15, Z15, Z15
+	MOVQ   CX, R11
+	MOVQ   xPlanes+16(FP), R12
+
+xPlane:
+	VPADDQ Z1, Z1, Z1
+	VPADDQ Z3, Z3, Z3
+	VPADDQ Z5, Z5, Z5
+	VPADDQ Z7, Z7, Z7
+	VPADDQ Z9, Z9, Z9
+	VPADDQ Z11, Z11, Z11
+	VPADDQ Z13, Z13, Z13
+	VPADDQ Z15, Z15, Z15
+	XORQ   R13, R13
 
 step:
-	VMOVDQU64     (CX)(R10*1), Z4
-	VPANDQ        (DX)(R10*1), Z4, Z5
-	VPOPCNTQ      Z5, Z5
-	VPADDQ        Z5, Z0, Z0
-	VPANDQ        (DI)(R10*1), Z4, Z5
-	VPOPCNTQ      Z5, Z5
-	VPADDQ        Z5, Z1, Z1
-	VPANDQ        (R8)(R10*1), Z4, Z5
-	VPOPCNTQ      Z5, Z5
-	VPADDQ        Z5, Z2, Z2
-	VPANDQ        (R9)(R10*1), Z4, Z4
-	VPOPCNTQ      Z4, Z4
-	VPADDQ        Z4, Z3, Z3
-	ADDQ          $0x40, R10
-	CMPQ          R10, BX
-	JLT           step
-	VEXTRACTI64X4 $0x01, Z0, Y4
-	VPADDQ        Y0, Y4, Y4
-	VEXTRACTI64X4 $0x01, Z1, Y5
-	VPADDQ        Y1, Y5, Y5
-	VEXTRACTI64X4 $0x01, Z2, Y6
-	VPADDQ        Y2, Y6, Y6
-	VEXTRACTI64X4 $0x01, Z3, Y7
-	VPADDQ        Y3, Y7, Y7
-	VPSLLQ        $0x20, Y5, Y5
-	VPSLLQ        $0x20, Y7, Y7
-	VPOR          Y4, Y5, Y4
-	VPOR          Y6, Y7, Y6
-	VPUNPCKLQDQ   Y6, Y4, Y5
-	VPUNPCKHQDQ   Y6, Y4, Y7
-	VPADDD        Y5, Y7, Y4
-	VEXTRACTI128  $0x01, Y4, X5
-	VPADDD        X4, X5, X5
-	VMOVDQU       X5, (AX)
-	ADDQ          $0x10, AX
-	LEAQ          (R9)(BX*1), DX
-	DECQ          SI
-	JNZ           quad
+	VMOVDQU64   (R11)(R13*1), Z16
+	VPXORQ      (R8), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z1, Z1
+	VPXORQ      (R8)(SI*1), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z3, Z3
+	VPXORQ      (R8)(SI*2), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z5, Z5
+	VPXORQ      (R8)(DI*1), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z7, Z7
+	VPXORQ      (R9), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z9, Z9
+	VPXORQ      (R9)(SI*1), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z11, Z11
+	VPXORQ      (R9)(SI*2), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z13, Z13
+	VPXORQ      (R9)(DI*1), Z16, Z16
+	VPOPCNTQ    Z16, Z16
+	VPADDQ      Z16, Z15, Z15
+	ADDQ        $0x40, R8
+	ADDQ        $0x40, R9
+	ADDQ        $0x40, R13
+	CMPQ        R13, BX
+	JLT         step
+	SUBQ        BX, R8
+	SUBQ        BX, R9
+	SUBQ        BX, R11
+	DECQ        R12
+	JNZ         xPlane
+	VPADDQ      Z0, Z0, Z0
+	VPADDQ      Z1, Z0, Z0
+	VPADDQ      Z2, Z2, Z2
+	VPADDQ      Z3, Z2, Z2
+	VPADDQ      Z4, Z4, Z4
+	VPADDQ      Z5, Z4, Z4
+	VPADDQ      Z6, Z6, Z6
+	VPADDQ      Z7, Z6, Z6
+	VPADDQ      Z8, Z8, Z8
+	VPADDQ      Z9, Z8, Z8
+	VPADDQ      Z10, Z10, Z10
+	VPADDQ      Z11, Z10, Z10
+	VPADDQ      Z12, Z12, Z12
+	VPADDQ      Z13, Z12, Z12
+	VPADDQ      Z14, Z14, Z14
+	VPADDQ      Z15, Z14, Z14
+	SUBQ        BX, R8
+	SUBQ        BX, R9
+	DECQ        R10
+	JNZ         wPlane
+	VPUNPCKLQDQ Z2, Z0, Z16
+	VPUNPCKHQDQ Z2, Z0, Z17
+	VPADDQ      Z16, Z17, Z16
+	VPUNPCKLQDQ Z6, Z4, Z17
+	VPUNPCKHQDQ Z6, Z4, Z19
+	VPADDQ      Z17, Z19, Z17
+	VPUNPCKLQDQ Z10, Z8, Z19
+	VPUNPCKHQDQ Z10, Z8, Z20
+	VPADDQ      Z19, Z20, Z19
+	VPUNPCKLQDQ Z14, Z12, Z20
+	VPUNPCKHQDQ Z14, Z12, Z21
+	VPADDQ      Z20, Z21, Z20
+	VSHUFI64X2  $0x88, Z17, Z16, Z21
+	VSHUFI64X2  $0xdd, Z17, Z16, Z16
+	VPADDQ      Z21, Z16, Z21
+	VSHUFI64X2  $0x88, Z20, Z19, Z16
+	VSHUFI64X2  $0xdd, Z20, Z19, Z17
+	VPADDQ      Z16, Z17, Z16
+	VSHUFI64X2  $0x88, Z16, Z21, Z17
+	VSHUFI64X2  $0xdd, Z16, Z21, Z16
+	VPADDQ      Z17, Z16, Z17
+	VPXORD      Z18, Z18, Z18
+	VPSUBQ      Z17, Z18, Z17
+	VPMOVQD     Z17, (AX)
+	ADDQ        $0x20, AX
+	LEAQ        (DX)(SI*4), DX
+	LEAQ        (DX)(SI*4), DX
+	DECQ        groups+48(FP)
+	JNZ         group
+	VZEROUPPER
+	RET
+
+// func countCommonLoopAVX512(dst *int32, x *uint64, xPlanes int, w *uint64, wPlanes int, steps int, groups int)
+// Requires: AVX, AVX512F, AVX512VPOPCNTDQ
+TEXT ·countCommonLoopAVX512(SB), NOSPLIT, $0-56
+	MOVQ   dst+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   w+24(FP), DX
+	MOVQ   steps+40(FP), BX
+	IMUL3Q $0x40, BX, BX
+	MOVQ   BX, SI
+	IMULQ  wPlanes+32(FP), SI
+	LEAQ   (SI)(SI*2), DI
+	MOVQ   xPlanes+16(FP), R8
+	DECQ   R8
+	IMULQ  BX, R8
+	ADDQ   R8, CX
+
+group:
+	MOVQ   SI, R8
+	SUBQ   BX, R8
+	ADDQ   DX, R8
+	LEAQ   (R8)(SI*4), R9
+	VPXORQ Z0, Z0, Z0
+	VPXORQ Z2, Z2, Z2
+	VPXORQ Z4, Z4, Z4
+	VPXORQ Z6, Z6, Z6
+	VPXORQ Z8, Z8, Z8
+	VPXORQ Z10, Z10, Z10
+	VPXORQ Z12, Z12, Z12
+	VPXORQ Z14, Z14, Z14
+	MOVQ   wPlanes+32(FP), R10
+
+wPlane:
+	VPXORQ Z1, Z1, Z1
+	VPXORQ Z3, Z3, Z3
+	VPXORQ Z5, Z5, Z5
+	VPXORQ Z7, Z7, Z7
+	VPXORQ Z9, Z9, Z9
+	VPXORQ Z11, Z11, Z11
+	VPXORQ Z13, Z13, Z13
+	VPXORQ Z15, Z15, Z15
+	MOVQ   CX, R11
+	MOVQ   xPlanes+16(FP), R12
+
+xPlane:
+	VPADDQ Z1, Z1, Z1
+	VPADDQ Z3, Z3, Z3
+	VPADDQ Z5, Z5, Z5
+	VPADDQ Z7, Z7, Z7
+	VPADDQ Z9, Z9, Z9
+	VPADDQ Z11, Z11, Z11
+	VPADDQ Z13, Z13, Z13
+	VPADDQ Z15, Z15, Z15
+	XORQ   R13, R13
+
+step:
+	VMOVDQU64   (R11)(R13*1), Z16
+	VPANDQ      (R8), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z1, Z1
+	VPANDQ      (R8)(SI*1), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z3, Z3
+	VPANDQ      (R8)(SI*2), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z5, Z5
+	VPANDQ      (R8)(DI*1), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z7, Z7
+	VPANDQ      (R9), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z9, Z9
+	VPANDQ      (R9)(SI*1), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z11, Z11
+	VPANDQ      (R9)(SI*2), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z13, Z13
+	VPANDQ      (R9)(DI*1), Z16, Z16
+	VPOPCNTQ    Z16, Z16
+	VPADDQ      Z16, Z15, Z15
+	ADDQ        $0x40, R8
+	ADDQ        $0x40, R9
+	ADDQ        $0x40, R13
+	CMPQ        R13, BX
+	JLT         step
+	SUBQ        BX, R8
+	SUBQ        BX, R9
+	SUBQ        BX, R11
+	DECQ        R12
+	JNZ         xPlane
+	VPADDQ      Z0, Z0, Z0
+	VPADDQ      Z1, Z0, Z0
+	VPADDQ      Z2, Z2, Z2
+	VPADDQ      Z3, Z2, Z2
+	VPADDQ      Z4, Z4, Z4
+	VPADDQ      Z5, Z4, Z4
+	VPADDQ      Z6, Z6, Z6
+	VPADDQ      Z7, Z6, Z6
+	VPADDQ      Z8, Z8, Z8
+	VPADDQ      Z9, Z8, Z8
+	VPADDQ      Z10, Z10, Z10
+	VPADDQ      Z11, Z10, Z10
+	VPADDQ      Z12, Z12, Z12
+	VPADDQ      Z13, Z12, Z12
+	VPADDQ      Z14, Z14, Z14
+	VPADDQ      Z15, Z14, Z14
+	SUBQ        BX, R8
+	SUBQ        BX, R9
+	DECQ        R10
+	JNZ         wPlane
+	VPUNPCKLQDQ Z2, Z0, Z16
+	VPUNPCKHQDQ Z2, Z0, Z17
+	VPADDQ      Z16, Z17, Z16
+	VPUNPCKLQDQ Z6, Z4, Z17
+	VPUNPCKHQDQ Z6, Z4, Z18
+	VPADDQ      Z17, Z18, Z17
+	VPUNPCKLQDQ Z10, Z8, Z18
+	VPUNPCKHQDQ Z10, Z8, Z19
+	VPADDQ      Z18, Z19, Z18
+	VPUNPCKLQDQ Z14, Z12, Z19
+	VPUNPCKHQDQ Z14, Z12, Z20
+	VPADDQ      Z19, Z20, Z19
+	VSHUFI64X2  $0x88, Z17, Z16, Z20
+	VSHUFI64X2  $0xdd, Z17, Z16, Z16
+	VPADDQ      Z20, Z16, Z20
+	VSHUFI64X2  $0x88, Z19, Z18, Z16
+	VSHUFI64X2  $0xdd, Z19, Z18, Z17
+	VPADDQ      Z16, Z17, Z16
+	VSHUFI64X2  $0x88, Z16, Z20, Z17
+	VSHUFI64X2  $0xdd, Z16, Z20, Z16
+	VPADDQ      Z17, Z16, Z17
+	VPMOVQD     Z17, (AX)
+	ADDQ        $0x20, AX
+	LEAQ        (DX)(SI*4), DX
+	LEAQ        (DX)(SI*4), DX
+	DECQ        groups+48(FP)
+	JNZ         group
 	VZEROUPPER
 	RET
 

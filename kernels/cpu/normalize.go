@@ -66,7 +66,6 @@ func (d *Device) normalizedSigns(out *planes, x, gain []float32, rows int) {
 		for r := from; r < to; r++ {
 			d.multiply(line, x[r*width:][:width], signs)
 			d.packSigns(out.row(r), line)
-			out.count(r)
 		}
 	})
 }

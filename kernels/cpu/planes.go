@@ -3,7 +3,6 @@ package cpu
 import (
 	"fmt"
 	"math"
-	"math/bits"
 
 	"bitnet1/kernels"
 )
@@ -18,7 +17,6 @@ type planes struct {
 	values           []float32 // of the indices Σ_b 2^b of bits
 	stride           int       // words per plane of a row
 	words            []uint64
-	pops             []int32 // set bits per plane of a row, for the identity of binary products
 }
 
 // NewPlanes allocates planes whose bits are all zero, that is -1.
@@ -31,8 +29,7 @@ func (d *Device) NewPlanes(rows, cols int, q kernels.Quantization) (kernels.Plan
 	if err := kernels.CheckSize("words of bit planes", rows*bits*stride); err != nil {
 		return nil, fmt.Errorf("cpu: %w", err)
 	}
-	return &planes{rows, cols, bits, q, valuesOf(q), stride, make([]uint64, rows*bits*stride), make([]int32, rows*bits)},
-		nil
+	return &planes{rows, cols, bits, q, valuesOf(q), stride, make([]uint64, rows*bits*stride)}, nil
 }
 
 // valuesOf lists the values of q, from the lowest.
@@ -56,7 +53,7 @@ func (p *planes) Quantization() kernels.Quantization { return p.quantization }
 func (p *planes) Slice(from, to int) kernels.Planes {
 	n := p.bits * p.stride
 	part := *p
-	part.rows, part.words, part.pops = to-from, p.words[from*n:to*n], p.pops[from*p.bits:to*p.bits]
+	part.rows, part.words = to-from, p.words[from*n:to*n]
 	return &part
 }
 
@@ -79,18 +76,6 @@ func wordsOf(n int) int { return (n + 63) / 64 }
 func (p *planes) row(r int) []uint64 {
 	n := p.bits * p.stride
 	return p.words[r*n : r*n+n]
-}
-
-// count counts the set bits of row r.
-func (p *planes) count(r int) {
-	words := wordsOf(p.cols)
-	for i := r * p.bits; i < (r+1)*p.bits; i++ {
-		n := 0
-		for _, w := range p.words[i*p.stride:][:words] {
-			n += bits.OnesCount64(w)
-		}
-		p.pops[i] = int32(n)
-	}
 }
 
 // packSignsGo sets the bits of words where x >= 0. It has no branches, because signs are unpredictable.

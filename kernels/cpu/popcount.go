@@ -2,49 +2,31 @@ package cpu
 
 import "math/bits"
 
-// channelsPerBlock is the number of planes of a weight's channels that stay in the first cache while they are
-// multiplied with all planes of many rows.
-const channelsPerBlock = 128
-
-// countProducts computes rows r0..r1-1 and channels o0..o1-1 of x·wᵀ by counting bits: the product is 2*sums -
-// countedOffset. A row of sums has stride values.
-func (d *Device) countProducts(sums []int32, stride int, x, w *planes, r0, r1, o0, o1 int, s *scratch) {
-	block := channelsPerBlock / w.bits
-	for o := o0; o < o1; o += block {
-		end := min(o+block, o1)
-		n := (end - o) * w.bits // planes of channels
-		counts, byPlane := s.channelCounts.take(n), s.planeSums.take(n)
-		channels, pops := w.words[o*w.bits*w.stride:][:n*w.stride], w.pops[o*w.bits:][:n]
-		for r := r0; r < r1; r++ {
-			row, to := x.row(r), sums[(r-r0)*stride+o:][:end-o]
-			if w.bits == 1 {
-				byPlane = to
-			}
-			clear(byPlane)
-			shift, weight := int32(0), int32(0)
-			if x.quantization.PlusMinus() {
-				shift, weight = 1, int32(1)<<x.bits-1 // of the channel's own bits
-			}
-			for b := range x.bits {
-				d.andCounts(counts, row[b*x.stride:][:x.stride], channels)
-				d.addCounts(byPlane, counts, pops, int32(b)+shift, weight)
-				weight = 0
-			}
-			if w.bits > 1 {
-				addPlanes(to, byPlane, w.bits)
-			}
-		}
+// countProducts computes row r and channels o, o+1, … of x·wᵀ by counting bits: the product is 2*sums - countedOffset.
+func (d *Device) countProducts(sums []int32, x, w *planes, r, o int) {
+	channels := w.words[o*w.bits*w.stride:][:len(sums)*w.bits*w.stride]
+	if x.quantization.PlusMinus() {
+		d.countDiffering(sums, x.row(r), x.bits, channels, w.bits)
+	} else {
+		d.countCommon(sums, x.row(r), x.bits, channels, w.bits)
 	}
 }
 
-// addPlanes writes Σ_b 2^b of the sums of every channel's planes.
-func addPlanes(dst, byPlane []int32, bits int) {
-	for c := range dst {
-		dst[c] = 0
-		for b, n := range byPlane[c*bits:][:bits] {
-			dst[c] += n << b
-		}
+// countedOffset is the offset of row r of x in countProducts, for planes x_b and planes a of w: -Σ_a 2^a Σ_b 2^b K where
+// bits of x mean ±1, and otherwise Σ_a 2^a Σ_b 2^b pop(x_b).
+func countedOffset(x *planes, r int, w *planes) (offset int32) {
+	if x.quantization.PlusMinus() {
+		return -int32(w.quantization.Largest() * x.quantization.Largest() * x.cols)
 	}
+	row := x.row(r)
+	for b := range x.bits {
+		n := 0
+		for _, word := range row[b*x.stride:][:x.stride] {
+			n += bits.OnesCount64(word)
+		}
+		offset += int32(n) << b
+	}
+	return offset * int32(w.quantization.Largest())
 }
 
 // Products of signs by signs.
@@ -100,33 +82,38 @@ func countSignsGo(dst []int32, stride int, x []uint64, xStride int, w []uint64, 
 	}
 }
 
-// countedOffset is the offset of row r of x in countProducts: Σ_a 2^a Σ_b 2^b (2 pop(x_b) - K) over the planes a of w,
-// or pop(x_b) in place of the difference where bits of x mean {0,1}.
-func countedOffset(x *planes, r int, w *planes) (offset int32) {
-	for b, n := range x.pops[r*x.bits : (r+1)*x.bits] {
-		if x.quantization.PlusMinus() {
-			n = 2*n - int32(x.cols)
-		}
-		offset += n << b
-	}
-	return offset * int32(w.quantization.Largest())
-}
-
-// addCountsGo adds counts * 2^shift - weight * pops to sums.
-func addCountsGo(sums, counts, pops []int32, shift, weight int32) {
+// addCountsGo adds counts * 2^shift to sums.
+func addCountsGo(sums, counts []int32, shift int32) {
 	for i, n := range counts[:len(sums)] {
-		sums[i] += n<<shift - weight*pops[i]
+		sums[i] += n << shift
 	}
 }
 
-// andCountsGo writes pop(x & row c of w) to dst[c]. A row has len(x) words.
-func andCountsGo(dst []int32, x, w []uint64) {
+// countDifferingGo writes to dst[c] minus Σ_a 2^a Σ_b 2^b the number of bits that differ between plane b of x and plane
+// a of channel c of w. Planes follow one another, and so do channels.
+func countDifferingGo(dst []int32, x []uint64, xPlanes int, w []uint64, wPlanes int) {
+	countPlanes(dst, x, xPlanes, w, wPlanes, func(a, b uint64) int { return -bits.OnesCount64(a ^ b) })
+}
+
+// countCommonGo writes to dst[c] Σ_a 2^a Σ_b 2^b the number of bits that both plane b of x and plane a of channel c of
+// w have.
+func countCommonGo(dst []int32, x []uint64, xPlanes int, w []uint64, wPlanes int) {
+	countPlanes(dst, x, xPlanes, w, wPlanes, func(a, b uint64) int { return bits.OnesCount64(a & b) })
+}
+
+func countPlanes(dst []int32, x []uint64, xPlanes int, w []uint64, wPlanes int, count func(a, b uint64) int) {
+	words := len(x) / xPlanes
 	for c := range dst {
-		channel := w[c*len(x):][:len(x)]
-		n := 0
-		for i, v := range x {
-			n += bits.OnesCount64(v & channel[i])
+		dst[c] = 0
+		for a := range wPlanes {
+			plane := w[(c*wPlanes+a)*words:][:words]
+			for b := range xPlanes {
+				n := 0
+				for i, v := range x[b*words:][:words] {
+					n += count(v, plane[i])
+				}
+				dst[c] += int32(n << (a + b))
+			}
 		}
-		dst[c] = int32(n)
 	}
 }

@@ -16,7 +16,6 @@ func (d *Device) Quantize(l kernels.Linear) {
 				row := weight[r*l.In:][:l.In]
 				if p.bits == 1 {
 					d.packSigns(p.row(r), row)
-					p.count(r)
 				} else {
 					d.quantizeWeights(p, r, row, s)
 				}
@@ -101,7 +100,6 @@ func nearestLevel(v, step, half float64) byte {
 // setLevels writes the indices of levels to row r.
 func (d *Device) setLevels(p *planes, r int, index []byte) {
 	d.packLevels(p.row(r), p.stride, index)
-	p.count(r)
 }
 
 // packLevels writes the bits of indices to planes that are stride words apart, and clears what follows: bit b of an

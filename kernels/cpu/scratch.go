@@ -23,12 +23,12 @@ type scratch struct {
 	orthogonal, orthogonalNext, gram, gramSquare buffer[float32]
 
 	// bytes.go, lookup.go, popcount.go
-	lookupTotals, lookupSums                            buffer[int32]
-	lookupTables                                        buffer[byte]
-	lookupDigits                                        buffer[int8]
-	byteSums, byteHalves                                buffer[int32]
-	indexRows, indexRow                                 buffer[int8]
-	channelCounts, planeSums, countedSums, countedSigns buffer[int32]
+	lookupTotals, lookupSums              buffer[int32]
+	lookupTables                          buffer[byte]
+	lookupDigits                          buffer[int8]
+	byteSums, byteHalves                  buffer[int32]
+	indexRows, indexRow                   buffer[int8]
+	countedSums, fewRowSums, countedSigns buffer[int32]
 
 	// quantize.go
 	quantizedRow  buffer[float32]
@@ -82,7 +82,7 @@ type sharedScratch struct {
 	integerRows                             buffer[int8]
 	weightBytes, inputBytes, weightRowBytes buffer[byte]
 	inputMatrix, weightMatrix, products     buffer[float32]
-	fewRowSums                              buffer[int32]
+	shares                                  buffer[share]
 	channelWords                            buffer[uint64]
 	weightColumns                           [8]buffer[byte] // of every plane
 

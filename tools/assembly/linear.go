@@ -173,16 +173,13 @@ func storeBytes(v VecVirtual, to Mem) {
 func addCounts() {
 	begin(avx2, "addCounts", 8)
 	sums, n := pointer("sums"), pointer("n")
-	counts, pops := pointer("counts"), pointer("pops")
-	weight, shift, by := broadcast("weight"), XMM(), GP32()
+	counts, shift, by := pointer("counts"), XMM(), GP32()
 	Load(Param("shift"), by)
 	VMOVD(by, shift)
 	loop(n, 8, func(i GPVirtual) {
-		v, w := YMM(), YMM()
+		v := YMM()
 		VMOVDQU(at4(counts, i, 0), v)
 		VPSLLD(shift, v, v)
-		VPMULLD(at4(pops, i, 0), weight, w)
-		VPSUBD(w, v, v)
 		VPADDD(at4(sums, i, 0), v, v)
 		VMOVDQU(v, at4(sums, i, 0))
 	})

@@ -29,7 +29,7 @@ func main() {
 	}
 	ConstraintExpr("amd64")
 	for _, write := range []func(){
-		andCounts, addCounts, tile, makeTables, lookup,
+		countDiffering, countCommon, addCounts, tile, makeTables, lookup,
 		packSigns, packMask, setBits, expandBits, transposeBits, transposeBytes,
 		scaleBytes, scaleIntegers, scaleToBFloats, affineSums, signsOfSums, addScaled, randomWords, roundRow, roundColumns,
 		affine, squaredReLU, roundBFloats, widenBFloats, mask, maskBFloats, add, multiply, scale,
@@ -38,7 +38,7 @@ func main() {
 		valueGradient, scoreGradient, nearest, weighLevels, ranked, rankedLevels, adam,
 		// With long registers, more registers, or masks, where these gain much. Looking up does not gain from long registers:
 		// they shuffle at half the rate.
-		wideAndCounts, wideCountSigns, wideTilePair, wideByteProducts, wideMakeTables, wideLookup, wideScaleToBFloats,
+		wideCountDiffering, wideCountCommon, wideCountSigns, wideTilePair, wideByteProducts, wideMakeTables, wideLookup, wideScaleToBFloats,
 		wideSignsOfSums, wideRandomWords, wideRoundRow,
 		wideRoundColumns, wideRoundBFloats, wideAddBFloatRows, wideNearest,
 	} {

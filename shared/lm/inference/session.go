@@ -191,9 +191,13 @@ func (s *Session) attend(i int, x kernels.Floats, n int) {
 	}
 	s.dev.Normalize(in, x, l.normAttn)
 	q, v := s.q.Slice(0, n), s.v.Slice(0, n)
-	s.dev.LinearQuantize([]kernels.Planes{q}, kernels.Derivative{}, in, l.q, kernels.KShift{})
-	s.dev.LinearQuantize([]kernels.Planes{v}, kernels.Derivative{}, in, l.v, kernels.KShift{})
-	k := s.keys(i, in, n)
+	k := s.k.Slice(0, n)
+	if c.ShiftsKeys(i) {
+		s.dev.LinearQuantizeEach([]kernels.Planes{q, v}, in, []kernels.Linear{l.q, l.v})
+		k = s.shiftedKeys(i, n)
+	} else {
+		s.dev.LinearQuantizeEach([]kernels.Planes{q, k, v}, in, []kernels.Linear{l.q, l.k, l.v})
+	}
 	a := s.attention(i, s.length)
 	if s.documents != nil {
 		a.Starts = s.documents.Slice(0, s.length)
@@ -202,24 +206,21 @@ func (s *Session) attend(i int, x kernels.Floats, n int) {
 	s.dev.AttendNext(s.attnOut.Planes.Slice(0, n), pointers, q, k, v, own.cache, first, a)
 }
 
-// keys returns the keys of layer i for the last n tokens. in is their normalized residual stream. With K-shift the
-// products of earlier tokens are computed again, as far as the offset reaches back.
-func (s *Session) keys(i int, in kernels.Activation, n int) kernels.Planes {
-	c, k, shift := s.model.Config, s.k.Slice(0, n), kernels.KShift{}
-	if c.ShiftsKeys(i) {
-		from := max(0, s.length-n-c.KShiftOffset)
-		all := s.length - from
-		k, in = s.k.Slice(0, all), s.layers[i].shifted.Slice(c.D, from, s.length)
-		shift = kernels.KShift{To: c.D, Offset: c.KShiftOffset, Self: c.KShiftSelf, Seq: all}
-		starts := make([]int32, all)
-		for r := range starts {
-			starts[r] = max(0, s.starts[from+r]-int32(from))
-		}
-		shift.Starts = s.shiftedStarts.Slice(0, all)
-		s.dev.UploadInts(shift.Starts, starts)
+// shiftedKeys returns the keys of layer i, which has K-shift, for the last n tokens. The products of earlier tokens are
+// computed again, as far as the offset reaches back.
+func (s *Session) shiftedKeys(i, n int) kernels.Planes {
+	c, from := s.model.Config, max(0, s.length-n-s.model.Config.KShiftOffset)
+	all := s.length - from
+	starts := make([]int32, all)
+	for r := range starts {
+		starts[r] = max(0, s.starts[from+r]-int32(from))
 	}
+	shift := kernels.KShift{To: c.D, Offset: c.KShiftOffset, Self: c.KShiftSelf, Seq: all,
+		Starts: s.shiftedStarts.Slice(0, all)}
+	s.dev.UploadInts(shift.Starts, starts)
+	k, in := s.k.Slice(0, all), s.layers[i].shifted.Slice(c.D, from, s.length)
 	s.dev.LinearQuantize([]kernels.Planes{k}, kernels.Derivative{}, in, s.model.layers[i].k, shift)
-	return k.Slice(k.Rows()-n, k.Rows())
+	return k.Slice(all-n, all)
 }
 
 // logitsOf returns the logits that follow token `row` of those that forward appended last.
