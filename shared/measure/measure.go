@@ -10,6 +10,7 @@
 package measure
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -27,7 +28,7 @@ import (
 // Subject is a model that was loaded onto a device, and a dataset. Close frees both.
 type Subject struct {
 	Saved     *Saved
-	Manifest  *dataset.Manifest
+	Manifest  *dataset.Manifest // nil where the model was opened alone, as is Data
 	Data      *dataset.Dataset
 	Tokenizer tokenizer.Tokenizer
 	Model     *model.Model   // computes Batch sequences of Seq tokens at once
@@ -58,6 +59,44 @@ func Open[P any](job *stage.Job[P], in event.CheckpointSaved, microTokens int) (
 	return s, nil
 }
 
+// OpenModel opens the model file of an event alone: there are no Manifest and no Data, and the tokenizer is the one that
+// the model was trained with. Sequences have seq tokens; 0: as many as the model reads.
+func OpenModel[P any](job *stage.Job[P], in event.CheckpointSaved, seq, microTokens int) (*Subject, error) {
+	path, err := job.Path(in.Model)
+	if err != nil {
+		return nil, err
+	}
+	s := new(Subject)
+	if s.Saved, err = openSaved(path); err != nil {
+		return nil, stage.Permanent(err)
+	}
+	s.Seq = cmp.Or(seq, s.Saved.Config.Seq)
+	if err = s.ownTokenizer(); err == nil {
+		err = s.compute(job.Host, microTokens)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// ownTokenizer sets the tokenizer that the model was trained with.
+func (s *Subject) ownTokenizer() (err error) {
+	m := s.Saved
+	switch {
+	case s.Seq < 1 || s.Seq > m.Config.Seq:
+		return stage.Permanentf("sequences of %d tokens: the checkpoint reads 1 to %d", s.Seq, m.Config.Seq)
+	case m.Tokenizer == "":
+		return stage.Permanentf(`the checkpoint does not name its tokenizer: write it into the description beside the file, ` +
+			`as "tokenizer": "gpt2"`)
+	}
+	if s.Tokenizer, err = tokenizer.New(m.Tokenizer); err == nil && s.Tokenizer.Vocab() > m.Config.Vocab {
+		err = fmt.Errorf("the tokenizer %s has %d token ids, the checkpoint knows %d", m.Tokenizer, s.Tokenizer.Vocab(),
+			m.Config.Vocab)
+	}
+	return stage.Permanent(err)
+}
+
 func (s *Subject) openDataset(find func(artifact.Ref) (string, error), manifest artifact.Ref) error {
 	path, err := find(manifest)
 	if err != nil {
@@ -80,6 +119,11 @@ func (s *Subject) load(host stage.Host, microTokens int) (err error) {
 		return stage.Permanent(err)
 	}
 	s.Seq = s.Manifest.SequenceLength
+	return s.compute(host, microTokens)
+}
+
+// compute loads the model onto a device, for sequences of Seq tokens.
+func (s *Subject) compute(host stage.Host, microTokens int) (err error) {
 	s.Batch = max(microTokens/s.Seq, 1)
 	if s.device, err = compute.Open(host.Device, host.Threads); err != nil {
 		return err

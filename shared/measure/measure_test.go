@@ -177,3 +177,26 @@ func TestClose(t *testing.T) {
 		t.Error("the checkpoint was open after the subject was closed")
 	}
 }
+
+// A model alone has the tokenizer that it was trained with, and reads no more than it was built for.
+func TestOwnTokenizer(t *testing.T) {
+	manifest := sealed(t)
+	for want, change := range map[string]func(s *Subject){
+		"":                               func(s *Subject) { s.Seq = 16 },
+		"sequences of 17 tokens":         func(s *Subject) { s.Seq = 17 },
+		"sequences of -1 tokens":         func(s *Subject) { s.Seq = -1 },
+		"does not name its tokenizer":    func(s *Subject) { s.Seq, s.Saved.Tokenizer = 16, "" },
+		"tokenizer \"runes\" is unknown": func(s *Subject) { s.Seq, s.Saved.Tokenizer = 16, "runes" },
+		"gpt2 has 50257 token ids":       func(s *Subject) { s.Seq, s.Saved.Tokenizer = 16, "gpt2" },
+	} {
+		s := subject(t, manifest)
+		change(s)
+		err := s.ownTokenizer()
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+		if err == nil && s.Tokenizer.Name() != "bytes" {
+			t.Errorf("the tokenizer is %s", s.Tokenizer.Name())
+		}
+	}
+}
