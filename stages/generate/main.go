@@ -40,7 +40,7 @@ func main() {
 		Work:     stage.Deterministic(generate),
 		Files:    packs, Choice: byStep(), Threads: true,
 		OneShot:  &stage.OneShot[Params]{Flags: promptFlags(), Overlay: readPrompts, Print: printTexts},
-		Commands: []*cli.Command{chatCommand()},
+		Commands: []*cli.Command{chatCommand(), apiCommand()},
 		Emits:    []event.Body{event.TextWritten{}},
 		Results: []results.Result{{
 			Kind:     event.TextWritten{}.Kind(),

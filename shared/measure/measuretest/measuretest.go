@@ -248,7 +248,7 @@ func Config(seq int) model.Config {
 }
 
 // Checkpoint writes a checkpoint with initial parameters and returns its path.
-func Checkpoint(t *testing.T, c model.Config, p checkpoint.Provenance) string {
+func Checkpoint(t testing.TB, c model.Config, p checkpoint.Provenance) string {
 	t.Helper()
 	m, err := model.New(c, cpu.New(cpu.Options{}), model.Options{})
 	if err != nil {

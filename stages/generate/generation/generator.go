@@ -51,6 +51,7 @@ type Generator struct {
 	model   *Model
 	session *inference.Session
 	tokens  []int32 // of the session
+	turns   *Turns  // nil: the generator need not wait for others
 }
 
 // NewGenerator returns a generator. It serves one goroutine at a time; several may compute at once.
@@ -108,10 +109,9 @@ func (g *Generator) Generate(ctx context.Context, prompt []int32, o Options, emi
 			r.Finish = ContextFull
 			break
 		}
-		if logits, err = g.session.Decode(next); err != nil {
+		if logits, err = g.compute(ctx, []int32{next}); err != nil {
 			break
 		}
-		g.tokens = append(g.tokens, next)
 	}
 	rest := text.end()
 	r.Text += rest
@@ -123,14 +123,10 @@ func (g *Generator) Generate(ctx context.Context, prompt []int32, o Options, emi
 
 // prefill makes prompt the session's sequence, and returns the logits of the token that follows.
 func (g *Generator) prefill(ctx context.Context, prompt []int32) (logits []float32, err error) {
-	if most := g.model.Config.Seq; len(prompt) > most {
-		return nil, fmt.Errorf("the prompt has %d tokens, and the model's context is %d: shorten the prompt (%w)",
-			len(prompt), most, inference.ErrContextFull)
+	if err := g.fits(prompt); err != nil {
+		return nil, err
 	}
-	known := 0
-	for known < min(len(g.tokens), len(prompt)-1) && g.tokens[known] == prompt[known] {
-		known++
-	}
+	known := min(g.Common(prompt), len(prompt)-1)
 	if err := g.session.Truncate(known); err != nil {
 		return nil, err
 	}
@@ -139,13 +135,17 @@ func (g *Generator) prefill(ctx context.Context, prompt []int32) (logits []float
 		if len(rest) == 0 && logits != nil {
 			return logits, nil
 		}
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
 		part := rest[:min(promptAtOnce, len(rest))]
-		if logits, err = g.session.Prefill(part); err != nil {
+		if logits, err = g.compute(ctx, part); err != nil {
 			return nil, err
 		}
-		g.tokens = append(g.tokens, part...)
 	}
+}
+
+func (g *Generator) fits(prompt []int32) error {
+	if most := g.model.Config.Seq; len(prompt) > most {
+		return fmt.Errorf("the prompt has %d tokens, and the model's context is %d: shorten the prompt (%w)",
+			len(prompt), most, inference.ErrContextFull)
+	}
+	return nil
 }

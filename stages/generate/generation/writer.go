@@ -21,7 +21,7 @@ func (w *writer) write(b []byte) string {
 		w.stopped, w.held = true, w.held[:at]
 		return w.end()
 	}
-	n := whole(w.held[:len(w.held)-w.mayStop()])
+	n := Whole(w.held[:len(w.held)-w.mayStop()])
 	certain := Valid(w.held[:n])
 	w.held = w.held[n:]
 	return certain
@@ -58,8 +58,8 @@ func (w *writer) mayStop() int {
 	return longest
 }
 
-// whole is the length of b without a character at its end of which bytes are missing.
-func whole(b []byte) int {
+// Whole is the length of b without a character at its end of which bytes are missing.
+func Whole(b []byte) int {
 	for i := len(b) - 1; i >= 0 && i > len(b)-utf8.UTFMax; i-- {
 		if utf8.RuneStart(b[i]) {
 			if !utf8.FullRune(b[i:]) {

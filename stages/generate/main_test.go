@@ -1,0 +1,9 @@
+package main
+
+import (
+	"testing"
+
+	"bitnet1/shared/measure/measuretest"
+)
+
+func TestMain(m *testing.M) { measuretest.Main(m, main) }
