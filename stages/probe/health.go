@@ -63,31 +63,18 @@ type head struct {
 // maxSurvivors is the number of survivors that M4 looks at.
 const maxSurvivors = 4
 
-// pointerHealth runs the model over validation text and counts the matches of all pointers.
-func pointerHealth(ctx context.Context, job *stage.Job[Params], s *measure.Subject) (healthReport, error) {
-	n := s.Count(job.Params.Sequences)
-	h := newTally(s)
-	for from := 0; from < n; from += s.Batch {
-		if ctx.Err() != nil {
-			return healthReport{}, ctx.Err()
-		}
-		to := min(from+s.Batch, n)
-		tokens, targets, err := s.Sequences(from, to)
-		if err != nil {
-			return healthReport{}, err
-		}
+// pointerHealth runs the model over sequences and counts the matches of all pointers. In all, total sequences are
+// computed.
+func pointerHealth(ctx context.Context, job *stage.Job[Params], s *measure.Subject, on sequences,
+	total int) (*tally, error) {
+	t := newTally(s)
+	return t, each(ctx, job, s, on, 0, total, func(tokens, targets []int32) error {
 		losses, err := s.Model.Losses(tokens, targets, s.Settings)
 		if err != nil {
-			return healthReport{}, err
+			return err
 		}
-		if err := h.add(tokens, targets, losses); err != nil {
-			return healthReport{}, err
-		}
-		job.Progress(stage.Progress{Done: int64(to), Total: int64(n + job.Params.Repeats), Unit: "sequences"})
-	}
-	r := h.report()
-	r.Sequences = n
-	return r, nil
+		return t.add(tokens, targets, losses)
+	})
 }
 
 // tally counts matches over sequences.
@@ -104,6 +91,7 @@ type tally struct {
 	distances [][]int64 // histograms, by layer*heads + head
 	read      []int64   // read[n] positions may read n+1 keys
 	matched   []bool    // by position of the batch: whether any head matches
+	sequences int
 
 	nats  float64
 	early window
@@ -146,6 +134,7 @@ func (t *tally) add(tokens, targets []int32, losses []float32) error {
 	t.matched = append(t.matched[:0], make([]bool, len(tokens))...)
 	seen := make([]occurrences, len(tokens)/t.Seq)
 	random := make([]chances, len(seen))
+	t.sequences += len(seen)
 	for b := range seen {
 		from := b * t.Seq
 		sequence := tokens[from : from+t.Seq]
@@ -224,7 +213,7 @@ func (t *tally) head(i, at int, targets, pointers []int32, seen occurrences, ran
 
 func (t *tally) report() healthReport {
 	r := healthReport{
-		Positions: t.positions, Repeated: t.random.positions,
+		Sequences: t.sequences, Positions: t.positions, Repeated: t.random.positions,
 		RandomIPMR: t.random.share(t.random.first), RandomM4: t.random.share(t.random.four),
 		RandomHDR:  randomDiversity(t.read),
 		GlobalIPMR: t.anyHead.Value(), GlobalIPMRError: t.anyHead.Error(), RandomGlobalIPMR: t.random.share(t.random.anyHead),

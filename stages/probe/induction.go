@@ -39,34 +39,89 @@ type prefixHead struct {
 	AnyOf4 float64 `json:"prefix_matching_4"` // any of its first four survivors does
 }
 
-// probeInduction runs the model over repeated random tokens.
-func probeInduction(ctx context.Context, job *stage.Job[Params], s *measure.Subject) (inductionReport, error) {
-	p, c := job.Params, s.Model.Config()
-	i := &induction{Subject: s, length: s.Seq / 2, symbols: s.Manifest.Tokenizer.Vocab - 1, survivors: c.Survivors(s.Seq)}
-	if i.length < 2 || i.symbols < 2 {
-		return inductionReport{}, stage.Permanent(
-			errors.New("the induction probe needs sequences of at least 4 tokens and a vocabulary of at least 3"))
+// probeInduction runs the model over repeated random tokens. Done sequences of total were computed before. The scores
+// of heads may be nil.
+func probeInduction(ctx context.Context, job *stage.Job[Params], s *measure.Subject, scores *patternScores, done,
+	total int) (inductionReport, error) {
+	on, err := newRandomTokens(s, job.Params)
+	if err != nil {
+		return inductionReport{}, stage.Permanent(err)
 	}
-	i.first, i.four = make([]int64, c.Layers*c.Heads), make([]int64, c.Layers*c.Heads)
-	for from := 0; from < p.Repeats; from += s.Batch {
-		if ctx.Err() != nil {
-			return inductionReport{}, ctx.Err()
-		}
-		to := min(from+s.Batch, p.Repeats)
-		if err := i.batch(p.Seed, from, to); err != nil {
-			return inductionReport{}, err
-		}
-		health := s.Count(p.Sequences)
-		job.Progress(stage.Progress{Done: int64(health + to), Total: int64(health + p.Repeats), Unit: "sequences"})
+	i := newInduction(on, scores)
+	if err := each(ctx, job, s, on, done, total, i.add); err != nil {
+		return inductionReport{}, err
 	}
-	r := i.report(c.Heads)
-	r.Repeats = p.Repeats
+	r := i.report(s.Model.Config().Heads)
+	r.Repeats = job.Params.Repeats
 	return r, nil
 }
 
-type induction struct {
+// randomTokens are sequences of random tokens that are written twice.
+type randomTokens struct {
 	*measure.Subject
-	length, symbols, survivors int
+	length  int // of one copy
+	symbols int // different tokens that are drawn from
+	repeats int // number of sequences
+	seed    uint64
+}
+
+func newRandomTokens(s *measure.Subject, p Params) (randomTokens, error) {
+	vocabulary := s.Tokenizer.Vocab()
+	if s.Manifest != nil {
+		vocabulary = s.Manifest.Tokenizer.Vocab
+	}
+	r := randomTokens{s, s.Seq / 2, vocabulary - 1, p.Repeats, p.Seed}
+	if r.length < 2 || r.symbols < 2 {
+		return r, errors.New("the induction probe needs sequences of at least 4 tokens and a vocabulary of at least 3")
+	}
+	return r, nil
+}
+
+func (r randomTokens) count() int { return r.repeats }
+
+func (r randomTokens) read(from, to int) (tokens, targets []int32, err error) {
+	tokens, targets = make([]int32, (to-from)*r.Seq), make([]int32, (to-from)*r.Seq)
+	for i := range to - from {
+		r.draw(from+i, tokens[i*r.Seq:][:r.Seq], targets[i*r.Seq:][:r.Seq])
+	}
+	return tokens, targets, nil
+}
+
+// token is a random token other than the end of text, the k-th of a sequence.
+func (r randomTokens) token(sequence, k int) int32 {
+	w := philox.Block(philox.Key(r.seed), [4]uint32{uint32(k / 4), uint32(sequence), drawing, 0})[k%4]
+	id := int32(uint64(w) * uint64(r.symbols) >> 32)
+	if uint32(id) >= r.Tokenizer.EndOfText() {
+		id++
+	}
+	return id
+}
+
+// draw fills a sequence with random tokens, and with their repetition. The last position of a sequence of odd length is
+// not counted.
+func (r randomTokens) draw(sequence int, tokens, targets []int32) {
+	for k := range r.length {
+		id := r.token(sequence, k)
+		tokens[k], tokens[k+r.length] = id, id
+	}
+	for k := range targets {
+		targets[k] = -1
+		if k+1 < 2*r.length {
+			targets[k] = tokens[k+1]
+		}
+	}
+}
+
+// drawing separates these random numbers from others of the same seed.
+const drawing = 0x494e4455
+
+// counted is the range of positions whose next token can be known.
+func (r randomTokens) counted() (from, to int) { return r.length, 2*r.length - 1 }
+
+type induction struct {
+	randomTokens
+	survivors int
+	scores    *patternScores // nil: not asked for
 
 	sequences             int64
 	copied                measure.Mean
@@ -75,18 +130,20 @@ type induction struct {
 	first, four           []int64
 }
 
-// batch measures sequences from..to-1.
-func (i *induction) batch(seed uint64, from, to int) error {
-	n := to - from
-	tokens, targets := make([]int32, n*i.Seq), make([]int32, n*i.Seq)
-	for b := range n {
-		i.draw(seed, from+b, tokens[b*i.Seq:][:i.Seq], targets[b*i.Seq:][:i.Seq])
-	}
+func newInduction(on randomTokens, scores *patternScores) *induction {
+	c := on.Model.Config()
+	all := c.Layers * c.Heads
+	return &induction{randomTokens: on, survivors: c.Survivors(on.Seq), scores: scores, first: make([]int64, all),
+		four: make([]int64, all)}
+}
+
+// add measures a batch.
+func (i *induction) add(tokens, targets []int32) error {
 	losses, err := i.Model.Losses(tokens, targets, i.Settings)
 	if err != nil {
 		return err
 	}
-	i.sequences += int64(n)
+	i.sequences += int64(len(tokens) / i.Seq)
 	for k, nats := range losses {
 		switch {
 		case targets[k] < 0:
@@ -101,32 +158,6 @@ func (i *induction) batch(seed uint64, from, to int) error {
 	}
 	return i.copies(tokens, targets)
 }
-
-// draw fills a sequence with random tokens other than the end of text, and with their repetition. The last position of
-// a sequence of odd length is not counted.
-func (i *induction) draw(seed uint64, sequence int, tokens, targets []int32) {
-	key := philox.Key(seed)
-	for k := range i.length {
-		w := philox.Block(key, [4]uint32{uint32(k / 4), uint32(sequence), drawing, 0})[k%4]
-		id := int32(uint64(w) * uint64(i.symbols) >> 32)
-		if uint32(id) >= i.Tokenizer.EndOfText() {
-			id++
-		}
-		tokens[k], tokens[k+i.length] = id, id
-	}
-	for k := range targets {
-		targets[k] = -1
-		if k+1 < 2*i.length {
-			targets[k] = tokens[k+1]
-		}
-	}
-}
-
-// drawing separates these random numbers from others of the same seed.
-const drawing = 0x494e4455
-
-// counted is the range of positions whose next token can be known.
-func (i *induction) counted() (from, to int) { return i.length, 2*i.length - 1 }
 
 // pointers counts the matches of all heads in the batch that the model computed last.
 func (i *induction) pointers(tokens []int32) error {
@@ -146,6 +177,9 @@ func (i *induction) pointers(tokens []int32) error {
 		}
 		for n := range len(seen) * c.Heads {
 			head := layer*c.Heads + n%c.Heads
+			if i.scores != nil {
+				i.scores.add(head, seen[n/c.Heads], all[n*i.Seq*i.survivors:][:i.Seq*i.survivors])
+			}
 			for k := from; k < to; k++ {
 				chosen := all[(n*i.Seq+k)*i.survivors:][:i.survivors]
 				if seen[n/c.Heads].matches(k, chosen[0]) {

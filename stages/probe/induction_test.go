@@ -14,9 +14,12 @@ func drawn(t *testing.T, seed uint64, sequence, seq int) (tokens, targets []int3
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &induction{Subject: &measure.Subject{Seq: seq, Tokenizer: text}, length: seq / 2, symbols: text.Vocab() - 1}
+	r, err := newRandomTokens(&measure.Subject{Seq: seq, Tokenizer: text}, Params{Seed: seed})
+	if err != nil {
+		t.Fatal(err)
+	}
 	tokens, targets = make([]int32, seq), make([]int32, seq)
-	i.draw(seed, sequence, tokens, targets)
+	r.draw(sequence, tokens, targets)
 	return tokens, targets
 }
 
@@ -61,8 +64,7 @@ func TestRepeatedTokens(t *testing.T) {
 
 // The counted positions are those whose next token the first copy tells.
 func TestCountedPositions(t *testing.T) {
-	i := &induction{length: 8}
-	from, to := i.counted()
+	from, to := randomTokens{length: 8}.counted()
 	if from != 8 || to != 15 {
 		t.Errorf("positions %d to %d, want 8 to 15: the token after 15 is unknown", from, to)
 	}

@@ -5,38 +5,22 @@ package main
 
 import (
 	"context"
-	"errors"
 	"os"
 
-	"bitnet1/shared/measure"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/results"
 	"bitnet1/shared/run/stage"
 )
 
-// Params are the stage's parameters.
-type Params struct {
-	Sequences   int    `json:"sequences" usage:"number of validation sequences, from the first; 0: all"`
-	Repeats     int    `json:"repeats" usage:"induction probe: number of sequences of random tokens, each written twice"`
-	Seed        uint64 `json:"seed" usage:"induction probe: seed of the random tokens"`
-	MicroTokens int    `json:"micro_tokens" usage:"tokens computed at once"`
-}
-
 func main() {
 	os.Exit(stage.Main(stage.Spec[Params, event.CheckpointSaved]{
 		Name:     "probe",
-		About:    "probe a checkpoint's pointers on validation text and its induction on repeated random tokens",
-		Example:  "probe run --in model/step-000600.safetensors --dataset dataset/manifest.json --out probe",
+		About:    "probe a checkpoint's pointers on text and its induction on repeated random tokens",
+		Example:  "probe run --checkpoint model/step-000600.safetensors --text book.txt --out probe",
 		Version:  "3",
-		Defaults: Params{Sequences: 128, Repeats: 32, Seed: 42, MicroTokens: 4096},
-		Check: func(p Params) error {
-			if p.Sequences < 0 || p.Repeats < 1 || p.MicroTokens < 1 {
-				return errors.New("sequences must not be negative, repeats and micro_tokens must be positive")
-			}
-			return nil
-		},
+		Defaults: defaults(), Check: check, Complete: (*Params).complete, OneShot: batches(),
 		Work:  stage.Deterministic(probe),
-		Files: stage.Checkpoints, OnDataset: stage.OnDataset, Choice: stage.ByStep(), Threads: true, Device: true,
+		Files: checkpoints, OnDataset: stage.OnDataset, Choice: stage.ByStep(), Threads: true, Device: true,
 		Emits: []event.Body{event.ProbeWritten{}},
 		Results: []results.Result{{
 			Kind: event.ProbeWritten{}.Kind(),
@@ -68,21 +52,39 @@ func main() {
 	}, os.Args))
 }
 
+// checkpoints makes an event of every checkpoint that the command line names. A dataset is not needed.
+func checkpoints(in *stage.Files) ([]event.CheckpointSaved, error) {
+	if in.Dataset == "" {
+		return stage.BareCheckpoints(in)
+	}
+	return stage.Checkpoints(in)
+}
+
 func probe(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved) error {
-	subject, err := measure.Open(job, in, job.Params.MicroTokens)
+	p := job.Params
+	subject, on, err := open(job, in)
 	if err != nil {
 		return err
 	}
 	defer subject.Close()
-	about := about{Checkpoint: in.Model.Digest, Dataset: in.Manifest.Digest, Step: subject.Saved.Step,
-		Documents: subject.Saved.Documents.String()}
-	health, err := pointerHealth(ctx, job, subject)
+	var scores *patternScores
+	if p.Heads || in.Manifest.IsZero() {
+		scores = newPatternScores(subject)
+	}
+	total := on.count() + p.Repeats
+	counts, err := pointerHealth(ctx, job, subject, on, total)
 	if err != nil {
 		return err
 	}
-	induction, err := probeInduction(ctx, job, subject)
+	health := counts.report()
+	induction, err := probeInduction(ctx, job, subject, scores, on.count(), total)
 	if err != nil {
 		return err
+	}
+	about := about{Checkpoint: in.Model.Digest, Dataset: in.Manifest.Digest, Step: subject.Saved.Step,
+		Documents: subject.Saved.Documents.String(), Text: p.textDigest()}
+	if about.Text != "" {
+		about.Dataset = ""
 	}
 	health.about, induction.about = about, about
 	written := event.ProbeWritten{
@@ -99,13 +101,24 @@ func probe(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved
 	if written.Induction, err = job.WriteJSON("probe", subject.Name("induction"), induction); err != nil {
 		return err
 	}
+	if scores != nil {
+		if written.Heads, err = writeHeads(ctx, job, subject, about, counts, scores); err != nil {
+			return err
+		}
+	}
+	if p.Show > 0 {
+		if err := show(job, subject, on, about, health.Top, &written); err != nil {
+			return err
+		}
+	}
 	return job.Emit(ctx, written)
 }
 
-// about is the part that both reports begin with.
+// about is the part that all reports begin with.
 type about struct {
 	Checkpoint string `json:"checkpoint"` // digest
-	Dataset    string `json:"dataset"`    // digest of the manifest
+	Dataset    string `json:"dataset"`    // digest of the manifest, of the text that was looked at
 	Step       int64  `json:"step"`
-	Documents  string `json:"documents"` // packed or separate, as the checkpoint was trained
+	Documents  string `json:"documents"`      // packed or separate, as the checkpoint was trained
+	Text       string `json:"text,omitempty"` // digest of a text of the user's
 }

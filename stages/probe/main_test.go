@@ -203,14 +203,17 @@ func TestInduction(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	draw := &induction{Subject: &measure.Subject{Seq: seq, Tokenizer: text}, length: half, symbols: text.Vocab() - 1}
+	draw, err := newRandomTokens(&measure.Subject{Seq: seq, Tokenizer: text}, Params{Seed: seed})
+	if err != nil {
+		t.Fatal(err)
+	}
 	survivors := m.Config().Survivors(seq)
 	var first, second, chance float64
 	copied := 0
 	behind, behind4 := map[[2]int]int{}, map[[2]int]int{}
 	for i := range repeats {
 		tokens, targets := make([]int32, seq), make([]int32, seq)
-		draw.draw(seed, i, tokens, targets)
+		draw.draw(i, tokens, targets)
 		p := passOf(t, m, settings, tokens, targets)
 		for k := range seq - 1 {
 			switch {
@@ -267,6 +270,8 @@ func TestInduction(t *testing.T) {
 func TestReportsAreDocumented(t *testing.T) {
 	measuretest.Documented(t, "Pointer health", healthReport{})
 	measuretest.Documented(t, "Induction", inductionReport{})
+	measuretest.Documented(t, "Heads", headsReport{})
+	measuretest.Documented(t, "Attention", attentionReport{})
 }
 
 // One token at a time is allowed, and computes a sequence at once.
@@ -280,5 +285,6 @@ func TestOneTokenAtATime(t *testing.T) {
 }
 
 func TestDefaults(t *testing.T) {
-	measuretest.Defaults(t, `{"micro_tokens": 4096, "repeats": 32, "seed": 42, "sequences": 128}`)
+	measuretest.Defaults(t, `{"micro_tokens": 4096, "repeats": 32, "seed": 42, "sequences": 128,
+		"heads": false, "text": "", "prompt": "", "sequence_length": 0, "show": 0, "show_head": "", "text_digest": ""}`)
 }

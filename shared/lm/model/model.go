@@ -112,6 +112,8 @@ type Model struct {
 	scalars  kernels.Scalars
 	updates  int
 	programs map[any]func()
+
+	readsKept bool // each layer has its own attnOut, though the model is for inference
 }
 
 // New allocates a model on dev. Its parameters are zero until Init or Load.

@@ -187,13 +187,25 @@ type ProbeWritten struct {
 	Specialists        int      `msgpack:"specialists" json:"specialists" usage:"heads whose match rate is 5 points, and 3 standard errors, above that of a random key"`
 	CopyAccuracyError  *float64 `msgpack:"copy_accuracy_error,omitempty" json:"copy_accuracy_error,omitempty" usage:"standard error of copy_accuracy over sequences; absent for one sequence"`
 	RandomCopyAccuracy float64  `msgpack:"random_copy_accuracy" json:"random_copy_accuracy" usage:"accuracy of guesses on repeated random tokens"`
+
+	Heads     *artifact.Ref `msgpack:"heads,omitempty" json:"heads,omitempty" usage:"*_heads.json: distances and scores of all heads; absent unless asked for, like the following"`
+	Attention *artifact.Ref `msgpack:"attention,omitempty" json:"attention,omitempty" usage:"*_attention.json: which keys each query of a sequence read"`
+	Picture   *artifact.Ref `msgpack:"picture,omitempty" json:"picture,omitempty" usage:"*_attention.svg: the same, drawn"`
 }
 
 // Kind implements Body.
 func (ProbeWritten) Kind() string { return "probe.written" }
 
 // Inputs implements Body.
-func (e ProbeWritten) Inputs() []string { return []string{e.Health.Digest, e.Induction.Digest} }
+func (e ProbeWritten) Inputs() []string {
+	inputs := []string{e.Health.Digest, e.Induction.Digest}
+	for _, ref := range []*artifact.Ref{e.Heads, e.Attention, e.Picture} {
+		if ref != nil {
+			inputs = append(inputs, ref.Digest)
+		}
+	}
+	return inputs
+}
 
 // PackWritten says that a checkpoint is packed.
 type PackWritten struct {

@@ -59,8 +59,8 @@ func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 func runFile[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Context) error {
 	file := s.Choice.file(c)
 	if _, err := os.Stat(file); err != nil {
-		return command.Usagef("--%s %s is no file here; to choose among the %ss of a run, say of which: --run RUN", s.Choice.Noun,
-			file, s.Choice.Noun)
+		return command.Usagef("--%s %s is no file here; to choose among the %ss of a run, say of which: --run RUN",
+			s.Choice.Noun, file, s.Choice.Noun)
 	}
 	if err := unused(c, "with --"+s.Choice.Noun+" FILE", "data", "since", "every"); err != nil {
 		return err

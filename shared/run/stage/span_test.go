@@ -12,8 +12,8 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// Of checkpoints at steps 10 to 60, announced an hour apart, a span takes those since a step or a time, and of them those
-// that are far enough apart, from the first on.
+// Of checkpoints at steps 10 to 60, announced an hour apart, a span takes those since a step or a time, and of them
+// those that are far enough apart, from the first on.
 func TestSpanOfCheckpoints(t *testing.T) {
 	t.Parallel()
 	begin := time.Date(2026, 11, 28, 9, 0, 0, 0, time.Local)
