@@ -86,6 +86,9 @@ func launch(c *cli.Context) error {
 	if _, err := l.definition.Store(l.journal, l.store, l.run); err != nil { // anew where it is lost
 		return err
 	}
+	if err := overview.KeepCommand(l.journal, l.run, commandLine(os.Args[1:])); err != nil {
+		return err
+	}
 	l.screen = newScreen(c, l)
 	l.journal = l.journal.Telling(func(err error) { l.screen.warn("launcher", err.Error()) })
 	l.screen.header()
@@ -98,6 +101,7 @@ func launch(c *cli.Context) error {
 			return err
 		}
 		l.screen.note("this run has finished before; nothing is left to do")
+		l.report(c.Context)
 		return l.summary(c)
 	}
 	started := time.Now()
@@ -105,6 +109,7 @@ func launch(c *cli.Context) error {
 		return err
 	}
 	l.screen.note("finished in " + time.Since(started).Round(100*time.Millisecond).String())
+	l.report(c.Context)
 	return l.summary(c)
 }
 

@@ -52,7 +52,7 @@ func withPrograms(run func() int) (int, error) {
 		return 1, err
 	}
 	defer os.RemoveAll(dir)
-	packages := []string{"-o", dir + "/", "../../stages/...", "../../docs/examples/...", "."}
+	packages := []string{"-o", dir + "/", "../../stages/...", "../../docs/examples/...", "../report", "."}
 	build := exec.Command("go", slices.Concat([]string{"build"}, buildFlags, packages)...)
 	build.Env = append(os.Environ(), buildEnv...)
 	if out, err := build.CombinedOutput(); err != nil {
@@ -149,8 +149,9 @@ type message struct {
 		Stage string `json:"stage"`
 		Done  int64  `json:"done"`
 	} `json:"progress"`
-	Checkpoints []row `json:"checkpoints"`
-	Others      []row `json:"others"`
+	Report      string `json:"report"`
+	Checkpoints []row  `json:"checkpoints"`
+	Others      []row  `json:"others"`
 }
 
 // row is a checkpoint of the launcher's summary.

@@ -64,6 +64,26 @@ func TestRun(t *testing.T) {
 	if !reflect.DeepEqual(again[len(again)-1].Checkpoints, all[len(all)-1].Checkpoints) {
 		t.Error("the table of a finished run differs from the one it ended with")
 	}
+	w.reported(again[len(again)-1].Report)
+}
+
+// reported looks at the report of a run, and makes sure that a run without a report is no less finished.
+func (w *world) reported(path string) {
+	w.t.Helper()
+	page, err := os.ReadFile(path)
+	if err != nil || !strings.Contains(string(page), "pipeline run --json --preset nano") {
+		w.t.Errorf("report %q: %v; it is to have the command that made the run", path, err)
+	}
+	folder := filepath.Dir(path)
+	if err := os.RemoveAll(folder); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(folder, []byte("in the way"), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+	if said := w.must("pipeline", tiny()...); !strings.Contains(said, "no report was written") {
+		w.t.Errorf("a report that cannot be written: %s", tail(said))
+	}
 }
 
 func without(m map[string]int, key string) map[string]int {

@@ -7,10 +7,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/overview"
 	"bitnet1/shared/run/results"
@@ -28,7 +28,11 @@ func printSummary(c *cli.Context, j journal.Journal, run string) error {
 		return err
 	}
 	if c.Bool("json") {
-		return json.NewEncoder(c.App.Writer).Encode(summaryJSON(run, tables))
+		s := summaryJSON(run, tables)
+		if path := reportOf(j, run); path != "" {
+			s["report"] = path
+		}
+		return json.NewEncoder(c.App.Writer).Encode(s)
 	}
 	if err := writeTables(c.App.Writer, tables, terminal.Width(c.App.Writer)); err != nil {
 		return err
@@ -79,20 +83,23 @@ func writeTables(out io.Writer, tables []*results.Table, width int) error {
 func writeHints(c *cli.Context, j journal.Journal, run string, tables []*results.Table) {
 	data := ""
 	if c.IsSet("data") {
-		data = "--data " + quoted(c.String("data")) + " "
+		data = "--data " + command.Quoted(c.String("data")) + " "
 	}
 	fmt.Fprintf(c.App.Writer, `
 Look further:
   all that it made  %s
   its table again   %s runs %s%s
-`, j.RunDir(run), quoted(program("pipeline")), data, run)
+`, j.RunDir(run), command.Quoted(program("pipeline")), data, run)
+	if path := reportOf(j, run); path != "" {
+		fmt.Fprintf(c.App.Writer, "  its report        %s\n", path)
+	}
 	for _, t := range tables {
 		if len(t.Rows) == 0 { // nothing that a stage could answer
 			continue
 		}
 		for _, stage := range t.Stages {
 			if path := program(stage); hasFile(path) { // it may be of somebody else's, in another language
-				fmt.Fprintf(c.App.Writer, "  a stage again     %s run %s--run %s --force\n", quoted(path), data, run)
+				fmt.Fprintf(c.App.Writer, "  a stage again     %s run %s--run %s --force\n", command.Quoted(path), data, run)
 				return
 			}
 		}
@@ -115,14 +122,6 @@ func program(name string) string {
 		if short, err := filepath.Rel(here, path); err == nil && filepath.IsLocal(short) {
 			path = short
 		}
-	}
-	return path
-}
-
-// quoted is a path as a shell takes it.
-func quoted(path string) string {
-	if strings.ContainsAny(path, " \t$&;|<>*?()\"\\") {
-		return "'" + path + "'"
 	}
 	return path
 }

@@ -1,7 +1,6 @@
 package plot
 
 import (
-	"fmt"
 	"image/color"
 	"math"
 	"strconv"
@@ -116,7 +115,7 @@ func (h HeatMaps) drawMap(c draw.Canvas, l layout, m HeatMap, at vg.Point) {
 			fill(c, h.colorOf(v), left, top-l.cell.Y, left+l.cell.X, top)
 			if l.cell.X >= 15 && l.cell.Y >= 10 && !math.IsNaN(v) { // room for a number
 				c.FillText(textStyle(smallSize, inkOn(h.share(v)), draw.XCenter, draw.YCenter),
-					vg.Point{X: left + l.cell.X/2, Y: top - l.cell.Y/2}, fmt.Sprintf("%.0f", v))
+					vg.Point{X: left + l.cell.X/2, Y: top - l.cell.Y/2}, strconv.FormatFloat(v, 'f', h.decimals(), 64))
 			}
 		}
 	}
@@ -130,6 +129,14 @@ func (h HeatMaps) drawMap(c draw.Canvas, l layout, m HeatMap, at vg.Point) {
 	frame := []vg.Point{{X: at.X, Y: bottom}, {X: at.X + wide, Y: bottom}, {X: at.X + wide, Y: at.Y}, at,
 		{X: at.X, Y: bottom}}
 	c.StrokeLines(draw.LineStyle{Color: color.Gray{Y: 110}, Width: 0.5}, frame)
+}
+
+// decimals are those of the numbers in cells.
+func (h HeatMaps) decimals() int {
+	if h.Scale.Max < 10 {
+		return 1
+	}
+	return 0
 }
 
 // each reports whether cell i of n gets a number, where cells have a size: every one, every second, every fourth …

@@ -223,3 +223,14 @@ func (l Lines) Falling() Lines {
 	l.Y.Min, l.Y.Max = lowest-0.1, middle
 	return l
 }
+
+// FromZero is the same figure with axes that begin at 0.
+func (l Lines) FromZero() Lines {
+	for _, s := range l.Series {
+		for _, p := range append(s.Line[:len(s.Line):len(s.Line)], s.Dots...) {
+			l.X.Max, l.Y.Max = max(l.X.Max, 1.02*p.X), max(l.Y.Max, 1.05*p.Y)
+			l.Y.Min = min(l.Y.Min, p.Y)
+		}
+	}
+	return l
+}

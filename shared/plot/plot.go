@@ -57,6 +57,12 @@ const (
 	Page   = 17.5 * vg.Centimeter
 )
 
+// Width is how wide a figure is.
+func Width(f Figure) vg.Length {
+	width, _ := f.size()
+	return width
+}
+
 // Sizes of fonts, in points.
 const (
 	textSize  = 8

@@ -32,7 +32,7 @@ func Parameters(j journal.Journal, store *artifact.Store, run string) (map[strin
 			return nil, fmt.Errorf("definition of run %s: stage %s: %w", run, name, err)
 		}
 		for key, v := range values {
-			if text := textOf(v); key != "seed" || text != seed {
+			if text := Text(v); key != "seed" || text != seed {
 				given[name+"."+key] = text
 			}
 		}
@@ -40,8 +40,8 @@ func Parameters(j journal.Journal, store *artifact.Store, run string) (map[strin
 	return given, nil
 }
 
-// textOf writes a parameter of a definition as the value of a flag.
-func textOf(v any) string {
+// Text writes a parameter that was read from JSON as the value of a flag.
+func Text(v any) string {
 	list, ok := v.([]any)
 	if !ok {
 		return param.Text(v)

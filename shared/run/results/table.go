@@ -41,6 +41,9 @@ type Row struct {
 	digests []string
 }
 
+// Place is the number that names the row, such as a checkpoint's step; ok is false where no number names it.
+func (r *Row) Place() (place float64, ok bool) { return r.place, !math.IsInf(r.place, 0) }
+
 // Cell is a value of the table.
 type Cell struct {
 	Text  string // for people

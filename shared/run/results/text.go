@@ -58,6 +58,17 @@ func WriteColumns(w io.Writer, width, fixed int, columns []TextColumn) error {
 
 // WriteText writes the table for people, as WriteColumns does.
 func (t *Table) WriteText(w io.Writer, width int) error {
+	all := t.TextColumns()
+	fixed := 1
+	if len(all) > 1 && all[1].Left {
+		fixed = 2
+	}
+	return WriteColumns(w, width, fixed, all)
+}
+
+// TextColumns are the columns of the table for people: the rows' names, then their marks and what their parameters
+// differ in where there are any, which is a column of texts, then the values.
+func (t *Table) TextColumns() []TextColumn {
 	rows := t.inOrder()
 	name, remark := TextColumn{Heading: t.Row.Name}, TextColumn{Left: true}
 	for _, r := range rows {
@@ -69,7 +80,6 @@ func (t *Table) WriteText(w io.Writer, width int) error {
 	if remark.Width() > 0 {
 		all = append(all, remark)
 	}
-	fixed := len(all)
 	for _, c := range t.Columns {
 		column := TextColumn{Heading: c.Name}
 		for _, r := range rows {
@@ -81,7 +91,7 @@ func (t *Table) WriteText(w io.Writer, width int) error {
 		}
 		all = append(all, column)
 	}
-	return WriteColumns(w, width, fixed, all)
+	return all
 }
 
 func nonEmpty(s string) []string {

@@ -1,0 +1,98 @@
+// Command report writes what a run has left as one page that needs nothing else: figures, and every number in tables,
+// beside the same figures as SVG and PNG for a paper. Of several runs it draws each measure into one figure and says in
+// which parameters the runs differ. Equal runs make equal bytes. It reads files alone and measures nothing.
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/urfave/cli/v2"
+
+	"bitnet1/shared/measure/history"
+	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/command"
+	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/overview"
+	"bitnet1/shared/run/param"
+)
+
+func main() {
+	cli.HelpPrinter = command.PrintHelp
+	os.Exit(command.ExitStatus("report", newApp().Run(os.Args), os.Stderr))
+}
+
+func newApp() *cli.App {
+	return &cli.App{
+		Name: "report", Usage: "write a run's figures and numbers as one HTML page, and its figures as SVG and PNG",
+		HideVersion: true, HideHelpCommand: true,
+		Description: "The launcher writes the report of a run that has finished; this command does it at any time, and for " +
+			"several runs\nbeside each other.\n\nExample:\n   report --run v77-nano-434c1692 --compare v76-nano-8799682f",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "data", Value: "./data", EnvVars: []string{"BITNET1_DATA"},
+				Usage: "data `DIR`ectory: artifacts, runs, events"},
+			&cli.StringFlag{Name: "run", Required: true, Usage: "`RUN` to report"},
+			&cli.StringSliceFlag{Name: "compare", Usage: "`RUN` to draw beside it; give one flag for each"},
+			&cli.StringFlag{Name: "out", Usage: "output `DIR`ectory (default: report in the run's folder, or " +
+				"experiments/report-RUN in the data directory where runs are compared)"},
+		},
+		ExitErrHandler:            func(*cli.Context, error) {},
+		DisableSliceFlagSeparator: true,
+		OnUsageError: func(c *cli.Context, err error, _ bool) error {
+			return command.UsageError(param.UnknownFlag(err, c.App.Flags))
+		},
+		Action: report,
+	}
+}
+
+func report(c *cli.Context) error {
+	if c.NArg() > 0 {
+		return command.UsageError(fmt.Errorf("%s: name runs with --run and --compare", c.Args().First()))
+	}
+	var runs []*history.Run
+	seen := map[string]bool{}
+	for _, id := range append([]string{c.String("run")}, c.StringSlice("compare")...) {
+		if seen[id] {
+			return command.UsageError(fmt.Errorf("run %s is given twice", id))
+		}
+		seen[id] = true
+		run, err := history.Read(c.String("data"), id)
+		if err != nil {
+			return err
+		}
+		runs = append(runs, run)
+	}
+	path := overview.ReportPath(journal.Open(c.String("data")), runs[0].ID)
+	if len(runs) > 1 {
+		path = filepath.Join(c.String("data"), "experiments", "report-"+runs[0].ID, filepath.Base(path))
+	}
+	out := cmp.Or(c.String("out"), filepath.Dir(path))
+	path = filepath.Join(out, filepath.Base(path))
+	if err := write(runs, path); err != nil {
+		return fmt.Errorf("writing the report %s: %w", path, err)
+	}
+	fmt.Fprintln(c.App.Writer, path)
+	return nil
+}
+
+// write writes the page and, beside it, its figures. What cannot be written leaves an older page as it is.
+func write(runs []*history.Run, path string) error {
+	figures := figuresOf(runs)
+	var problems []error
+	for _, f := range figures {
+		if err := f.draw(); err != nil {
+			return fmt.Errorf("drawing %s: %w", f.Name, err)
+		}
+		for ending, b := range map[string][]byte{".svg": f.svg, ".png": f.png} {
+			problems = append(problems, artifact.WriteFile(filepath.Join(filepath.Dir(path), f.Name+ending), b))
+		}
+	}
+	text, err := pageOf(runs, figures).html()
+	if err := errors.Join(append(problems, err)...); err != nil {
+		return err
+	}
+	return artifact.WriteFile(path, text)
+}

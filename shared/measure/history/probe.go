@@ -1,0 +1,95 @@
+package history
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+
+	"bitnet1/shared/run/artifact"
+)
+
+// add adds the numbers of a report. Measures that a later version of the stage adds are numbers like all others.
+func (p *Probe) add(store *artifact.Store, ref artifact.Ref) error {
+	path, err := store.Path(ref)
+	if err != nil {
+		return fmt.Errorf("what the probe of step %d found: %w", p.Step, err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var report struct {
+		Heads []map[string]any `json:"heads"`
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(text, &fields); err != nil {
+		return fmt.Errorf("%s of step %d: %w", ref.Name, p.Step, err)
+	}
+	if err := json.Unmarshal(text, &report); err != nil {
+		return fmt.Errorf("%s of step %d: %w", ref.Name, p.Step, err)
+	}
+	addNumbers(p.Measures, fields, "step")
+	for _, of := range report.Heads {
+		layer, head := of["layer"], of["head"]
+		l, isNumber := layer.(float64)
+		h, alsoNumber := head.(float64)
+		if !isNumber || !alsoNumber {
+			return fmt.Errorf("%s of step %d: a head without layer and head", ref.Name, p.Step)
+		}
+		known := p.head(int(l), int(h))
+		addNumbers(known.Measures, of, "layer", "head")
+		if counts, ok := of["distances"].([]any); ok {
+			known.Distances = known.Distances[:0]
+			for _, n := range counts {
+				number, _ := n.(float64)
+				known.Distances = append(known.Distances, number)
+			}
+		}
+	}
+	return nil
+}
+
+func (p *Probe) head(layer, head int) *Head {
+	i := slices.IndexFunc(p.Heads, func(h Head) bool { return h.Layer == layer && h.Head == head })
+	if i < 0 {
+		i = len(p.Heads)
+		p.Heads = append(p.Heads, Head{Layer: layer, Head: head, Measures: map[string]float64{}})
+	}
+	return &p.Heads[i]
+}
+
+func addNumbers(to map[string]float64, from map[string]any, except ...string) {
+	for key, v := range from {
+		if n, ok := v.(float64); ok && !slices.Contains(except, key) {
+			to[key] = n
+		}
+	}
+}
+
+// Map is a measure over layers and heads; a head without the measure has NaN. It is nil where no head has it.
+func (p Probe) Map(measure string) (values [][]float64) {
+	found := false
+	for _, h := range p.Heads {
+		v, ok := h.Measures[measure]
+		found = found || ok
+		if h.Layer < 0 || h.Head < 0 || h.Layer >= maxIndex || h.Head >= maxIndex || !ok {
+			continue
+		}
+		for len(values) <= h.Layer {
+			values = append(values, nil)
+		}
+		for len(values[h.Layer]) <= h.Head {
+			values[h.Layer] = append(values[h.Layer], math.NaN())
+		}
+		values[h.Layer][h.Head] = v
+	}
+	if !found {
+		return nil
+	}
+	return values
+}
+
+// maxIndex bounds layers and heads: a damaged report may claim any.
+const maxIndex = 1 << 12
