@@ -180,9 +180,11 @@ func TestWrongUsage(t *testing.T) {
 		"pipeline", "run", "--nothing-like-it", "pipelines/v76.yml")
 	w.refuses(2, []string{"FILE"}, "pipeline", "run")
 	w.refuses(2, []string{"lunch"}, "pipeline", "lunch")
-	for _, stage := range []string{"tokenize", "shard", "train", "evaluate", "probe", "pack"} {
+	for _, stage := range []string{"tokenize", "shard", "train", "evaluate", "probe", "pack", "generate"} {
 		w.refuses(2, []string{stage}, stage)
-		w.refuses(2, []string{"--out"}, stage, "run", "--in", "x")
+		if stage != "generate" { // it prints
+			w.refuses(2, []string{"--out"}, stage, "run", "--in", "x")
+		}
 		w.refuses(2, []string{"flag"}, stage, "run", "--no-such-flag")
 		w.refuses(1, []string{"NATS_URL"}, stage, "serve")
 		if help := w.must(stage, "run", "--help"); !strings.Contains(help, "Example:") {

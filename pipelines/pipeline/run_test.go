@@ -31,8 +31,8 @@ func TestRun(t *testing.T) {
 	want := map[string]int{
 		"run.started": 1, "source.added": 3, "tokens.written": 3, "shard.sealed": 2, "dataset.sealed": 1,
 		"checkpoint.saved":  4,
-		"training.finished": 1, "evaluation.written": 4, "probe.written": 4, "pack.written": 4, "run.finished": 1,
-		"job.finished": 3 + 3 + 1 + 3*4,
+		"training.finished": 1, "evaluation.written": 4, "probe.written": 4, "pack.written": 4, "text.written": 4,
+		"run.finished": 1, "job.finished": 3 + 3 + 1 + 4*4,
 	}
 	for _, body := range event.Kinds() {
 		if want[body.Kind()] == 0 {
@@ -147,6 +147,7 @@ func TestKilledStage(t *testing.T) {
 	for stage, moment := range map[string]func(message) bool{
 		"tokenize": announced("source.added"), "shard": announced("tokens.written"), "train": working("train", 30),
 		"evaluate": working("evaluate", 1), "probe": working("probe", 1), "pack": announced("checkpoint.saved"),
+		"generate": announced("pack.written"),
 	} {
 		t.Run(stage, func(t *testing.T) {
 			w := newWorld(t)
@@ -176,8 +177,8 @@ func TestStoppedLauncher(t *testing.T) {
 			l := w.start(tiny()...)
 			l.until("training", func(m message) bool { return m.Progress.Stage == "train" && m.Progress.Done > 25 })
 			children := l.children()
-			if len(children) != 6 {
-				t.Fatalf("stages that run: %v, want six", children)
+			if len(children) != 7 {
+				t.Fatalf("stages that run: %v, want seven", children)
 			}
 			stopped := time.Now()
 			if err := l.cmd.Process.Signal(signal); err != nil {

@@ -18,7 +18,7 @@ import (
 // Params are the stage's parameters.
 type Params struct {
 	Prompts           []string `json:"prompts" usage:"texts to continue"`
-	FixedPrompts      bool     `json:"fixed_prompts" usage:"continue the stage's own prompts, too: an empty text, and beginnings of prose"`
+	FixedPrompts      bool     `json:"fixed_prompts" usage:"continue the stage's own prompts, too: beginnings of prose"`
 	Tokens            int      `json:"tokens" usage:"most tokens of a continuation; 0: as many as the context has room for"`
 	Temperature       float64  `json:"temperature" usage:"logits are divided by it; 0: the most probable token alone"`
 	TopK              int      `json:"top_k" usage:"so many of the most probable tokens remain; 0: all"`
@@ -30,17 +30,18 @@ type Params struct {
 }
 
 func main() {
+	defaults := Params{FixedPrompts: true, Tokens: 128, Temperature: 0.8, Seed: 42}
 	os.Exit(stage.Main(stage.Spec[Params, event.PackWritten]{
 		Name:     "generate",
 		About:    "continue prompts with a packed model: samples of every checkpoint, single texts, a chat, an API",
 		Example:  `generate run --in packed/step-000600.bit2 --prompt "It was a dark night" --tokens 100`,
 		Version:  "1",
-		Defaults: Params{FixedPrompts: true, Tokens: 128, Temperature: 0.8, Seed: 42},
-		Check:    func(p Params) error { return p.options().Validate() },
+		Defaults: defaults,
+		Check:    Params.check,
 		Work:     stage.Deterministic(generate),
 		Files:    packs, Choice: byStep(), Threads: true,
 		OneShot:  &stage.OneShot[Params]{Flags: promptFlags(), Overlay: readPrompts, Print: printTexts},
-		Commands: []*cli.Command{chatCommand(), apiCommand()},
+		Commands: []*cli.Command{chatCommand(defaults), apiCommand()},
 		Emits:    []event.Body{event.TextWritten{}},
 		Results: []results.Result{{
 			Kind:     event.TextWritten{}.Kind(),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"bitnet1/shared/lm/inference"
 	"bitnet1/shared/lm/sampling"
@@ -17,17 +18,17 @@ import (
 const samplesFormat = "bitnet1.text.v1"
 
 // fixedPrompts are the same for all models, so that their texts can be compared. A change needs a new Version.
-var fixedPrompts = []string{"", "The", "It is not", "Once upon a time"}
+var fixedPrompts = []string{"The", "It is not", "Once upon a time"}
 
 // samples is the content of *_text.json.
 type samples struct {
-	Format    string         `json:"format"`
-	Model     string         `json:"model"` // digest
-	Step      int64          `json:"step"`
-	Tokenizer string         `json:"tokenizer"`
-	Sampling  sampled        `json:"sampling"`
-	Repeated  *float64       `json:"repeated"` // share of 4-grams of tokens that their continuation has before
-	Texts     []continuation `json:"texts"`
+	Format    string   `json:"format"`
+	Model     string   `json:"model"` // digest
+	Step      int64    `json:"step"`
+	Tokenizer string   `json:"tokenizer"`
+	Sampling  sampled  `json:"sampling"`
+	Repeated  *float64 `json:"repeated"` // share of 4-grams of tokens that their continuation has before
+	Texts     []sample `json:"texts"`
 }
 
 // sampled is how tokens were chosen.
@@ -42,8 +43,8 @@ type sampled struct {
 	Seed              uint64   `json:"seed"`
 }
 
-// continuation is a prompt and what the model wrote.
-type continuation struct {
+// sample is a prompt and what the model wrote.
+type sample struct {
 	Prompt       string            `json:"prompt"`
 	PromptTokens int               `json:"prompt_tokens"`
 	Text         string            `json:"text"`
@@ -59,12 +60,19 @@ func (p Params) options() generation.Options {
 	}
 }
 
+func (p Params) check() error {
+	if p.Tokens < 0 {
+		return errors.New("tokens must not be negative")
+	}
+	return p.options().Validate()
+}
+
 // newSamples has the model continue all prompts of p.
 func newSamples(ctx context.Context, m *generation.Model, digest string, p Params) (*samples, error) {
 	s := &samples{Format: samplesFormat, Model: digest, Step: m.Step, Tokenizer: m.Tokenizer.Name(),
 		Sampling: sampled{p.Tokens, p.Temperature, p.TopK, p.TopP, p.MinP, p.RepetitionPenalty,
 			append([]string{}, p.Stop...), p.Seed},
-		Texts: []continuation{}}
+		Texts: []sample{}}
 	g, err := m.NewGenerator()
 	if err != nil {
 		return nil, err
@@ -79,22 +87,22 @@ func newSamples(ctx context.Context, m *generation.Model, digest string, p Param
 		if err != nil {
 			return nil, fmt.Errorf("prompt %q: %w", prompt, err)
 		}
-		s.Texts = append(s.Texts, continuation{generation.Valid(prompt), len(tokens), r.Text, len(r.Tokens), r.Finish})
+		s.Texts = append(s.Texts, sample{generation.Valid(prompt), len(tokens), r.Text, len(r.Tokens), r.Finish})
 		written = append(written, r.Tokens)
 	}
 	s.Repeated = repeated(written)
 	return s, nil
 }
 
-// prompts are the texts to continue, the fixed ones first. A tokenizer of symbols has no prose.
+// prompts are the texts to continue, the fixed ones first. Where a tokenizer has no prose, it is the empty text.
 func (p Params) prompts(m *generation.Model) []string {
 	switch {
 	case !p.FixedPrompts:
 		return p.Prompts
-	case m.Text(m.Encode(fixedPrompts[1])) != fixedPrompts[1]:
+	case m.Text(m.Encode(fixedPrompts[0])) != fixedPrompts[0]:
 		return append([]string{""}, p.Prompts...)
 	}
-	return append(fixedPrompts[:len(fixedPrompts):len(fixedPrompts)], p.Prompts...)
+	return append(slices.Clone(fixedPrompts), p.Prompts...)
 }
 
 func (s *samples) name() string { return fmt.Sprintf("step-%06d_text.json", s.Step) }

@@ -33,13 +33,9 @@ type Model struct {
 // Open opens the packed model at path, whose generators compute with so many threads each (0: one a core). A checkpoint
 // is packed first, into a temporary file.
 func Open(path string, threads int) (*Model, error) {
-	is, err := filetype.OfFile(path)
-	if err != nil {
-		return nil, err
-	}
-	open := inference.Open
-	if is != filetype.PackedModel {
-		open = openCheckpoint
+	open := openCheckpoint
+	if is, err := filetype.OfFile(path); err == nil && is == filetype.PackedModel {
+		open = inference.Open
 	}
 	m, err := open(path)
 	if err != nil {

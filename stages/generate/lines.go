@@ -1,0 +1,63 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// maxLine bounds a message, in bytes.
+const maxLine = 1 << 20
+
+var errLongLine = fmt.Errorf("a message has at most %d bytes: the line is left out", maxLine)
+
+// lines reads messages: lines, of which one that ends in a backslash goes on with the next.
+type lines struct{ in *bufio.Reader }
+
+func newLines(in io.Reader) *lines { return &lines{bufio.NewReader(in)} }
+
+// message returns the next message, whose bytes need not be UTF-8. It calls more before every line but the first. At the
+// end the error is io.EOF.
+func (l *lines) message(more func()) (string, error) {
+	var message strings.Builder
+	for {
+		line, err := l.line()
+		if err != nil && !(err == io.EOF && message.Len() > 0) {
+			return "", err
+		}
+		before, goesOn := strings.CutSuffix(line, `\`)
+		message.WriteString(before)
+		if !goesOn || err != nil {
+			return message.String(), nil
+		}
+		if message.Len() > maxLine {
+			return "", errLongLine
+		}
+		message.WriteByte('\n')
+		more()
+	}
+}
+
+// line returns a line without its end. Of a line that is too long nothing is kept.
+func (l *lines) line() (string, error) {
+	var line []byte
+	long := false
+	for {
+		part, err := l.in.ReadSlice('\n')
+		if long = long || len(line)+len(part) > maxLine; !long {
+			line = append(line, part...)
+		}
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		case err != nil && (err != io.EOF || len(line) == 0 && !long):
+			return "", err
+		case long:
+			return "", errLongLine
+		}
+		return string(bytes.TrimRight(line, "\r\n")), nil
+	}
+}
