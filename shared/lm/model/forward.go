@@ -212,17 +212,39 @@ func (m *Model) Logits(tokens []int32, from, to int, s Settings) ([]float32, err
 
 // Greedy returns the most probable next token of every position, and the first of equally probable ones.
 func (m *Model) Greedy(tokens []int32, s Settings) ([]int32, error) {
-	if err := m.forward(tokens, s); err != nil {
-		return nil, err
-	}
 	best := make([]int32, len(tokens))
-	return best, m.eachLogits(0, len(tokens), func(row int, logits []float32) {
-		for i, x := range logits {
-			if x > logits[best[row]] {
-				best[row] = int32(i)
-			}
+	every := func(int) bool { return true }
+	return best, m.EachLogits(tokens, every, s, func(row int, logits []float32) { best[row] = Best(logits) })
+}
+
+// Best is the index of the largest logit, and of equal ones the first.
+func Best(logits []float32) int32 {
+	best := 0
+	for i, x := range logits {
+		if x > logits[best] {
+			best = i
 		}
-	})
+	}
+	return int32(best)
+}
+
+// EachLogits calls f with the Vocab logits of every row of tokens that is wanted, in order. f must not keep logits.
+func (m *Model) EachLogits(tokens []int32, wanted func(row int) bool, s Settings,
+	f func(row int, logits []float32)) error {
+	if err := m.forward(tokens, s); err != nil {
+		return err
+	}
+	for from := 0; from < len(tokens); {
+		to := from
+		for to < len(tokens) && wanted(to) {
+			to++
+		}
+		if err := m.eachLogits(from, to, f); err != nil {
+			return err
+		}
+		from = to + 1
+	}
+	return nil
 }
 
 // forward computes tokens up to the input of the language-model head.
