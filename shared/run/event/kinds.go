@@ -10,7 +10,7 @@ import (
 func Kinds() []Body {
 	return []Body{
 		RunStarted{}, SourceAdded{}, TokensWritten{}, ShardSealed{}, DatasetSealed{},
-		CheckpointSaved{}, TrainingFinished{}, EvaluationWritten{}, ProbeWritten{}, PackWritten{},
+		CheckpointSaved{}, TrainingFinished{}, EvaluationWritten{}, TasksScored{}, ProbeWritten{}, PackWritten{},
 		TextWritten{},
 		JobFinished{}, RunFinished{},
 	}
@@ -168,6 +168,28 @@ func (EvaluationWritten) Kind() string { return "evaluation.written" }
 
 // Inputs implements Body.
 func (e EvaluationWritten) Inputs() []string { return []string{e.Report.Digest} }
+
+// TasksScored gives the scores of a checkpoint on evaluation tasks.
+type TasksScored struct {
+	Step   int          `msgpack:"step" json:"step" usage:"step of the checkpoint"`
+	Model  artifact.Ref `msgpack:"model" json:"model" usage:"the checkpoint"`
+	Report artifact.Ref `msgpack:"report" json:"report" usage:"*_tasks.json"`
+
+	Scores SortedMap[SortedMap[TaskScore]] `msgpack:"scores" json:"scores" usage:"by task and metric, a map of value, error (the standard error over examples; absent for a single one) and chance"`
+}
+
+// TaskScore is a score in TasksScored.
+type TaskScore struct {
+	Value  float64  `msgpack:"value" json:"value"`
+	Error  *float64 `msgpack:"error,omitempty" json:"error,omitempty"`
+	Chance float64  `msgpack:"chance" json:"chance"` // the value of a model that knows nothing
+}
+
+// Kind implements Body.
+func (TasksScored) Kind() string { return "tasks.scored" }
+
+// Inputs implements Body.
+func (e TasksScored) Inputs() []string { return []string{e.Report.Digest} }
 
 // ProbeWritten gives the health of a checkpoint's pointers and its induction.
 type ProbeWritten struct {

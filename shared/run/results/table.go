@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"math"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -368,6 +369,7 @@ func (t *Table) Last() *Row {
 }
 
 // Label writes how parameters differ: "sequences=2". A key has its stage before it where two stages' keys are the same.
+// Digests are shortened.
 func Label(overrides map[string]string) string {
 	short := map[string]int{}
 	for full := range overrides {
@@ -379,10 +381,12 @@ func Label(overrides map[string]string) string {
 		if short[keyOf(full)] == 1 {
 			name = keyOf(full)
 		}
-		parts = append(parts, name+"="+overrides[full])
+		parts = append(parts, name+"="+wholeDigest.ReplaceAllStringFunc(overrides[full], digest.Short))
 	}
 	return strings.Join(parts, " ")
 }
+
+var wholeDigest = regexp.MustCompile(`\b[0-9a-f]{64}\b`)
 
 func keyOf(full string) string {
 	if _, key, dotted := strings.Cut(full, "."); dotted {
