@@ -1,5 +1,5 @@
-// Command evaluate is the stage that measures a checkpoint on the validation split: bits per token and per byte, with
-// the loss of a model that knows token frequencies alone (unigram) as the baseline.
+// Command evaluate is the stage that measures a checkpoint: bits per token and per byte on the validation split, with the
+// loss of a model that knows token frequencies alone (unigram) as the baseline, and scores on evaluation tasks.
 package main
 
 import (
@@ -13,29 +13,18 @@ import (
 	"bitnet1/shared/run/stage"
 )
 
-// Params are the stage's parameters.
-type Params struct {
-	Sequences   int  `json:"sequences" usage:"number of validation sequences, from the first; 0: all"`
-	Greedy      bool `json:"greedy" usage:"also count the tokens that the model predicts as most probable (a second pass)"`
-	MicroTokens int  `json:"micro_tokens" usage:"tokens computed at once"`
-}
-
 func main() {
 	os.Exit(stage.Main(stage.Spec[Params, event.CheckpointSaved]{
 		Name:     "evaluate",
-		About:    "measure a checkpoint on the validation split: bits per token and per byte",
+		About:    "measure a checkpoint on the validation split, in bits per token and per byte, and on evaluation tasks",
 		Example:  "evaluate run --in model/step-000600.safetensors --dataset dataset/manifest.json --out evaluation",
 		Version:  "3",
 		Defaults: Params{MicroTokens: 4096},
-		Check: func(p Params) error {
-			if p.Sequences < 0 || p.MicroTokens < 1 {
-				return errors.New("sequences must not be negative and micro_tokens must be positive")
-			}
-			return nil
-		},
-		Work:  stage.Deterministic(evaluate),
-		Files: stage.Checkpoints, OnDataset: stage.OnDataset, Choice: stage.ByStep(), Threads: true, Device: true,
-		Emits: []event.Body{event.EvaluationWritten{}},
+		Check:    Params.check,
+		Complete: (*Params).complete,
+		Work:     stage.Deterministic(evaluate),
+		Files:    checkpoints, OnDataset: stage.OnDataset, Choice: stage.ByStep(), Threads: true, Device: true,
+		Emits: []event.Body{event.EvaluationWritten{}, event.TasksScored{}},
 		Results: []results.Result{{
 			Kind: event.EvaluationWritten{}.Kind(),
 			Headline: "checkpoint {step} evaluated: {bits_per_token:.3}[ ± {bits_per_token_error:.3}] bits/token" +
@@ -63,7 +52,7 @@ func main() {
 					},
 				},
 			},
-		}},
+		}, taskResults()},
 	}, os.Args))
 }
 
@@ -88,7 +77,32 @@ type report struct {
 	UnigramEntropy  float64  `json:"unigram_entropy"`            // bits per token of a unigram model
 }
 
+// checkpoints makes the events of the checkpoints that --in names, with the dataset of --dataset if there is one.
+func checkpoints(in *stage.Files) ([]event.CheckpointSaved, error) {
+	if in.Dataset == "" {
+		return stage.BareCheckpoints(in)
+	}
+	return stage.Checkpoints(in)
+}
+
 func evaluate(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved) error {
+	if in.Manifest.Digest == "" && len(job.Params.Tasks) == 0 {
+		return stage.Permanent(errors.New("nothing to measure on: add --dataset MANIFEST (its shards beside it), or " +
+			"--tasks NAME=PATH"))
+	}
+	if in.Manifest.Digest != "" {
+		if err := evaluateSplit(ctx, job, in); err != nil {
+			return err
+		}
+	}
+	if len(job.Params.Tasks) > 0 {
+		return scoreTasks(ctx, job, in)
+	}
+	return nil
+}
+
+// evaluateSplit measures the model on the validation split.
+func evaluateSplit(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved) error {
 	subject, err := measure.Open(job, in, job.Params.MicroTokens)
 	if err != nil {
 		return err

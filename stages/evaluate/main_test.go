@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"math"
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -13,7 +15,16 @@ import (
 	"bitnet1/shared/measure/measuretest"
 )
 
-func TestMain(m *testing.M) { measuretest.Main(m, main) }
+func TestMain(m *testing.M) {
+	if path := os.Getenv(asModel); path != "" {
+		if err := serveModel(path, os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	measuretest.Main(m, main)
+}
 
 // oracle measures a checkpoint by the definitions, one sequence at a time.
 type oracle struct {
@@ -230,5 +241,6 @@ func TestRefuses(t *testing.T) {
 func TestReportIsDocumented(t *testing.T) { measuretest.Documented(t, "Evaluation", report{}) }
 
 func TestDefaults(t *testing.T) {
-	measuretest.Defaults(t, `{"greedy": false, "micro_tokens": 4096, "sequences": 0}`)
+	measuretest.Defaults(t, `{"breakdown": false, "calibration": false, "greedy": false, "micro_tokens": 4096, "sequences": 0, "task_digests": null,
+		"tasks": null}`)
 }

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"bitnet1/shared/data/seal"
+	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/measure/measuretest"
+	"bitnet1/stages/evaluate/tasks"
+)
+
+func byteCheckpoint(t *testing.T, seq int) string {
+	t.Helper()
+	return measuretest.Checkpoint(t, measuretest.Config(seq),
+		checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
+}
+
+// scored runs the stage and returns its report of tasks.
+func scored(t *testing.T, flags ...string) (r tasksReport) {
+	t.Helper()
+	out := t.TempDir()
+	measuretest.Run(t, append(flags, "--out", out)...)
+	measuretest.ReadJSON(t, filepath.Join(out, "step-000007_tasks.json"), &r)
+	return r
+}
+
+// Scores are those of the likelihoods that the model gives each request by itself, however many are computed at once
+// and whatever their lengths, and a packed model has those of its checkpoint.
+func TestScores(t *testing.T) {
+	path, dir := byteCheckpoint(t, 64), t.TempDir()
+	pairs, words := filepath.Join(dir, "pairs"), filepath.Join(dir, "words.jsonl")
+	if err := os.Mkdir(pairs, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var rows []any
+	for i := range 30 {
+		context := strings.Repeat("a sea, ", i/2)
+		rows = append(rows, map[string]any{"query": context, "gold": i % 3,
+			"choices": []string{"b", "cc or d", strings.Repeat("ef ", 1+i/3)}})
+		write(t, filepath.Join(pairs, fmt.Sprintf("set%d.jsonl", i%2)), rows...)
+	}
+	write(t, words, map[string]any{"context": "An apple", "continuation": "pie"},
+		map[string]any{"context": "", "continuation": "sun"})
+	want := map[string]tasks.Result{}
+	for name, file := range map[string]string{"multiple_choice": pairs, "lambada": words} {
+		want[name] = alone(t, path, name, file)
+	}
+	flags := []string{"--tasks", "multiple_choice=" + pairs, "--tasks", "lambada=" + words, "--in"}
+	for _, more := range [][]string{{path}, {path, "--micro-tokens", "1"}, {path, "--micro-tokens", "129", "--threads", "1"},
+		{measuretest.Packed(t, path)}} {
+		r := scored(t, append(slices.Clone(flags), more...)...)
+		if r.Version != 1 || r.Step != 7 || r.Tokenizer != "bytes" || r.Context != 64 || len(r.Tasks) != 2 {
+			t.Fatalf("%v: %+v", more, r)
+		}
+		for _, got := range r.Tasks {
+			if fmt.Sprint(deref(got.Result)) != fmt.Sprint(deref(want[got.Task])) {
+				t.Errorf("%v: %v, want %v", more, deref(got.Result), deref(want[got.Task]))
+			}
+		}
+		if a := r.Tasks[0]; a.Requests != 3*a.Examples || a.Truncated == 0 || a.Truncated == a.Requests || len(a.Sets) != 2 {
+			t.Errorf("%v: %d requests of %d examples in %d sets, %d truncated", more, a.Requests, a.Examples, len(a.Sets),
+				a.Truncated)
+		}
+	}
+}
+
+// deref is what Sprint shows of a result, with the values of pointers.
+func deref(r tasks.Result) (shown []string) {
+	for _, set := range append(r.Sets, tasks.Set{Set: r.Task, Scores: r.Scores}) {
+		for _, s := range set.Scores {
+			shown = append(shown, fmt.Sprint(set.Set, set.Examples, s.Metric, s.Value, *s.Error, s.Chance))
+		}
+	}
+	return shown
+}
+
+// alone scores a task a request at a time.
+func alone(t *testing.T, path, name, file string) tasks.Result {
+	t.Helper()
+	task, err := tasks.Read(name, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, settings := measuretest.Load(t, path, 1)
+	var likelihoods [][]tasks.Likelihood
+	for _, e := range task.Examples {
+		var answers []tasks.Likelihood
+		for _, r := range e.Requests {
+			ids := []int32{256}
+			if r.Context != "" {
+				ids = nil
+			}
+			for _, b := range []byte(r.Context + r.Continuation) {
+				ids = append(ids, int32(b))
+			}
+			n := len(r.Continuation) + len(r.Context) - len(strings.TrimRight(r.Context, " "))
+			if len(ids) > 65 {
+				ids = ids[len(ids)-65:]
+			}
+			said, err := likelihood(m, settings, ids, n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answers = append(answers, tasks.Likelihood{Nats: said[0].(float64), Greedy: said[1].(bool), Tokens: n})
+		}
+		likelihoods = append(likelihoods, answers)
+	}
+	return task.Score(likelihoods, 257)
+}
+
+// The loss on a dataset is the same with and without tasks beside it.
+func TestTasksBesideADataset(t *testing.T) {
+	path, dir := byteCheckpoint(t, 16), t.TempDir()
+	manifest := measuretest.Sealed(t, seal.Options{SequenceLength: 16, ValidationShare: 0.2, Seed: 3},
+		measuretest.Proverbs()...)
+	write(t, filepath.Join(dir, "a.jsonl"), map[string]any{"sentence_good": "Ants eat.", "sentence_bad": "Ants eats."})
+	var reports [][]byte
+	for _, more := range [][]string{nil, {"--tasks", "blimp=" + filepath.Join(dir, "a.jsonl")}} {
+		out := t.TempDir()
+		said := measuretest.Run(t, append([]string{"--in", path, "--dataset", manifest, "--out", out}, more...)...)
+		if strings.Contains(said, "BLiMP acc") != (more != nil) {
+			t.Errorf("%v: it said\n%s", more, said)
+		}
+		b, err := os.ReadFile(filepath.Join(out, "step-000007_evaluation.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		reports = append(reports, b)
+	}
+	if !bytes.Equal(reports[0], reports[1]) {
+		t.Errorf("with a task the evaluation is\n%s\nwithout\n%s", reports[1], reports[0])
+	}
+}
+
+// An example with an answer that is too long for the model is left out, and counted.
+func TestAnswersThatAreTooLong(t *testing.T) {
+	long, short := filepath.Join(t.TempDir(), "long.jsonl"), filepath.Join(t.TempDir(), "short.jsonl")
+	rows := []any{map[string]any{"sentence_good": "Ants eat.", "sentence_bad": "Ants eats."},
+		map[string]any{"sentence_good": "Ants.", "sentence_bad": "An ant and an ant."},
+		map[string]any{"sentence_good": "An ant is.", "sentence_bad": "An ant are."}}
+	write(t, long, rows...)
+	write(t, short, rows[0], rows[2])
+	path := byteCheckpoint(t, 16)
+	a, b := scored(t, "--in", path, "--tasks", "blimp="+long).Tasks[0], scored(t, "--in", path, "--tasks", "blimp="+short).Tasks[0]
+	if a.LeftOut != 1 || b.LeftOut != 0 || fmt.Sprint(deref(a.Result)) != fmt.Sprint(deref(b.Result)) {
+		t.Errorf("with the long answer %+v, %v; without %+v, %v", a, deref(a.Result), b, deref(b.Result))
+	}
+}
+
+// What cannot be scored is refused, with the file and the line.
+func TestRefusesTasks(t *testing.T) {
+	path, dir := byteCheckpoint(t, 16), t.TempDir()
+	good, long := filepath.Join(dir, "good.jsonl"), filepath.Join(dir, "long.jsonl")
+	pair := map[string]any{"sentence_good": "Ants eat.", "sentence_bad": "Ants eats."}
+	write(t, good, pair)
+	write(t, long, map[string]any{"sentence_good": "Ants eat grass.", "sentence_bad": "Ants eat all grass."})
+	unnamed := measuretest.Checkpoint(t, measuretest.Config(16), checkpoint.Provenance{Step: 7, Gamma: 0.3, Mix: 1})
+	for want, flags := range map[string]string{
+		"add --dataset MANIFEST":                     "--in " + path,
+		`"blimp" is not NAME=PATH`:                   "--in " + path + " --tasks blimp",
+		`there is no task "blump"`:                   "--in " + path + " --tasks blump=" + good,
+		"blimp is given twice":                       "--in " + path + " --tasks blimp=" + good + " --tasks blimp=" + long,
+		"no such file":                               "--in " + path + " --tasks blimp=" + good + "x",
+		"task_digests says blimp=00: it has other":   "--in " + path + " --tasks blimp=" + good + " --task-digests blimp=00",
+		"2 digests for 0 tasks":                      "--in " + path + " --task-digests a=1,b=2",
+		"good.jsonl: line 1: its keys are":           "--in " + path + " --tasks piqa=" + good,
+		"16, in every example":                       "--in " + path + " --tasks blimp=" + long,
+		"does not name its tokenizer: write it into": "--in " + unnamed + " --tasks blimp=" + good,
+	} {
+		cmd, said := measuretest.Program(t, strings.Fields(flags+" --out "+t.TempDir())...)
+		if err := cmd.Run(); err == nil || !strings.Contains(strings.Join(strings.Fields(said.String()), " "), want) {
+			t.Errorf("%v, want %q in\n%s", err, want, said)
+		}
+	}
+}
+
+func TestTasksReportIsDocumented(t *testing.T) { measuretest.Documented(t, "Tasks", tasksReport{}) }
