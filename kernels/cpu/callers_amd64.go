@@ -75,6 +75,7 @@ func (s *instructions) useAVX512() {
 	s.roundBFloats = roundBFloatsAVX512
 	s.addBFloatRows = addBFloatRowsAVX512
 	s.nearest = nearestAVX512
+	s.lastBelow = lastBelowAVX512
 }
 
 // addCountsAVX2 is addCountsGo.

@@ -72,6 +72,7 @@ type instructions struct {
 	valueGradient  func(dv []float64, do, v []float32, w float64) float64
 	scoreGradient  func(dq, dk []float64, q, k []float32, s float64)
 	nearest        func(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[4][4]float64)
+	lastBelow      func(k []uint64, q uint64, below int) int
 	weighLevels    func(dst []float32, values []uint64, at *[fewSurvivors]int, stride, planes, from int,
 		sums *[1 << fewSurvivors]float32, unit float32)
 	ranked       func(g *rankedQueries)
@@ -103,7 +104,7 @@ func plainGo() instructions {
 		quantize: quantizeGo, nearestLevels: nearestLevelsGo, products: productsGo, rotate: rotateGo,
 		maskRotated: maskRotatedGo, narrowScaled: narrowScaledGo,
 		maskNormalized: maskNormalizedGo, addNormalized: addNormalizedGo,
-		valueGradient: valueGradientGo, scoreGradient: scoreGradientGo, nearest: nearestGo,
+		valueGradient: valueGradientGo, scoreGradient: scoreGradientGo, nearest: nearestGo, lastBelow: lastBelowGo,
 		weighLevels: weighLevelsGo, ranked: rankedGo,
 		rankedLevels: rankedLevelsGo,
 		adam:         adamGo,

@@ -256,6 +256,16 @@ func nearestAVX512(best, away *[4][4]float64, q, k []uint64, skip, n int, consta
 	nearestLoopAVX512(best, away, &q[:4][0], &k[len(k)-1-skip], n, float64(skip), constants)
 }
 
+func lastBelowAVX512(k []uint64, q uint64, below int) int {
+	rest := len(k) % 16
+	if rest < len(k) {
+		if at := lastBelowLoopAVX512(&k[rest], q, below, len(k)-rest); at >= 0 {
+			return rest + at
+		}
+	}
+	return lastBelowGo(k[:rest], q, below)
+}
+
 func tilePairAVX512(c []float64, ldc int, a, b []float64, k int) {
 	if k > 0 {
 		_, _, _ = c[(tileRows-1)*ldc+2*tileCols-1], a[k*tileRows-1], b[2*k*tileCols-1]

@@ -127,6 +127,14 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 	return map[string]func(s *instructions, r *rand.Rand, n int) any{
 		"countDiffering": func(s *instructions, r *rand.Rand, n int) any { return countedPlanes(s.countDiffering, r, n) },
 		"countCommon":    func(s *instructions, r *rand.Rand, n int) any { return countedPlanes(s.countCommon, r, n) },
+		"lastBelow": func(s *instructions, r *rand.Rand, n int) any {
+			k, q := randomWords(r, n), r.Uint64()
+			var found []int
+			for below := range 65 {
+				found = append(found, s.lastBelow(k, q, below))
+			}
+			return found
+		},
 		"countSigns": func(s *instructions, r *rand.Rand, n int) any {
 			words, width := 1+r.IntN(9), (n+channelsPerCount-1)/channelsPerCount*channelsPerCount
 			xStride := words + r.IntN(3)

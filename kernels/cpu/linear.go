@@ -141,7 +141,7 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 const fewRows = 8
 
 // bytesPerShare is how many bytes of weights a task multiplies with few rows: they stay in the first cache.
-const bytesPerShare = 32 << 10
+const bytesPerShare = 64 << 10
 
 // share is the part of several linears that one task computes: channels from..to-1 of one of them.
 type share struct{ linear, from, to int }

@@ -338,3 +338,8 @@ func addBFloatRowsLoopAVX512(sums *float64, most *float32, src *uint16, stride i
 //
 //go:noescape
 func nearestLoopAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[4][4]float64)
+
+// lastBelowLoopAVX512 is lastBelowGo for n keys, a multiple of 16.
+//
+//go:noescape
+func lastBelowLoopAVX512(k *uint64, q uint64, below int, n int) int

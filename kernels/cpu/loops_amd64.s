@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func countDifferingLoopAVX2(dst *int32, x *uint64, xPlanes int, w *uint64, wPlanes int, steps int, groups int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·countDifferingLoopAVX2(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), AX
 	MOVQ   x+8(FP), CX
@@ -19,35 +19,43 @@ TEXT ·countDifferingLoopAVX2(SB), NOSPLIT, $0-56
 	DECQ   R8
 	IMULQ  BX, R8
 	ADDQ   R8, CX
+	LEAQ   8192(DX), R8
 
 group:
-	MOVQ  SI, R8
-	SUBQ  BX, R8
-	ADDQ  DX, R8
+	MOVQ  SI, R9
+	SUBQ  BX, R9
+	ADDQ  DX, R9
 	VPXOR Y0, Y0, Y0
 	VPXOR Y2, Y2, Y2
 	VPXOR Y4, Y4, Y4
 	VPXOR Y6, Y6, Y6
-	MOVQ  wPlanes+32(FP), R9
+	MOVQ  wPlanes+32(FP), R10
 
 wPlane:
 	VPXOR Y1, Y1, Y1
 	VPXOR Y3, Y3, Y3
 	VPXOR Y5, Y5, Y5
 	VPXOR Y7, Y7, Y7
-	MOVQ  CX, R10
-	MOVQ  xPlanes+16(FP), R11
+	MOVQ  CX, R11
+	MOVQ  xPlanes+16(FP), R12
 
 xPlane:
 	VPADDQ Y1, Y1, Y1
 	VPADDQ Y3, Y3, Y3
 	VPADDQ Y5, Y5, Y5
 	VPADDQ Y7, Y7, Y7
-	XORQ   R12, R12
+	XORQ   R13, R13
 
 step:
-	VMOVDQU      (R10)(R12*1), Y8
-	VPXOR        (R8), Y8, Y9
+	CMPQ       R12, xPlanes+16(FP)
+	JNE        count
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       $0x00000080, R8
+
+count:
+	VMOVDQU      (R11)(R13*1), Y8
+	VPXOR        (R9), Y8, Y9
 	VPSRLW       $0x04, Y9, Y10
 	VPAND        nibbles<>+0(SB), Y9, Y9
 	VPAND        nibbles<>+0(SB), Y10, Y10
@@ -58,7 +66,7 @@ step:
 	VPXOR        Y10, Y10, Y10
 	VPSADBW      Y10, Y9, Y9
 	VPADDQ       Y9, Y1, Y1
-	VPXOR        (R8)(SI*1), Y8, Y9
+	VPXOR        (R9)(SI*1), Y8, Y9
 	VPSRLW       $0x04, Y9, Y10
 	VPAND        nibbles<>+0(SB), Y9, Y9
 	VPAND        nibbles<>+0(SB), Y10, Y10
@@ -69,7 +77,7 @@ step:
 	VPXOR        Y10, Y10, Y10
 	VPSADBW      Y10, Y9, Y9
 	VPADDQ       Y9, Y3, Y3
-	VPXOR        (R8)(SI*2), Y8, Y9
+	VPXOR        (R9)(SI*2), Y8, Y9
 	VPSRLW       $0x04, Y9, Y10
 	VPAND        nibbles<>+0(SB), Y9, Y9
 	VPAND        nibbles<>+0(SB), Y10, Y10
@@ -80,7 +88,7 @@ step:
 	VPXOR        Y10, Y10, Y10
 	VPSADBW      Y10, Y9, Y9
 	VPADDQ       Y9, Y5, Y5
-	VPXOR        (R8)(DI*1), Y8, Y8
+	VPXOR        (R9)(DI*1), Y8, Y8
 	VPSRLW       $0x04, Y8, Y9
 	VPAND        nibbles<>+0(SB), Y8, Y8
 	VPAND        nibbles<>+0(SB), Y9, Y9
@@ -91,13 +99,13 @@ step:
 	VPXOR        Y9, Y9, Y9
 	VPSADBW      Y9, Y8, Y8
 	VPADDQ       Y8, Y7, Y7
-	ADDQ         $0x20, R8
-	ADDQ         $0x20, R12
-	CMPQ         R12, BX
+	ADDQ         $0x20, R9
+	ADDQ         $0x20, R13
+	CMPQ         R13, BX
 	JLT          step
-	SUBQ         BX, R8
-	SUBQ         BX, R10
-	DECQ         R11
+	SUBQ         BX, R9
+	SUBQ         BX, R11
+	DECQ         R12
 	JNZ          xPlane
 	VPADDQ       Y0, Y0, Y0
 	VPADDQ       Y1, Y0, Y0
@@ -107,8 +115,8 @@ step:
 	VPADDQ       Y5, Y4, Y4
 	VPADDQ       Y6, Y6, Y6
 	VPADDQ       Y7, Y6, Y6
-	SUBQ         BX, R8
-	DECQ         R9
+	SUBQ         BX, R9
+	DECQ         R10
 	JNZ          wPlane
 	VPSLLQ       $0x20, Y2, Y2
 	VPSLLQ       $0x20, Y6, Y6
@@ -198,7 +206,7 @@ DATA nibbleCounts<>+31(SB)/1, $0x04
 GLOBL nibbleCounts<>(SB), RODATA|NOPTR, $32
 
 // func countCommonLoopAVX2(dst *int32, x *uint64, xPlanes int, w *uint64, wPlanes int, steps int, groups int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·countCommonLoopAVX2(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), AX
 	MOVQ   x+8(FP), CX
@@ -212,35 +220,43 @@ TEXT ·countCommonLoopAVX2(SB), NOSPLIT, $0-56
 	DECQ   R8
 	IMULQ  BX, R8
 	ADDQ   R8, CX
+	LEAQ   8192(DX), R8
 
 group:
-	MOVQ  SI, R8
-	SUBQ  BX, R8
-	ADDQ  DX, R8
+	MOVQ  SI, R9
+	SUBQ  BX, R9
+	ADDQ  DX, R9
 	VPXOR Y0, Y0, Y0
 	VPXOR Y2, Y2, Y2
 	VPXOR Y4, Y4, Y4
 	VPXOR Y6, Y6, Y6
-	MOVQ  wPlanes+32(FP), R9
+	MOVQ  wPlanes+32(FP), R10
 
 wPlane:
 	VPXOR Y1, Y1, Y1
 	VPXOR Y3, Y3, Y3
 	VPXOR Y5, Y5, Y5
 	VPXOR Y7, Y7, Y7
-	MOVQ  CX, R10
-	MOVQ  xPlanes+16(FP), R11
+	MOVQ  CX, R11
+	MOVQ  xPlanes+16(FP), R12
 
 xPlane:
 	VPADDQ Y1, Y1, Y1
 	VPADDQ Y3, Y3, Y3
 	VPADDQ Y5, Y5, Y5
 	VPADDQ Y7, Y7, Y7
-	XORQ   R12, R12
+	XORQ   R13, R13
 
 step:
-	VMOVDQU      (R10)(R12*1), Y8
-	VPAND        (R8), Y8, Y9
+	CMPQ       R12, xPlanes+16(FP)
+	JNE        count
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       $0x00000080, R8
+
+count:
+	VMOVDQU      (R11)(R13*1), Y8
+	VPAND        (R9), Y8, Y9
 	VPSRLW       $0x04, Y9, Y10
 	VPAND        nibbles<>+0(SB), Y9, Y9
 	VPAND        nibbles<>+0(SB), Y10, Y10
@@ -251,7 +267,7 @@ step:
 	VPXOR        Y10, Y10, Y10
 	VPSADBW      Y10, Y9, Y9
 	VPADDQ       Y9, Y1, Y1
-	VPAND        (R8)(SI*1), Y8, Y9
+	VPAND        (R9)(SI*1), Y8, Y9
 	VPSRLW       $0x04, Y9, Y10
 	VPAND        nibbles<>+0(SB), Y9, Y9
 	VPAND        nibbles<>+0(SB), Y10, Y10
@@ -262,7 +278,7 @@ step:
 	VPXOR        Y10, Y10, Y10
 	VPSADBW      Y10, Y9, Y9
 	VPADDQ       Y9, Y3, Y3
-	VPAND        (R8)(SI*2), Y8, Y9
+	VPAND        (R9)(SI*2), Y8, Y9
 	VPSRLW       $0x04, Y9, Y10
 	VPAND        nibbles<>+0(SB), Y9, Y9
 	VPAND        nibbles<>+0(SB), Y10, Y10
@@ -273,7 +289,7 @@ step:
 	VPXOR        Y10, Y10, Y10
 	VPSADBW      Y10, Y9, Y9
 	VPADDQ       Y9, Y5, Y5
-	VPAND        (R8)(DI*1), Y8, Y8
+	VPAND        (R9)(DI*1), Y8, Y8
 	VPSRLW       $0x04, Y8, Y9
 	VPAND        nibbles<>+0(SB), Y8, Y8
 	VPAND        nibbles<>+0(SB), Y9, Y9
@@ -284,13 +300,13 @@ step:
 	VPXOR        Y9, Y9, Y9
 	VPSADBW      Y9, Y8, Y8
 	VPADDQ       Y8, Y7, Y7
-	ADDQ         $0x20, R8
-	ADDQ         $0x20, R12
-	CMPQ         R12, BX
+	ADDQ         $0x20, R9
+	ADDQ         $0x20, R13
+	CMPQ         R13, BX
 	JLT          step
-	SUBQ         BX, R8
-	SUBQ         BX, R10
-	DECQ         R11
+	SUBQ         BX, R9
+	SUBQ         BX, R11
+	DECQ         R12
 	JNZ          xPlane
 	VPADDQ       Y0, Y0, Y0
 	VPADDQ       Y1, Y0, Y0
@@ -300,8 +316,8 @@ step:
 	VPADDQ       Y5, Y4, Y4
 	VPADDQ       Y6, Y6, Y6
 	VPADDQ       Y7, Y6, Y6
-	SUBQ         BX, R8
-	DECQ         R9
+	SUBQ         BX, R9
+	DECQ         R10
 	JNZ          wPlane
 	VPSLLQ       $0x20, Y2, Y2
 	VPSLLQ       $0x20, Y6, Y6
@@ -4700,7 +4716,7 @@ loop:
 	RET
 
 // func countDifferingLoopAVX512(dst *int32, x *uint64, xPlanes int, w *uint64, wPlanes int, steps int, groups int)
-// Requires: AVX, AVX512F, AVX512VPOPCNTDQ
+// Requires: AVX, AVX512F, AVX512VPOPCNTDQ, MMX+
 TEXT ·countDifferingLoopAVX512(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), AX
 	MOVQ   x+8(FP), CX
@@ -4714,12 +4730,13 @@ TEXT ·countDifferingLoopAVX512(SB), NOSPLIT, $0-56
 	DECQ   R8
 	IMULQ  BX, R8
 	ADDQ   R8, CX
+	LEAQ   8192(DX), R8
 
 group:
-	MOVQ   SI, R8
-	SUBQ   BX, R8
-	ADDQ   DX, R8
-	LEAQ   (R8)(SI*4), R9
+	MOVQ   SI, R9
+	SUBQ   BX, R9
+	ADDQ   DX, R9
+	LEAQ   (R9)(SI*4), R10
 	VPXORQ Z0, Z0, Z0
 	VPXORQ Z2, Z2, Z2
 	VPXORQ Z4, Z4, Z4
@@ -4728,7 +4745,7 @@ group:
 	VPXORQ Z10, Z10, Z10
 	VPXORQ Z12, Z12, Z12
 	VPXORQ Z14, Z14, Z14
-	MOVQ   wPlanes+32(FP), R10
+	MOVQ   wPlanes+32(FP), R11
 
 wPlane:
 	VPXORQ Z1, Z1, Z1
@@ -4739,8 +4756,8 @@ wPlane:
 	VPXORQ Z11, Z11, Z11
 	VPXORQ Z13, Z13, Z13
 	VPXORQ Z15, Z15, Z15
-	MOVQ   CX, R11
-	MOVQ   xPlanes+16(FP), R12
+	MOVQ   CX, R12
+	MOVQ   xPlanes+16(FP), R13
 
 xPlane:
 	VPADDQ Z1, Z1, Z1
@@ -4751,43 +4768,56 @@ xPlane:
 	VPADDQ Z11, Z11, Z11
 	VPADDQ Z13, Z13, Z13
 	VPADDQ Z15, Z15, Z15
-	XORQ   R13, R13
+	XORQ   R14, R14
 
 step:
-	VMOVDQU64   (R11)(R13*1), Z16
-	VPXORQ      (R8), Z16, Z17
-	VPOPCNTQ    Z17, Z17
-	VPADDQ      Z17, Z1, Z1
-	VPXORQ      (R8)(SI*1), Z16, Z17
-	VPOPCNTQ    Z17, Z17
-	VPADDQ      Z17, Z3, Z3
-	VPXORQ      (R8)(SI*2), Z16, Z17
-	VPOPCNTQ    Z17, Z17
-	VPADDQ      Z17, Z5, Z5
-	VPXORQ      (R8)(DI*1), Z16, Z17
-	VPOPCNTQ    Z17, Z17
-	VPADDQ      Z17, Z7, Z7
+	CMPQ       R13, xPlanes+16(FP)
+	JNE        count
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 128(R8)
+	PREFETCHT0 192(R8)
+	PREFETCHT0 256(R8)
+	PREFETCHT0 320(R8)
+	PREFETCHT0 384(R8)
+	PREFETCHT0 448(R8)
+	ADDQ       $0x00000200, R8
+
+count:
+	VMOVDQU64   (R12)(R14*1), Z16
 	VPXORQ      (R9), Z16, Z17
 	VPOPCNTQ    Z17, Z17
-	VPADDQ      Z17, Z9, Z9
+	VPADDQ      Z17, Z1, Z1
 	VPXORQ      (R9)(SI*1), Z16, Z17
 	VPOPCNTQ    Z17, Z17
-	VPADDQ      Z17, Z11, Z11
+	VPADDQ      Z17, Z3, Z3
 	VPXORQ      (R9)(SI*2), Z16, Z17
 	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z5, Z5
+	VPXORQ      (R9)(DI*1), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z7, Z7
+	VPXORQ      (R10), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z9, Z9
+	VPXORQ      (R10)(SI*1), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z11, Z11
+	VPXORQ      (R10)(SI*2), Z16, Z17
+	VPOPCNTQ    Z17, Z17
 	VPADDQ      Z17, Z13, Z13
-	VPXORQ      (R9)(DI*1), Z16, Z16
+	VPXORQ      (R10)(DI*1), Z16, Z16
 	VPOPCNTQ    Z16, Z16
 	VPADDQ      Z16, Z15, Z15
-	ADDQ        $0x40, R8
 	ADDQ        $0x40, R9
-	ADDQ        $0x40, R13
-	CMPQ        R13, BX
+	ADDQ        $0x40, R10
+	ADDQ        $0x40, R14
+	CMPQ        R14, BX
 	JLT         step
-	SUBQ        BX, R8
 	SUBQ        BX, R9
-	SUBQ        BX, R11
-	DECQ        R12
+	SUBQ        BX, R10
+	SUBQ        BX, R12
+	DECQ        R13
 	JNZ         xPlane
 	VPADDQ      Z0, Z0, Z0
 	VPADDQ      Z1, Z0, Z0
@@ -4805,9 +4835,9 @@ step:
 	VPADDQ      Z13, Z12, Z12
 	VPADDQ      Z14, Z14, Z14
 	VPADDQ      Z15, Z14, Z14
-	SUBQ        BX, R8
 	SUBQ        BX, R9
-	DECQ        R10
+	SUBQ        BX, R10
+	DECQ        R11
 	JNZ         wPlane
 	VPUNPCKLQDQ Z2, Z0, Z16
 	VPUNPCKHQDQ Z2, Z0, Z17
@@ -4842,7 +4872,7 @@ step:
 	RET
 
 // func countCommonLoopAVX512(dst *int32, x *uint64, xPlanes int, w *uint64, wPlanes int, steps int, groups int)
-// Requires: AVX, AVX512F, AVX512VPOPCNTDQ
+// Requires: AVX, AVX512F, AVX512VPOPCNTDQ, MMX+
 TEXT ·countCommonLoopAVX512(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), AX
 	MOVQ   x+8(FP), CX
@@ -4856,12 +4886,13 @@ TEXT ·countCommonLoopAVX512(SB), NOSPLIT, $0-56
 	DECQ   R8
 	IMULQ  BX, R8
 	ADDQ   R8, CX
+	LEAQ   8192(DX), R8
 
 group:
-	MOVQ   SI, R8
-	SUBQ   BX, R8
-	ADDQ   DX, R8
-	LEAQ   (R8)(SI*4), R9
+	MOVQ   SI, R9
+	SUBQ   BX, R9
+	ADDQ   DX, R9
+	LEAQ   (R9)(SI*4), R10
 	VPXORQ Z0, Z0, Z0
 	VPXORQ Z2, Z2, Z2
 	VPXORQ Z4, Z4, Z4
@@ -4870,7 +4901,7 @@ group:
 	VPXORQ Z10, Z10, Z10
 	VPXORQ Z12, Z12, Z12
 	VPXORQ Z14, Z14, Z14
-	MOVQ   wPlanes+32(FP), R10
+	MOVQ   wPlanes+32(FP), R11
 
 wPlane:
 	VPXORQ Z1, Z1, Z1
@@ -4881,8 +4912,8 @@ wPlane:
 	VPXORQ Z11, Z11, Z11
 	VPXORQ Z13, Z13, Z13
 	VPXORQ Z15, Z15, Z15
-	MOVQ   CX, R11
-	MOVQ   xPlanes+16(FP), R12
+	MOVQ   CX, R12
+	MOVQ   xPlanes+16(FP), R13
 
 xPlane:
 	VPADDQ Z1, Z1, Z1
@@ -4893,43 +4924,56 @@ xPlane:
 	VPADDQ Z11, Z11, Z11
 	VPADDQ Z13, Z13, Z13
 	VPADDQ Z15, Z15, Z15
-	XORQ   R13, R13
+	XORQ   R14, R14
 
 step:
-	VMOVDQU64   (R11)(R13*1), Z16
-	VPANDQ      (R8), Z16, Z17
-	VPOPCNTQ    Z17, Z17
-	VPADDQ      Z17, Z1, Z1
-	VPANDQ      (R8)(SI*1), Z16, Z17
-	VPOPCNTQ    Z17, Z17
-	VPADDQ      Z17, Z3, Z3
-	VPANDQ      (R8)(SI*2), Z16, Z17
-	VPOPCNTQ    Z17, Z17
-	VPADDQ      Z17, Z5, Z5
-	VPANDQ      (R8)(DI*1), Z16, Z17
-	VPOPCNTQ    Z17, Z17
-	VPADDQ      Z17, Z7, Z7
+	CMPQ       R13, xPlanes+16(FP)
+	JNE        count
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 128(R8)
+	PREFETCHT0 192(R8)
+	PREFETCHT0 256(R8)
+	PREFETCHT0 320(R8)
+	PREFETCHT0 384(R8)
+	PREFETCHT0 448(R8)
+	ADDQ       $0x00000200, R8
+
+count:
+	VMOVDQU64   (R12)(R14*1), Z16
 	VPANDQ      (R9), Z16, Z17
 	VPOPCNTQ    Z17, Z17
-	VPADDQ      Z17, Z9, Z9
+	VPADDQ      Z17, Z1, Z1
 	VPANDQ      (R9)(SI*1), Z16, Z17
 	VPOPCNTQ    Z17, Z17
-	VPADDQ      Z17, Z11, Z11
+	VPADDQ      Z17, Z3, Z3
 	VPANDQ      (R9)(SI*2), Z16, Z17
 	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z5, Z5
+	VPANDQ      (R9)(DI*1), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z7, Z7
+	VPANDQ      (R10), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z9, Z9
+	VPANDQ      (R10)(SI*1), Z16, Z17
+	VPOPCNTQ    Z17, Z17
+	VPADDQ      Z17, Z11, Z11
+	VPANDQ      (R10)(SI*2), Z16, Z17
+	VPOPCNTQ    Z17, Z17
 	VPADDQ      Z17, Z13, Z13
-	VPANDQ      (R9)(DI*1), Z16, Z16
+	VPANDQ      (R10)(DI*1), Z16, Z16
 	VPOPCNTQ    Z16, Z16
 	VPADDQ      Z16, Z15, Z15
-	ADDQ        $0x40, R8
 	ADDQ        $0x40, R9
-	ADDQ        $0x40, R13
-	CMPQ        R13, BX
+	ADDQ        $0x40, R10
+	ADDQ        $0x40, R14
+	CMPQ        R14, BX
 	JLT         step
-	SUBQ        BX, R8
 	SUBQ        BX, R9
-	SUBQ        BX, R11
-	DECQ        R12
+	SUBQ        BX, R10
+	SUBQ        BX, R12
+	DECQ        R13
 	JNZ         xPlane
 	VPADDQ      Z0, Z0, Z0
 	VPADDQ      Z1, Z0, Z0
@@ -4947,9 +4991,9 @@ step:
 	VPADDQ      Z13, Z12, Z12
 	VPADDQ      Z14, Z14, Z14
 	VPADDQ      Z15, Z14, Z14
-	SUBQ        BX, R8
 	SUBQ        BX, R9
-	DECQ        R10
+	SUBQ        BX, R10
+	DECQ        R11
 	JNZ         wPlane
 	VPUNPCKLQDQ Z2, Z0, Z16
 	VPUNPCKHQDQ Z2, Z0, Z17
@@ -6836,5 +6880,40 @@ key:
 	VMOVUPD      Y10, 64(SI)
 	VMOVUPD      Y11, 96(AX)
 	VMOVUPD      Y12, 96(SI)
+	VZEROUPPER
+	RET
+
+// func lastBelowLoopAVX512(k *uint64, q uint64, below int, n int) int
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VPOPCNTDQ
+TEXT ·lastBelowLoopAVX512(SB), NOSPLIT, $0-40
+	MOVQ         k+0(FP), AX
+	MOVQ         n+24(FP), CX
+	VPBROADCASTQ q+8(FP), Z0
+	VPBROADCASTQ below+16(FP), Z1
+
+keys:
+	SUBQ     $0x10, CX
+	VPXORQ   (AX)(CX*8), Z0, Z2
+	VPOPCNTQ Z2, Z2
+	VPCMPUQ  $0x01, Z1, Z2, K1
+	KMOVB    K1, DX
+	VPXORQ   64(AX)(CX*8), Z0, Z2
+	VPOPCNTQ Z2, Z2
+	VPCMPUQ  $0x01, Z1, Z2, K1
+	KMOVB    K1, BX
+	SHLQ     $0x08, BX
+	ORQ      BX, DX
+	JNZ      found
+	TESTQ    CX, CX
+	JNZ      keys
+	MOVQ     $-1, AX
+	MOVQ     AX, ret+32(FP)
+	VZEROUPPER
+	RET
+
+found:
+	BSRQ DX, DX
+	ADDQ DX, CX
+	MOVQ CX, ret+32(FP)
 	VZEROUPPER
 	RET

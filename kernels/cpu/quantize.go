@@ -64,8 +64,10 @@ func effective(l kernels.Linear) matrix {
 // ones returns n ones.
 func (d *Device) ones(n int) []float32 {
 	x := d.shared.ones.take(n)
-	for i := range x {
-		x[i] = 1
+	if n > 0 && x[n-1] != 1 { // new memory
+		for i := range x {
+			x[i] = 1
+		}
 	}
 	return x
 }

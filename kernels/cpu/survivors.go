@@ -115,6 +115,11 @@ func (h *head) findSurvivors(pointers []int32, t int) {
 		exclude(next)
 	}
 	for u := next; u >= first; u-- {
+		if h.words == 1 {
+			if u = first + h.lastBelow(h.k[first:u+1], h.q[t], tooMany); u < first {
+				break
+			}
+		}
 		n := h.differingBits(t, u)
 		if n >= tooMany {
 			continue
@@ -136,6 +141,15 @@ func (h *head) findSurvivors(pointers []int32, t int) {
 	for i := found; i < most; i++ {
 		pointers[i] = -1
 	}
+}
+
+// lastBelowGo returns the index of the last key of k that differs from q in fewer bits than below, or -1.
+func lastBelowGo(k []uint64, q uint64, below int) int {
+	i := len(k) - 1
+	for i >= 0 && bits.OnesCount64(k[i]^q) >= below {
+		i--
+	}
+	return i
 }
 
 // countSurvivors is the number of survivors among a query's pointers.

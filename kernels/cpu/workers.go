@@ -14,6 +14,19 @@ import (
 // pollTime is how long a worker polls for the next section.
 const pollTime = 200 * time.Microsecond
 
+// pollsAtOnce is how often one polls before other goroutines may have the thread: about half a microsecond.
+const pollsAtOnce = 1000
+
+// poll polls until the worker's state is another one, but not for long.
+func (w *worker) poll(state *section) {
+	for range pollsAtOnce {
+		if w.state.Load() != state {
+			return
+		}
+	}
+	runtime.Gosched()
+}
+
 // section is work that is divided into tasks.
 type section struct {
 	tasks   int
@@ -61,7 +74,7 @@ func (w *worker) wait(s *section) {
 		return
 	}
 	for w.state.Load() == working {
-		runtime.Gosched()
+		w.poll(working)
 	}
 }
 
@@ -80,7 +93,7 @@ func (w *worker) run() {
 				return
 			}
 		default:
-			runtime.Gosched()
+			w.poll(polling)
 		}
 	}
 }

@@ -54,6 +54,9 @@ func (c bitCounter) write(name string, combine combination, negative bool) {
 	IMULQ(plane, lastPlane)
 	ADDQ(lastPlane, x) // of x
 
+	ahead := GP64() // memory to fetch
+	LEAQ(Mem{Base: w, Disp: 8192}, ahead)
+
 	Label("group")
 	quads := make([]GPVirtual, c.channels/4) // the first of four channels each
 	for i := range quads {
@@ -86,6 +89,13 @@ func (c bitCounter) write(name string, combine combination, negative bool) {
 	at := GP64()
 	XORQ(at, at)
 	Label("step")
+	CMPQ(xLeft, argument("xPlanes"))
+	JNE(LabelRef("count"))
+	for i := 0; i < c.channels*c.step; i += 64 {
+		PREFETCHT0(Mem{Base: ahead, Disp: i})
+	}
+	ADDQ(U32(uint32(c.channels*c.step)), ahead)
+	Label("count")
 	v := c.register()
 	c.load(Mem{Base: from, Index: at, Scale: 1}, v)
 	for i, s := range sum {

@@ -40,7 +40,7 @@ func main() {
 		// they shuffle at half the rate.
 		wideCountDiffering, wideCountCommon, wideCountSigns, wideTilePair, wideByteProducts, wideMakeTables, wideLookup, wideScaleToBFloats,
 		wideSignsOfSums, wideRandomWords, wideRoundRow,
-		wideRoundColumns, wideRoundBFloats, wideAddBFloatRows, wideNearest,
+		wideRoundColumns, wideRoundBFloats, wideAddBFloatRows, wideNearest, wideLastBelow,
 	} {
 		write()
 	}

@@ -160,3 +160,37 @@ func (b *bestKeys) wideInsert(s, distance VecVirtual) {
 	VMAXPD(b.score[0], s, b.score[0])
 	VBLENDMPD(distance, b.distant[0], worse[0], b.distant[0])
 }
+
+// wideLastBelow compares 16 keys at a time, the last ones first.
+func wideLastBelow() {
+	beginOther(avx512, "lastBelow", "func(k *uint64, q uint64, below, n int) int", "for n keys, a multiple of 16.")
+	k, at := pointer("k"), pointer("n")
+	query, limit := ZMM(), ZMM()
+	VPBROADCASTQ(argument("q"), query)
+	VPBROADCASTQ(argument("below"), limit)
+	Label("keys")
+	SUBQ(Imm(16), at)
+	var found [2]GPVirtual
+	for i := range found {
+		differ, mask := ZMM(), K()
+		found[i] = GP64()
+		VPXORQ(Mem{Base: k, Index: at, Scale: 8, Disp: 64 * i}, query, differ)
+		VPOPCNTQ(differ, differ)
+		VPCMPUQ(lessThan, limit, differ, mask)
+		KMOVB(mask, found[i].As32())
+	}
+	SHLQ(Imm(8), found[1])
+	ORQ(found[1], found[0])
+	JNZ(LabelRef("found"))
+	TESTQ(at, at)
+	JNZ(LabelRef("keys"))
+	none := GP64()
+	MOVQ(I32(-1), none)
+	Store(none, ReturnIndex(0))
+	end()
+	Label("found")
+	BSRQ(found[0], found[0])
+	ADDQ(found[0], at)
+	Store(at, ReturnIndex(0))
+	end()
+}
