@@ -151,7 +151,6 @@ func train(t *testing.T, path string, tokens []int32) (r trained) {
 func (r trained) compare(t *testing.T, s *Session, tokens []int32, pieces ...int) {
 	t.Helper()
 	c := s.model.Config
-	survivors := c.Survivors(c.Seq)
 	for i := 0; s.Len() < len(tokens); i++ {
 		first := s.Len()
 		n := min(pieces[i%len(pieces)], len(tokens)-first)
@@ -167,17 +166,24 @@ func (r trained) compare(t *testing.T, s *Session, tokens []int32, pieces ...int
 		if best := slices.Index(logits, slices.Max(logits)); int32(best) != r.greedy[last] {
 			t.Fatalf("pieces %v: greedy token after position %d is %d, want %d", pieces, last, best, r.greedy[last])
 		}
-		rows := (n-1)%s.most + 1 // those that were computed last
-		for l := range c.Layers {
-			got := make([]int32, c.Heads*rows*survivors)
-			if err := s.dev.DownloadInts(got, s.layers[l].pointers); err != nil {
-				t.Fatal(err)
-			}
-			for h := range c.Heads {
-				want := r.pointers[l][(h*len(r.greedy)+last+1-rows)*survivors:][:rows*survivors]
-				if !slices.Equal(got[h*rows*survivors:][:rows*survivors], want) {
-					t.Fatalf("pieces %v: layer %d, head %d: pointers of the %d positions to %d differ", pieces, l, h, rows, last)
-				}
+		r.comparePointers(t, s, (n-1)%s.most+1) // those that were computed last
+	}
+}
+
+// comparePointers compares the pointers of the rows that were computed last.
+func (r trained) comparePointers(t *testing.T, s *Session, rows int) {
+	t.Helper()
+	c, last := s.model.Config, s.Len()-1
+	survivors := c.Survivors(c.Seq)
+	for l := range c.Layers {
+		got := make([]int32, c.Heads*rows*survivors)
+		if err := s.dev.DownloadInts(got, s.layers[l].pointers); err != nil {
+			t.Fatal(err)
+		}
+		for h := range c.Heads {
+			want := r.pointers[l][(h*len(r.greedy)+last+1-rows)*survivors:][:rows*survivors]
+			if !slices.Equal(got[h*rows*survivors:][:rows*survivors], want) {
+				t.Fatalf("layer %d, head %d: pointers of the %d positions to %d differ", l, h, rows, last)
 			}
 		}
 	}
@@ -304,6 +310,107 @@ func TestSessionsShareAModel(t *testing.T) {
 			}
 			want.compare(t, s, tokens, 1+i)
 		})
+	}
+}
+
+// Sequences that are decoded together, of other lengths and beginnings, are those that are decoded by themselves.
+func TestDecodeTogether(t *testing.T) {
+	separate := model.Documents{Separate: true, EndOfText: endOfText}
+	strict, many := small.V76(), with(small.V77(), func(c *model.Config) {
+		c.KShiftLayers, c.KShiftOffset, c.Seq = []int{0, 2}, 3, 70
+	})
+	for name, c := range map[string]model.Config{"strict": strict, "v77": many} {
+		t.Run(name, func(t *testing.T) {
+			path := write(t, c, separate, false)
+			m, tokens := open(t, path), text(c, c.Seq)
+			var sessions []*Session
+			var texts [][]int32
+			var wants []trained
+			for i := range 18 {
+				sessions, texts = append(sessions, session(t, m)), append(texts, slices.Concat(tokens[i:], tokens[:i]))
+				wants = append(wants, train(t, path, texts[i]))
+				wants[i].compare(t, sessions[i], texts[i][:1+3*(i%5)], 1+i)
+			}
+			for step := range 30 {
+				together := sessions[step%3 : 3+(step*7)%16] // they come and go
+				var next []int32
+				for i, s := range together {
+					next = append(next, texts[step%3+i][s.Len()])
+				}
+				logits, err := m.DecodeTogether(together, next)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, s := range together {
+					want := wants[step%3+i]
+					if last := s.Len() - 1; !slices.Equal(logits[i], want.logits[last*c.Vocab:][:c.Vocab]) {
+						t.Fatalf("step %d: session %d has other logits after position %d", step, step%3+i, last)
+					}
+					want.comparePointers(t, s, 1)
+				}
+			}
+			for i, s := range sessions {
+				wants[i].compare(t, s, texts[i], 1, 7)
+			}
+		})
+	}
+}
+
+// A refused call of DecodeTogether changes no sequence.
+func TestDecodeTogetherRefuses(t *testing.T) {
+	path := write(t, small.V77(), model.Documents{}, false)
+	m, tokens := open(t, path), text(small, small.Seq)
+	want := train(t, path, tokens)
+	a, b, full, other := session(t, m), session(t, m), session(t, m), session(t, open(t, path))
+	want.compare(t, a, tokens[:5], 5)
+	want.compare(t, b, tokens[:9], 9)
+	want.compare(t, full, tokens, 300)
+	for _, c := range []struct {
+		sessions []*Session
+		tokens   []int32
+		want     string
+	}{
+		{nil, nil, "0 tokens of 0 sessions"},
+		{[]*Session{a, b}, []int32{1}, "1 tokens of 2 sessions"},
+		{[]*Session{a, b, a}, []int32{1, 2, 3}, "session 2 is one of another model, or is there twice"},
+		{[]*Session{a, other}, []int32{1, 2}, "session 1 is one of another model"},
+		{[]*Session{a, full}, []int32{1, 2}, "session 1: 1 tokens after 340"},
+		{[]*Session{a, b}, []int32{1, 61}, "token 61 at position 9"},
+	} {
+		if _, err := m.DecodeTogether(c.sessions, c.tokens); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, want %q", err, c.want)
+		}
+	}
+	if a.Len() != 5 || b.Len() != 9 || full.Len() != small.Seq {
+		t.Errorf("the sequences have %d, %d and %d tokens", a.Len(), b.Len(), full.Len())
+	}
+	want.compare(t, a, tokens, 1)
+	want.compare(t, b, tokens, 50)
+}
+
+// Each gives the logits after every token, and takes all tokens back after an error.
+func TestEach(t *testing.T) {
+	path := write(t, small.V77(), model.Documents{}, false)
+	m, tokens := open(t, path), text(small, small.Seq)
+	want, s := train(t, path, tokens), session(t, m)
+	stop := errors.New("stop")
+	for _, c := range []struct{ from, to, fail int }{{0, 3, -1}, {3, 300, 280}, {3, 300, -1}, {300, 340, 0}, {300, 340, -1}} {
+		next := 0
+		err := s.Each(tokens[c.from:c.to], func(i int, logits []float32) error {
+			if i != next || !slices.Equal(logits, want.logits[(c.from+i)*small.Vocab:][:small.Vocab]) {
+				t.Fatalf("from %d: logits %d are others, or come when %d are due", c.from, i, next)
+			}
+			if next++; i == c.fail {
+				return stop
+			}
+			return nil
+		})
+		switch {
+		case c.fail < 0 && (err != nil || next != c.to-c.from || s.Len() != c.to):
+			t.Errorf("%v, %d of %d tokens, %d in all", err, next, c.to-c.from, s.Len())
+		case c.fail >= 0 && (!errors.Is(err, stop) || s.Len() != c.from):
+			t.Errorf("after an error of f: %v, %d tokens", err, s.Len())
+		}
 	}
 }
 

@@ -118,46 +118,93 @@ func (s *Session) Decode(token int32) ([]float32, error) { return s.Prefill([]in
 // They are valid until the session's next call. It computes many tokens together, so that a prompt costs much less than
 // as many calls of Decode; the results are the same. After an error the sequence is as it was.
 func (s *Session) Prefill(tokens []int32) ([]float32, error) {
-	if len(tokens) == 0 {
-		return nil, errors.New("no tokens to append: a prompt has at least one, the end-of-text token for instance")
-	}
-	before := s.length
-	rows := 0
-	for len(tokens) > 0 {
-		rows = min(len(tokens), s.most)
-		if left := s.model.Config.Seq - s.length; len(tokens) > left {
-			err := fmt.Errorf("%d tokens after %d, and the model's context is %d: %w", before-s.length+len(tokens),
-				before, s.model.Config.Seq, ErrContextFull)
-			return nil, err
+	err := s.pieces(tokens, func(piece span, last bool) error {
+		if !last {
+			return nil
 		}
-		if err := s.forward(tokens[:rows]); err != nil {
-			return nil, errors.Join(err, s.Truncate(before))
-		}
-		tokens = tokens[rows:]
+		return s.eachLogits(piece.rows-1, piece.rows, func(_ int, logits kernels.Floats) error {
+			return s.dev.Download(s.logitsOnHost, logits)
+		})
+	})
+	if err != nil {
+		return nil, err
 	}
-	return s.logitsOf(rows - 1)
+	return s.logitsOnHost, nil
 }
 
-// forward appends at most s.most tokens, and computes the residual stream after the last layer.
-func (s *Session) forward(tokens []int32) error {
+// Each is Prefill that calls f with the logits that follow each of the tokens, in order. They are valid during the
+// call. After an error, one of f too, the sequence is as it was.
+func (s *Session) Each(tokens []int32, f func(i int, logits []float32) error) error {
+	before := s.length
+	return s.pieces(tokens, func(piece span, _ bool) error {
+		first := s.length - piece.rows - before
+		return s.eachLogits(0, piece.rows, func(row int, logits kernels.Floats) error {
+			if err := s.dev.Download(s.logitsOnHost, logits); err != nil {
+				return err
+			}
+			return f(first+row, s.logitsOnHost)
+		})
+	})
+}
+
+// pieces appends tokens, as many at a time as are computed together, and calls f after every piece.
+func (s *Session) pieces(tokens []int32, f func(piece span, last bool) error) error {
+	if len(tokens) == 0 {
+		return errors.New("no tokens to append: a prompt has at least one, the end-of-text token for instance")
+	}
+	before := s.length
+	for len(tokens) > 0 {
+		piece := span{Session: s, rows: min(len(tokens), s.most)}
+		err := s.room(len(tokens))
+		if err == nil {
+			err = s.forward([]span{piece}, tokens[:piece.rows])
+		}
+		if err == nil {
+			err = f(piece, piece.rows == len(tokens))
+		}
+		if err != nil {
+			return errors.Join(err, s.Truncate(before))
+		}
+		tokens = tokens[piece.rows:]
+	}
+	return nil
+}
+
+// room refuses n tokens that the context has no room for.
+func (s *Session) room(n int) error {
+	if most := s.model.Config.Seq; n > most-s.length {
+		return fmt.Errorf("%d tokens after %d, and the model's context is %d: %w", n, s.length, most, ErrContextFull)
+	}
+	return nil
+}
+
+// span is the rows of activations from row `from` on that are the last tokens of a session.
+type span struct {
+	*Session
+	from, rows int
+}
+
+func (p span) first() int { return p.length - p.rows } // position
+
+// forward appends at most s.most tokens to the sequences of spans, whose rows follow one another, and computes the
+// residual streams after the last layer in the memory of s. After an error some tokens may be appended.
+func (s *Session) forward(spans []span, tokens []int32) error {
 	c := s.model.Config
 	if s.model.closed.Load() {
 		return s.model.error(errClosed)
 	}
-	for i, t := range tokens {
-		if t < 0 || int(t) >= c.Vocab {
-			return fmt.Errorf("token %d at position %d is none of the vocabulary of %d: was the text encoded with another "+
-				"tokenizer than %q?", t, s.length+i, c.Vocab, s.model.Tokenizer)
+	for _, p := range spans {
+		if err := p.append(tokens[p.from:][:p.rows]); err != nil {
+			return err
 		}
 	}
-	s.append(tokens)
 	n := len(tokens)
 	x := s.x.Slice(0, n*c.D)
 	s.dev.UploadInts(s.tokens, tokens)
 	s.dev.Embed(x, s.tokens.Slice(0, n), s.model.codebook)
 	for i := range s.layers {
 		l := &s.model.layers[i]
-		s.attend(i, x, n)
+		s.attend(i, x, spans, n)
 		s.dev.LinearAdd(x, x, s.attnOut.Slice(c.D, 0, n), l.o)
 		in, hidden := s.stream.Slice(c.D, 0, n), s.hidden.Slice(c.FF, 0, n)
 		s.dev.Normalize(in, x, l.normFFN)
@@ -168,7 +215,14 @@ func (s *Session) forward(tokens []int32) error {
 }
 
 // append counts tokens and finds where their documents start.
-func (s *Session) append(tokens []int32) {
+func (s *Session) append(tokens []int32) error {
+	c := s.model.Config
+	for i, t := range tokens {
+		if t < 0 || int(t) >= c.Vocab {
+			return fmt.Errorf("token %d at position %d is none of the vocabulary of %d: was the text encoded with another "+
+				"tokenizer than %q?", t, s.length+i, c.Vocab, s.model.Tokenizer)
+		}
+	}
 	for _, t := range tokens {
 		before, at := int32(0), len(s.starts)
 		if at > 0 {
@@ -180,54 +234,80 @@ func (s *Session) append(tokens []int32) {
 	if s.documents != nil {
 		s.dev.UploadInts(s.documents, s.starts)
 	}
+	return nil
 }
 
-// attend computes the attention of layer i for the last n tokens, whose residual stream is x, to attnOut.
-func (s *Session) attend(i int, x kernels.Floats, n int) {
-	c, l, own, first := s.model.Config, &s.model.layers[i], &s.layers[i], s.length-n
-	in := s.stream.Slice(c.D, 0, n)
-	if c.ShiftsKeys(i) {
-		in = own.shifted.Slice(c.D, first, s.length)
-	}
+// attend computes the attention of layer i for the n rows of spans, whose residual stream is x, to attnOut.
+func (s *Session) attend(i int, x kernels.Floats, spans []span, n int) {
+	c, l, in := s.model.Config, &s.model.layers[i], s.stream.Slice(s.model.Config.D, 0, n)
 	s.dev.Normalize(in, x, l.normAttn)
 	q, v := s.q.Slice(0, n), s.v.Slice(0, n)
-	k := s.k.Slice(0, n)
-	if c.ShiftsKeys(i) {
+	shifts := c.ShiftsKeys(i)
+	if shifts {
 		s.dev.LinearQuantizeEach([]kernels.Planes{q, v}, in, []kernels.Linear{l.q, l.v})
-		k = s.shiftedKeys(i, n)
 	} else {
-		s.dev.LinearQuantizeEach([]kernels.Planes{q, k, v}, in, []kernels.Linear{l.q, l.k, l.v})
+		s.dev.LinearQuantizeEach([]kernels.Planes{q, s.k.Slice(0, n), v}, in, []kernels.Linear{l.q, l.k, l.v})
 	}
-	a := s.attention(i, s.length)
-	if s.documents != nil {
-		a.Starts = s.documents.Slice(0, s.length)
+	for _, p := range spans {
+		from, to := p.from, p.from+p.rows
+		var k kernels.Planes
+		if shifts {
+			k = s.shiftedKeys(i, p, x.Slice(from*c.D, to*c.D))
+		} else {
+			k = s.k.Slice(from, to)
+		}
+		a := s.attention(i, p.length)
+		if p.documents != nil {
+			a.Starts = p.documents.Slice(0, p.length)
+		}
+		own := &p.layers[i]
+		pointers := own.pointers.Slice(0, p.rows*a.Heads*a.Survivors)
+		s.dev.AttendNext(s.attnOut.Planes.Slice(from, to), pointers, q.Slice(from, to), k, v.Slice(from, to), own.cache,
+			p.first(), a)
 	}
-	pointers := own.pointers.Slice(0, n*a.Heads*a.Survivors)
-	s.dev.AttendNext(s.attnOut.Planes.Slice(0, n), pointers, q, k, v, own.cache, first, a)
 }
 
-// shiftedKeys returns the keys of layer i, which has K-shift, for the last n tokens. The products of earlier tokens are
-// computed again, as far as the offset reaches back.
-func (s *Session) shiftedKeys(i, n int) kernels.Planes {
-	c, from := s.model.Config, max(0, s.length-n-s.model.Config.KShiftOffset)
-	all := s.length - from
+// shiftedKeys returns the keys of layer i, which has K-shift, for the rows of a span, whose residual stream is x. The
+// products of earlier tokens are computed again, as far as the offset reaches back.
+func (s *Session) shiftedKeys(i int, p span, x kernels.Floats) kernels.Planes {
+	c, l, shifted := s.model.Config, &s.model.layers[i], p.layers[i].shifted
+	s.dev.Normalize(shifted.Slice(c.D, p.first(), p.length), x, l.normAttn)
+	from := max(0, p.first()-c.KShiftOffset)
+	all := p.length - from
 	starts := make([]int32, all)
 	for r := range starts {
-		starts[r] = max(0, s.starts[from+r]-int32(from))
+		starts[r] = max(0, p.starts[from+r]-int32(from))
 	}
 	shift := kernels.KShift{To: c.D, Offset: c.KShiftOffset, Self: c.KShiftSelf, Seq: all,
 		Starts: s.shiftedStarts.Slice(0, all)}
 	s.dev.UploadInts(shift.Starts, starts)
-	k, in := s.k.Slice(0, all), s.layers[i].shifted.Slice(c.D, from, s.length)
-	s.dev.LinearQuantize([]kernels.Planes{k}, kernels.Derivative{}, in, s.model.layers[i].k, shift)
-	return k.Slice(all-n, all)
+	k := s.k.Slice(0, all)
+	s.dev.LinearQuantize([]kernels.Planes{k}, kernels.Derivative{}, shifted.Slice(c.D, from, p.length), l.k, shift)
+	return k.Slice(all-p.rows, all)
 }
 
-// logitsOf returns the logits that follow token `row` of those that forward appended last.
-func (s *Session) logitsOf(row int) ([]float32, error) {
+// rowsOfLogits is how many rows go through lmHead together.
+const rowsOfLogits = 16
+
+// eachLogits calls f with the logits that follow each of the rows from..to-1 of those that forward appended last.
+func (s *Session) eachLogits(from, to int, f func(row int, logits kernels.Floats) error) error {
 	c := s.model.Config
-	in := s.stream.Slice(c.D, 0, 1)
-	s.dev.Normalize(in, s.x.Slice(row*c.D, (row+1)*c.D), s.model.normOut)
-	s.dev.LinearAdd(s.logits, nil, in, s.model.codebook)
-	return s.logitsOnHost, s.dev.Download(s.logitsOnHost, s.logits)
+	for ; from < to; from += rowsOfLogits {
+		n := min(to-from, rowsOfLogits)
+		if s.logits.Len() < n*c.Vocab {
+			var err error
+			if s.logits, err = s.dev.NewFloats(n * c.Vocab); err != nil {
+				return s.model.error(err)
+			}
+		}
+		in, logits := s.stream.Slice(c.D, 0, n), s.logits.Slice(0, n*c.Vocab)
+		s.dev.Normalize(in, s.x.Slice(from*c.D, (from+n)*c.D), s.model.normOut)
+		s.dev.LinearAdd(logits, nil, in, s.model.codebook)
+		for i := range n {
+			if err := f(from+i, logits.Slice(i*c.Vocab, (i+1)*c.Vocab)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
