@@ -11,7 +11,7 @@ sequences of T tokens, D the width of the residual stream, H heads of D/H.
 The model: RMSNorm, RoPE, normalized queries and keys, softmax attention, ReLU², an embedding that is the head as well.
 On a GPU, products and the residual stream are bfloat16, parameters and the optimizer's state float32.
 """
-import argparse, json, math, os, time
+import argparse, copy, json, math, os, time
 
 import torch
 import torch.nn as nn
@@ -128,13 +128,15 @@ def optimizers(model, a):
     return both
 
 
-def share_of_peak(done, a):
-    """The learning rate as a share of its peak, when that share of the training is done: both 0 to 1."""
-    if done < a.warmup:
-        return done / a.warmup
+def share_of_peak(done, a, length):
+    """The learning rate as a share of its peak, when that share of the training is done: both 0 to 1. Of trainings of
+    several lengths, in seconds, the warm-up is that of the shortest."""
+    warmup = a.warmup * (a.seconds[0] / length if length else 1)
+    if done < warmup:
+        return done / warmup
     if a.schedule == "trapezoid":
         return a.final_share + (1 - a.final_share) * min(1, (1 - done) / a.cooldown)
-    falling = (done - a.warmup) / (1 - a.warmup)
+    falling = (done - warmup) / (1 - warmup)
     return a.final_share + (1 - a.final_share) * (1 + math.cos(math.pi * falling)) / 2
 
 
@@ -216,43 +218,75 @@ class Trainer:
         return measured
 
     def run(self):
-        """Trains, printing lines, and returns the last line. Neither compilation nor validation counts as time."""
-        a, both, batch = self.a, optimizers(self.model, self.a), self.batch(0)
+        """Trains, printing lines, and yields the line of every training. Neither compilation nor validation counts as
+        time. Of trainings of several --seconds, a longer one continues from where a shorter one began its cool-down.
+        """
+        a = self.a
+        self.optimizers, self.step, self.seconds, self.next = optimizers(self.model, a), 0, 0.0, self.batch(0)
         if self.device == "cuda":  # compiles both directions
-            self.backward(*batch)
+            self.backward(*self.next)
             self.model.zero_grad()
             self.validate()
-        step, seconds, done = 0, 0.0, 0.0
-        while done < 1:
+        for seconds in a.seconds or [0]:
+            several = len(a.seconds) > 1
+            if several:
+                self.until(seconds, stop=(1 - a.cooldown) * seconds)
+                kept = copy.deepcopy(self.state())
+            self.until(seconds)
+            yield self.line(seconds)
+            if several:
+                self.restore(kept)
+
+    def state(self):
+        return self.model.state_dict(), [o.state_dict() for o in self.optimizers], self.step, self.seconds
+
+    def restore(self, state):
+        model, both, self.step, self.seconds = state
+        self.model.load_state_dict(model)
+        for optimizer, kept in zip(self.optimizers, both):
+            optimizer.load_state_dict(kept)
+        self.next = self.batch(self.step)
+
+    def until(self, length, stop=0.0):
+        """Trains until the end of a training of --seconds length, 0: of --steps, or until that many seconds."""
+        a, done = self.a, 0.0
+        while (self.seconds < stop) if stop else done < 1:
             began = time.perf_counter()
-            share = share_of_peak(done if a.seconds else (step + 1) / a.steps, a)
-            for group in (g for o in both for g in o.param_groups):
+            share = share_of_peak(self.seconds / length if length else (self.step + 1) / a.steps, a, length)
+            for group in (g for o in self.optimizers for g in o.param_groups):
                 group["lr"] = group["peak"] * share
-            loss = self.backward(*batch)
+            loss = self.backward(*self.next)
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), a.clip or math.inf, foreach=True)
-            for optimizer in both:
+            for optimizer in self.optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
-            step += 1
-            batch = self.batch(step)  # while the GPU computes
+            self.step += 1
+            self.next = self.batch(self.step)  # while the GPU computes
             bits = loss.item() / math.log(2)  # waits for the GPU
-            seconds += time.perf_counter() - began
-            done = seconds / a.seconds if a.seconds else step / a.steps
+            self.seconds += time.perf_counter() - began
+            done = self.seconds / length if length else self.step / a.steps
             if not math.isfinite(bits):
-                raise SystemExit(f"step {step}: the loss is {bits}: lower --lr or --muon-lr, or raise --warmup")
-            now = {"step": step, "tokens": step * a.batch_tokens, "seconds": round(seconds, 3), "train_bpc": bits}
-            if step % a.log_every == 0 or done >= 1:
-                show({"event": "step", **now, "lr": both[0].param_groups[0]["lr"], "grad_norm": norm.item()})
-            if a.validate_every and step % a.validate_every == 0 or done >= 1:
-                validation = self.validate()
-                show({"event": "validation", **now, "val_bpc": validation})
-        left_out = ("manifest", "out", "name", "seed", "steps" if a.seconds else "seconds")
+                raise SystemExit(f"step {self.step}: the loss is {bits}: lower --lr or --muon-lr, or raise --warmup")
+            self.now = {"step": self.step, "tokens": self.step * a.batch_tokens, "seconds": round(self.seconds, 3),
+                        "train_bpc": bits}
+            if self.step % a.log_every == 0 or done >= 1:
+                lr = self.optimizers[0].param_groups[0]["lr"]
+                show({"event": "step", **self.now, "lr": lr, "grad_norm": norm.item()})
+            if a.validate_every and self.step % a.validate_every == 0 or done >= 1:
+                self.val_bpc = self.validate()
+                show({"event": "validation", **self.now, "val_bpc": self.val_bpc})
+
+    def line(self, length):
+        """What a results file holds of a training (docs/formats/results.md)."""
+        a = self.a
+        left_out = ("manifest", "out", "name", "seed", "seconds") + (("steps",) if length else ())
         parameters = {key: value for key, value in vars(a).items() if key not in left_out}
+        parameters |= {"seconds": length} if length else {}
         return {"model": a.name or f"dense, {a.optimizer}", "seed": a.seed,
                 "hardware": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
                 "parameters": parameters | {"seq": self.seq, "training_sequences": len(self.train)},
-                "steps": step, "tokens": step * a.batch_tokens, "seconds": seconds,
-                "results": {"bits_per_token": validation, "train_bits": bits, **self.rounded()}}
+                "steps": self.step, "tokens": self.step * a.batch_tokens, "seconds": self.seconds,
+                "results": {"bits_per_token": self.val_bpc, "train_bits": self.now["train_bpc"], **self.rounded()}}
 
 
 def show(line):
@@ -274,7 +308,8 @@ def arguments():
     add("--seq", 0, "tokens of a sequence, a divisor of the dataset's; 0: the dataset's")
     add("--seed", 42, "of the initial parameters and the data order")
     add("--steps", 600, "number of optimizer steps")
-    add("--seconds", 0.0, "train for so long instead; the learning rate then falls with the time")
+    p.add_argument("--seconds", type=float, nargs="+", default=[], metavar="S", help="train for so long instead; the "
+                   "learning rate then falls with the time. Several, with the schedule trapezoid: a training of each")
     add("--batch-tokens", 32768, "tokens of a step")
     add("--micro-tokens", 32768, "most tokens computed at once")
     add("--optimizer", "adamw", "of the matrices of the blocks", choices=["adamw", "muon"])
@@ -297,6 +332,10 @@ def arguments():
         p.error(f"--d is {a.d}: it must be a multiple of 2 · {a.heads}, for RoPE turns pairs of a head's channels")
     if not (a.steps > 0 and a.log_every > 0 and 0 <= a.warmup < 1 and 0 < a.cooldown <= 1):
         p.error("--steps, --log-every and --cooldown must be positive, and --warmup and --cooldown shares below 1")
+    rising = a.seconds == sorted(set(a.seconds)) and a.schedule == "trapezoid" and a.warmup + a.cooldown <= 1
+    if a.seconds and min(a.seconds) <= 0 or len(a.seconds) > 1 and not rising:
+        p.error("--seconds must be positive. Several of them rise, need --schedule trapezoid, and the first one's "
+                "warm-up must end before its cool-down")
     return a
 
 
@@ -311,7 +350,7 @@ def add_to(path, run):
 
 if __name__ == "__main__":
     a = arguments()
-    run = Trainer(a).run()
-    show(run)
-    if a.out:
-        add_to(a.out, run)
+    for run in Trainer(a).run():
+        show(run)
+        if a.out:
+            add_to(a.out, run)

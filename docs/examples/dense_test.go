@@ -237,6 +237,42 @@ func TestDenseSizes(t *testing.T) {
 	}
 }
 
+// A longer training goes on from where a shorter one began its cool-down, as if the shorter one had not been.
+func TestDenseSeveralLengths(t *testing.T) {
+	folder := t.TempDir()
+	stdout, stderr := runDense(t, books(t), "--seconds 0.3 0.9 --schedule trapezoid --cooldown 0.5 --lr 0.01 "+
+		"--optimizer muon --validation-sequences 8 --out "+folder+"/runs.jsonl")
+	runs, err := resultsfile.Read(folder + "/runs.jsonl")
+	if err != nil || len(runs) != 2 || stderr != "" {
+		t.Fatalf("%d runs (%v): %s", len(runs), err, stderr)
+	}
+	var steps []denseLine
+	for text := range strings.Lines(stdout) {
+		var line denseLine
+		if err := json.Unmarshal([]byte(text), &line); err != nil {
+			t.Fatalf("%v in %s", err, text)
+		}
+		if line.Event == "step" {
+			steps = append(steps, line)
+		}
+	}
+	end := slices.IndexFunc(steps, func(l denseLine) bool { return l.Step == runs[0].Steps })
+	longer := steps[end+1:]
+	if first := longer[0]; first.Step < 2 || first.Step > runs[0].Steps {
+		t.Fatalf("the longer training goes on with step %d, the shorter one ended at %d", first.Step, runs[0].Steps)
+	}
+	again := steps[longer[0].Step-1]
+	if again.Step != longer[0].Step || again.Training != longer[0].Training {
+		t.Errorf("the step where the cool-down began: %+v, and again %+v: want the same loss", again, longer[0])
+	}
+	if longer[0].LearningRate < again.LearningRate || again.LearningRate < steps[end].LearningRate {
+		t.Errorf("rates %g, in the cool-down %g to %g", longer[0].LearningRate, again.LearningRate, steps[end].LearningRate)
+	}
+	if last := longer[len(longer)-1]; last.Step != runs[1].Steps || runs[1].Seconds < 0.9 || runs[0].Seconds < 0.3 {
+		t.Errorf("the trainings took %g and %g seconds", runs[0].Seconds, runs[1].Seconds)
+	}
+}
+
 // Weights of fewer bits lose more, and take the space of integers and scales.
 func TestDenseRounded(t *testing.T) {
 	results := dense(t, books(t), "--steps 20 --lr 0.01 --d 128")[0].Results
