@@ -2,7 +2,6 @@ package generation
 
 import (
 	"context"
-	"errors"
 )
 
 // Turns has the generators of one model compute in turn, a token or a part of a prompt each, in the order in which they
@@ -74,16 +73,7 @@ func (g *Generator) Score(ctx context.Context, prompt []int32, f func(i int, log
 	for len(prompt) > 0 {
 		part, before := prompt[:min(promptAtOnce, len(prompt))], len(g.tokens)
 		err := g.turns.take(ctx, func() error {
-			for i := range part {
-				logits, err := g.session.Decode(part[i])
-				if err == nil {
-					err = f(before+i, logits)
-				}
-				if err != nil {
-					return errors.Join(err, g.session.Truncate(before))
-				}
-			}
-			return nil
+			return g.session.Each(part, func(i int, logits []float32) error { return f(before+i, logits) })
 		})
 		if err != nil {
 			return err

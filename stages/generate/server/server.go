@@ -86,6 +86,7 @@ func (s *Server) routes() http.Handler {
 		known[path] = append(known[path], method)
 		routes.HandleFunc(method+" "+path, s.metrics.count(path, h))
 	}
+	handle("GET", "/{$}", servePage)
 	handle("GET", "/health", s.health)
 	handle("GET", "/metrics", s.guard(s.metrics.serve))
 	handle("GET", "/v1/models", s.guard(s.models))

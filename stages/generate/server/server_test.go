@@ -514,7 +514,7 @@ func TestToken(t *testing.T) {
 	}{
 		{"/v1/models", "", 401}, {"/v1/models", "Bearer secre", 401}, {"/v1/models", "Bearer secret ", 200},
 		{"/v1/models", "Bearer other", 401}, {"/metrics", "", 401}, {"/tokenizer_info", "", 401}, {"/health", "", 200},
-		{"/metrics", "Bearer secret", 200},
+		{"/", "", 200}, {"/metrics", "Bearer secret", 200},
 	} {
 		if answer, b := c.get(r.path, map[string]string{"Authorization": r.given, "Host": "elsewhere"}); answer.
 			StatusCode != r.status {
