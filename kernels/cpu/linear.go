@@ -98,7 +98,7 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 	x, w := activation.Planes.(*planes), l.Quantized.(*planes)
 	unit := x.quantization.Unit() * w.quantization.Unit()
 	switch {
-	case x.rows < fewRows:
+	case d.few(x.rows):
 		d.fewRowProducts(x, []kernels.Linear{l}, func(_, row, from int, sums []int32, offset int32, unit float32, s *scratch) {
 			emit(row, from, sums, offset, unit, s)
 		})
@@ -137,8 +137,12 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 	}
 }
 
-// fewRows is the number of rows from which on it is worth arranging the signs of a weight for lookup.
+// fewRows is the number of rows from which on it is worth arranging the signs of a weight for lookup, where bits are not
+// counted in registers.
 const fewRows = 8
+
+// few says whether all planes of so many rows are counted with the weights where these lie.
+func (d *Device) few(rows int) bool { return rows < fewRows || d.counts && rows < 4*fewRows }
 
 // bytesPerShare is how many bytes of weights a task multiplies with few rows: they stay in the first cache.
 const bytesPerShare = 64 << 10

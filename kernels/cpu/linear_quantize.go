@@ -28,7 +28,7 @@ func (d *Device) LinearQuantize(out []kernels.Planes, derivative kernels.Derivat
 // LinearQuantizeEach is LinearQuantize for several linears that read the same few rows: it writes the quantized output
 // of l[i] to out[i]. The workers divide the channels of all of them.
 func (d *Device) LinearQuantizeEach(out []kernels.Planes, x kernels.Activation, l []kernels.Linear) {
-	few := x.Planes != nil && x.Planes.Rows() < fewRows
+	few := x.Planes != nil && d.few(x.Planes.Rows())
 	outputs := make([]quantizedOutput, len(l))
 	for i := range l {
 		to := []kernels.Planes{out[i]}
