@@ -1,6 +1,6 @@
 // Command profile measures training steps: the tokens per second of whole steps, and the time of every kernel of a GPU
 // or every operation of the processor, in categories. It writes a table and a picture. The trained model is of no use:
-// its tokens are random, with the frequencies of language.
+// its tokens are random, with the frequencies of language. Its subcommand inference measures packed models.
 package main
 
 import (
@@ -23,7 +23,7 @@ import (
 func main() {
 	cli.HelpPrinter = command.PrintHelp
 	app := &cli.App{
-		Name: "profile", Usage: "measure training steps", HideVersion: true,
+		Name: "profile", Usage: "measure training steps, and inference", HideVersion: true,
 		Description:    "Example:\n   profile --device cuda --preset 300M --stream-bits 1",
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return command.UsageError(err) },
@@ -50,7 +50,8 @@ func main() {
 			&cli.StringFlag{Name: "out", Value: "profiles/step", Usage: "write `FILE`.md and FILE.png"},
 			&cli.StringFlag{Name: "pprof", Usage: "write the processor's profile of the whole steps to this `FILE`"},
 		},
-		Action: run,
+		Action:   run,
+		Commands: append(measureCommands(), inferenceCommand()),
 	}
 	os.Exit(command.ExitStatus("profile", app.Run(os.Args), os.Stderr))
 }
