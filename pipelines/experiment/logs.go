@@ -79,12 +79,20 @@ func setClocks(all []curve, speeds []string) error {
 // log itself, or by the times beside the log.
 func secondsOfSteps(c curve, speed float64) (map[int]float64, error) {
 	seconds := map[int]float64{}
+	has := func(step int, tokens int64, logged float64) {
+		switch {
+		case speed > 0:
+			seconds[step] = float64(tokens) / speed
+		case logged > 0:
+			seconds[step] = logged
+		}
+	}
 	for _, line := range c.log {
-		switch l, ok := line.(trainlog.Step); {
-		case ok && speed > 0:
-			seconds[l.Step] = float64(l.Tokens) / speed
-		case ok && l.Seconds > 0:
-			seconds[l.Step] = l.Seconds
+		switch l := line.(type) {
+		case trainlog.Step:
+			has(l.Step, l.Tokens, l.Seconds)
+		case trainlog.Checkpoint: // of a step that may have no line of its own
+			has(l.Step, l.Tokens, l.Seconds)
 		}
 	}
 	if len(seconds) > 0 {

@@ -61,7 +61,8 @@ func TestPointsOverSeconds(t *testing.T) {
 {"event":"checkpoint","step":10,"tokens":1000,"train_bpc":8,"val_bpc":7}
 {"event":"step","step":15,"tokens":1500,"train_bpc":6}
 `
-	timed := strings.Replace(plain, `"tokens":1000,`, `"tokens":1000,"seconds":7,`, 1)
+	timed := strings.Replace(plain, `"tokens":1000,`, `"tokens":1000,"seconds":7,`, 1) +
+		`{"event":"validation","step":13,"tokens":1300,"seconds":9,"train_bpc":6,"val_bpc":5}` + "\n"
 	points := func(log, times string, speeds ...string) (training, validation []plot.Point) {
 		t.Helper()
 		write(t, path, log)
@@ -92,5 +93,5 @@ func TestPointsOverSeconds(t *testing.T) {
 	training, validation = points(plain, times)
 	check("times", training, validation, []plot.Point{{X: 5, Y: 8}, {X: 6.25, Y: 6}}, []plot.Point{{X: 5, Y: 7}})
 	training, validation = points(timed, times) // the log's own; a step without a time has no point
-	check("log", training, validation, []plot.Point{{X: 7, Y: 8}}, []plot.Point{{X: 7, Y: 7}})
+	check("log", training, validation, []plot.Point{{X: 7, Y: 8}}, []plot.Point{{X: 7, Y: 7}, {X: 9, Y: 5}})
 }

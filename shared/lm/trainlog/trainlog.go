@@ -50,7 +50,8 @@ type Checkpoint struct {
 	TrainBPC float64  `json:"train_bpc"` // bits per token, mean of the steps since the checkpoint before
 	ValBPC   *float64 `json:"val_bpc"`   // bits per token of the trainer's validation sample; nil without a sample
 	Best     bool     `json:"best"`
-	Model    string   `json:"model"` // digest of the checkpoint
+	Model    string   `json:"model"`             // digest of the checkpoint
+	Seconds  float64  `json:"seconds,omitempty"` // as in Step
 }
 
 func (Step) line()       {}

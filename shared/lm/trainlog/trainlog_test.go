@@ -27,10 +27,10 @@ func TestRead(t *testing.T) {
 	bits := 5.25
 	want := []Line{
 		Step{EventStep, 10, 640, 5.5, 0.003, 0.9, 1.25, 7, 32, 0},
-		Checkpoint{EventCheckpoint, 10, 640, 5.75, &bits, true, "00ff"},
-		Checkpoint{EventCheckpoint, 12, 768, 5.5, nil, false, "01ff"},
+		Checkpoint{EventCheckpoint, 10, 640, 5.75, &bits, true, "00ff", 0},
+		Checkpoint{EventCheckpoint, 12, 768, 5.5, nil, false, "01ff", 0},
 		Step{Event: EventStep, Step: 20, Tokens: 1280, TrainBPC: 5.5, Seconds: 2.5},
-		Checkpoint{Event: "validation", Step: 20, Tokens: 1280, TrainBPC: 5.5, ValBPC: &bits},
+		Checkpoint{Event: "validation", Step: 20, Tokens: 1280, TrainBPC: 5.5, ValBPC: &bits, Seconds: 2.5},
 	}
 	if got, err := Read(path); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v (%v), want %+v", got, err, want)
