@@ -33,6 +33,8 @@ func newBarScreen(l *launcher, out *os.File) *barScreen {
 
 func (s *barScreen) header() { fmt.Fprint(s.out, terminal.Fit(headerText(s.l), terminal.Width(s.out))) }
 
+func (s *barScreen) view(address string) { fmt.Fprint(s.out, viewText(address)) }
+
 // start shows the lines. It is called with the first event, because the tracker exists by then. Every refresh draws the
 // lines anew, in the width that the terminal has at that time.
 func (s *barScreen) start() {

@@ -105,12 +105,23 @@ func launch(c *cli.Context) error {
 		return l.summary(c)
 	}
 	started := time.Now()
-	if err := l.withBus(c.Context, c.Int("nats-port")); err != nil {
+	end := l.begin(c.String("view"))
+	if err := errors.Join(l.withBus(c.Context, c.Int("nats-port")), end()); err != nil {
 		return err
 	}
 	l.screen.note("finished in " + time.Since(started).Round(100*time.Millisecond).String())
 	l.report(c.Context)
 	return l.summary(c)
+}
+
+// begin marks the run as one that is driven, and shows it in a browser, until the caller calls end.
+func (l *launcher) begin(view string) (end func() error) {
+	unmark, err := overview.Mark(l.journal, l.run)
+	if err != nil { // of a full disk: the run may go on once there is room
+		l.screen.warn("launcher", err.Error())
+	}
+	stopView := l.startView(view)
+	return func() error { stopView(); return unmark() }
 }
 
 // whole reports whether the run has ended and all of its files are there.

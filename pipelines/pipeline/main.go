@@ -80,7 +80,7 @@ func runCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "metrics", Usage: "serve Prometheus metrics of a stage, `STAGE=ADDRESS`; further " +
 				"workers take the ports above; also a key of FILE"},
 			&cli.IntFlag{Name: "nats-port", Usage: "port of the event server on 127.0.0.1 (0: any free one)"},
-			command.OutageFlag(),
+			command.OutageFlag(), viewFlag(),
 			&cli.StringFlag{Name: "stages-dir", Usage: "`DIR`ectory of the stages' programs (default: where this program is)"},
 		},
 		Action: func(c *cli.Context) error {

@@ -52,7 +52,8 @@ func withPrograms(run func() int) (int, error) {
 		return 1, err
 	}
 	defer os.RemoveAll(dir)
-	packages := []string{"-o", dir + "/", "../../stages/...", "../../docs/examples/...", "../report", "."}
+	packages := []string{"-o", dir + "/", "../../stages/...", "../../docs/examples/...", "../report", "../view",
+		"."}
 	build := exec.Command("go", slices.Concat([]string{"build"}, buildFlags, packages)...)
 	build.Env = append(os.Environ(), buildEnv...)
 	if out, err := build.CombinedOutput(); err != nil {
@@ -81,7 +82,8 @@ func newWorld(t *testing.T) *world {
 func (w *world) command(program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(programs, program), args...)
 	cmd.Dir = "../.."
-	cmd.Env = append(process.WithoutBus(os.Environ()), "BITNET1_DATA="+w.data, "TERM=dumb")
+	cmd.Env = append(process.WithoutBus(os.Environ()), "BITNET1_DATA="+w.data, "TERM=dumb",
+		"BITNET1_VIEW="+noView)
 	cmd.Env = append(cmd.Env, w.env...)
 	return cmd
 }
@@ -143,6 +145,7 @@ type message struct {
 	Type     string         `json:"type"`
 	Run      string         `json:"run"`
 	Text     string         `json:"text"`
+	Address  string         `json:"address"`
 	Event    event.Envelope `json:"event"`
 	Body     map[string]any `json:"body"`
 	Progress struct {

@@ -194,9 +194,16 @@ func TestStoppedLauncher(t *testing.T) {
 				}
 				time.Sleep(20 * time.Millisecond)
 			}
+			state := map[bool]string{false: `"state":"paused"`, true: `"state":"crashed"`}[signal == syscall.SIGKILL]
+			if list := w.must("pipeline", "runs", "--json"); !strings.Contains(list, state) {
+				t.Errorf("want %s of\n%s", state, list)
+			}
 			t.Logf("everything had ended after %s", time.Since(stopped).Round(10*time.Millisecond))
 			w.must("pipeline", tiny()...)
 			w.sameAsReference()
+			if list := w.must("pipeline", "runs", "--json"); !strings.Contains(list, `"state":"finished"`) {
+				t.Errorf("a run that went on to its end is not finished:\n%s", list)
+			}
 		})
 	}
 }

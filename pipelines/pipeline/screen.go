@@ -20,6 +20,7 @@ import (
 // screen shows a run to whoever watches: a person at a terminal, a log file, or a program.
 type screen interface {
 	header()
+	view(address string) // where the run can be looked at
 	note(text string)
 	warn(stage, text string)
 	event(e event.Envelope)
@@ -57,6 +58,8 @@ func headerText(l *launcher) string {
 	}
 	return text
 }
+
+func viewText(address string) string { return "  view     " + address + "\n" }
 
 // headline is the line that a person sees of an event, as its stage declares it. It is "" for events that only programs
 // read.
@@ -104,6 +107,7 @@ func (s *plainScreen) print(format string, args ...any) {
 }
 
 func (s *plainScreen) header()              { s.print("%s", headerText(s.l)) }
+func (s *plainScreen) view(address string)  { s.print("%s", viewText(address)) }
 func (s *plainScreen) note(text string)     { s.print("%s\n", text) }
 func (s *plainScreen) warn(st, text string) { s.print("warning: %s: %s\n", st, text) }
 func (s *plainScreen) close()               {}
@@ -146,6 +150,9 @@ func (s *jsonScreen) print(v map[string]any) {
 
 func (s *jsonScreen) header() {
 	s.print(map[string]any{"type": "run", "run": s.l.run, "definition": s.l.definition, "notes": s.l.notes})
+}
+func (s *jsonScreen) view(address string) {
+	s.print(map[string]any{"type": "view", "address": address})
 }
 func (s *jsonScreen) note(text string) { s.print(map[string]any{"type": "note", "text": text}) }
 func (s *jsonScreen) warn(st, text string) {

@@ -1,5 +1,6 @@
 // Package overview reads what is known of a run as a whole: its state, the parameters that define it, the tables of its
-// results. Commands that list, compare and report runs share it. It only reads, and needs neither a bus nor the stages.
+// results. Commands that list, compare and report runs share it. It reads, except for the mark of a launcher at work, and
+// needs neither a bus nor the stages.
 package overview
 
 import (
@@ -19,6 +20,7 @@ const (
 	Running  = "running"  // a launcher is at it
 	Paused   = "paused"   // its command goes on with it
 	Failed   = "failed"   // the same, once the cause is mended
+	Crashed  = "crashed"  // its launcher was killed, or the machine stopped; its command goes on with it
 	Finished = "finished" // all of its events are answered
 )
 
@@ -32,12 +34,37 @@ func State(j journal.Journal, data, run string) (string, error) {
 		return Finished, nil
 	case Driven(data) == run:
 		return Running, nil
+	case hasMark(j, run):
+		return Crashed, nil
 	}
 	failed, err := FailedJobs(j, run)
 	if len(failed) > 0 {
 		return Failed, err
 	}
 	return Paused, err
+}
+
+// markName is a file in the folder of the launcher's files of a run. It is there while a launcher drives the run, and
+// stays where the launcher could not end in order.
+const markName = "running"
+
+func mark(j journal.Journal, run string) string {
+	return filepath.Join(j.RunDir(run), "launcher", markName)
+}
+
+func hasMark(j journal.Journal, run string) bool {
+	_, err := os.Lstat(mark(j, run))
+	return err == nil
+}
+
+// Mark says that a launcher drives the run, until the launcher calls unmark. The launcher has the lock of the data
+// directory.
+func Mark(j journal.Journal, run string) (unmark func() error, err error) {
+	path := mark(j, run)
+	if err = os.MkdirAll(filepath.Dir(path), 0o755); err == nil {
+		err = os.WriteFile(path, nil, 0o644)
+	}
+	return func() error { return os.RemoveAll(path) }, err
 }
 
 // FailedJobs are the last failures of the jobs that have failed and were not done since, in the order of their events.

@@ -69,7 +69,7 @@ func (t *Table) WriteText(w io.Writer, width int) error {
 // TextColumns are the columns of the table for people: the rows' names, then their marks and what their parameters
 // differ in where there are any, which is a column of texts, then the values.
 func (t *Table) TextColumns() []TextColumn {
-	rows := t.inOrder()
+	rows := t.InOrder()
 	name, remark := TextColumn{Heading: t.Row.Name}, TextColumn{Left: true}
 	for _, r := range rows {
 		name.Cells = append(name.Cells, r.Name)
@@ -101,8 +101,8 @@ func nonEmpty(s string) []string {
 	return []string{s}
 }
 
-// inOrder are all rows, those of other parameters behind the one of the same name.
-func (t *Table) inOrder() []*Row {
+// InOrder are all rows, those of other parameters behind the one of the same name.
+func (t *Table) InOrder() []*Row {
 	var all []*Row
 	others := t.Others
 	for _, r := range t.Rows {

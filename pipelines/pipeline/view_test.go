@@ -1,0 +1,56 @@
+package main
+
+import (
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A run can be looked at while it goes on, and no longer: also when the launcher is killed.
+func TestView(t *testing.T) {
+	for name, end := range map[string]syscall.Signal{"ends": 0, "killed": syscall.SIGKILL} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.env = append(w.env, "BITNET1_VIEW=127.0.0.1:0")
+			l := w.start(tiny()...)
+			address := l.until("the address of the view", func(m message) bool { return m.Type == "view" }).Address
+			run := l.until("training", func(m message) bool { return m.Progress.Stage == "train" }).Run
+			page, err := http.Get(address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if page.Body.Close(); page.StatusCode != http.StatusOK {
+				t.Errorf("run %s: %s", run, page.Status)
+			}
+			if end != 0 {
+				if err := l.cmd.Process.Signal(end); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if o := l.wait(); end == 0 && o.status != 0 {
+				t.Errorf("status %d: %s", o.status, o.stderr)
+			}
+			for range 500 {
+				if page, err = http.Get(address); err != nil {
+					return
+				}
+				page.Body.Close()
+				time.Sleep(20 * time.Millisecond)
+			}
+			t.Errorf("%s is served after the end", address)
+		})
+	}
+}
+
+// A page that cannot be served does not keep the run from its work.
+func TestViewThatCannotBeServed(t *testing.T) {
+	w := newWorld(t)
+	w.env = append(w.env, "BITNET1_VIEW=127.0.0.1:x")
+	o := w.run("pipeline", tiny("--set", "train.steps=2", "--set", "train.warmup=1")...)
+	if o.status != 0 || !strings.Contains(o.stdout, "cannot be shown in a browser") {
+		t.Errorf("status %d: %s%s", o.status, tail(o.stdout), o.stderr)
+	}
+}
