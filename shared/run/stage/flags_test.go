@@ -1,7 +1,9 @@
 package stage
 
 import (
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -122,5 +124,60 @@ func TestAnotherDatasetStandsBesideTheRunsOwn(t *testing.T) {
 	status, _, stderr = w.run("look", "run", "--run", "r", "--dataset", "/no/such/file")
 	if status != command.Failed || !strings.Contains(stderr, "/no/such/file") {
 		t.Errorf("status %d: %s", status, stderr)
+	}
+}
+
+// Several datasets have results each: over a run beside its own, and of files in a folder for each dataset, which has the
+// name of the manifest's folder.
+func TestSeveralDatasets(t *testing.T) {
+	w, _, _ := looked(t)
+	dir := t.TempDir()
+	manifests := map[string]string{"books": filepath.Join(dir, "books", "data", "manifest.json"),
+		"law": filepath.Join(dir, "law", "data", "manifest.json")}
+	in := []string{"run", "--in", filepath.Join(dir, "model"), "--out", filepath.Join(dir, "out")}
+	writeFile(t, filepath.Join(dir, "model"), "model")
+	over := []string{"run", "--run", "r"}
+	for _, name := range []string{"books", "law", "books"} { // the same one twice is one
+		if err := os.MkdirAll(filepath.Dir(manifests[name]), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, manifests[name], name)
+		in, over = append(in, "--dataset", manifests[name]), append(over, "--dataset", manifests[name])
+	}
+	for _, args := range [][]string{in, over} {
+		if status, _, stderr := w.run("look", args...); status != command.Done {
+			t.Fatalf("%v: status %d: %s", args, status, stderr)
+		}
+	}
+	for name := range manifests {
+		b, err := os.ReadFile(filepath.Join(dir, "out", name, "seen.txt"))
+		if err != nil || string(b) != "seen: "+name {
+			t.Errorf("on %s: %q, %v", name, b, err)
+		}
+	}
+	events, err := journal.Open(w.data).Read("r", event.PackWritten{}.Kind())
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]int{}
+	for _, e := range events {
+		seen[e.Overrides["look.dataset"]]++
+	}
+	if len(events) != 2 || len(seen) != 2 || seen[digest.Short(digest.Bytes([]byte("law")))] != 1 {
+		t.Errorf("%d results over the run: %v", len(events), seen)
+	}
+}
+
+func TestFoldersOfDatasets(t *testing.T) {
+	for _, c := range []struct{ manifests, want []string }{
+		{[]string{"a/manifest.json"}, []string{"a"}},
+		{[]string{"/x/a/manifest.json", "/y/b/manifest.json"}, []string{"a", "b"}},
+		{[]string{"/runs/A/shard/manifest.json", "/runs/B/shard/manifest.json"}, []string{"A", "B"}},
+		{[]string{"/x/a/manifest.json", "/y/a/manifest.json", "/z/b/manifest.json"}, []string{"x", "y", "z"}},
+		{[]string{"/x/one.json", "/x/two.json"}, []string{"1", "2"}},
+	} {
+		if got := foldersOf(c.manifests); !slices.Equal(got, c.want) {
+			t.Errorf("%v have the folders %v, want %v", c.manifests, got, c.want)
+		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -77,8 +79,8 @@ func (s Spec[P, E]) runFlags() []cli.Flag {
 	}
 	if s.OnDataset != nil {
 		more = append(more,
-			&cli.StringFlag{Name: "dataset", Usage: "`MANIFEST` of the dataset: the one that goes with --in, or another " +
-				"than the run's with --run"})
+			&cli.StringSliceFlag{Name: "dataset", Usage: "`MANIFEST` of the dataset: the one that goes with --in, or another " +
+				"than the run's with --run; several have results each"})
 	}
 	if s.Choice != nil {
 		more = append(more, s.Choice.flag())
@@ -152,30 +154,87 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 	if err != nil {
 		return err
 	}
-	folder, err := artifact.OpenFolder(out)
-	if err != nil {
-		return err
-	}
-	files := &Files{Context: ctx, In: in, Dataset: c.String("dataset"), folder: folder}
-	events, err := s.Files(files)
-	if err != nil {
-		return err
-	}
-	p := &performer[P, E]{
-		spec: s, space: folder, folder: folder, records: filepath.Join(folder.Dir(), record.OneShot),
-		host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace, report: progress.reporter(log),
-	}
-	for _, group := range groups(s, events) {
-		res, err := p.performWhenFree(ctx, task[P, E]{run: "local", params: params, in: group, force: c.Bool("force")})
-		if err != nil {
+	datasets := datasetsOf(c)
+	for i, dataset := range datasets {
+		folder := out
+		if len(datasets) > 1 {
+			folder = filepath.Join(out, foldersOf(datasets)[i])
+		}
+		files := &Files{Context: ctx, In: in, Dataset: dataset}
+		if files.folder, err = artifact.OpenFolder(folder); err != nil {
 			return err
 		}
-		progress.end()
-		if err := printResult(c, s.Results, res, folder.Dir()); err != nil {
+		p := &performer[P, E]{
+			spec: s, space: files.folder, folder: files.folder, records: filepath.Join(files.folder.Dir(), record.OneShot),
+			host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace, report: progress.reporter(log),
+		}
+		if err := p.files(c, files, params, progress); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// files does the jobs of files that the user named.
+func (p *performer[P, E]) files(c *cli.Context, files *Files, params P, progress *progressLine) error {
+	events, err := p.spec.Files(files)
+	if err != nil {
+		return err
+	}
+	for _, group := range groups(p.spec, events) {
+		res, err := p.performWhenFree(files, task[P, E]{run: "local", params: params, in: group, force: c.Bool("force")})
+		if err != nil {
+			return err
+		}
+		progress.end()
+		if err := printResult(c, p.spec.Results, res, p.folder.Dir()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// datasetsOf are the datasets that --dataset names, or one that is empty.
+func datasetsOf(c *cli.Context) []string {
+	var all []string
+	for _, path := range c.StringSlice("dataset") {
+		if !slices.Contains(all, path) {
+			all = append(all, path)
+		}
+	}
+	if len(all) == 0 {
+		return []string{""}
+	}
+	return all
+}
+
+// foldersOf names a folder for the results on each dataset: the last part of its manifest's folder in which all differ,
+// such as books of books/manifest.json, or the number of a dataset where they have the same folder.
+func foldersOf(manifests []string) []string {
+	names := make([]string, len(manifests))
+	dirs := make([]string, len(manifests))
+	for i, m := range manifests {
+		if absolute, err := filepath.Abs(m); err == nil {
+			m = absolute
+		}
+		dirs[i] = filepath.Dir(m)
+	}
+	for deeper := true; deeper; {
+		deeper = false
+		different := map[string]bool{}
+		for i, dir := range dirs {
+			names[i], dirs[i] = filepath.Base(dir), filepath.Dir(dir)
+			different[names[i]] = true
+			deeper = deeper || dirs[i] != dir
+		}
+		if len(different) == len(names) {
+			return names
+		}
+	}
+	for i := range names {
+		names[i] = strconv.Itoa(i + 1)
+	}
+	return names
 }
 
 // groups splits events into the inputs of jobs.

@@ -28,7 +28,7 @@ type rerun[P any, E event.Body] struct {
 	command  *cli.Context
 	store    *artifact.Store
 	span     span
-	redirect func(*task[P, E]) // to another dataset
+	datasets []artifact.Ref // manifests, other than the run's own
 	progress *progressLine
 }
 
@@ -61,7 +61,7 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 	if b != nil {
 		defer b.Close()
 	}
-	space, redirect, err := otherDataset(s, c, store)
+	space, datasets, err := otherDatasets(s, c, store)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 			spec: s, space: space, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, b),
 			host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace, report: progress.reporter(log),
 		},
-		command: c, store: store, span: over, redirect: redirect, progress: progress,
+		command: c, store: store, span: over, datasets: datasets, progress: progress,
 	}
 	if run := c.String("run"); run != allRuns {
 		return r.run(ctx, run)
@@ -132,45 +132,57 @@ func (r *rerun[P, E]) run(ctx context.Context, run string) error {
 		return err
 	}
 	for _, in := range jobs {
-		t := task[P, E]{run: run, params: params, force: c.Bool("force"), renew: true}
-		if err := t.answer(s, def, in); err != nil {
-			return err
-		}
-		r.redirect(&t)
-		res, err := r.performWhenFree(ctx, t)
-		if err != nil {
-			return err
-		}
-		r.progress.end()
-		if err := printResult(c, s.Results, res, r.outputs(t)); err != nil {
-			return err
+		for _, dataset := range r.datasets {
+			t := task[P, E]{run: run, params: params, force: c.Bool("force"), renew: true}
+			if err := t.answer(s, def, in); err != nil {
+				return err
+			}
+			if dataset.Digest != "" {
+				t.onDataset(s, dataset)
+			}
+			res, err := r.performWhenFree(ctx, t)
+			if err != nil {
+				return err
+			}
+			r.progress.end()
+			if err := printResult(c, s.Results, res, r.outputs(t)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// otherDataset returns where a rerun over a run finds its artifacts, and what makes its tasks be about the dataset that
-// --dataset names. A result on another dataset than the run's own stands beside the run's results, as one of other
-// parameters does.
-func otherDataset[P any, E event.Body](s Spec[P, E], c *cli.Context, store *artifact.Store) (
-	artifact.Space, func(*task[P, E]), error) {
-	if s.OnDataset == nil || c.String("dataset") == "" {
-		return store, func(*task[P, E]) {}, nil
+// otherDatasets returns where a rerun over a run finds its artifacts, and the datasets that --dataset names: one that is
+// empty, for the run's own, without the flag.
+func otherDatasets[P any, E event.Body](s Spec[P, E], c *cli.Context, store *artifact.Store) (
+	artifact.Space, []artifact.Ref, error) {
+	paths := datasetsOf(c)
+	if s.OnDataset == nil || paths[0] == "" {
+		return store, []artifact.Ref{{}}, nil
 	}
-	files := &Files{Dataset: c.String("dataset"), folder: artifact.NewInputs()}
-	manifest, err := files.AddDataset()
-	if err != nil {
-		return nil, nil, err
-	}
-	return artifact.Beside{Store: store, Files: files.folder}, func(t *task[P, E]) {
-		for i, in := range t.in {
-			other := s.OnDataset(in, manifest)
-			if !slices.Equal(in.Inputs(), other.Inputs()) {
-				t.overrides[s.Name+".dataset"] = digest.Short(manifest.Digest)
-			}
-			t.in[i] = other
+	folder := artifact.NewInputs()
+	var datasets []artifact.Ref
+	for _, path := range paths {
+		manifest, err := (&Files{Dataset: path, folder: folder}).AddDataset()
+		if err != nil {
+			return nil, nil, err
 		}
-	}, nil
+		datasets = append(datasets, manifest)
+	}
+	return artifact.Beside{Store: store, Files: folder}, datasets, nil
+}
+
+// onDataset makes the task be about another dataset. A result on another dataset than the run's own stands beside the
+// run's results, as one of other parameters does.
+func (t *task[P, E]) onDataset(s Spec[P, E], manifest artifact.Ref) {
+	for i, in := range t.in {
+		other := s.OnDataset(in, manifest)
+		if !slices.Equal(in.Inputs(), other.Inputs()) {
+			t.overrides[s.Name+".dataset"] = digest.Short(manifest.Digest)
+		}
+		t.in[i] = other
+	}
 }
 
 // jobsOver are the events of a run that a rerun is about, split into the inputs of jobs. Which is what the user has
