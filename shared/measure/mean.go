@@ -23,6 +23,9 @@ func (m *Mean) Add(sum, weight float64) {
 	m.ww += weight * weight
 }
 
+// Weight is the sum of all weights.
+func (m Mean) Weight() float64 { return m.weight }
+
 // Value is the mean, 0 without sequences.
 func (m Mean) Value() float64 {
 	if m.weight == 0 {

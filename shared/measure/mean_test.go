@@ -21,8 +21,8 @@ func TestMeanOfEqualWeights(t *testing.T) {
 	if got, want := *m.Error(), math.Sqrt(variance/4); math.Abs(got-want) > 1e-12 {
 		t.Errorf("error %g, want %g", got, want)
 	}
-	if m.weight != 12 {
-		t.Errorf("weight %g, want 12", m.weight)
+	if m.Weight() != 12 {
+		t.Errorf("weight %g, want 12", m.Weight())
 	}
 }
 

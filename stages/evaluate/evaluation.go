@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"bitnet1/shared/lm/model"
 	"bitnet1/shared/measure"
 	"bitnet1/shared/run/stage"
 )
@@ -18,12 +19,22 @@ type evaluation struct {
 	right  int64 // tokens that the model predicts as most probable
 	tokens int64
 	counts []int64 // of predicted tokens, by id
+
+	decoded     []byte       // of bytesOf
+	parts       *breakdown   // nil unless it is asked for
+	calibration *calibration // nil unless it is asked for
 }
 
 // run evaluates the model a batch at a time and fills in the measurements of r.
 func (e *evaluation) run(ctx context.Context, r *report) error {
 	n := e.Count(e.job.Params.Sequences)
 	e.counts = make([]int64, e.Model.Config().Vocab)
+	if e.job.Params.Breakdown {
+		e.parts = newBreakdown(e.Seq, e.Saved.Documents)
+	}
+	if e.job.Params.Calibration {
+		e.calibration = new(calibration)
+	}
 	started := time.Now()
 	for from := 0; from < n; from += e.Batch {
 		if ctx.Err() != nil {
@@ -58,6 +69,12 @@ func (e *evaluation) run(ctx context.Context, r *report) error {
 		accuracy, unigram := float64(e.right)/float64(e.tokens), frequencies.accuracy(e.counts)
 		r.Accuracy, r.UnigramAccuracy = &accuracy, &unigram
 	}
+	if e.parts != nil {
+		r.Breakdown = e.parts.report()
+	}
+	if e.calibration != nil {
+		r.Calibration = e.calibration.report()
+	}
 	return nil
 }
 
@@ -72,21 +89,31 @@ func (e *evaluation) batch(from, to int) error {
 		return err
 	}
 	for b := 0; b < len(targets); b += e.Seq {
-		e.add(targets[b:b+e.Seq], losses[b:b+e.Seq])
-	}
-	if !e.job.Params.Greedy {
-		return nil
-	}
-	best, err := e.Model.Greedy(tokens, e.Settings)
-	if err != nil {
-		return err
-	}
-	for i, target := range targets {
-		if target >= 0 && best[i] == target {
-			e.right++
+		end := b + e.Seq
+		e.add(targets[b:end], losses[b:end])
+		if e.parts == nil {
+			continue
+		}
+		ranges, err := e.Data.Validation.Ranges(from + b/e.Seq)
+		if err == nil {
+			err = e.parts.add(tokens[b:end], targets[b:end], losses[b:end], ranges, e.bytesOf)
+		}
+		if err != nil {
+			return stage.Permanent(err)
 		}
 	}
-	return nil
+	if !e.job.Params.Greedy && e.calibration == nil {
+		return nil
+	}
+	wanted := func(row int) bool { return targets[row] >= 0 }
+	return e.Model.EachLogits(tokens, wanted, e.Settings, func(row int, logits []float32) {
+		if model.Best(logits) == targets[row] {
+			e.right++
+		}
+		if e.calibration != nil {
+			e.calibration.add(logits, targets[row])
+		}
+	})
 }
 
 // add counts the targets and losses of one sequence.
@@ -103,13 +130,22 @@ func (e *evaluation) add(targets []int32, losses []float32) {
 	e.nats.Add(nats, float64(predicted))
 }
 
-// bytes is the length of the text that the predicted tokens encode. An end of text encodes none.
+// bytes is the length of the text that the predicted tokens encode.
 func (e *evaluation) bytes() int64 {
 	var total int64
 	for token, n := range e.counts {
-		if n > 0 && uint32(token) != e.Tokenizer.EndOfText() {
-			total += n * int64(len(e.Tokenizer.Decode(nil, []uint32{uint32(token)})))
+		if n > 0 {
+			total += n * int64(e.bytesOf(int32(token)))
 		}
 	}
 	return total
+}
+
+// bytesOf is the length of a token's text. An end of text has none.
+func (e *evaluation) bytesOf(token int32) int {
+	if uint32(token) == e.Tokenizer.EndOfText() {
+		return 0
+	}
+	e.decoded = e.Tokenizer.Decode(e.decoded[:0], []uint32{uint32(token)})
+	return len(e.decoded)
 }

@@ -22,7 +22,7 @@ func main() {
 		Defaults: Params{MicroTokens: 4096},
 		Check:    Params.check,
 		Complete: (*Params).complete,
-		Work:     stage.Deterministic(evaluate),
+		Work:     stage.Deterministic(new(evaluator).evaluate),
 		Files:    checkpoints, OnDataset: stage.OnDataset, Choice: stage.ByStep(), Threads: true, Device: true,
 		Emits: []event.Body{event.EvaluationWritten{}, event.TasksScored{}},
 		Results: []results.Result{{
@@ -75,6 +75,9 @@ type report struct {
 	Accuracy        *float64 `json:"accuracy,omitempty"`
 	UnigramAccuracy *float64 `json:"unigram_accuracy,omitempty"` // of always naming the most frequent token of training
 	UnigramEntropy  float64  `json:"unigram_entropy"`            // bits per token of a unigram model
+
+	Breakdown   *breakdownReport   `json:"breakdown,omitempty"`   // with breakdown only
+	Calibration *calibrationReport `json:"calibration,omitempty"` // with calibration only
 }
 
 // checkpoints makes the events of the checkpoints that --in names, with the dataset of --dataset if there is one.
@@ -85,7 +88,10 @@ func checkpoints(in *stage.Files) ([]event.CheckpointSaved, error) {
 	return stage.Checkpoints(in)
 }
 
-func evaluate(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved) error {
+// evaluator is the stage at work.
+type evaluator struct{ scores lastScores }
+
+func (e *evaluator) evaluate(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved) error {
 	if in.Manifest.Digest == "" && len(job.Params.Tasks) == 0 {
 		return stage.Permanent(errors.New("nothing to measure on: add --dataset MANIFEST (its shards beside it), or " +
 			"--tasks NAME=PATH"))
@@ -96,7 +102,7 @@ func evaluate(ctx context.Context, job *stage.Job[Params], in event.CheckpointSa
 		}
 	}
 	if len(job.Params.Tasks) > 0 {
-		return scoreTasks(ctx, job, in)
+		return e.scores.score(ctx, job, in)
 	}
 	return nil
 }

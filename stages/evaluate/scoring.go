@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 
 	"bitnet1/shared/lm/model"
 	"bitnet1/shared/measure"
@@ -33,33 +34,58 @@ type taskReport struct {
 	Truncated int    `json:"truncated"` // of them, those whose context was longer than the model reads
 }
 
-// scoreTasks scores the model on all tasks of the parameters.
-func scoreTasks(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved) error {
-	all, err := readTasks(job.Params)
-	if err != nil {
-		return stage.Permanent(err)
+// lastScores remembers the scores of the last model, because a model that is measured on several datasets is a job for
+// each.
+type lastScores struct {
+	mu     sync.Mutex
+	of     string // the model and the tasks
+	report tasksReport
+	name   string // of the report's file
+}
+
+// score announces the scores of the model on all tasks of the parameters.
+func (l *lastScores) score(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if of := strings.Join(append([]string{in.Model.Digest}, job.Params.TaskDigests...), " "); l.of != of {
+		r, name, err := scoreTasks(ctx, job, in)
+		if err != nil {
+			return err
+		}
+		l.of, l.report, l.name = of, r, name
 	}
-	subject, err := measure.OpenModel(job, in, 0, job.Params.MicroTokens)
+	ref, err := job.WriteJSON("tasks", l.name, l.report)
 	if err != nil {
 		return err
 	}
+	return job.Emit(ctx, event.TasksScored{Step: int(l.report.Step), Model: in.Model, Report: ref,
+		Scores: l.report.scores()})
+}
+
+// scoreTasks scores the model on all tasks of the parameters. name is that of the report's file.
+func scoreTasks(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved) (
+	r tasksReport, name string, err error) {
+	all, err := readTasks(job.Params)
+	if err != nil {
+		return r, "", stage.Permanent(err)
+	}
+	subject, err := measure.OpenModel(job, in, 0, job.Params.MicroTokens)
+	if err != nil {
+		return r, "", err
+	}
 	defer subject.Close()
-	r := tasksReport{Version: 1, Checkpoint: in.Model.Digest, Step: subject.Saved.Step, Tokenizer: subject.Tokenizer.Name(),
+	r = tasksReport{Version: 1, Checkpoint: in.Model.Digest, Step: subject.Saved.Step, Tokenizer: subject.Tokenizer.Name(),
 		Context: subject.Seq}
 	for i, t := range all {
 		s := scorer{Subject: subject, job: job, task: t}
 		report, err := s.run(ctx)
 		if err != nil {
-			return err
+			return r, "", err
 		}
 		_, report.Files, _ = strings.Cut(job.Params.TaskDigests[i], "=")
 		r.Tasks = append(r.Tasks, report)
 	}
-	ref, err := job.WriteJSON("tasks", subject.Name("tasks"), r)
-	if err != nil {
-		return err
-	}
-	return job.Emit(ctx, event.TasksScored{Step: int(r.Step), Model: in.Model, Report: ref, Scores: r.scores()})
+	return r, subject.Name("tasks"), nil
 }
 
 func readTasks(p Params) (all []*tasks.Task, err error) {

@@ -74,10 +74,18 @@ func TestScores(t *testing.T) {
 func deref(r tasks.Result) (shown []string) {
 	for _, set := range append(r.Sets, tasks.Set{Set: r.Task, Scores: r.Scores}) {
 		for _, s := range set.Scores {
-			shown = append(shown, fmt.Sprint(set.Set, set.Examples, s.Metric, s.Value, *s.Error, s.Chance))
+			shown = append(shown, fmt.Sprint(set.Set, set.Examples, s.Metric, s.Value, number(s.Error), s.Chance))
 		}
 	}
 	return shown
+}
+
+// number is what Sprint shows of a number that may be absent.
+func number(x *float64) any {
+	if x == nil {
+		return nil
+	}
+	return *x
 }
 
 // alone scores a task a request at a time.
@@ -135,6 +143,40 @@ func TestTasksBesideADataset(t *testing.T) {
 	}
 	if !bytes.Equal(reports[0], reports[1]) {
 		t.Errorf("with a task the evaluation is\n%s\nwithout\n%s", reports[1], reports[0])
+	}
+}
+
+// On several datasets there is an evaluation of each, and the scores on tasks are the same beside all.
+func TestSeveralDatasetsAndATask(t *testing.T) {
+	dir, path := t.TempDir(), byteCheckpoint(t, 16)
+	write(t, filepath.Join(dir, "a.jsonl"), map[string]any{"sentence_good": "Ants eat.", "sentence_bad": "Ants eats."})
+	flags := []string{"--in", path, "--out", filepath.Join(dir, "out"), "--tasks", "blimp=" + filepath.Join(dir, "a.jsonl")}
+	var datasets []string
+	for i := range 2 {
+		manifest := measuretest.Sealed(t, seal.Options{SequenceLength: 16, ValidationShare: 0.2, Seed: uint64(3 + i)},
+			measuretest.Proverbs()...)
+		flags = append(flags, "--dataset", manifest)
+		datasets = append(datasets, manifest)
+	}
+	said := measuretest.Run(t, flags...)
+	if n := strings.Count(said, "blimp requests"); n > 1 {
+		t.Errorf("the task was scored %d times:\n%s", n, said)
+	}
+	var tasks []tasksReport
+	for _, manifest := range datasets {
+		folder := filepath.Join(dir, "out", filepath.Base(filepath.Dir(manifest)))
+		var r report
+		measuretest.ReadJSON(t, filepath.Join(folder, "step-000007_evaluation.json"), &r)
+		if alone := evaluated(t, "--in", path, "--dataset", manifest); fmt.Sprint(r.BitsPerToken, r.Dataset) !=
+			fmt.Sprint(alone.BitsPerToken, alone.Dataset) {
+			t.Errorf("%s: %+v, by itself %+v", manifest, r, alone)
+		}
+		var scores tasksReport
+		measuretest.ReadJSON(t, filepath.Join(folder, "step-000007_tasks.json"), &scores)
+		tasks = append(tasks, scores)
+	}
+	if fmt.Sprint(deref(tasks[0].Tasks[0].Result)) != fmt.Sprint(deref(tasks[1].Tasks[0].Result)) {
+		t.Errorf("%+v and %+v", tasks[0], tasks[1])
 	}
 }
 
