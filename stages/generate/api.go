@@ -26,7 +26,7 @@ func apiCommand() *cli.Command {
 		Description: "Programs find the API under http://ADDRESS/v1, people the page under http://ADDRESS/." +
 			"\n\nExample:\n   generate api --in packed/step-000600.bit2",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "in", Required: true, Usage: "`FILE` of the model: a .bit2, or a checkpoint"},
+			&cli.StringFlag{Name: "in", Usage: "`FILE` of the model: a .bit2, or a checkpoint"},
 			&cli.StringFlag{Name: "name", Usage: "by which requests call the model", DefaultText: "the file's, without its ending"},
 			&cli.StringFlag{Name: "listen", Value: "127.0.0.1:8000", Usage: "`ADDRESS` to listen on; one that other machines " +
 				"reach needs --api-token"},
@@ -76,6 +76,9 @@ func runAPI(c *cli.Context) error {
 func apiOptions(c *cli.Context) (o server.Options, err error) {
 	if c.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q: the model is given by --in", c.Args().First())
+	}
+	if !c.IsSet("in") {
+		return o, errors.New("say which model: --in FILE")
 	}
 	in := c.String("in")
 	o = server.Options{

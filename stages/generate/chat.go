@@ -29,7 +29,7 @@ func chatCommand(p Params) *cli.Command {
 		Description: "A line is a message; a line that ends in \\ goes on with the next one. /help lists the commands of " +
 			"a chat. Ctrl-C stops an answer, Ctrl-D ends the chat.\n\nExample:\n   generate chat --in packed/step-000600.bit2",
 		Flags: append([]cli.Flag{
-			&cli.StringFlag{Name: "in", Required: true, Usage: "`FILE` of the model: a .bit2, or a checkpoint"},
+			&cli.StringFlag{Name: "in", Usage: "`FILE` of the model: a .bit2, or a checkpoint"},
 			&cli.StringFlag{Name: "mode", Value: auto, Usage: "conversation: the model answers; continuation: it continues " +
 				"your text; auto: what it was trained for"},
 			&cli.StringFlag{Name: "turn-template", Usage: "text of a turn, with {role} and {text}, as for tokenize",
@@ -41,8 +41,11 @@ func chatCommand(p Params) *cli.Command {
 				Usage: "threads that compute"},
 		}, slices.DeleteFunc(param.Flags(p), func(f cli.Flag) bool { return strings.HasSuffix(f.Names()[0], "prompts") })...),
 		Action: func(c *cli.Context) error {
-			if c.NArg() > 0 {
+			switch {
+			case c.NArg() > 0:
 				return command.Usagef("unexpected argument %q: the model is given by --in", c.Args().First())
+			case !c.IsSet("in"):
+				return command.Usagef("say which model: --in FILE")
 			}
 			if err := param.Apply(c, &p); err != nil {
 				return command.UsageError(err)

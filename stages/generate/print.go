@@ -6,29 +6,44 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/stage"
 	"bitnet1/stages/generate/generation"
 )
 
-// promptFlags are the flags of `run` that give prompts as they are: no comma separates them.
+// promptFlags are the flags of `run` that give prompts as they are: no comma separates them, and no space is taken off.
 func promptFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "prompt", Usage: "`TEXT` to continue; may be given more than once"},
-		&cli.StringSliceFlag{Name: "prompt-file", Usage: "`FILE` whose text is to be continued; -: standard input"},
+		&cli.GenericFlag{Name: "prompt", Value: new(verbatim), Usage: "`TEXT` to continue; may be given more than once"},
+		&cli.GenericFlag{Name: "prompt-file", Value: new(verbatim), Usage: "`FILE` whose text is to be continued; -: " +
+			"standard input"},
 	}
 }
+
+// verbatim is the values of a flag that may be given more than once.
+type verbatim []string
+
+// Set implements flag.Value.
+func (v *verbatim) Set(text string) error {
+	*v = append(*v, text)
+	return nil
+}
+
+// String implements flag.Value. It is the default on help pages.
+func (v *verbatim) String() string { return "" }
 
 // maxPrompt bounds a prompt that is read from a file, in bytes.
 const maxPrompt = 64 << 20
 
 // readPrompts sets the prompts that promptFlags give. They are the only ones, unless the fixed ones are asked for.
 func readPrompts(c *cli.Context, p *Params) error {
-	given := c.StringSlice("prompt")
-	for _, name := range c.StringSlice("prompt-file") {
+	given := slices.Clone(*c.Generic("prompt").(*verbatim))
+	for _, name := range *c.Generic("prompt-file").(*verbatim) {
 		text, err := readPrompt(name)
 		if err != nil {
 			return err
@@ -69,7 +84,11 @@ func printTexts(c *cli.Context, in []string, p Params, host stage.Host) error {
 		if err != nil {
 			return err
 		}
-		err = printOf(c, m, p)
+		if c.Bool("json") {
+			err = printJSON(c, path, m, p)
+		} else {
+			err = printText(c, m, p)
+		}
 		if closed := m.Close(); err == nil {
 			err = closed
 		}
@@ -83,14 +102,19 @@ func printTexts(c *cli.Context, in []string, p Params, host stage.Host) error {
 	return nil
 }
 
-func printOf(c *cli.Context, m *generation.Model, p Params) error {
-	if c.Bool("json") {
-		s, err := newSamples(c.Context, m, "", p)
-		if err != nil {
-			return err
-		}
-		return json.NewEncoder(c.App.Writer).Encode(s)
+func printJSON(c *cli.Context, path string, m *generation.Model, p Params) error {
+	of, _, err := digest.File(path)
+	if err != nil {
+		return err
 	}
+	s, err := newSamples(c.Context, m, of, p)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(c.App.Writer).Encode(s)
+}
+
+func printText(c *cli.Context, m *generation.Model, p Params) error {
 	prompts := p.prompts(m)
 	if len(prompts) == 0 {
 		return command.Usagef("there is nothing to continue: give --prompt TEXT or --prompt-file FILE")

@@ -167,6 +167,24 @@ func TestEnds(t *testing.T) {
 	}
 }
 
+// Rows of the codebook behind the tokenizer's last token are never written.
+func TestNoTokenOfPadding(t *testing.T) {
+	c := measuretest.Config(400)
+	c.Vocab = 600
+	m, g := open(t, measuretest.Packed(t, measuretest.Checkpoint(t, c, about)))
+	written := 0
+	for seed := range uint64(3) {
+		o := Options{Options: sampling.Options{Temperature: 100, Seed: seed}}
+		r := write(t, g, m.Encode("It"), o)
+		if written += len(r.Tokens); len(r.Tokens) > 0 && slices.Max(r.Tokens) > 255 {
+			t.Errorf("token %d", slices.Max(r.Tokens))
+		}
+	}
+	if written < 20 {
+		t.Errorf("%d tokens are too few to tell", written)
+	}
+}
+
 // A writer gives the same text however its bytes are divided, and no piece has a part of a character or of a stop
 // string.
 func TestWriter(t *testing.T) {

@@ -2,6 +2,7 @@ package generation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"bitnet1/shared/lm/inference"
@@ -143,6 +144,9 @@ func (g *Generator) prefill(ctx context.Context, prompt []int32) (logits []float
 }
 
 func (g *Generator) fits(prompt []int32) error {
+	if len(prompt) == 0 {
+		return errors.New("the prompt has no tokens, not even an end of text")
+	}
 	if most := g.model.Config.Seq; len(prompt) > most {
 		return fmt.Errorf("the prompt has %d tokens, and the model's context is %d: shorten the prompt (%w)",
 			len(prompt), most, inference.ErrContextFull)
