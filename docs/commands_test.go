@@ -219,7 +219,8 @@ var built = sync.OnceValues(func() (string, error) {
 	}
 	scratch = append(scratch, dir)
 	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+"/",
-		"../stages/...", "../pipelines/pipeline", "../pipelines/experiment", "./examples/continue")
+		"../stages/...", "../pipelines/pipeline", "../pipelines/experiment", "../pipelines/report",
+		"../pipelines/export", "./examples/continue")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the programs: %w\n%s", err, out)

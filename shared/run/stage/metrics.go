@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,17 +13,26 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// metrics counts what a serving stage does. They are collected always and served, in the Prometheus text format, with
-// --metrics ADDRESS.
+// metrics counts what a serving stage does. They are collected always and served with --metrics ADDRESS, as OpenMetrics
+// to a client that asks for that and in Prometheus' text format to others. docs/recipes/metrics.md describes them.
 type metrics struct {
 	registry   *prometheus.Registry
 	deliveries prometheus.Counter
 	jobs       *prometheus.CounterVec // by outcome
 	seconds    prometheus.Histogram
+	working    prometheus.Gauge
+	ratio      *prometheus.GaugeVec // by run
+	values     *prometheus.GaugeVec // by run and name
+
+	mu     sync.Mutex
+	atWork int // jobs: what they last reported is forgotten when none is left
 }
 
-func newMetrics(stage string) *metrics {
+func newMetrics(stage, version string) *metrics {
 	labels := prometheus.Labels{"stage": stage}
+	gauge := func(name, help string) prometheus.GaugeOpts {
+		return prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}
+	}
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		deliveries: prometheus.NewCounter(prometheus.CounterOpts{
@@ -35,9 +45,67 @@ func newMetrics(stage string) *metrics {
 			Name: "bitnet1_job_seconds", Help: "Time from delivery to outcome, seconds.", ConstLabels: labels,
 			Buckets: prometheus.ExponentialBuckets(0.01, 4, 10),
 		}),
+		working: prometheus.NewGauge(gauge("bitnet1_working_jobs", "Jobs that are being done.")),
+		ratio: prometheus.NewGaugeVec(gauge("bitnet1_progress_ratio",
+			"Share of the job that is done, 0 to 1, as it last reported. Absent while nothing is done."), []string{"run"}),
+		values: prometheus.NewGaugeVec(gauge("bitnet1_progress_value",
+			"Measurements of the job that last reported, such as loss or tokens_per_second."), []string{"run", "name"}),
 	}
-	m.registry.MustRegister(m.deliveries, m.jobs, m.seconds, collectors.NewGoCollector())
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "bitnet1_stage_info", Help: "1: which version of the stage this is.",
+		ConstLabels: prometheus.Labels{"stage": stage, "version": version},
+	})
+	info.Set(1)
+	// Among go_memstats_… are a counter and a gauge whose names OpenMetrics takes for one.
+	m.registry.MustRegister(m.deliveries, m.jobs, m.seconds, m.working, m.ratio, m.values, info,
+		collectors.NewGoCollector(collectors.WithGoCollectorMemStatsMetricsDisabled()),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// begin counts a job at work, until end is called.
+func (m *metrics) begin() (end func()) {
+	m.add(1)
+	return func() { m.add(-1) }
+}
+
+func (m *metrics) add(jobs int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.atWork += jobs
+	m.working.Set(float64(m.atWork))
+	if m.atWork == 0 {
+		m.ratio.Reset()
+		m.values.Reset()
+	}
+}
+
+// reporting has what jobs report become metrics, and passes it on.
+func (m *metrics) reporting(next func(run, key string) func(Progress)) func(run, key string) func(Progress) {
+	return func(run, key string) func(Progress) {
+		pass := next(run, key)
+		return func(p Progress) {
+			m.progress(run, p)
+			pass(p)
+		}
+	}
+}
+
+func (m *metrics) progress(run string, p Progress) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.atWork == 0 {
+		return // of a job that has just ended
+	}
+	m.ratio.WithLabelValues(run).Set(p.Fraction())
+	for name, v := range p.Values {
+		m.values.WithLabelValues(run, name).Set(v)
+	}
+}
+
+// handler answers with the metrics.
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
 }
 
 // listen serves the metrics on /metrics until ctx ends.
@@ -47,7 +115,7 @@ func (m *metrics) listen(ctx context.Context, address string) error {
 		return fmt.Errorf("--metrics %s: %w", address, err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	mux.Handle("/metrics", m.handler())
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	context.AfterFunc(ctx, func() { _ = srv.Close() })
 	go func() { _ = srv.Serve(l) }()

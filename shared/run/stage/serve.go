@@ -79,7 +79,7 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 	if err != nil {
 		return err
 	}
-	m := newMetrics(s.Name)
+	m := newMetrics(s.Name, s.Version)
 	if address := c.String("metrics"); address != "" {
 		if err := m.listen(ctx, address); err != nil {
 			return err
@@ -90,7 +90,7 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 		performer: &performer[P, E]{
 			spec: s, space: store, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, b),
 			host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace,
-			report: reporter(b, s.Name), attempts: c.Int("attempts"),
+			report: m.reporting(reporter(b, s.Name)), attempts: c.Int("attempts"),
 		},
 		bus: b, queue: queue, metrics: m, overlay: s.overlayOf(c), retryPause: c.Duration("retry-pause"),
 		busy:   map[string]*rate.Sometimes{},

@@ -98,7 +98,9 @@ func (s *service[P, E]) answer(ctx context.Context, d *bus.Delivery) error {
 		s.metrics.jobs.WithLabelValues(event.Failed).Inc()
 		return s.bury(ctx, d, err)
 	}
+	end := s.metrics.begin()
 	key, outcome, err := s.handle(ctx, e)
+	end()
 	s.metrics.seconds.Observe(time.Since(started).Seconds())
 	switch {
 	case ctx.Err() != nil:
