@@ -190,12 +190,12 @@ var modules = []module{
 		{timing.Operation{Name: "normalize", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize_floats", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize_backward_float32", Category: timing.Elementwise, Float: true}, 128, 0},
-		{timing.Operation{Name: "normalize_backward_rotated_float32", Category: timing.Elementwise, Float: true}, 128, 0},
+		{timing.Operation{Name: "normalize_backward_rotated_float32", Category: timing.Elementwise, Float: true}, 128, 55296},
 		{timing.Operation{Name: "normalize_backward_64_from_float64_float32", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize_backward_16_float32", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize_backward_64_float32", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize_backward_bfloat16", Category: timing.Elementwise, Float: true}, 128, 0},
-		{timing.Operation{Name: "normalize_backward_rotated_bfloat16", Category: timing.Elementwise, Float: true}, 128, 0},
+		{timing.Operation{Name: "normalize_backward_rotated_bfloat16", Category: timing.Elementwise, Float: true}, 128, 73728},
 		{timing.Operation{Name: "normalize_backward_64_from_float64_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize_backward_16_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize_backward_64_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
@@ -260,6 +260,10 @@ const (
 	kBf16WgmmaShared  = 197728
 	kNeighbours       = 0
 	kGradientOrder    = 1
+	kRotatedWarps     = 4
+	kPaddedBlock      = 144
+	kRotatedBFloats   = 73728
+	kRotatedFloats    = 55296
 	kJump             = 8
 )
 

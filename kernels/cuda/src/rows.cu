@@ -395,15 +395,13 @@ DEVICE void store_four_of(BFloat* to, const float (&x)[4]) {
 // (da*gain - x * r²/d * Σ da*gain*x). The block's part of dGain = Σ da*x*r goes to partial [gridDim.x][width]. With a
 // rotation, the gradient passes where |rotated a| <= limit, and da is the rotation of what passes.
 //
-// A warp per row of up to 1,024 values, a multiple of 4, or of 128 with a rotation of up to 128, aligned to 16 bytes. A
-// lane has groups of four columns, 128 apart. Where no lane is near the limit, float32 decides |a| <= limit, else
-// float64.
-template <bool kRotated, class T> DEVICE void normalize_backward_rows(T* dx, float* partial, const T* dout,
-    const float* x, const float* gain, int rows, int width, double eps, float limit, int rotation) {
+// A warp per row of up to 1,024 values, a multiple of 4, aligned to 16 bytes. A lane has groups of four columns, 128
+// apart. Where no lane is near the limit, float32 decides |a| <= limit, else float64.
+template <class T> DEVICE void normalize_backward_rows(T* dx, float* partial, const T* dout, const float* x,
+    const float* gain, int rows, int width, double eps, float limit) {
   constexpr int kFours = 8, kWarps = 4;
   __shared__ float sums[kWarps][128 * kFours];
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  double unrotate = kRotated ? rotation_factor(rotation) : 0;
   float dgain[kFours][4] = {};
   for (int row = blockIdx.x * kWarps + warp; row < rows; row += gridDim.x * kWarps) {
     long at = (long)row * width + 4 * lane;
@@ -428,43 +426,20 @@ template <bool kRotated, class T> DEVICE void normalize_backward_rows(T* dx, flo
       FourFloats by = {};
       if (128 * i + 4 * lane < width) by = load_four_of(gain + 128 * i + 4 * lane);
       float da[4];
-      if (kRotated) {
-        if (128 * i >= width) break;
-        float v[4], error = rotated_floats(value[i], by, rotation, v), scale = (float)(rms * unrotate);
-        float margin = error * scale + 4e-7f * limit;
-        bool border = false;
+      bool pass[4], border = false;
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-          float off = __builtin_fabsf(v[j] * scale) - limit;
-          da[j] = off <= 0 ? grad[i][j] : 0.0f;
-          border |= !(__builtin_fabsf(off) > margin);
-        }
-        if (ballot(border)) {
-          double exact[4];
-          rotated_columns(value[i], by, rotation, exact);
-#pragma unroll
-          for (int j = 0; j < 4; j++)
-            da[j] = __builtin_fabs(exact[j] * (rms * unrotate)) <= (double)limit ? grad[i][j] : 0.0f;
-        }
-        rotate(da, rotation);
-#pragma unroll
-        for (int j = 0; j < 4; j++) da[j] *= (float)unrotate;
-      } else {
-        bool pass[4], border = false;
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-          float off = __builtin_fabsf(by[j] * value[i][j] * r) - limit;
-          pass[j] = off <= 0;
-          border |= __builtin_fabsf(off) <= 1e-5f * limit;
-        }
-        if (ballot(border)) {
-#pragma unroll
-          for (int j = 0; j < 4; j++)
-            pass[j] = __builtin_fabs((double)by[j] * (double)value[i][j] * rms) <= (double)limit;
-        }
-#pragma unroll
-        for (int j = 0; j < 4; j++) da[j] = pass[j] ? grad[i][j] : 0.0f;
+      for (int j = 0; j < 4; j++) {
+        float off = __builtin_fabsf(by[j] * value[i][j] * r) - limit;
+        pass[j] = off <= 0;
+        border |= __builtin_fabsf(off) <= 1e-5f * limit;
       }
+      if (ballot(border)) {
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+          pass[j] = __builtin_fabs((double)by[j] * (double)value[i][j] * rms) <= (double)limit;
+      }
+#pragma unroll
+      for (int j = 0; j < 4; j++) da[j] = pass[j] ? grad[i][j] : 0.0f;
 #pragma unroll
       for (int j = 0; j < 4; j++) {
         dgain[i][j] += da[j] * (value[i][j] * r);
@@ -489,6 +464,196 @@ template <bool kRotated, class T> DEVICE void normalize_backward_rows(T* dx, flo
     float sum = 0;
 #pragma unroll
     for (int w = 0; w < kWarps; w++) sum += sums[w][c];
+    partial[(long)blockIdx.x * width + c] = sum;
+  }
+}
+
+// ---- The same with a rotation of up to 128 columns, for rows of up to 1,024 values, a multiple of 128 ----
+//
+// A warp takes a row at a time, and has the next one copied to shared memory meanwhile. There, each block of 128
+// columns has 16 values of padding behind it. Sums over a row are taken in the order of normalize_rotated, where a lane
+// has columns 128 i + 4 lane ... + 3 for every block i. For everything else, four lanes share a block: lane 4 i + q has
+// columns 128 i + 16 k + 4 q ... + 3 for k = 0 ... 7. So five of a rotation's seven rounds need no other lane. The
+// padding keeps lanes in different banks in both orders.
+constexpr int kRotatedWarps = 4, kPaddedBlock = 128 + 16;
+template <class T> struct alignas(16) RotatedRow {
+  static constexpr int kAhead = sizeof(T) == 2 ? 2 : 1;  // rows of a warp in shared memory
+  float x[8 * kPaddedBlock];
+  T dout[8 * kPaddedBlock], dx[8 * kPaddedBlock];
+};
+constexpr int kRotatedBFloats = 73728, kRotatedFloats = 55296;
+static_assert(kRotatedBFloats == kRotatedWarps * RotatedRow<BFloat>::kAhead * sizeof(RotatedRow<BFloat>));
+static_assert(kRotatedFloats == kRotatedWarps * RotatedRow<float>::kAhead * sizeof(RotatedRow<float>));
+
+// Starts a warp's copy of a row to shared memory.
+template <class T> DEVICE void copy_row(T* to, const T* from, int width) {
+  constexpr int kPiece = 16 / sizeof(T), kPieces = 128 / kPiece;  // values of a piece, pieces of a block
+#pragma unroll
+  for (int i = 0; i < 8 * kPieces / 32; i++) {
+    int piece = 32 * i + threadIdx.x % 32;
+    if (kPiece * piece < width)
+      copy_async<16>(to + piece / kPieces * kPaddedBlock + piece % kPieces * kPiece, from + kPiece * piece);
+  }
+}
+
+// 128 columns among four lanes: v[k][j] is column 16 k + 4 (lane % 4) + j. Butterflies as in rotate.
+DEVICE void rotate_in_four(float (&v)[8][4], int rotation) {
+  auto within = [&](int k_apart, int j_apart) __attribute__((always_inline)) {
+#pragma unroll
+    for (int k = 0; k < 8; k++)
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        if (k & k_apart || j & j_apart) continue;
+        float &a = v[k][j], &b = v[k + k_apart][j + j_apart], sum = a + b;
+        b = a - b, a = sum;
+      }
+  };
+  auto across = [&](int mask) __attribute__((always_inline)) {
+    float sign = threadIdx.x & mask ? -1.0f : 1.0f;  // a multiplication by it is exact
+#pragma unroll
+    for (int k = 0; k < 8; k++)
+#pragma unroll
+      for (int j = 0; j < 4; j++) v[k][j] = __builtin_fmaf(v[k][j], sign, shuffle_xor(v[k][j], mask));
+  };
+  auto rounds = [&](bool all) __attribute__((always_inline)) {
+    if (all || rotation > 1) within(0, 1);
+    if (all || rotation > 2) within(0, 2);
+    if (all || rotation > 4) across(1);
+    if (all || rotation > 8) across(2);
+    if (all || rotation > 16) within(1, 0);
+    if (all || rotation > 32) within(2, 0);
+    if (all || rotation > 64) within(4, 0);
+  };
+  if (rotation == 128) rounds(true);  // without tests, which cost a move for every value
+  else rounds(false);
+}
+
+// Clears the gradients of a row in shared memory that do not pass, by float64.
+template <class T> DEVICE void pass_exactly(
+    RotatedRow<T>& row, const float* gain, int width, int rotation, double factor, double limit) {
+  int lane = threadIdx.x % 32;
+#pragma unroll 1
+  for (int i = 0; 128 * i < width; i++) {
+    int at = i * kPaddedBlock + 4 * lane;
+    double exact[4];
+    rotated_columns(load_four_of(row.x + at), load_four_of(gain + 128 * i + 4 * lane), rotation, exact);
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+      if (!(__builtin_fabs(exact[j] * factor) <= limit)) write(row.dout + at + j, 0);
+  }
+  warp_sync();
+}
+
+template <class T> DEVICE void normalize_backward_rotated_rows(T* dx, float* partial, const T* dout, const float* x,
+    const float* gain, int rows, int width, double eps, float limit, int rotation) {
+  extern __shared__ char memory[];
+  using Row = RotatedRow<T>;
+  constexpr int kFours = 8;
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, stride = gridDim.x * kRotatedWarps;
+  Row* held = (Row*)memory + warp * Row::kAhead;
+  int column = lane / 4 * 128 + lane % 4 * 4, place = lane / 4 * kPaddedBlock + lane % 4 * 4;
+  bool inside = column < width;
+  double unrotate = rotation_factor(rotation);
+  FourFloats by[kFours] = {};
+  float dgain[kFours][4] = {};
+#pragma unroll
+  for (int k = 0; k < kFours; k++)
+    if (inside) by[k] = load_four_of(gain + column + 16 * k);
+  auto fetch = [&](int row, Row& to) {
+    long at = (long)row * width;
+    if (row < rows) copy_row(to.x, x + at, width), copy_row(to.dout, dout + at, width), copy_row(to.dx, dx + at, width);
+    copies_commit();
+  };
+  int first = blockIdx.x * kRotatedWarps + warp, turn = 0;
+  for (int i = 0; i < Row::kAhead; i++) fetch(first + i * stride, held[i]);
+  for (int row = first; row < rows; row += stride, turn = turn + 1 == Row::kAhead ? 0 : turn + 1) {
+    Row& at = held[turn];
+    copies_wait<Row::kAhead - 1>();
+    warp_sync();
+    FourFloats value[kFours] = {};
+#pragma unroll
+    for (int i = 0; i < kFours; i++)
+      if (128 * i < width) value[i] = load_four_of(at.x + i * kPaddedBlock + 4 * lane);
+    double rms = 1.0 / __builtin_sqrt(warp_sum(sum_squares(value)) / (double)width + eps);
+    float r = (float)rms, v[kFours][4], da[kFours][4], sum = 0;
+#pragma unroll
+    for (int k = 0; k < kFours; k++) {
+      value[k] = {};
+      if (inside) value[k] = load_four_of(at.x + place + 16 * k);
+#pragma unroll
+      for (int j = 0; j < 4; j++) v[k][j] = by[k][j] * value[k][j], sum += __builtin_fabsf(v[k][j]);
+    }
+    rotate_in_four(v, rotation);
+    // As in rotated_floats; this sum is that of the block's columns. One rounding more is for the sum's own.
+    sum += shuffle_xor(sum, 1), sum += shuffle_xor(sum, 2);
+    float scale = (float)(rms * unrotate), margin = (sum * (10 * 0x1p-24f) + 1e-42f) * scale + 4e-7f * limit;
+    bool border = false;
+#pragma unroll
+    for (int k = 0; k < kFours; k++) {
+      decltype(load_four_of(dout)) grad = {};
+      if (inside) grad = load_four_of(at.dout + place + 16 * k);
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        float off = __builtin_fabsf(v[k][j] * scale) - limit;
+        da[k][j] = off <= 0 ? grad[j] : 0.0f;
+        border |= !(__builtin_fabsf(off) > margin);
+      }
+    }
+    if (ballot(border)) {
+      pass_exactly(at, gain, width, rotation, rms * unrotate, (double)limit);
+#pragma unroll
+      for (int k = 0; k < kFours; k++) {
+        decltype(load_four_of(dout)) grad = {};
+        if (inside) grad = load_four_of(at.dout + place + 16 * k);
+#pragma unroll
+        for (int j = 0; j < 4; j++) da[k][j] = grad[j];
+      }
+    }
+    rotate_in_four(da, rotation);
+    warp_sync();  // everybody has read x
+#pragma unroll
+    for (int k = 0; k < kFours; k++) {
+      float product[4];
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        fence_operand(da[k][j]);
+        da[k][j] *= (float)unrotate;
+        dgain[k][j] += da[k][j] * (value[k][j] * r);
+        da[k][j] *= by[k][j];
+        product[j] = da[k][j] * value[k][j];
+        fence_operand(dgain[k][j]);
+      }
+      store_four_of(at.x + place + 16 * k, product);
+    }
+    warp_sync();
+    float dot = 0;
+#pragma unroll
+    for (int i = 0; i < kFours; i++) {
+      if (128 * i >= width) break;
+      FourFloats product = load_four_of(at.x + i * kPaddedBlock + 4 * lane);
+#pragma unroll
+      for (int j = 0; j < 4; j++) dot += product[j];
+    }
+    float factor = (float)((double)warp_sum(dot) * (rms * rms / (double)width));
+#pragma unroll
+    for (int k = 0; k < kFours; k++) {
+      if (!inside) continue;
+      auto before = load_four_of(at.dx + place + 16 * k);
+      float to[4];
+#pragma unroll
+      for (int j = 0; j < 4; j++) to[j] = before[j] + r * (da[k][j] - value[k][j] * factor);
+      store_four_of(dx + (long)row * width + column + 16 * k, to);
+    }
+    warp_sync();
+    fetch(row + Row::kAhead * stride, at);
+  }
+#pragma unroll
+  for (int k = 0; k < kFours; k++) store_four_of(held->x + place + 16 * k, dgain[k]);
+  block_sync();
+  for (int c = threadIdx.x; c < width; c += 32 * kRotatedWarps) {
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < kRotatedWarps; w++) sum += held[(w - warp) * Row::kAhead].x[c + c / 128 * 16];
     partial[(long)blockIdx.x * width + c] = sum;
   }
 }
@@ -527,16 +692,16 @@ template <int kPer, class T, class G> DEVICE void normalize_backward_any(T* dx, 
   }
 }
 
-#define NORMALIZE_BACKWARD_KERNELS(type, T)                                                                            \
+#define NORMALIZE_BACKWARD_KERNELS(type, T, kShared)                                                                   \
   KERNEL(elementwise float, 128, 3)                                                                                    \
   void normalize_backward_##type(T* dx, float* partial, const T* dout, const float* x, const float* gain, int rows,    \
       int width, double eps, float limit) {                                                                            \
-    normalize_backward_rows<false>(dx, partial, dout, x, gain, rows, width, eps, limit, 0);                            \
+    normalize_backward_rows(dx, partial, dout, x, gain, rows, width, eps, limit);                                      \
   }                                                                                                                    \
-  KERNEL(elementwise float, 128, 3)                                                                                    \
+  KERNEL(elementwise float shared(kShared), 32 * kRotatedWarps, 3)                                                     \
   void normalize_backward_rotated_##type(T* dx, float* partial, const T* dout, const float* x, const float* gain,      \
       int rows, int width, double eps, float limit, int rotation) {                                                    \
-    normalize_backward_rows<true>(dx, partial, dout, x, gain, rows, width, eps, limit, rotation);                      \
+    normalize_backward_rotated_rows(dx, partial, dout, x, gain, rows, width, eps, limit, rotation);                    \
   }                                                                                                                    \
   KERNEL(elementwise float, 256)                                                                                       \
   void normalize_backward_64_from_float64_##type(T* dx, float* partial, const double* dout, const float* x,            \
@@ -553,8 +718,8 @@ template <int kPer, class T, class G> DEVICE void normalize_backward_any(T* dx, 
       int width, double eps, float limit) {                                                                            \
     normalize_backward_any<64>(dx, partial, dout, x, gain, rows, width, eps, limit);                                   \
   }
-NORMALIZE_BACKWARD_KERNELS(float32, float)
-NORMALIZE_BACKWARD_KERNELS(bfloat16, BFloat)
+NORMALIZE_BACKWARD_KERNELS(float32, float, kRotatedFloats)
+NORMALIZE_BACKWARD_KERNELS(bfloat16, BFloat, kRotatedBFloats)
 
 // ---- Outputs of linears from products y in floats: u = alpha * y - theta ----
 
