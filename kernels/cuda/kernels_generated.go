@@ -182,7 +182,7 @@ var modules = []module{
 	{"rows", "sm_80", []kernel{
 		{timing.Operation{Name: "embed", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize_levels", Category: timing.Elementwise, Float: true}, 256, 0},
-		{timing.Operation{Name: "normalize_rotated", Category: timing.Elementwise, Float: true}, 256, 0},
+		{timing.Operation{Name: "normalize_rotated", Category: timing.Elementwise, Float: true}, 256, 73728},
 		{timing.Operation{Name: "rotate_normalized", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "quantize_rotated", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "rotate_gradient_float32", Category: timing.Elementwise, Float: true}, 256, 0},
@@ -260,8 +260,10 @@ const (
 	kBf16WgmmaShared  = 197728
 	kNeighbours       = 0
 	kGradientOrder    = 1
-	kRotatedWarps     = 4
 	kPaddedBlock      = 144
+	kNormalizedAhead  = 2
+	kNormalizedShared = 73728
+	kRotatedWarps     = 4
 	kRotatedBFloats   = 73728
 	kRotatedFloats    = 55296
 	kJump             = 8

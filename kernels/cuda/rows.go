@@ -89,7 +89,7 @@ func (d *Device) normalizeRotated(out kernels.Activation, x, gain cu.DevicePtr, 
 	n kernels.RMSNorm) error {
 	if out.Planes != nil {
 		if p := out.Planes.(*planes); n.Rotation <= 128 && packsNibbles(p, x, gain) {
-			return d.launch(warpPerRow(rows)).normalizeRotated(x, gain, rows, width, n.Eps, n.Rotation, p.bits,
+			return d.launch(grid(min(ceilDiv(rows, 8), 2*d.multiprocessors))).normalizeRotated(x, gain, rows, width, n.Eps, n.Rotation, p.bits,
 				p.data, p.words(), p.planeBytes/4, p.popcounts)
 		}
 	}

@@ -671,11 +671,6 @@ DEVICE uint32_t planes_of_nibbles(uint32_t x) {
   t = (x >> 7 ^ x) & 0x00aa00aa;
   return x ^ t ^ t << 7;
 }
-// Byte k of lane t becomes byte t of lane k, among four lanes.
-DEVICE uint32_t transpose_bytes(uint32_t x, int lane) {
-  x = (uint32_t)__nvvm_prmt(x, shuffle_xor((int)x, 1), lane & 1 ? 0x3715 : 0x6240);
-  return (uint32_t)__nvvm_prmt(x, shuffle_xor((int)x, 2), lane & 2 ? 0x3276 : 0x5410);
-}
 
 // Calls use(h, g, u, level) for each group g of 32 columns and each row half h, with u of the thread's eight columns.
 // use writes their levels, each plus 0x4b400000.

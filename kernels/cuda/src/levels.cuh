@@ -26,6 +26,12 @@ struct Levels {
   int* popcounts;
 };
 
+// Byte k of lane t becomes byte t of lane k, among four lanes.
+DEVICE uint32_t transpose_bytes(uint32_t x, int lane) {
+  x = (uint32_t)__nvvm_prmt(x, shuffle_xor((int)x, 1), lane & 1 ? 0x3715 : 0x6240);
+  return (uint32_t)__nvvm_prmt(x, shuffle_xor((int)x, 2), lane & 2 ? 0x3276 : 0x5410);
+}
+
 // Replaces bits at ... at + n - 1 of a row of packed words, n <= 32. No other thread may write the row.
 DEVICE void put_bits(uint32_t* row, int at, int n, uint32_t bits) {
   uint32_t all = n < 32 ? (1u << n) - 1 : ~0u;

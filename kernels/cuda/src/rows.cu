@@ -188,73 +188,168 @@ DEVICE void rotated_columns(const FourFloats& x, const FourFloats& gain, int rot
   rotate(v, rotation);
 }
 
-// The same in float32. No value is off by more than what is returned, which is NaN or infinite where a value is: nine
-// roundings of at most Σ |gain * x|, and the least float32.
-DEVICE float rotated_floats(const FourFloats& x, const FourFloats& gain, int rotation, float (&v)[4]) {
-  float sum = 0;
+// ---- Rows of up to 1,024 values, a multiple of 128, with rotations of up to 128 columns ----
+//
+// A warp takes a row at a time, and has later ones copied to shared memory meanwhile. There, each block of 128 columns
+// has 16 values of padding behind it. For sums over a row, a lane has columns 128 i + 4 lane ... + 3 for every block i.
+// For everything else, four lanes share a block: lane 4 i + q has columns 128 i + 16 k + 4 q ... + 3 for k = 0 ... 7. So
+// five of a rotation's seven rounds need no other lane. The padding keeps lanes in different banks in both orders.
+constexpr int kPaddedBlock = 128 + 16;
+
+// Starts a warp's copy of a row to shared memory.
+template <class T> DEVICE void copy_row(T* to, const T* from, int width) {
+  constexpr int kPiece = 16 / sizeof(T), kPieces = 128 / kPiece;  // values of a piece, pieces of a block
 #pragma unroll
-  for (int j = 0; j < 4; j++) v[j] = gain[j] * x[j], sum += __builtin_fabsf(v[j]);
-  uint32_t most = warp_max((uint32_t)as_int(sum));  // of 32 lanes
-  rotate(v, rotation);
-  return as_float((int)most) * (32 * 9 * 0x1p-24f) + 1e-42f;
+  for (int i = 0; i < 8 * kPieces / 32; i++) {
+    int piece = 32 * i + threadIdx.x % 32;
+    if (kPiece * piece < width)
+      copy_async<16>(to + piece / kPieces * kPaddedBlock + piece % kPieces * kPiece, from + kPiece * piece);
+  }
 }
 
-// normalize_levels with a rotation of up to 128 columns, for 1 to 4 bits. Float32 decides where no value of 128 columns
-// is near a border, else float64.
-KERNEL(elementwise float, 256)
-void normalize_rotated(const float* x, const float* gain, int rows, int width, double eps, int rotation, int bits,
-    uint32_t* out, int words, long plane_words, int* popcounts) {
-  constexpr int kFours = 8;
-  int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
-  if (row >= rows) return;
-  x += (long)row * width + 4 * lane;
-  FourFloats value[kFours] = {};
+// 128 columns among four lanes: v[k][j] is column 16 k + 4 (lane % 4) + j. Butterflies as in rotate.
+DEVICE void rotate_in_four(float (&v)[8][4], int rotation) {
+  auto within = [&](int k_apart, int j_apart) __attribute__((always_inline)) {
 #pragma unroll
-  for (int i = 0; i < kFours; i++)
-    if (128 * i < width) value[i] = load_four_of(x + 128 * i);
-  double squares = sum_squares(value);
-#pragma unroll
-  for (int i = 0; i < kFours; i++)
-    for (uint32_t& word : value[i].words) fence_operand(word);  // nobody needs them as float64 meanwhile
-  double factor = 1.0 / __builtin_sqrt(warp_sum(squares) / (double)width + eps) * rotation_factor(rotation);
-  double half = (double)(1 << (bits - 1)), step = 2.5 / half, inverse = half / 2.5;
-  constexpr float kMagic = 12582912.0f;  // see Reader
-  float scale = (float)(factor * inverse), low = -(float)half, high = (float)half - 1, base = kMagic + (float)half;
-  uint32_t packed[4] = {};
-#pragma unroll
-  for (int i = kFours - 1; i >= 0; i--) {
-    uint32_t index[4] = {0x4b400000u, 0x4b400000u, 0x4b400000u, 0x4b400000u};
-    if (128 * i < width) {
-      FourFloats by = load_four_of(gain + 4 * lane + 128 * i);
-      float v[4], error = rotated_floats(value[i], by, rotation, v), margin = error * scale + 4e-6f;
-      bool border = false;
+    for (int k = 0; k < 8; k++)
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        float q = __nvvm_fmin_f(max(v[j] * scale - 0.5f, low), high), shifted = q + kMagic,
-              off = q - (shifted - kMagic);
-        if (bits == 1) {
-          border |= !(__builtin_fabsf(v[j]) > error);
-          index[j] += v[j] >= 0 ? 1 : 0;
-        } else {
-          border |= !(__builtin_fabsf(__builtin_fabsf(off) - 0.5f) > margin);
-          index[j] = (uint32_t)as_int(shifted - kMagic + base);
-        }
+        if (k & k_apart || j & j_apart) continue;
+        float &a = v[k][j], &b = v[k + k_apart][j + j_apart], sum = a + b;
+        b = a - b, a = sum;
       }
-      if (ballot(border)) {
+  };
+  auto across = [&](int mask) __attribute__((always_inline)) {
+    float sign = threadIdx.x & mask ? -1.0f : 1.0f;  // a multiplication by it is exact
+#pragma unroll
+    for (int k = 0; k < 8; k++)
+#pragma unroll
+      for (int j = 0; j < 4; j++) v[k][j] = __builtin_fmaf(v[k][j], sign, shuffle_xor(v[k][j], mask));
+  };
+  auto rounds = [&](bool all) __attribute__((always_inline)) {
+    if (all || rotation > 1) within(0, 1);
+    if (all || rotation > 2) within(0, 2);
+    if (all || rotation > 4) across(1);
+    if (all || rotation > 8) across(2);
+    if (all || rotation > 16) within(1, 0);
+    if (all || rotation > 32) within(2, 0);
+    if (all || rotation > 64) within(4, 0);
+  };
+  if (rotation == 128) rounds(true);  // without tests, which cost a move for every value
+  else rounds(false);
+}
+
+// Float32 has a rotated value of gain * x within this many times Σ |gain * x| of its block, plus the least float32: eight
+// roundings, and two for the sum's own. Where a value is NaN or infinite, so is the sum.
+constexpr float kRotationError = 10 * 0x1p-24f;
+DEVICE float rotation_error(float sum_of_lane) {
+  sum_of_lane += shuffle_xor(sum_of_lane, 1), sum_of_lane += shuffle_xor(sum_of_lane, 2);
+  return sum_of_lane * kRotationError + 1e-42f;
+}
+
+// normalize_levels with a rotation, for 1 to 4 bits. Float32 decides where no value of a block of 128 columns is near a
+// border, else float64. Levels are packed as nibbles, plus what kMagic's bits are.
+constexpr int kNormalizedAhead = 2, kNormalizedShared = 8 * kNormalizedAhead * 8 * kPaddedBlock * 4;
+KERNEL(elementwise float shared(kNormalizedShared), 256, 2)
+void normalize_rotated(const float* x, const float* gain, int rows, int width, double eps, int rotation, int bits,
+    uint32_t* out, int words, long plane_words, int* popcounts) {
+  extern __shared__ char memory[];
+  constexpr int kFours = 8, kRow = 8 * kPaddedBlock;
+  constexpr float kMagic = 12582912.0f;  // see Reader
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, stride = gridDim.x * 8;
+  float* held = (float*)memory + warp * kNormalizedAhead * kRow;
+  int column = lane / 4 * 128 + lane % 4 * 4, place = lane / 4 * kPaddedBlock + lane % 4 * 4;
+  bool inside = column < width;
+  FourFloats by[kFours] = {};
+#pragma unroll
+  for (int k = 0; k < kFours; k++)
+    if (inside) by[k] = load_four_of(gain + column + 16 * k);
+  double half = (double)(1 << (bits - 1)), step = 2.5 / half, inverse = half / 2.5;
+  float low = -(float)half, high = (float)half - 1, base = kMagic + (float)half;
+  auto fetch = [&](int row, float* to) {
+    if (row < rows) copy_row(to, x + (long)row * width, width);
+    copies_commit();
+  };
+  int first = blockIdx.x * 8 + warp, turn = 0;
+  for (int i = 0; i < kNormalizedAhead; i++) fetch(first + i * stride, held + i * kRow);
+  for (int row = first; row < rows; row += stride, turn = turn + 1 == kNormalizedAhead ? 0 : turn + 1) {
+    float* at = held + turn * kRow;
+    copies_wait<kNormalizedAhead - 1>();
+    warp_sync();
+    FourFloats value[kFours] = {};
+#pragma unroll
+    for (int i = 0; i < kFours; i++)
+      if (128 * i < width) value[i] = load_four_of(at + i * kPaddedBlock + 4 * lane);
+    double factor = 1.0 / __builtin_sqrt(warp_sum(sum_squares(value)) / (double)width + eps) * rotation_factor(rotation);
+    float v[kFours][4], sum = 0;
+#pragma unroll
+    for (int k = 0; k < kFours; k++) {
+      FourFloats own = {};
+      if (inside) own = load_four_of(at + place + 16 * k);
+#pragma unroll
+      for (int j = 0; j < 4; j++) v[k][j] = by[k][j] * own[j], sum += __builtin_fabsf(v[k][j]);
+    }
+    rotate_in_four(v, rotation);
+    float error = rotation_error(sum), scale = (float)(factor * inverse), margin = error * scale + 4e-6f;
+    bool border = false;
+    uint32_t packed[4] = {};
+    auto quantize = [&](bool signs) __attribute__((always_inline)) {
+#pragma unroll
+      for (int k = kFours - 1; k >= 0; k--)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+          float q = __nvvm_fmin_f(max(v[k][j] * scale - 0.5f, low), high), shifted = q + kMagic,
+                off = __builtin_fabsf(q - (shifted - kMagic)) - 0.5f;
+          border |= signs ? !(__builtin_fabsf(v[k][j]) > error) : !(__builtin_fabsf(off) > margin);
+          packed[j] = packed[j] * 16 +
+                      (uint32_t)(signs ? as_int(kMagic) + (v[k][j] >= 0 ? 1 : 0) : as_int(shifted - kMagic + base));
+        }
+    };
+    if (bits == 1) quantize(true);
+    else quantize(false);
+    uint32_t borders = ballot(border & inside);
+    if (borders) {
+      warp_sync();  // everybody has read x
+#pragma unroll 1
+      for (int i = 0; 128 * i < width; i++) {
+        if (!(borders >> 4 * i & 15)) continue;
+        float* four = at + i * kPaddedBlock + 4 * lane;
         double exact[4];
-        rotated_columns(value[i], by, rotation, exact);
+        rotated_columns(load_four_of(four), load_four_of(gain + 128 * i + 4 * lane), rotation, exact);
 #pragma unroll
         for (int j = 0; j < 4; j++)
-          index[j] = 0x4b400000u +
-                     (uint32_t)(bits == 1 ? exact[j] >= 0 : level(exact[j] * factor, step, inverse, half));
+          four[j] = as_float(as_int(kMagic) +
+                             (bits == 1 ? exact[j] >= 0 : level(exact[j] * factor, step, inverse, half)));
+      }
+      warp_sync();
+      if (borders >> lane / 4 * 4 & 15) {
+#pragma unroll
+        for (int k = kFours - 1; k >= 0; k--) {
+          FourFloats index = load_four_of(at + place + 16 * k);
+#pragma unroll
+          for (int j = 0; j < 4; j++) packed[j] = packed[j] * 16 + index.words[j];  // what was there is shifted out
+        }
       }
     }
+    warp_sync();
+    fetch(row + kNormalizedAhead * stride, at);
 #pragma unroll
-    for (int j = 0; j < 4; j++) packed[j] = packed[j] * 16 + index[j];
+    for (int j = 0; j < 4; j++) packed[j] = inside ? packed[j] - 0x4b400000u * 0x11111111u : 0;
+    separate(packed);
+    int count = 0;
+#pragma unroll
+    for (int b = 0; b < 4; b++) {
+      if (b >= bits) break;
+      // Bit 4 k + j of a lane. Byte k / 2 becomes that of a word; its lower nibbles are the word's lower half.
+      uint32_t plane = transpose_bytes(packed[b], lane), swapped = (plane >> 4 ^ plane) & 0x00f000f0u;
+      plane ^= swapped ^ swapped << 4;
+      plane = (uint32_t)__nvvm_prmt(plane, plane, 0x3120);
+      if (inside) out[b * plane_words + (long)row * words + lane] = plane;
+      count += popcount(plane) << b;
+    }
+    count = warp_sum(count);
+    if (lane == 0) popcounts[row] = count;
   }
-#pragma unroll
-  for (int j = 0; j < 4; j++) packed[j] -= 0x4b400000u * 0x11111111u;
-  store_levels(packed, row, bits, out, words, plane_words, popcounts);
 }
 
 // Rotations of rows of any length go through memory, in float64. A block per row: gain * x, rotated. Its product with
@@ -469,13 +564,8 @@ template <class T> DEVICE void normalize_backward_rows(T* dx, float* partial, co
 }
 
 // ---- The same with a rotation of up to 128 columns, for rows of up to 1,024 values, a multiple of 128 ----
-//
-// A warp takes a row at a time, and has the next one copied to shared memory meanwhile. There, each block of 128
-// columns has 16 values of padding behind it. Sums over a row are taken in the order of normalize_rotated, where a lane
-// has columns 128 i + 4 lane ... + 3 for every block i. For everything else, four lanes share a block: lane 4 i + q has
-// columns 128 i + 16 k + 4 q ... + 3 for k = 0 ... 7. So five of a rotation's seven rounds need no other lane. The
-// padding keeps lanes in different banks in both orders.
-constexpr int kRotatedWarps = 4, kPaddedBlock = 128 + 16;
+
+constexpr int kRotatedWarps = 4;
 template <class T> struct alignas(16) RotatedRow {
   static constexpr int kAhead = sizeof(T) == 2 ? 2 : 1;  // rows of a warp in shared memory
   float x[8 * kPaddedBlock];
@@ -484,49 +574,6 @@ template <class T> struct alignas(16) RotatedRow {
 constexpr int kRotatedBFloats = 73728, kRotatedFloats = 55296;
 static_assert(kRotatedBFloats == kRotatedWarps * RotatedRow<BFloat>::kAhead * sizeof(RotatedRow<BFloat>));
 static_assert(kRotatedFloats == kRotatedWarps * RotatedRow<float>::kAhead * sizeof(RotatedRow<float>));
-
-// Starts a warp's copy of a row to shared memory.
-template <class T> DEVICE void copy_row(T* to, const T* from, int width) {
-  constexpr int kPiece = 16 / sizeof(T), kPieces = 128 / kPiece;  // values of a piece, pieces of a block
-#pragma unroll
-  for (int i = 0; i < 8 * kPieces / 32; i++) {
-    int piece = 32 * i + threadIdx.x % 32;
-    if (kPiece * piece < width)
-      copy_async<16>(to + piece / kPieces * kPaddedBlock + piece % kPieces * kPiece, from + kPiece * piece);
-  }
-}
-
-// 128 columns among four lanes: v[k][j] is column 16 k + 4 (lane % 4) + j. Butterflies as in rotate.
-DEVICE void rotate_in_four(float (&v)[8][4], int rotation) {
-  auto within = [&](int k_apart, int j_apart) __attribute__((always_inline)) {
-#pragma unroll
-    for (int k = 0; k < 8; k++)
-#pragma unroll
-      for (int j = 0; j < 4; j++) {
-        if (k & k_apart || j & j_apart) continue;
-        float &a = v[k][j], &b = v[k + k_apart][j + j_apart], sum = a + b;
-        b = a - b, a = sum;
-      }
-  };
-  auto across = [&](int mask) __attribute__((always_inline)) {
-    float sign = threadIdx.x & mask ? -1.0f : 1.0f;  // a multiplication by it is exact
-#pragma unroll
-    for (int k = 0; k < 8; k++)
-#pragma unroll
-      for (int j = 0; j < 4; j++) v[k][j] = __builtin_fmaf(v[k][j], sign, shuffle_xor(v[k][j], mask));
-  };
-  auto rounds = [&](bool all) __attribute__((always_inline)) {
-    if (all || rotation > 1) within(0, 1);
-    if (all || rotation > 2) within(0, 2);
-    if (all || rotation > 4) across(1);
-    if (all || rotation > 8) across(2);
-    if (all || rotation > 16) within(1, 0);
-    if (all || rotation > 32) within(2, 0);
-    if (all || rotation > 64) within(4, 0);
-  };
-  if (rotation == 128) rounds(true);  // without tests, which cost a move for every value
-  else rounds(false);
-}
 
 // Clears the gradients of a row in shared memory that do not pass, by float64.
 template <class T> DEVICE void pass_exactly(
@@ -584,9 +631,7 @@ template <class T> DEVICE void normalize_backward_rotated_rows(T* dx, float* par
       for (int j = 0; j < 4; j++) v[k][j] = by[k][j] * value[k][j], sum += __builtin_fabsf(v[k][j]);
     }
     rotate_in_four(v, rotation);
-    // As in rotated_floats; this sum is that of the block's columns. One rounding more is for the sum's own.
-    sum += shuffle_xor(sum, 1), sum += shuffle_xor(sum, 2);
-    float scale = (float)(rms * unrotate), margin = (sum * (10 * 0x1p-24f) + 1e-42f) * scale + 4e-7f * limit;
+    float scale = (float)(rms * unrotate), margin = rotation_error(sum) * scale + 4e-7f * limit;
     bool border = false;
 #pragma unroll
     for (int k = 0; k < kFours; k++) {
