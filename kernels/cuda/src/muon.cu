@@ -71,14 +71,20 @@ KERNEL(optimizer float, 256) void muon_momentum(const __grid_constant__ Muon m) 
   }
 }
 
-// x /= ‖x‖ + 1e-7, of which `blocks` pieces of Σ x² are there. blockIdx.y is the matrix.
+// x /= ‖x‖ + 1e-7, of which `blocks` pieces of Σ x² are there. blockIdx.y is the matrix, whose size is a multiple of 8.
 KERNEL(optimizer float, 256) void muon_scale(BFloat* x, const double* squares, int blocks, long size) {
   __shared__ double room[8];
   double sum = 0;
   for (int i = threadIdx.x; i < blocks; i += 256) sum += squares[(long)blockIdx.y * blocks + i];
   float inverse = (float)(1 / (__builtin_sqrt(block_sum(sum, room)) + 1e-7));
   x += blockIdx.y * size;
-  for (long i = blockIdx.x * 256l + threadIdx.x; i < size; i += gridDim.x * 256l) write(x + i, inverse * read(x + i));
+  for (long i = 8 * (blockIdx.x * 256l + threadIdx.x); i < size; i += 8 * gridDim.x * 256l) {
+    FourBFloats four[2] = {load_four_of(x + i), load_four_of(x + i + 4)};
+    float scaled[8];
+#pragma unroll
+    for (int j = 0; j < 8; j++) scaled[j] = inverse * four[j / 4][j % 4];
+    store_eight(x + i, scaled);
+  }
 }
 
 // param = (1 - rate decay) param - rate root x.
