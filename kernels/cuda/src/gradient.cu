@@ -361,13 +361,37 @@ template <class T> DEVICE void finish_weights(const T* s, int width, const float
   __shared__ double room[8];
   long c = blockIdx.x, at = c * width;
   float scale = scales ? scales[c] * unit : unit, factor = alpha[c] * scale;
+  constexpr int kAhead = 4;  // loads in flight
   double sum = 0;
-  for (int k = threadIdx.x; k < width; k += 256) {
-    T value = s[at + k];
-    double w = mixed ? (double)mixed[at + k] : (double)weights.value(c, k);
-    sum += w * (double)value;
-    if constexpr (sizeof(T) == 8) dweight[at + k] += (float)((double)factor * value);
-    else dweight[at + k] += factor * (float)value;
+  for (int k0 = threadIdx.x; k0 < width; k0 += 256 * kAhead) {
+    T value[kAhead];
+    float before[kAhead];
+    int index[kAhead] = {};
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) {
+      int k = min(k0 + 256 * i, width - 1);
+      value[i] = s[at + k], before[i] = dweight[at + k];
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) fence_operand(before[i]), fence_operand(value[i]);
+#pragma unroll 1
+    for (int p = 0; p < (mixed ? 0 : weights.planes); p++) {
+      const uint32_t* row = weights.data + p * weights.plane_words + c * weights.words;
+#pragma unroll
+      for (int i = 0; i < kAhead; i++) {
+        int k = min(k0 + 256 * i, width - 1);
+        index[i] |= (int)(row[k / 32] >> (k % 32) & 1) << p;
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) {
+      int k = k0 + 256 * i;
+      if (k >= width) break;
+      double w = mixed ? (double)mixed[at + k] : (double)weights.of_index(index[i]);
+      sum += w * (double)value[i];
+      if constexpr (sizeof(T) == 8) dweight[at + k] = before[i] + (float)((double)factor * value[i]);
+      else dweight[at + k] = before[i] + factor * (float)value[i];
+    }
   }
   sum = warp_sum(sum);
   if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = sum;
@@ -377,12 +401,12 @@ template <class T> DEVICE void finish_weights(const T* s, int width, const float
   dalpha[c] += (float)((double)scale * sum);
 }
 
-KERNEL(rounding, 256)
+KERNEL(rounding, 256, 5)
 void finish_weights_int32(const int* s, int width, const float* alpha, const float* scales, float unit,
     const __grid_constant__ Quantized weights, const float* mixed, float* dweight, float* dalpha) {
   finish_weights(s, width, alpha, scales, unit, weights, mixed, dweight, dalpha);
 }
-KERNEL(rounding, 256)
+KERNEL(rounding, 256, 5)
 void finish_weights_float64(const double* s, int width, const float* alpha, const float* scales, float unit,
     const __grid_constant__ Quantized weights, const float* mixed, float* dweight, float* dalpha) {
   finish_weights(s, width, alpha, scales, unit, weights, mixed, dweight, dalpha);

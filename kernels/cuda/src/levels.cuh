@@ -13,8 +13,9 @@ struct Quantized {
     int index = 0;
     for (int p = 0; p < planes; p++)
       index |= (int)(data[p * plane_words + row * words + c / 32] >> (c % 32) & 1) << p;
-    return unit * (float)(factor * index - offset);
+    return of_index(index);
   }
+  DEVICE_MEMBER float of_index(int index) const { return unit * (float)(factor * index - offset); }
 };
 
 // Where the quantized channels from ... from + width - 1 of a linear go: planes of rows x width, with the rows'
