@@ -179,23 +179,25 @@ var modules = []module{
 		{timing.Operation{Name: "spread_bytes", Category: timing.Packing}, 256, 0},
 		{timing.Operation{Name: "transpose_spread", Category: timing.Packing}, 256, 0},
 	}},
-	{"rows", "sm_80", []kernel{
-		{timing.Operation{Name: "embed", Category: timing.Elementwise, Float: true}, 256, 0},
-		{timing.Operation{Name: "normalize_levels", Category: timing.Elementwise, Float: true}, 256, 0},
+	{"rotation", "sm_80", []kernel{
 		{timing.Operation{Name: "normalize_rotated", Category: timing.Elementwise, Float: true}, 256, 73728},
 		{timing.Operation{Name: "rotate_normalized", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "quantize_rotated", Category: timing.Elementwise, Float: true}, 256, 0},
+		{timing.Operation{Name: "normalize_backward_rotated_float32", Category: timing.Elementwise, Float: true}, 128, 55296},
 		{timing.Operation{Name: "rotate_gradient_float32", Category: timing.Elementwise, Float: true}, 256, 0},
+		{timing.Operation{Name: "normalize_backward_rotated_bfloat16", Category: timing.Elementwise, Float: true}, 128, 73728},
 		{timing.Operation{Name: "rotate_gradient_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
+	}},
+	{"rows", "sm_80", []kernel{
+		{timing.Operation{Name: "embed", Category: timing.Elementwise, Float: true}, 256, 0},
+		{timing.Operation{Name: "normalize_levels", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize_floats", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize_backward_float32", Category: timing.Elementwise, Float: true}, 128, 0},
-		{timing.Operation{Name: "normalize_backward_rotated_float32", Category: timing.Elementwise, Float: true}, 128, 55296},
 		{timing.Operation{Name: "normalize_backward_64_from_float64_float32", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize_backward_16_float32", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize_backward_64_float32", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize_backward_bfloat16", Category: timing.Elementwise, Float: true}, 128, 0},
-		{timing.Operation{Name: "normalize_backward_rotated_bfloat16", Category: timing.Elementwise, Float: true}, 128, 73728},
 		{timing.Operation{Name: "normalize_backward_64_from_float64_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize_backward_16_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize_backward_64_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
@@ -1377,15 +1379,7 @@ func (l launch) transposeSpread(bits cu.DevicePtr, rows, columns, words, planeWo
 	return l.queue("transpose_spread", argument(bits), argument(int32Of(rows)), argument(int32Of(columns)), argument(int32Of(words)), argument(int64Of(planeWords)), argument(int32Of(planes)), argument(out), argument(int32Of(rowBytes)))
 }
 
-// ---- rows.cu ----
-
-func (l launch) embed(x, tokens cu.DevicePtr, table quantized, mixed cu.DevicePtr, width, vocab int, failure cu.DevicePtr) error {
-	return l.queue("embed", argument(x), argument(tokens), argument(table), argument(mixed), argument(int32Of(width)), argument(int32Of(vocab)), argument(failure))
-}
-
-func (l launch) normalizeLevels(x, gain cu.DevicePtr, rows, width int, eps float64, bits int, out cu.DevicePtr, words, planeWords int, popcounts cu.DevicePtr) error {
-	return l.queue("normalize_levels", argument(x), argument(gain), argument(int32Of(rows)), argument(int32Of(width)), argument(eps), argument(int32Of(bits)), argument(out), argument(int32Of(words)), argument(int64Of(planeWords)), argument(popcounts))
-}
+// ---- rotation.cu ----
 
 func (l launch) normalizeRotated(x, gain cu.DevicePtr, rows, width int, eps float64, rotation, bits int, out cu.DevicePtr, words, planeWords int, popcounts cu.DevicePtr) error {
 	return l.queue("normalize_rotated", argument(x), argument(gain), argument(int32Of(rows)), argument(int32Of(width)), argument(eps), argument(int32Of(rotation)), argument(int32Of(bits)), argument(out), argument(int32Of(words)), argument(int64Of(planeWords)), argument(popcounts))
@@ -1399,12 +1393,41 @@ func (l launch) quantizeRotated(v, factors cu.DevicePtr, rows, width int, to lev
 	return l.queue("quantize_rotated", argument(v), argument(factors), argument(int32Of(rows)), argument(int32Of(width)), argument(to), argument(floats))
 }
 
+func (l launch) normalizeBackwardRotatedFloat32(dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32, rotation int) error {
+	return l.queue("normalize_backward_rotated_float32", argument(dx), argument(partial), argument(dout), argument(x), argument(gain), argument(int32Of(rows)), argument(int32Of(width)), argument(eps), argument(limit), argument(int32Of(rotation)))
+}
+
 func (l launch) rotateGradientFloat32(v, factors, dout cu.DevicePtr, width, rotation int, limit float32, to cu.DevicePtr) error {
 	return l.queue("rotate_gradient_float32", argument(v), argument(factors), argument(dout), argument(int32Of(width)), argument(int32Of(rotation)), argument(limit), argument(to))
 }
 
+func (l launch) normalizeBackwardRotatedBfloat16(dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32, rotation int) error {
+	return l.queue("normalize_backward_rotated_bfloat16", argument(dx), argument(partial), argument(dout), argument(x), argument(gain), argument(int32Of(rows)), argument(int32Of(width)), argument(eps), argument(limit), argument(int32Of(rotation)))
+}
+
 func (l launch) rotateGradientBfloat16(v, factors, dout cu.DevicePtr, width, rotation int, limit float32, to cu.DevicePtr) error {
 	return l.queue("rotate_gradient_bfloat16", argument(v), argument(factors), argument(dout), argument(int32Of(width)), argument(int32Of(rotation)), argument(limit), argument(to))
+}
+
+// rotatedKernels are the kernels that ROTATED_KERNELS makes together.
+type rotatedKernels struct {
+	normalizeBackwardRotated func(l launch, dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32, rotation int) error
+	rotateGradient           func(l launch, v, factors, dout cu.DevicePtr, width, rotation int, limit float32, to cu.DevicePtr) error
+}
+
+var (
+	rotatedKernelsFloat32  = rotatedKernels{launch.normalizeBackwardRotatedFloat32, launch.rotateGradientFloat32}
+	rotatedKernelsBfloat16 = rotatedKernels{launch.normalizeBackwardRotatedBfloat16, launch.rotateGradientBfloat16}
+)
+
+// ---- rows.cu ----
+
+func (l launch) embed(x, tokens cu.DevicePtr, table quantized, mixed cu.DevicePtr, width, vocab int, failure cu.DevicePtr) error {
+	return l.queue("embed", argument(x), argument(tokens), argument(table), argument(mixed), argument(int32Of(width)), argument(int32Of(vocab)), argument(failure))
+}
+
+func (l launch) normalizeLevels(x, gain cu.DevicePtr, rows, width int, eps float64, bits int, out cu.DevicePtr, words, planeWords int, popcounts cu.DevicePtr) error {
+	return l.queue("normalize_levels", argument(x), argument(gain), argument(int32Of(rows)), argument(int32Of(width)), argument(eps), argument(int32Of(bits)), argument(out), argument(int32Of(words)), argument(int64Of(planeWords)), argument(popcounts))
 }
 
 func (l launch) normalize(x, gain cu.DevicePtr, rows, width int, eps float64, bits int, out cu.DevicePtr, words, planeWords int, popcounts cu.DevicePtr) error {
@@ -1417,10 +1440,6 @@ func (l launch) normalizeFloats(x, gain cu.DevicePtr, rows, width int, eps float
 
 func (l launch) normalizeBackwardFloat32(dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32) error {
 	return l.queue("normalize_backward_float32", argument(dx), argument(partial), argument(dout), argument(x), argument(gain), argument(int32Of(rows)), argument(int32Of(width)), argument(eps), argument(limit))
-}
-
-func (l launch) normalizeBackwardRotatedFloat32(dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32, rotation int) error {
-	return l.queue("normalize_backward_rotated_float32", argument(dx), argument(partial), argument(dout), argument(x), argument(gain), argument(int32Of(rows)), argument(int32Of(width)), argument(eps), argument(limit), argument(int32Of(rotation)))
 }
 
 func (l launch) normalizeBackward64FromFloat64Float32(dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32) error {
@@ -1437,10 +1456,6 @@ func (l launch) normalizeBackward64Float32(dx, partial, dout, x, gain cu.DeviceP
 
 func (l launch) normalizeBackwardBfloat16(dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32) error {
 	return l.queue("normalize_backward_bfloat16", argument(dx), argument(partial), argument(dout), argument(x), argument(gain), argument(int32Of(rows)), argument(int32Of(width)), argument(eps), argument(limit))
-}
-
-func (l launch) normalizeBackwardRotatedBfloat16(dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32, rotation int) error {
-	return l.queue("normalize_backward_rotated_bfloat16", argument(dx), argument(partial), argument(dout), argument(x), argument(gain), argument(int32Of(rows)), argument(int32Of(width)), argument(eps), argument(limit), argument(int32Of(rotation)))
 }
 
 func (l launch) normalizeBackward64FromFloat64Bfloat16(dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32) error {
@@ -1498,15 +1513,14 @@ func (l launch) blend(weight cu.DevicePtr, width int, quantized quantized, scala
 // normalizeBackwardKernels are the kernels that NORMALIZE_BACKWARD_KERNELS makes together.
 type normalizeBackwardKernels struct {
 	normalizeBackward              func(l launch, dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32) error
-	normalizeBackwardRotated       func(l launch, dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32, rotation int) error
 	normalizeBackward64FromFloat64 func(l launch, dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32) error
 	normalizeBackward16            func(l launch, dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32) error
 	normalizeBackward64            func(l launch, dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32) error
 }
 
 var (
-	normalizeBackwardKernelsFloat32  = normalizeBackwardKernels{launch.normalizeBackwardFloat32, launch.normalizeBackwardRotatedFloat32, launch.normalizeBackward64FromFloat64Float32, launch.normalizeBackward16Float32, launch.normalizeBackward64Float32}
-	normalizeBackwardKernelsBfloat16 = normalizeBackwardKernels{launch.normalizeBackwardBfloat16, launch.normalizeBackwardRotatedBfloat16, launch.normalizeBackward64FromFloat64Bfloat16, launch.normalizeBackward16Bfloat16, launch.normalizeBackward64Bfloat16}
+	normalizeBackwardKernelsFloat32  = normalizeBackwardKernels{launch.normalizeBackwardFloat32, launch.normalizeBackward64FromFloat64Float32, launch.normalizeBackward16Float32, launch.normalizeBackward64Float32}
+	normalizeBackwardKernelsBfloat16 = normalizeBackwardKernels{launch.normalizeBackwardBfloat16, launch.normalizeBackward64FromFloat64Bfloat16, launch.normalizeBackward16Bfloat16, launch.normalizeBackward64Bfloat16}
 )
 
 // ---- sums.cu ----

@@ -89,7 +89,8 @@ func (d *Device) normalizeRotated(out kernels.Activation, x, gain cu.DevicePtr, 
 	n kernels.RMSNorm) error {
 	if out.Planes != nil {
 		if p := out.Planes.(*planes); n.Rotation <= 128 && packsNibbles(p, x, gain) {
-			return d.launch(grid(min(ceilDiv(rows, 8), 2*d.multiprocessors))).normalizeRotated(x, gain, rows, width, n.Eps, n.Rotation, p.bits,
+			g := grid(min(ceilDiv(rows, 8), 2*d.multiprocessors))
+			return d.launch(g).normalizeRotated(x, gain, rows, width, n.Eps, n.Rotation, p.bits,
 				p.data, p.words(), p.planeBytes/4, p.popcounts)
 		}
 	}
@@ -131,7 +132,8 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x kernels.Floats, n kernels.
 		case width > 64*256:
 			return fmt.Errorf("rows of %d values: at most %d are supported on CUDA devices", width, 64*256)
 		case 1 < n.Rotation && n.Rotation <= 128 && fitsWarp(width, to.at, from.at, xs, gains):
-			g, kernel = inWarp, rotating(family.normalizeBackwardRotated, n.Rotation)
+			rotated := either(to.bfloat16, rotatedKernelsBfloat16, rotatedKernelsFloat32)
+			g, kernel = inWarp, rotating(rotated.normalizeBackwardRotated, n.Rotation)
 		case n.Rotation > 1:
 			var err error
 			if from.at, err = d.rotatedGradient(from, xs, gains, rows, width, n, limit); err != nil {
@@ -179,8 +181,8 @@ func (d *Device) rotatedGradient(dOut gradients, x, gain cu.DevicePtr, rows, wid
 	if err != nil {
 		return 0, err
 	}
-	kernel := either(dOut.bfloat16, launch.rotateGradientBfloat16, launch.rotateGradientFloat32)
-	return to, kernel(d.launch(grid(rows)), v, factors, dOut.at, width, n.Rotation, limit, to)
+	kernels := either(dOut.bfloat16, rotatedKernelsBfloat16, rotatedKernelsFloat32)
+	return to, kernels.rotateGradient(d.launch(grid(rows)), v, factors, dOut.at, width, n.Rotation, limit, to)
 }
 
 // Zero clears x.

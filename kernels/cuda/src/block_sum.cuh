@@ -11,3 +11,13 @@ DEVICE double block_sum(double value, double* room) {
   for (int i = 0; i < 8; i++) sum += room[i];
   return sum;
 }
+
+// The sum of squares of a lane's values, in float64.
+template <int kFours> DEVICE double sum_squares(const FourFloats (&value)[kFours]) {
+  double squares = 0;
+#pragma unroll
+  for (int i = 0; i < kFours; i++)
+#pragma unroll
+    for (int j = 0; j < 4; j++) squares = multiply_add((double)value[i][j], (double)value[i][j], squares);
+  return squares;
+}

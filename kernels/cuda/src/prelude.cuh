@@ -264,6 +264,12 @@ DEVICE void store_eight(BFloat* to, const float (&x)[8]) {
       (int)pack_bf16(x[0], x[1]), (int)pack_bf16(x[2], x[3]), (int)pack_bf16(x[4], x[5]), (int)pack_bf16(x[6], x[7])};
 }
 
+// Writes four values, aligned to 16 or 8 bytes.
+DEVICE void store_four_of(float* to, const float (&x)[4]) { *(Float4*)to = Float4{x[0], x[1], x[2], x[3]}; }
+DEVICE void store_four_of(BFloat* to, const float (&x)[4]) {
+  *(Int2*)to = Int2{(int)pack_bf16(x[0], x[1]), (int)pack_bf16(x[2], x[3])};
+}
+
 // Asynchronous copies from global to shared memory. A thread sees what it copied after it has waited for the group.
 DEVICE uint32_t shared_address(const void* pointer) {
   uint32_t address;
