@@ -37,7 +37,7 @@ func column(d tasks.Definition, metric string) results.Column {
 	key, name := d.Name+"_"+metric, d.Title+" "+strings.ReplaceAll(metric, "_", " ")
 	c := results.Column{Key: key, Name: name, Value: field("value"), Error: field("error"), Better: results.Higher,
 		About: "score on " + d.Title + ", as lm-evaluation-harness scores it",
-		Baseline: &results.Baseline{Key: key + "_chance", Name: "chance", Value: field("chance"),
+		Baseline: &results.Baseline{Key: key + "_chance", Name: d.Title + " chance", Value: field("chance"),
 			About: "the same of a model to which all answers are equally probable"}}
 	if metric == tasks.Perplexity {
 		c.Better, c.About = results.Lower, "perplexity of the last words of "+d.Title

@@ -228,8 +228,9 @@ func TestRefuses(t *testing.T) {
 			trainingOnly,
 		"stand for no text": "--in " + measuretest.Checkpoint(t, measuretest.Config(16), good) + " --dataset " +
 			empty,
-		"micro_tokens must be positive":  "--in x --dataset y --micro-tokens 0",
-		"sequences must not be negative": "--in x --dataset y --sequences -1",
+		"micro_tokens must be positive": "--in x --dataset y --micro-tokens 0",
+		"must not be negative":          "--in x --dataset y --sequences -1",
+		"task_limit must not be":        "--in x --dataset y --task-limit -1",
 	} {
 		cmd, said := measuretest.Program(t, strings.Fields(flags+" --out "+t.TempDir())...)
 		if err := cmd.Run(); err == nil || !strings.Contains(said.String(), want) {
@@ -242,5 +243,5 @@ func TestReportIsDocumented(t *testing.T) { measuretest.Documented(t, "Evaluatio
 
 func TestDefaults(t *testing.T) {
 	measuretest.Defaults(t, `{"breakdown": false, "calibration": false, "greedy": false, "micro_tokens": 4096, "sequences": 0, "task_digests": null,
-		"tasks": null}`)
+		"task_limit": 0, "tasks": null}`)
 }

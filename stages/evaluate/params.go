@@ -19,6 +19,7 @@ type Params struct {
 	Calibration bool `json:"calibration" digest:"unless=false" usage:"also report how probable the tokens are that the model predicts as most probable, and how often they are right (a second pass)"`
 
 	Tasks       []string `json:"tasks" digest:"-"`
+	TaskLimit   int      `json:"task_limit" digest:"unless=0" usage:"number of examples of each of a task's sets, from the first; 0: all"`
 	TaskDigests []string `json:"task_digests" digest:"unless=none" usage:"digests of the files of tasks, each NAME=DIGEST; computed when absent, and files of other digests are refused"`
 }
 
@@ -32,8 +33,8 @@ func (Params) Usage(key string) string {
 }
 
 func (p Params) check() error {
-	if p.Sequences < 0 || p.MicroTokens < 1 {
-		return errors.New("sequences must not be negative and micro_tokens must be positive")
+	if p.Sequences < 0 || p.TaskLimit < 0 || p.MicroTokens < 1 {
+		return errors.New("sequences and task_limit must not be negative and micro_tokens must be positive")
 	}
 	named := map[string]bool{}
 	for _, t := range p.Tasks {

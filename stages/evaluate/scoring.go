@@ -47,7 +47,7 @@ type lastScores struct {
 func (l *lastScores) score(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if of := strings.Join(append([]string{in.Model.Digest}, job.Params.TaskDigests...), " "); l.of != of {
+	if of := fmt.Sprint(in.Model.Digest, job.Params.TaskDigests, job.Params.TaskLimit); l.of != of {
 		r, name, err := scoreTasks(ctx, job, in)
 		if err != nil {
 			return err
@@ -98,6 +98,7 @@ func readTasks(p Params) (all []*tasks.Task, err error) {
 		if err != nil {
 			return nil, err
 		}
+		t.Limit(p.TaskLimit)
 		all = append(all, t)
 	}
 	return all, nil

@@ -12,6 +12,8 @@ import (
 	"bitnet1/shared/data/seal"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/measure/measuretest"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/results"
 	"bitnet1/stages/evaluate/tasks"
 )
 
@@ -223,3 +225,43 @@ func TestRefusesTasks(t *testing.T) {
 }
 
 func TestTasksReportIsDocumented(t *testing.T) { measuretest.Documented(t, "Tasks", tasksReport{}) }
+
+// Every metric of a task has a column with a standard error and chance beside it. No heading is that of another stage's
+// column: a run's table would write the stage's name before it, whether or not there are tasks.
+func TestColumnsOfTasks(t *testing.T) {
+	d := results.Declaration{Stage: "evaluate", Answers: "checkpoint.saved", Results: []results.Result{taskResults()}}
+	if err := d.Check(); err != nil {
+		t.Fatal(err)
+	}
+	e := 0.01
+	body, err := event.Marshal(event.TasksScored{Step: 5, Scores: event.SortedMap[event.SortedMap[event.TaskScore]]{
+		"lambada":   {"perplexity": {Value: 1234, Error: &e, Chance: 50000}, "acc": {Value: 0.25, Chance: 0.001}},
+		"arc_easy":  {"acc": {Value: 0.3, Error: &e, Chance: 0.25}, "acc_norm": {Value: 0.4, Error: &e, Chance: 0.25}},
+		"hellaswag": {"acc": {Value: 0.5, Error: &e, Chance: 0.25}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields, err := results.Body(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `LAMBADA perplexity        1.23 k ± 0.01  (LAMBADA chance 50 k)
+LAMBADA acc                      25.0 %  (LAMBADA chance 0.1 %)
+HellaSwag acc              50.0 ± 1.0 %  (HellaSwag chance 25.0 %)
+ARC-Easy acc               30.0 ± 1.0 %  (ARC-Easy chance 25.0 %)
+ARC-Easy acc norm          40.0 ± 1.0 %  (ARC-Easy chance 25.0 %)`
+	if got := strings.Join(taskResults().Lines(fields), "\n"); got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+	headline := results.Template(taskResults().Headline).Text(fields)
+	if want := "checkpoint 5 on tasks, LAMBADA perplexity 1.23 k (chance 50 k), LAMBADA acc 25.0 % (chance 0.1 %), " +
+		"HellaSwag acc 50.0 % (chance 25.0 %), ARC-Easy acc 30.0 % (chance 25.0 %), ARC-Easy acc norm 40.0 % (chance 25.0 %)"; headline != want {
+		t.Errorf("%s\nwant\n%s", headline, want)
+	}
+	for _, c := range taskResults().Columns {
+		if c.Name == "chance" || c.Baseline.Name == "chance" {
+			t.Errorf("the column %s has the heading of one of probe's", c.Key)
+		}
+	}
+}

@@ -69,6 +69,15 @@ func Read(name, path string) (*Task, error) {
 	return t, nil
 }
 
+// Limit keeps the first n examples of each set; 0 keeps all.
+func (t *Task) Limit(n int) {
+	seen := map[string]int{}
+	t.Examples = slices.DeleteFunc(t.Examples, func(e Example) bool {
+		seen[e.Set]++
+		return n > 0 && seen[e.Set] > n
+	})
+}
+
 // example makes the example of a row.
 func (d Definition) example(r *row) (Example, error) {
 	for _, f := range d.forms {

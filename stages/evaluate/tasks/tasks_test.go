@@ -311,6 +311,24 @@ func TestScoreOfSets(t *testing.T) {
 	}
 }
 
+// A limit is of each set's first examples.
+func TestLimit(t *testing.T) {
+	for n, want := range map[int]string{0: "aabccc", 1: "abc", 2: "aabcc", 9: "aabccc"} {
+		task := &Task{}
+		for _, set := range "aabccc" {
+			task.Examples = append(task.Examples, Example{Set: string(set), Line: len(task.Examples)})
+		}
+		task.Limit(n)
+		got := ""
+		for _, e := range task.Examples {
+			got += e.Set
+		}
+		if got != want || n == 1 && task.Examples[2].Line != 3 {
+			t.Errorf("%d of each set are %s, want %s", n, got, want)
+		}
+	}
+}
+
 // A digest is that of the contents and of names within the folder, wherever the folder lies.
 func TestDigest(t *testing.T) {
 	of := func(files map[string]string, name string) string {
