@@ -55,20 +55,6 @@ func countCommonAVX2(dst []int32, x []uint64, xPlanes int, w []uint64, wPlanes i
 	countCommonGo(dst[n:], x, xPlanes, w[n*wPlanes*len(x)/xPlanes:], wPlanes)
 }
 
-// wholeChannels is how many of n channels assembly can count that takes so many channels at a time, and planes of
-// multiples of so many words.
-func wholeChannels(n, channels int, x []uint64, xPlanes, step int, w []uint64, wPlanes int) int {
-	words := len(x) / xPlanes
-	if words == 0 || words%step > 0 {
-		return 0
-	}
-	n -= n % channels
-	if n > 0 {
-		_ = w[n*wPlanes*words-1]
-	}
-	return n
-}
-
 func tileAVX2(c []float64, ldc int, a, b []float64, k int) {
 	if k > 0 {
 		_, _, _ = c[(tileRows-1)*ldc+tileCols-1], a[k*tileRows-1], b[k*tileCols-1]

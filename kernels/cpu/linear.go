@@ -40,7 +40,7 @@ func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.K
 	alpha, theta := values(l.Alpha)[:l.Out], values(l.Theta)[:l.Out]
 	shifts := shift.To > shift.From
 	if integer(x, l) && !shifts {
-		d.integerProducts(x, l, func(row, from int, sums []int32, offset int32, unit float32, s *scratch) {
+		d.integerProducts(x, l, true, func(row, from int, sums []int32, offset int32, unit float32, s *scratch) {
 			u := s.outputRow.take(len(sums))
 			d.affineSums(u, sums, alpha[from:], theta[from:], offset, unit)
 			emit(row, from, u, s)
@@ -49,7 +49,7 @@ func (d *Device) forward(x kernels.Activation, l kernels.Linear, shift kernels.K
 	}
 	all := d.shared.products.take(rows * l.Out) // K-shift needs the rows of other tasks
 	if integer(x, l) {
-		d.integerProducts(x, l, func(row, from int, sums []int32, offset int32, unit float32, _ *scratch) {
+		d.integerProducts(x, l, true, func(row, from int, sums []int32, offset int32, unit float32, _ *scratch) {
 			d.scaleIntegers(all[row*l.Out+from:][:len(sums)], sums, offset, unit)
 		})
 	} else {
@@ -91,24 +91,16 @@ func startOf(starts kernels.Ints, r int) int {
 	return int(starts.(ints)[r])
 }
 
-// integerProducts computes y = x·wᵀ and calls emit with every row, or with parts of rows: y = unit * (2*sums - offset)
-// are the channels from `from` on, a multiple of 64.
-func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear,
+// integerProducts computes y = x·wᵀ and calls emit with every row or, if rows may be divided, with parts of rows: y =
+// unit * (2*sums - offset) are the channels from `from` on, a multiple of 64.
+func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear, divide bool,
 	emit func(row, from int, sums []int32, offset int32, unit float32, s *scratch)) {
 	x, w := activation.Planes.(*planes), l.Quantized.(*planes)
 	unit := x.quantization.Unit() * w.quantization.Unit()
 	switch {
 	case d.few(x.rows):
-		d.fewRowProducts(x, []kernels.Linear{l}, func(_, row, from int, sums []int32, offset int32, unit float32, s *scratch) {
+		d.fewRowProducts(x, []kernels.Linear{l}, divide, func(_, row, from int, sums []int32, offset int32, unit float32, s *scratch) {
 			emit(row, from, sums, offset, unit, s)
-		})
-	case !d.shuffles:
-		d.blocks(x.rows, 16, func(from, to int, s *scratch) {
-			sums := s.countedSums.take(l.Out)
-			for r := from; r < to; r++ {
-				d.countProducts(sums, x, w, r, 0)
-				emit(r, 0, sums, countedOffset(x, r, w), unit, s)
-			}
 		})
 	case x.bits == 1 && w.bits == 1 && d.counts:
 		words := d.wordsOfChannels(w)
@@ -142,7 +134,9 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 const fewRows = 8
 
 // few says whether all planes of so many rows are counted with the weights where these lie.
-func (d *Device) few(rows int) bool { return rows < fewRows || d.counts && rows < 4*fewRows }
+func (d *Device) few(rows int) bool {
+	return rows < fewRows || d.counts && rows < 4*fewRows || !d.shuffles
+}
 
 // bytesPerShare is how many bytes of weights a task multiplies with few rows: they stay in the first cache.
 const bytesPerShare = 64 << 10
@@ -152,12 +146,15 @@ type share struct{ linear, from, to int }
 
 // fewRowProducts does what integerProducts does, for few rows and several linears: the workers divide the channels. Of
 // linear i, emit gets the channels from `from` on.
-func (d *Device) fewRowProducts(x *planes, linears []kernels.Linear,
+func (d *Device) fewRowProducts(x *planes, linears []kernels.Linear, divide bool,
 	emit func(i, row, from int, sums []int32, offset int32, unit float32, s *scratch)) {
 	shares := d.shared.shares.take(0)
 	for i, l := range linears {
 		w := l.Quantized.(*planes)
-		size := max(64, bytesPerShare/(8*w.bits*w.stride)&^63)
+		size := l.Out
+		if divide {
+			size = max(64, bytesPerShare/(8*w.bits*w.stride)&^63)
+		}
 		for from := 0; from < l.Out; from += size {
 			shares = append(shares, share{i, from, min(from+size, l.Out)})
 		}

@@ -12,7 +12,7 @@ func (d *Device) LinearQuantize(out []kernels.Planes, derivative kernels.Derivat
 	d.run("LinearQuantize", kernels.CheckLinearQuantize(out, derivative, x, l, shift), func() {
 		q := d.newQuantizedOutput(out, derivative)
 		if integer(x, l) && shift.To <= shift.From {
-			d.integerProducts(x, l, func(row, from int, sums []int32, offset int32, unit float32, s *scratch) {
+			d.integerProducts(x, l, q.whole, func(row, from int, sums []int32, offset int32, unit float32, s *scratch) {
 				d.quantizeSums(&q, l, row, from, sums, offset, unit, s)
 			})
 			return
@@ -46,7 +46,7 @@ func (d *Device) LinearQuantizeEach(out []kernels.Planes, x kernels.Activation, 
 		return
 	}
 	d.run("LinearQuantizeEach", nil, func() {
-		d.fewRowProducts(x.Planes.(*planes), l,
+		d.fewRowProducts(x.Planes.(*planes), l, true,
 			func(i, row, from int, sums []int32, offset int32, unit float32, s *scratch) {
 				d.quantizeSums(&outputs[i], l[i], row, from, sums, offset, unit, s)
 			})
@@ -73,7 +73,7 @@ func (d *Device) quantizeSums(q *quantizedOutput, l kernels.Linear, row, from in
 type quantizedOutput struct {
 	parts   []*planes // their channels follow one another
 	mask    *planes   // of all channels, or nil
-	whole   bool      // the mask of every part begins with a whole word
+	whole   bool      // every part, and its mask, begins with a whole word of the row's channels
 	factors anyFloats // rows × channels, or none
 	stride  int       // channels
 	ones    []float32 // stride values

@@ -92,28 +92,49 @@ func addCountsGo(sums, counts []int32, shift int32) {
 // countDifferingGo writes to dst[c] minus Σ_a 2^a Σ_b 2^b the number of bits that differ between plane b of x and plane
 // a of channel c of w. Planes follow one another, and so do channels.
 func countDifferingGo(dst []int32, x []uint64, xPlanes int, w []uint64, wPlanes int) {
-	countPlanes(dst, x, xPlanes, w, wPlanes, func(a, b uint64) int { return -bits.OnesCount64(a ^ b) })
+	countPlanes(dst, x, xPlanes, w, wPlanes, func(x, y []uint64) (n int) {
+		for i, v := range x {
+			n -= bits.OnesCount64(v ^ y[i])
+		}
+		return n
+	})
 }
 
 // countCommonGo writes to dst[c] Σ_a 2^a Σ_b 2^b the number of bits that both plane b of x and plane a of channel c of
 // w have.
 func countCommonGo(dst []int32, x []uint64, xPlanes int, w []uint64, wPlanes int) {
-	countPlanes(dst, x, xPlanes, w, wPlanes, func(a, b uint64) int { return bits.OnesCount64(a & b) })
+	countPlanes(dst, x, xPlanes, w, wPlanes, func(x, y []uint64) (n int) {
+		for i, v := range x {
+			n += bits.OnesCount64(v & y[i])
+		}
+		return n
+	})
 }
 
-func countPlanes(dst []int32, x []uint64, xPlanes int, w []uint64, wPlanes int, count func(a, b uint64) int) {
+func countPlanes(dst []int32, x []uint64, xPlanes int, w []uint64, wPlanes int,
+	count func(x, y []uint64) int) {
 	words := len(x) / xPlanes
 	for c := range dst {
 		dst[c] = 0
 		for a := range wPlanes {
 			plane := w[(c*wPlanes+a)*words:][:words]
 			for b := range xPlanes {
-				n := 0
-				for i, v := range x[b*words:][:words] {
-					n += count(v, plane[i])
-				}
-				dst[c] += int32(n << (a + b))
+				dst[c] += int32(count(x[b*words:][:words], plane) << (a + b))
 			}
 		}
 	}
+}
+
+// wholeChannels is how many of n channels assembly can count that takes so many channels at a time, and planes of
+// multiples of so many words.
+func wholeChannels(n, channels int, x []uint64, xPlanes, step int, w []uint64, wPlanes int) int {
+	words := len(x) / xPlanes
+	if words == 0 || words%step > 0 {
+		return 0
+	}
+	n -= n % channels
+	if n > 0 {
+		_ = w[n*wPlanes*words-1]
+	}
+	return n
 }

@@ -23,12 +23,12 @@ type scratch struct {
 	orthogonal, orthogonalNext, gram, gramSquare buffer[float32]
 
 	// bytes.go, lookup.go, popcount.go
-	lookupTotals, lookupSums              buffer[int32]
-	lookupTables                          buffer[byte]
-	lookupDigits                          buffer[int8]
-	byteSums, byteHalves                  buffer[int32]
-	indexRows, indexRow                   buffer[int8]
-	countedSums, fewRowSums, countedSigns buffer[int32]
+	lookupTotals, lookupSums buffer[int32]
+	lookupTables             buffer[byte]
+	lookupDigits             buffer[int8]
+	byteSums, byteHalves     buffer[int32]
+	indexRows, indexRow      buffer[int8]
+	fewRowSums, countedSigns buffer[int32]
 
 	// quantize.go
 	quantizedRow  buffer[float32]

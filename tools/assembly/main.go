@@ -1,5 +1,5 @@
-// Command assembly writes the inner loops of kernels/cpu for amd64: the assembly, its declarations, and the Go
-// functions that call it.
+// Command assembly writes the inner loops of kernels/cpu: for amd64 the assembly, its declarations, and the Go functions
+// that call it; for arm64 the assembly of the two loops that decoding needs.
 //
 //	go run -C tools/assembly .
 //
@@ -38,7 +38,8 @@ func main() {
 		valueGradient, scoreGradient, nearest, weighLevels, ranked, rankedLevels, adam,
 		// With long registers, more registers, or masks, where these gain much. Looking up does not gain from long registers:
 		// they shuffle at half the rate.
-		wideCountDiffering, wideCountCommon, wideCountSigns, wideTilePair, wideByteProducts, wideMakeTables, wideLookup, wideScaleToBFloats,
+		wideCountDiffering, wideCountCommon, wideCountSigns, wideTilePair, wideByteProducts, wideMakeTables, wideLookup,
+		wideScaleToBFloats,
 		wideSignsOfSums, wideRandomWords, wideRoundRow,
 		wideRoundColumns, wideRoundBFloats, wideAddBFloatRows, wideNearest, wideLastBelow,
 	} {
@@ -46,6 +47,9 @@ func main() {
 	}
 	Generate()
 	if err := os.WriteFile(filepath.Join(dir, "callers_amd64.go"), callers(), 0o644); err != nil {
+		log.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "loops_arm64.s"), neonCounts(), 0o644); err != nil {
 		log.Fatal(err)
 	}
 }
