@@ -19,8 +19,9 @@ func main() {
 	cli.HelpPrinter = command.PrintHelp
 	app := &cli.App{
 		Name: "pipeline", Usage: "run pipelines of 1-bit language model training", HideVersion: true,
-		Description:               "Example:\n   pipeline run pipelines/v76.yml",
-		Commands:                  []*cli.Command{runCommand(), runsCommand(), gcCommand(), sampleCommand(), cleanCommand()},
+		Description: "Example:\n   pipeline run pipelines/v76.yml",
+		Commands: []*cli.Command{runCommand(), runsCommand(), lineageCommand(), gcCommand(), sampleCommand(),
+			cleanCommand()},
 		ExitErrHandler:            func(*cli.Context, error) {},
 		OnUsageError:              usage,
 		DisableSliceFlagSeparator: true,
@@ -28,8 +29,8 @@ func main() {
 			if c.NArg() == 0 {
 				return cli.ShowAppHelp(c)
 			}
-			return command.UsageError(fmt.Errorf("unknown command %q: use run, runs, gc, sample or clean (--help explains them)",
-				c.Args().First()))
+			return command.UsageError(fmt.Errorf("unknown command %q: use run, runs, lineage, gc, sample or clean (--help "+
+				"explains them)", c.Args().First()))
 		},
 	}
 	for _, c := range app.Commands {
