@@ -50,7 +50,11 @@ func TestRandomTokensAlone(t *testing.T) {
 	if health.Positions != 6*15 || heads.Pointers != health.Positions {
 		t.Errorf("%d positions and %d pointers, want 15 of each sequence", health.Positions, heads.Pointers)
 	}
+	specialists := 0
 	for _, h := range heads.Heads {
+		if h.Specialist {
+			specialists++
+		}
 		var sum int64
 		for _, n := range h.Distances {
 			sum += n
@@ -58,6 +62,9 @@ func TestRandomTokensAlone(t *testing.T) {
 		if sum != heads.Pointers || len(h.Distances) != len(heads.DistanceBins) {
 			t.Errorf("%d pointers in %d bins, want %d in %d", sum, len(h.Distances), heads.Pointers, len(heads.DistanceBins))
 		}
+	}
+	if specialists != health.Specialists {
+		t.Errorf("%d heads are specialists, want %d", specialists, health.Specialists)
 	}
 	said := measuretest.Run(t, strings.Fields("--checkpoint "+path+
 		" --sequences 6 --repeats 6 --sequence-length 16 --micro-tokens 48 --out "+out)...)

@@ -33,9 +33,10 @@ type headsReport struct {
 
 // headScores are the measures of one head.
 type headScores struct {
-	Layer     int     `json:"layer"`
-	Head      int     `json:"head"`
-	Distances []int64 `json:"distances"` // pointers to first survivors, by bins of distances
+	Layer      int     `json:"layer"`
+	Head       int     `json:"head"`
+	Specialist bool    `json:"specialist"` // as the report on pointers counts them
+	Distances  []int64 `json:"distances"`  // pointers to first survivors, by bins of distances
 	patterns
 	detected
 	olsson
@@ -58,7 +59,8 @@ func writeHeads(ctx context.Context, job *stage.Job[Params], s *measure.Subject,
 	r.RandomPrefix, r.RandomCopying = short.random()
 	r.Pointers = counts.positions
 	for i := range c.Layers * c.Heads {
-		h := headScores{Layer: i / c.Heads, Head: i % c.Heads, Distances: binned(counts.distances[i]), olsson: short.of(i)}
+		h := headScores{Layer: i / c.Heads, Head: i % c.Heads, Specialist: isSpecialist(counts.above[i]),
+			Distances: binned(counts.distances[i]), olsson: short.of(i)}
 		h.patterns, h.detected = scores.of(i)
 		r.Heads = append(r.Heads, h)
 	}
