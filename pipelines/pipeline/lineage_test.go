@@ -183,6 +183,11 @@ func (w *world) checkNames(t *testing.T) {
 			t.Errorf("%s is %s, want %s", name, got, sum)
 		}
 	}
+	// Of two evaluations the one with the run's own parameters is meant.
+	own, other := w.traced("r/step-000040_evaluation.json"), w.traced("r/evaluate/sequences=3/step-000040_evaluation.json")
+	if own.Artifact != w.traced("r/evaluate/step-000040_evaluation.json").Artifact || own.Artifact == other.Artifact {
+		t.Errorf("the evaluation is %s, and that of three sequences %s", own.Artifact, other.Artifact)
+	}
 	out := filepath.Join(t.TempDir(), "tokens")
 	book := filepath.Join(t.TempDir(), "book.txt")
 	if err := os.WriteFile(book, []byte("It was the first day of the year.\n"), 0o600); err != nil {
@@ -202,7 +207,7 @@ func (w *world) checkNames(t *testing.T) {
 		want string
 	}{
 		{[]string{"r/evaluate/none.json"}, "run r has no file evaluate/none.json"},
-		{[]string{"r/step-000040_evaluation.json"}, "run r has several files"},
+		{[]string{"r/step-0000?0.safetensors"}, "run r has several files"},
 		{[]string{"absent/x"}, "is no file, no RUN/NAME and no beginning of a digest"},
 		{[]string{foreign}, "was made by no job that is known here"},
 		{nil, "give one artifact"},

@@ -161,7 +161,8 @@ func (h *History) resolveFile(path string) (sum, run string, err error) {
 	return sum, run, nil
 }
 
-// resolveName finds a file of a run by its name, with or without the folders that it is in.
+// resolveName finds a file of a run by its name, with or without the folders that it is in. What was made with the
+// run's own parameters comes before what was made with others, which lies in folders of its own.
 func (h *History) resolveName(run, name string) (string, error) {
 	found := map[string]string{} // path by digest
 	root := h.journal.RunDir(run)
@@ -174,6 +175,9 @@ func (h *History) resolveName(run, name string) (string, error) {
 			if target, err := os.Readlink(path); err == nil && digest.Valid(filepath.Base(target)) {
 				found[filepath.Base(target)] = path
 			}
+		}
+		if len(found) > 0 {
+			break
 		}
 	}
 	switch len(found) {
