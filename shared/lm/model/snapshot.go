@@ -40,7 +40,7 @@ func (m *Model) Snapshot() (Snapshot, error) {
 		return nil
 	}
 	var snapshot Snapshot
-	if snapshot.Parameters, err = s.cut(param, 0, all, give); err != nil {
+	if snapshot.Parameters, err = s.cut(param, same, all, give); err != nil {
 		return Snapshot{}, err
 	}
 	snapshot.State, err = m.state(mean, square, master, give)

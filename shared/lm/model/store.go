@@ -29,10 +29,11 @@ type store struct {
 	quantized []kernels.Planes // then: of each weight
 	staging   kernels.Floats   // and what weights pass through on their way to them
 
-	param, grad, m, v kernels.Floats
-	master            kernels.Floats // of the scales; nil if they are not rounded
-	float16Scales     bool           // scales are rounded to float16
-	kept              kernels.Floats // room for a Snapshot: param, m, v and master
+	param, grad, m kernels.Floats
+	v              kernels.Floats // without the weights that Muon updates: see squareAt
+	master         kernels.Floats // of the scales; nil if they are not rounded
+	float16Scales  bool           // scales are rounded to float16
+	kept           kernels.Floats // room for a Snapshot: param, m, v and master
 }
 
 func newStore(a *kernels.Allocator, c Config, o Options) store {
@@ -69,12 +70,12 @@ func newStore(a *kernels.Allocator, c Config, o Options) store {
 	if o.FlipThreshold > 0 {
 		s.flips = newFlips(o.FlipThreshold, s.gains)
 	}
-	s.grad, s.m, s.v = a.Floats(s.size), a.Floats(s.size), a.Floats(s.size)
+	s.grad, s.m, s.v = a.Floats(s.size), a.Floats(s.size), a.Floats(s.squareAt(s.size))
 	if s.float16Scales {
 		s.master = a.Floats(s.size - s.scales)
 	}
 	if o.Snapshots {
-		n := 3 * s.size
+		n := 2*s.size + s.squareAt(s.size)
 		if s.float16Scales {
 			n += s.size - s.scales
 		}
@@ -119,6 +120,20 @@ func (s *store) bindQuantized(weight kernels.Planes, from, in int) {
 		}
 	}
 }
+
+// squareAt is where v has AdamW's mean of squares for the value with this index. Muon keeps none.
+func (s *store) squareAt(index int) int {
+	if index >= s.gains {
+		return index - (s.gains - s.muon)
+	}
+	return index
+}
+
+// same is the place of a value in an array of all parameters.
+func same(index int) int { return index }
+
+// masterAt is where master has the value with this index.
+func (s *store) masterAt(index int) int { return index - s.scales }
 
 // all is the condition that every parameter meets.
 func all(int) bool { return true }
@@ -172,11 +187,11 @@ func (s *store) every(parameters iter.Seq2[Parameter, error], belongs func(i int
 	return nil
 }
 
-// upload writes parameters that inOrder returned to an array whose first value has the index from.
-func (m *Model) upload(dst kernels.Floats, list []Parameter, from int) {
+// upload writes parameters that inOrder returned to an array in which place says where a value is.
+func (m *Model) upload(dst kernels.Floats, list []Parameter, place func(index int) int) {
 	for i, p := range list {
 		if p.Data != nil {
-			at := m.store.at[i] - from
+			at := place(m.store.at[i])
 			m.dev.Upload(dst.Slice(at, at+len(p.Data)), p.Data)
 		}
 	}
@@ -251,7 +266,7 @@ func (m *Model) Gradients() ([]Parameter, error) {
 }
 
 func (m *Model) download(x kernels.Floats) ([]Parameter, error) {
-	return m.store.cut(x, 0, all, m.copied)
+	return m.store.cut(x, same, all, m.copied)
 }
 
 // copied downloads values into p.Data.
@@ -260,16 +275,16 @@ func (m *Model) copied(p *Parameter, values kernels.Floats) error {
 	return m.dev.Download(p.Data, values)
 }
 
-// cut divides x, which holds the values of all parameters that begin at index from or later. For each parameter that
-// belongs, cut calls give with the parameter and its part of x, and returns the parameters that give has completed.
-func (s *store) cut(x kernels.Floats, from int, belongs func(i int) bool,
+// cut divides x, in which place says where a value is. For each parameter that belongs, cut calls give with the
+// parameter and its part of x, and returns the parameters that give has completed.
+func (s *store) cut(x kernels.Floats, place func(index int) int, belongs func(i int) bool,
 	give func(p *Parameter, values kernels.Floats) error) ([]Parameter, error) {
 	var list []Parameter
 	for i, p := range s.list {
 		if !belongs(i) {
 			continue
 		}
-		at := s.at[i] - from
+		at := place(s.at[i])
 		if err := give(&p, x.Slice(at, at+p.Size())); err != nil {
 			return nil, err
 		}
@@ -303,17 +318,17 @@ func (m *Model) state(mean, square, master kernels.Floats,
 	if s.flips != nil {
 		state.Counters = s.flips.list(s)
 	}
-	if state.ExpAvg, err = s.cut(mean, 0, s.takesAdamW, give); err != nil {
+	if state.ExpAvg, err = s.cut(mean, same, s.takesAdamW, give); err != nil {
 		return State{}, err
 	}
-	if state.ExpAvgSq, err = s.cut(square, 0, s.takesAdamW, give); err != nil {
+	if state.ExpAvgSq, err = s.cut(square, s.squareAt, s.takesAdamW, give); err != nil {
 		return State{}, err
 	}
-	if state.Momentum, err = s.cut(mean, 0, s.takesMuon, give); err != nil {
+	if state.Momentum, err = s.cut(mean, same, s.takesMuon, give); err != nil {
 		return State{}, err
 	}
 	if master != nil {
-		state.Masters, err = s.cut(master, s.scales, s.isScale, give)
+		state.Masters, err = s.cut(master, s.masterAt, s.isScale, give)
 	}
 	return state, err
 }
@@ -345,11 +360,11 @@ func (m *Model) SetState(state State) error {
 		if err != nil {
 			return fmt.Errorf("restore masters: %w", err)
 		}
-		m.upload(m.store.master, masters, m.store.scales)
+		m.upload(m.store.master, masters, m.store.masterAt)
 	}
-	m.upload(m.store.m, mean, 0)
-	m.upload(m.store.m, momentum, 0)
-	m.upload(m.store.v, square, 0)
+	m.upload(m.store.m, mean, same)
+	m.upload(m.store.m, momentum, same)
+	m.upload(m.store.v, square, m.store.squareAt)
 	m.updates = state.Updates
 	return m.dev.Sync()
 }

@@ -140,13 +140,13 @@ func (m *Model) NotFinite() (string, error) {
 		found = p.NotFinite()
 		return err
 	}
-	if _, err := m.store.cut(m.store.grad, 0, all, look); err != nil {
+	if _, err := m.store.cut(m.store.grad, same, all, look); err != nil {
 		return "", err
 	}
 	if found != "" {
 		return "the gradient of " + found, nil
 	}
-	if _, err := m.store.cut(m.store.param, 0, all, look); err != nil || found == "" {
+	if _, err := m.store.cut(m.store.param, same, all, look); err != nil || found == "" {
 		return "", err
 	}
 	return "parameter " + found, nil
@@ -206,7 +206,7 @@ func (m *Model) enqueueUpdate(u Update) {
 		for _, t := range s.trained(from, to) {
 			a := kernels.Adam{
 				Param: s.param.Slice(t.from, t.to), Grad: s.grad.Slice(t.from, t.to),
-				M: s.m.Slice(t.from, t.to), V: s.v.Slice(t.from, t.to),
+				M: s.m.Slice(t.from, t.to), V: s.v.Slice(s.squareAt(t.from), s.squareAt(t.to)),
 				Beta1: u.Beta1, Beta2: u.Beta2, Eps: adamEps, Decays: decays,
 			}
 			if master != nil {
