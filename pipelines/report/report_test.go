@@ -67,9 +67,10 @@ func TestReportHasTheNumbers(t *testing.T) {
 		// the training log: step, tokens, seconds, loss, learning rate
 		"<td>4</td><td>4 000</td><td>2</td><td>6</td><td>0.00145455</td>",
 		// heads, times, parameters, data, machine, commands
-		"<td>6</td><td>1</td><td>0</td><td>0.5</td><td>0.18</td>", "<td>2.5</td><td>1.25</td>",
+		"<td>6</td><td>1</td><td>0</td><td>0.5</td><td></td><td>0.18</td>", "<td>2.5</td><td>1.25</td>",
 		`<td class="left">train.muon_learning_rate</td><td class="left wrap">0.06</td>`,
-		"books.parquet", "<td>4 321</td><td>18</td><td>17</td><td>2 345</td><td>6 789</td>", "cpu, 2 workers, made up", ">Muon</text>",
+		"books.parquet", "<td>4 321</td><td>18</td><td>17</td><td>2 345</td><td>6 789</td>", "cpu, 2 workers, made up",
+		">Muon</text>",
 		"pipeline run --preset nano pipelines/v76.yml\nevaluate run --run r --checkpoint 12 --sequences=2",
 		"report --run r",
 		// baselines beside measures
@@ -154,7 +155,8 @@ func TestCompare(t *testing.T) {
 	}
 	wants(t, page, "Run plain beside muon", "Parameters in which the runs differ",
 		`<td class="left">train.optimizer</td><td class="left">adamw</td><td class="left wrap">muon</td>`,
-		`<td class="left">plain</td><td>12</td><td>4.792 ± 0.016</td>`, `<td class="left">muon</td><td>12</td><td>3.792 ± 0.016</td>`,
+		`<td class="left">plain</td><td>12</td><td>4.792 ± 0.016</td>`,
+		`<td class="left">muon</td><td>12</td><td>3.792 ± 0.016</td>`,
 		"<code>ipmr-1</code>", "<code>ipmr-2</code>", "report --run plain --compare muon")
 	differing, _, _ := strings.Cut(page[strings.Index(page, "in which the runs differ"):], "</table>")
 	if strings.Contains(differing, "train.learning_rate<") {

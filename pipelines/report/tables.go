@@ -287,8 +287,8 @@ func logTables(runs []*history.Run) (all []table) {
 	for _, r := range runs {
 		steps := r.Training.Steps
 		every := max(1, (len(steps)+mostLines-1)/mostLines)
-		t := table{Title: fmt.Sprintf("%d logged steps%s", len(steps), of(runs, r)), Fold: true, Head: []string{"step", "tokens",
-			"seconds", "loss, bits per token", "learning rate", "gamma", "gradient norm", "flipped", "tokens of a sequence"}}
+		t := table{Title: fmt.Sprintf("%d logged steps%s", len(steps), of(runs, r)), Fold: true}
+		t.Head = []string{"step", "tokens", "seconds", "loss, bits per token", "learning rate", "gamma", "gradient norm", "flipped", "tokens of a sequence"}
 		if every > 1 {
 			t.Title = fmt.Sprintf("Every %d-th of %s", every, t.Title)
 		}

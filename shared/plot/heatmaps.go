@@ -103,7 +103,8 @@ func (h HeatMaps) draw(c draw.Canvas) error {
 // drawMap draws a map whose upper left corner is at a point.
 func (h HeatMaps) drawMap(c draw.Canvas, l layout, m HeatMap, at vg.Point) {
 	wide := l.cell.X * vg.Length(l.columns)
-	c.FillText(textStyle(textSize, color.Black, draw.XCenter, draw.YBottom), vg.Point{X: at.X + wide/2, Y: at.Y + 2}, m.Title)
+	title := textStyle(textSize, color.Black, draw.XCenter, draw.YBottom)
+	c.FillText(title, vg.Point{X: at.X + wide/2, Y: at.Y + 2}, m.Title)
 	for i, row := range m.Values {
 		top := at.Y - l.cell.Y*vg.Length(i)
 		if each(i, l.rows, l.cell.Y) {

@@ -61,8 +61,8 @@ func TestLinesAreWhereTheyShouldBe(t *testing.T) {
 			t.Errorf("%s: %v, want a distance and twice the distance", name, got)
 		}
 	}
-	for _, text := range []string{">steps<", ">loss in bits per token<", ">run<", ">100<", "<title>a &lt;title&gt;</title>",
-		"<desc>what &amp; why</desc>"} {
+	for _, text := range []string{">steps<", ">loss in bits per token<", ">run<", ">100<",
+		"<title>a &lt;title&gt;</title>", "<desc>what &amp; why</desc>"} {
 		if !strings.Contains(svg, text) {
 			t.Errorf("the SVG lacks %s", text)
 		}
@@ -180,7 +180,8 @@ func TestHeatMaps(t *testing.T) {
 	for i := range large.Values {
 		large.Values[i] = make([]float64, 16)
 	}
-	if l := (HeatMaps{Maps: slices.Repeat([]HeatMap{large}, 8)}).layout(); l.perLine != 4 || l.cell.X < 4.5 || l.width != Page {
+	l := HeatMaps{Maps: slices.Repeat([]HeatMap{large}, 8)}.layout()
+	if l.perLine != 4 || l.cell.X < 4.5 || l.width != Page {
 		t.Errorf("eight maps of 24 × 16: %+v", l)
 	}
 }

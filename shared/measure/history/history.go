@@ -1,6 +1,6 @@
 // Package history reads what a run has left as numbers: its training log with the time of each step, the tables of its
-// results, what the heads of its checkpoints look at, what its jobs took, and the parameters, data and machine that made
-// it. Reports, exports and views show nothing else. A run that stopped early, or whose files are lost in part, gives
+// results, what the heads of its checkpoints look at, what its jobs took, and what made it: parameters, data, machine.
+// Reports, exports and views show nothing else. A run that stopped early, or whose files are lost in part, gives
 // what there is, and says what is missing. The package only reads, and computes nothing anew.
 package history
 

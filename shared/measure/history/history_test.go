@@ -55,6 +55,11 @@ func TestRead(t *testing.T) {
 	if got := r.Probes[1].Map("ipmr"); !reflect.DeepEqual(got, want) {
 		t.Errorf("IPMR over layers and heads: %v, want %v", got, want)
 	}
+	// Another report has the same key: it is another measure.
+	if p := r.Probes[1]; p.Measures["induction.random_ipmr"] != 0.03125 || p.Heads[0].Measures["induction.ipmr"] != 0.25 ||
+		p.Heads[0].Measures["prefix_matching"] != 0.75 {
+		t.Errorf("measures of two reports: %+v", p)
+	}
 	if got := r.Probes[1].Map("m4"); got != nil {
 		t.Errorf("a measure that no head has: %v", got)
 	}

@@ -11,8 +11,8 @@ import (
 )
 
 // add adds the numbers of a report. Measures that a later version of the stage adds are numbers like all others.
-func (p *Probe) add(store *artifact.Store, ref artifact.Ref) error {
-	path, err := store.Path(ref)
+func (p *Probe) add(store *artifact.Store, r report) error {
+	path, err := store.Path(r.Ref)
 	if err != nil {
 		return fmt.Errorf("what the probe of step %d found: %w", p.Step, err)
 	}
@@ -20,26 +20,26 @@ func (p *Probe) add(store *artifact.Store, ref artifact.Ref) error {
 	if err != nil {
 		return err
 	}
-	var report struct {
+	var list struct {
 		Heads []map[string]any `json:"heads"`
 	}
 	var fields map[string]any
 	if err := json.Unmarshal(text, &fields); err != nil {
-		return fmt.Errorf("%s of step %d: %w", ref.Name, p.Step, err)
+		return fmt.Errorf("%s of step %d: %w", r.Name, p.Step, err)
 	}
-	if err := json.Unmarshal(text, &report); err != nil {
-		return fmt.Errorf("%s of step %d: %w", ref.Name, p.Step, err)
+	if err := json.Unmarshal(text, &list); err != nil {
+		return fmt.Errorf("%s of step %d: %w", r.Name, p.Step, err)
 	}
-	addNumbers(p.Measures, fields, "step")
-	for _, of := range report.Heads {
+	addNumbers(p.Measures, r.key, fields, "step")
+	for _, of := range list.Heads {
 		layer, head := of["layer"], of["head"]
 		l, isNumber := layer.(float64)
 		h, alsoNumber := head.(float64)
 		if !isNumber || !alsoNumber {
-			return fmt.Errorf("%s of step %d: a head without layer and head", ref.Name, p.Step)
+			return fmt.Errorf("%s of step %d: a head without layer and head", r.Name, p.Step)
 		}
 		known := p.head(int(l), int(h))
-		addNumbers(known.Measures, of, "layer", "head")
+		addNumbers(known.Measures, r.key, of, "layer", "head")
 		if counts, ok := of["distances"].([]any); ok {
 			known.Distances = known.Distances[:0]
 			for _, n := range counts {
@@ -60,11 +60,16 @@ func (p *Probe) head(layer, head int) *Head {
 	return &p.Heads[i]
 }
 
-func addNumbers(to map[string]float64, from map[string]any, except ...string) {
+func addNumbers(to map[string]float64, report string, from map[string]any, except ...string) {
 	for key, v := range from {
-		if n, ok := v.(float64); ok && !slices.Contains(except, key) {
-			to[key] = n
+		n, ok := v.(float64)
+		if !ok || slices.Contains(except, key) {
+			continue
 		}
+		if _, taken := to[key]; taken {
+			key = report + "." + key
+		}
+		to[key] = n
 	}
 }
 

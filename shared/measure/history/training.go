@@ -116,23 +116,32 @@ func (r *Run) readConfiguration(store *artifact.Store, model artifact.Ref) error
 	return err
 }
 
-// reports are the JSON files that an event names, by the keys of the event's body.
-func reports(e event.Envelope) (all []artifact.Ref) {
+// report is a JSON file that an event names, under a key of the event's body.
+type report struct {
+	key string
+	artifact.Ref
+}
+
+// reports are those of an event. Those that each version of the stage writes come first.
+func reports(e event.Envelope) (all []report) {
 	var body map[string]msgpack.RawMessage
 	if event.Unmarshal(e.Body, &body) != nil {
 		return nil
 	}
-	for _, key := range slices.Sorted(maps.Keys(body)) {
+	first := []string{"health", "induction"}
+	others := slices.DeleteFunc(slices.Sorted(maps.Keys(body)), func(key string) bool { return slices.Contains(first, key) })
+	for _, key := range append(first, others...) {
 		var ref artifact.Ref
 		if event.Unmarshal(body[key], &ref) == nil && !ref.IsZero() && strings.HasSuffix(ref.Name, ".json") {
-			all = append(all, ref)
+			all = append(all, report{key, ref})
 		}
 	}
 	return all
 }
 
 // Probe is what a checkpoint's heads look at: measures of the stage probe by the keys of its reports
-// (docs/formats/reports.md).
+// (docs/formats/reports.md). Where two reports have the same key, the second one's begins with the report's name:
+// heads.prefix_matching.
 type Probe struct {
 	Step     int
 	Measures map[string]float64 // of the whole model
@@ -158,8 +167,8 @@ func (r *Run) readProbes(j journal.Journal, store *artifact.Store) error {
 			continue
 		}
 		p := Probe{Step: written.Step, Measures: map[string]float64{}}
-		for _, ref := range reports(e) {
-			problems = append(problems, p.add(store, ref))
+		for _, r := range reports(e) {
+			problems = append(problems, p.add(store, r))
 		}
 		r.Probes = slices.DeleteFunc(r.Probes, func(other Probe) bool { return other.Step == p.Step }) // the last counts
 		r.Probes = append(r.Probes, p)

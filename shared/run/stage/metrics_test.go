@@ -47,7 +47,8 @@ func TestOpenMetrics(t *testing.T) {
 		t.Errorf("%s, which ends with %q", format, text[max(0, len(text)-20):])
 	}
 	for _, want := range []string{
-		"# HELP bitnet1_deliveries Events", "# TYPE bitnet1_deliveries counter\n", `bitnet1_deliveries_total{stage="train"} 1.0` + "\n",
+		"# HELP bitnet1_deliveries Events", "# TYPE bitnet1_deliveries counter\n",
+		`bitnet1_deliveries_total{stage="train"} 1.0` + "\n",
 		`bitnet1_jobs_total{outcome="done",stage="train"} 1.0` + "\n", "# TYPE bitnet1_job_seconds histogram\n",
 		`bitnet1_job_seconds_sum{stage="train"} 0.5` + "\n", `bitnet1_working_jobs{stage="train"} 1.0` + "\n",
 		`bitnet1_progress_ratio{run="r",stage="train"} 0.25` + "\n",

@@ -171,8 +171,9 @@ func (m *maker) checkpoint(step int, manifest artifact.Ref) {
 	if m.Muon {
 		optimizer = "muon"
 	}
-	recipe := fmt.Sprintf(`{"steps":%d,"warmup":0,"learning_rate":0.002,"schedule":"linear","final_share":0,"optimizer":%q,`+
-		`"muon_learning_rate":0.06,"muon_schedule":"same","weight_decay":0.1,"weight_decay_schedule":"rate"}`, Steps, optimizer)
+	recipe := fmt.Sprintf(`{"steps":%d,"warmup":0,"learning_rate":0.002,"schedule":"linear","final_share":0,`+
+		`"optimizer":%q,"muon_learning_rate":0.06,"muon_schedule":"same","weight_decay":0.1,`+
+		`"weight_decay_schedule":"rate"}`, Steps, optimizer)
 	b, err := os.ReadFile(measuretest.Checkpoint(m.t, measuretest.Config(16), checkpoint.Provenance{Step: int64(step),
 		Tokenizer: "bytes", Recipe: json.RawMessage(recipe), Gamma: 0.5, Mix: 1}))
 	m.must(err)
@@ -195,7 +196,9 @@ func (m *maker) checkpoint(step int, manifest artifact.Ref) {
 			"distances": []int{1, 2, 5 * (1 + i)}})
 	}
 	health := m.json("probe", "health.json", map[string]any{"step": step, "random_ipmr": 0.0625, "heads": heads})
-	m.found("probe", event.ProbeWritten{Step: step, Model: model, Health: health, TopLayer: 1, TopHead: 1,
+	induction := m.json("probe", "induction.json", map[string]any{"step": step, "run": 1, "random_ipmr": 0.03125,
+		"heads": []map[string]any{{"layer": 0, "head": 0, "ipmr": 0.25, "prefix_matching": 0.75}}})
+	m.found("probe", event.ProbeWritten{Step: step, Model: model, Health: health, Induction: induction, TopLayer: 1, TopHead: 1,
 		TopIPMR: IPMR(step, 1, 1), RandomIPMR: 0.0625}, nil)
 }
 
