@@ -83,7 +83,8 @@ func TestContinuation(t *testing.T) {
 	text = append(append(text, second.Tokens...), w.Encode("\nboils")...)
 	third := w.write(text, p)
 	want := first.Text + "\n" + second.Text + "\n" + third.Text + "\n"
-	out, notes, status := program(t, "A pot\n\nboils", "chat", "--in", path, "--tokens", "6", "--temperature", "1", "--seed", "3")
+	out, notes, status := program(t, "A pot\n\nboils",
+		"chat", "--in", path, "--tokens", "6", "--temperature", "1", "--seed", "3")
 	if out != want || notes != "" || status != 0 {
 		t.Errorf("status %d: wrote %q, want %q; noted %q", status, out, want, notes)
 	}

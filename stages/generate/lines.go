@@ -19,18 +19,18 @@ type lines struct{ in *bufio.Reader }
 
 func newLines(in io.Reader) *lines { return &lines{bufio.NewReader(in)} }
 
-// message returns the next message, whose bytes need not be UTF-8. It calls more before every line but the first. At the
-// end the error is io.EOF.
+// message returns the next message, whose bytes need not be UTF-8. It calls more before every line but the first. The
+// error at the end is io.EOF.
 func (l *lines) message(more func()) (string, error) {
 	var message strings.Builder
 	for {
 		line, err := l.line()
-		if err != nil && !(err == io.EOF && message.Len() > 0) {
+		atEnd := err == io.EOF && message.Len() > 0
+		if err != nil && !atEnd {
 			return "", err
 		}
 		before, goesOn := strings.CutSuffix(line, `\`)
-		message.WriteString(before)
-		if !goesOn || err != nil {
+		if message.WriteString(before); !goesOn {
 			return message.String(), nil
 		}
 		if message.Len() > maxLine {

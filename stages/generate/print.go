@@ -38,7 +38,7 @@ func (v *verbatim) Set(text string) error {
 func (v *verbatim) String() string { return "" }
 
 // maxPrompt bounds a prompt that is read from a file, in bytes.
-const maxPrompt = 64 << 20
+const maxPrompt = 4 << 20
 
 // readPrompts sets the prompts that promptFlags give. They are the only ones, unless the fixed ones are asked for.
 func readPrompts(c *cli.Context, p *Params) error {
@@ -123,16 +123,20 @@ func printText(c *cli.Context, m *generation.Model, p Params) error {
 	if err != nil {
 		return err
 	}
+	shown := newScreen(c.App.Writer)
 	for i, prompt := range prompts {
 		if i > 0 {
-			fmt.Fprint(c.App.Writer, "\n")
+			prompt = "\n" + prompt
 		}
-		shown := newScreen(c.App.Writer)
-		shown.write(generation.Valid(prompt))
-		_, err := g.Generate(c.Context, m.Encode(prompt), p.options(), func(piece generation.Piece) error {
+		if err := shown.write(generation.Valid(prompt)); err != nil {
+			return err
+		}
+		_, err := g.Generate(c.Context, m.Encode(prompts[i]), p.options(), func(piece generation.Piece) error {
 			return shown.write(piece.Text)
 		})
-		shown.write("\n")
+		if ended := shown.write("\n"); err == nil {
+			err = ended
+		}
 		if err != nil {
 			return err
 		}

@@ -80,7 +80,8 @@ func TestSamples(t *testing.T) {
 		announced.Pack.Digest != r.Model || announced.Text.Name != "step-000007_text.json" {
 		t.Errorf("announced %+v of %+v", announced, r)
 	}
-	if again, event := write(dir, "--prompt", "A pot, B", "--tokens", "20"); again != first || !reflect.DeepEqual(event, announced) {
+	if again, event := write(dir, "--prompt", "A pot, B", "--tokens", "20"); again != first ||
+		!reflect.DeepEqual(event, announced) {
 		t.Errorf("from the record: %+v", event)
 	}
 	if again, event := write(dir, "--prompt", "A pot, B", "--tokens", "20", "--threads", "3", "--force"); again != first ||

@@ -57,8 +57,8 @@ func (t Template) write(dst []byte, list []turn) ([]byte, error) {
 // Turn is what one participant of a conversation says.
 type Turn struct{ Role, Text string }
 
-// Conversation is the text of the turns, as a document has it. If next is a role, the text goes on with the beginning of
-// its turn, up to what it says.
+// Conversation is the text of the turns, as a document has it. If next is a role, the text goes on with the beginning
+// of its turn, up to what it says.
 func (t Template) Conversation(turns []Turn, next string) string {
 	t.ensureDefaults()
 	var text []byte
@@ -77,7 +77,8 @@ func (t Template) Conversation(turns []Turn, next string) string {
 	return string(text)
 }
 
-// After is what follows the text of a role's turn: the end of the turn and, if next is a role, the beginning of its turn.
+// After is what follows the text of a role's turn: the end of the turn and, if next is a role, the beginning of its
+// turn.
 func (t Template) After(role, next string) string {
 	t.ensureDefaults()
 	if next == "" {

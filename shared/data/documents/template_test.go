@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// A conversation in words is the text of a document with the same turns, and it is made of openings, texts and closings.
+// A conversation is the text of a document with the same turns, and the text is made of its parts.
 func TestConversation(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "talk.jsonl")
 	talk := `{"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "<think>Hm.</think> So."}]}`
