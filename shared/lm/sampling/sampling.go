@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"sync"
 
 	"bitnet1/kernels/number/philox"
 )
@@ -60,7 +62,9 @@ var errNoToken = errors.New("no token can be chosen: all logits are NaN or -Inf"
 // the number of tokens alone. So a sequence that is taken up anywhere goes on as it would have gone on. Logits of NaN
 // count as -Inf.
 func (o Options) Next(logits []float32, tokens []int32) (int32, error) {
-	list, err := o.Candidates(logits, tokens)
+	m := memories.Get().(*memory)
+	defer memories.Put(m)
+	list, err := o.candidates(logits, tokens, m)
 	if err != nil {
 		return 0, err
 	}
@@ -79,10 +83,25 @@ func (o Options) Next(logits []float32, tokens []int32) (int32, error) {
 // MinP the most probable token comes first, and of equal ones the one of the smaller number; otherwise they are in the
 // order of tokens. Tokens of probability 0 are left out.
 func (o Options) Candidates(logits []float32, tokens []int32) ([]Candidate, error) {
+	return o.candidates(logits, tokens, new(memory))
+}
+
+// memory is what a choice takes, megabytes of it with a large vocabulary.
+type memory struct {
+	scores []float64
+	list   byProbability
+}
+
+// memories are those of choices that were made.
+var memories = sync.Pool{New: func() any { return new(memory) }}
+
+// candidates is Candidates in memory that may have been used before. The result lies there.
+func (o Options) candidates(logits []float32, tokens []int32, m *memory) ([]Candidate, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	scores := o.penalized(logits, tokens)
+	m.scores = o.penalized(m.scores[:0], logits, tokens)
+	scores := m.scores
 	best, top := -1, math.Inf(-1)
 	for i, s := range scores {
 		if s > top {
@@ -95,12 +114,13 @@ func (o Options) Candidates(logits []float32, tokens []int32) ([]Candidate, erro
 	case o.Temperature == 0:
 		return []Candidate{{int32(best), 1}}, nil
 	}
-	var list byProbability
+	list := slices.Grow(m.list[:0], len(scores))
 	for i, s := range scores {
 		if p := relative(s, top, o.Temperature); p > 0 {
 			list = append(list, Candidate{int32(i), p})
 		}
 	}
+	m.list = list
 	if o.TopK > 0 || o.TopP > 0 || o.MinP > 0 {
 		list = o.most(list)
 	}
@@ -111,11 +131,11 @@ func (o Options) Candidates(logits []float32, tokens []int32) ([]Candidate, erro
 	return list, nil
 }
 
-// penalized returns the logits after the repetition penalty.
-func (o Options) penalized(logits []float32, tokens []int32) []float64 {
-	scores := make([]float64, len(logits))
-	for i, l := range logits {
-		scores[i] = float64(l)
+// penalized appends the logits after the repetition penalty to scores, which is empty.
+func (o Options) penalized(scores []float64, logits []float32, tokens []int32) []float64 {
+	scores = slices.Grow(scores, len(logits))
+	for _, l := range logits {
+		scores = append(scores, float64(l))
 	}
 	if o.RepetitionPenalty == 0 {
 		return scores
