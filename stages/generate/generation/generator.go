@@ -81,6 +81,7 @@ func (g *Generator) Generate(ctx context.Context, prompt []int32, o Options, emi
 	if err != nil {
 		return Result{}, err
 	}
+	defer g.turns.begin()()
 	r := Result{Finish: Length}
 	text := writer{stop: o.Stop}
 	for err = context.Cause(ctx); err == nil; err = context.Cause(ctx) {

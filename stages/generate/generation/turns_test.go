@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/inference"
@@ -27,7 +28,7 @@ func openSmall(t *testing.T) *Model {
 func TestTurns(t *testing.T) {
 	m := openSmall(t)
 	turns := m.NewTurns()
-	o := Options{Options: sampling.Options{Temperature: 1}, Tokens: 60}
+	o := func(i int) Options { return Options{Options: sampling.Options{Temperature: 1}, Tokens: 60 - 20*i} }
 	var texts [3][]int32
 	done := make(chan error)
 	turns.taken <- struct{}{} // nobody begins before all wait
@@ -37,7 +38,7 @@ func TestTurns(t *testing.T) {
 			t.Fatal(err)
 		}
 		go func() {
-			r, err := g.Generate(t.Context(), m.Encode(string(rune('A'+i))), o, nil)
+			r, err := g.Generate(t.Context(), m.Encode(string(rune('A'+i))), o(i), nil)
 			texts[i] = r.Tokens
 			done <- err
 		}()
@@ -53,10 +54,64 @@ func TestTurns(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := g.Generate(t.Context(), m.Encode(string(rune('A'+i))), o, nil)
-		if err != nil || !slices.Equal(r.Tokens, texts[i]) || len(r.Tokens) != 60 {
+		r, err := g.Generate(t.Context(), m.Encode(string(rune('A'+i))), o(i), nil)
+		if err != nil || !slices.Equal(r.Tokens, texts[i]) || len(r.Tokens) != 60-20*i {
 			t.Errorf("generator %d wrote %v beside others, %v alone (%v)", i, texts[i], r.Tokens, err)
 		}
+	}
+}
+
+// One turn is for all texts that wait for their next token.
+func TestTurnsAreForAll(t *testing.T) {
+	m := openSmall(t)
+	turns := m.NewTurns()
+	prompts := [][]int32{m.Encode("One"), m.Encode("Two and more"), m.Encode("Three")}
+	texts, done := make([][]int32, len(prompts)), make(chan error)
+	write := func(g *Generator, i, tokens int) error {
+		r, err := g.Generate(t.Context(), prompts[i], Options{Tokens: tokens}, nil)
+		texts[i] = r.Tokens
+		return err
+	}
+	var generators []*Generator
+	for i := range prompts {
+		g, err := turns.NewGenerator()
+		if err == nil {
+			err = write(g, i, 1)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		generators = append(generators, g)
+	}
+	turns.taken <- struct{}{}
+	for i, g := range generators {
+		go func() { done <- write(g, i, 1) }() // the last token of its prompt is computed anew
+	}
+	for waiting := 0; waiting < len(prompts); time.Sleep(time.Millisecond) {
+		turns.mu.Lock()
+		waiting = len(turns.waiting)
+		turns.mu.Unlock()
+	}
+	if err := turns.decodeAll(); err != nil || len(turns.waiting) != 0 {
+		t.Errorf("%d tokens still wait, %v", len(turns.waiting), err)
+	}
+	<-turns.taken
+	for range prompts {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	for i, want := range texts {
+		g, err := m.NewGenerator()
+		if err == nil {
+			err = write(g, i, 1)
+		}
+		if err != nil || !slices.Equal(texts[i], want) || len(want) != 1 {
+			t.Errorf("text %d is %v, alone %v (%v)", i, want, texts[i], err)
+		}
+	}
+	if turns.texts != 0 {
+		t.Errorf("%d texts are still being written", turns.texts)
 	}
 }
 
