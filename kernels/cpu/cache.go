@@ -8,22 +8,30 @@ import (
 )
 
 // Cache holds the keys and values of one layer and one sequence as bits: those of each head together, a position after
-// the other.
+// the other. Its memory grows with the sequence.
 type Cache struct {
-	positions int
+	positions int // at most
 	values    kernels.Quantization
-	keys      [][]uint64 // of every head: positions × words
-	read      [][]uint64 // of every head: positions × planes × words
+	keys      [][]uint64 // of every head: positions so far × words
+	read      [][]uint64 // of every head: positions so far × planes × words
 }
 
 // NewCache returns a cache of a.Seq positions for attention a.
 func (d *Device) NewCache(a kernels.Attention, values kernels.Quantization) *Cache {
-	c := &Cache{positions: a.Seq, values: values, keys: make([][]uint64, a.Heads), read: make([][]uint64, a.Heads)}
-	for i := range a.Heads {
-		c.keys[i] = make([]uint64, a.Seq*wordsOf(a.HeadDim))
-		c.read[i] = make([]uint64, a.Seq*values.Planes()*wordsOf(a.HeadDim))
+	return &Cache{positions: a.Seq, values: values, keys: make([][]uint64, a.Heads), read: make([][]uint64, a.Heads)}
+}
+
+// reserve makes room for n positions of so many words.
+func (c *Cache) reserve(n, words int) {
+	for i, keys := range c.keys {
+		if len(keys) >= n*words {
+			continue
+		}
+		room := min(max(n, 2*len(keys)/words, 64), c.positions)
+		c.keys[i] = append(make([]uint64, 0, room*words), keys...)[:room*words]
+		room *= c.values.Planes()
+		c.read[i] = append(make([]uint64, 0, room*words), c.read[i]...)[:room*words]
 	}
-	return c
 }
 
 // AttendNext is Attend for some tokens that follow `first` others of one sequence, whose keys and values are in the
@@ -36,6 +44,7 @@ func (d *Device) AttendNext(out kernels.Planes, pointers kernels.Ints, q, k, v k
 	a kernels.Attention) {
 	d.run("AttendNext", checkAttendNext(out, pointers, q, k, v, cache, first, a), func() {
 		all := d.newHead(a, cache.values)
+		cache.reserve(a.Seq, all.words)
 		d.attend(out.(*planes), pointers.(ints), first, &all, func(i int, s *scratch) *head {
 			h := placeHead(&all, i, s)
 			h.q = s.cachedQueries.take(h.Seq * h.words) // only those from first on are read
