@@ -23,23 +23,21 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qk, values ke
 // every head are Seq-first times Survivors. load returns a head that is valid until the next call with the same
 // scratch.
 func (d *Device) attend(out *planes, pointers ints, first int, all *head, load func(task int, s *scratch) *head) {
+	queries := all.Seq - first
+	d.attendHeads(out, all, all.Batch*all.Heads, func(task int, outputs []uint64, s *scratch) {
+		h := load(task, s)
+		h.attend(outputs, task/h.Heads*queries, task%h.Heads, pointers[task*queries*h.Survivors:], first)
+	})
+}
+
+// attendHeads does tasks, in each of which a head writes what it reads to outputs, and joins the heads in out.
+func (d *Device) attendHeads(out *planes, all *head, tasks int, f func(task int, outputs []uint64, s *scratch)) {
 	// In a row of out, several heads may share a word. So every head first writes words of its own.
 	words := wordsOf(all.HeadDim)
 	perHead := words * out.bits
 	outputs := d.shared.headOutputs.take(out.rows * all.Heads * perHead)
-	queries := all.Seq - first
 	all.reads(out.quantization, d.ones(all.HeadDim))
-	d.parallel(all.Batch*all.Heads, func(task int, s *scratch) {
-		h := load(task, s)
-		for t := first; t < h.Seq; t++ {
-			if t%4 == 0 && !h.rule.AllKeys && !h.noisy() {
-				h.searchNear(t)
-			}
-			row := task/h.Heads*queries + t - first
-			to := outputs[(row*h.Heads+task%h.Heads)*perHead:][:perHead]
-			h.read(to, pointers[(task*queries+t-first)*h.Survivors:][:h.Survivors], t)
-		}
-	})
+	d.parallel(tasks, func(task int, s *scratch) { f(task, outputs, s) })
 	d.blocks(out.rows, 32, func(from, to int, _ *scratch) {
 		for r := from; r < to; r++ {
 			row := out.row(r)
@@ -50,6 +48,19 @@ func (d *Device) attend(out *planes, pointers ints, first int, all *head, load f
 			}
 		}
 	})
+}
+
+// attend writes what queries first..Seq-1 read to outputs, of head i and the rows from row on, and their keys to
+// pointers.
+func (h *head) attend(outputs []uint64, row, i int, pointers []int32, first int) {
+	perHead := h.words * h.outputRule.Planes()
+	for t := first; t < h.Seq; t++ {
+		if t%4 == 0 && !h.rule.AllKeys && !h.noisy() {
+			h.searchNear(t)
+		}
+		to := outputs[((row+t-first)*h.Heads+i)*perHead:][:perHead]
+		h.read(to, pointers[(t-first)*h.Survivors:][:h.Survivors], t)
+	}
 }
 
 // orBits sets in words, from bit at on, the bits that are set in w.
@@ -122,7 +133,7 @@ func (h *head) reads(q kernels.Quantization, ones []float32) { h.outputRule, h.o
 // loadHead returns head task%Heads of sequence task/Heads. The head is valid until the next call with the same scratch.
 func loadHead(all *head, in attentionInput, task int, s *scratch) *head {
 	b, i := task/all.Heads, task%all.Heads
-	h := placeHead(all, i, s)
+	h := placeHead(all, all.Attention, i, s)
 	h.number, h.row0 = task, b*h.Seq
 	h.q, h.k = s.queryBits.take(h.Seq*h.words), s.keyBits.take(h.Seq*h.words)
 	h.v = s.valueBits.take(h.Seq * in.values.bits * h.words)
@@ -135,10 +146,11 @@ func loadHead(all *head, in attentionInput, task int, s *scratch) *head {
 	return h
 }
 
-// placeHead returns head i of some sequence, without what it reads.
-func placeHead(all *head, i int, s *scratch) *head {
+// placeHead returns head i of some sequence of attention a, without what it reads.
+func placeHead(all *head, a kernels.Attention, i int, s *scratch) *head {
 	h := &s.head
 	*h = *all
+	h.Attention = a
 	h.col, h.slope = i*h.HeadDim, h.Slope(i)
 	h.near.setSlope(h.slope)
 	h.scores, h.sums, h.index = s.scores.take(h.Seq), s.outputSums.take(h.HeadDim), s.outputIndices.take(64*h.words)

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -34,57 +35,93 @@ func (c *Cache) reserve(n, words int) {
 	}
 }
 
-// AttendNext is Attend for some tokens that follow `first` others of one sequence, whose keys and values are in the
-// cache. Queries, keys and values have a row for each new token, of Heads*HeadDim channels. The cache takes the new
-// keys and values, in the place of those that it had from position first on.
-//
-// The batch is 1, and a.Seq is the number of positions up to the last new token. pointers are Heads × rows × Survivors,
-// and a.Starts, where given, are of all a.Seq positions. Noise is not supported.
-func (d *Device) AttendNext(out kernels.Planes, pointers kernels.Ints, q, k, v kernels.Planes, cache *Cache, first int,
-	a kernels.Attention) {
-	d.run("AttendNext", checkAttendNext(out, pointers, q, k, v, cache, first, a), func() {
-		all := d.newHead(a, cache.values)
-		cache.reserve(a.Seq, all.words)
-		d.attend(out.(*planes), pointers.(ints), first, &all, func(i int, s *scratch) *head {
-			h := placeHead(&all, i, s)
-			h.q = s.cachedQueries.take(h.Seq * h.words) // only those from first on are read
-			h.k, h.v = cache.keys[i][:h.Seq*h.words], cache.read[i][:h.Seq*h.words*cache.values.Planes()]
-			q.(*planes).copyBits(h.q[first*h.words:], 0, h.col, h.HeadDim)
-			k.(*planes).copyBits(h.k[first*h.words:], 0, h.col, h.HeadDim)
-			v.(*planes).copyBits(h.v[first*h.words*cache.values.Planes():], 0, h.col, h.HeadDim)
+// NextTokens are some tokens that follow First others of one sequence, whose keys and values are in the cache.
+// Attention is that of the sequence: its batch is 1, Seq is the number of positions up to the last new token, and
+// Starts, where given, are of all Seq positions. Noise is not supported. Pointers are Heads × new tokens × Survivors.
+type NextTokens struct {
+	kernels.Attention
+	First    int
+	Cache    *Cache
+	Pointers kernels.Ints
+}
+
+// AttendNext is Attend for the next tokens of several sequences, whose attention differs in Seq and Starts alone.
+// Queries, keys, values and out have a row for each new token, of Heads*HeadDim channels, one sequence after the other.
+// The caches take the new keys and values, in the place of those that they had from position First on.
+func (d *Device) AttendNext(out, q, k, v kernels.Planes, next []NextTokens) {
+	d.run("AttendNext", checkAttendNext(out, q, k, v, next), func() {
+		all, cached := d.newHead(next[0].Attention, next[0].Cache.values), next[0].Cache.values.Planes()
+		rows := make([]int, len(next)) // the first of every sequence
+		for i, n := range next {
+			n.Cache.reserve(n.Seq, all.words)
+			if i+1 < len(next) {
+				rows[i+1] = rows[i] + n.Seq - n.First
+			}
+		}
+		d.attendHeads(out.(*planes), &all, len(next)*all.Heads, func(task int, outputs []uint64, s *scratch) {
+			n, row, i := &next[task/all.Heads], rows[task/all.Heads], task%all.Heads
+			h := placeHead(&all, n.Attention, i, s)
+			from, to := n.First*h.words, h.Seq*h.words
+			h.q = s.cachedQueries.take(to) // only those from first on are read
+			h.k, h.v = n.Cache.keys[i][:to], n.Cache.read[i][:to*cached]
+			q.(*planes).copyBits(h.q[from:], row, h.col, h.HeadDim)
+			k.(*planes).copyBits(h.k[from:], row, h.col, h.HeadDim)
+			v.(*planes).copyBits(h.v[from*cached:], row, h.col, h.HeadDim)
 			if h.Starts != nil {
 				h.starts = h.Starts.(ints)
 			}
-			return h
+			queries := h.Seq - n.First
+			h.attend(outputs, row, i, n.Pointers.(ints)[i*queries*h.Survivors:], n.First)
 		})
 	})
 }
 
-func checkAttendNext(out kernels.Planes, pointers kernels.Ints, q, k, v kernels.Planes, cache *Cache, first int,
-	a kernels.Attention) error {
-	rows, width := a.Seq-first, a.Heads*a.HeadDim
-	if a.Batch != 1 || first < 0 || rows < 1 || a.Seq > cache.positions || len(cache.keys) != a.Heads || a.Gumbel ||
-		a.Noise != nil {
-		return fmt.Errorf("positions %d to %d of %d sequences with a cache of %d positions, %d heads with one of %d, noise "+
-			"%v: want one sequence that the cache holds, without noise", first, a.Seq, a.Batch, cache.positions, a.Heads,
-			len(cache.keys), a.Gumbel || a.Noise != nil)
+func checkAttendNext(out, q, k, v kernels.Planes, next []NextTokens) error {
+	if len(next) == 0 {
+		return errors.New("tokens of no sequence: want one at least")
 	}
-	if n := rows * a.Heads * a.Survivors; pointers.Len() != n {
-		return fmt.Errorf("%d pointers, want %d", pointers.Len(), n)
+	kind := func(a kernels.Attention) kernels.Attention {
+		a.Seq, a.Starts = 0, nil
+		return a
 	}
-	if a.Starts != nil && a.Starts.Len() != a.Seq {
-		return fmt.Errorf("%d starts, want %d", a.Starts.Len(), a.Seq)
+	a, values, rows := kind(next[0].Attention), next[0].Cache.values, 0
+	for _, n := range next {
+		if err := n.check(); err != nil {
+			return err
+		}
+		if kind(n.Attention) != a || n.Cache.values != values {
+			return fmt.Errorf("attention %+v with values of %v beside %+v with values of %v: want one kind of attention",
+				kind(n.Attention), n.Cache.values, a, values)
+		}
+		rows += n.Seq - n.First
 	}
+	width := a.Heads * a.HeadDim
 	for _, p := range []kernels.Planes{out, q, k, v} {
 		if p.Rows() != rows || p.Cols() != width {
 			return fmt.Errorf("planes of %d × %d, want %d × %d", p.Rows(), p.Cols(), rows, width)
 		}
 	}
-	if q.Quantization() != kernels.Sign() || k.Quantization() != kernels.Sign() || v.Quantization() != cache.values ||
-		out.Quantization().Bits() > cache.values.Bits() {
+	if q.Quantization() != kernels.Sign() || k.Quantization() != kernels.Sign() || v.Quantization() != values ||
+		out.Quantization().Bits() > values.Bits() {
 		return fmt.Errorf("queries of %v, keys of %v, values of %v, output of %v: want signs of queries and keys, values of "+
 			"%v, and no more bits of the output", q.Quantization(), k.Quantization(), v.Quantization(), out.Quantization(),
-			cache.values)
+			values)
+	}
+	return nil
+}
+
+func (n *NextTokens) check() error {
+	if n.Batch != 1 || n.First < 0 || n.Seq <= n.First || n.Seq > n.Cache.positions || len(n.Cache.keys) != n.Heads ||
+		n.Gumbel || n.Noise != nil {
+		return fmt.Errorf("positions %d to %d of %d sequences with a cache of %d positions, %d heads with one of %d, noise "+
+			"%v: want one sequence that the cache holds, without noise", n.First, n.Seq, n.Batch, n.Cache.positions, n.Heads,
+			len(n.Cache.keys), n.Gumbel || n.Noise != nil)
+	}
+	if want := (n.Seq - n.First) * n.Heads * n.Survivors; n.Pointers.Len() != want {
+		return fmt.Errorf("%d pointers, want %d", n.Pointers.Len(), want)
+	}
+	if n.Starts != nil && n.Starts.Len() != n.Seq {
+		return fmt.Errorf("%d starts, want %d", n.Starts.Len(), n.Seq)
 	}
 	return nil
 }

@@ -53,35 +53,55 @@ func compareAttendNext(t *testing.T, a kernels.Attention, separate bool, values 
 	wantPointers := make(ints, a.Heads*a.Seq*a.Survivors)
 	d.Attend(want, wantPointers, qk, v, a)
 
-	cache := d.NewCache(a, values)
-	for i := range cache.keys { // of another sequence
-		for j := range cache.keys[i] {
-			cache.keys[i][j] = random.Uint64() >> ((64*words - a.HeadDim) % 64)
+	caches := []*Cache{d.NewCache(a, values), d.NewCache(a, values)}
+	caches[0].reserve(a.Seq, words)
+	for i := range caches[0].keys { // of another sequence
+		for j := range caches[0].keys[i] {
+			caches[0].keys[i][j] = random.Uint64() >> ((64*words - a.HeadDim) % 64)
 		}
 	}
+	// Two sequences go on together. The second one has the same tokens, a piece later.
+	before := 0
 	for first, pieces := 0, []int{1, 6, 1, 1, 130, 3}; first < a.Seq; pieces = append(pieces[1:], pieces[0]) {
-		next, all := a, a.Starts
-		next.Seq = min(a.Seq, first+pieces[0])
-		if all != nil {
-			next.Starts = all.Slice(0, next.Seq)
+		var next []NextTokens
+		for i, positions := range [][2]int{{first, min(a.Seq, first+pieces[0])}, {before, first}} {
+			n := NextTokens{Attention: a, First: positions[0], Cache: caches[i]}
+			if n.Seq = positions[1]; n.Seq == n.First {
+				continue
+			}
+			if a.Starts != nil {
+				n.Starts = a.Starts.Slice(0, n.Seq)
+			}
+			n.Pointers = make(ints, a.Heads*(n.Seq-n.First)*a.Survivors)
+			next = append(next, n)
 		}
-		rows := next.Seq - first
+		part := func(p *planes) *planes { // rows of both
+			part := p.Slice(0, 0).(*planes)
+			part.words = nil
+			for _, n := range next {
+				part.rows += n.Seq - n.First
+				part.words = append(part.words, p.Slice(n.First, n.Seq).(*planes).words...)
+			}
+			return part
+		}
+		rows := part(want.(*planes)).rows
 		got, _ := d.NewPlanes(rows, width, values)
-		pointers := make(ints, a.Heads*rows*a.Survivors)
-		part := func(p *planes) kernels.Planes { return p.Slice(first, next.Seq) }
-		d.AttendNext(got, pointers, part(q), part(k), part(v), cache, first, next)
+		d.AttendNext(got, part(q), part(k), part(v), next)
 		if err := d.Sync(); err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Equal(got.(*planes).words, part(want.(*planes)).(*planes).words) {
-			t.Fatalf("positions %d to %d read other values", first, next.Seq)
+		if !slices.Equal(got.(*planes).words, part(want.(*planes)).words) {
+			t.Fatalf("after position %d other values are read", first)
 		}
-		for h := range a.Heads {
-			if n := rows * a.Survivors; !slices.Equal(pointers[h*n:][:n], wantPointers[(h*a.Seq+first)*a.Survivors:][:n]) {
-				t.Fatalf("head %d: positions %d to %d have other pointers", h, first, next.Seq)
+		for i, p := range next {
+			for h := range a.Heads {
+				n := (p.Seq - p.First) * a.Survivors
+				if !slices.Equal(p.Pointers.(ints)[h*n:][:n], wantPointers[(h*a.Seq+p.First)*a.Survivors:][:n]) {
+					t.Fatalf("sequence %d, head %d: positions %d to %d have other pointers", i, h, p.First, p.Seq)
+				}
 			}
 		}
-		first = next.Seq
+		before, first = first, next[0].Seq
 	}
 }
 
@@ -114,7 +134,31 @@ func TestAttendNextRefuses(t *testing.T) {
 		planes := func() kernels.Planes { p, _ := d.NewPlanes(2, 16, kernels.Sign()); return p }
 		changed, first, pointers := a, 3, make(ints, 8)
 		change(&changed, &first, &pointers)
-		d.AttendNext(planes(), pointers, planes(), planes(), planes(), cache, first, changed)
+		d.AttendNext(planes(), planes(), planes(), planes(),
+			[]NextTokens{{Attention: changed, First: first, Cache: cache, Pointers: pointers}})
+		if err := d.Sync(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+func TestAttendNextRefusesOtherKinds(t *testing.T) {
+	a := kernels.Attention{Kind: kernels.RWSP, Batch: 1, Seq: 5, Heads: 2, HeadDim: 8, Survivors: 2}
+	for _, change := range []func(a *kernels.Attention){
+		nil, func(a *kernels.Attention) { a.Alibi = true }, func(a *kernels.Attention) { a.Kind = kernels.Pointer },
+	} {
+		d, b := New(Options{}), a
+		var next []NextTokens
+		want := "tokens of no sequence"
+		if change != nil {
+			want = "want one kind of attention"
+			change(&b)
+			for _, a := range []kernels.Attention{a, b} {
+				next = append(next, NextTokens{Attention: a, First: 4, Cache: d.NewCache(a, kernels.Sign()), Pointers: make(ints, 4)})
+			}
+		}
+		planes := func() kernels.Planes { p, _ := d.NewPlanes(2, 16, kernels.Sign()); return p }
+		d.AttendNext(planes(), planes(), planes(), planes(), next)
 		if err := d.Sync(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}

@@ -248,23 +248,29 @@ func (s *Session) attend(i int, x kernels.Floats, spans []span, n int) {
 	} else {
 		s.dev.LinearQuantizeEach([]kernels.Planes{q, s.k.Slice(0, n), v}, in, []kernels.Linear{l.q, l.k, l.v})
 	}
-	for _, p := range spans {
-		from, to := p.from, p.from+p.rows
-		var k kernels.Planes
-		if shifts {
-			k = s.shiftedKeys(i, p, x.Slice(from*c.D, to*c.D))
-		} else {
-			k = s.k.Slice(from, to)
-		}
-		a := s.attention(i, p.length)
-		if p.documents != nil {
-			a.Starts = p.documents.Slice(0, p.length)
-		}
-		own := &p.layers[i]
-		pointers := own.pointers.Slice(0, p.rows*a.Heads*a.Survivors)
-		s.dev.AttendNext(s.attnOut.Planes.Slice(from, to), pointers, q.Slice(from, to), k, v.Slice(from, to), own.cache,
-			p.first(), a)
+	next := make([]cpu.NextTokens, len(spans))
+	for j, p := range spans {
+		next[j] = p.next(i)
 	}
+	if !shifts {
+		s.dev.AttendNext(s.attnOut.Planes.Slice(0, n), q, s.k.Slice(0, n), v, next)
+		return
+	}
+	for j, p := range spans {
+		from, to := p.from, p.from+p.rows
+		k := s.shiftedKeys(i, p, x.Slice(from*c.D, to*c.D))
+		s.dev.AttendNext(s.attnOut.Planes.Slice(from, to), q.Slice(from, to), k, v.Slice(from, to), next[j:j+1])
+	}
+}
+
+// next is what the attention of layer i needs of a span.
+func (p span) next(i int) cpu.NextTokens {
+	a, own := p.attention(i, p.length), &p.layers[i]
+	if p.documents != nil {
+		a.Starts = p.documents.Slice(0, p.length)
+	}
+	return cpu.NextTokens{Attention: a, First: p.first(), Cache: own.cache,
+		Pointers: own.pointers.Slice(0, p.rows*a.Heads*a.Survivors)}
 }
 
 // shiftedKeys returns the keys of layer i, which has K-shift, for the rows of a span, whose residual stream is x. The
