@@ -50,9 +50,9 @@ func stops(t documents.Template, turns []documents.Turn) (stop []string) {
 
 func trimSpaces(text string) string { return strings.TrimRight(text, " ") }
 
-// leastAnswering is the least probability of an assistant's turn, after a turn of a user, that a model of conversations
-// gives. Models of prose give it one in a million, and less.
-const leastAnswering = 0.01
+// leastAnswering is the least probability that a model of conversations gives the beginning of an assistant's turn after
+// a turn of a user: see docs/decisions/chat-asks-the-model.md.
+const leastAnswering = 1e-6
 
 // Converses reports whether the model has learned conversations in the words of a template: whether it expects the
 // assistant's turn after a greeting of the user.
