@@ -138,8 +138,9 @@ func (d *Device) few(rows int) bool {
 	return rows < fewRows || d.counts && rows < 4*fewRows || !d.shuffles
 }
 
-// bytesPerShare is how many bytes of weights a task multiplies with few rows: they stay in the first cache.
-const bytesPerShare = 64 << 10
+// mostPerShare is the most bytes of weights that a task multiplies with few rows. They stay in the second cache, and
+// weights are seldom fetched ahead for another worker.
+const mostPerShare = 128 << 10
 
 // share is the part of several linears that one task computes: channels from..to-1 of one of them.
 type share struct{ linear, from, to int }
@@ -148,12 +149,15 @@ type share struct{ linear, from, to int }
 // linear i, emit gets the channels from `from` on.
 func (d *Device) fewRowProducts(x *planes, linears []kernels.Linear, divide bool,
 	emit func(i, row, from int, sums []int32, offset int32, unit float32, s *scratch)) {
-	shares := d.shared.shares.take(0)
+	shares, bytes := d.shared.shares.take(0), 0
+	for _, l := range linears {
+		bytes += 8 * len(l.Quantized.(*planes).words)
+	}
+	bytes = min(bytes/d.workers(), mostPerShare)
 	for i, l := range linears {
-		w := l.Quantized.(*planes)
-		size := l.Out
+		w, size := l.Quantized.(*planes), l.Out
 		if divide {
-			size = max(64, bytesPerShare/(8*w.bits*w.stride)&^63)
+			size = max(64, bytes/(8*w.bits*w.stride)&^63)
 		}
 		for from := 0; from < l.Out; from += size {
 			shares = append(shares, share{i, from, min(from+size, l.Out)})
