@@ -11,8 +11,27 @@ func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, lmHea
 	targets kernels.Ints) {
 	d.run("CrossEntropy", kernels.CheckCrossEntropy(losses, x, lmHead, targets), func() {
 		h := d.newLMHeadPass(losses, x, lmHead, targets)
-		h.rowParts(func(from, to int, logits floats) { h.losses(from, to, logits) })
+		clear(h.loss)
+		for _, rows := range h.spans() {
+			h.rowParts(rows[0], rows[1], func(from, to int, logits floats) { h.losses(from, to, logits) })
+		}
 	})
+}
+
+// spans are the ranges of rows that have targets, with the short gaps between them: logits of few rows cost less than
+// another pass over the weights. Where the last tokens of long texts are predicted alone, most rows have no target.
+func (h *lmHeadPass) spans() (all [][2]int) {
+	for r, t := range h.targets {
+		last := len(all) - 1
+		switch {
+		case t < 0:
+		case last < 0 || r-all[last][1] > fewRows:
+			all = append(all, [2]int{r, r + 1})
+		default:
+			all[last][1] = r + 1
+		}
+	}
+	return all
 }
 
 // CrossEntropyBackward computes losses and the gradients that follow from them.
@@ -25,7 +44,7 @@ func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.Line
 		weights := ofProducts(&dl)
 		byChannel := weights != nil && gradBits != kernels.FloatBits && x.Planes != nil
 		whole := h.rows*lmHead.Out <= d.logitsAtOnce
-		h.rowParts(func(from, to int, logits floats) {
+		h.rowParts(0, h.rows, func(from, to int, logits floats) {
 			h.losses(from, to, logits)
 			h.gradients(from, to, logits, 0, lmHead.Out)
 			g := &gradient{output: anyFloats{floats: logits}, stride: lmHead.Out, row: from, rows: to - from, to: lmHead.Out}
@@ -70,12 +89,12 @@ func (d *Device) newLMHeadPass(losses kernels.Floats, x kernels.Activation, lmHe
 	}
 }
 
-// rowParts calls f for ranges of rows, with all logits of the rows.
-func (h *lmHeadPass) rowParts(f func(from, to int, logits floats)) {
-	size := min(h.rows, max(1, h.logitsAtOnce/h.linear.Out))
+// rowParts calls f for ranges of rows first..end-1, with all logits of the rows.
+func (h *lmHeadPass) rowParts(first, end int, f func(from, to int, logits floats)) {
+	size := min(end-first, max(1, h.logitsAtOnce/h.linear.Out))
 	all := h.logits(size * h.linear.Out)
-	for from := 0; from < h.rows && h.err == nil; from += size {
-		to := min(from+size, h.rows)
+	for from := first; from < end && h.err == nil; from += size {
+		to := min(from+size, end)
 		logits := all[:(to-from)*h.linear.Out]
 		h.LinearAdd(logits, nil, h.x.Slice(h.linear.In, from, to), h.linear)
 		f(from, to, logits)
