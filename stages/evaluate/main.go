@@ -96,13 +96,17 @@ func (e *evaluator) evaluate(ctx context.Context, job *stage.Job[Params], in eve
 		return stage.Permanent(errors.New("nothing to measure on: add --dataset MANIFEST (its shards beside it), or " +
 			"--tasks NAME=PATH"))
 	}
+	all, err := readTasks(job.Params) // before anything is computed: what is wrong with a file is said at once
+	if err != nil {
+		return stage.Permanent(err)
+	}
 	if in.Manifest.Digest != "" {
 		if err := evaluateSplit(ctx, job, in); err != nil {
 			return err
 		}
 	}
-	if len(job.Params.Tasks) > 0 {
-		return e.scores.score(ctx, job, in)
+	if len(all) > 0 {
+		return e.scores.score(ctx, job, in, all)
 	}
 	return nil
 }

@@ -43,12 +43,13 @@ type lastScores struct {
 	name   string // of the report's file
 }
 
-// score announces the scores of the model on all tasks of the parameters.
-func (l *lastScores) score(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved) error {
+// score announces the scores of the model on the tasks of the parameters.
+func (l *lastScores) score(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved,
+	all []*tasks.Task) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if of := fmt.Sprint(in.Model.Digest, job.Params.TaskDigests, job.Params.TaskLimit); l.of != of {
-		r, name, err := scoreTasks(ctx, job, in)
+		r, name, err := scoreTasks(ctx, job, in, all)
 		if err != nil {
 			return err
 		}
@@ -62,13 +63,9 @@ func (l *lastScores) score(ctx context.Context, job *stage.Job[Params], in event
 		Scores: l.report.scores()})
 }
 
-// scoreTasks scores the model on all tasks of the parameters. name is that of the report's file.
-func scoreTasks(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved) (
+// scoreTasks scores the model on tasks. name is that of the report's file.
+func scoreTasks(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved, all []*tasks.Task) (
 	r tasksReport, name string, err error) {
-	all, err := readTasks(job.Params)
-	if err != nil {
-		return r, "", stage.Permanent(err)
-	}
 	subject, err := measure.OpenModel(job, in, 0, job.Params.MicroTokens)
 	if err != nil {
 		return r, "", err
@@ -88,6 +85,7 @@ func scoreTasks(ctx context.Context, job *stage.Job[Params], in event.Checkpoint
 	return r, subject.Name("tasks"), nil
 }
 
+// readTasks reads the files of the tasks.
 func readTasks(p Params) (all []*tasks.Task, err error) {
 	for _, text := range p.Tasks {
 		name, path, err := splitTask(text)
