@@ -105,23 +105,16 @@ func launch(c *cli.Context) error {
 		return l.summary(c)
 	}
 	started := time.Now()
-	end := l.begin(c.String("view"))
-	if err := errors.Join(l.withBus(c.Context, c.Int("nats-port")), end()); err != nil {
+	unmark, err := overview.Mark(l.journal, l.run)
+	if err != nil { // of a full disk: the run may go on once there is room
+		l.screen.warn("launcher", err.Error())
+	}
+	if err := errors.Join(l.withBus(c.Context, c.Int("nats-port"), c.String("view")), unmark()); err != nil {
 		return err
 	}
 	l.screen.note("finished in " + time.Since(started).Round(100*time.Millisecond).String())
 	l.report(c.Context)
 	return l.summary(c)
-}
-
-// begin marks the run as one that is driven, and shows it in a browser, until the caller calls end.
-func (l *launcher) begin(view string) (end func() error) {
-	unmark, err := overview.Mark(l.journal, l.run)
-	if err != nil { // of a full disk: the run may go on once there is room
-		l.screen.warn("launcher", err.Error())
-	}
-	stopView := l.startView(view)
-	return func() error { stopView(); return unmark() }
 }
 
 // whole reports whether the run has ended and all of its files are there.
@@ -147,7 +140,7 @@ func (l *launcher) listeners() map[string][]string {
 }
 
 // withBus connects, starting a server unless NATS_URL names one, and drives the run to its end.
-func (l *launcher) withBus(parent context.Context, port int) error {
+func (l *launcher) withBus(parent context.Context, port int, view string) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	signals := make(chan os.Signal, 2)
@@ -175,6 +168,7 @@ func (l *launcher) withBus(parent context.Context, port int) error {
 		return err
 	}
 	defer l.bus.Close()
+	defer l.startView(view, address)()
 	l.bus.Patience = l.outage
 	group := &process.Group{
 		Run: l.run, Data: absolute(l.store.Dir()), Address: address, Keys: l.keys, LogDir: l.journal.LogDir(l.run),

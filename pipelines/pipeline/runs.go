@@ -23,8 +23,9 @@ func runsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "runs", Usage: "list the runs, show the table of one, compare two, or remove one", ArgsUsage: "[RUN]",
 		Description: "The list has the checkpoints that a run has saved and the best of them. A run is running (a launcher " +
-			"is at it), paused (its command goes on with it), failed (the same, once the cause is " +
-			"mended), crashed (its launcher was killed, or the machine stopped; its command goes on with it) or finished. The list shows in which parameters the runs differ.\n\nExample:\n" +
+			"is at it), paused (its command goes on with it), failed (the same, once the cause is mended), crashed (its " +
+			"launcher was killed, or the machine stopped; its command goes on with it) or finished. The list shows in which " +
+			"parameters the runs differ.\n\nExample:\n" +
 			"   pipeline runs --diff v76-nano-8799682f v76-nano-1a2b3c4d",
 		Flags:       []cli.Flag{dataFlag(), jsonFlag(), &cli.BoolFlag{Name: "diff", Usage: "compare two runs: --diff A B"}},
 		Subcommands: []*cli.Command{removeCommand()},

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"bitnet1/pipelines/pipeline/process"
+	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/command"
 )
 
@@ -30,7 +31,7 @@ func viewFlag() cli.Flag {
 // startView starts the program that serves a page about the run, and says where the page is. The page is a convenience:
 // without it the run goes on. The program ends when its standard input does, even if the launcher is killed; stop ends
 // it.
-func (l *launcher) startView(on string) (stop func()) {
+func (l *launcher) startView(on string, events bus.Address) (stop func()) {
 	stop = func() {}
 	path := program("view")
 	if on == noView || !hasFile(path) && on == "true" {
@@ -41,7 +42,7 @@ func (l *launcher) startView(on string) (stop func()) {
 		args = append(args, "--addr", on)
 	}
 	cmd := exec.Command(path, args...)
-	cmd.Env = append(process.WithoutBus(os.Environ()), command.EnvLauncher+"=1")
+	cmd.Env = append(append(process.WithoutBus(os.Environ()), events.Environ()...), command.EnvLauncher+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches only the launcher
 	var said strings.Builder
 	cmd.Stderr = &said

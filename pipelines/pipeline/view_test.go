@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"net/http"
 	"strings"
 	"syscall"
@@ -25,6 +26,7 @@ func TestView(t *testing.T) {
 			if page.Body.Close(); page.StatusCode != http.StatusOK {
 				t.Errorf("run %s: %s", run, page.Status)
 			}
+			hears(t, address)
 			if end != 0 {
 				if err := l.cmd.Process.Signal(end); err != nil {
 					t.Fatal(err)
@@ -43,6 +45,24 @@ func TestView(t *testing.T) {
 			t.Errorf("%s is served after the end", address)
 		})
 	}
+}
+
+// hears waits until the page hears what the trainer says of its work.
+func hears(t *testing.T, address string) {
+	t.Helper()
+	stream, err := http.Get(address + "/runs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Body.Close()
+	lines := bufio.NewReader(stream.Body)
+	for err == nil {
+		var line string
+		if line, err = lines.ReadString('\n'); strings.Contains(line, `{"stage":"train"`) {
+			return
+		}
+	}
+	t.Errorf("the page heard nothing of the training: %v", err)
 }
 
 // A page that cannot be served does not keep the run from its work.

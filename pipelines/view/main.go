@@ -19,7 +19,9 @@ import (
 	"bitnet1/pipelines/view/index"
 	"bitnet1/pipelines/view/server"
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/command"
+	"bitnet1/shared/run/overview"
 )
 
 func main() {
@@ -27,8 +29,8 @@ func main() {
 	app := &cli.App{
 		Name: "view", Usage: "show the runs of a data directory in a browser", HideVersion: true,
 		UsageText: "view [flags]",
-		Description: "Serves a page on this machine and prints its address; Ctrl-C ends it. Nothing is written, and nothing " +
-			"is loaded from elsewhere.\n\nExample:\n   view --data ./data",
+		Description: "Serves a page on this machine and prints its address; Ctrl-C ends it. Nothing is written, and " +
+			"nothing is loaded from elsewhere.\n\nExample:\n   view --data ./data",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "data", Value: "./data", EnvVars: []string{"BITNET1_DATA"},
 				Usage: "data `DIR`ectory: artifacts, runs, events"},
@@ -68,6 +70,9 @@ func view(c *cli.Context) error {
 		BaseContext: func(net.Listener) context.Context { return ctx }}
 	context.AfterFunc(ctx, func() { _ = h.Close() })
 	fmt.Fprintf(c.App.Writer, "http://%s\n", listener.Addr())
+	if events := bus.AddressFrom(os.Getenv); events.URL != "" {
+		go hear(ctx, events, c.String("data"), x)
+	}
 	go func() { _ = s.Refresh() }() // so that the first page need not wait; it meets the same error
 	if err := h.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
@@ -90,4 +95,41 @@ func listen(address string) (l net.Listener, host string, err error) {
 		err = fmt.Errorf("--addr %s: %w: choose another port, or 0 for any free one", address, err)
 	}
 	return l, host, err
+}
+
+// hear brings what stages say of their work into the index: of the run that a launcher drives, until ctx ends. Without
+// an event server the page shows what files say, which is less.
+func hear(ctx context.Context, events bus.Address, data string, x *index.Index) {
+	var b *bus.Bus
+	heard, stop := "", context.CancelFunc(func() {})
+	for ; ctx.Err() == nil; sleep(ctx, time.Second) {
+		if b == nil {
+			var err error
+			if b, err = bus.Connect(ctx, events, "view"); err != nil {
+				continue
+			}
+			defer b.Close()
+		}
+		run := overview.Driven(data)
+		if run == heard {
+			continue
+		}
+		stop()
+		if heard = run; run == "" {
+			continue
+		}
+		var of context.Context
+		of, stop = context.WithCancel(ctx)
+		if b.Watch(of, run, func(p bus.Progress) { x.Hear(run, p) }) != nil {
+			heard = "" // again
+		}
+	}
+	stop()
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }

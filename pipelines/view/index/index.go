@@ -10,15 +10,18 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/overview"
+	"bitnet1/shared/run/progress"
 )
 
 // Index is the index of one data directory. It is safe for concurrent use.
@@ -48,6 +51,15 @@ type run struct {
 	folder  string // with the log
 	curve   *Curve // nil unless it is watched
 	watched int    // by how many
+	work    map[string]Work
+	begun   map[string]begun // jobs, by stage
+}
+
+// begun is when a job was first heard of, and what share of it was done then.
+type begun struct {
+	job   string
+	at    time.Time
+	share float64
 }
 
 // Open returns the index of a data directory, which is empty until the first Refresh.
@@ -242,9 +254,39 @@ func (x *Index) Changes(after uint64, n int) (rows []Row, version uint64, more b
 	}
 	version = after
 	for _, r := range found {
-		rows, version = append(rows, r.Row), r.version
+		row := r.Row
+		for _, stage := range slices.Sorted(maps.Keys(r.work)) {
+			if w := r.work[stage]; r.State == overview.Running && time.Since(w.said) < forgotten {
+				row.Work = append(row.Work, w)
+			}
+		}
+		rows, version = append(rows, row), r.version
 	}
 	return rows, version, more
+}
+
+// forgotten is how long a stage is believed to be at the work that it spoke of last.
+const forgotten = 15 * time.Second
+
+// Hear takes what a stage of a run says of the job that it is at.
+func (x *Index) Hear(name string, p bus.Progress) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r := x.runs[name]
+	if r == nil {
+		return
+	}
+	if r.work == nil {
+		r.work, r.begun = map[string]Work{}, map[string]begun{}
+	}
+	b, now := r.begun[p.Stage], time.Now()
+	if b.job != p.Job {
+		b = begun{p.Job, now, p.Fraction()}
+		r.begun[p.Stage] = b
+	}
+	line := progress.Line{Report: p.Report, Left: progress.LeftOf(p.Report, b.share, now.Sub(b.at))}
+	r.work[p.Stage] = Work{p.Stage, p.Fraction(), strings.TrimSpace(line.Text(0)), now}
+	x.changed(r)
 }
 
 // Names are the runs with the given numbers; a number that no run has is left out.

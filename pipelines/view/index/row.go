@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/run/event"
@@ -38,6 +39,17 @@ type Row struct {
 	Best        string       `json:"best,omitempty"`  // name of the best checkpoint, whose results the cells are
 	Cells       map[int]Cell `json:"cells,omitempty"` // by the number of their column: see Columns
 	Parameters  []int        `json:"parameters"`      // numbers: see Parameters
+
+	Work []Work `json:"work,omitempty"` // what stages say of the jobs that they are at
+}
+
+// Work is what a stage has said of its job.
+type Work struct {
+	Stage string  `json:"stage"`
+	Share float64 `json:"share"` // of the job that is done
+	Text  string  `json:"text"`
+
+	said time.Time
 }
 
 // Cell is a result: as people read it, and as a number where it has one.

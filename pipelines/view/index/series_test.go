@@ -91,6 +91,22 @@ func TestSeriesAfter(t *testing.T) {
 	}
 }
 
+// A point that still takes samples is sent again.
+func TestSeriesAfterHalfAPoint(t *testing.T) {
+	var s series
+	for i := range int32(limit + 1) {
+		s.add(i+1, 0, float32(i))
+	}
+	points, done := s.after(0, limit)
+	if done != limit || points[len(points)-1].Step != limit+1 {
+		t.Errorf("done up to step %d, the last point is at %d", done, points[len(points)-1].Step)
+	}
+	s.add(limit+2, 0, 7777)
+	if points, _ = s.after(done, limit); len(points) != 1 || points[0].High != 7777 || points[0].Low != limit {
+		t.Errorf("%+v", points)
+	}
+}
+
 func TestSeriesAt(t *testing.T) {
 	var s series
 	s.add(10, 100, 0)

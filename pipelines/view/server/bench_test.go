@@ -47,7 +47,9 @@ func BenchmarkThousandRuns(b *testing.B) {
 		page.eval("document.body.dataset.drawn = ''; document.querySelector('#all').click()")
 		page.until("!!document.body.dataset.drawn")
 		b.ReportMetric(float64(time.Since(began).Milliseconds()), "ms/1000-curves")
-		b.ReportMetric(page.eval(`new Promise((done) => { const t = performance.now(); document.querySelector("#logy").click();
+		b.ReportMetric(page.eval(`new Promise((done) => {
+			const t = performance.now();
+			document.querySelector("#logy").click();
 			requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - t))); })`).(float64), "ms/redraw")
 		b.ReportMetric(float64(longest(b, s.URL)), "B/longest-message")
 		if status, err := os.ReadFile("/proc/self/status"); err == nil {
@@ -69,7 +71,8 @@ func longest(b *testing.B, url string) (bytes int) {
 	for i := range numbers {
 		numbers[i] = fmt.Sprint(i)
 	}
-	listen(b, url+"/curves?over=steps&y=train_bpc&y=rate&points=900&runs="+strings.Join(numbers, ","), func(m message) bool {
+	of := strings.Join(numbers, ",")
+	listen(b, url+"/curves?over=steps&y=train_bpc&y=rate&points=900&runs="+of, func(m message) bool {
 		bytes = max(bytes, len(m.data))
 		return m.event != "whole"
 	})

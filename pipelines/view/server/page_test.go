@@ -192,8 +192,8 @@ func TestPageOnAPhone(t *testing.T) {
 	fits("run")
 	for _, view := range []string{"curves", "results", "runs"} {
 		b.click("nav [data-view=" + view + "]")
-		b.until(fmt.Sprintf("document.querySelector('#%s').offsetHeight > 40 && document.querySelector('#run').offsetHeight === 0",
-			view))
+		b.until(fmt.Sprintf("document.querySelector('#%s').offsetHeight > 40", view))
+		b.until("document.querySelector('#run').offsetHeight === 0")
 		fits(view)
 	}
 	if len(b.problems) > 0 {
@@ -204,12 +204,17 @@ func TestPageOnAPhone(t *testing.T) {
 // Runs are grouped and coloured by a parameter, and all of them are compared with one click.
 func TestPageGroups(t *testing.T) {
 	b, _, _ := pageOf(t, 1400, 900)
-	b.eval(`(() => { const s = document.querySelector("#group"); s.value = "train.learning_rate"; s.dispatchEvent(new Event("change")); })()`)
+	b.eval(`(() => {
+		const s = document.querySelector("#group");
+		s.value = "train.learning_rate";
+		s.dispatchEvent(new Event("change"));
+	})()`)
 	b.until("[...document.querySelectorAll('.heading')].map((h) => h.innerText).join() === " +
 		"'learning_rate: 0.001 (4),learning_rate: 0.002 (6),learning_rate: 0.003 (4)'")
 	b.click("#all")
 	b.until("document.querySelectorAll('#table tbody tr').length === 14")
-	b.until("import('./chart.js').then((m) => m.view.chosen.length === 14 && new Set(m.view.chosen.map((c) => c.color)).size === 3)")
+	b.until("import('./chart.js').then((m) => m.view.chosen.length === 14 && " +
+		"new Set(m.view.chosen.map((c) => c.color)).size === 3)")
 	b.until("import('./chart.js').then((m) => m.view.curves.size === 14)")
 	b.keep("groups")
 	b.click("#table th:nth-child(4) button")

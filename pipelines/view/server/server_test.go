@@ -131,14 +131,15 @@ func TestOnlyReadersThatMeanThisMachine(t *testing.T) {
 			t.Errorf("%s is answered with status %d", method, status)
 		}
 	}
-	for _, path := range []string{"/../server.go", "/%2e%2e/%2e%2e/etc/passwd", "/text/..%2f..%2fx", "/text/zz", "/run/nobody",
-		"/heads/" + strings.Repeat("0", 64), "/text/" + strings.Repeat("0", 64), "/data"} {
+	for _, path := range []string{"/../server.go", "/%2e%2e/%2e%2e/etc/passwd", "/text/..%2f..%2fx", "/text/zz",
+		"/run/nobody", "/heads/" + strings.Repeat("0", 64), "/text/" + strings.Repeat("0", 64), "/data"} {
 		if status, body, _ := get(t, "GET", s.URL+path, ""); status != http.StatusNotFound {
 			t.Errorf("%s: status %d, %.100s", path, status, body)
 		}
 	}
 	_, page, h := get(t, "GET", s.URL+"/", "")
-	if !strings.Contains(h.Get("Content-Security-Policy"), "default-src 'none'") || h.Get("X-Content-Type-Options") != "nosniff" {
+	if !strings.Contains(h.Get("Content-Security-Policy"), "default-src 'none'") ||
+		h.Get("X-Content-Type-Options") != "nosniff" {
 		t.Errorf("%v", h)
 	}
 	for _, word := range []string{`src="http`, `href="http`, "url(http", "@import"} {
@@ -156,7 +157,8 @@ func TestRunsAreStreamed(t *testing.T) {
 	listen(t, s.URL+"/runs", func(m message) bool {
 		switch seen++; seen {
 		case 1:
-			if m.event != "hello" || !strings.Contains(string(m.data), `"here:data"`) || !strings.Contains(string(m.data), "#0072b2") {
+			if m.event != "hello" || !strings.Contains(string(m.data), `"here:data"`) ||
+				!strings.Contains(string(m.data), "#0072b2") {
 				t.Errorf("%s %s", m.event, m.data)
 			}
 			return true
@@ -257,7 +259,8 @@ func TestMessagesAreShort(t *testing.T) {
 		}
 		return !r.Ready
 	})
-	listen(t, s.URL+"/curves?runs="+strings.Join(numbers, ",")+"&over=steps&y=train_bpc&y=rate&points=1000", func(m message) bool {
+	of := strings.Join(numbers, ",")
+	listen(t, s.URL+"/curves?over=steps&y=train_bpc&y=rate&points=1000&runs="+of, func(m message) bool {
 		if len(m.data) > longest {
 			t.Errorf("a message of curves has %d bytes", len(m.data))
 		}

@@ -166,33 +166,13 @@ func (s *Server) curves(w http.ResponseWriter, r *http.Request) {
 	defer s.watch()()
 	release := s.index.Watch(a.names)
 	defer time.AfterFunc(rememberFor, release) // the page may ask for them again, and others
-	to, have := newStream(w, r), make([]sent, len(a.names))
-	first, next := true, 0
-	for {
-		message, size := []piece{}, 0
-		for range a.names {
-			s.index.WithCurve(a.names[next], func(number int, c *index.Curve) {
-				if p, changed := a.pieceOf(number, c, &have[next]); changed {
-					message, size = append(message, p), size+p.size()
-				}
-			})
-			next = (next + 1) % len(a.names)
-			whole := first && next == 0
-			if size > messageSize || whole && size > 0 {
-				if !to.send("curves", message) {
-					return
-				}
-				message, size = message[:0], 0
-				if !first {
-					break // the rest at the next tick
-				}
-			}
-			if r.Context().Err() != nil {
-				return
-			}
-		}
-		if len(message) > 0 && !to.send("curves", message) {
+	to, c := newStream(w, r), &curveStream{asked: a, index: s.index, have: make([]sent, len(a.names))}
+	for first := true; r.Context().Err() == nil; {
+		if message := c.message(); len(message) > 0 && !to.send("curves", message) {
 			return
+		}
+		if first && c.next > 0 {
+			continue // there is more of what was there
 		}
 		if first && !to.send("whole", len(a.names)) {
 			return
@@ -201,4 +181,27 @@ func (s *Server) curves(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// curveStream is the curves that a page has asked for, and what it has of them.
+type curveStream struct {
+	asked
+	index *index.Index
+	have  []sent // by run
+	next  int    // run to look at
+}
+
+// message is what the page lacks, of as many runs as one message has room for; next is the run that comes after them.
+func (c *curveStream) message() (message []piece) {
+	for size, n := 0, len(c.names); n > 0 && size < messageSize; n-- {
+		c.index.WithCurve(c.names[c.next], func(number int, of *index.Curve) {
+			if p, changed := c.pieceOf(number, of, &c.have[c.next]); changed {
+				message, size = append(message, p), size+p.size()
+			}
+		})
+		if c.next = (c.next + 1) % len(c.names); c.next == 0 {
+			break
+		}
+	}
+	return message
 }

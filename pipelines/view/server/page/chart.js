@@ -1,10 +1,10 @@
 // Charts of curves: lines with bands, dots for validations, a cursor that reads values, and a range to look closer at.
-import { duration, make, short } from "./text.js";
+import { duration, make, short, swatch } from "./text.js";
 
 // view is what all charts have in common.
 export const view = {
   curves: new Map(), // by run: {lines: {key: {x, y, low, high}}, marks: [[x, y]]}
-  chosen: [], // {run, name, color, dash, bold}, in the order in which they are drawn
+  chosen: [], // {run, name, color, line, bold}, in the order in which they are drawn
   over: "steps", logX: false, logY: false, smooth: 0,
   range: null, // [from, to] of the axis, or null for all of it
   cursor: null, // place on the axis
@@ -45,7 +45,11 @@ function place(xs, x) {
 function smoothed(ys, weight) {
   if (!weight) return ys;
   let sum = 0, share = 0;
-  return ys.map((y) => { sum = sum * weight + y * (1 - weight); share = share * weight + 1 - weight; return sum / share; });
+  return ys.map((y) => {
+    sum = sum * weight + y * (1 - weight);
+    share = share * weight + 1 - weight;
+    return sum / share;
+  });
 }
 
 // ticks are round numbers between two ends.
@@ -61,10 +65,14 @@ function ticks(low, high, count, log) {
   }
   let step = 10 ** Math.floor(Math.log10((high - low) / count));
   step *= [1, 2, 5, 10].find((m) => (high - low) / (step * m) <= count) ?? 10;
-  for (let v = Math.ceil(low / step) * step; v <= high + step * 1e-9; v += step) all.push(Math.abs(v) < step / 1e6 ? 0 : v);
+  for (let v = Math.ceil(low / step) * step; v <= high + step * 1e-9; v += step) {
+    all.push(Math.abs(v) < step / 1e6 ? 0 : v);
+  }
   return all;
 }
 
+const dashes = { solid: [], dashed: [6, 3], dotted: [2, 3] };
+const many = 40; // lines; then they are drawn thinner, and without dots
 const left = 56, right = 12, top = 8, bottom = 36;
 
 export class Chart {
@@ -94,7 +102,9 @@ export class Chart {
       this.canvas.setPointerCapture(e.pointerId);
     });
     this.canvas.addEventListener("pointerup", () => {
-      if (this.drag && Math.abs(this.drag[0] - this.drag[1]) > 8) zoom(this.drag.map((x) => this.value(x)).sort((a, b) => a - b));
+      if (this.drag && Math.abs(this.drag[0] - this.drag[1]) > 8) {
+        zoom(this.drag.map((x) => this.value(x)).sort((a, b) => a - b));
+      }
       this.drag = null;
       redraw();
     });
@@ -121,7 +131,9 @@ export class Chart {
   lines() {
     return view.chosen.flatMap((run) => {
       const curve = view.curves.get(run.run), line = curve?.lines[this.key];
-      return line?.x.length ? [{ ...run, ...line, y: smoothed(line.y, view.smooth), marks: this.dots && view.chosen.length <= 40 ? curve.marks : [] }] : [];
+      if (!line?.x.length) return [];
+      const marks = this.dots && view.chosen.length <= many ? curve.marks : [];
+      return [{ ...run, dash: dashes[run.line], ...line, y: smoothed(line.y, view.smooth), marks }];
     });
   }
 
@@ -135,8 +147,9 @@ export class Chart {
     low = Infinity; high = -Infinity;
     for (const l of lines) {
       const first = Math.max(0, Math.min(place(l.x, from), l.x.length - 2)), last = place(l.x, this.x[1]);
-      for (let i = first; i <= last && i < l.x.length; i++) { low = Math.min(low, l.y[i]); high = Math.max(high, l.y[i]); }
-      for (const [x, y] of l.marks) if (x >= from && x <= this.x[1]) { low = Math.min(low, y); high = Math.max(high, y); }
+      const seen = l.y.slice(first, last + 1);
+      for (const [x, y] of l.marks) if (x >= from && x <= this.x[1]) seen.push(y);
+      for (const y of seen) { low = Math.min(low, y); high = Math.max(high, y); }
     }
     const log = view.logY && this.dots && low > 0;
     if (!this.dots) low = Math.min(low, 0);
@@ -158,8 +171,9 @@ export class Chart {
     const ratio = devicePixelRatio || 1;
     this.width = this.canvas.clientWidth; this.height = this.canvas.clientHeight;
     if (!this.width) return;
-    if (this.canvas.width !== Math.round(this.width * ratio) || this.canvas.height !== Math.round(this.height * ratio)) {
-      this.canvas.width = Math.round(this.width * ratio); this.canvas.height = Math.round(this.height * ratio);
+    const wide = Math.round(this.width * ratio), high = Math.round(this.height * ratio);
+    if (this.canvas.width !== wide || this.canvas.height !== high) {
+      Object.assign(this.canvas, { width: wide, height: high });
     }
     const g = this.canvas.getContext("2d"), style = getComputedStyle(document.documentElement);
     const color = (name) => style.getPropertyValue(name);
@@ -168,10 +182,12 @@ export class Chart {
     g.font = "12px system-ui, sans-serif";
     g.fillStyle = color("--dim");
     const lines = this.lines();
-    this.canvas.setAttribute("aria-label", `${this.label} over ${view.over} of ${lines.length} runs; arrow keys read values`);
+    this.canvas.setAttribute("aria-label",
+      `${this.label} over ${view.over} of ${lines.length} runs; arrow keys read values`);
     if (!lines.length) {
       this.sx = null; this.tip.hidden = true; g.textAlign = "center";
-      g.fillText(view.chosen.length ? `no ${this.label} of these runs yet` : "choose runs to compare", this.width / 2, this.height / 2);
+      const why = view.chosen.length ? `no ${this.label} of these runs yet` : "choose runs to compare";
+      g.fillText(why, this.width / 2, this.height / 2);
       return;
     }
     this.measure(lines);
@@ -195,7 +211,8 @@ export class Chart {
     g.textAlign = "center"; g.textBaseline = "top";
     let free = -Infinity;
     for (const v of ticks(...this.x, Math.max(3, this.width / 110), view.logX)) {
-      const x = this.sx.to(v), text = view.over === "seconds" ? duration(v) : short(v), wide = g.measureText(text).width / 2 + 5;
+      const x = this.sx.to(v), text = view.over === "seconds" ? duration(v) : short(v);
+      const wide = g.measureText(text).width / 2 + 5;
       if (x < left - 1 || x - wide < free) continue;
       free = x + wide;
       g.beginPath(); g.moveTo(x, top); g.lineTo(x, this.height - bottom); g.stroke();
@@ -220,8 +237,8 @@ export class Chart {
     const [from, to] = this.span(l);
     g.beginPath();
     for (let i = from; i < to; i++) if (l.y[i] !== null) g.lineTo(this.sx.to(l.x[i]), this.sy.to(l.y[i]));
-    g.strokeStyle = l.color; g.lineWidth = l.bold ? 2.6 : count > 40 ? 1 : 1.6; g.setLineDash(l.dash);
-    g.globalAlpha = count > 40 && !l.bold ? 0.45 : 1; g.lineJoin = "round"; g.stroke();
+    g.strokeStyle = l.color; g.lineWidth = l.bold ? 2.6 : count > many ? 1 : 1.6; g.setLineDash(l.dash);
+    g.globalAlpha = count > many && !l.bold ? 0.45 : 1; g.lineJoin = "round"; g.stroke();
     g.setLineDash([]); g.globalAlpha = 1;
   }
 
@@ -253,7 +270,7 @@ export class Chart {
     g.strokeStyle = color("--dim"); g.lineWidth = 1;
     g.beginPath(); g.moveTo(x, top); g.lineTo(x, this.height - bottom); g.stroke();
     let values = this.reading();
-    for (const v of values.length > 40 ? [] : values) {
+    for (const v of values.length > many ? [] : values) {
       g.fillStyle = v.color; g.beginPath(); g.arc(this.sx.to(v.x), this.sy.to(v.y), 4, 0, 7); g.fill();
     }
     if (this.pointer == null && document.activeElement !== this.canvas) return;
@@ -261,16 +278,16 @@ export class Chart {
   }
 
   showTip(values, x) {
-    const near = (v) => Math.abs(this.sy.to(v.y) - (this.pointer ?? 0)), many = values.length;
+    const near = (v) => Math.abs(this.sy.to(v.y) - (this.pointer ?? 0)), all = values.length;
     values.sort((a, b) => near(a) - near(b));
     const nearest = values[0];
     values = values.slice(0, 10).sort((a, b) => b.y - a.y);
     const at = view.over === "seconds" ? duration(view.cursor) : `${short(Math.round(view.cursor))} ${view.over}`;
     this.tip.replaceChildren(make("div", { class: "dim" }, at), ...values.map((v) =>
       make("div", { class: v === nearest && this.pointer != null ? "near" : "" },
-        make("span", { class: "swatch", style: `border-color:${v.color}` }), make("span", { class: "name" }, v.name),
+        swatch(v), make("span", { class: "name" }, v.name),
         make("b", {}, v.y === null ? "–" : short(v.y)))),
-      many > 10 ? make("div", { class: "dim" }, `and ${many - 10} more`) : "");
+      all > 10 ? make("div", { class: "dim" }, `and ${all - 10} more`) : "");
     this.tip.hidden = false;
     const wide = this.tip.offsetWidth;
     this.tip.style.left = Math.max(0, x + 14 + wide > this.width ? x - 14 - wide : x + 14) + "px";

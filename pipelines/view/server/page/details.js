@@ -1,5 +1,5 @@
 // One run: its stages, its table, its attention heads as a film strip, and the texts that stages wrote about it.
-import { make } from "./text.js";
+import { bar, cell, make } from "./text.js";
 
 const strip = { measure: "ipmr", at: -1 }; // at: the checkpoint that is shown large; -1: the last
 const texts = { at: -1 };
@@ -20,7 +20,7 @@ let shown = { run: null };
 export function show(root, row, details) {
   if (shown.run !== row.run) { strip.at = texts.at = -1; root.replaceChildren(); }
   const parts = {
-    head: [row.state, row.problem, details.problem, row.best], stages: [details.stages, row.step, row.steps],
+    head: [row.state, row.problem, details.problem, row.best], stages: [details.stages, row.step, row.steps, row.work],
     tables: details.tables, heads: [details.heads, strip.measure], texts: details.texts, given: details.parameters,
   };
   const builders = { head: () => head(row, details), stages: () => stages(row, details), tables: () => tables(details),
@@ -39,15 +39,17 @@ export function show(root, row, details) {
 export const forget = () => { shown = { run: null }; };
 
 const why = {
-  crashed: "The launcher of this run did not end in order: it was killed, or the machine stopped. What was saved is kept; " +
-    "the same command goes on with it.",
+  crashed: "The launcher of this run did not end in order: it was killed, or the machine stopped. What was saved is " +
+    "kept; the same command goes on with it.",
   paused: "This run was stopped. The same command goes on with it.",
 };
 
 function head(row, details) {
-  const all = [make("div", { class: "tools" }, make("h2", {}, row.run), make("span", { class: "state " + row.state }, row.state),
+  const all = [make("div", { class: "tools" }, make("h2", {}, row.run),
+    make("span", { class: "state " + row.state }, row.state),
     make("span", { class: "dim" }, "started " + new Date(row.started).toLocaleString()))];
-  if (why[row.state]) all.push(make("p", { class: "notice" + (row.state === "crashed" ? " bad" : "") }, why[row.state]));
+  const bad = row.state === "crashed" ? " bad" : "";
+  if (why[row.state]) all.push(make("p", { class: "notice" + bad }, why[row.state]));
   for (const s of details.stages) for (const cause of s.causes ?? [])
     all.push(make("p", { class: "notice bad" }, `${s.name} failed: ${cause}`));
   const problem = details.problem || row.problem;
@@ -62,21 +64,24 @@ function stages(row, details) {
       share = row.step / row.steps;
       said = `step ${row.step} of ${row.steps}`;
     }
+    const work = (row.work ?? []).find((w) => w.stage === s.name);
+    if (work && s.state === "working") {
+      if (s.total === 1) share = work.share;
+      said = work.text;
+    }
     return make("div", {}, make("div", { class: "top" }, make("b", {}, s.name),
       make("span", { class: "state " + s.state }, s.state)), bar(share), make("div", { class: "dim" }, said || "–"));
   }))];
 }
-
-export const bar = (share) => make("div", { class: "bar" }, make("i", { style: `width:${Math.min(100, 100 * share)}%` }));
 
 function tables(details) {
   return details.tables.filter((t) => t.rows.length).map((t) => make("div", { class: "scroll", tabindex: 0,
     "aria-label": "Results of each " + t.row.name }, make("table", {},
     make("thead", {}, make("tr", {}, make("th", { title: t.row.about }, t.row.name), make("th"),
       ...t.columns.map((c) => make("th", { title: c.about }, c.name)))),
-    make("tbody", {}, ...t.rows.map((r) => make("tr", {}, make("td", {}, r.name),
-      make("td", { class: "left" }, make("span", { class: "mark" }, (r.marks ?? []).join(" ")), r.with ? " " + r.with : ""),
-      ...t.columns.map((c) => make("td", {}, r.cells[c.key]?.text ?? "–"))))))));
+    make("tbody", {}, ...t.rows.map((r) => make("tr", {}, cell(r.name),
+      make("td", { class: "left" }, make("span", { class: "mark" }, (r.marks ?? []).join(" ")), " " + (r.with ?? "")),
+      ...t.columns.map((c) => cell(r.cells[c.key]?.text ?? "–"))))))));
 }
 
 // shade is the colour of a share of the scale, from the page's background to strong blue.
@@ -89,15 +94,15 @@ function shade(share) {
 }
 
 // paint draws a heat map: a row for each layer, a column for each head.
-function paint(canvas, map, cell, highest) {
+function paint(canvas, map, size, highest) {
   const ratio = devicePixelRatio || 1;
-  canvas.width = map.heads * cell * ratio; canvas.height = map.layers * cell * ratio;
-  canvas.style.width = map.heads * cell + "px"; canvas.style.height = map.layers * cell + "px";
-  const g = canvas.getContext("2d"), gap = cell > 8 ? 1 : 0;
+  canvas.width = map.heads * size * ratio; canvas.height = map.layers * size * ratio;
+  canvas.style.width = map.heads * size + "px"; canvas.style.height = map.layers * size + "px";
+  const g = canvas.getContext("2d"), gap = size > 8 ? 1 : 0;
   g.scale(ratio, ratio);
   map.measures[strip.measure].forEach((v, i) => {
     g.fillStyle = `rgb(${shade(v / highest)})`;
-    g.fillRect(i % map.heads * cell, Math.floor(i / map.heads) * cell, cell - gap, cell - gap);
+    g.fillRect(i % map.heads * size, Math.floor(i / map.heads) * size, size - gap, size - gap);
   });
 }
 
@@ -108,23 +113,29 @@ function heads(details) {
   const large = make("div", { class: "large" });
   const film = make("div", { class: "strip", role: "listbox", tabindex: 0, "aria-orientation": "horizontal",
     "aria-label": "Attention heads by checkpoint; arrow keys go from one to the next" });
-  const choice = make("select", { "aria-label": "measure", onchange: (e) => { strip.measure = e.target.value; draw(); } },
-    ...Object.entries(names).map(([v, n]) => make("option", { value: v, selected: v === strip.measure }, n)));
+  const measure = (e) => { strip.measure = e.target.value; draw(); };
+  const option = ([v, n]) => make("option", { value: v, selected: v === strip.measure }, n);
+  const choice = make("select", { "aria-label": "measure", onchange: measure }, ...Object.entries(names).map(option));
   const figures = details.heads.map((h, i) => make("figure", { role: "option", onclick: () => pick(i) }, make("canvas"),
     make("figcaption", { class: "dim" }, String(h.step), h.with ? make("br") : "", h.with ?? "")));
   film.append(...figures);
   film.addEventListener("keydown", (e) => step(e, current(), figures.length, pick));
   const current = () => strip.at < 0 || strip.at >= figures.length ? figures.length - 1 : strip.at;
-  const pick = (i) => { strip.at = i === figures.length - 1 ? -1 : i; draw(); figures[i].scrollIntoView({ block: "nearest", inline: "nearest" }); };
+  const pick = (i) => {
+    strip.at = i === figures.length - 1 ? -1 : i;
+    draw();
+    figures[i].scrollIntoView({ block: "nearest", inline: "nearest" });
+  };
   async function draw() {
-    const maps = await Promise.all(details.heads.map((h) => artifact("heads/" + h.digest, (r) => r.json()).catch((e) => e)));
+    const map = (h) => artifact("heads/" + h.digest, (r) => r.json()).catch((e) => e);
+    const maps = await Promise.all(details.heads.map(map));
     const good = maps.filter((m) => m.measures);
     if (!good.length) { large.replaceChildren(make("p", { class: "notice" }, String(maps[0]))); return; }
     const highest = Math.max(0.01, ...good.flatMap((m) => m.measures[strip.measure]));
-    const cell = Math.max(3, Math.min(14, Math.floor(120 / Math.max(good[0].heads, good[0].layers))));
+    const size = Math.max(3, Math.min(14, Math.floor(120 / Math.max(good[0].heads, good[0].layers))));
     maps.forEach((m, i) => {
       figures[i].setAttribute("aria-selected", String(i === current()));
-      if (m.measures) paint(figures[i].firstChild, m, cell, highest);
+      if (m.measures) paint(figures[i].firstChild, m, size, highest);
     });
     enlarge(large, details.heads[current()], maps[current()], highest);
   }
@@ -137,18 +148,20 @@ function heads(details) {
 function enlarge(root, of, map, highest) {
   if (!map.measures) { root.replaceChildren(make("p", { class: "notice" }, String(map))); return; }
   const values = map.measures[strip.measure], best = values.indexOf(Math.max(...values));
-  const says = (i) => `L${Math.floor(i / map.heads)}.H${i % map.heads}: ${names[strip.measure]} ${percent(values[i])}, ` +
-    `random key ${percent(map.random[strip.measure])}`;
-  const cell = Math.max(6, Math.min(34, Math.floor(Math.min(innerWidth - 60, 420) / Math.max(map.heads, map.layers))));
+  const measure = names[strip.measure], random = percent(map.random[strip.measure]);
+  const says = (i) =>
+    `L${Math.floor(i / map.heads)}.H${i % map.heads}: ${measure} ${percent(values[i])}, random key ${random}`;
+  const size = Math.max(6, Math.min(34, Math.floor(Math.min(innerWidth - 60, 420) / Math.max(map.heads, map.layers))));
   const said = make("p", { role: "status" }, "highest " + says(best));
-  const canvas = make("canvas", { role: "img", "aria-label": `${names[strip.measure]} of ${map.layers} layers of ${map.heads} ` +
-    `heads at step ${of.step}; highest ${says(best)}` });
+  const label = `${measure} of ${map.layers} layers of ${map.heads} heads at step ${of.step}; highest ${says(best)}`;
+  const canvas = make("canvas", { role: "img", "aria-label": label });
   canvas.addEventListener("pointermove", (e) => {
-    const box = canvas.getBoundingClientRect(), x = Math.floor((e.clientX - box.left) / cell), y = Math.floor((e.clientY - box.top) / cell);
+    const box = canvas.getBoundingClientRect();
+    const x = Math.floor((e.clientX - box.left) / size), y = Math.floor((e.clientY - box.top) / size);
     if (x >= 0 && x < map.heads && y >= 0 && y < map.layers) said.textContent = says(y * map.heads + x);
   });
   canvas.addEventListener("pointerleave", () => { said.textContent = "highest " + says(best); });
-  paint(canvas, map, cell, highest);
+  paint(canvas, map, size, highest);
   const ramp = [0, .25, .5, .75, 1].map((s) => `rgb(${shade(s)}) ${100 * s}%`).join(",");
   root.replaceChildren(canvas, make("div", {}, make("b", {}, "step " + of.step), said,
     make("span", { class: "ramp", style: `background:linear-gradient(90deg,${ramp})` }),
@@ -196,5 +209,5 @@ function written(text, type) {
 function given(details) {
   const keys = Object.keys(details.parameters).sort();
   return [make("details", {}, make("summary", {}, `${keys.length} parameters`), make("table", {}, make("tbody", {},
-    ...keys.map((k) => make("tr", {}, make("td", {}, k), make("td", { class: "left" }, details.parameters[k]))))))];
+    ...keys.map((k) => make("tr", {}, cell(k), cell(details.parameters[k], { class: "left" }))))))];
 }

@@ -35,3 +35,12 @@ export function ago(milliseconds) {
   const s = Math.max(0, (Date.now() - milliseconds) / 1000);
   return s < 10 ? "now" : duration(Math.floor(s < 60 ? s : s < 3600 ? s - s % 60 : s - s % 3600)) + " ago";
 }
+
+export const cell = (text, properties) => make("td", properties, text);
+
+export const bar = (share) =>
+  make("div", { class: "bar" }, make("i", { style: `width:${Math.min(100, 100 * share)}%` }));
+
+// swatch is a piece of the line by which a run is drawn.
+export const swatch = (drawn) =>
+  make("span", { class: "swatch", style: `border-color:${drawn.color};border-top-style:${drawn.line ?? "solid"}` });
