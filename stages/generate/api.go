@@ -28,8 +28,8 @@ func apiCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "in", Usage: "`FILE` of the model: a .bit2, or a checkpoint"},
 			&cli.StringFlag{Name: "name", Usage: "by which requests call the model", DefaultText: "the file's, without its ending"},
-			&cli.StringFlag{Name: "listen", Value: "127.0.0.1:8000", Usage: "`ADDRESS` to listen on; one that other machines " +
-				"reach needs --api-token"},
+			&cli.StringFlag{Name: "addr", Value: "127.0.0.1:8000", Usage: "`HOST:PORT` to serve on (port 0: any free one); a host " +
+				"that other machines reach needs --api-token"},
 			&cli.StringFlag{Name: "api-token", EnvVars: []string{"BITNET1_API_TOKEN"}, Usage: "`TOKEN` that requests must " +
 				"bring; better in the environment, since others see a command's flags"},
 			&cli.IntFlag{Name: "parallel", Value: 4, Usage: "texts that are written at once; each takes the memory of a sequence"},
@@ -62,9 +62,9 @@ func runAPI(c *cli.Context) error {
 	}
 	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", c.String("listen"))
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", c.String("addr"))
 	if err != nil {
-		return fmt.Errorf("--listen %s: %w", c.String("listen"), err)
+		return fmt.Errorf("--addr %s: %w", c.String("addr"), err)
 	}
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	fmt.Fprintf(c.App.Writer, "model   %s: step %d, context of %d tokens of %s\nAPI     http://%s/v1\npage    http://%s/\n",
@@ -100,12 +100,12 @@ func apiOptions(c *cli.Context) (o server.Options, err error) {
 	if err := (documents.Options{Template: o.Template}).Validate(); err != nil {
 		return o, err
 	}
-	host, _, err := net.SplitHostPort(c.String("listen"))
+	host, _, err := net.SplitHostPort(c.String("addr"))
 	if err != nil {
-		return o, fmt.Errorf("--listen %s: %w", c.String("listen"), err)
+		return o, fmt.Errorf("--addr %s: %w", c.String("addr"), err)
 	}
 	if o.Token == "" && host != "localhost" && !server.IsLoopback(host) {
-		return o, errors.New("--listen " + c.String("listen") + " lets other machines in: set BITNET1_API_TOKEN to a secret that " +
+		return o, errors.New("--addr " + c.String("addr") + " lets other machines in: set BITNET1_API_TOKEN to a secret that " +
 			"requests must bring, or listen on 127.0.0.1")
 	}
 	if info, err := os.Stat(in); err == nil {

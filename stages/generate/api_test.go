@@ -26,7 +26,7 @@ func api(t *testing.T, flags ...string) *exec.Cmd {
 func TestAPI(t *testing.T) {
 	path := measuretest.Packed(t, measuretest.Checkpoint(t, measuretest.Config(64).V77(),
 		checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1}))
-	cmd := api(t, "--in", path, "--listen", "127.0.0.1:0")
+	cmd := api(t, "--in", path, "--addr", "127.0.0.1:0")
 	cmd.Env = append(cmd.Env, "BITNET1_API_TOKEN=secret")
 	out, err := cmd.StdoutPipe()
 	if err == nil {
@@ -75,17 +75,17 @@ func TestAPIRefuses(t *testing.T) {
 	path := measuretest.Packed(t, measuretest.Checkpoint(t, measuretest.Config(64).V77(),
 		checkpoint.Provenance{Step: 7, Tokenizer: "bytes", Gamma: 0.3, Mix: 1}))
 	for flags, want := range map[string]string{
-		"--listen 0.0.0.0:8000":     "set BITNET1_API_TOKEN",
-		"--listen :8000":            "set BITNET1_API_TOKEN",
-		"--listen machine:8000":     "set BITNET1_API_TOKEN",
-		"--listen 127.0.0.1":        "missing port",
-		"--listen 127.0.0.1:999999": "invalid port",
-		"--parallel 0":              "--parallel 0: it must be positive",
-		"--queue -1":                "--queue -1: it must be positive",
-		"--max-tokens -1":           "must not be negative",
-		"--turn-template {role}":    "it must have {text} once",
-		"more":                      "unexpected argument",
-		"--in none.bit2":            "none.bit2",
+		"--addr 0.0.0.0:8000":     "set BITNET1_API_TOKEN",
+		"--addr :8000":            "set BITNET1_API_TOKEN",
+		"--addr machine:8000":     "set BITNET1_API_TOKEN",
+		"--addr 127.0.0.1":        "missing port",
+		"--addr 127.0.0.1:999999": "invalid port",
+		"--parallel 0":            "--parallel 0: it must be positive",
+		"--queue -1":              "--queue -1: it must be positive",
+		"--max-tokens -1":         "must not be negative",
+		"--turn-template {role}":  "it must have {text} once",
+		"more":                    "unexpected argument",
+		"--in none.bit2":          "none.bit2",
 	} {
 		b, err := api(t, append([]string{"--in", path}, strings.Fields(flags)...)...).CombinedOutput()
 		if err == nil || !strings.Contains(string(b), want) {

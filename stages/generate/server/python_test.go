@@ -46,6 +46,23 @@ func TestOpenAIClient(t *testing.T) {
 	runPython(t, exec.Command(interpreter, "testdata/client.py", c.url, "secret", want))
 }
 
+// The program that docs/api.md shows works.
+func TestProgramOfThePage(t *testing.T) {
+	interpreter := python(t, "openai")
+	c := start(t, Options{})
+	page, err := os.ReadFile("../../../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(page), "```python\n")
+	program, _, _ := strings.Cut(after, "```")
+	program = strings.NewReplacer("http://127.0.0.1:8000", c.url, "step-000600", "small").Replace(program)
+	runPython(t, exec.Command(interpreter, "-c", program))
+	if n := c.value("bitnet1_api_written_tokens_total"); n != 20 {
+		t.Errorf("%v tokens were written", n)
+	}
+}
+
 // The page does what people want of it, on screens of any width, without a mouse, and without any other host.
 func TestPage(t *testing.T) {
 	interpreter := python(t, "playwright")
