@@ -20,10 +20,20 @@ async def announce(js, run, kind, body, part, heard):
 
 
 async def answer(js, message):
-    heard = msgpack.unpackb(message.data)
-    run, body = heard["run"], heard["body"]
-    gain = body["unigram_entropy"] - body["bits_per_token"]
-    await announce(js, run, SAYS, {"step": body["step"], "gain": gain, "learnt": gain > 0}, heard["part"], heard)
+    try:
+        heard = msgpack.unpackb(message.data)
+        run, body = heard["run"], heard["body"]
+        if heard["version"] != 1:
+            raise ValueError(f"version {heard['version']}")
+        gain = body["unigram_entropy"] - body["bits_per_token"]
+        said = {"step": body["step"], "gain": gain, "learnt": gain > 0}
+    except (ValueError, KeyError, TypeError) as e:  # it will never be an event: people find it among the dead letters
+        _, run, noun, verb = message.subject.split(".")
+        causes = {"Bitnet1-Stage": NAME, "Bitnet1-Cause": repr(e)}
+        await js.publish(f"bitnet1.{run}.dead.{NAME}.{noun}.{verb}", message.data, headers=causes)
+        await message.term()
+        return
+    await announce(js, run, SAYS, said, heard["part"], heard)
     finished = {"listener": NAME, "input": heard["id"], "key": "", "outcome": "done", "cause": "", "at": 0}
     await announce(js, run, "job.finished", finished, {"index": 0, "count": 0}, heard)
     await message.ack_sync()  # last: the server delivers an event again until it is acknowledged
