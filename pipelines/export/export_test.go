@@ -14,6 +14,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/apache/arrow/go/v15/arrow/memory"
+	"github.com/apache/arrow/go/v15/parquet"
+	"github.com/apache/arrow/go/v15/parquet/pqarrow"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"bitnet1/shared/measure/history"
@@ -241,6 +244,37 @@ func TestOthersReadParquet(t *testing.T) {
 	}
 }
 
+// A row of the Parquet file has the metric's values, and nulls where nothing is known.
+func TestParquetRows(t *testing.T) {
+	var b bytes.Buffer
+	all := []metric{{"train/loss", "bits/token", 5, 5000, 2.5, -1, -1, "", 3.5},
+		{"probe/ipmr", "", 6, -1, math.NaN(), 1, 2, "sequences=2", 0.25}}
+	if err := writeParquet(&b, &history.Run{ID: "r"}, all); err != nil {
+		t.Fatal(err)
+	}
+	table, err := pqarrow.ReadTable(t.Context(), bytes.NewReader(b.Bytes()), parquet.NewReaderProperties(nil),
+		pqarrow.ArrowReadProperties{}, memory.DefaultAllocator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Release()
+	var got [2][]string
+	for i := range int(table.NumCols()) {
+		column := table.Column(i).Data().Chunk(0)
+		for row := range got {
+			got[row] = append(got[row], column.ValueStr(row))
+		}
+	}
+	for row, want := range []string{
+		"r train/loss bits/token 5 5000 2.5 (null) (null) (null) 3.5",
+		"r probe/ipmr (null) 6 (null) (null) 1 2 sequences=2 0.25",
+	} {
+		if strings.Join(got[row], " ") != want {
+			t.Errorf("%q, want %q", got[row], want)
+		}
+	}
+}
+
 // What cannot be done is said, with what can.
 func TestRefuses(t *testing.T) {
 	data := t.TempDir()
@@ -252,7 +286,8 @@ func TestRefuses(t *testing.T) {
 		"name runs with --run":       {"--format", "parquet", "r"},
 		"\"format\" not set":         {"--run", "r"},
 	} {
-		if _, err := run(t, append([]string{"--data", data}, args...)...); err == nil || !strings.Contains(err.Error(), want) {
+		_, err := run(t, append([]string{"--data", data}, args...)...)
+		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v, want %q", args, err, want)
 		}
 	}
@@ -265,7 +300,8 @@ func TestRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if said, err := run(t, "--data", data, "--format", "parquet"); err != nil || !strings.Contains(said, "no numbers yet") {
+	said, err := run(t, "--data", data, "--format", "parquet")
+	if err != nil || !strings.Contains(said, "no numbers yet") {
 		t.Errorf("a run that has hardly begun: %q, %v", said, err)
 	}
 }

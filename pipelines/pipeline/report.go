@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"os/exec"
 	"strings"
 	"time"
@@ -29,7 +29,7 @@ func (l *launcher) report(ctx context.Context) {
 	cmd := exec.CommandContext(ctx, absolute(path), "--data", l.store.Dir(), "--run", l.run)
 	cmd.Stderr = &said
 	if err := cmd.Run(); err != nil {
-		l.screen.warn("report", "no report was written: "+errors.Join(errors.New(strings.TrimSpace(said.String())), err).Error())
+		l.screen.warn("report", fmt.Sprintf("no report was written: %s (%v)", strings.TrimSpace(said.String()), err))
 	}
 }
 

@@ -280,7 +280,8 @@ func scheduleFigures(runs []*history.Run) (all []*figure) {
 			"training's parameters.", learningRates},
 		{"weight-decay", "Weight decay", "weight decay", "Computed from the training's parameters. A step multiplies it " +
 			"with the learning rate.", weightDecays},
-		{"batch-tokens", "Tokens of a step", "tokens of a step", "From the tokens that the training log counts.", batchTokens},
+		{"batch-tokens", "Tokens of a step", "tokens of a step", "From the tokens that the training log counts.",
+			batchTokens},
 		{"sequence-tokens", "Tokens of a sequence", "tokens of a sequence", "Parts into which the first steps cut sequences.",
 			sequenceTokens},
 		{"gamma", "Gamma of RWSP", "gamma", "The weight of a survivor over the weight of the one before.",

@@ -27,17 +27,17 @@ var views = []view{
 		"copy (Olsson et al. 2022).", "random_prefix_matching", strip("prefix_matching", "prefix matching")},
 	{"previous_token", "Previous token", "Mean attention to the key before the query, of random tokens (TransformerLens).",
 		"random_previous_token", strip("previous_token", "attention")},
-	{"duplicate_token", "Duplicate token", "Mean attention to keys that have the query's token, of random tokens written " +
-		"twice (TransformerLens).", "random_duplicate_token", strip("duplicate_token", "attention")},
+	{"duplicate_token", "Duplicate token", "Mean attention to keys that have the query's token, of random tokens " +
+		"written twice (TransformerLens).", "random_duplicate_token", strip("duplicate_token", "attention")},
 	{"induction", "Induction", "Mean attention to keys after such keys (TransformerLens).", "random_induction",
 		strip("induction", "attention")},
-	{"copying", "Copying", "Of the logits that a head raises, the share of the tokens that it points at (after Olsson et " +
-		"al. 2022).", "random_copying", strip("copying", "copying")},
+	{"copying", "Copying", "Of the logits that a head raises, the share of the tokens that it points at (after Olsson " +
+		"et al. 2022).", "random_copying", strip("copying", "copying")},
 	{"hdr", "HDR", "Diversity of the distances pointed: exp(entropy of the distances) over the number of distances " +
 		"possible.", "random_hdr", strip("hdr", "HDR")},
 	{"distances", "Pointer distances", "Share of a layer's pointers by the number of bits of the distance between query " +
-		"and first survivor: 0 is the query's own key, 1 the key before, n the keys from 2^(n−1) to 2^n − 1 before. Rows are " +
-		"layers.", "", distances},
+		"and first survivor: 0 is the query's own key, 1 the key before, n the keys from 2^(n−1) to 2^n − 1 before. Rows " +
+		"are layers.", "", distances},
 }
 
 // headFigures draw what heads look at: a film strip of each view and run, of one scale for all runs.

@@ -108,7 +108,15 @@ func TestFigures(t *testing.T) {
 			t.Errorf("%s.png: %v", name, err)
 		}
 	}
-	// IPMR falls on a line: 0.12, 0.24, 0.36, 0.48 at steps 3, 6, 9, 12.
+	// What figures count is in the units of their axes; distances are added up over the heads of a layer.
+	for name, text := range map[string]string{"loss-steps": ">12<", "loss-tokens": ">0.012<", "loss-seconds": ">6<",
+		"distances": ">71<"} {
+		svg, err := os.ReadFile(filepath.Join(filepath.Dir(path), name+".svg"))
+		if err != nil || !strings.Contains(string(svg), text) {
+			t.Errorf("%s.svg lacks %s (%v)", name, text, err)
+		}
+	}
+	// IPMR lies on a line: 0.12, 0.24, 0.36, 0.48 at steps 3, 6, 9, 12.
 	svg, err := os.ReadFile(filepath.Join(filepath.Dir(path), "measure-ipmr.svg"))
 	if err != nil {
 		t.Fatal(err)
@@ -175,7 +183,8 @@ func TestCompare(t *testing.T) {
 		"did you mean muon": {"--run", "plain", "--compare", "muo"},
 		"name runs with":    {"--run", "plain", "muon"},
 	} {
-		if _, err := run(t, append([]string{"--data", data}, args...)...); err == nil || !strings.Contains(err.Error(), want) {
+		_, err := run(t, append([]string{"--data", data}, args...)...)
+		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v, want %q", args, err, want)
 		}
 	}
@@ -222,7 +231,8 @@ func TestReportOfAnEmptyRun(t *testing.T) {
 		}
 	}
 	page, path := mustRun(t, "--data", data, "--run", "r")
-	wants(t, page, "paused; pipeline v76", "What is missing", "the run has no checkpoint yet", "the run has no dataset yet",
+	wants(t, page, "paused; pipeline v76", "What is missing",
+		"the run has no checkpoint yet", "the run has no dataset yet",
 		"The command of r was not kept.", "books.parquet")
 	if figures, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "*.png")); len(figures) > 0 {
 		t.Errorf("figures of nothing: %v", figures)

@@ -288,7 +288,8 @@ func logTables(runs []*history.Run) (all []table) {
 		steps := r.Training.Steps
 		every := max(1, (len(steps)+mostLines-1)/mostLines)
 		t := table{Title: fmt.Sprintf("%d logged steps%s", len(steps), of(runs, r)), Fold: true}
-		t.Head = []string{"step", "tokens", "seconds", "loss, bits per token", "learning rate", "gamma", "gradient norm", "flipped", "tokens of a sequence"}
+		t.Head = []string{"step", "tokens", "seconds", "loss, bits per token", "learning rate", "gamma", "gradient norm",
+			"flipped", "tokens of a sequence"}
 		if every > 1 {
 			t.Title = fmt.Sprintf("Every %d-th of %s", every, t.Title)
 		}

@@ -48,7 +48,8 @@ func operationsFigure(all []operation) plot.Figure {
 	}
 	clock, processor := plot.Part{}, plot.Part{Color: 1}
 	var f plot.Bars
-	wall, cpu := plot.Panel{X: plot.Axis{Label: "seconds by the clock"}}, plot.Panel{X: plot.Axis{Label: "processor seconds"}}
+	wall := plot.Panel{X: plot.Axis{Label: "seconds by the clock"}}
+	cpu := plot.Panel{X: plot.Axis{Label: "processor seconds"}}
 	for _, o := range all[:min(len(all), mostOperations)] {
 		f.Labels = append(f.Labels, o.stage+": "+o.step)
 		clock.Values, processor.Values = append(clock.Values, o.wall), append(processor.Values, o.cpu)

@@ -1,7 +1,6 @@
 // Package plot draws figures fit for a paper. A figure is described once and written as SVG and as PNG, with the same
 // sizes, fonts and colours. Figures are as wide as a column of a paper, their fonts have at least 7 points, and their
-// colours differ for the colour-blind, too. Equal figures have equal bytes. The package reads no files; it knows no runs
-// and no models.
+// colours differ for the colour-blind, too. Equal figures have equal bytes. The package knows no runs.
 package plot
 
 import (

@@ -61,7 +61,7 @@ func TestLinesAreWhereTheyShouldBe(t *testing.T) {
 			t.Errorf("%s: %v, want a distance and twice the distance", name, got)
 		}
 	}
-	for _, text := range []string{">steps<", ">loss in bits per token<", ">run<", ">100<",
+	for _, text := range []string{">steps<", ">loss in bits per token<", ">run<", ">100<", ">10<",
 		"<title>a &lt;title&gt;</title>", "<desc>what &amp; why</desc>"} {
 		if !strings.Contains(svg, text) {
 			t.Errorf("the SVG lacks %s", text)
@@ -139,7 +139,8 @@ func colors(t *testing.T, f Figure) (seen map[string]int, width int) {
 // Bars are as long as their values: the second part is three times the first one.
 func TestBars(t *testing.T) {
 	f := Bars{Labels: []string{"steps"}, Panels: []Panel{{X: Axis{Label: "seconds"}, Parts: []Part{
-		{Name: "processor", Values: []float64{1}}, {Color: 1, Values: []float64{3}}, {Color: 2, Values: []float64{math.NaN()}},
+		{Name: "processor", Values: []float64{1}}, {Color: 1, Values: []float64{3}},
+		{Color: 2, Values: []float64{math.NaN()}},
 	}, Texts: []string{"4 s"}}}}
 	seen, width := colors(t, f)
 	legend := 6 * 14 * dpi / 72 * dpi / 72 // the sample of the first part
@@ -155,6 +156,44 @@ func TestBars(t *testing.T) {
 	if svg := svgOf(t, f); !strings.Contains(svg, ">steps<") || !strings.Contains(svg, ">4 s<") ||
 		!strings.Contains(svg, ">processor<") {
 		t.Errorf("texts are missing:\n%s", svg)
+	}
+}
+
+// The first bar is on top, beside its label, and its text stands at its end.
+func TestOrderOfBars(t *testing.T) {
+	svg := svgOf(t, Bars{Labels: []string{"first", "second"}, Panels: []Panel{{
+		Parts: []Part{{Values: []float64{5, 1}}}, Texts: []string{"long", "short"},
+	}}})
+	place := func(text string) (p Point) {
+		m := regexp.MustCompile(`<text x="([^"]*)" y="([^"]*)"[^>]*>` + text + `<`).FindStringSubmatch(svg)
+		if m == nil {
+			t.Fatalf("no text %s", text)
+		}
+		if _, err := fmt.Sscan(m[1]+" "+m[2], &p.X, &p.Y); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	first, second, long, short := place("first"), place("second"), place("long"), place("short")
+	if first.Y >= second.Y || long.Y >= short.Y || long.X <= short.X { // y grows downwards
+		t.Errorf("labels at %v, %v; texts at %v, %v", first, second, long, short)
+	}
+	// A bar is drawn as a path, whose y grows upwards.
+	bar := regexp.MustCompile(`<path d="[^"]*L([0-9.]*),([0-9.]*)L[^"]*" style="fill:#0072B2`)
+	ends := bar.FindAllStringSubmatch(svg, -1)
+	if len(ends) != 2 {
+		t.Fatalf("%d bars", len(ends))
+	}
+	var right, up [2]float64
+	for i := range 2 {
+		_, err1 := fmt.Sscan(ends[i][1], &right[i])
+		_, err2 := fmt.Sscan(ends[i][2], &up[i])
+		if err := errors.Join(err1, err2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if (right[0] > right[1]) != (up[0] > up[1]) {
+		t.Errorf("bars end at %v, as high as %v: the longer one is to be on top", right, up)
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 
 	"bitnet1/shared/measure/history"
 	"bitnet1/shared/measure/history/historytest"
+	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
 )
 
 func read(t *testing.T, data, run string) *history.Run {
@@ -26,6 +28,7 @@ func read(t *testing.T, data, run string) *history.Run {
 func TestRead(t *testing.T) {
 	data, o := t.TempDir(), historytest.Options{Muon: true}
 	historytest.Make(t, data, "r", o)
+	rerun(t, data, "r")
 	r := read(t, data, "r")
 	if len(r.Missing) > 0 {
 		t.Errorf("missing: %q", r.Missing)
@@ -75,6 +78,20 @@ func TestRead(t *testing.T) {
 	if last := r.Tables[0].Last(); last.Name != "12" || last.Cells["bits_per_token"].Number() != o.Bits(12) ||
 		len(r.Tables[0].Others) != 1 {
 		t.Errorf("the last checkpoint: %+v, others %+v", last, r.Tables[0].Others)
+	}
+}
+
+// rerun announces what a probe with other parameters found, which is no measure of the run itself.
+func rerun(t *testing.T, data, run string) {
+	t.Helper()
+	e, err := event.New(run, "probe", "", event.Part{}, event.ProbeWritten{Step: 7, TopIPMR: 0.9})
+	if err == nil {
+		e.Overrides = map[string]string{"probe.sequences": "1"}
+		e.Time = historytest.Started + 1
+		_, err = journal.Open(data).Write(e)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

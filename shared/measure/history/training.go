@@ -129,8 +129,8 @@ func reports(e event.Envelope) (all []report) {
 		return nil
 	}
 	first := []string{"health", "induction"}
-	others := slices.DeleteFunc(slices.Sorted(maps.Keys(body)), func(key string) bool { return slices.Contains(first, key) })
-	for _, key := range append(first, others...) {
+	isFirst := func(key string) bool { return slices.Contains(first, key) }
+	for _, key := range append(first, slices.DeleteFunc(slices.Sorted(maps.Keys(body)), isFirst)...) {
 		var ref artifact.Ref
 		if event.Unmarshal(body[key], &ref) == nil && !ref.IsZero() && strings.HasSuffix(ref.Name, ".json") {
 			all = append(all, report{key, ref})

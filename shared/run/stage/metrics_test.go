@@ -99,7 +99,8 @@ func TestMetricsAreNamedAndDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, family := range all {
-		if name := family.GetName(); strings.HasPrefix(name, "bitnet1_") && !strings.Contains(string(page), "| `"+name+"` |") {
+		name := family.GetName()
+		if strings.HasPrefix(name, "bitnet1_") && !strings.Contains(string(page), "| `"+name+"` |") {
 			t.Errorf("docs/recipes/metrics.md has no row for %s", name)
 		}
 	}

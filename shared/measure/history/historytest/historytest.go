@@ -198,8 +198,8 @@ func (m *maker) checkpoint(step int, manifest artifact.Ref) {
 	health := m.json("probe", "health.json", map[string]any{"step": step, "random_ipmr": 0.0625, "heads": heads})
 	induction := m.json("probe", "induction.json", map[string]any{"step": step, "run": 1, "random_ipmr": 0.03125,
 		"heads": []map[string]any{{"layer": 0, "head": 0, "ipmr": 0.25, "prefix_matching": 0.75}}})
-	m.found("probe", event.ProbeWritten{Step: step, Model: model, Health: health, Induction: induction, TopLayer: 1, TopHead: 1,
-		TopIPMR: IPMR(step, 1, 1), RandomIPMR: 0.0625}, nil)
+	m.found("probe", event.ProbeWritten{Step: step, Model: model, Health: health, Induction: induction, TopLayer: 1,
+		TopHead: 1, TopIPMR: IPMR(step, 1, 1), RandomIPMR: 0.0625}, nil)
 }
 
 // Declarations are what the stages of the runs say of their results.
