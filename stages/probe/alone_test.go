@@ -288,7 +288,7 @@ func TestRefusals(t *testing.T) {
 		{[]string{"--seq-len", "0"}, "--seq-len 0: use 1 or more"},
 		{[]string{"--n-batches", "0"}, "use 1 or more"},
 		{[]string{"--batch-size", "2"}, "add it"},
-		{[]string{"--prompt", "ab", "--show", "2"}, "show is 2, and there are 1 sequences"},
+		{[]string{"--prompt", "ab", "--show", "2"}, "show is 2, and the last sequence is number 1"},
 		{[]string{"--prompt", "ab", "--show-head", "L2.H0"}, "the model has 2 layers of 2 heads"},
 		{[]string{"--prompt", "ab", "--show-head", "3"}, "as in L0.H3"},
 	} {

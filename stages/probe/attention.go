@@ -42,7 +42,7 @@ func show(job *stage.Job[Params], s *measure.Subject, on sequences, about about,
 	written *event.ProbeWritten) error {
 	p := job.Params
 	if n := on.count(); p.Show > n {
-		return stage.Permanentf("show is %d, and there are %d sequences", p.Show, n)
+		return stage.Permanentf("show is %d, and the last sequence is number %d", p.Show, n)
 	}
 	layer, large := top.Layer, top.Head
 	if p.ShowHead != "" {
