@@ -13,10 +13,10 @@ const (
 )
 
 // intervals are the confidence intervals of bits per token and per byte: as many documents as there are, drawn with
-// replacement, give a value; an interval has the values without the highest and the lowest 2.5 % (Efron and Tibshirani, An
-// Introduction to the Bootstrap, 1993, chapter 13). Documents are drawn, and not tokens, because the tokens of a document
-// are no independent samples. The draws are the same every time. An interval is nil for fewer than two documents, and of
-// bytes where documents without text make the whole of a draw.
+// replacement, give a value; an interval has the values without the highest and the lowest 2.5 % (Efron and Tibshirani,
+// An Introduction to the Bootstrap, 1993, chapter 13). Documents are drawn, and not tokens, because the tokens of a
+// document are no independent samples. The draws are the same every time. An interval is nil for fewer than two
+// documents, and of bytes where documents without text make the whole of a draw.
 func (d *documents) intervals() (token, byte *[2]float64) {
 	n := len(d.sums)
 	if n < 2 {

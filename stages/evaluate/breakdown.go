@@ -41,7 +41,7 @@ type breakdownReport struct {
 	Resamples            int         `json:"resamples"` // of the documents, from which the intervals come
 
 	Positions      []positions `json:"positions"`        // in powers of two
-	BitsByPosition []*float64  `json:"bits_by_position"` // exact: element i is after i+1 tokens; null without targets there
+	BitsByPosition []*float64  `json:"bits_by_position"` // element i: after i+1 tokens; null without targets there
 
 	Induction inductionReport `json:"induction"`
 }
@@ -74,7 +74,8 @@ func newBreakdown(seq int, d model.Documents) *breakdown {
 func bucket(read int) int { return bits.Len(uint(read)) - 1 }
 
 // add adds a sequence. bytesOf is the length of a token's text.
-func (b *breakdown) add(tokens, targets []int32, losses []float32, ranges []dataset.Range, bytesOf func(int32) int) error {
+func (b *breakdown) add(tokens, targets []int32, losses []float32, ranges []dataset.Range,
+	bytesOf func(int32) int) error {
 	if err := b.documents.add(targets, losses, ranges, bytesOf); err != nil {
 		return err
 	}

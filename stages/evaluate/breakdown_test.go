@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -26,8 +25,8 @@ func evaluated(t *testing.T, flags ...string) (r report) {
 	return r
 }
 
-// each calls f for every target of the validation split: the tokens that the model may read before it, oldest first, the
-// target, its loss in bits, and its document.
+// each calls f for every target of the validation split: the tokens that the model may read before it, oldest first,
+// the target, its loss in bits, and its document.
 func each(t *testing.T, path, manifest string, f func(context []int32, target int32, bits float64, document string)) {
 	t.Helper()
 	m, settings := measuretest.Load(t, path, 1)
@@ -210,7 +209,8 @@ func TestIntervalsOfFewDocuments(t *testing.T) {
 // Targets without a document, which only a damaged dataset has, are an error.
 func TestDocumentsCoverTargets(t *testing.T) {
 	d := documents{number: map[documentKey]int{}}
-	err := d.add([]int32{5, 6, 7}, []float32{1, 1, 1}, []dataset.Range{{Start: 1, Length: 2}}, func(int32) int { return 1 })
+	ranges := []dataset.Range{{Start: 1, Length: 2}}
+	err := d.add([]int32{5, 6, 7}, []float32{1, 1, 1}, ranges, func(int32) int { return 1 })
 	if err == nil || !strings.Contains(err.Error(), "make the dataset's shards again") {
 		t.Error(err)
 	}
@@ -284,8 +284,8 @@ func TestCalibrationOfBins(t *testing.T) {
 
 // The stage's calibration is that of the logits of all targets.
 func TestCalibrationOfADataset(t *testing.T) {
-	manifest := measuretest.Sealed(t, seal.Options{SequenceLength: 16, ValidationShare: 0.4, Seed: 3, Counted: []int{2, 12}},
-		measuretest.Proverbs()...)
+	manifest := measuretest.Sealed(t,
+		seal.Options{SequenceLength: 16, ValidationShare: 0.4, Seed: 3, Counted: []int{2, 12}}, measuretest.Proverbs()...)
 	path := byteCheckpoint(t, 16)
 	r := evaluated(t, "--in", path, "--dataset", manifest, "--calibration", "--greedy", "--micro-tokens", "48")
 	var want calibration
@@ -306,8 +306,8 @@ func TestCalibrationOfADataset(t *testing.T) {
 			}
 		}
 	}
-	if fmt.Sprint(r.Calibration.Error, r.Calibration.Accuracy) != fmt.Sprint(want.report().Error, want.report().Accuracy) ||
-		r.Calibration.Accuracy != *r.Accuracy || r.Breakdown != nil {
-		t.Errorf("%+v, want %+v; accuracy %v", r.Calibration, want.report(), *r.Accuracy)
+	got, wanted := r.Calibration, want.report()
+	if got.Error != wanted.Error || got.Accuracy != wanted.Accuracy || got.Accuracy != *r.Accuracy || r.Breakdown != nil {
+		t.Errorf("%+v, want %+v; accuracy %v", got, wanted, *r.Accuracy)
 	}
 }

@@ -9,13 +9,13 @@ import (
 // calibrationBins is the number of bins of Guo et al. 2017 (arXiv:1706.04599).
 const calibrationBins = 15
 
-// calibration compares how probable a model says its most probable token is (the confidence) with how often that token is
-// the right one.
+// calibration compares how probable a model says its most probable token is (the confidence) with how often that token
+// is the right one.
 type calibration [calibrationBins]struct{ tokens, right, confidence float64 }
 
 // calibrationReport is the content of the report's calibration.
 type calibrationReport struct {
-	Error      float64          `json:"expected_calibration_error"` // mean of |accuracy - confidence| of the bins, by tokens
+	Error      float64          `json:"expected_calibration_error"` // mean of |accuracy - confidence| over tokens
 	Accuracy   float64          `json:"accuracy"`
 	Confidence float64          `json:"confidence"`
 	Bins       []calibrationBin `json:"bins"`

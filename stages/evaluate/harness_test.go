@@ -94,8 +94,8 @@ func likelihood(m *model.Model, s model.Settings, ids []int32, n int) ([]any, er
 	return []any{sum, greedy}, nil
 }
 
-// Scores are, to the last digit, those that lm-evaluation-harness gives the same model: its definitions of the tasks, its
-// prompts, its tokens of contexts and continuations, its truncation and its metrics, over rows in the forms of the
+// Scores are, to the last digit, those that lm-evaluation-harness gives the same model: its definitions of the tasks,
+// its prompts, its tokens of contexts and continuations, its truncation and its metrics, over rows in the forms of the
 // datasets that it reads.
 func TestScoresAreThoseOfTheHarness(t *testing.T) {
 	python := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
@@ -198,8 +198,8 @@ func write(t *testing.T, path string, rows ...any) {
 	}
 }
 
-// madeUp are rows of every task in the forms that the harness reads, with all that its definitions look at: marks to take
-// out, double spaces, capitals, letters of several bytes, contexts that end with white space or are too long.
+// madeUp are rows of every task in the forms that the harness reads, with all that its definitions look at: marks to
+// take out, double spaces, capitals, letters of several bytes, contexts that end with white space or are too long.
 func madeUp() map[string][]any {
 	type row = map[string]any
 	all := map[string][]any{}

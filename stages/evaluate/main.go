@@ -1,5 +1,5 @@
-// Command evaluate is the stage that measures a checkpoint: bits per token and per byte on the validation split, with the
-// loss of a model that knows token frequencies alone (unigram) as the baseline, and scores on evaluation tasks.
+// Command evaluate is the stage that measures a checkpoint: bits per token and per byte on the validation split, with
+// the loss of a model that knows token frequencies alone (unigram) as the baseline, and scores on evaluation tasks.
 package main
 
 import (

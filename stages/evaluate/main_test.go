@@ -242,6 +242,6 @@ func TestRefuses(t *testing.T) {
 func TestReportIsDocumented(t *testing.T) { measuretest.Documented(t, "Evaluation", report{}) }
 
 func TestDefaults(t *testing.T) {
-	measuretest.Defaults(t, `{"breakdown": false, "calibration": false, "greedy": false, "micro_tokens": 4096, "sequences": 0, "task_digests": null,
-		"task_limit": 0, "tasks": null}`)
+	measuretest.Defaults(t, `{"breakdown": false, "calibration": false, "greedy": false, "micro_tokens": 4096,
+		"sequences": 0, "task_digests": null, "task_limit": 0, "tasks": null}`)
 }

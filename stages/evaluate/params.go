@@ -28,8 +28,8 @@ func (Params) Usage(key string) string {
 	if key != "tasks" {
 		return ""
 	}
-	return "evaluation tasks, each NAME=PATH: a file of JSON Lines, a tar archive of such files (either also .zst or .gz), or " +
-		"a folder of them. Names: " + strings.Join(tasks.Names(), ", ")
+	return "evaluation tasks, each NAME=PATH: a file of JSON Lines, a tar archive of such files (either also .zst or " +
+		".gz), or a folder of them. Names: " + strings.Join(tasks.Names(), ", ")
 }
 
 func (p Params) check() error {

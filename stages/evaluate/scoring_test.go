@@ -54,8 +54,8 @@ func TestScores(t *testing.T) {
 		want[name] = alone(t, path, name, file)
 	}
 	flags := []string{"--tasks", "multiple_choice=" + pairs, "--tasks", "lambada=" + words, "--in"}
-	for _, more := range [][]string{{path}, {path, "--micro-tokens", "1"}, {path, "--micro-tokens", "129", "--threads", "1"},
-		{measuretest.Packed(t, path)}} {
+	for _, more := range [][]string{{path}, {path, "--micro-tokens", "1"},
+		{path, "--micro-tokens", "129", "--threads", "1"}, {measuretest.Packed(t, path)}} {
 		r := scored(t, append(slices.Clone(flags), more...)...)
 		if r.Version != 1 || r.Step != 7 || r.Tokenizer != "bytes" || r.Context != 64 || len(r.Tasks) != 2 {
 			t.Fatalf("%v: %+v", more, r)
@@ -151,8 +151,9 @@ func TestTasksBesideADataset(t *testing.T) {
 // On several datasets there is an evaluation of each, and the scores on tasks are the same beside all.
 func TestSeveralDatasetsAndATask(t *testing.T) {
 	dir, path := t.TempDir(), byteCheckpoint(t, 16)
-	write(t, filepath.Join(dir, "a.jsonl"), map[string]any{"sentence_good": "Ants eat.", "sentence_bad": "Ants eats."})
-	flags := []string{"--in", path, "--out", filepath.Join(dir, "out"), "--tasks", "blimp=" + filepath.Join(dir, "a.jsonl")}
+	pairs := filepath.Join(dir, "a.jsonl")
+	write(t, pairs, map[string]any{"sentence_good": "Ants eat.", "sentence_bad": "Ants eats."})
+	flags := []string{"--in", path, "--out", filepath.Join(dir, "out"), "--tasks", "blimp=" + pairs}
 	var datasets []string
 	for i := range 2 {
 		manifest := measuretest.Sealed(t, seal.Options{SequenceLength: 16, ValidationShare: 0.2, Seed: uint64(3 + i)},
@@ -191,7 +192,8 @@ func TestAnswersThatAreTooLong(t *testing.T) {
 	write(t, long, rows...)
 	write(t, short, rows[0], rows[2])
 	path := byteCheckpoint(t, 16)
-	a, b := scored(t, "--in", path, "--tasks", "blimp="+long).Tasks[0], scored(t, "--in", path, "--tasks", "blimp="+short).Tasks[0]
+	a := scored(t, "--in", path, "--tasks", "blimp="+long).Tasks[0]
+	b := scored(t, "--in", path, "--tasks", "blimp="+short).Tasks[0]
 	if a.LeftOut != 1 || b.LeftOut != 0 || fmt.Sprint(deref(a.Result)) != fmt.Sprint(deref(b.Result)) {
 		t.Errorf("with the long answer %+v, %v; without %+v, %v", a, deref(a.Result), b, deref(b.Result))
 	}
@@ -254,10 +256,11 @@ ARC-Easy acc norm          40.0 ± 1.0 %  (ARC-Easy chance 25.0 %)`
 	if got := strings.Join(taskResults().Lines(fields), "\n"); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
-	headline := results.Template(taskResults().Headline).Text(fields)
-	if want := "checkpoint 5 on tasks, LAMBADA perplexity 1.23 k (chance 50 k), LAMBADA acc 25.0 % (chance 0.1 %), " +
-		"HellaSwag acc 50.0 % (chance 25.0 %), ARC-Easy acc 30.0 % (chance 25.0 %), ARC-Easy acc norm 40.0 % (chance 25.0 %)"; headline != want {
-		t.Errorf("%s\nwant\n%s", headline, want)
+	want = "checkpoint 5 on tasks, LAMBADA perplexity 1.23 k (chance 50 k), LAMBADA acc 25.0 % (chance 0.1 %), " +
+		"HellaSwag acc 50.0 % (chance 25.0 %), ARC-Easy acc 30.0 % (chance 25.0 %), " +
+		"ARC-Easy acc norm 40.0 % (chance 25.0 %)"
+	if got := results.Template(taskResults().Headline).Text(fields); got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
 	}
 	for _, c := range taskResults().Columns {
 		if c.Name == "chance" || c.Baseline.Name == "chance" {

@@ -7,8 +7,8 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 )
 
-// SortedMap is a map that is written in the order of its keys: package msgpack sorts those of maps of plain values alone,
-// and the bytes of an event are its identity.
+// SortedMap is a map that is written in the order of its keys: package msgpack sorts those of maps of plain values
+// alone, and the bytes of an event are its identity.
 type SortedMap[V any] map[string]V
 
 // EncodeMsgpack implements msgpack.CustomEncoder.

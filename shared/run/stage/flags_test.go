@@ -127,8 +127,8 @@ func TestAnotherDatasetStandsBesideTheRunsOwn(t *testing.T) {
 	}
 }
 
-// Several datasets have results each: over a run beside its own, and of files in a folder for each dataset, which has the
-// name of the manifest's folder.
+// Several datasets have results each: over a run beside its own, and of files in a folder for each dataset, which has
+// the name of the manifest's folder.
 func TestSeveralDatasets(t *testing.T) {
 	w, _, _ := looked(t)
 	dir := t.TempDir()

@@ -153,8 +153,8 @@ func (r *rerun[P, E]) run(ctx context.Context, run string) error {
 	return nil
 }
 
-// otherDatasets returns where a rerun over a run finds its artifacts, and the datasets that --dataset names: one that is
-// empty, for the run's own, without the flag.
+// otherDatasets returns where a rerun over a run finds its artifacts, and the datasets that --dataset names: one that
+// is empty, for the run's own, without the flag.
 func otherDatasets[P any, E event.Body](s Spec[P, E], c *cli.Context, store *artifact.Store) (
 	artifact.Space, []artifact.Ref, error) {
 	paths := datasetsOf(c)

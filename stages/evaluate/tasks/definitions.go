@@ -47,85 +47,87 @@ var (
 	normalized = []string{Accuracy, Normalized, ByBytes}
 )
 
-// Definitions are all tasks. Contexts and continuations are to the letter those of the harness's task of the same name
-// (lambada: lambada_openai), from rows of the datasets that the harness reads and from rows in the form of llm-foundry.
-func Definitions() []Definition {
-	return []Definition{
-		{"blimp", "BLiMP", "Warstadt et al. 2020, arXiv:1912.00582", accuracy, []form{
-			{"sentence_good sentence_bad", func(r *row) Example {
-				e := choice("", []string{r.text("sentence_good"), r.text("sentence_bad")}, 0)
-				if r.has("UID") { // its paradigm
-					e.Set = r.text("UID")
-				}
-				return e
-			}},
+// Definitions are all tasks.
+func Definitions() []Definition { return definitions }
+
+// definitions is the table of tasks. Contexts and continuations are to the letter those of the harness's task of the
+// same name (lambada: lambada_openai), from rows of the datasets that the harness reads and from rows in the form of
+// llm-foundry.
+var definitions = []Definition{
+	{"blimp", "BLiMP", "Warstadt et al. 2020, arXiv:1912.00582", accuracy, []form{
+		{"sentence_good sentence_bad", func(r *row) Example {
+			e := choice("", []string{r.text("sentence_good"), r.text("sentence_bad")}, 0)
+			if r.has("UID") { // its paradigm
+				e.Set = r.text("UID")
+			}
+			return e
 		}},
-		{"lambada", "LAMBADA", "Paperno et al. 2016, arXiv:1606.06031", []string{Perplexity, Accuracy}, []form{
-			{foundryCompare, func(r *row) Example { return single(r.text("context"), " "+r.text("continuation")) }},
-			{"text", func(r *row) Example { // its last word is to be predicted
-				text := r.text("text")
-				i := max(strings.LastIndexByte(text, ' '), 0)
-				return single(text[:i], " "+strings.TrimPrefix(text[i:], " "))
-			}},
+	}},
+	{"lambada", "LAMBADA", "Paperno et al. 2016, arXiv:1606.06031", []string{Perplexity, Accuracy}, []form{
+		{foundryCompare, func(r *row) Example { return single(r.text("context"), " "+r.text("continuation")) }},
+		{"text", func(r *row) Example { // its last word is to be predicted
+			text := r.text("text")
+			i := max(strings.LastIndexByte(text, ' '), 0)
+			return single(text[:i], " "+strings.TrimPrefix(text[i:], " "))
 		}},
-		{"hellaswag", "HellaSwag", "Zellers et al. 2019, arXiv:1905.07830", normalized, []form{
-			{"activity_label ctx_a ctx_b endings label", hellaswag},
-			{foundry, func(r *row) Example { return choice(r.text("query"), r.texts("choices"), r.index("gold")) }},
+	}},
+	{"hellaswag", "HellaSwag", "Zellers et al. 2019, arXiv:1905.07830", normalized, []form{
+		{"activity_label ctx_a ctx_b endings label", hellaswag},
+		{foundry, func(r *row) Example { return choice(r.text("query"), r.texts("choices"), r.index("gold")) }},
+	}},
+	{"arc_easy", "ARC-Easy", arcSource, normalized, arcForms},
+	{"arc_challenge", "ARC-Challenge", arcSource, normalized, arcForms},
+	{"openbookqa", "OpenBookQA", "Mihaylov et al. 2018, arXiv:1809.02789", normalized, []form{
+		{"question_stem choices answerKey", func(r *row) Example {
+			return choice(r.text("question_stem"), r.texts("choices.text"), r.label("choices.label", "answerKey"))
 		}},
-		{"arc_easy", "ARC-Easy", arcSource, normalized, arcForms},
-		{"arc_challenge", "ARC-Challenge", arcSource, normalized, arcForms},
-		{"openbookqa", "OpenBookQA", "Mihaylov et al. 2018, arXiv:1809.02789", normalized, []form{
-			{"question_stem choices answerKey", func(r *row) Example {
-				return choice(r.text("question_stem"), r.texts("choices.text"), r.label("choices.label", "answerKey"))
-			}},
-			{foundry, func(r *row) Example { return choice(r.text("query"), r.texts("choices"), r.index("gold")) }},
+		{foundry, func(r *row) Example { return choice(r.text("query"), r.texts("choices"), r.index("gold")) }},
+	}},
+	{"piqa", "PIQA", "Bisk et al. 2020, arXiv:1911.11641", normalized, []form{
+		{"goal sol1 sol2 label", func(r *row) Example {
+			return choice("Question: "+r.text("goal")+"\nAnswer:", []string{r.text("sol1"), r.text("sol2")}, r.index("label"))
 		}},
-		{"piqa", "PIQA", "Bisk et al. 2020, arXiv:1911.11641", normalized, []form{
-			{"goal sol1 sol2 label", func(r *row) Example {
-				return choice("Question: "+r.text("goal")+"\nAnswer:", []string{r.text("sol1"), r.text("sol2")}, r.index("label"))
-			}},
-			{foundry, func(r *row) Example { // the query is "Question: …\n"
-				return choice(r.text("query")+"Answer:", r.texts("choices"), r.index("gold"))
-			}},
+		{foundry, func(r *row) Example { // the query is "Question: …\n"
+			return choice(r.text("query")+"Answer:", r.texts("choices"), r.index("gold"))
 		}},
-		{"boolq", "BoolQ", "Clark et al. 2019, arXiv:1905.10044", accuracy, []form{
-			{"passage question label", func(r *row) Example {
-				return choice(r.text("passage")+"\nQuestion: "+r.text("question")+"?\nAnswer:", []string{"no", "yes"},
-					r.index("label"))
-			}},
-			{foundry, func(r *row) Example { // the query is "Passage: …\nQuestion: …?"
-				return choice(strings.TrimPrefix(r.text("query"), "Passage: ")+"\nAnswer:", r.texts("choices"), r.index("gold"))
-			}},
+	}},
+	{"boolq", "BoolQ", "Clark et al. 2019, arXiv:1905.10044", accuracy, []form{
+		{"passage question label", func(r *row) Example {
+			return choice(r.text("passage")+"\nQuestion: "+r.text("question")+"?\nAnswer:", []string{"no", "yes"},
+				r.index("label"))
 		}},
-		{"commonsense_qa", "CommonsenseQA", "Talmor et al. 2019, arXiv:1811.00937", accuracy, []form{
-			{"question choices answerKey", commonsenseQA},
-			{foundry, func(r *row) Example { return choice(r.text("query"), r.texts("choices"), r.index("gold")) }},
+		{foundry, func(r *row) Example { // the query is "Passage: …\nQuestion: …?"
+			return choice(strings.TrimPrefix(r.text("query"), "Passage: ")+"\nAnswer:", r.texts("choices"), r.index("gold"))
 		}},
-		{"copa", "COPA", "Roemmele et al. 2011, AAAI Spring Symposium", accuracy, []form{
-			{"premise choice1 choice2 question label", copa},
-			{foundry, func(r *row) Example {
-				return choice(r.text("query"), before(" ", r.texts("choices")), r.index("gold"))
-			}},
+	}},
+	{"commonsense_qa", "CommonsenseQA", "Talmor et al. 2019, arXiv:1811.00937", accuracy, []form{
+		{"question choices answerKey", commonsenseQA},
+		{foundry, func(r *row) Example { return choice(r.text("query"), r.texts("choices"), r.index("gold")) }},
+	}},
+	{"copa", "COPA", "Roemmele et al. 2011, AAAI Spring Symposium", accuracy, []form{
+		{"premise choice1 choice2 question label", copa},
+		{foundry, func(r *row) Example {
+			return choice(r.text("query"), before(" ", r.texts("choices")), r.index("gold"))
 		}},
-		{"winogrande", "WinoGrande", "Sakaguchi et al. 2019, arXiv:1907.10641", accuracy, []form{
-			{"sentence option1 option2 answer", winogrande},
-			{foundrySchema, func(r *row) Example {
-				return schema(r.texts("context_options"), r.text("continuation"), r.index("gold"))
-			}},
+	}},
+	{"winogrande", "WinoGrande", "Sakaguchi et al. 2019, arXiv:1907.10641", accuracy, []form{
+		{"sentence option1 option2 answer", winogrande},
+		{foundrySchema, func(r *row) Example {
+			return schema(r.texts("context_options"), r.text("continuation"), r.index("gold"))
 		}},
-		{"wsc273", "WSC273", "Levesque et al. 2012; scored as by Trinh and Le 2018, arXiv:1806.02847", accuracy, []form{
-			{"text pronoun pronoun_loc options label", winogradSchema},
-			{foundrySchema, func(r *row) Example {
-				return schema(r.texts("context_options"), " "+r.text("continuation"), r.index("gold"))
-			}},
+	}},
+	{"wsc273", "WSC273", "Levesque et al. 2012; scored as by Trinh and Le 2018, arXiv:1806.02847", accuracy, []form{
+		{"text pronoun pronoun_loc options label", winogradSchema},
+		{foundrySchema, func(r *row) Example {
+			return schema(r.texts("context_options"), " "+r.text("continuation"), r.index("gold"))
 		}},
-		{"multiple_choice", "multiple choice", "", normalized, []form{
-			{foundry, func(r *row) Example { return choice(r.text("query"), r.texts("choices"), r.index("gold")) }},
-			{foundrySchema, func(r *row) Example {
-				return schema(r.texts("context_options"), r.text("continuation"), r.index("gold"))
-			}},
+	}},
+	{"multiple_choice", "multiple choice", "", normalized, []form{
+		{foundry, func(r *row) Example { return choice(r.text("query"), r.texts("choices"), r.index("gold")) }},
+		{foundrySchema, func(r *row) Example {
+			return schema(r.texts("context_options"), r.text("continuation"), r.index("gold"))
 		}},
-	}
+	}},
 }
 
 // Names are the tasks that Find knows.

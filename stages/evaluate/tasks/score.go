@@ -2,7 +2,6 @@ package tasks
 
 import (
 	"math"
-	"slices"
 	"unicode/utf8"
 )
 
@@ -153,16 +152,4 @@ func meanOfSets(sets []Set, i int) Score {
 		s.Error = &e
 	}
 	return s
-}
-
-// Main is the score of the task's first metric.
-func (r Result) Main() Score { return r.Scores[0] }
-
-// Of is the score of a metric.
-func (r Result) Of(metric string) (Score, bool) {
-	i := slices.IndexFunc(r.Scores, func(s Score) bool { return s.Metric == metric })
-	if i < 0 {
-		return Score{}, false
-	}
-	return r.Scores[i], true
 }

@@ -1,12 +1,12 @@
 // Package tasks reads evaluation tasks from files of their users, asks for log-likelihoods, and scores the answers: the
-// tasks, prompts and scores are those of lm-evaluation-harness (Gao et al., github.com/EleutherAI/lm-evaluation-harness,
-// 0.4.13), zero-shot.
+// tasks, prompts and scores are those of lm-evaluation-harness (Gao et al.,
+// github.com/EleutherAI/lm-evaluation-harness, 0.4.13), zero-shot.
 //
 //	task, err := tasks.Read("blimp", "blimp.tar.zst")
 //	for _, example := range task.Examples {
 //	    for _, request := range example.Requests { … a Likelihood for each … }
 //	}
-//	result := task.Score(likelihoods)
+//	result := task.Score(likelihoods, vocab)
 //
 // The package knows no model. What a task is stands in one table (definitions.go); a new task is a row there.
 package tasks

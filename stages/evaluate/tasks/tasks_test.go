@@ -60,7 +60,8 @@ func archive(t *testing.T, members ...string) string {
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
 	for i := 0; i < len(members); i += 2 {
-		err := w.WriteHeader(&tar.Header{Name: members[i], Typeflag: tar.TypeReg, Size: int64(len(members[i+1])), Mode: 0o644})
+		h := &tar.Header{Name: members[i], Typeflag: tar.TypeReg, Size: int64(len(members[i+1])), Mode: 0o644}
+		err := w.WriteHeader(h)
 		if err == nil {
 			_, err = w.Write([]byte(members[i+1]))
 		}
@@ -85,16 +86,18 @@ const (
 func TestFiles(t *testing.T) {
 	dir := written(t, map[string]string{
 		"folder/cats.jsonl": cats, "folder/more/dogs.jsonl.gz": gzipped(t, dogs), "folder/README.md": "no task",
-		"pairs.tar":     archive(t, "p/cats.jsonl", cats, "p/._cats.jsonl", "\x00", "p/dogs.jsonl", dogs, "p/LICENSE", "text"),
+		"pairs.tar": archive(t, "p/cats.jsonl", cats, "p/._cats.jsonl", "\x00", "p/dogs.jsonl", dogs,
+			"p/LICENSE", "text"),
 		"pairs.tar.zst": zstandard(t, archive(t, "dogs.jsonl.zst", zstandard(t, dogs), "cats.jsonl", cats)),
 		"cats.jsonl":    cats, "cats.jsonl.zst": zstandard(t, cats), "cats.gz": gzipped(t, cats),
 	})
 	for name, want := range map[string]string{
-		"folder":        "agreement:  Dogs bark., cats:  Cats sleep., cats:  A cat sleeps.",
-		"pairs.tar":     "agreement:  Dogs bark., cats:  Cats sleep., cats:  A cat sleeps.",
-		"pairs.tar.zst": "agreement:  Dogs bark., cats:  Cats sleep., cats:  A cat sleeps.",
-		"cats.jsonl":    "cats:  Cats sleep., cats:  A cat sleeps.", "cats.jsonl.zst": "cats:  Cats sleep., cats:  A cat sleeps.",
-		"cats.gz": "cats:  Cats sleep., cats:  A cat sleeps.",
+		"folder":         "agreement:  Dogs bark., cats:  Cats sleep., cats:  A cat sleeps.",
+		"pairs.tar":      "agreement:  Dogs bark., cats:  Cats sleep., cats:  A cat sleeps.",
+		"pairs.tar.zst":  "agreement:  Dogs bark., cats:  Cats sleep., cats:  A cat sleeps.",
+		"cats.jsonl":     "cats:  Cats sleep., cats:  A cat sleeps.",
+		"cats.jsonl.zst": "cats:  Cats sleep., cats:  A cat sleeps.",
+		"cats.gz":        "cats:  Cats sleep., cats:  A cat sleeps.",
 	} {
 		task, err := Read("blimp", filepath.Join(dir, name))
 		if err != nil {
@@ -117,8 +120,9 @@ func TestWrongFiles(t *testing.T) {
 	tarred := archive(t, "a/cats.jsonl", cats)
 	dir := written(t, map[string]string{
 		"cut.jsonl": cats + cats[:30], "list.jsonl": cats + "[1]\n", "other.jsonl": cats + `{"question": "?", "answer": 1}`,
-		"number.jsonl": `{"sentence_good": 7, "sentence_bad": "x"}`, "null.jsonl": `{"sentence_good": null, "sentence_bad": "x"}`,
-		"empty.jsonl": `{"sentence_good": " ", "sentence_bad": "x"}`, "none.jsonl": "\n", "folder/README.md": "nothing",
+		"number.jsonl": `{"sentence_good": 7, "sentence_bad": "x"}`,
+		"null.jsonl":   `{"sentence_good": null, "sentence_bad": "x"}`,
+		"empty.jsonl":  `{"sentence_good": " ", "sentence_bad": "x"}`, "none.jsonl": "\n", "folder/README.md": "nothing",
 		"cut.zst": packed[:len(packed)-9], "cut.tar": tarred[:600], "inside.tar": archive(t, "b/cut.jsonl", cats[:30]),
 		"gold.jsonl":   `{"query": "q", "choices": ["a", "b"], "gold": 2}`,
 		"half.jsonl":   `{"query": "q", "choices": ["a", "b"], "gold": 0.5}`,
@@ -132,8 +136,8 @@ func TestWrongFiles(t *testing.T) {
 	for _, c := range []struct{ task, file, want string }{
 		{"blimp", "cut.jsonl", "cut.jsonl: line 4: not a JSON object"},
 		{"blimp", "list.jsonl", "list.jsonl: line 4: not a JSON object"},
-		{"blimp", "other.jsonl", "other.jsonl: line 4: its keys are answer, question; want those of one of the task's forms: " +
-			"sentence_good, sentence_bad"},
+		{"blimp", "other.jsonl", "other.jsonl: line 4: its keys are answer, question; want those of one of the " +
+			"task's forms: sentence_good, sentence_bad"},
 		{"blimp", "number.jsonl", "number.jsonl: line 1: sentence_good is 7, want a text"},
 		{"blimp", "null.jsonl", "null.jsonl: line 1: sentence_good is null, want a text"},
 		{"blimp", "empty.jsonl", "empty.jsonl: line 1: answer 0 is empty"},
@@ -165,7 +169,8 @@ func TestWrongFiles(t *testing.T) {
 func TestForms(t *testing.T) {
 	for task, rows := range map[string][2]string{
 		"lambada": {`{"text": "He saw a\nbig  red fox"}`, `{"context": "He saw a\nbig  red", "continuation": "fox"}`},
-		"hellaswag": {`{"activity_label": "Skiing", "ctx_a": "A man", "ctx_b": "the Snow", "endings": ["a [b] c", "d"], "label": "1"}`,
+		"hellaswag": {`{"activity_label": "Skiing", "ctx_a": "A man", "ctx_b": "the Snow", ` +
+			`"endings": ["a [b] c", "d"], "label": "1"}`,
 			`{"query": "Skiing: A man The snow", "choices": ["a c", "d"], "gold": 1}`},
 		"arc_easy": {`{"question": "Why?", "choices": {"text": ["a", "b"], "label": ["1", "2"]}, "answerKey": "2"}`,
 			`{"query": "Question: Why?", "choices": ["a", "b"], "gold": 1}`},
@@ -177,11 +182,13 @@ func TestForms(t *testing.T) {
 			`{"query": "Question: dresser\n", "choices": ["a", "b"], "gold": 1}`},
 		"boolq": {`{"passage": "Fog is wet.", "question": "is fog wet", "label": true}`,
 			`{"query": "Passage: Fog is wet.\nQuestion: is fog wet?", "choices": ["no", "yes"], "gold": 1}`},
-		"copa": {`{"premise": "It rained.", "choice1": "They ran.", "choice2": "It shone.", "question": "effect", "label": 0}`,
+		"copa": {`{"premise": "It rained.", "choice1": "They ran.", "choice2": "It shone.", ` +
+			`"question": "effect", "label": 0}`,
 			`{"query": "It rained therefore", "choices": ["they ran.", "it shone."], "gold": 0}`},
 		"winogrande": {`{"sentence": "Ann met Eve so _ ran.", "option1": "Ann", "option2": "Eve", "answer": "2"}`,
 			`{"context_options": ["Ann met Eve so Ann", "Ann met Eve so Eve"], "continuation": "ran.", "gold": 1}`},
-		"wsc273": {`{"text": "Ann met Eve so she ran.", "pronoun": "she", "pronoun_loc": 15, "options": ["Ann", "Eve"], "label": 1}`,
+		"wsc273": {`{"text": "Ann met Eve so she ran.", "pronoun": "she", "pronoun_loc": 15, ` +
+			`"options": ["Ann", "Eve"], "label": 1}`,
 			`{"context_options": ["Ann met Eve so Ann", "Ann met Eve so Eve"], "continuation": "ran.", "gold": 1}`},
 	} {
 		var examples []Example
@@ -266,10 +273,10 @@ func TestScore(t *testing.T) {
 	error3 := func(right float64) float64 { // of three examples
 		return math.Sqrt((right*(1-right/3)*(1-right/3) + (3-right)*right*right/9) / 2 / 3)
 	}
-	for metric, right := range map[string]float64{Accuracy: 2, Normalized: 1, ByBytes: 1} {
-		s, ok := r.Of(metric)
-		if !ok || s.Value != right/3 || math.Abs(*s.Error-error3(right)) > 1e-15 || math.Abs(s.Chance-1.25/3) > 1e-15 {
-			t.Errorf("%s: %+v, want %g of 3", metric, s, right)
+	for i, right := range []float64{2, 1, 1} { // acc, acc_norm, acc_bytes
+		s := r.Scores[i]
+		if s.Metric != normalized[i] || s.Value != right/3 || math.Abs(*s.Error-error3(right)) > 1e-15 || math.Abs(s.Chance-1.25/3) > 1e-15 {
+			t.Errorf("%+v, want %g of 3", s, right)
 		}
 	}
 	characters, bytes := task.Examples[1:2], answers(-2.1, -3)
@@ -278,10 +285,11 @@ func TestScore(t *testing.T) {
 			t.Errorf("%s of one example: %+v, want %g without an error", metric, got, want)
 		}
 	}
-	if got := score(ByBytes, characters, [][]Likelihood{answers(-1.4, -3)}, 100).Value; got != 1 { // 0.7 and 0.5 a byte
+	likelihoods := [][]Likelihood{answers(-1.4, -3)} // 0.7 and 0.5 a byte, 0.7 and 1 a character
+	if got := score(ByBytes, characters, likelihoods, 100).Value; got != 1 {
 		t.Errorf("over bytes: %g", got)
 	}
-	if got := score(Normalized, characters, [][]Likelihood{answers(-1.4, -3)}, 100).Value; got != 0 { // 0.7 and 1 a character
+	if got := score(Normalized, characters, likelihoods, 100).Value; got != 0 {
 		t.Errorf("over characters: %g", got)
 	}
 }

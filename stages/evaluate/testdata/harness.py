@@ -2,10 +2,10 @@
 
 usage: harness.py FOLDER PROGRAM ...
 
-FOLDER/TASK.jsonl holds rows in the form of the dataset that the harness's task reads. The program is the model: it answers
-each line of JSON on its standard input with one line. {"text": ...} asks for token ids, {"ids": [...], "continuation": n}
-for the log-likelihood of the last n ids and whether they are greedy. The first line that it prints says what it is. Prints
-the harness's results as JSON.
+FOLDER/TASK.jsonl holds rows in the form of the dataset that the harness's task reads. The program is the model: it
+answers each line of JSON on its standard input with one line. {"text": ...} asks for token ids, {"ids": [...],
+"continuation": n} for the log-likelihood of the last n ids and whether they are greedy. The first line that it prints
+says what it is. Prints the harness's results as JSON.
 """
 import glob, json, os, subprocess, sys
 
