@@ -81,7 +81,7 @@ func TestCheckAcceptsWhatIsRight(t *testing.T) {
 		w.write("stages: {tokenize: {filters: 'score >= 3, language = en'}}\nsources: [sample]\n"))
 	said := w.must("pipeline", "run", "--check", "--json", "pipelines/v76.yml")
 	var checked struct{ Stages []results.Declaration }
-	if err := json.Unmarshal([]byte(said), &checked); err != nil || len(checked.Stages) != 6 ||
+	if err := json.Unmarshal([]byte(said), &checked); err != nil || len(checked.Stages) != 7 ||
 		len(checked.Stages[3].Results) == 0 || checked.Stages[3].Stage != "evaluate" {
 		t.Errorf("%v, %s", err, said)
 	}
