@@ -27,12 +27,14 @@ func apiCommand() *cli.Command {
 			"\n\nExample:\n   generate api --in packed/step-000600.bit2",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "in", Usage: "`FILE` of the model: a .bit2, or a checkpoint"},
-			&cli.StringFlag{Name: "name", Usage: "by which requests call the model", DefaultText: "the file's, without its ending"},
-			&cli.StringFlag{Name: "addr", Value: "127.0.0.1:8000", Usage: "`HOST:PORT` to serve on (port 0: any free one); a host " +
-				"that other machines reach needs --api-token"},
+			&cli.StringFlag{Name: "name", Usage: "by which requests call the model",
+				DefaultText: "the file's, without its ending"},
+			&cli.StringFlag{Name: "addr", Value: "127.0.0.1:8000", Usage: "`HOST:PORT` to serve on (port 0: any " +
+				"free one); a host that other machines reach needs --api-token"},
 			&cli.StringFlag{Name: "api-token", EnvVars: []string{"BITNET1_API_TOKEN"}, Usage: "`TOKEN` that requests must " +
 				"bring; better in the environment, since others see a command's flags"},
-			&cli.IntFlag{Name: "parallel", Value: 4, Usage: "texts that are written at once; each takes the memory of a sequence"},
+			&cli.IntFlag{Name: "parallel", Value: 4, Usage: "texts that are written at once; each takes the memory of " +
+				"a sequence"},
 			&cli.IntFlag{Name: "queue", Value: 256, Usage: "requests that may wait beside those; more are turned away"},
 			&cli.Int64Flag{Name: "max-body", Value: 1 << 20, Usage: "most bytes of a request"},
 			&cli.IntFlag{Name: "max-tokens", Usage: "most tokens of a text (0: as many as the context has room for)"},
@@ -67,8 +69,9 @@ func runAPI(c *cli.Context) error {
 		return fmt.Errorf("--addr %s: %w", c.String("addr"), err)
 	}
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	fmt.Fprintf(c.App.Writer, "model   %s: step %d, context of %d tokens of %s\nAPI     http://%s/v1\npage    http://%s/\n",
-		o.Name, m.Step, m.Config.Seq, m.Tokenizer.Name(), l.Addr(), l.Addr())
+	fmt.Fprintf(c.App.Writer, "model   %s: step %d, context of %d tokens of %s\n", o.Name, m.Step, m.Config.Seq,
+		m.Tokenizer.Name())
+	fmt.Fprintf(c.App.Writer, "API     http://%s/v1\npage    http://%s/\n", l.Addr(), l.Addr())
 	return server.New(m, o).Serve(ctx, l)
 }
 
@@ -89,7 +92,9 @@ func apiOptions(c *cli.Context) (o server.Options, err error) {
 	if o.Name == "" {
 		o.Name = strings.TrimSuffix(filepath.Base(in), filepath.Ext(in))
 	}
-	for flag, n := range map[string]int64{"parallel": int64(o.Generators), "queue": int64(o.Queue), "max-body": o.MaxBody} {
+	for flag, n := range map[string]int64{
+		"parallel": int64(o.Generators), "queue": int64(o.Queue), "max-body": o.MaxBody,
+	} {
 		if n < 1 {
 			return o, fmt.Errorf("--%s %d: it must be positive", flag, n)
 		}
@@ -105,8 +110,8 @@ func apiOptions(c *cli.Context) (o server.Options, err error) {
 		return o, fmt.Errorf("--addr %s: %w", c.String("addr"), err)
 	}
 	if o.Token == "" && host != "localhost" && !server.IsLoopback(host) {
-		return o, errors.New("--addr " + c.String("addr") + " lets other machines in: set BITNET1_API_TOKEN to a secret that " +
-			"requests must bring, or listen on 127.0.0.1")
+		return o, fmt.Errorf("--addr %s lets other machines in: set BITNET1_API_TOKEN to a secret that requests must bring, "+
+			"or serve on 127.0.0.1", c.String("addr"))
 	}
 	if info, err := os.Stat(in); err == nil {
 		o.Created = info.ModTime()

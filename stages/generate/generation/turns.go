@@ -9,9 +9,9 @@ import (
 	"bitnet1/shared/lm/inference"
 )
 
-// Turns has the generators of one model compute in turn, in the order in which they ask. A turn is a part of a prompt, or
-// the next token of all texts that wait for theirs: those are computed together, which costs much less than one after the
-// other. So texts that are written at once grow at the same rate, and each turn has all threads.
+// Turns has the generators of one model compute in turn, in the order in which they ask. A turn is a part of a prompt,
+// or the next token of all texts that wait for theirs: those are computed together, which costs much less than one by
+// one. So texts that are written at once grow at the same rate, and each turn has all threads.
 type Turns struct {
 	model *Model
 	taken chan struct{} // has an element while a turn lasts; senders wait in order
@@ -86,8 +86,8 @@ func (t *Turns) count(texts int) (all bool) {
 	return len(t.waiting) > 0 && len(t.waiting) >= t.texts
 }
 
-// decode returns the logits that follow a token, which it appends to a sequence. Who completes the tokens of all texts, or
-// has waited for long, takes the turn for all.
+// decode returns the logits that follow a token, which it appends to a sequence. Who completes the tokens of all texts,
+// or has waited for long, takes the turn for all.
 func (t *Turns) decode(ctx context.Context, s *inference.Session, token int32) ([]float32, error) {
 	d := &decoding{session: s, token: token, done: make(chan struct{})}
 	t.mu.Lock()

@@ -175,7 +175,8 @@ func (s *Server) cached(g *generation.Generator, prompt []int32, scored bool) in
 func (s *Server) text(ctx context.Context, g *generation.Generator, t *task, i, c int, known []chosen, to receiver,
 	u *usage) error {
 	prompt, index := t.prompts[i], i*t.choices+c
-	w := writing{server: s, task: t, trim: t.trim, emit: func(text string, tokens []chosen) error { return to.part(index, text, tokens) }}
+	w := writing{server: s, task: t, trim: t.trim}
+	w.emit = func(text string, tokens []chosen) error { return to.part(index, text, tokens) }
 	if t.echo && !t.implied[i] {
 		text := s.model.Text(prompt)
 		w.given = utf8.RuneCountInString(text)
@@ -290,7 +291,10 @@ func (w *writing) flush(f generation.Finish) error {
 	return w.emit("", w.held)
 }
 
-// failure is the error that the client of a request is told, nil if the client is gone.
+// statusGone is the status that nginx gives requests whose client is gone.
+const statusGone = 499
+
+// failure is the error that the client of a request is told.
 func (s *Server) failure(ctx context.Context, err error) *apiError {
 	var own *apiError
 	switch cause := context.Cause(ctx); {
@@ -298,8 +302,8 @@ func (s *Server) failure(ctx context.Context, err error) *apiError {
 		return own
 	case errors.Is(cause, errEnding):
 		return overloaded(s.Grace, errEnding.Error())
-	case ctx.Err() != nil:
-		return nil
+	case ctx.Err() != nil: // nobody reads it; the metrics count it
+		return &apiError{status: statusGone, Message: "the client has closed the connection", Type: typeServer}
 	case errors.Is(err, inference.ErrContextFull):
 		return invalid("", "%v", err).coded(http.StatusBadRequest, "context_length_exceeded")
 	}

@@ -14,8 +14,8 @@ type scored struct {
 	logprob float64
 }
 
-// score returns the logarithms of the probability of a token, and of the most probable ones, in their order. They are of
-// the model's own distribution, whatever the options of sampling; evaluate measures the same.
+// score returns the logarithms of the probability of a token, and of the most probable ones, in their order. They are
+// of the model's own distribution, whatever the options of sampling; evaluate measures the same.
 func (s *Server) score(logits []float32, token int32, top int) chosen {
 	most := float64(slices.Max(logits))
 	sum := 0.0

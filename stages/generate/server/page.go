@@ -27,8 +27,8 @@ func digestOf(element string) string {
 	return "'sha256-" + base64.StdEncoding.EncodeToString(digest[:]) + "'"
 }
 
-// servePage answers with the page to chat in. It has no secret: what it does, it does by the API, with the token that its
-// user gives.
+// servePage answers with the page to chat in. The page holds no secret: all that it does, it does by the API, with the
+// token that its user gives.
 func servePage(w http.ResponseWriter, _ *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")

@@ -15,8 +15,8 @@ import (
 	"bitnet1/shared/measure/measuretest"
 )
 
-// python returns an interpreter that has these modules: the one that BITNET1_PYTHON names, or python3. It skips the test
-// where there is none.
+// python returns an interpreter that has these modules: the one that BITNET1_PYTHON names, or python3. It skips the
+// test where there is none.
 func python(t *testing.T, modules ...string) string {
 	t.Helper()
 	name := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")

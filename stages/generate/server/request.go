@@ -21,8 +21,8 @@ const (
 	mostMessages    = 4096
 )
 
-// parameters are those that completions and chat completions have in common. A pointer is nil where the request does not
-// have the parameter, or has null.
+// parameters are those that completions and chat completions have in common. A pointer is nil where the request does
+// not have the parameter, or has null.
 type parameters struct {
 	Model         *string        `json:"model"`
 	MaxTokens     *int           `json:"max_tokens"`

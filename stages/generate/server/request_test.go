@@ -10,7 +10,8 @@ import (
 // Whatever a request holds, the server refuses it with a message, or has a task within the limits.
 func FuzzRequest(f *testing.F) {
 	for _, seed := range []string{
-		`{}`, `[]`, `null`, `{"prompt": "a"}`, `{"prompt": ["a", "b"], "n": 2}`, `{"prompt": [1, 2]}`, `{"prompt": [[1], [2]]}`,
+		`{}`, `[]`, `null`, `{"prompt": "a"}`, `{"prompt": ["a", "b"], "n": 2}`, `{"prompt": [1, 2]}`,
+		`{"prompt": [[1], [2]]}`,
 		`{"prompt": "<|endoftext|>", "echo": true, "logprobs": 1, "max_tokens": 1, "temperature": 0, "seed": 1234}`,
 		`{"stop": ["a", "b"], "stream": true, "stream_options": {"include_usage": true}, "top_k": -1, "min_p": 0.1}`,
 		`{"messages": [{"role": "user", "content": "a"}], "logprobs": true, "top_logprobs": 3}`,

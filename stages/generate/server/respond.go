@@ -64,7 +64,7 @@ func (s *Server) respondStream(w http.ResponseWriter, r *http.Request, t *task, 
 		return nil
 	}
 	failure := s.failure(r.Context(), err)
-	if failure != nil && events.begun {
+	if events.begun {
 		_ = events.send(failure.body())
 		return nil
 	}

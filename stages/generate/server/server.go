@@ -1,11 +1,11 @@
 // Package server lets programs and people use a packed model over HTTP: OpenAI's API of models, completions and chat
 // completions, the tokenizer endpoints of vLLM, metrics, and a page to chat in.
 //
-// A request passes four places. The guard (guard.go) turns away those without the token or from foreign pages, and bounds
-// how many are inside at once. request.go reads a body, and refuses what is impossible. The pool (pool.go) gives the
-// request a generator, of which there are few: each has the memory of a sequence. The generators take turns of a token
-// each (package generation), so a long text does not keep short ones waiting. completion.go and chat.go write the
-// answer in one piece or as a stream; when the client goes away, the next turn ends the work.
+// A request passes four places. The guard (guard.go) turns away those without the token or from foreign pages, and
+// bounds how many are inside at once. request.go reads a body, and refuses what is impossible. The pool (pool.go) gives
+// the request a generator, of which there are few: each has the memory of a sequence. The generators compute their next
+// tokens together (package generation), so a long text does not keep short ones waiting. completion.go and chat.go
+// write the answer in one piece or as a stream; when the client goes away, the work ends with the token at work.
 //
 // The package computes nothing itself, and reads no command line.
 package server

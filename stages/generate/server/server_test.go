@@ -429,7 +429,8 @@ func TestRefusals(t *testing.T) {
 		{"chat/completions", body{}, "messages", "there is none", 400},
 		{"chat/completions", body{"messages": "Hello"}, "messages", "want a list", 400},
 		{"chat/completions", body{"messages": []body{{"role": "tool", "content": "x"}}}, "messages", `role "tool"`, 400},
-		{"chat/completions", body{"messages": []body{{"role": "user", "content": 5}}}, "messages", "a content is a text", 400},
+		{"chat/completions", body{"messages": []body{{"role": "user", "content": 5}}}, "messages", "a content is a text",
+			400},
 		{"chat/completions", body{"messages": []body{{"role": "user", "content": []body{{"type": "image_url"}}}}}, "messages",
 			"parts of type text alone", 400},
 		{"chat/completions", body{"messages": hello, "top_logprobs": 2}, "top_logprobs", "only with logprobs", 400},
@@ -645,6 +646,10 @@ func TestDisconnect(t *testing.T) {
 	if running := c.value("bitnet1_api_running"); running != 0 {
 		t.Errorf("%v requests are running", running)
 	}
+	wait(t, "the request without a stream counts as left", func() bool {
+		_, b := c.get("/metrics", nil)
+		return strings.Contains(string(b), `bitnet1_api_requests_total{path="/v1/completions",status="499"} 1`)
+	})
 }
 
 // value is a metric of the server.
@@ -762,7 +767,9 @@ func TestTokenize(t *testing.T) {
 // A server that is told to end lets requests finish, or ends them when their time is over. It accepts no others.
 func TestEnd(t *testing.T) {
 	m := open(t, saved(t, measuretest.Config(30_000).V76()))
-	for grace, want := range map[time.Duration]string{time.Minute: "[DONE]", time.Millisecond: "the server is shutting down"} {
+	for grace, want := range map[time.Duration]string{
+		time.Minute: "[DONE]", time.Millisecond: "the server is shutting down",
+	} {
 		s := New(m, Options{Name: "small", Grace: grace})
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
