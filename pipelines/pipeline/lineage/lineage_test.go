@@ -212,7 +212,8 @@ func TestRows(t *testing.T) {
 
 // Of a dataset of many sources the tree draws the first ones, in any width.
 func TestTreeOfManySources(t *testing.T) {
-	g := &Graph{Artifact: "d", Artifacts: []Artifact{{Digest: "d", Name: strings.Repeat("long-", 30), Job: "j", There: true}},
+	dataset := Artifact{Digest: "d", Name: strings.Repeat("long-", 30), Job: "j", There: true}
+	g := &Graph{Artifact: "d", Artifacts: []Artifact{dataset},
 		Jobs: []Job{{Key: "j", Stage: "shard", Run: "r", Given: map[string]string{"about": "two words"}}}}
 	for i := range 100 {
 		sum := fmt.Sprintf("%064d", i)
