@@ -15,7 +15,8 @@ import (
 func attributed(t *testing.T, c Config, heads float32) *Model {
 	t.Helper()
 	r := rand.New(rand.NewPCG(1, 2))
-	m, err := New(c, cpu.New(cpu.Options{Workers: 1}), Options{Batch: 2, Inference: true, ScaleBits: 32})
+	m, err := New(c, cpu.New(cpu.Options{Workers: 1}), Options{Batch: 2, Inference: true, ScaleBits: 32,
+		Bonsai: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,13 +47,17 @@ func TestDirectLogitsAddUp(t *testing.T) {
 	base := Config{Vocab: 40, D: 32, Layers: 1, Heads: 4, FF: 8, Seq: 12, Alibi: true, Eps: 1e-12, StreamBits: 16}
 	levels := base.V76()
 	levels.ValueBits, levels.ReadBits, levels.CodebookBits, levels.Hadamard = 4, 4, 4, 16
-	for name, c := range map[string]Config{"v75": base.V75(), "v76": base.V76(), "levels and rotation": levels} {
+	for name, c := range map[string]Config{"v75": base.V75(), "v76": base.V76(), "levels and rotation": levels,
+		"bonsai": base.V76()} {
 		r := rand.New(rand.NewPCG(3, 4))
 		tokens := make([]int32, 2*c.Seq)
 		for i := range tokens {
 			tokens[i] = int32(r.IntN(c.Vocab))
 		}
 		s := Settings{Gamma: 0.6, Mix: 1}
+		if name == "bonsai" { // half of the weights are their latents
+			s.Mix = 0.5
+		}
 		m := attributed(t, c, 1)
 		if err := m.KeepReads(); err != nil {
 			t.Fatal(err)
@@ -95,6 +100,7 @@ func rmsOfRow(t *testing.T, m *Model, id int32) float64 {
 	t.Helper()
 	row := m.codebook
 	row.Out, row.Quantized = 1, row.Quantized.Slice(int(id), int(id)+1)
+	row.Mixed = row.Mixed.Slice(int(id)*row.In, int(id+1)*row.In)
 	values, err := m.effective(row)
 	if err != nil {
 		t.Fatal(err)
