@@ -242,6 +242,7 @@ func (x *Index) stamp(name, driven string) string {
 func (x *Index) Changes(after uint64, n int) (rows []Row, version uint64, more bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	rows = []Row{} // a list, be it empty
 	var found []*run
 	for _, r := range x.order {
 		if r.version > after {

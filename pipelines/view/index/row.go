@@ -70,14 +70,14 @@ type Column struct {
 func (x *Index) Columns(n int) []Column {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return slices.Clone(x.columns.values[n:])
+	return append([]Column{}, x.columns.values[n:]...)
 }
 
 // Parameters are the parameters of all rows from the n-th on, each a key and a value.
 func (x *Index) Parameters(n int) [][2]string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return slices.Clone(x.parameters.values[n:])
+	return append([][2]string{}, x.parameters.values[n:]...)
 }
 
 // read reads the row of a run anew, from its events and its definition, and finds the folder of its training log.

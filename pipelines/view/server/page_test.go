@@ -121,6 +121,15 @@ func serveAt(t *testing.T, dir, address string) {
 	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
 }
 
+// A page that is opened before the first run has begun shows the run as soon as it has.
+func TestPageWithoutRuns(t *testing.T) {
+	b, dir := openBrowser(t, 1400, 900), t.TempDir()
+	b.open(serve(t, dir).URL)
+	b.until("!!document.querySelector('#list')?.innerText.includes('There are no runs yet')")
+	runtest.Write(t, dir, made)
+	b.until("document.querySelector('#run h2')?.innerText === 'run-1' && !!document.body.dataset.drawn")
+}
+
 // Everything can be done with the keys alone.
 func TestPageByKeys(t *testing.T) {
 	b, _, _ := pageOf(t, 1400, 900)

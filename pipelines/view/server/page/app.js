@@ -49,7 +49,7 @@ function choose() {
     const latest = [...runs.all.values()].sort((a, b) => rank(b) - rank(a))[0];
     if (latest) { state.compared = [latest.number]; state.opened ??= latest.number; }
   }
-  if (runs.ready) { chosen = true; wantedRuns.clear(); }
+  if (runs.ready && runs.all.size) { chosen = true; wantedRuns.clear(); }
   if (!runs.all.has(state.cursor)) state.cursor = state.opened;
 }
 
