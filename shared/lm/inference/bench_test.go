@@ -74,9 +74,9 @@ func randomParameters(c model.Config) iter.Seq2[model.Parameter, error] {
 	}
 }
 
-// Decode appends one token after 512 others, until there are 1,024. Two AVX-512 cores of an EPYC that other programs
-// kept busy (a load of 3 to 8) decoded 572, 503 and 356 tokens per second with 300M (strict, stream4, v77) in one run,
-// and 253, 207 and 131 in another. Counting bits takes two thirds of a token's time, and waits for memory.
+// Decode appends one token after 512 others, until there are 1,024. It is for profiles: task bench:inference measures
+// more, in processes of their own. 300M has to decode 800 tokens per second strict and 500 with a stream of four bits,
+// and 75M 2,000, on two cores with AVX-512.
 func BenchmarkDecode(b *testing.B) {
 	presets(b, func(b *testing.B, m *Model) {
 		s := session(b, m)
@@ -97,8 +97,7 @@ func BenchmarkDecode(b *testing.B) {
 	})
 }
 
-// Prefill computes a prompt of 512 tokens. The same busy cores computed 3,017, 4,432 and 2,982 tokens per second with
-// 300M.
+// Prefill computes a prompt of 512 tokens. 300M has to compute 450 tokens per second, and 75M 1,900.
 func BenchmarkPrefill(b *testing.B) {
 	presets(b, func(b *testing.B, m *Model) {
 		s, prompt := session(b, m), text(m.Config, 512)
@@ -111,5 +110,31 @@ func BenchmarkPrefill(b *testing.B) {
 			}
 		}
 		b.ReportMetric(float64(b.N*len(prompt))/b.Elapsed().Seconds(), "tokens/s")
+	})
+}
+
+// DecodeTogether appends one token to each of 16 sequences.
+func BenchmarkDecodeTogether(b *testing.B) {
+	presets(b, func(b *testing.B, m *Model) {
+		sessions, next := make([]*Session, 16), make([]int32, 16)
+		for i := range sessions {
+			sessions[i] = session(b, m)
+			if _, err := sessions[i].Prefill(text(m.Config, 512)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for b.Loop() {
+			for i, s := range sessions {
+				if next[i] = int32(s.Len()+i) % int32(m.Config.Vocab); s.Len() == 1024 {
+					if err := s.Truncate(512); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			if _, err := m.DecodeTogether(sessions, next); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(b.N*len(sessions))/b.Elapsed().Seconds(), "tokens/s")
 	})
 }
