@@ -72,6 +72,16 @@ func TestScores(t *testing.T) {
 	}
 }
 
+// Sequences are cut into halves as long as attention of GPUs can read the parts.
+func TestCuts(t *testing.T) {
+	for seq, want := range map[int][]int{2048: {16, 32, 64, 128, 256, 512, 1024, 2048}, 96: {24, 48, 96}, 16: {16},
+		24: {24}, 100: {100}, 200: {100, 200}} {
+		if got := cuts(seq); !slices.Equal(got, want) {
+			t.Errorf("%d is cut into %v, want %v", seq, got, want)
+		}
+	}
+}
+
 // deref is what Sprint shows of a result, with the values of pointers.
 func deref(r tasks.Result) (shown []string) {
 	for _, set := range append(r.Sets, tasks.Set{Set: r.Task, Scores: r.Scores}) {
