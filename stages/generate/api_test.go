@@ -48,7 +48,7 @@ func TestAPI(t *testing.T) {
 		t.Fatalf("the program says %q", said)
 	}
 	for token, want := range map[string]string{"": "has not the token", "secret": `"id":"packed"`} {
-		r, err := http.NewRequest("GET", url+"/models", nil)
+		r, err := http.NewRequest(http.MethodGet, url+"/models", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -484,7 +484,7 @@ func TestModels(t *testing.T) {
 
 func (c *client) get(path string, headers map[string]string) (*http.Response, []byte) {
 	c.Helper()
-	r, err := http.NewRequest("GET", c.url+path, nil)
+	r, err := http.NewRequest(http.MethodGet, c.url+path, nil)
 	if err != nil {
 		c.Fatal(err)
 	}
@@ -539,7 +539,7 @@ func TestForeignPages(t *testing.T) {
 		}
 	}
 	for origin, status := range map[string]int{c.url: 200, "https://elsewhere.example": 403} {
-		r, err := http.NewRequest("POST", c.url+"/v1/completions", strings.NewReader(`{"max_tokens": 1}`))
+		r, err := http.NewRequest(http.MethodPost, c.url+"/v1/completions", strings.NewReader(`{"max_tokens": 1}`))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -580,7 +580,8 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 	defer r.Body.Close()
 	b, _ := io.ReadAll(r.Body)
-	if r.StatusCode != 503 || r.Header.Get("Retry-After") != "2" || !strings.Contains(string(b), "2 requests are being") {
+	if r.StatusCode != http.StatusServiceUnavailable || r.Header.Get("Retry-After") != "2" ||
+		!strings.Contains(string(b), "2 requests are being") {
 		t.Errorf("status %d, Retry-After %q, %s", r.StatusCode, r.Header.Get("Retry-After"), b)
 	}
 	for _, w := range unsent {
@@ -620,7 +621,7 @@ func TestDisconnect(t *testing.T) {
 		request["max_tokens"], request["stream"] = most, stream
 		b, _ := json.Marshal(request)
 		ctx, leave := context.WithCancel(context.Background())
-		r, err := http.NewRequestWithContext(ctx, "POST", c.url+"/v1/completions", bytes.NewReader(b))
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+"/v1/completions", bytes.NewReader(b))
 		if err != nil {
 			t.Fatal(err)
 		}
