@@ -67,8 +67,8 @@ func TestConversation(t *testing.T) {
 	if out != want || status != 0 {
 		t.Errorf("status %d: wrote %q, want %q", status, out, want)
 	}
-	if want := "seed 4\ntop-p is 7, want 0 to 1\nthere is no command /sed: /help lists them (a message that begins with / " +
-		"has a space before it)\nseed 4\n"; notes != want {
+	if want := "seed 4\ntop-p is 7, want 0 to 1\nthere is no command /sed: /help lists them (a message that begins with " +
+		"/ has a space before it)\nseed 4\n"; notes != want {
 		t.Errorf("noted %q, want %q", notes, want)
 	}
 }
@@ -129,10 +129,11 @@ func TestFullContext(t *testing.T) {
 
 // On a terminal, control characters of the model are not obeyed.
 func TestScreen(t *testing.T) {
-	for terminal, want := range map[bool]string{true: "a\n\tb\uFFFD[2J\uFFFD\uFFFDé", false: "a\n\tb\x1b[2J\r\u0085é"} {
+	const text = "a\n\tb\x1b[2J\r\u0085é"
+	for terminal, want := range map[bool]string{true: "a\n\tb\uFFFD[2J\uFFFD\uFFFDé", false: text} {
 		var shown strings.Builder
 		s := screen{&shown, terminal}
-		if err := s.write("a\n\tb\x1b[2J\r\u0085é"); err != nil || shown.String() != want {
+		if err := s.write(text); err != nil || shown.String() != want {
 			t.Errorf("terminal %v: %q, %v", terminal, shown.String(), err)
 		}
 	}
@@ -156,7 +157,8 @@ func TestLines(t *testing.T) {
 		}
 		got = append(got, message)
 	}
-	if want := []string{"one", "", "two\n lines\n\xff", "(long)", "last", "open\n"}; !slices.Equal(got, want) || asked != 3 {
+	want := []string{"one", "", "two\n lines\n\xff", "(long)", "last", "open\n"}
+	if !slices.Equal(got, want) || asked != 3 {
 		t.Errorf("read %q, want %q; asked %d times for more", got, want, asked)
 	}
 }

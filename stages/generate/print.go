@@ -76,8 +76,8 @@ func readPrompt(name string) (string, error) {
 
 var errInterrupted = errors.New("interrupted")
 
-// printTexts continues the prompts with the model of every file, and writes the texts as they come; with --json one line
-// for each model, as in *_text.json.
+// printTexts continues the prompts with the model of every file, and writes the texts as they come; with --json one
+// line for each model, as in *_text.json.
 func printTexts(c *cli.Context, in []string, p Params, host stage.Host) error {
 	for _, path := range in {
 		m, err := generation.Open(path, host.Threads)

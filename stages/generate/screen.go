@@ -8,8 +8,8 @@ import (
 	"bitnet1/shared/run/terminal"
 )
 
-// screen shows what a model writes. On a terminal, control characters become U+FFFD: a model of bytes may write any, and
-// they would move the cursor, or worse.
+// screen shows what a model writes. On a terminal, control characters become U+FFFD: a model of bytes may write any,
+// and they would move the cursor, or worse.
 type screen struct {
 	out      io.Writer
 	terminal bool
