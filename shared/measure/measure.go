@@ -59,8 +59,8 @@ func Open[P any](job *stage.Job[P], in event.CheckpointSaved, microTokens int) (
 	return s, nil
 }
 
-// OpenModel opens the model file of an event alone: there are no Manifest and no Data, and the tokenizer is the one that
-// the model was trained with. Sequences have seq tokens; 0: as many as the model reads.
+// OpenModel opens the model file of an event alone: there are no Manifest and no Data, and the tokenizer is the one
+// that the model was trained with. Sequences have seq tokens; 0: as many as the model reads.
 func OpenModel[P any](job *stage.Job[P], in event.CheckpointSaved, seq, microTokens int) (*Subject, error) {
 	path, err := job.Path(in.Model)
 	if err != nil {
@@ -87,8 +87,8 @@ func (s *Subject) ownTokenizer() (err error) {
 	case s.Seq < 1 || s.Seq > m.Config.Seq:
 		return stage.Permanentf("sequences of %d tokens: the checkpoint reads 1 to %d", s.Seq, m.Config.Seq)
 	case m.Tokenizer == "":
-		return stage.Permanentf(`the checkpoint does not name its tokenizer: write it into the description beside the file, ` +
-			`as "tokenizer": "gpt2"`)
+		return stage.Permanentf(`the checkpoint does not name its tokenizer: write it into the description beside the ` +
+			`file, as "tokenizer": "gpt2"`)
 	}
 	if s.Tokenizer, err = tokenizer.New(m.Tokenizer); err == nil && s.Tokenizer.Vocab() > m.Config.Vocab {
 		err = fmt.Errorf("the tokenizer %s has %d token ids, the checkpoint knows %d", m.Tokenizer, s.Tokenizer.Vocab(),

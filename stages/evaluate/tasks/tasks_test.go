@@ -275,7 +275,8 @@ func TestScore(t *testing.T) {
 	}
 	for i, right := range []float64{2, 1, 1} { // acc, acc_norm, acc_bytes
 		s := r.Scores[i]
-		if s.Metric != normalized[i] || s.Value != right/3 || math.Abs(*s.Error-error3(right)) > 1e-15 || math.Abs(s.Chance-1.25/3) > 1e-15 {
+		if s.Metric != normalized[i] || s.Value != right/3 || math.Abs(*s.Error-error3(right)) > 1e-15 ||
+			math.Abs(s.Chance-1.25/3) > 1e-15 {
 			t.Errorf("%+v, want %g of 3", s, right)
 		}
 	}
