@@ -154,7 +154,8 @@ func TestAttendNextRefusesOtherKinds(t *testing.T) {
 			want = "want one kind of attention"
 			change(&b)
 			for _, a := range []kernels.Attention{a, b} {
-				next = append(next, NextTokens{Attention: a, First: 4, Cache: d.NewCache(a, kernels.Sign()), Pointers: make(ints, 4)})
+				cache := d.NewCache(a, kernels.Sign())
+				next = append(next, NextTokens{Attention: a, First: 4, Cache: cache, Pointers: make(ints, 4)})
 			}
 		}
 		planes := func() kernels.Planes { p, _ := d.NewPlanes(2, 16, kernels.Sign()); return p }

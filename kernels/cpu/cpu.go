@@ -2,7 +2,8 @@
 // are float32 slices. Every operation divides its work in the same way whatever the number of goroutines, so the
 // results do not depend on that number. Operations are done when they return.
 //
-// The inner loops are Go functions, with assembly for AVX2, AVX-512 and NEON that gives the same bits: see instructions.
+// The inner loops are Go functions, with assembly for AVX2, AVX-512 and NEON that gives the same bits: see
+// instructions.
 // There are four ways to multiply:
 //
 //   - integers by planes: sums of four integers are looked up in tables, plane by plane (lookup.go);

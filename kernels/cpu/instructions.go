@@ -85,7 +85,8 @@ func plainGo() instructions {
 	return instructions{
 		name: "Go",
 
-		countDiffering: countDifferingGo, countCommon: countCommonGo, countSigns: countSignsGo, addCounts: addCountsGo, tile: tileGo, tilePair: tilePairGo,
+		countDiffering: countDifferingGo, countCommon: countCommonGo, countSigns: countSignsGo,
+		addCounts: addCountsGo, tile: tileGo, tilePair: tilePairGo,
 		makeTables: makeTablesGo, lookup: lookupGo,
 
 		packSigns: packSignsGo, packMask: packMaskGo, setBits: setBitsGo, expandBits: expandBitsGo,

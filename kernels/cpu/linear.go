@@ -99,9 +99,10 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 	unit := x.quantization.Unit() * w.quantization.Unit()
 	switch {
 	case d.few(x.rows):
-		d.fewRowProducts(x, []kernels.Linear{l}, divide, func(_, row, from int, sums []int32, offset int32, unit float32, s *scratch) {
-			emit(row, from, sums, offset, unit, s)
-		})
+		d.fewRowProducts(x, []kernels.Linear{l}, divide,
+			func(_, row, from int, sums []int32, offset int32, unit float32, s *scratch) {
+				emit(row, from, sums, offset, unit, s)
+			})
 	case x.bits == 1 && w.bits == 1 && d.counts:
 		words := d.wordsOfChannels(w)
 		d.blocks(x.rows, d.rowsPerTask(x.rows), func(from, to int, s *scratch) {
@@ -129,8 +130,8 @@ func (d *Device) integerProducts(activation kernels.Activation, l kernels.Linear
 	}
 }
 
-// fewRows is the number of rows from which on it is worth arranging the signs of a weight for lookup, where bits are not
-// counted in registers.
+// fewRows is the number of rows from which on it is worth arranging the signs of a weight for lookup, where bits are
+// not counted in registers.
 const fewRows = 8
 
 // few says whether all planes of so many rows are counted with the weights where these lie.

@@ -96,7 +96,8 @@ func (d *Device) newQuantizedOutput(out []kernels.Planes, derivative kernels.Der
 }
 
 // eachPart calls f for every part p that has some of n channels of a row, from channel `from` on: p's channels from at
-// on, a multiple of 64, are n channels from `first` on. f writes the levels of these, and their mask to the words of mask.
+// on, a multiple of 64, are n channels from `first` on. f writes the levels of these, and their mask to the words of
+// mask.
 func (q *quantizedOutput) eachPart(row, from, n int, s *scratch,
 	f func(p *planes, mask []uint64, at, first, n int)) {
 	var words []uint64 // of the row's mask

@@ -12,8 +12,8 @@ func (d *Device) countProducts(sums []int32, x, w *planes, r, o int) {
 	}
 }
 
-// countedOffset is the offset of row r of x in countProducts, for planes x_b and planes a of w: -Σ_a 2^a Σ_b 2^b K where
-// bits of x mean ±1, and otherwise Σ_a 2^a Σ_b 2^b pop(x_b).
+// countedOffset is the offset of row r of x in countProducts, for planes x_b and planes a of w: -Σ_a 2^a Σ_b 2^b K
+// where bits of x mean ±1, and otherwise Σ_a 2^a Σ_b 2^b pop(x_b).
 func countedOffset(x *planes, r int, w *planes) (offset int32) {
 	if x.quantization.PlusMinus() {
 		return -int32(w.quantization.Largest() * x.quantization.Largest() * x.cols)

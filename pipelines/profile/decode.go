@@ -77,26 +77,38 @@ func (s inferenceSettings) measure(path string) (m inferenceSpeed, err error) {
 	for i := range prompt {
 		prompt[i] = int32(random.IntN(net.Config.Vocab))
 	}
-	first, failure := s.fastest(func() error {
-		session, err := net.NewSession(inference.Options{Workers: s.Threads})
-		if err != nil {
-			return err
-		}
-		_, err = session.Prefill(prompt[:shortPrompt])
+	m.FirstToken, err = s.fastest(func() error {
+		_, err := s.prompted(net, prompt[:shortPrompt])
 		return err
 	})
-	m.FirstToken, err = first, errors.Join(err, failure)
+	if err != nil {
+		return m, err
+	}
+	if err := s.measureStreams(net, prompt, &m); err != nil {
+		return m, err
+	}
+	return m, net.Close()
+}
+
+// prompted returns a new session with a prompt.
+func (s inferenceSettings) prompted(net *inference.Model, prompt []int32) (*inference.Session, error) {
+	session, err := net.NewSession(inference.Options{Workers: s.Threads})
+	if err == nil {
+		_, err = session.Prefill(prompt)
+	}
+	return session, err
+}
+
+// measureStreams measures the prompt, and decoding of one stream and of several.
+func (s inferenceSettings) measureStreams(net *inference.Model, prompt []int32, m *inferenceSpeed) error {
 	var sessions []*inference.Session
 	for _, n := range streams {
-		for len(sessions) < n && err == nil {
-			session, failure := net.NewSession(inference.Options{Workers: s.Threads})
-			if err = failure; err == nil {
-				_, err = session.Prefill(prompt)
+		for len(sessions) < n {
+			session, err := s.prompted(net, prompt)
+			if err != nil {
+				return err
 			}
 			sessions = append(sessions, session)
-		}
-		if err != nil {
-			return m, err
 		}
 		if n == 1 {
 			took, err := s.fastest(func() error {
@@ -107,22 +119,22 @@ func (s inferenceSettings) measure(path string) (m inferenceSpeed, err error) {
 				return err
 			})
 			if err != nil {
-				return m, err
+				return err
 			}
 			m.Prompt = float64(s.Tokens) / took.Seconds()
 		}
 		took, err := s.fastest(func() error { return decodeTogether(net, sessions, s.Tokens) })
 		if err != nil {
-			return m, err
+			return err
 		}
 		m.Decode[n] = float64(n*atOnce) / took.Seconds()
 		if n == 1 {
 			if m.Resident, err = resident(); err != nil {
-				return m, err
+				return err
 			}
 		}
 	}
-	return m, net.Close()
+	return nil
 }
 
 // fastest is the time of the fastest round of f.

@@ -36,8 +36,8 @@ func inferenceCommand() *cli.Command {
 		Action: func(c *cli.Context) error {
 			s := inferenceSettings{Tokens: c.Int("tokens"), Rounds: c.Int("rounds"), Threads: c.Int("threads")}
 			if s.Tokens < shortPrompt || s.Rounds < 1 || s.Threads < 1 {
-				return command.UsageError(fmt.Errorf("%d tokens, %d rounds, %d threads: want at least %d tokens, a round and a thread",
-					s.Tokens, s.Rounds, s.Threads, shortPrompt))
+				return command.UsageError(fmt.Errorf("%d tokens, %d rounds, %d threads: want at least %d tokens, a round and "+
+					"a thread", s.Tokens, s.Rounds, s.Threads, shortPrompt))
 			}
 			return profileInference(c.StringSlice("preset"), s, c.String("llama-cpp"), c.String("out"))
 		},
@@ -129,10 +129,11 @@ func measurePacked(folder, preset, kind string, s inferenceSettings) (m inferenc
 func writeInference(w io.Writer, s inferenceSettings, rows []inferenceSpeed) error {
 	theirs := false
 	var b strings.Builder
-	fmt.Fprintf(&b, "Tokens per second on %s. Weights are random. %d tokens come before those that are decoded, and a prompt has as\n"+
-		"many; several streams are decoded together, and the table has the tokens of all. The fastest of %d rounds counts.\n"+
-		"The first token follows a prompt of %d tokens, with a model that is open. Resident is the most memory of the process\n"+
-		"with one stream, the mapped file included.\n\n", cpu.New(cpu.Options{Workers: s.Threads}).Name(), s.Tokens, s.Rounds, shortPrompt)
+	fmt.Fprintf(&b, "Tokens per second on %s. Weights are random. %d tokens come before those\n"+
+		"that are decoded, and a prompt has as many; several streams are decoded together, and the table has the tokens of\n"+
+		"all. The fastest of %d rounds counts. The first token follows a prompt of %d tokens, with a model that is open.\n"+
+		"Resident is the most memory of the process with one stream, the mapped file included.\n\n",
+		cpu.New(cpu.Options{Workers: s.Threads}).Name(), s.Tokens, s.Rounds, shortPrompt)
 	b.WriteString("| model | weights | file | decode |")
 	for _, n := range streams[1:] {
 		fmt.Fprintf(&b, " %d streams |", n)

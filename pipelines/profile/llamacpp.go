@@ -63,7 +63,8 @@ func (s inferenceSettings) measureGGUF(dir, file string) (m inferenceSpeed, err 
 	m.File = info.Size()
 	bench := []string{"-m", file, "-t", fmt.Sprint(s.Threads), "-r", fmt.Sprint(s.Rounds), "-o", "jsonl"}
 	tokens := fmt.Sprint(s.Tokens)
-	m.Resident, err = runJSONL(dir, "llama-bench", append(bench, "-p", fmt.Sprintf("%d,%s", shortPrompt, tokens), "-n", "0"),
+	prompts := fmt.Sprintf("%d,%s", shortPrompt, tokens)
+	m.Resident, err = runJSONL(dir, "llama-bench", append(bench, "-p", prompts, "-n", "0"),
 		func(r llamaBench) {
 			m.Weights = r.Params
 			if r.Prompt == shortPrompt {

@@ -397,7 +397,9 @@ func TestEach(t *testing.T) {
 	m, tokens := open(t, path), text(small, small.Seq)
 	want, s := train(t, path, tokens), session(t, m)
 	stop := errors.New("stop")
-	for _, c := range []struct{ from, to, fail int }{{0, 3, -1}, {3, 300, 280}, {3, 300, -1}, {300, 340, 0}, {300, 340, -1}} {
+	for _, c := range []struct{ from, to, fail int }{
+		{0, 3, -1}, {3, 300, 280}, {3, 300, -1}, {300, 340, 0}, {300, 340, -1},
+	} {
 		next := 0
 		err := s.Each(tokens[c.from:c.to], func(i int, logits []float32) error {
 			if i != next || !slices.Equal(logits, want.logits[(c.from+i)*small.Vocab:][:small.Vocab]) {
