@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,9 +23,9 @@ import (
 // lossesIn prints, as JSON, the losses in nats that model.py gives for tokens and targets, by each checkpoint.
 const lossesIn = `
 import json, sys, torch
-from model import Model
+from model import load
 rows, targets = (torch.tensor(json.loads(a)) for a in sys.argv[1:3])
-losses = lambda path: -Model(path).logits(rows).double().log_softmax(-1).gather(-1, targets.unsqueeze(-1)).flatten()
+losses = lambda path: -load(path).logits(rows).double().log_softmax(-1).gather(-1, targets.unsqueeze(-1)).flatten()
 print(json.dumps([losses(path).tolist() for path in sys.argv[3:]]))
 `
 
@@ -88,7 +87,7 @@ func TestModelInPyTorch(t *testing.T) {
 		c.change(&config)
 		path := measuretest.Checkpoint(t, config,
 			checkpoint.Provenance{Step: 1, Gamma: 0.8, Mix: c.mix, Documents: c.documents})
-		path = shaken(t, path)
+		path = measuretest.Shaken(t, path)
 		m, settings := measuretest.Load(t, path, batch)
 		losses, err := m.Losses(tokens, targets, settings)
 		if err != nil {
@@ -126,9 +125,9 @@ func TestModelInPyTorch(t *testing.T) {
 const testedIn = `
 import json, sys, torch
 from bit2 import read
-from model import Model
+from model import load
 test = read(sys.argv[1])[3]
-best = Model(sys.argv[1]).logits(torch.tensor([test["tokens"]]))[0].max(-1)
+best = load(sys.argv[1]).logits(torch.tensor([test["tokens"]]))[0].max(-1)
 print(json.dumps([(best.values - torch.tensor(test["logits"])).abs().max().item(),
                   (best.indices != torch.tensor(test["best"])).sum().item()]))
 `
@@ -136,7 +135,7 @@ print(json.dumps([(best.values - torch.tensor(test["logits"])).abs().max().item(
 // A program in another language passes the self-test of a packed model.
 func TestSelfTestInPyTorch(t *testing.T) {
 	python := interpreter(t, "torch, safetensors")
-	path := shaken(t, measuretest.Checkpoint(t, measuretest.Config(48).V77(),
+	path := measuretest.Shaken(t, measuretest.Checkpoint(t, measuretest.Config(48).V77(),
 		checkpoint.Provenance{Step: 1, Gamma: 0.8, Mix: 1}))
 	m, settings := measuretest.Load(t, path, 1)
 	test, err := bit2.NewSelfTest(m, settings)
@@ -164,39 +163,6 @@ func TestSelfTestInPyTorch(t *testing.T) {
 	if err := json.Unmarshal(out, &got); err != nil || !(got[0] <= 1e-4) || got[1] != 0 {
 		t.Errorf("logits differ by up to %g, and %g of the best tokens: %v", got[0], got[1], err)
 	}
-}
-
-// shaken is the checkpoint with scales, thresholds and gains that differ by channel, as training leaves them.
-func shaken(t *testing.T, path string) string {
-	t.Helper()
-	f, err := checkpoint.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	random := rand.New(rand.NewPCG(5, 8))
-	m := checkpoint.Model{Config: f.Config, Provenance: f.Provenance}
-	for p, err := range f.Parameters() {
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.Data = slices.Clone(p.Data)
-		if !strings.HasSuffix(p.Name, ".weight") {
-			for i := range p.Data {
-				p.Data[i] = p.Data[i]*(1+0.3*float32(random.NormFloat64())) + 0.1*float32(random.NormFloat64())
-			}
-		}
-		m.Parameters = append(m.Parameters, p)
-	}
-	out, err := os.Create(filepath.Join(t.TempDir(), "shaken.safetensors"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	if err := checkpoint.Write(out, m); err != nil {
-		t.Fatal(err)
-	}
-	return out.Name()
 }
 
 // rows is values as a JSON list of rows of so many.

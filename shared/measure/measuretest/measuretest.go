@@ -5,11 +5,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -271,6 +273,39 @@ func Checkpoint(t testing.TB, c model.Config, p checkpoint.Provenance) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// Shaken is the checkpoint with scales, thresholds and gains that differ by channel, as training leaves them.
+func Shaken(t *testing.T, path string) string {
+	t.Helper()
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	random := rand.New(rand.NewPCG(5, 8))
+	m := checkpoint.Model{Config: f.Config, Provenance: f.Provenance}
+	for p, err := range f.Parameters() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Data = slices.Clone(p.Data)
+		if !strings.HasSuffix(p.Name, ".weight") {
+			for i := range p.Data {
+				p.Data[i] = p.Data[i]*(1+0.3*float32(random.NormFloat64())) + 0.1*float32(random.NormFloat64())
+			}
+		}
+		m.Parameters = append(m.Parameters, p)
+	}
+	out, err := os.Create(filepath.Join(t.TempDir(), "shaken.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if err := checkpoint.Write(out, m); err != nil {
+		t.Fatal(err)
+	}
+	return out.Name()
 }
 
 // Packed packs a checkpoint and returns the path of the packed model.
