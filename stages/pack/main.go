@@ -1,11 +1,14 @@
 // Command pack is the stage that packs a checkpoint into a .bit2 file: one bit a weight, a few for the codebook of a
-// v77, with float16 scales and thresholds. It reads the file back before it announces it.
+// v77, with float16 scales and thresholds. It reads the file back before it announces it. Its command huggingface writes a
+// packed model as a folder that Hugging Face's transformers loads.
 package main
 
 import (
 	"context"
 	"fmt"
 	"os"
+
+	"github.com/urfave/cli/v2"
 
 	"bitnet1/kernels"
 	"bitnet1/kernels/cpu"
@@ -30,8 +33,8 @@ func main() {
 		Work:    stage.Deterministic(pack),
 		Files:   stage.BareCheckpoints,
 		Choice:  stage.ByStep(),
-		Threads: true,
-		Emits:   []event.Body{event.PackWritten{}},
+		Threads: true, Commands: []*cli.Command{huggingFaceCommand()},
+		Emits: []event.Body{event.PackWritten{}},
 		Results: []results.Result{{
 			Kind:     event.PackWritten{}.Kind(),
 			Headline: "checkpoint {step} packed: {pack.size:bytes}",
