@@ -181,7 +181,8 @@ func (b *browser) press(keys ...string) {
 // write types a text.
 func (b *browser) write(text string) { b.press(strings.Split(text, "")...) }
 
-// click clicks on the element of a selector.
+// click clicks on the element of a selector. The page is drawn anew between the two halves of the click, as it may be
+// while a run goes on.
 func (b *browser) click(selector string) {
 	b.t.Helper()
 	at, ok := b.eval(fmt.Sprintf(`(() => { const r = document.querySelector(%q)?.getBoundingClientRect();
@@ -190,6 +191,7 @@ func (b *browser) click(selector string) {
 		b.t.Fatalf("there is no %s", selector)
 	}
 	for _, what := range []string{"mousePressed", "mouseReleased"} {
+		b.eval("dispatchEvent(new Event('resize')), new Promise((r) => requestAnimationFrame(() => setTimeout(r, 20)))")
 		b.call("Input.dispatchMouseEvent", map[string]any{"type": what, "x": at["x"], "y": at["y"], "button": "left",
 			"clickCount": 1})
 	}

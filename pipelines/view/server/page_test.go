@@ -155,6 +155,7 @@ func TestPageByKeys(t *testing.T) {
 	b.until("document.body.dataset.drawn.includes('over=seconds')")
 	b.press("l")
 	b.until("document.querySelector('#logy').checked")
+	b.eval("new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)))") // it is drawn
 	b.eval("document.querySelector('#loss canvas').focus()")
 	b.press("ArrowRight", "ArrowRight")
 	b.until("/v77-nano-\\d+ [0-9.]+/.test(document.querySelector('#loss [role=status]').textContent)")

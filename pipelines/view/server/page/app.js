@@ -1,7 +1,7 @@
 // The page: the streams from the server, what people do, and what follows from it.
 import { Chart, redraw, takePieces, view, zoom } from "./chart.js";
 import { forget, show } from "./details.js";
-import { drawList, page, reveal } from "./list.js";
+import { drawList, listenToList, page, reveal } from "./list.js";
 import { differing, groupOf, matcher, runs, shortKey, sorter, take } from "./rows.js";
 import { look, names, state } from "./state.js";
 import { drawParameters, drawResults } from "./tables.js";
@@ -91,6 +91,7 @@ async function readDetails() {
   details.of = of;
   details.at = Date.now();
   const answer = await fetch("run/" + row.run).catch(() => null);
+  if (!answer?.ok) details.of = ""; // again with the next message
   if (!answer?.ok || state.opened !== row.number) return;
   details.answer = await answer.json();
   showDetails(row);
@@ -124,7 +125,7 @@ function renderNow() {
   document.title = running.length ? `${running[0].step} · ${running[0].run}` : "bitnet1 runs";
   view.chosen = state.compared.map((n) => ({ run: n, name: runs.all.get(n).run, ...look(n),
     bold: n === state.opened && state.compared.length > 1 })).sort((a, b) => a.bold - b.bold); // bold ones on top
-  drawList(act);
+  drawList();
   legend();
   drawResults($("table"), render);
   drawParameters($("parameters"), $("differ"));
@@ -214,7 +215,7 @@ function move(by) {
   if (!row) return;
   state.cursor = row.number;
   reveal(row.number);
-  drawList(act);
+  drawList();
 }
 
 const axes = ["steps", "tokens", "seconds"];
@@ -272,7 +273,8 @@ function listen() {
     $("list").focus();
     move(0);
   });
-  $("list").addEventListener("scroll", () => requestAnimationFrame(() => drawList(act)));
+  listenToList(act);
+  $("list").addEventListener("scroll", () => requestAnimationFrame(() => drawList()));
   $("list").addEventListener("keydown", (e) => {
     const by = { ArrowDown: 1, ArrowUp: -1, PageDown: page(), PageUp: -page(), Home: -1e9, End: 1e9 }[e.key];
     if (by) move(by);

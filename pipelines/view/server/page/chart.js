@@ -114,6 +114,7 @@ export class Chart {
   }
 
   key_(e) {
+    if (!this.sx) return; // nothing is drawn
     const [from, to] = this.x, width = to - from, middle = view.cursor ?? (from + to) / 2;
     const moves = { ArrowLeft: -1, ArrowRight: 1 };
     if (e.key in moves) {

@@ -3,12 +3,30 @@ import { groupOf, runs, shortKey } from "./rows.js";
 import { look, state } from "./state.js";
 import { ago, bar, count, make } from "./text.js";
 
-const rowHeight = 62, headingHeight = 28, beyond = 200; // pixels; beyond: made above and below those in sight
+// Sizes in pixels; beyond: how far above and below those in sight rows are made.
+const rowHeight = 62, headingHeight = 28, tickWidth = 34, beyond = 200;
 const root = document.getElementById("list");
 let places = new Map(); // where rows are, by the numbers of runs
 
-// drawList draws the list; act has what people do with a row.
-export function drawList(act) {
+// listenToList calls act with the run that is clicked on. Rows are made anew while a run goes on, also between the two
+// halves of a click, so a click is of the place where a row is.
+export function listenToList(act) {
+  let down = null;
+  const at = (e) => {
+    const box = root.getBoundingClientRect(), y = e.clientY - box.top + root.scrollTop;
+    const row = [...places].find(([, top]) => y >= top && y < top + rowHeight);
+    return row && { number: row[0], onTick: e.clientX - box.left < tickWidth };
+  };
+  root.addEventListener("pointerdown", (e) => { down = e.button === 0 ? at(e) : null; });
+  root.addEventListener("pointercancel", () => { down = null; }); // the list is scrolled
+  root.addEventListener("pointerup", (e) => {
+    const up = at(e);
+    if (down && up && down.number === up.number) act(up.number, up.onTick && down.onTick);
+    down = null;
+  });
+}
+
+export function drawList() {
   const seen = root.scrollTop, parts = [];
   const inSight = (y, height) => y + height > seen - beyond && y < seen + root.clientHeight + beyond;
   let y = 0, before = null;
@@ -27,7 +45,7 @@ export function drawList(act) {
       before = group;
     }
     places.set(row.number, y);
-    if (inSight(y, rowHeight)) parts.push(item(row, i, y, act));
+    if (inSight(y, rowHeight)) parts.push(item(row, i, y));
     y += rowHeight;
   });
   if (!state.visible.length) parts.push(make("p", { class: "dim", style: "padding:14px" }, nothing()));
@@ -45,7 +63,7 @@ function nothing() {
 const heading = (text, y) =>
   make("div", { class: "heading", role: "presentation", style: `top:${y}px;height:${headingHeight}px` }, text);
 
-function item(row, i, y, act) {
+function item(row, i, y) {
   const drawn = look(row.number), is = row.number === state.cursor;
   const differs = state.keys.filter((k) => !k.endsWith("seed") && k !== state.group).slice(0, 3)
     .map((k) => `${shortKey(k, state.keys)} ${row.given[k] ?? "–"}`);
@@ -57,7 +75,6 @@ function item(row, i, y, act) {
     class: "row" + (is ? " cursor" : ""), role: "option", id: "row-" + row.number, "aria-selected": String(!!drawn),
     "aria-setsize": state.visible.length, "aria-posinset": i + 1, title: row.problem,
     "aria-label": `${row.run}, ${row.state}, ${says}, ${when}`, style: `top:${y}px;height:${rowHeight}px`,
-    onclick: (e) => act(row.number, e.target.classList.contains("tick")),
   },
   make("span", { class: "tick", title: "compare (space)",
     style: drawn ? `background:${drawn.color};border-color:${drawn.color}` : "" }),

@@ -54,10 +54,12 @@ export function drawParameters(root, said) {
     : make("p"));
 }
 
-// redo puts a new table in place of the old one unless they are equal: a person may be marking its text.
+// redo brings a table up to date. Parts that are as before stay: a person may be marking a text or clicking a button.
 function redo(root, table) {
-  if (root.firstChild?.outerHTML === table.outerHTML) return;
-  const button = [...root.querySelectorAll("button")].indexOf(document.activeElement);
-  root.replaceChildren(table);
+  const old = root.firstChild, button = [...root.querySelectorAll("button")].indexOf(document.activeElement);
+  if (old?.tagName !== table.tagName || old.children.length !== table.children.length) root.replaceChildren(table);
+  else [...table.children].forEach((part, i) => {
+    if (old.children[i].outerHTML !== part.outerHTML) old.children[i].replaceWith(part);
+  });
   root.querySelectorAll("button")[button]?.focus();
 }
