@@ -80,7 +80,8 @@ case "$*" in
 *"-p 16,512 -n 0"*)
 	echo '{"model_n_params": 74000000, "n_prompt": 16, "samples_ns": [9000000, 8000000], "samples_ts": [1, 2]}'
 	echo '{"model_n_params": 74000000, "n_prompt": 512, "samples_ns": [1, 1], "samples_ts": [1900.5, 1800]}' ;;
-*"-p 0 -n 16 -d 512"*) echo '{"model_n_params": 74000000, "n_prompt": 0, "samples_ns": [1], "samples_ts": [290, 305.5]}' ;;
+*"-p 0 -n 16 -d 512"*)
+	echo '{"model_n_params": 74000000, "n_prompt": 0, "samples_ns": [1], "samples_ts": [290, 305.5]}' ;;
 *) exit 1 ;;
 esac
 `,

@@ -23,8 +23,8 @@ func measureLlamaCpp(dir, preset string, s inferenceSettings) (rows []inferenceS
 	}
 	files, err := filepath.Glob(filepath.Join(dir, preset+"-*.gguf"))
 	if err != nil || len(files) == 0 {
-		return nil, errors.Join(err, fmt.Errorf("%s has no %s-*.gguf: write them with docs/examples/llamacpp.py %s", dir, preset,
-			dir))
+		return nil, errors.Join(err, fmt.Errorf("%s has no %s-*.gguf: write them with docs/examples/llamacpp.py %s", dir,
+			preset, dir))
 	}
 	slices.Sort(files)
 	for _, file := range slices.Backward(files) {
@@ -91,7 +91,8 @@ func (s inferenceSettings) measureGGUF(dir, file string) (m inferenceSpeed, err 
 	return m, err
 }
 
-// runJSONL runs a program of dir, calls f with every line that it prints, and returns the most memory that was resident.
+// runJSONL runs a program of dir, calls f with every line that it prints, and returns the most memory that was
+// resident.
 func runJSONL[T any](dir, program string, args []string, f func(T)) (resident int64, err error) {
 	c := exec.Command(filepath.Join(dir, program), args...)
 	var failure bytes.Buffer
