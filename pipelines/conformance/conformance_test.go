@@ -262,7 +262,8 @@ func TestWhatCannotBeTested(t *testing.T) {
 			t.Errorf("%v: %v, want %q\n%s", flags, err, want, said)
 		}
 	}
-	if err := newApp().Run([]string{"conformance", "--run", "r"}); err == nil || !strings.Contains(err.Error(), "name the program") {
+	err := newApp().Run([]string{"conformance", "--run", "r"})
+	if err == nil || !strings.Contains(err.Error(), "name the program") {
 		t.Errorf("no program: %v", err)
 	}
 	empty := t.TempDir()

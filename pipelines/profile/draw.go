@@ -12,7 +12,8 @@ const largestKernels = 20
 // drawProfile draws the categories of a step, and its largest kernels, as bars of milliseconds.
 func drawProfile(path string, m measurement) error {
 	s := m.summarize()
-	categories := newBars(m.title() + fmt.Sprintf("\n%.0f %% of the sum in floats", 100*s.floats.Seconds()/s.sum.Seconds()))
+	floats := fmt.Sprintf("\n%.0f %% of the sum in floats", 100*s.floats.Seconds()/s.sum.Seconds())
+	categories := newBars(m.title() + floats)
 	for _, r := range s.rows {
 		text := fmt.Sprintf("%.1f ms, %.1f %%", milliseconds(r.time), 100*r.time.Seconds()/s.sum.Seconds())
 		if r.share > 0 {

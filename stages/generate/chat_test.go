@@ -141,8 +141,8 @@ func TestScreen(t *testing.T) {
 
 // A message is a line. A backslash at its end joins the next one, and a line that is too long is left out.
 func TestLines(t *testing.T) {
-	in := newLines(strings.NewReader("one\r\n\n" + `two\` + "\n" + ` lines\` + "\n\xff\n" + strings.Repeat("y", maxLine+1) +
-		"\nlast\n" + `open\`))
+	in := newLines(strings.NewReader("one\r\n\n" + `two\` + "\n" + ` lines\` + "\n\xff\n" +
+		strings.Repeat("y", maxLine+1) + "\nlast\n" + `open\`))
 	var got []string
 	asked := 0
 	for {

@@ -1,6 +1,6 @@
 // Package overview reads what is known of a run as a whole: its state, the parameters that define it, the tables of its
-// results. Commands that list, compare and report runs share it. It reads, except for the mark of a launcher at work, and
-// needs neither a bus nor the stages.
+// results. Commands that list, compare and report runs share it. It reads, except for the mark of a launcher at work,
+// and needs neither a bus nor the stages.
 package overview
 
 import (

@@ -353,8 +353,8 @@ func TestDeclarationsAreKeptWithTheRun(t *testing.T) {
 	}
 	e.Overrides = map[string]string{"evaluate.sequences": "2", "probe.sequences": "3", "train.steps": "9",
 		"evaluate.task_digests": "blimp=" + strings.Repeat("12ab", 16)}
-	want := "checkpoint 150 evaluated: 3.578 (with evaluate.sequences=2 task_digests=blimp=12ab12ab12ab probe.sequences=3 " +
-		"steps=9)"
+	want := "checkpoint 150 evaluated: 3.578 (with evaluate.sequences=2 task_digests=blimp=12ab12ab12ab " +
+		"probe.sequences=3 steps=9)"
 	if got := Headline(all, e); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
