@@ -39,8 +39,8 @@ def quantize(x, bits):
 
 
 def squared_relu(u, bits):
-    """How linears read the hidden layer: its signs (1), or 2^bits levels of relu(u)^2 on [0, 4] (2 to 8), as integers and
-    their unit."""
+    """How linears read the hidden layer: its signs (1), or 2^bits levels of relu(u)^2 on [0, 4] (2 to 8). Returns
+    integers and their unit."""
     if bits == 1:
         return sign(u), 1.0
     top = 2 ** bits - 1
@@ -90,8 +90,8 @@ def load(path):
 
 
 class Model:
-    """A model at work. tensors have the names of a model file, whose metadata has gamma, mix and documents. The weights of
-    a packed model are those that it computes with; others are latents."""
+    """A model at work. tensors have the names of a model file, whose metadata has gamma, mix and documents. The weights
+    of a packed model are those that it computes with; others are latents."""
 
     def __init__(self, config, metadata, tensors, packed=False):
         self.config, self.tensors, self.packed = V77 | config, tensors, packed
@@ -164,8 +164,8 @@ class Model:
 
     @torch.no_grad()
     def logits(self, tokens, starts=None, last=0):
-        """tokens: B × T. Returns B × T × vocabulary: row t predicts token t+1; with last, so many rows of each sequence.
-        starts, B × T, is the first position that each token may read, where padding changes it."""
+        """tokens: B × T. Returns B × T × vocabulary: row t predicts token t+1; with last, the last rows of each
+        sequence alone. starts, B × T, is the first position that each token may read, where padding changes it."""
         c, starts = self.config, self.starts(tokens) if starts is None else starts
         x = self.weight("codebook")[tokens]
         for layer in range(c["layers"]):

@@ -174,16 +174,16 @@ func huggingFace(t *testing.T, flags ...string) string {
 
 // A model card says of a file what the file says, and leaves the license open.
 func TestModelCard(t *testing.T) {
-	path := measuretest.Checkpoint(t, measuretest.Config(16), checkpoint.Provenance{Step: 7, Tokens: 99, Tokenizer: "bytes",
-		Dataset: strings.Repeat("ab", 32), Recipe: []byte(`{"seed":42}`), Gamma: 0.3, Mix: 1})
+	path := measuretest.Checkpoint(t, measuretest.Config(16), checkpoint.Provenance{Step: 7, Tokens: 99,
+		Tokenizer: "bytes", Dataset: strings.Repeat("ab", 32), Recipe: []byte(`{"seed":42}`), Gamma: 0.3, Mix: 1})
 	folder := filepath.Join(t.TempDir(), "tiny")
 	huggingFace(t, "--in", path, "--out", folder, "--language", "en")
 	b, err := os.ReadFile(filepath.Join(folder, "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{"---\nlanguage: \"en\"\nlibrary_name: transformers\n", "# tiny\n", "v76", "step 7", "99 tokens",
-		strings.Repeat("ab", 32), `"seed": 42`, "**No license is given.**", "None are known of this file alone.",
+	for _, part := range []string{"---\nlanguage: \"en\"\nlibrary_name: transformers\n", "# tiny\n", "v76", "step 7",
+		"99 tokens", strings.Repeat("ab", 32), `"seed": 42`, "**No license is given.**", "None are known of this file alone.",
 		"pack huggingface --in " + path + " --out " + folder} {
 		if !strings.Contains(string(b), part) {
 			t.Errorf("the card lacks %q:\n%s", part, b)
@@ -218,7 +218,8 @@ func TestModelCardOfRun(t *testing.T) {
 		}
 	}
 	cmd, said := measuretest.Program(t)
-	cmd.Args = []string{cmd.Path, "huggingface", "--data", data, "--run", "made", "--checkpoint", "7", "--out", t.TempDir()}
+	cmd.Args = []string{cmd.Path, "huggingface", "--data", data, "--run", "made", "--checkpoint", "7",
+		"--out", t.TempDir()}
 	if err := cmd.Run(); err == nil || !strings.Contains(said.String(), "3, 6, 9, 12") {
 		t.Errorf("a step that is none: %v, %s", err, said)
 	}

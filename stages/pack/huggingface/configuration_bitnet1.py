@@ -6,8 +6,8 @@ except ImportError:  # before version 5
 
 
 class BitNet1Config(PreTrainedConfig):
-    """vocab to hadamard are the model's options: the README beside this file says what they are. gamma is the weight of a
-    survivor over the weight of the one before; documents is packed or separate, and end_of_text the token between
+    """vocab to hadamard are the model's options: the README beside this file says what they are. gamma is the weight of
+    a survivor over the weight of the one before; documents is packed or separate, and end_of_text the token between
     separate ones."""
 
     model_type = "bitnet1"
@@ -27,7 +27,8 @@ class BitNet1Config(PreTrainedConfig):
         self.attention, self.rwsp_k = attention, rwsp_k
         self.kshift_layers, self.kshift_offset, self.kshift_self = list(kshift_layers), kshift_offset, kshift_self
         self.alibi, self.eps, self.stream_bits, self.hidden_bits = alibi, eps, stream_bits, hidden_bits
-        self.value_bits, self.read_bits, self.codebook_bits, self.hadamard = value_bits, read_bits, codebook_bits, hadamard
+        self.value_bits, self.read_bits, self.codebook_bits = value_bits, read_bits, codebook_bits
+        self.hadamard = hadamard
         self.gamma, self.documents, self.end_of_text = gamma, documents, end_of_text
         kwargs.setdefault("tie_word_embeddings", False)  # one codebook is both, under one name
         super().__init__(**kwargs)

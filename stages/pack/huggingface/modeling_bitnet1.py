@@ -69,7 +69,7 @@ class BitNet1ForCausalLM(PreTrainedModel, GenerationMixin):
         """The model of model.py with this one's tensors, unpacked once for each device."""
         if self.computing is None or self.computing.tensors["norm_out"].device != self.norm_out.device:
             if self.norm_out.dtype != torch.float32:
-                raise ValueError(f"the model was loaded as {self.norm_out.dtype}, which rounds its scales: leave dtype out")
+                raise ValueError(f"scales as {self.norm_out.dtype} are rounded: load the model anew, in float32")
             tensors = {name: p.detach() for name, p in self.named_parameters() if p.dtype != torch.uint8}
             tensors |= {name + ".weight": m.unpacked() for name, m in self.named_modules() if isinstance(m, Linear)}
             c = self.config
@@ -83,7 +83,7 @@ class BitNet1ForCausalLM(PreTrainedModel, GenerationMixin):
         if input_ids is None:
             raise ValueError("the model reads input_ids: its embedding is quantized and takes no inputs_embeds")
         if input_ids.shape[1] > self.config.seq:
-            raise ValueError(f"{input_ids.shape[1]} tokens: the model reads at most {self.config.seq}; truncate the text")
+            raise ValueError(f"{input_ids.shape[1]} tokens: the model reads at most {self.config.seq}: truncate them")
         model = self.model()
         starts = model.starts(input_ids)
         if attention_mask is not None:
@@ -96,8 +96,8 @@ class BitNet1ForCausalLM(PreTrainedModel, GenerationMixin):
 
 
 def padded(starts, mask):
-    """starts where tokens read none of the padding on the left; padding itself reads no other token. Padding on the right
-    needs nothing: no token reads a later one."""
+    """starts where tokens read none of the padding on the left; padding itself reads no other token. Padding on the
+    right needs nothing: no token reads a later one."""
     if mask.shape != starts.shape:
         raise ValueError(f"an attention mask of shape {tuple(mask.shape)}: want one number for each token")
     mask = mask.bool()
