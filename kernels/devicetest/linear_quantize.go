@@ -207,7 +207,7 @@ func factor(u float32) float32 {
 	return 0
 }
 
-// turns are the outputs around which f of allowed rises and falls: a mask has its 1 around 0, a factor its largest at 2.
+// turns are where the f of allowed turns from rising to falling: a mask is 1 around 0, a factor is largest at 2.
 var turns = [2]float32{0, 2}
 
 // allowed compares what was made of outputs with f of them. Where an output may be another by its slack, any value
@@ -219,7 +219,8 @@ func allowed[T int | float32](b *bench, what string, got []T, p preactivations, 
 	for i, v := range got {
 		u, slack, c := p.u[i], float32(p.slack[i]), i%cols
 		want := f(u, c)
-		least, most := min(want, f(u-slack, c), f(u+slack, c)), max(want, f(u-slack, c), f(u+slack, c))
+		lower, higher := f(u-slack, c), f(u+slack, c)
+		least, most := min(want, lower, higher), max(want, lower, higher)
 		for _, turn := range turns {
 			if u-slack <= turn && turn <= u+slack {
 				least, most = min(least, f(turn, c)), max(most, f(turn, c))

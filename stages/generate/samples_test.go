@@ -39,13 +39,14 @@ func program(t *testing.T, stdin string, args ...string) (out, notes string, sta
 	return stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()
 }
 
-// A packed model's samples have the fixed prompts and the user's. They are the same bytes whenever they are made, and on
-// however many threads; another seed gives others.
+// A packed model's samples have the fixed prompts and the user's. They are the same bytes whenever they are made, and
+// on however many threads; another seed gives others.
 func TestSamples(t *testing.T) {
 	path := packed(t, 64)
 	write := func(out string, flags ...string) (file string, announced event.TextWritten) {
 		t.Helper()
-		said := measuretest.Run(t, append([]string{"--in", path, "--out", out, "--json", "--log-level", "error"}, flags...)...)
+		args := []string{"--in", path, "--out", out, "--json", "--log-level", "error"}
+		said := measuretest.Run(t, append(args, flags...)...)
 		var line struct {
 			Kind string
 			Body event.TextWritten
