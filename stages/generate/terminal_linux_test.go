@@ -130,7 +130,8 @@ func TestChatOnATerminal(t *testing.T) {
 		t.Errorf("the chat ends with %v: %q", err, who.screen())
 	}
 	answer := strings.NewReplacer("^C", "", "\r", "").Replace(who.screen()[len(said):])
-	if i := strings.IndexFunc(answer, func(r rune) bool { return r < ' ' && r != '\n' && r != '\t' || r == 0x7f }); i >= 0 {
+	control := func(r rune) bool { return r < ' ' && r != '\n' && r != '\t' || r == 0x7f }
+	if i := strings.IndexFunc(answer, control); i >= 0 {
 		t.Errorf("a control character: %q", answer[max(0, i-20):i+1])
 	}
 }

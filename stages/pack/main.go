@@ -1,6 +1,6 @@
 // Command pack is the stage that packs a checkpoint into a .bit2 file: one bit a weight, a few for the codebook of a
-// v77, with float16 scales and thresholds. It reads the file back before it announces it. Its command huggingface writes
-// a packed model as a folder that Hugging Face's transformers loads.
+// v77, with float16 scales and thresholds. It reads the file back before it announces it. Its command huggingface
+// writes a packed model as a folder that Hugging Face's transformers loads.
 package main
 
 import (

@@ -15,9 +15,9 @@ const (
 	Assistant = "assistant"
 )
 
-// Conversation returns the prompt that the model answers as the assistant, and the texts that end its answer. The prompt
-// is the beginning of a document, as the stage tokenize makes documents of conversations. It ends before the spaces that
-// an answer begins with, since tokens of words have a space in front.
+// Conversation returns the prompt that the model answers as the assistant, and the texts that end its answer. The
+// prompt is the beginning of a document, as the stage tokenize makes documents of conversations. It ends before the
+// spaces that an answer begins with, since tokens of words have a space in front.
 func (m *Model) Conversation(t documents.Template, turns []documents.Turn) (prompt []int32, stop []string) {
 	return m.document(trimSpaces(t.Conversation(turns, Assistant))), stops(t, turns)
 }
