@@ -50,8 +50,8 @@ func stops(t documents.Template, turns []documents.Turn) (stop []string) {
 
 func trimSpaces(text string) string { return strings.TrimRight(text, " ") }
 
-// leastAnswering is the least probability that a model of conversations gives the beginning of an assistant's turn after
-// a turn of a user: see docs/decisions/chat-asks-the-model.md.
+// leastAnswering is the least probability that a model of conversations gives the beginning of an assistant's turn
+// after a turn of a user: see docs/decisions/chat-asks-the-model.md.
 const leastAnswering = 1e-6
 
 // Converses reports whether the model has learned conversations in the words of a template: whether it expects the

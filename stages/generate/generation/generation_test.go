@@ -244,7 +244,8 @@ func TestGeneratorFails(t *testing.T) {
 	if _, err := g.Generate(t.Context(), nil, o, nil); err == nil {
 		t.Error("no token at all is continued")
 	}
-	if _, err := g.Generate(t.Context(), []int32{300}, o, nil); err == nil || !strings.Contains(err.Error(), "vocabulary") {
+	_, err := g.Generate(t.Context(), []int32{300}, o, nil)
+	if err == nil || !strings.Contains(err.Error(), "vocabulary") {
 		t.Errorf("token 300: %v", err)
 	}
 	o.TopP = 2

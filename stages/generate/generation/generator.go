@@ -67,9 +67,9 @@ func (m *Model) NewGenerator() (*Generator, error) {
 // promptAtOnce is how many tokens of a prompt are computed before ctx is looked at again.
 const promptAtOnce = 256
 
-// Generate continues prompt, of one token at least, and calls emit with every token as soon as it is chosen. emit may be
-// nil; its error ends the text and is returned. The error of a prompt that is too long wraps inference.ErrContextFull.
-// When ctx ends, the error is its cause, and the result is what was written until then.
+// Generate continues prompt, of one token at least, and calls emit with every token as soon as it is chosen. emit may
+// be nil; its error ends the text and is returned. The error of a prompt that is too long wraps
+// inference.ErrContextFull. When ctx ends, the error is its cause, and the result is what was written until then.
 func (g *Generator) Generate(ctx context.Context, prompt []int32, o Options, emit func(Piece) error) (Result, error) {
 	if emit == nil {
 		emit = func(Piece) error { return nil }

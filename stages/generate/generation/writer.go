@@ -6,8 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// writer makes text of the bytes of tokens. A token may end in the middle of a character or of a stop string: the writer
-// holds back what may be either, until it is known.
+// writer makes text of the bytes of tokens. A token may end in the middle of a character or of a stop string: the
+// writer holds back what may be either, until it is known.
 type writer struct {
 	stop    []string
 	held    []byte
