@@ -42,13 +42,9 @@ type Subject struct {
 // Open opens the model file and the dataset of an event. The model will compute at most microTokens tokens at once, but
 // always a whole sequence. An error is permanent (stage.Permanent) if trying again would not help.
 func Open[P any](job *stage.Job[P], in event.CheckpointSaved, microTokens int) (*Subject, error) {
-	path, err := job.Path(in.Model)
+	s, err := subjectOf(job, in)
 	if err != nil {
 		return nil, err
-	}
-	s := new(Subject)
-	if s.Saved, err = openSaved(path); err != nil {
-		return nil, stage.Permanent(err)
 	}
 	if err = s.openDataset(job.Path, in.Manifest); err == nil {
 		err = s.load(job.Host, microTokens)
@@ -59,16 +55,22 @@ func Open[P any](job *stage.Job[P], in event.CheckpointSaved, microTokens int) (
 	return s, nil
 }
 
-// OpenModel opens the model file of an event alone: there are no Manifest and no Data, and the tokenizer is the one
-// that the model was trained with. Sequences have seq tokens; 0: as many as the model reads.
-func OpenModel[P any](job *stage.Job[P], in event.CheckpointSaved, seq, microTokens int) (*Subject, error) {
+// subjectOf opens the model file of an event, and nothing else of the Subject.
+func subjectOf[P any](job *stage.Job[P], in event.CheckpointSaved) (*Subject, error) {
 	path, err := job.Path(in.Model)
 	if err != nil {
 		return nil, err
 	}
-	s := new(Subject)
-	if s.Saved, err = openSaved(path); err != nil {
-		return nil, stage.Permanent(err)
+	saved, err := openSaved(path)
+	return &Subject{Saved: saved}, stage.Permanent(err)
+}
+
+// OpenModel opens the model file of an event alone: there are no Manifest and no Data, and the tokenizer is the one
+// that the model was trained with. Sequences have seq tokens; 0: as many as the model reads.
+func OpenModel[P any](job *stage.Job[P], in event.CheckpointSaved, seq, microTokens int) (*Subject, error) {
+	s, err := subjectOf(job, in)
+	if err != nil {
+		return nil, err
 	}
 	s.Seq = cmp.Or(seq, s.Saved.Config.Seq)
 	if err = s.ownTokenizer(); err == nil {
