@@ -8,8 +8,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
 )
@@ -100,11 +98,7 @@ func repeats(ctx context.Context, s *subject) (string, error) {
 func duplicate(ctx context.Context, s *subject) (string, error) {
 	err := disturbed(ctx, s, func(t *trial) error {
 		for _, e := range s.inputs {
-			b, err := e.Encode()
-			if err != nil {
-				return err
-			}
-			if _, err := t.js.Publish(ctx, e.Subject(), b); err != nil { // without the id by which the server knows it
+			if err := t.again(ctx, e); err != nil {
 				return err
 			}
 		}
@@ -137,7 +131,7 @@ func killed(ctx context.Context, s *subject) (string, error) {
 			if err != nil || !at {
 				return err
 			}
-			time.Sleep(time.Duration(times) * 30 * time.Millisecond) // not always at the same place
+			pause(ctx, time.Duration(times)*30*time.Millisecond) // not always at the same place
 			p.kill()
 			times++
 		}
@@ -163,14 +157,28 @@ func stopped(ctx context.Context, s *subject) (string, error) {
 		if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 			return err
 		}
-		select {
-		case <-time.After(still):
-		case <-ctx.Done():
-		}
+		pause(ctx, still)
 		did = fmt.Sprintf("stood still for %v at work, and went on", still)
 		return p.cmd.Process.Signal(syscall.SIGCONT)
 	})
 	return did, err
+}
+
+// again announces an event that the server has already, without the id by which the server would know it.
+func (t *trial) again(ctx context.Context, e event.Envelope) error {
+	b, err := e.Encode()
+	if err == nil {
+		_, err = t.js.Publish(ctx, e.Subject(), b)
+	}
+	return err
+}
+
+// pause lasts for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
 }
 
 // endsWithin is how long a stage may take to end: the launcher kills it then.
@@ -214,10 +222,7 @@ func partition(ctx context.Context, s *subject) (string, error) {
 			return err
 		}
 		t.relay.cut()
-		select {
-		case <-time.After(away):
-		case <-ctx.Done():
-		}
+		pause(ctx, away)
 		t.relay.mend()
 		return nil
 	})
@@ -241,20 +246,15 @@ func poison(ctx context.Context, s *subject) (string, error) {
 		bad = append(bad, b)
 	}
 	err = disturbed(ctx, s, func(t *trial) error {
-		subject := event.Subject(s.run, s.description.Kind)
 		for _, b := range bad {
-			if _, err := t.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: b}); err != nil {
+			if _, err := t.js.Publish(ctx, event.Subject(s.run, s.description.Kind), b); err != nil {
 				return err
 			}
 		}
-		b, err := s.inputs[0].Encode() // so that an event comes after them
-		if err != nil {
+		if err := t.again(ctx, s.inputs[0]); err != nil { // so that an event comes after them
 			return err
 		}
-		if _, err := t.js.Publish(ctx, subject, b); err != nil {
-			return err
-		}
-		_, err = t.start()
+		_, err := t.start()
 		return err
 	})
 	return fmt.Sprintf("%d messages that are no events were put aside", len(bad)), err
