@@ -1,17 +1,11 @@
 package inference
 
 import (
-	"encoding/json"
-	"iter"
-	"math"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"bitnet1/shared/lm/bit2"
-	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/model"
 )
 
@@ -32,8 +26,7 @@ func presets(b *testing.B, f func(b *testing.B, m *Model)) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				about := checkpoint.Provenance{Tokenizer: "gpt2", Gamma: 0.5, Mix: 1, Recipe: json.RawMessage(`{}`)}
-				if err := bit2.Write(file, c, about, randomParameters(c), nil); err != nil {
+				if err := bit2.WriteRandom(file, c); err != nil {
 					b.Fatal(err)
 				}
 				if err := file.Close(); err != nil {
@@ -41,35 +34,6 @@ func presets(b *testing.B, f func(b *testing.B, m *Model)) {
 				}
 				f(b, open(b, path))
 			})
-		}
-	}
-}
-
-// randomParameters makes one parameter at a time.
-func randomParameters(c model.Config) iter.Seq2[model.Parameter, error] {
-	random := rand.New(rand.NewPCG(1, 2))
-	var data []float32
-	return func(yield func(model.Parameter, error) bool) {
-		for _, p := range c.Parameters() {
-			if cap(data) < p.Size() {
-				data = make([]float32, p.Size())
-			}
-			p.Data = data[:p.Size()]
-			for i := range p.Data {
-				switch {
-				case strings.HasSuffix(p.Name, ".alpha"):
-					p.Data[i] = float32(1 / math.Sqrt(float64(c.D)))
-				case strings.HasSuffix(p.Name, ".theta"):
-					p.Data[i] = 0
-				case len(p.Shape) == 1:
-					p.Data[i] = 1
-				default:
-					p.Data[i] = random.Float32() - 0.5
-				}
-			}
-			if !yield(p, nil) {
-				return
-			}
 		}
 	}
 }
