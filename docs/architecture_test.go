@@ -14,20 +14,21 @@ import (
 // mayImport says which folders of ours the packages of a folder may import, and their tests. The longest folder that
 // holds a package decides, and a folder allows all folders in it.
 var mayImport = map[string][]string{
-	"kernels":         {"kernels"},
-	"kernels/number":  {"kernels/number"},
-	"shared/digest":   {},
-	"shared/filetype": {},
-	"shared/plot":     {},
-	"shared/run":      {"shared/run", "shared/digest", "shared/filetype"},
-	"shared/data":     {"shared/data", "shared/digest", "shared/filetype"},
-	"shared/lm":       {"shared/lm", "shared/digest", "shared/filetype", "kernels"},
-	"shared/measure":  {"shared", "kernels"},
-	"stages":          {"shared", "kernels"},
-	"stages/pack":     {"shared", "kernels", "docs/examples"}, // it ships the model in PyTorch that pages show
-	"pipelines":       {"shared", "kernels"},
-	"docs":            {"shared", "kernels"},
-	"tools":           {"shared", "kernels"},
+	"kernels":           {"kernels"},
+	"kernels/number":    {"kernels/number"},
+	"shared/digest":     {},
+	"shared/filetype":   {},
+	"shared/plot":       {},
+	"shared/pythontest": {},
+	"shared/run":        {"shared/run", "shared/digest", "shared/filetype", "shared/pythontest"},
+	"shared/data":       {"shared/data", "shared/digest", "shared/filetype", "shared/pythontest"},
+	"shared/lm":         {"shared/lm", "shared/digest", "shared/filetype", "shared/pythontest", "kernels"},
+	"shared/measure":    {"shared", "kernels"},
+	"stages":            {"shared", "kernels"},
+	"stages/pack":       {"shared", "kernels", "docs/examples"}, // it ships the model in PyTorch that pages show
+	"pipelines":         {"shared", "kernels"},
+	"docs":              {"shared", "kernels"},
+	"tools":             {"shared", "kernels"},
 }
 
 // Imports point one way: stages and pipelines -> shared -> kernels. The wings of shared, run, data and lm, do not

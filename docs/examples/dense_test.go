@@ -17,6 +17,7 @@ import (
 	"bitnet1/shared/data/datasettest"
 	"bitnet1/shared/data/seal"
 	"bitnet1/shared/lm/model"
+	"bitnet1/shared/pythontest"
 	"bitnet1/shared/run/resultsfile"
 )
 
@@ -32,7 +33,7 @@ print(json.dumps([[column.flatten().tolist() for column in pair] for pair in rea
 
 // dataset.py reads what the project reads, in the same order.
 func TestDatasetInPython(t *testing.T) {
-	python := interpreter(t, "numpy")
+	python := pythontest.Interpreter(t, "numpy")
 	present(t, "dataset.py")
 	for name, c := range map[string]struct {
 		vocabulary dataset.TokenizerInfo
@@ -122,7 +123,7 @@ func runDense(t *testing.T, manifest string, flags ...string) (stdout, stderr st
 		fmt.Fprintln(&input, manifest, "--d 64 --layers 1 --heads 2 --ff 96 --batch-tokens 512 --log-every 1", f)
 	}
 	var out, failed bytes.Buffer
-	command := exec.Command(interpreter(t, "torch, numpy"), "-c", runsOf)
+	command := exec.Command(pythontest.Interpreter(t, "torch", "numpy"), "-c", runsOf)
 	command.Env = append(os.Environ(), "OMP_NUM_THREADS=1") // waiting threads would take the time of other tests
 	command.Stdin, command.Stdout, command.Stderr = strings.NewReader(input.String()), &out, &failed
 	if err := command.Run(); err != nil {
@@ -176,7 +177,7 @@ func dense(t *testing.T, manifest string, flags ...string) []trained {
 // books is the manifest of a dataset of made-up texts.
 func books(t *testing.T) (manifest string) {
 	t.Helper()
-	interpreter(t, "torch, numpy")
+	pythontest.Interpreter(t, "torch", "numpy")
 	present(t, "dense.py")
 	tok, info := datasettest.Tokenizer(t, "bytes")
 	texts := datasettest.Batch(t, info, datasettest.Texts(tok, "books", datasettest.Books()[:5]...))

@@ -1,7 +1,6 @@
 package examples
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/model"
 	"bitnet1/shared/measure/measuretest"
+	"bitnet1/shared/pythontest"
 )
 
 // lossesIn prints, as JSON, the losses in nats that model.py gives for tokens and targets, by each checkpoint.
@@ -29,19 +29,9 @@ losses = lambda path: -load(path).logits(rows).double().log_softmax(-1).gather(-
 print(json.dumps([losses(path).tolist() for path in sys.argv[3:]]))
 `
 
-// interpreter returns one that has these modules of Python: the one that BITNET1_PYTHON names, or python3.
-func interpreter(t *testing.T, modules string) string {
-	t.Helper()
-	name := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
-	if out, err := exec.Command(name, "-c", "import "+modules).CombinedOutput(); err != nil {
-		t.Skipf("%s cannot import %s (BITNET1_PYTHON names another interpreter): %.80s", name, modules, out)
-	}
-	return name
-}
-
 // The module in PyTorch gives every kind of model the losses that the project's own devices give it.
 func TestModelInPyTorch(t *testing.T) {
-	python := interpreter(t, "torch, safetensors")
+	python := pythontest.Interpreter(t, "torch", "safetensors")
 	for _, module := range []string{"model.py", "bit2.py"} { // so that a test result is not kept for another module
 		if _, err := os.Stat(module); err != nil {
 			t.Fatal(err)
@@ -134,7 +124,7 @@ print(json.dumps([(best.values - torch.tensor(test["logits"])).abs().max().item(
 
 // A program in another language passes the self-test of a packed model.
 func TestSelfTestInPyTorch(t *testing.T) {
-	python := interpreter(t, "torch, safetensors")
+	python := pythontest.Interpreter(t, "torch", "safetensors")
 	path := measuretest.Shaken(t, measuretest.Checkpoint(t, measuretest.Config(48).V77(),
 		checkpoint.Provenance{Step: 1, Gamma: 0.8, Mix: 1}))
 	m, settings := measuretest.Load(t, path, 1)

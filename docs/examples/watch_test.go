@@ -2,7 +2,6 @@ package examples
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"bitnet1/shared/pythontest"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/event"
@@ -27,21 +27,10 @@ type verdict struct {
 func (verdict) Kind() string     { return "verdict.written" }
 func (verdict) Inputs() []string { return nil }
 
-// python returns an interpreter that has the script's two modules: the one that BITNET1_PYTHON names, or python3.
-func python(t *testing.T) string {
-	t.Helper()
-	name := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
-	if out, err := exec.Command(name, "-c", "import nats, msgpack").CombinedOutput(); err != nil {
-		t.Skipf("%s has no nats-py or no msgpack (python3 -m venv V; V/bin/pip install nats-py msgpack; "+
-			"BITNET1_PYTHON=V/bin/python): %v %s", name, err, out)
-	}
-	return name
-}
-
 // TestAStageInAnotherLanguage lets the script hear an event from a real server and checks what it announces with the
 // code that any stage of ours uses.
 func TestAStageInAnotherLanguage(t *testing.T) {
-	interpreter := python(t)
+	interpreter := pythontest.Interpreter(t, "nats", "msgpack")
 	server, err := bus.StartServer(t.TempDir(), 0)
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +97,7 @@ func TestAStageInAnotherLanguage(t *testing.T) {
 
 // Started before any launcher has made the streams, the script waits for them.
 func TestAStageThatIsStartedFirst(t *testing.T) {
-	interpreter := python(t)
+	interpreter := pythontest.Interpreter(t, "nats", "msgpack")
 	server, err := bus.StartServer(t.TempDir(), 0)
 	if err != nil {
 		t.Fatal(err)

@@ -21,6 +21,7 @@ import (
 
 	"bitnet1/shared/measure/history"
 	"bitnet1/shared/measure/history/historytest"
+	"bitnet1/shared/pythontest"
 )
 
 func run(t *testing.T, args ...string) (said string, err error) {
@@ -200,10 +201,7 @@ func TestTensorBoardEvents(t *testing.T) {
 // python runs a script of testdata, and skips without the modules that it imports.
 func python(t *testing.T, script string, modules []string, args ...string) string {
 	t.Helper()
-	name := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
-	if err := exec.Command(name, "-c", "import "+strings.Join(modules, ", ")).Run(); err != nil {
-		t.Skipf("%s has no %s (BITNET1_PYTHON names another interpreter)", name, strings.Join(modules, " and "))
-	}
+	name := pythontest.Interpreter(t, modules...)
 	out, err := exec.Command(name, append([]string{filepath.Join("testdata", script)}, args...)...).Output()
 	if err != nil {
 		t.Fatalf("%s: %v", script, err)

@@ -1,17 +1,16 @@
 package main
 
 import (
-	"cmp"
 	"encoding/json"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"bitnet1/shared/pythontest"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
@@ -72,10 +71,7 @@ func TestEventsOfStrangers(t *testing.T) {
 // A stage in Python has its line on the screen and its column in the table. After a rerun without a launcher the table
 // has the column, too.
 func TestAForeignStageHasAColumn(t *testing.T) {
-	python := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
-	if out, err := exec.Command(python, "-c", "import nats, msgpack").CombinedOutput(); err != nil {
-		t.Skipf("%s has no nats-py or no msgpack, which docs/examples/watch.py needs: %v %s", python, err, out)
-	}
+	python := pythontest.Interpreter(t, "nats", "msgpack") // as docs/examples/watch.py needs
 	w := newWorld(t)
 	file := w.write("stages: {tokenize: , shard: , train: , evaluate: , watch: }\ncommands: {watch: [" + python +
 		", docs/examples/watch.py]}\n")

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/model"
 	"bitnet1/shared/measure/measuretest"
+	"bitnet1/shared/pythontest"
 	"bitnet1/stages/evaluate/tasks"
 )
 
@@ -98,10 +98,7 @@ func likelihood(m *model.Model, s model.Settings, ids []int32, n int) ([]any, er
 // its prompts, its tokens of contexts and continuations, its truncation and its metrics, over rows in the forms of the
 // datasets that it reads.
 func TestScoresAreThoseOfTheHarness(t *testing.T) {
-	python := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
-	if out, err := exec.Command(python, "-c", "import lm_eval, datasets").CombinedOutput(); err != nil {
-		t.Skipf("%s has no lm_eval (BITNET1_PYTHON names another interpreter): %.80s", python, out)
-	}
+	python := pythontest.Interpreter(t, "lm_eval", "datasets")
 	c := measuretest.Config(64)
 	c.Vocab = 50304
 	path := measuretest.Checkpoint(t, c, checkpoint.Provenance{Step: 7, Tokenizer: "gpt2", Gamma: 0.3, Mix: 1})

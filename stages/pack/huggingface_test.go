@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -17,6 +16,7 @@ import (
 	"bitnet1/shared/lm/model"
 	"bitnet1/shared/measure/history/historytest"
 	"bitnet1/shared/measure/measuretest"
+	"bitnet1/shared/pythontest"
 )
 
 // computedIn prints, as JSON, what transformers finds with each folder: the logits after each token, the tokens of a
@@ -51,10 +51,7 @@ for folder in sys.argv[3:]:
 // transformers gives the folder of every kind of model the logits that this project's own devices give it, and writes
 // the same most probable tokens, also in a batch that is padded.
 func TestHuggingFace(t *testing.T) {
-	python := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
-	if out, err := exec.Command(python, "-c", "import torch, transformers").CombinedOutput(); err != nil {
-		t.Skipf("%s cannot import torch, transformers (BITNET1_PYTHON names another interpreter): %.80s", python, out)
-	}
+	python := pythontest.Interpreter(t, "torch", "transformers")
 	const seq, text = 48, "a<|endoftext|>" // which is ordinary text
 	tokens := make([]int32, seq)
 	for i := range tokens {

@@ -1,9 +1,7 @@
 package dataset_test
 
 import (
-	"cmp"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -12,20 +10,18 @@ import (
 	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/data/datasettest"
 	"bitnet1/shared/data/seal"
+	"bitnet1/shared/pythontest"
 )
 
 // TestPythonReadsShards reads shards as they are with the libraries that people use.
 func TestPythonReadsShards(t *testing.T) {
-	python := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
 	for _, info := range []dataset.TokenizerInfo{datasettest.Small, datasettest.Large} {
 		m, dir := datasettest.Seal(t, seal.Options{SequenceLength: 50, SequencesPerShard: 40},
 			datasettest.Batch(t, info, datasettest.Synthetic(100, info)))
 		d := datasettest.Open(t, m, dir)
 		for _, library := range []string{"pyarrow", "polars", "duckdb"} {
 			t.Run(library+"/"+info.Name, func(t *testing.T) {
-				if err := exec.Command(python, "-c", "import pyarrow, "+library).Run(); err != nil {
-					t.Skipf("%s has no pyarrow and %s (BITNET1_PYTHON names another interpreter)", python, library)
-				}
+				python := pythontest.Interpreter(t, "pyarrow", library)
 				var got strings.Builder
 				for _, shard := range m.Splits.Train.Shards {
 					read := exec.Command(python, filepath.Join("testdata", "read.py"), library,

@@ -2,11 +2,9 @@ package documents
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -16,6 +14,8 @@ import (
 	"github.com/apache/arrow/go/v15/parquet"
 	"github.com/apache/arrow/go/v15/parquet/file"
 	"github.com/apache/arrow/go/v15/parquet/schema"
+
+	"bitnet1/shared/pythontest"
 )
 
 // answer is what reading a file gives: the texts of its documents, joined, or the error.
@@ -484,13 +484,10 @@ func TestFormatsAgree(t *testing.T) {
 
 // TestPythonWritesTypes: what filters find in a file with every type does not depend on the library that wrote it.
 func TestPythonWritesTypes(t *testing.T) {
-	python := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
 	for library, lost := range map[string]string{"pyarrow": "", "polars": "uuid",
 		"duckdb": "half"} { // a type that it does not write
 		t.Run(library, func(t *testing.T) {
-			if err := exec.Command(python, "-c", "import pyarrow, "+library).Run(); err != nil {
-				t.Skipf("%s has no pyarrow and %s (BITNET1_PYTHON names another interpreter)", python, library)
-			}
+			python := pythontest.Interpreter(t, "pyarrow", library)
 			path := filepath.Join(t.TempDir(), library+".parquet")
 			if out, err := exec.Command(python, filepath.Join("testdata", "rewrite.py"), library,
 				path).CombinedOutput(); err != nil {

@@ -2,7 +2,6 @@ package tokenizer
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
@@ -11,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"bitnet1/shared/pythontest"
 )
 
 // encodedIn prints, as JSON, the tokens and the decoded text that tokenizers of tokenizer.json give to each text.
@@ -27,10 +28,7 @@ for file in given["files"]:
 
 // The package tokenizers gives every text the same tokens by the file that HuggingFace writes.
 func TestHuggingFace(t *testing.T) {
-	python := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
-	if out, err := exec.Command(python, "-c", "import tokenizers").CombinedOutput(); err != nil {
-		t.Skipf("%s cannot import tokenizers (BITNET1_PYTHON names another interpreter): %.80s", python, out)
-	}
+	python := pythontest.Interpreter(t, "tokenizers")
 	texts := append([]string{"", "a<|endoftext|>b", "x !\n/y\n//\r/ z/\n", string(prose(t)[:20000])}, awkward...)
 	random := rand.New(rand.NewPCG(3, 9))
 	for range 200 { // any characters, and the alphabets in which most pieces end at once

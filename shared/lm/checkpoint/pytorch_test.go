@@ -2,7 +2,6 @@ package checkpoint
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"math"
 	"os"
@@ -16,20 +15,17 @@ import (
 	"bitnet1/kernels/number/float16"
 	"bitnet1/shared/lm/model"
 	"bitnet1/shared/lm/safetensors"
+	"bitnet1/shared/pythontest"
 )
 
 // PyTorch's own loader takes our checkpoints and the reference computes the same logits; what PyTorch saves, in either
-// format and any float type, comes back as the same parameters. BITNET1_PYTHON names an interpreter with torch and
-// safetensors.
+// format and any float type, comes back as the same parameters.
 func TestPyTorchAgrees(t *testing.T) {
-	python := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
 	reference := filepath.Join("..", "..", "..", "..", "shared", "reference")
 	if _, err := os.Stat(filepath.Join(reference, "v76.py")); err != nil {
 		t.Skip("the PyTorch reference is not beside the project")
 	}
-	if err := exec.Command(python, "-c", "import torch, safetensors.torch").Run(); err != nil {
-		t.Skipf("%s has no torch and safetensors (BITNET1_PYTHON names another interpreter)", python)
-	}
+	python := pythontest.Interpreter(t, "torch", "safetensors.torch")
 	v77 := small().Config.V77()
 	v77.ReadBits, v77.CodebookBits, v77.Hadamard = 3, 2, 8
 	for what, c := range map[string]model.Config{"v76": small().Config, "v77": v77} {

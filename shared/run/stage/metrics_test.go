@@ -1,7 +1,6 @@
 package stage
 
 import (
-	"cmp"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"bitnet1/shared/pythontest"
 )
 
 // answered are metrics of a stage that has answered and works on one more job.
@@ -108,10 +109,7 @@ func TestMetricsAreNamedAndDocumented(t *testing.T) {
 
 // A parser of others reads the metrics.
 func TestOthersReadOpenMetrics(t *testing.T) {
-	python := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
-	if exec.Command(python, "-c", "import prometheus_client").Run() != nil {
-		t.Skipf("%s has no prometheus_client (BITNET1_PYTHON names another interpreter)", python)
-	}
+	python := pythontest.Interpreter(t, "prometheus_client")
 	m, end := answered()
 	defer end()
 	text, _ := scrape(t, m, openMetrics)

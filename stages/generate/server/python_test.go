@@ -1,7 +1,6 @@
 package server
 
 import (
-	"cmp"
 	"encoding/json"
 	"math"
 	"os"
@@ -13,19 +12,8 @@ import (
 	"time"
 
 	"bitnet1/shared/measure/measuretest"
+	"bitnet1/shared/pythontest"
 )
-
-// python returns an interpreter that has these modules: the one that BITNET1_PYTHON names, or python3. It skips the
-// test where there is none.
-func python(t *testing.T, modules ...string) string {
-	t.Helper()
-	name := cmp.Or(os.Getenv("BITNET1_PYTHON"), "python3")
-	check := "import importlib.util, sys; sys.exit(any(importlib.util.find_spec(m) is None for m in sys.argv[1:]))"
-	if exec.Command(name, append([]string{"-c", check}, modules...)...).Run() != nil {
-		t.Skipf("%s has not all of %s (BITNET1_PYTHON names another interpreter)", name, strings.Join(modules, ", "))
-	}
-	return name
-}
 
 // runPython runs a program, which must succeed.
 func runPython(t *testing.T, cmd *exec.Cmd) {
@@ -39,7 +27,7 @@ func runPython(t *testing.T, cmd *exec.Cmd) {
 
 // Programs that use OpenAI's client need only another address.
 func TestOpenAIClient(t *testing.T) {
-	interpreter := python(t, "openai")
+	interpreter := pythontest.Interpreter(t, "openai")
 	c := start(t, Options{Token: "secret"})
 	free := startModel(t, c.model, Options{})
 	want := free.text(body{"prompt": "Once upon", "max_tokens": 12, "temperature": 0})
@@ -48,7 +36,7 @@ func TestOpenAIClient(t *testing.T) {
 
 // The program that docs/api.md shows works.
 func TestProgramOfThePage(t *testing.T) {
-	interpreter := python(t, "openai")
+	interpreter := pythontest.Interpreter(t, "openai")
 	c := start(t, Options{})
 	page, err := os.ReadFile("../../../docs/api.md")
 	if err != nil {
@@ -65,7 +53,7 @@ func TestProgramOfThePage(t *testing.T) {
 
 // The page does what people want of it, on screens of any width, without a mouse, and without any other host.
 func TestPage(t *testing.T) {
-	interpreter := python(t, "playwright")
+	interpreter := pythontest.Interpreter(t, "playwright")
 	if _, err := exec.LookPath("chromium"); err != nil {
 		if _, err := exec.LookPath("google-chrome"); err != nil {
 			t.Skip("there is neither chromium nor google-chrome")
@@ -89,7 +77,7 @@ func TestPage(t *testing.T) {
 // lm-evaluation-harness measures the model with tasks in local files, and its scores follow from the model's own
 // probabilities.
 func TestHarness(t *testing.T) {
-	interpreter := python(t, "lm_eval", "aiohttp", "tenacity", "requests", "tqdm", "datasets")
+	interpreter := pythontest.Interpreter(t, "lm_eval", "aiohttp", "tenacity", "requests", "tqdm", "datasets")
 	c := start(t, Options{})
 	folder := t.TempDir()
 	if err := os.CopyFS(folder, os.DirFS("testdata/harness")); err != nil {
