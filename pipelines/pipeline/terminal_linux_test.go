@@ -4,45 +4,17 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"os"
 	"strings"
-	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/terminal/terminaltest"
 )
-
-// openTerminal opens a pseudo-terminal of 150 columns and 40 lines.
-func openTerminal(t *testing.T) (outer, inner *os.File) {
-	t.Helper()
-	outer, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Skipf("no pseudo-terminals here: %v", err)
-	}
-	t.Cleanup(func() { outer.Close() })
-	fd := int(outer.Fd())
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-		t.Skipf("cannot unlock a pseudo-terminal: %v", err)
-	}
-	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if inner, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0); err != nil {
-		t.Skipf("cannot open a pseudo-terminal: %v", err)
-	}
-	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 40, Col: 150}); err != nil {
-		t.Fatal(err)
-	}
-	return outer, inner
-}
 
 // On a terminal every stage has a line that shows its progress. The run ends with the same text as elsewhere.
 func TestTerminal(t *testing.T) {
-	outer, inner := openTerminal(t)
+	outer, inner := terminaltest.Open(t, 40, 150)
 	w := newWorld(t)
 	args := tiny()
 	for i, a := range args {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -12,9 +11,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"golang.org/x/sys/unix"
-
 	"bitnet1/shared/measure/measuretest"
+	"bitnet1/shared/run/terminal/terminaltest"
 )
 
 // typist sits at a terminal of 60 columns, and reads what is on it.
@@ -29,26 +27,7 @@ type typist struct {
 // sitDown starts the program chat on a terminal. The function that it returns waits for its end.
 func sitDown(t *testing.T, flags ...string) (*typist, func() error) {
 	t.Helper()
-	outer, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Skipf("no pseudo-terminals here: %v", err)
-	}
-	t.Cleanup(func() { outer.Close() })
-	fd := int(outer.Fd())
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-		t.Skipf("cannot unlock a pseudo-terminal: %v", err)
-	}
-	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	inner, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Skipf("cannot open a pseudo-terminal: %v", err)
-	}
-	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 60}); err != nil {
-		t.Fatal(err)
-	}
+	outer, inner := terminaltest.Open(t, 24, 60)
 	cmd, _ := measuretest.Program(t)
 	cmd.Args = append(append(cmd.Args[:1], "chat"), flags...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = inner, inner, inner
