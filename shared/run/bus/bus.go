@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -206,62 +205,79 @@ type Kept struct {
 // History returns the events of a run and kind (either may be "*", as may the noun or verb) with a stream sequence
 // above after, oldest first. Events that cannot be decoded are left out; their count is returned.
 func (b *Bus) History(ctx context.Context, run, kind string, after uint64) (events []Kept, bad int, err error) {
-	all, err := b.read(ctx, run, kind, after)
-	events = slices.DeleteFunc(all, Kept.undecodable)
-	return events, len(all) - len(events), err
+	_, err = b.read(ctx, run, kind, after, func(k Kept) {
+		if k.undecodable() {
+			bad++
+			return
+		}
+		events = append(events, k)
+	})
+	return events, bad, err
 }
 
 // Since is History that returns, beside the events, the sequence of the last message that was read, decodable or not;
 // after when there was none.
 func (b *Bus) Since(ctx context.Context, run, kind string, after uint64) (events []Kept, last uint64, err error) {
-	all, err := b.read(ctx, run, kind, after)
-	last = after
-	if n := len(all); n > 0 {
-		last = all[n-1].Sequence
-	}
-	return slices.DeleteFunc(all, Kept.undecodable), last, err
+	last, err = b.read(ctx, run, kind, after, func(k Kept) {
+		if !k.undecodable() {
+			events = append(events, k)
+		}
+	})
+	return events, last, err
 }
 
-func (b *Bus) read(ctx context.Context, run, kind string, after uint64) (all []Kept, err error) {
+// read calls each for what History returns and for what cannot be decoded, and returns the sequence of the last of
+// them. Where the server goes away in the middle, read goes on after what it has.
+func (b *Bus) read(ctx context.Context, run, kind string, after uint64, each func(Kept)) (last uint64, err error) {
+	last = after
 	err = b.again(ctx, func() error {
-		all, err = b.readOnce(ctx, event.Subject(run, kind), after)
-		return err
+		return b.readOnce(ctx, event.Subject(run, kind), last, func(k Kept) {
+			last = max(last, k.Sequence)
+			each(k)
+		})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("history of run %s: %w", run, err)
+		return last, fmt.Errorf("history of run %s: %w", run, err)
 	}
-	return all, nil
+	return last, nil
 }
 
-func (b *Bus) readOnce(ctx context.Context, subject string, after uint64) (all []Kept, err error) {
+func (b *Bus) readOnce(ctx context.Context, subject string, after uint64, each func(Kept)) error {
 	consumer, err := b.js.CreateConsumer(ctx, EventStream, jetstream.ConsumerConfig{
 		FilterSubject: subject, AckPolicy: jetstream.AckNonePolicy,
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
 		MemoryStorage: true, InactiveThreshold: readerLife,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer b.remove(ctx, consumer.CachedInfo().Name)
 	for left := consumer.CachedInfo().NumPending; left > 0; {
-		batch, err := consumer.Fetch(int(min(left, 256)), jetstream.FetchMaxWait(5*time.Second))
+		got, err := fetch(ctx, consumer, int(min(left, 256)), each)
 		if err != nil {
-			return nil, err
-		}
-		got := uint64(0)
-		for m := range batch.Messages() {
-			got++
-			all = append(all, kept(m))
-		}
-		if err := batch.Error(); err != nil {
-			return nil, err
+			return err
 		}
 		if got == 0 {
-			return nil, fmt.Errorf("%d events were not delivered", left)
+			return fmt.Errorf("%d events were not delivered", left)
 		}
 		left -= min(got, left)
 	}
-	return all, nil
+	return nil
+}
+
+// fetch calls each for the next messages of a consumer, n at most. It ends with ctx.
+func fetch(ctx context.Context, consumer jetstream.Consumer, n int, each func(Kept)) (got uint64, err error) {
+	wait, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	batch, err := consumer.Fetch(n, jetstream.FetchContext(wait))
+	if err != nil {
+		return 0, err
+	}
+	for m := range batch.Messages() {
+		got++
+		each(kept(m))
+	}
+	return got, batch.Error()
 }
 
 // remove removes a consumer that only read. Where that fails the server does so after readerLife.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -266,6 +267,99 @@ func TestHistoryIsOfOneRunAndKindAndContinues(t *testing.T) {
 	if err != nil || len(rest) != 2 || rest[0].Sequence != events[598].Sequence {
 		t.Errorf("%d after the 598th, %v", len(rest), err)
 	}
+}
+
+// deaf is a connection to a server, nothing of which reaches the server from the first text on.
+func deaf(t *testing.T, s *Server, text string) *Bus {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", strings.TrimPrefix(s.nats.ClientURL(), "nats://"))
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { client.Close(); server.Close() })
+			go io.Copy(client, server)
+			go func() {
+				chunk := make([]byte, 64<<10)
+				for {
+					n, err := client.Read(chunk)
+					if err != nil || bytes.Contains(chunk[:n], []byte(text)) {
+						return
+					}
+					server.Write(chunk[:n])
+				}
+			}()
+		}
+	}()
+	a := s.Address()
+	a.URL = "nats://" + l.Addr().String()
+	b, err := Connect(t.Context(), a, "deaf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	return b
+}
+
+func TestHistoryEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	s := serve(t)
+	publish(t, connect(t, s), packed(t, "r", 1))
+	b := deaf(t, s, "CONSUMER.MSG.NEXT")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, _, err := b.History(ctx, "r", "*.*", 0)
+		ended <- err
+	}()
+	time.Sleep(100 * time.Millisecond) // it waits for an event
+	cancel()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("a history that was not read is no error")
+		}
+	case <-time.After(4 * time.Second):
+		t.Error("it goes on after its context has ended")
+	}
+}
+
+func TestAnIdleWorkersRequestStaysAtTheServer(t *testing.T) {
+	t.Parallel()
+	b := connect(t, serve(t))
+	q := listen(t, b, listener)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	waits := make(chan struct{})
+	go func() {
+		defer close(waits)
+		if d, err := q.Next(ctx); d != nil || err != nil {
+			t.Errorf("came: %v, %v", d, err)
+		}
+	}()
+	asked := false
+	for ctx.Err() == nil {
+		info, err := q.consumer.Info(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if asked && info.NumWaiting == 0 && ctx.Err() == nil {
+			t.Fatal("no request: an event that is announced now has to wait for one")
+		}
+		asked = info.NumWaiting > 0
+		time.Sleep(5 * time.Millisecond)
+	}
+	<-waits
 }
 
 func TestFollowersSeeWhatWasAndWhatComes(t *testing.T) {

@@ -33,12 +33,21 @@ type Delivery struct {
 	Data    []byte
 }
 
-// Next waits for an event. It returns nil when none came within a short while or the connection is interrupted, and an
-// error when the consumer is gone or the connection is closed for good.
+// A worker that waits asks once for pullWait, and the server gives it a sign of life every pullHeartbeat: so 10,000 idle
+// workers cost the server little, and a worker notices within two heartbeats that its request was lost with the server
+// that had it.
+const (
+	pullWait      = 30 * time.Second
+	pullHeartbeat = 2 * time.Second
+)
+
+// Next waits for an event. It returns nil when none came within a while or the connection is interrupted, and an error
+// when the consumer is gone or the connection is closed for good.
 func (q *Queue) Next(ctx context.Context) (*Delivery, error) {
-	wait, cancel := context.WithTimeout(ctx, 2*time.Second)
+	wait, cancel := context.WithTimeout(ctx, pullWait)
 	defer cancel()
-	msg, err := q.consumer.Next(jetstream.FetchContext(wait))
+	asked := time.Now()
+	msg, err := q.consumer.Next(jetstream.FetchContext(wait), jetstream.FetchHeartbeat(pullHeartbeat))
 	switch {
 	case err == nil:
 		return &Delivery{msg: msg, Subject: msg.Subject(), Data: msg.Data()}, nil
@@ -52,8 +61,8 @@ func (q *Queue) Next(ctx context.Context) (*Delivery, error) {
 			return nil, err
 		}
 	}
-	if !errors.Is(err, context.DeadlineExceeded) {
-		pause(ctx, 100*time.Millisecond) // it came back at once: do not spin
+	if time.Since(asked) < pullHeartbeat { // it came back at once: do not spin
+		pause(ctx, 100*time.Millisecond)
 	}
 	return nil, nil
 }
