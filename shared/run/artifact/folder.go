@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"bitnet1/shared/digest"
+	"bitnet1/shared/run/vfs"
 )
 
 // Folder is the Space of a one-shot stage: outputs are plain files with their names in one directory, inputs are files
@@ -26,10 +27,10 @@ type Folder struct {
 
 // OpenFolder returns a Folder that writes into dir, creating it when missing.
 func OpenFolder(dir string) (*Folder, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := vfs.MkdirAll(vfs.OS, dir); err != nil {
 		return nil, fmt.Errorf("output directory: %w", explained(err))
 	}
-	if err := sweep(dir); err != nil {
+	if err := sweep(vfs.OS, dir, temporaryPrefix); err != nil {
 		return nil, fmt.Errorf("output directory: %w", err)
 	}
 	return &Folder{dir: dir, known: map[string]string{}, taken: map[string]string{}, own: map[string]bool{},
@@ -86,7 +87,7 @@ func (f *Folder) Add(kind, mediaType, path string) (Ref, error) {
 
 // Create implements Space.
 func (f *Folder) Create(kind, mediaType, name string) (*Writer, error) {
-	return newWriter(f.dir, Ref{Kind: kind, MediaType: mediaType, Name: name}, f.place)
+	return newWriter(vfs.OS, f.dir, Ref{Kind: kind, MediaType: mediaType, Name: name}, f.place)
 }
 
 // remember must be called under the lock.
@@ -111,11 +112,11 @@ func (f *Folder) place(temporary string, ref Ref) error {
 	if _, err := os.Lstat(final); err == nil && !f.all && !f.own[ref.Name] && !f.Holds(ref) {
 		return fmt.Errorf("%s %w", final, ErrOther)
 	}
-	if err := os.Rename(temporary, final); err != nil {
+	if err := vfs.OS.Rename(temporary, final); err != nil {
 		return err
 	}
 	f.remember(final, ref.Digest)
-	return syncDir(f.dir)
+	return vfs.OS.SyncDir(f.dir)
 }
 
 // Holds reports whether the folder has the artifact, under its name and as it was made.

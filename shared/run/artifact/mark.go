@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bitnet1/shared/digest"
+	"bitnet1/shared/run/vfs"
 )
 
 // markName is the file that makes a directory a data directory. Every process that uses the directory holds a shared
@@ -47,7 +48,7 @@ func Recognize(dir string) (others []string, err error) {
 
 // Seize marks dir, which Recognize knows, and locks it for the caller alone until the file is closed.
 func Seize(dir string) (*os.File, error) {
-	if err := setMark(dir); err != nil {
+	if err := setMark(vfs.OS, dir); err != nil {
 		return nil, err
 	}
 	lock, err := lockMark(dir, unix.LOCK_EX)
@@ -64,10 +65,11 @@ func IsMark(name string) bool { return strings.HasPrefix(name, markName) }
 func RemoveMark(dir string) error { return os.Remove(filepath.Join(dir, markName)) }
 
 // occupy makes dir a data directory, unless it is one, and holds it until the file is closed.
-func occupy(dir string) (*os.File, error) {
-	if err := setMark(dir); err != nil {
+func occupy(fsys vfs.FS, dir string) (*os.File, error) {
+	if err := setMark(fsys, dir); err != nil {
 		return nil, err
 	}
+	_ = sweep(fsys, dir, markName+"-") // what was left by a program that was to set the mark, and died
 	lock, err := lockMark(dir, unix.LOCK_SH)
 	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("data directory %s is being removed: give the command again when that is done", dir)
@@ -86,7 +88,7 @@ func occupyAround(path string) (*os.File, error) {
 	}
 	for dir := filepath.Dir(real); ; dir = filepath.Dir(dir) {
 		if _, err := os.Stat(filepath.Join(dir, markName)); err == nil {
-			return occupy(dir)
+			return occupy(vfs.OS, dir)
 		}
 		if dir == filepath.Dir(dir) {
 			return nil, nil
@@ -95,7 +97,7 @@ func occupyAround(path string) (*os.File, error) {
 }
 
 // setMark marks dir, and notes what is in it that is not the project's.
-func setMark(dir string) error {
+func setMark(fsys vfs.FS, dir string) error {
 	path := filepath.Join(dir, markName)
 	if exists(path) {
 		return nil
@@ -114,7 +116,7 @@ func setMark(dir string) error {
 	}
 	if n == 0 {
 		for _, e := range entries {
-			if e.Name() != objectsName && e.Name() != temporaryName {
+			if e.Name() != objectsName && e.Name() != temporaryName && !IsMark(e.Name()) {
 				m.Others = append(m.Others, e.Name())
 			}
 		}
@@ -123,7 +125,7 @@ func setMark(dir string) error {
 	if err != nil {
 		return err
 	}
-	return explained(createWhole(path, append(b, '\n')))
+	return explained(createWhole(fsys, path, append(b, '\n')))
 }
 
 func exists(path string) bool {
@@ -132,20 +134,20 @@ func exists(path string) bool {
 }
 
 // createWhole creates a file with its content at once. One that is there already stays as it is.
-func createWhole(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+"-")
+func createWhole(fsys vfs.FS, path string, b []byte) error {
+	f, err := createLocked(fsys, filepath.Dir(path), filepath.Base(path)+"-")
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	defer fsys.Remove(f.Name())
 	_, err = f.Write(b)
 	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Link(f.Name(), path); !errors.Is(err, fs.ErrExist) {
+	if err := fsys.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return nil
+	return fsys.SyncDir(filepath.Dir(path))
 }
 
 // lockMark locks dir's mark, shared or exclusive, without waiting.

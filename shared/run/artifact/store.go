@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"bitnet1/shared/digest"
+	"bitnet1/shared/run/vfs"
 )
 
 // Space is where a job finds its inputs and puts its outputs: the shared content-addressed Store, or a plain Folder for
@@ -31,6 +32,7 @@ type Space interface {
 //
 // While it is reachable, nobody removes the data directory.
 type Store struct {
+	fs  vfs.FS
 	dir string
 	use *os.File // the lock that says so; nil: see ReadOnly
 
@@ -39,34 +41,43 @@ type Store struct {
 }
 
 // Open opens the store under dir, creating it when missing, and removes what writers that died have left in tmp.
-func Open(dir string) (*Store, error) {
-	s := &Store{dir: dir, verified: map[string]bool{}}
-	err := os.MkdirAll(dir, 0o755)
-	if err == nil {
-		s.use, err = occupy(dir)
-	}
-	for _, d := range []string{s.objects(), s.temporary()} {
-		if err == nil {
-			err = os.MkdirAll(d, 0o755)
+func Open(dir string) (*Store, error) { return OpenOn(vfs.OS, dir) }
+
+// OpenOn is Open on another file system than the operating system's.
+func OpenOn(fsys vfs.FS, dir string) (*Store, error) {
+	s := &Store{fs: fsys, dir: dir, verified: map[string]bool{}}
+	if err := s.open(); err != nil {
+		if s.use != nil {
+			_ = s.use.Close()
 		}
-	}
-	if err != nil {
 		return nil, fmt.Errorf("%s %w: %w", dir, ErrDirectory, err)
-	}
-	probe, err := createLocked(s.temporary())
-	if err != nil {
-		return nil, fmt.Errorf("%s %w: %w", dir, ErrDirectory, err)
-	}
-	_ = probe.Close() // and swept with the rest
-	if err := sweep(s.temporary()); err != nil {
-		return nil, fmt.Errorf("sweeping %s: %w", s.temporary(), err)
 	}
 	return s, nil
 }
 
+func (s *Store) open() (err error) {
+	if err := vfs.MkdirAll(s.fs, s.dir); err != nil {
+		return err
+	}
+	if s.use, err = occupy(s.fs, s.dir); err != nil {
+		return err
+	}
+	for _, d := range []string{s.objects(), s.temporary()} {
+		if err := vfs.MkdirAll(s.fs, d); err != nil {
+			return err
+		}
+	}
+	probe, err := createLocked(s.fs, s.temporary(), temporaryPrefix)
+	if err != nil {
+		return err
+	}
+	_ = probe.Close() // and swept with the rest
+	return sweep(s.fs, s.temporary(), temporaryPrefix)
+}
+
 // ReadOnly is the store under dir for a caller that only reads, and that need not be allowed to write there. Nothing is
 // created, and the store may be removed while the caller reads.
-func ReadOnly(dir string) *Store { return &Store{dir: dir, verified: map[string]bool{}} }
+func ReadOnly(dir string) *Store { return &Store{fs: vfs.OS, dir: dir, verified: map[string]bool{}} }
 
 // Dir is the data directory.
 func (s *Store) Dir() string { return s.dir }
@@ -97,19 +108,19 @@ func (s *Store) object(digest string) string {
 
 // Create implements Space.
 func (s *Store) Create(kind, mediaType, name string) (*Writer, error) {
-	return newWriter(s.temporary(), Ref{Kind: kind, MediaType: mediaType, Name: name}, s.place)
+	return newWriter(s.fs, s.temporary(), Ref{Kind: kind, MediaType: mediaType, Name: name}, s.place)
 }
 
 func (s *Store) place(temporary string, ref Ref) error {
 	final := s.object(ref.Digest)
-	if err := os.MkdirAll(filepath.Dir(final), 0o755); err != nil {
+	if err := vfs.MkdirAll(s.fs, filepath.Dir(final)); err != nil {
 		return err
 	}
 	// The same bytes may be there already. Renaming over them is harmless and also repairs a copy that was damaged since.
-	if err := os.Rename(temporary, final); err != nil {
+	if err := s.fs.Rename(temporary, final); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(final))
+	return s.fs.SyncDir(filepath.Dir(final))
 }
 
 // Path implements Space. The digest is checked the first time a process asks for an artifact.

@@ -5,19 +5,24 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/zeebo/blake3"
 	"golang.org/x/sys/unix"
+
+	"bitnet1/shared/run/vfs"
 )
 
 // Writer receives the bytes of one artifact. Nothing is visible to readers until Commit returns; Abort (or a crash)
 // leaves only a temporary file that the next Open of the store sweeps.
 type Writer struct {
 	ref    Ref
-	file   *os.File
+	fs     vfs.FS
+	file   vfs.File
 	buffer *bufio.Writer
 	hash   *blake3.Hasher
 	size   int64
@@ -28,24 +33,24 @@ type Writer struct {
 // temporaryPrefix is hidden and our own: a Folder may be full of a user's files, and what bears it is swept.
 const temporaryPrefix = ".bitnet1-unfinished-"
 
-func newWriter(dir string, ref Ref, place func(string, Ref) error) (*Writer, error) {
+func newWriter(fsys vfs.FS, dir string, ref Ref, place func(string, Ref) error) (*Writer, error) {
 	if !ValidName(ref.Name) {
 		return nil, fmt.Errorf("artifact name %q: use a plain file name of at most %d bytes", ref.Name, maxName)
 	}
-	f, err := createLocked(dir)
+	f, err := createLocked(fsys, dir, temporaryPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("creating %s %s: %w", ref.Kind, ref.Name, explained(err))
 	}
-	w := &Writer{ref: ref, file: f, hash: blake3.New(), place: place}
+	w := &Writer{ref: ref, fs: fsys, file: f, hash: blake3.New(), place: place}
 	w.buffer = bufio.NewWriterSize(f, 1<<18)
 	return w, nil
 }
 
 // createLocked creates a temporary file and locks it. The lock tells a sweep in another process that the writer is
 // alive; the kernel drops it when the process dies, however it dies.
-func createLocked(dir string) (*os.File, error) {
+func createLocked(fsys vfs.FS, dir, prefix string) (vfs.File, error) {
 	for {
-		f, err := os.CreateTemp(dir, temporaryPrefix)
+		f, err := vfs.CreateTemp(fsys, dir, prefix)
 		if err != nil {
 			return nil, err
 		}
@@ -54,7 +59,7 @@ func createLocked(dir string) (*os.File, error) {
 			return f, nil
 		}
 		// A sweep came between the creation and the lock.
-		_ = os.Remove(f.Name())
+		_ = fsys.Remove(f.Name())
 		_ = f.Close()
 		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("locking %s: %w", f.Name(), err)
@@ -63,7 +68,7 @@ func createLocked(dir string) (*os.File, error) {
 }
 
 // IsAt reports whether path names the open file f.
-func IsAt(f *os.File, path string) bool {
+func IsAt(f interface{ Stat() (fs.FileInfo, error) }, path string) bool {
 	open, err := f.Stat()
 	if err != nil {
 		return false
@@ -123,17 +128,17 @@ func (w *Writer) Abort() error {
 		return nil
 	}
 	w.done = true
-	return errors.Join(os.Remove(w.file.Name()), w.file.Close())
+	return errors.Join(w.fs.Remove(w.file.Name()), w.file.Close())
 }
 
 // sweep removes temporary files whose writers are gone.
-func sweep(dir string) error {
+func sweep(fsys vfs.FS, dir, prefix string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), temporaryPrefix) || !e.Type().IsRegular() {
+		if !strings.HasPrefix(e.Name(), prefix) || !e.Type().IsRegular() {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())
@@ -142,62 +147,63 @@ func sweep(dir string) error {
 			continue // renamed or removed since the listing
 		}
 		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && IsAt(f, path) {
-			_ = os.Remove(path)
+			_ = fsys.Remove(path)
 		}
 		_ = f.Close()
 	}
 	return nil
 }
 
-// syncDir makes renames inside dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
 // WriteFile atomically replaces the file at path with b: temporary name, sync, rename, sync of the directory. It is for
 // small mutable records beside the artifacts (job records, manifests of a run), not for artifacts.
-func WriteFile(path string, b []byte) error {
-	return explained(writeFile(path, b))
+func WriteFile(path string, b []byte) error { return WriteFileOn(vfs.OS, path, b) }
+
+// WriteFileOn is WriteFile on another file system than the operating system's.
+func WriteFileOn(fsys vfs.FS, path string, b []byte) error {
+	return Replace(fsys, path, func(w io.Writer) error {
+		_, err := w.Write(b)
+		return err
+	})
 }
 
-func writeFile(path string, b []byte) error {
+// Replace is WriteFileOn of what write writes.
+func Replace(fsys vfs.FS, path string, write func(io.Writer) error) error {
+	return explained(replace(fsys, path, write))
+}
+
+func replace(fsys vfs.FS, path string, write func(io.Writer) error) error {
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := vfs.MkdirAll(fsys, dir); err != nil {
 		return err
 	}
 	// One temporary name for each path: what a killed writer has left goes when its work is done again. It is hidden and
 	// has another ending.
-	f, err := openLocked(filepath.Join(dir, "."+filepath.Base(path)+".write"))
+	f, err := openLocked(fsys, filepath.Join(dir, "."+filepath.Base(path)+".write"))
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	err = f.Truncate(0)
 	if err == nil {
-		_, err = f.Write(b)
+		err = write(f)
 	}
 	if err == nil {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = os.Rename(f.Name(), path)
+		err = fsys.Rename(f.Name(), path)
 	}
 	if err != nil {
-		_ = os.Remove(f.Name())
+		_ = fsys.Remove(f.Name())
 		return err
 	}
-	return syncDir(dir)
+	return fsys.SyncDir(dir)
 }
 
 // openLocked opens path, creating it when missing, and waits for its lock.
-func openLocked(path string) (*os.File, error) {
+func openLocked(fsys vfs.FS, path string) (vfs.File, error) {
 	for {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+		f, err := fsys.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 		if err != nil {
 			return nil, err
 		}

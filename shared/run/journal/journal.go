@@ -20,10 +20,12 @@ import (
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/vfs"
 )
 
 // Journal is the history of all runs under one data directory.
 type Journal struct {
+	fs     vfs.FS
 	dir    string
 	damage *damage
 }
@@ -37,7 +39,13 @@ type damage struct {
 // Open returns the journal under the data directory dir. Reading leaves damaged events out and says so on standard
 // error.
 func Open(dir string) Journal {
-	return Journal{dir: dir, damage: &damage{tell: func(err error) { fmt.Fprintln(os.Stderr, "warning:", err) }}}
+	return Journal{fs: vfs.OS, dir: dir, damage: &damage{tell: func(err error) { fmt.Fprintln(os.Stderr, "warning:", err) }}}
+}
+
+// On returns the same journal, which writes to another file system than the operating system's.
+func (j Journal) On(fsys vfs.FS) Journal {
+	j.fs = fsys
+	return j
 }
 
 // Telling returns the same journal, which tells of damaged events by calling tell.
@@ -91,7 +99,7 @@ func (j Journal) write(e event.Envelope, renew bool) (isNew bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := artifact.WriteFile(j.path(e.Run, e.Kind, name), b); err != nil {
+	if err := artifact.WriteFileOn(j.fs, j.path(e.Run, e.Kind, name), b); err != nil {
 		return false, fmt.Errorf("journal of run %s: %w", e.Run, err)
 	}
 	return isNew, nil
@@ -262,15 +270,15 @@ func (j Journal) Link(run, stage string, ref artifact.Ref) error {
 	if !digest.Valid(ref.Digest) || !artifact.ValidName(ref.Name) {
 		return fmt.Errorf("%q with digest %q cannot be a file", ref.Name, ref.Digest)
 	}
-	return Symlink(filepath.Join(j.dir, "objects", ref.Digest[:2], ref.Digest),
+	return Symlink(j.fs, filepath.Join(j.dir, "objects", ref.Digest[:2], ref.Digest),
 		filepath.Join(j.RunDir(run), stage, ref.Name))
 }
 
 // Symlink makes link point to target, relative to its own folder, replacing what is there. Several processes may make
 // the same link at once.
-func Symlink(target, link string) error {
+func Symlink(fsys vfs.FS, target, link string) error {
 	dir := filepath.Dir(link)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := vfs.MkdirAll(fsys, dir); err != nil {
 		return err
 	}
 	relative, err := filepath.Rel(dir, target)
@@ -283,19 +291,19 @@ func Symlink(target, link string) error {
 		if old, err := os.Readlink(link); err == nil && old == relative {
 			return nil
 		}
-		err := os.Symlink(relative, temporary)
+		err := fsys.Symlink(relative, temporary)
 		if err == nil {
-			err = os.Rename(temporary, link)
+			err = fsys.Rename(temporary, link)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return errors.Join(err, os.Remove(temporary))
+				return errors.Join(err, fsys.Remove(temporary))
 			}
 		} else if errors.Is(err, fs.ErrExist) {
-			_ = os.Remove(temporary) // of a killed process, or of one that makes the same link now
+			_ = fsys.Remove(temporary) // of a killed process, or of one that makes the same link now
 		} else {
 			return err
 		}
 		if err == nil {
-			return nil
+			return fsys.SyncDir(dir)
 		}
 	}
 }

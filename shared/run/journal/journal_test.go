@@ -11,6 +11,7 @@ import (
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/vfs"
 )
 
 func newEvent(t *testing.T, run string, part event.Part, at int64, body event.Body) event.Envelope {
@@ -384,7 +385,7 @@ func TestManyProcessesMayMakeTheSameLink(t *testing.T) {
 	for i := range 4 {
 		wg.Go(func() {
 			for range 200 {
-				if err := Symlink(filepath.Join(dir, string(rune('a'+i))), link); err != nil {
+				if err := Symlink(vfs.OS, filepath.Join(dir, string(rune('a'+i))), link); err != nil {
 					t.Error(err)
 					return
 				}

@@ -22,6 +22,7 @@ import (
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/param"
+	"bitnet1/shared/run/vfs"
 )
 
 // Record is what is kept of one job, in a folder named by the job's key:
@@ -38,8 +39,9 @@ type Record struct {
 	Inputs  []string `msgpack:"inputs"`
 	Outputs []Output `msgpack:"outputs"` // in the order in which they were announced
 
+	fs       vfs.FS
 	dir      string
-	lock     *os.File
+	lock     vfs.File
 	complete bool
 }
 
@@ -71,9 +73,14 @@ const OneShot = ".jobs"
 // Open opens or creates the record of a job under root and takes its lock. The error is ErrBusy where another process
 // has the lock.
 func Open(root, stage, key string, params []byte, inputs []string) (*Record, error) {
-	r := &Record{Stage: stage, Key: key, Params: string(params), Inputs: inputs}
+	return OpenOn(vfs.OS, root, stage, key, params, inputs)
+}
+
+// OpenOn is Open on another file system than the operating system's.
+func OpenOn(fsys vfs.FS, root, stage, key string, params []byte, inputs []string) (*Record, error) {
+	r := &Record{fs: fsys, Stage: stage, Key: key, Params: string(params), Inputs: inputs}
 	r.dir = filepath.Join(root, key[:2], key)
-	lock, err := lockJob(r.dir)
+	lock, err := lockJob(fsys, r.dir)
 	if err != nil && !errors.Is(err, ErrBusy) {
 		err = fmt.Errorf("record of job %s: %w", digest.Short(key), err)
 	}
@@ -95,13 +102,13 @@ const (
 
 // lockJob makes the folder of a job and takes its lock. Whoever has the lock may remove the folder: then it is made
 // again.
-func lockJob(dir string) (*os.File, error) {
+func lockJob(fsys vfs.FS, dir string) (vfs.File, error) {
 	path := filepath.Join(dir, lockName)
 	for {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := vfs.MkdirAll(fsys, dir); err != nil {
 			return nil, err
 		}
-		lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+		lock, err := fsys.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -223,7 +230,7 @@ func (r *Record) Add(kind string, body []byte) (isNew bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := artifact.WriteFile(r.partial(len(r.Outputs)), b); err != nil {
+	if err := artifact.WriteFileOn(r.fs, r.partial(len(r.Outputs)), b); err != nil {
 		return false, fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
 	}
 	r.Outputs = append(r.Outputs, out)
@@ -236,7 +243,7 @@ func (r *Record) Commit() error {
 	if err != nil {
 		return err
 	}
-	if err := artifact.WriteFile(filepath.Join(r.dir, recordName), b); err != nil {
+	if err := artifact.WriteFileOn(r.fs, filepath.Join(r.dir, recordName), b); err != nil {
 		return fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
 	}
 	r.complete = true
@@ -247,7 +254,7 @@ func (r *Record) Commit() error {
 // again.
 func (r *Record) Retract(n int) error {
 	for i := len(r.Outputs) - 1; i >= n; i-- { // the last first: those that are left are always the first ones
-		if err := os.Remove(r.partial(i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := r.fs.Remove(r.partial(i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
 		}
 		r.Outputs = r.Outputs[:i:i]
@@ -258,20 +265,20 @@ func (r *Record) Retract(n int) error {
 // Reset forgets everything, so that the job is done from its beginning.
 func (r *Record) Reset() error {
 	r.Outputs, r.complete = nil, false
-	return errors.Join(r.removeWork(), os.RemoveAll(filepath.Join(r.dir, recordName)))
+	return errors.Join(r.removeWork(), vfs.RemoveAll(r.fs, filepath.Join(r.dir, recordName)))
 }
 
 func (r *Record) removeWork() error {
 	return errors.Join(
-		os.RemoveAll(filepath.Join(r.dir, "partial")),
-		os.RemoveAll(filepath.Join(r.dir, "scratch")),
-		os.RemoveAll(filepath.Join(r.dir, "attempts")))
+		vfs.RemoveAll(r.fs, filepath.Join(r.dir, "partial")),
+		vfs.RemoveAll(r.fs, filepath.Join(r.dir, "scratch")),
+		vfs.RemoveAll(r.fs, filepath.Join(r.dir, "attempts")))
 }
 
 // Scratch is the folder of the stage's own files, until the job is committed.
 func (r *Record) Scratch() (string, error) {
 	dir := filepath.Join(r.dir, "scratch")
-	return dir, os.MkdirAll(dir, 0o755)
+	return dir, vfs.MkdirAll(r.fs, dir)
 }
 
 // Attempts is how often the job was begun since it last got anywhere. The number is kept on disk because a job that
@@ -288,9 +295,9 @@ func (r *Record) Attempts() int {
 // SetAttempts sets what Attempts returns.
 func (r *Record) SetAttempts(n int) error {
 	if n <= 0 { // a full disk does not keep a file from being removed
-		return os.RemoveAll(filepath.Join(r.dir, "attempts"))
+		return vfs.RemoveAll(r.fs, filepath.Join(r.dir, "attempts"))
 	}
-	return artifact.WriteFile(filepath.Join(r.dir, "attempts"), []byte(strconv.Itoa(n)+"\n"))
+	return artifact.WriteFileOn(r.fs, filepath.Join(r.dir, "attempts"), []byte(strconv.Itoa(n)+"\n"))
 }
 
 // AttemptsAt is Attempts of a record that is not open.

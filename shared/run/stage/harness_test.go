@@ -21,6 +21,7 @@ import (
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/record"
+	"bitnet1/shared/run/vfs"
 )
 
 // harness is an event server, a data directory and the programs that use them.
@@ -343,16 +344,25 @@ func writeFile(t *testing.T, path, text string) {
 // newPerformer does jobs of a stage in this process, in a data directory of its own, without an event server.
 func newPerformer[P any, E event.Body](t *testing.T, spec Spec[P, E]) *performer[P, E] {
 	t.Helper()
-	store, err := artifact.Open(t.TempDir())
+	p, err := performerOn(vfs.OS, t.TempDir(), spec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	j := journal.Open(store.Dir())
+	return p
+}
+
+// performerOn is a performer whose data directory lies on another file system.
+func performerOn[P any, E event.Body](fsys vfs.FS, dir string, spec Spec[P, E]) (*performer[P, E], error) {
+	store, err := artifact.OpenOn(fsys, dir)
+	if err != nil {
+		return nil, err
+	}
+	j := journal.Open(store.Dir()).On(fsys)
 	return &performer[P, E]{
-		spec: spec, space: store, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, nil),
+		spec: spec, fs: fsys, space: store, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, nil),
 		log:    slog.New(slog.DiscardHandler),
 		report: func(_, _ string) func(Progress) { return func(Progress) {} },
-	}
+	}, nil
 }
 
 // newEvent is an event that is no part of a set.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"path/filepath"
 
@@ -12,6 +13,7 @@ import (
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/progress"
 	"bitnet1/shared/run/record"
+	"bitnet1/shared/run/vfs"
 )
 
 // Progress is what a job says while it works: that Done of Total things are done, what Unit is counted, and Values such
@@ -33,6 +35,7 @@ type Job[P any] struct {
 	Host   Host
 	Log    *slog.Logger
 
+	fs       vfs.FS
 	space    artifact.Space
 	record   *record.Record
 	emit     func(context.Context, *record.Record, event.Body) error
@@ -77,6 +80,16 @@ func (j *Job[P]) WriteJSON(kind, name string, v any) (artifact.Ref, error) {
 
 // Scratch is a directory that survives an interruption of the job and is removed when the job is committed.
 func (j *Job[P]) Scratch() (string, error) { return j.record.Scratch() }
+
+// Keep replaces the file of that name in Scratch with what write writes. Whatever happens, the file is as it was before
+// or as it is now.
+func (j *Job[P]) Keep(name string, write func(io.Writer) error) error {
+	dir, err := j.Scratch()
+	if err != nil {
+		return err
+	}
+	return artifact.Replace(j.fs, filepath.Join(dir, name), write)
+}
 
 // Advanced says that the job has put what it needs to go on from here into Scratch: however often it is interrupted
 // from now on, it gets somewhere.

@@ -17,6 +17,7 @@ import (
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/param"
 	"bitnet1/shared/run/record"
+	"bitnet1/shared/run/vfs"
 )
 
 func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
@@ -165,7 +166,7 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 			return err
 		}
 		p := &performer[P, E]{
-			spec: s, space: files.folder, folder: files.folder, records: filepath.Join(files.folder.Dir(), record.OneShot),
+			spec: s, fs: vfs.OS, space: files.folder, folder: files.folder, records: filepath.Join(files.folder.Dir(), record.OneShot),
 			host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace, report: progress.reporter(log),
 		}
 		if err := p.files(c, files, params, progress); err != nil {

@@ -14,11 +14,13 @@ import (
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/record"
+	"bitnet1/shared/run/vfs"
 )
 
 // performer does jobs of one stage, wherever they come from.
 type performer[P any, E event.Body] struct {
 	spec      Spec[P, E]
+	fs        vfs.FS // of the records
 	space     artifact.Space
 	journal   journal.Journal // for links and logs; unused when folder is set
 	folder    *artifact.Folder
@@ -68,7 +70,7 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 	if err != nil {
 		return result{}, Permanent(err)
 	}
-	r, err := record.Open(p.records, p.spec.Name, key, canonical, inputs)
+	r, err := record.OpenOn(p.fs, p.records, p.spec.Name, key, canonical, inputs)
 	if err != nil {
 		return result{key: key}, err
 	}
@@ -106,8 +108,8 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 func (p *performer[P, E]) newJob(t task[P, E], r *record.Record) *Job[P] {
 	return &Job[P]{
 		Key: r.Key, Run: t.run, Params: t.params, Host: p.host,
-		Log:   p.log.With("run", t.run, "job", digest.Short(r.Key)),
-		space: p.space, record: r,
+		Log: p.log.With("run", t.run, "job", digest.Short(r.Key)),
+		fs:  p.fs, space: p.space, record: r,
 		emit: func(ctx context.Context, r *record.Record, body event.Body) error {
 			raw, err := event.Marshal(body)
 			if err != nil {
@@ -124,7 +126,7 @@ func (p *performer[P, E]) newJob(t task[P, E], r *record.Record) *Job[P] {
 			return p.showLive(r, path, filepath.Join(p.outputs(t), name), replace)
 		},
 		leave: func(name string, content []byte) error {
-			return artifact.WriteFile(filepath.Join(p.outputs(t), name), content)
+			return artifact.WriteFileOn(p.fs, filepath.Join(p.outputs(t), name), content)
 		},
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/record"
 	"bitnet1/shared/run/results"
+	"bitnet1/shared/run/vfs"
 )
 
 // rerun answers events of old runs again, or for the first time.
@@ -68,7 +69,7 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 	j := journal.Open(store.Dir()).Telling(func(err error) { log.Warn(err.Error()) })
 	r := &rerun[P, E]{
 		performer: &performer[P, E]{
-			spec: s, space: space, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, b),
+			spec: s, fs: vfs.OS, space: space, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, b),
 			host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace, report: progress.reporter(log),
 		},
 		command: c, store: store, span: over, datasets: datasets, progress: progress,

@@ -15,6 +15,7 @@ import (
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/record"
+	"bitnet1/shared/run/vfs"
 )
 
 func serveCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
@@ -88,7 +89,7 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 	j := journal.Open(store.Dir()).Telling(func(err error) { log.Warn(err.Error()) })
 	svc := &service[P, E]{
 		performer: &performer[P, E]{
-			spec: s, space: store, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, b),
+			spec: s, fs: vfs.OS, space: store, journal: j, records: record.Root(store), announcer: bus.NewAnnouncer(j, b),
 			host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace,
 			report: m.reporting(reporter(b, s.Name)), attempts: c.Int("attempts"),
 		},

@@ -78,5 +78,5 @@ func (p *performer[P, E]) showLive(r *record.Record, path, link string, replace 
 	if p.folder != nil && !replace {
 		p.folder.Replace(name)
 	}
-	return journal.Symlink(path, link)
+	return journal.Symlink(p.fs, path, link)
 }
