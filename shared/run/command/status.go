@@ -62,6 +62,9 @@ const EnvLauncher = "BITNET1_LAUNCHER"
 // EnvOutage is the environment's word for --outage.
 const EnvOutage = "BITNET1_OUTAGE"
 
+// EnvAckWait is the environment's word for a stage's --ack-wait: a launcher hands it on to the stages that it starts.
+const EnvAckWait = "BITNET1_ACK_WAIT"
+
 // OutageFlag says how long what a run needs may be away. Launcher and stages have it.
 func OutageFlag() cli.Flag {
 	return &cli.DurationFlag{
