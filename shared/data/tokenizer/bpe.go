@@ -11,17 +11,23 @@ import (
 )
 
 // bpe is byte pair encoding. A text is split into pieces. A piece that is a token becomes that token. Any other piece
-// begins as single bytes, whose neighbours are merged in the order of the ranks. The id of a token is its rank.
+// begins as single bytes, whose neighbours are merged in the order of the ranks.
 type bpe struct {
 	name      string
+	vocab     int // number of ids
 	endOfText uint32
-	tokens    *vocabulary
-	pieces    *pieceTable
-	merges    *merges
+	tokens    *vocabulary // by id
+	pieces    *pieceTable // with ids
+	merges    *merges     // with ranks
+	ids       []uint32    // by rank; nil where the id of a token is its rank
+	noPairs   bool        // a piece of two bytes may be a token that merging does not make
 	classes   *classes
-	split     func(*classes, []byte, int) int
+	split     splitter
 	encoders  sync.Pool // of *encoder
 }
+
+// splitter returns the end of the piece of text that begins at i < len(text).
+type splitter func(c *classes, text []byte, i int) int
 
 // vocabulary is the bytes of all tokens, one after the other.
 type vocabulary struct {
@@ -40,12 +46,13 @@ func (v *vocabulary) token(id uint32) []byte {
 }
 
 // newBPE reads the ranks from a file of the loader module. There must be size of them.
-func newBPE(name, file string, size int, endOfText uint32, split func(*classes, []byte, int) int) (*bpe, error) {
+func newBPE(name, file string, size int, endOfText uint32, split splitter) (*bpe, error) {
 	data, err := assets.Assets.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("tokenizer %s: reading the embedded ranks: %w", name, err)
 	}
-	b := &bpe{name: name, endOfText: endOfText, split: split, pieces: newPieceTable(size), classes: newClasses()}
+	b := &bpe{name: name, vocab: int(endOfText) + 1, endOfText: endOfText, split: split, pieces: newPieceTable(size),
+		classes: newClasses(nil)}
 	if b.tokens, err = readRanks(data); err != nil {
 		return nil, fmt.Errorf("tokenizer %s: %w", name, err)
 	}
@@ -93,7 +100,7 @@ func readRanks(data []byte) (*vocabulary, error) {
 }
 
 func (b *bpe) Name() string      { return b.name }
-func (b *bpe) Vocab() int        { return int(b.endOfText) + 1 }
+func (b *bpe) Vocab() int        { return b.vocab }
 func (b *bpe) EndOfText() uint32 { return b.endOfText }
 
 // The cache of an encoder keeps short pieces of a few tokens. A slot has room for one piece; a new piece replaces it.
@@ -119,16 +126,31 @@ func (b *bpe) Encode(dst []uint32, text []byte) []uint32 {
 	defer b.encoders.Put(e)
 	for i := 0; i < len(text); {
 		end := b.split(b.classes, text, i)
-		if end-i == 2 { // frequent in unusual text, and found quickly
-			dst = b.merges.tree.pair(dst, text[i], text[i+1])
+		if end-i == 2 && !b.noPairs { // frequent in unusual text, and found quickly
+			dst = b.identify(b.merges.tree.pair(dst, text[i], text[i+1]), len(dst))
 		} else if end-i <= shortBytes {
 			dst = b.encodeShort(dst, text, i, end, e)
 		} else if id, ok := b.pieces.long[string(text[i:end])]; ok {
 			dst = append(dst, id)
 		} else {
-			dst = b.merges.encode(dst, text[i:end], &e.path)
+			dst = b.merge(dst, text[i:end], e)
 		}
 		i = end
+	}
+	return dst
+}
+
+// merge appends the tokens of a piece that is no token itself.
+func (b *bpe) merge(dst []uint32, piece []byte, e *encoder) []uint32 {
+	return b.identify(b.merges.encode(dst, piece, &e.path), len(dst))
+}
+
+// identify replaces the ranks in dst, from the given one on, by ids.
+func (b *bpe) identify(dst []uint32, from int) []uint32 {
+	if b.ids != nil {
+		for i, rank := range dst[from:] {
+			dst[from+i] = b.ids[rank]
+		}
 	}
 	return dst
 }
@@ -145,7 +167,7 @@ func (b *bpe) encodeShort(dst []uint32, text []byte, i, end int, e *encoder) []u
 		return append(dst, c.ids[:c.count]...)
 	}
 	n := len(dst)
-	dst = b.merges.encode(dst, text[i:end], &e.path)
+	dst = b.merge(dst, text[i:end], e)
 	if count := len(dst) - n; count <= cacheTokens {
 		*c = cached{low: k.low, high: k.high, length: uint8(k.length), count: uint8(count)}
 		copy(c.ids[:], dst[n:])
@@ -156,7 +178,7 @@ func (b *bpe) encodeShort(dst []uint32, text []byte, i, end int, e *encoder) []u
 func (b *bpe) Decode(dst []byte, tokens []uint32) []byte {
 	for _, id := range tokens {
 		switch {
-		case int(id) < b.tokens.size():
+		case int(id) < b.tokens.size() && len(b.tokens.token(id)) > 0:
 			dst = append(dst, b.tokens.token(id)...)
 		case id == b.endOfText:
 			dst = append(dst, endOfTextBytes...)

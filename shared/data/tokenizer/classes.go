@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"slices"
 	"unicode"
 	"unicode/utf8"
 )
@@ -20,41 +21,72 @@ const (
 
 // classes looks up the class of a character.
 type classes struct {
+	longS bool           // in contractions, ſ is an s of another case
+	later []classRange   // classes of characters that Go's tables do not know
 	ascii [256]class     // of bytes below 0x80; 0 for others
 	plane [1 << 16]class // of characters in the basic plane
 }
 
-func newClasses() *classes {
-	c := new(classes)
+// classRange is the class of the characters from first to last.
+type classRange struct {
+	first, last rune
+	class       class
+}
+
+// compare says on which side of r the range lies; 0: r is in it.
+func (c classRange) compare(r rune) int {
+	switch {
+	case c.last < r:
+		return -1
+	case c.first > r:
+		return 1
+	}
+	return 0
+}
+
+// newClasses are the classes of Go's tables, with those of later, in ascending order, in their place.
+func newClasses(later []classRange) *classes {
+	c := &classes{later: later}
 	for r := range rune(len(c.plane)) {
-		c.plane[r] = classOf(r)
+		c.plane[r] = c.classOf(r)
 	}
 	copy(c.ascii[:utf8.RuneSelf], c.plane[:])
 	return c
 }
 
-func classOf(r rune) class {
-	var c class
+func (c *classes) classOf(r rune) class {
+	if i, found := slices.BinarySearchFunc(c.later, r, classRange.compare); found {
+		return c.later[i].class
+	}
+	var k class
 	switch {
 	case unicode.IsLetter(r):
-		c = letter
+		k = letter
 	case unicode.In(r, unicode.N):
-		c = number
+		k = number
 	case unicode.IsSpace(r):
-		c = space
+		k = space
 	default:
-		c = other
+		k = other
 	}
 	if r == '\r' || r == '\n' {
-		c |= newline
+		k |= newline
 	}
 	if unicode.In(r, unicode.Lu, unicode.Lt, unicode.Lm, unicode.Lo, unicode.M) {
-		c |= upper
+		k |= upper
 	}
 	if unicode.In(r, unicode.Ll, unicode.Lm, unicode.Lo, unicode.M) {
-		c |= lower
+		k |= lower
 	}
-	return c
+	return k
+}
+
+// of returns the class of r.
+func (c *classes) of(r rune) class {
+	if r < 1<<16 {
+		return c.plane[r]
+	}
+	return c.classOf(r)
 }
 
 // next returns the class and the length of the character at text[i]. A byte that is not valid UTF-8 is a character of
@@ -64,13 +96,10 @@ func (c *classes) next(text []byte, i int) (class, int) {
 		return k, 1
 	}
 	r, n := utf8.DecodeRune(text[i:])
-	switch {
-	case r == utf8.RuneError && n == 1:
+	if r == utf8.RuneError && n == 1 {
 		return other, 1
-	case r < 1<<16:
-		return c.plane[r], n
 	}
-	return classOf(r), n
+	return c.of(r), n
 }
 
 // run returns the end of the longest run of characters from i on that have one of the classes in mask.

@@ -42,6 +42,8 @@ func HuggingFace(t Tokenizer) ([]byte, error) {
 		}
 		steps = append(steps, map[string]any{"type": "Split", "pattern": map[string]string{"Regex": patterns[t.name]},
 			"behavior": "Isolated", "invert": false})
+	case *imported:
+		return t.file, nil
 	default:
 		return nil, fmt.Errorf("tokenizer %s: %w", t.Name(), ErrNoHuggingFace)
 	}

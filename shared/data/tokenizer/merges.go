@@ -11,9 +11,10 @@ package tokenizer
 //
 // The idea is from van Antwerpen and Neubeck, "So many tokens, so little time" (2024).
 type merges struct {
-	tokens []merged // by id
-	pairs  *pairTable
-	tree   *prefixTree
+	vocabulary *vocabulary // by rank
+	tokens     []merged    // by rank
+	pairs      *pairTable
+	tree       *prefixTree
 }
 
 // merged is what encoding needs to know of a token.
@@ -28,7 +29,7 @@ const none = ^uint32(0)
 
 func newMerges(v *vocabulary, pieces *pieceTable) *merges {
 	n := v.size()
-	m := &merges{tokens: make([]merged, n), pairs: newPairTable(n)}
+	m := &merges{vocabulary: v, tokens: make([]merged, n), pairs: newPairTable(n)}
 	for id := range m.tokens {
 		token := v.token(uint32(id))
 		m.tokens[id] = merged{left: uint32(id), right: uint32(id), shorter: none, length: uint32(len(token))}
@@ -39,13 +40,18 @@ func newMerges(v *vocabulary, pieces *pieceTable) *merges {
 			made = append(made, id)
 		}
 	}
+	m.plant(v, made)
+	return m
+}
+
+// plant makes the tree of the tokens that merging makes.
+func (m *merges) plant(v *vocabulary, made []uint32) {
 	m.tree = newPrefixTree(v, made)
 	for id := range m.tokens {
 		if token := v.token(uint32(id)); len(token) > 1 {
 			m.tokens[id].shorter = m.tree.longest(token[:len(token)-1])
 		}
 	}
-	return m
 }
 
 // split finds the two tokens that a token is merged from. It reports false for a token that merging never makes: it
@@ -96,8 +102,8 @@ func (m *merges) follows(left, right uint32) bool {
 type path struct {
 	dead []uint64 // a bit for each place of the piece: it leads nowhere
 
-	// known remembers answers of follows: a place has room for one, left<<32 | right<<1 | answer, and the latest has it.
-	// Zero says that token 0 does not follow itself, which is as false as any answer that has to be found out.
+	// known remembers answers of follows: a place has room for one, (left+1)<<32 | right<<1 | answer, and the latest has
+	// it. Zero is no answer.
 	known [1 << knownBits]uint64
 }
 
@@ -105,7 +111,7 @@ const knownBits = 14
 
 // follows is merges.follows with a memory.
 func (p *path) follows(m *merges, left, right uint32) bool {
-	question := uint64(left)<<32 | uint64(right)<<1
+	question := uint64(left+1)<<32 | uint64(right)<<1
 	place := &p.known[question*0x9e3779b97f4a7c15>>(64-knownBits)]
 	if *place&^1 == question {
 		return *place&1 != 0

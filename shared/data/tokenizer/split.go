@@ -1,6 +1,9 @@
 package tokenizer
 
-import "unicode/utf8"
+import (
+	"bytes"
+	"unicode/utf8"
+)
 
 // The functions here return the end of the piece of text that begins at i < len(text). Pieces are the matches of the
 // pattern of a vocabulary, which each function has written out: it tries the alternatives in order, and each matches as
@@ -11,7 +14,7 @@ import "unicode/utf8"
 //	's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 func (c *classes) splitGPT2(text []byte, i int) int {
 	if text[i] == '\'' {
-		if n := contraction(text[i:], false); n > 0 {
+		if n := c.contraction(text[i:], false); n > 0 {
 			return i + n
 		}
 	}
@@ -27,12 +30,37 @@ func (c *classes) splitGPT2(text []byte, i int) int {
 	return c.gap(text, i, c.run(text, i+n, space))
 }
 
+// splitDigits has every digit as a piece of its own, and splits what is between digits by r50k's pattern.
+func (c *classes) splitDigits(text []byte, i int) int {
+	k, n := c.next(text, i)
+	if k&number != 0 {
+		return i + n
+	}
+	if k&space != 0 {
+		if end := c.run(text, i+n, space); end < len(text) {
+			if k, _ := c.next(text, end); k&number != 0 {
+				return end // for the pattern, the text ends before the digit
+			}
+		}
+	}
+	return c.splitGPT2(text, i)
+}
+
+// splitNothing has the whole text as one piece.
+func (c *classes) splitNothing(text []byte, _ int) int { return len(text) }
+
 // splitCL100K is cl100k's pattern:
 //
 //	(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
-func (c *classes) splitCL100K(text []byte, i int) int {
+func (c *classes) splitCL100K(text []byte, i int) int { return c.cl100k(text, i, 3) }
+
+// splitQwen is cl100k's pattern with \p{N} in place of \p{N}{1,3}.
+func (c *classes) splitQwen(text []byte, i int) int { return c.cl100k(text, i, 1) }
+
+// cl100k has at most so many digits in a piece.
+func (c *classes) cl100k(text []byte, i, digits int) int {
 	if text[i] == '\'' {
-		if n := contraction(text[i:], true); n > 0 {
+		if n := c.contraction(text[i:], true); n > 0 {
 			return i + n
 		}
 	}
@@ -45,7 +73,7 @@ func (c *classes) splitCL100K(text []byte, i int) int {
 			return c.run(text, i+n+m, letter)
 		}
 	}
-	return c.noWord(text, i, k, n, false)
+	return c.noWord(text, i, k, n, digits, false)
 }
 
 // splitO200K is o200k's pattern:
@@ -54,8 +82,23 @@ func (c *classes) splitCL100K(text []byte, i int) int {
 //
 // with U for [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}], W for [\p{Ll}\p{Lm}\p{Lo}\p{M}], and C for (?i:'s|'t|'re|'ve|'m|'ll|'d).
 func (c *classes) splitO200K(text []byte, i int) int {
+	end, word := c.o200k(text, i, 3)
+	if word && end < len(text) && text[end] == '\'' {
+		end += c.contraction(text[end:], true)
+	}
+	return end
+}
+
+// splitTekken is o200k's pattern without C, and with \p{N} in place of \p{N}{1,3}.
+func (c *classes) splitTekken(text []byte, i int) int {
+	end, _ := c.o200k(text, i, 1)
+	return end
+}
+
+// o200k matches o200k's pattern without C, with at most so many digits in a piece. It also reports whether the piece is
+// a word.
+func (c *classes) o200k(text []byte, i, digits int) (end int, word bool) {
 	k, n := c.next(text, i)
-	end := 0
 	if k&(letter|number|newline) == 0 { // it may stand before a word
 		if end = c.mixed(text, i+n); end == 0 && k&(upper|lower) != 0 {
 			end = c.mixed(text, i)
@@ -69,12 +112,9 @@ func (c *classes) splitO200K(text []byte, i int) int {
 		}
 	}
 	if end == 0 {
-		return c.noWord(text, i, k, n, true)
+		return c.noWord(text, i, k, n, digits, true), false
 	}
-	if end < len(text) && text[end] == '\'' {
-		end += contraction(text[end:], true)
-	}
-	return end
+	return end, true
 }
 
 // mixed is the end of a match of U*W+ at i, or 0. If no character that is only in W follows the characters of U, the
@@ -88,7 +128,7 @@ func (c *classes) mixed(text []byte, i int) int {
 	}
 	for end > i {
 		r, n := utf8.DecodeLastRune(text[i:end])
-		if r < utf8.RuneSelf && c.ascii[r]&lower != 0 || r >= utf8.RuneSelf && c.classOf(r)&lower != 0 {
+		if r < utf8.RuneSelf && c.ascii[r]&lower != 0 || r >= utf8.RuneSelf && c.of(r)&lower != 0 {
 			return end
 		}
 		end -= n
@@ -96,20 +136,14 @@ func (c *classes) mixed(text []byte, i int) int {
 	return 0
 }
 
-func (c *classes) classOf(r rune) class {
-	if r < 1<<16 {
-		return c.plane[r]
-	}
-	return classOf(r)
-}
-
 // noWord matches the alternatives behind those for words, which the patterns of cl100k and o200k have in common. The
-// character at i has class k and n bytes. In o200k slashes may follow other characters, as line ends may.
-func (c *classes) noWord(text []byte, i int, k class, n int, slash bool) int {
+// character at i has class k and n bytes. A piece has at most so many digits. In o200k slashes may follow other
+// characters, as line ends may.
+func (c *classes) noWord(text []byte, i int, k class, n, digits int, slash bool) int {
 	switch {
 	case k&number != 0:
 		end := i + n
-		for range 2 {
+		for range digits - 1 {
 			if end < len(text) {
 				if k, n := c.next(text, end); k&number != 0 {
 					end += n
@@ -155,7 +189,8 @@ func (c *classes) gap(text []byte, i, end int) int {
 }
 
 // contraction returns the length of the English contraction that text, beginning with an apostrophe, starts with, or 0.
-func contraction(text []byte, fold bool) int {
+// With fold, letters may be of either case.
+func (c *classes) contraction(text []byte, fold bool) int {
 	var a, b byte
 	if len(text) > 1 {
 		a = text[1]
@@ -167,6 +202,8 @@ func contraction(text []byte, fold bool) int {
 		a, b = lowerCase(a), lowerCase(b)
 	}
 	switch {
+	case fold && c.longS && bytes.HasPrefix(text[1:], []byte("ſ")):
+		return 1 + len("ſ")
 	case a == 's' || a == 't' || a == 'm' || a == 'd':
 		return 2
 	case a == 'r' && b == 'e', a == 'v' && b == 'e', a == 'l' && b == 'l':

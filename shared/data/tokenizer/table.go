@@ -109,7 +109,7 @@ type pairSlot struct {
 }
 
 func newPairTable(size int) *pairTable {
-	width := uint(bits.Len(uint(2 * size)))
+	width := max(uint(bits.Len(uint(2*size))), 6) // at least a word of the filter
 	return &pairTable{slots: make([]pairSlot, 1<<width), shift: 64 - width, filter: make([]uint64, 1<<(width-3)),
 		bits: width + 3}
 }

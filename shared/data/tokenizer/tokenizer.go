@@ -3,8 +3,9 @@
 // It has three vocabularies of byte pair encoding, gpt2 (r50k), cl100k (GPT-4) and o200k (GPT-4o), and plain bytes.
 // They are a part of the program, so that no network is needed. All are lossless for any bytes, valid UTF-8 or not. For
 // synthetic tasks there are small vocabularies of symbols (symbols-64), which are lossless for texts of their symbols.
+// Vocabularies of one's own are read from a tokenizer.json of Hugging Face's.
 //
-// The package knows nothing of files, of documents and of the padding of embedding tables. Special tokens in a text are
+// The package knows nothing of paths, of documents and of the padding of embedding tables. Special tokens in a text are
 // ordinary text.
 package tokenizer
 
@@ -16,13 +17,14 @@ import (
 
 // Tokenizer converts between bytes and token ids. Implementations are safe for concurrent use.
 type Tokenizer interface {
-	// Name identifies the vocabulary in files: one of Names, or symbols-N.
+	// Name identifies the vocabulary in files: one of Names, symbols-N, or FileName.
 	Name() string
 	// Vocab is the number of token ids, with the end of text. Models may have larger embedding tables.
 	Vocab() int
 	// EndOfText is the id that ends a document. Encode never returns it.
 	EndOfText() uint32
-	// Encode appends the tokens of text to dst. Decode(Encode(text)) is text for all byte strings.
+	// Encode appends the tokens of text to dst. Decode(Encode(text)) is text for all byte strings, or their normalization
+	// form C where a tokenizer.json asks for that.
 	Encode(dst []uint32, text []byte) []uint32
 	// Decode appends the bytes of tokens to dst. The end of text becomes "<|endoftext|>", and an id outside the vocabulary
 	// U+FFFD.
@@ -65,7 +67,10 @@ func Check(name string) error {
 		_, err := newSymbols(name)
 		return err
 	}
-	return fmt.Errorf("tokenizer %q is unknown: choose one of %s", name, strings.Join(Names(), ", "))
+	if strings.HasPrefix(name, FilePrefix) {
+		return fmt.Errorf("tokenizer %s is that of a file: give the tokenizer.json", name)
+	}
+	return fmt.Errorf("tokenizer %q is unknown: choose one of %s, or a tokenizer.json", name, strings.Join(Names(), ", "))
 }
 
 // byteTokenizer has one token per byte value and an end of text.
