@@ -22,6 +22,11 @@ func (a *Allocator) Ints(n int) Ints {
 	return allocate(a, func() (Ints, error) { return a.Device.NewInts(n) })
 }
 
+// Longs is NewLongs of the device.
+func (a *Allocator) Longs(n int) Longs {
+	return allocate(a, func() (Longs, error) { return a.Device.NewLongs(n) })
+}
+
 // Planes is NewPlanes of the device.
 func (a *Allocator) Planes(rows, cols int, q Quantization) Planes {
 	return allocate(a, func() (Planes, error) { return a.Device.NewPlanes(rows, cols, q) })

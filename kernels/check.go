@@ -1,6 +1,9 @@
 package kernels
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Every device runs an operation's check before its own code, so that all devices refuse the same arguments with the
 // same words. A check looks at shapes and types alone: what memory holds is the device's to see. Memory may be larger
@@ -98,6 +101,26 @@ func CheckAddSum(dst, x Floats) error {
 	var c checker
 	c.floats("dst", dst, 1)
 	c.floats("x", x, 0)
+	return c.err
+}
+
+// CheckZeroLongs checks ZeroLongs.
+func CheckZeroLongs(x Longs) error {
+	var c checker
+	c.longs("x", x, 0)
+	return c.err
+}
+
+// CheckFixed checks AddFixed and ReadFixed.
+func CheckFixed(sums FixedSums, x Floats) error {
+	var c checker
+	if c.floats("x", x, 0); c.err == nil {
+		c.longs("the sums", sums.Sums, x.Len())
+	}
+	c.longs("the overflow", sums.Overflow, 1)
+	if sums.Fraction < 0 || sums.Fraction > fixedTermBits {
+		c.refuse("sums in units of 2^-%d: want 0 to %d", sums.Fraction, fixedTermBits)
+	}
 	return c.err
 }
 
@@ -277,7 +300,7 @@ func CheckMuon(u Muon) error {
 	if u.Rows < 1 || u.Cols < 1 || u.Steps < 1 {
 		return fmt.Errorf("matrices of %d × %d, %d steps of the iteration: want at least 1 of each", u.Rows, u.Cols, u.Steps)
 	}
-	for _, at := range u.At {
+	for _, at := range slices.Concat(u.At, u.MomentumAt) {
 		if at < 0 {
 			return fmt.Errorf("a matrix begins at %d: want 0 or more", at)
 		}

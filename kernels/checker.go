@@ -49,6 +49,14 @@ func (c *checker) ints(name string, x Ints, n int) {
 	}
 }
 
+func (c *checker) longs(name string, x Longs, n int) {
+	if x == nil {
+		c.refuse("%s is missing", name)
+	} else if x.Len() < n {
+		c.refuse("%s has %d values, want %d", name, x.Len(), n)
+	}
+}
+
 func (c *checker) planes(name string, p Planes, rows, cols int, q Quantization) {
 	if p == nil {
 		c.refuse("%s is missing", name)

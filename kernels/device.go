@@ -3,6 +3,7 @@ package kernels
 import (
 	"errors"
 	"math"
+	"slices"
 )
 
 // Floats is device memory for float32 values, or for bfloat16 values in their place: see Device.NewBFloats.
@@ -16,6 +17,12 @@ type Floats interface {
 type Ints interface {
 	Len() int
 	Slice(from, to int) Ints // shares memory
+}
+
+// Longs is device memory for int64 values.
+type Longs interface {
+	Len() int
+	Slice(from, to int) Longs // shares memory
 }
 
 // Planes is device memory for a matrix of quantized values, packed as bit planes.
@@ -143,6 +150,7 @@ var NewtonSchulz = [3]float32{3.4445, -4.7750, 2.0315}
 type Muon struct {
 	Param, Grad, Momentum Floats
 	At                    []int // where each matrix begins in Param, Grad and Momentum
+	MomentumAt            []int // where matrices begin whose momentum alone is advanced: another rank updates them
 	Rows, Cols            int
 	Beta                  float64 // decay of the momentum, 0 to below 1
 	Steps                 int     // of the iteration, at least 1
@@ -153,7 +161,7 @@ type Muon struct {
 // Extent is the number of values of a buffer that reaches to the end of the last matrix.
 func (u Muon) Extent() int {
 	n := 0
-	for _, at := range u.At {
+	for _, at := range slices.Concat(u.At, u.MomentumAt) {
 		n = max(n, at+u.Rows*u.Cols)
 	}
 	return n
@@ -188,7 +196,7 @@ type Device interface {
 	// Name says what computes.
 	Name() string
 
-	// NewFloats, NewBFloats, NewInts and NewPlanes return zeroed memory, or an error that names the size. An error for
+	// NewFloats, NewBFloats, NewInts, NewLongs and NewPlanes return zeroed memory, or an error that names the size. An error for
 	// lack of memory wraps ErrMemory.
 	NewFloats(n int) (Floats, error)
 	// NewBFloats returns memory that keeps bfloat16: written values are rounded to nearest, ties to even. It holds
@@ -203,6 +211,7 @@ type Device interface {
 	// It can be cleared, uploaded and downloaded. All other operations refuse it.
 	NewBFloats(n int) (Floats, error)
 	NewInts(n int) (Ints, error)
+	NewLongs(n int) (Longs, error)
 	NewPlanes(rows, cols int, q Quantization) (Planes, error)
 
 	// Upload and UploadInts copy len(src) values to the start of dst. src may be reused at once.
@@ -237,6 +246,14 @@ type Device interface {
 	AddSum(dst, x Floats)
 	// AddSumSquares adds the sum of squares of x to dst[0].
 	AddSumSquares(dst, x Floats)
+
+	// ZeroLongs clears x.
+	ZeroLongs(x Longs)
+	// AddFixed adds each value of x, rounded to the nearest unit, ties to even, to its sum, and clears x. A value that is
+	// not finite, or not less than the sums' limit, is counted in Overflow instead.
+	AddFixed(sums FixedSums, x Floats)
+	// ReadFixed writes sums to x, rounded to float32 to nearest, ties to even. Where Overflow is not 0, all of x is NaN.
+	ReadFixed(x Floats, sums FixedSums)
 
 	// Quantize writes Q(l.Weight) to l.Quantized and, unless l.Mixed is nil, the effective weight of bonsai to l.Mixed:
 	// (1-Mix) * W / mean|W_row| + Mix * Q(W). Levels of a normal are those of W / sqrt(max(mean(W_row²), 1e-24)), in

@@ -68,6 +68,7 @@ func (d *Device) Name() string { return fmt.Sprintf("cpu, %d workers, %s", d.wor
 type (
 	floats []float32
 	ints   []int32
+	longs  []int64
 )
 
 func (f floats) Len() int                          { return len(f) }
@@ -75,6 +76,8 @@ func (f floats) BFloat16() bool                    { return false }
 func (f floats) Slice(from, to int) kernels.Floats { return f[from:to] }
 func (n ints) Len() int                            { return len(n) }
 func (n ints) Slice(from, to int) kernels.Ints     { return n[from:to] }
+func (n longs) Len() int                           { return len(n) }
+func (n longs) Slice(from, to int) kernels.Longs   { return n[from:to] }
 
 // values returns the slice behind x, or nil if x is nil.
 func values(x kernels.Floats) []float32 {
@@ -106,6 +109,14 @@ func (d *Device) NewInts(n int) (kernels.Ints, error) {
 		return nil, fmt.Errorf("cpu: %w", err)
 	}
 	return make(ints, n), nil
+}
+
+// NewLongs allocates n zeros.
+func (d *Device) NewLongs(n int) (kernels.Longs, error) {
+	if err := kernels.CheckSize("longs", n); err != nil {
+		return nil, fmt.Errorf("cpu: %w", err)
+	}
+	return make(longs, n), nil
 }
 
 // Upload copies src to dst.

@@ -2,19 +2,26 @@ package cpu
 
 import (
 	"math"
+	"slices"
 
 	"bitnet1/kernels"
 )
 
-// Muon updates the matrices, each in one task.
+// Muon updates the matrices, each in one task. Where another rank updates a matrix, only its momentum advances.
 func (d *Device) Muon(u kernels.Muon) {
 	d.run("Muon", kernels.CheckMuon(u), func() {
 		clipped := clip(u.SquaredNorm, u.MaxNorm)
 		keep := float32(1 - d.scalars.MuonRate*d.scalars.MuonDecay)
 		rate := float32(d.scalars.MuonRate * u.RateFactor())
-		d.parallel(len(u.At), func(i int, s *scratch) {
-			matrix := func(x kernels.Floats) []float32 { return values(x)[u.At[i]:][:u.Rows*u.Cols] }
-			x := d.orthogonal(matrix(u.Momentum), matrix(u.Grad), clipped, u, s)
+		all := slices.Concat(u.At, u.MomentumAt)
+		d.parallel(len(all), func(i int, s *scratch) {
+			matrix := func(x kernels.Floats) []float32 { return values(x)[all[i]:][:u.Rows*u.Cols] }
+			x := oriented{s.orthogonal.take(u.Rows * u.Cols), u.Rows, u.Cols}
+			advance(x, matrix(u.Momentum), matrix(u.Grad), clipped, u.Beta)
+			if i >= len(u.At) {
+				return
+			}
+			d.orthogonalize(x, u.Steps, s)
 			param := matrix(u.Param)
 			for r := range u.Rows {
 				at, step := x.row(r)
@@ -44,26 +51,27 @@ func (x oriented) row(r int) (at, step int) {
 	return r * x.cols, 1
 }
 
-// orthogonal advances a matrix's momentum and returns the nearly orthogonal matrix of the update, which the next call
-// with the same scratch overwrites.
-func (d *Device) orthogonal(momentum, grad []float32, clip float32, u kernels.Muon, s *scratch) oriented {
-	n := len(momentum)
-	x := oriented{s.orthogonal.take(n), u.Rows, u.Cols}
-	beta, rest := float32(u.Beta), float32(1-u.Beta)
-	for r := range u.Rows {
+// advance advances a matrix's momentum and writes the update that Muon makes orthogonal to x.
+func advance(x oriented, momentum, grad []float32, clip float32, decay float64) {
+	beta, rest := float32(decay), float32(1-decay)
+	for r := range x.rows {
 		at, step := x.row(r)
-		row := momentum[r*u.Cols:][:u.Cols]
-		for i, g := range grad[r*u.Cols:][:u.Cols] {
+		row := momentum[r*x.cols:][:x.cols]
+		for i, g := range grad[r*x.cols:][:x.cols] {
 			g *= clip
 			row[i] = float32(beta*row[i]) + float32(rest*g)
 			x.values[at+i*step] = float32(beta*row[i]) + float32(rest*g)
 		}
 	}
+}
+
+// orthogonalize makes x nearly orthogonal.
+func (d *Device) orthogonalize(x oriented, steps int, s *scratch) {
 	d.scale(x.values, float32(1/(math.Sqrt(d.sumSquares(x.values))+1e-7)))
 	short, long := x.short(), x.long()
 	a, b, c := kernels.NewtonSchulz[0], kernels.NewtonSchulz[1], kernels.NewtonSchulz[2]
-	gram, square, next := s.gram.take(short*short), s.gramSquare.take(short*short), s.orthogonalNext.take(n)
-	for range u.Steps {
+	gram, square, next := s.gram.take(short*short), s.gramSquare.take(short*short), s.orthogonalNext.take(len(x.values))
+	for range steps {
 		xs := dense{data: x.values, cols: long}
 		d.ownProduct(gram, operand{m: xs}, operand{m: xs}, short, short, long, true, s)
 		as := dense{data: gram, cols: short}
@@ -76,5 +84,4 @@ func (d *Device) orthogonal(momentum, grad []float32, clip float32, u kernels.Mu
 			x.values[i] = float32(a*x.values[i]) + v
 		}
 	}
-	return x
 }

@@ -77,6 +77,10 @@ var modules = []module{
 		{timing.Operation{Name: "dense_queries_64_pointer_separate", Category: timing.Attention, Float: true}, 128, 0},
 		{timing.Operation{Name: "dense_keys_64_pointer_separate", Category: timing.Attention, Float: true}, 128, 0},
 	}},
+	{"fixed", "sm_80", []kernel{
+		{timing.Operation{Name: "add_fixed", Category: timing.Rounding}, 256, 0},
+		{timing.Operation{Name: "read_fixed", Category: timing.Rounding}, 256, 0},
+	}},
 	{"float_products", "sm_80", []kernel{
 		{timing.Operation{Name: "float_product", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "float_product_add", Category: timing.Elementwise, Float: true}, 256, 0},
@@ -986,6 +990,16 @@ var (
 	denseKernels64Pointer         = denseKernels64{launch.denseQueries64Pointer, launch.denseKeys64Pointer}
 	denseKernels64PointerSeparate = denseKernels64{launch.denseQueries64PointerSeparate, launch.denseKeys64PointerSeparate}
 )
+
+// ---- fixed.cu ----
+
+func (l launch) addFixed(x cu.DevicePtr, n int, sums, overflow cu.DevicePtr, limit, units float64) error {
+	return l.queue("add_fixed", argument(x), argument(int64Of(n)), argument(sums), argument(overflow), argument(limit), argument(units))
+}
+
+func (l launch) readFixed(x cu.DevicePtr, n int, sums, overflow cu.DevicePtr, unit float32) error {
+	return l.queue("read_fixed", argument(x), argument(int64Of(n)), argument(sums), argument(overflow), argument(unit))
+}
 
 // ---- float_products.cu ----
 

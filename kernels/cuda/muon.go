@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"fmt"
+	"slices"
 
 	"bitnet1/kernels"
 	"bitnet1/kernels/cuda/driver"
@@ -27,8 +28,13 @@ func (d *Device) Muon(u kernels.Muon) {
 		}
 		bytes := 2 * min(u.Rows, u.Cols) * int(m.stride)
 		together := max(1, muonAtOnce/bytes)
-		for from := 0; from < len(u.At); from += together {
-			if err := d.updateMatrices(m, u.At[from:min(from+together, len(u.At))], u.Steps); err != nil {
+		for at := range slices.Chunk(u.At, together) {
+			if err := d.updateMatrices(m, at, u.Steps); err != nil {
+				return err
+			}
+		}
+		for at := range slices.Chunk(u.MomentumAt, together) {
+			if err := d.advanceMomentum(&m, at); err != nil {
 				return err
 			}
 		}
@@ -36,11 +42,18 @@ func (d *Device) Muon(u kernels.Muon) {
 	})
 }
 
-// updateMatrices updates the matrices that begin at the given places.
-func (d *Device) updateMatrices(m muon, at []int, steps int) (err error) {
-	height, width := int(min(m.rows, m.cols)), int(max(m.rows, m.cols))
-	g := grid(ceilDiv(int(m.cols), kMuonSide), ceilDiv(int(m.rows), kMuonSide), len(at))
-	blocks, size := g.Grid[0]*g.Grid[1], height*int(m.stride)
+// muonGrid is that of kernels which take the values of so many matrices.
+func muonGrid(m muon, matrices int) driver.Geometry {
+	return grid(ceilDiv(int(m.cols), kMuonSide), ceilDiv(int(m.rows), kMuonSide), matrices)
+}
+
+// muonSize is the number of values that a matrix has in x.
+func muonSize(m muon) int { return int(min(m.rows, m.cols)) * int(m.stride) }
+
+// advanceMomentum advances the momentum of the matrices that begin at the given places. It writes to m.x what is to be
+// made orthogonal, and to m.squares its sums of squares.
+func (d *Device) advanceMomentum(m *muon, at []int) (err error) {
+	g := muonGrid(*m, len(at))
 	if m.at, err = d.table(fmt.Sprintf("matrices at %v", at), func() []float64 {
 		list := make([]float64, len(at))
 		for i, n := range at {
@@ -50,15 +63,22 @@ func (d *Device) updateMatrices(m muon, at []int, steps int) (err error) {
 	}); err != nil {
 		return err
 	}
-	if m.squares, err = d.scratch("Muon's sums of squares", 8*blocks*len(at)); err != nil {
+	if m.squares, err = d.scratch("Muon's sums of squares", 8*g.Grid[0]*g.Grid[1]*len(at)); err != nil {
 		return err
 	}
-	if m.x, err = d.scratch("Muon's matrices", 2*size*len(at)); err != nil {
+	if m.x, err = d.scratch("Muon's matrices", 2*muonSize(*m)*len(at)); err != nil {
 		return err
 	}
-	if err := d.launch(g).muonMomentum(m); err != nil {
+	return d.launch(g).muonMomentum(*m)
+}
+
+// updateMatrices updates the matrices that begin at the given places.
+func (d *Device) updateMatrices(m muon, at []int, steps int) error {
+	if err := d.advanceMomentum(&m, at); err != nil {
 		return err
 	}
+	g, size := muonGrid(m, len(at)), muonSize(m)
+	height, width, blocks := int(min(m.rows, m.cols)), int(max(m.rows, m.cols)), g.Grid[0]*g.Grid[1]
 	if err := d.launch(grid(ceilDiv(size, 4096), len(at))).muonScale(m.x, m.squares, blocks, size); err != nil {
 		return err
 	}

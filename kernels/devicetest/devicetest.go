@@ -23,7 +23,8 @@ func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 		run  func(b *bench)
 	}{
 		{"Memory", testMemory}, {"Reader", testReader}, {"BFloats", testBFloats},
-		{"BFloatGradients", testBFloatGradients}, {"Sums", testSums}, {"Quantize", testQuantize},
+		{"BFloatGradients", testBFloatGradients}, {"Sums", testSums}, {"FixedSums", testFixedSums},
+		{"OddFixedSums", testOddFixedSums}, {"Quantize", testQuantize},
 		{"Embed", testEmbed},
 		{"Normalize", testNormalize}, {"NormalizeBackward", testNormalizeBackward},
 		{"LinearQuantize", testLinearQuantize}, {"OutputThresholds", testOutputThresholds},
@@ -39,7 +40,8 @@ func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 		{"SpecialAttention", testSpecialAttention},
 		{"Attend", testAttend}, {"AttendBackward", testAttendBackward},
 		{"EqualKeys", testEqualKeys}, {"UnusedScale", testUnusedScale}, {"CancelledOutput", testCancelledOutput},
-		{"CrossEntropy", testCrossEntropy}, {"AdamW", testAdamW}, {"Muon", testMuon}, {"SpecialMuon", testSpecialMuon},
+		{"CrossEntropy", testCrossEntropy}, {"AdamW", testAdamW}, {"Muon", testMuon}, {"MomentumAlone", testMomentumAlone},
+		{"SpecialMuon", testSpecialMuon},
 		{"Capture", testCapture},
 		{"Determinism", testDeterminism},
 	} {

@@ -8,7 +8,7 @@ import (
 )
 
 // Limited is a device with no more than Limit bytes for buffers. With it a program's behaviour at the limit can be
-// tested where memory is plenty. It counts four bytes for a float or an int and whole bytes of planes, and no working
+// tested where memory is plenty. It counts four bytes for a float or an int, eight for a long and whole bytes of planes, and no working
 // memory.
 type Limited struct {
 	kernels.Device
@@ -48,6 +48,14 @@ func (l *Limited) NewInts(n int) (kernels.Ints, error) {
 		return nil, err
 	}
 	return l.Device.NewInts(n)
+}
+
+// NewLongs fails where the limit is passed.
+func (l *Limited) NewLongs(n int) (kernels.Longs, error) {
+	if err := l.take(8 * n); err != nil {
+		return nil, err
+	}
+	return l.Device.NewLongs(n)
 }
 
 // NewPlanes fails where the limit is passed.

@@ -2,6 +2,7 @@ package devicetest
 
 import (
 	"math"
+	"slices"
 
 	"bitnet1/kernels"
 )
@@ -49,6 +50,32 @@ func testMuon(b *bench) {
 				b.t.Fatalf("value %d, between the matrices, has changed", i)
 			}
 		}
+	}
+}
+
+// testMomentumAlone: the momentum of a matrix that another rank updates is what an update would have made it, and each
+// matrix is updated as if it were alone.
+func testMomentumAlone(b *bench) {
+	const rows, cols = 70, 33
+	size := rows * cols
+	param, grad, momentum := b.normals(3*size), b.normals(3*size), b.normals(3*size)
+	update := func(at, momentumAt []int) (p, m []float32) {
+		u := kernels.Muon{
+			Param: b.floats(param), Grad: b.floats(grad), Momentum: b.floats(momentum), At: at, MomentumAt: momentumAt,
+			Rows: rows, Cols: cols, Beta: 0.9, Steps: 3, SquaredNorm: b.floats([]float32{9}), MaxNorm: 1,
+		}
+		b.d.SetScalars(kernels.Scalars{MuonRate: 0.02, MuonDecay: 0.1})
+		b.d.Muon(u)
+		return b.download(u.Param), b.download(u.Momentum)
+	}
+	whole, moved := update([]int{0, size, 2 * size}, nil)
+	for rank := range 3 {
+		own := rank * size
+		p, m := update([]int{own}, slices.DeleteFunc([]int{0, size, 2 * size}, func(at int) bool { return at == own }))
+		same(b.t, "the momentum", m, moved, len(m))
+		want := slices.Clone(param)
+		copy(want[own:own+size], whole[own:])
+		same(b.t, "the parameters", p, want, len(p))
 	}
 }
 

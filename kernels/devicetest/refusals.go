@@ -60,6 +60,18 @@ func refusals() []refusal {
 		{"AddSum", "x is bfloat16, want float32",
 			func(b *bench) { b.d.AddSum(floats(b, 1), b.bfloats(make([]float32, 2))) }},
 		{"AddSumSquares", "dst has 0 values, want 1", func(b *bench) { b.d.AddSumSquares(floats(b, 0), floats(b, 3)) }},
+		{"ZeroLongs", "x is missing", func(b *bench) { b.d.ZeroLongs(nil) }},
+		{"AddFixed", "the sums has 2 values, want 3",
+			func(b *bench) { b.d.AddFixed(b.fixedSums(2, 40), floats(b, 3)) }},
+		{"AddFixed", "x is bfloat16, want float32",
+			func(b *bench) { b.d.AddFixed(b.fixedSums(2, 40), b.bfloats(make([]float32, 2))) }},
+		{"AddFixed", "sums in units of 2^-56: want 0 to 55",
+			func(b *bench) { b.d.AddFixed(b.fixedSums(2, 56), floats(b, 2)) }},
+		{"ReadFixed", "the overflow has 0 values, want 1", func(b *bench) {
+			sums := b.fixedSums(2, 40)
+			sums.Overflow = sums.Overflow.Slice(0, 0)
+			b.d.ReadFixed(floats(b, 2), sums)
+		}},
 		{"Quantize", "the quantized weights is 2 × 4 signs, want 2 × 3 signs", func(b *bench) {
 			b.d.Quantize(kernels.Linear{In: 3, Out: 2, Weight: floats(b, 6), Quantized: b.signs(2, 4)})
 		}},
@@ -210,9 +222,9 @@ func refusals() []refusal {
 // Every operation refuses what does not fit, with the words of the contract: its name, the argument and what is wanted.
 func testRefusals(t *testing.T, open func(t testing.TB) kernels.Device) {
 	tried := map[string]bool{ // these take no memory
-		"Name": true, "NewFloats": true, "NewBFloats": true, "NewInts": true, "NewPlanes": true, "SetScalars": true,
-		"NewReader": true,
-		"Sync":      true, "Capture": true, "Close": true,
+		"Name": true, "NewFloats": true, "NewBFloats": true, "NewInts": true, "NewLongs": true, "NewPlanes": true,
+		"SetScalars": true, "NewReader": true,
+		"Sync": true, "Capture": true, "Close": true,
 	}
 	for i, r := range refusals() {
 		tried[r.operation] = true

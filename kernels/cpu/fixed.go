@@ -1,0 +1,56 @@
+package cpu
+
+import (
+	"math"
+
+	"bitnet1/kernels"
+)
+
+// ZeroLongs clears x.
+func (d *Device) ZeroLongs(x kernels.Longs) {
+	d.run("ZeroLongs", kernels.CheckZeroLongs(x), func() {
+		all := x.(longs)
+		d.blocks(len(all), 1<<16, func(from, to int, _ *scratch) { clear(all[from:to]) })
+	})
+}
+
+// AddFixed adds x to sums and clears x.
+func (d *Device) AddFixed(sums kernels.FixedSums, x kernels.Floats) {
+	d.run("AddFixed", kernels.CheckFixed(sums, x), func() {
+		terms := values(x)
+		all, overflow := sums.Sums.(longs)[:len(terms)], sums.Overflow.(longs)
+		limit, units := sums.Limit(), 1/sums.Unit()
+		odd := d.shared.blockSums.take((len(terms) + 1<<16 - 1) >> 16)
+		d.blocks(len(terms), 1<<16, func(from, to int, _ *scratch) {
+			n := 0
+			for i, v := range terms[from:to] {
+				if v := float64(v); math.Abs(v) < limit {
+					all[from+i] += int64(math.RoundToEven(v * units))
+				} else {
+					n++
+				}
+				terms[from+i] = 0
+			}
+			odd[from>>16] = float64(n)
+		})
+		for _, n := range odd {
+			overflow[0] += int64(n)
+		}
+	})
+}
+
+// ReadFixed writes sums to x.
+func (d *Device) ReadFixed(x kernels.Floats, sums kernels.FixedSums) {
+	d.run("ReadFixed", kernels.CheckFixed(sums, x), func() {
+		to := values(x)
+		all, unit := sums.Sums.(longs)[:len(to)], float32(sums.Unit())
+		if sums.Overflow.(longs)[0] != 0 {
+			unit = float32(math.NaN())
+		}
+		d.blocks(len(to), 1<<16, func(from, end int, _ *scratch) {
+			for i, n := range all[from:end] {
+				to[from+i] = float32(n) * unit
+			}
+		})
+	})
+}
