@@ -20,8 +20,8 @@ func main() {
 	app := &cli.App{
 		Name: "pipeline", Usage: "run pipelines of 1-bit language model training", HideVersion: true,
 		Description: "Example:\n   pipeline run pipelines/v76.yml",
-		Commands: []*cli.Command{runCommand(), runsCommand(), lineageCommand(), gcCommand(), sampleCommand(),
-			cleanCommand()},
+		Commands: []*cli.Command{runCommand(), runsCommand(), lineageCommand(), gcCommand(), dlqCommand(),
+			sampleCommand(), cleanCommand()},
 		ExitErrHandler:            func(*cli.Context, error) {},
 		OnUsageError:              usage,
 		DisableSliceFlagSeparator: true,
@@ -29,7 +29,7 @@ func main() {
 			if c.NArg() == 0 {
 				return cli.ShowAppHelp(c)
 			}
-			return command.UsageError(fmt.Errorf("unknown command %q: use run, runs, lineage, gc, sample or clean (--help "+
+			return command.UsageError(fmt.Errorf("unknown command %q: use run, runs, lineage, gc, dlq, sample or clean (--help "+
 				"explains them)", c.Args().First()))
 		},
 	}

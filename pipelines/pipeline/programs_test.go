@@ -145,6 +145,7 @@ type message struct {
 	Type     string         `json:"type"`
 	Run      string         `json:"run"`
 	Text     string         `json:"text"`
+	Number   uint64         `json:"number"` // of a dead letter
 	Address  string         `json:"address"`
 	Event    event.Envelope `json:"event"`
 	Body     map[string]any `json:"body"`

@@ -77,6 +77,12 @@ func confirmed(c *cli.Context, question string) bool {
 
 // forgetEvents removes a run from the event server, so that a run of the same name begins anew.
 func forgetEvents(ctx context.Context, dir, run string) error {
+	return withEventServer(ctx, dir, func(b *bus.Bus) error { return b.ForgetRun(ctx, run) })
+}
+
+// withEventServer connects to the event server that NATS_URL names, or to one over the streams of the data directory,
+// which the caller has locked. Without streams it does nothing.
+func withEventServer(ctx context.Context, dir string, do func(*bus.Bus) error) error {
 	address := bus.AddressFrom(os.Getenv)
 	if address.URL == "" {
 		store := filepath.Join(dir, "nats")
@@ -95,5 +101,5 @@ func forgetEvents(ctx context.Context, dir, run string) error {
 		return err
 	}
 	defer b.Close()
-	return b.ForgetRun(ctx, run)
+	return do(b)
 }

@@ -177,11 +177,13 @@ func listColumns(all []knownOf) []results.TextColumn {
 // longestValue bounds a value in a list, in characters.
 const longestValue = 24
 
-func shorten(value string) string {
-	if r := []rune(value); len(r) > longestValue {
-		return string(r[:longestValue-1]) + "…"
+func shorten(value string) string { return shortenTo(value, longestValue) }
+
+func shortenTo(text string, characters int) string {
+	if r := []rune(text); len(r) > characters {
+		return string(r[:characters-1]) + "…"
 	}
-	return value
+	return text
 }
 
 // bestOf names the best row of the run's first table that has one.

@@ -162,7 +162,8 @@ func (b *Bus) again(ctx context.Context, ask func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := verdict(ask())
 		switch {
-		case err == nil, ctx.Err() != nil, errors.Is(err, ErrTooLarge), errors.Is(err, ErrBehind):
+		case err == nil, ctx.Err() != nil, errors.Is(err, ErrTooLarge), errors.Is(err, ErrBehind),
+			errors.Is(err, ErrNoMessage):
 			return err
 		case time.Now().After(limit):
 			return unusable{fmt.Errorf("the event server cannot be used (tried for %s): %w", b.Patience, err)}
@@ -205,7 +206,7 @@ type Kept struct {
 // History returns the events of a run and kind (either may be "*", as may the noun or verb) with a stream sequence
 // above after, oldest first. Events that cannot be decoded are left out; their count is returned.
 func (b *Bus) History(ctx context.Context, run, kind string, after uint64) (events []Kept, bad int, err error) {
-	_, err = b.read(ctx, run, kind, after, func(k Kept) {
+	_, err = b.events(ctx, run, kind, after, func(k Kept) {
 		if k.undecodable() {
 			bad++
 			return
@@ -218,7 +219,7 @@ func (b *Bus) History(ctx context.Context, run, kind string, after uint64) (even
 // Since is History that returns, beside the events, the sequence of the last message that was read, decodable or not;
 // after when there was none.
 func (b *Bus) Since(ctx context.Context, run, kind string, after uint64) (events []Kept, last uint64, err error) {
-	last, err = b.read(ctx, run, kind, after, func(k Kept) {
+	last, err = b.events(ctx, run, kind, after, func(k Kept) {
 		if !k.undecodable() {
 			events = append(events, k)
 		}
@@ -226,24 +227,34 @@ func (b *Bus) Since(ctx context.Context, run, kind string, after uint64) (events
 	return events, last, err
 }
 
-// read calls each for what History returns and for what cannot be decoded, and returns the sequence of the last of
-// them. Where the server goes away in the middle, read goes on after what it has.
-func (b *Bus) read(ctx context.Context, run, kind string, after uint64, each func(Kept)) (last uint64, err error) {
-	last = after
-	err = b.again(ctx, func() error {
-		return b.readOnce(ctx, event.Subject(run, kind), last, func(k Kept) {
-			last = max(last, k.Sequence)
-			each(k)
-		})
-	})
+// events calls each for what History returns and for what cannot be decoded, and returns the sequence of the last.
+func (b *Bus) events(ctx context.Context, run, kind string, after uint64, each func(Kept)) (last uint64, err error) {
+	last, err = b.read(ctx, EventStream, event.Subject(run, kind), after,
+		func(m jetstream.Msg, _ uint64) { each(kept(m)) })
 	if err != nil {
 		return last, fmt.Errorf("history of run %s: %w", run, err)
 	}
 	return last, nil
 }
 
-func (b *Bus) readOnce(ctx context.Context, subject string, after uint64, each func(Kept)) error {
-	consumer, err := b.js.CreateConsumer(ctx, EventStream, jetstream.ConsumerConfig{
+// read calls each for the messages of a stream that are on a subject and have a sequence above after. It returns the
+// sequence of the last of them. Where the server goes away in the middle, read goes on after what it has.
+func (b *Bus) read(ctx context.Context, stream, subject string, after uint64,
+	each func(m jetstream.Msg, sequence uint64)) (last uint64, err error) {
+	last = after
+	err = b.again(ctx, func() error {
+		return b.readOnce(ctx, stream, subject, last, func(m jetstream.Msg) {
+			if meta, err := m.Metadata(); err == nil {
+				last = max(last, meta.Sequence.Stream)
+			}
+			each(m, last)
+		})
+	})
+	return last, err
+}
+
+func (b *Bus) readOnce(ctx context.Context, stream, subject string, after uint64, each func(jetstream.Msg)) error {
+	consumer, err := b.js.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{
 		FilterSubject: subject, AckPolicy: jetstream.AckNonePolicy,
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
 		MemoryStorage: true, InactiveThreshold: readerLife,
@@ -251,14 +262,14 @@ func (b *Bus) readOnce(ctx context.Context, subject string, after uint64, each f
 	if err != nil {
 		return err
 	}
-	defer b.remove(ctx, consumer.CachedInfo().Name)
+	defer b.remove(ctx, stream, consumer.CachedInfo().Name)
 	for left := consumer.CachedInfo().NumPending; left > 0; {
 		got, err := fetch(ctx, consumer, int(min(left, 256)), each)
 		if err != nil {
 			return err
 		}
 		if got == 0 {
-			return fmt.Errorf("%d events were not delivered", left)
+			return fmt.Errorf("%d messages were not delivered", left)
 		}
 		left -= min(got, left)
 	}
@@ -266,7 +277,7 @@ func (b *Bus) readOnce(ctx context.Context, subject string, after uint64, each f
 }
 
 // fetch calls each for the next messages of a consumer, n at most. It ends with ctx.
-func fetch(ctx context.Context, consumer jetstream.Consumer, n int, each func(Kept)) (got uint64, err error) {
+func fetch(ctx context.Context, consumer jetstream.Consumer, n int, each func(jetstream.Msg)) (got uint64, err error) {
 	wait, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	batch, err := consumer.Fetch(n, jetstream.FetchContext(wait))
@@ -275,14 +286,14 @@ func fetch(ctx context.Context, consumer jetstream.Consumer, n int, each func(Ke
 	}
 	for m := range batch.Messages() {
 		got++
-		each(kept(m))
+		each(m)
 	}
 	return got, batch.Error()
 }
 
 // remove removes a consumer that only read. Where that fails the server does so after readerLife.
-func (b *Bus) remove(ctx context.Context, consumer string) {
-	_ = b.js.DeleteConsumer(ctx, EventStream, consumer)
+func (b *Bus) remove(ctx context.Context, stream, consumer string) {
+	_ = b.js.DeleteConsumer(ctx, stream, consumer)
 }
 
 // Last is the sequence of the last event of a run, 0 when there is none.
@@ -321,7 +332,7 @@ func (b *Bus) Follow(ctx context.Context, run string, each func(Kept)) error {
 		handle.Stop()
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		b.remove(end, consumer.CachedInfo().Name)
+		b.remove(end, EventStream, consumer.CachedInfo().Name)
 	})
 	return nil
 }

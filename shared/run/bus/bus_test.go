@@ -229,7 +229,8 @@ func TestLargestEventPasses(t *testing.T) {
 		t.Fatalf("%d bytes, %v", len(encoded), err)
 	}
 	publish(t, b, largest)
-	if err := b.Bury(t.Context(), "stage", largest.Subject(), encoded, strings.Repeat("because ", 10_000)); err != nil {
+	if err := b.Bury(t.Context(), "stage", &Delivery{Subject: largest.Subject(), Data: encoded},
+		strings.Repeat("because ", 10_000)); err != nil {
 		t.Errorf("as a dead letter: %v", err)
 	}
 	if err := b.Publish(t.Context(), body(event.MaxSize)); err == nil || !strings.Contains(err.Error(), "artifact") {
@@ -479,7 +480,7 @@ func TestAnEventGivenUpDoesNotComeAgainAndLeavesItsLetter(t *testing.T) {
 	publish(t, b, e)
 	d := next(t, q)
 	cause := "first line\nsecond: \x00\xff line\r\nBitnet1-Stage: forged"
-	if err := b.Bury(t.Context(), "tester", d.Subject, d.Data, cause); err != nil {
+	if err := b.Bury(t.Context(), "tester", d, cause); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Term("dead letter kept"); err != nil {
@@ -731,8 +732,8 @@ func TestADeadLetterThatIsTooLargeKeepsItsCause(t *testing.T) {
 	if _, err := b.js.UpdateStream(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Bury(t.Context(), "tester", event.Subject("r", "pack.written"), make([]byte, 2000),
-		"the cause"); err != nil {
+	if err := b.Bury(t.Context(), "tester",
+		&Delivery{Subject: event.Subject("r", "pack.written"), Data: make([]byte, 2000)}, "the cause"); err != nil {
 		t.Fatal(err)
 	}
 	letter, err := stream.GetLastMsgForSubject(t.Context(), "bitnet1.r.dead.tester.pack.written")

@@ -2,12 +2,9 @@ package bus
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -28,9 +25,19 @@ type Queue struct {
 // Delivery is one event handed to a worker. It ends with Ack, Nak or Term, which are JetStream's words; until then
 // InProgress must be called more often than every AckWait.
 type Delivery struct {
-	msg     jetstream.Msg
-	Subject string
-	Data    []byte
+	Subject  string
+	Data     []byte
+	Sequence uint64 // its place in the stream
+
+	msg jetstream.Msg
+}
+
+func delivered(msg jetstream.Msg) *Delivery {
+	d := &Delivery{Subject: msg.Subject(), Data: msg.Data(), msg: msg}
+	if meta, err := msg.Metadata(); err == nil {
+		d.Sequence = meta.Sequence.Stream
+	}
+	return d
 }
 
 // A worker that waits asks once for pullWait, and the server gives it a sign of life every pullHeartbeat: so 10,000 idle
@@ -50,7 +57,7 @@ func (q *Queue) Next(ctx context.Context) (*Delivery, error) {
 	msg, err := q.consumer.Next(jetstream.FetchContext(wait), jetstream.FetchHeartbeat(pullHeartbeat))
 	switch {
 	case err == nil:
-		return &Delivery{msg: msg, Subject: msg.Subject(), Data: msg.Data()}, nil
+		return delivered(msg), nil
 	case q.conn.IsClosed():
 		return nil, closedError(q.conn)
 	case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, jetstream.ErrConsumerDeleted):
@@ -95,47 +102,6 @@ func (d *Delivery) Nak(delay time.Duration) error { return d.msg.NakWithDelay(de
 
 // Term takes the event out of the queue for good. Bury it first.
 func (d *Delivery) Term(reason string) error { return d.msg.TermWithReason(reason) }
-
-// Headers of a dead letter. Its payload is the event as it was delivered.
-const (
-	HeaderStage = "Bitnet1-Stage"
-	HeaderCause = "Bitnet1-Cause"
-)
-
-// Bury keeps data, which arrived on subject and which stage could not answer, in the dead-letter stream together with
-// the cause; the cause alone where the server takes no larger message than the event was.
-func (b *Bus) Bury(ctx context.Context, stage, subject string, data []byte, cause string) error {
-	run, kind, ok := event.SplitSubject(subject)
-	if !ok {
-		run, kind = "unknown", "unknown.unknown"
-	}
-	msg := nats.NewMsg("bitnet1." + run + ".dead." + stage + "." + kind)
-	msg.Data = data
-	msg.Header.Set(HeaderStage, stage)
-	msg.Header.Set(HeaderCause, headerText(cause))
-	once := jetstream.WithMsgID(rand.Text())
-	send := func() error {
-		_, err := b.js.PublishMsg(ctx, msg, once)
-		return err
-	}
-	err := b.again(ctx, send)
-	if errors.Is(err, ErrTooLarge) { // with the cause beside it; the event is in its own stream
-		msg.Data = nil
-		err = b.again(ctx, send)
-	}
-	if err != nil {
-		return fmt.Errorf("keeping a dead letter of stage %s: %w", stage, err)
-	}
-	return nil
-}
-
-// headerText makes one line of at most maxCause bytes of text.
-func headerText(text string) string {
-	if len(text) > maxCause {
-		text = text[:maxCause] + " …"
-	}
-	return strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, "?"), unicode.IsControl), "; ")
-}
 
 // Progress is a stage's report on a job. It is sent and forgotten: not kept, not acknowledged.
 type Progress struct {

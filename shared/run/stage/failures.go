@@ -84,7 +84,7 @@ func (s *service[P, E]) fail(ctx context.Context, d *bus.Delivery, e event.Envel
 	if key != "" {
 		record.ClearAttempts(s.records, key)
 	}
-	if err := s.bus.Bury(ctx, s.spec.Name, d.Subject, d.Data, cause.Error()); err != nil {
+	if err := s.bus.Bury(ctx, s.spec.Name, d, cause.Error()); err != nil {
 		return fmt.Errorf("%w (and to say so failed: %w)", cause, err)
 	}
 	failure := event.JobFinished{Key: key, Outcome: event.Failed, Cause: brief(cause), At: time.Now().UnixMilli()}
@@ -107,7 +107,7 @@ func brief(err error) string {
 // bury gives up a message that is no event.
 func (s *service[P, E]) bury(ctx context.Context, d *bus.Delivery, cause error) error {
 	s.log.Error("not an event", "subject", d.Subject, "error", cause)
-	if err := s.bus.Bury(ctx, s.spec.Name, d.Subject, d.Data, cause.Error()); err != nil {
+	if err := s.bus.Bury(ctx, s.spec.Name, d, cause.Error()); err != nil {
 		return err
 	}
 	return d.Term("dead letter kept")
