@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"math"
+	"sync/atomic"
 
 	"bitnet1/kernels"
 )
@@ -20,22 +21,18 @@ func (d *Device) AddFixed(sums kernels.FixedSums, x kernels.Floats) {
 		terms := values(x)
 		all, overflow := sums.Sums.(longs)[:len(terms)], sums.Overflow.(longs)
 		limit, units := sums.Limit(), 1/sums.Unit()
-		odd := d.shared.blockSums.take((len(terms) + 1<<16 - 1) >> 16)
+		var odd atomic.Int64
 		d.blocks(len(terms), 1<<16, func(from, to int, _ *scratch) {
-			n := 0
 			for i, v := range terms[from:to] {
 				if v := float64(v); math.Abs(v) < limit {
 					all[from+i] += int64(math.RoundToEven(v * units))
 				} else {
-					n++
+					odd.Add(1)
 				}
 				terms[from+i] = 0
 			}
-			odd[from>>16] = float64(n)
 		})
-		for _, n := range odd {
-			overflow[0] += int64(n)
-		}
+		overflow[0] += odd.Load()
 	})
 }
 
