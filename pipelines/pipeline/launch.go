@@ -17,6 +17,7 @@ import (
 	"bitnet1/pipelines/pipeline/process"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/overview"
 	"bitnet1/shared/run/record"
@@ -27,6 +28,7 @@ import (
 const launcherName = "launcher"
 
 var (
+	errSuperseded  = errors.New("the launcher of another host has taken this run over, and this one ends")
 	errInterrupted = errors.New("interrupted: the same command continues where it stopped")
 	errKilled      = errors.New("ended at once: what the stages had not saved is done again when " +
 		"the same command continues")
@@ -40,8 +42,9 @@ type launcher struct {
 	*plan
 	store   *artifact.Store
 	journal journal.Journal
-	outage  time.Duration // how long the event server or the disk may be unusable
-	server  *bus.Server   // nil where NATS_URL names one
+	outage  time.Duration   // how long the event server or the disk may be unusable
+	lost    <-chan struct{} // closed when the launcher of another host has taken the run over
+	server  *bus.Server     // nil where NATS_URL names one
 	bus     *bus.Bus
 	tracker *tracker
 	screen  screen
@@ -58,6 +61,9 @@ func launch(c *cli.Context) error {
 		}
 		return json.NewEncoder(c.App.Writer).Encode(map[string]any{"type": "check", "stages": p.declarations()})
 	}
+	if err := command.Attach(c); err != nil {
+		return err
+	}
 	store, err := artifact.Open(c.String("data"))
 	if err != nil {
 		return err
@@ -71,7 +77,12 @@ func launch(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	l := &launcher{plan: p, store: store, journal: journal.Open(store.Dir()), outage: c.Duration("outage")}
+	release, lost, err := leaseRun(store.Dir(), p.run)
+	if err != nil {
+		return err
+	}
+	defer release()
+	l := &launcher{plan: p, lost: lost, store: store, journal: journal.Open(store.Dir()), outage: c.Duration("outage")}
 	if err := l.definition.CheckRun(l.journal, l.store, l.run); err != nil {
 		return err
 	}
@@ -151,6 +162,8 @@ func (l *launcher) withBus(parent context.Context, port int, view string) error 
 		case <-signals:
 			l.screen.note("stopping; Ctrl-C ends at once, without saving")
 			cancel(errInterrupted)
+		case <-l.lost:
+			cancel(errSuperseded)
 		case <-ctx.Done():
 		}
 	}()
@@ -179,7 +192,8 @@ func (l *launcher) withBus(parent context.Context, port int, view string) error 
 		},
 	}
 	err = l.drive(ctx, group)
-	if interrupted := context.Cause(ctx); errors.Is(interrupted, errInterrupted) {
+	if interrupted := context.Cause(ctx); errors.Is(interrupted, errInterrupted) ||
+		errors.Is(interrupted, errSuperseded) {
 		err = interrupted
 	}
 	cancel(nil)

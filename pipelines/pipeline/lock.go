@@ -1,13 +1,18 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/bucket"
+	"bitnet1/shared/run/lease"
 	"bitnet1/shared/run/overview"
 )
 
@@ -23,6 +28,29 @@ func lockData(dir string) (*os.File, error) {
 			"another directory with --data", dir)
 	}
 	return f, nil
+}
+
+// leaseRun makes sure that one launcher at a time drives a run, among all hosts that share the bucket of the data
+// directory. It waits for a launcher that may be dead. lost is closed when another launcher has taken the run over.
+func leaseRun(dir, run string) (release func(), lost <-chan struct{}, err error) {
+	b := bucket.Of(dir)
+	if b == nil {
+		return func() {}, nil, nil
+	}
+	for limit := time.Now().Add(lease.Expiry + 5*time.Second); ; time.Sleep(time.Second) {
+		l, err := lease.Read(b, path.Join("runs", run, "launcher"))
+		if err == nil {
+			err = l.Take()
+		}
+		switch {
+		case err == nil:
+			return l.Release, l.Lost(), nil
+		case !errors.Is(err, lease.ErrHeld):
+			return nil, nil, fmt.Errorf("run %s: %w", run, err)
+		case time.Now().After(limit):
+			return nil, nil, fmt.Errorf("run %s is driven by the launcher of another host: let it end", run)
+		}
+	}
 }
 
 // seize locks a data directory that no program uses.

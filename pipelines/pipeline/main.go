@@ -64,7 +64,7 @@ func runCommand() *cli.Command {
 		Name: "run", Usage: "run a pipeline file, or continue or show its run when it was begun before", ArgsUsage: "FILE",
 		Description: "Example:\n   pipeline run --preset nano --set train.steps=100 pipelines/v76.yml",
 		Flags: []cli.Flag{
-			dataFlag(), jsonFlag(),
+			dataFlag(), command.BucketFlag(), jsonFlag(),
 			&cli.StringFlag{Name: "preset", Usage: "size of the model and its training: nano, 75M, 300M, or a file in the " +
 				"folder presets beside FILE (default: nano without a GPU)"},
 			&cli.StringSliceFlag{Name: "source", Usage: "`FILE`s or patterns to train on, or sample; replaces the file's " +

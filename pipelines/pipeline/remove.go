@@ -45,7 +45,7 @@ func removeCommand() *cli.Command {
 			if err := forgetEvents(c.Context, dir, run); err != nil {
 				return err
 			}
-			if err := os.RemoveAll(j.RunDir(run)); err != nil {
+			if err := j.Remove(run); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.App.Writer, "run %s is removed; pipeline gc frees what only it had made\n", run)

@@ -7,15 +7,13 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"gocloud.dev/aws"
+	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 	"gocloud.dev/blob"
-	"gocloud.dev/blob/s3blob"
 	"gocloud.dev/gcerrors"
+
+	"bitnet1/shared/s3"
 )
 
 // bucket is S3 or a service with the same protocol, such as Google Cloud Storage. The query of a URL sets up the
@@ -28,57 +26,14 @@ func (c bucket) openBucket(ctx context.Context, address string) (*blob.Bucket, s
 	if err != nil {
 		return nil, "", nil, err
 	}
-	if u.User != nil {
-		return nil, "", nil,
-			permanent{errors.New("a key in the URL is not taken: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or " +
-				"name a profile, as for AWS's own tools")}
-	}
-	query := u.Query()
-	if u.Scheme == "gs" {
-		for key, value := range map[string]string{"endpoint": "https://storage.googleapis.com", "region": "auto"} {
-			if !query.Has(key) {
-				query.Set(key, value)
-			}
-		}
-	}
-	options, err := clientOptions(query)
+	b, key, err := s3.Open(ctx, u, func(client *http.Client) *http.Client {
+		client.Transport = told(client.Transport, c.Waiting)
+		return careful(client)
+	})
 	if err != nil {
 		return nil, "", nil, permanent{err}
 	}
-	config, err := aws.V2ConfigFromURLParams(ctx, query)
-	if err != nil {
-		return nil, "", nil, permanent{err}
-	}
-	if client, ok := config.HTTPClient.(*awshttp.BuildableClient); ok {
-		config.HTTPClient = careful(&http.Client{Transport: told(client.GetTransport(), c.Waiting),
-			Timeout: client.GetTimeout()})
-	}
-	b, err := s3blob.OpenBucket(ctx, s3.NewFromConfig(config, options...), u.Host, nil)
-	if err != nil {
-		return nil, "", nil, permanent{err}
-	}
-	return b, strings.TrimPrefix(u.Path, "/"), u, nil
-}
-
-// clientOptions removes from the query the parameters that set up the client, and returns them.
-func clientOptions(query url.Values) (options []func(*s3.Options), err error) {
-	for key, set := range map[string]func(o *s3.Options, on bool){
-		"use_path_style":   func(o *s3.Options, on bool) { o.UsePathStyle = on },
-		"s3ForcePathStyle": func(o *s3.Options, on bool) { o.UsePathStyle = on },
-		"accelerate":       func(o *s3.Options, on bool) { o.UseAccelerate = on },
-		"disable_https":    func(o *s3.Options, on bool) { o.EndpointOptions.DisableHTTPS = on },
-	} {
-		if !query.Has(key) {
-			continue
-		}
-		on, err := strconv.ParseBool(query.Get(key))
-		if err != nil {
-			return nil, fmt.Errorf("%s=%s: write true or false", key, query.Get(key))
-		}
-		query.Del(key)
-		options = append(options, func(o *s3.Options) { set(o, on) })
-	}
-	return options, nil
+	return b, key, u, nil
 }
 
 func (c bucket) find(ctx context.Context, address string) ([]Object, error) {
@@ -120,7 +75,7 @@ func (c bucket) open(ctx context.Context, o Object, offset int64) (io.ReadCloser
 		return nil, err
 	}
 	r, err := b.NewRangeReader(ctx, key, offset, -1, &blob.ReaderOptions{BeforeRead: func(as func(any) bool) error {
-		var request *s3.GetObjectInput
+		var request *awss3.GetObjectInput
 		if as(&request) && o.Version != "" {
 			tag := `"` + strings.Trim(o.Version, `"`) + `"`
 			request.IfMatch = &tag

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"bitnet1/shared/run/bucket"
 )
 
 // Errors of this package, for whoever knows what their user can do about them. Their texts are parts of sentences.
@@ -30,9 +32,10 @@ func explained(err error) error {
 	}
 }
 
-// Unwritable reports whether err is the disk's and not the work's: full, or no longer to be written.
+// Unwritable reports whether err is the disk's or the bucket's and not the work's: full, no longer to be written, out of
+// reach.
 func Unwritable(err error) bool {
-	for _, sign := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO} {
+	for _, sign := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO, bucket.ErrUnusable} {
 		if errors.Is(err, sign) {
 			return true
 		}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bitnet1/shared/digest"
+	"bitnet1/shared/run/bucket"
 	"bitnet1/shared/run/vfs"
 )
 
@@ -58,11 +59,19 @@ func Seize(dir string) (*os.File, error) {
 	return lock, err
 }
 
-// IsMark reports whether an entry of a data directory is its mark.
-func IsMark(name string) bool { return strings.HasPrefix(name, markName) }
+// IsMark reports whether an entry of a data directory is its mark, or says which bucket it is attached to.
+func IsMark(name string) bool {
+	return strings.HasPrefix(name, markName) || strings.HasPrefix(name, bucket.FileName)
+}
 
 // RemoveMark ends that dir is a data directory.
-func RemoveMark(dir string) error { return os.Remove(filepath.Join(dir, markName)) }
+func RemoveMark(dir string) error {
+	err := os.Remove(filepath.Join(dir, bucket.FileName))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, os.Remove(filepath.Join(dir, markName)))
+}
 
 // occupy makes dir a data directory, unless it is one, and holds it until the file is closed.
 func occupy(fsys vfs.FS, dir string) (*os.File, error) {

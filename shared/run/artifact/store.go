@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"bitnet1/shared/digest"
+	"bitnet1/shared/run/bucket"
 	"bitnet1/shared/run/vfs"
 )
 
@@ -30,11 +31,14 @@ type Space interface {
 //	tmp/               artifacts being written
 //	.bitnet1-data      the mark of a data directory
 //
+// A data directory that is attached to a bucket (package bucket) has copies of what is in the bucket.
+//
 // While it is reachable, nobody removes the data directory.
 type Store struct {
-	fs  vfs.FS
-	dir string
-	use *os.File // the lock that says so; nil: see ReadOnly
+	fs     vfs.FS
+	dir    string
+	use    *os.File       // the lock that says so; nil: see ReadOnly
+	shared *bucket.Bucket // that dir is attached to, with the artifacts of all hosts; nil: none
 
 	mu       sync.Mutex
 	verified map[string]bool // digests whose file was checked by this process
@@ -45,7 +49,8 @@ func Open(dir string) (*Store, error) { return OpenOn(vfs.OS, dir) }
 
 // OpenOn is Open on another file system than the operating system's.
 func OpenOn(fsys vfs.FS, dir string) (*Store, error) {
-	s := &Store{fs: fsys, dir: dir, verified: map[string]bool{}}
+	s := ReadOnly(dir)
+	s.fs = fsys
 	if err := s.open(); err != nil {
 		if s.use != nil {
 			_ = s.use.Close()
@@ -77,7 +82,9 @@ func (s *Store) open() (err error) {
 
 // ReadOnly is the store under dir for a caller that only reads, and that need not be allowed to write there. Nothing is
 // created, and the store may be removed while the caller reads.
-func ReadOnly(dir string) *Store { return &Store{fs: vfs.OS, dir: dir, verified: map[string]bool{}} }
+func ReadOnly(dir string) *Store {
+	return &Store{fs: vfs.OS, dir: dir, shared: bucket.Of(dir), verified: map[string]bool{}}
+}
 
 // Dir is the data directory.
 func (s *Store) Dir() string { return s.dir }
@@ -112,6 +119,15 @@ func (s *Store) Create(kind, mediaType, name string) (*Writer, error) {
 }
 
 func (s *Store) place(temporary string, ref Ref) error {
+	if s.shared != nil { // first, so that what is in the folder is in the bucket
+		if err := s.shared.Upload(objectKey(ref.Digest), temporary); err != nil {
+			return err
+		}
+	}
+	return s.keep(temporary, ref)
+}
+
+func (s *Store) keep(temporary string, ref Ref) error {
 	final := s.object(ref.Digest)
 	if err := vfs.MkdirAll(s.fs, filepath.Dir(final)); err != nil {
 		return err
@@ -135,7 +151,11 @@ func (s *Store) Path(ref Ref) (string, error) {
 	if seen {
 		return path, nil
 	}
-	if err := verify(path, ref); err != nil {
+	err := verify(path, ref)
+	if err != nil && s.shared != nil {
+		err = s.fetch(ref)
+	}
+	if err != nil {
 		return "", err
 	}
 	s.mu.Lock()
@@ -150,7 +170,14 @@ func (s *Store) Has(ref Ref) bool {
 		return false
 	}
 	info, err := os.Stat(s.object(ref.Digest))
-	return err == nil && info.Mode().IsRegular() && info.Size() == ref.Size
+	if err == nil && info.Mode().IsRegular() && info.Size() == ref.Size {
+		return true
+	}
+	if s.shared == nil {
+		return false
+	}
+	size, err := s.shared.Size(objectKey(ref.Digest))
+	return err == nil && size == ref.Size
 }
 
 func verify(path string, ref Ref) error {

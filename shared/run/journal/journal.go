@@ -19,6 +19,7 @@ import (
 
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/bucket"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/vfs"
 )
@@ -27,6 +28,7 @@ import (
 type Journal struct {
 	fs     vfs.FS
 	dir    string
+	shared *bucket.Bucket // that dir is attached to, with the events of all hosts; nil: none
 	damage *damage
 }
 
@@ -39,7 +41,8 @@ type damage struct {
 // Open returns the journal under the data directory dir. Reading leaves damaged events out and says so on standard
 // error.
 func Open(dir string) Journal {
-	return Journal{fs: vfs.OS, dir: dir, damage: &damage{tell: func(err error) { fmt.Fprintln(os.Stderr, "warning:", err) }}}
+	return Journal{fs: vfs.OS, dir: dir, shared: bucket.Of(dir),
+		damage: &damage{tell: func(err error) { fmt.Fprintln(os.Stderr, "warning:", err) }}}
 }
 
 // On returns the same journal, which writes to another file system than the operating system's.
@@ -99,7 +102,7 @@ func (j Journal) write(e event.Envelope, renew bool) (isNew bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := artifact.WriteFileOn(j.fs, j.path(e.Run, e.Kind, name), b); err != nil {
+	if err := j.keep(e.Run, e.Kind, name, b); err != nil {
 		return false, fmt.Errorf("journal of run %s: %w", e.Run, err)
 	}
 	return isNew, nil
@@ -136,16 +139,13 @@ func (j Journal) Announcements(run, kind string) ([]event.Envelope, error) {
 	if !event.ValidRun(run) || !event.ValidKind(kind) {
 		return nil, fmt.Errorf("events %q of run %q: not a run's id or not a kind of event", kind, run)
 	}
-	entries, err := os.ReadDir(j.kindDir(run, kind))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	files, err := j.files(run, kind)
 	if err != nil {
 		return nil, fmt.Errorf("journal of run %s: %w", run, err)
 	}
 	var events []event.Envelope
-	for _, entry := range entries {
-		name, ok := strings.CutSuffix(entry.Name(), suffix)
+	for _, file := range files {
+		name, ok := strings.CutSuffix(file, suffix)
 		id, _, _ := strings.Cut(name, ".")
 		if !ok || !digest.Valid(id) {
 			continue
@@ -180,16 +180,16 @@ func standing(e event.Envelope) int {
 
 // All returns every event of a run, of any kind, in the order of their time.
 func (j Journal) All(run string) ([]event.Envelope, error) {
-	kinds, err := os.ReadDir(filepath.Join(j.RunDir(run), "events"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	kinds, err := j.folders("runs", run, "events")
+	if err != nil {
 		return nil, fmt.Errorf("journal of run %s: %w", run, err)
 	}
 	var all []event.Envelope
 	for _, kind := range kinds {
-		if !event.ValidKind(kind.Name()) {
+		if !event.ValidKind(kind) {
 			continue
 		}
-		events, err := j.Read(run, kind.Name())
+		events, err := j.Read(run, kind)
 		if err != nil {
 			return nil, err
 		}
@@ -201,8 +201,21 @@ func (j Journal) All(run string) ([]event.Envelope, error) {
 
 func (j Journal) readFile(run, kind, name, id string) (event.Envelope, error) {
 	b, err := os.ReadFile(j.path(run, kind, name))
-	if err != nil {
-		return event.Envelope{}, err
+	e, err := decode(b, err, run, kind, id)
+	if err == nil || j.shared == nil {
+		return e, err
+	}
+	b, missing := j.fetch(run, kind, name)
+	if missing != nil {
+		return e, errors.Join(err, missing)
+	}
+	return decode(b, nil, run, kind, id)
+}
+
+// decode returns the event in a file that should have it. readErr is the error of reading the file.
+func decode(b []byte, readErr error, run, kind, id string) (event.Envelope, error) {
+	if readErr != nil {
+		return event.Envelope{}, readErr
 	}
 	e, err := event.Decode(b)
 	if err == nil && (e.Run != run || e.Kind != kind || e.ID != id) {
@@ -213,8 +226,8 @@ func (j Journal) readFile(run, kind, name, id string) (event.Envelope, error) {
 
 // Has reports whether there are events of the kind, be they damaged.
 func (j Journal) Has(run, kind string) bool {
-	entries, _ := os.ReadDir(j.kindDir(run, kind)) // none: no events
-	return len(entries) > 0
+	files, _ := j.files(run, kind) // none: no events
+	return len(files) > 0
 }
 
 // Bodies is Read with the bodies decoded. Those that are not of B's shape are left out as damaged ones are.
@@ -238,10 +251,7 @@ func Bodies[B event.Body](j Journal, run string) ([]B, error) {
 
 // Runs lists the runs, the most recently started last.
 func (j Journal) Runs() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(j.dir, "runs"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	all, err := j.folders("runs")
 	if err != nil {
 		return nil, err
 	}
@@ -250,12 +260,12 @@ func (j Journal) Runs() ([]string, error) {
 		time int64
 	}
 	var runs []dated
-	for _, entry := range entries {
-		started, err := j.Read(entry.Name(), event.RunStarted{}.Kind())
+	for _, run := range all {
+		started, err := j.Read(run, event.RunStarted{}.Kind())
 		if err != nil || len(started) == 0 {
 			continue
 		}
-		runs = append(runs, dated{entry.Name(), started[0].Time})
+		runs = append(runs, dated{run, started[0].Time})
 	}
 	slices.SortFunc(runs, func(a, b dated) int { return cmp.Compare(a.time, b.time) })
 	names := make([]string, len(runs))

@@ -1,10 +1,7 @@
 package journal
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"strings"
 	"sync"
 
@@ -49,15 +46,7 @@ func (p *Parts) Read(count int) (events []event.Envelope, err error) {
 }
 
 func (p *Parts) complete(count int) (bool, error) {
-	dir, err := os.Open(p.journal.kindDir(p.run, p.kind))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("journal of run %s: %w", p.run, err)
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
+	names, err := p.journal.files(p.run, p.kind)
 	if err != nil {
 		return false, fmt.Errorf("journal of run %s: %w", p.run, err)
 	}

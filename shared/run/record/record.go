@@ -20,6 +20,7 @@ import (
 
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/bucket"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/param"
 	"bitnet1/shared/run/vfs"
@@ -32,6 +33,8 @@ import (
 //	scratch/         the stage's own files, while it is not
 //	attempts         how often it was begun since it last got anywhere
 //	lock             held by the process that works on it
+//
+// In a data directory that is attached to a bucket, the outputs are in the bucket, see shared.go.
 type Record struct {
 	Stage   string   `msgpack:"stage"`
 	Key     string   `msgpack:"key"`
@@ -42,6 +45,7 @@ type Record struct {
 	fs       vfs.FS
 	dir      string
 	lock     vfs.File
+	shared   *shared // nil: the folder is the only place where the record is kept
 	complete bool
 }
 
@@ -88,7 +92,12 @@ func OpenOn(fsys vfs.FS, root, stage, key string, params []byte, inputs []string
 		return nil, err
 	}
 	r.lock = lock
-	if err := r.load(); err != nil {
+	if b := bucket.Of(filepath.Dir(root)); b != nil {
+		err = r.loadShared(b)
+	} else {
+		err = r.load()
+	}
+	if err != nil {
 		r.Close()
 		return nil, err
 	}
@@ -133,7 +142,12 @@ func (r *Record) Complete() bool { return r.complete }
 func (r *Record) Dir() string { return r.dir }
 
 // Close releases the lock.
-func (r *Record) Close() { r.lock.Close() }
+func (r *Record) Close() {
+	if r.shared != nil {
+		r.shared.lease.Release()
+	}
+	r.lock.Close()
+}
 
 func (r *Record) load() error {
 	if old, err := read(r.dir); err == nil && old.Key == r.Key { // a damaged record only costs doing the job again
@@ -158,7 +172,11 @@ func Find(root, key string) (*Record, error) {
 	if !digest.Valid(key) { // a stage in another language keeps no records
 		return nil, fmt.Errorf("record of job %q: %w", key, fs.ErrNotExist)
 	}
-	r, err := read(filepath.Join(root, key[:2], key))
+	dir := filepath.Join(root, key[:2], key)
+	r, err := read(dir)
+	if b := bucket.Of(filepath.Dir(root)); b != nil && err != nil {
+		r, err = fetch(b, dir, key)
+	}
 	if err == nil && r.Key != key {
 		err = errors.New("it is of another job")
 	}
@@ -170,6 +188,11 @@ func Find(root, key string) (*Record, error) {
 
 // Finished are the records under root of all finished jobs. One that cannot be read is left out: its job is done again.
 func Finished(root string) (all []*Record, err error) {
+	if b := bucket.Of(filepath.Dir(root)); b != nil {
+		if err := fetchAll(b, root); err != nil {
+			return nil, err
+		}
+	}
 	found, err := filepath.Glob(filepath.Join(root, "*", "*", recordName))
 	if err != nil {
 		return nil, err
@@ -226,15 +249,23 @@ func (r *Record) Add(kind string, body []byte) (isNew bool, err error) {
 		}
 	}
 	out := Output{Kind: kind, Body: body}
-	b, err := event.Marshal(out)
-	if err != nil {
-		return false, err
-	}
-	if err := artifact.WriteFileOn(r.fs, r.partial(len(r.Outputs)), b); err != nil {
+	if err := r.keep(out); err != nil {
 		return false, fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
 	}
 	r.Outputs = append(r.Outputs, out)
 	return true, r.SetAttempts(1) // it got somewhere
+}
+
+// keep writes an output of the unfinished job.
+func (r *Record) keep(out Output) error {
+	if r.shared != nil {
+		return r.write(append(slices.Clip(r.Outputs), out), false)
+	}
+	b, err := event.Marshal(out)
+	if err != nil {
+		return err
+	}
+	return artifact.WriteFileOn(r.fs, r.partial(len(r.Outputs)), b)
 }
 
 // Commit makes the outputs final and removes what only an unfinished job needs.
@@ -242,6 +273,11 @@ func (r *Record) Commit() error {
 	b, err := event.Marshal(r)
 	if err != nil {
 		return err
+	}
+	if r.shared != nil {
+		if err := r.commitShared(b); err != nil {
+			return fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
+		}
 	}
 	if err := artifact.WriteFileOn(r.fs, filepath.Join(r.dir, recordName), b); err != nil {
 		return fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
@@ -253,6 +289,13 @@ func (r *Record) Commit() error {
 // Retract takes back the outputs of an unfinished job from the n-th on. They are announced anew when they are made
 // again.
 func (r *Record) Retract(n int) error {
+	if r.shared != nil {
+		if err := r.write(r.Outputs[:n:n], false); err != nil {
+			return fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
+		}
+		r.Outputs = r.Outputs[:n:n]
+		return nil
+	}
 	for i := len(r.Outputs) - 1; i >= n; i-- { // the last first: those that are left are always the first ones
 		if err := r.fs.Remove(r.partial(i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
@@ -264,6 +307,11 @@ func (r *Record) Retract(n int) error {
 
 // Reset forgets everything, so that the job is done from its beginning.
 func (r *Record) Reset() error {
+	if r.shared != nil {
+		if err := r.resetShared(); err != nil {
+			return err
+		}
+	}
 	r.Outputs, r.complete = nil, false
 	return errors.Join(r.removeWork(), vfs.RemoveAll(r.fs, filepath.Join(r.dir, recordName)))
 }

@@ -67,6 +67,7 @@ func (s Spec[P, E]) flags(more ...cli.Flag) []cli.Flag {
 	all := []cli.Flag{
 		&cli.StringFlag{Name: "data", Value: "./data", EnvVars: []string{"BITNET1_DATA"},
 			Usage: "data `DIR`ectory: artifacts, runs, events"},
+		command.BucketFlag(),
 		&cli.StringFlag{Name: "run", Usage: "id of the `RUN`"},
 	}
 	if s.Threads {

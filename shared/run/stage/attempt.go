@@ -2,6 +2,7 @@ package stage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -29,10 +30,20 @@ func (p *performer[P, E]) attempt(ctx context.Context, t task[P, E], r *record.R
 			fmt.Errorf("the job took longer than --deadline %s", p.deadline))
 		defer cancel()
 	}
+	work, stop := unlessSuperseded(work, r)
+	defer stop()
 	job := p.newJob(t, r)
 	err := p.abandonable(ctx, work, func() error { return p.call(work, job, t.in) })
 	if err == nil {
-		return r.Commit()
+		err = r.Commit()
+	}
+	if cause := context.Cause(work); errors.Is(err, record.ErrSuperseded) || errors.Is(cause, record.ErrSuperseded) {
+		p.log.Warn("another process has taken this job over, and this one leaves it", "run", t.run, "job",
+			digest.Short(r.Key))
+		return record.ErrSuperseded
+	}
+	if err == nil {
+		return nil
 	}
 	if ctx.Err() != nil { // interrupted, not failed
 		_ = r.SetAttempts(n - 1)
@@ -45,6 +56,19 @@ func (p *performer[P, E]) attempt(ctx context.Context, t task[P, E], r *record.R
 		_ = r.SetAttempts(n - 1)
 	}
 	return err
+}
+
+// unlessSuperseded returns a context that ends, beside when ctx does, when another process has taken the job over.
+func unlessSuperseded(ctx context.Context, r *record.Record) (context.Context, func()) {
+	work, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-r.Superseded():
+			cancel(record.ErrSuperseded)
+		case <-work.Done():
+		}
+	}()
+	return work, func() { cancel(nil) }
 }
 
 // hangGrace is how long a job may take to end once its deadline is over: as long as it takes to save what was done.

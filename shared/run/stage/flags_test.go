@@ -35,7 +35,7 @@ func TestEveryFlagIsUsedOrRefused(t *testing.T) {
 		value string
 		forms string
 	}{
-		"in": {"", "files"}, "out": {"x", "files"}, "run": {"r", "over"}, "data": {w.data, "over"},
+		"in": {"", "files"}, "out": {"x", "files"}, "run": {"r", "over"}, "data": {w.data, "over"}, "bucket": {"", "over"},
 		"dataset": {dataset, "files over"}, "checkpoint": {"all", "over"}, "since": {"1h", "over"}, "every": {"1", "over"},
 		"threads": {"1", "files over"}, "device": {"cpu", "files over"}, "deadline": {"1h", "files over"},
 		"log-level": {"debug", "files over"}, "json": {"true", "files over"}, "force": {"true", "files over"},

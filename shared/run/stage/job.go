@@ -47,6 +47,9 @@ type Job[P any] struct {
 // Path returns the file that holds an input's bytes, its digest checked.
 func (j *Job[P]) Path(ref artifact.Ref) (string, error) {
 	path, err := j.space.Path(ref)
+	if artifact.Unwritable(err) { // what is the disk's or the bucket's may pass
+		return "", err
+	}
 	return path, Permanent(err)
 }
 
@@ -103,6 +106,7 @@ func (j *Job[P]) LiveFile(name string) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, name)
+	j.record.Live(name)
 	return path, j.show(path, name, false)
 }
 

@@ -37,7 +37,7 @@ func runCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 			case len(in) > 0 && c.IsSet("run"):
 				return command.Usagef("--in and --run exclude each other")
 			case len(in) > 0:
-				if err := unused(c, "with --in", append(s.Choice.flags(), "data", "since", "every")...); err != nil {
+				if err := unused(c, "with --in", append(s.Choice.flags(), "data", "bucket", "since", "every")...); err != nil {
 					return err
 				}
 				return runFiles(ctx, s, c, in, c.String("out"))
@@ -65,7 +65,7 @@ func runFile[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 		return command.Usagef("--%s %s is no file here; to choose among the %ss of a run, say of which: --run RUN",
 			s.Choice.Noun, file, s.Choice.Noun)
 	}
-	if err := unused(c, "with --"+s.Choice.Noun+" FILE", "data", "since", "every"); err != nil {
+	if err := unused(c, "with --"+s.Choice.Noun+" FILE", "data", "bucket", "since", "every"); err != nil {
 		return err
 	}
 	return runFiles(ctx, s, c, []string{file}, cmp.Or(c.String("out"), s.Name))

@@ -51,6 +51,9 @@ func runOver[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Cont
 	if s.Gather != nil && over.every > 1 {
 		return command.Usagef("--every %d: %s answers all parts of a set at once", over.every, s.Name)
 	}
+	if err := command.Attach(c); err != nil {
+		return err
+	}
 	store, err := artifact.Open(c.String("data"))
 	if err != nil {
 		return err

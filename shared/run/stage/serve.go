@@ -64,6 +64,9 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 	if _, err := resolve(s, nil, s.overlayOf(c)); err != nil {
 		return command.UsageError(err)
 	}
+	if err := command.Attach(c); err != nil {
+		return err
+	}
 	store, err := artifact.Open(c.String("data"))
 	if err != nil {
 		return err
