@@ -32,8 +32,8 @@ func explained(err error) error {
 	}
 }
 
-// Unwritable reports whether err is the disk's or the bucket's and not the work's: full, no longer to be written, out of
-// reach.
+// Unwritable reports whether err is the disk's or the bucket's and not the work's: full, no longer to be written, out
+// of reach.
 func Unwritable(err error) bool {
 	for _, sign := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO, bucket.ErrUnusable} {
 		if errors.Is(err, sign) {

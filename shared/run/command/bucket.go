@@ -10,8 +10,8 @@ import (
 // in the directory.
 func BucketFlag() cli.Flag {
 	return &cli.StringFlag{Name: "bucket", EnvVars: []string{"BITNET1_BUCKET"},
-		Usage: "`URL` of S3-compatible storage that the hosts of a run share, s3://BUCKET/PATH; the data directory, empty at " +
-			"first, becomes this host's cache of it"}
+		Usage: "`URL` of S3-compatible storage that the hosts of a run share, s3://BUCKET/PATH; the data directory, empty " +
+			"at first, becomes this host's cache of it"}
 }
 
 // Attach does what BucketFlag says.

@@ -12,8 +12,8 @@ import (
 	"bitnet1/shared/run/artifact"
 )
 
-// Where the data directory is attached to a bucket, an event is written into the bucket first: the bucket has the events
-// of all hosts, and the folder those that this host has written or read.
+// Where the data directory is attached to a bucket, an event is written into the bucket first: the bucket has the
+// events of all hosts, and the folder those that this host has written or read.
 
 // key is where the bucket has an event, or the events of a kind.
 func key(run, kind, file string) string { return path.Join("runs", run, "events", kind, file) }

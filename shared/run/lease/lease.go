@@ -1,9 +1,9 @@
-// Package lease lets one holder at a time, among all hosts that share a bucket, change a state. A holder that was paused
-// or cut off for too long loses the lease, and nothing that it writes afterwards is taken.
+// Package lease lets one holder at a time, among all hosts that share a bucket, change a state. A holder that was
+// paused or cut off for too long loses the lease, and nothing that it writes afterwards is taken.
 //
 // The state is a log of entries, <prefix>/000001, <prefix>/000002, …, of which the last one counts. Each entry is
-// created on the condition that it is not there, by whoever read the entry before. The number of an entry is therefore a
-// fencing token that the storage itself checks: of two writers that go on from one entry, one is refused. Entries are
+// created on the condition that it is not there, by whoever read the entry before. The number of an entry is therefore
+// a fencing token that the storage itself checks: of two writers that go on from one entry, one is refused. Entries are
 // never removed, not even when the state is begun anew.
 //
 // No clock is compared with another one. A holder changes <prefix>/alive while it lives. Whoever waits takes the lease

@@ -18,8 +18,8 @@ import (
 
 // In a bucket that several hosts share, a record lies where it lies in a data directory, and beside it the log of the
 // job (package lease): jobs/ab/<key>/000001 and so on. Outputs and the commit are entries of the log, so no process
-// writes them after another one has taken the job over. The folder of the job has a copy of a finished job's record, the
-// stage's own files, and the lock that keeps processes of one host off one another.
+// writes them after another one has taken the job over. The folder of the job has a copy of a finished job's record,
+// the stage's own files, and the lock that keeps processes of one host off one another.
 
 // shared is what a record needs of the bucket.
 type shared struct {
@@ -37,7 +37,8 @@ type state struct {
 
 // ErrSuperseded is the error of a record that another process has taken over, because this one seemed dead. It is an
 // ErrBusy.
-var ErrSuperseded = fmt.Errorf("this process was silent for too long and another one has taken the job over: %w", ErrBusy)
+var ErrSuperseded = fmt.Errorf("this process was silent for too long and another one has taken the job over: %w",
+	ErrBusy)
 
 // folder is where a job lies in a bucket.
 func folder(key string) string { return path.Join("jobs", key[:2], key) }

@@ -1,8 +1,10 @@
 // Package s3test starts an S3 server for tests: VersityGW, which the Go command builds from tools/s3/go.mod. Where that
-// cannot be built, the test is skipped.
+// cannot be built, the test is skipped. If BITNET1_S3 names storage that is there, tests run against the storage, but
+// those that break the server.
 package s3test
 
 import (
+	"crypto/rand"
 	"fmt"
 	"net"
 	"net/http"
@@ -21,6 +23,8 @@ type Server struct {
 	Attributes string // folder with what the server knows of objects, among it their checksums
 
 	t       testing.TB
+	given   string // BITNET1_S3
+	folder  string // of the test, in the storage that is given
 	program string
 	address string
 	command *exec.Cmd
@@ -32,6 +36,9 @@ const bucketName = "shelf"
 // Start starts a server for the length of the test, and sets the environment to the credentials that it wants.
 func Start(t testing.TB) *Server {
 	t.Helper()
+	if given := os.Getenv("BITNET1_S3"); given != "" {
+		return &Server{t: t, given: given, folder: "test-" + rand.Text()}
+	}
 	dir := t.TempDir()
 	s := &Server{t: t, program: program(t), address: freeAddress(t),
 		Dir: filepath.Join(dir, "objects"), Attributes: filepath.Join(dir, "attributes")}
@@ -51,13 +58,29 @@ func Start(t testing.TB) *Server {
 
 // URL names a folder of the server's bucket.
 func (s *Server) URL(folder string) string {
+	if s.given != "" {
+		u, err := url.Parse(s.given)
+		if err != nil {
+			s.t.Fatalf("BITNET1_S3: %v", err)
+		}
+		return u.JoinPath(s.folder, folder).String()
+	}
 	return fmt.Sprintf("s3://%s/%s?endpoint=%s&region=us-east-1&use_path_style=true", bucketName, folder,
 		url.QueryEscape("http://"+s.address))
 }
 
 // Object is the file of an object.
 func (s *Server) Object(key string) string {
+	s.own()
 	return filepath.Join(s.Dir, bucketName, filepath.FromSlash(key))
+}
+
+// own skips the test where the storage is not the test's to break.
+func (s *Server) own() {
+	s.t.Helper()
+	if s.given != "" {
+		s.t.Skip("the test breaks its server, and BITNET1_S3 names one that is needed")
+	}
 }
 
 // Resume starts the server again, after Kill, with the objects that it had.
@@ -80,6 +103,7 @@ func (s *Server) Resume() {
 
 // Kill kills the server.
 func (s *Server) Kill() {
+	s.own()
 	_ = s.command.Process.Kill()
 	_ = s.command.Wait()
 }
