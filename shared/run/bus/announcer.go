@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
@@ -32,30 +33,34 @@ func NewAnnouncer(j journal.Journal, b *Bus) *Announcer {
 
 // Announce keeps e and announces it unless that was done before.
 func (a *Announcer) Announce(ctx context.Context, e event.Envelope) error {
+	since := time.Now()
 	isNew, err := a.journal.Write(e)
 	if err != nil {
 		return err
 	}
-	return a.publish(ctx, e, isNew)
+	return a.publish(ctx, e, isNew, since)
 }
 
 // Renew is Announce for what was found anew: the journal takes it for the latest.
 func (a *Announcer) Renew(ctx context.Context, e event.Envelope) error {
+	since := time.Now()
 	isNew, err := a.journal.Renew(e)
 	if err != nil {
 		return err
 	}
-	return a.publish(ctx, e, isNew)
+	return a.publish(ctx, e, isNew, since)
 }
 
-func (a *Announcer) publish(ctx context.Context, e event.Envelope, isNew bool) error {
+func (a *Announcer) publish(ctx context.Context, e event.Envelope, isNew bool, since time.Time) error {
 	if a.bus == nil {
 		return nil
 	}
-	// An event that the journal did not have cannot have been announced. An event that it had may have been, unless the
-	// process died in between or the server has lost the event.
+	// An event that the journal did not have cannot have been announced before. An event that it had may have been, unless
+	// the process died in between or the server has lost the event.
 	if isNew {
-		return a.bus.Publish(ctx, e)
+		if err := a.bus.PublishFirst(ctx, e, since); !errors.Is(err, ErrLate) {
+			return err
+		}
 	}
 	return a.announceAgain(ctx, e)
 }

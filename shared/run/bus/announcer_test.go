@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ type desk struct {
 	journal journal.Journal
 	js      jetstream.JetStream // another connection
 	bus     *Bus
+	server  *Server
 }
 
 // newDesk starts a server. If window is not 0, the server recognises repeated messages for that long only.
@@ -26,7 +28,7 @@ func newDesk(t *testing.T, window time.Duration) *desk {
 	t.Helper()
 	server := serve(t)
 	a := server.Address()
-	d := &desk{T: t, journal: journal.Open(t.TempDir()), js: bustest.Connect(t, a.URL, a.User, a.Password)}
+	d := &desk{T: t, server: server, journal: journal.Open(t.TempDir()), js: bustest.Connect(t, a.URL, a.User, a.Password)}
 	if window > 0 {
 		_, err := d.js.CreateStream(t.Context(), jetstream.StreamConfig{
 			Name: EventStream, Subjects: []string{"bitnet1.*.*.*"}, Storage: jetstream.FileStorage, Duplicates: window,
@@ -160,5 +162,37 @@ func TestGarbageOnASubjectKeepsNothingBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.announce(e)
+	d.wantAnnounced(1)
+}
+
+// A process writes an event to the journal, and its message gets lost. Before the process sends the message again, a
+// launcher announces what the server lacks, and the server forgets the ids that it has seen.
+func TestAnEventIsAnnouncedOnceHoweverLongItsFirstAnnouncementTakes(t *testing.T) {
+	t.Parallel()
+	const window = 200 * time.Millisecond
+	d := newDesk(t, window)
+	a := d.server.Address()
+	var sent atomic.Int32
+	a.URL = bustest.NewRelay(t, a.URL, func(subject string, _ []byte) bool {
+		if !strings.HasPrefix(subject, "bitnet1.") || sent.Add(1) > 1 {
+			return true
+		}
+		if n, err := NewAnnouncer(d.journal, d.bus).Restore(t.Context(), "r"); n != 1 || err != nil {
+			t.Errorf("%d events were missing (%v), want one", n, err)
+		}
+		time.Sleep(2 * window)
+		return false
+	}).URL
+	slow, err := Connect(t.Context(), a, "slow")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	if err := NewAnnouncer(d.journal, slow).Announce(t.Context(), packed(t, "r", 1)); err != nil {
+		t.Fatal(err)
+	}
+	if sent.Load() < 2 {
+		t.Error("the message was not sent again")
+	}
 	d.wantAnnounced(1)
 }

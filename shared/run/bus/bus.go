@@ -30,6 +30,7 @@ type Bus struct {
 
 	conn *nats.Conn
 	js   jetstream.JetStream
+	ids  time.Duration // for how long the server knows the ids of events
 }
 
 // Patience is how long whoever needs the event server, its store or the disk waits for them to be usable again, unless
@@ -118,24 +119,45 @@ func (b *Bus) Close() {
 // within its dedupe window. Errors are ErrTooLarge, and what Unusable recognises where the server did not take e for as
 // long as b.Patience.
 func (b *Bus) Publish(ctx context.Context, e event.Envelope) error {
-	_, err := b.publish(ctx, e)
+	_, err := b.publish(ctx, e, nil)
 	return err
+}
+
+// PublishFirst is Publish of an event that nobody had announced at the time since. The error is ErrLate, and the event
+// is not sent again, once the server may have forgotten an id of that time: meanwhile the event may have been announced
+// by another process, or by this one in a request whose answer was lost.
+func (b *Bus) PublishFirst(ctx context.Context, e event.Envelope, since time.Time) error {
+	_, err := b.publish(ctx, e, func() error {
+		if elapsed(since) > b.ids/2 {
+			return ErrLate
+		}
+		return nil
+	})
+	return err
+}
+
+// elapsed is the time since a moment, by the clock of the machine or of the process, whichever says more: one of them
+// may have stood still.
+func elapsed(since time.Time) time.Duration {
+	return max(time.Since(since), time.Now().Round(0).Sub(since.Round(0)))
 }
 
 // PublishAfter is Publish on the condition that the last event on e's subject is the one with the given sequence, 0 for
 // none. It returns the sequence of e; ErrBehind when the subject has another last event.
 func (b *Bus) PublishAfter(ctx context.Context, e event.Envelope, last uint64) (sequence uint64, err error) {
-	return b.publish(ctx, e, jetstream.WithExpectLastSequencePerSubject(last))
+	return b.publish(ctx, e, nil, jetstream.WithExpectLastSequencePerSubject(last))
 }
 
 // Errors of publishing.
 var (
 	ErrBehind   = errors.New("other events were announced meanwhile")
+	ErrLate     = errors.New("the event server may have forgotten the event's id meanwhile")
 	ErrTooLarge = errors.New("it is larger than the event server takes: raise max_payload in the server's configuration " +
 		"and the stream's largest message")
 )
 
-func (b *Bus) publish(ctx context.Context, e event.Envelope, opts ...jetstream.PublishOpt) (
+// publish announces e. Before each attempt it calls may, unless that is nil: an error of may ends the attempts.
+func (b *Bus) publish(ctx context.Context, e event.Envelope, may func() error, opts ...jetstream.PublishOpt) (
 	sequence uint64, err error) {
 	data, err := e.Encode()
 	if err != nil {
@@ -143,6 +165,11 @@ func (b *Bus) publish(ctx context.Context, e event.Envelope, opts ...jetstream.P
 	}
 	opts = append(opts, jetstream.WithMsgID(e.ID))
 	err = b.again(ctx, func() error {
+		if may != nil {
+			if err := may(); err != nil {
+				return err
+			}
+		}
 		ack, err := b.js.Publish(ctx, e.Subject(), data, opts...)
 		if err == nil {
 			sequence = ack.Sequence
@@ -163,7 +190,7 @@ func (b *Bus) again(ctx context.Context, ask func() error) error {
 		err := verdict(ask())
 		switch {
 		case err == nil, ctx.Err() != nil, errors.Is(err, ErrTooLarge), errors.Is(err, ErrBehind),
-			errors.Is(err, ErrNoMessage):
+			errors.Is(err, ErrLate), errors.Is(err, ErrNoMessage):
 			return err
 		case time.Now().After(limit):
 			return unusable{fmt.Errorf("the event server cannot be used (tried for %s): %w", b.Patience, err)}

@@ -64,6 +64,7 @@ func streams() []jetstream.StreamConfig {
 // ensureStreams creates the streams that are missing. An existing stream is left as its owner configured it, unless
 // stages could not answer there.
 func (b *Bus) ensureStreams(ctx context.Context) error {
+	b.ids = dedupeWindow
 	for _, c := range streams() {
 		stream, err := b.js.Stream(ctx, c.Name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -73,6 +74,7 @@ func (b *Bus) ensureStreams(ctx context.Context) error {
 				return fmt.Errorf("stream %s takes messages of at most %d bytes, and stages' answers need %d: "+
 					"raise its largest message", c.Name, n, minMessage)
 			}
+			b.ids = min(b.ids, stream.CachedInfo().Config.Duplicates)
 		}
 		if err != nil {
 			return fmt.Errorf("stream %s: %w", c.Name, withHint(err))
