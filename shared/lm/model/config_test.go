@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"bitnet1/kernels"
+	"bitnet1/kernels/cpu"
 )
 
 func TestPresetSizes(t *testing.T) {
@@ -191,7 +192,7 @@ func TestRangesOfOptions(t *testing.T) {
 		o.GradBits != kernels.FloatBits {
 		t.Errorf("defaults %+v, %v", o, err)
 	}
-	reduce := func(kernels.Device, kernels.Floats) error { return nil }
+	rank := func(rank, ranks int) kernels.Communicator { return cpu.NewCommunicator(rank, ranks, nil, nil) }
 	for name, options := range map[string][2][]Options{
 		"batch":      {{{Batch: 1}, {Batch: 1 << 20}}, {{Batch: -1}, {Batch: 1<<20 + 1}}},
 		"seq":        {{{Seq: 1}, {Seq: c.Seq}}, {{Seq: -1}, {Seq: c.Seq + 1}}},
@@ -200,15 +201,13 @@ func TestRangesOfOptions(t *testing.T) {
 			{{GradBits: 1}, {GradBits: 9}, {GradBits: 15}}},
 		"flip threshold": {{{FlipThreshold: 1}, {FlipThreshold: 126}}, {{FlipThreshold: -1}, {FlipThreshold: 127}}},
 		"latents":        {{{Bonsai: true}}, {{Bonsai: true, FlipThreshold: 1}}},
-		"rank": {
-			{{}, {Communicator: Communicator{Ranks: 1}},
-				{Communicator: Communicator{Rank: 1, Ranks: 2, AllReduce: reduce}}},
+		"ranks": {
+			{{FixedSums: true}, {FixedSums: true, Communicator: rank(0, 1)}, {FixedSums: true, Communicator: rank(1, 2)}},
 			{
-				{Communicator: Communicator{Rank: 1}},
-				{Communicator: Communicator{Rank: -1, Ranks: 2, AllReduce: reduce}},
-				{Communicator: Communicator{Ranks: 2}},
-				{Communicator: Communicator{Rank: 2, Ranks: 2, AllReduce: reduce}},
-				{Communicator: Communicator{Ranks: 1, AllReduce: reduce}},
+				{Communicator: rank(0, 2)},
+				{FixedSums: true, Communicator: rank(2, 2)},
+				{FixedSums: true, Communicator: rank(-1, 2)},
+				{FixedSums: true, Communicator: rank(0, 2), Inference: true},
 			},
 		},
 	} {

@@ -8,7 +8,8 @@ import (
 	"bitnet1/kernels"
 )
 
-// ErrAbandoned is returned by a pass that Options.Abandon ended before its result was there.
+// ErrAbandoned is returned by a pass that ended before its result was there: Options.Abandon ended it, or a rank was
+// lost. Parameters and optimizer state are as they were before.
 var ErrAbandoned = errors.New("abandoned")
 
 func (m *Model) abandoned() bool { return m.options.Abandon != nil && m.options.Abandon() }
@@ -167,10 +168,11 @@ type pass struct {
 	seq           int
 	mixed, gumbel bool
 	noise         bool
+	last          bool // the last micro-batch of one of several ranks
 }
 
 func (m *Model) pass(kind string) pass {
-	return pass{kind, m.seq(), m.mixed, m.settings.Gumbel, m.settings.Noise != nil}
+	return pass{kind: kind, seq: m.seq(), mixed: m.mixed, gumbel: m.settings.Gumbel, noise: m.settings.Noise != nil}
 }
 
 // Losses returns the loss of every token in nats. tokens are 1 to Batch whole sequences. There are as many targets; a

@@ -5,6 +5,7 @@ import "bitnet1/kernels"
 // Memory returns how many bytes of dev's memory training with these options takes: all memory of a step and a
 // validation, working memory included. Nothing is computed and dev's memory stays as it is.
 func Memory(c Config, dev kernels.DryRunner, o Options) (int, error) {
+	o.Communicator = nil // whose exchanges are no dry run
 	return dev.DryRun(func(dev kernels.Device) error {
 		m, err := New(c, dev, o)
 		if err != nil {

@@ -24,10 +24,14 @@ type Options struct {
 	Muon          bool // Muon updates the weights of the blocks, AdamW all else: see Update.Muon
 	Documents     Documents
 	Snapshots     bool // memory on the device for Snapshot: a copy of parameters and optimizer state
-	Communicator  Communicator
+	// FixedSums adds up the gradients of a step's micro-batches as integers, so that their sums do not depend on how the
+	// micro-batches are divided among ranks. A step then has at most kernels.MaxTerms micro-batches.
+	FixedSums bool
+	// Communicator joins the model with the other ranks that train it; nil: it trains alone. It needs FixedSums.
+	Communicator kernels.Communicator
 	// Abandon is asked between layers whether to give up the pass. Then Step, Backward and Losses return ErrAbandoned,
 	// and parameters and optimizer state stay as they were. A device that replays captured programs asks between
-	// micro-batches only. Not with a Communicator: the other ranks would wait.
+	// micro-batches only. The other ranks are not told, and wait until the communicator is aborted.
 	Abandon func() bool
 	Bonsai  bool // weights blend from latent to quantized with Settings.Mix; costs a second copy of every weight
 }
@@ -63,9 +67,6 @@ func (o *Options) ensureDefaults(c Config) error {
 		return fmt.Errorf("model options: weights that flip are ±1, and the codebook's have %d codebook_bits: want 1, "+
 			"or a flip threshold of 0", c.CodebookBits)
 	}
-	if o.Abandon != nil && o.Communicator.Ranks > 1 {
-		return fmt.Errorf("model options: one of several ranks cannot abandon a step")
-	}
 	if err := kernels.CheckGradBits(o.GradBits); err != nil {
 		return fmt.Errorf("model options: grad bits: %w", err)
 	}
@@ -75,7 +76,7 @@ func (o *Options) ensureDefaults(c Config) error {
 	if err := o.Documents.validate(c); err != nil {
 		return err
 	}
-	return o.Communicator.validate()
+	return o.checkRanks()
 }
 
 // Settings are what one pass depends on beside parameters and tokens.
@@ -97,6 +98,7 @@ type Model struct {
 	dev     kernels.Device
 	store   store
 	buffers buffers
+	sums    *fixedSums // nil: gradients are added up as floats
 	layers  []layer
 
 	codebook  kernels.Linear
@@ -134,6 +136,9 @@ func New(c Config, dev kernels.Device, o Options) (*Model, error) {
 	m.store.frozen = frozen
 	m.bindLayers(a)
 	m.buffers = m.newBuffers(a)
+	if o.FixedSums && !o.Inference {
+		m.sums = m.store.newFixedSums(a, c.Layers, m.buffers.totalLoss)
+	}
 	if a.Err != nil {
 		return nil, fmt.Errorf("build a model of d = %d, %d layers, batch %d × %d: %w", c.D, c.Layers, o.Batch, o.Seq,
 			a.Err)

@@ -11,25 +11,30 @@ type Muon struct {
 	Decay        float64 // decoupled weight decay
 }
 
-// enqueueMuon updates the weights that Muon takes and that are not frozen, those of one shape together.
+// enqueueMuon updates the weights that Muon takes and that are not frozen, those of one shape together. Each rank
+// updates its own, and then all ranks have them.
 func (m *Model) enqueueMuon(u Update) {
 	s := &m.store
 	type shape struct{ rows, cols int }
 	var shapes []shape
-	at := map[shape][]int{}
+	own, others := map[shape][]int{}, map[shape][]int{}
 	for i, p := range s.list {
 		if !s.takesMuon(i) || s.frozen[i] {
 			continue
 		}
 		of := shape{p.Shape[0], p.Shape[1]}
-		if at[of] == nil {
+		if own[of] == nil && others[of] == nil {
 			shapes = append(shapes, of)
 		}
-		at[of] = append(at[of], s.at[i])
+		if m.updater(i) == m.rank() {
+			own[of] = append(own[of], s.at[i])
+		} else {
+			others[of] = append(others[of], s.at[i])
+		}
 	}
 	for _, of := range shapes {
 		update := kernels.Muon{
-			Param: s.param, Grad: s.grad, Momentum: s.m, At: at[of], Rows: of.rows, Cols: of.cols,
+			Param: s.param, Grad: s.grad, Momentum: s.m, At: own[of], MomentumAt: others[of], Rows: of.rows, Cols: of.cols,
 			Beta: u.Muon.Beta, Steps: u.Muon.Steps,
 		}
 		if u.MaxNorm > 0 {
@@ -37,4 +42,32 @@ func (m *Model) enqueueMuon(u Update) {
 		}
 		m.dev.Muon(update)
 	}
+	m.shareMuon()
+}
+
+// updater is the rank that updates parameter i by Muon: its iteration is the costly part. The ranks take parts of about
+// one size, one behind the other. The momentum advances on all ranks, which is cheap, so each has all of the state.
+func (m *Model) updater(i int) int {
+	s := &m.store
+	return (s.at[i] - s.muon) * m.ranks() / (s.gains - s.muon)
+}
+
+// shareMuon gives all ranks the weights that each has updated.
+func (m *Model) shareMuon() {
+	s, c := &m.store, m.options.Communicator
+	if c == nil || s.muon == s.gains {
+		return
+	}
+	for root := range c.Ranks() {
+		from, to := s.gains, s.muon
+		for i, p := range s.list {
+			if s.takesMuon(i) && m.updater(i) == root {
+				from, to = min(from, s.at[i]), max(to, s.at[i]+p.Size())
+			}
+		}
+		if from < to {
+			c.Broadcast(s.param.Slice(from, to), root)
+		}
+	}
+	c.Join()
 }

@@ -49,7 +49,7 @@ func (m *Model) Step(tokens, targets []int32, u Update) error {
 		}
 	}
 	run()
-	return nil
+	return m.exchanged()
 }
 
 // Backward computes the gradients of the mean loss over all targets, which Gradients returns. It changes no parameter.
@@ -64,6 +64,9 @@ func (m *Model) Backward(tokens, targets []int32, s Settings) error {
 	case len(tokens) != len(targets):
 		return fmt.Errorf("training step: %d targets for %d tokens", len(targets), len(tokens))
 	}
+	if err := m.checkMicroBatches(len(tokens) / n); err != nil {
+		return err
+	}
 	wanted := 0
 	for _, t := range targets {
 		if t >= 0 {
@@ -76,26 +79,51 @@ func (m *Model) Backward(tokens, targets []int32, s Settings) error {
 	if err := m.prepare(s); err != nil {
 		return err
 	}
-	run, err := m.program(m.pass("training"), m.enqueueTraining)
-	if err != nil {
-		return err
-	}
 	m.scalars.GradScale = 1 / float64(wanted)
 	m.dev.Zero(m.store.grad)
 	m.dev.Zero(m.buffers.totalLoss)
-	ranks := m.options.Communicator
-	for from := ranks.Rank * n; from < len(tokens); from += max(ranks.Ranks, 1) * n {
-		if err := m.uploadTokens(tokens[from:from+n], targets[from:from+n]); err != nil {
+	if m.sums != nil {
+		m.dev.ZeroLongs(m.sums.all)
+	}
+	for micro := m.rank(); micro < len(tokens)/n; micro += m.ranks() {
+		if err := m.microBatch(micro, tokens, targets); err != nil {
 			return err
 		}
-		m.scalars.Micro = uint32(from / n)
-		m.dev.SetScalars(m.scalars)
-		run()
-		if m.abandoned() {
-			return ErrAbandoned
-		}
 	}
-	return ranks.addUp(m.dev, m.store.grad, m.buffers.totalLoss)
+	return m.readSums()
+}
+
+// microBatch adds the gradients of a micro-batch of the step.
+func (m *Model) microBatch(micro int, tokens, targets []int32) error {
+	n := m.rows()
+	kind := m.pass("training")
+	kind.last = m.options.Communicator != nil && micro+m.ranks() >= len(tokens)/n
+	run, err := m.program(kind, func() { m.enqueueTraining(kind.last) })
+	if err != nil {
+		return err
+	}
+	if err := m.uploadTokens(tokens[micro*n:micro*n+n], targets[micro*n:micro*n+n]); err != nil {
+		return err
+	}
+	m.scalars.Micro = uint32(micro)
+	m.dev.SetScalars(m.scalars)
+	run()
+	if m.abandoned() {
+		return ErrAbandoned
+	}
+	return nil
+}
+
+// checkMicroBatches refuses a step that cannot be divided among the ranks, or whose sums might not fit.
+func (m *Model) checkMicroBatches(n int) error {
+	switch {
+	case n < m.ranks():
+		return fmt.Errorf("training step: %d micro-batches for %d ranks: want one or more for each", n, m.ranks())
+	case m.sums != nil && n > kernels.MaxTerms:
+		return fmt.Errorf("training step: %d micro-batches: sums in fixed point hold at most %d: compute more tokens at once",
+			n, kernels.MaxTerms)
+	}
+	return nil
 }
 
 // Result describes the last step.
@@ -116,6 +144,9 @@ func (m *Model) Result() (Result, error) {
 		return Result{}, err
 	}
 	if err := m.dev.Download(squares[:], m.buffers.squaredNorm); err != nil {
+		return Result{}, err
+	}
+	if err := m.exchanged(); err != nil {
 		return Result{}, err
 	}
 	r := Result{Loss: float64(loss[0]) * m.scalars.GradScale, Norm: math.Sqrt(float64(squares[0]))}
@@ -152,8 +183,9 @@ func (m *Model) NotFinite() (string, error) {
 	return "parameter " + found, nil
 }
 
-// enqueueTraining computes one micro-batch forward and backward. It adds to all gradients.
-func (m *Model) enqueueTraining() {
+// enqueueTraining computes one micro-batch forward and backward. It adds to all gradients, or their sums; last is whether
+// it is the last one of one of several ranks.
+func (m *Model) enqueueTraining(last bool) {
 	m.enqueueForward()
 	if m.abandoned() {
 		return
@@ -165,10 +197,13 @@ func (m *Model) enqueueTraining() {
 			return
 		}
 		m.enqueueLayerBackward(&m.layers[i])
+		m.addPart(layerPart(i), last)
 	}
 	if lowest < 0 {
 		m.dev.EmbedBackward(m.dCodebook.Weight, m.buffers.dx, m.buffers.tokens, m.config.D)
 	}
+	m.addPart(codebookPart, last)
+	m.addRest(last)
 }
 
 func (m *Model) enqueueLMHeadBackward() {

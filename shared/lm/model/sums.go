@@ -1,0 +1,112 @@
+package model
+
+import (
+	"fmt"
+	"strings"
+
+	"bitnet1/kernels"
+)
+
+// fixedSums are the sums of gradients and losses over the micro-batches of a step, as integers (Options.FixedSums). The
+// gradient of one micro-batch is float32, and its sums are the device's own. What is added up over micro-batches, and
+// over ranks, is integers: their sums depend neither on the order nor on who has computed which micro-batch.
+//
+// A gradient's unit is 2^-40, 9e-13: gradients of 1.5e-5 and more keep all of their 24 bits, and the error of smaller
+// ones is far below AdamW's epsilon, 1e-8. Gradients of 2^15 and more make the step's gradients NaN, as infinities do.
+type fixedSums struct {
+	all   kernels.Longs // gradients in the store's order, the loss, then a count of overflow for each part
+	parts []fixedPart   // the codebook's weight, the weights of each layer, gains and scales, the loss
+	rest  kernels.Longs // of all, from the gains on
+}
+
+// fixedPart is what is added together, as soon as the backward pass has it.
+type fixedPart struct {
+	kernels.FixedSums
+	terms kernels.Floats
+}
+
+// Fractions of fixedSums: a loss is a sum over up to 2^20 tokens, in nats.
+const (
+	gradientFraction = 40
+	lossFraction     = 20
+)
+
+// newFixedSums allocates the sums of s.grad and totalLoss.
+func (s *store) newFixedSums(a *kernels.Allocator, layers int, totalLoss kernels.Floats) *fixedSums {
+	count := layers + 3
+	f := &fixedSums{all: a.Longs(s.size + 1 + count)}
+	if a.Err != nil {
+		return nil
+	}
+	add := func(terms kernels.Floats, from, to, fraction int) {
+		n := s.size + 1 + len(f.parts)
+		f.parts = append(f.parts, fixedPart{kernels.FixedSums{
+			Sums: f.all.Slice(from, to), Overflow: f.all.Slice(n, n+1), Fraction: fraction}, terms})
+	}
+	weights := func(prefix string) {
+		from, to := s.size, 0
+		for i, p := range s.list {
+			if strings.HasPrefix(p.Name, prefix) && strings.HasSuffix(p.Name, ".weight") {
+				from, to = min(from, s.at[i]), max(to, s.at[i]+p.Size())
+			}
+		}
+		add(s.grad.Slice(from, to), from, to, gradientFraction)
+	}
+	weights("codebook.")
+	for l := range layers {
+		weights(fmt.Sprintf("blocks.%d.", l))
+	}
+	add(s.grad.Slice(s.gains, s.size), s.gains, s.size, gradientFraction)
+	add(totalLoss, s.size, s.size+1, lossFraction)
+	f.rest = f.all.Slice(s.gains, f.all.Len())
+	return f
+}
+
+// The parts of fixedSums.
+const codebookPart = 0
+
+func layerPart(layer int) int { return 1 + layer }
+
+// addPart adds a part of a micro-batch's gradients to its sums. In the last micro-batch of this rank the sum over all
+// ranks begins, beside the rest of the backward pass.
+func (m *Model) addPart(part int, last bool) {
+	if m.sums == nil {
+		return
+	}
+	p := m.sums.parts[part]
+	m.dev.AddFixed(p.FixedSums, p.terms)
+	if c := m.options.Communicator; last && c != nil {
+		c.AllReduce(p.Sums)
+	}
+}
+
+// addRest adds the parts that are complete with the backward pass: gains, scales and the loss.
+func (m *Model) addRest(last bool) {
+	if m.sums == nil {
+		return
+	}
+	for _, p := range m.sums.parts[len(m.sums.parts)-2:] {
+		m.dev.AddFixed(p.FixedSums, p.terms)
+	}
+	if c := m.options.Communicator; last && c != nil {
+		c.AllReduce(m.sums.rest)
+	}
+}
+
+// readSums replaces the gradients and the loss by their sums over all micro-batches of all ranks. It fails where a rank
+// was lost.
+func (m *Model) readSums() error {
+	if m.sums == nil {
+		return nil
+	}
+	if c := m.options.Communicator; c != nil {
+		c.Join()
+		if err := c.Err(); err != nil {
+			return fmt.Errorf("%w: %w", ErrAbandoned, err)
+		}
+	}
+	for _, p := range m.sums.parts {
+		m.dev.ReadFixed(p.terms, p.FixedSums)
+	}
+	return nil
+}
