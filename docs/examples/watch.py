@@ -5,7 +5,7 @@ It needs nats-py and msgpack, and nothing of this project. In a pipeline file:
     stages:   {watch: {}}
     commands: {watch: [python3, docs/examples/watch.py]}
 """
-import asyncio, hashlib, json, os, sys, threading, time
+import asyncio, hashlib, json, os, ssl, sys, threading, time
 import msgpack, nats
 
 NAME, HEARS, SAYS = "watch", "evaluation.written", "verdict.written"
@@ -42,7 +42,8 @@ async def answer(js, message):
 async def serve(run):
     env = os.environ.get
     client = await nats.connect(env("NATS_URL"), user=env("NATS_USER"), password=env("NATS_PASSWORD"),
-                                token=env("NATS_TOKEN"))
+                                token=env("NATS_TOKEN"), nkeys_seed=env("NATS_NKEY"),
+                                tls=ssl.create_default_context(cafile=env("NATS_CA")) if env("NATS_CA") else None)
     js = client.jetstream()
     durable = NAME if run == "*" else f"{NAME}--{run}"
     while True:

@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/command"
 )
 
@@ -30,8 +29,8 @@ type program struct {
 func (t *trial) start() (*program, error) {
 	p := &program{cmd: t.command(context.Background(), "serve", "--run", t.run), stderr: &tail{},
 		exited: make(chan struct{})}
-	own := t.server.Address()
-	address := bus.Address{URL: t.relay.url(), User: own.User, Password: own.Password}
+	address := t.server.AddressOf(t.description.Name)
+	address.URL = t.relay.url()
 	p.cmd.Env = append(append(os.Environ(), address.Environ()...),
 		"BITNET1_DATA="+filepath.Join(t.dir, "data"), command.EnvLauncher+"=1")
 	p.cmd.Stderr = p.stderr

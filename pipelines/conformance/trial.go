@@ -50,7 +50,10 @@ func (s *subject) newTrial(ctx context.Context) (t *trial, err error) {
 		return nil, err
 	}
 	t.store = artifact.ReadOnly(data)
-	if t.server, err = bus.StartServer(filepath.Join(t.dir, "nats"), 0); err != nil {
+	// As the launcher does for a program that a pipeline file names: it may announce what it declares alone.
+	user := bus.StageUser(t.description.Name, t.description.Kind, t.description.Emits, t.run)
+	user.ByPassword = true
+	if t.server, err = bus.StartServer(filepath.Join(t.dir, "nats"), 0, user); err != nil {
 		return nil, err
 	}
 	address := t.server.Address()

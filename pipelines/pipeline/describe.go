@@ -17,6 +17,7 @@ import (
 
 	"bitnet1/pipelines/pipeline/pipelinefile"
 	"bitnet1/pipelines/pipeline/process"
+	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/results"
 	"bitnet1/shared/run/stage"
 )
@@ -25,18 +26,19 @@ import (
 type plannedStage struct {
 	stage.Description
 	command []string
+	foreign bool // the pipeline file says how to start it
 	workers int
 	serving func(worker int) []string // flags
 }
 
-func (s plannedStage) program() process.Stage {
-	return process.Stage{Name: s.Name, Command: s.command, Flags: s.serving}
+func (s plannedStage) program(events bus.Address) process.Stage {
+	return process.Stage{Name: s.Name, Command: s.command, Address: events, Flags: s.serving}
 }
 
 // describe finds a stage's program and what the stage takes and gives.
 func describe(ctx context.Context, c *cli.Context, file *pipelinefile.File, name string) (plannedStage, error) {
 	s := plannedStage{
-		command: file.Commands[name], workers: max(file.Workers[name], 1),
+		command: file.Commands[name], foreign: len(file.Commands[name]) > 0, workers: max(file.Workers[name], 1),
 		serving: func(worker int) []string { return file.ServingFlags(name, worker) },
 	}
 	if len(s.command) == 0 {
@@ -56,6 +58,9 @@ func describe(ctx context.Context, c *cli.Context, file *pipelinefile.File, name
 	}
 	if s.Name != name {
 		return s, fmt.Errorf("stage %s: its program calls itself %s", name, s.Name)
+	}
+	if name == bus.LauncherName || name == bus.ViewerName {
+		return s, fmt.Errorf("stage %s: a user of the event server has this name: give the stage another", name)
 	}
 	return s, s.Declaration().Check()
 }

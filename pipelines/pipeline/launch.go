@@ -49,6 +49,8 @@ type launcher struct {
 	tracker *tracker
 	screen  screen
 	unkept  atomic.Bool // an event could not be written to the journal
+
+	addressOf func(user string) bus.Address // of the event server
 }
 
 // launch is the command `pipeline run`. Until the stages are started a signal ends the program: there is nothing to
@@ -141,6 +143,18 @@ func (l *launcher) whole() (bool, error) {
 	return gap == "", err
 }
 
+// users are those of the launcher's own event server: every stage may announce what it declares, and nothing else. A
+// program that the pipeline file names may be in any language.
+func (l *launcher) users() []bus.User {
+	all := []bus.User{bus.Viewer()}
+	for _, s := range l.stages {
+		u := bus.StageUser(s.Name, s.Kind, s.Emits, l.run)
+		u.ByPassword = s.foreign
+		all = append(all, u)
+	}
+	return all
+}
+
 // listeners are the stages that answer each kind of event.
 func (l *launcher) listeners() map[string][]string {
 	all := map[string][]string{}
@@ -168,23 +182,24 @@ func (l *launcher) withBus(parent context.Context, port int, view string) error 
 		}
 	}()
 	address := bus.AddressFrom(os.Getenv)
+	l.addressOf = address.For
 	if address.URL == "" {
 		var err error
-		if l.server, err = bus.StartServer(filepath.Join(l.store.Dir(), "nats"), port); err != nil {
+		if l.server, err = bus.StartServer(filepath.Join(l.store.Dir(), "nats"), port, l.users()...); err != nil {
 			return err
 		}
 		defer func() { l.server.Stop() }()
-		address = l.server.Address()
+		address, l.addressOf = l.server.Address(), l.server.AddressOf
 	}
 	var err error
 	if l.bus, err = bus.Connect(ctx, address, "pipeline"); err != nil {
 		return err
 	}
 	defer l.bus.Close()
-	defer l.startView(view, address)()
+	defer l.startView(view, l.addressOf(bus.ViewerName))()
 	l.bus.Patience = l.outage
 	group := &process.Group{
-		Run: l.run, Data: absolute(l.store.Dir()), Address: address, Keys: l.keys, LogDir: l.journal.LogDir(l.run),
+		Run: l.run, Data: absolute(l.store.Dir()), Keys: l.keys, LogDir: l.journal.LogDir(l.run),
 		Outage: l.outage, Advice: continues, Warn: l.screen.warn, Note: l.screen.note,
 		OnDeath: func(name string, err error) {
 			l.tracker.restarted(name)
@@ -219,7 +234,7 @@ func (l *launcher) drive(ctx context.Context, group *process.Group) error {
 	gaveUp := make(chan error, 1)
 	for _, s := range l.stages {
 		for worker := range s.workers {
-			group.Keep(ctx, s.program(), worker, gaveUp)
+			group.Keep(ctx, s.program(l.addressOf(s.Name)), worker, gaveUp)
 		}
 	}
 	if err := l.announceSources(ctx); err != nil {

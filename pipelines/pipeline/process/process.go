@@ -37,18 +37,18 @@ const (
 type Stage struct {
 	Name    string
 	Command []string                  // the words that start it
+	Address bus.Address               // of the event server, for the stage's own user
 	Flags   func(worker int) []string // with which a worker serves, counted from 0
 }
 
 // Group is the processes of one run.
 type Group struct {
-	Run     string
-	Data    string        // the data directory
-	Address bus.Address   // of the event server
-	Keys    []string      // variables of the environment with what opens the sources
-	LogDir  string        // folder of the processes' logs
-	Outage  time.Duration // how long the event server or the disk may be unusable
-	Advice  string        // what to do when they were unusable for longer
+	Run    string
+	Data   string        // the data directory
+	Keys   []string      // variables of the environment with what opens the sources
+	LogDir string        // folder of the processes' logs
+	Outage time.Duration // how long the event server or the disk may be unusable
+	Advice string        // what to do when they were unusable for longer
 
 	Warn    func(stage, text string)
 	Note    func(text string)
@@ -181,7 +181,7 @@ func (g *Group) end(cmd *exec.Cmd) {
 func (g *Group) once(ctx context.Context, s Stage, worker int) (last string, err error) {
 	args := append(slices.Clone(s.Command[1:]), "serve", "--run", g.Run)
 	cmd := exec.Command(s.Command[0], append(args, s.Flags(worker)...)...)
-	cmd.Env = append(WithoutBus(os.Environ()), g.Address.Environ()...)
+	cmd.Env = append(WithoutBus(os.Environ()), s.Address.Environ()...)
 	cmd.Env = append(append(cmd.Env, g.Keys...), "BITNET1_DATA="+g.Data, command.EnvLauncher+"=1",
 		command.EnvOutage+"="+g.Outage.String())
 	// The process has a group of its own, so that Ctrl-C reaches only the launcher, which ends its processes in order. A

@@ -10,11 +10,13 @@ package bus
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -31,51 +33,42 @@ type Bus struct {
 	conn *nats.Conn
 	js   jetstream.JetStream
 	ids  time.Duration // for how long the server knows the ids of events
+
+	denied atomic.Pointer[error] // the last time that the server said that the user may not use a subject
 }
 
 // Patience is how long whoever needs the event server, its store or the disk waits for them to be usable again, unless
 // told otherwise.
 const Patience = 30 * time.Second
 
+// apiWait is how long an answer of the event server may take.
+const apiWait = 5 * time.Second
+
 // Connect connects and makes sure the streams exist. name shows up in the server's connection list.
 func Connect(ctx context.Context, a Address, name string) (*Bus, error) {
 	if a.URL == "" {
 		return nil, errNoAddress
 	}
-	opts := []nats.Option{
-		nats.Name(name), nats.Timeout(5 * time.Second), nats.MaxReconnects(-1),
-		nats.ReconnectWait(200 * time.Millisecond),
-	}
-	if a.User != "" {
-		opts = append(opts, nats.UserInfo(a.User, a.Password))
-	}
-	if a.Token != "" {
-		opts = append(opts, nats.Token(a.Token))
-	}
-	if a.Creds != "" {
-		if _, err := os.Stat(a.Creds); err != nil {
-			return nil, fmt.Errorf("NATS_CREDS: %w", err)
-		}
-		opts = append(opts, nats.UserCredentials(a.Creds))
-	}
-	if _, err := url.Parse(a.URL); err != nil {
-		return nil, errors.New("NATS_URL is no URL: want nats://HOST:PORT") // err would show a password in it
-	}
-	conn, err := nats.Connect(a.URL, opts...)
+	b := &Bus{Patience: Patience}
+	options, err := a.options()
 	if err != nil {
-		return nil, connectError(a.URL, err)
-	}
-	js, err := jetstream.New(conn, jetstream.WithDefaultTimeout(5*time.Second))
-	if err != nil {
-		conn.Close()
 		return nil, err
 	}
-	b := &Bus{Patience: Patience, conn: conn, js: js}
-	if err = b.checkLimits(); err == nil {
-		err = b.ensureStreams(ctx)
+	b.conn, err = nats.Connect(a.URL, append(options,
+		nats.Name(name), nats.Timeout(5*time.Second), nats.MaxReconnects(-1),
+		nats.ReconnectWait(200*time.Millisecond), nats.ErrorHandler(b.heard))...)
+	if err != nil {
+		return nil, connectError(a, err)
+	}
+	b.js, err = jetstream.New(b.conn, jetstream.WithDefaultTimeout(apiWait))
+	if err == nil {
+		err = b.checkLimits()
+	}
+	if err == nil {
+		err = b.explained(b.ensureStreams(ctx))
 	}
 	if err != nil {
-		conn.Close()
+		b.conn.Close()
 		return nil, fmt.Errorf("event server %s: %w", hostOf(a.URL), err)
 	}
 	return b, nil
@@ -91,14 +84,21 @@ func (b *Bus) checkLimits() error {
 	return nil
 }
 
-func connectError(address string, err error) error {
+func connectError(a Address, err error) error {
+	var unknown x509.UnknownAuthorityError
 	switch {
 	case errors.Is(err, nats.ErrAuthorization), strings.Contains(err.Error(), "Authorization"):
-		return fmt.Errorf("event server %s refused the credentials: check NATS_USER and NATS_PASSWORD, "+
-			"NATS_TOKEN or NATS_CREDS (%w)", hostOf(address), err)
+		return fmt.Errorf("event server %s refused the credentials: check NATS_NKEY, NATS_USER and NATS_PASSWORD, "+
+			"NATS_TOKEN or NATS_CREDS (%w)", hostOf(a.URL), err)
+	case errors.As(err, &unknown):
+		return fmt.Errorf("event server %s shows a certificate of an authority that is unknown here: name the authority's "+
+			"own certificate in NATS_CA (%w)", hostOf(a.URL), err)
+	case errors.Is(err, nats.ErrSecureConnWanted):
+		return fmt.Errorf("event server %s speaks no TLS, which NATS_URL or NATS_CA ask for: check both (%w)",
+			hostOf(a.URL), err)
 	default:
 		return fmt.Errorf("event server %s cannot be reached: check NATS_URL and that the server runs, or unset NATS_URL "+
-			"to let the launcher start one (%w)", hostOf(address), err)
+			"to let the launcher start one (%w)", hostOf(a.URL), err)
 	}
 }
 
@@ -152,6 +152,7 @@ func (b *Bus) PublishAfter(ctx context.Context, e event.Envelope, last uint64) (
 var (
 	ErrBehind   = errors.New("other events were announced meanwhile")
 	ErrLate     = errors.New("the event server may have forgotten the event's id meanwhile")
+	ErrDenied   = errors.New("the event server does not let this user do that")
 	ErrTooLarge = errors.New("it is larger than the event server takes: raise max_payload in the server's configuration " +
 		"and the stream's largest message")
 )
@@ -187,16 +188,35 @@ func (b *Bus) publish(ctx context.Context, e event.Envelope, may func() error, o
 func (b *Bus) again(ctx context.Context, ask func() error) error {
 	limit := time.Now().Add(b.Patience)
 	for attempt := 1; ; attempt++ {
-		err := verdict(ask())
+		b.denied.Store(nil)
+		err := b.explained(verdict(ask()))
 		switch {
 		case err == nil, ctx.Err() != nil, errors.Is(err, ErrTooLarge), errors.Is(err, ErrBehind),
-			errors.Is(err, ErrLate), errors.Is(err, ErrNoMessage):
+			errors.Is(err, ErrLate), errors.Is(err, ErrNoMessage), errors.Is(err, ErrDenied):
 			return err
 		case time.Now().After(limit):
 			return unusable{fmt.Errorf("the event server cannot be used (tried for %s): %w", b.Patience, err)}
 		}
 		pause(ctx, min(time.Duration(attempt)*200*time.Millisecond, 2*time.Second))
 	}
+}
+
+// heard is called with what the server says beside its answers.
+func (b *Bus) heard(_ *nats.Conn, _ *nats.Subscription, err error) {
+	if errors.Is(err, nats.ErrPermissionViolation) {
+		b.denied.Store(&err)
+	}
+}
+
+// explained is err with the reason that the server gave beside, since to a request on a subject that the user may not
+// use the server answers nothing. A process that was refused is of no use.
+func (b *Bus) explained(err error) error {
+	denied := b.denied.Swap(nil)
+	if err == nil || denied == nil {
+		return err
+	}
+	return unusable{fmt.Errorf("%w (%w): name the stage's pipeline file and the run to pipeline users, and reload the "+
+		"server; the streams are made by the launcher", ErrDenied, *denied)}
 }
 
 // verdict names the answers of a server that asking again cannot change.
@@ -244,14 +264,61 @@ func (b *Bus) History(ctx context.Context, run, kind string, after uint64) (even
 }
 
 // Since is History that returns, beside the events, the sequence of the last message that was read, decodable or not;
-// after when there was none.
+// after when there was none. It asks for one message after the other, which takes longer than History and is all that
+// the server lets a stage do.
 func (b *Bus) Since(ctx context.Context, run, kind string, after uint64) (events []Kept, last uint64, err error) {
-	last, err = b.events(ctx, run, kind, after, func(k Kept) {
-		if !k.undecodable() {
-			events = append(events, k)
+	last = after
+	for {
+		var k *Kept
+		err := b.again(ctx, func() (err error) {
+			k, err = b.next(ctx, event.Subject(run, kind), last)
+			return err
+		})
+		switch {
+		case err != nil:
+			return nil, last, fmt.Errorf("history of run %s: %w", run, err)
+		case k == nil:
+			return events, last, nil
+		case !k.undecodable():
+			events = append(events, *k)
 		}
-	})
-	return events, last, err
+		last = k.Sequence
+	}
+}
+
+// next is the first message on a subject with a sequence above after, or nil. The client's own way to ask may be one by
+// which the server would send a message as it is wherever the asker says, to another stage's subject for instance: see
+// StageUser.
+func (b *Bus) next(ctx context.Context, subject string, after uint64) (*Kept, error) {
+	ask, err := json.Marshal(map[string]any{"seq": after + 1, "next_by_subj": subject})
+	if err != nil {
+		return nil, err
+	}
+	wait, cancel := context.WithTimeout(ctx, apiWait)
+	defer cancel()
+	said, err := b.conn.RequestWithContext(wait, api("STREAM.MSG.GET", EventStream), ask)
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message struct {
+			Subject string `json:"subject"`
+			Seq     uint64 `json:"seq"`
+			Data    []byte `json:"data"`
+		} `json:"message"`
+	}
+	if err := json.Unmarshal(said.Data, &answer); err != nil {
+		return nil, err
+	}
+	switch {
+	case answer.Error == nil:
+		k := keptAs(answer.Message.Subject, answer.Message.Data, answer.Message.Seq)
+		return &k, nil
+	case answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return nil, nil
+	}
+	return nil, answer.Error
 }
 
 // events calls each for what History returns and for what cannot be decoded, and returns the sequence of the last.
@@ -305,7 +372,7 @@ func (b *Bus) readOnce(ctx context.Context, stream, subject string, after uint64
 
 // fetch calls each for the next messages of a consumer, n at most. It ends with ctx.
 func fetch(ctx context.Context, consumer jetstream.Consumer, n int, each func(jetstream.Msg)) (got uint64, err error) {
-	wait, cancel := context.WithTimeout(ctx, 5*time.Second)
+	wait, cancel := context.WithTimeout(ctx, apiWait)
 	defer cancel()
 	batch, err := consumer.Fetch(n, jetstream.FetchContext(wait))
 	if err != nil {
@@ -370,8 +437,12 @@ func kept(m jetstream.Msg) Kept {
 	if err != nil {
 		return Kept{}
 	}
-	k := Kept{Sequence: meta.Sequence.Stream}
-	if e, err := event.Decode(m.Data()); err == nil && e.Subject() == m.Subject() {
+	return keptAs(m.Subject(), m.Data(), meta.Sequence.Stream)
+}
+
+func keptAs(subject string, data []byte, sequence uint64) Kept {
+	k := Kept{Sequence: sequence}
+	if e, err := event.Decode(data); err == nil && e.Subject() == subject {
 		k.Envelope = e
 	}
 	return k

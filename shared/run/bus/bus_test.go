@@ -37,16 +37,13 @@ func serve(t *testing.T) *Server {
 	return s
 }
 
-// restart stops s and starts it again on the same port, with the same password and streams.
+// restart stops s and starts it again on the same port, for the same users and with the same streams.
 func restart(t *testing.T, s *Server) {
 	t.Helper()
-	port, dir := s.nats.Addr().(*net.TCPAddr).Port, filepath.Dir(s.nats.StoreDir())
 	s.Stop()
-	again, err := start(dir, port, s.password)
-	if err != nil {
+	if err := s.start(); err != nil {
 		t.Fatal(err)
 	}
-	*s = *again
 }
 
 func connect(t *testing.T, s *Server) *Bus {
@@ -592,7 +589,7 @@ func TestAWorkerLearnsThatItsCredentialsAreRefused(t *testing.T) {
 	s := serve(t)
 	b := connect(t, s)
 	q := listen(t, b, listener)
-	s.password = "changed"
+	s.passwords[own] = "changed"
 	restart(t, s)
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		_, err := q.Next(t.Context())
@@ -883,8 +880,8 @@ func TestServerIsForThisMachineOnly(t *testing.T) {
 	if host := s.nats.Addr().(*net.TCPAddr).IP; !host.IsLoopback() {
 		t.Errorf("listens on %v", host)
 	}
-	if other := serve(t); other.password == s.password || len(s.password) < 30 {
-		t.Errorf("passwords %q and %q", s.password, other.password)
+	if other := serve(t); other.passwords[own] == s.passwords[own] || len(s.passwords[own]) < 26 {
+		t.Errorf("passwords %q and %q", s.passwords[own], other.passwords[own])
 	}
 }
 

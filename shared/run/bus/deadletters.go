@@ -45,7 +45,7 @@ func (b *Bus) Bury(ctx context.Context, stage string, d *Delivery, cause string)
 	if !ok {
 		run, kind = "unknown", "unknown.unknown"
 	}
-	msg := nats.NewMsg("bitnet1." + run + ".dead." + stage + "." + kind)
+	msg := nats.NewMsg(deadSubject(run, stage, kind))
 	msg.Data = d.Data
 	msg.Header.Set(HeaderStage, stage)
 	msg.Header.Set(HeaderCause, headerText(cause))
@@ -64,6 +64,10 @@ func (b *Bus) Bury(ctx context.Context, stage string, d *Delivery, cause string)
 		return fmt.Errorf("keeping a dead letter of stage %s: %w", stage, err)
 	}
 	return nil
+}
+
+func deadSubject(run, stage, kind string) string {
+	return "bitnet1." + run + ".dead." + stage + "." + kind
 }
 
 // headerText makes one line of at most maxCause bytes of text.

@@ -2,7 +2,6 @@ package bus
 
 import (
 	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -16,17 +15,20 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// Server is a nats-server inside this process: JetStream on disk, listening on 127.0.0.1 only, open to whoever has the
-// random password it was started with.
+// Server is a nats-server inside this process: JetStream on disk, listening on 127.0.0.1 only. It lets in this process,
+// by a random password that stays in memory, and the users that it was started for.
 type Server struct {
-	nats     *server.Server
-	password string
-	dir      string
-	port     int
-	store    *storeLog
+	nats      *server.Server
+	dir       string
+	port      int
+	users     []User
+	keys      map[string]string // public parts of the users' keys, by user
+	passwords map[string]string // of users who have no key, and of this process
+	store     *storeLog
 }
 
-const user = "bitnet1"
+// own is the user of this process, which may do everything.
+const own = "bitnet1"
 
 // Errors of a server that is started here. Their texts are parts of sentences.
 var (
@@ -34,53 +36,96 @@ var (
 	ErrPort  = errors.New("cannot be used")
 )
 
-// StartServer starts a server that keeps its streams under dir. Port 0 picks a free port.
-func StartServer(dir string, port int) (*Server, error) {
-	secret := make([]byte, 24)
-	if _, err := rand.Read(secret); err != nil {
-		return nil, err
-	}
-	return start(dir, port, base64.RawURLEncoding.EncodeToString(secret))
-}
-
-func start(dir string, port int, password string) (*Server, error) {
+// StartServer starts a server that keeps its streams under dir. Port 0 picks a free port. Every user gets a new key, in
+// the folder keys of dir, or a new password.
+func StartServer(dir string, port int, users ...User) (*Server, error) {
+	s := &Server{dir: dir, port: port, users: users, keys: map[string]string{}, passwords: map[string]string{own: rand.Text()}}
 	if err := portFree(port); err != nil {
 		return nil, err
 	}
-	if err := writable(dir); err != nil {
+	err := writable(dir)
+	if err == nil {
+		err = s.admit()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("event server %w %s: %w", ErrStore, filepath.Clean(dir), err)
 	}
-	s := &Server{password: password, dir: dir, port: port, store: &storeLog{}}
+	if err := s.start(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Server) keyDir() string { return filepath.Join(s.dir, "keys") }
+
+// admit makes keys and passwords for the users. Those of an earlier server go.
+func (s *Server) admit() (err error) {
+	if err := os.RemoveAll(s.keyDir()); err != nil {
+		return err
+	}
+	if err := os.Mkdir(s.keyDir(), 0o700); err != nil {
+		return err
+	}
+	for _, u := range s.users {
+		if u.ByPassword {
+			s.passwords[u.Name] = rand.Text()
+		} else if s.keys[u.Name], err = WriteKey(s.keyDir(), u.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) start() error {
+	port := s.port
 	if port == 0 {
 		port = server.RANDOM_PORT
 	}
 	options := &server.Options{
 		ServerName: "bitnet1", Host: "127.0.0.1", Port: port,
-		JetStream: true, StoreDir: dir,
+		JetStream: true, StoreDir: s.dir,
 		// The default syncs every two minutes: a power cut would lose events whose announcement was acknowledged.
-		SyncAlways: true,
-		Username:   user, Password: s.password,
+		SyncAlways:             true,
+		Users:                  []*server.User{{Username: own, Password: s.passwords[own]}},
 		NoSigs:                 true,
 		DisableJetStreamBanner: true,
 	}
+	for _, u := range s.users {
+		if u.ByPassword {
+			options.Users = append(options.Users,
+				&server.User{Username: u.Name, Password: s.passwords[u.Name], Permissions: u.permissions()})
+			continue
+		}
+		options.Nkeys = append(options.Nkeys, &server.NkeyUser{Nkey: s.keys[u.Name], Permissions: u.permissions()})
+	}
 	options.JetStreamLimits.DefaultMaxConsumers = -1 // old streams do not say how many
+	s.store = &storeLog{}
 	var err error
 	if s.nats, err = server.NewServer(options); err != nil {
-		return nil, fmt.Errorf("event server: %w", err)
+		return fmt.Errorf("event server: %w", err)
 	}
 	s.nats.SetLogger(s.store, false, false)
 	s.nats.Start()
 	if !s.nats.ReadyForConnections(20 * time.Second) {
 		s.Stop()
-		return nil, fmt.Errorf("event server did not start on port %d within 20 seconds, with its streams in %s",
-			max(port, 0), filepath.Clean(dir))
+		return fmt.Errorf("event server did not start on port %d within 20 seconds, with its streams in %s",
+			max(port, 0), filepath.Clean(s.dir))
 	}
 	if !s.nats.JetStreamEnabled() {
 		s.Stop()
-		return nil, fmt.Errorf("event server could not open its streams in %s: is the disk full?", filepath.Clean(dir))
+		return fmt.Errorf("event server could not open its streams in %s: is the disk full?", filepath.Clean(s.dir))
 	}
 	s.port = s.nats.Addr().(*net.TCPAddr).Port
-	return s, nil
+	return nil
+}
+
+// permissions are what the server lets u do; nil: everything.
+func (u User) permissions() *server.Permissions {
+	if u.Publish == nil && u.Subscribe == nil {
+		return nil
+	}
+	return &server.Permissions{Publish: &server.SubjectPermission{Allow: u.Publish},
+		Subscribe: &server.SubjectPermission{Allow: u.Subscribe}}
 }
 
 // storeLog listens to the server's log for the one thing that the server tells nobody else: that a stream could not be
@@ -104,7 +149,7 @@ func (l *storeLog) Fatalf(format string, args ...any) { l.Errorf(format, args...
 func (l *storeLog) Debugf(string, ...any)             {}
 func (l *storeLog) Tracef(string, ...any)             {}
 
-// Mend starts the server anew, on the same port and with the same password, after its store could not be written, once
+// Mend starts the server anew, on the same port and for the same users, after its store could not be written, once
 // there is room for it again. The error says why the store is unusable; nil when it is usable, or is again.
 func (s *Server) Mend() error {
 	s.store.mu.Lock()
@@ -117,12 +162,10 @@ func (s *Server) Mend() error {
 		return fmt.Errorf("event server %w %s: %w", ErrStore, filepath.Clean(s.dir), err)
 	}
 	s.Stop()
-	again, err := start(s.dir, s.port, s.password)
-	if err != nil {
+	if err := portFree(s.port); err != nil {
 		return err
 	}
-	*s = *again
-	return nil
+	return s.start()
 }
 
 // roomy makes sure that a server has room to write in dir.
@@ -159,9 +202,20 @@ func portFree(port int) error {
 	return l.Close()
 }
 
-// Address says how to connect to s.
+// Address is how this process connects to s, as a user who may do everything.
 func (s *Server) Address() Address {
-	return Address{URL: s.nats.ClientURL(), User: user, Password: s.password}
+	return Address{URL: s.nats.ClientURL(), User: own, Password: s.passwords[own]}
+}
+
+// AddressOf is how a process of the given user connects to s. A user that s was not started for has no way in.
+func (s *Server) AddressOf(user string) Address {
+	a := Address{URL: s.nats.ClientURL()}
+	if password, ok := s.passwords[user]; ok {
+		a.User, a.Password = user, password
+	} else if s.keys[user] != "" {
+		a.NKey = filepath.Join(s.keyDir(), user+keyEnding)
+	}
+	return a
 }
 
 // Stop shuts the server down and waits until its files are closed.
@@ -169,38 +223,3 @@ func (s *Server) Stop() {
 	s.nats.Shutdown()
 	s.nats.WaitForShutdown()
 }
-
-// Address is where a NATS server is and what it wants to see. It is read from the environment, never from arguments,
-// which other users could list.
-type Address struct {
-	URL      string // NATS_URL, e.g. nats://127.0.0.1:4222
-	User     string // NATS_USER
-	Password string // NATS_PASSWORD
-	Token    string // NATS_TOKEN
-	Creds    string // NATS_CREDS: path of a credentials file
-}
-
-// AddressFrom reads an Address with the given getenv.
-func AddressFrom(getenv func(string) string) Address {
-	return Address{
-		URL: getenv("NATS_URL"), User: getenv("NATS_USER"), Password: getenv("NATS_PASSWORD"),
-		Token: getenv("NATS_TOKEN"), Creds: getenv("NATS_CREDS"),
-	}
-}
-
-// Environ is the inverse of AddressFrom, for child processes.
-func (a Address) Environ() []string {
-	var env []string
-	for _, kv := range [][2]string{
-		{"NATS_URL", a.URL}, {"NATS_USER", a.User}, {"NATS_PASSWORD", a.Password},
-		{"NATS_TOKEN", a.Token}, {"NATS_CREDS", a.Creds},
-	} {
-		if kv[1] != "" {
-			env = append(env, kv[0]+"="+kv[1])
-		}
-	}
-	return env
-}
-
-var errNoAddress = errors.New("no event server: set NATS_URL (and NATS_USER with NATS_PASSWORD, NATS_TOKEN or " +
-	"NATS_CREDS where the server wants them), or let the launcher start one")

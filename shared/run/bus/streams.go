@@ -183,7 +183,7 @@ func (b *Bus) Listen(ctx context.Context, l Listener) (*Queue, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("consumer %s: %w", want.Durable, err)
+		return nil, fmt.Errorf("consumer %s: %w", want.Durable, b.explained(err))
 	}
 	return &Queue{consumer: consumer, conn: b.conn, AckWait: want.AckWait}, nil
 }

@@ -48,7 +48,7 @@ func sectionOf(def *definition.Definition, stage string) []byte {
 // checkDirectory makes sure that a run of which the journal has no beginning was not begun in another data directory:
 // its parameters and artifacts are there.
 func (s *service[P, E]) checkDirectory(ctx context.Context, run string) error {
-	events, _, err := s.bus.History(ctx, run, event.RunStarted{}.Kind(), 0)
+	events, _, err := s.bus.Since(ctx, run, event.RunStarted{}.Kind(), 0)
 	if err != nil {
 		return err
 	}

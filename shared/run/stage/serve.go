@@ -21,7 +21,7 @@ import (
 func serveCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 	return &cli.Command{
 		Name: "serve", Usage: "react to " + s.kind() + " events",
-		Description: "Connects to NATS_URL (with NATS_USER and NATS_PASSWORD, NATS_TOKEN or NATS_CREDS) and answers events " +
+		Description: "Connects to NATS_URL (docs/bus.md lists the variables that let a program in) and answers events " +
 			"until stopped.\n\nExample:\n   NATS_URL=nats://127.0.0.1:4222 " + s.Name + " serve",
 		Flags: s.flags(
 			&cli.IntFlag{Name: "workers", Value: 1, Usage: "jobs at a time in this process"},
