@@ -21,7 +21,7 @@ func main() {
 		Name: "pipeline", Usage: "run pipelines of 1-bit language model training", HideVersion: true,
 		Description: "Example:\n   pipeline run pipelines/v76.yml",
 		Commands: []*cli.Command{runCommand(), runsCommand(), lineageCommand(), gcCommand(), dlqCommand(),
-			sampleCommand(), cleanCommand()},
+			usersCommand(), sampleCommand(), cleanCommand()},
 		ExitErrHandler:            func(*cli.Context, error) {},
 		OnUsageError:              usage,
 		DisableSliceFlagSeparator: true,
@@ -29,7 +29,7 @@ func main() {
 			if c.NArg() == 0 {
 				return cli.ShowAppHelp(c)
 			}
-			return command.UsageError(fmt.Errorf("unknown command %q: use run, runs, lineage, gc, dlq, sample or clean (--help "+
+			return command.UsageError(fmt.Errorf("unknown command %q: use run, runs, lineage, gc, dlq, users, sample or clean (--help "+
 				"explains them)", c.Args().First()))
 		},
 	}
