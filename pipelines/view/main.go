@@ -22,6 +22,7 @@ import (
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/overview"
+	"bitnet1/shared/run/web"
 )
 
 func main() {
@@ -65,16 +66,15 @@ func view(c *cli.Context) error {
 	if os.Getenv(command.EnvLauncher) != "" { // which may be killed
 		go func() { _, _ = io.Copy(io.Discard, os.Stdin); stop() }()
 	}
-	// Streams last as long as pages are open, so that only reading a request has a time limit.
-	h := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10,
-		BaseContext: func(net.Listener) context.Context { return ctx }}
+	h := web.Server(s)
+	h.BaseContext = func(net.Listener) context.Context { return ctx }
 	context.AfterFunc(ctx, func() { _ = h.Close() })
 	fmt.Fprintf(c.App.Writer, "http://%s\n", listener.Addr())
 	if events := bus.AddressFrom(os.Getenv); events.URL != "" {
 		go hear(ctx, events, c.String("data"), x)
 	}
 	go func() { _ = s.Refresh() }() // so that the first page need not wait; it meets the same error
-	if err := h.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := h.Serve(web.Listener(listener)); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

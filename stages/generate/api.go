@@ -16,6 +16,7 @@ import (
 
 	"bitnet1/shared/data/documents"
 	"bitnet1/shared/run/command"
+	"bitnet1/shared/run/web"
 	"bitnet1/stages/generate/generation"
 	"bitnet1/stages/generate/server"
 )
@@ -109,7 +110,7 @@ func apiOptions(c *cli.Context) (o server.Options, err error) {
 	if err != nil {
 		return o, fmt.Errorf("--addr %s: %w", c.String("addr"), err)
 	}
-	if o.Token == "" && host != "localhost" && !server.IsLoopback(host) {
+	if o.Token == "" && !web.IsLoopback(host) {
 		return o, fmt.Errorf("--addr %s lets other machines in: set BITNET1_API_TOKEN to a secret that requests must bring, "+
 			"or serve on 127.0.0.1", c.String("addr"))
 	}

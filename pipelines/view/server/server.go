@@ -9,13 +9,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
-	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
 	"bitnet1/pipelines/view/index"
+	"bitnet1/shared/run/web"
 )
 
 //go:embed page
@@ -67,30 +66,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "no-cache")
-	if !s.called(r.Host) {
+	if !web.Calls(r, s.hosts...) {
 		http.Error(w, "this program answers requests to an IP address or to localhost alone; start it with --addr NAME:PORT "+
 			"to give it another name", http.StatusMisdirectedRequest)
 		return
 	}
 	s.routes.ServeHTTP(w, r)
-}
-
-// called reports whether a request may call the machine by this name.
-func (s *Server) called(host string) bool {
-	name := host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		name = h
-	}
-	name = strings.TrimSuffix(strings.TrimPrefix(strings.ToLower(name), "["), "]")
-	if name == "localhost" || net.ParseIP(name) != nil {
-		return true
-	}
-	for _, known := range s.hosts {
-		if strings.EqualFold(known, name) {
-			return true
-		}
-	}
-	return false
 }
 
 // answer answers a request with JSON.

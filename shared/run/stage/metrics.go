@@ -6,11 +6,12 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"bitnet1/shared/run/web"
 )
 
 // metrics counts what a serving stage does. They are collected always and served with --metrics ADDRESS, as OpenMetrics
@@ -115,9 +116,15 @@ func (m *metrics) listen(ctx context.Context, address string) error {
 		return fmt.Errorf("--metrics %s: %w", address, err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", m.handler())
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		if web.IsLoopback(address) && !web.Calls(r) {
+			http.Error(w, "these metrics are for programs of this machine alone", http.StatusMisdirectedRequest)
+			return
+		}
+		m.handler().ServeHTTP(w, r)
+	})
+	srv := web.Server(mux)
 	context.AfterFunc(ctx, func() { _ = srv.Close() })
-	go func() { _ = srv.Serve(l) }()
+	go func() { _ = srv.Serve(web.Listener(l)) }()
 	return nil
 }

@@ -6,10 +6,11 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"strings"
 	"time"
+
+	"bitnet1/shared/run/web"
 )
 
 // guard turns away requests without the token, and those that a foreign web page has its visitor's browser make.
@@ -17,7 +18,7 @@ func (s *Server) guard(h http.HandlerFunc) http.HandlerFunc {
 	want := sha256.Sum256([]byte(s.Token))
 	return func(w http.ResponseWriter, r *http.Request) {
 		if s.Token == "" {
-			if !ofThisMachine(r) {
+			if !web.Calls(r) {
 				invalid("", "the host %.100q is not this machine's: without a token the server answers local programs alone",
 					r.Host).coded(http.StatusForbidden, "forbidden_host").write(w)
 				return
@@ -37,25 +38,8 @@ func (s *Server) guard(h http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// ofThisMachine reports whether a request names this machine as its host. A foreign page whose name was made to lead
-// here (DNS rebinding) has another one.
-func ofThisMachine(r *http.Request) bool {
-	host := r.Host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	return host == "localhost" || IsLoopback(host)
-}
-
-// IsLoopback reports whether an address is one that only this machine reaches.
-func IsLoopback(host string) bool {
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return ip != nil && ip.IsLoopback()
-}
-
 const (
 	readTime  = 30 * time.Second // in which a client must have sent its request
-	writeTime = 30 * time.Second // in which a client must have taken a part of its answer
 	retryTime = 2 * time.Second  // after which a client that was turned away may try again
 )
 

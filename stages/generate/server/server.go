@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"bitnet1/shared/data/documents"
+	"bitnet1/shared/run/web"
 	"bitnet1/stages/generate/generation"
 )
 
@@ -117,12 +118,10 @@ var errEnding = errors.New("the server is shutting down")
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	base, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(nil)
-	srv := &http.Server{
-		Handler: s, BaseContext: func(net.Listener) context.Context { return base },
-		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
-	}
+	srv := web.Server(s)
+	srv.BaseContext = func(net.Listener) context.Context { return base }
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(l) }()
+	go func() { failed <- srv.Serve(web.Listener(l)) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
@@ -131,7 +130,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	s.closing.Store(true)
 	timer := time.AfterFunc(s.Grace, func() { end(errEnding) })
 	defer timer.Stop()
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Grace+writeTime)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Grace+web.WriteTime)
 	defer cancel()
 	if err := srv.Shutdown(last); err != nil {
 		return errors.Join(fmt.Errorf("ending the last requests: %w", err), srv.Close())
