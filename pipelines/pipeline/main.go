@@ -29,8 +29,8 @@ func main() {
 			if c.NArg() == 0 {
 				return cli.ShowAppHelp(c)
 			}
-			return command.UsageError(fmt.Errorf("unknown command %q: use run, runs, lineage, gc, dlq, users, sample or clean (--help "+
-				"explains them)", c.Args().First()))
+			return command.UsageError(fmt.Errorf("unknown command %q: use run, runs, lineage, gc, dlq, users, sample or clean "+
+				"(--help explains them)", c.Args().First()))
 		},
 	}
 	for _, c := range app.Commands {

@@ -25,14 +25,14 @@ func usersCommand() *cli.Command {
 	return &cli.Command{
 		Name: "users", Usage: "write what a nats-server needs to let in the stages of pipeline files, and nobody else",
 		ArgsUsage: "FILE…",
-		Description: "Every stage gets a user with a key of its own, and may announce the events that it declares. Keys that " +
-			"are there are kept.\n\nExample:\n   pipeline users --out nats --host nats.example --run v76-300M pipelines/v76.yml",
+		Description: "Every stage gets a user with a key of its own, and may announce the events that it declares. Keys " +
+			"that are there are kept.\n\nExample:\n   pipeline users --out nats --host nats.example --run v76-300M pipelines/v76.yml",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "out", Value: "nats", Usage: "`DIR`ectory of the files"},
 			&cli.StringSliceFlag{Name: "run", Usage: "`RUN` that the stages work on, as a launcher starts them (default: they " +
 				"serve every run)"},
-			&cli.StringSliceFlag{Name: "host", Usage: "name or address of a `HOST` of a nats-server: it gets a new certificate " +
-				"and a configuration"},
+			&cli.StringSliceFlag{Name: "host", Usage: "name or address of a `HOST` of a nats-server: it gets a new " +
+				"certificate and a configuration"},
 			&cli.StringFlag{Name: "stages-dir", Usage: "`DIR`ectory of the stages' programs (default: where this program is)"},
 		},
 		Action: func(c *cli.Context) error {

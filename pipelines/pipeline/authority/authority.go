@@ -43,8 +43,8 @@ func Open(dir string) (*Authority, error) {
 		return create(dir)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("certificate authority in %s: %w: restore ca.pem and ca.key, or remove both for a new one", dir,
-			err)
+		return nil, fmt.Errorf("certificate authority in %s: %w: restore ca.pem and ca.key, or remove both for a new one",
+			dir, err)
 	}
 	key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
 	if !ok || !pair.Leaf.IsCA {
@@ -56,8 +56,8 @@ func Open(dir string) (*Authority, error) {
 func create(dir string) (*Authority, error) {
 	for _, name := range []string{"ca.pem", "ca.key"} { // half of an authority is not replaced: clients may know it
 		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
-			return nil, fmt.Errorf("certificate authority in %s has %s alone: restore the other of ca.pem and ca.key, or remove "+
-				"both for a new one", dir, name)
+			return nil, fmt.Errorf("certificate authority in %s has %s alone: restore the other of ca.pem and ca.key, or "+
+				"remove both for a new one", dir, name)
 		}
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -75,8 +75,8 @@ func create(dir string) (*Authority, error) {
 	return a, nil
 }
 
-// Issue writes a certificate, and a new key, for the server that is reached as host: a name or an IP address. It is good
-// for a client as well: servers of a cluster connect to one another.
+// Issue writes a certificate, and a new key, for the server that is reached as host: a name or an IP address. The
+// certificate is good for a client as well: servers of a cluster connect to one another.
 func (a *Authority) Issue(host string) error {
 	template := &x509.Certificate{
 		Subject: pkix.Name{CommonName: host}, KeyUsage: x509.KeyUsageDigitalSignature,

@@ -115,5 +115,5 @@ func (a Address) options() (options []nats.Option, err error) {
 	return options, nil
 }
 
-var errNoAddress = errors.New("no event server: set NATS_URL (and NATS_NKEY, NATS_USER with NATS_PASSWORD, NATS_TOKEN " +
-	"or NATS_CREDS where the server wants them), or let the launcher start one")
+var errNoAddress = errors.New("no event server: set NATS_URL (and NATS_NKEY, NATS_USER with NATS_PASSWORD, " +
+	"NATS_TOKEN or NATS_CREDS where the server wants them), or let the launcher start one")

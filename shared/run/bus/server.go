@@ -39,7 +39,8 @@ var (
 // StartServer starts a server that keeps its streams under dir. Port 0 picks a free port. Every user gets a new key, in
 // the folder keys of dir, or a new password.
 func StartServer(dir string, port int, users ...User) (*Server, error) {
-	s := &Server{dir: dir, port: port, users: users, keys: map[string]string{}, passwords: map[string]string{own: rand.Text()}}
+	s := &Server{dir: dir, port: port, users: users, keys: map[string]string{},
+		passwords: map[string]string{own: rand.Text()}}
 	if err := portFree(port); err != nil {
 		return nil, err
 	}

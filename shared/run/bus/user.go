@@ -124,8 +124,8 @@ func Configuration(users []User, public map[string]string) string {
 	for _, u := range users {
 		fmt.Fprintf(&b, "    { # %s\n      nkey: %s\n", u.Name, public[u.Name])
 		if u.Publish != nil || u.Subscribe != nil {
-			fmt.Fprintf(&b, "      permissions: {\n        publish: { allow: [%s] }\n        subscribe: { allow: [%s] }\n      }\n",
-				list(u.Publish), list(u.Subscribe))
+			fmt.Fprintf(&b, "      permissions: {\n        publish: { allow: [%s] }\n        subscribe: { allow: [%s] }\n"+
+				"      }\n", list(u.Publish), list(u.Subscribe))
 		}
 		b.WriteString("    }\n")
 	}

@@ -93,10 +93,12 @@ func TestAStagesUserMayDoAStagesWork(t *testing.T) {
 		}
 	}
 	publish(t, stage, probed(t, "r"))
-	if err := stage.Bury(t.Context(), "probe", &Delivery{Subject: "bitnet1.r.checkpoint.saved", Data: []byte("no event")}, "for a test"); err != nil {
+	garbage := &Delivery{Subject: "bitnet1.r.checkpoint.saved", Data: []byte("no event")}
+	if err := stage.Bury(t.Context(), "probe", garbage, "for a test"); err != nil {
 		t.Error(err)
 	}
-	if events, last, err := stage.Since(t.Context(), "r", "checkpoint.saved", 1); err != nil || len(events) != 1 || last != 2 {
+	events, last, err := stage.Since(t.Context(), "r", "checkpoint.saved", 1)
+	if err != nil || len(events) != 1 || last != 2 {
 		t.Errorf("read %d events up to %d: %v", len(events), last, err)
 	}
 	stage.Report("r", Progress{Stage: "probe", Job: "j"})
@@ -176,15 +178,20 @@ func TestAStagesKeyOpensNoOtherDoor(t *testing.T) {
 		"bury for train": func(ctx context.Context) error {
 			return stage.Bury(ctx, "train", &Delivery{Subject: "bitnet1.r.dataset.sealed"}, "")
 		},
-		"read with a consumer":         func(ctx context.Context) error { _, _, err := stage.History(ctx, "r", "*.*", 0); return err },
-		"listen as train":              func(ctx context.Context) error { return listens(ctx, stage, "train", "r", "dataset.sealed") },
-		"listen in another run":        func(ctx context.Context) error { return listens(ctx, stage, "probe", "s", "checkpoint.saved") },
-		"listen for every run":         func(ctx context.Context) error { return listens(ctx, stage, "probe", "*", "checkpoint.saved") },
-		"listen to what it announces":  func(ctx context.Context) error { return relisten(ctx, stage, b, "probe.written") },
-		"remove the consumer of train": func(ctx context.Context) error { return stage.Forget(ctx, Listener{Stage: "train", Run: "r"}) },
-		"remove every consumer":        stage.ForgetAll,
-		"remove a run":                 func(ctx context.Context) error { return stage.ForgetRun(ctx, "r") },
-		"remove the events":            func(ctx context.Context) error { return stage.js.DeleteStream(ctx, EventStream) },
+		"read with a consumer": func(ctx context.Context) error {
+			_, _, err := stage.History(ctx, "r", "*.*", 0)
+			return err
+		},
+		"listen as train":             listens(stage, "train", "r", "dataset.sealed"),
+		"listen in another run":       listens(stage, "probe", "s", "checkpoint.saved"),
+		"listen for every run":        listens(stage, "probe", "*", "checkpoint.saved"),
+		"listen to what it announces": relistens(stage, b, "probe.written"),
+		"remove the consumer of train": func(ctx context.Context) error {
+			return stage.Forget(ctx, Listener{Stage: "train", Run: "r"})
+		},
+		"remove every consumer": stage.ForgetAll,
+		"remove a run":          func(ctx context.Context) error { return stage.ForgetRun(ctx, "r") },
+		"remove the events":     func(ctx context.Context) error { return stage.js.DeleteStream(ctx, EventStream) },
 		"change the stream": func(ctx context.Context) error {
 			_, err := stage.js.UpdateStream(ctx, streams()[0])
 			return err
@@ -222,18 +229,21 @@ func impatient(t *testing.T, b *Bus) jetstream.JetStream {
 	return js
 }
 
-func listens(ctx context.Context, b *Bus, stage, run, kind string) error {
-	_, err := b.Listen(ctx, Listener{Stage: stage, Run: run, Kind: kind})
-	return err
+func listens(b *Bus, stage, run, kind string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := b.Listen(ctx, Listener{Stage: stage, Run: run, Kind: kind})
+		return err
+	}
 }
 
-// relisten is listens for the consumer that probe has, with another kind of events.
-func relisten(ctx context.Context, stage, launcher *Bus, kind string) error {
-	l := Listener{Stage: "probe", Run: "r", Kind: "checkpoint.saved"}
-	if err := launcher.Forget(ctx, l); err != nil {
-		return nil // which the test takes for a fault
+// relistens is listens for the consumer that probe has, with another kind of events.
+func relistens(stage, launcher *Bus, kind string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := launcher.Forget(ctx, Listener{Stage: "probe", Run: "r", Kind: "checkpoint.saved"}); err != nil {
+			return err // which is no refusal
+		}
+		return listens(stage, "probe", "r", kind)(ctx)
 	}
-	return listens(ctx, stage, l.Stage, l.Run, kind)
 }
 
 // TestAStageCannotListenInOrForge asks, with the key of probe, for all that probe may ask for, with the answer sent to

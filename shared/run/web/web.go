@@ -1,5 +1,5 @@
-// Package web is how programs serve HTTP: with the same limits and time-outs, and with one rule about the names by which
-// a request may call this machine. It knows no paths and no tokens.
+// Package web is how programs serve HTTP: with the same limits and time-outs, and with one rule about the names by
+// which a request may call this machine. It knows no paths and no tokens.
 package web
 
 import (
@@ -26,10 +26,9 @@ const (
 // Server returns a server of h with these limits, to serve what Listener returns. An answer may last as long as its
 // client takes what is written.
 func Server(h http.Handler) *http.Server {
-	return &http.Server{
-		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(patient(w, WriteTime), r) }),
-		ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
-	}
+	patiently := func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(patient(w, WriteTime), r) }
+	return &http.Server{Handler: http.HandlerFunc(patiently),
+		ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader}
 }
 
 // Listener returns l with a bound on the connections that are open at once: each takes a descriptor of the process,
