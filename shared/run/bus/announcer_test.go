@@ -173,15 +173,15 @@ func TestAnEventIsAnnouncedOnceHoweverLongItsFirstAnnouncementTakes(t *testing.T
 	d := newDesk(t, window)
 	a := d.server.Address()
 	var sent atomic.Int32
-	a.URL = bustest.NewRelay(t, a.URL, func(subject string, _ []byte) bool {
+	a.URL = bustest.NewRelay(t, a.URL, func(subject string, _ []byte) bustest.Verdict {
 		if !strings.HasPrefix(subject, "bitnet1.") || sent.Add(1) > 1 {
-			return true
+			return bustest.Pass
 		}
 		if n, err := NewAnnouncer(d.journal, d.bus).Restore(t.Context(), "r"); n != 1 || err != nil {
 			t.Errorf("%d events were missing (%v), want one", n, err)
 		}
 		time.Sleep(2 * window)
-		return false
+		return bustest.Cut
 	}).URL
 	slow, err := Connect(t.Context(), a, "slow")
 	if err != nil {

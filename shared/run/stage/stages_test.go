@@ -22,6 +22,7 @@ import (
 const asStage = "BITNET1_TEST_STAGE"
 
 func TestMain(m *testing.M) {
+	gateFiles()
 	switch os.Getenv(asStage) {
 	case "shout":
 		os.Exit(leakless(Main(shout(), os.Args)))
@@ -31,6 +32,8 @@ func TestMain(m *testing.M) {
 		os.Exit(leakless(Main(collect(), os.Args)))
 	case "look":
 		os.Exit(leakless(Main(look(), os.Args)))
+	case "pair":
+		os.Exit(leakless(Main(pair(), os.Args)))
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -187,6 +190,29 @@ func look() Spec[testParams, event.CheckpointSaved] {
 		Files: Checkpoints, OnDataset: OnDataset, Choice: ByStep(), Threads: true, Device: true,
 		Emits: []event.Body{event.PackWritten{}},
 	}
+}
+
+// pair is a stage that answers a source with two outputs, and continues after those that it has.
+func pair() Spec[testParams, event.SourceAdded] {
+	s := shout()
+	s.Name, s.Example = "pair", "pair run --in a.txt --out pairs"
+	s.Work = func(ctx context.Context, job *Job[testParams], in event.SourceAdded) error {
+		before, err := Emitted[event.TokensWritten](job)
+		if err != nil {
+			return err
+		}
+		for n := len(before) + 1; n <= 2; n++ {
+			ref, err := writeText(job, fmt.Sprintf("%s.%d", in.Name, n), strings.Repeat("x", n))
+			if err != nil {
+				return err
+			}
+			if err := job.Emit(ctx, event.TokensWritten{Source: in.Name, Batch: ref, Documents: int64(n)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return s
 }
 
 // behave behaves as the parameters say for the given source.

@@ -11,18 +11,27 @@ import (
 	"testing"
 )
 
+// Verdict is what becomes of a message.
+type Verdict int
+
+// The verdicts.
+const (
+	Pass Verdict = iota
+	Drop         // the client believes that the message was sent
+	Cut          // the client's connection ends before the message reaches the server
+)
+
 // Relay lies between clients and an event server, and asks before it passes a message on.
 type Relay struct {
 	URL string // for the clients
 
 	server string
-	pass   func(subject string, payload []byte) bool
+	judge  func(subject string, payload []byte) Verdict
 }
 
-// NewRelay starts a relay to the server at a URL for the length of the test. pass is called with every message that a
-// client sends, in order for each client; it may wait. Where it returns false, the client's connection ends before the
-// message reaches the server.
-func NewRelay(t *testing.T, server string, pass func(subject string, payload []byte) bool) *Relay {
+// NewRelay starts a relay to the server at a URL for the length of the test. judge is called with every message that
+// a client sends, in order for each client; it may wait.
+func NewRelay(t *testing.T, server string, judge func(subject string, payload []byte) Verdict) *Relay {
 	t.Helper()
 	u, err := url.Parse(server)
 	if err != nil {
@@ -33,7 +42,7 @@ func NewRelay(t *testing.T, server string, pass func(subject string, payload []b
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	r := &Relay{URL: "nats://" + l.Addr().String(), server: u.Host, pass: pass}
+	r := &Relay{URL: "nats://" + l.Addr().String(), server: u.Host, judge: judge}
 	go func() {
 		for {
 			client, err := l.Accept()
@@ -78,8 +87,11 @@ func (r *Relay) toServer(server io.Writer, client io.Reader) {
 				}
 				payload = payload[headers:]
 			}
-			if !r.pass(words[1], payload) {
+			switch r.judge(words[1], payload) {
+			case Cut:
 				return
+			case Drop:
+				continue
 			}
 			line = append(line, message...)
 		}

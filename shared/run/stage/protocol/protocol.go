@@ -1,6 +1,9 @@
 package protocol
 
-import "fmt"
+import (
+	"fmt"
+	"math/bits"
+)
 
 // Most that a State has room for.
 const (
@@ -132,6 +135,30 @@ const (
 	acknowledged
 	taken // + worker
 )
+
+// Kept is what is kept of an event and of its job.
+type Kept struct {
+	Artifacts int // of the job's outputs, how many are in the store
+	Recorded  int // and how many the job's record has, until it is committed
+	Committed bool
+	Journal   []bool // what the journal has: the outputs, then job.finished
+	Server    []int  // how often the event server has them
+}
+
+// Kept is what is kept of an event in a state of a machine of c.
+func (c Config) Kept(s State, event int) (k Kept) {
+	m := machine{c}
+	j := m.job(event)
+	k.Artifacts, k.Recorded, k.Committed = bits.OnesCount8(s.artifacts[j]), int(s.recorded[j]), s.committed[j] > 0
+	for i := range m.finished() + 1 {
+		k.Journal = append(k.Journal, s.journal[event]&(1<<i) != 0)
+		k.Server = append(k.Server, int(s.bus[event][i]))
+	}
+	return k
+}
+
+// IsIdle reports whether a worker waits for an event.
+func (s State) IsIdle(n int) bool { return steps[s.workers[n].step] == Idle }
 
 // The machine of a Config.
 type machine struct{ Config }
