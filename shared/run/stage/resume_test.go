@@ -1,6 +1,8 @@
 package stage
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -104,5 +106,39 @@ func TestOneShotContinuesWhereItWasKilled(t *testing.T) {
 	entries, err := os.ReadDir(out)
 	if err != nil || len(entries) != 4+1 { // and the jobs' records, out of sight
 		t.Errorf("the folder holds %v, %v", entries, err)
+	}
+}
+
+// A job dies after its last output and before its end. The next attempt shows its log while it works, and people find
+// the log afterwards.
+func TestALogIsFoundAfterACrashBeforeTheEnd(t *testing.T) {
+	t.Parallel()
+	attempts := 0
+	spec := shout()
+	spec.Work = func(ctx context.Context, job *Job[testParams], in event.SourceAdded) error {
+		attempts++
+		if _, err := job.LiveFile("shout.log"); err != nil {
+			return err
+		}
+		ref, err := writeText(job, "shout.log", "all of it")
+		if err == nil {
+			err = job.Emit(ctx, event.TokensWritten{Source: in.Name, Batch: ref})
+		}
+		if err == nil && attempts == 1 {
+			err = errors.New("it dies")
+		}
+		return err
+	}
+	p := newPerformer(t, spec)
+	job := task[testParams, event.SourceAdded]{run: "r", in: []event.SourceAdded{{Name: "one"}}}
+	if _, err := p.perform(t.Context(), job); err == nil {
+		t.Fatal("the first attempt ends well")
+	}
+	if _, err := p.perform(t.Context(), job); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(p.outputs(job), "shout.log"))
+	if attempts != 2 || err != nil || string(b) != "all of it" {
+		t.Errorf("after %d attempts the log is %q, %v", attempts, b, err)
 	}
 }

@@ -56,9 +56,13 @@ func differently(other, params string) string {
 }
 
 // showLive links name, in the folder, to a file that the job is at work on. What another job made or has begun there
-// stays.
+// stays, and so does the artifact of that name that an earlier attempt at the job has announced: it is not announced
+// again, and the file goes when the job is committed.
 func (p *performer[P, E]) showLive(r *record.Record, path, link string, replace bool) error {
 	name := filepath.Base(link)
+	if !replace && slices.ContainsFunc(r.Own(), func(ref artifact.Ref) bool { return ref.Name == name }) {
+		return nil
+	}
 	if p.folder != nil && !replace {
 		info, err := os.Lstat(link)
 		target, _ := os.Readlink(link)
