@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"strings"
 	"sync/atomic"
@@ -147,7 +146,7 @@ type process struct {
 // start starts the process. Its environment is empty, because ours may hold secrets. It is in a process group of its
 // own, so that Ctrl-C in a terminal does not reach it directly.
 func (d *decoder) start(ctx context.Context) (*process, error) {
-	program, err := self()
+	program, err := stage.Self()
 	if err != nil {
 		return nil, err
 	}
@@ -176,15 +175,6 @@ func (d *decoder) start(ctx context.Context) (*process, error) {
 		return nil, p.died(err, d.silence)
 	}
 	return p, nil
-}
-
-// self is the path of this program, also after another file has taken its place on the disk.
-func self() (string, error) {
-	const running = "/proc/self/exe"
-	if _, err := os.Stat(running); err == nil {
-		return running, nil
-	}
-	return os.Executable()
 }
 
 // next waits for a frame.

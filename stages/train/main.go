@@ -18,6 +18,9 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == rankCommand {
+		os.Exit(rankMain())
+	}
 	os.Exit(stage.Main(stage.Spec[Params, event.DatasetSealed]{
 		Name:     "train",
 		About:    "train a 1-bit language model on a dataset and save checkpoints",
@@ -27,7 +30,7 @@ func main() {
 		Check:    Params.check,
 		Complete: (*Params).complete,
 		Work:     stage.Deterministic(train),
-		Threads:  true, Device: true,
+		Threads:  true, Device: true, Devices: true, CheckHost: checkHost,
 		Files: manifests,
 		Emits: []event.Body{event.CheckpointSaved{}, event.TrainingFinished{}},
 		Results: []results.Result{{
@@ -77,6 +80,9 @@ func train(ctx context.Context, job *stage.Job[Params], in event.DatasetSealed) 
 	defer t.close()
 	if err := t.resume(); err != nil {
 		return t.advise(err)
+	}
+	if err := t.share(); err != nil {
+		return err
 	}
 	return t.advise(t.run(ctx))
 }

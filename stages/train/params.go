@@ -77,10 +77,11 @@ type Params struct {
 	GammaSteps    int     `json:"gamma_steps" digest:"unless=0" usage:"RWSP: number of steps after which gamma is gamma_end; 0: all steps"`
 	Tau           float64 `json:"tau" usage:"pointer: temperature of the softmax in the backward pass"`
 
-	CheckpointEvery     int `json:"checkpoint_every" usage:"steps between checkpoints"`
-	ValidationSequences int `json:"validation_sequences" usage:"validation sequences in the trainer's own sample; 0: no validation"`
-	LogEvery            int `json:"log_every" usage:"steps between lines of train.jsonl"`
-	StopAt              int `json:"stop_at" digest:"-" usage:"stop after this step; the same command without it goes on from there. 0: do not stop"`
+	CheckpointEvery     int    `json:"checkpoint_every" usage:"steps between checkpoints"`
+	ValidationSequences int    `json:"validation_sequences" usage:"validation sequences in the trainer's own sample; 0: no validation"`
+	GradientSums        string `json:"gradient_sums" digest:"unless=float" usage:"sums of gradients over the micro-batches of a step: float, or fixed (integers: the same on any number of devices)"`
+	LogEvery            int    `json:"log_every" usage:"steps between lines of train.jsonl"`
+	StopAt              int    `json:"stop_at" digest:"-" usage:"stop after this step; the same command without it goes on from there. 0: do not stop"`
 }
 
 // Usage lists the values of attention, which are rows of a table.
@@ -101,6 +102,12 @@ const (
 	muon  = "muon"
 )
 
+// The sums of gradients.
+const (
+	floatSums = "float"
+	fixedSums = "fixed"
+)
+
 func defaults() Params {
 	return Params{
 		Preset: "nano", Attention: kernels.RWSP.String(), RWSPK: 4,
@@ -114,6 +121,7 @@ func defaults() Params {
 		Beta1: 0.9, Beta2: 0.95, Clip: 1,
 		Optimizer: adamW, MuonRate: 0.06, MuonSchedule: sameSchedule, MuonMomentum: 0.95, MuonSteps: 5,
 		GammaStart: 0.9, GammaEnd: 0.1, Tau: 1,
+		GradientSums:    floatSums,
 		CheckpointEvery: 200, ValidationSequences: 32, LogEvery: 10,
 	}
 }
@@ -145,6 +153,8 @@ func (p Params) check() error {
 		{!p.InitState && p.InitStateDigest != "", "init_state_digest is given without init_state"},
 		{p.Truebit && p.AnnealBinarize, "truebit and anneal_binarize exclude each other: without latents " +
 			"there is nothing to blend"},
+		{p.GradientSums != floatSums && p.GradientSums != fixedSums,
+			fmt.Sprintf("gradient_sums is %q: it must be %s or %s", p.GradientSums, floatSums, fixedSums)},
 		{p.StopAt < 0, "stop_at must not be negative"},
 		{p.LogEvery < 1, fmt.Sprintf("log_every is %d: it must be positive", p.LogEvery)},
 	}, p.optimizerRules(), p.rampRules(), p.planesRules()) {

@@ -31,6 +31,7 @@ type trainer struct {
 	options   model.Options
 	device    kernels.Device
 	model     *model.Model
+	ranks     *ranks // the other ranks; nil: it trains alone
 	batches   prefetcher
 	lengths   ramp            // tokens of the sequences of a step
 	recipe    json.RawMessage // the parameters, as checkpoints hold them
@@ -88,20 +89,16 @@ func newTrainer(ctx context.Context, job *stage.Job[Params], ref artifact.Ref, d
 		options: model.Options{
 			Batch: micro, Seq: c.Seq, GradBits: p.GradBits, Bonsai: p.AnnealBinarize, Freeze: p.Freeze,
 			FlipThreshold: p.flipThreshold(), Muon: p.Optimizer == muon, Documents: p.documents(m.Tokenizer), Snapshots: true,
-			Abandon: func() bool { return ctx.Err() != nil },
+			FixedSums: p.GradientSums == fixedSums, Abandon: func() bool { return ctx.Err() != nil },
 		},
 		batches:  prefetcher{batches: newBatches(data.Train, p.Seed, c.Seq, perStep, from), steps: p.Steps},
 		bestBits: math.Inf(1),
 	}
-	device, err := compute.Open(job.Host.Device, job.Host.Threads)
-	if err != nil {
-		return nil, err
-	}
-	if err := t.build(device); err != nil {
+	if err := t.openDevices(); err != nil {
 		t.close()
 		return nil, err
 	}
-	job.Log.Info("training", "device", device.Name(), "tokens in a step", perStep.last*c.Seq,
+	job.Log.Info("training", "device", t.device.Name(), "tokens in a step", perStep.last*c.Seq,
 		"tokens at once", micro*c.Seq)
 	for _, text := range append(notes, p.notes(c.Seq)...) {
 		job.Note("%s", text)
@@ -125,11 +122,66 @@ func configure(job *stage.Job[Params], m *dataset.Manifest) (model.Config, error
 	return c, err
 }
 
+// openDevices makes the model on the device, and on those of the other ranks.
+func (t *trainer) openDevices() error {
+	devices, err := devicesOf(t.job.Params, t.job.Host)
+	if err != nil {
+		return err
+	}
+	perStep := t.batches.perStep
+	if err := checkMicroBatches(perStep.first/t.options.Batch, perStep.last/t.options.Batch, t.job.Params,
+		len(devices)); err != nil {
+		return err
+	}
+	host := t.job.Host
+	if len(devices) > 1 {
+		s := setup{Threads: host.Threads, Config: t.config, Options: t.options}
+		s.Options.Abandon, s.Options.Snapshots = nil, false
+		if t.ranks, err = startRanks(devices, s); err != nil {
+			return err
+		}
+		for _, p := range t.ranks.peers {
+			t.job.Log.Info("rank", "rank", p.rank, "device", p.device, "pid", p.Process.Pid)
+		}
+		host.Threads = max(1, host.Threads/len(devices))
+	}
+	device, err := compute.Open(devices[0], host.Threads)
+	if err != nil {
+		return err
+	}
+	if t.ranks == nil {
+		return t.build(device)
+	}
+	t.device = device
+	if t.options.Communicator, err = t.ranks.join(device); err != nil {
+		return err
+	}
+	if err := t.build(device); err != nil {
+		return err
+	}
+	return t.ranks.answered()
+}
+
 // build makes the model on device.
 func (t *trainer) build(device kernels.Device) (err error) {
 	t.device = device
 	t.model, err = model.New(t.config, device, t.options)
 	return t.advise(err)
+}
+
+// share gives the other ranks the state to go on from.
+func (t *trainer) share() error {
+	if t.ranks == nil {
+		return nil
+	}
+	updates := t.model.Updates()
+	if err := t.ranks.tell(order{Share: &share{Updates: updates}}); err != nil {
+		return t.ranks.lost(err)
+	}
+	if err := t.model.Share(updates); err != nil {
+		return t.ranks.lost(err)
+	}
+	return nil
 }
 
 // close waits for the checkpoint and the batch that other goroutines work on, then frees the device.
@@ -141,6 +193,10 @@ func (t *trainer) close() {
 	if t.log != nil {
 		t.log.close()
 		t.times.close()
+	}
+	t.ranks.close()
+	if t.device == nil {
+		return
 	}
 	if err := t.device.Close(); err != nil {
 		t.job.Log.Warn("closing the device", "error", err)
@@ -156,7 +212,11 @@ func (t *trainer) run(ctx context.Context) error {
 		}
 		err := t.stepAndSave(ctx)
 		if errors.Is(err, model.ErrAbandoned) || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-			return errors.Join(ctx.Err(), t.pause(ctx)) // the step, or the checkpoint after it, changed nothing
+			// The step, or the checkpoint after it, changed nothing.
+			return errors.Join(t.interruption(ctx, err), t.pause(ctx))
+		}
+		if t.ranks.failed() {
+			err = t.ranks.lost(err)
 		}
 		if err != nil {
 			return t.fail(ctx, err)
@@ -166,6 +226,14 @@ func (t *trainer) run(ctx context.Context) error {
 		return err
 	}
 	return t.finish(ctx)
+}
+
+// interruption is why a step was abandoned: the trainer is told to stop, or a rank was lost.
+func (t *trainer) interruption(ctx context.Context, err error) error {
+	if ctx.Err() != nil || t.ranks == nil {
+		return ctx.Err()
+	}
+	return t.ranks.lost(err)
 }
 
 // stepAndSave takes a step, and saves a checkpoint if one is due after it. It takes no step if a checkpoint is due
@@ -196,6 +264,9 @@ func (t *trainer) step() error {
 	update := t.job.Params.update(t.steps)
 	if n := t.lengths.at(t.steps); n < t.config.Seq {
 		update.Seq = n
+	}
+	if err := t.ranks.tell(order{Step: &step{Tokens: tokens, Targets: targets, Update: update}}); err != nil {
+		return err
 	}
 	if err := t.model.Step(tokens, targets, update); err != nil {
 		return err

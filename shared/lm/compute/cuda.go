@@ -23,3 +23,7 @@ func openCUDA(index int) (kernels.Device, error) {
 
 // GPUs is how many GPUs there are, or why none can be used.
 func GPUs() (int, error) { return cuda.Count() }
+
+func newCUDAID() ([]byte, error) { return nil, errNoRanks }
+
+func joinCUDA(kernels.Device, Place) (kernels.Communicator, error) { return nil, errNoRanks }

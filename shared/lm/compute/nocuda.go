@@ -14,3 +14,7 @@ func openCUDA(int) (kernels.Device, error) { return nil, errNotBuilt }
 
 // GPUs is how many GPUs there are, or why none can be used.
 func GPUs() (int, error) { return 0, errNotBuilt }
+
+func newCUDAID() ([]byte, error) { return nil, errNoRanks }
+
+func joinCUDA(kernels.Device, Place) (kernels.Communicator, error) { return nil, errNoRanks }

@@ -183,8 +183,8 @@ func (m *Model) NotFinite() (string, error) {
 	return "parameter " + found, nil
 }
 
-// enqueueTraining computes one micro-batch forward and backward. It adds to all gradients, or their sums; last is whether
-// it is the last one of one of several ranks.
+// enqueueTraining computes one micro-batch forward and backward. It adds to all gradients, or to their sums. last says
+// that it is the last micro-batch of one of several ranks.
 func (m *Model) enqueueTraining(last bool) {
 	m.enqueueForward()
 	if m.abandoned() {

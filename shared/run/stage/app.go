@@ -79,6 +79,7 @@ func (s Spec[P, E]) flags(more ...cli.Flag) []cli.Flag {
 			&cli.StringFlag{Name: "device", Value: "auto", EnvVars: []string{"BITNET1_DEVICE"},
 				Usage: "compute device: cpu, cuda, cuda:1 …, or auto: a GPU if this build and this machine have one"})
 	}
+	all = append(all, s.deviceFlags()...)
 	all = append(all,
 		&cli.DurationFlag{Name: "deadline", Usage: "longest time for one job (0: none)"},
 		&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: []string{"BITNET1_LOG_LEVEL"},
@@ -88,11 +89,32 @@ func (s Spec[P, E]) flags(more ...cli.Flag) []cli.Flag {
 	return append(append(all, more...), param.Flags(s.Defaults)...)
 }
 
+// deviceFlags is the flag of a stage that computes on several devices.
+func (s Spec[P, E]) deviceFlags() []cli.Flag {
+	if !s.Devices {
+		return nil
+	}
+	return []cli.Flag{&cli.StringFlag{Name: "devices", EnvVars: []string{"BITNET1_DEVICES"},
+		Usage: "several devices in place of --device, one rank on each: 0,1 … are GPUs, cpu,cpu shares the processor"}}
+}
+
+// checkHost refuses what is impossible on this host.
+func (s Spec[P, E]) checkHost(c *cli.Context, p P) error {
+	if given(c, "devices") && given(c, "device") {
+		return command.Usagef("--device and --devices exclude each other")
+	}
+	if s.CheckHost == nil {
+		return nil
+	}
+	return command.UsageError(s.CheckHost(p, hostOf(c)))
+}
+
 // unknownFlag explains the error about a flag that the command does not take: other stages have it, or it is misspelt.
 func (s Spec[P, E]) unknownFlag(err error, taken []cli.Flag) error {
 	why := map[string]string{
 		"threads":    "the stage does not compute with threads",
 		"device":     "the stage does not compute on a device",
+		"devices":    "the stage does not compute on several devices",
 		"dataset":    "the stage reads no dataset beside its input",
 		"checkpoint": fmt.Sprintf("the stage answers %s events, not checkpoints", s.kind()),
 	}
@@ -131,7 +153,7 @@ func hostOf(c *cli.Context) Host {
 	if n := c.Int("threads"); n > 0 {
 		h.Threads = n
 	}
-	return Host{Threads: h.Threads, Device: cmp.Or(c.String("device"), h.Device)}
+	return Host{Threads: h.Threads, Device: cmp.Or(c.String("device"), h.Device), Devices: c.String("devices")}
 }
 
 func noArguments(c *cli.Context) error {

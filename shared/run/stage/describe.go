@@ -45,7 +45,7 @@ func describeCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 		Name: "describe", Usage: "print what the stage takes and gives, as JSON",
 		Description: "With --check it reads parameters (a JSON object) from standard input instead and says what is wrong " +
 			"with them.\n\nExample:\n   " + s.Name + " describe",
-		Flags: []cli.Flag{&cli.BoolFlag{Name: "check", Usage: "check parameters read from standard input"}},
+		Flags: append(s.deviceFlags(), &cli.BoolFlag{Name: "check", Usage: "check parameters read from standard input"}),
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -58,8 +58,11 @@ func describeCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 				if len(section) > maxSection {
 					return fmt.Errorf("stage %s: parameters of more than %d bytes", s.Name, maxSection)
 				}
-				_, err = resolve(s, section, nil)
-				return err
+				params, err := resolve(s, section, nil)
+				if err != nil {
+					return err
+				}
+				return s.checkHost(c, params)
 			}
 			d := Description{
 				Name: s.Name, About: s.About, Kind: s.kind(), Example: s.Example,

@@ -25,6 +25,7 @@ type Progress = progress.Report
 type Host struct {
 	Threads int    // worker threads of compute kernels
 	Device  string // its name for compute.Open
+	Devices string // names of several, for compute.Devices; "": Device alone
 }
 
 // Job is one stage's work for one event.

@@ -142,6 +142,9 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 	if err != nil {
 		return command.UsageError(err)
 	}
+	if err := s.checkHost(c, params); err != nil {
+		return err
+	}
 	if printing {
 		if err := unused(c, "without --out", "force", "deadline"); err != nil {
 			return err

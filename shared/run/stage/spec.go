@@ -47,6 +47,11 @@ type Spec[P any, E event.Body] struct {
 	// heeds.
 	Threads, Device bool
 
+	// Devices says that the stage heeds Host.Devices. CheckHost finds what is impossible about a Host and parameters
+	// before any work begins; it may be nil.
+	Devices   bool
+	CheckHost func(P, Host) error
+
 	// OnDataset returns in with another dataset in place of its own, which --dataset names; nil where the stage reads no
 	// dataset beside its input.
 	OnDataset func(in E, manifest artifact.Ref) E
