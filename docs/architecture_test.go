@@ -148,7 +148,8 @@ func folders(t *testing.T) (all []string) {
 // Programs serve HTTP with the limits of package web, and start programs by their words: no shell reads what a user or
 // an event says.
 func TestOneWayToServeAndNoShell(t *testing.T) {
-	forbidden := regexp.MustCompile(`http\.Server\{|http\.ListenAndServe|exec\.Command(Context)?\([^)]*"(/bin/)?(ba|da|z)?sh"`)
+	forbidden := regexp.MustCompile(`http\.Server\{|http\.ListenAndServe|` +
+		`exec\.Command(Context)?\([^)]*"(/bin/)?(ba|da|z)?sh"`)
 	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") ||
 			strings.HasPrefix(path, "../shared/run/web/") {

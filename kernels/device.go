@@ -196,8 +196,8 @@ type Device interface {
 	// Name says what computes.
 	Name() string
 
-	// NewFloats, NewBFloats, NewInts, NewLongs and NewPlanes return zeroed memory, or an error that names the size. An error for
-	// lack of memory wraps ErrMemory.
+	// NewFloats, NewBFloats, NewInts, NewLongs and NewPlanes return zeroed memory, or an error that names the size. An
+	// error for lack of memory wraps ErrMemory.
 	NewFloats(n int) (Floats, error)
 	// NewBFloats returns memory that keeps bfloat16: written values are rounded to nearest, ties to even. It holds
 	// gradients between operations:

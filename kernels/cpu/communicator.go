@@ -15,8 +15,8 @@ import (
 // summed and once more to be copied, so that every rank sends and receives each value less than twice (Patarasuk and
 // Yuan 2009). A broadcast goes round from its root in pieces.
 //
-// Goroutines make the exchanges, one after the other, while the device goes on. Where a rank is lost, its neighbours see
-// the end of their connections and close their others, so that every rank sees it.
+// Goroutines make the exchanges, one after the other, while the device goes on. Where a rank is lost, its neighbours
+// see the end of their connections and close their others, so that every rank sees it.
 type Communicator struct {
 	rank, ranks int
 	next, prior io.ReadWriteCloser

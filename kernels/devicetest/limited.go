@@ -8,8 +8,8 @@ import (
 )
 
 // Limited is a device with no more than Limit bytes for buffers. With it a program's behaviour at the limit can be
-// tested where memory is plenty. It counts four bytes for a float or an int, eight for a long and whole bytes of planes, and no working
-// memory.
+// tested where memory is plenty. It counts four bytes for a float or an int, eight for a long and whole bytes of
+// planes, and no working memory.
 type Limited struct {
 	kernels.Device
 	Limit int

@@ -108,8 +108,10 @@ func madeUp(t *testing.T) (data string, events []event.Envelope) {
 	defer b.Close()
 	j := journal.Open(data)
 	source := event.SourceAdded{Name: "one", Digest: digest.Bytes([]byte("one"))}
-	for _, body := range []event.Body{event.RunStarted{Pipeline: "p"}, source, event.TokensWritten{Source: "one", Batch: ref},
-		event.JobFinished{Listener: "tokenize", Input: digest.Bytes([]byte("input")), Outcome: event.Done},
+	for _, body := range []event.Body{event.RunStarted{Pipeline: "p"}, source,
+		event.TokensWritten{Source: "one", Batch: ref},
+		event.JobFinished{Listener: "tokenize",
+			Input: digest.Bytes([]byte("input")), Outcome: event.Done},
 		event.RunFinished{Events: 3}} {
 		e, err := event.New("r", "test", "", event.Part{}, body)
 		if err != nil {
@@ -152,7 +154,8 @@ func TestDifferencesAreFound(t *testing.T) {
 			return os.Remove(filepath.Join(data, "runs", "r", "tokenize", "one.txt"))
 		}, says: "link r/tokenize/one.txt: none"},
 		"a failed job": {damage: func(data string, events []event.Envelope) error {
-			f := event.JobFinished{Listener: "tokenize", Input: digest.Bytes([]byte("input")), Outcome: event.Failed, Cause: "no"}
+			f := event.JobFinished{Listener: "tokenize", Input: digest.Bytes([]byte("input")),
+				Outcome: event.Failed, Cause: "no"}
 			e, err := event.New("r", "test", "", event.Part{}, f)
 			if err == nil {
 				_, err = journal.Open(data).Write(e)
@@ -206,7 +209,8 @@ func TestAFailureNamesItsSeed(t *testing.T) {
 	data, _ := madeUp(t)
 	dir := t.TempDir()
 	// A launcher that copies the made-up run, and announces nothing to a server of another process.
-	script := fmt.Sprintf("#!/bin/sh\nmkdir -p \"$BITNET1_DATA\"\ncp -r %s/. \"$BITNET1_DATA\"\necho nothing is left to do\n", data)
+	script := fmt.Sprintf("#!/bin/sh\nmkdir -p \"$BITNET1_DATA\"\n"+
+		"cp -r %s/. \"$BITNET1_DATA\"\necho nothing is left to do\n", data)
 	if err := os.WriteFile(filepath.Join(dir, "pipeline"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,8 @@ func newApp() *cli.App {
 				"server gives a job to another worker; a stopped process stands still for longer"},
 			&cli.DurationFlag{Name: "limit", Value: 5 * time.Minute, Usage: "longest time that a round may take"},
 			&cli.StringFlag{Name: "programs", Usage: "`DIR`ectory of the programs (default: where this program is)"},
-			&cli.StringFlag{Name: "work", Usage: "`DIR`ectory for the runs; what is in it is kept where a round fails (default: " +
+			&cli.StringFlag{Name: "work", Usage: "`DIR`ectory for the runs; what is in it is kept where a round " +
+				"fails (default: " +
 				"a temporary one)"},
 		},
 		Commands:       []*cli.Command{brokerCommand()},
@@ -110,12 +111,14 @@ func (k *campaign) run(ctx context.Context, seed uint64, rounds, faults int) err
 			return context.Cause(ctx)
 		}
 		if err != nil {
-			fmt.Fprintf(k.out, "FAILED  seed %d\n%v\nWhat it left is in %s. The same faults again:\n  chaos --rounds 1 --seed %d\n",
+			fmt.Fprintf(k.out, "FAILED  seed %d\n%v\nWhat it left is in %s. The same faults again:\n"+
+				"  chaos --rounds 1 --seed %d\n",
 				seed+uint64(round), err, k.dir, seed+uint64(round))
 			return errDiffers
 		}
 	}
-	fmt.Fprintf(k.out, "%d faults in %s: every run ended with the same artifacts and events as one that was not disturbed\n",
+	fmt.Fprintf(k.out, "%d faults in %s: every run ended with the same artifacts and events "+
+		"as one that was not disturbed\n",
 		struck, time.Since(began).Round(time.Second))
 	return nil
 }

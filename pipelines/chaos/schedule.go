@@ -59,7 +59,8 @@ func draw(seed uint64, n int, counts map[string]int, stages []string) schedule {
 
 func (s schedule) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "  event server: %s\n", map[bool]string{true: "the launcher's", false: "a process of its own"}[s.ownServer])
+	fmt.Fprintf(&b, "  event server: %s\n",
+		map[bool]string{true: "the launcher's", false: "a process of its own"}[s.ownServer])
 	for _, k := range s.strikes {
 		fmt.Fprintf(&b, "  %s\n", k)
 	}

@@ -133,7 +133,8 @@ func numbers(c *cli.Context) (all []uint64, err error) {
 	for _, text := range c.Args().Slice() {
 		n, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
-			return nil, command.UsageError(fmt.Errorf("%s is not the number of a dead letter: pipeline dlq list shows them", text))
+			return nil, command.UsageError(fmt.Errorf("%s is not the number of a dead letter: "+
+				"pipeline dlq list shows them", text))
 		}
 		all = append(all, n)
 	}

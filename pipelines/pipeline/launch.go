@@ -53,6 +53,25 @@ type launcher struct {
 	addressOf func(user string) bus.Address // of the event server
 }
 
+// record keeps what the run is: its definition, what its stages declare, its command. The lock names the run.
+func (l *launcher) record(lock string) error {
+	if err := l.definition.CheckRun(l.journal, l.store, l.run); err != nil {
+		return err
+	}
+	if err := os.WriteFile(lock, []byte(l.run+"\n"), 0o644); err != nil { // for whoever asks what is running
+		return err
+	}
+	for _, d := range l.declarations() {
+		if err := results.Declare(l.journal, l.run, d); err != nil {
+			return err
+		}
+	}
+	if _, err := l.definition.Store(l.journal, l.store, l.run); err != nil { // anew where it is lost
+		return err
+	}
+	return overview.KeepCommand(l.journal, l.run, commandLine(os.Args[1:]))
+}
+
 // launch is the command `pipeline run`. Until the stages are started a signal ends the program: there is nothing to
 // save.
 func launch(c *cli.Context) error {
@@ -85,21 +104,7 @@ func launch(c *cli.Context) error {
 	}
 	defer release()
 	l := &launcher{plan: p, lost: lost, store: store, journal: journal.Open(store.Dir()), outage: c.Duration("outage")}
-	if err := l.definition.CheckRun(l.journal, l.store, l.run); err != nil {
-		return err
-	}
-	if err := os.WriteFile(lock.Name(), []byte(l.run+"\n"), 0o644); err != nil { // for whoever asks what is running
-		return err
-	}
-	for _, d := range l.declarations() {
-		if err := results.Declare(l.journal, l.run, d); err != nil {
-			return err
-		}
-	}
-	if _, err := l.definition.Store(l.journal, l.store, l.run); err != nil { // anew where it is lost
-		return err
-	}
-	if err := overview.KeepCommand(l.journal, l.run, commandLine(os.Args[1:])); err != nil {
+	if err := l.record(lock.Name()); err != nil {
 		return err
 	}
 	l.screen = newScreen(c, l)

@@ -26,7 +26,8 @@ func usersCommand() *cli.Command {
 		Name: "users", Usage: "write what a nats-server needs to let in the stages of pipeline files, and nobody else",
 		ArgsUsage: "FILE…",
 		Description: "Every stage gets a user with a key of its own, and may announce the events that it declares. Keys " +
-			"that are there are kept.\n\nExample:\n   pipeline users --out nats --host nats.example --run v76-300M pipelines/v76.yml",
+			"that are there are kept.\n\nExample:\n" +
+			"   pipeline users --out nats --host nats.example --run v76-300M pipelines/v76.yml",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "out", Value: "nats", Usage: "`DIR`ectory of the files"},
 			&cli.StringSliceFlag{Name: "run", Usage: "`RUN` that the stages work on, as a launcher starts them (default: they " +

@@ -181,7 +181,8 @@ func compareFiles(t *testing.T, files [][]byte, texts []string) {
 func hostileTexts(t testing.TB) []string {
 	texts := append([]string{"", "x !\n/y\n//\r/ z/\n", " 12 345  6\n7", string(prose(t)[:5000])}, awkward...)
 	random := rand.New(rand.NewPCG(11, 12))
-	atoms := append(strings.Split(" \n\r\t'abstSTrev1!/·é½ſ٠日Ⅷ", ""), "'s", "'ſ", "'LL", "<|endoftext|>", "<tool>", "<tool>>", "1!", "!/",
+	atoms := append(strings.Split(" \n\r\t'abstSTrev1!/·é½ſ٠日Ⅷ", ""), "'s", "'ſ", "'LL", "<|endoftext|>",
+		"<tool>", "<tool>>", "1!", "!/",
 		"e\u0301", "\u1100\u1161\u11a8", "\uac00\u11a8", "\u0344", "\u0327\u0301", "\u2126", "\ufb03", "\u1e0a\u0323", "👍🏽",
 		"\U00010d41", "\U00011de3", "\u1c89")
 	for range 400 {
@@ -214,7 +215,8 @@ func TestFileAgrees(t *testing.T) {
 	nfc := object{"type": "NFC"}
 	tool := func() []any {
 		return []any{added(endOfTextBytes, 0, true, true), added("<tool>", 0, false, false), added("<tool>>", 0, false, true),
-			added("1!", 0, true, false), added("!/", 0, false, false), added("e\u0301", 0, false, true), added("\t", 0, false, true)}
+			added("1!", 0, true, false), added("!/", 0, false, false), added("e\u0301", 0, false, true),
+			added("\t", 0, false, true)}
 	}
 	kinds := []object{byteLevel, asBytes, sequence(digits, byteLevel)}
 	for regex := range splits {
@@ -299,7 +301,8 @@ func TestFileGolden(t *testing.T) {
 			[]any{added(endOfTextBytes, 0, true, true), added("<tool>", 0, false, false)}, i%3 == 0))
 		names = append(names, name)
 	}
-	texts := slices.Concat(awkward, []string{"12345 6", "'ſ'S", "e\u0301<tool>e<|endoftext|>", "a 1", "stat ease tests bat\n"})
+	texts := slices.Concat(awkward, []string{"12345 6", "'ſ'S", "e\u0301<tool>e<|endoftext|>", "a 1",
+		"stat ease tests bat\n"})
 	if *update {
 		var list [][]byte
 		for _, name := range names {
@@ -403,10 +406,12 @@ func TestFileRefused(t *testing.T) {
 		"add_prefix_space": func(f object) {
 			f["pre_tokenizer"] = object{"type": "ByteLevel", "add_prefix_space": true}
 		},
-		"is not among those":      func(f object) { f["pre_tokenizer"] = sequence(split(`\S+`), asBytes) },
-		"only ByteLevel, Split":   func(f object) { f["pre_tokenizer"] = sequence(digits, split("a"), asBytes) },
-		"keeps digits together":   func(f object) { f["pre_tokenizer"] = sequence(object{"type": "Digits"}, byteLevel) },
-		"has behavior":            func(f object) { f["pre_tokenizer"].(object)["pretokenizers"].([]any)[0].(object)["invert"] = true },
+		"is not among those":    func(f object) { f["pre_tokenizer"] = sequence(split(`\S+`), asBytes) },
+		"only ByteLevel, Split": func(f object) { f["pre_tokenizer"] = sequence(digits, split("a"), asBytes) },
+		"keeps digits together": func(f object) { f["pre_tokenizer"] = sequence(object{"type": "Digits"}, byteLevel) },
+		"has behavior": func(f object) {
+			f["pre_tokenizer"].(object)["pretokenizers"].([]any)[0].(object)["invert"] = true
+		},
 		"decoder is WordPiece":    func(f object) { f["decoder"] = object{"type": "WordPiece"} },
 		"none of its special":     func(f object) { f["added_tokens"] = []any{} },
 		"would give it 259":       func(f object) { f["added_tokens"] = []any{added("<new>", 300, true, false)} },
@@ -439,7 +444,8 @@ func TestFileRefused(t *testing.T) {
 
 // FuzzParse: no bytes crash the reader, and a file that is read encodes without loss unless it normalizes.
 func FuzzParse(f *testing.F) {
-	f.Add(encodeJSON(f, fileOf([][2]string{{"a", "b"}, {"ab", "c"}}, byteLevel, nil, slices.Clone(endOfTexts), true)), []byte("abc"))
+	f.Add(encodeJSON(f, fileOf([][2]string{{"a", "b"}, {"ab", "c"}}, byteLevel, nil,
+		slices.Clone(endOfTexts), true)), []byte("abc"))
 	f.Fuzz(func(t *testing.T, file, text []byte) {
 		tok, err := Parse(file)
 		if err != nil {

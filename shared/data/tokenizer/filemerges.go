@@ -12,8 +12,8 @@ import (
 // their ids, then the others in the order of the merges.
 //
 // A file may have several merges for one token, and some that never come about: the two parts of a token, encoded
-// together by the merges before, are one sequence of tokens, so that at most one merge finds exactly its two parts. Only
-// this one counts, and ranks with it alone give the same tokens as all merges.
+// together by the merges before, are one sequence of tokens, so that at most one merge finds exactly its two parts.
+// Only this one counts, and ranks with it alone give the same tokens as all merges.
 func (f *jsonFile) merges() (*merges, []uint32, error) {
 	v, ids, err := f.byteTokens()
 	if err != nil {
@@ -87,8 +87,8 @@ func (f *jsonFile) byteTokens() (*vocabulary, []uint32, error) {
 	return v, ids, nil
 }
 
-// merge reads a merge: two texts, or one with a space between the two tokens. It returns the bytes of the tokens and the
-// id of what they make.
+// merge reads a merge: two texts, or one with a space between the two tokens. It returns the bytes of the tokens and
+// the id of what they make.
 func (f *jsonFile) merge(given json.RawMessage) (left, right string, id uint32, err error) {
 	var parts []string
 	if given[0] == '"' {

@@ -27,8 +27,8 @@ func appendNFC(dst, text []byte) []byte {
 	return append(dst, norm.NFC.Bytes(text[from:])...)
 }
 
-// segment is the end of the character at text[i] with the marks that may combine with it. It reports true if the package
-// norm might put in a character.
+// segment is the end of the character at text[i] with the marks that may combine with it. It reports true if the
+// package norm might put in a character.
 func segment(text []byte, i int) (end int, long bool) {
 	const fewMarks = 8 // each is decomposed to at most 3, and norm takes 30
 	_, n := utf8.DecodeRune(text[i:])

@@ -17,7 +17,8 @@ import (
 // world is models that train together, in goroutines of this process.
 type world []*Model
 
-// newWorld builds so many ranks; a rank alone has no communicator. Rank 0 has initial parameters, and the others what it shares.
+// newWorld builds so many ranks; a rank alone has no communicator. Rank 0 has initial parameters, and the others what
+// it shares.
 func newWorld(t *testing.T, c Config, ranks int, o Options) world {
 	t.Helper()
 	to, from := make([]net.Conn, ranks), make([]net.Conn, ranks)

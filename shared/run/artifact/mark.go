@@ -148,7 +148,7 @@ func createWhole(fsys vfs.FS, path string, b []byte) error {
 	if err != nil {
 		return err
 	}
-	defer fsys.Remove(f.Name())
+	defer func() { _ = fsys.Remove(f.Name()) }()
 	_, err = f.Write(b)
 	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
 		return err

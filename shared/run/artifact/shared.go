@@ -24,7 +24,7 @@ func (s *Store) fetch(ref Ref) error {
 		return fmt.Errorf("fetching %s: %w", ref, explained(err))
 	}
 	defer f.Close()
-	defer s.fs.Remove(f.Name())
+	defer func() { _ = s.fs.Remove(f.Name()) }()
 	switch err := s.shared.Download(objectKey(ref.Digest), f); {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%s is %w, nor in the bucket: %w", ref, ErrMissing, err)

@@ -1,8 +1,8 @@
 // Package bucket keeps bytes under keys where every host of a run reaches them: in S3-compatible storage.
 //
 // A data directory that is attached to a bucket is its host's cache of the bucket, and the place of its host's work.
-// The bucket has the layout of a data directory, so a copy of the bucket is a data directory. Packages artifact, journal
-// and record decide what lies in the bucket; this package does not know what the bytes mean.
+// The bucket has the layout of a data directory, so a copy of the bucket is a data directory. Packages artifact,
+// journal and record decide what lies in the bucket; this package does not know what the bytes mean.
 //
 // The storage must refuse to create an object that is there (If-None-Match: *). All that fences hosts off from one
 // another rests on that, see package lease.

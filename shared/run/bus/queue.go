@@ -40,9 +40,9 @@ func delivered(msg jetstream.Msg) *Delivery {
 	return d
 }
 
-// A worker that waits asks once for pullWait, and the server gives it a sign of life every pullHeartbeat: so 10,000 idle
-// workers cost the server little, and a worker notices within two heartbeats that its request was lost with the server
-// that had it.
+// A worker that waits asks once for pullWait, and the server gives it a sign of life every pullHeartbeat: so 10,000
+// idle workers cost the server little, and a worker notices within two heartbeats that its request was lost with the
+// server that had it.
 const (
 	pullWait      = 30 * time.Second
 	pullHeartbeat = 2 * time.Second

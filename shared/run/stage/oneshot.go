@@ -169,8 +169,9 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 			return err
 		}
 		p := &performer[P, E]{
-			spec: s, fs: vfs.OS, space: files.folder, folder: files.folder, records: filepath.Join(files.folder.Dir(), record.OneShot),
-			host: hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace, report: progress.reporter(log),
+			spec: s, fs: vfs.OS, space: files.folder, folder: files.folder,
+			records: filepath.Join(files.folder.Dir(), record.OneShot),
+			host:    hostOf(c), log: log, deadline: c.Duration("deadline"), grace: hangGrace, report: progress.reporter(log),
 		}
 		if err := p.files(c, files, params, progress); err != nil {
 			return err

@@ -171,7 +171,7 @@ func (w *gatedWorker) wait(step, event string) bool {
 
 // judge is the gate of messages.
 func (w *gatedWorker) judge(subject string, payload []byte) bustest.Verdict {
-	step, id := "", ""
+	var step, id string
 	switch {
 	case subject == "$JS.API.CONSUMER.MSG.NEXT."+bus.EventStream+".pair":
 		if !w.started {

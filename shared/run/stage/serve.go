@@ -29,8 +29,9 @@ func serveCommand[P any, E event.Body](s Spec[P, E]) *cli.Command {
 				"given up; crashes count"},
 			&cli.DurationFlag{Name: "retry-pause", Value: time.Second, Usage: "pause before a failed job is tried again; " +
 				"doubled every time, up to 30 s"},
-			&cli.DurationFlag{Name: "ack-wait", Value: bus.AckWait, EnvVars: []string{command.EnvAckWait}, Usage: "time without a sign of life after which the " +
-				"server gives a job to another worker"},
+			&cli.DurationFlag{Name: "ack-wait", Value: bus.AckWait, EnvVars: []string{command.EnvAckWait},
+				Usage: "time without a sign of life after which the " +
+					"server gives a job to another worker"},
 			command.OutageFlag(),
 			&cli.StringFlag{Name: "from", Value: "all", Usage: "which events to start with when the stage is new: all, or now"},
 			&cli.StringFlag{Name: "metrics", Usage: "serve Prometheus metrics on `ADDRESS`, e.g. 127.0.0.1:9100"},

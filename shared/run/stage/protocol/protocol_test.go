@@ -14,8 +14,9 @@ func TestNoScheduleBreaksAPromise(t *testing.T) {
 		"stalls":                  {Events: 1, Outputs: 2, Workers: 2, Crashes: 1, Stalls: 3, Restarts: 1},
 		"power cuts":              {Events: 1, Outputs: 2, Workers: 2, Crashes: 1, Cuts: 2, Losses: 1},
 		"losses":                  {Events: 1, Outputs: 2, Workers: 2, Stalls: 1, Losses: 2, Restarts: 1, Replies: 1},
-		"time":                    {Events: 1, Outputs: 2, Workers: 2, Crashes: 1, Stalls: 1, Losses: 1, Restarts: 1, Replies: 1, Forgets: 2},
-		"one job of two runs":     {Events: 2, Same: true, Outputs: 2, Workers: 2, Crashes: 1, Stalls: 1, Cuts: 1},
+		"time": {Events: 1, Outputs: 2, Workers: 2, Crashes: 1, Stalls: 1, Losses: 1, Restarts: 1,
+			Replies: 1, Forgets: 2},
+		"one job of two runs": {Events: 2, Same: true, Outputs: 2, Workers: 2, Crashes: 1, Stalls: 1, Cuts: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
