@@ -120,13 +120,13 @@ func (b *broker) ready() error {
 	}
 }
 
-func (b *broker) pids() []int {
+func (b *broker) processes() []*os.Process {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.cmd == nil || syscall.Kill(b.cmd.Process.Pid, 0) != nil {
+	if b.cmd == nil || b.cmd.Process.Signal(syscall.Signal(0)) != nil {
 		return nil
 	}
-	return []int{b.cmd.Process.Pid}
+	return []*os.Process{b.cmd.Process}
 }
 
 // stop ends the server for good.

@@ -67,22 +67,22 @@ const appearance = 5 * time.Second
 
 func (p process) strike(ctx context.Context, t *trial) bool {
 	for limit := time.Now().Add(appearance); ctx.Err() == nil && time.Now().Before(limit); pause(ctx, pollEvery) {
-		pids := t.pids(p.target)
-		if len(pids) == 0 {
+		found := t.processes(p.target)
+		if len(found) == 0 {
 			continue
 		}
-		pid := pids[p.which%len(pids)]
+		one := found[p.which%len(found)]
 		switch p.action {
 		case "kill":
-			return syscall.Kill(pid, syscall.SIGKILL) == nil
+			return one.Kill() == nil
 		case "restart": // whoever keeps the process starts it again
-			return syscall.Kill(pid, syscall.SIGTERM) == nil
+			return one.Signal(syscall.SIGTERM) == nil
 		}
-		if syscall.Kill(pid, syscall.SIGSTOP) != nil {
+		if one.Signal(syscall.SIGSTOP) != nil {
 			continue
 		}
 		pause(ctx, t.ackWait*3/2)
-		_ = syscall.Kill(pid, syscall.SIGCONT) // it may have been killed meanwhile
+		_ = one.Signal(syscall.SIGCONT) // it may have been killed meanwhile
 		return true
 	}
 	return false

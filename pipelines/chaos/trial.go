@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"bitnet1/shared/run/bus"
@@ -52,8 +52,8 @@ func (k *campaign) start(ownServer bool) (*trial, error) {
 
 // end ends all processes of the trial.
 func (t *trial) end() {
-	for _, pid := range t.all() {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
+	for _, p := range t.all() {
+		_ = p.Kill()
 	}
 	if t.broker != nil {
 		t.broker.stop()
@@ -131,43 +131,50 @@ func (t *trial) setLauncher(p *os.Process) {
 // mark is the variable of the environment by which the run's processes are known.
 func (k *campaign) mark() string { return "BITNET1_DATA=" + k.data() }
 
-// pids are the processes of a name.
-func (t *trial) pids(name string) []int {
+// processes are those of a name.
+func (t *trial) processes(name string) []*os.Process {
 	switch {
 	case name == brokerName && t.broker == nil:
 		return nil
 	case name == brokerName:
-		return t.broker.pids()
+		return t.broker.processes()
 	case name == launcherName:
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		if t.launcher == nil {
 			return nil
 		}
-		return []int{t.launcher.Pid}
+		return []*os.Process{t.launcher}
 	}
-	return slices.DeleteFunc(t.all(), func(pid int) bool {
-		words, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return slices.DeleteFunc(t.all(), func(p *os.Process) bool {
+		words, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.Pid))
 		program, _, _ := strings.Cut(string(words), "\x00")
 		return err != nil || filepath.Base(program) != name
 	})
 }
 
-// all are the processes of the run.
-func (k *campaign) all() (pids []int) {
+// all are the processes of the run. Each is held before it is looked at: its number may soon be another process's.
+func (k *campaign) all() (running []*os.Process) {
 	found, _ := filepath.Glob("/proc/[0-9]*/environ")
 	mark := []byte("\x00" + k.mark() + "\x00")
 	for _, path := range found {
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			continue
+		}
+		p, err := os.FindProcess(pid)
+		if err != nil {
+			continue
+		}
 		b, err := os.ReadFile(path)
 		if err != nil || !bytes.Contains(slices.Concat([]byte{0}, b, []byte{0}), mark) {
-			continue // it has ended, or is another user's
+			_ = p.Release() // it has ended, or is another one's
+			continue
 		}
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
-			pids = append(pids, pid)
-		}
+		running = append(running, p)
 	}
-	slices.Sort(pids)
-	return pids
+	slices.SortFunc(running, func(a, b *os.Process) int { return cmp.Compare(a.Pid, b.Pid) })
+	return running
 }
 
 // quiet waits until the launcher's stages have ended.
@@ -178,7 +185,7 @@ func (t *trial) quiet(ctx context.Context) error {
 		case len(left) == 0, ctx.Err() != nil:
 			return context.Cause(ctx)
 		case time.Now().After(limit):
-			return fmt.Errorf("processes that outlive their launcher: %v", left)
+			return fmt.Errorf("%d processes outlive their launcher", len(left))
 		}
 	}
 }
