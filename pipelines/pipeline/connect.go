@@ -112,6 +112,7 @@ func (l *launcher) follow(ctx context.Context) error {
 			}
 		}
 		if l.tracker.observe(k) {
+			l.watchdog.event(k.Envelope, time.Now())
 			l.screen.event(k.Envelope)
 		}
 	})
@@ -120,6 +121,7 @@ func (l *launcher) follow(ctx context.Context) error {
 	}
 	return l.bus.Watch(ctx, l.run, func(p bus.Progress) {
 		l.tracker.progress(p)
+		l.watchdog.progress(p, time.Now())
 		l.screen.progress(p)
 	})
 }

@@ -66,11 +66,17 @@ func (l *launcher) answered(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	left := 0
 	for _, s := range l.stages {
 		n, err := l.bus.Unanswered(ctx, l.listener(s))
-		if err != nil || n > 0 {
+		if err != nil {
 			return false, err
 		}
+		l.watch(s, n)
+		left += n
+	}
+	if left > 0 {
+		return false, nil
 	}
 	after, err := l.bus.Last(ctx, l.run)
 	return before == after && l.tracker.hasRead(after), err

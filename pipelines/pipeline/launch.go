@@ -40,15 +40,16 @@ const continues = "What was made is kept. Mend the cause and give the same comma
 // launcher drives one run.
 type launcher struct {
 	*plan
-	store   *artifact.Store
-	journal journal.Journal
-	outage  time.Duration   // how long the event server or the disk may be unusable
-	lost    <-chan struct{} // closed when the launcher of another host has taken the run over
-	server  *bus.Server     // nil where NATS_URL names one
-	bus     *bus.Bus
-	tracker *tracker
-	screen  screen
-	unkept  atomic.Bool // an event could not be written to the journal
+	store    *artifact.Store
+	journal  journal.Journal
+	outage   time.Duration   // how long the event server or the disk may be unusable
+	lost     <-chan struct{} // closed when the launcher of another host has taken the run over
+	server   *bus.Server     // nil where NATS_URL names one
+	bus      *bus.Bus
+	tracker  *tracker
+	watchdog *watchdog
+	screen   screen
+	unkept   atomic.Bool // an event could not be written to the journal
 
 	addressOf func(user string) bus.Address // of the event server
 }
@@ -103,7 +104,8 @@ func launch(c *cli.Context) error {
 		return err
 	}
 	defer release()
-	l := &launcher{plan: p, lost: lost, store: store, journal: journal.Open(store.Dir()), outage: c.Duration("outage")}
+	l := &launcher{plan: p, lost: lost, store: store, journal: journal.Open(store.Dir()), outage: c.Duration("outage"),
+		watchdog: newWatchdog(c.Duration("stall"))}
 	if err := l.record(lock.Name()); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -82,6 +83,8 @@ func runCommand() *cli.Command {
 				"workers take the ports above; also a key of FILE"},
 			&cli.IntFlag{Name: "nats-port", Usage: "port of the event server on 127.0.0.1 (0: any free one)"},
 			command.OutageFlag(), viewFlag(),
+			&cli.DurationFlag{Name: "stall", Value: 5 * time.Minute, Usage: "say so when a stage that has events to answer " +
+				"shows no progress for this long (0: never)"},
 			&cli.StringFlag{Name: "stages-dir", Usage: "`DIR`ectory of the stages' programs (default: where this program is)"},
 		},
 		Action: func(c *cli.Context) error {

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,7 +21,7 @@ esac
 `
 
 // slow starts a pipeline of that stage and waits until the stage works.
-func slow(t *testing.T) (l *launched, room, saved string) {
+func slow(t *testing.T, flags ...string) (l *launched, room, saved string) {
 	t.Helper()
 	w, dir := newWorld(t), t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
@@ -34,7 +35,7 @@ func slow(t *testing.T) (l *launched, room, saved string) {
 		}
 	}
 	w.env = []string{"ROOM=" + at("room"), "SAVED=" + at("saved"), "READY=" + at("ready")}
-	l = w.start("run", "--json", at("slow.yml"))
+	l = w.start(slices.Concat([]string{"run", "--json"}, flags, []string{at("slow.yml")})...)
 	w.eventually("the stage is ready", func() bool {
 		_, err := os.Stat(at("ready"))
 		return err == nil
