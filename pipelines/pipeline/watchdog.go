@@ -10,8 +10,8 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// watchdog notices stages that have events to answer and get nowhere. A stage gets somewhere when it announces an event,
-// answers one, or reports that a job of it is further than before.
+// watchdog notices stages that have events to answer and get nowhere. A stage gets somewhere when it announces an
+// event, answers one, or reports that a job of it is further than before.
 type watchdog struct {
 	stall time.Duration // without progress, before the watchdog barks; 0: never
 
@@ -65,7 +65,8 @@ func (w *watchdog) progress(p bus.Progress, now time.Time) {
 const standstill = 10 * time.Second
 
 // look takes how many events a stage has to answer. It returns for how long the stage has got nowhere, when a person
-// should be told: after w.stall, and whenever that time has doubled. goesOn says that the stage has got somewhere since.
+// should be told: after w.stall, and whenever that time has doubled. goesOn says that the stage has got somewhere
+// since.
 func (w *watchdog) look(stage string, left int, now time.Time) (stalled time.Duration, goesOn bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

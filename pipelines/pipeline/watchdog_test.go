@@ -65,7 +65,9 @@ func TestWhatIsProgress(t *testing.T) {
 		"events that are answered":        {left: func(second int) int { return 100 - second/59 }},
 		"events that are announced to it": {left: func(second int) int { return 1 + second }, want: []int{60, 120, 240}},
 		"work that came late":             {left: func(second int) int { return min(second/100, 1) }, want: []int{160, 220}},
-		"a launcher that stood still":     {looks: func(second int) bool { return second < 50 || second > 200 }, want: []int{261}},
+		"a launcher that stood still": {
+			looks: func(second int) bool { return second < 50 || second > 200 }, want: []int{261},
+		},
 		"a stage that goes on": {do: func(w *watchdog, second int) {
 			if second == 100 {
 				w.progress(report("a", 1), at(second))
