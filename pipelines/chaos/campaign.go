@@ -90,8 +90,7 @@ func (k *campaign) ownPipeline() (words []string, err error) {
 }
 
 var lexicon = strings.Fields("the of and a to in he was it his that with as had her she for not on at but be they " +
-	"him " +
-	"all said which this from is were one so there we out up what their been who when an by if no my me")
+	"him all said which this from is were one so there we out up what their been who when an by if no my me")
 
 // round makes a run that is disturbed as the seed says, and compares it with the undisturbed one.
 func (k *campaign) round(ctx context.Context, seed uint64) (struck int, err error) {

@@ -10,23 +10,17 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
-	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"bitnet1/shared/run/command"
-	"bitnet1/shared/run/param"
 )
 
 func main() {
-	cli.HelpPrinter = command.PrintHelp
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	os.Exit(command.ExitStatus("chaos", newApp().RunContext(ctx, os.Args), os.Stderr))
+	os.Exit(command.Main(newApp(), os.Args))
 }
 
 func newApp() *cli.App {
@@ -45,16 +39,13 @@ func newApp() *cli.App {
 				"server gives a job to another worker; a stopped process stands still for longer"},
 			&cli.DurationFlag{Name: "limit", Value: 5 * time.Minute, Usage: "longest time that a round may take"},
 			&cli.StringFlag{Name: "programs", Usage: "`DIR`ectory of the programs (default: where this program is)"},
-			&cli.StringFlag{Name: "work", Usage: "`DIR`ectory for the runs; what is in it is kept where a round " +
-				"fails (default: " +
-				"a temporary one)"},
+			&cli.StringFlag{Name: "work", Usage: "`DIR`ectory for the runs; what is in it is kept where a round fails " +
+				"(default: a temporary one)"},
 		},
 		Commands:       []*cli.Command{brokerCommand()},
 		ExitErrHandler: func(*cli.Context, error) {},
-		OnUsageError: func(c *cli.Context, err error, _ bool) error {
-			return command.UsageError(param.UnknownFlag(err, c.App.Flags))
-		},
-		Action: run,
+		OnUsageError:   command.OnUsageError,
+		Action:         run,
 	}
 }
 

@@ -9,23 +9,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"bitnet1/shared/run/command"
-	"bitnet1/shared/run/param"
 )
 
 func main() {
-	cli.HelpPrinter = command.PrintHelp
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	os.Exit(command.ExitStatus("conformance", newApp().RunContext(ctx, os.Args), os.Stderr))
+	os.Exit(command.Main(newApp(), os.Args))
 }
 
 func newApp() *cli.App {
@@ -44,10 +38,8 @@ func newApp() *cli.App {
 		},
 		ExitErrHandler:            func(*cli.Context, error) {},
 		DisableSliceFlagSeparator: true,
-		OnUsageError: func(c *cli.Context, err error, _ bool) error {
-			return command.UsageError(param.UnknownFlag(err, c.App.Flags))
-		},
-		Action: conform,
+		OnUsageError:              command.OnUsageError,
+		Action:                    conform,
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"syscall"
 
@@ -23,9 +22,6 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	cli.HelpPrinter = command.PrintHelp
 	app := &cli.App{
 		Name: "experiment", Usage: "compare many runs", HideVersion: true,
 		Description: "Example:\n   experiment grid --grid train.alibi=true,false --grid " +
@@ -44,7 +40,7 @@ func main() {
 	for _, c := range app.Commands {
 		c.OnUsageError = usage
 	}
-	os.Exit(command.ExitStatus("experiment", app.RunContext(ctx, arranged(app, os.Args)), os.Stderr))
+	os.Exit(command.Main(app, arranged(app, os.Args)))
 }
 
 // arranged are the arguments of the program, flags first.

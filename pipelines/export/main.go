@@ -19,7 +19,6 @@ import (
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/journal"
-	"bitnet1/shared/run/param"
 )
 
 func main() {
@@ -61,10 +60,8 @@ func newApp() *cli.App {
 		},
 		ExitErrHandler:            func(*cli.Context, error) {},
 		DisableSliceFlagSeparator: true,
-		OnUsageError: func(c *cli.Context, err error, _ bool) error {
-			return command.UsageError(param.UnknownFlag(err, c.App.Flags))
-		},
-		Action: export,
+		OnUsageError:              command.OnUsageError,
+		Action:                    export,
 	}
 }
 

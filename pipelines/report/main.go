@@ -17,7 +17,6 @@ import (
 	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/overview"
-	"bitnet1/shared/run/param"
 )
 
 func main() {
@@ -41,10 +40,8 @@ func newApp() *cli.App {
 		},
 		ExitErrHandler:            func(*cli.Context, error) {},
 		DisableSliceFlagSeparator: true,
-		OnUsageError: func(c *cli.Context, err error, _ bool) error {
-			return command.UsageError(param.UnknownFlag(err, c.App.Flags))
-		},
-		Action: report,
+		OnUsageError:              command.OnUsageError,
+		Action:                    report,
 	}
 }
 
