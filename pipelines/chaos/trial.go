@@ -101,11 +101,8 @@ func (t *trial) finish(ctx context.Context) (said string, err error) {
 // launch runs one launcher to its end.
 func (t *trial) launch(ctx context.Context) (said string, status int) {
 	cmd := exec.CommandContext(ctx, filepath.Join(t.programs, "pipeline"), append([]string{"run"}, t.words...)...)
-	for _, kv := range os.Environ() {
-		if !strings.HasPrefix(kv, "NATS_") && !strings.HasPrefix(kv, "BITNET1_") {
-			cmd.Env = append(cmd.Env, kv)
-		}
-	}
+	cmd.Env = slices.DeleteFunc(bus.WithoutAddress(os.Environ()),
+		func(kv string) bool { return strings.HasPrefix(kv, "BITNET1_") })
 	cmd.Env = append(cmd.Env, t.mark(), "BITNET1_VIEW=false", command.EnvAckWait+"="+t.ackWait.String(), "TERM=dumb")
 	if t.broker != nil {
 		cmd.Env = append(cmd.Env, t.broker.address.Environ()...)

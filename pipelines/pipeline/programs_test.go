@@ -20,8 +20,8 @@ import (
 	"testing"
 	"time"
 
-	"bitnet1/pipelines/pipeline/process"
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 )
@@ -82,7 +82,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) command(program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(programs, program), args...)
 	cmd.Dir = "../.."
-	cmd.Env = append(process.WithoutBus(os.Environ()), "BITNET1_DATA="+w.data, "TERM=dumb",
+	cmd.Env = append(bus.WithoutAddress(os.Environ()), "BITNET1_DATA="+w.data, "TERM=dumb",
 		"BITNET1_VIEW="+noView)
 	cmd.Env = append(cmd.Env, w.env...)
 	return cmd

@@ -12,7 +12,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"bitnet1/pipelines/pipeline/process"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/command"
 )
@@ -42,7 +41,7 @@ func (l *launcher) startView(on string, events bus.Address) (stop func()) {
 		args = append(args, "--addr", on)
 	}
 	cmd := exec.Command(path, args...)
-	cmd.Env = append(append(process.WithoutBus(os.Environ()), events.Environ()...), command.EnvLauncher+"=1")
+	cmd.Env = append(append(bus.WithoutAddress(os.Environ()), events.Environ()...), command.EnvLauncher+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches only the launcher
 	var said strings.Builder
 	cmd.Stderr = &said

@@ -9,13 +9,13 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 	"time"
 
 	"bitnet1/kernels"
 	"bitnet1/shared/lm/compute"
 	"bitnet1/shared/lm/model"
+	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/stage"
 )
 
@@ -131,11 +131,7 @@ func startPeer(rank int, device string, next, prior *os.File) (*peer, error) {
 	}
 	p := &peer{rank: rank, device: device, Cmd: exec.Command(program, rankCommand), answers: make(chan answer, 2),
 		ended: make(chan struct{})}
-	for _, kv := range os.Environ() {
-		if !strings.HasPrefix(kv, "NATS_") {
-			p.Env = append(p.Env, kv)
-		}
-	}
+	p.Env = bus.WithoutAddress(os.Environ())
 	p.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p.Stderr = &p.said
 	p.ExtraFiles = []*os.File{theirs, next, prior}

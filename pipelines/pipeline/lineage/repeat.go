@@ -13,6 +13,7 @@ import (
 
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
@@ -211,7 +212,7 @@ func (r *Repetition) do(ctx context.Context, job *Job, run string) error {
 		args = append(args, "--"+flag, "all")
 	}
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "NATS_") })
+	cmd.Env = bus.WithoutAddress(os.Environ())
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	if err := cmd.Run(); err != nil {

@@ -181,7 +181,7 @@ func (g *Group) end(cmd *exec.Cmd) {
 func (g *Group) once(ctx context.Context, s Stage, worker int) (last string, err error) {
 	args := append(slices.Clone(s.Command[1:]), "serve", "--run", g.Run)
 	cmd := exec.Command(s.Command[0], append(args, s.Flags(worker)...)...)
-	cmd.Env = append(WithoutBus(os.Environ()), s.Address.Environ()...)
+	cmd.Env = append(bus.WithoutAddress(os.Environ()), s.Address.Environ()...)
 	cmd.Env = append(append(cmd.Env, g.Keys...), "BITNET1_DATA="+g.Data, command.EnvLauncher+"=1",
 		command.EnvOutage+"="+g.Outage.String())
 	// The process has a group of its own, so that Ctrl-C reaches only the launcher, which ends its processes in order. A
@@ -257,15 +257,4 @@ func readLine(line []byte) (text, level string) {
 		text += ": " + cause
 	}
 	return text, level
-}
-
-// WithoutBus is an environment without the variables that name an event server.
-func WithoutBus(env []string) []string {
-	var kept []string
-	for _, kv := range env {
-		if !strings.HasPrefix(kv, "NATS_") {
-			kept = append(kept, kv)
-		}
-	}
-	return kept
 }

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 )
@@ -55,6 +56,17 @@ func (a Address) Environ() []string {
 		}
 	}
 	return env
+}
+
+// WithoutAddress is an environment without the variables that name an event server, for child processes.
+func WithoutAddress(env []string) []string {
+	var kept []string
+	for _, kv := range env {
+		if !strings.HasPrefix(kv, "NATS_") {
+			kept = append(kept, kv)
+		}
+	}
+	return kept
 }
 
 // keyEnding is that of files with the seed of an nkey.

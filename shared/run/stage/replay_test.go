@@ -115,7 +115,7 @@ func (r *replay) take(n int) {
 	cmd := r.serveCommand("pair", "--attempts", "1000")
 	a := r.address
 	a.URL = bustest.NewRelay(r.t, a.URL, w.judge).URL
-	cmd.Env = slices.Concat(withoutURL(cmd.Env), a.Environ(), []string{asGated + "=1"})
+	cmd.Env = slices.Concat(bus.WithoutAddress(cmd.Env), a.Environ(), []string{asGated + "=1"})
 	w.gateFiles(r.t, cmd)
 	w.program = r.start(cmd)
 	for _, f := range cmd.ExtraFiles {
@@ -123,10 +123,6 @@ func (r *replay) take(n int) {
 	}
 	r.workers[n] = w
 	r.t.Cleanup(w.leave)
-}
-
-func withoutURL(env []string) []string {
-	return slices.DeleteFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "NATS_") })
 }
 
 // gateFiles gives the process that cmd starts its gates of files.
