@@ -162,29 +162,29 @@ func (b *Bucket) Download(key string, f File) error {
 
 // List lists the objects whose keys begin with prefix, sorted by key.
 func (b *Bucket) List(prefix string) (all []Object, err error) {
-	err = b.again("listing "+prefix, func(ctx context.Context, moved func()) error {
-		all = nil
-		list := b.blobs.List(&blob.ListOptions{Prefix: b.prefix + prefix})
-		for {
-			item, err := list.Next(ctx)
-			if err == io.EOF {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			moved()
-			all = append(all, Object{strings.TrimPrefix(item.Key, b.prefix), item.Size, item.MD5})
-		}
-	})
+	items, err := b.list(prefix, "")
+	for _, item := range items {
+		all = append(all, Object{strings.TrimPrefix(item.Key, b.prefix), item.Size, item.MD5})
+	}
 	return all, err
 }
 
 // Folders lists the folders in a folder, whose name ends with a slash.
 func (b *Bucket) Folders(folder string) (names []string, err error) {
-	err = b.again("listing "+folder, func(ctx context.Context, moved func()) error {
-		names = nil
-		list := b.blobs.List(&blob.ListOptions{Prefix: b.prefix + folder, Delimiter: "/"})
+	items, err := b.list(folder, "/")
+	for _, item := range items {
+		if item.IsDir {
+			names = append(names, strings.TrimSuffix(strings.TrimPrefix(item.Key, b.prefix+folder), "/"))
+		}
+	}
+	return names, err
+}
+
+// list lists what the keys that begin with prefix name, up to the delimiter, if any.
+func (b *Bucket) list(prefix, delimiter string) (items []*blob.ListObject, err error) {
+	err = b.again("listing "+prefix, func(ctx context.Context, moved func()) error {
+		items = nil
+		list := b.blobs.List(&blob.ListOptions{Prefix: b.prefix + prefix, Delimiter: delimiter})
 		for {
 			item, err := list.Next(ctx)
 			if err == io.EOF {
@@ -194,12 +194,10 @@ func (b *Bucket) Folders(folder string) (names []string, err error) {
 				return err
 			}
 			moved()
-			if item.IsDir {
-				names = append(names, strings.TrimSuffix(strings.TrimPrefix(item.Key, b.prefix+folder), "/"))
-			}
+			items = append(items, item)
 		}
 	})
-	return names, err
+	return items, err
 }
 
 // Remove removes the object of key, if there is one.
