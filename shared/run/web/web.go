@@ -70,21 +70,23 @@ func (w *patientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // localhost, or one of the given names. The browser of somebody who visits a foreign page sends the name of that page,
 // also where the name was made to lead here (DNS rebinding); an address cannot be made to lead elsewhere.
 func Calls(r *http.Request, names ...string) bool {
-	name := r.Host
-	if host, _, err := net.SplitHostPort(name); err == nil {
-		name = host
-	}
-	name = strings.TrimSuffix(strings.TrimPrefix(name, "["), "]")
+	name := hostOf(r.Host)
 	return net.ParseIP(name) != nil ||
 		slices.ContainsFunc(append(names, "localhost"), func(known string) bool { return strings.EqualFold(known, name) })
 }
 
 // IsLoopback reports whether an address, HOST or HOST:PORT, is one that only this machine reaches.
 func IsLoopback(address string) bool {
+	host := hostOf(address)
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+}
+
+// hostOf is the host of an address, HOST or HOST:PORT, without the brackets of IPv6.
+func hostOf(address string) string {
 	host := address
 	if h, _, err := net.SplitHostPort(address); err == nil {
 		host = h
 	}
-	ip := net.ParseIP(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
-	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 }
