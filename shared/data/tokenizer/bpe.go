@@ -45,6 +45,21 @@ func (v *vocabulary) token(id uint32) []byte {
 	return v.bytes[start:v.ends[id]:v.ends[id]]
 }
 
+// add adds a token.
+func (v *vocabulary) add(token ...byte) {
+	v.bytes = append(v.bytes, token...)
+	v.ends = append(v.ends, uint32(len(v.bytes)))
+}
+
+// all are the ids of all tokens.
+func (v *vocabulary) all() []uint32 {
+	ids := make([]uint32, v.size())
+	for id := range ids {
+		ids[id] = uint32(id)
+	}
+	return ids
+}
+
 // newBPE reads the ranks from a file of the loader module. There must be size of them.
 func newBPE(name, file string, size int, endOfText uint32, split splitter) (*bpe, error) {
 	data, err := assets.Assets.ReadFile(file)

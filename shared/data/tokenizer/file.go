@@ -365,11 +365,9 @@ func (f *jsonFile) build() (*bpe, error) {
 		tokens: new(vocabulary), pieces: newPieceTable(len(f.Model.Vocab))}
 	b.classes.longS = true
 	for _, token := range all {
-		b.tokens.bytes = append(b.tokens.bytes, token...)
-		if len(b.tokens.bytes) > math.MaxInt32 {
+		if b.tokens.add(token...); len(b.tokens.bytes) > math.MaxInt32 {
 			return nil, errors.New("its tokens have more than 2 GiB")
 		}
-		b.tokens.ends = append(b.tokens.ends, uint32(len(b.tokens.bytes)))
 	}
 	if b.merges, b.ids, err = f.merges(); err != nil {
 		return nil, err

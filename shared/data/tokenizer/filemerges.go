@@ -49,15 +49,10 @@ func (f *jsonFile) merges() (*merges, []uint32, error) {
 		m.tokens = append(m.tokens, merged{left: left, right: right, shorter: none, length: uint32(len(token))})
 		m.pairs.set(left, right, rank)
 		made[token] = rank
-		v.bytes = append(v.bytes, token...)
-		v.ends = append(v.ends, uint32(len(v.bytes)))
+		v.add([]byte(token)...)
 		ids = append(ids, id)
 	}
-	ranks := make([]uint32, len(ids))
-	for rank := range ranks {
-		ranks[rank] = uint32(rank)
-	}
-	m.plant(v, ranks)
+	m.plant(v.all())
 	return m, ids, nil
 }
 
@@ -80,8 +75,7 @@ func (f *jsonFile) byteTokens() (*vocabulary, []uint32, error) {
 	v := new(vocabulary)
 	var ids []uint32
 	for _, t := range all {
-		v.bytes = append(v.bytes, t.value)
-		v.ends = append(v.ends, uint32(len(v.bytes)))
+		v.add(t.value)
 		ids = append(ids, t.id)
 	}
 	return v, ids, nil

@@ -59,8 +59,7 @@ func newAddedTokens(all []addedToken) *addedTokens {
 	t := new(addedTokens)
 	v := new(vocabulary)
 	add := func(text string, id uint32, keep bool) {
-		v.bytes = append(v.bytes, text...)
-		v.ends = append(v.ends, uint32(len(v.bytes)))
+		v.add([]byte(text)...)
 		t.sizes, t.ids, t.keep = append(t.sizes, len(text)), append(t.ids, id), append(t.keep, keep)
 	}
 	for b := range 256 {
@@ -74,11 +73,7 @@ func newAddedTokens(all []addedToken) *addedTokens {
 		}
 		add(a.Content, uint32(a.ID), !a.Special)
 	}
-	ranks := make([]uint32, len(t.ids))
-	for i := range ranks {
-		ranks[i] = uint32(i)
-	}
-	t.tree = newPrefixTree(v, ranks)
+	t.tree = newPrefixTree(v, v.all())
 	return t
 }
 

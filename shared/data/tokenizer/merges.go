@@ -40,12 +40,13 @@ func newMerges(v *vocabulary, pieces *pieceTable) *merges {
 			made = append(made, id)
 		}
 	}
-	m.plant(v, made)
+	m.plant(made)
 	return m
 }
 
 // plant makes the tree of the tokens that merging makes.
-func (m *merges) plant(v *vocabulary, made []uint32) {
+func (m *merges) plant(made []uint32) {
+	v := m.vocabulary
 	m.tree = newPrefixTree(v, made)
 	for id := range m.tokens {
 		if token := v.token(uint32(id)); len(token) > 1 {
