@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"syscall"
 	"time"
+
+	"bitnet1/shared/run/bus"
 )
 
 // fault is what happens to a run at a moment. Another kind of fault is a type with these methods and a line in kinds.
@@ -50,7 +52,7 @@ type process struct {
 
 // Names of processes that are no stages.
 const (
-	launcherName = "launcher"
+	launcherName = bus.LauncherName
 	brokerName   = "broker"
 )
 

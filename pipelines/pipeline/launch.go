@@ -25,7 +25,7 @@ import (
 )
 
 // launcherName is the name under which the launcher announces events.
-const launcherName = "launcher"
+const launcherName = bus.LauncherName
 
 var (
 	errSuperseded  = errors.New("the launcher of another host has taken this run over, and this one ends")

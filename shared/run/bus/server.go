@@ -205,7 +205,7 @@ func portFree(port int) error {
 
 // Address is how this process connects to s, as a user who may do everything.
 func (s *Server) Address() Address {
-	return Address{URL: s.nats.ClientURL(), User: own, Password: s.passwords[own]}
+	return s.AddressOf(own)
 }
 
 // AddressOf is how a process of the given user connects to s. A user that s was not started for has no way in.
