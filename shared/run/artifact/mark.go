@@ -78,10 +78,12 @@ func occupy(fsys vfs.FS, dir string) (*os.File, error) {
 	if err := setMark(fsys, dir); err != nil {
 		return nil, err
 	}
-	_ = sweep(fsys, dir, markName+"-") // what was left by a program that was to set the mark, and died
 	lock, err := lockMark(dir, unix.LOCK_SH)
 	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("data directory %s is being removed: give the command again when that is done", dir)
+	}
+	if err == nil {
+		_ = sweep(fsys, dir, markName+"-") // what was left by a program that was to set the mark, and died
 	}
 	return lock, err
 }
@@ -142,15 +144,17 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// createWhole creates a file with its content at once. One that is there already stays as it is.
+// createWhole creates a file with its content at once. One that is there already stays as it is. Until it returns, the
+// file is locked as by those who use it: for a moment it has its temporary name, too, which no sweep may take then.
 func createWhole(fsys vfs.FS, path string, b []byte) error {
-	f, err := createLocked(fsys, filepath.Dir(path), filepath.Base(path)+"-")
+	f, err := createLocked(fsys, filepath.Dir(path), filepath.Base(path)+"-", unix.LOCK_SH)
 	if err != nil {
 		return err
 	}
+	defer f.Close()
 	defer func() { _ = fsys.Remove(f.Name()) }()
 	_, err = f.Write(b)
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync()); err != nil {
 		return err
 	}
 	if err := fsys.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {

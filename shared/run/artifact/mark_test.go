@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"bitnet1/shared/digest"
+	"bitnet1/shared/run/vfs"
 )
 
 // lay makes files of the given names below dir.
@@ -120,6 +121,53 @@ func TestADataDirectoryInUseIsNotSeized(t *testing.T) {
 	_, err = Open(store.Dir())
 	wantError(t, err, "being removed")
 	if marks := marks(store.Dir()); len(marks) != 1 {
+		t.Errorf("left in the directory: %v", marks)
+	}
+}
+
+// meeting lets another process's part take place right before and right after a link.
+type meeting struct {
+	vfs.FS
+	do func()
+}
+
+func (m meeting) Link(from, to string) error {
+	m.do()
+	defer m.do()
+	return m.FS.Link(from, to)
+}
+
+func TestProgramsThatMarkADirectoryAtOnceAllUseIt(t *testing.T) {
+	dir := t.TempDir()
+	uses := func() {
+		if err := sweep(vfs.OS, dir, markName+"-"); err != nil {
+			t.Error(err)
+		}
+		if exists(filepath.Join(dir, markName)) {
+			other, err := occupy(vfs.OS, dir)
+			if err != nil {
+				t.Fatalf("a second program: %v", err)
+			}
+			_ = other.Close()
+		}
+	}
+	first, err := occupy(meeting{vfs.OS, uses}, dir)
+	if err != nil {
+		t.Fatalf("the program that sets the mark: %v", err)
+	}
+	defer first.Close()
+	if marks := marks(dir); len(marks) != 1 {
+		t.Errorf("left in the directory: %v", marks)
+	}
+}
+
+func TestWhatADeadProgramLeftBesideTheMarkIsSwept(t *testing.T) {
+	dir := t.TempDir()
+	lay(t, dir, markName+"-1234")
+	if _, err := Open(dir); err != nil {
+		t.Fatal(err)
+	}
+	if marks := marks(dir); len(marks) != 1 || filepath.Base(marks[0]) != markName {
 		t.Errorf("left in the directory: %v", marks)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"path"
 
+	"golang.org/x/sys/unix"
+
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/bucket"
 	"bitnet1/shared/run/vfs"
@@ -19,7 +21,7 @@ func (s *Store) fetch(ref Ref) error {
 	if err := vfs.MkdirAll(s.fs, s.temporary()); err != nil {
 		return explained(err)
 	}
-	f, err := createLocked(s.fs, s.temporary(), temporaryPrefix)
+	f, err := createLocked(s.fs, s.temporary(), temporaryPrefix, unix.LOCK_EX)
 	if err != nil {
 		return fmt.Errorf("fetching %s: %w", ref, explained(err))
 	}

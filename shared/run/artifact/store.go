@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/bucket"
 	"bitnet1/shared/run/vfs"
@@ -72,7 +74,7 @@ func (s *Store) open() (err error) {
 			return err
 		}
 	}
-	probe, err := createLocked(s.fs, s.temporary(), temporaryPrefix)
+	probe, err := createLocked(s.fs, s.temporary(), temporaryPrefix, unix.LOCK_EX)
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func newWriter(fsys vfs.FS, dir string, ref Ref, place func(string, Ref) error) 
 	if !ValidName(ref.Name) {
 		return nil, fmt.Errorf("artifact name %q: use a plain file name of at most %d bytes", ref.Name, maxName)
 	}
-	f, err := createLocked(fsys, dir, temporaryPrefix)
+	f, err := createLocked(fsys, dir, temporaryPrefix, unix.LOCK_EX)
 	if err != nil {
 		return nil, fmt.Errorf("creating %s %s: %w", ref.Kind, ref.Name, explained(err))
 	}
@@ -46,15 +46,15 @@ func newWriter(fsys vfs.FS, dir string, ref Ref, place func(string, Ref) error) 
 	return w, nil
 }
 
-// createLocked creates a temporary file and locks it. The lock tells a sweep in another process that the writer is
-// alive; the kernel drops it when the process dies, however it dies.
-func createLocked(fsys vfs.FS, dir, prefix string) (vfs.File, error) {
+// createLocked creates a temporary file and locks it, exclusive or shared. The lock tells a sweep in another process
+// that the writer is alive; the kernel drops it when the process dies, however it dies.
+func createLocked(fsys vfs.FS, dir, prefix string, how int) (vfs.File, error) {
 	for {
 		f, err := vfs.CreateTemp(fsys, dir, prefix)
 		if err != nil {
 			return nil, err
 		}
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 		if err == nil && IsAt(f, f.Name()) {
 			return f, nil
 		}
