@@ -111,7 +111,7 @@ func (e Envelope) Encode() ([]byte, error) {
 
 // Decode parses an encoded event without trusting any length in it.
 func Decode(b []byte) (Envelope, error) {
-	if len(b) > MaxSize {
+	if len(b) > MaxSize+digest.ChecksumSize { // a file may have one
 		return Envelope{}, fmt.Errorf("event: %d bytes, more than %d", len(b), MaxSize)
 	}
 	var e Envelope

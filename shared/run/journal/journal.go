@@ -102,7 +102,7 @@ func (j Journal) write(e event.Envelope, renew bool) (isNew bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := j.keep(e.Run, e.Kind, name, b); err != nil {
+	if err := j.keep(e.Run, e.Kind, name, digest.AppendChecksum(b)); err != nil {
 		return false, fmt.Errorf("journal of run %s: %w", e.Run, err)
 	}
 	return isNew, nil
@@ -216,6 +216,9 @@ func (j Journal) readFile(run, kind, name, id string) (event.Envelope, error) {
 func decode(b []byte, readErr error, run, kind, id string) (event.Envelope, error) {
 	if readErr != nil {
 		return event.Envelope{}, readErr
+	}
+	if err := digest.VerifyChecksum(b); err != nil {
+		return event.Envelope{}, err
 	}
 	e, err := event.Decode(b)
 	if err == nil && (e.Run != run || e.Kind != kind || e.ID != id) {

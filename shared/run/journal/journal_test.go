@@ -234,6 +234,34 @@ func TestDamagedEventsAreNamedAndMendedByWritingThemAgain(t *testing.T) {
 }
 
 // An event file that was copied from another run, or into the folder of another kind, is refused.
+// An event that differs in one bit from what was written is not used: its id covers its body alone, and its file has a
+// checksum for the rest. An older version wrote the event alone.
+func TestAFlippedBitIsNoticed(t *testing.T) {
+	j := Open(t.TempDir()).Telling(func(error) {})
+	e := newEvent(t, "r", event.Part{Index: 2, Count: 4}, 5, event.PackWritten{Step: 3})
+	path := keep(t, j, e)
+	written, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for bit := range 8 * len(written) {
+		written[bit/8] ^= 1 << (bit % 8)
+		overwrite(t, path, written)
+		if j.Keeps(e) {
+			t.Errorf("bit %d of %s is flipped and the event is used", bit, path)
+		}
+		written[bit/8] ^= 1 << (bit % 8)
+	}
+	b, err := e.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	overwrite(t, path, b)
+	if events, err := j.Read("r", e.Kind); err != nil || len(events) != 1 || events[0].Time != 5 {
+		t.Errorf("an event of an older version: %v, %v", events, err)
+	}
+}
+
 func TestEventsBelongWhereTheyWereWritten(t *testing.T) {
 	var told []error
 	j := Open(t.TempDir()).Telling(func(err error) { told = append(told, err) })
