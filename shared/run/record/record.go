@@ -42,6 +42,9 @@ type Record struct {
 	Inputs  []string `msgpack:"inputs"`
 	Outputs []Output `msgpack:"outputs"` // in the order in which they were announced
 
+	// Damage says what was found damaged when the record was opened, and what is done instead.
+	Damage []error `msgpack:"-"`
+
 	fs       vfs.FS
 	dir      string
 	lock     vfs.File
@@ -150,9 +153,14 @@ func (r *Record) Close() {
 }
 
 func (r *Record) load() error {
-	if old, err := read(r.dir); err == nil && old.Key == r.Key { // a damaged record only costs doing the job again
+	old, err := read(r.dir)
+	if err == nil && old.Key == r.Key {
 		r.Outputs, r.complete = old.Outputs, true
 		return r.removeWork() // where the process was killed right after the commit
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		path := filepath.Join(r.dir, recordName)
+		r.Damage = append(r.Damage, fmt.Errorf("%s is damaged: the job is done again", path))
 	}
 	return r.loadPartial()
 }
@@ -164,7 +172,21 @@ func read(dir string) (*Record, error) {
 		return nil, err
 	}
 	r := &Record{dir: dir, complete: true}
-	return r, event.Unmarshal(b, r)
+	return r, decode(b, r)
+}
+
+// decode reads what encode wrote, or an older version without a checksum.
+func decode(b []byte, into any) error {
+	if err := digest.VerifyChecksum(b); err != nil {
+		return err
+	}
+	return event.Unmarshal(b, into)
+}
+
+// encode is v as msgpack with a checksum.
+func encode(v any) ([]byte, error) {
+	b, err := event.Marshal(v)
+	return digest.AppendChecksum(b), err
 }
 
 // Find reads the record of a finished job under root.
@@ -233,7 +255,9 @@ func (r *Record) readPartial(i int) (out Output, ok bool, err error) {
 	if err != nil {
 		return Output{}, false, fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
 	}
-	ok = event.Unmarshal(b, &out) == nil
+	if ok = decode(b, &out) == nil; !ok {
+		r.Damage = append(r.Damage, fmt.Errorf("%s is damaged: the job goes on from what it made before", r.partial(i)))
+	}
 	return out, ok, nil
 }
 
@@ -261,7 +285,7 @@ func (r *Record) keep(out Output) error {
 	if r.shared != nil {
 		return r.write(append(slices.Clip(r.Outputs), out), false)
 	}
-	b, err := event.Marshal(out)
+	b, err := encode(out)
 	if err != nil {
 		return err
 	}
@@ -270,7 +294,7 @@ func (r *Record) keep(out Output) error {
 
 // Commit makes the outputs final and removes what only an unfinished job needs.
 func (r *Record) Commit() error {
-	b, err := event.Marshal(r)
+	b, err := encode(r)
 	if err != nil {
 		return err
 	}
@@ -336,6 +360,9 @@ func (r *Record) Attempts() int {
 	if err != nil {
 		return 0
 	}
+	if b, err = digest.CutChecksum(b); err != nil {
+		return 0
+	}
 	n, _ := strconv.Atoi(strings.TrimSpace(string(b)))
 	return n
 }
@@ -345,7 +372,8 @@ func (r *Record) SetAttempts(n int) error {
 	if n <= 0 { // a full disk does not keep a file from being removed
 		return vfs.RemoveAll(r.fs, filepath.Join(r.dir, "attempts"))
 	}
-	return artifact.WriteFileOn(r.fs, filepath.Join(r.dir, "attempts"), []byte(strconv.Itoa(n)+"\n"))
+	return artifact.WriteFileOn(r.fs, filepath.Join(r.dir, "attempts"),
+		digest.AppendChecksum([]byte(strconv.Itoa(n)+"\n")))
 }
 
 // AttemptsAt is Attempts of a record that is not open.

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -107,6 +108,67 @@ func TestFinishedJobs(t *testing.T) {
 	if all, err := Finished(root); err != nil || len(all) != 1 || all[0].Key != done {
 		t.Errorf("%v, %v", all, err)
 	}
+}
+
+// A record that differs in one bit from what was written is not used, and neither are the outputs of an unfinished job
+// from such a one on. An older version wrote both without a checksum.
+func TestAFlippedBitIsNoticed(t *testing.T) {
+	t.Parallel()
+	root, key := t.TempDir(), strings.Repeat("ab", 32)
+	open := func() *Record {
+		r, err := Open(root, "train", key, []byte(`{"steps":3}`), []string{"in"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	check := func(path string, outputs int) {
+		t.Helper()
+		written, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for bit := range 8 * len(written) {
+			b := bytes.Clone(written)
+			b[bit/8] ^= 1 << (bit % 8)
+			if err := os.WriteFile(path, b, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			r := open()
+			if r.Complete() || len(r.Outputs) != outputs || len(r.Damage) != 1 ||
+				!strings.Contains(r.Damage[0].Error(), path) {
+				t.Errorf("%s, bit %d: complete %v, outputs %q, damage %v", path, bit, r.Complete(), r.Outputs, r.Damage)
+			}
+			r.Close()
+		}
+		old, err := digest.CutChecksum(written)
+		if err != nil {
+			t.Fatal(err)
+		}
+		old = append([]byte{old[0] - 1}, old[1:]...) // a map of a member less
+		if err := os.WriteFile(path, old, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if r := open(); len(r.Outputs) != 3 || len(r.Damage) > 0 {
+			t.Errorf("%s of an older version: %q, %v", path, r.Outputs, r.Damage)
+		} else {
+			r.Close()
+		}
+	}
+	r := open()
+	for _, body := range []string{"\x81\xa1n\x01", "\x81\xa1n\x02", "\x81\xa1n\x03"} {
+		if _, err := r.Add("tokens.written", []byte(body)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.Close()
+	check(r.partial(1), 1)
+	r = open()
+	if err := r.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	check(filepath.Join(r.Dir(), recordName), 0)
 }
 
 // Outputs that are retracted are gone from the record, also when it is opened again. The outputs before them stay.

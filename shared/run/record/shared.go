@@ -199,7 +199,7 @@ func (r *Record) commitShared(b []byte) error {
 
 // publish writes the record of a finished job where its writer died before it did, and into the job's folder.
 func (r *Record) publish() error {
-	b, err := event.Marshal(r)
+	b, err := encode(r)
 	if err != nil {
 		return err
 	}
