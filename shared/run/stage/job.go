@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 
 	"bitnet1/shared/digest"
@@ -85,14 +86,61 @@ func (j *Job[P]) WriteJSON(kind, name string, v any) (artifact.Ref, error) {
 // Scratch is a directory that survives an interruption of the job and is removed when the job is committed.
 func (j *Job[P]) Scratch() (string, error) { return j.record.Scratch() }
 
-// Keep replaces the file of that name in Scratch with what write writes. Whatever happens, the file is as it was before
-// or as it is now.
+// Keep keeps what write writes in Scratch under a name, in place of what was kept before. Whatever happens, Kept finds
+// the one or the other, and never a part or something else.
 func (j *Job[P]) Keep(name string, write func(io.Writer) error) error {
 	dir, err := j.Scratch()
 	if err != nil {
 		return err
 	}
-	return artifact.Replace(j.fs, filepath.Join(dir, name), write)
+	return artifact.Keep(j.fs, dir, name, write)
+}
+
+// Kept is the path of what was kept last under a name, its digest checked. The errors are fs.ErrNotExist and
+// artifact.ErrDamaged.
+func (j *Job[P]) Kept(name string) (string, error) {
+	dir, err := j.Scratch()
+	if err != nil {
+		return "", err
+	}
+	return artifact.Kept(dir, name)
+}
+
+// Forget removes what was kept under a name.
+func (j *Job[P]) Forget(name string) error {
+	dir, err := j.Scratch()
+	if err != nil {
+		return err
+	}
+	return artifact.Forget(j.fs, dir, name)
+}
+
+// WriteScratch puts v into Scratch as a file of JSON with a checksum (digest.VerifyChecksum), at once.
+func (j *Job[P]) WriteScratch(name string, v any) error {
+	dir, err := j.Scratch()
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return artifact.WriteFileOn(j.fs, filepath.Join(dir, name), digest.AppendChecksum(b))
+}
+
+// CreateScratch creates a file of that name in Scratch, in place of one that is there, for the caller to write and to
+// sync.
+func (j *Job[P]) CreateScratch(name string) (vfs.File, error) {
+	dir, err := j.Scratch()
+	if err != nil {
+		return nil, err
+	}
+	return j.fs.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+}
+
+// OpenLive opens a file of LiveFile, which is created where it is missing, for reading and writing.
+func (j *Job[P]) OpenLive(path string) (vfs.File, error) {
+	return j.fs.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 }
 
 // Advanced says that the job has put what it needs to go on from here into Scratch: however often it is interrupted

@@ -75,6 +75,9 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 		return result{key: key}, err
 	}
 	defer r.Close()
+	for _, damage := range r.Damage {
+		p.log.Warn(damage.Error(), "run", t.run)
+	}
 	if p.folder != nil {
 		p.folder.ReplaceAll(t.force)
 		for _, ref := range r.Own() {
@@ -98,7 +101,15 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 	}
 	cached := r.Complete()
 	if !cached {
-		if err := p.attempt(ctx, t, r); err != nil {
+		err := p.attempt(ctx, t, r)
+		if isAnew(err) {
+			p.log.Warn("a file of the unfinished job is damaged, and the job is done from its beginning", "run", t.run,
+				"error", err)
+			if err = r.Reset(); err == nil {
+				err = p.attempt(ctx, t, r)
+			}
+		}
+		if err != nil {
 			return result{key: key}, err
 		}
 	}
