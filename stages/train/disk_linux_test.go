@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,4 +29,32 @@ func TestFullDiskEndsTheRun(t *testing.T) {
 	}
 	trainWith(t, small(manifest, dir)...)
 	sameFiles(t, whole, dir, []string{"a full disk"})
+}
+
+// A pause file that cannot be written is said to be missing, with the step that is lost.
+func TestPauseThatCannotBeWritten(t *testing.T) {
+	manifest, dir := writeDataset(t, 16, proverbs()...), t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
+		t.Skipf("this test mounts a small disk: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, 0) })
+	flags := small(manifest, dir)
+	stopAt(t, 5, 0, dir, flags)
+	filler, err := os.Create(filepath.Join(dir, "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := int64(0)
+	for n := 4096; err == nil; size += int64(n) {
+		n, err = filler.Write(make([]byte, 4096))
+	}
+	if err := filler.Truncate(size - 64<<10); err != nil { // room for what is smaller than a pause file
+		t.Fatal(err)
+	}
+	filler.Close()
+	cmd, said := program(t, append(flags, "--stop-at", "9")...)
+	if err := cmd.Run(); err == nil || !strings.Contains(said.String(), "keeping step 9 to go on from: ") ||
+		!strings.Contains(said.String(), "the disk is full") || strings.Contains(said.String(), "msg=paused") {
+		t.Errorf("%v:\n%s", err, said)
+	}
 }

@@ -1,15 +1,24 @@
 package main
 
 import (
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 
+	"github.com/zeebo/blake3"
+
+	"bitnet1/shared/digest"
 	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/stage"
+	"bitnet1/shared/run/vfs"
 )
 
 // trainingLog writes the log of a run. A checkpoint's state holds the length of the log, and openLog cuts off later
@@ -17,13 +26,28 @@ import (
 //
 // The line of a checkpoint has its digest, which is known when the checkpoint is written. Until then the lines of later
 // steps are held back.
+//
+// The log is an artifact at the end alone. Until then the digest of each length that training may resume from is kept
+// beside the log.
 type trainingLog struct {
-	file *os.File
+	job    *stage.Job[Params]
+	file   vfs.File
+	hash   *blake3.Hasher // of all that is in the file
+	synced []logLength
 
 	lock    sync.Mutex
 	held    []byte // lines
 	holding bool
 }
+
+// logLength is the digest of the first Length bytes of the log.
+type logLength struct {
+	Length int64  `json:"length"`
+	Digest string `json:"digest"`
+}
+
+// logLengthsName is the file of the logLengths, in the order in which they were synced. An older version kept none.
+const logLengthsName = "log-lengths.json"
 
 // openLog opens the log of a job and cuts it off at offset.
 func openLog(job *stage.Job[Params], offset int64) (*trainingLog, error) {
@@ -31,23 +55,81 @@ func openLog(job *stage.Job[Params], offset int64) (*trainingLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := job.OpenLive(path)
 	if err != nil {
 		return nil, fmt.Errorf("training log: %w", err)
 	}
-	if info, err := f.Stat(); err != nil || info.Size() < offset {
+	l := &trainingLog{job: job, file: f, hash: blake3.New()}
+	if err := l.resume(path, offset); err != nil {
 		f.Close()
-		return nil, stage.Permanentf("training log %s is shorter than at the last checkpoint: train again with --force", path)
+		return nil, err
 	}
-	if err := f.Truncate(offset); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("training log: %w", err)
+	return l, nil
+}
+
+// resume checks the first offset bytes of the log and cuts off what follows them.
+func (l *trainingLog) resume(path string, offset int64) error {
+	if err := l.readLengths(); err != nil {
+		return stage.Anew(err)
 	}
-	if _, err := f.Seek(offset, io.SeekStart); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("training log: %w", err)
+	i := slices.IndexFunc(l.synced, func(s logLength) bool { return s.Length >= offset })
+	until := offset // a longer part of the log that is sound says that this one is
+	if i >= 0 {
+		until = l.synced[i].Length
 	}
-	return &trainingLog{file: f}, nil
+	damaged := func(why string) error {
+		return stage.Anew(fmt.Errorf("training log %s is damaged: %s", path, why))
+	}
+	if _, err := io.CopyN(l.hash, l.file, offset); err != nil {
+		return damaged(fmt.Sprintf("it is shorter than at the checkpoint to resume from, %d bytes", offset))
+	}
+	whole := l.hash.Clone()
+	if _, err := io.CopyN(whole, l.file, until-offset); err != nil {
+		return damaged(fmt.Sprintf("it is shorter than %d bytes", until))
+	}
+	if i >= 0 && sum(whole) != l.synced[i].Digest {
+		return damaged("its digest differs")
+	}
+	if i = slices.IndexFunc(l.synced, func(s logLength) bool { return s.Length > offset }); i >= 0 {
+		l.synced = l.synced[:i]
+		if err := l.keepLengths(); err != nil {
+			return err
+		}
+	}
+	if err := l.file.Truncate(offset); err != nil {
+		return fmt.Errorf("training log: %w", err)
+	}
+	if _, err := l.file.Seek(offset, io.SeekStart); err != nil {
+		return fmt.Errorf("training log: %w", err)
+	}
+	return nil
+}
+
+func sum(h *blake3.Hasher) string { return hex.EncodeToString(h.Sum(nil)) }
+
+// readLengths reads the logLengths of earlier attempts.
+func (l *trainingLog) readLengths() error {
+	dir, err := l.job.Scratch()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, logLengthsName)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var kept struct{ Lengths []logLength }
+	if err == nil {
+		err = digest.VerifyChecksum(b)
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &kept)
+	}
+	if err != nil {
+		return fmt.Errorf("digests of the training log in %s: %w", path, err)
+	}
+	l.synced = kept.Lengths
+	return nil
 }
 
 // write appends a line to the file, or to the lines that are held back.
@@ -69,6 +151,7 @@ func (l *trainingLog) append(b []byte) error {
 	if _, err := l.file.Write(b); err != nil {
 		return fmt.Errorf("training log: %w", err)
 	}
+	_, _ = l.hash.Write(b)
 	return nil
 }
 
@@ -99,12 +182,21 @@ func (l *trainingLog) release(line trainlog.Line) (length int64, err error) {
 	return length, err
 }
 
-// sync syncs the file and returns its length.
+// sync syncs the file, keeps its digest and returns its length.
 func (l *trainingLog) sync() (int64, error) {
 	if err := l.file.Sync(); err != nil {
 		return 0, fmt.Errorf("training log: %w", err)
 	}
-	return l.file.Seek(0, io.SeekCurrent)
+	length, err := l.file.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return 0, fmt.Errorf("training log: %w", err)
+	}
+	l.synced = append(l.synced, logLength{length, sum(l.hash)})
+	return length, l.keepLengths()
+}
+
+func (l *trainingLog) keepLengths() error {
+	return l.job.WriteScratch(logLengthsName, map[string]any{"lengths": l.synced})
 }
 
 // artifact makes an artifact of the present log.
@@ -117,8 +209,12 @@ func (l *trainingLog) artifact(job *stage.Job[Params]) (artifact.Ref, error) {
 	if _, err := l.file.Seek(0, io.SeekStart); err != nil {
 		return artifact.Ref{}, err
 	}
-	if _, err := io.Copy(w, l.file); err != nil {
+	again := blake3.New()
+	if _, err := io.Copy(io.MultiWriter(w, again), l.file); err != nil {
 		return artifact.Ref{}, fmt.Errorf("training log: %w", err)
+	}
+	if sum(again) != sum(l.hash) {
+		return artifact.Ref{}, stage.Anew(fmt.Errorf("training log %s is damaged: its digest differs", l.file.Name()))
 	}
 	return w.Commit()
 }

@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -142,10 +141,6 @@ func (t *trainer) pause(ctx context.Context) error {
 
 // writePauseFile announces nothing: where training was stopped must not show in what it makes.
 func (t *trainer) writePauseFile() error {
-	path, err := t.pauseFilePath()
-	if err != nil {
-		return err
-	}
 	snapshot, err := t.model.Snapshot()
 	if err != nil {
 		return err
@@ -163,39 +158,23 @@ func (t *trainer) writePauseFile() error {
 		Tensors: append(checkpoint.OptimizerTensors(snapshot.State),
 			checkpoint.ParameterTensors(parameterPrefix, snapshot.Parameters)...),
 	}
-	if err := replaceState(path, state); err != nil {
+	if err := t.job.Keep(pauseName, func(w io.Writer) error { return checkpoint.WriteState(w, state) }); err != nil {
 		return fmt.Errorf("keeping step %d to go on from: %w", t.steps, err)
 	}
 	t.job.Log.Info("paused", "step", t.steps)
 	return t.job.Advanced()
 }
 
-// replaceState writes a state file in the place of an older one, which stays as it was if that fails.
-func replaceState(path string, state checkpoint.State) (err error) {
-	f, err := os.Create(path + ".new")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := checkpoint.WriteState(f, state); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
-
 // loadPauseFile loads the pause file if it is of a later step than the last checkpoint. A damaged pause file is
 // ignored: it costs the steps since the last checkpoint.
 func (t *trainer) loadPauseFile() (logOffset int64, ok bool, err error) {
-	path, err := t.pauseFilePath()
-	if err != nil {
-		return 0, false, err
-	}
-	state, err := checkpoint.ReadState(path, t.job.Key)
+	path, err := t.job.Kept(pauseName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, false, nil
+	}
+	var state checkpoint.State
+	if err == nil {
+		state, err = checkpoint.ReadState(path, t.job.Key)
 	}
 	if err != nil {
 		t.job.Log.Warn("going on from the last checkpoint instead of the last step", "error", err)
@@ -227,18 +206,4 @@ func (t *trainer) loadPauseFile() (logOffset int64, ok bool, err error) {
 }
 
 // removePauseFile removes the pause file, of which a later checkpoint takes the place.
-func (t *trainer) removePauseFile() error {
-	path, err := t.pauseFilePath()
-	if err != nil {
-		return err
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-func (t *trainer) pauseFilePath() (string, error) {
-	dir, err := t.job.Scratch()
-	return filepath.Join(dir, pauseName), err
-}
+func (t *trainer) removePauseFile() error { return t.job.Forget(pauseName) }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -16,7 +17,9 @@ import (
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/measure/measuretest"
+	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/stage"
+	"bitnet1/shared/run/vfs"
 )
 
 func TestMain(m *testing.M) { measuretest.Main(m, main) }
@@ -165,7 +168,7 @@ func TestPauseKeepsEveryStep(t *testing.T) {
 
 func pauseFile(t *testing.T, dir string) string {
 	t.Helper()
-	found, err := filepath.Glob(filepath.Join(dir, ".jobs", "*", "*", "scratch", pauseName))
+	found, err := filepath.Glob(filepath.Join(dir, ".jobs", "*", "*", "scratch", "pause-*.safetensors"))
 	if err != nil || len(found) != 1 {
 		t.Fatalf("pause files: %v, %v", found, err)
 	}
@@ -193,7 +196,12 @@ func TestBeginsAnew(t *testing.T) {
 				t.Fatal(err)
 			}
 			state.Step = 0
-			if err := replaceState(path, state); err != nil {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			err = artifact.Keep(vfs.OS, filepath.Dir(path), pauseName,
+				func(w io.Writer) error { return checkpoint.WriteState(w, state) })
+			if err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -209,18 +217,41 @@ func TestBeginsAnew(t *testing.T) {
 	}
 }
 
-// A pause file that cannot be written is said to be missing, with the step that is lost.
-func TestPauseThatCannotBeWritten(t *testing.T) {
-	manifest, dir := writeDataset(t, 16, proverbs()...), t.TempDir()
-	flags := small(manifest, dir)
-	stopAt(t, 5, 0, dir, flags)
-	if err := os.Mkdir(pauseFile(t, dir)+".new", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cmd, said := program(t, append(flags, "--stop-at", "9")...)
-	if err := cmd.Run(); err == nil || !strings.Contains(said.String(), "keeping step 9 to go on from: ") ||
-		strings.Contains(said.String(), "msg=paused") {
-		t.Errorf("%v:\n%s", err, said)
+// A log that is damaged since is not made into an artifact: training begins anew, and so does the log.
+func TestADamagedLogIsMadeAgain(t *testing.T) {
+	manifest := writeDataset(t, 16, proverbs()...)
+	whole := t.TempDir()
+	trainWith(t, small(manifest, whole)...)
+	for what, flip := range map[string]struct {
+		name string
+		at   int // stopped after this step
+	}{
+		"the log, at a pause": {trainlog.FileName, 5}, "the log, behind a checkpoint": {trainlog.FileName, 20},
+		"the digests of the log": {logLengthsName, 20},
+	} {
+		t.Run(what, func(t *testing.T) {
+			dir := t.TempDir()
+			flags := small(manifest, dir)
+			cmd, said := program(t, append(flags, "--stop-at", fmt.Sprint(flip.at))...)
+			if err := cmd.Run(); err == nil {
+				t.Fatalf("it did not stop:\n%s", said)
+			}
+			path := filepath.Join(filepath.Dir(pauseFile(t, dir)), flip.name)
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b[len(b)/3] ^= 1
+			if err := os.WriteFile(path, b, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			cmd, said = program(t, flags...)
+			if err := cmd.Run(); err != nil || !strings.Contains(said.String(), "done from its beginning") ||
+				!strings.Contains(said.String(), path) {
+				t.Errorf("%v:\n%s", err, said)
+			}
+			sameFiles(t, whole, dir, []string{what})
+		})
 	}
 }
 
