@@ -101,7 +101,8 @@ func batchTexts(t testing.TB, path string) (texts []string) {
 }
 
 // TestKilledAnywhere kills the program after some of its work is durable, again and again, and lets others with more or
-// fewer threads go on: the batch is the same as without.
+// fewer threads go on: the batch is the same as without. A part that is damaged since is made again, with those after
+// it.
 func TestKilledAnywhere(t *testing.T) {
 	dir := t.TempDir()
 	source := write(t, filepath.Join(dir, "x.jsonl"), lines(12<<20))
@@ -128,9 +129,22 @@ func TestKilledAnywhere(t *testing.T) {
 			t.Fatalf("the program ended before it was killed after part %d", kill)
 		}
 	}
+	parts, err := filepath.Glob(filepath.Join(broken, ".jobs", "*", "*", "scratch", "part-000002.arrow"))
+	if err != nil || len(parts) != 1 {
+		t.Fatal(parts, err)
+	}
+	part, err := os.ReadFile(parts[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	part[len(part)/2] ^= 1
+	if err := os.WriteFile(parts[0], part, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	c := command("run", "--in", source, "--out", broken, "--tokenizer", "bytes")
 	out, err := c.CombinedOutput()
-	if err != nil || !bytes.Contains(out, []byte("going on where an earlier attempt stopped")) {
+	if err != nil || !bytes.Contains(out, []byte("going on where an earlier attempt stopped")) ||
+		!bytes.Contains(out, []byte("parts=2")) || !bytes.Contains(out, []byte(parts[0])) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	a, err := os.ReadFile(filepath.Join(whole, "x.tokens.arrow"))

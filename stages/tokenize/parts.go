@@ -2,17 +2,22 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/zeebo/blake3"
+
 	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/data/documents"
 	"bitnet1/shared/data/tokenizer"
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/stage"
 )
@@ -47,7 +52,8 @@ func (t *tally) oddRows() (all []string) {
 
 // partRecord is the JSON file beside a part. It is written after the part is synced.
 type partRecord struct {
-	Next       int64           `json:"next"` // first row after the part
+	Digest     string          `json:"digest"` // of the part; "": written by an older version
+	Next       int64           `json:"next"`   // first row after the part
 	Count      documents.Count `json:"count"`
 	Tokens     int64           `json:"tokens"`
 	Counted    int64           `json:"counted"`
@@ -62,9 +68,10 @@ type partRecord struct {
 // document by document, so that its bytes do not depend on where parts end.
 type writer struct {
 	tally
+	job       *stage.Job[Params]
 	dir       string
 	tokenizer dataset.TokenizerInfo
-	parts     int
+	parts     []string // their digests
 	next      int64
 
 	blocks  []*block // not in a part yet
@@ -73,7 +80,11 @@ type writer struct {
 }
 
 func (w *writer) path(part int, suffix string) string {
-	return filepath.Join(w.dir, fmt.Sprintf("part-%06d.%s", part, suffix))
+	return filepath.Join(w.dir, w.name(part, suffix))
+}
+
+func (w *writer) name(part int, suffix string) string {
+	return fmt.Sprintf("part-%06d.%s", part, suffix)
 }
 
 // resume makes a writer with the parts that earlier attempts left.
@@ -82,28 +93,52 @@ func resume(job *stage.Job[Params], t dataset.TokenizerInfo) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{dir: dir, tokenizer: t, times: new(stage.Times)}
+	w := &writer{job: job, dir: dir, tokenizer: t, times: new(stage.Times)}
 	for {
-		data, err := os.ReadFile(w.path(w.parts, "json"))
+		r, err := w.readPart(len(w.parts))
 		if errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 		if err != nil {
-			return nil, err
+			job.Log.Warn("a part of an earlier attempt is damaged, and is made again with those after it", "error", err)
+			break
 		}
-		var r partRecord
-		if err := json.Unmarshal(data, &r); err != nil {
-			break // this part, and what follows it, is made again
-		}
-		w.parts++
+		w.parts = append(w.parts, r.Digest)
 		w.next = r.Next
 		w.tally = tally{r.Count, r.Tokens, r.Counted, r.Miscounted, r.Odd}
 		w.times.Restore(r.Times)
 	}
-	if w.parts > 0 {
-		job.Log.Info("going on where an earlier attempt stopped", "row", w.next, "parts", w.parts)
+	if len(w.parts) > 0 {
+		job.Log.Info("going on where an earlier attempt stopped", "row", w.next, "parts", len(w.parts))
 	}
 	return w, nil
+}
+
+// readPart reads the record of a part, and checks the part.
+func (w *writer) readPart(part int) (r partRecord, err error) {
+	path := w.path(part, "json")
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = digest.VerifyChecksum(data)
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &r)
+	}
+	if err != nil {
+		return r, fmt.Errorf("%s: %w", path, err)
+	}
+	return r, verifyPart(w.path(part, "arrow"), r.Digest)
+}
+
+func verifyPart(path, want string) error {
+	if want == "" {
+		return nil
+	}
+	sum, _, err := digest.File(path)
+	if err == nil && sum != want {
+		err = fmt.Errorf("%s: %w", path, artifact.ErrDamaged)
+	}
+	return err
 }
 
 // read encodes the documents of the file from the first row that is in no part.
@@ -154,12 +189,13 @@ func (w *writer) add(b *block, compare bool) {
 
 // flush writes the blocks that are in no part as a part.
 func (w *writer) flush() error {
-	f, err := os.Create(w.path(w.parts, "arrow"))
+	f, err := w.job.CreateScratch(w.name(len(w.parts), "arrow"))
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	batch, err := dataset.NewBatchWriter(f, w.tokenizer)
+	hash := blake3.New()
+	batch, err := dataset.NewBatchWriter(io.MultiWriter(f, hash), w.tokenizer)
 	if err != nil {
 		return err
 	}
@@ -169,14 +205,12 @@ func (w *writer) flush() error {
 	if err := errors.Join(batch.Close(), f.Sync()); err != nil {
 		return err
 	}
-	record, err := json.Marshal(partRecord{w.next, w.count, w.tokens, w.counted, w.miscounted, w.odd, w.times.Steps()})
-	if err != nil {
+	sum := hex.EncodeToString(hash.Sum(nil))
+	record := partRecord{sum, w.next, w.count, w.tokens, w.counted, w.miscounted, w.odd, w.times.Steps()}
+	if err := w.job.WriteScratch(w.name(len(w.parts), "json"), record); err != nil {
 		return err
 	}
-	if err := artifact.WriteFile(w.path(w.parts, "json"), record); err != nil {
-		return err
-	}
-	w.parts++
+	w.parts = append(w.parts, sum)
 	w.blocks, w.pending = nil, 0
 	return nil
 }
@@ -196,7 +230,7 @@ func (w *writer) appendBlocks(batch *dataset.BatchWriter) error {
 
 // discard forgets all documents of a file that is left out.
 func (w *writer) discard() {
-	w.blocks, w.parts, w.tally = nil, 0, tally{}
+	w.blocks, w.parts, w.tally = nil, nil, tally{}
 }
 
 // finish writes the batch of the whole source.
@@ -210,11 +244,11 @@ func (w *writer) finish(ctx context.Context, job *stage.Job[Params], name string
 	if err != nil {
 		return artifact.Ref{}, err
 	}
-	for part := range w.parts {
+	for part, sum := range w.parts {
 		if err := ctx.Err(); err != nil {
 			return artifact.Ref{}, err
 		}
-		if err := appendPart(batch, w.path(part, "arrow")); err != nil {
+		if err := appendPart(batch, w.path(part, "arrow"), sum); err != nil {
 			return artifact.Ref{}, err
 		}
 	}
@@ -224,7 +258,10 @@ func (w *writer) finish(ctx context.Context, job *stage.Job[Params], name string
 	return out.Commit()
 }
 
-func appendPart(batch *dataset.BatchWriter, path string) error {
+func appendPart(batch *dataset.BatchWriter, path, sum string) error {
+	if err := verifyPart(path, sum); err != nil {
+		return stage.Anew(err)
+	}
 	part, err := dataset.OpenBatch(path)
 	if err != nil {
 		return err
