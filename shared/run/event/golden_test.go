@@ -20,17 +20,17 @@ var update = flag.Bool("update", false, "write the golden files and the referenc
 // other difference needs a new version of the kind.
 func TestBytesOnTheWireAreStable(t *testing.T) {
 	path := filepath.Join("testdata", fmt.Sprintf("version-%d.txt", Version))
-	var want strings.Builder
+	var made []string
 	for _, kind := range Kinds() {
 		b, err := Marshal(filled(kind))
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(&want, "%s %x\n", kind.Kind(), b)
+		made = append(made, paragraph(kind.Kind(), b))
 	}
-	fmt.Fprintf(&want, "envelope %x\n", encoded(t))
+	made = append(made, paragraph("envelope", encoded(t)))
 	if *update {
-		if err := os.WriteFile(path, []byte(want.String()), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(strings.Join(made, "\n")), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -38,20 +38,23 @@ func TestBytesOnTheWireAreStable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept, made := strings.Split(string(golden), "\n"), strings.Split(want.String(), "\n")
-	for _, line := range kept {
-		if !slices.Contains(made, line) {
-			t.Errorf("these bytes have changed:\n%s", line)
+	var kept []string
+	for p := range strings.SplitSeq(string(golden), "\n\n") {
+		kept = append(kept, strings.TrimSuffix(p, "\n")+"\n")
+	}
+	for _, p := range kept {
+		if !slices.Contains(made, p) {
+			t.Errorf("these bytes have changed:\n%s", p)
 		}
 	}
-	for _, line := range made {
-		if !slices.Contains(kept, line) {
-			t.Errorf("these bytes are new (go test ./shared/run/event -update keeps those of a new kind):\n%s", line)
+	for _, p := range made {
+		if !slices.Contains(kept, p) {
+			t.Errorf("these bytes are new (go test ./shared/run/event -update keeps those of a new kind):\n%s", p)
 		}
 	}
-	for line := range strings.Lines(string(golden)) {
-		name, text, _ := strings.Cut(strings.TrimSpace(line), " ")
-		b, err := hex.DecodeString(text)
+	for _, p := range kept {
+		name, text, _ := strings.Cut(p, "\n")
+		b, err := hex.DecodeString(strings.ReplaceAll(text, "\n", ""))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,6 +66,15 @@ func TestBytesOnTheWireAreStable(t *testing.T) {
 		}
 		readGolden(t, name, b)
 	}
+}
+
+// paragraph is a name, and bytes in lines of 60.
+func paragraph(name string, b []byte) string {
+	text := name + "\n"
+	for line := range slices.Chunk(b, 60) {
+		text += hex.EncodeToString(line) + "\n"
+	}
+	return text
 }
 
 func readGolden(t *testing.T, name string, b []byte) {
