@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 
 	"bitnet1/shared/data/dataset"
-	"bitnet1/shared/data/tokenizer"
 )
 
 func main() {
@@ -51,7 +50,7 @@ func run(args []string, out io.Writer) error {
 		return fmt.Errorf("split %q: choose train or validation", *split)
 	}
 	if *sequence >= 0 {
-		err = show(out, d.Manifest, s, *sequence)
+		err = show(out, d.Manifest, filepath.Dir(flags.Arg(0)), s, *sequence)
 	} else {
 		summarize(out, d.Manifest)
 		err = writeTimes(out, d.Manifest, filepath.Dir(flags.Arg(0)))
@@ -96,9 +95,11 @@ func summarize(out io.Writer, m *dataset.Manifest) {
 	}
 }
 
-// show decodes a sequence, document by document.
-func show(out io.Writer, m *dataset.Manifest, s *dataset.Split, i int) error {
-	t, err := tokenizer.New(m.Tokenizer.Name)
+// show decodes a sequence of the dataset in dir, document by document.
+func show(out io.Writer, m *dataset.Manifest, dir string, s *dataset.Split, i int) error {
+	t, err := m.Tokenizer.Open(func(t dataset.TokenizerInfo) (string, error) {
+		return filepath.Join(dir, t.FileName()), nil
+	})
 	if err != nil {
 		return err
 	}

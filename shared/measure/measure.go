@@ -18,6 +18,7 @@ import (
 	"bitnet1/kernels"
 	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/data/tokenizer"
+	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/compute"
 	"bitnet1/shared/lm/model"
 	"bitnet1/shared/run/artifact"
@@ -47,7 +48,7 @@ func Open[P any](job *stage.Job[P], in event.CheckpointSaved, microTokens int) (
 		return nil, err
 	}
 	if err = s.openDataset(job.Path, in.Manifest); err == nil {
-		err = s.load(job.Host, microTokens)
+		err = s.load(job.Path, job.Host, microTokens)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -92,7 +93,8 @@ func (s *Subject) ownTokenizer() (err error) {
 		return stage.Permanentf(`the checkpoint does not name its tokenizer: write it into the description beside the ` +
 			`file, as "tokenizer": "gpt2"`)
 	}
-	if s.Tokenizer, err = tokenizer.New(m.Tokenizer); err == nil && s.Tokenizer.Vocab() > m.Config.Vocab {
+	s.Tokenizer, err = tokenizer.Open(m.Tokenizer, m.TokenizerFile)
+	if err == nil && s.Tokenizer.Vocab() > m.Config.Vocab {
 		err = fmt.Errorf("the tokenizer %s has %d token ids, the checkpoint knows %d", m.Tokenizer, s.Tokenizer.Vocab(),
 			m.Config.Vocab)
 	}
@@ -113,11 +115,14 @@ func (s *Subject) openDataset(find func(artifact.Ref) (string, error), manifest 
 	return nil
 }
 
-func (s *Subject) load(host stage.Host, microTokens int) (err error) {
+func (s *Subject) load(find func(artifact.Ref) (string, error), host stage.Host, microTokens int) (err error) {
 	if err := s.fits(); err != nil {
 		return stage.Permanent(err)
 	}
-	if s.Tokenizer, err = tokenizer.New(s.Manifest.Tokenizer.Name); err != nil {
+	s.Tokenizer, err = s.Manifest.Tokenizer.Open(func(t dataset.TokenizerInfo) (string, error) {
+		return find(event.TokenizerRef(t.Digest, t.Size, t.FileName()))
+	})
+	if err != nil {
 		return stage.Permanent(err)
 	}
 	s.Seq = s.Manifest.SequenceLength
@@ -142,8 +147,7 @@ func (s *Subject) fits() error {
 	m, d := s.Saved, s.Manifest
 	switch {
 	case m.Tokenizer != "" && m.Tokenizer != d.Tokenizer.Name:
-		return fmt.Errorf("the checkpoint knows the tokens of %s, the dataset has those of %s: tokenize the dataset with %s",
-			m.Tokenizer, d.Tokenizer.Name, stage.Setting("tokenize", "tokenizer", m.Tokenizer))
+		return OtherTokenizer(m.Provenance, d.Tokenizer.Name)
 	case d.Tokenizer.Vocab > m.Config.Vocab:
 		return fmt.Errorf("the dataset has %d token ids, the checkpoint knows %d", d.Tokenizer.Vocab, m.Config.Vocab)
 	case d.SequenceLength > m.Config.Seq:
@@ -157,6 +161,17 @@ func (s *Subject) fits() error {
 			"the stage shard above 0, or leave this stage out of the pipeline")
 	}
 	return nil
+}
+
+// OtherTokenizer is the error for a dataset of another tokenizer than that of the model.
+func OtherTokenizer(m checkpoint.Provenance, of string) error {
+	setting := stage.Setting("tokenize", "tokenizer", m.Tokenizer)
+	if m.TokenizerFile != nil {
+		setting = stage.Setting("tokenize", "tokenizer", "CHECKPOINT") +
+			", the checkpoint's file, which holds its tokenizer"
+	}
+	return fmt.Errorf("the checkpoint knows the tokens of %s, the dataset has those of %s: tokenize the dataset with "+
+		"%s", m.Tokenizer, of, setting)
 }
 
 // Count is the number of validation sequences, at most limit if limit is not 0.

@@ -71,7 +71,7 @@ func TestModelFiles(t *testing.T) {
 func TestBatch(t *testing.T) {
 	for micro, want := range map[int]int{1: 1, 16: 1, 31: 1, 32: 2, 100: 6} {
 		s := subject(t, sealed(t))
-		if err := s.load(stage.Host{Device: "cpu", Threads: 1}, micro); err != nil {
+		if err := s.load(nil, stage.Host{Device: "cpu", Threads: 1}, micro); err != nil {
 			t.Fatal(err)
 		}
 		if s.Batch != want || s.Seq != 16 || s.Model.Options().Batch != want || !s.Model.Options().Inference {

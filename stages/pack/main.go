@@ -70,12 +70,12 @@ func pack(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved)
 	if err := readBack(path, job.Host.Threads); err != nil {
 		return fmt.Errorf("reading back %s: %w", ref, err)
 	}
-	return job.Emit(ctx, event.PackWritten{Step: int(saved.Step), Model: in.Model, Pack: ref})
+	return job.Emit(ctx, event.PackWritten{Step: int(saved.Step), Model: in.Model, Pack: ref, Tokenizer: in.Tokenizer})
 }
 
 func write(job *stage.Job[Params], saved *checkpoint.File) (artifact.Ref, error) {
 	var test *bit2.SelfTest
-	if bit2.Version(saved.Config) > 1 {
+	if bit2.Version(saved.Config, saved.Provenance) > 1 {
 		err := onCPU(saved, bit2.TestedTokens(saved.Config), job.Host.Threads,
 			func(m *model.Model, settings model.Settings) (err error) {
 				test, err = bit2.NewSelfTest(m, settings)

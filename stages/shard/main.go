@@ -150,7 +150,15 @@ func counted(path string) (event.TokensWritten, error) {
 		e.Bytes += d.Bytes
 	}
 	e.Documents, e.Rows, e.Tokens = int64(b.Len()), int64(b.Len()), b.Tokens()
+	if t := b.Tokenizer(); t.Digest != "" {
+		ref := tokenizerRef(t)
+		e.Tokenizer = &ref
+	}
 	return e, nil
+}
+
+func tokenizerRef(t dataset.TokenizerInfo) artifact.Ref {
+	return event.TokenizerRef(t.Digest, t.Size, t.FileName())
 }
 
 func sealDataset(ctx context.Context, job *stage.Job[Params], in []event.TokensWritten) error {
@@ -184,6 +192,7 @@ func sealDataset(ctx context.Context, job *stage.Job[Params], in []event.TokensW
 	facts := newReport(in)
 	times := new(stopwatch)
 	o.Threads, o.Duplicate, o.Step = job.Host.Threads, facts.addDuplicate, times.begin
+	o.Tokenizer = func(t dataset.TokenizerInfo) (string, error) { return job.Path(tokenizerRef(t)) }
 	manifest, err := seal.Dataset(ctx, o, paths, create)
 	if errors.As(err, new(seal.NoDatasetError)) {
 		return stage.Permanent(facts.withRows(err))
@@ -245,6 +254,10 @@ func announce(ctx context.Context, job *stage.Job[Params], m *dataset.Manifest, 
 	if err != nil {
 		return err
 	}
+	tokenizer, err := keepTokenizer(job, m.Tokenizer)
+	if err != nil {
+		return err
+	}
 	if b, err = facts.json(); err != nil {
 		return err
 	}
@@ -271,8 +284,25 @@ func announce(ctx context.Context, job *stage.Job[Params], m *dataset.Manifest, 
 	return job.Emit(ctx, event.DatasetSealed{
 		Manifest: ref, Documents: m.Splits.Train.Documents + m.Splits.Validation.Documents,
 		TrainTokens: m.Splits.Train.Tokens, ValidationTokens: m.Splits.Validation.Tokens,
-		Report: reportRef, Facts: factsRef, Texts: sealed[seal.TextsName],
+		Report: reportRef, Facts: factsRef, Texts: sealed[seal.TextsName], Tokenizer: tokenizer,
 	})
+}
+
+// keepTokenizer puts the tokenizer.json beside the dataset; nil: the tokenizer is built in.
+func keepTokenizer(job *stage.Job[Params], t dataset.TokenizerInfo) (*artifact.Ref, error) {
+	if t.Digest == "" {
+		return nil, nil
+	}
+	path, err := job.Path(tokenizerRef(t))
+	if err != nil {
+		return nil, err
+	}
+	file, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	ref, err := artifact.Put(job, "tokenizer", "application/json", t.FileName(), file)
+	return &ref, err
 }
 
 // warnOfSplits warns of a dataset without a validation split, and of one whose validation split is larger than it

@@ -15,7 +15,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
-	"sync"
 	"unicode"
 
 	"bitnet1/shared/data/dataset"
@@ -31,7 +30,8 @@ import (
 
 // Params are the stage's parameters.
 type Params struct {
-	Tokenizer      string   `json:"tokenizer" source:"same" usage:"gpt2 (r50k), cl100k, o200k, or bytes (256 bytes and an end of text)"`
+	Tokenizer string `json:"tokenizer" source:"same" usage:"gpt2, cl100k, o200k, bytes, or path of a tokenizer.json"`
+
 	TextColumn     string   `json:"text_column" usage:"column of the text; empty: found by its name"`
 	TurnsColumn    string   `json:"turns_column" usage:"column with a list of turns, {from, value} or {role, content}, instead of a text"`
 	PromptColumn   string   `json:"prompt_column" usage:"column of the prompt, instead of a text; needs response_column"`
@@ -44,6 +44,8 @@ type Params struct {
 	Format         string   `json:"format" usage:"format of files that are not parquet, one of those in docs/data.md, such as jsonl or text; empty: by extension and first bytes"`
 	TextSplit      string   `json:"text_split" usage:"how plain text is divided into documents: file (not at all), blank (at empty lines), line, or another text, at which it is divided"`
 	OnBadFile      string   `json:"on_bad_file" source:"same" usage:"what a file that cannot be read does: stop the run, or skip the file"`
+
+	TokenizerFile string `json:"tokenizer_file" source:"same" digest:"-" usage:"computed where tokenizer is a path"`
 }
 
 // options are the part of the parameters that says how documents are read.
@@ -85,6 +87,7 @@ func program(args []string) int {
 }
 
 func spec() stage.Spec[Params, event.SourceAdded] {
+	all := &tokenizers{made: map[string]tokenizer.Tokenizer{}}
 	return stage.Spec[Params, event.SourceAdded]{
 		Name:    "tokenize",
 		About:   "turn documents (parquet, JSON, CSV, plain text) into token batches",
@@ -92,11 +95,12 @@ func spec() stage.Spec[Params, event.SourceAdded] {
 		Version: "3",
 		Defaults: Params{Tokenizer: "gpt2", TurnTemplate: "{role}: {text}", TurnSeparator: "\n\n",
 			TextSplit: documents.SplitFile, OnBadFile: stop},
-		Check:   check,
-		Threads: true,
-		Work:    (&tokenizers{made: map[string]tokenizer.Tokenizer{}}).tokenize,
-		Files:   sources,
-		Emits:   []event.Body{event.TokensWritten{}},
+		Check:    check,
+		Complete: all.complete,
+		Threads:  true,
+		Work:     all.tokenize,
+		Files:    sources,
+		Emits:    []event.Body{event.TokensWritten{}},
 	}
 }
 
@@ -114,7 +118,7 @@ func check(p Params) error {
 	if _, err := p.options(); err != nil {
 		return err
 	}
-	return tokenizer.Check(p.Tokenizer)
+	return checkTokenizer(p)
 }
 
 // sources makes an event source.added of every file that --in names.
@@ -134,27 +138,8 @@ func sources(in *stage.Files) ([]event.SourceAdded, error) {
 	return all, nil
 }
 
-// tokenizers caches tokenizers over jobs, because making one takes as long as a small file.
-type tokenizers struct {
-	mu   sync.Mutex
-	made map[string]tokenizer.Tokenizer
-}
-
-func (all *tokenizers) get(name string) (tokenizer.Tokenizer, error) {
-	all.mu.Lock()
-	defer all.mu.Unlock()
-	if made := all.made[name]; made != nil {
-		return made, nil
-	}
-	made, err := tokenizer.New(name)
-	if err == nil {
-		all.made[name] = made
-	}
-	return made, err
-}
-
 func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in event.SourceAdded) error {
-	t, err := all.get(job.Params.Tokenizer)
+	t, err := all.get(job.Params)
 	if err != nil {
 		return stage.Permanent(err)
 	}
@@ -166,7 +151,7 @@ func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in 
 	if err != nil {
 		return err
 	}
-	w, err := resume(job, dataset.TokenizerInfo{Name: t.Name(), Vocab: t.Vocab(), EndOfText: t.EndOfText()})
+	w, err := resume(job, dataset.InfoOf(t))
 	if err != nil {
 		return err
 	}
@@ -191,6 +176,10 @@ func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in 
 	if err != nil {
 		return err
 	}
+	file, err := keep(job, t)
+	if err != nil {
+		return err
+	}
 	n := w.count
 	warn(job, in.Name, w.tally)
 	if err := job.WriteTimes(strings.TrimSuffix(ref.Name, batchSuffix),
@@ -201,6 +190,7 @@ func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in 
 		Source: in.Name, Batch: ref, Documents: n.Documents, Tokens: w.tokens,
 		Bytes: n.Bytes, Nulls: n.Nulls, InvalidUTF8: n.InvalidUTF8, Rows: n.Rows, Filtered: n.Filtered,
 		Refused: reason, Counted: w.counted, Miscounted: w.miscounted, Odd: n.Odd, OddRows: w.oddRows(),
+		Tokenizer: file,
 	})
 }
 
@@ -210,7 +200,7 @@ func ofSource(p Params, in event.SourceAdded) (Params, error) {
 	if err := param.Decode([]byte(in.Parameters), &own); err != nil {
 		return p, stage.Permanent(fmt.Errorf("source %s: %w", in.Name, err))
 	}
-	if own.Tokenizer != p.Tokenizer || own.OnBadFile != p.OnBadFile {
+	if own.Tokenizer != p.Tokenizer || own.TokenizerFile != p.TokenizerFile || own.OnBadFile != p.OnBadFile {
 		return p, stage.Permanentf("source %s: tokenizer and on_bad_file are the same for all sources", in.Name)
 	}
 	if err := check(own); err != nil {

@@ -13,6 +13,7 @@ import (
 	"bitnet1/shared/digest"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/model"
+	"bitnet1/shared/measure"
 	"bitnet1/shared/run/param"
 	"bitnet1/shared/run/stage"
 )
@@ -147,9 +148,7 @@ func (p Params) initial(t dataset.TokenizerInfo) (*model.Config, error) {
 	}
 	defer m.Close()
 	if m.Tokenizer != "" && m.Tokenizer != t.Name {
-		return nil, fmt.Errorf("init: the checkpoint knows the tokens of %s, the dataset has those of %s: "+
-			"tokenize the dataset with %s",
-			m.Tokenizer, t.Name, stage.Setting("tokenize", "tokenizer", m.Tokenizer))
+		return nil, fmt.Errorf("init: %w", measure.OtherTokenizer(m.Provenance, t.Name))
 	}
 	return &m.Config, nil
 }

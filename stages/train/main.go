@@ -73,7 +73,7 @@ func train(ctx context.Context, job *stage.Job[Params], in event.DatasetSealed) 
 		return stage.Permanent(err)
 	}
 	defer data.Close()
-	t, err := newTrainer(ctx, job, in.Manifest, data, manifest)
+	t, err := newTrainer(ctx, job, in, data, manifest)
 	if err != nil {
 		return stage.Permanent(err)
 	}

@@ -45,9 +45,9 @@ func (t *trainer) save(ctx context.Context) error {
 		return err
 	}
 	s.saved = event.CheckpointSaved{
-		Step: t.steps, Manifest: t.manifest, Tokens: t.tokens(), Last: t.steps == t.job.Params.Steps,
+		Step: t.steps, Manifest: t.dataset.Manifest, Tokens: t.tokens(), Last: t.steps == t.job.Params.Steps,
 		TrainBits: t.lossBits / float64(t.lossSteps), ValidationBits: bits, Best: blend == 0 && bits < t.bestBits,
-		Blend: blend,
+		Blend: blend, Tokenizer: t.dataset.Tokenizer,
 	}
 	t.countCheckpoint(s.saved)
 	t.reportValidation()
@@ -145,7 +145,8 @@ func (t *trainer) writeModel(s *pendingSave) (artifact.Ref, error) {
 	err = checkpoint.Write(w, checkpoint.Model{
 		Config: t.model.Config(), Parameters: s.snapshot.Parameters,
 		Provenance: checkpoint.Provenance{
-			Step: int64(s.step), Tokens: s.saved.Tokens, Tokenizer: t.tokenizer.Name, Dataset: t.manifest.Digest,
+			Step: int64(s.step), Tokens: s.saved.Tokens, Tokenizer: t.tokenizer.Name, TokenizerFile: t.vocab,
+			Dataset:   t.dataset.Manifest.Digest,
 			Documents: t.options.Documents, Recipe: t.recipe,
 			Gamma: t.job.Params.gamma(s.step - 1), Mix: t.job.Params.mix(s.step - 1),
 		},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"time"
 
 	"bitnet1/kernels"
@@ -15,7 +16,6 @@ import (
 	"bitnet1/shared/lm/compute"
 	"bitnet1/shared/lm/model"
 	"bitnet1/shared/lm/trainlog"
-	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/param"
 	"bitnet1/shared/run/stage"
@@ -24,8 +24,9 @@ import (
 // trainer trains one model: it takes steps, saves checkpoints, and pauses when it is told to stop.
 type trainer struct {
 	job       *stage.Job[Params]
-	manifest  artifact.Ref // of the dataset
+	dataset   event.DatasetSealed
 	tokenizer dataset.TokenizerInfo
+	vocab     []byte // the tokenizer.json; nil: the tokenizer is built in
 	data      *dataset.Dataset
 	config    model.Config
 	options   model.Options
@@ -54,7 +55,7 @@ type trainer struct {
 	estimated bool           // whether the time that is left was said
 }
 
-func newTrainer(ctx context.Context, job *stage.Job[Params], ref artifact.Ref, data *dataset.Dataset,
+func newTrainer(ctx context.Context, job *stage.Job[Params], in event.DatasetSealed, data *dataset.Dataset,
 	m *dataset.Manifest) (*trainer, error) {
 	c, err := configure(job, m)
 	if err != nil {
@@ -62,7 +63,12 @@ func newTrainer(ctx context.Context, job *stage.Job[Params], ref artifact.Ref, d
 	}
 	p := job.Params
 	if data.Train.Len() == 0 {
-		return nil, fmt.Errorf("dataset %s has no training sequences: shard it with more documents", digest.Short(ref.Digest))
+		return nil, fmt.Errorf("dataset %s has no training sequences: shard it with more documents",
+			digest.Short(in.Manifest.Digest))
+	}
+	vocab, err := tokenizerFile(job, m.Tokenizer)
+	if err != nil {
+		return nil, err
 	}
 	recipe, err := param.Canonical(p)
 	if err != nil {
@@ -85,7 +91,8 @@ func newTrainer(ctx context.Context, job *stage.Job[Params], ref artifact.Ref, d
 		return nil, err
 	}
 	t := &trainer{
-		job: job, manifest: ref, tokenizer: m.Tokenizer, data: data, recipe: recipe, config: c, lengths: lengths,
+		job: job, dataset: in, tokenizer: m.Tokenizer, vocab: vocab, data: data, recipe: recipe, config: c,
+		lengths: lengths,
 		options: model.Options{
 			Batch: micro, Seq: c.Seq, GradBits: p.GradBits, Bonsai: p.AnnealBinarize, Freeze: p.Freeze,
 			FlipThreshold: p.flipThreshold(), Muon: p.Optimizer == muon, Documents: p.documents(m.Tokenizer), Snapshots: true,
@@ -104,6 +111,18 @@ func newTrainer(ctx context.Context, job *stage.Job[Params], ref artifact.Ref, d
 		job.Note("%s", text)
 	}
 	return t, nil
+}
+
+// tokenizerFile is the tokenizer.json of the dataset's tokens; nil: their tokenizer is built in.
+func tokenizerFile(job *stage.Job[Params], t dataset.TokenizerInfo) ([]byte, error) {
+	if t.Digest == "" {
+		return nil, nil
+	}
+	path, err := job.Path(event.TokenizerRef(t.Digest, t.Size, t.FileName()))
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
 }
 
 // configure returns the configuration of the model. A checkpoint to start from gives it, and also replaces the

@@ -54,7 +54,7 @@ func (s *sealer) deduplicate(ctx context.Context) error {
 	if s.options.Duplicates == KeepDuplicates {
 		return nil
 	}
-	t, err := tokenizer.New(s.tokenizer.Name)
+	t, err := s.tokenizer.Open(s.options.Tokenizer)
 	if err != nil {
 		return fmt.Errorf("seal: looking for duplicates: %w", err)
 	}

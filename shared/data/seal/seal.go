@@ -18,7 +18,6 @@ import (
 	"github.com/zeebo/xxh3"
 
 	"bitnet1/shared/data/dataset"
-	"bitnet1/shared/data/tokenizer"
 )
 
 // Options say how a dataset is made. A zero is a value like any other: DefaultOptions has the usual values.
@@ -47,6 +46,9 @@ type Options struct {
 	Duplicate func(Duplicate)
 	// Step, if set, is called before every step, with StepIndex and so on.
 	Step func(name string)
+	// Tokenizer locates the tokenizer.json of the tokens, where they are those of a file. Looking for duplicates, and
+	// dividing a single document, takes the tokenizer.
+	Tokenizer func(dataset.TokenizerInfo) (path string, err error)
 	// Mixture gives sources shares of the tokens. Default: all documents stay.
 	Mixture []dataset.Share
 	// Threads is the number of processors to use. The dataset does not depend on it. Default: 1.
@@ -383,7 +385,10 @@ func (s *sealer) cutOnly() error {
 	if err != nil {
 		return err
 	}
-	t, err := tokenizer.New(s.tokenizer.Name)
+	t, err := s.tokenizer.Open(s.options.Tokenizer)
+	if err != nil && s.tokenizer.Digest != "" {
+		return err
+	}
 	if err != nil {
 		return nil //nolint:nilerr // an unknown tokenizer
 	}

@@ -457,3 +457,17 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestSplitDigits: each digit is a piece, and the pattern sees no further than the next digit.
+func TestSplitDigits(t *testing.T) {
+	c, text := newClasses(nil), []byte("a  12 b  c 3's")
+	var got []string
+	for i := 0; i < len(text); {
+		end := c.splitDigits(text, i)
+		got = append(got, string(text[i:end]))
+		i = end
+	}
+	if want := []string{"a", "  ", "1", "2", " b", " ", " c", " ", "3", "'s"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

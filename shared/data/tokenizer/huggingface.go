@@ -19,11 +19,12 @@ var patterns = map[string]string{
 // ErrNoHuggingFace says that Hugging Face's files cannot describe a tokenizer.
 var ErrNoHuggingFace = errors.New("tokenizer.json has no vocabularies of its kind")
 
-// EndOfTextName is how files of Hugging Face's call the end of text.
-const EndOfTextName = endOfTextBytes
+// EndOfTextName is how files of Hugging Face's call the end of text of t.
+func EndOfTextName(t Tokenizer) string { return string(t.Decode(nil, []uint32{t.EndOfText()})) }
 
 // HuggingFace returns t as the tokenizer.json of Hugging Face's package tokenizers, which gives texts the same tokens:
 // texts that are UTF-8, since that package knows no others. The merges of a vocabulary are those that its ranks imply.
+// The file of a tokenizer that comes from one is that file, without what would add or take tokens away.
 // The error is ErrNoHuggingFace for vocabularies of symbols.
 func HuggingFace(t Tokenizer) ([]byte, error) {
 	vocab, merges := map[string]int{}, []string{}
@@ -43,15 +44,15 @@ func HuggingFace(t Tokenizer) ([]byte, error) {
 		steps = append(steps, map[string]any{"type": "Split", "pattern": map[string]string{"Regex": patterns[t.name]},
 			"behavior": "Isolated", "invert": false})
 	case *imported:
-		return t.file, nil
+		return t.plain()
 	default:
 		return nil, fmt.Errorf("tokenizer %s: %w", t.Name(), ErrNoHuggingFace)
 	}
 	byteLevel := map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}
-	vocab[EndOfTextName] = int(t.EndOfText())
+	vocab[endOfTextBytes] = int(t.EndOfText())
 	return json.Marshal(map[string]any{
 		"version": "1.0", "truncation": nil, "padding": nil, "normalizer": nil, "post_processor": nil,
-		"added_tokens": []any{map[string]any{"id": t.EndOfText(), "content": EndOfTextName, "special": true,
+		"added_tokens": []any{map[string]any{"id": t.EndOfText(), "content": endOfTextBytes, "special": true,
 			"single_word": false, "lstrip": false, "rstrip": false, "normalized": false}},
 		"pre_tokenizer": map[string]any{"type": "Sequence", "pretokenizers": append(steps, byteLevel)},
 		"decoder":       byteLevel,

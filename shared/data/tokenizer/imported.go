@@ -1,6 +1,9 @@
 package tokenizer
 
-import "slices"
+import (
+	"encoding/json"
+	"slices"
+)
 
 // imported is a tokenizer that a tokenizer.json describes: bpe on what lies between added tokens.
 type imported struct {
@@ -8,6 +11,26 @@ type imported struct {
 	file            []byte
 	nfc             bool
 	raw, normalized *addedTokens // those looked for in the text, and in the normalized text
+}
+
+// plain is the file without what puts special tokens around texts, cuts them and pads them: models here are not trained
+// on that.
+func (t *imported) plain() ([]byte, error) {
+	var parts map[string]json.RawMessage
+	if err := json.Unmarshal(t.file, &parts); err != nil {
+		return nil, err
+	}
+	file := t.file
+	for _, key := range []string{"post_processor", "truncation", "padding"} {
+		if value, there := parts[key]; there && string(value) != "null" {
+			parts[key] = json.RawMessage("null")
+			file = nil
+		}
+	}
+	if file != nil {
+		return file, nil
+	}
+	return json.Marshal(parts)
 }
 
 func (t *imported) Encode(dst []uint32, text []byte) []uint32 {

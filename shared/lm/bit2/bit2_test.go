@@ -169,8 +169,9 @@ func TestVersions(t *testing.T) {
 			m := small(v76, exact)
 			set(&m.Config)
 			packed := pack(t, m)
-			if got := binary.LittleEndian.Uint32(packed[4:]); int(got) != want || Version(m.Config) != want {
-				t.Errorf("%+v is written in version %d, and to be in version %d; want %d", m.Config, got, Version(m.Config), want)
+			if got := binary.LittleEndian.Uint32(packed[4:]); int(got) != want || Version(m.Config, m.Provenance) != want {
+				t.Errorf("%+v is written in version %d, and to be in version %d; want %d", m.Config, got,
+					Version(m.Config, m.Provenance), want)
 			}
 			if got, err := unpack(packed); err != nil || got.Config.HiddenBits > 1 != (m.Config.HiddenBits > 1) ||
 				got.Config.Hadamard != m.Config.Hadamard || got.Config.Codebook() != m.Config.Codebook() {

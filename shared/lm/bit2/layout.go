@@ -30,6 +30,8 @@ const (
 	kindFloat16   = "f16"
 	kindFloat32   = "f32"
 	tensorSection = "tensors"
+
+	tokenizerSection = "tokenizer.json"
 )
 
 // version is how a file is laid out.
@@ -41,11 +43,19 @@ const (
 	newest         = v2
 )
 
-// Version is the version of the format in which a model of configuration c is written: the first that has words for it,
-// so that equal models give equal bytes for ever.
-func Version(c model.Config) int { return int(versionOf(c)) }
+// Version is the version of the format in which a model is written: the first that has words for it, so that equal
+// models give equal bytes for ever.
+func Version(c model.Config, p checkpoint.Provenance) int { return int(versionOf(c, p)) }
 
-func versionOf(c model.Config) version {
+func versionOf(c model.Config, p checkpoint.Provenance) version {
+	if p.TokenizerFile != nil {
+		return v2
+	}
+	return leastVersion(c)
+}
+
+// leastVersion is the first version that has words for models of configuration c.
+func leastVersion(c model.Config) version {
 	if max(c.HiddenBits, c.ValueBits, c.ReadBits, c.CodebookBits) > 1 || c.Hadamard > 0 {
 		return v2
 	}
@@ -204,11 +214,11 @@ func (v version) formatHeader(c model.Config, p checkpoint.Provenance, sections 
 	return []byte(b.String()), failed
 }
 
-// Size is the number of bytes of the packed model m without a self-test. Parameters without data count as float16 if
-// float16 is allowed, so that a configuration alone has a size: Size(checkpoint.Model{Config: c, Parameters:
-// c.Parameters()}).
+// Size is the number of bytes of the packed model m without a self-test, and without a tokenizer of its own. Parameters
+// without data count as float16 if float16 is allowed, so that a configuration alone has a size:
+// Size(checkpoint.Model{Config: c, Parameters: c.Parameters()}).
 func Size(m checkpoint.Model) (int64, error) {
-	v := versionOf(m.Config)
+	v := leastVersion(m.Config)
 	list, data := v.directory(m.Config, func(i int, _ model.Parameter) string { return kindOf(m.Config, m.Parameters[i]) })
 	header, err := v.formatHeader(m.Config, m.Provenance, []section{{Name: tensorSection, Size: data}}, list)
 	return prefixSize + int64(len(header)) + data + digestSize, err

@@ -76,7 +76,24 @@ func (f *File) open(source io.ReaderAt, size int64) error {
 	}
 	f.dataAt = prefixSize + headerSize
 	f.data = io.NewSectionReader(source, f.dataAt, dataSize)
-	return f.checkPadding()
+	if err := f.checkPadding(); err != nil {
+		return err
+	}
+	f.TokenizerFile, err = f.section(tokenizerSection)
+	return err
+}
+
+// section returns the bytes of the section of that name; nil: there is none.
+func (f *File) section(name string) ([]byte, error) {
+	i := slices.IndexFunc(f.sections, func(s section) bool { return s.Name == name })
+	if i < 0 {
+		return nil, nil
+	}
+	b := make([]byte, f.sections[i].Size)
+	if _, err := f.data.ReadAt(b, f.sections[i].Offset); err != nil && err != io.EOF {
+		return nil, err
+	}
+	return b, nil
 }
 
 // Parameters reads the parameters in the order of Config.Parameters: weights as -1 and +1, or for a codebook of levels
@@ -202,7 +219,7 @@ func (f *File) parseHeader(text []byte, dataSize int64) error {
 	if f.Config, err = checkpoint.ParseConfig(header.Config); err != nil {
 		return err
 	}
-	if least := versionOf(f.Config); f.version < least {
+	if least := leastVersion(f.Config); f.version < least {
 		return fmt.Errorf("the configuration has options that version %d does not have: %s", f.version, header.Config)
 	}
 	if f.Provenance, err = checkpoint.ParseProvenance(header.Metadata); err != nil {

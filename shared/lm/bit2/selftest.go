@@ -3,7 +3,6 @@ package bit2
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"slices"
 
@@ -89,14 +88,12 @@ func (t *SelfTest) check(i int, best int32, logit float32) error {
 
 // SelfTest returns the self-test of the file; nil: it has none.
 func (f *File) SelfTest() (*SelfTest, error) {
-	i := slices.IndexFunc(f.sections, func(s section) bool { return s.Name == selfTestSection })
-	if i < 0 {
-		return nil, nil
-	}
-	s := f.sections[i]
-	text := make([]byte, s.Size)
-	if _, err := f.data.ReadAt(text, s.Offset); err != nil && err != io.EOF {
+	text, err := f.section(selfTestSection)
+	if err != nil {
 		return nil, f.error(err)
+	}
+	if text == nil {
+		return nil, nil
 	}
 	t := new(SelfTest)
 	if err := json.Unmarshal(text, t); err != nil {

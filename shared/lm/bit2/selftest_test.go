@@ -187,3 +187,22 @@ func TestCheckLogits(t *testing.T) {
 		}
 	}
 }
+
+// A model with a tokenizer of its own is written in version 2 and holds the tokenizer.json.
+func TestTokenizerOfItsOwn(t *testing.T) {
+	m := tiny()
+	plain := pack(t, m)
+	m.TokenizerFile = []byte(`{"model":{}}`)
+	packed := pack(t, m)
+	got, err := unpack(packed)
+	if err != nil || !slices.Equal(got.TokenizerFile, m.TokenizerFile) {
+		t.Errorf("%q, %v", got.TokenizerFile, err)
+	}
+	if plain[4] != 1 || packed[4] != 2 || Version(m.Config, m.Provenance) != 2 {
+		t.Errorf("versions %d and %d", plain[4], packed[4])
+	}
+	m.TokenizerFile = nil
+	if again := pack(t, m); !slices.Equal(again, plain) {
+		t.Error("a model without a tokenizer of its own has other bytes")
+	}
+}

@@ -18,7 +18,7 @@ import (
 )
 
 // Write packs the model of configuration c. It takes the parameters one at a time, in the order of c.Parameters, and
-// keeps the packed ones in memory. test is stored where Version(c) has a place for it; nil: none. Equal models give
+// keeps the packed ones in memory. test is stored where Version has a place for it; nil: none. Equal models give
 // equal bytes. A model whose weights are still blended with their latents (mix below 1) is refused, because its weights
 // are not ±1.
 func Write(w io.Writer, c model.Config, p checkpoint.Provenance, parameters iter.Seq2[model.Parameter, error],
@@ -31,7 +31,7 @@ func Write(w io.Writer, c model.Config, p checkpoint.Provenance, parameters iter
 			"after the annealing",
 			p.Step, p.Mix)
 	}
-	if err := write(w, versionOf(c), c, p, parameters, test); err != nil {
+	if err := write(w, versionOf(c, p), c, p, parameters, test); err != nil {
 		return fmt.Errorf("packing: %w", err)
 	}
 	return nil
@@ -51,6 +51,10 @@ func write(w io.Writer, v version, c model.Config, p checkpoint.Provenance,
 		}
 		sections = append(sections, section{selfTestSection, int64(len(data)), int64(len(text))})
 		data = v.pad(append(data, text...))
+	}
+	if p.TokenizerFile != nil {
+		sections = append(sections, section{tokenizerSection, int64(len(data)), int64(len(p.TokenizerFile))})
+		data = v.pad(append(data, p.TokenizerFile...))
 	}
 	header, err := v.formatHeader(c, p, sections, list)
 	if err != nil {

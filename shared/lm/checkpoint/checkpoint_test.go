@@ -291,3 +291,13 @@ func TestStateRoundTrip(t *testing.T) {
 		t.Error("a state file was read as a model")
 	}
 }
+
+// A checkpoint carries the tokenizer.json of its tokenizer, byte for byte.
+func TestTokenizerFileIsKept(t *testing.T) {
+	want := small()
+	want.TokenizerFile = []byte("{\"a\": \"\\u0120é<|x|>\t\"}\n")
+	path := save(t, func(b *bytes.Buffer) error { return Write(b, want) })
+	if got, err := read(path); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%q, %v", got.TokenizerFile, err)
+	}
+}

@@ -138,6 +138,9 @@ func (f *File) identify() (err error) {
 		if f.Provenance, err = ParseProvenance(metadata); err != nil {
 			return err
 		}
+		if file, there := metadata[tokenizerKey]; there {
+			f.TokenizerFile = []byte(file)
+		}
 	} else if f.Config, f.Provenance, err = describe(f.path, f.tensors); err != nil {
 		return err
 	}

@@ -20,6 +20,9 @@ import (
 // Format is the value of the metadata key "format" in a model file.
 const Format = "bitnet1.checkpoint.v1"
 
+// tokenizerKey is the key of the metadata that holds the tokenizer.json of the model's tokenizer.
+const tokenizerKey = "tokenizer.json"
+
 // Model is the content of a model file, which is all that evaluation needs.
 type Model struct {
 	Config model.Config
@@ -31,14 +34,16 @@ type Model struct {
 
 // Provenance says where a model comes from and how it is meant to be run.
 type Provenance struct {
-	Step      int64           // optimizer steps taken
-	Tokens    int64           // training tokens seen
-	Tokenizer string          // the tokenizer whose tokens it knows, e.g. gpt2
-	Dataset   string          // digest of the manifest it was trained on; empty for an untrained model
-	Recipe    json.RawMessage // training parameters as JSON; empty for an untrained model
-	Gamma     float64         // RWSP: rank r weighs gamma^r, at this step
-	Mix       float64         // bonsai: share of sign(W) in the weights at this step; 1 when every weight is ±1
-	Documents model.Documents // how attention treats sequences of several documents
+	Step      int64  // optimizer steps taken
+	Tokens    int64  // training tokens seen
+	Tokenizer string // the tokenizer whose tokens it knows, e.g. gpt2
+	// TokenizerFile is the tokenizer.json of the tokenizer; nil: it is built in, or lies elsewhere.
+	TokenizerFile []byte
+	Dataset       string          // digest of the manifest it was trained on; empty for an untrained model
+	Recipe        json.RawMessage // training parameters as JSON; empty for an untrained model
+	Gamma         float64         // RWSP: rank r weighs gamma^r, at this step
+	Mix           float64         // bonsai: share of sign(W) in the weights at this step; 1 when every weight is ±1
+	Documents     model.Documents // how attention treats sequences of several documents
 }
 
 // Metadata is p as the strings of a file. Packed documents have no entry, because early versions knew nothing else.
@@ -132,6 +137,9 @@ func Write(w io.Writer, m Model) error {
 	}
 	metadata := m.Metadata()
 	metadata["format"], metadata["config"] = Format, string(config)
+	if m.TokenizerFile != nil {
+		metadata[tokenizerKey] = string(m.TokenizerFile)
+	}
 	if _, err := ParseProvenance(metadata); err != nil {
 		return fmt.Errorf("writing checkpoint: %w", err)
 	}

@@ -69,6 +69,8 @@ type TokensWritten struct {
 	Miscounted  int64        `msgpack:"miscounted" json:"miscounted" usage:"those of them for which it says another number than ours"`
 	Odd         int64        `msgpack:"odd,omitempty" json:"odd,omitempty" usage:"rows that cannot be understood, which are not in the batch; absent: none"`
 	OddRows     []string     `msgpack:"odd_rows,omitempty" json:"odd_rows,omitempty" usage:"the first of them: where each is, and why"`
+
+	Tokenizer *artifact.Ref `msgpack:"tokenizer,omitempty" json:"tokenizer,omitempty" usage:"the file, if not built in"`
 }
 
 // Kind implements Body.
@@ -106,13 +108,28 @@ type DatasetSealed struct {
 	Report           artifact.Ref `msgpack:"report" json:"report" usage:"dataset.md: what became of every row, for people"`
 	Facts            artifact.Ref `msgpack:"facts" json:"facts" usage:"dataset.json: the same for programs"`
 	Texts            artifact.Ref `msgpack:"texts" json:"texts" usage:"digests of the texts of all documents, where duplicates were looked for: later datasets can leave them out"`
+
+	Tokenizer *artifact.Ref `msgpack:"tokenizer,omitempty" json:"tokenizer,omitempty" usage:"the file, if not built in"`
 }
 
 // Kind implements Body.
 func (DatasetSealed) Kind() string { return "dataset.sealed" }
 
 // Inputs implements Body.
-func (e DatasetSealed) Inputs() []string { return []string{e.Manifest.Digest} }
+func (e DatasetSealed) Inputs() []string { return withTokenizer(e.Tokenizer, e.Manifest.Digest) }
+
+// TokenizerRef names a tokenizer.json as an artifact. The size is in bytes.
+func TokenizerRef(digest string, size int64, name string) artifact.Ref {
+	return artifact.Ref{Digest: digest, Kind: "tokenizer", MediaType: "application/json", Size: size, Name: name}
+}
+
+// withTokenizer adds the digest of a tokenizer.json, if there is one.
+func withTokenizer(tokenizer *artifact.Ref, inputs ...string) []string {
+	if tokenizer != nil {
+		inputs = append(inputs, tokenizer.Digest)
+	}
+	return inputs
+}
 
 // CheckpointSaved says that the parameters after a step can be used.
 type CheckpointSaved struct {
@@ -126,13 +143,17 @@ type CheckpointSaved struct {
 	Best           bool         `msgpack:"best" json:"best" usage:"lowest validation_bits so far in this run, of checkpoints whose weights are all ±1"`
 	Last           bool         `msgpack:"last" json:"last" usage:"training ends here"`
 	Blend          float64      `msgpack:"blend" json:"blend" usage:"share of the float latents in the weights (bonsai); 0: every weight is ±1"`
+
+	Tokenizer *artifact.Ref `msgpack:"tokenizer,omitempty" json:"tokenizer,omitempty" usage:"the file, if not built in"`
 }
 
 // Kind implements Body.
 func (CheckpointSaved) Kind() string { return "checkpoint.saved" }
 
 // Inputs implements Body.
-func (e CheckpointSaved) Inputs() []string { return []string{e.Model.Digest, e.Manifest.Digest} }
+func (e CheckpointSaved) Inputs() []string {
+	return withTokenizer(e.Tokenizer, e.Model.Digest, e.Manifest.Digest)
+}
 
 // TrainingFinished says that no more checkpoints follow.
 type TrainingFinished struct {
@@ -234,6 +255,8 @@ type PackWritten struct {
 	Step  int          `msgpack:"step" json:"step" usage:"step of the checkpoint"`
 	Model artifact.Ref `msgpack:"model" json:"model" usage:"the checkpoint"`
 	Pack  artifact.Ref `msgpack:"pack" json:"pack" usage:"the .bit2 file"`
+
+	Tokenizer *artifact.Ref `msgpack:"tokenizer,omitempty" json:"tokenizer,omitempty" usage:"the file, if not built in"`
 }
 
 // Kind implements Body.

@@ -41,7 +41,7 @@ func Open(path string, threads int) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := tokenizer.New(m.Provenance.Tokenizer)
+	t, err := tokenizer.Open(m.Provenance.Tokenizer, m.TokenizerFile)
 	if err == nil && t.Vocab() > m.Config.Vocab {
 		err = fmt.Errorf("tokenizer %s has %d tokens, and the model knows %d", t.Name(), t.Vocab(), m.Config.Vocab)
 	}

@@ -56,9 +56,10 @@ func (m *Model) endOfText() map[string]any {
 
 // tokenizerConfig is tokenizer_config.json. As in this project, a special token in a text is ordinary text.
 func (m *Model) tokenizerConfig() ([]byte, error) {
+	end := tokenizer.EndOfTextName(m.Tokenizer)
 	return indented(map[string]any{
 		"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": m.Config.Seq, "padding_side": "left",
-		"bos_token": tokenizer.EndOfTextName, "eos_token": tokenizer.EndOfTextName, "pad_token": tokenizer.EndOfTextName,
+		"bos_token": end, "eos_token": end, "pad_token": end,
 		"split_special_tokens": true, "clean_up_tokenization_spaces": false,
 		"model_input_names": []string{"input_ids", "attention_mask"},
 	})

@@ -54,17 +54,18 @@ func Open(path string) (*Model, error) {
 	if m.File, err = bit2.New(path, bytes.NewReader(m.packed), int64(len(m.packed))); err != nil {
 		return nil, err
 	}
-	if err := m.openTokenizer(m.Provenance.Tokenizer); err != nil {
+	if err := m.openTokenizer(); err != nil {
 		return nil, fmt.Errorf("model %s: %w", path, err)
 	}
 	return m, nil
 }
 
-func (m *Model) openTokenizer(name string) error {
+func (m *Model) openTokenizer() error {
+	name := m.Provenance.Tokenizer
 	if name == "" {
 		return nil
 	}
-	t, err := tokenizer.New(name)
+	t, err := tokenizer.Open(name, m.TokenizerFile)
 	if err != nil {
 		return err
 	}
