@@ -91,8 +91,12 @@ func (l *launcher) listener(s plannedStage) bus.Listener {
 	return bus.Listener{Stage: s.Name, Run: l.run, Kind: s.Kind}
 }
 
-// forget removes the stages' consumers: the next launch makes them anew, and a stream can only have so many.
+// forget removes the stages' consumers: the next launch makes them anew, and a stream can only have so many. A launcher
+// that has taken the run over needs them.
 func (l *launcher) forget() {
+	if l.confirm() != nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	for _, s := range l.stages {

@@ -106,6 +106,9 @@ func (l *launcher) conclude(ctx context.Context) (ended bool, err error) {
 		return true, fmt.Errorf("the stages have nothing left to do, but %s: give the same command again; a stage of your "+
 			"own announces job.finished before it acknowledges an event", gap)
 	}
+	if err := l.confirm(); err != nil {
+		return true, err
+	}
 	return true, l.announce(ctx, announcer, event.Part{}, event.RunFinished{Events: l.tracker.eventCount()})
 }
 

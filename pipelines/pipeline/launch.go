@@ -19,6 +19,7 @@ import (
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/lease"
 	"bitnet1/shared/run/overview"
 	"bitnet1/shared/run/record"
 	"bitnet1/shared/run/results"
@@ -42,9 +43,9 @@ type launcher struct {
 	*plan
 	store    *artifact.Store
 	journal  journal.Journal
-	outage   time.Duration   // how long the event server or the disk may be unusable
-	lost     <-chan struct{} // closed when the launcher of another host has taken the run over
-	server   *bus.Server     // nil where NATS_URL names one
+	outage   time.Duration // how long the event server or the disk may be unusable
+	lease    *lease.Lease  // of the run; nil where no other host can drive it
+	server   *bus.Server   // nil where NATS_URL names one
 	bus      *bus.Bus
 	tracker  *tracker
 	watchdog *watchdog
@@ -99,12 +100,14 @@ func launch(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	release, lost, err := leaseRun(store.Dir(), p.run)
+	held, err := leaseRun(store.Dir(), p.run)
 	if err != nil {
 		return err
 	}
-	defer release()
-	l := &launcher{plan: p, lost: lost, store: store, journal: journal.Open(store.Dir()), outage: c.Duration("outage"),
+	if held != nil {
+		defer held.Release()
+	}
+	l := &launcher{plan: p, lease: held, store: store, journal: journal.Open(store.Dir()), outage: c.Duration("outage"),
 		watchdog: newWatchdog(c.Duration("stall"))}
 	if err := l.record(lock.Name()); err != nil {
 		return err
@@ -183,7 +186,7 @@ func (l *launcher) withBus(parent context.Context, port int, view string) error 
 		case <-signals:
 			l.screen.note("stopping; Ctrl-C ends at once, without saving")
 			cancel(errInterrupted)
-		case <-l.lost:
+		case <-l.lost():
 			cancel(errSuperseded)
 		case <-ctx.Done():
 		}

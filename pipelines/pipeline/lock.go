@@ -31,11 +31,11 @@ func lockData(dir string) (*os.File, error) {
 }
 
 // leaseRun makes sure that one launcher at a time drives a run, among all hosts that share the bucket of the data
-// directory. It waits for a launcher that may be dead. lost is closed when another launcher has taken the run over.
-func leaseRun(dir, run string) (release func(), lost <-chan struct{}, err error) {
+// directory; nil without a bucket. It waits for a launcher that may be dead.
+func leaseRun(dir, run string) (*lease.Lease, error) {
 	b := bucket.Of(dir)
 	if b == nil {
-		return func() {}, nil, nil
+		return nil, nil
 	}
 	for limit := time.Now().Add(lease.Expiry + 5*time.Second); ; time.Sleep(time.Second) {
 		l, err := lease.Read(b, path.Join("runs", run, "launcher"))
@@ -44,13 +44,34 @@ func leaseRun(dir, run string) (release func(), lost <-chan struct{}, err error)
 		}
 		switch {
 		case err == nil:
-			return l.Release, l.Lost(), nil
+			return l, nil
 		case !errors.Is(err, lease.ErrHeld):
-			return nil, nil, fmt.Errorf("run %s: %w", run, err)
+			return nil, fmt.Errorf("run %s: %w", run, err)
 		case time.Now().After(limit):
-			return nil, nil, fmt.Errorf("run %s is driven by the launcher of another host: let it end", run)
+			return nil, fmt.Errorf("run %s is driven by the launcher of another host: let it end", run)
 		}
 	}
+}
+
+// lost is closed when the launcher of another host has taken the run over; nil where that cannot happen.
+func (l *launcher) lost() <-chan struct{} {
+	if l.lease == nil {
+		return nil
+	}
+	return l.lease.Lost()
+}
+
+// confirm makes sure that the run is still this launcher's. A launcher that was paused may not have noticed yet that
+// another one has taken the run over.
+func (l *launcher) confirm() error {
+	if l.lease == nil {
+		return nil
+	}
+	err := l.lease.Write(nil)
+	if errors.Is(err, lease.ErrLost) {
+		return errSuperseded
+	}
+	return err
 }
 
 // seize locks a data directory that no program uses.
