@@ -83,9 +83,21 @@ func occupy(fsys vfs.FS, dir string) (*os.File, error) {
 		return nil, fmt.Errorf("data directory %s is being removed: give the command again when that is done", dir)
 	}
 	if err == nil {
-		_ = sweep(fsys, dir, markName+"-") // what was left by a program that was to set the mark, and died
+		sweepMarks(fsys, dir, lock)
 	}
 	return lock, err
+}
+
+// sweepMarks removes what was left by a program that was to set the mark, and died: also after it had set the mark,
+// which then has two names.
+func sweepMarks(fsys vfs.FS, dir string, mark *os.File) {
+	left, _ := fs.Glob(os.DirFS(dir), markName+"-*") // none: nothing is left
+	for _, name := range left {
+		if path := filepath.Join(dir, name); IsAt(mark, path) {
+			_ = fsys.Remove(path)
+		}
+	}
+	_ = sweep(fsys, dir, markName+"-")
 }
 
 // occupyAround holds the data directory that path lies in; nil where it lies in none.
