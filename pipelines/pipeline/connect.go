@@ -9,6 +9,7 @@ import (
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/record"
 )
 
@@ -36,13 +37,49 @@ func (l *launcher) prepareBus(ctx context.Context, changed func()) error {
 	return l.follow(ctx)
 }
 
-// restore announces the events that the journal has and the event server lacks.
+// damageText says what becomes of a damaged file of the event server.
+func damageText(d bus.Damage) string {
+	switch {
+	case !d.Lost:
+		return d.Error() + ": it is made again"
+	case d.Stream == bus.EventStream:
+		return d.Error() + ": a new stream takes its place, and all events are announced again from the journals"
+	default:
+		return d.Error() + ": a new stream takes its place, and its dead letters are lost"
+	}
+}
+
+// restore announces the events that the journal has and the event server lacks: those of the run, and those of all runs
+// where the server has lost them all.
 func (l *launcher) restore(ctx context.Context) error {
-	missing, err := bus.NewAnnouncer(l.journal, l.bus).Restore(ctx, l.run)
+	announcer := bus.NewAnnouncer(l.journal, l.bus)
+	missing, err := announcer.Restore(ctx, l.run)
 	if missing > 0 {
 		l.screen.note(fmt.Sprintf("the event server lacked %s of this run: announced again", plural(missing, "event")))
 	}
-	return err
+	if err != nil || l.server == nil || !l.server.LacksHistory() {
+		return err
+	}
+	missing, err = restoreAll(ctx, l.journal, announcer)
+	if missing > 0 {
+		l.screen.note("the event server lacked " + plural(missing, "event") + " of other runs: announced again")
+	}
+	if err != nil {
+		return err
+	}
+	return l.server.HasHistory()
+}
+
+// restoreAll announces the events of all runs that the journal has and the event server lacks.
+func restoreAll(ctx context.Context, j journal.Journal, announcer *bus.Announcer) (missing int, err error) {
+	runs, err := j.Runs()
+	for _, run := range runs {
+		n, err := announcer.Restore(ctx, run)
+		if missing += n; err != nil {
+			return missing, err
+		}
+	}
+	return missing, err
 }
 
 // checkDirectory compares an event server that the launcher did not start with this data directory. The run's events

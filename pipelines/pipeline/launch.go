@@ -199,6 +199,9 @@ func (l *launcher) withBus(parent context.Context, port int, view string) error 
 			return err
 		}
 		defer func() { l.server.Stop() }()
+		for _, d := range l.server.Damage {
+			l.screen.warn("event server", damageText(d))
+		}
 		address, l.addressOf = l.server.Address(), l.server.AddressOf
 	}
 	var err error

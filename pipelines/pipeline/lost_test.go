@@ -185,3 +185,65 @@ func TestAServerThatStaysAway(t *testing.T) {
 	w.must("pipeline", tiny()...)
 	w.sameAsReference()
 }
+
+// The files of the launcher's event server are damaged between two commands. The second one says so, announces the
+// events of all runs again, and goes on.
+func TestADamagedEventServerIsRebuilt(t *testing.T) {
+	w := newWorld(t)
+	l := w.start(tiny("--run", "first")...)
+	l.until("training", func(m message) bool { return m.Progress.Stage == "train" && m.Progress.Done > 25 })
+	if err := l.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	l.wait()
+	streams := filepath.Join(w.data, "nats", "jetstream", "$G", "streams")
+	flip := func(path string) {
+		t.Helper()
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[len(b)/2] ^= 1
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	goesOn := func(path string, words ...string) {
+		t.Helper()
+		o := w.run("pipeline", tiny("--run", "first")...)
+		for _, word := range append(words, path) {
+			if !strings.Contains(o.stdout+o.stderr, word) {
+				t.Errorf("it does not say %q:\n%s", word, tail(o.stdout)+o.stderr)
+			}
+		}
+		if o.status != 0 {
+			t.Fatalf("status %d: %s", o.status, o.stderr)
+		}
+		w.sameAsReference()
+	}
+	block := filepath.Join(streams, bus.EventStream, "msgs", "1.blk")
+	flip(block)
+	goesOn(block, "a new stream takes its place", "events of this run: announced again")
+
+	meta := filepath.Join(streams, bus.EventStream, "meta.inf")
+	flip(meta)
+	o := w.run("pipeline", tiny("--run", "second")...)
+	if said := o.stdout + o.stderr; o.status != 0 || !strings.Contains(said, meta) ||
+		!strings.Contains(said, "events of other runs: announced again") {
+		t.Errorf("status %d:\n%s", o.status, said)
+	}
+	want, err := journal.Open(w.data).All("first")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := 0
+	w.loses(func(e event.Envelope) bool {
+		if e.Run == "first" {
+			lost++
+		}
+		return true
+	})
+	if lost != len(want) || lost == 0 {
+		t.Errorf("the server has %d events of the first run, and its journal %d", lost, len(want))
+	}
+}

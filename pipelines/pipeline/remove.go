@@ -94,6 +94,9 @@ func withEventServer(ctx context.Context, dir string, do func(*bus.Bus) error) e
 			return err
 		}
 		defer server.Stop()
+		for _, d := range server.Damage {
+			fmt.Fprintln(os.Stderr, "warning:", damageText(d))
+		}
 		address = server.Address()
 	}
 	b, err := bus.Connect(ctx, address, "pipeline")

@@ -18,6 +18,8 @@ import (
 // Server is a nats-server inside this process: JetStream on disk, listening on 127.0.0.1 only. It lets in this process,
 // by a random password that stays in memory, and the users that it was started for.
 type Server struct {
+	Damage []Damage // what was found, and set aside, when the server was started
+
 	nats      *server.Server
 	dir       string
 	port      int
@@ -36,7 +38,8 @@ var (
 	ErrPort  = errors.New("cannot be used")
 )
 
-// StartServer starts a server that keeps its streams under dir. Port 0 picks a free port. Every user gets a new key, in
+// StartServer starts a server that keeps its streams under dir. Damaged streams are moved to the folder damaged of dir,
+// and the server begins new ones. Port 0 picks a free port. Every user gets a new key, in
 // the folder keys of dir, or a new password.
 func StartServer(dir string, port int, users ...User) (*Server, error) {
 	s := &Server{dir: dir, port: port, users: users, keys: map[string]string{},
@@ -45,6 +48,9 @@ func StartServer(dir string, port int, users ...User) (*Server, error) {
 		return nil, err
 	}
 	err := writable(dir)
+	if err == nil {
+		err = s.mend()
+	}
 	if err == nil {
 		err = s.admit()
 	}
