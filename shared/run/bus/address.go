@@ -12,9 +12,9 @@ import (
 )
 
 // Address is where a NATS server is and what it wants to see. It is read from the environment, never from arguments,
-// which other users could list. The variables are those of NATS's own command line.
+// which other users could list. Most variables are those of NATS's own command line.
 type Address struct {
-	URL      string // NATS_URL, e.g. nats://127.0.0.1:4222
+	URL      string // NATS_URL, e.g. nats://127.0.0.1:4222; of a cluster several, with commas between them
 	User     string // NATS_USER
 	Password string // NATS_PASSWORD
 	Token    string // NATS_TOKEN
@@ -23,6 +23,7 @@ type Address struct {
 	CA       string // NATS_CA: path of the certificate of who signs the server's; empty: the system's
 	Cert     string // NATS_CERT: path of a certificate for the client, where the server wants one
 	Key      string // NATS_KEY: path of that certificate's key
+	Replicas string // NATS_REPLICAS: how many servers of a cluster have every event; empty: clusterReplicas
 }
 
 // variable is a variable of the environment and the field of an Address for it.
@@ -35,6 +36,7 @@ func (a *Address) variables() []variable {
 	return []variable{
 		{"NATS_URL", &a.URL}, {"NATS_USER", &a.User}, {"NATS_PASSWORD", &a.Password}, {"NATS_TOKEN", &a.Token},
 		{"NATS_CREDS", &a.Creds}, {"NATS_NKEY", &a.NKey}, {"NATS_CA", &a.CA}, {"NATS_CERT", &a.Cert}, {"NATS_KEY", &a.Key},
+		{"NATS_REPLICAS", &a.Replicas},
 	}
 }
 
@@ -87,8 +89,10 @@ func (a Address) For(user string) Address {
 
 // options are what the client needs to know beside the URL.
 func (a Address) options() (options []nats.Option, err error) {
-	if _, err := url.Parse(a.URL); err != nil {
-		return nil, errors.New("NATS_URL is no URL: want nats://HOST:PORT") // err would show a password in it
+	for one := range strings.SplitSeq(a.URL, ",") {
+		if _, err := url.Parse(strings.TrimSpace(one)); err != nil { // err would show a password in it
+			return nil, errors.New("NATS_URL is no URL: want nats://HOST:PORT, with commas between those of a cluster")
+		}
 	}
 	for name, path := range map[string]string{"NATS_CREDS": a.Creds, "NATS_NKEY": a.NKey, "NATS_CA": a.CA,
 		"NATS_CERT": a.Cert, "NATS_KEY": a.Key} {

@@ -8,7 +8,7 @@ import (
 // What Environ puts into an environment, WithoutAddress leaves out, and nothing else.
 func TestWithoutAddress(t *testing.T) {
 	a := Address{URL: "nats://a", User: "b", Password: "c", Token: "d", Creds: "e", NKey: "f", CA: "g", Cert: "h",
-		Key: "i"}
+		Key: "i", Replicas: "3"}
 	others := []string{"PATH=/bin", "NATSUKI=x", "BITNET1_DATA=NATS_URL"}
 	given := slices.Concat(others[:1], a.Environ(), others[1:])
 	if len(given) != len(others)+len(a.variables()) {

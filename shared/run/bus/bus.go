@@ -30,9 +30,10 @@ type Bus struct {
 	// Patience is how long what the server does not take is offered again.
 	Patience time.Duration
 
-	conn *nats.Conn
-	js   jetstream.JetStream
-	ids  time.Duration // for how long the server knows the ids of events
+	conn      *nats.Conn
+	js        jetstream.JetStream
+	elsewhere *elsewhere
+	ids       time.Duration // for how long the server knows the ids of events
 
 	denied atomic.Pointer[error] // the last time that the server said that the user may not use a subject
 }
@@ -50,6 +51,10 @@ func Connect(ctx context.Context, a Address, name string) (*Bus, error) {
 		return nil, errNoAddress
 	}
 	b := &Bus{Patience: Patience}
+	replicas, err := a.replicas()
+	if err != nil {
+		return nil, err
+	}
 	options, err := a.options()
 	if err != nil {
 		return nil, err
@@ -60,12 +65,13 @@ func Connect(ctx context.Context, a Address, name string) (*Bus, error) {
 	if err != nil {
 		return nil, connectError(a, err)
 	}
+	b.elsewhere = &elsewhere{conn: b.conn}
 	b.js, err = jetstream.New(b.conn, jetstream.WithDefaultTimeout(apiWait))
 	if err == nil {
 		err = b.checkLimits()
 	}
 	if err == nil {
-		err = b.explained(b.ensureStreams(ctx))
+		err = b.explained(b.ensureStreams(ctx, replicas))
 	}
 	if err != nil {
 		b.conn.Close()
@@ -104,10 +110,16 @@ func connectError(a Address, err error) error {
 
 // hostOf hides any password in a NATS URL from messages.
 func hostOf(address string) string {
-	if u, err := url.Parse(address); err == nil && u.Host != "" {
-		return u.Host
+	var hosts []string
+	for one := range strings.SplitSeq(address, ",") {
+		if u, err := url.Parse(strings.TrimSpace(one)); err == nil && u.Host != "" {
+			hosts = append(hosts, u.Host)
+		}
 	}
-	return "at NATS_URL"
+	if len(hosts) == 0 {
+		return "at NATS_URL"
+	}
+	return strings.Join(hosts, ", ")
 }
 
 // Close sends what is still to be sent and closes the connection.
@@ -189,7 +201,11 @@ func (b *Bus) again(ctx context.Context, ask func() error) error {
 	limit := time.Now().Add(b.Patience)
 	for attempt := 1; ; attempt++ {
 		b.denied.Store(nil)
+		asked := time.Now()
 		err := b.explained(verdict(ask()))
+		if ctx.Err() == nil {
+			b.elsewhere.heard(asked, err)
+		}
 		switch {
 		case err == nil, ctx.Err() != nil, errors.Is(err, ErrTooLarge), errors.Is(err, ErrBehind),
 			errors.Is(err, ErrLate), errors.Is(err, ErrNoMessage), errors.Is(err, ErrDenied):
@@ -392,11 +408,14 @@ func (b *Bus) remove(ctx context.Context, stream, consumer string) {
 
 // Last is the sequence of the last event of a run, 0 when there is none.
 func (b *Bus) Last(ctx context.Context, run string) (uint64, error) {
+	asked := time.Now()
 	stream, err := b.js.Stream(ctx, EventStream)
 	if err != nil {
+		b.elsewhere.heard(asked, err)
 		return 0, fmt.Errorf("stream %s: %w", EventStream, err)
 	}
 	last, err := stream.GetLastMsgForSubject(ctx, event.Subject(run, "*.*"))
+	b.elsewhere.heard(asked, err)
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
 		return 0, nil

@@ -18,8 +18,9 @@ import (
 type Queue struct {
 	AckWait time.Duration // as the server has it
 
-	consumer jetstream.Consumer
-	conn     *nats.Conn
+	consumer  jetstream.Consumer
+	conn      *nats.Conn
+	elsewhere *elsewhere
 }
 
 // Delivery is one event handed to a worker. It ends with Ack, Nak or Term, which are JetStream's words; until then
@@ -57,6 +58,7 @@ func (q *Queue) Next(ctx context.Context) (*Delivery, error) {
 	msg, err := q.consumer.Next(jetstream.FetchContext(wait), jetstream.FetchHeartbeat(pullHeartbeat))
 	switch {
 	case err == nil:
+		q.elsewhere.heard(asked, nil)
 		return delivered(msg), nil
 	case q.conn.IsClosed():
 		return nil, closedError(q.conn)
@@ -64,14 +66,26 @@ func (q *Queue) Next(ctx context.Context) (*Delivery, error) {
 		return nil, err
 	case errors.Is(err, nats.ErrNoResponders):
 		// Either the consumer is gone or the server is starting.
-		if _, err := q.consumer.Info(wait); errors.Is(err, jetstream.ErrConsumerNotFound) {
-			return nil, err
+		if q.gone(wait) {
+			return nil, jetstream.ErrConsumerNotFound
 		}
+	}
+	if wait.Err() == nil { // otherwise the server has given signs of life to the end, and no event
+		q.elsewhere.heard(asked, err)
 	}
 	if time.Since(asked) < pullHeartbeat { // it came back at once: do not spin
 		pause(ctx, 100*time.Millisecond)
 	}
 	return nil, nil
+}
+
+// gone reports whether the server says that the consumer is not there. A cluster that has lost the consumer's leader
+// does not answer until there is another.
+func (q *Queue) gone(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, pullHeartbeat)
+	defer cancel()
+	_, err := q.consumer.Info(ctx)
+	return errors.Is(err, jetstream.ErrConsumerNotFound)
 }
 
 func closedError(conn *nats.Conn) error {

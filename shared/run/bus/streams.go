@@ -61,24 +61,55 @@ func streams() []jetstream.StreamConfig {
 	}
 }
 
-// ensureStreams creates the streams that are missing. An existing stream is left as its owner configured it, unless
-// stages could not answer there.
-func (b *Bus) ensureStreams(ctx context.Context) error {
+// clusterReplicas is how many servers of a cluster have every event, unless NATS_REPLICAS says otherwise: the cluster
+// goes on without one of them.
+const clusterReplicas = 3
+
+// ensureStreams creates the streams that are missing. A cluster may just be choosing a leader: its servers are asked
+// until b.Patience is over.
+func (b *Bus) ensureStreams(ctx context.Context, replicas int) error {
 	b.ids = dedupeWindow
+	limit := time.Now().Add(b.Patience)
 	for _, c := range streams() {
-		stream, err := b.js.Stream(ctx, c.Name)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			err = b.createStream(ctx, c)
-		} else if err == nil {
-			if n := stream.CachedInfo().Config.MaxMsgSize; n >= 0 && n < minMessage {
-				return fmt.Errorf("stream %s takes messages of at most %d bytes, and stages' answers need %d: "+
-					"raise its largest message", c.Name, n, minMessage)
+		for {
+			asked := time.Now()
+			err := b.ensureStream(ctx, c, replicas)
+			if err == nil {
+				break
 			}
-			b.ids = min(b.ids, stream.CachedInfo().Config.Duplicates)
+			if ctx.Err() != nil || !refuses(err) || b.conn.ConnectedClusterName() == "" || time.Now().After(limit) {
+				return fmt.Errorf("stream %s: %w", c.Name, withHint(err))
+			}
+			b.elsewhere.heard(asked, err)
+			pause(ctx, 200*time.Millisecond)
 		}
-		if err != nil {
-			return fmt.Errorf("stream %s: %w", c.Name, withHint(err))
+	}
+	return nil
+}
+
+// ensureStream creates a stream unless it is there. An existing one is left as its owner configured it, unless stages
+// could not answer there or more replicas are asked for than it has.
+func (b *Bus) ensureStream(ctx context.Context, c jetstream.StreamConfig, replicas int) error {
+	stream, err := b.js.Stream(ctx, c.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		if c.Replicas = replicas; replicas == 0 && b.conn.ConnectedClusterName() != "" {
+			c.Replicas = clusterReplicas
 		}
+		return b.createStream(ctx, c)
+	}
+	if err != nil {
+		return err
+	}
+	config := stream.CachedInfo().Config
+	if n := config.MaxMsgSize; n >= 0 && n < minMessage {
+		return fmt.Errorf("it takes messages of at most %d bytes, and stages' answers need %d: "+
+			"raise its largest message", n, minMessage)
+	}
+	b.ids = min(b.ids, config.Duplicates)
+	if config.Replicas < replicas {
+		config.Replicas = replicas
+		_, err = b.js.UpdateStream(ctx, config)
+		return tooFew(config, err)
 	}
 	return nil
 }
@@ -94,6 +125,16 @@ func (b *Bus) createStream(ctx context.Context, c jetstream.StreamConfig) error 
 		return b.createStream(ctx, c)
 	case errors.As(err, &api) && api.ErrorCode == subjectsOverlap:
 		return b.overlap(ctx, c)
+	}
+	return tooFew(c, err)
+}
+
+// tooFew says what to do where a stream is to have more replicas than there are servers.
+func tooFew(c jetstream.StreamConfig, err error) error {
+	var api *jetstream.APIError
+	if errors.As(err, &api) && (api.ErrorCode == noPeers || api.ErrorCode == noCluster) {
+		return fmt.Errorf("%d servers of the cluster are to have every event, and fewer can be reached: start them, "+
+			"or set NATS_REPLICAS to fewer (%w)", c.Replicas, err)
 	}
 	return err
 }
@@ -113,6 +154,12 @@ func withHint(err error) error {
 
 // subjectsOverlap is the server's code for a stream whose subjects another one has.
 const subjectsOverlap = 10065
+
+// Codes of a server for a stream that is to have more replicas than there are servers.
+const (
+	noPeers   = 10005
+	noCluster = 10074
+)
 
 // overlap names the streams that are in the way of c.
 func (b *Bus) overlap(ctx context.Context, c jetstream.StreamConfig) error {
@@ -185,7 +232,7 @@ func (b *Bus) Listen(ctx context.Context, l Listener) (*Queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("consumer %s: %w", want.Durable, b.explained(err))
 	}
-	return &Queue{consumer: consumer, conn: b.conn, AckWait: want.AckWait}, nil
+	return &Queue{consumer: consumer, conn: b.conn, elsewhere: b.elsewhere, AckWait: want.AckWait}, nil
 }
 
 // Forget removes the durable consumer of l, so that the next Listen starts from the first event. Removing one that is

@@ -1,4 +1,5 @@
-// Package bustest connects tests to an event server as a stage in another language does: without package bus.
+// Package bustest connects tests to an event server as a stage in another language does: without package bus. It also
+// starts clusters of event servers that tests can break.
 package bustest
 
 import (
