@@ -149,6 +149,9 @@ func TestLogIsTrue(t *testing.T) {
 			s.Step != step || s.Tokens != mark.Tokens || s.Model.Digest != mark.Model {
 			t.Errorf("checkpoint %d: %+v, announced as %+v: training loss %g", step, mark, s, training)
 		}
+		if (s.Previous == nil) != (i == 0) || i > 0 && *s.Previous != saved[i-1].Model {
+			t.Errorf("checkpoint %d names %v as the one before", step, s.Previous)
+		}
 	}
 	if finished.BestStep != bestStep || bestStep <= annealed {
 		t.Errorf("the best step is %d, want %d", finished.BestStep, bestStep)

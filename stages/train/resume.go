@@ -36,7 +36,7 @@ func (t *trainer) resume() error {
 	t.steps, t.savedStep = t.batches.start.step, t.batches.start.step
 	for _, s := range saved {
 		t.countCheckpoint(s)
-		t.steps = s.Step
+		t.steps, t.previous = s.Step, &s.Model
 	}
 	offset, paused, err := t.loadPauseFile()
 	switch {

@@ -18,6 +18,7 @@ import (
 	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/measure/measuretest"
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/record"
 	"bitnet1/shared/run/stage"
 	"bitnet1/shared/run/vfs"
 )
@@ -109,7 +110,7 @@ func stopAt(t *testing.T, step, way int, dir string, flags []string) (how string
 	return fmt.Sprintf("%v after step %d", signal, step), <-ended == nil
 }
 
-// sameFiles compares two folders, byte for byte.
+// sameFiles compares two folders, byte for byte, and what was announced of the files.
 func sameFiles(t *testing.T, a, b string, how []string) {
 	t.Helper()
 	entries, err := os.ReadDir(a)
@@ -135,6 +136,9 @@ func sameFiles(t *testing.T, a, b string, how []string) {
 		if err != nil || !bytes.Equal(x, y) {
 			t.Errorf("%s differs (%v) after %v", e.Name(), err, how)
 		}
+	}
+	if x, y := recordIn(t, a), recordIn(t, b); !bytes.Equal(x, y) {
+		t.Errorf("what was announced differs after %v:\n%q\n%q", how, x, y)
 	}
 	times, err := os.ReadFile(filepath.Join(b, stage.TimesFolder, trainlog.TimesFileName))
 	if n := bytes.Count(times, []byte("\n")); err != nil || n != 60 && n != 40 {
@@ -253,6 +257,20 @@ func TestADamagedLogIsMadeAgain(t *testing.T) {
 			sameFiles(t, whole, dir, []string{what})
 		})
 	}
+}
+
+// recordIn is the record of the one training that wrote into a folder.
+func recordIn(t *testing.T, dir string) []byte {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, record.OneShot, "*", "*", "record.msgpack"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("records: %v, %v", found, err)
+	}
+	b, err := os.ReadFile(found[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // A checkpoint that is lost or damaged costs the steps since the one before, and no more. --force begins anew.

@@ -47,7 +47,7 @@ func (t *trainer) save(ctx context.Context) error {
 	s.saved = event.CheckpointSaved{
 		Step: t.steps, Manifest: t.dataset.Manifest, Tokens: t.tokens(), Last: t.steps == t.job.Params.Steps,
 		TrainBits: t.lossBits / float64(t.lossSteps), ValidationBits: bits, Best: blend == 0 && bits < t.bestBits,
-		Blend: blend, Tokenizer: t.dataset.Tokenizer,
+		Blend: blend, Tokenizer: t.dataset.Tokenizer, Previous: t.previous,
 	}
 	t.countCheckpoint(s.saved)
 	t.reportValidation()
@@ -100,6 +100,8 @@ func (t *trainer) awaitSave(ctx context.Context) error {
 	if err := t.job.Emit(ctx, s.saved); err != nil {
 		return err
 	}
+	model := s.saved.Model // a copy: s has the snapshot of all parameters
+	t.previous = &model
 	return t.removePauseFile()
 }
 

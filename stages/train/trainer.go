@@ -16,6 +16,7 @@ import (
 	"bitnet1/shared/lm/compute"
 	"bitnet1/shared/lm/model"
 	"bitnet1/shared/lm/trainlog"
+	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/param"
 	"bitnet1/shared/run/stage"
@@ -40,14 +41,15 @@ type trainer struct {
 	times     *stepTimes
 	saving    *pendingSave // nil: no checkpoint is being written
 
-	steps          int     // taken so far
-	checkpoints    int     // saved so far
-	savedStep      int     // step of the last checkpoint
-	lossBits       float64 // sum of the training losses since the last checkpoint, bits per token
-	lossSteps      int     // number of losses in that sum
-	validationBits float64 // validation loss at the last checkpoint
-	bestBits       float64 // lowest validation loss of a checkpoint of ±1 weights
-	bestStep       int     // step of that checkpoint
+	steps          int           // taken so far
+	checkpoints    int           // saved so far
+	savedStep      int           // step of the last checkpoint
+	previous       *artifact.Ref // model of the last checkpoint that was announced; nil: none was
+	lossBits       float64       // sum of the training losses since the last checkpoint, bits per token
+	lossSteps      int           // number of losses in that sum
+	validationBits float64       // validation loss at the last checkpoint
+	bestBits       float64       // lowest validation loss of a checkpoint of ±1 weights
+	bestStep       int           // step of that checkpoint
 
 	startTime time.Time // of this attempt
 	startStep int

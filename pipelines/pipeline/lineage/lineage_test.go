@@ -240,3 +240,25 @@ func TestTreeOfManySources(t *testing.T) {
 		}
 	}
 }
+
+// A job that is repeated by a later program may say more than it did: fields are added to events.
+func TestAnEventThatSaysMore(t *testing.T) {
+	body := func(v any) []byte {
+		b, err := event.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	was := body(map[string]any{"step": 1})
+	for want, now := range map[bool][]map[string]any{
+		true:  {{"step": 1}, {"step": 1, "previous": "x"}},
+		false: {{"step": 2}, {"previous": "x"}, {}, nil},
+	} {
+		for _, fields := range now {
+			if got := saysAsMuch(body(fields), was); got != want {
+				t.Errorf("%v says as much as step 1: %v", fields, got)
+			}
+		}
+	}
+}

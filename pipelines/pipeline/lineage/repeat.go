@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vmihailenco/msgpack/v5"
+
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
@@ -245,10 +247,7 @@ func (r *Repetition) compare(job *Job, fresh *artifact.Store, j journal.Journal,
 			return false, err
 		}
 	}
-	var now []artifact.Ref
-	for _, out := range again.Outputs {
-		now = append(now, again.Made(out)...)
-	}
+	now := again.Own()
 	for i, ref := range job.record.Own() {
 		switch {
 		case i >= len(now):
@@ -262,11 +261,26 @@ func (r *Repetition) compare(job *Job, fresh *artifact.Store, j journal.Journal,
 		return sameKey, differs(job, "%s is new", now[len(now)-more].Name)
 	}
 	for i, was := range job.record.Outputs {
-		if sameKey && (i >= len(again.Outputs) || !bytes.Equal(was.Body, again.Outputs[i].Body)) {
+		if sameKey && (i >= len(again.Outputs) || !saysAsMuch(again.Outputs[i].Body, was.Body)) {
 			return sameKey, differs(job, "%s says something else", was.Kind)
 		}
 	}
 	return sameKey, nil
+}
+
+// saysAsMuch reports whether the body of an event has all fields of another, with the same values. It may have more: a
+// later program adds fields.
+func saysAsMuch(now, was []byte) bool {
+	var more, fields map[string]msgpack.RawMessage
+	if event.Unmarshal(now, &more) != nil || event.Unmarshal(was, &fields) != nil {
+		return bytes.Equal(now, was)
+	}
+	for key, value := range fields {
+		if !bytes.Equal(more[key], value) {
+			return false
+		}
+	}
+	return true
 }
 
 // made is the record of the job that a stage did in a run.

@@ -108,6 +108,31 @@ func encoded(t *testing.T) []byte {
 	return b
 }
 
+// A body from before a field was added reads as one without it, encodes to the bytes that it had, and is the same work.
+func TestAnOlderCheckpointIsTheSameWork(t *testing.T) {
+	older, err := hex.DecodeString(
+		"8aa473746570cd8000a56d6f64656c85a6646967657374a3c3a465a46b696e64a5c3a4c3a466aa6d656469615f74797065a1" +
+			"67a473697a65ce0001c000a46e616d65a5c3a4c3a469a5737461746585a6646967657374a3c3a46ba46b696e64a5c3a4c3a4" +
+			"6caa6d656469615f74797065a16da473697a65ce01a00000a46e616d65a5c3a4c3a46fa86d616e696665737485a664696765" +
+			"7374a3c3a471a46b696e64a5c3a4c3a472aa6d656469615f74797065a173a473697a65cf0000000130000000a46e616d65a5" +
+			"c3a4c3a475a6746f6b656e73cd0a80aa747261696e5f62697473cb4036400000000000af76616c69646174696f6e5f626974" +
+			"73cb4037400000000000a462657374c3a46c617374c3a5626c656e64cb403a400000000000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var saved CheckpointSaved
+	if err := Unmarshal(older, &saved); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := Marshal(saved); err != nil || !bytes.Equal(again, older) {
+		t.Errorf("it encodes to %x, %v", again, err)
+	}
+	inputs := saved.Inputs()
+	if saved.Previous = &saved.Model; !slices.Equal(saved.Inputs(), inputs) {
+		t.Errorf("with the checkpoint before it depends on %q, without on %q", saved.Inputs(), inputs)
+	}
+}
+
 // TestReferencePageIsCurrent keeps docs/reference/events.md equal to what the declarations say. `go test
 // ./shared/run/event -update` writes it anew.
 func TestReferencePageIsCurrent(t *testing.T) {

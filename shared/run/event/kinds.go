@@ -145,12 +145,14 @@ type CheckpointSaved struct {
 	Blend          float64      `msgpack:"blend" json:"blend" usage:"share of the float latents in the weights (bonsai); 0: every weight is ±1"`
 
 	Tokenizer *artifact.Ref `msgpack:"tokenizer,omitempty" json:"tokenizer,omitempty" usage:"the file, if not built in"`
+	Previous  *artifact.Ref `msgpack:"previous,omitempty" json:"previous,omitempty" usage:"the model saved before it"`
 }
 
 // Kind implements Body.
 func (CheckpointSaved) Kind() string { return "checkpoint.saved" }
 
-// Inputs implements Body.
+// Inputs implements Body. Previous is none of them: most stages do not read it, and jobs of older events stay done. The
+// event of a stage that reads it is a type of its own (docs/examples/flips).
 func (e CheckpointSaved) Inputs() []string {
 	return withTokenizer(e.Tokenizer, e.Model.Digest, e.Manifest.Digest)
 }

@@ -28,16 +28,28 @@ func Mentioned(body []byte) []artifact.Ref {
 	return refs
 }
 
-// Made lists the artifacts of an output that the job itself has made.
-func (r *Record) Made(out Output) []artifact.Ref {
-	return slices.DeleteFunc(Mentioned(out.Body),
-		func(ref artifact.Ref) bool { return slices.Contains(r.Inputs, ref.Digest) })
+// Made lists the artifacts that the job made for its i-th output. The output may mention others: inputs of the job, and
+// artifacts of earlier outputs, as a checkpoint names the one before.
+func (r *Record) Made(i int) []artifact.Ref {
+	if r.makers == nil {
+		r.makers, r.looked = map[artifact.Ref]int{}, 0
+	}
+	for ; r.looked <= i; r.looked++ {
+		for _, ref := range Mentioned(r.Outputs[r.looked].Body) {
+			if _, earlier := r.makers[ref]; !earlier {
+				r.makers[ref] = r.looked
+			}
+		}
+	}
+	return slices.DeleteFunc(Mentioned(r.Outputs[i].Body), func(ref artifact.Ref) bool {
+		return r.makers[ref] != i || slices.Contains(r.Inputs, ref.Digest)
+	})
 }
 
 // Own are all artifacts that the job has made.
 func (r *Record) Own() (refs []artifact.Ref) {
-	for _, out := range r.Outputs {
-		refs = append(refs, r.Made(out)...)
+	for i := range r.Outputs {
+		refs = append(refs, r.Made(i)...)
 	}
 	return refs
 }

@@ -50,6 +50,9 @@ type Record struct {
 	lock     vfs.File
 	shared   *shared // nil: the folder is the only place where the record is kept
 	complete bool
+
+	makers map[artifact.Ref]int // the first of the Outputs that mentions each artifact; nil: unknown
+	looked int                  // of so many Outputs
 }
 
 // Output is an event of the job, without the run it is announced in: another run that needs the same work gets the same
@@ -313,6 +316,7 @@ func (r *Record) Commit() error {
 // Retract takes back the outputs of an unfinished job from the n-th on. They are announced anew when they are made
 // again.
 func (r *Record) Retract(n int) error {
+	r.makers = nil
 	if r.shared != nil {
 		if err := r.write(r.Outputs[:n:n], false); err != nil {
 			return fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
@@ -336,7 +340,7 @@ func (r *Record) Reset() error {
 			return err
 		}
 	}
-	r.Outputs, r.complete = nil, false
+	r.Outputs, r.complete, r.makers = nil, false, nil
 	return errors.Join(r.removeWork(), vfs.RemoveAll(r.fs, filepath.Join(r.dir, recordName)))
 }
 

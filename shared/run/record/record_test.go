@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"bitnet1/shared/digest"
+	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 )
 
@@ -201,6 +202,57 @@ func TestOutputsAreTakenBack(t *testing.T) {
 			t.Errorf("%d are to be left: %q are read again, %v", left, bodies(r), err)
 		}
 		r.Close()
+	}
+}
+
+// What an output mentions was made for it, unless it is an input of the job or an earlier output mentions it.
+func TestWhatAnOutputOnlyPassesOn(t *testing.T) {
+	t.Parallel()
+	ref := func(name string) artifact.Ref {
+		return artifact.Ref{Digest: digest.Bytes([]byte("bytes")), Kind: "checkpoint", Name: name}
+	}
+	input := artifact.Ref{Digest: digest.Bytes([]byte("dataset")), Kind: "manifest", Name: "manifest.json"}
+	r, err := Open(t.TempDir(), "train", strings.Repeat("ef", 32), []byte("{}"), []string{input.Digest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	add := func(name, previous string) {
+		t.Helper()
+		saved := event.CheckpointSaved{Model: ref(name), Manifest: input}
+		if previous != "" {
+			before := ref(previous)
+			saved.Previous = &before
+		}
+		body, err := event.Marshal(saved)
+		if err == nil {
+			_, err = r.Add(saved.Kind(), body)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(i int, name string) {
+		t.Helper()
+		if made := r.Made(i); len(made) != 1 || made[0].Name != name {
+			t.Errorf("output %d made %v, want %s", i, made, name)
+		}
+	}
+	add("one", "")
+	add("two", "one") // of the same bytes, as files of other names may be
+	check(1, "two")
+	add("three", "two")
+	check(2, "three")
+	if err := r.Retract(1); err != nil {
+		t.Fatal(err)
+	}
+	add("three", "one") // what was retracted has made nothing
+	add("two", "three")
+	check(0, "one")
+	check(1, "three")
+	check(2, "two")
+	if own := r.Own(); len(own) != 3 {
+		t.Errorf("the job made %v", own)
 	}
 }
 

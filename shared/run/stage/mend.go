@@ -29,8 +29,8 @@ func (p *performer[P, E]) mend(t task[P, E], r *record.Record) error {
 // soundOutputs counts the outputs up to the first whose artifacts are not there. The last output is what an unfinished
 // job goes on from: its bytes are checked.
 func (p *performer[P, E]) soundOutputs(r *record.Record) (n int, cause error) {
-	for _, out := range r.Outputs {
-		for _, ref := range r.Made(out) {
+	for i := range r.Outputs {
+		for _, ref := range r.Made(i) {
 			if !p.has(r, ref) {
 				cause = fmt.Errorf("%s is gone", ref)
 			}
@@ -42,7 +42,7 @@ func (p *performer[P, E]) soundOutputs(r *record.Record) (n int, cause error) {
 	}
 	for ; n > 0 && !r.Complete(); n-- {
 		var damage error
-		for _, ref := range r.Made(r.Outputs[n-1]) {
+		for _, ref := range r.Made(n - 1) {
 			if _, err := p.space.Path(ref); err != nil {
 				damage = err
 			}

@@ -94,8 +94,8 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 			return result{key: key}, err
 		}
 	}
-	for _, out := range r.Outputs { // of a finished job, or of its earlier attempts
-		if err := p.announce(ctx, t, r, out, t.renew); err != nil {
+	for i := range r.Outputs { // of a finished job, or of its earlier attempts
+		if err := p.announce(ctx, t, r, i, t.renew); err != nil {
 			return result{key: key}, err
 		}
 	}
@@ -130,7 +130,7 @@ func (p *performer[P, E]) newJob(t task[P, E], r *record.Record) *Job[P] {
 			if err != nil || !isNew {
 				return err
 			}
-			return p.announce(ctx, t, r, record.Output{Kind: body.Kind(), Body: raw}, true)
+			return p.announce(ctx, t, r, len(r.Outputs)-1, true)
 		},
 		progress: p.report(t.run, r.Key),
 		show: func(path, name string, replace bool) error {
@@ -142,14 +142,14 @@ func (p *performer[P, E]) newJob(t task[P, E], r *record.Record) *Job[P] {
 	}
 }
 
-// announce makes an output public: a link for people to every artifact that the job made, then the event. In a folder
-// the artifacts have their names already.
-func (p *performer[P, E]) announce(ctx context.Context, t task[P, E], r *record.Record, out record.Output,
-	renew bool) error {
+// announce makes the i-th output public: a link for people to every artifact that the job made, then the event. In a
+// folder the artifacts have their names already.
+func (p *performer[P, E]) announce(ctx context.Context, t task[P, E], r *record.Record, i int, renew bool) error {
 	if p.folder != nil {
 		return nil
 	}
-	for _, ref := range r.Made(out) { // those that are passed on have been linked by their maker
+	out := r.Outputs[i]
+	for _, ref := range r.Made(i) { // those that are passed on have been linked by their maker
 		if err := p.journal.Link(t.run, t.folder(p.spec.Name), ref); err != nil {
 			return fmt.Errorf("linking %s: %w", ref, err)
 		}
