@@ -106,6 +106,67 @@ func TestAForeignStageHasAColumn(t *testing.T) {
 	}
 }
 
+// The example stages in Go and in Python take part in a run: flips compares each checkpoint with the one before, and
+// sample, which finds its parameter in the run's definition, has each packed model continue a text.
+func TestExamplesOfStages(t *testing.T) {
+	python := pythontest.Interpreter(t, "nats", "msgpack")
+	w := newWorld(t)
+	example, err := os.ReadFile(filepath.Join("..", "..", "docs", "examples", "v76-own.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := w.write(strings.Replace(string(example), "python3", python, 1))
+	args := slices.DeleteFunc(tiny("--run", "r", "--set", "sample.tokens=5", "--set",
+		"sample.generate="+filepath.Join(programs, "generate")), func(a string) bool { return a == "--json" })
+	args[len(args)-1] = file
+	for i := len(args) - 1; i > 0; i-- { // the pipeline has no probe
+		if strings.HasPrefix(args[i], "probe.") {
+			args = slices.Delete(args, i-1, i+1)
+		}
+	}
+	said := w.must("pipeline", args...)
+	for _, want := range []string{"checkpoint 80: ", "of the weights flipped since 60",
+		"checkpoint 80 wrote: It was a dark", "flips       share of the weights whose sign is another one"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("%q is missing:\n%s", want, said)
+		}
+	}
+	var shown struct {
+		Checkpoints []struct {
+			Step  int
+			Flips *float64
+		}
+	}
+	if err := json.Unmarshal([]byte(w.must("pipeline", "runs", "--json", "r")), &shown); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range shown.Checkpoints {
+		if len(shown.Checkpoints) != 4 || (c.Flips == nil) != (i == 0) || i > 0 && (*c.Flips <= 0 || *c.Flips >= 0.5) {
+			t.Errorf("%+v", shown.Checkpoints)
+		}
+	}
+	samples, err := journal.Open(w.data).Read("r", "sample.written")
+	if err != nil || len(samples) != 4 {
+		t.Fatalf("%d samples, %v", len(samples), err)
+	}
+	texts := map[string]bool{}
+	for _, e := range samples {
+		var body struct {
+			Text string `msgpack:"text"`
+		}
+		if err := event.Unmarshal(e.Body, &body); err != nil {
+			t.Fatal(err)
+		}
+		texts[body.Text] = true
+	}
+	if len(texts) < 2 {
+		t.Errorf("all checkpoints wrote %v", texts)
+	}
+	if again := w.must("flips", "run", "--run", "r", "--picture=false"); strings.Count(again, "_flips.json") != 3 {
+		t.Errorf("flips over the finished run: %s", again)
+	}
+}
+
 // A program that cannot describe itself is described by a file beside it.
 func TestAFileDescribesAStage(t *testing.T) {
 	w := newWorld(t)

@@ -26,7 +26,8 @@ version keys are only added.
 then drops an event that it has already. Do not trust lengths in a message: five bytes can claim four thousand million
 elements.
 
-[docs/examples/watch.py](../examples/watch.py) is a whole stage in Python. The [glossary](../glossary.md) has the terms.
+[docs/examples/stage.py](../examples/stage.py) makes a program in Python a stage. The [glossary](../glossary.md) has the
+terms.
 
 `
 

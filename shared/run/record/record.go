@@ -340,7 +340,7 @@ func (r *Record) Reset() error {
 			return err
 		}
 	}
-	r.Outputs, r.complete, r.makers = nil, false, nil
+	r.makers, r.Outputs, r.complete = nil, nil, false
 	return errors.Join(r.removeWork(), vfs.RemoveAll(r.fs, filepath.Join(r.dir, recordName)))
 }
 
