@@ -185,11 +185,14 @@ var modules = []module{
 	}},
 	{"rotation", "sm_80", []kernel{
 		{timing.Operation{Name: "normalize_rotated", Category: timing.Elementwise, Float: true}, 256, 73728},
+		{timing.Operation{Name: "normalize_rotated_wide", Category: timing.Elementwise, Float: true}, 256, 73728},
 		{timing.Operation{Name: "rotate_normalized", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "quantize_rotated", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize_backward_rotated_float32", Category: timing.Elementwise, Float: true}, 128, 55296},
+		{timing.Operation{Name: "normalize_backward_rotated_wide_float32", Category: timing.Elementwise, Float: true}, 128, 55296},
 		{timing.Operation{Name: "rotate_gradient_float32", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "normalize_backward_rotated_bfloat16", Category: timing.Elementwise, Float: true}, 128, 73728},
+		{timing.Operation{Name: "normalize_backward_rotated_wide_bfloat16", Category: timing.Elementwise, Float: true}, 128, 73728},
 		{timing.Operation{Name: "rotate_gradient_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
 	}},
 	{"rows", "sm_80", []kernel{
@@ -1399,6 +1402,10 @@ func (l launch) normalizeRotated(x, gain cu.DevicePtr, rows, width int, eps floa
 	return l.queue("normalize_rotated", argument(x), argument(gain), argument(int32Of(rows)), argument(int32Of(width)), argument(eps), argument(int32Of(rotation)), argument(int32Of(bits)), argument(out), argument(int32Of(words)), argument(int64Of(planeWords)), argument(popcounts))
 }
 
+func (l launch) normalizeRotatedWide(x, gain cu.DevicePtr, rows, width int, eps float64, rotation, bits int, out cu.DevicePtr, words, planeWords int, popcounts cu.DevicePtr) error {
+	return l.queue("normalize_rotated_wide", argument(x), argument(gain), argument(int32Of(rows)), argument(int32Of(width)), argument(eps), argument(int32Of(rotation)), argument(int32Of(bits)), argument(out), argument(int32Of(words)), argument(int64Of(planeWords)), argument(popcounts))
+}
+
 func (l launch) rotateNormalized(x, gain cu.DevicePtr, width int, eps float64, rotation int, out, factors cu.DevicePtr) error {
 	return l.queue("rotate_normalized", argument(x), argument(gain), argument(int32Of(width)), argument(eps), argument(int32Of(rotation)), argument(out), argument(factors))
 }
@@ -1411,6 +1418,10 @@ func (l launch) normalizeBackwardRotatedFloat32(dx, partial, dout, x, gain cu.De
 	return l.queue("normalize_backward_rotated_float32", argument(dx), argument(partial), argument(dout), argument(x), argument(gain), argument(int32Of(rows)), argument(int32Of(width)), argument(eps), argument(limit), argument(int32Of(rotation)))
 }
 
+func (l launch) normalizeBackwardRotatedWideFloat32(dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32, rotation int) error {
+	return l.queue("normalize_backward_rotated_wide_float32", argument(dx), argument(partial), argument(dout), argument(x), argument(gain), argument(int32Of(rows)), argument(int32Of(width)), argument(eps), argument(limit), argument(int32Of(rotation)))
+}
+
 func (l launch) rotateGradientFloat32(v, factors, dout cu.DevicePtr, width, rotation int, limit float32, to cu.DevicePtr) error {
 	return l.queue("rotate_gradient_float32", argument(v), argument(factors), argument(dout), argument(int32Of(width)), argument(int32Of(rotation)), argument(limit), argument(to))
 }
@@ -1419,19 +1430,24 @@ func (l launch) normalizeBackwardRotatedBfloat16(dx, partial, dout, x, gain cu.D
 	return l.queue("normalize_backward_rotated_bfloat16", argument(dx), argument(partial), argument(dout), argument(x), argument(gain), argument(int32Of(rows)), argument(int32Of(width)), argument(eps), argument(limit), argument(int32Of(rotation)))
 }
 
+func (l launch) normalizeBackwardRotatedWideBfloat16(dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32, rotation int) error {
+	return l.queue("normalize_backward_rotated_wide_bfloat16", argument(dx), argument(partial), argument(dout), argument(x), argument(gain), argument(int32Of(rows)), argument(int32Of(width)), argument(eps), argument(limit), argument(int32Of(rotation)))
+}
+
 func (l launch) rotateGradientBfloat16(v, factors, dout cu.DevicePtr, width, rotation int, limit float32, to cu.DevicePtr) error {
 	return l.queue("rotate_gradient_bfloat16", argument(v), argument(factors), argument(dout), argument(int32Of(width)), argument(int32Of(rotation)), argument(limit), argument(to))
 }
 
 // rotatedKernels are the kernels that ROTATED_KERNELS makes together.
 type rotatedKernels struct {
-	normalizeBackwardRotated func(l launch, dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32, rotation int) error
-	rotateGradient           func(l launch, v, factors, dout cu.DevicePtr, width, rotation int, limit float32, to cu.DevicePtr) error
+	normalizeBackwardRotated     func(l launch, dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32, rotation int) error
+	normalizeBackwardRotatedWide func(l launch, dx, partial, dout, x, gain cu.DevicePtr, rows, width int, eps float64, limit float32, rotation int) error
+	rotateGradient               func(l launch, v, factors, dout cu.DevicePtr, width, rotation int, limit float32, to cu.DevicePtr) error
 }
 
 var (
-	rotatedKernelsFloat32  = rotatedKernels{launch.normalizeBackwardRotatedFloat32, launch.rotateGradientFloat32}
-	rotatedKernelsBfloat16 = rotatedKernels{launch.normalizeBackwardRotatedBfloat16, launch.rotateGradientBfloat16}
+	rotatedKernelsFloat32  = rotatedKernels{launch.normalizeBackwardRotatedFloat32, launch.normalizeBackwardRotatedWideFloat32, launch.rotateGradientFloat32}
+	rotatedKernelsBfloat16 = rotatedKernels{launch.normalizeBackwardRotatedBfloat16, launch.normalizeBackwardRotatedWideBfloat16, launch.rotateGradientBfloat16}
 )
 
 // ---- rows.cu ----

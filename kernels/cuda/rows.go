@@ -77,20 +77,27 @@ func (d *Device) Normalize(out kernels.Activation, x kernels.Floats, n kernels.R
 
 // packsNibbles says whether a warp can hold a row and pack its levels as nibbles.
 func packsNibbles(p *planes, x, gain cu.DevicePtr) bool {
-	return p.bits <= 4 && fitsWarp(p.cols, x, gain)
+	return p.bits <= 4 && fitsWarps(1, p.cols, x, gain)
 }
 
-// fitsWarp says whether a warp can hold a row with groups of 128 columns among its lanes.
-func fitsWarp(width int, pointers ...cu.DevicePtr) bool {
-	return width <= 1024 && width%128 == 0 && aligned(width, pointers...)
+// fitsWarps says whether so many warps can hold a row, each an equal part of it with groups of 128 columns among its
+// lanes.
+func fitsWarps(warps, width int, pointers ...cu.DevicePtr) bool {
+	return width <= warps*1024 && width%(warps*128) == 0 && aligned(width, pointers...)
 }
 
 func (d *Device) normalizeRotated(out kernels.Activation, x, gain cu.DevicePtr, rows, width int,
 	n kernels.RMSNorm) error {
 	if out.Planes != nil {
-		if p := out.Planes.(*planes); n.Rotation <= 128 && packsNibbles(p, x, gain) {
-			g := grid(min(ceilDiv(rows, 8), 2*d.multiprocessors))
-			return d.launch(g).normalizeRotated(x, gain, rows, width, n.Eps, n.Rotation, p.bits,
+		p := out.Planes.(*planes)
+		small := n.Rotation <= 128 && p.bits <= 4
+		normalize, warps := launch.normalizeRotated, 1
+		if !fitsWarps(1, width, x, gain) {
+			normalize, warps = launch.normalizeRotatedWide, 2
+		}
+		if small && fitsWarps(warps, width, x, gain) {
+			g := d.launch(grid(min(ceilDiv(warps*rows, 8), 2*d.multiprocessors)))
+			return normalize(g, x, gain, rows, width, n.Eps, n.Rotation, p.bits,
 				p.data, p.words(), p.planeBytes/4, p.popcounts)
 		}
 	}
@@ -127,13 +134,16 @@ func (d *Device) NormalizeBackward(dx, dGain, dOut, x kernels.Floats, n kernels.
 		xs, gains := float32s(x, rows*width), float32s(n.Gain, width)
 		family := either(to.bfloat16, normalizeBackwardKernelsBfloat16, normalizeBackwardKernelsFloat32)
 		kernel, g := family.normalizeBackward, grid(min(rows, 8*d.multiprocessors))
+		rotated := either(to.bfloat16, rotatedKernelsBfloat16, rotatedKernelsFloat32)
 		inWarp := grid(min(ceilDiv(rows, 4), 3*d.multiprocessors))
 		switch {
 		case width > 64*256:
 			return fmt.Errorf("rows of %d values: at most %d are supported on CUDA devices", width, 64*256)
-		case 1 < n.Rotation && n.Rotation <= 128 && fitsWarp(width, to.at, from.at, xs, gains):
-			rotated := either(to.bfloat16, rotatedKernelsBfloat16, rotatedKernelsFloat32)
+		case 1 < n.Rotation && n.Rotation <= 128 && fitsWarps(1, width, to.at, from.at, xs, gains):
 			g, kernel = inWarp, rotating(rotated.normalizeBackwardRotated, n.Rotation)
+		case 1 < n.Rotation && n.Rotation <= 128 && fitsWarps(2, width, to.at, from.at, xs, gains):
+			g = grid(min(ceilDiv(rows, 2), 3*d.multiprocessors))
+			kernel = rotating(rotated.normalizeBackwardRotatedWide, n.Rotation)
 		case n.Rotation > 1:
 			var err error
 			if from.at, err = d.rotatedGradient(from, xs, gains, rows, width, n, limit); err != nil {

@@ -150,7 +150,7 @@ func testBFloatGradients(b *bench) {
 				return nil
 			})
 	}
-	for _, width := range []int{b.size(256), 1024, b.size(1100), 2300} {
+	for _, width := range []int{b.size(256), 1024, b.size(1100), 1536, 2300} {
 		rows := b.size(150)
 		x, base := b.floats(b.normals(rows*width)), bfloatsOf(b.normals(rows*width))
 		n := kernels.RMSNorm{Gain: b.floats(b.normals(width)), Eps: eps, Rotation: b.rotation(width)}

@@ -137,7 +137,7 @@ func testNormalize(b *bench) {
 	for i, bits := range []int{1, 2, 3, 4, 5, 8, 16, 2, 3, 4, 1, 4, 16, 4, 1, 8} {
 		rows, width := b.size(200), b.size(1200)
 		if i > 6 {
-			width = 128 * (1 + b.r.IntN(8))
+			width = 128 * (1 + b.r.IntN(16))
 		}
 		x, gain, n := b.normals(rows*width), b.normals(width), kernels.RMSNorm{Eps: eps, Rotation: b.rotation(width)}
 		for i := range x {
@@ -187,7 +187,7 @@ func testNormalize(b *bench) {
 
 func testNormalizeBackward(b *bench) {
 	for _, bits := range []int{1, 4, 16} {
-		for _, width := range []int{b.size(256), b.size(1100), 2300, 128 * (1 + b.r.IntN(8)), 64} {
+		for _, width := range []int{b.size(256), b.size(1100), 2300, 128 * (1 + b.r.IntN(8)), 256 * (5 + b.r.IntN(4)), 64} {
 			rows, rotation := b.size(150), b.rotation(width)
 			limit := map[int]float64{1: 1, 4: 2.5, 16: math.Inf(1)}[bits]
 			x, gain, dOut := b.normals(rows*width), b.normals(width), b.normals(rows*width)

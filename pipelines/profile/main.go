@@ -31,6 +31,10 @@ func main() {
 			&cli.StringFlag{Name: "device", Value: compute.Auto, Usage: "cpu, cuda, cuda:1 …, or auto"},
 			&cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), Usage: "worker threads of the processor"},
 			&cli.StringFlag{Name: "preset", Value: "nano", Usage: "size of the model: nano, 75M or 300M"},
+			&cli.IntFlag{Name: "d", Usage: "width of the residual stream, as train's; 0: the preset's"},
+			&cli.IntFlag{Name: "layers", Usage: "number of layers, as train's; 0: the preset's"},
+			&cli.IntFlag{Name: "heads", Usage: "attention heads of a layer, as train's; 0: the preset's"},
+			&cli.IntFlag{Name: "ff", Usage: "width of the feed-forward layer, as train's; 0: the preset's"},
 			&cli.IntFlag{Name: "stream-bits", Value: 4, Usage: "bits of the residual stream, as train's"},
 			&cli.IntFlag{Name: "hidden-bits", Value: 1, Usage: "bits of the hidden layer, as train's"},
 			&cli.IntFlag{Name: "value-bits", Value: 1, Usage: "bits of values, as train's"},
@@ -107,6 +111,12 @@ func settingsOf(c *cli.Context) (s settings, err error) {
 	}
 	if s.config, err = model.Preset(s.preset); err != nil {
 		return s, err
+	}
+	shape := map[string]*int{"d": &s.config.D, "layers": &s.config.Layers, "heads": &s.config.Heads, "ff": &s.config.FF}
+	for name, size := range shape {
+		if c.Int(name) != 0 {
+			*size = c.Int(name)
+		}
 	}
 	s.config.StreamBits = c.Int("stream-bits")
 	s.config.HiddenBits, s.config.ValueBits = c.Int("hidden-bits"), c.Int("value-bits")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"bitnet1/kernels"
+	"bitnet1/shared/lm/model"
 	"bitnet1/kernels/timing"
 )
 
@@ -73,11 +74,15 @@ func (m measurement) title() string {
 	if m.micro != m.tokens {
 		micro = fmt.Sprintf(" in micro-batches of %d", m.micro)
 	}
-	preset := m.preset
+	preset, c := m.preset, m.config
+	if own, err := model.Preset(preset); err != nil || c.D != own.D || c.Layers != own.Layers || c.Heads != own.Heads ||
+		c.FF != own.FF {
+		preset += fmt.Sprintf(" but d %d, %d layers, %d heads, ff %d,", c.D, c.Layers, c.Heads, c.FF)
+	}
 	if a := m.config.Attention; a != kernels.RWSP.String() {
 		preset += " with " + a + " attention"
 	}
-	if c := m.config; max(c.HiddenBits, c.ValueBits, c.ReadBits, c.CodebookBits) > 1 || c.Hadamard > 0 {
+	if max(c.HiddenBits, c.ValueBits, c.ReadBits, c.CodebookBits) > 1 || c.Hadamard > 0 {
 		preset += fmt.Sprintf(" with hidden layers of %d bits, values of %d, reads of %d, a codebook of %d, rotations of %d",
 			max(1, c.HiddenBits), max(1, c.ValueBits), max(1, c.ReadBits), max(1, c.CodebookBits), c.Hadamard)
 	}

@@ -37,9 +37,19 @@ DEVICE void rotated_columns(const FourFloats& x, const FourFloats& gain, int rot
 //
 // A warp takes a row at a time, and has later ones copied to shared memory meanwhile. There, each block of 128 columns
 // has 16 values of padding behind it. For sums over a row, a lane has columns 128 i + 4 lane ... + 3 for every block i.
+// Rows of up to 2,048 values, a multiple of 256, are taken by teams of two warps, half a row each.
 // For everything else, four lanes share a block: lane 4 i + q has columns 128 i + 16 k + 4 q ... + 3 for k = 0 ... 7. So
 // five of a rotation's seven rounds need no other lane. The padding keeps lanes in different banks in both orders.
 constexpr int kPaddedBlock = 128 + 16;
+
+// The sum over a team of kTeam warps, of what each of their lanes has. Of two sums in a row, each needs its own room.
+template <int kTeam, class S> DEVICE S team_sum(S warp_sum, S* room) {
+  if (kTeam == 1) return warp_sum;
+  int warp = threadIdx.x / 32;
+  if (threadIdx.x % 32 == 0) room[warp] = warp_sum;
+  asm volatile("bar.sync %0, 64;" ::"r"(1 + warp / 2) : "memory");
+  return room[warp & ~1] + room[warp | 1];
+}
 
 // Starts a warp's copy of a row to shared memory.
 template <class T> DEVICE void copy_row(T* to, const T* from, int width) {
@@ -94,16 +104,19 @@ DEVICE float rotation_error(float sum) {
 // normalize_levels (rows.cu) with a rotation, for 1 to 4 bits. Float32 decides where no value of a block of 128 columns
 // is near a border, else float64.
 constexpr int kNormalizedAhead = 2, kNormalizedShared = 8 * kNormalizedAhead * 8 * kPaddedBlock * 4;
-KERNEL(elementwise float shared(kNormalizedShared), 256, 2)
-void normalize_rotated(const float* x, const float* gain, int rows, int width, double eps, int rotation, int bits,
-    uint32_t* out, int words, long plane_words, int* popcounts) {
+template <int kTeam> DEVICE void normalize_rotated_rows(const float* x, const float* gain, int rows, int width,
+    double eps, int rotation, int bits, uint32_t* out, int words, long plane_words, int* popcounts) {
   extern __shared__ char memory[];
+  __shared__ double squares[kNormalizedAhead][8];
+  __shared__ int counts[kNormalizedAhead][8];
   constexpr int kFours = 8, kRow = 8 * kPaddedBlock;
   constexpr float kMagic = 12582912.0f;  // adding it rounds, ties to even, and leaves the integer in the low bits
-  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, stride = gridDim.x * 8;
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, stride = gridDim.x * 8 / kTeam;
   float* held = (float*)memory + warp * kNormalizedAhead * kRow;
+  int columns = width / kTeam;  // of this warp's part of a row
+  x += warp % kTeam * columns, gain += warp % kTeam * columns, out += warp % kTeam * columns / 32;
   int column = lane / 4 * 128 + lane % 4 * 4, place = lane / 4 * kPaddedBlock + lane % 4 * 4;
-  bool inside = column < width;
+  bool inside = column < columns;
   FourFloats by[kFours] = {};
 #pragma unroll
   for (int k = 0; k < kFours; k++)
@@ -111,10 +124,10 @@ void normalize_rotated(const float* x, const float* gain, int rows, int width, d
   double half = (double)(1 << (bits - 1)), step = 2.5 / half, inverse = half / 2.5;
   float low = -(float)half, high = (float)half - 1, base = kMagic + (float)half;
   auto fetch = [&](int row, float* to) {
-    if (row < rows) copy_row(to, x + (long)row * width, width);
+    if (row < rows) copy_row(to, x + (long)row * width, columns);
     copies_commit();
   };
-  int first = blockIdx.x * 8 + warp, turn = 0;
+  int first = (blockIdx.x * 8 + warp) / kTeam, turn = 0;
   for (int i = 0; i < kNormalizedAhead; i++) fetch(first + i * stride, held + i * kRow);
   for (int row = first; row < rows; row += stride, turn = turn + 1 == kNormalizedAhead ? 0 : turn + 1) {
     float* at = held + turn * kRow;
@@ -123,9 +136,9 @@ void normalize_rotated(const float* x, const float* gain, int rows, int width, d
     FourFloats value[kFours] = {};
 #pragma unroll
     for (int i = 0; i < kFours; i++)
-      if (128 * i < width) value[i] = load_four_of(at + i * kPaddedBlock + 4 * lane);
-    double rms = 1.0 / __builtin_sqrt(warp_sum(sum_squares(value)) / (double)width + eps),
-           factor = rms * rotation_factor(rotation);
+      if (128 * i < columns) value[i] = load_four_of(at + i * kPaddedBlock + 4 * lane);
+    double total = team_sum<kTeam>(warp_sum(sum_squares(value)), squares[turn]),
+           rms = 1.0 / __builtin_sqrt(total / (double)width + eps), factor = rms * rotation_factor(rotation);
     float v[kFours][4], sum = 0;
 #pragma unroll
     for (int k = 0; k < kFours; k++) {
@@ -156,7 +169,7 @@ void normalize_rotated(const float* x, const float* gain, int rows, int width, d
     if (borders) {
       warp_sync();  // everybody has read x
 #pragma unroll 1
-      for (int i = 0; 128 * i < width; i++) {
+      for (int i = 0; 128 * i < columns; i++) {
         if (!(borders >> 4 * i & 15)) continue;
         float* four = at + i * kPaddedBlock + 4 * lane;
         double exact[4];
@@ -192,10 +205,18 @@ void normalize_rotated(const float* x, const float* gain, int rows, int width, d
       if (inside) out[b * plane_words + (long)row * words + lane] = plane;
       count += popcount(plane) << b;
     }
-    count = warp_sum(count);
-    if (lane == 0) popcounts[row] = count;
+    count = team_sum<kTeam>(warp_sum(count), counts[turn]);
+    if (lane == 0 && warp % kTeam == 0) popcounts[row] = count;
   }
 }
+#define NORMALIZE_ROTATED(name, kTeam)                                                                                \
+  KERNEL(elementwise float shared(kNormalizedShared), 256, 2)                                                          \
+  void name(const float* x, const float* gain, int rows, int width, double eps, int rotation, int bits, uint32_t* out, \
+      int words, long plane_words, int* popcounts) {                                                                   \
+    normalize_rotated_rows<kTeam>(x, gain, rows, width, eps, rotation, bits, out, words, plane_words, popcounts);      \
+  }
+NORMALIZE_ROTATED(normalize_rotated, 1)
+NORMALIZE_ROTATED(normalize_rotated_wide, 2)
 
 constexpr int kRotatedWarps = 4;
 template <class T> struct alignas(16) RotatedRow {
@@ -225,15 +246,19 @@ template <class T> DEVICE void pass_exactly(
 
 // normalize_backward (rows.cu) with a rotation: the gradient passes where |rotated a| <= limit, and da is the rotation of
 // what passes.
-template <class T> DEVICE void normalize_backward_rotated_rows(T* dx, float* partial, const T* dout, const float* x,
+template <int kTeam, class T> DEVICE void normalize_backward_rotated_rows(T* dx, float* partial, const T* dout, const float* x,
     const float* gain, int rows, int width, double eps, float limit, int rotation) {
   extern __shared__ char memory[];
+  __shared__ double squares[2][kRotatedWarps], dots[2][kRotatedWarps];
   using Row = RotatedRow<T>;
   constexpr int kFours = 8;
-  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, stride = gridDim.x * kRotatedWarps;
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, stride = gridDim.x * kRotatedWarps / kTeam;
   Row* held = (Row*)memory + warp * Row::kAhead;
+  int columns = width / kTeam;  // of this warp's part of a row
+  dx += warp % kTeam * columns, dout += warp % kTeam * columns;
+  x += warp % kTeam * columns, gain += warp % kTeam * columns;
   int column = lane / 4 * 128 + lane % 4 * 4, place = lane / 4 * kPaddedBlock + lane % 4 * 4;
-  bool inside = column < width;
+  bool inside = column < columns;
   double unrotate = rotation_factor(rotation);
   FourFloats by[kFours] = {};
   float dgain[kFours][4] = {};
@@ -242,20 +267,24 @@ template <class T> DEVICE void normalize_backward_rotated_rows(T* dx, float* par
     if (inside) by[k] = load_four_of(gain + column + 16 * k);
   auto fetch = [&](int row, Row& to) {
     long at = (long)row * width;
-    if (row < rows) copy_row(to.x, x + at, width), copy_row(to.dout, dout + at, width), copy_row(to.dx, dx + at, width);
+    if (row < rows) {
+      copy_row(to.x, x + at, columns);
+      copy_row(to.dout, dout + at, columns), copy_row(to.dx, dx + at, columns);
+    }
     copies_commit();
   };
-  int first = blockIdx.x * kRotatedWarps + warp, turn = 0;
+  int first = (blockIdx.x * kRotatedWarps + warp) / kTeam, turn = 0, parity = 0;
   for (int i = 0; i < Row::kAhead; i++) fetch(first + i * stride, held[i]);
-  for (int row = first; row < rows; row += stride, turn = turn + 1 == Row::kAhead ? 0 : turn + 1) {
+  for (int row = first; row < rows; row += stride, turn = turn + 1 == Row::kAhead ? 0 : turn + 1, parity ^= 1) {
     Row& at = held[turn];
     copies_wait<Row::kAhead - 1>();
     warp_sync();
     FourFloats value[kFours] = {};
 #pragma unroll
     for (int i = 0; i < kFours; i++)
-      if (128 * i < width) value[i] = load_four_of(at.x + i * kPaddedBlock + 4 * lane);
-    double rms = 1.0 / __builtin_sqrt(warp_sum(sum_squares(value)) / (double)width + eps);
+      if (128 * i < columns) value[i] = load_four_of(at.x + i * kPaddedBlock + 4 * lane);
+    double total = team_sum<kTeam>(warp_sum(sum_squares(value)), squares[parity]),
+           rms = 1.0 / __builtin_sqrt(total / (double)width + eps);
     float r = (float)rms, v[kFours][4], da[kFours][4], sum = 0;
 #pragma unroll
     for (int k = 0; k < kFours; k++) {
@@ -279,7 +308,7 @@ template <class T> DEVICE void normalize_backward_rotated_rows(T* dx, float* par
       }
     }
     if (ballot(border)) {
-      pass_exactly(at, gain, width, rotation, rms * unrotate, (double)limit);
+      pass_exactly(at, gain, columns, rotation, rms * unrotate, (double)limit);
 #pragma unroll
       for (int k = 0; k < kFours; k++) {
         decltype(load_four_of(dout)) grad = {};
@@ -308,12 +337,12 @@ template <class T> DEVICE void normalize_backward_rotated_rows(T* dx, float* par
     float dot = 0;
 #pragma unroll
     for (int i = 0; i < kFours; i++) {
-      if (128 * i >= width) break;
+      if (128 * i >= columns) break;
       FourFloats product = load_four_of(at.x + i * kPaddedBlock + 4 * lane);
 #pragma unroll
       for (int j = 0; j < 4; j++) dot += product[j];
     }
-    float factor = (float)((double)warp_sum(dot) * (rms * rms / (double)width));
+    float factor = (float)(team_sum<kTeam>((double)warp_sum(dot), dots[parity]) * (rms * rms / (double)width));
 #pragma unroll
     for (int k = 0; k < kFours; k++) {
       if (!inside) continue;
@@ -330,9 +359,11 @@ template <class T> DEVICE void normalize_backward_rotated_rows(T* dx, float* par
   for (int k = 0; k < kFours; k++) store_four_of(held->x + place + 16 * k, dgain[k]);
   block_sync();
   for (int c = threadIdx.x; c < width; c += 32 * kRotatedWarps) {
+    int part = c / columns, within = c - part * columns;
     float sum = 0;
 #pragma unroll
-    for (int w = 0; w < kRotatedWarps; w++) sum += held[(w - warp) * Row::kAhead].x[c + c / 128 * 16];
+    for (int w = 0; w < kRotatedWarps; w += kTeam)
+      sum += held[(w + part - warp) * Row::kAhead].x[within + within / 128 * 16];
     partial[(long)blockIdx.x * width + c] = sum;
   }
 }
@@ -403,7 +434,12 @@ template <class T> DEVICE void rotate_gradient(
   KERNEL(elementwise float shared(kShared), 32 * kRotatedWarps, 3)                                                     \
   void normalize_backward_rotated_##type(T* dx, float* partial, const T* dout, const float* x, const float* gain,      \
       int rows, int width, double eps, float limit, int rotation) {                                                    \
-    normalize_backward_rotated_rows(dx, partial, dout, x, gain, rows, width, eps, limit, rotation);                    \
+    normalize_backward_rotated_rows<1>(dx, partial, dout, x, gain, rows, width, eps, limit, rotation);                 \
+  }                                                                                                                    \
+  KERNEL(elementwise float shared(kShared), 32 * kRotatedWarps, 3)                                                     \
+  void normalize_backward_rotated_wide_##type(T* dx, float* partial, const T* dout, const float* x, const float* gain, \
+      int rows, int width, double eps, float limit, int rotation) {                                                    \
+    normalize_backward_rotated_rows<2>(dx, partial, dout, x, gain, rows, width, eps, limit, rotation);                 \
   }                                                                                                                    \
   KERNEL(elementwise float, 256)                                                                                       \
   void rotate_gradient_##type(const double* v, const double* factors, const T* dout, int width, int rotation,          \
