@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"bitnet1/kernels"
-	"bitnet1/shared/lm/model"
 	"bitnet1/kernels/timing"
+	"bitnet1/shared/lm/model"
 )
 
 // row is a category's share of a step.
