@@ -237,6 +237,7 @@ const (
 	kMaxSurvivors     = 16
 	kMaxWords         = 8
 	kTile             = 128
+	kBit              = 65536
 	kSide             = 64
 	kDepth            = 16
 	kTiles            = 4

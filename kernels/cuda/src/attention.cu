@@ -30,6 +30,68 @@ DEVICE uint32_t read_many(const Head& h, const int* pointers, int alive, int w) 
   return out;
 }
 
+// Finds which of 32 keys may be among the best of this lane's query: bit k is set where differ * kBit <= left -
+// (31 - k) * slope. Lane 4 g + t has query 8 t + g of the warp's 32.
+constexpr int kBit = 65536;  // a bit that differs, in fixed point
+template <int kWords> struct Candidates {
+  uint32_t query[kWords];
+  DEVICE_MEMBER explicit Candidates(const uint32_t (&q)[kWords]) {
+#pragma unroll
+    for (int w = 0; w < kWords; w++) query[w] = q[w];
+  }
+  DEVICE_MEMBER uint32_t among(const uint32_t (*keys)[kWords], int left, int slope) const {
+    uint32_t none = 0;
+#pragma unroll 8
+    for (int k = 31; k >= 0; k--) {
+      int differ = 0;
+#pragma unroll
+      for (int w = 0; w < kWords; w++) differ += popcount(query[w] ^ keys[k][w]);
+      none = __builtin_elementwise_fshl(none, (uint32_t)(left - differ * kBit), 1u);
+      left -= slope;
+    }
+    return ~none;
+  }
+};
+
+// The same for heads of 33 to 64 channels, by the matrix unit for bits: counting the bits of a word takes eight times
+// as long as other instructions. The unit gives lane 4 g + t the channels that agree for queries g, g + 8, g + 16 and g
+// + 24 and for two of each eight keys. These are chosen to be neighbours, 8 t ... 8 t + 7, so that a byte of each of
+// four lanes makes up the word of a query.
+template <> struct Candidates<2> {
+  uint32_t query[2][2];
+  DEVICE_MEMBER explicit Candidates(const uint32_t (&q)[2]) {
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      int low = shuffle((int)q[0], (lane & 28) + i), high = shuffle((int)q[1], (lane & 28) + i);
+      query[i / 2][i % 2] = (uint32_t)(lane % 2 ? high : low) ^ (lane % 4 < 2 ? 0u : ~0u);  // as lane_word
+    }
+  }
+  DEVICE_MEMBER uint32_t among(const uint32_t (*keys)[2], int left, int slope) const {
+    int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    uint32_t none = 0;
+    int agree[2][4][4] = {};
+#pragma unroll
+    for (int n = 0; n < 4; n++) {
+      uint32_t key = lane_word(keys[g / 2 * 8 + 2 * n + g % 2]);
+#pragma unroll
+      for (int m = 0; m < 2; m++) mma_bits(agree[m][n], query[m], key);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      int room = shuffle(left, (lane & 28) + i) - 64 * kBit - (31 - 8 * t) * slope;
+      uint32_t byte = 0;
+#pragma unroll
+      for (int k = 7; k >= 0; k--) {
+        int over = agree[i / 2][k / 2][i % 2 * 2 + k % 2] * kBit + (room + k * slope);
+        byte = __builtin_elementwise_fshl(byte, (uint32_t)over, 1u);
+      }
+      none |= byte << 8 * i;
+    }
+    return ~transpose_bytes(none, lane);
+  }
+};
+
 // A thread per query. The 128 queries of a block pass over tiles of 128 keys, the most recent tile first. Grid: x tiles
 // of queries, y heads of all sequences.
 //
@@ -41,13 +103,15 @@ template <int kWords, int kMax, bool kSeparate>
 DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* pointers) {
   __shared__ uint32_t keys[kTile][kWords];
   __shared__ double products[32 * kWords + 1];
-  constexpr float kUnit = 65536.0f, kFar = 8192.0f;  // one bit, and more bits than there are
+  constexpr float kFar = 8192.0f;  // more bits than there are
   Head h(a, blockIdx.y);
-  int t = blockIdx.x * kTile + threadIdx.x, most = a.survivors;
+  int lane = threadIdx.x % 32, most = a.survivors;
+  int t = blockIdx.x * kTile + threadIdx.x / 32 * 32 + lane % 4 * 8 + lane / 4;  // see Candidates
   for (int i = threadIdx.x; i <= a.dim; i += kTile) products[i] = a.products[i];
   bool done = t >= a.seq;
   uint32_t q[kWords] = {};
   if (!done) h.load(0, t, q);
+  Candidates<kWords> find(q);
   int first = 0;
   if (kSeparate && !done) first = h.first(t);
   double best[kMax], last = -1e300;  // last: the score to beat, once there are enough
@@ -57,10 +121,7 @@ DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* po
   float highest = (float)a.products[0], per_bit = (float)a.dim / (highest - (float)a.products[a.dim]);
   float slope = (float)h.slope * per_bit;              // bits a step of distance costs
   float margin = 0.02f + 1e-5f * slope, above = kFar;  // above: bits that the best score lies over the bar
-  int slope_fixed = (int)(slope * kUnit);
-  auto room = [&](int distance) {
-    return (int)(kUnit * __nvvm_fmin_f(above - slope * (float)distance + margin, kFar));
-  };
+  int slope_fixed = (int)(slope * (float)kBit);
   for (int from = blockIdx.x * kTile; from >= 0; from -= kTile) {
     block_sync();
     if (from + (int)threadIdx.x < a.seq) {
@@ -71,23 +132,23 @@ DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* po
     }
     block_sync();
     for (int end = kTile - 1; end >= 0; end -= 32) {
-      int nearest = t - from - end, left = room(max(nearest, 0));
+      int nearest = t - from - end;
+      int left = (int)((float)kBit * __nvvm_fmin_f(above - slope * (float)max(nearest, 0) + margin, kFar));
       done |= nearest >= 0 && left < 0;
       if (kSeparate) done |= from + end < first;
       if (ballot(!done) == 0) break;
-      if (done) left = -1;
-      if (nearest < 0) left -= nearest * slope_fixed;  // comes down to room(0) at the query itself
-#pragma unroll 8
-      for (int k = end; k > end - 32; k--) {
-        int differ = 0;
+      if (nearest < 0) left -= nearest * slope_fixed;  // comes down to the bound at the query itself
+      if (ballot(nearest > -32) == 0) continue;        // all keys come later
+      uint32_t some = find.among(keys + end - 31, left, slope_fixed);
+      if (nearest < 0) some = nearest > -32 ? some & ~0u >> -nearest : 0;
+      if (kSeparate && first > from + end - 31) some &= ~0u << (first - (from + end - 31) & 31);
+      if (done) some = 0;
+      while (some) {
+        int bit = 31 - __builtin_clz(some), k = end - 31 + bit, differ = 0;
+        some ^= 1u << bit;
 #pragma unroll
         for (int w = 0; w < kWords; w++) differ += popcount(q[w] ^ keys[k][w]);
-        bool hopeless = differ * (int)kUnit > left || k > t - from;
-        if (kSeparate) hopeless |= k < first - from;
-        left -= slope_fixed;
-        if (hopeless) continue;
-        int distance = t - from - k;
-        double s = h.score(products, differ, distance);
+        double s = h.score(products, differ, t - from - k);
         if (s <= last) continue;
         // The key goes behind keys of the same or a higher score, which are more recent. Keys of lower scores move
         // back.
@@ -104,10 +165,7 @@ DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* po
             last = best[r];
           }
         }
-        if (last > -1e299) {
-          above = (highest - (float)last) * per_bit;
-          left = room(distance + 1);
-        }
+        if (last > -1e299) above = (highest - (float)last) * per_bit;
       }
     }
     if (!block_any(!done)) break;
