@@ -209,31 +209,63 @@ void spread_bytes(const uint32_t* bits, int columns, int words, long plane_words
 }
 
 // spread_bytes of the transposed planes, up to 4 of them: out is columns x rows bytes. A block takes 256 rows of four
-// words. Grid: x words of a row / 4, y rows / 256.
+// words, 128 columns. A thread turns the planes of a row into nibbles, as `separate` turns nibbles into planes, and
+// these into bytes, four columns a word. Threads then take 16 rows of four columns each and exchange their bytes. Word w
+// of row r lies at w ^ r % 32 ^ r / 32 of the row in shared memory, which keeps lanes in different banks both times.
+// Grid: x words of a row / 4, y rows / 256.
 KERNEL(packing, 256)
 void transpose_spread(const uint32_t* bits, int rows, int columns, int words, long plane_words, int planes, char* out,
     int row_bytes) {
-  __shared__ uint32_t tile[4][8][132];  // 132: no bank conflicts below
-  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = blockIdx.y * 256 + threadIdx.x;
+  __shared__ uint32_t tile[256][32];
+  int row = blockIdx.y * 256 + threadIdx.x, swizzle = threadIdx.x % 32 ^ threadIdx.x / 32;
   Int4 four[4] = {};
 #pragma unroll
   for (int p = 0; p < 4; p++)
     if (p < planes && row < rows)
       four[p] = load_four_words(bits + p * plane_words + (long)row * words + 4 * blockIdx.x);
+  uint32_t half = row < rows ? (1u << (planes - 1)) * 0x01010101u : 0;
 #pragma unroll
-  for (int p = 0; p < 4; p++) {
-    if (p >= planes) break;
-    uint32_t x[4] = {(uint32_t)four[p].x, (uint32_t)four[p].y, (uint32_t)four[p].z, (uint32_t)four[p].w};
+  for (int w = 0; w < 4; w++) {
+    uint32_t x[4];
 #pragma unroll
-    for (int i = 0; i < 4; i++) tile[p][warp][32 * i + lane] = transpose_square(x[i], lane);
+    for (int p = 0; p < 4; p++)
+      x[p] = (uint32_t)(w < 2 ? (w == 0 ? four[p].x : four[p].y) : (w == 2 ? four[p].z : four[p].w));
+    separate(x);
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+#pragma unroll
+      for (int n = 0; n < 2; n++) {  // byte j: column 32 w + 8 j + 4 n + k
+        uint32_t entries = (x[k] >> 4 * n & 0x0f0f0f0fu) | 0x80808080u;
+        tile[threadIdx.x][8 * w + 2 * k + n ^ swizzle] = (entries - half) ^ 0x80808080u;
+      }
   }
   block_sync();
-  // 128 columns x 8 words: neighbouring threads write neighbouring pieces of a column's bytes.
-  for (int i = threadIdx.x; i < 1024; i += 256) {
-    int column = blockIdx.x * 128 + i / 8, w = blockIdx.y * 8 + i % 8;
-    if (column >= columns || 32 * w >= row_bytes) continue;
-    Spread spread(planes);
-    for (int p = 0; p < planes; p++) spread.add(tile[p][i % 8][i / 8], p);
-    spread.store(out + (long)column * row_bytes, w, rows, row_bytes);
+#pragma unroll
+  for (int turn = 0; turn < 2; turn++) {
+    int r0 = threadIdx.x % 16 * 16, w = threadIdx.x / 32 + 8 * (threadIdx.x / 16 % 2) + 16 * turn;
+    int at = blockIdx.y * 256 + r0, c0 = blockIdx.x * 128 + w / 8 * 32 + w % 2 * 4 + w % 8 / 2;
+    uint32_t piece[4][4];  // [column][four rows]
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      uint32_t x[4];
+#pragma unroll
+      for (int k = 0; k < 4; k++) {
+        int r = r0 + 4 * i + k;
+        x[k] = tile[r][w ^ r % 32 ^ r / 32];
+      }
+#pragma unroll
+      for (int upper = 0; upper < 2; upper++) {  // bytes 0 and 1, or 2 and 3
+        uint32_t first = (uint32_t)__nvvm_prmt(x[0], x[1], upper ? 0x7362 : 0x5140);
+        uint32_t second = (uint32_t)__nvvm_prmt(x[2], x[3], upper ? 0x7362 : 0x5140);
+        piece[2 * upper][i] = (uint32_t)__nvvm_prmt(first, second, 0x5410);
+        piece[2 * upper + 1][i] = (uint32_t)__nvvm_prmt(first, second, 0x7632);
+      }
+    }
+    if (at >= row_bytes) continue;
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+      if (c0 + 8 * j < columns)
+        *(Int4*)(out + (long)(c0 + 8 * j) * row_bytes + at) =
+            Int4{(int)piece[j][0], (int)piece[j][1], (int)piece[j][2], (int)piece[j][3]};
   }
 }
