@@ -210,8 +210,8 @@ void spread_bytes(const uint32_t* bits, int columns, int words, long plane_words
 
 // spread_bytes of the transposed planes, up to 4 of them: out is columns x rows bytes. A block takes 256 rows of four
 // words, 128 columns. A thread turns the planes of a row into nibbles, as `separate` turns nibbles into planes, and
-// these into bytes, four columns a word. Threads then take 16 rows of four columns each and exchange their bytes. Word w
-// of row r lies at w ^ r % 32 ^ r / 32 of the row in shared memory, which keeps lanes in different banks both times.
+// these into bytes, four columns a word. Threads then take 16 rows of four columns each and exchange their bytes. Word
+// w of row r lies at w ^ r % 32 ^ r / 32 of the row in shared memory, which keeps lanes in different banks both times.
 // Grid: x words of a row / 4, y rows / 256.
 KERNEL(packing, 256)
 void transpose_spread(const uint32_t* bits, int rows, int columns, int words, long plane_words, int planes, char* out,

@@ -246,8 +246,8 @@ template <class T> DEVICE void pass_exactly(
 
 // normalize_backward (rows.cu) with a rotation: the gradient passes where |rotated a| <= limit, and da is the rotation of
 // what passes.
-template <int kTeam, class T> DEVICE void normalize_backward_rotated_rows(T* dx, float* partial, const T* dout, const float* x,
-    const float* gain, int rows, int width, double eps, float limit, int rotation) {
+template <int kTeam, class T> DEVICE void normalize_backward_rotated_rows(T* dx, float* partial, const T* dout,
+    const float* x, const float* gain, int rows, int width, double eps, float limit, int rotation) {
   extern __shared__ char memory[];
   __shared__ double squares[2][kRotatedWarps], dots[2][kRotatedWarps];
   using Row = RotatedRow<T>;
