@@ -16,20 +16,24 @@ import (
 var mayImport = map[string][]string{
 	"kernels":           {"kernels"},
 	"kernels/number":    {"kernels/number"},
+	"shared/alloctest":  {},
 	"shared/digest":     {},
 	"shared/filetype":   {},
 	"shared/plot":       {},
 	"shared/pythontest": {},
 	"shared/s3":         {"shared/s3"},
-	"shared/run":        {"shared/run", "shared/digest", "shared/filetype", "shared/pythontest", "shared/s3"},
-	"shared/data":       {"shared/data", "shared/digest", "shared/filetype", "shared/pythontest", "shared/s3"},
-	"shared/lm":         {"shared/lm", "shared/digest", "shared/filetype", "shared/pythontest", "kernels"},
-	"shared/measure":    {"shared", "kernels"},
-	"stages":            {"shared", "kernels"},
-	"stages/pack":       {"shared", "kernels", "docs/examples"}, // it ships the model in PyTorch that pages show
-	"pipelines":         {"shared", "kernels"},
-	"docs":              {"shared", "kernels"},
-	"tools":             {"shared", "kernels"},
+	"shared/run": {"shared/run", "shared/alloctest", "shared/digest", "shared/filetype", "shared/pythontest",
+		"shared/s3"},
+	"shared/data": {"shared/data", "shared/alloctest", "shared/digest", "shared/filetype", "shared/pythontest",
+		"shared/s3"},
+	"shared/lm": {"shared/lm", "shared/alloctest", "shared/digest", "shared/filetype", "shared/pythontest",
+		"kernels"},
+	"shared/measure": {"shared", "kernels"},
+	"stages":         {"shared", "kernels"},
+	"stages/pack":    {"shared", "kernels", "docs/examples"}, // it ships the model in PyTorch that pages show
+	"pipelines":      {"shared", "kernels"},
+	"docs":           {"shared", "kernels"},
+	"tools":          {"shared", "kernels"},
 }
 
 // Imports point one way: stages and pipelines -> shared -> kernels. The wings of shared, run, data and lm, do not

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"bitnet1/shared/alloctest"
 	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/param"
@@ -228,7 +229,9 @@ func FuzzLoad(f *testing.F) {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		file, err := Load(path)
+		var file *File
+		var err error
+		alloctest.AtMost(t, 1<<20+4096*int64(len(text)), func() { file, err = Load(path) })
 		if err != nil {
 			return
 		}

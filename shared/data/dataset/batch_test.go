@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"bitnet1/shared/alloctest"
 	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/data/datasettest"
 )
@@ -141,7 +142,7 @@ func FuzzBatch(f *testing.F) {
 		if err := os.WriteFile(path, data, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		datasettest.TakesAtMost(t, 1<<20+64*int64(len(data)), func() { readBatch(path) })
+		alloctest.AtMost(t, 1<<20+64*int64(len(data)), func() { readBatch(path) })
 	})
 }
 
@@ -181,7 +182,7 @@ func entangledArrow(n, depth int) []byte {
 // size.
 func TestEntangledSchema(t *testing.T) {
 	for _, data := range [][]byte{entangledArrow(16, 5), entangledArrow(64, 8)} { // a million fields, and 3·10^14
-		datasettest.TakesAtMost(t, 64*int64(len(data)), func() {
+		alloctest.AtMost(t, 64*int64(len(data)), func() {
 			if _, err := dataset.ParseArrow(data); !errors.Is(err, dataset.ErrCorrupt) {
 				t.Errorf("a file of %d bytes: %v", len(data), err)
 			}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"bitnet1/shared/alloctest"
 	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/data/datasettest"
 	"bitnet1/shared/data/seal"
@@ -160,7 +161,7 @@ func FuzzShard(f *testing.F) {
 		changed := *m
 		changed.Splits.Train.Shards = []dataset.Shard{shard}
 		changed.Splits.Train.Shards[0].Size = max(int64(len(data)), 1)
-		datasettest.TakesAtMost(t, 1<<20+64*int64(len(data)), func() {
+		alloctest.AtMost(t, 1<<20+64*int64(len(data)), func() {
 			err := readDataset(&changed, func(s dataset.Shard) (string, error) {
 				if s.Name == shard.Name {
 					return path, nil
@@ -185,7 +186,7 @@ func FuzzManifest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var m *dataset.Manifest
 		var err error
-		datasettest.TakesAtMost(t, 1<<20+256*int64(len(data)), func() { m, err = dataset.ParseManifest(data) })
+		alloctest.AtMost(t, 1<<20+256*int64(len(data)), func() { m, err = dataset.ParseManifest(data) })
 		if err != nil {
 			return
 		}

@@ -12,7 +12,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -193,16 +192,4 @@ func RealData(t testing.TB) string {
 		t.Skip("no real data: set BITNET1_SHARED to the folder that holds data/fineweb and data/glm")
 	}
 	return dir
-}
-
-// TakesAtMost fails if f takes more memory than that, in bytes, freed or not.
-func TakesAtMost(t testing.TB, most int64, f func()) {
-	t.Helper()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	f()
-	runtime.ReadMemStats(&after)
-	if got := int64(after.TotalAlloc - before.TotalAlloc); got > most {
-		t.Errorf("%d bytes of memory where %d are the most", got, most)
-	}
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"bitnet1/shared/alloctest"
 	"bitnet1/shared/data/datasettest"
 
 	"github.com/apache/arrow/go/v15/parquet"
@@ -513,7 +514,7 @@ func fuzzDocuments(t *testing.T, path string, data []byte) {
 	most := int64(1<<16 + 64*len(data))
 	var documents int64
 	var count Count
-	datasettest.TakesAtMost(t, 48<<20+64*most,
+	alloctest.AtMost(t, 48<<20+64*most,
 		func() { // a decoder of zstd or brotli takes some megabytes, whatever the file
 			d, err := Open(path, Options{MaxDocument: 1 << 16, maxWork: most})
 			if err != nil {

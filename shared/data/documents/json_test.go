@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"testing"
 
-	"bitnet1/shared/data/datasettest"
+	"bitnet1/shared/alloctest"
 )
 
 // FuzzMembers compares the walk over an object with encoding/json.
@@ -17,7 +17,7 @@ func FuzzMembers(f *testing.F) {
 	f.Fuzz(func(t *testing.T, line []byte) {
 		var object []byte
 		var err error
-		datasettest.TakesAtMost(t, 1<<16+64*int64(len(line)), func() { object, err = parseObject(line) })
+		alloctest.AtMost(t, 1<<16+64*int64(len(line)), func() { object, err = parseObject(line) })
 		line, object = relax(line), relax(object) // NaN and Infinity are numbers here alone
 		var want map[string]json.RawMessage
 		if e := json.Unmarshal(line, &want); (e == nil && want != nil) != (err == nil) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"bitnet1/shared/alloctest"
 	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/data/datasettest"
 	"bitnet1/shared/data/seal"
@@ -124,7 +125,7 @@ func FuzzTexts(f *testing.F) {
 		}
 		var list *seal.TextList
 		var err error
-		datasettest.TakesAtMost(t, 1<<17, func() {
+		alloctest.AtMost(t, 1<<17, func() {
 			list,
 				err = seal.OpenTexts(seal.KnownTexts{Name: "fuzz", Path: path})
 		})

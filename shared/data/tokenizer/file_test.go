@@ -16,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"bitnet1/shared/alloctest"
 	"bitnet1/shared/digest"
 	"bitnet1/shared/pythontest"
 )
@@ -447,7 +448,9 @@ func FuzzParse(f *testing.F) {
 	f.Add(encodeJSON(f, fileOf([][2]string{{"a", "b"}, {"ab", "c"}}, byteLevel, nil,
 		slices.Clone(endOfTexts), true)), []byte("abc"))
 	f.Fuzz(func(t *testing.T, file, text []byte) {
-		tok, err := Parse(file)
+		var tok Tokenizer
+		var err error
+		alloctest.AtMost(t, 1<<20+1024*int64(len(file)), func() { tok, err = Parse(file) })
 		if err != nil {
 			return
 		}

@@ -17,6 +17,7 @@ import (
 	"bitnet1/kernels"
 	"bitnet1/kernels/cpu"
 	"bitnet1/kernels/number/float16"
+	"bitnet1/shared/alloctest"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/model"
 
@@ -459,11 +460,15 @@ func FuzzRead(f *testing.F) {
 		f.Add(good[:100])
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		unpack(b)
+		// A header of a byte for each tensor, and four bytes for each bit.
+		bound := int64(1<<18 + 512*len(b))
+		alloctest.AtMost(t, bound, func() { unpack(b) })
 		if len(b) < prefixSize+digestSize {
 			return
 		}
-		m, err := unpack(seal(b))
+		var m checkpoint.Model
+		var err error
+		alloctest.AtMost(t, bound, func() { m, err = unpack(seal(b)) })
 		if err != nil {
 			return
 		}

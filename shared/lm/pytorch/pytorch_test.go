@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"bitnet1/shared/alloctest"
 )
 
 func open(t *testing.T, name string) *File {
@@ -298,7 +300,9 @@ func FuzzFile(f *testing.F) {
 		}
 		f.Add(b)
 	}
-	f.Fuzz(func(t *testing.T, file []byte) { read(file) })
+	f.Fuzz(func(t *testing.T, file []byte) {
+		alloctest.AtMost(t, 1<<18+64*int64(len(file)), func() { read(file) })
+	})
 }
 
 // FuzzPickle reaches the pickle without the archive's checksums.
@@ -306,5 +310,8 @@ func FuzzPickle(f *testing.F) {
 	f.Add("\x80\x02}(" + tensorOf("w", "torch\nFloatStorage", 0, "K\x02K\x02", "K\x02K\x01") + "u.")
 	f.Add("\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00" +
 		"]\x94(K\x01M\x00\x02J\x00\x00\x00\x01G?\xf0\x00\x00\x00\x00\x00\x00\x8a\x01\x07\x88e.")
-	f.Fuzz(func(t *testing.T, pickle string) { read(archive(pickle, make([]byte, 16))) })
+	f.Fuzz(func(t *testing.T, pickle string) {
+		file := archive(pickle, make([]byte, 16))
+		alloctest.AtMost(t, 1<<18+64*int64(len(file)), func() { read(file) })
+	})
 }

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"bitnet1/shared/alloctest"
 )
 
 // file builds a file from a header as it stands and n bytes of data.
@@ -262,7 +264,9 @@ func FuzzOpen(f *testing.F) {
 	}
 	f.Add(good.Bytes())
 	f.Fuzz(func(t *testing.T, b []byte) {
-		file, err := open(b)
+		var file *File
+		var err error
+		alloctest.AtMost(t, 1<<16+64*int64(len(b)), func() { file, err = open(b) })
 		if err != nil {
 			return
 		}

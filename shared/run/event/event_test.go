@@ -10,6 +10,7 @@ import (
 
 	"github.com/vmihailenco/msgpack/v5"
 
+	"bitnet1/shared/alloctest"
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 )
@@ -386,7 +387,9 @@ func FuzzDecode(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		e, err := Decode(b)
+		var e Envelope
+		var err error
+		alloctest.AtMost(t, 1<<16+64*int64(len(b)), func() { e, err = Decode(b) })
 		if err != nil {
 			return
 		}
@@ -448,11 +451,15 @@ func FuzzBody(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, kind := range Kinds() {
 			v := reflect.New(reflect.TypeOf(kind))
-			if Unmarshal(b, v.Interface()) == nil {
-				_ = v.Elem().Interface().(Body).Inputs()
-			}
+			alloctest.AtMost(t, 1<<16+64*int64(len(b)), func() {
+				if Unmarshal(b, v.Interface()) == nil {
+					_ = v.Elem().Interface().(Body).Inputs()
+				}
+			})
 		}
-		var v any
-		_ = Unmarshal(b, &v)
+		alloctest.AtMost(t, 1<<16+64*int64(len(b)), func() {
+			var v any
+			_ = Unmarshal(b, &v)
+		})
 	})
 }
