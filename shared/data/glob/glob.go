@@ -26,24 +26,29 @@ func Match(pattern, name string) (bool, error) {
 	return match(names, strings.Split(name, "/")), nil
 }
 
+// match takes the fewest folders for every **. Where that leads nowhere, the last ** takes one more: an earlier one
+// could take more only of what the last one takes as well.
 func match(pattern, names []string) bool {
-	for ; len(pattern) > 0; pattern, names = pattern[1:], names[1:] {
-		if pattern[0] == folders {
-			for i := range names {
-				if match(pattern[1:], names[i:]) {
-					return true
-				}
+	var after, left []string // what follows the last **, and the names that it has not taken
+	for len(pattern) > 0 || len(names) > 0 {
+		if len(pattern) > 0 && pattern[0] == folders {
+			pattern = pattern[1:]
+			after, left = pattern, names
+			continue
+		}
+		if len(pattern) > 0 && len(names) > 0 {
+			if ok, _ := path.Match(pattern[0], names[0]); ok {
+				pattern, names = pattern[1:], names[1:]
+				continue
 			}
+		}
+		if len(left) == 0 {
 			return false
 		}
-		if len(names) == 0 {
-			return false
-		}
-		if ok, _ := path.Match(pattern[0], names[0]); !ok {
-			return false
-		}
+		left = left[1:]
+		pattern, names = after, left
 	}
-	return len(names) == 0
+	return true
 }
 
 // split splits a pattern into names. A ** at the end stands for all files in any folder below.
