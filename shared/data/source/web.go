@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"path"
@@ -202,6 +203,9 @@ func (p place) url(file string) string {
 	return "hf://datasets/" + p.dataset + at + "/" + file
 }
 
+// mostPages bounds the list of files of a dataset; a page has up to a thousand.
+const mostPages = 10000
+
 func (h hub) find(ctx context.Context, address string) ([]Object, error) {
 	p, err := parseHub(address)
 	if err != nil {
@@ -217,7 +221,11 @@ func (h hub) find(ctx context.Context, address string) ([]Object, error) {
 		next += "/" + escape(folder)
 	}
 	next += "?recursive=true"
-	for next != "" {
+	for asked := map[string]bool{}; next != ""; {
+		if asked[next] || len(asked) == mostPages {
+			return nil, permanent{errors.New("the hub's list of files has no end")}
+		}
+		asked[next] = true
 		answer, err := h.do(ctx, http.MethodGet, next, h.header(next))
 		if err != nil {
 			return nil, err
@@ -235,6 +243,9 @@ func (h hub) find(ctx context.Context, address string) ([]Object, error) {
 		for _, f := range files {
 			if f.Type != "file" {
 				continue
+			}
+			if !fs.ValidPath(f.Path) || f.Size < 0 {
+				return nil, permanent{fmt.Errorf("the hub's list has a file %q of %d bytes", f.Path, f.Size)}
 			}
 			o := Object{Name: p.dataset + "/" + f.Path, URL: p.url(f.Path), Size: f.Size, Version: f.OID}
 			if f.LFS != nil {
