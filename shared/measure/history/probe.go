@@ -75,12 +75,15 @@ func addNumbers(to map[string]float64, report string, from map[string]any, excep
 
 // Map is a measure over layers and heads; a head without the measure has NaN. It is nil where no head has it.
 func (p Probe) Map(measure string) (values [][]float64) {
-	found := false
+	found, cells := false, 0
 	for _, h := range p.Heads {
 		v, ok := h.Measures[measure]
 		found = found || ok
 		if h.Layer < 0 || h.Head < 0 || h.Layer >= maxIndex || h.Head >= maxIndex || !ok {
 			continue
+		}
+		if cells += h.Head + 1; cells > maxCells {
+			return nil
 		}
 		for len(values) <= h.Layer {
 			values = append(values, nil)
@@ -96,5 +99,5 @@ func (p Probe) Map(measure string) (values [][]float64) {
 	return values
 }
 
-// maxIndex bounds layers and heads: a damaged report may claim any.
-const maxIndex = 1 << 12
+// Bounds of layers and heads, and of the cells that a map may have: a damaged report may claim any.
+const maxIndex, maxCells = 1 << 12, 1 << 20
