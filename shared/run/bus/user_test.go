@@ -165,6 +165,29 @@ func TestKeysAreForTheirOwnerAlone(t *testing.T) {
 	}
 }
 
+// The file of a key that is damaged is named, and another key is made once the file is removed, as the message says.
+func TestADamagedKeyIsMadeAgain(t *testing.T) {
+	dir := t.TempDir()
+	first, err := WriteKey(dir, "train")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "train"+keyEnding)
+	if err := os.WriteFile(path, []byte("SUA"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := WriteKey(dir, "train"); err == nil || !strings.Contains(err.Error(), path) ||
+		!strings.Contains(err.Error(), "remove it, and a new one is made") {
+		t.Errorf("a damaged key: %v", err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if second, err := WriteKey(dir, "train"); err != nil || second == first {
+		t.Errorf("%s after %s, %v", second, first, err)
+	}
+}
+
 // TestAStagesKeyOpensNoOtherDoor tries, with the key of probe, what other stages and launchers do.
 func TestAStagesKeyOpensNoOtherDoor(t *testing.T) {
 	t.Parallel()
