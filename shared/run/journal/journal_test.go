@@ -482,6 +482,29 @@ func TestPartsAreNotReadAgain(t *testing.T) {
 	}
 }
 
+// A folder at rest is not listed again. An event that comes then is found all the same.
+func TestPartsOfAFolderAtRest(t *testing.T) {
+	j := Open(t.TempDir())
+	part := func(i int) event.Envelope {
+		return newEvent(t, "r", event.Part{Index: i, Count: 2}, 1, event.PackWritten{Step: i})
+	}
+	keep(t, j, part(0))
+	parts := j.NewParts("r", part(0).Kind)
+	for range 2 {
+		if events, err := parts.Read(2); err != nil || len(events) != 0 {
+			t.Errorf("one of two parts: %d events, %v", len(events), err)
+		}
+		parts.since = parts.since.Add(-2 * atRest)
+	}
+	if !parts.listed {
+		t.Error("a folder at rest is listed at each event")
+	}
+	keep(t, j, part(1))
+	if events, err := parts.Read(2); err != nil || len(events) != 2 {
+		t.Errorf("two of two parts: %d events, %v", len(events), err)
+	}
+}
+
 func TestHas(t *testing.T) {
 	j := Open(t.TempDir())
 	kind := event.PackWritten{}.Kind()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/event"
@@ -21,7 +22,15 @@ type Parts struct {
 
 	events []event.Envelope // of all files in known, when asked for with of as many
 	of     int
+
+	changed time.Time // of the folder, as the file system says it
+	since   time.Time // when that was first seen
+	listed  bool      // since the folder has been at rest
 }
+
+// atRest is for how long a folder must not have changed before a listing counts until its next change. File systems
+// count the time of changes in steps, of some milliseconds mostly.
+const atRest = time.Second
 
 // NewParts returns the Parts of a run's events of a kind.
 func (j Journal) NewParts(run, kind string) *Parts {
@@ -46,10 +55,27 @@ func (p *Parts) Read(count int) (events []event.Envelope, err error) {
 }
 
 func (p *Parts) complete(count int) (bool, error) {
-	names, err := p.journal.files(p.run, p.kind)
-	if err != nil {
+	if err := p.list(); err != nil {
 		return false, fmt.Errorf("journal of run %s: %w", p.run, err)
 	}
+	return len(p.there[count]) == count, nil // an event's index lies below its count
+}
+
+// list reads the events that are new. It leaves a folder alone that has not changed: a set of ten thousand parts has as
+// many events, at each of which the folder would be listed.
+func (p *Parts) list() error {
+	changed := p.journal.changed(p.run, p.kind)
+	if changed.IsZero() || !changed.Equal(p.changed) {
+		p.changed, p.since, p.listed = changed, time.Now(), false
+	} else if p.listed {
+		return nil
+	}
+	began := time.Now()
+	names, err := p.journal.files(p.run, p.kind)
+	if err != nil {
+		return err
+	}
+	unread := false
 	for _, file := range names {
 		name, ok := strings.CutSuffix(file, suffix)
 		id, _, _ := strings.Cut(name, ".")
@@ -58,7 +84,8 @@ func (p *Parts) complete(count int) (bool, error) {
 		}
 		e, err := p.journal.readFile(p.run, p.kind, name, id)
 		if err != nil {
-			continue // Read tells of it; it may be mended
+			unread = true // Read tells of it; it may be mended
+			continue
 		}
 		p.known[name] = true
 		if p.there[e.Part.Count] == nil {
@@ -66,5 +93,6 @@ func (p *Parts) complete(count int) (bool, error) {
 		}
 		p.there[e.Part.Count][e.Part.Index] = true
 	}
-	return len(p.there[count]) == count, nil // an event's index lies below its count
+	p.listed = !unread && !changed.IsZero() && began.Sub(p.since) >= atRest
+	return nil
 }

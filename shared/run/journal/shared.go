@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"bitnet1/shared/run/artifact"
 )
@@ -53,6 +54,16 @@ func (j Journal) files(run, kind string) ([]string, error) {
 	}
 	slices.Sort(names)
 	return slices.Compact(names), nil
+}
+
+// changed is when the folder of a run's events of a kind was changed last, by the clock of its file system; zero where
+// that does not say whether there are new events.
+func (j Journal) changed(run, kind string) time.Time {
+	info, err := os.Stat(j.kindDir(run, kind))
+	if err != nil || j.shared != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
 }
 
 // folders lists the folders in a folder of the data directory, sorted; none where the folder is missing.

@@ -67,6 +67,7 @@ func (s *service[P, E]) forgetFailures(e event.Envelope, key string) {
 	defer s.mu.Unlock()
 	delete(s.failures, e.ID)
 	delete(s.failures, key)
+	delete(s.busy, key)
 }
 
 // backOff is the pause after the given number of failures.

@@ -4,26 +4,62 @@ import (
 	"slices"
 
 	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
 )
 
-// inputs returns the events a job for e works on, and whether they are all there. A gathering stage reads the other
-// parts from the run's journal.
-func (s *service[P, E]) inputs(e event.Envelope) ([]event.Envelope, bool, error) {
+// set is what a gathering stage knows of the set of parts that it was asked for last, in one run.
+type set struct {
+	parts *journal.Parts
+	inputs
+}
+
+// inputs are the events that a job works on.
+type inputs struct {
+	events []event.Envelope
+	ready  bool   // they are all there
+	job    string // key of the job that this process has done of just these; "" before
+
+	first *event.Envelope // of the parts that they were taken from: other parts are in another slice
+	count int             // parts of the set
+}
+
+// maxSets is of how many runs a process keeps the sets in memory. A set is as large as its events.
+const maxSets = 16
+
+// inputs returns the events that a job for e works on. A gathering stage reads the other parts from the run's journal.
+// It is called for each part, before and after the set is complete, and there may be ten thousand.
+func (s *service[P, E]) inputs(e event.Envelope) (inputs, error) {
 	if s.spec.Gather == nil || e.Part.Count == 0 {
-		return []event.Envelope{e}, true, nil
+		return inputs{events: []event.Envelope{e}, ready: true}, nil
 	}
 	s.mu.Lock()
-	if s.parts[e.Run] == nil {
-		s.parts[e.Run] = s.journal.NewParts(e.Run, e.Kind)
+	defer s.mu.Unlock()
+	known := s.sets[e.Run]
+	if known == nil {
+		if len(s.sets) >= maxSets {
+			clear(s.sets)
+		}
+		known = &set{parts: s.journal.NewParts(e.Run, e.Kind)}
+		s.sets[e.Run] = known
 	}
-	known := s.parts[e.Run]
-	s.mu.Unlock()
-	parts, err := known.Read(e.Part.Count)
-	if err != nil {
-		return nil, false, err
+	parts, err := known.parts.Read(e.Part.Count)
+	if err != nil || len(parts) == 0 {
+		return inputs{}, err
 	}
-	events, ready := gathered[E](parts, e.Part.Count)
-	return events, ready, nil
+	if known.first != &parts[0] || known.count != e.Part.Count {
+		known.inputs = inputs{first: &parts[0], count: e.Part.Count}
+		known.events, known.ready = gathered[E](parts, e.Part.Count)
+	}
+	return known.inputs, nil
+}
+
+// answered notes the job that was done of inputs. The other parts of its set are answered with the same job.
+func (s *service[P, E]) answered(e event.Envelope, in inputs, job string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known := s.sets[e.Run]; known != nil && known.first == in.first && known.count == in.count {
+		known.job = job
+	}
 }
 
 // gathered returns parts 0 to count-1, if they are all there. Of several events for one part the last one counts that

@@ -100,7 +100,7 @@ func serveMain[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Co
 		bus: b, queue: queue, metrics: m, overlay: s.overlayOf(c), retryPause: c.Duration("retry-pause"),
 		busy:   map[string]*rate.Sometimes{},
 		outage: c.Duration("outage"), definitions: map[string]*definition.Definition{}, failures: map[string]int{},
-		parts: map[string]*journal.Parts{}, unended: map[string]unended{},
+		sets: map[string]*set{}, unended: map[string]unended{},
 	}
 	log.Info("serving", "stage", s.Name, "kind", s.kind(), "run", run, "workers", c.Int("workers"))
 	return svc.serve(ctx, c.Int("workers"))

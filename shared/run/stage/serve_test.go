@@ -625,6 +625,31 @@ func TestGatherNeedsNoJournalOfOthers(t *testing.T) {
 	}
 }
 
+// A set whose job is done is gathered again when one of its parts was made anew, and by no event twice.
+func TestGatherAnswersWhatWasMadeAnew(t *testing.T) {
+	t.Parallel()
+	w := newHarness(t)
+	p := w.serve("collect")
+	part := func(index int, text string) {
+		w.announce("r", event.Part{Index: index, Count: 2},
+			event.TokensWritten{Source: fmt.Sprint(index), Batch: w.store(text)})
+	}
+	part(0, "ONE")
+	part(1, "TWO")
+	w.answers("r", "collect", 2)
+	time.Sleep(2 * time.Millisecond) // later than the first one, by the events' clock
+	part(0, "NEW")
+	w.answers("r", "collect", 3)
+	if got := w.text("r", "collect", "all.txt"); got != "NEW TWO " {
+		t.Errorf("%q", got)
+	}
+	part(1, "TWO")
+	p.stop()
+	if n := len(w.traced("begin all")); n != 2 {
+		t.Errorf("gathered %d times, want 2", n)
+	}
+}
+
 func TestGatherTakesAnEventWithoutAPartAsASetOfItsOwn(t *testing.T) {
 	t.Parallel()
 	w := newHarness(t)

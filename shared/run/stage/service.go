@@ -14,7 +14,6 @@ import (
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
-	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/record"
 )
 
@@ -31,7 +30,7 @@ type service[P any, E event.Body] struct {
 
 	mu          sync.Mutex
 	definitions map[string]*definition.Definition // of runs; nil where a run has none
-	parts       map[string]*journal.Parts         // of a gathering stage, by run
+	sets        map[string]*set                   // of a gathering stage, by run
 	failures    map[string]int                    // by job key, or by event where it has none yet
 	unended     map[string]unended                // by delivery, of those that could not be ended
 	busy        map[string]*rate.Sometimes        // by job that another process works on: how often the log says so
@@ -166,21 +165,25 @@ func (s *service[P, E]) handle(ctx context.Context, e event.Envelope) (key, outc
 	if _, err := s.journal.Write(e); err != nil {
 		return "", "", err
 	}
-	events, ready, err := s.inputs(e)
+	in, err := s.inputs(e)
 	if err != nil {
 		return "", "", Permanent(err)
 	}
-	if !ready {
+	if !in.ready {
 		return "", event.Waiting, nil
 	}
+	if in.job != "" {
+		return in.job, event.Done, nil
+	}
 	t := task[P, E]{run: e.Run, params: params}
-	if err := t.answer(s.spec, definition, events); err != nil {
+	if err := t.answer(s.spec, definition, in.events); err != nil {
 		return "", "", Permanent(err)
 	}
 	res, err := s.perform(ctx, t)
 	if err == nil {
 		s.log.Info("job done", "run", e.Run, "event", e.Kind, "job", digest.Short(res.key), "outputs", len(res.outputs),
 			"recorded", res.cached)
+		s.answered(e, in, res.key)
 	}
 	return res.key, event.Done, err
 }
