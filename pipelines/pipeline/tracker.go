@@ -30,6 +30,7 @@ type tracker struct {
 type stageState struct {
 	Name     string
 	Answers  map[string]string // event id -> outcome; "" while it is not answered
+	answered int               // events that have an outcome
 	Failures []event.JobFinished
 	Jobs     map[string]workingJob // by job key
 	Last     workingJob            // the last that has ended
@@ -44,12 +45,7 @@ type workingJob struct {
 
 // counts returns how many events the stage has answered and how many there are.
 func (s *stageState) counts() (answered, total int) {
-	for _, outcome := range s.Answers {
-		if outcome != "" {
-			answered++
-		}
-	}
-	return answered, len(s.Answers)
+	return s.answered, len(s.Answers)
 }
 
 func newTracker(stages []plannedStage, since uint64) *tracker {
@@ -98,8 +94,8 @@ func (t *tracker) observe(k bus.Kept) bool {
 
 func (t *tracker) answered(f event.JobFinished, sequence uint64) {
 	s := t.stages[f.Listener]
-	if s == nil {
-		return // a stage that listens along without being part of the pipeline
+	if s == nil || f.Outcome == "" {
+		return // a stage that listens along without being part of the pipeline, or no answer
 	}
 	if job, ok := s.Jobs[f.Key]; ok {
 		s.Last = job
@@ -115,6 +111,9 @@ func (t *tracker) answered(f event.JobFinished, sequence uint64) {
 	}
 	if f.Outcome == event.Done {
 		s.Failures = slices.DeleteFunc(s.Failures, func(old event.JobFinished) bool { return old.Input == f.Input })
+	}
+	if s.Answers[f.Input] == "" {
+		s.answered++
 	}
 	s.Answers[f.Input] = f.Outcome
 }

@@ -58,10 +58,12 @@ func Differing(all []map[string]string) []string {
 	keys := map[string]bool{}
 	for _, given := range all {
 		for key := range given {
-			keys[key] = keys[key] || slices.ContainsFunc(all, func(o map[string]string) bool { return o[key] != given[key] })
+			keys[key] = true
 		}
 	}
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(keys)), func(key string) bool { return !keys[key] })
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(keys)), func(key string) bool {
+		return !slices.ContainsFunc(all, func(given map[string]string) bool { return given[key] != all[0][key] })
+	})
 }
 
 // ShortKey removes the stage from a key, unless another stage has the same key.
