@@ -21,6 +21,7 @@ type campaign struct {
 	words    []string // for pipeline run
 	out      io.Writer
 	each     int // faults of a round
+	servers  int // event servers, where they are processes of their own
 	ackWait  time.Duration
 	limit    time.Duration
 
@@ -94,7 +95,7 @@ var lexicon = strings.Fields("the of and a to in he was it his that with as had 
 
 // round makes a run that is disturbed as the seed says, and compares it with the undisturbed one.
 func (k *campaign) round(ctx context.Context, seed uint64) (struck int, err error) {
-	s := draw(seed, k.each, k.counts, k.stages)
+	s := draw(seed, k.each, k.counts, k.stages, k.servers)
 	limited, cancel := context.WithTimeoutCause(ctx, k.limit, fmt.Errorf("the run took longer than --limit %s", k.limit))
 	defer cancel()
 	t, err := k.start(s.ownServer)

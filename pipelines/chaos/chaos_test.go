@@ -64,8 +64,8 @@ func TestSchedulesFollowFromTheirSeeds(t *testing.T) {
 	all := map[string]bool{}
 	servers := map[bool]int{}
 	for seed := range uint64(40) {
-		s := draw(seed, 14, counts, stages)
-		if again := draw(seed, 14, counts, stages); s.String() != again.String() {
+		s := draw(seed, 14, counts, stages, 1)
+		if again := draw(seed, 14, counts, stages, 1); s.String() != again.String() {
 			t.Errorf("seed %d:\n%s\nand then\n%s", seed, s, again)
 		}
 		all[s.String()] = true
@@ -81,6 +81,26 @@ func TestSchedulesFollowFromTheirSeeds(t *testing.T) {
 	}
 	if len(all) != 40 || servers[true] == 0 || servers[false] == 0 {
 		t.Errorf("%d schedules of 40 seeds, servers %v", len(all), servers)
+	}
+}
+
+// In a cluster, servers are cut off, beside the faults that the seed has without one.
+func TestSchedulesOfACluster(t *testing.T) {
+	counts := map[string]int{"checkpoint.saved": 6, "record": 30}
+	cuts := map[cut]bool{}
+	for seed := range uint64(40) {
+		s := draw(seed, 14, counts, []string{"train"}, clusterSize)
+		if s.ownServer || len(s.strikes) != 16 {
+			t.Errorf("seed %d:\n%s", seed, s)
+		}
+		for _, k := range s.strikes {
+			if c, ok := k.fault.(cut); ok {
+				cuts[c] = true
+			}
+		}
+	}
+	if len(cuts) != clusterSize {
+		t.Errorf("cut off are only %v", cuts)
 	}
 }
 
@@ -217,7 +237,7 @@ func TestAFailureNamesItsSeed(t *testing.T) {
 	work := filepath.Join(dir, "work")
 	seed := map[bool]uint64{}
 	for n := range uint64(20) {
-		seed[draw(n, 2, map[string]int{"artifact": 1}, nil).ownServer] = n
+		seed[draw(n, 2, map[string]int{"artifact": 1}, nil, 1).ownServer] = n
 	}
 	args := []string{"--programs", dir, "--work", work, "--each", "2", "--rounds", "1", "--seed"}
 	if said, err := chaos(t, append(args, fmt.Sprint(seed[true]))...); err != nil {

@@ -64,6 +64,23 @@ func processFault(action string) func(*rand.Rand, []string) fault {
 
 func (p process) String() string { return p.action + " " + p.target }
 
+// cut is a fault of a cluster: a server is cut off from the others, and its clients do not notice.
+type cut struct {
+	which int
+}
+
+// cutFor is longer than a cluster needs to choose another leader (4 to 9 s) and a client to move to another server.
+const cutFor = 15 * time.Second
+
+func (c cut) String() string { return fmt.Sprintf("cut off broker %d", c.which) }
+
+func (c cut) strike(ctx context.Context, t *trial) bool {
+	t.cluster.cut(c.which, true)
+	defer t.cluster.cut(c.which, false)
+	pause(ctx, cutFor)
+	return true
+}
+
 // appearance is how long a fault waits for a process that is being started.
 const appearance = 5 * time.Second
 

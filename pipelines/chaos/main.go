@@ -29,12 +29,14 @@ func newApp() *cli.App {
 		ArgsUsage: "[-- WORD …]", HideVersion: true, HideHelpCommand: true,
 		Description: "WORDs are flags and the file of another pipeline, as pipeline run takes them; without any, a small " +
 			"pipeline is run.\n\nExamples:\n   chaos\n   chaos --rounds 1 --seed 1234\n" +
-			"   chaos --rounds 1000 -- --preset nano pipelines/v76.yml",
+			"   chaos --cluster --rounds 5\n   chaos --rounds 1000 -- --preset nano pipelines/v76.yml",
 		Flags: []cli.Flag{
 			&cli.Uint64Flag{Name: "seed", Usage: "seed of the first round; the next rounds count on (default: random)"},
 			&cli.IntFlag{Name: "faults", Value: 200, Usage: "rounds go on until so many faults have struck"},
 			&cli.IntFlag{Name: "rounds", Usage: "make so many rounds, however many faults strike"},
 			&cli.IntFlag{Name: "each", Value: 14, Usage: "faults of a round"},
+			&cli.BoolFlag{Name: "cluster", Usage: "the event server is a cluster of three, whose servers are cut off from one " +
+				"another as well"},
 			&cli.DurationFlag{Name: "ack-wait", Value: 2 * time.Second, Usage: "time without a sign of life after which the " +
 				"server gives a job to another worker; a stopped process stands still for longer"},
 			&cli.DurationFlag{Name: "limit", Value: 5 * time.Minute, Usage: "longest time that a round may take"},
@@ -67,7 +69,10 @@ func run(c *cli.Context) (err error) {
 	}
 	k := &campaign{
 		self: self, programs: c.String("programs"), dir: c.String("work"), words: c.Args().Slice(), out: c.App.Writer,
-		each: c.Int("each"), ackWait: c.Duration("ack-wait"), limit: c.Duration("limit"),
+		each: c.Int("each"), servers: 1, ackWait: c.Duration("ack-wait"), limit: c.Duration("limit"),
+	}
+	if c.Bool("cluster") {
+		k.servers = clusterSize
 	}
 	if k.programs == "" {
 		k.programs = filepath.Dir(self)
@@ -102,9 +107,13 @@ func (k *campaign) run(ctx context.Context, seed uint64, rounds, faults int) err
 			return context.Cause(ctx)
 		}
 		if err != nil {
+			flags := ""
+			if k.servers > 1 {
+				flags = " --cluster"
+			}
 			fmt.Fprintf(k.out, "FAILED  seed %d\n%v\nWhat it left is in %s. The same faults again:\n"+
-				"  chaos --rounds 1 --seed %d\n",
-				seed+uint64(round), err, k.dir, seed+uint64(round))
+				"  chaos%s --rounds 1 --seed %d\n",
+				seed+uint64(round), err, k.dir, flags, seed+uint64(round))
 			return errDiffers
 		}
 	}

@@ -33,10 +33,12 @@ type schedule struct {
 	strikes   []strike
 }
 
-// draw makes the schedule of a seed. counts are the files of every class in an undisturbed run.
-func draw(seed uint64, n int, counts map[string]int, stages []string) schedule {
+// draw makes the schedule of a seed. counts are the files of every class in an undisturbed run, servers the event
+// servers beside the launcher. If they are several, the launcher starts none, and two more faults are drawn that cut
+// one of them off.
+func draw(seed uint64, n int, counts map[string]int, stages []string, servers int) schedule {
 	r := rand.New(rand.NewPCG(seed, 15))
-	s := schedule{ownServer: r.IntN(4) == 0}
+	s := schedule{ownServer: r.IntN(4) == 0 && servers == 1}
 	targets := append(slices.Clone(stages), launcherName)
 	if !s.ownServer {
 		targets = append(targets, brokerName)
@@ -47,12 +49,18 @@ func draw(seed uint64, n int, counts map[string]int, stages []string) schedule {
 			moments = append(moments, moment{class, i + 1})
 		}
 	}
-	for range n {
+	add := func(draw func() fault) {
 		s.strikes = append(s.strikes, strike{
 			at:    moments[r.IntN(len(moments))],
 			after: time.Duration(r.IntN(2)*r.IntN(300)) * time.Millisecond, // half of them at once
-			fault: drawFault(r, targets),
+			fault: draw(),
 		})
+	}
+	for range n {
+		add(func() fault { return drawFault(r, targets) })
+	}
+	for range min(servers-1, 2) {
+		add(func() fault { return cut{which: r.IntN(servers)} })
 	}
 	return s
 }

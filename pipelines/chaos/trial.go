@@ -23,7 +23,7 @@ import (
 // trial is one run of the pipeline, from its start to its end.
 type trial struct {
 	*campaign
-	broker *broker // nil: the launcher starts the event server
+	cluster *cluster // nil: the launcher starts the event server
 
 	mu       sync.Mutex
 	launcher *os.Process // nil while none runs
@@ -45,7 +45,7 @@ func (k *campaign) start(ownServer bool) (*trial, error) {
 	t := &trial{campaign: k}
 	var err error
 	if !ownServer {
-		t.broker, err = startBroker(k.self, store)
+		t.cluster, err = startCluster(k.self, store, k.servers)
 	}
 	return t, err
 }
@@ -55,8 +55,8 @@ func (t *trial) end() {
 	for _, p := range t.all() {
 		_ = p.Kill()
 	}
-	if t.broker != nil {
-		t.broker.stop()
+	if t.cluster != nil {
+		t.cluster.stop()
 	}
 }
 
@@ -104,8 +104,8 @@ func (t *trial) launch(ctx context.Context) (said string, status int) {
 	cmd.Env = slices.DeleteFunc(bus.WithoutAddress(os.Environ()),
 		func(kv string) bool { return strings.HasPrefix(kv, "BITNET1_") })
 	cmd.Env = append(cmd.Env, t.mark(), "BITNET1_VIEW=false", command.EnvAckWait+"="+t.ackWait.String(), "TERM=dumb")
-	if t.broker != nil {
-		cmd.Env = append(cmd.Env, t.broker.address.Environ()...)
+	if t.cluster != nil {
+		cmd.Env = append(cmd.Env, t.cluster.address.Environ()...)
 	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -131,10 +131,10 @@ func (k *campaign) mark() string { return "BITNET1_DATA=" + k.data() }
 // processes are those of a name.
 func (t *trial) processes(name string) []*os.Process {
 	switch {
-	case name == brokerName && t.broker == nil:
+	case name == brokerName && t.cluster == nil:
 		return nil
 	case name == brokerName:
-		return t.broker.processes()
+		return t.cluster.processes()
 	case name == launcherName:
 		t.mu.Lock()
 		defer t.mu.Unlock()
@@ -190,11 +190,11 @@ func (t *trial) quiet(ctx context.Context) error {
 // announced are the ids of the events that the event server has of all runs.
 func (t *trial) announced(ctx context.Context) (ids []string, err error) {
 	var address bus.Address
-	if t.broker != nil {
-		if err := t.broker.ready(); err != nil { // it may just have been killed
+	if t.cluster != nil {
+		if err := t.cluster.ready(); err != nil { // it may just have been killed
 			return nil, err
 		}
-		address = t.broker.address
+		address = t.cluster.address
 	} else {
 		s, err := bus.StartServer(filepath.Join(t.data(), "nats"), 0)
 		if err != nil {

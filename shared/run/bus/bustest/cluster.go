@@ -3,6 +3,7 @@ package bustest
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"bitnet1/shared/run/bus/link"
 )
 
 // Cluster is three event servers, processes of their own. They reach one another through links that tests can cut.
@@ -18,7 +21,7 @@ type Cluster struct {
 	t       testing.TB
 	program string
 	nodes   [3]*node
-	links   [3][3]*link // links[i][j] is on the way from node i to node j
+	links   [3][3]*link.Link // links[i][j] is on the way from node i to node j
 }
 
 type node struct {
@@ -42,7 +45,11 @@ func StartCluster(t testing.TB) *Cluster {
 	for i := range c.nodes {
 		for j, to := range c.nodes {
 			if i != j {
-				c.links[i][j] = newLink(t, to.routes)
+				var err error
+				if c.links[i][j], err = link.New(to.routes); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(c.links[i][j].Close)
 			}
 		}
 	}
@@ -102,7 +109,7 @@ func (c *Cluster) Resume(i int) {
 	var routes []string
 	for j := range c.nodes {
 		if i != j {
-			routes = append(routes, strconv.Quote("nats-route://"+c.links[i][j].address))
+			routes = append(routes, strconv.Quote("nats-route://"+c.links[i][j].Address))
 		}
 	}
 	config := filepath.Join(n.store, "nats.conf")
@@ -123,12 +130,12 @@ func (c *Cluster) Resume(i int) {
 }
 
 // Cut cuts a node off from the other two, so that nothing passes and nobody is told. Clients still reach the node.
-func (c *Cluster) Cut(i int) { c.each(i, (*link).cut) }
+func (c *Cluster) Cut(i int) { c.each(i, (*link.Link).Cut) }
 
 // Join ends Cut.
-func (c *Cluster) Join(i int) { c.each(i, (*link).join) }
+func (c *Cluster) Join(i int) { c.each(i, (*link.Link).Join) }
 
-func (c *Cluster) each(i int, do func(*link)) {
+func (c *Cluster) each(i int, do func(*link.Link)) {
 	for j := range c.nodes {
 		if i != j {
 			do(c.links[i][j])
@@ -168,4 +175,14 @@ func serverProgram(t testing.TB) string {
 		t.Fatalf("building nats-server: %v\n%s", err, out)
 	}
 	return program
+}
+
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
