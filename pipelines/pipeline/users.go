@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -33,7 +34,7 @@ func usersCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "run", Usage: "`RUN` that the stages work on, as a launcher starts them (default: they " +
 				"serve every run)"},
 			&cli.StringSliceFlag{Name: "host", Usage: "name or address of a `HOST` of a nats-server: it gets a new " +
-				"certificate and a configuration"},
+				"certificate and a configuration; three or five hosts are a cluster"},
 			&cli.StringFlag{Name: "stages-dir", Usage: "`DIR`ectory of the stages' programs (default: where this program is)"},
 		},
 		Action: func(c *cli.Context) error {
@@ -49,6 +50,10 @@ func usersCommand() *cli.Command {
 				if net.ParseIP(host) == nil && !hostName.MatchString(host) || host == "ca" || host == "users" {
 					return command.Usagef("--host %s: want a name or an IP address, which its files are called by", host)
 				}
+			}
+			if n := len(c.StringSlice("host")); n > 0 && n%2 == 0 {
+				return command.Usagef("--host for %d hosts: a cluster of %d goes on without %d, as one of %d does; give one host, "+
+					"or three or five", n, n, (n-1)/2, n-1)
 			}
 			return writeUsers(c)
 		},
@@ -130,7 +135,7 @@ func writeHosts(c *cli.Context, dir string) error {
 			return err
 		}
 		path := filepath.Join(dir, host+".conf")
-		if err := artifact.WriteFile(path, []byte(hostConfiguration(host))); err != nil {
+		if err := artifact.WriteFile(path, []byte(hostConfiguration(host, hosts))); err != nil {
 			return err
 		}
 		fmt.Fprintf(c.App.Writer, "%s, %s.pem, %s.key: for %s, beside users.conf\n", path, host, host, host)
@@ -140,11 +145,12 @@ func writeHosts(c *cli.Context, dir string) error {
 	return nil
 }
 
-// hostConfiguration is that of a server that is started in the folder of its files.
-func hostConfiguration(host string) string {
-	return fmt.Sprintf(`# Start it in this folder: nats-server -c %[1]s.conf
+// hostConfiguration is that of a server that is started in the folder of its files. Several hosts are a cluster.
+func hostConfiguration(host string, hosts []string) string {
+	configuration := fmt.Sprintf(`# Start it in this folder: nats-server -c %[1]s.conf
 server_name: %[1]q
 listen: "0.0.0.0:4222"
+client_advertise: %[2]q
 jetstream {
   store_dir: "store"
   sync_interval: always # an event that was acknowledged survives a power cut
@@ -155,5 +161,28 @@ tls {
   ca_file: "ca.pem"
 }
 include "users.conf"
-`, host)
+`, host, net.JoinHostPort(host, "4222"))
+	if len(hosts) == 1 {
+		return configuration
+	}
+	var routes []string
+	for _, other := range hosts {
+		if other != host {
+			routes = append(routes, strconv.Quote("nats-route://"+net.JoinHostPort(other, "6222")))
+		}
+	}
+	return configuration + fmt.Sprintf(`
+cluster {
+  name: "bitnet1"
+  listen: "0.0.0.0:6222"
+  advertise: %[2]q
+  routes: [%[3]s]
+  tls { # both sides of a route show a certificate of the authority
+    cert_file: "%[1]s.pem"
+    key_file: "%[1]s.key"
+    ca_file: "ca.pem"
+    verify: true
+  }
+}
+`, host, net.JoinHostPort(host, "6222"), strings.Join(routes, ", "))
 }
