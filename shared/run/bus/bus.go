@@ -183,7 +183,9 @@ func (b *Bus) publish(ctx context.Context, e event.Envelope, may func() error, o
 				return err
 			}
 		}
-		ack, err := b.js.Publish(ctx, e.Subject(), data, opts...)
+		wait, cancel := context.WithTimeout(ctx, apiWait)
+		defer cancel()
+		ack, err := b.js.Publish(wait, e.Subject(), data, opts...)
 		if err == nil {
 			sequence = ack.Sequence
 		}
@@ -364,7 +366,9 @@ func (b *Bus) read(ctx context.Context, stream, subject string, after uint64,
 }
 
 func (b *Bus) readOnce(ctx context.Context, stream, subject string, after uint64, each func(jetstream.Msg)) error {
-	consumer, err := b.js.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{
+	wait, cancel := context.WithTimeout(ctx, apiWait) // a cluster without a leader does not answer
+	defer cancel()
+	consumer, err := b.js.CreateConsumer(wait, stream, jetstream.ConsumerConfig{
 		FilterSubject: subject, AckPolicy: jetstream.AckNonePolicy,
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
 		MemoryStorage: true, InactiveThreshold: readerLife,
@@ -403,7 +407,9 @@ func fetch(ctx context.Context, consumer jetstream.Consumer, n int, each func(je
 
 // remove removes a consumer that only read. Where that fails the server does so after readerLife.
 func (b *Bus) remove(ctx context.Context, stream, consumer string) {
-	_ = b.js.DeleteConsumer(ctx, stream, consumer)
+	wait, cancel := context.WithTimeout(ctx, apiWait)
+	defer cancel()
+	_ = b.js.DeleteConsumer(wait, stream, consumer)
 }
 
 // Last is the sequence of the last event of a run, 0 when there is none.

@@ -94,17 +94,21 @@ func TestAClusterOfThreeGoesOnWithTwo(t *testing.T) {
 	announce(t, b, 1)
 	take(t, queue, 1)
 
+	began := time.Now()
 	c.Kill(0)
 	announce(t, b, 2)
 	take(t, queue, 2)
+	t.Logf("a server is killed: the next event was announced and taken %.1f s later", time.Since(began).Seconds())
 	c.Resume(0)
 	c.Await(0)
 
+	began = time.Now()
 	c.Cut(first)
 	answered := make(chan error)
 	go func() { answered <- ask(t, launcher) }()
 	announce(t, b, 3)
 	take(t, queue, 3)
+	t.Logf("a server is cut off: the next event was announced and taken %.1f s later", time.Since(began).Seconds())
 	if err := <-answered; err != nil {
 		t.Error(err)
 	}
