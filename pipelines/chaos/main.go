@@ -35,8 +35,8 @@ func newApp() *cli.App {
 			&cli.IntFlag{Name: "faults", Value: 200, Usage: "rounds go on until so many faults have struck"},
 			&cli.IntFlag{Name: "rounds", Usage: "make so many rounds, however many faults strike"},
 			&cli.IntFlag{Name: "each", Value: 14, Usage: "faults of a round"},
-			&cli.BoolFlag{Name: "cluster", Usage: "the event server is a cluster of three, whose servers are cut off from one " +
-				"another as well"},
+			&cli.BoolFlag{Name: "cluster", Usage: "the event server is a cluster of three, whose servers are cut off " +
+				"from one another as well"},
 			&cli.DurationFlag{Name: "ack-wait", Value: 2 * time.Second, Usage: "time without a sign of life after which the " +
 				"server gives a job to another worker; a stopped process stands still for longer"},
 			&cli.DurationFlag{Name: "limit", Value: 5 * time.Minute, Usage: "longest time that a round may take"},

@@ -13,8 +13,8 @@ import (
 	"bitnet1/shared/run/bus"
 )
 
-// member starts the nats-server of a host with the configuration that `pipeline users` has written in dir, on ports that
-// are free here.
+// member starts the nats-server of a host with the configuration that `pipeline users` has written in dir, on ports
+// that are free here.
 func member(t *testing.T, dir, host string, ports *strings.Replacer) *server.Server {
 	t.Helper()
 	path := filepath.Join(dir, host+".conf")

@@ -30,8 +30,8 @@ func prepared(t *testing.T) (file string) {
 		}
 	}
 	file = filepath.Join(dir, "prepared.yml")
-	text := fmt.Sprintf("sources: [%s]\nworkers: {tokenize: 2}\nstages:\n  tokenize: {}\n  shard: {sequence_length: 64}\n",
-		filepath.Join(dir, "*.txt"))
+	text := fmt.Sprintf("sources: [%s]\nworkers: {tokenize: 2}\n"+
+		"stages:\n  tokenize: {}\n  shard: {sequence_length: 64}\n", filepath.Join(dir, "*.txt"))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

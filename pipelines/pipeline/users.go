@@ -52,8 +52,8 @@ func usersCommand() *cli.Command {
 				}
 			}
 			if n := len(c.StringSlice("host")); n > 0 && n%2 == 0 {
-				return command.Usagef("--host for %d hosts: a cluster of %d goes on without %d, as one of %d does; give one host, "+
-					"or three or five", n, n, (n-1)/2, n-1)
+				return command.Usagef("--host for %d hosts: a cluster of %d goes on without %d, as one of %d does; "+
+					"give one host, or three or five", n, n, (n-1)/2, n-1)
 			}
 			return writeUsers(c)
 		},

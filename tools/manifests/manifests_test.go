@@ -1,5 +1,4 @@
-// Package manifests tests the files of docs/cluster as the programs read them for which they are made. It has a module of
-// its own for the types of Kubernetes.
+// Package manifests tests the files of docs/cluster as Kubernetes and systemd read them.
 package manifests
 
 import (
