@@ -414,14 +414,14 @@ func (b *Bus) remove(ctx context.Context, stream, consumer string) {
 
 // Last is the sequence of the last event of a run, 0 when there is none.
 func (b *Bus) Last(ctx context.Context, run string) (uint64, error) {
-	asked := time.Now()
-	stream, err := b.js.Stream(ctx, EventStream)
-	if err != nil {
-		b.elsewhere.heard(asked, err)
-		return 0, fmt.Errorf("stream %s: %w", EventStream, err)
-	}
-	last, err := stream.GetLastMsgForSubject(ctx, event.Subject(run, "*.*"))
-	b.elsewhere.heard(asked, err)
+	var last *jetstream.RawStreamMsg
+	err := b.led(ctx, func() error {
+		stream, err := b.js.Stream(ctx, EventStream)
+		if err == nil {
+			last, err = stream.GetLastMsgForSubject(ctx, event.Subject(run, "*.*"))
+		}
+		return err
+	})
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
 		return 0, nil
@@ -434,9 +434,13 @@ func (b *Bus) Last(ctx context.Context, run string) (uint64, error) {
 // Follow calls each for every event of a run, from its first one on, until ctx ends. Of what is no event each gets only
 // the sequence.
 func (b *Bus) Follow(ctx context.Context, run string, each func(Kept)) error {
-	consumer, err := b.js.OrderedConsumer(ctx, EventStream, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{event.Subject(run, "*.*")}, DeliverPolicy: jetstream.DeliverAllPolicy,
-		InactiveThreshold: readerLife,
+	var consumer jetstream.Consumer
+	err := b.led(ctx, func() (err error) {
+		consumer, err = b.js.OrderedConsumer(ctx, EventStream, jetstream.OrderedConsumerConfig{
+			FilterSubjects: []string{event.Subject(run, "*.*")}, DeliverPolicy: jetstream.DeliverAllPolicy,
+			InactiveThreshold: readerLife,
+		})
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("following run %s: %w", run, err)

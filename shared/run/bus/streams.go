@@ -65,23 +65,12 @@ func streams() []jetstream.StreamConfig {
 // goes on without one of them.
 const clusterReplicas = 3
 
-// ensureStreams creates the streams that are missing. A cluster may just be choosing a leader: its servers are asked
-// until b.Patience is over.
+// ensureStreams creates the streams that are missing.
 func (b *Bus) ensureStreams(ctx context.Context, replicas int) error {
 	b.ids = dedupeWindow
-	limit := time.Now().Add(b.Patience)
 	for _, c := range streams() {
-		for {
-			asked := time.Now()
-			err := b.ensureStream(ctx, c, replicas)
-			if err == nil {
-				break
-			}
-			if ctx.Err() != nil || !refuses(err) || b.conn.ConnectedClusterName() == "" || time.Now().After(limit) {
-				return fmt.Errorf("stream %s: %w", c.Name, withHint(err))
-			}
-			b.elsewhere.heard(asked, err)
-			pause(ctx, 200*time.Millisecond)
+		if err := b.led(ctx, func() error { return b.ensureStream(ctx, c, replicas) }); err != nil {
+			return fmt.Errorf("stream %s: %w", c.Name, withHint(err))
 		}
 	}
 	return nil
@@ -217,7 +206,19 @@ func (l Listener) config() jetstream.ConsumerConfig {
 // Listen returns the durable consumer of l, created when missing. One that is there keeps its place in the stream and
 // gets the limits declared here.
 func (b *Bus) Listen(ctx context.Context, l Listener) (*Queue, error) {
+	var consumer jetstream.Consumer
 	want := l.config()
+	err := b.led(ctx, func() (err error) {
+		consumer, err = b.listen(ctx, want)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("consumer %s: %w", want.Durable, b.explained(err))
+	}
+	return &Queue{consumer: consumer, conn: b.conn, elsewhere: b.elsewhere, AckWait: want.AckWait}, nil
+}
+
+func (b *Bus) listen(ctx context.Context, want jetstream.ConsumerConfig) (jetstream.Consumer, error) {
 	consumer, err := b.js.Consumer(ctx, EventStream, want.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		consumer, err = b.js.CreateOrUpdateConsumer(ctx, EventStream, want)
@@ -229,16 +230,13 @@ func (b *Bus) Listen(ctx context.Context, l Listener) (*Queue, error) {
 			consumer, err = b.js.UpdateConsumer(ctx, EventStream, want)
 		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("consumer %s: %w", want.Durable, b.explained(err))
-	}
-	return &Queue{consumer: consumer, conn: b.conn, elsewhere: b.elsewhere, AckWait: want.AckWait}, nil
+	return consumer, err
 }
 
 // Forget removes the durable consumer of l, so that the next Listen starts from the first event. Removing one that is
 // not there is fine.
 func (b *Bus) Forget(ctx context.Context, l Listener) error {
-	err := b.js.DeleteConsumer(ctx, EventStream, l.durable())
+	err := b.led(ctx, func() error { return b.js.DeleteConsumer(ctx, EventStream, l.durable()) })
 	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return fmt.Errorf("consumer %s: %w", l.durable(), err)
 	}
@@ -287,7 +285,11 @@ func (b *Bus) ForgetRun(ctx context.Context, run string) error {
 // Unanswered counts the events that the stage of l has still to answer, those included that it is at work on or will
 // try again.
 func (b *Bus) Unanswered(ctx context.Context, l Listener) (int, error) {
-	consumer, err := b.js.Consumer(ctx, EventStream, l.durable())
+	var consumer jetstream.Consumer
+	err := b.led(ctx, func() (err error) {
+		consumer, err = b.js.Consumer(ctx, EventStream, l.durable())
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("consumer %s: %w", l.durable(), err)
 	}
