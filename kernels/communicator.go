@@ -3,7 +3,8 @@ package kernels
 import "math"
 
 // Communicator joins the devices of the ranks that train together: equal models, each in a process with a device of its
-// own. All ranks make the same calls in the same order, as with NCCL, whose words these are.
+// own. All ranks make the same calls in the same order, as with NCCL, whose words these are. A graph cannot hold
+// exchanges: none is made within Device.Capture.
 //
 // An exchange begins when the operations that were enqueued before it are done, and goes on beside those enqueued after
 // it. These must leave its memory alone until Join. Exchanges are done in order.
@@ -15,13 +16,15 @@ type Communicator interface {
 	AllReduce(x Longs)
 	// Broadcast replaces x, which is float32, by the x of rank root.
 	Broadcast(x Floats, root int)
-	// Join makes operations that are enqueued after it wait for all exchanges before it.
+	// Join waits for all exchanges before it, or for the first failure.
 	Join()
 
-	// Err is why exchanges fail, once one has failed: what they were to write is undefined from then on.
+	// Err is why exchanges fail, once one has failed: what they were to write is undefined from then on. After Join it
+	// is nil only where all exchanges before Join are done.
 	Err() error
-	// Abort ends all exchanges, those at work included: they fail with cause here, and in some way on the other ranks.
-	// Any goroutine may call it. It also ends what the communicator holds, so it is called in the end, too.
+	// Abort ends all exchanges, those at work included: they fail with cause here. On the other ranks they fail, or wait
+	// until these abort them too. Any goroutine may call it. It also ends what the communicator holds, so it is called
+	// in the end, too.
 	Abort(cause error)
 }
 

@@ -8,10 +8,12 @@ import (
 	"slices"
 	"sync"
 	"testing"
+
+	"bitnet1/kernels/devicetest"
 )
 
 // ring returns the communicators of so many ranks, which are goroutines here.
-func ring(t *testing.T, ranks int) []*Communicator {
+func ring(t testing.TB, ranks int) []*Communicator {
 	t.Helper()
 	to, from := make([]net.Conn, ranks), make([]net.Conn, ranks)
 	for r := range ranks {
@@ -89,4 +91,14 @@ func TestCommunicatorOfALostRank(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestCommunicatorConformance(t *testing.T) {
+	devicetest.RunCommunicator(t, func(t testing.TB, ranks int) []devicetest.Rank {
+		var world []devicetest.Rank
+		for _, c := range ring(t, ranks) {
+			world = append(world, devicetest.Rank{Device: New(Options{Workers: 1}), Communicator: c})
+		}
+		return world
+	}, 1, 2, 3)
 }
