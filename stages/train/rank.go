@@ -39,10 +39,12 @@ func rankMain() int {
 	}
 	w := &worker{next: conns[1], prior: conns[2], orders: listen(conns[0]), answers: gob.NewEncoder(conns[0])}
 	err := w.work()
+	var device interface{ Unfit() bool }
+	deviceLost := errors.As(err, &device) && device.Unfit()
 	switch {
 	case err == nil:
 		return 0
-	case w.communicator != nil && w.communicator.Err() != nil:
+	case w.communicator != nil && w.communicator.Err() != nil && !deviceLost:
 		return exitLost
 	}
 	fmt.Fprintln(os.Stderr, strings.ReplaceAll(err.Error(), "\n", ": "))

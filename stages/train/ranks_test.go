@@ -16,9 +16,11 @@ import (
 	"time"
 )
 
-// world are the flags of a training on so many ranks, with steps of eight micro-batches.
-func world(manifest, out string, ranks int, recipe ...string) []string {
-	devices := strings.TrimSuffix(strings.Repeat("cpu,", ranks), ",")
+// processors are the devices of so many ranks.
+func processors(ranks int) string { return strings.TrimSuffix(strings.Repeat("cpu,", ranks), ",") }
+
+// world are the flags of a training on devices, with steps of eight micro-batches.
+func world(manifest, out, devices string, recipe ...string) []string {
 	return small(manifest, out, append(strings.Fields("--gradient-sums fixed --batch-tokens 128 --micro-tokens 16"+
 		" --steps 40 --threads 1 --devices "+devices), recipe...)...)
 }
@@ -26,6 +28,12 @@ func world(manifest, out string, ranks int, recipe ...string) []string {
 // Worlds of 1, 2, 4 and 8 ranks end with the same files, and so does a run that goes from each of these numbers to each
 // other one.
 func TestNumberOfDevicesDoesNotMatter(t *testing.T) {
+	numberOfDevicesDoesNotMatter(t, processors, []int{2, 4, 8}, []int{1, 2, 1, 4, 1, 8, 2, 4, 2, 8, 4, 8})
+}
+
+// numberOfDevicesDoesNotMatter compares worlds of so many ranks with one rank, and with a run that goes through others.
+func numberOfDevicesDoesNotMatter(t *testing.T, devices func(ranks int) string, worlds, changing []int) {
+	t.Helper()
 	manifest := writeDataset(t, 16, proverbs()...)
 	for name, recipe := range map[string]string{
 		"v76": "--grad-bits 4",
@@ -35,19 +43,19 @@ func TestNumberOfDevicesDoesNotMatter(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			recipe := strings.Fields(recipe)
-			one, changing := t.TempDir(), t.TempDir()
-			trainWith(t, world(manifest, one, 1, recipe...)...)
-			for _, ranks := range []int{2, 4, 8} {
+			one, last := t.TempDir(), t.TempDir()
+			trainWith(t, world(manifest, one, devices(1), recipe...)...)
+			for _, ranks := range worlds {
 				dir := t.TempDir()
-				trainWith(t, world(manifest, dir, ranks, recipe...)...)
+				trainWith(t, world(manifest, dir, devices(ranks), recipe...)...)
 				sameFiles(t, one, dir, []string{fmt.Sprint(ranks, " ranks")})
 			}
 			var how []string
-			for i, ranks := range []int{1, 2, 1, 4, 1, 8, 2, 4, 2, 8, 4, 8} {
-				how = append(how, stopAtStep(t, 3*i+3, world(manifest, changing, ranks, recipe...)))
+			for i, ranks := range changing {
+				how = append(how, stopAtStep(t, 3*i+3, world(manifest, last, devices(ranks), recipe...)))
 			}
-			trainWith(t, world(manifest, changing, 1, recipe...)...)
-			sameFiles(t, one, changing, how)
+			trainWith(t, world(manifest, last, devices(1), recipe...)...)
+			sameFiles(t, one, last, how)
 		})
 	}
 }
@@ -64,8 +72,8 @@ func stopAtStep(t *testing.T, step int, flags []string) string {
 func TestALostRankEndsTheStep(t *testing.T) {
 	manifest := writeDataset(t, 16, proverbs()...)
 	whole, dir := t.TempDir(), t.TempDir()
-	trainWith(t, world(manifest, whole, 1)...)
-	flags := world(manifest, dir, 4)
+	trainWith(t, world(manifest, whole, processors(1))...)
+	flags := world(manifest, dir, processors(4))
 	for _, c := range []struct {
 		step, rank int
 		signal     syscall.Signal

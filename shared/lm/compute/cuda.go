@@ -24,6 +24,15 @@ func openCUDA(index int) (kernels.Device, error) {
 // GPUs is how many GPUs there are, or why none can be used.
 func GPUs() (int, error) { return cuda.Count() }
 
-func newCUDAID() ([]byte, error) { return nil, errNoRanks }
+// checkExchange says why several GPUs cannot exchange gradients, or nothing.
+func checkExchange() error { return cuda.HasNCCL() }
 
-func joinCUDA(kernels.Device, Place) (kernels.Communicator, error) { return nil, errNoRanks }
+func newCUDAID() ([]byte, error) { return cuda.NewID() }
+
+func joinCUDA(dev kernels.Device, p Place) (kernels.Communicator, error) {
+	c, err := dev.(*cuda.Device).NewCommunicator(p.ID, p.Rank, p.Ranks)
+	if err != nil {
+		return nil, err // and no communicator, not even one that is nil
+	}
+	return c, nil
+}

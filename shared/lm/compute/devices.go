@@ -1,7 +1,6 @@
 package compute
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -48,7 +47,9 @@ func Devices(list string) ([]string, error) {
 			"want GPUs alone or %s alone", list, CPU)
 	}
 	if len(names) > 1 && names[0] != CPU {
-		return nil, fmt.Errorf("devices %q: %w", list, errNoRanks)
+		if err := checkExchange(); err != nil {
+			return nil, fmt.Errorf("devices %q: %w", list, err)
+		}
 	}
 	return names, nil
 }
@@ -86,5 +87,3 @@ func Communicator(dev kernels.Device, p Place) (kernels.Communicator, error) {
 	}
 	return joinCUDA(dev, p)
 }
-
-var errNoRanks = errors.New("several GPUs cannot train together yet: use one, or cpu,cpu")

@@ -162,13 +162,21 @@ func (m *Model) program(key any, enqueue func()) (func(), error) {
 	return run, nil
 }
 
+// programUnless is program, or enqueue itself where exchanges are among what it enqueues: these cannot be captured.
+// Launches one by one cost little there, for a device computes longer than the host takes to enqueue.
+func (m *Model) programUnless(exchanges bool, key any, enqueue func()) (func(), error) {
+	if exchanges {
+		return enqueue, nil
+	}
+	return m.program(key, enqueue)
+}
+
 // pass is the key of a captured program: the settings on which the enqueued operations depend.
 type pass struct {
 	kind          string
 	seq           int
 	mixed, gumbel bool
 	noise         bool
-	last          bool // the last micro-batch of one of several ranks
 }
 
 func (m *Model) pass(kind string) pass {

@@ -33,7 +33,7 @@ func (m *Model) Step(tokens, targets []int32, u Update) error {
 		iterations                   int
 	}
 	captured := key{u.Beta1, u.Beta2, u.MaxNorm, u.Muon.Beta, u.Muon.Steps} // all else are scalars
-	run, err := m.program(captured, func() { m.enqueueUpdate(u) })
+	run, err := m.programUnless(m.options.Communicator != nil, captured, func() { m.enqueueUpdate(u) })
 	if err != nil {
 		return err
 	}
@@ -96,9 +96,8 @@ func (m *Model) Backward(tokens, targets []int32, s Settings) error {
 // microBatch adds the gradients of a micro-batch of the step.
 func (m *Model) microBatch(micro int, tokens, targets []int32) error {
 	n := m.rows()
-	kind := m.pass("training")
-	kind.last = m.options.Communicator != nil && micro+m.ranks() >= len(tokens)/n
-	run, err := m.program(kind, func() { m.enqueueTraining(kind.last) })
+	exchanges := m.options.Communicator != nil && micro+m.ranks() >= len(tokens)/n // with the last one of this rank
+	run, err := m.programUnless(exchanges, m.pass("training"), func() { m.enqueueTraining(exchanges) })
 	if err != nil {
 		return err
 	}
@@ -184,7 +183,7 @@ func (m *Model) NotFinite() (string, error) {
 }
 
 // enqueueTraining computes one micro-batch forward and backward. It adds to all gradients, or to their sums. last says
-// that it is the last micro-batch of one of several ranks.
+// that it is the last micro-batch of one of several ranks, with which exchanges begin.
 func (m *Model) enqueueTraining(last bool) {
 	m.enqueueForward()
 	if m.abandoned() {
