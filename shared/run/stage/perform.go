@@ -94,6 +94,11 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 			return result{key: key}, err
 		}
 	}
+	if p.folder == nil && len(r.Outputs) > 0 && !r.Complete() { // an earlier attempt's clock may have been another one
+		if err := t.follow(p.journal, p.spec.Emits); err != nil {
+			return result{key: key}, err
+		}
+	}
 	for i := range r.Outputs { // of a finished job, or of its earlier attempts
 		if err := p.announce(ctx, t, r, i, t.renew); err != nil {
 			return result{key: key}, err
@@ -159,6 +164,7 @@ func (p *performer[P, E]) announce(ctx context.Context, t task[P, E], r *record.
 		return err
 	}
 	e.Input, e.Overrides = t.input, t.overrides
+	t.date(&e)
 	if renew {
 		return p.announcer.Renew(ctx, e)
 	}

@@ -135,9 +135,13 @@ func (r *rerun[P, E]) run(ctx context.Context, run string) error {
 	if err := results.Declare(r.journal, run, s.declaration()); err != nil {
 		return err
 	}
+	all := task[P, E]{run: run, params: params, force: c.Bool("force"), renew: true}
+	if err := all.follow(r.journal, s.Emits); err != nil {
+		return err
+	}
 	for _, in := range jobs {
 		for _, dataset := range r.datasets {
-			t := task[P, E]{run: run, params: params, force: c.Bool("force"), renew: true}
+			t := all
 			if err := t.answer(s, def, in); err != nil {
 				return err
 			}

@@ -10,6 +10,7 @@ import (
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/definition"
 	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/param"
 	"bitnet1/shared/run/results"
 )
@@ -25,6 +26,39 @@ type task[P any, E event.Body] struct {
 
 	input     string            // id of the event that is answered, of a set its first
 	overrides map[string]string // how params, and those of the jobs before, differ from the run's own
+	after     *int64            // time of the latest event that outputs follow, see date
+}
+
+// date gives an output a time later than those of the events that the task answers and of the outputs before it, and
+// in a rerun than of all that the run has of its kind. The clocks of machines differ by hours, and jump; what is the
+// latest of a run must not depend on them.
+func (t *task[P, E]) date(e *event.Envelope) {
+	if t.after == nil { // it answers files
+		return
+	}
+	e.Time = max(e.Time, *t.after+1)
+	*t.after = e.Time
+}
+
+// follow has the task's outputs follow all events of the kinds that a run has.
+func (t *task[P, E]) follow(j journal.Journal, kinds []event.Body) error {
+	if t.after == nil {
+		t.after = new(int64)
+	}
+	for _, kind := range kinds {
+		events, err := j.Announcements(t.run, kind.Kind())
+		if err != nil {
+			return err
+		}
+		t.followEvents(events)
+	}
+	return nil
+}
+
+func (t *task[P, E]) followEvents(events []event.Envelope) {
+	for _, e := range events {
+		*t.after = max(*t.after, e.Time)
+	}
 }
 
 // answer makes the task one that answers events, with the parameters it has. The run's own parameters are the defaults
@@ -39,6 +73,10 @@ func (t *task[P, E]) answer(spec Spec[P, E], run *definition.Definition, events 
 		t.in = append(t.in, body)
 		maps.Copy(t.overrides, e.Overrides)
 	}
+	if t.after == nil {
+		t.after = new(int64)
+	}
+	t.followEvents(events)
 	t.input = events[0].ID
 	if spec.Gather == nil {
 		t.part = events[0].Part
