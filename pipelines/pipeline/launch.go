@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -31,6 +32,7 @@ const launcherName = bus.LauncherName
 var (
 	errSuperseded  = errors.New("the launcher of another host has taken this run over, and this one ends")
 	errInterrupted = errors.New("interrupted: the same command continues where it stopped")
+	errUnprepared  = errors.New("interrupted before the stages were started: the same command begins again")
 	errKilled      = errors.New("ended at once: what the stages had not saved is done again when " +
 		"the same command continues")
 )
@@ -74,9 +76,10 @@ func (l *launcher) record(lock string) error {
 	return overview.KeepCommand(l.journal, l.run, commandLine(os.Args[1:]))
 }
 
-// launch is the command `pipeline run`. Until the stages are started a signal ends the program: there is nothing to
-// save.
+// launch is the command `pipeline run`.
 func launch(c *cli.Context) error {
+	unprepared := endAtSignal()
+	defer unprepared()
 	if c.Bool("check") {
 		p, err := prepare(c.Context, c)
 		if err != nil || !c.Bool("json") {
@@ -132,12 +135,31 @@ func launch(c *cli.Context) error {
 	if err != nil { // of a full disk: the run may go on once there is room
 		l.screen.warn("launcher", err.Error())
 	}
+	unprepared()
 	if err := errors.Join(l.withBus(c.Context, c.Int("nats-port"), c.String("view")), unmark()); err != nil {
 		return err
 	}
 	l.screen.note("finished in " + time.Since(started).Round(100*time.Millisecond).String())
 	l.report(c.Context)
 	return l.summary(c)
+}
+
+// endAtSignal has a signal end the program, which says so: until the stages are started there is nothing to save. stop
+// ends that, and may be called again.
+func endAtSignal() (stop func()) {
+	signals, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-signals:
+			os.Exit(command.ExitStatus("pipeline", errUnprepared, os.Stderr))
+		case <-done:
+		}
+	}()
+	return sync.OnceFunc(func() {
+		signal.Stop(signals)
+		close(done)
+	})
 }
 
 // whole reports whether the run has ended and all of its files are there.

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // slowToStop is a stage, written in shell, that takes a while to save when it is asked to end.
@@ -65,6 +68,36 @@ func TestStoppingWaitsForWhatIsSaved(t *testing.T) {
 			}
 			if _, err := os.Stat(saved); err != nil {
 				t.Error(err)
+			}
+		})
+	}
+}
+
+// A launcher that is stopped while it looks for its sources says that it was interrupted, and the same command begins
+// again.
+func TestInterruptedPreparation(t *testing.T) {
+	for name, signal := range map[string]syscall.Signal{"interrupted": syscall.SIGINT, "terminated": syscall.SIGTERM} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			asked, end := make(chan struct{}, 9), make(chan struct{})
+			server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+				asked <- struct{}{}
+				<-end
+			}))
+			defer server.Close()
+			defer close(end)
+			w := newWorld(t)
+			l := w.start("run", "--json", "--source", server.URL+"/a.jsonl", "pipelines/v76.yml")
+			select {
+			case <-asked:
+			case <-time.After(time.Minute):
+				t.Fatal("the launcher does not look for its source")
+			}
+			if err := l.cmd.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			if o := l.wait(); o.status != 1 || !strings.Contains(o.stderr, "interrupted before the stages were started") {
+				t.Errorf("status %d: %s", o.status, o.stderr)
 			}
 		})
 	}
