@@ -98,17 +98,19 @@ func TestKubernetes(t *testing.T) {
 		for _, v := range pod.Volumes {
 			volumes = append(volumes, v.Name)
 		}
-		for _, c := range pod.Containers {
+		for _, c := range slices.Concat(pod.InitContainers, pod.Containers) {
 			for _, m := range c.VolumeMounts {
 				if !slices.Contains(volumes, m.Name) {
 					t.Errorf("%s: there is no volume %s", name, m.Name)
 				}
 			}
 			switch program := c.Command[0]; {
-			case program == "nats-server" && c.Image != "nats:"+version:
+			case name == servers.Name && c.Image != "nats:"+version+"-alpine":
 				t.Errorf("image %s, and the project has nats-server %s", c.Image, version)
-			case program != "nats-server" && !isProgram(program):
+			case name != servers.Name && !isProgram(program):
 				t.Errorf("%s: there is no program %s", name, program)
+			case program == "nats-server" && !slices.Equal(c.Command[1:], []string{"-c", "$(NODE).nats.conf"}):
+				t.Errorf("the server is not started as the files of pipeline users say: %q", c.Command)
 			}
 			if s := c.SecurityContext; s == nil || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation {
 				t.Errorf("%s may gain privileges", name)
@@ -151,6 +153,9 @@ func TestUnits(t *testing.T) {
 	}
 	for _, name := range []string{"nats.service", "bitnet1@.service"} {
 		text := read(t, folder, name)
+		if name == "nats.service" && !strings.Contains(text, "nats-server -c %H.conf\n") {
+			t.Errorf("the server is not started as the files of pipeline users say:\n%s", text)
+		}
 		text = regexp.MustCompile(`(?m)^ExecStart=\S+`).ReplaceAllString(text, "ExecStart=/bin/true")
 		path := filepath.Join(t.TempDir(), name)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
