@@ -10,13 +10,17 @@ import (
 	"bitnet1/shared/run/event"
 )
 
-// A run with a tokenizer.json of one's own: its packed model, alone in a folder, writes text, the dataset can be looked
-// at, and a dataset of another tokenizer is refused.
+// A run with a tokenizer that was trained before: its packed model, alone in a folder, writes text and is evaluated,
+// and a dataset of another tokenizer is refused.
 func TestOwnTokenizer(t *testing.T) {
 	w := newWorld(t)
 	dir := t.TempDir()
 	own := filepath.Join(dir, "own.json")
-	writeTokenizer(t, own, "bytes")
+	source := filepath.Join(dir, "x.txt")
+	if err := os.WriteFile(source, []byte(strings.Repeat("some text of two. ", 99)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.must("tokenize", "train", "--in", source, "--out", own, "--vocab-size", "262")
 	all := messages(w.must("pipeline", tiny("--set", "tokenize.tokenizer="+own)...))
 	var packed map[string]any // the last pack.written
 	for _, m := range all {
@@ -45,11 +49,7 @@ func TestOwnTokenizer(t *testing.T) {
 	if !strings.Contains(text, "Once") {
 		t.Errorf("generated %q", text)
 	}
-	writeTokenizer(t, own, "gpt2")
-	source := filepath.Join(dir, "x.txt")
-	if err := os.WriteFile(source, []byte(strings.Repeat("some text of two. ", 99)), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	w.must("tokenize", "train", "--in", source, "--out", own, "--vocab-size", "263")
 	at := func(name string) string { return filepath.Join(dir, name) }
 	for tokens, from := range map[string]string{"same": alone, "other": own} {
 		w.must("tokenize", "run", "--in", source, "--out", at(tokens), "--tokenizer", from)
@@ -60,21 +60,5 @@ func TestOwnTokenizer(t *testing.T) {
 	o := w.run("evaluate", "run", "--in", alone, "--dataset", at("other/manifest.json"), "--out", at("refused"))
 	if o.status != 1 || strings.Count(o.stderr, tokenizer.FilePrefix) != 2 {
 		t.Errorf("another tokenizer: status %d, %s", o.status, o.stderr)
-	}
-}
-
-// writeTokenizer writes a built-in vocabulary as a file, which is not built in.
-func writeTokenizer(t *testing.T, path, name string) {
-	t.Helper()
-	tok, err := tokenizer.New(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := tokenizer.HuggingFace(tok)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, file, 0o644); err != nil {
-		t.Fatal(err)
 	}
 }

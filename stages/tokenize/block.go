@@ -26,7 +26,9 @@ type block struct {
 	count     documents.Count // of the rows since the block before
 	next      int64           // first row of the next block
 	odd       []oddRow        // the first odd rows since the block before
-	done      chan struct{}   // closed when tokens is complete
+	done      chan struct{}   // closed when tokens, or pieces, is complete
+
+	pieces *tokenizer.Pieces // of the texts, in place of tokens where a tokenizer is trained
 }
 
 // entry is a document of a block. Its text and its tokens begin where those of the entry before end.
@@ -76,6 +78,17 @@ func (b *block) encode(t tokenizer.Tokenizer) {
 		d := &b.documents[i]
 		b.tokens = t.Encode(b.tokens, b.text[start:d.textEnd])
 		start, d.tokenEnd = d.textEnd, len(b.tokens)
+	}
+	b.text = nil
+}
+
+// countPieces counts the pieces of the texts into p, which is empty.
+func (b *block) countPieces(p *tokenizer.Pieces) {
+	b.pieces = p
+	start := 0
+	for _, d := range b.documents {
+		p.Add(b.text[start:d.textEnd])
+		start = d.textEnd
 	}
 	b.text = nil
 }

@@ -136,7 +136,7 @@ func TestDecoderFaults(t *testing.T) {
 	for name := range want {
 		args = append(args, "--in", write(t, filepath.Join(dir, name+".parquet"), content))
 	}
-	cmd, stderr := command(args...), new(strings.Builder)
+	cmd, stderr := self(args...), new(strings.Builder)
 	cmd.Stderr = stderr
 	stdout, err := cmd.Output()
 	if err != nil {
@@ -201,7 +201,7 @@ func TestDecoderEndsWithItsParent(t *testing.T) {
 	}
 	dir := t.TempDir()
 	path := write(t, filepath.Join(dir, "loops.parquet"), groups(t))
-	c := command("run", "--in", path, "--out", dir)
+	c := self("run", "--in", path, "--out", dir)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync"
 
-	"bitnet1/shared/data/tokenizer"
 	"bitnet1/shared/run/stage"
 )
 
@@ -16,20 +15,20 @@ const (
 	stepWrite    = "write"
 )
 
-// encode runs a pipeline of three: read makes blocks, threads goroutines encode them, and each takes the encoded blocks
-// in their order. The order, and with it the result, does not depend on threads.
-func encode(ctx context.Context, t tokenizer.Tokenizer, threads int, times *stage.Times,
+// inOrder runs a pipeline of three: read makes blocks, threads goroutines work on them, and each takes the blocks in
+// their order. The order, and with it the result, does not depend on threads.
+func inOrder(ctx context.Context, work func(*block), threads int, times *stage.Times,
 	read func(ctx context.Context, give func(*block) error) error, each func(*block) error,
 ) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer cancel()
-	work, ordered := make(chan *block), make(chan *block, threads)
+	todo, ordered := make(chan *block), make(chan *block, threads)
 	for range threads {
 		all.Go(func() {
-			for b := range work {
-				times.Do(stepTokenize, func() { b.encode(t) })
+			for b := range todo {
+				times.Do(stepTokenize, func() { work(b) })
 				close(b.done)
 			}
 		})
@@ -37,10 +36,10 @@ func encode(ctx context.Context, t tokenizer.Tokenizer, threads int, times *stag
 	var readErr error
 	all.Go(func() {
 		defer close(ordered)
-		defer close(work)
+		defer close(todo)
 		readErr = read(ctx, func(b *block) error {
 			b.done = make(chan struct{})
-			for _, to := range []chan *block{work, ordered} {
+			for _, to := range []chan *block{todo, ordered} {
 				select {
 				case to <- b:
 				case <-ctx.Done():

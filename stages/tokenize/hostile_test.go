@@ -104,7 +104,7 @@ func TestHostileFiles(t *testing.T) {
 	for _, path := range paths {
 		args = append(args, "--in", path)
 	}
-	c := command(args...)
+	c := self(args...)
 	status := filepath.Join(dir, "status")
 	c.Env = append(c.Env, asProgram+"="+status)
 	var stderr bytes.Buffer

@@ -1,6 +1,8 @@
 // Command tokenize is the stage that turns documents into token batches: for every source of the run it writes one
 // Arrow file with a row per document.
 //
+// Its command train makes a tokenizer of one's own (train.go).
+//
 // A second process decodes the file (decoder.go), this process encodes the documents (encode.go) and writes them in
 // parts (parts.go), so that an interrupted job goes on after its last part.
 package main
@@ -16,6 +18,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"unicode"
+
+	"github.com/urfave/cli/v2"
 
 	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/data/documents"
@@ -48,6 +52,9 @@ type Params struct {
 	TokenizerFile string `json:"tokenizer_file" source:"same" digest:"-" usage:"computed where tokenizer is a path"`
 }
 
+var defaults = Params{Tokenizer: "gpt2", TurnTemplate: "{role}: {text}", TurnSeparator: "\n\n",
+	TextSplit: documents.SplitFile, OnBadFile: stop}
+
 // options are the part of the parameters that says how documents are read.
 func (p Params) options() (documents.Options, error) {
 	o := documents.Options{
@@ -77,6 +84,9 @@ func program(args []string) int {
 	if len(args) == 2 && args[1] == decodeCommand {
 		return decodeMain(os.Stdin, os.Stdout, os.Stderr)
 	}
+	if len(args) > 1 && args[1] == trainCommand {
+		return stage.Main(spec(), args)
+	}
 	// This process and the one that decodes a file take at most 512 MiB together, on a machine of few processors: the
 	// limit has the collector work harder. It grows with the processors, because each encoding thread has blocks of its
 	// own.
@@ -92,15 +102,14 @@ func spec() stage.Spec[Params, event.SourceAdded] {
 		Name:    "tokenize",
 		About:   "turn documents (parquet, JSON, CSV, plain text) into token batches",
 		Example: "tokenize run --in books/*.parquet --out tokens --tokenizer gpt2",
-		Version: "3",
-		Defaults: Params{Tokenizer: "gpt2", TurnTemplate: "{role}: {text}", TurnSeparator: "\n\n",
-			TextSplit: documents.SplitFile, OnBadFile: stop},
+		Version: "3", Defaults: defaults,
 		Check:    check,
 		Complete: all.complete,
 		Threads:  true,
 		Work:     all.tokenize,
 		Files:    sources,
 		Emits:    []event.Body{event.TokensWritten{}},
+		Commands: []*cli.Command{trainTokenizer()},
 	}
 }
 
@@ -161,11 +170,7 @@ func (all *tokenizers) tokenize(ctx context.Context, job *stage.Job[Params], in 
 			return err
 		}
 		if job.Params.OnBadFile == stop {
-			advice := stage.Setting("tokenize", "on_bad_file", "skip") + " leaves such files out"
-			if strings.Contains(err.Error(), documents.WhichColumn) {
-				advice = stage.Setting("tokenize", "text_column", "COLUMN") + "; " + advice
-			}
-			return stage.Permanent(fmt.Errorf("%w (%s)", err, advice))
+			return stage.Permanent(advised(err))
 		}
 		reason = err.Error()
 		job.Log.Warn(fmt.Sprintf("%s: file left out: %s", in.Name, reason))
@@ -213,6 +218,15 @@ func ofSource(p Params, in event.SourceAdded) (Params, error) {
 type badFile struct{ error }
 
 func (b badFile) Unwrap() error { return b.error }
+
+// advised adds to the error of a file that cannot be read what its user can do.
+func advised(err error) error {
+	advice := stage.Setting("tokenize", "on_bad_file", "skip") + " leaves such files out"
+	if strings.Contains(err.Error(), documents.WhichColumn) {
+		advice = stage.Setting("tokenize", "text_column", "COLUMN") + "; " + advice
+	}
+	return fmt.Errorf("%w (%s)", err, advice)
+}
 
 // unreadable reports whether the contents of a file caused err, and not the disk or the network.
 func unreadable(err error) bool { return errors.As(err, new(badFile)) }

@@ -40,8 +40,8 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// command is the stage's program with arguments.
-func command(args ...string) *exec.Cmd {
+// self is the stage's program with arguments.
+func self(args ...string) *exec.Cmd {
 	c := exec.Command(os.Args[0], args...)
 	c.Env = append(os.Environ(), asProgram+"="+os.DevNull)
 	return c
@@ -111,7 +111,7 @@ func TestKilledAnywhere(t *testing.T) {
 		t.Fatal(status)
 	}
 	for kill := range 4 {
-		c := command("run", "--in", source, "--out", broken, "--tokenizer", "bytes", "--threads", fmt.Sprint(1+kill%3))
+		c := self("run", "--in", source, "--out", broken, "--tokenizer", "bytes", "--threads", fmt.Sprint(1+kill%3))
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -141,7 +141,7 @@ func TestKilledAnywhere(t *testing.T) {
 	if err := os.WriteFile(parts[0], part, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c := command("run", "--in", source, "--out", broken, "--tokenizer", "bytes")
+	c := self("run", "--in", source, "--out", broken, "--tokenizer", "bytes")
 	out, err := c.CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte("going on where an earlier attempt stopped")) ||
 		!bytes.Contains(out, []byte("parts=2")) || !bytes.Contains(out, []byte(parts[0])) {
@@ -234,7 +234,7 @@ func TestBadFiles(t *testing.T) {
 	if status := run("--in", bad, good, "--out", out, "--tokenizer", "bytes"); status != 1 {
 		t.Errorf("a bad file ends with status %d", status)
 	}
-	c := command("run", "--json", "--in", bad, good, "--out", out, "--tokenizer", "bytes", "--on-bad-file", "skip")
+	c := self("run", "--json", "--in", bad, good, "--out", out, "--tokenizer", "bytes", "--on-bad-file", "skip")
 	stdout, err := c.Output()
 	if err != nil {
 		t.Fatal(err)
@@ -284,7 +284,7 @@ func TestOddRows(t *testing.T) {
 	}
 	// and decoded by a second process from the middle on
 	source := write(t, filepath.Join(dir, "killedonce.jsonl"), text.String())
-	out, err := command("run", "--json", "--in", source, "--out", filepath.Join(dir, "out"), "--tokenizer",
+	out, err := self("run", "--json", "--in", source, "--out", filepath.Join(dir, "out"), "--tokenizer",
 		"bytes").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -348,7 +348,7 @@ func TestFileTokenCounts(t *testing.T) {
 {"text":"Hello world"}
 `)
 	for tokenizer, want := range map[string]string{"gpt2": `"counted":2`, "bytes": `"counted":0`} {
-		out, err := command("run", "--json", "--in", source, "--out", filepath.Join(dir, tokenizer), "--tokenizer",
+		out, err := self("run", "--json", "--in", source, "--out", filepath.Join(dir, tokenizer), "--tokenizer",
 			tokenizer).Output()
 		if err != nil || !strings.Contains(string(out), want) || tokenizer == "gpt2" &&
 			!strings.Contains(string(out), `"miscounted":1`) {

@@ -149,7 +149,8 @@ func (w *writer) read(ctx context.Context, job *stage.Job[Params], params Params
 		silence: decoderSilence, times: w.times,
 	}
 	started, before := time.Now(), w.count.Bytes
-	return encode(ctx, t, job.Host.Threads, w.times, d.read, func(b *block) (err error) {
+	work := func(b *block) { b.encode(t) }
+	return inOrder(ctx, work, job.Host.Threads, w.times, d.read, func(b *block) (err error) {
 		w.add(b, t.Name() == "gpt2")
 		job.Progress(stage.Progress{
 			Done: w.count.Rows, Total: max(d.rows.Load(), w.count.Rows), Unit: "documents",

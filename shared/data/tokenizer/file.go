@@ -186,16 +186,13 @@ func (f *jsonFile) checkNormalizer() error {
 	return nil
 }
 
-// splits are the regular expressions of splitters.
-var splits = map[string]splitter{
-	patterns["gpt2"]:   (*classes).splitGPT2,
-	patterns["cl100k"]: (*classes).splitCL100K, // Llama 3's, too
-	patterns["o200k"]:  (*classes).splitO200K,
-	`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|` +
-		`\s+(?!\S)|\s+`: (*classes).splitQwen, // Qwen 2, 2.5 and 3
-	`[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|` +
-		`[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|` +
-		`\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`: (*classes).splitTekken, // Mistral's Tekken
+// splitters match the patterns.
+var splitters = map[string]splitter{
+	"gpt2":   (*classes).splitGPT2,
+	"cl100k": (*classes).splitCL100K, // Llama 3's, too
+	"o200k":  (*classes).splitO200K,
+	"qwen":   (*classes).splitQwen,
+	"tekken": (*classes).splitTekken,
 }
 
 // checkPreTokenizer finds the splitter: of ByteLevel alone, of Split and ByteLevel, or of Digits and ByteLevel.
@@ -245,11 +242,14 @@ func (f *jsonFile) checkSplit(s *jsonStep) error {
 	if s.Pattern == nil || s.Pattern.Regex == nil {
 		return errors.New("the pre-tokenizer Split has no regular expression")
 	}
-	if f.split = splits[*s.Pattern.Regex]; f.split == nil {
-		return fmt.Errorf("the regular expression of the pre-tokenizer Split is not among those of GPT-2, GPT-4, GPT-4o, "+
-			"Llama 3, Qwen and Tekken: %s", *s.Pattern.Regex)
+	for name, regex := range patterns {
+		if regex == *s.Pattern.Regex {
+			f.split = splitters[name]
+			return nil
+		}
 	}
-	return nil
+	return fmt.Errorf("the regular expression of the pre-tokenizer Split is not among those of GPT-2, GPT-4, GPT-4o, "+
+		"Llama 3, Qwen and Tekken: %s", *s.Pattern.Regex)
 }
 
 func (f *jsonFile) checkDecoder() error {

@@ -220,7 +220,7 @@ func TestFileAgrees(t *testing.T) {
 			added("\t", 0, false, true)}
 	}
 	kinds := []object{byteLevel, asBytes, sequence(digits, byteLevel)}
-	for regex := range splits {
+	for _, regex := range patterns {
 		kinds = append(kinds, sequence(split(regex), asBytes))
 	}
 	var files [][]byte
@@ -290,7 +290,7 @@ func TestFileGolden(t *testing.T) {
 	var names []string
 	random := rand.New(rand.NewPCG(41, 42))
 	kinds := map[string]object{"bytes": asBytes, "gpt2": byteLevel, "digits": sequence(digits, byteLevel)}
-	for regex := range splits {
+	for _, regex := range patterns {
 		kinds[regex] = sequence(split(regex), asBytes)
 	}
 	for i, name := range slices.Sorted(maps.Keys(kinds)) {

@@ -54,12 +54,20 @@ func alternatives(commands []*cli.Command) string {
 	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
-// arrange lets --in take several files, as a shell's pattern gives them.
+// arrange lets --in take several files, as a shell's pattern gives them, where a command takes several.
 func arrange(app *cli.App, args []string) []string {
-	if len(args) < 2 || args[1] != "run" {
+	if len(args) < 2 || app.Command(args[1]) == nil {
 		return args
 	}
-	return append(args[:2:2], command.Arrange(args[2:], app.Command("run").Flags, "in", nil)...)
+	flags := app.Command(args[1]).Flags
+	many := slices.ContainsFunc(flags, func(f cli.Flag) bool {
+		_, several := f.(*cli.StringSliceFlag)
+		return several && slices.Contains(f.Names(), "in")
+	})
+	if !many {
+		return args
+	}
+	return append(args[:2:2], command.Arrange(args[2:], flags, "in", nil)...)
 }
 
 // flags are those of both forms, the parameters and more.
