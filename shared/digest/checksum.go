@@ -46,7 +46,7 @@ func AppendChecksum(b []byte) []byte {
 	case b[0] == 0x8f:
 		as = msgpackForm
 		b = append([]byte{0xde, 0, 16}, b[1:]...)
-	case b[0] == 0xde:
+	case b[0] == 0xde && len(b) >= 3:
 		as = msgpackForm
 		b = append(binary.BigEndian.AppendUint16([]byte{0xde}, binary.BigEndian.Uint16(b[1:])+1), b[3:]...)
 	}
