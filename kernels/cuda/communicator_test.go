@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 
 	"bitnet1/kernels/cuda/fakecuda"
@@ -60,8 +61,12 @@ func joined(t testing.TB, ranks int) []devicetest.Rank {
 		}
 	}
 	t.Cleanup(func() {
+		var wait sync.WaitGroup // NCCL's ranks of one process may wait for one another
 		for _, r := range world {
-			r.Abort(errors.New("the test is over"))
+			wait.Go(func() { r.Abort(errors.New("the test is over")) })
+		}
+		wait.Wait()
+		for _, r := range world {
 			if err := r.Close(); err != nil {
 				t.Error(err)
 			}

@@ -107,9 +107,10 @@ func testAbort(t *testing.T, world []Rank) {
 	go func() {
 		defer close(aborted)
 		<-lost
-		for _, r := range world {
+		_ = together(world, func(r Rank) error {
 			r.Abort(cause)
-		}
+			return nil
+		})
 	}()
 	err := together(world, func(r Rank) error {
 		a := &kernels.Allocator{Device: r.Device}
