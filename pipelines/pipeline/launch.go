@@ -107,9 +107,7 @@ func launch(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if held != nil {
-		defer held.Release()
-	}
+	defer giveBack(held)
 	l := &launcher{plan: p, lease: held, store: store, journal: journal.Open(store.Dir()), outage: c.Duration("outage"),
 		watchdog: newWatchdog(c.Duration("stall"))}
 	if err := l.record(lock.Name()); err != nil {

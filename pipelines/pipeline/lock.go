@@ -53,6 +53,13 @@ func leaseRun(dir, run string) (*lease.Lease, error) {
 	}
 }
 
+// giveBack ends the lease of a run; nil is none.
+func giveBack(held *lease.Lease) {
+	if held != nil {
+		held.Release()
+	}
+}
+
 // lost is closed when the launcher of another host has taken the run over; nil where that cannot happen.
 func (l *launcher) lost() <-chan struct{} {
 	if l.lease == nil {
