@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,8 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-
-	"github.com/zeebo/blake3"
 
 	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/data/documents"
@@ -79,12 +76,17 @@ type writer struct {
 	times   *stage.Times
 }
 
-func (w *writer) path(part int, suffix string) string {
-	return filepath.Join(w.dir, w.name(part, suffix))
-}
-
 func (w *writer) name(part int, suffix string) string {
 	return fmt.Sprintf("part-%06d.%s", part, suffix)
+}
+
+// part is the path of a part. An older version kept no digests.
+func (w *writer) part(part int, sum string) string {
+	name := w.name(part, "arrow")
+	if sum != "" {
+		name = artifact.KeptName(name, sum)
+	}
+	return filepath.Join(w.dir, name)
 }
 
 // resume makes a writer with the parts that earlier attempts left.
@@ -116,7 +118,7 @@ func resume(job *stage.Job[Params], t dataset.TokenizerInfo) (*writer, error) {
 
 // readPart reads the record of a part, and checks the part.
 func (w *writer) readPart(part int) (r partRecord, err error) {
-	path := w.path(part, "json")
+	path := filepath.Join(w.dir, w.name(part, "json"))
 	data, err := os.ReadFile(path)
 	if err == nil {
 		err = digest.VerifyChecksum(data)
@@ -127,18 +129,7 @@ func (w *writer) readPart(part int) (r partRecord, err error) {
 	if err != nil {
 		return r, fmt.Errorf("%s: %w", path, err)
 	}
-	return r, verifyPart(w.path(part, "arrow"), r.Digest)
-}
-
-func verifyPart(path, want string) error {
-	if want == "" {
-		return nil
-	}
-	sum, _, err := digest.File(path)
-	if err == nil && sum != want {
-		err = fmt.Errorf("%s: %w", path, artifact.ErrDamaged)
-	}
-	return err
+	return r, artifact.VerifyKept(w.part(part, r.Digest))
 }
 
 // read encodes the documents of the file from the first row that is in no part.
@@ -190,23 +181,16 @@ func (w *writer) add(b *block, compare bool) {
 
 // flush writes the blocks that are in no part as a part.
 func (w *writer) flush() error {
-	f, err := w.job.CreateScratch(w.name(len(w.parts), "arrow"))
+	sum, err := w.job.Keep(w.name(len(w.parts), "arrow"), func(out io.Writer) error {
+		batch, err := dataset.NewBatchWriter(out, w.tokenizer)
+		if err != nil {
+			return err
+		}
+		return errors.Join(w.appendBlocks(batch), batch.Close())
+	})
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	hash := blake3.New()
-	batch, err := dataset.NewBatchWriter(io.MultiWriter(f, hash), w.tokenizer)
-	if err != nil {
-		return err
-	}
-	if err := w.appendBlocks(batch); err != nil {
-		return err
-	}
-	if err := errors.Join(batch.Close(), f.Sync()); err != nil {
-		return err
-	}
-	sum := hex.EncodeToString(hash.Sum(nil))
 	record := partRecord{sum, w.next, w.count, w.tokens, w.counted, w.miscounted, w.odd, w.times.Steps()}
 	if err := w.job.WriteScratch(w.name(len(w.parts), "json"), record); err != nil {
 		return err
@@ -249,7 +233,7 @@ func (w *writer) finish(ctx context.Context, job *stage.Job[Params], name string
 		if err := ctx.Err(); err != nil {
 			return artifact.Ref{}, err
 		}
-		if err := appendPart(batch, w.path(part, "arrow"), sum); err != nil {
+		if err := appendPart(batch, w.part(part, sum)); err != nil {
 			return artifact.Ref{}, err
 		}
 	}
@@ -259,8 +243,8 @@ func (w *writer) finish(ctx context.Context, job *stage.Job[Params], name string
 	return out.Commit()
 }
 
-func appendPart(batch *dataset.BatchWriter, path, sum string) error {
-	if err := verifyPart(path, sum); err != nil {
+func appendPart(batch *dataset.BatchWriter, path string) error {
+	if err := artifact.VerifyKept(path); err != nil {
 		return stage.Anew(err)
 	}
 	part, err := dataset.OpenBatch(path)

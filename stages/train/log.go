@@ -3,18 +3,13 @@ package main
 import (
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 
 	"github.com/zeebo/blake3"
 
-	"bitnet1/shared/digest"
 	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/stage"
@@ -33,21 +28,12 @@ type trainingLog struct {
 	job    *stage.Job[Params]
 	file   vfs.File
 	hash   *blake3.Hasher // of all that is in the file
-	synced []logLength
+	synced []artifact.Length
 
 	lock    sync.Mutex
 	held    []byte // lines
 	holding bool
 }
-
-// logLength is the digest of the first Length bytes of the log.
-type logLength struct {
-	Length int64  `json:"length"`
-	Digest string `json:"digest"`
-}
-
-// logLengthsName is the file of the logLengths, in the order in which they were synced. An older version kept none.
-const logLengthsName = "log-lengths.json"
 
 // openLog opens the log of a job and cuts it off at offset.
 func openLog(job *stage.Job[Params], offset int64) (*trainingLog, error) {
@@ -69,10 +55,12 @@ func openLog(job *stage.Job[Params], offset int64) (*trainingLog, error) {
 
 // resume checks the first offset bytes of the log and cuts off what follows them.
 func (l *trainingLog) resume(path string, offset int64) error {
-	if err := l.readLengths(); err != nil {
-		return stage.Anew(err)
+	kept, err := artifact.ReadLengths(path)
+	if err != nil {
+		return stage.Anew(fmt.Errorf("digests of the training log: %w", err))
 	}
-	i := slices.IndexFunc(l.synced, func(s logLength) bool { return s.Length >= offset })
+	l.synced = kept.Lengths
+	i := slices.IndexFunc(l.synced, func(s artifact.Length) bool { return s.Length >= offset })
 	until := offset // a longer part of the log that is sound says that this one is
 	if i >= 0 {
 		until = l.synced[i].Length
@@ -90,7 +78,7 @@ func (l *trainingLog) resume(path string, offset int64) error {
 	if i >= 0 && sum(whole) != l.synced[i].Digest {
 		return damaged("its digest differs")
 	}
-	if i = slices.IndexFunc(l.synced, func(s logLength) bool { return s.Length > offset }); i >= 0 {
+	if i = slices.IndexFunc(l.synced, func(s artifact.Length) bool { return s.Length > offset }); i >= 0 {
 		l.synced = l.synced[:i]
 		if err := l.keepLengths(); err != nil {
 			return err
@@ -106,31 +94,6 @@ func (l *trainingLog) resume(path string, offset int64) error {
 }
 
 func sum(h *blake3.Hasher) string { return hex.EncodeToString(h.Sum(nil)) }
-
-// readLengths reads the logLengths of earlier attempts.
-func (l *trainingLog) readLengths() error {
-	dir, err := l.job.Scratch()
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(dir, logLengthsName)
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	var kept struct{ Lengths []logLength }
-	if err == nil {
-		err = digest.VerifyChecksum(b)
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &kept)
-	}
-	if err != nil {
-		return fmt.Errorf("digests of the training log in %s: %w", path, err)
-	}
-	l.synced = kept.Lengths
-	return nil
-}
 
 // write appends a line to the file, or to the lines that are held back.
 func (l *trainingLog) write(line trainlog.Line) error {
@@ -191,12 +154,12 @@ func (l *trainingLog) sync() (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("training log: %w", err)
 	}
-	l.synced = append(l.synced, logLength{length, sum(l.hash)})
+	l.synced = append(l.synced, artifact.Length{Length: length, Digest: sum(l.hash)})
 	return length, l.keepLengths()
 }
 
 func (l *trainingLog) keepLengths() error {
-	return l.job.WriteScratch(logLengthsName, map[string]any{"lengths": l.synced})
+	return l.job.WriteScratch(artifact.LengthsName(trainlog.FileName), artifact.Lengths{Lengths: l.synced})
 }
 
 // artifact makes an artifact of the present log.

@@ -158,7 +158,7 @@ func (t *trainer) writePauseFile() error {
 		Tensors: append(checkpoint.OptimizerTensors(snapshot.State),
 			checkpoint.ParameterTensors(parameterPrefix, snapshot.Parameters)...),
 	}
-	if err := t.job.Keep(pauseName, func(w io.Writer) error { return checkpoint.WriteState(w, state) }); err != nil {
+	if _, err := t.job.Keep(pauseName, func(w io.Writer) error { return checkpoint.WriteState(w, state) }); err != nil {
 		return fmt.Errorf("keeping step %d to go on from: %w", t.steps, err)
 	}
 	t.job.Log.Info("paused", "step", t.steps)

@@ -203,7 +203,7 @@ func TestBeginsAnew(t *testing.T) {
 			if err := os.Remove(path); err != nil {
 				t.Fatal(err)
 			}
-			err = artifact.Keep(vfs.OS, filepath.Dir(path), pauseName,
+			_, err = artifact.Keep(vfs.OS, filepath.Dir(path), pauseName,
 				func(w io.Writer) error { return checkpoint.WriteState(w, state) })
 			if err != nil {
 				t.Fatal(err)
@@ -231,7 +231,7 @@ func TestADamagedLogIsMadeAgain(t *testing.T) {
 		at   int // stopped after this step
 	}{
 		"the log, at a pause": {trainlog.FileName, 5}, "the log, behind a checkpoint": {trainlog.FileName, 20},
-		"the digests of the log": {logLengthsName, 20},
+		"the digests of the log": {artifact.LengthsName(trainlog.FileName), 20},
 	} {
 		t.Run(what, func(t *testing.T) {
 			dir := t.TempDir()

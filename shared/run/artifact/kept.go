@@ -15,35 +15,36 @@ import (
 	"bitnet1/shared/run/vfs"
 )
 
-// Keep puts what write writes into dir as the file NAME-DIGEST.EXT, for the name NAME.EXT, in place of what was kept
-// under the name before. Kept finds the file. It is for large files of a job that change.
-func Keep(fsys vfs.FS, dir, name string, write func(io.Writer) error) error {
+// Keep puts what write writes into dir under a name that has its digest (KeptName), in place of what was kept under the
+// name before. Kept finds the file. It is for large files of a job that change.
+func Keep(fsys vfs.FS, dir, name string, write func(io.Writer) error) (sum string, err error) {
 	if err := sweep(fsys, dir, temporaryPrefix); err != nil {
-		return err
+		return "", err
 	}
 	before, err := keptAs(dir, name)
 	if err != nil {
-		return err
+		return "", err
 	}
 	var final string
 	w, err := newWriter(fsys, dir, Ref{Kind: "file", Name: name}, func(temporary string, ref Ref) error {
-		final = filepath.Join(dir, withDigest(name, ref.Digest))
+		final = filepath.Join(dir, KeptName(name, ref.Digest))
 		if err := fsys.Rename(temporary, final); err != nil {
 			return err
 		}
 		return fsys.SyncDir(dir)
 	})
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer w.Abort()
 	if err := write(w); err != nil {
-		return err
+		return "", err
 	}
-	if _, err := w.Commit(); err != nil {
-		return err
+	ref, err := w.Commit()
+	if err != nil {
+		return "", err
 	}
-	return removeAll(fsys, slices.DeleteFunc(before, func(path string) bool { return path == final }))
+	return ref.Digest, removeAll(fsys, slices.DeleteFunc(before, func(path string) bool { return path == final }))
 }
 
 // Kept is the path of the file that was kept last under a name in dir, its digest checked. The errors are
@@ -94,7 +95,8 @@ func removeAll(fsys vfs.FS, paths []string) error {
 	return nil
 }
 
-func withDigest(name, sum string) string {
+// KeptName is NAME-DIGEST.EXT, the name of what was kept as NAME.EXT.
+func KeptName(name, sum string) string {
 	ext := filepath.Ext(name)
 	return strings.TrimSuffix(name, ext) + "-" + sum + ext
 }
@@ -118,7 +120,7 @@ func keptAs(dir, name string) ([]string, error) {
 	}
 	var found []dated
 	for _, e := range entries {
-		if sum, ok := digestIn(e.Name()); e.Name() != name && (!ok || e.Name() != withDigest(name, sum)) {
+		if sum, ok := digestIn(e.Name()); e.Name() != name && (!ok || e.Name() != KeptName(name, sum)) {
 			continue
 		}
 		info, err := e.Info()

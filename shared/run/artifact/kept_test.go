@@ -14,7 +14,7 @@ import (
 
 func keep(t *testing.T, dir, name, content string) string {
 	t.Helper()
-	err := Keep(vfs.OS, dir, name, func(w io.Writer) error {
+	_, err := Keep(vfs.OS, dir, name, func(w io.Writer) error {
 		_, err := fmt.Fprint(w, content)
 		return err
 	})

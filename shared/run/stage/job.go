@@ -87,11 +87,12 @@ func (j *Job[P]) WriteJSON(kind, name string, v any) (artifact.Ref, error) {
 func (j *Job[P]) Scratch() (string, error) { return j.record.Scratch() }
 
 // Keep keeps what write writes in Scratch under a name, in place of what was kept before. Whatever happens, Kept finds
-// the one or the other, and never a part or something else.
-func (j *Job[P]) Keep(name string, write func(io.Writer) error) error {
+// the one or the other, and never a part or something else. The digest is that of the file, whose name is
+// artifact.KeptName.
+func (j *Job[P]) Keep(name string, write func(io.Writer) error) (digest string, err error) {
 	dir, err := j.Scratch()
 	if err != nil {
-		return err
+		return "", err
 	}
 	return artifact.Keep(j.fs, dir, name, write)
 }
@@ -126,16 +127,6 @@ func (j *Job[P]) WriteScratch(name string, v any) error {
 		return err
 	}
 	return artifact.WriteFileOn(j.fs, filepath.Join(dir, name), digest.AppendChecksum(b))
-}
-
-// CreateScratch creates a file of that name in Scratch, in place of one that is there, for the caller to write and to
-// sync.
-func (j *Job[P]) CreateScratch(name string) (vfs.File, error) {
-	dir, err := j.Scratch()
-	if err != nil {
-		return nil, err
-	}
-	return j.fs.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
 }
 
 // OpenLive opens a file of LiveFile, which is created where it is missing, for reading and writing.
