@@ -101,6 +101,12 @@ func KeptName(name, sum string) string {
 	return strings.TrimSuffix(name, ext) + "-" + sum + ext
 }
 
+// IsKept reports whether a file of that name is one that Keep has put there.
+func IsKept(name string) bool {
+	_, ok := digestIn(name)
+	return ok
+}
+
 // digestIn is the digest in the name of a file that Keep has put there.
 func digestIn(name string) (sum string, ok bool) {
 	stem := strings.TrimSuffix(name, filepath.Ext(name))

@@ -30,14 +30,20 @@ type mark struct {
 const markAbout = "This is a data directory of bitnet1. The command pipeline clean removes from " +
 	"it what bitnet1 has made."
 
+// MarkPath is the file that makes dir a data directory.
+func MarkPath(dir string) string { return filepath.Join(dir, markName) }
+
 // Recognize returns what was in the data directory dir before it became one. The error says so where dir is none. A
 // directory of a version that wrote no mark is known by its artifacts.
 func Recognize(dir string) (others []string, err error) {
 	b, err := os.ReadFile(filepath.Join(dir, markName))
 	if err == nil {
 		var m mark
-		if err := json.Unmarshal(b, &m); err != nil {
-			return nil, fmt.Errorf("%s: %w", filepath.Join(dir, markName), err)
+		if err = digest.VerifyChecksum(b); err == nil {
+			err = json.Unmarshal(b, &m)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w (pipeline repair makes it again)", filepath.Join(dir, markName), err)
 		}
 		return m.Others, nil
 	}
@@ -45,6 +51,31 @@ func Recognize(dir string) (others []string, err error) {
 		return nil, fmt.Errorf("%s is no data directory of this project", dir)
 	}
 	return nil, nil
+}
+
+// RepairMark makes the mark of a data directory again. What the damaged mark says of files that were there before is
+// kept as far as it can be read.
+func RepairMark(dir string) error {
+	m := mark{About: markAbout, Others: []string{}}
+	var before mark
+	if b, err := os.ReadFile(MarkPath(dir)); err == nil && json.Unmarshal(b, &before) == nil {
+		m.Others = append(m.Others, before.Others...)
+	}
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	return rewrite(MarkPath(dir), digest.AppendChecksum(b))
+}
+
+// rewrite writes into a file that is there: programs that use the directory hold a lock of it.
+func rewrite(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // Seize marks dir, which Recognize knows, and locks it for the caller alone until the file is closed.
@@ -148,7 +179,7 @@ func setMark(fsys vfs.FS, dir string) error {
 	if err != nil {
 		return err
 	}
-	return explained(createWhole(fsys, path, append(b, '\n')))
+	return explained(createWhole(fsys, path, digest.AppendChecksum(b)))
 }
 
 func exists(path string) bool {

@@ -199,6 +199,29 @@ func (j Journal) All(run string) ([]event.Envelope, error) {
 	return all, nil
 }
 
+// Verify reads the file of every event of a run, and calls each with its path and with the error of one that is damaged.
+func (j Journal) Verify(run string, each func(kind, name, path string, err error)) error {
+	kinds, err := j.folders("runs", run, "events")
+	if err != nil {
+		return fmt.Errorf("journal of run %s: %w", run, err)
+	}
+	for _, kind := range kinds {
+		files, err := j.files(run, kind)
+		if err != nil {
+			return fmt.Errorf("journal of run %s: %w", run, err)
+		}
+		for _, file := range files {
+			name, ok := strings.CutSuffix(file, suffix)
+			id, _, _ := strings.Cut(name, ".")
+			if ok && digest.Valid(id) {
+				_, err := j.readFile(run, kind, name, id)
+				each(kind, name, j.path(run, kind, name), err)
+			}
+		}
+	}
+	return nil
+}
+
 func (j Journal) readFile(run, kind, name, id string) (event.Envelope, error) {
 	b, err := os.ReadFile(j.path(run, kind, name))
 	e, err := decode(b, err, run, kind, id)

@@ -42,7 +42,7 @@ func FuzzRecord(f *testing.F) {
 		if err := os.MkdirAll(filepath.Join(dir, "partial"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{recordName, filepath.Join("partial", "000000.msgpack")} {
+		for _, name := range []string{FileName, filepath.Join("partial", "000000.msgpack")} {
 			if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
 				t.Fatal(err)
 			}

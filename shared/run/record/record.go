@@ -110,15 +110,16 @@ func OpenOn(fsys vfs.FS, root, stage, key string, params []byte, inputs []string
 	return r, nil
 }
 
+// Files in the folder of a job.
 const (
-	lockName   = "lock"
-	recordName = "record.msgpack"
+	FileName = "record.msgpack" // of a finished job
+	LockName = "lock"
 )
 
 // lockJob makes the folder of a job and takes its lock. Whoever has the lock may remove the folder: then it is made
 // again.
 func lockJob(fsys vfs.FS, dir string) (vfs.File, error) {
-	path := filepath.Join(dir, lockName)
+	path := filepath.Join(dir, LockName)
 	for {
 		if err := vfs.MkdirAll(fsys, dir); err != nil {
 			return nil, err
@@ -162,7 +163,7 @@ func (r *Record) load() error {
 		return r.removeWork() // where the process was killed right after the commit
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		path := filepath.Join(r.dir, recordName)
+		path := filepath.Join(r.dir, FileName)
 		r.Damage = append(r.Damage, fmt.Errorf("%s is damaged: the job is done again", path))
 	}
 	return r.loadPartial()
@@ -170,7 +171,7 @@ func (r *Record) load() error {
 
 // read reads the record of a finished job from the job's folder.
 func read(dir string) (*Record, error) {
-	b, err := os.ReadFile(filepath.Join(dir, recordName))
+	b, err := os.ReadFile(filepath.Join(dir, FileName))
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +219,7 @@ func Finished(root string) (all []*Record, err error) {
 			return nil, err
 		}
 	}
-	found, err := filepath.Glob(filepath.Join(root, "*", "*", recordName))
+	found, err := filepath.Glob(filepath.Join(root, "*", "*", FileName))
 	if err != nil {
 		return nil, err
 	}
@@ -306,7 +307,7 @@ func (r *Record) Commit() error {
 			return fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
 		}
 	}
-	if err := artifact.WriteFileOn(r.fs, filepath.Join(r.dir, recordName), b); err != nil {
+	if err := artifact.WriteFileOn(r.fs, filepath.Join(r.dir, FileName), b); err != nil {
 		return fmt.Errorf("record of job %s: %w", digest.Short(r.Key), err)
 	}
 	r.complete = true
@@ -341,7 +342,7 @@ func (r *Record) Reset() error {
 		}
 	}
 	r.makers, r.Outputs, r.complete = nil, nil, false
-	return errors.Join(r.removeWork(), vfs.RemoveAll(r.fs, filepath.Join(r.dir, recordName)))
+	return errors.Join(r.removeWork(), vfs.RemoveAll(r.fs, filepath.Join(r.dir, FileName)))
 }
 
 func (r *Record) removeWork() error {

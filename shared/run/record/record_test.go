@@ -87,7 +87,7 @@ func TestFinishedJobs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(root, damaged[:2], damaged, recordName), []byte("x"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(root, damaged[:2], damaged, FileName), []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if r, err := Find(root, done); err != nil || r.Params != `{"steps":3}` || r.Key != done {
@@ -169,7 +169,7 @@ func TestAFlippedBitIsNoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Close()
-	check(filepath.Join(r.Dir(), recordName), 0)
+	check(filepath.Join(r.Dir(), FileName), 0)
 }
 
 // Outputs that are retracted are gone from the record, also when it is opened again. The outputs before them stay.

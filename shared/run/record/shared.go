@@ -191,7 +191,7 @@ func (r *Record) commitShared(b []byte) error {
 	if err := r.write(r.Outputs, true); err != nil {
 		return err
 	}
-	if err := r.shared.bucket.Put(path.Join(folder(r.Key), recordName), b); err != nil {
+	if err := r.shared.bucket.Put(path.Join(folder(r.Key), FileName), b); err != nil {
 		return err
 	}
 	return r.shared.bucket.RemoveAll(path.Join(folder(r.Key), "live") + "/")
@@ -203,11 +203,11 @@ func (r *Record) publish() error {
 	if err != nil {
 		return err
 	}
-	at := filepath.Join(r.dir, recordName)
+	at := filepath.Join(r.dir, FileName)
 	if old, err := os.ReadFile(at); err == nil && bytes.Equal(old, b) {
 		return nil
 	}
-	key := path.Join(folder(r.Key), recordName)
+	key := path.Join(folder(r.Key), FileName)
 	if _, err := r.shared.bucket.Size(key); errors.Is(err, fs.ErrNotExist) {
 		if err := r.shared.bucket.Put(key, b); err != nil {
 			return err
@@ -227,7 +227,7 @@ func (r *Record) resetShared() error {
 	if err := r.write(nil, false); err != nil {
 		return err
 	}
-	return r.shared.bucket.Remove(path.Join(folder(r.Key), recordName))
+	return r.shared.bucket.Remove(path.Join(folder(r.Key), FileName))
 }
 
 // Superseded is closed when another process has taken the job over; nil where that cannot happen.
@@ -240,11 +240,11 @@ func (r *Record) Superseded() <-chan struct{} {
 
 // fetch copies the record of a finished job from the bucket into the job's folder.
 func fetch(b *bucket.Bucket, dir, key string) (*Record, error) {
-	data, err := b.Get(path.Join(folder(key), recordName))
+	data, err := b.Get(path.Join(folder(key), FileName))
 	if err != nil {
 		return nil, err
 	}
-	if err := artifact.WriteFile(filepath.Join(dir, recordName), data); err != nil {
+	if err := artifact.WriteFile(filepath.Join(dir, FileName), data); err != nil {
 		return nil, err
 	}
 	return read(dir)
@@ -258,11 +258,11 @@ func fetchAll(b *bucket.Bucket, root string) error {
 	}
 	for _, o := range all {
 		key := path.Base(path.Dir(o.Key))
-		if path.Base(o.Key) != recordName || !digest.Valid(key) {
+		if path.Base(o.Key) != FileName || !digest.Valid(key) {
 			continue
 		}
 		dir := filepath.Join(root, key[:2], key)
-		if _, err := os.Stat(filepath.Join(dir, recordName)); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, FileName)); err == nil {
 			continue
 		}
 		if _, err := fetch(b, dir, key); err != nil && errors.Is(err, bucket.ErrUnusable) {

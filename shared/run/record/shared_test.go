@@ -222,7 +222,7 @@ func TestTheCopyForReadersIsMadeAgain(t *testing.T) {
 	if err := r.Commit(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(server.Object("runs/" + folder(jobKey) + "/" + recordName)); err != nil {
+	if err := os.Remove(server.Object("runs/" + folder(jobKey) + "/" + FileName)); err != nil {
 		t.Fatal(err)
 	}
 	wantOutputs(t, begin(t, host(t, server)), true, 1)

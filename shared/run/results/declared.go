@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
@@ -34,11 +35,12 @@ func Declare(j journal.Journal, run string, d Declaration) error {
 	if err != nil {
 		return err
 	}
+	b = digest.AppendChecksum(b)
 	path := filepath.Join(folder(j, run), d.Stage+".json")
-	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, append(b, '\n')) {
+	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, b) {
 		return nil
 	}
-	return artifact.WriteFile(path, append(b, '\n'))
+	return artifact.WriteFile(path, b)
 }
 
 // Declared lists the declarations that a run has kept, in the run's order of stages, and after them those of stages
@@ -129,7 +131,7 @@ func DescriptionFile(stage string, command ...string) (path string, ok bool) {
 // read reads a declaration. ok is false if the file is missing, damaged, or of a version with other formats.
 func read(path string) (d Declaration, ok bool) {
 	b, err := os.ReadFile(path)
-	if err != nil || json.Unmarshal(b, &d) != nil || d.Check() != nil {
+	if err != nil || digest.VerifyChecksum(b) != nil || json.Unmarshal(b, &d) != nil || d.Check() != nil {
 		return Declaration{}, false
 	}
 	return d, true

@@ -31,7 +31,7 @@ func save(promise func(string)) Spec[testParams, event.SourceAdded] {
 				return err
 			}
 			for i := len(done); i < 2; i++ {
-				err := job.Keep("state", func(w io.Writer) error {
+				_, err := job.Keep("state", func(w io.Writer) error {
 					_, err := fmt.Fprintf(w, "at step %d", i)
 					return err
 				})
