@@ -60,26 +60,27 @@ func (l *launcher) restore(ctx context.Context) error {
 	if err != nil || l.server == nil || !l.server.LacksHistory() {
 		return err
 	}
-	missing, err = restoreAll(ctx, l.journal, announcer)
+	missing, err = restoreAll(ctx, l.server, l.journal, announcer)
 	if missing > 0 {
 		l.screen.note("the event server lacked " + plural(missing, "event") + " of other runs: announced again")
 	}
-	if err != nil {
-		return err
-	}
-	return l.server.HasHistory()
+	return err
 }
 
-// restoreAll announces the events of all runs that the journal has and the event server lacks.
-func restoreAll(ctx context.Context, j journal.Journal, announcer *bus.Announcer) (missing int, err error) {
+// restoreAll announces the events of all runs that the journal has and the server lacks.
+func restoreAll(ctx context.Context, server *bus.Server, j journal.Journal, announcer *bus.Announcer) (missing int,
+	err error) {
 	runs, err := j.Runs()
+	if err != nil {
+		return 0, err
+	}
 	for _, run := range runs {
 		n, err := announcer.Restore(ctx, run)
 		if missing += n; err != nil {
 			return missing, err
 		}
 	}
-	return missing, err
+	return missing, server.HasHistory()
 }
 
 // checkDirectory compares an event server that the launcher did not start with this data directory. The run's events

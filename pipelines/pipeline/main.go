@@ -21,8 +21,8 @@ func main() {
 	app := &cli.App{
 		Name: "pipeline", Usage: "run pipelines of 1-bit language model training", HideVersion: true,
 		Description: "Example:\n   pipeline run pipelines/v76.yml",
-		Commands: []*cli.Command{runCommand(), runsCommand(), lineageCommand(), gcCommand(), dlqCommand(),
-			usersCommand(), sampleCommand(), cleanCommand()},
+		Commands: []*cli.Command{runCommand(), runsCommand(), lineageCommand(), gcCommand(), verifyCommand(),
+			repairCommand(), dlqCommand(), usersCommand(), sampleCommand(), cleanCommand()},
 		ExitErrHandler:            func(*cli.Context, error) {},
 		OnUsageError:              usage,
 		DisableSliceFlagSeparator: true,
@@ -30,8 +30,8 @@ func main() {
 			if c.NArg() == 0 {
 				return cli.ShowAppHelp(c)
 			}
-			return command.UsageError(fmt.Errorf("unknown command %q: use run, runs, lineage, gc, dlq, users, sample or clean "+
-				"(--help explains them)", c.Args().First()))
+			return command.UsageError(fmt.Errorf("unknown command %q: use run, runs, lineage, gc, verify, repair, "+
+				"dlq, users, sample or clean (--help explains them)", c.Args().First()))
 		},
 	}
 	for _, c := range app.Commands {

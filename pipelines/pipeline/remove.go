@@ -83,26 +83,35 @@ func forgetEvents(ctx context.Context, dir, run string) error {
 // withEventServer connects to the event server that NATS_URL names, or to one over the streams of the data directory,
 // which the caller has locked. Without streams it does nothing.
 func withEventServer(ctx context.Context, dir string, do func(*bus.Bus) error) error {
-	address := bus.AddressFrom(os.Getenv)
+	b, _, stop, err := eventServer(ctx, dir)
+	if err != nil || b == nil {
+		return err
+	}
+	defer stop()
+	return do(b)
+}
+
+// eventServer is withEventServer for a caller who calls stop at the end. The server is nil where NATS_URL names one,
+// and the connection where there are no streams.
+func eventServer(ctx context.Context, dir string) (b *bus.Bus, server *bus.Server, stop func(), err error) {
+	address, stop := bus.AddressFrom(os.Getenv), func() {}
 	if address.URL == "" {
 		store := filepath.Join(dir, "nats")
 		if _, err := os.Stat(store); errors.Is(err, fs.ErrNotExist) {
-			return nil
+			return nil, nil, stop, nil
 		}
-		server, err := bus.StartServer(store, 0)
-		if err != nil {
-			return err
+		if server, err = bus.StartServer(store, 0); err != nil {
+			return nil, nil, stop, err
 		}
-		defer server.Stop()
 		for _, d := range server.Damage {
 			fmt.Fprintln(os.Stderr, "warning:", damageText(d))
 		}
-		address = server.Address()
+		address, stop = server.Address(), server.Stop
 	}
-	b, err := bus.Connect(ctx, address, "pipeline")
-	if err != nil {
-		return err
+	if b, err = bus.Connect(ctx, address, "pipeline"); err != nil {
+		stop()
+		return nil, nil, nil, err
 	}
-	defer b.Close()
-	return do(b)
+	end := stop
+	return b, server, func() { b.Close(); end() }, nil
 }

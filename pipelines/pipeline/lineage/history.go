@@ -230,6 +230,14 @@ func (h *History) announcement(key, run string) (found event.Envelope, ok bool) 
 	return found, ok
 }
 
+// Mentions is a run of which an event mentions an artifact; "" if there is none.
+func (h *History) Mentions(sum string) string {
+	for _, e := range h.announced[sum] {
+		return e.Run
+	}
+	return ""
+}
+
 // maker is the event by which an artifact was announced first, of a job whose record is lost: its input mentions other
 // artifacts.
 func (h *History) maker(sum, run string) (found event.Envelope, ok bool) {

@@ -32,6 +32,8 @@ type Repetition struct {
 	// Tell is called after each job that made the same again, with the number of artifacts. The key of the job is another
 	// one if its stage has a later version.
 	Tell func(job *Job, artifacts int, sameKey bool)
+
+	done int // jobs
 }
 
 // DifferenceError says that a job, done again, made something else than before.
@@ -47,7 +49,11 @@ func (r *Repetition) Repeat(ctx context.Context, g *Graph) error {
 	for i := range slices.Backward(g.Jobs) { // a job is behind those that read what it made
 		order = append(order, &g.Jobs[i])
 	}
-	order = sorted(g, order)
+	return r.repeat(ctx, sorted(g, order, func(string) bool { return true }))
+}
+
+// repeat does jobs again, in their order.
+func (r *Repetition) repeat(ctx context.Context, order []*Job) error {
 	for _, job := range order {
 		switch {
 		case job.record == nil:
@@ -57,30 +63,39 @@ func (r *Repetition) Repeat(ctx context.Context, g *Graph) error {
 				"another --out, repeats it", digest.Short(job.Key), job.Stage)
 		}
 	}
+	for _, job := range order {
+		if err := r.once(ctx, job); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// once does a job again, and compares what it makes.
+func (r *Repetition) once(ctx context.Context, job *Job) error {
 	fresh, err := artifact.Open(r.Dir)
 	if err != nil {
 		return err
 	}
 	j := journal.Open(r.Dir)
-	for i, job := range order {
-		run := fmt.Sprintf("%03d-%s", i+1, job.Stage)
-		if err := r.prepare(job, fresh, j, run); err != nil {
-			return err
-		}
-		if err := r.do(ctx, job, run); err != nil {
-			return err
-		}
-		sameKey, err := r.compare(job, fresh, j, run)
-		if err != nil {
-			return err
-		}
-		r.Tell(job, len(job.record.Own()), sameKey)
+	r.done++
+	run := fmt.Sprintf("%03d-%s", r.done, job.Stage)
+	if err := r.prepare(job, fresh, j, run); err != nil {
+		return err
 	}
+	if err := r.do(ctx, job, run); err != nil {
+		return err
+	}
+	sameKey, err := r.compare(job, fresh, j, run)
+	if err != nil {
+		return err
+	}
+	r.Tell(job, len(job.record.Own()), sameKey)
 	return nil
 }
 
-// sorted are jobs in an order in which each comes after the jobs that made what it reads.
-func sorted(g *Graph, jobs []*Job) (order []*Job) {
+// sorted are jobs in an order in which each comes after the jobs that made what it reads, of what is wanted.
+func sorted(g *Graph, jobs []*Job, wanted func(sum string) bool) (order []*Job) {
 	done := map[string]bool{}
 	var visit func(*Job)
 	visit = func(job *Job) {
@@ -89,7 +104,7 @@ func sorted(g *Graph, jobs []*Job) (order []*Job) {
 		}
 		done[job.Key] = true
 		for _, sum := range append(slices.Clone(job.Artifacts), job.Named...) {
-			if a := g.artifact(sum); a != nil {
+			if a := g.artifact(sum); a != nil && wanted(sum) {
 				visit(g.job(a.Job))
 			}
 		}

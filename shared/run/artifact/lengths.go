@@ -11,8 +11,8 @@ import (
 	"bitnet1/shared/digest"
 )
 
-// Lengths says what the beginnings of a file that grows are, such as a log that a job may cut back to one of them. It is
-// kept in a file beside that file, as JSON with a checksum (digest.AppendChecksum).
+// Lengths says what the beginnings of a file that grows are, such as a log that a job may cut back to one of them. It
+// is kept in a file beside that file, as JSON with a checksum (digest.AppendChecksum).
 type Lengths struct {
 	Lengths []Length `json:"lengths"` // the shortest first
 }

@@ -23,7 +23,8 @@ func TestTheBeginningOfAFileIsVerified(t *testing.T) {
 	if err := VerifyLengths(path); err != nil {
 		t.Errorf("nothing is known of it: %v", err)
 	}
-	b, err := json.Marshal(Lengths{[]Length{{4, digest.Bytes([]byte("one\n"))}, {8, digest.Bytes([]byte("one\ntwo\n"))}}})
+	one, two := Length{4, digest.Bytes([]byte("one\n"))}, Length{8, digest.Bytes([]byte("one\ntwo\n"))}
+	b, err := json.Marshal(Lengths{[]Length{one, two}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -199,7 +199,7 @@ func (j Journal) All(run string) ([]event.Envelope, error) {
 	return all, nil
 }
 
-// Verify reads the file of every event of a run, and calls each with its path and with the error of one that is damaged.
+// Verify reads the file of every event of a run, and calls each with its path and, of one that is damaged, the error.
 func (j Journal) Verify(run string, each func(kind, name, path string, err error)) error {
 	kinds, err := j.folders("runs", run, "events")
 	if err != nil {
