@@ -1,11 +1,12 @@
 package tokenizer
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"reflect"
 	"runtime"
@@ -205,10 +206,10 @@ func TestTrainAgrees(t *testing.T) {
 		jobs[i].Pattern = patterns[j.Pattern]
 	}
 	c := exec.Command(python, "-c", trainScript)
-	c.Stdin = strings.NewReader(string(encodeJSON(t, jobs)))
+	c.Stdin, c.Stderr = bytes.NewReader(encodeJSON(t, jobs)), os.Stderr
 	out, err := c.Output()
 	if err != nil {
-		t.Fatal(err, fmt.Sprintf("%s", err.(*exec.ExitError).Stderr))
+		t.Fatal(err)
 	}
 	var results []struct {
 		File           string
