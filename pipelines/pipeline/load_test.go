@@ -9,9 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"bitnet1/pipelines/view/index"
-	"bitnet1/pipelines/view/runtest"
 	"bitnet1/shared/digest"
+	"bitnet1/shared/measure/runtest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/record"
@@ -20,7 +19,7 @@ import (
 var load = flag.Bool("load", false, "measure what a large data directory takes, and print it as Markdown")
 
 // TestManyRuns lists and searches a data directory of many runs, and asserts nothing about time. With -load there are
-// 1,000 runs with 10 checkpoints each, and what it measures is printed for docs/scale.md.
+// 1,000 runs with 10 checkpoints each, and what it measures is printed for docs/scale.md. The view has its own.
 func TestManyRuns(t *testing.T) {
 	runs, checkpoints := 30, 2
 	if *load {
@@ -54,17 +53,6 @@ func TestManyRuns(t *testing.T) {
 				t.Errorf("pipeline %s does not say %q:\n%s", strings.Join(c.args, " "), text, tail(said))
 			}
 		}
-	}
-	x, err := index.Open(w.data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, what := range []string{"view, for the first time", "view, again"} {
-		begun := time.Now()
-		if err := x.Refresh(); err != nil || x.Count() != runs {
-			t.Errorf("%d runs of %d, %v", x.Count(), runs, err)
-		}
-		w.took(what, begun)
 	}
 }
 

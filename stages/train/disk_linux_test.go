@@ -45,8 +45,10 @@ func TestPauseThatCannotBeWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	size := int64(0)
-	for n := 4096; err == nil; size += int64(n) {
+	for err == nil {
+		var n int
 		n, err = filler.Write(make([]byte, 4096))
+		size += int64(n)
 	}
 	if err := filler.Truncate(size - 64<<10); err != nil { // room for what is smaller than a pause file
 		t.Fatal(err)

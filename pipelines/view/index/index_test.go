@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"bitnet1/pipelines/view/runtest"
+	"bitnet1/shared/measure/runtest"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/overview"

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"bitnet1/pipelines/view/runtest"
+	"bitnet1/shared/measure/runtest"
 )
 
 // thousand makes a thousand runs with logs of 10,000 lines each. Many runs share a log: to read them is the same work.

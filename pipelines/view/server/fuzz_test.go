@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"bitnet1/pipelines/view/index"
-	"bitnet1/pipelines/view/runtest"
 	"bitnet1/pipelines/view/server"
+	"bitnet1/shared/measure/runtest"
 	"bitnet1/shared/run/artifact"
 )
 

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"bitnet1/pipelines/view/index"
-	"bitnet1/pipelines/view/runtest"
 	"bitnet1/pipelines/view/server"
+	"bitnet1/shared/measure/runtest"
 	"bitnet1/shared/run/journal"
 	"bitnet1/shared/run/overview"
 )

@@ -12,8 +12,8 @@ import (
 	"testing"
 
 	"bitnet1/pipelines/view/index"
-	"bitnet1/pipelines/view/runtest"
 	"bitnet1/pipelines/view/server"
+	"bitnet1/shared/measure/runtest"
 )
 
 // serve serves a data directory.

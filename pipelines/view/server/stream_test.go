@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"bitnet1/pipelines/view/index"
-	"bitnet1/pipelines/view/runtest"
+	"bitnet1/shared/measure/runtest"
 )
 
 // However much is new, a message at a time brings it, and every run has its turn.

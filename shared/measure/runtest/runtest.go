@@ -1,4 +1,4 @@
-// Package runtest makes data directories with made-up runs, for tests and measurements of the view.
+// Package runtest makes data directories with made-up runs, for tests and measurements.
 package runtest
 
 import (
