@@ -141,17 +141,31 @@ func sweep(fsys vfs.FS, dir, prefix string) error {
 		if !strings.HasPrefix(e.Name(), prefix) || !e.Type().IsRegular() {
 			continue
 		}
-		path := filepath.Join(dir, e.Name())
-		f, err := os.Open(path)
-		if err != nil {
-			continue // renamed or removed since the listing
-		}
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && IsAt(f, path) {
-			_ = fsys.Remove(path)
-		}
-		_ = f.Close()
+		sweepFile(fsys, filepath.Join(dir, e.Name()))
 	}
 	return nil
+}
+
+// sweepFile removes the temporary file at path, if there is one and its writer is dead.
+func sweepFile(fsys vfs.FS, path string) {
+	f, err := os.Open(path)
+	if err != nil {
+		return // renamed or removed meanwhile
+	}
+	defer f.Close()
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && IsAt(f, path) {
+		_ = fsys.Remove(path)
+	}
+}
+
+// Settle removes what a killed writer has left beside the file at path, for a caller that finds the file written and
+// does not write it again.
+func Settle(fsys vfs.FS, path string) { sweepFile(fsys, temporaryOf(path)) }
+
+// temporaryOf is where WriteFile writes what it will rename to path. There is one such name for each path: what a
+// killed writer has left goes when its work is done again. It is hidden and has another ending.
+func temporaryOf(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".write")
 }
 
 // WriteFile atomically replaces the file at path with b: temporary name, sync, rename, sync of the directory. It is for
@@ -176,9 +190,7 @@ func replace(fsys vfs.FS, path string, write func(io.Writer) error) error {
 	if err := vfs.MkdirAll(fsys, dir); err != nil {
 		return err
 	}
-	// One temporary name for each path: what a killed writer has left goes when its work is done again. It is hidden and
-	// has another ending.
-	f, err := openLocked(fsys, filepath.Join(dir, "."+filepath.Base(path)+".write"))
+	f, err := openLocked(fsys, temporaryOf(path))
 	if err != nil {
 		return err
 	}

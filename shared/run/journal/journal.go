@@ -96,6 +96,7 @@ func (j Journal) write(e event.Envelope, renew bool) (isNew bool, err error) {
 		_, err = j.readFile(e.Run, e.Kind, name, e.ID)
 	}
 	if err == nil && !renew || !isNew && !digest.Valid(e.Job) {
+		artifact.Settle(j.fs, j.path(e.Run, e.Kind, name)) // two wrote the same, and one of them was killed
 		return isNew, nil
 	}
 	b, err := e.Encode()

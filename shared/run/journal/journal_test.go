@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
@@ -73,6 +75,29 @@ func TestAnEventIsKeptOnce(t *testing.T) {
 
 // If two jobs find the same fact, both events are kept. The event of the later job is the latest, and events of the
 // run's own parameters win over all others.
+func TestWhatAKilledWriterLeftBesideAnEventGoes(t *testing.T) {
+	j := Open(t.TempDir())
+	e := newEvent(t, "r", event.Part{}, 1, event.PackWritten{Step: 1})
+	path := keep(t, j, e)
+	left := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".write")
+	f, err := os.Create(left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	keep(t, j, e)
+	if _, err := os.Stat(left); err != nil {
+		t.Errorf("the file of a writer that is alive: %v", err)
+	}
+	f.Close()
+	keep(t, j, e)
+	if _, err := os.Stat(left); !os.IsNotExist(err) {
+		t.Errorf("the file of a dead writer is still there: %v", err)
+	}
+}
+
 func TestWhatCountsOfAFactFoundAgain(t *testing.T) {
 	j := Open(t.TempDir())
 	found := func(step int, job, input, sequences string, at int64, renew bool) {
