@@ -87,29 +87,13 @@ func TestRanksWithoutGPU(t *testing.T) {
 // lostGPUEndsTheStep kills ranks. Rank 0 keeps the steps before, unless the end of the other process takes the context
 // of its GPU along: then the run goes on from the checkpoint before.
 func lostGPUEndsTheStep(t *testing.T) {
-	manifest := writeDataset(t, 16, proverbs()...)
-	whole, dir := t.TempDir(), t.TempDir()
-	trainWith(t, world(manifest, whole, gpus(1))...)
-	flags := world(manifest, dir, gpus(2))
-	for _, c := range []struct {
-		step, rank int
-		signal     syscall.Signal
-		says       string
-	}{
+	said := lostRanksEndTheStep(t, gpus, 2, []loss{
 		{3, 1, syscall.SIGKILL, "rank 1 on cuda:1 was lost (signal: killed): the same command goes on"},
 		{6, 1, syscall.SIGKILL, "rank 1 on cuda:1 was lost"},
 		{20, 0, syscall.SIGKILL, ""},
 		{25, 0, syscall.SIGINT, "paused"},
-	} {
-		pids, said := signalRank(t, dir, flags, c.step, c.rank, c.signal)
-		if !strings.Contains(said, c.says) {
-			t.Errorf("rank %d ended by %v after step %d, and the program said %s", c.rank, c.signal, c.step, said)
-		}
-		t.Logf("rank %d ended by %v: the steps before were kept: %t", c.rank, c.signal, strings.Contains(said, "msg=paused"))
-		for _, pid := range pids {
-			awaitEnd(t, pid)
-		}
+	})
+	for l, said := range said {
+		t.Logf("rank %d ended by %v: the steps before were kept: %t", l.rank, l.signal, strings.Contains(said, "msg=paused"))
 	}
-	trainWith(t, flags...)
-	sameFiles(t, whole, dir, []string{"lost ranks"})
 }

@@ -70,34 +70,48 @@ func stopAtStep(t *testing.T, step int, flags []string) string {
 // step before, and ends with the bytes of a run that was not disturbed. So it does when rank 0 is killed, or asked to
 // stop.
 func TestALostRankEndsTheStep(t *testing.T) {
-	manifest := writeDataset(t, 16, proverbs()...)
-	whole, dir := t.TempDir(), t.TempDir()
-	trainWith(t, world(manifest, whole, processors(1))...)
-	flags := world(manifest, dir, processors(4))
-	for _, c := range []struct {
-		step, rank int
-		signal     syscall.Signal
-		says       string
-	}{
+	said := lostRanksEndTheStep(t, processors, 4, []loss{
 		{3, 2, syscall.SIGKILL, "rank 2 on cpu was lost (signal: killed): the same command goes on"},
 		{6, 1, syscall.SIGKILL, "rank 1 on cpu was lost"},
 		{10, 3, syscall.SIGKILL, "rank 3 on cpu was lost"},
 		{20, 0, syscall.SIGKILL, ""},
 		{25, 0, syscall.SIGINT, "paused"},
-	} {
-		pids, said := signalRank(t, dir, flags, c.step, c.rank, c.signal)
-		if !strings.Contains(said, c.says) {
-			t.Errorf("rank %d ended by %v after step %d, and the program said %s", c.rank, c.signal, c.step, said)
+	})
+	for l, said := range said {
+		if l.rank > 0 && !strings.Contains(said, "msg=paused") {
+			t.Errorf("the steps of a training whose rank %d was lost were not kept:\n%s", l.rank, said)
 		}
-		if c.rank > 0 && !strings.Contains(said, "msg=paused") {
-			t.Errorf("the steps of a training whose rank %d was lost were not kept:\n%s", c.rank, said)
+	}
+}
+
+// loss is the end of a rank by a signal after a step, and what the program says of it.
+type loss struct {
+	step, rank int
+	signal     syscall.Signal
+	says       string
+}
+
+// lostRanksEndTheStep lets a training on so many devices lose ranks, one after the other, and returns what it said each
+// time. It fails unless each loss ends all processes, and the bytes at the end are those of one device.
+func lostRanksEndTheStep(t *testing.T, devices func(ranks int) string, ranks int, losses []loss) map[loss]string {
+	t.Helper()
+	manifest := writeDataset(t, 16, proverbs()...)
+	whole, dir := t.TempDir(), t.TempDir()
+	trainWith(t, world(manifest, whole, devices(1))...)
+	flags, all := world(manifest, dir, devices(ranks)), map[loss]string{}
+	for _, l := range losses {
+		pids, said := signalRank(t, dir, flags, l.step, l.rank, l.signal)
+		if !strings.Contains(said, l.says) {
+			t.Errorf("rank %d ended by %v after step %d, and the program said %s", l.rank, l.signal, l.step, said)
 		}
+		all[l] = said
 		for _, pid := range pids {
 			awaitEnd(t, pid)
 		}
 	}
 	trainWith(t, flags...)
 	sameFiles(t, whole, dir, []string{"lost ranks"})
+	return all
 }
 
 // output is what a program has said so far.
