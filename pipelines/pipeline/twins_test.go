@@ -1,17 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"bitnet1/shared/processtest"
 	"bitnet1/shared/run/bucket"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/command"
@@ -26,27 +25,16 @@ import (
 type twin struct {
 	t      *testing.T
 	cmd    *exec.Cmd
-	mu     sync.Mutex
-	stderr bytes.Buffer
+	stderr processtest.Output
 }
 
-func (s *twin) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.stderr.Write(b)
-}
-
-func (s *twin) said() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.stderr.String()
-}
+func (s *twin) said() string { return s.stderr.String() }
 
 // serve starts a stage's program for a run.
 func (w *world) serve(stage, run string) *twin {
 	w.t.Helper()
 	s := &twin{t: w.t, cmd: w.command(stage, "serve", "--run", run)}
-	s.cmd.Stderr = s
+	s.cmd.Stderr = &s.stderr
 	if err := s.cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}

@@ -1,17 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"io"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
 
 	"bitnet1/shared/measure/measuretest"
+	"bitnet1/shared/processtest"
 	"bitnet1/shared/run/terminal/terminaltest"
 )
 
@@ -19,9 +18,7 @@ import (
 type typist struct {
 	t    *testing.T
 	keys *os.File
-
-	mu   sync.Mutex
-	seen bytes.Buffer
+	seen processtest.Output
 }
 
 // sitDown starts the program chat on a terminal. The function that it returns waits for its end.
@@ -38,22 +35,11 @@ func sitDown(t *testing.T, flags ...string) (*typist, func() error) {
 	inner.Close()
 	t.Cleanup(func() { cmd.Process.Kill() })
 	who := &typist{t: t, keys: outer}
-	go io.Copy(who, outer) // ends when nobody has the other end any more
+	go io.Copy(&who.seen, outer) // ends when nobody has the other end any more
 	return who, cmd.Wait
 }
 
-// Write implements io.Writer.
-func (w *typist) Write(b []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.seen.Write(b)
-}
-
-func (w *typist) screen() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.seen.String()
-}
+func (w *typist) screen() string { return w.seen.String() }
 
 func (w *typist) types(keys string) {
 	w.t.Helper()

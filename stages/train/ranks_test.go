@@ -10,10 +10,11 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"bitnet1/shared/processtest"
 )
 
 // processors are the devices of so many ranks.
@@ -114,24 +115,6 @@ func lostRanksEndTheStep(t *testing.T, devices func(ranks int) string, ranks int
 	return all
 }
 
-// output is what a program has said so far.
-type output struct {
-	lock sync.Mutex
-	said bytes.Buffer
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.lock.Lock()
-	defer o.lock.Unlock()
-	return o.said.Write(b)
-}
-
-func (o *output) String() string {
-	o.lock.Lock()
-	defer o.lock.Unlock()
-	return o.said.String()
-}
-
 var rankLine = regexp.MustCompile(`msg=rank .*rank=(\d+) .*pid=(\d+)`)
 
 // signalRank runs the program, and sends a signal to one of its ranks when a step is in the log. It returns the
@@ -139,7 +122,7 @@ var rankLine = regexp.MustCompile(`msg=rank .*rank=(\d+) .*pid=(\d+)`)
 func signalRank(t *testing.T, dir string, flags []string, step, rank int, signal syscall.Signal) ([]int, string) {
 	t.Helper()
 	cmd, _ := program(t, flags...)
-	var said output
+	var said processtest.Output
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

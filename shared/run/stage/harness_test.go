@@ -9,12 +9,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"bitnet1/shared/digest"
+	"bitnet1/shared/processtest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/command"
@@ -66,23 +66,12 @@ func (w *harness) journal() journal.Journal { return journal.Open(w.data) }
 type program struct {
 	*exec.Cmd
 	t      *testing.T
-	mu     sync.Mutex
-	stderr bytes.Buffer
+	stderr processtest.Output
 	exited chan struct{}
 	err    error
 }
 
-func (p *program) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.stderr.Write(b)
-}
-
-func (p *program) log() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.stderr.String()
-}
+func (p *program) log() string { return p.stderr.String() }
 
 // status waits for the program to end and returns its exit status, -1 when a signal killed it.
 func (p *program) status() int {
@@ -153,7 +142,7 @@ func (w *harness) serveCommand(name string, args ...string) *exec.Cmd {
 func (w *harness) start(cmd *exec.Cmd) *program {
 	w.t.Helper()
 	p := &program{Cmd: cmd, t: w.t, exited: make(chan struct{})}
-	cmd.Stderr = p
+	cmd.Stderr = &p.stderr
 	if err := cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ package s3test
 import (
 	"crypto/rand"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -15,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"bitnet1/shared/processtest"
 )
 
 // Server is an S3 server with one empty bucket, on a port of this machine.
@@ -40,7 +41,7 @@ func Start(t testing.TB) *Server {
 		return &Server{t: t, given: given, folder: "test-" + rand.Text()}
 	}
 	dir := t.TempDir()
-	s := &Server{t: t, program: program(t), address: freeAddress(t),
+	s := &Server{t: t, program: program(t), address: processtest.FreeAddress(t),
 		Dir: filepath.Join(dir, "objects"), Attributes: filepath.Join(dir, "attributes")}
 	for _, dir := range []string{filepath.Join(s.Dir, bucketName), s.Attributes} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -123,14 +124,4 @@ func program(t testing.TB) string {
 		t.Skipf("no S3 server can be built: %v", err)
 	}
 	return strings.TrimSpace(string(out))
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

@@ -3,7 +3,6 @@ package bustest
 import (
 	"cmp"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -13,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"bitnet1/shared/processtest"
 	"bitnet1/shared/run/bus/link"
 )
 
@@ -40,7 +40,8 @@ func StartCluster(t testing.TB) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t, program: serverProgram(t)}
 	for i := range c.nodes {
-		c.nodes[i] = &node{store: t.TempDir(), clients: freeAddress(t), routes: freeAddress(t), monitor: freeAddress(t)}
+		c.nodes[i] = &node{store: t.TempDir(), clients: processtest.FreeAddress(t),
+			routes: processtest.FreeAddress(t), monitor: processtest.FreeAddress(t)}
 	}
 	for i := range c.nodes {
 		for j, to := range c.nodes {
@@ -175,14 +176,4 @@ func serverProgram(t testing.TB) string {
 		t.Fatalf("building nats-server: %v\n%s", err, out)
 	}
 	return program
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

@@ -1,0 +1,40 @@
+// Package processtest has what tests of other processes need. All packages may import it.
+package processtest
+
+import (
+	"bytes"
+	"net"
+	"sync"
+	"testing"
+)
+
+// Output is what a process has said so far. A process may write while others read.
+type Output struct {
+	lock sync.Mutex
+	said bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (o *Output) Write(b []byte) (int, error) {
+	o.lock.Lock()
+	defer o.lock.Unlock()
+	return o.said.Write(b)
+}
+
+// String is all that was said.
+func (o *Output) String() string {
+	o.lock.Lock()
+	defer o.lock.Unlock()
+	return o.said.String()
+}
+
+// FreeAddress is an address of this host that no process listens on now.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
