@@ -117,12 +117,12 @@ func (r *replay) take(n int) {
 	a.URL = bustest.NewRelay(r.t, a.URL, w.judge).URL
 	cmd.Env = slices.Concat(bus.WithoutAddress(cmd.Env), a.Environ(), []string{asGated + "=1"})
 	w.gateFiles(r.t, cmd)
+	r.t.Cleanup(w.leave) // after start's cleanup has killed the process
 	w.program = r.start(cmd)
 	for _, f := range cmd.ExtraFiles {
 		f.Close()
 	}
 	r.workers[n] = w
-	r.t.Cleanup(w.leave)
 }
 
 // gateFiles gives the process that cmd starts its gates of files.
@@ -238,8 +238,8 @@ func (r *replay) passes(n int, step string) {
 
 func (r *replay) ends(n int) {
 	r.t.Helper()
+	r.workers[n].kill() // before its gates go: a process whose gate is gone ends by itself
 	r.workers[n].leave()
-	r.workers[n].kill()
 	r.workers[n] = nil
 }
 
