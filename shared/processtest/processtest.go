@@ -6,7 +6,22 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
+
+// Patience is how long a test waits for something that has to come. It is no limit on how long something may take: a
+// busy machine may let a process stand still for many seconds.
+const Patience = 2 * time.Minute
+
+// Eventually waits until ok holds.
+func Eventually(t testing.TB, ok func() bool, what string, args ...any) {
+	t.Helper()
+	for limit := time.Now().Add(Patience); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("never came: "+what, args...)
+		}
+	}
+}
 
 // Output is what a process has said so far. A process may write while others read.
 type Output struct {

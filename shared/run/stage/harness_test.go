@@ -78,7 +78,7 @@ func (p *program) status() int {
 	p.t.Helper()
 	select {
 	case <-p.exited:
-	case <-time.After(20 * time.Second):
+	case <-time.After(processtest.Patience):
 		p.t.Fatalf("%v does not end:\n%s", p.Args[1:], p.log())
 	}
 	return p.ProcessState.ExitCode()
@@ -104,9 +104,7 @@ func (p *program) kill() {
 func (p *program) stop() {
 	p.t.Helper()
 	// A program that does not serve yet may not handle signals yet: a signal would end it at once.
-	for limit := time.Now().Add(20 * time.Second); !strings.Contains(p.log(), "serving") && time.Now().Before(limit); {
-		time.Sleep(5 * time.Millisecond)
-	}
+	processtest.Eventually(p.t, func() bool { return strings.Contains(p.log(), "serving") }, "a program that serves")
 	p.signal(syscall.SIGTERM)
 	if status := p.status(); status != command.Done {
 		p.t.Errorf("%v ended with status %d:\n%s", p.Args[1:], status, p.log())
@@ -249,11 +247,14 @@ func (w *harness) history(run, kind string) []bus.Kept {
 // eventually waits until ok holds.
 func (w *harness) eventually(ok func() bool, what string, args ...any) {
 	w.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			w.t.Fatalf("never came: "+what+"\ntrace: %v", append(args, w.traced(""))...)
+	there := false
+	defer func() {
+		if !there {
+			w.t.Logf("trace: %v", w.traced(""))
 		}
-	}
+	}()
+	processtest.Eventually(w.t, ok, what, args...)
+	there = true
 }
 
 // traced returns the lines of the trace that begin with prefix.

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"bitnet1/shared/processtest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/bus/bustest"
@@ -216,7 +217,7 @@ func (r *replay) comes(n int) *gate {
 			w.at = &g
 		case <-w.exited:
 			r.t.Fatalf("worker %d has ended:\n%s", n, w.log())
-		case <-time.After(20 * time.Second):
+		case <-time.After(processtest.Patience):
 			r.t.Fatalf("worker %d comes to no gate:\n%s", n, w.log())
 		}
 	}

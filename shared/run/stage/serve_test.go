@@ -21,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bitnet1/shared/digest"
+	"bitnet1/shared/processtest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/bus/bustest"
@@ -239,8 +240,8 @@ func TestAPanicIsAFailureOfItsJobAlone(t *testing.T) {
 			wantText(t, "cause", f.Cause, "panic in stage shout: confused by one")
 		}
 	}
-	wantText(t, "log", p.log(), "goroutine ")
 	p.stop()
+	wantText(t, "log", p.log(), "goroutine ")
 }
 
 func TestALongJobIsDoneOnceWhileItShowsSignsOfLife(t *testing.T) {
@@ -491,14 +492,14 @@ func operatorsServer(t *testing.T, dir string, port int) *server.Server {
 	t.Helper()
 	s, err := server.NewServer(&server.Options{
 		Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, Username: "operator", Password: "secret", NoSigs: true,
-		NoLog: true,
+		NoLog: true, SyncAlways: true,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.Start()
 	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	if !s.ReadyForConnections(10 * time.Second) {
+	if !s.ReadyForConnections(processtest.Patience) {
 		t.Fatal("the server does not start")
 	}
 	return s
