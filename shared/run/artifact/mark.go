@@ -195,6 +195,7 @@ func createWhole(fsys vfs.FS, path string, b []byte) error {
 		return err
 	}
 	defer f.Close()
+	defer Unlock(f)
 	defer func() { _ = fsys.Remove(f.Name()) }()
 	_, err = f.Write(b)
 	if err = errors.Join(err, f.Chmod(0o644), f.Sync()); err != nil {

@@ -77,6 +77,10 @@ func IsAt(f interface{ Stat() (fs.FileInfo, error) }, path string) bool {
 	return err == nil && os.SameFile(open, named)
 }
 
+// Unlock ends the lock of a file that is about to be closed. Closing alone ends the lock when no process has the file
+// open any more, and a process that this one is just starting has it open until it becomes another program.
+func Unlock(f interface{ Fd() uintptr }) { _ = unix.Flock(int(f.Fd()), unix.LOCK_UN) }
+
 // Write implements io.Writer.
 func (w *Writer) Write(p []byte) (int, error) {
 	if w.done {

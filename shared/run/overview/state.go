@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
 )
@@ -95,7 +96,8 @@ func Driven(data string) string {
 	}
 	defer f.Close()
 	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
-		return "" // of a launcher that has ended
+		artifact.Unlock(f) // soon: it keeps launchers off
+		return ""          // of a launcher that has ended
 	}
 	b, err := os.ReadFile(f.Name())
 	if err != nil {

@@ -153,6 +153,7 @@ func (r *Record) Close() {
 	if r.shared != nil {
 		r.shared.lease.Release()
 	}
+	artifact.Unlock(r.lock)
 	r.lock.Close()
 }
 

@@ -10,10 +10,33 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 )
+
+// A record that is closed can be opened, although a process that is being started still has the file of the lock open.
+func TestAClosedRecordIsFree(t *testing.T) {
+	t.Parallel()
+	root, key := t.TempDir(), strings.Repeat("ab", 32)
+	r, err := Open(root, "climb", key, []byte("{}"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inherited, err := unix.Dup(int(r.lock.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(inherited)
+	r.Close()
+	again, err := Open(root, "climb", key, []byte("{}"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}
 
 // Attempts are counted from the last output that is new, and kept with the
 func TestAttemptsCountFromTheLastOutput(t *testing.T) {
