@@ -16,18 +16,25 @@ import (
 	"bitnet1/shared/run/overview"
 )
 
+// lockWait is how long a launcher waits for a lock: others have it for a moment, to see whether a launcher has it.
+var lockWait = time.Second
+
 // lockData makes sure that one launcher at a time uses a data directory.
 func lockData(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, overview.LockName), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("data directory %s is in use by another launcher: let it end, or choose "+
-			"another directory with --data", dir)
+	for limit := time.Now().Add(lockWait); ; time.Sleep(20 * time.Millisecond) {
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			return f, nil
+		}
+		if time.Now().After(limit) {
+			f.Close()
+			return nil, fmt.Errorf("data directory %s is in use by another launcher: let it end, or choose "+
+				"another directory with --data", dir)
+		}
 	}
-	return f, nil
 }
 
 // leaseRun makes sure that one launcher at a time drives a run, among all hosts that share the bucket of the data
