@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -59,9 +60,9 @@ func Connect(ctx context.Context, a Address, name string) (*Bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.conn, err = nats.Connect(a.URL, append(options,
+	b.conn, err = dial(ctx, a.URL, append(options,
 		nats.Name(name), nats.Timeout(5*time.Second), nats.MaxReconnects(-1),
-		nats.ReconnectWait(200*time.Millisecond), nats.ErrorHandler(b.heard))...)
+		nats.ReconnectWait(200*time.Millisecond), nats.ErrorHandler(b.heard)))
 	if err != nil {
 		return nil, connectError(a, err)
 	}
@@ -78,6 +79,23 @@ func Connect(ctx context.Context, a Address, name string) (*Bus, error) {
 		return nil, fmt.Errorf("event server %s: %w", hostOf(a.URL), err)
 	}
 	return b, nil
+}
+
+// dial connects. A process that stands still for two seconds while it connects is not let in: it asks again.
+func dial(ctx context.Context, url string, options []nats.Option) (conn *nats.Conn, err error) {
+	for range 5 {
+		conn, err = nats.Connect(url, options...)
+		if err == nil || ctx.Err() != nil || !tooLate(err) {
+			break
+		}
+	}
+	return conn, err
+}
+
+// tooLate reports whether err is what a client hears of a server that has waited for its credentials in vain.
+func tooLate(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) ||
+		strings.Contains(err.Error(), "Authentication Timeout")
 }
 
 // checkLimits makes sure that a stage's answer and its cause can be announced: a failure that cannot be told would be

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -657,6 +658,45 @@ func TestConnectSaysWhatIsWrong(t *testing.T) {
 			t.Errorf("%s: the password is in %q", name, err)
 		}
 	}
+}
+
+// A process that stood still while it connected, and so was not let in, connects all the same.
+func TestConnectAsksAgainAfterAStandstill(t *testing.T) {
+	t.Parallel()
+	s := serve(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for first := true; ; first = false {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", strings.TrimPrefix(s.nats.ClientURL(), "nats://"))
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { client.Close(); server.Close() })
+			if first {
+				greeting, _ := bufio.NewReader(server).ReadString('\n')
+				fmt.Fprint(client, greeting, "-ERR 'Authentication Timeout'\r\n")
+				client.Close()
+				continue
+			}
+			go io.Copy(client, server)
+			go io.Copy(server, client)
+		}
+	}()
+	a := s.Address()
+	a.URL = "nats://" + l.Addr().String()
+	b, err := Connect(t.Context(), a, "late")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
 }
 
 // greeter listens and speaks another protocol.
