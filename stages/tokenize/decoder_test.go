@@ -23,6 +23,7 @@ import (
 
 	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/data/documents"
+	"bitnet1/shared/processtest"
 	"bitnet1/shared/run/stage"
 )
 
@@ -228,9 +229,9 @@ func TestDecoderEndsWithItsParent(t *testing.T) {
 }
 
 // childOf waits for a process to have a child.
-func childOf(t *testing.T, parent int) int {
+func childOf(t *testing.T, parent int) (child int) {
 	t.Helper()
-	for range 3000 {
+	processtest.Eventually(t, func() bool {
 		all, _ := filepath.Glob("/proc/[0-9]*/stat")
 		for _, path := range all {
 			said, err := os.ReadFile(path)
@@ -239,26 +240,21 @@ func childOf(t *testing.T, parent int) int {
 			}
 			_, rest, _ := bytes.Cut(said, []byte(") "))
 			if parts := strings.Fields(string(rest)); len(parts) > 1 && parts[0] != "Z" && parts[1] == strconv.Itoa(parent) {
-				pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-				return pid
+				child, _ = strconv.Atoi(filepath.Base(filepath.Dir(path)))
+				return true
 			}
 		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatal("no process decodes")
-	return 0
+		return false
+	}, "a process that decodes")
+	return child
 }
 
 func waitForEnd(t *testing.T, pid int) {
 	t.Helper()
-	for range 3000 {
+	processtest.Eventually(t, func() bool {
 		said, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil || bytes.Contains(said, []byte(") Z ")) {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Errorf("process %d goes on", pid)
+		return err != nil || bytes.Contains(said, []byte(") Z "))
+	}, "the end of process %d", pid)
 }
 
 // FuzzFrame: frames of any bytes give a block that keeps its promises, or an error; and a block comes back as it was.

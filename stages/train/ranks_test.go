@@ -122,6 +122,7 @@ var rankLine = regexp.MustCompile(`msg=rank .*rank=(\d+) .*pid=(\d+)`)
 func signalRank(t *testing.T, dir string, flags []string, step, rank int, signal syscall.Signal) ([]int, string) {
 	t.Helper()
 	cmd, _ := program(t, flags...)
+	let := hold(t, cmd, step)
 	var said processtest.Output
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
@@ -153,6 +154,7 @@ func signalRank(t *testing.T, dir string, flags []string, step, rank int, signal
 	if err := syscall.Kill(pids[rank], signal); err != nil {
 		t.Fatal(err)
 	}
+	let()
 	if err := <-ended; err == nil || rank > 0 && strings.Contains(err.Error(), "signal") {
 		t.Errorf("the program ended with %v after rank %d was ended at step %d", err, rank, step)
 	}
@@ -162,11 +164,7 @@ func signalRank(t *testing.T, dir string, flags []string, step, rank int, signal
 // awaitEnd waits until a process is no more.
 func awaitEnd(t *testing.T, pid int) {
 	t.Helper()
-	for limit := time.Now().Add(20 * time.Second); syscall.Kill(pid, 0) == nil; time.Sleep(time.Millisecond) {
-		if time.Now().After(limit) {
-			t.Fatalf("process %d, a rank, is still there", pid)
-		}
-	}
+	processtest.Eventually(t, func() bool { return syscall.Kill(pid, 0) != nil }, "the end of process %d, a rank", pid)
 }
 
 // What cannot be is refused before there is anything of the training.
