@@ -209,7 +209,9 @@ func TestAStagesKeyOpensNoOtherDoor(t *testing.T) {
 		},
 		"remove every consumer": func(ctx context.Context, stage *Bus) error { return stage.ForgetAll(ctx) },
 		"remove a run":          func(ctx context.Context, stage *Bus) error { return stage.ForgetRun(ctx, "r") },
-		"remove the events":     func(ctx context.Context, stage *Bus) error { return stage.js.DeleteStream(ctx, EventStream) },
+		"remove the events": func(ctx context.Context, stage *Bus) error {
+			return stage.js.DeleteStream(ctx, EventStream)
+		},
 		"change the stream": func(ctx context.Context, stage *Bus) error {
 			_, err := stage.js.UpdateStream(ctx, streams()[0])
 			return err
