@@ -79,6 +79,9 @@ func damageOf(dir string) (all []Damage) {
 	}
 	path = filepath.Join(dir, "msgs", "index.db")
 	add(path, false, checkIndex(path, stream))
+	if len(blocks) > 0 {
+		add(blocks[0], true, checkEmptied(blocks, path, stream))
+	}
 	consumers, _ := filesIn(dir, "obs/*")
 	for _, consumer := range consumers {
 		path := filepath.Join(consumer, metaName)
@@ -129,6 +132,23 @@ func checkIndex(path, stream string) error {
 		err = errHash
 	}
 	return err
+}
+
+// checkEmptied checks that blocks without any message belong to an index without a last message. An index ends with the
+// hash of that message, 0 for none, and its own.
+func checkEmptied(blocks []string, index, stream string) error {
+	for _, path := range blocks {
+		if info, err := os.Stat(path); err != nil || info.Size() > 0 {
+			return nil // which checkBlock looks at
+		}
+	}
+	b, err := os.ReadFile(index)
+	at := len(b) - 2*highwayhash.Size64
+	if err != nil || checkIndex(index, stream) != nil || at < 0 ||
+		binary.LittleEndian.Uint64(b[at:]) == 0 {
+		return nil
+	}
+	return errors.New("the messages that its index knows of are gone")
 }
 
 // checkBlock checks the messages in a file.

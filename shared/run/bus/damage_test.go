@@ -106,6 +106,28 @@ func TestAFlippedBitInTheServersFilesIsNoticed(t *testing.T) {
 	}
 }
 
+// A file that has lost all that was in it, as after a power cut, has lost messages where there were some.
+func TestAnEmptiedFileOfTheServerIsNoticed(t *testing.T) {
+	dir, _ := store(t)
+	for _, stream := range []string{EventStream, DeadStream} {
+		path := filepath.Join(dir, "nats", "jetstream", "$G", "streams", stream, "msgs", "1.blk")
+		written, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		all, err := FindDamage(filepath.Join(dir, "nats"))
+		if err != nil || len(all) != 1 || all[0].Path != path || !all[0].Lost {
+			t.Errorf("%s without its messages: %v, %v", stream, all, err)
+		}
+		if err := os.WriteFile(path, written, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestAServerStartsOnDamagedFiles damages each file in turn. The server starts, what was lost is announced again, and
 // the streams that are sound keep what they have.
 func TestAServerStartsOnDamagedFiles(t *testing.T) {

@@ -1,6 +1,7 @@
 package overview
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,6 +30,9 @@ func Commands(j journal.Journal, run string) ([]string, error) {
 	}
 	if err == nil {
 		text, err = digest.CutChecksum(text)
+	}
+	if err == nil && !bytes.HasSuffix(text, []byte("\n")) { // it has lost its end, and the checksum with it
+		err = digest.ErrChecksum
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

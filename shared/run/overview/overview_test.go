@@ -1,9 +1,12 @@
 package overview
 
 import (
+	"errors"
+	"os"
 	"slices"
 	"testing"
 
+	"bitnet1/shared/digest"
 	"bitnet1/shared/run/journal"
 )
 
@@ -18,6 +21,12 @@ func TestKeepCommand(t *testing.T) {
 	want := []string{"pipeline run a.yml", "pipeline run --json a.yml"}
 	if got, err := Commands(j, "r"); err != nil || !slices.Equal(got, want) {
 		t.Errorf("%q, %v, want %q", got, err, want)
+	}
+	if err := os.Truncate(CommandsPath(j, "r"), 25); err != nil { // within the second
+		t.Fatal(err)
+	}
+	if got, err := Commands(j, "r"); !errors.Is(err, digest.ErrChecksum) {
+		t.Errorf("of a file that is cut off: %q, %v", got, err)
 	}
 	if got, err := Commands(j, "other"); err != nil || len(got) > 0 {
 		t.Errorf("of a run without commands: %q, %v", got, err)
