@@ -87,8 +87,8 @@ func (w *world) flip(paths []string, random *rand.Rand) {
 	}
 }
 
-// TestAFlippedBitAnywhereIsNoticedAndRepaired cuts off the files of a finished run, and flips a bit in each, those of one
-// kind at a time. Each is named by verify, and repair, or what repair says to type, makes the same bytes again.
+// TestAFlippedBitAnywhereIsNoticedAndRepaired cuts off the files of a finished run, and flips a bit in each, those of
+// one kind at a time. Each is named by verify, and repair, or what repair says to type, makes the same bytes again.
 func TestAFlippedBitAnywhereIsNoticedAndRepaired(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

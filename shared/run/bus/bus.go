@@ -14,10 +14,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -81,7 +81,8 @@ func Connect(ctx context.Context, a Address, name string) (*Bus, error) {
 	return b, nil
 }
 
-// dial connects. A process that stands still for two seconds while it connects is not let in: it asks again.
+// dial connects. A process that stands still for two seconds while it connects is not let in, and a server that stands
+// still for five is not waited for: dial asks again.
 func dial(ctx context.Context, url string, options []nats.Option) (conn *nats.Conn, err error) {
 	for range 5 {
 		conn, err = nats.Connect(url, options...)
@@ -92,10 +93,10 @@ func dial(ctx context.Context, url string, options []nats.Option) (conn *nats.Co
 	return conn, err
 }
 
-// tooLate reports whether err is what a client hears of a server that has waited for its credentials in vain.
+// tooLate reports whether err is that of a connection that one side has waited for in vain, after it was made.
 func tooLate(err error) bool {
-	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) ||
-		strings.Contains(err.Error(), "Authentication Timeout")
+	var failed *net.OpError
+	return errors.As(err, &failed) && failed.Op != "dial" || strings.Contains(err.Error(), "Authentication Timeout")
 }
 
 // checkLimits makes sure that a stage's answer and its cause can be announced: a failure that cannot be told would be

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -697,6 +698,27 @@ func TestConnectAsksAgainAfterAStandstill(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.Close()
+}
+
+// A server that stands still for longer than an answer may take, when a process asks first, is asked again.
+func TestConnectAsksAgainWhatAServerDidNotAnswer(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	a := serve(t).Address()
+	a.URL = bustest.NewRelay(t, a.URL, func(subject string, _ []byte) bustest.Verdict {
+		if strings.HasPrefix(subject, "$JS.API.") && asked.Add(1) == 1 {
+			return bustest.Drop
+		}
+		return bustest.Pass
+	}).URL
+	b, err := Connect(t.Context(), a, "patient")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+	if asked.Load() < 2 {
+		t.Error("nothing was asked")
+	}
 }
 
 // greeter listens and speaks another protocol.

@@ -46,15 +46,16 @@ func (e *elsewhere) heard(asked time.Time, err error) {
 // stores it.
 const idInProcess = 10158
 
-// led asks again while a cluster has nobody who could answer, which is for some seconds after it has lost a leader. It
-// does so until b.Patience is over.
+// led asks again while a server stands still, or a cluster has nobody who could answer, which is for some seconds after
+// it has lost a leader. It does so until b.Patience is over.
 func (b *Bus) led(ctx context.Context, ask func() error) error {
 	limit := time.Now().Add(b.Patience)
 	for {
 		asked := time.Now()
 		err := ask()
 		b.elsewhere.heard(asked, err)
-		if !refuses(err) || ctx.Err() != nil || b.denied.Load() != nil || len(b.conn.Servers()) == 1 ||
+		silent := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout)
+		if !refuses(err) || ctx.Err() != nil || b.denied.Load() != nil || !silent && len(b.conn.Servers()) == 1 ||
 			time.Now().After(limit) {
 			return err
 		}

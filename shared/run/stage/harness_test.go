@@ -84,6 +84,16 @@ func (p *program) status() int {
 	return p.ProcessState.ExitCode()
 }
 
+// mustGoOn fails the test if the program has ended.
+func (p *program) mustGoOn() {
+	p.t.Helper()
+	select {
+	case <-p.exited:
+		p.t.Fatalf("%v has ended:\n%s", p.Args[1:], p.log())
+	default:
+	}
+}
+
 func (p *program) signal(s os.Signal) {
 	p.t.Helper()
 	if err := p.Process.Signal(s); err != nil {

@@ -252,6 +252,7 @@ func loadJobs(t *testing.T, size loadSize) {
 			begun, before := time.Now(), done
 			for done < n {
 				time.Sleep(20 * time.Millisecond)
+				p.mustGoOn()
 				done = int(p.metric(`bitnet1_jobs_total{outcome="done",stage="shout"}`))
 			}
 			goroutines = append(goroutines, p.metric("go_goroutines"))
@@ -350,6 +351,7 @@ func loadParts(t *testing.T, size loadSize) {
 			begun, answered := time.Now(), 0.0
 			for answered < float64(count) {
 				time.Sleep(20 * time.Millisecond)
+				p.mustGoOn()
 				answered = p.metric(`bitnet1_jobs_total{outcome="done",stage="collect"}`) +
 					p.metric(`bitnet1_jobs_total{outcome="waiting",stage="collect"}`)
 			}
