@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -144,19 +145,38 @@ func decodeFile(file []byte) (*jsonFile, error) {
 	f := new(jsonFile)
 	d := json.NewDecoder(bytes.NewReader(file))
 	d.DisallowUnknownFields()
-	if err := d.Decode(f); err != nil {
-		return nil, err
+	switch err := d.Decode(f); {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, errors.New("the file ends early: it is truncated, fetch it again")
+	case err != nil:
+		return nil, cmp.Or(otherKind(file), err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("something follows the JSON object")
 	}
-	for _, check := range []func() error{f.checkModel, f.checkNormalizer, f.checkPreTokenizer, f.checkDecoder,
+	return f, f.check()
+}
+
+// otherKind says which other kind of tokenizer a file describes that is no jsonFile: its model and its steps may have
+// fields of their own. It is nil where nothing but a field is unknown.
+func otherKind(file []byte) error {
+	f := new(jsonFile)
+	var wrongType *json.UnmarshalTypeError // all fields of the right types are there all the same
+	if err := json.Unmarshal(file, f); err != nil && !errors.As(err, &wrongType) {
+		return err
+	}
+	return f.check()
+}
+
+// check refuses what this program does not do. The model and the pre-tokenizer come first: they tell the kind.
+func (f *jsonFile) check() error {
+	for _, check := range []func() error{f.checkModel, f.checkPreTokenizer, f.checkNormalizer, f.checkDecoder,
 		f.checkAdded} {
 		if err := check(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return f, nil
+	return nil
 }
 
 func (f *jsonFile) checkModel() error {
@@ -307,7 +327,7 @@ func (f *jsonFile) endOfText() (addedToken, error) {
 		return special[0], nil
 	}
 	return addedToken{}, fmt.Errorf("none of its special tokens (%s) is known to end a document: name one of them %s in "+
-		"added_tokens", strings.Join(names, " "), endOfTextBytes)
+		"added_tokens", cmp.Or(strings.Join(names, " "), "there are none"), endOfTextBytes)
 }
 
 // maxID bounds ids, because tables have a place for each.

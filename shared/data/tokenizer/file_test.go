@@ -436,9 +436,37 @@ func TestFileRefused(t *testing.T) {
 			t.Errorf("want an error with %q: %v", want, err)
 		}
 	}
-	for _, file := range []string{"", "{}", "[]", "null", `{"model":{}} {}`} {
+	for _, file := range []string{"{}", "[]", "null", `{"model":{}} {}`} {
 		if _, err := Parse([]byte(file)); err == nil {
 			t.Errorf("%q is a tokenizer", file)
+		}
+	}
+}
+
+// TestOtherKindsRefused: the error about a tokenizer of another kind names the kind, and no field that only the other
+// kind has. The files are what the package tokenizers writes, with less in their vocabularies.
+func TestOtherKindsRefused(t *testing.T) {
+	const metaspace = `{"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true}`
+	for file, want := range map[string]string{
+		`{"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":{"type":"Whitespace"},
+			"model":{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"##",
+			"max_input_chars_per_word":100,"vocab":{"[UNK]":0,"a":1}}}`: "the model is WordPiece: only byte-level BPE",
+		`{"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":null,
+			"model":{"type":"Unigram","unk_id":null,"vocab":[["a",-1.5],["b",-2.5]],
+			"byte_fallback":false}}`: "the model is Unigram: only byte-level BPE",
+		`{"version":"1.0","added_tokens":[],"normalizer":{"type":"Prepend","prepend":"▁"},"pre_tokenizer":null,
+			"decoder":{"type":"Fuse"},"model":{"type":"BPE","byte_fallback":true,"vocab":{"a":0},
+			"merges":[]}}`: "does not end with ByteLevel: only byte-level BPE",
+		`{"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":` + metaspace + `,"decoder":` + metaspace + `,
+			"model":{"type":"BPE","vocab":{"a":0},"merges":[]}}`: "does not end with ByteLevel: only byte-level BPE",
+		``:                      "truncated",
+		`{"version":"1.0","mo`:  "truncated",
+		`{"version":"1.0",,}`:   "invalid character",
+		`{"version":"1.0"} {`:   "something follows",
+		`{"model":{"vocab":5}}`: "no vocabulary",
+	} {
+		if _, err := Parse([]byte(file)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want one with %q", file, err, want)
 		}
 	}
 }
