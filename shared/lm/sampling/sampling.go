@@ -33,18 +33,18 @@ type Options struct {
 // Validate returns an error for the first option that has no meaning.
 func (o Options) Validate() error {
 	for _, f := range []struct {
-		name      string
-		value     float64
-		low, high float64
+		name        string
+		value, most float64
+		want        string
 	}{
-		{"repetition penalty", o.RepetitionPenalty, 0, math.MaxFloat64},
-		{"temperature", o.Temperature, 0, math.MaxFloat64},
-		{"top-k", float64(o.TopK), 0, math.MaxInt32},
-		{"top-p", o.TopP, 0, 1},
-		{"min-p", o.MinP, 0, 1},
+		{"repetition penalty", o.RepetitionPenalty, math.MaxFloat64, "0 or more"},
+		{"temperature", o.Temperature, math.MaxFloat64, "0 or more"},
+		{"top-k", float64(o.TopK), math.MaxInt32, "0 or more"},
+		{"top-p", o.TopP, 1, "0 to 1"},
+		{"min-p", o.MinP, 1, "0 to 1"},
 	} {
-		if !(f.value >= f.low && f.value <= f.high) {
-			return fmt.Errorf("%s is %v, want %v to %v", f.name, f.value, f.low, f.high)
+		if !(f.value >= 0 && f.value <= f.most) {
+			return fmt.Errorf("%s is %v, want %s", f.name, f.value, f.want)
 		}
 	}
 	return nil

@@ -156,13 +156,13 @@ func TestNextIsPure(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	for want, o := range map[string]Options{
-		"temperature is -1, want 0 to":         {Temperature: -1},
-		"temperature is NaN":                   {Temperature: math.NaN()},
-		"temperature is +Inf":                  {Temperature: math.Inf(1)},
-		"top-k is -1":                          {TopK: -1},
-		"top-p is 1.5, want 0 to 1":            {TopP: 1.5},
-		"min-p is -0.1, want 0 to 1":           {MinP: -0.1},
-		"repetition penalty is -2, want 0 to ": {RepetitionPenalty: -2},
+		"temperature is -1, want 0 or more": {Temperature: -1},
+		"temperature is NaN":                {Temperature: math.NaN()},
+		"temperature is +Inf":               {Temperature: math.Inf(1)},
+		"top-k is -1":                       {TopK: -1},
+		"top-p is 1.5, want 0 to 1":         {TopP: 1.5},
+		"min-p is -0.1, want 0 to 1":        {MinP: -0.1},
+		"penalty is -2, want 0 or more":     {RepetitionPenalty: -2},
 	} {
 		if _, err := o.Next([]float32{1, 2}, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, want %q", o, err, want)

@@ -29,7 +29,7 @@ func (s *Server) chatTask(r *chatRequest) (*task, *apiError) {
 	}
 	var turns []documents.Turn
 	for _, m := range r.Messages {
-		turns = append(turns, documents.Turn{Role: m.Role, Text: string(m.Content)})
+		turns = append(turns, documents.Turn{Role: m.Role, Text: string(*m.Content)})
 	}
 	prompt, stop := s.model.Conversation(s.Template, turns)
 	name, most := "max_completion_tokens", r.MaxCompletionTokens

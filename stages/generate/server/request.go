@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -86,10 +88,10 @@ type responseFormat struct {
 
 // message is one turn of a conversation.
 type message struct {
-	Role    string  `json:"role"`
-	Content content `json:"content"`
-	Name    *string `json:"name"` // of one among several speakers; templates have no place for it
-	Refusal *string `json:"refusal"`
+	Role    string   `json:"role"`
+	Content *content `json:"content"`
+	Name    *string  `json:"name"` // of one among several speakers; templates have no place for it
+	Refusal *string  `json:"refusal"`
 }
 
 // content is a text, or the texts of a list of parts.
@@ -138,7 +140,7 @@ type prompts []prompt
 // prompt has tokens where text is nil.
 type prompt struct {
 	text   *string
-	tokens []int32
+	tokens tokenIDs
 }
 
 // UnmarshalJSON takes "text", ["text", …], [1, 2, …] and [[1, 2, …], …].
@@ -162,11 +164,27 @@ func (p *prompts) UnmarshalJSON(b []byte) error {
 		if first(item) == '"' {
 			to = &one.text
 		}
-		if err := json.Unmarshal(item, to); err != nil || first(item) == 'n' {
+		if err := json.Unmarshal(item, to); err != nil {
 			return invalid("prompt", "it is a text, a list of texts, a list of token ids, or a list of lists of token ids; "+
 				"a token id is an integer from 0 to %d", math.MaxInt32)
 		}
 		*p = append(*p, one)
+	}
+	return nil
+}
+
+// tokenIDs are the tokens of a text.
+type tokenIDs []int32
+
+// UnmarshalJSON takes [1, 2, …]. Without it null among the numbers would be token 0.
+func (t *tokenIDs) UnmarshalJSON(b []byte) error {
+	var list []*int32
+	if err := json.Unmarshal(b, &list); err != nil || first(b) != '[' || slices.Contains(list, nil) {
+		return invalid("tokens", "it is a list of token ids, which are integers from 0 to %d", math.MaxInt32)
+	}
+	*t = make(tokenIDs, len(list))
+	for i, id := range list {
+		(*t)[i] = *id
 	}
 	return nil
 }
@@ -333,6 +351,9 @@ func (r *chatRequest) check() *apiError {
 		return invalid("messages", "%d messages, and a conversation may have %d", len(r.Messages), mostMessages)
 	}
 	for i, m := range r.Messages {
+		if m.Content == nil {
+			return invalid("messages", "message %d has no content: give a text, which may be empty", i)
+		}
 		switch m.Role {
 		case "developer": // OpenAI's newer word
 			r.Messages[i].Role = "system"
@@ -348,7 +369,7 @@ func within(name string, value *float64, low, high float64) *apiError {
 	if value == nil || *value >= low && *value <= high {
 		return nil
 	}
-	return invalid(name, "%v, want %v to %v", *value, low, high)
+	return invalid(name, "%v, want %v to %s", *value, low, strconv.FormatFloat(high, 'f', -1, 64))
 }
 
 func number(n *int) *float64 {

@@ -391,6 +391,10 @@ func TestRefusals(t *testing.T) {
 		{"completions", body{"prompt": 5}, "prompt", "a text, a list of texts", 400},
 		{"completions", body{"prompt": []any{1, "a"}}, "prompt", "a text, a list of texts", 400},
 		{"completions", body{"prompt": []any{"a", nil}}, "prompt", "a text, a list of texts", 400},
+		{"completions", body{"prompt": []any{nil}}, "prompt", "a token id is an integer", 400},
+		{"completions", body{"prompt": []any{5, nil}}, "prompt", "a token id is an integer", 400},
+		{"completions", body{"prompt": []any{[]any{5, nil}}}, "prompt", "a token id is an integer", 400},
+		{"completions", body{"prompt": []any{[]any{5}, nil}}, "prompt", "a token id is an integer", 400},
 		{"completions", body{"prompt": []any{}}, "prompt", "an empty list", 400},
 		{"completions", body{"prompt": []any{[]int{}}}, "prompt", "no tokens", 400},
 		{"completions", body{"prompt": []int{1, 257}}, "prompt", "token 257 at position 1 is none of the 257 tokens", 400},
@@ -403,7 +407,7 @@ func TestRefusals(t *testing.T) {
 		{"completions", body{"prompt": strings.Repeat("a", 450), "max_tokens": 63}, "max_tokens", "ask for 62 at most", 400},
 		{"completions", body{"max_tokens": 101}, "max_tokens", "this server writes 100 at most", 400},
 		{"completions", body{"prompt": strings.Repeat("a", 2000)}, "", "more than 2000 bytes", 413},
-		{"completions", body{"max_tokens": -1}, "max_tokens", "-1, want 0 to", 400},
+		{"completions", body{"max_tokens": -1}, "max_tokens", "-1, want 0 to 2147483647", 400},
 		{"completions", body{"max_tokens": 1.5}, "max_tokens", "want an integer", 400},
 		{"completions", body{"n": 0}, "n", "0, want 1 to 64", 400},
 		{"completions", body{"temperature": 2.1}, "temperature", "2.1, want 0 to 2", 400},
@@ -429,6 +433,10 @@ func TestRefusals(t *testing.T) {
 		{"chat/completions", body{}, "messages", "there is none", 400},
 		{"chat/completions", body{"messages": "Hello"}, "messages", "want a list", 400},
 		{"chat/completions", body{"messages": []body{{"role": "tool", "content": "x"}}}, "messages", `role "tool"`, 400},
+		{"chat/completions", body{"messages": []body{{"role": "user"}}}, "messages", "message 0 has no content", 400},
+		{"chat/completions", body{"messages": []any{hello[0], body{"role": "assistant", "content": nil}}}, "messages",
+			"message 1 has no content", 400},
+		{"chat/completions", body{"messages": []any{nil}}, "messages", "message 0 has no content", 400},
 		{"chat/completions", body{"messages": []body{{"role": "user", "content": 5}}}, "messages", "a content is a text",
 			400},
 		{"chat/completions", body{"messages": []body{{"role": "user", "content": []body{{"type": "image_url"}}}}}, "messages",
@@ -756,9 +764,10 @@ func TestTokenize(t *testing.T) {
 			t.Errorf("%v is %s", got.Tokens, b)
 		}
 	}
-	if status, b := c.post("/detokenize", body{"tokens": []int{999}}); status != 400 ||
-		!strings.Contains(string(b), `"param":"tokens"`) {
-		t.Errorf("status %d, %s", status, b)
+	for _, wrong := range []body{{"tokens": []int{999}}, {"tokens": []any{5, nil}}, {"tokens": nil}, {}} {
+		if status, b := c.post("/detokenize", wrong); status != 400 || !strings.Contains(string(b), `"param":"tokens"`) {
+			t.Errorf("%v: status %d, %s", wrong, status, b)
+		}
 	}
 	if status, b := c.post("/tokenize", body{}); status != 400 || !strings.Contains(string(b), `"param":"prompt"`) {
 		t.Errorf("status %d, %s", status, b)

@@ -47,14 +47,17 @@ func (s *Server) tokenize(w http.ResponseWriter, _ *http.Request, body []byte) *
 // detokenize answers /detokenize.
 func (s *Server) detokenize(w http.ResponseWriter, _ *http.Request, body []byte) *apiError {
 	var request struct {
-		Model  *string `json:"model"`
-		Tokens []int32 `json:"tokens"`
+		Model  *string  `json:"model"`
+		Tokens tokenIDs `json:"tokens"`
 	}
 	if err := decode(body, &request); err != nil {
 		return err
 	}
 	if err := s.named(request.Model); err != nil {
 		return err
+	}
+	if request.Tokens == nil {
+		return invalid("tokens", "a list of token ids, which is missing")
 	}
 	tokens, err := s.tokens("tokens", prompt{tokens: request.Tokens})
 	if err != nil {
