@@ -130,19 +130,45 @@ func TestFullContext(t *testing.T) {
 // On a terminal, control characters of the model are not obeyed.
 func TestScreen(t *testing.T) {
 	const text = "a\n\tb\x1b[2J\r\u0085é"
-	for terminal, want := range map[bool]string{true: "a\n\tb\uFFFD[2J\uFFFD\uFFFDé", false: text} {
+	for width, want := range map[int]string{80: "a\n\tb\uFFFD[2J\uFFFD\uFFFDé\n", 0: text + "\n"} {
 		var shown strings.Builder
-		s := screen{&shown, terminal}
-		if err := s.write(text); err != nil || shown.String() != want {
-			t.Errorf("terminal %v: %q, %v", terminal, shown.String(), err)
+		s := screen{out: &shown, width: width}
+		if err := s.write(text + "\n"); err != nil || shown.String() != want {
+			t.Errorf("width %d: %q, %v", width, shown.String(), err)
+		}
+	}
+}
+
+// On a terminal, lines are broken between words, however the text comes; a word that is whole is shown.
+func TestScreenWraps(t *testing.T) {
+	for text, want := range map[string]string{
+		"The king said no.\n":     "The king \nsaid no.\n",
+		"0123456789 ab":           "0123456789",
+		"0123456789 ab\n":         "0123456789\nab\n",
+		"a 0123456789abcdef g\n":  "a \n0123456789\nabcdef g\n",
+		"01234567 ab  c\n\n\nd\n": "01234567 \nab  c\n\n\nd\n",
+		"日本語日本語 x":                "日本語日本\n語 ",
+		"e\u0301e\u0301345678 \n": "e\u0301e\u0301345678 \n",
+	} {
+		for size := range 4 {
+			var shown strings.Builder
+			s := screen{out: &shown, width: 10}
+			for part := range slices.Chunk([]rune(text), size+1) {
+				if err := s.write(string(part)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if shown.String() != want {
+				t.Errorf("%q, %d characters at a time: %q, want %q", text, size+1, shown.String(), want)
+			}
 		}
 	}
 }
 
 // A message is a line. A backslash at its end joins the next one, and a line that is too long is left out.
 func TestLines(t *testing.T) {
-	in := newLines(strings.NewReader("one\r\n\n" + `two\` + "\n" + ` lines\` + "\n\xff\n" +
-		strings.Repeat("y", maxLine+1) + "\nlast\n" + `open\`))
+	in := newLines(strings.NewReader("one\r\n\n"+`two\`+"\n"+` lines\`+"\n\xff\n"+
+		strings.Repeat("y", maxLine+1)+"\nlast\n"+`open\`), false)
 	var got []string
 	asked := 0
 	for {

@@ -14,10 +14,19 @@ const maxLine = 1 << 20
 
 var errLongLine = fmt.Errorf("a message has at most %d bytes: the line is left out", maxLine)
 
-// lines reads messages: lines, of which one that ends in a backslash goes on with the next.
-type lines struct{ in *bufio.Reader }
+// typedLine is how many bytes of a line a terminal of Linux hands over: of a longer one, the rest is lost.
+const typedLine = 4095
 
-func newLines(in io.Reader) *lines { return &lines{bufio.NewReader(in)} }
+var errCutLine = fmt.Errorf(`a terminal hands over the first %d bytes of a line: the line is left out; end its parts `+
+	`with \, or continue a file (run --prompt-file)`, typedLine)
+
+// lines reads messages: lines, of which one that ends in a backslash goes on with the next.
+type lines struct {
+	in    *bufio.Reader
+	typed bool // at a terminal
+}
+
+func newLines(in io.Reader, typed bool) *lines { return &lines{bufio.NewReader(in), typed} }
 
 // message returns the next message, whose bytes need not be UTF-8. It calls more before every line but the first. The
 // error at the end is io.EOF.
@@ -58,6 +67,10 @@ func (l *lines) line() (string, error) {
 		case long:
 			return "", errLongLine
 		}
-		return string(bytes.TrimRight(line, "\r\n")), nil
+		line = bytes.TrimRight(line, "\r\n")
+		if l.typed && len(line) >= typedLine {
+			return "", errCutLine
+		}
+		return string(line), nil
 	}
 }

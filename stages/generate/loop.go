@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 
-	"bitnet1/shared/lm/inference"
 	"bitnet1/shared/run/param"
 	"bitnet1/shared/run/terminal"
 	"bitnet1/stages/generate/generation"
@@ -59,7 +58,7 @@ func (t *chat) loop(ctx context.Context, in io.Reader) error {
 	if t.typed {
 		defer t.catchInterrupts()()
 	}
-	lines := newLines(in)
+	lines := newLines(in, t.typed)
 	for {
 		t.ask("> ")
 		message, err := lines.message(func() { t.ask(". ") })
@@ -68,7 +67,7 @@ func (t *chat) loop(ctx context.Context, in io.Reader) error {
 		case err == io.EOF:
 			t.ask("\n")
 			return nil
-		case errors.Is(err, errLongLine):
+		case err == errLongLine, err == errCutLine:
 			t.note("%v", err)
 		case err != nil:
 			return err
@@ -114,13 +113,11 @@ func (t *chat) answer(ctx context.Context, message string) error {
 		return ended
 	}
 	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, inference.ErrContextFull):
+	case errors.Is(err, context.Canceled):
+		t.note("(stopped)")
 	case err != nil:
 		return err
-	}
-	if err != nil {
-		t.note("(%v)", err)
-	} else if r.Finish == generation.ContextFull {
+	case r.Finish == generation.ContextFull:
 		t.note("(the context is full)")
 	}
 	t.talk.answered(r)

@@ -119,6 +119,11 @@ func printText(c *cli.Context, m *generation.Model, p Params) error {
 	if len(prompts) == 0 {
 		return command.Usagef("there is nothing to continue: give --prompt TEXT or --prompt-file FILE")
 	}
+	for _, prompt := range prompts { // before any of them is shown
+		if err := m.Fits(m.Encode(prompt)); err != nil {
+			return ofPrompt(prompt, err)
+		}
+	}
 	g, err := m.NewGenerator()
 	if err != nil {
 		return err

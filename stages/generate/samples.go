@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"bitnet1/shared/lm/inference"
 	"bitnet1/shared/lm/sampling"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
@@ -78,14 +77,11 @@ func newSamples(ctx context.Context, m *generation.Model, digest string, p Param
 		return nil, err
 	}
 	var written [][]int32
-	for i, prompt := range p.prompts(m) {
+	for _, prompt := range p.prompts(m) {
 		tokens := m.Encode(prompt)
 		r, err := g.Generate(ctx, tokens, p.options(), nil)
-		if errors.Is(err, inference.ErrContextFull) && i < len(p.prompts(m))-len(p.Prompts) {
-			continue // a fixed prompt, which a small model has no room for
-		}
 		if err != nil {
-			return nil, fmt.Errorf("prompt %q: %w", prompt, err)
+			return nil, ofPrompt(prompt, err)
 		}
 		s.Texts = append(s.Texts, sample{generation.Valid(prompt), len(tokens), r.Text, len(r.Tokens), r.Finish})
 		written = append(written, r.Tokens)
@@ -94,15 +90,22 @@ func newSamples(ctx context.Context, m *generation.Model, digest string, p Param
 	return s, nil
 }
 
-// prompts are the texts to continue, the fixed ones first. Where a tokenizer has no prose, it is the empty text.
-func (p Params) prompts(m *generation.Model) []string {
+// ofPrompt says which prompt an error is about.
+func ofPrompt(prompt string, err error) error { return fmt.Errorf("prompt %.40q: %w", prompt, err) }
+
+// prompts are the texts to continue: first the fixed ones for which the context has room, or the empty text where the
+// tokenizer has no prose, and then those of the user.
+func (p Params) prompts(m *generation.Model) (all []string) {
 	switch {
 	case !p.FixedPrompts:
-		return p.Prompts
 	case m.Text(m.Encode(fixedPrompts[0])) != fixedPrompts[0]:
-		return append([]string{""}, p.Prompts...)
+		all = []string{""}
+	default:
+		all = slices.DeleteFunc(slices.Clone(fixedPrompts), func(prompt string) bool {
+			return m.Fits(m.Encode(prompt)) != nil
+		})
 	}
-	return append(slices.Clone(fixedPrompts), p.Prompts...)
+	return append(all, p.Prompts...)
 }
 
 func (s *samples) name() string { return fmt.Sprintf("step-%06d_text.json", s.Step) }

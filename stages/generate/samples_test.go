@@ -123,9 +123,16 @@ func TestSamplesOfSmallModels(t *testing.T) {
 		!strings.Contains(out, `"prompt":"","prompt_tokens":1`) {
 		t.Errorf("symbols: %s", out)
 	}
-	out, said, status := program(t, "", "run", "--in", short, "--out", t.TempDir(), "--prompt", "Once upon a time")
-	if status != 1 || !strings.Contains(said, "the prompt has 16 tokens, and the model's context is 12") {
+	if out, said, status := program(t, "", "run", "--in", short); status != 0 || !strings.Contains(out, "\n\nIt is not") {
 		t.Errorf("status %d: %s%s", status, out, said)
+	}
+	for _, output := range [][]string{{"--out", t.TempDir()}, {"--json"}, nil} {
+		args := append([]string{"run", "--in", short, "--prompt", "A", "--prompt", "Once upon a time"}, output...)
+		out, said, status := program(t, "", args...)
+		if status != 1 || out != "" ||
+			!strings.Contains(said, `prompt "Once upon a time": the prompt has 16 tokens, and the model's context is 12`) {
+			t.Errorf("status %d: %s%s", status, out, said)
+		}
 	}
 }
 

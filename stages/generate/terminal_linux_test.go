@@ -84,12 +84,17 @@ func TestChatOnATerminal(t *testing.T) {
 		}
 	}
 	who.types("\x03")
-	who.sees("\n> ", 4)
+	who.sees("\n(stopped)\r\n> ", 1)
 	if strings.Contains(who.screen(), "context is full") {
 		t.Error("Ctrl-C did not stop the answer")
 	}
 	who.types("/tokens 3\n\n")
 	who.sees("\n> ", 6)
+	who.types(strings.Repeat("y", 4095) + "\n") // the kernel passes on as many of a longer line
+	who.sees("a terminal hands over the first 4095 bytes", 1)
+	who.sees("\n> ", 7)
+	who.types(strings.Repeat("y", 4000) + "\n")
+	who.sees("\n> ", 8)
 	who.types("\x04")
 	if err := wait(); err != nil {
 		t.Errorf("the chat ends with %v: %q", err, who.screen())

@@ -2,8 +2,6 @@ package generation
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
 	"bitnet1/shared/lm/inference"
 	"bitnet1/shared/lm/sampling"
@@ -125,7 +123,7 @@ func (g *Generator) Generate(ctx context.Context, prompt []int32, o Options, emi
 
 // prefill makes prompt the session's sequence, and returns the logits of the token that follows.
 func (g *Generator) prefill(ctx context.Context, prompt []int32) (logits []float32, err error) {
-	if err := g.fits(prompt); err != nil {
+	if err := g.model.Fits(prompt); err != nil {
 		return nil, err
 	}
 	known := min(g.Common(prompt), len(prompt)-1)
@@ -142,15 +140,4 @@ func (g *Generator) prefill(ctx context.Context, prompt []int32) (logits []float
 			return nil, err
 		}
 	}
-}
-
-func (g *Generator) fits(prompt []int32) error {
-	if len(prompt) == 0 {
-		return errors.New("the prompt has no tokens, not even an end of text")
-	}
-	if most := g.model.Config.Seq; len(prompt) > most {
-		return fmt.Errorf("the prompt has %d tokens, and the model's context is %d: shorten the prompt (%w)",
-			len(prompt), most, inference.ErrContextFull)
-	}
-	return nil
 }

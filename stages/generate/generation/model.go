@@ -12,6 +12,7 @@
 package generation
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -85,6 +86,19 @@ func (m *Model) Encode(text string) []int32 {
 		tokens[i] = int32(t)
 	}
 	return tokens
+}
+
+// Fits returns an error unless prompt has tokens and the context has room for them. The error of a prompt that is too
+// long wraps inference.ErrContextFull.
+func (m *Model) Fits(prompt []int32) error {
+	if len(prompt) == 0 {
+		return errors.New("the prompt has no tokens, not even an end of text")
+	}
+	if most := m.Config.Seq; len(prompt) > most {
+		return fmt.Errorf("the prompt has %d tokens, and the model's context is %d: shorten the prompt (%w)",
+			len(prompt), most, inference.ErrContextFull)
+	}
+	return nil
 }
 
 // Text returns the text of tokens. Bytes that are not UTF-8 become U+FFFD, one for each.

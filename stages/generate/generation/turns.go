@@ -178,7 +178,7 @@ func (g *Generator) Common(prompt []int32) int {
 // Score computes a prompt, and calls f with the logits that follow each of its tokens: those after token i say how
 // probable token i+1 was. They are valid during the call. An error of f is returned.
 func (g *Generator) Score(ctx context.Context, prompt []int32, f func(i int, logits []float32) error) error {
-	if err := g.fits(prompt); err != nil {
+	if err := g.model.Fits(prompt); err != nil {
 		return err
 	}
 	if err := g.session.Truncate(0); err != nil {
