@@ -26,9 +26,9 @@ func (s *Server) guard(h http.HandlerFunc) http.HandlerFunc {
 			h(w, r)
 			return
 		}
-		given, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		got := sha256.Sum256([]byte(given)) // of equal length, so that the time says nothing about the token
-		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+		if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			invalid("", "the request has not the token of this server: send it as Authorization: Bearer TOKEN").
 				coded(http.StatusUnauthorized, "invalid_api_key").write(w)

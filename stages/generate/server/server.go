@@ -108,7 +108,12 @@ func (s *Server) routes() http.Handler {
 		invalid("", "%s %s: this server has no such path; it has /v1/models, /v1/completions and /v1/chat/completions",
 			r.Method, r.URL.Path).coded(http.StatusNotFound, "unknown_url").write(w)
 	}))
-	return http.NewCrossOriginProtection().Handler(routes)
+	own := http.NewCrossOriginProtection()
+	own.SetDenyHandler(s.metrics.count("foreign", func(w http.ResponseWriter, r *http.Request) {
+		invalid("", "a page of %.100q asks, and this server answers its own page alone", r.Header.Get("Origin")).
+			coded(http.StatusForbidden, "forbidden_origin").write(w)
+	}))
+	return own.Handler(routes)
 }
 
 var errEnding = errors.New("the server is shutting down")

@@ -522,6 +522,7 @@ func TestToken(t *testing.T) {
 		status      int
 	}{
 		{"/v1/models", "", 401}, {"/v1/models", "Bearer secre", 401}, {"/v1/models", "Bearer secret ", 200},
+		{"/v1/models", "bearer secret", 200}, {"/v1/models", "secret", 401}, {"/v1/models", "Basic secret", 401},
 		{"/v1/models", "Bearer other", 401}, {"/metrics", "", 401}, {"/tokenizer_info", "", 401}, {"/health", "", 200},
 		{"/", "", 200}, {"/metrics", "Bearer secret", 200},
 	} {
@@ -556,9 +557,11 @@ func TestForeignPages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		b, err := io.ReadAll(answer.Body)
 		answer.Body.Close()
-		if answer.StatusCode != status {
-			t.Errorf("origin %s: status %d", origin, answer.StatusCode)
+		if answer.StatusCode != status || err != nil || !json.Valid(b) ||
+			status == 403 && !strings.Contains(string(b), `"code":"forbidden_origin"`) {
+			t.Errorf("origin %s: status %d, %s, %v", origin, answer.StatusCode, b, err)
 		}
 	}
 }
