@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"html"
 	"os"
 	"path/filepath"
 	"slices"
@@ -56,6 +57,7 @@ func TestLineage(t *testing.T) {
 	t.Run("tree", w.checkTree)
 	t.Run("names", w.checkNames)
 	t.Run("repeat", w.checkRepeat)
+	t.Run("files", w.checkFiles)
 	t.Run("damage", w.checkDamage) // the last: it changes records
 }
 
@@ -127,6 +129,33 @@ func (w *world) checkFinetuned(t *testing.T) {
 	out := w.must("pipeline", "lineage", "--repeat", "tuned/step-000020.safetensors")
 	if strings.Count(out, "the same") != len(g.Jobs) || strings.Contains(out, "another key") {
 		t.Errorf("repeated:\n%s", out)
+	}
+}
+
+// A rerun that read a file of its user's is repeated with that file, and the report has the command.
+func (w *world) checkFiles(t *testing.T) {
+	set := filepath.Join(t.TempDir(), "questions.jsonl")
+	if err := os.WriteFile(set, []byte(`{"query": "2 + 2 =", "choices": ["4", "5"], "gold": 0}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tasks := "multiple_choice=" + set
+	w.must("evaluate", "run", "--run", "r", "--checkpoint", "40", "--tasks", tasks)
+	files, err := filepath.Glob(filepath.Join(w.data, "runs", "r", "evaluate", "*", "step-000040_tasks.json"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("scores in %v, %v", files, err)
+	}
+	g := w.traced(files[0])
+	if given := jobOf(t, g, "evaluate").Given; given["tasks"] != tasks || given["text"] != "" {
+		t.Errorf("parameters of the evaluation: %v", given)
+	}
+	out := w.must("pipeline", "lineage", "--repeat", files[0])
+	if strings.Count(out, "the same") != len(g.Jobs) || strings.Contains(out, "another key") {
+		t.Errorf("repeated:\n%s", out)
+	}
+	w.must("report", "--run", "r")
+	page, err := os.ReadFile(filepath.Join(w.data, "runs", "r", "report", "report.html"))
+	if err != nil || !strings.Contains(html.UnescapeString(string(page)), " --tasks="+tasks) {
+		t.Errorf("the report lacks --tasks=%s: %v", tasks, err)
 	}
 }
 

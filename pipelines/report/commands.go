@@ -8,6 +8,8 @@ import (
 
 	"bitnet1/shared/measure/history"
 	"bitnet1/shared/run/command"
+	"bitnet1/shared/run/param"
+	"bitnet1/shared/run/results"
 )
 
 // commandsSection is the commands that made the runs and this report.
@@ -36,11 +38,7 @@ func commandsSection(runs []*history.Run) section {
 func reruns(r *history.Run) (lines []string) {
 	for _, t := range r.Tables {
 		for _, row := range t.Others {
-			flags := map[string]string{} // by stage
-			for _, full := range slices.Sorted(maps.Keys(row.Overrides)) {
-				stage, key, _ := strings.Cut(full, ".")
-				flags[stage] += fmt.Sprintf(" --%s=%s", strings.ReplaceAll(key, "_", "-"), command.Quoted(row.Overrides[full]))
-			}
+			flags := flagsOf(r, row)
 			for _, stage := range slices.Sorted(maps.Keys(flags)) {
 				line := fmt.Sprintf("%s run --run %s --checkpoint %s%s", stage, command.Quoted(r.ID), command.Quoted(row.Name),
 					flags[stage])
@@ -51,4 +49,24 @@ func reruns(r *history.Run) (lines []string) {
 		}
 	}
 	return lines
+}
+
+// flagsOf are the flags of the commands that filled a row, by stage.
+func flagsOf(r *history.Run, row *results.Row) map[string]string {
+	flags := map[string]string{}
+	add := func(stage, key, value string) {
+		flags[stage] += fmt.Sprintf(" --%s=%s", strings.ReplaceAll(key, "_", "-"), command.Quoted(value))
+	}
+	for _, full := range slices.Sorted(maps.Keys(row.Overrides)) {
+		stage, key, _ := strings.Cut(full, ".")
+		add(stage, key, row.Overrides[full])
+	}
+	for _, f := range r.Files {
+		if maps.Equal(f.Overrides, row.Overrides) {
+			for _, key := range slices.Sorted(maps.Keys(f.Paths)) {
+				add(f.Stage, key, param.Text(f.Paths[key]))
+			}
+		}
+	}
+	return flags
 }

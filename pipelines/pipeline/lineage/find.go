@@ -3,7 +3,6 @@ package lineage
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -163,7 +162,7 @@ func (f *finder) given(e event.Envelope, r *record.Record) map[string]string {
 		var section map[string]any
 		if json.Unmarshal(def.Stages[e.Stage], &section) == nil {
 			for key, value := range section {
-				given[key] = text(value)
+				given[key] = param.Text(value)
 			}
 		}
 	}
@@ -172,28 +171,26 @@ func (f *finder) given(e event.Envelope, r *record.Record) map[string]string {
 			given[own] = value
 		}
 	}
-	if r != nil { // the record is right where the two differ
-		var all map[string]any
-		if json.Unmarshal([]byte(r.Params), &all) == nil {
-			for key := range maps.Clone(given) {
-				if value, ok := all[key]; ok {
-					given[key] = text(value)
-				}
-			}
-		}
+	if r != nil {
+		addRecorded(given, r)
 	}
 	return given
 }
 
-// text writes a parameter as a flag takes it.
-func text(value any) string {
-	list, ok := value.([]any)
-	if !ok {
-		return param.Text(value)
+// addRecorded takes the values of given parameters from the record of the job, which is right where the two differ, and
+// adds the paths of files that the job read.
+func addRecorded(given map[string]string, r *record.Record) {
+	var keyed, unkeyed map[string]any
+	if json.Unmarshal([]byte(r.Params), &keyed) == nil {
+		for key := range given {
+			if value, ok := keyed[key]; ok {
+				given[key] = param.Text(value)
+			}
+		}
 	}
-	items := make([]string, len(list))
-	for i, item := range list {
-		items[i] = param.Text(item)
+	if r.Unkeyed != "" && json.Unmarshal([]byte(r.Unkeyed), &unkeyed) == nil {
+		for key, value := range unkeyed {
+			given[key] = param.Text(value)
+		}
 	}
-	return param.Text(items)
 }

@@ -2,6 +2,7 @@ package lineage
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -155,8 +156,9 @@ func (r *Repetition) prepare(job *Job, fresh *artifact.Store, j journal.Journal,
 	return nil
 }
 
-// section are the parameters of a job as a definition has them: those of its record and, of the run's definition, those
-// that are no part of a job's key, such as paths. A path whose artifact was made again leads to that.
+// section are the parameters of a job as a definition has them: those of its record. An older record lacks those that
+// are no part of the job's key, such as paths: then the run's definition has them, unless they were given to a rerun. A
+// path whose artifact was made again leads to that.
 func (r *Repetition) section(job *Job, fresh *artifact.Store) ([]byte, error) {
 	section := map[string]json.RawMessage{}
 	def, err := definition.OfRun(r.History.journal, r.History.store, job.Run)
@@ -168,12 +170,10 @@ func (r *Repetition) section(job *Job, fresh *artifact.Store) ([]byte, error) {
 			return nil, fmt.Errorf("definition of run %s: stage %s: %w", job.Run, job.Stage, err)
 		}
 	}
-	var recorded map[string]json.RawMessage
-	if err := json.Unmarshal([]byte(job.record.Params), &recorded); err != nil {
-		return nil, fmt.Errorf("record of job %s: its parameters: %w", digest.Short(job.Key), err)
-	}
-	for key, value := range recorded {
-		section[key] = value
+	for _, recorded := range []string{job.record.Params, cmp.Or(job.record.Unkeyed, "{}")} {
+		if err := json.Unmarshal([]byte(recorded), &section); err != nil {
+			return nil, fmt.Errorf("record of job %s: its parameters: %w", digest.Short(job.Key), err)
+		}
 	}
 	for key, value := range section {
 		if path, ok := r.again(value, fresh); ok {

@@ -10,6 +10,7 @@ import (
 	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
+	"bitnet1/shared/run/param"
 )
 
 // Rows are rows of a source, numbered from 0.
@@ -171,7 +172,7 @@ func parametersOf(job *Job) map[string]string {
 		return values
 	}
 	for key, value := range all {
-		values[key] = text(value)
+		values[key] = param.Text(value)
 	}
 	return values
 }

@@ -33,6 +33,7 @@ type Run struct {
 
 	Training Training
 	Tables   []*results.Table // of results; the first is that of the checkpoints
+	Files    []Files          // of users, that reruns read
 	Probes   []Probe          // of checkpoints, by step
 	Jobs     []JobTimes
 	Data     Data
@@ -58,7 +59,8 @@ func Read(data, run string) (*Run, error) {
 	}
 	r.Started = started[0].Time
 	for _, read := range []func(journal.Journal, *artifact.Store) error{
-		r.readState, r.readDefinition, r.readTraining, r.readTables, r.readProbes, r.readData, r.readJobs, r.readMachine,
+		r.readState, r.readDefinition, r.readTraining, r.readTables, r.readFiles, r.readProbes, r.readData, r.readJobs,
+		r.readMachine,
 	} {
 		if err := read(j, store); err != nil {
 			r.Missing = append(r.Missing, err.Error())

@@ -61,7 +61,7 @@ func Apply(c *cli.Context, params any) error {
 	return nil
 }
 
-// Text is a parameter's value as a flag takes it.
+// Text is a parameter's value, or that of one as package json decodes it, as a flag takes it.
 func Text(value any) string {
 	switch v := value.(type) {
 	case string:
@@ -71,6 +71,12 @@ func Text(value any) string {
 			return "none"
 		}
 		return strings.Join(v, ",")
+	case []any:
+		items := make([]string, len(v))
+		for i, item := range v {
+			items[i] = Text(item)
+		}
+		return Text(items)
 	case []int:
 		if len(v) == 0 {
 			return "none"

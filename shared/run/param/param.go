@@ -202,6 +202,23 @@ func Canonical(params any) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
+// Unkeyed returns those of params that are no part of the canonical bytes and differ from base, two structs of one
+// type, as a JSON object; "" where there are none.
+func Unkeyed(base, params any) (string, error) {
+	differing := map[string]any{}
+	before := Fields(base)
+	for i, f := range Fields(params) {
+		if f.passing && Text(before[i].Default) != Text(f.Default) {
+			differing[f.Key] = f.Default
+		}
+	}
+	if len(differing) == 0 {
+		return "", nil
+	}
+	b, err := json.Marshal(differing)
+	return string(b), err
+}
+
 // Overrides tells what of params differs from base, two structs of one type: keys to values as flags take them.
 // Parameters that change nothing of what is made are left out.
 func Overrides(base, params any) map[string]string {

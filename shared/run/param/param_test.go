@@ -111,6 +111,23 @@ func TestCanonicalLeavesLaterParametersOut(t *testing.T) {
 	}
 }
 
+// Parameters that are no part of the canonical bytes are told apart from a base, and no others.
+func TestUnkeyedAreThePassingParametersThatDiffer(t *testing.T) {
+	base := sample{}
+	for _, c := range []struct {
+		params sample
+		want   string
+	}{
+		{base, ""},
+		{sample{Until: 5}, `{"until":5}`},
+		{sample{Steps: 9}, ""},
+	} {
+		if got, err := Unkeyed(base, c.params); err != nil || got != c.want {
+			t.Errorf("%+v: %s, %v; want %s", c.params, got, err, c.want)
+		}
+	}
+}
+
 func TestCanonicalSeesEveryValue(t *testing.T) {
 	a, _ := Canonical(sample{Steps: 1})
 	b, _ := Canonical(&sample{Steps: 1})

@@ -42,6 +42,10 @@ type Record struct {
 	Inputs  []string `msgpack:"inputs"`
 	Outputs []Output `msgpack:"outputs"` // in the order in which they were announced
 
+	// Unkeyed are the parameters that are no part of the key, such as the paths of files whose digests are, as JSON. They
+	// are those of the process that committed the job; "" where none was given, and in older records.
+	Unkeyed string `msgpack:"unkeyed,omitempty"`
+
 	// Damage says what was found damaged when the record was opened, and what is done instead.
 	Damage []error `msgpack:"-"`
 
@@ -160,7 +164,7 @@ func (r *Record) Close() {
 func (r *Record) load() error {
 	old, err := read(r.dir)
 	if err == nil && old.Key == r.Key {
-		r.Outputs, r.complete = old.Outputs, true
+		r.Outputs, r.Unkeyed, r.complete = old.Outputs, old.Unkeyed, true
 		return r.removeWork() // where the process was killed right after the commit
 	}
 	if !errors.Is(err, fs.ErrNotExist) {

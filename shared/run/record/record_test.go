@@ -38,7 +38,7 @@ func TestAClosedRecordIsFree(t *testing.T) {
 	again.Close()
 }
 
-// Attempts are counted from the last output that is new, and kept with the
+// Attempts are counted from the last output that is new, and kept with the record.
 func TestAttemptsCountFromTheLastOutput(t *testing.T) {
 	t.Parallel()
 	root, key := t.TempDir(), strings.Repeat("ab", 32)

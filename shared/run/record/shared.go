@@ -33,6 +33,7 @@ type state struct {
 	Complete bool              `msgpack:"complete"`
 	Outputs  []Output          `msgpack:"outputs"`
 	Live     map[string]string `msgpack:"live"`
+	Unkeyed  string            `msgpack:"unkeyed,omitempty"`
 }
 
 // ErrSuperseded is the error of a record that another process has taken over, because this one seemed dead. It is an
@@ -55,7 +56,7 @@ func (r *Record) loadShared(b *bucket.Bucket) error {
 		return err
 	}
 	if s.Complete {
-		r.Outputs, r.complete = s.Outputs, true
+		r.Outputs, r.Unkeyed, r.complete = s.Outputs, s.Unkeyed, true
 		return errors.Join(r.publish(), r.removeWork())
 	}
 	own := l.IsOwn()
@@ -145,7 +146,7 @@ func (r *Record) Live(name string) {
 
 // write appends the outputs to the job's log.
 func (r *Record) write(outputs []Output, complete bool) error {
-	s := state{Complete: complete, Outputs: outputs}
+	s := state{Complete: complete, Outputs: outputs, Unkeyed: r.Unkeyed}
 	if !complete {
 		if err := r.keepLive(); err != nil {
 			return err

@@ -78,6 +78,7 @@ func TestAJobDoneOnOneHostIsDoneOnAll(t *testing.T) {
 	if _, err := Find(reader, jobKey); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("an unfinished job has a record: %v", err)
 	}
+	r.Unkeyed = `{"text":"a.txt"}`
 	if err := r.Commit(); err != nil {
 		t.Fatal(err)
 	}
@@ -85,6 +86,10 @@ func TestAJobDoneOnOneHostIsDoneOnAll(t *testing.T) {
 	found, err := Find(host(t, server), jobKey)
 	if err != nil {
 		t.Fatal(err)
+	}
+	copied, err := Find(reader, jobKey)
+	if err != nil || found.Unkeyed != r.Unkeyed || copied.Unkeyed != r.Unkeyed {
+		t.Errorf("the paths of files are %q and %q, want %q (%v)", found.Unkeyed, copied.Unkeyed, r.Unkeyed, err)
 	}
 	wantOutputs(t, found, true, 1)
 	all, err := Finished(host(t, server))

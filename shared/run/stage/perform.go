@@ -13,6 +13,7 @@ import (
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
+	"bitnet1/shared/run/param"
 	"bitnet1/shared/run/record"
 	"bitnet1/shared/run/vfs"
 )
@@ -106,6 +107,9 @@ func (p *performer[P, E]) perform(ctx context.Context, t task[P, E]) (result, er
 	}
 	cached := r.Complete()
 	if !cached {
+		if r.Unkeyed, err = param.Unkeyed(p.spec.Defaults, t.params); err != nil {
+			return result{key: key}, Permanent(err)
+		}
 		err := p.attempt(ctx, t, r)
 		if isAnew(err) {
 			p.log.Warn("a file of the unfinished job is damaged, and the job is done from its beginning", "run", t.run,
