@@ -130,9 +130,33 @@ func TestPageWithoutRuns(t *testing.T) {
 	b.until("document.querySelector('#run h2')?.innerText === 'run-1' && !!document.body.dataset.drawn")
 }
 
+// The page shows the latest of many runs, although the server speaks of those first whose files changed last.
+func TestPageShowsTheLatestOfManyRuns(t *testing.T) {
+	b, dir := openBrowser(t, 1400, 900), t.TempDir()
+	for i := range 90 {
+		runtest.Write(t, dir, runtest.Run{Name: fmt.Sprintf("run-%02d", i), Points: 5, Finished: true,
+			Started: 1.7e12 + int64(i)*1e6})
+		at := time.Unix(1.7e9+int64(100-i), 0)
+		if err := os.Chtimes(filepath.Join(dir, "runs", fmt.Sprintf("run-%02d", i), "events"), at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.open(serve(t, dir).URL)
+	b.until("document.querySelector('#count')?.textContent === '90 of 90 runs' && !!document.body.dataset.drawn")
+	b.until("document.querySelector('#run h2')?.innerText === 'run-89'")
+	b.until("document.querySelectorAll('#table tbody tr').length === 1")
+}
+
 // Everything can be done with the keys alone.
 func TestPageByKeys(t *testing.T) {
 	b, _, _ := pageOf(t, 1400, 900)
+	b.press("Tab") // goes into the page, and not into the list
+	b.until("document.activeElement.id === 'theme'")
+	b.eval("document.activeElement.blur()")
+	b.press("ArrowDown", "Enter") // nothing has the focus
+	b.until("document.querySelector('#run h2').innerText === 'killed'")
+	b.press("ArrowUp", "Enter")
+	b.until("document.querySelector('#run h2').innerText === 'run-1'")
 	b.press("/")
 	b.write("learning_rate=0.003 finished")
 	b.until("document.querySelector('#count').textContent === '4 of 14 runs'")

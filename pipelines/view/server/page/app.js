@@ -10,7 +10,8 @@ import { make, swatch } from "./text.js";
 const $ = (id) => document.getElementById(id);
 const wanted = new URLSearchParams(location.hash.slice(1)); // what the address asks for, until it is there
 let wantedRuns = new Set((wanted.get("runs") ?? "").split(",").filter(Boolean));
-let chosen = false; // the runs to compare, by the address or by the person
+let chosen = wantedRuns.size > 0; // the runs to compare, by the address or by the person
+let read = false; // all that the address asks for, as far as it is there
 
 new Chart($("loss"), "train_bpc", "loss in bits per token", true);
 const below = new Chart($("below"), "rate", "tokens a second", false);
@@ -44,13 +45,17 @@ function choose() {
   }
   state.compared = state.compared.filter((n) => runs.all.has(n));
   if (!runs.all.has(state.opened)) state.opened = null;
-  if (!state.compared.length && !wantedRuns.size && !chosen) {
-    const rank = (row) => (row.state === "running" ? 1e15 : 0) + row.started;
-    const latest = [...runs.all.values()].sort((a, b) => rank(b) - rank(a))[0];
-    if (latest) { state.compared = [latest.number]; state.opened ??= latest.number; }
-  }
-  if (runs.ready && runs.all.size) { chosen = true; wantedRuns.clear(); }
+  if (!chosen) compareLatest(); // anew with each message: the latest run may come last
+  if (runs.ready && runs.all.size) { chosen = read = true; wantedRuns.clear(); }
   if (!runs.all.has(state.cursor)) state.cursor = state.opened;
+}
+
+function compareLatest() {
+  const rank = (row) => (row.state === "running" ? 1e15 : 0) + row.started;
+  const latest = [...runs.all.values()].sort((a, b) => rank(b) - rank(a))[0]?.number;
+  if (latest === undefined || state.compared.includes(latest)) return;
+  if (state.opened === null || state.compared.includes(state.opened)) state.opened = state.cursor = latest;
+  state.compared = [latest];
 }
 
 // ---- the curves of the compared runs
@@ -155,7 +160,7 @@ function legend() {
 // remember keeps in the address what is looked at, so that it can be kept and sent.
 const mostRemembered = 100; // runs
 function remember() {
-  if (!chosen) return;
+  if (!read) return;
   const p = new URLSearchParams();
   if (state.compared.length <= mostRemembered) p.set("runs", names(state.compared).join(","));
   if (state.opened !== null) p.set("open", runs.all.get(state.opened).run);
@@ -186,6 +191,7 @@ function act(number, onTick) {
 }
 
 function toggle(number) {
+  chosen = true;
   state.compared = state.compared.includes(number) ? state.compared.filter((n) => n !== number)
     : [...state.compared, number];
   render();
@@ -193,6 +199,7 @@ function toggle(number) {
 
 // open shows a run, alone unless runs are compared.
 function open(number) {
+  chosen = true;
   if (!state.compared.includes(number)) {
     state.compared = state.compared.length > 1 ? [...state.compared, number] : [number];
   }
@@ -249,7 +256,7 @@ function search(text) { state.search = text; $("list").scrollTop = 0; render(); 
 
 const keys = {
   "/": () => {
-    if (getComputedStyle($("runs")).display === "none") turnTo("runs");
+    if (!listed()) turnTo("runs");
     $("search").focus();
   },
   "?": () => $("help").showModal(),
@@ -259,10 +266,29 @@ const keys = {
   Escape: () => { zoom(null); search($("search").value = ""); },
 };
 
+// goThrough moves in the list of runs, compares and opens, by a key; it reports false for other keys.
+function goThrough(key) {
+  const by = { ArrowDown: 1, ArrowUp: -1, PageDown: page(), PageUp: -page(), Home: -1e9, End: 1e9 }[key];
+  if (by) move(by);
+  else if (key === " " && state.cursor !== null) toggle(state.cursor);
+  else if (key === "Enter" && state.cursor !== null) open(state.cursor);
+  else return false;
+  return true;
+}
+
+const listed = () => getComputedStyle($("runs")).display !== "none";
+
 function listen() {
   document.addEventListener("keydown", (e) => {
+    if (e.ctrlKey || e.metaKey || e.altKey || $("help").open) return;
+    const toList = e.target === $("list") || e.target === document.body && listed(); // nothing else takes the key
+    if (toList && goThrough(e.key)) {
+      e.preventDefault();
+      $("list").focus();
+      return;
+    }
     const typing = e.target.matches("input[type=search], select");
-    if (e.ctrlKey || e.metaKey || e.altKey || $("help").open || !keys[e.key] || typing && e.key !== "Escape") return;
+    if (!keys[e.key] || typing && e.key !== "Escape") return;
     e.preventDefault();
     keys[e.key]();
     if (typing) $("list").focus();
@@ -275,20 +301,13 @@ function listen() {
   });
   listenToList(act);
   $("list").addEventListener("scroll", () => requestAnimationFrame(() => drawList()));
-  $("list").addEventListener("keydown", (e) => {
-    const by = { ArrowDown: 1, ArrowUp: -1, PageDown: page(), PageUp: -page(), Home: -1e9, End: 1e9 }[e.key];
-    if (by) move(by);
-    else if (e.key === " " && state.cursor !== null) toggle(state.cursor);
-    else if (e.key === "Enter" && state.cursor !== null) open(state.cursor);
-    else return;
-    e.preventDefault();
-  });
   const on = (id, what, f) => $(id).addEventListener(what, (e) => f(e.target));
   on("search", "input", (e) => search(e.value));
   on("group", "change", (e) => { state.group = e.value; render(); });
   on("sort", "change", (e) => { state.sort = e.value; render(); });
-  on("all", "click", () => { state.compared = state.visible.map((r) => r.number); render(); });
-  on("none", "click", () => { state.compared = []; chosen = true; render(); });
+  const compare = (rows) => { chosen = true; state.compared = rows.map((r) => r.number); render(); };
+  on("all", "click", () => compare(state.visible));
+  on("none", "click", () => compare([]));
   on("over", "change", (e) => drawOver(e.value));
   on("logx", "change", (e) => { view.logX = e.checked; render(); });
   on("logy", "change", (e) => logarithmic(e.checked));
