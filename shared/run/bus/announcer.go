@@ -103,7 +103,8 @@ func (a *Announcer) announceAgain(ctx context.Context, e event.Envelope) error {
 		if known.ids[e.ID] {
 			return nil
 		}
-		sequence, err := a.bus.PublishAfter(ctx, e, known.last)
+		last := known.last
+		sequence, err := a.bus.PublishAfter(ctx, e, last)
 		if err == nil {
 			a.note(Kept{Envelope: e, Sequence: sequence})
 			return nil
@@ -113,6 +114,9 @@ func (a *Announcer) announceAgain(ctx context.Context, e event.Envelope) error {
 		}
 		if err := a.readOn(ctx, e); err != nil {
 			return err
+		}
+		if known.last == last { // the server has no other events, but fewer: they were removed, or lost
+			delete(a.known, e.Subject())
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"context"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"bitnet1/shared/processtest"
 	"bitnet1/shared/run/bus/bustest"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/journal"
@@ -149,6 +151,44 @@ func TestALostStreamIsAnnouncedAgainWithFewConsumers(t *testing.T) {
 	}
 	if n := stream.CachedInfo().State.Consumers; n != 0 {
 		t.Errorf("%d consumers are left", n)
+	}
+}
+
+// Events that a process knows of are removed from the server with their run, or lost with the stream. The process
+// announces the next event of the run all the same, and what it announced before.
+func TestAnEventIsAnnouncedAlthoughThoseBeforeAreGone(t *testing.T) {
+	t.Parallel()
+	for name, remove := range map[string]func(d *desk) error{
+		"the run": func(d *desk) error { return d.bus.ForgetRun(t.Context(), "r") },
+		"the stream": func(d *desk) error {
+			if err := d.js.DeleteStream(t.Context(), EventStream); err != nil {
+				return err
+			}
+			return d.bus.ensureStreams(t.Context(), 0)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t, 0)
+			ctx, cancel := context.WithTimeout(t.Context(), processtest.Patience)
+			defer cancel()
+			a := NewAnnouncer(d.journal, d.bus)
+			announce := func(step int) {
+				t.Helper()
+				e := packed(t, "r", step)
+				d.write(e)
+				if err := a.Announce(ctx, e); err != nil {
+					t.Fatal(err)
+				}
+			}
+			announce(1)
+			announce(2)
+			if err := remove(d); err != nil {
+				t.Fatal(err)
+			}
+			announce(3)
+			announce(1)
+			d.wantAnnounced(2)
+		})
 	}
 }
 

@@ -195,20 +195,30 @@ func (b *Bus) publish(ctx context.Context, e event.Envelope, may func() error, o
 	if err != nil {
 		return 0, err
 	}
-	opts = append(opts, jetstream.WithMsgID(e.ID))
+	id := e.ID
 	err = b.again(ctx, func() error {
-		if may != nil {
-			if err := may(); err != nil {
+		for {
+			if may != nil {
+				if err := may(); err != nil {
+					return err
+				}
+			}
+			wait, cancel := context.WithTimeout(ctx, apiWait)
+			ack, err := b.js.Publish(wait, e.Subject(), data, append(opts, jetstream.WithMsgID(id))...)
+			cancel()
+			if err != nil {
 				return err
 			}
+			if sequence = ack.Sequence; !ack.Duplicate {
+				return nil
+			}
+			first, err := b.next(ctx, e.Subject(), sequence-1)
+			if err != nil || first != nil && first.Sequence == sequence {
+				return err
+			}
+			// It was removed since, with its run, and the server still knows the id.
+			id = fmt.Sprintf("%s-%d", e.ID, sequence)
 		}
-		wait, cancel := context.WithTimeout(ctx, apiWait)
-		defer cancel()
-		ack, err := b.js.Publish(wait, e.Subject(), data, opts...)
-		if err == nil {
-			sequence = ack.Sequence
-		}
-		return err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("announcing %s of run %s: %w", e.Kind, e.Run, err)
