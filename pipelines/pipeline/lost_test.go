@@ -247,3 +247,20 @@ func TestADamagedEventServerIsRebuilt(t *testing.T) {
 		t.Errorf("the server has %d events of the first run, and its journal %d", lost, len(want))
 	}
 }
+
+// A run is removed, and the same command makes it again at once on the same server: what the server still knows of the
+// first one is in nobody's way.
+func TestARunThatWasRemovedIsMadeAgain(t *testing.T) {
+	w := onServer(t)
+	file := w.write("sources: [" + texts + "]\nstages:\n  tokenize: {}\n  shard: {sequence_length: 64}\n")
+	command := []string{"run", "--preset", "nano", "--run", "r", file}
+	w.must("pipeline", command...)
+	before := w.manifest("r")
+	for range 2 {
+		w.must("pipeline", "runs", "rm", "--yes", "r")
+		w.must("pipeline", command...)
+		if after := w.manifest("r"); after != before {
+			t.Errorf("made again, the run's manifest is %s, and was %s", after, before)
+		}
+	}
+}

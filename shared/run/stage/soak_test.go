@@ -78,12 +78,13 @@ func TestSoak(t *testing.T) {
 // soaking is the event plane at work.
 type soaking struct {
 	*harness
-	store            string // of the event server
-	server           *server.Server
-	steady           measured // is never killed
-	other            *program
-	announcer        *bus.Announcer
-	events, followed int
+	store     string // of the event server
+	server    *server.Server
+	steady    measured // is never killed
+	other     *program
+	announcer *bus.Announcer
+	events    int
+	last      string // the run at work
 }
 
 func newSoak(t *testing.T) *soaking {
@@ -92,6 +93,11 @@ func newSoak(t *testing.T) *soaking {
 	s.harness = newHarnessAt(t, bus.Address{URL: s.server.ClientURL(), User: "operator", Password: "secret"})
 	s.steady = s.serveMeasured("shout", "--workers", "4")
 	s.announcer = bus.NewAnnouncer(s.journal(), s.bus)
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.explain()
+		}
+	})
 	return s
 }
 
@@ -110,6 +116,7 @@ func (s *soaking) run(n int) {
 	}
 	const sources = 10
 	run := fmt.Sprint("run-", n)
+	s.last = run
 	ctx, end := context.WithCancel(s.t.Context())
 	defer end()
 	var finished atomic.Int32
@@ -130,6 +137,11 @@ func (s *soaking) run(n int) {
 		}
 	}
 	processtest.Eventually(s.t, func() bool { return finished.Load() >= sources }, "the answers of %s", run)
+	all := bus.Listener{Stage: "shout", Run: "*"}
+	processtest.Eventually(s.t, func() bool { // an answer may have been given twice
+		left, err := s.bus.Unanswered(ctx, all)
+		return err == nil && left == 0
+	}, "the end of the last job of %s", run)
 	s.outcomes(run, "shout", sources, event.Done)
 	kept := s.history(run, "*.*")
 	if len(kept) != 3*sources {
@@ -153,4 +165,16 @@ func (s *soaking) holds() soaked {
 	}
 	return soaked{runtime.NumGoroutine(), len(files), heap(), s.steady.metric("go_goroutines"),
 		s.steady.metric("process_open_fds"), resident(s.steady.Process.Pid)}
+}
+
+// explain says what is known of the run at work.
+func (s *soaking) explain() {
+	kinds := map[string]int{}
+	events, bad, err := s.bus.History(context.Background(), s.last, "*.*", 0)
+	for _, k := range events {
+		kinds[k.Kind]++
+	}
+	left, unanswered := s.bus.Unanswered(context.Background(), bus.Listener{Stage: "shout", Run: "*"})
+	s.t.Logf("%s has %v, %d damaged (%v); the stage has %d events to answer (%v)\n%s\n%s", s.last, kinds, bad, err, left,
+		unanswered, s.steady.log(), s.other.log())
 }
