@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 func hold(t *testing.T, cmd *exec.Cmd, after int) (let func()) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "let")
-	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d %s", holdAt, after+6, file))
+	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d %s", holdAt, after+3, file))
 	return func() {
 		if err := os.WriteFile(file, nil, 0o644); err != nil {
 			t.Error(err)

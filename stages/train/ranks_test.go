@@ -101,7 +101,7 @@ func lostRanksEndTheStep(t *testing.T, devices func(ranks int) string, ranks int
 	trainWith(t, world(manifest, whole, devices(1))...)
 	flags, all := world(manifest, dir, devices(ranks)), map[loss]string{}
 	for _, l := range losses {
-		pids, said := signalRank(t, dir, flags, l.step, l.rank, l.signal)
+		pids, said := signalRank(t, dir, flags, ranks, l)
 		if !strings.Contains(said, l.says) {
 			t.Errorf("rank %d ended by %v after step %d, and the program said %s", l.rank, l.signal, l.step, said)
 		}
@@ -119,8 +119,9 @@ var rankLine = regexp.MustCompile(`msg=rank .*rank=(\d+) .*pid=(\d+)`)
 
 // signalRank runs the program, and sends a signal to one of its ranks when a step is in the log. It returns the
 // processes of the other ranks, and what the program said.
-func signalRank(t *testing.T, dir string, flags []string, step, rank int, signal syscall.Signal) ([]int, string) {
+func signalRank(t *testing.T, dir string, flags []string, ranks int, l loss) ([]int, string) {
 	t.Helper()
+	step, rank, signal := l.step, l.rank, l.signal
 	cmd, _ := program(t, flags...)
 	let := hold(t, cmd, step)
 	var said processtest.Output
@@ -140,6 +141,9 @@ func signalRank(t *testing.T, dir string, flags []string, step, rank int, signal
 		case <-time.After(time.Millisecond):
 		}
 	}
+	processtest.Eventually(t, func() bool { // what it has said comes later than what it has logged
+		return len(rankLine.FindAllString(said.String(), -1)) == ranks-1
+	}, "the processes of %d ranks", ranks)
 	pids := []int{cmd.Process.Pid}
 	for _, m := range rankLine.FindAllStringSubmatch(said.String(), -1) {
 		pid, err := strconv.Atoi(m[2])
@@ -147,9 +151,6 @@ func signalRank(t *testing.T, dir string, flags []string, step, rank int, signal
 			t.Fatalf("%s is no process of rank %d", m[0], len(pids))
 		}
 		pids = append(pids, pid)
-	}
-	if rank >= len(pids) {
-		t.Fatalf("the program names %d ranks:\n%s", len(pids)-1, said.String())
 	}
 	if err := syscall.Kill(pids[rank], signal); err != nil {
 		t.Fatal(err)
