@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -12,6 +13,8 @@ import (
 	"testing"
 
 	"bitnet1/kernels"
+	"bitnet1/shared/data/tokenizer"
+	"bitnet1/shared/digest"
 	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/model"
 	"bitnet1/shared/measure/history/historytest"
@@ -192,6 +195,29 @@ func TestModelCard(t *testing.T) {
 		t.Errorf("a folder that has files: %v, %s", err, said)
 	}
 	huggingFace(t, "--in", path, "--out", folder, "--force")
+}
+
+// A tokenizer of one's own is in the folder, and the card calls the end of text as the tokenizer does.
+func TestHuggingFaceWithOwnTokenizer(t *testing.T) {
+	built, err := tokenizer.New("bytes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := tokenizer.HuggingFace(built)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = bytes.ReplaceAll(file, []byte(`\u003c|endoftext|\u003e`), []byte("</s>"))
+	path := measuretest.Checkpoint(t, measuretest.Config(16), checkpoint.Provenance{TokenizerFile: file,
+		Tokenizer: tokenizer.FileName(digest.Bytes(file)), Gamma: 0.3, Mix: 1})
+	folder := filepath.Join(t.TempDir(), "tiny")
+	huggingFace(t, "--in", path, "--out", folder)
+	for name, part := range map[string]string{"README.md": "The tokenizer reads `</s>` in a text as ordinary text",
+		"tokenizer.json": string(file), "tokenizer_config.json": `"eos_token": "\u003c/s\u003e"`} {
+		if b, err := os.ReadFile(filepath.Join(folder, name)); err != nil || !strings.Contains(string(b), part) {
+			t.Errorf("%v: %s lacks %q:\n%s", err, name, part, b)
+		}
+	}
 }
 
 // The card of a run's checkpoint has the run's results, their baselines, sources and commands.

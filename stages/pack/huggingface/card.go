@@ -9,6 +9,7 @@ import (
 	"text/template"
 
 	"bitnet1/kernels"
+	"bitnet1/shared/data/tokenizer"
 	"bitnet1/shared/measure/history"
 	"bitnet1/shared/run/results"
 )
@@ -34,6 +35,7 @@ type card struct {
 	*Model
 	Kind, Weights, FileSize, Attention, Parameters string
 	Levels, Hidden, Values, Reads, Codebook        int
+	EndOfText                                      string // as the tokenizer calls it
 	Results                                        []result
 }
 
@@ -62,6 +64,9 @@ func (m *Model) card(about About, size int) ([]byte, error) {
 		}
 	}
 	c.Parameters = parameters.String()
+	if m.Tokenizer != nil {
+		c.EndOfText = tokenizer.EndOfTextName(m.Tokenizer)
+	}
 	c.Results = about.results()
 	var b bytes.Buffer
 	err := cardTemplate.Execute(&b, c)
