@@ -51,6 +51,10 @@ func (s *subject) undisturbed(ctx context.Context) (map[string][]string, error) 
 	return s.expected, err
 }
 
+// step is the time by which everything that a stage sends is late while it is to be disturbed: even a quick stage is
+// then seen at work. It is also the distance between the places at which a stage is killed.
+const step = 30 * time.Millisecond
+
 // disturbed has the stage answer all events while disturb happens, and compares what it announces.
 func disturbed(ctx context.Context, s *subject, disturb func(t *trial) error) error {
 	want, err := s.undisturbed(ctx)
@@ -62,9 +66,11 @@ func disturbed(ctx context.Context, s *subject, disturb func(t *trial) error) er
 		return err
 	}
 	defer t.close()
+	t.relay.delay(step)
 	if err := disturb(t); err != nil {
 		return err
 	}
+	t.relay.delay(0)
 	if err := t.answered(ctx); err != nil {
 		return err
 	}
@@ -131,13 +137,16 @@ func killed(ctx context.Context, s *subject) (string, error) {
 			if err != nil || !at {
 				return err
 			}
-			pause(ctx, time.Duration(times)*30*time.Millisecond) // not always at the same place
+			pause(ctx, time.Duration(times)*step) // not always at the same place
 			p.kill()
 			times++
 		}
 		_, err := t.start()
 		return err
 	})
+	if times == 0 {
+		return "the stage was too quick to be killed at work", err
+	}
 	return fmt.Sprintf("killed %d times at work, and started again", times), err
 }
 

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -72,6 +74,12 @@ func stageMain(mode, command string) error {
 		}()
 		go func() { <-end; os.Exit(0) }()
 	}
+	if mode == "alone" {
+		lock := filepath.Join(os.Getenv("BITNET1_DATA"), "alone")
+		if err := os.Mkdir(lock, 0o700); err != nil {
+			return err
+		}
+	}
 	js, err := conn.JetStream()
 	if err != nil {
 		return err
@@ -97,7 +105,13 @@ func stageMain(mode, command string) error {
 
 // answerIn answers a message, with the mistake that the mode names.
 func answerIn(mode string, js nats.JetStreamContext, m *nats.Msg) error {
-	time.Sleep(50 * time.Millisecond) // the work
+	began := time.Now()
+	if mode != "quick" {
+		time.Sleep(50 * time.Millisecond) // the work
+	}
+	if mode == "impatient" && time.Since(began) > bus.AckWait {
+		return errors.New("the event is somebody else's by now")
+	}
 	e, err := event.Decode(m.Data)
 	var source event.SourceAdded
 	if err == nil {
@@ -220,6 +234,15 @@ func TestAStageThatConforms(t *testing.T) {
 	}
 }
 
+// A stage that answers in no time is killed at work all the same.
+func TestAQuickStageIsKilledAtWork(t *testing.T) {
+	t.Parallel()
+	said, err := tested(t, sources(t), "quick", "--check", "kill")
+	if err != nil || !strings.Contains(said, "killed 3 times at work") {
+		t.Errorf("%v\n%s", err, said)
+	}
+}
+
 // Each mistake is found by the check that is for it.
 func TestStagesThatDoNot(t *testing.T) {
 	for _, c := range []struct{ mode, check, says string }{
@@ -228,7 +251,9 @@ func TestStagesThatDoNot(t *testing.T) {
 		{"unknown", "answers", "is the id of no event that the stage answers"},
 		{"random", "repeats", "0 are those of an undisturbed run"},
 		{"idless", "duplicate", "came more than once"},
+		{"alone", "two at once", "the program has ended"},
 		{"forgetful", "kill", "has not announced job.finished"},
+		{"impatient", "stop", "the program has ended"},
 		{"deaf", "shutdown", "after SIGTERM the program goes on"},
 		{"brittle", "partition", "the program has ended"},
 		{"poisoned", "poison", "the program has ended"},

@@ -5,10 +5,13 @@ import (
 	"net"
 	"net/url"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // relay lies between a program and the event server, so that the two can be cut off from each other.
 type relay struct {
+	latency  atomic.Int64 // nanoseconds that each part of what the program sends takes
 	listener net.Listener
 	to       string
 
@@ -49,7 +52,7 @@ func (r *relay) accept() {
 			continue
 		}
 		go r.pass(program, server)
-		go r.pass(server, program)
+		go r.pass(server, slow{program, &r.latency})
 	}
 }
 
@@ -70,8 +73,26 @@ func (r *relay) pass(to, from net.Conn) {
 	from.Close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if s, ok := from.(slow); ok {
+		from = s.Conn
+	}
 	delete(r.conns, from)
 }
+
+// slow is the connection of a program whose bytes arrive late.
+type slow struct {
+	net.Conn
+	latency *atomic.Int64
+}
+
+func (s slow) Read(p []byte) (int, error) {
+	n, err := s.Conn.Read(p)
+	time.Sleep(time.Duration(s.latency.Load()))
+	return n, err
+}
+
+// delay has everything that programs send arrive d later.
+func (r *relay) delay(d time.Duration) { r.latency.Store(int64(d)) }
 
 // cut ends all connections and takes no new ones, until mend.
 func (r *relay) cut() {
