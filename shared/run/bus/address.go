@@ -1,6 +1,8 @@
 package bus
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
@@ -9,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 )
 
 // Address is where a NATS server is and what it wants to see. It is read from the environment, never from arguments,
@@ -113,6 +116,13 @@ func (a Address) options() (options []nats.Option, err error) {
 		options = append(options, nats.Token(a.Token))
 	}
 	if a.Creds != "" {
+		b, err := os.ReadFile(a.Creds)
+		if err == nil {
+			_, err = nkeys.ParseDecoratedUserNKey(b)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("NATS_CREDS: %s holds no credentials of a user (%w)", a.Creds, err)
+		}
 		options = append(options, nats.UserCredentials(a.Creds))
 	}
 	if a.NKey != "" {
@@ -123,9 +133,15 @@ func (a Address) options() (options []nats.Option, err error) {
 		options = append(options, signed)
 	}
 	if a.CA != "" {
+		if b, err := os.ReadFile(a.CA); err != nil || !x509.NewCertPool().AppendCertsFromPEM(b) {
+			return nil, fmt.Errorf("NATS_CA: %s holds no certificate", a.CA)
+		}
 		options = append(options, nats.RootCAs(a.CA))
 	}
 	if a.Cert != "" {
+		if _, err := tls.LoadX509KeyPair(a.Cert, a.Key); err != nil {
+			return nil, fmt.Errorf("NATS_CERT and NATS_KEY: %s and %s are no certificate with its key (%w)", a.Cert, a.Key, err)
+		}
 		options = append(options, nats.ClientCert(a.Cert, a.Key))
 	}
 	return options, nil

@@ -627,6 +627,10 @@ func TestConnectSaysWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := s.Address()
+	text := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(text, []byte("something else"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		address Address
 		want    []string
@@ -637,6 +641,9 @@ func TestConnectSaysWhatIsWrong(t *testing.T) {
 			[]string{"refused the credentials", "NATS_PASSWORD"}},
 		"no password":   {Address{URL: good.URL}, []string{"refused the credentials"}},
 		"wrong token":   {Address{URL: good.URL, Token: "guess"}, []string{"refused the credentials", "NATS_TOKEN"}},
+		"no creds":      {Address{URL: good.URL, Creds: text}, []string{"NATS_CREDS", text, "no credentials"}},
+		"no CA":         {Address{URL: good.URL, CA: text}, []string{"NATS_CA", text, "no certificate"}},
+		"no cert":       {Address{URL: good.URL, Cert: text, Key: text}, []string{"NATS_CERT", text, "no certificate"}},
 		"missing creds": {Address{URL: good.URL, Creds: "no/such.creds"}, []string{"NATS_CREDS", "no/such.creds"}},
 		"no TLS": {Address{URL: "tls" + strings.TrimPrefix(good.URL, "nats")},
 			[]string{"speaks no TLS", "check both"}},
