@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"bitnet1/shared/processtest"
 	"bitnet1/shared/pythontest"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/command"
@@ -127,7 +128,7 @@ func TestAStageThatIsStartedFirst(t *testing.T) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}()
-	if _, err := asked.NextMsg(20 * time.Second); err != nil {
+	if _, err := asked.NextMsg(processtest.Patience); err != nil {
 		t.Fatalf("the script never asked for its consumer: %v %s", err, stderr.String())
 	}
 	b, err := bus.Connect(t.Context(), a, "test")
@@ -152,7 +153,7 @@ func TestAStageThatIsStartedFirst(t *testing.T) {
 func heard[B event.Body](t *testing.T, b *bus.Bus, n int) []B {
 	t.Helper()
 	var zero B
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for began := time.Now(); time.Since(began) < processtest.Patience; time.Sleep(20 * time.Millisecond) {
 		events, bad, err := b.History(t.Context(), "r", zero.Kind(), 0)
 		if err != nil || bad > 0 {
 			t.Fatalf("%d events are not valid, %v", bad, err)

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"bitnet1/shared/pythontest"
 	"bitnet1/shared/run/bus"
@@ -43,11 +42,7 @@ func TestEventsOfStrangers(t *testing.T) {
 		}
 		return len(events) > 0
 	}
-	for deadline := time.Now().Add(time.Minute); !begun(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the run never began")
-		}
-	}
+	w.eventually("the beginning of the run", begun)
 	raw, err := event.Marshal(map[string]any{"colour": "red"})
 	if err != nil {
 		t.Fatal(err)

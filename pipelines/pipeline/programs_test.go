@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"bitnet1/shared/processtest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/bus"
 	"bitnet1/shared/run/event"
@@ -221,7 +222,7 @@ func (l *launched) read(out io.Reader) {
 // until waits for a message that found accepts.
 func (l *launched) until(what string, found func(message) bool) message {
 	l.w.t.Helper()
-	limit := time.After(2 * time.Minute)
+	limit := time.After(processtest.Patience)
 	for {
 		select {
 		case m, ok := <-l.lines:
@@ -232,7 +233,7 @@ func (l *launched) until(what string, found func(message) bool) message {
 				return m
 			}
 		case <-limit:
-			l.w.t.Fatalf("no %s within two minutes", what)
+			l.w.t.Fatalf("no %s within %s", what, processtest.Patience)
 		}
 	}
 }
@@ -361,9 +362,5 @@ func (w *world) sameAsReference() {
 // eventually waits until ok holds.
 func (w *world) eventually(what string, ok func() bool) {
 	w.t.Helper()
-	for limit := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(limit) {
-			w.t.Fatalf("never came: %s", what)
-		}
-	}
+	processtest.Eventually(w.t, ok, "%s", what)
 }

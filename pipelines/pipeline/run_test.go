@@ -153,13 +153,11 @@ func TestKilledStage(t *testing.T) {
 			w := newWorld(t)
 			l := w.start(tiny()...)
 			l.until("the moment to kill "+stage, moment)
-			pid, there := l.children()[stage]
-			for began := time.Now(); !there && time.Since(began) < 20*time.Second; time.Sleep(20 * time.Millisecond) {
+			var pid int
+			w.eventually("the process of "+stage, func() (there bool) {
 				pid, there = l.children()[stage] // the sources may be announced before it has started
-			}
-			if !there {
-				t.Fatalf("stage %s does not run: %v", stage, l.children())
-			}
+				return there
+			})
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
@@ -191,12 +189,7 @@ func TestStoppedLauncher(t *testing.T) {
 			if signal != syscall.SIGKILL && (o.status != 1 || !strings.Contains(o.stderr, "the same command continues")) {
 				t.Errorf("status %d and %q, want 1 and how to continue", o.status, o.stderr)
 			}
-			for len(alive(children)) > 0 {
-				if time.Since(stopped) > 20*time.Second {
-					t.Fatalf("still running: %v", alive(children))
-				}
-				time.Sleep(20 * time.Millisecond)
-			}
+			w.eventually("the end of all stages", func() bool { return len(alive(children)) == 0 })
 			state := map[bool]string{false: `"state":"paused"`, true: `"state":"crashed"`}[signal == syscall.SIGKILL]
 			if list := w.must("pipeline", "runs", "--json"); !strings.Contains(list, state) {
 				t.Errorf("want %s of\n%s", state, list)

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // A run can be looked at while it goes on, and no longer: also when the launcher is killed.
@@ -36,12 +35,8 @@ func TestView(t *testing.T) {
 			if o := l.wait(); end == 0 && o.status != 0 {
 				t.Errorf("status %d: %s", o.status, o.stderr)
 			}
-			for range 1000 { // stages that outlive a killed launcher for a moment write in the data directory
-				if len(alive(children)) == 0 {
-					break
-				}
-				time.Sleep(20 * time.Millisecond)
-			}
+			// stages that outlive a killed launcher for a moment write in the data directory
+			w.eventually("the end of all stages", func() bool { return len(alive(children)) == 0 })
 			if page, err = http.Get(address); err == nil {
 				page.Body.Close()
 				t.Errorf("%s is served after the end, by %v", address, alive(children))

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"bitnet1/shared/processtest"
 )
 
 // browser is a headless Chromium with one page, driven over the pipes of its DevTools protocol.
@@ -128,7 +130,7 @@ func (b *browser) call(method string, params map[string]any) (result map[string]
 			b.t.Fatalf("%s: %s", method, a.Error.Message)
 		}
 		_ = json.Unmarshal(a.Result, &result)
-	case <-time.After(time.Minute):
+	case <-time.After(processtest.Patience):
 		b.t.Fatalf("%s: the browser does not answer", method)
 	}
 	return result
@@ -154,11 +156,10 @@ func (b *browser) eval(expression string) any {
 // until waits for an expression to be true.
 func (b *browser) until(expression string) {
 	b.t.Helper()
-	for range 1500 {
+	for began := time.Now(); time.Since(began) < processtest.Patience; time.Sleep(20 * time.Millisecond) {
 		if b.eval(expression) == true {
 			return
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 	b.t.Fatalf("never true: %s\n%v\n%s", expression, b.problems, b.eval("document.body.innerText"))
 }

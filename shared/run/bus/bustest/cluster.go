@@ -149,7 +149,7 @@ func (c *Cluster) each(i int, do func(*link.Link)) {
 func (c *Cluster) Await(i int) {
 	c.t.Helper()
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for range 600 {
+	for began := time.Now(); time.Since(began) < processtest.Patience; time.Sleep(50 * time.Millisecond) {
 		answer, err := client.Get("http://" + c.nodes[i].monitor + "/healthz")
 		if err == nil {
 			_ = answer.Body.Close()
@@ -157,7 +157,6 @@ func (c *Cluster) Await(i int) {
 				return
 			}
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 	log, _ := os.ReadFile(filepath.Join(c.nodes[i].store, "log"))
 	c.t.Fatalf("node %d did not join the cluster: %s", i+1, log[max(0, len(log)-2000):])
