@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"bitnet1/shared/data/documents"
@@ -78,23 +79,26 @@ type continued struct {
 
 // ask appends a message to the text, on a line of its own. An empty message lets the model write on.
 func (t *continued) ask(message string, _ int) (prompt []int32, stop []string, note string, err error) {
-	tokens, context := t.tokens, t.model.Config.Seq
+	var added []int32
 	switch {
-	case len(tokens) == 0:
-		tokens = t.model.Encode(message)
+	case len(t.tokens) == 0:
+		added = t.model.Encode(message)
 	case message != "":
-		message = "\n" + message
-		tokens = append(tokens[:len(tokens):len(tokens)], t.model.Encode(message)...)
+		added = t.model.Encode("\n" + message)
 	}
-	if own := len(t.model.Encode(message)); own > context {
-		return nil, nil, "", fmt.Errorf("the text has %d tokens, and the model's context is %d: shorten it", own, context)
+	context := t.model.Config.Seq
+	if len(added) > context {
+		return nil, nil, "", fmt.Errorf("the text has %d tokens, and the model's context is %d: shorten it", len(added),
+			context)
 	}
-	if half := max(context/2, len(t.model.Encode(message))); len(tokens) > context-context/4 && len(tokens) > half {
-		note = fmt.Sprintf("the model reads the last %d of %d tokens: its context has %d", half, len(tokens), context)
-		tokens = tokens[len(tokens)-half:]
+	all := slices.Concat(t.tokens, added)
+	// Where less than a quarter of the context is left, the model reads half of it, and all of the message.
+	if last := max(context/2, len(added), 1); len(all) > context-context/4 && len(all) > last {
+		note = fmt.Sprintf("the model reads the last %d of %d tokens: its context has %d", last, len(all), context)
+		all = all[len(all)-last:]
 	}
-	t.tokens = tokens
-	return tokens, nil, note, nil
+	t.tokens = all
+	return all, nil, note, nil
 }
 
 func (t *continued) begin(text string) string { return text }

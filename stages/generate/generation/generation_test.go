@@ -285,7 +285,7 @@ func TestOpenRefuses(t *testing.T) {
 	for path, want := range map[string]string{
 		text:                               "is text: name the checkpoint",
 		half:                               "truncated",
-		measuretest.Packed(t, pack("", 1)): "tokenizer",
+		measuretest.Packed(t, pack("", 1)): "does not name its tokenizer",
 		pack("gpt2", 1):                    "tokenizer gpt2 has 50257 tokens, and the model knows 257",
 		pack("bytes", 0.5):                 "not ±1 yet",
 		filepath.Join(t.TempDir(), "none"): "no such file",

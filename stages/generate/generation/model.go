@@ -42,15 +42,24 @@ func Open(path string, threads int) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := tokenizer.Open(m.Provenance.Tokenizer, m.TokenizerFile)
-	if err == nil && t.Vocab() > m.Config.Vocab {
-		err = fmt.Errorf("tokenizer %s has %d tokens, and the model knows %d", t.Name(), t.Vocab(), m.Config.Vocab)
-	}
+	t, err := tokenizerOf(m)
 	if err != nil {
 		_ = m.Close()
 		return nil, fmt.Errorf("model %s: %w", path, err)
 	}
 	return &Model{m, t, threads}, nil
+}
+
+func tokenizerOf(m *inference.Model) (tokenizer.Tokenizer, error) {
+	if m.Provenance.Tokenizer == "" {
+		return nil, errors.New("it does not name its tokenizer, without which there is no text: name it in the description " +
+			"of the checkpoint (docs/recipes/pytorch.md)")
+	}
+	t, err := tokenizer.Open(m.Provenance.Tokenizer, m.TokenizerFile)
+	if err == nil && t.Vocab() > m.Config.Vocab {
+		err = fmt.Errorf("tokenizer %s has %d tokens, and the model knows %d", t.Name(), t.Vocab(), m.Config.Vocab)
+	}
+	return t, err
 }
 
 // openCheckpoint packs a checkpoint and opens the packed model, whose file has no name any more.
