@@ -161,16 +161,18 @@ func consumers(t *testing.T, server *bus.Server) int {
 
 // The launcher waits a while for a server that has gone away. Then it ends and says why.
 func TestAServerThatStaysAway(t *testing.T) {
-	dir := t.TempDir()
-	server, err := bus.StartServer(dir, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := newWorld(t)
-	w.env = server.Address().Environ()
-	l := w.start(tiny("--outage", "2s")...)
-	l.until("training", func(m message) bool { return m.Progress.Stage == "train" && m.Progress.Done > 25 })
-	server.Stop()
+	var dir string
+	var server *bus.Server
+	var err error
+	w, l, _ := midTraining(t, func(t *testing.T) *world {
+		dir = t.TempDir()
+		if server, err = bus.StartServer(dir, 0); err != nil {
+			t.Fatal(err)
+		}
+		w := newWorld(t)
+		w.env = server.Address().Environ()
+		return w
+	}, func(*launched) { server.Stop() }, "--outage", "2s")
 	o := l.wait()
 	if o.status != 1 || !strings.Contains(o.stderr, "event server cannot be used") ||
 		!strings.Contains(o.stderr, "same command again") {
@@ -189,13 +191,7 @@ func TestAServerThatStaysAway(t *testing.T) {
 // The files of the launcher's event server are damaged between two commands. The second one says so, announces the
 // events of all runs again, and goes on.
 func TestADamagedEventServerIsRebuilt(t *testing.T) {
-	w := newWorld(t)
-	l := w.start(tiny("--run", "first")...)
-	l.until("training", func(m message) bool { return m.Progress.Stage == "train" && m.Progress.Done > 25 })
-	if err := l.cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
-	l.wait()
+	w, _, _ := midTraining(t, newWorld, (*launched).interrupt, "--run", "first")
 	streams := filepath.Join(w.data, "nats", "jetstream", "$G", "streams")
 	flip := func(path string) {
 		t.Helper()

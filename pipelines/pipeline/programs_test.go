@@ -238,6 +238,44 @@ func (l *launched) until(what string, found func(message) bool) message {
 	}
 }
 
+// untilTraining returns the launcher's run once the run is in the middle of its training.
+func (l *launched) untilTraining() (run string) {
+	l.w.t.Helper()
+	run = l.until("the run", func(m message) bool { return m.Run != "" }).Run
+	l.until("training", func(m message) bool { return m.Progress.Stage == "train" && m.Progress.Done > 25 })
+	return run
+}
+
+// midTraining starts a run in a world that is made for it, and disturbs it in the middle of its training. A test that
+// came too late, since the machine let it stand still, begins anew.
+func midTraining(t *testing.T, made func(*testing.T) *world, disturb func(*launched), flags ...string) (w *world,
+	l *launched, run string) {
+	t.Helper()
+	for range 5 {
+		w = made(t)
+		l = w.start(tiny(flags...)...)
+		run = l.untilTraining()
+		disturb(l)
+		ended, err := journal.Open(w.data).Read(run, event.TrainingFinished{}.Kind())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(ended) == 0 {
+			return w, l, run
+		}
+		_ = l.cmd.Process.Kill()
+	}
+	t.Fatal("the test never came in the middle of a training")
+	return nil, nil, ""
+}
+
+// interrupt asks the launcher to end, as Ctrl-C does, and waits until it has.
+func (l *launched) interrupt() {
+	l.w.t.Helper()
+	l.signal(l.cmd.Process.Pid, syscall.SIGINT)
+	l.wait()
+}
+
 // wait returns how the launcher ended.
 func (l *launched) wait() outcome {
 	l.w.t.Helper()

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"bitnet1/shared/run/bus"
@@ -236,10 +237,9 @@ func TestRefusedDataDirectories(t *testing.T) {
 	w.data = filepath.Join(write(t, "file", nil), "data")
 	w.refuses(1, []string{"--data"}, "pipeline", tiny()...)
 
-	w = newWorld(t)
-	l := w.start(tiny()...)
-	l.until("training", func(m message) bool { return m.Progress.Stage == "train" })
+	w, l, _ := midTraining(t, newWorld, func(l *launched) { l.halt(l.cmd.Process.Pid) })
 	w.refuses(1, []string{"in use by another launcher"}, "pipeline", tiny()...)
+	l.signal(l.cmd.Process.Pid, syscall.SIGCONT)
 	if o := l.wait(); o.status != 0 {
 		t.Errorf("the first launcher was disturbed: %s", o.stderr)
 	}

@@ -174,16 +174,14 @@ func TestStoppedLauncher(t *testing.T) {
 	for name, signal := range map[string]syscall.Signal{"interrupted": syscall.SIGINT, "terminated": syscall.SIGTERM,
 		"killed": syscall.SIGKILL} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			l := w.start(tiny()...)
-			l.until("training", func(m message) bool { return m.Progress.Stage == "train" && m.Progress.Done > 25 })
-			children := l.children()
+			var children map[string]int
+			var stopped time.Time
+			w, l, _ := midTraining(t, newWorld, func(l *launched) {
+				children, stopped = l.children(), time.Now()
+				l.signal(l.cmd.Process.Pid, signal)
+			})
 			if len(children) != 7 {
 				t.Fatalf("stages that run: %v, want seven", children)
-			}
-			stopped := time.Now()
-			if err := l.cmd.Process.Signal(signal); err != nil {
-				t.Fatal(err)
 			}
 			o := l.wait()
 			if signal != syscall.SIGKILL && (o.status != 1 || !strings.Contains(o.stderr, "the same command continues")) {

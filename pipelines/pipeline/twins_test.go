@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,7 +50,10 @@ func (w *world) serve(stage, run string) *twin {
 // signal sends a signal to one of the launcher's processes.
 func (l *launched) signal(pid int, s syscall.Signal) {
 	l.w.t.Helper()
-	if err := syscall.Kill(pid, s); err != nil {
+	if pid == 0 {
+		return // it has ended
+	}
+	if err := syscall.Kill(pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
 		l.w.t.Fatal(err)
 	}
 }
@@ -59,7 +63,7 @@ func (l *launched) halt(pids ...int) {
 	l.w.t.Helper()
 	for _, pid := range pids {
 		l.signal(pid, syscall.SIGSTOP)
-		l.w.t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
+		l.w.t.Cleanup(func() { l.signal(pid, syscall.SIGCONT) })
 	}
 }
 
@@ -75,14 +79,6 @@ func onServer(t *testing.T) *world {
 	w := newWorld(t)
 	w.env = append(server.Address().Environ(), command.EnvAckWait+"=500ms")
 	return w
-}
-
-// untilTraining returns the launcher's run once the run is in the middle of its training.
-func (l *launched) untilTraining() (run string) {
-	l.w.t.Helper()
-	run = l.until("the run", func(m message) bool { return m.Run != "" }).Run
-	l.until("training", func(m message) bool { return m.Progress.Stage == "train" && m.Progress.Done > 25 })
-	return run
 }
 
 // once makes sure that the run is what an undisturbed run is: each event is announced once, and the artifacts are
@@ -154,11 +150,11 @@ func (w *world) variable(name string) string {
 func TestTwoTrainers(t *testing.T) {
 	for name, then := range map[string]syscall.Signal{"goes on": syscall.SIGCONT, "is killed": syscall.SIGKILL} {
 		t.Run(name, func(t *testing.T) {
-			w := onServer(t)
-			l := w.start(tiny()...)
-			run := l.untilTraining()
-			trainer := l.children()["train"]
-			l.halt(trainer)
+			var trainer int
+			w, l, run := midTraining(t, onServer, func(l *launched) {
+				trainer = l.children()["train"]
+				l.halt(trainer)
+			})
 			second := w.serve("train", run)
 			w.eventually("the second trainer is kept off", func() bool {
 				return strings.Contains(second.said(), "another process works on this job")
@@ -202,10 +198,7 @@ func TestTwoPackers(t *testing.T) {
 func TestTwoLaunchers(t *testing.T) {
 	for name, then := range map[string]syscall.Signal{"goes on": syscall.SIGCONT, "is killed": syscall.SIGKILL} {
 		t.Run(name, func(t *testing.T) {
-			w := onServer(t)
-			l := w.start(tiny()...)
-			run := l.untilTraining()
-			l.halt(l.cmd.Process.Pid)
+			w, l, run := midTraining(t, onServer, func(l *launched) { l.halt(l.cmd.Process.Pid) })
 			w.refuses(1, []string{"in use by another launcher"}, "pipeline", tiny()...)
 			l.signal(l.cmd.Process.Pid, then)
 			if o := l.wait(); (o.status == 0) != (then == syscall.SIGCONT) {
@@ -229,10 +222,16 @@ func TestTwoHosts(t *testing.T) {
 	}
 	t.Run("trainers", func(t *testing.T) {
 		t.Parallel()
-		first, second := hosts(t, "trainers")
-		l := first.start(tiny()...)
-		run, trainer := l.untilTraining(), l.children()["train"]
-		l.halt(trainer)
+		var trainer, tries int
+		var second *world
+		first, l, run := midTraining(t, func(t *testing.T) (first *world) {
+			tries++
+			first, second = hosts(t, fmt.Sprint("trainers", tries))
+			return first
+		}, func(l *launched) {
+			trainer = l.children()["train"]
+			l.halt(trainer)
+		})
 		began := time.Now()
 		next := second.serve("train", run)
 		second.eventually("the second trainer at work", func() bool {
@@ -256,10 +255,13 @@ func TestTwoHosts(t *testing.T) {
 	})
 	t.Run("launchers", func(t *testing.T) {
 		t.Parallel()
-		first, second := hosts(t, "launchers")
-		l := first.start(tiny()...)
-		run := l.untilTraining()
-		l.halt(l.cmd.Process.Pid)
+		var tries int
+		var second *world
+		_, l, run := midTraining(t, func(t *testing.T) (first *world) {
+			tries++
+			first, second = hosts(t, fmt.Sprint("launchers", tries))
+			return first
+		}, func(l *launched) { l.halt(l.cmd.Process.Pid) })
 		second.must("pipeline", tiny()...)
 		l.signal(l.cmd.Process.Pid, syscall.SIGCONT)
 		if o := l.wait(); o.status != 1 ||

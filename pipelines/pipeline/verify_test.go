@@ -200,13 +200,7 @@ func (w *world) named(paths []string) {
 
 // The files that an unfinished job goes on from are verified, too, and the run ends as if nothing had been damaged.
 func TestDamagedFilesOfAnUnfinishedJob(t *testing.T) {
-	w := newWorld(t)
-	l := w.start(tiny()...)
-	l.until("training", func(m message) bool { return m.Progress.Stage == "train" && m.Progress.Done > 25 })
-	if err := l.cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
-	l.wait()
+	w, _, _ := midTraining(t, newWorld, (*launched).interrupt)
 	var paths []string
 	for path, content := range w.files() {
 		if name := filepath.Base(path); strings.HasPrefix(path, "jobs") && name != "record.msgpack" &&

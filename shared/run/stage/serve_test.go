@@ -490,6 +490,19 @@ func TestAStageSurvivesARestartOfTheServer(t *testing.T) {
 // operatorsServer is a nats-server that an operator runs: it has its own password and default settings.
 func operatorsServer(t *testing.T, dir string, port int) *server.Server {
 	t.Helper()
+	s := startServer(t, dir, port)
+	t.Cleanup(func() { stopServer(s) })
+	return s
+}
+
+func stopServer(s *server.Server) {
+	s.Shutdown()
+	s.WaitForShutdown()
+}
+
+// startServer is operatorsServer that leaves it to the caller to stop the server.
+func startServer(t *testing.T, dir string, port int) *server.Server {
+	t.Helper()
 	s, err := server.NewServer(&server.Options{
 		Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, Username: "operator", Password: "secret", NoSigs: true,
 		NoLog: true, SyncAlways: true,
@@ -498,7 +511,6 @@ func operatorsServer(t *testing.T, dir string, port int) *server.Server {
 		t.Fatal(err)
 	}
 	s.Start()
-	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
 	if !s.ReadyForConnections(processtest.Patience) {
 		t.Fatal("the server does not start")
 	}

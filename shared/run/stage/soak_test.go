@@ -88,7 +88,8 @@ type soaking struct {
 
 func newSoak(t *testing.T) *soaking {
 	s := &soaking{store: t.TempDir()}
-	s.server = operatorsServer(t, s.store, server.RANDOM_PORT)
+	s.server = startServer(t, s.store, server.RANDOM_PORT)
+	t.Cleanup(func() { stopServer(s.server) })
 	s.harness = newHarnessAt(t, bus.Address{URL: s.server.ClientURL(), User: "operator", Password: "secret"})
 	s.steady = s.serveMeasured("shout", "--workers", "4")
 	s.announcer = bus.NewAnnouncer(s.journal(), s.bus)
@@ -109,9 +110,8 @@ func (s *soaking) run(n int) {
 	case 6:
 		s.other.kill()
 	case 8:
-		s.server.Shutdown()
-		s.server.WaitForShutdown()
-		s.server = operatorsServer(s.t, s.store, s.port())
+		stopServer(s.server)
+		s.server = startServer(s.t, s.store, s.port())
 	}
 	const sources = 10
 	run := fmt.Sprint("run-", n)
