@@ -96,6 +96,21 @@ func (s *Server) newTask(p *parameters, prompts [][]int32, name string, most *in
 	return t, nil
 }
 
+// probabilities is how many an answer lists: those of its tokens, and beside each those of the most probable ones.
+func (t *task) probabilities() (n int) {
+	if t.logprobs < 0 {
+		return 0
+	}
+	for _, prompt := range t.prompts {
+		tokens := t.options.Tokens
+		if t.echo {
+			tokens += len(prompt)
+		}
+		n += t.choices * tokens * (1 + t.logprobs)
+	}
+	return n
+}
+
 // mostTokens is the most tokens that a text may have where n are wanted.
 func (s *Server) mostTokens(n int) int {
 	if s.MaxTokens > 0 {

@@ -21,6 +21,9 @@ const (
 	mostLogprobs    = 5    // of a completion
 	mostTopLogprobs = 20   // of a chat completion
 	mostMessages    = 4096
+
+	// Of an answer in one piece, which lies in memory as a whole; each takes some 450 bytes there.
+	mostProbabilities = 1 << 18
 )
 
 // parameters are those that completions and chat completions have in common. A pointer is nil where the request does

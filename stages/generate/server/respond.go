@@ -42,6 +42,10 @@ func (s *Server) respond(w http.ResponseWriter, r *http.Request, t *task, f form
 	if t.stream {
 		return s.respondStream(w, r, t, f)
 	}
+	if n := t.probabilities(); n > mostProbabilities {
+		return invalid("logprobs", "%d probabilities, and an answer may have %d: ask for fewer tokens or texts, or for a "+
+			"stream", n, mostProbabilities)
+	}
 	var all collected
 	u, err := s.answer(r.Context(), t, &all)
 	if err != nil {

@@ -474,6 +474,38 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// An answer in one piece lists so many probabilities at most, because all of it is in memory at once. A stream may have
+// more.
+func TestProbabilitiesAreBounded(t *testing.T) {
+	c := start(t, Options{})
+	large := body{"messages": []body{{"role": "user", "content": "Hello"}}, "n": 64, "max_tokens": 196, "logprobs": true,
+		"top_logprobs": 20}
+	if status, b := c.post("/v1/chat/completions", large); status != 400 ||
+		!strings.Contains(string(b), "logprobs: 263424 probabilities, and an answer may have 262144") {
+		t.Errorf("status %d, %.300s", status, b)
+	}
+	echoed := body{"prompt": slices.Repeat([]string{strings.Repeat("a", 500)}, 64), "n": 1, "max_tokens": 1, "echo": true,
+		"logprobs": 5}
+	if status, b := c.post("/v1/completions", echoed); status != 200 {
+		t.Errorf("192384 probabilities: status %d, %.300s", status, b)
+	}
+	many := task{prompts: [][]int32{make([]int32, 500), make([]int32, 10)}, choices: 3, echo: true, logprobs: 2}
+	many.options.Tokens = 7
+	if n := many.probabilities(); n != 3*(500+7+10+7)*3 {
+		t.Errorf("%d probabilities", n)
+	}
+	large["stream"] = true
+	b, _ := json.Marshal(large)
+	r, err := http.Post(c.url+"/v1/chat/completions", "application/json", bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close() // the text ends with the token at work
+	if r.StatusCode != http.StatusOK {
+		t.Errorf("a stream has status %d", r.StatusCode)
+	}
+}
+
 func TestModels(t *testing.T) {
 	c := start(t, Options{Created: time.Unix(1234, 0), Converses: true})
 	for path, want := range map[string]string{
