@@ -242,13 +242,13 @@ func Size(n int64) string {
 	}
 }
 
-// SI shortens a number: 12.3 k, 4.56 M.
+// SI shortens a number: 12.3 k, 4.56 M. Beyond a thousand T it writes 2.8e+16.
 func SI(v float64) string {
 	for _, s := range []struct {
 		scale float64
 		name  string
-	}{{1e9, " G"}, {1e6, " M"}, {1e3, " k"}} {
-		if v >= s.scale {
+	}{{1e12, " T"}, {1e9, " G"}, {1e6, " M"}, {1e3, " k"}} {
+		if v >= s.scale && v < 1e15 {
 			return fmt.Sprintf("%.3g%s", v/s.scale, s.name)
 		}
 	}
