@@ -44,11 +44,12 @@ func spanOf(c *cli.Context, numbered bool) (s span, err error) {
 	if s.since = c.String("since"); s.since == "" {
 		return s, nil
 	}
-	if s.number, err = strconv.Atoi(s.since); err == nil && numbered {
+	negative := strings.HasPrefix(s.since, "-")
+	if s.number, err = strconv.Atoi(s.since); err == nil && numbered && !negative {
 		return s, nil
 	}
 	s.number = 0
-	if s.from, err = moment(s.since, time.Now()); err != nil {
+	if s.from, err = moment(s.since, time.Now()); err != nil || negative {
 		what := "a time such as 2026-11-28 or 2026-11-28T09:30, or an age such as 36h or 7d"
 		if numbered {
 			what = "a number, " + what

@@ -149,6 +149,8 @@ func TestRerunsOverHistory(t *testing.T) {
 		{"--run s --since 1h --checkpoint last", command.Done, []string{"300"}, ""},
 		{"--run s --since 301", command.Failed, nil, "no checkpoint since 301"},
 		{"--run s --since soon", command.Usage, nil, "--since soon: give a number, a time"},
+		{"--run s --since=-5", command.Usage, nil, "--since -5: give a number, a time"},
+		{"--run s --since=-7d", command.Usage, nil, "--since -7d: give a number, a time"},
 		{"--run s --every 0", command.Usage, nil, "--every 0: use 1 or more"},
 		{"--run s --since 100 --checkpoint 100", command.Usage, nil, "leave out --since"},
 	} {
