@@ -80,6 +80,9 @@ func (p *Params) complete() error {
 				digest.Short(sum), p.TaskDigests[i])
 		}
 	}
+	if len(digests) == 0 && len(p.TaskDigests) > 0 {
+		return errors.New("task_digests is given without tasks: name their files")
+	}
 	if len(p.TaskDigests) > len(digests) {
 		return fmt.Errorf("task_digests: %d digests for %d tasks", len(p.TaskDigests), len(digests))
 	}

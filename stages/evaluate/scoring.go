@@ -178,8 +178,8 @@ func (s *scorer) encode() error {
 		s.likelihoods = append(s.likelihoods, make([]tasks.Likelihood, len(requests)))
 	}
 	if left := len(s.task.Examples) - len(there); left > 0 {
-		s.job.Note("task %s: %d examples are left out: they have an answer of more than %d tokens, which the model reads",
-			s.task.Name, left, s.Seq)
+		s.job.Note("task %s: left out are examples that have an answer of more than the %d tokens that the model reads: %d",
+			s.task.Name, s.Seq, left)
 	}
 	s.task.Examples = there
 	if len(there) == 0 {

@@ -224,7 +224,7 @@ func TestRefusesTasks(t *testing.T) {
 		"blimp is given twice":                       "--in " + path + " --tasks blimp=" + good + " --tasks blimp=" + long,
 		"no such file":                               "--in " + path + " --tasks blimp=" + good + "x",
 		"task_digests says blimp=00: it has other":   "--in " + path + " --tasks blimp=" + good + " --task-digests blimp=00",
-		"2 digests for 0 tasks":                      "--in " + path + " --task-digests a=1,b=2",
+		"task_digests is given without tasks":        "--in " + path + " --task-digests a=1,b=2",
 		"good.jsonl: line 1: its keys are":           "--in " + path + " --tasks piqa=" + good,
 		"16, in every example":                       "--in " + path + " --tasks blimp=" + long,
 		"does not name its tokenizer: write it into": "--in " + unnamed + " --tasks blimp=" + good,
