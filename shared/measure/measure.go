@@ -88,7 +88,8 @@ func (s *Subject) ownTokenizer() (err error) {
 	m := s.Saved
 	switch {
 	case s.Seq < 1 || s.Seq > m.Config.Seq:
-		return stage.Permanentf("sequences of %d tokens: the checkpoint reads 1 to %d", s.Seq, m.Config.Seq)
+		return stage.Permanentf("sequences of %d tokens: the checkpoint reads 1 to %d: give at most as many, or leave the "+
+			"length out", s.Seq, m.Config.Seq)
 	case m.Tokenizer == "":
 		return stage.Permanentf(`the checkpoint does not name its tokenizer: write it into the description beside the ` +
 			`file, as "tokenizer": "gpt2"`)

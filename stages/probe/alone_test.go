@@ -296,6 +296,20 @@ func TestRefusals(t *testing.T) {
 		if err := cmd.Run(); err == nil || !strings.Contains(said.String(), c.want) {
 			t.Errorf("%v: %v, want %q:\n%s", c.flags, err, c.want, said)
 		}
+		if strings.Contains(said.String(), "sequences") && strings.Contains(said.String(), "working") {
+			t.Errorf("%v: refused after the model has computed:\n%s", c.flags, said)
+		}
+	}
+}
+
+// Where no token comes twice, that is said: an IPMR of 0 would be taken for a measurement.
+func TestATextWithoutRepetition(t *testing.T) {
+	path := alone(t)
+	for prompt, want := range map[string]bool{"a": true, "abcd": true, "abcab": false} {
+		cmd, said := measuretest.Program(t, "--checkpoint", path, "--prompt", prompt, "--out", t.TempDir())
+		if err := cmd.Run(); err != nil || strings.Contains(said.String(), "no token comes twice") != want {
+			t.Errorf("%q: %v, want a note: %v\n%s", prompt, err, want, said)
+		}
 	}
 }
 

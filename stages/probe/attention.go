@@ -37,13 +37,26 @@ type headKeys struct {
 	Keys  [][]int32 `json:"keys"` // positions of the keys that each query read, best first
 }
 
-// show writes and draws the attention of the sequence that the parameters name.
+// checkShow reports whether the sequence and the head that the parameters name are there.
+func (p Params) checkShow(s *measure.Subject, on sequences) error {
+	if n := on.count(); p.Show > n {
+		return fmt.Errorf("show is %d, and the last sequence is number %d", p.Show, n)
+	}
+	if p.ShowHead == "" {
+		return nil
+	}
+	layer, head, err := parseHead(p.ShowHead)
+	if c := s.Model.Config(); err == nil && (layer >= c.Layers || head >= c.Heads) {
+		err = fmt.Errorf("show_head is %s, and the model has %d layers of %d heads", p.ShowHead, c.Layers, c.Heads)
+	}
+	return err
+}
+
+// show writes and draws the attention of the sequence that the parameters name. The top head is drawn large if they
+// name none.
 func show(job *stage.Job[Params], s *measure.Subject, on sequences, about about, top head,
 	written *event.ProbeWritten) error {
 	p := job.Params
-	if n := on.count(); p.Show > n {
-		return stage.Permanentf("show is %d, and the last sequence is number %d", p.Show, n)
-	}
 	layer, large := top.Layer, top.Head
 	if p.ShowHead != "" {
 		var err error
@@ -52,9 +65,6 @@ func show(job *stage.Job[Params], s *measure.Subject, on sequences, about about,
 		}
 	}
 	c := s.Model.Config()
-	if layer >= c.Layers || large >= c.Heads {
-		return stage.Permanentf("show_head is %s, and the model has %d layers of %d heads", p.ShowHead, c.Layers, c.Heads)
-	}
 	r, err := readAttention(s, on, p.Show)
 	if err != nil {
 		return err

@@ -67,6 +67,9 @@ func probe(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved
 		return err
 	}
 	defer subject.Close()
+	if err := p.checkShow(subject, on); err != nil { // before anything is computed
+		return stage.Permanent(err)
+	}
 	var scores *patternScores
 	if p.Heads || in.Manifest.IsZero() {
 		scores = newPatternScores(subject)
@@ -77,6 +80,9 @@ func probe(ctx context.Context, job *stage.Job[Params], in event.CheckpointSaved
 		return err
 	}
 	health := counts.report()
+	if health.Repeated == 0 {
+		job.Note("no token comes twice where another follows, so IPMR and M4 say nothing: both are 0")
+	}
 	induction, err := probeInduction(ctx, job, subject, scores, on.count(), total)
 	if err != nil {
 		return err
