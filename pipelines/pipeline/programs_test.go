@@ -189,6 +189,7 @@ type launched struct {
 	cmd    *exec.Cmd
 	stderr bytes.Buffer
 	lines  chan message // closed when its output ends
+	view   string       // the address of its view, once that is among the lines
 }
 
 func (w *world) start(args ...string) *launched {
@@ -214,6 +215,9 @@ func (l *launched) read(out io.Reader) {
 	for scanner.Scan() {
 		var m message
 		if json.Unmarshal(scanner.Bytes(), &m) == nil {
+			if m.Type == "view" {
+				l.view = m.Address
+			}
 			l.lines <- m
 		}
 	}
@@ -306,6 +310,12 @@ func (l *launched) children() map[string]int {
 		}
 	}
 	return found
+}
+
+// hasEnded reports whether the launcher has ended.
+func (l *launched) hasEnded() bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", l.cmd.Process.Pid))
+	return err != nil || strings.Contains(string(b), ") Z ")
 }
 
 // alive reports which of the processes still run.

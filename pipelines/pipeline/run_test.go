@@ -150,16 +150,17 @@ func TestKilledStage(t *testing.T) {
 		"generate": announced("pack.written"),
 	} {
 		t.Run(stage, func(t *testing.T) {
-			w := newWorld(t)
-			l := w.start(tiny()...)
-			l.until("the moment to kill "+stage, moment)
-			var pid int
-			w.eventually("the process of "+stage, func() (there bool) {
-				pid, there = l.children()[stage] // the sources may be announced before it has started
-				return there
-			})
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
+			var w *world
+			var l *launched
+			for pid := 0; pid == 0; { // unless the run has ended before the test came to it
+				w = newWorld(t)
+				l = w.start(tiny()...)
+				l.until("the moment to kill "+stage, moment)
+				w.eventually("the process of "+stage, func() bool {
+					pid = l.children()[stage] // the sources may be announced before it has started
+					return pid != 0 || l.hasEnded()
+				})
+				l.signal(pid, syscall.SIGKILL)
 			}
 			if o := l.wait(); o.status != 0 {
 				t.Fatalf("status %d: %s", o.status, o.stderr)

@@ -13,31 +13,33 @@ func TestView(t *testing.T) {
 	for name, end := range map[string]syscall.Signal{"ends": 0, "killed": syscall.SIGKILL} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			w.env = append(w.env, "BITNET1_VIEW=127.0.0.1:0")
-			l := w.start(tiny()...)
-			address := l.until("the address of the view", func(m message) bool { return m.Type == "view" }).Address
-			run := l.until("training", func(m message) bool { return m.Progress.Stage == "train" }).Run
+			var address string
+			var children map[string]int
+			w, l, _ := midTraining(t, func(t *testing.T) *world {
+				w := newWorld(t)
+				w.env = append(w.env, "BITNET1_VIEW=127.0.0.1:0")
+				return w
+			}, func(l *launched) {
+				address, children = l.view, l.children()
+				l.halt(children["train"])
+			})
 			page, err := http.Get(address)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if page.Body.Close(); page.StatusCode != http.StatusOK {
-				t.Errorf("run %s: %s", run, page.Status)
+				t.Error(page.Status)
 			}
-			hears(t, address)
-			children := l.children()
+			hears(t, address, func() { l.signal(children["train"], syscall.SIGCONT) })
 			if end != 0 {
-				if err := l.cmd.Process.Signal(end); err != nil {
-					t.Fatal(err)
-				}
+				l.signal(l.cmd.Process.Pid, end)
 			}
 			if o := l.wait(); end == 0 && o.status != 0 {
 				t.Errorf("status %d: %s", o.status, o.stderr)
 			}
 			// stages that outlive a killed launcher for a moment write in the data directory
 			w.eventually("the end of all stages", func() bool { return len(alive(children)) == 0 })
-			if page, err = http.Get(address); err == nil {
+			if page, err := http.Get(address); err == nil {
 				page.Body.Close()
 				t.Errorf("%s is served after the end, by %v", address, alive(children))
 			}
@@ -45,14 +47,15 @@ func TestView(t *testing.T) {
 	}
 }
 
-// hears waits until the page hears what the trainer says of its work.
-func hears(t *testing.T, address string) {
+// hears waits until the page hears what the trainer says of its work. It calls work once the page listens.
+func hears(t *testing.T, address string, work func()) {
 	t.Helper()
 	stream, err := http.Get(address + "/runs")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stream.Body.Close()
+	work()
 	lines := bufio.NewReader(stream.Body)
 	for err == nil {
 		var line string
