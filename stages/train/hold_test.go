@@ -31,6 +31,11 @@ func TestMain(m *testing.M) {
 func hold(t *testing.T, cmd *exec.Cmd, after int) (let func()) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "let")
+	t.Cleanup(func() {
+		if cmd.Process != nil {
+			_ = cmd.Process.Kill() // one that waits for a test that has failed
+		}
+	})
 	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d %s", holdAt, after+3, file))
 	return func() {
 		if err := os.WriteFile(file, nil, 0o644); err != nil {
@@ -58,12 +63,17 @@ type heldLog struct {
 	heldFS heldFS
 }
 
-func (l heldLog) Write(b []byte) (int, error) {
-	for bytes.Contains(b, l.heldFS.line) {
-		if _, err := os.Stat(l.heldFS.file); err == nil {
-			break
+// Write waits before the line, and not before those that come with it.
+func (l heldLog) Write(b []byte) (n int, err error) {
+	if at := bytes.Index(b, l.heldFS.line); at >= 0 {
+		begin := bytes.LastIndexByte(b[:at], '\n') + 1
+		if n, err = l.File.Write(b[:begin]); err != nil {
+			return n, err
 		}
-		time.Sleep(time.Millisecond)
+		for _, err := os.Stat(l.heldFS.file); err != nil; _, err = os.Stat(l.heldFS.file) {
+			time.Sleep(time.Millisecond)
+		}
 	}
-	return l.File.Write(b)
+	rest, err := l.File.Write(b[n:])
+	return n + rest, err
 }
