@@ -161,7 +161,12 @@ func (h HeatMaps) drawScale(c draw.Canvas) {
 		v := h.Scale.Min + (float64(i)+0.5)/shades*(h.Scale.Max-h.Scale.Min)
 		fill(c, h.colorOf(v), left, at, left+width, at+step+0.2) // no gaps between shades
 	}
-	for _, t := range (ticks{}).Ticks(h.Scale.Min, h.Scale.Max) {
+	marks := ticks{}.Ticks(h.Scale.Min, h.Scale.Max)
+	apart := (top - bottom) / vg.Length(max(len(marks)-1, 1)) // about
+	for i, t := range marks {
+		if !each(i, len(marks), apart) {
+			continue
+		}
 		y := bottom + vg.Length(h.share(t.Value))*(top-bottom)
 		c.StrokeLines(draw.LineStyle{Color: color.Black, Width: 0.5},
 			[]vg.Point{{X: left + width, Y: y}, {X: left + width + 2, Y: y}})

@@ -5,12 +5,15 @@ package plot
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"html"
 	"image/color"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -104,8 +107,22 @@ func PNG(f Figure) ([]byte, error) {
 		return nil, err
 	}
 	var b bytes.Buffer
-	_, err := vgimg.PngCanvas{Canvas: canvas}.WriteTo(&b)
-	return b.Bytes(), err
+	if _, err := (vgimg.PngCanvas{Canvas: canvas}).WriteTo(&b); err != nil {
+		return nil, err
+	}
+	return withResolution(b.Bytes()), nil
+}
+
+// withResolution adds the chunk pHYs behind the header of a PNG: without it, programs take 72 or 96 points to the inch
+// and draw the figure wider than a page.
+func withResolution(picture []byte) []byte {
+	const header = 8 + 25 // the signature, and the chunk IHDR
+	const perMeter = dpi * 10000 / 254
+	chunk := binary.BigEndian.AppendUint32([]byte("pHYs"), perMeter)
+	chunk = append(binary.BigEndian.AppendUint32(chunk, perMeter), 1) // 1: in meters
+	out := binary.BigEndian.AppendUint32(slices.Clone(picture[:header]), uint32(len(chunk)-4))
+	out = binary.BigEndian.AppendUint32(append(out, chunk...), crc32.ChecksumIEEE(chunk))
+	return append(out, picture[header:]...)
 }
 
 // SVG draws a figure without a background. The title and the description are for those who cannot see it.
