@@ -7,6 +7,7 @@ import (
 	"image/png"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -236,5 +237,15 @@ func TestReportOfAnEmptyRun(t *testing.T) {
 		"The command of r was not kept.", "books.parquet")
 	if figures, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "*.png")); len(figures) > 0 {
 		t.Errorf("figures of nothing: %v", figures)
+	}
+}
+
+// Short times have units that keep exponents away.
+func TestSeconds(t *testing.T) {
+	for s, want := range map[float64]string{70.06: "70.1 s", 0.0989: "98.9 ms", 0.000108: "108 µs", 8.62e-07: "862 ns",
+		math.NaN(): "-"} {
+		if got := seconds(s); got != want {
+			t.Errorf("%g seconds are written %q, want %q", s, got, want)
+		}
 	}
 }

@@ -64,7 +64,15 @@ func seconds(s float64) string {
 	if math.IsNaN(s) {
 		return "-"
 	}
-	return fmt.Sprintf("%.3g s", s)
+	for _, unit := range []struct {
+		scale float64
+		name  string
+	}{{1, "s"}, {1e-3, "ms"}, {1e-6, "µs"}} {
+		if s >= unit.scale {
+			return fmt.Sprintf("%.3g %s", s/unit.scale, unit.name)
+		}
+	}
+	return fmt.Sprintf("%.0f ns", s*1e9)
 }
 
 // timeFigures draw the speed of training and what the operations of all stages took.
