@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/minio/highwayhash"
@@ -135,20 +136,22 @@ func checkIndex(path, stream string) error {
 }
 
 // checkEmptied checks that blocks without any message belong to an index without a last message. An index ends with the
-// hash of that message, 0 for none, and its own.
+// hash of that message, 0 for none, and its own. What else may be wrong with them is for checkBlock and checkIndex.
 func checkEmptied(blocks []string, index, stream string) error {
-	for _, path := range blocks {
-		if info, err := os.Stat(path); err != nil || info.Size() > 0 {
-			return nil // which checkBlock looks at
-		}
+	holds := func(path string) bool {
+		info, err := os.Stat(path)
+		return err != nil || info.Size() > 0
 	}
-	b, err := os.ReadFile(index)
-	at := len(b) - 2*highwayhash.Size64
-	if err != nil || checkIndex(index, stream) != nil || at < 0 ||
-		binary.LittleEndian.Uint64(b[at:]) == 0 {
+	if slices.ContainsFunc(blocks, holds) || !knowsMessages(index, stream) {
 		return nil
 	}
 	return errors.New("the messages that its index knows of are gone")
+}
+
+func knowsMessages(index, stream string) bool {
+	b, err := os.ReadFile(index)
+	at := len(b) - 2*highwayhash.Size64
+	return err == nil && checkIndex(index, stream) == nil && at >= 0 && binary.LittleEndian.Uint64(b[at:]) != 0
 }
 
 // checkBlock checks the messages in a file.
