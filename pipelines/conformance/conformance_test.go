@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -74,6 +73,9 @@ func stageMain(mode, command string) error {
 		}()
 		go func() { <-end; os.Exit(0) }()
 	}
+	if mode == "impatient" {
+		go endAfterStandstill()
+	}
 	if mode == "alone" {
 		lock := filepath.Join(os.Getenv("BITNET1_DATA"), "alone")
 		if err := os.Mkdir(lock, 0o700); err != nil {
@@ -103,14 +105,22 @@ func stageMain(mode, command string) error {
 	}
 }
 
+// endAfterStandstill ends the program when it has stood still, wherever it was, for longer than an event is its own.
+func endAfterStandstill() {
+	for {
+		began := time.Now()
+		time.Sleep(20 * time.Millisecond)
+		if time.Since(began) > bus.AckWait {
+			fmt.Fprintln(os.Stderr, "the event is somebody else's by now")
+			os.Exit(1)
+		}
+	}
+}
+
 // answerIn answers a message, with the mistake that the mode names.
 func answerIn(mode string, js nats.JetStreamContext, m *nats.Msg) error {
-	began := time.Now()
 	if mode != "quick" {
 		time.Sleep(50 * time.Millisecond) // the work
-	}
-	if mode == "impatient" && time.Since(began) > bus.AckWait {
-		return errors.New("the event is somebody else's by now")
 	}
 	e, err := event.Decode(m.Data)
 	var source event.SourceAdded
