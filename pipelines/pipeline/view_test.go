@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // A run can be looked at while it goes on, and no longer: also when the launcher is killed.
@@ -15,7 +16,7 @@ func TestView(t *testing.T) {
 			t.Parallel()
 			var address string
 			var children map[string]int
-			w, l, _ := midTraining(t, func(t *testing.T) *world {
+			w, l, run := midTraining(t, func(t *testing.T) *world {
 				w := newWorld(t)
 				w.env = append(w.env, "BITNET1_VIEW=127.0.0.1:0")
 				return w
@@ -30,7 +31,12 @@ func TestView(t *testing.T) {
 			if page.Body.Close(); page.StatusCode != http.StatusOK {
 				t.Error(page.Status)
 			}
-			hears(t, address, func() { l.signal(children["train"], syscall.SIGCONT) })
+			hears(t, address, run, func() {
+				l.signal(children["train"], syscall.SIGCONT)
+				time.Sleep(30 * time.Millisecond) // some steps
+				l.signal(children["train"], syscall.SIGSTOP)
+			})
+			l.signal(children["train"], syscall.SIGCONT)
 			if end != 0 {
 				l.signal(l.cmd.Process.Pid, end)
 			}
@@ -47,23 +53,43 @@ func TestView(t *testing.T) {
 	}
 }
 
-// hears waits until the page hears what the trainer says of its work. It calls work once the page listens.
-func hears(t *testing.T, address string, work func()) {
+// hears waits until the page shows the run, and then hears what the trainer says of its work. The trainer works a
+// little now and then, and not until its end: the page asks once a second, and a whole training may take less.
+func hears(t *testing.T, address, run string, work func()) {
 	t.Helper()
 	stream, err := http.Get(address + "/runs")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stream.Body.Close()
-	work()
 	lines := bufio.NewReader(stream.Body)
-	for err == nil {
-		var line string
-		if line, err = lines.ReadString('\n'); strings.Contains(line, `{"stage":"train"`) {
-			return
+	until := func(what string) {
+		t.Helper()
+		for {
+			line, err := lines.ReadString('\n')
+			if err != nil {
+				t.Fatalf("the page heard no %s: %v", what, err)
+			}
+			if strings.Contains(line, what) {
+				return
+			}
 		}
 	}
-	t.Errorf("the page heard nothing of the training: %v", err)
+	until(run)
+	heard, halted := make(chan struct{}), make(chan struct{})
+	defer func() { close(heard); <-halted }()
+	go func() {
+		defer close(halted)
+		for {
+			work()
+			select {
+			case <-heard:
+				return
+			case <-time.After(3 * time.Second):
+			}
+		}
+	}()
+	until(`{"stage":"train"`)
 }
 
 // A page that cannot be served does not keep the run from its work.
