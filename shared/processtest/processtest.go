@@ -3,6 +3,8 @@ package processtest
 
 import (
 	"bytes"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"testing"
@@ -43,13 +45,29 @@ func (o *Output) String() string {
 	return o.said.String()
 }
 
-// FreeAddress is an address of this host that no process listens on now.
+var (
+	givenLock sync.Mutex
+	given     = map[string]bool{} // addresses that tests of this process have
+)
+
+// FreeAddress is an address of this host that no process listens on now. Its port is none that the system gives to
+// whoever asks for any (from 32768 on Linux, 49152 elsewhere): the test may take its time until it listens.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	givenLock.Lock()
+	defer givenLock.Unlock()
+	const first, ports, tries = 20000, 12000, 100
+	for range tries {
+		address := fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(ports))
+		if given[address] {
+			continue
+		}
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			given[address] = true
+			return address
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatalf("%d ports from %d on were tried, and none is free", tries, first)
+	return ""
 }
