@@ -51,8 +51,8 @@ func (r *relay) accept() {
 			}
 			continue
 		}
-		go r.pass(program, server)
-		go r.pass(server, slow{program, &r.latency})
+		go r.pass(program, server, server)
+		go r.pass(server, program, slow{program, &r.latency})
 	}
 }
 
@@ -66,27 +66,24 @@ func (r *relay) keep(a, b net.Conn) bool {
 	return !r.away
 }
 
-// pass copies what comes from one side until either ends.
-func (r *relay) pass(to, from net.Conn) {
-	_, _ = io.Copy(to, from)
+// pass copies what comes from one side, read as said, until either side ends.
+func (r *relay) pass(to, from net.Conn, said io.Reader) {
+	_, _ = io.Copy(to, said)
 	to.Close()
 	from.Close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s, ok := from.(slow); ok {
-		from = s.Conn
-	}
 	delete(r.conns, from)
 }
 
-// slow is the connection of a program whose bytes arrive late.
+// slow is what a program sends, which arrives late.
 type slow struct {
-	net.Conn
+	io.Reader
 	latency *atomic.Int64
 }
 
 func (s slow) Read(p []byte) (int, error) {
-	n, err := s.Conn.Read(p)
+	n, err := s.Reader.Read(p)
 	time.Sleep(time.Duration(s.latency.Load()))
 	return n, err
 }

@@ -63,9 +63,6 @@ type Report struct {
 
 // Find checks the files of a data directory.
 func Find(dir string) (*Report, error) {
-	if _, err := os.Stat(filepath.Join(dir, "objects")); err != nil {
-		return nil, fmt.Errorf("%s is no data directory of this project: %w", dir, err)
-	}
 	f := &search{dir: dir, report: &Report{}, there: map[string]bool{}}
 	for _, step := range []func() error{f.mark, f.artifacts, f.jobs, f.runs, f.eventServer} {
 		if err := step(); err != nil {
@@ -145,7 +142,7 @@ func (s *search) unfinished(dir string) error {
 		switch {
 		case err != nil || has:
 			if err == nil {
-				err = verifyChecksum(path)
+				_, err = readVerified(path)
 			}
 		case exists(artifact.LengthsName(path)):
 			err = artifact.VerifyLengths(path)
@@ -169,20 +166,18 @@ func hasChecksum(path string) (bool, error) {
 	return digest.HasChecksum(b), err
 }
 
-func verifyChecksum(path string) error {
+// readVerified reads a file and verifies its checksum, if it has one.
+func readVerified(path string) ([]byte, error) {
 	b, err := os.ReadFile(path)
 	if err == nil {
 		err = digest.VerifyChecksum(b)
 	}
-	return err
+	return b, err
 }
 
-// verifyJSON is verifyChecksum of a file of JSON, which may have lost its end, and its checksum with the end.
+// verifyJSON verifies a file of JSON, which may have lost its end, and its checksum with the end.
 func verifyJSON(path string) error {
-	b, err := os.ReadFile(path)
-	if err == nil {
-		err = digest.VerifyChecksum(b)
-	}
+	b, err := readVerified(path)
 	if err == nil && !json.Valid(b) {
 		err = errors.New("the file is damaged: it is not JSON to its end")
 	}

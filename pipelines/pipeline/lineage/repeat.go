@@ -79,12 +79,8 @@ func (r *Repetition) once(ctx context.Context, job *Job) error {
 		return err
 	}
 	j := journal.Open(r.Dir)
-	r.done++
-	run := fmt.Sprintf("%03d-%s", r.done, job.Stage)
-	if err := r.prepare(job, fresh, j, run); err != nil {
-		return err
-	}
-	if err := r.do(ctx, job, run); err != nil {
+	run, err := r.perform(ctx, job, fresh, j)
+	if err != nil {
 		return err
 	}
 	sameKey, err := r.compare(job, fresh, j, run)
@@ -93,6 +89,17 @@ func (r *Repetition) once(ctx context.Context, job *Job) error {
 	}
 	r.Tell(job, len(job.record.Own()), sameKey)
 	return nil
+}
+
+// perform does a job in a run of its own, which it names.
+func (r *Repetition) perform(ctx context.Context, job *Job, fresh *artifact.Store, j journal.Journal) (run string,
+	err error) {
+	r.done++
+	run = fmt.Sprintf("%03d-%s", r.done, job.Stage)
+	if err := r.prepare(job, fresh, j, run); err != nil {
+		return "", err
+	}
+	return run, r.do(ctx, job, run)
 }
 
 // sorted are jobs in an order in which each comes after the jobs that made what it reads, of what is wanted.

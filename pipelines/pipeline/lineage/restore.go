@@ -57,12 +57,7 @@ func (r *Repetition) RestoreRecord(ctx context.Context, key string) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	r.done++
-	run := fmt.Sprintf("%03d-%s", r.done, job.Stage)
-	if err := r.prepare(job, fresh, journal.Open(r.Dir), run); err != nil {
-		return nil, err
-	}
-	if err := r.do(ctx, job, run); err != nil {
+	if _, err := r.perform(ctx, job, fresh, journal.Open(r.Dir)); err != nil {
 		return nil, err
 	}
 	again, err := record.Find(record.Root(fresh), key)
