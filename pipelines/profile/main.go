@@ -35,6 +35,7 @@ func main() {
 			&cli.IntFlag{Name: "layers", Usage: "number of layers, as train's; 0: the preset's"},
 			&cli.IntFlag{Name: "heads", Usage: "attention heads of a layer, as train's; 0: the preset's"},
 			&cli.IntFlag{Name: "ff", Usage: "width of the feed-forward layer, as train's; 0: the preset's"},
+			&cli.IntFlag{Name: "sequence-length", Usage: "tokens of a sequence, as shard's; 0: the preset's"},
 			&cli.IntFlag{Name: "stream-bits", Value: 4, Usage: "bits of the residual stream, as train's"},
 			&cli.IntFlag{Name: "hidden-bits", Value: 1, Usage: "bits of the hidden layer, as train's"},
 			&cli.IntFlag{Name: "value-bits", Value: 1, Usage: "bits of values, as train's"},
@@ -112,7 +113,8 @@ func settingsOf(c *cli.Context) (s settings, err error) {
 	if s.config, err = model.Preset(s.preset); err != nil {
 		return s, err
 	}
-	shape := map[string]*int{"d": &s.config.D, "layers": &s.config.Layers, "heads": &s.config.Heads, "ff": &s.config.FF}
+	shape := map[string]*int{"d": &s.config.D, "layers": &s.config.Layers, "heads": &s.config.Heads, "ff": &s.config.FF,
+		"sequence-length": &s.config.Seq}
 	for name, size := range shape {
 		if c.Int(name) != 0 {
 			*size = c.Int(name)
@@ -142,6 +144,8 @@ func settingsOf(c *cli.Context) (s settings, err error) {
 		return s, fmt.Errorf("steps is %d: it must be positive", s.steps)
 	case s.muonSteps < 1:
 		return s, fmt.Errorf("muon-steps is %d: it must be positive", s.muonSteps)
+	case s.config.Seq < 1:
+		return s, fmt.Errorf("sequence-length is %d: it must be positive", s.config.Seq)
 	case s.micro < s.config.Seq || s.micro%s.config.Seq != 0 || s.tokens%s.micro != 0 || s.tokens == 0:
 		return s, fmt.Errorf("%d tokens in micro-batches of %d: want whole micro-batches of whole sequences of %d", s.tokens,
 			s.micro, s.config.Seq)

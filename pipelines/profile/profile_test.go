@@ -127,3 +127,17 @@ func TestMeasure(t *testing.T) {
 		t.Errorf("measured %+v", m)
 	}
 }
+
+func TestTitleNamesWhatIsNotThePresets(t *testing.T) {
+	for want, change := range map[string]func(*measurement){
+		"300M on ":                                func(*measurement) {},
+		"300M with sequences of 8192 tokens on ":  func(m *measurement) { m.config.Seq = 8192 },
+		"300M but d 2048, 4 layers, 16 heads, ff": func(m *measurement) { m.config.D, m.config.Layers = 2048, 4 },
+	} {
+		m := recorded(t)
+		change(&m)
+		if got := m.title(); !strings.HasPrefix(got, want) {
+			t.Errorf("the title is %q, want it to begin with %q", got, want)
+		}
+	}
+}

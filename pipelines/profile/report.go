@@ -79,6 +79,9 @@ func (m measurement) title() string {
 		c.FF != own.FF {
 		preset += fmt.Sprintf(" but d %d, %d layers, %d heads, ff %d,", c.D, c.Layers, c.Heads, c.FF)
 	}
+	if own, err := model.Preset(m.preset); err == nil && c.Seq != own.Seq {
+		preset += fmt.Sprintf(" with sequences of %d tokens", c.Seq)
+	}
 	if a := m.config.Attention; a != kernels.RWSP.String() {
 		preset += " with " + a + " attention"
 	}
