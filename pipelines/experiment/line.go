@@ -102,8 +102,8 @@ func secondsOf(dir string) (float64, error) {
 }
 
 // lineOfFolder is the line of a training whose outputs `train run --out` has written into a folder, on this machine or
-// another one: the last checkpoint of its log, and of that checkpoint its evaluation and its packed model if they lie
-// there, too.
+// another one: the last checkpoint of its log, and of that checkpoint its evaluation, its probe and its packed model if
+// they lie there, too.
 func lineOfFolder(model, dir string) (r resultsfile.Run, err error) {
 	log, err := trainlog.Read(filepath.Join(dir, trainlog.FileName))
 	if err != nil {
@@ -132,7 +132,7 @@ func lineOfFolder(model, dir string) (r resultsfile.Run, err error) {
 	if err := setParameters(&r, parameters); err != nil {
 		return r, fmt.Errorf("parameters of the training in %s: %w", dir, err)
 	}
-	if err := addEvaluation(&r, dir); err != nil {
+	if err := addReports(&r, dir); err != nil {
 		return r, err
 	}
 	if packed, err := os.Stat(filepath.Join(dir, fmt.Sprintf("step-%06d.bit2", r.Steps))); err == nil {
@@ -174,26 +174,48 @@ func configuration(dir string, last trainlog.Checkpoint) (parameters []byte, dat
 	return f.Recipe, f.Dataset, nil
 }
 
-// addEvaluation adds the evaluation of the run's checkpoint, if the folder has one.
-func addEvaluation(r *resultsfile.Run, dir string) error {
-	reports, err := filepath.Glob(filepath.Join(dir, "*_evaluation.json"))
+// reported are the numbers of reports that a line takes, by the ending of the report's name: the key in the report, or
+// the key of an object and that of a number in the object, and the key in the line. These are the keys that a grid's
+// lines have.
+var reported = map[string][]struct{ object, key, as string }{
+	"_evaluation.json":     {{"", "bits_per_token", "bits_per_token"}, {"", "accuracy", "accuracy"}},
+	"_pointer_health.json": {{"top", "ipmr", "ipmr"}, {"", "random_ipmr", "random_ipmr"}},
+	"_induction.json": {{"", "copy_accuracy", "copy_accuracy"},
+		{"", "random_copy_accuracy", "random_copy_accuracy"}},
+}
+
+// addReports adds what reports say of the run's checkpoint, as far as they lie in the folder.
+func addReports(r *resultsfile.Run, dir string) error {
+	for ending := range reported {
+		reports, err := filepath.Glob(filepath.Join(dir, "*"+ending))
+		if err != nil {
+			return err
+		}
+		for _, path := range reports {
+			if err := addReport(r, path, ending); err != nil {
+				return fmt.Errorf("report %s: %w", path, err)
+			}
+		}
+	}
+	return nil
+}
+
+func addReport(r *resultsfile.Run, path, ending string) error {
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	for _, path := range reports {
-		var evaluation struct {
-			Checkpoint   string  `json:"checkpoint"`
-			BitsPerToken float64 `json:"bits_per_token"`
+	var report map[string]any
+	if err := json.Unmarshal(b, &report); err != nil || report["checkpoint"] != r.Checkpoint {
+		return err
+	}
+	for _, n := range reported[ending] {
+		from := report
+		if n.object != "" {
+			from, _ = report[n.object].(map[string]any)
 		}
-		b, err := os.ReadFile(path)
-		if err == nil {
-			err = json.Unmarshal(b, &evaluation)
-		}
-		if err != nil {
-			return fmt.Errorf("evaluation %s: %w", path, err)
-		}
-		if evaluation.Checkpoint == r.Checkpoint {
-			r.Results["bits_per_token"] = evaluation.BitsPerToken
+		if value, ok := from[n.key].(float64); ok {
+			r.Results[n.as] = value
 		}
 	}
 	return nil

@@ -74,6 +74,11 @@ func TestRecordFolders(t *testing.T) {
 		write(t, filepath.Join(small, name+"_evaluation.json"),
 			fmt.Sprintf(`{"checkpoint":%q,"bits_per_token":%s.5}`, of, strings.TrimLeft(name, "step-0")))
 	}
+	write(t, filepath.Join(small, "step-000020_pointer_health.json"),
+		fmt.Sprintf(`{"checkpoint":%q,"random_ipmr":0.25,"top":{"layer":0,"ipmr":0.75}}`, last))
+	write(t, filepath.Join(small, "step-000010_induction.json"), `{"checkpoint":"an earlier one","copy_accuracy":0.125}`)
+	write(t, filepath.Join(small, "step-000020_induction.json"),
+		fmt.Sprintf(`{"checkpoint":%q,"copy_accuracy":0.5,"random_copy_accuracy":0.0625}`, last))
 	write(t, filepath.Join(small, "step-000010.bit2"), "of an earlier checkpoint")
 	write(t, filepath.Join(small, "step-000020.bit2"), "packed")
 	checkpoint := tiny(t, "dada", `{"seed":4,"steps":20}`)
@@ -87,7 +92,8 @@ func TestRecordFolders(t *testing.T) {
 	}
 	want := `{"model":"v77","seed":3,"hardware":"one H200","parameters":{"freeze":["codebook.*"],"steps":20},` +
 		`"dataset":"dada","checkpoint":"` + last + `","steps":20,"tokens":2000,"seconds":7.5,` +
-		`"results":{"bits_per_token":20.5,"pack_bytes":6,"train_bits":7.25,"validation_bits":7.125}}` + "\n" +
+		`"results":{"bits_per_token":20.5,"copy_accuracy":0.5,"ipmr":0.75,"pack_bytes":6,"random_copy_accuracy":0.0625,` +
+		`"random_ipmr":0.25,"train_bits":7.25,"validation_bits":7.125}}` + "\n" +
 		`{"model":"v77","seed":4,"hardware":"one H200","parameters":{"steps":20},"dataset":"dada","checkpoint":"` +
 		digest.Bytes(checkpoint) + `","steps":20,"tokens":2000,"seconds":7.5,` +
 		`"results":{"train_bits":7.25,"validation_bits":7.125}}` + "\n"
@@ -140,7 +146,7 @@ func TestRecordRefusesMistakes(t *testing.T) {
 		"whose lines name their models: leave out":   {"v77=" + lines},
 		"neither the record of the training":         {"v77=" + bare},
 		"of which the training log says step 20":     {"v77=" + stale},
-		"evaluation " + damaged:                      {"v77=" + damaged},
+		"report " + damaged:                          {"v77=" + damaged},
 		"has no checkpoint":                          {"v77=" + early},
 		"no such file":                               {"v77=" + filepath.Join(bare, "absent")},
 		`unknown field "val_bits"`:                   {lines},
