@@ -188,11 +188,11 @@ var modules = []module{
 		{timing.Operation{Name: "normalize_rotated_wide", Category: timing.Elementwise, Float: true}, 256, 73728},
 		{timing.Operation{Name: "rotate_normalized", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "quantize_rotated", Category: timing.Elementwise, Float: true}, 256, 0},
-		{timing.Operation{Name: "normalize_backward_rotated_float32", Category: timing.Elementwise, Float: true}, 128, 55296},
-		{timing.Operation{Name: "normalize_backward_rotated_wide_float32", Category: timing.Elementwise, Float: true}, 128, 55296},
+		{timing.Operation{Name: "normalize_backward_rotated_float32", Category: timing.Elementwise, Float: true}, 256, 49152},
+		{timing.Operation{Name: "normalize_backward_rotated_wide_float32", Category: timing.Elementwise, Float: true}, 256, 49152},
 		{timing.Operation{Name: "rotate_gradient_float32", Category: timing.Elementwise, Float: true}, 256, 0},
-		{timing.Operation{Name: "normalize_backward_rotated_bfloat16", Category: timing.Elementwise, Float: true}, 128, 73728},
-		{timing.Operation{Name: "normalize_backward_rotated_wide_bfloat16", Category: timing.Elementwise, Float: true}, 128, 73728},
+		{timing.Operation{Name: "normalize_backward_rotated_bfloat16", Category: timing.Elementwise, Float: true}, 256, 65536},
+		{timing.Operation{Name: "normalize_backward_rotated_wide_bfloat16", Category: timing.Elementwise, Float: true}, 256, 65536},
 		{timing.Operation{Name: "rotate_gradient_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
 	}},
 	{"rows", "sm_80", []kernel{
@@ -273,9 +273,10 @@ const (
 	kPaddedBlock      = 144
 	kNormalizedAhead  = 2
 	kNormalizedShared = 73728
-	kRotatedWarps     = 4
-	kRotatedBFloats   = 73728
-	kRotatedFloats    = 55296
+	kRotatedPairs     = 4
+	kRotatedThreads   = 256
+	kRotatedBFloats   = 65536
+	kRotatedFloats    = 49152
 	kJump             = 8
 )
 

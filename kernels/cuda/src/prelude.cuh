@@ -276,12 +276,14 @@ DEVICE uint32_t shared_address(const void* pointer) {
   asm("{ .reg .u64 q; cvta.to.shared.u64 q, %1; cvt.u32.u64 %0, q; }" : "=r"(address) : "l"(pointer));
   return address;
 }
-template <int kBytes> DEVICE void copy_async(void* to, const void* from) {
+template <int kBytes> DEVICE void copy_async(uint32_t to, const void* from) {
   if constexpr (kBytes == 16)
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
   else
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to)), "l"(from), "n"(kBytes)
-        : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(from), "n"(kBytes) : "memory");
+}
+template <int kBytes> DEVICE void copy_async(void* to, const void* from) {
+  copy_async<kBytes>(shared_address(to), from);
 }
 DEVICE void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kPending> DEVICE void copies_wait() {

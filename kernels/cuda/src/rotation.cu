@@ -9,6 +9,7 @@ DEVICE double rotation_factor(int rotation) { return 1.0 / __builtin_sqrt((doubl
 // columns 1, 2, 4 ... apart, without the factor that makes the matrix orthonormal.
 DEVICE void rotate(double (&v)[4], int rotation) {
   int lane = threadIdx.x % 32;
+  fence_operand(lane);  // it is rare that float64 is needed: nothing of it is kept in registers
   auto butterfly = [](double& a, double& b) {
     double sum = a + b;
     b = a - b, a = sum;
@@ -42,12 +43,15 @@ DEVICE void rotated_columns(const FourFloats& x, const FourFloats& gain, int rot
 // five of a rotation's seven rounds need no other lane. The padding keeps lanes in different banks in both orders.
 constexpr int kPaddedBlock = 128 + 16;
 
+// A barrier of some of a block's warps.
+DEVICE void sync_warps(int id, int warps) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(32 * warps) : "memory"); }
+
 // The sum over a team of kTeam warps, of what each of their lanes has. Of two sums in a row, each needs its own room.
 template <int kTeam, class S> DEVICE S team_sum(S warp_sum, S* room) {
   if (kTeam == 1) return warp_sum;
   int warp = threadIdx.x / 32;
   if (threadIdx.x % 32 == 0) room[warp] = warp_sum;
-  asm volatile("bar.sync %0, 64;" ::"r"(1 + warp / 2) : "memory");
+  sync_warps(1 + warp / 2, 2);
   return room[warp & ~1] + room[warp | 1];
 }
 
@@ -62,11 +66,12 @@ template <class T> DEVICE void copy_row(T* to, const T* from, int width) {
   }
 }
 
-// 128 columns among four lanes: v[k][j] is column 16 k + 4 (lane % 4) + j. Butterflies as in rotate.
-DEVICE void rotate_in_four(float (&v)[8][4], int rotation) {
+// 128 columns among kLanes lanes: v[k][j] is column 4 kLanes k + 4 (lane % kLanes) + j. Butterflies as in rotate.
+template <int kLanes> DEVICE void rotate_among(float (&v)[32 / kLanes][4], int rotation) {
+  constexpr int kFours = 32 / kLanes;
   auto within = [&](int k_apart, int j_apart) __attribute__((always_inline)) {
 #pragma unroll
-    for (int k = 0; k < 8; k++)
+    for (int k = 0; k < kFours; k++)
 #pragma unroll
       for (int j = 0; j < 4; j++) {
         if (k & k_apart || j & j_apart) continue;
@@ -77,18 +82,19 @@ DEVICE void rotate_in_four(float (&v)[8][4], int rotation) {
   auto across = [&](int mask) __attribute__((always_inline)) {
     float sign = threadIdx.x & mask ? -1.0f : 1.0f;  // a multiplication by it is exact
 #pragma unroll
-    for (int k = 0; k < 8; k++)
+    for (int k = 0; k < kFours; k++)
 #pragma unroll
       for (int j = 0; j < 4; j++) v[k][j] = __builtin_fmaf(v[k][j], sign, shuffle_xor(v[k][j], mask));
   };
   auto rounds = [&](bool all) __attribute__((always_inline)) {
     if (all || rotation > 1) within(0, 1);
     if (all || rotation > 2) within(0, 2);
-    if (all || rotation > 4) across(1);
-    if (all || rotation > 8) across(2);
-    if (all || rotation > 16) within(1, 0);
-    if (all || rotation > 32) within(2, 0);
-    if (all || rotation > 64) within(4, 0);
+#pragma unroll
+    for (int mask = 1; mask < kLanes; mask *= 2)
+      if (all || rotation > 4 * mask) across(mask);
+#pragma unroll
+    for (int apart = 1; apart < kFours; apart *= 2)
+      if (all || rotation > 4 * kLanes * apart) within(apart, 0);
   };
   if (rotation == 128) rounds(true);  // without tests, which cost a move for every value
   else rounds(false);
@@ -147,7 +153,7 @@ template <int kTeam> DEVICE void normalize_rotated_rows(const float* x, const fl
 #pragma unroll
       for (int j = 0; j < 4; j++) v[k][j] = by[k][j] * own[j], sum += __builtin_fabsf(v[k][j]);
     }
-    rotate_in_four(v, rotation);
+    rotate_among<4>(v, rotation);
     float error = rotation_error(sum), scale = (float)(factor * inverse), margin = error * scale + 4e-6f;
     bool border = false;
     uint32_t packed[4] = {};
@@ -218,152 +224,218 @@ template <int kTeam> DEVICE void normalize_rotated_rows(const float* x, const fl
 NORMALIZE_ROTATED(normalize_rotated, 1)
 NORMALIZE_ROTATED(normalize_rotated_wide, 2)
 
-constexpr int kRotatedWarps = 4;
+// ---- Gradients of such rows ----
+//
+// A row is taken by a team of kParts pairs of warps, each of which has a part of up to 1,024 columns. A warp of a pair has
+// every other block of 128 columns, eight lanes a block: lane q has columns 32 k + 4 q ... + 3 for k = 0 ... 3. Sums over
+// a row are taken by one warp of each pair, in the order of sum_squares: by one the sum of squares, by the other the
+// second sum, and in the next row the other way round.
+//
+// Two warps, because a scheduler wants many warps with little code: these have half the registers and half the code of
+// one that holds a whole row. For the same reason both rotations run through one loop.
+constexpr int kRotatedPairs = 4, kRotatedThreads = 64 * kRotatedPairs;
 template <class T> struct alignas(16) RotatedRow {
-  static constexpr int kAhead = sizeof(T) == 2 ? 2 : 1;  // rows of a warp in shared memory
-  float x[8 * kPaddedBlock];
-  T dout[8 * kPaddedBlock], dx[8 * kPaddedBlock];
+  static constexpr int kAhead = sizeof(T) == 2 ? 2 : 1;  // rows of a pair in shared memory
+  float x[1024];
+  T dout[1024], dx[1024];  // column c at place<T>(c)
 };
-constexpr int kRotatedBFloats = 73728, kRotatedFloats = 55296;
-static_assert(kRotatedBFloats == kRotatedWarps * RotatedRow<BFloat>::kAhead * sizeof(RotatedRow<BFloat>));
-static_assert(kRotatedFloats == kRotatedWarps * RotatedRow<float>::kAhead * sizeof(RotatedRow<float>));
+constexpr int kRotatedBFloats = 65536, kRotatedFloats = 49152;
+static_assert(kRotatedBFloats == kRotatedPairs * RotatedRow<BFloat>::kAhead * sizeof(RotatedRow<BFloat>));
+static_assert(kRotatedFloats == kRotatedPairs * RotatedRow<float>::kAhead * sizeof(RotatedRow<float>));
 
-// Clears the gradients of a row in shared memory that do not pass, by float64.
+// Where a column lies in a row in shared memory. Of bfloat16, halves of 64 columns change places in every other block
+// of a warp, so that 16 lanes read from different banks.
+template <class T> DEVICE int place(int column) { return sizeof(T) == 2 ? column ^ (column / 8 & 32) : column; }
+
+// What the sum of squares of a row says: 1 / rms is that of kernels.RMSNorm, shrink = 1 / (rms² width), and a rotated
+// value without factor passes up to about limit * unscale.
+struct Measured {
+  double inverse, shrink;
+  float unscale;
+};
+
+// Starts a warp's copy of its blocks of a part.
+template <class T> DEVICE void copy_blocks(T* to, const T* from, uint32_t columns, uint32_t thread) {
+  constexpr int kPiece = 16 / sizeof(T), kPieces = 128 / kPiece;  // values of a piece, pieces of a block
+  uint32_t column = thread % 32 / kPieces * 256 + thread / 32 % 2 * 128 + thread % kPieces * kPiece,
+           at = shared_address(to) + sizeof(T) * place<T>((int)column);
+  from += column;
+#pragma unroll
+  for (uint32_t i = 0; i < 1024; i += 8192 / kPieces)
+    if (column + i < columns) copy_async<16>(at + sizeof(T) * i, from + i);
+}
+
+// Clears the gradients of a warp's blocks in shared memory that do not pass, by float64.
 template <class T> DEVICE void pass_exactly(
-    RotatedRow<T>& row, const float* gain, int width, int rotation, double factor, double limit) {
-  int lane = threadIdx.x % 32;
+    RotatedRow<T>& row, const float* gain, int part, int columns, int rotation, double inverse, float limit) {
+  uint32_t thread = threadIdx.x;
+  fence_operand(thread), fence_operand(part), fence_operand(rotation), fence_operand(limit);
+  int block = thread / 32 % 2 * 128, at = block + thread % 32 * 4;
+  double factor = inverse * rotation_factor(rotation);
 #pragma unroll 1
-  for (int i = 0; 128 * i < width; i++) {
-    int at = i * kPaddedBlock + 4 * lane;
+  for (; block < columns; block += 256, at += 256) {
     double exact[4];
-    rotated_columns(load_four_of(row.x + at), load_four_of(gain + 128 * i + 4 * lane), rotation, exact);
+    rotated_columns(load_four_of(row.x + at), load_four_of(gain + part + at), rotation, exact);
 #pragma unroll
     for (int j = 0; j < 4; j++)
-      if (!(__builtin_fabs(exact[j] * factor) <= limit)) write(row.dout + at + j, 0);
+      if (!(__builtin_fabs(exact[j] * factor) <= (double)limit)) write(row.dout + place<T>(at) + j, 0);
   }
   warp_sync();
 }
 
 // normalize_backward (rows.cu) with a rotation: the gradient passes where |rotated a| <= limit, and da is the rotation of
 // what passes.
-template <int kTeam, class T> DEVICE void normalize_backward_rotated_rows(T* dx, float* partial, const T* dout,
+template <int kParts, class T> DEVICE void normalize_backward_rotated_rows(T* dx, float* partial, const T* dout,
     const float* x, const float* gain, int rows, int width, double eps, float limit, int rotation) {
   extern __shared__ char memory[];
-  __shared__ double squares[2][kRotatedWarps], dots[2][kRotatedWarps];
+  constexpr int kTeams = kRotatedPairs / kParts, kFours = 4;
+  __shared__ Measured measured[kTeams];
+  __shared__ float factors[kTeams];
+  __shared__ double room[kRotatedPairs];
+  __shared__ alignas(16) float gains[1024 * kParts];
   using Row = RotatedRow<T>;
-  constexpr int kFours = 8;
-  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, stride = gridDim.x * kRotatedWarps / kTeam;
-  Row* held = (Row*)memory + warp * Row::kAhead;
-  int columns = width / kTeam;  // of this warp's part of a row
-  dx += warp % kTeam * columns, dout += warp % kTeam * columns;
-  x += warp % kTeam * columns, gain += warp % kTeam * columns;
-  int column = lane / 4 * 128 + lane % 4 * 4, place = lane / 4 * kPaddedBlock + lane % 4 * 4;
+  int lane = threadIdx.x % 32, half = threadIdx.x / 32 % 2, pair = threadIdx.x / 64, team = pair / kParts;
+  int stride = gridDim.x * kTeams, first = blockIdx.x * kTeams + team;
+  Row* held = (Row*)memory + pair * Row::kAhead;
+  int columns = width / kParts, part = pair % kParts * columns;  // of this pair
+  int column = 256 * (lane / 8) + 128 * half + 4 * (lane % 8);
   bool inside = column < columns;
-  double unrotate = rotation_factor(rotation);
-  FourFloats by[kFours] = {};
+  auto four = [&](int k) { return (place<T>(column) ^ k % 2 * 32) + k / 2 * 64; };  // place<T>(column + 32 * k)
+  float unrotate = (float)rotation_factor(rotation);
   float dgain[kFours][4] = {};
-#pragma unroll
-  for (int k = 0; k < kFours; k++)
-    if (inside) by[k] = load_four_of(gain + column + 16 * k);
+  for (int c = threadIdx.x; c < width; c += kRotatedThreads) gains[c] = gain[c];
+  block_sync();
+  uint32_t largest = 0;  // the bits of max |gain|, NaN the largest
+#pragma unroll 1
+  for (int c = lane; c < width; c += 32) largest = (uint32_t)max((int)largest, as_int(gains[c]) & 0x7fffffff);
+  // Float32 is off a rotated value, without factor, by eight roundings of at most Σ |gain * x| of its block, and the
+  // least float32. That sum is at most max |gain| * sqrt(rotation) ‖x‖, and so unscale * max |gain| * sqrt(width).
+  float reach = as_float((int)warp_max(largest)) * (float)__builtin_sqrt((double)width),
+        tolerance = reach * (10 * 0x1p-24f) + 6e-7f * limit, root_rotation = (float)__builtin_sqrt((double)rotation);
   auto fetch = [&](int row, Row& to) {
-    long at = (long)row * width;
+    long at = wide_product(row, width) + part;
+    uint32_t thread = threadIdx.x;
+    fence_operand(thread);  // so that no addresses are kept in registers
     if (row < rows) {
-      copy_row(to.x, x + at, columns);
-      copy_row(to.dout, dout + at, columns), copy_row(to.dx, dx + at, columns);
+      copy_blocks(to.x, x + at, columns, thread);
+      copy_blocks(to.dout, dout + at, columns, thread), copy_blocks(to.dx, dx + at, columns, thread);
     }
     copies_commit();
   };
-  int first = (blockIdx.x * kRotatedWarps + warp) / kTeam, turn = 0, parity = 0;
+  auto sync_team = [&] { sync_warps(1 + team, 2 * kParts); };
+  // The sum over a team of what one warp of each pair has.
+  auto sum_parts = [&](double sum) {
+    if (kParts == 1) return sum;
+    if (lane == 0) room[pair] = sum;
+    sync_warps(1 + kTeams + team, kParts);
+    return room[team * kParts] + room[team * kParts + kParts - 1];
+  };
+  int turn = 0, parity = pair / 2;  // so each scheduler's warps have a fourth of a block's sums
   for (int i = 0; i < Row::kAhead; i++) fetch(first + i * stride, held[i]);
   for (int row = first; row < rows; row += stride, turn = turn + 1 == Row::kAhead ? 0 : turn + 1, parity ^= 1) {
     Row& at = held[turn];
     copies_wait<Row::kAhead - 1>();
-    warp_sync();
-    FourFloats value[kFours] = {};
+    sync_team();
+    if (half == parity) {
+      double squares = 0;
+#pragma unroll 1
+      for (int i = 0; 128 * i < columns; i++) {
+        FourFloats value = load_four_of(at.x + 128 * i + 4 * lane);
 #pragma unroll
-    for (int i = 0; i < kFours; i++)
-      if (128 * i < columns) value[i] = load_four_of(at.x + i * kPaddedBlock + 4 * lane);
-    double total = team_sum<kTeam>(warp_sum(sum_squares(value)), squares[parity]),
-           rms = 1.0 / __builtin_sqrt(total / (double)width + eps);
-    float r = (float)rms, v[kFours][4], da[kFours][4], sum = 0;
-#pragma unroll
-    for (int k = 0; k < kFours; k++) {
-      value[k] = {};
-      if (inside) value[k] = load_four_of(at.x + place + 16 * k);
-#pragma unroll
-      for (int j = 0; j < 4; j++) v[k][j] = by[k][j] * value[k][j], sum += __builtin_fabsf(v[k][j]);
-    }
-    rotate_in_four(v, rotation);
-    float scale = (float)(rms * unrotate), margin = rotation_error(sum) * scale + 4e-7f * limit;
-    bool border = false;
-#pragma unroll
-    for (int k = 0; k < kFours; k++) {
-      decltype(load_four_of(dout)) grad = {};
-      if (inside) grad = load_four_of(at.dout + place + 16 * k);
-#pragma unroll
-      for (int j = 0; j < 4; j++) {
-        float off = __builtin_fabsf(v[k][j] * scale) - limit;
-        da[k][j] = off <= 0 ? grad[j] : 0.0f;
-        border |= !(__builtin_fabsf(off) > margin);
+        for (int j = 0; j < 4; j++) squares = multiply_add((double)value[j], (double)value[j], squares);
       }
+      double root = __builtin_sqrt(sum_parts(warp_sum(squares)) / (double)width + eps), inverse = 1.0 / root;
+      if (lane == 0 && pair % kParts == 0)
+        measured[team] = {inverse, inverse * inverse / (double)width, (float)root * root_rotation};
     }
-    if (ballot(border)) {
-      pass_exactly(at, gain, columns, rotation, rms * unrotate, (double)limit);
+    sync_team();
+    float v[kFours][4];
+#pragma unroll
+    for (int k = 0; k < kFours; k++) {
+      FourFloats own = {}, by = {};
+      if (inside) own = load_four_of(at.x + column + 32 * k), by = load_four_of(gains + part + column + 32 * k);
+#pragma unroll
+      for (int j = 0; j < 4; j++) v[k][j] = by[j] * own[j];
+    }
+#pragma unroll 1
+    for (bool gradient = false;; gradient = true) {
+      rotate_among<8>(v, rotation);
+      if (gradient) break;
+      float unscale = measured[team].unscale, centre = limit * unscale, margin = tolerance * unscale + 1e-42f;
+      bool border = !(reach * unscale < 1e36f);  // else no sum is too large for float32
 #pragma unroll
       for (int k = 0; k < kFours; k++) {
         decltype(load_four_of(dout)) grad = {};
-        if (inside) grad = load_four_of(at.dout + place + 16 * k);
+        if (inside) grad = load_four_of(at.dout + four(k));
 #pragma unroll
-        for (int j = 0; j < 4; j++) da[k][j] = grad[j];
+        for (int j = 0; j < 4; j++) {
+          float off = __builtin_fabsf(v[k][j]) - centre;
+          v[k][j] = off <= 0 ? grad[j] : 0.0f;
+          border |= !(__builtin_fabsf(off) > margin);
+        }
+      }
+      if (ballot(border & inside)) {
+        pass_exactly(at, gains, part, columns, rotation, measured[team].inverse, limit);
+#pragma unroll
+        for (int k = 0; k < kFours; k++) {
+          decltype(load_four_of(dout)) grad = {};
+          if (inside) grad = load_four_of(at.dout + four(k));
+#pragma unroll
+          for (int j = 0; j < 4; j++) v[k][j] = grad[j];
+        }
       }
     }
-    rotate_in_four(da, rotation);
-    warp_sync();  // everybody has read x
+    float r = (float)measured[team].inverse;
+    FourFloats value[kFours] = {};  // once more, for the registers are needed in between
 #pragma unroll
     for (int k = 0; k < kFours; k++) {
+      FourFloats by = {};
+      if (inside) value[k] = load_four_of(at.x + column + 32 * k), by = load_four_of(gains + part + column + 32 * k);
       float product[4];
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        fence_operand(da[k][j]);
-        da[k][j] *= (float)unrotate;
-        dgain[k][j] += da[k][j] * (value[k][j] * r);
-        da[k][j] *= by[k][j];
-        product[j] = da[k][j] * value[k][j];
-        fence_operand(dgain[k][j]);
+        float da = v[k][j] * unrotate;
+        dgain[k][j] += da * (value[k][j] * r);
+        fence_operand(dgain[k][j]);  // else it is added at the end of the loop, and both are kept
+        v[k][j] = da * by[j];
+        product[j] = v[k][j] * value[k][j];
       }
-      store_four_of(at.x + place + 16 * k, product);
+      store_four_of(at.x + column + 32 * k, product);  // only this warp still reads its blocks of x
     }
-    warp_sync();
-    float dot = 0;
+    sync_team();
+    if (half != parity) {
+      float dot = 0;
+#pragma unroll 1
+      for (int i = 0; 128 * i < columns; i++) {
+        FourFloats product = load_four_of(at.x + 128 * i + 4 * lane);
 #pragma unroll
-    for (int i = 0; i < kFours; i++) {
-      if (128 * i >= columns) break;
-      FourFloats product = load_four_of(at.x + i * kPaddedBlock + 4 * lane);
-#pragma unroll
-      for (int j = 0; j < 4; j++) dot += product[j];
+        for (int j = 0; j < 4; j++) dot += product[j];
+      }
+      double sum = sum_parts((double)warp_sum(dot));
+      if (lane == 0 && pair % kParts == 0) factors[team] = (float)(sum * measured[team].shrink);
     }
-    float factor = (float)(team_sum<kTeam>((double)warp_sum(dot), dots[parity]) * (rms * rms / (double)width));
+    sync_team();
+    float factor = factors[team];
 #pragma unroll
     for (int k = 0; k < kFours; k++) {
       if (!inside) continue;
-      auto before = load_four_of(at.dx + place + 16 * k);
+      auto before = load_four_of(at.dx + four(k));
       float to[4];
 #pragma unroll
-      for (int j = 0; j < 4; j++) to[j] = before[j] + r * (da[k][j] - value[k][j] * factor);
-      store_four_of(dx + (long)row * width + column + 16 * k, to);
+      for (int j = 0; j < 4; j++) to[j] = before[j] + r * (v[k][j] - value[k][j] * factor);
+      store_four_of(dx + wide_product(row, width) + part + column + 32 * k, to);
     }
     warp_sync();
     fetch(row + Row::kAhead * stride, at);
   }
 #pragma unroll
-  for (int k = 0; k < kFours; k++) store_four_of(held->x + place + 16 * k, dgain[k]);
+  for (int k = 0; k < kFours; k++) store_four_of(held->x + column + 32 * k, dgain[k]);
   block_sync();
-  for (int c = threadIdx.x; c < width; c += 32 * kRotatedWarps) {
-    int part = c / columns, within = c - part * columns;
+  for (int c = threadIdx.x; c < width; c += kRotatedThreads) {
     float sum = 0;
 #pragma unroll
-    for (int w = 0; w < kRotatedWarps; w += kTeam)
-      sum += held[(w + part - warp) * Row::kAhead].x[within + within / 128 * 16];
+    for (int i = 0; i < kTeams; i++)
+      sum += held[((i - team) * kParts + c / columns - pair % kParts) * Row::kAhead].x[c % columns];
     partial[(long)blockIdx.x * width + c] = sum;
   }
 }
@@ -431,12 +503,12 @@ template <class T> DEVICE void rotate_gradient(
 }
 
 #define ROTATED_KERNELS(type, T, kShared)                                                                              \
-  KERNEL(elementwise float shared(kShared), 32 * kRotatedWarps, 3)                                                     \
+  KERNEL(elementwise float shared(kShared), kRotatedThreads, 3)                                                     \
   void normalize_backward_rotated_##type(T* dx, float* partial, const T* dout, const float* x, const float* gain,      \
       int rows, int width, double eps, float limit, int rotation) {                                                    \
     normalize_backward_rotated_rows<1>(dx, partial, dout, x, gain, rows, width, eps, limit, rotation);                 \
   }                                                                                                                    \
-  KERNEL(elementwise float shared(kShared), 32 * kRotatedWarps, 3)                                                     \
+  KERNEL(elementwise float shared(kShared), kRotatedThreads, 3)                                                     \
   void normalize_backward_rotated_wide_##type(T* dx, float* partial, const T* dout, const float* x, const float* gain, \
       int rows, int width, double eps, float limit, int rotation) {                                                    \
     normalize_backward_rotated_rows<2>(dx, partial, dout, x, gain, rows, width, eps, limit, rotation);                 \
