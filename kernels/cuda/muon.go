@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 
 	"bitnet1/kernels"
@@ -12,8 +13,9 @@ import (
 	"gorgonia.org/cu"
 )
 
-// muonAtOnce is how many bytes of matrices are updated together: they stay in the cache.
-const muonAtOnce = 32 << 20
+// muonAtOnce is how many bytes of matrices are updated together at most. Products of more blocks leave fewer
+// multiprocessors idle at their end.
+const muonAtOnce = 64 << 20
 
 // Muon updates matrices a few at a time.
 func (d *Device) Muon(u kernels.Muon) {
@@ -28,7 +30,7 @@ func (d *Device) Muon(u kernels.Muon) {
 		}
 		bytes := 2 * min(u.Rows, u.Cols) * int(m.stride)
 		together := max(1, muonAtOnce/bytes)
-		for at := range slices.Chunk(u.At, together) {
+		for at := range evenChunks(u.At, together) {
 			if err := d.updateMatrices(m, at, u.Steps); err != nil {
 				return err
 			}
@@ -40,6 +42,11 @@ func (d *Device) Muon(u kernels.Muon) {
 		}
 		return nil
 	})
+}
+
+// evenChunks are the fewest chunks of at most n places, none of which is much longer than another.
+func evenChunks(at []int, n int) iter.Seq[[]int] {
+	return slices.Chunk(at, max(1, ceilDiv(len(at), max(1, ceilDiv(len(at), n)))))
 }
 
 // muonGrid is that of kernels which take the values of so many matrices.

@@ -45,6 +45,58 @@ DEVICE uint64_t swizzled_tile_across(uint32_t address) {
          (uint64_t)1 << 62;
 }
 
+// A word in memory, or 0 where it is not there. Behind branches, each load would wait for the one before.
+DEVICE uint32_t load_word_or_zero(const BFloat* from, bool there) {
+  uint32_t word;
+  asm volatile(
+      "{ .reg .pred there; setp.ne.b32 there, %2, 0; mov.b32 %0, 0;\n\t"
+      "@there ld.global.b32 %0, [%1]; }"
+      : "=&r"(word)
+      : "l"(from), "r"((int)there));
+  return word;
+}
+// Transposes 8 x 8 values, of which a lane has two neighbours of row lane / 4.
+DEVICE uint32_t transpose_eight(uint32_t word) {
+  uint32_t transposed;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(word));
+  return transposed;
+}
+
+// Stores the sums of a warp, 16 rows from `row` on of 128 columns from `column` on. mirrored: and their places on the
+// other side of the diagonal.
+template <bool kAdds>
+DEVICE void store_sums(const Bf16Product& p, const float (&sums)[64], int row, int column, bool mirrored) {
+  int lane = threadIdx.x % 32;
+  BFloat* out = p.out + blockIdx.z * p.size_out;
+  const BFloat* add = p.add + blockIdx.z * p.size_out;
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    int own_row = row + 8 * h + lane / 4, own_column = column + 2 * (lane % 4);
+    long at = (long)own_row * p.stride_out + own_column;
+    bool inside = own_row < p.m;
+    uint32_t words[16];
+    if constexpr (kAdds) {
+#pragma unroll
+      for (int j = 0; j < 16; j++)
+        words[j] = load_word_or_zero(add + at + 8 * j, inside && own_column + 8 * j < p.stride_out);
+    }
+#pragma unroll
+    for (int j = 0; j < 16; j++) {
+      float x = p.alpha * sums[4 * j + 2 * h], y = p.alpha * sums[4 * j + 2 * h + 1];
+      if constexpr (kAdds) x += p.beta * low_bf16(words[j]), y += p.beta * high_bf16(words[j]);
+      words[j] = pack_bf16(x, y);
+      if (inside && own_column + 8 * j < p.stride_out) *(uint32_t*)(out + at + 8 * j) = words[j];
+    }
+    if (!mirrored) continue;
+    int to = row + 8 * h + 2 * (lane % 4);
+#pragma unroll
+    for (int j = 0; j < 16; j++) {
+      uint32_t word = transpose_eight(words[j]);
+      if (to < p.m) *(uint32_t*)(out + (long)(column + 8 * j + lane / 4) * p.stride_out + to) = word;
+    }
+  }
+}
+
 template <bool kAcross, bool kSymmetric>
 DEVICE void multiply(const TensorMap* map_a, const TensorMap* map_b, const Bf16Product& p) {
   extern __shared__ char memory[];
@@ -103,11 +155,10 @@ DEVICE void multiply(const TensorMap* map_a, const TensorMap* map_b, const Bf16P
     }
   }
   wait_for_sums(sums);
-  int thread = threadIdx.x % 128, lane = thread % 32, row = row0 + 64 * (group - 1) + 16 * (thread / 32) + lane / 4;
-#pragma unroll
-  for (int i = 0; i < 64; i += 2)
-    store_pair(p, row + 8 * (i / 2 % 2), column0 + 8 * (i / 4) + 2 * (lane % 4), sums[i], sums[i + 1],
-        kSymmetric && column0 < row0);
+  int row = row0 + 64 * (group - 1) + threadIdx.x % 128 / 32 * 16;
+  bool mirrored = kSymmetric && column0 < row0;
+  if (p.add) store_sums<true>(p, sums, row, column0, mirrored);
+  else store_sums<false>(p, sums, row, column0, mirrored);
 }
 
 KERNEL(optimizer float shared(kBf16WgmmaShared), kBf16WgmmaThreads, 1)
