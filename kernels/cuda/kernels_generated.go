@@ -171,8 +171,8 @@ var modules = []module{
 		{timing.Operation{Name: "bf16_product", Category: timing.Optimizer, Float: true}, 256, 98304},
 	}},
 	{"muon_wgmma", "sm_90a", []kernel{
-		{timing.Operation{Name: "bf16_wgmma_symmetric", Category: timing.Optimizer, Float: true}, 384, 197728},
-		{timing.Operation{Name: "bf16_wgmma", Category: timing.Optimizer, Float: true}, 384, 197728},
+		{timing.Operation{Name: "bf16_wgmma_symmetric", Category: timing.Optimizer, Float: true}, 288, 99376},
+		{timing.Operation{Name: "bf16_wgmma", Category: timing.Optimizer, Float: true}, 288, 99376},
 	}},
 	{"pack", "sm_80", []kernel{
 		{timing.Operation{Name: "pack_signs", Category: timing.Packing}, 256, 0},
@@ -263,11 +263,12 @@ const (
 	kBf16Stages       = 3
 	kBf16Threads      = 256
 	kBf16Stage        = 32768
-	kBf16WgmmaStages  = 6
-	kBf16WgmmaThreads = 384
+	kBf16WgmmaStages  = 3
+	kBf16WgmmaThreads = 288
+	kBf16Cluster      = 4
 	kOperandBytes     = 16384
 	kStageBytes       = 32768
-	kBf16WgmmaShared  = 197728
+	kBf16WgmmaShared  = 99376
 	kNeighbours       = 0
 	kGradientOrder    = 1
 	kPaddedBlock      = 144

@@ -106,15 +106,27 @@ type bf16Matrices struct {
 func (m bf16Matrices) stride() int { return roundUp(m.cols, 8) }
 func (m bf16Matrices) size() int   { return m.rows * m.stride() }
 
-// boxes describes m and boxes of boxRows rows of 64 columns to the copy engine.
-func (m bf16Matrices) boxes(boxRows int) (driver.TensorMap, error) {
+// boxes describes m and boxes of 64 rows of 64 columns, which are half a tile, to the copy engine.
+func (m bf16Matrices) boxes() (driver.TensorMap, error) {
 	row := 2 * m.stride()
 	t, err := driver.NewTensorMap(m.data, []int{row, m.rows, m.matrices}, []int{row, 2 * m.size()},
-		[]int{2 * kBf16Depth, boxRows, 1})
+		[]int{2 * kBf16Depth, kBf16Tile / 2, 1})
 	if err != nil {
 		return driver.TensorMap{}, err
 	}
 	return *t, nil
+}
+
+// tiles is the grid of kernels with a block for each tile of m.
+func (m bf16Matrices) tiles() driver.Geometry {
+	return grid(ceilDiv(m.cols, kBf16Tile), ceilDiv(m.rows, kBf16Tile), m.matrices)
+}
+
+// clusters is the grid of kernels with a cluster for every two by two tiles of m.
+func (m bf16Matrices) clusters() driver.Geometry {
+	g := grid(kBf16Cluster*ceilDiv(m.cols, 2*kBf16Tile), ceilDiv(m.rows, 2*kBf16Tile), m.matrices)
+	g.Cluster = kBf16Cluster
+	return g
 }
 
 // newtonSchulz makes x nearly orthogonal and returns where it is then.
@@ -148,35 +160,32 @@ func (d *Device) multiplyTransposed(out, a bf16Matrices, alpha, beta float32) er
 	if beta != 0 {
 		p.add = a.data
 	}
-	side := ceilDiv(a.rows, kBf16Tile)
-	l := d.launch(grid(side, side, a.matrices))
 	if !d.hopper {
-		return l.bf16ProductSymmetric(p)
+		return d.launch(out.tiles()).bf16ProductSymmetric(p)
 	}
-	boxes, err := a.boxes(kBf16Tile)
+	boxes, err := a.boxes()
 	if err != nil {
 		return err
 	}
-	return l.bf16WgmmaSymmetric(boxes, boxes, p)
+	return d.launch(out.clusters()).bf16WgmmaSymmetric(boxes, boxes, p)
 }
 
 // multiplyAdded writes a·b + beta b to out.
 func (d *Device) multiplyAdded(out, a, b bf16Matrices, beta float32) error {
 	p := bf16Products(out, a, b, 1, beta)
 	p.add = b.data
-	l := d.launch(grid(ceilDiv(b.cols, kBf16Tile), ceilDiv(a.rows, kBf16Tile), a.matrices))
 	if !d.hopper {
-		return l.bf16Product(p)
+		return d.launch(out.tiles()).bf16Product(p)
 	}
-	boxesA, err := a.boxes(kBf16Tile)
+	boxesA, err := a.boxes()
 	if err != nil {
 		return err
 	}
-	boxesB, err := b.boxes(kBf16Depth)
+	boxesB, err := b.boxes()
 	if err != nil {
 		return err
 	}
-	return l.bf16Wgmma(boxesA, boxesB, p)
+	return d.launch(out.clusters()).bf16Wgmma(boxesA, boxesB, p)
 }
 
 func bf16Products(out, a, b bf16Matrices, alpha, beta float32) bf16Product {

@@ -74,7 +74,15 @@ DEVICE void copy_5d(uint32_t target, const TensorMap* map, uint32_t barrier, int
       "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
       : "memory");
 }
-// The same copy delivered to every block of the cluster whose bit is set in `blocks`, each completing its own barrier.
+// The same copies delivered to every block of the cluster whose bit is set in `blocks`, each completing its own barrier.
+DEVICE void copy_3d_multicast(
+    uint32_t target, const TensorMap* map, uint32_t barrier, int c0, int c1, int c2, uint16_t blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
+      " [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(target),
+      "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "h"(blocks)
+      : "memory");
+}
 DEVICE void copy_5d_multicast(
     uint32_t target, const TensorMap* map, uint32_t barrier, int c0, int c1, int c2, int c3, int c4, uint16_t blocks) {
   asm volatile(

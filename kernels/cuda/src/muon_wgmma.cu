@@ -1,12 +1,16 @@
 // The products of Muon on Hopper's warpgroup matrix units: out = alpha A B + beta add of bfloat16 with sums in float32.
 //
-// A block owns 128 x 128 of out: one producer warpgroup, whose first thread feeds a ring of stages through the copy
-// engine, and two consumer warpgroups of 64 x 128. A has k along its rows in memory; B too, or across them: then its
+// A block owns 128 x 128 of out: two consumer warpgroups of 64 x 128, and a producer warp, one thread of which feeds a
+// ring of stages through the copy engine. A has k along its rows in memory; B too, or across them: then its
 // tile is 64 rows of k of twice 64 columns, and the matrix unit transposes it.
+//
+// What limits such a kernel is reading from L2. So the four blocks of a cluster own 256 x 256: each loads half of its
+// tile of A, for both blocks of its rows, and half of its tile of B, for both blocks of its columns. Two blocks run on a
+// multiprocessor: while one begins or stores its sums, the other multiplies.
 #include "bf16_product.cuh"
 #include "hopper.cuh"
 
-constexpr int kBf16WgmmaStages = 6, kBf16WgmmaThreads = 384;
+constexpr int kBf16WgmmaStages = 3, kBf16WgmmaThreads = 288, kBf16Cluster = 4;
 constexpr int kOperandBytes = 2 * kBf16Tile * kBf16Depth, kStageBytes = 2 * kOperandBytes;
 // Stages, their barriers, and room to begin at a multiple of 1,024.
 constexpr int kBf16WgmmaShared = kBf16WgmmaStages * (kStageBytes + 16) + 1024;
@@ -97,51 +101,76 @@ DEVICE void store_sums(const Bf16Product& p, const float (&sums)[64], int row, i
   }
 }
 
-template <bool kAcross, bool kSymmetric>
-DEVICE void multiply(const TensorMap* map_a, const TensorMap* map_b, const Bf16Product& p) {
-  extern __shared__ char memory[];
-  int row0 = blockIdx.y * kBf16Tile, column0 = blockIdx.x * kBf16Tile;
-  if (kSymmetric && column0 > row0) {
-    clear_padding(p, row0, column0);
-    return;
-  }
-  uint32_t data = (shared_address(memory) + 1023) / 1024 * 1024, full = data + kBf16WgmmaStages * kStageBytes,
-           empty = full + 8 * kBf16WgmmaStages;
-  if (threadIdx.x == 0) {
+// The place of a block in its cluster's 2 x 2.
+struct Place {
+  int down, across;
+  DEVICE_MEMBER Place() : down(cluster_rank() / 2), across(cluster_rank() % 2) {}
+};
+
+// The ring of stages in a block's shared memory.
+struct Bf16Ring {
+  uint32_t data, full, empty;
+  int stage = 0, parity = 0;
+  DEVICE_MEMBER explicit Bf16Ring(uint32_t memory)
+      : data((memory + 1023) / 1024 * 1024), full(data + kBf16WgmmaStages * kStageBytes),
+        empty(full + 8 * kBf16WgmmaStages) {}
+  // A stage is empty when both warpgroups of the three blocks that read what this one loads have arrived.
+  DEVICE_MEMBER void init() const {
     for (int i = 0; i < kBf16WgmmaStages; i++) {
       barrier_init(full + 8 * i, 1);
-      barrier_init(empty + 8 * i, 2);
+      barrier_init(empty + 8 * i, 2 * 3);
     }
     barrier_init_fence();
   }
-  block_sync();
-  int steps = ceil_div(p.k, kBf16Depth), group = warp_uniform(threadIdx.x / 128);
-  if (group == 0) {
-    give_registers<40>();
-    if (threadIdx.x > 0) return;
-    for (int step = 0; step < steps; step++) {
-      int stage = step % kBf16WgmmaStages, k = step * kBf16Depth;
-      uint32_t to = data + stage * kStageBytes, barrier = full + 8 * stage;
-      barrier_wait(empty + 8 * stage, step / kBf16WgmmaStages % 2 ^ 1);
-      barrier_arrive_expect(barrier, kStageBytes);
-      copy_3d(to, map_a, barrier, 2 * k, row0, blockIdx.z);
-      to += kOperandBytes;
-      if constexpr (kAcross) {
-        copy_3d(to, map_b, barrier, 2 * column0, k, blockIdx.z);
-        copy_3d(to + kOperandBytes / 2, map_b, barrier, 2 * (column0 + 64), k, blockIdx.z);
-      } else {
-        copy_3d(to, map_b, barrier, 2 * k, column0, blockIdx.z);
-      }
-    }
+  DEVICE_MEMBER uint32_t a() const { return data + stage * kStageBytes; }
+  DEVICE_MEMBER uint32_t b() const { return a() + kOperandBytes; }
+  DEVICE_MEMBER void wait_full() const { barrier_wait(full + 8 * stage, parity); }
+  // Waits until the stage is free everywhere. Returns the barrier that its bytes complete.
+  DEVICE_MEMBER uint32_t fill() const {
+    barrier_wait(empty + 8 * stage, parity ^ 1);
+    barrier_arrive_expect(full + 8 * stage, kStageBytes);
+    return full + 8 * stage;
+  }
+  // Returns a stage to the blocks that fill it.
+  DEVICE_MEMBER void release(int at, const Place& place) const {
+    int rank = 2 * place.down + place.across;
+    barrier_arrive_at(empty + 8 * at, rank);
+    barrier_arrive_at(empty + 8 * at, rank ^ 1);
+    barrier_arrive_at(empty + 8 * at, rank ^ 2);
+  }
+  DEVICE_MEMBER void advance() {
+    if (++stage == kBf16WgmmaStages) stage = 0, parity ^= 1;
+  }
+};
+
+template <bool kAcross> DEVICE void produce(const TensorMap* map_a, const TensorMap* map_b, Bf16Ring ring,
+    const Place& place, int row0, int column0, int steps) {
+  constexpr int kHalf = kOperandBytes / 2;  // 64 rows in shared memory
+  uint16_t row_of_blocks = 3 << 2 * place.down, column_of_blocks = 5 << place.across;
+  int own_row = row0 + 64 * place.across, own_column = column0 + 64 * place.down;
+  for (int step = 0; step < steps; step++, ring.advance()) {
+    int k = step * kBf16Depth;
+    uint32_t barrier = ring.fill();
+    copy_3d_multicast(ring.a() + kHalf * place.across, map_a, barrier, 2 * k, own_row, blockIdx.z, row_of_blocks);
+    copy_3d_multicast(ring.b() + kHalf * place.down, map_b, barrier, kAcross ? 2 * own_column : 2 * k,
+        kAcross ? k : own_column, blockIdx.z, column_of_blocks);
+  }
+}
+
+template <bool kAcross, bool kSymmetric>
+DEVICE void consume(
+    const Bf16Product& p, Bf16Ring ring, const Place& place, int group, int row0, int column0, int steps) {
+  bool first = threadIdx.x % 128 == 0;
+  if (kSymmetric && column0 > row0) {  // a block of a cluster on the diagonal that leaves its tile to another
+    if (!first) return;
+    for (int step = 0; step < steps; step++, ring.advance()) ring.wait_full(), ring.release(ring.stage, place);
     return;
   }
-  take_registers<232>();
   float sums[64] = {};
-  for (int step = 0; step < steps; step++) {
-    int stage = step % kBf16WgmmaStages;
-    uint32_t a = data + stage * kStageBytes + (group - 1) * kOperandBytes / 2,
-             b = data + stage * kStageBytes + kOperandBytes;
-    barrier_wait(full + 8 * stage, step / kBf16WgmmaStages % 2);
+  int previous = 0;
+  for (int step = 0; step < steps; step++, ring.advance()) {
+    uint32_t a = ring.a() + group * kOperandBytes / 2, b = ring.b();
+    ring.wait_full();
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < kBf16Depth / 16; k++) {
@@ -151,22 +180,41 @@ DEVICE void multiply(const TensorMap* map_a, const TensorMap* map_b, const Bf16P
     wgmma_commit();
     if (step > 0) {  // the products of the stage before are done: it is free
       wgmma_wait<1>();
-      if (threadIdx.x % 128 == 0) barrier_arrive(empty + 8 * ((step - 1) % kBf16WgmmaStages));
+      if (first) ring.release(previous, place);
     }
+    previous = ring.stage;
   }
   wait_for_sums(sums);
-  int row = row0 + 64 * (group - 1) + threadIdx.x % 128 / 32 * 16;
+  int row = row0 + 64 * group + threadIdx.x % 128 / 32 * 16;
   bool mirrored = kSymmetric && column0 < row0;
   if (p.add) store_sums<true>(p, sums, row, column0, mirrored);
   else store_sums<false>(p, sums, row, column0, mirrored);
 }
 
-KERNEL(optimizer float shared(kBf16WgmmaShared), kBf16WgmmaThreads, 1)
+template <bool kAcross, bool kSymmetric>
+DEVICE void multiply(const TensorMap* map_a, const TensorMap* map_b, const Bf16Product& p) {
+  extern __shared__ char memory[];
+  Place place;
+  int cluster_column = blockIdx.x / kBf16Cluster, cluster_row = blockIdx.y;
+  int row0 = (2 * cluster_row + place.down) * kBf16Tile, column0 = (2 * cluster_column + place.across) * kBf16Tile;
+  if (kSymmetric && column0 > row0) clear_padding(p, row0, column0);
+  if (kSymmetric && cluster_column > cluster_row) return;
+  Bf16Ring ring(shared_address(memory));
+  if (threadIdx.x == 0) ring.init();
+  cluster_sync();
+  int steps = ceil_div(p.k, kBf16Depth);
+  int group = warp_uniform(threadIdx.x / 128);
+  if (group < 2) consume<kAcross, kSymmetric>(p, ring, place, group, row0, column0, steps);
+  else if (threadIdx.x % 32 == 0) produce<kAcross>(map_a, map_b, ring, place, row0, column0, steps);
+  cluster_sync();  // a block must not leave while others still signal its barriers
+}
+
+KERNEL(optimizer float shared(kBf16WgmmaShared), kBf16WgmmaThreads, 2)
 void bf16_wgmma_symmetric(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b,
     const __grid_constant__ Bf16Product product) {
   multiply<false, true>(&map_a, &map_b, product);
 }
-KERNEL(optimizer float shared(kBf16WgmmaShared), kBf16WgmmaThreads, 1)
+KERNEL(optimizer float shared(kBf16WgmmaShared), kBf16WgmmaThreads, 2)
 void bf16_wgmma(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b,
     const __grid_constant__ Bf16Product product) {
   multiply<true, false>(&map_a, &map_b, product);
