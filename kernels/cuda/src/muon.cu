@@ -24,15 +24,14 @@ struct Muon {
 
 constexpr int kMuonSide = 32;  // blocks of elementwise kernels have 32 x 32 values, four a thread
 
-// Calls f(value's index in the matrix, row and column in x) for this thread's values, four rows of the matrix apart;
-// places beyond the matrix are left out.
-template <class F> DEVICE void each_value(const Muon& m, const F& f) {
-  int tx = threadIdx.x % kMuonSide, ty = threadIdx.x / kMuonSide;
-  int c = blockIdx.x * kMuonSide + tx;
+// Calls f(i, index) for this thread's values i = 0 ... 3, which are eight rows of the matrix apart; places beyond the
+// matrix are left out. `begin` is where the matrix begins.
+template <class F> DEVICE void each_value(const Muon& m, long begin, const F& f) {
+  int c = blockIdx.x * kMuonSide + threadIdx.x % kMuonSide;
 #pragma unroll
   for (int i = 0; i < 4; i++) {
-    int r = blockIdx.y * kMuonSide + ty + 8 * i;
-    if (r < m.rows && c < m.cols) f(m.begin() + (long)r * m.cols + c, ty + 8 * i, tx);
+    int r = blockIdx.y * kMuonSide + threadIdx.x / kMuonSide + 8 * i;
+    if (r < m.rows && c < m.cols) f(i, begin + (long)r * m.cols + c);
   }
 }
 
@@ -46,20 +45,24 @@ DEVICE long place(const Muon& m, int r, int c) {
 }
 
 // momentum = beta * momentum + rest * grad; x = beta * momentum + rest * grad; and Σ x² of the block.
-KERNEL(optimizer float, 256) void muon_momentum(const __grid_constant__ Muon m) {
+KERNEL(optimizer float, 256, 5) void muon_momentum(const __grid_constant__ Muon m) {
   __shared__ float tile[kMuonSide][kMuonSide + 1];
-  float clip = clip_factor(m.squared_norm, m.max_norm);
+  long begin = m.begin();
+  float grad[4] = {}, before[4] = {};
+  each_value(m, begin, [&](int i, long at) { grad[i] = m.grad[at], before[i] = m.momentum[at]; });
 #pragma unroll
-  for (int i = 0; i < 4; i++) tile[threadIdx.x / kMuonSide + 8 * i][threadIdx.x % kMuonSide] = 0;
+  for (int i = 0; i < 4; i++) fence_operand(grad[i]), fence_operand(before[i]);
+  float clip = clip_factor(m.squared_norm, m.max_norm), made[4] = {};
   double squares = 0;
-  each_value(m, [&](long i, int r, int c) {
-    float g = m.grad[i] * clip;
-    float momentum = m.beta * m.momentum[i] + m.rest * g;
-    m.momentum[i] = momentum;
-    float u = m.beta * momentum + m.rest * g;
-    squares += (double)u * (double)u;
-    tile[r][c] = u;
+  each_value(m, begin, [&](int i, long at) {
+    float g = grad[i] * clip;
+    float momentum = m.beta * before[i] + m.rest * g;
+    m.momentum[at] = momentum;
+    made[i] = m.beta * momentum + m.rest * g;
+    squares += (double)made[i] * (double)made[i];
   });
+#pragma unroll
+  for (int i = 0; i < 4; i++) tile[threadIdx.x / kMuonSide + 8 * i][threadIdx.x % kMuonSide] = made[i];
   __shared__ double room[8];
   squares = block_sum(squares, room);  // and a barrier
   if (threadIdx.x == 0) m.squares[((long)blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x] = squares;
@@ -88,20 +91,30 @@ KERNEL(optimizer float, 256) void muon_scale(BFloat* x, const double* squares, i
 }
 
 // param = (1 - rate decay) param - rate root x.
-KERNEL(optimizer float, 256) void muon_update(const __grid_constant__ Muon m, const Scalars* scalars) {
+KERNEL(optimizer float, 256, 6) void muon_update(const __grid_constant__ Muon m, const Scalars* scalars) {
   __shared__ float tile[kMuonSide][kMuonSide + 1];
+  long begin = m.begin();
+  float before[4] = {}, value[4];
+  each_value(m, begin, [&](int i, long at) { before[i] = m.param[at]; });
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    long from = place(m, threadIdx.x / kMuonSide + 8 * i, threadIdx.x % kMuonSide);
+    value[i] = from >= 0 ? read(m.x + from) : 0;
+  }
+#pragma unroll
+  for (int i = 0; i < 4; i++) fence_operand(before[i]), fence_operand(value[i]);
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     int r = threadIdx.x / kMuonSide + 8 * i, c = threadIdx.x % kMuonSide;
-    long from = place(m, r, c);
-    float value = from >= 0 ? read(m.x + from) : 0;
-    if (m.transposed()) tile[c][r] = value;
-    else tile[r][c] = value;
+    if (m.transposed()) tile[c][r] = value[i];
+    else tile[r][c] = value[i];
   }
   block_sync();
   double rate = scalars->muon_rate;
   float keep = (float)(1 - rate * scalars->muon_decay), step = (float)(rate * (double)m.root);
-  each_value(m, [&](long i, int r, int c) { m.param[i] = m.param[i] * keep - step * tile[r][c]; });
+  each_value(m, begin, [&](int i, long at) {
+    m.param[at] = before[i] * keep - step * tile[threadIdx.x / kMuonSide + 8 * i][threadIdx.x % kMuonSide];
+  });
 }
 
 // ---- Products of bfloat16 with sums in float32: mma of sm_80 ----
