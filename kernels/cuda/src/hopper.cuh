@@ -74,7 +74,7 @@ DEVICE void copy_5d(uint32_t target, const TensorMap* map, uint32_t barrier, int
       "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
       : "memory");
 }
-// The same copies delivered to every block of the cluster whose bit is set in `blocks`, each completing its own barrier.
+// The same copies to every block of the cluster whose bit is set in `blocks`, each completing its own barrier.
 DEVICE void copy_3d_multicast(
     uint32_t target, const TensorMap* map, uint32_t barrier, int c0, int c1, int c2, uint16_t blocks) {
   asm volatile(

@@ -1,12 +1,12 @@
 // The products of Muon on Hopper's warpgroup matrix units: out = alpha A B + beta add of bfloat16 with sums in float32.
 //
 // A block owns 128 x 128 of out: two consumer warpgroups of 64 x 128, and a producer warp, one thread of which feeds a
-// ring of stages through the copy engine. A has k along its rows in memory; B too, or across them: then its
-// tile is 64 rows of k of twice 64 columns, and the matrix unit transposes it.
+// ring of stages through the copy engine. A has k along its rows in memory; B too, or across them: then its tile is 64
+// rows of k of twice 64 columns, and the matrix unit transposes it.
 //
 // What limits such a kernel is reading from L2. So the four blocks of a cluster own 256 x 256: each loads half of its
-// tile of A, for both blocks of its rows, and half of its tile of B, for both blocks of its columns. Two blocks run on a
-// multiprocessor: while one begins or stores its sums, the other multiplies.
+// tile of A, for both blocks of its rows, and half of its tile of B, for both blocks of its columns. Two blocks run on
+// a multiprocessor: while one begins or stores its sums, the other multiplies.
 #include "bf16_product.cuh"
 #include "hopper.cuh"
 

@@ -34,6 +34,12 @@ DEVICE float half_within_one(float u) {
   asm("mul.rn.sat.f32 %0, %1, 0f3F000000;" : "=f"(v) : "f"(u));
   return v;
 }
+// a * b + c, but 0 where it is less or NaN, and 1 where it is more.
+DEVICE float multiply_add_within_one(float a, float b, float c) {
+  float v;
+  asm("fma.rn.sat.f32 %0, %1, %2, %3;" : "=f"(v) : "f"(a), "f"(b), "f"(c));
+  return v;
+}
 DEVICE float max_nan(float a, float b) { return __nvvm_fmax_nan_f(a, b); }  // NaN counts as the largest
 DEVICE float as_float(int bits) { return __builtin_bit_cast(float, bits); }
 DEVICE int as_int(float x) { return __builtin_bit_cast(int, x); }

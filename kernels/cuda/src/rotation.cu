@@ -128,7 +128,8 @@ template <int kTeam> DEVICE void normalize_rotated_rows(const float* x, const fl
   for (int k = 0; k < kFours; k++)
     if (inside) by[k] = load_four_of(gain + column + 16 * k);
   double half = (double)(1 << (bits - 1)), step = 2.5 / half, inverse = half / 2.5;
-  float low = -(float)half, high = (float)half - 1, base = kMagic + (float)half;
+  double share = inverse / (2 * half - 1);
+  float top = (float)(2 * half - 1);
   auto fetch = [&](int row, float* to) {
     if (row < rows) copy_row(to, x + (long)row * width, columns);
     copies_commit();
@@ -154,7 +155,8 @@ template <int kTeam> DEVICE void normalize_rotated_rows(const float* x, const fl
       for (int j = 0; j < 4; j++) v[k][j] = by[k][j] * own[j], sum += __builtin_fabsf(v[k][j]);
     }
     rotate_among<4>(v, rotation);
-    float error = rotation_error(sum), scale = (float)(factor * inverse), margin = error * scale + 4e-6f;
+    // A level is v * scale * top + top / 2, within 0 and top, rounded.
+    float error = rotation_error(sum), scale = (float)(factor * share), within = 0.5f - (error * scale * top + 4e-6f);
     bool border = false;
     uint32_t packed[4] = {};
     auto quantize = [&](bool signs) __attribute__((always_inline)) {
@@ -162,11 +164,10 @@ template <int kTeam> DEVICE void normalize_rotated_rows(const float* x, const fl
       for (int k = kFours - 1; k >= 0; k--)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-          float q = __nvvm_fmin_f(max(v[k][j] * scale - 0.5f, low), high), shifted = q + kMagic,
-                off = __builtin_fabsf(q - (shifted - kMagic)) - 0.5f;
-          border |= signs ? !(__builtin_fabsf(v[k][j]) > error) : !(__builtin_fabsf(off) > margin);
-          packed[j] = packed[j] * 16 +
-                      (uint32_t)(signs ? as_int(kMagic) + (v[k][j] >= 0 ? 1 : 0) : as_int(shifted - kMagic + base));
+          float q = multiply_add_within_one(v[k][j], scale, 0.5f), shifted = __builtin_fmaf(q, top, kMagic),
+                off = __builtin_fmaf(q, top, kMagic - shifted);
+          border |= signs ? !(__builtin_fabsf(v[k][j]) > error) : !(__builtin_fabsf(off) < within);
+          packed[j] = packed[j] * 16 + (uint32_t)(signs ? as_int(kMagic) + (v[k][j] >= 0 ? 1 : 0) : as_int(shifted));
         }
     };
     if (bits == 1) quantize(true);
@@ -226,10 +227,10 @@ NORMALIZE_ROTATED(normalize_rotated_wide, 2)
 
 // ---- Gradients of such rows ----
 //
-// A row is taken by a team of kParts pairs of warps, each of which has a part of up to 1,024 columns. A warp of a pair has
-// every other block of 128 columns, eight lanes a block: lane q has columns 32 k + 4 q ... + 3 for k = 0 ... 3. Sums over
-// a row are taken by one warp of each pair, in the order of sum_squares: by one the sum of squares, by the other the
-// second sum, and in the next row the other way round.
+// A row is taken by a team of kParts pairs of warps, each of which has a part of up to 1,024 columns. A warp of a pair
+// has every other block of 128 columns, eight lanes a block: lane q has columns 32 k + 4 q ... + 3 for k = 0 ... 3.
+// Sums over a row are taken by one warp of each pair, in the order of sum_squares: by one the sum of squares, by the
+// other the second sum, and in the next row the other way round.
 //
 // Two warps, because a scheduler wants many warps with little code: these have half the registers and half the code of
 // one that holds a whole row. For the same reason both rotations run through one loop.
@@ -283,8 +284,8 @@ template <class T> DEVICE void pass_exactly(
   warp_sync();
 }
 
-// normalize_backward (rows.cu) with a rotation: the gradient passes where |rotated a| <= limit, and da is the rotation of
-// what passes.
+// normalize_backward (rows.cu) with a rotation: the gradient passes where |rotated a| <= limit, and da is the rotation
+// of what passes.
 template <int kParts, class T> DEVICE void normalize_backward_rotated_rows(T* dx, float* partial, const T* dout,
     const float* x, const float* gain, int rows, int width, double eps, float limit, int rotation) {
   extern __shared__ char memory[];
