@@ -95,6 +95,8 @@ var modules = []module{
 		{timing.Operation{Name: "gemm_wgmma_bytes_float32", Category: timing.ByteProducts}, 384, 230400},
 		{timing.Operation{Name: "gemm_wgmma_bytes_bfloat16", Category: timing.ByteProducts}, 384, 230400},
 		{timing.Operation{Name: "gemm_wgmma_int16", Category: timing.BinaryProducts}, 384, 230400},
+		{timing.Operation{Name: "gemm_wgmma_int24", Category: timing.BinaryProducts}, 384, 230400},
+		{timing.Operation{Name: "gemm_wgmma_bytes_int24", Category: timing.ByteProducts}, 384, 230400},
 		{timing.Operation{Name: "gemm_wgmma_add", Category: timing.BinaryProducts}, 384, 230400},
 		{timing.Operation{Name: "gemm_wgmma_bytes_add", Category: timing.ByteProducts}, 384, 230400},
 		{timing.Operation{Name: "gemm_wgmma_bits", Category: timing.BinaryProducts}, 384, 230400},
@@ -145,6 +147,13 @@ var modules = []module{
 		{timing.Operation{Name: "grad_round_bytes_8_logits_int16", Category: timing.Rounding}, 256, 99328},
 		{timing.Operation{Name: "grad_round_all_bytes_logits_int16", Category: timing.Rounding}, 256, 99328},
 		{timing.Operation{Name: "grad_copy_logits_int16", Category: timing.Elementwise, Float: true}, 256, 0},
+		{timing.Operation{Name: "grad_max_logits_int24", Category: timing.Rounding}, 256, 0},
+		{timing.Operation{Name: "grad_round_planes_4_logits_int24", Category: timing.Rounding}, 256, 82944},
+		{timing.Operation{Name: "grad_round_bytes_4_logits_int24", Category: timing.Rounding}, 256, 115712},
+		{timing.Operation{Name: "grad_round_planes_8_logits_int24", Category: timing.Rounding}, 256, 116736},
+		{timing.Operation{Name: "grad_round_bytes_8_logits_int24", Category: timing.Rounding}, 256, 115712},
+		{timing.Operation{Name: "grad_round_all_bytes_logits_int24", Category: timing.Rounding}, 256, 115712},
+		{timing.Operation{Name: "grad_copy_logits_int24", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "grad_max_logits_float32", Category: timing.Rounding}, 256, 0},
 		{timing.Operation{Name: "grad_round_planes_4_logits_float32", Category: timing.Rounding}, 256, 82944},
 		{timing.Operation{Name: "grad_round_bytes_4_logits_float32", Category: timing.Rounding}, 256, 115712},
@@ -161,6 +170,7 @@ var modules = []module{
 	}},
 	{"loss", "sm_80", []kernel{
 		{timing.Operation{Name: "losses_int16", Category: timing.Loss, Float: true}, 256, 0},
+		{timing.Operation{Name: "losses_int24", Category: timing.Loss, Float: true}, 256, 0},
 		{timing.Operation{Name: "losses_float32", Category: timing.Loss, Float: true}, 256, 0},
 	}},
 	{"muon", "sm_80", []kernel{
@@ -456,8 +466,7 @@ var _ [48]byte = [unsafe.Sizeof(storeFloat32{})]byte{}
 
 // storeInt16 is struct StoreInt16 of the sources.
 //
-// Writes s as int16, 16 bytes a thread; s must fit. The columns' popcounts must be readable, and out's rows writable,
-// up to a multiple of 8 columns.
+// Writes s as int16, 16 bytes a thread; s must fit. out's rows must be writable up to a multiple of 8 columns.
 type storeInt16 struct {
 	out    cu.DevicePtr
 	stride int64 // in elements, a multiple of 8
@@ -469,6 +478,23 @@ func (storeInt16) kColumnBytes() int { return 4 }
 
 // The PTX has a StoreInt16 of 16 bytes.
 var _ [16]byte = [unsafe.Sizeof(storeInt16{})]byte{}
+
+// storeInt24 is struct StoreInt24 of the sources.
+//
+// Writes s in 24 bits, which s must fit: the lower 16 bits to one matrix and the upper 8 to another, 16 and 8 bytes a
+// thread. Four threads write whole sectors of both. Rows must be writable up to a multiple of 8 columns.
+type storeInt24 struct {
+	low    cu.DevicePtr
+	high   cu.DevicePtr
+	stride int64 // in elements, a multiple of 8
+}
+
+func (storeInt24) kRun() int { return 8 }
+
+func (storeInt24) kColumnBytes() int { return 4 }
+
+// The PTX has a StoreInt24 of 24 bytes.
+var _ [24]byte = [unsafe.Sizeof(storeInt24{})]byte{}
 
 // storeMidRise is struct StoreMidRise of the sources.
 //
@@ -536,10 +562,12 @@ var _ [24]byte = [unsafe.Sizeof(factoredGradient{})]byte{}
 
 // logits is struct Logits of the sources.
 //
-// Logits u = alpha * (unit * s) - theta from the sums s of the language-model head's product, integers or floats.
-// Softmax is computed with logits in units of ln 2: slope * s - offset.
+// Logits u = alpha * (unit * s) - theta from the sums s of the language-model head's product. Softmax is computed with
+// logits in units of ln 2, as slope * y - offset. y is s where sums are int16, and unit * s rounded to float32 where they
+// are wider: these are Int24, or floats that the product has multiplied by the unit.
 type logits struct {
 	data   cu.DevicePtr
+	high   cu.DevicePtr // the upper bits of Int24, in rows of the same stride; else null
 	stride int64
 	width  int32
 	unit   float32
@@ -547,8 +575,8 @@ type logits struct {
 	theta  cu.DevicePtr
 }
 
-// The PTX has a Logits of 40 bytes.
-var _ [40]byte = [unsafe.Sizeof(logits{})]byte{}
+// The PTX has a Logits of 48 bytes.
+var _ [48]byte = [unsafe.Sizeof(logits{})]byte{}
 
 // logitsGradient is struct LogitsGradient of the sources.
 //
@@ -563,8 +591,8 @@ type logitsGradient struct {
 
 func (logitsGradient) kAhead() int { return 2 }
 
-// The PTX has a LogitsGradient of 64 bytes.
-var _ [64]byte = [unsafe.Sizeof(logitsGradient{})]byte{}
+// The PTX has a LogitsGradient of 72 bytes.
+var _ [72]byte = [unsafe.Sizeof(logitsGradient{})]byte{}
 
 // quantized is struct Quantized of the sources.
 //
@@ -1049,6 +1077,14 @@ func (l launch) gemmWgmmaInt16(mapA, mapB driver.TensorMap, product product, epi
 	return l.queue("gemm_wgmma_int16", argument(mapA), argument(mapB), argument(product), argument(epilogue))
 }
 
+func (l launch) gemmWgmmaInt24(mapA, mapB driver.TensorMap, product product, epilogue storeInt24) error {
+	return l.queue("gemm_wgmma_int24", argument(mapA), argument(mapB), argument(product), argument(epilogue))
+}
+
+func (l launch) gemmWgmmaBytesInt24(mapA, mapB driver.TensorMap, product product, epilogue storeInt24) error {
+	return l.queue("gemm_wgmma_bytes_int24", argument(mapA), argument(mapB), argument(product), argument(epilogue))
+}
+
 func (l launch) gemmWgmmaAdd(mapA, mapB driver.TensorMap, product product, epilogue addInt32) error {
 	return l.queue("gemm_wgmma_add", argument(mapA), argument(mapB), argument(product), argument(epilogue))
 }
@@ -1243,6 +1279,34 @@ func (l launch) gradCopyLogitsInt16(source logitsGradient, rows, width int, out 
 	return l.queue("grad_copy_logits_int16", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(out))
 }
 
+func (l launch) gradMaxLogitsInt24(source logitsGradient, rows, width int, alpha, rowMax, columnMax, theta cu.DevicePtr) error {
+	return l.queue("grad_max_logits_int24", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(alpha), argument(rowMax), argument(columnMax), argument(theta))
+}
+
+func (l launch) gradRoundPlanes4LogitsInt24(source logitsGradient, rounding rounding) error {
+	return l.queue("grad_round_planes_4_logits_int24", argument(source), argument(rounding))
+}
+
+func (l launch) gradRoundBytes4LogitsInt24(source logitsGradient, rounding rounding) error {
+	return l.queue("grad_round_bytes_4_logits_int24", argument(source), argument(rounding))
+}
+
+func (l launch) gradRoundPlanes8LogitsInt24(source logitsGradient, rounding rounding) error {
+	return l.queue("grad_round_planes_8_logits_int24", argument(source), argument(rounding))
+}
+
+func (l launch) gradRoundBytes8LogitsInt24(source logitsGradient, rounding rounding) error {
+	return l.queue("grad_round_bytes_8_logits_int24", argument(source), argument(rounding))
+}
+
+func (l launch) gradRoundAllBytesLogitsInt24(source logitsGradient, rounding rounding) error {
+	return l.queue("grad_round_all_bytes_logits_int24", argument(source), argument(rounding))
+}
+
+func (l launch) gradCopyLogitsInt24(source logitsGradient, rows, width int, out cu.DevicePtr) error {
+	return l.queue("grad_copy_logits_int24", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(out))
+}
+
 func (l launch) gradMaxLogitsFloat32(source logitsGradient, rows, width int, alpha, rowMax, columnMax, theta cu.DevicePtr) error {
 	return l.queue("grad_max_logits_float32", argument(source), argument(int32Of(rows)), argument(int32Of(width)), argument(alpha), argument(rowMax), argument(columnMax), argument(theta))
 }
@@ -1313,6 +1377,7 @@ var (
 	gradientKernelsShiftedBfloat16  = gradientKernels[denseGradient]{launch.gradMaxShiftedBfloat16, launch.gradRoundPlanes4ShiftedBfloat16, launch.gradRoundBytes4ShiftedBfloat16, launch.gradRoundPlanes8ShiftedBfloat16, launch.gradRoundBytes8ShiftedBfloat16, launch.gradRoundAllBytesShiftedBfloat16, launch.gradCopyShiftedBfloat16}
 	gradientKernelsFactoredBfloat16 = gradientKernels[factoredGradient]{launch.gradMaxFactoredBfloat16, launch.gradRoundPlanes4FactoredBfloat16, launch.gradRoundBytes4FactoredBfloat16, launch.gradRoundPlanes8FactoredBfloat16, launch.gradRoundBytes8FactoredBfloat16, launch.gradRoundAllBytesFactoredBfloat16, launch.gradCopyFactoredBfloat16}
 	gradientKernelsLogitsInt16      = gradientKernels[logitsGradient]{launch.gradMaxLogitsInt16, launch.gradRoundPlanes4LogitsInt16, launch.gradRoundBytes4LogitsInt16, launch.gradRoundPlanes8LogitsInt16, launch.gradRoundBytes8LogitsInt16, launch.gradRoundAllBytesLogitsInt16, launch.gradCopyLogitsInt16}
+	gradientKernelsLogitsInt24      = gradientKernels[logitsGradient]{launch.gradMaxLogitsInt24, launch.gradRoundPlanes4LogitsInt24, launch.gradRoundBytes4LogitsInt24, launch.gradRoundPlanes8LogitsInt24, launch.gradRoundBytes8LogitsInt24, launch.gradRoundAllBytesLogitsInt24, launch.gradCopyLogitsInt24}
 	gradientKernelsLogitsFloat32    = gradientKernels[logitsGradient]{launch.gradMaxLogitsFloat32, launch.gradRoundPlanes4LogitsFloat32, launch.gradRoundBytes4LogitsFloat32, launch.gradRoundPlanes8LogitsFloat32, launch.gradRoundBytes8LogitsFloat32, launch.gradRoundAllBytesLogitsFloat32, launch.gradCopyLogitsFloat32}
 )
 
@@ -1331,6 +1396,10 @@ var (
 
 func (l launch) lossesInt16(logits logits, rows int, targets, scalars, to, rowStats cu.DevicePtr) error {
 	return l.queue("losses_int16", argument(logits), argument(int32Of(rows)), argument(targets), argument(scalars), argument(to), argument(rowStats))
+}
+
+func (l launch) lossesInt24(logits logits, rows int, targets, scalars, to, rowStats cu.DevicePtr) error {
+	return l.queue("losses_int24", argument(logits), argument(int32Of(rows)), argument(targets), argument(scalars), argument(to), argument(rowStats))
 }
 
 func (l launch) lossesFloat32(logits logits, rows int, targets, scalars, to, rowStats cu.DevicePtr) error {

@@ -11,12 +11,39 @@ import (
 )
 
 // logitBytes bounds the memory of the logits that exist at a time as int16. All of 65,536 rows of 50,304 channels fit,
-// so they are computed once for the loss and for every pass over the gradient. Where weights have several planes,
-// logits are too large for int16, and take twice that memory as float32.
+// so they are computed once for the loss and for every pass over the gradient. As many exist where logits are wider,
+// because weights have several planes: they take half as much memory again in 24 bits, and twice that memory as
+// float32.
 const (
 	logitBytes      = 7 << 30
 	floatLogitBytes = 1 << 30
 )
+
+// logitFormats are the ways to keep the sums of the head's product, by their bits.
+var logitFormats = map[int]logitFormat{
+	16: {launch.lossesInt16, gradientKernelsLogitsInt16},
+	24: {launch.lossesInt24, gradientKernelsLogitsInt24},
+	32: {launch.lossesFloat32, gradientKernelsLogitsFloat32},
+}
+
+type logitFormat struct {
+	losses   func(l launch, logits logits, rows int, targets, scalars, to, rowStats cu.DevicePtr) error
+	gradient gradientKernels[logitsGradient]
+}
+
+// logitBits is the number of bits that sums of x and l's weights are kept in: 16 or 24 as integers, 32 as float32.
+func (d *Device) logitBits(x kernels.Activation, l kernels.Linear) int {
+	a, w, ok := integers(x, l)
+	switch {
+	case !ok || !d.hopper || w.popcounts%16 != 0:
+		return 32
+	case w.bits == 1 && largestSum(a, w) < 1<<15:
+		return 16
+	case largestSum(a, w) < 1<<23:
+		return 24
+	}
+	return 32
+}
 
 // CrossEntropy computes losses in nats.
 func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, l kernels.Linear, targets kernels.Ints) {
@@ -51,7 +78,7 @@ type lmHead struct {
 	rows, part      int
 	losses, targets cu.DevicePtr
 	stats           cu.DevicePtr // two floats a row
-	integers        bool         // products are kept as int16
+	bits            int          // of a product in memory: see logitBits
 	stride          int          // of products, in elements
 	products        cu.DevicePtr
 	ready           int // 1 + the first row of the part whose products are there
@@ -61,30 +88,27 @@ func (d *Device) newLMHead(losses kernels.Floats, x kernels.Activation, l kernel
 	floatGradients bool) (*lmHead, error) {
 	rows := x.Rows(l.In)
 	h := &lmHead{Device: d, x: x, l: l, rows: rows, losses: float32s(losses, rows), targets: int32s(targets, rows)}
-	a, w, ok := integers(x, l)
-	h.integers = ok && d.hopper && w.bits == 1 && largestSum(a, w) < 1<<15 && w.popcounts%16 == 0
-	bytes, limit := either(h.integers, 2, 4), floatLogitBytes
-	h.stride = roundUp(l.Out, 8)
-	if ok && d.hopper && !floatGradients {
-		limit = logitBytes / 2 * bytes
+	h.bits, h.stride = d.logitBits(x, l), roundUp(l.Out, 8)
+	logits := floatLogitBytes / either(h.bits == 16, 2, 4)
+	if _, _, ok := integers(x, l); ok && d.hopper && !floatGradients {
+		logits = logitBytes / 2
 	}
 	h.part = rows
-	if most := max(256, limit/(bytes*h.stride)/256*256); most < rows {
+	if most := max(256, logits/h.stride/256*256); most < rows {
 		h.part = most
 	}
 	var err error
 	if h.stats, err = d.scratch("row statistics", 8*rows); err != nil {
 		return nil, err
 	}
-	if h.integers {
-		h.products, err = d.scratch("logits", bytes*h.part*h.stride)
+	if h.bits < 32 {
+		h.products, err = d.scratch("logits", h.bits/8*h.part*h.stride)
 	}
 	return h, err
 }
 
 func (h *lmHead) gradient() gradient[logitsGradient] {
-	family := either(h.integers, gradientKernelsLogitsInt16, gradientKernelsLogitsFloat32)
-	return gradient[logitsGradient]{family, h.rows, h.l.Out, h.part, h.source}
+	return gradient[logitsGradient]{logitFormats[h.bits].gradient, h.rows, h.l.Out, h.part, h.source}
 }
 
 // source computes the products of rows from..to-1, unless they are there, and their losses.
@@ -97,17 +121,17 @@ func (h *lmHead) source(from, to int) (s logitsGradient, err error) {
 	}
 	s = logitsGradient{
 		logits: logits{
-			data: h.products, stride: int64(h.stride), width: int32(h.l.Out), unit: 1,
+			data: h.products, high: h.upperBits(), stride: int64(h.stride), width: int32(h.l.Out), unit: 1,
 			alpha: float32s(h.l.Alpha, h.l.Out), theta: float32s(h.l.Theta, h.l.Out),
 		},
 		rowStats: h.stats + cu.DevicePtr(8*from), targets: h.targets + cu.DevicePtr(4*from), scalars: h.memory.scalars,
 	}
-	if h.integers {
-		s.logits.unit = h.x.Planes.Quantization().Unit()
+	if h.bits < 32 {
+		s.logits.unit = unitOf(h.x.Planes.(*planes), h.l.Quantized.(*planes))
 	}
 	if !there {
-		kernel, g := either(h.integers, launch.lossesInt16, launch.lossesFloat32), grid(ceilDiv(to-from, kLossRows))
-		err := kernel(h.launch(g), s.logits, to-from, s.targets, s.scalars, h.losses+cu.DevicePtr(4*from), s.rowStats)
+		losses, l := logitFormats[h.bits].losses, h.launch(grid(ceilDiv(to-from, kLossRows)))
+		err := losses(l, s.logits, to-from, s.targets, s.scalars, h.losses+cu.DevicePtr(4*from), s.rowStats)
 		if err != nil {
 			return s, fmt.Errorf("losses: %w", err)
 		}
@@ -116,17 +140,20 @@ func (h *lmHead) source(from, to int) (s logitsGradient, err error) {
 	return s, nil
 }
 
+// upperBits is where the upper 8 of 24 bits are, behind the lower 16 of all rows of a part.
+func (h *lmHead) upperBits() cu.DevicePtr {
+	return either(h.bits == 24, h.products+cu.DevicePtr(2*h.part*h.stride), 0)
+}
+
 func (h *lmHead) multiply(from, to int) (err error) {
-	if h.integers {
-		a := h.x.Planes.Slice(from, to).(*planes)
-		return h.multiplyInt16(h.products, h.stride, a, h.l.Quantized.(*planes))
+	x := h.x.Slice(h.l.In, from, to)
+	switch a, w, _ := integers(x, h.l); h.bits {
+	case 16:
+		err = h.multiplyInt16(h.products, h.stride, a, w)
+	case 24:
+		err = h.multiplyInt24(h.products, h.upperBits(), h.stride, a, w)
+	default:
+		h.products, h.stride, err = h.outputs(x, h.l, to-from)
 	}
-	x := kernels.Activation{}
-	if h.x.Floats != nil {
-		x.Floats = h.x.Floats.Slice(from*h.l.In, to*h.l.In)
-	} else {
-		x.Planes = h.x.Planes.Slice(from, to)
-	}
-	h.products, h.stride, err = h.outputs(x, h.l, to-from)
 	return err
 }

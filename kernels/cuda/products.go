@@ -186,6 +186,21 @@ func (d *Device) multiplyInt16(out cu.DevicePtr, stride int, a, b *planes) error
 	return multiplyHopper(d, launch.gemmWgmmaInt16, 1, f, a, b, storeInt16{out: out, stride: int64(stride)})
 }
 
+// multiplyInt24 writes the lower 16 bits of s to low and the upper 8 to high; s must fit. It needs what multiplyInt16
+// needs.
+func (d *Device) multiplyInt24(low, high cu.DevicePtr, stride int, a, b *planes) error {
+	a, b, err := d.sides(a, b)
+	if err != nil {
+		return err
+	}
+	f, err := linearFormOf(a, b)
+	if err != nil {
+		return err
+	}
+	kernel := either(a.bytes, launch.gemmWgmmaBytesInt24, launch.gemmWgmmaInt24)
+	return multiplyHopper(d, kernel, 1, f, a, b, storeInt24{low: low, high: high, stride: int64(stride)})
+}
+
 // multiplyBits writes the sign bits of a part's channels, whose weights are b, and the part's mask, and adds to the
 // popcounts. It needs Hopper, and a part that begins at a multiple of 64 channels.
 func (d *Device) multiplyBits(to quantizedPart, a, b *planes, alpha, theta cu.DevicePtr) error {

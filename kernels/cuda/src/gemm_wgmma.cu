@@ -500,8 +500,36 @@ template <class Unit> struct StoreBFloat16 {
   }
 };
 
-// Writes s as int16, 16 bytes a thread; s must fit. The columns' popcounts must be readable, and out's rows writable,
-// up to a multiple of 8 columns.
+// Calls store(row, first, s) for each group of eight neighbouring columns, from `first` on, that the thread has of a
+// row, with their sums s. The columns' popcounts must be readable up to a multiple of 8 columns.
+template <class Store> DEVICE void store_sums(const int (&acc)[128], const Product& p, int row, int column, int t,
+    const RowTerms& r, uint32_t columns, const Store& store) {
+#pragma unroll
+  for (int g = 0; g < 8; g++) {
+    int first = column + 32 * g + 8 * t;
+    if (first >= p.n) break;
+    Int4 a = load_shared(columns + 128 * g + 32 * t), b = load_shared(columns + 128 * g + 32 * t + 16);
+    int popcounts[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      if (row + 8 * h >= p.m) continue;
+      uint32_t s[8];
+#pragma unroll
+      for (int i = 0; i < 8; i++)
+        s[i] = (uint32_t)(p.product * acc[accumulator<8>(g, h, i)] + p.column_weight * popcounts[i] + r.term[h]);
+      store(row + 8 * h, first, s);
+    }
+  }
+}
+// The lower halves of eight sums.
+DEVICE Int4 lower_halves(const uint32_t (&s)[8]) {
+  int packed[4];
+#pragma unroll
+  for (int i = 0; i < 4; i++) packed[i] = (int)__nvvm_prmt(s[2 * i], s[2 * i + 1], 0x5410);
+  return Int4{packed[0], packed[1], packed[2], packed[3]};
+}
+
+// Writes s as int16, 16 bytes a thread; s must fit. out's rows must be writable up to a multiple of 8 columns.
 struct StoreInt16 {
   static constexpr int kRun = 8, kColumnBytes = 4;
   uint16_t* out;
@@ -515,28 +543,37 @@ struct StoreInt16 {
 
   __device__ __forceinline__ void store(
       int (&acc)[128], const Product& p, int row, int column, int t, const RowTerms& r, uint32_t columns) const {
+    store_sums(acc, p, row, column, t, r, columns, [&](int row, int first, const uint32_t (&s)[8]) {
+      *(Int4*)(out + row * stride + first) = lower_halves(s);
+    });
+  }
+};
+
+// Writes s in 24 bits, which s must fit: the lower 16 bits to one matrix and the upper 8 to another, 16 and 8 bytes a
+// thread. Four threads write whole sectors of both. Rows must be writable up to a multiple of 8 columns.
+struct StoreInt24 {
+  static constexpr int kRun = 8, kColumnBytes = 4;
+  uint16_t* low;
+  char* high;
+  long stride;  // in elements, a multiple of 8
+
+  DEVICE_MEMBER RowTerms rows(const Product& p, int row, int, int) const {
+    return row_terms(p, row, p.row_weight, p.bias);
+  }
+  DEVICE_MEMBER const void* columns(const Product& p) const { return p.column_popcounts; }
+  DEVICE_MEMBER int columns_of_tile(int left) const { return min(kTileColumns, ceil_div(left, 4) * 4); }
+
+  __device__ __forceinline__ void store(
+      int (&acc)[128], const Product& p, int row, int column, int t, const RowTerms& r, uint32_t columns) const {
+    store_sums(acc, p, row, column, t, r, columns, [&](int row, int first, const uint32_t (&s)[8]) {
+      uint32_t upper[2];
 #pragma unroll
-    for (int g = 0; g < 8; g++) {
-      int first = column + 32 * g + 8 * t, valid = p.n - first;
-      if (valid <= 0) break;
-      Int4 a = load_shared(columns + 128 * g + 32 * t), b = load_shared(columns + 128 * g + 32 * t + 16);
-      int popcounts[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
-#pragma unroll
-      for (int h = 0; h < 2; h++) {
-        if (row + 8 * h >= p.m) continue;
-        int packed[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-          int s[2];
-#pragma unroll
-          for (int e = 0; e < 2; e++)
-            s[e] =
-                p.product * acc[accumulator<8>(g, h, 2 * i + e)] + p.column_weight * popcounts[2 * i + e] + r.term[h];
-          packed[i] = (s[0] & 0xffff) | s[1] << 16;
-        }
-        *(Int4*)(out + (row + 8 * h) * stride + first) = Int4{packed[0], packed[1], packed[2], packed[3]};
-      }
-    }
+      for (int i = 0; i < 2; i++)
+        upper[i] = __nvvm_prmt(__nvvm_prmt(s[4 * i], s[4 * i + 1], 0x0062),
+            __nvvm_prmt(s[4 * i + 2], s[4 * i + 3], 0x0062), 0x5410);
+      *(Int4*)(low + row * stride + first) = lower_halves(s);
+      *(Int2*)(high + row * stride + first) = Int2{(int)upper[0], (int)upper[1]};
+    });
   }
 };
 
@@ -805,6 +842,8 @@ GEMM_KERNEL(binary_products, gemm_wgmma_bfloat16, Binary, StoreSumsBFloat16)
 GEMM_KERNEL(byte_products, gemm_wgmma_bytes_float32, Bytes, StoreByteSumsFloat32)
 GEMM_KERNEL(byte_products, gemm_wgmma_bytes_bfloat16, Bytes, StoreByteSumsBFloat16)
 GEMM_KERNEL(binary_products, gemm_wgmma_int16, Binary, StoreInt16)
+GEMM_KERNEL(binary_products, gemm_wgmma_int24, Binary, StoreInt24)
+GEMM_KERNEL(byte_products, gemm_wgmma_bytes_int24, Bytes, StoreInt24)
 GEMM_KERNEL(binary_products, gemm_wgmma_add, Binary, AddInt32)
 GEMM_KERNEL(byte_products, gemm_wgmma_bytes_add, Bytes, AddInt32)
 GEMM_KERNEL(binary_products, gemm_wgmma_bits, Binary, StoreBits)

@@ -334,6 +334,7 @@ GRADIENT_KERNELS(shifted_float32, ShiftedFloats, 48)
 GRADIENT_KERNELS(shifted_bfloat16, ShiftedBFloats, 32)
 GRADIENT_KERNELS(factored_bfloat16, FactoredGradient, 32)
 GRADIENT_KERNELS(logits_int16, LogitsGradient<short>, 32)
+GRADIENT_KERNELS(logits_int24, LogitsGradient<Int24>, 48)
 GRADIENT_KERNELS(logits_float32, LogitsGradient<float>, 48)
 
 // out = gradients times factors.

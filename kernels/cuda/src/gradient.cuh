@@ -15,6 +15,20 @@ DEVICE float short_float(uint32_t pair, int upper) {
 }
 DEVICE float value(const Packed<short>& p, int j) { return short_float(p.words[j / 2], j % 2); }
 
+// The lower 16 bits of a sum of 24 bits. Its upper 8 bits lie in a matrix of their own, so that eight sums are two
+// aligned loads.
+struct Int24 {
+  uint16_t low;
+};
+template <> struct Packed<Int24> {
+  uint32_t words[4], high[2];
+};
+// Sum j of four, from the pair of lower bits that it is in and the upper bits of all four.
+DEVICE float int24_float(uint32_t pair, uint32_t high, int j) {
+  return (float)(int)__nvvm_prmt(pair, high, 0xc400 + 0x1100 * j + (j % 2 ? 0x32 : 0x10));
+}
+DEVICE float value(const Packed<Int24>& p, int j) { return int24_float(p.words[j / 2], p.high[j / 4], j % 4); }
+
 template <class T, bool kShifted> struct DenseGradient {
   const T* dy;
   const uint32_t* mask;  // may be null
@@ -128,19 +142,27 @@ struct FactoredGradient {
 constexpr float kLog2E = 1.4426950408889634f;
 DEVICE float exp2_fast(float x) { return __nvvm_ex2_approx_ftz_f(x); }
 
-// Logits u = alpha * (unit * s) - theta from the sums s of the language-model head's product, integers or floats.
-// Softmax is computed with logits in units of ln 2: slope * s - offset.
+// Logits u = alpha * (unit * s) - theta from the sums s of the language-model head's product. Softmax is computed with
+// logits in units of ln 2, as slope * y - offset. y is s where sums are int16, and unit * s rounded to float32 where they
+// are wider: these are Int24, or floats that the product has multiplied by the unit.
 template <class T> struct Logits {
+  static constexpr bool kInt24 = __is_same(T, Int24);
   const T* data;
+  const char* high;  // the upper bits of Int24, in rows of the same stride; else null
   long stride;
   int width;
   float unit;
   const float *alpha, *theta;
 
-  // Four sums from column c0 on, a multiple of 4. Rows are padded to multiples of eight.
+  // y of four sums from column c0 on, a multiple of 4. Rows are padded to multiples of eight.
   DEVICE_MEMBER void load(long row, int c0, float (&y)[4]) const {
     const T* from = data + row * stride + c0;
-    if constexpr (sizeof(T) == 2) {
+    if constexpr (kInt24) {
+      Int2 low = load_two(from);
+      uint32_t upper = load_word(high + row * stride + c0);
+#pragma unroll
+      for (int j = 0; j < 4; j++) y[j] = unit * int24_float(j < 2 ? low.x : low.y, upper, j);
+    } else if constexpr (sizeof(T) == 2) {
       Int2 v = load_two(from);
       y[0] = short_float(v.x, 0), y[1] = short_float(v.x, 1), y[2] = short_float(v.y, 0), y[3] = short_float(v.y, 1);
     } else {
@@ -148,10 +170,33 @@ template <class T> struct Logits {
       y[0] = v.x, y[1] = v.y, y[2] = v.z, y[3] = v.w;
     }
   }
+  // Eight sums from column c0 on, a multiple of 8, and the same through shared memory.
+  DEVICE_MEMBER Packed<T> eight(int row, int c0) const {
+    long at = wide_product(row, (int)stride) + c0;
+    Packed<T> p = load_eight(data + at);
+    if constexpr (kInt24) {
+      Int2 upper = load_two(high + at);
+      p.high[0] = upper.x, p.high[1] = upper.y;
+    }
+    return p;
+  }
+  DEVICE_MEMBER void copy_eight(Packed<T>& to, int row, int c0) const {
+    long at = wide_product(row, (int)stride) + c0;
+#pragma unroll
+    for (int i = 0; i < (int)sizeof(T) / 2; i++) copy_async<16>(to.words + 4 * i, (const char*)(data + at) + 16 * i);
+    if constexpr (kInt24) copy_async<8>(to.high, high + at);
+  }
+  DEVICE_MEMBER float y(const Packed<T>& p, int j) const { return kInt24 ? unit * value(p, j) : value(p, j); }
   // Channels beyond the last get logits of -3.4e38, whose exponential is 0.
-  DEVICE_MEMBER float slope(int c) const { return c < width ? alpha[c] * unit * kLog2E : 0.0f; }
+  DEVICE_MEMBER float slope(int c) const { return c < width ? alpha[c] * (kInt24 ? 1.0f : unit) * kLog2E : 0.0f; }
   DEVICE_MEMBER float offset(int c) const { return c < width ? theta[c] * kLog2E : 3.4e38f; }
-  DEVICE_MEMBER float at(long row, int c) const { return alpha[c] * (unit * (float)data[row * stride + c]) - theta[c]; }
+  DEVICE_MEMBER float at(long row, int c) const {
+    long at = row * stride + c;
+    float s;
+    if constexpr (kInt24) s = (float)((int)(signed char)high[at] << 16 | data[at].low);
+    else s = (float)data[at];
+    return alpha[c] * (unit * s) - theta[c];
+  }
 };
 
 // The gradient of GradScale * Σ losses: (softmax - onehot) * GradScale. row_stats has two floats a row: the largest
@@ -183,14 +228,11 @@ template <class T> struct LogitsGradient {
     Int2 stats = load_two(row_stats + 2l * row);
     r.top = as_float(stats.x), r.factor = as_float(stats.y);
     r.target = targets[row];
-    r.y = load_eight(logits.data + wide_product(row, (int)logits.stride) + min(c0, (logits.width - 1) / 8 * 8));
+    r.y = logits.eight(row, min(c0, (logits.width - 1) / 8 * 8));
     return r;
   }
   template <bool> DEVICE_MEMBER void fetch(Raw& slot, int row, int c0) const {
-    const char* from =
-        (const char*)(logits.data + wide_product(row, (int)logits.stride) + min(c0, (logits.width - 1) / 8 * 8));
-#pragma unroll
-    for (int i = 0; i < (int)sizeof(T) / 2; i++) copy_async<16>(slot.y.words + 4 * i, from + 16 * i);
+    logits.copy_eight(slot.y, row, min(c0, (logits.width - 1) / 8 * 8));
     copy_async<8>(&slot.top, row_stats + 2l * row);
     copy_async<4>(&slot.target, targets + row);
   }
@@ -205,7 +247,7 @@ template <class T> struct LogitsGradient {
     }
 #pragma unroll
     for (int j = 0; j < 8; j++) {
-      float y = sizeof(T) == 2 || c0 + j < logits.width ? value(r.y, j) : 0.0f;  // floats of padding may be anything
+      float y = sizeof(T) == 2 || c0 + j < logits.width ? logits.y(r.y, j) : 0.0f;  // floats of padding may be anything
       g[j] = exp2_fast(__builtin_fmaf(c.slope[j], y, -c.offset[j]) - r.top) * r.factor;
     }
     if ((uint32_t)(r.target - c0) < 8) {

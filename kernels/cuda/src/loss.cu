@@ -1,5 +1,5 @@
 // Softmax cross-entropy over the logits of the language-model head. Of the logits only the sums of the head's product
-// are kept, as int16 or float32.
+// are kept, as int16, in 24 bits or as float32.
 #include "gradient.cuh"
 
 constexpr int kLossRows = 4;  // of a block, so that alpha and theta are read once for all of them
@@ -57,6 +57,11 @@ template <class T> DEVICE void losses(
 
 KERNEL(loss float, 256)
 void losses_int16(const __grid_constant__ Logits<short> logits, int rows, const int* targets, const Scalars* scalars,
+    float* to, float* row_stats) {
+  losses(logits, rows, targets, scalars, to, row_stats);
+}
+KERNEL(loss float, 256)
+void losses_int24(const __grid_constant__ Logits<Int24> logits, int rows, const int* targets, const Scalars* scalars,
     float* to, float* row_stats) {
   losses(logits, rows, targets, scalars, to, row_stats);
 }

@@ -215,6 +215,11 @@ DEVICE uint32_t load_byte(const void* from) {
   asm("ld.global.nc.u8 %0, [%1];" : "=r"(v) : "l"(from));
   return v;
 }
+DEVICE uint32_t load_word(const void* from) {
+  uint32_t v;
+  asm("ld.global.nc.u32 %0, [%1];" : "=r"(v) : "l"(from));
+  return v;
+}
 DEVICE Int2 load_two(const void* from) {
   Int2 v;
   asm("ld.global.nc.v2.s32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from));
