@@ -17,13 +17,14 @@ template <class T> DEVICE void losses(
     float slope[4], offset[4];
 #pragma unroll
     for (int j = 0; j < 4; j++) slope[j] = logits.slope(c0 + j), offset[j] = logits.offset(c0 + j);
+    float y[kLossRows][4];  // loaded together: rows that there are not are the last one, and nobody uses their sums
+#pragma unroll
+    for (int r = 0; r < kLossRows; r++) logits.load(min(first + r, rows - 1), c0, y[r]);
 #pragma unroll
     for (int r = 0; r < kLossRows; r++) {
-      if (r >= count) break;
-      float y[4], u[4];
-      logits.load(first + r, c0, y);
+      float u[4];
 #pragma unroll
-      for (int j = 0; j < 4; j++) u[j] = __builtin_fmaf(slope[j], j < valid ? y[j] : 0.0f, -offset[j]);
+      for (int j = 0; j < 4; j++) u[j] = __builtin_fmaf(slope[j], j < valid ? y[r][j] : 0.0f, -offset[j]);
       float most = max(max(u[0], u[1]), max(u[2], u[3]));
       if (most > top[r]) {
         sum[r] *= exp2_fast(top[r] - most);
@@ -55,17 +56,17 @@ template <class T> DEVICE void losses(
   row_stats[2 * row + 1] = target < 0 ? 0.0f : (float)(scalars->grad_scale / total);
 }
 
-KERNEL(loss float, 256)
+KERNEL(loss float, 256, 4)
 void losses_int16(const __grid_constant__ Logits<short> logits, int rows, const int* targets, const Scalars* scalars,
     float* to, float* row_stats) {
   losses(logits, rows, targets, scalars, to, row_stats);
 }
-KERNEL(loss float, 256)
+KERNEL(loss float, 256, 4)
 void losses_int24(const __grid_constant__ Logits<Int24> logits, int rows, const int* targets, const Scalars* scalars,
     float* to, float* row_stats) {
   losses(logits, rows, targets, scalars, to, row_stats);
 }
-KERNEL(loss float, 256)
+KERNEL(loss float, 256, 4)
 void losses_float32(const __grid_constant__ Logits<float> logits, int rows, const int* targets, const Scalars* scalars,
     float* to, float* row_stats) {
   losses(logits, rows, targets, scalars, to, row_stats);
