@@ -174,6 +174,21 @@ func (b *backward[S]) blocks(rows int) driver.Geometry {
 	return grid(ceilDiv(b.width, 256), ceilDiv(rows, 256))
 }
 
+// roundingBlocks is the grid of kernels that round: each of a row of blocks takes 256 channels, and of n rows of blocks
+// each takes every n-th piece of 256 rows. n minimises the time that rounds of two blocks a multiprocessor take. It is
+// counted in tenths of a piece: a block takes one to start, and rounds end a tenth of a block apart.
+func (b *backward[S]) roundingBlocks(rows int) driver.Geometry {
+	across, pieces, best, least := ceilDiv(b.width, 256), ceilDiv(rows, kPiece), 1, 0
+	for n := 1; n <= pieces; n++ {
+		each := ceilDiv(pieces, n)
+		cost := ceilDiv(across*n, 2*b.multiprocessors)*(10*each+1) + each
+		if n == 1 || cost < least {
+			best, least = n, cost
+		}
+	}
+	return grid(across, best)
+}
+
 // maxima finds the scales of rows and channels, and subtracts the gradient's sums from dTheta.
 func (b *backward[S]) maxima(dTheta cu.DevicePtr) (err error) {
 	blocks := ceilDiv(b.rows, 256)
@@ -285,7 +300,7 @@ func (b *backward[S]) round() (err error) {
 			r.columnPlaneWords = int64(p.planeBytes / 4)
 			r.columnStride, r.columnLeft = int32(p.words()), int32(p.words()-from/32)
 		}
-		return kernel(b.launch(b.blocks(to-from)), source, r)
+		return kernel(b.launch(b.roundingBlocks(to-from)), source, r)
 	})
 }
 

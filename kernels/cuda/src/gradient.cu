@@ -129,153 +129,206 @@ DEVICE uint32_t separate_lanes(uint32_t x, int lane) {
   return lane & 2 ? (y >> 2 & k3) | (x & ~k3) : (x & k3) | (y << 2 & ~k3);
 }
 
-// Dynamic shared memory of grad_round: for each thread a slot for each row that is being copied, and the integers of
-// 256 channels, as planes of up to 4 bits or as bytes.
-constexpr int kRowsAhead = 4, kSlots = 256 * kRowsAhead, kCollectedPlanes = 4 * 256 * 33,
-              kCollectedBytes = 4 * 256 * 65;
+// A block rounds pieces of 256 rows, in two halves. Dynamic shared memory: the integers of 256 channels for two halves,
+// as planes of up to 4 bits or as bytes, and for each thread a slot for each row that is being copied.
+constexpr int kPiece = 256, kHalf = 128, kCollectedPlanes = 2 * 4 * 256 * 17, kCollectedBytes = 2 * 4 * 256 * 33;
+template <class Source> constexpr int kRowsAhead = sizeof(typename Source::Raw) > 32 ? 3 : 4;
 
-// A warp rounds its 32 rows one after another. kNibbles is 1 for up to 4 bits, else 2; it is 1 where there are no
-// planes. The integers for dx become bytes if kRowBytes, else planes; those for the weights bytes if kBytes, else
-// planes. They are collected in shared memory first, as words of 4 bytes or of 8 nibbles of a channel, so that whole
-// sectors are written to global memory. Channel 8 lane + e has place 32 e + lane there.
+// A block takes every gridDim.y-th piece of 256 channels, so that blocks at work at one time read neighbouring rows and
+// write neighbouring parts of channels. Its warps take neighbouring rows, kRows each. Rows of the next half, and of the
+// next piece, are on their way while a half is written.
+//
+// kNibbles is 1 for up to 4 bits, else 2; it is 1 where there are no planes. The integers for dx become bytes if
+// kRowBytes, else planes; those for the weights bytes if kBytes, else planes. They are collected in shared memory first,
+// as words of 4 bytes or of 8 nibbles of a channel, so that whole sectors are written to global memory. Channel 8 lane +
+// e has place 32 e + lane there.
+template <int kNibbles, bool kRowBytes, bool kBytes, class Source> struct Rounder {
+  static constexpr int kRows = kBytes ? 4 : 8, kWords = kBytes ? 1 : kNibbles;  // of one word; words for a channel
+  static constexpr int kChannel = kHalf / kRows + 1;  // words of a channel: an odd number, against bank conflicts
+  static constexpr int kBuffer = kWords * 256 * kChannel, kAhead = kRowsAhead<Source>;
+  static_assert(2 * 4 * kBuffer == (kBytes ? kCollectedBytes : kWords * kCollectedPlanes));
+  using Raw = typename Source::Raw;
+
+  const Source& source;
+  const Rounding& p;
+  uint32_t* collected;
+  int lane, warp, c0, pieces;
+  uint32_t key0, key1, step0, step1, stream, groups;
+  typename Source::Channels channels;
+  float a[8], inverse[8];
+
+  DEVICE_MEMBER Rounder(const Source& source, const Rounding& p, uint32_t* collected)
+      : source(source), p(p), collected(collected) {
+    lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = (int)blockIdx.x * 256 + 8 * lane;
+    pieces = ceil_div(ceil_div(p.rows, kPiece) - (int)blockIdx.y, (int)gridDim.y);
+  }
+  DEVICE_MEMBER void load_channels() {
+    key0 = p.scalars->seed[0] ^ 0x44494e47u, key1 = p.scalars->seed[1] ^ 0x524f554eu;
+    step0 = p.scalars->step[0], step1 = p.scalars->step[1], stream = p.id | p.scalars->micro << 16;
+    groups = (uint32_t)ceil_div(p.width, 8);
+    channels = source.channels(c0);
+#pragma unroll
+    for (int e = 0; e < 8; e++) {
+      a[e] = c0 + e < p.width ? p.alpha[c0 + e] : 0;
+      inverse[e] = p.columns && c0 + e < p.width ? p.column_inverse[c0 + e] : 0;
+    }
+  }
+  DEVICE_MEMBER int first_of(int half) const {
+    return ((int)blockIdx.y + half / 2 * (int)gridDim.y) * kPiece + half % 2 * kHalf;
+  }
+  // The inverse of the i-th row that this warp has of a half, in lane i and in lane i + 16.
+  template <bool kWhole> DEVICE_MEMBER float load_inverses(int half) const {
+    if (!kWhole && !p.row_planes) return 0;
+    int i = lane % 16, row = first_of(min(half, 2 * pieces - 1)) + (i / kRows * 8 + warp) * kRows + i % kRows;
+    return p.row_inverse[kWhole ? row : min(row, p.rows - 1)];
+  }
+
+  // kWhole: all rows and channels exist, and nothing is tested.
+  template <bool kWhole> DEVICE_MEMBER void round() {
+    static_assert(kAhead <= kRows);
+    Raw* slots = (Raw*)(collected + 2 * kBuffer) + threadIdx.x;
+    auto fetch = [&](int turn, int row, bool wanted) {
+      if (wanted) source.template fetch<kWhole>(slots[turn * 256], kWhole ? row : min(row, p.rows - 1), c0);
+      copies_commit();
+    };
+    int first = (int)blockIdx.y * kPiece + kRows * warp;  // row of a group
+#pragma unroll 1
+    for (int i = 0; i < kAhead; i++) fetch(i, first + i, true);
+    load_channels();
+    float inverses = 0, next_inverses = load_inverses<kWhole>(0);
+    for (int half = 0, turn = 0; half < 2 * pieces; half++) {
+      uint32_t* buffer = collected + half % 2 * kBuffer;
+      inverses = next_inverses, next_inverses = load_inverses<kWhole>(half + 1);
+#pragma unroll 1
+      for (int group = 0; group < 16 / kRows; group++) {
+        uint32_t column[kWords][8] = {}, weight = 1;  // weight: of the row in a word
+        bool last_of_piece = half % 2 == 1 && group == 16 / kRows - 1, last = last_of_piece && half == 2 * pieces - 1;
+        int next = first + 8 * kRows + (last_of_piece ? kPiece * ((int)gridDim.y - 1) : 0);
+#pragma unroll 1
+        for (int r = 0; r < kRows; r++, weight *= kBytes ? 256 : 16) {
+          if (kRows % kAhead == 0) turn = r % kAhead;
+          copies_wait<kAhead - 1>();
+          Raw raw = source.template take<kWhole>(slots[turn * 256], c0);
+          if (!kWhole && first + r >= p.rows) source.drop(raw);
+          bool within = r + kAhead < kRows;
+          fetch(turn, (within ? first : next - kRows) + r + kAhead, within || !last);
+          round_row<kWhole>(raw, first + r, shuffle(inverses, kRows * group + r), weight, column);
+          turn = turn == kAhead - 1 ? 0 : turn + 1;
+        }
+        first = next;
+#pragma unroll
+        for (int n = 0; n < kWords; n++)
+#pragma unroll
+          for (int e = 0; e < 8; e++) {
+            uint32_t x = column[n][e];
+            buffer[(256 * n + 32 * e + lane) * kChannel + 8 * group + warp] =
+                kBytes            ? bytes(x)
+                : n == kWords - 1 ? nibbles(x, kRounded >> 4 * n)
+                                  : x;
+          }
+      }
+      if (!p.columns) continue;
+      block_sync();  // the half is complete. The buffer is free again after the next half's barrier
+      if constexpr (kBytes) write_bytes(buffer, first_of(half));
+      else write_planes(buffer, first_of(half));
+    }
+  }
+
+  // Writes a row's integers for dx, and adds those for the weights to column.
+  template <bool kWhole> DEVICE_MEMBER void round_row(
+      const Raw& raw, int row, float inverse_row, uint32_t weight, uint32_t (&column)[kWords][8]) {
+    float g[8], plain[8];
+    uint32_t q[8], weight_q[8];
+    source.finish(raw, row, c0, channels, g, plain);
+    Words4 random = philox(key0, key1, (uint32_t)(p.row0 + row) * groups + (uint32_t)(c0 / 8), stream, step0, step1);
+#pragma unroll
+    for (int e = 0; e < 8; e++) {
+      float own = fraction(random.w[e / 2], e % 2), other = fraction(random.w[e / 2], 1 - e % 2);
+      q[e] = rounded(a[e] * g[e], inverse_row, own, other);
+      weight_q[e] = rounded(g[e], inverse[e], own, other);
+    }
+    if (kWhole || (p.row_planes && row < p.rows)) {
+      int total = 0;
+      if constexpr (kRowBytes) {
+        uint32_t low = low_bytes(q), high = low_bytes(q + 4);
+        char* to = (char*)(p.row_planes + (long)row * p.row_words) + c0;
+        *(Int2*)to = Int2{(int)low, (int)high};
+        total = sum_bytes((int)low, sum_bytes((int)high, 0));
+      }
+#pragma unroll
+      for (int n = 0; n < (kRowBytes ? 0 : kNibbles); n++) {
+        uint32_t x = 0;
+#pragma unroll
+        for (int e = 7; e >= 0; e--) x = x * 16 + (n == kNibbles - 1 ? q[e] >> 4 * n : q[e] & 15);
+        uint32_t plane = separate_lanes(n == kNibbles - 1 ? nibbles(x, kRounded >> 4 * n) : x, lane);
+        int b = 4 * n + lane % 4;
+        if (b < p.bits) {
+          p.row_planes[b * p.row_plane_words + (long)row * p.row_words + blockIdx.x * 8 + lane / 4] = plane;
+          total += (b == p.bits - 1 ? -1 : 1) * (popcount(plane) << b);
+        }
+      }
+      total = warp_sum(total);
+      if (lane == 0) add_to(p.row_popcounts + row, total);
+    }
+#pragma unroll
+    for (int n = 0; n < kWords; n++)
+#pragma unroll
+      for (int e = 0; e < 8; e++)
+        column[n][e] += (kBytes || n == kWords - 1 ? weight_q[e] >> 4 * n : weight_q[e] & 15) * weight;
+  }
+
+  // Eight threads write 128 bytes of a channel.
+  DEVICE_MEMBER void write_bytes(const uint32_t* buffer, int first) const {
+#pragma unroll 4
+    for (int i = 0; i < 8; i++) {
+      int place = 32 * i + (int)threadIdx.x / 8, k = threadIdx.x % 8;
+      int c = (int)blockIdx.x * 256 + place % 32 * 8 + place / 32, at = first + 16 * k;
+      const uint32_t* from = buffer + place * kChannel + 4 * k;
+      Int4 word{(int)from[0], (int)from[1], (int)from[2], (int)from[3]};
+      if (c < p.width && at < p.column_left) *(Int4*)((char*)p.columns + (long)c * p.column_stride + at) = word;
+      int total = sum_bytes(word.x, sum_bytes(word.y, sum_bytes(word.z, sum_bytes(word.w, 0))));
+#pragma unroll
+      for (int mask = 1; mask < 8; mask *= 2) total += shuffle_xor(total, mask);
+      if (k == 0 && c < p.width) add_to(p.column_popcounts + c, total);
+    }
+  }
+
+  // A thread per channel.
+  DEVICE_MEMBER void write_planes(const uint32_t* buffer, int first) const {
+    int c = c0 + warp, total = 0, at = first / 32;
+    if (c >= p.width) return;
+#pragma unroll
+    for (int n = 0; n < kWords; n++) {
+      uint32_t x[4][4];  // of 32 rows
+#pragma unroll
+      for (int w = 0; w < 4; w++) {
+#pragma unroll
+        for (int k = 0; k < 4; k++) x[w][k] = buffer[(256 * n + threadIdx.x) * kChannel + 4 * w + k];
+        separate(x[w]);
+      }
+#pragma unroll
+      for (int b = 0; b < 4; b++) {
+        if (4 * n + b >= p.bits) break;
+        int count = popcount(x[0][b]) + popcount(x[1][b]) + popcount(x[2][b]) + popcount(x[3][b]);
+        total += (4 * n + b == p.bits - 1 ? -1 : 1) * (count << (4 * n + b));
+        if (at < p.column_left)
+          *(Int4*)((uint32_t*)p.columns + (4 * n + b) * p.column_plane_words + (long)c * p.column_stride + at) =
+              Int4{(int)x[0][b], (int)x[1][b], (int)x[2][b], (int)x[3][b]};
+      }
+    }
+    add_to(p.column_popcounts + c, total);
+  }
+};
+
 template <int kNibbles, bool kRowBytes, bool kBytes, class Source>
 DEVICE void grad_round(const Source& source, const Rounding& p) {
   extern __shared__ uint32_t collected[];
-  constexpr int kRows = kBytes ? 4 : 8, kWords = kBytes ? 1 : kNibbles;  // of one word; words for a channel's integers
-  constexpr int kChannel = 256 / kRows + 1;  // words of a channel: an odd number, against bank conflicts
-  static_assert(4 * kWords * 256 * kChannel == (kBytes ? kCollectedBytes : kWords * kCollectedPlanes));
-  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c0 = blockIdx.x * 256 + 8 * lane;
-  int groups = ceil_div(p.width, 8), first = blockIdx.y * 256 + 32 * warp;
-  uint32_t key0 = p.scalars->seed[0] ^ 0x44494e47u, key1 = p.scalars->seed[1] ^ 0x524f554eu;
-  uint32_t step0 = p.scalars->step[0], step1 = p.scalars->step[1], stream = p.id | p.scalars->micro << 16;
-  typename Source::Channels channels = source.channels(c0);
-  float a[8], inverse[8];
-#pragma unroll
-  for (int e = 0; e < 8; e++) {
-    a[e] = c0 + e < p.width ? p.alpha[c0 + e] : 0;
-    inverse[e] = p.columns && c0 + e < p.width ? p.column_inverse[c0 + e] : 0;
-  }
-  // The order of rows is kRows - 1 ... 0, then 2 kRows - 1 ... kRows, and so on: the i-th row is i ^ (kRows - 1).
-  auto* slots = (typename Source::Raw*)(collected + kWords * 256 * kChannel) + threadIdx.x;
-  // kWhole: all 256 rows and channels exist, and nothing is tested.
-  auto pass_over = [&]<bool kWhole>() {
-    auto fetch = [&](int i) {
-      int row = first + (i ^ (kRows - 1));
-      if (i < 32) source.template fetch<kWhole>(slots[i % kRowsAhead * 256], kWhole ? row : min(row, p.rows - 1), c0);
-      copies_commit();
-    };
-#pragma unroll 1
-    for (int i = 0; i < kRowsAhead; i++) fetch(i);
-    for (int group = 0; group < 32 / kRows; group++) {
-      uint32_t column[kWords][8] = {};
-      for (int r = kRows - 1; r >= 0; r--) {
-        int row = first + kRows * group + r, i = kRows * group + kRows - 1 - r;
-        copies_wait<kRowsAhead - 1>();
-        typename Source::Raw raw = source.template take<kWhole>(slots[i % kRowsAhead * 256], c0);
-        if (!kWhole && row >= p.rows) source.drop(raw);
-        fetch(i + kRowsAhead);
-        float g[8], plain[8],
-            inverse_row = kWhole         ? p.row_inverse[row]
-                          : p.row_planes ? p.row_inverse[min(row, p.rows - 1)]
-                                         : 0;
-        uint32_t q[8], weight_q[8];
-        source.finish(raw, row, c0, channels, g, plain);
-        Words4 random =
-            philox(key0, key1, (uint32_t)(p.row0 + row) * (uint32_t)groups + (uint32_t)(c0 / 8), stream, step0, step1);
-#pragma unroll
-        for (int e = 0; e < 8; e++) {
-          float own = fraction(random.w[e / 2], e % 2), other = fraction(random.w[e / 2], 1 - e % 2);
-          q[e] = rounded(a[e] * g[e], inverse_row, own, other);
-          weight_q[e] = rounded(g[e], inverse[e], own, other);
-        }
-        if (kWhole || (p.row_planes && row < p.rows)) {
-          int total = 0;
-          if constexpr (kRowBytes) {
-            uint32_t low = low_bytes(q), high = low_bytes(q + 4);
-            char* to = (char*)(p.row_planes + (long)row * p.row_words) + blockIdx.x * 256 + 8 * lane;
-            *(Int2*)to = Int2{(int)low, (int)high};
-            total = sum_bytes((int)low, sum_bytes((int)high, 0));
-          }
-#pragma unroll
-          for (int n = 0; n < (kRowBytes ? 0 : kNibbles); n++) {
-            uint32_t x = 0;
-#pragma unroll
-            for (int e = 7; e >= 0; e--) x = x * 16 + (n == kNibbles - 1 ? q[e] >> 4 * n : q[e] & 15);
-            uint32_t plane = separate_lanes(n == kNibbles - 1 ? nibbles(x, kRounded >> 4 * n) : x, lane);
-            int b = 4 * n + lane % 4;
-            if (b < p.bits) {
-              p.row_planes[b * p.row_plane_words + (long)row * p.row_words + blockIdx.x * 8 + lane / 4] = plane;
-              total += (b == p.bits - 1 ? -1 : 1) * (popcount(plane) << b);
-            }
-          }
-          total = warp_sum(total);
-          if (lane == 0) add_to(p.row_popcounts + row, total);
-        }
-#pragma unroll
-        for (int e = 0; e < 8; e++) {
-          if (kBytes) {
-            column[0][e] = column[0][e] * 256 + weight_q[e];
-          } else {
-#pragma unroll
-            for (int n = 0; n < kWords; n++)
-              column[n][e] = column[n][e] * 16 + (n == kWords - 1 ? weight_q[e] >> 4 * n : weight_q[e] & 15);
-          }
-        }
-      }
-#pragma unroll
-      for (int n = 0; n < kWords; n++)
-#pragma unroll
-        for (int e = 0; e < 8; e++) {
-          uint32_t x = column[n][e];
-          collected[(256 * n + 32 * e + lane) * kChannel + 32 / kRows * warp + group] =
-              kBytes            ? bytes(x)
-              : n == kWords - 1 ? nibbles(x, kRounded >> 4 * n)
-                                : x;
-        }
-    }
-  };
+  Rounder<kNibbles, kRowBytes, kBytes, Source> rounder(source, p, collected);
+  int last = (int)blockIdx.y + (rounder.pieces - 1) * (int)gridDim.y;
   bool whole =
-      blockIdx.y * 256 + 256 <= p.rows && blockIdx.x * 256 + 256 <= p.width && source.aligned() && p.row_planes;
-  if (kNibbles == 1 && whole) pass_over.template operator()<true>();
-  else pass_over.template operator()<false>();
-  if (!p.columns) return;
-  block_sync();
-  // A thread per channel.
-  int c = c0 + warp, total = 0;
-  if (kBytes) {
-    for (int i = 0; i < 64; i++) total = sum_bytes((int)collected[threadIdx.x * kChannel + i], total);
-    for (int i = threadIdx.x; i < 4096; i += 256) {  // 16 threads write a channel's 256 bytes
-      int place = i / 16, channel = blockIdx.x * 256 + place % 32 * 8 + place / 32;
-      int at = blockIdx.y * 256 + 16 * (i % 16);
-      const uint32_t* from = collected + place * kChannel + 4 * (i % 16);
-      if (channel < p.width && at < p.column_left)
-        *(Int4*)((char*)p.columns + (long)channel * p.column_stride + at) =
-            Int4{(int)from[0], (int)from[1], (int)from[2], (int)from[3]};
-    }
-  } else if (c < p.width) {
-#pragma unroll
-    for (int n = 0; n < kWords; n++)
-      for (int half = 0; half < 2; half++) {
-        uint32_t x[4][4];  // of four warps
-#pragma unroll
-        for (int w = 0; w < 4; w++) {
-#pragma unroll
-          for (int k = 0; k < 4; k++) x[w][k] = collected[(256 * n + threadIdx.x) * kChannel + 16 * half + 4 * w + k];
-          separate(x[w]);
-        }
-        int word = blockIdx.y * 8 + 4 * half;
-#pragma unroll
-        for (int b = 0; b < 4; b++) {
-          if (4 * n + b >= p.bits) break;
-          int count = popcount(x[0][b]) + popcount(x[1][b]) + popcount(x[2][b]) + popcount(x[3][b]);
-          total += (4 * n + b == p.bits - 1 ? -1 : 1) * (count << (4 * n + b));
-          if (word < p.column_left)
-            *(Int4*)((uint32_t*)p.columns + (4 * n + b) * p.column_plane_words + (long)c * p.column_stride + word) =
-                Int4{(int)x[0][b], (int)x[1][b], (int)x[2][b], (int)x[3][b]};
-        }
-      }
-  }
-  if (c < p.width) add_to(p.column_popcounts + c, total);
+      (last + 1) * kPiece <= p.rows && blockIdx.x * 256 + 256 <= p.width && source.aligned() && p.row_planes;
+  if (kNibbles == 1 && whole) rounder.template round<true>();
+  else rounder.template round<false>();
 }
 
 // out = g in floats.
@@ -293,29 +346,29 @@ template <class Source> DEVICE void grad_copy(const Source& source, int rows, in
   }
 }
 
-#define GRADIENT_KERNELS(name, Source, kSlot)                                                                          \
+#define GRADIENT_KERNELS(name, Source, kSlots)                                                                         \
   KERNEL(rounding, 256, 3)                                                                                             \
   void grad_max_##name(const __grid_constant__ Source source, int rows, int width, const float* alpha,                 \
       uint32_t* row_max, uint32_t* column_max, float* theta) {                                                         \
     grad_max<Source>(source, rows, width, alpha, row_max, column_max, theta);                                          \
   }                                                                                                                    \
-  KERNEL(rounding shared(kCollectedPlanes + kSlots * kSlot), 256, 2)                                                   \
+  KERNEL(rounding shared(kCollectedPlanes + 256 * (kSlots)), 256, 2)                                                   \
   void grad_round_planes_4_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {  \
     grad_round<1, false, false, Source>(source, rounding);                                                             \
   }                                                                                                                    \
-  KERNEL(rounding shared(kCollectedBytes + kSlots * kSlot), 256, 2)                                                    \
+  KERNEL(rounding shared(kCollectedBytes + 256 * (kSlots)), 256, 2)                                                    \
   void grad_round_bytes_4_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {   \
     grad_round<1, false, true, Source>(source, rounding);                                                              \
   }                                                                                                                    \
-  KERNEL(rounding shared(kCollectedPlanes * 2 + kSlots * kSlot), 256, 2)                                               \
+  KERNEL(rounding shared(kCollectedPlanes * 2 + 256 * (kSlots)), 256, 2)                                               \
   void grad_round_planes_8_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {  \
     grad_round<2, false, false, Source>(source, rounding);                                                             \
   }                                                                                                                    \
-  KERNEL(rounding shared(kCollectedBytes + kSlots * kSlot), 256, 2)                                                    \
+  KERNEL(rounding shared(kCollectedBytes + 256 * (kSlots)), 256, 2)                                                    \
   void grad_round_bytes_8_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {   \
     grad_round<2, false, true, Source>(source, rounding);                                                              \
   }                                                                                                                    \
-  KERNEL(rounding shared(kCollectedBytes + kSlots * kSlot), 256, 2)                                                    \
+  KERNEL(rounding shared(kCollectedBytes + 256 * (kSlots)), 256, 2)                                                    \
   void grad_round_all_bytes_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) { \
     grad_round<1, true, true, Source>(source, rounding);                                                               \
   }                                                                                                                    \
@@ -323,19 +376,19 @@ template <class Source> DEVICE void grad_copy(const Source& source, int rows, in
   void grad_copy_##name(const __grid_constant__ Source source, int rows, int width, float* out) {                      \
     grad_copy<Source>(source, rows, width, out);                                                                       \
   }                                                                                                                    \
-  static_assert(sizeof(Source::Raw) == kSlot);
+  static_assert(kRowsAhead<Source> * sizeof(Source::Raw) == kSlots);
 using DenseFloats = DenseGradient<float, false>;
 using DenseBFloats = DenseGradient<BFloat, false>;
 using ShiftedFloats = DenseGradient<float, true>;
 using ShiftedBFloats = DenseGradient<BFloat, true>;
-GRADIENT_KERNELS(dense_float32, DenseFloats, 48)
-GRADIENT_KERNELS(dense_bfloat16, DenseBFloats, 32)
-GRADIENT_KERNELS(shifted_float32, ShiftedFloats, 48)
-GRADIENT_KERNELS(shifted_bfloat16, ShiftedBFloats, 32)
-GRADIENT_KERNELS(factored_bfloat16, FactoredGradient, 32)
-GRADIENT_KERNELS(logits_int16, LogitsGradient<short>, 32)
-GRADIENT_KERNELS(logits_int24, LogitsGradient<Int24>, 48)
-GRADIENT_KERNELS(logits_float32, LogitsGradient<float>, 48)
+GRADIENT_KERNELS(dense_float32, DenseFloats, 3 * 48)
+GRADIENT_KERNELS(dense_bfloat16, DenseBFloats, 4 * 32)
+GRADIENT_KERNELS(shifted_float32, ShiftedFloats, 3 * 48)
+GRADIENT_KERNELS(shifted_bfloat16, ShiftedBFloats, 4 * 32)
+GRADIENT_KERNELS(factored_bfloat16, FactoredGradient, 4 * 32)
+GRADIENT_KERNELS(logits_int16, LogitsGradient<short>, 4 * 32)
+GRADIENT_KERNELS(logits_int24, LogitsGradient<Int24>, 3 * 48)
+GRADIENT_KERNELS(logits_float32, LogitsGradient<float>, 3 * 48)
 
 // out = gradients times factors.
 template <class T, class F> DEVICE void multiply_by(const T* dy, const F* factors, long count, float* out) {
