@@ -113,11 +113,11 @@ var modules = []module{
 		{timing.Operation{Name: "grad_round_all_bytes_dense_float32", Category: timing.Rounding}, 256, 104448},
 		{timing.Operation{Name: "grad_copy_dense_float32", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "grad_max_dense_bfloat16", Category: timing.Rounding}, 256, 0},
-		{timing.Operation{Name: "grad_round_planes_4_dense_bfloat16", Category: timing.Rounding}, 256, 67584},
-		{timing.Operation{Name: "grad_round_bytes_4_dense_bfloat16", Category: timing.Rounding}, 256, 100352},
-		{timing.Operation{Name: "grad_round_planes_8_dense_bfloat16", Category: timing.Rounding}, 256, 102400},
-		{timing.Operation{Name: "grad_round_bytes_8_dense_bfloat16", Category: timing.Rounding}, 256, 100352},
-		{timing.Operation{Name: "grad_round_all_bytes_dense_bfloat16", Category: timing.Rounding}, 256, 100352},
+		{timing.Operation{Name: "grad_round_planes_4_dense_bfloat16", Category: timing.Rounding}, 256, 55296},
+		{timing.Operation{Name: "grad_round_bytes_4_dense_bfloat16", Category: timing.Rounding}, 256, 88064},
+		{timing.Operation{Name: "grad_round_planes_8_dense_bfloat16", Category: timing.Rounding}, 256, 90112},
+		{timing.Operation{Name: "grad_round_bytes_8_dense_bfloat16", Category: timing.Rounding}, 256, 88064},
+		{timing.Operation{Name: "grad_round_all_bytes_dense_bfloat16", Category: timing.Rounding}, 256, 88064},
 		{timing.Operation{Name: "grad_copy_dense_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "grad_max_shifted_float32", Category: timing.Rounding}, 256, 0},
 		{timing.Operation{Name: "grad_round_planes_4_shifted_float32", Category: timing.Rounding}, 256, 71680},
@@ -127,11 +127,11 @@ var modules = []module{
 		{timing.Operation{Name: "grad_round_all_bytes_shifted_float32", Category: timing.Rounding}, 256, 104448},
 		{timing.Operation{Name: "grad_copy_shifted_float32", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "grad_max_shifted_bfloat16", Category: timing.Rounding}, 256, 0},
-		{timing.Operation{Name: "grad_round_planes_4_shifted_bfloat16", Category: timing.Rounding}, 256, 67584},
-		{timing.Operation{Name: "grad_round_bytes_4_shifted_bfloat16", Category: timing.Rounding}, 256, 100352},
-		{timing.Operation{Name: "grad_round_planes_8_shifted_bfloat16", Category: timing.Rounding}, 256, 102400},
-		{timing.Operation{Name: "grad_round_bytes_8_shifted_bfloat16", Category: timing.Rounding}, 256, 100352},
-		{timing.Operation{Name: "grad_round_all_bytes_shifted_bfloat16", Category: timing.Rounding}, 256, 100352},
+		{timing.Operation{Name: "grad_round_planes_4_shifted_bfloat16", Category: timing.Rounding}, 256, 55296},
+		{timing.Operation{Name: "grad_round_bytes_4_shifted_bfloat16", Category: timing.Rounding}, 256, 88064},
+		{timing.Operation{Name: "grad_round_planes_8_shifted_bfloat16", Category: timing.Rounding}, 256, 90112},
+		{timing.Operation{Name: "grad_round_bytes_8_shifted_bfloat16", Category: timing.Rounding}, 256, 88064},
+		{timing.Operation{Name: "grad_round_all_bytes_shifted_bfloat16", Category: timing.Rounding}, 256, 88064},
 		{timing.Operation{Name: "grad_copy_shifted_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "grad_max_factored_bfloat16", Category: timing.Rounding}, 256, 0},
 		{timing.Operation{Name: "grad_round_planes_4_factored_bfloat16", Category: timing.Rounding}, 256, 67584},
@@ -141,11 +141,11 @@ var modules = []module{
 		{timing.Operation{Name: "grad_round_all_bytes_factored_bfloat16", Category: timing.Rounding}, 256, 100352},
 		{timing.Operation{Name: "grad_copy_factored_bfloat16", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "grad_max_logits_int16", Category: timing.Rounding}, 256, 0},
-		{timing.Operation{Name: "grad_round_planes_4_logits_int16", Category: timing.Rounding}, 256, 67584},
-		{timing.Operation{Name: "grad_round_bytes_4_logits_int16", Category: timing.Rounding}, 256, 100352},
-		{timing.Operation{Name: "grad_round_planes_8_logits_int16", Category: timing.Rounding}, 256, 102400},
-		{timing.Operation{Name: "grad_round_bytes_8_logits_int16", Category: timing.Rounding}, 256, 100352},
-		{timing.Operation{Name: "grad_round_all_bytes_logits_int16", Category: timing.Rounding}, 256, 100352},
+		{timing.Operation{Name: "grad_round_planes_4_logits_int16", Category: timing.Rounding}, 256, 63488},
+		{timing.Operation{Name: "grad_round_bytes_4_logits_int16", Category: timing.Rounding}, 256, 96256},
+		{timing.Operation{Name: "grad_round_planes_8_logits_int16", Category: timing.Rounding}, 256, 98304},
+		{timing.Operation{Name: "grad_round_bytes_8_logits_int16", Category: timing.Rounding}, 256, 96256},
+		{timing.Operation{Name: "grad_round_all_bytes_logits_int16", Category: timing.Rounding}, 256, 96256},
 		{timing.Operation{Name: "grad_copy_logits_int16", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "grad_max_logits_int24", Category: timing.Rounding}, 256, 0},
 		{timing.Operation{Name: "grad_round_planes_4_logits_int24", Category: timing.Rounding}, 256, 71680},
@@ -155,11 +155,11 @@ var modules = []module{
 		{timing.Operation{Name: "grad_round_all_bytes_logits_int24", Category: timing.Rounding}, 256, 104448},
 		{timing.Operation{Name: "grad_copy_logits_int24", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "grad_max_logits_float32", Category: timing.Rounding}, 256, 0},
-		{timing.Operation{Name: "grad_round_planes_4_logits_float32", Category: timing.Rounding}, 256, 71680},
-		{timing.Operation{Name: "grad_round_bytes_4_logits_float32", Category: timing.Rounding}, 256, 104448},
-		{timing.Operation{Name: "grad_round_planes_8_logits_float32", Category: timing.Rounding}, 256, 106496},
-		{timing.Operation{Name: "grad_round_bytes_8_logits_float32", Category: timing.Rounding}, 256, 104448},
-		{timing.Operation{Name: "grad_round_all_bytes_logits_float32", Category: timing.Rounding}, 256, 104448},
+		{timing.Operation{Name: "grad_round_planes_4_logits_float32", Category: timing.Rounding}, 256, 79872},
+		{timing.Operation{Name: "grad_round_bytes_4_logits_float32", Category: timing.Rounding}, 256, 112640},
+		{timing.Operation{Name: "grad_round_planes_8_logits_float32", Category: timing.Rounding}, 256, 114688},
+		{timing.Operation{Name: "grad_round_bytes_8_logits_float32", Category: timing.Rounding}, 256, 112640},
+		{timing.Operation{Name: "grad_round_all_bytes_logits_float32", Category: timing.Rounding}, 256, 112640},
 		{timing.Operation{Name: "grad_copy_logits_float32", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "multiply_by_float32_float32", Category: timing.Elementwise, Float: true}, 256, 0},
 		{timing.Operation{Name: "multiply_by_bfloat16_float32", Category: timing.Elementwise, Float: true}, 256, 0},
@@ -266,6 +266,8 @@ const (
 	kHalf             = 128
 	kCollectedPlanes  = 34816
 	kCollectedBytes   = 67584
+	kRowsAhead        = 4
+	kSlots            = 1024
 	kLossRows         = 4
 	kBf16Tile         = 128
 	kBf16Depth        = 64
@@ -556,6 +558,8 @@ type factoredGradient struct {
 }
 
 func (factoredGradient) kAhead() int { return 2 }
+
+func (factoredGradient) kSlot() int { return 32 }
 
 // The PTX has a FactoredGradient of 24 bytes.
 var _ [24]byte = [unsafe.Sizeof(factoredGradient{})]byte{}

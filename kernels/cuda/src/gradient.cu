@@ -130,9 +130,9 @@ DEVICE uint32_t separate_lanes(uint32_t x, int lane) {
 }
 
 // A block rounds pieces of 256 rows, in two halves. Dynamic shared memory: the integers of 256 channels for two halves,
-// as planes of up to 4 bits or as bytes, and for each thread a slot for each row that is being copied.
-constexpr int kPiece = 256, kHalf = 128, kCollectedPlanes = 2 * 4 * 256 * 17, kCollectedBytes = 2 * 4 * 256 * 33;
-template <class Source> constexpr int kRowsAhead = sizeof(typename Source::Raw) > 32 ? 3 : 4;
+// as planes of up to 4 bits or as bytes, and what is being copied of each warp's next rows.
+constexpr int kPiece = 256, kHalf = 128, kCollectedPlanes = 2 * 4 * 256 * 17, kCollectedBytes = 2 * 4 * 256 * 33,
+              kRowsAhead = 4, kSlots = 256 * kRowsAhead;
 
 // A block takes every gridDim.y-th piece of 256 channels, so that blocks at work at one time read neighbouring rows and
 // write neighbouring parts of channels. Its warps take neighbouring rows, kRows each. Rows of the next half, and of the
@@ -145,7 +145,8 @@ template <class Source> constexpr int kRowsAhead = sizeof(typename Source::Raw) 
 template <int kNibbles, bool kRowBytes, bool kBytes, class Source> struct Rounder {
   static constexpr int kRows = kBytes ? 4 : 8, kWords = kBytes ? 1 : kNibbles;  // of one word; words for a channel
   static constexpr int kChannel = kHalf / kRows + 1;  // words of a channel: an odd number, against bank conflicts
-  static constexpr int kBuffer = kWords * 256 * kChannel, kAhead = kRowsAhead<Source>;
+  static constexpr int kBuffer = kWords * 256 * kChannel;
+  static_assert(kRows % kRowsAhead == 0);
   static_assert(2 * 4 * kBuffer == (kBytes ? kCollectedBytes : kWords * kCollectedPlanes));
   using Raw = typename Source::Raw;
 
@@ -185,18 +186,17 @@ template <int kNibbles, bool kRowBytes, bool kBytes, class Source> struct Rounde
 
   // kWhole: all rows and channels exist, and nothing is tested.
   template <bool kWhole> DEVICE_MEMBER void round() {
-    static_assert(kAhead <= kRows);
-    Raw* slots = (Raw*)(collected + 2 * kBuffer) + threadIdx.x;
-    auto fetch = [&](int turn, int row, bool wanted) {
-      if (wanted) source.template fetch<kWhole>(slots[turn * 256], kWhole ? row : min(row, p.rows - 1), c0);
+    auto slots = [&](int r) { return (char*)(collected + 2 * kBuffer) + r % kRowsAhead * (256 * Source::kSlot); };
+    auto copy = [&](int r, int row, bool wanted) {
+      if (wanted) source.template copy<kWhole>(slots(r), kWhole ? row : min(row, p.rows - 1), c0);
       copies_commit();
     };
     int first = (int)blockIdx.y * kPiece + kRows * warp;  // row of a group
 #pragma unroll 1
-    for (int i = 0; i < kAhead; i++) fetch(i, first + i, true);
+    for (int i = 0; i < kRowsAhead; i++) copy(i, first + i, true);
     load_channels();
     float inverses = 0, next_inverses = load_inverses<kWhole>(0);
-    for (int half = 0, turn = 0; half < 2 * pieces; half++) {
+    for (int half = 0; half < 2 * pieces; half++) {
       uint32_t* buffer = collected + half % 2 * kBuffer;
       inverses = next_inverses, next_inverses = load_inverses<kWhole>(half + 1);
 #pragma unroll 1
@@ -206,14 +206,12 @@ template <int kNibbles, bool kRowBytes, bool kBytes, class Source> struct Rounde
         int next = first + 8 * kRows + (last_of_piece ? kPiece * ((int)gridDim.y - 1) : 0);
 #pragma unroll 1
         for (int r = 0; r < kRows; r++, weight *= kBytes ? 256 : 16) {
-          if (kRows % kAhead == 0) turn = r % kAhead;
-          copies_wait<kAhead - 1>();
-          Raw raw = source.template take<kWhole>(slots[turn * 256], c0);
+          copies_wait<kRowsAhead - 1>();
+          Raw raw = source.template take<kWhole>(slots(r), c0);
           if (!kWhole && first + r >= p.rows) source.drop(raw);
-          bool within = r + kAhead < kRows;
-          fetch(turn, (within ? first : next - kRows) + r + kAhead, within || !last);
+          bool within = r + kRowsAhead < kRows;
+          copy(r, (within ? first : next - kRows) + r + kRowsAhead, within || !last);
           round_row<kWhole>(raw, first + r, shuffle(inverses, kRows * group + r), weight, column);
-          turn = turn == kAhead - 1 ? 0 : turn + 1;
         }
         first = next;
 #pragma unroll
@@ -346,29 +344,29 @@ template <class Source> DEVICE void grad_copy(const Source& source, int rows, in
   }
 }
 
-#define GRADIENT_KERNELS(name, Source, kSlots)                                                                         \
+#define GRADIENT_KERNELS(name, Source, kRow)                                                                           \
   KERNEL(rounding, 256, 3)                                                                                             \
   void grad_max_##name(const __grid_constant__ Source source, int rows, int width, const float* alpha,                 \
       uint32_t* row_max, uint32_t* column_max, float* theta) {                                                         \
     grad_max<Source>(source, rows, width, alpha, row_max, column_max, theta);                                          \
   }                                                                                                                    \
-  KERNEL(rounding shared(kCollectedPlanes + 256 * (kSlots)), 256, 2)                                                   \
+  KERNEL(rounding shared(kCollectedPlanes + kSlots * kRow), 256, 2)                                                    \
   void grad_round_planes_4_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {  \
     grad_round<1, false, false, Source>(source, rounding);                                                             \
   }                                                                                                                    \
-  KERNEL(rounding shared(kCollectedBytes + 256 * (kSlots)), 256, 2)                                                    \
+  KERNEL(rounding shared(kCollectedBytes + kSlots * kRow), 256, 2)                                                     \
   void grad_round_bytes_4_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {   \
     grad_round<1, false, true, Source>(source, rounding);                                                              \
   }                                                                                                                    \
-  KERNEL(rounding shared(kCollectedPlanes * 2 + 256 * (kSlots)), 256, 2)                                               \
+  KERNEL(rounding shared(kCollectedPlanes * 2 + kSlots * kRow), 256, 2)                                                \
   void grad_round_planes_8_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {  \
     grad_round<2, false, false, Source>(source, rounding);                                                             \
   }                                                                                                                    \
-  KERNEL(rounding shared(kCollectedBytes + 256 * (kSlots)), 256, 2)                                                    \
+  KERNEL(rounding shared(kCollectedBytes + kSlots * kRow), 256, 2)                                                     \
   void grad_round_bytes_8_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) {   \
     grad_round<2, false, true, Source>(source, rounding);                                                              \
   }                                                                                                                    \
-  KERNEL(rounding shared(kCollectedBytes + 256 * (kSlots)), 256, 2)                                                    \
+  KERNEL(rounding shared(kCollectedBytes + kSlots * kRow), 256, 2)                                                     \
   void grad_round_all_bytes_##name(const __grid_constant__ Source source, const __grid_constant__ Rounding rounding) { \
     grad_round<1, true, true, Source>(source, rounding);                                                               \
   }                                                                                                                    \
@@ -376,19 +374,19 @@ template <class Source> DEVICE void grad_copy(const Source& source, int rows, in
   void grad_copy_##name(const __grid_constant__ Source source, int rows, int width, float* out) {                      \
     grad_copy<Source>(source, rows, width, out);                                                                       \
   }                                                                                                                    \
-  static_assert(kRowsAhead<Source> * sizeof(Source::Raw) == kSlots);
+  static_assert(Source::kSlot == kRow);
 using DenseFloats = DenseGradient<float, false>;
 using DenseBFloats = DenseGradient<BFloat, false>;
 using ShiftedFloats = DenseGradient<float, true>;
 using ShiftedBFloats = DenseGradient<BFloat, true>;
-GRADIENT_KERNELS(dense_float32, DenseFloats, 3 * 48)
-GRADIENT_KERNELS(dense_bfloat16, DenseBFloats, 4 * 32)
-GRADIENT_KERNELS(shifted_float32, ShiftedFloats, 3 * 48)
-GRADIENT_KERNELS(shifted_bfloat16, ShiftedBFloats, 4 * 32)
-GRADIENT_KERNELS(factored_bfloat16, FactoredGradient, 4 * 32)
-GRADIENT_KERNELS(logits_int16, LogitsGradient<short>, 4 * 32)
-GRADIENT_KERNELS(logits_int24, LogitsGradient<Int24>, 3 * 48)
-GRADIENT_KERNELS(logits_float32, LogitsGradient<float>, 3 * 48)
+GRADIENT_KERNELS(dense_float32, DenseFloats, 36)
+GRADIENT_KERNELS(dense_bfloat16, DenseBFloats, 20)
+GRADIENT_KERNELS(shifted_float32, ShiftedFloats, 36)
+GRADIENT_KERNELS(shifted_bfloat16, ShiftedBFloats, 20)
+GRADIENT_KERNELS(factored_bfloat16, FactoredGradient, 32)
+GRADIENT_KERNELS(logits_int16, LogitsGradient<short>, 28)
+GRADIENT_KERNELS(logits_int24, LogitsGradient<Int24>, 36)
+GRADIENT_KERNELS(logits_float32, LogitsGradient<float>, 44)
 
 // out = gradients times factors.
 template <class T, class F> DEVICE void multiply_by(const T* dy, const F* factors, long count, float* out) {

@@ -4,9 +4,33 @@
 //
 // A source gives eight neighbouring channels of a row at a time, zeros beyond the last channel. fetch loads them.
 // finish computes from what was loaded g, and plain: the gradient of the output, before a K-shift is undone. They are
-// two functions so that loads of later rows can be in flight.
+// two functions so that loads of later rows can be in flight. copy and take are a fetch through shared memory, where
+// kSlot bytes are a thread's.
 #pragma once
 #include "shift.cuh"
+
+// Where a thread of 256 keeps what it copies of a row to shared memory: a V at `before` bytes a thread. The Vs of all
+// threads lie one behind the other, so that a warp copies and loads contiguous bytes.
+template <class V> DEVICE V& slot(char* row, int before) { return ((V*)(row + 256 * before))[threadIdx.x]; }
+template <class T> DEVICE void copy_eight(char* row, const T* from) {
+#pragma unroll
+  for (int i = 0; i < (int)sizeof(T) / 2; i++) copy_async<16>(&slot<Int4>(row, 16 * i), (const char*)from + 16 * i);
+}
+template <class T> DEVICE void put_eight(char* row, const Packed<T>& p) {
+#pragma unroll
+  for (int i = 0; i < (int)sizeof(T) / 2; i++)
+    slot<Int4>(row, 16 * i) =
+        Int4{(int)p.words[4 * i], (int)p.words[4 * i + 1], (int)p.words[4 * i + 2], (int)p.words[4 * i + 3]};
+}
+template <class T> DEVICE Packed<T> take_eight(char* row, int before = 0) {
+  Packed<T> p;
+#pragma unroll
+  for (int i = 0; i < (int)sizeof(T) / 2; i++) {
+    Int4 v = slot<Int4>(row, before + 16 * i);
+    p.words[4 * i] = v.x, p.words[4 * i + 1] = v.y, p.words[4 * i + 2] = v.z, p.words[4 * i + 3] = v.w;
+  }
+  return p;
+}
 
 // An int16 of a pair as a float. The int16 plus 32,768 becomes the low bits of a float from 8,388,608 on, which is
 // faster than the conversion instruction.
@@ -36,7 +60,8 @@ template <class T, bool kShifted> struct DenseGradient {
   Shift shift;
 
   static constexpr int kAhead = sizeof(T) == 2 && !kShifted ? 4 : 2;  // of rows in registers
-  struct Channels {};                                                 // what a lane keeps of its eight channels
+  static constexpr int kMaskSlot = 8 * sizeof(T), kSlot = kMaskSlot + 4;
+  struct Channels {};  // what a lane keeps of its eight channels
   DEVICE_MEMBER Channels channels(int) const { return {}; }
 
   struct alignas(16) Raw {  // what is loaded for eight channels of a row
@@ -52,22 +77,16 @@ template <class T, bool kShifted> struct DenseGradient {
     else r.dy = load_each(row, c0);
     return r;
   }
-  // The same through a slot in shared memory, which belongs to this thread alone. kWhole: all eight channels exist and
-  // are aligned.
-  template <bool kWhole> DEVICE_MEMBER void fetch(Raw& slot, int row, int c0) const {
+  // The same through shared memory. kWhole: all eight channels exist and are aligned.
+  template <bool kWhole> DEVICE_MEMBER void copy(char* to, int row, int c0) const {
     if (!kWhole && c0 >= width) return;
-    if (mask) copy_async<4>(&slot.keep, mask + wide_product(row, mask_words) + c0 / 32);
-    if (kWhole || aligned()) {
-      const T* from = dy + wide_product(row, width) + c0;
-#pragma unroll
-      for (int i = 0; i < (int)sizeof(T) / 2; i++) copy_async<16>(slot.dy.words + 4 * i, (const char*)from + 16 * i);
-    } else {
-      slot.dy = load_each(row, c0);
-    }
+    if (mask) copy_async<4>(&slot<uint32_t>(to, kMaskSlot), mask + wide_product(row, mask_words) + c0 / 32);
+    if (kWhole || aligned()) copy_eight(to, dy + wide_product(row, width) + c0);
+    else put_eight(to, load_each(row, c0));
   }
-  template <bool kWhole> DEVICE_MEMBER Raw take(const Raw& slot, int c0) const {
+  template <bool kWhole> DEVICE_MEMBER Raw take(char* from, int c0) const {
     if (!kWhole && c0 >= width) return {};
-    return Raw{slot.dy, mask ? slot.keep >> (c0 % 32) : 0xffu, false};
+    return Raw{take_eight<T>(from), mask ? slot<uint32_t>(from, kMaskSlot) >> (c0 % 32) : 0xffu, false};
   }
   DEVICE_MEMBER bool aligned() const { return width % 8 == 0 && ((long)dy & 15) == 0; }
   DEVICE_MEMBER Packed<T> load_each(int row, int c0) const {
@@ -111,7 +130,7 @@ struct FactoredGradient {
   const BFloat *dy, *factors;
   int width;
 
-  static constexpr int kAhead = 2;
+  static constexpr int kAhead = 2, kSlot = 32;
   struct Channels {};
   DEVICE_MEMBER Channels channels(int) const { return {}; }
 
@@ -122,14 +141,14 @@ struct FactoredGradient {
     if (c0 >= width) return {};
     return Raw{load_eight(dy + wide_product(row, width) + c0), load_eight(factors + wide_product(row, width) + c0)};
   }
-  template <bool kWhole> DEVICE_MEMBER void fetch(Raw& slot, int row, int c0) const {
+  template <bool kWhole> DEVICE_MEMBER void copy(char* to, int row, int c0) const {
     if (!kWhole && c0 >= width) return;
-    copy_async<16>(slot.dy.words, dy + wide_product(row, width) + c0);
-    copy_async<16>(slot.factors.words, factors + wide_product(row, width) + c0);
+    long at = wide_product(row, width) + c0;
+    copy_async<16>(&slot<Int4>(to, 0), dy + at), copy_async<16>(&slot<Int4>(to, 16), factors + at);
   }
-  template <bool kWhole> DEVICE_MEMBER Raw take(const Raw& slot, int c0) const {
+  template <bool kWhole> DEVICE_MEMBER Raw take(char* from, int c0) const {
     if (!kWhole && c0 >= width) return {};
-    return slot;
+    return Raw{take_eight<BFloat>(from), take_eight<BFloat>(from, 16)};
   }
   DEVICE_MEMBER bool aligned() const { return true; }
   DEVICE_MEMBER void drop(Raw& r) const { r = {}; }
@@ -180,11 +199,19 @@ template <class T> struct Logits {
     }
     return p;
   }
-  DEVICE_MEMBER void copy_eight(Packed<T>& to, int row, int c0) const {
+  static constexpr int kHighSlot = 8 * sizeof(T), kSlot = kHighSlot + (kInt24 ? 8 : 0);
+  DEVICE_MEMBER void copy(char* to, int row, int c0) const {
     long at = wide_product(row, (int)stride) + c0;
-#pragma unroll
-    for (int i = 0; i < (int)sizeof(T) / 2; i++) copy_async<16>(to.words + 4 * i, (const char*)(data + at) + 16 * i);
-    if constexpr (kInt24) copy_async<8>(to.high, high + at);
+    copy_eight(to, data + at);
+    if constexpr (kInt24) copy_async<8>(&slot<Int2>(to, kHighSlot), high + at);
+  }
+  DEVICE_MEMBER Packed<T> take(char* from) const {
+    Packed<T> p = take_eight<T>(from);
+    if constexpr (kInt24) {
+      Int2 upper = slot<Int2>(from, kHighSlot);
+      p.high[0] = upper.x, p.high[1] = upper.y;
+    }
+    return p;
   }
   DEVICE_MEMBER float y(const Packed<T>& p, int j) const { return kInt24 ? unit * value(p, j) : value(p, j); }
   // Channels beyond the last get logits of -3.4e38, whose exponential is 0.
@@ -207,7 +234,7 @@ template <class T> struct LogitsGradient {
   const int* targets;
   const Scalars* scalars;
 
-  static constexpr int kAhead = 2;
+  static constexpr int kAhead = 2, kRowSlot = Logits<T>::kSlot, kSlot = kRowSlot + 12;
   struct Channels {
     float slope[8], offset[8], scale;
   };  // what a lane keeps of its eight channels
@@ -231,12 +258,15 @@ template <class T> struct LogitsGradient {
     r.y = logits.eight(row, min(c0, (logits.width - 1) / 8 * 8));
     return r;
   }
-  template <bool> DEVICE_MEMBER void fetch(Raw& slot, int row, int c0) const {
-    logits.copy_eight(slot.y, row, min(c0, (logits.width - 1) / 8 * 8));
-    copy_async<8>(&slot.top, row_stats + 2l * row);
-    copy_async<4>(&slot.target, targets + row);
+  template <bool> DEVICE_MEMBER void copy(char* to, int row, int c0) const {
+    logits.copy(to, row, min(c0, (logits.width - 1) / 8 * 8));
+    copy_async<8>(&slot<Int2>(to, kRowSlot), row_stats + 2l * row);
+    copy_async<4>(&slot<int>(to, kRowSlot + 8), targets + row);
   }
-  template <bool> DEVICE_MEMBER Raw take(const Raw& slot, int) const { return slot; }
+  template <bool> DEVICE_MEMBER Raw take(char* from, int) const {
+    Int2 stats = slot<Int2>(from, kRowSlot);
+    return Raw{logits.take(from), as_float(stats.x), as_float(stats.y), slot<int>(from, kRowSlot + 8)};
+  }
   DEVICE_MEMBER bool aligned() const { return true; }
   DEVICE_MEMBER void drop(Raw& r) const { r.factor = 0, r.target = -1; }
   DEVICE_MEMBER void finish(const Raw& r, int, int c0, const Channels& c, float (&g)[8], float (&plain)[8]) const {
