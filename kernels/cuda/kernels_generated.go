@@ -82,8 +82,8 @@ var modules = []module{
 		{timing.Operation{Name: "read_fixed", Category: timing.Rounding}, 256, 0},
 	}},
 	{"float_products", "sm_80", []kernel{
-		{timing.Operation{Name: "float_product", Category: timing.Elementwise, Float: true}, 256, 0},
-		{timing.Operation{Name: "float_product_add", Category: timing.Elementwise, Float: true}, 256, 0},
+		{timing.Operation{Name: "float_product", Category: timing.Elementwise, Float: true}, 128, 0},
+		{timing.Operation{Name: "float_product_add", Category: timing.Elementwise, Float: true}, 128, 0},
 	}},
 	{"gemm_mma", "sm_80", []kernel{
 		{timing.Operation{Name: "gemm_mma_add", Category: timing.BinaryProducts}, 128, 0},
@@ -250,6 +250,11 @@ const (
 	kBit              = 65536
 	kSide             = 64
 	kDepth            = 16
+	kFloatThreads     = 128
+	kFloatStages      = 3
+	kLineOfK          = 20
+	kLineOfRows       = 72
+	kTileFloats       = 1280
 	kTiles            = 4
 	kTileRows         = 128
 	kTileColumns      = 256

@@ -122,10 +122,6 @@ KERNEL(optimizer float, 256, 6) void muon_update(const __grid_constant__ Muon m,
 constexpr int kBf16Stages = 3, kBf16Threads = 256;
 constexpr int kBf16Stage = 2 * kBf16Tile * kBf16Depth * 2;  // bytes, of a and b
 
-// 16 bytes, or zeros where `there` is false.
-DEVICE void copy_async_or_zero(uint32_t to, const void* from, bool there) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
-}
 DEVICE void load_matrices(uint32_t (&d)[4], uint32_t from) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
       : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
@@ -150,7 +146,7 @@ DEVICE void load_rows(uint32_t to, const BFloat* from, int stride, int first, in
   for (int i = threadIdx.x; i < kBf16Tile * 8; i += kBf16Threads) {
     int row = i / 8, chunk = i % 8;
     bool there = first + row < rows && k + 8 * chunk < columns;
-    copy_async_or_zero(
+    copy_async_or_zero<16>(
         chunk_at<128>(to, row, chunk), there ? from + (long)(first + row) * stride + k + 8 * chunk : from, there);
   }
 }
@@ -160,7 +156,7 @@ DEVICE void load_columns(uint32_t to, const BFloat* from, int stride, int first,
   for (int i = threadIdx.x; i < kBf16Depth * 16; i += kBf16Threads) {
     int row = i / 16, chunk = i % 16;
     bool there = k + row < rows && first + 8 * chunk < columns;
-    copy_async_or_zero(
+    copy_async_or_zero<16>(
         chunk_at<256>(to, row, chunk), there ? from + (long)(k + row) * stride + first + 8 * chunk : from, there);
   }
 }

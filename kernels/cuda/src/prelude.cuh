@@ -296,6 +296,15 @@ template <int kBytes> DEVICE void copy_async(uint32_t to, const void* from) {
 template <int kBytes> DEVICE void copy_async(void* to, const void* from) {
   copy_async<kBytes>(shared_address(to), from);
 }
+// The same with zeros in place of what is not there.
+template <int kBytes> DEVICE void copy_async_or_zero(uint32_t to, const void* from, bool there) {
+  int bytes = there ? kBytes : 0;
+  if constexpr (kBytes == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(from), "n"(kBytes), "r"(bytes)
+        : "memory");
+}
 DEVICE void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kPending> DEVICE void copies_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
