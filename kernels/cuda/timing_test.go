@@ -165,6 +165,53 @@ func TestTimingsOfMuon(t *testing.T) {
 	}
 }
 
+// The times of products of floats at 65,536 tokens. The number to reach on an H200: 40 TFLOP/s.
+func TestTimingsOfFloatProducts(t *testing.T) {
+	if !*timings {
+		t.Skip("times products with -timings")
+	}
+	d := open(t, Options{})
+	const tokens, width, ff = 65536, 512, 2048
+	rows, columns := newFloats(t, d, tokens*ff), newFloats(t, d, ff*width)
+	values := normals(ff * width)
+	for from := 0; from < tokens*ff; from += len(values) {
+		d.Upload(rows.Slice(from, from+len(values)), values)
+	}
+	d.Upload(columns, values)
+	x, w, out := float32s(rows, tokens*ff), float32s(columns, ff*width), newFloats(t, d, tokens*ff)
+	at := float32s(out, tokens*ff)
+	d.StartProfile()
+	row := func(output string, m, n, k int, f func() error) {
+		var took time.Duration
+		for range 5 { // the first one warms up
+			d.run("product", nil, f)
+			list, err := d.Profile()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, kernel := range list {
+				if took == 0 || kernel.Time < took {
+					took = kernel.Time
+				}
+			}
+		}
+		rate := 2e-12 * float64(m) * float64(n) * float64(k) / took.Seconds()
+		fmt.Printf("%-22s %-14s %8.0f µs %6.1f TFLOP/s\n", fmt.Sprintf("%d × %d × %d", m, n, k), output,
+			1e6*took.Seconds(), rate)
+	}
+	for _, s := range []struct{ in, out int }{{width, width}, {width, ff}, {ff, width}} {
+		row("outputs", tokens, s.out, s.in, func() error {
+			return d.multiplyDense(at, s.out, rowMajor(x, s.in), rowMajor(w, s.in), tokens, s.out, s.in)
+		})
+		row("inputs' grads", tokens, s.in, s.out, func() error {
+			return d.multiplyDense(at, s.in, rowMajor(x, s.out), columnMajor(w, s.in), tokens, s.in, s.out)
+		})
+		row("weights' grads", s.out, s.in, tokens, func() error {
+			return d.multiplyDenseAdd(at, s.in, columnMajor(x, s.out), columnMajor(x, s.in), s.out, s.in, tokens)
+		})
+	}
+}
+
 func normals(n int) []float32 {
 	r := rand.New(rand.NewPCG(1, 2))
 	x := make([]float32, n)

@@ -44,7 +44,7 @@ func (b *bench) shapes() []shape {
 	for range 5 {
 		list = append(list, shape{b.size(400), b.size(700), b.size(600), 1 + b.r.IntN(8)})
 	}
-	return append(list, shape{50, 100, 70, 16})
+	return append(list, shape{50, 100, 70, 16}, shape{132, 68, 76, 16})
 }
 
 // keyShift is a K-shift and, if it has Starts, the positions where the documents of its rows start.
@@ -235,7 +235,7 @@ func testLinearBackward(b *bench) {
 		{60, 37, 29, 1, 16, 1}, {60, 128, 256, 1, 4, 1}, {300, 65, 130, 4, 4, 1}, {259, 130, 257, 2, 3, 1},
 		{513, 70, 65, 8, 8, 1},
 		{33, 300, 70, 3, 2, 1}, {140, 64, 64, 16, 4, 1}, {75, 50, 60, 4, 4, 0.5}, {90, 41, 53, 16, 16, 1},
-		{77, 33, 129, 1, 16, 0.2},
+		{77, 33, 129, 1, 16, 0.2}, {68, 36, 100, 1, 16, 1}, {132, 196, 140, 1, 16, 0.4},
 		{1, 1, 1, 1, 5, 1}, {b.size(300), b.size(200), b.size(200), 1 + b.r.IntN(8), 2 + b.r.IntN(7), 1},
 		{b.size(300), b.size(200), b.size(200), 1, 4, 1},
 	} {
