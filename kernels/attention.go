@@ -125,11 +125,15 @@ func (a Attention) Slope(h int) float64 {
 // math.Exp2 differs from math.Pow in the last bit for a third of all heads.
 func AlibiSlope(h, heads int) float64 { return math.Pow(2, -8*float64(h+1)/float64(heads)) }
 
-// DotScores writes q·k/sqrt(HeadDim) by the number of bits in which q and k differ: HeadDim + 1 scores.
-func (a Attention) DotScores(scores []float64) {
+// DotScores returns q·k/sqrt(HeadDim) by Σ_b 2^b n_b, where n_b is the number of bits in which plane b of q differs
+// from k: Largest()*HeadDim + 1 scores. They are rounded once: of Unit a multiple by any of the integers is exact.
+func (a Attention) DotScores(queries Quantization) []float64 {
+	unit, top := float64(queries.Unit()), queries.Largest()*a.HeadDim
+	scores := make([]float64, top+1)
 	for n := range scores {
-		scores[n] = float64(a.HeadDim-2*n) / math.Sqrt(float64(a.HeadDim))
+		scores[n] = unit * float64(top-2*n) / math.Sqrt(float64(a.HeadDim))
 	}
+	return scores
 }
 
 // RankWeights writes gamma^r, normalised to 1, for ranks r from 0. Every device keeps this order of operations: with

@@ -67,9 +67,27 @@ func TestSlope(t *testing.T) {
 	if a.Alibi = false; a.Slope(3) != 0 {
 		t.Error("without ALiBi there is a slope")
 	}
-	scores := make([]float64, 5)
-	if a.DotScores(scores); !slices.Equal(scores, []float64{2, 1, 0, -1, -2}) {
-		t.Errorf("scores of 4 channels are %v", scores)
+}
+
+// Scores are by the number of bits that differ: those of plane b count 2^b.
+func TestDotScores(t *testing.T) {
+	a := Attention{HeadDim: 4}
+	if got := a.DotScores(Sign()); !slices.Equal(got, []float64{2, 1, 0, -1, -2}) {
+		t.Errorf("scores of 4 channels are %v", got)
+	}
+	// Levels are odd multiples of 0.625: the highest score has 3 of them in all 4 channels.
+	got := a.DotScores(MidRise(2))
+	if len(got) != 3*4+1 || got[0] != 3.75 || got[1] != 3.125 || got[6] != 0 || got[12] != -3.75 {
+		t.Errorf("scores of 4 channels of 2 bits are %v", got)
+	}
+	a.HeadDim = 37
+	for _, bits := range []int{1, 2, 5, 8} {
+		q, scores := MidRise(bits), a.DotScores(MidRise(bits))
+		for n, s := range scores {
+			if want := float64(q.Unit()) * float64(q.Largest()*37-2*n) / math.Sqrt(37); s != want {
+				t.Fatalf("%v: score %d is %v, want %v", q, n, s, want)
+			}
+		}
 	}
 }
 

@@ -239,9 +239,9 @@ func CheckLinearBackward(dx Floats, dl LinearGradient, dy Floats, derivative Der
 }
 
 // CheckAttend checks Attend.
-func CheckAttend(out Planes, pointers Ints, qk, values Planes, a Attention) error {
+func CheckAttend(out Planes, pointers Ints, queries, keys, values Planes, a Attention) error {
 	var c checker
-	rows, width := c.attention(pointers, qk, values, a)
+	rows, width := c.attention(pointers, queries, keys, values, a)
 	if c.levels("out", out, rows, width); c.err == nil && out.Quantization().Bits() > values.Quantization().Bits() {
 		c.refuse("out has %v and values %v: want no more bits than the values', or a read of equal values lies "+
 			"half way between two levels", out.Quantization(), values.Quantization())
@@ -250,9 +250,9 @@ func CheckAttend(out Planes, pointers Ints, qk, values Planes, a Attention) erro
 }
 
 // CheckAttendBackward checks AttendBackward.
-func CheckAttendBackward(dqkv, dOut Floats, qk, values Planes, pointers Ints, a Attention) error {
+func CheckAttendBackward(dqkv, dOut Floats, queries, keys, values Planes, pointers Ints, a Attention) error {
 	var c checker
-	rows, width := c.attention(pointers, qk, values, a)
+	rows, width := c.attention(pointers, queries, keys, values, a)
 	c.gradients("dqkv", dqkv, 3*rows*width)
 	c.gradients("dOut", dOut, rows*width)
 	c.alike("dqkv", "dOut", dqkv, dOut)

@@ -184,7 +184,7 @@ func (c *checker) parameters(dl LinearGradient, x Activation, l Linear, rows, gr
 }
 
 // attention wants what both passes of an attention read need.
-func (c *checker) attention(pointers Ints, qk, values Planes, a Attention) (rows, width int) {
+func (c *checker) attention(pointers Ints, queries, keys, values Planes, a Attention) (rows, width int) {
 	rule := a.Kind.Rule()
 	if rule.Name == "" {
 		c.refuse("attention of %v: want one of %v", a.Kind, AttentionKinds())
@@ -198,7 +198,8 @@ func (c *checker) attention(pointers Ints, qk, values Planes, a Attention) (rows
 		c.refuse("%d survivors, want 1 to %d with %v attention", a.Survivors, rule.MaxSurvivors, a.Kind)
 	}
 	rows, width = a.Batch*a.Seq, a.Heads*a.HeadDim
-	c.planes("qk", qk, rows, 2*width, Sign())
+	c.levels("queries", queries, rows, width)
+	c.planes("keys", keys, rows, width, Sign())
 	c.levels("values", values, rows, width)
 	c.ints("pointers", pointers, rows*a.Heads*a.Survivors)
 	if rule.Noise {

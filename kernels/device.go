@@ -287,19 +287,18 @@ type Device interface {
 	LinearBackward(dx Floats, dl LinearGradient, dy Floats, derivative Derivative, x Activation, l Linear,
 		shift KShift, gradBits int)
 
-	// Attend reads values. qk holds the signs of queries and keys, rows × 2*Heads*HeadDim, and values what may be read,
-	// rows × Heads*HeadDim of Sign or MidRise. out receives the attention output, rows × Heads*HeadDim of Sign or MidRise,
-	// of no more bits than values. pointers receives the positions of the survivors, best first, Batch × Heads × Seq ×
-	// Survivors, and -1 where a query has fewer keys. A kind that reads all keys points at the first key of the highest
-	// score.
+	// Attend reads values. Queries, keys, values and out, which receives the attention output, are rows × Heads*HeadDim:
+	// keys of Sign, the others of Sign or MidRise, out of no more bits than values. pointers receives the positions of the
+	// survivors, best first, Batch × Heads × Seq × Survivors, and -1 where a query has fewer keys. A kind that reads all
+	// keys points at the first key of the highest score.
 	//
 	// Where keys are weighted by rank, a query reads values.Unit() * Σ_b 2^b * SignedSum(weights, the bits of plane b by
 	// rank), added in float32 from b = 0 on, and every device finds the same levels.
-	Attend(out Planes, pointers Ints, qk, values Planes, a Attention)
+	Attend(out Planes, pointers Ints, queries, keys, values Planes, a Attention)
 	// AttendBackward takes dOut, the gradient of the attention output, and the pointers that Attend wrote. It
 	// overwrites dqkv, the gradients of queries, keys and values, rows × 3*Heads*HeadDim. All of dOut passes: what is read
 	// lies within the PassLimit of out's quantization.
-	AttendBackward(dqkv, dOut Floats, qk, values Planes, pointers Ints, a Attention)
+	AttendBackward(dqkv, dOut Floats, queries, keys, values Planes, pointers Ints, a Attention)
 
 	// CrossEntropy writes the loss of each row in nats: -log softmax(u)[target] for the logits u of lmHead, and 0 where
 	// the target is -1. The device decides how many logits exist at a time.

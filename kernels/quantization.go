@@ -18,9 +18,9 @@ const FloatBits = 16
 //	Unsigned(bits)   planes of {0,1}: 2^bits levels from 0 to 4
 //	Unquantized()    floats, no planes
 //
-// The residual stream has Sign, MidRise or Unquantized. In v77 values and what attention reads have Sign or MidRise,
-// the output of up (squared ReLU) Sign or Unsigned, and the rows of the codebook, divided by their root mean square,
-// Sign or Normal.
+// The residual stream has Sign, MidRise or Unquantized. In v77 queries, values and what attention reads have Sign or
+// MidRise, the output of up (squared ReLU) Sign or Unsigned, and the rows of the codebook, divided by their root mean
+// square, Sign or Normal.
 type Quantization struct {
 	levels levels
 	bits   int

@@ -9,10 +9,11 @@ import (
 )
 
 // Attend computes the attention output, one task per sequence and head.
-func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qk, values kernels.Planes, a kernels.Attention) {
-	d.run("Attend", kernels.CheckAttend(out, pointers, qk, values, a), func() {
-		in := attentionInput{qk.(*planes), values.(*planes)}
-		all := d.newHead(a, in.values.quantization)
+func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, queries, keys, values kernels.Planes,
+	a kernels.Attention) {
+	d.run("Attend", kernels.CheckAttend(out, pointers, queries, keys, values, a), func() {
+		in := attentionInput{queries.(*planes), keys.(*planes), values.(*planes)}
+		all := d.newHead(a, in.queries.quantization, in.values.quantization)
 		d.attend(out.(*planes), pointers.(ints), 0, &all, func(task int, s *scratch) *head {
 			return loadHead(&all, in, task, s)
 		})
@@ -77,14 +78,16 @@ type head struct {
 	kernels.Attention
 	*instructions
 	rule       kernels.AttentionRule
-	words      int       // of a query, a key, or a plane of a value
-	dotScores  []float64 // q·k/sqrt(HeadDim), by the number of bits in which q and k differ
+	words      int // of a key, or a plane of a query or a value
+	queryWords int // of all planes of a query
+	scoreTable
 	gamma, tau float64
 	noise      []float32 // of all scores, or nil
 	noiseKey   [2]uint32 // of Philox
 	noiseLayer uint32    // counters of Philox
 	noiseStep  uint32
 	rankTables
+	queryRule  kernels.Quantization
 	valueRule  kernels.Quantization
 	outputRule kernels.Quantization
 	levels     []float32 // of values: see planes.values
@@ -93,8 +96,8 @@ type head struct {
 	// This head and sequence, from loadHead.
 	number    int      // b*Heads + h
 	row0, col int      // of the first query in the rows of the batch
-	q, k      []uint64 // Seq × words
-	v         []uint64 // Seq × planes × words
+	q, v      []uint64 // Seq × planes × words
+	k         []uint64 // Seq × words
 	starts    []int32  // of the queries' documents, or nil
 	slope     float64  // of ALiBi
 
@@ -106,21 +109,22 @@ type head struct {
 	near         nearSearch
 }
 
-// attentionInput are the queries and keys, and the values, of an operation.
-type attentionInput struct{ qk, values *planes }
+// attentionInput is what an operation reads.
+type attentionInput struct{ queries, keys, values *planes }
 
 // newHead returns a head that has what all heads of an operation have in common.
-func (d *Device) newHead(a kernels.Attention, valueRule kernels.Quantization) head {
+func (d *Device) newHead(a kernels.Attention, queryRule, valueRule kernels.Quantization) head {
+	words := wordsOf(a.HeadDim)
 	h := head{
-		Attention: a, instructions: &d.instructions, rule: a.Kind.Rule(), words: wordsOf(a.HeadDim),
+		Attention: a, instructions: &d.instructions, rule: a.Kind.Rule(),
+		words: words, queryWords: queryRule.Planes() * words,
+		scoreTable: d.shared.scores.of(a, queryRule), queryRule: queryRule,
 		valueRule: valueRule, levels: valuesOf(valueRule),
 		gamma: d.scalars.Gamma, tau: d.scalars.Tau, noise: values(a.Noise),
 		noiseKey:   philox.Key(d.scalars.Seed),
 		noiseLayer: uint32(a.Layer) | d.scalars.Micro<<16, noiseStep: uint32(d.scalars.Step),
 	}
-	h.dotScores = d.shared.scoresByCount.take(a.HeadDim + 1)
-	a.DotScores(h.dotScores)
-	h.near.prepare(a.HeadDim)
+	h.near.prepare(h.HeadDim, h.queryRule, h.reciprocal)
 	if h.rule.Gamma {
 		h.rankTables.prepare(a.Survivors, func(w []float64) { h.rule.Weights(w, h.gamma) })
 	}
@@ -135,10 +139,10 @@ func loadHead(all *head, in attentionInput, task int, s *scratch) *head {
 	b, i := task/all.Heads, task%all.Heads
 	h := placeHead(all, all.Attention, i, s)
 	h.number, h.row0 = task, b*h.Seq
-	h.q, h.k = s.queryBits.take(h.Seq*h.words), s.keyBits.take(h.Seq*h.words)
-	h.v = s.valueBits.take(h.Seq * in.values.bits * h.words)
-	in.qk.copyBits(h.q, h.row0, h.col, h.HeadDim)
-	in.qk.copyBits(h.k, h.row0, h.Heads*h.HeadDim+h.col, h.HeadDim)
+	n := h.Seq * h.words
+	h.q, h.k, h.v = s.queryBits.take(n*in.queries.bits), s.keyBits.take(n), s.valueBits.take(n*in.values.bits)
+	in.queries.copyBits(h.q, h.row0, h.col, h.HeadDim)
+	in.keys.copyBits(h.k, h.row0, h.col, h.HeadDim)
 	in.values.copyBits(h.v, h.row0, h.col, h.HeadDim)
 	if h.Starts != nil {
 		h.starts = h.Starts.(ints)[h.row0:][:h.Seq]
@@ -166,15 +170,20 @@ func (h *head) start(t int) int {
 	return int(h.starts[t])
 }
 
-// differingBits is the number of bits in which query t and key u differ.
+// query is all planes of query t.
+func (h *head) query(t int) []uint64 { return h.q[t*h.queryWords:][:h.queryWords] }
+
+// differingBits is the number of bits in which query t and key u differ, those of plane b of the query times 2^b.
 func (h *head) differingBits(t, u int) int {
-	if h.words == 1 {
+	if h.queryWords == 1 {
 		return bits.OnesCount64(h.q[t] ^ h.k[u])
 	}
-	n := 0
-	k := h.k[u*h.words:][:h.words]
-	for i, w := range h.q[t*h.words:][:h.words] {
-		n += bits.OnesCount64(w ^ k[i])
+	n, q, k := 0, h.query(t), h.k[u*h.words:][:h.words]
+	for b := 0; len(q) > 0; b++ {
+		for i, w := range q[:h.words] {
+			n += bits.OnesCount64(w^k[i]) << b
+		}
+		q = q[h.words:]
 	}
 	return n
 }

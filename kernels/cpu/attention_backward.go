@@ -7,12 +7,12 @@ import (
 )
 
 // AttendBackward computes the gradients of queries, keys and values, one task per sequence and head.
-func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qk, values kernels.Planes, pointers kernels.Ints,
-	a kernels.Attention) {
-	d.run("AttendBackward", kernels.CheckAttendBackward(dqkv, dOut, qk, values, pointers, a), func() {
-		in := attentionInput{qk.(*planes), values.(*planes)}
+func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, queries, keys, values kernels.Planes,
+	pointers kernels.Ints, a kernels.Attention) {
+	d.run("AttendBackward", kernels.CheckAttendBackward(dqkv, dOut, queries, keys, values, pointers, a), func() {
+		in := attentionInput{queries.(*planes), keys.(*planes), values.(*planes)}
 		grad, dst, ptr := anyFloatsOf(dOut), anyFloatsOf(dqkv), pointers.(ints)
-		all := d.newHead(a, in.values.quantization)
+		all := d.newHead(a, in.queries.quantization, in.values.quantization)
 		d.parallel(a.Batch*a.Heads, func(task int, s *scratch) {
 			h := loadHead(&all, in, task, s)
 			g := d.headGradients(h, s, dst, grad)
@@ -88,8 +88,8 @@ func (h *head) exponentiate(pointers []int32, s *scratch) []float32 {
 // doubleGradients are a head's gradients summed up in float64, for queries that read more than a few keys.
 type doubleGradients struct {
 	*headGradients           // receives the sums, and has the gradient of the output
-	q, k           []float32 // Seq × width: ±1
-	v              []float32 // Seq × width
+	q, v           []float32 // Seq × width
+	k              []float32 // Seq × width: ±1
 	dk, dv         []float64 // Seq × width
 	dq             []float64 // of one query
 	ds             []float64 // of one query's scores
@@ -98,15 +98,14 @@ type doubleGradients struct {
 
 func (g *headGradients) inFloat64(h *head, pointers []int32, s *scratch) {
 	n := h.Seq * h.HeadDim
-	signs, doubles := s.headSigns.take(2*n), s.gradientSums.take(2*n+h.HeadDim)
+	doubles := s.gradientSums.take(2*n + h.HeadDim)
 	clear(doubles)
 	x := &doubleGradients{
-		headGradients: g, q: signs[:n], k: signs[n:], v: h.expandValues(s),
+		headGradients: g, q: h.expandQueries(s), k: s.headKeys.take(n), v: h.expandValues(s),
 		dk: doubles[:n], dv: doubles[n : 2*n], dq: doubles[2*n:],
 		ds: s.scoreGradients.take(max(h.Seq, kernels.MaxSurvivors)),
 	}
 	for t := range h.Seq {
-		expandSigns(x.row(x.q, t), h.q[t*h.words:], 0)
 		expandSigns(x.row(x.k, t), h.k[t*h.words:], 0)
 	}
 	if !h.rule.SoftmaxOverAll {
@@ -127,21 +126,41 @@ func (g *headGradients) inFloat64(h *head, pointers []int32, s *scratch) {
 	narrow(g.dv, x.dv)
 }
 
+// expandQueries returns all queries, Seq × HeadDim.
+func (h *head) expandQueries(s *scratch) []float32 {
+	all := s.headQueries.take(h.Seq * h.HeadDim)
+	h.expandAll(all, h.q, h.queryRule, s)
+	return all
+}
+
 // expandValues returns the values of all keys, Seq × HeadDim.
 func (h *head) expandValues(s *scratch) []float32 {
 	all := s.headValues.take(h.Seq * h.HeadDim)
-	if q := h.valueRule; 1 < q.Bits() && q.Bits() < 8 && h.HeadDim%32 == 0 {
+	h.expandAll(all, h.v, h.valueRule, s)
+	return all
+}
+
+// expandAll writes what the planes of all queries, or of all values, stand for: Seq × HeadDim.
+func (h *head) expandAll(all []float32, planes []uint64, q kernels.Quantization, s *scratch) {
+	perRow := q.Planes() * h.words
+	if 1 < q.Bits() && q.Bits() < 8 && h.HeadDim%32 == 0 {
 		integers := s.headIntegers.take(len(all))
-		for u := range h.Seq {
-			h.expandBits(integers[u*h.HeadDim:][:h.HeadDim], h.value(u), h.words, q.Planes(), 0, int8(-q.Largest()), 2)
+		for t := range h.Seq {
+			h.expandBits(integers[t*h.HeadDim:][:h.HeadDim], planes[t*perRow:][:perRow], h.words, q.Planes(), 0,
+				int8(-q.Largest()), 2)
 		}
 		h.scaleBytes(all, integers, q.Unit())
-		return all
+		return
 	}
-	for u := range h.Seq {
-		h.expandValue(all[u*h.HeadDim:][:h.HeadDim], u)
+	levels := valuesOf(q)
+	for t := range h.Seq {
+		row, bits := all[t*h.HeadDim:][:h.HeadDim], planes[t*perRow:][:perRow]
+		if q == kernels.Sign() {
+			expandSigns(row, bits, 0)
+		} else {
+			expandLevels(row, bits, h.words, 0, levels)
+		}
 	}
-	return all
 }
 
 // scaleBytesGo writes unit * q.
@@ -227,10 +246,10 @@ func valueGradientGo(dv []float64, do, v []float32, w float64) float64 {
 	return inLanes(len(dv), func(i int) float64 { return float64(do[i] * v[i]) })
 }
 
-// scoreGradientGo adds s*k to dq and s*q to dk. q and k are ±1.
+// scoreGradientGo adds s*k to dq and s*q to dk.
 func scoreGradientGo(dq, dk []float64, q, k []float32, s float64) {
 	for i := range dq {
-		dq[i] += s * float64(k[i])
-		dk[i] += s * float64(q[i])
+		dq[i] += float64(s * float64(k[i]))
+		dk[i] += float64(s * float64(q[i]))
 	}
 }

@@ -50,7 +50,8 @@ type NextTokens struct {
 // The caches take the new keys and values, in the place of those that they had from position First on.
 func (d *Device) AttendNext(out, q, k, v kernels.Planes, next []NextTokens) {
 	d.run("AttendNext", checkAttendNext(out, q, k, v, next), func() {
-		all, cached := d.newHead(next[0].Attention, next[0].Cache.values), next[0].Cache.values.Planes()
+		cached, asked := next[0].Cache.values.Planes(), q.Quantization().Planes()
+		all := d.newHead(next[0].Attention, q.Quantization(), next[0].Cache.values)
 		rows := make([]int, len(next)) // the first of every sequence
 		for i, n := range next {
 			n.Cache.reserve(n.Seq, all.words)
@@ -62,9 +63,9 @@ func (d *Device) AttendNext(out, q, k, v kernels.Planes, next []NextTokens) {
 			n, row, i := &next[task/all.Heads], rows[task/all.Heads], task%all.Heads
 			h := placeHead(&all, n.Attention, i, s)
 			from, to := n.First*h.words, h.Seq*h.words
-			h.q = s.cachedQueries.take(to) // only those from first on are read
+			h.q = s.cachedQueries.take(to * asked) // only those from first on are read
 			h.k, h.v = n.Cache.keys[i][:to], n.Cache.read[i][:to*cached]
-			q.(*planes).copyBits(h.q[from:], row, h.col, h.HeadDim)
+			q.(*planes).copyBits(h.q[from*asked:], row, h.col, h.HeadDim)
 			k.(*planes).copyBits(h.k[from:], row, h.col, h.HeadDim)
 			v.(*planes).copyBits(h.v[from*cached:], row, h.col, h.HeadDim)
 			if h.Starts != nil {
@@ -101,11 +102,12 @@ func checkAttendNext(out, q, k, v kernels.Planes, next []NextTokens) error {
 			return fmt.Errorf("planes of %d × %d, want %d × %d", p.Rows(), p.Cols(), rows, width)
 		}
 	}
-	if q.Quantization() != kernels.Sign() || k.Quantization() != kernels.Sign() || v.Quantization() != values ||
+	queries := q.Quantization()
+	if queries != kernels.MidRise(queries.Bits()) || k.Quantization() != kernels.Sign() || v.Quantization() != values ||
 		out.Quantization().Bits() > values.Bits() {
-		return fmt.Errorf("queries of %v, keys of %v, values of %v, output of %v: want signs of queries and keys, values of "+
-			"%v, and no more bits of the output", q.Quantization(), k.Quantization(), v.Quantization(), out.Quantization(),
-			values)
+		return fmt.Errorf("queries of %v, keys of %v, values of %v, output of %v: want signs or mid-rise levels of "+
+			"queries, signs of keys, values of %v, and no more bits of the output", queries, k.Quantization(), v.Quantization(),
+			out.Quantization(), values)
 	}
 	return nil
 }

@@ -15,12 +15,12 @@ func TestAttendNextIsAttend(t *testing.T) {
 	for _, kind := range kernels.AttentionKinds() {
 		for _, heads := range []int{1, 3} { // of 100 or 20 channels
 			for _, separate := range []bool{false, true} {
-				for _, bits := range []int{1, 4} {
-					name := fmt.Sprintf("%v, %d heads, separate documents %v, %d bits", kind, heads, separate, bits)
+				for _, bits := range [][2]int{{1, 1}, {1, 4}, {3, 1}} {
+					name := fmt.Sprintf("%v, %d heads, separate documents %v, %d and %d bits", kind, heads, separate, bits[0], bits[1])
 					t.Run(name, func(t *testing.T) {
 						a := kernels.Attention{Kind: kind, Batch: 1, Seq: 300, Heads: heads, HeadDim: 100 / (2*heads - 1),
 							Survivors: min(4, kind.Rule().MaxSurvivors), Alibi: true}
-						compareAttendNext(t, a, separate, kernels.MidRise(bits))
+						compareAttendNext(t, a, separate, kernels.MidRise(bits[0]), kernels.MidRise(bits[1]))
 					})
 				}
 			}
@@ -28,11 +28,11 @@ func TestAttendNextIsAttend(t *testing.T) {
 	}
 }
 
-func compareAttendNext(t *testing.T, a kernels.Attention, separate bool, values kernels.Quantization) {
+func compareAttendNext(t *testing.T, a kernels.Attention, separate bool, queries, values kernels.Quantization) {
 	d, random := New(Options{}), rand.New(rand.NewPCG(3, 1))
 	d.SetScalars(kernels.Scalars{Gamma: 0.7, Tau: 1})
 	width, words := a.Heads*a.HeadDim, wordsOf(a.HeadDim)
-	q, k := randomLevels(d, random, a.Seq, width, kernels.Sign()), randomLevels(d, random, a.Seq, width, kernels.Sign())
+	q, k := randomLevels(d, random, a.Seq, width, queries), randomLevels(d, random, a.Seq, width, kernels.Sign())
 	v := randomLevels(d, random, a.Seq, width, values)
 	if separate {
 		starts := make(ints, a.Seq)
@@ -41,17 +41,9 @@ func compareAttendNext(t *testing.T, a kernels.Attention, separate bool, values 
 		}
 		a.Starts = starts
 	}
-	qk, _ := d.NewPlanes(a.Seq, 2*width, kernels.Sign())
-	for r := range a.Seq {
-		for i, p := range []*planes{q, k} {
-			for c := range width {
-				orBits(qk.(*planes).row(r), i*width+c, p.row(r)[c/64]>>(c%64)&1)
-			}
-		}
-	}
 	want, _ := d.NewPlanes(a.Seq, width, values)
 	wantPointers := make(ints, a.Heads*a.Seq*a.Survivors)
-	d.Attend(want, wantPointers, qk, v, a)
+	d.Attend(want, wantPointers, q, k, v, a)
 
 	caches := []*Cache{d.NewCache(a, values), d.NewCache(a, values)}
 	caches[0].reserve(a.Seq, words)
@@ -212,14 +204,15 @@ func TestPointerWithoutNoise(t *testing.T) {
 				starts[i] = int32(i % a.Seq / 280 * 280)
 			}
 			a.Starts = starts
-			qk := randomLevels(d, random, rows, 2*width, kernels.Sign())
+			q := randomLevels(d, random, rows, width, kernels.MidRise(1+dim%3))
+			k := randomLevels(d, random, rows, width, kernels.Sign())
 			v := randomLevels(d, random, rows, width, kernels.MidRise(3))
 			var outs [2]kernels.Planes
 			var pointers [2]ints
 			for i := range outs {
 				outs[i], _ = d.NewPlanes(rows, width, kernels.MidRise(2))
 				pointers[i] = make(ints, rows*a.Heads)
-				d.Attend(outs[i], pointers[i], qk, v, a)
+				d.Attend(outs[i], pointers[i], q, k, v, a)
 				a.Noise = make(floats, rows*a.Heads*a.Seq)
 			}
 			if err := d.Sync(); err != nil {

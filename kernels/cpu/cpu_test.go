@@ -195,35 +195,42 @@ func TestSurvivorsMatchSorting(t *testing.T) {
 		{Kind: kernels.RWSP, Batch: 1, Seq: 300, Heads: 2, HeadDim: 16, Survivors: 4},
 		{Kind: kernels.RWSP, Batch: 1, Seq: 300, Heads: 4, HeadDim: 32, Survivors: 2, Alibi: true},
 	} {
-		width := a.Heads * a.HeadDim
-		qk, levels := randomPlanes(t, d, r, a.Batch*a.Seq, 2*width, 1)
-		values, _ := randomPlanes(t, d, r, a.Batch*a.Seq, width, 1)
-		out, _ := d.NewPlanes(a.Batch*a.Seq, width, kernels.Sign())
-		pointers := make(ints, a.Batch*a.Heads*a.Seq*a.Survivors)
-		d.SetScalars(kernels.Scalars{Gamma: 0.5})
-		d.Attend(out, pointers, qk, values, a)
-		if err := d.Sync(); err != nil {
-			t.Fatal(err)
-		}
-		for i := 0; i < len(pointers); i += a.Survivors {
-			q := i / a.Survivors
-			want := sortedKeys(a, levels, q/a.Seq/a.Heads, q/a.Seq%a.Heads, q%a.Seq)
-			if got := pointers[i : i+a.Survivors]; !slices.Equal(got, want) {
-				t.Fatalf("%+v: query %d points to %v, want %v", a, q, got, want)
-			}
+		compareSurvivors(t, d, r, a, 1)
+		compareSurvivors(t, d, r, a, 2+r.IntN(7))
+	}
+}
+
+// compareSurvivors compares the pointers of queries of so many bits with sorted keys.
+func compareSurvivors(t *testing.T, d *Device, r *rand.Rand, a kernels.Attention, bits int) {
+	t.Helper()
+	width := a.Heads * a.HeadDim
+	queries, q := randomPlanes(t, d, r, a.Batch*a.Seq, width, bits)
+	keys, k := randomPlanes(t, d, r, a.Batch*a.Seq, width, 1)
+	values, _ := randomPlanes(t, d, r, a.Batch*a.Seq, width, 1)
+	out, _ := d.NewPlanes(a.Batch*a.Seq, width, kernels.Sign())
+	pointers := make(ints, a.Batch*a.Heads*a.Seq*a.Survivors)
+	d.SetScalars(kernels.Scalars{Gamma: 0.5})
+	d.Attend(out, pointers, queries, keys, values, a)
+	if err := d.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(pointers); i += a.Survivors {
+		at := i / a.Survivors
+		want := sortedKeys(a, kernels.MidRise(bits), q, k, at/a.Seq/a.Heads, at/a.Seq%a.Heads, at%a.Seq)
+		if got := pointers[i : i+a.Survivors]; !slices.Equal(got, want) {
+			t.Fatalf("%+v, %d bits: query %d points to %v, want %v", a, bits, at, got, want)
 		}
 	}
 }
 
-func sortedKeys(a kernels.Attention, levels []int, b, h, t int) []int32 {
-	width := a.Heads * a.HeadDim
-	row := func(u, part int) []int { return levels[(b*a.Seq+u)*2*width+part*width+h*a.HeadDim:][:a.HeadDim] }
+func sortedKeys(a kernels.Attention, levels kernels.Quantization, q, k []int, b, h, t int) []int32 {
+	row := func(of []int, u int) []int { return of[((b*a.Seq+u)*a.Heads+h)*a.HeadDim:][:a.HeadDim] }
 	score := func(u int32) float64 {
 		sum := 0
-		for i, q := range row(t, 0) {
-			sum += q * row(int(u), 1)[i]
+		for i, n := range row(q, t) {
+			sum += n * row(k, int(u))[i]
 		}
-		s := float64(sum) / math.Sqrt(float64(a.HeadDim))
+		s := float64(levels.Unit()) * float64(sum) / math.Sqrt(float64(a.HeadDim))
 		if a.Alibi {
 			s -= math.Pow(2, -8*float64(h+1)/float64(a.Heads)) * float64(t-int(u))
 		}

@@ -71,13 +71,14 @@ type instructions struct {
 	addNormalized  func(dx []float32, dGain []float64, da, x, gain []float32, r, c float64)
 	valueGradient  func(dv []float64, do, v []float32, w float64) float64
 	scoreGradient  func(dq, dk []float64, q, k []float32, s float64)
-	nearest        func(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[4][4]float64)
+	nearest        func(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[5][4]float64)
 	lastBelow      func(k []uint64, q uint64, below int) int
 	weighLevels    func(dst []float32, values []uint64, at *[fewSurvivors]int, stride, planes, from int,
 		sums *[1 << fewSurvivors]float32, unit float32)
-	ranked       func(g *rankedQueries)
-	rankedLevels func(g *rankedQueries)
-	adam         func(param, grad, m, v []float32, u *update)
+	ranked        func(g *rankedQueries)
+	rankedLevels  func(g *rankedQueries)
+	rankedQueries func(g *rankedQueries)
+	adam          func(param, grad, m, v []float32, u *update)
 }
 
 // plainGo runs everywhere.
@@ -107,7 +108,7 @@ func plainGo() instructions {
 		maskNormalized: maskNormalizedGo, addNormalized: addNormalizedGo,
 		valueGradient: valueGradientGo, scoreGradient: scoreGradientGo, nearest: nearestGo, lastBelow: lastBelowGo,
 		weighLevels: weighLevelsGo, ranked: rankedGo,
-		rankedLevels: rankedLevelsGo,
-		adam:         adamGo,
+		rankedLevels: rankedLevelsGo, rankedQueries: rankedQueriesGo,
+		adam: adamGo,
 	}
 }

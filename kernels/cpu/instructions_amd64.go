@@ -170,7 +170,7 @@ func randomWordsAVX2(dst []uint32, key [2]uint32, counter [4]uint32) {
 	randomWordsGo(dst[n:], key, counter)
 }
 
-func nearestAVX2(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[4][4]float64) {
+func nearestAVX2(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[5][4]float64) {
 	_ = k[len(k)-skip-n]
 	nearestLoopAVX2(best, away, &q[:4][0], &k[len(k)-1-skip], n, float64(skip), constants)
 }
@@ -207,7 +207,10 @@ func (g *rankedQueries) wholeRegisters() bool {
 	for _, u := range []int32{slices.Min(g.survivors), slices.Max(g.survivors)} {
 		_, _, _ = g.dk[(int(u)+1)*n-1], g.dv[(int(u)+1)*n-1], g.k[(int(u)+1)*words-1]
 	}
-	_, _, _, _ = g.dq(queries-1), g.do(queries-1), g.q[queries*words-1], g.exps[queries*fewSurvivors-1]
+	if g.queries == nil {
+		_ = g.q[queries*words-1]
+	}
+	_, _, _ = g.dq(queries-1), g.do(queries-1), g.exps[queries*fewSurvivors-1]
 	return true
 }
 
@@ -233,7 +236,7 @@ func countSignsAVX512(dst []int32, stride int, x []uint64, xStride int, w []uint
 	countSignsLoopAVX512(&dst[0], stride, &x[0], xStride, &w[0], n, words)
 }
 
-func nearestAVX512(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[4][4]float64) {
+func nearestAVX512(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[5][4]float64) {
 	if constants[3][0] == 0 {
 		nearestAVX2(best, away, q, k, skip, n, constants)
 		return

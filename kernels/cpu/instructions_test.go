@@ -483,9 +483,10 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 				}
 			}
 			dim := 1 + r.IntN(64)
-			score, slope := [4][4]float64{}, []float64{0, 0.25, 0.1}[r.IntN(3)]
+			score, slope := [5][4]float64{}, []float64{0, 0.25, 0.1}[r.IntN(3)]
 			for j := range 4 {
-				score[0][j], score[1][j], score[2][j], score[3][j] = float64(dim), math.Sqrt(float64(dim)), slope, reciprocal(dim)
+				score[0][j], score[1][j], score[2][j] = float64(dim), math.Sqrt(float64(dim)), slope
+				score[3][j], score[4][j] = reciprocal(dim, kernels.Sign()), 2
 			}
 			skip := r.IntN(3)
 			q, k := make([]uint64, 4), make([]uint64, n+skip+r.IntN(3))
@@ -511,6 +512,12 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			g := randomQueries(r, n)
 			g.levels = normals(r, len(g.dk))
 			s.rankedLevels(g)
+			return floatBits(slices.Concat(g.dqs, g.dk, g.dv))
+		},
+		"rankedQueries": func(s *instructions, r *rand.Rand, n int) any {
+			g := randomQueries(r, n)
+			g.levels, g.queries, g.q = normals(r, len(g.dk)), normals(r, 5*g.width), nil
+			s.rankedQueries(g)
 			return floatBits(slices.Concat(g.dqs, g.dk, g.dv))
 		},
 		"adam": func(s *instructions, r *rand.Rand, n int) any {

@@ -242,7 +242,7 @@ func scoreGradientLoopAVX2(dq *float64, dk *float64, q *float32, k *float32, s f
 // nearestLoopAVX2 is nearestGo for pointers to the first query and the first key to look at.
 //
 //go:noescape
-func nearestLoopAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[4][4]float64)
+func nearestLoopAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[5][4]float64)
 
 // weighLevelsLoopAVX2 is weighLevelsGo for n values, a multiple of 16.
 //
@@ -337,7 +337,7 @@ func addBFloatRowsLoopAVX512(sums *float64, most *float32, src *uint16, stride i
 // nearestLoopAVX512 is nearestGo for dimensions that have a reciprocal, and pointers to the first query and the first key to look at.
 //
 //go:noescape
-func nearestLoopAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[4][4]float64)
+func nearestLoopAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[5][4]float64)
 
 // lastBelowLoopAVX512 is lastBelowGo for n keys, a multiple of 16.
 //

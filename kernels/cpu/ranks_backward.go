@@ -10,9 +10,10 @@ import (
 // see fill.
 type rankedQueries struct {
 	*headGradients            // dqs and dos begin with the first of these queries
-	q              []uint64   // these queries
+	q              []uint64   // these queries, if they are signs
+	queries        []float32  // these queries, if they are not: queries × width
 	k, v           []uint64   // all keys and values of the head
-	levels         []float32  // all values, if they are not signs: Seq × width
+	levels         []float32  // all values, unless both they and queries are signs: Seq × width
 	survivors      []int32    // queries × 4
 	exps           []float32  // queries × 4: see exponentiate
 	weights        [4]float32 // of the four values
@@ -24,7 +25,11 @@ type rankedQueries struct {
 func (g *headGradients) ofFewSurvivors(h *head, pointers []int32, s *scratch) {
 	exps := h.exponentiate(pointers, s)
 	r := rankedQueries{k: h.k, v: h.v, scale: 1 / math.Sqrt(float64(h.HeadDim))}
-	if h.valueRule != kernels.Sign() {
+	var queries []float32
+	if h.queryRule != kernels.Sign() {
+		queries = h.expandQueries(s)
+	}
+	if queries != nil || h.valueRule != kernels.Sign() {
 		r.levels = h.expandValues(s)
 	}
 	for t := 0; t < h.Seq; {
@@ -33,16 +38,22 @@ func (g *headGradients) ofFewSurvivors(h *head, pointers []int32, s *scratch) {
 		}
 		part := *g
 		part.dqs, part.dos = g.dqs[from*g.dqStride:], g.dos[from*g.doStride:]
-		r.headGradients, r.q = &part, h.q[from*h.words:t*h.words]
+		r.headGradients = &part
 		r.survivors, r.exps = pointers[from*h.Survivors:t*h.Survivors], exps[from*h.Survivors:]
 		if n < fewSurvivors {
 			r.fill(s, from, n, h.Survivors)
 		}
 		r.weights = [fewSurvivors]float32{}
 		narrow(r.weights[fewSurvivors-n:], h.rankWeights(n))
-		if r.levels != nil {
+		switch {
+		case queries != nil:
+			r.queries = queries[from*h.HeadDim : t*h.HeadDim]
+			h.rankedQueries(&r)
+		case r.levels != nil:
+			r.q = h.q[from*h.words : t*h.words]
 			h.rankedLevels(&r)
-		} else {
+		default:
+			r.q = h.q[from*h.words : t*h.words]
 			h.ranked(&r)
 		}
 	}
@@ -72,19 +83,34 @@ func (g *rankedQueries) fill(s *scratch, from, n, stride int) {
 // is that sum times the key.
 func rankedGo(g *rankedQueries) {
 	words := wordsOf(g.width)
-	g.gradients(func(do []float32, u, c int) float32 { return timesSign(do[c], g.v[u*words:], c) })
+	g.gradients(func(do []float32, u, c int) float32 { return timesSign(do[c], g.v[u*words:], c) }, g.timesSign)
 }
 
 // rankedLevelsGo is rankedGo for values that are not signs.
-func rankedLevelsGo(g *rankedQueries) {
-	g.gradients(func(do []float32, u, c int) float32 { return float32(do[c] * g.levels[u*g.width+c]) })
+func rankedLevelsGo(g *rankedQueries) { g.gradients(g.timesLevel, g.timesSign) }
+
+// rankedQueriesGo is rankedLevelsGo for queries that are not signs.
+func rankedQueriesGo(g *rankedQueries) {
+	g.gradients(g.timesLevel, func(x float32, t, c int) float32 { return float32(x * g.queries[t*g.width+c]) })
 }
 
-// gradients takes the products of channel c of an output's gradient and the value of key u from product.
-func (g *rankedQueries) gradients(product func(do []float32, u, c int) float32) {
+// timesLevel is channel c of an output's gradient times that of the value of key u.
+func (g *rankedQueries) timesLevel(do []float32, u, c int) float32 {
+	return float32(do[c] * g.levels[u*g.width+c])
+}
+
+// timesSign is x times channel c of query t.
+func (g *rankedQueries) timesSign(x float32, t, c int) float32 {
+	return timesSign(x, g.q[t*wordsOf(g.width):], c)
+}
+
+// gradients takes the products of channel c of an output's gradient and the value of key u from product, and those of a
+// score's gradient and channel c of query t from slope.
+func (g *rankedQueries) gradients(product func(do []float32, u, c int) float32,
+	slope func(x float32, t, c int) float32) {
 	n, words := g.width, wordsOf(g.width)
 	for t := range len(g.survivors) / fewSurvivors {
-		survivors, do, dq, q := g.survivors[t*fewSurvivors:][:fewSurvivors], g.do(t), g.dq(t), g.q[t*words:][:words]
+		survivors, do, dq := g.survivors[t*fewSurvivors:][:fewSurvivors], g.do(t), g.dq(t)
 		var dots, p, products [fewSurvivors]float64
 		for r, u := range survivors {
 			dots[r] = float64(inLanes(n, func(c int) float32 { return product(do, int(u), c) }))
@@ -110,7 +136,7 @@ func (g *rankedQueries) gradients(product func(do []float32, u, c int) float32) 
 			dk, k := g.dk[int(u)*n:][:n], g.k[int(u)*words:]
 			for c := range dq {
 				dq[c] += timesSign(s[r], k, c)
-				dk[c] += timesSign(s[r], q, c)
+				dk[c] += slope(s[r], t, c)
 			}
 		}
 	}

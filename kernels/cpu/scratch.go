@@ -67,7 +67,8 @@ type scratch struct {
 
 	// attention_backward.go, ranks_backward.go
 	keyValueGradients, queryGradients, outputGradients buffer[float32]
-	survivorExps, filledExps, headSigns, headValues    buffer[float32]
+	survivorExps, filledExps                           buffer[float32]
+	headQueries, headKeys, headValues                  buffer[float32]
 	filledPointers                                     buffer[int32]
 	headIntegers                                       buffer[int8]
 	gradientSums, scoreGradients                       buffer[float64]
@@ -104,6 +105,6 @@ type sharedScratch struct {
 	rowExpSums                         buffer[float64]
 
 	// attention.go
-	headOutputs   buffer[uint64]
-	scoresByCount buffer[float64]
+	headOutputs buffer[uint64]
+	scores      scoreTables // survivors.go
 }

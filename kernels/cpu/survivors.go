@@ -18,15 +18,16 @@ const (
 
 // nearSearch is the search among the keys that are nearest to four consecutive queries.
 type nearSearch struct {
-	constants  [4][4]float64 // of scores: see nearestGo
+	constants  [5][4]float64 // of scores: see nearestGo
 	best, away [4][4]float64 // scores and distances of the best keys: [rank][query]
 	seen       int           // number of keys searched, from the last query backwards; 0: none, for any of the four
 }
 
-func (n *nearSearch) prepare(dim int) {
-	root, inverse := math.Sqrt(float64(dim)), reciprocal(dim)
+func (n *nearSearch) prepare(dim int, queries kernels.Quantization, reciprocal float64) {
+	unit, root := float64(queries.Unit()), math.Sqrt(float64(dim))
 	for j := range 4 {
-		n.constants[0][j], n.constants[1][j], n.constants[3][j] = float64(dim), root, inverse
+		n.constants[0][j], n.constants[1][j] = unit*float64(queries.Largest()*dim), root
+		n.constants[3][j], n.constants[4][j] = reciprocal, 2*unit
 	}
 }
 
@@ -36,12 +37,34 @@ func (n *nearSearch) setSlope(slope float64) {
 	}
 }
 
+// scoreTable is what scores of queries and keys are computed from.
+type scoreTable struct {
+	dotScores  []float64 // q·k/sqrt(HeadDim), by differingBits
+	reciprocal float64   // see reciprocal
+}
+
+// scoreTables keeps the last table: it is that of all layers.
+type scoreTables struct {
+	scoreTable
+	dim     int
+	queries kernels.Quantization
+}
+
+// of returns the table of attention a with queries of the given quantization.
+func (s *scoreTables) of(a kernels.Attention, queries kernels.Quantization) scoreTable {
+	if s.dim != a.HeadDim || s.queries != queries {
+		*s = scoreTables{scoreTable{a.DotScores(queries), reciprocal(a.HeadDim, queries)}, a.HeadDim, queries}
+	}
+	return s.scoreTable
+}
+
 // reciprocal returns 1/sqrt(dim) if division by sqrt(dim) is the same as multiplication by it with one correction, for
 // every dot product of that dimension. Otherwise it returns 0.
-func reciprocal(dim int) float64 {
-	root := math.Sqrt(float64(dim))
+func reciprocal(dim int, queries kernels.Quantization) float64 {
+	root, unit, top := math.Sqrt(float64(dim)), float64(queries.Unit()), queries.Largest()*dim
 	y := 1 / root
-	for a := -float64(dim); a <= float64(dim); a++ {
+	for n := -top; n <= top; n += 2 {
+		a := unit * float64(n)
 		if s := a * y; math.FMA(math.FMA(-s, root, a), y, s) != a/root {
 			return 0
 		}
@@ -53,7 +76,7 @@ func reciprocal(dim int) float64 {
 func (h *head) searchNear(t int) {
 	n := &h.near
 	n.seen = 0
-	if h.words > 1 || h.Survivors > len(n.best) || t+4 > h.Seq || h.start(t) != h.start(t+3) {
+	if h.words > 1 || h.queryRule != kernels.Sign() || h.Survivors > len(n.best) || t+4 > h.Seq || h.start(t) != h.start(t+3) {
 		return
 	}
 	for r := range n.best {
@@ -101,11 +124,12 @@ func (h *head) findSurvivors(pointers []int32, t int) {
 	found, next := h.nearSurvivors(best[:], pointers, t)
 	// A score falls with distance and with the number of bits that differ. So once there are enough survivors, only keys
 	// first..u-1 can be better than the worst of them, and only those that differ in fewer than tooMany bits.
-	tooMany, first := h.HeadDim+1, start
+	tooMany, first := len(h.dotScores), start
+	step := h.queryRule.Largest() // of tooMany, which may be a few too large
 	exclude := func(u int) {
 		away := float64(h.slope * float64(t-u))
-		for tooMany > 0 && h.dotScores[tooMany-1]-away <= best[most-1] {
-			tooMany--
+		for tooMany >= step && h.dotScores[tooMany-step]-away <= best[most-1] {
+			tooMany -= step
 		}
 		if h.slope > 0 {
 			first = max(start, t-1-int((h.dotScores[0]-best[most-1])/h.slope))
@@ -115,7 +139,7 @@ func (h *head) findSurvivors(pointers []int32, t int) {
 		exclude(next)
 	}
 	for u := next; u >= first; u-- {
-		if h.words == 1 {
+		if h.words == 1 && h.queryRule == kernels.Sign() {
 			if u = first + h.lastBelow(h.k[first:u+1], h.q[t], tooMany); u < first {
 				break
 			}
@@ -167,7 +191,7 @@ func countSurvivors(pointers []int32) int {
 // the score of rank r of query j and away[r][j] the distance of its key. Of equal scores the nearest key comes first. A
 // key that differs from query j in b bits has the score (constants[0][j] - 2*b) / constants[1][j] -
 // constants[2][j]*distance. constants[3][j] is the reciprocal of constants[1][j], or 0: see reciprocal.
-func nearestGo(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[4][4]float64) {
+func nearestGo(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[5][4]float64) {
 	for i := skip; i < skip+n; i++ {
 		key := k[len(k)-1-i]
 		for j := range 4 {

@@ -18,13 +18,17 @@ const maxHeadDim = 256
 // attend is a kernel that computes what queries read.
 type attend = func(l launch, a attention, out, popcounts, pointers cu.DevicePtr) error
 
-func (d *Device) attention(qk, values *planes, a kernels.Attention) (v attention, err error) {
+func (d *Device) attention(queries, keys, values *planes, a kernels.Attention) (v attention, err error) {
 	if a.HeadDim > maxHeadDim {
 		return v, fmt.Errorf("heads of %d channels: at most %d are supported on CUDA devices", a.HeadDim, maxHeadDim)
 	}
+	if queries.bits > 1 {
+		return v, fmt.Errorf("queries of %v: CUDA devices read signs alone", queries.quantization)
+	}
 	v = attention{
 		batch: int32(a.Batch), seq: int32(a.Seq), heads: int32(a.Heads), dim: int32(a.HeadDim),
-		survivors: int32(a.Survivors), layer: uint32(a.Layer), qk: qk.data, words: int32(qk.words()),
+		survivors: int32(a.Survivors), layer: uint32(a.Layer),
+		queries: queries.data, keys: keys.data, words: int32(keys.words()),
 		values: values.data, valueWords: int32(values.words()), valuePlanes: int32(values.bits),
 		valuePlaneWords: int64(values.planeBytes / 4), valueUnit: values.quantization.Unit(),
 		scale: float32(1 / math.Sqrt(float64(a.HeadDim))), scalars: d.memory.scalars,
@@ -36,9 +40,7 @@ func (d *Device) attention(qk, values *planes, a kernels.Attention) (v attention
 		v.gumbel = 1
 	}
 	v.products, err = d.table(fmt.Sprintf("scores of %d channels", a.HeadDim), func() []float64 {
-		list := make([]float64, a.HeadDim+1)
-		a.DotScores(list)
-		return list
+		return a.DotScores(queries.quantization)
 	})
 	if err != nil {
 		return v, err
@@ -54,9 +56,10 @@ func (d *Device) attention(qk, values *planes, a kernels.Attention) (v attention
 }
 
 // Attend reads values.
-func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qk, values kernels.Planes, a kernels.Attention) {
-	d.run("Attend", kernels.CheckAttend(out, pointers, qk, values, a), func() error {
-		v, err := d.attention(qk.(*planes), values.(*planes), a)
+func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, queries, keys, values kernels.Planes,
+	a kernels.Attention) {
+	d.run("Attend", kernels.CheckAttend(out, pointers, queries, keys, values, a), func() error {
+		v, err := d.attention(queries.(*planes), keys.(*planes), values.(*planes), a)
 		if err != nil {
 			return err
 		}
@@ -167,10 +170,10 @@ func survivorsKernel(a kernels.Attention) attend {
 }
 
 // AttendBackward computes the gradients of queries, keys and values.
-func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qk, values kernels.Planes, pointers kernels.Ints,
-	a kernels.Attention) {
-	d.run("AttendBackward", kernels.CheckAttendBackward(dqkv, dOut, qk, values, pointers, a), func() error {
-		v, err := d.attention(qk.(*planes), values.(*planes), a)
+func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, queries, keys, values kernels.Planes,
+	pointers kernels.Ints, a kernels.Attention) {
+	d.run("AttendBackward", kernels.CheckAttendBackward(dqkv, dOut, queries, keys, values, pointers, a), func() error {
+		v, err := d.attention(queries.(*planes), keys.(*planes), values.(*planes), a)
 		if err != nil {
 			return err
 		}

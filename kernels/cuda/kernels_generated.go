@@ -305,15 +305,16 @@ type attention struct {
 	heads           int32
 	dim             int32
 	survivors       int32
-	words           int32 // 32-bit words of a row of qk, of values and of what is read
-	valueWords      int32 // 32-bit words of a row of qk, of values and of what is read
-	outWords        int32 // 32-bit words of a row of qk, of values and of what is read
+	words           int32 // 32-bit words of a row of queries or keys, of values and of what is read
+	valueWords      int32 // 32-bit words of a row of queries or keys, of values and of what is read
+	outWords        int32 // 32-bit words of a row of queries or keys, of values and of what is read
 	valuePlanes     int32
 	gumbel          int32 // 1: scores get Gumbel noise
 	layer           uint32
 	valuePlaneWords int64
-	qk              cu.DevicePtr // rows x 2 * heads * dim signs; rows x heads * dim values
-	values          cu.DevicePtr // rows x 2 * heads * dim signs; rows x heads * dim values
+	queries         cu.DevicePtr // rows x heads * dim: signs, signs, values
+	keys            cu.DevicePtr // rows x heads * dim: signs, signs, values
+	values          cu.DevicePtr // rows x heads * dim: signs, signs, values
 	noise           cu.DevicePtr // batch x heads x seq x seq, or null
 	products        cu.DevicePtr // q·k / sqrt(dim) by the number of bits that differ
 	slopes          cu.DevicePtr // by head
@@ -323,8 +324,8 @@ type attention struct {
 	starts          cu.DevicePtr // batch x seq: the first key that a query may read; null: 0
 }
 
-// The PTX has a Attention of 120 bytes.
-var _ [120]byte = [unsafe.Sizeof(attention{})]byte{}
+// The PTX has a Attention of 128 bytes.
+var _ [128]byte = [unsafe.Sizeof(attention{})]byte{}
 
 // levels is struct Levels of the sources.
 //

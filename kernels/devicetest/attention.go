@@ -14,8 +14,10 @@ type reading struct {
 	kernels.Attention
 	rule    kernels.AttentionRule
 	scalars kernels.Scalars
-	qk      []int                // rows × 2 * heads * dim
+	queries []int                // rows × heads * dim, the integers behind queries
+	k       []int                // rows × heads * dim
 	values  []int                // rows × heads * dim, the integers behind values
+	asks    kernels.Quantization // the queries
 	of      kernels.Quantization // the values
 	reads   kernels.Quantization // the output
 	noise   []float32
@@ -75,8 +77,9 @@ func (b *bench) starts(batch, seq int) []int32 {
 	return list
 }
 
-// reading draws queries, keys and values, whose number of bits it draws as well, and the output's.
-func (b *bench) reading(a kernels.Attention) (v reading, qk, values kernels.Planes) {
+// reading draws queries, keys and values, and the number of bits of queries, values and output. Some keys are equal, so
+// that scores are.
+func (b *bench) reading(a kernels.Attention) (v reading, queries, keys, values kernels.Planes) {
 	a.Survivors = min(a.Survivors, a.Seq)
 	v = reading{Attention: a, rule: a.Kind.Rule(),
 		scalars: kernels.Scalars{Seed: b.r.Uint64(), Step: uint64(b.r.Uint32()), Micro: 9,
@@ -85,9 +88,17 @@ func (b *bench) reading(a kernels.Attention) (v reading, qk, values kernels.Plan
 	if b.r.IntN(3) > 0 {
 		bits = 1 + b.r.IntN(8)
 	}
-	qk, values = b.signs(rows, 2*width), b.activation(rows, width, bits).Planes
-	v.qk, v.values = b.integers(qk), b.integers(values)
-	v.of, v.reads = kernels.MidRise(bits), kernels.MidRise(1+b.r.IntN(bits))
+	asked := []int{1, 1, 2, 4, 8, 1 + b.r.IntN(8)}[b.r.IntN(6)]
+	few := b.normals(rows * width)
+	for r := range rows {
+		if b.r.IntN(3) == 0 {
+			copy(few[r*width:][:width], few[r%4*width:])
+		}
+	}
+	queries, keys = b.activation(rows, width, asked).Planes, b.signsOf(few, rows, width)
+	values = b.activation(rows, width, bits).Planes
+	v.queries, v.k, v.values = b.integers(queries), b.integers(keys), b.integers(values)
+	v.asks, v.of, v.reads = kernels.MidRise(asked), kernels.MidRise(bits), kernels.MidRise(1+b.r.IntN(bits))
 	if v.rule.Noise && !a.Gumbel {
 		v.noise = b.normals(a.Batch * a.Heads * a.Seq * a.Seq)
 		v.Noise = b.floats(v.noise)
@@ -97,18 +108,16 @@ func (b *bench) reading(a kernels.Attention) (v reading, qk, values kernels.Plan
 		b.must(b.d.DownloadInts(v.starts, a.Starts))
 	}
 	b.d.SetScalars(v.scalars)
-	return v, qk, values
+	return v, queries, keys, values
 }
 
-// value is the value of token t in head n. Heads count through all sequences.
-func (v reading) value(n, t int) []int {
-	return v.values[((n/v.Heads)*v.Seq+t)*v.Heads*v.HeadDim+n%v.Heads*v.HeadDim:][:v.HeadDim]
-}
+// query, key and value are those of token t in head n. Heads count through all sequences.
+func (v reading) query(n, t int) []int { return v.part(v.queries, n, t) }
+func (v reading) key(n, t int) []int   { return v.part(v.k, n, t) }
+func (v reading) value(n, t int) []int { return v.part(v.values, n, t) }
 
-// part is the query (0) or key (1) of token t in head n.
-func (v reading) part(part, n, t int) []int {
-	row := (n/v.Heads)*v.Seq + t
-	return v.qk[(row*2+part)*v.Heads*v.HeadDim+n%v.Heads*v.HeadDim:][:v.HeadDim]
+func (v reading) part(of []int, n, t int) []int {
+	return of[((n/v.Heads)*v.Seq+t)*v.Heads*v.HeadDim+n%v.Heads*v.HeadDim:][:v.HeadDim]
 }
 
 // keys lists those that query t of head n may read.
@@ -125,15 +134,15 @@ func (v reading) keys(n, t int) (list []int) {
 
 func (v reading) score(n, t, u int) float64 {
 	sum := 0
-	k := v.part(1, n, u)
-	for i, q := range v.part(0, n, t) {
+	k := v.key(n, u)
+	for i, q := range v.query(n, t) {
 		sum += q * k[i]
 	}
 	slope := 0.0
 	if v.Alibi {
 		slope = math.Pow(2, -8*float64(n%v.Heads+1)/float64(v.Heads))
 	}
-	s := float64(sum)/math.Sqrt(float64(v.HeadDim)) - float64(slope*float64(t-u))
+	s := float64(v.asks.Unit())*float64(sum)/math.Sqrt(float64(v.HeadDim)) - float64(slope*float64(t-u))
 	at := (n*v.Seq+t)*v.Seq + u
 	switch {
 	case v.noise != nil:
@@ -190,7 +199,7 @@ func (v reading) readKeys(n, t int) []int {
 
 func testAttend(b *bench) {
 	for _, a := range b.readings() {
-		v, qk, values := b.reading(a)
+		v, queries, keys, values := b.reading(a)
 		rows, width, heads := v.Batch*v.Seq, v.Heads*v.HeadDim, v.Batch*v.Heads
 		out := b.activation(rows, width, v.reads.Bits()).Planes // other values, to be overwritten
 		list := make([]int32, heads*v.Seq*v.Survivors)
@@ -198,7 +207,7 @@ func testAttend(b *bench) {
 			list[i] = -77
 		}
 		pointers := b.ints(list)
-		b.d.Attend(out, pointers, qk, values, v.Attention)
+		b.d.Attend(out, pointers, queries, keys, values, v.Attention)
 		b.must(b.d.DownloadInts(list, pointers))
 		want, read := make([]int32, len(list)), b.integers(out)
 		wrong := 0
@@ -222,9 +231,9 @@ func testAttend(b *bench) {
 				}
 			}
 		}
-		same(b.t, fmt.Sprintf("%+v: pointers", a), list, want, v.Survivors)
+		same(b.t, fmt.Sprintf("%+v, queries of %v: pointers", a, v.asks), list, want, v.Survivors)
 		if wrong > 0 {
-			b.t.Errorf("%+v, values of %v, output of %v: %d of %d differ", a, v.of, v.reads, wrong,
+			b.t.Errorf("%+v, queries of %v, values of %v, output of %v: %d of %d differ", a, v.asks, v.of, v.reads, wrong,
 				len(read))
 		}
 		// Planes come with the popcounts of their rows: a product with out shows whether they are right.
@@ -264,13 +273,13 @@ func (v reading) read(n int, keys []int, w []float64, c int) (sum, slack float64
 
 func testAttendBackward(b *bench) {
 	for _, a := range b.readings() {
-		v, qk, values := b.reading(a)
+		v, queries, keys, values := b.reading(a)
 		rows, width, heads := v.Batch*v.Seq, v.Heads*v.HeadDim, v.Batch*v.Heads
 		pointers := b.ints(make([]int32, heads*v.Seq*v.Survivors))
-		b.d.Attend(b.signs(rows, width), pointers, qk, values, v.Attention)
+		b.d.Attend(b.signs(rows, width), pointers, queries, keys, values, v.Attention)
 		dOut := b.normals(rows * width)
 		dqkv := b.poisoned(rows * 3 * width)
-		b.d.AttendBackward(dqkv, b.floats(dOut), qk, values, pointers, v.Attention)
+		b.d.AttendBackward(dqkv, b.floats(dOut), queries, keys, values, pointers, v.Attention)
 		want := make([]float64, rows*3*width)
 		for n := range heads {
 			row := func(part, t int) []float64 {
@@ -281,7 +290,7 @@ func testAttendBackward(b *bench) {
 				v.addGradients(row, do, n, t)
 			}
 		}
-		norms(b.t, fmt.Sprintf("%+v, values of %v", a, v.of), b.download(dqkv), want, 2e-6)
+		norms(b.t, fmt.Sprintf("%+v, queries of %v, values of %v", a, v.asks, v.of), b.download(dqkv), want, 2e-6)
 	}
 }
 
@@ -319,8 +328,8 @@ func (v reading) addGradients(row func(part, t int) []float64, do []float64, n, 
 	for r, u := range keys {
 		g := p[r] * (ds[r] - mean) / tau / math.Sqrt(float64(v.HeadDim))
 		for c := range do {
-			row(0, t)[c] += g * float64(v.part(1, n, u)[c])
-			row(1, u)[c] += g * float64(v.part(0, n, t)[c])
+			row(0, t)[c] += g * float64(v.key(n, u)[c])
+			row(1, u)[c] += g * float64(v.asks.Unit()) * float64(v.query(n, t)[c])
 		}
 	}
 }

@@ -132,21 +132,21 @@ func testBFloatGradients(b *bench) {
 		})
 	}
 	for _, a := range b.readings() {
-		v, qk, values := b.reading(a)
+		v, queries, keys, values := b.reading(a)
 		rows, width := v.Batch*v.Seq, v.Heads*v.HeadDim
 		pointers := b.ints(make([]int32, v.Batch*v.Heads*v.Seq*v.Survivors))
-		b.d.Attend(b.signs(rows, width), pointers, qk, values, v.Attention)
+		b.d.Attend(b.signs(rows, width), pointers, queries, keys, values, v.Attention)
 		if v.rule.SoftmaxOverAll {
 			dOut := bfloatsOf(b.normals(rows * width))
 			plain, small := b.poisoned(3*rows*width), b.poisonedBFloats(3*rows*width)
-			b.d.AttendBackward(plain, b.floats(dOut), qk, values, pointers, v.Attention)
-			b.d.AttendBackward(small, b.bfloats(dOut), qk, values, pointers, v.Attention)
+			b.d.AttendBackward(plain, b.floats(dOut), queries, keys, values, pointers, v.Attention)
+			b.d.AttendBackward(small, b.bfloats(dOut), queries, keys, values, pointers, v.Attention)
 			b.nearParts(fmt.Sprintf("%+v: rounded", a), b.download(small), bfloatsOf(b.download(plain)), width)
 			continue
 		}
 		b.agree(fmt.Sprintf("%+v", a), 3*rows*width, b.normals(rows*width),
 			func(dqkv, dOut kernels.Floats) []kernels.Floats {
-				b.d.AttendBackward(dqkv, dOut, qk, values, pointers, v.Attention)
+				b.d.AttendBackward(dqkv, dOut, queries, keys, values, pointers, v.Attention)
 				return nil
 			})
 	}

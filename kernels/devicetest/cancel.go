@@ -12,7 +12,7 @@ import (
 
 // The gradients of a query's scores add up to zero, so a query whose keys are all equal has none.
 func testEqualKeys(b *bench) {
-	for _, a := range []kernels.Attention{
+	for i, a := range []kernels.Attention{
 		{Kind: kernels.RWSP, HeadDim: 40, Survivors: 4}, {Kind: kernels.RWSP, HeadDim: 64, Survivors: 4},
 		{Kind: kernels.RWSP, HeadDim: 100, Survivors: 3},
 		{Kind: kernels.RWSP, HeadDim: 40, Survivors: 7}, {Kind: kernels.Softmax, HeadDim: 64, Survivors: 1},
@@ -22,15 +22,15 @@ func testEqualKeys(b *bench) {
 		a.Batch, a.Seq, a.Heads, a.Alibi = 2, 20, 3, true
 		b.d.SetScalars(kernels.Scalars{Gamma: 0.7, Tau: 0.8})
 		rows, width := a.Batch*a.Seq, a.Heads*a.HeadDim
-		equal := b.normals(rows * 2 * width)
+		equal := b.normals(rows * width)
 		for n := range rows {
-			copy(equal[(2*n+1)*width:][:width], equal[width:2*width])
+			copy(equal[n*width:][:width], equal)
 		}
-		qk, values := b.signsOf(equal, rows, 2*width), b.signs(rows, width)
+		queries, keys, values := b.activation(rows, width, 1+i%2*3).Planes, b.signsOf(equal, rows, width), b.signs(rows, width)
 		pointers := b.ints(make([]int32, rows*a.Heads*a.Survivors))
-		b.d.Attend(b.signs(rows, width), pointers, qk, values, a)
+		b.d.Attend(b.signs(rows, width), pointers, queries, keys, values, a)
 		dqkv := b.poisoned(rows * 3 * width)
-		b.d.AttendBackward(dqkv, b.floats(b.normals(rows*width)), qk, values, pointers, a)
+		b.d.AttendBackward(dqkv, b.floats(b.normals(rows*width)), queries, keys, values, pointers, a)
 		for i, v := range b.download(dqkv) {
 			if i%(3*width) < width && !(math.Abs(float64(v)) <= 1e-14) {
 				b.t.Errorf("%+v: a query's gradient is %g where all keys are equal", a, v)

@@ -26,7 +26,7 @@ func refusals() []refusal {
 	attention := func(b *bench, change func(a *kernels.Attention)) {
 		a := kernels.Attention{Kind: kernels.RWSP, Batch: 1, Seq: 4, Heads: 2, HeadDim: 3, Survivors: 2}
 		change(&a)
-		b.d.Attend(b.signs(4, 6), ints(b, 16), b.signs(4, 12), b.signs(4, 6), a)
+		b.d.Attend(b.signs(4, 6), ints(b, 16), b.signs(4, 6), b.signs(4, 6), b.signs(4, 6), a)
 	}
 	backward := func(b *bench, dl kernels.LinearGradient, gradBits int) {
 		b.d.LinearBackward(floats(b, 24), dl, floats(b, 20), passes, x(b), b.plainLinear(6, 5).Linear, kernels.KShift{},
@@ -179,25 +179,35 @@ func refusals() []refusal {
 			func(b *bench) { attention(b, func(a *kernels.Attention) { a.Survivors = 17 }) }},
 		{"Attend", "pointers has 16 values, want 24",
 			func(b *bench) { attention(b, func(a *kernels.Attention) { a.Survivors = 3 }) }},
-		{"Attend", "qk is 4 × 12 signs, want 4 × 16 signs",
+		{"Attend", "queries is 4 × 6 signs, want 4 × 8 signs",
 			func(b *bench) { attention(b, func(a *kernels.Attention) { a.HeadDim = 4 }) }},
 		{"Attend", "starts has 3 values, want 4",
 			func(b *bench) { attention(b, func(a *kernels.Attention) { a.Starts = ints(b, 3) }) }},
 		{"Attend", "values is of 2-bit unsigned levels: want signs or mid-rise levels", func(b *bench) {
 			a := kernels.Attention{Kind: kernels.RWSP, Batch: 1, Seq: 4, Heads: 2, HeadDim: 3, Survivors: 2}
-			b.d.Attend(b.signs(4, 6), ints(b, 16), b.signs(4, 12), b.planesFor(outputs{{6, kernels.Unsigned(2)}}, 4)[0], a)
+			b.d.Attend(b.signs(4, 6), ints(b, 16), b.signs(4, 6), b.signs(4, 6),
+				b.planesFor(outputs{{6, kernels.Unsigned(2)}}, 4)[0], a)
 		}},
 		{"Attend", "out has 4-bit mid-rise levels and values 3-bit mid-rise levels: want no more bits", func(b *bench) {
 			a := kernels.Attention{Kind: kernels.RWSP, Batch: 1, Seq: 4, Heads: 2, HeadDim: 3, Survivors: 2}
-			b.d.Attend(b.activation(4, 6, 4).Planes, ints(b, 16), b.signs(4, 12), b.activation(4, 6, 3).Planes, a)
+			b.d.Attend(b.activation(4, 6, 4).Planes, ints(b, 16), b.signs(4, 6), b.signs(4, 6), b.activation(4, 6, 3).Planes, a)
+		}},
+		{"Attend", "queries is of 2-bit unsigned levels: want signs or mid-rise levels", func(b *bench) {
+			a := kernels.Attention{Kind: kernels.RWSP, Batch: 1, Seq: 4, Heads: 2, HeadDim: 3, Survivors: 2}
+			b.d.Attend(b.signs(4, 6), ints(b, 16), b.planesFor(outputs{{6, kernels.Unsigned(2)}}, 4)[0], b.signs(4, 6),
+				b.signs(4, 6), a)
+		}},
+		{"Attend", "keys is 4 × 6 2-bit mid-rise levels, want 4 × 6 signs", func(b *bench) {
+			a := kernels.Attention{Kind: kernels.RWSP, Batch: 1, Seq: 4, Heads: 2, HeadDim: 3, Survivors: 2}
+			b.d.Attend(b.signs(4, 6), ints(b, 16), b.signs(4, 6), b.activation(4, 6, 2).Planes, b.signs(4, 6), a)
 		}},
 		{"AttendBackward", "values is 4 × 7 signs, want 4 × 6 signs", func(b *bench) {
 			a := kernels.Attention{Kind: kernels.RWSP, Batch: 1, Seq: 4, Heads: 2, HeadDim: 3, Survivors: 1}
-			b.d.AttendBackward(floats(b, 72), floats(b, 24), b.signs(4, 12), b.signs(4, 7), ints(b, 8), a)
+			b.d.AttendBackward(floats(b, 72), floats(b, 24), b.signs(4, 6), b.signs(4, 6), b.signs(4, 7), ints(b, 8), a)
 		}},
 		{"AttendBackward", "attention of kind 77", func(b *bench) {
 			a := kernels.Attention{Kind: 77, Batch: 1, Seq: 4, Heads: 2, HeadDim: 3, Survivors: 1}
-			b.d.AttendBackward(floats(b, 72), floats(b, 24), b.signs(4, 12), b.signs(4, 6), ints(b, 8), a)
+			b.d.AttendBackward(floats(b, 72), floats(b, 24), b.signs(4, 6), b.signs(4, 6), b.signs(4, 6), ints(b, 8), a)
 		}},
 		{"CrossEntropy", "targets has 3 values, want 4",
 			func(b *bench) { b.d.CrossEntropy(floats(b, 4), x(b), b.plainLinear(6, 5).Linear, ints(b, 3)) }},

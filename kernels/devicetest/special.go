@@ -544,17 +544,17 @@ func testSpecialAdamW(b *bench) {
 // What depends on a gradient that is not finite is not finite either. No other sequence is affected.
 func testSpecialAttention(b *bench) {
 	for _, a := range b.readings() {
-		v, qk, values := b.reading(a)
+		v, queries, keys, values := b.reading(a)
 		rows, width := v.Batch*v.Seq, v.Heads*v.HeadDim
 		pointers := b.ints(make([]int32, v.Batch*v.Heads*v.Seq*v.Survivors))
-		b.d.Attend(b.signs(rows, width), pointers, qk, values, v.Attention)
+		b.d.Attend(b.signs(rows, width), pointers, queries, keys, values, v.Attention)
 		for _, special := range []float32{nan, infinity} {
 			dOut, plain := b.normals(rows*width), b.poisoned(3*rows*width)
-			b.d.AttendBackward(plain, b.floats(dOut), qk, values, pointers, v.Attention)
+			b.d.AttendBackward(plain, b.floats(dOut), queries, keys, values, pointers, v.Attention)
 			t, c := b.r.IntN(v.Seq), b.r.IntN(width)
 			dOut[t*width+c] = special
 			dqkv := b.poisoned(3 * rows * width)
-			b.d.AttendBackward(dqkv, b.floats(dOut), qk, values, pointers, v.Attention)
+			b.d.AttendBackward(dqkv, b.floats(dOut), queries, keys, values, pointers, v.Attention)
 			got, before := b.download(dqkv), b.download(plain)
 			what := fmt.Sprintf("%+v: %g in row %d, channel %d", a, special, t, c)
 			sameBits(b, what+": other sequences", got[3*v.Seq*width:], before[3*v.Seq*width:], 3*width)

@@ -172,14 +172,16 @@ func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy
 }
 
 // Attend times the operation of that name.
-func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, qk, values kernels.Planes, a kernels.Attention) {
-	d.measure("Attend", Attention, func() { d.Device.Attend(out, pointers, qk, values, a) })
+func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, queries, keys, values kernels.Planes,
+	a kernels.Attention) {
+	d.measure("Attend", Attention, func() { d.Device.Attend(out, pointers, queries, keys, values, a) })
 }
 
 // AttendBackward times the operation of that name.
-func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, qk, values kernels.Planes, pointers kernels.Ints,
+func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, queries, keys, values kernels.Planes, pointers kernels.Ints,
 	a kernels.Attention) {
-	d.measure("AttendBackward", Attention, func() { d.Device.AttendBackward(dqkv, dOut, qk, values, pointers, a) })
+	d.measure("AttendBackward", Attention,
+		func() { d.Device.AttendBackward(dqkv, dOut, queries, keys, values, pointers, a) })
 }
 
 // CrossEntropy times the operation of that name.

@@ -8,7 +8,7 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-const nearestSignature = "func(best, away *[4][4]float64, q, k *uint64, n int, skip float64, constants *[4][4]float64)"
+const nearestSignature = "func(best, away *[4][4]float64, q, k *uint64, n int, skip float64, constants *[5][4]float64)"
 
 func none() Mem { return quads4("none", all(math.Float64bits(math.Inf(-1)))) }
 

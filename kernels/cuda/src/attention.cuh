@@ -5,12 +5,12 @@
 
 struct Attention {
   int batch, seq, heads, dim, survivors;
-  int words, value_words, out_words;  // 32-bit words of a row of qk, of values and of what is read
+  int words, value_words, out_words;  // 32-bit words of a row of queries or keys, of values and of what is read
   int value_planes;
   int gumbel;            // 1: scores get Gumbel noise
   uint32_t layer;
   long value_plane_words;
-  const uint32_t *qk, *values;  // rows x 2 * heads * dim signs; rows x heads * dim values
+  const uint32_t *queries, *keys, *values;  // rows x heads * dim: signs, signs, values
   const float* noise;      // batch x heads x seq x seq, or null
   const double* products;  // q·k / sqrt(dim) by the number of bits that differ
   const double* slopes;    // by head
@@ -43,19 +43,20 @@ struct Head {
   int index;  // sequence * heads + head
   int head;
   long row0;  // of the sequence
-  const uint32_t *start, *values;
+  const uint32_t *queries, *keys, *values;
   double slope;
 
   __device__ __forceinline__ Head(const Attention& a, int index) : a(a), index(index) {
     head = index % a.heads;
     row0 = (long)(index / a.heads) * a.seq;
-    start = a.qk + row0 * a.words;
+    queries = a.queries + row0 * a.words;
+    keys = a.keys + row0 * a.words;
     values = a.values + row0 * a.value_words;
     slope = a.slopes[head];
   }
   // Word w of the head's bits in part 0 (query) or 1 (key) of token t; zero beyond the head.
   __device__ __forceinline__ uint32_t word(int part, int t, int w) const {
-    return head_word(start + t * a.words, (part * a.heads + head) * a.dim, a.dim, w);
+    return head_word((part == 0 ? queries : keys) + t * a.words, head * a.dim, a.dim, w);
   }
   // The same for a plane of the values.
   __device__ __forceinline__ uint32_t value_word(int t, int w, int plane = 0) const {

@@ -226,7 +226,7 @@ DEVICE void add_eight(uint32_t byte, const float (&x)[8], float& sum) {
 
 // A head's 64 bits in part 0 (query) or 1 (key) of token t, and in the first plane of its value.
 DEVICE const char* head_bits(const Head& h, int part, int t) {
-  return (const char*)(h.start + wide_product(t, h.a.words) + (part * h.a.heads + h.head) * 2);
+  return (const char*)((part == 0 ? h.queries : h.keys) + wide_product(t, h.a.words) + h.head * 2);
 }
 DEVICE const char* value_bits(const Head& h, int t) {
   return (const char*)(h.values + wide_product(t, h.a.value_words) + h.head * 2);

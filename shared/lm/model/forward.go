@@ -38,8 +38,9 @@ func (m *Model) enqueueForward() {
 			next = m.layers[i+1].in
 		}
 		m.dev.Normalize(l.attnIn, l.in, l.normAttn)
-		m.dev.LinearQuantize([]kernels.Planes{l.qk, l.values}, l.qkvDerivative, l.attnIn, m.strict(l.qkv), m.shift(l))
-		m.dev.Attend(l.attnOut.Planes, l.pointers, l.qk, l.values, m.attention(l))
+		qkv := []kernels.Planes{l.queries, l.keys, l.values}
+		m.dev.LinearQuantize(qkv, l.qkvDerivative, l.attnIn, m.strict(l.qkv), m.shift(l))
+		m.dev.Attend(l.attnOut.Planes, l.pointers, l.queries, l.keys, l.values, m.attention(l))
 		m.dev.LinearAdd(l.mid, l.in, l.attnOut, m.strict(l.o))
 		m.dev.Normalize(l.mlpIn, l.mid, l.normFFN)
 		m.dev.LinearQuantize([]kernels.Planes{l.hidden.Planes}, l.upDerivative, l.mlpIn, m.strict(l.up), kernels.KShift{})

@@ -18,7 +18,8 @@ type layer struct {
 
 	in, mid         kernels.Floats     // the residual stream before attention, and before the MLP
 	attnIn, mlpIn   kernels.Activation // the inputs of q, k and v, and of up: the normalized residual stream
-	qk              kernels.Planes     // signs of q and k
+	queries         kernels.Planes     // q, quantized
+	keys            kernels.Planes     // k, its signs
 	values          kernels.Planes     // v, quantized
 	attnOut, hidden kernels.Activation // the inputs of o and of down: the attention output and up's, quantized
 	qkvDerivative   kernels.Derivative // of quantizing q, k and v
@@ -152,7 +153,8 @@ func (m *Model) newBuffers(a *kernels.Allocator) buffers {
 		if m.options.Inference && i > 0 {
 			first := m.layers[0]
 			l.in, l.mid, l.attnIn, l.mlpIn = first.in, first.mid, first.attnIn, first.mlpIn
-			l.qk, l.values, l.attnOut, l.hidden = first.qk, first.values, first.attnOut, first.hidden
+			l.queries, l.keys, l.values = first.queries, first.keys, first.values
+			l.attnOut, l.hidden = first.attnOut, first.hidden
 		} else {
 			m.layerBuffers(a, l)
 		}
@@ -182,7 +184,8 @@ func (m *Model) layerBuffers(a *kernels.Allocator, l *layer) {
 	l.in = a.Floats(n * c.D)
 	l.mid = l.in
 	l.attnIn, l.mlpIn = a.Activation(n, c.D, c.Stream()), a.Activation(n, c.D, c.Stream())
-	l.qk, l.values = a.Planes(n, 2*c.D, kernels.Sign()), a.Planes(n, c.D, c.Values())
+	l.queries, l.keys = a.Planes(n, c.D, kernels.Sign()), a.Planes(n, c.D, kernels.Sign())
+	l.values = a.Planes(n, c.D, c.Values())
 	l.attnOut, l.hidden = a.Activation(n, c.D, c.Reads()), a.Activation(n, c.FF, c.Hidden())
 	if m.options.Inference {
 		return

@@ -223,7 +223,7 @@ func (m *Model) enqueueLayerBackward(l *layer) {
 	m.dev.LinearBackward(b.dStream, l.dUp, b.dHidden, l.upDerivative, l.mlpIn, m.strict(l.up), none, bits)
 	m.dev.NormalizeBackward(b.dx, l.dGainFFN, b.dStream, l.mid, l.normFFN, stream)
 	m.dev.LinearBackward(b.dStream, l.dO, b.dx, whole, l.attnOut, m.strict(l.o), none, bits)
-	m.dev.AttendBackward(b.dQKV, b.dStream, l.qk, l.values, l.pointers, m.attention(l))
+	m.dev.AttendBackward(b.dQKV, b.dStream, l.queries, l.keys, l.values, l.pointers, m.attention(l))
 	m.dev.LinearBackward(b.dStream, l.dQKV, b.dQKV, l.qkvDerivative, l.attnIn, m.strict(l.qkv), m.shift(l), bits)
 	m.dev.NormalizeBackward(b.dx, l.dGainAttn, b.dStream, l.in, l.normAttn, stream)
 }
