@@ -35,8 +35,8 @@ def read(path):
     with open(path, "rb") as f:
         file = f.read()
     magic, version, length = struct.unpack("<4sIQ", file[:16])
-    if magic != b"BIT2" or version not in (1, 2):
-        raise ValueError(f"{path}: {magic} of version {version}, want BIT2 of version 1 or 2")
+    if magic != b"BIT2" or version not in (1, 2, 3):
+        raise ValueError(f"{path}: {magic} of version {version}, want BIT2 of version 1, 2 or 3")
     header, data = json.loads(file[16:16 + length]), memoryview(file)[16 + length:-32]
     tensors = {entry["name"]: tensor(entry, data[entry["offset"]:]) for entry in header["tensors"]}
     selftest = None

@@ -28,8 +28,8 @@ def rms_norm(x, gain, eps):
 
 
 def quantize(x, bits):
-    """How linears read the residual stream, and values: signs (1), 2^bits levels on [-2.5, 2.5] (2 to 8), or x (16).
-    Returns integers, or halves of odd ones, and the unit that makes levels of them."""
+    """How linears read the residual stream, and queries and values: signs (1), 2^bits levels on [-2.5, 2.5] (2 to 8), or
+    x (16). Returns integers, or halves of odd ones, and the unit that makes levels of them."""
     if bits == 1:
         return sign(x), 1.0
     if bits == 16:
@@ -73,7 +73,7 @@ def rotate(x, block):
 
 
 # The options of v77, and their values in a v75 or v76, whose checkpoints do not name them.
-V77 = {"hidden_bits": 1, "value_bits": 1, "read_bits": 1, "codebook_bits": 1, "hadamard": 0}
+V77 = {"hidden_bits": 1, "query_bits": 1, "value_bits": 1, "read_bits": 1, "codebook_bits": 1, "hadamard": 0}
 
 
 def load(path):
@@ -138,11 +138,12 @@ class Model:
             offset = c["kshift_offset"]
             earlier = F.pad(x, (0, 0, offset, 0))[:, :T] * (position - offset >= starts).unsqueeze(-1)
             keys = x + earlier if c["kshift_self"] else earlier
-        q, k = heads(sign(self.linear(block + "q", x, unit))), heads(sign(self.linear(block + "k", keys, unit)))
+        q, q_unit = quantize(self.linear(block + "q", x, unit), c["query_bits"])
+        q, k = heads(q), heads(sign(self.linear(block + "k", keys, unit)))
         v, v_unit = quantize(self.linear(block + "v", x, unit), c["value_bits"])
         v = heads(v * v_unit)
 
-        scores = (q @ k.mT).double() / math.sqrt(q.shape[-1])
+        scores = (q @ k.mT).double() * q_unit / math.sqrt(q.shape[-1])
         distance = position.unsqueeze(1) - position
         if c["alibi"]:
             slopes = [2.0 ** (-8 * (h + 1) / c["heads"]) for h in range(c["heads"])]

@@ -38,6 +38,7 @@ func main() {
 			&cli.IntFlag{Name: "sequence-length", Usage: "tokens of a sequence, as shard's; 0: the preset's"},
 			&cli.IntFlag{Name: "stream-bits", Value: 4, Usage: "bits of the residual stream, as train's"},
 			&cli.IntFlag{Name: "hidden-bits", Value: 1, Usage: "bits of the hidden layer, as train's"},
+			&cli.IntFlag{Name: "query-bits", Value: 1, Usage: "bits of queries, as train's"},
 			&cli.IntFlag{Name: "value-bits", Value: 1, Usage: "bits of values, as train's"},
 			&cli.IntFlag{Name: "read-bits", Value: 1, Usage: "bits of what attention reads, as train's"},
 			&cli.IntFlag{Name: "codebook-bits", Value: 1, Usage: "bits of embedding and head, as train's"},
@@ -121,8 +122,8 @@ func settingsOf(c *cli.Context) (s settings, err error) {
 		}
 	}
 	s.config.StreamBits = c.Int("stream-bits")
-	s.config.HiddenBits, s.config.ValueBits = c.Int("hidden-bits"), c.Int("value-bits")
-	s.config.ReadBits, s.config.CodebookBits = c.Int("read-bits"), c.Int("codebook-bits")
+	s.config.HiddenBits, s.config.CodebookBits = c.Int("hidden-bits"), c.Int("codebook-bits")
+	s.config.QueryBits, s.config.ValueBits, s.config.ReadBits = c.Int("query-bits"), c.Int("value-bits"), c.Int("read-bits")
 	s.config.Hadamard, s.muon, s.muonSteps = c.Int("hadamard"), c.Bool("muon"), c.Int("muon-steps")
 	if attention := c.String("attention"); attention != kernels.RWSP.String() {
 		s.config = s.config.V75()

@@ -85,9 +85,10 @@ func (m measurement) title() string {
 	if a := m.config.Attention; a != kernels.RWSP.String() {
 		preset += " with " + a + " attention"
 	}
-	if max(c.HiddenBits, c.ValueBits, c.ReadBits, c.CodebookBits) > 1 || c.Hadamard > 0 {
-		preset += fmt.Sprintf(" with hidden layers of %d bits, values of %d, reads of %d, a codebook of %d, rotations of %d",
-			max(1, c.HiddenBits), max(1, c.ValueBits), max(1, c.ReadBits), max(1, c.CodebookBits), c.Hadamard)
+	if c.HasV77() {
+		preset += fmt.Sprintf(" with hidden layers of %d bits, queries of %d, values of %d, reads of %d, "+
+			"a codebook of %d, rotations of %d", c.Hidden().Bits(), c.Queries().Bits(), c.Values().Bits(), c.Reads().Bits(),
+			c.Codebook().Bits(), c.Hadamard)
 	}
 	if m.muon {
 		preset += fmt.Sprintf(" with %d steps of Muon", m.muonSteps)

@@ -158,7 +158,7 @@ func (p Params) adopt(c model.Config) Params {
 	p.D, p.Layers, p.Heads, p.FF, p.Vocab = c.D, c.Layers, c.Heads, c.FF, c.Vocab
 	p.Attention, p.RWSPK, p.Alibi, p.StreamBits = c.Attention, c.RWSPK, c.Alibi, c.StreamBits
 	p.KShiftLayers, p.KShiftOffset, p.KShiftSelf = c.KShiftLayers, c.KShiftOffset, c.KShiftSelf
-	p.HiddenBits, p.ValueBits = max(c.HiddenBits, 1), max(c.ValueBits, 1)
+	p.HiddenBits, p.QueryBits, p.ValueBits = max(c.HiddenBits, 1), max(c.QueryBits, 1), max(c.ValueBits, 1)
 	p.ReadBits, p.CodebookBits, p.Hadamard = max(c.ReadBits, 1), max(c.CodebookBits, 1), c.Hadamard
 	return p
 }

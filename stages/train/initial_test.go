@@ -74,6 +74,8 @@ func TestModelOfTheStart(t *testing.T) {
 	v77.ReadBits, v77.CodebookBits, v77.Hadamard = 3, 2, 8
 	signs := v77
 	signs.CodebookBits = 0
+	queries := v77
+	queries.QueryBits = 2
 	manifest := writeDataset(t, 16, proverbs()...)
 	for what, c := range map[string]struct {
 		model.Config
@@ -82,6 +84,7 @@ func TestModelOfTheStart(t *testing.T) {
 		"a v76": {v76, ""}, "a v77": {v77, ""}, "a v77 with Muon": {v77, "--optimizer muon"},
 		"a v76 to be a v77": {v76, "--hidden-bits 4 --codebook-bits 4 --hadamard 8"},
 		"a v77 with bonsai": {v77, "--anneal-binarize"}, "a v77 without latents": {signs, "--truebit"},
+		"queries of levels": {queries, ""}, "queries to be signs": {queries, "--query-bits 1"},
 	} {
 		base := measuretest.Checkpoint(t, c.Config, checkpoint.Provenance{Step: 1, Tokenizer: "bytes", Gamma: 0.3, Mix: 1})
 		dir := t.TempDir()

@@ -27,6 +27,7 @@ type Params struct {
 	Alibi        bool   `json:"alibi" usage:"scores fall with the distance between query and key (ALiBi)"`
 	StreamBits   int    `json:"stream_bits" usage:"bits with which linears read the residual stream: 1 (its sign), 2 to 8 (levels) or 16 (floats)"`
 	HiddenBits   int    `json:"hidden_bits" digest:"unless=1" usage:"v77: bits with which down reads the output of up: 1 (its sign) or 2 to 8 (levels of the squared ReLU)"`
+	QueryBits    int    `json:"query_bits" digest:"unless=1" usage:"v77: bits of the queries of attention, against keys of signs: 1 (signs) or 2 to 8 (levels)"`
 	ValueBits    int    `json:"value_bits" digest:"unless=1" usage:"v77: bits of the values that attention reads: 1 (signs) or 2 to 8 (levels)"`
 	ReadBits     int    `json:"read_bits" digest:"unless=1" usage:"v77: bits with which o reads what attention read: 1 (its sign) or 2 to 8 (levels), at most value_bits"`
 	CodebookBits int    `json:"codebook_bits" digest:"unless=1" usage:"v77: bits of the weights of the embedding and the language-model head: 1 (signs) or 2 to 8 (levels)"`
@@ -112,7 +113,7 @@ func defaults() Params {
 	return Params{
 		Preset: "nano", Attention: kernels.RWSP.String(), RWSPK: 4,
 		KShiftLayers: []int{0}, KShiftOffset: 1, KShiftSelf: true, Alibi: true,
-		StreamBits: 1, HiddenBits: 1, ValueBits: 1, ReadBits: 1, CodebookBits: 1,
+		StreamBits: 1, HiddenBits: 1, QueryBits: 1, ValueBits: 1, ReadBits: 1, CodebookBits: 1,
 		Documents: model.Packed, GradBits: kernels.FloatBits,
 		BinarizeAnnealEndFrac: 0.6, FlipThreshold: 8,
 		Seed: 42, Steps: 600, BatchTokens: 4096, MicroTokens: 4096,
@@ -176,8 +177,8 @@ func (p Params) planesRules() []rule {
 	for _, b := range []struct {
 		name string
 		bits int
-	}{{"hidden_bits", p.HiddenBits}, {"value_bits", p.ValueBits}, {"read_bits", p.ReadBits},
-		{"codebook_bits", p.CodebookBits}} {
+	}{{"hidden_bits", p.HiddenBits}, {"query_bits", p.QueryBits}, {"value_bits", p.ValueBits},
+		{"read_bits", p.ReadBits}, {"codebook_bits", p.CodebookBits}} {
 		rules = append(rules, rule{b.bits < 1, fmt.Sprintf("%s is %d: it must lie between 1 and 8", b.name, b.bits)})
 	}
 	return append(rules, rule{p.Truebit && p.CodebookBits > 1, fmt.Sprintf(
@@ -264,8 +265,8 @@ func (p Params) config(t dataset.TokenizerInfo, seq int) (model.Config, error) {
 	}
 	c.Attention, c.RWSPK, c.Alibi, c.StreamBits = p.Attention, p.RWSPK, p.Alibi, p.StreamBits
 	c.KShiftLayers, c.KShiftOffset, c.KShiftSelf = p.KShiftLayers, p.KShiftOffset, p.KShiftSelf
-	c.HiddenBits, c.ValueBits, c.ReadBits, c.CodebookBits = p.HiddenBits, p.ValueBits, p.ReadBits, p.CodebookBits
-	c.Hadamard = p.Hadamard
+	c.HiddenBits, c.QueryBits, c.ValueBits = p.HiddenBits, p.QueryBits, p.ValueBits
+	c.ReadBits, c.CodebookBits, c.Hadamard = p.ReadBits, p.CodebookBits, p.Hadamard
 	if err := c.Validate(); err != nil {
 		return c, err
 	}

@@ -66,6 +66,7 @@ func TestRangesOfParameters(t *testing.T) {
 		{"log_every", []float64{1}, []float64{0}, func(p *Params, v float64) { p.LogEvery = int(v) }},
 		{"stream_bits", []float64{1, 8, 16}, []float64{0, 9}, func(p *Params, v float64) { p.StreamBits = int(v) }},
 		{"hidden_bits", []float64{1, 8}, []float64{-1, 0, 9}, func(p *Params, v float64) { p.HiddenBits = int(v) }},
+		{"query_bits", []float64{1, 8}, []float64{-1, 0, 9}, func(p *Params, v float64) { p.QueryBits = int(v) }},
 		{"value_bits", []float64{1, 8}, []float64{-1, 0, 9}, func(p *Params, v float64) { p.ValueBits = int(v) }},
 		{"read_bits", []float64{1, 6}, []float64{-1, 0, 7}, func(p *Params, v float64) {
 			p.ReadBits, p.ValueBits = int(v), 6
@@ -126,11 +127,11 @@ func TestConfigOfParameters(t *testing.T) {
 	p.D, p.Heads, p.FF, p.Layers, p.Alibi, p.StreamBits, p.RWSPK, p.KShiftOffset, p.KShiftSelf = 64, 2, 96, 3, false, 4, 2,
 		3, false
 	p.KShiftLayers = []int{1, 2}
-	p.HiddenBits, p.ValueBits, p.ReadBits, p.CodebookBits, p.Hadamard = 2, 4, 3, 5, 32
+	p.HiddenBits, p.QueryBits, p.ValueBits, p.ReadBits, p.CodebookBits, p.Hadamard = 2, 6, 4, 3, 5, 32
 	c, err := p.config(dataset.TokenizerInfo{Vocab: 257}, 48)
 	if err != nil || c.D != 64 || c.Heads != 2 || c.FF != 96 || c.Layers != 3 || c.Vocab != 257 || c.Seq != 48 ||
 		c.Alibi || c.StreamBits != 4 || c.RWSPK != 2 || c.KShiftOffset != 3 || c.KShiftSelf || len(c.KShiftLayers) != 2 ||
-		c.HiddenBits != 2 || c.ValueBits != 4 || c.ReadBits != 3 || c.CodebookBits != 5 || c.Hadamard != 32 {
+		c.HiddenBits != 2 || c.QueryBits != 6 || c.ValueBits != 4 || c.ReadBits != 3 || c.CodebookBits != 5 || c.Hadamard != 32 {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for ids, want := range map[int]int{257: 257, 4096: 4096, 4097: 4224, 50257: 50304, 50304: 50304} {
@@ -158,7 +159,7 @@ func TestDefaults(t *testing.T) {
 		"init_state_digest": "", "kshift_layers": [0], "kshift_offset": 1, "kshift_self": true, "layers": 0,
 		"learning_rate": 0.003, "log_every": 10, "micro_tokens": 4096, "muon_learning_rate": 0.06, "muon_momentum": 0.95,
 		"muon_final_share": 0, "muon_schedule": "same", "muon_steps": 5, "muon_weight_decay": 0, "optimizer": "adamw",
-		"preset": "nano", "read_bits": 1, "rwsp_k": 4, "schedule": "cosine", "seed": 42,
+		"preset": "nano", "query_bits": 1, "read_bits": 1, "rwsp_k": 4, "schedule": "cosine", "seed": 42,
 		"sequence_ramp": 0.25, "sequence_start": 0, "steps": 600, "stop_at": 0,
 		"stream_bits": 1, "tau": 1, "truebit": false, "validation_sequences": 32, "value_bits": 1, "vocab": 0,
 		"warmup": 50, "weight_decay": 0, "weight_decay_schedule": "constant"

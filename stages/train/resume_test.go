@@ -53,6 +53,7 @@ func TestResumedRunEndsWithTheSameBytes(t *testing.T) {
 		"truebit": {"--truebit", "--flip-threshold", "4"},
 		"v77": strings.Fields("--stream-bits 4 --hidden-bits 4 --value-bits 4 --read-bits 3 --codebook-bits 2 --hadamard 8 " +
 			"--grad-bits 4 --optimizer muon"),
+		"queries": strings.Fields("--stream-bits 4 --value-bits 4 --query-bits 4 --grad-bits 4"),
 	}
 	manifest := writeDataset(t, 16, proverbs()...)
 	for name, recipe := range recipes {

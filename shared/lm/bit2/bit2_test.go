@@ -157,14 +157,17 @@ func reopened(t *testing.T, packed []byte) checkpoint.Model {
 	return got
 }
 
-// Models that version 1 has words for are written in version 1, and others in version 2.
+// A model is written in the first version that has words for it.
 func TestVersions(t *testing.T) {
 	for want, options := range map[int][]func(*model.Config){
 		1: {func(*model.Config) {}, func(c *model.Config) { c.StreamBits = kernels.FloatBits },
-			func(c *model.Config) { c.HiddenBits, c.ValueBits, c.ReadBits, c.CodebookBits = 1, 1, 1, 1 }},
+			func(c *model.Config) {
+				c.HiddenBits, c.QueryBits, c.ValueBits, c.ReadBits, c.CodebookBits = 1, 1, 1, 1, 1
+			}},
 		2: {func(c *model.Config) { c.HiddenBits = 2 }, func(c *model.Config) { c.ValueBits = 8 },
 			func(c *model.Config) { c.ValueBits, c.ReadBits = 2, 2 }, func(c *model.Config) { c.CodebookBits = 3 },
 			func(c *model.Config) { c.Hadamard = 8 }, func(c *model.Config) { *c = c.V77() }},
+		3: {func(c *model.Config) { c.QueryBits = 2 }, func(c *model.Config) { *c = c.V77(); c.QueryBits = 8 }},
 	} {
 		for _, set := range options {
 			m := small(v76, exact)
@@ -175,7 +178,7 @@ func TestVersions(t *testing.T) {
 					Version(m.Config, m.Provenance), want)
 			}
 			if got, err := unpack(packed); err != nil || got.Config.HiddenBits > 1 != (m.Config.HiddenBits > 1) ||
-				got.Config.Hadamard != m.Config.Hadamard || got.Config.Codebook() != m.Config.Codebook() {
+				got.Config.Queries() != m.Config.Queries() || got.Config.Hadamard != m.Config.Hadamard || got.Config.Codebook() != m.Config.Codebook() {
 				t.Errorf("%+v came back as %+v, %v", m.Config, got.Config, err)
 			}
 		}
@@ -211,7 +214,8 @@ func TestMapped(t *testing.T) {
 
 // TestSameComputation holds a packed model to its checkpoint: the same pointers and, to the last bit, the same logits.
 func TestSameComputation(t *testing.T) {
-	v77strict, v77mixed := v76, v77
+	v77strict, v77mixed, queries := v76, v77, v77
+	queries.QueryBits = 4
 	v77strict.StreamBits, v77strict.CodebookBits, v77strict.Hadamard = 1, 8, 8
 	v77mixed.HiddenBits, v77mixed.ReadBits, v77mixed.CodebookBits = 2, 3, 2
 	for _, c := range []struct {
@@ -221,6 +225,7 @@ func TestSameComputation(t *testing.T) {
 	}{
 		{v76, 16, 1, float16.Round}, {v76, 16, 4, float16.Round}, {v76, 32, 1, exact}, {v76, 32, kernels.FloatBits, exact},
 		{v77, 16, 4, float16.Round}, {v77mixed, 32, 3, exact}, {v77strict, 32, 1, exact},
+		{queries, 16, 4, float16.Round},
 	} {
 		m := small(c.Config, c.scale)
 		m.Config.StreamBits = c.streamBits
@@ -428,29 +433,37 @@ func TestRefusesForgeriesOfVersion2(t *testing.T) {
 	}
 }
 
-// A file of a version says nothing that the version has no words for; version 2 has words for every model.
+// A file of a version says nothing that the version has no words for; later versions have words for all models of
+// earlier ones.
 func TestModelsInTheOtherVersion(t *testing.T) {
 	if _, err := unpack(inVersion(t, v1, tinyV77())); err == nil ||
 		!strings.Contains(err.Error(), "version 1 does not have") {
 		t.Errorf("a v77 in version 1: %v", err)
 	}
+	queries := tinyV77()
+	queries.Config.QueryBits = 4
+	if _, err := unpack(inVersion(t, v2, queries)); err == nil ||
+		!strings.Contains(err.Error(), "version 2 does not have") {
+		t.Errorf("queries of levels in version 2: %v", err)
+	}
 	m := small(v76, exact)
-	got, err := unpack(inVersion(t, v2, m))
+	want, err := unpack(pack(t, m))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := unpack(pack(t, m))
-	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("a v76 in version 2 is another model (%v)", err)
+	for _, v := range []version{v2, v3} {
+		if got, err := unpack(inVersion(t, v, m)); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("a v76 in version %d is another model (%v)", v, err)
+		}
 	}
 }
 
 func TestLaterVersion(t *testing.T) {
 	later := pack(t, tiny())
-	later[4] = 3
-	const want = "version 3, and this program reads versions up to 2: update this program"
+	later[4] = 4
+	const want = "version 4, and this program reads versions up to 3: update this program"
 	if _, err := unpack(later); err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("version 3: %v", err)
+		t.Errorf("version 4: %v", err)
 	}
 }
 

@@ -39,8 +39,9 @@ type version uint32
 
 const (
 	v1     version = 1 // v75 and v76
-	v2     version = 2 // every model; fit for mapping into memory
-	newest         = v2
+	v2     version = 2 // v77 with queries of signs, too; fit for mapping into memory
+	v3     version = 3 // every model; laid out as version 2
+	newest         = v3
 )
 
 // Version is the version of the format in which a model is written: the first that has words for it, so that equal
@@ -48,15 +49,19 @@ const (
 func Version(c model.Config, p checkpoint.Provenance) int { return int(versionOf(c, p)) }
 
 func versionOf(c model.Config, p checkpoint.Provenance) version {
+	least := leastVersion(c)
 	if p.TokenizerFile != nil {
-		return v2
+		return max(v2, least)
 	}
-	return leastVersion(c)
+	return least
 }
 
 // leastVersion is the first version that has words for models of configuration c.
 func leastVersion(c model.Config) version {
-	if max(c.HiddenBits, c.ValueBits, c.ReadBits, c.CodebookBits) > 1 || c.Hadamard > 0 {
+	switch {
+	case c.Queries() != kernels.Sign():
+		return v3
+	case c.HasV77():
 		return v2
 	}
 	return v1
@@ -78,7 +83,7 @@ func (v version) headerSize(n int64) int64 { return v.padded(prefixSize+n) - pre
 // groups are how many runs of tensors the data consist of.
 const groups = 2
 
-// group is the run that p belongs to. In version 2 all weights come first: the weights of q, k and v are then
+// group is the run that p belongs to. From version 2 on all weights come first: the weights of q, k and v are then
 // neighbours, and may be read as one matrix.
 func (v version) group(p model.Parameter) int {
 	if v == v1 || len(p.Shape) == 2 {
@@ -118,7 +123,7 @@ func (e entry) equals(other entry) bool {
 // words is the number of 64-bit words that hold a row of n bits.
 func words(n int) int { return (n + wordBits - 1) / wordBits }
 
-// section is one part of the data: of version 2, where the tensors are the first.
+// section is one part of the data: from version 2 on, where the tensors are the first.
 type section struct {
 	Name   string `json:"name"`
 	Offset int64  `json:"offset"` // from the start of the data

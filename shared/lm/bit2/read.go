@@ -27,7 +27,7 @@ type File struct {
 
 	version  version
 	name     string
-	sections []section // of version 2
+	sections []section // from version 2 on
 	list     []entry
 	data     io.ReaderAt
 	dataAt   int64 // where data begin in the file

@@ -112,7 +112,7 @@ func TestOptionsOfV77(t *testing.T) {
 		t.Fatal(err)
 	}
 	off := strings.Replace(string(text), "}",
-		`,"hidden_bits":1,"value_bits":1,"read_bits":1,"codebook_bits":1,"hadamard":0}`, 1)
+		`,"hidden_bits":1,"query_bits":1,"value_bits":1,"read_bits":1,"codebook_bits":1,"hadamard":0}`, 1)
 	c, err := ParseConfig([]byte(off))
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +121,7 @@ func TestOptionsOfV77(t *testing.T) {
 		t.Errorf("options that are off: %s, want %s (%v)", again, text, err)
 	}
 	m.Config = m.Config.V77()
-	m.Config.ReadBits, m.Config.CodebookBits, m.Config.Hadamard = 3, 2, 16
+	m.Config.QueryBits, m.Config.ReadBits, m.Config.CodebookBits, m.Config.Hadamard = 5, 3, 2, 16
 	path := save(t, func(b *bytes.Buffer) error { return Write(b, m) })
 	got, err := read(path)
 	if err != nil || !reflect.DeepEqual(got, m) {
@@ -133,7 +133,7 @@ func TestOptionsOfV77(t *testing.T) {
 	}
 	defer f.Close()
 	if config := f.Metadata()["config"]; !strings.HasSuffix(config,
-		`"hidden_bits":4,"value_bits":4,"read_bits":3,"codebook_bits":2,"hadamard":16}`) {
+		`"hidden_bits":4,"query_bits":5,"value_bits":4,"read_bits":3,"codebook_bits":2,"hadamard":16}`) {
 		t.Errorf("the file has configuration %s", config)
 	}
 }

@@ -219,6 +219,12 @@ func TestDecisionsAreThoseOfTraining(t *testing.T) {
 		"v77, few bits of reads": {Config: with(v77, func(c *model.Config) {
 			c.HiddenBits, c.ReadBits, c.ValueBits, c.CodebookBits = 2, 1, 3, 8
 		})},
+		"v77, queries of levels, separate documents": {Config: with(v77, func(c *model.Config) {
+			c.QueryBits, c.KShiftLayers = 4, []int{0, 2}
+		}), documents: separate},
+		"v77, queries of levels, wide heads": {Config: with(v77, func(c *model.Config) {
+			c.QueryBits, c.D, c.Heads, c.Hadamard = 2, 144, 2, 16
+		})},
 		"v77, widths of whole registers": {Config: with(v77, func(c *model.Config) {
 			c.D, c.FF, c.Hadamard, c.Layers = 256, 512, 128, 2
 		})},

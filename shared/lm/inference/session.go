@@ -70,7 +70,7 @@ func (s *Session) allocate() error {
 	c, n := s.model.Config, s.most
 	a := kernels.Allocator{Device: s.dev}
 	s.tokens, s.x, s.stream = a.Ints(n), a.Floats(n*c.D), a.Activation(n, c.D, c.Stream())
-	s.q, s.v = a.Planes(n, c.D, kernels.Sign()), a.Planes(n, c.D, c.Values())
+	s.q, s.v = a.Planes(n, c.D, c.Queries()), a.Planes(n, c.D, c.Values())
 	s.attnOut, s.hidden = a.Activation(n, c.D, c.Reads()), a.Activation(n, c.FF, c.Hidden())
 	s.logits = a.Floats(c.Vocab)
 	if s.model.Documents.Separate {

@@ -34,6 +34,7 @@ type Config struct {
 
 	// The options of v77. v75 and v76 have ±1 in these places, and no rotation. 0 bits mean 1.
 	HiddenBits   int `json:"hidden_bits,omitempty"`   // how down reads the output of up: bits of kernels.Unsigned
+	QueryBits    int `json:"query_bits,omitempty"`    // how attention reads queries: bits of kernels.MidRise
 	ValueBits    int `json:"value_bits,omitempty"`    // how attention reads values: bits of kernels.MidRise
 	ReadBits     int `json:"read_bits,omitempty"`     // how o reads what attention read: bits of kernels.MidRise
 	CodebookBits int `json:"codebook_bits,omitempty"` // weights of embedding and lmHead: bits of kernels.Normal
@@ -47,7 +48,7 @@ func (c Config) MarshalJSON() ([]byte, error) {
 	if c.KShiftLayers == nil {
 		c.KShiftLayers = []int{}
 	}
-	for _, bits := range []*int{&c.HiddenBits, &c.ValueBits, &c.ReadBits, &c.CodebookBits} {
+	for _, bits := range []*int{&c.HiddenBits, &c.QueryBits, &c.ValueBits, &c.ReadBits, &c.CodebookBits} {
 		if *bits == 1 {
 			*bits = 0
 		}
@@ -79,6 +80,7 @@ func (c Config) Validate() error {
 		{"seq", c.Seq, 1, maxSeq},
 		{"kshift_offset", c.KShiftOffset, 0, maxSeq},
 		{"hidden_bits", orOne(c.HiddenBits), 1, maxBits},
+		{"query_bits", orOne(c.QueryBits), 1, maxBits},
 		{"value_bits", orOne(c.ValueBits), 1, maxBits},
 		{"read_bits", orOne(c.ReadBits), 1, maxBits},
 		{"codebook_bits", orOne(c.CodebookBits), 1, maxBits},
@@ -162,6 +164,9 @@ func (c Config) Stream() kernels.Quantization { return kernels.MidRise(c.StreamB
 // Hidden is how down reads the output of up.
 func (c Config) Hidden() kernels.Quantization { return kernels.Unsigned(orOne(c.HiddenBits)) }
 
+// Queries is how attention reads queries. Keys are signs.
+func (c Config) Queries() kernels.Quantization { return kernels.MidRise(orOne(c.QueryBits)) }
+
 // Values is how attention reads values.
 func (c Config) Values() kernels.Quantization { return kernels.MidRise(orOne(c.ValueBits)) }
 
@@ -170,6 +175,11 @@ func (c Config) Reads() kernels.Quantization { return kernels.MidRise(orOne(c.Re
 
 // Codebook is the quantization of the codebook's weights.
 func (c Config) Codebook() kernels.Quantization { return kernels.Normal(orOne(c.CodebookBits)) }
+
+// HasV77 says whether any option of v77 is on.
+func (c Config) HasV77() bool {
+	return max(c.HiddenBits, c.QueryBits, c.ValueBits, c.ReadBits, c.CodebookBits) > 1 || c.Hadamard > 0
+}
 
 // orOne is the number of bits that an option of v77 means.
 func orOne(bits int) int {

@@ -58,14 +58,18 @@ func TestConfigJSONOfV77(t *testing.T) {
 		t.Fatal(err)
 	}
 	off := v76
-	off.HiddenBits, off.ValueBits, off.ReadBits, off.CodebookBits = 1, 1, 1, 1
+	off.HiddenBits, off.QueryBits, off.ValueBits, off.ReadBits, off.CodebookBits = 1, 1, 1, 1, 1
 	if got, err := json.Marshal(off); err != nil || string(got) != string(want) {
 		t.Errorf("a v76 whose options are 1 bit has the JSON %s, %v, want %s", got, err, want)
 	}
 	v77 := v76.V77()
-	v77.ReadBits = 3
+	if text, err := json.Marshal(v77); err != nil || strings.Contains(string(text), "query_bits") {
+		t.Errorf("a v77 whose queries are signs has the JSON %s, %v, want none of query_bits", text, err)
+	}
+	v77.QueryBits, v77.ReadBits = 2, 3
 	text, err := json.Marshal(v77)
-	const options = `"stream_bits":4,"hidden_bits":4,"value_bits":4,"read_bits":3,"codebook_bits":4,"hadamard":128}`
+	const options = `"stream_bits":4,"hidden_bits":4,"query_bits":2,"value_bits":4,"read_bits":3,` +
+		`"codebook_bits":4,"hadamard":128}`
 	if err != nil || !strings.HasSuffix(string(text), options) {
 		t.Errorf("a v77 has the JSON %s, %v, want one that ends with %s", text, err, options)
 	}
@@ -156,6 +160,7 @@ func TestRangesOfConfigurations(t *testing.T) {
 		{"stream_bits", []float64{1, 8, 16}, []float64{0, 9, 15, 17},
 			func(c *Config, v float64) { c.StreamBits = int(v) }},
 		{"hidden_bits", []float64{0, 1, 8}, []float64{-1, 9, 16}, func(c *Config, v float64) { c.HiddenBits = int(v) }},
+		{"query_bits", []float64{0, 1, 8}, []float64{-1, 9, 16}, func(c *Config, v float64) { c.QueryBits = int(v) }},
 		{"value_bits", []float64{0, 1, 8}, []float64{-1, 9, 16}, func(c *Config, v float64) { c.ValueBits = int(v) }},
 		{"read_bits", []float64{0, 1, 8}, []float64{-1, 9, 16},
 			func(c *Config, v float64) { c.ValueBits, c.ReadBits = 8, int(v) }},

@@ -184,7 +184,7 @@ func (m *Model) layerBuffers(a *kernels.Allocator, l *layer) {
 	l.in = a.Floats(n * c.D)
 	l.mid = l.in
 	l.attnIn, l.mlpIn = a.Activation(n, c.D, c.Stream()), a.Activation(n, c.D, c.Stream())
-	l.queries, l.keys = a.Planes(n, c.D, kernels.Sign()), a.Planes(n, c.D, kernels.Sign())
+	l.queries, l.keys = a.Planes(n, c.D, c.Queries()), a.Planes(n, c.D, kernels.Sign())
 	l.values = a.Planes(n, c.D, c.Values())
 	l.attnOut, l.hidden = a.Activation(n, c.D, c.Reads()), a.Activation(n, c.FF, c.Hidden())
 	if m.options.Inference {

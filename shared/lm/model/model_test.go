@@ -78,13 +78,14 @@ func sameParameters(t *testing.T, what string, a, b []Parameter) {
 
 func variants() map[string]Config {
 	strict := small()
-	levels, alone, soft, mixed := small(), small(), small(), small().V77().V75()
+	levels, alone, soft, mixed, queries := small(), small(), small(), small().V77().V75(), small().V77()
 	levels.StreamBits = 4
 	mixed.StreamBits, mixed.HiddenBits, mixed.ValueBits, mixed.ReadBits, mixed.CodebookBits = 2, 8, 3, 1, 2
+	mixed.QueryBits, queries.QueryBits = 3, 4
 	alone.StreamBits, alone.KShiftSelf = kernels.FloatBits, false
 	soft.Attention = kernels.Softmax.String()
 	return map[string]Config{"strict": strict, "stream 4": levels, "stream float": alone, "pointer": small().V75(),
-		"softmax": soft, "v77": small().V77(), "v77 pointer": mixed}
+		"softmax": soft, "v77": small().V77(), "v77 pointer": mixed, "v77 queries": queries}
 }
 
 // Training ends with the same bits on any number of workers.

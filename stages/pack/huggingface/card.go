@@ -33,10 +33,10 @@ type About struct {
 type card struct {
 	About
 	*Model
-	Kind, Weights, FileSize, Attention, Parameters string
-	Levels, Hidden, Values, Reads, Codebook        int
-	EndOfText                                      string // as the tokenizer calls it
-	Results                                        []result
+	Kind, Weights, FileSize, Attention, Parameters   string
+	Levels, Hidden, Queries, Values, Reads, Codebook int
+	EndOfText                                        string // as the tokenizer calls it
+	Results                                          []result
 }
 
 // result is a measure of the checkpoint.
@@ -46,7 +46,7 @@ type result struct{ Name, Value, Meaning string }
 func (m *Model) card(about About, size int) ([]byte, error) {
 	c := card{About: about, Model: m, Kind: m.kind(), FileSize: fmt.Sprintf("%.1f MB", float64(size)/1e6),
 		Attention: m.Config.Attention, Levels: 1 << m.Config.Codebook().Bits(), Hidden: m.Config.Hidden().Bits(),
-		Values: m.Config.Values().Bits(), Reads: m.Config.Reads().Bits(), Codebook: m.Config.Codebook().Bits()}
+		Queries: m.Config.Queries().Bits(), Values: m.Config.Values().Bits(), Reads: m.Config.Reads().Bits(), Codebook: m.Config.Codebook().Bits()}
 	if m.Config.Attention == kernels.RWSP.String() {
 		c.Attention = fmt.Sprintf("rwsp: a query reads its %d best keys", m.Config.RWSPK)
 	}
@@ -77,7 +77,7 @@ func (m *Model) card(about About, size int) ([]byte, error) {
 func (m *Model) kind() string {
 	c := m.Config
 	switch {
-	case max(c.HiddenBits, c.ValueBits, c.ReadBits, c.CodebookBits) > 1 || c.Hadamard > 0:
+	case c.HasV77():
 		return "v77"
 	case c.Attention == kernels.Pointer.String():
 		return "v75"
