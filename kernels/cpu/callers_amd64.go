@@ -52,9 +52,11 @@ func (s *instructions) useAVX2() {
 	s.valueGradient = valueGradientAVX2
 	s.scoreGradient = scoreGradientAVX2
 	s.nearest = nearestAVX2
+	s.nearestOfPlanes = nearestOfPlanesAVX2
 	s.weighLevels = weighLevelsAVX2
 	s.ranked = rankedAVX2
 	s.rankedLevels = rankedLevelsAVX2
+	s.rankedQueries = rankedQueriesAVX2
 	s.adam = adamAVX2
 }
 
@@ -75,7 +77,9 @@ func (s *instructions) useAVX512() {
 	s.roundBFloats = roundBFloatsAVX512
 	s.addBFloatRows = addBFloatRowsAVX512
 	s.nearest = nearestAVX512
+	s.nearestOfPlanes = nearestOfPlanesAVX512
 	s.lastBelow = lastBelowAVX512
+	s.lastBelowOfPlanes = lastBelowOfPlanesAVX512
 }
 
 // addCountsAVX2 is addCountsGo.

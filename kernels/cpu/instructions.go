@@ -61,19 +61,21 @@ type instructions struct {
 	exponentials  func(x []float32, top float32) float64
 
 	// Normalization, attention and the optimizer.
-	quantize       func(dst []byte, x, gain []float32, r, step, half float64)
-	nearestLevels  func(dst []byte, x []float64, r, step, half float64)
-	products       func(dst []float64, a, b []float32)
-	rotate         func(x []float64, block int)
-	maskRotated    func(v []float64, da []float32, r, limit float64)
-	narrowScaled   func(dst []float32, x []float64, factor float64)
-	maskNormalized func(dst, da, x, gain []float32, r, limit float64) float64
-	addNormalized  func(dx []float32, dGain []float64, da, x, gain []float32, r, c float64)
-	valueGradient  func(dv []float64, do, v []float32, w float64) float64
-	scoreGradient  func(dq, dk []float64, q, k []float32, s float64)
-	nearest        func(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[5][4]float64)
-	lastBelow      func(k []uint64, q uint64, below int) int
-	weighLevels    func(dst []float32, values []uint64, at *[fewSurvivors]int, stride, planes, from int,
+	quantize          func(dst []byte, x, gain []float32, r, step, half float64)
+	nearestLevels     func(dst []byte, x []float64, r, step, half float64)
+	products          func(dst []float64, a, b []float32)
+	rotate            func(x []float64, block int)
+	maskRotated       func(v []float64, da []float32, r, limit float64)
+	narrowScaled      func(dst []float32, x []float64, factor float64)
+	maskNormalized    func(dst, da, x, gain []float32, r, limit float64) float64
+	addNormalized     func(dx []float32, dGain []float64, da, x, gain []float32, r, c float64)
+	valueGradient     func(dv []float64, do, v []float32, w float64) float64
+	scoreGradient     func(dq, dk []float64, q, k []float32, s float64)
+	nearest           func(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[5][4]float64)
+	lastBelow         func(k []uint64, q uint64, below int) int
+	nearestOfPlanes   func(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[5][4]float64)
+	lastBelowOfPlanes func(k, q []uint64, below int) int
+	weighLevels       func(dst []float32, values []uint64, at *[fewSurvivors]int, stride, planes, from int,
 		sums *[1 << fewSurvivors]float32, unit float32)
 	ranked        func(g *rankedQueries)
 	rankedLevels  func(g *rankedQueries)
@@ -107,6 +109,7 @@ func plainGo() instructions {
 		maskRotated: maskRotatedGo, narrowScaled: narrowScaledGo,
 		maskNormalized: maskNormalizedGo, addNormalized: addNormalizedGo,
 		valueGradient: valueGradientGo, scoreGradient: scoreGradientGo, nearest: nearestGo, lastBelow: lastBelowGo,
+		nearestOfPlanes: nearestOfPlanesGo, lastBelowOfPlanes: lastBelowOfPlanesGo,
 		weighLevels: weighLevelsGo, ranked: rankedGo,
 		rankedLevels: rankedLevelsGo, rankedQueries: rankedQueriesGo,
 		adam: adamGo,

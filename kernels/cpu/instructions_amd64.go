@@ -175,6 +175,11 @@ func nearestAVX2(best, away *[4][4]float64, q, k []uint64, skip, n int, constant
 	nearestLoopAVX2(best, away, &q[:4][0], &k[len(k)-1-skip], n, float64(skip), constants)
 }
 
+func nearestOfPlanesAVX2(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[5][4]float64) {
+	_ = k[len(k)-skip-n]
+	nearestOfPlanesLoopAVX2(best, away, &q[len(q)-4:][:4][0], len(q)/4, &k[len(k)-1-skip], n, float64(skip), constants)
+}
+
 func rankedAVX2(g *rankedQueries) {
 	if !g.wholeRegisters() {
 		rankedGo(g)
@@ -194,6 +199,17 @@ func rankedLevelsAVX2(g *rankedQueries) {
 	n, words := g.width, wordsOf(g.width)
 	_ = g.levels[(int(slices.Max(g.survivors))+1)*n-1]
 	rankedLevelsLoopAVX2(&g.dqs[0], &g.dk[0], &g.dv[0], &g.dos[0], &g.q[0], &g.k[0], &g.levels[0], &g.survivors[0],
+		&g.exps[0], &g.weights, g.scale, g.dqStride, g.doStride, words, n, len(g.survivors)/fewSurvivors)
+}
+
+func rankedQueriesAVX2(g *rankedQueries) {
+	if !g.wholeRegisters() {
+		rankedQueriesGo(g)
+		return
+	}
+	n, words := g.width, wordsOf(g.width)
+	_, _ = g.levels[(int(slices.Max(g.survivors))+1)*n-1], g.queries[len(g.survivors)/fewSurvivors*n-1]
+	rankedQueriesLoopAVX2(&g.dqs[0], &g.dk[0], &g.dv[0], &g.dos[0], &g.queries[0], &g.k[0], &g.levels[0], &g.survivors[0],
 		&g.exps[0], &g.weights, g.scale, g.dqStride, g.doStride, words, n, len(g.survivors)/fewSurvivors)
 }
 
@@ -245,6 +261,15 @@ func nearestAVX512(best, away *[4][4]float64, q, k []uint64, skip, n int, consta
 	nearestLoopAVX512(best, away, &q[:4][0], &k[len(k)-1-skip], n, float64(skip), constants)
 }
 
+func nearestOfPlanesAVX512(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[5][4]float64) {
+	if constants[3][0] == 0 {
+		nearestOfPlanesAVX2(best, away, q, k, skip, n, constants)
+		return
+	}
+	_ = k[len(k)-skip-n]
+	nearestOfPlanesLoopAVX512(best, away, &q[len(q)-4:][:4][0], len(q)/4, &k[len(k)-1-skip], n, float64(skip), constants)
+}
+
 func lastBelowAVX512(k []uint64, q uint64, below int) int {
 	rest := len(k) % 16
 	if rest < len(k) {
@@ -253,6 +278,17 @@ func lastBelowAVX512(k []uint64, q uint64, below int) int {
 		}
 	}
 	return lastBelowGo(k[:rest], q, below)
+}
+
+func lastBelowOfPlanesAVX512(k, q []uint64, below int) int {
+	rest := len(k) % 16
+	if rest < len(k) {
+		at := lastBelowOfPlanesLoopAVX512(&k[rest], &q[len(q)-1], len(q), below, len(k)-rest)
+		if at >= 0 {
+			return rest + at
+		}
+	}
+	return lastBelowOfPlanesGo(k[:rest], q, below)
 }
 
 func tilePairAVX512(c []float64, ldc int, a, b []float64, k int) {

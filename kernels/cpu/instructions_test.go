@@ -135,6 +135,14 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			}
 			return found
 		},
+		"lastBelowOfPlanes": func(s *instructions, r *rand.Rand, n int) any {
+			k, q := randomWords(r, n), randomWords(r, 1+r.IntN(8))
+			var found []int
+			for below := range 65 << len(q) {
+				found = append(found, s.lastBelowOfPlanes(k, q, below))
+			}
+			return found
+		},
 		"countSigns": func(s *instructions, r *rand.Rand, n int) any {
 			words, width := 1+r.IntN(9), (n+channelsPerCount-1)/channelsPerCount*channelsPerCount
 			xStride := words + r.IntN(3)
@@ -475,33 +483,9 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			s.scoreGradient(dq, dk, signs(r, n), signs(r, n), r.NormFloat64())
 			return doubleBits(append(dq, dk...))
 		},
-		"nearest": func(s *instructions, r *rand.Rand, n int) any {
-			best, away := [4][4]float64{}, [4][4]float64{}
-			for i := range best {
-				for j := range best[i] {
-					best[i][j], away[i][j] = math.Inf(-1), -1
-				}
-			}
-			dim := 1 + r.IntN(64)
-			score, slope := [5][4]float64{}, []float64{0, 0.25, 0.1}[r.IntN(3)]
-			for j := range 4 {
-				score[0][j], score[1][j], score[2][j] = float64(dim), math.Sqrt(float64(dim)), slope
-				score[3][j], score[4][j] = reciprocal(dim, kernels.Sign()), 2
-			}
-			skip := r.IntN(3)
-			q, k := make([]uint64, 4), make([]uint64, n+skip+r.IntN(3))
-			for i := range q {
-				q[i] = r.Uint64() >> (64 - dim)
-			}
-			for i := range k {
-				k[i] = r.Uint64() >> (64 - dim)
-			}
-			s.nearest(&best, &away, q, k, skip, n, &score)
-			all := []float64{}
-			for i := range best {
-				all = slices.Concat(all, best[i][:], away[i][:])
-			}
-			return doubleBits(all)
+		"nearest": func(s *instructions, r *rand.Rand, n int) any { return nearestOf(s.nearest, r, n, kernels.Sign()) },
+		"nearestOfPlanes": func(s *instructions, r *rand.Rand, n int) any {
+			return nearestOf(s.nearestOfPlanes, r, n, kernels.MidRise(1+r.IntN(8)))
 		},
 		"ranked": func(s *instructions, r *rand.Rand, n int) any {
 			g := randomQueries(r, n)
@@ -532,6 +516,33 @@ func comparisons() map[string]func(s *instructions, r *rand.Rand, n int) any {
 			return floatBits(slices.Concat(param, m, v))
 		},
 	}
+}
+
+// nearestOf returns the best keys of random ones, and their distances.
+func nearestOf(nearest func(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[5][4]float64),
+	r *rand.Rand, n int, queries kernels.Quantization) any {
+	var near nearSearch
+	for i := range near.best {
+		for j := range near.best[i] {
+			near.best[i][j], near.away[i][j] = math.Inf(-1), -1
+		}
+	}
+	dim := 1 + r.IntN(64)
+	near.prepare(dim, queries, reciprocal(dim, queries))
+	near.setSlope([]float64{0, 0.25, 0.1}[r.IntN(3)])
+	skip := r.IntN(3)
+	q, k := make([]uint64, 4*queries.Planes()), make([]uint64, n+skip+r.IntN(3))
+	for _, words := range [][]uint64{q, k} {
+		for i := range words {
+			words[i] = r.Uint64() >> (64 - dim)
+		}
+	}
+	nearest(&near.best, &near.away, q, k, skip, n, &near.constants)
+	all := []float64{}
+	for i := range near.best {
+		all = slices.Concat(all, near.best[i][:], near.away[i][:])
+	}
+	return doubleBits(all)
 }
 
 // randomQueries have heads of up to n channels.

@@ -244,6 +244,11 @@ func scoreGradientLoopAVX2(dq *float64, dk *float64, q *float32, k *float32, s f
 //go:noescape
 func nearestLoopAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[5][4]float64)
 
+// nearestOfPlanesLoopAVX2 is nearestOfPlanesGo for pointers to the first query and the first key to look at.
+//
+//go:noescape
+func nearestOfPlanesLoopAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, planes int, k *uint64, n int, skip float64, constants *[5][4]float64)
+
 // weighLevelsLoopAVX2 is weighLevelsGo for n values, a multiple of 16.
 //
 //go:noescape
@@ -258,6 +263,11 @@ func rankedLoopAVX2(dq *float32, dk *float32, dv *float32, do *float32, q *uint6
 //
 //go:noescape
 func rankedLevelsLoopAVX2(dq *float32, dk *float32, dv *float32, do *float32, q *uint64, k *uint64, v *float32, survivors *int32, exps *float32, weights *[4]float32, scale float64, dqStride int, doStride int, words int, n int, queries int)
+
+// rankedQueriesLoopAVX2 is rankedQueriesGo for whole registers.
+//
+//go:noescape
+func rankedQueriesLoopAVX2(dq *float32, dk *float32, dv *float32, do *float32, q *float32, k *uint64, v *float32, survivors *int32, exps *float32, weights *[4]float32, scale float64, dqStride int, doStride int, words int, n int, queries int)
 
 // adamLoopAVX2 is adamGo for n values, a multiple of 8.
 //
@@ -339,7 +349,17 @@ func addBFloatRowsLoopAVX512(sums *float64, most *float32, src *uint16, stride i
 //go:noescape
 func nearestLoopAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[5][4]float64)
 
+// nearestOfPlanesLoopAVX512 is nearestOfPlanesGo for dimensions that have a reciprocal, and pointers to the first query and the first key to look at.
+//
+//go:noescape
+func nearestOfPlanesLoopAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, planes int, k *uint64, n int, skip float64, constants *[5][4]float64)
+
 // lastBelowLoopAVX512 is lastBelowGo for n keys, a multiple of 16.
 //
 //go:noescape
 func lastBelowLoopAVX512(k *uint64, q uint64, below int, n int) int
+
+// lastBelowOfPlanesLoopAVX512 is lastBelowOfPlanesGo for n keys, a multiple of 16, and a pointer to the highest plane of the query.
+//
+//go:noescape
+func lastBelowOfPlanesLoopAVX512(k *uint64, q *uint64, planes int, below int, n int) int

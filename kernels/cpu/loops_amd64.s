@@ -3599,43 +3599,31 @@ loop:
 	VZEROUPPER
 	RET
 
-DATA zeros<>+0(SB)/8, $0x0000000000000000
-DATA zeros<>+8(SB)/8, $0x0000000000000000
-DATA zeros<>+16(SB)/8, $0x0000000000000000
-DATA zeros<>+24(SB)/8, $0x0000000000000000
-GLOBL zeros<>(SB), RODATA|NOPTR, $32
-
-DATA integer<>+0(SB)/8, $0x4330000000000000
-DATA integer<>+8(SB)/8, $0x4330000000000000
-DATA integer<>+16(SB)/8, $0x4330000000000000
-DATA integer<>+24(SB)/8, $0x4330000000000000
-GLOBL integer<>(SB), RODATA|NOPTR, $32
-
-// func nearestLoopAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[4][4]float64)
+// func nearestLoopAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[5][4]float64)
 // Requires: AVX, AVX2
 TEXT ·nearestLoopAVX2(SB), NOSPLIT, $0-56
 	MOVQ         q+16(FP), AX
-	MOVQ         k+24(FP), CX
-	MOVQ         n+32(FP), DX
-	MOVQ         constants+48(FP), BX
+	VMOVDQU      (AX), Y0
+	MOVQ         k+24(FP), AX
+	MOVQ         n+32(FP), CX
+	MOVQ         constants+48(FP), DX
 	VMOVDQU      nibbleCounts<>+0(SB), Y1
 	VMOVDQU      nibbles<>+0(SB), Y2
 	VBROADCASTSD skip+40(FP), Y3
 	VADDPD       start<>+0(SB), Y3, Y3
-	VMOVDQU      (AX), Y0
-	MOVQ         best+0(FP), AX
+	MOVQ         best+0(FP), BX
 	MOVQ         away+8(FP), SI
-	VMOVUPD      (AX), Y4
+	VMOVUPD      (BX), Y4
 	VMOVUPD      (SI), Y5
-	VMOVUPD      32(AX), Y6
+	VMOVUPD      32(BX), Y6
 	VMOVUPD      32(SI), Y7
-	VMOVUPD      64(AX), Y8
+	VMOVUPD      64(BX), Y8
 	VMOVUPD      64(SI), Y9
-	VMOVUPD      96(AX), Y10
+	VMOVUPD      96(BX), Y10
 	VMOVUPD      96(SI), Y11
 
 key:
-	VPBROADCASTQ (CX), Y12
+	VPBROADCASTQ (AX), Y12
 	VPXOR        Y0, Y12, Y12
 	VPSRLW       $0x04, Y12, Y13
 	VPAND        Y2, Y12, Y12
@@ -3646,11 +3634,11 @@ key:
 	VPSADBW      zeros<>+0(SB), Y12, Y12
 	VPOR         integer<>+0(SB), Y12, Y12
 	VSUBPD       integer<>+0(SB), Y12, Y12
-	VADDPD       Y12, Y12, Y12
-	VMOVUPD      (BX), Y13
+	VMULPD       128(DX), Y12, Y12
+	VMOVUPD      (DX), Y13
 	VSUBPD       Y12, Y13, Y12
-	VDIVPD       32(BX), Y12, Y12
-	VMULPD       64(BX), Y3, Y13
+	VDIVPD       32(DX), Y12, Y12
+	VMULPD       64(DX), Y3, Y13
 	VSUBPD       Y13, Y12, Y12
 	VMOVUPD      none<>+0(SB), Y13
 	VBLENDVPD    Y3, Y13, Y12, Y12
@@ -3673,25 +3661,37 @@ key:
 	VMAXPD       Y4, Y12, Y4
 	VBLENDVPD    Y14, Y3, Y5, Y5
 	VADDPD       one64<>+0(SB), Y3, Y3
-	SUBQ         $0x08, CX
-	DECQ         DX
+	SUBQ         $0x08, AX
+	DECQ         CX
 	JNZ          key
-	VMOVUPD      Y4, (AX)
+	VMOVUPD      Y4, (BX)
 	VMOVUPD      Y5, (SI)
-	VMOVUPD      Y6, 32(AX)
+	VMOVUPD      Y6, 32(BX)
 	VMOVUPD      Y7, 32(SI)
-	VMOVUPD      Y8, 64(AX)
+	VMOVUPD      Y8, 64(BX)
 	VMOVUPD      Y9, 64(SI)
-	VMOVUPD      Y10, 96(AX)
+	VMOVUPD      Y10, 96(BX)
 	VMOVUPD      Y11, 96(SI)
 	VZEROUPPER
 	RET
+
+DATA integer<>+0(SB)/8, $0x4330000000000000
+DATA integer<>+8(SB)/8, $0x4330000000000000
+DATA integer<>+16(SB)/8, $0x4330000000000000
+DATA integer<>+24(SB)/8, $0x4330000000000000
+GLOBL integer<>(SB), RODATA|NOPTR, $32
 
 DATA start<>+0(SB)/8, $0xc008000000000000
 DATA start<>+8(SB)/8, $0xc000000000000000
 DATA start<>+16(SB)/8, $0xbff0000000000000
 DATA start<>+24(SB)/8, $0x0000000000000000
 GLOBL start<>(SB), RODATA|NOPTR, $32
+
+DATA zeros<>+0(SB)/8, $0x0000000000000000
+DATA zeros<>+8(SB)/8, $0x0000000000000000
+DATA zeros<>+16(SB)/8, $0x0000000000000000
+DATA zeros<>+24(SB)/8, $0x0000000000000000
+GLOBL zeros<>(SB), RODATA|NOPTR, $32
 
 DATA none<>+0(SB)/8, $0xfff0000000000000
 DATA none<>+8(SB)/8, $0xfff0000000000000
@@ -3704,6 +3704,92 @@ DATA one64<>+8(SB)/8, $0x3ff0000000000000
 DATA one64<>+16(SB)/8, $0x3ff0000000000000
 DATA one64<>+24(SB)/8, $0x3ff0000000000000
 GLOBL one64<>(SB), RODATA|NOPTR, $32
+
+// func nearestOfPlanesLoopAVX2(best *[4][4]float64, away *[4][4]float64, q *uint64, planes int, k *uint64, n int, skip float64, constants *[5][4]float64)
+// Requires: AVX, AVX2
+TEXT ·nearestOfPlanesLoopAVX2(SB), NOSPLIT, $0-64
+	MOVQ         q+16(FP), AX
+	MOVQ         planes+24(FP), CX
+	MOVQ         k+32(FP), DX
+	MOVQ         n+40(FP), BX
+	MOVQ         constants+56(FP), SI
+	VMOVDQU      nibbleCounts<>+0(SB), Y0
+	VMOVDQU      nibbles<>+0(SB), Y1
+	VBROADCASTSD skip+48(FP), Y2
+	VADDPD       start<>+0(SB), Y2, Y2
+	MOVQ         best+0(FP), DI
+	MOVQ         away+8(FP), R8
+	VMOVUPD      (DI), Y3
+	VMOVUPD      (R8), Y4
+	VMOVUPD      32(DI), Y5
+	VMOVUPD      32(R8), Y6
+	VMOVUPD      64(DI), Y7
+	VMOVUPD      64(R8), Y8
+	VMOVUPD      96(DI), Y9
+	VMOVUPD      96(R8), Y10
+
+key:
+	VPXOR Y11, Y11, Y11
+	MOVQ  AX, R9
+	MOVQ  CX, R10
+
+plane:
+	VPBROADCASTQ (DX), Y12
+	VPXOR        (R9), Y12, Y12
+	VPSRLW       $0x04, Y12, Y13
+	VPAND        Y1, Y12, Y12
+	VPAND        Y1, Y13, Y13
+	VPSHUFB      Y12, Y0, Y12
+	VPSHUFB      Y13, Y0, Y13
+	VPADDB       Y13, Y12, Y12
+	VPSADBW      zeros<>+0(SB), Y12, Y12
+	VPADDQ       Y11, Y11, Y11
+	VPADDQ       Y12, Y11, Y11
+	SUBQ         $0x20, R9
+	DECQ         R10
+	JNZ          plane
+	VPOR         integer<>+0(SB), Y11, Y11
+	VSUBPD       integer<>+0(SB), Y11, Y11
+	VMULPD       128(SI), Y11, Y11
+	VMOVUPD      (SI), Y12
+	VSUBPD       Y11, Y12, Y11
+	VDIVPD       32(SI), Y11, Y11
+	VMULPD       64(SI), Y2, Y12
+	VSUBPD       Y12, Y11, Y11
+	VMOVUPD      none<>+0(SB), Y12
+	VBLENDVPD    Y2, Y12, Y11, Y11
+	VCMPPD       $0x01, Y11, Y9, Y12
+	VCMPPD       $0x01, Y11, Y7, Y13
+	VMINPD       Y7, Y11, Y14
+	VMAXPD       Y9, Y14, Y9
+	VBLENDVPD    Y13, Y8, Y2, Y14
+	VBLENDVPD    Y12, Y14, Y10, Y10
+	VCMPPD       $0x01, Y11, Y5, Y12
+	VMINPD       Y5, Y11, Y14
+	VMAXPD       Y7, Y14, Y7
+	VBLENDVPD    Y12, Y6, Y2, Y14
+	VBLENDVPD    Y13, Y14, Y8, Y8
+	VCMPPD       $0x01, Y11, Y3, Y13
+	VMINPD       Y3, Y11, Y14
+	VMAXPD       Y5, Y14, Y5
+	VBLENDVPD    Y13, Y4, Y2, Y14
+	VBLENDVPD    Y12, Y14, Y6, Y6
+	VMAXPD       Y3, Y11, Y3
+	VBLENDVPD    Y13, Y2, Y4, Y4
+	VADDPD       one64<>+0(SB), Y2, Y2
+	SUBQ         $0x08, DX
+	DECQ         BX
+	JNZ          key
+	VMOVUPD      Y3, (DI)
+	VMOVUPD      Y4, (R8)
+	VMOVUPD      Y5, 32(DI)
+	VMOVUPD      Y6, 32(R8)
+	VMOVUPD      Y7, 64(DI)
+	VMOVUPD      Y8, 64(R8)
+	VMOVUPD      Y9, 96(DI)
+	VMOVUPD      Y10, 96(R8)
+	VZEROUPPER
+	RET
 
 // func weighLevelsLoopAVX2(dst *float32, values *uint64, at *[4]int, stride int, planes int, sums *[16]float32, unit float32, n int)
 // Requires: AVX, AVX2, BMI2, FMA3
@@ -4058,39 +4144,39 @@ read:
 	VBROADCASTSS X3, Y3
 	VPERMILPS    $0xff, X0, X0
 	VBROADCASTSS X0, Y0
-	MOVQ         56(SP), R9
-	MOVLQSX      (R9), CX
-	MOVQ         CX, DX
-	IMULQ        AX, CX
-	IMULQ        96(SP), DX
-	ADDQ         40(SP), DX
-	MOVLQSX      4(R9), BX
-	MOVQ         BX, SI
-	IMULQ        AX, BX
-	IMULQ        96(SP), SI
-	ADDQ         40(SP), SI
-	MOVLQSX      8(R9), DI
-	MOVQ         DI, R8
-	IMULQ        AX, DI
-	IMULQ        96(SP), R8
-	ADDQ         40(SP), R8
-	MOVLQSX      12(R9), R9
-	MOVQ         R9, R10
-	IMULQ        AX, R9
-	IMULQ        96(SP), R10
-	ADDQ         40(SP), R10
-	MOVQ         32(SP), R14
+	MOVQ         32(SP), CX
+	MOVQ         56(SP), R10
+	MOVLQSX      (R10), DX
+	MOVQ         DX, BX
+	IMULQ        AX, DX
+	IMULQ        96(SP), BX
+	ADDQ         40(SP), BX
+	MOVLQSX      4(R10), SI
+	MOVQ         SI, DI
+	IMULQ        AX, SI
+	IMULQ        96(SP), DI
+	ADDQ         40(SP), DI
+	MOVLQSX      8(R10), R8
+	MOVQ         R8, R9
+	IMULQ        AX, R8
+	IMULQ        96(SP), R9
+	ADDQ         40(SP), R9
+	MOVLQSX      12(R10), R10
+	MOVQ         R10, R14
+	IMULQ        AX, R10
+	IMULQ        96(SP), R14
+	ADDQ         40(SP), R14
 	MOVQ         8(SP), R11
 	MOVQ         (SP), R12
 	XORQ         R13, R13
 
 scores:
-	VPBROADCASTD (R14), Y4
-	ADDQ         $0x04, R14
-	VPBROADCASTD (DX), Y5
-	VPBROADCASTD (SI), Y6
-	VPBROADCASTD (R8), Y7
-	VPBROADCASTD (R10), Y8
+	VPBROADCASTD (CX), Y4
+	ADDQ         $0x04, CX
+	VPBROADCASTD (BX), Y5
+	VPBROADCASTD (DI), Y6
+	VPBROADCASTD (R9), Y7
+	VPBROADCASTD (R14), Y8
 	VXORPS       Y9, Y9, Y9
 	VPSLLVD      toSign0<>+0(SB), Y4, Y10
 	VPANDN       sign<>+0(SB), Y10, Y10
@@ -4112,17 +4198,17 @@ scores:
 	VADDPS       Y11, Y9, Y9
 	VMOVUPS      Y9, (R12)(R13*1)
 	VXORPS       Y10, Y1, Y9
-	VADDPS       (R11)(CX*1), Y9, Y9
-	VMOVUPS      Y9, (R11)(CX*1)
+	VADDPS       (R11)(DX*1), Y9, Y9
+	VMOVUPS      Y9, (R11)(DX*1)
 	VXORPS       Y10, Y2, Y9
-	VADDPS       (R11)(BX*1), Y9, Y9
-	VMOVUPS      Y9, (R11)(BX*1)
+	VADDPS       (R11)(SI*1), Y9, Y9
+	VMOVUPS      Y9, (R11)(SI*1)
 	VXORPS       Y10, Y3, Y9
-	VADDPS       (R11)(DI*1), Y9, Y9
-	VMOVUPS      Y9, (R11)(DI*1)
+	VADDPS       (R11)(R8*1), Y9, Y9
+	VMOVUPS      Y9, (R11)(R8*1)
 	VXORPS       Y10, Y0, Y9
-	VADDPS       (R11)(R9*1), Y9, Y9
-	VMOVUPS      Y9, (R11)(R9*1)
+	VADDPS       (R11)(R10*1), Y9, Y9
+	VMOVUPS      Y9, (R11)(R10*1)
 	VXORPS       Y9, Y9, Y9
 	VPSLLVD      toSign1<>+0(SB), Y4, Y10
 	VPANDN       sign<>+0(SB), Y10, Y10
@@ -4144,17 +4230,17 @@ scores:
 	VADDPS       Y11, Y9, Y9
 	VMOVUPS      Y9, 32(R12)(R13*1)
 	VXORPS       Y10, Y1, Y9
-	VADDPS       32(R11)(CX*1), Y9, Y9
-	VMOVUPS      Y9, 32(R11)(CX*1)
+	VADDPS       32(R11)(DX*1), Y9, Y9
+	VMOVUPS      Y9, 32(R11)(DX*1)
 	VXORPS       Y10, Y2, Y9
-	VADDPS       32(R11)(BX*1), Y9, Y9
-	VMOVUPS      Y9, 32(R11)(BX*1)
+	VADDPS       32(R11)(SI*1), Y9, Y9
+	VMOVUPS      Y9, 32(R11)(SI*1)
 	VXORPS       Y10, Y3, Y9
-	VADDPS       32(R11)(DI*1), Y9, Y9
-	VMOVUPS      Y9, 32(R11)(DI*1)
+	VADDPS       32(R11)(R8*1), Y9, Y9
+	VMOVUPS      Y9, 32(R11)(R8*1)
 	VXORPS       Y10, Y0, Y9
-	VADDPS       32(R11)(R9*1), Y9, Y9
-	VMOVUPS      Y9, 32(R11)(R9*1)
+	VADDPS       32(R11)(R10*1), Y9, Y9
+	VMOVUPS      Y9, 32(R11)(R10*1)
 	VXORPS       Y9, Y9, Y9
 	VPSLLVD      toSign2<>+0(SB), Y4, Y10
 	VPANDN       sign<>+0(SB), Y10, Y10
@@ -4176,17 +4262,17 @@ scores:
 	VADDPS       Y11, Y9, Y9
 	VMOVUPS      Y9, 64(R12)(R13*1)
 	VXORPS       Y10, Y1, Y9
-	VADDPS       64(R11)(CX*1), Y9, Y9
-	VMOVUPS      Y9, 64(R11)(CX*1)
+	VADDPS       64(R11)(DX*1), Y9, Y9
+	VMOVUPS      Y9, 64(R11)(DX*1)
 	VXORPS       Y10, Y2, Y9
-	VADDPS       64(R11)(BX*1), Y9, Y9
-	VMOVUPS      Y9, 64(R11)(BX*1)
+	VADDPS       64(R11)(SI*1), Y9, Y9
+	VMOVUPS      Y9, 64(R11)(SI*1)
 	VXORPS       Y10, Y3, Y9
-	VADDPS       64(R11)(DI*1), Y9, Y9
-	VMOVUPS      Y9, 64(R11)(DI*1)
+	VADDPS       64(R11)(R8*1), Y9, Y9
+	VMOVUPS      Y9, 64(R11)(R8*1)
 	VXORPS       Y10, Y0, Y9
-	VADDPS       64(R11)(R9*1), Y9, Y9
-	VMOVUPS      Y9, 64(R11)(R9*1)
+	VADDPS       64(R11)(R10*1), Y9, Y9
+	VMOVUPS      Y9, 64(R11)(R10*1)
 	VXORPS       Y9, Y9, Y9
 	VPSLLVD      toSign3<>+0(SB), Y4, Y4
 	VPANDN       sign<>+0(SB), Y4, Y4
@@ -4208,25 +4294,25 @@ scores:
 	VADDPS       Y5, Y9, Y9
 	VMOVUPS      Y9, 96(R12)(R13*1)
 	VXORPS       Y4, Y1, Y5
-	VADDPS       96(R11)(CX*1), Y5, Y5
-	VMOVUPS      Y5, 96(R11)(CX*1)
+	VADDPS       96(R11)(DX*1), Y5, Y5
+	VMOVUPS      Y5, 96(R11)(DX*1)
 	VXORPS       Y4, Y2, Y5
-	VADDPS       96(R11)(BX*1), Y5, Y5
-	VMOVUPS      Y5, 96(R11)(BX*1)
+	VADDPS       96(R11)(SI*1), Y5, Y5
+	VMOVUPS      Y5, 96(R11)(SI*1)
 	VXORPS       Y4, Y3, Y5
-	VADDPS       96(R11)(DI*1), Y5, Y5
-	VMOVUPS      Y5, 96(R11)(DI*1)
+	VADDPS       96(R11)(R8*1), Y5, Y5
+	VMOVUPS      Y5, 96(R11)(R8*1)
 	VXORPS       Y4, Y0, Y4
-	VADDPS       96(R11)(R9*1), Y4, Y4
-	VMOVUPS      Y4, 96(R11)(R9*1)
-	ADDQ         $0x00000080, CX
-	ADDQ         $0x04, DX
-	ADDQ         $0x00000080, BX
-	ADDQ         $0x04, SI
-	ADDQ         $0x00000080, DI
-	ADDQ         $0x04, R8
-	ADDQ         $0x00000080, R9
-	ADDQ         $0x04, R10
+	VADDPS       96(R11)(R10*1), Y4, Y4
+	VMOVUPS      Y4, 96(R11)(R10*1)
+	ADDQ         $0x00000080, DX
+	ADDQ         $0x04, BX
+	ADDQ         $0x00000080, SI
+	ADDQ         $0x04, DI
+	ADDQ         $0x00000080, R8
+	ADDQ         $0x04, R9
+	ADDQ         $0x00000080, R10
+	ADDQ         $0x04, R14
 	ADDQ         $0x00000080, R13
 	CMPQ         R13, AX
 	JLT          scores
@@ -4485,39 +4571,39 @@ read:
 	VBROADCASTSS X3, Y3
 	VPERMILPS    $0xff, X0, X0
 	VBROADCASTSS X0, Y0
+	MOVQ         32(SP), CX
 	MOVQ         56(SP), R8
-	MOVLQSX      (R8), CX
-	MOVQ         CX, DX
-	IMULQ        AX, CX
-	IMULQ        96(SP), DX
-	ADDQ         40(SP), DX
-	MOVLQSX      4(R8), BX
-	MOVQ         BX, SI
-	IMULQ        AX, BX
-	IMULQ        96(SP), SI
-	ADDQ         40(SP), SI
-	MOVLQSX      8(R8), DI
-	MOVQ         DI, R11
-	IMULQ        AX, DI
-	IMULQ        96(SP), R11
-	ADDQ         40(SP), R11
-	MOVLQSX      12(R8), R12
-	MOVQ         R12, R13
-	IMULQ        AX, R12
-	IMULQ        96(SP), R13
-	ADDQ         40(SP), R13
-	MOVQ         32(SP), R14
+	MOVLQSX      (R8), DX
+	MOVQ         DX, BX
+	IMULQ        AX, DX
+	IMULQ        96(SP), BX
+	ADDQ         40(SP), BX
+	MOVLQSX      4(R8), SI
+	MOVQ         SI, DI
+	IMULQ        AX, SI
+	IMULQ        96(SP), DI
+	ADDQ         40(SP), DI
+	MOVLQSX      8(R8), R11
+	MOVQ         R11, R12
+	IMULQ        AX, R11
+	IMULQ        96(SP), R12
+	ADDQ         40(SP), R12
+	MOVLQSX      12(R8), R13
+	MOVQ         R13, R14
+	IMULQ        AX, R13
+	IMULQ        96(SP), R14
+	ADDQ         40(SP), R14
 	MOVQ         8(SP), R8
 	MOVQ         (SP), R9
 	XORQ         R10, R10
 
 scores:
-	VPBROADCASTD (R14), Y4
-	ADDQ         $0x04, R14
-	VPBROADCASTD (DX), Y5
-	VPBROADCASTD (SI), Y6
-	VPBROADCASTD (R11), Y7
-	VPBROADCASTD (R13), Y8
+	VPBROADCASTD (CX), Y4
+	ADDQ         $0x04, CX
+	VPBROADCASTD (BX), Y5
+	VPBROADCASTD (DI), Y6
+	VPBROADCASTD (R12), Y7
+	VPBROADCASTD (R14), Y8
 	VXORPS       Y9, Y9, Y9
 	VPSLLVD      toSign0<>+0(SB), Y4, Y10
 	VPANDN       sign<>+0(SB), Y10, Y10
@@ -4539,17 +4625,17 @@ scores:
 	VADDPS       Y11, Y9, Y9
 	VMOVUPS      Y9, (R9)(R10*1)
 	VXORPS       Y10, Y1, Y9
-	VADDPS       (R8)(CX*1), Y9, Y9
-	VMOVUPS      Y9, (R8)(CX*1)
+	VADDPS       (R8)(DX*1), Y9, Y9
+	VMOVUPS      Y9, (R8)(DX*1)
 	VXORPS       Y10, Y2, Y9
-	VADDPS       (R8)(BX*1), Y9, Y9
-	VMOVUPS      Y9, (R8)(BX*1)
+	VADDPS       (R8)(SI*1), Y9, Y9
+	VMOVUPS      Y9, (R8)(SI*1)
 	VXORPS       Y10, Y3, Y9
-	VADDPS       (R8)(DI*1), Y9, Y9
-	VMOVUPS      Y9, (R8)(DI*1)
+	VADDPS       (R8)(R11*1), Y9, Y9
+	VMOVUPS      Y9, (R8)(R11*1)
 	VXORPS       Y10, Y0, Y9
-	VADDPS       (R8)(R12*1), Y9, Y9
-	VMOVUPS      Y9, (R8)(R12*1)
+	VADDPS       (R8)(R13*1), Y9, Y9
+	VMOVUPS      Y9, (R8)(R13*1)
 	VXORPS       Y9, Y9, Y9
 	VPSLLVD      toSign1<>+0(SB), Y4, Y10
 	VPANDN       sign<>+0(SB), Y10, Y10
@@ -4571,17 +4657,17 @@ scores:
 	VADDPS       Y11, Y9, Y9
 	VMOVUPS      Y9, 32(R9)(R10*1)
 	VXORPS       Y10, Y1, Y9
-	VADDPS       32(R8)(CX*1), Y9, Y9
-	VMOVUPS      Y9, 32(R8)(CX*1)
+	VADDPS       32(R8)(DX*1), Y9, Y9
+	VMOVUPS      Y9, 32(R8)(DX*1)
 	VXORPS       Y10, Y2, Y9
-	VADDPS       32(R8)(BX*1), Y9, Y9
-	VMOVUPS      Y9, 32(R8)(BX*1)
+	VADDPS       32(R8)(SI*1), Y9, Y9
+	VMOVUPS      Y9, 32(R8)(SI*1)
 	VXORPS       Y10, Y3, Y9
-	VADDPS       32(R8)(DI*1), Y9, Y9
-	VMOVUPS      Y9, 32(R8)(DI*1)
+	VADDPS       32(R8)(R11*1), Y9, Y9
+	VMOVUPS      Y9, 32(R8)(R11*1)
 	VXORPS       Y10, Y0, Y9
-	VADDPS       32(R8)(R12*1), Y9, Y9
-	VMOVUPS      Y9, 32(R8)(R12*1)
+	VADDPS       32(R8)(R13*1), Y9, Y9
+	VMOVUPS      Y9, 32(R8)(R13*1)
 	VXORPS       Y9, Y9, Y9
 	VPSLLVD      toSign2<>+0(SB), Y4, Y10
 	VPANDN       sign<>+0(SB), Y10, Y10
@@ -4603,17 +4689,17 @@ scores:
 	VADDPS       Y11, Y9, Y9
 	VMOVUPS      Y9, 64(R9)(R10*1)
 	VXORPS       Y10, Y1, Y9
-	VADDPS       64(R8)(CX*1), Y9, Y9
-	VMOVUPS      Y9, 64(R8)(CX*1)
+	VADDPS       64(R8)(DX*1), Y9, Y9
+	VMOVUPS      Y9, 64(R8)(DX*1)
 	VXORPS       Y10, Y2, Y9
-	VADDPS       64(R8)(BX*1), Y9, Y9
-	VMOVUPS      Y9, 64(R8)(BX*1)
+	VADDPS       64(R8)(SI*1), Y9, Y9
+	VMOVUPS      Y9, 64(R8)(SI*1)
 	VXORPS       Y10, Y3, Y9
-	VADDPS       64(R8)(DI*1), Y9, Y9
-	VMOVUPS      Y9, 64(R8)(DI*1)
+	VADDPS       64(R8)(R11*1), Y9, Y9
+	VMOVUPS      Y9, 64(R8)(R11*1)
 	VXORPS       Y10, Y0, Y9
-	VADDPS       64(R8)(R12*1), Y9, Y9
-	VMOVUPS      Y9, 64(R8)(R12*1)
+	VADDPS       64(R8)(R13*1), Y9, Y9
+	VMOVUPS      Y9, 64(R8)(R13*1)
 	VXORPS       Y9, Y9, Y9
 	VPSLLVD      toSign3<>+0(SB), Y4, Y4
 	VPANDN       sign<>+0(SB), Y4, Y4
@@ -4635,25 +4721,25 @@ scores:
 	VADDPS       Y5, Y9, Y9
 	VMOVUPS      Y9, 96(R9)(R10*1)
 	VXORPS       Y4, Y1, Y5
-	VADDPS       96(R8)(CX*1), Y5, Y5
-	VMOVUPS      Y5, 96(R8)(CX*1)
+	VADDPS       96(R8)(DX*1), Y5, Y5
+	VMOVUPS      Y5, 96(R8)(DX*1)
 	VXORPS       Y4, Y2, Y5
-	VADDPS       96(R8)(BX*1), Y5, Y5
-	VMOVUPS      Y5, 96(R8)(BX*1)
+	VADDPS       96(R8)(SI*1), Y5, Y5
+	VMOVUPS      Y5, 96(R8)(SI*1)
 	VXORPS       Y4, Y3, Y5
-	VADDPS       96(R8)(DI*1), Y5, Y5
-	VMOVUPS      Y5, 96(R8)(DI*1)
+	VADDPS       96(R8)(R11*1), Y5, Y5
+	VMOVUPS      Y5, 96(R8)(R11*1)
 	VXORPS       Y4, Y0, Y4
-	VADDPS       96(R8)(R12*1), Y4, Y4
-	VMOVUPS      Y4, 96(R8)(R12*1)
-	ADDQ         $0x00000080, CX
-	ADDQ         $0x04, DX
-	ADDQ         $0x00000080, BX
-	ADDQ         $0x04, SI
-	ADDQ         $0x00000080, DI
-	ADDQ         $0x04, R11
-	ADDQ         $0x00000080, R12
-	ADDQ         $0x04, R13
+	VADDPS       96(R8)(R13*1), Y4, Y4
+	VMOVUPS      Y4, 96(R8)(R13*1)
+	ADDQ         $0x00000080, DX
+	ADDQ         $0x04, BX
+	ADDQ         $0x00000080, SI
+	ADDQ         $0x04, DI
+	ADDQ         $0x00000080, R11
+	ADDQ         $0x04, R12
+	ADDQ         $0x00000080, R13
+	ADDQ         $0x04, R14
 	ADDQ         $0x00000080, R10
 	CMPQ         R10, AX
 	JLT          scores
@@ -4662,6 +4748,387 @@ scores:
 	MOVQ         88(SP), CX
 	ADDQ         CX, 24(SP)
 	MOVQ         96(SP), CX
+	ADDQ         CX, 32(SP)
+	ADDQ         $0x10, 56(SP)
+	ADDQ         $0x10, 64(SP)
+	DECQ         72(SP)
+	JNZ          query
+	VZEROUPPER
+	RET
+
+// func rankedQueriesLoopAVX2(dq *float32, dk *float32, dv *float32, do *float32, q *float32, k *uint64, v *float32, survivors *int32, exps *float32, weights *[4]float32, scale float64, dqStride int, doStride int, words int, n int, queries int)
+// Requires: AVX, AVX2
+TEXT ·rankedQueriesLoopAVX2(SB), NOSPLIT, $104-128
+	MOVQ dq+0(FP), AX
+	MOVQ AX, (SP)
+	MOVQ dk+8(FP), AX
+	MOVQ AX, 8(SP)
+	MOVQ dv+16(FP), AX
+	MOVQ AX, 16(SP)
+	MOVQ do+24(FP), AX
+	MOVQ AX, 24(SP)
+	MOVQ q+32(FP), AX
+	MOVQ AX, 32(SP)
+	MOVQ k+40(FP), AX
+	MOVQ AX, 40(SP)
+	MOVQ v+48(FP), AX
+	MOVQ AX, 48(SP)
+	MOVQ survivors+56(FP), AX
+	MOVQ AX, 56(SP)
+	MOVQ exps+64(FP), AX
+	MOVQ AX, 64(SP)
+	MOVQ queries+120(FP), AX
+	MOVQ AX, 72(SP)
+	MOVQ dqStride+88(FP), AX
+	SHLQ $0x02, AX
+	MOVQ AX, 80(SP)
+	MOVQ doStride+96(FP), AX
+	SHLQ $0x02, AX
+	MOVQ AX, 88(SP)
+	MOVQ words+104(FP), AX
+	SHLQ $0x03, AX
+	MOVQ AX, 96(SP)
+	MOVQ n+112(FP), AX
+	SHLQ $0x02, AX
+
+query:
+	MOVQ         48(SP), CX
+	MOVQ         56(SP), DX
+	MOVLQSX      (DX), BX
+	IMULQ        AX, BX
+	MOVLQSX      4(DX), SI
+	IMULQ        AX, SI
+	MOVLQSX      8(DX), DI
+	IMULQ        AX, DI
+	MOVLQSX      12(DX), DX
+	IMULQ        AX, DX
+	MOVQ         weights+72(FP), R8
+	VBROADCASTSS (R8), Y0
+	VXORPS       Y1, Y1, Y1
+	VBROADCASTSS 4(R8), Y2
+	VXORPS       Y3, Y3, Y3
+	VBROADCASTSS 8(R8), Y4
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSS 12(R8), Y6
+	VXORPS       Y7, Y7, Y7
+	XORQ         R10, R10
+	MOVQ         16(SP), R8
+	MOVQ         24(SP), R9
+
+read:
+	VMOVUPS      (R9)(R10*1), Y8
+	VMULPS       (CX)(BX*1), Y8, Y9
+	VADDPS       Y9, Y1, Y1
+	VMULPS       (CX)(SI*1), Y8, Y9
+	VADDPS       Y9, Y3, Y3
+	VMULPS       (CX)(DI*1), Y8, Y9
+	VADDPS       Y9, Y5, Y5
+	VMULPS       (CX)(DX*1), Y8, Y9
+	VADDPS       Y9, Y7, Y7
+	VMULPS       Y0, Y8, Y9
+	VADDPS       (R8)(BX*1), Y9, Y9
+	VMOVUPS      Y9, (R8)(BX*1)
+	VMULPS       Y2, Y8, Y9
+	VADDPS       (R8)(SI*1), Y9, Y9
+	VMOVUPS      Y9, (R8)(SI*1)
+	VMULPS       Y4, Y8, Y9
+	VADDPS       (R8)(DI*1), Y9, Y9
+	VMOVUPS      Y9, (R8)(DI*1)
+	VMULPS       Y6, Y8, Y8
+	VADDPS       (R8)(DX*1), Y8, Y8
+	VMOVUPS      Y8, (R8)(DX*1)
+	VMOVUPS      32(R9)(R10*1), Y8
+	VMULPS       32(CX)(BX*1), Y8, Y9
+	VADDPS       Y9, Y1, Y1
+	VMULPS       32(CX)(SI*1), Y8, Y9
+	VADDPS       Y9, Y3, Y3
+	VMULPS       32(CX)(DI*1), Y8, Y9
+	VADDPS       Y9, Y5, Y5
+	VMULPS       32(CX)(DX*1), Y8, Y9
+	VADDPS       Y9, Y7, Y7
+	VMULPS       Y0, Y8, Y9
+	VADDPS       32(R8)(BX*1), Y9, Y9
+	VMOVUPS      Y9, 32(R8)(BX*1)
+	VMULPS       Y2, Y8, Y9
+	VADDPS       32(R8)(SI*1), Y9, Y9
+	VMOVUPS      Y9, 32(R8)(SI*1)
+	VMULPS       Y4, Y8, Y9
+	VADDPS       32(R8)(DI*1), Y9, Y9
+	VMOVUPS      Y9, 32(R8)(DI*1)
+	VMULPS       Y6, Y8, Y8
+	VADDPS       32(R8)(DX*1), Y8, Y8
+	VMOVUPS      Y8, 32(R8)(DX*1)
+	VMOVUPS      64(R9)(R10*1), Y8
+	VMULPS       64(CX)(BX*1), Y8, Y9
+	VADDPS       Y9, Y1, Y1
+	VMULPS       64(CX)(SI*1), Y8, Y9
+	VADDPS       Y9, Y3, Y3
+	VMULPS       64(CX)(DI*1), Y8, Y9
+	VADDPS       Y9, Y5, Y5
+	VMULPS       64(CX)(DX*1), Y8, Y9
+	VADDPS       Y9, Y7, Y7
+	VMULPS       Y0, Y8, Y9
+	VADDPS       64(R8)(BX*1), Y9, Y9
+	VMOVUPS      Y9, 64(R8)(BX*1)
+	VMULPS       Y2, Y8, Y9
+	VADDPS       64(R8)(SI*1), Y9, Y9
+	VMOVUPS      Y9, 64(R8)(SI*1)
+	VMULPS       Y4, Y8, Y9
+	VADDPS       64(R8)(DI*1), Y9, Y9
+	VMOVUPS      Y9, 64(R8)(DI*1)
+	VMULPS       Y6, Y8, Y8
+	VADDPS       64(R8)(DX*1), Y8, Y8
+	VMOVUPS      Y8, 64(R8)(DX*1)
+	VMOVUPS      96(R9)(R10*1), Y8
+	VMULPS       96(CX)(BX*1), Y8, Y9
+	VADDPS       Y9, Y1, Y1
+	VMULPS       96(CX)(SI*1), Y8, Y9
+	VADDPS       Y9, Y3, Y3
+	VMULPS       96(CX)(DI*1), Y8, Y9
+	VADDPS       Y9, Y5, Y5
+	VMULPS       96(CX)(DX*1), Y8, Y9
+	VADDPS       Y9, Y7, Y7
+	VMULPS       Y0, Y8, Y9
+	VADDPS       96(R8)(BX*1), Y9, Y9
+	VMOVUPS      Y9, 96(R8)(BX*1)
+	VMULPS       Y2, Y8, Y9
+	VADDPS       96(R8)(SI*1), Y9, Y9
+	VMOVUPS      Y9, 96(R8)(SI*1)
+	VMULPS       Y4, Y8, Y9
+	VADDPS       96(R8)(DI*1), Y9, Y9
+	VMOVUPS      Y9, 96(R8)(DI*1)
+	VMULPS       Y6, Y8, Y8
+	VADDPS       96(R8)(DX*1), Y8, Y8
+	VMOVUPS      Y8, 96(R8)(DX*1)
+	ADDQ         $0x00000080, BX
+	ADDQ         $0x00000080, SI
+	ADDQ         $0x00000080, DI
+	ADDQ         $0x00000080, DX
+	ADDQ         $0x00000080, R10
+	CMPQ         R10, AX
+	JLT          read
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VEXTRACTF128 $0x01, Y3, X1
+	VADDPS       X1, X3, X1
+	VEXTRACTF128 $0x01, Y5, X2
+	VADDPS       X2, X5, X2
+	VEXTRACTF128 $0x01, Y7, X3
+	VADDPS       X3, X7, X3
+	VUNPCKLPS    X1, X0, X4
+	VUNPCKHPS    X1, X0, X0
+	VADDPS       X0, X4, X0
+	VUNPCKLPS    X3, X2, X1
+	VUNPCKHPS    X3, X2, X2
+	VADDPS       X2, X1, X2
+	VUNPCKLPD    X2, X0, X1
+	VUNPCKHPD    X2, X0, X0
+	VADDPS       X0, X1, X1
+	VCVTPS2PD    X1, Y0
+	VBROADCASTSD scale+80(FP), Y3
+	MOVQ         64(SP), CX
+	VCVTPS2PD    (CX), Y1
+	VEXTRACTF128 $0x01, Y1, X2
+	VADDPD       X2, X1, X2
+	VPERMILPD    $0x01, X2, X4
+	VADDSD       X4, X2, X2
+	VBROADCASTSD X2, Y2
+	VDIVPD       Y2, Y1, Y1
+	VMULPD       Y0, Y1, Y2
+	VEXTRACTF128 $0x01, Y2, X4
+	VADDPD       X4, X2, X4
+	VPERMILPD    $0x01, X4, X2
+	VADDSD       X2, X4, X4
+	VBROADCASTSD X4, Y2
+	VSUBPD       Y2, Y0, Y0
+	VMULPD       Y0, Y1, Y1
+	VMULPD       Y3, Y1, Y1
+	VCVTPD2PSY   Y1, X0
+	VPERMILPS    $0x01, X0, X1
+	VADDSS       X1, X0, X2
+	VPERMILPS    $0x02, X0, X1
+	VADDSS       X1, X2, X2
+	VXORPS       sign<>+0(SB), X2, X2
+	VINSERTPS    $0x30, X2, X0, X0
+	VPERMILPS    $0x00, X0, X1
+	VBROADCASTSS X1, Y1
+	VPERMILPS    $0x55, X0, X2
+	VBROADCASTSS X2, Y2
+	VPERMILPS    $0xaa, X0, X3
+	VBROADCASTSS X3, Y3
+	VPERMILPS    $0xff, X0, X0
+	VBROADCASTSS X0, Y0
+	MOVQ         32(SP), CX
+	MOVQ         56(SP), R8
+	MOVLQSX      (R8), DX
+	MOVQ         DX, BX
+	IMULQ        AX, DX
+	IMULQ        96(SP), BX
+	ADDQ         40(SP), BX
+	MOVLQSX      4(R8), SI
+	MOVQ         SI, DI
+	IMULQ        AX, SI
+	IMULQ        96(SP), DI
+	ADDQ         40(SP), DI
+	MOVLQSX      8(R8), R11
+	MOVQ         R11, R12
+	IMULQ        AX, R11
+	IMULQ        96(SP), R12
+	ADDQ         40(SP), R12
+	MOVLQSX      12(R8), R13
+	MOVQ         R13, R14
+	IMULQ        AX, R13
+	IMULQ        96(SP), R14
+	ADDQ         40(SP), R14
+	MOVQ         8(SP), R8
+	MOVQ         (SP), R9
+	XORQ         R10, R10
+
+scores:
+	VPBROADCASTD (BX), Y4
+	VPBROADCASTD (DI), Y5
+	VPBROADCASTD (R12), Y6
+	VPBROADCASTD (R14), Y7
+	VXORPS       Y8, Y8, Y8
+	VMOVUPS      (CX)(R10*1), Y9
+	VPSLLVD      toSign0<>+0(SB), Y4, Y10
+	VPANDN       sign<>+0(SB), Y10, Y10
+	VXORPS       Y1, Y10, Y10
+	VADDPS       Y10, Y8, Y8
+	VPSLLVD      toSign0<>+0(SB), Y5, Y10
+	VPANDN       sign<>+0(SB), Y10, Y10
+	VXORPS       Y2, Y10, Y10
+	VADDPS       Y10, Y8, Y8
+	VPSLLVD      toSign0<>+0(SB), Y6, Y10
+	VPANDN       sign<>+0(SB), Y10, Y10
+	VXORPS       Y3, Y10, Y10
+	VADDPS       Y10, Y8, Y8
+	VPSLLVD      toSign0<>+0(SB), Y7, Y10
+	VPANDN       sign<>+0(SB), Y10, Y10
+	VXORPS       Y0, Y10, Y10
+	VADDPS       Y10, Y8, Y8
+	VMOVUPS      Y8, (R9)(R10*1)
+	VMULPS       Y9, Y1, Y8
+	VADDPS       (R8)(DX*1), Y8, Y8
+	VMOVUPS      Y8, (R8)(DX*1)
+	VMULPS       Y9, Y2, Y8
+	VADDPS       (R8)(SI*1), Y8, Y8
+	VMOVUPS      Y8, (R8)(SI*1)
+	VMULPS       Y9, Y3, Y8
+	VADDPS       (R8)(R11*1), Y8, Y8
+	VMOVUPS      Y8, (R8)(R11*1)
+	VMULPS       Y9, Y0, Y8
+	VADDPS       (R8)(R13*1), Y8, Y8
+	VMOVUPS      Y8, (R8)(R13*1)
+	VXORPS       Y8, Y8, Y8
+	VMOVUPS      32(CX)(R10*1), Y9
+	VPSLLVD      toSign1<>+0(SB), Y4, Y10
+	VPANDN       sign<>+0(SB), Y10, Y10
+	VXORPS       Y1, Y10, Y10
+	VADDPS       Y10, Y8, Y8
+	VPSLLVD      toSign1<>+0(SB), Y5, Y10
+	VPANDN       sign<>+0(SB), Y10, Y10
+	VXORPS       Y2, Y10, Y10
+	VADDPS       Y10, Y8, Y8
+	VPSLLVD      toSign1<>+0(SB), Y6, Y10
+	VPANDN       sign<>+0(SB), Y10, Y10
+	VXORPS       Y3, Y10, Y10
+	VADDPS       Y10, Y8, Y8
+	VPSLLVD      toSign1<>+0(SB), Y7, Y10
+	VPANDN       sign<>+0(SB), Y10, Y10
+	VXORPS       Y0, Y10, Y10
+	VADDPS       Y10, Y8, Y8
+	VMOVUPS      Y8, 32(R9)(R10*1)
+	VMULPS       Y9, Y1, Y8
+	VADDPS       32(R8)(DX*1), Y8, Y8
+	VMOVUPS      Y8, 32(R8)(DX*1)
+	VMULPS       Y9, Y2, Y8
+	VADDPS       32(R8)(SI*1), Y8, Y8
+	VMOVUPS      Y8, 32(R8)(SI*1)
+	VMULPS       Y9, Y3, Y8
+	VADDPS       32(R8)(R11*1), Y8, Y8
+	VMOVUPS      Y8, 32(R8)(R11*1)
+	VMULPS       Y9, Y0, Y8
+	VADDPS       32(R8)(R13*1), Y8, Y8
+	VMOVUPS      Y8, 32(R8)(R13*1)
+	VXORPS       Y8, Y8, Y8
+	VMOVUPS      64(CX)(R10*1), Y9
+	VPSLLVD      toSign2<>+0(SB), Y4, Y10
+	VPANDN       sign<>+0(SB), Y10, Y10
+	VXORPS       Y1, Y10, Y10
+	VADDPS       Y10, Y8, Y8
+	VPSLLVD      toSign2<>+0(SB), Y5, Y10
+	VPANDN       sign<>+0(SB), Y10, Y10
+	VXORPS       Y2, Y10, Y10
+	VADDPS       Y10, Y8, Y8
+	VPSLLVD      toSign2<>+0(SB), Y6, Y10
+	VPANDN       sign<>+0(SB), Y10, Y10
+	VXORPS       Y3, Y10, Y10
+	VADDPS       Y10, Y8, Y8
+	VPSLLVD      toSign2<>+0(SB), Y7, Y10
+	VPANDN       sign<>+0(SB), Y10, Y10
+	VXORPS       Y0, Y10, Y10
+	VADDPS       Y10, Y8, Y8
+	VMOVUPS      Y8, 64(R9)(R10*1)
+	VMULPS       Y9, Y1, Y8
+	VADDPS       64(R8)(DX*1), Y8, Y8
+	VMOVUPS      Y8, 64(R8)(DX*1)
+	VMULPS       Y9, Y2, Y8
+	VADDPS       64(R8)(SI*1), Y8, Y8
+	VMOVUPS      Y8, 64(R8)(SI*1)
+	VMULPS       Y9, Y3, Y8
+	VADDPS       64(R8)(R11*1), Y8, Y8
+	VMOVUPS      Y8, 64(R8)(R11*1)
+	VMULPS       Y9, Y0, Y8
+	VADDPS       64(R8)(R13*1), Y8, Y8
+	VMOVUPS      Y8, 64(R8)(R13*1)
+	VXORPS       Y8, Y8, Y8
+	VMOVUPS      96(CX)(R10*1), Y9
+	VPSLLVD      toSign3<>+0(SB), Y4, Y4
+	VPANDN       sign<>+0(SB), Y4, Y4
+	VXORPS       Y1, Y4, Y4
+	VADDPS       Y4, Y8, Y8
+	VPSLLVD      toSign3<>+0(SB), Y5, Y4
+	VPANDN       sign<>+0(SB), Y4, Y4
+	VXORPS       Y2, Y4, Y4
+	VADDPS       Y4, Y8, Y8
+	VPSLLVD      toSign3<>+0(SB), Y6, Y4
+	VPANDN       sign<>+0(SB), Y4, Y4
+	VXORPS       Y3, Y4, Y4
+	VADDPS       Y4, Y8, Y8
+	VPSLLVD      toSign3<>+0(SB), Y7, Y4
+	VPANDN       sign<>+0(SB), Y4, Y4
+	VXORPS       Y0, Y4, Y4
+	VADDPS       Y4, Y8, Y8
+	VMOVUPS      Y8, 96(R9)(R10*1)
+	VMULPS       Y9, Y1, Y4
+	VADDPS       96(R8)(DX*1), Y4, Y4
+	VMOVUPS      Y4, 96(R8)(DX*1)
+	VMULPS       Y9, Y2, Y4
+	VADDPS       96(R8)(SI*1), Y4, Y4
+	VMOVUPS      Y4, 96(R8)(SI*1)
+	VMULPS       Y9, Y3, Y4
+	VADDPS       96(R8)(R11*1), Y4, Y4
+	VMOVUPS      Y4, 96(R8)(R11*1)
+	VMULPS       Y9, Y0, Y4
+	VADDPS       96(R8)(R13*1), Y4, Y4
+	VMOVUPS      Y4, 96(R8)(R13*1)
+	ADDQ         $0x00000080, DX
+	ADDQ         $0x04, BX
+	ADDQ         $0x00000080, SI
+	ADDQ         $0x04, DI
+	ADDQ         $0x00000080, R11
+	ADDQ         $0x04, R12
+	ADDQ         $0x00000080, R13
+	ADDQ         $0x04, R14
+	ADDQ         $0x00000080, R10
+	CMPQ         R10, AX
+	JLT          scores
+	MOVQ         80(SP), CX
+	ADDQ         CX, (SP)
+	MOVQ         88(SP), CX
+	ADDQ         CX, 24(SP)
+	MOVQ         AX, CX
 	ADDQ         CX, 32(SP)
 	ADDQ         $0x10, 56(SP)
 	ADDQ         $0x10, 64(SP)
@@ -6809,97 +7276,182 @@ rows:
 	VZEROUPPER
 	RET
 
-// func nearestLoopAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[4][4]float64)
+// func nearestLoopAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, k *uint64, n int, skip float64, constants *[5][4]float64)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VL, AVX512VPOPCNTDQ, FMA3
 TEXT ·nearestLoopAVX512(SB), NOSPLIT, $0-56
 	MOVQ         q+16(FP), AX
-	MOVQ         k+24(FP), CX
-	MOVQ         n+32(FP), DX
-	MOVQ         constants+48(FP), BX
+	VMOVDQU64    (AX), Y0
+	MOVQ         k+24(FP), AX
+	MOVQ         n+32(FP), CX
+	MOVQ         constants+48(FP), DX
 	VBROADCASTSD skip+40(FP), Y1
 	VADDPD       start<>+0(SB), Y1, Y1
 	VMOVUPD      one64<>+0(SB), Y2
 	VMOVUPD      none<>+0(SB), Y3
-	VADDPD       Y2, Y2, Y4
-	VMOVDQU64    (AX), Y0
-	MOVQ         best+0(FP), AX
+	MOVQ         best+0(FP), BX
 	MOVQ         away+8(FP), SI
-	VMOVUPD      (AX), Y5
-	VMOVUPD      (SI), Y6
-	VMOVUPD      32(AX), Y7
-	VMOVUPD      32(SI), Y8
-	VMOVUPD      64(AX), Y9
-	VMOVUPD      64(SI), Y10
-	VMOVUPD      96(AX), Y11
-	VMOVUPD      96(SI), Y12
-	VMOVUPD      (BX), Y13
-	VMOVUPD      32(BX), Y14
-	VMOVUPD      64(BX), Y15
-	VMOVUPD      96(BX), Y16
+	VMOVUPD      (BX), Y4
+	VMOVUPD      (SI), Y5
+	VMOVUPD      32(BX), Y6
+	VMOVUPD      32(SI), Y7
+	VMOVUPD      64(BX), Y8
+	VMOVUPD      64(SI), Y9
+	VMOVUPD      96(BX), Y10
+	VMOVUPD      96(SI), Y11
+	VMOVUPD      (DX), Y12
+	VMOVUPD      32(DX), Y13
+	VMOVUPD      64(DX), Y14
+	VMOVUPD      96(DX), Y15
+	VMOVUPD      128(DX), Y16
 
 key:
-	VPXORQ.BCST  (CX), Y0, Y17
+	VPXORQ.BCST  (AX), Y0, Y17
 	VPOPCNTQ     Z17, Z17
 	VCVTQQ2PD    Y17, Y18
-	VFNMADD213PD Y13, Y4, Y18
-	VMULPD       Y16, Y18, Y17
+	VFNMADD213PD Y12, Y16, Y18
+	VMULPD       Y15, Y18, Y17
 	VMOVAPD      Y18, Y18
-	VFNMADD231PD Y14, Y17, Y18
-	VFMADD231PD  Y16, Y18, Y17
-	VMULPD       Y15, Y1, Y18
+	VFNMADD231PD Y13, Y17, Y18
+	VFMADD231PD  Y15, Y18, Y17
+	VMULPD       Y14, Y1, Y18
 	VSUBPD       Y18, Y17, Y17
 	VPMOVQ2M     Y1, K1
 	VBLENDMPD    Y3, Y17, K1, Y17
-	VCMPPD       $0x01, Y17, Y5, K1
-	VCMPPD       $0x01, Y17, Y7, K2
-	VCMPPD       $0x01, Y17, Y9, K3
-	VCMPPD       $0x01, Y17, Y11, K4
-	VMINPD       Y9, Y17, Y18
-	VMAXPD       Y11, Y18, Y11
-	VBLENDMPD    Y10, Y1, K3, Y19
-	VBLENDMPD    Y19, Y12, K4, Y12
-	VMINPD       Y7, Y17, Y18
-	VMAXPD       Y9, Y18, Y9
-	VBLENDMPD    Y8, Y1, K2, Y20
-	VBLENDMPD    Y20, Y10, K3, Y10
-	VMINPD       Y5, Y17, Y18
-	VMAXPD       Y7, Y18, Y7
-	VBLENDMPD    Y6, Y1, K1, Y21
-	VBLENDMPD    Y21, Y8, K2, Y8
-	VMAXPD       Y5, Y17, Y5
-	VBLENDMPD    Y1, Y6, K1, Y6
+	VCMPPD       $0x01, Y17, Y4, K1
+	VCMPPD       $0x01, Y17, Y6, K2
+	VCMPPD       $0x01, Y17, Y8, K3
+	VCMPPD       $0x01, Y17, Y10, K4
+	VMINPD       Y8, Y17, Y18
+	VMAXPD       Y10, Y18, Y10
+	VBLENDMPD    Y9, Y1, K3, Y19
+	VBLENDMPD    Y19, Y11, K4, Y11
+	VMINPD       Y6, Y17, Y18
+	VMAXPD       Y8, Y18, Y8
+	VBLENDMPD    Y7, Y1, K2, Y20
+	VBLENDMPD    Y20, Y9, K3, Y9
+	VMINPD       Y4, Y17, Y18
+	VMAXPD       Y6, Y18, Y6
+	VBLENDMPD    Y5, Y1, K1, Y21
+	VBLENDMPD    Y21, Y7, K2, Y7
+	VMAXPD       Y4, Y17, Y4
+	VBLENDMPD    Y1, Y5, K1, Y5
 	VADDPD       Y2, Y1, Y1
-	SUBQ         $0x08, CX
-	DECQ         DX
+	SUBQ         $0x08, AX
+	DECQ         CX
 	JNZ          key
-	VMOVUPD      Y5, (AX)
-	VMOVUPD      Y6, (SI)
-	VMOVUPD      Y7, 32(AX)
-	VMOVUPD      Y8, 32(SI)
-	VMOVUPD      Y9, 64(AX)
-	VMOVUPD      Y10, 64(SI)
-	VMOVUPD      Y11, 96(AX)
-	VMOVUPD      Y12, 96(SI)
+	VMOVUPD      Y4, (BX)
+	VMOVUPD      Y5, (SI)
+	VMOVUPD      Y6, 32(BX)
+	VMOVUPD      Y7, 32(SI)
+	VMOVUPD      Y8, 64(BX)
+	VMOVUPD      Y9, 64(SI)
+	VMOVUPD      Y10, 96(BX)
+	VMOVUPD      Y11, 96(SI)
+	VZEROUPPER
+	RET
+
+// func nearestOfPlanesLoopAVX512(best *[4][4]float64, away *[4][4]float64, q *uint64, planes int, k *uint64, n int, skip float64, constants *[5][4]float64)
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VL, AVX512VPOPCNTDQ, FMA3
+TEXT ·nearestOfPlanesLoopAVX512(SB), NOSPLIT, $0-64
+	MOVQ         q+16(FP), AX
+	MOVQ         planes+24(FP), CX
+	MOVQ         k+32(FP), DX
+	MOVQ         n+40(FP), BX
+	MOVQ         constants+56(FP), SI
+	VBROADCASTSD skip+48(FP), Y0
+	VADDPD       start<>+0(SB), Y0, Y0
+	VMOVUPD      one64<>+0(SB), Y1
+	VMOVUPD      none<>+0(SB), Y2
+	MOVQ         best+0(FP), DI
+	MOVQ         away+8(FP), R8
+	VMOVUPD      (DI), Y3
+	VMOVUPD      (R8), Y4
+	VMOVUPD      32(DI), Y5
+	VMOVUPD      32(R8), Y6
+	VMOVUPD      64(DI), Y7
+	VMOVUPD      64(R8), Y8
+	VMOVUPD      96(DI), Y9
+	VMOVUPD      96(R8), Y10
+	VMOVUPD      (SI), Y11
+	VMOVUPD      32(SI), Y12
+	VMOVUPD      64(SI), Y13
+	VMOVUPD      96(SI), Y14
+	VMOVUPD      128(SI), Y15
+
+key:
+	VPBROADCASTQ (DX), Y17
+	VPXORQ       Y16, Y16, Y16
+	MOVQ         AX, SI
+	MOVQ         CX, R9
+
+plane:
+	VPXORQ       (SI), Y17, Y18
+	VPOPCNTQ     Z18, Z18
+	VPADDQ       Y16, Y16, Y16
+	VPADDQ       Y18, Y16, Y16
+	SUBQ         $0x20, SI
+	DECQ         R9
+	JNZ          plane
+	VCVTQQ2PD    Y16, Y17
+	VFNMADD213PD Y11, Y15, Y17
+	VMULPD       Y14, Y17, Y16
+	VMOVAPD      Y17, Y17
+	VFNMADD231PD Y12, Y16, Y17
+	VFMADD231PD  Y14, Y17, Y16
+	VMULPD       Y13, Y0, Y17
+	VSUBPD       Y17, Y16, Y16
+	VPMOVQ2M     Y0, K1
+	VBLENDMPD    Y2, Y16, K1, Y16
+	VCMPPD       $0x01, Y16, Y3, K1
+	VCMPPD       $0x01, Y16, Y5, K2
+	VCMPPD       $0x01, Y16, Y7, K3
+	VCMPPD       $0x01, Y16, Y9, K4
+	VMINPD       Y7, Y16, Y17
+	VMAXPD       Y9, Y17, Y9
+	VBLENDMPD    Y8, Y0, K3, Y19
+	VBLENDMPD    Y19, Y10, K4, Y10
+	VMINPD       Y5, Y16, Y17
+	VMAXPD       Y7, Y17, Y7
+	VBLENDMPD    Y6, Y0, K2, Y20
+	VBLENDMPD    Y20, Y8, K3, Y8
+	VMINPD       Y3, Y16, Y17
+	VMAXPD       Y5, Y17, Y5
+	VBLENDMPD    Y4, Y0, K1, Y21
+	VBLENDMPD    Y21, Y6, K2, Y6
+	VMAXPD       Y3, Y16, Y3
+	VBLENDMPD    Y0, Y4, K1, Y4
+	VADDPD       Y1, Y0, Y0
+	SUBQ         $0x08, DX
+	DECQ         BX
+	JNZ          key
+	VMOVUPD      Y3, (DI)
+	VMOVUPD      Y4, (R8)
+	VMOVUPD      Y5, 32(DI)
+	VMOVUPD      Y6, 32(R8)
+	VMOVUPD      Y7, 64(DI)
+	VMOVUPD      Y8, 64(R8)
+	VMOVUPD      Y9, 96(DI)
+	VMOVUPD      Y10, 96(R8)
 	VZEROUPPER
 	RET
 
 // func lastBelowLoopAVX512(k *uint64, q uint64, below int, n int) int
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VPOPCNTDQ
 TEXT ·lastBelowLoopAVX512(SB), NOSPLIT, $0-40
+	VPBROADCASTQ q+8(FP), Z0
 	MOVQ         k+0(FP), AX
 	MOVQ         n+24(FP), CX
-	VPBROADCASTQ q+8(FP), Z0
 	VPBROADCASTQ below+16(FP), Z1
 
 keys:
 	SUBQ     $0x10, CX
 	VPXORQ   (AX)(CX*8), Z0, Z2
 	VPOPCNTQ Z2, Z2
+	VPXORQ   64(AX)(CX*8), Z0, Z3
+	VPOPCNTQ Z3, Z3
 	VPCMPUQ  $0x01, Z1, Z2, K1
 	KMOVB    K1, DX
-	VPXORQ   64(AX)(CX*8), Z0, Z2
-	VPOPCNTQ Z2, Z2
-	VPCMPUQ  $0x01, Z1, Z2, K1
+	VPCMPUQ  $0x01, Z1, Z3, K1
 	KMOVB    K1, BX
 	SHLQ     $0x08, BX
 	ORQ      BX, DX
@@ -6915,5 +7467,56 @@ found:
 	BSRQ DX, DX
 	ADDQ DX, CX
 	MOVQ CX, ret+32(FP)
+	VZEROUPPER
+	RET
+
+// func lastBelowOfPlanesLoopAVX512(k *uint64, q *uint64, planes int, below int, n int) int
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VPOPCNTDQ
+TEXT ·lastBelowOfPlanesLoopAVX512(SB), NOSPLIT, $0-48
+	MOVQ         q+8(FP), AX
+	MOVQ         planes+16(FP), CX
+	MOVQ         k+0(FP), DX
+	MOVQ         n+32(FP), BX
+	VPBROADCASTQ below+24(FP), Z0
+
+keys:
+	SUBQ      $0x10, BX
+	VMOVDQU64 (DX)(BX*8), Z2
+	VPXORQ    Z1, Z1, Z1
+	VMOVDQU64 64(DX)(BX*8), Z4
+	VPXORQ    Z3, Z3, Z3
+	MOVQ      AX, SI
+	MOVQ      CX, DI
+
+plane:
+	VPXORQ.BCST (SI), Z2, Z5
+	VPOPCNTQ    Z5, Z5
+	VPADDQ      Z1, Z1, Z1
+	VPADDQ      Z5, Z1, Z1
+	VPXORQ.BCST (SI), Z4, Z5
+	VPOPCNTQ    Z5, Z5
+	VPADDQ      Z3, Z3, Z3
+	VPADDQ      Z5, Z3, Z3
+	SUBQ        $0x08, SI
+	DECQ        DI
+	JNZ         plane
+	VPCMPUQ     $0x01, Z0, Z1, K1
+	KMOVB       K1, SI
+	VPCMPUQ     $0x01, Z0, Z3, K1
+	KMOVB       K1, DI
+	SHLQ        $0x08, DI
+	ORQ         DI, SI
+	JNZ         found
+	TESTQ       BX, BX
+	JNZ         keys
+	MOVQ        $-1, AX
+	MOVQ        AX, ret+40(FP)
+	VZEROUPPER
+	RET
+
+found:
+	BSRQ SI, SI
+	ADDQ SI, BX
+	MOVQ BX, ret+40(FP)
 	VZEROUPPER
 	RET

@@ -20,6 +20,7 @@ const (
 type nearSearch struct {
 	constants  [5][4]float64 // of scores: see nearestGo
 	best, away [4][4]float64 // scores and distances of the best keys: [rank][query]
+	queries    [4 * 8]uint64 // those of several planes: see nearestOfPlanesGo
 	seen       int           // number of keys searched, from the last query backwards; 0: none, for any of the four
 }
 
@@ -28,6 +29,14 @@ func (n *nearSearch) prepare(dim int, queries kernels.Quantization, reciprocal f
 	for j := range 4 {
 		n.constants[0][j], n.constants[1][j] = unit*float64(queries.Largest()*dim), root
 		n.constants[3][j], n.constants[4][j] = reciprocal, 2*unit
+	}
+}
+
+// arrange puts the planes of four queries, of one word each, in the order of nearestOfPlanes.
+func (n *nearSearch) arrange(q []uint64) {
+	planes := len(q) / 4
+	for i, w := range q {
+		n.queries[i%planes*4+i/planes] = w
 	}
 }
 
@@ -76,7 +85,7 @@ func reciprocal(dim int, queries kernels.Quantization) float64 {
 func (h *head) searchNear(t int) {
 	n := &h.near
 	n.seen = 0
-	if h.words > 1 || h.queryRule != kernels.Sign() || h.Survivors > len(n.best) || t+4 > h.Seq || h.start(t) != h.start(t+3) {
+	if h.words > 1 || h.Survivors > len(n.best) || t+4 > h.Seq || h.start(t) != h.start(t+3) {
 		return
 	}
 	for r := range n.best {
@@ -84,9 +93,16 @@ func (h *head) searchNear(t int) {
 			n.best[r][j], n.away[r][j] = math.Inf(-1), -1
 		}
 	}
+	if h.queryWords > 1 {
+		n.arrange(h.q[t*h.queryWords:][:4*h.queryWords])
+	}
 	for last := min(t+4-h.start(t), nearKeys); n.seen < last && !h.distanceExcludesTheRest(); {
 		more := min(keysAtOnce, last-n.seen)
-		h.nearest(&n.best, &n.away, h.q[t:t+4], h.k[:t+4], n.seen, more, &n.constants)
+		if h.queryWords == 1 {
+			h.nearest(&n.best, &n.away, h.q[t:t+4], h.k[:t+4], n.seen, more, &n.constants)
+		} else {
+			h.nearestOfPlanes(&n.best, &n.away, n.queries[:4*h.queryWords], h.k[:t+4], n.seen, more, &n.constants)
+		}
 		n.seen += more
 	}
 }
@@ -139,8 +155,8 @@ func (h *head) findSurvivors(pointers []int32, t int) {
 		exclude(next)
 	}
 	for u := next; u >= first; u-- {
-		if h.words == 1 && h.queryRule == kernels.Sign() {
-			if u = first + h.lastBelow(h.k[first:u+1], h.q[t], tooMany); u < first {
+		if h.words == 1 {
+			if u = first + h.lastKeyBelow(t, first, u, tooMany); u < first {
 				break
 			}
 		}
@@ -167,6 +183,15 @@ func (h *head) findSurvivors(pointers []int32, t int) {
 	}
 }
 
+// lastKeyBelow returns the last of keys first..u that differs from query t in fewer bits than below, counted from first,
+// or -1.
+func (h *head) lastKeyBelow(t, first, u, below int) int {
+	if h.queryWords == 1 {
+		return h.lastBelow(h.k[first:u+1], h.q[t], below)
+	}
+	return h.lastBelowOfPlanes(h.k[first:u+1], h.query(t), below)
+}
+
 // lastBelowGo returns the index of the last key of k that differs from q in fewer bits than below, or -1.
 func lastBelowGo(k []uint64, q uint64, below int) int {
 	i := len(k) - 1
@@ -174,6 +199,25 @@ func lastBelowGo(k []uint64, q uint64, below int) int {
 		i--
 	}
 	return i
+}
+
+// lastBelowOfPlanesGo is lastBelowGo for a query of several planes, the lowest first. A bit of plane b counts as 2^b.
+func lastBelowOfPlanesGo(k, q []uint64, below int) int {
+	i := len(k) - 1
+	for i >= 0 && planesDiffer(q, 1, k[i]) >= below {
+		i--
+	}
+	return i
+}
+
+// planesDiffer is the number of bits in which planes, stride words apart, differ from a key. One of plane b counts as
+// 2^b.
+func planesDiffer(q []uint64, stride int, key uint64) int {
+	n := 0
+	for b := 0; b*stride < len(q); b++ {
+		n += bits.OnesCount64(q[b*stride]^key) << b
+	}
+	return n
 }
 
 // countSurvivors is the number of survivors among a query's pointers.
@@ -189,24 +233,39 @@ func countSurvivors(pointers []int32) int {
 //
 // The keys are those before the last skip keys of k, and the last query has the position of the last key. best[r][j] is
 // the score of rank r of query j and away[r][j] the distance of its key. Of equal scores the nearest key comes first. A
-// key that differs from query j in b bits has the score (constants[0][j] - 2*b) / constants[1][j] -
+// key that differs from query j in b bits has the score (constants[0][j] - constants[4][j]*b) / constants[1][j] -
 // constants[2][j]*distance. constants[3][j] is the reciprocal of constants[1][j], or 0: see reciprocal.
 func nearestGo(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[5][4]float64) {
 	for i := skip; i < skip+n; i++ {
 		key := k[len(k)-1-i]
 		for j := range 4 {
-			distance := float64(j - 3 + i)
-			if distance < 0 {
-				continue
-			}
-			differ := float64(bits.OnesCount64(q[j] ^ key))
-			s := (constants[0][j]-2*differ)/constants[1][j] - float64(constants[2][j]*distance)
-			for r := len(best) - 1; r >= 0 && s > best[r][j]; r-- {
-				if r+1 < len(best) {
-					best[r+1][j], away[r+1][j] = best[r][j], away[r][j]
-				}
-				best[r][j], away[r][j] = s, distance
-			}
+			keepNearest(best, away, j, j-3+i, bits.OnesCount64(q[j]^key), constants)
 		}
+	}
+}
+
+// nearestOfPlanesGo is nearestGo for queries of several planes: the lowest planes of all four, the next ones, and so on.
+// A bit of plane p counts as 2^p.
+func nearestOfPlanesGo(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[5][4]float64) {
+	for i := skip; i < skip+n; i++ {
+		key := k[len(k)-1-i]
+		for j := range 4 {
+			keepNearest(best, away, j, j-3+i, planesDiffer(q[j:], 4, key), constants)
+		}
+	}
+}
+
+// keepNearest keeps the key at a distance from query j, unless that is negative, among the query's four best keys.
+func keepNearest(best, away *[4][4]float64, j, distance, differ int, constants *[5][4]float64) {
+	if distance < 0 {
+		return
+	}
+	s := (constants[0][j]-float64(constants[4][j]*float64(differ)))/constants[1][j] -
+		float64(constants[2][j]*float64(distance))
+	for r := len(best) - 1; r >= 0 && s > best[r][j]; r-- {
+		if r+1 < len(best) {
+			best[r+1][j], away[r+1][j] = best[r][j], away[r][j]
+		}
+		best[r][j], away[r][j] = s, float64(distance)
 	}
 }

@@ -26,7 +26,8 @@ func testEqualKeys(b *bench) {
 		for n := range rows {
 			copy(equal[n*width:][:width], equal)
 		}
-		queries, keys, values := b.activation(rows, width, 1+i%2*3).Planes, b.signsOf(equal, rows, width), b.signs(rows, width)
+		queries, keys := b.activation(rows, width, 1+i%2*3).Planes, b.signsOf(equal, rows, width)
+		values := b.signs(rows, width)
 		pointers := b.ints(make([]int32, rows*a.Heads*a.Survivors))
 		b.d.Attend(b.signs(rows, width), pointers, queries, keys, values, a)
 		dqkv := b.poisoned(rows * 3 * width)

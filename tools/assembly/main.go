@@ -35,13 +35,15 @@ func main() {
 		affine, squaredReLU, roundBFloats, widenBFloats, mask, maskBFloats, add, multiply, scale,
 		sumSquares, addRows, addBFloatRows, absMax, absMaxProduct, maximum, exponentials,
 		quantize, nearestLevels, products, rotate, maskRotated, narrowScaled, maskNormalized, addNormalized,
-		valueGradient, scoreGradient, nearest, weighLevels, ranked, rankedLevels, adam,
+		valueGradient, scoreGradient, nearest, nearestOfPlanes, weighLevels, ranked, rankedLevels,
+		rankedQueries, adam,
 		// With long registers, more registers, or masks, where these gain much. Looking up does not gain from long registers:
 		// they shuffle at half the rate.
 		wideCountDiffering, wideCountCommon, wideCountSigns, wideTilePair, wideByteProducts, wideMakeTables, wideLookup,
 		wideScaleToBFloats,
 		wideSignsOfSums, wideRandomWords, wideRoundRow,
-		wideRoundColumns, wideRoundBFloats, wideAddBFloatRows, wideNearest, wideLastBelow,
+		wideRoundColumns, wideRoundBFloats, wideAddBFloatRows, wideNearest, wideNearestOfPlanes,
+		wideLastBelow, wideLastBelowOfPlanes,
 	} {
 		write()
 	}

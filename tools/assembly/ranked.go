@@ -26,13 +26,24 @@ type rankedLoop struct {
 	dots, scoreGrads [4]VecVirtual
 }
 
-func ranked() { rankedOf("ranked", "q, k, v *uint64", (*rankedLoop).dotsOfSigns) }
+func ranked() {
+	rankedOf("ranked", "q, k, v *uint64", (*rankedLoop).dotsOfSigns, (*rankedLoop).signsOfQuery)
+}
 
-func rankedLevels() { rankedOf("rankedLevels", "q, k *uint64, v *float32", (*rankedLoop).dotsOfFloats) }
+func rankedLevels() {
+	rankedOf("rankedLevels", "q, k *uint64, v *float32", (*rankedLoop).dotsOfFloats, (*rankedLoop).signsOfQuery)
+}
 
-// rankedOf writes the loop for values of one kind. dots begins the dot products of values and the output's gradient. It
-// returns a function that adds eight products to each.
-func rankedOf(name, inputs string, dots func(l *rankedLoop) func(d VecVirtual, j int)) {
+func rankedQueries() {
+	rankedOf("rankedQueries", "q *float32, k *uint64, v *float32", (*rankedLoop).dotsOfFloats,
+		(*rankedLoop).floatsOfQuery)
+}
+
+// rankedOf writes the loop for values and queries of one kind each. dots begins the dot products of values and the
+// output's gradient. It returns a function that adds eight products to each. query begins the products of scores' gradients
+// and the query.
+func rankedOf(name, inputs string, dots func(l *rankedLoop) func(d VecVirtual, j int),
+	query func(l *rankedLoop) rankedQuery) {
 	beginOther(avx2, name, "func(dq, dk, dv, do *float32, "+inputs+", survivors *int32, exps *float32, "+
 		"weights *[4]float32, scale float64, dqStride, doStride, words, n, queries int)", "for whole registers.")
 	l := &rankedLoop{frame: AllocLocal(13 * 8)}
@@ -47,9 +58,13 @@ func rankedOf(name, inputs string, dots func(l *rankedLoop) func(d VecVirtual, j
 	Label("query")
 	l.values(dots)
 	l.scores()
-	l.queriesAndKeys()
+	q := query(l)
+	l.queriesAndKeys(q)
 	step := GP64()
-	for _, s := range []struct{ by, what Mem }{{l.dqStride, l.dq}, {l.doStride, l.do}, {l.words, l.q}} {
+	for _, s := range []struct {
+		by   Op
+		what Mem
+	}{{l.dqStride, l.dq}, {l.doStride, l.do}, {q.size, l.q}} {
 		MOVQ(s.by, step)
 		ADDQ(step, s.what)
 	}
@@ -250,32 +265,72 @@ func (l *rankedLoop) scores() {
 	}
 }
 
-// queriesAndKeys writes the gradient of the query and adds to the gradients of the survivors' keys.
-func (l *rankedLoop) queriesAndKeys() {
-	l.findRows(l.k)
-	l.signs = true
+// rankedQuery is how a loop reads queries of one kind. load loads the next 32 channels, part the eight channels from 8*j
+// on of these, and times makes the product of x and them.
+type rankedQuery struct {
+	size  Op // of a query, in bytes
+	load  func()
+	part  func(j int) VecVirtual
+	times func(part, x VecVirtual) VecVirtual
+}
+
+func (l *rankedLoop) signsOfQuery() rankedQuery {
+	query, ours := GP64(), YMM()
+	MOVQ(l.q, query)
+	return rankedQuery{
+		size: l.words,
+		load: func() {
+			VPBROADCASTD(Mem{Base: query}, ours)
+			ADDQ(Imm(4), query)
+		},
+		part: func(j int) VecVirtual { return signBits(ours, j) },
+		times: func(part, x VecVirtual) VecVirtual {
+			t := YMM()
+			VXORPS(part, x, t)
+			return t
+		},
+	}
+}
+
+func (l *rankedLoop) floatsOfQuery() rankedQuery {
 	query := GP64()
 	MOVQ(l.q, query)
+	return rankedQuery{
+		size: l.width,
+		load: func() {},
+		part: func(j int) VecVirtual {
+			t := YMM()
+			VMOVUPS(Mem{Base: query, Index: l.at, Scale: 1, Disp: 32 * j}, t)
+			return t
+		},
+		times: func(part, x VecVirtual) VecVirtual {
+			t := YMM()
+			VMULPS(part, x, t)
+			return t
+		},
+	}
+}
+
+// queriesAndKeys writes the gradient of the query and adds to the gradients of the survivors' keys.
+func (l *rankedLoop) queriesAndKeys(q rankedQuery) {
+	l.findRows(l.k)
+	l.signs = true
 	MOVQ(l.dk, l.base)
 	MOVQ(l.dq, l.line)
 	XORQ(l.at, l.at)
 	Label("scores")
-	ours := YMM()
-	VPBROADCASTD(Mem{Base: query}, ours)
-	ADDQ(Imm(4), query)
+	q.load()
 	l.loadLanes()
 	for j := range 4 {
 		sum := YMM()
 		VXORPS(sum, sum, sum)
-		signs := signBits(ours, j)
+		part := q.part(j)
 		for r := range l.scoreGrads {
 			VADDPS(timesSign(l.lanes[r], j, l.scoreGrads[r]), sum, sum)
 		}
 		VMOVUPS(sum, Mem{Base: l.line, Index: l.at, Scale: 1, Disp: 32 * j})
 		for r := range l.scoreGrads {
-			t := YMM()
-			VXORPS(signs, l.scoreGrads[r], t)
-			addTo(Mem{Base: l.base, Index: l.row[r], Scale: 1, Disp: 32 * j}, t)
+			addTo(Mem{Base: l.base, Index: l.row[r], Scale: 1, Disp: 32 * j}, q.times(part, l.scoreGrads[r]))
 		}
 	}
 	l.next("scores")
